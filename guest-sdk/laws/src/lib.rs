@@ -1,0 +1,1 @@
+//! The laws a merge must obey, generators that look for trouble, and a shrinker.

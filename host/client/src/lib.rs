@@ -1,0 +1,1 @@
+//! The Rust SDK of Rejoin: layout-aware, always carrying contexts, with a retry budget.

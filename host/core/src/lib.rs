@@ -1,0 +1,7 @@
+//! Decides.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod port;

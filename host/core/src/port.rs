@@ -1,0 +1,95 @@
+//! What the core asks of the world: one synchronous [`Store`]. Everything else comes in as events and goes out as effects.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::ops::ControlFlow;
+
+/// Where a row lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Space {
+    /// The objects, in the tree: key order is bucket id ‖ 128-bit hash ‖ key, so a (partition, bucket) is one contiguous range.
+    Objects,
+    /// A few small rows that change with nearly every write (actors, the request-id table, epochs, what was seen of other actors'
+    /// counters). A store keeps them in memory and in the journal, and carries them into every new journal segment.
+    Pinned,
+}
+
+/// One row written (`Some`) or removed (`None`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Where.
+    pub space: Space,
+    /// Under which key.
+    pub key: Bytes,
+    /// What; `None` removes the row.
+    pub value: Option<Bytes>,
+}
+
+/// Rows that are written together or not at all: one journal record.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Change {
+    /// The rows, in order; a later one wins over an earlier one of the same key.
+    pub rows: Vec<Row>,
+}
+
+impl Change {
+    /// Adds a row to be written.
+    pub fn put(&mut self, space: Space, key: impl Into<Bytes>, value: impl Into<Bytes>) -> &mut Self {
+        self.rows.push(Row { space, key: key.into(), value: Some(value.into()) });
+        self
+    }
+
+    /// Adds a row to be removed.
+    pub fn remove(&mut self, space: Space, key: impl Into<Bytes>) -> &mut Self {
+        self.rows.push(Row { space, key: key.into(), value: None });
+        self
+    }
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreFault {
+    /// No room for the change. Nothing was written; reads go on.
+    #[error("the disk is full: writes are refused until there is room again, reads go on")]
+    Full,
+    /// Flushes are behind: refused now, to be tried again soon. Nothing was written.
+    #[error("the store is behind its flushes; try again shortly")]
+    Busy,
+    /// What is stored under the key cannot be read. Never to be taken for "absent".
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+    /// The store has failed for good (a failed write or fsync); the node must stop.
+    #[error("the store has failed: {0}")]
+    Failed(String),
+}
+
+/// An ordered store of rows with atomic changes. A change is visible to `get` and `scan` as soon as `write` returns; the shell makes
+/// it survive a crash (one journal write for a batch of changes, one fdatasync for all who wait) before it releases the effects of
+/// that batch.
+pub trait Store {
+    /// The row's value, `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreFault::Damaged`] if the row is there but unreadable, [`StoreFault::Failed`] if the store has stopped.
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault>;
+
+    /// Visits rows in key order, from the first key ≥ `from` while keys are < `to` (`None`: to the end), until `visit` breaks.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreFault>;
+
+    /// Applies a change as one atomic journal record.
+    ///
+    /// # Errors
+    /// [`StoreFault::Full`] or [`StoreFault::Busy`]: nothing was applied. [`StoreFault::Failed`]: the node must stop.
+    fn write(&mut self, change: Change) -> Result<(), StoreFault>;
+}

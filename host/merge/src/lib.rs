@@ -1,0 +1,1 @@
+//! Runs merge plugins: WebAssembly components, sandboxed, metered and deterministic.

@@ -1,0 +1,119 @@
+//! Contexts as clients hold them: opaque, and authenticated against being made up or moved to another key.
+//!
+//! A token is `format ‖ key id ‖ 16 bytes of keyed BLAKE3 ‖ the version vector`. The MAC is over tenant, bucket, key and vector, under
+//! a key derived from the cluster's secret; the key id lets that secret be rotated. Its text form is unpadded base64url, which is safe
+//! in headers, shells and file names.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::causal::VersionVector;
+use crate::hash::ObjectId;
+
+const FORMAT: u8 = 1;
+const MAC_BYTES: usize = 16;
+const HEAD_BYTES: usize = 2 + MAC_BYTES;
+
+/// The most bytes of a token: room for some thousand actors, far above what a key collects.
+pub const MAX_CONTEXT_BYTES: usize = 64 * 1024;
+
+/// Seals and opens contexts. One per node, made from the cluster's secret.
+#[derive(Clone)]
+pub struct ContextKey {
+    id: u8,
+    key: [u8; 32],
+}
+
+/// Why a context was not taken. Which of the reasons it is stays untold to whoever sent it, beyond what the message says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContextError {
+    /// No token at all, or one of another format.
+    #[error("the context is malformed: pass it on exactly as it was received")]
+    Malformed,
+    /// Sealed for another key or under another secret, or altered.
+    #[error("the context does not belong to this key of this cluster: read the key again and use the context of that reply")]
+    Foreign,
+}
+
+impl ContextKey {
+    /// Derives the key with that id from the cluster's secret.
+    #[must_use]
+    pub fn derive(id: u8, cluster_secret: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("rejoin 2026 context key");
+        hasher.update(&[id]);
+        hasher.update(cluster_secret);
+        Self { id, key: *hasher.finalize().as_bytes() }
+    }
+
+    /// Seals a vector for one object.
+    #[must_use]
+    pub fn seal(&self, object: &ObjectId, seen: &VersionVector) -> Vec<u8> {
+        let vector = encode_vector(seen);
+        let mut token = Vec::with_capacity(HEAD_BYTES + vector.len());
+        token.extend_from_slice(&[FORMAT, self.id]);
+        token.extend_from_slice(&self.mac(object, &vector).as_bytes()[..MAC_BYTES]);
+        token.extend_from_slice(&vector);
+        token
+    }
+
+    /// Opens a token for one object.
+    ///
+    /// # Errors
+    /// [`ContextError`] if the token is malformed, or was not sealed for this object under this key.
+    pub fn open(&self, object: &ObjectId, token: &[u8]) -> Result<VersionVector, ContextError> {
+        if token.len() < HEAD_BYTES || token.len() > MAX_CONTEXT_BYTES || token[0] != FORMAT {
+            return Err(ContextError::Malformed);
+        }
+        let (head, vector) = token.split_at(HEAD_BYTES);
+        let mut expected = *self.mac(object, vector).as_bytes();
+        let mut given = expected;
+        given[..MAC_BYTES].copy_from_slice(&head[2..]);
+        // Both are compared as BLAKE3 hashes, whose equality takes the same time wherever they differ.
+        expected[MAC_BYTES..].fill(0);
+        given[MAC_BYTES..].fill(0);
+        if head[1] != self.id || blake3::Hash::from_bytes(given) != blake3::Hash::from_bytes(expected) {
+            return Err(ContextError::Foreign);
+        }
+        match postcard::take_from_bytes(vector) {
+            Ok((seen, [])) => Ok(seen),
+            _ => Err(ContextError::Malformed),
+        }
+    }
+
+    fn mac(&self, object: &ObjectId, vector: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&object.tenant.0.to_le_bytes());
+        hasher.update(&object.bucket.0.to_le_bytes());
+        hasher.update(&(object.key.len() as u64).to_le_bytes());
+        hasher.update(&object.key);
+        hasher.update(vector);
+        hasher.finalize()
+    }
+}
+
+impl core::fmt::Debug for ContextKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "ContextKey({})", self.id)
+    }
+}
+
+fn encode_vector(seen: &VersionVector) -> Vec<u8> {
+    postcard::to_allocvec(seen).expect("encoding a vector into memory does not fail")
+}
+
+/// A token's text form.
+#[must_use]
+pub fn to_text(token: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(token)
+}
+
+/// The token of a text form.
+///
+/// # Errors
+/// [`ContextError::Malformed`] if the text is not unpadded base64url.
+pub fn from_text(text: &str) -> Result<Vec<u8>, ContextError> {
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| ContextError::Malformed)
+}

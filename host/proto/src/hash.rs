@@ -1,0 +1,55 @@
+//! From a key to its place on the ring.
+
+use alloc::vec::Vec;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::id::{BucketId, PartitionId, TenantId};
+
+/// The most bytes a key may have.
+pub const MAX_KEY_BYTES: usize = 1024;
+
+/// Which object is meant, anywhere in the cluster.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ObjectId {
+    /// Whose.
+    pub tenant: TenantId,
+    /// In which bucket.
+    pub bucket: BucketId,
+    /// Under which key.
+    pub key: Bytes,
+}
+
+impl ObjectId {
+    /// The place on the ring: xxh3-128 of tenant ‖ bucket ‖ key. The function is fixed: another would move every key.
+    #[must_use]
+    pub fn hash(&self) -> u128 {
+        let mut bytes = Vec::with_capacity(16 + self.key.len());
+        bytes.extend_from_slice(&self.tenant.0.to_le_bytes());
+        bytes.extend_from_slice(&self.bucket.0.to_le_bytes());
+        bytes.extend_from_slice(&self.key);
+        xxh3_128(&bytes)
+    }
+
+    /// The key in the store: bucket id ‖ hash ‖ key, big-endian, so that a (partition, bucket) is one contiguous range at any number of partitions.
+    #[must_use]
+    pub fn store_key(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(24 + self.key.len());
+        bytes.extend_from_slice(&self.bucket.0.to_be_bytes());
+        bytes.extend_from_slice(&self.hash().to_be_bytes());
+        bytes.extend_from_slice(&self.key);
+        bytes
+    }
+}
+
+/// The partition of a hash when the ring has `partitions` equal arcs: its leading bits.
+///
+/// # Panics
+/// If `partitions` is not a power of two between 1 and 65 536; a layout is checked when it is made.
+#[must_use]
+pub fn partition_of(hash: u128, partitions: u32) -> PartitionId {
+    assert!(partitions.is_power_of_two() && partitions <= 1 << 16, "partitions are a power of two up to 65536");
+    let bits = partitions.trailing_zeros();
+    PartitionId(if bits == 0 { 0 } else { (hash >> (128 - bits)) as u16 })
+}

@@ -1,0 +1,1 @@
+//! Remembers: a hash-chained journal and an LSM tree behind the core's Store port.

@@ -1,0 +1,1 @@
+//! Moves bytes: QUIC and TLS endpoints, certificates, frames and deadlines.

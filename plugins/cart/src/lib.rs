@@ -1,0 +1,1 @@
+//! A shopping cart that never resurrects a removed item.

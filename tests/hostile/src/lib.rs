@@ -1,0 +1,1 @@
+//! Hostile modules against the merge host.

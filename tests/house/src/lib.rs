@@ -1,0 +1,1 @@
+//! The directions between the crates, and the style of the house.

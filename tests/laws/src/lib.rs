@@ -1,0 +1,1 @@
+//! Laws and scenarios, natively and on the built component.

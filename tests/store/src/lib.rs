@@ -1,0 +1,1 @@
+//! The store under crashes, damage and full disks.
