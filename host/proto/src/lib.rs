@@ -1,9 +1,44 @@
-//! The words that every part of Rejoin shares.
+//! The words that everyone shares: ids, keys, objects, requests, peer messages, errors, contexts and layouts.
+//!
+//! What is here: types with a frozen encoding, the bounds that they keep, and the look-ups that a client and a node must agree on
+//! (key → hash → partition → owners). What is not: decisions (`rejoin-core`), bytes on a wire (`rejoin-wire`), files, clocks and randomness.
+//!
+//! ```
+//! use rejoin_proto::{codec, hash::ObjectId, Name, TenantId, BucketId, Object};
+//!
+//! let tenant = TenantId::from_name(&Name::new("shop")?);
+//! let bucket = BucketId::derive(tenant, &Name::new("cart")?, 0);
+//! let object = ObjectId { tenant, bucket, key: "alice".into() };
+//! assert!(u32::from(rejoin_proto::hash::partition_of(object.hash(), 256).0) < 256);
+//!
+//! let bytes = codec::encode(&Object::default());
+//! assert_eq!(codec::decode::<Object>(&bytes)?, Object::default());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`layout`], [`catalog`], [`context`], [`client`], [`peer`], [`error`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod catalog;
+pub mod causal;
+pub mod client;
+pub mod codec;
+pub mod context;
+pub mod error;
+pub mod hash;
+pub mod hlc;
 pub mod id;
+pub mod layout;
+pub mod object;
+pub mod peer;
 
+pub use causal::{Run, Runs, VersionVector};
+pub use error::{ErrorCode, ErrorReply, NodeVerdict};
+pub use hash::ObjectId;
+pub use hlc::Hlc;
 pub use id::{ActorId, BadName, BucketId, ClusterId, Dot, Name, NodeId, PartitionId, PluginDigest, ProfileId, RequestId, TenantId};
+pub use layout::{Layout, LayoutNode, LayoutRef};
+pub use object::{Content, Entry, FoldedBy, Object, ReapEpoch};

@@ -1,0 +1,125 @@
+//! Layouts as data: which node owns which partition. Every node and every client routes by the same look-up.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, Versioned};
+use crate::hash::{ObjectId, partition_of};
+use crate::id::{Name, NodeId, PartitionId};
+
+/// The most owners that a layout lists for a partition, and so the largest `n` of a bucket.
+pub const MAX_OWNERS: usize = 5;
+/// The most nodes in a layout.
+pub const MAX_NODES: usize = 4096;
+
+/// A layout's name: its version and the hash of its content. Of two layouts the larger name wins, whoever made them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+pub struct LayoutRef {
+    /// Grows by one with each change.
+    pub version: u64,
+    /// Of the encoded layout.
+    pub hash: u64,
+}
+
+/// A node as the layout knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LayoutNode {
+    /// Derived from the name.
+    pub id: NodeId,
+    /// As in the node's certificate.
+    pub name: Name,
+    /// Copies are spread over zones as far as there are any.
+    pub zone: Name,
+    /// Its share of the ring in relation to the others'.
+    pub capacity: u32,
+    /// Where peers and clients reach it (UDP).
+    pub address: SocketAddr,
+}
+
+/// Which node owns which partition.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Layout {
+    /// Grows by one with each change, from 1.
+    pub version: u64,
+    /// The nodes, ordered by id.
+    pub nodes: Vec<LayoutNode>,
+    /// For each partition, in order: up to five owners as places in `nodes`. A bucket with n copies uses the first n.
+    pub owners: Vec<Vec<u16>>,
+}
+
+impl Versioned for Layout {
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "layout";
+}
+
+/// Why something is no layout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadLayout {
+    /// No nodes, or too many.
+    #[error("a layout has 1 to {MAX_NODES} nodes")]
+    Nodes,
+    /// Unsorted or doubled nodes, or an id that is not that of the name.
+    #[error("the nodes of a layout are ordered by id, each once, each under its own name's id")]
+    Order,
+    /// The number of partitions.
+    #[error("a layout has a power of two of partitions, 1 to 65536")]
+    Partitions,
+    /// An owner list.
+    #[error("each partition has 1 to {MAX_OWNERS} different owners among the nodes")]
+    Owners,
+}
+
+impl Layout {
+    /// Checks what the look-ups rely on. To be called once on whatever comes from outside.
+    ///
+    /// # Errors
+    /// [`BadLayout`] says what is wrong.
+    pub fn check(&self) -> Result<(), BadLayout> {
+        if self.nodes.is_empty() || self.nodes.len() > MAX_NODES {
+            return Err(BadLayout::Nodes);
+        }
+        let ordered = self.nodes.windows(2).all(|pair| pair[0].id < pair[1].id);
+        if !ordered || self.nodes.iter().any(|node| node.id != NodeId::from_name(&node.name)) {
+            return Err(BadLayout::Order);
+        }
+        if !self.owners.len().is_power_of_two() || self.owners.len() > 1 << 16 {
+            return Err(BadLayout::Partitions);
+        }
+        let distinct = |list: &[u16]| list.iter().enumerate().all(|(at, node)| !list[..at].contains(node));
+        let known = |list: &[u16]| list.iter().all(|&node| usize::from(node) < self.nodes.len());
+        let sound = |list: &Vec<u16>| (1..=MAX_OWNERS).contains(&list.len()) && distinct(list) && known(list);
+        if self.owners.iter().all(sound) { Ok(()) } else { Err(BadLayout::Owners) }
+    }
+
+    /// Version and hash.
+    #[must_use]
+    pub fn name(&self) -> LayoutRef {
+        LayoutRef { version: self.version, hash: xxhash_rust::xxh3::xxh3_64(&codec::encode(self)) }
+    }
+
+    /// The number of partitions.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        self.owners.len() as u32
+    }
+
+    /// The partition of an object.
+    #[must_use]
+    pub fn partition(&self, object: &ObjectId) -> PartitionId {
+        partition_of(object.hash(), self.partitions())
+    }
+
+    /// The first `n` owners of a partition, the preferred coordinator first. Fewer if the layout has fewer.
+    pub fn owners(&self, partition: PartitionId, n: u8) -> impl Iterator<Item = &LayoutNode> + '_ {
+        let list = self.owners.get(usize::from(partition.0)).map_or(&[][..], Vec::as_slice);
+        list.iter().take(usize::from(n)).map(|&at| &self.nodes[usize::from(at)])
+    }
+
+    /// The node with that id.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&LayoutNode> {
+        self.nodes.binary_search_by_key(&id, |node| node.id).ok().map(|at| &self.nodes[at])
+    }
+}
