@@ -1,0 +1,112 @@
+//! The rules of the house, over the real tree.
+
+use std::path::{Path, PathBuf};
+
+use rejoin_test_house::files::Tree;
+use rejoin_test_house::workspace::Workspace;
+use rejoin_test_house::{directions, rooms, rules};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn tree() -> Tree {
+    let tree = Tree::read(&root()).expect("the tree can be read");
+    assert!(tree.rust().count() > 20, "the tree was not found: only {} Rust files", tree.rust().count());
+    tree
+}
+
+fn workspace() -> Workspace {
+    let workspace = Workspace::read(&root()).expect("cargo describes the workspace");
+    assert!(workspace.find("rejoin-core").is_some() && workspace.crates.len() > 10, "the workspace was not found: {workspace:?}");
+    workspace
+}
+
+fn none(problems: &[String]) {
+    assert!(problems.is_empty(), "{} problem(s):\n  {}", problems.len(), problems.join("\n  "));
+}
+
+#[test]
+fn every_edge_between_crates_is_one_of_the_house() {
+    none(&directions::wrong_edges(&workspace()));
+}
+
+#[test]
+fn no_crate_reaches_through_others_what_it_must_never_pull_in() {
+    none(&directions::wrong_reach(&workspace()));
+}
+
+#[test]
+fn only_merge_knows_wasmtime_and_only_the_store_knows_lsm_tree() {
+    none(&directions::wrong_engines(&workspace()));
+}
+
+#[test]
+fn every_crate_lives_in_a_room_of_the_house() {
+    none(&directions::homeless(&workspace()));
+}
+
+#[test]
+fn the_top_level_has_only_its_own_folders() {
+    none(&rooms::strange_folders(&tree()));
+}
+
+#[test]
+fn no_crate_is_empty() {
+    none(&rooms::empty_rooms(&workspace(), &tree()));
+}
+
+#[test]
+fn every_crate_begins_with_its_documentation() {
+    none(&rooms::undocumented(&workspace(), &tree()));
+}
+
+#[test]
+fn every_crate_takes_the_lints_of_the_workspace() {
+    none(&rooms::own_lints(&workspace(), &tree()));
+}
+
+#[test]
+fn proto_and_core_do_without_the_standard_library() {
+    none(&rooms::standard_library(&workspace(), &tree()));
+}
+
+#[test]
+fn unsafe_code_is_forbidden_in_all_but_a_few_crates() {
+    none(&rooms::unsafe_not_forbidden(&workspace(), &tree()));
+}
+
+#[test]
+fn a_file_with_unsafe_code_says_why() {
+    none(&rules::unexplained_unsafe(&tree()));
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    none(&rules::unfinished(&tree()));
+}
+
+#[test]
+fn the_core_has_no_hash_order() {
+    none(&rules::hash_order(&tree()));
+}
+
+#[test]
+fn the_core_has_no_clock_and_no_operating_system() {
+    none(&rules::outside_world(&tree()));
+}
+
+#[test]
+fn the_host_unwraps_only_in_tests() {
+    none(&rules::unwraps(&tree()));
+}
+
+#[test]
+fn files_stay_short_enough_to_read() {
+    none(&rules::long_files(&tree()));
+}
+
+#[test]
+fn plugins_stay_within_their_lines() {
+    none(&rules::long_plugins(&tree()));
+}
