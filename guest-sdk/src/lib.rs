@@ -1,1 +1,50 @@
-//! What a plugin author writes against: the WIT contract and its Rust bindings.
+//! What the author of a merge plugin writes against.
+//!
+//! A plugin turns concurrent versions of one value into one. It is a WebAssembly component with no imports, and in Rust it is a
+//! type that implements [`Merger`], and whichever other abilities it has, and says so in [`export!`]:
+//!
+//! ```
+//! use rejoin_guest::{About, Card, Fault, Merger, Sibling};
+//!
+//! /// Keeps the largest number.
+//! struct Highest;
+//!
+//! impl Merger for Highest {
+//!     fn merge(_key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault> {
+//!         let read = |sibling: &Sibling| std::str::from_utf8(&sibling.value).ok()?.parse::<u64>().ok();
+//!         let numbers: Option<Vec<u64>> = siblings.iter().map(read).collect();
+//!         let highest = numbers.ok_or(Fault::Malformed)?.into_iter().max();
+//!         highest.map(|number| number.to_string().into_bytes()).ok_or(Fault::Malformed)
+//!     }
+//! }
+//!
+//! impl About for Highest {
+//!     fn describe() -> Card {
+//!         Card { name: "highest", version: "1.0.0", schema: 1, self_causal: true }
+//!     }
+//! }
+//!
+//! rejoin_guest::export!(Highest: Merger, About);
+//! ```
+//!
+//! The crate is a `cdylib`, and `rejoin plugin build` makes the component of it. Without WebAssembly `export!` exports nothing, so the
+//! same crate also builds natively (with crate type `rlib` as well), and its tests run as any others.
+//!
+//! What a merge owes its host: the same bytes for the same inputs in any order and grouping, and a [`Fault`] instead of a panic for
+//! what it cannot read. `rejoin-laws` checks that. A plugin cannot see a clock, a random number, a file or the network.
+//!
+//! In reading order: [`abilities`] has the traits, `adapter` lends them to the bindings, `bindings` are generated from `wit/rejoin.wit`.
+
+pub mod abilities;
+mod adapter;
+mod bindings;
+mod export;
+
+pub use abilities::{About, Card, Dot, Fault, Merger, Operator, Presenter, Sampler, Sibling, Validator};
+
+/// What the expansion of [`export!`] refers to. Not for people.
+#[doc(hidden)]
+pub mod macro_support {
+    pub use crate::adapter::Adapter;
+    pub use crate::bindings::{describe, merge, operate, present, sample, validate};
+}

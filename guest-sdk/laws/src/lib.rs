@@ -1,1 +1,49 @@
 //! The laws a merge must obey, generators that look for trouble, and a shrinker.
+//!
+//! No WebAssembly here: a [`Merge`] is anything that makes one value of several, so the author of a plugin checks the plain
+//! function in an ordinary test, and the host checks the component with the very same code.
+//!
+//! ```
+//! use rejoin_laws::{Effort, Merge, Sampler, Sibling, check};
+//!
+//! struct Highest;
+//! impl Merge for Highest {
+//!     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+//!         siblings.iter().map(|sibling| sibling.value.clone()).max().ok_or_else(|| "nothing to merge".into())
+//!     }
+//! }
+//! struct Numbers;
+//! impl Sampler for Numbers {
+//!     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
+//!         Ok(vec![(seed % (u64::from(size) + 1)) as u8])
+//!     }
+//! }
+//! check(&Highest, &Numbers, Effort::default()).expect("the highest number obeys every law");
+//! ```
+//!
+//! [`check`] answers with a [`Counterexample`] that has been made as small as it could be, and prints as something one can read and run again.
+//!
+//! Laws are necessary and not sufficient: a plain union of shopping carts obeys all of them and still brings removed items
+//! back. So there are also [stories](story::Story): replicas with contexts, clients that read and write them, and what must come out.
+//!
+//! In reading order: [`merge`] has the trait, [`laws`] what must hold, [`cases`] what it is tried on, [`shrink`] makes a
+//! counterexample small, [`counterexample`] prints it, [`story`] tells who wrote what; [`rng`] is the only source of chance.
+
+#![forbid(unsafe_code)]
+
+pub mod cases;
+pub mod check;
+pub mod counterexample;
+pub mod laws;
+pub mod merge;
+pub mod rng;
+pub mod shrink;
+pub mod story;
+
+pub use cases::{Case, Input};
+pub use check::{Effort, Report, check, check_law};
+pub use counterexample::Counterexample;
+pub use laws::Law;
+pub use merge::{Merge, Sampler, Sibling};
+pub use rng::Rng;
+pub use story::{Scenario, Story};

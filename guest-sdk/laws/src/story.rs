@@ -1,0 +1,252 @@
+//! Who wrote what, having seen what: a small cluster in which a merge has to do the right thing.
+//!
+//! A law only compares answers with one another. A [`Story`] knows the right one: replicas hold siblings with their causal contexts, clients
+//! read, edit and write, replicas meet, fold, lose touch, and come back with a disk as old as one likes. It is a model of one key, exact in what a
+//! plugin can notice: a write replaces what its client had seen, everything else becomes a sibling, and siblings reach the merge in one order.
+//!
+//! ```
+//! use rejoin_laws::{Merge, Sibling, Story};
+//!
+//! struct Union;
+//! impl Merge for Union {
+//!     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+//!         let mut all: Vec<u8> = siblings.iter().flat_map(|sibling| sibling.value.clone()).collect();
+//!         all.sort_unstable();
+//!         all.dedup();
+//!         Ok(all)
+//!     }
+//! }
+//!
+//! let mut story = Story::new(&Union, b"letters");
+//! let nothing = story.read("east")?;
+//! story.write("east", "ann", b"a", &nothing)?;
+//! story.write("west", "bob", b"b", &nothing)?;
+//! story.meet("east", "west");
+//! story.expect("east", b"ab")?;
+//! story.expect("west", b"ab")?;
+//! # Ok::<(), rejoin_laws::story::Wrong>(())
+//! ```
+
+mod object;
+
+use crate::counterexample::readable;
+use crate::merge::Merge;
+use object::Object;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A story with a name, as a plugin ships it.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// A short name.
+    pub name: &'static str,
+    /// What happens and what must come of it, in a sentence.
+    pub about: &'static str,
+    /// Tells the story.
+    pub tell: fn(&mut Story<'_>) -> Result<(), Wrong>,
+}
+
+impl Scenario {
+    /// Tells the story to a merge.
+    ///
+    /// # Errors
+    /// What came out wrong, with everything that led there.
+    pub fn run(&self, merge: &dyn Merge) -> Result<(), Wrong> {
+        (self.tell)(&mut Story::new(merge, b"scenario")).map_err(|wrong| Wrong { scenario: Some(self.name), ..wrong })
+    }
+}
+
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scenario({})", self.name)
+    }
+}
+
+/// A story that ended otherwise than it should.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wrong {
+    /// The scenario's name, if it was one.
+    pub scenario: Option<&'static str>,
+    /// What is wrong.
+    pub what: String,
+    /// Everything that happened before, a line each.
+    pub log: Vec<String>,
+}
+
+impl std::error::Error for Wrong {}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.scenario.unwrap_or("the story"), self.what)?;
+        self.log.iter().enumerate().try_for_each(|(number, line)| write!(f, "\n  {:>2}. {line}", number + 1))
+    }
+}
+
+/// What a client has read: the merged value, and the context that its next write will carry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// The value, or nothing if there is none.
+    pub value: Option<Vec<u8>>,
+    context: BTreeMap<u64, u64>,
+}
+
+/// A copy of a replica's disk.
+#[derive(Clone, Debug)]
+pub struct Disk(Object);
+
+struct Replica {
+    actor: u64,
+    counter: u64,
+    object: Object,
+}
+
+/// One key on a few replicas, and what happens to it. Replicas and people are made by naming them.
+pub struct Story<'a> {
+    merge: &'a dyn Merge,
+    key: Vec<u8>,
+    replicas: BTreeMap<String, Replica>,
+    next_actor: u64,
+    now_ms: u64,
+    log: Vec<String>,
+}
+
+impl<'a> Story<'a> {
+    /// An empty cluster.
+    #[must_use]
+    pub fn new(merge: &'a dyn Merge, key: &[u8]) -> Self {
+        Self { merge, key: key.to_vec(), replicas: BTreeMap::new(), next_actor: 1, now_ms: 1_700_000_000_000, log: Vec::new() }
+    }
+
+    /// Reads the key at a replica: what a client would see, with its context.
+    ///
+    /// # Errors
+    /// If the merge refuses the siblings.
+    pub fn read(&mut self, at: &str) -> Result<Seen, Wrong> {
+        let object = self.replica(at).object.clone();
+        let value = self.view(at, &object)?;
+        let shown = value.as_deref().map_or("nothing".into(), readable);
+        self.log.push(format!("a read at {at} gives {shown}"));
+        Ok(Seen { value, context: object.context })
+    }
+
+    /// `who` writes a value at a replica, having seen `seen`: what had been seen is replaced, all else stays as siblings.
+    ///
+    /// # Errors
+    /// Never yet; a story is told with `?`.
+    pub fn write(&mut self, at: &str, who: &str, value: &[u8], seen: &Seen) -> Result<(), Wrong> {
+        self.put(at, Some(value.to_vec()), &seen.context);
+        self.log.push(format!("{who} writes {} at {at}", readable(value)));
+        Ok(())
+    }
+
+    /// `who` deletes the whole key at a replica, having seen `seen`.
+    ///
+    /// # Errors
+    /// As [`Story::write`].
+    pub fn delete(&mut self, at: &str, who: &str, seen: &Seen) -> Result<(), Wrong> {
+        self.put(at, None, &seen.context);
+        self.log.push(format!("{who} deletes the key at {at}"));
+        Ok(())
+    }
+
+    /// Two replicas exchange what they have.
+    pub fn meet(&mut self, one: &str, other: &str) {
+        let theirs = self.replica(other).object.clone();
+        let joined = self.replica(one).object.sync(&theirs);
+        self.replica(one).object = joined.clone();
+        self.replica(other).object = joined;
+        self.log.push(format!("{one} and {other} meet"));
+    }
+
+    /// A replica stores the merged value in place of its siblings, as the host does for a self-causal plugin.
+    ///
+    /// # Errors
+    /// If the merge refuses the siblings.
+    pub fn fold(&mut self, at: &str) -> Result<(), Wrong> {
+        let object = self.replica(at).object.clone();
+        let Some(merged) = self.view(at, &object)? else { return Ok(()) };
+        self.replica(at).object = object.fold(merged);
+        self.log.push(format!("{at} folds its siblings"));
+        Ok(())
+    }
+
+    /// Copies a replica's disk, for [`Story::bring_back`].
+    pub fn copy_disk(&mut self, at: &str) -> Disk {
+        self.log.push(format!("the disk of {at} is copied"));
+        Disk(self.replica(at).object.clone())
+    }
+
+    /// A replica comes back with an old disk. It mints no dot under its old name: it has forgotten which it used.
+    pub fn bring_back(&mut self, at: &str, disk: Disk) {
+        let actor = self.draw_actor();
+        self.replicas.insert(at.into(), Replica { actor, counter: 0, object: disk.0 });
+        self.log.push(format!("{at} comes back with an old disk"));
+    }
+
+    /// A read at a replica must give exactly these bytes.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn expect(&mut self, at: &str, value: &[u8]) -> Result<(), Wrong> {
+        self.expect_that(at, &readable(value), |found| found == Some(value))
+    }
+
+    /// A read at a replica must find no value.
+    ///
+    /// # Errors
+    /// If it finds one.
+    pub fn expect_nothing(&mut self, at: &str) -> Result<(), Wrong> {
+        self.expect_that(at, "nothing", |found| found.is_none())
+    }
+
+    /// A read at a replica must give a value that passes the test; `wanted` says in words what that is.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn expect_that(&mut self, at: &str, wanted: &str, test: impl FnOnce(Option<&[u8]>) -> bool) -> Result<(), Wrong> {
+        let seen = self.read(at)?;
+        if test(seen.value.as_deref()) {
+            return Ok(());
+        }
+        let found = seen.value.as_deref().map_or("nothing".into(), readable);
+        Err(self.wrong(format!("a read at {at} should give {wanted}, and gives {found}")))
+    }
+
+    /// The story goes no further, and why.
+    #[must_use]
+    pub fn wrong(&self, what: String) -> Wrong {
+        Wrong { scenario: None, what, log: self.log.clone() }
+    }
+
+    fn view(&self, at: &str, object: &Object) -> Result<Option<Vec<u8>>, Wrong> {
+        let mut siblings = object.siblings();
+        if siblings.len() < 2 {
+            return Ok(siblings.pop().map(|sibling| sibling.value));
+        }
+        let merged = self.merge.merge(&self.key, &siblings);
+        merged.map(Some).map_err(|reason| self.wrong(format!("the merge of {} siblings at {at} failed: {reason}", siblings.len())))
+    }
+
+    fn put(&mut self, at: &str, value: Option<Vec<u8>>, context: &BTreeMap<u64, u64>) {
+        self.now_ms += 1;
+        let stamp_ms = self.now_ms;
+        let replica = self.replica(at);
+        replica.counter += 1;
+        let dot = (replica.actor, replica.counter);
+        replica.object.put(context, dot, value, stamp_ms);
+    }
+
+    fn replica(&mut self, name: &str) -> &mut Replica {
+        if !self.replicas.contains_key(name) {
+            let actor = self.draw_actor();
+            self.replicas.insert(name.into(), Replica { actor, counter: 0, object: Object::default() });
+        }
+        self.replicas.get_mut(name).expect("a replica is made by naming it")
+    }
+
+    /// Actors are no order in time, so a later one may well be the smaller number.
+    fn draw_actor(&mut self) -> u64 {
+        self.next_actor += 1;
+        crate::rng::Rng::new(self.next_actor).next_u64()
+    }
+}

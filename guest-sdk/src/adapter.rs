@@ -1,0 +1,76 @@
+//! Lends the abilities of a plugin's type to the generated bindings, which have types of their own for every world.
+
+use crate::abilities::{About, Dot, Fault, Merger, Operator, Presenter, Sampler, Sibling, Validator};
+use crate::bindings::describe::exports::rejoin::plugin::about;
+use crate::bindings::merge::exports::rejoin::plugin::merger;
+use crate::bindings::operate::exports::rejoin::plugin::operator;
+use crate::bindings::present::exports::rejoin::plugin::presenter;
+use crate::bindings::sample::exports::rejoin::plugin::sampler;
+use crate::bindings::validate::exports::rejoin::plugin::validator;
+use core::marker::PhantomData;
+
+/// Stands for the plugin `T` in the generated bindings.
+pub struct Adapter<T>(PhantomData<T>);
+
+/// Every world has a `fault` enum of its own; they are one to the author.
+macro_rules! from_fault {
+    ($module:ident) => {
+        impl From<Fault> for $module::Fault {
+            fn from(fault: Fault) -> Self {
+                match fault {
+                    Fault::Malformed => Self::Malformed,
+                    Fault::Unsupported => Self::Unsupported,
+                    Fault::TooLarge => Self::TooLarge,
+                }
+            }
+        }
+    };
+}
+
+from_fault!(merger);
+from_fault!(validator);
+from_fault!(operator);
+
+impl<T: Merger> merger::Guest for Adapter<T> {
+    fn merge(key: Vec<u8>, siblings: Vec<merger::Sibling>) -> Result<Vec<u8>, merger::Fault> {
+        let lend = |sibling: merger::Sibling| Sibling { value: sibling.value, stamp_ms: sibling.stamp_ms, writer: sibling.writer };
+        let siblings: Vec<Sibling> = siblings.into_iter().map(lend).collect();
+        T::merge(&key, &siblings).map_err(Into::into)
+    }
+}
+
+impl<T: Validator> validator::Guest for Adapter<T> {
+    fn validate(key: Vec<u8>, value: Vec<u8>) -> Result<(), validator::Fault> {
+        T::validate(&key, &value).map_err(Into::into)
+    }
+}
+
+impl<T: Operator> operator::Guest for Adapter<T> {
+    fn apply(key: Vec<u8>, state: Option<Vec<u8>>, operation: Vec<u8>, dot: operator::Dot) -> Result<Vec<u8>, operator::Fault> {
+        let dot = Dot { actor: dot.actor, counter: dot.counter };
+        T::apply(&key, state.as_deref(), &operation, dot).map_err(Into::into)
+    }
+
+    fn query(state: Vec<u8>, question: Vec<u8>) -> Result<Vec<u8>, operator::Fault> {
+        T::query(&state, &question).map_err(Into::into)
+    }
+}
+
+impl<T: Sampler> sampler::Guest for Adapter<T> {
+    fn sample(seed: u64, size: u32) -> Vec<u8> {
+        T::sample(seed, size)
+    }
+}
+
+impl<T: Presenter> presenter::Guest for Adapter<T> {
+    fn show(value: Vec<u8>) -> Vec<u8> {
+        T::show(&value)
+    }
+}
+
+impl<T: About> about::Guest for Adapter<T> {
+    fn describe() -> about::Card {
+        let card = T::describe();
+        about::Card { name: card.name.into(), version: card.version.into(), schema: card.schema, self_causal: card.self_causal }
+    }
+}

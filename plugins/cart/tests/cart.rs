@@ -1,0 +1,94 @@
+//! The cart as an application uses it, and the laws on the plain function.
+
+use rejoin_guest::{Fault, Merger, Presenter, Sibling};
+use rejoin_plugin_cart::{Cart, Plugin, Session};
+
+struct Native;
+
+impl rejoin_laws::Merge for Native {
+    fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Result<Vec<u8>, String> {
+        let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone(), stamp_ms: one.stamp_ms, writer: one.writer };
+        let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
+        Plugin::merge(key, &siblings).map_err(|fault| format!("{fault:?}"))
+    }
+}
+
+impl rejoin_laws::Sampler for Native {
+    fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
+        Ok(<Plugin as rejoin_guest::Sampler>::sample(seed, size))
+    }
+}
+
+fn merge(values: &[&[u8]]) -> Result<Vec<u8>, Fault> {
+    let siblings: Vec<Sibling> = values.iter().map(|value| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 }).collect();
+    Plugin::merge(b"", &siblings)
+}
+
+#[test]
+fn the_laws_hold() {
+    let effort = rejoin_laws::Effort { cases: 2_000, ..Default::default() };
+    if let Err(found) = rejoin_laws::check(&Native, &Native, effort) {
+        panic!("{found}");
+    }
+}
+
+#[test]
+fn a_remove_of_what_was_seen_holds_and_an_add_at_the_same_time_wins() {
+    let mut start = Cart::default();
+    start.add("ann", "apples", 2);
+    let (mut remover, mut adder) = (start.clone(), start.clone());
+    remover.remove("apples");
+    adder.add("bob", "apples", 1);
+    let merged = merge(&[&remover.to_json(), &adder.to_json(), &start.to_json()]).expect("three carts");
+    assert_eq!(merged, br#"{"clock":{"ann":1,"bob":1},"items":{"apples":{"bob:1":1}}}"#);
+    assert_eq!(Plugin::show(&merged), br#"{"apples":1}"#);
+}
+
+#[test]
+fn a_session_that_reads_an_old_replica_keeps_its_own_adds() {
+    let mut ann = Session::new("ann");
+    let first = ann.edit(None, |cart, me| cart.add(me, "apples", 1)).expect("no cart yet");
+    let second = ann.edit(None, |cart, me| cart.add(me, "pears", 1)).expect("still none here");
+    let both = Cart::parse(&merge(&[&first, &second]).expect("two carts")).expect("a cart");
+    assert_eq!(both.items().into_iter().collect::<Vec<_>>(), [("apples", 1), ("pears", 1)]);
+}
+
+#[test]
+fn a_tag_used_twice_loses_neither_add() {
+    let mut here = Cart::default();
+    here.add("ann", "apples", 1);
+    let mut there = Cart::default();
+    there.add("ann", "pears", 1);
+    let merged = merge(&[&here.to_json(), &there.to_json()]).expect("two carts");
+    assert_eq!(Plugin::show(&merged), br#"{"apples":1,"pears":1}"#);
+}
+
+#[test]
+fn what_is_no_cart_is_a_fault() {
+    let good = Cart::default().to_json();
+    let bad: [&[u8]; 11] = [
+        b"",
+        b"{",
+        b"null",
+        b"{\"clock\":{}}",
+        b"{\"clock\":{},\"items\":{},\"more\":1}",
+        b"{\"clock\":{\"a\":-1},\"items\":{}}",
+        b"{\"clock\":{\"a\":9007199254740993},\"items\":{}}",
+        b"{\"clock\":{},\"items\":{\"x\":{\"a:1\":1}}}",
+        b"{\"clock\":{\"a\":1},\"items\":{\"x\":{\"a:01\":1}}}",
+        b"{\"clock\":{\"a\":1},\"items\":{\"x\":{\"a:1\":0}}}",
+        b"{\"clock\":{\"a\":1},\"items\":{\"x\":{\"a:1\":1.5}}}",
+    ];
+    for value in bad {
+        assert_eq!(merge(&[&good, value]), Err(Fault::Malformed), "{}", String::from_utf8_lossy(value));
+        assert!(Plugin::show(value).starts_with(b"{\"error\":"));
+    }
+}
+
+#[test]
+fn equal_carts_have_equal_bytes() {
+    let loose = b"{ \"items\" : {\"pears\":{}, \"apples\":{\"a:1\":1}}, \"clock\":{\"b\":0,\"a\":1} }";
+    let canonical = br#"{"clock":{"a":1},"items":{"apples":{"a:1":1}}}"#;
+    assert_eq!(Cart::parse(loose).expect("a cart").to_json(), canonical);
+    assert_eq!(merge(&[loose, canonical]).expect("two carts"), canonical);
+}
