@@ -15,10 +15,7 @@ const HOST: &[(&str, &[&str])] = &[
     ("rejoin-client", &["rejoin-wire", "rejoin-proto"]),
     // The client is here for `rejoin_node::testing`, which hands a user's test a cluster together with the client that talks to it.
     ("rejoin-node", &["rejoin-store", "rejoin-core", "rejoin-merge", "rejoin-wire", "rejoin-client", "rejoin-proto"]),
-    (
-        "rejoin",
-        &["rejoin-node", "rejoin-client", "rejoin-merge", "rejoin-store", "rejoin-core", "rejoin-wire", "rejoin-proto"],
-    ),
+    ("rejoin", &["rejoin-node", "rejoin-client", "rejoin-merge", "rejoin-store", "rejoin-core", "rejoin-wire", "rejoin-proto"]),
 ];
 
 /// What a crate must not reach even through others.
@@ -57,7 +54,8 @@ pub fn wrong_reach(workspace: &Workspace) -> Vec<String> {
     let mut problems = Vec::new();
     for (from, never) in NEVER_REACHED {
         let reach = workspace.reach(from);
-        problems.extend(never.iter().filter(|to| reach.contains(*to)).map(|to| format!("{from} reaches {to}, which it must never pull in")));
+        problems
+            .extend(never.iter().filter(|to| reach.contains(*to)).map(|to| format!("{from} reaches {to}, which it must never pull in")));
     }
     problems
 }
@@ -85,7 +83,9 @@ pub fn homeless(workspace: &Workspace) -> Vec<String> {
         _ => true,
     };
     let strangers = workspace.crates.iter().filter(|member| !known(member));
-    strangers.map(|member| format!("{} in {} is no crate of the house: see tests/house/src/directions.rs", member.name, member.dir)).collect()
+    strangers
+        .map(|member| format!("{} in {} is no crate of the house: see tests/house/src/directions.rs", member.name, member.dir))
+        .collect()
 }
 
 #[derive(PartialEq, Eq)]

@@ -80,12 +80,7 @@ fn inside(file: &File, dir: &str) -> bool {
     file.path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn roots_without<'a>(
-    crates: impl Iterator<Item = &'a Crate>,
-    tree: &Tree,
-    holds: impl Fn(&File) -> bool,
-    must: &str,
-) -> Vec<String> {
+fn roots_without<'a>(crates: impl Iterator<Item = &'a Crate>, tree: &Tree, holds: impl Fn(&File) -> bool, must: &str) -> Vec<String> {
     let mut problems = Vec::new();
     for root in crates.flat_map(|member| &member.roots) {
         if !tree.find(root).is_some_and(&holds) {
@@ -100,8 +95,7 @@ mod tests {
     use super::*;
 
     fn one(dir: &str, files: &[(&str, &str)]) -> (Workspace, Tree) {
-        let member =
-            Crate { name: "a".to_owned(), dir: dir.to_owned(), roots: vec![format!("{dir}/src/lib.rs")], edges: Vec::new() };
+        let member = Crate { name: "a".to_owned(), dir: dir.to_owned(), roots: vec![format!("{dir}/src/lib.rs")], edges: Vec::new() };
         let files = files.iter().map(|(path, text)| File::new(&format!("{dir}/{path}"), text)).collect();
         (Workspace { crates: vec![member] }, Tree::new(files, Vec::new()))
     }

@@ -171,7 +171,10 @@ mod tests {
         let workspace = Workspace::parse(TWO_CRATES).unwrap();
         let b = workspace.find("b").unwrap();
         assert_eq!((b.dir.as_str(), b.roots.as_slice()), ("host/b", ["host/b/src/lib.rs".to_owned()].as_slice()));
-        assert_eq!(b.edges.iter().map(|edge| (edge.to.as_str(), edge.kind)).collect::<Vec<_>>(), [("a", Kind::Normal), ("serde", Kind::Dev)]);
+        assert_eq!(
+            b.edges.iter().map(|edge| (edge.to.as_str(), edge.kind)).collect::<Vec<_>>(),
+            [("a", Kind::Normal), ("serde", Kind::Dev)]
+        );
         assert_eq!(workspace.find("a").unwrap().roots, ["host/a/src/lib.rs"]);
         assert_eq!(workspace.reach("b").into_iter().collect::<Vec<_>>(), ["a"]);
     }

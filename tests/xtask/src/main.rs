@@ -1,2 +1,152 @@
-//! x
-fn main() {}
+//! `cargo xtask`: set-up, tests, the demo and what CI runs, from a clean clone.
+//!
+//! No dependencies, so that it builds in a second before anything else does. Every verb is a list of [`steps`]; [`setup`] finds what
+//! the machine lacks and says in one line what to do about it; [`licences`] stands in for cargo-deny where that is not installed.
+#![forbid(unsafe_code)]
+
+mod licences;
+mod setup;
+mod spdx;
+mod steps;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use steps::Step;
+
+const USAGE: &str = "\
+cargo xtask VERB [--dry-run]
+
+  demo      build everything, then run the story: split a cluster, write on both sides, heal, watch the carts merge
+  test      the no_std builds of proto and core, then every test of the workspace
+  ci        what CI runs: formatting, clippy, documentation, licences, then everything of `test`
+  licences  check the licences of all dependencies against deny.toml
+  help      this text
+
+demo, test and ci first add what the toolchain lacks (the wasm32-unknown-unknown target). --dry-run prints the commands only.
+Exit codes: 0 done, 1 a step failed, 2 usage.";
+
+/// What `cargo xtask` was asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Demo,
+    Test,
+    Ci,
+    Licences,
+    Help,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (verb, dry_run) = match parse(&arguments) {
+        Ok(request) => request,
+        Err(reason) => {
+            eprintln!("xtask: {reason}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(verb, dry_run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("xtask: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
+    let (flags, words): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|argument| argument.starts_with("--"));
+    let verb = match words.as_slice() {
+        [] if flags.iter().any(|flag| *flag == "--help") => return Ok((Verb::Help, false)),
+        [] => return Err("no verb given".to_owned()),
+        [verb] => match verb.as_str() {
+            "demo" => Verb::Demo,
+            "test" => Verb::Test,
+            "ci" => Verb::Ci,
+            "licences" => Verb::Licences,
+            "help" => Verb::Help,
+            other => return Err(format!("there is no verb `{other}`")),
+        },
+        [_, extra, ..] => return Err(format!("`{extra}` is one argument too many")),
+    };
+    match flags.iter().find(|flag| !matches!(flag.as_str(), "--dry-run" | "--help")) {
+        Some(flag) => Err(format!("there is no flag `{flag}`")),
+        None if flags.iter().any(|flag| *flag == "--help") => Ok((Verb::Help, false)),
+        None => Ok((verb, !flags.is_empty())),
+    }
+}
+
+fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
+    let root = workspace_root();
+    let plan = match verb {
+        Verb::Help => {
+            print(USAGE);
+            return Ok(());
+        }
+        Verb::Demo => steps::demo(&setup::binary(&root, "rejoin")?),
+        Verb::Test => steps::test(),
+        Verb::Ci => steps::ci(setup::has_cargo_deny()),
+        Verb::Licences => steps::licences(setup::has_cargo_deny()),
+    };
+    if dry_run {
+        plan.iter().for_each(|step| print(&step.to_string()));
+        return Ok(());
+    }
+    if verb != Verb::Licences {
+        setup::check_and_add(&root)?;
+    }
+    if verb == Verb::Ci && !setup::has_cargo_deny() {
+        eprintln!("xtask: skipped: cargo-deny (not installed); licences and sources are checked by xtask, bans are not");
+    }
+    plan.iter().try_for_each(|step| perform(step, &root))
+}
+
+fn perform(step: &Step, root: &Path) -> Result<(), String> {
+    match step {
+        Step::Command(command) => command.run(root),
+        Step::Licences => licences::check(root),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for is data, and goes to stdout; all talk goes to stderr")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+/// Where the workspace is. Cargo says so at run time too, which is right also when the clone was moved after xtask was built.
+fn workspace_root() -> PathBuf {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| OsString::from(env!("CARGO_MANIFEST_DIR")));
+    let manifest = PathBuf::from(manifest);
+    manifest.ancestors().nth(2).map_or_else(|| manifest.clone(), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<(Verb, bool), String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn verbs_and_flags_are_understood() {
+        assert_eq!(parsed("demo"), Ok((Verb::Demo, false)));
+        assert_eq!(parsed("ci --dry-run"), Ok((Verb::Ci, true)));
+        assert_eq!(parsed("--help"), Ok((Verb::Help, false)));
+        assert_eq!(parsed("test --help"), Ok((Verb::Help, false)));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        assert!(parsed("").unwrap_err().contains("no verb"));
+        assert!(parsed("bulid").unwrap_err().contains("`bulid`"));
+        assert!(parsed("test core").unwrap_err().contains("`core`"));
+        assert!(parsed("test --release").unwrap_err().contains("`--release`"));
+    }
+
+    #[test]
+    fn the_workspace_root_is_two_folders_above_this_crate() {
+        assert!(workspace_root().join("deny.toml").is_file());
+    }
+}

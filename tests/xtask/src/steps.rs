@@ -1,0 +1,184 @@
+//! What each verb does, as a list of commands that can be looked at before they run.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::setup::WASM;
+
+/// One thing to do.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Run a program.
+    Command(Run),
+    /// Check the licences here, without cargo-deny.
+    Licences,
+}
+
+/// A program to run in the workspace root.
+#[derive(Debug)]
+pub(crate) struct Run {
+    what: &'static str,
+    program: OsString,
+    arguments: Vec<&'static str>,
+    environment: Vec<(&'static str, &'static str)>,
+}
+
+/// Builds everything, then tells the story with the binary at `rejoin`.
+pub(crate) fn demo(rejoin: &Path) -> Vec<Step> {
+    let story = Run { what: "the demo", program: rejoin.into(), arguments: vec!["demo", "partition"], environment: Vec::new() };
+    vec![cargo("the build", &["build", "--workspace"]), Step::Command(story)]
+}
+
+/// The no_std builds, then all tests. The tests come last, so that what the runner prints about them ends the output.
+///
+/// The binaries are built first, and with the same features as the tests: tests of other crates start `rejoin`.
+pub(crate) fn test() -> Vec<Step> {
+    let bare = ["build", "-p", "rejoin-proto", "-p", "rejoin-core", "--target", WASM, "--no-default-features"];
+    vec![
+        cargo("the no_std build of proto and core", &bare),
+        cargo("the build", &["build", "--workspace", "--bins", "--tests"]),
+        cargo("the tests", &["test", "--workspace"]),
+    ]
+}
+
+/// Everything that must hold before a change is merged, the quickest to fail first.
+pub(crate) fn ci(cargo_deny: bool) -> Vec<Step> {
+    let mut steps = vec![
+        cargo("formatting (cargo fmt repairs it)", &["fmt", "--all", "--check"]),
+        cargo("Cargo.lock (commit it with the change of the manifest)", &["fetch", "--locked"]),
+    ];
+    steps.extend(licences(cargo_deny));
+    steps.push(cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
+    steps.push(with("the documentation", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]));
+    steps.extend(test());
+    steps
+}
+
+/// The licences of all dependencies: by cargo-deny where it is installed, otherwise by our own reading of deny.toml.
+pub(crate) fn licences(cargo_deny: bool) -> Vec<Step> {
+    if cargo_deny {
+        vec![cargo("licences, bans and sources", &["deny", "check", "licenses", "bans", "sources"])]
+    } else {
+        vec![Step::Licences]
+    }
+}
+
+fn cargo(what: &'static str, arguments: &[&'static str]) -> Step {
+    with(what, arguments, &[])
+}
+
+fn with(what: &'static str, arguments: &[&'static str], environment: &[(&'static str, &'static str)]) -> Step {
+    Step::Command(Run { what, program: cargo_path(), arguments: arguments.to_vec(), environment: environment.to_vec() })
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo_path() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// A command that sees the environment of the shell, not that of the `cargo run` which started us.
+///
+/// Build scripts that watch these variables (ring's does) would otherwise run again, and everything above them be built again, each time
+/// one types `cargo test` after `cargo xtask test`.
+pub(crate) fn command(program: &OsString, root: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root);
+    let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| ours.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+impl Run {
+    /// Runs it to its end, with our output.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not succeed.
+    pub(crate) fn run(&self, root: &Path) -> Result<(), String> {
+        eprintln!("xtask: {} … {self}", self.what);
+        let began = Instant::now();
+        let mut command = command(&self.program, root);
+        command.args(&self.arguments).envs(self.environment.iter().copied());
+        let status = command.status().map_err(|error| format!("{} could not be started: {error}: {self}", self.what))?;
+        if !status.success() {
+            return Err(format!("{} failed after {} s ({status}): {self}", self.what, began.elapsed().as_secs()));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in &self.environment {
+            write!(f, "{name}='{value}' ")?;
+        }
+        let name = if self.program == cargo_path() { "cargo".into() } else { self.program.to_string_lossy() };
+        write!(f, "{name} {}", self.arguments.join(" "))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command(run) => run.fmt(f),
+            Self::Licences => f.write_str("(here) cargo tree, against the allow list of deny.toml"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(steps: &[Step]) -> Vec<String> {
+        steps.iter().map(Step::to_string).collect()
+    }
+
+    #[test]
+    fn ci_ends_with_what_xtask_test_does_and_the_tests_come_last() {
+        let (ci, test) = (shown(&ci(false)), shown(&test()));
+        assert!(ci.ends_with(&test));
+        assert_eq!(test.last().map(String::as_str), Some("cargo test --workspace"));
+    }
+
+    #[test]
+    fn everything_but_the_no_std_builds_is_built_with_the_features_of_the_whole_workspace() {
+        let builds = |line: &&String| ["build", "clippy", "doc", "test"].iter().any(|verb| line.contains(&format!("cargo {verb} ")));
+        for line in shown(&ci(false)).iter().chain(&shown(&demo(Path::new("rejoin")))).filter(builds) {
+            assert!(line.contains("--workspace") != line.contains(WASM), "{line}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_built_in_a_second_profile() {
+        assert!(!shown(&ci(true)).iter().any(|line| line.contains("--release") || line.contains("--profile")));
+    }
+
+    #[test]
+    fn the_demo_runs_the_binary_that_was_built() {
+        let steps = shown(&demo(Path::new("/elsewhere/debug/rejoin")));
+        assert_eq!(steps, ["cargo build --workspace", "/elsewhere/debug/rejoin demo partition"]);
+    }
+
+    #[test]
+    fn a_failing_command_and_a_missing_one_are_named() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let run = |program: OsString| Run { what: "a step", program, arguments: vec!["no-such-verb"], environment: Vec::new() };
+        let failed = run(cargo_path()).run(here).unwrap_err();
+        assert!(failed.starts_with("a step failed") && failed.ends_with("cargo no-such-verb"), "{failed}");
+        assert!(run("no such program".into()).run(here).unwrap_err().starts_with("a step could not be started"));
+    }
+
+    #[test]
+    fn commands_do_not_inherit_what_cargo_run_says_about_xtask() {
+        let command = command(&cargo_path(), Path::new("."));
+        let removed = |name: &str| command.get_envs().any(|(key, value)| key == name && value.is_none());
+        assert!(removed("CARGO_PKG_NAME") && removed("CARGO_MANIFEST_DIR") && !removed("PATH"));
+    }
+}
