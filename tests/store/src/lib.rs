@@ -1,1 +1,83 @@
-//! The store under crashes, damage and full disks.
+//! The store under crashes, damage and full disks: what the tests share.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod faults;
+
+pub use faults::{FaultDisk, Faults, Gate};
+
+use rejoin_core::port::{Change, Space, Store};
+use rejoin_store::{Disk, OpenError, Options, OsDisk, Recovery, ShardStore, Start};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Small limits, so that a test meets them.
+pub fn small() -> Options {
+    Options { segment_bytes: 64 << 10, memtable_bytes: 128 << 10, free_space_floor: 0, cache_bytes: 1 << 20, ..Options::default() }
+}
+
+/// Opens a shard on the real disk.
+pub fn open(dir: &Path, start: Start) -> (ShardStore, Recovery) {
+    open_on(dir, Arc::new(OsDisk), start).unwrap()
+}
+
+/// Opens a shard with small limits on this disk.
+pub fn open_on(dir: &Path, disk: Arc<dyn Disk>, start: Start) -> Result<(ShardStore, Recovery), OpenError> {
+    ShardStore::open(dir, small(), disk, &start)
+}
+
+/// A change of one row.
+pub fn put(space: Space, key: &str, value: &str) -> Change {
+    let mut change = Change::default();
+    change.put(space, key.as_bytes().to_vec(), value.as_bytes().to_vec());
+    change
+}
+
+/// The text under a key.
+pub fn get(store: &ShardStore, space: Space, key: &str) -> Option<String> {
+    store.get(space, key.as_bytes()).unwrap().map(|value| String::from_utf8(value.to_vec()).unwrap())
+}
+
+/// All rows of a space.
+pub fn rows(store: &ShardStore, space: Space) -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    let mut visit = |key: &[u8], value: bytes::Bytes| {
+        rows.push((String::from_utf8(key.to_vec()).unwrap(), String::from_utf8(value.to_vec()).unwrap()));
+        ControlFlow::Continue(())
+    };
+    store.scan(space, b"", None, &mut visit).unwrap();
+    rows
+}
+
+/// The journal's segments, in order.
+pub fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Copies a directory with all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// One past the last byte that is not zero.
+pub fn used(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+/// Changes a file in place.
+pub fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}

@@ -1,0 +1,85 @@
+//! The small files beside the shards: control files, replaced as a whole, and plugin modules, addressed by their content.
+
+use crate::blob;
+use crate::disk::{Disk, if_found};
+use crate::error::{Context, FileError};
+use bytes::Bytes;
+use rejoin_proto::id::PluginDigest;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Small durable files by name (catalog, layout), each replaced atomically and checked when it is read.
+#[derive(Clone)]
+pub struct ControlFile {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl ControlFile {
+    pub(super) fn new(dir: PathBuf, disk: Arc<dyn Disk>) -> Self {
+        Self { dir, disk }
+    }
+
+    /// The content last written under a name, `None` if nothing ever was.
+    ///
+    /// # Errors
+    /// [`FileError::Damaged`] if it is not what was written; never to be taken for "nothing".
+    pub fn read(&self, name: &str) -> Result<Option<Bytes>, FileError> {
+        Ok(blob::read(self.disk.as_ref(), &self.path(name)?)?.map(Bytes::from))
+    }
+
+    /// Durably replaces the content under a name (1 to 64 of `a-z 0-9 -`). After a crash the old content is there or the new.
+    ///
+    /// # Errors
+    /// [`FileError`]; the old content is then still there.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), FileError> {
+        blob::write(self.disk.as_ref(), &self.path(name)?, content)
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf, FileError> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
+            return Err(FileError::BadName { name: name.to_owned() });
+        }
+        Ok(self.dir.join(name))
+    }
+}
+
+/// The plugin modules on this node's disk, by SHA-256. The caller verifies the digest, before it puts and after it gets: hashing is
+/// not this crate's, and a module that no longer has its digest is to be fetched again from a peer.
+#[derive(Clone)]
+pub struct Modules {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl Modules {
+    pub(super) fn new(dir: PathBuf, disk: Arc<dyn Disk>) -> Self {
+        Self { dir, disk }
+    }
+
+    /// Durably keeps a module. Putting it again replaces the copy.
+    ///
+    /// # Errors
+    /// [`FileError`] if the disk refuses.
+    pub fn put(&self, digest: &PluginDigest, module: &[u8]) -> Result<(), FileError> {
+        blob::write_raw(self.disk.as_ref(), &self.dir.join(digest.to_string()), module)
+    }
+
+    /// The bytes kept under a digest, to be verified by the caller; `None` if there are none.
+    ///
+    /// # Errors
+    /// [`FileError`] if the disk refuses.
+    pub fn get(&self, digest: &PluginDigest) -> Result<Option<Bytes>, FileError> {
+        Ok(blob::read_raw(self.disk.as_ref(), &self.dir.join(digest.to_string()))?.map(Bytes::from))
+    }
+
+    /// The digests of the modules kept, in order. Files that are no modules (one half written at a crash) are passed over.
+    ///
+    /// # Errors
+    /// [`FileError`] if the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<PluginDigest>, FileError> {
+        let names = if_found(self.disk.list(&self.dir)).context("list", &self.dir)?.unwrap_or_default();
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+}

@@ -1,0 +1,172 @@
+//! A node's data directory: who it belongs to, whether the last stop was clean, and the small files beside the shards.
+//!
+//! ```text
+//! LOCK       held (flock) while a process has the directory open
+//! VERSION    format, cluster, node, shards: readable text behind a checksum
+//! STATE      OS boot id, clean-stop mark, whether new actors are still owed
+//! control/   small files, replaced whole        modules/   plugin components by SHA-256        shard-000/ …
+//! ```
+
+mod files;
+mod state;
+
+pub use files::{ControlFile, Modules};
+pub use state::Start;
+
+use crate::blob;
+use crate::disk::{Disk, OsDisk};
+use crate::error::{Context, FileError, OpenError};
+use rejoin_proto::id::{ClusterId, NodeId};
+use state::State;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// The data format that this release writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Whose a data directory is. Fixed when it is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// How many shards the node has, 1 to 4096.
+    pub shards: u16,
+}
+
+/// An open, locked data directory. Dropping it releases the lock and leaves no clean-stop mark.
+pub struct DataDir {
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    state: Mutex<State>,
+    /// Held for the lock on it; the kernel releases it when the process ends, however it ends.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens or creates a data directory on the real disk. The clean-stop mark is read and durably erased before this returns.
+    ///
+    /// # Errors
+    /// [`OpenError`]: in use, another cluster's, node's or shard count's, from a newer release, damaged, or the disk refuses.
+    pub fn open(path: impl AsRef<Path>, identity: Identity) -> Result<(Self, Start), OpenError> {
+        Self::open_on(path, identity, Arc::new(OsDisk))
+    }
+
+    /// As [`DataDir::open`], with the small files on another [`Disk`]. The lock is always the operating system's.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`].
+    pub fn open_on(path: impl AsRef<Path>, identity: Identity, disk: Arc<dyn Disk>) -> Result<(Self, Start), OpenError> {
+        let path = path.as_ref().to_path_buf();
+        disk.create_dir(&path).context("create", &path)?;
+        let lock = lock(&path)?;
+        let first = check_version(disk.as_ref(), &path, identity)?;
+        for name in ["control", "modules"] {
+            disk.create_dir(&path.join(name)).context("create", &path.join(name))?;
+        }
+        disk.sync_dir(&path).context("sync", &path)?;
+        let (state, start) = State::begin(disk.as_ref(), &path, first)?;
+        tracing::info!(path = %path.display(), ?start, "data directory open");
+        Ok((Self { path, disk, state: Mutex::new(state), _lock: lock }, start))
+    }
+
+    /// Where shard `index` lives; made by [`ShardStore::open`](crate::ShardStore::open).
+    #[must_use]
+    pub fn shard_dir(&self, index: u16) -> PathBuf {
+        self.path.join(format!("shard-{index:03}"))
+    }
+
+    /// The small files that are replaced as a whole: catalog, layout.
+    #[must_use]
+    pub fn control(&self) -> ControlFile {
+        ControlFile::new(self.path.join("control"), Arc::clone(&self.disk))
+    }
+
+    /// The plugin modules that this node keeps.
+    #[must_use]
+    pub fn modules(&self) -> Modules {
+        Modules::new(self.path.join("modules"), Arc::clone(&self.disk))
+    }
+
+    /// Says that every shard that needed new actors after this start has them durably (or that none did). Until then a further
+    /// start goes on saying [`Start::unsynced_may_be_gone`], whatever its boot id, so a crash in between cannot keep old actors.
+    ///
+    /// # Errors
+    /// [`FileError`] if the state file cannot be replaced; the directory then still owes new actors.
+    pub fn settle(&self) -> Result<(), FileError> {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let settled = State { renewal_owed: false, ..state.clone() };
+        settled.write(self.disk.as_ref(), &self.path)?;
+        *state = settled;
+        Ok(())
+    }
+
+    /// Leaves the clean-stop mark. To be called only after every shard was closed by
+    /// [`ShardStore::close`](crate::ShardStore::close), which syncs it.
+    ///
+    /// # Errors
+    /// [`FileError`] if the mark cannot be written; the next start is then an unclean one.
+    pub fn mark_clean(self) -> Result<(), FileError> {
+        let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        State { clean: true, ..state }.write(self.disk.as_ref(), &self.path)
+    }
+}
+
+/// Takes the directory's lock, or says who is in the way.
+pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
+    let name = path.join("LOCK");
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).context("open", &name)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_path_buf() }),
+        Err(TryLockError::Error(source)) => Err(FileError::io("lock", &name, source).into()),
+    }
+}
+
+/// Compares the version file with what is asked for, or writes it. Returns whether the directory is new.
+fn check_version(disk: &dyn Disk, path: &Path, identity: Identity) -> Result<bool, OpenError> {
+    let name = path.join("VERSION");
+    let Some(content) = blob::read(disk, &name)? else {
+        refuse_strange(disk, path)?;
+        let Identity { cluster, node, shards } = identity;
+        let text = format!("format {FORMAT_VERSION}\ncluster {cluster}\nnode {node}\nshards {shards}\n");
+        blob::write(disk, &name, text.as_bytes())?;
+        return Ok(true);
+    };
+    let text = String::from_utf8_lossy(&content);
+    let damaged = |why: &str| FileError::Damaged { path: name.clone(), why: why.to_owned() };
+    let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    let format: u32 = field("format").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no format"))?;
+    // Before anything else: only the format line is promised to stay as it is.
+    if format > FORMAT_VERSION {
+        return Err(OpenError::Newer { path: path.to_path_buf(), found: format, supported: FORMAT_VERSION });
+    }
+    let cluster: ClusterId = field("cluster").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no cluster"))?;
+    let node: NodeId = field("node").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no node"))?;
+    let shards: u16 = field("shards").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no shard count"))?;
+    let path = path.to_path_buf();
+    if cluster != identity.cluster {
+        return Err(OpenError::OtherCluster { path, found: cluster.to_string(), expected: identity.cluster.to_string() });
+    }
+    if node != identity.node {
+        return Err(OpenError::OtherNode { path, found: node.to_string(), expected: identity.node.to_string() });
+    }
+    if shards != identity.shards {
+        return Err(OpenError::OtherShards { path, found: shards, expected: identity.shards });
+    }
+    Ok(false)
+}
+
+/// A directory without a version file must not hold a store: taking it for a new one would hide what was lost.
+fn refuse_strange(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
+    let names = disk.list(path).context("list", path)?;
+    match names.iter().find(|name| name.starts_with("shard-") || *name == "STATE") {
+        None => Ok(()),
+        Some(name) => {
+            let why = format!("it has {name} but no VERSION file");
+            Err(FileError::Damaged { path: path.to_path_buf(), why }.into())
+        }
+    }
+}

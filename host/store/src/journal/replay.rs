@@ -1,0 +1,224 @@
+//! Reads the journal back, and tells a torn end from a loss.
+
+use super::mark::Mark;
+use super::record;
+use super::segment::{Header, list_segments, segment_path};
+use super::{FIRST_CHAIN, Position};
+use crate::disk::{Disk, DiskFile, read_all};
+use crate::error::{Context, FileError};
+use bytes::Bytes;
+use rejoin_core::port::{Row, Space};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// How much is read at a time once a file has shown unreadable blocks.
+const BLOCK: usize = 4096;
+
+/// What the journal held.
+pub(crate) struct Replayed {
+    /// Where it ends, or must be taken to end: never before the mark.
+    pub(crate) end: Position,
+    /// The pinned rows there.
+    pub(crate) pinned: BTreeMap<Bytes, Bytes>,
+    /// How many records were applied.
+    pub(crate) records: u64,
+    /// Bytes behind the end that were thrown away: a torn tail, never synced.
+    pub(crate) cut_bytes: u64,
+    /// What was synced once and is gone or damaged, for people.
+    pub(crate) lost: Vec<String>,
+    /// The segment files that are there.
+    pub(crate) segments: Vec<u64>,
+}
+
+/// Applies every object row of the journal in order. `mark` is what the high-water mark says; `None` if it cannot be read (which is
+/// the caller's to report).
+///
+/// # Errors
+/// [`FileError`] if the directory cannot be read at all. Unreadable blocks are losses, not errors.
+pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mut dyn FnMut(Row)) -> Result<Replayed, FileError> {
+    let segments = list_segments(disk, dir).context("list", dir)?;
+    let first = mark.map_or(0, |mark| mark.first_segment);
+    let live: Vec<u64> = segments.iter().copied().filter(|number| *number >= first).collect();
+    let mut headers = Vec::new();
+    for number in &live {
+        let path = segment_path(dir, *number);
+        // An unreadable header counts as a damaged one: what it held shows as a hole.
+        headers.extend(Header::read(disk, &path, *number).ok().flatten());
+    }
+    // Without a mark everything that a later segment vouches for must be there.
+    let vouched = headers.iter().map(|header| header.first_index - 1).max().unwrap_or(0);
+    let mut walk = Walk {
+        at: Position { index: 0, chain: FIRST_CHAIN },
+        mark: mark.map_or(vouched, |mark| mark.index),
+        mark_chain: mark.map(|mark| mark.chain),
+        pinned: BTreeMap::new(),
+        records: 0,
+        cut_bytes: 0,
+        lost: Vec::new(),
+        torn: false,
+        apply,
+    };
+    if headers.first().map(|header| header.number) != Some(first) && walk.mark > 0 && mark.is_some() {
+        walk.lost.push(format!("journal segment {first}, the first that is still needed, is missing or damaged"));
+    }
+    for (place, header) in headers.iter().enumerate() {
+        // A later header says where this segment ends: what follows there was cut before.
+        let stop = headers[place + 1..].iter().map(|later| later.first_index - 1).min().unwrap_or(u64::MAX);
+        walk.segment(disk, dir, header, place == 0, stop)?;
+    }
+    walk.finish();
+    Ok(Replayed { end: walk.at, pinned: walk.pinned, records: walk.records, cut_bytes: walk.cut_bytes, lost: walk.lost, segments })
+}
+
+/// The state of a reading.
+struct Walk<'a> {
+    /// After the last record applied or given up.
+    at: Position,
+    /// Up to which index everything was synced.
+    mark: u64,
+    mark_chain: Option<u64>,
+    pinned: BTreeMap<Bytes, Bytes>,
+    records: u64,
+    cut_bytes: u64,
+    lost: Vec<String>,
+    /// The end has been found: nothing behind it counts.
+    torn: bool,
+    apply: &'a mut dyn FnMut(Row),
+}
+
+impl Walk<'_> {
+    /// Reads one segment.
+    fn segment(&mut self, disk: &dyn Disk, dir: &Path, header: &Header, first: bool, stop: u64) -> Result<(), FileError> {
+        let path = segment_path(dir, header.number);
+        let file = disk.open(&path).context("open", &path)?;
+        let (bytes, unreadable) = read_what_can_be_read(file.as_ref());
+        if unreadable > 0 {
+            self.lost.push(format!("journal segment {} has {unreadable} unreadable blocks", header.number));
+        }
+        if self.torn || !self.enter(header, &bytes, first) {
+            self.cut_bytes += trailing(&bytes, 0);
+            return Ok(());
+        }
+        let mut offset = header.records();
+        while self.at.index < stop {
+            match self.step(&bytes, offset, header.number) {
+                Some(next) => offset = next,
+                None => break,
+            }
+        }
+        if self.torn {
+            self.cut_bytes += trailing(&bytes, offset);
+        }
+        Ok(())
+    }
+
+    /// Checks that a segment goes on where the last one ended. Returns whether to read it.
+    fn enter(&mut self, header: &Header, bytes: &[u8], first: bool) -> bool {
+        let begins = Position { index: header.first_index - 1, chain: header.chain };
+        if !first {
+            if begins == self.at {
+                return true;
+            }
+            if self.at.index >= self.mark && begins.index > self.at.index {
+                // Written after what is missing, and neither was ever synced: part of the torn end.
+                self.torn = true;
+                return false;
+            }
+            let number = header.number;
+            let Position { index, .. } = self.at;
+            self.lost.push(format!("the journal breaks off after record {index} and goes on after {} in segment {number}", begins.index));
+            if begins.index < self.at.index {
+                return false;
+            }
+        }
+        self.at = begins;
+        match header.snapshot(bytes) {
+            Some(pinned) => self.pinned = pinned,
+            None => self.lost.push(format!("the pinned rows at the front of journal segment {} are damaged", header.number)),
+        }
+        self.check_mark();
+        true
+    }
+
+    /// Reads the record at an offset. Returns the offset of the next one, `None` where this segment can tell no more.
+    fn step(&mut self, bytes: &[u8], offset: usize, number: u64) -> Option<usize> {
+        let index = self.at.index + 1;
+        let found = record::at(bytes, offset);
+        if let Some(found) = &found
+            && found.intact()
+            && found.index == index
+            && found.chain == record::link(self.at.chain, index, found.payload())
+            && let Some(rows) = record::decode_rows(found.payload())
+        {
+            self.at = Position { index, chain: found.chain };
+            self.records += 1;
+            rows.into_iter().for_each(|row| self.row(row));
+            self.check_mark();
+            return Some(offset + found.bytes.len());
+        }
+        if index > self.mark {
+            self.torn = true;
+            return None;
+        }
+        self.lost.push(format!("record {index} at byte {offset} of journal segment {number} is damaged or missing"));
+        // Its head may still be good: then the next record proves itself against the chain that the head names.
+        let found = found.filter(|found| found.index == index)?;
+        let next = offset + found.bytes.len();
+        let proof = record::at(bytes, next)?;
+        let proven = proof.intact() && proof.index == index + 1 && proof.chain == record::link(found.chain, index + 1, proof.payload());
+        if !proven {
+            return None;
+        }
+        self.at = Position { index, chain: found.chain };
+        Some(next)
+    }
+
+    /// Applies a row.
+    fn row(&mut self, row: Row) {
+        match (row.space, row.value) {
+            (Space::Pinned, Some(value)) => drop(self.pinned.insert(row.key, value)),
+            (Space::Pinned, None) => drop(self.pinned.remove(&row.key)),
+            (space, value) => (self.apply)(Row { space, key: row.key, value }),
+        }
+    }
+
+    /// At the mark the chain must be the one that was synced.
+    fn check_mark(&mut self) {
+        if self.at.index == self.mark && self.mark_chain.is_some_and(|chain| chain != self.at.chain) {
+            self.lost.push(format!("record {} is not the one that was synced: the journal is another history", self.mark));
+            self.mark_chain = None;
+        }
+    }
+
+    /// A journal that ends before the mark has lost its end.
+    fn finish(&mut self) {
+        if self.mark > self.at.index {
+            let ends = self.at.index;
+            self.lost.push(format!("records up to {} were synced, but the journal ends after record {ends}", self.mark));
+            self.at.index = self.mark;
+        }
+    }
+}
+
+/// How many bytes from an offset up to the last one that is not zero.
+fn trailing(bytes: &[u8], offset: usize) -> u64 {
+    let rest = bytes.get(offset..).unwrap_or_default();
+    rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+}
+
+/// The file's bytes, with zeros where a block cannot be read, and how many blocks those are.
+fn read_what_can_be_read(file: &dyn DiskFile) -> (Vec<u8>, usize) {
+    if let Ok(bytes) = read_all(file) {
+        return (bytes, 0);
+    }
+    let length = file.length().ok().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let mut bytes = vec![0; length];
+    let mut unreadable = usize::from(length == 0);
+    for (place, block) in bytes.chunks_mut(BLOCK).enumerate() {
+        if file.read_at(block, (place * BLOCK) as u64).is_err() {
+            block.fill(0);
+            unreadable += 1;
+        }
+    }
+    (bytes, unreadable)
+}

@@ -1,0 +1,236 @@
+//! One shard's store: a [`Store`] over journal, tree and pinned rows.
+
+mod maintenance;
+mod open;
+mod options;
+mod shared;
+mod stats;
+mod sync;
+mod tree;
+
+pub use maintenance::{Maintenance, MaintenanceThread, StopMaintenance, WorkDone};
+pub use open::Recovery;
+pub use options::Options;
+pub use stats::Stats;
+pub use sync::Syncer;
+
+use crate::error::FileError;
+use crate::journal::Writer;
+use bytes::Bytes;
+use rejoin_core::port::{Change, Row, Space, Store, StoreFault};
+use shared::{Shared, lock, no_room};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A place in a shard's journal: everything committed up to it. Grows by one with every change.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct CommitSeq(pub u64);
+
+/// The store of one shard, owned by the shard's thread. Dropping it stops its [`Maintenance`] and syncs nothing: see
+/// [`ShardStore::close`].
+pub struct ShardStore {
+    shared: Arc<Shared>,
+    writer: Writer,
+    pinned: BTreeMap<Bytes, Bytes>,
+    /// The active memtable's size.
+    memtable_bytes: u64,
+    /// The last record in the journal file.
+    committed: CommitSeq,
+}
+
+impl ShardStore {
+    /// Writes all changes since the last commit to the journal file, in one call. From its return on they survive the end of this
+    /// process, not yet that of the machine. With nothing to write it is cheap. May begin a new segment and seal the memtable.
+    ///
+    /// # Errors
+    /// [`StoreFault::Failed`]: the write failed, the store is poisoned and the node must stop.
+    pub fn commit(&mut self) -> Result<CommitSeq, StoreFault> {
+        self.shared.poison.check()?;
+        if !self.writer.at_boundary() {
+            let (position, bytes) = self.writer.write_batch().map_err(|error| self.shared.poison.set("write to the journal", &error))?;
+            self.shared.counters.commits.fetch_add(1, Relaxed);
+            self.shared.counters.journal_bytes.fetch_add(bytes, Relaxed);
+            lock(&self.shared.written).committed = position;
+            self.committed = CommitSeq(position.index);
+        }
+        self.turn_over()?;
+        Ok(self.committed)
+    }
+
+    /// Commits and syncs: a clean stop of this shard. Afterwards, when all shards are closed, the node leaves the clean-stop mark.
+    ///
+    /// # Errors
+    /// [`StoreFault::Failed`]: no clean-stop mark may be left.
+    pub fn close(mut self) -> Result<(), StoreFault> {
+        self.commit()?;
+        self.syncer().sync()?;
+        Ok(())
+    }
+
+    /// A handle that makes commits durable, from any thread.
+    #[must_use]
+    pub fn syncer(&self) -> Syncer {
+        Syncer::new(Arc::clone(&self.shared))
+    }
+
+    /// A handle that flushes, compacts and retires segments, on a thread of the caller's.
+    #[must_use]
+    pub fn maintenance(&self) -> Maintenance {
+        Maintenance::new(Arc::clone(&self.shared))
+    }
+
+    /// Says that every actor of this shard that [`Recovery::lost`] put in doubt has durably ended. Until then each start repeats
+    /// what was lost.
+    ///
+    /// # Errors
+    /// [`FileError`] if the note cannot be removed; it is then repeated.
+    pub fn settle_loss(&self) -> Result<(), FileError> {
+        open::forget_loss(self.shared.disk.as_ref(), &self.shared.dir)
+    }
+
+    /// What the store has done since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Seals the memtable and begins a new segment when they have had their share. Only between batches.
+    fn turn_over(&mut self) -> Result<(), StoreFault> {
+        self.shared.counters.memtable_bytes.store(self.memtable_bytes, Relaxed);
+        let options = &self.shared.options;
+        let live = self.shared.live_segments(self.writer.number());
+        let wanted = self.memtable_bytes >= options.memtable_bytes || live > options.max_segments;
+        if !wanted {
+            return if self.writer.is_full() { self.switch() } else { Ok(()) };
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut gate = lock(&shared.gate);
+        if gate.flushing || gate.sealed.is_some() {
+            // A flush takes all sealed memtables at once and has synced the journal only up to those it knew. This one waits.
+            drop(gate);
+            return if self.writer.is_full() { self.switch() } else { Ok(()) };
+        }
+        if self.writer.has_records() {
+            self.switch()?;
+        }
+        shared.tree.rotate();
+        self.memtable_bytes = 0;
+        gate.sealed = Some(self.writer.number());
+        drop(gate);
+        shared.counters.memtable_bytes.store(0, Relaxed);
+        shared.signal.work_is_due();
+        Ok(())
+    }
+
+    /// Begins a new segment; on a full disk the old one goes on and further writes are refused.
+    fn switch(&mut self) -> Result<(), StoreFault> {
+        if self.shared.full.load(Relaxed) {
+            return Ok(());
+        }
+        match self.writer.switch(&self.pinned) {
+            Ok(()) => {
+                let mut written = lock(&self.shared.written);
+                written.files.push(self.writer.file());
+                written.names = true;
+                self.shared.counters.last_segment.store(self.writer.number(), Relaxed);
+                Ok(())
+            }
+            Err(error) if no_room(&error) => {
+                self.shared.set_full();
+                Ok(())
+            }
+            Err(error) => Err(self.shared.poison.set("begin a journal segment", &error)),
+        }
+    }
+
+    /// Whether flushes or compactions are too far behind to take more.
+    fn is_behind(&self) -> bool {
+        let options = &self.shared.options;
+        self.memtable_bytes >= options.memtable_bytes.saturating_mul(2) || self.shared.counters.l0_runs.load(Relaxed) >= options.max_l0_runs
+    }
+
+    /// Refuses what would not fit.
+    fn admit(&mut self, rows: &[Row]) -> Result<(), StoreFault> {
+        if self.shared.full.load(Relaxed) {
+            return Err(StoreFault::Full);
+        }
+        if self.is_behind() {
+            if self.writer.at_boundary() {
+                self.turn_over()?;
+            }
+            if self.is_behind() {
+                self.shared.counters.busy.fetch_add(1, Relaxed);
+                self.shared.signal.work_is_due();
+                return Err(StoreFault::Busy);
+            }
+        }
+        match self.writer.reserve(rows) {
+            Ok(()) => Ok(()),
+            Err(error) if no_room(&error) => {
+                self.shared.set_full();
+                Err(StoreFault::Full)
+            }
+            // A caller's mistake, not the disk's: nothing was written and nothing is in doubt.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(StoreFault::Failed(error.to_string())),
+            Err(error) => Err(self.shared.poison.set("reserve room in the journal", &error)),
+        }
+    }
+}
+
+impl Store for ShardStore {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
+        self.shared.poison.check()?;
+        match space {
+            Space::Pinned => Ok(self.pinned.get(key).cloned()),
+            Space::Objects => self.shared.tree.get(key),
+        }
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreFault> {
+        self.shared.poison.check()?;
+        if to.is_some_and(|to| to <= from) {
+            return Ok(());
+        }
+        let range = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
+        match space {
+            Space::Objects => self.shared.tree.scan(range, visit),
+            Space::Pinned => {
+                let rows = self.pinned.range::<[u8], _>(range);
+                let _ = rows.into_iter().try_for_each(|(key, value)| visit(key, value.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    fn write(&mut self, change: Change) -> Result<(), StoreFault> {
+        self.shared.poison.check()?;
+        if change.rows.is_empty() {
+            return Ok(());
+        }
+        self.admit(&change.rows)?;
+        self.writer.gather(&change.rows);
+        for row in change.rows {
+            match (row.space, row.value) {
+                (Space::Pinned, Some(value)) => drop(self.pinned.insert(row.key, value)),
+                (Space::Pinned, None) => drop(self.pinned.remove(&row.key)),
+                (Space::Objects, value) => self.memtable_bytes = self.shared.tree.apply(&row.key, value.as_deref()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ShardStore {
+    fn drop(&mut self) {
+        self.shared.signal.stop();
+    }
+}

@@ -1,0 +1,53 @@
+//! What a shard's store may use.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Limits of one shard's store. A node with S shards divides its memory among them.
+#[derive(Clone)]
+pub struct Options {
+    /// Bytes of records after which a journal segment is left for the next; files are preallocated a little larger. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// Bytes in the memtable after which it is sealed and flushed; at twice as much writes are answered busy. Default 64 MiB.
+    pub memtable_bytes: u64,
+    /// Live segments above which the memtable is sealed however small, so that segments can be retired. Default 4.
+    pub max_segments: u64,
+    /// Runs in the tree's first level at which writes are answered busy. Default 32.
+    pub max_l0_runs: u64,
+    /// Bytes of the tree's block cache. Default 32 MiB.
+    pub cache_bytes: u64,
+    /// Free bytes on the file system below which writes are refused. Default 64 MiB.
+    pub free_space_floor: u64,
+    /// Whether the mark is written and synced on a thread of its own, in parallel with the journal. Default true; a simulator that
+    /// runs everything on one thread says false, and the mark follows the journal.
+    pub parallel_mark: bool,
+    /// Called, from any thread, when [`Maintenance::run`](crate::Maintenance::run) has something to do. Must be quick. A node that
+    /// uses [`Maintenance::run_until_stopped`](crate::Maintenance::run_until_stopped) needs none.
+    pub on_work: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            memtable_bytes: 64 << 20,
+            max_segments: 4,
+            max_l0_runs: 32,
+            cache_bytes: 32 << 20,
+            free_space_floor: 64 << 20,
+            parallel_mark: true,
+            on_work: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("segment_bytes", &self.segment_bytes)
+            .field("memtable_bytes", &self.memtable_bytes)
+            .field("max_segments", &self.max_segments)
+            .field("free_space_floor", &self.free_space_floor)
+            .finish_non_exhaustive()
+    }
+}

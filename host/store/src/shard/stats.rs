@@ -1,0 +1,67 @@
+//! Counters, for metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What a shard's store has done since it was opened, and what it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes written to the journal.
+    pub journal_bytes: u64,
+    /// Batches written to the journal.
+    pub commits: u64,
+    /// Syncs of journal and mark.
+    pub syncs: u64,
+    /// Microseconds spent in them.
+    pub sync_micros: u64,
+    /// Live journal segments.
+    pub segments: u64,
+    /// Bytes in the active memtable, as of the last commit.
+    pub memtable_bytes: u64,
+    /// Runs in the tree's first level, as of the last maintenance.
+    pub l0_runs: u64,
+    /// Flushes of sealed memtables.
+    pub flushes: u64,
+    /// Compactions.
+    pub compactions: u64,
+    /// Writes answered busy.
+    pub busy: u64,
+    /// Whether writes are refused for want of room.
+    pub full: bool,
+}
+
+/// The counters behind [`Stats`].
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) journal_bytes: AtomicU64,
+    pub(super) commits: AtomicU64,
+    pub(super) syncs: AtomicU64,
+    pub(super) sync_micros: AtomicU64,
+    pub(super) first_segment: AtomicU64,
+    pub(super) last_segment: AtomicU64,
+    pub(super) memtable_bytes: AtomicU64,
+    pub(super) l0_runs: AtomicU64,
+    pub(super) flushes: AtomicU64,
+    pub(super) compactions: AtomicU64,
+    pub(super) busy: AtomicU64,
+}
+
+impl Counters {
+    /// Their values now.
+    pub(super) fn read(&self, full: bool) -> Stats {
+        let first = self.first_segment.load(Relaxed);
+        Stats {
+            journal_bytes: self.journal_bytes.load(Relaxed),
+            commits: self.commits.load(Relaxed),
+            syncs: self.syncs.load(Relaxed),
+            sync_micros: self.sync_micros.load(Relaxed),
+            segments: (self.last_segment.load(Relaxed) + 1).saturating_sub(first),
+            memtable_bytes: self.memtable_bytes.load(Relaxed),
+            l0_runs: self.l0_runs.load(Relaxed),
+            flushes: self.flushes.load(Relaxed),
+            compactions: self.compactions.load(Relaxed),
+            busy: self.busy.load(Relaxed),
+            full,
+        }
+    }
+}
