@@ -1,0 +1,251 @@
+//! The cluster's own certificate authority: what `rejoin cert` and `rejoin dev` call.
+//!
+//! An authority is one certificate and one Ed25519 key, made for one cluster whose id is in every certificate it signs. This module makes and reads PEM
+//! text; keeping a key secret (a file only its owner can read) is the caller's matter.
+
+use crate::{Error, NODE_DNS_NAME, Role, Subject, identity::certificates};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rejoin_proto::{ClusterId, Name};
+use rustls_pki_types::CertificateDer;
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use webpki::EndEntityCert;
+
+/// A day, seconds.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// From when to when a certificate holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Validity {
+    from: Duration,
+    until: Duration,
+}
+
+impl Validity {
+    /// From a day before `now` (clocks differ) until `days` after it.
+    #[must_use]
+    pub fn days(now: SystemTime, days: u32) -> Self {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { from: now.saturating_sub(DAY), until: now + DAY * days }
+    }
+
+    /// As [`Validity::days`], in years of 365 days. Usual are ten for an authority and two for a node.
+    #[must_use]
+    pub fn years(now: SystemTime, years: u32) -> Self {
+        Self::days(now, years.saturating_mul(365).min(36_500))
+    }
+}
+
+/// A new certificate and its private key, in PEM.
+#[derive(Clone)]
+pub struct Issued {
+    /// The certificate; public.
+    pub cert_pem: String,
+    /// The private key; secret.
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for Issued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issued").field("cert_pem", &self.cert_pem).finish_non_exhaustive()
+    }
+}
+
+/// A cluster's certificate authority, able to sign.
+pub struct ClusterCa {
+    cluster: ClusterId,
+    cert_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl std::fmt::Debug for ClusterCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterCa").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+impl ClusterCa {
+    /// Makes the authority of a new cluster.
+    ///
+    /// # Errors
+    /// [`Error::Issue`] if the system gives no randomness.
+    pub fn create(cluster: ClusterId, valid: Validity) -> Result<Self, Error> {
+        let key = new_key()?;
+        let params = ca_params(cluster, Some(valid))?;
+        let cert_pem = params.self_signed(&key).map_err(issue)?.pem();
+        Ok(Self { cluster, cert_pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// Reads an authority that [`ClusterCa::create`] made.
+    ///
+    /// # Errors
+    /// Unreadable PEM, a certificate that is not an authority's, a key of another certificate.
+    pub fn load(cert_pem: &str, key_pem: &str) -> Result<Self, Error> {
+        let cert = certificates("the CA certificate", cert_pem)?.swap_remove(0);
+        let subject = Subject::of(&cert)?;
+        if subject.role != Role::Authority {
+            return Err(Error::BadPem { what: "the CA certificate", why: format!("it is the certificate of {subject}") });
+        }
+        let key = KeyPair::from_pem(key_pem).map_err(|error| Error::BadPem { what: "the CA's private key", why: error.to_string() })?;
+        if !same_key(&cert, &key) {
+            return Err(Error::KeyMismatch { subject });
+        }
+        // What an issuer contributes to a certificate (its name and key id) follows from cluster and key alone.
+        let params = ca_params(subject.cluster, None)?;
+        Ok(Self { cluster: subject.cluster, cert_pem: cert_pem.to_owned(), issuer: Issuer::new(params, key) })
+    }
+
+    /// The cluster it signs for.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// The authority's certificate, PEM. Public: every node and client needs it.
+    #[must_use]
+    pub fn cert_pem(&self) -> &str {
+        &self.cert_pem
+    }
+
+    /// The authority's private key, PEM. Who has it can make nodes.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// Signs a certificate for the node of that name. Rejoin itself verifies the name and [`NODE_DNS_NAME`], never an address; `extra` (addresses or DNS names)
+    /// is for other programs that look at the certificate.
+    ///
+    /// # Errors
+    /// [`Error::Issue`] if an extra name is not ASCII, or the system gives no randomness.
+    pub fn issue_node(&self, name: &Name, extra: &[String], valid: Validity) -> Result<Issued, Error> {
+        let mut names = vec![SanType::DnsName(NODE_DNS_NAME.try_into().map_err(issue)?)];
+        for text in extra {
+            names.push(match text.parse::<IpAddr>() {
+                Ok(ip) => SanType::IpAddress(ip),
+                Err(_) => SanType::DnsName(text.as_str().try_into().map_err(issue)?),
+            });
+        }
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(Role::Node(name.clone()), names, usages, valid)
+    }
+
+    /// Signs a certificate for a client of that name: it can dial, and can never pass for a node.
+    ///
+    /// # Errors
+    /// [`Error::Issue`] if the system gives no randomness.
+    pub fn issue_client(&self, name: &Name, valid: Validity) -> Result<Issued, Error> {
+        self.issue(Role::Client(name.clone()), Vec::new(), vec![ExtendedKeyUsagePurpose::ClientAuth], valid)
+    }
+
+    fn issue(&self, role: Role, mut names: Vec<SanType>, usages: Vec<ExtendedKeyUsagePurpose>, valid: Validity) -> Result<Issued, Error> {
+        let subject = Subject { cluster: self.cluster, role };
+        names.push(SanType::URI(subject.to_string().try_into().map_err(issue)?));
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(&subject);
+        params.subject_alt_names = names;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = usages;
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, valid);
+        let key = new_key()?;
+        let cert = params.signed_by(&key, &self.issuer).map_err(issue)?;
+        Ok(Issued { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
+    }
+}
+
+/// What an authority's certificate says. The validity matters only when one is made.
+fn ca_params(cluster: ClusterId, valid: Option<Validity>) -> Result<CertificateParams, Error> {
+    let subject = Subject { cluster, role: Role::Authority };
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(&subject);
+    params.subject_alt_names = vec![SanType::URI(subject.to_string().try_into().map_err(issue)?)];
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    if let Some(valid) = valid {
+        set_validity(&mut params, valid);
+    }
+    Ok(params)
+}
+
+/// A distinguished name that is the subject again, for people who look at the certificate with other tools. It may be cut: nothing reads it back.
+fn common_name(subject: &Subject) -> rcgen::DistinguishedName {
+    let mut name = rcgen::DistinguishedName::new();
+    name.push(DnType::OrganizationName, format!("rejoin {}", subject.cluster));
+    name.push(
+        DnType::CommonName,
+        match &subject.role {
+            Role::Authority => "ca".to_owned(),
+            Role::Node(name) | Role::Client(name) => name.to_string(),
+        },
+    );
+    name
+}
+
+fn set_validity(params: &mut CertificateParams, valid: Validity) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + valid.from;
+    params.not_after = epoch + valid.until;
+}
+
+/// Ed25519: quick to check, and every signature has one length, so that handshakes of a simulation are alike.
+fn new_key() -> Result<KeyPair, Error> {
+    KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(issue)
+}
+
+fn same_key(cert: &CertificateDer<'_>, key: &KeyPair) -> bool {
+    let Ok(parsed) = EndEntityCert::try_from(cert) else { return false };
+    parsed.subject_public_key_info().as_ref() == key.subject_public_key_info()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a map_err argument")]
+fn issue(error: rcgen::Error) -> Error {
+    Error::Issue(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Identity;
+
+    fn valid() -> Validity {
+        Validity::years(UNIX_EPOCH + DAY * 20_000, 2)
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    #[test]
+    fn an_authority_survives_its_files() {
+        let made = ClusterCa::create(ClusterId(5), valid()).unwrap();
+        let loaded = ClusterCa::load(made.cert_pem(), &made.key_pem()).unwrap();
+        assert_eq!(loaded.cluster(), ClusterId(5));
+        let issued = loaded.issue_node(&name("n1"), &["10.0.0.1".into(), "db.example".into()], valid()).unwrap();
+        let identity = Identity::node(made.cert_pem(), &issued.cert_pem, &issued.key_pem).unwrap();
+        assert_eq!(identity.cluster(), ClusterId(5));
+        assert_eq!(identity.subject().map(ToString::to_string).unwrap(), format!("rejoin://{}/node/n1", ClusterId(5)));
+    }
+
+    #[test]
+    fn files_that_do_not_belong_together_are_refused() {
+        let ours = ClusterCa::create(ClusterId(5), valid()).unwrap();
+        let other = ClusterCa::create(ClusterId(6), valid()).unwrap();
+        let node = ours.issue_node(&name("n1"), &[], valid()).unwrap();
+        let client = ours.issue_client(&name("c"), valid()).unwrap();
+        let ca = ours.cert_pem();
+        assert!(matches!(ClusterCa::load(ca, &other.key_pem()), Err(Error::KeyMismatch { .. })));
+        assert!(matches!(ClusterCa::load(&node.cert_pem, &node.key_pem), Err(Error::BadPem { .. })));
+        assert!(matches!(ClusterCa::load("nothing", "nothing"), Err(Error::BadPem { .. })));
+        assert!(matches!(Identity::node(ca, &node.cert_pem, &client.key_pem), Err(Error::KeyMismatch { .. })));
+        assert!(matches!(Identity::node(ca, &client.cert_pem, &client.key_pem), Err(Error::NotANode { .. })));
+        assert!(matches!(Identity::node(other.cert_pem(), &node.cert_pem, &node.key_pem), Err(Error::WrongCluster { .. })));
+        assert!(matches!(Identity::client(&node.cert_pem, None), Err(Error::BadPem { .. })));
+        assert!(Identity::client(ca, Some((&client.cert_pem, &client.key_pem))).is_ok());
+        assert!(!format!("{node:?}").contains("PRIVATE"), "a key is never printed");
+    }
+}

@@ -1,0 +1,279 @@
+//! One UDP port: where connections are dialled from and accepted at.
+
+use crate::{CloseCode, Connection, Error, Identity, Limits, Role, handshake::Handshake, tls};
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, VarInt};
+use rejoin_proto::Name;
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::{Mutex, mpsc};
+
+/// Connections that are ready and wait for [`Endpoint::accept`]; beyond it their handshakes stay under way, and count as such.
+const READY: usize = 64;
+
+/// A connection that somebody else dialled.
+#[derive(Debug)]
+pub enum Accepted {
+    /// From the node of that name, by its certificate.
+    Peer(Connection, Name),
+    /// From a client, with or without a certificate.
+    Client(Connection),
+}
+
+/// What an endpoint has seen so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct EndpointStats {
+    /// Connections open now, in both directions, handshakes included.
+    pub connections: usize,
+    /// Incoming handshakes that became a connection.
+    pub accepted: u64,
+    /// Incoming handshakes that failed: wrong certificate, wrong protocol, too slow.
+    pub failed: u64,
+    /// Attempts turned away because a limit was reached.
+    pub refused: u64,
+}
+
+/// One UDP port. Clones are cheap and mean the same endpoint; when the last is dropped, it closes and so do its connections.
+#[derive(Clone, Debug)]
+pub struct Endpoint(Arc<Inner>);
+
+struct Inner {
+    quic: quinn::Endpoint,
+    local: SocketAddr,
+    handshake: Arc<Handshake>,
+    ready: Mutex<mpsc::Receiver<Accepted>>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Default)]
+struct Counters {
+    under_way: AtomicUsize,
+    accepted: AtomicU64,
+    failed: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("local", &self.local).field("identity", &self.handshake.identity).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.quic.close(VarInt::from_u32(CloseCode::SHUTDOWN.0), b"the endpoint is gone");
+    }
+}
+
+impl Endpoint {
+    /// Opens `addr` (port 0 for any free one). With a node's identity it accepts and dials; with a client's it only dials.
+    /// Must be called within a tokio runtime, which then drives it.
+    ///
+    /// # Errors
+    /// [`Error::AddressInUse`], [`Error::Bind`], [`Error::BadLimits`], [`Error::NoRuntime`].
+    pub fn bind(addr: SocketAddr, identity: Identity, limits: Limits) -> Result<Self, Error> {
+        limits.check()?;
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::NoRuntime);
+        }
+        let socket = open_socket(addr, limits.socket_buffer)?;
+        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
+        let socket = runtime.wrap_udp_socket(socket).map_err(|error| bind_error(addr, &error))?;
+        Self::bind_with(runtime, socket, None, identity, limits)
+    }
+
+    /// Opens any free port of all addresses for who only dials: IPv6 and IPv4 where the system has both, IPv4 elsewhere.
+    ///
+    /// # Errors
+    /// As [`Endpoint::bind`].
+    pub fn for_dialling(identity: Identity, limits: Limits) -> Result<Self, Error> {
+        let any6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        match Self::bind(any6, identity.clone(), limits.clone()) {
+            Err(Error::Bind { .. }) => Self::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), identity, limits),
+            done => done,
+        }
+    }
+
+    /// As [`Endpoint::bind`], on a runtime and a socket of the caller's: every task, timer and datagram goes through them. With a seed the choices that QUIC
+    /// leaves to chance are repeatable (those of TLS are not).
+    ///
+    /// # Errors
+    /// [`Error::BadLimits`], [`Error::Bind`], [`Error::Tls`].
+    pub fn bind_with(
+        runtime: Arc<dyn Runtime>,
+        socket: Arc<dyn AsyncUdpSocket>,
+        seed: Option<[u8; 32]>,
+        identity: Identity,
+        limits: Limits,
+    ) -> Result<Self, Error> {
+        limits.check()?;
+        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let local = socket.local_addr().map_err(|error| bind_error(unknown, &error))?;
+        let server = server_config(&identity, &limits)?;
+        let config = limits.endpoint_config(seed)?;
+        let quic = quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime.clone());
+        let quic = quic.map_err(|error| bind_error(local, &error))?;
+        let (sender, receiver) = mpsc::channel(READY);
+        let counters = Arc::<Counters>::default();
+        let handshake = Arc::new(Handshake { runtime: runtime.clone(), limits: Arc::new(limits), identity });
+        let gate = Gate { quic: quic.clone(), handshake: handshake.clone(), ready: sender, counters: counters.clone() };
+        runtime.spawn(Box::pin(gate.run()));
+        Ok(Self(Arc::new(Inner { quic, local, handshake, ready: Mutex::new(receiver), counters })))
+    }
+
+    /// The address that was opened, with its real port.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.local
+    }
+
+    /// Who this endpoint is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.0.handshake.identity
+    }
+
+    /// Dials a node as a node. Resolves once the other side has accepted our certificate and every stream is ready, or after [`Limits::handshake`].
+    ///
+    /// # Errors
+    /// [`Error::NotANode`] or [`Error::NoCertificate`] if this endpoint has no node's identity, [`Error::WrongNode`], [`Error::Untrusted`],
+    /// [`Error::CertificateRefused`], [`Error::Unreachable`], [`Error::Version`], and the rest of [`Error`].
+    pub async fn connect_peer(&self, addr: SocketAddr, name: &Name) -> Result<Connection, Error> {
+        match self.identity().subject() {
+            Some(subject) if matches!(subject.role, Role::Node(_)) => {}
+            Some(subject) => return Err(Error::NotANode { subject: subject.clone() }),
+            None => return Err(Error::NoCertificate),
+        }
+        self.0.handshake.dial(&self.0.quic, addr, Some(name.clone())).await
+    }
+
+    /// Dials a node as a client: whichever node of the cluster answers there is fine.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect_peer`], but for the names.
+    pub async fn connect_client(&self, addr: SocketAddr) -> Result<Connection, Error> {
+        self.0.handshake.dial(&self.0.quic, addr, None).await
+    }
+
+    /// The next connection that somebody else dialled and whose handshake is done. Handshakes run beside each other, none waits for a slow one. None once the
+    /// endpoint is closed. An endpoint without a node's identity never has one.
+    pub async fn accept(&self) -> Option<Accepted> {
+        self.0.ready.lock().await.recv().await
+    }
+
+    /// Closes every connection with that code and reason and accepts no more. Resolves when the other sides have been told, as far as they can be.
+    pub async fn close(&self, code: CloseCode, reason: &str) {
+        self.0.quic.close(VarInt::from_u32(code.0), reason.as_bytes());
+        self.0.quic.wait_idle().await;
+    }
+
+    /// What it has seen so far.
+    #[must_use]
+    pub fn stats(&self) -> EndpointStats {
+        let counters = &self.0.counters;
+        EndpointStats {
+            connections: self.0.quic.open_connections(),
+            accepted: counters.accepted.load(Ordering::Relaxed),
+            failed: counters.failed.load(Ordering::Relaxed),
+            refused: counters.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Looks at incoming attempts, and gives each that it lets in a task of its own.
+struct Gate {
+    quic: quinn::Endpoint,
+    handshake: Arc<Handshake>,
+    ready: mpsc::Sender<Accepted>,
+    counters: Arc<Counters>,
+}
+
+impl Gate {
+    async fn run(self) {
+        while let Some(incoming) = self.quic.accept().await {
+            let under_way = self.counters.under_way.load(Ordering::Relaxed);
+            let limits = &self.handshake.limits;
+            if under_way >= limits.max_handshakes || self.quic.open_connections() >= limits.max_connections {
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                incoming.refuse();
+            } else if under_way * 2 >= limits.max_handshakes && incoming.may_retry() {
+                // Under pressure a newcomer first proves that it receives what is sent to its address.
+                if incoming.retry().is_err() {
+                    self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                }
+            } else {
+                self.admit(incoming);
+            }
+        }
+    }
+
+    fn admit(&self, incoming: quinn::Incoming) {
+        let place = Place::take(self.counters.clone());
+        let (handshake, ready) = (self.handshake.clone(), self.ready.clone());
+        self.handshake.runtime.spawn(Box::pin(async move {
+            let remote = incoming.remote_address();
+            match handshake.accept(incoming).await {
+                Ok(accepted) => {
+                    place.0.accepted.fetch_add(1, Ordering::Relaxed);
+                    // Fails only when the endpoint is gone; the connection then closes as it is dropped.
+                    let _ = ready.send(accepted).await;
+                }
+                Err(error) => {
+                    place.0.failed.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(%remote, %error, "incoming connection turned away");
+                }
+            }
+        }));
+    }
+}
+
+/// A place among the handshakes under way, given back when dropped.
+struct Place(Arc<Counters>);
+
+impl Place {
+    fn take(counters: Arc<Counters>) -> Self {
+        counters.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(counters)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How connections are accepted; none without a node's identity.
+fn server_config(identity: &Identity, limits: &Limits) -> Result<Option<quinn::ServerConfig>, Error> {
+    let Some(crypto) = tls::server_config(identity)? else { return Ok(None) };
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(limits.transport(3)?));
+    limits.apply_to(&mut config);
+    Ok(Some(config))
+}
+
+/// Opens the socket and asks for larger kernel buffers, without insisting.
+fn open_socket(addr: SocketAddr, buffer: usize) -> Result<UdpSocket, Error> {
+    let socket = UdpSocket::bind(addr).map_err(|error| bind_error(addr, &error))?;
+    if let Ok(state) = quinn::udp::UdpSocketState::new((&socket).into()) {
+        let sized =
+            state.set_recv_buffer_size((&socket).into(), buffer).and_then(|()| state.set_send_buffer_size((&socket).into(), buffer));
+        if let Err(error) = sized {
+            tracing::debug!(%error, "the socket keeps the system's buffer sizes");
+        }
+    }
+    Ok(socket)
+}
+
+fn bind_error(addr: SocketAddr, error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => Error::AddressInUse { addr },
+        _ => Error::Bind { addr, why: error.to_string() },
+    }
+}

@@ -1,0 +1,210 @@
+//! Frames: `u32 le body length ‖ u64 le id ‖ body`, and the incremental decoder. Pure: no I/O.
+
+use bytes::{Buf, Bytes};
+use std::fmt;
+
+/// Bytes in front of a body.
+pub(crate) const HEADER: usize = 12;
+
+/// A body under construction grows by what has already arrived, at least by this many bytes…
+const MIN_GROWTH: usize = 64 << 10;
+/// …and never by more than this, so that a lying length costs its sender as many bytes as it costs us.
+const MAX_GROWTH: usize = 1 << 20;
+
+/// A traffic class. Each has its own stream, so that none waits behind another; [`Class::Control`] is written first, [`Class::Bulk`] last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Class {
+    /// Liveness, gossip, catalog: small and urgent.
+    Control,
+    /// Requests and replies of clients and coordinators.
+    Request,
+    /// Exchange, transfers, module downloads: large and patient.
+    Bulk,
+}
+
+impl Class {
+    /// Every class, in the order in which streams are opened and written.
+    pub const ALL: [Self; 3] = [Self::Control, Self::Request, Self::Bulk];
+
+    /// The class's place in [`Class::ALL`], which is also its byte on the wire.
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Control => 0,
+            Self::Request => 1,
+            Self::Bulk => 2,
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Control => "control",
+            Self::Request => "request",
+            Self::Bulk => "bulk",
+        })
+    }
+}
+
+/// One message: an id that belongs to the two ends (a request and its reply usually share it) and a body that wire does not look into.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// The class it travels in.
+    pub class: Class,
+    /// The id chosen by the sender.
+    pub id: u64,
+    /// The body, from 0 bytes to the class's limit.
+    pub body: Bytes,
+}
+
+impl Frame {
+    /// Bytes on the stream: header and body.
+    pub(crate) fn cost(&self) -> usize {
+        HEADER + self.body.len()
+    }
+}
+
+/// The twelve bytes in front of a body of `len` bytes.
+pub(crate) fn header(len: u32, id: u64) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&len.to_le_bytes());
+    header[4..].copy_from_slice(&id.to_le_bytes());
+    header
+}
+
+/// Length and id out of a header.
+fn parse_header(header: &[u8; HEADER]) -> (u32, u64) {
+    let [l0, l1, l2, l3, id @ ..] = *header;
+    (u32::from_le_bytes([l0, l1, l2, l3]), u64::from_le_bytes(id))
+}
+
+/// A length above the class's limit. The stream cannot be trusted any further.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Oversized {
+    pub(crate) len: u32,
+    pub(crate) limit: u32,
+}
+
+/// Cuts a byte stream into frames. A frame that lies within one chunk is a slice of it; one that spans chunks is collected in a buffer that
+/// never exceeds what has arrived by more than one growth step.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    class: Class,
+    limit: u32,
+    header: [u8; HEADER],
+    have: usize,
+    body: Option<Partial>,
+}
+
+/// A body of which some bytes are missing.
+#[derive(Debug)]
+struct Partial {
+    id: u64,
+    len: usize,
+    bytes: Vec<u8>,
+}
+
+impl Decoder {
+    /// A decoder for one stream. Bodies above `limit` bytes are refused.
+    pub(crate) fn new(class: Class, limit: u32) -> Self {
+        Self { class, limit, header: [0; HEADER], have: 0, body: None }
+    }
+
+    /// Takes the next bytes of the stream and appends every frame that they complete to `out`.
+    pub(crate) fn push(&mut self, mut chunk: Bytes, out: &mut Vec<Frame>) -> Result<(), Oversized> {
+        loop {
+            if let Some(partial) = &mut self.body {
+                if !partial.fill(&mut chunk) {
+                    return Ok(());
+                }
+                let Some(done) = self.body.take() else { return Ok(()) };
+                out.push(Frame { class: self.class, id: done.id, body: done.bytes.into() });
+            }
+            if !self.fill_header(&mut chunk) {
+                return Ok(());
+            }
+            let (len, id) = parse_header(&self.header);
+            if len > self.limit {
+                return Err(Oversized { len, limit: self.limit });
+            }
+            self.have = 0;
+            let len = len as usize;
+            if chunk.len() >= len {
+                out.push(Frame { class: self.class, id, body: chunk.split_to(len) });
+            } else {
+                self.body = Some(Partial { id, len, bytes: Vec::new() });
+            }
+        }
+    }
+
+    /// Moves bytes into the header; true once it is whole.
+    fn fill_header(&mut self, chunk: &mut Bytes) -> bool {
+        let take = (HEADER - self.have).min(chunk.len());
+        chunk.copy_to_slice(&mut self.header[self.have..self.have + take]);
+        self.have += take;
+        self.have == HEADER
+    }
+}
+
+impl Partial {
+    /// Moves bytes into the body; true once it is whole.
+    fn fill(&mut self, chunk: &mut Bytes) -> bool {
+        let missing = self.len - self.bytes.len();
+        let take = missing.min(chunk.len());
+        if self.bytes.capacity() - self.bytes.len() < take {
+            let growth = self.bytes.len().clamp(MIN_GROWTH, MAX_GROWTH).max(take).min(missing);
+            self.bytes.reserve_exact(growth);
+        }
+        self.bytes.extend_from_slice(&chunk[..take]);
+        chunk.advance(take);
+        take == missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
+        frames.iter().flat_map(|(id, body)| [&header(body.len() as u32, *id)[..], body].concat()).collect()
+    }
+
+    #[test]
+    fn every_cut_gives_the_same_frames() {
+        let frames = [(1, vec![]), (u64::MAX, vec![7; 5]), (3, vec![9; 40]), (4, vec![]), (5, vec![1])];
+        let stream = encode(&frames);
+        for step in 1..=stream.len() {
+            let mut decoder = Decoder::new(Class::Request, 64);
+            let mut out = Vec::new();
+            for chunk in stream.chunks(step) {
+                decoder.push(Bytes::copy_from_slice(chunk), &mut out).unwrap();
+            }
+            let got: Vec<_> = out.into_iter().map(|frame| (frame.id, frame.body.to_vec())).collect();
+            assert_eq!(got, frames, "cut into pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn an_oversized_length_is_refused_from_its_header_alone() {
+        let mut decoder = Decoder::new(Class::Bulk, 100);
+        let refused = decoder.push(Bytes::copy_from_slice(&header(101, 1)), &mut Vec::new());
+        assert_eq!(refused, Err(Oversized { len: 101, limit: 100 }));
+        assert!(Decoder::new(Class::Bulk, 100).push(Bytes::copy_from_slice(&header(100, 1)), &mut Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn a_lying_length_allocates_no_more_than_it_sends_plus_one_step() {
+        let mut decoder = Decoder::new(Class::Bulk, u32::MAX);
+        let mut out = Vec::new();
+        decoder.push(Bytes::copy_from_slice(&header(u32::MAX, 1)), &mut out).unwrap();
+        let mut arrived = 0;
+        for _ in 0..400 {
+            decoder.push(Bytes::from(vec![0; 10_000]), &mut out).unwrap();
+            arrived += 10_000;
+            let held = decoder.body.as_ref().unwrap().bytes.capacity();
+            assert!(held <= arrived + MAX_GROWTH, "{held} bytes held for {arrived} that came");
+        }
+        assert!(out.is_empty());
+    }
+}

@@ -1,0 +1,163 @@
+//! From a socket address or an incoming attempt to a [`Connection`], within a deadline.
+
+use crate::{
+    CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Subject, endpoint::Accepted,
+    hello, runtime::within, tls,
+};
+use quinn::{ConnectError, ConnectionError, Runtime, VarInt, crypto::rustls::HandshakeData};
+use rejoin_proto::{ClusterId, Name};
+use rustls_pki_types::CertificateDer;
+use std::{net::SocketAddr, sync::Arc};
+
+/// The TLS alert for "none of these protocols" (RFC 7301).
+const ALERT_NO_PROTOCOL: u8 = 120;
+/// QUIC carries a TLS alert as 0x100 + alert (RFC 9001).
+const QUIC_CRYPTO_ERROR: std::ops::Range<u64> = 0x100..0x200;
+
+/// What both directions need.
+pub(crate) struct Handshake {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) identity: Identity,
+}
+
+impl Handshake {
+    /// Dials `addr` as a peer that expects that node, or, without a name, as a client of whichever node answers.
+    pub(crate) async fn dial(&self, quic: &quinn::Endpoint, addr: SocketAddr, expected: Option<Name>) -> Result<Connection, Error> {
+        let attempt = self.try_dial(quic, addr, expected);
+        let in_time = within(&*self.runtime, self.limits.handshake, attempt).await;
+        in_time.unwrap_or(Err(Error::Unreachable { addr, waited: self.limits.handshake }))
+    }
+
+    async fn try_dial(&self, quic: &quinn::Endpoint, addr: SocketAddr, expected: Option<Name>) -> Result<Connection, Error> {
+        let protocol = if expected.is_some() { PEER_PROTOCOL } else { CLIENT_PROTOCOL };
+        let (crypto, refusal) = tls::client_config(&self.identity, protocol, expected)?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(self.limits.transport(0)?));
+        let connecting = quic.connect_with(config, addr, NODE_DNS_NAME).map_err(|error| not_dialled(error, addr))?;
+        let explain = |error| refusal.get().cloned().unwrap_or_else(|| dial_error(error, addr, protocol, &self.limits));
+        let connection = Abandon::guard(connecting.await.map_err(explain)?);
+        let subject = certificate_subject(&connection.0)?;
+        let streams = match hello::open(&connection.0).await {
+            Ok(streams) => streams,
+            // What TLS refuses after our last flight arrives only now.
+            Err(Error::Lost(lost)) => {
+                let error = connection.0.close_reason().map(|error| dial_error(error, addr, protocol, &self.limits));
+                return Err(error.unwrap_or(Error::Lost(lost)));
+            }
+            Err(error) => return Err(connection.turn_away(error)),
+        };
+        Ok(Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, subject))
+    }
+
+    /// Brings an incoming attempt to its end. The other side has been told why when this fails.
+    pub(crate) async fn accept(&self, incoming: quinn::Incoming) -> Result<Accepted, Error> {
+        let addr = incoming.remote_address();
+        let attempt = self.try_accept(incoming);
+        let in_time = within(&*self.runtime, self.limits.handshake, attempt).await;
+        in_time.unwrap_or(Err(Error::Unreachable { addr, waited: self.limits.handshake }))
+    }
+
+    async fn try_accept(&self, incoming: quinn::Incoming) -> Result<Accepted, Error> {
+        let lost = |error| Error::Lost(Closed::from(error));
+        let connection = Abandon::guard(incoming.accept().map_err(lost)?.await.map_err(lost)?);
+        // Before a stream is accepted or a byte of it read: may this certificate speak this protocol?
+        let (subject, node) = match admit(&connection.0, self.identity.cluster) {
+            Ok(admitted) => admitted,
+            Err(error) => return Err(connection.turn_away(error)),
+        };
+        let streams = match hello::accept(&connection.0).await {
+            Ok(streams) => streams,
+            Err(error) => return Err(connection.turn_away(error)),
+        };
+        let connection = Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, subject);
+        Ok(match node {
+            Some(name) => Accepted::Peer(connection, name),
+            None => Accepted::Client(connection),
+        })
+    }
+}
+
+/// Closes a half-made connection when its handshake is given up, also by the deadline.
+struct Abandon(quinn::Connection, bool);
+
+impl Abandon {
+    fn guard(connection: quinn::Connection) -> Self {
+        Self(connection, true)
+    }
+
+    fn keep(mut self) -> quinn::Connection {
+        self.1 = false;
+        self.0.clone()
+    }
+
+    /// Tells the other side why, and hands the reason back.
+    fn turn_away(mut self, error: Error) -> Error {
+        let (code, words) = hello::answer(&error);
+        self.0.close(VarInt::from_u32(code.0), words.as_bytes());
+        self.1 = false;
+        error
+    }
+}
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        if self.1 {
+            self.0.close(VarInt::from_u32(CloseCode::TOO_SLOW.0), b"the handshake was given up");
+        }
+    }
+}
+
+/// Who is at the other end of an accepted connection; a name if it is a peer. Its certificate, if any, has been verified by TLS.
+fn admit(connection: &quinn::Connection, cluster: ClusterId) -> Result<(Option<Subject>, Option<Name>), Error> {
+    let subject = certificate_subject(connection)?;
+    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    let protocol = data.and_then(|data| data.protocol).unwrap_or_default();
+    if protocol == CLIENT_PROTOCOL.as_bytes() {
+        Ok((subject, None))
+    } else if protocol == PEER_PROTOCOL.as_bytes() {
+        let Some(subject) = subject else { return Err(Error::NoCertificate) };
+        let name = subject.clone().expect_node(cluster)?;
+        Ok((Some(subject), Some(name)))
+    } else {
+        Err(Error::NoSuchProtocol { addr: connection.remote_address(), protocol: "unknown" })
+    }
+}
+
+/// Whom the verified certificate of the other side names; none if it showed none.
+fn certificate_subject(connection: &quinn::Connection) -> Result<Option<Subject>, Error> {
+    let chain = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+    chain.as_ref().and_then(|chain| chain.first()).map(Subject::of).transpose()
+}
+
+fn not_dialled(error: ConnectError, addr: SocketAddr) -> Error {
+    match error {
+        ConnectError::EndpointStopping => Error::EndpointClosed,
+        other => Error::Bind { addr, why: other.to_string() },
+    }
+}
+
+fn dial_error(error: ConnectionError, addr: SocketAddr, protocol: &'static str, limits: &Limits) -> Error {
+    match error {
+        // Our verifier, or our TLS, has refused what the other side showed.
+        ConnectionError::TransportError(error) => match alert(error.code.into()) {
+            Some(ALERT_NO_PROTOCOL) => Error::NoSuchProtocol { addr, protocol },
+            Some(_) => Error::Untrusted { addr, why: error.reason },
+            None => Error::Lost(Closed::Transport(error.to_string())),
+        },
+        // The other side has refused what we showed.
+        ConnectionError::ConnectionClosed(close) => match alert(close.error_code.into()) {
+            Some(ALERT_NO_PROTOCOL) => Error::NoSuchProtocol { addr, protocol },
+            Some(alert) => Error::CertificateRefused { addr, alert, why: String::from_utf8_lossy(&close.reason).into_owned() },
+            None => Error::Refused { addr, closed: Closed::Transport(close.to_string()) },
+        },
+        ConnectionError::ApplicationClosed(_) => Error::Refused { addr, closed: error.into() },
+        ConnectionError::TimedOut => Error::Unreachable { addr, waited: limits.idle_timeout },
+        ConnectionError::VersionMismatch => Error::NoSuchProtocol { addr, protocol },
+        other => Error::Lost(other.into()),
+    }
+}
+
+fn alert(code: u64) -> Option<u8> {
+    QUIC_CRYPTO_ERROR.contains(&code).then(|| (code & 0xff) as u8)
+}

@@ -1,0 +1,117 @@
+//! The first eight bytes of every stream, in both directions: `"rejn" ‖ u16 le version ‖ class ‖ 0`. The dialer opens one stream per class in the order of
+//! [`Class::ALL`] and speaks first; who accepts answers on each once it has understood.
+
+use crate::{Class, CloseCode, Closed, Error};
+use quinn::{ReadExactError, RecvStream, SendStream};
+
+const MAGIC: [u8; 4] = *b"rejn";
+/// The version of the framing. Another one is refused on both sides.
+const VERSION: u16 = 1;
+const PREAMBLE: usize = 8;
+
+/// One class's stream, ready for frames.
+pub(crate) type Stream = (SendStream, RecvStream);
+
+/// Opens the three streams and waits until the other side has answered on each.
+pub(crate) async fn open(connection: &quinn::Connection) -> Result<[Stream; 3], Error> {
+    let mut streams = Vec::with_capacity(3);
+    for class in Class::ALL {
+        let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
+        greet(&mut send, class).await?;
+        streams.push((send, recv));
+    }
+    for (class, (_, recv)) in Class::ALL.into_iter().zip(&mut streams) {
+        expect_greeting(recv, class).await?;
+    }
+    three(streams)
+}
+
+/// Accepts the three streams and answers on each.
+pub(crate) async fn accept(connection: &quinn::Connection) -> Result<[Stream; 3], Error> {
+    let mut streams = Vec::with_capacity(3);
+    for class in Class::ALL {
+        let (mut send, mut recv) = connection.accept_bi().await.map_err(lost)?;
+        expect_greeting(&mut recv, class).await?;
+        greet(&mut send, class).await?;
+        streams.push((send, recv));
+    }
+    three(streams)
+}
+
+/// With which code and words an error of the greeting is answered.
+pub(crate) fn answer(error: &Error) -> (CloseCode, String) {
+    let code = match error {
+        Error::Version { .. } => CloseCode::VERSION,
+        Error::NotANode { .. } | Error::NoCertificate => CloseCode::NOT_A_NODE,
+        _ => CloseCode::PROTOCOL,
+    };
+    let words = match error {
+        Error::Version { theirs, .. } => format!("this side speaks wire version {VERSION}, you speak {theirs}; upgrade the older one"),
+        Error::NotANode { subject } => format!("{subject} is not a node"),
+        Error::NoCertificate => "a peer shows a node's certificate".into(),
+        _ => "the streams do not begin as Rejoin's do".into(),
+    };
+    (code, words)
+}
+
+async fn greet(send: &mut SendStream, class: Class) -> Result<(), Error> {
+    // What comes first in the order of classes is also what QUIC puts first into a packet.
+    let _ = send.set_priority(Class::ALL.len() as i32 - class.index() as i32);
+    send.write_all(&preamble(class)).await.map_err(|error| match error {
+        quinn::WriteError::ConnectionLost(error) => lost(error),
+        _ => Error::Foreign,
+    })
+}
+
+fn preamble(class: Class) -> [u8; PREAMBLE] {
+    let [m0, m1, m2, m3] = MAGIC;
+    let [v0, v1] = VERSION.to_le_bytes();
+    [m0, m1, m2, m3, v0, v1, class.index() as u8, 0]
+}
+
+async fn expect_greeting(recv: &mut RecvStream, class: Class) -> Result<(), Error> {
+    let mut got = [0; PREAMBLE];
+    recv.read_exact(&mut got).await.map_err(|error| match error {
+        ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => lost(error),
+        _ => Error::Foreign,
+    })?;
+    check(got, class)
+}
+
+fn check(got: [u8; PREAMBLE], class: Class) -> Result<(), Error> {
+    let theirs = u16::from_le_bytes([got[4], got[5]]);
+    if got[..4] != MAGIC {
+        Err(Error::Foreign)
+    } else if theirs != VERSION {
+        Err(Error::Version { ours: VERSION, theirs })
+    } else if got != preamble(class) {
+        Err(Error::Foreign)
+    } else {
+        Ok(())
+    }
+}
+
+fn three(streams: Vec<Stream>) -> Result<[Stream; 3], Error> {
+    streams.try_into().map_err(|_| Error::Foreign)
+}
+
+fn lost(error: quinn::ConnectionError) -> Error {
+    Error::Lost(Closed::from(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_own_preamble_of_the_right_class_passes() {
+        assert_eq!(&preamble(Class::Bulk), b"rejn\x01\x00\x02\x00", "these bytes are the protocol");
+        for class in Class::ALL {
+            assert!(check(preamble(class), class).is_ok());
+        }
+        assert!(matches!(check(preamble(Class::Bulk), Class::Request), Err(Error::Foreign)));
+        assert!(matches!(check(*b"rejn\x02\x00\x00\x00", Class::Control), Err(Error::Version { ours: 1, theirs: 2 })));
+        assert!(matches!(check(*b"rejn\x01\x00\x00\x01", Class::Control), Err(Error::Foreign)));
+        assert!(matches!(check(*b"GET / HT", Class::Control), Err(Error::Foreign)));
+    }
+}

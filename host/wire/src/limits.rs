@@ -1,0 +1,177 @@
+//! Every bound of an endpoint in one place. Nothing is left to a library's default.
+
+use crate::{Class, Error};
+use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use std::time::Duration;
+
+/// The smallest datagram that QUIC allows a path to have.
+const MIN_MTU: u16 = 1_200;
+/// Above this, segmentation offload was measured to lose datagrams.
+const MAX_MTU: u16 = 6_500;
+
+/// One value per traffic class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PerClass<T> {
+    /// For [`Class::Control`].
+    pub control: T,
+    /// For [`Class::Request`].
+    pub request: T,
+    /// For [`Class::Bulk`].
+    pub bulk: T,
+}
+
+impl<T: Copy> PerClass<T> {
+    /// The same value for each.
+    pub const fn all(value: T) -> Self {
+        Self { control: value, request: value, bulk: value }
+    }
+
+    /// The value for a class.
+    pub const fn get(&self, class: Class) -> T {
+        match class {
+            Class::Control => self.control,
+            Class::Request => self.request,
+            Class::Bulk => self.bulk,
+        }
+    }
+}
+
+/// What an endpoint may use. The worst case per connection is about
+/// `4 × stream_window` (unacknowledged) `+ 3 × stream_window` (unread) `+ queue_bytes + inbox_bytes + max_frame` of all classes; the defaults suit a
+/// data centre and tens of peers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Largest body, bytes. A longer one is refused when sent and ends the connection when received. Default 18 MiB: the largest value and its wrapping.
+    pub max_frame: PerClass<u32>,
+    /// Bytes of frames waiting to be written before a send answers *full*. One frame is always let into an empty queue. Default 8, 32, 32 MiB.
+    pub queue_bytes: PerClass<usize>,
+    /// Bytes of received frames waiting to be taken before reading stops, and with it, by flow control, the other side. Default 4 MiB each.
+    pub inbox_bytes: PerClass<usize>,
+    /// Bytes that the other side may have under way on one stream. Default 2 MiB. The connection's window is three times this, so that one stalled
+    /// class cannot take the credit of another, and four times this may be unacknowledged towards a peer. Peers should agree on it.
+    pub stream_window: u32,
+    /// A connection on which nothing arrives for this long is lost. Default 10 s.
+    pub idle_timeout: Duration,
+    /// A quiet connection is probed this often. Default 3 s; must be below half of `idle_timeout`.
+    pub keep_alive: Duration,
+    /// From first datagram to usable connection, on either side. Default 5 s.
+    pub handshake: Duration,
+    /// Incoming handshakes under way at once; beyond it newcomers are refused, beyond half of it they must prove their address first. Default 128.
+    pub max_handshakes: usize,
+    /// Connections open at once, in both directions; beyond it newcomers are refused. Default 4 096.
+    pub max_connections: usize,
+    /// Connection attempts that wait to be looked at. Default 256, with at most 16 KiB each and 1 MiB in all.
+    pub max_incoming: usize,
+    /// Largest datagram that path discovery may settle on, bytes of UDP payload, 1 200 to 6 500. Default 6 000.
+    pub mtu: u16,
+    /// Asked of the kernel for the socket's send and receive buffers, bytes; it may grant less. Default 4 MiB.
+    pub socket_buffer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_frame: PerClass::all(18 << 20),
+            queue_bytes: PerClass { control: 8 << 20, request: 32 << 20, bulk: 32 << 20 },
+            inbox_bytes: PerClass::all(4 << 20),
+            stream_window: 2 << 20,
+            idle_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(3),
+            handshake: Duration::from_secs(5),
+            max_handshakes: 128,
+            max_connections: 4_096,
+            max_incoming: 256,
+            mtu: 6_000,
+            socket_buffer: 4 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses values that could not work, before a socket is opened.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let zero = [self.max_handshakes, self.max_connections, self.max_incoming].contains(&0);
+        let problem = if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
+            "mtu must be between 1200 and 6500 bytes"
+        } else if self.stream_window < 16 << 10 || self.stream_window > 1 << 28 {
+            "stream_window must be between 16 KiB and 256 MiB"
+        } else if self.keep_alive.is_zero() || self.keep_alive.saturating_mul(2) > self.idle_timeout {
+            "keep_alive must be above zero and at most half of idle_timeout"
+        } else if self.idle_timeout > Duration::from_secs(3_600) {
+            "idle_timeout must be at most an hour"
+        } else if self.handshake.is_zero() || zero {
+            "handshake, max_handshakes, max_connections and max_incoming must be above zero"
+        } else {
+            return Ok(());
+        };
+        Err(Error::BadLimits(problem))
+    }
+
+    /// Limits of the endpoint as a whole. A seed makes its random choices repeatable, for simulations.
+    pub(crate) fn endpoint_config(&self, seed: Option<[u8; 32]>) -> Result<EndpointConfig, Error> {
+        let mut config = EndpointConfig::default();
+        config.max_udp_payload_size(self.mtu).map_err(|_| Error::BadLimits("mtu is out of range"))?;
+        config.rng_seed(seed);
+        Ok(config)
+    }
+
+    /// Limits of a connection. `streams` is how many bidirectional streams the other side may open: three for who accepts, none for who dials.
+    pub(crate) fn transport(&self, streams: u32) -> Result<TransportConfig, Error> {
+        let idle = IdleTimeout::try_from(self.idle_timeout).map_err(|_| Error::BadLimits("idle_timeout is out of range"))?;
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(self.mtu);
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(VarInt::from_u32(streams))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .max_idle_timeout(Some(idle))
+            .keep_alive_interval(Some(self.keep_alive))
+            .stream_receive_window(VarInt::from_u32(self.stream_window))
+            .receive_window(VarInt::from_u32(3 * self.stream_window))
+            .send_window(4 * u64::from(self.stream_window))
+            .send_fairness(true)
+            .datagram_receive_buffer_size(None)
+            .datagram_send_buffer_size(0)
+            .crypto_buffer_size(16 << 10)
+            .initial_mtu(MIN_MTU)
+            .min_mtu(MIN_MTU)
+            .mtu_discovery_config((self.mtu > MIN_MTU).then_some(discovery))
+            .ack_frequency_config(None::<AckFrequencyConfig>)
+            .allow_spin(false)
+            .enable_segmentation_offload(true);
+        Ok(transport)
+    }
+
+    /// Puts the limits on attempts that nobody has looked at yet into a server configuration.
+    pub(crate) fn apply_to(&self, server: &mut quinn::ServerConfig) {
+        server
+            .max_incoming(self.max_incoming)
+            .incoming_buffer_size(16 << 10)
+            .incoming_buffer_size_total(1 << 20)
+            .retry_token_lifetime(Duration::from_secs(15))
+            .migration(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_hold_and_nonsense_is_refused() {
+        assert!(Limits::default().check().is_ok());
+        let broken: [fn(&mut Limits); 5] = [
+            |limits| limits.mtu = 9_000,
+            |limits| limits.stream_window = 0,
+            |limits| limits.keep_alive = limits.idle_timeout,
+            |limits| limits.max_connections = 0,
+            |limits| limits.handshake = Duration::ZERO,
+        ];
+        for spoil in broken {
+            let mut limits = Limits::default();
+            spoil(&mut limits);
+            assert!(matches!(limits.check(), Err(Error::BadLimits(_))), "{limits:?}");
+        }
+    }
+}

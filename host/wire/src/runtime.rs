@@ -1,0 +1,26 @@
+//! Time and locks, by way of the injected runtime: nothing here names tokio's clock, so that a simulation can bring its own.
+
+use quinn::Runtime;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Duration,
+};
+
+/// Runs `work` for at most `limit`; none if it did not end in time.
+pub(crate) async fn within<T>(runtime: &dyn Runtime, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let mut timer = runtime.new_timer(runtime.now() + limit);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => quinn::AsyncTimer::poll(timer.as_mut(), cx).map(|()| None),
+    })
+    .await
+}
+
+/// Locks a mutex whose holders never leave it half-changed, so that a panic elsewhere does not spread.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,192 @@
+//! What it carries.
+
+use crate::support::{CLUSTER, Pair, accept_client, authority, client_of, node_of, pair, soon};
+use bytes::Bytes;
+use rejoin_wire::{Class, CloseCode, Closed, Connection, Frame, Limits, PerClass, SendError};
+use std::time::Duration;
+
+/// The body of the `id`th frame of a test: its length and its bytes follow from the id.
+fn body(id: u64) -> Bytes {
+    let lengths = [0, 1, 100, 4_095, 4_096, 4_097, 70_000, 1 << 20];
+    vec![(id % 251) as u8; lengths[id as usize % lengths.len()]].into()
+}
+
+async fn send_numbered(connection: &Connection, count: u64) {
+    let sender = connection.sender();
+    for id in 0..count {
+        for class in Class::ALL {
+            sender.send(class, id, body(id)).await.unwrap();
+        }
+    }
+}
+
+async fn expect_numbered(connection: &Connection, count: u64) {
+    let mut next = [0; 3];
+    while next != [count; 3] {
+        let frame = soon(connection.recv()).await.expect("the connection is open");
+        let expected = &mut next[frame.class.index()];
+        assert_eq!(frame.id, *expected, "order within {}", frame.class);
+        assert_eq!(frame.body, body(frame.id), "body of {}", frame.id);
+        *expected += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_of_all_sizes_go_both_ways_in_order() {
+    let Pair { dialer, acceptor, .. } = pair(Limits::default()).await;
+    tokio::join!(send_numbered(&dialer, 40), send_numbered(&acceptor, 40), expect_numbered(&dialer, 40), expect_numbered(&acceptor, 40));
+    let (sent, received) = (dialer.stats(), acceptor.stats());
+    assert_eq!((sent.frames_sent, sent.bytes_sent), (120, received.bytes_received));
+    assert_eq!((received.frames_received, received.inbox_bytes), (120, 0));
+}
+
+#[tokio::test]
+async fn a_client_needs_no_certificate_and_is_told_when_the_node_closes() {
+    let ca = authority(CLUSTER);
+    let (node, client) = (node_of(&ca, "n1", Limits::default()), client_of(&ca, Limits::default()));
+    let (dialled, accepted) = tokio::join!(soon(client.connect_client(node.local_addr())), accept_client(&node));
+    let dialled = dialled.unwrap();
+    assert!(accepted.subject().is_none());
+    assert_eq!(dialled.subject().unwrap().to_string(), format!("rejoin://{CLUSTER}/node/n1"));
+    assert_eq!(accepted.remote_address(), client.local_addr());
+
+    accepted.close(CloseCode(300), "enough");
+    let reason = Closed::ByPeer { code: CloseCode(300), reason: "enough".into() };
+    assert_eq!(soon(dialled.closed()).await, reason);
+    assert_eq!(soon(accepted.closed()).await, Closed::ByUs { code: CloseCode(300), reason: "enough".into() });
+    assert!(soon(dialled.recv()).await.is_none());
+    assert_eq!(dialled.close_reason(), Some(reason));
+    assert_eq!(dialled.sender().send(Class::Request, 1, Bytes::new()).await, Err(SendError::Closed));
+}
+
+#[tokio::test]
+async fn a_dropped_connection_and_a_closed_endpoint_are_noticed() {
+    let Pair { dialer, acceptor, endpoints: [one, two] } = pair(Limits::default()).await;
+    let sender = dialer.sender();
+    drop(dialer);
+    assert_eq!(soon(acceptor.closed()).await, Closed::ByPeer { code: CloseCode::DONE, reason: "dropped".into() });
+    assert!(soon(acceptor.recv()).await.is_none());
+    soon(async {
+        while sender.try_send(Class::Control, 0, Bytes::new()).is_ok() {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    assert!(sender.is_closed());
+
+    let again = soon(one.connect_peer(two.local_addr(), &crate::support::name("n2"))).await.unwrap();
+    soon(two.close(CloseCode::SHUTDOWN, "bye")).await;
+    assert_eq!(soon(again.closed()).await, Closed::ByPeer { code: CloseCode::SHUTDOWN, reason: "bye".into() });
+    while let Some(accepted) = soon(two.accept()).await {
+        drop(accepted);
+    }
+    assert!(soon(two.connect_peer(one.local_addr(), &crate::support::name("n1"))).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_small_requests_are_pipelined_in_batches_from_a_thread() {
+    const COUNT: u64 = 10_000;
+    let Pair { dialer, acceptor, .. } = pair(Limits::default()).await;
+    let echo = async {
+        let sender = acceptor.sender();
+        let (mut batch, mut seen) = (Vec::new(), 0);
+        while seen < COUNT {
+            seen += soon(acceptor.recv_batch(&mut batch, 256)).await as u64;
+            while !batch.is_empty() {
+                sender.try_send_batch(&mut batch).unwrap();
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let sender = dialer.sender();
+    let thread = std::thread::spawn(move || {
+        // A shard: no runtime, one call per batch.
+        for first in (0..COUNT).step_by(100) {
+            let mut batch: Vec<_> =
+                (first..first + 100).map(|id| Frame { class: Class::Request, id, body: id.to_le_bytes().to_vec().into() }).collect();
+            assert_eq!(sender.try_send_batch(&mut batch), Ok(100));
+        }
+    });
+    let replies = async {
+        for id in 0..COUNT {
+            let frame = soon(dialer.recv()).await.unwrap();
+            assert_eq!((frame.id, &frame.body[..]), (id, &id.to_le_bytes()[..]));
+        }
+    };
+    tokio::join!(echo, replies);
+    thread.join().unwrap();
+}
+
+/// Windows and queues so small that a reader who does not read is felt at once.
+fn tight() -> Limits {
+    let mut limits = Limits::default();
+    limits.stream_window = 64 << 10;
+    limits.inbox_bytes = PerClass::all(64 << 10);
+    limits.queue_bytes = PerClass::all(1 << 20);
+    limits
+}
+
+/// Bytes that may be under way outside the sender's queue under `tight`: window, inbox, and what one read brings above it.
+const UNDER_WAY: usize = 512 << 10;
+
+/// Sends 16 KiB frames until there is no room for a good while; returns how many were taken.
+async fn fill(connection: &Connection, class: Class) -> u64 {
+    let sender = connection.sender();
+    let mut count = 0;
+    let frame = Bytes::from(vec![1; 16 << 10]);
+    while tokio::time::timeout(Duration::from_millis(300), sender.send(class, count, frame.clone())).await.is_ok() {
+        count += 1;
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_who_does_not_read_fills_a_bounded_queue_and_loses_nothing() {
+    let Pair { dialer, acceptor, .. } = pair(tight()).await;
+    let count = fill(&dialer, Class::Request).await;
+    let refused = dialer.sender().try_send(Class::Request, count, vec![0; 64 << 10].into());
+    assert_eq!(refused, Err(SendError::Full(Class::Request)));
+    let taken = count as usize * (16 << 10);
+    assert!(taken >= (1 << 20) - (32 << 10), "the queue was used: {taken}");
+    assert!(taken <= (1 << 20) + UNDER_WAY, "{taken} bytes were taken without a reader");
+    assert!(acceptor.stats().inbox_bytes <= UNDER_WAY, "{:?}", acceptor.stats());
+    for id in 0..count {
+        assert_eq!(soon(acceptor.recv()).await.unwrap().id, id);
+    }
+    dialer.sender().try_send(Class::Request, count, Bytes::new()).expect("there is room again");
+    assert_eq!(soon(acceptor.recv()).await.unwrap().id, count);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_bulk_class_leaves_the_others_flowing() {
+    let Pair { dialer, acceptor, .. } = pair(tight()).await;
+    let count = fill(&dialer, Class::Bulk).await;
+    let echo = async {
+        for _ in 0..500 {
+            let frame = soon(acceptor.recv_class(Class::Request)).await.unwrap();
+            acceptor.sender().send(Class::Control, frame.id, frame.body).await.unwrap();
+        }
+    };
+    let ask = async {
+        for id in 0..500 {
+            dialer.sender().send(Class::Request, id, vec![3; 2_000].into()).await.unwrap();
+            assert_eq!(soon(dialer.recv()).await.unwrap().id, id);
+        }
+    };
+    tokio::join!(echo, ask);
+    assert!(dialer.sender().queued_bytes(Class::Bulk) > 512 << 10, "bulk was blocked all the while");
+    for id in 0..count {
+        assert_eq!(soon(acceptor.recv_class(Class::Bulk)).await.unwrap().id, id);
+    }
+}
+
+#[tokio::test]
+async fn a_body_above_the_limit_is_refused_where_it_is_sent() {
+    let mut limits = Limits::default();
+    limits.max_frame.control = 100;
+    let Pair { dialer, acceptor, .. } = pair(limits).await;
+    let refused = dialer.sender().try_send(Class::Control, 1, vec![0; 101].into());
+    assert_eq!(refused, Err(SendError::TooLarge { class: Class::Control, len: 101, limit: 100 }));
+    dialer.sender().try_send(Class::Control, 2, vec![0; 100].into()).unwrap();
+    assert_eq!(soon(acceptor.recv()).await.unwrap().id, 2);
+}
