@@ -1,0 +1,100 @@
+//! Makes components of guest crates: cargo builds the core module, the rest happens in this process. No external tool but cargo.
+
+mod cargo;
+
+use std::path::{Path, PathBuf};
+use wit_component::ComponentEncoder;
+
+/// How to build a guest.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// Where cargo puts what it builds; by default `guest` in the workspace's target directory. Not the target directory itself: an outer
+    /// cargo that runs this holds its lock.
+    pub target_dir: Option<PathBuf>,
+    /// Lets cargo fetch nothing.
+    pub offline: bool,
+}
+
+/// Why there is no component.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The directory holds no crate.
+    #[error("{dir} holds no Cargo.toml: name the directory of a guest crate")]
+    NoCrate {
+        /// Where it was looked for.
+        dir: String,
+    },
+    /// Cargo or rustc cannot be run.
+    #[error("{tool} cannot be run: {source}. Install Rust from https://rustup.rs")]
+    NoTool {
+        /// Which.
+        tool: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The compiler has no WebAssembly target.
+    #[error("the wasm32-unknown-unknown target is not installed: run `rustup target add wasm32-unknown-unknown`")]
+    NoWasmTarget,
+    /// The guest does not build.
+    #[error("the guest does not build:\n{output}")]
+    Failed {
+        /// What cargo says.
+        output: String,
+    },
+    /// The crate makes no module.
+    #[error("{package} makes no WebAssembly module: add `[lib] crate-type = [\"cdylib\", \"rlib\"]` to its Cargo.toml")]
+    NoModule {
+        /// The crate.
+        package: String,
+    },
+    /// The module cannot be read.
+    #[error("{path} cannot be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The module does not speak the plugin's contract.
+    #[error(
+        "the module cannot be made a component: {reason}. Does the crate call rejoin_guest::export!, and does nothing in it need an import?"
+    )]
+    NotAGuest {
+        /// What is missing.
+        reason: String,
+    },
+}
+
+/// Builds the guest crate in a directory and gives the component. Takes seconds to minutes, and prints nothing.
+///
+/// The profile `guest` is used if the workspace has one, and `release` with settings for small modules otherwise.
+///
+/// # Errors
+/// [`BuildError`], with cargo's own words if the guest does not build.
+pub fn guest(dir: &Path, options: &Options) -> Result<Vec<u8>, BuildError> {
+    componentize(&core_module(dir, options)?)
+}
+
+/// Builds the guest crate in a directory and gives its core module, from which [`componentize`] makes the component.
+///
+/// # Errors
+/// As [`guest`].
+pub fn core_module(dir: &Path, options: &Options) -> Result<Vec<u8>, BuildError> {
+    if !dir.join("Cargo.toml").is_file() {
+        return Err(BuildError::NoCrate { dir: dir.display().to_string() });
+    }
+    cargo::require_wasm_target(dir)?;
+    let crate_of = cargo::describe(dir, options)?;
+    let path = cargo::build(&crate_of, dir, options)?;
+    std::fs::read(&path).map_err(|source| BuildError::Unreadable { path: path.display().to_string(), source })
+}
+
+/// Makes a component of a core module that has its contract embedded, as guests built with `rejoin-guest` have.
+///
+/// # Errors
+/// [`BuildError::NotAGuest`] if the module has no contract, or lacks or imports what its contract does not name.
+pub fn componentize(core: &[u8]) -> Result<Vec<u8>, BuildError> {
+    let component = ComponentEncoder::default().validate(true).module(core).and_then(|encoder| encoder.encode());
+    component.map_err(|error| BuildError::NotAGuest { reason: format!("{error:#}") })
+}

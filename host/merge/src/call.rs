@@ -1,0 +1,166 @@
+//! One call of a plugin: a fresh instance, bounded in every way, thrown away afterwards.
+
+use crate::bindings::merge::exports::rejoin::plugin::merger;
+use crate::epoch;
+use crate::fault::{MergeFault, Refusal, TrapKind};
+use crate::host::Host;
+use crate::limits::CallLimits;
+use crate::plugin::Plugin;
+use crate::profile::TABLE_ELEMENTS;
+use bytes::Bytes;
+use wasmtime::{Engine, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap};
+
+/// One of the concurrent values of a key, as a plugin is given it. The same on every replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sibling {
+    /// The value.
+    pub value: Bytes,
+    /// When it was written, in milliseconds since the Unix epoch.
+    pub stamp_ms: u64,
+    /// Which actor took the write.
+    pub writer: u64,
+}
+
+impl Sibling {
+    fn lend(&self) -> merger::Sibling<'_> {
+        merger::Sibling { value: &self.value, stamp_ms: self.stamp_ms, writer: self.writer }
+    }
+}
+
+/// What a merge gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Merged {
+    /// The merged value.
+    pub value: Bytes,
+    /// The fuel it took; with the same profile the same everywhere.
+    pub fuel_used: u64,
+}
+
+impl Host {
+    /// Merges siblings, given in canonical order, with a fresh instance of the plugin.
+    ///
+    /// # Errors
+    /// A [`MergeFault`] that says why there is no result; the plugin stays usable.
+    pub fn merge(&self, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits) -> Result<Merged, MergeFault> {
+        if siblings.len() > limits.max_siblings {
+            return Err(MergeFault::TooManySiblings { count: siblings.len(), limit: limits.max_siblings });
+        }
+        let lent: Vec<merger::Sibling<'_>> = siblings.iter().map(Sibling::lend).collect();
+        let merge = &plugin.0.merge;
+        let call = |store: &mut Store<Call>| merge.instantiate(&mut *store)?.rejoin_plugin_merger().call_merge(store, key, &lent);
+        let (answer, fuel_used) = run(merge.engine(), limits, call)?;
+        let value = answer.map_err(|fault| MergeFault::Refused(fault.into()))?;
+        Ok(Merged { value: fits(value, limits)?.into(), fuel_used })
+    }
+
+    /// The value as the plugin shows it to people. Should be UTF-8 JSON, but that is the plugin's word only.
+    ///
+    /// # Errors
+    /// [`MergeFault::NoSuchAbility`] if the plugin has no presenter; otherwise as for a merge.
+    pub fn show(&self, plugin: &Plugin, value: &[u8], limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
+        let present = plugin.0.present.as_ref().ok_or(MergeFault::NoSuchAbility { ability: "presenter" })?;
+        let call = |store: &mut Store<Call>| present.instantiate(&mut *store)?.rejoin_plugin_presenter().call_show(store, value);
+        fits(run(present.engine(), limits, call)?.0, limits)
+    }
+
+    /// A valid value, as the plugin's sampler draws it: always the same for the same arguments.
+    ///
+    /// # Errors
+    /// [`MergeFault::NoSuchAbility`] if the plugin has no sampler; otherwise as for a merge.
+    pub fn sample(&self, plugin: &Plugin, seed: u64, size: u32, limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
+        let sample = plugin.0.sample.as_ref().ok_or(MergeFault::NoSuchAbility { ability: "sampler" })?;
+        let call = |store: &mut Store<Call>| sample.instantiate(&mut *store)?.rejoin_plugin_sampler().call_sample(store, seed, size);
+        fits(run(sample.engine(), limits, call)?.0, limits)
+    }
+}
+
+/// The state of one call: its bounds. What is over a bound traps, because a guest that saw a refused growth could answer differently.
+pub(crate) struct Call {
+    memory_bytes: usize,
+}
+
+/// Raised by the limiter through the guest.
+#[derive(Debug, thiserror::Error)]
+#[error("over the memory limit")]
+struct OverMemory;
+
+impl ResourceLimiter for Call {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > self.memory_bytes { Err(OverMemory.into()) } else { Ok(true) }
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(OverMemory.into())
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > TABLE_ELEMENTS { Err(OverMemory.into()) } else { Ok(true) }
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(OverMemory.into())
+    }
+}
+
+/// Makes an instance and calls it. Gives the answer and the fuel that both took.
+pub(crate) fn run<T>(
+    engine: &Engine,
+    limits: &CallLimits,
+    call: impl FnOnce(&mut Store<Call>) -> wasmtime::Result<T>,
+) -> Result<(T, u64), MergeFault> {
+    let host = |error: wasmtime::Error| MergeFault::Host { reason: format!("{error:#}") };
+    let mut store = Store::new(engine, Call { memory_bytes: limits.memory_bytes });
+    store.limiter(|call| call);
+    store.set_fuel(limits.fuel).map_err(host)?;
+    store.set_epoch_deadline(epoch::ticks(limits.wall));
+    // What is copied out of the guest. The answer's own few words count as well, hence a little more than the result.
+    store.set_hostcall_fuel(limits.result_bytes.saturating_add(1 << 10));
+    let answer = call(&mut store).map_err(|error| fault_of(&error, limits))?;
+    let left = store.get_fuel().map_err(host)?;
+    Ok((answer, limits.fuel.saturating_sub(left)))
+}
+
+fn fits(value: Vec<u8>, limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
+    if value.len() > limits.result_bytes { Err(MergeFault::ResultTooLarge { limit: limits.result_bytes }) } else { Ok(value) }
+}
+
+/// What an error of the engine says of the plugin.
+fn fault_of(error: &wasmtime::Error, limits: &CallLimits) -> MergeFault {
+    if error.downcast_ref::<OverMemory>().is_some() {
+        return MergeFault::TooMuchMemory { limit: limits.memory_bytes };
+    }
+    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+        return MergeFault::Busy;
+    }
+    let reason = format!("{error:#}");
+    match error.downcast_ref::<Trap>() {
+        Some(trap) => fault_of_trap(*trap, limits),
+        // The engine has no public type for this one; tests/hostile holds the wording.
+        None if reason.contains("fuel allocated for hostcalls") => MergeFault::ResultTooLarge { limit: limits.result_bytes },
+        None => MergeFault::BadResult { reason },
+    }
+}
+
+fn fault_of_trap(trap: Trap, limits: &CallLimits) -> MergeFault {
+    MergeFault::Trapped(match trap {
+        Trap::OutOfFuel => return MergeFault::OutOfFuel { limit: limits.fuel },
+        Trap::Interrupt => return MergeFault::OutOfTime { limit: limits.wall },
+        Trap::AllocationTooLarge => return MergeFault::TooMuchMemory { limit: limits.memory_bytes },
+        Trap::StackOverflow => TrapKind::StackOverflow,
+        Trap::MemoryOutOfBounds | Trap::TableOutOfBounds | Trap::ArrayOutOfBounds => TrapKind::OutOfBounds,
+        Trap::UnreachableCodeReached => TrapKind::Unreachable,
+        Trap::IntegerOverflow | Trap::IntegerDivisionByZero | Trap::BadConversionToInteger => TrapKind::Arithmetic,
+        Trap::IndirectCallToNull | Trap::BadSignature | Trap::NullReference | Trap::CastFailure => TrapKind::BadCall,
+        _ => TrapKind::CallingConvention,
+    })
+}
+
+impl From<merger::Fault> for Refusal {
+    fn from(fault: merger::Fault) -> Self {
+        match fault {
+            merger::Fault::Malformed => Self::Malformed,
+            merger::Fault::Unsupported => Self::Unsupported,
+            merger::Fault::TooLarge => Self::TooLarge,
+        }
+    }
+}

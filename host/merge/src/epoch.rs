@@ -1,0 +1,41 @@
+//! The safety net under the fuel: a thread that counts time in coarse ticks, so that a call cannot outlast its wall-clock limit.
+
+use crate::fault::HostError;
+use std::time::Duration;
+use wasmtime::Engine;
+
+/// How long a tick is. A call may outlast its limit by two.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// Starts counting. The thread ends by itself soon after the last user of the engine.
+pub(crate) fn start(engine: &Engine) -> Result<(), HostError> {
+    let weak = engine.weak();
+    let tick = move || {
+        while let Some(engine) = weak.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    };
+    std::thread::Builder::new().name("merge-clock".into()).spawn(tick)?;
+    Ok(())
+}
+
+/// How many ticks a call may see: at least its limit, whenever the current tick began.
+pub(crate) fn ticks(wall: Duration) -> u64 {
+    let ticks = wall.as_nanos().div_ceil(TICK.as_nanos());
+    u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1).min(u64::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_never_cut_short() {
+        assert_eq!(ticks(Duration::ZERO), 1);
+        assert_eq!(ticks(Duration::from_millis(1)), 2);
+        assert_eq!(ticks(Duration::from_millis(20)), 3);
+        assert_eq!(ticks(Duration::MAX), u64::MAX / 2);
+    }
+}

@@ -1,0 +1,204 @@
+//! What goes wrong, each with its own words.
+
+use std::time::Duration;
+
+/// The host itself cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The engine refuses its configuration or cannot reserve its memory.
+    #[error("the WebAssembly engine cannot start: {0}. It reserves address space for its instances: is it limited (ulimit -v)?")]
+    Engine(String),
+    /// A thread could not be started.
+    #[error("a merge thread cannot be started: {0}. Is the number of threads limited (ulimit -u)?")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Why a module is no plugin.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// Too many bytes.
+    #[error(
+        "the module has {bytes} bytes, and {limit} are allowed: build it with opt-level \"s\", lto and strip, or ask for a larger limit"
+    )]
+    TooLarge {
+        /// How many it has.
+        bytes: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// Not WebAssembly, or broken.
+    #[error("this is no WebAssembly component: {reason}")]
+    NotAComponent {
+        /// What the parser says.
+        reason: String,
+    },
+    /// A core module that has not been made a component.
+    #[error("this is a core WebAssembly module, not a component: `rejoin plugin build` makes a component of it")]
+    CoreModule,
+    /// It wants something of the host.
+    #[error(
+        "the component imports {name:?}, and a plugin may import nothing: it has no clock, files, network or random numbers. Remove what needs it"
+    )]
+    Imports {
+        /// The first thing it imports.
+        name: String,
+    },
+    /// It cannot merge.
+    #[error("the component does not export rejoin:plugin/merger@0.1 (it exports {exports}): list Merger in rejoin_guest::export!")]
+    NoMerger {
+        /// What it exports instead.
+        exports: String,
+    },
+    /// An interface of ours in another version or with other types.
+    #[error("the component's export {interface:?} is not what this host expects: {reason}. Rebuild it with this version's SDK")]
+    WrongInterface {
+        /// The export's name.
+        interface: String,
+        /// What differs.
+        reason: String,
+    },
+    /// Too many or too large parts.
+    #[error("the component has {count} {what}, and {limit} are allowed")]
+    Shape {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is.
+        count: u64,
+        /// How much there may be.
+        limit: u64,
+    },
+    /// The engine does not take it.
+    #[error("the component cannot be compiled: {reason}")]
+    Uncompilable {
+        /// What the engine says.
+        reason: String,
+    },
+    /// Its own description fails.
+    #[error("the component cannot describe itself: {reason}")]
+    BadCard {
+        /// Why.
+        reason: String,
+    },
+    /// The host was stopped, or failed, before it was compiled.
+    #[error("the module was not compiled: {reason}. Nothing is known against it; push it again")]
+    NotTried {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a call has no answer. The siblings are then kept as they are.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MergeFault {
+    /// More siblings than one call may be given.
+    #[error("{count} siblings, and one merge takes {limit}")]
+    TooManySiblings {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The plugin does not have the ability that was asked for.
+    #[error("the plugin has no {ability}")]
+    NoSuchAbility {
+        /// The interface's name.
+        ability: &'static str,
+    },
+    /// The plugin says no.
+    #[error("the plugin refused: {0}")]
+    Refused(Refusal),
+    /// The plugin did something that WebAssembly forbids, or panicked.
+    #[error("the plugin trapped: {0}")]
+    Trapped(TrapKind),
+    /// The plugin used up its fuel.
+    #[error("the plugin used up its {limit} units of fuel")]
+    OutOfFuel {
+        /// How much it had.
+        limit: u64,
+    },
+    /// The plugin took too long. Depends on the machine.
+    #[error("the plugin did not answer within {limit:?}")]
+    OutOfTime {
+        /// How long it had.
+        limit: Duration,
+    },
+    /// The plugin wanted more memory.
+    #[error("the plugin wanted more than its {limit} bytes of memory")]
+    TooMuchMemory {
+        /// How much it may have.
+        limit: usize,
+    },
+    /// The result is too large.
+    #[error("the plugin's result is larger than {limit} bytes")]
+    ResultTooLarge {
+        /// How large it may be.
+        limit: usize,
+    },
+    /// The result is no result: pointers outside of memory, or a number that stands for nothing.
+    #[error("the plugin returned what cannot be read: {reason}")]
+    BadResult {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Every instance is in use.
+    #[error("all instances are busy; try again")]
+    Busy,
+    /// The host was stopped before the call.
+    #[error("the node is stopping")]
+    Stopped,
+    /// A fault of the host, not of the plugin.
+    #[error("the merge host failed: {reason}")]
+    Host {
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl MergeFault {
+    /// Whether every node with the same profile and limits would meet the same fault.
+    #[must_use]
+    pub fn is_deterministic(&self) -> bool {
+        !matches!(self, Self::OutOfTime { .. } | Self::Busy | Self::Stopped | Self::Host { .. })
+    }
+}
+
+/// The plugin's own reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A value is not in its format.
+    #[error("a value is malformed")]
+    Malformed,
+    /// A value is in a form it does not know.
+    #[error("a value is in a form that this version does not support")]
+    Unsupported,
+    /// The result would be larger than it allows.
+    #[error("the result would be too large")]
+    TooLarge,
+}
+
+/// What kind of trap it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrapKind {
+    /// It recursed too deeply.
+    #[error("its stack overflowed")]
+    StackOverflow,
+    /// It read or wrote outside its memory or table.
+    #[error("it reached outside its memory")]
+    OutOfBounds,
+    /// It gave up: a panic or an abort.
+    #[error("it panicked or aborted (an `unreachable` instruction)")]
+    Unreachable,
+    /// It divided by zero, or a number did not fit.
+    #[error("an arithmetic error")]
+    Arithmetic,
+    /// It called through a pointer to nothing, or to another kind of function.
+    #[error("it called a function that is not there")]
+    BadCall,
+    /// It broke the rules of the component model.
+    #[error("it broke the calling convention of components")]
+    CallingConvention,
+}

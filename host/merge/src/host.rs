@@ -1,0 +1,90 @@
+//! The host: compiles components into plugins. [`crate::call`] has the calls.
+
+use crate::bindings::describe::exports::rejoin::plugin::about;
+use crate::call::{self, Call};
+use crate::epoch;
+use crate::fault::{HostError, Rejection};
+use crate::limits::{CallLimits, ModuleLimits};
+use crate::plugin::{Card, Inner, Plugin, digest_of};
+use crate::profile;
+use crate::scan::scan;
+use rejoin_proto::ProfileId;
+use std::sync::Arc;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+/// How much room there is for instances.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostConfig {
+    /// Instances that may live at once; a call beyond it answers *busy*. Each reserves about 4 GiB of address space (not memory).
+    pub instances: u32,
+    /// Bytes of linear memory an instance may ever have; [`CallLimits::memory_bytes`] can only be less.
+    pub max_memory_bytes: usize,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self { instances: 32, max_memory_bytes: 256 << 20 }
+    }
+}
+
+/// Compiles and runs plugins. Cloning is cheap; all clones share one engine.
+#[derive(Clone)]
+pub struct Host {
+    engine: Engine,
+    /// Empty, for ever: the place where imports would be.
+    linker: Arc<Linker<Call>>,
+    profile: ProfileId,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Starts the engine and its clock thread.
+    ///
+    /// # Errors
+    /// [`HostError`] if the engine cannot reserve its address space or the thread cannot be started.
+    pub fn new(config: HostConfig) -> Result<Self, HostError> {
+        let engine = profile::engine(&config)?;
+        epoch::start(&engine)?;
+        Ok(Self { linker: Arc::new(Linker::new(&engine)), engine, profile: profile::profile_id() })
+    }
+
+    /// What results depend on besides the plugin and its inputs. Equal on nodes that must agree.
+    #[must_use]
+    pub fn profile(&self) -> ProfileId {
+        self.profile
+    }
+
+    /// Compiles a component, finds its abilities and asks it for its card. Takes from milliseconds to seconds: not for a thread that serves.
+    ///
+    /// # Errors
+    /// A [`Rejection`] that says what the module lacks or has too much of. It is never half accepted.
+    pub fn compile(&self, bytes: &[u8], limits: &ModuleLimits) -> Result<Plugin, Rejection> {
+        let scan = scan(bytes, limits)?;
+        let uncompilable = |error: wasmtime::Error| Rejection::Uncompilable { reason: format!("{error:#}") };
+        let component = Component::from_binary(&self.engine, bytes).map_err(uncompilable)?;
+        if let Some((name, _)) = component.component_type().imports(&self.engine).next() {
+            return Err(Rejection::Imports { name: name.to_owned() });
+        }
+        let pre = self.linker.instantiate_pre(&component).map_err(uncompilable)?;
+        let mut inner = Inner::new(digest_of(bytes), &pre, &scan.exports)?;
+        inner.card = card_of(&inner)?;
+        Ok(Plugin(Arc::new(inner)))
+    }
+}
+
+/// Asks a plugin for its card, under limits of its own: saying a name takes little.
+fn card_of(inner: &Inner) -> Result<Option<Card>, Rejection> {
+    let Some(describe) = &inner.describe else { return Ok(None) };
+    let limits = CallLimits { fuel: 50_000_000, result_bytes: 1 << 10, ..CallLimits::default() };
+    let bad = |reason: String| Rejection::BadCard { reason };
+    let (card, _): (about::Card, u64) =
+        call::run(describe.engine(), &limits, |store| describe.instantiate(&mut *store)?.rejoin_plugin_about().call_describe(store))
+            .map_err(|fault| bad(fault.to_string()))?;
+    Card::check(card).map(Some).map_err(bad)
+}

@@ -1,0 +1,134 @@
+//! A compiled plugin: its identity, its abilities, and what it says of itself.
+
+use crate::bindings::{describe, merge, operate, present, sample, validate};
+use crate::call::Call;
+use crate::fault::Rejection;
+use crate::scan::is_interface;
+use rejoin_proto::PluginDigest;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use wasmtime::component::InstancePre;
+
+/// A compiled plugin. Cloning is cheap; it is given back when the last clone goes.
+#[derive(Clone)]
+pub struct Plugin(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) digest: PluginDigest,
+    pub(crate) card: Option<Card>,
+    pub(crate) merge: merge::MergePre<Call>,
+    pub(crate) validate: Option<validate::ValidatePre<Call>>,
+    pub(crate) operate: Option<operate::OperatePre<Call>>,
+    pub(crate) sample: Option<sample::SamplePre<Call>>,
+    pub(crate) present: Option<present::PresentPre<Call>>,
+    pub(crate) describe: Option<describe::DescribePre<Call>>,
+}
+
+/// What a plugin says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Card {
+    /// Its name: 1 to 64 bytes without control characters.
+    pub name: String,
+    /// Its version, likewise.
+    pub version: String,
+    /// The version of its value format.
+    pub schema: u32,
+    /// Whether its values carry their own causality, so that merged values may be stored at once.
+    pub self_causal: bool,
+}
+
+/// Which interfaces a plugin exports, besides the merger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Abilities {
+    /// It checks values at every put.
+    pub validate: bool,
+    /// It has operations of its own.
+    pub operate: bool,
+    /// It draws values for the law checker.
+    pub sample: bool,
+    /// It shows values to people.
+    pub present: bool,
+    /// It has a card.
+    pub describe: bool,
+}
+
+/// The digest that a component is known by: SHA-256 of its bytes.
+#[must_use]
+pub fn digest_of(bytes: &[u8]) -> PluginDigest {
+    PluginDigest(Sha256::digest(bytes).into())
+}
+
+impl Plugin {
+    /// The SHA-256 of the component.
+    #[must_use]
+    pub fn digest(&self) -> PluginDigest {
+        self.0.digest
+    }
+
+    /// What it says of itself, if it says anything.
+    #[must_use]
+    pub fn card(&self) -> Option<&Card> {
+        self.0.card.as_ref()
+    }
+
+    /// Which interfaces it has, besides the merger.
+    #[must_use]
+    pub fn abilities(&self) -> Abilities {
+        Abilities {
+            validate: self.0.validate.is_some(),
+            operate: self.0.operate.is_some(),
+            sample: self.0.sample.is_some(),
+            present: self.0.present.is_some(),
+            describe: self.0.describe.is_some(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin").field("digest", &self.0.digest).field("card", &self.0.card).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Finds the abilities among the exports. One that is exported must also be what it says; one that is not is no fault.
+    pub(crate) fn new(digest: PluginDigest, pre: &InstancePre<Call>, exports: &[String]) -> Result<Self, Rejection> {
+        macro_rules! ability {
+            ($interface:literal, $pre:ty) => {
+                exported(exports, $interface, || <$pre>::new(pre.clone()))?
+            };
+        }
+        Ok(Self {
+            digest,
+            card: None,
+            merge: ability!("merger", merge::MergePre<Call>).ok_or(Rejection::NoMerger { exports: exports.join(", ") })?,
+            validate: ability!("validator", validate::ValidatePre<Call>),
+            operate: ability!("operator", operate::OperatePre<Call>),
+            sample: ability!("sampler", sample::SamplePre<Call>),
+            present: ability!("presenter", present::PresentPre<Call>),
+            describe: ability!("about", describe::DescribePre<Call>),
+        })
+    }
+}
+
+fn exported<T>(exports: &[String], interface: &str, new: impl FnOnce() -> wasmtime::Result<T>) -> Result<Option<T>, Rejection> {
+    let Some(name) = exports.iter().find(|name| is_interface(name, interface)) else { return Ok(None) };
+    new().map(Some).map_err(|error| Rejection::WrongInterface { interface: name.clone(), reason: format!("{error:#}") })
+}
+
+impl Card {
+    /// Checks a card's texts: they end up in logs, metrics and tables.
+    pub(crate) fn check(card: describe::exports::rejoin::plugin::about::Card) -> Result<Self, String> {
+        let text = |what: &str, bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).map_err(|_| format!("its {what} is not UTF-8"))?;
+            let fits = (1..=64).contains(&text.len()) && !text.chars().any(char::is_control);
+            if fits { Ok(text) } else { Err(format!("its {what} must have 1 to 64 bytes and no control characters")) }
+        };
+        Ok(Self {
+            name: text("name", card.name)?,
+            version: text("version", card.version)?,
+            schema: card.schema,
+            self_causal: card.self_causal,
+        })
+    }
+}

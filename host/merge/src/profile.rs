@@ -1,0 +1,83 @@
+//! The engine profile: everything that could change a result or its fuel, in one place and under one id.
+
+use crate::fault::HostError;
+use crate::host::HostConfig;
+use rejoin_proto::ProfileId;
+use sha2::{Digest, Sha256};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig, Strategy, VariableOperatorCost, WasmBacktraceDetails,
+};
+
+/// Raised whenever anything in this file changes that a plugin could notice.
+const PROFILE_VERSION: u32 = 1;
+/// The version of the engine, which is exact in `Cargo.lock` (a test compares). Its compiler decides what an instruction costs in stack.
+const WASMTIME: &str = "48.0.8";
+/// Bytes of stack for WebAssembly. Part of the profile: it decides which recursion overflows.
+pub(crate) const WASM_STACK_BYTES: usize = 512 << 10;
+/// Elements of one table, grown or not.
+pub(crate) const TABLE_ELEMENTS: usize = 100_000;
+/// Core instances, tables of one component: one module and the two small ones that some tool chains add, with room to spare.
+const PARTS: u32 = 8;
+
+/// One unit per instruction that does something and per byte that is copied; growing memory costs what zeroing pages does.
+fn fuel_table() -> OperatorCost {
+    let mut variable = VariableOperatorCost::new();
+    variable.memory_grow_per_page = 255;
+    let mut table = OperatorCost::new();
+    table.variable = variable;
+    table
+}
+
+/// What a plugin can notice of the engine. Memory for instances is not part of it: it bounds how many run, not what they return.
+fn semantics() -> Config {
+    let mut config = Config::new();
+    config.strategy(Strategy::Cranelift).consume_fuel(true).operator_cost(fuel_table()).epoch_interruption(true);
+    config.max_wasm_stack(WASM_STACK_BYTES).cranelift_nan_canonicalization(true);
+    config.wasm_relaxed_simd(false).wasm_memory64(false).wasm_multi_memory(false).wasm_tail_call(false);
+    config.wasm_custom_page_sizes(false).wasm_wide_arithmetic(false).wasm_shared_everything_threads(false);
+    config.wasm_gc(false).shared_memory(false).concurrency_support(false);
+    config
+}
+
+/// The id of this build's profile: engine version, configuration and fuel table.
+pub(crate) fn profile_id() -> ProfileId {
+    let fuel = fuel_table();
+    let text = format!(
+        "rejoin engine profile {PROFILE_VERSION}; wasmtime {WASMTIME}; stack {WASM_STACK_BYTES}; table {TABLE_ELEMENTS}; fuel {fuel:?}"
+    );
+    let hash = Sha256::digest(text.as_bytes());
+    ProfileId(hash.iter().take(8).fold(0, |word, byte| (word << 8) | u64::from(*byte)))
+}
+
+/// The engine, with room for a bounded number of instances.
+pub(crate) fn engine(host: &HostConfig) -> Result<Engine, HostError> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(host.instances).total_core_instances(host.instances * PARTS);
+    pool.total_memories(host.instances).total_tables(host.instances * PARTS);
+    pool.max_core_instances_per_component(PARTS).max_memories_per_component(1).max_tables_per_component(PARTS);
+    pool.max_tables_per_module(PARTS).table_elements(TABLE_ELEMENTS).max_memory_size(host.max_memory_bytes);
+    pool.linear_memory_keep_resident(64 << 10).max_unused_warm_slots(host.instances);
+    let mut config = semantics();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    // Traps are told by their kind; nobody reads a guest's backtrace here.
+    config.wasm_backtrace_max_frames(None).wasm_backtrace_details(WasmBacktraceDetails::Disable).generate_address_map(false);
+    Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_is_the_one_the_profile_names() {
+        let lock = include_str!("../../../Cargo.lock");
+        let entry = format!("name = \"wasmtime\"\nversion = \"{WASMTIME}\"");
+        assert!(lock.contains(&entry), "wasmtime has changed: set WASMTIME, which changes the profile");
+    }
+
+    #[test]
+    fn the_profile_is_a_constant() {
+        assert_eq!(profile_id(), profile_id());
+        assert_eq!(profile_id().to_string(), "a49a9a12f42c27fc", "the profile has changed: every node must run the same one");
+    }
+}

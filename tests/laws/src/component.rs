@@ -1,0 +1,31 @@
+//! The cart's component, built from its source as `rejoin plugin build` does it.
+
+use rejoin_merge::build::{self, Options};
+use rejoin_merge::{CallLimits, Host, HostConfig, ModuleLimits, Subject};
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// The bytes of the cart's component. Built once a process; the build's own directory makes it quick after the first time.
+///
+/// # Panics
+/// If the guest does not build; the message says why.
+pub fn cart_bytes() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/cart");
+        build::guest(&dir, &Options::default()).unwrap_or_else(|error| panic!("{error}"))
+    })
+}
+
+/// The cart's component on a host.
+///
+/// # Panics
+/// If the host cannot start or refuses the cart; the message says why.
+pub fn cart() -> &'static Subject {
+    static CART: OnceLock<Subject> = OnceLock::new();
+    CART.get_or_init(|| {
+        let host = Host::new(HostConfig::default()).unwrap_or_else(|error| panic!("{error}"));
+        let plugin = host.compile(cart_bytes(), &ModuleLimits::default()).unwrap_or_else(|rejection| panic!("{rejection}"));
+        Subject { host, plugin, limits: CallLimits::default() }
+    })
+}

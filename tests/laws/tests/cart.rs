@@ -1,0 +1,65 @@
+//! The cart obeys the laws and its stories end well, as plain functions and as the component, with the same bytes.
+
+use rejoin_laws::{Effort, Merge, Rng, Sampler, cases, check};
+use rejoin_plugin_cart::Plugin;
+use rejoin_test_laws::cart::SCENARIOS;
+use rejoin_test_laws::component;
+use rejoin_test_laws::native::Native;
+
+fn laws_hold(subject: &(impl Merge + Sampler), cases: u32) {
+    let report = check(subject, subject, Effort { cases, ..Effort::default() }).unwrap_or_else(|found| panic!("{found}"));
+    assert_eq!(report.laws.len(), 4);
+    assert!(report.collisions > 0, "cases that never collide find nothing");
+}
+
+fn stories_end_well(merge: &dyn Merge) {
+    for scenario in &SCENARIOS {
+        scenario.run(merge).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+}
+
+#[test]
+fn natively() {
+    laws_hold(&Native::<Plugin>::default(), 1_000);
+    stories_end_well(&Native::<Plugin>::default());
+}
+
+#[test]
+fn as_a_component() {
+    laws_hold(component::cart(), 300);
+    stories_end_well(component::cart());
+}
+
+#[test]
+fn both_give_the_same_bytes() {
+    let (native, component) = (Native::<Plugin>::default(), component::cart());
+    let mut rng = Rng::new(3);
+    for _ in 0..300 {
+        let case = cases::draw(&mut rng, 20);
+        let siblings = case.build(&native, &native).expect("the sampler draws carts");
+        assert_eq!(siblings, case.build(component, component).expect("the sampler draws carts"));
+        assert_eq!(native.merge(&case.key, &siblings), component.merge(&case.key, &siblings));
+    }
+}
+
+#[test]
+fn the_component_says_what_it_is() {
+    let plugin = &component::cart().plugin;
+    let card = plugin.card().expect("the cart has a card");
+    assert_eq!((card.name.as_str(), card.schema, card.self_causal), ("cart", 1, true));
+    let abilities = plugin.abilities();
+    assert!(abilities.present && abilities.sample && abilities.describe && !abilities.validate && !abilities.operate);
+    let shown = component::cart().host.show(plugin, br#"{"clock":{"a":1},"items":{"figs":{"a:1":2}}}"#, &component::cart().limits);
+    assert_eq!(shown.expect("a cart"), br#"{"figs":2}"#);
+}
+
+#[test]
+fn what_is_no_cart_is_refused_and_does_not_trap() {
+    let cart = component::cart();
+    let sibling = |value: &'static [u8]| rejoin_merge::Sibling { value: value.into(), stamp_ms: 1, writer: 1 };
+    for garbage in [&b""[..], b"null", b"\xff\xfe", b"{\"clock\":{},\"items\":{\"x\":{\"a:1\":1}}}"] {
+        let siblings = [sibling(b"{\"clock\":{},\"items\":{}}"), sibling(garbage)];
+        let fault = cart.host.merge(&cart.plugin, b"k", &siblings, &cart.limits).expect_err("no cart");
+        assert_eq!(fault, rejoin_merge::MergeFault::Refused(rejoin_merge::Refusal::Malformed));
+    }
+}

@@ -1,0 +1,80 @@
+//! Equal inputs give equal bytes and equal fuel: at every call, on every thread, on another host, through the memo.
+
+use rejoin_laws::{Rng, cases};
+use rejoin_merge::{CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, Pool, PoolConfig, Sibling};
+use rejoin_test_laws::component;
+use std::sync::mpsc::channel;
+
+type Outcome = Result<Merged, MergeFault>;
+
+fn cases_of_carts() -> Vec<Vec<Sibling>> {
+    let cart = component::cart();
+    let mut rng = Rng::new(11);
+    let lend = |one: rejoin_laws::Sibling| Sibling { value: one.value.into(), stamp_ms: one.stamp_ms, writer: one.writer };
+    let draw = |rng: &mut Rng| cases::draw(rng, 20).build(cart, cart).expect("the sampler draws carts").into_iter().map(lend).collect();
+    (0..40).map(|_| draw(&mut rng)).collect()
+}
+
+fn all(host: &Host, plugin: &Plugin, cases: &[Vec<Sibling>]) -> Vec<Outcome> {
+    cases.iter().map(|siblings| host.merge(plugin, b"k", siblings, &CallLimits::default())).collect()
+}
+
+#[test]
+fn calls_and_threads_agree_on_bytes_and_fuel() {
+    let (cart, cases) = (component::cart(), cases_of_carts());
+    let first = all(&cart.host, &cart.plugin, &cases);
+    assert!(first.iter().all(|outcome| outcome.as_ref().is_ok_and(|merged| merged.fuel_used > 1_000)));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| (0..3).map(|_| all(&cart.host, &cart.plugin, &cases)).collect::<Vec<_>>())).collect();
+        for thread in threads {
+            for again in thread.join().expect("a thread that only merges") {
+                assert_eq!(again, first);
+            }
+        }
+    });
+}
+
+#[test]
+fn another_host_agrees() {
+    let (cart, cases) = (component::cart(), cases_of_carts());
+    let other = Host::new(HostConfig { instances: 2, max_memory_bytes: 64 << 20 }).expect("a host");
+    let plugin = other.compile(component::cart_bytes(), &ModuleLimits::default()).expect("the cart");
+    assert_eq!(other.profile(), cart.host.profile(), "room for instances is no part of the profile");
+    assert_eq!(plugin.digest(), cart.plugin.digest());
+    assert_eq!(all(&other, &plugin, &cases), all(&cart.host, &cart.plugin, &cases));
+}
+
+#[test]
+fn the_pool_and_the_memo_agree_with_the_host() {
+    let (cart, cases) = (component::cart(), cases_of_carts());
+    let expected = all(&cart.host, &cart.plugin, &cases);
+    let threads = Pool::new(cart.host.clone(), Memo::new(1 << 20), PoolConfig { threads: 3, queue: 1_000 }).expect("three threads");
+    let inline = Pool::inline(cart.host.clone(), Memo::new(1 << 20));
+    for pool in [threads, inline] {
+        for round in 0..2 {
+            let (send, receive) = channel();
+            for (number, siblings) in cases.iter().enumerate() {
+                let send = send.clone();
+                let done = move |outcome| send.send((number, outcome)).expect("the test waits");
+                pool.merge(cart.plugin.clone(), "k".into(), siblings.clone(), CallLimits::default(), done).expect("room for all");
+            }
+            drop(send);
+            let mut found: Vec<(usize, Outcome)> = receive.iter().collect();
+            found.sort_by_key(|(number, _)| *number);
+            assert_eq!(found.into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>(), expected, "round {round}");
+        }
+        let (hits, _) = pool.memo().hits_and_misses();
+        assert!(hits >= cases.len() as u64, "the second round is remembered");
+    }
+}
+
+#[test]
+fn too_little_fuel_is_too_little_everywhere() {
+    let (cart, cases) = (component::cart(), cases_of_carts());
+    let merged = cart.host.merge(&cart.plugin, b"k", &cases[0], &CallLimits::default()).expect("carts");
+    let with = |fuel| cart.host.merge(&cart.plugin, b"k", &cases[0], &CallLimits { fuel, ..CallLimits::default() });
+    // The last few units are only looked at where the engine looks, so the exact edge is not asked for.
+    assert_eq!(with(merged.fuel_used + 1), Ok(merged.clone()));
+    assert_eq!(with(merged.fuel_used / 2), Err(MergeFault::OutOfFuel { limit: merged.fuel_used / 2 }));
+}
