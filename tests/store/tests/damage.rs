@@ -1,0 +1,256 @@
+//! Torn ends are cut in silence; everything else that is gone or damaged is said, and never becomes a wrong value.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use rejoin_core::port::{Space, Store, StoreFault};
+use rejoin_store::{CommitSeq, Recovery, ShardStore, Start};
+use rejoin_test_store::{copy, edit, get, open, put, rows, segments, used};
+use std::path::{Path, PathBuf};
+
+const RECORDS: usize = 6;
+
+/// A shard with six synced records, one commit each, in one segment.
+fn synced(dir: &Path) {
+    let (mut store, _) = open(dir, Start::FIRST);
+    for index in 0..RECORDS {
+        let space = if index % 3 == 2 { Space::Pinned } else { Space::Objects };
+        store.write(put(space, &format!("key {index}"), &format!("value {index}"))).unwrap();
+        store.commit().unwrap();
+    }
+    store.syncer().sync().unwrap();
+}
+
+/// A copy of a shard, its newest segment, and the directory that holds both.
+fn copied(from: &Path) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    copy(from, dir.path());
+    let segment = segments(dir.path()).pop().unwrap();
+    (dir, segment)
+}
+
+/// How many of the six rows are there; panics at one that was never written.
+fn intact(store: &ShardStore) -> usize {
+    let all = [rows(store, Space::Objects), rows(store, Space::Pinned)].concat();
+    for (key, value) in &all {
+        assert_eq!(value, &key.replace("key", "value"));
+    }
+    all.len()
+}
+
+/// A loss is said again until it is settled, and what is written after it is kept.
+fn said_until_settled(dir: &Path, first: &Recovery) {
+    assert!(!first.lost.is_empty());
+    let (mut store, recovery) = open(dir, Start::CLEAN);
+    assert_eq!(recovery.lost, first.lost);
+    assert!(store.write(put(Space::Objects, "later", "written")).is_ok());
+    let seq = store.commit().unwrap();
+    assert!(seq > CommitSeq(RECORDS as u64), "an index that may have been used is never used again");
+    store.settle_loss().unwrap();
+    store.close().unwrap();
+    let (store, recovery) = open(dir, Start::CLEAN);
+    assert_eq!(recovery.lost, Vec::<String>::new());
+    assert_eq!(get(&store, Space::Objects, "later").as_deref(), Some("written"));
+}
+
+#[test]
+fn a_torn_last_record_is_cut_at_any_byte_without_a_loss() {
+    let base = tempfile::tempdir().unwrap();
+    synced(base.path());
+    let segment = segments(base.path()).pop().unwrap();
+    let before = used(&std::fs::read(&segment).unwrap());
+    let (mut store, _) = open(base.path(), Start::CLEAN);
+    store.write(put(Space::Objects, "synced", "too")).unwrap();
+    store.commit().unwrap();
+    store.syncer().sync().unwrap();
+    let segment = segments(base.path()).pop().unwrap();
+    let start = used(&std::fs::read(&segment).unwrap());
+    store.write(put(Space::Pinned, "torn", "record")).unwrap();
+    store.commit().unwrap();
+    drop(store);
+    let end = used(&std::fs::read(&segment).unwrap());
+    assert!(before > 0 && end - start > 24, "there is a record to tear");
+    for cut in start..=end {
+        let (dir, segment) = copied(base.path());
+        edit(&segment, |bytes| bytes[cut..].fill(0));
+        let torn = if cut == end { 0 } else { used(&std::fs::read(&segment).unwrap()[start..]) };
+        let (mut store, recovery) = open(dir.path(), Start::POWER_LOST);
+        assert_eq!(recovery.lost, Vec::<String>::new(), "cut at {cut}");
+        assert_eq!(recovery.cut_bytes, torn as u64);
+        assert_eq!(get(&store, Space::Pinned, "torn").is_some(), cut == end);
+        assert_eq!(get(&store, Space::Objects, "synced").as_deref(), Some("too"));
+        // What was cut never comes back, and its place is taken by something else.
+        store.write(put(Space::Pinned, "next", "record")).unwrap();
+        store.commit().unwrap();
+        drop(store);
+        let (store, recovery) = open(dir.path(), Start::KILLED);
+        assert_eq!(recovery.lost, Vec::<String>::new());
+        assert_eq!(rows(&store, Space::Pinned).iter().any(|(key, _)| key == "torn"), cut == end);
+        assert_eq!(get(&store, Space::Pinned, "next").as_deref(), Some("record"));
+    }
+}
+
+#[test]
+fn any_damage_before_the_mark_is_said_and_nothing_wrong_is_served() {
+    let base = tempfile::tempdir().unwrap();
+    synced(base.path());
+    let length = used(&std::fs::read(segments(base.path()).pop().unwrap()).unwrap());
+    for place in (0..length).step_by(5) {
+        let (dir, segment) = copied(base.path());
+        edit(&segment, |bytes| bytes[place] ^= 0x10);
+        let (store, recovery) = open(dir.path(), Start::KILLED);
+        assert!(!recovery.lost.is_empty(), "byte {place} of {length}");
+        assert!(intact(&store) <= RECORDS);
+        drop(store);
+        if place % 50 == 0 {
+            said_until_settled(dir.path(), &recovery);
+        }
+    }
+}
+
+#[test]
+fn one_damaged_record_costs_only_itself() {
+    let base = tempfile::tempdir().unwrap();
+    synced(base.path());
+    let (dir, segment) = copied(base.path());
+    edit(&segment, |bytes| {
+        let place = bytes.windows(7).position(|bytes| bytes == b"value 1").unwrap();
+        bytes[place] = b'w';
+    });
+    let (store, recovery) = open(dir.path(), Start::KILLED);
+    assert_eq!(recovery.lost.len(), 1, "{:?}", recovery.lost);
+    assert_eq!(intact(&store), RECORDS - 1);
+    assert_eq!(get(&store, Space::Objects, "key 1"), None);
+}
+
+#[test]
+fn a_zeroed_sector_in_the_middle_is_a_loss() {
+    let base = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(base.path(), Start::FIRST);
+    for index in 0..200 {
+        store.write(put(Space::Objects, &format!("key {index}"), &format!("value {index}"))).unwrap();
+        store.commit().unwrap();
+    }
+    store.syncer().sync().unwrap();
+    drop(store);
+    for sector in 0..used(&std::fs::read(segments(base.path()).pop().unwrap()).unwrap()) / 512 {
+        let (dir, segment) = copied(base.path());
+        edit(&segment, |bytes| bytes[sector * 512..(sector + 1) * 512].fill(0));
+        let (store, recovery) = open(dir.path(), Start::KILLED);
+        assert!(!recovery.lost.is_empty(), "sector {sector}");
+        intact(&store);
+    }
+}
+
+#[test]
+fn a_journal_that_ends_before_the_mark_has_lost_its_end() {
+    let base = tempfile::tempdir().unwrap();
+    synced(base.path());
+    let (dir, segment) = copied(base.path());
+    edit(&segment, |bytes| {
+        let last = bytes.windows(5).position(|bytes| bytes == b"key 5").unwrap();
+        bytes[last - 34..].fill(0);
+    });
+    let (store, recovery) = open(dir.path(), Start::POWER_LOST);
+    assert_eq!(intact(&store), RECORDS - 1);
+    drop(store);
+    said_until_settled(dir.path(), &recovery);
+}
+
+#[test]
+fn a_missing_or_emptied_file_is_a_loss() {
+    let base = tempfile::tempdir().unwrap();
+    synced(base.path());
+    for what in ["segment", "empty segment", "mark", "damaged mark", "tree", "all"] {
+        let (dir, segment) = copied(base.path());
+        match what {
+            "segment" => std::fs::remove_file(segment).unwrap(),
+            "empty segment" => edit(&segment, Vec::clear),
+            "mark" => std::fs::remove_file(dir.path().join("mark")).unwrap(),
+            "damaged mark" => edit(&dir.path().join("mark"), |bytes| bytes.fill(7)),
+            "tree" => std::fs::remove_dir_all(dir.path().join("tree")).unwrap(),
+            _ => {
+                std::fs::remove_dir_all(dir.path()).unwrap();
+            }
+        }
+        let (store, recovery) = open(dir.path(), Start::CLEAN);
+        assert!(!recovery.lost.is_empty(), "{what}");
+        // The journal holds all rows; without a mark, or a tree, they are still served.
+        let expected = if ["mark", "damaged mark", "tree"].contains(&what) { RECORDS } else { 0 };
+        assert_eq!(intact(&store), expected, "{what}");
+        drop(store);
+        if what != "all" && expected > 0 {
+            said_until_settled(dir.path(), &recovery);
+        }
+    }
+}
+
+#[test]
+fn a_segment_of_another_history_is_a_loss() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    synced(one.path());
+    let (mut store, _) = open(other.path(), Start::FIRST);
+    for index in 0..RECORDS {
+        store.write(put(Space::Objects, &format!("key {index}"), &format!("other {index}"))).unwrap();
+        store.commit().unwrap();
+    }
+    drop(store);
+    std::fs::copy(segments(other.path()).pop().unwrap(), segments(one.path()).pop().unwrap()).unwrap();
+    let (_, recovery) = open(one.path(), Start::KILLED);
+    assert!(recovery.lost.iter().any(|what| what.contains("another history")), "{:?}", recovery.lost);
+}
+
+#[test]
+fn a_damaged_segment_among_others_costs_only_itself() {
+    let base = tempfile::tempdir().unwrap();
+    let filler = "v".repeat(40);
+    for round in 0..3 {
+        let (mut store, _) = open(base.path(), if round == 0 { Start::FIRST } else { Start::CLEAN });
+        for index in 0..20 {
+            store.write(put(Space::Objects, &format!("key {round} {index}"), &filler)).unwrap();
+            store.write(put(Space::Pinned, "round", &format!("{round}"))).unwrap();
+        }
+        store.close().unwrap();
+    }
+    assert_eq!(segments(base.path()).len(), 3);
+    for damaged in 0..3 {
+        let (dir, _) = copied(base.path());
+        edit(&segments(dir.path())[damaged], |bytes| bytes[..200].fill(0xff));
+        let (store, recovery) = open(dir.path(), Start::CLEAN);
+        assert!(!recovery.lost.is_empty());
+        let left = rows(&store, Space::Objects);
+        assert_eq!(left.len(), 40, "{:?}", recovery.lost);
+        assert!(left.iter().all(|(key, value)| *value == filler && !key.starts_with(&format!("key {damaged}"))));
+        assert_eq!(get(&store, Space::Pinned, "round").as_deref(), Some(if damaged == 2 { "1" } else { "2" }));
+    }
+}
+
+#[test]
+fn a_damaged_table_is_an_error_and_never_an_absence() {
+    let base = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(base.path(), Start::FIRST);
+    for index in 0..300 {
+        store.write(put(Space::Objects, &format!("key {index}"), &format!("value {index} {}", "v".repeat(50)))).unwrap();
+    }
+    store.commit().unwrap();
+    drop(store);
+    drop(open(base.path(), Start::KILLED));
+    let table = std::fs::read_dir(base.path().join("tree/tables")).unwrap().next().unwrap().unwrap().path();
+    let (name, length) = (table.file_name().unwrap().to_owned(), std::fs::metadata(&table).unwrap().len() as usize);
+    assert!(length > 15_000);
+    let mut said = 0;
+    for place in (0..length).step_by(337) {
+        let (dir, _) = copied(base.path());
+        edit(&dir.path().join("tree/tables").join(&name), |bytes| bytes[place] ^= 0x04);
+        let (store, recovery) = open(dir.path(), Start::CLEAN);
+        let mut damaged = !recovery.lost.is_empty();
+        for index in 0..300 {
+            match store.get(Space::Objects, format!("key {index}").as_bytes()) {
+                Ok(Some(value)) => assert!(value.starts_with(format!("value {index} v").as_bytes())),
+                Ok(None) => assert!(damaged, "key {index} vanished at byte {place} of {length}"),
+                Err(StoreFault::Damaged(_)) => damaged = true,
+                Err(fault) => panic!("{fault}"),
+            }
+        }
+        said += usize::from(damaged);
+    }
+    assert!(said > length / 337 / 2, "{said}");
+}

@@ -1,0 +1,41 @@
+//! A process that is killed under load has lost nothing that it committed.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use rejoin_core::port::Space;
+use rejoin_store::Start;
+use rejoin_test_store::{get, open, rows};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+#[test]
+fn a_killed_writer_has_lost_nothing_that_it_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = dir.path().join("shard");
+    let mut next = 0;
+    for round in 0..10 {
+        let mut child =
+            Command::new(env!("CARGO_BIN_EXE_store-writer")).arg(&shard).arg(next.to_string()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let enough = next + 100 + round * 60;
+        let mut last = None;
+        // It is killed in the middle of whatever it does; what it had printed by then was committed.
+        while let Some(Ok(line)) = lines.next() {
+            let batch: u64 = line.split(' ').next().unwrap().parse().unwrap();
+            if batch == enough {
+                child.kill().unwrap();
+            }
+            last = Some(batch);
+        }
+        child.wait().unwrap();
+        let committed = last.unwrap();
+        assert!(committed >= enough, "round {round}: the writer stopped by itself after {committed}");
+        let (store, recovery) = open(&shard, Start::KILLED);
+        assert_eq!(recovery.lost, Vec::<String>::new());
+        let pinned: u64 = get(&store, Space::Pinned, "last").unwrap().parse().unwrap();
+        assert!(pinned >= committed * 5 + 4, "{pinned} after batch {committed}");
+        let rows = rows(&store, Space::Objects);
+        assert_eq!(rows.len() as u64, pinned + 1, "the rows of a change are there together");
+        assert!(rows.iter().enumerate().all(|(index, (key, value))| *key == format!("{index:06}") && value.len() == 200));
+        next = pinned / 5 + 1;
+    }
+}
