@@ -1,0 +1,426 @@
+//! The verbs of an operator: status, buckets, tokens and plugins.
+//!
+//! The types of records and properties are the cluster's own and are shown here as they are. Changes are compare-and-set: they name the version
+//! that was read, and a change that came first wins with [`ErrorKind::VersionConflict`]. Changes are sent once; if no answer comes, the error is
+//! [`ErrorKind::Unknown`] and the record should be read again.
+//!
+//! ```no_run
+//! use rejoin_client::admin::BucketProps;
+//!
+//! # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+//! let admin = client.admin();
+//! let plugin = admin.push_plugin("cart", std::fs::read("cart.wasm").unwrap()).await?;
+//! admin.create_bucket("cart", BucketProps { plugin: Some(plugin.activation()), ..BucketProps::default() }).await?;
+//! # Ok(()) }
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rejoin_proto::Hlc;
+pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Scope};
+use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::client::{Admin as Verb, RecordKind, Reply, RequestBody};
+pub use rejoin_proto::client::{NodeStatus, Status};
+pub use rejoin_proto::{BucketId, ClusterId, LayoutRef, Name, PluginDigest, TenantId};
+use rejoin_wire::Class;
+
+use crate::engine::{Engine, Route, unexpected};
+use crate::{Error, ErrorKind, Result};
+
+/// The operator's side of a [`Client`](crate::Client). Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    engine: Arc<Engine>,
+    timeout: Duration,
+}
+
+/// A bucket as the catalog has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct BucketInfo {
+    /// Its name.
+    pub name: Name,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its id, never reused.
+    pub id: BucketId,
+    /// Grows by one with each change.
+    pub version: u64,
+    /// Its properties.
+    pub props: BucketProps,
+}
+
+/// A token as the catalog has it. Nobody keeps its secret.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct TokenInfo {
+    /// Its name.
+    pub name: Name,
+    /// Whose buckets it opens.
+    pub tenant: TenantId,
+    /// What it allows.
+    pub scope: Scope,
+    /// Whether it was withdrawn.
+    pub revoked: bool,
+}
+
+/// A plugin as the catalog has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PluginInfo {
+    /// The SHA-256 of its component.
+    pub digest: PluginDigest,
+    /// As its author calls it, or as it was pushed.
+    pub name: Name,
+    /// Its own version text.
+    pub version: String,
+    /// The component's size.
+    pub bytes: u64,
+    /// Whether its author says that its values carry their own causality.
+    pub self_causal: bool,
+}
+
+impl PluginInfo {
+    /// What makes it a bucket's plugin. The node that changes the bucket fills in since when, and what it replaces.
+    ///
+    /// ```no_run
+    /// # use rejoin_client::admin::{BucketProps, PluginInfo};
+    /// # fn run(plugin: PluginInfo) {
+    /// let props = BucketProps { plugin: Some(plugin.activation()), ..BucketProps::default() };
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn activation(&self) -> Activation {
+        Activation { plugin: self.digest, self_causal: self.self_causal, since: Hlc::default(), replaces: false }
+    }
+}
+
+/// What makes the plugin of that digest a bucket's plugin. The node that changes the bucket fills in the rest.
+///
+/// ```
+/// use rejoin_client::admin::{BucketProps, PluginDigest, activation};
+///
+/// let digest: PluginDigest = "00".repeat(32).parse()?;
+/// let props = BucketProps { plugin: Some(activation(digest)), ..BucketProps::default() };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn activation(digest: PluginDigest) -> Activation {
+    Activation { plugin: digest, self_causal: false, since: Hlc::default(), replaces: false }
+}
+
+/// A token that was just made: what the cluster keeps of it, and the text to be handed out, which nobody keeps.
+#[derive(Clone)]
+pub struct NewToken {
+    text: String,
+    secret_hash: [u8; 32],
+}
+
+impl NewToken {
+    /// Draws a secret of 256 bits. The text is `name:secret`, the secret as 64 hexadecimal digits; the cluster keeps the BLAKE3 hash of those digits.
+    ///
+    /// ```
+    /// use rejoin_client::admin::{Name, NewToken};
+    ///
+    /// let token = NewToken::draw(&Name::new("app")?);
+    /// assert!(token.text().starts_with("app:"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn draw(name: &Name) -> Self {
+        let secret: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret_hash = *blake3::hash(secret.as_bytes()).as_bytes();
+        Self { text: format!("{name}:{secret}"), secret_hash }
+    }
+
+    /// The text to be handed out, and given to [`ClientBuilder::token`](crate::ClientBuilder::token).
+    ///
+    /// ```no_run
+    /// # fn run(token: rejoin_client::admin::NewToken) {
+    /// println!("{}", token.text());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What the cluster keeps: the BLAKE3 hash of the secret part.
+    ///
+    /// ```no_run
+    /// # fn run(token: rejoin_client::admin::NewToken) {
+    /// let kept: [u8; 32] = token.secret_hash();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn secret_hash(&self) -> [u8; 32] {
+        self.secret_hash
+    }
+}
+
+impl std::fmt::Debug for NewToken {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NewToken({})", self.text.split(':').next().unwrap_or_default())
+    }
+}
+
+impl Admin {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        let timeout = engine.timeout;
+        Self { engine, timeout }
+    }
+
+    /// How long each call may take. Default: the client's.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let status = client.admin().timeout(std::time::Duration::from_secs(30)).status().await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How the cluster looks from the node that answers.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let down = client.admin().status().await?.nodes.into_iter().filter(|node| !node.up).count();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] without an admin token, or that no node answers.
+    pub async fn status(&self) -> Result<Status> {
+        match self.ask(Verb::Status).await? {
+            Reply::Status(status) => Ok(status),
+            _ => Err(unexpected("the node")),
+        }
+    }
+
+    /// All buckets, by name.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// for bucket in client.admin().buckets().await? {
+    ///     println!("{} keeps {} copies", bucket.name, bucket.props.n);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Admin::status`].
+    pub async fn buckets(&self) -> Result<Vec<BucketInfo>> {
+        let mut buckets: Vec<BucketInfo> = self.list(RecordKind::Bucket).await?.into_iter().filter_map(bucket_info).collect();
+        buckets.sort_by(|a, b| (&a.name, a.tenant).cmp(&(&b.name, b.tenant)));
+        Ok(buckets)
+    }
+
+    /// The bucket of that name of the token's tenant.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let r = client.admin().bucket("cart").await?.props.r;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none; else as [`Admin::status`].
+    pub async fn bucket(&self, name: &str) -> Result<BucketInfo> {
+        let tenant = self.engine.map().tenant();
+        let found = self.buckets().await?.into_iter().find(|bucket| bucket.name.as_str() == name && bucket.tenant == tenant);
+        found.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("there is no bucket {name:?}; `rejoin bucket list` shows those there are"))
+        })
+    }
+
+    /// Makes a bucket.
+    ///
+    /// ```no_run
+    /// # use rejoin_client::admin::{BucketProps, Quorum};
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// client.admin().create_bucket("notes", BucketProps { r: Quorum::Count(1), ..BucketProps::default() }).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`], [`ErrorKind::BadRequest`] for properties out of bounds, [`ErrorKind::NotFound`] for a plugin that was not pushed,
+    /// [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
+    pub async fn create_bucket(&self, name: &str, props: BucketProps) -> Result<BucketInfo> {
+        let name = admin_name(name)?;
+        self.change(Verb::BucketCreate { name, props }, bucket_info).await
+    }
+
+    /// Changes a bucket: all of its properties, if it is still at that version.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let admin = client.admin();
+    /// let mut cart = admin.bucket("cart").await?;
+    /// cart.props.siblings = 64;
+    /// admin.set_bucket("cart", cart.version, cart.props).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::VersionConflict`] if it was changed meanwhile; else as [`Admin::create_bucket`].
+    pub async fn set_bucket(&self, name: &str, version: u64, props: BucketProps) -> Result<BucketInfo> {
+        let name = admin_name(name)?;
+        self.change(Verb::BucketSet { name, version, props }, bucket_info).await
+    }
+
+    /// All tokens, by name, withdrawn ones too.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let valid = client.admin().tokens().await?.into_iter().filter(|token| !token.revoked).count();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Admin::status`].
+    pub async fn tokens(&self) -> Result<Vec<TokenInfo>> {
+        let mut tokens: Vec<TokenInfo> = self.list(RecordKind::Token).await?.into_iter().filter_map(token_info).collect();
+        tokens.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(tokens)
+    }
+
+    /// Makes a token. Its secret is drawn here and only a hash of it is sent.
+    ///
+    /// ```no_run
+    /// # use rejoin_client::admin::Scope;
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let token = client.admin().create_token("checkout", Scope::Data).await?;
+    /// println!("{}", token.text());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`], [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
+    pub async fn create_token(&self, name: &str, scope: Scope) -> Result<NewToken> {
+        let name = admin_name(name)?;
+        let token = NewToken::draw(&name);
+        self.change(Verb::TokenCreate { name, scope, secret_hash: token.secret_hash }, token_info).await?;
+        Ok(token)
+    }
+
+    /// Withdraws a token.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// client.admin().revoke_token("checkout").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
+    pub async fn revoke_token(&self, name: &str) -> Result<()> {
+        let name = admin_name(name)?;
+        self.change(Verb::TokenRevoke { name }, token_info).await.map(|_| ())
+    }
+
+    /// All plugins, by name, then digest.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// for plugin in client.admin().plugins().await? {
+    ///     println!("{} {} {}", plugin.name, plugin.version, plugin.digest);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Admin::status`].
+    pub async fn plugins(&self) -> Result<Vec<PluginInfo>> {
+        let mut plugins: Vec<PluginInfo> = self.list(RecordKind::Plugin).await?.into_iter().filter_map(plugin_info).collect();
+        plugins.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
+        Ok(plugins)
+    }
+
+    /// Pushes a plugin's component. The node checks and keeps it, and the others fetch it from there. `name` is used if the component does not say its own.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let component = std::fs::read("cart.wasm").unwrap();
+    /// let plugin = client.admin().push_plugin("cart", component).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::PluginRejected`] says why it was not taken, [`ErrorKind::TooLarge`] above 2 MiB, [`ErrorKind::Config`] for a malformed name; else as
+    /// [`Admin::status`].
+    pub async fn push_plugin(&self, name: &str, component: Vec<u8>) -> Result<PluginInfo> {
+        let name = admin_name(name)?;
+        self.change(Verb::PluginPush { name, module: component.into() }, plugin_info).await
+    }
+
+    async fn list(&self, kind: RecordKind) -> Result<Vec<Record>> {
+        match self.ask(Verb::List(kind)).await? {
+            Reply::Records(records) => Ok(records),
+            _ => Err(unexpected("the node")),
+        }
+    }
+
+    /// A verb that changes nothing.
+    async fn ask(&self, verb: Verb) -> Result<Reply> {
+        self.engine.read(Route::Any, &RequestBody::Admin(verb), self.timeout, None).await
+    }
+
+    /// A verb that changes a record, and that record as `info` sees it.
+    async fn change<T>(&self, verb: Verb, info: fn(Record) -> Option<T>) -> Result<T> {
+        let class = if matches!(verb, Verb::PluginPush { .. }) { Class::Bulk } else { Class::Request };
+        match self.engine.once(class, RequestBody::Admin(verb), self.timeout).await? {
+            Reply::Records(records) => records.into_iter().find_map(info).ok_or_else(|| unexpected("the node")),
+            _ => Err(unexpected("the node")),
+        }
+    }
+}
+
+fn admin_name(name: &str) -> Result<Name> {
+    Name::new(name).map_err(|why| Error::new(ErrorKind::Config, format!("{name:?}: {why}")))
+}
+
+fn bucket_info(record: Record) -> Option<BucketInfo> {
+    match (record.key, record.body) {
+        (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, props }) => {
+            Some(BucketInfo { name, tenant, id, version: record.version, props })
+        }
+        _ => None,
+    }
+}
+
+fn token_info(record: Record) -> Option<TokenInfo> {
+    match (record.key, record.body) {
+        (RecordKey::Token(name), RecordBody::Token { tenant, scope, revoked, .. }) => Some(TokenInfo { name, tenant, scope, revoked }),
+        _ => None,
+    }
+}
+
+fn plugin_info(record: Record) -> Option<PluginInfo> {
+    match (record.key, record.body) {
+        (RecordKey::Plugin(digest), RecordBody::Plugin { name, version, bytes, self_causal }) => {
+            Some(PluginInfo { digest, name, version, bytes, self_causal })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_random_and_hashed_over_its_secret_part() {
+        let name = Name::new("app").unwrap();
+        let (one, two) = (NewToken::draw(&name), NewToken::draw(&name));
+        assert_ne!(one.text(), two.text());
+        let (prefix, secret) = one.text().split_once(':').unwrap();
+        assert_eq!((prefix, secret.len()), ("app", 64));
+        assert_eq!(one.secret_hash(), *blake3::hash(secret.as_bytes()).as_bytes());
+        assert!(!format!("{one:?}").contains(secret));
+    }
+}

@@ -1,0 +1,273 @@
+//! What can go wrong, in a form for programs ([`ErrorKind`]) and in words for people.
+
+use std::fmt;
+use std::time::Duration;
+
+use rejoin_proto::{ErrorCode, ErrorReply};
+
+use crate::Context;
+
+/// What every fallible call of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, for programs.
+///
+/// ```
+/// use rejoin_client::ErrorKind;
+///
+/// assert!(ErrorKind::Overloaded.is_retryable());
+/// // A write whose fate is not known is for the application to decide about: read the key again.
+/// assert!(!ErrorKind::Unknown.is_retryable());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The client was set up wrongly: no seed, an unreadable CA or profile, a malformed name.
+    Config,
+    /// A value could not be encoded, or what is stored could not be decoded as the bucket's type.
+    Codec,
+    /// The object has several siblings that the bucket's plugin (or the lack of one) did not merge.
+    Conflict,
+    /// No node could be reached. Nothing was sent.
+    Unreachable,
+    /// What answers there is no node that the given authority vouches for. Nothing was sent.
+    Untrusted,
+    /// The request makes no sense; retrying it will not help.
+    BadRequest,
+    /// The token is unknown, withdrawn, or does not allow this.
+    Denied,
+    /// No such bucket, plugin or token.
+    NotFound,
+    /// What was to be created is already there.
+    Exists,
+    /// The context is malformed, altered or another key's.
+    BadContext,
+    /// The key, value, context or module is above a limit.
+    TooLarge,
+    /// The object is at its sibling limit and could not be folded.
+    TooManySiblings,
+    /// Too few replicas can be reached. Nothing was written.
+    Unavailable,
+    /// The time was over before an answer had come. Nothing was written.
+    TimedOut,
+    /// A write whose fate is not known: it was sent and may have taken effect, or may still do so.
+    Unknown,
+    /// Too much work is waiting at the node. Nothing was done.
+    Overloaded,
+    /// The nodes have moved on to another layout than the one that was used. Nothing was done.
+    StaleLayout,
+    /// Someone else changed it first; read it again.
+    VersionConflict,
+    /// The disk is full: writes are refused, reads go on.
+    DiskFull,
+    /// The replica cannot read what it has stored.
+    Damaged,
+    /// The plugin was refused.
+    PluginRejected,
+    /// The node speaks another protocol version, or answered what was not asked.
+    Protocol,
+    /// The node is stopping or has failed.
+    Stopping,
+}
+
+impl ErrorKind {
+    /// Whether the same call may succeed later, and this one certainly wrote nothing.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        use ErrorKind::{DiskFull, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unreachable};
+        matches!(self, Unreachable | Unavailable | TimedOut | Overloaded | StaleLayout | Stopping | DiskFull)
+    }
+}
+
+impl From<ErrorCode> for ErrorKind {
+    fn from(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::BadRequest => Self::BadRequest,
+            ErrorCode::Denied => Self::Denied,
+            ErrorCode::NotFound => Self::NotFound,
+            ErrorCode::Exists => Self::Exists,
+            ErrorCode::BadContext => Self::BadContext,
+            ErrorCode::TooLarge => Self::TooLarge,
+            ErrorCode::TooManySiblings => Self::TooManySiblings,
+            ErrorCode::Unavailable => Self::Unavailable,
+            ErrorCode::TimedOut => Self::TimedOut,
+            ErrorCode::Unknown => Self::Unknown,
+            ErrorCode::Overloaded => Self::Overloaded,
+            ErrorCode::StaleLayout => Self::StaleLayout,
+            ErrorCode::VersionConflict => Self::VersionConflict,
+            ErrorCode::DiskFull => Self::DiskFull,
+            ErrorCode::Damaged => Self::Damaged,
+            ErrorCode::PluginRejected => Self::PluginRejected,
+            ErrorCode::Stopping => Self::Stopping,
+            // A code that this release does not know comes from another one.
+            _ => Self::Protocol,
+        }
+    }
+}
+
+/// Why one replica does not count, as the coordinating node saw it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct NodeFailure {
+    /// The node's name.
+    pub node: String,
+    /// For people.
+    pub why: String,
+}
+
+/// An operation that did not succeed. Its text says what happened, why, and what to do.
+///
+/// ```no_run
+/// use rejoin_client::{Bytes, Client, ErrorKind};
+///
+/// # async fn run(client: Client) -> rejoin_client::Result<()> {
+/// match client.bucket::<Bytes>("notes")?.put("k", b"v".to_vec()).create().await {
+///     Ok(written) => println!("{} of {} replicas have it", written.acked, written.needed),
+///     Err(error) if error.kind() == ErrorKind::Exists => println!("somebody was faster"),
+///     Err(error) if error.is_retryable() => println!("later: {error} (needs {}, got {})", error.needed(), error.got()),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Error(Box<Detail>);
+
+#[derive(Clone, Debug)]
+struct Detail {
+    kind: ErrorKind,
+    message: String,
+    needed: u8,
+    got: u8,
+    why: Vec<NodeFailure>,
+    retry_after: Option<Duration>,
+    context: Option<Context>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let detail = Detail { kind, message: message.into(), needed: 0, got: 0, why: Vec::new(), retry_after: None, context: None };
+        Self(Box::new(detail))
+    }
+
+    /// A write that may or may not have happened, and why that cannot be said.
+    pub(crate) fn unknown(why: impl fmt::Display) -> Self {
+        let advice = "it may or may not have been written: read the key again before writing anew";
+        Self::new(ErrorKind::Unknown, format!("the outcome of the write is unknown ({why}); {advice}"))
+    }
+
+    pub(crate) fn quorum(mut self, needed: u8, got: u8) -> Self {
+        (self.0.needed, self.0.got) = (needed, got);
+        self
+    }
+
+    pub(crate) fn with_context(mut self, context: Context) -> Self {
+        self.0.context = Some(context);
+        self
+    }
+
+    /// What went wrong, for programs.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the same call may succeed later, and this one certainly wrote nothing. The client's own retries are then used up.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.0.kind.is_retryable()
+    }
+
+    /// With a quorum error: how many answers were needed. Otherwise 0.
+    #[must_use]
+    pub fn needed(&self) -> u8 {
+        self.0.needed
+    }
+
+    /// With a quorum error: how many answers came. Otherwise 0.
+    #[must_use]
+    pub fn got(&self) -> u8 {
+        self.0.got
+    }
+
+    /// With a quorum error: each replica that did not answer well, and why.
+    #[must_use]
+    pub fn why(&self) -> &[NodeFailure] {
+        &self.0.why
+    }
+
+    /// How long to wait before the next try, where the node said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// With [`ErrorKind::Unknown`]: what the coordinating node has seen, if it got as far as to answer.
+    #[must_use]
+    pub fn context(&self) -> Option<&Context> {
+        self.0.context.as_ref()
+    }
+}
+
+impl From<ErrorReply> for Error {
+    fn from(reply: ErrorReply) -> Self {
+        let retry_after = (reply.retry_after_ms > 0).then(|| Duration::from_millis(u64::from(reply.retry_after_ms)));
+        let why = reply.why.into_iter().map(|v| NodeFailure { node: v.node.to_string(), why: v.why }).collect();
+        let (needed, got) = (reply.needed, reply.got);
+        let kind = reply.code.into();
+        Self(Box::new(Detail { kind, message: reply.message, needed, got, why, retry_after, context: None }))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if self.0.needed > 0 {
+            write!(f, " ({} of {} needed)", self.0.got, self.0.needed)?;
+        }
+        self.0.why.iter().try_for_each(|failure| write!(f, "; {}: {}", failure.node, failure.why))
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_proto::{Name, NodeVerdict};
+
+    #[test]
+    fn a_quorum_error_says_needed_got_and_why() {
+        let why = vec![NodeVerdict { node: Name::new("n2").unwrap(), why: "no answer".into() }];
+        let error = Error::from(ErrorReply::new(ErrorCode::Unavailable, "too few replicas").quorum(2, 1, why).retry_after(40));
+        assert_eq!((error.needed(), error.got(), error.why().len()), (2, 1, 1));
+        assert_eq!(error.retry_after(), Some(Duration::from_millis(40)));
+        assert_eq!(error.to_string(), "too few replicas (1 of 2 needed); n2: no answer");
+    }
+
+    #[test]
+    fn kinds_and_codes_agree_on_what_may_be_retried() {
+        let codes = [
+            ErrorCode::BadRequest,
+            ErrorCode::Denied,
+            ErrorCode::NotFound,
+            ErrorCode::Exists,
+            ErrorCode::BadContext,
+            ErrorCode::TooLarge,
+            ErrorCode::TooManySiblings,
+            ErrorCode::Unavailable,
+            ErrorCode::TimedOut,
+            ErrorCode::Unknown,
+            ErrorCode::Overloaded,
+            ErrorCode::StaleLayout,
+            ErrorCode::VersionConflict,
+            ErrorCode::DiskFull,
+            ErrorCode::Damaged,
+            ErrorCode::PluginRejected,
+            ErrorCode::Protocol,
+            ErrorCode::Stopping,
+        ];
+        for code in codes {
+            assert_eq!(ErrorKind::from(code).is_retryable(), code.is_retryable(), "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What a read returns.
+
+use rejoin_proto::client::GetReply;
+
+use crate::{Codec, CodecError, Context, Error, ErrorKind, Result};
+
+/// What is stored under a key, as a read found it.
+///
+/// There are three cases: nothing (no `value`, no `siblings`), one value (written once, or merged from several), and siblings that nobody
+/// merged (no `value`, several `siblings`, and `merge_fault` says why). [`Object::into_value`] tells them apart.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Object<V> {
+    /// The value, or what the siblings were merged to.
+    pub value: Option<V>,
+    /// To be passed on with the write that follows from this read; also where nothing was found.
+    pub context: Context,
+    /// The siblings: one if there is one value, all if they were asked for or could not be merged, none if nothing was found.
+    pub siblings: Vec<Sibling<V>>,
+    /// The plugin that made `value` of several siblings, now or earlier.
+    pub merged_by: Option<MergedBy>,
+    /// Why there are siblings and no value.
+    pub merge_fault: Option<String>,
+    /// The plugin's readable form of the value, if it was asked for and the plugin has one.
+    pub shown: Option<String>,
+    /// The names of the replicas that answered in time.
+    pub answered: Vec<String>,
+}
+
+/// One of several concurrently written values.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Sibling<V> {
+    /// The value.
+    pub value: V,
+    /// When it was written, in milliseconds since 1970, by the clock of the node that coordinated the write.
+    pub stamp_ms: u64,
+    /// The actor that coordinated the write: the same on every replica.
+    pub writer: u64,
+}
+
+/// Which plugin merged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MergedBy {
+    /// The plugin's name, if the node knows it.
+    pub name: Option<String>,
+    /// The SHA-256 of its component, as hexadecimal digits.
+    pub digest: String,
+}
+
+impl<V> Object<V> {
+    /// Whether there is a value, or siblings of which one could be made.
+    #[must_use]
+    pub fn is_found(&self) -> bool {
+        self.value.is_some() || !self.siblings.is_empty()
+    }
+
+    /// The value, `None` if nothing was found.
+    ///
+    /// ```no_run
+    /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
+    /// let stock = bucket.get("apples").await?.into_value()?.unwrap_or(0);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if there are siblings that were not merged: take [`Object::siblings`], make one value of them, and put it with
+    /// [`Object::context`].
+    pub fn into_value(self) -> Result<Option<V>> {
+        if self.value.is_some() || self.siblings.is_empty() {
+            return Ok(self.value);
+        }
+        let why = self.merge_fault.as_deref().unwrap_or("the bucket has no plugin");
+        let advice = "merge them yourself and put the result with the context of this read";
+        Err(Error::new(ErrorKind::Conflict, format!("the key has {} siblings that were not merged ({why}); {advice}", self.siblings.len())))
+    }
+
+    /// Decodes a reply.
+    pub(crate) fn from_reply<C: Codec<Value = V>>(reply: GetReply) -> Result<Self> {
+        let decode = |bytes: &[u8]| C::decode(bytes).map_err(|why| undecodable(&why));
+        let sibling = |s: rejoin_proto::client::Sibling| Ok(Sibling { value: decode(&s.value)?, stamp_ms: s.stamp_ms, writer: s.writer });
+        let merged_by = reply.merged_by.map(|by| MergedBy { name: by.name.map(|name| name.to_string()), digest: by.digest.to_string() });
+        Ok(Self {
+            value: reply.value.as_deref().map(decode).transpose()?,
+            context: Context::from_wire(reply.context),
+            siblings: reply.siblings.into_iter().map(sibling).collect::<Result<_>>()?,
+            merged_by,
+            merge_fault: reply.merge_fault,
+            shown: reply.shown.map(|text| String::from_utf8_lossy(&text).into_owned()),
+            answered: reply.answered.into_iter().map(|name| name.to_string()).collect(),
+        })
+    }
+}
+
+fn undecodable(why: &CodecError) -> Error {
+    let advice = "read it as `Bytes` to see it";
+    Error::new(ErrorKind::Codec, format!("what is stored cannot be decoded as this bucket's type ({why}); {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Json;
+
+    fn reply(value: Option<&'static str>, siblings: &[&'static str]) -> GetReply {
+        let sibling = |text: &&'static str| rejoin_proto::client::Sibling { value: (*text).into(), stamp_ms: 1, writer: 2 };
+        GetReply {
+            value: value.map(Into::into),
+            shown: None,
+            siblings: siblings.iter().map(sibling).collect(),
+            context: vec![1].into(),
+            merged_by: None,
+            merge_fault: (value.is_none() && !siblings.is_empty()).then(|| "it trapped".into()),
+            answered: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_three_cases_are_told_apart() {
+        let object = |value, siblings: &[&'static str]| Object::from_reply::<Json<u32>>(reply(value, siblings));
+        assert_eq!(object(Some("7"), &["7"]).unwrap().into_value().unwrap(), Some(7));
+        let nothing = object(None, &[]).unwrap();
+        assert!(!nothing.is_found());
+        assert_eq!(nothing.into_value().unwrap(), None);
+        let conflict = object(None, &["1", "2"]).unwrap();
+        assert!(conflict.is_found());
+        let error = conflict.into_value().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.to_string().contains("it trapped"), "{error}");
+        assert_eq!(object(Some("seven"), &[]).unwrap_err().kind(), ErrorKind::Codec);
+    }
+}
