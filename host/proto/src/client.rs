@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{BucketProps, Quorum, Record, Scope};
 use crate::codec::Versioned;
 use crate::error::ErrorReply;
-use crate::id::{ClusterId, Name, PluginDigest, RequestId};
+use crate::id::{ClusterId, Name, PluginDigest, RequestId, TenantId};
 use crate::layout::{Layout, LayoutRef};
 use crate::object::Content;
 
@@ -44,6 +44,8 @@ pub struct ServerHello {
     pub cluster: ClusterId,
     /// The node.
     pub node: Name,
+    /// Whose buckets the token opens: with a bucket's name it gives the place of a key.
+    pub tenant: TenantId,
     /// See [`StartId`].
     pub start: StartId,
     /// Retries of a write are taken for so many milliseconds after the first attempt.

@@ -124,7 +124,17 @@ pub enum PeerBody {
     /// Names and ranks of all records of the sender's catalog.
     CatalogSummary(Vec<(RecordKey, u64, u64)>),
     /// Records that the receiver may lack.
-    CatalogRecords(Vec<Record>),
+    CatalogRecords {
+        /// Of the sender; 0 if no answer is wanted.
+        number: u64,
+        /// The records.
+        records: Vec<Record>,
+    },
+    /// The records of that number are kept, durably.
+    CatalogTaken {
+        /// As it was sent.
+        number: u64,
+    },
     /// Asks for a plugin's component.
     ModuleWanted(PluginDigest),
     /// A component, or nothing if the sender does not have it.

@@ -1,0 +1,208 @@
+//! The algebra of an object: [`sync`], [`put`], [`visible`], [`fold`].
+//!
+//! `sync` is the one join. It is commutative and idempotent, never loses a live dot and never calls a plugin; whatever a plugin makes
+//! enters through `fold`, which is conditional and mints nothing. The contexts and dots are those of dotted version vectors
+//! (Preguiça et al. 2010) and of delta-state CRDTs with causal contexts (Almeida, Shoker, Baquero 2016); a fold that keeps every dot
+//! it speaks for is ours.
+
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::cmp::Ordering;
+
+use rejoin_proto::client::Sibling;
+use rejoin_proto::{Content, Dot, Entry, FoldedBy, Hlc, Object, Run, Runs, VersionVector};
+
+/// Two entries claim the same freshly minted dot with different values: some disk was cloned or went back. Both are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OneDotTwoValues;
+
+/// Joins two copies of an object. What either has seen is seen; what both, or one and not yet the other, have live stays live.
+#[must_use]
+pub fn sync(a: &Object, b: &Object) -> (Object, Option<OneDotTwoValues>) {
+    let (live_a, live_b) = (live(a), live(b));
+    let mut entries: Vec<Entry> = Vec::with_capacity(a.entries.len() + b.entries.len());
+    entries.extend(a.entries.iter().filter_map(|entry| surviving(entry, &b.context, &live_b)));
+    entries.extend(b.entries.iter().filter_map(|entry| surviving(entry, &a.context, &live_a)));
+    let (entries, alarm) = without_doubles(entries);
+    let mut context = a.context.clone();
+    context.join(&b.context);
+    (Object { context, entries }, alarm)
+}
+
+/// All live dots of an object.
+fn live(object: &Object) -> Runs {
+    object.entries.iter().flat_map(|entry| entry.dots.spans().iter().copied()).collect()
+}
+
+/// An entry with the dots that the other side has live or has not seen; `None` if there are none.
+fn surviving(entry: &Entry, seen: &VersionVector, live: &Runs) -> Option<Entry> {
+    let fresh = entry.dots.unseen_by(seen);
+    if fresh == entry.dots {
+        return Some(entry.clone());
+    }
+    let dots = fresh.union(&entry.dots.intersection(live));
+    (!dots.is_empty()).then(|| Entry { dots, ..entry.clone() })
+}
+
+/// The order of entries in an object, and of those with equal dots the order of preference: fewer covers, then covers, tombstone
+/// before value, bytes, stamp, expiry, plugin.
+fn order(a: &Entry, b: &Entry) -> Ordering {
+    let weight = |runs: &Runs| runs.spans().iter().fold(0u64, |sum, run| sum.saturating_add(run.hi - run.lo));
+    a.dots
+        .cmp(&b.dots)
+        .then_with(|| weight(&a.covers).cmp(&weight(&b.covers)))
+        .then_with(|| a.covers.cmp(&b.covers))
+        .then_with(|| a.content.cmp(&b.content))
+        .then_with(|| (a.stamp, a.expires, a.folded_by).cmp(&(b.stamp, b.expires, b.folded_by)))
+}
+
+/// Whether both are one client's write as it came, but not the same one.
+fn clash(a: &Entry, b: &Entry) -> bool {
+    let fresh = |entry: &Entry| entry.is_unfolded() && entry.covers == entry.dots && entry.dots.spans().len() == 1;
+    fresh(a) && fresh(b) && a.content != b.content
+}
+
+/// Of entries with equal dots keeps the preferred one (both, if they [`clash`]), and drops those whose dots another one speaks for.
+fn without_doubles(mut entries: Vec<Entry>) -> (Vec<Entry>, Option<OneDotTwoValues>) {
+    entries.sort_by(order);
+    let mut alarm = None;
+    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let mut rivals = kept.iter().rev().take_while(|other| other.dots == entry.dots).peekable();
+        let alone = rivals.peek().is_none();
+        let clashing = !alone && rivals.all(|other| clash(other, &entry));
+        if clashing {
+            alarm = Some(OneDotTwoValues);
+        }
+        if alone || clashing {
+            kept.push(entry);
+        }
+    }
+    let spoken_for = |entry: &Entry| kept.iter().any(|other| other.dots != entry.dots && entry.dots.is_subset(&other.dots));
+    let redundant: Vec<bool> = kept.iter().map(spoken_for).collect();
+    let mut at = redundant.into_iter();
+    kept.retain(|_| !at.next().unwrap_or(false));
+    (kept, alarm)
+}
+
+/// A client's write, at the replica that coordinates it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// What the writer had seen, and so replaces.
+    pub seen: VersionVector,
+    /// Freshly minted by this replica.
+    pub dot: Dot,
+    /// A value, or a tombstone for a delete.
+    pub content: Content,
+    /// The replica's clock.
+    pub stamp: Hlc,
+    /// When it stops being visible.
+    pub expires: Option<Hlc>,
+}
+
+/// Applies a write. What its writer had seen is replaced, everything else stays beside it.
+///
+/// # Panics
+/// If the dot is not above all that its actor had minted for the key: the actor rule was broken, and going on would lose writes.
+pub fn put(object: &mut Object, write: Write) {
+    let actor = write.dot.actor;
+    let after = object.context.get(actor).max(write.seen.get(actor));
+    drop_seen(object, &write.seen);
+    object.context.join(&write.seen);
+    object.context.insert(write.dot);
+    let dots = Runs::minted(write.dot, after);
+    object.entries.push(Entry {
+        covers: dots.clone(),
+        dots,
+        content: write.content,
+        stamp: write.stamp,
+        expires: write.expires,
+        folded_by: None,
+    });
+    object.entries.sort_by(order);
+}
+
+/// Takes the dots that `seen` covers from every entry, and drops the entries that have none left.
+fn drop_seen(object: &mut Object, seen: &VersionVector) {
+    object.entries.retain_mut(|entry| {
+        entry.dots = entry.dots.unseen_by(seen);
+        !entry.dots.is_empty()
+    });
+    object.entries.sort_by(order);
+}
+
+/// Drops what has been expired for longer than clocks may differ; the context stays, so that it is a removal like a delete.
+/// Returns whether anything was dropped.
+pub fn drop_expired(object: &mut Object, now_ms: u64, max_skew_ms: u64) -> bool {
+    let before = object.entries.len();
+    object.entries.retain(|entry| entry.expires.is_none_or(|end| now_ms <= end.ms().saturating_add(max_skew_ms)));
+    object.entries.len() != before
+}
+
+/// The context that tells a writer what it has now seen: its own write and what that replaced. If the new dot cannot be named without
+/// also naming a sibling that the writer has not seen (an earlier live write of the same actor), it is left out: the writer's next
+/// write then stands beside this one, and nothing is lost.
+#[must_use]
+pub fn writers_view(object: &Object, seen: &VersionVector, dot: Dot) -> VersionVector {
+    let hidden = |run: &Run| run.actor == dot.actor && run.lo < dot.counter && run.hi != dot.counter;
+    let mut view = seen.clone();
+    if !object.entries.iter().any(|entry| entry.dots.spans().iter().any(hidden)) {
+        view.insert(dot);
+    }
+    view
+}
+
+/// The entries that a reader sees at that time, in canonical order.
+#[must_use]
+pub fn visible(object: &Object, now_ms: u64) -> Vec<Entry> {
+    object.entries.iter().filter(|entry| entry.is_visible(now_ms)).cloned().collect()
+}
+
+/// What a reader, and a plugin, is given for these entries: each value once, byte-equal ones as the first of them.
+#[must_use]
+pub fn siblings(entries: &[Entry]) -> Vec<Sibling> {
+    let mut siblings: Vec<Sibling> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let Content::Value(value) = &entry.content else { continue };
+        if siblings.iter().any(|earlier| earlier.value == value) {
+            continue;
+        }
+        let writer = entry.dots.highest().max().map_or(0, |dot| dot.actor.0);
+        siblings.push(Sibling { value: value.clone(), stamp_ms: entry.stamp.ms(), writer });
+    }
+    siblings
+}
+
+/// Replaces `inputs` by what a plugin made of them, if every one of them is still there unchanged; otherwise leaves the object alone and
+/// returns `false`. Mints no dot: the result speaks for exactly the writes of its inputs. Tombstones beside it are dropped, their dots
+/// stay seen.
+pub fn fold(object: &mut Object, inputs: &[Entry], merged: Bytes, by: Option<FoldedBy>) -> bool {
+    let Some(first) = inputs.first() else { return false };
+    if !inputs.iter().all(|input| object.entries.contains(input)) {
+        return false;
+    }
+    let folded = if inputs.len() == 1 { first.clone() } else { joined(inputs, merged, by) };
+    object.entries.retain(|entry| !inputs.contains(entry) && entry.content != Content::Tombstone);
+    object.entries.push(folded);
+    object.entries.sort_by(order);
+    true
+}
+
+fn joined(inputs: &[Entry], merged: Bytes, by: Option<FoldedBy>) -> Entry {
+    let spans = |pick: fn(&Entry) -> &Runs| inputs.iter().flat_map(|entry| pick(entry).spans().iter().copied()).collect::<Runs>();
+    let never = inputs.iter().any(|entry| entry.expires.is_none());
+    Entry {
+        dots: spans(|entry| &entry.dots),
+        covers: spans(|entry| &entry.covers),
+        content: Content::Value(merged),
+        stamp: inputs.iter().map(|entry| entry.stamp).max().unwrap_or_default(),
+        expires: if never { None } else { inputs.iter().filter_map(|entry| entry.expires).max() },
+        folded_by: by,
+    }
+}
+
+/// The bytes of all values together.
+#[must_use]
+pub fn value_bytes(object: &Object) -> usize {
+    object.entries.iter().map(|entry| entry.content.len()).sum()
+}

@@ -1,0 +1,356 @@
+//! The control plane: small records that every node holds, spread to all and compared on every connect.
+//!
+//! A change is compare-and-set on a record's version. Of two changes that race, the record with the larger (version, hash) wins on every
+//! node alike; nothing is deleted because of it. There is no leader and nothing that has to be up: a node that was away learns what it
+//! missed when it connects. A change is answered when every node that is connected has it durably, or after [`SPREAD_US`].
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::client::RecordKind;
+use rejoin_proto::codec::Versioned;
+use rejoin_proto::peer::PeerBody;
+use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest, TenantId};
+
+/// How long a change waits for the other nodes before it is answered all the same, in microseconds.
+pub const SPREAD_US: u64 = 2_000_000;
+/// The most records that a catalog holds.
+pub const MAX_RECORDS: usize = 100_000;
+
+/// A catalog as it is kept across restarts.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Catalog {
+    /// All records, ordered by key.
+    pub records: Vec<Record>,
+}
+
+impl Versioned for Catalog {
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "catalog";
+}
+
+/// A change that an operator wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A new bucket.
+    BucketCreate(TenantId, Name, BucketProps),
+    /// A bucket's properties, if it is still at that version.
+    BucketSet(TenantId, Name, u64, BucketProps),
+    /// A new token.
+    TokenCreate(TenantId, Name, Scope, [u8; 32]),
+    /// A token that is not to be taken any more.
+    TokenRevoke(Name),
+    /// A plugin whose component this node has checked and stored.
+    PluginAdd(PluginDigest, RecordBody),
+    /// A tenant.
+    TenantCreate(Name),
+}
+
+/// What happens to the control machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A peer is connected; the digest of its catalog.
+    PeerUp(NodeId, u64),
+    /// A peer's connection is lost.
+    PeerDown(NodeId),
+    /// A message of another node; those that are not about the catalog are not for this machine.
+    Peer(NodeId, PeerBody),
+    /// An operator's change; `call` is the shell's name for it.
+    Change(u64, Change),
+    /// Time has passed; due at [`Control::next_wake_us`].
+    Tick,
+}
+
+/// What the control machine wants done, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Keep the catalog durably before anything that follows.
+    Save,
+    /// The catalog has changed: make new views of it, look for modules that are missing.
+    Changed,
+    /// A message to another node.
+    Send(NodeId, PeerBody),
+    /// The answer to a change.
+    Answer(u64, Result<Record, ErrorReply>),
+}
+
+#[derive(Debug)]
+struct Spreading {
+    call: u64,
+    record: Record,
+    waiting: BTreeSet<NodeId>,
+    until_us: u64,
+}
+
+/// The catalog of one node.
+#[derive(Debug)]
+pub struct Control {
+    records: BTreeMap<RecordKey, Record>,
+    up: BTreeSet<NodeId>,
+    spreading: BTreeMap<u64, Spreading>,
+    next_number: u64,
+}
+
+impl Control {
+    /// Opens on what was kept.
+    #[must_use]
+    pub fn new(kept: Catalog) -> Self {
+        let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
+        Self { records, up: BTreeSet::new(), spreading: BTreeMap::new(), next_number: 1 }
+    }
+
+    /// What is to be kept.
+    #[must_use]
+    pub fn catalog(&self) -> Catalog {
+        Catalog { records: self.records.values().cloned().collect() }
+    }
+
+    /// All records.
+    pub fn records(&self) -> impl Iterator<Item = &Record> + '_ {
+        self.records.values()
+    }
+
+    /// The record under a key.
+    #[must_use]
+    pub fn get(&self, key: &RecordKey) -> Option<&Record> {
+        self.records.get(key)
+    }
+
+    /// The records of a kind, of buckets only those of that tenant.
+    #[must_use]
+    pub fn list(&self, kind: RecordKind, tenant: TenantId) -> Vec<Record> {
+        let wanted = |record: &&Record| match (&record.key, kind) {
+            (RecordKey::Tenant(_), RecordKind::Tenant) | (RecordKey::Plugin(_), RecordKind::Plugin) => true,
+            (RecordKey::Token(_), RecordKind::Token) => true,
+            (RecordKey::Bucket(owner, _), RecordKind::Bucket) => *owner == tenant,
+            _ => false,
+        };
+        self.records.values().filter(wanted).cloned().collect()
+    }
+
+    /// A digest of everything: equal catalogs have equal digests.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for record in self.records.values() {
+            let (version, content) = record.rank();
+            for word in [version, content] {
+                hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+            }
+        }
+        hash
+    }
+
+    /// When an [`Event::Tick`] is due, in microseconds.
+    #[must_use]
+    pub fn next_wake_us(&self) -> Option<u64> {
+        self.spreading.values().map(|spreading| spreading.until_us).min()
+    }
+
+    /// Handles one event at a time: `now_us` of a clock that never goes back, `wall_ms` for the stamps of records.
+    pub fn handle(&mut self, now_us: u64, wall_ms: u64, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::PeerUp(peer, digest) => {
+                self.up.insert(peer);
+                if digest != self.digest() {
+                    effects.push(Effect::Send(peer, PeerBody::CatalogSummary(self.summary())));
+                }
+            }
+            Event::PeerDown(peer) => {
+                self.up.remove(&peer);
+                self.taken(peer, None, effects);
+            }
+            Event::Peer(peer, PeerBody::CatalogSummary(summary)) => {
+                let records = self.missing_from(&summary);
+                if !records.is_empty() {
+                    effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number: 0, records }));
+                }
+            }
+            Event::Peer(peer, PeerBody::CatalogRecords { number, records }) => self.learn(peer, number, records, effects),
+            Event::Peer(peer, PeerBody::CatalogTaken { number }) => self.taken(peer, Some(number), effects),
+            Event::Peer(..) => {}
+            Event::Change(call, change) => match self.decide(wall_ms, change) {
+                Ok(record) => self.publish(now_us, call, record, effects),
+                Err(error) => effects.push(Effect::Answer(call, Err(error))),
+            },
+            Event::Tick => {
+                let late: Vec<u64> = self.spreading.iter().filter(|(_, s)| s.until_us <= now_us).map(|(&number, _)| number).collect();
+                late.into_iter().for_each(|number| self.answer(number, effects));
+            }
+        }
+    }
+
+    fn summary(&self) -> Vec<(RecordKey, u64, u64)> {
+        let line = |record: &Record| {
+            let (version, hash) = record.rank();
+            (record.key.clone(), version, hash)
+        };
+        self.records.values().map(line).collect()
+    }
+
+    /// The records that are newer here than in a summary, or not in it.
+    fn missing_from(&self, summary: &[(RecordKey, u64, u64)]) -> Vec<Record> {
+        let theirs: BTreeMap<&RecordKey, (u64, u64)> = summary.iter().map(|(key, version, hash)| (key, (*version, *hash))).collect();
+        let newer = |record: &&Record| theirs.get(&record.key).is_none_or(|rank| *rank < record.rank());
+        self.records.values().filter(newer).cloned().collect()
+    }
+
+    fn learn(&mut self, peer: NodeId, number: u64, records: Vec<Record>, effects: &mut Vec<Effect>) {
+        let mut changed = false;
+        for record in records {
+            let room = self.records.len() < MAX_RECORDS || self.records.contains_key(&record.key);
+            let newer = self.records.get(&record.key).is_none_or(|known| known.rank() < record.rank());
+            if room && newer && is_sound(&record) {
+                self.records.insert(record.key.clone(), record);
+                changed = true;
+            }
+        }
+        if changed {
+            effects.extend([Effect::Save, Effect::Changed]);
+        }
+        if number != 0 {
+            effects.push(Effect::Send(peer, PeerBody::CatalogTaken { number }));
+        }
+    }
+
+    fn publish(&mut self, now_us: u64, call: u64, record: Record, effects: &mut Vec<Effect>) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.records.insert(record.key.clone(), record.clone());
+        effects.extend([Effect::Save, Effect::Changed]);
+        for &peer in &self.up {
+            effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number, records: alloc::vec![record.clone()] }));
+        }
+        self.spreading.insert(number, Spreading { call, record, waiting: self.up.clone(), until_us: now_us + SPREAD_US });
+        if self.up.is_empty() {
+            self.answer(number, effects);
+        }
+    }
+
+    /// A peer has taken one change, or (`None`) will not take any that is under way.
+    fn taken(&mut self, peer: NodeId, number: Option<u64>, effects: &mut Vec<Effect>) {
+        let mut done = Vec::new();
+        for (&at, spreading) in &mut self.spreading {
+            if number.is_none_or(|number| number == at) && spreading.waiting.remove(&peer) && spreading.waiting.is_empty() {
+                done.push(at);
+            }
+        }
+        done.into_iter().for_each(|number| self.answer(number, effects));
+    }
+
+    fn answer(&mut self, number: u64, effects: &mut Vec<Effect>) {
+        if let Some(spreading) = self.spreading.remove(&number) {
+            effects.push(Effect::Answer(spreading.call, Ok(spreading.record)));
+        }
+    }
+
+    /// The record that a change makes, if it may.
+    fn decide(&self, wall_ms: u64, change: Change) -> Result<Record, ErrorReply> {
+        let stamp = Hlc::from_ms(wall_ms);
+        if self.records.len() >= MAX_RECORDS {
+            return Err(ErrorReply::new(ErrorCode::TooLarge, alloc::format!("the catalog has its {MAX_RECORDS} records")));
+        }
+        match change {
+            Change::BucketCreate(tenant, name, props) => {
+                let key = RecordKey::Bucket(tenant, name.clone());
+                self.is_free(&key, "bucket", &name)?;
+                let props = self.checked(props, None, stamp)?;
+                let id = BucketId::derive(tenant, &name, 0);
+                Ok(Record { key, version: 1, stamp, body: RecordBody::Bucket { id, props } })
+            }
+            Change::BucketSet(tenant, name, version, props) => {
+                let key = RecordKey::Bucket(tenant, name.clone());
+                let Some(Record { version: current, body: RecordBody::Bucket { id, props: old }, .. }) = self.records.get(&key) else {
+                    return Err(absent("bucket", &name));
+                };
+                if *current != version {
+                    let message = alloc::format!("bucket {name} is at version {current}, not {version}: look at it again, then set it");
+                    return Err(ErrorReply::new(ErrorCode::VersionConflict, message));
+                }
+                if old.n != props.n {
+                    let message = alloc::format!("n of a bucket cannot be changed yet: bucket {name} was made with n = {}", old.n);
+                    return Err(ErrorReply::new(ErrorCode::BadRequest, message));
+                }
+                let props = self.checked(props, old.plugin, stamp)?;
+                Ok(Record { key, version: version + 1, stamp, body: RecordBody::Bucket { id: *id, props } })
+            }
+            Change::TokenCreate(tenant, name, scope, secret_hash) => {
+                let key = RecordKey::Token(name.clone());
+                let version = match self.records.get(&key) {
+                    Some(Record { version, body: RecordBody::Token { revoked: true, .. }, .. }) => version + 1,
+                    _ => self.is_free(&key, "token", &name).map(|()| 1)?,
+                };
+                Ok(Record { key, version, stamp, body: RecordBody::Token { tenant, scope, secret_hash, revoked: false } })
+            }
+            Change::TokenRevoke(name) => {
+                let key = RecordKey::Token(name.clone());
+                let Some(Record { version, body: RecordBody::Token { tenant, scope, secret_hash, .. }, .. }) = self.records.get(&key)
+                else {
+                    return Err(absent("token", &name));
+                };
+                let body = RecordBody::Token { tenant: *tenant, scope: *scope, secret_hash: *secret_hash, revoked: true };
+                Ok(Record { key, version: version + 1, stamp, body })
+            }
+            Change::PluginAdd(digest, body) => {
+                let key = RecordKey::Plugin(digest);
+                // Pushing the same component again changes nothing and is no error.
+                let known = self.records.get(&key).cloned();
+                Ok(known.unwrap_or(Record { key, version: 1, stamp, body }))
+            }
+            Change::TenantCreate(name) => {
+                let key = RecordKey::Tenant(TenantId::from_name(&name));
+                self.is_free(&key, "tenant", &name)?;
+                Ok(Record { key, version: 1, stamp, body: RecordBody::Tenant { name } })
+            }
+        }
+    }
+
+    fn is_free(&self, key: &RecordKey, kind: &str, name: &Name) -> Result<(), ErrorReply> {
+        match self.records.contains_key(key) {
+            true => Err(ErrorReply::new(ErrorCode::Exists, alloc::format!("there is a {kind} {name} already"))),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks properties, and fills in of the plugin what the catalog knows and when it was activated.
+    fn checked(&self, mut props: BucketProps, old: Option<Activation>, stamp: Hlc) -> Result<BucketProps, ErrorReply> {
+        props.check().map_err(|bad| ErrorReply::new(ErrorCode::BadRequest, bad.to_string()))?;
+        let Some(wanted) = props.plugin else { return Ok(props) };
+        if let Some(old) = old.filter(|old| old.plugin == wanted.plugin) {
+            props.plugin = Some(old);
+            return Ok(props);
+        }
+        let Some(Record { body: RecordBody::Plugin { self_causal, .. }, .. }) = self.records.get(&RecordKey::Plugin(wanted.plugin)) else {
+            let message = alloc::format!("there is no plugin {} here: push it first with `rejoin plugin push FILE`", wanted.plugin);
+            return Err(ErrorReply::new(ErrorCode::NotFound, message));
+        };
+        let (self_causal, replaces) = (*self_causal, old.is_some());
+        props.plugin = Some(Activation { plugin: wanted.plugin, self_causal, since: stamp, replaces });
+        Ok(props)
+    }
+}
+
+fn absent(kind: &str, name: &Name) -> ErrorReply {
+    ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no {kind} {name}"))
+}
+
+/// Whether a record of another node may be kept: its key and body fit, and its properties are within bounds.
+fn is_sound(record: &Record) -> bool {
+    match (&record.key, &record.body) {
+        (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
+        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => props.check().is_ok(),
+        (RecordKey::Plugin(_), RecordBody::Plugin { version, .. }) => version.len() <= 64,
+        (RecordKey::Token(_), RecordBody::Token { .. }) => true,
+        _ => false,
+    }
+}
+
+/// What a plugin's record says, made from its card.
+#[must_use]
+pub fn plugin_record(name: Name, version: String, bytes: u64, self_causal: bool) -> RecordBody {
+    let version = version.chars().take(64).filter(char::is_ascii).collect();
+    RecordBody::Plugin { name, version, bytes, self_causal }
+}

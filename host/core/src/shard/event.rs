@@ -1,0 +1,188 @@
+//! What a shard is told, and what it answers with.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use rejoin_proto::client::{Reply, Sibling, StartId};
+use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
+use rejoin_proto::{LayoutRef, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
+
+use crate::view::ClusterView;
+
+/// The time, as the shell reads it once per batch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct Now {
+    /// Microseconds of a clock that never goes back. For deadlines.
+    pub mono_us: u64,
+    /// Milliseconds since 1970. For stamps and time to live; it may jump.
+    pub wall_ms: u64,
+}
+
+/// A client's request on some connection: the shell's own name for it, returned with the reply.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Session {
+    /// The connection.
+    pub connection: u64,
+    /// The request on it.
+    pub request: u64,
+}
+
+/// What happens to a shard.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Layout or catalog have changed.
+    View(Arc<ClusterView>),
+    /// Peers have had their time to object to this node's actors: from now on writes are taken.
+    Serving,
+    /// The node-wide start id, which stands for the start ids of all shards.
+    Start(StartId),
+    /// A peer is connected, and has announced its actors in this shard's partitions.
+    PeerUp(NodeId, Vec<ActorNext>),
+    /// A peer's connection is lost. Nothing sent on it will be answered.
+    PeerDown(NodeId),
+    /// A client's request.
+    Client(ClientRequest),
+    /// A message of another node.
+    Peer(NodeId, PeerEnvelope),
+    /// What became of an [`Effect::Merge`].
+    Merged(MergeTicket, Result<Merged, String>),
+    /// What [`Effect::WhenDurable`] asked for has come: everything up to it is on the disk.
+    Durable(DurableTicket),
+    /// Time has passed; due at [`crate::shard::Shard::next_wake_us`].
+    Tick,
+}
+
+/// A client's request.
+#[derive(Clone, Debug)]
+pub struct ClientRequest {
+    /// To whom the reply goes.
+    pub session: Session,
+    /// The token's tenant.
+    pub tenant: TenantId,
+    /// The layout by which it was routed.
+    pub layout: LayoutRef,
+    /// Follows the request through every node.
+    pub trace: u64,
+    /// When the client stops waiting, in microseconds of [`Now::mono_us`].
+    pub deadline_us: u64,
+    /// What is wanted.
+    pub request: DataRequest,
+}
+
+/// Matches a merge's result to its request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct MergeTicket(pub(crate) u64);
+
+/// Matches a durability notice to its request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct DurableTicket(pub(crate) u64);
+
+/// A merge to be run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MergeJob {
+    /// By which component.
+    pub plugin: PluginDigest,
+    /// For which key.
+    pub key: Bytes,
+    /// One sibling (to be shown only) or more, in canonical order.
+    pub siblings: Vec<Sibling>,
+    /// Whether the readable form is wanted.
+    pub show: bool,
+    /// Fuel it may burn.
+    pub fuel: u64,
+    /// Linear memory it may have, in bytes.
+    pub memory_bytes: u32,
+    /// The most bytes of its result.
+    pub result_bytes: u32,
+    /// When nobody waits for it any more.
+    pub deadline_us: u64,
+}
+
+/// A merge's result.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Merged {
+    /// The value. For a single sibling, that one's.
+    pub value: Bytes,
+    /// Its readable form, if it was wanted and the plugin has one.
+    pub shown: Option<Bytes>,
+    /// What it ran under.
+    pub profile: ProfileId,
+}
+
+/// How far a batch must have come before an effect may leave the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Barrier {
+    /// The batch is written to the journal file: the end of the process cannot lose it.
+    Written,
+    /// It is on the disk.
+    Durable,
+}
+
+/// What a shard wants done. None of it may leave the node before the batch is written.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Effect {
+    /// A message to another node.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// Not before.
+        barrier: Barrier,
+        /// What.
+        envelope: PeerEnvelope,
+    },
+    /// The reply to a client.
+    Reply {
+        /// Whose request it was.
+        session: Session,
+        /// The reply.
+        reply: Reply,
+    },
+    /// A plugin to be run; [`Event::Merged`] answers, whatever happens.
+    Merge(MergeTicket, MergeJob),
+    /// [`Event::Durable`] is wanted as soon as this batch is on the disk.
+    WhenDurable(DurableTicket),
+    /// A tenure has ended: the node's start id is to be made anew from this shard's.
+    StartRenewed(u64),
+    /// Something that a person should know.
+    Alarm(Alarm),
+    /// The store has failed for good: the node must stop.
+    Fatal(String),
+}
+
+/// Something that a person should know.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Alarm {
+    /// A disk was cloned or went back before this node knew.
+    #[error("one dot under two values in {object:?}: a disk was cloned or restored; both values are kept")]
+    OneDotTwoValues {
+        /// Where.
+        object: ObjectId,
+    },
+    /// A clock is wrong somewhere.
+    #[error("a value in {object:?} is stamped {ahead_ms} ms in the future: some node's clock is wrong")]
+    FutureStamp {
+        /// Where.
+        object: ObjectId,
+        /// How far.
+        ahead_ms: u64,
+    },
+    /// An actor has ended.
+    #[error("partition {partition}: this node takes a new actor, because {why}")]
+    TenureEnded {
+        /// For which partition it wrote.
+        partition: PartitionId,
+        /// Why.
+        why: &'static str,
+    },
+    /// A copy cannot be read.
+    #[error("partition {partition}: {what}")]
+    Damaged {
+        /// Where.
+        partition: PartitionId,
+        /// What the store said.
+        what: String,
+    },
+}

@@ -1,0 +1,40 @@
+//! A request that came to a node which does not own its key goes on to an owner, once.
+
+use rejoin_proto::client::Reply;
+use rejoin_proto::peer::{DataRequest, Forward, PeerBody};
+use rejoin_proto::{ErrorCode, ErrorReply, TenantId};
+
+use super::Shard;
+use super::op::{Op, Origin, Work};
+use super::turn::Turn;
+
+impl Shard {
+    pub(super) fn forward(&mut self, turn: &mut Turn<'_>, mut op: Op, tenant: TenantId, request: DataRequest) {
+        if op.origins.iter().any(|origin| matches!(origin, Origin::Peer { .. })) {
+            let message = "the forwarding node's layout counts this node among the owners, its own does not; try again shortly";
+            return self.reply(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::StaleLayout, message)));
+        }
+        let Some(&to) = op.target.owners.iter().find(|&&owner| self.reachable(owner)) else {
+            let tally = self.tally(&op.target.owners, 1, 0);
+            let reply = self.quorum_error(ErrorCode::Unavailable, "no owner of the key can be reached; nothing was done", &tally);
+            return self.reply(turn, &op, reply);
+        };
+        self.counters.forwards += 1;
+        let left_us = op.deadline_us.saturating_sub(turn.now.mono_us);
+        let deadline_ms = u32::try_from(left_us / 1000).unwrap_or(u32::MAX).max(1);
+        op.work = Work::Forward { to, is_put: matches!(request, DataRequest::Put(_)) };
+        let trace = op.trace;
+        let number = self.keep(op);
+        let forward = Forward { op: self.op_id(number), tenant, deadline_ms, request };
+        self.send(turn, to, trace, PeerBody::Forward(forward));
+    }
+}
+
+/// What a client is told when the owner's answer will not come: a write may have been done.
+pub(super) fn lost(is_put: bool, why: &str) -> Reply {
+    let (code, after) = match is_put {
+        true => (ErrorCode::Unknown, "the write may still take effect"),
+        false => (ErrorCode::TimedOut, "read again"),
+    };
+    Reply::Error(ErrorReply::new(code, alloc::format!("{why}; {after}")))
+}

@@ -1,0 +1,357 @@
+//! A shard: everything that one node decides for the partitions of one arc of the ring.
+//!
+//! [`Shard::handle`] is a function of the time, an event and the store; what it wants done comes back as effects. It never blocks,
+//! reads no clock and draws from the generator it was given, so the same events give the same effects.
+//! In reading order: [`event`], `turn` (what one call works with), `replica` (the one door, [`absorb`](Shard)), `forward`, `read`, `write`.
+
+pub mod event;
+mod forward;
+mod op;
+mod read;
+mod replica;
+mod turn;
+mod write;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use rejoin_proto::client::{Reply, StartId};
+use rejoin_proto::context::ContextKey;
+use rejoin_proto::peer::{ActorNext, DataRequest, OpId, PeerBody, PeerEnvelope};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, RequestId, TenantId};
+
+use crate::port::{Change, Store, StoreFault};
+use crate::retries::Retries;
+use crate::tenure::{Observed, Tenures};
+use crate::view::ClusterView;
+use event::{Effect, Event, MergeTicket, Merged, Now};
+use op::{Op, Origin, Work};
+use turn::Turn;
+
+/// How often what is durable only lazily is written down, in microseconds.
+const UPKEEP_US: u64 = 1_000_000;
+/// The most rows of the request-id table that one upkeep drops.
+const EXPIRED_PER_UPKEEP: usize = 50_000;
+
+/// What a shard is made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// Which of the node's shards it is.
+    pub shard: u16,
+    /// Seals contexts.
+    pub contexts: ContextKey,
+    /// How far clocks may differ, in milliseconds.
+    pub max_skew_ms: u64,
+    /// For how long a retry is recognised, in milliseconds.
+    pub retry_window_ms: u64,
+    /// The most writes remembered for their retries.
+    pub max_retry_rows: usize,
+    /// The most requests under way; one more is answered *overloaded*.
+    pub max_ops: usize,
+    /// Data may be gone (lost, or unsynced at an operating system's end): no actor of the last run goes on.
+    pub lost: bool,
+}
+
+/// What a shard has done since it was made.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[allow(missing_docs)] // The names say it, and the metrics page explains each.
+pub struct Counters {
+    pub gets: u64,
+    pub puts: u64,
+    pub forwards: u64,
+    pub absorbs: u64,
+    pub merges: u64,
+    pub merge_faults: u64,
+    pub folds: u64,
+    pub folds_discarded: u64,
+    pub read_repairs: u64,
+    pub siblings_seen: u64,
+    pub tenures_ended: u64,
+    pub quorum_failures: u64,
+    pub overloaded: u64,
+    pub retries_recognised: u64,
+}
+
+/// One shard of one node.
+#[derive(Debug)]
+pub struct Shard {
+    config: Config,
+    rng: Xoshiro256PlusPlus,
+    view: Arc<ClusterView>,
+    up: BTreeSet<NodeId>,
+    serving: bool,
+    start: Option<StartId>,
+    tenures: Tenures,
+    observed: Observed,
+    retries: Retries,
+    clock: Hlc,
+    ops: BTreeMap<u64, Op>,
+    deadlines: BTreeSet<(u64, u64)>,
+    writing: BTreeMap<(TenantId, RequestId), u64>,
+    next_op: u64,
+    next_upkeep_us: u64,
+    counters: Counters,
+}
+
+impl Shard {
+    /// Opens a shard on what the store kept.
+    ///
+    /// # Errors
+    /// What the store says; the node must not start then.
+    pub fn open(config: Config, view: Arc<ClusterView>, mut rng: Xoshiro256PlusPlus, store: &mut dyn Store) -> Result<Self, StoreFault> {
+        let tenures = Tenures::open(store, config.lost, &mut rng)?;
+        let observed = Observed::open(store)?;
+        let retries = Retries::open(store, config.max_retry_rows)?;
+        Ok(Self {
+            config,
+            rng,
+            view,
+            up: BTreeSet::new(),
+            serving: false,
+            start: None,
+            tenures,
+            observed,
+            retries,
+            clock: Hlc::default(),
+            ops: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            writing: BTreeMap::new(),
+            next_op: 1,
+            next_upkeep_us: 0,
+            counters: Counters::default(),
+        })
+    }
+
+    /// What the node's handshakes announce for this shard.
+    #[must_use]
+    pub fn actors(&self) -> Vec<ActorNext> {
+        self.tenures.announce()
+    }
+
+    /// Stands for everything this shard remembers of retries.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.tenures.start()
+    }
+
+    /// What it has done since it was made.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// When an [`Event::Tick`] is due, in microseconds of [`Now::mono_us`].
+    #[must_use]
+    pub fn next_wake_us(&self) -> u64 {
+        self.deadlines.first().map_or(self.next_upkeep_us, |&(at, _)| at.min(self.next_upkeep_us))
+    }
+
+    /// Handles one event. Effects are added to `effects` in the order in which they are to happen.
+    pub fn handle(&mut self, now: Now, event: Event, store: &mut dyn Store, effects: &mut Vec<Effect>) {
+        let mut turn = Turn { now, store, effects };
+        match event {
+            Event::View(view) => self.view = view,
+            Event::Serving => self.serving = true,
+            Event::Start(start) => self.start = Some(start),
+            Event::PeerUp(peer, actors) => self.peer_up(&mut turn, peer, &actors),
+            Event::PeerDown(peer) => self.peer_down(&mut turn, peer),
+            Event::Client(client) => {
+                let origin = Origin::Client(client.session);
+                self.admit(&mut turn, origin, client.tenant, client.trace, client.deadline_us, client.request);
+            }
+            Event::Peer(from, envelope) => self.peer_message(&mut turn, from, envelope),
+            Event::Merged(ticket, result) => self.merged(&mut turn, ticket, result),
+            Event::Durable(ticket) => self.with_op(&mut turn, ticket.0, |shard, turn, number, op| {
+                let node = shard.config.node;
+                shard.write_acked(turn, number, op, node)
+            }),
+            Event::Tick => self.tick(&mut turn),
+        }
+    }
+
+    fn peer_up(&mut self, turn: &mut Turn<'_>, peer: NodeId, actors: &[ActorNext]) {
+        self.up.insert(peer);
+        for actor in actors {
+            if let Some(counter) = self.observed.outruns(actor) {
+                self.send(turn, peer, 0, PeerBody::Observed { actor: *actor, counter });
+            }
+        }
+    }
+
+    fn peer_down(&mut self, turn: &mut Turn<'_>, peer: NodeId) {
+        self.up.remove(&peer);
+        let waiting: Vec<u64> = self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();
+        for number in waiting {
+            self.with_op(turn, number, |shard, turn, number, op| shard.node_failed(turn, number, op, peer, "the connection was lost"));
+        }
+    }
+
+    fn peer_message(&mut self, turn: &mut Turn<'_>, from: NodeId, envelope: PeerEnvelope) {
+        let trace = envelope.trace;
+        match envelope.body {
+            PeerBody::Forward(forward) => {
+                let deadline = turn.now.mono_us.saturating_add(u64::from(forward.deadline_ms) * 1000);
+                let origin = Origin::Peer { node: from, op: forward.op };
+                self.admit(turn, origin, forward.tenant, trace, deadline, forward.request);
+            }
+            PeerBody::ForwardReply { op, reply } => self.with_op(turn, op.number, |shard, turn, _, op| {
+                if matches!(op.work, Work::Forward { to, .. } if to == from) {
+                    shard.reply(turn, &op, reply);
+                    return None;
+                }
+                Some(op)
+            }),
+            PeerBody::Read { op, object } => self.serve_read(turn, from, trace, op, &object),
+            PeerBody::ReadReply { op, epoch, copy } => {
+                self.with_op(turn, op.number, |shard, turn, number, op| shard.read_answered(turn, number, op, from, epoch, copy));
+            }
+            PeerBody::Replicate(message) => self.serve_replicate(turn, from, trace, message),
+            PeerBody::Replicated { op, outcome, .. } => self.with_op(turn, op.number, |shard, turn, number, op| match outcome {
+                Ok(_) => shard.write_acked(turn, number, op, from),
+                Err(code) => shard.node_failed(turn, number, op, from, &rejoin_proto::peer::refusal(code)),
+            }),
+            PeerBody::Observed { actor, counter } => {
+                if counter >= actor.next && self.tenures.is_current(actor.partition, actor.actor) {
+                    self.end_tenure(turn, actor.partition, "a peer has seen later writes of the old one: this is an old or cloned disk");
+                }
+            }
+            // The catalog and modules are the control machine's and the shell's.
+            PeerBody::CatalogSummary(_)
+            | PeerBody::CatalogRecords { .. }
+            | PeerBody::CatalogTaken { .. }
+            | PeerBody::ModuleWanted(_)
+            | PeerBody::Module { .. } => {}
+        }
+    }
+
+    /// Takes a request in: answers it at once if it cannot be served, otherwise starts it here or forwards it.
+    fn admit(&mut self, turn: &mut Turn<'_>, origin: Origin, tenant: TenantId, trace: u64, deadline_us: u64, request: DataRequest) {
+        let refused = |error| Reply::Error(error);
+        if turn.now.mono_us >= deadline_us {
+            let error = ErrorReply::new(ErrorCode::TimedOut, "the deadline had passed before the request was begun; nothing was done");
+            return self.reply_to(turn, origin, trace, refused(error));
+        }
+        if !self.serving || self.ops.len() >= self.config.max_ops {
+            self.counters.overloaded += 1;
+            let why = if self.serving { "too many requests are under way" } else { "the node is starting" };
+            let error = ErrorReply::new(ErrorCode::Overloaded, why).retry_after(50);
+            return self.reply_to(turn, origin, trace, refused(error));
+        }
+        let (bucket, key) = match &request {
+            DataRequest::Get(get) => (&get.bucket, &get.key),
+            DataRequest::Put(put) => (&put.bucket, &put.key),
+        };
+        let target = match self.view.target(tenant, bucket, key) {
+            Ok(target) => target,
+            Err(error) => return self.reply_to(turn, origin, trace, refused(error)),
+        };
+        let op = Op { origins: alloc::vec![origin], trace, deadline_us, target, work: Work::Starting };
+        match (op.target.owners.contains(&self.config.node), request) {
+            (true, DataRequest::Get(get)) => self.start_get(turn, op, get),
+            (true, DataRequest::Put(put)) => self.start_put(turn, op, put),
+            (false, request) => self.forward(turn, op, tenant, request),
+        }
+    }
+
+    fn merged(&mut self, turn: &mut Turn<'_>, ticket: MergeTicket, result: Result<Merged, String>) {
+        if result.is_err() {
+            self.counters.merge_faults += 1;
+        }
+        self.with_op(turn, ticket.0, |shard, turn, number, op| match op.work {
+            Work::Read(_) => shard.read_merged(turn, number, op, result),
+            Work::Write(_) => shard.write_merged(turn, number, op, result),
+            Work::Forward { .. } | Work::Starting => Some(op),
+        });
+    }
+
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        while let Some(&(at, number)) = self.deadlines.first() {
+            if at > turn.now.mono_us {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.with_op(turn, number, Self::out_of_time);
+        }
+        if turn.now.mono_us >= self.next_upkeep_us {
+            self.next_upkeep_us = turn.now.mono_us + UPKEEP_US;
+            let mut change = Change::default();
+            self.observed.flush(&mut change);
+            self.retries.expire(turn.now.wall_ms, EXPIRED_PER_UPKEEP, &mut change);
+            if !change.rows.is_empty() {
+                // A full disk must not stop upkeep: what could not be written is only remembered in memory until it is learned again.
+                let _ = self.write(turn, change);
+            }
+        }
+    }
+
+    /// An operation's deadline has come.
+    fn out_of_time(&mut self, turn: &mut Turn<'_>, number: u64, op: Op) -> Option<Op> {
+        match op.work {
+            Work::Starting => None,
+            Work::Forward { is_put, .. } => {
+                self.reply(turn, &op, forward::lost(is_put, "the owner that it was forwarded to did not answer in time"));
+                None
+            }
+            Work::Read(_) => self.read_timed_out(turn, op),
+            Work::Write(_) => self.write_timed_out(turn, number, op),
+        }
+    }
+
+    /// A node that an operation waits for will not answer.
+    fn node_failed(&mut self, turn: &mut Turn<'_>, number: u64, op: Op, node: NodeId, why: &str) -> Option<Op> {
+        match op.work {
+            Work::Starting => None,
+            Work::Forward { to, is_put } if to == node => {
+                self.reply(turn, &op, forward::lost(is_put, "the connection to the owner that it was forwarded to was lost"));
+                None
+            }
+            Work::Forward { .. } => Some(op),
+            Work::Read(_) => self.read_failed(turn, number, op, node, why),
+            Work::Write(_) => self.write_failed(turn, number, op, node, why),
+        }
+    }
+
+    /// Numbers an operation and keeps it until `finish` or its deadline.
+    fn keep(&mut self, op: Op) -> u64 {
+        let number = self.next_op;
+        self.next_op += 1;
+        self.deadlines.insert((op.deadline_us, number));
+        self.ops.insert(number, op);
+        number
+    }
+
+    /// Runs `step` on an operation, if it is still there; the operation goes on if the step returns it.
+    fn with_op(&mut self, turn: &mut Turn<'_>, number: u64, step: impl FnOnce(&mut Self, &mut Turn<'_>, u64, Op) -> Option<Op>) {
+        let Some(op) = self.ops.remove(&number) else { return };
+        let deadline = op.deadline_us;
+        let claim = op.claim();
+        match step(self, turn, number, op) {
+            Some(op) => {
+                self.ops.insert(number, op);
+            }
+            None => {
+                self.deadlines.remove(&(deadline, number));
+                if let Some(claim) = claim
+                    && self.writing.get(&claim) == Some(&number)
+                {
+                    self.writing.remove(&claim);
+                }
+            }
+        }
+    }
+
+    fn op_id(&self, number: u64) -> OpId {
+        OpId { shard: self.config.shard, number }
+    }
+}

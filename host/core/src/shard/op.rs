@@ -1,0 +1,123 @@
+//! An operation under way: whose it is, what it is about, how far it has come.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use rejoin_proto::client::{Get, Put};
+use rejoin_proto::peer::OpId;
+use rejoin_proto::{Entry, NodeId, Object, ReapEpoch, RequestId, TenantId, VersionVector};
+
+use super::event::Session;
+use crate::quorum::Tally;
+use crate::view::Target;
+
+/// Who waits for the reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    Client(Session),
+    Peer { node: NodeId, op: OpId },
+}
+
+#[derive(Debug)]
+pub(super) struct Op {
+    /// More than one when a retry has met the first attempt still under way.
+    pub(super) origins: Vec<Origin>,
+    pub(super) trace: u64,
+    pub(super) deadline_us: u64,
+    pub(super) target: Target,
+    pub(super) work: Work,
+}
+
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Not yet decided; never kept.
+    Starting,
+    /// Waits for an owner to answer the client's request.
+    Forward {
+        to: NodeId,
+        is_put: bool,
+    },
+    Read(ReadWork),
+    Write(WriteWork),
+}
+
+#[derive(Debug)]
+pub(super) struct ReadWork {
+    pub(super) aim: Aim,
+    pub(super) tally: Tally,
+    /// What each owner has, to know whom to repair.
+    pub(super) copies: Vec<(NodeId, Object)>,
+    /// The join of all copies, and the lowest epoch among them.
+    pub(super) joined: Object,
+    pub(super) epoch: ReapEpoch,
+    pub(super) phase: ReadPhase,
+    /// What a plugin made of which entries, if it is to be folded.
+    pub(super) folded: Option<Folded>,
+}
+
+/// Why an object is read.
+#[derive(Debug)]
+pub(super) enum Aim {
+    Reply(Get),
+    /// A write that must find nothing.
+    Create(Put),
+}
+
+#[derive(Debug)]
+pub(super) enum ReadPhase {
+    Collecting,
+    Merging {
+        inputs: Vec<Entry>,
+    },
+    /// The client has its answer; those that are late still take part in the repair.
+    Answered,
+}
+
+#[derive(Debug)]
+pub(super) struct Folded {
+    pub(super) inputs: Vec<Entry>,
+    pub(super) value: bytes::Bytes,
+    pub(super) by: Option<rejoin_proto::FoldedBy>,
+}
+
+#[derive(Debug)]
+pub(super) struct WriteWork {
+    pub(super) put: Put,
+    pub(super) seen: VersionVector,
+    pub(super) phase: WritePhase,
+}
+
+#[derive(Debug)]
+pub(super) enum WritePhase {
+    /// The object is at its limit; what is there is merged first.
+    Folding { inputs: Vec<Entry> },
+    /// The dot is minted, the write is on its way.
+    Replicating { tally: Tally, context: Vec<u8> },
+}
+
+impl Op {
+    /// Whether an answer of that node is still to come.
+    pub(super) fn waits_for(&self, node: NodeId) -> bool {
+        match &self.work {
+            Work::Starting => false,
+            Work::Forward { to, .. } => *to == node,
+            Work::Read(read) => read.tally.is_waiting_for(node),
+            Work::Write(write) => matches!(&write.phase, WritePhase::Replicating { tally, .. } if tally.is_waiting_for(node)),
+        }
+    }
+
+    /// The write whose retries must meet this operation.
+    pub(super) fn claim(&self) -> Option<(TenantId, RequestId)> {
+        let request = match &self.work {
+            Work::Write(write) => write.put.request,
+            Work::Read(ReadWork { aim: Aim::Create(put), .. }) => put.request,
+            _ => return None,
+        };
+        Some((self.target.object.tenant, request))
+    }
+}
+
+/// Why a plugin did not run or did not succeed, for a bucket that has none.
+pub(super) fn no_plugin() -> String {
+    String::from("the bucket has no merge plugin: the siblings are as they were written")
+}

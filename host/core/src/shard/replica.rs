@@ -1,0 +1,96 @@
+//! A replica's side: the one door through which every object comes in, and the answers to coordinators.
+
+use bytes::Bytes;
+use rejoin_proto::peer::{Absorbed, OpId, PeerBody, Replicate};
+use rejoin_proto::{Dot, ErrorCode, Hlc, NodeId, Object, ObjectId, PartitionId, ReapEpoch, VersionVector};
+
+use super::Shard;
+use super::event::{Alarm, Barrier, Effect};
+use super::turn::Turn;
+use crate::causal;
+use crate::port::Change;
+use rejoin_proto::catalog::Durability;
+
+impl Shard {
+    /// The one door: joins what comes in with this node's copy, and returns the copy as it is then.
+    ///
+    /// Refused only for an older reap epoch. Never for size.
+    pub(super) fn absorb(&mut self, turn: &mut Turn<'_>, id: &ObjectId, epoch: ReapEpoch, incoming: &Object) -> Result<Object, ErrorCode> {
+        let partition = self.view.layout().partition(id);
+        if epoch < self.epoch(partition) {
+            return Err(ErrorCode::VersionConflict);
+        }
+        self.heed_context(turn, partition, &incoming.context);
+        self.heed_stamps(turn, id, incoming);
+        let store_key = Bytes::from(id.store_key());
+        let local = self.load(turn, partition, &store_key)?;
+        let (joined, alarm) = causal::sync(&local, incoming);
+        if alarm.is_some() {
+            turn.effects.push(Effect::Alarm(Alarm::OneDotTwoValues { object: id.clone() }));
+        }
+        self.counters.absorbs += 1;
+        if joined != local {
+            let mut change = Change::default();
+            Self::object_row(&mut change, &store_key, &joined);
+            self.write(turn, change)?;
+        }
+        Ok(joined)
+    }
+
+    /// Looks at every context that arrives: one that has seen a counter which this node's actor has not used yet ends its tenure before
+    /// anything more is minted, and what it has seen of others is remembered.
+    pub(super) fn heed_context(&mut self, turn: &mut Turn<'_>, partition: PartitionId, context: &VersionVector) {
+        if self.tenures.is_outrun(partition, context) {
+            self.end_tenure(turn, partition, "a context has seen later writes of the old one: this is an old or cloned disk");
+        }
+        let tenures = &self.tenures;
+        self.observed.note(partition, context, |actor| tenures.is_current(partition, actor));
+    }
+
+    /// Keeps this node's stamps ahead of those it has seen, but for stamps no honest clock can have given.
+    fn heed_stamps(&mut self, turn: &mut Turn<'_>, id: &ObjectId, incoming: &Object) {
+        let horizon = Hlc::from_ms(turn.now.wall_ms.saturating_add(self.config.max_skew_ms));
+        for stamp in incoming.entries.iter().map(|entry| entry.stamp) {
+            if stamp <= horizon {
+                self.clock = self.clock.max(stamp);
+            } else {
+                let ahead_ms = stamp.ms().saturating_sub(turn.now.wall_ms);
+                turn.effects.push(Effect::Alarm(Alarm::FutureStamp { object: id.clone(), ahead_ms }));
+            }
+        }
+    }
+
+    pub(super) fn serve_read(&mut self, turn: &mut Turn<'_>, from: NodeId, trace: u64, op: OpId, id: &ObjectId) {
+        let partition = self.view.layout().partition(id);
+        let copy = match self.view.may_own(self.config.node, partition) {
+            true => self.load(turn, partition, &id.store_key()),
+            false => Err(ErrorCode::StaleLayout),
+        };
+        let epoch = self.epoch(partition);
+        self.send(turn, from, trace, PeerBody::ReadReply { op, epoch, copy });
+    }
+
+    pub(super) fn serve_replicate(&mut self, turn: &mut Turn<'_>, from: NodeId, trace: u64, message: Replicate) {
+        let partition = self.view.layout().partition(&message.object);
+        let outcome = match self.view.may_own(self.config.node, partition) {
+            true => self.absorb(turn, &message.object, message.epoch, &message.state).map(|copy| fate(&copy, message.dot)),
+            false => Err(ErrorCode::StaleLayout),
+        };
+        let Some(op) = message.op else { return };
+        let bucket_version = self.view.bucket_version(message.object.bucket);
+        let body = PeerBody::Replicated { op, layout: self.view.layout_name(), bucket_version, outcome };
+        let barrier = match message.durability {
+            Durability::Fsync => Barrier::Durable,
+            Durability::Os => Barrier::Written,
+        };
+        self.send_behind(turn, barrier, from, trace, body);
+    }
+}
+
+/// What became of a write in a copy that has absorbed it.
+fn fate(copy: &Object, dot: Option<Dot>) -> Absorbed {
+    match dot {
+        Some(dot) if !copy.entries.iter().any(|entry| entry.dots.contains(dot)) => Absorbed::Superseded(copy.context.clone()),
+        _ => Absorbed::Stored,
+    }
+}

@@ -1,0 +1,143 @@
+//! What one call of [`Shard::handle`](super::Shard::handle) works with, and the small verbs that all rooms share.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use rejoin_proto::client::Reply;
+use rejoin_proto::peer::{PeerBody, PeerEnvelope};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, NodeVerdict, Object, PartitionId, ReapEpoch, codec};
+
+use super::Shard;
+use super::event::{Alarm, Barrier, Effect, Now};
+use super::op::{Op, Origin};
+use crate::port::{Change, Space, Store, StoreFault};
+use crate::quorum::Tally;
+
+/// One call.
+pub(super) struct Turn<'a> {
+    pub(super) now: Now,
+    pub(super) store: &'a mut dyn Store,
+    pub(super) effects: &'a mut Vec<Effect>,
+}
+
+impl Shard {
+    /// Sends a message that only needs its batch to be written.
+    pub(super) fn send(&self, turn: &mut Turn<'_>, to: NodeId, trace: u64, body: PeerBody) {
+        self.send_behind(turn, Barrier::Written, to, trace, body);
+    }
+
+    pub(super) fn send_behind(&self, turn: &mut Turn<'_>, barrier: Barrier, to: NodeId, trace: u64, body: PeerBody) {
+        let envelope = PeerEnvelope { layout: self.view.layout_name(), trace, body };
+        turn.effects.push(Effect::Send { to, barrier, envelope });
+    }
+
+    pub(super) fn reply(&self, turn: &mut Turn<'_>, op: &Op, reply: Reply) {
+        for &origin in &op.origins {
+            self.reply_to(turn, origin, op.trace, reply.clone());
+        }
+    }
+
+    pub(super) fn reply_to(&self, turn: &mut Turn<'_>, origin: Origin, trace: u64, reply: Reply) {
+        match origin {
+            Origin::Client(session) => turn.effects.push(Effect::Reply { session, reply }),
+            Origin::Peer { node, op } => self.send(turn, node, trace, PeerBody::ForwardReply { op, reply }),
+        }
+    }
+
+    /// Reads this node's copy. A damaged one ends the tenure: the actor's own writes may be gone.
+    pub(super) fn load(&mut self, turn: &mut Turn<'_>, partition: PartitionId, store_key: &[u8]) -> Result<Object, ErrorCode> {
+        let fault = match turn.store.get(Space::Objects, store_key) {
+            Ok(None) => return Ok(Object::default()),
+            Ok(Some(bytes)) => match codec::decode(&bytes) {
+                Ok(object) => return Ok(object),
+                Err(error) => StoreFault::Damaged(error.to_string()),
+            },
+            Err(fault) => fault,
+        };
+        if let StoreFault::Damaged(what) = &fault {
+            turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
+            self.end_tenure(turn, partition, "its copy of an object cannot be read");
+        }
+        Err(fault_code(turn, fault))
+    }
+
+    /// Writes a change. A failure for good is also told to the shell.
+    pub(super) fn write(&self, turn: &mut Turn<'_>, change: Change) -> Result<(), ErrorCode> {
+        turn.store.write(change).map_err(|fault| fault_code(turn, fault))
+    }
+
+    pub(super) fn object_row(change: &mut Change, store_key: &Bytes, object: &Object) {
+        change.put(Space::Objects, store_key.clone(), codec::encode(object));
+    }
+
+    /// Ends the tenure of the partition's actor, now.
+    pub(super) fn end_tenure(&mut self, turn: &mut Turn<'_>, partition: PartitionId, why: &'static str) {
+        let mut change = Change::default();
+        self.tenures.end(partition, &mut change);
+        self.tenures.renew_start(&mut change, &mut self.rng);
+        self.start = None;
+        self.counters.tenures_ended += 1;
+        turn.effects.push(Effect::Alarm(Alarm::TenureEnded { partition, why }));
+        turn.effects.push(Effect::StartRenewed(self.tenures.start()));
+        // On a full disk the end is only in memory. That is enough while the process lives, and what ended the tenure is met again after.
+        let _ = self.write(turn, change);
+    }
+
+    /// This partition's reap epoch. Reaping has not begun anywhere, so every partition is in the first.
+    pub(super) fn epoch(&self, _partition: PartitionId) -> ReapEpoch {
+        ReapEpoch::default()
+    }
+
+    /// The next stamp of this shard's clock.
+    pub(super) fn stamp(&mut self, now: Now) -> Hlc {
+        self.clock = self.clock.next(now.wall_ms);
+        self.clock
+    }
+
+    /// Whether a node can be asked: it is this one, or connected.
+    pub(super) fn reachable(&self, node: NodeId) -> bool {
+        node == self.config.node || self.up.contains(&node)
+    }
+
+    /// Asks all owners for an answer; those that are not connected are counted out at once.
+    pub(super) fn tally(&self, owners: &[NodeId], needed: u8, needed_owners: u8) -> Tally {
+        let mut tally = Tally::new(needed, needed_owners, owners.iter().map(|&node| (node, true)).collect());
+        for &node in owners.iter().filter(|&&node| !self.reachable(node)) {
+            tally.bad(node, "not connected");
+        }
+        tally
+    }
+
+    /// An error that tells how a quorum was missed.
+    pub(super) fn quorum_error(&mut self, code: ErrorCode, message: &str, tally: &Tally) -> Reply {
+        self.counters.quorum_failures += 1;
+        let verdict = |(node, why): (NodeId, &str)| NodeVerdict { node: self.view.node_name(node), why: why.into() };
+        let why = tally.missing().map(verdict).collect();
+        Reply::Error(ErrorReply::new(code, message).quorum(tally.needed(), tally.got(), why))
+    }
+}
+
+fn fault_code(turn: &mut Turn<'_>, fault: StoreFault) -> ErrorCode {
+    match fault {
+        StoreFault::Full => ErrorCode::DiskFull,
+        StoreFault::Busy => ErrorCode::Overloaded,
+        StoreFault::Damaged(_) => ErrorCode::Damaged,
+        StoreFault::Failed(why) => {
+            turn.effects.push(Effect::Fatal(why));
+            ErrorCode::Stopping
+        }
+    }
+}
+
+/// A refusal of this node's own store, for a client.
+pub(super) fn store_error(code: ErrorCode) -> Reply {
+    let message = match code {
+        ErrorCode::DiskFull => "the disk of the coordinating node is full: writes are refused until there is room, reads go on",
+        ErrorCode::Overloaded => "the store of the coordinating node is behind its flushes; nothing was written",
+        ErrorCode::Damaged => "the coordinating node cannot read its copy; try another node",
+        _ => "the coordinating node's store has failed and the node is stopping; try another node",
+    };
+    let error = ErrorReply::new(code, message);
+    Reply::Error(if code == ErrorCode::Overloaded { error.retry_after(100) } else { error })
+}

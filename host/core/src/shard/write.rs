@@ -1,0 +1,333 @@
+//! Writes: check, mint a dot, put, replicate, count W. Refused before the dot is minted: nothing was written. After: *unknown*.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use rejoin_proto::catalog::Durability;
+use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Reply};
+use rejoin_proto::peer::{PeerBody, Replicate};
+use rejoin_proto::{Content, Dot, ErrorCode, ErrorReply, FoldedBy, Hlc, NodeId, Object, VersionVector};
+
+use super::Shard;
+use super::event::{DurableTicket, Effect, MergeTicket, Merged};
+use super::op::{Aim, Op, Work, WritePhase, WriteWork};
+use super::read::merge_job;
+use super::turn::{Turn, store_error};
+use crate::causal::{self, Write};
+use crate::port::Change;
+use crate::quorum::{Tally, Verdict};
+use crate::rows::RetryRow;
+
+/// An object may hold so many times the bytes of its bucket's largest value before a fold is forced.
+const OBJECT_VALUES: usize = 4;
+
+impl Shard {
+    pub(super) fn start_put(&mut self, turn: &mut Turn<'_>, mut op: Op, put: Put) {
+        self.counters.puts += 1;
+        let props = &op.target.bucket.props;
+        let bytes = put.content.len();
+        if bytes > props.value_bytes as usize {
+            let message =
+                alloc::format!("the value has {bytes} bytes, bucket {} takes {} at most", op.target.bucket.name, props.value_bytes);
+            return self.reply(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::TooLarge, message)));
+        }
+        let seen = match self.seen_by(&op, &put) {
+            Ok(seen) => seen,
+            Err(error) => return self.reply(turn, &op, Reply::Error(error)),
+        };
+        let Some(()) = self.first_attempt(turn, &mut op, &put) else { return };
+        if let Some(seen) = seen {
+            let claim = (op.target.object.tenant, put.request);
+            let number = self.keep(op);
+            self.writing.insert(claim, number);
+            return self.with_op(turn, number, |shard, turn, number, op| shard.write_object(turn, number, op, put, seen, false));
+        }
+        let r = op.target.bucket.props.r.of(op.target.bucket.props.n).max(1);
+        let pr = op.target.bucket.props.pr.of(op.target.bucket.props.n);
+        self.start_read(turn, op, Aim::Create(put), r, pr);
+    }
+
+    /// What the writer has seen; `None` if that is still to be found out (a create).
+    fn seen_by(&self, op: &Op, put: &Put) -> Result<Option<VersionVector>, ErrorReply> {
+        match &put.basis {
+            Basis::Blind => Ok(Some(VersionVector::new())),
+            Basis::Create => Ok(None),
+            Basis::Context(token) => {
+                let opened = self.config.contexts.open(&op.target.object, token);
+                opened.map(Some).map_err(|error| ErrorReply::new(ErrorCode::BadContext, error.to_string()))
+            }
+        }
+    }
+
+    /// Recognises a write that was done, or is being done, for the same request: then it is not begun again. A retry of which this node
+    /// cannot know whether it was done is answered *unknown*.
+    fn first_attempt(&mut self, turn: &mut Turn<'_>, op: &mut Op, put: &Put) -> Option<()> {
+        if let Some(&number) = self.writing.get(&(op.target.object.tenant, put.request))
+            && let Some(first) = self.ops.get_mut(&number)
+        {
+            first.origins.append(&mut op.origins);
+            self.counters.retries_recognised += 1;
+            return None;
+        }
+        if let Some(row) = self.retries.get(op.target.partition, put.request) {
+            let (dot, context) = (row.dot, row.context.clone());
+            self.counters.retries_recognised += 1;
+            self.replicate_again(turn, op, put.clone(), dot, context);
+            return None;
+        }
+        if put.attempt > 0 && self.start != Some(put.start) {
+            let message = "this node has lost track of the first attempt since it was made: the write may have been done; read the key";
+            self.reply(turn, op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
+            return None;
+        }
+        if !self.retries.has_room() {
+            self.counters.overloaded += 1;
+            let error =
+                ErrorReply::new(ErrorCode::Overloaded, "too many recent writes are remembered for their retries; nothing was written");
+            self.reply(turn, op, Reply::Error(error.retry_after(1000)));
+            return None;
+        }
+        Some(())
+    }
+
+    /// Writes the object here and sends it to the other owners; or first has what is there merged, if it is at its limit.
+    pub(super) fn write_object(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        mut op: Op,
+        put: Put,
+        seen: VersionVector,
+        merge_tried: bool,
+    ) -> Option<Op> {
+        let props = &op.target.bucket.props;
+        let w = put.w.unwrap_or(props.w).of(props.n).max(1);
+        let pw = put.pw.unwrap_or(props.pw).of(props.n);
+        let tally = self.tally(&op.target.owners, w, pw);
+        if tally.verdict() == Verdict::Impossible {
+            let reply =
+                self.quorum_error(ErrorCode::Unavailable, "too few replicas of the key can be reached; nothing was written", &tally);
+            self.reply(turn, &op, reply);
+            return None;
+        }
+        self.heed_context(turn, op.target.partition, &seen);
+        let mut object = match self.load(turn, op.target.partition, &op.target.store_key.clone()) {
+            Ok(object) => object,
+            Err(code) => {
+                self.reply(turn, &op, store_error(code));
+                return None;
+            }
+        };
+        causal::drop_expired(&mut object, turn.now.wall_ms, self.config.max_skew_ms);
+        if is_above_limit(&op, &object, &put, &seen) {
+            let inputs = causal::visible(&object, turn.now.wall_ms);
+            let plugin = op.target.bucket.props.plugin;
+            let Some(activation) = plugin.filter(|_| inputs.len() > 1 && !merge_tried) else {
+                self.reply(turn, &op, too_many_siblings(&op));
+                return None;
+            };
+            self.counters.merges += 1;
+            let job = merge_job(&op, activation.plugin, causal::siblings(&inputs), false);
+            op.work = Work::Write(WriteWork { put, seen, phase: WritePhase::Folding { inputs } });
+            turn.effects.push(Effect::Merge(MergeTicket(number), job));
+            return Some(op);
+        }
+        self.mint_and_replicate(turn, number, op, put, seen, object, tally)
+    }
+
+    /// The siblings at the limit have been merged, or could not be: the write goes on either way, and is refused if there is still no room.
+    pub(super) fn write_merged(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op, result: Result<Merged, String>) -> Option<Op> {
+        let Work::Write(work) = core::mem::replace(&mut op.work, Work::Starting) else { return Some(op) };
+        let inputs = match work.phase {
+            WritePhase::Folding { inputs } => inputs,
+            phase @ WritePhase::Replicating { .. } => {
+                op.work = Work::Write(WriteWork { phase, ..work });
+                return Some(op);
+            }
+        };
+        if let (Ok(merged), Some(activation)) = (result, op.target.bucket.props.plugin) {
+            let by = FoldedBy { plugin: activation.plugin, profile: merged.profile };
+            self.fold_stored(turn, &op, &inputs, merged, by);
+        }
+        // Kept as a write while it goes on, so that its claim on the request id stays.
+        self.write_object(turn, number, op, work.put, work.seen, true)
+    }
+
+    fn fold_stored(&mut self, turn: &mut Turn<'_>, op: &Op, inputs: &[rejoin_proto::Entry], merged: Merged, by: FoldedBy) {
+        let Ok(mut object) = self.load(turn, op.target.partition, &op.target.store_key.clone()) else { return };
+        if !causal::fold(&mut object, inputs, merged.value, Some(by)) {
+            self.counters.folds_discarded += 1;
+            return;
+        }
+        let mut change = Change::default();
+        Self::object_row(&mut change, &op.target.store_key, &object);
+        if self.write(turn, change).is_ok() {
+            self.counters.folds += 1;
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // One step of a write, cut off only for its length.
+    fn mint_and_replicate(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        mut op: Op,
+        put: Put,
+        seen: VersionVector,
+        mut object: Object,
+        tally: Tally,
+    ) -> Option<Op> {
+        let partition = op.target.partition;
+        let mut change = Change::default();
+        let dot = self.tenures.mint(partition, &mut change, &mut self.rng);
+        let stamp = self.stamp(turn.now);
+        let expires = self.expiry(&op, &put, stamp);
+        causal::put(&mut object, Write { seen: seen.clone(), dot, content: put.content.clone(), stamp, expires });
+        let context = self.config.contexts.seal(&op.target.object, &causal::writers_view(&object, &seen, dot));
+        Self::object_row(&mut change, &op.target.store_key, &object);
+        let until_ms = turn.now.wall_ms.saturating_add(self.config.retry_window_ms).saturating_add(self.config.max_skew_ms);
+        self.retries.insert(partition, put.request, RetryRow { dot, context: context.clone(), until_ms }, &mut change);
+        if let Err(code) = self.write(turn, change) {
+            self.retries.forget(partition, put.request);
+            self.reply(turn, &op, store_error(code));
+            return None;
+        }
+        self.replicate(turn, number, &op, object, dot, &tally);
+        op.work = Work::Write(WriteWork { put, seen, phase: WritePhase::Replicating { tally, context } });
+        self.own_ack(turn, number, op)
+    }
+
+    fn expiry(&self, op: &Op, put: &Put, stamp: Hlc) -> Option<Hlc> {
+        let ttl_ms = put.ttl_ms.or(op.target.bucket.props.ttl_ms)?;
+        // A tombstone never expires: a delete must not be undone by time.
+        (put.content != Content::Tombstone).then(|| Hlc::from_ms(stamp.ms().saturating_add(ttl_ms)))
+    }
+
+    /// A retry has met its first attempt's row: the write is done here, but its quorum may still be missing.
+    fn replicate_again(&mut self, turn: &mut Turn<'_>, op: &mut Op, put: Put, dot: Dot, context: Vec<u8>) {
+        let object = match self.load(turn, op.target.partition, &op.target.store_key.clone()) {
+            Ok(object) => object,
+            Err(code) => return self.reply(turn, op, store_error(code)),
+        };
+        let props = &op.target.bucket.props;
+        let w = put.w.unwrap_or(props.w).of(props.n).max(1);
+        let pw = put.pw.unwrap_or(props.pw).of(props.n);
+        let tally = self.tally(&op.target.owners, w, pw);
+        let work = WriteWork { put, seen: VersionVector::new(), phase: WritePhase::Replicating { tally: tally.clone(), context } };
+        let kept = Op {
+            origins: core::mem::take(&mut op.origins),
+            trace: op.trace,
+            deadline_us: op.deadline_us,
+            target: op.target.clone(),
+            work: Work::Write(work),
+        };
+        let claim = kept.claim();
+        let number = self.keep(kept);
+        if let Some(claim) = claim {
+            self.writing.insert(claim, number);
+        }
+        self.with_op(turn, number, |shard, turn, number, op| {
+            shard.replicate(turn, number, &op, object, dot, &tally);
+            shard.own_ack(turn, number, op)
+        });
+    }
+
+    /// Sends the object to every other owner that is connected.
+    fn replicate(&mut self, turn: &mut Turn<'_>, number: u64, op: &Op, state: Object, dot: Dot, tally: &Tally) {
+        let others = op.target.owners.iter().copied().filter(|&node| node != self.config.node && tally.is_waiting_for(node));
+        for node in others {
+            let message = Replicate {
+                op: Some(self.op_id(number)),
+                object: op.target.object.clone(),
+                bucket_version: op.target.bucket.version,
+                epoch: self.epoch(op.target.partition),
+                dot: Some(dot),
+                durability: op.target.bucket.props.durability,
+                state: state.clone(),
+            };
+            self.send(turn, node, op.trace, PeerBody::Replicate(message));
+        }
+    }
+
+    /// This node's own acknowledgement: at once if the operating system is enough (effects wait for the write anyway), else with the disk.
+    fn own_ack(&mut self, turn: &mut Turn<'_>, number: u64, op: Op) -> Option<Op> {
+        match op.target.bucket.props.durability {
+            Durability::Os => {
+                let node = self.config.node;
+                self.write_acked(turn, number, op, node)
+            }
+            Durability::Fsync => {
+                turn.effects.push(Effect::WhenDurable(DurableTicket(number)));
+                self.write_step(turn, op)
+            }
+        }
+    }
+
+    pub(super) fn write_acked(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Op, from: NodeId) -> Option<Op> {
+        if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
+            tally.good(from);
+        }
+        self.write_step(turn, op)
+    }
+
+    pub(super) fn write_failed(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Op, node: NodeId, why: &str) -> Option<Op> {
+        if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
+            tally.bad(node, why);
+        }
+        self.write_step(turn, op)
+    }
+
+    /// Replies as soon as W is reached, or cannot be reached any more.
+    fn write_step(&mut self, turn: &mut Turn<'_>, op: Op) -> Option<Op> {
+        let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, context, .. }, .. }) = &op.work else { return Some(op) };
+        let outcome = match tally.verdict() {
+            Verdict::Enough => PutOutcome::Stored,
+            Verdict::Impossible => {
+                self.counters.quorum_failures += 1;
+                PutOutcome::Unknown
+            }
+            Verdict::Waiting => return Some(op),
+        };
+        let reply = PutReply { outcome, context: context.clone().into(), acked: tally.got(), needed: tally.needed() };
+        self.reply(turn, &op, Reply::Put(reply));
+        None
+    }
+
+    pub(super) fn write_timed_out(&mut self, turn: &mut Turn<'_>, _number: u64, op: Op) -> Option<Op> {
+        let reply = match &op.work {
+            Work::Write(WriteWork { phase: WritePhase::Replicating { tally, context, .. }, .. }) => {
+                self.counters.quorum_failures += 1;
+                let (acked, needed) = (tally.got(), tally.needed());
+                Reply::Put(PutReply { outcome: PutOutcome::Unknown, context: context.clone().into(), acked, needed })
+            }
+            _ => {
+                let message = "the merge of the siblings at the object's limit did not end in time; nothing was written";
+                Reply::Error(ErrorReply::new(ErrorCode::TimedOut, message))
+            }
+        };
+        self.reply(turn, &op, reply);
+        None
+    }
+}
+
+/// Whether the object would be above its bucket's limits with this write. A write that has seen everything leaves itself only, and never is.
+fn is_above_limit(op: &Op, object: &Object, put: &Put, seen: &VersionVector) -> bool {
+    let left: Vec<&rejoin_proto::Entry> = object.entries.iter().filter(|entry| !entry.dots.unseen_by(seen).is_empty()).collect();
+    if left.is_empty() {
+        return false;
+    }
+    let props = &op.target.bucket.props;
+    let bytes = left.iter().map(|entry| entry.content.len()).sum::<usize>() + put.content.len();
+    left.len() + 1 > usize::from(props.siblings) || bytes > OBJECT_VALUES * props.value_bytes as usize
+}
+
+fn too_many_siblings(op: &Op) -> Reply {
+    let bucket = &op.target.bucket;
+    let message = alloc::format!(
+        "the object is at the limit of bucket {} ({} siblings, {} bytes) and could not be merged; read it and write with its context",
+        bucket.name,
+        bucket.props.siblings,
+        OBJECT_VALUES * bucket.props.value_bytes as usize
+    );
+    Reply::Error(ErrorReply::new(ErrorCode::TooManySiblings, message))
+}

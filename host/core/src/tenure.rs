@@ -1,0 +1,150 @@
+//! The actor rule: who may mint a dot, and when an actor ends.
+//!
+//! An actor is 64 random bits per (node, shard, partition, tenure) with a counter of its own. It may mint a dot for a key only while
+//! this node's copy of the key has seen all that it minted before; so its tenure ends, and the next mint draws another actor, as soon
+//! as that could be untrue. See ARCHITECTURE.md, "Actors and tenures".
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use rand_core::Rng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use rejoin_proto::peer::ActorNext;
+use rejoin_proto::{ActorId, Dot, PartitionId, VersionVector, codec};
+
+use crate::port::{Change, Space, Store, StoreFault};
+use crate::rows::{self, ActorRow, Kind, NumberRow};
+
+/// The actors of one shard.
+#[derive(Debug)]
+pub(crate) struct Tenures {
+    actors: BTreeMap<PartitionId, ActorRow>,
+    start: u64,
+}
+
+impl Tenures {
+    /// Reads the actors that the last run left. `lost`: data may be gone, so none of them goes on.
+    pub(crate) fn open(store: &mut dyn Store, lost: bool, rng: &mut Xoshiro256PlusPlus) -> Result<Self, StoreFault> {
+        let actors = rows::load::<ActorRow>(store, Kind::Actor)?.into_iter().map(|(partition, _, row)| (partition, row)).collect();
+        let start = rows::load::<NumberRow>(store, Kind::Start)?.first().map(|(_, _, row)| row.0);
+        let mut tenures = Self { actors, start: start.unwrap_or_default() };
+        if lost || start.is_none() {
+            let mut change = Change::default();
+            let partitions: Vec<PartitionId> = tenures.actors.keys().copied().collect();
+            partitions.into_iter().for_each(|partition| tenures.end(partition, &mut change));
+            tenures.renew_start(&mut change, rng);
+            store.write(change)?;
+        }
+        Ok(tenures)
+    }
+
+    /// Stands for everything this shard remembers of retries.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// The next dot of a partition's actor, drawn anew after the end of a tenure. The change gets the row that goes with it.
+    pub(crate) fn mint(&mut self, partition: PartitionId, change: &mut Change, rng: &mut Xoshiro256PlusPlus) -> Dot {
+        let row = self.actors.entry(partition).or_insert_with(|| ActorRow { actor: ActorId(rng.next_u64()), next: 1 });
+        let dot = Dot { actor: row.actor, counter: row.next };
+        row.next += 1;
+        change.put(Space::Pinned, rows::key(Kind::Actor, partition, &[]), codec::encode(row));
+        dot
+    }
+
+    /// Whether someone has seen a counter of this partition's actor that it has not used yet: this is an old or a cloned disk.
+    pub(crate) fn is_outrun(&self, partition: PartitionId, seen: &VersionVector) -> bool {
+        self.actors.get(&partition).is_some_and(|row| seen.get(row.actor) >= row.next)
+    }
+
+    /// Whether that is this partition's actor, announced with a counter that is still to come.
+    pub(crate) fn is_current(&self, partition: PartitionId, actor: ActorId) -> bool {
+        self.actors.get(&partition).is_some_and(|row| row.actor == actor)
+    }
+
+    /// Ends the tenure of a partition's actor, if there is one. The change gets the row's removal.
+    pub(crate) fn end(&mut self, partition: PartitionId, change: &mut Change) {
+        if self.actors.remove(&partition).is_some() {
+            change.remove(Space::Pinned, rows::key(Kind::Actor, partition, &[]));
+        }
+    }
+
+    /// Draws another start id. To be called with every end of a tenure: retries of what the old actor wrote are not recognised any more.
+    pub(crate) fn renew_start(&mut self, change: &mut Change, rng: &mut Xoshiro256PlusPlus) {
+        self.start = rng.next_u64();
+        change.put(Space::Pinned, rows::key(Kind::Start, PartitionId(0), &[]), codec::encode(&NumberRow(self.start)));
+    }
+
+    /// What the handshake tells: every actor and its next counter.
+    pub(crate) fn announce(&self) -> Vec<ActorNext> {
+        self.actors.iter().map(|(&partition, row)| ActorNext { partition, actor: row.actor, next: row.next }).collect()
+    }
+}
+
+/// The most actors of others that are remembered per partition. A partition has as many writers as owners and fallbacks, each with a new
+/// actor per tenure; the one that was quiet for longest is forgotten first.
+const MAX_OBSERVED: usize = 64;
+
+/// The highest counters seen of other nodes' actors: what tells a node with an old disk that it is one. Durable lazily.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    seen: BTreeMap<PartitionId, Vec<Seen>>,
+    clock: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    actor: ActorId,
+    counter: u64,
+    touched: u64,
+    dirty: bool,
+}
+
+impl Observed {
+    pub(crate) fn open(store: &dyn Store) -> Result<Self, StoreFault> {
+        let mut observed = Self { seen: BTreeMap::new(), clock: 0 };
+        for (partition, rest, row) in rows::load::<NumberRow>(store, Kind::Observed)? {
+            let actor = <[u8; 8]>::try_from(rest.as_slice()).map_err(|_| StoreFault::Damaged("observed row: short key".into()))?;
+            let seen = Seen { actor: ActorId(u64::from_be_bytes(actor)), counter: row.0, touched: 0, dirty: false };
+            observed.seen.entry(partition).or_default().push(seen);
+        }
+        Ok(observed)
+    }
+
+    /// Remembers what a context has seen, but for the actor of this node itself.
+    pub(crate) fn note(&mut self, partition: PartitionId, context: &VersionVector, own: impl Fn(ActorId) -> bool) {
+        self.clock += 1;
+        let touched = self.clock;
+        let known = self.seen.entry(partition).or_default();
+        for dot in context.iter().filter(|dot| !own(dot.actor)) {
+            match known.iter_mut().find(|seen| seen.actor == dot.actor) {
+                Some(seen) if seen.counter >= dot.counter => {}
+                Some(seen) => *seen = Seen { counter: dot.counter, touched, dirty: true, ..*seen },
+                None => {
+                    if known.len() >= MAX_OBSERVED
+                        && let Some(quiet) = (0..known.len()).min_by_key(|&at| known[at].touched)
+                    {
+                        known.swap_remove(quiet);
+                    }
+                    known.push(Seen { actor: dot.actor, counter: dot.counter, touched, dirty: true });
+                }
+            }
+        }
+    }
+
+    /// The counter seen of an announced actor, if it is one that the actor has not used yet.
+    pub(crate) fn outruns(&self, announced: &ActorNext) -> Option<u64> {
+        let known = self.seen.get(&announced.partition)?;
+        known.iter().find(|seen| seen.actor == announced.actor && seen.counter >= announced.next).map(|seen| seen.counter)
+    }
+
+    /// Writes down what is new since the last call.
+    pub(crate) fn flush(&mut self, change: &mut Change) {
+        for (&partition, known) in &mut self.seen {
+            for seen in known.iter_mut().filter(|seen| seen.dirty) {
+                seen.dirty = false;
+                change.put(Space::Pinned, rows::observed_key(partition, seen.actor), codec::encode(&NumberRow(seen.counter)));
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a shard knows of the cluster: an immutable snapshot of layout and catalog, handed to it as an event.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
+use rejoin_proto::hash::MAX_KEY_BYTES;
+use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, TenantId};
+
+/// A bucket as a coordinator needs it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bucket {
+    /// Its id.
+    pub id: BucketId,
+    /// Its name, for messages.
+    pub name: Name,
+    /// The version of its record.
+    pub version: u64,
+    /// Its properties.
+    pub props: BucketProps,
+}
+
+/// A snapshot of layout and catalog.
+#[derive(Clone, Debug)]
+pub struct ClusterView {
+    layout: Layout,
+    layout_name: LayoutRef,
+    buckets: BTreeMap<(TenantId, Name), Arc<Bucket>>,
+    by_id: BTreeMap<BucketId, Arc<Bucket>>,
+    plugins: BTreeMap<PluginDigest, Name>,
+}
+
+/// Where a key lives.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The object.
+    pub object: ObjectId,
+    /// Its key in the store.
+    pub store_key: Bytes,
+    /// Its bucket.
+    pub bucket: Arc<Bucket>,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its owners in the layout, the preferred one first.
+    pub owners: Vec<NodeId>,
+}
+
+impl ClusterView {
+    /// Makes a snapshot.
+    #[must_use]
+    pub fn new<'a>(layout: Layout, records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let layout_name = layout.name();
+        let (mut buckets, mut by_id, mut plugins) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for record in records {
+            match (&record.key, &record.body) {
+                (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, props }) => {
+                    let bucket = Arc::new(Bucket { id: *id, name: name.clone(), version: record.version, props: props.clone() });
+                    buckets.insert((*tenant, name.clone()), bucket.clone());
+                    by_id.insert(*id, bucket);
+                }
+                (RecordKey::Plugin(digest), RecordBody::Plugin { name, .. }) => {
+                    plugins.insert(*digest, name.clone());
+                }
+                _ => {}
+            }
+        }
+        Self { layout, layout_name, buckets, by_id, plugins }
+    }
+
+    /// The layout.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Its version and hash.
+    #[must_use]
+    pub fn layout_name(&self) -> LayoutRef {
+        self.layout_name
+    }
+
+    /// The name of a plugin in the catalog.
+    #[must_use]
+    pub fn plugin_name(&self, digest: &PluginDigest) -> Option<&Name> {
+        self.plugins.get(digest)
+    }
+
+    /// The version of a bucket's record, 0 if it is not known here.
+    #[must_use]
+    pub fn bucket_version(&self, id: BucketId) -> u64 {
+        self.by_id.get(&id).map_or(0, |bucket| bucket.version)
+    }
+
+    /// The name of a node, or its id as a name if the layout does not know it.
+    #[must_use]
+    pub fn node_name(&self, id: NodeId) -> Name {
+        let known = self.layout.node(id).map(|node| node.name.clone());
+        known.unwrap_or_else(|| Name::new(alloc::format!("{id}")).expect("hexadecimal digits make a name"))
+    }
+
+    /// Where a tenant's key lives.
+    ///
+    /// # Errors
+    /// An [`ErrorReply`] if there is no such bucket, or the key is empty or longer than 1 KiB.
+    pub fn target(&self, tenant: TenantId, bucket: &Name, key: &Bytes) -> Result<Target, ErrorReply> {
+        if key.is_empty() {
+            return Err(ErrorReply::new(ErrorCode::BadRequest, "the key is empty"));
+        }
+        if key.len() > MAX_KEY_BYTES {
+            let message = alloc::format!("the key has {} bytes, the most is {MAX_KEY_BYTES}", key.len());
+            return Err(ErrorReply::new(ErrorCode::TooLarge, message));
+        }
+        let Some(found) = self.buckets.get(&(tenant, bucket.clone())) else {
+            let message = alloc::format!("there is no bucket {bucket}: make it with `rejoin bucket create {bucket}`");
+            return Err(ErrorReply::new(ErrorCode::NotFound, message));
+        };
+        let object = ObjectId { tenant, bucket: found.id, key: key.clone() };
+        let store_key = Bytes::from(object.store_key());
+        let partition = self.layout.partition(&object);
+        let owners = self.layout.owners(partition, found.props.n).map(|node| node.id).collect();
+        Ok(Target { object, store_key, bucket: found.clone(), partition, owners })
+    }
+
+    /// Whether that node is among the owners that any bucket could have in a partition.
+    #[must_use]
+    pub fn may_own(&self, node: NodeId, partition: PartitionId) -> bool {
+        self.layout.owners(partition, u8::MAX).any(|owner| owner.id == node)
+    }
+}
+
+/// The shard that a partition belongs to: shards own whole arcs of the ring, by the leading bits of the hash.
+///
+/// # Panics
+/// If `shards` is not a power of two or larger than `partitions`; both are checked when a data directory is made.
+#[must_use]
+pub fn shard_of(partition: PartitionId, partitions: u32, shards: u16) -> u16 {
+    assert!(shards.is_power_of_two() && u32::from(shards) <= partitions, "shards are a power of two up to the number of partitions");
+    (u32::from(partition.0) / (partitions / u32::from(shards))) as u16
+}
