@@ -33,7 +33,7 @@ async fn expect_numbered(connection: &Connection, count: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_of_all_sizes_go_both_ways_in_order() {
-    let Pair { dialer, acceptor, .. } = pair(Limits::default()).await;
+    let Pair { dialer, acceptor, endpoints: _open } = pair(Limits::default()).await;
     tokio::join!(send_numbered(&dialer, 40), send_numbered(&acceptor, 40), expect_numbered(&dialer, 40), expect_numbered(&acceptor, 40));
     let (sent, received) = (dialer.stats(), acceptor.stats());
     assert_eq!((sent.frames_sent, sent.bytes_sent), (120, received.bytes_received));
@@ -86,12 +86,14 @@ async fn a_dropped_connection_and_a_closed_endpoint_are_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_small_requests_are_pipelined_in_batches_from_a_thread() {
     const COUNT: u64 = 10_000;
-    let Pair { dialer, acceptor, .. } = pair(Limits::default()).await;
+    let Pair { dialer, acceptor, endpoints: _open } = pair(Limits::default()).await;
     let echo = async {
         let sender = acceptor.sender();
         let (mut batch, mut seen) = (Vec::new(), 0);
         while seen < COUNT {
-            seen += soon(acceptor.recv_batch(&mut batch, 256)).await as u64;
+            let came = soon(acceptor.recv_batch(&mut batch, 256)).await;
+            assert!(came > 0, "the connection is open");
+            seen += came as u64;
             while !batch.is_empty() {
                 sender.try_send_batch(&mut batch).unwrap();
                 tokio::task::yield_now().await;
@@ -134,7 +136,8 @@ async fn fill(connection: &Connection, class: Class) -> u64 {
     let sender = connection.sender();
     let mut count = 0;
     let frame = Bytes::from(vec![1; 16 << 10]);
-    while tokio::time::timeout(Duration::from_millis(300), sender.send(class, count, frame.clone())).await.is_ok() {
+    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(300), sender.send(class, count, frame.clone())).await {
+        sent.unwrap();
         count += 1;
     }
     count
@@ -142,7 +145,7 @@ async fn fill(connection: &Connection, class: Class) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_who_does_not_read_fills_a_bounded_queue_and_loses_nothing() {
-    let Pair { dialer, acceptor, .. } = pair(tight()).await;
+    let Pair { dialer, acceptor, endpoints: _open } = pair(tight()).await;
     let count = fill(&dialer, Class::Request).await;
     let refused = dialer.sender().try_send(Class::Request, count, vec![0; 64 << 10].into());
     assert_eq!(refused, Err(SendError::Full(Class::Request)));
@@ -159,7 +162,7 @@ async fn a_reader_who_does_not_read_fills_a_bounded_queue_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_bulk_class_leaves_the_others_flowing() {
-    let Pair { dialer, acceptor, .. } = pair(tight()).await;
+    let Pair { dialer, acceptor, endpoints: _open } = pair(tight()).await;
     let count = fill(&dialer, Class::Bulk).await;
     let echo = async {
         for _ in 0..500 {
@@ -184,7 +187,7 @@ async fn a_blocked_bulk_class_leaves_the_others_flowing() {
 async fn a_body_above_the_limit_is_refused_where_it_is_sent() {
     let mut limits = Limits::default();
     limits.max_frame.control = 100;
-    let Pair { dialer, acceptor, .. } = pair(limits).await;
+    let Pair { dialer, acceptor, endpoints: _open } = pair(limits).await;
     let refused = dialer.sender().try_send(Class::Control, 1, vec![0; 101].into());
     assert_eq!(refused, Err(SendError::TooLarge { class: Class::Control, len: 101, limit: 100 }));
     dialer.sender().try_send(Class::Control, 2, vec![0; 100].into()).unwrap();
