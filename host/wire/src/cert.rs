@@ -202,7 +202,6 @@ fn same_key(cert: &CertificateDer<'_>, key: &KeyPair) -> bool {
     parsed.subject_public_key_info().as_ref() == key.subject_public_key_info()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a map_err argument")]
 fn issue(error: rcgen::Error) -> Error {
     Error::Issue(error.to_string())
 }

@@ -159,5 +159,5 @@ fn dial_error(error: ConnectionError, addr: SocketAddr, protocol: &'static str, 
 }
 
 fn alert(code: u64) -> Option<u8> {
-    QUIC_CRYPTO_ERROR.contains(&code).then(|| (code & 0xff) as u8)
+    QUIC_CRYPTO_ERROR.contains(&code).then_some((code & 0xff) as u8)
 }

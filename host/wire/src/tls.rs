@@ -35,7 +35,6 @@ fn roots(identity: &Identity) -> Result<Arc<RootCertStore>, Error> {
     Ok(Arc::new(roots))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a map_err argument")]
 fn tls(error: impl ToString) -> Error {
     Error::Tls(error.to_string())
 }
