@@ -75,6 +75,12 @@ pub enum Rejection {
         /// What the engine says.
         reason: String,
     },
+    /// It fails before anything is asked of it.
+    #[error("the component cannot be started: {fault}. What it does when it is loaded must be little")]
+    CannotStart {
+        /// What happens.
+        fault: MergeFault,
+    },
     /// Its own description fails.
     #[error("the component cannot describe itself: {reason}")]
     BadCard {

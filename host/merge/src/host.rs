@@ -73,6 +73,7 @@ impl Host {
         }
         let pre = self.linker.instantiate_pre(&component).map_err(uncompilable)?;
         let mut inner = Inner::new(digest_of(bytes), &pre, &scan.exports)?;
+        inner.try_all(&scan.exports)?;
         inner.card = card_of(&inner)?;
         Ok(Plugin(Arc::new(inner)))
     }

@@ -1,8 +1,9 @@
 //! A compiled plugin: its identity, its abilities, and what it says of itself.
 
 use crate::bindings::{describe, merge, operate, present, sample, validate};
-use crate::call::Call;
-use crate::fault::Rejection;
+use crate::call::{self, Call};
+use crate::fault::{MergeFault, Rejection};
+use crate::limits::CallLimits;
 use crate::scan::is_interface;
 use rejoin_proto::PluginDigest;
 use sha2::{Digest, Sha256};
@@ -108,6 +109,39 @@ impl Inner {
             present: ability!("presenter", present::PresentPre<Call>),
             describe: ability!("about", describe::DescribePre<Call>),
         })
+    }
+}
+
+impl Inner {
+    /// Makes an instance for every ability there is. Only that compares the types of its functions with the contract's, and a plugin that
+    /// cannot even be instantiated is better refused than stored.
+    pub(crate) fn try_all(&self, exports: &[String]) -> Result<(), Rejection> {
+        macro_rules! try_ability {
+            ($interface:literal, $pre:expr) => {
+                if let Some(pre) = $pre {
+                    let made = call::run(pre.engine(), &CallLimits::default(), |store| pre.instantiate(store).map(drop));
+                    made.map_err(|fault| cannot_start($interface, exports, fault))?;
+                }
+            };
+        }
+        try_ability!("merger", Some(&self.merge));
+        try_ability!("validator", &self.validate);
+        try_ability!("operator", &self.operate);
+        try_ability!("sampler", &self.sample);
+        try_ability!("presenter", &self.present);
+        try_ability!("about", &self.describe);
+        Ok(())
+    }
+}
+
+fn cannot_start(interface: &str, exports: &[String], fault: MergeFault) -> Rejection {
+    match fault {
+        MergeFault::BadResult { reason } => {
+            let name = exports.iter().find(|name| is_interface(name, interface));
+            Rejection::WrongInterface { interface: name.map_or_else(|| interface.to_owned(), Clone::clone), reason }
+        }
+        fault if fault.is_deterministic() => Rejection::CannotStart { fault },
+        fault => Rejection::NotTried { reason: fault.to_string() },
     }
 }
 

@@ -76,7 +76,10 @@ impl Shared {
                 }
             };
             drop(queue);
-            job(Turn::Run);
+            // The work's own panics are answered; this is for those of the caller's `done`, which must not take the thread with it.
+            if catch_unwind(AssertUnwindSafe(|| job(Turn::Run))).is_err() {
+                tracing::error!("what was to be done with a merge's outcome panicked; the merge thread goes on");
+            }
         }
     }
 }

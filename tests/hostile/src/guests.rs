@@ -1,0 +1,125 @@
+//! The guests. Each is a core module with the least that makes a plugin, and a body of its own for `merge`.
+
+use crate::component;
+
+/// The memory every guest has unless it says otherwise: 64 KiB.
+const MEMORY: &str = r#"(memory (export "memory") 1)"#;
+
+/// Gives out memory from 4 096 upwards and never takes any back.
+const REALLOC: &str = r#"
+  (global $top (mut i32) (i32.const 4096))
+  (func (export "cabi_realloc") (param i32 i32 i32) (param $size i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
+    (global.set $top (i32.add (local.get $at) (local.get $size)))
+    (local.get $at))
+  ;; What `merge` returns: a pointer to (0 = a result, 1 = a fault), then pointer and length of the bytes.
+  (func $answer (param $at i32) (param $length i32) (result i32)
+    (i32.store8 (i32.const 1024) (i32.const 0))
+    (i32.store (i32.const 1028) (local.get $at))
+    (i32.store (i32.const 1032) (local.get $length))
+    (i32.const 1024))"#;
+
+/// The core module with that body of `merge`, and with `more` beside it.
+fn core(memory: &str, realloc: &str, more: &str, body: &str) -> String {
+    format!(
+        r#"(module {memory} {realloc} {more}
+          (func (export "rejoin:plugin/merger@0.1.0#merge")
+            (param $key i32) (param $key_length i32) (param $siblings i32) (param $count i32) (result i32)
+            {body}))"#
+    )
+}
+
+/// A plugin whose `merge` has that body, beside whatever else is given. Parameters: `$key $key_length $siblings $count`; a sibling has 24 bytes:
+/// pointer, length, stamp, writer.
+#[must_use]
+pub fn merging(more: &str, body: &str) -> Vec<u8> {
+    component(&core(MEMORY, REALLOC, more, body), "merge", "")
+}
+
+/// As [`merging`], with a memory of that declaration, such as `64` or `1 4` (pages of 64 KiB).
+#[must_use]
+pub fn with_memory(pages: &str, body: &str) -> Vec<u8> {
+    component(&core(&format!(r#"(memory (export "memory") {pages})"#), REALLOC, "", body), "merge", "")
+}
+
+/// As [`merging`], with an allocator of its own.
+#[must_use]
+pub fn with_realloc(body_of_realloc: &str) -> Vec<u8> {
+    let realloc = format!(r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {body_of_realloc})"#);
+    component(&core(MEMORY, &realloc, "", "(i32.const 1024)"), "merge", "")
+}
+
+/// Answers with the first sibling: well-behaved, if order were a merge.
+#[must_use]
+pub fn first() -> Vec<u8> {
+    merging("", "(call $answer (i32.load (local.get $siblings)) (i32.load offset=4 (local.get $siblings)))")
+}
+
+/// Counts its calls in a global and in memory, and answers with both counts: with 1 and 1, if every call gets a fresh instance.
+#[must_use]
+pub fn counter() -> Vec<u8> {
+    merging(
+        "(global $calls (mut i32) (i32.const 0))",
+        "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+         (i32.store8 (i32.const 2001) (i32.add (i32.load8_u (i32.const 2001)) (i32.const 1)))
+         (i32.store8 (i32.const 2000) (global.get $calls))
+         (call $answer (i32.const 2000) (i32.const 2))",
+    )
+}
+
+/// Never comes back.
+#[must_use]
+pub fn endless() -> Vec<u8> {
+    merging("", "(loop $again (br $again)) (unreachable)")
+}
+
+/// Never comes back from being instantiated.
+#[must_use]
+pub fn endless_start() -> Vec<u8> {
+    merging("(func $spin (loop $again (br $again))) (start $spin)", "(i32.const 1024)")
+}
+
+/// A plugin with a card: `describe` has that body, and answers with a pointer to name (pointer, length), version (likewise), schema, self-causal.
+#[must_use]
+pub fn describing(body: &str) -> Vec<u8> {
+    let about = format!(
+        r#"(data (i32.const 3000) "good\ff\fe\0a")
+           (func $card (param $at i32) (param $length i32) (result i32)
+             (i32.store (i32.const 1100) (local.get $at)) (i32.store (i32.const 1104) (local.get $length))
+             (i32.store (i32.const 1108) (i32.const 3000)) (i32.store (i32.const 1112) (i32.const 4))
+             (i32.const 1100))
+           (func (export "rejoin:plugin/about@0.1.0#describe") (result i32) {body})"#
+    );
+    component(&core(MEMORY, REALLOC, &about, "(i32.const 1024)"), "hostile", "world hostile { export merger; export about; }")
+}
+
+/// Wants a clock.
+#[must_use]
+pub fn importing() -> Vec<u8> {
+    let core = core(r#"(import "$root" "clock" (func (result i64)))"#, &format!("{MEMORY} {REALLOC}"), "", "(i32.const 1024)");
+    component(&core, "wants", "world wants { import clock: func() -> u64; export merger; }")
+}
+
+/// Can show values and cannot merge.
+#[must_use]
+pub fn without_merger() -> Vec<u8> {
+    let show = r#"(func (export "rejoin:plugin/presenter@0.1.0#show") (param i32 i32) (result i32) (i32.const 1024))"#;
+    component(&format!("(module {MEMORY} {REALLOC} {show})"), "present", "")
+}
+
+/// Speaks the next version of the contract.
+#[must_use]
+pub fn from_the_future() -> Vec<u8> {
+    let core = core(MEMORY, REALLOC, "", "(i32.const 1024)").replace("@0.1.0", "@0.2.0");
+    crate::component_of(&core, "merge", &crate::WIT.replace("@0.1.0", "@0.2.0"))
+}
+
+/// Has a merger of another type.
+#[must_use]
+pub fn of_another_type() -> Vec<u8> {
+    let core =
+        format!(r#"(module {MEMORY} {REALLOC} (func (export "rejoin:plugin/merger@0.1.0#merge") (param i32) (result i32) (local.get 0)))"#);
+    let wit = "package rejoin:plugin@0.1.0; interface merger { merge: func(a: u32) -> u32; } world merge { export merger; }";
+    crate::component_of(&core, "merge", wit)
+}

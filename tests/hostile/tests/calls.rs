@@ -1,0 +1,184 @@
+//! What a plugin does wrong when it runs: each has its own answer, and the host and its other plugins do not notice.
+
+use rejoin_merge::{CallLimits, HostConfig, MergeFault, TrapKind};
+use rejoin_test_hostile::{Bench, guests, siblings};
+use std::time::Duration;
+
+fn limits() -> CallLimits {
+    CallLimits { fuel: 20_000_000, ..CallLimits::default() }
+}
+
+#[test]
+fn traps_are_told_apart() {
+    let bench = Bench::default();
+    for (more, body, kind) in [
+        ("", "(unreachable)", TrapKind::Unreachable),
+        ("", "(i32.div_u (i32.const 1) (i32.sub (local.get $count) (local.get $count)))", TrapKind::Arithmetic),
+        ("", "(i32.load (i32.const 70000))", TrapKind::OutOfBounds),
+        ("", "(i32.load (i32.const -4))", TrapKind::OutOfBounds),
+        ("(table 1 funcref)", "(call_indirect (result i32) (i32.const 0))", TrapKind::BadCall),
+        (
+            "(func $down (param i32) (result i32) (i32.add (i32.const 1) (call $down (local.get 0))))",
+            "(call $down (i32.const 0))",
+            TrapKind::StackOverflow,
+        ),
+    ] {
+        assert_eq!(bench.fault(&guests::merging(more, body), &limits()), MergeFault::Trapped(kind), "{body}");
+    }
+}
+
+#[test]
+fn an_endless_loop_runs_out_of_fuel() {
+    let bench = Bench::default();
+    for guest in [guests::endless(), guests::with_realloc("(loop $again (br $again)) (unreachable)")] {
+        assert_eq!(bench.fault(&guest, &limits()), MergeFault::OutOfFuel { limit: limits().fuel });
+    }
+}
+
+#[test]
+fn without_a_fuel_limit_the_clock_still_ends_it() {
+    let bench = Bench::default();
+    let limits = CallLimits { fuel: u64::MAX, wall: Duration::from_millis(30), ..CallLimits::default() };
+    let fault = bench.fault(&guests::endless(), &limits);
+    assert_eq!(fault, MergeFault::OutOfTime { limit: limits.wall });
+    assert!(!fault.is_deterministic());
+}
+
+#[test]
+fn memory_over_the_limit_traps_and_is_never_seen_to_fail() {
+    let bench = Bench::default();
+    let limits = CallLimits { memory_bytes: 4 << 20, ..limits() };
+    let greedy = guests::merging("", "(loop $again (drop (memory.grow (i32.const 1))) (br $again)) (unreachable)");
+    // Would answer if it were told that it may not grow.
+    let curious = guests::merging(
+        "",
+        "(if (result i32) (i32.eq (memory.grow (i32.const 60000)) (i32.const -1))
+           (then (call $answer (i32.const 0) (i32.const 1))) (else (unreachable)))",
+    );
+    let bounded = guests::with_memory("1 2", "(drop (memory.grow (i32.const 5))) (call $answer (i32.const 0) (i32.const 1))");
+    let born_large = guests::with_memory("80", "(unreachable)");
+    for guest in [greedy, curious, bounded, born_large] {
+        assert_eq!(bench.fault(&guest, &limits), MergeFault::TooMuchMemory { limit: limits.memory_bytes });
+    }
+}
+
+#[test]
+fn growing_within_the_limit_is_fine() {
+    let grows = guests::merging(
+        "",
+        "(i32.store8 (i32.const 2000) (i32.add (i32.const 48) (memory.grow (i32.const 8)))) (call $answer (i32.const 2000) (i32.const 1))",
+    );
+    assert_eq!(Bench::default().outcome(&grows, &limits()).expect("it may grow").value, "1");
+}
+
+#[test]
+fn a_result_over_the_limit_is_refused_and_one_at_the_limit_is_not() {
+    let bench = Bench::default();
+    for (bytes, fits) in [(1 << 20, true), ((1 << 20) + 1, false), (3 << 20, false)] {
+        let guest = guests::with_memory("64", &format!("(call $answer (i32.const 0) (i32.const {bytes}))"));
+        let outcome = bench.outcome(&guest, &limits());
+        if fits {
+            assert_eq!(outcome.expect("it fits").value.len(), bytes);
+        } else {
+            assert_eq!(outcome, Err(MergeFault::ResultTooLarge { limit: 1 << 20 }), "{bytes}");
+        }
+    }
+}
+
+#[test]
+fn a_result_that_is_none_is_refused() {
+    let bench = Bench::default();
+    for body in [
+        "(call $answer (i32.const 65000) (i32.const 65000))",
+        "(call $answer (i32.const -8) (i32.const 16))",
+        "(i32.store8 (i32.const 1024) (i32.const 7)) (i32.const 1024)",
+        "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 9)) (i32.const 1024)",
+        "(i32.const -4)",
+        "(i32.const 1025)",
+    ] {
+        let fault = bench.fault(&guests::merging("", body), &limits());
+        assert!(
+            matches!(fault, MergeFault::BadResult { .. } | MergeFault::Trapped(TrapKind::CallingConvention | TrapKind::OutOfBounds)),
+            "{body}: {fault:?}"
+        );
+    }
+    for realloc in ["(i32.const -64)", "(i32.const 65530)", "(i32.const 3)"] {
+        let fault = bench.fault(&guests::with_realloc(realloc), &limits());
+        assert!(
+            matches!(fault, MergeFault::BadResult { .. } | MergeFault::Trapped(TrapKind::CallingConvention | TrapKind::OutOfBounds)),
+            "{realloc}: {fault:?}"
+        );
+    }
+}
+
+#[test]
+fn too_many_siblings_are_not_tried() {
+    let bench = Bench::default();
+    let limits = CallLimits { max_siblings: 1, ..limits() };
+    let fault = bench.host.merge(bench.good(), b"k", &siblings(), &limits).expect_err("two are one too many");
+    assert_eq!(fault, MergeFault::TooManySiblings { count: 2, limit: 1 });
+}
+
+#[test]
+fn an_ability_that_is_not_there_is_said_to_be_missing() {
+    let bench = Bench::default();
+    assert_eq!(bench.host.show(bench.good(), b"x", &limits()), Err(MergeFault::NoSuchAbility { ability: "presenter" }));
+    assert_eq!(bench.host.sample(bench.good(), 1, 1, &limits()), Err(MergeFault::NoSuchAbility { ability: "sampler" }));
+}
+
+#[test]
+fn every_call_gets_a_fresh_instance() {
+    let bench = Bench::default();
+    let counter = bench.plugin(&guests::counter());
+    for _ in 0..50 {
+        let merged = bench.host.merge(&counter, b"k", &siblings(), &limits()).expect("it behaves well");
+        assert_eq!(&merged.value[..], [1, 1], "an earlier call's globals and memory are still there");
+    }
+}
+
+#[test]
+fn a_not_a_number_has_one_form() {
+    let guest = guests::merging(
+        "",
+        "(f32.store (i32.const 2000) (f32.div (f32.convert_i32_u (i32.sub (local.get $count) (i32.const 2))) (f32.const 0)))
+         (f32.store (i32.const 2004) (f32.sqrt (f32.const -1)))
+         (call $answer (i32.const 2000) (i32.const 8))",
+    );
+    let merged = Bench::default().outcome(&guest, &limits()).expect("it behaves well");
+    assert_eq!(&merged.value[..], [0, 0, 0xc0, 0x7f, 0, 0, 0xc0, 0x7f]);
+}
+
+#[test]
+fn when_every_instance_is_in_use_the_answer_is_busy() {
+    let bench = Bench::new(HostConfig { instances: 1, ..HostConfig::default() });
+    let endless = bench.plugin(&guests::endless());
+    let long = CallLimits { fuel: u64::MAX, wall: Duration::from_secs(1), ..CallLimits::default() };
+    std::thread::scope(|scope| {
+        // The holder meets the other's instance at times, and comes again until it has its own.
+        let hold = || {
+            std::iter::repeat_with(|| bench.host.merge(&endless, b"k", &siblings(), &long))
+                .find(|outcome| *outcome != Err(MergeFault::Busy))
+        };
+        let holder = scope.spawn(hold);
+        let mut answers =
+            std::iter::from_fn(|| (!holder.is_finished()).then(|| bench.host.merge(bench.good(), b"k", &siblings(), &limits())));
+        assert!(answers.any(|answer| answer == Err(MergeFault::Busy)), "the one instance was never in use");
+        let held = holder.join().expect("a thread that only merges");
+        assert_eq!(held, Some(Err(MergeFault::OutOfTime { limit: long.wall })));
+    });
+    bench.assert_unharmed();
+}
+
+#[test]
+fn a_plugin_that_decides_by_order_is_refuted_on_the_component() {
+    struct Letters;
+    impl rejoin_laws::Sampler for Letters {
+        fn sample(&self, seed: u64, _size: u32) -> Result<Vec<u8>, String> {
+            Ok(vec![b'a' + (seed % 3) as u8])
+        }
+    }
+    let bench = Bench::default();
+    let subject = rejoin_merge::Subject { plugin: bench.good().clone(), host: bench.host.clone(), limits: limits() };
+    let found = rejoin_laws::check(&subject, &Letters, rejoin_laws::Effort::default()).expect_err("the first sibling wins");
+    assert_eq!(found.law, rejoin_laws::Law::Permutation);
+}

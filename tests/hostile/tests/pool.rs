@@ -1,0 +1,118 @@
+//! The pool under plugins that hold its threads: bounded, and always an answer.
+
+use rejoin_merge::{CallLimits, Memo, MergeFault, ModuleLimits, Overloaded, Pool, PoolConfig, Rejection};
+use rejoin_test_hostile::{Bench, guests, siblings};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+struct Held {
+    release: Sender<()>,
+    answers: Receiver<(u32, Result<(), MergeFault>)>,
+    send: Sender<(u32, Result<(), MergeFault>)>,
+}
+
+/// A pool of one thread that is held: the job on it has merged, and waits in its callback.
+fn held(bench: &Bench, queue: usize) -> (Pool, Held) {
+    let pool = Pool::new(bench.host.clone(), Memo::new(0), PoolConfig { threads: 1, queue }).expect("one thread");
+    let (release, wait) = channel::<()>();
+    let (send, answers) = channel();
+    let (started, is_started) = channel();
+    let done = move |_| {
+        started.send(()).expect("the test waits");
+        // Ends with the release or with the test.
+        wait.recv().ok();
+    };
+    pool.merge(bench.good().clone(), "k".into(), siblings(), CallLimits::default(), done).expect("the queue is empty");
+    is_started.recv().expect("the thread runs it");
+    (pool, Held { release, answers, send })
+}
+
+fn submit(pool: &Pool, bench: &Bench, held: &Held, number: u32) -> Result<(), Overloaded> {
+    let send = held.send.clone();
+    let done = move |outcome: Result<_, MergeFault>| send.send((number, outcome.map(|_| ()))).expect("the test waits");
+    pool.merge(bench.good().clone(), "k".into(), siblings(), CallLimits::default(), done)
+}
+
+#[test]
+fn a_full_queue_is_an_error_and_what_waits_is_answered() {
+    let bench = Bench::default();
+    let (pool, held) = held(&bench, 2);
+    assert_eq!((submit(&pool, &bench, &held, 1), submit(&pool, &bench, &held, 2)), (Ok(()), Ok(())));
+    assert_eq!(pool.waiting(), 2);
+    assert_eq!(submit(&pool, &bench, &held, 3), Err(Overloaded { queue: 2 }));
+    held.release.send(()).expect("the job waits for it");
+    assert_eq!([held.answers.recv(), held.answers.recv()], [Ok((1, Ok(()))), Ok((2, Ok(())))]);
+    submit(&pool, &bench, &held, 4).expect("there is room again");
+    assert_eq!(held.answers.recv(), Ok((4, Ok(()))));
+}
+
+#[test]
+fn what_waits_when_the_pool_stops_is_told_so() {
+    let bench = Bench::default();
+    let (pool, held) = held(&bench, 8);
+    submit(&pool, &bench, &held, 1).expect("there is room");
+    let (send, compiled) = channel();
+    let done = move |outcome| send.send(outcome).expect("the test waits");
+    pool.compile(guests::first().into(), ModuleLimits::default(), done).expect("there is room");
+    drop(pool);
+    assert_eq!(held.answers.recv(), Ok((1, Err(MergeFault::Stopped))));
+    assert!(matches!(compiled.recv(), Ok(Err(Rejection::NotTried { .. }))));
+    held.release.send(()).expect("the job still waits for it");
+}
+
+#[test]
+fn a_callback_that_panics_takes_no_thread_with_it() {
+    let bench = Bench::default();
+    let (pool, held) = held(&bench, 8);
+    let panics = |_| panic!("a caller's mistake, on purpose");
+    pool.merge(bench.good().clone(), "k".into(), siblings(), CallLimits::default(), panics).expect("there is room");
+    submit(&pool, &bench, &held, 1).expect("there is room");
+    held.release.send(()).expect("the job waits for it");
+    assert_eq!(held.answers.recv(), Ok((1, Ok(()))));
+}
+
+#[test]
+fn others_get_their_turn_beside_endless_plugins() {
+    let bench = Bench::default();
+    let endless = bench.plugin(&guests::endless());
+    let pool = Pool::new(bench.host.clone(), Memo::new(1 << 20), PoolConfig { threads: 2, queue: 64 }).expect("two threads");
+    let limits = CallLimits { fuel: 5_000_000, ..CallLimits::default() };
+    let (send, answers) = channel();
+    for number in 0..20_u8 {
+        let plugin = if number % 2 == 0 { endless.clone() } else { bench.good().clone() };
+        let send = send.clone();
+        let done = move |outcome: Result<_, MergeFault>| {
+            send.send((number, outcome.map(|merged: rejoin_merge::Merged| merged.value))).expect("the test waits")
+        };
+        // Another key each, or the memo would remember the first fault.
+        pool.merge(plugin, vec![number].into(), siblings(), limits, done).expect("room for all");
+    }
+    drop(send);
+    for (number, outcome) in answers {
+        let expected = if number % 2 == 0 { Err(MergeFault::OutOfFuel { limit: limits.fuel }) } else { Ok("one".into()) };
+        assert_eq!(outcome, expected);
+    }
+}
+
+#[test]
+fn a_fault_is_remembered_if_every_node_would_meet_it() {
+    let bench = Bench::default();
+    let endless = bench.plugin(&guests::endless());
+    let memo = Memo::new(1 << 20);
+    let limits = CallLimits { fuel: 1_000_000, ..CallLimits::default() };
+    for _ in 0..3 {
+        let fault = memo.merge(&bench.host, &endless, b"k", &siblings(), &limits).expect_err("it never ends");
+        assert_eq!(fault, MergeFault::OutOfFuel { limit: limits.fuel });
+    }
+    assert_eq!(memo.hits_and_misses(), (2, 1));
+    let more = CallLimits { fuel: 2_000_000, ..limits };
+    assert_eq!(
+        memo.merge(&bench.host, &endless, b"k", &siblings(), &more),
+        Err(MergeFault::OutOfFuel { limit: more.fuel }),
+        "with more it is tried again"
+    );
+    let hasty = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_millis(20), ..limits };
+    for _ in 0..2 {
+        assert!(matches!(memo.merge(&bench.host, &endless, b"k", &siblings(), &hasty), Err(MergeFault::OutOfTime { .. })));
+    }
+    assert_eq!(memo.hits_and_misses(), (2, 4), "what the clock decided is not remembered");
+}
