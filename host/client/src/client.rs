@@ -44,7 +44,6 @@ impl Client {
     /// ```
     /// let builder = rejoin_client::Client::builder().seeds(["127.0.0.1:7401"]).attempts(1);
     /// ```
-    #[must_use]
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }

@@ -8,7 +8,7 @@ use rejoin_proto::{ErrorCode, ErrorReply};
 use crate::Context;
 
 /// What every fallible call of this crate returns.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, for programs.
 ///

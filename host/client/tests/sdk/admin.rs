@@ -1,0 +1,56 @@
+//! The operator's verbs.
+
+use rejoin_client::ErrorKind;
+use rejoin_client::admin::{BucketProps, Scope};
+use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::client::{Admin, Reply, RequestBody};
+use rejoin_proto::{BucketId, ErrorCode, Hlc, Name, PluginDigest, TenantId};
+use rejoin_wire::Class;
+
+use crate::fake::{Cluster, React, refused};
+
+fn bucket(name: &str) -> Record {
+    let name = Name::new(name).unwrap();
+    let tenant = TenantId(11);
+    let body = RecordBody::Bucket { id: BucketId::derive(tenant, &name, 0), props: BucketProps::default() };
+    Record { key: RecordKey::Bucket(tenant, name), version: 4, stamp: Hlc::default(), body }
+}
+
+#[tokio::test]
+async fn buckets_are_listed_found_and_changed() {
+    let cluster = Cluster::start(2).await;
+    let admin = cluster.client().await.admin();
+    let all = || React::Say(Reply::Records(vec![bucket("notes"), bucket("cart")]));
+    cluster.react([all(), all(), all()]);
+    let names: Vec<String> = admin.buckets().await.unwrap().into_iter().map(|bucket| bucket.name.to_string()).collect();
+    assert_eq!(names, ["cart", "notes"]);
+    let cart = admin.bucket("cart").await.unwrap();
+    assert_eq!(admin.bucket("none").await.unwrap_err().kind(), ErrorKind::NotFound);
+    cluster.react([refused(ErrorCode::VersionConflict)]);
+    let error = admin.set_bucket("cart", cart.version, cart.props).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::VersionConflict);
+    let sent = cluster.seen().pop().unwrap().request.body;
+    assert!(matches!(sent, RequestBody::Admin(Admin::BucketSet { version: 4, .. })), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_change_is_sent_once() {
+    let cluster = Cluster::start(2).await;
+    let admin = cluster.client().await.admin();
+    cluster.react([React::Close]);
+    let error = admin.create_token("app", Scope::Data).await.unwrap_err();
+    assert_eq!((error.kind(), cluster.seen().len()), (ErrorKind::Unknown, 1));
+}
+
+#[tokio::test]
+async fn a_plugin_travels_as_bulk() {
+    let cluster = Cluster::start(2).await;
+    let admin = cluster.client().await.admin();
+    let name = Name::new("cart").unwrap();
+    let body = RecordBody::Plugin { name, version: "1".into(), bytes: 3, self_causal: true };
+    let record = Record { key: RecordKey::Plugin(PluginDigest([7; 32])), version: 1, stamp: Hlc::default(), body };
+    cluster.react([React::Say(Reply::Records(vec![record]))]);
+    let plugin = admin.push_plugin("cart", vec![1, 2, 3]).await.unwrap();
+    assert!(plugin.activation().self_causal && plugin.digest == PluginDigest([7; 32]));
+    assert_eq!(cluster.seen().pop().unwrap().class, Class::Bulk);
+}
