@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rejoin_proto::client::{Answer, Put, PutOutcome, PutReply, Reply, Request, RequestBody};
-use rejoin_proto::{ClusterId, ErrorCode, Layout, Name, NodeId};
+use rejoin_proto::{ClusterId, ErrorCode, Layout, Name};
 use rejoin_wire::Class;
 
 use crate::links::Links;
 use crate::retry::{self, Doubt, Failure, Next, RetryBudget, WriteStory};
 use crate::routing::{Map, Target, choose};
 use crate::session::{CallError, Session, lock};
+use crate::tries::{Attempt, Failed, Tries, not_sent};
 use crate::{Context, Error, ErrorKind, Result};
 
 /// What all clones of a client share.
@@ -44,37 +45,6 @@ pub(crate) struct Settings {
     pub(crate) attempts: u8,
     pub(crate) pinned: bool,
 }
-
-/// A failed attempt.
-struct Failed {
-    failure: Failure,
-    error: Error,
-    /// If something was sent: what the doubt would be.
-    sent: Option<Doubt>,
-}
-
-/// The attempts of one operation.
-struct Tries {
-    deadline: Instant,
-    trace: u64,
-    attempts: u8,
-    attempts_left: u8,
-    dials_left: usize,
-    asked: Vec<NodeId>,
-}
-
-impl Tries {
-    fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// The pause before the next attempt.
-    fn pause(&self) -> Duration {
-        retry::pause(self.attempts - self.attempts_left + 1, rand::random())
-    }
-}
-
-type Attempt<T> = std::result::Result<T, Failed>;
 
 impl Engine {
     /// An engine that has met its first node. `None` if that node's layout breaks the rules of layouts.
@@ -349,13 +319,6 @@ impl Engine {
         tokio::time::sleep(wait).await;
         Ok(())
     }
-}
-
-/// A failure before anything was sent. Some would be the same at every node.
-fn not_sent(error: Error) -> Failed {
-    let everywhere = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Config | ErrorKind::TooLarge);
-    let failure = if everywhere { Failure::Said(ErrorCode::BadRequest, Duration::ZERO) } else { Failure::NotSent };
-    Failed { failure, error, sent: None }
 }
 
 /// An answer to another question than was asked.

@@ -30,6 +30,7 @@
 
 pub mod admin;
 mod bucket;
+mod builder;
 mod client;
 mod codec;
 mod context;
@@ -42,11 +43,13 @@ mod read;
 mod retry;
 mod routing;
 mod session;
+mod tries;
 mod update;
 mod write;
 
 pub use bucket::Bucket;
-pub use client::{Client, ClientBuilder, Tls};
+pub use builder::{ClientBuilder, Tls};
+pub use client::Client;
 pub use codec::{Bytes, Codec, CodecError, Json, Postcard};
 pub use context::Context;
 pub use error::{Error, ErrorKind, NodeFailure, Result};

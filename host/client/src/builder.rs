@@ -1,0 +1,231 @@
+//! How a client is set up and meets its first node.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rejoin_proto::client::{ClientHello, PROTOCOL};
+
+use crate::engine::{Engine, Settings};
+use crate::links::Links;
+use crate::profile::read_file;
+use crate::{Client, Error, ErrorKind, Result};
+
+/// How the nodes are verified: by the certificate of the cluster's authority, in PEM.
+#[derive(Clone, Debug)]
+pub struct Tls(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    File(PathBuf),
+    Pem(String),
+}
+
+impl Tls {
+    /// The authority's certificate is in that file. It is read when the client connects.
+    ///
+    /// ```
+    /// let tls = rejoin_client::Tls::file("/etc/rejoin/ca.pem");
+    /// ```
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Source::File(path.into()))
+    }
+
+    /// The authority's certificate itself, as PEM text.
+    ///
+    /// ```
+    /// let tls = rejoin_client::Tls::pem("-----BEGIN CERTIFICATE-----\n…");
+    /// ```
+    #[must_use]
+    pub fn pem(text: impl Into<String>) -> Self {
+        Self(Source::Pem(text.into()))
+    }
+}
+
+/// Sets a [`Client`] up. Seeds, TLS and a token are needed, the rest has defaults.
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `connect` is called"]
+pub struct ClientBuilder {
+    seeds: Vec<String>,
+    tls: Option<Tls>,
+    token: String,
+    name: String,
+    timeout: Duration,
+    connect_timeout: Duration,
+    attempts: u8,
+    pinned: bool,
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self {
+            seeds: Vec::new(),
+            tls: None,
+            token: String::new(),
+            name: concat!("rejoin-client/", env!("CARGO_PKG_VERSION")).into(),
+            timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(1),
+            attempts: 3,
+            pinned: false,
+        }
+    }
+}
+
+impl std::fmt::Debug for ClientBuilder {
+    /// Everything but the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { seeds, tls, name, timeout, connect_timeout, attempts, pinned, .. } = self;
+        f.debug_struct("ClientBuilder")
+            .field("seeds", seeds)
+            .field("tls", tls)
+            .field("name", name)
+            .field("timeout", timeout)
+            .field("connect_timeout", connect_timeout)
+            .field("attempts", attempts)
+            .field("pinned", pinned)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientBuilder {
+    /// Nodes to begin with, as `address:port` or `name:port`. One that answers is enough: it tells of the others.
+    ///
+    /// ```
+    /// let builder = rejoin_client::Client::builder().seeds(["10.0.0.1:7400", "node2.internal:7400"]);
+    /// ```
+    pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> Self {
+        self.seeds = seeds.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How the nodes are verified.
+    ///
+    /// ```
+    /// use rejoin_client::{Client, Tls};
+    /// let builder = Client::builder().tls(Tls::file("ca.pem"));
+    /// ```
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The token, as it was handed out by `rejoin token create`.
+    ///
+    /// ```
+    /// let builder = rejoin_client::Client::builder().token("app:6d2f");
+    /// ```
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// What this client is called in the nodes' logs. At most 64 bytes are kept.
+    ///
+    /// ```
+    /// let builder = rejoin_client::Client::builder().name("checkout");
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How long an operation may take with all its attempts, unless it says otherwise. Default 5 s. The nodes are told and drop work that is too late.
+    ///
+    /// ```
+    /// let builder = rejoin_client::Client::builder().timeout(std::time::Duration::from_millis(800));
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long a node may take to accept a connection before the next one is tried. Default 1 s.
+    ///
+    /// ```
+    /// let builder = rejoin_client::Client::builder().connect_timeout(std::time::Duration::from_millis(300));
+    /// ```
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How often an operation may be sent, the first time included. Default 3; 1 means no retries. A node that cannot be reached does not count.
+    /// All operations of a client together may retry once in ten successes, and fifty times in a row from the start.
+    ///
+    /// ```
+    /// let builder = rejoin_client::Client::builder().attempts(1);
+    /// ```
+    pub fn attempts(mut self, attempts: u8) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// Sends every request to the first seed that answers, whatever the layout says: to see the cluster as one node sees it.
+    ///
+    /// ```
+    /// let builder = rejoin_client::Client::builder().seeds(["127.0.0.1:7402"]).pinned();
+    /// ```
+    pub fn pinned(mut self) -> Self {
+        self.pinned = true;
+        self
+    }
+
+    /// Connects to the first seed that answers.
+    ///
+    /// ```no_run
+    /// # async fn run(builder: rejoin_client::ClientBuilder) -> rejoin_client::Result<()> {
+    /// let client = builder.connect().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a set-up that cannot work, [`ErrorKind::Denied`] for a token that is not known, [`ErrorKind::Untrusted`] for
+    /// a seed that is no node of the authority's cluster, [`ErrorKind::Unreachable`] if no seed answers.
+    pub async fn connect(self) -> Result<Client> {
+        let config = |what: &str| Error::new(ErrorKind::Config, what.to_string());
+        let ca = match &self.tls {
+            Some(Tls(Source::File(path))) => read_file(path)?,
+            Some(Tls(Source::Pem(text))) => text.clone(),
+            None => return Err(config("no authority to verify nodes by: give the cluster's CA certificate with `tls`")),
+        };
+        if self.seeds.is_empty() {
+            return Err(config("no seeds: give at least one node's address with `seeds`"));
+        }
+        let hello = ClientHello { protocol: PROTOCOL, token: self.token.clone(), client: self.name.chars().take(64).collect() };
+        let links = Links::open(&ca, hello, self.connect_timeout)?;
+        let settings = Settings { timeout: self.timeout, attempts: self.attempts, pinned: self.pinned };
+        let mut failures = Vec::new();
+        for seed in &self.seeds {
+            for address in resolve(seed).await? {
+                match links.dial(address).await {
+                    Ok((session, layout)) => {
+                        let engine = Engine::new(links, &session, address, layout, &settings);
+                        let bad = || {
+                            Error::new(ErrorKind::Protocol, format!("{} has sent a layout that breaks the rules of layouts", session.name))
+                        };
+                        return Ok(Client(Arc::new(engine.ok_or_else(bad)?)));
+                    }
+                    Err(error) => failures.push(error),
+                }
+            }
+        }
+        Err(none_answered(failures))
+    }
+}
+
+async fn resolve(seed: &str) -> Result<Vec<SocketAddr>> {
+    let bad = |why: std::io::Error| Error::new(ErrorKind::Config, format!("the seed {seed:?} is no address:port that resolves: {why}"));
+    Ok(tokio::net::lookup_host(seed).await.map_err(bad)?.collect())
+}
+
+/// What to say when no seed let us in: a refusal, if there was one, tells more than silence.
+fn none_answered(failures: Vec<Error>) -> Error {
+    let said = failures.iter().find(|error| error.kind() != ErrorKind::Unreachable);
+    if let Some(error) = said {
+        return error.clone();
+    }
+    let list: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    Error::new(ErrorKind::Unreachable, format!("no seed could be reached: {}", list.join("; ")))
+}

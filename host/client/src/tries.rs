@@ -1,0 +1,47 @@
+//! The attempts of one operation: how many, how long, and how one failed.
+
+use std::time::{Duration, Instant};
+
+use rejoin_proto::{ErrorCode, NodeId};
+
+use crate::retry::{self, Doubt, Failure};
+use crate::{Error, ErrorKind};
+
+/// A failed attempt.
+pub(crate) struct Failed {
+    pub(crate) failure: Failure,
+    pub(crate) error: Error,
+    /// If something was sent: what the doubt would be.
+    pub(crate) sent: Option<Doubt>,
+}
+
+/// The attempts of one operation.
+pub(crate) struct Tries {
+    pub(crate) deadline: Instant,
+    pub(crate) trace: u64,
+    pub(crate) attempts: u8,
+    pub(crate) attempts_left: u8,
+    pub(crate) dials_left: usize,
+    pub(crate) asked: Vec<NodeId>,
+}
+
+impl Tries {
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The pause before the next attempt.
+    pub(crate) fn pause(&self) -> Duration {
+        retry::pause(self.attempts - self.attempts_left + 1, rand::random())
+    }
+}
+
+/// The outcome of one attempt.
+pub(crate) type Attempt<T> = std::result::Result<T, Failed>;
+
+/// A failure before anything was sent. Some would be the same at every node.
+pub(crate) fn not_sent(error: Error) -> Failed {
+    let everywhere = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Config | ErrorKind::TooLarge);
+    let failure = if everywhere { Failure::Said(ErrorCode::BadRequest, Duration::ZERO) } else { Failure::NotSent };
+    Failed { failure, error, sent: None }
+}
