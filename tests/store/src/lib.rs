@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod faults;
+mod power;
 
 pub use faults::{FaultDisk, Faults, Gate};
+pub use power::PowerDisk;
 
 use rejoin_core::port::{Change, Space, Store};
 use rejoin_store::{Disk, OpenError, Options, OsDisk, Recovery, ShardStore, Start};
