@@ -90,6 +90,8 @@ struct Spreading {
 pub struct Control {
     records: BTreeMap<RecordKey, Record>,
     up: BTreeSet<NodeId>,
+    /// The peers that were sent this node's summary since they connected: once is enough, and an answer to an answer never ends.
+    summarised: BTreeSet<NodeId>,
     spreading: BTreeMap<u64, Spreading>,
     next_number: u64,
 }
@@ -99,7 +101,7 @@ impl Control {
     #[must_use]
     pub fn new(kept: Catalog) -> Self {
         let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
-        Self { records, up: BTreeSet::new(), spreading: BTreeMap::new(), next_number: 1 }
+        Self { records, up: BTreeSet::new(), summarised: BTreeSet::new(), spreading: BTreeMap::new(), next_number: 1 }
     }
 
     /// What is to be kept.
@@ -155,18 +157,24 @@ impl Control {
         match event {
             Event::PeerUp(peer, digest) => {
                 self.up.insert(peer);
+                self.summarised.remove(&peer);
                 if digest != self.digest() {
-                    effects.push(Effect::Send(peer, PeerBody::CatalogSummary(self.summary())));
+                    self.summarise(peer, effects);
                 }
             }
             Event::PeerDown(peer) => {
                 self.up.remove(&peer);
+                self.summarised.remove(&peer);
                 self.taken(peer, None, effects);
             }
             Event::Peer(peer, PeerBody::CatalogSummary(summary)) => {
                 let records = self.missing_from(&summary);
                 if !records.is_empty() {
                     effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number: 0, records }));
+                }
+                // The peer may have greeted with an older digest than it has now, so that no summary was sent to it.
+                if self.lacks_any(&summary) {
+                    self.summarise(peer, effects);
                 }
             }
             Event::Peer(peer, PeerBody::CatalogRecords { number, records }) => self.learn(peer, number, records, effects),
@@ -181,6 +189,16 @@ impl Control {
                 late.into_iter().for_each(|number| self.answer(number, effects));
             }
         }
+    }
+
+    fn summarise(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
+        if self.summarised.insert(peer) {
+            effects.push(Effect::Send(peer, PeerBody::CatalogSummary(self.summary())));
+        }
+    }
+
+    fn lacks_any(&self, summary: &[(RecordKey, u64, u64)]) -> bool {
+        summary.iter().any(|(key, version, hash)| self.records.get(key).is_none_or(|known| known.rank() < (*version, *hash)))
     }
 
     fn summary(&self) -> Vec<(RecordKey, u64, u64)> {
@@ -249,10 +267,15 @@ impl Control {
 
     /// The record that a change makes, if it may.
     fn decide(&self, wall_ms: u64, change: Change) -> Result<Record, ErrorReply> {
-        let stamp = Hlc::from_ms(wall_ms);
-        if self.records.len() >= MAX_RECORDS {
+        let record = self.changed(Hlc::from_ms(wall_ms), change)?;
+        // A full catalog takes no new records, but those that are there can be changed: above all, a token can be withdrawn.
+        if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
             return Err(ErrorReply::new(ErrorCode::TooLarge, alloc::format!("the catalog has its {MAX_RECORDS} records")));
         }
+        Ok(record)
+    }
+
+    fn changed(&self, stamp: Hlc, change: Change) -> Result<Record, ErrorReply> {
         match change {
             Change::BucketCreate(tenant, name, props) => {
                 let key = RecordKey::Bucket(tenant, name.clone());

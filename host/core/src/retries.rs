@@ -1,6 +1,6 @@
 //! The request-id table: which writes were already done for which request, for as long as a client may retry.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use rejoin_proto::{PartitionId, RequestId, codec};
 
@@ -13,20 +13,19 @@ type Key = (PartitionId, RequestId);
 #[derive(Debug)]
 pub(crate) struct Retries {
     rows: BTreeMap<Key, RetryRow>,
-    oldest_first: VecDeque<(u64, Key)>,
+    oldest_first: BTreeSet<(u64, Key)>,
     limit: usize,
 }
 
 impl Retries {
     pub(crate) fn open(store: &dyn Store, limit: usize) -> Result<Self, StoreFault> {
-        let mut table = Self { rows: BTreeMap::new(), oldest_first: VecDeque::new(), limit };
+        let mut table = Self { rows: BTreeMap::new(), oldest_first: BTreeSet::new(), limit };
         for (partition, rest, row) in rows::load::<RetryRow>(store, Kind::Retry)? {
             let request = <[u8; 16]>::try_from(rest.as_slice()).map_err(|_| StoreFault::Damaged("retry row: short key".into()))?;
             let key = (partition, RequestId(u128::from_be_bytes(request)));
-            table.oldest_first.push_back((row.until_ms, key));
+            table.oldest_first.insert((row.until_ms, key));
             table.rows.insert(key, row);
         }
-        table.oldest_first.make_contiguous().sort_unstable_by_key(|&(until, _)| until);
         Ok(table)
     }
 
@@ -42,21 +41,23 @@ impl Retries {
     /// Remembers a write; the change gets the row.
     pub(crate) fn insert(&mut self, partition: PartitionId, request: RequestId, row: RetryRow, change: &mut Change) {
         change.put(Space::Pinned, rows::retry_key(partition, request), codec::encode(&row));
-        self.oldest_first.push_back((row.until_ms, (partition, request)));
+        self.oldest_first.insert((row.until_ms, (partition, request)));
         self.rows.insert((partition, request), row);
     }
 
     /// Takes back an [`Retries::insert`] whose change was not written.
     pub(crate) fn forget(&mut self, partition: PartitionId, request: RequestId) {
-        self.rows.remove(&(partition, request));
+        if let Some(row) = self.rows.remove(&(partition, request)) {
+            self.oldest_first.remove(&(row.until_ms, (partition, request)));
+        }
     }
 
     /// Drops up to `most` rows whose time is over; the change gets their removals.
     pub(crate) fn expire(&mut self, now_ms: u64, most: usize, change: &mut Change) {
         for _ in 0..most {
-            match self.oldest_first.front() {
+            match self.oldest_first.first() {
                 Some(&(until, key)) if until < now_ms => {
-                    self.oldest_first.pop_front();
+                    self.oldest_first.pop_first();
                     if self.rows.remove(&key).is_some() {
                         change.remove(Space::Pinned, rows::retry_key(key.0, key.1));
                     }

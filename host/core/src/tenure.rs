@@ -89,6 +89,8 @@ const MAX_OBSERVED: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Observed {
     seen: BTreeMap<PartitionId, Vec<Seen>>,
+    /// Rows of actors that are not remembered any more, still to be removed.
+    forgotten: Vec<Vec<u8>>,
     clock: u64,
 }
 
@@ -102,7 +104,7 @@ struct Seen {
 
 impl Observed {
     pub(crate) fn open(store: &dyn Store) -> Result<Self, StoreFault> {
-        let mut observed = Self { seen: BTreeMap::new(), clock: 0 };
+        let mut observed = Self { seen: BTreeMap::new(), forgotten: Vec::new(), clock: 0 };
         for (partition, rest, row) in rows::load::<NumberRow>(store, Kind::Observed)? {
             let actor = <[u8; 8]>::try_from(rest.as_slice()).map_err(|_| StoreFault::Damaged("observed row: short key".into()))?;
             let seen = Seen { actor: ActorId(u64::from_be_bytes(actor)), counter: row.0, touched: 0, dirty: false };
@@ -124,7 +126,8 @@ impl Observed {
                     if known.len() >= MAX_OBSERVED
                         && let Some(quiet) = (0..known.len()).min_by_key(|&at| known[at].touched)
                     {
-                        known.swap_remove(quiet);
+                        let quiet = known.swap_remove(quiet);
+                        self.forgotten.push(rows::observed_key(partition, quiet.actor));
                     }
                     known.push(Seen { actor: dot.actor, counter: dot.counter, touched, dirty: true });
                 }
@@ -138,13 +141,21 @@ impl Observed {
         known.iter().find(|seen| seen.actor == announced.actor && seen.counter >= announced.next).map(|seen| seen.counter)
     }
 
-    /// Writes down what is new since the last call.
-    pub(crate) fn flush(&mut self, change: &mut Change) {
-        for (&partition, known) in &mut self.seen {
-            for seen in known.iter_mut().filter(|seen| seen.dirty) {
-                seen.dirty = false;
+    /// Adds what is new since it was last [`flushed`](Self::flushed) to a change.
+    pub(crate) fn flush(&self, change: &mut Change) {
+        for row in &self.forgotten {
+            change.remove(Space::Pinned, row.clone());
+        }
+        for (&partition, known) in &self.seen {
+            for seen in known.iter().filter(|seen| seen.dirty) {
                 change.put(Space::Pinned, rows::observed_key(partition, seen.actor), codec::encode(&NumberRow(seen.counter)));
             }
         }
+    }
+
+    /// The change that [`flush`](Self::flush) filled was written.
+    pub(crate) fn flushed(&mut self) {
+        self.forgotten.clear();
+        self.seen.values_mut().flatten().for_each(|seen| seen.dirty = false);
     }
 }

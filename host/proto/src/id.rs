@@ -133,7 +133,8 @@ impl core::str::FromStr for PluginDigest {
     type Err = BadDigest;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = text.as_bytes();
-        if bytes.len() != 64 {
+        // Parsing a number would also take a plus sign.
+        if bytes.len() != 64 || !bytes.iter().all(u8::is_ascii_hexdigit) {
             return Err(BadDigest);
         }
         let mut digest = [0; 32];

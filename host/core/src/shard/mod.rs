@@ -16,11 +16,12 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use bytes::Bytes;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_proto::client::{Reply, StartId};
 use rejoin_proto::context::ContextKey;
-use rejoin_proto::peer::{ActorNext, DataRequest, OpId, PeerBody, PeerEnvelope};
+use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, OpId, PeerBody, PeerEnvelope};
 use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, RequestId, TenantId};
 
 use crate::port::{Change, Store, StoreFault};
@@ -93,6 +94,8 @@ pub struct Shard {
     ops: BTreeMap<u64, Op>,
     deadlines: BTreeSet<(u64, u64)>,
     writing: BTreeMap<(TenantId, RequestId), u64>,
+    /// Store keys whose copy could not be read when it was last asked for.
+    unreadable: BTreeSet<Bytes>,
     next_op: u64,
     next_upkeep_us: u64,
     counters: Counters,
@@ -121,6 +124,7 @@ impl Shard {
             ops: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             writing: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
             next_op: 1,
             next_upkeep_us: 0,
             counters: Counters::default(),
@@ -218,7 +222,12 @@ impl Shard {
             }
             PeerBody::Replicate(message) => self.serve_replicate(turn, from, trace, message),
             PeerBody::Replicated { op, outcome, .. } => self.with_op(turn, op.number, |shard, turn, number, op| match outcome {
-                Ok(_) => shard.write_acked(turn, number, op, from),
+                Ok(absorbed) => {
+                    if let Absorbed::Superseded(seen) = &absorbed {
+                        shard.heed_context(turn, op.target.partition, seen);
+                    }
+                    shard.write_acked(turn, number, op, from)
+                }
                 Err(code) => shard.node_failed(turn, number, op, from, &rejoin_proto::peer::refusal(code)),
             }),
             PeerBody::Observed { actor, counter } => {
@@ -289,8 +298,10 @@ impl Shard {
             self.observed.flush(&mut change);
             self.retries.expire(turn.now.wall_ms, EXPIRED_PER_UPKEEP, &mut change);
             if !change.rows.is_empty() {
-                // A full disk must not stop upkeep: what could not be written is only remembered in memory until it is learned again.
-                let _ = self.write(turn, change);
+                // A full disk must not stop upkeep: what could not be written stays in memory, and is written when there is room.
+                if self.write(turn, change).is_ok() {
+                    self.observed.flushed();
+                }
             }
         }
     }

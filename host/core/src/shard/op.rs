@@ -66,8 +66,11 @@ pub(super) enum Aim {
 #[derive(Debug)]
 pub(super) enum ReadPhase {
     Collecting,
+    /// `seen` is what the inputs were read with: a copy that comes while the plugin runs must not widen the reader's context, because
+    /// the reader is not shown what that copy holds.
     Merging {
         inputs: Vec<Entry>,
+        seen: VersionVector,
     },
     /// The client has its answer; those that are late still take part in the repair.
     Answered,
@@ -108,12 +111,21 @@ impl Op {
 
     /// The write whose retries must meet this operation.
     pub(super) fn claim(&self) -> Option<(TenantId, RequestId)> {
-        let request = match &self.work {
-            Work::Write(write) => write.put.request,
-            Work::Read(ReadWork { aim: Aim::Create(put), .. }) => put.request,
-            _ => return None,
-        };
-        Some((self.target.object.tenant, request))
+        match &self.work {
+            Work::Write(write) => Some(self.claim_of(&write.put)),
+            Work::Read(ReadWork { aim: Aim::Create(put), .. }) => Some(self.claim_of(put)),
+            _ => None,
+        }
+    }
+
+    /// Under what a write of this object is known while it goes on and afterwards.
+    pub(super) fn claim_of(&self, put: &Put) -> (TenantId, RequestId) {
+        (self.target.object.tenant, self.retry_id(put))
+    }
+
+    /// A request id counts for one object only: a client that uses one twice must not be told that a write was done which never was.
+    pub(super) fn retry_id(&self, put: &Put) -> RequestId {
+        RequestId(put.request.0 ^ self.target.object.hash())
     }
 }
 

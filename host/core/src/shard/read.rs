@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::{Get, GetReply, MergedBy, Put, Reply, Sibling};
 use rejoin_proto::peer::{PeerBody, Replicate};
-use rejoin_proto::{Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, Object, ReapEpoch};
+use rejoin_proto::{Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, Object, ReapEpoch, VersionVector};
 
 use super::Shard;
 use super::event::{Effect, MergeJob, MergeTicket, Merged};
@@ -129,7 +129,7 @@ impl Shard {
         let wanted = siblings.len() > 1 || (siblings.len() == 1 && get.show);
         if let (true, Some(activation)) = (wanted, plugin) {
             let show = get.show;
-            read.phase = ReadPhase::Merging { inputs };
+            read.phase = ReadPhase::Merging { inputs, seen: read.joined.context.clone() };
             self.counters.merges += 1;
             let job = merge_job(&op, activation.plugin, siblings, show);
             turn.effects.push(Effect::Merge(MergeTicket(number), job));
@@ -137,8 +137,8 @@ impl Shard {
         }
         let fault = (siblings.len() > 1).then(no_plugin);
         let value = if siblings.len() == 1 { siblings.first().map(|sibling| sibling.value.clone()) } else { None };
-        let merged_by = folded_by(&inputs);
-        self.answer_read(turn, number, op, Outcome { inputs, value, shown: None, plugin: merged_by, fault })
+        let (plugin, seen) = (folded_by(&inputs), read.joined.context.clone());
+        self.answer_read(turn, number, op, Outcome { inputs, seen, value, shown: None, plugin, fault })
     }
 
     /// The plugin has run, or could not.
@@ -146,7 +146,7 @@ impl Shard {
         let plugin = op.target.bucket.props.plugin;
         let folds = op.target.bucket.props.folds_at_once(turn.now.wall_ms);
         let Work::Read(read) = &mut op.work else { return Some(op) };
-        let ReadPhase::Merging { inputs } = core::mem::replace(&mut read.phase, ReadPhase::Answered) else { return Some(op) };
+        let ReadPhase::Merging { inputs, seen } = core::mem::replace(&mut read.phase, ReadPhase::Answered) else { return Some(op) };
         let distinct = causal::siblings(&inputs);
         let outcome = match result {
             Ok(merged) if distinct.len() > 1 => {
@@ -155,18 +155,18 @@ impl Shard {
                     let by = plugin.map(|plugin| FoldedBy { plugin, profile: merged.profile });
                     read.folded = Some(Folded { inputs: inputs.clone(), value: merged.value.clone(), by });
                 }
-                Outcome { inputs, value: Some(merged.value), shown: merged.shown, plugin, fault: None }
+                Outcome { inputs, seen, value: Some(merged.value), shown: merged.shown, plugin, fault: None }
             }
             Ok(merged) => {
                 let plugin = folded_by(&inputs);
-                Outcome { inputs, value: Some(merged.value), shown: merged.shown, plugin, fault: None }
+                Outcome { inputs, seen, value: Some(merged.value), shown: merged.shown, plugin, fault: None }
             }
             // A single value needs no merge: only its readable form could not be made.
             Err(_) if distinct.len() == 1 => {
                 let (value, plugin) = (distinct.first().map(|sibling| sibling.value.clone()), folded_by(&inputs));
-                Outcome { inputs, value, shown: None, plugin, fault: None }
+                Outcome { inputs, seen, value, shown: None, plugin, fault: None }
             }
-            Err(fault) => Outcome { inputs, value: None, shown: None, plugin: None, fault: Some(fault) },
+            Err(fault) => Outcome { inputs, seen, value: None, shown: None, plugin: None, fault: Some(fault) },
         };
         self.answer_read(turn, number, op, outcome)
     }
@@ -184,7 +184,7 @@ impl Shard {
             value: outcome.value,
             shown: outcome.shown,
             siblings,
-            context: self.config.contexts.seal(&op.target.object, &read.joined.context).into(),
+            context: self.config.contexts.seal(&op.target.object, &outcome.seen).into(),
             merged_by: digest.map(|digest| MergedBy { name: self.view.plugin_name(&digest).cloned(), digest }),
             merge_fault: outcome.fault,
             answered: read.tally.answered().map(|node| self.view.node_name(node)).collect(),
@@ -264,6 +264,8 @@ impl Shard {
 /// What a read has come to.
 struct Outcome {
     inputs: Vec<Entry>,
+    /// Exactly what the inputs were read with.
+    seen: VersionVector,
     value: Option<Bytes>,
     shown: Option<Bytes>,
     plugin: Option<rejoin_proto::PluginDigest>,

@@ -14,6 +14,9 @@ use super::op::{Op, Origin};
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::quorum::Tally;
 
+/// The most unreadable copies that are remembered one by one; past that each read of one counts as new.
+const MAX_UNREADABLE: usize = 10_000;
+
 /// One call.
 pub(super) struct Turn<'a> {
     pub(super) now: Now,
@@ -45,21 +48,32 @@ impl Shard {
         }
     }
 
-    /// Reads this node's copy. A damaged one ends the tenure: the actor's own writes may be gone.
+    /// Reads this node's copy. A damaged one ends the tenure: the actor's own writes may be gone. It does so once and not with every
+    /// read, or a key that is often asked for would cost its partition an actor each time; while the copy is unreadable nothing is
+    /// minted for its key, so the actors that follow have nothing to lose in it.
     pub(super) fn load(&mut self, turn: &mut Turn<'_>, partition: PartitionId, store_key: &[u8]) -> Result<Object, ErrorCode> {
         let fault = match turn.store.get(Space::Objects, store_key) {
-            Ok(None) => return Ok(Object::default()),
+            Ok(None) => return Ok(self.readable(store_key, Object::default())),
             Ok(Some(bytes)) => match codec::decode(&bytes) {
-                Ok(object) => return Ok(object),
+                Ok(object) => return Ok(self.readable(store_key, object)),
                 Err(error) => StoreFault::Damaged(error.to_string()),
             },
             Err(fault) => fault,
         };
         if let StoreFault::Damaged(what) = &fault {
-            turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
-            self.end_tenure(turn, partition, "its copy of an object cannot be read");
+            if self.unreadable.len() >= MAX_UNREADABLE || self.unreadable.insert(Bytes::copy_from_slice(store_key)) {
+                turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
+                self.end_tenure(turn, partition, "its copy of an object cannot be read");
+            }
         }
         Err(fault_code(turn, fault))
+    }
+
+    fn readable(&mut self, store_key: &[u8], object: Object) -> Object {
+        if !self.unreadable.is_empty() {
+            self.unreadable.remove(store_key);
+        }
+        object
     }
 
     /// Writes a change. A failure for good is also told to the shell.

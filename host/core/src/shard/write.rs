@@ -2,6 +2,7 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use bytes::Bytes;
 
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Reply};
@@ -37,10 +38,16 @@ impl Shard {
         };
         let Some(()) = self.first_attempt(turn, &mut op, &put) else { return };
         if let Some(seen) = seen {
-            let claim = (op.target.object.tenant, put.request);
+            let claim = op.claim_of(&put);
             let number = self.keep(op);
             self.writing.insert(claim, number);
-            return self.with_op(turn, number, |shard, turn, number, op| shard.write_object(turn, number, op, put, seen, false));
+            return self.with_op(turn, number, |shard, turn, number, op| {
+                let op = shard.write_object(turn, number, op, put, seen, false);
+                if op.is_none() {
+                    shard.writing.remove(&claim);
+                }
+                op
+            });
         }
         let r = op.target.bucket.props.r.of(op.target.bucket.props.n).max(1);
         let pr = op.target.bucket.props.pr.of(op.target.bucket.props.n);
@@ -62,14 +69,14 @@ impl Shard {
     /// Recognises a write that was done, or is being done, for the same request: then it is not begun again. A retry of which this node
     /// cannot know whether it was done is answered *unknown*.
     fn first_attempt(&mut self, turn: &mut Turn<'_>, op: &mut Op, put: &Put) -> Option<()> {
-        if let Some(&number) = self.writing.get(&(op.target.object.tenant, put.request))
+        if let Some(&number) = self.writing.get(&op.claim_of(put))
             && let Some(first) = self.ops.get_mut(&number)
         {
             first.origins.append(&mut op.origins);
             self.counters.retries_recognised += 1;
             return None;
         }
-        if let Some(row) = self.retries.get(op.target.partition, put.request) {
+        if let Some(row) = self.retries.get(op.target.partition, op.retry_id(put)) {
             let (dot, context) = (row.dot, row.context.clone());
             self.counters.retries_recognised += 1;
             self.replicate_again(turn, op, put.clone(), dot, context);
@@ -122,6 +129,10 @@ impl Shard {
         if is_above_limit(&op, &object, &put, &seen) {
             let inputs = causal::visible(&object, turn.now.wall_ms);
             let plugin = op.target.bucket.props.plugin;
+            if inputs.len() == 1 && causal::fold(&mut object, &inputs, Bytes::new(), None) && !is_above_limit(&op, &object, &put, &seen) {
+                // What stood beside the one value were tombstones; no plugin is needed to drop them.
+                return self.mint_and_replicate(turn, number, op, put, seen, object, tally);
+            }
             let Some(activation) = plugin.filter(|_| inputs.len() > 1 && !merge_tried) else {
                 self.reply(turn, &op, too_many_siblings(&op));
                 return None;
@@ -186,10 +197,14 @@ impl Shard {
         let context = self.config.contexts.seal(&op.target.object, &causal::writers_view(&object, &seen, dot));
         Self::object_row(&mut change, &op.target.store_key, &object);
         let until_ms = turn.now.wall_ms.saturating_add(self.config.retry_window_ms).saturating_add(self.config.max_skew_ms);
-        self.retries.insert(partition, put.request, RetryRow { dot, context: context.clone(), until_ms }, &mut change);
+        let retry = op.retry_id(&put);
+        self.retries.insert(partition, retry, RetryRow { dot, context: context.clone(), until_ms }, &mut change);
         if let Err(code) = self.write(turn, change) {
-            self.retries.forget(partition, put.request);
-            self.reply(turn, &op, store_error(code));
+            self.retries.forget(partition, retry);
+            // A store that has failed for good may have kept what it was given: only after a restart will it be known.
+            let failed = "the coordinating node's store has failed and the node is stopping: the write may have been done; read the key";
+            let stopping = || Reply::Error(ErrorReply::new(ErrorCode::Unknown, failed));
+            self.reply(turn, &op, if code == ErrorCode::Stopping { stopping() } else { store_error(code) });
             return None;
         }
         self.replicate(turn, number, &op, object, dot, &tally);
@@ -206,8 +221,11 @@ impl Shard {
     /// A retry has met its first attempt's row: the write is done here, but its quorum may still be missing.
     fn replicate_again(&mut self, turn: &mut Turn<'_>, op: &mut Op, put: Put, dot: Dot, context: Vec<u8>) {
         let object = match self.load(turn, op.target.partition, &op.target.store_key.clone()) {
-            Ok(object) => object,
-            Err(code) => return self.reply(turn, op, store_error(code)),
+            Ok(object) if object.context.contains(dot) => object,
+            _ => {
+                let message = "the write was done, but this node has lost it or cannot read it any more; read the key";
+                return self.reply(turn, op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
+            }
         };
         let props = &op.target.bucket.props;
         let w = put.w.unwrap_or(props.w).of(props.n).max(1);

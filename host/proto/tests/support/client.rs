@@ -1,0 +1,123 @@
+//! What a client and a node say to each other, one of each.
+
+use bytes::Bytes;
+use rejoin_proto::catalog::{BucketProps, Quorum, Scope};
+use rejoin_proto::client::{
+    Admin, Answer, Basis, ClientHello, Get, GetReply, HelloReply, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, RecordKind,
+    Reply, Request, RequestBody, ServerHello, Sibling, StartId, Status,
+};
+use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeVerdict, RequestId};
+
+use super::{Sample, bucket_record, digest, layout, layout_ref, name, plugin_record, props, sample, tenant, token_record};
+
+pub(crate) fn samples() -> Vec<Sample> {
+    let mut all = vec![
+        sample("hello-client", &ClientHello { protocol: PROTOCOL, token: "ops.c2VjcmV0".into(), client: "cart-service/1".into() }),
+        sample("hello-welcome", &HelloReply::Welcome(welcome())),
+        sample("hello-refused", &HelloReply::Refused(ErrorReply::new(ErrorCode::Denied, "the token is unknown"))),
+    ];
+    let request = |(tag, body)| sample(&format!("request-{tag}"), &Request { deadline_ms: 1500, trace: 42, layout: layout_ref(), body });
+    all.extend(requests().into_iter().map(request));
+    let answer = |(tag, reply)| sample(&format!("answer-{tag}"), &Answer { layout: layout_ref(), start: StartId(11), reply });
+    all.extend(replies().into_iter().map(answer));
+    all
+}
+
+fn welcome() -> ServerHello {
+    ServerHello {
+        protocol: PROTOCOL,
+        cluster: ClusterId(0xfeed),
+        node: name("n1"),
+        tenant: tenant(),
+        start: StartId(11),
+        retry_window_ms: 60_000,
+        layout: layout(),
+    }
+}
+
+pub(crate) fn get() -> Get {
+    Get { bucket: name("cart"), key: "alice".into(), r: Some(Quorum::Count(2)), pr: Some(Quorum::Majority), siblings: true, show: true }
+}
+
+pub(crate) fn put(basis: Basis, content: Content) -> Put {
+    Put {
+        bucket: name("cart"),
+        key: "alice".into(),
+        content,
+        basis,
+        request: RequestId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
+        start: StartId(11),
+        attempt: 1,
+        w: Some(Quorum::Count(2)),
+        pw: None,
+        ttl_ms: Some(1000),
+    }
+}
+
+fn requests() -> Vec<(&'static str, RequestBody)> {
+    let value = || Content::Value(Bytes::from_static(b"milk"));
+    let admin = RequestBody::Admin;
+    vec![
+        ("get", RequestBody::Get(get())),
+        ("put-context", RequestBody::Put(put(Basis::Context(Bytes::from_static(&[1, 2, 3])), value()))),
+        ("put-create", RequestBody::Put(put(Basis::Create, value()))),
+        ("put-blind", RequestBody::Put(put(Basis::Blind, value()))),
+        ("delete", RequestBody::Put(put(Basis::Blind, Content::Tombstone))),
+        ("layout", RequestBody::Layout),
+        ("status", admin(Admin::Status)),
+        ("list-tenants", admin(Admin::List(RecordKind::Tenant))),
+        ("list-buckets", admin(Admin::List(RecordKind::Bucket))),
+        ("list-plugins", admin(Admin::List(RecordKind::Plugin))),
+        ("list-tokens", admin(Admin::List(RecordKind::Token))),
+        ("bucket-create", admin(Admin::BucketCreate { name: name("cart"), props: BucketProps::default() })),
+        ("bucket-set", admin(Admin::BucketSet { name: name("cart"), version: 3, props: props() })),
+        ("token-create", admin(Admin::TokenCreate { name: name("app"), scope: Scope::Data, secret_hash: [9; 32] })),
+        ("token-revoke", admin(Admin::TokenRevoke { name: name("app") })),
+        ("plugin-push", admin(Admin::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
+    ]
+}
+
+pub(crate) fn get_reply() -> GetReply {
+    let sibling = |value: &'static str, stamp_ms| Sibling { value: value.into(), stamp_ms, writer: 3 };
+    GetReply {
+        value: Some("milk,bread".into()),
+        shown: Some("[milk, bread]".into()),
+        siblings: vec![sibling("milk", 1), sibling("bread", 2)],
+        context: Bytes::from_static(&[1, 2, 3]),
+        merged_by: Some(MergedBy { name: Some(name("cart")), digest: digest() }),
+        merge_fault: Some("out of fuel".into()),
+        answered: vec![name("n1"), name("n3")],
+    }
+}
+
+fn status() -> Status {
+    let node =
+        NodeStatus { name: name("n1"), zone: name("z1"), address: ([127, 0, 0, 1], 7101).into(), up: true, first_owner_of: 2, owner_of: 4 };
+    Status {
+        cluster: ClusterId(0xfeed),
+        node: name("n1"),
+        release: "0.1.0".into(),
+        uptime_ms: 12_345,
+        layout: layout_ref(),
+        partitions: 4,
+        nodes: vec![node],
+        lost: vec!["partition 3".into()],
+        missing_plugins: vec![digest()],
+    }
+}
+
+fn replies() -> Vec<(&'static str, Reply)> {
+    let context = Bytes::from_static(&[1, 2, 3]);
+    let put = |outcome| Reply::Put(PutReply { outcome, context: context.clone(), acked: 1, needed: 2 });
+    let verdict = NodeVerdict { node: name("n2"), why: "not connected".into() };
+    let error = ErrorReply::new(ErrorCode::Unavailable, "too few replicas").quorum(2, 1, vec![verdict]).retry_after(50);
+    vec![
+        ("get", Reply::Get(get_reply())),
+        ("put-stored", put(PutOutcome::Stored)),
+        ("put-unknown", put(PutOutcome::Unknown)),
+        ("layout", Reply::Layout(layout())),
+        ("status", Reply::Status(status())),
+        ("records", Reply::Records(vec![bucket_record(), plugin_record(), token_record()])),
+        ("error", Reply::Error(error)),
+    ]
+}

@@ -1,0 +1,152 @@
+//! One value of everything that has a frozen encoding, shared by the test binaries of this crate.
+#![allow(dead_code)] // Each binary uses its part.
+
+pub(crate) mod client;
+pub(crate) mod peer;
+
+use bytes::Bytes;
+use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::codec::{self, DecodeError, Versioned};
+use rejoin_proto::layout::LayoutNode;
+use rejoin_proto::{
+    ActorId, BucketId, Content, Dot, Entry, FoldedBy, Hlc, Layout, LayoutRef, Name, NodeId, Object, ObjectId, PluginDigest, ProfileId, Run,
+    Runs, TenantId, VersionVector,
+};
+
+/// An encoded value, and how to decode and encode it again.
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) again: fn(&[u8]) -> Result<Vec<u8>, DecodeError>,
+}
+
+pub(crate) fn sample<T: Versioned>(name: &str, value: &T) -> Sample {
+    Sample { name: name.into(), bytes: codec::encode(value), again: again::<T> }
+}
+
+pub(crate) fn again<T: Versioned>(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    codec::decode::<T>(bytes).map(|value| codec::encode(&value))
+}
+
+/// Every message, object and record of version 1.
+pub(crate) fn samples() -> Vec<Sample> {
+    let mut all = vec![
+        sample("object", &object()),
+        sample("object-empty", &Object::default()),
+        sample("layout", &layout()),
+        sample("record-tenant", &record(RecordKey::Tenant(tenant()), RecordBody::Tenant { name: name("shop") })),
+        sample("record-bucket", &bucket_record()),
+        sample("record-plugin", &plugin_record()),
+        sample("record-token", &token_record()),
+    ];
+    all.extend(client::samples());
+    all.extend(peer::samples());
+    all
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text).expect("a good name")
+}
+
+pub(crate) fn tenant() -> TenantId {
+    TenantId::from_name(&name("shop"))
+}
+
+pub(crate) fn object_id() -> ObjectId {
+    ObjectId { tenant: tenant(), bucket: BucketId::derive(tenant(), &name("cart"), 0), key: "alice".into() }
+}
+
+pub(crate) fn digest() -> PluginDigest {
+    PluginDigest(core::array::from_fn(|at| at as u8))
+}
+
+pub(crate) fn vector() -> VersionVector {
+    [(3, 300), (5, 7), (u64::MAX, u64::MAX)].map(|(actor, counter)| Dot { actor: ActorId(actor), counter }).into_iter().collect()
+}
+
+pub(crate) fn runs(spans: &[(u64, u64, u64)]) -> Runs {
+    spans.iter().map(|&(actor, lo, hi)| Run { actor: ActorId(actor), lo, hi }).collect()
+}
+
+/// A tombstone, a fresh value with an expiry, and a fold that was cut.
+pub(crate) fn object() -> Object {
+    let fresh = |runs: Runs, content, expires| Entry {
+        covers: runs.clone(),
+        dots: runs,
+        content,
+        stamp: Hlc::from_ms(1_700_000_000_000),
+        expires,
+        folded_by: None,
+    };
+    let folded = Entry {
+        dots: runs(&[(3, 100, 299)]),
+        covers: runs(&[(3, 0, 299), (4, 0, 2)]),
+        content: Content::Value(Bytes::from_static(b"milk,bread")),
+        stamp: Hlc(9),
+        expires: None,
+        folded_by: Some(FoldedBy { plugin: digest(), profile: ProfileId(77) }),
+    };
+    let value = Content::Value(Bytes::from_static(b"\x00\xffeggs"));
+    Object {
+        context: vector(),
+        entries: vec![
+            folded,
+            fresh(runs(&[(3, 299, 300)]), Content::Tombstone, None),
+            fresh(runs(&[(5, 6, 7)]), value, Some(Hlc::from_ms(1_800_000_000_000))),
+        ],
+    }
+}
+
+pub(crate) fn layout() -> Layout {
+    let node = |at: u8| {
+        let name = name(&format!("n{at}"));
+        let address = if at == 3 { "[::1]:7103".parse().unwrap() } else { ([127, 0, 0, 1], 7100 + u16::from(at)).into() };
+        LayoutNode { id: NodeId::from_name(&name), name, zone: self::name(&format!("z{at}")), capacity: u32::from(at), address }
+    };
+    let mut nodes: Vec<LayoutNode> = (1..=3).map(node).collect();
+    nodes.sort_by_key(|node| node.id);
+    Layout { version: 1, nodes, owners: vec![vec![0, 1, 2], vec![1, 2, 0], vec![2, 0], vec![1]] }
+}
+
+pub(crate) fn layout_ref() -> LayoutRef {
+    LayoutRef { version: 1, hash: 0x0123_4567_89ab_cdef }
+}
+
+/// Properties of which none is the default.
+pub(crate) fn props() -> BucketProps {
+    let plugin = Activation { plugin: digest(), self_causal: true, since: Hlc::from_ms(5), replaces: true };
+    BucketProps {
+        n: 5,
+        r: Quorum::Count(2),
+        w: Quorum::Count(3),
+        pr: Quorum::Majority,
+        pw: Quorum::Count(1),
+        durability: Durability::Os,
+        sloppy: false,
+        plugin: Some(plugin),
+        value_bytes: 4096,
+        siblings: 7,
+        fuel: 1_000_000,
+        memory_bytes: 1 << 20,
+        ttl_ms: Some(86_400_000),
+        fold_delay_ms: 1,
+    }
+}
+
+pub(crate) fn record(key: RecordKey, body: RecordBody) -> Record {
+    Record { key, version: 2, stamp: Hlc::from_ms(1_700_000_000_000), body }
+}
+
+pub(crate) fn bucket_record() -> Record {
+    record(RecordKey::Bucket(tenant(), name("cart")), RecordBody::Bucket { id: object_id().bucket, props: props() })
+}
+
+pub(crate) fn plugin_record() -> Record {
+    let body = RecordBody::Plugin { name: name("cart"), version: "0.1.0".into(), bytes: 37_000, self_causal: true };
+    record(RecordKey::Plugin(digest()), body)
+}
+
+pub(crate) fn token_record() -> Record {
+    let body = RecordBody::Token { tenant: tenant(), scope: Scope::Admin, secret_hash: [7; 32], revoked: true };
+    record(RecordKey::Token(name("ops")), body)
+}

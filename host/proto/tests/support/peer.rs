@@ -1,0 +1,90 @@
+//! What nodes say to each other, one of each, and every error code in the place where it travels.
+
+use bytes::Bytes;
+use rejoin_proto::catalog::{Durability, RecordKey};
+use rejoin_proto::client::{Basis, PROTOCOL, Reply};
+use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, Forward, OpId, PeerBody, PeerEnvelope, PeerHello, Replicate};
+use rejoin_proto::{ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, PartitionId, ReapEpoch};
+
+use super::{Sample, bucket_record, client, digest, layout_ref, name, object, object_id, sample, tenant, vector};
+
+/// In the order that is frozen: an error code's number is its place here.
+pub(crate) const CODES: [ErrorCode; 18] = [
+    ErrorCode::BadRequest,
+    ErrorCode::Denied,
+    ErrorCode::NotFound,
+    ErrorCode::Exists,
+    ErrorCode::BadContext,
+    ErrorCode::TooLarge,
+    ErrorCode::TooManySiblings,
+    ErrorCode::Unavailable,
+    ErrorCode::TimedOut,
+    ErrorCode::Unknown,
+    ErrorCode::Overloaded,
+    ErrorCode::StaleLayout,
+    ErrorCode::VersionConflict,
+    ErrorCode::DiskFull,
+    ErrorCode::Damaged,
+    ErrorCode::PluginRejected,
+    ErrorCode::Protocol,
+    ErrorCode::Stopping,
+];
+
+pub(crate) fn samples() -> Vec<Sample> {
+    let hello = PeerHello {
+        protocol: PROTOCOL,
+        cluster: ClusterId(0xfeed),
+        node: NodeId::from_name(&name("n1")),
+        layout: layout_ref(),
+        catalog: 0xdead_beef,
+        actors: vec![actor(), ActorNext { partition: PartitionId(255), ..actor() }],
+    };
+    let mut all = vec![sample("peer-hello", &hello)];
+    let envelope = |tag: &str, body| sample(&format!("peer-{tag}"), &PeerEnvelope { layout: layout_ref(), trace: 42, body });
+    all.extend(bodies().into_iter().map(|(tag, body)| envelope(tag, body)));
+    for (at, code) in CODES.into_iter().enumerate() {
+        let body = PeerBody::ReadReply { op: op(), epoch: ReapEpoch::default(), copy: Err(code) };
+        all.push(envelope(&format!("error-{at:02}"), body));
+    }
+    all
+}
+
+fn op() -> OpId {
+    OpId { shard: 3, number: 900 }
+}
+
+fn actor() -> ActorNext {
+    ActorNext { partition: PartitionId(7), actor: ActorId(0xabcd), next: 301 }
+}
+
+fn replicate(op: Option<OpId>, dot: Option<Dot>, durability: Durability) -> PeerBody {
+    let epoch = ReapEpoch { number: 4, proposer: 5 };
+    PeerBody::Replicate(Replicate { op, object: object_id(), bucket_version: 2, epoch, dot, durability, state: object() })
+}
+
+fn bodies() -> Vec<(&'static str, PeerBody)> {
+    let epoch = ReapEpoch { number: 4, proposer: 5 };
+    let forward = |request| PeerBody::Forward(Forward { op: op(), tenant: tenant(), deadline_ms: 700, request });
+    let replicated = |outcome| PeerBody::Replicated { op: op(), layout: layout_ref(), bucket_version: 2, outcome };
+    let put = client::put(Basis::Blind, Content::Value("milk".into()));
+    let dot = Dot { actor: ActorId(3), counter: 300 };
+    vec![
+        ("forward-get", forward(DataRequest::Get(client::get()))),
+        ("forward-put", forward(DataRequest::Put(put))),
+        ("forward-reply", PeerBody::ForwardReply { op: op(), reply: Reply::Get(client::get_reply()) }),
+        ("read", PeerBody::Read { op: op(), object: object_id() }),
+        ("read-reply", PeerBody::ReadReply { op: op(), epoch, copy: Ok(object()) }),
+        ("replicate", replicate(Some(op()), Some(dot), Durability::Fsync)),
+        ("repair", replicate(None, None, Durability::Os)),
+        ("replicated-stored", replicated(Ok(Absorbed::Stored))),
+        ("replicated-superseded", replicated(Ok(Absorbed::Superseded(vector())))),
+        ("replicated-refused", replicated(Err(ErrorCode::DiskFull))),
+        ("observed", PeerBody::Observed { actor: actor(), counter: 400 }),
+        ("catalog-summary", PeerBody::CatalogSummary(vec![(RecordKey::Token(name("ops")), 2, 99), (RecordKey::Plugin(digest()), 1, 3)])),
+        ("catalog-records", PeerBody::CatalogRecords { number: 6, records: vec![bucket_record()] }),
+        ("catalog-taken", PeerBody::CatalogTaken { number: 6 }),
+        ("module-wanted", PeerBody::ModuleWanted(digest())),
+        ("module", PeerBody::Module { digest: digest(), bytes: Some(Bytes::from_static(b"\0asm")) }),
+        ("module-absent", PeerBody::Module { digest: digest(), bytes: None }),
+    ]
+}
