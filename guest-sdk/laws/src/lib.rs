@@ -21,7 +21,7 @@
 //! check(&Highest, &Numbers, Effort::default()).expect("the highest number obeys every law");
 //! ```
 //!
-//! [`check`] answers with a [`Counterexample`] that has been made as small as it could be, and prints as something one can read and run again.
+//! [`check()`] answers with a [`Counterexample`] that has been made as small as it could be, and prints as something one can read and run again.
 //!
 //! Laws are necessary and not sufficient: a plain union of shopping carts obeys all of them and still brings removed items
 //! back. So there are also [stories](story::Story): replicas with contexts, clients that read and write them, and what must come out.

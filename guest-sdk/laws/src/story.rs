@@ -19,8 +19,8 @@
 //!
 //! let mut story = Story::new(&Union, b"letters");
 //! let nothing = story.read("east")?;
-//! story.write("east", "ann", b"a", &nothing)?;
-//! story.write("west", "bob", b"b", &nothing)?;
+//! story.write("east", "ann", b"a", &nothing);
+//! story.write("west", "bob", b"b", &nothing);
 //! story.meet("east", "west");
 //! story.expect("east", b"ab")?;
 //! story.expect("west", b"ab")?;
@@ -130,23 +130,15 @@ impl<'a> Story<'a> {
     }
 
     /// `who` writes a value at a replica, having seen `seen`: what had been seen is replaced, all else stays as siblings.
-    ///
-    /// # Errors
-    /// Never yet; a story is told with `?`.
-    pub fn write(&mut self, at: &str, who: &str, value: &[u8], seen: &Seen) -> Result<(), Wrong> {
+    pub fn write(&mut self, at: &str, who: &str, value: &[u8], seen: &Seen) {
         self.put(at, Some(value.to_vec()), &seen.context);
         self.log.push(format!("{who} writes {} at {at}", readable(value)));
-        Ok(())
     }
 
     /// `who` deletes the whole key at a replica, having seen `seen`.
-    ///
-    /// # Errors
-    /// As [`Story::write`].
-    pub fn delete(&mut self, at: &str, who: &str, seen: &Seen) -> Result<(), Wrong> {
+    pub fn delete(&mut self, at: &str, who: &str, seen: &Seen) {
         self.put(at, None, &seen.context);
         self.log.push(format!("{who} deletes the key at {at}"));
-        Ok(())
     }
 
     /// Two replicas exchange what they have.

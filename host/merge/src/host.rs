@@ -79,10 +79,10 @@ impl Host {
     }
 }
 
-/// Asks a plugin for its card, under limits of its own: saying a name takes little.
+/// Asks a plugin for its card, under limits of its own.
 fn card_of(inner: &Inner) -> Result<Option<Card>, Rejection> {
     let Some(describe) = &inner.describe else { return Ok(None) };
-    let limits = CallLimits { fuel: 50_000_000, result_bytes: 1 << 10, ..CallLimits::default() };
+    let limits = CallLimits::to_introduce();
     let bad = |reason: String| Rejection::BadCard { reason };
     let (card, _): (about::Card, u64) =
         call::run(describe.engine(), &limits, |store| describe.instantiate(&mut *store)?.rejoin_plugin_about().call_describe(store))

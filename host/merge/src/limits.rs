@@ -35,7 +35,8 @@ impl Default for ModuleLimits {
 /// What one call may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CallLimits {
-    /// Units of fuel, about one per WebAssembly instruction and one per byte copied. The limit that decides.
+    /// Units of fuel, about one per WebAssembly instruction and one per byte copied. The limit that decides. A core of 2025 burns some ten
+    /// thousand million a second, and merging JSON takes about a thousand a byte.
     pub fuel: u64,
     /// Bytes of linear memory.
     pub memory_bytes: usize,
@@ -47,8 +48,15 @@ pub struct CallLimits {
     pub wall: Duration,
 }
 
+impl CallLimits {
+    /// What loading a plugin and asking for its card may use: little.
+    pub(crate) fn to_introduce() -> Self {
+        Self { fuel: 200_000_000, result_bytes: 1 << 10, ..Self::default() }
+    }
+}
+
 impl Default for CallLimits {
     fn default() -> Self {
-        Self { fuel: 500_000_000, memory_bytes: 64 << 20, result_bytes: 1 << 20, max_siblings: 64, wall: Duration::from_secs(5) }
+        Self { fuel: 5_000_000_000, memory_bytes: 64 << 20, result_bytes: 1 << 20, max_siblings: 64, wall: Duration::from_secs(10) }
     }
 }

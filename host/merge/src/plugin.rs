@@ -119,7 +119,7 @@ impl Inner {
         macro_rules! try_ability {
             ($interface:literal, $pre:expr) => {
                 if let Some(pre) = $pre {
-                    let made = call::run(pre.engine(), &CallLimits::default(), |store| pre.instantiate(store).map(drop));
+                    let made = call::run(pre.engine(), &CallLimits::to_introduce(), |store| pre.instantiate(store).map(drop));
                     made.map_err(|fault| cannot_start($interface, exports, fault))?;
                 }
             };

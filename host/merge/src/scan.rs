@@ -40,7 +40,7 @@ pub(crate) fn scan(bytes: &[u8], limits: &ModuleLimits) -> Result<Scan, Rejectio
                 scan.modules += u64::from(*encoding == Encoding::Module);
             }
             Payload::End(_) => depth = depth.saturating_sub(1),
-            _ => scan.note(&payload, depth).map_err(|rejection| rejection.unwrap_or_else(|error| unreadable(error)))?,
+            _ => scan.note(&payload, depth).map_err(|rejection| rejection.unwrap_or_else(unreadable))?,
         }
         scan.within(limits)?;
     }

@@ -78,26 +78,23 @@ impl Cart {
     /// Takes in another cart: what either has, less what the other has seen and removed.
     pub fn join(&mut self, other: &Self) {
         let (mine, theirs) = (self.tags(), other.tags());
-        let dropped = |cart: &Self, tags: &BTreeSet<String>, tag: &str| cart.covers(tag) && !tags.contains(tag);
-        let mut items = self.items.clone();
-        items.values_mut().for_each(|tags| tags.retain(|tag, _| !dropped(other, &theirs, tag)));
-        for (item, tags) in &other.items {
-            for (tag, quantity) in tags.iter().filter(|(tag, _)| !dropped(self, &mine, tag)) {
-                // One tag with two quantities is a writer's mistake; the larger is kept, so that all replicas agree.
-                let known = items.entry(item.clone()).or_default().entry(tag.clone()).or_insert(0);
-                *known = (*known).max(*quantity);
-            }
+        let every = other.items.iter().flat_map(|(item, tags)| tags.iter().map(move |(tag, quantity)| (item, tag, *quantity)));
+        let new: Vec<_> = every.filter(|(_, tag, _)| mine.contains(tag.as_str()) || !self.covers(tag)).collect();
+        self.items.values_mut().for_each(|tags| tags.retain(|tag, _| theirs.contains(tag.as_str()) || !other.covers(tag)));
+        for (item, tag, quantity) in new {
+            // One tag with two quantities is a writer's mistake; the larger is kept, so that all replicas agree.
+            let known = self.items.entry(item.clone()).or_default().entry(tag.clone()).or_insert(0);
+            *known = (*known).max(quantity);
         }
-        items.retain(|_, tags| !tags.is_empty());
-        self.items = items;
+        self.items.retain(|_, tags| !tags.is_empty());
         for (writer, counter) in &other.clock {
             let known = self.clock.entry(writer.clone()).or_insert(0);
             *known = (*known).max(*counter);
         }
     }
 
-    fn tags(&self) -> BTreeSet<String> {
-        self.items.values().flat_map(|tags| tags.keys().cloned()).collect()
+    fn tags(&self) -> BTreeSet<&str> {
+        self.items.values().flat_map(|tags| tags.keys().map(String::as_str)).collect()
     }
 
     fn covers(&self, tag: &str) -> bool {
@@ -110,7 +107,7 @@ fn split(tag: &str) -> Option<(&str, u64)> {
     Some((writer, counter.parse().ok()?))
 }
 
-/// A tag has one spelling only, or one add could be taken for two.
+/// A tag has one spelling only, without zeros or a sign before its counter, or one add could be taken for two.
 fn well_formed(tag: &str) -> bool {
-    split(tag).is_some_and(|(writer, counter)| counter > 0 && format!("{writer}:{counter}") == tag)
+    tag.rsplit_once(':').is_some_and(|(_, counter)| counter.starts_with(|digit: char| matches!(digit, '1'..='9')))
 }

@@ -15,6 +15,9 @@
 //! A tag survives if every cart whose clock covers it still has it. An add and a remove of one item at the same time: the add wins, because the
 //! remover has not seen its tag. The values carry all of this themselves (`self-causal`); stamps and writers of siblings are not looked at.
 //!
+//! Deleting the key deletes the clock with it: a cart written at the same time by somebody who had not seen the delete stays as it was written. To
+//! empty a cart, remove its items.
+//!
 //! # Writers
 //! A writer's name stands for *one session*: its next counter comes from the clock of the cart it has read, so two sessions under one name
 //! would use a tag twice, and so would one session that reads a replica which has not got its last write yet. [`Session`] prevents the second,

@@ -10,9 +10,11 @@ rejoin_guest::export!(Plugin: Merger, Presenter, Sampler, About);
 
 impl Merger for Plugin {
     fn merge(_key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault> {
-        let mut merged = Cart::default();
-        for sibling in siblings {
-            merged.join(&Cart::parse(&sibling.value).map_err(|_| Fault::Malformed)?);
+        let read = |sibling: &Sibling| Cart::parse(&sibling.value).map_err(|_| Fault::Malformed);
+        let (first, rest) = siblings.split_first().ok_or(Fault::Malformed)?;
+        let mut merged = read(first)?;
+        for sibling in rest {
+            merged.join(&read(sibling)?);
         }
         Ok(merged.to_json())
     }

@@ -3,6 +3,8 @@
 //! The guests are written in WebAssembly text, because no compiler would make them: each does one wrong thing, and nothing else. They are made
 //! components by the same code that makes real ones.
 
+#![forbid(unsafe_code)]
+
 pub mod guests;
 
 use rejoin_merge::build::componentize;

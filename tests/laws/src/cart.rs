@@ -5,7 +5,7 @@ use rejoin_laws::{Scenario, Story};
 use rejoin_plugin_cart::{Cart, Session};
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 7] = [
     Scenario { name: "both sides add", about: "Two sides add to one cart while apart: the union.", tell: both_sides_add },
     Scenario {
         name: "an old replica returns",
@@ -28,6 +28,11 @@ pub const SCENARIOS: [Scenario; 6] = [
         about: "A session goes on at a replica that has not got its last write: neither write is lost.",
         tell: session_changes_sides,
     },
+    Scenario {
+        name: "delete against add",
+        about: "One side deletes the whole cart while the other adds: the cart that was not seen stays.",
+        tell: delete_against_add,
+    },
 ];
 
 /// A session edits what it reads at a replica and writes it back.
@@ -45,7 +50,8 @@ fn write_edited(
     change: impl FnOnce(&mut Cart, &str),
 ) -> Result<(), Wrong> {
     let value = who.edit(seen.value.as_deref(), change).map_err(|bad| story.wrong(bad.to_string()))?;
-    story.write(at, name, &value, seen)
+    story.write(at, name, &value, seen);
+    Ok(())
 }
 
 /// The items that a read at a replica must show.
@@ -139,4 +145,17 @@ fn session_changes_sides(story: &mut Story<'_>) -> Result<(), Wrong> {
     edit(story, "west", &mut ann, "ann", |cart, me| cart.add(me, "pears", 1))?;
     story.meet("east", "west");
     expect_items(story, "east", &[("apples", 1), ("pears", 1)])
+}
+
+fn delete_against_add(story: &mut Story<'_>) -> Result<(), Wrong> {
+    let (mut ann, mut bob) = (Session::new("ann"), Session::new("bob"));
+    edit(story, "east", &mut ann, "ann", |cart, me| cart.add(me, "apples", 2))?;
+    story.meet("east", "west");
+    let seen = story.read("east")?;
+    story.delete("east", "ann", &seen);
+    story.expect_nothing("east")?;
+    edit(story, "west", &mut bob, "bob", |cart, me| cart.add(me, "plums", 1))?;
+    story.meet("east", "west");
+    // The database knows one value only, and it is bob's: he had seen the apples. Emptying a cart keeps its clock, deleting it does not.
+    expect_items(story, "west", &[("apples", 2), ("plums", 1)])
 }

@@ -2,6 +2,8 @@
 //!
 //! [`cart`] has the cart's scenarios; [`native`] lends a plugin's plain functions to the checker; [`component`] builds the real thing, once a process.
 
+#![forbid(unsafe_code)]
+
 pub mod cart;
 pub mod component;
 pub mod native;

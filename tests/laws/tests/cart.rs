@@ -63,3 +63,17 @@ fn what_is_no_cart_is_refused_and_does_not_trap() {
         assert_eq!(fault, rejoin_merge::MergeFault::Refused(rejoin_merge::Refusal::Malformed));
     }
 }
+
+#[test]
+fn the_component_knows_nothing_of_the_machine_that_built_it() {
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let workspace = std::path::Path::new(here).canonicalize().expect("it is here");
+    let registry = b"registry/src/index.crates.io";
+    let bytes = component::cart_bytes();
+    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    assert!(!has(workspace.to_string_lossy().as_bytes()), "the workspace's path is in the component");
+    for home in [std::env::var("CARGO_HOME"), std::env::var("HOME")].into_iter().flatten().filter(|home| home.len() > 1) {
+        assert!(!has(format!("{home}/").as_bytes()), "{home} is in the component");
+    }
+    assert!(has(registry), "paths are expected in panic messages; without any this test would show nothing");
+}

@@ -2,6 +2,7 @@
 
 use rejoin_laws::{Rng, cases};
 use rejoin_merge::{CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, Pool, PoolConfig, Sibling};
+use rejoin_plugin_cart::Cart;
 use rejoin_test_laws::component;
 use std::sync::mpsc::channel;
 
@@ -77,4 +78,20 @@ fn too_little_fuel_is_too_little_everywhere() {
     // The last few units are only looked at where the engine looks, so the exact edge is not asked for.
     assert_eq!(with(merged.fuel_used + 1), Ok(merged.clone()));
     assert_eq!(with(merged.fuel_used / 2), Err(MergeFault::OutOfFuel { limit: merged.fuel_used / 2 }));
+}
+
+#[test]
+fn a_cart_as_large_as_a_bucket_takes_fits_the_default_limits() {
+    let cart = component::cart();
+    let shop = |writer: &str| {
+        let mut large = Cart::default();
+        for number in 0..18_000 {
+            large.add(writer, &format!("item {number:05}"), 1);
+        }
+        Sibling { value: large.to_json().into(), stamp_ms: 1, writer: 1 }
+    };
+    let siblings = [shop("ann"), shop("bob")];
+    let merged = cart.host.merge(&cart.plugin, b"k", &siblings, &CallLimits::default()).expect("it fits");
+    assert!(merged.value.len() > 700_000, "only {} bytes", merged.value.len());
+    assert!(merged.fuel_used < CallLimits::default().fuel / 4, "{} fuel is too near the limit", merged.fuel_used);
 }

@@ -57,6 +57,7 @@ pub(super) fn build(guest: &Crate, dir: &Path, options: &Options) -> Result<Path
     let mut command = cargo(dir, options);
     command.args(["build", "--lib", "--target", TARGET, "--message-format", "json-render-diagnostics", "--manifest-path"]);
     command.arg(&guest.manifest).args(profile_flags(&guest.workspace));
+    command.arg("--config").arg(remapped(&guest.workspace));
     command.arg("--target-dir").arg(options.target_dir.clone().unwrap_or_else(|| guest.target_dir.join("guest")));
     let output = run(command, "cargo")?;
     if !output.status.success() {
@@ -84,6 +85,17 @@ fn profile_flags(workspace: &Path) -> Vec<String> {
     let settings = ["opt-level='s'", "lto=true", "codegen-units=1", "panic='abort'", "strip=true", "debug=false"];
     let config = settings.iter().flat_map(|setting| ["--config".to_owned(), format!("profile.release.{setting}")]);
     std::iter::once("--release".to_owned()).chain(config).collect()
+}
+
+/// Keeps this machine's paths out of the module: they are nobody's business, and would give it another digest on every machine.
+fn remapped(workspace: &Path) -> String {
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from);
+    // The last prefix that matches wins, so a workspace inside of cargo's home is named as such.
+    let flags =
+        [(cargo_home.as_path(), "/cargo"), (workspace, "/guest")].map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
+    // A JSON list of strings is a TOML list of strings.
+    format!("target.{TARGET}.rustflags={}", serde_json::json!(flags))
 }
 
 /// Cargo in a directory, without what an outer cargo or a build for the host has put into the environment.
@@ -120,6 +132,13 @@ mod tests {
         let messages = [line(Path::new("/else/Cargo.toml"), "wrong.wasm"), "warning".into(), line(&manifest, "right.wasm")].join("\n");
         assert_eq!(module_in(messages.as_bytes(), &manifest), Some("right.wasm".into()));
         assert_eq!(module_in(line(&manifest, "only.rlib").as_bytes(), &manifest), None);
+    }
+
+    #[test]
+    fn a_path_with_quotes_and_blanks_is_still_one_flag() {
+        let config = remapped(Path::new("/home/a \"b\"/c"));
+        assert!(config.starts_with("target.wasm32-unknown-unknown.rustflags=[\"--remap-path-prefix="), "{config}");
+        assert!(config.ends_with(r#""--remap-path-prefix=/home/a \"b\"/c=/guest"]"#), "{config}");
     }
 
     #[test]
