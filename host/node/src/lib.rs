@@ -1,1 +1,39 @@
 //! Where the parts meet: shards, sessions, peers, admission, the admin port and metrics.
+//!
+//! What is here: everything with a clock, a thread or a socket. What is not: decisions (`rejoin-core`), files (`rejoin-store`), plugins
+//! (`rejoin-merge`), frames (`rejoin-wire`).
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = rejoin_node::Config::load("node.toml".as_ref())?;
+//! let node = rejoin_node::Node::start(config).await?;
+//! println!("{} serves on {}", node.name(), node.address());
+//! let why = node.failed().await;
+//! eprintln!("the node has stopped: {why}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! In reading order: `node` (start and stop), [`config`], `driver` (one shard's loop), `syncing`, `peers`, `session`, `operator`, `catalog`,
+//! `modules`, `http`, `metrics`, `faults`, [`token`], [`clock`].
+#![forbid(unsafe_code)]
+
+mod catalog;
+pub mod clock;
+pub mod config;
+mod driver;
+mod faults;
+mod http;
+mod metrics;
+mod modules;
+mod node;
+mod operator;
+mod parts;
+mod peers;
+mod session;
+mod syncing;
+pub mod token;
+
+pub use config::{BootstrapNode, Config, ConfigError};
+pub use node::{Node, StartError, StopError};
+pub use token::root_token;

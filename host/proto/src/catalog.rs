@@ -105,8 +105,8 @@ impl Default for BucketProps {
             plugin: None,
             value_bytes: DEFAULT_VALUE_BYTES,
             siblings: 32,
-            fuel: 50_000_000,
-            memory_bytes: 16 * 1024 * 1024,
+            fuel: 5_000_000_000,
+            memory_bytes: 64 * 1024 * 1024,
             ttl_ms: None,
             fold_delay_ms: 24 * 60 * 60 * 1000,
         }

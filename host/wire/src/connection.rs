@@ -1,7 +1,7 @@
 //! A connection that carries frames: a writer task, a reader task and the queues between them and the rest of the program.
 
 use crate::{
-    Class, CloseCode, Closed, Frame, Limits, Sender, Subject,
+    Class, CloseCode, Closed, Frame, Limits, PerClass, Sender, Subject,
     frame::{Decoder, Oversized},
     hello::Stream,
     inbox::Inbox,
@@ -92,14 +92,16 @@ impl Connection {
         quic: quinn::Connection,
         streams: [Stream; 3],
         limits: &Arc<Limits>,
+        own: Option<&Subject>,
         subject: Option<Subject>,
     ) -> Self {
-        let outbox = Arc::new(Outbox::new(limits.clone()));
+        let outbox = Arc::new(Outbox::new(limits.clone(), limits.frames_of(own)));
+        let received = limits.frames_of(subject.as_ref());
         let inbox = Arc::new(Inbox::new(limits.clone()));
         let link = Link { quic, outbox, inbox, our_reason: Arc::default() };
         let [(control_out, control_in), (request_out, request_in), (bulk_out, bulk_in)] = streams;
         runtime.spawn(Box::pin(write_all(link.clone(), [control_out, request_out, bulk_out])));
-        runtime.spawn(Box::pin(read_all(link.clone(), limits.clone(), [control_in, request_in, bulk_in])));
+        runtime.spawn(Box::pin(read_all(link.clone(), received, [control_in, request_in, bulk_in])));
         Self(Arc::new(Handle { link, subject }))
     }
 
@@ -214,9 +216,9 @@ async fn write_class(link: &Link, class: Class, stream: &mut SendStream) {
 }
 
 /// Reads the three classes until the connection ends. What has arrived by then is still handed over.
-async fn read_all(link: Link, limits: Arc<Limits>, [mut control, mut request, mut bulk]: [RecvStream; 3]) {
+async fn read_all(link: Link, limits: PerClass<u32>, [mut control, mut request, mut bulk]: [RecvStream; 3]) {
     let link = &link;
-    let decoder = |class| Decoder::new(class, limits.max_frame.get(class));
+    let decoder = |class| Decoder::new(class, limits.get(class));
     let ended = async {
         link.quic.closed().await;
         link.inbox.ending();

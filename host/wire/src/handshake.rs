@@ -47,7 +47,7 @@ impl Handshake {
             }
             Err(error) => return Err(connection.turn_away(error)),
         };
-        Ok(Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, subject))
+        Ok(Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, self.identity.subject(), subject))
     }
 
     /// Brings an incoming attempt to its end. The other side has been told why when this fails.
@@ -70,7 +70,7 @@ impl Handshake {
             Ok(streams) => streams,
             Err(error) => return Err(connection.turn_away(error)),
         };
-        let connection = Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, subject);
+        let connection = Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, self.identity.subject(), subject);
         Ok(match node {
             Some(name) => Accepted::Peer(connection, name),
             None => Accepted::Client(connection),

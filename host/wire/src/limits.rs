@@ -1,6 +1,6 @@
 //! Every bound of an endpoint in one place. Nothing is left to a library's default.
 
-use crate::{Class, Error};
+use crate::{Class, Error, Role, Subject};
 use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use std::time::Duration;
 
@@ -44,6 +44,9 @@ impl<T: Copy> PerClass<T> {
 pub struct Limits {
     /// Largest body, bytes. A longer one is refused when sent and ends the connection when received. Default 18 MiB: the largest value and its wrapping.
     pub max_frame: PerClass<u32>,
+    /// The same for what a node sends, to another node or to a client: an object with all its siblings is larger than any one value. Applied by a
+    /// receiver only once the sender's certificate has shown it to be a node. Default 18 MiB for control, 256 MiB for request and bulk.
+    pub max_node_frame: PerClass<u32>,
     /// Bytes of frames waiting to be written before a send answers *full*. One frame is always let into an empty queue. Default 8, 32, 32 MiB.
     pub queue_bytes: PerClass<usize>,
     /// Bytes of received frames waiting to be taken before reading stops, and with it, by flow control, the other side. Default 4 MiB each.
@@ -73,6 +76,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_frame: PerClass::all(18 << 20),
+            max_node_frame: PerClass { control: 18 << 20, request: 256 << 20, bulk: 256 << 20 },
             queue_bytes: PerClass { control: 8 << 20, request: 32 << 20, bulk: 32 << 20 },
             inbox_bytes: PerClass::all(4 << 20),
             stream_window: 2 << 20,
@@ -89,6 +93,14 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The largest bodies that a sender of that certificate may send.
+    pub(crate) fn frames_of(&self, sender: Option<&Subject>) -> PerClass<u32> {
+        match sender {
+            Some(Subject { role: Role::Node(_), .. }) => self.max_node_frame,
+            _ => self.max_frame,
+        }
+    }
+
     /// Refuses values that could not work, before a socket is opened.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let zero = [self.max_handshakes, self.max_connections, self.max_incoming].contains(&0);

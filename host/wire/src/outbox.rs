@@ -1,6 +1,6 @@
 //! Frames on their way out: a bounded queue per class, filled from any thread and emptied by the connection's one writer.
 
-use crate::{Class, Frame, Limits, SendError, frame::header, runtime::lock};
+use crate::{Class, Frame, Limits, PerClass, SendError, frame::header, runtime::lock};
 use bytes::{Bytes, BytesMut};
 use std::{
     sync::{Arc, Mutex},
@@ -68,6 +68,7 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     room: [Notify; 3],
     limits: Arc<Limits>,
+    max_frame: PerClass<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -113,13 +114,13 @@ impl Queue {
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: Arc<Limits>) -> Self {
-        Self { state: Mutex::default(), room: Default::default(), limits }
+    pub(crate) fn new(limits: Arc<Limits>, max_frame: PerClass<u32>) -> Self {
+        Self { state: Mutex::default(), room: Default::default(), limits, max_frame }
     }
 
     /// The body's length, if the class may carry it.
     fn checked_len(&self, frame: &Frame) -> Result<u32, SendError> {
-        let limit = self.limits.max_frame.get(frame.class);
+        let limit = self.max_frame.get(frame.class);
         let len = frame.body.len();
         match u32::try_from(len) {
             Ok(short) if short <= limit => Ok(short),
@@ -229,12 +230,11 @@ fn wake(writer: Option<Waker>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PerClass;
     use std::task::Waker;
 
     fn sender(queue_bytes: usize) -> Sender {
         let limits = Limits { queue_bytes: PerClass::all(queue_bytes), max_frame: PerClass::all(10_000), ..Limits::default() };
-        Sender(Arc::new(Outbox::new(Arc::new(limits))))
+        Sender(Arc::new(Outbox::new(Arc::new(limits.clone()), limits.max_frame)))
     }
 
     fn take(sender: &Sender, class: Class) -> Vec<u8> {

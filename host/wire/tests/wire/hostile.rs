@@ -112,6 +112,7 @@ async fn more_handshakes_than_allowed_are_refused_and_room_comes_back() {
 async fn an_oversized_frame_closes_its_connection_and_no_other() {
     let mut limits = Limits::default();
     limits.max_frame = PerClass { control: 100, request: 1_000, bulk: 10_000 };
+    limits.max_node_frame = limits.max_frame;
     let (ca, node) = setting(limits);
     let (bystander, _keep, witness) = greeted(&ca, &node).await;
     for (class, limit) in [(Class::Control, 100_u32), (Class::Request, 1_000), (Class::Bulk, 10_000)] {

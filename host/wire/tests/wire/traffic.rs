@@ -188,6 +188,7 @@ async fn a_blocked_bulk_class_leaves_the_others_flowing() {
 async fn a_body_above_the_limit_is_refused_where_it_is_sent() {
     let mut limits = Limits::default();
     limits.max_frame.control = 100;
+    limits.max_node_frame.control = 100;
     let Pair { dialer, acceptor, endpoints: _open } = pair(limits).await;
     let refused = dialer.sender().try_send(Class::Control, 1, vec![0; 101].into());
     assert_eq!(refused, Err(SendError::TooLarge { class: Class::Control, len: 101, limit: 100 }));

@@ -1,0 +1,147 @@
+//! The task that owns the catalog: it runs the control machine, keeps what it decides, and tells everyone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use rejoin_core::control::{Catalog, Change, Control, Effect, Event};
+use rejoin_core::view::ClusterView;
+use rejoin_proto::catalog::{Record, RecordKey};
+use rejoin_proto::client::RecordKind;
+use rejoin_proto::peer::PeerBody;
+use rejoin_proto::{ErrorReply, Layout, NodeId, PluginDigest, TenantId, codec};
+use rejoin_store::ControlFile;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::driver::Notice;
+use crate::parts::{NodeView, Parts};
+use crate::peers;
+use crate::token::Tokens;
+
+/// The name under which the catalog is kept.
+pub(crate) const CATALOG_FILE: &str = "catalog";
+/// How often modules that are still missing are asked for again.
+const MODULES_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the task is told.
+pub(crate) enum ControlCall {
+    PeerUp(NodeId, u64),
+    PeerDown(NodeId),
+    Peer(NodeId, PeerBody),
+    Change(Change, oneshot::Sender<Result<Record, ErrorReply>>),
+    List(RecordKind, TenantId, oneshot::Sender<Vec<Record>>),
+}
+
+pub(crate) struct CatalogTask {
+    pub(crate) control: Control,
+    pub(crate) layout: Layout,
+    pub(crate) secret: Vec<u8>,
+    pub(crate) files: ControlFile,
+    pub(crate) view: watch::Sender<Arc<NodeView>>,
+    pub(crate) failures: mpsc::UnboundedSender<String>,
+}
+
+/// A view of layout and catalog.
+pub(crate) fn node_view(layout: &Layout, control: &Control, secret: &[u8]) -> NodeView {
+    let cluster = Arc::new(ClusterView::new(layout.clone(), control.records()));
+    NodeView { cluster, tokens: Tokens::new(secret, control.records()) }
+}
+
+impl CatalogTask {
+    /// Runs until the node drops its end of `calls`.
+    pub(crate) async fn run(mut self, parts: Arc<Parts>, mut calls: mpsc::UnboundedReceiver<ControlCall>) {
+        let mut answers: BTreeMap<u64, oneshot::Sender<Result<Record, ErrorReply>>> = BTreeMap::new();
+        let mut next_call = 1;
+        let mut modules_again = tokio::time::interval(MODULES_AGAIN);
+        self.want_modules(&parts);
+        loop {
+            let wake = self.control.next_wake_us().map_or_else(|| parts.clock.instant(u64::MAX), |at| parts.clock.instant(at));
+            let event = tokio::select! {
+                biased;
+                call = calls.recv() => match call {
+                    None => return,
+                    Some(ControlCall::PeerUp(peer, digest)) => {
+                        peers::ask_for_modules(&parts, &parts.desk.missing());
+                        Event::PeerUp(peer, digest)
+                    }
+                    Some(ControlCall::PeerDown(peer)) => Event::PeerDown(peer),
+                    Some(ControlCall::Peer(peer, body)) => Event::Peer(peer, body),
+                    Some(ControlCall::Change(change, answer)) => {
+                        next_call += 1;
+                        answers.insert(next_call, answer);
+                        Event::Change(next_call, change)
+                    }
+                    Some(ControlCall::List(kind, tenant, answer)) => {
+                        // Whoever asked may be gone.
+                        let _ = answer.send(self.control.list(kind, tenant));
+                        continue;
+                    }
+                },
+                () = tokio::time::sleep_until(wake) => Event::Tick,
+                _ = modules_again.tick() => {
+                    peers::ask_for_modules(&parts, &parts.desk.missing());
+                    continue;
+                }
+            };
+            let now = parts.clock.now();
+            let mut effects = Vec::new();
+            self.control.handle(now.mono_us, now.wall_ms, event, &mut effects);
+            for effect in effects {
+                if !self.apply(&parts, effect, &mut answers) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does one effect. `false`: the catalog could not be kept, and nothing that follows may happen.
+    fn apply(
+        &mut self,
+        parts: &Arc<Parts>,
+        effect: Effect,
+        answers: &mut BTreeMap<u64, oneshot::Sender<Result<Record, ErrorReply>>>,
+    ) -> bool {
+        match effect {
+            Effect::Save => {
+                if let Err(error) = self.save() {
+                    let _ = self.failures.send(format!("the catalog cannot be kept: {error}"));
+                    return false;
+                }
+            }
+            Effect::Changed => {
+                let view = Arc::new(node_view(&self.layout, &self.control, &self.secret));
+                parts.catalog_digest.store(self.control.digest(), Relaxed);
+                parts.tell_all(|| Notice::View(view.cluster.clone()));
+                self.view.send_replace(view);
+                self.want_modules(parts);
+            }
+            Effect::Send(peer, body) => peers::send(parts, peer, body),
+            Effect::Answer(call, result) => {
+                if let Some(answer) = answers.remove(&call) {
+                    let _ = answer.send(result);
+                }
+            }
+        }
+        true
+    }
+
+    fn save(&self) -> Result<(), rejoin_store::FileError> {
+        let catalog: Catalog = self.control.catalog();
+        self.files.write(CATALOG_FILE, &codec::encode(&catalog))
+    }
+
+    /// Has the plugins of the catalog compiled, and those that are missing fetched.
+    fn want_modules(&self, parts: &Arc<Parts>) {
+        let digest = |record: &Record| match record.key {
+            RecordKey::Plugin(digest) => Some(digest),
+            _ => None,
+        };
+        let wanted: Vec<PluginDigest> = self.control.records().filter_map(digest).collect();
+        let parts = parts.clone();
+        tokio::spawn(async move {
+            let missing = parts.desk.want(wanted).await;
+            peers::ask_for_modules(&parts, &missing);
+        });
+    }
+}

@@ -1,0 +1,46 @@
+//! The node's clock: read once per batch, handed to the core as an argument.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rejoin_core::shard::event::Now;
+use tokio::time::{Duration, Instant};
+
+/// Where a node's time comes from. The monotonic half is tokio's, so that a test which pauses tokio's clock drives the node too;
+/// the wall half is a function, so that a test can let it jump.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+    wall_ms: fn() -> u64,
+}
+
+impl Clock {
+    /// The machine's clocks.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::with_wall(system_wall_ms)
+    }
+
+    /// tokio's clock for deadlines, and that function for milliseconds since 1970.
+    #[must_use]
+    pub fn with_wall(wall_ms: fn() -> u64) -> Self {
+        Self { origin: Instant::now(), wall_ms }
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let mono_us = u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        // One tick ahead, so that 0 stays "never".
+        Now { mono_us: mono_us + 1, wall_ms: (self.wall_ms)() }
+    }
+
+    /// The moment at which [`Now::mono_us`] will be that.
+    pub(crate) fn instant(&self, mono_us: u64) -> Instant {
+        self.origin + Duration::from_micros(mono_us.min(u64::MAX / 4))
+    }
+}
+
+fn system_wall_ms() -> u64 {
+    // A clock set before 1970 counts as 1970: stamps then rely on the logical half.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,327 @@
+//! A node's configuration: one TOML file, every key with a default but the few that name the node and its files.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use rejoin_proto::Name;
+use serde::Deserialize;
+
+/// What a node is started with. Paths are relative to the file they stand in.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[non_exhaustive]
+pub struct Config {
+    /// The node's name, as in its certificate.
+    pub name: Name,
+    /// The UDP address for clients and peers alike.
+    pub listen: SocketAddr,
+    /// The TCP address of metrics and health; none by default.
+    pub admin: Option<SocketAddr>,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The cluster's authority (PEM).
+    pub ca: PathBuf,
+    /// This node's certificate (PEM).
+    pub certificate: PathBuf,
+    /// Its key (PEM).
+    pub key: PathBuf,
+    /// The cluster's secret: at least 16 bytes, the same on every node.
+    pub secret: PathBuf,
+    /// Shards, a power of two; fixed once the data directory is made. Each is a thread.
+    #[serde(default = "defaults::shards")]
+    pub shards: u16,
+    /// Threads that run plugins.
+    #[serde(default = "defaults::merge_threads")]
+    pub merge_threads: usize,
+    /// Merges that may wait for a thread.
+    #[serde(default = "defaults::merge_queue")]
+    pub merge_queue: usize,
+    /// Bytes of merged views that are remembered.
+    #[serde(default = "defaults::memo_bytes")]
+    pub memo_bytes: u64,
+    /// The most bytes of a plugin's component.
+    #[serde(default = "defaults::module_bytes")]
+    pub module_bytes: u64,
+    /// Requests that may wait before a shard; one more is answered *overloaded*.
+    #[serde(default = "defaults::inbox")]
+    pub inbox: usize,
+    /// Requests that a shard works on at once; one more is answered *overloaded*.
+    #[serde(default = "defaults::in_flight")]
+    pub in_flight: usize,
+    /// How long a request may take if it does not say, in milliseconds.
+    #[serde(default = "defaults::timeout_ms")]
+    pub timeout_ms: u32,
+    /// The longest a request may ask for, in milliseconds.
+    #[serde(default = "defaults::max_timeout_ms")]
+    pub max_timeout_ms: u32,
+    /// How far the nodes' clocks may differ, in milliseconds.
+    #[serde(default = "defaults::max_skew_ms")]
+    pub max_skew_ms: u64,
+    /// For how long a retried write is recognised, in milliseconds.
+    #[serde(default = "defaults::retry_window_ms")]
+    pub retry_window_ms: u32,
+    /// Writes that each shard remembers for their retries.
+    #[serde(default = "defaults::retry_rows")]
+    pub retry_rows: usize,
+    /// How long a starting node waits for its peers to object to its actors before it takes writes, in milliseconds.
+    #[serde(default = "defaults::start_grace_ms")]
+    pub start_grace_ms: u64,
+    /// Bytes of a journal segment.
+    #[serde(default = "defaults::segment_bytes")]
+    pub segment_bytes: u64,
+    /// Bytes of a shard's memtable.
+    #[serde(default = "defaults::memtable_bytes")]
+    pub memtable_bytes: u64,
+    /// Bytes of a shard's block cache.
+    #[serde(default = "defaults::cache_bytes")]
+    pub cache_bytes: u64,
+    /// Free bytes on the disk below which writes are refused.
+    #[serde(default = "defaults::free_space_floor")]
+    pub free_space_floor: u64,
+    /// Lets the admin port cut connections and hold the disk back. For demonstrations and tests; refused off loopback.
+    #[serde(default)]
+    pub dev_faults: bool,
+    /// The nodes of a new cluster, the same list on each; only read while the data directory has no layout.
+    #[serde(default)]
+    pub bootstrap: Vec<BootstrapNode>,
+}
+
+/// A node of a new cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[non_exhaustive]
+pub struct BootstrapNode {
+    /// As in its certificate.
+    pub name: Name,
+    /// Where peers and clients reach it.
+    pub address: SocketAddr,
+    /// Copies are spread over zones.
+    #[serde(default = "defaults::zone")]
+    pub zone: Name,
+    /// Its share in relation to the others'.
+    #[serde(default = "defaults::capacity")]
+    pub capacity: u32,
+}
+
+mod defaults {
+    use rejoin_proto::Name;
+
+    pub(super) fn shards() -> u16 {
+        2
+    }
+    pub(super) fn merge_threads() -> usize {
+        2
+    }
+    pub(super) fn merge_queue() -> usize {
+        1024
+    }
+    pub(super) fn memo_bytes() -> u64 {
+        32 << 20
+    }
+    pub(super) fn module_bytes() -> u64 {
+        rejoin_proto::catalog::MAX_MODULE_BYTES
+    }
+    pub(super) fn inbox() -> usize {
+        4096
+    }
+    pub(super) fn in_flight() -> usize {
+        8192
+    }
+    pub(super) fn timeout_ms() -> u32 {
+        5_000
+    }
+    pub(super) fn max_timeout_ms() -> u32 {
+        60_000
+    }
+    pub(super) fn max_skew_ms() -> u64 {
+        60_000
+    }
+    pub(super) fn retry_window_ms() -> u32 {
+        30_000
+    }
+    pub(super) fn retry_rows() -> usize {
+        1 << 20
+    }
+    pub(super) fn start_grace_ms() -> u64 {
+        500
+    }
+    pub(super) fn segment_bytes() -> u64 {
+        64 << 20
+    }
+    pub(super) fn memtable_bytes() -> u64 {
+        64 << 20
+    }
+    pub(super) fn cache_bytes() -> u64 {
+        32 << 20
+    }
+    pub(super) fn free_space_floor() -> u64 {
+        64 << 20
+    }
+    pub(super) fn zone() -> Name {
+        Name::new("default").expect("a good name")
+    }
+    pub(super) fn capacity() -> u32 {
+        1
+    }
+}
+
+/// Why a configuration was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no TOML, or a value is not what its key takes.
+    #[error("{key}: {message}")]
+    Invalid {
+        /// Which key.
+        key: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A key that means nothing.
+    #[error("{key}: there is no such key{}", suggestion.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default())]
+    UnknownKey {
+        /// As it was written.
+        key: String,
+        /// The nearest one that exists.
+        suggestion: Option<String>,
+    },
+}
+
+const KEYS: &[&str] = &[
+    "name", "listen", "admin", "data", "ca", "certificate", "key", "secret", "shards", "merge_threads", "merge_queue", "memo_bytes",
+    "module_bytes", "inbox", "in_flight", "timeout_ms", "max_timeout_ms", "max_skew_ms", "retry_window_ms", "retry_rows",
+    "start_grace_ms", "segment_bytes", "memtable_bytes", "cache_bytes", "free_space_floor", "dev_faults", "bootstrap",
+    "address", "zone", "capacity",
+];
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key and what to do.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+        Self::parse(&text, path.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// Reads a text; its paths are relative to `base`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key and what to do.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, ConfigError> {
+        let invalid = |key: String, error: &dyn fmt::Display| ConfigError::Invalid { key, message: error.to_string().trim_end().to_owned() };
+        let document = toml::Deserializer::parse(text).map_err(|error| invalid("the file".into(), &error))?;
+        let mut unknown = Vec::new();
+        let mut track = serde_path_to_error::Track::new();
+        let tracked = serde_path_to_error::Deserializer::new(document, &mut track);
+        let parsed: Result<Self, _> = serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()));
+        if let Some(key) = unknown.into_iter().next() {
+            let suggestion = nearest(key.rsplit('.').next().unwrap_or(&key));
+            return Err(ConfigError::UnknownKey { key, suggestion });
+        }
+        let mut config = parsed.map_err(|error| {
+            let key = track.path().to_string();
+            invalid(if key == "." { "the file".into() } else { key }, &error)
+        })?;
+        for path in [&mut config.data, &mut config.ca, &mut config.certificate, &mut config.key, &mut config.secret] {
+            *path = base.join(&*path);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |key: &str, message: &str| Err(ConfigError::Invalid { key: key.into(), message: message.into() });
+        if !self.shards.is_power_of_two() || self.shards > 256 {
+            return invalid("shards", "must be a power of two, 1 to 256");
+        }
+        if self.inbox == 0 || self.in_flight == 0 || self.merge_queue == 0 || self.merge_threads == 0 {
+            return invalid("inbox, in_flight, merge_queue, merge_threads", "must be at least 1");
+        }
+        if self.timeout_ms == 0 || self.max_timeout_ms < self.timeout_ms {
+            return invalid("max_timeout_ms", "must be at least timeout_ms, and that at least 1");
+        }
+        let loopback = |address: &SocketAddr| address.ip().is_loopback();
+        if self.dev_faults && !(loopback(&self.listen) && self.admin.as_ref().is_none_or(loopback)) {
+            return invalid("dev_faults", "is for demonstrations and tests: it is refused unless listen and admin are on loopback");
+        }
+        Ok(())
+    }
+}
+
+/// The key that is nearest to a misspelt one, if one is near enough.
+fn nearest(word: &str) -> Option<String> {
+    let best = KEYS.iter().map(|key| (distance(word, key), *key)).min()?;
+    (best.0 <= 2.max(word.len() / 3)).then(|| best.1.to_owned())
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let change = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        name = "n1"
+        listen = "127.0.0.1:7401"
+        data = "data"
+        ca = "ca.pem"
+        certificate = "n1.pem"
+        key = "n1.key"
+        secret = "secret"
+        [[bootstrap]]
+        name = "n1"
+        address = "127.0.0.1:7401"
+    "#;
+
+    fn error(change: impl Fn(String) -> String) -> String {
+        Config::parse(&change(MINIMAL.into()), Path::new("/etc/rejoin")).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file_and_the_rest_has_defaults() {
+        let config = Config::parse(MINIMAL, Path::new("/etc/rejoin")).unwrap();
+        assert_eq!((config.data.as_path(), config.shards), (Path::new("/etc/rejoin/data"), 2));
+        assert_eq!(config.bootstrap[0].zone.as_str(), "default");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_nearest_one() {
+        assert_eq!(error(|text| format!("shard = 4\n{text}")), "shard: there is no such key; did you mean shards?");
+        let nested = error(|text| format!("{text}\nadress = \"x\""));
+        assert!(nested.contains("did you mean address?"), "{nested}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_key() {
+        let text = error(|text| text.replace("\"127.0.0.1:7401\"\n        data", "7\n        data"));
+        assert!(text.starts_with("listen: "), "{text}");
+        assert!(error(|text| format!("shards = 3\n{text}")).starts_with("shards: "));
+    }
+
+    #[test]
+    fn faults_are_refused_off_loopback() {
+        let text = error(|text| format!("dev_faults = true\n{}", text.replacen("127.0.0.1:7401", "10.0.0.1:7401", 1)));
+        assert!(text.starts_with("dev_faults: "), "{text}");
+    }
+}

@@ -1,0 +1,146 @@
+//! Faults to order, for demonstrations and tests (`dev_faults`): connections that are cut, and a disk that is held back.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rejoin_proto::NodeId;
+use rejoin_store::{Disk, DiskFile, OsDisk};
+
+/// What is held back or cut at the moment.
+#[derive(Clone, Default)]
+pub(crate) struct Faults(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    released: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    cut: BTreeSet<NodeId>,
+    hold_sync: bool,
+    hold_journal: bool,
+    held: usize,
+}
+
+/// What can be held back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hold {
+    Fsync,
+    Journal,
+}
+
+impl Faults {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn cut(&self, peer: NodeId) {
+        self.state().cut.insert(peer);
+    }
+
+    pub(crate) fn heal(&self) {
+        self.state().cut.clear();
+    }
+
+    pub(crate) fn is_cut(&self, peer: NodeId) -> bool {
+        self.state().cut.contains(&peer)
+    }
+
+    pub(crate) fn hold(&self, what: Hold) {
+        match what {
+            Hold::Fsync => self.state().hold_sync = true,
+            Hold::Journal => self.state().hold_journal = true,
+        }
+    }
+
+    pub(crate) fn release(&self) {
+        let mut state = self.state();
+        (state.hold_sync, state.hold_journal) = (false, false);
+        drop(state);
+        self.0.released.notify_all();
+    }
+
+    /// How many operations of the disk wait to be released.
+    pub(crate) fn held(&self) -> usize {
+        self.state().held
+    }
+
+    fn wait(&self, holds: fn(&State) -> bool) {
+        let mut state = self.state();
+        state.held += 1;
+        while holds(&state) {
+            state = self.0.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.held -= 1;
+    }
+}
+
+/// The real disk, behind the gates of [`Faults`].
+pub(crate) struct HeldDisk {
+    pub(crate) faults: Faults,
+}
+
+struct HeldFile {
+    faults: Faults,
+    file: Arc<dyn DiskFile>,
+}
+
+impl HeldDisk {
+    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(HeldFile { faults: self.faults.clone(), file })
+    }
+}
+
+impl Disk for HeldDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        OsDisk.create(path).map(|file| self.wrap(file))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        OsDisk.open(path).map(|file| self.wrap(file))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        OsDisk.list(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.create_dir(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.sync_dir(dir)
+    }
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        OsDisk.free_space(dir)
+    }
+}
+
+impl DiskFile for HeldFile {
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+    fn preallocate(&self, length: u64) -> io::Result<()> {
+        self.file.preallocate(length)
+    }
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.file.set_length(length)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.faults.wait(|state| state.hold_journal);
+        self.file.write_at(bytes, offset)
+    }
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(bytes, offset)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.faults.wait(|state| state.hold_sync);
+        self.file.sync_data()
+    }
+}

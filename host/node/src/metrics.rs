@@ -1,0 +1,127 @@
+//! A node's own metrics, as Prometheus text. Each node has a recorder of its own, so that several can live in one process.
+
+use std::sync::Mutex;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use rejoin_core::shard::Counters;
+use rejoin_store::Stats;
+
+/// Upper bounds of the latency buckets, in seconds.
+const SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+/// Upper bounds of the fuel buckets.
+const FUEL: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8];
+
+/// The recorder and the handles that are used on hot paths.
+pub(crate) struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    pub(crate) get_seconds: Histogram,
+    pub(crate) put_seconds: Histogram,
+    pub(crate) merge_seconds: Histogram,
+    pub(crate) merge_fuel: Histogram,
+    pub(crate) batch_events: Histogram,
+    pub(crate) overloaded: Counter,
+    pub(crate) sends_dropped: Counter,
+    shards: Mutex<()>,
+}
+
+static METADATA: Metadata<'static> = Metadata::new("rejoin", Level::INFO, None);
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(SECONDS)
+            .and_then(|builder| {
+                let fuel = metrics_exporter_prometheus::Matcher::Full("rejoin_merge_fuel".into());
+                builder.set_buckets_for_metric(fuel, FUEL)
+            })
+            .and_then(|builder| {
+                let batch = metrics_exporter_prometheus::Matcher::Full("rejoin_batch_events".into());
+                builder.set_buckets_for_metric(batch, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0])
+            })
+            .expect("the bucket lists are not empty")
+            .build_recorder();
+        let describe = |name: &'static str, unit, text: &'static str| {
+            recorder.describe_histogram(KeyName::from_const_str(name), unit, SharedString::const_str(text));
+        };
+        describe("rejoin_request_seconds", Some(Unit::Seconds), "From a request's arrival at its coordinator or forwarder to its reply.");
+        describe("rejoin_merge_seconds", Some(Unit::Seconds), "From the wish for a merge to its result, waiting included.");
+        describe("rejoin_merge_fuel", None, "Fuel of merges that ran.");
+        describe("rejoin_batch_events", None, "Events that a shard handled with one commit.");
+        let histogram = |key: Key| recorder.register_histogram(&key, &METADATA);
+        let verb = |verb: &'static str| Key::from_parts("rejoin_request_seconds", vec![Label::new("verb", verb)]);
+        let counter = |name: &'static str| recorder.register_counter(&Key::from_name(name), &METADATA);
+        Self {
+            get_seconds: histogram(verb("get")),
+            put_seconds: histogram(verb("put")),
+            merge_seconds: histogram(Key::from_name("rejoin_merge_seconds")),
+            merge_fuel: histogram(Key::from_name("rejoin_merge_fuel")),
+            batch_events: histogram(Key::from_name("rejoin_batch_events")),
+            overloaded: counter("rejoin_overloaded_total"),
+            sends_dropped: counter("rejoin_sends_dropped_total"),
+            handle: recorder.handle(),
+            recorder,
+            shards: Mutex::new(()),
+        }
+    }
+
+    /// A shard's counters, as absolute values.
+    pub(crate) fn shard(&self, shard: u16, core: &Counters, store: &Stats, in_flight: usize, inbox: usize) {
+        let _one_at_a_time = self.shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let label = || vec![Label::new("shard", shard.to_string())];
+        let total = |name: &'static str, value: u64| self.recorder.register_counter(&Key::from_parts(name, label()), &METADATA).absolute(value);
+        for (name, value) in [
+            ("rejoin_gets_total", core.gets),
+            ("rejoin_puts_total", core.puts),
+            ("rejoin_forwards_total", core.forwards),
+            ("rejoin_absorbs_total", core.absorbs),
+            ("rejoin_merges_total", core.merges),
+            ("rejoin_merge_faults_total", core.merge_faults),
+            ("rejoin_folds_total", core.folds),
+            ("rejoin_folds_discarded_total", core.folds_discarded),
+            ("rejoin_read_repairs_total", core.read_repairs),
+            ("rejoin_siblings_read_total", core.siblings_seen),
+            ("rejoin_tenures_ended_total", core.tenures_ended),
+            ("rejoin_quorum_failures_total", core.quorum_failures),
+            ("rejoin_requests_overloaded_total", core.overloaded),
+            ("rejoin_retries_recognised_total", core.retries_recognised),
+            ("rejoin_journal_bytes_total", store.journal_bytes),
+            ("rejoin_journal_commits_total", store.commits),
+            ("rejoin_journal_syncs_total", store.syncs),
+            ("rejoin_journal_sync_microseconds_total", store.sync_micros),
+            ("rejoin_flushes_total", store.flushes),
+            ("rejoin_compactions_total", store.compactions),
+        ] {
+            total(name, value);
+        }
+        let gauge = |name: &'static str, value: u64| self.gauge(Key::from_parts(name, label()), value);
+        gauge("rejoin_requests_in_flight", in_flight as u64);
+        gauge("rejoin_inbox_waiting", inbox as u64);
+        gauge("rejoin_journal_segments", store.segments);
+        gauge("rejoin_memtable_bytes", store.memtable_bytes);
+        gauge("rejoin_disk_full", u64::from(store.full));
+    }
+
+    /// What belongs to the node as a whole.
+    pub(crate) fn node(&self, peers: usize, clients: usize, merges_waiting: usize, memo: (u64, u64), missing_plugins: usize) {
+        let gauge = |name: &'static str, value: usize| self.gauge(Key::from_name(name), value as u64);
+        gauge("rejoin_peers_connected", peers);
+        gauge("rejoin_clients_connected", clients);
+        gauge("rejoin_merges_waiting", merges_waiting);
+        gauge("rejoin_plugins_missing", missing_plugins);
+        self.recorder.register_counter(&Key::from_name("rejoin_memo_hits_total"), &METADATA).absolute(memo.0);
+        self.recorder.register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA).absolute(memo.1);
+    }
+
+    fn gauge(&self, key: Key, value: u64) {
+        let gauge: Gauge = self.recorder.register_gauge(&key, &METADATA);
+        #[allow(clippy::cast_precision_loss)] // A gauge is a float; 2^53 is far away.
+        gauge.set(value as f64);
+    }
+
+    /// Everything as Prometheus text.
+    pub(crate) fn render(&self) -> String {
+        self.handle.render()
+    }
+}

@@ -1,0 +1,99 @@
+//! An operator's verbs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rejoin_core::control::{Change, plugin_record};
+use rejoin_merge::digest_of;
+use rejoin_proto::client::{Admin, NodeStatus, RecordKind, Reply, Status};
+use rejoin_proto::{ErrorCode, ErrorReply, Name, PartitionId, TenantId};
+use tokio::sync::oneshot;
+
+use crate::catalog::ControlCall;
+use crate::parts::Parts;
+use crate::token::ROOT;
+
+/// Runs a verb for a tenant's administrator.
+pub(crate) async fn run(parts: &Arc<Parts>, tenant: TenantId, verb: Admin) -> Reply {
+    let result = match verb {
+        Admin::Status => return Reply::Status(status(parts)),
+        Admin::List(kind) => return list(parts, kind, tenant).await,
+        Admin::BucketCreate { name, props } => change(parts, Change::BucketCreate(tenant, name, props)).await,
+        Admin::BucketSet { name, version, props } => change(parts, Change::BucketSet(tenant, name, version, props)).await,
+        Admin::TokenCreate { name, .. } if name.as_str() == ROOT => {
+            Reply::Error(ErrorReply::new(ErrorCode::Exists, "root is the token that is derived from the cluster's secret; choose another name"))
+        }
+        Admin::TokenCreate { name, scope, secret_hash } => change(parts, Change::TokenCreate(tenant, name, scope, secret_hash)).await,
+        Admin::TokenRevoke { name } => change(parts, Change::TokenRevoke(name)).await,
+        Admin::PluginPush { name, module } => push(parts, name, module).await,
+    };
+    if let Reply::Error(error) = &result {
+        tracing::info!(%error, "an operator's verb was refused");
+    }
+    result
+}
+
+async fn change(parts: &Parts, change: Change) -> Reply {
+    let (answer, made) = oneshot::channel();
+    let _ = parts.control.send(ControlCall::Change(change, answer));
+    match made.await {
+        Ok(Ok(record)) => Reply::Records(vec![record]),
+        Ok(Err(error)) => Reply::Error(error),
+        Err(_) => Reply::Error(stopping()),
+    }
+}
+
+async fn list(parts: &Parts, kind: RecordKind, tenant: TenantId) -> Reply {
+    let (answer, listed) = oneshot::channel();
+    let _ = parts.control.send(ControlCall::List(kind, tenant, answer));
+    listed.await.map_or_else(|_| Reply::Error(stopping()), Reply::Records)
+}
+
+fn stopping() -> ErrorReply {
+    ErrorReply::new(ErrorCode::Stopping, "the node is stopping; try another")
+}
+
+/// Checks and keeps a plugin, then lets the others know of it.
+async fn push(parts: &Arc<Parts>, name: Name, module: Bytes) -> Reply {
+    let plugin = match parts.desk.compile(module.clone()).await {
+        Ok(plugin) => plugin,
+        Err(rejection) => return Reply::Error(ErrorReply::new(ErrorCode::PluginRejected, rejection.to_string())),
+    };
+    if let Err(why) = parts.desk.keep(&plugin, &module) {
+        let message = format!("the plugin could not be stored: {why}");
+        return Reply::Error(ErrorReply::new(ErrorCode::DiskFull, message));
+    }
+    let card = plugin.card();
+    // A plugin's own name, where it is one that can be shown and typed; else what the operator calls it.
+    let name = card.and_then(|card| Name::new(card.name.as_str()).ok()).unwrap_or(name);
+    let version = card.map(|card| card.version.clone()).unwrap_or_default();
+    let record = plugin_record(name, version, module.len() as u64, card.is_some_and(|card| card.self_causal));
+    change(parts, Change::PluginAdd(digest_of(&module), record)).await
+}
+
+/// How the cluster looks from here.
+fn status(parts: &Parts) -> Status {
+    let view = parts.cluster_view();
+    let layout = view.layout();
+    let owners = |n: u8| (0..layout.partitions()).map(move |p| layout.owners(PartitionId(u16::try_from(p).unwrap_or(u16::MAX)), n));
+    let peers = parts.peers();
+    let node = |node: &rejoin_proto::LayoutNode| NodeStatus {
+        name: node.name.clone(),
+        zone: node.zone.clone(),
+        address: node.address,
+        up: node.id == parts.node || peers.contains_key(&node.id),
+        first_owner_of: owners(1).flatten().filter(|owner| owner.id == node.id).count() as u32,
+        owner_of: owners(u8::MAX).flatten().filter(|owner| owner.id == node.id).count() as u32,
+    };
+    Status {
+        cluster: parts.cluster,
+        node: parts.config.name.clone(),
+        release: env!("CARGO_PKG_VERSION").into(),
+        uptime_ms: parts.clock.now().mono_us / 1000,
+        layout: view.layout_name(),
+        partitions: layout.partitions(),
+        nodes: layout.nodes.iter().map(node).collect(),
+        lost: parts.lost.clone(),
+        missing_plugins: parts.desk.missing(),
+    }
+}

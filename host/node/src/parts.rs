@@ -1,0 +1,88 @@
+//! What the tasks of a node share.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rejoin_core::view::{ClusterView, shard_of};
+use rejoin_proto::client::StartId;
+use rejoin_proto::{ClusterId, Name, NodeId, PartitionId};
+use rejoin_wire::{Connection, Sender};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::catalog::ControlCall;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::driver::{Notice, ShardHandle};
+use crate::faults::Faults;
+use crate::metrics::Metrics;
+use crate::modules::Desk;
+use crate::token::Tokens;
+
+/// Layout and catalog as sessions see them.
+pub(crate) struct NodeView {
+    pub(crate) cluster: Arc<ClusterView>,
+    pub(crate) tokens: Tokens,
+}
+
+/// A peer that is connected.
+pub(crate) struct Peer {
+    pub(crate) connection: Connection,
+    pub(crate) sender: Sender,
+    /// Tells a connection from the one that replaced it.
+    pub(crate) generation: u64,
+    /// Whether it has had its time to object to this node's actors.
+    pub(crate) settled: bool,
+}
+
+/// What the tasks of a node share.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: NodeId,
+    pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) control: mpsc::UnboundedSender<ControlCall>,
+    pub(crate) view: watch::Receiver<Arc<NodeView>>,
+    pub(crate) start: watch::Receiver<StartId>,
+    pub(crate) catalog_digest: AtomicU64,
+    pub(crate) peers: Mutex<BTreeMap<NodeId, Peer>>,
+    pub(crate) generations: AtomicU64,
+    pub(crate) sessions: AtomicUsize,
+    pub(crate) session_numbers: AtomicU64,
+    /// Woken when a peer has settled, or when dialling should be tried at once.
+    pub(crate) settled: Notify,
+    pub(crate) redial: Notify,
+    pub(crate) desk: Desk,
+    pub(crate) faults: Faults,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    /// What this node has lost, as its store said at the start.
+    pub(crate) lost: Vec<String>,
+}
+
+impl Parts {
+    pub(crate) fn cluster_view(&self) -> Arc<ClusterView> {
+        self.view.borrow().cluster.clone()
+    }
+
+    pub(crate) fn shard_of(&self, partition: PartitionId, view: &ClusterView) -> &ShardHandle {
+        let shards = u16::try_from(self.shards.len()).unwrap_or(1);
+        &self.shards[usize::from(shard_of(partition, view.layout().partitions(), shards))]
+    }
+
+    /// Tells every shard.
+    pub(crate) fn tell_all(&self, notice: impl Fn() -> Notice) {
+        for shard in &self.shards {
+            // A shard that has stopped needs no news.
+            let _ = shard.notices.send(notice());
+        }
+    }
+
+    pub(crate) fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Peer>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn peer_name(&self, id: NodeId) -> Name {
+        self.cluster_view().node_name(id)
+    }
+}

@@ -1,0 +1,188 @@
+//! A client's connection: its hello, its token, and its requests on their way to the shards.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use rejoin_core::shard::event::{ClientRequest, Session};
+use rejoin_proto::catalog::Scope;
+use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL, Reply, Request, RequestBody, ServerHello};
+use rejoin_proto::peer::DataRequest;
+use rejoin_proto::{ErrorCode, ErrorReply, codec};
+use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::driver::{Notice, Work, answer};
+use crate::operator;
+use crate::parts::Parts;
+use crate::token::Holder;
+
+/// How long a client may take for its hello.
+const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// The most frames taken from a connection at once.
+const FRAMES: usize = 256;
+/// What a client that is turned away for load waits, in milliseconds.
+const RETRY_AFTER_MS: u32 = 20;
+
+const REFUSED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 16);
+
+/// Serves a client until its connection ends.
+pub(crate) async fn serve(parts: Arc<Parts>, connection: Connection) {
+    let (token, holder) = match tokio::time::timeout(HELLO_WAIT, greet(&parts, &connection)).await {
+        Ok(Ok(known)) => known,
+        Ok(Err(refusal)) => return refuse(&connection, refusal).await,
+        Err(_) => return connection.close(REFUSED, "no hello"),
+    };
+    let number = parts.session_numbers.fetch_add(1, Relaxed) + 1;
+    parts.sessions.fetch_add(1, Relaxed);
+    tracing::debug!(token = %holder.name, from = %connection.remote_address(), "client connected");
+    let mut client = Client { parts: parts.clone(), sender: connection.sender(), number, token, holder };
+    client.receive(&connection).await;
+    parts.tell_all(|| Notice::SessionClosed(number));
+    parts.sessions.fetch_sub(1, Relaxed);
+}
+
+async fn greet(parts: &Arc<Parts>, connection: &Connection) -> Result<(String, Holder), ErrorReply> {
+    let refused = |code, message: &str| Err(ErrorReply::new(code, message));
+    let Some(frame) = connection.recv().await else { return refused(ErrorCode::BadRequest, "the connection was lost") };
+    let hello: ClientHello = match codec::decode(&frame.body) {
+        Ok(hello) if frame.class == Class::Control => hello,
+        _ => return refused(ErrorCode::Protocol, "the first frame was no hello that this node understands"),
+    };
+    if hello.protocol != PROTOCOL {
+        let message = format!("this node speaks protocol {PROTOCOL}, the client {}", hello.protocol);
+        return refused(ErrorCode::Protocol, &message);
+    }
+    let view = parts.view.borrow().clone();
+    let Some(holder) = view.tokens.check(&hello.token) else {
+        return refused(ErrorCode::Denied, "the token is not one that this cluster takes; ask its operator for another");
+    };
+    let welcome = ServerHello {
+        protocol: PROTOCOL,
+        cluster: parts.cluster,
+        node: parts.config.name.clone(),
+        tenant: holder.tenant,
+        start: *parts.start.borrow(),
+        retry_window_ms: parts.config.retry_window_ms,
+        layout: view.cluster.layout().clone(),
+    };
+    let body = codec::encode(&HelloReply::Welcome(welcome));
+    match connection.sender().send(Class::Control, 0, body.into()).await {
+        Ok(()) => Ok((hello.token, holder)),
+        Err(_) => refused(ErrorCode::BadRequest, "the connection was lost"),
+    }
+}
+
+/// Tells a client why it is turned away, and gives it a moment to hear it.
+async fn refuse(connection: &Connection, refusal: ErrorReply) {
+    tracing::info!(from = %connection.remote_address(), why = %refusal, "a client is turned away");
+    let body = codec::encode(&HelloReply::Refused(refusal));
+    if connection.sender().send(Class::Control, 0, body.into()).await.is_ok() {
+        // The client closes when it has read the answer; one that does not is closed.
+        let _ = tokio::time::timeout(HELLO_WAIT, connection.closed()).await;
+    }
+    connection.close(REFUSED, "refused");
+}
+
+struct Client {
+    parts: Arc<Parts>,
+    sender: Sender,
+    number: u64,
+    token: String,
+    holder: Holder,
+}
+
+impl Client {
+    async fn receive(&mut self, connection: &Connection) {
+        let mut view = self.parts.view.clone();
+        let mut frames = Vec::with_capacity(FRAMES);
+        while connection.recv_batch(&mut frames, FRAMES).await > 0 {
+            if view.has_changed().unwrap_or(false) {
+                // A token that was withdrawn ends its sessions with their next request.
+                let tokens = view.borrow_and_update().tokens.check(&self.token);
+                match tokens {
+                    Some(holder) => self.holder = holder,
+                    None => return connection.close(REFUSED, "the token was withdrawn"),
+                }
+            }
+            for frame in frames.drain(..) {
+                match codec::decode::<Request>(&frame.body) {
+                    Ok(request) => self.request(&frame, request),
+                    Err(error) => {
+                        let error = ErrorReply::new(ErrorCode::BadRequest, error.to_string());
+                        self.answer(&frame, Reply::Error(error));
+                    }
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, frame: &Frame, request: Request) {
+        match request.body {
+            RequestBody::Get(get) => self.data(frame, request.layout, request.trace, request.deadline_ms, DataRequest::Get(get)),
+            RequestBody::Put(put) => self.data(frame, request.layout, request.trace, request.deadline_ms, DataRequest::Put(put)),
+            RequestBody::Layout => {
+                let layout = self.parts.cluster_view().layout().clone();
+                self.answer(frame, Reply::Layout(layout));
+            }
+            RequestBody::Admin(_) if self.holder.scope != Scope::Admin => {
+                let message = format!("token {} may read and write, not administer; use one made with --admin", self.holder.name);
+                self.answer(frame, Reply::Error(ErrorReply::new(ErrorCode::Denied, message)));
+            }
+            RequestBody::Admin(verb) => {
+                let (parts, tenant) = (self.parts.clone(), self.holder.tenant);
+                let (sender, id, class) = (self.sender.clone(), frame.id, frame.class);
+                tokio::spawn(async move {
+                    let reply = operator::run(&parts, tenant, verb).await;
+                    reply_to(&parts, &sender, class, id, reply);
+                });
+            }
+        }
+    }
+
+    /// Hands a read or a write to the shard of its key; a full inbox is answered at once.
+    fn data(&mut self, frame: &Frame, layout: rejoin_proto::LayoutRef, trace: u64, deadline_ms: u32, request: DataRequest) {
+        let view = self.parts.cluster_view();
+        let (bucket, key) = match &request {
+            DataRequest::Get(get) => (&get.bucket, &get.key),
+            DataRequest::Put(put) => (&put.bucket, &put.key),
+        };
+        let target = match view.target(self.holder.tenant, bucket, key) {
+            Ok(target) => target,
+            Err(error) => return self.answer(frame, Reply::Error(error)),
+        };
+        let config = &self.parts.config;
+        let wanted_ms = if deadline_ms == 0 { config.timeout_ms } else { deadline_ms.min(config.max_timeout_ms) };
+        let client = ClientRequest {
+            session: Session { connection: self.number, request: frame.id },
+            tenant: self.holder.tenant,
+            layout,
+            trace: if trace == 0 { rand::random() } else { trace },
+            deadline_us: self.parts.clock.now().mono_us + u64::from(wanted_ms) * 1000,
+            request,
+        };
+        let shard = self.parts.shard_of(target.partition, &view);
+        let refusal = match shard.inbox.try_send(Work::Client(client, self.sender.clone())) {
+            Ok(()) => return,
+            Err(TrySendError::Full(_)) => {
+                self.parts.metrics.overloaded.increment(1);
+                let message = "too many requests are waiting at this node; nothing was done";
+                ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS)
+            }
+            Err(TrySendError::Closed(_)) => ErrorReply::new(ErrorCode::Stopping, "the node is stopping; try another"),
+        };
+        self.answer(frame, Reply::Error(refusal));
+    }
+
+    fn answer(&self, frame: &Frame, reply: Reply) {
+        reply_to(&self.parts, &self.sender, frame.class, frame.id, reply);
+    }
+}
+
+fn reply_to(parts: &Parts, sender: &Sender, class: Class, id: u64, reply: Reply) {
+    let session = Session { connection: 0, request: id };
+    let frame = answer(session, parts.cluster_view().layout_name(), *parts.start.borrow(), reply);
+    if let Err(error) = sender.try_send(class, frame.id, frame.body) {
+        tracing::debug!(%error, "a reply was not sent");
+    }
+}

@@ -1,0 +1,94 @@
+//! Tokens: what a client shows to be let in.
+//!
+//! A token is `NAME:SECRET`. The catalog keeps the BLAKE3 of the secret part only. The root token is derived from the cluster's
+//! secret file and is in no catalog: whoever has that file is the operator.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rejoin_proto::catalog::{Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::{Name, TenantId};
+
+/// The name of the token that is derived from the cluster's secret. No other token can have it.
+pub const ROOT: &str = "root";
+
+/// The tenant that a new cluster has.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// The most bytes of a token's text that are looked at.
+const MAX_TOKEN_BYTES: usize = 256;
+
+/// The root token of the cluster with that secret.
+#[must_use]
+pub fn root_token(cluster_secret: &[u8]) -> String {
+    let secret = blake3::derive_key("rejoin 2026 root token", cluster_secret);
+    format!("{ROOT}:{}", URL_SAFE_NO_PAD.encode(secret))
+}
+
+/// Who a token is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Holder {
+    pub(crate) name: String,
+    pub(crate) tenant: TenantId,
+    pub(crate) scope: Scope,
+}
+
+/// The tokens that are taken now.
+#[derive(Clone, Debug)]
+pub(crate) struct Tokens {
+    root: [u8; 32],
+    known: BTreeMap<Name, (TenantId, Scope, [u8; 32])>,
+}
+
+impl Tokens {
+    pub(crate) fn new<'a>(cluster_secret: &[u8], records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let mut known = BTreeMap::new();
+        for record in records {
+            if let (RecordKey::Token(name), RecordBody::Token { tenant, scope, secret_hash, revoked: false }) = (&record.key, &record.body) {
+                known.insert(name.clone(), (*tenant, *scope, *secret_hash));
+            }
+        }
+        let root = root_token(cluster_secret);
+        let secret = root.rsplit(':').next().unwrap_or_default();
+        Self { root: *blake3::hash(secret.as_bytes()).as_bytes(), known }
+    }
+
+    /// Who shows that token; `None` for a wrong, unknown or withdrawn one, whichever it is.
+    pub(crate) fn check(&self, token: &str) -> Option<Holder> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return None;
+        }
+        let (name, secret) = token.split_once(':')?;
+        let hash = blake3::hash(secret.as_bytes());
+        if name == ROOT {
+            let tenant = TenantId::from_name(&Name::new(DEFAULT_TENANT).ok()?);
+            // BLAKE3 hashes compare in constant time.
+            return (hash == self.root).then(|| Holder { name: name.to_owned(), tenant, scope: Scope::Admin });
+        }
+        let (tenant, scope, expected) = self.known.get(&Name::new(name).ok()?)?;
+        (hash == *expected).then(|| Holder { name: name.to_owned(), tenant: *tenant, scope: *scope })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_proto::Hlc;
+
+    #[test]
+    fn only_the_right_secret_of_a_known_token_is_taken() {
+        let name = Name::new("app").unwrap();
+        let (text, secret_hash) = ("app:s3cret", *blake3::hash(b"s3cret").as_bytes());
+        let tenant = TenantId(7);
+        let body = |revoked| RecordBody::Token { tenant, scope: Scope::Data, secret_hash, revoked };
+        let record = |revoked| Record { key: RecordKey::Token(name.clone()), version: 1, stamp: Hlc::default(), body: body(revoked) };
+        let tokens = Tokens::new(b"secret", [&record(false)]);
+        assert_eq!(tokens.check(text).map(|holder| holder.tenant), Some(tenant));
+        assert_eq!(tokens.check(&root_token(b"secret")).map(|holder| holder.scope), Some(Scope::Admin));
+        for wrong in [&text[..text.len() - 1], "app:", "nobody:x", "app", "", &root_token(b"other")] {
+            assert_eq!(tokens.check(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(Tokens::new(b"secret", [&record(true)]).check(text), None, "withdrawn");
+    }
+}
