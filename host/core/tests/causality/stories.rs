@@ -1,0 +1,185 @@
+//! Single histories, each with its reason.
+
+use rejoin_core::causal::{self, OneDotTwoValues, Write};
+use rejoin_proto::{ActorId, Content, Dot, FoldedBy, Hlc, Object, PluginDigest, ProfileId, VersionVector};
+
+use crate::model::fold;
+
+fn write(object: &mut Object, seen: &VersionVector, actor: u64, counter: u64, value: Option<&str>) {
+    let content = value.map_or(Content::Tombstone, |value| Content::Value(value.to_owned().into()));
+    let dot = Dot { actor: ActorId(actor), counter };
+    causal::put(object, Write { seen: seen.clone(), dot, content, stamp: Hlc::from_ms(counter), expires: None });
+}
+
+fn blind(actor: u64, counter: u64, value: &str) -> Object {
+    let mut object = Object::default();
+    write(&mut object, &VersionVector::new(), actor, counter, Some(value));
+    object
+}
+
+fn sync(a: &Object, b: &Object) -> Object {
+    causal::sync(a, b).0
+}
+
+fn values(object: &Object) -> Vec<String> {
+    causal::siblings(&causal::visible(object, 0)).iter().map(|sibling| String::from_utf8_lossy(&sibling.value).into_owned()).collect()
+}
+
+/// Scenario 7.
+#[test]
+fn a_fold_beside_a_tombstone_keeps_what_was_deleted_deleted() {
+    let first = blind(1, 1, "old");
+    let mut deleted = first.clone();
+    write(&mut deleted, &first.context, 2, 1, None);
+    let mut folded = sync(&deleted, &sync(&blind(3, 1, "x"), &blind(4, 1, "y")));
+    assert_eq!(folded.entries.len(), 3);
+    fold(&mut folded, 0);
+    assert_eq!(folded.entries.len(), 1, "the tombstone is dropped, its dot stays seen");
+    for stale in [&first, &deleted] {
+        let met = sync(&folded, stale);
+        assert_eq!(values(&met), ["v0(x y)"]);
+        assert_eq!(met.entries.len(), 1);
+    }
+}
+
+#[test]
+fn a_late_merge_result_is_thrown_away() {
+    let object = sync(&blind(1, 1, "a"), &blind(2, 1, "b"));
+    let inputs = causal::visible(&object, 0);
+    let mut newer = object.clone();
+    write(&mut newer, &object.context, 3, 1, Some("c"));
+    let before = newer.clone();
+    assert!(!causal::fold(&mut newer, &inputs, "a b".into(), None));
+    assert_eq!(newer, before);
+    // Also when only one input has gone, or one has merely lost a dot.
+    let mut half = object.clone();
+    write(&mut half, &[Dot { actor: ActorId(1), counter: 1 }].into_iter().collect(), 3, 1, Some("c"));
+    assert!(!causal::fold(&mut half, &inputs, "a b".into(), None));
+    assert!(!causal::fold(&mut half, &[], "a b".into(), None));
+}
+
+/// Scenario 6.
+#[test]
+fn one_dot_with_two_values_keeps_both_and_says_so() {
+    let (a, b) = (blind(1, 1, "a"), blind(1, 1, "b"));
+    let (joined, alarm) = causal::sync(&a, &b);
+    assert_eq!(alarm, Some(OneDotTwoValues));
+    assert_eq!(values(&joined), ["a", "b"]);
+    assert_eq!(sync(&b, &a), joined);
+    assert_eq!(sync(&joined, &a), joined);
+    assert_eq!(sync(&joined, &joined), joined);
+    assert_eq!(causal::sync(&a, &a).1, None);
+    let mut tombstone = Object::default();
+    write(&mut tombstone, &VersionVector::new(), 1, 1, None);
+    assert_eq!(causal::sync(&a, &tombstone), (sync(&tombstone, &a), Some(OneDotTwoValues)));
+}
+
+#[test]
+fn two_folds_that_share_dots_raise_no_alarm_and_converge() {
+    let (a, b, c) = (blind(1, 1, "a"), blind(2, 1, "b"), blind(3, 1, "c"));
+    let (mut left, mut right) = (sync(&a, &b), sync(&b, &c));
+    fold(&mut left, 0);
+    fold(&mut right, 0);
+    let (joined, alarm) = causal::sync(&left, &right);
+    assert_eq!((alarm, joined.entries.len()), (None, 2), "they overlap: neither speaks for the other");
+    assert_eq!(sync(&right, &left), joined);
+    let mut folded = joined.clone();
+    fold(&mut folded, 0);
+    assert_eq!(folded.entries[0].dots.spans().len(), 3);
+    assert_eq!(sync(&folded, &joined), folded);
+}
+
+/// Scenario 8.
+#[test]
+fn two_folds_of_equal_dots_by_two_plugins_meet_in_one_of_them() {
+    let object = sync(&blind(1, 1, "a"), &blind(2, 1, "b"));
+    let (mut old, mut new) = (object.clone(), object);
+    fold(&mut old, 0);
+    fold(&mut new, 1);
+    assert_ne!(old, new);
+    let (joined, alarm) = causal::sync(&old, &new);
+    assert_eq!((alarm, joined.entries.len()), (None, 1));
+    assert_eq!(sync(&new, &old), joined);
+}
+
+#[test]
+fn a_write_whose_fold_was_cut_back_to_it_is_preferred_as_it_was_written() {
+    let (a, b) = (blind(1, 1, "a"), blind(2, 1, "b"));
+    let mut folded = sync(&a, &b);
+    fold(&mut folded, 0);
+    let mut cut = folded.clone();
+    write(&mut cut, &a.context, 3, 1, Some("c"));
+    assert_eq!(cut.entries.len(), 2, "the fold still speaks for b");
+    let (joined, alarm) = causal::sync(&cut, &b);
+    assert_eq!(alarm, None);
+    assert_eq!(values(&joined), ["b", "c"], "fewer covers win: nothing of the overwritten a comes back");
+}
+
+#[test]
+fn a_single_visible_value_is_folded_byte_for_byte() {
+    let mut object = blind(1, 1, "a");
+    write(&mut object, &VersionVector::new(), 2, 1, None);
+    let inputs = causal::visible(&object, 0);
+    assert!(causal::fold(&mut object, &inputs, "something else".into(), Some(by())));
+    assert_eq!(object.entries, inputs);
+    assert_eq!(object.context.len(), 2);
+}
+
+fn by() -> FoldedBy {
+    FoldedBy { plugin: PluginDigest([1; 32]), profile: ProfileId(1) }
+}
+
+#[test]
+fn a_fold_has_the_latest_stamp_and_expiry_and_never_is_the_latest() {
+    let expiring = |actor, ms: Option<u64>| {
+        let mut object = blind(actor, actor, "x");
+        object.entries[0].expires = ms.map(Hlc::from_ms);
+        object
+    };
+    for (ends, expected) in [([Some(5), Some(9), Some(7)], Some(9)), ([Some(5), None, Some(7)], None)] {
+        let mut object = sync(&expiring(1, ends[0]), &sync(&expiring(2, ends[1]), &expiring(3, ends[2])));
+        let inputs = causal::visible(&object, 0);
+        assert_eq!(causal::siblings(&inputs).len(), 1, "byte-equal values are given to a plugin once");
+        assert!(causal::fold(&mut object, &inputs, "x".into(), Some(by())));
+        let entry = &object.entries[0];
+        assert_eq!((entry.expires, entry.stamp), (expected.map(Hlc::from_ms), Hlc::from_ms(3)));
+    }
+}
+
+/// Scenario 11, at the algebra alone: no limit forces a fold here.
+#[test]
+fn two_thousand_stale_puts_by_one_actor_fold_into_one_span() {
+    let mut object = blind(1, 1, "first");
+    let stale = object.context.clone();
+    for counter in 2..=2001 {
+        write(&mut object, &stale, 1, counter, Some("x"));
+        let inputs = causal::visible(&object, 0);
+        causal::fold(&mut object, &inputs, "x".into(), Some(by()));
+        assert!(object.entries.len() == 1 && object.entries[0].dots.spans().len() == 1);
+        assert_eq!(object.entries[0].covers.spans().len(), 1);
+    }
+    let mut siblings = blind(1, 1, "first");
+    (2..=2001).for_each(|counter| write(&mut siblings, &VersionVector::new(), 1, counter, Some("x")));
+    assert_eq!(siblings.entries.len(), 2001, "unfolded, each write is there");
+    assert_eq!(siblings.context.len(), 1);
+    fold(&mut siblings, 0);
+    assert_eq!(siblings.entries[0].dots.spans(), [rejoin_proto::Run { actor: ActorId(1), lo: 0, hi: 2001 }]);
+}
+
+#[test]
+fn a_writer_is_not_told_of_a_sibling_by_its_own_dot() {
+    let mut object = blind(1, 1, "unseen");
+    let nothing = VersionVector::new();
+    write(&mut object, &nothing, 1, 2, Some("mine"));
+    let view = causal::writers_view(&object, &nothing, Dot { actor: ActorId(1), counter: 2 });
+    assert!(view.is_empty(), "naming 1:2 would name 1:1 too");
+    write(&mut object, &view, 1, 3, Some("next"));
+    assert!(values(&object).contains(&"unseen".to_owned()));
+}
+
+#[test]
+#[should_panic(expected = "a dot is minted above all earlier ones of its actor")]
+fn a_dot_that_was_minted_before_stops_the_shard() {
+    let mut object = blind(1, 5, "a");
+    write(&mut object, &VersionVector::new(), 1, 5, Some("b"));
+}

@@ -1,0 +1,270 @@
+//! The catalog: changes race to one winner, and who was away learns.
+
+use std::collections::VecDeque;
+
+use rejoin_core::control::{Change, Control, Effect, Event, MAX_RECORDS, SPREAD_US, plugin_record};
+use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::client::RecordKind;
+use rejoin_proto::peer::PeerBody;
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, PluginDigest};
+
+use crate::support::{name, tenant};
+
+/// Control machines with a wire between them.
+struct Nodes {
+    all: Vec<Control>,
+    wire: VecDeque<(usize, usize, PeerBody)>,
+    answers: Vec<(u64, Result<Record, ErrorReply>)>,
+    now_us: u64,
+    delivered: usize,
+}
+
+impl Nodes {
+    fn new(count: usize) -> Self {
+        let all = (0..count).map(|_| Control::new(Default::default())).collect();
+        Self { all, wire: VecDeque::new(), answers: Vec::new(), now_us: 0, delivered: 0 }
+    }
+
+    fn connected(count: usize) -> Self {
+        let mut nodes = Self::new(count);
+        (0..count).for_each(|a| (0..a).for_each(|b| nodes.connect(a, b)));
+        nodes
+    }
+
+    fn event(&mut self, to: usize, event: Event) {
+        let mut effects = Vec::new();
+        self.all[to].handle(self.now_us, 1000, event, &mut effects);
+        let mut saved = true;
+        for effect in effects {
+            match effect {
+                Effect::Save => saved = true,
+                Effect::Changed => assert!(saved, "kept before it is used"),
+                Effect::Send(peer, body) => self.wire.push_back((to, peer.0 as usize, body)),
+                Effect::Answer(call, result) => self.answers.push((call, result)),
+            }
+        }
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        let (of_a, of_b) = (self.all[a].digest(), self.all[b].digest());
+        self.event(a, Event::PeerUp(NodeId(b as u64), of_b));
+        self.event(b, Event::PeerUp(NodeId(a as u64), of_a));
+        self.deliver();
+    }
+
+    fn cut(&mut self, a: usize, b: usize) {
+        self.event(a, Event::PeerDown(NodeId(b as u64)));
+        self.event(b, Event::PeerDown(NodeId(a as u64)));
+    }
+
+    fn deliver(&mut self) {
+        while let Some((from, to, body)) = self.wire.pop_front() {
+            self.delivered += 1;
+            assert!(self.delivered < 10_000, "the nodes never stop talking");
+            self.event(to, Event::Peer(NodeId(from as u64), body));
+        }
+    }
+
+    fn change(&mut self, at: usize, call: u64, change: Change) {
+        self.event(at, Event::Change(call, change));
+    }
+
+    fn answer(&mut self, call: u64) -> Result<Record, ErrorReply> {
+        let at = self.answers.iter().position(|(of, _)| *of == call).expect("an answer");
+        self.answers.remove(at).1
+    }
+
+    fn agree(&self) -> bool {
+        self.all.windows(2).all(|pair| pair[0].catalog() == pair[1].catalog() && pair[0].digest() == pair[1].digest())
+    }
+}
+
+fn create(bucket: &str, siblings: u16) -> Change {
+    Change::BucketCreate(tenant(), name(bucket), BucketProps { siblings, ..BucketProps::default() })
+}
+
+fn props(record: &Record) -> &BucketProps {
+    match &record.body {
+        RecordBody::Bucket { props, .. } => props,
+        other => panic!("a bucket was expected, not {other:?}"),
+    }
+}
+
+fn code(answer: Result<Record, ErrorReply>) -> ErrorCode {
+    answer.expect_err("a refusal").code
+}
+
+#[test]
+fn racing_creates_have_one_winner_on_every_node_in_every_order() {
+    let mut winners = Vec::new();
+    for backward in [false, true] {
+        let mut nodes = Nodes::connected(3);
+        let (one, two) = if backward { (2, 0) } else { (0, 2) };
+        nodes.change(one, 1, create("cart", if backward { 20 } else { 10 }));
+        nodes.change(two, 2, create("cart", if backward { 10 } else { 20 }));
+        if backward {
+            nodes.wire.make_contiguous().reverse();
+        }
+        nodes.deliver();
+        assert!(nodes.agree());
+        assert!(nodes.answer(1).is_ok() && nodes.answer(2).is_ok());
+        let record = nodes.all[1].get(&RecordKey::Bucket(tenant(), name("cart"))).expect("the bucket").clone();
+        winners.push(props(&record).siblings);
+    }
+    assert_eq!(winners[0], winners[1], "the content decides, not the order");
+}
+
+#[test]
+fn who_was_away_learns_on_connecting_both_ways() {
+    let mut nodes = Nodes::new(2);
+    nodes.change(0, 1, create("a", 10));
+    nodes.change(1, 2, create("b", 10));
+    assert!(nodes.answer(1).is_ok() && nodes.answer(2).is_ok(), "nobody is connected: nobody is waited for");
+    assert!(!nodes.agree());
+    nodes.connect(0, 1);
+    assert!(nodes.agree());
+    assert_eq!(nodes.all[0].list(RecordKind::Bucket, tenant()).len(), 2);
+    nodes.cut(0, 1);
+    let before = nodes.delivered;
+    nodes.connect(0, 1);
+    assert_eq!(nodes.delivered, before, "equal digests need no words");
+}
+
+/// A change that is made after a node's greeting was written and before it was read is in neither greeting nor spread.
+#[test]
+fn a_change_during_the_handshake_arrives() {
+    let mut nodes = Nodes::new(2);
+    let (of_0, of_1) = (nodes.all[0].digest(), nodes.all[1].digest());
+    nodes.event(1, Event::PeerUp(NodeId(0), of_0));
+    nodes.change(0, 1, create("cart", 10));
+    nodes.event(0, Event::PeerUp(NodeId(1), of_1));
+    nodes.deliver();
+    assert!(nodes.agree());
+    let mut nodes = Nodes::new(2);
+    nodes.event(0, Event::PeerUp(NodeId(1), of_1));
+    nodes.change(1, 1, create("cart", 10));
+    nodes.event(1, Event::PeerUp(NodeId(0), of_0));
+    nodes.deliver();
+    assert!(nodes.agree());
+}
+
+#[test]
+fn a_change_is_compare_and_set() {
+    let mut nodes = Nodes::connected(2);
+    nodes.change(0, 1, create("cart", 10));
+    nodes.deliver();
+    assert_eq!(nodes.answer(1).expect("made").version, 1);
+    nodes.change(1, 2, create("cart", 11));
+    assert_eq!(code(nodes.answer(2)), ErrorCode::Exists);
+    let set = |version, siblings| Change::BucketSet(tenant(), name("cart"), version, BucketProps { siblings, ..BucketProps::default() });
+    nodes.change(1, 3, set(1, 20));
+    nodes.deliver();
+    assert_eq!(nodes.answer(3).expect("set").version, 2);
+    nodes.change(0, 4, set(1, 30));
+    assert_eq!(code(nodes.answer(4)), ErrorCode::VersionConflict);
+    nodes.change(0, 5, set(2, 1));
+    assert_eq!(code(nodes.answer(5)), ErrorCode::BadRequest);
+    nodes.change(0, 6, Change::BucketSet(tenant(), name("cart"), 2, BucketProps { n: 1, ..BucketProps::default() }));
+    assert_eq!(code(nodes.answer(6)), ErrorCode::BadRequest);
+    nodes.change(0, 7, Change::BucketSet(tenant(), name("none"), 1, BucketProps::default()));
+    assert_eq!(code(nodes.answer(7)), ErrorCode::NotFound);
+    assert!(nodes.agree());
+}
+
+#[test]
+fn a_change_is_answered_when_connected_peers_have_it_or_after_two_seconds() {
+    let mut nodes = Nodes::connected(3);
+    nodes.change(0, 1, create("a", 10));
+    assert!(nodes.answers.is_empty(), "not before they have it");
+    assert_eq!(nodes.all[0].next_wake_us(), Some(SPREAD_US));
+    nodes.deliver();
+    assert!(nodes.answer(1).is_ok());
+    assert_eq!(nodes.all[0].next_wake_us(), None);
+
+    nodes.change(0, 2, create("b", 10));
+    nodes.wire.clear();
+    nodes.now_us = SPREAD_US - 1;
+    nodes.event(0, Event::Tick);
+    assert!(nodes.answers.is_empty());
+    nodes.now_us = SPREAD_US;
+    nodes.event(0, Event::Tick);
+    assert!(nodes.answer(2).is_ok());
+
+    nodes.change(0, 3, create("c", 10));
+    nodes.wire.clear();
+    nodes.cut(0, 1);
+    assert!(nodes.answers.is_empty());
+    nodes.cut(0, 2);
+    assert!(nodes.answer(3).is_ok(), "nobody is left to wait for");
+}
+
+#[test]
+fn a_plugin_is_known_before_a_bucket_takes_it_and_its_card_is_what_counts() {
+    let mut nodes = Nodes::connected(2);
+    let wanted = Activation { plugin: PluginDigest([5; 32]), self_causal: false, since: Hlc(0), replaces: true };
+    let with = BucketProps { plugin: Some(wanted), ..BucketProps::default() };
+    nodes.change(0, 1, Change::BucketCreate(tenant(), name("cart"), with.clone()));
+    assert_eq!(code(nodes.answer(1)), ErrorCode::NotFound);
+    nodes.change(0, 2, Change::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, true)));
+    nodes.change(0, 3, Change::PluginAdd(PluginDigest([6; 32]), plugin_record(name("cart"), "2".into(), 9, false)));
+    nodes.deliver();
+    nodes.change(1, 4, Change::BucketCreate(tenant(), name("cart"), with.clone()));
+    nodes.deliver();
+    let active = |record: &Record| props(record).plugin.expect("a plugin");
+    let first = active(&nodes.answer(4).expect("made"));
+    assert!(first.self_causal && !first.replaces && first.since == Hlc::from_ms(1000), "as the card and the clock say: {first:?}");
+    let other = BucketProps { plugin: Some(Activation { plugin: PluginDigest([6; 32]), ..wanted }), ..BucketProps::default() };
+    nodes.change(1, 5, Change::BucketSet(tenant(), name("cart"), 1, other));
+    nodes.deliver();
+    let second = active(&nodes.answer(5).expect("set"));
+    assert!(!second.self_causal && second.replaces);
+}
+
+#[test]
+fn a_withdrawn_token_can_be_made_again_and_a_live_one_cannot() {
+    let mut nodes = Nodes::connected(2);
+    let make = || Change::TokenCreate(tenant(), name("app"), Scope::Data, [1; 32]);
+    nodes.change(0, 1, make());
+    nodes.deliver();
+    nodes.change(1, 2, make());
+    assert_eq!(code(nodes.answer(2)), ErrorCode::Exists);
+    nodes.change(1, 3, Change::TokenRevoke(name("app")));
+    nodes.deliver();
+    assert!(matches!(nodes.answer(3).expect("withdrawn").body, RecordBody::Token { revoked: true, .. }));
+    nodes.change(0, 4, make());
+    nodes.deliver();
+    assert_eq!(nodes.answer(4).expect("made again").version, 3);
+    assert!(nodes.agree());
+}
+
+#[test]
+fn a_full_catalog_takes_nothing_new_and_still_withdraws_a_token() {
+    let mut kept = rejoin_core::control::Catalog::default();
+    for at in 0..MAX_RECORDS {
+        let body = RecordBody::Token { tenant: tenant(), scope: Scope::Data, secret_hash: [0; 32], revoked: false };
+        kept.records.push(Record { key: RecordKey::Token(name(&format!("t{at}"))), version: 1, stamp: Hlc(1), body });
+    }
+    let mut control = Control::new(kept);
+    let mut effects = Vec::new();
+    control.handle(0, 1000, Event::Change(1, create("cart", 10)), &mut effects);
+    assert!(matches!(&effects[..], [Effect::Answer(1, Err(error))] if error.code == ErrorCode::TooLarge));
+    effects.clear();
+    control.handle(0, 1000, Event::Change(2, Change::TokenRevoke(name("t7"))), &mut effects);
+    assert!(matches!(effects.last(), Some(Effect::Answer(2, Ok(_)))), "{effects:?}");
+}
+
+#[test]
+fn what_is_kept_comes_back_and_unsound_records_are_not_taken() {
+    let mut nodes = Nodes::connected(2);
+    nodes.change(0, 1, create("cart", 10));
+    nodes.deliver();
+    let again = Control::new(nodes.all[0].catalog());
+    assert_eq!(again.digest(), nodes.all[1].digest());
+    let key = RecordKey::Bucket(tenant(), name("bad"));
+    let bad = |body| Record { key: key.clone(), version: 9, stamp: Hlc(1), body };
+    let out_of_bounds =
+        RecordBody::Bucket { id: crate::support::object_id("").bucket, props: BucketProps { n: 9, ..BucketProps::default() } };
+    let records = vec![bad(out_of_bounds), bad(RecordBody::Tenant { name: name("x") })];
+    nodes.event(0, Event::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records }));
+    assert_eq!(nodes.all[0].digest(), nodes.all[1].digest());
+}

@@ -1,0 +1,165 @@
+//! Disks that are full, damaged or broken, and clocks that are wrong.
+
+use rejoin_core::shard::event::{Alarm, Event};
+use rejoin_proto::catalog::{BucketProps, Quorum};
+use rejoin_proto::client::{Get, PutOutcome};
+use rejoin_proto::peer::{PeerBody, PeerEnvelope};
+use rejoin_proto::{ErrorCode, Hlc, ReapEpoch};
+
+use crate::support::cluster::Cluster;
+use crate::support::store::Writes;
+use crate::support::{SKEW_MS, WALL_MS, get, object_id, put};
+
+fn three() -> Cluster {
+    Cluster::new(3, BucketProps::default())
+}
+
+#[test]
+fn a_full_disk_refuses_before_a_dot_leaves_and_goes_on_reading() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    cluster.nodes[0].store.writes = Writes::Full;
+    let number = cluster.ask_put(0, put("k", "b", 2));
+    assert!(cluster.wire.is_empty(), "nothing left the node");
+    assert_eq!(cluster.error(number).code, ErrorCode::DiskFull);
+    assert_eq!(cluster.get(0, get("k")).value.as_deref(), Some(&b"a"[..]));
+    cluster.nodes[0].store.writes = Writes::Work;
+    let again = put("k", "b", 2);
+    assert_eq!(cluster.put(0, again).outcome, PutOutcome::Stored, "what was refused is not remembered as done");
+    assert_eq!(cluster.stored(1, "k").entries.len(), 2);
+}
+
+#[test]
+fn a_replica_whose_disk_is_full_is_counted_out() {
+    let mut cluster = three();
+    cluster.nodes[1].store.writes = Writes::Full;
+    assert_eq!(cluster.put(0, put("k", "a", 1)).outcome, PutOutcome::Stored);
+    cluster.nodes[2].store.writes = Writes::Busy;
+    let number = cluster.ask_put(0, put("k", "b", 2));
+    cluster.deliver();
+    let reply = cluster.put_reply(number);
+    assert_eq!((reply.outcome, reply.acked), (PutOutcome::Unknown, 1), "not only at the deadline");
+}
+
+#[test]
+fn a_store_that_is_behind_says_when_to_come_back() {
+    let mut cluster = three();
+    cluster.nodes[0].store.writes = Writes::Busy;
+    let number = cluster.ask_put(0, put("k", "a", 1));
+    let error = cluster.error(number);
+    assert_eq!((error.code, error.retry_after_ms > 0), (ErrorCode::Overloaded, true));
+}
+
+#[test]
+fn a_store_that_fails_stops_the_node_and_leaves_the_write_unknown() {
+    let mut cluster = three();
+    cluster.nodes[0].store.writes = Writes::Failed;
+    let number = cluster.ask_put(0, put("k", "a", 1));
+    assert!(cluster.wire.is_empty());
+    let error = cluster.error(number);
+    assert_eq!(error.code, ErrorCode::Unknown, "the record may be in the journal");
+    assert!(!error.code.is_retryable(), "another node would write it a second time");
+    assert_eq!(cluster.fatal.len(), 1);
+}
+
+#[test]
+fn a_damaged_copy_is_an_error_and_never_absent() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    for node in [0, 1] {
+        cluster.nodes[node].store.damaged.insert(object_id("k").store_key());
+    }
+    let number = cluster.ask_get(0, get("k"));
+    cluster.deliver();
+    let error = cluster.error(number);
+    assert_eq!((error.code, error.needed), (ErrorCode::Unavailable, 2), "one good copy is no quorum");
+    assert!(error.why.iter().any(|verdict| verdict.why.contains("cannot read its copy")));
+    let read = cluster.get(0, Get { r: Some(Quorum::Count(1)), ..get("k") });
+    assert_eq!(read.value.as_deref(), Some(&b"a"[..]), "r = 1 asks the others when its own copy is damaged");
+    let mut alone = Cluster::new(1, BucketProps { n: 1, ..BucketProps::default() });
+    alone.put(0, put("k", "a", 1));
+    alone.nodes[0].store.damaged.insert(object_id("k").store_key());
+    let number = alone.ask_get(0, get("k"));
+    assert_eq!(alone.error(number).code, ErrorCode::Unavailable);
+    assert!(alone.alarms.iter().any(|alarm| matches!(alarm, Alarm::Damaged { .. })));
+}
+
+#[test]
+fn an_object_that_does_not_decode_is_damaged_too() {
+    let mut alone = Cluster::new(1, BucketProps { n: 1, ..BucketProps::default() });
+    alone.put(0, put("k", "a", 1));
+    for row in alone.nodes[0].store.rows.values_mut().filter(|row| row.len() > 30) {
+        *row = row.slice(..row.len() - 1);
+    }
+    let number = alone.ask_get(0, get("k"));
+    assert_eq!(alone.error(number).code, ErrorCode::Unavailable);
+}
+
+#[test]
+fn a_stamp_from_the_future_is_taken_with_an_alarm_and_moves_no_clock() {
+    let mut cluster = three();
+    cluster.ask_put(0, put("k", "a", 1));
+    let (from, _, envelope) = cluster.wire.pop_front().expect("a replicate");
+    let PeerBody::Replicate(mut message) = envelope.body.clone() else { panic!("a replicate") };
+    let stamped = |ms| Hlc::from_ms(WALL_MS + ms);
+    let to = cluster.wire[0].1;
+    let (to, mut near) = (cluster.place(to), message.clone());
+    near.state.entries[0].stamp = stamped(SKEW_MS);
+    cluster.event(to, Event::Peer(from, PeerEnvelope { body: PeerBody::Replicate(near), ..envelope.clone() }));
+    assert!(cluster.alarms.is_empty(), "within what clocks may differ by");
+    message.state.entries[0].stamp = stamped(10 * SKEW_MS);
+    cluster.event(to, Event::Peer(from, PeerEnvelope { body: PeerBody::Replicate(message), ..envelope }));
+    assert!(matches!(cluster.alarms[0], Alarm::FutureStamp { ahead_ms, .. } if ahead_ms == 10 * SKEW_MS));
+    cluster.deliver();
+    cluster.put(to, put("k", "b", 2));
+    let newest = cluster.stored(to, "k").entries.iter().map(|entry| entry.stamp.ms()).filter(|&ms| ms < WALL_MS + 2 * SKEW_MS).max();
+    assert_eq!(newest, Some(WALL_MS + SKEW_MS), "ahead by what may be, not by what may not");
+}
+
+#[test]
+fn an_object_of_an_older_reap_epoch_would_be_refused_and_one_of_a_newer_is_taken() {
+    let mut cluster = three();
+    cluster.ask_put(0, put("k", "a", 1));
+    for (_, _, envelope) in &mut cluster.wire {
+        if let PeerBody::Replicate(message) = &mut envelope.body {
+            message.epoch = ReapEpoch { number: 1, proposer: 1 };
+        }
+    }
+    cluster.deliver();
+    assert_eq!(cluster.stored(1, "k").entries.len(), 1);
+}
+
+#[test]
+fn too_many_requests_are_answered_promptly() {
+    let mut cluster = Cluster::with_config(3, BucketProps::default(), |config| config.max_ops = 2);
+    let (one, two) = (cluster.ask_put(0, put("a", "a", 1)), cluster.ask_put(0, put("b", "a", 2)));
+    let three = cluster.ask_put(0, put("c", "a", 3));
+    let error = cluster.error(three);
+    assert_eq!((error.code, error.retry_after_ms > 0), (ErrorCode::Overloaded, true));
+    cluster.deliver();
+    assert_eq!(cluster.put_reply(one).outcome, PutOutcome::Stored);
+    assert_eq!(cluster.put_reply(two).outcome, PutOutcome::Stored);
+    assert_eq!(cluster.put(0, put("c", "a", 3)).outcome, PutOutcome::Stored);
+}
+
+#[test]
+fn a_node_that_does_not_serve_yet_mints_nothing() {
+    use rejoin_core::shard::{Shard, event::Effect};
+    use rejoin_proto::client::Reply;
+    let cluster = three();
+    let mut store = crate::support::store::Memory::default();
+    let rng = <rand_xoshiro::Xoshiro256PlusPlus as rand_core::SeedableRng>::seed_from_u64(1);
+    let mut shard = Shard::open(cluster.nodes[0].config.clone(), cluster.view.clone(), rng, &mut store).expect("a shard");
+    let request = rejoin_core::shard::event::ClientRequest {
+        session: rejoin_core::shard::event::Session { connection: 1, request: 1 },
+        tenant: crate::support::tenant(),
+        layout: cluster.view.layout_name(),
+        trace: 0,
+        deadline_us: 1_000_000,
+        request: rejoin_proto::peer::DataRequest::Put(put("k", "a", 1)),
+    };
+    let mut effects = Vec::new();
+    shard.handle(crate::support::at(0), Event::Client(request), &mut store, &mut effects);
+    assert!(matches!(&effects[..], [Effect::Reply { reply: Reply::Error(error), .. }] if error.code == ErrorCode::Overloaded));
+    assert_eq!(shard.actors(), []);
+}

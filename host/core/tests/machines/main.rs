@@ -1,0 +1,11 @@
+//! The shards and the control machine of the core, driven event by event.
+
+mod control;
+mod faults;
+mod limits;
+mod reads;
+mod retries;
+#[path = "../support/mod.rs"]
+mod support;
+mod tenures;
+mod writes;

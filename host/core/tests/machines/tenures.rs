@@ -1,0 +1,237 @@
+//! The actor rule: no dot is minted twice, whatever a disk forgets.
+
+use rejoin_core::shard::event::{Alarm, Event};
+use rejoin_proto::catalog::{BucketProps, Quorum};
+use rejoin_proto::client::{Put, PutOutcome};
+use rejoin_proto::peer::{Absorbed, PeerBody, PeerEnvelope};
+use rejoin_proto::{ActorId, Dot, ErrorCode, VersionVector};
+
+use crate::support::cluster::{Cluster, contexts};
+use crate::support::store::Memory;
+use crate::support::{get, object_id, put, with};
+
+fn three() -> Cluster {
+    Cluster::new(3, BucketProps::default())
+}
+
+fn actor(cluster: &Cluster, node: usize) -> Option<ActorId> {
+    cluster.actor_of(node, "k").map(|actor| actor.actor)
+}
+
+fn ended(cluster: &Cluster) -> usize {
+    cluster.alarms.iter().filter(|alarm| matches!(alarm, Alarm::TenureEnded { .. })).count()
+}
+
+fn contents(cluster: &Cluster, node: usize) -> usize {
+    cluster.stored(node, "k").entries.len()
+}
+
+#[test]
+fn a_restart_goes_on_with_the_actor_and_its_counter() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    let before = cluster.actor_of(0, "k").expect("an actor");
+    let disk = cluster.nodes[0].store.clone();
+    cluster.restart(0, false, disk);
+    assert_eq!(cluster.actor_of(0, "k"), Some(before));
+    cluster.put(0, put("k", "b", 2));
+    assert_eq!(cluster.actor_of(0, "k").map(|actor| (actor.actor, actor.next)), Some((before.actor, before.next + 1)));
+}
+
+/// Scenario 1. Nobody tells the node that has lost its write what its peers have seen: it must find out by itself.
+#[test]
+fn a_node_that_lost_an_acknowledged_write_takes_a_new_actor_and_destroys_nothing() {
+    let mut cluster = three();
+    let old = cluster.nodes[0].store.clone();
+    cluster.put(0, put("k", "first", 1));
+    let before = actor(&cluster, 0);
+    cluster.restart(0, true, old);
+    let number = cluster.ask_put(0, put("k", "second", 2));
+    assert_ne!(actor(&cluster, 0), before);
+    cluster.deliver();
+    assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
+    assert_eq!((contents(&cluster, 1), contents(&cluster, 2)), (2, 2), "the first write survives");
+}
+
+#[test]
+fn every_actor_and_the_start_end_when_data_may_be_lost() {
+    let mut cluster = three();
+    (0..20).for_each(|at| assert_eq!(cluster.put(0, put(&format!("key {at}"), "a", at)).outcome, PutOutcome::Stored));
+    let (actors, start) = (cluster.nodes[0].shard.actors(), cluster.nodes[0].shard.start());
+    assert!(actors.len() > 4, "many partitions have one");
+    let disk = cluster.nodes[0].store.clone();
+    cluster.restart(0, true, disk.clone());
+    assert_eq!(cluster.nodes[0].shard.actors(), []);
+    assert_ne!(cluster.nodes[0].shard.start(), start, "retries from before are not recognised");
+    let after = cluster.nodes[0].store.clone();
+    cluster.restart(0, false, after);
+    assert_eq!(cluster.nodes[0].shard.actors(), [], "the end was durable");
+}
+
+/// Scenario 13: an old disk, brought back without a word.
+#[test]
+fn a_handshake_tells_an_old_disk_what_its_actor_has_done() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    let old = cluster.nodes[0].store.clone();
+    let before = actor(&cluster, 0);
+    cluster.put(0, put("k", "b", 2));
+    cluster.restart(0, false, old);
+    assert_eq!(actor(&cluster, 0), None, "its peers had seen counter 2");
+    assert!(ended(&cluster) > 0);
+    cluster.put(0, put("k", "c", 3));
+    assert_ne!(actor(&cluster, 0), before);
+    assert_eq!(contents(&cluster, 1), 3);
+}
+
+#[test]
+fn what_was_observed_survives_the_observers_restart() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    let old = cluster.nodes[0].store.clone();
+    cluster.put(0, put("k", "b", 2));
+    cluster.pass(1001);
+    for peer in [1, 2] {
+        let disk = cluster.nodes[peer].store.clone();
+        cluster.restart(peer, false, disk);
+    }
+    assert_eq!(ended(&cluster), 0);
+    cluster.restart(0, false, old);
+    assert!(ended(&cluster) > 0, "the peers still know");
+}
+
+#[test]
+fn what_a_full_disk_did_not_take_is_written_down_when_there_is_room() {
+    use crate::support::store::Writes;
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    let observed = |cluster: &Cluster| cluster.nodes[1].store.rows.keys().filter(|(_, key)| key[0] == b'o').count();
+    cluster.nodes[1].store.writes = Writes::Full;
+    cluster.pass(1001);
+    assert_eq!(observed(&cluster), 0);
+    cluster.nodes[1].store.writes = Writes::Work;
+    cluster.pass(1001);
+    assert_eq!(observed(&cluster), 1);
+}
+
+#[test]
+fn a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    let used = cluster.actor_of(0, "k").expect("an actor");
+    let ahead: VersionVector = [Dot { actor: used.actor, counter: used.next }].into_iter().collect();
+    let token = contexts().seal(&object_id("k"), &ahead);
+    assert_eq!(cluster.put(0, with(&token, put("k", "b", 2))).outcome, PutOutcome::Stored);
+    assert_ne!(actor(&cluster, 0), Some(used.actor));
+    let below: VersionVector = [Dot { actor: actor(&cluster, 0).expect("an actor"), counter: 1 }].into_iter().collect();
+    let token = contexts().seal(&object_id("k"), &below);
+    cluster.put(0, with(&token, put("k", "c", 3)));
+    assert_eq!(ended(&cluster), 1, "a counter that was used is no alarm");
+}
+
+#[test]
+fn an_object_or_an_answer_that_has_seen_more_ends_the_tenure_too() {
+    for by_answer in [false, true] {
+        let mut cluster = three();
+        cluster.put(0, put("k", "a", 1));
+        let used = cluster.actor_of(0, "k").expect("an actor");
+        let ahead: VersionVector = [Dot { actor: used.actor, counter: used.next + 1 }].into_iter().collect();
+        cluster.ask_put(0, Put { w: Some(Quorum::Count(3)), ..put("k", "b", 2) });
+        let (from, _, envelope) = cluster.wire.pop_front().expect("a replicate");
+        let PeerBody::Replicate(mut message) = envelope.body.clone() else { panic!("a replicate") };
+        let (peer, id) = (cluster.nodes[1].id, cluster.nodes[0].id);
+        assert_eq!(from, id);
+        let op = message.op.take().expect("an answer is wanted");
+        let body = if by_answer {
+            let outcome = Ok(Absorbed::Superseded(ahead));
+            PeerBody::Replicated { op, layout: envelope.layout, bucket_version: 3, outcome }
+        } else {
+            message.state.context.join(&ahead);
+            PeerBody::Replicate(message)
+        };
+        cluster.event(0, Event::Peer(peer, PeerEnvelope { body, ..envelope }));
+        assert_eq!(ended(&cluster), 1, "by answer: {by_answer}");
+        assert_ne!(actor(&cluster, 0), Some(used.actor));
+    }
+}
+
+#[test]
+fn a_write_on_an_old_disk_is_not_swallowed_by_what_a_read_shows() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    let old = cluster.nodes[0].store.clone();
+    cluster.put(0, put("k", "b", 2));
+    // The old disk comes back while no peer can object; then a create reads from them.
+    cluster.cut(0);
+    cluster.restart(0, false, old);
+    let read = cluster.get(0, get("k"));
+    assert_eq!(read.siblings.len(), 2);
+    cluster.put(0, with(&read.context, put("k", "c", 3)));
+    assert_eq!((contents(&cluster, 0), contents(&cluster, 1)), (1, 1));
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_ends_the_tenure_once() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    let before = actor(&cluster, 0);
+    cluster.nodes[0].store.damaged.insert(object_id("k").store_key());
+    for round in 0..10 {
+        assert_eq!(cluster.refused(0, put("k", "b", 10 + round)), ErrorCode::Damaged);
+        assert!(cluster.get(0, get("k")).value.is_some(), "the others answer the read");
+    }
+    assert_eq!(ended(&cluster), 1, "a damaged key that is often read must not cost an actor each time");
+    assert_eq!(actor(&cluster, 0), None);
+    cluster.nodes[0].store.damaged.clear();
+    cluster.put(0, put("k", "c", 30));
+    assert_ne!(actor(&cluster, 0), before);
+    cluster.nodes[0].store.damaged.insert(object_id("k").store_key());
+    assert_eq!(cluster.refused(0, put("k", "d", 31)), ErrorCode::Damaged);
+    assert_eq!(ended(&cluster), 2, "damaged anew, with writes of the new actor in it");
+}
+
+#[test]
+fn a_cloned_disk_that_minted_the_same_dot_keeps_both_values_and_alarms() {
+    let mut cluster = three();
+    cluster.put(0, put("warm", "x", 1));
+    cluster.put(0, put("k", "a", 2));
+    let mut twin = three();
+    twin.put(0, put("warm", "x", 1));
+    twin.put(0, put("k", "b", 2));
+    assert_eq!(actor(&cluster, 0), actor(&twin, 0), "the same seed stands for the same disk");
+    let state = twin.stored(1, "k");
+    cluster.ask_put(0, put("k", "c", 3));
+    let (from, _, envelope) = cluster.wire.pop_front().expect("a replicate");
+    let PeerBody::Replicate(mut message) = envelope.body.clone() else { panic!("a replicate") };
+    (message.state, message.op) = (state, None);
+    let envelope = PeerEnvelope { body: PeerBody::Replicate(message), ..envelope };
+    cluster.event(1, Event::Peer(from, envelope));
+    assert!(cluster.alarms.iter().any(|alarm| matches!(alarm, Alarm::OneDotTwoValues { .. })));
+    assert_eq!(contents(&cluster, 1), 2);
+}
+
+#[test]
+fn a_stray_objection_changes_nothing() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    let announced = cluster.actor_of(0, "k").expect("an actor");
+    let mut stranger = announced;
+    stranger.actor = ActorId(1);
+    let (peer, layout) = (cluster.nodes[1].id, cluster.view.layout_name());
+    for (actor, counter) in [(announced, announced.next - 1), (stranger, 99)] {
+        let body = PeerBody::Observed { actor, counter };
+        cluster.event(0, Event::Peer(peer, PeerEnvelope { layout, trace: 0, body }));
+    }
+    assert_eq!(cluster.actor_of(0, "k"), Some(announced));
+}
+
+#[test]
+fn a_new_disk_is_a_new_node() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    let start = cluster.nodes[0].shard.start();
+    cluster.restart(0, false, Memory::default());
+    assert_ne!(cluster.nodes[0].shard.start(), start);
+    cluster.put(0, put("k", "b", 2));
+    assert_eq!(contents(&cluster, 1), 2);
+}

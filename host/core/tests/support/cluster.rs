@@ -1,0 +1,330 @@
+//! The cluster itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use rand_core::SeedableRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rejoin_core::port::{Space, Store};
+use rejoin_core::shard::event::{Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged, Session};
+use rejoin_core::shard::{Config, Shard};
+use rejoin_core::view::ClusterView;
+use rejoin_proto::catalog::{BucketProps, Record};
+use rejoin_proto::client::{Get, GetReply, Put, PutReply, Reply, StartId};
+use rejoin_proto::context::ContextKey;
+use rejoin_proto::peer::{DataRequest, PeerBody, PeerEnvelope};
+use rejoin_proto::{ErrorCode, ErrorReply, NodeId, Object, ObjectId, codec};
+
+use super::store::Memory;
+use super::{DEADLINE_US, SKEW_MS, WINDOW_MS, at, bucket, layout, merge, node, object_id, tenant};
+
+pub(crate) fn contexts() -> ContextKey {
+    ContextKey::derive(1, b"secret")
+}
+
+/// One node: a shard, its disk, and what its shell holds back.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) shard: Shard,
+    pub(crate) store: Memory,
+    pub(crate) config: Config,
+    /// Whether the disk answers: while it does not, nothing that waits for it happens.
+    pub(crate) syncing: bool,
+    behind: VecDeque<Behind>,
+}
+
+/// What waits for the disk.
+enum Behind {
+    Send(NodeId, PeerEnvelope),
+    Durable(DurableTicket),
+}
+
+/// How merges end.
+pub(crate) type Plugin = fn(&MergeJob) -> Result<Merged, String>;
+
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) view: Arc<ClusterView>,
+    pub(crate) now_ms: u64,
+    /// Messages under way: from, to, what.
+    pub(crate) wire: VecDeque<(NodeId, NodeId, PeerEnvelope)>,
+    pub(crate) replies: BTreeMap<u64, Reply>,
+    pub(crate) alarms: Vec<Alarm>,
+    pub(crate) fatal: Vec<String>,
+    /// Merges that were asked for and not run yet.
+    pub(crate) merges: VecDeque<(usize, MergeTicket, MergeJob)>,
+    /// `None`: merges are kept for the test to answer.
+    pub(crate) plugin: Option<Plugin>,
+    next_session: u64,
+    seed: u64,
+}
+
+impl Cluster {
+    pub(crate) fn new(nodes: usize, props: BucketProps) -> Self {
+        Self::with_config(nodes, props, |_| {})
+    }
+
+    pub(crate) fn with_config(nodes: usize, props: BucketProps, change: impl Fn(&mut Config)) -> Self {
+        let view = Arc::new(ClusterView::new(layout(nodes), &[bucket(props)]));
+        let config = |at| {
+            let mut config = Config {
+                node: node(at),
+                shard: 0,
+                contexts: contexts(),
+                max_skew_ms: SKEW_MS,
+                retry_window_ms: WINDOW_MS,
+                max_retry_rows: 100_000,
+                max_ops: 1000,
+                lost: false,
+            };
+            change(&mut config);
+            config
+        };
+        let nodes = (0..nodes).map(|at| Node::open(config(at), &view, Memory::default(), at as u64)).collect();
+        let mut cluster = Self {
+            nodes,
+            view,
+            now_ms: 0,
+            wire: VecDeque::new(),
+            replies: BTreeMap::new(),
+            alarms: Vec::new(),
+            fatal: Vec::new(),
+            merges: VecDeque::new(),
+            plugin: Some(merge::union),
+            next_session: 1,
+            seed: 1000,
+        };
+        (0..cluster.nodes.len()).for_each(|at| cluster.greet(at));
+        cluster
+    }
+
+    /// Starts a node that was just opened: its peers connect, object if they must, and it serves.
+    fn greet(&mut self, at: usize) {
+        let start = StartId(self.nodes[at].shard.start());
+        self.event(at, Event::Start(start));
+        for other in (0..self.nodes.len()).filter(|&other| other != at) {
+            let (id, actors) = (self.nodes[at].id, self.nodes[at].shard.actors());
+            self.event(other, Event::PeerUp(id, actors));
+            let (id, actors) = (self.nodes[other].id, self.nodes[other].shard.actors());
+            self.event(at, Event::PeerUp(id, actors));
+        }
+        self.deliver();
+        self.event(at, Event::Serving);
+    }
+
+    /// The owners of a key, in order, as places in `nodes`.
+    pub(crate) fn owners(&self, key: &str) -> Vec<usize> {
+        let layout = self.view.layout();
+        let ids = layout.owners(layout.partition(&object_id(key)), 5).map(|owner| owner.id);
+        ids.map(|id| self.place(id)).collect()
+    }
+
+    pub(crate) fn place(&self, id: NodeId) -> usize {
+        self.nodes.iter().position(|node| node.id == id).expect("a node of this cluster")
+    }
+
+    /// Hands a node one event and does what it wants, up to the messages, which stay on the wire.
+    pub(crate) fn event(&mut self, to: usize, event: Event) {
+        let mut effects = Vec::new();
+        let node = &mut self.nodes[to];
+        node.shard.handle(at(self.now_ms), event, &mut node.store, &mut effects);
+        for effect in effects {
+            self.effect(to, effect);
+        }
+        self.sync(to);
+    }
+
+    fn effect(&mut self, from: usize, effect: Effect) {
+        let id = self.nodes[from].id;
+        match effect {
+            Effect::Send { to, barrier: Barrier::Written, envelope } => self.wire.push_back((id, to, envelope)),
+            Effect::Send { to, barrier: Barrier::Durable, envelope } => self.nodes[from].behind.push_back(Behind::Send(to, envelope)),
+            Effect::WhenDurable(ticket) => self.nodes[from].behind.push_back(Behind::Durable(ticket)),
+            Effect::Reply { session, reply } => {
+                assert!(self.replies.insert(session.request, reply).is_none(), "a request is answered once");
+            }
+            Effect::Merge(ticket, job) => match self.plugin {
+                Some(plugin) => {
+                    let result = plugin(&job);
+                    self.event(from, Event::Merged(ticket, result));
+                }
+                None => self.merges.push_back((from, ticket, job)),
+            },
+            Effect::StartRenewed(start) => self.event(from, Event::Start(StartId(start))),
+            Effect::Alarm(alarm) => self.alarms.push(alarm),
+            Effect::Fatal(why) => self.fatal.push(why),
+        }
+    }
+
+    /// Lets the disk of a node catch up, if it does.
+    pub(crate) fn sync(&mut self, at: usize) {
+        while self.nodes[at].syncing
+            && let Some(behind) = self.nodes[at].behind.pop_front()
+        {
+            match behind {
+                Behind::Send(to, envelope) => self.wire.push_back((self.nodes[at].id, to, envelope)),
+                Behind::Durable(ticket) => self.event(at, Event::Durable(ticket)),
+            }
+        }
+    }
+
+    /// Delivers the first message on the wire that is one of those.
+    pub(crate) fn deliver_one(&mut self, which: impl Fn(NodeId, NodeId, &PeerBody) -> bool) -> bool {
+        let Some(at) = self.wire.iter().position(|(from, to, envelope)| which(*from, *to, &envelope.body)) else { return false };
+        let (from, to, envelope) = self.wire.remove(at).expect("it was found");
+        let bytes = codec::encode(&envelope);
+        let envelope = codec::decode(&bytes).expect("what is sent can be read");
+        let to = self.place(to);
+        self.event(to, Event::Peer(from, envelope));
+        true
+    }
+
+    /// Delivers everything until nothing is under way.
+    pub(crate) fn deliver(&mut self) {
+        while self.deliver_one(|_, _, _| true) {}
+    }
+
+    /// Delivers everything but what goes from or to one node; that stays.
+    pub(crate) fn deliver_without(&mut self, cut: usize) {
+        let cut = self.nodes[cut].id;
+        while self.deliver_one(|from, to, _| from != cut && to != cut) {}
+    }
+
+    /// The connections between one node and all others end, with what was under way.
+    pub(crate) fn cut(&mut self, at: usize) {
+        let id = self.nodes[at].id;
+        self.wire.retain(|(from, to, _)| *from != id && *to != id);
+        for other in (0..self.nodes.len()).filter(|&other| other != at) {
+            let peer = self.nodes[other].id;
+            self.event(other, Event::PeerDown(id));
+            self.event(at, Event::PeerDown(peer));
+        }
+    }
+
+    pub(crate) fn heal(&mut self, at: usize) {
+        self.greet(at);
+    }
+
+    /// Ends a node's process and opens it again on `store`.
+    pub(crate) fn restart(&mut self, at: usize, lost: bool, store: Memory) {
+        self.cut(at);
+        let mut config = self.nodes[at].config.clone();
+        config.lost = lost;
+        self.seed += 1;
+        self.nodes[at] = Node::open(config, &self.view, store, self.seed);
+        self.greet(at);
+    }
+
+    /// Lets time pass and every node notice it.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        (0..self.nodes.len()).for_each(|at| self.event(at, Event::Tick));
+        self.deliver();
+    }
+
+    /// Asks a node; what it sends stays on the wire. Returns the number under which the reply is found.
+    pub(crate) fn ask(&mut self, to: usize, request: DataRequest) -> u64 {
+        let number = self.next_session;
+        self.next_session += 1;
+        let request = ClientRequest {
+            session: Session { connection: 1, request: number },
+            tenant: tenant(),
+            layout: self.view.layout_name(),
+            trace: number,
+            deadline_us: self.now_ms * 1000 + DEADLINE_US,
+            request,
+        };
+        self.event(to, Event::Client(request));
+        number
+    }
+
+    pub(crate) fn ask_put(&mut self, to: usize, put: Put) -> u64 {
+        self.ask(to, DataRequest::Put(put))
+    }
+
+    pub(crate) fn ask_get(&mut self, to: usize, get: Get) -> u64 {
+        self.ask(to, DataRequest::Get(get))
+    }
+
+    pub(crate) fn reply(&mut self, number: u64) -> Reply {
+        self.replies.remove(&number).expect("a reply")
+    }
+
+    pub(crate) fn error(&mut self, number: u64) -> ErrorReply {
+        match self.reply(number) {
+            Reply::Error(error) => error,
+            other => panic!("an error was expected, not {other:?}"),
+        }
+    }
+
+    pub(crate) fn put_reply(&mut self, number: u64) -> PutReply {
+        match self.reply(number) {
+            Reply::Put(reply) => reply,
+            other => panic!("a put's reply was expected, not {other:?}"),
+        }
+    }
+
+    pub(crate) fn get_reply(&mut self, number: u64) -> GetReply {
+        match self.reply(number) {
+            Reply::Get(reply) => reply,
+            other => panic!("a get's reply was expected, not {other:?}"),
+        }
+    }
+
+    pub(crate) fn put(&mut self, to: usize, put: Put) -> PutReply {
+        let number = self.ask_put(to, put);
+        self.deliver();
+        self.put_reply(number)
+    }
+
+    pub(crate) fn get(&mut self, to: usize, get: Get) -> GetReply {
+        let number = self.ask_get(to, get);
+        self.deliver();
+        self.get_reply(number)
+    }
+
+    /// The code of a refused put.
+    pub(crate) fn refused(&mut self, to: usize, put: Put) -> ErrorCode {
+        let number = self.ask_put(to, put);
+        self.deliver();
+        self.error(number).code
+    }
+
+    /// A node's stored object.
+    pub(crate) fn stored(&self, at: usize, key: &str) -> Object {
+        self.nodes[at].store.object(&object_id(key))
+    }
+
+    pub(crate) fn actor_of(&self, at: usize, key: &str) -> Option<rejoin_proto::peer::ActorNext> {
+        let partition = self.view.layout().partition(&object_id(key));
+        self.nodes[at].shard.actors().into_iter().find(|actor| actor.partition == partition)
+    }
+
+    /// Whether all owners hold the same object.
+    pub(crate) fn agrees(&self, key: &str, owners: &[usize]) -> bool {
+        owners.windows(2).all(|pair| self.stored(pair[0], key) == self.stored(pair[1], key))
+    }
+
+    pub(crate) fn records(&mut self, records: &[Record]) {
+        self.view = Arc::new(ClusterView::new(self.view.layout().clone(), records));
+        for at in 0..self.nodes.len() {
+            let view = self.view.clone();
+            self.event(at, Event::View(view));
+        }
+    }
+}
+
+impl Node {
+    fn open(config: Config, view: &Arc<ClusterView>, mut store: Memory, seed: u64) -> Self {
+        let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let shard = Shard::open(config.clone(), view.clone(), rng, &mut store).expect("a shard");
+        Self { id: config.node, shard, store, config, syncing: true, behind: VecDeque::new() }
+    }
+}
+
+impl Memory {
+    pub(crate) fn object(&self, id: &ObjectId) -> Object {
+        let bytes = self.get(Space::Objects, &id.store_key()).expect("a readable row");
+        bytes.map_or_else(Object::default, |bytes| codec::decode(&bytes).expect("an object"))
+    }
+}

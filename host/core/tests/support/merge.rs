@@ -1,0 +1,22 @@
+//! A merge that stands for a plugin: the union of comma-separated words. That is a lattice join, so its order does not matter.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use rejoin_core::shard::event::{MergeJob, Merged};
+use rejoin_proto::ProfileId;
+
+pub(crate) fn words(values: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Bytes {
+    let mut words = BTreeSet::new();
+    for value in values {
+        let text = std::str::from_utf8(value.as_ref()).expect("words are text");
+        words.extend(text.split(',').filter(|word| !word.is_empty()).map(str::to_owned));
+    }
+    words.into_iter().collect::<Vec<_>>().join(",").into()
+}
+
+pub(crate) fn union(job: &MergeJob) -> Result<Merged, String> {
+    let value = words(job.siblings.iter().map(|sibling| &sibling.value));
+    let shown = job.show.then(|| Bytes::from(format!("<{}>", String::from_utf8_lossy(&value))));
+    Ok(Merged { value, shown, profile: ProfileId(7) })
+}

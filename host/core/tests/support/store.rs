@@ -1,0 +1,67 @@
+//! A store in memory that can be told to be full, damaged or broken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use rejoin_core::port::{Change, Space, Store, StoreFault};
+
+/// What a write is answered with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Writes {
+    #[default]
+    Work,
+    Full,
+    Busy,
+    Failed,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) rows: BTreeMap<(Space, Bytes), Bytes>,
+    pub(crate) damaged: BTreeSet<Vec<u8>>,
+    pub(crate) writes: Writes,
+    pub(crate) written: usize,
+}
+
+impl Store for Memory {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
+        if self.damaged.contains(key) {
+            return Err(StoreFault::Damaged("a block's checksum is wrong".into()));
+        }
+        Ok(self.rows.get(&(space, Bytes::copy_from_slice(key))).cloned())
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreFault> {
+        let inside = |key: &Bytes| key[..] >= *from && to.is_none_or(|to| key[..] < *to);
+        for ((_, key), value) in self.rows.iter().filter(|((at, key), _)| *at == space && inside(key)) {
+            if visit(key, value.clone()).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, change: Change) -> Result<(), StoreFault> {
+        match self.writes {
+            Writes::Work => {}
+            Writes::Full => return Err(StoreFault::Full),
+            Writes::Busy => return Err(StoreFault::Busy),
+            Writes::Failed => return Err(StoreFault::Failed("fdatasync: input/output error".into())),
+        }
+        self.written += 1;
+        for row in change.rows {
+            match row.value {
+                Some(value) => self.rows.insert((row.space, row.key), value),
+                None => self.rows.remove(&(row.space, row.key)),
+            };
+        }
+        Ok(())
+    }
+}
