@@ -195,10 +195,36 @@ pub enum ConfigError {
 }
 
 const KEYS: &[&str] = &[
-    "name", "listen", "admin", "data", "ca", "certificate", "key", "secret", "shards", "merge_threads", "merge_queue", "memo_bytes",
-    "module_bytes", "inbox", "in_flight", "timeout_ms", "max_timeout_ms", "max_skew_ms", "retry_window_ms", "retry_rows",
-    "start_grace_ms", "segment_bytes", "memtable_bytes", "cache_bytes", "free_space_floor", "dev_faults", "bootstrap",
-    "address", "zone", "capacity",
+    "name",
+    "listen",
+    "admin",
+    "data",
+    "ca",
+    "certificate",
+    "key",
+    "secret",
+    "shards",
+    "merge_threads",
+    "merge_queue",
+    "memo_bytes",
+    "module_bytes",
+    "inbox",
+    "in_flight",
+    "timeout_ms",
+    "max_timeout_ms",
+    "max_skew_ms",
+    "retry_window_ms",
+    "retry_rows",
+    "start_grace_ms",
+    "segment_bytes",
+    "memtable_bytes",
+    "cache_bytes",
+    "free_space_floor",
+    "dev_faults",
+    "bootstrap",
+    "address",
+    "zone",
+    "capacity",
 ];
 
 impl Config {
@@ -216,7 +242,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the key and what to do.
     pub fn parse(text: &str, base: &Path) -> Result<Self, ConfigError> {
-        let invalid = |key: String, error: &dyn fmt::Display| ConfigError::Invalid { key, message: error.to_string().trim_end().to_owned() };
+        let invalid =
+            |key: String, error: &dyn fmt::Display| ConfigError::Invalid { key, message: error.to_string().trim_end().to_owned() };
         let document = toml::Deserializer::parse(text).map_err(|error| invalid("the file".into(), &error))?;
         let mut unknown = Vec::new();
         let mut track = serde_path_to_error::Track::new();

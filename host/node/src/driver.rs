@@ -115,10 +115,14 @@ impl Driver {
                 () = tokio::time::sleep_until(wake) => {}
             }
             // Whatever else has come by now shares this batch's commit.
-            while told.len() < BATCH && let Ok(notice) = notices.try_recv() {
+            while told.len() < BATCH
+                && let Ok(notice) = notices.try_recv()
+            {
                 told.push(notice);
             }
-            while works.len() < BATCH && let Ok(work) = inbox.try_recv() {
+            while works.len() < BATCH
+                && let Ok(work) = inbox.try_recv()
+            {
                 works.push(work);
             }
             let waiting = inbox.len();
@@ -331,7 +335,11 @@ impl Driver {
     fn observe(&self, desks: &mut Desks, session: Session, reply: &Reply) {
         let Some((begun, is_read)) = desks.begun.remove(&session) else { return };
         let took = seconds(self.clock.now().mono_us.saturating_sub(begun));
-        if is_read { self.metrics.get_seconds.record(took) } else { self.metrics.put_seconds.record(took) }
+        if is_read {
+            self.metrics.get_seconds.record(took)
+        } else {
+            self.metrics.put_seconds.record(took)
+        }
         if let Reply::Error(error) = reply {
             tracing::debug!(shard = self.index, code = ?error.code, %error, "request failed");
         }

@@ -70,7 +70,8 @@ impl Metrics {
     pub(crate) fn shard(&self, shard: u16, core: &Counters, store: &Stats, in_flight: usize, inbox: usize) {
         let _one_at_a_time = self.shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let label = || vec![Label::new("shard", shard.to_string())];
-        let total = |name: &'static str, value: u64| self.recorder.register_counter(&Key::from_parts(name, label()), &METADATA).absolute(value);
+        let total =
+            |name: &'static str, value: u64| self.recorder.register_counter(&Key::from_parts(name, label()), &METADATA).absolute(value);
         for (name, value) in [
             ("rejoin_gets_total", core.gets),
             ("rejoin_puts_total", core.puts),

@@ -150,6 +150,7 @@ impl Node {
         let desk = desk(&config, &dir, clock, metrics.clone())?;
         let (view_in, view) = watch::channel(first_view);
         let (start_in, start_out) = watch::channel(combined(&opened.iter().map(|o| o.shard.start()).collect::<Vec<_>>()));
+        let (serving_in, serving) = watch::channel(false);
         let (control_in, control_calls) = mpsc::unbounded_channel();
         let (failures_in, failures_out) = mpsc::unbounded_channel();
         let (starts_in, starts_out) = mpsc::unbounded_channel();
@@ -163,6 +164,7 @@ impl Node {
             control: control_in,
             view,
             start: start_out,
+            serving,
             catalog_digest: AtomicU64::new(control.digest()),
             peers: std::sync::Mutex::default(),
             generations: AtomicU64::new(0),
@@ -213,6 +215,7 @@ impl Node {
         tasks.spawn(async move {
             peers::start_grace(&begin, Duration::from_millis(begin.config.start_grace_ms)).await;
             begin.tell_all(|| Notice::Serving);
+            serving_in.send_replace(true);
         });
         let mut admin_address = None;
         if let Some(listener) = admin {
@@ -244,6 +247,12 @@ impl Node {
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// Resolves when the node takes requests: every other node is connected, or the start's grace is over.
+    pub async fn ready(&self) {
+        // An error means that the node is stopping; whoever waits for it finds out at its next request.
+        let _ = self.parts.serving.clone().wait_for(|serving| *serving).await;
     }
 
     /// Resolves when the node cannot go on by itself (a failed fsync, a catalog that cannot be kept), with the reason. It must then be dropped.
@@ -314,7 +323,9 @@ fn layout(config: &Config, files: &ControlFile, node: NodeId) -> Result<Layout, 
         return Ok(layout);
     }
     if config.bootstrap.is_empty() {
-        return Err(unfit("this is a first start and the configuration has no [[bootstrap]] list: name every node of the cluster there".into()));
+        return Err(unfit(
+            "this is a first start and the configuration has no [[bootstrap]] list: name every node of the cluster there".into(),
+        ));
     }
     let member = |node: &crate::BootstrapNode| LayoutNode {
         id: NodeId::from_name(&node.name),
@@ -406,11 +417,7 @@ fn desk(config: &Config, dir: &DataDir, clock: Clock, metrics: Arc<Metrics>) -> 
 }
 
 /// A thread of its own for a shard, with a runtime of its own for its timer and its queues.
-fn run_shard(
-    driver: Driver,
-    inbox: mpsc::Receiver<Work>,
-    notices: mpsc::UnboundedReceiver<Notice>,
-) -> std::io::Result<JoinHandle<()>> {
+fn run_shard(driver: Driver, inbox: mpsc::Receiver<Work>, notices: mpsc::UnboundedReceiver<Notice>) -> std::io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let name = format!("shard-{}", driver.index);
     std::thread::Builder::new().name(name).spawn(move || runtime.block_on(driver.run(inbox, notices)))

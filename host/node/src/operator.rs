@@ -20,9 +20,10 @@ pub(crate) async fn run(parts: &Arc<Parts>, tenant: TenantId, verb: Admin) -> Re
         Admin::List(kind) => return list(parts, kind, tenant).await,
         Admin::BucketCreate { name, props } => change(parts, Change::BucketCreate(tenant, name, props)).await,
         Admin::BucketSet { name, version, props } => change(parts, Change::BucketSet(tenant, name, version, props)).await,
-        Admin::TokenCreate { name, .. } if name.as_str() == ROOT => {
-            Reply::Error(ErrorReply::new(ErrorCode::Exists, "root is the token that is derived from the cluster's secret; choose another name"))
-        }
+        Admin::TokenCreate { name, .. } if name.as_str() == ROOT => Reply::Error(ErrorReply::new(
+            ErrorCode::Exists,
+            "root is the token that is derived from the cluster's secret; choose another name",
+        )),
         Admin::TokenCreate { name, scope, secret_hash } => change(parts, Change::TokenCreate(tenant, name, scope, secret_hash)).await,
         Admin::TokenRevoke { name } => change(parts, Change::TokenRevoke(name)).await,
         Admin::PluginPush { name, module } => push(parts, name, module).await,

@@ -44,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) control: mpsc::UnboundedSender<ControlCall>,
     pub(crate) view: watch::Receiver<Arc<NodeView>>,
     pub(crate) start: watch::Receiver<StartId>,
+    /// Whether the other nodes have had their time; clients are let in from then on.
+    pub(crate) serving: watch::Receiver<bool>,
     pub(crate) catalog_digest: AtomicU64,
     pub(crate) peers: Mutex<BTreeMap<NodeId, Peer>>,
     pub(crate) generations: AtomicU64,

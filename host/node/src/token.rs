@@ -45,7 +45,8 @@ impl Tokens {
     pub(crate) fn new<'a>(cluster_secret: &[u8], records: impl IntoIterator<Item = &'a Record>) -> Self {
         let mut known = BTreeMap::new();
         for record in records {
-            if let (RecordKey::Token(name), RecordBody::Token { tenant, scope, secret_hash, revoked: false }) = (&record.key, &record.body) {
+            if let (RecordKey::Token(name), RecordBody::Token { tenant, scope, secret_hash, revoked: false }) = (&record.key, &record.body)
+            {
                 known.insert(name.clone(), (*tenant, *scope, *secret_hash));
             }
         }

@@ -58,6 +58,9 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// A quiet connection is probed this often. Default 3 s; must be below half of `idle_timeout`.
     pub keep_alive: Duration,
+    /// The round trip assumed of a path before it is measured: a first datagram that found nobody is sent again after about three of these. Default 40 ms,
+    /// so that a node which has just started is found at once; far above a data centre's, and harmless on a longer path.
+    pub initial_rtt: Duration,
     /// From first datagram to usable connection, on either side. Default 5 s.
     pub handshake: Duration,
     /// Incoming handshakes under way at once; beyond it newcomers are refused, beyond half of it they must prove their address first. Default 128.
@@ -82,6 +85,7 @@ impl Default for Limits {
             stream_window: 2 << 20,
             idle_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(3),
+            initial_rtt: Duration::from_millis(40),
             handshake: Duration::from_secs(5),
             max_handshakes: 128,
             max_connections: 4_096,
@@ -139,6 +143,7 @@ impl Limits {
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(Some(self.keep_alive))
+            .initial_rtt(self.initial_rtt)
             .stream_receive_window(VarInt::from_u32(self.stream_window))
             .receive_window(VarInt::from_u32(3 * self.stream_window))
             .send_window(4 * u64::from(self.stream_window))
