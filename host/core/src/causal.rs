@@ -128,7 +128,12 @@ fn drop_seen(object: &mut Object, seen: &VersionVector) {
         entry.dots = entry.dots.unseen_by(seen);
         !entry.dots.is_empty()
     });
-    object.entries.sort_by(order);
+    normalise(object);
+}
+
+/// What is cut or joined in place may now be spoken for by another entry, as after a [`sync`]: an object is always as a sync leaves it.
+fn normalise(object: &mut Object) {
+    object.entries = without_doubles(core::mem::take(&mut object.entries)).0;
 }
 
 /// Drops what has been expired for longer than clocks may differ; the context stays, so that it is a removal like a delete.
@@ -184,7 +189,7 @@ pub fn fold(object: &mut Object, inputs: &[Entry], merged: Bytes, by: Option<Fol
     let folded = if inputs.len() == 1 { first.clone() } else { joined(inputs, merged, by) };
     object.entries.retain(|entry| !inputs.contains(entry) && entry.content != Content::Tombstone);
     object.entries.push(folded);
-    object.entries.sort_by(order);
+    normalise(object);
     true
 }
 

@@ -125,6 +125,19 @@ fn a_single_visible_value_is_folded_byte_for_byte() {
     assert_eq!(object.context.len(), 2);
 }
 
+/// Two folds that share writes; then a context cuts from one of them what only it spoke for, and the other speaks for the rest.
+#[test]
+fn a_put_that_cuts_a_fold_leaves_an_object_as_a_sync_would() {
+    let (a, b, c) = (blind(1, 1, "a"), blind(2, 1, "b"), blind(3, 1, "c"));
+    let (mut left, mut right) = (sync(&a, &b), sync(&b, &c));
+    fold(&mut left, 0);
+    fold(&mut right, 0);
+    let mut object = sync(&left, &right);
+    write(&mut object, &a.context, 4, 1, Some("d"));
+    assert_eq!(values(&object), ["v0(b c)", "d"], "what is left of the other fold, b, is in this one");
+    assert_eq!(sync(&object, &object), object);
+}
+
 fn by() -> FoldedBy {
     FoldedBy { plugin: PluginDigest([1; 32]), profile: ProfileId(1) }
 }
