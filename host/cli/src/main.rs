@@ -1,2 +1,72 @@
-//! The `rejoin` command.
-fn main() {}
+//! The `rejoin` command: a node, a development cluster, and every verb an operator or plugin author types.
+//!
+//! Nothing is decided here: each verb asks a cluster through the SDK, starts nodes, or makes files. stdout is data and stderr is talk; how a
+//! verb has ended is in its exit code.
+//!
+//! In reading order: [`args`] is what can be typed, [`verbs`] what talks to a cluster, [`serve`] runs a node, [`dev`] a cluster, [`demo`] tells the
+//! story; [`failure`] and [`output`] are how all of them speak.
+#![forbid(unsafe_code)]
+
+mod args;
+mod cart;
+mod cluster;
+mod connect;
+mod demo;
+mod dev;
+mod failure;
+mod files;
+mod output;
+mod serve;
+mod signals;
+mod verbs;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, DemoVerb, Verb};
+use failure::Failure;
+use output::{Output, no_color};
+use verbs::{bucket, cert, object, plugin, status, token};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let on = |terminal| cli.global.color.on(terminal, no_color());
+    let talk_in_color = on(std::io::stderr().is_terminal());
+    let out = Output { json: cli.global.json, color: on(std::io::stdout().is_terminal()) };
+    match run(cli, out, talk_in_color) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(talk_in_color);
+            failure.exit.into()
+        }
+    }
+}
+
+/// Runs the verb to its end. The story and a cluster begin on this very thread: what they start ends with it.
+fn run(cli: Cli, out: Output, talk_in_color: bool) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|why| Failure::usage(format!("no threads can be started: {why}")))?;
+    let ended = runtime.block_on(verb(cli, out, talk_in_color));
+    // A blocked read of stdin, say, is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn verb(cli: Cli, out: Output, talk_in_color: bool) -> Result<(), Failure> {
+    let global = &cli.global;
+    match cli.verb {
+        Verb::Dev(args) => dev::run(out, &args, talk_in_color).await,
+        Verb::Demo(DemoVerb::Partition) => demo::partition(out).await,
+        Verb::Serve(args) => serve::run(out, &args, talk_in_color).await,
+        Verb::Get(args) => object::get(global, out, &args).await,
+        Verb::Put(args) => object::put(global, out, &args).await,
+        Verb::Delete(args) => object::delete(global, out, &args).await,
+        Verb::Status(args) => status::status(global, out, &args).await,
+        Verb::Bucket(verb) => bucket::run(global, out, verb).await,
+        Verb::Plugin(verb) => plugin::run(global, out, verb).await,
+        Verb::Token(verb) => token::run(global, out, verb).await,
+        Verb::Cert(verb) => cert::run(out, &verb),
+    }
+}

@@ -1,0 +1,87 @@
+//! Builds the cart plugin to a core WebAssembly module, which the binary embeds: `rejoin dev` and `rejoin demo` need no compiler.
+//!
+//! A cargo of its own does it, in a target directory of its own: the outer cargo holds the lock of the other one until this script ends.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+const WATCHED: &[&str] =
+    &["plugins/cart/src", "plugins/cart/Cargo.toml", "guest-sdk/src", "guest-sdk/wit", "guest-sdk/Cargo.toml", "Cargo.toml", "Cargo.lock"];
+
+fn main() {
+    let result = root().and_then(|root| {
+        WATCHED.iter().for_each(|path| say("rerun-if-changed", &root.join(path).display().to_string()));
+        let out = PathBuf::from(variable("OUT_DIR")?);
+        require_target(&root)?;
+        let module = build(&root, &target_dir(&out))?;
+        copy_if_new(&module, &out.join("cart.core.wasm"))
+    });
+    if let Err(why) = result {
+        say("error", &why);
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
+fn say(key: &str, value: &str) {
+    println!("cargo::{key}={}", value.replace('\n', " / "));
+}
+
+fn variable(name: &str) -> Result<OsString, String> {
+    std::env::var_os(name).ok_or_else(|| format!("cargo has not set {name}: build with cargo"))
+}
+
+/// The workspace: two folders above this package.
+fn root() -> Result<PathBuf, String> {
+    let here = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    here.ancestors().nth(2).map(Path::to_path_buf).ok_or_else(|| format!("{} lies in no workspace", here.display()))
+}
+
+/// `guest` beside the profile folders, so that it is kept between builds and shared with `rejoin plugin build`; in `OUT_DIR` if that is laid out otherwise.
+fn target_dir(out: &Path) -> PathBuf {
+    let build = out.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "build"));
+    build.and_then(|build| build.ancestors().nth(2)).unwrap_or(out).join("guest")
+}
+
+fn require_target(root: &Path) -> Result<(), String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(&rustc).current_dir(root).args(["--print", "target-libdir", "--target", TARGET]).output();
+    let output = output.map_err(|why| format!("{} cannot be run: {why}", rustc.display()))?;
+    let libraries = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let installed = output.status.success() && std::fs::read_dir(libraries).is_ok_and(|mut entries| entries.next().is_some());
+    if installed { Ok(()) } else { Err(format!("the {TARGET} target is not installed: run `rustup target add {TARGET}`")) }
+}
+
+fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
+    let mut cargo = Command::new(variable("CARGO")?);
+    cargo.current_dir(root).args(["build", "--lib", "-p", "rejoin-plugin-cart", "--profile", "guest", "--target", TARGET, "--target-dir"]);
+    cargo.arg(target_dir).stdin(Stdio::null());
+    // What the outer cargo (or clippy) has set is meant for the host, not for the guest.
+    let keep = ["CARGO", "CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_PROXY"];
+    let ours = |name: &str| {
+        (name.starts_with("CARGO") && !keep.contains(&name) && !name.starts_with("CARGO_REGISTRIES_") && !name.starts_with("CARGO_SOURCE_"))
+            || ["RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "MAKEFLAGS", "MFLAGS", "CLIPPY_ARGS", "TARGET", "HOST", "PROFILE"].contains(&name)
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(ours) {
+            cargo.env_remove(name);
+        }
+    }
+    let output = cargo.output().map_err(|why| format!("cargo cannot be run: {why}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let why = said.lines().filter(|line| line.contains("error")).collect::<Vec<_>>().join("\n");
+        return Err(format!("the cart plugin does not build: {why}; see `cargo build -p rejoin-plugin-cart --target {TARGET}`"));
+    }
+    Ok(target_dir.join(TARGET).join("guest/rejoin_plugin_cart.wasm"))
+}
+
+fn copy_if_new(from: &Path, to: &Path) -> Result<(), String> {
+    let module = std::fs::read(from).map_err(|why| format!("{} cannot be read: {why}", from.display()))?;
+    if std::fs::read(to).is_ok_and(|old| old == module) {
+        return Ok(());
+    }
+    std::fs::write(to, module).map_err(|why| format!("{} cannot be written: {why}", to.display()))
+}

@@ -1,0 +1,84 @@
+use super::*;
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("rejoin").chain(line.split_whitespace()))
+}
+
+fn verb(line: &str) -> Verb {
+    parse(line).unwrap_or_else(|why| panic!("{line}: {why}")).verb
+}
+
+#[test]
+fn the_definition_holds_together() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_verb_is_spelled_as_documented() {
+    let digest = "ab".repeat(32);
+    let lines = [
+        "dev".into(),
+        "dev --nodes 5 --base-port 9400 --data d".into(),
+        "demo partition".into(),
+        "serve --config node.toml".into(),
+        "status --json".into(),
+        "status --profile p.toml --wait-healthy".into(),
+        "get b k --r 1 --siblings --node 127.0.0.1:7401 --json".into(),
+        "put b k v --w 1 --context abc".into(),
+        "put b k @file --blind".into(),
+        "put b k - --ttl 7d".into(),
+        "delete b k --blind --w 3".into(),
+        format!("bucket create b --plugin {digest} --n 3 --r 1 --w quorum --pr 0 --pw 2 --durability os --ttl 30s --strict"),
+        "bucket list".into(),
+        "bucket show b".into(),
+        "bucket set b --r 2 --plugin none --ttl none --version 4".into(),
+        "cert ca --dir d".into(),
+        "cert node n1 --dir d --host 10.0.0.1".into(),
+        "cert client c".into(),
+        "token create t --admin".into(),
+        "token list".into(),
+        "token revoke t".into(),
+        "token root --secret cluster-secret".into(),
+        "plugin build plugins/cart -o cart.wasm".into(),
+        "plugin push cart.wasm --name cart".into(),
+        "plugin list --color never".into(),
+    ];
+    for line in lines {
+        verb(&line);
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    for line in ["put b k v --context c --blind", "bucket set b --strict --sloppy", "dev --nodes 0", "dev --base-port 65500", "cert"] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+    assert_eq!(parse("put b k v --frobnicate").unwrap_err().kind(), ErrorKind::UnknownArgument);
+}
+
+#[test]
+fn values_and_contexts_may_begin_with_a_dash() {
+    let Verb::Put(put) = verb("put b k -5 --context -Abc") else { panic!("no put") };
+    assert_eq!((put.value.as_str(), put.write.context.as_deref()), ("-5", Some("-Abc")));
+}
+
+#[test]
+fn lengths_of_time_have_a_unit() {
+    assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+    assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+    assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
+    for bad in ["", "5", "s", "0s", "1w", "-1s", "1.5s", "99999999999999999999d", "999999999999999999d"] {
+        assert!(duration(bad).is_err(), "{bad}");
+    }
+    assert_eq!((ttl("none"), ttl("1h")), (Ok(Ttl::None), Ok(Ttl::After(Duration::from_secs(3600)))));
+}
+
+#[test]
+fn quorums_and_plugins_are_read_or_refused_with_advice() {
+    assert_eq!((quorum("quorum"), quorum("0")), (Ok(Quorum::Majority), Ok(Quorum::Count(0))));
+    assert!(quorum("most").is_err());
+    assert_eq!(plugin("none"), Ok(PluginChoice::None));
+    assert!(plugin("cart").unwrap_err().contains("rejoin plugin list"));
+}

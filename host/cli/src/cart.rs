@@ -1,0 +1,40 @@
+//! The cart plugin, as `build.rs` has built it.
+
+use rejoin_client::Client;
+use rejoin_client::admin::{BucketProps, PluginInfo};
+use rejoin_client::{ErrorKind, Result as ClientResult};
+
+use crate::failure::Failure;
+
+/// The core module; what makes a component of it runs in this process, so that the bytes are those of `rejoin plugin build`.
+const CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cart.core.wasm"));
+
+/// The bucket that `dev` and `demo` make.
+pub(crate) const BUCKET: &str = "cart";
+
+/// The cart's component.
+///
+/// # Errors
+/// Only if this binary was built with a broken module.
+pub(crate) fn component() -> Result<Vec<u8>, Failure> {
+    rejoin_merge::build::componentize(CORE).map_err(Failure::usage)
+}
+
+/// Pushes the cart and makes the bucket that merges with it, unless it is there already.
+///
+/// # Errors
+/// As the SDK's.
+pub(crate) async fn set_up(client: &Client, n: u8) -> Result<PluginInfo, Failure> {
+    let admin = client.admin();
+    let plugin = admin.push_plugin(BUCKET, component()?).await?;
+    let props = BucketProps { n, plugin: Some(plugin.activation()), ..BucketProps::default() };
+    made_or_there(admin.create_bucket(BUCKET, props).await.map(|_| ()))?;
+    Ok(plugin)
+}
+
+fn made_or_there(made: ClientResult<()>) -> ClientResult<()> {
+    match made {
+        Err(error) if error.kind() == ErrorKind::Exists => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,153 @@
+//! The files of a cluster on this machine: what `dev` and `demo` start their nodes with.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use rejoin_proto::Name;
+
+use crate::failure::Failure;
+use crate::files::{self, Mode};
+use crate::verbs::cert::{self, SECRET};
+use crate::verbs::token::root_token;
+
+/// One node of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seat {
+    /// From 1.
+    pub(crate) number: u8,
+    /// For clients and peers.
+    pub(crate) address: SocketAddr,
+    /// For metrics, health and faults.
+    pub(crate) admin: SocketAddr,
+}
+
+impl Seat {
+    /// `n1`, `n2`, ...
+    pub(crate) fn name(self) -> String {
+        format!("n{}", self.number)
+    }
+}
+
+/// Where the files are.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    dir: PathBuf,
+    seats: Vec<Seat>,
+    dev_faults: bool,
+}
+
+impl Cluster {
+    /// A cluster in that directory, of those nodes.
+    pub(crate) fn new(dir: PathBuf, seats: Vec<Seat>) -> Self {
+        Self { dir, seats, dev_faults: false }
+    }
+
+    /// Lets the admin ports cut connections.
+    pub(crate) fn with_faults(mut self) -> Self {
+        self.dev_faults = true;
+        self
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    /// The file that lets a client in.
+    pub(crate) fn profile(&self) -> PathBuf {
+        self.dir.join("profile.toml")
+    }
+
+    /// The configuration of a node.
+    pub(crate) fn config(&self, seat: Seat) -> PathBuf {
+        self.dir.join(seat.name()).join("node.toml")
+    }
+
+    /// Makes everything that is not there yet, and writes the configurations and the profile.
+    ///
+    /// # Errors
+    /// Something cannot be written, or what is there does not fit together.
+    pub(crate) fn write(&self) -> Result<(), Failure> {
+        files::directory(&self.dir)?;
+        let ca = if self.dir.join("ca.pem").exists() { cert::load(&self.dir)? } else { cert::authority(&self.dir, 3650)? };
+        for seat in &self.seats {
+            let home = self.dir.join(seat.name());
+            files::directory(&home)?;
+            if !home.join("cert.pem").exists() {
+                let name = Name::new(seat.name()).map_err(Failure::usage)?;
+                let issued = ca.issue_node(&name, &[seat.address.ip().to_string()], cert::days_from_now(3650)).map_err(Failure::usage)?;
+                files::replace(&home.join("key.pem"), issued.key_pem.as_bytes(), Mode::Private)?;
+                files::replace(&home.join("cert.pem"), issued.cert_pem.as_bytes(), Mode::Public)?;
+            }
+            files::replace(&self.config(*seat), self.config_text(*seat).as_bytes(), Mode::Public)?;
+        }
+        let token = root_token(&self.dir.join(SECRET))?;
+        files::replace(&self.profile(), self.profile_text(&token).as_bytes(), Mode::Private)
+    }
+
+    fn config_text(&self, seat: Seat) -> String {
+        let Seat { address, admin, .. } = seat;
+        let mut text = format!("name = \"{}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ndata = \"data\"\n", seat.name());
+        text.push_str("ca = \"../ca.pem\"\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\nsecret = \"../cluster-secret\"\n");
+        if self.dev_faults {
+            text.push_str("dev_faults = true\n");
+        }
+        for node in &self.seats {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n[[bootstrap]]\nname = \"{}\"\naddress = \"{}\"\n", node.name(), node.address);
+        }
+        text
+    }
+
+    fn profile_text(&self, token: &str) -> String {
+        let seeds: Vec<String> = self.seats.iter().map(|seat| format!("\"{}\"", seat.address)).collect();
+        format!("seeds = [{}]\nca = \"ca.pem\"\ntoken = \"{token}\"\n", seeds.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(dir: &Path) -> Cluster {
+        let seat = |number: u8| {
+            let port = 7400 + u16::from(number);
+            Seat { number, address: ([127, 0, 0, 1], port).into(), admin: ([127, 0, 0, 1], port + 100).into() }
+        };
+        Cluster::new(dir.join("cluster"), vec![seat(1), seat(2)])
+    }
+
+    #[test]
+    fn what_is_written_is_what_nodes_and_clients_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = cluster(folder.path());
+        cluster.write().unwrap();
+        for seat in cluster.seats() {
+            let config = rejoin_node::Config::load(&cluster.config(*seat)).unwrap();
+            assert_eq!(config.name.as_str(), seat.name());
+            for file in ["cert.pem", "key.pem", "../ca.pem", "../cluster-secret"] {
+                assert!(cluster.dir().join(seat.name()).join(file).is_file(), "{file}");
+            }
+        }
+        let profile = rejoin_client::Profile::load(cluster.profile()).unwrap();
+        assert_eq!(profile.seeds(), ["127.0.0.1:7401", "127.0.0.1:7402"]);
+    }
+
+    #[test]
+    fn a_second_start_keeps_every_certificate_and_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = cluster(folder.path());
+        let all = || {
+            ["ca.pem", "ca-key.pem", SECRET, "n1/cert.pem", "n2/key.pem", "profile.toml"]
+                .map(|file| files::read(&cluster.dir().join(file)).unwrap())
+        };
+        cluster.write().unwrap();
+        let first = all();
+        cluster.write().unwrap();
+        assert!(first == all());
+    }
+}

@@ -1,0 +1,108 @@
+//! Edits carts in the format that the cart plugin documents. The product never links a plugin, so this is what any application would write.
+
+use std::collections::BTreeMap;
+
+use rejoin_client::{Bucket, Client, ErrorKind, Json, Profile};
+use serde::{Deserialize, Serialize};
+
+use crate::cart::BUCKET;
+use crate::failure::{Exit, Failure};
+
+/// A cart: each add has a tag `writer:counter`, and `clock` says which adds were seen. A tag that the clock covers and the items lack was removed.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub(super) struct Cart {
+    clock: BTreeMap<String, u64>,
+    items: BTreeMap<String, BTreeMap<String, u32>>,
+}
+
+impl Cart {
+    pub(super) fn add(&mut self, writer: &str, item: &str, quantity: u32) {
+        let counter = self.clock.entry(writer.into()).or_insert(0);
+        *counter += 1;
+        self.items.entry(item.into()).or_default().insert(format!("{writer}:{counter}"), quantity);
+    }
+
+    pub(super) fn remove(&mut self, item: &str) {
+        self.items.remove(item);
+    }
+
+    /// How many of an item are in it.
+    pub(super) fn quantity(&self, item: &str) -> u32 {
+        self.items.get(item).map_or(0, |tags| tags.values().sum())
+    }
+
+    /// How many of all items.
+    pub(super) fn contents(&self) -> BTreeMap<&str, u32> {
+        self.items.keys().map(|item| (item.as_str(), self.quantity(item))).filter(|(_, quantity)| *quantity > 0).collect()
+    }
+}
+
+impl std::fmt::Display for Cart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let items: Vec<String> = self.contents().iter().map(|(item, quantity)| format!("{quantity} {item}")).collect();
+        f.write_str(&if items.is_empty() { "nothing".into() } else { items.join(", ") })
+    }
+}
+
+/// What a read has shown.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) cart: Cart,
+    pub(super) siblings: usize,
+    /// The plugin's name and digest, if it has merged this.
+    pub(super) merged_by: Option<(String, String)>,
+}
+
+/// Somebody who shops at one node, whatever the layout says.
+pub(super) struct Shopper {
+    /// As in the tags.
+    pub(super) writer: String,
+    carts: Bucket<Json<Cart>>,
+}
+
+impl Shopper {
+    /// Somebody with a session of their own: a writer's name must never be used by two.
+    pub(super) async fn at(profile: &Profile, node: std::net::SocketAddr, name: &str) -> Result<Self, Failure> {
+        let client: Client = profile.builder().seeds([node.to_string()]).pinned().name(name).connect().await?;
+        Ok(Self { writer: format!("{name}-{:04x}", rand::random::<u16>()), carts: client.bucket(BUCKET)? })
+    }
+
+    /// Changes the cart: reads at `quorum` replicas, edits, and writes to as many with the context of the read.
+    pub(super) async fn shop(&self, key: &str, quorum: u8, edit: impl Fn(&mut Cart, &str) + Send + Sync) -> Result<Cart, Failure> {
+        let edited = |cart: Option<Cart>| {
+            let mut cart = cart.unwrap_or_default();
+            edit(&mut cart, &self.writer);
+            cart
+        };
+        Ok(self.carts.update(key, edited).r(quorum).w(quorum).await?.value)
+    }
+
+    /// Reads the cart from that many replicas; `None` if it cannot be read just now.
+    pub(super) async fn look(&self, key: &str, r: u8) -> Result<Option<Seen>, Failure> {
+        let object = match self.carts.get(key).r(r).siblings().await {
+            Ok(object) => object,
+            Err(error) if error.is_retryable() => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Codec => return Err(Failure::new(Exit::Negative, error)),
+            Err(error) => return Err(error.into()),
+        };
+        let merged_by = object.merged_by.as_ref().map(|by| (by.name.clone().unwrap_or_default(), by.digest.clone()));
+        let siblings = object.siblings.len();
+        Ok(Some(Seen { cart: object.into_value()?.unwrap_or_default(), siblings, merged_by }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carts_are_written_as_the_plugin_documents_it() {
+        let mut cart = Cart::default();
+        cart.add("ann-7f3a", "pears", 1);
+        cart.add("ann-7f3a", "apples", 3);
+        cart.remove("pears");
+        let json = serde_json::to_string(&cart).unwrap();
+        assert_eq!(json, r#"{"clock":{"ann-7f3a":2},"items":{"apples":{"ann-7f3a:2":3}}}"#);
+        assert_eq!((cart.quantity("apples"), cart.quantity("pears"), cart.to_string().as_str()), (3, 0, "3 apples"));
+    }
+}

@@ -1,0 +1,163 @@
+//! How a verb fails: an exit code for scripts, and words for people.
+
+use std::fmt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use rejoin_client::ErrorKind;
+
+/// The exit codes. 0 is success.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// A negative answer: not found, or it exists already.
+    Negative = 1,
+    /// Usage or configuration: the same command will fail again.
+    Usage = 2,
+    /// No node could be reached.
+    Unreachable = 3,
+    /// A quorum was missed or the time was over: it may succeed later.
+    Retry = 4,
+    /// The token does not allow it.
+    Denied = 5,
+    /// Someone else changed it first.
+    Stale = 6,
+    /// The plugin was refused.
+    Rejected = 7,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What a kind of error of the SDK means to a script.
+pub(crate) fn exit_of(kind: ErrorKind) -> Exit {
+    use ErrorKind as Kind;
+    match kind {
+        Kind::NotFound | Kind::Exists | Kind::Conflict | Kind::TooManySiblings => Exit::Negative,
+        Kind::Unreachable | Kind::Untrusted | Kind::Protocol => Exit::Unreachable,
+        Kind::Unavailable
+        | Kind::TimedOut
+        | Kind::Unknown
+        | Kind::Overloaded
+        | Kind::DiskFull
+        | Kind::Damaged
+        | Kind::StaleLayout
+        | Kind::Stopping => Exit::Retry,
+        Kind::Denied => Exit::Denied,
+        Kind::VersionConflict => Exit::Stale,
+        Kind::PluginRejected => Exit::Rejected,
+        // Config, codec, bad request, bad context, too large, and what a later SDK may add.
+        _ => Exit::Usage,
+    }
+}
+
+/// A verb that has failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// What happened and why. Empty if it was said already.
+    what: String,
+    /// The next command, if the text does not name it.
+    next: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, what: impl fmt::Display) -> Self {
+        Self { exit, what: what.to_string(), next: None }
+    }
+
+    pub(crate) fn usage(what: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, what)
+    }
+
+    /// A file that cannot be read or written.
+    pub(crate) fn file(path: &Path, what: &str, why: &std::io::Error) -> Self {
+        Self::usage(format!("{} cannot be {what}: {why}", path.display()))
+    }
+
+    /// The exit code alone: everything has been said.
+    pub(crate) fn silent(exit: Exit) -> Self {
+        Self::new(exit, "")
+    }
+
+    /// Names the next command.
+    pub(crate) fn next(mut self, next: impl fmt::Display) -> Self {
+        self.next = Some(next.to_string());
+        self
+    }
+
+    /// Prefixes what was being done.
+    pub(crate) fn during(mut self, what: &str) -> Self {
+        self.what = format!("{what}: {}", self.what);
+        self
+    }
+
+    /// Says it on stderr.
+    pub(crate) fn report(&self, color: bool) {
+        let (red, plain) = if color { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        if !self.what.is_empty() {
+            eprintln!("{red}error:{plain} {}", self.what);
+        }
+        if let Some(next) = &self.next {
+            eprintln!("next: {next}");
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl From<rejoin_client::Error> for Failure {
+    fn from(error: rejoin_client::Error) -> Self {
+        let failure = Self::new(exit_of(error.kind()), &error);
+        match error.kind() {
+            ErrorKind::Unreachable => failure.next("start the nodes, or check the seeds in the profile"),
+            ErrorKind::Denied => failure.next("check the token in the profile; an operator makes another with `rejoin token create NAME`"),
+            ErrorKind::Unavailable | ErrorKind::TimedOut => failure.next("`rejoin status` shows which nodes are up; then try again"),
+            ErrorKind::VersionConflict => failure.next("read it again and repeat the change"),
+            _ => failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_map_to_the_documented_codes() {
+        let table = [
+            (ErrorKind::NotFound, 1),
+            (ErrorKind::Exists, 1),
+            (ErrorKind::Config, 2),
+            (ErrorKind::BadContext, 2),
+            (ErrorKind::TooLarge, 2),
+            (ErrorKind::Unreachable, 3),
+            (ErrorKind::Untrusted, 3),
+            (ErrorKind::Unavailable, 4),
+            (ErrorKind::TimedOut, 4),
+            (ErrorKind::Unknown, 4),
+            (ErrorKind::Overloaded, 4),
+            (ErrorKind::Denied, 5),
+            (ErrorKind::VersionConflict, 6),
+            (ErrorKind::PluginRejected, 7),
+        ];
+        for (kind, code) in table {
+            assert_eq!(exit_of(kind) as u8, code, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_may_be_retried_exits_with_3_or_4() {
+        let kinds = [ErrorKind::Unreachable, ErrorKind::Unavailable, ErrorKind::Overloaded, ErrorKind::StaleLayout, ErrorKind::DiskFull];
+        for kind in kinds {
+            assert!(kind.is_retryable() && matches!(exit_of(kind), Exit::Unreachable | Exit::Retry), "{kind:?}");
+        }
+    }
+}

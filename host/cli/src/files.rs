@@ -1,0 +1,99 @@
+//! Files that others may read, and files that nobody else may.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::failure::Failure;
+
+/// Who may read a new file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// Everybody.
+    Public,
+    /// The owner only: keys, secrets and tokens.
+    Private,
+}
+
+/// Makes a file that is not there yet.
+///
+/// # Errors
+/// It is there already, or cannot be written.
+pub(crate) fn create(path: &Path, content: &[u8], mode: Mode) -> Result<(), Failure> {
+    write(path, content, mode, OpenOptions::new().write(true).create_new(true)).map_err(|why| match why.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Failure::usage(format!("{} exists already, and is not overwritten", path.display())).next("name another directory with --dir")
+        }
+        _ => Failure::file(path, "written", &why),
+    })
+}
+
+/// Makes or replaces a file as a whole: whoever reads meanwhile sees the old or the new one.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = Path::new(&name);
+    // What an earlier attempt has left is in the way of `create_new`, which alone makes sure of the mode.
+    let _ = fs::remove_file(new);
+    write(new, content, mode, OpenOptions::new().write(true).create_new(true))
+        .and_then(|()| fs::rename(new, path))
+        .map_err(|why| Failure::file(path, "written", &why))
+}
+
+fn write(path: &Path, content: &[u8], mode: Mode, options: &mut OpenOptions) -> std::io::Result<()> {
+    let bits = if mode == Mode::Private { 0o600 } else { 0o644 };
+    let mut file = options.mode(bits).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Makes a directory that only the owner can enter, with those above it. One that is there is left as it is.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn directory(path: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|why| Failure::file(path, "made", &why))
+}
+
+/// The bytes of a file.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|why| Failure::file(path, "read", &why))
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// It cannot be read, or is not UTF-8.
+pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|why| Failure::file(path, "read", &why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn secrets_are_for_their_owner_only_and_nothing_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        create(&path, b"one", Mode::Private).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert!(create(&path, b"two", Mode::Private).unwrap_err().to_string().contains("exists already"));
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        replace(&path, b"three", Mode::Private).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"three".to_vec(), 0o600));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

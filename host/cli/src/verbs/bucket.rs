@@ -1,0 +1,162 @@
+//! `bucket create|list|show|set`.
+
+use rejoin_client::admin::{BucketInfo, BucketProps, Durability, activation};
+
+use crate::args::{BucketVerb, DurabilityArg, Global, PluginChoice, PropsArgs, Ttl};
+use crate::connect::connect;
+use crate::failure::{Exit, Failure};
+use crate::output::{Output, note};
+use crate::verbs::shapes::{Bucket, Count};
+
+pub(crate) async fn run(global: &Global, out: Output, verb: BucketVerb) -> Result<(), Failure> {
+    match verb {
+        BucketVerb::Create { name, props } => {
+            let props = changed(BucketProps::default(), &props)?;
+            let bucket = connect(global).await?.admin().create_bucket(&name, props).await?;
+            done(out, &bucket, "made")
+        }
+        BucketVerb::List => {
+            let buckets = connect(global).await?.admin().buckets().await?;
+            list(out, &buckets)
+        }
+        BucketVerb::Show { name } => {
+            let bucket = connect(global).await?.admin().bucket(&name).await?;
+            show(out, &bucket)
+        }
+        BucketVerb::Set { name, version, props } => {
+            let admin = connect(global).await?.admin();
+            let old = admin.bucket(&name).await?;
+            if let Some(version) = version.filter(|version| *version != old.version) {
+                let what = format!("bucket {name} is at version {}, not {version}", old.version);
+                return Err(Failure::new(Exit::Stale, what).next(format!("`rejoin bucket show {name}` shows what it is now")));
+            }
+            let bucket = admin.set_bucket(&name, old.version, changed(old.props, &props)?).await?;
+            done(out, &bucket, "changed")
+        }
+    }
+}
+
+/// The properties with what was given on the command line.
+///
+/// # Errors
+/// Properties out of their bounds.
+fn changed(mut props: BucketProps, args: &PropsArgs) -> Result<BucketProps, Failure> {
+    fn set<T: Copy>(property: &mut T, given: Option<T>) {
+        *property = given.unwrap_or(*property);
+    }
+    set(&mut props.n, args.n);
+    set(&mut props.r, args.r);
+    set(&mut props.w, args.w);
+    set(&mut props.pr, args.pr);
+    set(&mut props.pw, args.pw);
+    set(&mut props.value_bytes, args.value_bytes);
+    set(&mut props.siblings, args.siblings);
+    set(&mut props.fuel, args.fuel);
+    set(&mut props.memory_bytes, args.memory_bytes);
+    set(&mut props.fold_delay_ms, args.fold_delay.map(millis));
+    props.sloppy = (props.sloppy || args.sloppy) && !args.strict;
+    match args.durability {
+        Some(DurabilityArg::Fsync) => props.durability = Durability::Fsync,
+        Some(DurabilityArg::Os) => props.durability = Durability::Os,
+        None => {}
+    }
+    match args.plugin {
+        Some(PluginChoice::Digest(digest)) => props.plugin = Some(activation(digest)),
+        Some(PluginChoice::None) => props.plugin = None,
+        None => {}
+    }
+    match args.ttl {
+        Some(Ttl::After(time)) => props.ttl_ms = Some(millis(time)),
+        Some(Ttl::None) => props.ttl_ms = None,
+        None => {}
+    }
+    props.check().map_err(|bad| Failure::usage(bad).next("`rejoin bucket create --help` lists the properties"))?;
+    Ok(props)
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn done(out: Output, bucket: &BucketInfo, what: &str) -> Result<(), Failure> {
+    if out.json {
+        return out.json(&Bucket::from(bucket));
+    }
+    note(format!("bucket {} {what}, version {}", bucket.name, bucket.version));
+    Ok(())
+}
+
+fn list(out: Output, buckets: &[BucketInfo]) -> Result<(), Failure> {
+    let shapes: Vec<Bucket> = buckets.iter().map(Bucket::from).collect();
+    if out.json {
+        return out.json(&shapes);
+    }
+    let row = |bucket: Bucket| {
+        let counts: [Count; 4] = [bucket.r, bucket.w, bucket.pr, bucket.pw];
+        let plugin = bucket.plugin.map_or_else(|| "-".to_owned(), |digest| digest[..12].to_owned());
+        let mut row = vec![bucket.name, bucket.n.to_string()];
+        row.extend(counts.iter().map(ToString::to_string));
+        row.extend([bucket.durability.to_owned(), plugin]);
+        row
+    };
+    out.table(&["bucket", "n", "r", "w", "pr", "pw", "durability", "plugin"], shapes.into_iter().map(row).collect())
+}
+
+fn show(out: Output, bucket: &BucketInfo) -> Result<(), Failure> {
+    let shape = Bucket::from(bucket);
+    if out.json {
+        return out.json(&shape);
+    }
+    let none = || "none".to_owned();
+    let rows = [
+        ("name", shape.name),
+        ("id", shape.id),
+        ("version", shape.version.to_string()),
+        ("n", shape.n.to_string()),
+        ("r", shape.r.to_string()),
+        ("w", shape.w.to_string()),
+        ("pr", shape.pr.to_string()),
+        ("pw", shape.pw.to_string()),
+        ("durability", shape.durability.to_owned()),
+        ("sloppy", if shape.sloppy { "yes" } else { "no (strict)" }.to_owned()),
+        ("plugin", shape.plugin.unwrap_or_else(none)),
+        ("self-causal", if shape.self_causal { "yes" } else { "no" }.to_owned()),
+        ("ttl", shape.ttl_ms.map_or_else(none, |ms| format!("{ms} ms"))),
+        ("value-bytes", shape.value_bytes.to_string()),
+        ("sibling-limit", shape.sibling_limit.to_string()),
+        ("fuel", shape.fuel.to_string()),
+        ("memory-bytes", shape.memory_bytes.to_string()),
+        ("fold-delay", format!("{} ms", shape.fold_delay_ms)),
+    ];
+    out.table(&["property", "value"], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_client::admin::Quorum;
+    use std::time::Duration;
+
+    #[test]
+    fn only_what_was_given_changes() {
+        let old = BucketProps { r: Quorum::Count(3), sloppy: false, ttl_ms: Some(9), ..BucketProps::default() };
+        assert_eq!(changed(old.clone(), &PropsArgs::default()).unwrap(), old);
+        let args = PropsArgs { w: Some(Quorum::Count(1)), sloppy: true, ttl: Some(Ttl::None), ..PropsArgs::default() };
+        let new = changed(old.clone(), &args).unwrap();
+        assert_eq!(new, BucketProps { w: Quorum::Count(1), sloppy: true, ttl_ms: None, ..old });
+    }
+
+    #[test]
+    fn strict_and_time_to_live_are_set() {
+        let args = PropsArgs { strict: true, ttl: Some(Ttl::After(Duration::from_secs(1))), ..PropsArgs::default() };
+        let props = changed(BucketProps::default(), &args).unwrap();
+        assert_eq!((props.sloppy, props.ttl_ms), (false, Some(1000)));
+    }
+
+    #[test]
+    fn properties_out_of_bounds_are_named() {
+        let args = PropsArgs { n: Some(2), r: Some(Quorum::Count(3)), ..PropsArgs::default() };
+        let failure = changed(BucketProps::default(), &args).unwrap_err();
+        assert!(failure.exit == Exit::Usage && failure.to_string().starts_with("r must be 1 to n (2)"), "{failure}");
+    }
+}

@@ -1,0 +1,192 @@
+//! `get`, `put` and `delete`.
+
+use std::io::Read;
+use std::path::Path;
+
+use rejoin_client::{Bytes, Context, ErrorKind, Object, Undecided, Write, Written};
+
+use crate::args::{DeleteArgs, GetArgs, Global, PutArgs, WriteArgs};
+use crate::connect::connect;
+use crate::failure::{Exit, Failure, exit_of};
+use crate::output::{Output, note, utc};
+use crate::verbs::shapes::{Got, Put};
+
+/// Reads a key. The value goes to stdout as it is; with siblings that were not merged, each goes there on a line of its own.
+pub(crate) async fn get(global: &Global, out: Output, args: &GetArgs) -> Result<(), Failure> {
+    let bucket = connect(global).await?.bucket::<Bytes>(&args.bucket)?;
+    let mut get = bucket.get(&args.key).timeout(global.timeout);
+    if let Some(r) = args.r {
+        get = get.r(r);
+    }
+    if let Some(pr) = args.pr {
+        get = get.pr(pr);
+    }
+    if args.siblings {
+        get = get.siblings();
+    }
+    if out.json {
+        get = get.show();
+    }
+    let object = get.await?;
+    if out.json {
+        out.json(&Got::new(&args.bucket, &args.key, &object))?;
+    } else {
+        print(out, &object, args)?;
+    }
+    if object.is_found() { Ok(()) } else { Err(not_found(args, out.json)) }
+}
+
+fn not_found(args: &GetArgs, said: bool) -> Failure {
+    if said {
+        return Failure::silent(Exit::Negative);
+    }
+    let (bucket, key) = (&args.bucket, &args.key);
+    Failure::new(Exit::Negative, format!("{bucket}/{key} has no value")).next(format!("`rejoin put {bucket} {key} VALUE` writes one"))
+}
+
+fn print(out: Output, object: &Object<Vec<u8>>, args: &GetArgs) -> Result<(), Failure> {
+    match &object.value {
+        Some(value) if !args.siblings => out.value(value)?,
+        _ => siblings(out, object)?,
+    }
+    if let Some(by) = &object.merged_by {
+        note(format!("merged by {} {}", by.name.as_deref().unwrap_or("a plugin without a name"), by.digest));
+    }
+    note(format!("context: {}", object.context));
+    Ok(())
+}
+
+fn siblings(out: Output, object: &Object<Vec<u8>>) -> Result<(), Failure> {
+    let count = object.siblings.len();
+    if object.value.is_none() && count > 1 {
+        let why = object.merge_fault.as_deref().unwrap_or("the bucket has no plugin");
+        note(format!("{count} siblings that were not merged ({why}); put what they come to with the context below"));
+    }
+    for (index, sibling) in object.siblings.iter().enumerate() {
+        note(format!("sibling {} of {count}, {}, writer {:016x}:", index + 1, utc(sibling.stamp_ms), sibling.writer));
+        out.bytes(&sibling.value)?;
+        out.bytes(b"\n")?;
+    }
+    Ok(())
+}
+
+/// Writes a key.
+pub(crate) async fn put(global: &Global, out: Output, args: &PutArgs) -> Result<(), Failure> {
+    let value = value(&args.value)?;
+    let basis = Basis::of(&args.write)?;
+    let bucket = connect(global).await?.bucket::<Bytes>(&args.bucket)?;
+    let mut put = with_options(bucket.put(&args.key, value), &args.write, global);
+    if let Some(ttl) = args.ttl {
+        put = put.ttl(ttl);
+    }
+    let ready = match &basis {
+        Basis::Context(context) => put.context(context),
+        Basis::Blind => put.blind(),
+        Basis::None => put.create(),
+    };
+    let next = format!("`rejoin get {} {}` gives its context; then `rejoin put … --context CONTEXT`", args.bucket, args.key);
+    finish(out, ready.await, &next)
+}
+
+/// Deletes a key.
+pub(crate) async fn delete(global: &Global, out: Output, args: &DeleteArgs) -> Result<(), Failure> {
+    let basis = Basis::of(&args.write)?;
+    let next = format!("`rejoin get {} {}` gives its context; then `rejoin delete … --context CONTEXT`", args.bucket, args.key);
+    if matches!(basis, Basis::None) {
+        let why = "a delete says what it deletes: what a context has seen (--context), or nothing that is there (--blind)";
+        return Err(Failure::usage(why).next(next));
+    }
+    let bucket = connect(global).await?.bucket::<Bytes>(&args.bucket)?;
+    let delete = with_options(bucket.delete(&args.key), &args.write, global);
+    let ready = match &basis {
+        Basis::Context(context) => delete.context(context),
+        Basis::Blind | Basis::None => delete.blind(),
+    };
+    finish(out, ready.await, &next)
+}
+
+enum Basis {
+    Context(Context),
+    Blind,
+    None,
+}
+
+impl Basis {
+    fn of(args: &WriteArgs) -> Result<Self, Failure> {
+        Ok(match &args.context {
+            Some(text) => Self::Context(text.parse()?),
+            None if args.blind => Self::Blind,
+            None => Self::None,
+        })
+    }
+}
+
+fn with_options<S: Undecided>(mut write: Write<S>, args: &WriteArgs, global: &Global) -> Write<S> {
+    write = write.timeout(global.timeout);
+    if let Some(w) = args.w {
+        write = write.w(w);
+    }
+    if let Some(pw) = args.pw {
+        write = write.pw(pw);
+    }
+    write
+}
+
+fn finish(out: Output, outcome: rejoin_client::Result<Written>, next: &str) -> Result<(), Failure> {
+    match outcome {
+        Ok(written) if out.json => out.json(&Put::stored(&written)),
+        Ok(written) => {
+            note(format!("stored, {} of {} needed acknowledgements", written.acked, written.needed));
+            note(format!("context: {}", written.context));
+            Ok(())
+        }
+        Err(error) => {
+            if out.json && error.kind() == ErrorKind::Unknown {
+                out.json(&Put::unknown(&error))?;
+            }
+            Err(refused(error, next))
+        }
+    }
+}
+
+fn refused(error: rejoin_client::Error, next: &str) -> Failure {
+    match error.kind() {
+        ErrorKind::Exists | ErrorKind::BadContext => Failure::new(exit_of(error.kind()), error).next(next),
+        _ => error.into(),
+    }
+}
+
+/// The value as it was typed, a file's bytes, or what comes on stdin.
+fn value(text: &str) -> Result<Vec<u8>, Failure> {
+    if text == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).map_err(|why| Failure::usage(format!("stdin cannot be read: {why}")))?;
+        return Ok(bytes);
+    }
+    match text.strip_prefix('@') {
+        Some(path) => std::fs::read(path).map_err(|why| Failure::file(Path::new(path), "read", &why)),
+        None => Ok(text.as_bytes().to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_a_text_or_the_bytes_of_a_file() {
+        assert_eq!(value("v=@x").unwrap(), b"v=@x");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("value");
+        std::fs::write(&path, b"\x00\xff").unwrap();
+        assert_eq!(value(&format!("@{}", path.display())).unwrap(), b"\x00\xff");
+        let failure = value("@no/such/file").unwrap_err();
+        assert!(failure.exit == Exit::Usage && failure.to_string().contains("no/such/file"), "{failure}");
+    }
+
+    #[test]
+    fn a_malformed_context_is_refused_before_anything_is_sent() {
+        let args = WriteArgs { context: Some("no context!".into()), blind: false, w: None, pw: None };
+        assert_eq!(Basis::of(&args).map(|_| ()).unwrap_err().exit, Exit::Usage);
+    }
+}

@@ -1,0 +1,123 @@
+//! `plugin build|push|list`.
+
+use std::path::{Path, PathBuf};
+
+use rejoin_client::ErrorKind;
+use rejoin_merge::{Host, HostConfig, ModuleLimits, Plugin as Compiled, Rejection, build};
+
+use crate::args::{Global, PluginVerb};
+use crate::connect::connect;
+use crate::failure::{Exit, Failure};
+use crate::files::{self, Mode};
+use crate::output::{Output, note};
+use crate::verbs::shapes::Plugin;
+
+pub(crate) async fn run(global: &Global, out: Output, verb: PluginVerb) -> Result<(), Failure> {
+    match verb {
+        PluginVerb::Build { dir, output, offline } => make(out, &dir, output, offline),
+        PluginVerb::Push { file, name } => push(global, out, &file, name).await,
+        PluginVerb::List => {
+            let plugins = connect(global).await?.admin().plugins().await?;
+            let plugins: Vec<Plugin> = plugins.iter().map(Plugin::from).collect();
+            if out.json {
+                return out.json(&plugins);
+            }
+            let row = |p: Plugin| {
+                let folds = if p.self_causal { "yes" } else { "no" };
+                vec![p.name, p.version, p.bytes.to_string(), folds.into(), p.digest]
+            };
+            out.table(&["plugin", "version", "bytes", "self-causal", "digest"], plugins.into_iter().map(row).collect())
+        }
+    }
+}
+
+/// Builds a guest, and checks it as a node would before it is pushed.
+fn make(out: Output, dir: &Path, output: Option<PathBuf>, offline: bool) -> Result<(), Failure> {
+    note(format!("building {} …", dir.display()));
+    let component = build::guest(dir, &build::Options { target_dir: None, offline }).map_err(|why| not_built(&why))?;
+    let compiled = compile(&component)?;
+    let file = match output {
+        Some(file) => file,
+        None => default_file(dir)?,
+    };
+    files::replace(&file, &component, Mode::Public)?;
+    let shape = shape(&compiled, &component, &file);
+    if out.json {
+        return out.json(&shape);
+    }
+    note(format!("{} {}, {} bytes, in {}", shape.name, shape.version, shape.bytes, file.display()));
+    note(format!("next: `rejoin plugin push {}`", file.display()));
+    out.line(&shape.digest)
+}
+
+/// Compiles a component under the limits of a node.
+fn compile(component: &[u8]) -> Result<Compiled, Failure> {
+    let config = HostConfig { instances: 1, ..HostConfig::default() };
+    let host = Host::new(config).map_err(Failure::usage)?;
+    host.compile(component, &ModuleLimits::default()).map_err(|why| rejected(&why))
+}
+
+fn rejected(why: &Rejection) -> Failure {
+    Failure::new(Exit::Rejected, why)
+}
+
+fn not_built(why: &build::BuildError) -> Failure {
+    let exit = if matches!(why, build::BuildError::NotAGuest { .. }) { Exit::Rejected } else { Exit::Usage };
+    Failure::new(exit, why)
+}
+
+fn default_file(dir: &Path) -> Result<PathBuf, Failure> {
+    let full = dir.canonicalize().map_err(|why| Failure::file(dir, "read", &why))?;
+    let name = full.file_name().ok_or_else(|| Failure::usage(format!("{} has no name: give the file with -o", full.display())))?;
+    Ok(PathBuf::from(name).with_extension("wasm"))
+}
+
+fn shape(compiled: &Compiled, component: &[u8], file: &Path) -> Plugin {
+    let (name, version, self_causal) = match compiled.card() {
+        Some(card) => (card.name.clone(), card.version.clone(), card.self_causal),
+        None => (stem(file), "-".into(), false),
+    };
+    let bytes = u64::try_from(component.len()).unwrap_or(u64::MAX);
+    Plugin { digest: compiled.digest().to_string(), name, version, bytes, self_causal, file: Some(file.display().to_string()) }
+}
+
+fn stem(file: &Path) -> String {
+    file.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+async fn push(global: &Global, out: Output, file: &Path, name: Option<String>) -> Result<(), Failure> {
+    let component = files::read(file)?;
+    let name = name.unwrap_or_else(|| stem(file));
+    let pushed = connect(global).await?.admin().push_plugin(&name, component).await;
+    let plugin = Plugin::from(&pushed.map_err(|error| match error.kind() {
+        ErrorKind::TooLarge => Failure::new(Exit::Rejected, error),
+        _ => error.into(),
+    })?);
+    if out.json {
+        return out.json(&plugin);
+    }
+    note(format!("pushed {} {}, {} bytes", plugin.name, plugin.version, plugin.bytes));
+    note(format!("next: `rejoin bucket create NAME --plugin {}`", plugin.digest));
+    out.line(&plugin.digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_plugin_is_rejected_with_its_own_exit_code() {
+        let failure = compile(b"no component").unwrap_err();
+        assert_eq!(failure.exit, Exit::Rejected);
+        let missing = make(Output { json: false, color: false }, Path::new("no/such/crate"), None, true).unwrap_err();
+        assert_eq!(missing.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn the_embedded_cart_is_a_plugin_that_says_its_name() {
+        let component = crate::cart::component().unwrap();
+        let shape = shape(&compile(&component).unwrap(), &component, Path::new("x/other.wasm"));
+        assert_eq!((shape.name.as_str(), shape.self_causal), ("cart", true));
+        assert_eq!(shape.digest, rejoin_merge::digest_of(&component).to_string());
+    }
+}

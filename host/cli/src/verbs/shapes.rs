@@ -1,0 +1,266 @@
+//! What `--json` prints. A field never changes its meaning: it is dropped, and a new one named.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rejoin_client::admin::{BucketInfo, Durability, PluginInfo, Quorum, Scope, Status, TokenInfo};
+use rejoin_client::{Object, Written};
+use serde::Serialize;
+
+/// `get`.
+#[derive(Serialize, Debug)]
+pub(crate) struct Got {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    pub(crate) found: bool,
+    /// As text, if it is UTF-8.
+    pub(crate) value: Option<String>,
+    pub(crate) value_base64: Option<String>,
+    /// The plugin's readable form.
+    pub(crate) shown: Option<String>,
+    pub(crate) context: String,
+    pub(crate) siblings: Vec<Sibling>,
+    pub(crate) merged_by: Option<MergedBy>,
+    pub(crate) merge_fault: Option<String>,
+}
+
+#[derive(Serialize, Debug)]
+pub(crate) struct Sibling {
+    pub(crate) value: Option<String>,
+    pub(crate) value_base64: String,
+    pub(crate) stamp_ms: u64,
+    /// 16 hexadecimal digits: a JSON number would lose some of its 64 bits in many readers.
+    pub(crate) writer: String,
+}
+
+#[derive(Serialize, Debug)]
+pub(crate) struct MergedBy {
+    pub(crate) name: Option<String>,
+    pub(crate) digest: String,
+}
+
+impl Got {
+    pub(crate) fn new(bucket: &str, key: &str, object: &Object<Vec<u8>>) -> Self {
+        let sibling = |s: &rejoin_client::Sibling<Vec<u8>>| Sibling {
+            value: text(&s.value),
+            value_base64: STANDARD.encode(&s.value),
+            stamp_ms: s.stamp_ms,
+            writer: format!("{:016x}", s.writer),
+        };
+        Self {
+            bucket: bucket.into(),
+            key: key.into(),
+            found: object.is_found(),
+            value: object.value.as_deref().and_then(text),
+            value_base64: object.value.as_deref().map(|value| STANDARD.encode(value)),
+            shown: object.shown.clone(),
+            context: object.context.to_string(),
+            siblings: object.siblings.iter().map(sibling).collect(),
+            merged_by: object.merged_by.as_ref().map(|by| MergedBy { name: by.name.clone(), digest: by.digest.clone() }),
+            merge_fault: object.merge_fault.clone(),
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
+}
+
+/// `put` and `delete`.
+#[derive(PartialEq, Eq, Serialize, Debug)]
+pub(crate) struct Put {
+    /// `stored` or `unknown`.
+    pub(crate) outcome: &'static str,
+    /// What the writer has seen now; with `unknown` only if the node got as far as to say.
+    pub(crate) context: Option<String>,
+    pub(crate) acked: u8,
+    pub(crate) needed: u8,
+}
+
+impl Put {
+    pub(crate) fn stored(written: &Written) -> Self {
+        Self { outcome: "stored", context: Some(written.context.to_string()), acked: written.acked, needed: written.needed }
+    }
+
+    pub(crate) fn unknown(error: &rejoin_client::Error) -> Self {
+        Self { outcome: "unknown", context: error.context().map(ToString::to_string), acked: error.got(), needed: error.needed() }
+    }
+}
+
+/// `status`.
+#[derive(Serialize, Debug)]
+pub(crate) struct ClusterStatus {
+    cluster: String,
+    node: String,
+    release: String,
+    uptime_ms: u64,
+    layout_version: u64,
+    partitions: u32,
+    nodes: Vec<NodeStatus>,
+    lost: Vec<String>,
+    missing_plugins: Vec<String>,
+}
+
+#[derive(Serialize, Debug)]
+struct NodeStatus {
+    name: String,
+    zone: String,
+    address: String,
+    up: bool,
+    first_owner_of: u32,
+    owner_of: u32,
+}
+
+impl From<&Status> for ClusterStatus {
+    fn from(status: &Status) -> Self {
+        let node = |node: &rejoin_client::admin::NodeStatus| NodeStatus {
+            name: node.name.to_string(),
+            zone: node.zone.to_string(),
+            address: node.address.to_string(),
+            up: node.up,
+            first_owner_of: node.first_owner_of,
+            owner_of: node.owner_of,
+        };
+        Self {
+            cluster: status.cluster.to_string(),
+            node: status.node.to_string(),
+            release: status.release.clone(),
+            uptime_ms: status.uptime_ms,
+            layout_version: status.layout.version,
+            partitions: status.partitions,
+            nodes: status.nodes.iter().map(node).collect(),
+            lost: status.lost.clone(),
+            missing_plugins: status.missing_plugins.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// `bucket create|list|show|set`.
+#[derive(Serialize, Debug)]
+pub(crate) struct Bucket {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) version: u64,
+    pub(crate) n: u8,
+    pub(crate) r: Count,
+    pub(crate) w: Count,
+    pub(crate) pr: Count,
+    pub(crate) pw: Count,
+    pub(crate) durability: &'static str,
+    pub(crate) sloppy: bool,
+    pub(crate) plugin: Option<String>,
+    pub(crate) self_causal: bool,
+    pub(crate) ttl_ms: Option<u64>,
+    pub(crate) value_bytes: u32,
+    pub(crate) sibling_limit: u16,
+    pub(crate) fuel: u64,
+    pub(crate) memory_bytes: u32,
+    pub(crate) fold_delay_ms: u64,
+}
+
+/// A number, or the word `quorum`.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(untagged)]
+pub(crate) enum Count {
+    Number(u8),
+    Word(&'static str),
+}
+
+impl From<Quorum> for Count {
+    fn from(quorum: Quorum) -> Self {
+        match quorum {
+            Quorum::Majority => Self::Word("quorum"),
+            Quorum::Count(number) => Self::Number(number),
+        }
+    }
+}
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Word(word) => f.write_str(word),
+        }
+    }
+}
+
+impl From<&BucketInfo> for Bucket {
+    fn from(bucket: &BucketInfo) -> Self {
+        let props = &bucket.props;
+        Self {
+            name: bucket.name.to_string(),
+            id: bucket.id.to_string(),
+            version: bucket.version,
+            n: props.n,
+            r: props.r.into(),
+            w: props.w.into(),
+            pr: props.pr.into(),
+            pw: props.pw.into(),
+            durability: match props.durability {
+                Durability::Fsync => "fsync",
+                Durability::Os => "os",
+            },
+            sloppy: props.sloppy,
+            plugin: props.plugin.map(|activation| activation.plugin.to_string()),
+            self_causal: props.plugin.is_some_and(|activation| activation.self_causal),
+            ttl_ms: props.ttl_ms,
+            value_bytes: props.value_bytes,
+            sibling_limit: props.siblings,
+            fuel: props.fuel,
+            memory_bytes: props.memory_bytes,
+            fold_delay_ms: props.fold_delay_ms,
+        }
+    }
+}
+
+/// `token list`, and with its text `token create`.
+#[derive(Serialize, Debug)]
+pub(crate) struct Token {
+    pub(crate) name: String,
+    /// `data` or `admin`.
+    pub(crate) scope: &'static str,
+    pub(crate) revoked: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
+}
+
+pub(crate) fn scope(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Data => "data",
+        Scope::Admin => "admin",
+    }
+}
+
+impl From<&TokenInfo> for Token {
+    fn from(token: &TokenInfo) -> Self {
+        Self { name: token.name.to_string(), scope: scope(token.scope), revoked: token.revoked, token: None }
+    }
+}
+
+/// `plugin push|list`, and with its file `plugin build`.
+#[derive(Serialize, Debug)]
+pub(crate) struct Plugin {
+    pub(crate) digest: String,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) bytes: u64,
+    pub(crate) self_causal: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<String>,
+}
+
+impl From<&PluginInfo> for Plugin {
+    fn from(plugin: &PluginInfo) -> Self {
+        Self {
+            digest: plugin.digest.to_string(),
+            name: plugin.name.to_string(),
+            version: plugin.version.clone(),
+            bytes: plugin.bytes,
+            self_causal: plugin.self_causal,
+            file: None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "shapes_tests.rs"]
+mod tests;

@@ -1,0 +1,49 @@
+use super::*;
+use serde_json::{Value, json};
+
+fn keys(value: &impl Serialize) -> Vec<String> {
+    let Value::Object(object) = serde_json::to_value(value).unwrap() else { panic!("no object") };
+    object.keys().cloned().collect()
+}
+
+#[test]
+fn a_get_has_the_documented_fields() {
+    let sibling = Sibling { value: None, value_base64: "/w==".into(), stamp_ms: 5, writer: format!("{:016x}", u64::MAX) };
+    let got = Got {
+        bucket: "b".into(),
+        key: "k".into(),
+        found: true,
+        value: text(b"\xff"),
+        value_base64: Some("/w==".into()),
+        shown: None,
+        context: "c".into(),
+        siblings: vec![sibling],
+        merged_by: Some(MergedBy { name: Some("cart".into()), digest: "d".into() }),
+        merge_fault: None,
+    };
+    let expected = json!({
+        "bucket": "b", "key": "k", "found": true, "value": null, "value_base64": "/w==", "shown": null, "context": "c",
+        "siblings": [{"value": null, "value_base64": "/w==", "stamp_ms": 5, "writer": "ffffffffffffffff"}],
+        "merged_by": {"name": "cart", "digest": "d"}, "merge_fault": null,
+    });
+    assert_eq!(serde_json::to_value(got).unwrap(), expected);
+}
+
+#[test]
+fn a_put_has_the_documented_fields_whatever_its_outcome() {
+    let put = Put { outcome: "unknown", context: None, acked: 1, needed: 2 };
+    assert_eq!(serde_json::to_value(put).unwrap(), json!({"outcome": "unknown", "context": null, "acked": 1, "needed": 2}));
+}
+
+#[test]
+fn a_quorum_is_a_number_or_the_word() {
+    assert_eq!(serde_json::to_value([Count::from(Quorum::Count(2)), Quorum::Majority.into()]).unwrap(), json!([2, "quorum"]));
+}
+
+#[test]
+fn a_listed_token_has_no_secret_field() {
+    let mut token = Token { name: "t".into(), scope: scope(Scope::Data), revoked: false, token: None };
+    assert_eq!(keys(&token), ["name", "revoked", "scope"]);
+    token.token = Some("t:s".into());
+    assert_eq!(keys(&token), ["name", "revoked", "scope", "token"]);
+}

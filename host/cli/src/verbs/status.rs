@@ -1,0 +1,73 @@
+//! `status`: the cluster as one node sees it.
+
+use std::time::{Duration, Instant};
+
+use rejoin_client::admin::Status;
+
+use crate::args::{Global, StatusArgs};
+use crate::connect::connect;
+use crate::failure::{Exit, Failure};
+use crate::output::{Output, note};
+use crate::verbs::shapes::ClusterStatus;
+
+/// How often a waiting `status` asks.
+const EVERY: Duration = Duration::from_millis(200);
+
+pub(crate) async fn status(global: &Global, out: Output, args: &StatusArgs) -> Result<(), Failure> {
+    let status = if args.wait_healthy { wait_healthy(global, args.wait_for).await? } else { ask(global).await? };
+    if out.json { out.json(&ClusterStatus::from(&status)) } else { print(out, &status) }
+}
+
+async fn ask(global: &Global) -> Result<Status, Failure> {
+    Ok(connect(global).await?.admin().status().await?)
+}
+
+/// Asks until the cluster is whole. What is wrong with the set-up or the token will not heal, and is said at once.
+async fn wait_healthy(global: &Global, limit: Duration) -> Result<Status, Failure> {
+    let end = Instant::now() + limit;
+    loop {
+        let still = match ask(global).await {
+            Ok(status) => match ailment(&status) {
+                None => return Ok(status),
+                Some(ailment) => Failure::new(Exit::Retry, ailment),
+            },
+            Err(failure) if matches!(failure.exit, Exit::Unreachable | Exit::Retry) => failure,
+            Err(failure) => return Err(failure),
+        };
+        if Instant::now() >= end {
+            return Err(still.during(&format!("not healthy after {} s", limit.as_secs())));
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// What the cluster lacks, if anything.
+pub(crate) fn ailment(status: &Status) -> Option<String> {
+    let down: Vec<&str> = status.nodes.iter().filter(|node| !node.up).map(|node| node.name.as_str()).collect();
+    if !down.is_empty() {
+        return Some(format!("not reached by {}: {}", status.node, down.join(", ")));
+    }
+    if !status.missing_plugins.is_empty() {
+        return Some(format!("{} has not fetched {} plugin(s) yet", status.node, status.missing_plugins.len()));
+    }
+    status.lost.first().cloned()
+}
+
+fn print(out: Output, status: &Status) -> Result<(), Failure> {
+    let (up, all) = (status.nodes.iter().filter(|node| node.up).count(), status.nodes.len());
+    let version = status.layout.version;
+    out.line(out.bold(&format!("{up} of {all} nodes up, {} partitions, layout {version}, as {} sees it", status.partitions, status.node)))?;
+    let row = |node: &rejoin_client::admin::NodeStatus| {
+        let up = if node.up { "up" } else { "down" };
+        let share = [node.first_owner_of.to_string(), node.owner_of.to_string()];
+        [node.name.to_string(), node.zone.to_string(), node.address.to_string(), up.into()].into_iter().chain(share).collect()
+    };
+    out.table(&["node", "zone", "address", "state", "first owner of", "owner of"], status.nodes.iter().map(row).collect())?;
+    for lost in &status.lost {
+        note(format!("this replica has lost something: {lost}"));
+    }
+    for digest in &status.missing_plugins {
+        note(format!("{} does not have plugin {digest} yet and fetches it from a peer", status.node));
+    }
+    Ok(())
+}
