@@ -13,8 +13,7 @@ const HOST: &[(&str, &[&str])] = &[
     ("rejoin-merge", &["rejoin-proto", "rejoin-laws"]),
     ("rejoin-wire", &["rejoin-proto"]),
     ("rejoin-client", &["rejoin-wire", "rejoin-proto"]),
-    // The client is here for `rejoin_node::testing`, which hands a user's test a cluster together with the client that talks to it.
-    ("rejoin-node", &["rejoin-store", "rejoin-core", "rejoin-merge", "rejoin-wire", "rejoin-client", "rejoin-proto"]),
+    ("rejoin-node", &["rejoin-store", "rejoin-core", "rejoin-merge", "rejoin-wire", "rejoin-proto"]),
     ("rejoin", &["rejoin-node", "rejoin-client", "rejoin-merge", "rejoin-store", "rejoin-core", "rejoin-wire", "rejoin-proto"]),
 ];
 
@@ -118,7 +117,10 @@ fn allowed(from: &Crate, to: &Crate, kind: Kind) -> bool {
         Room::Test if from.name == "xtask" || from.dir == "tests/house" => false,
         Room::Test => matches!(room(to), Room::Host | Room::Guest | Room::Plugin),
         // What a service team starts from: the client, and the in-memory cluster in its own tests.
-        Room::Example => to.name == "rejoin-client" || (to.name == "rejoin-node" && kind == Kind::Dev),
+        // A service edits its values with the same code that its plugin merges them with.
+        Room::Example => {
+            to.name == "rejoin-client" || room(to) == Room::Plugin || (to.name == "rejoin-node" && kind == Kind::Dev)
+        }
         Room::Nowhere => false,
     }
 }
