@@ -20,13 +20,16 @@ fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("a readable fixture"), 16).expect("a readable fixture"))
+        .collect()
 }
 
 fn fixture(sample: &Sample) -> Vec<u8> {
     let path = folder().join(format!("{}.hex", sample.name));
     if !path.exists() && std::env::var_os("REJOIN_WRITE_FIXTURES").is_some() {
-        std::fs::write(&path, hex(&sample.bytes)).unwrap();
+        std::fs::write(&path, hex(&sample.bytes)).expect("a readable fixture");
     }
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     unhex(&text)
@@ -51,7 +54,9 @@ fn what_was_written_then_is_read_and_written_again_identically() {
 #[test]
 fn every_fixture_is_of_something() {
     let known: BTreeSet<String> = samples().iter().map(|sample| format!("{}.hex", sample.name)).collect();
-    let found = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let found = std::fs::read_dir(folder())
+        .expect("a readable fixture")
+        .map(|entry| entry.expect("a readable fixture").file_name().into_string().expect("a readable fixture"));
     let strays: Vec<String> = found.filter(|name| !known.contains(name)).collect();
     assert!(strays.is_empty(), "fixtures that nothing reads: {strays:?}");
 }

@@ -60,11 +60,11 @@ impl Shard {
             },
             Err(fault) => fault,
         };
-        if let StoreFault::Damaged(what) = &fault {
-            if self.unreadable.len() >= MAX_UNREADABLE || self.unreadable.insert(Bytes::copy_from_slice(store_key)) {
-                turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
-                self.end_tenure(turn, partition, "its copy of an object cannot be read");
-            }
+        if let StoreFault::Damaged(what) = &fault
+            && (self.unreadable.len() >= MAX_UNREADABLE || self.unreadable.insert(Bytes::copy_from_slice(store_key)))
+        {
+            turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
+            self.end_tenure(turn, partition, "its copy of an object cannot be read");
         }
         Err(fault_code(turn, fault))
     }

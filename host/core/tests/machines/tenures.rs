@@ -42,15 +42,16 @@ fn a_restart_goes_on_with_the_actor_and_its_counter() {
 #[test]
 fn a_node_that_lost_an_acknowledged_write_takes_a_new_actor_and_destroys_nothing() {
     let mut cluster = three();
+    cluster.put(0, put("k", "zeroth", 9));
     let old = cluster.nodes[0].store.clone();
     cluster.put(0, put("k", "first", 1));
     let before = actor(&cluster, 0);
-    cluster.restart(0, true, old);
+    cluster.restart_heard(0, true, old, false);
     let number = cluster.ask_put(0, put("k", "second", 2));
     assert_ne!(actor(&cluster, 0), before);
     cluster.deliver();
     assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
-    assert_eq!((contents(&cluster, 1), contents(&cluster, 2)), (2, 2), "the first write survives");
+    assert_eq!((contents(&cluster, 1), contents(&cluster, 2)), (3, 3), "the first write survives");
 }
 
 #[test]

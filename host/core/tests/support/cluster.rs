@@ -35,7 +35,7 @@ pub(crate) struct Node {
 
 /// What waits for the disk.
 enum Behind {
-    Send(NodeId, PeerEnvelope),
+    Send(NodeId, Box<PeerEnvelope>),
     Durable(DurableTicket),
 }
 
@@ -94,12 +94,12 @@ impl Cluster {
             next_session: 1,
             seed: 1000,
         };
-        (0..cluster.nodes.len()).for_each(|at| cluster.greet(at));
+        (0..cluster.nodes.len()).for_each(|at| cluster.greet(at, true));
         cluster
     }
 
-    /// Starts a node that was just opened: its peers connect, object if they must, and it serves.
-    fn greet(&mut self, at: usize) {
+    /// Starts a node that was just opened: its peers connect, object if they must (unless that is lost), and it serves.
+    fn greet(&mut self, at: usize, heard: bool) {
         let start = StartId(self.nodes[at].shard.start());
         self.event(at, Event::Start(start));
         for other in (0..self.nodes.len()).filter(|&other| other != at) {
@@ -107,6 +107,9 @@ impl Cluster {
             self.event(other, Event::PeerUp(id, actors));
             let (id, actors) = (self.nodes[other].id, self.nodes[other].shard.actors());
             self.event(at, Event::PeerUp(id, actors));
+        }
+        if !heard {
+            self.wire.clear();
         }
         self.deliver();
         self.event(at, Event::Serving);
@@ -138,7 +141,9 @@ impl Cluster {
         let id = self.nodes[from].id;
         match effect {
             Effect::Send { to, barrier: Barrier::Written, envelope } => self.wire.push_back((id, to, envelope)),
-            Effect::Send { to, barrier: Barrier::Durable, envelope } => self.nodes[from].behind.push_back(Behind::Send(to, envelope)),
+            Effect::Send { to, barrier: Barrier::Durable, envelope } => {
+                self.nodes[from].behind.push_back(Behind::Send(to, Box::new(envelope)))
+            }
             Effect::WhenDurable(ticket) => self.nodes[from].behind.push_back(Behind::Durable(ticket)),
             Effect::Reply { session, reply } => {
                 assert!(self.replies.insert(session.request, reply).is_none(), "a request is answered once");
@@ -162,7 +167,7 @@ impl Cluster {
             && let Some(behind) = self.nodes[at].behind.pop_front()
         {
             match behind {
-                Behind::Send(to, envelope) => self.wire.push_back((self.nodes[at].id, to, envelope)),
+                Behind::Send(to, envelope) => self.wire.push_back((self.nodes[at].id, to, *envelope)),
                 Behind::Durable(ticket) => self.event(at, Event::Durable(ticket)),
             }
         }
@@ -202,17 +207,22 @@ impl Cluster {
     }
 
     pub(crate) fn heal(&mut self, at: usize) {
-        self.greet(at);
+        self.greet(at, true);
     }
 
     /// Ends a node's process and opens it again on `store`.
     pub(crate) fn restart(&mut self, at: usize, lost: bool, store: Memory) {
+        self.restart_heard(at, lost, store, true);
+    }
+
+    /// The same; with `heard` false, what its peers object at the handshake does not reach it.
+    pub(crate) fn restart_heard(&mut self, at: usize, lost: bool, store: Memory, heard: bool) {
         self.cut(at);
         let mut config = self.nodes[at].config.clone();
         config.lost = lost;
         self.seed += 1;
         self.nodes[at] = Node::open(config, &self.view, store, self.seed);
-        self.greet(at);
+        self.greet(at, heard);
     }
 
     /// Lets time pass and every node notice it.
