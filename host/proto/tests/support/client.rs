@@ -1,14 +1,14 @@
 //! What a client and a node say to each other, one of each.
 
 use bytes::Bytes;
-use rejoin_proto::catalog::{BucketProps, Quorum, Scope};
+use rejoin_proto::catalog::{Quorum, Scope};
 use rejoin_proto::client::{
     Admin, Answer, Basis, ClientHello, Get, GetReply, HelloReply, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, RecordKind,
     Reply, Request, RequestBody, ServerHello, Sibling, StartId, Status,
 };
 use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeVerdict, RequestId};
 
-use super::{Sample, bucket_record, digest, layout, layout_ref, name, plugin_record, props, sample, tenant, token_record};
+use super::{Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, sample, tenant, token_record};
 
 pub(crate) fn samples() -> Vec<Sample> {
     let mut all = vec![
@@ -69,7 +69,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("list-buckets", admin(Admin::List(RecordKind::Bucket))),
         ("list-plugins", admin(Admin::List(RecordKind::Plugin))),
         ("list-tokens", admin(Admin::List(RecordKind::Token))),
-        ("bucket-create", admin(Admin::BucketCreate { name: name("cart"), props: BucketProps::default() })),
+        ("bucket-create", admin(Admin::BucketCreate { name: name("cart"), props: plain_props() })),
         ("bucket-set", admin(Admin::BucketSet { name: name("cart"), version: 3, props: props() })),
         ("token-create", admin(Admin::TokenCreate { name: name("app"), scope: Scope::Data, secret_hash: [9; 32] })),
         ("token-revoke", admin(Admin::TokenRevoke { name: name("app") })),

@@ -133,6 +133,26 @@ pub(crate) fn props() -> BucketProps {
     }
 }
 
+/// A bucket without a plugin. Every property is spelled out: a new default is not a new format.
+pub(crate) fn plain_props() -> BucketProps {
+    BucketProps {
+        n: 3,
+        r: Quorum::Majority,
+        w: Quorum::Majority,
+        pr: Quorum::Count(0),
+        pw: Quorum::Count(0),
+        durability: Durability::Fsync,
+        sloppy: true,
+        plugin: None,
+        value_bytes: 1024 * 1024,
+        siblings: 32,
+        fuel: 50_000_000,
+        memory_bytes: 16 * 1024 * 1024,
+        ttl_ms: None,
+        fold_delay_ms: 24 * 60 * 60 * 1000,
+    }
+}
+
 pub(crate) fn record(key: RecordKey, body: RecordBody) -> Record {
     Record { key, version: 2, stamp: Hlc::from_ms(1_700_000_000_000), body }
 }
