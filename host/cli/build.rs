@@ -24,7 +24,6 @@ fn main() {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
 fn say(key: &str, value: &str) {
     println!("cargo::{key}={}", value.replace('\n', " / "));
 }

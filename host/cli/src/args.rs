@@ -26,8 +26,8 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
-    /// Where the cluster is and how to get in: a file with seeds, ca and token
-    #[arg(long, global = true, env = "REJOIN_PROFILE", value_name = "FILE", hide_env_values = true)]
+    /// Where the cluster is and how to get in: a file with seeds, ca and token [default: the one in REJOIN_PROFILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,
     /// Print data as JSON, for programs
     #[arg(long, global = true)]
@@ -229,10 +229,10 @@ pub(crate) struct PropsArgs {
     /// The most siblings before they must be folded, 2 to 256 [default: 32]
     #[arg(long = "sibling-limit", value_name = "COUNT")]
     pub(crate) siblings: Option<u16>,
-    /// Fuel for one merge, about one unit an instruction [default: 50000000]
+    /// Fuel for one merge, about one unit an instruction [default: 5000000000]
     #[arg(long)]
     pub(crate) fuel: Option<u64>,
-    /// Memory for one merge [default: 16777216]
+    /// Bytes of memory for one merge [default: 67108864]
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory_bytes: Option<u32>,
     /// For how long nothing folds after a plugin has replaced another [default: 24h]

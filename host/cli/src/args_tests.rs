@@ -82,3 +82,14 @@ fn quorums_and_plugins_are_read_or_refused_with_advice() {
     assert_eq!(plugin("none"), Ok(PluginChoice::None));
     assert!(plugin("cart").unwrap_err().contains("rejoin plugin list"));
 }
+
+#[test]
+fn the_help_names_the_defaults_that_a_bucket_has() {
+    let props = rejoin_client::admin::BucketProps::default();
+    let mut command = Cli::command();
+    let create = command.find_subcommand_mut("bucket").and_then(|bucket| bucket.find_subcommand_mut("create")).expect("bucket create");
+    let help = create.render_long_help().to_string();
+    for number in [u64::from(props.n), props.value_bytes.into(), props.siblings.into(), props.fuel, props.memory_bytes.into()] {
+        assert!(help.contains(&format!("[default: {number}]")), "{number}: {help}");
+    }
+}

@@ -1,9 +1,14 @@
 //! From the command line to a connected client.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use rejoin_client::{Client, Profile};
 
 use crate::args::Global;
 use crate::failure::Failure;
+
+const VARIABLE: &str = "REJOIN_PROFILE";
 
 /// Connects by the profile, or to the one node that was named.
 ///
@@ -18,12 +23,18 @@ fn builder(global: &Global) -> Result<rejoin_client::ClientBuilder, Failure> {
         Failure::usage("no profile: it tells where the cluster is and how to get in")
             .next("give --profile FILE or set REJOIN_PROFILE; `rejoin dev` makes a cluster and names its profile")
     };
-    let profile = Profile::load(global.profile.as_ref().ok_or_else(missing)?)?;
+    let named = global.profile.clone().or_else(|| from_environment(std::env::var_os(VARIABLE)));
+    let profile = Profile::load(named.ok_or_else(missing)?)?;
     let builder = profile.builder().name(concat!("rejoin-cli/", env!("CARGO_PKG_VERSION"))).timeout(global.timeout);
     Ok(match &global.node {
         Some(node) => builder.seeds([node.clone()]).pinned(),
         None => builder,
     })
+}
+
+/// An empty variable is as good as none.
+fn from_environment(value: Option<OsString>) -> Option<PathBuf> {
+    value.filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 #[cfg(test)]
@@ -38,10 +49,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_profile_the_next_command_is_named() {
-        let mut global = global("rejoin status");
-        global.profile = None;
-        assert_eq!(builder(&global).unwrap_err().exit, Exit::Usage);
+    fn a_profile_that_cannot_be_read_is_a_matter_of_configuration() {
+        let failure = builder(&global("rejoin status --profile no/such/profile.toml")).unwrap_err();
+        assert!(failure.exit == Exit::Usage && failure.to_string().contains("no/such/profile.toml"), "{failure}");
+    }
+
+    #[test]
+    fn an_empty_variable_names_no_profile() {
+        assert_eq!(from_environment(Some("".into())), None);
+        assert_eq!(from_environment(Some("p.toml".into())), Some("p.toml".into()));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, talk_in_color: bool) -> R
     if args.with_parent {
         end_with_parent()?;
     }
-    log(out.json, talk_in_color, "info");
+    log(out.json, talk_in_color, "info,lsm_tree=warn");
     let mut stop = Stop::listen()?;
     let path = args.config.display();
     let config = Config::load(&args.config).map_err(|why| Failure::usage(format!("{path}: {why}")).next(KEYS))?;

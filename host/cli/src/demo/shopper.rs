@@ -31,6 +31,19 @@ impl Cart {
         self.items.get(item).map_or(0, |tags| tags.values().sum())
     }
 
+    /// Who has put how many of each item in, by the tags.
+    pub(super) fn writers(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (item, tags) in &self.items {
+            let by: Vec<String> = tags
+                .iter()
+                .map(|(tag, quantity)| format!("{quantity} by {}", tag.rsplit_once(':').map_or(tag.as_str(), |(writer, _)| writer)))
+                .collect();
+            lines.push(format!("{item}: {}", by.join(", ")));
+        }
+        lines
+    }
+
     /// How many of all items.
     pub(super) fn contents(&self) -> BTreeMap<&str, u32> {
         self.items.keys().map(|item| (item.as_str(), self.quantity(item))).filter(|(_, quantity)| *quantity > 0).collect()
@@ -104,5 +117,7 @@ mod tests {
         let json = serde_json::to_string(&cart).unwrap();
         assert_eq!(json, r#"{"clock":{"ann-7f3a":2},"items":{"apples":{"ann-7f3a:2":3}}}"#);
         assert_eq!((cart.quantity("apples"), cart.quantity("pears"), cart.to_string().as_str()), (3, 0, "3 apples"));
+        cart.add("bob-01c9", "apples", 1);
+        assert_eq!(cart.writers(), ["apples: 3 by ann-7f3a, 1 by bob-01c9"]);
     }
 }

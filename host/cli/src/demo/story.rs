@@ -132,9 +132,7 @@ impl Story<'_> {
         let shown = seen.cart.to_string();
         self.teller.claim(is_union(&seen.cart), "everything both have added is there: 3 apples, 3 pears, 1 cheese", &shown)?;
         self.teller.claim(seen.cart.quantity("bread") == 0, "the bread that Ann took out stays out", &shown)?;
-        self.teller.line(&format!("apples: 2 by {}, 1 by {}", self.ann.writer, self.bob.writer))?;
-        self.teller.line(&format!("pears: 3 by {}", self.ann.writer))?;
-        self.teller.line(&format!("cheese: 1 by {}", self.bob.writer))
+        seen.cart.writers().iter().try_for_each(|line| self.teller.line(line))
     }
 
     /// The read has repaired the replicas; each is asked for its own copy.
