@@ -1,4 +1,5 @@
 //! The store under crashes, damage and full disks: what the tests share.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod faults;

@@ -1,4 +1,5 @@
 //! Writes into a store until it is killed. After every commit it prints how far it has come, with `d` once that is durable too.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helper")]
 
 use rejoin_core::port::{Change, Space, Store, StoreFault};
