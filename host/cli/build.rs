@@ -68,6 +68,7 @@ fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
             cargo.env_remove(name);
         }
     }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", remapped(root));
     let output = cargo.output().map_err(|why| format!("cargo cannot be run: {why}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -75,6 +76,14 @@ fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
         return Err(format!("the cart plugin does not build: {why}; see `cargo build -p rejoin-plugin-cart --target {TARGET}`"));
     }
     Ok(target_dir.join(TARGET).join("guest/rejoin_plugin_cart.wasm"))
+}
+
+/// Keeps this machine's paths out of the module. The very flags of `rejoin plugin build`, so that both give the same bytes; a test compares them.
+fn remapped(root: &Path) -> String {
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from);
+    let flags = [(cargo_home.as_path(), "/cargo"), (root, "/guest")];
+    flags.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())).join("\x1f")
 }
 
 fn copy_if_new(from: &Path, to: &Path) -> Result<(), String> {

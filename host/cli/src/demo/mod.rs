@@ -27,14 +27,18 @@ pub(crate) async fn partition(out: Output) -> Result<(), Failure> {
     let began = Instant::now();
     let mut processes = Processes::prepare()?;
     let teller = Teller::new(out);
+    let mut interrupted = false;
     let told = tokio::select! {
         biased;
-        () = stop.asked() => Err(Failure::new(Exit::Negative, "the demo was interrupted")),
+        () = stop.asked() => {
+            interrupted = true;
+            Err(Failure::new(Exit::Negative, "the demo was interrupted"))
+        }
         told = tokio::time::timeout(LIMIT, Story::tell(&mut processes, teller)) => {
             told.unwrap_or_else(|_| Err(Failure::new(Exit::Retry, format!("the demo is not through after {} s", LIMIT.as_secs()))))
         }
     };
-    if told.is_err() {
+    if told.is_err() && !interrupted {
         processes.last_words().iter().for_each(note);
     }
     processes.end().await;

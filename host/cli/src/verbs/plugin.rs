@@ -120,4 +120,11 @@ mod tests {
         assert_eq!((shape.name.as_str(), shape.self_causal), ("cart", true));
         assert_eq!(shape.digest, rejoin_merge::digest_of(&component).to_string());
     }
+
+    #[test]
+    fn plugin_build_gives_the_bytes_of_the_embedded_cart() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/cart");
+        let built = build::guest(&dir, &build::Options::default()).unwrap();
+        assert!(built == crate::cart::component().unwrap(), "the digest would depend on who has built it");
+    }
 }
