@@ -13,11 +13,11 @@ fn node_i_listens_on_the_base_port_plus_i() {
 
 #[test]
 fn a_kept_cluster_is_found_again_in_its_shape() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder of our own");
     let dir = folder.path().join("new/dev");
     let shape = Shape { nodes: 2, base_port: 9000 };
-    assert_eq!(home(&args(Some(2), Some(9000), &dir)).unwrap().1, shape);
-    assert_eq!(home(&args(None, None, &dir)).unwrap().1, shape);
+    assert_eq!(home(&args(Some(2), Some(9000), &dir)).expect("a folder of our own").1, shape);
+    assert_eq!(home(&args(None, None, &dir)).expect("a folder of our own").1, shape);
     let failure = home(&args(Some(3), None, &dir)).map(|_| ()).unwrap_err();
     assert!(failure.exit == Exit::Usage && failure.to_string().contains("2 nodes on base port 9000"), "{failure}");
     assert!(dir.exists(), "what was asked for is kept");
@@ -25,27 +25,27 @@ fn a_kept_cluster_is_found_again_in_its_shape() {
 
 #[test]
 fn a_busy_port_is_named_before_anything_is_made() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder of our own");
     let dir = folder.path().join("dev");
-    let busy = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = busy.local_addr().unwrap().port();
+    let busy = std::net::UdpSocket::bind("127.0.0.1:0").expect("a folder of our own");
+    let port = busy.local_addr().expect("a folder of our own").port();
     let failure = home(&args(Some(1), Some(port - 1), &dir)).map(|_| ()).unwrap_err();
     assert!(failure.exit == Exit::Usage && failure.to_string().contains(&port.to_string()), "{failure}");
-    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(&dir).expect("a folder of our own").count(), 0);
 }
 
 #[test]
 fn a_directory_of_something_else_is_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("thesis.tex"), "").unwrap();
+    let folder = tempfile::tempdir().expect("a folder of our own");
+    std::fs::write(folder.path().join("thesis.tex"), "").expect("a folder of our own");
     let failure = home(&args(None, None, folder.path())).map(|_| ()).unwrap_err();
     assert!(failure.to_string().contains("not empty"), "{failure}");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder of our own").count(), 1);
 }
 
 #[test]
 fn a_temporary_cluster_is_removed_with_its_directory() {
-    let (home, _) = home(&DevArgs { nodes: None, base_port: None, data: None }).unwrap();
+    let (home, _) = home(&DevArgs { nodes: None, base_port: None, data: None }).expect("a folder of our own");
     let dir = home.dir.clone();
     assert!(dir.is_dir());
     drop(home);

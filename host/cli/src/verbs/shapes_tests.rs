@@ -2,7 +2,7 @@ use super::*;
 use serde_json::{Value, json};
 
 fn keys(value: &impl Serialize) -> Vec<String> {
-    let Value::Object(object) = serde_json::to_value(value).unwrap() else { panic!("no object") };
+    let Value::Object(object) = serde_json::to_value(value).expect("plain data is JSON") else { panic!("no object") };
     object.keys().cloned().collect()
 }
 
@@ -26,18 +26,24 @@ fn a_get_has_the_documented_fields() {
         "siblings": [{"value": null, "value_base64": "/w==", "stamp_ms": 5, "writer": "ffffffffffffffff"}],
         "merged_by": {"name": "cart", "digest": "d"}, "merge_fault": null,
     });
-    assert_eq!(serde_json::to_value(got).unwrap(), expected);
+    assert_eq!(serde_json::to_value(got).expect("plain data is JSON"), expected);
 }
 
 #[test]
 fn a_put_has_the_documented_fields_whatever_its_outcome() {
     let put = Put { outcome: "unknown", context: None, acked: 1, needed: 2 };
-    assert_eq!(serde_json::to_value(put).unwrap(), json!({"outcome": "unknown", "context": null, "acked": 1, "needed": 2}));
+    assert_eq!(
+        serde_json::to_value(put).expect("plain data is JSON"),
+        json!({"outcome": "unknown", "context": null, "acked": 1, "needed": 2})
+    );
 }
 
 #[test]
 fn a_quorum_is_a_number_or_the_word() {
-    assert_eq!(serde_json::to_value([Count::from(Quorum::Count(2)), Quorum::Majority.into()]).unwrap(), json!([2, "quorum"]));
+    assert_eq!(
+        serde_json::to_value([Count::from(Quorum::Count(2)), Quorum::Majority.into()]).expect("plain data is JSON"),
+        json!([2, "quorum"])
+    );
 }
 
 #[test]
