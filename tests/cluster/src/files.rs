@@ -1,0 +1,128 @@
+//! The files of a cluster that is made for a test.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::SystemTime;
+
+use rejoin_proto::{ClusterId, Name};
+use rejoin_wire::cert::{ClusterCa, Validity};
+
+/// The files of a cluster that is made for a test: authority, secret, and per node a certificate and a configuration.
+#[derive(Debug)]
+pub struct Files {
+    /// Where they are.
+    pub dir: PathBuf,
+    /// The authority, for certificates that a test wants besides.
+    pub ca: ClusterCa,
+    /// The nodes: name, address for clients and peers, admin address.
+    pub nodes: Vec<(Name, SocketAddr, SocketAddr)>,
+    more: String,
+}
+
+/// The secret of every test cluster.
+pub const SECRET: &[u8] = b"a secret of a test cluster, long enough";
+
+/// A cluster id for tests, so that two clusters of one test differ.
+#[must_use]
+pub fn cluster_id(number: u128) -> ClusterId {
+    ClusterId(0x7e57_0000 + number)
+}
+
+/// A valid name.
+///
+/// # Panics
+/// If it is not.
+#[must_use]
+pub fn name(text: &str) -> Name {
+    Name::new(text).expect("a good name")
+}
+
+impl Files {
+    /// Writes the files of a cluster of `count` nodes into `dir`. Its addresses are free ones of the moment, on 127.0.0.1.
+    ///
+    /// # Panics
+    /// If a file cannot be written: the test cannot go on.
+    #[must_use]
+    pub fn create(dir: &Path, cluster: ClusterId, count: usize) -> Self {
+        Self::create_with(dir, cluster, count, "")
+    }
+
+    /// As [`Files::create`], with more lines in every configuration.
+    ///
+    /// # Panics
+    /// If a file cannot be written: the test cannot go on.
+    #[must_use]
+    pub fn create_with(dir: &Path, cluster: ClusterId, count: usize, more: &str) -> Self {
+        let valid = Validity::years(SystemTime::now(), 1);
+        let ca = ClusterCa::create(cluster, valid).expect("an authority");
+        std::fs::write(dir.join("ca.pem"), ca.cert_pem()).expect("writable");
+        std::fs::write(dir.join("secret"), SECRET).expect("writable");
+        let nodes: Vec<_> = (1..=count).map(|i| seat(&format!("n{i}"))).collect();
+        let files = Self { dir: dir.to_path_buf(), ca, nodes, more: more.to_owned() };
+        for index in 0..count {
+            let (node, ..) = &files.nodes[index];
+            let issued = files.ca.issue_node(node, &[], valid).expect("a certificate");
+            std::fs::write(dir.join(format!("{node}.pem")), issued.cert_pem).expect("writable");
+            std::fs::write(dir.join(format!("{node}.key")), issued.key_pem).expect("writable");
+            std::fs::write(files.config_path(index), files.config(index)).expect("writable");
+        }
+        let seeds: Vec<String> = files.nodes.iter().map(|(_, address, _)| format!("\"{address}\"")).collect();
+        let token = rejoin_node::root_token(SECRET);
+        let profile = format!("seeds = [{}]\nca = \"ca.pem\"\ntoken = \"{token}\"\n", seeds.join(", "));
+        std::fs::write(dir.join("profile.toml"), profile).expect("writable");
+        files
+    }
+
+    /// The profile of an administrator.
+    #[must_use]
+    pub fn profile(&self) -> PathBuf {
+        self.dir.join("profile.toml")
+    }
+
+    /// Where a node's configuration is.
+    #[must_use]
+    pub fn config_path(&self, index: usize) -> PathBuf {
+        self.dir.join(format!("{}.toml", self.nodes[index].0))
+    }
+
+    /// A node's configuration.
+    #[must_use]
+    pub fn config(&self, index: usize) -> String {
+        let (node, address, admin) = &self.nodes[index];
+        let mut text = format!(
+            "name = \"{node}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ndata = \"{node}.data\"\nca = \"ca.pem\"\n\
+             certificate = \"{node}.pem\"\nkey = \"{node}.key\"\nsecret = \"secret\"\ndev_faults = true\nsegment_bytes = 4194304\n{}\n",
+            self.more
+        );
+        for (name, address, _) in &self.nodes {
+            text.push_str(&format!("[[bootstrap]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
+        }
+        text
+    }
+}
+
+/// A name and two addresses for a node, on a loopback address that no other test uses: nobody can take its ports between two starts.
+fn seat(text: &str) -> (Name, SocketAddr, SocketAddr) {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let process = std::process::id();
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let [high, low] = number.to_be_bytes();
+        let ip = Ipv4Addr::new(127, 64 + high % 64 + ((process >> 8) % 64) as u8, (process % 256) as u8, low);
+        if let Some((node, admin)) = free(ip.into()) {
+            return (name(text), node, admin);
+        }
+        if let Some((node, admin)) = free(Ipv4Addr::LOCALHOST.into()) {
+            return (name(text), node, admin);
+        }
+    }
+}
+
+/// A free UDP and a free TCP port there: fixed ones below those that systems give out, or, where only 127.0.0.1 exists, any that are free just now.
+fn free(ip: IpAddr) -> Option<(SocketAddr, SocketAddr)> {
+    let fixed = if ip == Ipv4Addr::LOCALHOST { (0, 0) } else { (7400, 7500) };
+    let node = UdpSocket::bind((ip, fixed.0)).ok()?;
+    let admin = TcpListener::bind((ip, fixed.1)).ok()?;
+    Some((node.local_addr().ok()?, admin.local_addr().ok()?))
+}
