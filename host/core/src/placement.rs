@@ -8,37 +8,54 @@ use rejoin_proto::layout::{BadLayout, LayoutNode, MAX_OWNERS};
 /// The number of partitions of a new cluster.
 pub const DEFAULT_PARTITIONS: u32 = 256;
 
-/// The first layout over equal nodes: every prefix of the owner lists is balanced within one partition per node and position, and
-/// the owners of a partition are in different zones as far as there are any. The same nodes give the same layout on every node.
+/// The first layout over equal nodes. The owners of a partition are in different zones as far as there are any; within that, every
+/// prefix of the owner lists is balanced over the nodes (within three lists at 256 partitions), so that a bucket of any n is. Zones of unequal size cannot be both, and are kept
+/// apart first. The same nodes give the same layout on every node.
 ///
 /// # Errors
 /// [`BadLayout`] if there are no nodes, too many, two of one name, or the number of partitions is no power of two.
 pub fn bootstrap(mut nodes: Vec<LayoutNode>, partitions: u32) -> Result<Layout, BadLayout> {
     nodes.sort_by_key(|node| node.id);
-    let owners = (0..partitions as usize).map(|partition| owner_list(&nodes, partition)).collect();
+    let mut load = Load { held: alloc::vec![[0; MAX_OWNERS]; nodes.len()], heirs: alloc::vec![0; nodes.len() * nodes.len()] };
+    let owners = (0..partitions as usize).map(|_| owner_list(&nodes, &mut load)).collect();
     let layout = Layout { version: 1, nodes, owners };
     layout.check()?;
     Ok(layout)
 }
 
-/// Rotates the first owner over all nodes and the others behind it, so that the load of a dead node falls on all the rest; then moves
-/// nodes of zones that are already in the list to its end.
-fn owner_list(nodes: &[LayoutNode], partition: usize) -> Vec<u16> {
+/// What the lists made so far demand of each node.
+struct Load {
+    /// Per node and position: in how many lists it stands up to that position.
+    held: Vec<[u32; MAX_OWNERS]>,
+    /// Per pair of nodes: in how many lists the second comes right after the first, and so takes over from it.
+    heirs: Vec<u32>,
+}
+
+/// Picks the owners of the next partition one position after the other: from the zone that is least in the list, a node that stands in
+/// few lists up to that position, and second the one that least
+/// often comes after that first owner, so that a dead node's load falls on all the others.
+fn owner_list(nodes: &[LayoutNode], load: &mut Load) -> Vec<u16> {
     let count = nodes.len();
-    if count == 0 {
-        return Vec::new();
+    let mut list: Vec<usize> = Vec::with_capacity(MAX_OWNERS);
+    for position in 0..count.min(MAX_OWNERS) {
+        let least = load.held.iter().map(|held| held[position]).min().unwrap_or_default();
+        let rank = |node: usize| {
+            let zone_mates = list.iter().filter(|&&other| nodes[other].zone == nodes[node].zone).count();
+            let held = load.held[node][position];
+            match list.as_slice() {
+                // One more list than the least is near enough for an heir: without that slack every node would have one and the same.
+                [first] => (zone_mates, held.saturating_sub(least + 1), load.heirs[first * count + node], held),
+                _ => (zone_mates, held, 0, 0),
+            }
+        };
+        let Some(next) = (0..count).filter(|node| !list.contains(node)).min_by_key(|&node| rank(node)) else { break };
+        if let [first] = list.as_slice() {
+            load.heirs[first * count + next] += 1;
+        }
+        list.push(next);
+        list.iter().for_each(|&node| load.held[node][position] += 1);
     }
-    let first = partition % count;
-    let turn = if count > 1 { (partition / count) % (count - 1) } else { 0 };
-    let rest = (0..count - 1).map(|at| (first + 1 + (at + turn) % (count - 1)) % count);
-    let mut fresh = alloc::vec![first];
-    let mut repeated = Vec::new();
-    for node in rest {
-        let known_zone = fresh.iter().any(|&at| nodes[at].zone == nodes[node].zone);
-        if known_zone { repeated.push(node) } else { fresh.push(node) }
-    }
-    fresh.extend(repeated);
-    fresh.into_iter().take(MAX_OWNERS).filter_map(|at| u16::try_from(at).ok()).collect()
+    list.into_iter().filter_map(|at| u16::try_from(at).ok()).collect()
 }
 
 #[cfg(test)]
@@ -57,13 +74,30 @@ mod tests {
     }
 
     #[test]
-    fn first_owners_are_balanced_within_one() {
-        for count in 1..=7 {
-            let layout = bootstrap(nodes(count, 1), 256).expect("a layout");
-            let firsts = |id| (0..256).filter(|&p| layout.owners(PartitionId(p), 1).next().is_some_and(|node| node.id == id)).count();
-            let shares: Vec<usize> = layout.nodes.iter().map(|node| firsts(node.id)).collect();
-            let (least, most) = (shares.iter().min().expect("nodes"), shares.iter().max().expect("nodes"));
-            assert!(most - least <= 1, "{count} nodes: {shares:?}");
+    fn every_prefix_is_balanced_over_equal_zones() {
+        for (count, zones) in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (7, 1), (4, 2), (6, 2), (6, 3), (9, 3), (3, 3), (5, 5)] {
+            let layout = bootstrap(nodes(count, zones), 256).expect("a layout");
+            for n in 1..=5 {
+                let holds = |id| (0..256).filter(|&p| layout.owners(PartitionId(p), n).any(|node| node.id == id)).count();
+                let shares: Vec<usize> = layout.nodes.iter().map(|node| holds(node.id)).collect();
+                let (least, most) = (shares.iter().min().expect("nodes"), shares.iter().max().expect("nodes"));
+                assert!(most - least <= 3, "{count} nodes in {zones} zones, n = {n}: {shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_dead_nodes_load_falls_on_all_the_others() {
+        let layout = bootstrap(nodes(5, 1), 256).expect("a layout");
+        for dead in &layout.nodes {
+            let heirs = (0..256).filter_map(|p| {
+                let mut owners = layout.owners(PartitionId(p), 2);
+                (owners.next()?.id == dead.id).then(|| owners.next().map(|node| node.id)).flatten()
+            });
+            let mut heirs: Vec<NodeId> = heirs.collect();
+            heirs.sort();
+            heirs.dedup();
+            assert_eq!(heirs.len(), 4, "{:?}", dead.name);
         }
     }
 

@@ -314,7 +314,7 @@ impl Shard {
                 self.reply(turn, &op, forward::lost(is_put, "the owner that it was forwarded to did not answer in time"));
                 None
             }
-            Work::Read(_) => self.read_timed_out(turn, op),
+            Work::Read(_) => self.read_timed_out(turn, number, op),
             Work::Write(_) => self.write_timed_out(turn, number, op),
         }
     }
