@@ -55,7 +55,7 @@ pub trait Merger {
     fn merge(key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault>;
 }
 
-/// Refuses values that the merge could not read; called on every put.
+/// Refuses values that the merge could not read. This release finds the ability and does not call it yet.
 pub trait Validator {
     /// Whether the value may be stored under the key.
     ///

@@ -12,7 +12,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a negative answer (not found, exists), 2 usage or configuration, 3 unreachable, 4 quorum or time-out (retry),
 5 denied, 6 stale version, 7 plugin rejected.";
 
-/// Rejoin: a key-value store that is always writable, and merges what diverged with your own code.
+/// Rejoin: a key-value store that takes writes on both sides of a split, and merges what diverged with your own code.
 #[derive(Parser, Debug)]
 #[command(name = "rejoin", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -217,10 +217,10 @@ pub(crate) struct PropsArgs {
     /// How long values stay visible, such as 30s, 12h, 7d, or none [default: none]
     #[arg(long, value_name = "TIME", value_parser = ttl)]
     pub(crate) ttl: Option<Ttl>,
-    /// Only owners count: no other node stands in for one that is away
+    /// Only owners count: no other node will stand in for one that is away. Recorded; in this release none does in any bucket
     #[arg(long, action = ArgAction::SetTrue, conflicts_with = "sloppy")]
     pub(crate) strict: bool,
-    /// Other healthy nodes stand in for owners that are away (the default)
+    /// Other healthy nodes may stand in for owners that are away (the default). Recorded; in this release none does
     #[arg(long, action = ArgAction::SetTrue)]
     pub(crate) sloppy: bool,
     /// The most bytes of a value, up to 16777216 [default: 1048576]

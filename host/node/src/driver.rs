@@ -97,7 +97,7 @@ struct Desks {
 
 /// One effect that waits for the disk.
 enum Held {
-    Send(NodeId, PeerEnvelope),
+    Send(NodeId, Box<PeerEnvelope>),
     Notice(DurableTicket),
 }
 
@@ -266,7 +266,9 @@ impl Driver {
                 Effect::Send { to, barrier: Barrier::Durable, envelope } if seq <= desks.synced => {
                     frames.entry(to).or_default().push(frame(&envelope));
                 }
-                Effect::Send { to, barrier: Barrier::Durable, envelope } => desks.waiting.push_back((seq, Held::Send(to, envelope))),
+                Effect::Send { to, barrier: Barrier::Durable, envelope } => {
+                    desks.waiting.push_back((seq, Held::Send(to, Box::new(envelope))))
+                }
                 Effect::WhenDurable(ticket) => desks.waiting.push_back((seq, Held::Notice(ticket))),
                 Effect::Reply { session, reply } => {
                     self.observe(desks, session, &reply);

@@ -3,7 +3,7 @@
 //! Modules are kept by digest. One that the catalog names and this node lacks is fetched from whichever peer answers, checked against its
 //! digest, compiled on a merge thread, and only then used. A merge that comes before waits for it, up to its own deadline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ struct Known {
     /// Those that are here and cannot be used, with the reason.
     refused: BTreeMap<PluginDigest, String>,
     wanted: Vec<PluginDigest>,
+    /// Those that have arrived and are being compiled and stored: every peer that was asked sends one.
+    taking: BTreeSet<PluginDigest>,
 }
 
 impl Desk {
@@ -100,9 +102,14 @@ impl Desk {
         if digest_of(&bytes) != digest {
             return tracing::error!(%digest, "a peer has sent another module than was asked for");
         }
-        if !self.missing().contains(&digest) {
+        if !self.missing().contains(&digest) || !self.known().taking.insert(digest) {
             return;
         }
+        self.take(digest, bytes).await;
+        self.known().taking.remove(&digest);
+    }
+
+    async fn take(&self, digest: PluginDigest, bytes: Bytes) {
         match self.compile(bytes.clone()).await {
             Ok(plugin) => match self.keep(&plugin, &bytes) {
                 Ok(()) => tracing::info!(%digest, "plugin fetched"),

@@ -366,11 +366,13 @@ fn open_shards(
 ) -> Result<(Vec<Opened>, Vec<String>), StartError> {
     let (mut opened, mut all_lost) = (Vec::new(), Vec::new());
     for index in 0..config.shards {
-        let mut options = Options::default();
-        options.segment_bytes = config.segment_bytes;
-        options.memtable_bytes = config.memtable_bytes;
-        options.cache_bytes = config.cache_bytes;
-        options.free_space_floor = config.free_space_floor;
+        let options = Options {
+            segment_bytes: config.segment_bytes,
+            memtable_bytes: config.memtable_bytes,
+            cache_bytes: config.cache_bytes,
+            free_space_floor: config.free_space_floor,
+            ..Options::default()
+        };
         let (mut store, recovery) = ShardStore::open(dir.shard_dir(index), options, disk.clone(), start)?;
         let lost = !recovery.lost.is_empty();
         all_lost.extend(recovery.lost.iter().map(|what| format!("shard {index}: {what}")));
