@@ -115,8 +115,8 @@ fn allowed(from: &Crate, to: &Crate, kind: Kind) -> bool {
         Room::Plugin => room(to) == Room::Guest,
         // These two judge and build everything else, so they must build when nothing else does.
         Room::Test if from.name == "xtask" || from.dir == "tests/house" => false,
-        // Test crates lend each other what they have built: a hostile module is as hostile to a whole node.
-        Room::Test => matches!(room(to), Room::Host | Room::Guest | Room::Plugin | Room::Test),
+        // The hostile modules are lent to the tests of whole nodes; otherwise a test crate stands alone.
+        Room::Test => matches!(room(to), Room::Host | Room::Guest | Room::Plugin) || to.name == "rejoin-test-hostile",
         // What a service team starts from: the client, and the in-memory cluster in its own tests.
         // A service edits its values with the same code that its plugin merges them with.
         Room::Example => to.name == "rejoin-client" || room(to) == Room::Plugin || (to.name == "rejoin-node" && kind == Kind::Dev),
@@ -196,6 +196,7 @@ mod tests {
     fn tests_depend_on_the_house_but_nothing_depends_on_tests() {
         assert!(!refused("rejoin-test-laws", "tests/laws", "rejoin-plugin-cart", Kind::Normal));
         assert!(refused("rejoin-test-laws", "tests/laws", "rejoin-test-cluster", Kind::Normal));
+        assert!(!refused("rejoin-test-cluster", "tests/cluster", "rejoin-test-hostile", Kind::Normal));
         assert!(refused("rejoin-node", "host/node", "rejoin-test-cluster", Kind::Dev));
         assert!(refused("xtask", "tests/xtask", "rejoin-proto", Kind::Normal));
         assert!(refused("rejoin-test-house", "tests/house", "rejoin-proto", Kind::Dev));
