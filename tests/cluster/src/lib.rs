@@ -10,10 +10,12 @@ mod cluster;
 mod files;
 pub mod guests;
 pub mod http;
+mod intruder;
 mod process;
 mod wait;
 
 pub use cluster::Cluster;
 pub use files::{Files, SECRET, cluster_id, name};
+pub use intruder::Intruder;
 pub use process::{Process, binary};
 pub use wait::{eventually, within};

@@ -1,0 +1,107 @@
+//! Plugins that are none, and plugins that do harm: refused at the push, or answered with all siblings and the reason. The node is unharmed.
+
+use rejoin_client::admin::BucketProps;
+use rejoin_test_cluster::{Cluster, guests as real, http};
+use rejoin_test_hostile::guests;
+
+/// Pushes a component, and makes a bucket of the same name that merges with it.
+async fn bucket(cluster: &Cluster, name: &str, component: Vec<u8>) {
+    let props = BucketProps { fuel: 3_000_000, memory_bytes: 1 << 20, value_bytes: 1000, ..BucketProps::default() };
+    cluster.bucket_merging_with(name, component, props).await;
+    cluster.rejoin(&["put", name, "k", "one"]).done();
+    cluster.rejoin(&["put", name, "k", "two", "--blind"]).done();
+}
+
+/// The merge must have failed for that reason, and the siblings must be there.
+fn assert_faulty(cluster: &Cluster, name: &str, reason: &str) {
+    let got = cluster.rejoin(&["get", name, "k", "--r", "3", "--json"]);
+    let json = got.done().json();
+    assert!(json["value"].is_null() && json["merged_by"].is_null(), "{json}");
+    let mut values: Vec<&str> = json["siblings"].as_array().unwrap().iter().filter_map(|s| s["value"].as_str()).collect();
+    values.sort_unstable();
+    assert_eq!(values, ["one", "two"], "{json}");
+    let fault = json["merge_fault"].as_str().unwrap_or_default();
+    assert!(fault.contains(reason), "{reason:?} is not why: {json}");
+    cluster.rejoin(&["get", name, "k"]).said(0, "2 siblings that were not merged").said(0, reason);
+}
+
+/// A plugin that behaves well still merges on every node.
+fn assert_unharmed(cluster: &Cluster) {
+    for index in 0..3 {
+        let node = cluster.address(index).to_string();
+        let json = cluster.rejoin(&["get", "good", "k", "--node", &node, "--json"]).done().json();
+        assert!(json["value"] == "one" || json["value"] == "two", "{json}");
+        assert!(json["merged_by"]["digest"].is_string(), "{json}");
+        assert_eq!(http::get(cluster.admin(index), "/health").unwrap().0, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_plugin_is_rejected_at_the_push_with_the_reason() {
+    let cluster = Cluster::start(3).await;
+    bucket(&cluster, "good", guests::first()).await;
+    let core = [0, b'a', b's', b'm', 1, 0, 0, 0];
+    let cut = &real::cart()[..real::cart().len() / 2];
+    for (name, bytes, words) in [
+        ("no-component", b"#!/bin/sh".to_vec(), "this is no WebAssembly component"),
+        ("empty", Vec::new(), "this is no WebAssembly component"),
+        ("core-module", core.to_vec(), "this is a core WebAssembly module, not a component"),
+        ("cut", cut.to_vec(), "component"),
+        ("imports", guests::importing(), "the component imports \"clock\""),
+        ("no-merger", guests::without_merger(), "does not export rejoin:plugin/merger@0.1"),
+        ("endless-start", guests::endless_start(), "the component cannot be started"),
+        ("too-large", vec![0; (2 << 20) + 1], "2097152"),
+    ] {
+        let file = format!("{name}.wasm");
+        std::fs::write(cluster.files.dir.join(&file), bytes).unwrap();
+        cluster.rejoin(&["plugin", "push", &file]).said(7, words);
+    }
+    let known = cluster.rejoin(&["plugin", "list", "--json"]).done().json();
+    assert_eq!(known.as_array().unwrap().len(), 1, "only the good one is there: {known}");
+    cluster.rejoin(&["bucket", "create", "b", "--plugin", &"00".repeat(32)]).said(1, "plugin");
+    assert_unharmed(&cluster);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merge_that_traps_loops_grows_or_returns_too_much_leaves_all_siblings_and_says_why() {
+    let cluster = Cluster::start(3).await;
+    bucket(&cluster, "good", guests::first()).await;
+    let greedy = "(loop $again (drop (memory.grow (i32.const 1))) (br $again)) (unreachable)";
+    for (name, component, words) in [
+        ("traps", guests::merging("", "(unreachable)"), "the plugin trapped"),
+        ("loops", guests::endless(), "the plugin used up its 3000000 units of fuel"),
+        ("grows", guests::merging("", greedy), "the plugin wanted more than its 1048576 bytes of memory"),
+        ("floods", guests::with_memory("8", "(call $answer (i32.const 0) (i32.const 400000))"), "the plugin's result is larger than"),
+        ("lies", guests::merging("", "(call $answer (i32.const -8) (i32.const 16))"), "the plugin"),
+    ] {
+        bucket(&cluster, name, component).await;
+        assert_faulty(&cluster, name, words);
+        assert_unharmed(&cluster);
+    }
+    // What one's plugin does not merge, one merges oneself, with the context of the read.
+    let context = cluster.rejoin(&["get", "traps", "k", "--json"]).json()["context"].as_str().unwrap().to_owned();
+    cluster.rejoin(&["put", "traps", "k", "both", "--context", &context]).done();
+    assert_eq!(cluster.rejoin(&["get", "traps", "k"]).done().text(), "both");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lacks_a_module_fetches_it_by_its_digest_before_it_merges() {
+    let mut cluster = Cluster::start(3).await;
+    bucket(&cluster, "good", guests::first()).await;
+    let stopped = cluster.take(2).stop();
+    assert!(stopped.success(), "{stopped}");
+    let modules = cluster.files.dir.join("n3.data/modules");
+    let before = std::fs::read_dir(&modules).unwrap().count();
+    assert!(before > 0, "the plugin is on the disk of every node");
+    std::fs::remove_dir_all(&modules).unwrap();
+    std::fs::create_dir(&modules).unwrap();
+    cluster.spawn(2);
+    let node = cluster.address(2).to_string();
+    drop(cluster.pinned(2).await);
+    // At once: whether it has the module by now is not the reader's concern.
+    let json = cluster.rejoin(&["get", "good", "k", "--r", "1", "--node", &node, "--json"]).done().json();
+    assert!(json["merge_fault"].is_null() && !json["value"].is_null(), "{json}");
+    cluster.together().await;
+    assert_eq!(std::fs::read_dir(&modules).unwrap().count(), before, "it was fetched, and kept");
+    assert!(cluster.log(2).contains("plugin fetched"), "{}", cluster.log(2));
+}
