@@ -6,15 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rejoin_proto::client::{ClientHello, PROTOCOL};
+use rejoin_wire::Identity;
 
 use crate::engine::{Engine, Settings};
 use crate::links::Links;
 use crate::profile::read_file;
+use crate::session::endpoint_error;
 use crate::{Client, Error, ErrorKind, Result};
 
-/// How the nodes are verified: by the certificate of the cluster's authority, in PEM.
+/// How the nodes are verified: by the certificate of the cluster's authority, in PEM. And, if wanted, a certificate of the client's own.
 #[derive(Clone, Debug)]
-pub struct Tls(Source);
+pub struct Tls {
+    authority: Source,
+    /// A client's own certificate and its key.
+    own: Option<(Source, Source)>,
+}
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -30,7 +36,7 @@ impl Tls {
     /// ```
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self(Source::File(path.into()))
+        Self { authority: Source::File(path.into()), own: None }
     }
 
     /// The authority's certificate itself, as PEM text.
@@ -40,7 +46,37 @@ impl Tls {
     /// ```
     #[must_use]
     pub fn pem(text: impl Into<String>) -> Self {
-        Self(Source::Pem(text.into()))
+        Self { authority: Source::Pem(text.into()), own: None }
+    }
+
+    /// Also shows a certificate of this client's own (`rejoin cert client`), in those files. Nodes let clients in by their token; a certificate that
+    /// is shown must be of the cluster.
+    ///
+    /// ```
+    /// let tls = rejoin_client::Tls::file("ca.pem").certificate("app.pem", "app.key");
+    /// ```
+    #[must_use]
+    pub fn certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.own = Some((Source::File(certificate.into()), Source::File(key.into())));
+        self
+    }
+}
+
+impl Source {
+    fn text(&self) -> Result<String> {
+        match self {
+            Self::File(path) => read_file(path),
+            Self::Pem(text) => Ok(text.clone()),
+        }
+    }
+}
+
+impl Tls {
+    /// Reads the files and checks that they go together.
+    fn identity(&self) -> Result<Identity> {
+        let own = self.own.as_ref().map(|(certificate, key)| Ok::<_, Error>((certificate.text()?, key.text()?))).transpose()?;
+        let own = own.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
+        Identity::client(&self.authority.text()?, own).map_err(endpoint_error)
     }
 }
 
@@ -185,16 +221,15 @@ impl ClientBuilder {
     /// a seed that is no node of the authority's cluster, [`ErrorKind::Unreachable`] if no seed answers.
     pub async fn connect(self) -> Result<Client> {
         let config = |what: &str| Error::new(ErrorKind::Config, what.to_string());
-        let ca = match &self.tls {
-            Some(Tls(Source::File(path))) => read_file(path)?,
-            Some(Tls(Source::Pem(text))) => text.clone(),
-            None => return Err(config("no authority to verify nodes by: give the cluster's CA certificate with `tls`")),
+        let Some(tls) = &self.tls else {
+            return Err(config("no authority to verify nodes by: give the cluster's CA certificate with `tls`"));
         };
+        let identity = tls.identity()?;
         if self.seeds.is_empty() {
             return Err(config("no seeds: give at least one node's address with `seeds`"));
         }
         let hello = ClientHello { protocol: PROTOCOL, token: self.token.clone(), client: self.name.chars().take(64).collect() };
-        let links = Links::open(&ca, hello, self.connect_timeout)?;
+        let links = Links::open(identity, hello, self.connect_timeout)?;
         let settings = Settings { timeout: self.timeout, attempts: self.attempts, pinned: self.pinned };
         let mut failures = Vec::new();
         for seed in &self.seeds {

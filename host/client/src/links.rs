@@ -62,8 +62,7 @@ fn limits() -> Limits {
 
 impl Links {
     /// Opens the client's UDP port. Must be called within a tokio runtime.
-    pub(crate) fn open(ca_pem: &str, hello: ClientHello, connect_timeout: Duration) -> Result<Self, Error> {
-        let identity = Identity::client(ca_pem, None).map_err(endpoint_error)?;
+    pub(crate) fn open(identity: Identity, hello: ClientHello, connect_timeout: Duration) -> Result<Self, Error> {
         let endpoint = Endpoint::for_dialling(identity, limits()).map_err(endpoint_error)?;
         Ok(Self { endpoint, hello, connect_timeout, links: Mutex::default() })
     }

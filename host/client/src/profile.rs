@@ -28,6 +28,8 @@ struct File {
     seeds: Vec<String>,
     ca: String,
     token: String,
+    certificate: Option<String>,
+    key: Option<String>,
 }
 
 impl Profile {
@@ -48,6 +50,7 @@ impl Profile {
     /// seeds = ["127.0.0.1:7401", "127.0.0.1:7402"]
     /// ca = "ca.pem"          # relative to this file
     /// token = "app:6d2f"
+    /// # certificate = "app.pem" and key = "app.key" show a certificate of the client's own
     /// ```
     ///
     /// ```no_run
@@ -63,7 +66,16 @@ impl Profile {
         let bad = |why: toml::de::Error| Error::new(ErrorKind::Config, format!("{}: {why}", path.display()));
         let file: File = toml::from_str(&text).map_err(bad)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        Ok(Self { seeds: file.seeds, tls: Tls::file(folder.join(file.ca)), token: file.token })
+        let tls = Tls::file(folder.join(file.ca));
+        let tls = match (file.certificate, file.key) {
+            (Some(certificate), Some(key)) => tls.certificate(folder.join(certificate), folder.join(key)),
+            (None, None) => tls,
+            _ => {
+                let message = format!("{}: certificate and key come together, and one is missing", path.display());
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+        };
+        Ok(Self { seeds: file.seeds, tls, token: file.token })
     }
 
     /// A client to be set up further; see [`ClientBuilder`].
@@ -125,6 +137,8 @@ mod tests {
         let error = load("seeds = []\nca = \"ca.pem\"\ntokens = \"x\"\n").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("tokens"), "{error}");
+        let error = load("seeds = []\nca = \"ca.pem\"\ntoken = \"x\"\nkey = \"app.key\"\n").unwrap_err();
+        assert!(error.to_string().contains("come together"), "{error}");
         let error = Profile::load("no/such/profile.toml").unwrap_err();
         assert!(error.to_string().contains("no/such/profile.toml"), "{error}");
     }

@@ -422,7 +422,26 @@ fn desk(config: &Config, dir: &DataDir, clock: Clock, metrics: Arc<Metrics>) -> 
 fn run_shard(driver: Driver, inbox: mpsc::Receiver<Work>, notices: mpsc::UnboundedReceiver<Notice>) -> std::io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let name = format!("shard-{}", driver.index);
-    std::thread::Builder::new().name(name).spawn(move || runtime.block_on(driver.run(inbox, notices)))
+    let guard = PanicGuard { shard: driver.index, failures: driver.failures.clone() };
+    std::thread::Builder::new().name(name).spawn(move || {
+        let _guard = guard;
+        runtime.block_on(driver.run(inbox, notices));
+    })
+}
+
+/// Stops the node when a shard's thread ends in a panic: an invariant was broken, and going on would answer for data it no longer guards.
+struct PanicGuard {
+    shard: u16,
+    failures: mpsc::UnboundedSender<String>,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // If nobody listens, the node is stopping already.
+            let _ = self.failures.send(format!("shard {} has panicked; its message is in the log", self.shard));
+        }
+    }
 }
 
 /// One start id for the node, made of those of its shards: renewed when any of them is.
