@@ -49,6 +49,13 @@ impl Tally {
         }
     }
 
+    /// Counts everybody who is not counted out as good: how it would stand at best. For saying who is missing before anybody is asked.
+    #[must_use]
+    pub fn at_best(mut self) -> Self {
+        self.good.append(&mut self.waiting);
+        self
+    }
+
     /// Where the count stands.
     #[must_use]
     pub fn verdict(&self) -> Verdict {

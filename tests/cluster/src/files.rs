@@ -17,11 +17,10 @@ pub struct Files {
     pub ca: ClusterCa,
     /// The nodes: name, address for clients and peers, admin address.
     pub nodes: Vec<(Name, SocketAddr, SocketAddr)>,
+    /// The cluster's secret.
+    pub secret: String,
     more: String,
 }
-
-/// The secret of every test cluster.
-pub const SECRET: &[u8] = b"a secret of a test cluster, long enough";
 
 /// A cluster id for tests, so that two clusters of one test differ.
 #[must_use]
@@ -56,10 +55,11 @@ impl Files {
     pub fn create_with(dir: &Path, cluster: ClusterId, count: usize, more: &str) -> Self {
         let valid = Validity::years(SystemTime::now(), 1);
         let ca = ClusterCa::create(cluster, valid).expect("an authority");
+        let secret = format!("the secret of cluster {cluster}");
         std::fs::write(dir.join("ca.pem"), ca.cert_pem()).expect("writable");
-        std::fs::write(dir.join("secret"), SECRET).expect("writable");
+        std::fs::write(dir.join("secret"), &secret).expect("writable");
         let nodes: Vec<_> = (1..=count).map(|i| seat(&format!("n{i}"))).collect();
-        let files = Self { dir: dir.to_path_buf(), ca, nodes, more: more.to_owned() };
+        let files = Self { dir: dir.to_path_buf(), ca, nodes, secret, more: more.to_owned() };
         for index in 0..count {
             let (node, ..) = &files.nodes[index];
             let issued = files.ca.issue_node(node, &[], valid).expect("a certificate");
@@ -68,7 +68,7 @@ impl Files {
             std::fs::write(files.config_path(index), files.config(index)).expect("writable");
         }
         let seeds: Vec<String> = files.nodes.iter().map(|(_, address, _)| format!("\"{address}\"")).collect();
-        let token = rejoin_node::root_token(SECRET);
+        let token = rejoin_node::root_token(files.secret.as_bytes());
         let profile = format!("seeds = [{}]\nca = \"ca.pem\"\ntoken = \"{token}\"\n", seeds.join(", "));
         std::fs::write(dir.join("profile.toml"), profile).expect("writable");
         files

@@ -1,5 +1,4 @@
 //! Whoever does not belong to the cluster, or does not speak as its members do, is refused with a reason; the cluster goes on.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::net::UdpSocket;
 use std::time::{Duration, SystemTime};
@@ -205,7 +204,7 @@ async fn a_hello_that_is_garbage_or_of_another_protocol_is_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_token_a_withdrawn_one_and_one_without_rights_are_denied() {
     let cluster = cluster().await;
-    let root = rejoin_node::root_token(rejoin_test_cluster::SECRET);
+    let root = rejoin_node::root_token(cluster.files.secret.as_bytes());
     for wrong in ["", "root", "root:", "nobody:x", &root[..root.len() - 1], &"x".repeat(10_000)] {
         let error = cluster.builder(0).token(wrong).connect().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");

@@ -31,7 +31,7 @@ impl Shard {
         let mut tally = self.tally(&op.target.owners, r, pr);
         if tally.verdict() == Verdict::Impossible {
             let message = "too few replicas of the key can be reached; nothing was done";
-            let reply = self.quorum_error(ErrorCode::Unavailable, message, &tally);
+            let reply = self.quorum_error(ErrorCode::Unavailable, message, &tally.at_best());
             return self.reply(turn, &op, reply);
         }
         let epoch = self.epoch(op.target.partition);

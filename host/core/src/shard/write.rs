@@ -112,8 +112,11 @@ impl Shard {
         let pw = put.pw.unwrap_or(props.pw).of(props.n);
         let tally = self.tally(&op.target.owners, w, pw);
         if tally.verdict() == Verdict::Impossible {
-            let reply =
-                self.quorum_error(ErrorCode::Unavailable, "too few replicas of the key can be reached; nothing was written", &tally);
+            let reply = self.quorum_error(
+                ErrorCode::Unavailable,
+                "too few replicas of the key can be reached; nothing was written",
+                &tally.at_best(),
+            );
             self.reply(turn, &op, reply);
             return None;
         }
