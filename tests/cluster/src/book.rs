@@ -34,7 +34,7 @@ pub fn sh_blocks(markdown: &str) -> Vec<String> {
 #[must_use]
 pub fn type_in(blocks: &[String], dir: &Path, before: &str) -> Ran {
     let programs = sibling("rejoin").parent().map(Path::to_path_buf).unwrap_or_default();
-    let mut script = String::from("set -eu\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n");
+    let mut script = String::from("set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait || true' EXIT\n");
     script.push_str(before);
     for block in blocks {
         script.push_str(&format!("\n{block}\n"));

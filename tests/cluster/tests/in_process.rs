@@ -1,4 +1,5 @@
 //! Three real nodes in one process: put, get and delete by quorum over QUIC, and a clean restart.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bytes, Client};

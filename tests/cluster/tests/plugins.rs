@@ -1,4 +1,5 @@
 //! Plugins that are none, and plugins that do harm: refused at the push, or answered with all siblings and the reason. The node is unharmed.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_client::admin::BucketProps;
 use rejoin_test_cluster::{Cluster, guests as real, http};

@@ -1,4 +1,5 @@
 //! Nodes and clusters that cannot start say why in one clear line, with exit code 2, and touch nothing.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;

@@ -1,0 +1,228 @@
+//! The command line from end to end: shapes of `--json`, exit codes, values from anywhere, and a development cluster's life.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::process::{Child, Command, Stdio};
+
+use rejoin_client::admin::BucketProps;
+use rejoin_test_cluster::cli::{self, Ran};
+use rejoin_test_cluster::{Cluster, binary, eventually, guests};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// The fields of an object, sorted.
+fn fields(value: &Value) -> Vec<&str> {
+    let mut fields: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    fields
+}
+
+const GOT: [&str; 10] = ["bucket", "context", "found", "key", "merge_fault", "merged_by", "shown", "siblings", "value", "value_base64"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn get_put_and_delete_print_what_scripts_rely_on() {
+    let cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let run = |arguments: &[&str]| cluster.rejoin(arguments);
+
+    let missing = run(&["get", "plain", "k", "--json"]);
+    let json = missing.said(1, "").json();
+    assert_eq!(fields(&json), GOT);
+    assert_eq!((&json["found"], &json["value"], &json["siblings"]), (&json!(false), &Value::Null, &json!([])));
+    run(&["get", "plain", "k"]).said(1, "plain/k has no value");
+
+    let put = run(&["put", "plain", "k", "one", "--json"]).done().json();
+    assert_eq!(fields(&put), ["acked", "context", "needed", "outcome"]);
+    assert_eq!((&put["outcome"], &put["needed"]), (&json!("stored"), &json!(2)));
+    let context = put["context"].as_str().unwrap();
+    assert!(context.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)), "safe in headers and shells: {context}");
+    run(&["put", "plain", "k", "two"]).said(1, "next: `rejoin get plain k` gives its context");
+    run(&["put", "plain", "k", "two", "--context", context]).done();
+    run(&["put", "plain", "k", "three", "--context", context, "--w", "3"]).done();
+
+    let got = run(&["get", "plain", "k", "--json", "--r", "3"]).done().json();
+    assert_eq!(fields(&got), GOT);
+    assert_eq!((&got["bucket"], &got["key"], &got["found"], &got["value"]), (&json!("plain"), &json!("k"), &json!(true), &Value::Null));
+    let siblings = got["siblings"].as_array().unwrap();
+    assert_eq!(siblings.len(), 2);
+    for sibling in siblings {
+        assert_eq!(fields(sibling), ["stamp_ms", "value", "value_base64", "writer"]);
+        assert!(sibling["stamp_ms"].as_u64().unwrap() > 1_600_000_000_000);
+    }
+    let mut values: Vec<&str> = siblings.iter().filter_map(|sibling| sibling["value"].as_str()).collect();
+    values.sort_unstable();
+    assert_eq!(values, ["three", "two"]);
+    run(&["get", "plain", "k"]).said(0, "2 siblings that were not merged");
+
+    run(&["delete", "plain", "k"]).said(2, "a delete says what it deletes");
+    run(&["delete", "plain", "k", "--context", got["context"].as_str().unwrap(), "--json"]).done();
+    run(&["get", "plain", "k"]).said(1, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_come_from_the_line_a_file_or_stdin_and_come_back_byte_for_byte() {
+    let cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let bytes: Vec<u8> = (0..=255).collect();
+    std::fs::write(cluster.files.dir.join("value"), &bytes).unwrap();
+    cluster.rejoin(&["put", "plain", "file", "@value"]).done();
+    assert_eq!(cluster.rejoin(&["get", "plain", "file"]).done().out, bytes);
+    let json = cluster.rejoin(&["get", "plain", "file", "--json"]).done().json();
+    assert!(json["value"].is_null() && json["value_base64"].is_string(), "it is no text: {json}");
+    let profile = cluster.files.profile();
+    let stdin = cli::rejoin(&cluster.files.dir, Some(&profile), &["put", "plain", "stdin", "-"], &bytes);
+    stdin.done();
+    assert_eq!(cluster.rejoin(&["get", "plain", "stdin"]).done().out, bytes);
+    cluster.rejoin(&["put", "plain", "no", "@no-such-file"]).said(2, "no-such-file");
+    cluster.rejoin(&["put", "plain", "empty", ""]).done();
+    assert_eq!(cluster.rejoin(&["get", "plain", "empty"]).done().out, b"");
+    let node = cluster.address(1).to_string();
+    let status = cluster.rejoin(&["status", "--node", &node, "--json"]).done().json();
+    assert_eq!((&status["node"], status["nodes"].as_array().unwrap().len()), (&json!("n2"), 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_is_built_pushed_and_merges_what_two_writers_wrote() {
+    let cluster = Cluster::start(3).await;
+    let run = |arguments: &[&str]| cluster.rejoin(arguments);
+    let source = guests::workspace().join("plugins/cart").display().to_string();
+    let built = run(&["plugin", "build", &source, "-o", "cart.wasm", "--json"]).done().json();
+    let digest = built["digest"].as_str().unwrap();
+    assert_eq!(run(&["plugin", "push", "cart.wasm"]).done().text(), digest);
+    let listed = run(&["plugin", "list", "--json"]).done().json();
+    assert_eq!((&listed[0]["digest"], &listed[0]["name"]), (&json!(digest), &json!("cart")));
+    run(&["bucket", "create", "carts", "--plugin", digest, "--n", "3", "--r", "2", "--w", "quorum", "--durability", "os", "--strict"])
+        .done();
+    let shown = eventually("the others hear of it", async || match run(&["bucket", "show", "carts", "--json"]) {
+        Ran { code: Some(0), out, .. } => Ok(serde_json::from_slice::<Value>(&out).unwrap()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!((&shown["plugin"], &shown["durability"], &shown["sloppy"]), (&json!(digest), &json!("os"), &json!(false)));
+    cluster.together().await;
+
+    run(&["put", "carts", "ann", r#"{"clock":{"ann":1},"items":{"apples":{"ann:1":3}}}"#]).done();
+    run(&["put", "carts", "ann", r#"{"clock":{"bob":1},"items":{"pears":{"bob:1":1}}}"#, "--blind"]).done();
+    let merged = run(&["get", "carts", "ann", "--json"]).done().json();
+    let value = merged["value"].as_str().unwrap();
+    assert!(value.contains("apples") && value.contains("pears"), "{value}");
+    assert_eq!(merged["merged_by"], json!({"name": "cart", "digest": digest}));
+    assert!(merged["merge_fault"].is_null() && merged["shown"].is_string(), "{merged}");
+
+    assert_eq!(run(&["bucket", "set", "carts", "--version", "1", "--w", "1", "--json"]).done().json()["version"], 2);
+    run(&["bucket", "set", "carts", "--version", "1", "--w", "3"]).said(6, "bucket carts is at version 2, not 1");
+    assert_eq!(run(&["bucket", "list", "--json"]).done().json()[0]["w"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_made_shown_once_and_withdrawn() {
+    let cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let token = cluster.rejoin(&["token", "create", "app"]).said(0, "nobody can show it again").text().to_owned();
+    let root = cluster.rejoin(&["token", "root", "--secret", "secret"]).done().text().to_owned();
+    let profile = std::fs::read_to_string(cluster.files.profile()).unwrap();
+    assert!(profile.contains(&root));
+    std::fs::write(cluster.files.dir.join("app.toml"), profile.replace(&root, &token)).unwrap();
+    let app = |arguments: &[&str]| cluster.rejoin(&[arguments, &["--profile", "app.toml"]].concat());
+    eventually("every node knows the token", async || match app(&["get", "plain", "k"]) {
+        Ran { code: Some(1), .. } => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    app(&["put", "plain", "k", "v"]).done();
+    app(&["bucket", "create", "more"]).said(5, "token app may read and write, not administer");
+    let listed = cluster.rejoin(&["token", "list", "--json"]).done().json();
+    assert_eq!(listed, json!([{"name": "app", "scope": "data", "revoked": false}]));
+    cluster.rejoin(&["token", "revoke", "app"]).done();
+    eventually("no node takes it", async || match app(&["get", "plain", "k"]) {
+        Ran { code: Some(5), talk, .. } => Ok(assert!(talk.contains("rejoin token create NAME"), "{talk}")),
+        other => Err(other),
+    })
+    .await;
+    cluster.rejoin(&["token", "revoke", "nobody"]).said(1, "nobody");
+    cluster.rejoin(&["token", "create", "root"]).said(1, "choose another name");
+}
+
+#[test]
+fn usage_and_unreachable_clusters_have_codes_of_their_own() {
+    let cluster = Cluster::prepare(1, "");
+    cluster.rejoin(&["get", "plain"]).said(2, "Usage");
+    cluster.rejoin(&["dance"]).said(2, "unrecognized subcommand");
+    cli::rejoin(&cluster.files.dir, None, &["status"], b"").said(2, "no profile");
+    cluster.rejoin(&["status", "--profile", "no-such.toml"]).said(2, "no-such.toml");
+    cluster.rejoin(&["status"]).said(3, "next: start the nodes, or check the seeds in the profile");
+    cluster.rejoin(&["status", "--wait-healthy", "--wait-for", "100ms"]).said(3, "not healthy after");
+}
+
+/// A `rejoin dev` that ends with the test.
+struct Dev(Child);
+
+impl Dev {
+    fn start(dir: &std::path::Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command.current_dir(dir).arg("dev").args(arguments).env("TMPDIR", dir).stdin(Stdio::null());
+        command.stdout(std::fs::File::create(dir.join("out")).unwrap()).stderr(std::fs::File::create(dir.join("talk")).unwrap());
+        Self(command.spawn().unwrap())
+    }
+
+    /// What it prints once it is up.
+    async fn ready(&mut self, dir: &std::path::Path) -> Value {
+        eventually("the cluster is up", async || {
+            assert_eq!(self.0.try_wait().unwrap(), None, "{}", std::fs::read_to_string(dir.join("talk")).unwrap());
+            serde_json::from_slice(&std::fs::read(dir.join("out")).unwrap())
+        })
+        .await
+    }
+
+    fn interrupt(mut self) {
+        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
+        assert_eq!(self.0.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // It may have ended, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port with free ones above it, below those that systems give out.
+fn base_port() -> String {
+    let start = 20_000 + (std::process::id() % 400) as u16 * 20;
+    let free = |base: &u16| {
+        (1..=3).all(|i| {
+            std::net::UdpSocket::bind(("127.0.0.1", base + i)).is_ok() && std::net::TcpListener::bind(("127.0.0.1", base + 100 + i)).is_ok()
+        })
+    };
+    (start..30_000).step_by(20).find(free).expect("free ports").to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_development_cluster_cleans_up_after_itself_or_keeps_everything_if_told() {
+    let (dir, base) = (tempfile::tempdir().unwrap(), base_port());
+    let port: u16 = base.parse().unwrap();
+    let mut dev = Dev::start(dir.path(), &["--base-port", &base, "--json"]);
+    let ready = dev.ready(dir.path()).await;
+    let addresses: Vec<String> = (1..=3).map(|i| format!("127.0.0.1:{}", port + i)).collect();
+    let listed: Vec<&str> = ready["nodes"].as_array().unwrap().iter().filter_map(|node| node["address"].as_str()).collect();
+    assert_eq!(listed, addresses);
+    assert_eq!(ready["nodes"][0]["admin"], json!(format!("127.0.0.1:{}", port + 101)));
+    let profile = std::path::PathBuf::from(ready["profile"].as_str().unwrap());
+    let run = |profile: &std::path::Path, arguments: &[&str]| cli::rejoin(dir.path(), Some(profile), arguments, b"");
+    run(&profile, &["put", "cart", "ann", r#"{"clock":{"ann":1},"items":{"tea":{"ann:1":1}}}"#]).done();
+    dev.interrupt();
+    assert!(!profile.parent().unwrap().exists(), "what it made is gone");
+
+    for start in 0..2 {
+        let mut dev = Dev::start(dir.path(), &["--data", "kept", "--base-port", &base, "--json"]);
+        dev.ready(dir.path()).await;
+        let profile = dir.path().join("kept/profile.toml");
+        if start == 0 {
+            run(&profile, &["put", "cart", "ann", r#"{"clock":{"ann":1},"items":{"tea":{"ann:1":1}}}"#]).done();
+        }
+        assert!(run(&profile, &["get", "cart", "ann"]).done().text().contains("tea"));
+        dev.interrupt();
+    }
+    cli::rejoin(dir.path(), None, &["dev", "--data", "kept", "--nodes", "5"], b"").said(2, "holds a cluster of 3 nodes");
+}

@@ -1,0 +1,60 @@
+//! The commands that the documents show are run as they stand, from the first to the last.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rejoin_test_cluster::book::{sh_blocks, type_in};
+use rejoin_test_cluster::{binary, guests::workspace};
+
+fn blocks(document: &str, at_least: usize) -> Vec<String> {
+    let text = std::fs::read_to_string(workspace().join(document)).unwrap();
+    let blocks = sh_blocks(&text);
+    assert!(blocks.len() >= at_least, "{document} has lost its commands: {blocks:?}");
+    blocks
+}
+
+#[test]
+fn the_runbook_starts_a_cluster_and_stops_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = type_in(&blocks("host/cli/book/start-a-cluster.md", 8), dir.path(), "");
+    let log = |node: &str| std::fs::read_to_string(dir.path().join(format!("{node}.log"))).unwrap_or_default();
+    assert_eq!(ran.code, Some(0), "{}\n{}\n{}\n{}\n{}", ran.text(), ran.talk, log("n1"), log("n2"), log("n3"));
+    assert!(ran.text().contains("world") && ran.text().contains("n3 is down"), "what was put was got: {}", ran.text());
+    for node in ["n1", "n2", "n3"] {
+        assert!(log(node).contains("has stopped"), "{node} was not stopped cleanly: {}", log(node));
+    }
+}
+
+/// A directory that looks like the root of a built clone.
+fn clone_in(dir: &Path) {
+    for entry in std::fs::read_dir(workspace()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "target" {
+            symlink(entry.path().canonicalize().unwrap(), dir.join(entry.file_name())).unwrap();
+        }
+    }
+    std::fs::create_dir(dir.join("target")).unwrap();
+    symlink(binary().parent().unwrap(), dir.join("target/debug")).unwrap();
+}
+
+#[test]
+fn every_command_of_the_readme_works() {
+    let dir = tempfile::tempdir().unwrap();
+    clone_in(dir.path());
+    let ran = type_in(&blocks("README.md", 5), dir.path(), "");
+    let log = std::fs::read_to_string(dir.path().join("target/try.log")).unwrap_or_default();
+    assert_eq!(ran.code, Some(0), "{}\n{}\n{log}", ran.text(), ran.talk);
+    for shown in ["feed the cat, call Bob", "apples", "pears", "self-causal"] {
+        assert!(ran.text().contains(shown), "{shown:?} is missing: {}", ran.text());
+    }
+}
+
+#[test]
+fn a_command_that_fails_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = sh_blocks("```sh\ntrue\n```\n```sh\nrejoin get no bucket\n```\n```sh\necho not reached\n```\n");
+    let ran = type_in(&blocks, dir.path(), "");
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.out.is_empty(), "{ran:?}");
+}
