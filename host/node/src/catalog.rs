@@ -62,7 +62,7 @@ impl CatalogTask {
                 call = calls.recv() => match call {
                     None => return,
                     Some(ControlCall::PeerUp(peer, digest)) => {
-                        peers::ask_for_modules(&parts, &parts.desk.missing());
+                        peers::ask_for_modules(&parts, &parts.desk.to_fetch());
                         Event::PeerUp(peer, digest)
                     }
                     Some(ControlCall::PeerDown(peer)) => Event::PeerDown(peer),
@@ -80,7 +80,7 @@ impl CatalogTask {
                 },
                 () = tokio::time::sleep_until(wake) => Event::Tick,
                 _ = modules_again.tick() => {
-                    peers::ask_for_modules(&parts, &parts.desk.missing());
+                    peers::ask_for_modules(&parts, &parts.desk.to_fetch());
                     continue;
                 }
             };
@@ -138,10 +138,12 @@ impl CatalogTask {
             _ => None,
         };
         let wanted: Vec<PluginDigest> = self.control.records().filter_map(digest).collect();
+        // At once, so that of two changes the later one's list stays.
+        parts.desk.want(wanted);
         let parts = parts.clone();
         tokio::spawn(async move {
-            let missing = parts.desk.want(wanted).await;
-            peers::ask_for_modules(&parts, &missing);
+            parts.desk.load().await;
+            peers::ask_for_modules(&parts, &parts.desk.to_fetch());
         });
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing of a batch leaves before the batch is written to the journal. Acknowledgements wait for the disk too, which a thread of its own
 //! syncs while this one goes on with the next batch.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rejoin_core::port::StoreFault;
@@ -12,7 +12,7 @@ use rejoin_core::shard::{Counters, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{Answer, Reply, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
-use rejoin_proto::{LayoutRef, NodeId, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, LayoutRef, Name, NodeId, codec};
 use rejoin_store::{CommitSeq, ShardStore, Stats};
 use rejoin_wire::{Class, Frame, SendError, Sender};
 use tokio::sync::{mpsc, oneshot};
@@ -21,16 +21,21 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::modules::Desk;
 use crate::syncing::SyncRequests;
+use crate::waiting::Waiting;
 
 /// The most events that one batch takes from each queue.
 const BATCH: usize = 1024;
 /// Messages above this many bytes travel with the patient traffic, so that small ones do not wait behind them.
 const BULK_BYTES: usize = 64 << 10;
+/// What a client waits that does not read its replies as fast as it asks, in milliseconds.
+const BEHIND_RETRY_MS: u32 = 50;
 
 /// What waits before a shard and may be refused when there is too much of it.
 pub(crate) enum Work {
     Client(ClientRequest, Sender),
     Peer(NodeId, PeerEnvelope),
+    /// Behind the last request of that session, so that none of them brings it back.
+    SessionClosed(u64),
 }
 
 /// What a shard is always told.
@@ -43,7 +48,6 @@ pub(crate) enum Notice {
     Peer(NodeId, PeerEnvelope),
     Merged(MergeTicket, Result<Merged, String>),
     Synced(Result<CommitSeq, StoreFault>),
-    SessionClosed(u64),
     Actors(oneshot::Sender<Vec<ActorNext>>),
     Report(oneshot::Sender<Report>),
     Stop(oneshot::Sender<Result<(), String>>),
@@ -66,6 +70,8 @@ pub(crate) struct ShardHandle {
 
 /// What a driver is made of.
 pub(crate) struct Driver {
+    /// The node's, for spans.
+    pub(crate) name: Name,
     pub(crate) index: u16,
     pub(crate) shard: Shard,
     pub(crate) store: ShardStore,
@@ -89,16 +95,19 @@ struct Desks {
     /// When each request came in, in microseconds, and whether it is a read.
     begun: BTreeMap<Session, (u64, bool)>,
     merging: BTreeMap<MergeTicket, u64>,
-    /// Effects that wait for the disk, with the commit that must be on it.
-    waiting: VecDeque<(CommitSeq, Held)>,
-    synced: CommitSeq,
+    /// Messages that wait for the disk, and requests that want to hear of it.
+    held: Waiting<(NodeId, Box<PeerEnvelope>)>,
+    notices: Waiting<DurableTicket>,
     start: StartId,
 }
 
-/// One effect that waits for the disk.
-enum Held {
-    Send(NodeId, Box<PeerEnvelope>),
-    Notice(DurableTicket),
+/// Who is answered once the batch is written.
+#[derive(Default)]
+struct Askers {
+    /// They wait until the shard has had its say about a peer's actors.
+    peers: Vec<oneshot::Sender<()>>,
+    /// They want to announce this shard's.
+    actors: Vec<oneshot::Sender<Vec<ActorNext>>>,
 }
 
 impl Driver {
@@ -145,45 +154,70 @@ impl Driver {
     ) -> Option<oneshot::Sender<Result<(), String>>> {
         let now = self.clock.now();
         let mut effects = Vec::new();
-        let mut heard = Vec::new();
+        let mut askers = Askers::default();
         let mut stop = None;
         self.metrics.batch_events.record((told.len() + works.len()) as f64);
         for notice in told.drain(..) {
-            match self.event_of(desks, notice, waiting, &mut heard) {
+            match self.event_of(desks, notice, waiting, &mut askers) {
                 Ok(Some(event)) => self.shard.handle(now, event, &mut self.store, &mut effects),
                 Ok(None) => {}
                 Err(stopping) => stop = Some(stopping),
             }
         }
         for work in works.drain(..) {
+            let _span = self.span(&work).entered();
             let event = match work {
+                Work::SessionClosed(connection) => {
+                    desks.forget(connection);
+                    continue;
+                }
                 Work::Client(request, sender) => {
                     let is_read = matches!(request.request, DataRequest::Get(_));
                     desks.begun.insert(request.session, (now.mono_us, is_read));
                     desks.clients.insert(request.session.connection, sender);
-                    tracing::debug!(shard = self.index, trace = format_args!("{:016x}", request.trace), "request");
+                    tracing::debug!("a client's request");
                     Event::Client(request)
                 }
                 Work::Peer(from, envelope) => {
-                    tracing::trace!(shard = self.index, trace = format_args!("{:016x}", envelope.trace), %from, "peer message");
+                    tracing::debug!(%from, what = envelope.body.kind(), "a peer's message");
                     Event::Peer(from, envelope)
                 }
             };
             self.shard.handle(now, event, &mut self.store, &mut effects);
         }
-        while let Some(ticket) = desks.durable() {
+        while let Some(ticket) = desks.notices.pop() {
             self.shard.handle(now, Event::Durable(ticket), &mut self.store, &mut effects);
         }
         self.shard.handle(now, Event::Tick, &mut self.store, &mut effects);
         match self.store.commit() {
-            Ok(seq) => self.release(desks, seq, effects),
+            Ok(seq) => {
+                self.release(desks, seq, effects);
+                self.answer_askers(askers);
+            }
+            // Nothing of this batch leaves, and whoever waits for it finds the shard gone.
             Err(fault) => self.fail(&fault.to_string()),
         }
-        for done in heard {
-            // Whoever waited may have lost its connection meanwhile.
+        stop
+    }
+
+    /// Whoever asked may have lost its connection meanwhile.
+    fn answer_askers(&self, askers: Askers) {
+        for done in askers.peers {
             let _ = done.send(());
         }
-        stop
+        for answer in askers.actors {
+            let _ = answer.send(self.shard.actors());
+        }
+    }
+
+    /// The span of a request on this node: the same trace id stands in those of every node that it reaches.
+    fn span(&self, work: &Work) -> tracing::Span {
+        let trace = match work {
+            Work::Client(request, _) => request.trace,
+            Work::Peer(_, envelope) => envelope.trace,
+            Work::SessionClosed(_) => return tracing::Span::none(),
+        };
+        tracing::debug_span!("request", trace = format_args!("{trace:016x}"), node = %self.name, shard = self.index)
     }
 
     /// The event that a notice is for the shard, if it is one. `Err` is the wish to stop.
@@ -192,7 +226,7 @@ impl Driver {
         desks: &mut Desks,
         notice: Notice,
         waiting: usize,
-        heard: &mut Vec<oneshot::Sender<()>>,
+        askers: &mut Askers,
     ) -> Result<Option<Event>, oneshot::Sender<Result<(), String>>> {
         Ok(match notice {
             Notice::View(view) => {
@@ -206,7 +240,7 @@ impl Driver {
             }
             Notice::PeerUp { peer, sender, actors, done } => {
                 desks.peers.insert(peer, sender);
-                heard.push(done);
+                askers.peers.push(done);
                 Some(Event::PeerUp(peer, actors))
             }
             Notice::PeerDown(peer) => {
@@ -224,7 +258,9 @@ impl Driver {
                 Some(Event::Merged(ticket, result))
             }
             Notice::Synced(Ok(seq)) => {
-                desks.synced = desks.synced.max(seq);
+                desks.held.synced(seq);
+                // Taken within this batch, after its other events.
+                desks.notices.synced(seq);
                 self.release_held(desks);
                 None
             }
@@ -232,18 +268,8 @@ impl Driver {
                 self.fail(&fault.to_string());
                 None
             }
-            Notice::SessionClosed(connection) => {
-                desks.clients.remove(&connection);
-                let of_it = Session { connection, request: 0 }..=Session { connection, request: u64::MAX };
-                let gone: Vec<Session> = desks.begun.range(of_it).map(|(session, _)| *session).collect();
-                for session in gone {
-                    desks.begun.remove(&session);
-                }
-                None
-            }
             Notice::Actors(answer) => {
-                // Whoever asked may have given up its handshake.
-                let _ = answer.send(self.shard.actors());
+                askers.actors.push(answer);
                 None
             }
             Notice::Report(answer) => {
@@ -263,13 +289,19 @@ impl Driver {
         for effect in effects {
             match effect {
                 Effect::Send { to, barrier: Barrier::Written, envelope } => frames.entry(to).or_default().push(frame(&envelope)),
-                Effect::Send { to, barrier: Barrier::Durable, envelope } if seq <= desks.synced => {
+                Effect::Send { to, barrier: Barrier::Durable, envelope } if desks.held.is_synced(seq) => {
                     frames.entry(to).or_default().push(frame(&envelope));
                 }
                 Effect::Send { to, barrier: Barrier::Durable, envelope } => {
-                    desks.waiting.push_back((seq, Held::Send(to, Box::new(envelope))))
+                    if !desks.held.push(seq, (to, Box::new(envelope))) {
+                        self.metrics.sends_dropped.increment(1);
+                    }
                 }
-                Effect::WhenDurable(ticket) => desks.waiting.push_back((seq, Held::Notice(ticket))),
+                Effect::WhenDurable(ticket) => {
+                    if !desks.notices.push(seq, ticket) {
+                        tracing::warn!(shard = self.index, "too much waits for the disk: a write will not hear of it in time");
+                    }
+                }
                 Effect::Reply { session, reply } => {
                     self.observe(desks, session, &reply);
                     let frame = answer(session, layout, desks.start, reply);
@@ -284,54 +316,64 @@ impl Driver {
                 Effect::Fatal(why) => self.fail(&why),
             }
         }
-        if desks.waiting.back().is_some_and(|(last, _)| *last > desks.synced) {
+        if desks.held.needs_sync() || desks.notices.needs_sync() {
             self.syncs.want();
-        } else if !desks.waiting.is_empty() {
-            // Nothing new was written, so what it waits for is on the disk already.
-            drop(self.notices.send(Notice::Synced(Ok(desks.synced))));
+        }
+        if desks.notices.has_ready() {
+            // Nothing new was written, so what it waits for is on the disk already; the next batch, which this wakes, takes it.
+            drop(self.notices.send(Notice::Synced(Ok(CommitSeq::default()))));
         }
         self.send_all(desks, frames, replies);
     }
 
-    /// Lets go what waited for the disk and has it now. Notices become events of the batch in which this is called.
+    /// Lets the messages go that waited for the disk and have it now.
     fn release_held(&mut self, desks: &mut Desks) {
         let mut frames: BTreeMap<NodeId, Vec<Frame>> = BTreeMap::new();
-        let mut notices = VecDeque::new();
-        while let Some((seq, _)) = desks.waiting.front()
-            && *seq <= desks.synced
-            && let Some((seq, held)) = desks.waiting.pop_front()
-        {
-            match held {
-                Held::Send(to, envelope) => frames.entry(to).or_default().push(frame(&envelope)),
-                Held::Notice(ticket) => notices.push_back((seq, Held::Notice(ticket))),
-            }
+        while let Some((to, envelope)) = desks.held.pop() {
+            frames.entry(to).or_default().push(frame(&envelope));
         }
-        // Back to the front: `Desks::durable` takes them within this batch.
-        notices.extend(std::mem::take(&mut desks.waiting));
-        desks.waiting = notices;
         self.send_all(desks, frames, BTreeMap::new());
     }
 
-    fn send_all(&self, desks: &mut Desks, frames: BTreeMap<NodeId, Vec<Frame>>, replies: BTreeMap<u64, Vec<Frame>>) {
+    fn send_all(&self, desks: &Desks, frames: BTreeMap<NodeId, Vec<Frame>>, replies: BTreeMap<u64, Vec<Frame>>) {
         for (peer, mut frames) in frames {
             // A peer that is gone or not taking anything: its messages are lost as on any network, and their deadlines see to the rest.
             let Some(sender) = desks.peers.get(&peer) else { continue };
-            let lost = match sender.try_send_batch(&mut frames) {
-                Ok(_) | Err(SendError::Closed) => frames.len(),
-                Err(error) => {
-                    tracing::error!(shard = self.index, %peer, %error, "messages to a peer were not sent");
-                    frames.len()
-                }
-            };
-            self.metrics.sends_dropped.increment(lost as u64);
-        }
-        for (connection, mut frames) in replies {
-            let Some(sender) = desks.clients.get(&connection) else { continue };
-            if let Err(error @ SendError::TooLarge { .. }) = sender.try_send_batch(&mut frames) {
-                tracing::error!(shard = self.index, %error, "a reply was not sent");
+            let too_large = queue(sender, &mut frames);
+            if !too_large.is_empty() {
+                tracing::error!(shard = self.index, %peer, messages = too_large.len(), "messages above the largest frame were not sent");
             }
-            self.metrics.sends_dropped.increment(frames.len() as u64);
+            self.metrics.sends_dropped.increment((too_large.len() + frames.len()) as u64);
         }
+        for (connection, frames) in replies {
+            if let Some(sender) = desks.clients.get(&connection) {
+                self.send_replies(sender, frames, desks.start);
+            }
+        }
+    }
+
+    /// A reply that cannot be queued is not dropped in silence: only that of a read is so large, and its client is told so.
+    fn send_replies(&self, sender: &Sender, mut frames: Vec<Frame>, start: StartId) {
+        let too_large = queue(sender, &mut frames);
+        if frames.is_empty() && too_large.is_empty() {
+            return;
+        }
+        let instead = |frame: &Frame, error: ErrorReply| {
+            let session = Session { connection: 0, request: frame.id };
+            answer(session, self.view.layout_name(), start, Reply::Error(error))
+        };
+        let behind = |frame: Frame| {
+            if frame.body.len() <= BULK_BYTES {
+                return frame;
+            }
+            let why = "the replies on this connection are not read as fast as they are asked for";
+            instead(&frame, ErrorReply::new(ErrorCode::Overloaded, why).retry_after(BEHIND_RETRY_MS))
+        };
+        let mut again: Vec<Frame> = frames.into_iter().map(behind).collect();
+        let why = "the object with all its siblings is larger than a reply may be";
+        again.extend(too_large.iter().map(|frame| instead(frame, ErrorReply::new(ErrorCode::TooLarge, why))));
+        queue(sender, &mut again);
+        self.metrics.sends_dropped.increment(again.len() as u64);
     }
 
     fn observe(&self, desks: &mut Desks, session: Session, reply: &Reply) {
@@ -355,17 +397,28 @@ impl Driver {
 }
 
 impl Desks {
-    /// The next request whose own write is on the disk.
-    fn durable(&mut self) -> Option<DurableTicket> {
-        match self.waiting.front() {
-            Some((seq, Held::Notice(ticket))) if *seq <= self.synced => {
-                let ticket = *ticket;
-                self.waiting.pop_front();
-                Some(ticket)
-            }
-            _ => None,
+    /// A client's connection has ended.
+    fn forget(&mut self, connection: u64) {
+        self.clients.remove(&connection);
+        let of_it = Session { connection, request: 0 }..=Session { connection, request: u64::MAX };
+        let gone: Vec<Session> = self.begun.range(of_it).map(|(session, _)| *session).collect();
+        for session in gone {
+            self.begun.remove(&session);
         }
     }
+}
+
+/// Queues what there is room for. What is left in `frames` found its queue full or the connection closed; returned are those that are too
+/// large for any queue, which must not keep the others back.
+fn queue(sender: &Sender, frames: &mut Vec<Frame>) -> Vec<Frame> {
+    let mut too_large = Vec::new();
+    while let Err(SendError::TooLarge { class, limit, .. }) = sender.try_send_batch(frames) {
+        let fits = |frame: &Frame| frame.class != class || u32::try_from(frame.body.len()).is_ok_and(|len| len <= limit);
+        let (kept, refused): (Vec<Frame>, Vec<Frame>) = std::mem::take(frames).into_iter().partition(fits);
+        *frames = kept;
+        too_large.extend(refused);
+    }
+    too_large
 }
 
 fn seconds(micros: u64) -> f64 {

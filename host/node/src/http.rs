@@ -52,7 +52,11 @@ async fn health(State(parts): State<Arc<Parts>>) -> (StatusCode, String) {
     for lost in &parts.lost {
         let _ = writeln!(text, "this replica has lost something: {lost}");
     }
-    (if parts.lost.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+    let serving = *parts.serving.borrow();
+    if !serving {
+        text.push_str("not serving yet: the other nodes have their time\n");
+    }
+    (if serving && parts.lost.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
 }
 
 async fn cut(State(parts): State<Arc<Parts>>, Path(peer): Path<String>) -> (StatusCode, String) {

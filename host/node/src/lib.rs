@@ -14,7 +14,7 @@
 //! # }
 //! ```
 //!
-//! In reading order: `node` (start and stop), [`config`], `driver` (one shard's loop), `syncing`, `peers`, `session`, `operator`, `catalog`,
+//! In reading order: `node` (start and stop), [`config`], `driver` (one shard's loop), `waiting`, `syncing`, `peers`, `session`, `operator`, `catalog`,
 //! `modules`, `http`, `metrics`, `faults`, [`token`], [`clock`].
 #![forbid(unsafe_code)]
 
@@ -33,6 +33,7 @@ mod peers;
 mod session;
 mod syncing;
 pub mod token;
+mod waiting;
 
 pub use config::{BootstrapNode, Config, ConfigError};
 pub use node::{Node, StartError, StopError};

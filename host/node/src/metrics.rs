@@ -121,6 +121,12 @@ impl Metrics {
         gauge.set(value as f64);
     }
 
+    /// Folds what the histograms have gathered into their buckets. They keep every single value until then, or until they are rendered,
+    /// which a node that nobody scrapes never does.
+    pub(crate) fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
     /// Everything as Prometheus text.
     pub(crate) fn render(&self) -> String {
         self.handle.render()

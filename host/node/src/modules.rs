@@ -68,9 +68,13 @@ impl Desk {
         &self.0.pool
     }
 
-    /// Says which plugins the catalog names. Those that are on this node's disk are compiled; returned are those that must be fetched.
-    pub(crate) async fn want(&self, wanted: Vec<PluginDigest>) -> Vec<PluginDigest> {
+    /// Says which plugins the catalog names.
+    pub(crate) fn want(&self, wanted: Vec<PluginDigest>) {
         self.known().wanted = wanted;
+    }
+
+    /// Compiles those of them that are on this node's disk.
+    pub(crate) async fn load(&self) {
         for digest in self.missing() {
             match self.0.modules.get(&digest) {
                 Ok(Some(bytes)) if digest_of(&bytes) == digest => {
@@ -82,7 +86,6 @@ impl Desk {
                 Err(error) => tracing::error!(%digest, %error, "a stored plugin cannot be read: it is fetched again"),
             }
         }
-        self.missing()
     }
 
     /// The plugins that the catalog names and this node does not have.
@@ -90,6 +93,13 @@ impl Desk {
         let known = self.known();
         let lacks = |digest: &&PluginDigest| !known.ready.contains_key(digest) && !known.refused.contains_key(digest);
         known.wanted.iter().filter(lacks).copied().collect()
+    }
+
+    /// Those of them that peers should be asked for: one that has arrived and is being compiled should not.
+    pub(crate) fn to_fetch(&self) -> Vec<PluginDigest> {
+        let missing = self.missing();
+        let known = self.known();
+        missing.into_iter().filter(|digest| !known.taking.contains(digest)).collect()
     }
 
     /// A module's bytes, for a peer that asks.

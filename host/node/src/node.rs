@@ -43,6 +43,8 @@ const MIN_SECRET_BYTES: usize = 16;
 /// A peer from which nothing comes for this long is down.
 const PEER_IDLE: Duration = Duration::from_secs(4);
 const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How often the metrics are folded, whether or not somebody reads them.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// Why a node did not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +188,7 @@ impl Node {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
             maintenance.push(opened.store.maintenance().spawn(&format!("flush-{index}")).map_err(StartError::Thread)?);
             let driver = Driver {
+                name: parts.config.name.clone(),
                 index,
                 clock,
                 view: parts.cluster_view(),
@@ -211,6 +214,7 @@ impl Node {
         for other in others.into_iter().filter(|other| other.id > node) {
             tasks.spawn(peers::dial(parts.clone(), endpoint.clone(), other));
         }
+        tasks.spawn(upkeep(parts.metrics.clone()));
         let begin = parts.clone();
         tasks.spawn(async move {
             peers::start_grace(&begin, Duration::from_millis(begin.config.start_grace_ms)).await;
@@ -269,6 +273,8 @@ impl Node {
     pub async fn stop(mut self) -> Result<(), StopError> {
         self.endpoint.close(CloseCode::SHUTDOWN, "the node is stopping").await;
         self.tasks.shutdown().await;
+        // A disk that is held back on purpose would hold up the stop for ever.
+        self.parts.faults.release();
         let mut problems = Vec::new();
         for shard in &self.parts.shards {
             let (stop, stopped) = oneshot::channel();
@@ -477,6 +483,14 @@ async fn watch_failures(mut failures: mpsc::UnboundedReceiver<String>, out: watc
         endpoint.close(CloseCode::SHUTDOWN, "the node has failed").await;
         // Kept, so that shards which fail later still find somebody.
         while failures.recv().await.is_some() {}
+    }
+}
+
+async fn upkeep(metrics: Arc<Metrics>) {
+    let mut due = tokio::time::interval(METRICS_UPKEEP);
+    loop {
+        due.tick().await;
+        metrics.upkeep();
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rejoin_proto::client::PROTOCOL;
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope, PeerHello};
-use rejoin_proto::{LayoutNode, Name, NodeId, codec};
-use rejoin_wire::{Class, CloseCode, Connection, Endpoint, Frame};
+use rejoin_proto::{LayoutNode, Name, NodeId, PluginDigest, codec};
+use rejoin_wire::{Class, CloseCode, Connection, Endpoint, Frame, SendError};
 use tokio::sync::oneshot;
 
 use crate::catalog::ControlCall;
@@ -36,6 +36,7 @@ const FRAMES: usize = 512;
 const NOT_WELCOME: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 1);
 const REPLACED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 2);
 const CUT: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 3);
+const BEHIND: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 4);
 
 /// Keeps a connection to one node that is this one's to dial.
 pub(crate) async fn dial(parts: Arc<Parts>, endpoint: Endpoint, node: LayoutNode) {
@@ -44,8 +45,12 @@ pub(crate) async fn dial(parts: Arc<Parts>, endpoint: Endpoint, node: LayoutNode
         if !parts.faults.is_cut(node.id) {
             match endpoint.connect_peer(node.address, &node.name).await {
                 Ok(connection) => {
-                    pause = FIRST_PAUSE;
+                    let begun = tokio::time::Instant::now();
                     serve(&parts, connection, node.name.clone()).await;
+                    // One that is made and refused again and again is not to be tried twenty times a second.
+                    if begun.elapsed() > LONGEST_PAUSE {
+                        pause = FIRST_PAUSE;
+                    }
                 }
                 Err(error) => tracing::debug!(peer = %node.name, %error, "not connected"),
             }
@@ -69,12 +74,14 @@ pub(crate) async fn serve(parts: &Arc<Parts>, connection: Connection, name: Name
         }
     };
     let peer = hello.node;
-    let generation = register(parts, peer, &connection, &hello).await;
+    let Some((registered, heard)) = register(parts, peer, &connection, &hello) else { return };
     tracing::info!(peer = %name, "connected");
-    // Behind every objection that the shards have sent by now.
-    let _ = connection.sender().send(Class::Control, READY, Bytes::new()).await;
-    receive(parts, &connection, peer, generation).await;
-    unregister(parts, peer, generation);
+    if all_heard(heard).await {
+        // Behind every objection that the shards have sent by now.
+        let _ = connection.sender().send(Class::Control, READY, Bytes::new()).await;
+    }
+    receive(parts, &connection, peer, registered.generation).await;
+    drop(registered);
     tracing::info!(peer = %name, reason = ?connection.close_reason(), "disconnected");
 }
 
@@ -121,14 +128,40 @@ fn check(parts: &Parts, hello: &PeerHello, name: &Name) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the peer known to shards and control, in place of an older connection to it, and waits until the shards have looked at its actors.
-async fn register(parts: &Arc<Parts>, peer: NodeId, connection: &Connection, hello: &PeerHello) -> u64 {
+/// A peer that shards and control know of. Dropped, however its task ends, they are told that it is gone.
+struct Registered<'a> {
+    parts: &'a Parts,
+    peer: NodeId,
+    generation: u64,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        unregister(self.parts, self.peer, self.generation);
+    }
+}
+
+/// Makes the peer known to shards and control, in place of an older connection to it. The shards answer when they have looked at its actors.
+/// None if the connection has ended meanwhile: it must not take the place of a newer one.
+fn register<'a>(
+    parts: &'a Parts,
+    peer: NodeId,
+    connection: &Connection,
+    hello: &PeerHello,
+) -> Option<(Registered<'a>, Vec<oneshot::Receiver<()>>)> {
     let generation = parts.generations.fetch_add(1, Relaxed) + 1;
     let sender = connection.sender();
     let mut by_shard = split(parts, &hello.actors);
     let mut heard = Vec::new();
     {
         let mut peers = parts.peers();
+        if parts.faults.is_cut(peer) {
+            // Cut since the hello was checked.
+            connection.close(CUT, "cut on purpose");
+        }
+        if connection.close_reason().is_some() {
+            return None;
+        }
         let entry = Peer { connection: connection.clone(), sender: sender.clone(), generation, settled: false };
         if let Some(old) = peers.insert(peer, entry) {
             old.connection.close(REPLACED, "a newer connection has taken its place");
@@ -143,11 +176,17 @@ async fn register(parts: &Arc<Parts>, peer: NodeId, connection: &Connection, hel
         }
         let _ = parts.control.send(ControlCall::PeerUp(peer, hello.catalog));
     }
+    Some((Registered { parts, peer, generation }, heard))
+}
+
+/// Whether every shard has looked at the peer's actors. One that has failed has not, and the peer must not be told that it has.
+async fn all_heard(heard: Vec<oneshot::Receiver<()>>) -> bool {
     for told in heard {
-        // A shard that has stopped has nothing to object to.
-        let _ = told.await;
+        if told.await.is_err() {
+            return false;
+        }
     }
-    generation
+    true
 }
 
 fn split(parts: &Parts, actors: &[ActorNext]) -> BTreeMap<usize, Vec<ActorNext>> {
@@ -262,19 +301,23 @@ fn module(parts: &Arc<Parts>, peer: NodeId, body: PeerBody) {
     });
 }
 
-/// Sends a message that belongs to no shard.
+/// Sends a message that belongs to no shard. One that is lost on a connection that goes on would not be sent again, so if the peer does
+/// not take what it is sent, the connection is begun anew: then both sides compare what they know.
 pub(crate) fn send(parts: &Parts, peer: NodeId, body: PeerBody) {
     let envelope = PeerEnvelope { layout: parts.cluster_view().layout_name(), trace: 0, body };
     let Frame { class, id, body } = frame(&envelope);
     if let Some(known) = parts.peers().get(&peer)
         && let Err(error) = known.sender.try_send(class, id, body)
     {
+        if class == Class::Control && matches!(error, SendError::Full(_)) {
+            known.connection.close(BEHIND, "it does not take what it is sent");
+        }
         tracing::warn!(peer = %parts.peer_name(peer), %error, "a message was not sent");
     }
 }
 
 /// Asks every connected peer for modules that this node lacks.
-pub(crate) fn ask_for_modules(parts: &Parts, missing: &[rejoin_proto::PluginDigest]) {
+pub(crate) fn ask_for_modules(parts: &Parts, missing: &[PluginDigest]) {
     let peers: Vec<NodeId> = parts.peers().keys().copied().collect();
     for &peer in &peers {
         missing.iter().for_each(|digest| send(parts, peer, PeerBody::ModuleWanted(*digest)));

@@ -12,7 +12,7 @@ use rejoin_proto::{ErrorCode, ErrorReply, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::driver::{Notice, Work, answer};
+use crate::driver::{Work, answer};
 use crate::operator;
 use crate::parts::Parts;
 use crate::token::Holder;
@@ -43,7 +43,10 @@ pub(crate) async fn serve(parts: Arc<Parts>, connection: Connection) {
     tracing::debug!(token = %holder.name, from = %connection.remote_address(), "client connected");
     let mut client = Client { parts: parts.clone(), sender: connection.sender(), number, token, holder };
     client.receive(&connection).await;
-    parts.tell_all(|| Notice::SessionClosed(number));
+    for shard in &parts.shards {
+        // Through the inbox, behind what it has asked for. A shard that has stopped needs no news.
+        let _ = shard.inbox.send(Work::SessionClosed(number)).await;
+    }
     parts.sessions.fetch_sub(1, Relaxed);
 }
 

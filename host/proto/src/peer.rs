@@ -146,6 +146,27 @@ pub enum PeerBody {
     },
 }
 
+impl PeerBody {
+    /// What kind of message it is, for logs and metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Forward(_) => "forward",
+            Self::ForwardReply { .. } => "forward reply",
+            Self::Read { .. } => "read",
+            Self::ReadReply { .. } => "read reply",
+            Self::Replicate(_) => "replicate",
+            Self::Replicated { .. } => "replicated",
+            Self::Observed { .. } => "observed",
+            Self::CatalogSummary(_) => "catalog summary",
+            Self::CatalogRecords { .. } => "catalog records",
+            Self::CatalogTaken { .. } => "catalog taken",
+            Self::ModuleWanted(_) => "module wanted",
+            Self::Module { .. } => "module",
+        }
+    }
+}
+
 /// A client's request on its way to an owner.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Forward {

@@ -1,0 +1,104 @@
+//! What waits for the disk, in the order in which it was committed.
+
+use std::collections::VecDeque;
+
+use rejoin_store::CommitSeq;
+
+/// The most that waits. A disk that stalls must not take the memory with it: what comes beyond is not taken, as if it had been lost on
+/// the way, and the deadline of whoever waits for it sees to the rest.
+const MAX_WAITING: usize = 1 << 18;
+
+/// A queue whose front may go as soon as its commit is on the disk.
+pub(crate) struct Waiting<T> {
+    queue: VecDeque<(CommitSeq, T)>,
+    synced: CommitSeq,
+}
+
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), synced: CommitSeq::default() }
+    }
+}
+
+impl<T> Waiting<T> {
+    /// Whether that commit is on the disk.
+    pub(crate) fn is_synced(&self, seq: CommitSeq) -> bool {
+        seq <= self.synced
+    }
+
+    /// Adds what must not go before that commit, which is no older than those before it. `false`: there is no room.
+    pub(crate) fn push(&mut self, seq: CommitSeq, what: T) -> bool {
+        debug_assert!(self.queue.back().is_none_or(|(last, _)| *last <= seq), "commits only go forward");
+        let room = self.queue.len() < MAX_WAITING;
+        if room {
+            self.queue.push_back((seq, what));
+        }
+        room
+    }
+
+    /// Everything up to that commit is on the disk.
+    pub(crate) fn synced(&mut self, seq: CommitSeq) {
+        self.synced = self.synced.max(seq);
+    }
+
+    /// The next that may go.
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        self.queue.pop_front_if(|(seq, _)| *seq <= self.synced).map(|(_, what)| what)
+    }
+
+    /// Whether there is one that may go now.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.queue.front().is_some_and(|(seq, _)| self.is_synced(*seq))
+    }
+
+    /// Whether there is one that needs another sync.
+    pub(crate) fn needs_sync(&self) -> bool {
+        self.queue.back().is_some_and(|(seq, _)| !self.is_synced(*seq))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(waiting: &mut Waiting<u32>) -> Vec<u32> {
+        std::iter::from_fn(|| waiting.pop()).collect()
+    }
+
+    #[test]
+    fn nothing_goes_before_its_commit_is_on_the_disk_and_all_of_it_goes_then() {
+        let mut waiting = Waiting::default();
+        for (seq, what) in [(1, 10), (1, 11), (2, 20), (4, 40)] {
+            assert!(waiting.push(CommitSeq(seq), what));
+        }
+        assert_eq!((ready(&mut waiting), waiting.has_ready(), waiting.needs_sync()), (vec![], false, true));
+        waiting.synced(CommitSeq(2));
+        assert!(waiting.has_ready());
+        assert_eq!(ready(&mut waiting), [10, 11, 20]);
+        assert_eq!((waiting.has_ready(), waiting.needs_sync()), (false, true));
+        waiting.synced(CommitSeq(1));
+        assert!(waiting.is_synced(CommitSeq(2)), "what is on the disk stays there");
+        waiting.synced(CommitSeq(7));
+        assert_eq!((ready(&mut waiting), waiting.needs_sync()), (vec![40], false));
+    }
+
+    #[test]
+    fn what_was_synced_before_is_ready_and_needs_no_sync() {
+        let mut waiting = Waiting::default();
+        waiting.synced(CommitSeq(5));
+        assert!(waiting.push(CommitSeq(5), 1));
+        assert_eq!((waiting.has_ready(), waiting.needs_sync()), (true, false));
+        assert!(waiting.push(CommitSeq(6), 2));
+        assert_eq!((waiting.has_ready(), waiting.needs_sync()), (true, true), "neither hides the other");
+    }
+
+    #[test]
+    fn a_disk_that_stalls_does_not_take_the_memory() {
+        let mut waiting = Waiting::default();
+        let taken = (0..MAX_WAITING as u32 + 7).filter(|what| waiting.push(CommitSeq(1), *what)).count();
+        assert_eq!(taken, MAX_WAITING);
+        waiting.synced(CommitSeq(1));
+        assert_eq!(ready(&mut waiting).len(), MAX_WAITING);
+        assert!(waiting.push(CommitSeq(2), 0), "there is room again");
+    }
+}
