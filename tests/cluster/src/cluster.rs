@@ -107,7 +107,6 @@ impl Cluster {
     ///
     /// # Panics
     /// If the profile cannot be read.
-    #[must_use]
     pub fn builder(&self, index: usize) -> ClientBuilder {
         let profile = Profile::load(self.files.profile()).expect("it was written");
         profile.builder().seeds([self.address(index).to_string()]).pinned()
