@@ -116,7 +116,7 @@ impl Endpoint {
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let local = socket.local_addr().map_err(|error| bind_error(unknown, &error))?;
         let server = server_config(&identity, &limits)?;
-        let config = limits.endpoint_config(seed)?;
+        let config = limits.endpoint_config(seed, identity.own.as_deref())?;
         let quic = quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime.clone());
         let quic = quic.map_err(|error| bind_error(local, &error))?;
         let (sender, receiver) = mpsc::channel(READY);

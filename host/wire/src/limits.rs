@@ -1,7 +1,11 @@
 //! Every bound of an endpoint in one place. Nothing is left to a library's default.
 
+use crate::identity::Own;
 use crate::{Class, Error, Role, Subject};
 use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The smallest datagram that QUIC allows a path to have.
@@ -125,8 +129,19 @@ impl Limits {
     }
 
     /// Limits of the endpoint as a whole. A seed makes its random choices repeatable, for simulations.
-    pub(crate) fn endpoint_config(&self, seed: Option<[u8; 32]>) -> Result<EndpointConfig, Error> {
+    ///
+    /// Who has a private key takes from it the key of its connection ids and stateless resets: a process that is started again under the same identity can
+    /// then tell the peers of the one that was killed, at their first packet, that their connections are gone. Otherwise they would wait for `idle_timeout`.
+    pub(crate) fn endpoint_config(&self, seed: Option<[u8; 32]>, own: Option<&Own>) -> Result<EndpointConfig, Error> {
         let mut config = EndpointConfig::default();
+        if let Some(own) = own {
+            let derive = |what: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, own.key.secret_der()), what);
+            config.reset_key(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, derive(b"rejoin stateless reset").as_ref())));
+            let mut id_key = [0; 8];
+            id_key.copy_from_slice(&derive(b"rejoin connection ids").as_ref()[..8]);
+            let id_key = u64::from_le_bytes(id_key);
+            config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+        }
         config.max_udp_payload_size(self.mtu).map_err(|_| Error::BadLimits("mtu is out of range"))?;
         config.rng_seed(seed);
         Ok(config)

@@ -3,5 +3,6 @@
 
 mod hostile;
 mod identity;
+mod restart;
 mod support;
 mod traffic;
