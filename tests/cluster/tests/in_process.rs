@@ -22,11 +22,11 @@ async fn what_was_put_is_read_on_every_node_and_after_a_clean_restart() {
     let client = Client::from_profile(files.profile()).await.unwrap();
     client.admin().create_bucket("plain", BucketProps::default()).await.unwrap();
     let bucket = client.bucket::<Bytes>("plain").unwrap();
-    let written = bucket.put("k", &b"one".to_vec()).create().await.unwrap();
+    let written = bucket.put("k", b"one".to_vec()).create().await.unwrap();
     assert!(written.acked >= 2);
-    let refused = bucket.put("k", &b"two".to_vec()).create().await.unwrap_err();
+    let refused = bucket.put("k", b"two".to_vec()).create().await.unwrap_err();
     assert_eq!(refused.kind(), rejoin_client::ErrorKind::Exists);
-    bucket.put("k", &b"three".to_vec()).context(&written.context).await.unwrap();
+    bucket.put("k", b"three".to_vec()).context(&written.context).await.unwrap();
     drop((bucket, client));
     for node in nodes {
         node.stop().await.unwrap();
