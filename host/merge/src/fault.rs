@@ -152,6 +152,9 @@ pub enum MergeFault {
     /// Every instance is in use.
     #[error("all instances are busy; try again")]
     Busy,
+    /// Nobody waited for the result any more when the call's turn came.
+    #[error("the merge did not begin within the request's time: too many are waiting")]
+    TooLate,
     /// The host was stopped before the call.
     #[error("the node is stopping")]
     Stopped,
@@ -167,7 +170,7 @@ impl MergeFault {
     /// Whether every node with the same profile and limits would meet the same fault.
     #[must_use]
     pub fn is_deterministic(&self) -> bool {
-        !matches!(self, Self::OutOfTime { .. } | Self::Busy | Self::Stopped | Self::Host { .. })
+        !matches!(self, Self::OutOfTime { .. } | Self::Busy | Self::TooLate | Self::Stopped | Self::Host { .. })
     }
 }
 

@@ -150,8 +150,26 @@ impl Pool {
         limits: CallLimits,
         done: impl FnOnce(Result<Merged, MergeFault>) + Send + 'static,
     ) -> Result<(), Overloaded> {
+        self.merge_while(|| true, plugin, key, siblings, limits, done)
+    }
+
+    /// As [`Pool::merge`], but not begun when its turn comes and `wanted` says that nobody waits any more ([`MergeFault::TooLate`]): a queue
+    /// that was once long must not go on being worked off for requests that have all been answered.
+    ///
+    /// # Errors
+    /// As [`Pool::merge`].
+    pub fn merge_while(
+        &self,
+        wanted: impl FnOnce() -> bool + Send + 'static,
+        plugin: Plugin,
+        key: Bytes,
+        siblings: Vec<Sibling>,
+        limits: CallLimits,
+        done: impl FnOnce(Result<Merged, MergeFault>) + Send + 'static,
+    ) -> Result<(), Overloaded> {
         let (host, memo) = (self.host.clone(), self.memo.clone());
-        self.submit(move || memo.merge(&host, &plugin, &key, &siblings, &limits), |failure| Err(failure.into_fault()), done)
+        let work = move || if wanted() { memo.merge(&host, &plugin, &key, &siblings, &limits) } else { Err(MergeFault::TooLate) };
+        self.submit(work, |failure| Err(failure.into_fault()), done)
     }
 
     /// Shows a value to people.

@@ -207,6 +207,8 @@ impl Desk {
             max_siblings: MERGE_SIBLINGS,
             wall: MERGE_WALL,
         };
+        let clock = self.0.clock;
+        let wanted = move || clock.now().mono_us < job.deadline_us;
         let MergeJob { key, siblings, show, .. } = job;
         if let [only] = siblings.as_slice() {
             return self.show(plugin, limits, only.value.clone(), ticket, notices);
@@ -224,7 +226,7 @@ impl Desk {
             }
             Err(fault) => tell(&told, ticket, Err(fault.to_string())),
         };
-        if let Err(overloaded) = self.0.pool.merge(plugin, key, lent, limits, done) {
+        if let Err(overloaded) = self.0.pool.merge_while(wanted, plugin, key, lent, limits, done) {
             tell(&notices, ticket, Err(overloaded.to_string()));
         }
     }

@@ -116,3 +116,17 @@ fn a_fault_is_remembered_if_every_node_would_meet_it() {
     }
     assert_eq!(memo.hits_and_misses(), (2, 4), "what the clock decided is not remembered");
 }
+
+#[test]
+fn a_merge_that_nobody_waits_for_any_more_is_not_begun() {
+    let bench = Bench::default();
+    let pool = Pool::inline(bench.host.clone(), Memo::new(0));
+    for (wanted, begun) in [(true, true), (false, false)] {
+        let (send, answer) = channel();
+        let done = move |outcome: Result<_, MergeFault>| send.send(outcome.map(drop)).expect("the test waits");
+        let limits = CallLimits::default();
+        pool.merge_while(move || wanted, bench.good().clone(), "k".into(), siblings(), limits, done).expect("there is room");
+        let outcome = answer.recv().expect("it is answered");
+        assert_eq!(outcome, if begun { Ok(()) } else { Err(MergeFault::TooLate) });
+    }
+}

@@ -17,6 +17,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use rand_core::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_proto::client::{Reply, StartId};
@@ -94,6 +95,8 @@ pub struct Shard {
     ops: BTreeMap<u64, Op>,
     deadlines: BTreeSet<(u64, u64)>,
     writing: BTreeMap<(TenantId, RequestId), u64>,
+    /// Reads that have been answered and only wait for late owners, to repair them. They take no request's place.
+    lingering: BTreeSet<u64>,
     /// Store keys whose copy could not be read when it was last asked for.
     unreadable: BTreeSet<Bytes>,
     next_op: u64,
@@ -110,6 +113,8 @@ impl Shard {
         let tenures = Tenures::open(store, config.lost, &mut rng)?;
         let observed = Observed::open(store)?;
         let retries = Retries::open(store, config.max_retry_rows)?;
+        // Drawn anew: an answer to what the last run asked may still come, held up by a slow disk, and must not be taken for one to this run's.
+        let next_op = rng.next_u64() >> 1;
         Ok(Self {
             config,
             rng,
@@ -124,8 +129,9 @@ impl Shard {
             ops: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             writing: BTreeMap::new(),
+            lingering: BTreeSet::new(),
             unreadable: BTreeSet::new(),
-            next_op: 1,
+            next_op,
             next_upkeep_us: 0,
             counters: Counters::default(),
         })
@@ -251,7 +257,8 @@ impl Shard {
             let error = ErrorReply::new(ErrorCode::TimedOut, "the deadline had passed before the request was begun; nothing was done");
             return self.reply_to(turn, origin, trace, refused(error));
         }
-        if !self.serving || self.ops.len() >= self.config.max_ops {
+        self.bound_lingering(turn);
+        if !self.serving || self.ops.len() - self.lingering.len() >= self.config.max_ops {
             self.counters.overloaded += 1;
             let why = if self.serving { "too many requests are under way" } else { "the node is starting" };
             let error = ErrorReply::new(ErrorCode::Overloaded, why).retry_after(50);
@@ -353,12 +360,25 @@ impl Shard {
             }
             None => {
                 self.deadlines.remove(&(deadline, number));
+                self.lingering.remove(&number);
                 if let Some(claim) = claim
                     && self.writing.get(&claim) == Some(&number)
                 {
                     self.writing.remove(&claim);
                 }
             }
+        }
+    }
+
+    /// Ends the oldest of the answered reads that wait for late owners, if there are too many: with what has come, those that are known are repaired.
+    fn bound_lingering(&mut self, turn: &mut Turn<'_>) {
+        while self.lingering.len() >= self.config.max_ops
+            && let Some(number) = self.lingering.pop_first()
+        {
+            self.with_op(turn, number, |shard, turn, _, op| {
+                shard.repair(turn, &op);
+                None
+            });
         }
     }
 

@@ -107,6 +107,9 @@ impl Shard {
                 self.repair(turn, &op);
                 return None;
             }
+            (ReadPhase::Answered, _) => {
+                self.lingering.insert(number);
+            }
             _ => {}
         }
         Some(op)
@@ -230,7 +233,7 @@ impl Shard {
 
     /// Read repair: this node takes the join (and folds it, if a plugin has run and its inputs are still what is there), and every owner
     /// whose copy differs is sent the result.
-    fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
+    pub(super) fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
         let Work::Read(read) = &op.work else { return };
         let behind = |state: &Object| read.copies.iter().any(|(_, copy)| copy != state);
         if !behind(&read.joined) && read.folded.is_none() {

@@ -22,6 +22,9 @@ use crate::rows::RetryRow;
 /// An object may hold so many times the bytes of its bucket's largest value before a fold is forced.
 const OBJECT_VALUES: usize = 4;
 
+/// The most attempts at one write that wait for it.
+const MAX_ORIGINS: usize = 16;
+
 impl Shard {
     pub(super) fn start_put(&mut self, turn: &mut Turn<'_>, mut op: Op, put: Put) {
         self.counters.puts += 1;
@@ -72,6 +75,11 @@ impl Shard {
         if let Some(&number) = self.writing.get(&op.claim_of(put))
             && let Some(first) = self.ops.get_mut(&number)
         {
+            if first.origins.len() >= MAX_ORIGINS {
+                let message = "this write is being done, and too many of its retries wait for it already";
+                self.reply(turn, op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
+                return None;
+            }
             first.origins.append(&mut op.origins);
             self.counters.retries_recognised += 1;
             return None;

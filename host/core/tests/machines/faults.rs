@@ -143,6 +143,20 @@ fn too_many_requests_are_answered_promptly() {
 }
 
 #[test]
+fn reads_that_only_wait_for_a_paused_owner_take_no_requests_place() {
+    let mut cluster = Cluster::with_config(3, BucketProps::default(), |config| config.max_ops = 2);
+    assert_eq!(cluster.put(0, put("k", "a", 1)).outcome, PutOutcome::Stored);
+    // Node 2 is connected and says nothing.
+    for _ in 0..20 {
+        let number = cluster.ask_get(0, crate::support::get("k"));
+        cluster.deliver_without(2);
+        assert_eq!(cluster.get_reply(number).siblings.len(), 1);
+    }
+    let in_flight = cluster.nodes[0].shard.in_flight();
+    assert!((1..=4).contains(&in_flight), "{in_flight} wait for the paused one, and no more than the bound");
+}
+
+#[test]
 fn a_node_that_does_not_serve_yet_mints_nothing() {
     use rejoin_core::shard::{Shard, event::Effect};
     use rejoin_proto::client::Reply;

@@ -236,3 +236,28 @@ fn a_new_disk_is_a_new_node() {
     cluster.put(0, put("k", "b", 2));
     assert_eq!(contents(&cluster, 1), 2);
 }
+
+/// Operations are numbered in memory only, and an acknowledgement that waits for a slow disk outlives the process that it is for.
+#[test]
+fn an_answer_to_what_was_asked_before_a_restart_answers_nothing_after_it() {
+    let mut cluster = three();
+    cluster.nodes[1].syncing = false;
+    cluster.nodes[2].syncing = false;
+    cluster.ask_put(0, put("k", "before", 1));
+    cluster.deliver();
+    let disk = cluster.nodes[0].store.clone();
+    cluster.restart(0, false, disk);
+    let number = cluster.ask_put(0, put("other", "after", 2));
+    cluster.wire.clear();
+    for owner in [1, 2] {
+        cluster.nodes[owner].syncing = true;
+        cluster.sync(owner);
+    }
+    cluster.deliver();
+    assert_eq!((contents_of(&cluster, 1, "other"), contents_of(&cluster, 2, "other")), (0, 0));
+    assert!(!cluster.replies.contains_key(&number), "nobody but the coordinator has the write, and it was acknowledged");
+}
+
+fn contents_of(cluster: &Cluster, node: usize, key: &str) -> usize {
+    cluster.stored(node, key).entries.len()
+}

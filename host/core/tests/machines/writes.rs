@@ -85,7 +85,7 @@ fn unavailable_means_that_nothing_was_written() {
     cluster.cut(0);
     let number = cluster.ask_put(0, put("k", "milk", 1));
     let error = cluster.error(number);
-    assert_eq!((error.code, error.needed, error.got, error.why.len()), (ErrorCode::Unavailable, 2, 0, 3));
+    assert_eq!((error.code, error.needed, error.got, error.why.len()), (ErrorCode::Unavailable, 2, 1, 2));
     assert_eq!(cluster.actor_of(0, "k"), None, "no dot was minted");
     assert!(cluster.stored(0, "k").is_empty());
     assert_eq!(cluster.nodes[0].shard.in_flight(), 0);
