@@ -19,7 +19,7 @@ use rejoin_merge::{Host, HostConfig, HostError, Memo, Pool, PoolConfig};
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::StartId;
 use rejoin_proto::context::ContextKey;
-use rejoin_proto::{Hlc, Layout, LayoutNode, Name, NodeId, TenantId, codec};
+use rejoin_proto::{ClusterId, Hlc, Layout, LayoutNode, Name, NodeId, TenantId, codec};
 use rejoin_store::{ControlFile, DataDir, Disk, FileError, MaintenanceThread, OpenError, Options, OsDisk, ShardStore, Start};
 use rejoin_wire::{Accepted, CloseCode, Endpoint, Identity, Limits, Role};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -139,7 +139,7 @@ impl Node {
         }
         let control = Control::new(catalog(&files)?);
         let first_view = Arc::new(node_view(&layout, &control, &secret));
-        let (opened, lost) = open_shards(&config, node, &secret, &first_view.cluster, &dir, disk, &start)?;
+        let (opened, lost) = open_shards(&config, (cluster, node), &secret, &first_view.cluster, &dir, disk, &start)?;
 
         // Bound only now: a node that cannot open its data must not be seen by its peers.
         let endpoint = Endpoint::bind(config.listen, identity, limits())?;
@@ -363,7 +363,7 @@ fn catalog(files: &ControlFile) -> Result<Catalog, StartError> {
 /// Opens every shard. Whatever may have been lost ends all actors, durably, before anything is minted.
 fn open_shards(
     config: &Config,
-    node: NodeId,
+    (cluster, node): (ClusterId, NodeId),
     secret: &[u8],
     view: &Arc<ClusterView>,
     dir: &DataDir,
@@ -385,7 +385,7 @@ fn open_shards(
         let config = shard::Config {
             node,
             shard: index,
-            contexts: ContextKey::derive(0, secret),
+            contexts: context_key(cluster, secret),
             max_skew_ms: config.max_skew_ms,
             retry_window_ms: u64::from(config.retry_window_ms),
             max_retry_rows: config.retry_rows,
@@ -404,6 +404,11 @@ fn open_shards(
     }
     dir.settle()?;
     Ok((opened, all_lost))
+}
+
+/// Seals contexts. Made with the cluster's id too, so that clusters which were given one secret still do not take each other's contexts.
+fn context_key(cluster: ClusterId, secret: &[u8]) -> ContextKey {
+    ContextKey::derive(0, &[&cluster.0.to_le_bytes()[..], secret].concat())
 }
 
 fn limits() -> Limits {
@@ -518,5 +523,25 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digest = self.parts.catalog_digest.load(Relaxed);
         f.debug_struct("Node").field("name", self.name()).field("catalog", &digest).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_proto::{BucketId, ObjectId, VersionVector};
+
+    #[test]
+    fn clusters_with_one_secret_do_not_take_each_others_contexts() {
+        let object = ObjectId { tenant: TenantId(1), bucket: BucketId(2), key: "k".into() };
+        let token = context_key(ClusterId(1), b"one secret").seal(&object, &VersionVector::new());
+        assert!(context_key(ClusterId(1), b"one secret").open(&object, &token).is_ok());
+        assert!(context_key(ClusterId(2), b"one secret").open(&object, &token).is_err());
+    }
+
+    #[test]
+    fn a_start_id_is_renewed_with_any_shards() {
+        assert_ne!(combined(&[1, 2]), combined(&[1, 3]));
+        assert_eq!(combined(&[1, 2]), combined(&[1, 2]));
     }
 }
