@@ -14,7 +14,7 @@
 //! # }
 //! ```
 //!
-//! In reading order: `node` (start and stop), [`config`], `driver` (one shard's loop), `waiting`, `syncing`, `peers`, `session`, `operator`, `catalog`,
+//! In reading order: `node` (start and stop), [`config`], `open` (what is found on the disk), `run` (threads and tasks), `driver` (one shard's loop), `waiting`, `syncing`, `peers`, `session`, `operator`, `catalog`,
 //! `modules`, `http`, `metrics`, `faults`, [`token`], [`clock`].
 #![forbid(unsafe_code)]
 
@@ -27,9 +27,11 @@ mod http;
 mod metrics;
 mod modules;
 mod node;
+mod open;
 mod operator;
 mod parts;
 mod peers;
+mod run;
 mod session;
 mod syncing;
 pub mod token;
