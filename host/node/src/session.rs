@@ -10,6 +10,7 @@ use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL, Reply, Request, Re
 use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{ErrorCode, ErrorReply, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::driver::{Work, answer};
@@ -21,6 +22,8 @@ use crate::token::Holder;
 const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// The most frames taken from a connection at once.
 const FRAMES: usize = 256;
+/// The most verbs of an operator that one client may have under way.
+const MAX_VERBS: usize = 32;
 /// What a client that is turned away for load waits, in milliseconds.
 const RETRY_AFTER_MS: u32 = 20;
 
@@ -41,7 +44,8 @@ pub(crate) async fn serve(parts: Arc<Parts>, connection: Connection) {
     let number = parts.session_numbers.fetch_add(1, Relaxed) + 1;
     parts.sessions.fetch_add(1, Relaxed);
     tracing::debug!(token = %holder.name, from = %connection.remote_address(), "client connected");
-    let mut client = Client { parts: parts.clone(), sender: connection.sender(), number, token, holder };
+    let mut client =
+        Client { parts: parts.clone(), sender: connection.sender(), number, token, holder, verbs: Arc::new(Semaphore::new(MAX_VERBS)) };
     client.receive(&connection).await;
     for shard in &parts.shards {
         // Through the inbox, behind what it has asked for. A shard that has stopped needs no news.
@@ -98,6 +102,8 @@ struct Client {
     number: u64,
     token: String,
     holder: Holder,
+    /// One for each operator's verb that may be under way.
+    verbs: Arc<Semaphore>,
 }
 
 impl Client {
@@ -138,11 +144,17 @@ impl Client {
                 self.answer(frame, Reply::Error(ErrorReply::new(ErrorCode::Denied, message)));
             }
             RequestBody::Admin(verb) => {
+                let Ok(permit) = self.verbs.clone().try_acquire_owned() else {
+                    let message = format!("{MAX_VERBS} of this client's verbs are under way; wait for one of them");
+                    let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS);
+                    return self.answer(frame, Reply::Error(error));
+                };
                 let (parts, tenant) = (self.parts.clone(), self.holder.tenant);
                 let (sender, id, class) = (self.sender.clone(), frame.id, frame.class);
                 tokio::spawn(async move {
                     let reply = operator::run(&parts, tenant, verb).await;
                     reply_to(&parts, &sender, class, id, reply);
+                    drop(permit);
                 });
             }
         }
