@@ -115,10 +115,7 @@ impl Shard {
         seen: VersionVector,
         merge_tried: bool,
     ) -> Option<Op> {
-        let props = &op.target.bucket.props;
-        let w = put.w.unwrap_or(props.w).of(props.n).max(1);
-        let pw = put.pw.unwrap_or(props.pw).of(props.n);
-        let tally = self.tally(&op.target.owners, w, pw);
+        let tally = self.write_tally(&op, &put);
         if tally.verdict() == Verdict::Impossible {
             let reply = self.quorum_error(
                 ErrorCode::Unavailable,
@@ -223,6 +220,14 @@ impl Shard {
         self.own_ack(turn, number, op)
     }
 
+    /// Waits for what the request, or else its bucket, wants of how many owners.
+    fn write_tally(&self, op: &Op, put: &Put) -> Tally {
+        let props = &op.target.bucket.props;
+        let w = put.w.unwrap_or(props.w).of(props.n).max(1);
+        let pw = put.pw.unwrap_or(props.pw).of(props.n);
+        self.tally(&op.target.owners, w, pw)
+    }
+
     fn expiry(&self, op: &Op, put: &Put, stamp: Hlc) -> Option<Hlc> {
         let ttl_ms = put.ttl_ms.or(op.target.bucket.props.ttl_ms)?;
         // A tombstone never expires: a delete must not be undone by time.
@@ -238,10 +243,7 @@ impl Shard {
                 return self.reply(turn, op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
             }
         };
-        let props = &op.target.bucket.props;
-        let w = put.w.unwrap_or(props.w).of(props.n).max(1);
-        let pw = put.pw.unwrap_or(props.pw).of(props.n);
-        let tally = self.tally(&op.target.owners, w, pw);
+        let tally = self.write_tally(op, &put);
         let work = WriteWork { put, seen: VersionVector::new(), phase: WritePhase::Replicating { tally: tally.clone(), context } };
         let kept = Op {
             origins: core::mem::take(&mut op.origins),
