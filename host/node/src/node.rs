@@ -161,11 +161,12 @@ impl Node {
             node.run_shard(index, opened, queues, &starts_in, &failures_in)?;
         }
         let files = node.dir.control();
+        let guard = failures_in.clone();
         let catalog = CatalogTask { control, layout, secret, files, view: view_in, failures: failures_in };
-        node.tasks.spawn(catalog.run(node.parts.clone(), control_calls));
+        node.tasks.spawn(run::guarded("the catalog", guard.clone(), catalog.run(node.parts.clone(), control_calls)));
         node.tasks.spawn(run::combine_starts(node.parts.clone(), starts, start_in, starts_out));
         node.tasks.spawn(run::watch_failures(failures_out, failed_in, node.endpoint.clone()));
-        node.meet(serving_in);
+        node.meet(serving_in, &guard);
         if let Some(listener) = admin {
             node.tasks.spawn(run::admin(listener, http::routes(node.parts.clone())));
         }
@@ -204,12 +205,12 @@ impl Node {
     }
 
     /// Begins to accept and to dial, and to serve as soon as the others have had their say.
-    fn meet(&mut self, serving: watch::Sender<bool>) {
+    fn meet(&mut self, serving: watch::Sender<bool>, failures: &mpsc::UnboundedSender<String>) {
         let parts = &self.parts;
-        self.tasks.spawn(run::accept(parts.clone(), self.endpoint.clone()));
+        self.tasks.spawn(run::guarded("accepting", failures.clone(), run::accept(parts.clone(), self.endpoint.clone())));
         let others = parts.cluster_view().layout().nodes.clone();
         for other in others.into_iter().filter(|other| other.id > parts.node) {
-            self.tasks.spawn(peers::dial(parts.clone(), self.endpoint.clone(), other));
+            self.tasks.spawn(run::guarded("dialling", failures.clone(), peers::dial(parts.clone(), self.endpoint.clone(), other)));
         }
         self.tasks.spawn(run::upkeep(parts.metrics.clone()));
         let parts = parts.clone();

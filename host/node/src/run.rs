@@ -24,16 +24,23 @@ pub(crate) fn run_shard(
 ) -> std::io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let name = format!("shard-{}", driver.index);
-    let guard = PanicGuard { shard: driver.index, failures: driver.failures.clone() };
+    let guard = PanicGuard { what: name.clone(), failures: driver.failures.clone() };
     std::thread::Builder::new().name(name).spawn(move || {
         let _guard = guard;
         runtime.block_on(driver.run(inbox, notices));
     })
 }
 
-/// Stops the node when a shard's thread ends in a panic: an invariant was broken, and going on would answer for data it no longer guards.
+/// A task without which the node is not whole.
+pub(crate) async fn guarded(what: &str, failures: mpsc::UnboundedSender<String>, task: impl Future<Output = ()>) {
+    let _guard = PanicGuard { what: what.to_owned(), failures };
+    task.await;
+}
+
+/// Stops the node when a shard's thread or one of its own tasks ends in a panic: an invariant was broken, and going on would answer for what
+/// nobody guards any more.
 struct PanicGuard {
-    shard: u16,
+    what: String,
     failures: mpsc::UnboundedSender<String>,
 }
 
@@ -41,7 +48,7 @@ impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // If nobody listens, the node is stopping already.
-            let _ = self.failures.send(format!("shard {} has panicked; its message is in the log", self.shard));
+            let _ = self.failures.send(format!("{} has panicked; its message is in the log", self.what));
         }
     }
 }
@@ -119,6 +126,16 @@ pub(crate) async fn admin(listener: tokio::net::TcpListener, routes: axum::Route
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_reported_and_one_that_ends_is_not() {
+        let (failures, mut reported) = mpsc::unbounded_channel();
+        guarded("the first", failures.clone(), async {}).await;
+        let panics = tokio::spawn(guarded("the second", failures, async { panic!("as the test wants it") }));
+        assert!(panics.await.is_err_and(|error| error.is_panic()));
+        assert!(reported.recv().await.is_some_and(|why| why.starts_with("the second has panicked")));
+        assert_eq!(reported.recv().await, None);
+    }
 
     #[test]
     fn a_start_id_is_renewed_with_any_shards() {
