@@ -154,6 +154,10 @@ fn reads_that_only_wait_for_a_paused_owner_take_no_requests_place() {
     }
     let in_flight = cluster.nodes[0].shard.in_flight();
     assert!((1..=4).contains(&in_flight), "{in_flight} wait for the paused one, and no more than the bound");
+    // One of those reads still lingers, and both places are free for writes.
+    let (one, two) = (cluster.ask_put(0, put("k", "b", 2)), cluster.ask_put(0, put("k", "c", 3)));
+    cluster.deliver_without(2);
+    assert_eq!((cluster.put_reply(one).outcome, cluster.put_reply(two).outcome), (PutOutcome::Stored, PutOutcome::Stored));
 }
 
 #[test]

@@ -1,20 +1,71 @@
 //! A process that is killed says nothing; the one that is started in its place does.
 
 use crate::support::{CLUSTER, authority, loopback, name, node_of, soon, valid};
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use rejoin_wire::{Accepted, Endpoint, Identity, Limits};
-use std::{net::SocketAddr, sync::mpsc, time::Duration};
+use std::{
+    io::{self, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+/// A socket that can be silenced: what is sent from then on is lost, as that of a dead process is.
+#[derive(Debug)]
+struct Mortal {
+    socket: Arc<dyn AsyncUdpSocket>,
+    dead: Arc<AtomicBool>,
+}
+
+impl AsyncUdpSocket for Mortal {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.socket.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.dead.load(Ordering::SeqCst) { Ok(()) } else { self.socket.try_send(transmit) }
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> Poll<io::Result<usize>> {
+        self.socket.poll_recv(cx, bufs, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// Neither side gives up by itself within the test: the shorter idle time-out of the two would count.
+fn patient() -> Limits {
+    let mut limits = Limits::default();
+    limits.idle_timeout = Duration::from_secs(3_600);
+    limits.keep_alive = Duration::from_millis(100);
+    limits
+}
 
 /// Runs an endpoint on a runtime of its own that accepts one connection, and ends that runtime as a kill would: nothing is said to anybody.
 fn serve_and_die(identity: Identity, address: mpsc::Sender<SocketAddr>, accepted: mpsc::Sender<()>, die: mpsc::Receiver<()>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let dead = Arc::new(AtomicBool::new(false));
+    let silenced = dead.clone();
     let held = runtime.block_on(async {
-        let endpoint = Endpoint::bind(loopback(), identity, Limits::default()).unwrap();
+        let socket = TokioRuntime.wrap_udp_socket(UdpSocket::bind(loopback()).unwrap()).unwrap();
+        let socket = Arc::new(Mortal { socket, dead: silenced });
+        let endpoint = Endpoint::bind_with(Arc::new(TokioRuntime), socket, None, identity, patient()).unwrap();
         address.send(endpoint.local_addr()).unwrap();
         let connection = endpoint.accept().await.unwrap();
         accepted.send(()).unwrap();
         (endpoint, connection)
     });
     die.recv().unwrap();
+    dead.store(true, Ordering::SeqCst);
     runtime.shutdown_background();
     drop(held);
 }
@@ -22,10 +73,7 @@ fn serve_and_die(identity: Identity, address: mpsc::Sender<SocketAddr>, accepted
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_killed_and_started_again_frees_its_peers_without_their_waiting() {
     let ca = authority(CLUSTER);
-    let mut limits = Limits::default();
-    limits.idle_timeout = Duration::from_secs(3_600);
-    limits.keep_alive = Duration::from_millis(100);
-    let peer = node_of(&ca, "n1", limits);
+    let peer = node_of(&ca, "n1", patient());
     let issued = ca.issue_node(&name("n2"), &[], valid()).unwrap();
     let identity = Identity::node(ca.cert_pem(), &issued.cert_pem, &issued.key_pem).unwrap();
 
