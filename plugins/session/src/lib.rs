@@ -1,0 +1,2 @@
+//! Session attributes: the last writer wins, field by field.
+#![forbid(unsafe_code)]

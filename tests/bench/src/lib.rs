@@ -1,0 +1,2 @@
+//! What the parts cost.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Parsers against whatever bytes arrive.
+#![forbid(unsafe_code)]

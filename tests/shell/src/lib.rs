@@ -1,0 +1,2 @@
+//! The real node over simulated UDP.
+#![forbid(unsafe_code)]

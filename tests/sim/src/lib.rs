@@ -1,0 +1,2 @@
+//! The whole cluster in one thread.
+#![forbid(unsafe_code)]
