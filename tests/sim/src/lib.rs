@@ -1,2 +1,4 @@
 //! The whole cluster in one thread.
 #![forbid(unsafe_code)]
+
+pub mod history;

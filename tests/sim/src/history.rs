@@ -1,0 +1,301 @@
+//! What a run was: every call as its client saw it, every dot that was minted, and what the owners hold in the end.
+//!
+//! The engine fills a [`Run`], the checkers read it, and neither knows anything else of the other. It is cheap to
+//! record: numbers, and bytes that are shared and not copied. What the bytes mean is read from them only by the checkers, see
+//! [`elements`].
+//!
+//! Every write that adds something adds one [`Element`] that no other write adds, so that a value tells which writes it stands for.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rejoin_proto::catalog::Durability;
+use rejoin_proto::client::Sibling;
+use rejoin_proto::{Dot, Hlc, Object, VersionVector};
+use serde::Deserialize;
+
+/// A call's place in [`Run::calls`].
+pub type CallId = u32;
+/// A key's place in [`Run::keys`].
+pub type KeyId = u32;
+/// A node's place in the cluster.
+pub type NodeIndex = u8;
+
+/// What one write adds, and no other: the session in the upper half, its count of adds from 1 in the lower.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Element(pub u64);
+
+impl Element {
+    /// The `count`th add of a session.
+    #[must_use]
+    pub const fn new(session: u32, count: u32) -> Self {
+        Self((session as u64) << 32 | count as u64)
+    }
+
+    /// The name under which a session writes its carts; its tags are `writer:count`.
+    #[must_use]
+    pub fn writer(session: u32) -> String {
+        format!("{session:x}")
+    }
+}
+
+/// What the values of a key are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// Elements, each eight bytes little-endian, in ascending order. Siblings stand for their union, whether a plugin merges them or not.
+    Set,
+    /// A cart of `plugins/cart`, as JSON; its tags are the elements. The plugin merges carts by their own causality.
+    Cart,
+    /// One element as in a set; of siblings the plugin keeps the one with the latest stamp, so what a reader is shown is not all there is.
+    Latest,
+}
+
+/// A key and what its bucket asks.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Its values.
+    pub kind: Kind,
+    /// Its owners, the preferred one first; as many as its bucket's `n`.
+    pub owners: Vec<NodeIndex>,
+    /// What an acknowledgement waits for.
+    pub durability: Durability,
+    /// The bucket's limit of siblings.
+    pub siblings: u16,
+    /// Whether anything may store merged values: a self-causal plugin, or any plugin at the limit.
+    pub folds: bool,
+}
+
+/// What a write replaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Basis {
+    /// Nothing.
+    Blind,
+    /// What that call was answered with, of this key: a get, or a put with its own context.
+    After(CallId),
+    /// What the coordinator finds to be nothing.
+    Create,
+}
+
+/// What a client asked.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// A read that waits for so many owners.
+    Get {
+        /// How many.
+        r: u8,
+    },
+    /// A write that waits for so many owners.
+    Put {
+        /// How many.
+        w: u8,
+        /// What it replaces.
+        basis: Basis,
+        /// The value, `None` for a delete.
+        value: Option<Bytes>,
+        /// The element that it adds, if it adds one.
+        adds: Option<Element>,
+        /// Whether it has a time to live.
+        expires: bool,
+        /// The first attempt, if this is a retry under its request id: both are one write.
+        retry_of: Option<CallId>,
+    },
+}
+
+/// What a client was answered.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It was done.
+    Ok(Answer),
+    /// Refused with the promise that nothing was done.
+    Refused,
+    /// No answer in time, or one that says that it is not known: a write may take effect at any time. With the context of the answer, if
+    /// there was one that bears it.
+    Unknown(Option<VersionVector>),
+}
+
+/// A good answer.
+#[derive(Clone, Default, Debug)]
+pub struct Answer {
+    /// Of a get: the merged value, or else all siblings.
+    pub values: Vec<Bytes>,
+    /// The context, opened.
+    pub context: VersionVector,
+}
+
+/// One call of a client. A session has one call at a time.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Whose.
+    pub session: u32,
+    /// The node that was asked.
+    pub node: NodeIndex,
+    /// Of which key.
+    pub key: KeyId,
+    /// When it was asked, in virtual microseconds.
+    pub invoked_us: u64,
+    /// When it was answered or given up.
+    pub ended_us: u64,
+    /// What was asked.
+    pub asked: Asked,
+    /// What was answered.
+    pub outcome: Outcome,
+}
+
+impl Call {
+    /// The good answer, if there was one.
+    #[must_use]
+    pub fn answer(&self) -> Option<&Answer> {
+        match &self.outcome {
+            Outcome::Ok(answer) => Some(answer),
+            Outcome::Refused | Outcome::Unknown(_) => None,
+        }
+    }
+}
+
+/// A dot, at the moment in which its coordinator stored its write.
+#[derive(Clone, Debug)]
+pub struct Minted {
+    /// The write; of several attempts any.
+    pub call: CallId,
+    /// The coordinator.
+    pub node: NodeIndex,
+    /// When.
+    pub at_us: u64,
+    /// The dot.
+    pub dot: Dot,
+    /// The stamp it was given.
+    pub stamp: Hlc,
+    /// When its value expires.
+    pub expires: Option<Hlc>,
+}
+
+/// What an owner holds in the end.
+#[derive(Clone, Debug)]
+pub struct Final {
+    /// Of which key.
+    pub key: KeyId,
+    /// Which owner.
+    pub node: NodeIndex,
+    /// The stored object (empty if there is none), or `None` if its disk cannot read it.
+    pub object: Option<Object>,
+}
+
+/// A disk has lost something.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss {
+    /// Whose.
+    pub node: NodeIndex,
+    /// When.
+    pub at_us: u64,
+    /// Whether what had been synced is gone too (a wiped disk, an old copy, a damaged block), and not only what was merely written.
+    pub synced: bool,
+}
+
+/// A merge that gave a value.
+#[derive(Clone, Debug)]
+pub struct Merge {
+    /// For which key.
+    pub key: KeyId,
+    /// Where it ran.
+    pub node: NodeIndex,
+    /// What the plugin was given.
+    pub siblings: Vec<Sibling>,
+    /// What it made.
+    pub value: Bytes,
+}
+
+/// The most that was seen of something that is bounded.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// Of what.
+    pub what: &'static str,
+    /// The most that was seen.
+    pub most: u64,
+    /// The most that may be.
+    pub limit: u64,
+}
+
+/// A whole run.
+#[derive(Clone, Default, Debug)]
+pub struct Run {
+    /// All keys.
+    pub keys: Vec<Key>,
+    /// All calls, in the order in which they were asked.
+    pub calls: Vec<Call>,
+    /// All dots, in the order in which they were minted.
+    pub minted: Vec<Minted>,
+    /// What every owner of every key that was written holds after the liveness phase.
+    pub finals: Vec<Final>,
+    /// What disks have lost.
+    pub losses: Vec<Loss>,
+    /// Merges that gave a value; a share of them is enough.
+    pub merges: Vec<Merge>,
+    /// What is bounded.
+    pub bounds: Vec<Bound>,
+    /// The wall clocks at the end, from the earliest to the latest, in milliseconds: whether a value has expired is read from them.
+    pub wall_ms: (u64, u64),
+}
+
+/// The bytes of a set.
+#[must_use]
+pub fn set_bytes(elements: impl IntoIterator<Item = Element>) -> Bytes {
+    let sorted: std::collections::BTreeSet<Element> = elements.into_iter().collect();
+    sorted.iter().flat_map(|element| element.0.to_le_bytes()).collect::<Vec<u8>>().into()
+}
+
+/// What values of a kind show together, in ascending order: the elements that a reader of these siblings must take for present. `None` if
+/// one of them is no value of that kind.
+#[must_use]
+pub fn elements(kind: Kind, values: &[Bytes]) -> Option<Vec<Element>> {
+    let mut shown = match kind {
+        Kind::Set | Kind::Latest => sets(values)?,
+        Kind::Cart => carts(values)?,
+    };
+    shown.sort_unstable();
+    shown.dedup();
+    Some(shown)
+}
+
+fn sets(values: &[Bytes]) -> Option<Vec<Element>> {
+    let mut shown = Vec::with_capacity(values.iter().map(|value| value.len() / 8).sum());
+    for value in values {
+        let (words, rest) = value.as_chunks::<8>();
+        if !rest.is_empty() {
+            return None;
+        }
+        shown.extend(words.iter().map(|word| Element(u64::from_le_bytes(*word))));
+    }
+    Some(shown)
+}
+
+/// A cart as its format is documented, read here and not by its own code.
+#[derive(Deserialize)]
+struct CartText {
+    clock: BTreeMap<String, u64>,
+    items: BTreeMap<String, BTreeMap<String, u32>>,
+}
+
+fn carts(values: &[Bytes]) -> Option<Vec<Element>> {
+    let texts = values.iter().map(|value| serde_json::from_slice::<CartText>(value).ok()).collect::<Option<Vec<_>>>()?;
+    let mut read = Vec::with_capacity(texts.len());
+    for text in &texts {
+        let clock = text.clock.iter().map(|(writer, count)| Some((session(writer)?, *count))).collect::<Option<BTreeMap<u32, u64>>>()?;
+        let mut tags = text.items.values().flat_map(BTreeMap::keys).map(|tag| element(tag)).collect::<Option<Vec<_>>>()?;
+        tags.sort_unstable();
+        read.push((clock, tags));
+    }
+    let stays = |element: &Element| {
+        let (session, count) = ((element.0 >> 32) as u32, element.0 & 0xffff_ffff);
+        read.iter().all(|(clock, tags)| tags.binary_search(element).is_ok() || clock.get(&session).is_none_or(|seen| *seen < count))
+    };
+    Some(read.iter().flat_map(|(_, tags)| tags.iter().copied()).filter(stays).collect())
+}
+
+fn session(writer: &str) -> Option<u32> {
+    u32::from_str_radix(writer, 16).ok()
+}
+
+fn element(tag: &str) -> Option<Element> {
+    let (writer, count) = tag.rsplit_once(':')?;
+    Some(Element::new(session(writer)?, count.parse().ok()?))
+}
