@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ActorId, Dot};
 
-/// A set was not in its canonical form: unsorted, doubled, empty or backward.
+/// A set was not in its canonical form (unsorted, doubled, empty or backward), or an object's entry is not within its context.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a causal set is not in canonical form")]
 pub struct NotCanonical;

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::causal::{Runs, VersionVector};
+use crate::causal::{NotCanonical, Runs, VersionVector};
 use crate::codec::Versioned;
 use crate::hlc::Hlc;
 use crate::id::{PluginDigest, ProfileId};
@@ -77,10 +77,11 @@ impl Entry {
 
 /// Everything known of one key.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Parts")]
 pub struct Object {
     /// Every write to the key that this copy has seen, live or not.
     pub context: VersionVector,
-    /// The live entries in canonical order.
+    /// The live entries in canonical order. The context has seen every dot of theirs.
     pub entries: Vec<Entry>,
 }
 
@@ -89,6 +90,24 @@ impl Object {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.context.is_empty() && self.entries.is_empty()
+    }
+}
+
+/// An object as it arrives.
+#[derive(Deserialize)]
+struct Parts {
+    context: VersionVector,
+    entries: Vec<Entry>,
+}
+
+impl TryFrom<Parts> for Object {
+    type Error = NotCanonical;
+
+    /// Refuses an entry that no write could ever replace, because it speaks for none or for one that the object itself has not seen: it would
+    /// come back from every copy for ever.
+    fn try_from(Parts { context, entries }: Parts) -> Result<Self, NotCanonical> {
+        let replaceable = |entry: &Entry| !entry.dots.is_empty() && entry.dots.highest().all(|dot| context.contains(dot));
+        if entries.iter().all(replaceable) { Ok(Self { context, entries }) } else { Err(NotCanonical) }
     }
 }
 

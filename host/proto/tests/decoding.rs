@@ -80,8 +80,22 @@ fn sets_out_of_order_are_refused_inside_messages_too() {
     assert!(codec::decode::<Object>(&[1, 2, 9, 1, 3, 1, 0]).is_err());
     assert!(codec::decode::<Object>(&[1, 2, 3, 1, 9, 1, 0]).is_ok());
     // An entry whose only span is empty: (5, 5].
-    assert!(codec::decode::<Object>(&[1, 0, 1, 1, 3, 5, 5, 0, 0, 0, 0, 0]).is_err());
-    assert!(codec::decode::<Object>(&[1, 0, 1, 1, 3, 4, 5, 0, 0, 0, 0, 0]).is_ok());
+    assert!(codec::decode::<Object>(&[1, 1, 3, 5, 1, 1, 3, 5, 5, 0, 0, 0, 0, 0]).is_err());
+    assert!(codec::decode::<Object>(&[1, 1, 3, 5, 1, 1, 3, 4, 5, 0, 0, 0, 0, 0]).is_ok());
+}
+
+/// Nothing could ever replace such an entry: it would come back from every copy.
+#[test]
+fn an_entry_without_a_write_or_with_one_that_the_context_has_not_seen_is_refused() {
+    let altered = |change: fn(&mut Object)| {
+        let mut object = support::object();
+        change(&mut object);
+        codec::decode::<Object>(&codec::encode(&object))
+    };
+    assert_eq!(altered(|_| {}), Ok(support::object()));
+    assert!(altered(|object| object.entries[1].dots = support::runs(&[])).is_err());
+    assert!(altered(|object| object.entries[1].dots = support::runs(&[(3, 299, 301)])).is_err());
+    assert!(altered(|object| object.context = Default::default()).is_err());
 }
 
 #[test]

@@ -81,15 +81,17 @@ fn parse_header(header: &[u8; HEADER]) -> (u32, u64) {
 
 /// A length above the class's limit. The stream cannot be trusted any further.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Oversized {
-    pub(crate) len: u32,
-    pub(crate) limit: u32,
+pub struct Oversized {
+    /// The length that a header names, bytes.
+    pub len: u32,
+    /// The most that is taken, bytes.
+    pub limit: u32,
 }
 
 /// Cuts a byte stream into frames. A frame that lies within one chunk is a slice of it; one that spans chunks is collected in a buffer that
 /// never exceeds what has arrived by more than one growth step.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     class: Class,
     limit: u32,
     header: [u8; HEADER],
@@ -107,12 +109,16 @@ struct Partial {
 
 impl Decoder {
     /// A decoder for one stream. Bodies above `limit` bytes are refused.
-    pub(crate) fn new(class: Class, limit: u32) -> Self {
+    #[must_use]
+    pub fn new(class: Class, limit: u32) -> Self {
         Self { class, limit, header: [0; HEADER], have: 0, body: None }
     }
 
     /// Takes the next bytes of the stream and appends every frame that they complete to `out`.
-    pub(crate) fn push(&mut self, mut chunk: Bytes, out: &mut Vec<Frame>) -> Result<(), Oversized> {
+    ///
+    /// # Errors
+    /// [`Oversized`] if a header names a longer body than is taken; the frames before it are in `out`.
+    pub fn push(&mut self, mut chunk: Bytes, out: &mut Vec<Frame>) -> Result<(), Oversized> {
         loop {
             if let Some(partial) = &mut self.body {
                 if !partial.fill(&mut chunk) {

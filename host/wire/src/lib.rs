@@ -51,7 +51,7 @@ mod tls;
 pub use connection::{Connection, ConnectionStats};
 pub use endpoint::{Accepted, Endpoint, EndpointStats};
 pub use error::{CloseCode, Closed, Error, SendError};
-pub use frame::{Class, Frame};
+pub use frame::{Class, Decoder, Frame, Oversized};
 pub use identity::{Identity, Role, Subject};
 pub use limits::{Limits, PerClass};
 pub use outbox::Sender;

@@ -1,0 +1,113 @@
+//! Runs a property: over its corpus, then over hostile bytes for a while; and keeps what fails.
+
+use crate::{Hostile, corpus};
+use bolero::TypeGenerator;
+use bolero::generator::bolero_generator::driver::{ByteSliceDriver, Options};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// How long one target runs in `cargo test`. `cargo xtask fuzz` says otherwise through `BOLERO_RANDOM_TEST_TIME_MS`.
+const SHORT: Duration = Duration::from_millis(2500);
+/// Names a file with the one input that is to be looked at, instead of the corpus and random ones.
+const INPUT: &str = "REJOIN_FUZZ_INPUT";
+
+/// A property of bytes, and what to find a counterexample with.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The name of its test, and of its folder in the corpus.
+    pub name: &'static str,
+    /// What hostile bytes are made of, beside the corpus.
+    pub seeds: Vec<Vec<u8>>,
+    /// Panics if the bytes refute it.
+    pub property: fn(&[u8]),
+    /// Where an input that refutes it is kept.
+    pub keep: PathBuf,
+}
+
+impl Target {
+    /// Tries to refute the property.
+    ///
+    /// # Panics
+    /// If it is refuted, after saying by which file and how to look at it again.
+    pub fn run(self) {
+        if let Some(path) = std::env::var_os(INPUT) {
+            return (self.property)(&corpus::read(Path::new(&path)));
+        }
+        let known = corpus::of(self.name);
+        for (path, bytes) in &known {
+            if let Err(panic) = catch_unwind(|| (self.property)(bytes)) {
+                self.tell(path);
+                resume_unwind(panic);
+            }
+        }
+        let seeds = known.into_iter().map(|(_, bytes)| bytes).chain(self.seeds.iter().cloned()).collect();
+        let failed: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+        let property = self.property;
+        let search = || {
+            bolero::check!(name = self.name).with_generator(Hostile::of(seeds)).with_test_time(SHORT).for_each(|bytes: &Vec<u8>| {
+                let outcome = catch_unwind(|| property(bytes));
+                if let Err(panic) = outcome {
+                    // The engine looks for smaller ones that fail as well: the smallest is the one to keep.
+                    let mut failed = failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    if failed.as_ref().is_none_or(|smallest| bytes.len() < smallest.len()) {
+                        *failed = Some(bytes.clone());
+                    }
+                    drop(failed);
+                    resume_unwind(panic);
+                }
+            });
+        };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(search)) {
+            if let Some(bytes) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                let path = self.keep.join(format!("{}.hex", self.name));
+                std::fs::write(&path, corpus::text("refutes the target; say here why, once that is known", &bytes)).unwrap();
+                self.tell(&path);
+            }
+            resume_unwind(panic);
+        }
+    }
+
+    /// Says which input has failed, and how to look at it again.
+    fn tell(&self, path: &Path) {
+        eprintln!("\nrefuted by {}; to look at it again:\n  cargo xtask fuzz --target {} --input {0}\n", path.display(), self.name);
+    }
+}
+
+/// A script that bytes spell out: the same for the same bytes, and something for any bytes.
+///
+/// # Panics
+/// If the type cannot be made of any bytes at all.
+#[must_use]
+pub fn script<T: TypeGenerator>(bytes: &[u8]) -> T {
+    let options = Options::default().with_max_len(usize::MAX).with_max_depth(16);
+    T::generate(&mut ByteSliceDriver::new(bytes, &options)).expect("any bytes spell out a script")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_nine(bytes: &[u8]) {
+        assert!(!bytes.contains(&9), "there is a nine in it");
+    }
+
+    #[test]
+    fn what_refutes_a_property_is_found_kept_and_refutes_it_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target { name: "frames", seeds: vec![vec![8; 40]], property: no_nine, keep: dir.path().to_path_buf() };
+        assert!(catch_unwind(AssertUnwindSafe(|| target.run())).is_err());
+        let kept = corpus::read(&dir.path().join("frames.hex"));
+        assert!(kept.contains(&9) && kept.len() < 40, "{kept:?}");
+    }
+
+    #[test]
+    fn any_bytes_spell_out_a_script_and_the_same_ones_the_same() {
+        type Script = Vec<(u8, Option<u16>, bool)>;
+        for bytes in [&b""[..], b"\0", &[0xff; 300], b"some bytes or other"] {
+            assert_eq!(script::<Script>(bytes), script::<Script>(bytes));
+        }
+        assert_ne!(script::<Script>(&[7; 50]), script::<Script>(&[8; 50]));
+    }
+}
