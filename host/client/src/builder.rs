@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rejoin_proto::client::{ClientHello, PROTOCOL};
-use rejoin_wire::Identity;
+use rejoin_wire::{Identity, Network, OsNetwork};
 
 use crate::engine::{Engine, Settings};
 use crate::links::Links;
@@ -92,6 +92,8 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     attempts: u8,
     pinned: bool,
+    network: Arc<dyn Network>,
+    seed: Option<[u8; 32]>,
 }
 
 impl Default for ClientBuilder {
@@ -105,6 +107,8 @@ impl Default for ClientBuilder {
             connect_timeout: Duration::from_secs(1),
             attempts: 3,
             pinned: false,
+            network: Arc::new(OsNetwork),
+            seed: None,
         }
     }
 }
@@ -208,6 +212,20 @@ impl ClientBuilder {
         self
     }
 
+    /// Sends and receives through a network of the caller's, for simulations, and draws what is left to chance from a seed: with virtual time and the same
+    /// seed, the same happens again.
+    ///
+    /// ```no_run
+    /// # fn run(network: std::sync::Arc<dyn rejoin_wire::Network>) {
+    /// let builder = rejoin_client::Client::builder().network(network, [7; 32]);
+    /// # }
+    /// ```
+    pub fn network(mut self, network: Arc<dyn Network>, seed: [u8; 32]) -> Self {
+        self.network = network;
+        self.seed = Some(seed);
+        self
+    }
+
     /// Connects to the first seed that answers.
     ///
     /// ```no_run
@@ -229,8 +247,8 @@ impl ClientBuilder {
             return Err(config("no seeds: give at least one node's address with `seeds`"));
         }
         let hello = ClientHello { protocol: PROTOCOL, token: self.token.clone(), client: self.name.chars().take(64).collect() };
-        let links = Links::open(identity, hello, self.connect_timeout)?;
-        let settings = Settings { timeout: self.timeout, attempts: self.attempts, pinned: self.pinned };
+        let links = Links::open(&*self.network, self.seed, identity, hello, self.connect_timeout)?;
+        let settings = Settings { timeout: self.timeout, attempts: self.attempts, pinned: self.pinned, seed: self.seed };
         let mut failures = Vec::new();
         for seed in &self.seeds {
             for address in resolve(seed).await? {

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rejoin_proto::client::{Answer, Put, PutOutcome, PutReply, Reply, Request, RequestBody};
 use rejoin_proto::{ClusterId, ErrorCode, Layout, Name};
 use rejoin_wire::Class;
+use tokio::time::Instant;
 
+use crate::chance::Chance;
 use crate::links::Links;
 use crate::retry::{self, Doubt, Failure, Next, RetryBudget, WriteStory};
 use crate::routing::{Map, Target, choose};
@@ -24,6 +26,7 @@ pub(crate) struct Engine {
     map: RwLock<Arc<Map>>,
     learning: AtomicBool,
     budget: Mutex<RetryBudget>,
+    pub(crate) chance: Chance,
     home: Target,
     pinned: bool,
     pub(crate) timeout: Duration,
@@ -44,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     pub(crate) attempts: u8,
     pub(crate) pinned: bool,
+    pub(crate) seed: Option<[u8; 32]>,
 }
 
 impl Engine {
@@ -52,8 +56,8 @@ impl Engine {
         let map = Map::new(layout, first.tenant)?;
         let home = Target { id: first.node, name: first.name.clone(), address };
         let (timeout, attempts, pinned) = (settings.timeout, settings.attempts, settings.pinned);
-        let (map, budget) = (RwLock::new(Arc::new(map)), Mutex::new(RetryBudget::new()));
-        Some(Self { links, cluster: first.cluster, map, learning: AtomicBool::new(false), budget, home, pinned, timeout, attempts })
+        let (map, budget, chance) = (RwLock::new(Arc::new(map)), Mutex::new(RetryBudget::new()), Chance::new(settings.seed));
+        Some(Self { links, cluster: first.cluster, map, learning: AtomicBool::new(false), budget, chance, home, pinned, timeout, attempts })
     }
 
     /// The layout in use.
@@ -82,7 +86,7 @@ impl Engine {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
             };
-            match retry::after_read(failed.failure, tries.pause()) {
+            match retry::after_read(failed.failure, tries.pause(self.chance.share())) {
                 Next::Anywhere(wait) => self.again(&mut tries, &failed, wait).await?,
                 Next::Same(..) | Next::GiveUp => return Err(failed.error),
             }
@@ -117,7 +121,7 @@ impl Engine {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
             };
-            let next = story.after(failed.failure, failed.sent, Instant::now(), tries.pause());
+            let next = story.after(failed.failure, failed.sent, Instant::now(), tries.pause(self.chance.share()));
             let in_doubt = |error: Error| if error.kind() == ErrorKind::Unknown { error } else { Error::unknown(error) };
             match next {
                 Next::GiveUp if story.doubt().is_some() => return Err(in_doubt(failed.error)),
@@ -268,7 +272,7 @@ impl Engine {
     fn tries(&self, timeout: Duration) -> Tries {
         let attempts = self.attempts.max(1);
         let dials_left = self.map().all().len() + usize::from(attempts);
-        let trace = rand::random::<u64>().max(1);
+        let trace = self.chance.word().max(1);
         Tries { deadline: Instant::now() + timeout, trace, attempts, attempts_left: attempts, dials_left, asked: Vec::new() }
     }
 

@@ -23,7 +23,8 @@
 //! ```
 //!
 //! What it does not do: it never repeats a write that may have happened where the repetition could count twice (see [`Write`]); it does not merge; it keeps no
-//! cache of values. It needs tokio, and nothing of its dependencies but serde's traits shows in its types; [`admin`] shares types with the cluster itself.
+//! cache of values. It needs tokio, and nothing of its dependencies but serde's traits shows in its types; [`admin`] shares types with the cluster itself, and a simulation
+//! gives a [`Network`](ClientBuilder::network) of the cluster's kind.
 //!
 //! In reading order: [`ClientBuilder`] and [`Profile`], [`Bucket`], [`Get`], [`Write`], [`Update`], [`Object`], [`Codec`], [`Error`], [`admin`].
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@
 pub mod admin;
 mod bucket;
 mod builder;
+mod chance;
 mod client;
 mod codec;
 mod context;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rejoin_proto::client::ClientHello;
 use rejoin_proto::{Layout, NodeId};
-use rejoin_wire::{Endpoint, Identity, Limits};
+use rejoin_wire::{Endpoint, Identity, Limits, Network};
+use tokio::time::Instant;
 
 use crate::routing::Target;
 use crate::session::{Session, endpoint_error, lock};
@@ -62,8 +63,14 @@ fn limits() -> Limits {
 
 impl Links {
     /// Opens the client's UDP port. Must be called within a tokio runtime.
-    pub(crate) fn open(identity: Identity, hello: ClientHello, connect_timeout: Duration) -> Result<Self, Error> {
-        let endpoint = Endpoint::for_dialling(identity, limits()).map_err(endpoint_error)?;
+    pub(crate) fn open(
+        network: &dyn Network,
+        seed: Option<[u8; 32]>,
+        identity: Identity,
+        hello: ClientHello,
+        connect_timeout: Duration,
+    ) -> Result<Self, Error> {
+        let endpoint = Endpoint::for_dialling_on(network, seed, identity, limits()).map_err(endpoint_error)?;
         Ok(Self { endpoint, hello, connect_timeout, links: Mutex::default() })
     }
 

@@ -4,10 +4,11 @@
 //! (it was sent and may have happened) may only be repeated where the coordinator still remembers it: at the same node, within its retry
 //! window, and while its start id is the one of the doubtful attempt. Anywhere else it would be a second, concurrent write.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rejoin_proto::client::StartId;
 use rejoin_proto::{ErrorCode, NodeId};
+use tokio::time::Instant;
 
 /// How one attempt failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

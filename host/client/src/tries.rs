@@ -1,8 +1,9 @@
 //! The attempts of one operation: how many, how long, and how one failed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rejoin_proto::{ErrorCode, NodeId};
+use tokio::time::Instant;
 
 use crate::retry::{self, Doubt, Failure};
 use crate::{Error, ErrorKind};
@@ -30,9 +31,9 @@ impl Tries {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// The pause before the next attempt.
-    pub(crate) fn pause(&self) -> Duration {
-        retry::pause(self.attempts - self.attempts_left + 1, rand::random())
+    /// The pause before the next attempt, with that jitter (0 to 1).
+    pub(crate) fn pause(&self, jitter: f64) -> Duration {
+        retry::pause(self.attempts - self.attempts_left + 1, jitter)
     }
 }
 

@@ -75,7 +75,7 @@ impl<S> Write<S> {
     pub(crate) fn new(engine: Arc<Engine>, bucket: Name, key: &[u8], content: Result<Content>) -> Self {
         let put = content.and_then(|content| {
             check_key(key)?;
-            let (request, start) = (RequestId(rand::random()), StartId::default());
+            let (request, start) = (RequestId(engine.chance.id()), StartId::default());
             let key = key.to_vec().into();
             Ok(Put { bucket, key, content, basis: Basis::Blind, request, start, attempt: 0, w: None, pw: None, ttl_ms: None })
         });

@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use rejoin_proto::{Name, NodeId};
+use rejoin_wire::Connection;
 use tokio::sync::oneshot;
 
 use crate::driver::Notice;
@@ -30,6 +31,11 @@ pub(crate) fn routes(parts: Arc<Parts>) -> Router {
 }
 
 async fn metrics(State(parts): State<Arc<Parts>>) -> String {
+    figures(&parts).await
+}
+
+/// The node's metrics, as Prometheus text.
+pub(crate) async fn figures(parts: &Parts) -> String {
     for (index, shard) in parts.shards.iter().enumerate() {
         let (answer, told) = oneshot::channel();
         let _ = shard.notices.send(Notice::Report(answer));
@@ -40,8 +46,9 @@ async fn metrics(State(parts): State<Arc<Parts>>) -> String {
     }
     let clients = parts.sessions.load(std::sync::atomic::Ordering::Relaxed);
     let pool = parts.desk.pool();
-    let connected = parts.peers().len();
-    parts.metrics.node(connected, clients, pool.waiting(), pool.memo().hits_and_misses(), parts.desk.missing().len());
+    let connected: Vec<Connection> = parts.peers().values().map(|peer| peer.connection.clone()).collect();
+    let queued_bytes = connected.iter().map(|peer| peer.stats().queued_bytes).sum();
+    parts.metrics.node((connected.len(), queued_bytes), clients, pool.waiting(), pool.memo().hits_and_misses(), parts.desk.missing().len());
     parts.metrics.render()
 }
 

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! In reading order: `node` (start and stop), [`config`], `open` (what is found on the disk), `run` (threads and tasks), `driver` (one shard's loop), `waiting`, `syncing`, `peers`, `session`, `operator`, `catalog`,
-//! `modules`, `http`, `metrics`, `faults`, [`token`], [`clock`].
+//! `modules`, `http`, `metrics`, `faults`, [`token`], [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod catalog;
@@ -31,6 +31,7 @@ mod open;
 mod operator;
 mod parts;
 mod peers;
+pub mod platform;
 mod run;
 mod session;
 mod syncing;
@@ -39,4 +40,5 @@ mod waiting;
 
 pub use config::{BootstrapNode, Config, ConfigError};
 pub use node::{Node, StartError, StopError};
+pub use platform::Platform;
 pub use token::root_token;

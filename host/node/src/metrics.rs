@@ -105,9 +105,17 @@ impl Metrics {
     }
 
     /// What belongs to the node as a whole.
-    pub(crate) fn node(&self, peers: usize, clients: usize, merges_waiting: usize, memo: (u64, u64), missing_plugins: usize) {
+    pub(crate) fn node(
+        &self,
+        (peers, queued_bytes): (usize, usize),
+        clients: usize,
+        merges_waiting: usize,
+        memo: (u64, u64),
+        missing_plugins: usize,
+    ) {
         let gauge = |name: &'static str, value: usize| self.gauge(Key::from_name(name), value as u64);
         gauge("rejoin_peers_connected", peers);
+        gauge("rejoin_peers_queued_bytes", queued_bytes);
         gauge("rejoin_clients_connected", clients);
         gauge("rejoin_merges_waiting", merges_waiting);
         gauge("rejoin_plugins_missing", missing_plugins);

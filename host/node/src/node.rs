@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rejoin_core::port::StoreFault;
@@ -24,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::modules::Desk;
 use crate::open::{Opened, Opening};
 use crate::parts::Parts;
+use crate::platform::{Chance, Platform, Running, Threads};
 use crate::{http, open, peers, run, syncing};
 
 /// A peer from which nothing comes for this long is down.
@@ -86,7 +86,7 @@ pub struct Node {
     endpoint: Endpoint,
     admin: Option<SocketAddr>,
     tasks: JoinSet<()>,
-    shards: Vec<JoinHandle<()>>,
+    shards: Vec<Running>,
     /// Dropped, and with it joined, when the node is.
     maintenance: Vec<MaintenanceThread>,
     dir: DataDir,
@@ -97,23 +97,33 @@ pub struct Node {
 type Queues = ((mpsc::Sender<Work>, mpsc::Receiver<Work>), (mpsc::UnboundedSender<Notice>, mpsc::UnboundedReceiver<Notice>));
 
 impl Node {
-    /// Starts a node on the machine's disk and clocks. Must be called within a tokio runtime, which then drives its network.
+    /// Starts a node on this machine. Must be called within a tokio runtime, which then drives its network.
     ///
     /// # Errors
     /// [`StartError`], whose text is one clear line.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let Opening { identity, node, secret, faults, dir, layout, control, view: first_view, shards: opened, lost } = open::open(&config)?;
+        Self::start_on(Platform::machine(), config).await
+    }
+
+    /// Starts a node on another platform than the machine's, such as a simulation.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_on(platform: Platform, config: Config) -> Result<Self, StartError> {
+        let Platform { clock, network, threads, seed } = platform;
+        let chance = Chance::new(seed);
+        let Opening { identity, node, secret, faults, dir, layout, control, view: first_view, shards: opened, lost } =
+            open::open(&config, threads, &chance)?;
         let cluster = identity.cluster();
 
         // Bound only now: a node that cannot open its data must not be seen by its peers.
-        let endpoint = Endpoint::bind(config.listen, identity, limits())?;
+        let endpoint = Endpoint::bind_on(&*network, seed.map(|_| chance.seed()), config.listen, identity, limits())?;
         let admin = match config.admin {
             Some(address) => Some(bind_admin(address).await?),
             None => None,
         };
-        let clock = Clock::system();
         let metrics = Arc::new(Metrics::new());
-        let desk = desk(&config, &dir, clock, metrics.clone())?;
+        let desk = desk(&config, threads, &dir, clock, metrics.clone())?;
         let (view_in, view) = watch::channel(first_view);
         let (start_in, start_out) = watch::channel(run::combined(&opened.iter().map(|o| o.shard.start()).collect::<Vec<_>>()));
         let (serving_in, serving) = watch::channel(false);
@@ -142,6 +152,7 @@ impl Node {
             faults,
             metrics,
             clock,
+            chance,
             lost,
             config,
         });
@@ -158,7 +169,7 @@ impl Node {
             failures,
         };
         for (index, (opened, queues)) in opened.into_iter().zip(queues).enumerate() {
-            node.run_shard(index, opened, queues, &starts_in, &failures_in)?;
+            node.run_shard(threads, index, opened, queues, &starts_in, &failures_in)?;
         }
         let files = node.dir.control();
         let guard = failures_in.clone();
@@ -174,9 +185,10 @@ impl Node {
         Ok(node)
     }
 
-    /// Gives a shard its threads: its own, one that waits for the disk, and one that flushes.
+    /// Sets a shard going, with who waits for the disk and who flushes.
     fn run_shard(
         &mut self,
+        threads: Threads,
         index: usize,
         opened: Opened,
         ((_, inbox), (notices_in, notices)): Queues,
@@ -184,8 +196,11 @@ impl Node {
         failures: &mpsc::UnboundedSender<String>,
     ) -> Result<(), StartError> {
         let index = u16::try_from(index).unwrap_or(u16::MAX);
-        let maintenance = opened.store.maintenance().spawn(&format!("flush-{index}"));
-        self.maintenance.push(maintenance.map_err(StartError::Thread)?);
+        let maintenance = opened.store.maintenance();
+        match threads {
+            Threads::Own => self.maintenance.push(maintenance.spawn(&format!("flush-{index}")).map_err(StartError::Thread)?),
+            Threads::Shared => drop(self.tasks.spawn(run::maintain(maintenance, opened.due))),
+        }
         let driver = Driver {
             name: self.parts.config.name.clone(),
             index,
@@ -193,14 +208,14 @@ impl Node {
             view: self.parts.cluster_view(),
             desk: self.parts.desk.clone(),
             metrics: self.parts.metrics.clone(),
-            syncs: syncing::start(index, opened.store.syncer(), notices_in.clone()).map_err(StartError::Thread)?,
+            syncs: syncing::start(threads, index, opened.store.syncer(), notices_in.clone()).map_err(StartError::Thread)?,
             notices: notices_in,
             starts: starts.clone(),
             failures: failures.clone(),
             shard: opened.shard,
             store: opened.store,
         };
-        self.shards.push(run::run_shard(driver, inbox, notices).map_err(StartError::Thread)?);
+        self.shards.push(run::run_shard(threads, driver, inbox, notices).map_err(StartError::Thread)?);
         Ok(())
     }
 
@@ -239,6 +254,11 @@ impl Node {
         self.admin
     }
 
+    /// The node's figures, as Prometheus text: what the admin port's `/metrics` gives.
+    pub async fn metrics(&self) -> String {
+        http::figures(&self.parts).await
+    }
+
     /// Resolves when the node takes requests: every other node is connected, or the start's grace is over.
     pub async fn ready(&self) {
         // An error means that the node is stopping; whoever waits for it finds out at its next request.
@@ -271,8 +291,8 @@ impl Node {
                 Err(_) => problems.push("a shard had stopped before".into()),
             }
         }
-        for thread in self.shards.drain(..) {
-            if thread.join().is_err() {
+        for shard in self.shards.drain(..) {
+            if !shard.ended().await {
                 problems.push("a shard has panicked".into());
             }
         }
@@ -295,10 +315,13 @@ async fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Admin { address, source })
 }
 
-fn desk(config: &Config, dir: &DataDir, clock: Clock, metrics: Arc<Metrics>) -> Result<Desk, StartError> {
+fn desk(config: &Config, threads: Threads, dir: &DataDir, clock: Clock, metrics: Arc<Metrics>) -> Result<Desk, StartError> {
     let host = Host::new(HostConfig::default())?;
-    let pool = PoolConfig { threads: config.merge_threads, queue: config.merge_queue };
-    let pool = Pool::new(host, Memo::new(config.memo_bytes), pool)?;
+    let memo = Memo::new(config.memo_bytes);
+    let pool = match threads {
+        Threads::Own => Pool::new(host, memo, PoolConfig { threads: config.merge_threads, queue: config.merge_queue })?,
+        Threads::Shared => Pool::inline(host, memo),
+    };
     Ok(Desk::new(pool, dir.modules(), config.module_bytes, clock, metrics))
 }
 

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rand::Rng as _;
 use rand_core::SeedableRng as _;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_core::control::{Catalog, Control};
@@ -15,12 +14,14 @@ use rejoin_proto::context::ContextKey;
 use rejoin_proto::{ClusterId, Hlc, Layout, LayoutNode, Name, NodeId, TenantId, codec};
 use rejoin_store::{ControlFile, DataDir, Disk, Options, OsDisk, ShardStore, Start};
 use rejoin_wire::{Identity, Role};
+use tokio::sync::Notify;
 
 use crate::catalog::{CATALOG_FILE, node_view};
 use crate::config::Config;
 use crate::faults::{Faults, HeldDisk};
 use crate::node::StartError;
 use crate::parts::NodeView;
+use crate::platform::{Chance, Threads};
 use crate::token::DEFAULT_TENANT;
 
 /// The name under which the layout is kept.
@@ -47,10 +48,12 @@ pub(crate) struct Opening {
 pub(crate) struct Opened {
     pub(crate) shard: Shard,
     pub(crate) store: ShardStore,
+    /// Told when the store has maintenance to do, unless a thread of the store's own does it.
+    pub(crate) due: Arc<Notify>,
 }
 
 /// Reads and opens everything that a node has on its disk.
-pub(crate) fn open(config: &Config) -> Result<Opening, StartError> {
+pub(crate) fn open(config: &Config, threads: Threads, chance: &Chance) -> Result<Opening, StartError> {
     let identity = identity(config)?;
     let cluster = identity.cluster();
     let node = own_id(config, &identity)?;
@@ -68,7 +71,7 @@ pub(crate) fn open(config: &Config) -> Result<Opening, StartError> {
     }
     let control = Control::new(catalog(&dir.control())?);
     let view = Arc::new(node_view(&layout, &control, &secret));
-    let (shards, lost) = open_shards(config, (cluster, node), &secret, &view.cluster, &dir, disk, &start)?;
+    let (shards, lost) = open_shards(config, (threads, chance), (cluster, node), &secret, &view.cluster, (&dir, &start), disk)?;
     Ok(Opening { identity, node, secret, faults, dir, layout, control, view, shards, lost })
 }
 
@@ -137,16 +140,20 @@ fn catalog(files: &ControlFile) -> Result<Catalog, StartError> {
 /// Opens every shard. Whatever may have been lost ends all actors, durably, before anything is minted.
 fn open_shards(
     config: &Config,
+    (threads, chance): (Threads, &Chance),
     (cluster, node): (ClusterId, NodeId),
     secret: &[u8],
     view: &Arc<ClusterView>,
-    dir: &DataDir,
+    (dir, start): (&DataDir, &Start),
     disk: Arc<dyn Disk>,
-    start: &Start,
 ) -> Result<(Vec<Opened>, Vec<String>), StartError> {
     let (mut opened, mut all_lost) = (Vec::new(), Vec::new());
     for index in 0..config.shards {
+        let due = Arc::new(Notify::new());
+        let tell = due.clone();
         let options = Options {
+            parallel_mark: threads == Threads::Own,
+            on_work: (threads == Threads::Shared).then(|| Arc::new(move || tell.notify_one()) as _),
             segment_bytes: config.segment_bytes,
             memtable_bytes: config.memtable_bytes,
             cache_bytes: config.cache_bytes,
@@ -166,15 +173,13 @@ fn open_shards(
             max_ops: config.in_flight,
             lost: lost || start.unsynced_may_be_gone(),
         };
-        let mut seed = [0; 32];
-        rand::rng().fill_bytes(&mut seed);
-        let shard = Shard::open(config, view.clone(), Xoshiro256PlusPlus::from_seed(seed), &mut store)?;
+        let shard = Shard::open(config, view.clone(), Xoshiro256PlusPlus::from_seed(chance.seed()), &mut store)?;
         store.commit()?;
         store.syncer().sync()?;
         if lost {
             store.settle_loss()?;
         }
-        opened.push(Opened { shard, store });
+        opened.push(Opened { shard, store, due });
     }
     dir.settle()?;
     Ok((opened, all_lost))

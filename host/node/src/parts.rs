@@ -17,6 +17,7 @@ use crate::driver::{Notice, ShardHandle};
 use crate::faults::Faults;
 use crate::metrics::Metrics;
 use crate::modules::Desk;
+use crate::platform::Chance;
 use crate::token::Tokens;
 
 /// Layout and catalog as sessions see them.
@@ -58,6 +59,7 @@ pub(crate) struct Parts {
     pub(crate) faults: Faults,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
+    pub(crate) chance: Chance,
     /// What this node has lost, as its store said at the start.
     pub(crate) lost: Vec<String>,
 }

@@ -56,10 +56,11 @@ pub(crate) async fn dial(parts: Arc<Parts>, endpoint: Endpoint, node: LayoutNode
             }
         }
         // Jittered, so that nodes which lost each other at one moment do not meet again in lockstep.
-        let jitter = f64::from(rand::random::<u16>()) / f64::from(u16::MAX) + 0.5;
+        let jitter = (parts.chance.word() % 1024) as f64 / 1024.0 + 0.5;
         tokio::select! {
-            () = tokio::time::sleep(pause.mul_f64(jitter)) => pause = (pause * 2).min(LONGEST_PAUSE),
+            biased;
             () = parts.redial.notified() => pause = FIRST_PAUSE,
+            () = tokio::time::sleep(pause.mul_f64(jitter)) => pause = (pause * 2).min(LONGEST_PAUSE),
         }
     }
 }

@@ -1,34 +1,40 @@
-//! The threads and tasks of a running node, and what they report to it.
+//! The tasks of a running node, and what they report to it.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use rejoin_proto::client::StartId;
+use rejoin_store::Maintenance;
 use rejoin_wire::{Accepted, CloseCode, Endpoint};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::driver::{Driver, Notice, Work};
 use crate::metrics::Metrics;
 use crate::parts::Parts;
+use crate::platform::{Running, Threads};
 use crate::{peers, session};
 
 /// How often the metrics are folded, whether or not somebody reads them.
 const METRICS_UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// A thread of its own for a shard, with a runtime of its own for its timer and its queues.
+/// Sets a shard going.
 pub(crate) fn run_shard(
+    threads: Threads,
     driver: Driver,
     inbox: mpsc::Receiver<Work>,
     notices: mpsc::UnboundedReceiver<Notice>,
-) -> std::io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+) -> std::io::Result<Running> {
     let name = format!("shard-{}", driver.index);
-    let guard = PanicGuard { what: name.clone(), failures: driver.failures.clone() };
-    std::thread::Builder::new().name(name).spawn(move || {
-        let _guard = guard;
-        runtime.block_on(driver.run(inbox, notices));
-    })
+    let (what, failures) = (name.clone(), driver.failures.clone());
+    threads.run(name, async move { guarded(&what, failures, driver.run(inbox, notices)).await })
+}
+
+/// Does a store's maintenance when work is due, and every few seconds.
+pub(crate) async fn maintain(maintenance: Maintenance, due: Arc<Notify>) {
+    while let Some(pause) = maintenance.turn() {
+        // Either way it is time to look again.
+        let _ = tokio::time::timeout(pause, due.notified()).await;
+    }
 }
 
 /// A task without which the node is not whole.

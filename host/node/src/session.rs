@@ -177,7 +177,7 @@ impl Client {
             session: Session { connection: self.number, request: frame.id },
             tenant: self.holder.tenant,
             layout,
-            trace: if trace == 0 { rand::random() } else { trace },
+            trace: if trace == 0 { self.parts.chance.word() } else { trace },
             deadline_us: self.parts.clock.now().mono_us + u64::from(wanted_ms) * 1000,
             request,
         };

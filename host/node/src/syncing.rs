@@ -1,4 +1,4 @@
-//! Waits for the disk on behalf of a shard, so that the shard never does.
+//! Waits for the disk on behalf of a shard, so that the shard never does, where threads are its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
@@ -9,17 +9,36 @@ use rejoin_store::{CommitSeq, Syncer};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::driver::Notice;
+use crate::platform::Threads;
 
-/// Asks for a sync. Many wishes while one is under way become one. Dropping it ends the thread and waits for that end: it shares the
-/// shard's directory, whose lock must be free when the node has stopped.
-pub(crate) struct SyncRequests {
-    wishes: Option<mpsc::SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+/// Where a shard asks for a sync.
+pub(crate) enum SyncRequests {
+    /// At a thread, which notes when it is done.
+    Thread(SyncThread),
+    /// Nowhere else: it is done, and noted, at once.
+    Here(Syncer, UnboundedSender<Notice>),
 }
 
 impl SyncRequests {
     /// Makes everything that was committed so far durable, soon.
     pub(crate) fn want(&self) {
+        match self {
+            Self::Thread(thread) => thread.want(),
+            // The shard that asks holds the other end.
+            Self::Here(syncer, notices) => drop(notices.send(Notice::Synced(syncer.sync()))),
+        }
+    }
+}
+
+/// The thread that syncs. Many wishes while one is under way become one. Dropping it ends the thread and waits for that end: it shares the
+/// shard's directory, whose lock must be free when the node has stopped.
+pub(crate) struct SyncThread {
+    wishes: Option<mpsc::SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SyncThread {
+    fn want(&self) {
         // Full: a sync that has not begun yet is asked for already, and will see what was committed by now.
         if let Some(wishes) = &self.wishes {
             let _ = wishes.try_send(());
@@ -27,7 +46,7 @@ impl SyncRequests {
     }
 }
 
-impl Drop for SyncRequests {
+impl Drop for SyncThread {
     fn drop(&mut self) {
         self.wishes = None;
         if let Some(thread) = self.thread.take() {
@@ -37,8 +56,11 @@ impl Drop for SyncRequests {
     }
 }
 
-/// Starts the thread that syncs one shard's journal. It ends when the shard drops its [`SyncRequests`], or when the disk fails.
-pub(crate) fn start(shard: u16, syncer: Syncer, notices: UnboundedSender<Notice>) -> std::io::Result<SyncRequests> {
+/// Where one shard's journal is synced. A thread ends when the shard drops its [`SyncRequests`], or when the disk fails.
+pub(crate) fn start(threads: Threads, shard: u16, syncer: Syncer, notices: UnboundedSender<Notice>) -> std::io::Result<SyncRequests> {
+    if threads == Threads::Shared {
+        return Ok(SyncRequests::Here(syncer, notices));
+    }
     let (wishes, wanted) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("sync-{shard}")).spawn(move || {
         while wanted.recv().is_ok() {
@@ -51,5 +73,5 @@ pub(crate) fn start(shard: u16, syncer: Syncer, notices: UnboundedSender<Notice>
             }
         }
     })?;
-    Ok(SyncRequests { wishes: Some(wishes), thread: Some(thread) })
+    Ok(SyncRequests::Thread(SyncThread { wishes: Some(wishes), thread: Some(thread) }))
 }

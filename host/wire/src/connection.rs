@@ -209,6 +209,7 @@ async fn write_class(link: &Link, class: Class, stream: &mut SendStream) {
                 link.close(CloseCode::PROTOCOL, "a stream was stopped");
                 return;
             };
+            tracing::trace!(remote = %link.quic.remote_address(), %class, bytes = written.bytes, "written");
             link.outbox.written(class, written.bytes);
             rest = &mut rest[written.chunks..];
         }
@@ -242,6 +243,9 @@ async fn read_class(link: &Link, class: Class, mut decoder: Decoder, stream: &mu
             Ok(Some(count)) => {
                 let mut arrived = chunks[..count].iter_mut().map(std::mem::take);
                 let decoded = arrived.try_for_each(|chunk| decoder.push(chunk, &mut frames));
+                for frame in &frames {
+                    tracing::trace!(remote = %link.quic.remote_address(), %class, id = frame.id, bytes = frame.body.len(), "frame");
+                }
                 link.inbox.push(&mut frames);
                 if let Err(Oversized { len, limit }) = decoded {
                     tracing::warn!(remote = %link.quic.remote_address(), %class, len, limit, "oversized frame, closing the connection");

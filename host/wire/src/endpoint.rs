@@ -1,11 +1,11 @@
 //! One UDP port: where connections are dialled from and accepted at.
 
-use crate::{CloseCode, Connection, Error, Identity, Limits, Role, handshake::Handshake, tls};
-use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, VarInt};
+use crate::{CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, tls};
+use quinn::{AsyncUdpSocket, Runtime, VarInt};
 use rejoin_proto::Name;
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -78,14 +78,26 @@ impl Endpoint {
     /// # Errors
     /// [`Error::AddressInUse`], [`Error::Bind`], [`Error::BadLimits`], [`Error::NoRuntime`].
     pub fn bind(addr: SocketAddr, identity: Identity, limits: Limits) -> Result<Self, Error> {
+        Self::bind_on(&OsNetwork, None, addr, identity, limits)
+    }
+
+    /// As [`Endpoint::bind`], on a network of the caller's. With a seed the choices that QUIC leaves to chance are repeatable (those of TLS are not).
+    ///
+    /// # Errors
+    /// As [`Endpoint::bind`].
+    pub fn bind_on(
+        network: &dyn Network,
+        seed: Option<[u8; 32]>,
+        addr: SocketAddr,
+        identity: Identity,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         limits.check()?;
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::NoRuntime);
         }
-        let socket = open_socket(addr, limits.socket_buffer)?;
-        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
-        let socket = runtime.wrap_udp_socket(socket).map_err(|error| bind_error(addr, &error))?;
-        Self::bind_with(runtime, socket, None, identity, limits)
+        let socket = network.open(addr, limits.socket_buffer).map_err(|error| bind_error(addr, &error))?;
+        Self::bind_with(network.runtime(), socket, seed, identity, limits)
     }
 
     /// Opens any free port of all addresses for who only dials: IPv6 and IPv4 where the system has both, IPv4 elsewhere.
@@ -93,15 +105,22 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::bind`].
     pub fn for_dialling(identity: Identity, limits: Limits) -> Result<Self, Error> {
+        Self::for_dialling_on(&OsNetwork, None, identity, limits)
+    }
+
+    /// As [`Endpoint::for_dialling`], on a network of the caller's, and perhaps with a seed: see [`Endpoint::bind_on`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::bind`].
+    pub fn for_dialling_on(network: &dyn Network, seed: Option<[u8; 32]>, identity: Identity, limits: Limits) -> Result<Self, Error> {
         let any6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        match Self::bind(any6, identity.clone(), limits.clone()) {
-            Err(Error::Bind { .. }) => Self::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), identity, limits),
+        match Self::bind_on(network, seed, any6, identity.clone(), limits.clone()) {
+            Err(Error::Bind { .. }) => Self::bind_on(network, seed, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), identity, limits),
             done => done,
         }
     }
 
-    /// As [`Endpoint::bind`], on a runtime and a socket of the caller's: every task, timer and datagram goes through them. With a seed the choices that QUIC
-    /// leaves to chance are repeatable (those of TLS are not).
+    /// As [`Endpoint::bind_on`], on a socket that is open already.
     ///
     /// # Errors
     /// [`Error::BadLimits`], [`Error::Bind`], [`Error::Tls`].
@@ -256,19 +275,6 @@ fn server_config(identity: &Identity, limits: &Limits) -> Result<Option<quinn::S
     config.transport_config(Arc::new(limits.transport(3)?));
     limits.apply_to(&mut config);
     Ok(Some(config))
-}
-
-/// Opens the socket and asks for larger kernel buffers, without insisting.
-fn open_socket(addr: SocketAddr, buffer: usize) -> Result<UdpSocket, Error> {
-    let socket = UdpSocket::bind(addr).map_err(|error| bind_error(addr, &error))?;
-    if let Ok(state) = quinn::udp::UdpSocketState::new((&socket).into()) {
-        let sized =
-            state.set_recv_buffer_size((&socket).into(), buffer).and_then(|()| state.set_send_buffer_size((&socket).into(), buffer));
-        if let Err(error) = sized {
-            tracing::debug!(%error, "the socket keeps the system's buffer sizes");
-        }
-    }
-    Ok(socket)
 }
 
 fn bind_error(addr: SocketAddr, error: &io::Error) -> Error {

@@ -28,8 +28,8 @@ pub struct WorkDone {
     pub more: bool,
 }
 
-/// Flushes, compacts and retires segments. Call [`Maintenance::run`] when `on_work` says so and every few seconds, or give a thread
-/// to [`Maintenance::run_until_stopped`].
+/// Flushes, compacts and retires segments. Call [`Maintenance::turn`] when `on_work` says so and as often as it wants itself, or give a
+/// thread to [`Maintenance::run_until_stopped`].
 pub struct Maintenance {
     shared: Arc<Shared>,
 }
@@ -53,21 +53,29 @@ impl Maintenance {
         work.unwrap_or_else(|_| Err(shared.poison.set("flush or compact", &"the tree has panicked")))
     }
 
+    /// Does what is due, and says after how long to look again at the latest, if `on_work` does not ask for it before; none once the
+    /// store has failed.
+    #[must_use]
+    pub fn turn(&self) -> Option<Duration> {
+        match self.run() {
+            Ok(done) if done.more => Some(Duration::ZERO),
+            Ok(_) if !self.shared.full.load(Relaxed) => Some(IDLE),
+            Ok(_) | Err(StoreFault::Full) => Some(RETRY),
+            Err(StoreFault::Failed(_)) => None,
+            Err(fault) => {
+                tracing::error!(dir = %self.shared.dir.display(), %fault, "maintenance of the store failed");
+                Some(RETRY)
+            }
+        }
+    }
+
     /// Works whenever work is due, until the store is dropped, stopped by [`Maintenance::stopper`], or failed.
     pub fn run_until_stopped(&self) {
-        let mut pause = IDLE;
-        while self.shared.signal.wait(pause) {
-            pause = IDLE;
-            match self.run() {
-                Ok(done) if done.more => self.shared.signal.work_is_due(),
-                Ok(_) if !self.shared.full.load(Relaxed) => {}
-                Ok(_) | Err(StoreFault::Full) => pause = RETRY,
-                Err(StoreFault::Failed(_)) => return,
-                Err(fault) => {
-                    tracing::error!(dir = %self.shared.dir.display(), %fault, "maintenance of the store failed");
-                    pause = RETRY;
-                }
-            }
+        let mut pause = Some(IDLE);
+        while let Some(at_most) = pause
+            && self.shared.signal.wait(at_most)
+        {
+            pause = self.turn();
         }
     }
 

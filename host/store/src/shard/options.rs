@@ -21,7 +21,7 @@ pub struct Options {
     /// Whether the mark is written and synced on a thread of its own, in parallel with the journal. Default true; a simulator that
     /// runs everything on one thread says false, and the mark follows the journal.
     pub parallel_mark: bool,
-    /// Called, from any thread, when [`Maintenance::run`](crate::Maintenance::run) has something to do. Must be quick. A node that
+    /// Called, from any thread, when [`Maintenance::turn`](crate::Maintenance::turn) has something to do. Must be quick. A node that
     /// uses [`Maintenance::run_until_stopped`](crate::Maintenance::run_until_stopped) needs none.
     pub on_work: Option<Arc<dyn Fn() + Send + Sync>>,
 }

@@ -1,0 +1,95 @@
+//! What a node takes from the machine it runs on, so that a test can put something else in its place.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rand::Rng as _;
+use rand_core::SeedableRng as _;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rejoin_wire::{Network, OsNetwork};
+
+use crate::clock::Clock;
+
+/// Clock, network, threads and chance. Files are always the machine's.
+#[derive(Clone, Debug)]
+pub struct Platform {
+    /// What time it is.
+    pub clock: Clock,
+    /// Where the UDP port comes from.
+    pub network: Arc<dyn Network>,
+    /// What runs where.
+    pub threads: Threads,
+    /// Makes repeatable whatever the node, and QUIC, leave to chance; the keys of TLS are not. None draws from the operating system.
+    pub seed: Option<[u8; 32]>,
+}
+
+impl Platform {
+    /// This machine.
+    #[must_use]
+    pub fn machine() -> Self {
+        Self { clock: Clock::system(), network: Arc::new(OsNetwork), threads: Threads::Own, seed: None }
+    }
+}
+
+/// What runs where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Threads {
+    /// Shards, the syncing of their journals, their flushes and the merges have threads of their own.
+    Own,
+    /// None has: shards and flushes are tasks of the runtime in which the node was started, a sync and a merge are done where they are
+    /// asked for. On a runtime of one thread, everything then happens in an order that the seed decides.
+    Shared,
+}
+
+impl Threads {
+    /// Runs a shard.
+    pub(crate) fn run(self, name: String, work: impl Future<Output = ()> + Send + 'static) -> io::Result<Running> {
+        match self {
+            Self::Own => {
+                // A runtime of its own, for its timer and its queues.
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+                let thread = std::thread::Builder::new().name(name).spawn(move || runtime.block_on(work))?;
+                Ok(Running::Thread(thread))
+            }
+            Self::Shared => Ok(Running::Task(tokio::spawn(work))),
+        }
+    }
+}
+
+/// A shard that runs.
+pub(crate) enum Running {
+    Thread(JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
+}
+
+impl Running {
+    /// Waits for its end. `false`: it has panicked.
+    pub(crate) async fn ended(self) -> bool {
+        match self {
+            Self::Thread(thread) => thread.join().is_ok(),
+            Self::Task(task) => task.await.is_ok(),
+        }
+    }
+}
+
+/// What a node leaves to chance.
+pub(crate) struct Chance(Mutex<Xoshiro256PlusPlus>);
+
+impl Chance {
+    pub(crate) fn new(seed: Option<[u8; 32]>) -> Self {
+        Self(Mutex::new(Xoshiro256PlusPlus::from_seed(seed.unwrap_or_else(rand::random))))
+    }
+
+    /// Any number.
+    pub(crate) fn word(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
+    }
+
+    /// A seed for a generator of somebody's own.
+    pub(crate) fn seed(&self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut seed);
+        seed
+    }
+}
