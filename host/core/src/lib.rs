@@ -21,7 +21,8 @@
 //! assert_eq!(causal::visible(&joined, 0).len(), 2);
 //! ```
 //!
-//! In reading order: [`causal`] (the algebra of an object), [`quorum`], [`placement`], [`port`], [`view`], [`shard`], [`control`].
+//! In reading order: [`causal`] (the algebra of an object), [`quorum`], [`placement`], [`port`], [`view`], [`shard`], [`control`];
+//! [`rules`] names what tests may break.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -34,6 +35,7 @@ pub mod port;
 pub mod quorum;
 mod retries;
 mod rows;
+pub mod rules;
 pub mod shard;
 mod tenure;
 pub mod view;

@@ -18,8 +18,13 @@ pub(crate) struct Retries {
 }
 
 impl Retries {
+    /// An empty table of at most so many rows.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { rows: BTreeMap::new(), oldest_first: BTreeSet::new(), limit }
+    }
+
     pub(crate) fn open(store: &dyn Store, limit: usize) -> Result<Self, StoreFault> {
-        let mut table = Self { rows: BTreeMap::new(), oldest_first: BTreeSet::new(), limit };
+        let mut table = Self::new(limit);
         for (partition, rest, row) in rows::load::<RetryRow>(store, Kind::Retry)? {
             let request = <[u8; 16]>::try_from(rest.as_slice()).map_err(|_| StoreFault::Damaged("retry row: short key".into()))?;
             let key = (partition, RequestId(u128::from_be_bytes(request)));

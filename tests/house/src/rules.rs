@@ -61,6 +61,17 @@ pub fn unwraps(tree: &Tree) -> Vec<String> {
     problems
 }
 
+/// Product code that names the rules of the core: only tests may open a shard that does not keep all of them.
+#[must_use]
+pub fn broken_rules(tree: &Tree) -> Vec<String> {
+    let names = |line: &str| has_word(line, "Shard::open_with") || line.contains("rejoin_core::rules");
+    let mut problems = Vec::new();
+    for file in tree.rust().filter(|file| !file.path.starts_with("tests/") && !file.path.starts_with("host/core/")) {
+        report(&mut problems, file, &file.product, names, "a node keeps every rule: Shard::open");
+    }
+    problems
+}
+
 /// Files that use `unsafe` without a comment that says why.
 #[must_use]
 pub fn unexplained_unsafe(tree: &Tree) -> Vec<String> {
@@ -111,6 +122,14 @@ mod tests {
 
     fn tree(path: &str, text: &str) -> Tree {
         Tree::new(vec![File::new(path, text)], Vec::new())
+    }
+
+    #[test]
+    fn a_node_that_names_a_rule_is_found() {
+        for bad in ["let shard = Shard::open_with(rules, config);\n", "use rejoin_core::rules::Rule;\n"] {
+            assert_eq!(broken_rules(&tree("host/node/src/open.rs", bad)).len(), 1, "{bad}");
+            assert_eq!(broken_rules(&tree("tests/sim/src/world.rs", bad)), [""; 0]);
+        }
     }
 
     #[test]

@@ -102,6 +102,11 @@ fn the_host_unwraps_only_in_tests() {
 }
 
 #[test]
+fn a_node_keeps_every_rule_of_the_core() {
+    none(&rules::broken_rules(&tree()));
+}
+
+#[test]
 fn files_stay_short_enough_to_read() {
     none(&rules::long_files(&tree()));
 }

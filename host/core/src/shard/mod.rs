@@ -27,6 +27,7 @@ use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, RequestId, TenantId};
 
 use crate::port::{Change, Store, StoreFault};
 use crate::retries::Retries;
+use crate::rules::{Rule, Rules};
 use crate::tenure::{Observed, Tenures};
 use crate::view::ClusterView;
 use event::{Effect, Event, MergeTicket, Merged, Now};
@@ -83,6 +84,7 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Shard {
     config: Config,
+    rules: Rules,
     rng: Xoshiro256PlusPlus,
     view: Arc<ClusterView>,
     up: BTreeSet<NodeId>,
@@ -109,14 +111,32 @@ impl Shard {
     ///
     /// # Errors
     /// What the store says; the node must not start then.
-    pub fn open(config: Config, view: Arc<ClusterView>, mut rng: Xoshiro256PlusPlus, store: &mut dyn Store) -> Result<Self, StoreFault> {
-        let tenures = Tenures::open(store, config.lost, &mut rng)?;
+    pub fn open(config: Config, view: Arc<ClusterView>, rng: Xoshiro256PlusPlus, store: &mut dyn Store) -> Result<Self, StoreFault> {
+        Self::open_with(Rules::SOUND, config, view, rng, store)
+    }
+
+    /// The same for tests that break a rule.
+    ///
+    /// # Errors
+    /// As [`Shard::open`].
+    pub fn open_with(
+        rules: Rules,
+        config: Config,
+        view: Arc<ClusterView>,
+        mut rng: Xoshiro256PlusPlus,
+        store: &mut dyn Store,
+    ) -> Result<Self, StoreFault> {
+        let tenures = Tenures::open(store, config.lost && rules.keep(Rule::LossEndsTenures), &mut rng)?;
         let observed = Observed::open(store)?;
-        let retries = Retries::open(store, config.max_retry_rows)?;
+        let retries = match rules.keep(Rule::RetriesOutliveRestarts) {
+            true => Retries::open(store, config.max_retry_rows)?,
+            false => Retries::new(config.max_retry_rows),
+        };
         // Drawn anew: an answer to what the last run asked may still come, held up by a slow disk, and must not be taken for one to this run's.
-        let next_op = rng.next_u64() >> 1;
+        let next_op = if rules.keep(Rule::RunsNumberApart) { rng.next_u64() >> 1 } else { 1 };
         Ok(Self {
             config,
+            rules,
             rng,
             view,
             up: BTreeSet::new(),
@@ -193,7 +213,7 @@ impl Shard {
     fn peer_up(&mut self, turn: &mut Turn<'_>, peer: NodeId, actors: &[ActorNext]) {
         self.up.insert(peer);
         for actor in actors {
-            if let Some(counter) = self.observed.outruns(actor) {
+            if let Some(counter) = self.observed.outruns(actor).filter(|_| self.rules.keep(Rule::PeersObject)) {
                 self.send(turn, peer, 0, PeerBody::Observed { actor: *actor, counter });
             }
         }
@@ -234,10 +254,12 @@ impl Shard {
                     }
                     shard.write_acked(turn, number, op, from)
                 }
+                Err(_) if !shard.rules.keep(Rule::RefusalsDoNotCount) => shard.write_acked(turn, number, op, from),
                 Err(code) => shard.node_failed(turn, number, op, from, &rejoin_proto::peer::refusal(code)),
             }),
             PeerBody::Observed { actor, counter } => {
-                if counter >= actor.next && self.tenures.is_current(actor.partition, actor.actor) {
+                let heeded = self.rules.keep(Rule::ObjectionsEndATenure);
+                if heeded && counter >= actor.next && self.tenures.is_current(actor.partition, actor.actor) {
                     self.end_tenure(turn, actor.partition, "a peer has seen later writes of the old one: this is an old or cloned disk");
                 }
             }
@@ -258,9 +280,10 @@ impl Shard {
             return self.reply_to(turn, origin, trace, refused(error));
         }
         self.bound_lingering(turn);
-        if !self.serving || self.ops.len() - self.lingering.len() >= self.config.max_ops {
+        let serving = self.serving || !self.rules.keep(Rule::WritesWaitForServing);
+        if !serving || self.ops.len() - self.lingering.len() >= self.config.max_ops {
             self.counters.overloaded += 1;
-            let why = if self.serving { "too many requests are under way" } else { "the node is starting" };
+            let why = if serving { "too many requests are under way" } else { "the node is starting" };
             let error = ErrorReply::new(ErrorCode::Overloaded, why).retry_after(50);
             return self.reply_to(turn, origin, trace, refused(error));
         }
@@ -302,7 +325,9 @@ impl Shard {
         if turn.now.mono_us >= self.next_upkeep_us {
             self.next_upkeep_us = turn.now.mono_us + UPKEEP_US;
             let mut change = Change::default();
-            self.observed.flush(&mut change);
+            if self.rules.keep(Rule::ObservedIsDurable) {
+                self.observed.flush(&mut change);
+            }
             self.retries.expire(turn.now.wall_ms, EXPIRED_PER_UPKEEP, &mut change);
             if !change.rows.is_empty() {
                 // A full disk must not stop upkeep: what could not be written stays in memory, and is written when there is room.

@@ -16,6 +16,7 @@ use super::turn::Turn;
 use crate::causal;
 use crate::port::Change;
 use crate::quorum::Verdict;
+use crate::rules::Rule;
 
 impl Shard {
     pub(super) fn start_get(&mut self, turn: &mut Turn<'_>, op: Op, get: Get) {
@@ -69,18 +70,19 @@ impl Shard {
         epoch: ReapEpoch,
         copy: Result<Object, ErrorCode>,
     ) -> Option<Op> {
-        let partition = op.target.partition;
+        let (partition, rules) = (op.target.partition, self.rules);
         let Work::Read(read) = &mut op.work else { return Some(op) };
         match copy {
             Ok(copy) => {
                 if read.tally.is_waiting_for(from) {
                     self.heed_context(turn, partition, &copy.context);
-                    read.joined = causal::sync(&read.joined, &copy).0;
+                    read.joined = rules.sync(&read.joined, &copy).0;
                     read.epoch = read.epoch.min(epoch);
                     read.copies.push((from, copy));
                     read.tally.good(from);
                 }
             }
+            Err(_) if !rules.keep(Rule::ErrorsAreNoCopies) => read.tally.good(from),
             Err(code) => read.tally.bad(from, rejoin_proto::peer::refusal(code)),
         }
         self.read_step(turn, number, op)
@@ -118,7 +120,7 @@ impl Shard {
     /// R owners have answered: the reply, unless a plugin has to run first.
     fn read_quorum(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op) -> Option<Op> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
-        let inputs = causal::visible(&read.joined, turn.now.wall_ms);
+        let inputs = self.rules.visible(&read.joined, turn.now.wall_ms);
         let siblings = causal::siblings(&inputs);
         self.counters.siblings_seen += siblings.len() as u64;
         let get = match &read.aim {
@@ -149,7 +151,10 @@ impl Shard {
         let plugin = op.target.bucket.props.plugin;
         let folds = op.target.bucket.props.folds_at_once(turn.now.wall_ms);
         let Work::Read(read) = &mut op.work else { return Some(op) };
-        let ReadPhase::Merging { inputs, seen } = core::mem::replace(&mut read.phase, ReadPhase::Answered) else { return Some(op) };
+        let ReadPhase::Merging { inputs, mut seen } = core::mem::replace(&mut read.phase, ReadPhase::Answered) else { return Some(op) };
+        if !self.rules.keep(Rule::ReadersAreToldWhatIsShown) {
+            seen.join(&read.joined.context);
+        }
         let distinct = causal::siblings(&inputs);
         let outcome = match result {
             Ok(merged) if distinct.len() > 1 => {
@@ -168,6 +173,10 @@ impl Shard {
             Err(_) if distinct.len() == 1 => {
                 let (value, plugin) = (distinct.first().map(|sibling| sibling.value.clone()), folded_by(&inputs));
                 Outcome { inputs, seen, value, shown: None, plugin, fault: None }
+            }
+            Err(_) if !self.rules.keep(Rule::FailuresChooseNothing) => {
+                let value = distinct.first().map(|sibling| sibling.value.clone());
+                Outcome { inputs, seen, value, shown: None, plugin: None, fault: None }
             }
             Err(fault) => Outcome { inputs, seen, value: None, shown: None, plugin: None, fault: Some(fault) },
         };
@@ -236,12 +245,12 @@ impl Shard {
     pub(super) fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
         let Work::Read(read) = &op.work else { return };
         let behind = |state: &Object| read.copies.iter().any(|(_, copy)| copy != state);
-        if !behind(&read.joined) && read.folded.is_none() {
+        if !behind(&read.joined) && read.folded.is_none() || !self.rules.keep(Rule::ReadsRepair) {
             return;
         }
         let Ok(mut state) = self.absorb(turn, &op.target.object, read.epoch, &read.joined) else { return };
         if let Some(folded) = &read.folded {
-            if causal::fold(&mut state, &folded.inputs, folded.value.clone(), folded.by) {
+            if self.rules.fold(&mut state, &folded.inputs, folded.value.clone(), folded.by) {
                 self.counters.folds += 1;
                 let mut change = Change::default();
                 Self::object_row(&mut change, &op.target.store_key, &state);

@@ -7,8 +7,8 @@ use rejoin_proto::{Dot, ErrorCode, Hlc, NodeId, Object, ObjectId, PartitionId, R
 use super::Shard;
 use super::event::{Alarm, Barrier, Effect};
 use super::turn::Turn;
-use crate::causal;
 use crate::port::Change;
+use crate::rules::Rule;
 use rejoin_proto::catalog::Durability;
 
 impl Shard {
@@ -24,7 +24,7 @@ impl Shard {
         self.heed_stamps(turn, id, incoming);
         let store_key = Bytes::from(id.store_key());
         let local = self.load(turn, partition, &store_key)?;
-        let (joined, alarm) = causal::sync(&local, incoming);
+        let (joined, alarm) = self.rules.sync(&local, incoming);
         if alarm.is_some() {
             turn.effects.push(Effect::Alarm(Alarm::OneDotTwoValues { object: id.clone() }));
         }
@@ -40,7 +40,7 @@ impl Shard {
     /// Looks at every context that arrives: one that has seen a counter which this node's actor has not used yet ends its tenure before
     /// anything more is minted, and what it has seen of others is remembered.
     pub(super) fn heed_context(&mut self, turn: &mut Turn<'_>, partition: PartitionId, context: &VersionVector) {
-        if self.tenures.is_outrun(partition, context) {
+        if self.tenures.is_outrun(partition, context) && self.rules.keep(Rule::ContextsEndATenure) {
             self.end_tenure(turn, partition, "a context has seen later writes of the old one: this is an old or cloned disk");
         }
         let tenures = &self.tenures;
@@ -51,7 +51,7 @@ impl Shard {
     fn heed_stamps(&mut self, turn: &mut Turn<'_>, id: &ObjectId, incoming: &Object) {
         let horizon = Hlc::from_ms(turn.now.wall_ms.saturating_add(self.config.max_skew_ms));
         for stamp in incoming.entries.iter().map(|entry| entry.stamp) {
-            if stamp <= horizon {
+            if stamp <= horizon || !self.rules.keep(Rule::FutureStampsMoveNothing) {
                 self.clock = self.clock.max(stamp);
             } else {
                 let ahead_ms = stamp.ms().saturating_sub(turn.now.wall_ms);
@@ -80,8 +80,8 @@ impl Shard {
         let bucket_version = self.view.bucket_version(message.object.bucket);
         let body = PeerBody::Replicated { op, layout: self.view.layout_name(), bucket_version, outcome };
         let barrier = match message.durability {
-            Durability::Fsync => Barrier::Durable,
-            Durability::Os => Barrier::Written,
+            Durability::Fsync if self.rules.keep(Rule::AcksWaitForTheDisk) => Barrier::Durable,
+            Durability::Fsync | Durability::Os => Barrier::Written,
         };
         self.send_behind(turn, barrier, from, trace, body);
     }

@@ -13,6 +13,7 @@ use super::event::{Alarm, Barrier, Effect, Now};
 use super::op::{Op, Origin};
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::quorum::Tally;
+use crate::rules::Rule;
 
 /// The most unreadable copies that are remembered one by one; past that each read of one counts as new.
 const MAX_UNREADABLE: usize = 10_000;
@@ -60,11 +61,16 @@ impl Shard {
             },
             Err(fault) => fault,
         };
+        if matches!(fault, StoreFault::Damaged(_)) && !self.rules.keep(Rule::UnreadableIsNotAbsent) {
+            return Ok(Object::default());
+        }
         if let StoreFault::Damaged(what) = &fault
             && (self.unreadable.len() >= MAX_UNREADABLE || self.unreadable.insert(Bytes::copy_from_slice(store_key)))
         {
             turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
-            self.end_tenure(turn, partition, "its copy of an object cannot be read");
+            if self.rules.keep(Rule::DamageEndsATenure) {
+                self.end_tenure(turn, partition, "its copy of an object cannot be read");
+            }
         }
         Err(fault_code(turn, fault))
     }

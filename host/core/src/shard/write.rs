@@ -18,6 +18,7 @@ use crate::causal::{self, Write};
 use crate::port::Change;
 use crate::quorum::{Tally, Verdict};
 use crate::rows::RetryRow;
+use crate::rules::{Rule, Rules};
 
 /// An object may hold so many times the bytes of its bucket's largest value before a fold is forced.
 const OBJECT_VALUES: usize = 4;
@@ -64,7 +65,13 @@ impl Shard {
             Basis::Create => Ok(None),
             Basis::Context(token) => {
                 let opened = self.config.contexts.open(&op.target.object, token);
-                opened.map(Some).map_err(|error| ErrorReply::new(ErrorCode::BadContext, error.to_string()))
+                match opened {
+                    Ok(seen) => Ok(Some(seen)),
+                    Err(error) => {
+                        let refused = ErrorReply::new(ErrorCode::BadContext, error.to_string());
+                        self.rules.unsealed(token).map(Some).ok_or(refused)
+                    }
+                }
             }
         }
     }
@@ -84,13 +91,15 @@ impl Shard {
             self.counters.retries_recognised += 1;
             return None;
         }
-        if let Some(row) = self.retries.get(op.target.partition, op.retry_id(put)) {
-            let (dot, context) = (row.dot, row.context.clone());
+        let done = self.retries.get(op.target.partition, op.retry_id(put)).map(|row| (row.dot, row.context.clone()));
+        if let Some((dot, context)) = done
+            && (self.rules.keep(Rule::RetriesOutliveTheirValue) || self.is_live(turn, op, dot))
+        {
             self.counters.retries_recognised += 1;
             self.replicate_again(turn, op, put.clone(), dot, context);
             return None;
         }
-        if put.attempt > 0 && self.start != Some(put.start) {
+        if put.attempt > 0 && self.start != Some(put.start) && self.rules.keep(Rule::StrangeRetriesAreUnknown) {
             let message = "this node has lost track of the first attempt since it was made: the write may have been done; read the key";
             self.reply(turn, op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
             return None;
@@ -103,6 +112,12 @@ impl Shard {
             return None;
         }
         Some(())
+    }
+
+    /// Whether a write's own value is still there: whoever asks that of a retry's first attempt does it again after a delete.
+    fn is_live(&mut self, turn: &mut Turn<'_>, op: &Op, dot: Dot) -> bool {
+        let copy = self.load(turn, op.target.partition, &op.target.store_key);
+        copy.is_ok_and(|copy| copy.entries.iter().any(|entry| entry.dots.contains(dot) && entry.is_unfolded()))
     }
 
     /// Writes the object here and sends it to the other owners; or first has what is there merged, if it is at its limit.
@@ -133,15 +148,23 @@ impl Shard {
                 return None;
             }
         };
-        causal::drop_expired(&mut object, turn.now.wall_ms, self.config.max_skew_ms);
-        if is_above_limit(&op, &object, &put, &seen) {
-            let inputs = causal::visible(&object, turn.now.wall_ms);
+        self.rules.drop_expired(&mut object, turn.now.wall_ms, self.config.max_skew_ms);
+        if is_above_limit(self.rules, &op, &object, &put, &seen) {
+            let inputs = self.rules.visible(&object, turn.now.wall_ms);
             let plugin = op.target.bucket.props.plugin;
-            if inputs.len() == 1 && causal::fold(&mut object, &inputs, Bytes::new(), None) && !is_above_limit(&op, &object, &put, &seen) {
+            if inputs.len() == 1
+                && self.rules.fold(&mut object, &inputs, Bytes::new(), None)
+                && !is_above_limit(self.rules, &op, &object, &put, &seen)
+            {
                 // What stood beside the one value were tombstones; no plugin is needed to drop them.
                 return self.mint_and_replicate(turn, number, op, put, seen, object, tally);
             }
             let Some(activation) = plugin.filter(|_| inputs.len() > 1 && !merge_tried) else {
+                if !self.rules.keep(Rule::LimitsDropNothing) {
+                    let oldest = object.entries.iter().map(|entry| entry.stamp).min();
+                    object.entries.retain(|entry| Some(entry.stamp) != oldest);
+                    return self.mint_and_replicate(turn, number, op, put, seen, object, tally);
+                }
                 self.reply(turn, &op, too_many_siblings(&op));
                 return None;
             };
@@ -174,7 +197,7 @@ impl Shard {
 
     fn fold_stored(&mut self, turn: &mut Turn<'_>, op: &Op, inputs: &[rejoin_proto::Entry], merged: Merged, by: FoldedBy) {
         let Ok(mut object) = self.load(turn, op.target.partition, &op.target.store_key.clone()) else { return };
-        if !causal::fold(&mut object, inputs, merged.value, Some(by)) {
+        if !self.rules.fold(&mut object, inputs, merged.value, Some(by)) {
             self.counters.folds_discarded += 1;
             return;
         }
@@ -201,14 +224,22 @@ impl Shard {
         let dot = self.tenures.mint(partition, &mut change, &mut self.rng);
         let stamp = self.stamp(turn.now);
         let expires = self.expiry(&op, &put, stamp);
-        causal::put(&mut object, Write { seen: seen.clone(), dot, content: put.content.clone(), stamp, expires });
-        let context = self.config.contexts.seal(&op.target.object, &causal::writers_view(&object, &seen, dot));
+        self.rules.put(&mut object, Write { seen: seen.clone(), dot, content: put.content.clone(), stamp, expires });
+        let told = match self.rules.keep(Rule::WritersAreToldTheirOwn) {
+            true => causal::writers_view(&object, &seen, dot),
+            false => object.context.clone(),
+        };
+        let context = self.config.contexts.seal(&op.target.object, &told);
         Self::object_row(&mut change, &op.target.store_key, &object);
         let until_ms = turn.now.wall_ms.saturating_add(self.config.retry_window_ms).saturating_add(self.config.max_skew_ms);
         let retry = op.retry_id(&put);
         self.retries.insert(partition, retry, RetryRow { dot, context: context.clone(), until_ms }, &mut change);
-        if let Err(code) = self.write(turn, change) {
-            self.retries.forget(partition, retry);
+        if let Err(code) = self.write(turn, change)
+            && self.rules.keep(Rule::RefusedIsNotSent)
+        {
+            if self.rules.keep(Rule::RefusedIsForgotten) {
+                self.retries.forget(partition, retry);
+            }
             // A store that has failed for good may have kept what it was given: only after a restart will it be known.
             let failed = "the coordinating node's store has failed and the node is stopping: the write may have been done; read the key";
             let stopping = || Reply::Error(ErrorReply::new(ErrorCode::Unknown, failed));
@@ -282,21 +313,20 @@ impl Shard {
 
     /// This node's own acknowledgement: at once if the operating system is enough (effects wait for the write anyway), else with the disk.
     fn own_ack(&mut self, turn: &mut Turn<'_>, number: u64, op: Op) -> Option<Op> {
-        match op.target.bucket.props.durability {
-            Durability::Os => {
-                let node = self.config.node;
-                self.write_acked(turn, number, op, node)
-            }
-            Durability::Fsync => {
-                turn.effects.push(Effect::WhenDurable(DurableTicket(number)));
-                self.write_step(turn, op)
-            }
+        if op.target.bucket.props.durability == Durability::Os || !self.rules.keep(Rule::AcksWaitForTheDisk) {
+            let node = self.config.node;
+            return self.write_acked(turn, number, op, node);
         }
+        turn.effects.push(Effect::WhenDurable(DurableTicket(number)));
+        self.write_step(turn, op)
     }
 
     pub(super) fn write_acked(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Op, from: NodeId) -> Option<Op> {
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
-            tally.good(from);
+            // An answer that has been counted would count for whoever is still silent.
+            let again = !self.rules.keep(Rule::NodesCountOnce) && !tally.is_waiting_for(from);
+            let silent = op.target.owners.iter().copied().find(|&owner| again && tally.is_waiting_for(owner));
+            tally.good(silent.unwrap_or(from));
         }
         self.write_step(turn, op)
     }
@@ -342,8 +372,9 @@ impl Shard {
 }
 
 /// Whether the object would be above its bucket's limits with this write. A write that has seen everything leaves itself only, and never is.
-fn is_above_limit(op: &Op, object: &Object, put: &Put, seen: &VersionVector) -> bool {
-    let left: Vec<&rejoin_proto::Entry> = object.entries.iter().filter(|entry| !entry.dots.unseen_by(seen).is_empty()).collect();
+fn is_above_limit(rules: Rules, op: &Op, object: &Object, put: &Put, seen: &VersionVector) -> bool {
+    let stays = |entry: &&rejoin_proto::Entry| !rules.keep(Rule::FullContextsPass) || !entry.dots.unseen_by(seen).is_empty();
+    let left: Vec<&rejoin_proto::Entry> = object.entries.iter().filter(stays).collect();
     if left.is_empty() {
         return false;
     }

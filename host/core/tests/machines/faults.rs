@@ -15,7 +15,7 @@ fn three() -> Cluster {
 }
 
 #[test]
-fn a_full_disk_refuses_before_a_dot_leaves_and_goes_on_reading() {
+pub(crate) fn a_full_disk_refuses_before_a_dot_leaves_and_goes_on_reading() {
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
     cluster.nodes[0].store.writes = Writes::Full;
@@ -30,7 +30,7 @@ fn a_full_disk_refuses_before_a_dot_leaves_and_goes_on_reading() {
 }
 
 #[test]
-fn a_replica_whose_disk_is_full_is_counted_out() {
+pub(crate) fn a_replica_whose_disk_is_full_is_counted_out() {
     let mut cluster = three();
     cluster.nodes[1].store.writes = Writes::Full;
     assert_eq!(cluster.put(0, put("k", "a", 1)).outcome, PutOutcome::Stored);
@@ -42,7 +42,7 @@ fn a_replica_whose_disk_is_full_is_counted_out() {
 }
 
 #[test]
-fn a_store_that_is_behind_says_when_to_come_back() {
+pub(crate) fn a_store_that_is_behind_says_when_to_come_back() {
     let mut cluster = three();
     cluster.nodes[0].store.writes = Writes::Busy;
     let number = cluster.ask_put(0, put("k", "a", 1));
@@ -51,7 +51,7 @@ fn a_store_that_is_behind_says_when_to_come_back() {
 }
 
 #[test]
-fn a_store_that_fails_stops_the_node_and_leaves_the_write_unknown() {
+pub(crate) fn a_store_that_fails_stops_the_node_and_leaves_the_write_unknown() {
     let mut cluster = three();
     cluster.nodes[0].store.writes = Writes::Failed;
     let number = cluster.ask_put(0, put("k", "a", 1));
@@ -63,7 +63,7 @@ fn a_store_that_fails_stops_the_node_and_leaves_the_write_unknown() {
 }
 
 #[test]
-fn a_damaged_copy_is_an_error_and_never_absent() {
+pub(crate) fn a_damaged_copy_is_an_error_and_never_absent() {
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
     for node in [0, 1] {
@@ -85,7 +85,7 @@ fn a_damaged_copy_is_an_error_and_never_absent() {
 }
 
 #[test]
-fn an_object_that_does_not_decode_is_damaged_too() {
+pub(crate) fn an_object_that_does_not_decode_is_damaged_too() {
     let mut alone = Cluster::new(1, BucketProps { n: 1, ..BucketProps::default() });
     alone.put(0, put("k", "a", 1));
     for row in alone.nodes[0].store.rows.values_mut().filter(|row| row.len() > 30) {
@@ -96,7 +96,7 @@ fn an_object_that_does_not_decode_is_damaged_too() {
 }
 
 #[test]
-fn a_stamp_from_the_future_is_taken_with_an_alarm_and_moves_no_clock() {
+pub(crate) fn a_stamp_from_the_future_is_taken_with_an_alarm_and_moves_no_clock() {
     let mut cluster = three();
     cluster.ask_put(0, put("k", "a", 1));
     let (from, _, envelope) = cluster.wire.pop_front().expect("a replicate");
@@ -117,7 +117,7 @@ fn a_stamp_from_the_future_is_taken_with_an_alarm_and_moves_no_clock() {
 }
 
 #[test]
-fn an_object_of_an_older_reap_epoch_would_be_refused_and_one_of_a_newer_is_taken() {
+pub(crate) fn an_object_of_an_older_reap_epoch_would_be_refused_and_one_of_a_newer_is_taken() {
     let mut cluster = three();
     cluster.ask_put(0, put("k", "a", 1));
     for (_, _, envelope) in &mut cluster.wire {
@@ -130,7 +130,7 @@ fn an_object_of_an_older_reap_epoch_would_be_refused_and_one_of_a_newer_is_taken
 }
 
 #[test]
-fn too_many_requests_are_answered_promptly() {
+pub(crate) fn too_many_requests_are_answered_promptly() {
     let mut cluster = Cluster::with_config(3, BucketProps::default(), |config| config.max_ops = 2);
     let (one, two) = (cluster.ask_put(0, put("a", "a", 1)), cluster.ask_put(0, put("b", "a", 2)));
     let three = cluster.ask_put(0, put("c", "a", 3));
@@ -143,7 +143,7 @@ fn too_many_requests_are_answered_promptly() {
 }
 
 #[test]
-fn reads_that_only_wait_for_a_paused_owner_take_no_requests_place() {
+pub(crate) fn reads_that_only_wait_for_a_paused_owner_take_no_requests_place() {
     let mut cluster = Cluster::with_config(3, BucketProps::default(), |config| config.max_ops = 2);
     assert_eq!(cluster.put(0, put("k", "a", 1)).outcome, PutOutcome::Stored);
     // Node 2 is connected and says nothing.
@@ -161,13 +161,14 @@ fn reads_that_only_wait_for_a_paused_owner_take_no_requests_place() {
 }
 
 #[test]
-fn a_node_that_does_not_serve_yet_mints_nothing() {
+pub(crate) fn a_node_that_does_not_serve_yet_mints_nothing() {
     use rejoin_core::shard::{Shard, event::Effect};
     use rejoin_proto::client::Reply;
     let cluster = three();
     let mut store = crate::support::store::Memory::default();
     let rng = <rand_xoshiro::Xoshiro256PlusPlus as rand_core::SeedableRng>::seed_from_u64(1);
-    let mut shard = Shard::open(cluster.nodes[0].config.clone(), cluster.view.clone(), rng, &mut store).expect("a shard");
+    let mut shard =
+        Shard::open_with(crate::support::rules(), cluster.nodes[0].config.clone(), cluster.view.clone(), rng, &mut store).expect("a shard");
     let request = rejoin_core::shard::event::ClientRequest {
         session: rejoin_core::shard::event::Session { connection: 1, request: 1 },
         tenant: crate::support::tenant(),

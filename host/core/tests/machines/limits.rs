@@ -13,7 +13,7 @@ fn limited(siblings: u16, plugin: bool) -> BucketProps {
 }
 
 #[test]
-fn at_the_limit_the_siblings_are_folded_and_the_write_is_taken() {
+pub(crate) fn at_the_limit_the_siblings_are_folded_and_the_write_is_taken() {
     let mut cluster = Cluster::new(3, limited(4, true));
     (0..20).for_each(|at| assert_eq!(cluster.put(0, put("k", &format!("w{at}"), at)).outcome, PutOutcome::Stored));
     for node in 0..3 {
@@ -27,7 +27,7 @@ fn at_the_limit_the_siblings_are_folded_and_the_write_is_taken() {
 
 /// Scenario 14.
 #[test]
-fn at_the_limit_with_a_plugin_that_traps_full_contexts_get_through() {
+pub(crate) fn at_the_limit_with_a_plugin_that_traps_full_contexts_get_through() {
     for deletes in [false, true] {
         let mut cluster = Cluster::new(3, limited(3, true));
         cluster.plugin = Some(|_| Err("the plugin trapped".into()));
@@ -44,7 +44,7 @@ fn at_the_limit_with_a_plugin_that_traps_full_contexts_get_through() {
 }
 
 #[test]
-fn a_write_that_makes_room_for_itself_is_taken_without_a_merge() {
+pub(crate) fn a_write_that_makes_room_for_itself_is_taken_without_a_merge() {
     let mut cluster = Cluster::new(3, limited(3, false));
     cluster.put(0, put("k", "a", 1));
     let seen_one = cluster.get(0, get("k")).context;
@@ -55,7 +55,7 @@ fn a_write_that_makes_room_for_itself_is_taken_without_a_merge() {
 }
 
 #[test]
-fn bytes_are_limited_as_siblings_are() {
+pub(crate) fn bytes_are_limited_as_siblings_are() {
     let props = BucketProps { value_bytes: 10, ..limited(256, false) };
     let mut cluster = Cluster::new(3, props);
     (0..4).for_each(|at| assert_eq!(cluster.put(0, put("k", "0123456789", at)).outcome, PutOutcome::Stored));
@@ -64,7 +64,7 @@ fn bytes_are_limited_as_siblings_are() {
 
 /// Deletes that have seen nothing pile up beside a value; at the limit they are dropped, for which no plugin is needed.
 #[test]
-fn tombstones_beside_the_only_value_do_not_lock_a_key() {
+pub(crate) fn tombstones_beside_the_only_value_do_not_lock_a_key() {
     let mut cluster = Cluster::new(3, limited(4, false));
     cluster.put(0, put("k", "value", 1));
     (2..12).for_each(|at| assert_eq!(cluster.put(0, delete("k", at)).outcome, PutOutcome::Stored));
@@ -74,7 +74,7 @@ fn tombstones_beside_the_only_value_do_not_lock_a_key() {
 
 /// Scenario 11: what one actor writes is one span, however long it goes on.
 #[test]
-fn two_thousand_stale_writes_keep_an_object_small_and_lose_nothing() {
+pub(crate) fn two_thousand_stale_writes_keep_an_object_small_and_lose_nothing() {
     let props = BucketProps { durability: Durability::Os, ..limited(8, true) };
     for stale in [false, true] {
         let mut cluster = Cluster::new(3, props.clone());

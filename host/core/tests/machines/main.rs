@@ -3,8 +3,10 @@
 mod control;
 mod faults;
 mod limits;
+mod mutants;
 mod reads;
 mod retries;
+mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenures;

@@ -30,7 +30,7 @@ fn all(get: Get) -> Get {
 }
 
 #[test]
-fn a_self_causal_plugin_folds_at_once_and_every_owner_gets_the_result() {
+pub(crate) fn a_self_causal_plugin_folds_at_once_and_every_owner_gets_the_result() {
     let mut cluster = apart(plugin(true), &["a", "b", "c"]);
     let read = cluster.get(0, all(get("k")));
     assert_eq!(read.value.as_deref(), Some(&b"a,b,c"[..]));
@@ -49,7 +49,7 @@ fn a_self_causal_plugin_folds_at_once_and_every_owner_gets_the_result() {
 }
 
 #[test]
-fn any_other_plugin_merges_for_the_reader_and_leaves_the_siblings() {
+pub(crate) fn any_other_plugin_merges_for_the_reader_and_leaves_the_siblings() {
     let mut cluster = apart(plugin(false), &["a", "b", "c"]);
     assert_eq!(cluster.get(0, all(get("k"))).value.as_deref(), Some(&b"a,b,c"[..]));
     (0..3).for_each(|node| assert_eq!(cluster.stored(node, "k").entries.len(), 3, "repaired, not folded"));
@@ -58,7 +58,7 @@ fn any_other_plugin_merges_for_the_reader_and_leaves_the_siblings() {
 }
 
 #[test]
-fn for_its_delay_after_another_plugin_nothing_folds() {
+pub(crate) fn for_its_delay_after_another_plugin_nothing_folds() {
     let mut props = plugin(true);
     props.plugin.as_mut().expect("a plugin").replaces = true;
     props.fold_delay_ms = 10_000;
@@ -71,7 +71,7 @@ fn for_its_delay_after_another_plugin_nothing_folds() {
 }
 
 #[test]
-fn a_merge_that_fails_shows_all_siblings_and_why() {
+pub(crate) fn a_merge_that_fails_shows_all_siblings_and_why() {
     let mut cluster = apart(plugin(true), &["a", "b", "c"]);
     cluster.plugin = Some(|_| Err("the plugin trapped: unreachable".into()));
     let read = cluster.get(0, all(get("k")));
@@ -86,7 +86,7 @@ fn a_merge_that_fails_shows_all_siblings_and_why() {
 /// A copy that comes while the plugin runs holds a write that the reader is not shown. Its context must not cover that write, or the
 /// reader's next one would destroy it unseen.
 #[test]
-fn a_reader_is_not_told_to_have_seen_what_came_while_the_plugin_ran() {
+pub(crate) fn a_reader_is_not_told_to_have_seen_what_came_while_the_plugin_ran() {
     let mut cluster = apart(plugin(true), &["a", "b", "unseen"]);
     cluster.plugin = None;
     let (zero, one) = (cluster.nodes[0].id, cluster.nodes[1].id);
@@ -111,7 +111,7 @@ fn a_reader_is_not_told_to_have_seen_what_came_while_the_plugin_ran() {
 }
 
 #[test]
-fn a_merge_result_that_comes_after_its_inputs_were_overwritten_is_thrown_away() {
+pub(crate) fn a_merge_result_that_comes_after_its_inputs_were_overwritten_is_thrown_away() {
     let mut cluster = apart(plugin(true), &["a", "b", "c"]);
     cluster.plugin = None;
     let number = cluster.ask_get(0, all(get("k")));
@@ -132,7 +132,7 @@ fn a_merge_result_that_comes_after_its_inputs_were_overwritten_is_thrown_away() 
 }
 
 #[test]
-fn a_fold_beside_a_tombstone_does_not_undo_the_delete() {
+pub(crate) fn a_fold_beside_a_tombstone_does_not_undo_the_delete() {
     let mut cluster = apart(plugin(true), &["a", "b", "c"]);
     let read = cluster.get(0, all(get("k")));
     // A delete and a write that have not seen one another.
@@ -145,7 +145,7 @@ fn a_fold_beside_a_tombstone_does_not_undo_the_delete() {
 }
 
 #[test]
-fn r_of_one_is_answered_by_an_owner_alone() {
+pub(crate) fn r_of_one_is_answered_by_an_owner_alone() {
     let mut cluster = apart(plugin(true), &["a", "b", "c"]);
     let number = cluster.ask_get(0, Get { r: Some(Quorum::Count(1)), ..get("k") });
     assert!(cluster.wire.is_empty());
@@ -155,7 +155,7 @@ fn r_of_one_is_answered_by_an_owner_alone() {
 }
 
 #[test]
-fn a_late_copy_is_repaired_too() {
+pub(crate) fn a_late_copy_is_repaired_too() {
     let mut cluster = Cluster::new(3, BucketProps::default());
     let late = cluster.nodes[2].id;
     cluster.put(0, put("warm", "x", 1));
@@ -173,7 +173,7 @@ fn a_late_copy_is_repaired_too() {
 }
 
 #[test]
-fn a_read_misses_its_quorum_at_the_deadline_or_when_it_cannot_be_reached() {
+pub(crate) fn a_read_misses_its_quorum_at_the_deadline_or_when_it_cannot_be_reached() {
     let mut cluster = Cluster::new(3, BucketProps::default());
     let number = cluster.ask_get(0, get("k"));
     cluster.wire.clear();
@@ -187,7 +187,7 @@ fn a_read_misses_its_quorum_at_the_deadline_or_when_it_cannot_be_reached() {
 }
 
 #[test]
-fn an_expired_value_is_hidden_and_never_reaches_a_plugin() {
+pub(crate) fn an_expired_value_is_hidden_and_never_reaches_a_plugin() {
     let mut cluster = Cluster::new(3, plugin(true));
     cluster.put(0, rejoin_proto::client::Put { ttl_ms: Some(5000), ..put("k", "short", 1) });
     cluster.put(0, put("k", "long", 2));
@@ -209,7 +209,7 @@ fn an_expired_value_is_hidden_and_never_reaches_a_plugin() {
 }
 
 #[test]
-fn a_single_value_is_shown_by_the_plugin_and_stands_if_that_fails() {
+pub(crate) fn a_single_value_is_shown_by_the_plugin_and_stands_if_that_fails() {
     let mut cluster = apart(plugin(true), &["a", "b", "c"]);
     let shown = cluster.get(0, Get { show: true, r: Some(Quorum::Count(1)), ..get("k") });
     assert_eq!((shown.value.as_deref(), shown.shown.as_deref()), (Some(&b"a"[..]), Some(&b"<a>"[..])));
@@ -220,7 +220,7 @@ fn a_single_value_is_shown_by_the_plugin_and_stands_if_that_fails() {
 }
 
 #[test]
-fn a_repair_asks_for_no_answer() {
+pub(crate) fn a_repair_asks_for_no_answer() {
     let mut cluster = apart(plugin(false), &["a", "b", "c"]);
     cluster.ask_get(0, all(get("k")));
     while cluster.deliver_one(|_, _, body| !matches!(body, PeerBody::Replicate(_))) {}

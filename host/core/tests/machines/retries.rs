@@ -17,7 +17,7 @@ fn values(cluster: &Cluster, node: usize) -> usize {
 }
 
 #[test]
-fn a_retry_after_an_overwrite_or_a_delete_is_not_done_again() {
+pub(crate) fn a_retry_after_an_overwrite_or_a_delete_is_not_done_again() {
     let mut cluster = Cluster::new(3, BucketProps::default());
     cluster.put(0, put("k", "first", 1));
     let read = cluster.get(0, get("k"));
@@ -34,7 +34,7 @@ fn a_retry_after_an_overwrite_or_a_delete_is_not_done_again() {
 }
 
 #[test]
-fn a_retry_after_a_fold_is_not_done_again() {
+pub(crate) fn a_retry_after_a_fold_is_not_done_again() {
     let activation = Activation { plugin: PluginDigest([1; 32]), self_causal: true, since: Hlc::from_ms(WALL_MS), replaces: false };
     let mut cluster = Cluster::new(3, BucketProps { plugin: Some(activation), ..BucketProps::default() });
     cluster.put(0, put("k", "a", 1));
@@ -47,7 +47,7 @@ fn a_retry_after_a_fold_is_not_done_again() {
 }
 
 #[test]
-fn a_retry_brings_to_its_quorum_what_the_first_attempt_left_behind() {
+pub(crate) fn a_retry_brings_to_its_quorum_what_the_first_attempt_left_behind() {
     let mut cluster = Cluster::new(3, BucketProps::default());
     let number = cluster.ask_put(0, put("k", "a", 1));
     cluster.wire.clear();
@@ -61,7 +61,7 @@ fn a_retry_brings_to_its_quorum_what_the_first_attempt_left_behind() {
 }
 
 #[test]
-fn a_retry_of_what_is_still_under_way_waits_with_it() {
+pub(crate) fn a_retry_of_what_is_still_under_way_waits_with_it() {
     let mut cluster = Cluster::new(3, BucketProps::default());
     let first = cluster.ask_put(0, put("k", "a", 1));
     let retry = again(&cluster, put("k", "a", 1));
@@ -72,7 +72,7 @@ fn a_retry_of_what_is_still_under_way_waits_with_it() {
 }
 
 #[test]
-fn a_retry_at_another_node_or_start_is_unknown_and_writes_nothing() {
+pub(crate) fn a_retry_at_another_node_or_start_is_unknown_and_writes_nothing() {
     let mut cluster = Cluster::new(3, BucketProps::default());
     cluster.put(0, put("k", "a", 1));
     let retry = again(&cluster, put("k", "a", 1));
@@ -86,7 +86,7 @@ fn a_retry_at_another_node_or_start_is_unknown_and_writes_nothing() {
 }
 
 #[test]
-fn a_clean_restart_keeps_the_table_and_the_start() {
+pub(crate) fn a_clean_restart_keeps_the_table_and_the_start() {
     let mut cluster = Cluster::new(3, BucketProps::default());
     cluster.put(0, put("k", "a", 1));
     let retry = again(&cluster, put("k", "a", 1));
@@ -102,7 +102,7 @@ fn a_clean_restart_keeps_the_table_and_the_start() {
 }
 
 #[test]
-fn one_request_id_under_two_keys_is_two_writes() {
+pub(crate) fn one_request_id_under_two_keys_is_two_writes() {
     let mut cluster = Cluster::new(3, BucketProps::default());
     for key in 0..40 {
         let key = format!("key {key}");
@@ -112,7 +112,7 @@ fn one_request_id_under_two_keys_is_two_writes() {
 }
 
 #[test]
-fn a_write_that_was_done_and_whose_copy_is_gone_is_unknown() {
+pub(crate) fn a_write_that_was_done_and_whose_copy_is_gone_is_unknown() {
     let mut cluster = Cluster::new(3, BucketProps::default());
     cluster.put(0, put("k", "a", 1));
     let key = crate::support::object_id("k").store_key();
@@ -123,7 +123,7 @@ fn a_write_that_was_done_and_whose_copy_is_gone_is_unknown() {
 }
 
 #[test]
-fn rows_go_when_their_time_is_over_and_a_full_table_refuses_before_it_writes() {
+pub(crate) fn rows_go_when_their_time_is_over_and_a_full_table_refuses_before_it_writes() {
     let mut cluster = Cluster::with_config(1, BucketProps { n: 1, durability: Durability::Os, ..BucketProps::default() }, |config| {
         config.max_retry_rows = 10;
     });
@@ -139,7 +139,7 @@ fn rows_go_when_their_time_is_over_and_a_full_table_refuses_before_it_writes() {
 
 /// A clock that was ahead for a while leaves rows that last; those that come after it must still go in their time.
 #[test]
-fn rows_of_a_clock_that_jumped_do_not_hold_up_the_others() {
+pub(crate) fn rows_of_a_clock_that_jumped_do_not_hold_up_the_others() {
     let mut cluster = Cluster::new(1, BucketProps { n: 1, ..BucketProps::default() });
     cluster.now_ms = 1_000_000_000;
     cluster.put(0, put("k", "from the future", 1));

@@ -27,7 +27,7 @@ fn contents(cluster: &Cluster, node: usize) -> usize {
 }
 
 #[test]
-fn a_restart_goes_on_with_the_actor_and_its_counter() {
+pub(crate) fn a_restart_goes_on_with_the_actor_and_its_counter() {
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
     let before = cluster.actor_of(0, "k").expect("an actor");
@@ -40,7 +40,7 @@ fn a_restart_goes_on_with_the_actor_and_its_counter() {
 
 /// Scenario 1. Nobody tells the node that has lost its write what its peers have seen: it must find out by itself.
 #[test]
-fn a_node_that_lost_an_acknowledged_write_takes_a_new_actor_and_destroys_nothing() {
+pub(crate) fn a_node_that_lost_an_acknowledged_write_takes_a_new_actor_and_destroys_nothing() {
     let mut cluster = three();
     cluster.put(0, put("k", "zeroth", 9));
     let old = cluster.nodes[0].store.clone();
@@ -55,7 +55,7 @@ fn a_node_that_lost_an_acknowledged_write_takes_a_new_actor_and_destroys_nothing
 }
 
 #[test]
-fn every_actor_and_the_start_end_when_data_may_be_lost() {
+pub(crate) fn every_actor_and_the_start_end_when_data_may_be_lost() {
     let mut cluster = three();
     (0..20).for_each(|at| assert_eq!(cluster.put(0, put(&format!("key {at}"), "a", at)).outcome, PutOutcome::Stored));
     let (actors, start) = (cluster.nodes[0].shard.actors(), cluster.nodes[0].shard.start());
@@ -71,7 +71,7 @@ fn every_actor_and_the_start_end_when_data_may_be_lost() {
 
 /// Scenario 13: an old disk, brought back without a word.
 #[test]
-fn a_handshake_tells_an_old_disk_what_its_actor_has_done() {
+pub(crate) fn a_handshake_tells_an_old_disk_what_its_actor_has_done() {
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
     let old = cluster.nodes[0].store.clone();
@@ -86,7 +86,7 @@ fn a_handshake_tells_an_old_disk_what_its_actor_has_done() {
 }
 
 #[test]
-fn what_was_observed_survives_the_observers_restart() {
+pub(crate) fn what_was_observed_survives_the_observers_restart() {
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
     let old = cluster.nodes[0].store.clone();
@@ -102,7 +102,7 @@ fn what_was_observed_survives_the_observers_restart() {
 }
 
 #[test]
-fn what_a_full_disk_did_not_take_is_written_down_when_there_is_room() {
+pub(crate) fn what_a_full_disk_did_not_take_is_written_down_when_there_is_room() {
     use crate::support::store::Writes;
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
@@ -116,7 +116,7 @@ fn what_a_full_disk_did_not_take_is_written_down_when_there_is_room() {
 }
 
 #[test]
-fn a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint() {
+pub(crate) fn a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint() {
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
     let used = cluster.actor_of(0, "k").expect("an actor");
@@ -131,7 +131,7 @@ fn a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint() {
 }
 
 #[test]
-fn an_object_or_an_answer_that_has_seen_more_ends_the_tenure_too() {
+pub(crate) fn an_object_or_an_answer_that_has_seen_more_ends_the_tenure_too() {
     for by_answer in [false, true] {
         let mut cluster = three();
         cluster.put(0, put("k", "a", 1));
@@ -157,7 +157,7 @@ fn an_object_or_an_answer_that_has_seen_more_ends_the_tenure_too() {
 }
 
 #[test]
-fn a_write_on_an_old_disk_is_not_swallowed_by_what_a_read_shows() {
+pub(crate) fn a_write_on_an_old_disk_is_not_swallowed_by_what_a_read_shows() {
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
     let old = cluster.nodes[0].store.clone();
@@ -172,7 +172,7 @@ fn a_write_on_an_old_disk_is_not_swallowed_by_what_a_read_shows() {
 }
 
 #[test]
-fn a_copy_that_cannot_be_read_ends_the_tenure_once() {
+pub(crate) fn a_copy_that_cannot_be_read_ends_the_tenure_once() {
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
     let before = actor(&cluster, 0);
@@ -192,7 +192,7 @@ fn a_copy_that_cannot_be_read_ends_the_tenure_once() {
 }
 
 #[test]
-fn a_cloned_disk_that_minted_the_same_dot_keeps_both_values_and_alarms() {
+pub(crate) fn a_cloned_disk_that_minted_the_same_dot_keeps_both_values_and_alarms() {
     let mut cluster = three();
     cluster.put(0, put("warm", "x", 1));
     cluster.put(0, put("k", "a", 2));
@@ -212,7 +212,7 @@ fn a_cloned_disk_that_minted_the_same_dot_keeps_both_values_and_alarms() {
 }
 
 #[test]
-fn a_stray_objection_changes_nothing() {
+pub(crate) fn a_stray_objection_changes_nothing() {
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
     let announced = cluster.actor_of(0, "k").expect("an actor");
@@ -227,7 +227,7 @@ fn a_stray_objection_changes_nothing() {
 }
 
 #[test]
-fn a_new_disk_is_a_new_node() {
+pub(crate) fn a_new_disk_is_a_new_node() {
     let mut cluster = three();
     cluster.put(0, put("k", "a", 1));
     let start = cluster.nodes[0].shard.start();
@@ -239,7 +239,7 @@ fn a_new_disk_is_a_new_node() {
 
 /// Operations are numbered in memory only, and an acknowledgement that waits for a slow disk outlives the process that it is for.
 #[test]
-fn an_answer_to_what_was_asked_before_a_restart_answers_nothing_after_it() {
+pub(crate) fn an_answer_to_what_was_asked_before_a_restart_answers_nothing_after_it() {
     let mut cluster = three();
     cluster.nodes[1].syncing = false;
     cluster.nodes[2].syncing = false;

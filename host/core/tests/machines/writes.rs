@@ -14,7 +14,7 @@ fn three() -> Cluster {
 }
 
 #[test]
-fn a_write_is_read_from_every_node_and_a_delete_ends_it() {
+pub(crate) fn a_write_is_read_from_every_node_and_a_delete_ends_it() {
     let mut cluster = three();
     let written = cluster.put(0, put("k", "milk", 1));
     assert_eq!((written.outcome, written.acked, written.needed), (PutOutcome::Stored, 2, 2));
@@ -30,7 +30,7 @@ fn a_write_is_read_from_every_node_and_a_delete_ends_it() {
 }
 
 #[test]
-fn an_acknowledgement_waits_for_the_disks_of_w_replicas_and_a_message_does_not() {
+pub(crate) fn an_acknowledgement_waits_for_the_disks_of_w_replicas_and_a_message_does_not() {
     let mut cluster = three();
     cluster.nodes.iter_mut().for_each(|node| node.syncing = false);
     let number = cluster.ask_put(0, put("k", "milk", 1));
@@ -47,14 +47,14 @@ fn an_acknowledgement_waits_for_the_disks_of_w_replicas_and_a_message_does_not()
 }
 
 #[test]
-fn with_durability_os_no_disk_is_waited_for() {
+pub(crate) fn with_durability_os_no_disk_is_waited_for() {
     let mut cluster = Cluster::new(3, BucketProps { durability: Durability::Os, ..BucketProps::default() });
     cluster.nodes.iter_mut().for_each(|node| node.syncing = false);
     assert_eq!(cluster.put(0, put("k", "milk", 1)).outcome, PutOutcome::Stored);
 }
 
 #[test]
-fn a_node_that_is_no_owner_forwards_once_and_never_again() {
+pub(crate) fn a_node_that_is_no_owner_forwards_once_and_never_again() {
     let mut cluster = Cluster::new(4, BucketProps::default());
     let owners = cluster.owners("k");
     let stranger = owners[3];
@@ -80,7 +80,7 @@ fn a_node_that_is_no_owner_forwards_once_and_never_again() {
 }
 
 #[test]
-fn unavailable_means_that_nothing_was_written() {
+pub(crate) fn unavailable_means_that_nothing_was_written() {
     let mut cluster = three();
     cluster.cut(0);
     let number = cluster.ask_put(0, put("k", "milk", 1));
@@ -92,7 +92,7 @@ fn unavailable_means_that_nothing_was_written() {
 }
 
 #[test]
-fn after_the_dot_a_missed_quorum_is_unknown_at_the_deadline() {
+pub(crate) fn after_the_dot_a_missed_quorum_is_unknown_at_the_deadline() {
     let mut cluster = three();
     let number = cluster.ask_put(0, put("k", "milk", 1));
     cluster.wire.clear();
@@ -106,7 +106,7 @@ fn after_the_dot_a_missed_quorum_is_unknown_at_the_deadline() {
 }
 
 #[test]
-fn lost_connections_end_the_waiting_early() {
+pub(crate) fn lost_connections_end_the_waiting_early() {
     let mut cluster = three();
     let number = cluster.ask_put(0, put("k", "milk", 1));
     cluster.wire.clear();
@@ -126,7 +126,7 @@ fn lost_connections_end_the_waiting_early() {
 }
 
 #[test]
-fn work_that_comes_after_its_deadline_is_not_begun() {
+pub(crate) fn work_that_comes_after_its_deadline_is_not_begun() {
     let mut cluster = Cluster::new(4, BucketProps::default());
     let stranger = cluster.owners("k")[3];
     let number = cluster.ask_put(stranger, put("k", "milk", 1));
@@ -148,7 +148,7 @@ fn work_that_comes_after_its_deadline_is_not_begun() {
 }
 
 #[test]
-fn pw_and_w_of_one_request_are_kept() {
+pub(crate) fn pw_and_w_of_one_request_are_kept() {
     let mut cluster = three();
     cluster.cut(2);
     assert_eq!(cluster.refused(0, put("k", "a", 1).also(|put| put.w = Some(Quorum::Count(3)))), ErrorCode::Unavailable);
@@ -169,7 +169,7 @@ trait Also: Sized {
 impl<T> Also for T {}
 
 #[test]
-fn a_create_is_refused_where_something_is_and_taken_where_it_was_deleted() {
+pub(crate) fn a_create_is_refused_where_something_is_and_taken_where_it_was_deleted() {
     let mut cluster = three();
     let create = |request| put("k", "first", request).also(|put| put.basis = Basis::Create);
     assert_eq!(cluster.put(0, create(1)).outcome, PutOutcome::Stored);
@@ -181,7 +181,7 @@ fn a_create_is_refused_where_something_is_and_taken_where_it_was_deleted() {
 }
 
 #[test]
-fn a_stale_context_makes_siblings_and_a_full_one_ends_them() {
+pub(crate) fn a_stale_context_makes_siblings_and_a_full_one_ends_them() {
     let mut cluster = three();
     cluster.plugin = None;
     cluster.put(0, put("k", "a", 1));
@@ -199,7 +199,7 @@ fn a_stale_context_makes_siblings_and_a_full_one_ends_them() {
 }
 
 #[test]
-fn contexts_of_another_key_or_made_up_are_refused_before_anything_is_written() {
+pub(crate) fn contexts_of_another_key_or_made_up_are_refused_before_anything_is_written() {
     let mut cluster = three();
     cluster.put(0, put("other", "a", 1));
     let foreign = cluster.get(0, get("other")).context;
@@ -213,7 +213,7 @@ fn contexts_of_another_key_or_made_up_are_refused_before_anything_is_written() {
 }
 
 #[test]
-fn keys_values_and_buckets_are_checked() {
+pub(crate) fn keys_values_and_buckets_are_checked() {
     let mut cluster = Cluster::new(3, BucketProps { value_bytes: 4, ..BucketProps::default() });
     assert_eq!(cluster.refused(0, put("k", "12345", 1)), ErrorCode::TooLarge);
     assert_eq!(cluster.refused(0, put("", "1", 2)), ErrorCode::BadRequest);
@@ -224,7 +224,7 @@ fn keys_values_and_buckets_are_checked() {
 
 /// What was begun for a request is forgotten when it has ended, however it ended.
 #[test]
-fn nothing_is_left_of_a_write_that_has_ended() {
+pub(crate) fn nothing_is_left_of_a_write_that_has_ended() {
     let mut alone = Cluster::new(1, BucketProps { n: 1, durability: Durability::Os, ..BucketProps::default() });
     (1..50).for_each(|request| assert_eq!(alone.put(0, put(&request.to_string(), "a", request)).outcome, PutOutcome::Stored));
     let mut cut = three();

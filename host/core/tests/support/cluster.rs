@@ -16,7 +16,7 @@ use rejoin_proto::peer::{DataRequest, PeerBody, PeerEnvelope};
 use rejoin_proto::{ErrorCode, ErrorReply, NodeId, Object, ObjectId, codec};
 
 use super::store::Memory;
-use super::{DEADLINE_US, SKEW_MS, WINDOW_MS, at, bucket, layout, merge, node, object_id, tenant};
+use super::{DEADLINE_US, SKEW_MS, WINDOW_MS, at, bucket, layout, merge, node, object_id, rules, tenant};
 
 pub(crate) fn contexts() -> ContextKey {
     ContextKey::derive(1, b"secret")
@@ -30,6 +30,8 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     /// Whether the disk answers: while it does not, nothing that waits for it happens.
     pub(crate) syncing: bool,
+    /// How far its wall clock is ahead of the others.
+    pub(crate) ahead_ms: u64,
     behind: VecDeque<Behind>,
 }
 
@@ -130,7 +132,9 @@ impl Cluster {
     pub(crate) fn event(&mut self, to: usize, event: Event) {
         let mut effects = Vec::new();
         let node = &mut self.nodes[to];
-        node.shard.handle(at(self.now_ms), event, &mut node.store, &mut effects);
+        let mut now = at(self.now_ms);
+        now.wall_ms += node.ahead_ms;
+        node.shard.handle(now, event, &mut node.store, &mut effects);
         for effect in effects {
             self.effect(to, effect);
         }
@@ -223,6 +227,20 @@ impl Cluster {
         self.seed += 1;
         self.nodes[at] = Node::open(config, &self.view, store, self.seed);
         self.greet(at, heard);
+    }
+
+    /// Opens a node again on an old disk, and asks it to write before any peer has spoken; then they connect, object, and it serves.
+    pub(crate) fn restart_asked(&mut self, at: usize, store: Memory, put: Put) -> u64 {
+        self.cut(at);
+        self.seed += 1;
+        self.nodes[at] = Node::open(self.nodes[at].config.clone(), &self.view, store, self.seed);
+        for other in (0..self.nodes.len()).filter(|&other| other != at) {
+            let (id, actors) = (self.nodes[other].id, self.nodes[other].shard.actors());
+            self.event(at, Event::PeerUp(id, actors));
+        }
+        let number = self.ask_put(at, put);
+        self.greet(at, true);
+        number
     }
 
     /// Lets time pass and every node notice it.
@@ -327,8 +345,8 @@ impl Cluster {
 impl Node {
     fn open(config: Config, view: &Arc<ClusterView>, mut store: Memory, seed: u64) -> Self {
         let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        let shard = Shard::open(config.clone(), view.clone(), rng, &mut store).expect("a shard");
-        Self { id: config.node, shard, store, config, syncing: true, behind: VecDeque::new() }
+        let shard = Shard::open_with(rules(), config.clone(), view.clone(), rng, &mut store).expect("a shard");
+        Self { id: config.node, shard, store, config, syncing: true, ahead_ms: 0, behind: VecDeque::new() }
     }
 }
 

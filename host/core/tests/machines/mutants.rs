@@ -1,0 +1,49 @@
+//! Every rule of the core broken, one at a time: the test that is named for it must fail.
+
+use rejoin_core::rules::Rule;
+
+use crate::{faults, limits, reads, retries, scenarios, support, tenures, writes};
+
+/// The test that misses a rule.
+fn catcher(rule: Rule) -> fn() {
+    match rule {
+        Rule::LossEndsTenures => scenarios::an_acknowledged_write_survives_its_coordinators_crash_before_its_own_fsync,
+        Rule::DamageEndsATenure => tenures::a_copy_that_cannot_be_read_ends_the_tenure_once,
+        Rule::PeersObject | Rule::ObjectionsEndATenure => tenures::a_handshake_tells_an_old_disk_what_its_actor_has_done,
+        Rule::ContextsEndATenure => tenures::a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint,
+        Rule::ObservedIsDurable => tenures::what_was_observed_survives_the_observers_restart,
+        Rule::WritesWaitForServing => scenarios::an_old_disk_is_told_before_it_takes_its_first_write,
+        Rule::AcksWaitForTheDisk => writes::an_acknowledgement_waits_for_the_disks_of_w_replicas_and_a_message_does_not,
+        Rule::RefusedIsNotSent | Rule::RefusedIsForgotten => faults::a_full_disk_refuses_before_a_dot_leaves_and_goes_on_reading,
+        Rule::NodesCountOnce => scenarios::an_acknowledgement_that_comes_twice_counts_once,
+        Rule::RefusalsDoNotCount => faults::a_replica_whose_disk_is_full_is_counted_out,
+        Rule::ErrorsAreNoCopies | Rule::UnreadableIsNotAbsent => faults::a_damaged_copy_is_an_error_and_never_absent,
+        Rule::RunsNumberApart => tenures::an_answer_to_what_was_asked_before_a_restart_answers_nothing_after_it,
+        Rule::JoinsKeepBoth | Rule::SiblingsStay => reads::any_other_plugin_merges_for_the_reader_and_leaves_the_siblings,
+        Rule::ClashesAreKept => tenures::a_cloned_disk_that_minted_the_same_dot_keeps_both_values_and_alarms,
+        Rule::WritesReplaceWhatWasSeen => writes::a_write_is_read_from_every_node_and_a_delete_ends_it,
+        Rule::ContextsAreRemembered => scenarios::what_a_writer_has_replaced_stays_replaced_where_it_arrives_later,
+        Rule::WritersAreToldTheirOwn => scenarios::a_writers_context_takes_no_sibling_away,
+        Rule::ReadersAreToldWhatIsShown => reads::a_reader_is_not_told_to_have_seen_what_came_while_the_plugin_ran,
+        Rule::ContextsOpenOneKey => writes::contexts_of_another_key_or_made_up_are_refused_before_anything_is_written,
+        Rule::LateMergesAreDropped => reads::a_merge_result_that_comes_after_its_inputs_were_overwritten_is_thrown_away,
+        Rule::FoldsForgetNothing => scenarios::a_deleted_value_stays_deleted_when_an_owner_brings_it_back_after_a_fold,
+        Rule::RunsAreWhole => reads::a_self_causal_plugin_folds_at_once_and_every_owner_gets_the_result,
+        Rule::TombstonesAreNoValues => writes::a_create_is_refused_where_something_is_and_taken_where_it_was_deleted,
+        Rule::FailuresChooseNothing => reads::a_merge_that_fails_shows_all_siblings_and_why,
+        Rule::ExpiredIsHidden => reads::an_expired_value_is_hidden_and_never_reaches_a_plugin,
+        Rule::ExpiryWaitsForSkew => scenarios::a_clock_that_is_ahead_drops_nothing_that_others_still_show,
+        Rule::FutureStampsMoveNothing => faults::a_stamp_from_the_future_is_taken_with_an_alarm_and_moves_no_clock,
+        Rule::LimitsDropNothing | Rule::FullContextsPass => limits::at_the_limit_with_a_plugin_that_traps_full_contexts_get_through,
+        Rule::RetriesOutliveRestarts => retries::a_clean_restart_keeps_the_table_and_the_start,
+        Rule::RetriesOutliveTheirValue => retries::a_retry_after_an_overwrite_or_a_delete_is_not_done_again,
+        Rule::StrangeRetriesAreUnknown => retries::a_retry_at_another_node_or_start_is_unknown_and_writes_nothing,
+        Rule::ReadsRepair => reads::a_late_copy_is_repaired_too,
+    }
+}
+
+#[test]
+fn every_rule_is_missed_by_the_test_that_is_named_for_it() {
+    let survivors: Vec<Rule> = Rule::ALL.iter().copied().filter(|&rule| support::passes_without(rule, catcher(rule))).collect();
+    assert!(survivors.is_empty(), "their tests pass with these rules broken: {survivors:?}");
+}
