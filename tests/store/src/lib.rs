@@ -2,11 +2,27 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod campaign;
 mod faults;
-mod power;
+mod machine;
+mod model;
+mod node;
+mod random;
+mod recording;
+mod script;
+mod tree;
+mod verify;
 
+pub use campaign::{Cuts, campaign, recording, scratch};
 pub use faults::{FaultDisk, Faults, Gate};
-pub use power::PowerDisk;
+pub use machine::{Call, Content, Crash, Fault, Image, Machine, MemoryDisk, Piece, SECTOR, Seen, Survival, sealed};
+pub use model::{Model, Rows};
+pub use node::{Node, SHARD};
+pub use random::Random;
+pub use recording::{Event, Recording, STEPS, Told, Walk};
+pub use script::{Step, script};
+pub use tree::Tree;
+pub use verify::{Expected, Found, Loss, verify};
 
 use rejoin_core::port::{Change, Space, Store};
 use rejoin_store::{Disk, OpenError, Options, OsDisk, Recovery, ShardStore, Start};
@@ -83,4 +99,12 @@ pub fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = std::fs::read(path).unwrap();
     change(&mut bytes);
     std::fs::write(path, bytes).unwrap();
+}
+
+/// CRC-32C, bit by bit.
+#[must_use]
+pub fn crc(bytes: &[u8]) -> u32 {
+    !bytes
+        .iter()
+        .fold(!0_u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & 0_u32.wrapping_sub(crc & 1))))
 }

@@ -3,7 +3,7 @@
 
 use rejoin_proto::id::{ClusterId, NodeId, PluginDigest};
 use rejoin_store::{DataDir, FORMAT_VERSION, FileError, Identity, OpenError};
-use rejoin_test_store::edit;
+use rejoin_test_store::{edit, sealed};
 use std::path::Path;
 
 const IDENTITY: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 2 };
@@ -18,15 +18,8 @@ fn rewrite(path: &Path, from: &str, to: &str) {
         let text = String::from_utf8(bytes.clone()).unwrap();
         let (_, content) = text.split_once('\n').unwrap();
         let content = content.replace(from, to);
-        *bytes = format!("rejoin-file 1 {} {:08x}\n{content}", content.len(), crc(content.as_bytes())).into_bytes();
+        *bytes = sealed(&content);
     });
-}
-
-/// CRC-32C, bit by bit.
-fn crc(bytes: &[u8]) -> u32 {
-    !bytes
-        .iter()
-        .fold(!0_u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & 0_u32.wrapping_sub(crc & 1))))
 }
 
 #[test]
@@ -51,7 +44,7 @@ fn after_another_boot_new_actors_are_owed_until_settled() {
     drop(DataDir::open(dir.path(), IDENTITY).unwrap());
     edit(&dir.path().join("STATE"), |bytes| {
         let content = "boot another\nclean false\nrenewal_owed false\n";
-        *bytes = format!("rejoin-file 1 {} {:08x}\n{content}", content.len(), crc(content.as_bytes())).into_bytes();
+        *bytes = sealed(content);
     });
     for _ in 0..2 {
         let (_, start) = DataDir::open(dir.path(), IDENTITY).unwrap();

@@ -11,11 +11,13 @@
 mod mark;
 mod record;
 mod replay;
+mod rewrite;
 mod segment;
 mod writer;
 
 pub(crate) use mark::{Mark, MarkFile};
 pub(crate) use replay::{Replayed, replay};
+pub(crate) use rewrite::rewrite;
 pub(crate) use segment::{list_segments, segment_path};
 pub(crate) use writer::{Position, Writer};
 

@@ -2,6 +2,7 @@
 
 use super::mark::Mark;
 use super::record;
+use super::rewrite::Stretch;
 use super::segment::{Header, list_segments, segment_path};
 use super::{FIRST_CHAIN, Position};
 use crate::disk::{Disk, DiskFile, read_all};
@@ -28,6 +29,8 @@ pub(crate) struct Replayed {
     pub(crate) lost: Vec<String>,
     /// The segment files that are there.
     pub(crate) segments: Vec<u64>,
+    /// Where that lies which was applied and is behind the mark: perhaps in the page cache only.
+    pub(crate) unsynced: Vec<Stretch>,
 }
 
 /// Applies every object row of the journal in order. `mark` is what the high-water mark says; `None` if it cannot be read (which is
@@ -56,6 +59,7 @@ pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mu
         cut_bytes: 0,
         lost: Vec::new(),
         torn: false,
+        unsynced: Vec::new(),
         apply,
     };
     if headers.first().map(|header| header.number) != Some(first) && walk.mark > 0 && mark.is_some() {
@@ -67,7 +71,8 @@ pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mu
         walk.segment(disk, dir, header, place == 0, stop)?;
     }
     walk.finish();
-    Ok(Replayed { end: walk.at, pinned: walk.pinned, records: walk.records, cut_bytes: walk.cut_bytes, lost: walk.lost, segments })
+    let Walk { at: end, pinned, records, cut_bytes, lost, unsynced, .. } = walk;
+    Ok(Replayed { end, pinned, records, cut_bytes, lost, segments, unsynced })
 }
 
 /// The state of a reading.
@@ -83,6 +88,7 @@ struct Walk<'a> {
     lost: Vec<String>,
     /// The end has been found: nothing behind it counts.
     torn: bool,
+    unsynced: Vec<Stretch>,
     apply: &'a mut dyn FnMut(Row),
 }
 
@@ -100,11 +106,19 @@ impl Walk<'_> {
             return Ok(());
         }
         let mut offset = header.records();
+        // Of a segment that begins behind the mark, the header is unsynced too.
+        let mut unsynced = (header.first_index > self.mark).then_some(0);
         while self.at.index < stop {
+            if self.at.index == self.mark {
+                unsynced = unsynced.or(Some(offset));
+            }
             match self.step(&bytes, offset, header.number) {
                 Some(next) => offset = next,
                 None => break,
             }
+        }
+        if let Some(from) = unsynced.filter(|from| *from < offset) {
+            self.unsynced.push(Stretch { segment: header.number, from: from as u64, to: offset as u64 });
         }
         if self.torn {
             self.cut_bytes += trailing(&bytes, offset);

@@ -10,7 +10,7 @@ use crate::blob;
 use crate::dir::{Start, lock};
 use crate::disk::Disk;
 use crate::error::{Context, FileError, OpenError};
-use crate::journal::{FIRST_CHAIN, Mark, MarkFile, Replayed, Writer, list_segments, replay, segment_path};
+use crate::journal::{FIRST_CHAIN, Mark, MarkFile, Replayed, Writer, list_segments, replay, rewrite, segment_path};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -64,9 +64,11 @@ impl ShardStore {
         let replayed = replay(disk.as_ref(), &places.journal, mark.flatten(), &mut apply)?;
         lost.extend(replayed.lost.iter().cloned());
         note_loss(disk.as_ref(), &places, &lost)?;
-        // Lost or not, replayed rows go where they are durable: into the tree. Only after a clean stop they are known to be so.
+        // Lost or not, replayed rows go where they are durable: into the tree. Only after a clean stop they are known to be so. And as
+        // at any flush the journal goes first: a crash before the mark would otherwise find old records to apply to newer rows.
         let keep = start.clean && lost.is_empty();
         if !keep {
+            rewrite(disk.as_ref(), &places.journal, &replayed.unsynced)?;
             tree.rotate();
             tree.flush().map_err(|error| OpenError::Tree { path: places.tree.clone(), why: error.to_string() })?;
             memtable_bytes = 0;

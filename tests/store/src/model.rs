@@ -1,0 +1,176 @@
+//! What a store promises, kept as plainly as can be: every change in order, and how far it was heard of and synced.
+
+use bytes::Bytes;
+use rejoin_core::port::{Row, Space};
+use std::collections::BTreeMap;
+
+/// The rows of both spaces.
+pub type Rows = BTreeMap<(Space, Bytes), Bytes>;
+
+/// All values that a row ever had, each with the number of the change that wrote it.
+type Past = Vec<(u64, Option<Bytes>)>;
+
+/// The changes of one shard. The first has the number 1.
+#[derive(Clone, Default, Debug)]
+pub struct Model {
+    changes: Vec<Vec<Row>>,
+    past: BTreeMap<(Space, Bytes), Past>,
+    /// Up to here a commit has returned: others may know.
+    heard: u64,
+    /// Up to here a sync has returned: acknowledged as durable.
+    synced: u64,
+    /// Something that was heard of is gone, and those who heard of it are not safe yet.
+    owed: bool,
+}
+
+impl Model {
+    /// A change is made.
+    pub fn write(&mut self, rows: Vec<Row>) {
+        let number = self.changes.len() as u64 + 1;
+        for row in &rows {
+            self.past.entry((row.space, row.key.clone())).or_default().push((number, row.value.clone()));
+        }
+        self.changes.push(rows);
+    }
+
+    /// A commit has returned this number.
+    pub fn commit(&mut self, number: u64) {
+        assert_eq!(number, self.made(), "a commit counts every change");
+        self.heard = number;
+    }
+
+    /// A sync has returned this number.
+    pub fn sync(&mut self, number: u64) {
+        assert!(number <= self.heard && number >= self.synced, "{number}: a sync covers what was committed, and takes nothing back");
+        self.synced = number;
+    }
+
+    /// The store is opened and has found the changes up to this number; they are durable from now on. Those behind it never were.
+    pub fn reopen(&mut self, number: u64) {
+        self.forget_behind(number);
+        self.owed |= number < self.heard;
+        (self.heard, self.synced) = (number, number);
+    }
+
+    /// New actors are durable, if any were owed.
+    pub fn settle(&mut self) {
+        self.owed = false;
+    }
+
+    /// Whether a start that finds the changes up to this number must call for new actors.
+    #[must_use]
+    pub fn owes_actors(&self, found: u64) -> bool {
+        self.owed || found < self.heard
+    }
+
+    /// The process ends: what was not committed is gone with it.
+    pub fn kill(&mut self) {
+        self.forget_behind(self.heard);
+    }
+
+    /// How many changes were made.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        self.changes.len() as u64
+    }
+
+    /// Up to which change others may know.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// Up to which change all was acknowledged as durable.
+    #[must_use]
+    pub fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// All keys that were ever written.
+    pub fn keys(&self) -> impl Iterator<Item = &(Space, Bytes)> {
+        self.past.keys()
+    }
+
+    /// The rows after a change.
+    #[must_use]
+    pub fn rows_after(&self, number: u64) -> Rows {
+        let value = |past: &Past| past[..past.partition_point(|(when, _)| *when <= number)].last().and_then(|(_, value)| value.clone());
+        self.past.iter().filter_map(|(key, past)| Some((key.clone(), value(past)?))).collect()
+    }
+
+    /// Where these rows are not those after a change; `None` if they are.
+    #[must_use]
+    pub fn difference(&self, rows: &Rows, number: u64) -> Option<String> {
+        let expected = self.rows_after(number);
+        let wrong = expected.iter().find(|(key, value)| rows.get(*key) != Some(value));
+        let wrong = wrong.or_else(|| rows.iter().find(|(key, _)| !expected.contains_key(*key)))?.0;
+        let show = |rows: &Rows| {
+            rows.get(wrong).map_or("nothing".to_owned(), |value| String::from_utf8_lossy(&value[..value.len().min(24)]).into_owned())
+        };
+        Some(format!(
+            "{:?} {} is {}, and was {} after change {number}",
+            wrong.0,
+            String::from_utf8_lossy(&wrong.1),
+            show(rows),
+            show(&expected)
+        ))
+    }
+
+    /// A row that was never written like that.
+    #[must_use]
+    pub fn never_written(&self, rows: &Rows) -> Option<String> {
+        let written = |(key, value): &(&(Space, Bytes), &Bytes)| {
+            self.past.get(*key).is_some_and(|past| past.iter().any(|(_, old)| old.as_ref() == Some(*value)))
+        };
+        let (key, _) = rows.iter().find(|row| !written(row))?;
+        Some(format!("{:?} {} has a value that was never written", key.0, String::from_utf8_lossy(&key.1)))
+    }
+
+    /// A row that is older than it was after a change.
+    #[must_use]
+    pub fn older(&self, rows: &Rows, number: u64) -> Option<String> {
+        let expected = self.rows_after(number);
+        let fresh = |(key, past): &(&(Space, Bytes), &Past)| {
+            let found = rows.get(*key);
+            found == expected.get(*key) || past.iter().any(|(when, value)| *when > number && value.as_ref() == found)
+        };
+        let (key, _) = self.past.iter().find(|row| !fresh(row))?;
+        Some(format!("{:?} {} is older than after change {number}", key.0, String::from_utf8_lossy(&key.1)))
+    }
+
+    fn forget_behind(&mut self, number: u64) {
+        self.changes.truncate(number as usize);
+        self.past.values_mut().for_each(|past| past.truncate(past.partition_point(|(when, _)| *when <= number)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_core::port::Change;
+
+    #[test]
+    fn the_model_knows_every_past_and_forgets_what_never_was() {
+        let mut model = Model::default();
+        let key = |key: &'static str| (Space::Objects, Bytes::from_static(key.as_bytes()));
+        for (number, value) in ["one", "two", "three"].into_iter().enumerate() {
+            let mut change = Change::default();
+            change.put(Space::Objects, "a", value).remove(Space::Objects, "b").put(Space::Objects, "c", "same");
+            model.write(change.rows);
+            model.commit(number as u64 + 1);
+        }
+        let after = |number, value: &'static str| {
+            let rows = model.rows_after(number);
+            assert_eq!(rows, Rows::from([(key("a"), Bytes::from(value)), (key("c"), Bytes::from("same"))]));
+            assert_eq!(model.difference(&rows, number), None);
+            assert!(model.difference(&rows, 3 - number).is_some() && model.difference(&Rows::new(), number).is_some());
+        };
+        after(1, "one");
+        after(2, "two");
+        let (old, never) = (Rows::from([(key("a"), Bytes::from("one"))]), Rows::from([(key("b"), Bytes::from("one"))]));
+        assert!(model.never_written(&old).is_none() && model.never_written(&never).is_some());
+        model.reopen(2);
+        assert_eq!((model.made(), model.heard(), model.synced()), (2, 2, 2));
+        assert!(model.never_written(&Rows::from([(key("a"), Bytes::from("three"))])).is_some());
+    }
+}

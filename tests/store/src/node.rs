@@ -1,0 +1,82 @@
+//! The part of a node that opens its directory and its one shard, as `rejoin-node` does.
+
+use crate::{MemoryDisk, Rows};
+use rejoin_core::port::{Space, Store, StoreFault};
+use rejoin_proto::id::{ClusterId, NodeId};
+use rejoin_store::{DataDir, Identity, OpenError, Options, Recovery, ShardStore, Start};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Whose the directory is.
+const IDENTITY: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 1 };
+/// Where the shard is in it.
+pub const SHARD: &str = "shard-000";
+
+/// Limits so small that a few changes fill a segment and a few more a memtable. Everything happens on the caller's thread.
+#[must_use]
+pub(crate) fn tiny() -> Options {
+    Options {
+        segment_bytes: 2 << 10,
+        memtable_bytes: 6 << 10,
+        cache_bytes: 64 << 10,
+        free_space_floor: 1 << 20,
+        parallel_mark: false,
+        ..Options::default()
+    }
+}
+
+/// An open directory with its shard.
+pub struct Node {
+    /// The directory.
+    pub data: DataDir,
+    /// The shard.
+    pub store: ShardStore,
+    /// How the start found the directory.
+    pub start: Start,
+    /// How it found the shard.
+    pub recovery: Recovery,
+}
+
+impl Node {
+    /// Opens the directory and the shard.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn open(root: &Path, disk: &MemoryDisk) -> Result<Self, OpenError> {
+        let (data, start) = DataDir::open_on(root, IDENTITY, Arc::new(disk.clone()))?;
+        let (store, recovery) = ShardStore::open(data.shard_dir(0), tiny(), Arc::new(disk.clone()), &start)?;
+        Ok(Self { data, store, start, recovery })
+    }
+
+    /// Whether the start calls for new actors.
+    #[must_use]
+    pub fn needs_new_actors(&self) -> bool {
+        self.start.unsynced_may_be_gone() || !self.recovery.lost.is_empty()
+    }
+
+    /// What a node does before it takes writes: its core has written new actors if they were called for, and they become durable here.
+    /// Afterwards the directory is told that nothing is owed any more.
+    pub fn renew_actors(&mut self) {
+        self.store.commit().unwrap();
+        self.store.syncer().sync().unwrap();
+        self.store.settle_loss().unwrap();
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn rows(&self) -> Result<Rows, StoreFault> {
+        let mut rows = Rows::new();
+        for space in [Space::Objects, Space::Pinned] {
+            let mut visit = |key: &[u8], value| {
+                let before = rows.insert((space, bytes::Bytes::copy_from_slice(key)), value);
+                assert_eq!(before, None, "a scan visits a row once");
+                ControlFlow::Continue(())
+            };
+            self.store.scan(space, b"", None, &mut visit)?;
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,237 @@
+//! A script done to a store, with every call that the store made meanwhile and every promise that it gave.
+
+use crate::node::{Node, SHARD};
+use crate::{Call, Image, Machine, MemoryDisk, Model, Random, Seen, Step, Survival, Tree, scratch, script};
+use rejoin_core::port::{Row, Store, StoreFault};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How many steps a script has.
+pub const STEPS: u64 = 1000;
+
+/// What happened, in order.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Below the store.
+    Seen(Seen),
+    /// Above it.
+    Told(Told),
+}
+
+/// What the one who uses the store did and was told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// A change was made.
+    Wrote(Vec<Row>),
+    /// Everything up to this change was committed.
+    Committed(u64),
+    /// Everything up to this change was synced.
+    Synced(u64),
+    /// The process ended.
+    Ended,
+    /// The power failed, and this was found.
+    Found(Image),
+    /// The store was opened again and had everything up to this change.
+    Opened(u64),
+    /// New actors are durable, if any were owed.
+    Settled,
+}
+
+/// A script and what came of it.
+pub struct Recording {
+    /// What the script was drawn from.
+    pub seed: u64,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+impl Recording {
+    /// Does the script of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let root = scratch();
+        let mut running = Running::start(root.path(), seed);
+        script(seed, STEPS).into_iter().for_each(|step| running.step(step));
+        Self { seed, events: running.events }
+    }
+
+    /// A walk through what happened, from the empty disk on.
+    #[must_use]
+    pub fn walk(&self) -> Walk<'_> {
+        let (machine, model) = (Machine::default(), Model::default());
+        Walk { events: &self.events, place: 0, machine, model, tree: Arc::default(), opened: false, process_only: true, cut: false }
+    }
+}
+
+/// A script under way.
+struct Running<'a> {
+    root: &'a Path,
+    disk: MemoryDisk,
+    node: Option<Node>,
+    model: Model,
+    random: Random,
+    events: Vec<Event>,
+}
+
+impl<'a> Running<'a> {
+    fn start(root: &'a Path, seed: u64) -> Self {
+        let disk = MemoryDisk::new(root, &Image::default()).watching(&root.join(SHARD).join("tree"));
+        let mut running = Self { root, disk, node: None, model: Model::default(), random: Random::new(seed, 2), events: Vec::new() };
+        running.open();
+        running
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Write(change) => {
+                let rows = change.rows.clone();
+                while let Err(fault) = self.node().store.write(change.clone()) {
+                    assert_eq!(fault, StoreFault::Busy);
+                    self.step(Step::Commit);
+                    self.node().store.maintenance().run().unwrap();
+                }
+                self.tell(Told::Wrote(rows));
+            }
+            Step::Commit => {
+                let number = self.node().store.commit().unwrap().0;
+                self.tell(Told::Committed(number));
+            }
+            Step::Sync => {
+                let number = self.node().store.syncer().sync().unwrap().0;
+                self.tell(Told::Synced(number));
+            }
+            Step::Maintain => {
+                self.node().store.maintenance().run().unwrap();
+                self.collect();
+            }
+            Step::Kill => {
+                self.node = None;
+                self.tell(Told::Ended);
+                self.open();
+            }
+            Step::Stop => {
+                let Node { data, store, .. } = self.node.take().expect("a node that runs");
+                let number = self.model.made();
+                store.close().unwrap();
+                self.tell(Told::Committed(number));
+                self.tell(Told::Synced(number));
+                data.mark_clean().unwrap();
+                self.tell(Told::Ended);
+                self.open();
+            }
+            Step::PowerCut => {
+                self.node = None;
+                self.tell(Told::Ended);
+                let mut image = self.disk.machine().crash(Survival::Sectors(crate::SECTOR), &mut self.random).image;
+                image.reboot();
+                self.disk = MemoryDisk::new(self.root, &image).watching(&self.root.join(SHARD).join("tree"));
+                self.tell(Told::Found(image));
+                self.open();
+            }
+        }
+    }
+
+    fn node(&mut self) -> &mut Node {
+        self.node.as_mut().expect("a node that runs")
+    }
+
+    fn open(&mut self) {
+        let mut node = Node::open(self.root, &self.disk).unwrap();
+        assert_eq!(node.recovery.lost, Vec::<String>::new());
+        let end = node.store.commit().unwrap().0;
+        assert!((self.model.synced()..=self.model.made()).contains(&end), "{end} was found");
+        assert_eq!(self.model.difference(&node.rows().unwrap(), end), None);
+        self.tell(Told::Opened(end));
+        node.renew_actors();
+        self.tell(Told::Settled);
+        node.data.settle().unwrap();
+        self.node = Some(node);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        self.events.extend(self.disk.seen().into_iter().map(Event::Seen));
+    }
+
+    fn tell(&mut self, told: Told) {
+        self.collect();
+        hear(&mut self.model, &told);
+        self.events.push(Event::Told(told));
+    }
+}
+
+/// What the model makes of it.
+fn hear(model: &mut Model, told: &Told) {
+    match told {
+        Told::Wrote(rows) => model.write(rows.clone()),
+        Told::Committed(number) => model.commit(*number),
+        Told::Synced(number) => model.sync(*number),
+        Told::Ended => model.kill(),
+        Told::Found(_) => {}
+        Told::Opened(number) => model.reopen(*number),
+        Told::Settled => model.settle(),
+    }
+}
+
+/// A moment of a recording: all that was done and promised until then.
+pub struct Walk<'a> {
+    events: &'a [Event],
+    /// How many events are past.
+    pub place: usize,
+    /// The disk.
+    pub machine: Machine,
+    /// What was promised.
+    pub model: Model,
+    /// The tree's directory.
+    pub tree: Arc<Tree>,
+    /// Whether the store was ever open: before that nothing was promised.
+    pub opened: bool,
+    /// Whether the power has never failed so far.
+    pub process_only: bool,
+    /// Whether the power has failed and the store is not open again.
+    cut: bool,
+}
+
+impl<'a> Walk<'a> {
+    /// Goes on to the moment right before the next thing that happens below the store, with all promises given until then, and says what
+    /// it will be; `None` at the end.
+    pub fn next_moment(&mut self) -> Option<&'a Seen> {
+        while let Event::Told(told) = self.events.get(self.place)? {
+            self.place += 1;
+            hear(&mut self.model, told);
+            match told {
+                Told::Opened(_) => (self.opened, self.cut) = (true, false),
+                Told::Found(image) => (self.machine, self.process_only, self.cut) = (Machine::holding(image), false, true),
+                _ => {}
+            }
+        }
+        match &self.events[self.place] {
+            Event::Seen(seen) => Some(seen),
+            Event::Told(_) => None,
+        }
+    }
+
+    /// Lets it happen.
+    pub fn pass(&mut self) {
+        match &self.events[self.place] {
+            Event::Seen(Seen::Call(call)) => self.machine.apply(call),
+            Event::Seen(Seen::Tree(tree)) => self.tree = Arc::clone(tree),
+            Event::Told(told) => hear(&mut self.model, told),
+        }
+        self.place += 1;
+    }
+
+    /// Up to which change everything must be found if only the process ends now.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        if self.cut { self.model.synced() } else { self.model.heard() }
+    }
+
+    /// The calls from here on, up to the next promise or change of the tree.
+    pub fn calls_ahead(&self) -> impl Iterator<Item = &'a Call> + use<'a> {
+        self.events[self.place..].iter().map_while(|event| match event {
+            Event::Seen(Seen::Call(call)) => Some(call),
+            _ => None,
+        })
+    }
+}

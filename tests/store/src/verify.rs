@@ -1,0 +1,154 @@
+//! Opens what a crash or damage has left, compares it with the model, and goes on working with it.
+
+use crate::node::{Node, SHARD};
+use crate::{Image, MemoryDisk, Model, Random, Rows, Survival, Tree};
+use bytes::Bytes;
+use rejoin_core::port::{Change, Space, Store, StoreFault};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+/// What may be said about what is found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// Nothing is lost, and nothing may be called so.
+    None,
+    /// Everything is there, and some may still be called lost.
+    MayBeFeared,
+    /// What is missing must be called lost.
+    MustBeSaid,
+}
+
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// All that was promised, and no loss was said.
+    Sound,
+    /// A loss was said.
+    Lost,
+    /// A read said that a row is damaged.
+    Damaged,
+    /// The directory was refused.
+    Refused,
+}
+
+/// What a start must find.
+pub struct Expected<'a> {
+    /// What was promised.
+    pub model: &'a Model,
+    /// Up to which change it may have come.
+    pub end: RangeInclusive<u64>,
+    /// What may be said.
+    pub loss: Loss,
+    /// The machine never stopped, so there is no reason for new actors.
+    pub same_boot: bool,
+}
+
+/// Starts on what is there and compares; then goes on, loses the power once more, and finds everything again.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn verify(root: &Path, image: &Image, tree: &Tree, expected: &Expected<'_>) -> Result<Found, String> {
+    tree.write(&root.join(SHARD).join("tree"));
+    let disk = MemoryDisk::new(root, image);
+    let mut node = match Node::open(root, &disk) {
+        Ok(node) => node,
+        Err(error) if expected.loss == Loss::MustBeSaid => return refused(&error),
+        Err(error) => return Err(format!("it does not open: {error}")),
+    };
+    let end = node.store.commit().map_err(|fault| fault.to_string())?.0;
+    let lost = !node.recovery.lost.is_empty();
+    if lost && expected.loss == Loss::None {
+        return Err(format!("a loss is said that there was not: {:?}", node.recovery.lost));
+    }
+    let rows = match node.rows() {
+        Ok(rows) => rows,
+        Err(StoreFault::Damaged(_)) if expected.loss == Loss::MustBeSaid => return row_by_row(&node, expected, lost),
+        Err(fault) => return Err(format!("reading: {fault}")),
+    };
+    compare(expected, &rows, end, lost)?;
+    if expected.same_boot && expected.loss == Loss::None && node.needs_new_actors() {
+        return Err("new actors are called for, and the machine has never stopped".to_owned());
+    }
+    if expected.model.owes_actors(end) && !node.needs_new_actors() {
+        return Err(format!("changes up to {} were heard of, {end} is the last there, and nobody is told", expected.model.heard()));
+    }
+    go_on(root, node, &disk, rows)?;
+    Ok(if lost { Found::Lost } else { Found::Sound })
+}
+
+/// Rows against the model.
+fn compare(expected: &Expected<'_>, rows: &Rows, end: u64, lost: bool) -> Result<(), String> {
+    let Expected { model, end: allowed, loss, .. } = expected;
+    if let Some(wrong) = model.never_written(rows) {
+        return Err(wrong);
+    }
+    if !lost {
+        if !allowed.contains(&end) {
+            return Err(format!("it has come to change {end}, and {allowed:?} was to be found"));
+        }
+        return model.difference(rows, end).map_or(Ok(()), Err);
+    }
+    // With a loss said too much, everything promised must still be there; with one said rightly, what is there was once written.
+    let older = if *loss == Loss::MustBeSaid { None } else { model.older(rows, *allowed.start()) };
+    older.map_or(Ok(()), Err)
+}
+
+/// Of a tree with a damaged table every row is read that can be: it is right, or it is an error.
+fn row_by_row(node: &Node, expected: &Expected<'_>, lost: bool) -> Result<Found, String> {
+    let right = expected.model.rows_after(*expected.end.end());
+    for (space, key) in expected.model.keys() {
+        let row = (*space, key.clone());
+        match node.store.get(*space, key) {
+            Err(StoreFault::Damaged(_)) => {}
+            Err(fault) => return Err(fault.to_string()),
+            Ok(value) if !lost && value.as_ref() != right.get(&row) => {
+                return Err(format!("{space:?} {key:?} is {value:?} and nothing was said"));
+            }
+            Ok(None) => {}
+            Ok(Some(value)) => match expected.model.never_written(&Rows::from([(row, value)])) {
+                Some(wrong) => return Err(wrong),
+                None => continue,
+            },
+        }
+    }
+    Ok(Found::Damaged)
+}
+
+/// A directory may be refused for damage; the message says which file and why.
+fn refused(error: &rejoin_store::OpenError) -> Result<Found, String> {
+    if error.to_string().contains("damaged") { Ok(Found::Refused) } else { Err(format!("refused for something else: {error}")) }
+}
+
+/// Works on, so that the next crash finds a sound store again.
+fn go_on(root: &Path, mut node: Node, disk: &MemoryDisk, mut rows: Rows) -> Result<(), String> {
+    let failed = |fault: StoreFault| format!("going on: {fault}");
+    node.renew_actors();
+    node.data.settle().map_err(|error| format!("going on: {error}"))?;
+    for number in 0..3 {
+        let (key, value) = (Bytes::from(format!("object {number:02}")), Bytes::from(format!("after the crash {number}")));
+        let mut change = Change::default();
+        for space in [Space::Objects, Space::Pinned] {
+            change.put(space, key.clone(), value.clone());
+            rows.insert((space, key.clone()), value.clone());
+        }
+        node.store.write(change).map_err(failed)?;
+        node.store.commit().map_err(failed)?;
+    }
+    node.store.syncer().sync().map_err(failed)?;
+    drop(node);
+    let mut image = disk.machine().crash(Survival::Nothing, &mut Random::new(0, 0)).image;
+    image.reboot();
+    let node = Node::open(root, &MemoryDisk::new(root, &image)).map_err(|error| format!("it does not open again: {error}"))?;
+    if !node.recovery.lost.is_empty() {
+        return Err(format!("after it went on, this is lost: {:?}", node.recovery.lost));
+    }
+    let again = node.rows().map_err(failed)?;
+    if again != rows {
+        let wrong = rows
+            .iter()
+            .find(|(key, value)| again.get(*key) != Some(value))
+            .or_else(|| again.iter().find(|(key, _)| !rows.contains_key(*key)));
+        return Err(format!("after it went on, rows have changed: {wrong:?}"));
+    }
+    Ok(())
+}

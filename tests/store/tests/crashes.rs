@@ -1,0 +1,160 @@
+//! A script of a thousand steps is cut at every call that the store makes. Whatever the crash leaves: everything synced is there, what
+//! was only committed is there up to some change, nothing else is, no loss is said that there was not, and the store goes on.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use rejoin_test_store::{Call, Cuts, Expected, Loss, Piece, Random, SECTOR, Seen, Survival, Walk, campaign, recording};
+
+/// Seeds per kind of crash: some ten thousand cuts each.
+const SEEDS: u64 = 6;
+
+/// Losses of power that leave this.
+fn power_cuts(test: &'static str, survival: Survival, seeds: std::ops::Range<u64>) {
+    campaign(test, seeds, |seed, cuts| {
+        let recording = recording(seed);
+        let mut walk = recording.walk();
+        while walk.next_moment().is_some() {
+            power_cut(&walk, survival, seed, cuts);
+            walk.pass();
+        }
+    });
+}
+
+fn power_cut(walk: &Walk<'_>, survival: Survival, seed: u64, cuts: &mut Cuts) {
+    let mut crash = walk.machine.crash(survival, &mut Random::new(seed, walk.place as u64));
+    crash.image.reboot();
+    // Noise in a sector that held synced bytes too is damage, and to be said.
+    let loss = if crash.spoilt { Loss::MustBeSaid } else { loss_of_power(walk) };
+    let expected = Expected { model: &walk.model, end: walk.model.synced()..=walk.model.made(), loss, same_boot: false };
+    cuts.cut(walk.place, &format_args!("{survival:?} survives"), crash.image, &walk.tree, &expected);
+}
+
+/// A start that was never finished may be taken for a loss: nothing had been promised.
+fn loss_of_power(walk: &Walk<'_>) -> Loss {
+    if walk.opened { Loss::None } else { Loss::MayBeFeared }
+}
+
+#[test]
+fn the_end_of_the_process_at_any_call_takes_nothing_that_was_committed() {
+    let test = "the_end_of_the_process_at_any_call_takes_nothing_that_was_committed";
+    campaign(test, 0..SEEDS, |seed, cuts| {
+        let recording = recording(seed);
+        let mut walk = recording.walk();
+        while walk.next_moment().is_some() {
+            let image = walk.machine.crash(Survival::Everything, &mut Random::new(seed, 0)).image;
+            let end = walk.written()..=walk.model.made();
+            let expected = Expected { model: &walk.model, end, loss: loss_of_power(&walk), same_boot: walk.process_only };
+            cuts.cut(walk.place, &"the process ends", image, &walk.tree, &expected);
+            walk.pass();
+        }
+    });
+}
+
+#[test]
+fn the_end_of_the_process_within_a_write_takes_nothing_that_was_committed() {
+    let test = "the_end_of_the_process_within_a_write_takes_nothing_that_was_committed";
+    campaign(test, 0..SEEDS, |seed, cuts| {
+        let recording = recording(seed);
+        let mut walk = recording.walk();
+        while let Some(next) = walk.next_moment() {
+            if let Seen::Call(Call::Change(file, Piece::Write(offset, bytes))) = next {
+                let mut random = Random::new(seed, walk.place as u64);
+                let mut image = walk.machine.crash(Survival::Everything, &mut random).image;
+                let done = random.index(bytes.len());
+                image.files.get_mut(walk.machine.name_of(*file)).unwrap().write(&bytes[..done], *offset);
+                let end = walk.written()..=walk.model.made();
+                let expected = Expected { model: &walk.model, end, loss: loss_of_power(&walk), same_boot: walk.process_only };
+                cuts.cut(walk.place, &format_args!("{done} of {} bytes are written", bytes.len()), image, &walk.tree, &expected);
+            }
+            walk.pass();
+        }
+    });
+}
+
+#[test]
+fn a_loss_of_power_that_takes_all_that_was_not_synced() {
+    power_cuts("a_loss_of_power_that_takes_all_that_was_not_synced", Survival::Nothing, 0..SEEDS);
+}
+
+#[test]
+fn a_loss_of_power_that_takes_nothing() {
+    power_cuts("a_loss_of_power_that_takes_nothing", Survival::Everything, 0..SEEDS);
+}
+
+#[test]
+fn a_loss_of_power_that_takes_what_came_after_a_moment_and_tears_the_last_write() {
+    power_cuts("a_loss_of_power_that_takes_what_came_after_a_moment_and_tears_the_last_write", Survival::UpToAMoment, 0..SEEDS);
+}
+
+#[test]
+fn a_loss_of_power_that_tears_and_reorders_sectors() {
+    power_cuts("a_loss_of_power_that_tears_and_reorders_sectors", Survival::Sectors(SECTOR), 0..SEEDS);
+}
+
+#[test]
+fn a_loss_of_power_that_tears_and_reorders_blocks_of_4_kib() {
+    power_cuts("a_loss_of_power_that_tears_and_reorders_blocks_of_4_kib", Survival::Sectors(4096), 0..SEEDS);
+}
+
+#[test]
+fn a_loss_of_power_that_takes_whole_writes_and_leaves_later_ones() {
+    power_cuts("a_loss_of_power_that_takes_whole_writes_and_leaves_later_ones", Survival::WholeChanges, 0..SEEDS);
+}
+
+#[test]
+fn a_loss_of_power_that_leaves_noise_in_a_sector() {
+    power_cuts("a_loss_of_power_that_leaves_noise_in_a_sector", Survival::Noise, 0..SEEDS);
+}
+
+/// The mark's sync runs beside the journal's and may be the faster one.
+#[test]
+fn a_loss_of_power_between_the_sync_of_the_mark_and_that_of_the_journal() {
+    let test = "a_loss_of_power_between_the_sync_of_the_mark_and_that_of_the_journal";
+    campaign(test, 0..SEEDS, |seed, cuts| {
+        let recording = recording(seed);
+        let mut walk = recording.walk();
+        while let Some(next) = walk.next_moment() {
+            let journal = matches!(next, Seen::Call(Call::Sync(file)) if walk.machine.name_of(*file).ends_with(".seg"));
+            if journal && walk.opened && cuts.wants(walk.place) {
+                let mut machine = walk.machine.clone();
+                let mark = |call: &&Call| match call {
+                    Call::Change(file, _) | Call::Sync(file) => machine.name_of(*file).ends_with("/mark"),
+                    _ => false,
+                };
+                let mark: Vec<_> = walk.calls_ahead().filter(mark).take(2).collect();
+                mark.into_iter().for_each(|call| machine.apply(call));
+                for survival in [Survival::Nothing, Survival::Sectors(SECTOR)] {
+                    let mut image = machine.crash(survival, &mut Random::new(seed, walk.place as u64)).image;
+                    image.reboot();
+                    let end = walk.model.synced()..=walk.model.made();
+                    let expected = Expected { model: &walk.model, end, loss: Loss::MayBeFeared, same_boot: false };
+                    cuts.cut(walk.place, &format_args!("{survival:?} survives but the mark"), image, &walk.tree, &expected);
+                }
+            }
+            walk.pass();
+        }
+    });
+}
+
+#[test]
+fn a_crash_while_the_tree_flushes_and_compacts() {
+    let test = "a_crash_while_the_tree_flushes_and_compacts";
+    campaign(test, 0..SEEDS, |seed, cuts| {
+        let recording = recording(seed);
+        let mut walk = recording.walk();
+        while let Some(next) = walk.next_moment() {
+            if let Seen::Tree(after) = next {
+                for (state, tree) in walk.tree.on_the_way_to(after).into_iter().enumerate() {
+                    let tree = std::sync::Arc::new(tree);
+                    for survival in [Survival::Nothing, Survival::Everything] {
+                        let mut image = walk.machine.crash(survival, &mut Random::new(seed, 0)).image;
+                        image.reboot();
+                        let end = walk.model.synced()..=walk.model.made();
+                        let expected = Expected { model: &walk.model, end, loss: loss_of_power(&walk), same_boot: false };
+                        cuts.cut(walk.place, &format_args!("{survival:?} survives, the tree in state {state}"), image, &tree, &expected);
+                    }
+                }
+            }
+            walk.pass();
+        }
+    });
+}
