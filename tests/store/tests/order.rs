@@ -12,6 +12,11 @@ fn cut_the_power(machine: &Machine, root: &Path) -> MemoryDisk {
     MemoryDisk::new(root, &image)
 }
 
+fn fail_the_next_call(disk: &MemoryDisk) {
+    let calls = disk.calls();
+    disk.break_down(Fault { calls: calls..calls + 1, kind: std::io::ErrorKind::Other, full: false });
+}
+
 fn write(node: &mut Node, key: &str, value: &str) {
     node.store.write(put(Space::Objects, key, value)).unwrap();
     node.store.commit().unwrap();
@@ -54,6 +59,16 @@ fn a_new_segments_header_is_durable_before_the_mark_names_it() {
 
 #[test]
 fn replayed_records_are_durable_before_the_tree_has_their_rows() {
+    ends_in_the_middle_of_a_start(false);
+}
+
+#[test]
+fn replayed_records_are_written_anew_before_the_tree_has_their_rows() {
+    ends_in_the_middle_of_a_start(true);
+}
+
+/// A process has ended, by a signal or because a sync has failed; and while the next one starts, the power fails.
+fn ends_in_the_middle_of_a_start(failed_sync: bool) {
     let root = scratch();
     let disk = MemoryDisk::new(root.path(), &Image::default()).watching(&root.path().join(SHARD).join("tree"));
     let mut node = Node::open(root.path(), &disk).unwrap();
@@ -61,8 +76,12 @@ fn replayed_records_are_durable_before_the_tree_has_their_rows() {
     node.store.syncer().sync().unwrap();
     write(&mut node, "key", "new");
     write(&mut node, "other", "new");
+    if failed_sync {
+        fail_the_next_call(&disk);
+        node.store.syncer().sync().unwrap_err();
+    }
     drop((node, disk.seen()));
-    // The process was killed. The next start finds both changes in the journal and puts them into the tree.
+    // The next start finds both changes in the journal and puts them into the tree.
     let mut machine = disk.machine();
     drop(Node::open(root.path(), &disk).unwrap());
     let seen = disk.seen();
@@ -89,8 +108,7 @@ fn a_failed_sync_does_not_become_a_success_by_a_restart() {
     write(&mut node, "synced", "before");
     node.store.syncer().sync().unwrap();
     write(&mut node, "in doubt", "since the sync failed");
-    let calls = disk.calls();
-    let disk = disk.with(Fault { calls: calls..calls + 1, kind: std::io::ErrorKind::Other, full: false });
+    fail_the_next_call(&disk);
     node.store.syncer().sync().unwrap_err();
     drop(node);
     // The page cache still has it, so the next process finds it; from then on it must survive a loss of power.

@@ -62,10 +62,8 @@ impl MemoryDisk {
     }
 
     /// From now on this is wrong.
-    #[must_use]
-    pub fn with(self, fault: Fault) -> Self {
+    pub fn break_down(&self, fault: Fault) {
         self.state().fault = Some(fault);
-        self
     }
 
     /// From now on nothing is wrong.
