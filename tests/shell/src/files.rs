@@ -62,14 +62,24 @@ impl Files {
         rejoin_node::root_token(SECRET.as_bytes())
     }
 
+    /// A node's certificate and key, in PEM.
+    ///
+    /// # Panics
+    /// If the node has no files.
+    #[must_use]
+    pub fn pem_of(&self, node: &str) -> (String, String) {
+        let read = |file: String| std::fs::read_to_string(self.dir.path().join(file)).expect("readable");
+        (read(format!("{node}.pem")), read(format!("{node}.key")))
+    }
+
     /// A node's own identity, for who wants to stand in for it.
     ///
     /// # Panics
     /// If the node has no files.
     #[must_use]
     pub fn identity(&self, node: &str) -> Identity {
-        let read = |file: String| std::fs::read_to_string(self.dir.path().join(file)).expect("readable");
-        Identity::node(self.ca_pem(), &read(format!("{node}.pem")), &read(format!("{node}.key"))).expect("they go together")
+        let (certificate, key) = self.pem_of(node);
+        Identity::node(self.ca_pem(), &certificate, &key).expect("they go together")
     }
 
     /// A node's configuration in a cluster of these nodes, with `more` lines of it. The folder is for the data of all.

@@ -1,7 +1,8 @@
 //! What happens above TLS, line by line: frames in and out, and what nodes and clients say of themselves.
 
+use std::cell::RefCell;
 use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Once;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
@@ -14,17 +15,25 @@ const SPEAKERS: &[&str] = &["rejoin_wire", "rejoin_node", "rejoin_client"];
 /// turmoil's, which enters a span named after the host whose turn it is.
 const STAGE: &str = "turmoil";
 
-/// Lines: virtual time, host, and what it said.
-#[derive(Clone, Default, Debug)]
-struct Trace(Arc<Mutex<Vec<String>>>);
+thread_local! {
+    /// The lines of the run that this thread traces: virtual time, host, and what it said.
+    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
 
 /// Runs something on this thread and traces it.
+///
+/// # Panics
+/// If this process has a subscriber of somebody else's.
 pub fn traced(run: impl FnOnce()) -> Vec<String> {
-    let trace = Trace::default();
-    tracing::subscriber::with_default(Registry::default().with(trace.clone()), run);
-    let mut lines = trace.0.lock().unwrap_or_else(PoisonError::into_inner);
-    std::mem::take(&mut *lines)
+    // One for all threads, and at work on those that want it: what a scoped one hears depends on which thread has met a line of code first.
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| tracing::subscriber::set_global_default(Registry::default().with(Trace)).expect("the only one"));
+    LINES.set(Some(Vec::new()));
+    run();
+    LINES.take().unwrap_or_default()
 }
+
+struct Trace;
 
 /// A host's name, kept with its span.
 struct Host(String);
@@ -44,6 +53,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Trace {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        if LINES.with_borrow(Option::is_none) {
+            return;
+        }
         let mut words = Words::default();
         event.record(&mut words);
         let at = turmoil::sim_elapsed().unwrap_or_default().as_micros();
@@ -51,7 +63,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Trace {
             .event_scope(event)
             .and_then(|scope| scope.from_root().find_map(|span| span.extensions().get::<Host>().map(|host| host.0.clone())));
         let line = format!("{at:>9} {} {}{}", host.unwrap_or_default(), event.metadata().target(), words.text);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        LINES.with_borrow_mut(|lines| lines.get_or_insert_default().push(line));
     }
 }
 

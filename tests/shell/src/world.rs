@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rand_core::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use rejoin_client::{Client, ClientBuilder, Tls};
+use rejoin_client::admin::BucketProps;
+use rejoin_client::{Bucket, Bytes, Client, ClientBuilder, Tls};
 use rejoin_node::clock::Clock;
 use rejoin_node::platform::Threads;
 use rejoin_node::{Config, Node, Platform};
@@ -76,7 +78,7 @@ pub fn simulate<F: Future<Output = ()> + 'static>(setup: &Setup, script: impl Fn
 }
 
 /// A node's place taken by a program of the test's own.
-pub type Impostor = (&'static str, fn(World) -> std::pin::Pin<Box<dyn Future<Output = ()>>>);
+pub type Impostor = (&'static str, fn(World, &'static str) -> Pin<Box<dyn Future<Output = ()>>>);
 
 /// As [`simulate`], with files that were made before, and with impostors.
 ///
@@ -113,7 +115,7 @@ pub fn simulate_with<F: Future<Output = ()> + 'static>(
             Some((_, impostor)) => {
                 let impostor = *impostor;
                 sim.host(node, move || {
-                    let playing = impostor(world.clone());
+                    let playing = impostor(world.clone(), node);
                     async move {
                         playing.await;
                         Ok(())
@@ -237,17 +239,13 @@ impl World {
             .network(Arc::new(self.network.clone()), self.seed())
     }
 
-    /// A client that goes to the owners; waits until a node lets it in.
-    pub async fn client(&self) -> Client {
-        self.patiently(|| self.builder()).await
+    /// What a client is made with that only asks one node.
+    pub fn pinned_builder(&self, node: &str) -> ClientBuilder {
+        self.builder().seeds([self.address(node).to_string()]).pinned()
     }
 
-    /// A client that only asks one node; waits until that lets it in.
-    pub async fn pinned(&self, node: &str) -> Client {
-        self.patiently(|| self.builder().seeds([self.address(node).to_string()]).pinned()).await
-    }
-
-    async fn patiently(&self, builder: impl Fn() -> ClientBuilder) -> Client {
+    /// A client, as soon as a node lets it in.
+    pub async fn patiently(&self, builder: impl Fn() -> ClientBuilder) -> Client {
         loop {
             // The simulation's end is the deadline.
             match builder().connect().await {
@@ -255,6 +253,34 @@ impl World {
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
+    }
+
+    /// A client that goes to the owners.
+    pub async fn client(&self) -> Client {
+        self.patiently(|| self.builder()).await
+    }
+
+    /// A client that only asks one node.
+    pub async fn pinned(&self, node: &str) -> Client {
+        self.patiently(|| self.pinned_builder(node)).await
+    }
+
+    /// The bucket `plain`, made now, with the defaults of a bucket and no plugin.
+    ///
+    /// # Panics
+    /// If it is there already.
+    pub async fn plain(&self) -> Bucket<Bytes> {
+        let client = self.client().await;
+        client.admin().create_bucket("plain", BucketProps::default()).await.expect("it is new");
+        client.bucket("plain").expect("a good name")
+    }
+
+    /// The bucket `plain` as one node has it.
+    ///
+    /// # Panics
+    /// Never.
+    pub async fn pinned_plain(&self, node: &str) -> Bucket<Bytes> {
+        self.pinned(node).await.bucket("plain").expect("a good name")
     }
 
     /// A bare endpoint on this host, for who speaks frames.

@@ -1,0 +1,74 @@
+//! What is told at a deadline, and when.
+
+use std::time::Duration;
+
+use rejoin_client::{Bytes, ErrorKind, Result};
+use rejoin_test_shell::{Setup, World, simulate};
+
+/// There and back.
+const ROUND_TRIP: Duration = Duration::from_millis(2 * 3 + 2);
+/// What the SDK waits beyond the deadline that it told the node.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How a call failed, and after how long.
+async fn failed<T: std::fmt::Debug>(world: &World, call: impl IntoFuture<Output = Result<T>>) -> (rejoin_client::Error, Duration) {
+    let begun = world.now();
+    let error = call.await.unwrap_err();
+    (error, world.now() - begun)
+}
+
+#[test]
+fn a_quorum_that_does_not_come_is_told_at_the_deadline_and_not_later() {
+    simulate(&Setup::default(), |world| async move {
+        world.plain().await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        bucket.put("k", b"v".to_vec()).blind().await.unwrap();
+        world.cut("n1", "n2");
+        world.cut("n1", "n3");
+        for wait in [Duration::from_millis(150), Duration::from_secs(1)] {
+            // The peers are not known to be gone yet: the write is made, and nobody says that he has it.
+            let (error, after) = failed(&world, bucket.put("k", b"w".to_vec()).blind().timeout(wait)).await;
+            assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::Unknown, 2, 1), "{error}");
+            assert!(after >= wait && after <= wait + ROUND_TRIP, "{wait:?} became {after:?}");
+            let (error, after) = failed(&world, bucket.get("k").timeout(wait)).await;
+            assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::TimedOut, 2, 1), "{error}");
+            assert!(after >= wait && after <= wait + ROUND_TRIP, "{wait:?} became {after:?}");
+        }
+    });
+}
+
+#[test]
+fn a_node_that_is_cut_from_its_client_is_given_up_shortly_after_the_deadline() {
+    simulate(&Setup::default(), |world| async move {
+        world.plain().await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        bucket.put("k", b"v".to_vec()).blind().await.unwrap();
+        world.cut("n1", rejoin_test_shell::SCRIPT);
+        let wait = Duration::from_millis(400);
+        let (error, after) = failed(&world, bucket.put("k", b"w".to_vec()).blind().timeout(wait)).await;
+        assert_eq!(error.kind(), ErrorKind::Unknown, "it was sent, and may have arrived: {error}");
+        assert!(after >= wait + GRACE && after <= wait + GRACE + ROUND_TRIP, "{after:?}");
+        // Nothing came back at all, so the connection was given up with it, and a new one is not to be had.
+        let (error, after) = failed(&world, bucket.get("k").timeout(wait)).await;
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+        assert!(after <= wait + ROUND_TRIP, "{after:?}");
+    });
+}
+
+#[test]
+fn a_client_of_all_nodes_loses_one_of_them_and_hardly_notices() {
+    simulate(&Setup::default(), |world| async move {
+        let bucket = world.plain().await;
+        world.cut("n1", rejoin_test_shell::SCRIPT);
+        for key in 0..50_u32 {
+            let begun = world.now();
+            bucket.get(key.to_string()).await.unwrap();
+            // Half of its five seconds are for the first node; only until that is known to be silent.
+            let longest = Duration::from_millis(2500) + GRACE + Duration::from_millis(100);
+            assert!(world.now() - begun <= longest, "key {key} took {:?}", world.now() - begun);
+        }
+        assert!(world.now() < Duration::from_secs(30), "fifty reads took until {:?}", world.now());
+    });
+}

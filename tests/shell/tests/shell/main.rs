@@ -1,0 +1,11 @@
+//! The real node over simulated UDP, in virtual time.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod cuts;
+mod deadlines;
+mod identity;
+mod overload;
+mod plain;
+mod restart;
+mod seeds;
+mod silence;

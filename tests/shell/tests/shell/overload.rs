@@ -1,0 +1,67 @@
+//! More than a node takes: it says so at once, and nothing hangs.
+
+use std::time::Duration;
+
+use rejoin_client::admin::BucketProps;
+use rejoin_client::{Bytes, ErrorKind};
+use rejoin_test_shell::{Setup, simulate};
+use tokio::task::JoinSet;
+
+/// An operator's verbs that one client may have under way, as the node has it.
+const MAX_VERBS: usize = 32;
+
+/// Of many reads at once, some are refused for load and the others answered; and all of them soon.
+fn flood(more: &'static str) {
+    simulate(&Setup { more, ..Setup::default() }, |world| async move {
+        world.plain().await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        let (mut reads, begun) = (JoinSet::new(), world.now());
+        for key in 0..300_u32 {
+            let read = bucket.get(key.to_string());
+            reads.spawn(async move { read.await });
+        }
+        let outcomes = reads.join_all().await;
+        let refused = outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Overloaded)).count();
+        let answered = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert!(refused > 0 && answered > 0 && refused + answered == 300, "{refused} refused, {answered} answered: {outcomes:?}");
+        assert!(world.now() - begun < Duration::from_millis(100), "it took {:?}", world.now() - begun);
+        bucket.get("k").await.expect("there is room again");
+    });
+}
+
+#[test]
+fn reads_that_find_the_inbox_full_are_refused_at_once() {
+    flood("shards = 1\ninbox = 8");
+}
+
+#[test]
+fn reads_beyond_those_that_a_shard_works_on_are_refused_at_once() {
+    flood("shards = 1\nin_flight = 8");
+}
+
+#[test]
+fn an_operator_has_a_bounded_number_of_verbs_under_way() {
+    simulate(&Setup::default(), |world| async move {
+        world.plain().await;
+        let client = world.pinned("n1").await;
+        // A change waits for the other nodes, which are there as far as this one knows.
+        world.cut("n1", "n2");
+        world.cut("n1", "n3");
+        let mut changes = JoinSet::new();
+        for number in 0..MAX_VERBS + 8 {
+            let (admin, world) = (client.admin(), world.clone());
+            changes.spawn_local(async move {
+                let begun = world.now();
+                let made = admin.create_bucket(&format!("b{number}"), BucketProps::default()).await;
+                (made.map_err(|error| error.kind()), world.now() - begun)
+            });
+        }
+        let outcomes = changes.join_all().await;
+        let soon = Duration::from_millis(20);
+        let refused = outcomes.iter().filter(|(made, after)| *made == Err(ErrorKind::Overloaded) && *after < soon).count();
+        let made = outcomes.iter().filter(|(made, after)| made.is_ok() && *after > soon).count();
+        assert_eq!((made, refused), (MAX_VERBS, 8), "{outcomes:?}");
+        client.admin().buckets().await.expect("their places are free again");
+    });
+}
