@@ -1,4 +1,5 @@
 //! The whole cluster in one thread.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod history;

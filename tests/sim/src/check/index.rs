@@ -1,0 +1,200 @@
+//! What several checkers ask of a record, worked out once.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use rejoin_proto::{Content, Dot, VersionVector};
+
+use super::Native;
+use crate::history::{Asked, Basis, Call, CallId, Element, KeyId, Kind, Outcome, Run, elements};
+
+/// A record with its calls sorted by key.
+pub(super) struct Index<'a> {
+    pub(super) run: &'a Run,
+    pub(super) native: Native,
+    /// By [`KeyId`].
+    pub(super) keys: Vec<ByKey>,
+    /// By [`CallId`]: of a get what it showed, of a put what its value has. In ascending order.
+    shown: Vec<Rc<[Element]>>,
+    /// By [`CallId`]: of a put, what its writer had been shown of what it replaces. In ascending order.
+    observed: Vec<Rc<[Element]>>,
+    /// By first attempt: the dot that a write was given.
+    dots: BTreeMap<CallId, Dot>,
+    /// Gets that were answered with bytes that are no value.
+    pub(super) malformed: Vec<CallId>,
+}
+
+/// What happened to one key.
+#[derive(Default)]
+pub(super) struct ByKey {
+    /// Writes, all attempts at one taken together, in the order of their first.
+    pub(super) writes: Vec<Write>,
+    /// Gets that were answered.
+    pub(super) gets: Vec<CallId>,
+    /// Places in [`Run::finals`].
+    pub(super) finals: Vec<usize>,
+    /// Places in [`Run::minted`].
+    pub(super) minted: Vec<usize>,
+}
+
+/// A write with all attempts at it.
+#[derive(Clone, Copy)]
+pub(super) struct Write {
+    /// The first attempt.
+    pub(super) call: CallId,
+    pub(super) invoked_us: u64,
+    /// Since when it is known to be done.
+    pub(super) acked_us: Option<u64>,
+    /// Whether it may have been done: not every attempt was refused.
+    pub(super) attempted: bool,
+    pub(super) adds: Option<Element>,
+    pub(super) expires: bool,
+    pub(super) w: u8,
+}
+
+impl<'a> Index<'a> {
+    pub(super) fn new(run: &'a Run, native: Native) -> Self {
+        let mut keys: Vec<ByKey> = run.keys.iter().map(|_| ByKey::default()).collect();
+        let nothing: Rc<[Element]> = Rc::new([]);
+        let dots = run.minted.iter().map(|minted| (first_attempt(run, minted.call), minted.dot)).collect();
+        let mut index = Self { run, native, keys: Vec::new(), shown: Vec::new(), observed: Vec::new(), dots, malformed: Vec::new() };
+        // Where the write that begins with a call stands among those of its key.
+        let mut places = vec![usize::MAX; run.calls.len()];
+        for (id, call) in run.calls.iter().enumerate() {
+            let by_key = &mut keys[call.key as usize];
+            let kind = run.keys[call.key as usize].kind;
+            let (mut shown, mut observed) = (nothing.clone(), nothing.clone());
+            match &call.asked {
+                Asked::Get { .. } => {
+                    if let Some(answer) = call.answer() {
+                        by_key.gets.push(id as CallId);
+                        match elements(kind, &answer.values) {
+                            Some(read) => shown = read.into(),
+                            None => index.malformed.push(id as CallId),
+                        }
+                    }
+                }
+                Asked::Put { w, basis, value, adds, expires, retry_of } => {
+                    if let Some(value) = value {
+                        shown = elements(kind, std::slice::from_ref(value)).expect("clients write values of the key's kind").into();
+                    }
+                    if let Basis::After(basis) = *basis {
+                        observed = index.seen_after(basis);
+                    }
+                    let acked_us = call.answer().map(|_| call.ended_us);
+                    let attempted = !matches!(call.outcome, Outcome::Refused);
+                    let first = retry_of.unwrap_or(id as CallId) as usize;
+                    match by_key.writes.get_mut(places[first]) {
+                        Some(write) => {
+                            write.attempted |= attempted;
+                            write.acked_us = [write.acked_us, acked_us].into_iter().flatten().min();
+                        }
+                        None => {
+                            places[first] = by_key.writes.len();
+                            let (call_id, invoked_us) = (first as CallId, call.invoked_us);
+                            let write = Write { call: call_id, invoked_us, acked_us, attempted, adds: *adds, expires: *expires, w: *w };
+                            by_key.writes.push(write);
+                        }
+                    }
+                }
+            }
+            index.shown.push(shown);
+            index.observed.push(observed);
+        }
+        for (at, held) in run.finals.iter().enumerate() {
+            keys[held.key as usize].finals.push(at);
+        }
+        for (at, minted) in run.minted.iter().enumerate() {
+            keys[run.calls[minted.call as usize].key as usize].minted.push(at);
+        }
+        index.keys = keys;
+        index
+    }
+
+    /// What a get showed, or what a put's value has.
+    pub(super) fn shown(&self, call: CallId) -> &[Element] {
+        &self.shown[call as usize]
+    }
+
+    /// What the writer of a put had been shown of what it replaces.
+    pub(super) fn observed(&self, call: CallId) -> &[Element] {
+        &self.observed[call as usize]
+    }
+
+    /// What a client has been shown when it holds the context of that call: of a get what it was shown, of a put also what that replaced. A
+    /// put's context may leave out the put itself, where it could not be named without a sibling that its writer has not seen.
+    fn seen_after(&self, call: CallId) -> Rc<[Element]> {
+        let (shown, observed) = (&self.shown[call as usize], &self.observed[call as usize]);
+        let dot = self.dots.get(&first_attempt(self.run, call));
+        let is_named = |dot: &Dot| context(self.call(call)).is_some_and(|context| context.contains(*dot));
+        if !dot.is_none_or(is_named) {
+            return observed.clone();
+        }
+        if observed.is_empty() {
+            return shown.clone();
+        }
+        let mut both: Vec<Element> = shown.iter().chain(observed.iter()).copied().collect();
+        both.sort_unstable();
+        both.dedup();
+        both.into()
+    }
+
+    /// What a writer had seen and its value does not have any more.
+    pub(super) fn removed(&self, write: &Write) -> impl Iterator<Item = Element> + '_ {
+        let kept = self.shown(write.call);
+        self.observed(write.call).iter().copied().filter(|element| kept.binary_search(element).is_err())
+    }
+
+    /// Elements that may be gone once this write may have taken effect: what it removed, or everything in it if it expires.
+    pub(super) fn may_end(&self, write: &Write) -> impl Iterator<Item = Element> + '_ {
+        let expiring = if write.expires { self.shown(write.call) } else { &[] };
+        self.removed(write).chain(expiring.iter().copied())
+    }
+
+    pub(super) fn call(&self, call: CallId) -> &Call {
+        &self.run.calls[call as usize]
+    }
+
+    /// What a write's context had seen. `None` if the record does not tell.
+    pub(super) fn seen(&self, call: CallId) -> Option<VersionVector> {
+        let Asked::Put { basis, .. } = &self.call(call).asked else { return None };
+        match *basis {
+            Basis::Blind => Some(VersionVector::new()),
+            Basis::After(basis) => context(self.call(basis)).cloned(),
+            // A create's own reply tells what it had found: its context has that and its own dot.
+            Basis::Create => context(self.call(call)).cloned(),
+        }
+    }
+
+    /// What the siblings that an owner holds in the end show together. `None` if its copy cannot be read.
+    pub(super) fn held(&self, at: usize) -> Option<Vec<Element>> {
+        let held = &self.run.finals[at];
+        let object = held.object.as_ref()?;
+        let values = object.entries.iter().filter_map(|entry| match &entry.content {
+            Content::Value(value) => Some(value.clone()),
+            Content::Tombstone => None,
+        });
+        elements(self.kind(held.key), &values.collect::<Vec<_>>())
+    }
+
+    pub(super) fn kind(&self, key: KeyId) -> Kind {
+        self.run.keys[key as usize].kind
+    }
+}
+
+/// The context that a call was answered with, also beside an *unknown*.
+pub(super) fn context(call: &Call) -> Option<&VersionVector> {
+    match &call.outcome {
+        Outcome::Ok(answer) => Some(&answer.context),
+        Outcome::Unknown(context) => context.as_ref(),
+        Outcome::Refused => None,
+    }
+}
+
+/// The call with which a write began.
+pub(super) fn first_attempt(run: &Run, call: CallId) -> CallId {
+    match run.calls[call as usize].asked {
+        Asked::Put { retry_of: Some(first), .. } => first,
+        _ => call,
+    }
+}

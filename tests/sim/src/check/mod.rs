@@ -1,0 +1,78 @@
+//! The checkers: what must be true of every run, each in a file of its own and read from the record alone.
+//!
+//! | checker | promise |
+//! |---|---|
+//! | [`survival`] | 1: no acknowledged write is lost unless somebody who had seen it overwrote it; nothing is there that nobody wrote |
+//! | [`convergence`] | 2: all owners hold the same bytes, and these are what a model makes of the writes that landed |
+//! | [`deletions`] | 3: nothing deleted comes back |
+//! | [`dots`] | 4: one dot, one value; one write, one dot; contexts never go back |
+//! | [`reads`] | 5: with quorums that meet, a read shows what was acknowledged before it |
+//! | [`merges`] | 6: merges give the same bytes in every order, grouping and place |
+//! | [`bounds`] | 10: what is bounded stays within its bound |
+//! | [`carts`] | 11: an acknowledged add that no observing remove covered is in the cart |
+//!
+//! The numbers are those of the list in the design. Checkers 7 to 9 wait for handoff and tenants. Each takes time that is nearly linear in the record, and each has
+//! histories of its own that it must find fault with. None calls the code that it judges: what a write replaces is read from the record,
+//! and [`convergence`] has an algebra of its own.
+
+pub mod bounds;
+pub mod carts;
+pub mod convergence;
+pub mod deletions;
+pub mod dots;
+mod index;
+pub mod merges;
+pub mod reads;
+#[cfg(test)]
+mod story;
+pub mod survival;
+
+use rejoin_laws::Merge;
+
+use crate::history::{KeyId, Kind, Run};
+use index::Index;
+
+/// Something that must not be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// Which checker says so.
+    pub checker: &'static str,
+    /// Of which key, if it is about one.
+    pub key: Option<KeyId>,
+    /// What it saw.
+    pub evidence: String,
+}
+
+/// The most findings of one checker that are told: more of them say the same.
+const MOST: usize = 5;
+
+/// A checker.
+type Check = fn(&Index<'_>, &mut Vec<Finding>);
+
+/// All of them, by name.
+const CHECKS: [(&str, Check); 8] = [
+    (survival::NAME, survival::check),
+    (convergence::NAME, convergence::check),
+    (deletions::NAME, deletions::check),
+    (dots::NAME, dots::check),
+    (reads::NAME, reads::check),
+    (merges::NAME, merges::check),
+    (bounds::NAME, bounds::check),
+    (carts::NAME, carts::check),
+];
+
+/// The native plugin of a kind.
+pub type Native = fn(Kind) -> &'static dyn Merge;
+
+/// Runs every checker. Nothing is found in a sound run.
+#[must_use]
+pub fn all(run: &Run, native: Native) -> Vec<Finding> {
+    let index = Index::new(run, native);
+    let mut findings = Vec::new();
+    for (_, check) in CHECKS {
+        let mut found = Vec::new();
+        check(&index, &mut found);
+        findings.extend(found.into_iter().take(MOST));
+    }
+    findings
+}
