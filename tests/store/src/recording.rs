@@ -59,7 +59,17 @@ impl Recording {
     #[must_use]
     pub fn walk(&self) -> Walk<'_> {
         let (machine, model) = (Machine::default(), Model::default());
-        Walk { events: &self.events, place: 0, machine, model, tree: Arc::default(), opened: false, process_only: true, cut: false }
+        Walk {
+            events: &self.events,
+            place: 0,
+            machine,
+            model,
+            tree: Arc::default(),
+            opened: false,
+            process_only: true,
+            cut: false,
+            starting: true,
+        }
     }
 }
 
@@ -190,6 +200,8 @@ pub struct Walk<'a> {
     pub process_only: bool,
     /// Whether the power has failed and the store is not open again.
     cut: bool,
+    /// Whether the process has ended and the store is not open again.
+    starting: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -201,6 +213,8 @@ impl<'a> Walk<'a> {
             hear(&mut self.model, told);
             match told {
                 Told::Opened(_) => (self.opened, self.cut) = (true, false),
+                Told::Ended => self.starting = true,
+                Told::Settled => self.starting = false,
                 Told::Found(image) => (self.machine, self.process_only, self.cut) = (Machine::holding(image), false, true),
                 _ => {}
             }
@@ -219,6 +233,12 @@ impl<'a> Walk<'a> {
             Event::Told(told) => hear(&mut self.model, told),
         }
         self.place += 1;
+    }
+
+    /// Whether a process is under way that has not finished its start.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        self.starting
     }
 
     /// Up to which change everything must be found if only the process ends now.

@@ -158,15 +158,18 @@ fn read_mark(disk: &dyn Disk, places: &Places, start: &Start, lost: &mut Vec<Str
 fn open_tree(places: &Places, cache_bytes: u64, known: bool, lost: &mut Vec<String>) -> Result<Tree, OpenError> {
     let path = &places.tree;
     let failed = |error: &dyn std::fmt::Display| OpenError::Tree { path: path.clone(), why: error.to_string() };
-    let missing = known && !tree::exists(path);
-    if !missing {
+    let exists = tree::exists(path);
+    let unsound = if exists { tree::unsound(path).context("read", path)? } else { None };
+    if known && !exists {
+        lost.push("the tree is missing".to_owned());
+    } else if let Some(why) = unsound {
+        lost.push(format!("the tree is damaged: {why}"));
+    } else {
         match Tree::open(path, cache_bytes) {
             Ok(tree) => return Ok(tree),
             Err(error) if !tree::is_damage(&error) => return Err(failed(&error)),
             Err(error) => lost.push(format!("the tree is damaged: {error}")),
         }
-    } else {
-        lost.push("the tree is missing".to_owned());
     }
     if path.exists() {
         let free = (1..).map(|n| places.dir.join(format!("tree.damaged-{n}"))).find(|aside| !aside.exists());

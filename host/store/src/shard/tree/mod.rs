@@ -3,6 +3,10 @@
 //! Two of its counters must never be fed from elsewhere: every sequence number is drawn from `seqno`, which flushes and compactions
 //! draw from too. Reads ask for the newest of everything: only the shard's own thread writes, so that is always what it wrote last.
 
+mod sound;
+
+pub(super) use sound::unsound;
+
 use bytes::Bytes;
 use lsm_tree::compaction::Leveled;
 use lsm_tree::{AbstractTree, AnyTree, Cache, Config, Error, Guard, SeqNo, SequenceNumberCounter, Slice};
@@ -97,6 +101,11 @@ impl Tree {
             }
         }
         Ok(COMPACTIONS_AT_ONCE)
+    }
+
+    /// The version that counts on the disk. It grows with every flush and compaction.
+    pub(super) fn version(&self) -> u64 {
+        self.tree.current_version().id()
     }
 
     /// Runs in the first level.
