@@ -121,9 +121,9 @@ pub fn campaign(test: &'static str, seeds: Range<u64>, work: impl Fn(u64, &mut C
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let ended = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work_off)).collect();
-        threads.into_iter().map(|thread| thread.join()).collect::<Result<Vec<()>, _>>()
+        threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
     });
-    if let Err(panic) = ended {
+    if let Some(panic) = ended.into_iter().find_map(Result::err) {
         panic!("{}", message(panic.as_ref()));
     }
     let Figures { cuts, lost, damaged, refused } = total.into_inner().unwrap();

@@ -122,7 +122,7 @@ fn a_flipped_bit_in_the_version_or_the_state() {
 fn a_flipped_bit_in_a_table_of_the_tree() {
     each("a_flipped_bit_in_a_table_of_the_tree", |seed, rest, cuts| {
         for (name, bytes) in rest.tree_files(true) {
-            for (at, bit) in flips(seed, rest.place, bytes.len(), 7) {
+            for (at, bit) in flips(seed, rest.place, bytes.len(), 37) {
                 rest.damage_tree(cuts, name, &format!("bit {bit:#x} of byte {at}"), |bytes| bytes[at] ^= bit);
             }
         }

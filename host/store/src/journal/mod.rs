@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! journal/0000000000000001.seg   header ‖ snapshot of the pinned rows ‖ record ‖ record ‖ … ‖ zeros up to the preallocated end
-//! mark                           two slots of 4 KiB: how far the journal was synced, and its first live segment
+//! mark                           two slots of 4 KiB: how far the journal was synced, its first live segment, and the tree's version
 //! ```
 //! A record is one change. It carries its index (1, 2, 3, … without gaps, the journal's own and not the tree's sequence numbers) and
 //! a chain value: the hash of its payload seeded with the chain before it. A segment's header repeats the index and chain at which

@@ -135,9 +135,10 @@ impl Maintenance {
         let mut gate = lock(&shared.gate);
         gate.flushing = false;
         let flushed = result?;
+        let version = shared.tree.version();
         gate.sealed = None;
         drop(gate);
-        shared.retire(first_needed)?;
+        shared.retire(first_needed, version)?;
         Ok(flushed)
     }
 

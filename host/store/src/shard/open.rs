@@ -59,6 +59,9 @@ impl ShardStore {
         // A flush syncs first, so before the first sync there is nothing in the tree to be missed.
         let known = mark.is_some_and(|mark| mark.is_none_or(|mark| mark.index > 0));
         let tree = open_tree(&places, options.cache_bytes, known, &mut lost)?;
+        if mark.flatten().is_some_and(|mark| tree.version() < mark.tree) && lost.is_empty() {
+            lost.push("the tree is older than the mark: what it had taken over from the journal is gone".to_owned());
+        }
         let mut memtable_bytes = 0;
         let mut apply = |row: rejoin_core::port::Row| memtable_bytes = tree.apply(&row.key, row.value.as_deref());
         let replayed = replay(disk.as_ref(), &places.journal, mark.flatten(), &mut apply)?;
@@ -103,7 +106,8 @@ fn begin(
     disk.sync_dir(&journal).context("sync", &journal)?;
     let first_segment = kept_from.unwrap_or(number);
     let end = replayed.end;
-    let mark_file = MarkFile::replace(disk.as_ref(), &mark, end.index, end.chain, first_segment).context("replace", &mark)?;
+    let says = Mark { index: end.index, chain: end.chain, first_segment, tree: tree.version() };
+    let mark_file = MarkFile::replace(disk.as_ref(), &mark, says).context("replace", &mark)?;
     for old in replayed.segments.iter().filter(|old| **old < first_segment) {
         let path = segment_path(&journal, *old);
         disk.remove(&path).context("remove", &path)?;
@@ -116,7 +120,7 @@ fn begin(
     let shared = Shared {
         signal: Signal::new(options.on_work.clone()),
         written: Mutex::new(Written { committed: end, files: vec![writer.file()], names: false }),
-        durable: Mutex::new(Durable { position: end, first_segment, mark: mark_writer }),
+        durable: Mutex::new(Durable { position: end, first_segment, tree: says.tree, mark: mark_writer }),
         gate: Mutex::new(Gate::default()),
         running: Mutex::new(()),
         full: AtomicBool::new(false),
@@ -143,7 +147,8 @@ fn read_mark(disk: &dyn Disk, places: &Places, start: &Start, lost: &mut Vec<Str
             let segments = list_segments(disk, &places.journal).context("list", &places.journal)?;
             if segments.is_empty() && !tree::exists(&places.tree) && start.first {
                 // The mark comes before the first segment, so that a segment without a mark is always a loss.
-                MarkFile::replace(disk, &places.mark, 0, FIRST_CHAIN, 1).context("create", &places.mark)?;
+                let nothing = Mark { index: 0, chain: FIRST_CHAIN, first_segment: 1, tree: 0 };
+                MarkFile::replace(disk, &places.mark, nothing).context("create", &places.mark)?;
                 return Ok(None);
             }
             lost.push("the shard's high-water mark is missing: its files were removed, or never finished".to_owned());

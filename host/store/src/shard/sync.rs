@@ -2,7 +2,7 @@
 
 use super::CommitSeq;
 use super::shared::{Shared, lock};
-use crate::journal::{MarkFile, Position};
+use crate::journal::{Mark, MarkFile, Position};
 use rejoin_core::port::StoreFault;
 use std::io;
 use std::sync::Arc;
@@ -37,8 +37,20 @@ pub(super) struct Durable {
     pub(super) position: Position,
     /// The first segment that is still needed.
     pub(super) first_segment: u64,
+    /// The version of the tree that has what the segments before that one held.
+    pub(super) tree: u64,
     /// The mark.
     pub(super) mark: MarkWriter,
+}
+
+impl Durable {
+    /// Writes the mark durably, with this as the end of the journal, while `journal` makes that true.
+    fn write(&mut self, end: Position, journal: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let Self { first_segment, tree, .. } = *self;
+        self.mark.write_beside(Mark { index: end.index, chain: end.chain, first_segment, tree }, journal)?;
+        self.position = end;
+        Ok(())
+    }
 }
 
 impl Shared {
@@ -56,13 +68,11 @@ impl Shared {
             (written.committed, written.files.clone(), std::mem::take(&mut written.names))
         };
         let started = Instant::now();
-        let first_segment = durable.first_segment;
         let journal = || {
             files.iter().try_for_each(|file| file.sync_data())?;
             if names { self.disk.sync_dir(&self.journal) } else { Ok(()) }
         };
-        durable.mark.write_beside(goal, first_segment, journal).map_err(|error| self.poison.set("sync the journal", &error))?;
-        durable.position = goal;
+        durable.write(goal, journal).map_err(|error| self.poison.set("sync the journal", &error))?;
         // All files but the last were complete when they were synced.
         lock(&self.written).files.drain(..files.len() - 1);
         self.counters.syncs.fetch_add(1, Relaxed);
@@ -70,16 +80,17 @@ impl Shared {
         Ok(CommitSeq(goal.index))
     }
 
-    /// Durably says that segments before `first` are no longer needed, and removes them.
-    pub(super) fn retire(&self, first: u64) -> Result<(), StoreFault> {
+    /// Durably says that segments before `first` are no longer needed now that the tree has this version, and removes them.
+    pub(super) fn retire(&self, first: u64, tree: u64) -> Result<(), StoreFault> {
         let mut durable = lock(&self.durable);
         self.poison.check()?;
         if first <= durable.first_segment {
             return Ok(());
         }
-        let position = durable.position;
-        durable.mark.write_beside(position, first, || Ok(())).map_err(|error| self.poison.set("write the mark", &error))?;
         let old = std::mem::replace(&mut durable.first_segment, first);
+        durable.tree = tree;
+        let end = durable.position;
+        durable.write(end, || Ok(())).map_err(|error| self.poison.set("write the mark", &error))?;
         drop(durable);
         self.counters.first_segment.store(first, Relaxed);
         for number in old..first {
@@ -98,7 +109,7 @@ pub(super) enum MarkWriter {
     /// After the journal, on the caller's thread.
     InTurn(MarkFile),
     /// Beside it. The thread ends when the sender is dropped.
-    Beside(SyncSender<(Position, u64)>, Receiver<io::Result<()>>),
+    Beside(SyncSender<Mark>, Receiver<io::Result<()>>),
 }
 
 impl MarkWriter {
@@ -107,11 +118,11 @@ impl MarkWriter {
         if !parallel {
             return Ok(Self::InTurn(file));
         }
-        let (ask, asked) = sync_channel::<(Position, u64)>(1);
+        let (ask, asked) = sync_channel::<Mark>(1);
         let (answer, answered) = sync_channel(1);
         std::thread::Builder::new().name("rejoin-mark".to_owned()).spawn(move || {
-            for (position, first) in asked {
-                if answer.send(file.write(position.index, position.chain, first)).is_err() {
+            for mark in asked {
+                if answer.send(file.write(mark)).is_err() {
                     return;
                 }
             }
@@ -120,18 +131,17 @@ impl MarkWriter {
     }
 
     /// Writes the mark durably while `journal` runs. Both have ended when this returns.
-    fn write_beside(&mut self, at: Position, first: u64, journal: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    fn write_beside(&mut self, mark: Mark, journal: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         match self {
             Self::InTurn(file) => {
                 journal()?;
-                file.write(at.index, at.chain, first)
+                file.write(mark)
             }
             Self::Beside(ask, answered) => {
                 let gone = || io::Error::other("the thread that writes the mark has ended");
-                ask.send((at, first)).map_err(|_| gone())?;
+                ask.send(mark).map_err(|_| gone())?;
                 let journal = journal();
-                let mark = answered.recv().map_err(|_| gone())?;
-                journal.and(mark)
+                journal.and(answered.recv().map_err(|_| gone())?)
             }
         }
     }
