@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use rejoin_client::admin::{PluginDigest, Quorum};
+use rejoin_client::admin::{Durability, PluginDigest, Quorum};
 
+use crate::bench::BenchArgs;
 use crate::output::Color;
 
 const EXIT_CODES: &str = "\
@@ -50,6 +51,8 @@ pub(crate) enum Verb {
     /// Tell a story with a cluster of real processes
     #[command(subcommand)]
     Demo(DemoVerb),
+    /// Measure a cluster under load: rate, latency, CPU per operation
+    Bench(BenchArgs),
     /// Run one node
     Serve(ServeArgs),
     /// Read a key
@@ -258,6 +261,15 @@ pub(crate) enum Ttl {
 pub(crate) enum DurabilityArg {
     Fsync,
     Os,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(given: DurabilityArg) -> Self {
+        match given {
+            DurabilityArg::Fsync => Self::Fsync,
+            DurabilityArg::Os => Self::Os,
+        }
+    }
 }
 
 #[derive(Subcommand, Debug)]

@@ -18,7 +18,11 @@ pub(crate) async fn connect(global: &Global) -> Result<Client, Failure> {
     Ok(builder(global)?.connect().await?)
 }
 
-fn builder(global: &Global) -> Result<rejoin_client::ClientBuilder, Failure> {
+/// The client that the profile, or the node that was named, asks for.
+///
+/// # Errors
+/// No profile, or a bad one.
+pub(crate) fn builder(global: &Global) -> Result<rejoin_client::ClientBuilder, Failure> {
     let missing = || {
         Failure::usage("no profile: it tells where the cluster is and how to get in")
             .next("give --profile FILE or set REJOIN_PROFILE; `rejoin dev` makes a cluster and names its profile")

@@ -4,10 +4,11 @@
 //! verb has ended is in its exit code.
 //!
 //! In reading order: [`args`] is what can be typed, [`verbs`] what talks to a cluster, [`serve`] runs a node, [`dev`] a cluster, [`demo`] tells the
-//! story; [`failure`] and [`output`] are how all of them speak.
+//! story, [`bench`] measures; [`failure`] and [`output`] are how all of them speak.
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod cart;
 mod cluster;
 mod connect;
@@ -15,7 +16,9 @@ mod demo;
 mod dev;
 mod failure;
 mod files;
+mod http;
 mod output;
+mod processes;
 mod serve;
 mod signals;
 mod verbs;
@@ -59,6 +62,7 @@ async fn verb(cli: Cli, out: Output, talk_in_color: bool) -> Result<(), Failure>
     match cli.verb {
         Verb::Dev(args) => dev::run(out, &args, talk_in_color).await,
         Verb::Demo(DemoVerb::Partition) => demo::partition(out).await,
+        Verb::Bench(args) => bench::run(global, out, &args).await,
         Verb::Serve(args) => serve::run(out, &args, talk_in_color).await,
         Verb::Get(args) => object::get(global, out, &args).await,
         Verb::Put(args) => object::put(global, out, &args).await,

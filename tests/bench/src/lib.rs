@@ -1,2 +1,29 @@
-//! What the parts cost.
+//! What the parts of an operation cost, each alone: the messages, the tree, the journal, the join, the merge.
+//!
+//! Each part does its work so many times when it is told to; who calls it measures. `cargo bench -p rejoin-test-bench` measures with criterion, and
+//! `rejoin-bench-distance` (`cargo xtask bench`) puts the parts beside whole operations of a cluster. Both count CPU time of the process, user and system
+//! and all its threads together: on a shared machine it says more than the clock on the wall.
 #![forbid(unsafe_code)]
+
+mod absorb;
+mod cpu;
+mod journal;
+mod merge;
+mod rpc;
+mod tree;
+
+pub use absorb::{Absorb, siblings};
+pub use cpu::CpuTime;
+pub use journal::{Journal, Sync};
+pub use merge::Merge;
+pub use rpc::Rpc;
+pub use tree::Tree;
+
+/// Bytes of a small value, as in all figures of the README.
+pub const SMALL: usize = 100;
+
+/// Bytes that are different from one part of them to the next.
+#[must_use]
+pub fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from(at * 31 % 251).unwrap_or_default()).collect()
+}

@@ -1,7 +1,5 @@
 //! `demo partition`: a story told by a cluster of real processes. Everything it says was looked up in the cluster, and every claim is checked.
 
-mod faults;
-mod process;
 mod shopper;
 mod story;
 mod teller;
@@ -10,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, note};
+use crate::processes::Processes;
 use crate::signals::Stop;
-use process::Processes;
 use story::Story;
 use teller::Teller;
 
@@ -25,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(58);
 pub(crate) async fn partition(out: Output) -> Result<(), Failure> {
     let mut stop = Stop::listen()?;
     let began = Instant::now();
-    let mut processes = Processes::prepare()?;
+    let mut processes = Processes::prepare_with_faults("demo", 3)?;
     let teller = Teller::new(out);
     let mut interrupted = false;
     let told = tokio::select! {

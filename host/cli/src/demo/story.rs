@@ -7,12 +7,12 @@ use rejoin_client::admin::PluginInfo;
 use tokio::time::Instant;
 
 use crate::cart;
-use crate::demo::faults::post;
-use crate::demo::process::Processes;
 use crate::demo::shopper::{Cart, Seen, Shopper};
 use crate::demo::teller::Teller;
 use crate::dev::together;
 use crate::failure::{Exit, Failure};
+use crate::http::post;
+use crate::processes::Processes;
 
 /// The cart that everybody shares.
 const KEY: &str = "family";

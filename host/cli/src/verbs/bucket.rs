@@ -2,7 +2,7 @@
 
 use rejoin_client::admin::{BucketInfo, BucketProps, Durability, activation};
 
-use crate::args::{BucketVerb, DurabilityArg, Global, PluginChoice, PropsArgs, Ttl};
+use crate::args::{BucketVerb, Global, PluginChoice, PropsArgs, Ttl};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, note};
@@ -55,11 +55,7 @@ fn changed(mut props: BucketProps, args: &PropsArgs) -> Result<BucketProps, Fail
     set(&mut props.memory_bytes, args.memory_bytes);
     set(&mut props.fold_delay_ms, args.fold_delay.map(millis));
     props.sloppy = (props.sloppy || args.sloppy) && !args.strict;
-    match args.durability {
-        Some(DurabilityArg::Fsync) => props.durability = Durability::Fsync,
-        Some(DurabilityArg::Os) => props.durability = Durability::Os,
-        None => {}
-    }
+    set(&mut props.durability, args.durability.map(Durability::from));
     match args.plugin {
         Some(PluginChoice::Digest(digest)) => props.plugin = Some(activation(digest)),
         Some(PluginChoice::None) => props.plugin = None,

@@ -1,4 +1,4 @@
-//! Three `rejoin serve` processes that end with the story, however it ends.
+//! A private cluster of `rejoin serve` processes for `demo` and `bench`. They end with whoever started them, however that ends.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -17,23 +17,35 @@ use crate::files;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether they still run.
 const GLANCE: Duration = Duration::from_millis(50);
-/// Lines of each log that are shown when the story fails.
+/// Lines of each log that are shown when something fails.
 const LAST_LINES: usize = 12;
 
 /// The cluster's files and processes. Dropped, both go.
-pub(super) struct Processes {
-    pub(super) cluster: Cluster,
+pub(crate) struct Processes {
+    pub(crate) cluster: Cluster,
     running: Vec<(String, Child)>,
 }
 
 impl Processes {
-    /// Makes the files of a cluster of three on free ports.
+    /// Makes the files of a cluster of that many nodes on free ports, in a new directory for temporary files.
     ///
     /// # Errors
     /// They cannot be written, or no port is free.
-    pub(super) fn prepare() -> Result<Self, Failure> {
-        let dir = std::env::temp_dir().join(format!("rejoin-demo-{:016x}", rand::random::<u64>()));
-        let this = Self { cluster: Cluster::new(dir, free_seats(3)?).with_faults(), running: Vec::new() };
+    pub(crate) fn prepare(purpose: &str, nodes: u8) -> Result<Self, Failure> {
+        Self::write(new_cluster(purpose, nodes)?)
+    }
+
+    /// As [`Processes::prepare`], of nodes whose admin ports take faults to order.
+    ///
+    /// # Errors
+    /// As [`Processes::prepare`].
+    pub(crate) fn prepare_with_faults(purpose: &str, nodes: u8) -> Result<Self, Failure> {
+        Self::write(new_cluster(purpose, nodes)?.with_faults())
+    }
+
+    fn write(cluster: Cluster) -> Result<Self, Failure> {
+        // Owned from here on, so that a half-written directory goes too.
+        let this = Self { cluster, running: Vec::new() };
         this.cluster.write()?;
         Ok(this)
     }
@@ -42,7 +54,7 @@ impl Processes {
     ///
     /// # Errors
     /// A process cannot be started.
-    pub(super) fn start(&mut self) -> Result<Vec<u32>, Failure> {
+    pub(crate) fn start(&mut self) -> Result<Vec<u32>, Failure> {
         let rejoin = std::env::current_exe().map_err(|why| Failure::usage(format!("this program cannot find itself: {why}")))?;
         let mut ids = Vec::new();
         for seat in self.cluster.seats() {
@@ -52,7 +64,7 @@ impl Processes {
             let mut command = Command::new(&rejoin);
             command.args(["serve", "--with-parent", "--color", "never", "--config"]).arg(self.cluster.config(*seat));
             command.stdin(Stdio::null()).stdout(file).stderr(copy).kill_on_drop(true);
-            // Ctrl-C is for the story, which then ends its processes itself.
+            // Ctrl-C is for who has started them, who then ends them.
             command.process_group(0);
             let child = command.spawn().map_err(|why| Failure::file(&rejoin, "started", &why))?;
             ids.extend(child.id());
@@ -62,7 +74,7 @@ impl Processes {
     }
 
     /// Resolves when a process has ended by itself.
-    pub(super) async fn one_has_ended(&mut self) -> Failure {
+    pub(crate) async fn one_has_ended(&mut self) -> Failure {
         loop {
             let ended = self.running.iter_mut().find_map(|(name, child)| Some((name, child.try_wait().ok()??)));
             if let Some((name, status)) = ended {
@@ -77,7 +89,7 @@ impl Processes {
     }
 
     /// The ends of the logs.
-    pub(super) fn last_words(&self) -> Vec<String> {
+    pub(crate) fn last_words(&self) -> Vec<String> {
         let mut words = Vec::new();
         for seat in self.cluster.seats() {
             let text = files::read_text(&self.log(*seat)).unwrap_or_default();
@@ -88,7 +100,7 @@ impl Processes {
     }
 
     /// Asks every process to stop, and kills those that do not. They are addressed by their ids, and only while they are ours.
-    pub(super) async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         let ids = self.running.iter().filter_map(|(_, child)| child.id()).filter_map(|id| Pid::from_raw(i32::try_from(id).ok()?));
         for id in ids {
             // One that has just ended cannot be told, and need not be.
@@ -112,6 +124,11 @@ impl Drop for Processes {
         }
         let _ = std::fs::remove_dir_all(self.cluster.dir());
     }
+}
+
+fn new_cluster(purpose: &str, nodes: u8) -> Result<Cluster, Failure> {
+    let dir = std::env::temp_dir().join(format!("rejoin-{purpose}-{:016x}", rand::random::<u64>()));
+    Ok(Cluster::new(dir, free_seats(nodes)?))
 }
 
 /// Addresses that nobody uses: all are held until all are chosen.
@@ -145,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_was_prepared_is_removed_again() {
-        let processes = Processes::prepare().unwrap();
+        let processes = Processes::prepare_with_faults("test", 3).unwrap();
         let dir = processes.cluster.dir().to_path_buf();
         assert!(dir.join("n3/node.toml").is_file());
         assert!(files::read_text(&dir.join("n1/node.toml")).unwrap().contains("dev_faults = true"));

@@ -1,0 +1,228 @@
+//! What `bench` can be asked, and what of it goes together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::args::{DurabilityArg, Global, duration};
+use crate::failure::Failure;
+
+/// The most bytes of a value that a bucket takes unless it is told otherwise.
+const MAX_VALUE_BYTES: usize = 1 << 20;
+
+const EXAMPLES: &str = "\
+Examples:
+  rejoin bench put --dev 3                       the peak of synced writes on three processes of this machine
+  rejoin bench mixed --dev 3 --rate 5000 --seconds 300 --durability os
+  rejoin bench get --profile profile.toml --metrics 10.0.0.1:9000 --json
+
+Without --rate each client sends its next operation when the last is answered, which finds the peak. With it operations are due at fixed
+times, and latency counts from when one was due, so that a stall shows in every operation that it held up.";
+
+/// What `rejoin bench` takes.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct BenchArgs {
+    /// What the operations are
+    #[arg(value_enum)]
+    pub(crate) mode: Mode,
+    /// Start a private cluster of so many processes in a directory for temporary files, and remove it afterwards
+    #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u8).range(1..=9), conflicts_with_all = ["redis", "pid", "metrics", "disk"])]
+    pub(crate) dev: Option<u8>,
+    /// What an acknowledged write promises: fsync survives a loss of power, os the end of the process
+    #[arg(long, value_enum, default_value = "fsync", conflicts_with = "redis")]
+    pub(crate) durability: DurabilityArg,
+    /// Operations that are due in a second, instead of as many as possible
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rate: Option<u32>,
+    /// Operations under way at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub(crate) clients: u32,
+    /// SDK clients that these share, each with a connection to every node; a Redis server gets one for each of --clients
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024), conflicts_with = "redis")]
+    pub(crate) connections: u32,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 100, value_name = "BYTES")]
+    pub(crate) value_bytes: usize,
+    /// Keys, chosen evenly [default: 10000, in conflict 100]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) keys: Option<u32>,
+    /// Of a hundred operations of mixed and conflict, how many are reads
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) reads: u8,
+    /// How long to measure
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// How many operations to measure, instead of for how long
+    #[arg(long, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) operations: Option<u64>,
+    /// How long to go before measuring, such as 500ms or 5s, or none
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = warm_up)]
+    pub(crate) warm_up: WarmUp,
+    /// The bucket, made if it is not there [default: one named after mode and durability]
+    #[arg(long, conflicts_with = "redis")]
+    pub(crate) bucket: Option<String>,
+    /// Put the same load (put, get or mixed) on a Redis server
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) redis: Option<SocketAddr>,
+    /// Follow every write to Redis with a WAIT for so many replicas
+    #[arg(long, value_name = "REPLICAS", requires = "redis", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub(crate) wait: u8,
+    /// A server process on this machine, whose CPU time is counted; may be repeated. --dev counts its own
+    #[arg(long)]
+    pub(crate) pid: Vec<u32>,
+    /// The admin address of a node, for marks of flushes, compactions and merges; may be repeated. --dev asks its own
+    #[arg(long, value_name = "ADDR", conflicts_with = "redis")]
+    pub(crate) metrics: Vec<SocketAddr>,
+    /// A directory on the servers' disk, where an fdatasync of 4 KiB is timed ten times a second beside the run. --dev uses its own
+    #[arg(long, value_name = "DIR")]
+    pub(crate) disk: Option<PathBuf>,
+}
+
+/// What the operations of a run are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// Writes with the context of each key's last write
+    Put,
+    /// Reads of keys that are there
+    Get,
+    /// Both, as --reads says
+    Mixed,
+    /// Blind writes of many clients to the same few keys, and reads that merge what stands there
+    Conflict,
+}
+
+/// How long to go before measuring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WarmUp(pub(crate) Duration);
+
+fn warm_up(text: &str) -> Result<WarmUp, String> {
+    if text == "none" { Ok(WarmUp(Duration::ZERO)) } else { duration(text).map(WarmUp) }
+}
+
+/// When a run ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Extent {
+    Time(Duration),
+    Operations(u64),
+}
+
+/// The load, once it is known to make sense.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) mode: Mode,
+    pub(crate) rate: Option<u32>,
+    pub(crate) clients: u32,
+    pub(crate) value_bytes: usize,
+    pub(crate) keys: u32,
+    pub(crate) reads: u8,
+    pub(crate) extent: Extent,
+    pub(crate) warm_up: Duration,
+    /// The most that one operation may take.
+    pub(crate) timeout: Duration,
+    /// In front of every key: a run finds nothing of an earlier one.
+    pub(crate) prefix: String,
+}
+
+impl Plan {
+    /// The load that was asked for.
+    ///
+    /// # Errors
+    /// What was asked for does not go together.
+    pub(crate) fn of(args: &BenchArgs, global: &Global) -> Result<Self, Failure> {
+        let keys = args.keys.unwrap_or(if args.mode == Mode::Conflict { 100 } else { 10_000 });
+        if args.mode == Mode::Conflict && args.redis.is_some() {
+            return Err(Failure::usage("Redis has no siblings: conflict needs a cluster").next("use put, get or mixed with --redis"));
+        }
+        if args.mode != Mode::Conflict && keys < args.clients {
+            let what = format!("{keys} keys are too few for {} clients: each writes to keys of its own", args.clients);
+            return Err(Failure::usage(what).next("give more --keys or fewer --clients; clients share keys in `rejoin bench conflict`"));
+        }
+        if args.connections > args.clients {
+            let what = format!("{} clients cannot use {} connections", args.clients, args.connections);
+            return Err(Failure::usage(what).next("give at most as many --connections as --clients"));
+        }
+        if args.value_bytes > MAX_VALUE_BYTES {
+            let what = format!("{} bytes are more than a value of this benchmark may have ({MAX_VALUE_BYTES})", args.value_bytes);
+            return Err(Failure::usage(what));
+        }
+        if args.dev.is_some() && (global.profile.is_some() || global.node.is_some()) {
+            return Err(
+                Failure::usage("--dev starts a cluster of its own: --profile and --node name another one").next("leave one of them out")
+            );
+        }
+        Ok(Self {
+            mode: args.mode,
+            rate: args.rate,
+            clients: args.clients,
+            value_bytes: args.value_bytes,
+            keys,
+            reads: args.reads,
+            extent: args.operations.map_or(Extent::Time(Duration::from_secs(args.seconds)), Extent::Operations),
+            warm_up: args.warm_up.0,
+            timeout: global.timeout,
+            prefix: format!("{:08x}-", rand::random::<u32>()),
+        })
+    }
+
+    /// The name of a key.
+    pub(crate) fn key(&self, number: u32) -> String {
+        format!("{}{number:08}", self.prefix)
+    }
+
+    /// Whether the keys must be there before the first operation.
+    pub(crate) fn fills_first(&self) -> bool {
+        matches!(self.mode, Mode::Get | Mode::Mixed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Verb};
+    use clap::Parser;
+
+    fn plan(line: &str) -> Result<Plan, String> {
+        let cli = Cli::try_parse_from(format!("rejoin bench {line}").split_whitespace()).map_err(|why| why.to_string())?;
+        let Verb::Bench(args) = cli.verb else { panic!("{line} is another verb") };
+        Plan::of(&args, &cli.global).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn a_plan_says_how_long_how_many_and_on_what() {
+        let put = plan("put").unwrap();
+        assert_eq!((put.keys, put.clients, put.rate, put.extent), (10_000, 64, None, Extent::Time(Duration::from_secs(10))));
+        assert_eq!(put.warm_up, Duration::from_secs(1));
+        let conflict = plan("conflict --operations 7 --warm-up none --rate 9").unwrap();
+        assert_eq!((conflict.keys, conflict.rate, conflict.extent), (100, Some(9), Extent::Operations(7)));
+        assert_eq!(conflict.warm_up, Duration::ZERO);
+        assert!(plan("mixed --keys 64").unwrap().fills_first() && !put.fills_first());
+        assert_ne!(put.key(1), plan("put").unwrap().key(1), "two runs share no key");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_with_the_reason() {
+        for (line, reason) in [
+            ("put --keys 10", "too few for 64 clients"),
+            ("conflict --redis 127.0.0.1:1", "Redis has no siblings"),
+            ("put --clients 2 --connections 3", "cannot use 3 connections"),
+            ("put --value-bytes 1048577", "more than a value"),
+            ("put --dev 3 --profile p.toml", "--dev starts a cluster of its own"),
+            ("put --dev 3 --redis 127.0.0.1:1", "cannot be used with"),
+            ("put --wait 1", "--redis"),
+            ("put --seconds 1 --operations 1", "cannot be used with"),
+            ("put --rate 0", "0 is not in"),
+            ("put --clients 0", "0 is not in"),
+            ("mixed --reads 101", "101 is not in"),
+            ("put --warm-up soon", "no length of time"),
+            ("sprint", "[possible values: put, get, mixed, conflict]"),
+        ] {
+            let refused = plan(line).expect_err(line);
+            assert!(refused.contains(reason), "{line}: {refused}");
+        }
+    }
+}

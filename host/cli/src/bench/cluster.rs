@@ -1,0 +1,88 @@
+//! One client of a cluster: what it writes, with which context, and what it makes of the answers.
+
+use rejoin_client::{Bucket, Bytes, Context, Object};
+
+use super::args::{Mode, Plan};
+use super::record::{Kind, Outcome};
+
+/// A client with keys of its own to write; it reads those of all.
+pub(crate) struct Writer {
+    bucket: Bucket<Bytes>,
+    number: u32,
+    /// Of each key of its own, what it has seen with its last write. Its keys are `number`, `number + clients`, `number + 2 * clients`, ...
+    seen: Vec<Option<Context>>,
+    value: Vec<u8>,
+    writes: u64,
+}
+
+impl Writer {
+    /// The client of that number.
+    pub(crate) fn new(bucket: Bucket<Bytes>, number: u32, plan: &Plan) -> Self {
+        let own = (number..plan.keys).step_by(plan.clients as usize).count();
+        Self { bucket, number, seen: vec![None; own], value: filler(plan.value_bytes), writes: 0 }
+    }
+
+    /// Writes every key of its own once.
+    pub(crate) async fn fill(&mut self, plan: &Plan) -> rejoin_client::Result<()> {
+        for own in 0..self.seen.len() {
+            self.put(plan, own).await?;
+        }
+        Ok(())
+    }
+
+    /// One operation of that kind, on a key by chance.
+    pub(crate) async fn operate(&mut self, plan: &Plan, kind: Kind) -> Outcome {
+        let done = match (kind, plan.mode) {
+            (Kind::Read, _) => self.get(plan).await,
+            (Kind::Write, Mode::Conflict) => self.put_blind(plan).await,
+            (Kind::Write, _) => self.put(plan, rand::random_range(0..self.seen.len())).await,
+        };
+        done.unwrap_or_else(|error| Outcome::Failed(format!("{:?}", error.kind())))
+    }
+
+    async fn put(&mut self, plan: &Plan, own: usize) -> rejoin_client::Result<Outcome> {
+        let number = u32::try_from(own).unwrap_or(u32::MAX) * plan.clients + self.number;
+        let put = self.bucket.put(plan.key(number), &self.value);
+        let put = match &self.seen[own] {
+            Some(context) => put.context(context),
+            None => put.blind(),
+        };
+        self.seen[own] = Some(put.await?.context);
+        Ok(Outcome::Done { siblings: 0, merged: false })
+    }
+
+    /// A cart in which this client has an item of its own, as one that has seen nothing would write it: it stands beside all others.
+    async fn put_blind(&mut self, plan: &Plan) -> rejoin_client::Result<Outcome> {
+        self.writes += 1;
+        let (writer, counter) = (self.number, self.writes);
+        let head = format!(r#"{{"clock":{{"c{writer}":{counter}}},"items":{{""#);
+        let tail = format!(r#"":{{"c{writer}:{counter}":1}}}}}}"#);
+        let item = "i".repeat(plan.value_bytes.saturating_sub(head.len() + tail.len()).max(1));
+        let cart = [head, item, tail].concat().into_bytes();
+        self.bucket.put(plan.key(rand::random_range(0..plan.keys)), &cart).blind().await?;
+        Ok(Outcome::Done { siblings: 0, merged: false })
+    }
+
+    async fn get(&self, plan: &Plan) -> rejoin_client::Result<Outcome> {
+        let object = self.bucket.get(plan.key(rand::random_range(0..plan.keys))).await?;
+        Ok(read(plan.mode, &object))
+    }
+}
+
+/// What a read has come to. In a conflict a key that nobody has written yet is no failure, and siblings without their merge are one.
+fn read(mode: Mode, object: &Object<Vec<u8>>) -> Outcome {
+    if mode != Mode::Conflict && !object.is_found() {
+        return Outcome::Failed("Missing".into());
+    }
+    if object.merge_fault.is_some() {
+        return Outcome::Failed("MergeFault".into());
+    }
+    Outcome::Done { siblings: object.siblings.len() as u64, merged: object.merged_by.is_some() }
+}
+
+/// Bytes that no compression would make small.
+pub(crate) fn filler(bytes: usize) -> Vec<u8> {
+    let mut value = vec![0; bytes];
+    rand::fill(&mut value[..]);
+    value
+}

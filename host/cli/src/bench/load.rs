@@ -1,0 +1,99 @@
+//! Puts the load on: so many clients, each with one operation under way at most.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::task::JoinSet;
+
+use super::args::{Mode, Plan};
+use super::cluster::Writer;
+use super::pace::Pace;
+use super::record::{Kind, Outcome, Recorder};
+use super::redis::Redis;
+use crate::failure::{Exit, Failure};
+
+/// One client, of whatever system is measured.
+pub(crate) enum Client {
+    Rejoin(Writer),
+    Redis(Redis, u32),
+}
+
+impl Client {
+    async fn fill(&mut self, plan: &Plan) -> Result<(), Failure> {
+        match self {
+            Self::Rejoin(writer) => Ok(writer.fill(plan).await?),
+            Self::Redis(redis, number) => {
+                redis.fill(plan, *number).await.map_err(|why| Failure::new(Exit::Unreachable, format!("Redis: {why}")))
+            }
+        }
+    }
+
+    async fn operate(&mut self, plan: &Plan) -> (Kind, Outcome) {
+        let kind = match plan.mode {
+            Mode::Put => Kind::Write,
+            Mode::Get => Kind::Read,
+            Mode::Mixed | Mode::Conflict if rand::random_range(0..100) < plan.reads => Kind::Read,
+            Mode::Mixed | Mode::Conflict => Kind::Write,
+        };
+        let outcome = match self {
+            Self::Rejoin(writer) => writer.operate(plan, kind).await,
+            Self::Redis(redis, _) => redis.operate(plan, kind).await,
+        };
+        (kind, outcome)
+    }
+}
+
+/// Has every client write its keys, before anything is measured.
+///
+/// # Errors
+/// The first failure of a client.
+pub(crate) async fn fill(plan: &Arc<Plan>, clients: Vec<Client>) -> Result<Vec<Client>, Failure> {
+    let mut filling = JoinSet::new();
+    for mut client in clients {
+        let plan = plan.clone();
+        filling.spawn(async move { client.fill(&plan).await.map(|()| client) });
+    }
+    let filled = filling.join_all().await.into_iter().collect::<Result<Vec<_>, _>>();
+    filled.map_err(|failure| failure.during("the keys could not be written"))
+}
+
+/// The load while it runs.
+pub(crate) struct Load {
+    clients: JoinSet<()>,
+    recorder: Arc<Mutex<Recorder>>,
+}
+
+impl Load {
+    /// Lets all clients begin.
+    pub(crate) fn start(plan: &Arc<Plan>, pace: &Arc<Pace>, clients: Vec<Client>) -> Self {
+        let recorder = Arc::new(Mutex::new(Recorder::new(pace.began)));
+        let mut running = JoinSet::new();
+        for client in clients {
+            running.spawn(run(plan.clone(), pace.clone(), recorder.clone(), client));
+        }
+        Self { clients: running, recorder }
+    }
+
+    /// Waits until all clients have come to their end. Returns what was recorded, and when that was.
+    pub(crate) async fn ended(self) -> (Recorder, Instant) {
+        let began = lock(&self.recorder).began();
+        self.clients.join_all().await;
+        let ended = Instant::now();
+        (std::mem::replace(&mut *lock(&self.recorder), Recorder::new(began)), ended)
+    }
+}
+
+async fn run(plan: Arc<Plan>, pace: Arc<Pace>, recorder: Arc<Mutex<Recorder>>, mut client: Client) {
+    while let Some(due) = pace.next().await {
+        let (kind, outcome) =
+            if pace.is_over(Instant::now()) { (Kind::Write, Outcome::Failed("NeverBegun".into())) } else { client.operate(&plan).await };
+        if pace.counts(due) {
+            lock(&recorder).add(kind, due, Instant::now(), outcome);
+        }
+    }
+}
+
+/// Locks, also after a panic elsewhere: a recorder is whole between any two operations.
+fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
+    recorder.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,67 @@
+//! The parts under criterion, by CPU time of the process.
+#![forbid(unsafe_code)]
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use rejoin_core::causal;
+use rejoin_test_bench::{Absorb, CpuTime, Journal, Merge, Rpc, SMALL, Sync, Tree, siblings};
+
+const KIB: usize = 1024;
+
+fn messages(criterion: &mut Criterion<CpuTime>) {
+    let mut group = criterion.benchmark_group("framed call, 64 under way");
+    for bytes in [SMALL, KIB] {
+        let rpc = Rpc::new(bytes, 64);
+        group.bench_function(BenchmarkId::from_parameter(bytes), |bench| bench.iter_custom(|calls| CpuTime::of(|| rpc.calls(calls))));
+    }
+}
+
+fn store(criterion: &mut Criterion<CpuTime>) {
+    let mut tree = Tree::new(SMALL, false);
+    criterion.bench_function("tree: insert", |bench| bench.iter_custom(|inserts| CpuTime::of(|| tree.inserts(inserts))));
+    for (name, flushed) in [("tree: point read, in memory", false), ("tree: point read, flushed", true)] {
+        let mut tree = Tree::new(SMALL, flushed);
+        if !flushed {
+            tree.inserts(200_000);
+        }
+        criterion.bench_function(name, |bench| bench.iter_custom(|reads| CpuTime::of(|| tree.reads(reads))));
+    }
+    for sync in [Sync::Written, Sync::Durable] {
+        let mut journal = Journal::new(SMALL, 64, sync);
+        let name = format!("journal: share of a batch of 64, {sync:?}").to_lowercase();
+        criterion.bench_function(&name, |bench| bench.iter_custom(|records| CpuTime::of(|| journal.records(records))));
+    }
+}
+
+fn core(criterion: &mut Criterion<CpuTime>) {
+    let mut absorb = Absorb::new(SMALL);
+    criterion.bench_function("absorb a write", |bench| bench.iter_custom(|writes| CpuTime::of(|| absorb.writes(writes))));
+    let mut group = criterion.benchmark_group("sync, siblings");
+    for count in [1, 3, 10, 32] {
+        let [one, other] = siblings(count + 1, SMALL);
+        group.bench_function(BenchmarkId::from_parameter(count), |bench| bench.iter(|| causal::sync(black_box(&one), black_box(&other))));
+    }
+}
+
+fn merges(criterion: &mut Criterion<CpuTime>) {
+    let mut group = criterion.benchmark_group("merge of 3 carts, fresh instance, bytes each");
+    for bytes in [SMALL, KIB, 16 * KIB] {
+        let merge = Merge::new(3, bytes);
+        group.bench_function(BenchmarkId::from_parameter(bytes), |bench| bench.iter_custom(|merges| CpuTime::of(|| merge.fresh(merges))));
+    }
+    group.finish();
+    let merge = Merge::new(3, KIB);
+    criterion.bench_function("merge of 3 carts, remembered", |bench| {
+        bench.iter_custom(|merges| CpuTime::of(|| merge.remembered(merges)));
+    });
+}
+
+fn measure() -> Criterion<CpuTime> {
+    let quick = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    quick.sample_size(20).with_measurement(CpuTime)
+}
+
+criterion_group! { name = parts; config = measure(); targets = messages, store, core, merges }
+criterion_main!(parts);

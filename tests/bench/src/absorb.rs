@@ -1,0 +1,165 @@
+//! The core's share of a write at a replica, and the join that both are made of. No disk, no network.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rand_core::SeedableRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rejoin_core::placement;
+use rejoin_core::port::{Change, Space, Store, StoreFault};
+use rejoin_core::shard::event::{Event, Now};
+use rejoin_core::shard::{Config, Shard};
+use rejoin_core::view::ClusterView;
+use rejoin_proto::catalog::Durability;
+use rejoin_proto::context::ContextKey;
+use rejoin_proto::peer::{OpId, PeerBody, PeerEnvelope, Replicate};
+use rejoin_proto::{
+    ActorId, BucketId, Content, Dot, Entry, Hlc, LayoutNode, Name, NodeId, Object, ObjectId, ReapEpoch, Runs, TenantId, VersionVector,
+};
+
+/// Keys that writes go to, in turn.
+const KEYS: u64 = 10_000;
+const NOW: Now = Now { mono_us: 1, wall_ms: 1_700_000_000_000 };
+
+/// A shard that is sent one write after another, each to replace what stands under its key.
+pub struct Absorb {
+    shard: Shard,
+    store: Memory,
+    peer: NodeId,
+    value: Bytes,
+    next: u64,
+}
+
+impl Absorb {
+    /// Values have that many bytes.
+    ///
+    /// # Panics
+    /// If the shard does not open, which nothing here prevents.
+    #[must_use]
+    pub fn new(value: usize) -> Self {
+        let node = |at: u8| {
+            let name = Name::new(format!("n{at}")).expect("a name");
+            let (id, zone) = (NodeId::from_name(&name), Name::new("z").expect("a name"));
+            LayoutNode { id, name, zone, capacity: 1, address: ([127, 0, 0, at], 1).into() }
+        };
+        let nodes: Vec<LayoutNode> = (1..=3).map(node).collect();
+        let (own, peer) = (nodes[0].id, nodes[1].id);
+        let layout = placement::bootstrap(nodes, placement::DEFAULT_PARTITIONS).expect("a layout");
+        let config = Config {
+            node: own,
+            shard: 0,
+            contexts: ContextKey::derive(1, b"a secret of a benchmark"),
+            max_skew_ms: 60_000,
+            retry_window_ms: 30_000,
+            max_retry_rows: 1 << 20,
+            max_ops: 8192,
+            lost: false,
+        };
+        let mut store = Memory::default();
+        let rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        let shard = Shard::open(config, Arc::new(ClusterView::new(layout, [])), rng, &mut store).expect("a shard");
+        Self { shard, store, peer, value: crate::bytes(value).into(), next: 0 }
+    }
+
+    /// Absorbs so many writes.
+    ///
+    /// # Panics
+    /// If one is not answered.
+    pub fn writes(&mut self, writes: u64) {
+        let mut effects = Vec::new();
+        for _ in 0..writes {
+            self.next += 1;
+            let body = PeerBody::Replicate(self.write(self.next));
+            let envelope = PeerEnvelope { layout: Default::default(), trace: 0, body };
+            self.shard.handle(NOW, Event::Peer(self.peer, envelope), &mut self.store, &mut effects);
+            assert_eq!(effects.len(), 1, "every write is answered");
+            effects.clear();
+        }
+    }
+
+    /// The write of that number: it has seen the one before it to the same key.
+    fn write(&self, number: u64) -> Replicate {
+        let dot = Dot { actor: ActorId(7), counter: number };
+        let key = format!("{:08}", number % KEYS).into();
+        let state = Object { context: [dot].into_iter().collect(), entries: vec![entry(dot, number.saturating_sub(KEYS), &self.value)] };
+        Replicate {
+            op: Some(OpId { shard: 0, number }),
+            object: ObjectId { tenant: TenantId(1), bucket: BucketId(2), key },
+            bucket_version: 1,
+            epoch: ReapEpoch::default(),
+            dot: Some(dot),
+            durability: Durability::Os,
+            state,
+        }
+    }
+}
+
+/// An object of that many siblings as two replicas have it, each with one that the other lacks.
+#[must_use]
+pub fn siblings(count: u64, value: usize) -> [Object; 2] {
+    let value = Bytes::from(crate::bytes(value));
+    let sibling = |actor: u64| entry(Dot { actor: ActorId(actor), counter: 1 }, 0, &value);
+    [1..=count - 1, 2..=count].map(|actors| {
+        let entries: Vec<Entry> = actors.map(sibling).collect();
+        let context: VersionVector = entries.iter().flat_map(|entry| entry.dots.highest()).collect();
+        Object { context, entries }
+    })
+}
+
+fn entry(dot: Dot, after: u64, value: &Bytes) -> Entry {
+    let dots = Runs::minted(dot, after);
+    let content = Content::Value(value.clone());
+    Entry { covers: dots.clone(), dots, content, stamp: Hlc::from_ms(NOW.wall_ms), expires: None, folded_by: None }
+}
+
+/// Rows in memory.
+#[derive(Default)]
+struct Memory(BTreeMap<(Space, Bytes), Bytes>);
+
+impl Store for Memory {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
+        Ok(self.0.get(&(space, Bytes::copy_from_slice(key))).cloned())
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreFault> {
+        let inside = |key: &[u8]| key >= from && to.is_none_or(|to| key < to);
+        let mut rows = self.0.iter().filter(|((at, key), _)| *at == space && inside(key));
+        let _ = rows.try_for_each(|((_, key), value)| visit(key, value.clone()));
+        Ok(())
+    }
+
+    fn write(&mut self, change: Change) -> Result<(), StoreFault> {
+        for row in change.rows {
+            match row.value {
+                Some(value) => self.0.insert((row.space, row.key), value),
+                None => self.0.remove(&(row.space, row.key)),
+            };
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_replace_those_before_them_and_siblings_are_joined() {
+        let mut absorb = Absorb::new(100);
+        absorb.writes(2 * KEYS + 1);
+        assert_eq!(absorb.shard.counters().absorbs, 2 * KEYS + 1);
+        assert_eq!(absorb.store.0.iter().filter(|((space, _), _)| *space == Space::Objects).count() as u64, KEYS);
+        let [one, other] = siblings(8, 10);
+        assert_eq!((one.entries.len(), other.entries.len()), (7, 7));
+        let (joined, alarm) = rejoin_core::causal::sync(&one, &other);
+        assert!(joined.entries.len() == 8 && alarm.is_none());
+    }
+}
