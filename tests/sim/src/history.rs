@@ -12,7 +12,7 @@ use bytes::Bytes;
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::Sibling;
 use rejoin_proto::{Dot, Hlc, Object, VersionVector};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A call's place in [`Run::calls`].
 pub type CallId = u32;
@@ -40,7 +40,7 @@ impl Element {
 }
 
 /// What the values of a key are.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum Kind {
     /// Elements, each eight bytes little-endian, in ascending order. Siblings stand for their union, whether a plugin merges them or not.
     Set,

@@ -1,0 +1,88 @@
+//! The fault atlas: which copies there are of what was acknowledged, so that no fault takes the last one.
+//!
+//! A database cannot keep what every disk has lost, so a simulator that destroys all copies finds nothing. The atlas asks before each
+//! fault that takes something from a disk (power lost before a sync, a wipe, an old copy put back, a reported loss): is every
+//! acknowledged write that this disk would forget still contained in another disk's copy of its object?
+//!
+//! *Contained* means that the copy's context covers the write's dot: by what a context says, that copy holds the write or has seen what
+//! replaced it. Copies count as they are written, also those of nodes that are down, and also before they are durable: a later loss of
+//! power on that node is itself asked about, so at every moment each acknowledged write is in some disk's copy. A copy in a bad block does not count while
+//! it cannot be read. A write counts as acknowledged from the moment at which its coordinator lets the reply go, whether or not it arrives.
+//!
+//! What it does not promise: that a *quorum* of the copies is left. A fault that took some lets reads miss what was acknowledged until
+//! repair has come by, so checks of reads ask the history for losses.
+
+use rejoin_proto::{Dot, Object, codec};
+
+use crate::history::KeyId;
+
+/// Acknowledged writes by their keys.
+#[derive(Default, Debug)]
+pub(crate) struct Atlas {
+    acknowledged: Vec<Vec<Dot>>,
+}
+
+impl Atlas {
+    /// A coordinator has let an acknowledgement go.
+    pub(crate) fn acknowledged(&mut self, key: KeyId, dot: Dot) {
+        let key = key as usize;
+        if self.acknowledged.len() <= key {
+            self.acknowledged.resize(key + 1, Vec::new());
+        }
+        self.acknowledged[key].push(dot);
+    }
+
+    /// Whether a disk may forget what it holds of a key, down to `left`, when the other disks hold `others`.
+    pub(crate) fn allows<'a>(
+        &self,
+        key: KeyId,
+        now: Option<&[u8]>,
+        left: Option<&[u8]>,
+        others: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> bool {
+        let Some(dots) = self.acknowledged.get(key as usize) else { return true };
+        let object = |bytes: &[u8]| codec::decode::<Object>(bytes).expect("a stored object");
+        let (now, left) = (now.map(object).unwrap_or_default(), left.map(object).unwrap_or_default());
+        let mut forgotten = dots.iter().filter(|dot| now.context.contains(**dot) && !left.context.contains(**dot)).peekable();
+        if forgotten.peek().is_none() {
+            return true;
+        }
+        let others: Vec<Object> = others.map(object).collect();
+        forgotten.all(|dot| others.iter().any(|other| other.context.contains(*dot)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_proto::ActorId;
+
+    fn dot(counter: u64) -> Dot {
+        Dot { actor: ActorId(1), counter }
+    }
+
+    fn copy(counter: u64) -> Vec<u8> {
+        codec::encode(&Object { context: [dot(counter)].into_iter().collect(), entries: Vec::new() })
+    }
+
+    #[test]
+    fn the_last_copy_of_what_was_acknowledged_is_not_given_away() {
+        let mut atlas = Atlas::default();
+        atlas.acknowledged(3, dot(5));
+        let (old, new) = (copy(4), copy(5));
+        let asks = |left: Option<&[u8]>, others: &[&[u8]]| atlas.allows(3, Some(&new), left, others.iter().copied());
+        assert!(!asks(None, &[]), "a wipe without another copy");
+        assert!(!asks(Some(&old), &[&old]), "an old copy beside an old copy");
+        assert!(asks(Some(&old), &[&old, &new]), "somebody else has it");
+        assert!(asks(Some(&new), &[]), "nothing is forgotten");
+    }
+
+    #[test]
+    fn what_was_never_acknowledged_may_be_forgotten() {
+        let mut atlas = Atlas::default();
+        assert!(atlas.allows(0, Some(&copy(9)), None, std::iter::empty()));
+        atlas.acknowledged(0, dot(8));
+        let left = copy(8);
+        assert!(atlas.allows(0, Some(&copy(9)), Some(&left), std::iter::empty()));
+    }
+}

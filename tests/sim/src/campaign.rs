@@ -1,0 +1,110 @@
+//! Many seeds on several threads, and what is said of them.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::run::{self, Report};
+
+/// What a number of seeds came to.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct Summary {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Calls of clients that ended.
+    pub operations: u64,
+    /// Virtual time, in microseconds, of all seeds together.
+    pub virtual_us: u64,
+    /// Events of all seeds.
+    pub events: u64,
+    /// Seeds that were found fault with.
+    pub failed: Vec<u64>,
+    /// Real time, in seconds.
+    pub seconds: f64,
+    /// Threads.
+    pub jobs: usize,
+}
+
+impl Summary {
+    fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.operations += report.operations;
+        self.virtual_us += report.virtual_us;
+        self.events += report.events;
+        if !report.findings.is_empty() {
+            self.failed.push(report.options.seed);
+        }
+    }
+
+    /// Client operations a second, of all threads together.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.operations as f64 / self.seconds
+    }
+
+    /// How much faster virtual time passes than real time, for each thread.
+    #[must_use]
+    pub fn times_real_time(&self) -> f64 {
+        self.virtual_us as f64 / 1e6 / self.seconds / self.jobs as f64
+    }
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (million, rate, times) = (self.operations as f64 / 1e6, self.rate(), self.times_real_time());
+        write!(f, "{} seeds, {million:.2} million operations in {:.1} s on {} threads: ", self.seeds, self.seconds, self.jobs)?;
+        write!(f, "{rate:.0} operations a second, {times:.0} × real time a thread, {} seeds failed", self.failed.len())
+    }
+}
+
+/// Runs seeds on so many threads. `each` is told of every one, in no order.
+///
+/// # Panics
+/// If a thread of ours does, which no run can make it: a run's own panics are findings.
+pub fn run(seeds: Range<u64>, jobs: usize, each: impl Fn(&Report, Duration) + Sync) -> Summary {
+    let (next, sum) = (AtomicU64::new(seeds.start), Mutex::new(Summary::default()));
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let began = Instant::now();
+                    let report = run::seed(seed);
+                    each(&report, began.elapsed());
+                    sum.lock().expect("nobody panics with it").add(&report);
+                }
+            });
+        }
+    });
+    let mut sum = sum.into_inner().expect("nobody panics with it");
+    sum.failed.sort_unstable();
+    Summary { seconds: began.elapsed().as_secs_f64(), jobs, ..sum }
+}
+
+/// What is said of a seed that failed: everything that somebody needs who has only this text.
+#[must_use]
+pub fn failure(report: &Report) -> String {
+    let options = serde_json::to_string(&report.options).unwrap_or_default();
+    let mut text = format!("seed {} failed\n  commit   {}\n  options  {options}\n", report.options.seed, commit());
+    for finding in &report.findings {
+        let key = finding.key.map_or_else(String::new, |key| format!(" (key {key})"));
+        text += &format!("  {}{key}: {}\n", finding.checker, finding.evidence);
+    }
+    let key = report.findings.iter().find_map(|finding| finding.key).map_or_else(String::new, |key| format!(" --key {key}"));
+    text + &format!("  replay   cargo xtask sim --replay {}{key}\n", report.options.seed)
+}
+
+/// The commit of the tree that was built, as git says it now.
+fn commit() -> String {
+    let dir = env!("CARGO_MANIFEST_DIR");
+    let output = std::process::Command::new("git").args(["-C", dir, "rev-parse", "HEAD"]).output();
+    let output = output.ok().filter(|output| output.status.success());
+    output.map_or_else(|| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

@@ -1,0 +1,319 @@
+//! A shard's disk: rows with the journal's two marks, and what a crash leaves of them.
+//!
+//! What `rejoin-store` promises, without its files: a change is visible at once; [`Disk::commit`] *writes* the batch, and a kill
+//! leaves it; a sync makes everything *durable* that was written when it began, and a loss of power leaves a prefix of what was written
+//! that holds all of it. What is not yet durable is kept as the rows it replaced, so a crash undoes it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::{Bound, ControlFlow};
+
+use bytes::Bytes;
+use rejoin_core::port::{Change, Row, Space, Store, StoreFault};
+use rejoin_proto::Dot;
+use rejoin_proto::codec::{self, Versioned};
+use serde::{Deserialize, Serialize};
+
+/// Rows by their keys.
+type Rows = BTreeMap<Bytes, Bytes>;
+
+/// The first byte of the keys of retry rows (see the core's `rows`): written with every put, they name its dot.
+const RETRY: u8 = b'r';
+
+/// A retry row as the core keeps it: its frozen encoding, read here and not by the core's own code.
+#[derive(Serialize, Deserialize)]
+struct RetryRow {
+    dot: Dot,
+    context: Vec<u8>,
+    until_ms: u64,
+}
+
+impl Versioned for RetryRow {
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "retry row";
+}
+
+/// What is wrong with a disk at the moment.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Trouble {
+    /// Nothing more fits.
+    pub(crate) full: bool,
+    /// Flushes are behind.
+    pub(crate) busy: bool,
+    /// The next write fails, and the store with it.
+    pub(crate) failing: bool,
+    /// Objects that cannot be read.
+    pub(crate) bad_blocks: BTreeSet<Bytes>,
+}
+
+/// A put that a shard has stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Put {
+    /// Which change.
+    number: u64,
+    pub(crate) dot: Dot,
+    pub(crate) store_key: Bytes,
+    /// Of the request, as the client gave it.
+    pub(crate) request: u128,
+    /// The object as it was stored.
+    pub(crate) object: Bytes,
+}
+
+/// What a row was before a change.
+#[derive(Clone, Debug)]
+struct Undo {
+    /// Which change.
+    number: u64,
+    space: Space,
+    key: Bytes,
+    value: Option<Bytes>,
+}
+
+/// One shard's disk.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Disk {
+    objects: Rows,
+    pinned: Rows,
+    undo: VecDeque<Undo>,
+    /// Changes so far, written or not.
+    gathered: u64,
+    /// Changes in the journal file.
+    written: u64,
+    /// Changes that a loss of power leaves.
+    synced: u64,
+    failed: bool,
+    pub(crate) trouble: Trouble,
+    /// Puts since they were last taken.
+    pub(crate) puts: Vec<Put>,
+}
+
+impl Disk {
+    /// Writes what was gathered since the last commit. Returns up to where the journal goes.
+    pub(crate) fn commit(&mut self) -> Result<u64, StoreFault> {
+        self.check()?;
+        self.written = self.gathered;
+        Ok(self.written)
+    }
+
+    /// Changes that no commit has written yet.
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.gathered - self.written
+    }
+
+    /// Where a sync that begins now will have come.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// How far the disk is durable.
+    pub(crate) fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Everything up to there is on the disk.
+    pub(crate) fn sync(&mut self, goal: u64) {
+        self.synced = self.synced.max(goal);
+        let done = self.undo.iter().take_while(|undo| undo.number <= self.synced).count();
+        self.undo.drain(..done);
+    }
+
+    /// The process has ended: what was written is left, of the batch that was not the first `torn` changes.
+    pub(crate) fn kill(&mut self, torn: u64) {
+        self.written = self.gathered.min(self.written.saturating_add(torn));
+        self.cut(self.written);
+        self.failed = false;
+        let written = self.written;
+        self.puts.retain(|put| put.number <= written);
+    }
+
+    /// The machine has ended: of what was not durable, only what came before `cut` is left.
+    pub(crate) fn cut(&mut self, cut: u64) {
+        let cut = cut.max(self.synced);
+        while let Some(undo) = self.undo.pop_back_if(|undo| undo.number > cut) {
+            let rows = if undo.space == Space::Objects { &mut self.objects } else { &mut self.pinned };
+            match undo.value {
+                Some(value) => rows.insert(undo.key, value),
+                None => rows.remove(&undo.key),
+            };
+        }
+        self.gathered = cut;
+        self.written = self.written.min(cut);
+    }
+
+    /// What the objects are that a cut there would take, and what it would leave of them.
+    pub(crate) fn objects_after_cut(&self, cut: u64) -> BTreeMap<Bytes, Option<Bytes>> {
+        let lost = self.undo.iter().rev().take_while(|undo| undo.number > cut.max(self.synced));
+        lost.filter(|undo| undo.space == Space::Objects).map(|undo| (undo.key.clone(), undo.value.clone())).collect()
+    }
+
+    /// Loses those objects of which `which` says so. What is left is durable.
+    pub(crate) fn forget_objects(&mut self, mut which: impl FnMut() -> bool) {
+        self.objects.retain(|_, _| !which());
+        self.sync(self.written);
+    }
+
+    /// A copy as a backup takes it: what is in the files, all of it durable, on a sound disk.
+    pub(crate) fn copy(&self) -> Self {
+        let mut copy = Self { trouble: Trouble::default(), ..self.clone() };
+        copy.sync(copy.written);
+        copy
+    }
+
+    /// The readable object under a key.
+    pub(crate) fn object(&self, store_key: &[u8]) -> Option<&Bytes> {
+        self.objects.get(store_key).filter(|_| !self.trouble.bad_blocks.contains(store_key))
+    }
+
+    /// The keys of all objects.
+    pub(crate) fn object_keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.objects.keys()
+    }
+
+    /// The core's own row under a key.
+    pub(crate) fn pinned(&self, key: &[u8]) -> Option<&Bytes> {
+        self.pinned.get(key)
+    }
+
+    fn check(&self) -> Result<(), StoreFault> {
+        if self.failed { Err(StoreFault::Failed("the simulated disk has failed".into())) } else { Ok(()) }
+    }
+
+    fn apply(&mut self, row: Row) {
+        let rows = if row.space == Space::Objects { &mut self.objects } else { &mut self.pinned };
+        let key = row.key.clone();
+        let value = match row.value {
+            Some(value) => rows.insert(row.key, value),
+            None => rows.remove(&row.key),
+        };
+        self.undo.push_back(Undo { number: self.gathered, space: row.space, key, value });
+    }
+
+    /// Remembers the put that a change holds, if it holds one.
+    fn notice_put(&mut self, rows: &[Row]) {
+        let Some(retry) = rows.iter().find(|row| row.space == Space::Pinned && row.key.first() == Some(&RETRY)) else { return };
+        let object = rows.iter().find(|row| row.space == Space::Objects);
+        if let (Some(row), Some(Row { key, value: Some(object), .. })) = (&retry.value, object) {
+            let RetryRow { dot, .. } = codec::decode(row).expect("a retry row as it is kept");
+            let word = |bytes: &[u8]| u128::from_be_bytes(bytes.try_into().expect("sixteen bytes"));
+            // The row's key is kind, partition, and the request crossed with the hash that stands in the object's key behind the bucket.
+            let request = word(&retry.key[3..19]) ^ word(&key[8..24]);
+            self.puts.push(Put { number: self.gathered, dot, store_key: key.clone(), request, object: object.clone() });
+        }
+    }
+}
+
+impl Store for Disk {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
+        self.check()?;
+        if space == Space::Pinned {
+            return Ok(self.pinned.get(key).cloned());
+        }
+        if !self.trouble.bad_blocks.is_empty() && self.trouble.bad_blocks.contains(key) {
+            return Err(StoreFault::Damaged("a simulated bad block".into()));
+        }
+        Ok(self.objects.get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreFault> {
+        self.check()?;
+        let rows = if space == Space::Objects { &self.objects } else { &self.pinned };
+        let range = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
+        let _ = rows.range::<[u8], _>(range).try_for_each(|(key, value)| visit(key, value.clone()));
+        Ok(())
+    }
+
+    fn write(&mut self, change: Change) -> Result<(), StoreFault> {
+        self.check()?;
+        if change.rows.is_empty() {
+            return Ok(());
+        }
+        if self.trouble.failing {
+            self.failed = true;
+            self.trouble.failing = false;
+            return self.check();
+        }
+        if self.trouble.full {
+            return Err(StoreFault::Full);
+        }
+        if self.trouble.busy {
+            return Err(StoreFault::Busy);
+        }
+        self.gathered += 1;
+        self.notice_put(&change.rows);
+        change.rows.into_iter().for_each(|row| self.apply(row));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(disk: &mut Disk, key: &'static str, value: &'static str) {
+        let mut change = Change::default();
+        change.put(Space::Objects, key, value);
+        disk.write(change).unwrap();
+    }
+
+    fn rows(disk: &Disk) -> Vec<(&str, &str)> {
+        disk.objects.iter().map(|(key, value)| (str::from_utf8(key).unwrap(), str::from_utf8(value).unwrap())).collect()
+    }
+
+    /// a=1 durable, a=2 and b=1 written, a=3 gathered only.
+    fn disk() -> Disk {
+        let mut disk = Disk::default();
+        put(&mut disk, "a", "1");
+        let first = disk.commit().unwrap();
+        disk.sync(first);
+        put(&mut disk, "a", "2");
+        put(&mut disk, "b", "1");
+        disk.commit().unwrap();
+        put(&mut disk, "a", "3");
+        disk
+    }
+
+    #[test]
+    fn a_kill_leaves_what_was_written_and_nothing_else() {
+        let mut disk = disk();
+        disk.kill(0);
+        assert_eq!(rows(&disk), [("a", "2"), ("b", "1")]);
+        let mut torn = super::tests::disk();
+        torn.kill(1);
+        assert_eq!(rows(&torn), [("a", "3"), ("b", "1")]);
+    }
+
+    #[test]
+    fn a_loss_of_power_leaves_what_is_durable_and_a_prefix_of_the_rest() {
+        for (cut, left) in [(0, vec![("a", "1")]), (1, vec![("a", "1")]), (2, vec![("a", "2")]), (3, vec![("a", "2"), ("b", "1")])] {
+            let mut disk = disk();
+            disk.kill(0);
+            disk.cut(cut);
+            assert_eq!(rows(&disk), left, "cut at {cut}");
+            put(&mut disk, "c", "1");
+            assert_eq!(disk.commit().unwrap(), cut.max(1) + 1, "the journal goes on behind the cut");
+        }
+    }
+
+    #[test]
+    fn what_a_cut_would_leave_is_told_before() {
+        let disk = disk();
+        let after = disk.objects_after_cut(1);
+        assert_eq!(after.get(&b"a"[..]), Some(&Some("1".into())));
+        assert_eq!(after.get(&b"b"[..]), Some(&None));
+    }
+
+    #[test]
+    fn a_failed_write_ends_the_store() {
+        let mut disk = disk();
+        disk.trouble.failing = true;
+        let mut change = Change::default();
+        change.put(Space::Objects, "x", "1");
+        assert!(matches!(disk.write(change), Err(StoreFault::Failed(_))));
+        assert!(disk.commit().is_err() && disk.get(Space::Objects, b"a").is_err());
+    }
+}

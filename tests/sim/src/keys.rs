@@ -1,0 +1,183 @@
+//! The keys of a run: where each lives, and what the catalog says of its bucket.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rejoin_core::placement;
+use rejoin_core::view::{ClusterView, shard_of};
+use rejoin_proto::catalog::{BucketProps, Durability, Quorum, Record, RecordBody, RecordKey};
+use rejoin_proto::{BucketId, Hlc, Layout, LayoutNode, Name, NodeId, ObjectId, PluginDigest, TenantId};
+
+use crate::history::{Key, KeyId, Kind, NodeIndex};
+use crate::options::{BucketOptions, Options};
+use crate::plugins;
+
+/// The tenant of all clients.
+pub(crate) fn tenant() -> TenantId {
+    TenantId::from_name(&name("sim"))
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a good name")
+}
+
+/// One key.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Its bucket's place in the options.
+    pub(crate) bucket: usize,
+    pub(crate) name: Bytes,
+    pub(crate) object: ObjectId,
+    pub(crate) store_key: Bytes,
+    /// Which shard of its owners has it.
+    pub(crate) shard: u16,
+    pub(crate) owners: Vec<NodeIndex>,
+}
+
+/// A bucket as it is now.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    pub(crate) name: Name,
+    pub(crate) options: BucketOptions,
+    id: BucketId,
+    props: BucketProps,
+    version: u64,
+}
+
+/// Layout, catalog and keys.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    layout: Layout,
+    shards: u16,
+    pub(crate) buckets: Vec<Bucket>,
+    pub(crate) places: Vec<Place>,
+    by_store_key: BTreeMap<Bytes, KeyId>,
+    /// Per bucket, the keys that are written now.
+    pub(crate) current: Vec<Vec<KeyId>>,
+    /// The nodes in the order of the layout.
+    nodes: Vec<NodeId>,
+}
+
+impl Keys {
+    pub(crate) fn new(options: &Options) -> Self {
+        let node = |at: u8| {
+            let (name, zone) = (name(&format!("n{at}")), name(&format!("z{}", at % options.zones)));
+            LayoutNode { id: NodeId::from_name(&name), name, zone, capacity: 1, address: ([127, 0, 0, 1], 7000 + u16::from(at)).into() }
+        };
+        let layout = placement::bootstrap((0..options.nodes).map(node).collect(), options.partitions).expect("a layout");
+        let nodes = layout.nodes.iter().map(|node| node.id).collect();
+        let bucket = |(at, bucket): (usize, &BucketOptions)| {
+            let name = name(&format!("b{at}"));
+            let id = BucketId::derive(tenant(), &name, 0);
+            Bucket { name, options: bucket.clone(), id, props: props(bucket, options.wasm), version: 1 }
+        };
+        let buckets = options.buckets.iter().enumerate().map(bucket).collect();
+        let (places, by_store_key, current) = (Vec::new(), BTreeMap::new(), vec![Vec::new(); options.buckets.len()]);
+        Self { layout, shards: options.shards, buckets, places, by_store_key, current, nodes }
+    }
+
+    /// Nodes of this cluster, by their place.
+    pub(crate) fn node(&self, at: NodeIndex) -> NodeId {
+        self.nodes[usize::from(at)]
+    }
+
+    pub(crate) fn index(&self, id: NodeId) -> NodeIndex {
+        self.nodes.binary_search(&id).expect("a node of this cluster") as NodeIndex
+    }
+
+    /// The key of a stored object.
+    pub(crate) fn of_store_key(&self, store_key: &[u8]) -> KeyId {
+        self.by_store_key[store_key]
+    }
+
+    pub(crate) fn place(&self, key: KeyId) -> &Place {
+        &self.places[key as usize]
+    }
+
+    pub(crate) fn bucket_of(&self, key: KeyId) -> &Bucket {
+        &self.buckets[self.place(key).bucket]
+    }
+
+    pub(crate) fn kind(&self, key: KeyId) -> Kind {
+        self.bucket_of(key).options.kind
+    }
+
+    /// The key of that name: its number stands in it.
+    pub(crate) fn of_name(&self, name: &[u8]) -> KeyId {
+        name[1..].iter().fold(0, |number, digit| number * 10 + KeyId::from(digit - b'0'))
+    }
+
+    /// What the values are that a plugin merges.
+    pub(crate) fn kind_of_plugin(&self, digest: &PluginDigest) -> Kind {
+        let names = |bucket: &&Bucket| bucket.props.plugin.is_some_and(|activation| activation.plugin == *digest);
+        self.buckets.iter().find(names).map_or(Kind::Set, |bucket| bucket.options.kind)
+    }
+
+    /// The shard that a message about an object goes to.
+    pub(crate) fn shard_of(&self, object: &ObjectId) -> u16 {
+        if self.shards == 1 { 0 } else { shard_of(self.layout.partition(object), self.layout.partitions(), self.shards) }
+    }
+
+    /// The shard of a partition.
+    pub(crate) fn shard_of_partition(&self, partition: rejoin_proto::PartitionId) -> u16 {
+        shard_of(partition, self.layout.partitions(), self.shards)
+    }
+
+    /// Makes a new key and puts it in that slot of its bucket, or in a new one.
+    pub(crate) fn make(&mut self, bucket: usize, slot: Option<usize>) -> (KeyId, Key) {
+        let id = self.places.len() as KeyId;
+        let of = &self.buckets[bucket];
+        let name = Bytes::from(format!("k{id}"));
+        let object = ObjectId { tenant: tenant(), bucket: of.id, key: name.clone() };
+        let partition = self.layout.partition(&object);
+        let owners = self.layout.owners(partition, of.options.n).map(|owner| self.index(owner.id)).collect::<Vec<_>>();
+        let key = Key {
+            kind: of.options.kind,
+            owners: owners.clone(),
+            durability: of.props.durability,
+            siblings: of.options.siblings,
+            folds: of.options.plugin,
+        };
+        let store_key = Bytes::from(object.store_key());
+        let shard = self.shard_of(&object);
+        self.by_store_key.insert(store_key.clone(), id);
+        self.places.push(Place { bucket, name, object, store_key, shard, owners });
+        match slot {
+            Some(slot) => self.current[bucket][slot] = id,
+            None => self.current[bucket].push(id),
+        }
+        (id, key)
+    }
+
+    /// Gives a bucket another limit of siblings, within what was promised of it.
+    pub(crate) fn change(&mut self, bucket: usize, siblings: u16) {
+        let bucket = &mut self.buckets[bucket];
+        bucket.props.siblings = siblings.clamp(2, bucket.options.siblings.max(2));
+        bucket.version += 1;
+    }
+
+    /// What a node knows that has learnt everything.
+    pub(crate) fn view(&self) -> ClusterView {
+        let record = |bucket: &Bucket| Record {
+            key: RecordKey::Bucket(tenant(), bucket.name.clone()),
+            version: bucket.version,
+            stamp: Hlc::default(),
+            body: RecordBody::Bucket { id: bucket.id, props: bucket.props.clone() },
+        };
+        let records: Vec<Record> = self.buckets.iter().map(record).collect();
+        ClusterView::new(self.layout.clone(), &records)
+    }
+}
+
+fn props(bucket: &BucketOptions, wasm: bool) -> BucketProps {
+    BucketProps {
+        n: bucket.n,
+        r: Quorum::Count(bucket.r),
+        w: Quorum::Count(bucket.w),
+        durability: if bucket.fsync { Durability::Fsync } else { Durability::Os },
+        siblings: bucket.siblings,
+        plugin: bucket.plugin.then(|| plugins::activation(bucket.kind, wasm)),
+        value_bytes: 64 << 10,
+        ..BucketProps::default()
+    }
+}

@@ -1,0 +1,329 @@
+//! What a seed stands for: every option of a run is drawn from it (swarm testing: Groce, Zhang, Eide, Chen, Regehr 2012). Each fault is off
+//! in many seeds, because faults hide one another: a cluster that is always cut never has two crashes in one write.
+
+use serde::Serialize;
+
+use crate::history::Kind;
+use crate::rng::{PerMillion, Rng, Stream};
+
+/// One millisecond of virtual time.
+pub(crate) const MS: u64 = 1000;
+/// One second of virtual time.
+pub(crate) const SECOND: u64 = 1000 * MS;
+
+/// A run's options.
+#[derive(Clone, Debug, Serialize)]
+pub struct Options {
+    /// What they were drawn from.
+    pub seed: u64,
+    /// Nodes, 3 to 7.
+    pub nodes: u8,
+    /// Shards of each node.
+    pub shards: u16,
+    /// Partitions of the ring.
+    pub partitions: u32,
+    /// Zones that the nodes are spread over.
+    pub zones: u8,
+    /// The buckets, each with a kind of values.
+    pub buckets: Vec<BucketOptions>,
+    /// What clients do.
+    pub clients: ClientOptions,
+    /// What the network does.
+    pub network: NetworkOptions,
+    /// What else goes wrong.
+    pub faults: FaultOptions,
+    /// How long the chaos lasts, in virtual microseconds.
+    pub chaos_us: u64,
+    /// Whether messages go through their encoding.
+    pub encoded: bool,
+    /// Whether carts are merged by the component on the real host.
+    pub wasm: bool,
+    /// How long a node that starts waits for its peers, in microseconds.
+    pub start_grace_us: u64,
+    /// For how long a shard remembers retries, in milliseconds.
+    pub retry_window_ms: u64,
+    /// How far clocks may differ, in milliseconds.
+    pub max_skew_ms: u64,
+    /// Requests that a shard takes at once.
+    pub max_ops: usize,
+    /// Retries that a shard remembers at once.
+    pub max_retry_rows: usize,
+}
+
+/// A bucket.
+#[derive(Clone, Debug, Serialize)]
+pub struct BucketOptions {
+    /// What its values are.
+    pub kind: Kind,
+    /// Copies.
+    pub n: u8,
+    /// Answers to a read.
+    pub r: u8,
+    /// Acknowledgements of a write.
+    pub w: u8,
+    /// Whether they wait for the disk.
+    pub fsync: bool,
+    /// The most siblings.
+    pub siblings: u16,
+    /// Whether it has a merge plugin.
+    pub plugin: bool,
+    /// Keys that are written at one time.
+    pub keys: u16,
+}
+
+/// What clients do.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClientOptions {
+    /// Sessions.
+    pub sessions: u16,
+    /// The mean pause of a session between two calls, in microseconds.
+    pub think_us: u64,
+    /// The time that a call is given, in milliseconds.
+    pub deadline_ms: u32,
+    /// Of calls, how many only read.
+    pub reads: PerMillion,
+    /// Of writes, how many have no context.
+    pub blind: PerMillion,
+    /// Of writes, how many want to find nothing.
+    pub creates: PerMillion,
+    /// Of writes, how many take a context that the session read long ago.
+    pub stale: PerMillion,
+    /// Of writes, how many delete (in carts: remove items).
+    pub deletes: PerMillion,
+    /// Of writes, how many have a time to live.
+    pub ttl: PerMillion,
+    /// Of writes of unknown fate, how many are tried again under their request id.
+    pub retries: PerMillion,
+    /// Of contexts, how many are altered or another key's on their way.
+    pub forged: PerMillion,
+    /// How much more often the first keys are chosen: 0 is evenly, 3 is mostly the first.
+    pub heat: u8,
+}
+
+/// What the network does.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkOptions {
+    /// The least time of a message, in microseconds.
+    pub latency_us: u64,
+    /// The mean of what is added to it.
+    pub jitter_us: u64,
+    /// Whether messages of one connection keep their order.
+    pub ordered: bool,
+    /// Messages that are lost while their connection lives (a full queue).
+    pub loss: PerMillion,
+    /// Messages that come twice.
+    pub duplicates: PerMillion,
+    /// Messages that take a hundred times as long.
+    pub stragglers: PerMillion,
+    /// Whether messages outlive their connection.
+    pub ghosts: bool,
+    /// How long a connection lives without a word, in microseconds.
+    pub idle_us: u64,
+}
+
+/// What else goes wrong: the mean time between two faults of each class, in microseconds; 0 is never.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct FaultOptions {
+    /// Two groups of nodes do not hear one another.
+    pub partition: u64,
+    /// One node is not heard by some, but hears them.
+    pub one_way: u64,
+    /// A link comes and goes.
+    pub flap: u64,
+    /// A connection is reset.
+    pub reset: u64,
+    /// A process is killed.
+    pub kill: u64,
+    /// A machine loses power.
+    pub power: u64,
+    /// A process stops as it should.
+    pub stop: u64,
+    /// A disk is wiped.
+    pub wipe: u64,
+    /// An old copy of a disk is put back.
+    pub old_copy: u64,
+    /// A store loses something, and says so.
+    pub loss: u64,
+    /// A block cannot be read for a while.
+    pub bad_block: u64,
+    /// A wall clock jumps.
+    pub clock: u64,
+    /// A node is slow for a while.
+    pub slow_node: u64,
+    /// A disk is slow, or stands, for a while.
+    pub slow_disk: u64,
+    /// A disk is full for a while.
+    pub full_disk: u64,
+    /// A store refuses writes for a moment.
+    pub busy: u64,
+    /// A write to a disk fails.
+    pub failing: u64,
+    /// Plugins trap, or never end, for a while.
+    pub plugin: u64,
+    /// A bucket's properties change, and nodes learn of it one after the other.
+    pub catalog: u64,
+}
+
+impl Options {
+    /// The options of a seed.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let rng = &mut Rng::new(seed, Stream::Options);
+        let nodes = *rng.pick(&[3, 3, 3, 4, 5, 5, 7]);
+        let clients = clients(rng);
+        // Some thousand calls for each seed, whatever the pace, but never so short that no fault fits in.
+        let calls = rng.between(2000, 6000);
+        let chaos_us = (calls * (clients.think_us + 4 * MS) / u64::from(clients.sessions)).clamp(10 * SECOND, 300 * SECOND);
+        let network = network(rng);
+        let mut faults = faults(rng, chaos_us);
+        if network.ghosts {
+            // Messages of a node's own future must not reach its peers after they have met its old disk: no real connection does that.
+            faults.old_copy = 0;
+        }
+        Self {
+            seed,
+            nodes,
+            shards: *rng.pick(&[1, 1, 2, 4]),
+            partitions: *rng.pick(&[4, 8, 16]),
+            zones: *rng.pick(&[1, 1, 3]),
+            buckets: buckets(rng, nodes),
+            clients,
+            network,
+            faults,
+            chaos_us,
+            encoded: rng.percent(10),
+            wasm: rng.percent(2),
+            start_grace_us: *rng.pick(&[300 * MS, SECOND, 3 * SECOND]),
+            retry_window_ms: *rng.pick(&[2_000, 10_000, 60_000]),
+            max_skew_ms: *rng.pick(&[500, 2_000, 60_000]),
+            max_ops: *rng.pick(&[8, 64, 1024]),
+            max_retry_rows: *rng.pick(&[200, 100_000, 100_000]),
+        }
+    }
+
+    /// Whether anything can go wrong at all.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        let json = serde_json::to_value(&self.faults).unwrap_or_default();
+        json.as_object().is_some_and(|faults| faults.values().all(|every| every == 0))
+    }
+}
+
+fn clients(rng: &mut Rng) -> ClientOptions {
+    let mut share = |percents: &[u32]| PerMillion(rng.pick(percents) * 10_000);
+    let (reads, blind, creates) = (share(&[10, 30, 50]), share(&[0, 5, 20, 60]), share(&[0, 0, 5]));
+    let (stale, deletes, ttl) = (share(&[0, 5, 30]), share(&[0, 5, 20]), share(&[0, 0, 10]));
+    let (retries, forged) = (share(&[0, 50, 90]), share(&[0, 0, 1]));
+    ClientOptions {
+        sessions: rng.between(2, 12) as u16,
+        think_us: *rng.pick(&[2 * MS, 20 * MS, 60 * MS, 150 * MS, 400 * MS]),
+        deadline_ms: *rng.pick(&[100, 300, 1000, 3000]),
+        reads,
+        blind,
+        creates,
+        stale,
+        deletes,
+        ttl,
+        retries,
+        forged,
+        heat: rng.below(4) as u8,
+    }
+}
+
+fn buckets(rng: &mut Rng, nodes: u8) -> Vec<BucketOptions> {
+    const KINDS: [&[Kind]; 5] = [&[Kind::Set], &[Kind::Cart], &[Kind::Latest], &[Kind::Set, Kind::Cart], &[Kind::Set, Kind::Latest]];
+    let kinds = *rng.pick(&KINDS);
+    let bucket = |&kind: &Kind| {
+        let n = (*rng.pick(&[1, 2, 3, 3, 3, 3, 3, 5])).min(nodes);
+        let majority = n / 2 + 1;
+        // Mostly quorums that meet; also those that do not, of which convergence and survival are asked all the same.
+        let (r, w) = *rng.pick(&[(majority, majority), (majority, majority), (majority, majority), (1, n), (n, 1), (1, 1), (1, majority)]);
+        BucketOptions {
+            kind,
+            n,
+            r,
+            w,
+            fsync: rng.percent(65),
+            siblings: *rng.pick(&[2, 4, 8, 32]),
+            plugin: kind != Kind::Set || rng.percent(70),
+            keys: *rng.pick(&[1, 2, 4, 8, 16]),
+        }
+    };
+    kinds.iter().map(bucket).collect()
+}
+
+fn network(rng: &mut Rng) -> NetworkOptions {
+    let sometimes = |rng: &mut Rng, percent: u32, most: u64| {
+        let on = rng.percent(percent);
+        PerMillion(if on { rng.between(1, most) as u32 } else { 0 })
+    };
+    NetworkOptions {
+        latency_us: *rng.pick(&[50, 200, 200, 2000]),
+        jitter_us: *rng.pick(&[10, 100, 1000, 10_000]),
+        ordered: rng.percent(50),
+        loss: sometimes(rng, 40, 50_000),
+        duplicates: sometimes(rng, 40, 50_000),
+        stragglers: sometimes(rng, 40, 10_000),
+        ghosts: rng.percent(25),
+        idle_us: *rng.pick(&[300 * MS, SECOND, 4 * SECOND]),
+    }
+}
+
+/// In one of ten seeds nothing goes wrong but the network; in the others each class does with its own chance and its own pace.
+fn faults(rng: &mut Rng, chaos_us: u64) -> FaultOptions {
+    let calm = rng.percent(10);
+    let mut every = |percent: u32, most: u64| {
+        let on = rng.percent(percent) && !calm;
+        let times = rng.between(1, most);
+        if on { chaos_us / times } else { 0 }
+    };
+    FaultOptions {
+        partition: every(40, 10),
+        one_way: every(30, 10),
+        flap: every(25, 6),
+        reset: every(30, 30),
+        kill: every(50, 20),
+        power: every(45, 15),
+        stop: every(30, 10),
+        wipe: every(12, 3),
+        old_copy: every(15, 4),
+        loss: every(12, 4),
+        bad_block: every(15, 5),
+        clock: every(30, 10),
+        slow_node: every(30, 8),
+        slow_disk: every(30, 8),
+        full_disk: every(15, 5),
+        busy: every(20, 20),
+        failing: every(15, 5),
+        plugin: every(35, 10),
+        catalog: every(15, 4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_always_stands_for_the_same_options_and_two_seeds_hardly_ever() {
+        let text = |seed| format!("{:?}", Options::draw(seed));
+        assert_eq!(text(5), text(5));
+        let different: std::collections::BTreeSet<String> = (0..1000).map(text).collect();
+        assert_eq!(different.len(), 1000);
+    }
+
+    #[test]
+    fn every_class_of_faults_is_on_in_some_seeds_and_off_in_others() {
+        let all: Vec<serde_json::Value> = (0..300).map(|seed| serde_json::to_value(Options::draw(seed).faults).unwrap()).collect();
+        for name in all[0].as_object().unwrap().keys() {
+            let on = all.iter().filter(|faults| faults[name] != 0).count();
+            assert!((10..250).contains(&on), "{name} is on in {on} of 300 seeds");
+        }
+    }
+
+    #[test]
+    fn some_seeds_are_calm_and_most_are_not() {
+        let calm = (0..300).filter(|seed| Options::draw(*seed).is_calm()).count();
+        assert!((10..90).contains(&calm), "{calm}");
+    }
+}

@@ -1,0 +1,157 @@
+//! The plugins of the buckets: the same merges natively and, for a share of the seeds, as the component on the real host.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rejoin_core::shard::event::{MergeJob, Merged};
+use rejoin_laws::{Merge, Sibling};
+use rejoin_merge::build::{self, Options};
+use rejoin_merge::{CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, Pool};
+use rejoin_plugin_cart::Cart;
+use rejoin_proto::catalog::Activation;
+use rejoin_proto::{Hlc, PluginDigest, ProfileId};
+
+use crate::history::Kind;
+
+/// What native merges are said to run under.
+const NATIVE: ProfileId = ProfileId(7);
+/// Merges that the real host remembers, in bytes.
+const MEMO_BYTES: u64 = 1 << 20;
+/// Never reached: fuel is the limit that decides.
+const WALL: Duration = Duration::from_secs(60);
+
+/// Elements united.
+struct Union;
+
+impl Merge for Union {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+        // Little-endian words are compared as numbers, so that the result is as the format wants it.
+        let words = siblings.iter().flat_map(|sibling| sibling.value.as_chunks::<8>().0).map(|word| u64::from_le_bytes(*word));
+        let sorted: BTreeSet<u64> = words.collect();
+        Ok(sorted.into_iter().flat_map(u64::to_le_bytes).collect())
+    }
+}
+
+/// The value with the latest stamp; of equal ones that of the highest writer, then the highest bytes.
+struct Latest;
+
+impl Merge for Latest {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+        let latest = siblings.iter().max_by_key(|sibling| (sibling.stamp_ms, sibling.writer, &sibling.value));
+        latest.map(|sibling| sibling.value.clone()).ok_or_else(|| "nothing to merge".into())
+    }
+}
+
+/// The cart of `plugins/cart`.
+pub(crate) struct Carts;
+
+impl Merge for Carts {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+        let mut merged = Cart::default();
+        for sibling in siblings {
+            merged.join(&Cart::parse(&sibling.value).map_err(|bad| bad.to_string())?);
+        }
+        Ok(merged.to_json())
+    }
+}
+
+/// How a bucket names its plugin.
+pub(crate) fn activation(kind: Kind, wasm: bool) -> Activation {
+    let plugin = if wasm && kind == Kind::Cart { component().digest() } else { PluginDigest([kind as u8 + 1; 32]) };
+    Activation { plugin, self_causal: kind == Kind::Cart, since: Hlc::default(), replaces: false }
+}
+
+/// The plugin of a kind, natively.
+pub(crate) fn of(kind: Kind) -> &'static dyn Merge {
+    match kind {
+        Kind::Set => &Union,
+        Kind::Latest => &Latest,
+        Kind::Cart => &Carts,
+    }
+}
+
+/// Runs a merge natively.
+pub(crate) fn native(kind: Kind, job: &MergeJob) -> Result<Merged, String> {
+    let lend = |one: &rejoin_proto::client::Sibling| Sibling { value: one.value.to_vec(), stamp_ms: one.stamp_ms, writer: one.writer };
+    let siblings: Vec<Sibling> = job.siblings.iter().map(lend).collect();
+    let value = of(kind).merge(&job.key, &siblings)?.into();
+    Ok(Merged { value, shown: None, profile: NATIVE })
+}
+
+/// Runs a merge of carts on the real host.
+pub(crate) fn wasm(job: &MergeJob) -> Result<Merged, String> {
+    let plugin = component().clone();
+    let lend = |one: &rejoin_proto::client::Sibling| rejoin_merge::Sibling {
+        value: one.value.clone(),
+        stamp_ms: one.stamp_ms,
+        writer: one.writer,
+    };
+    let limits = CallLimits {
+        fuel: job.fuel,
+        memory_bytes: job.memory_bytes as usize,
+        result_bytes: job.result_bytes as usize,
+        max_siblings: 1024,
+        wall: WALL,
+    };
+    let (answer, answered) = std::sync::mpsc::sync_channel(1);
+    let done = move |outcome| drop(answer.send(outcome));
+    pool().merge(plugin, job.key.clone(), job.siblings.iter().map(lend).collect(), limits, done).map_err(|full| full.to_string())?;
+    // A pool without threads has answered before it returned.
+    let merged = answered.try_recv().map_err(|error| error.to_string())?.map_err(|fault| fault.to_string())?;
+    Ok(Merged { value: merged.value, shown: None, profile: pool().host().profile() })
+}
+
+/// One for all seeds and threads: results depend on their inputs only.
+fn pool() -> &'static Pool {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let host = Host::new(HostConfig::default()).unwrap_or_else(|error| panic!("{error}"));
+        Pool::inline(host, Memo::new(MEMO_BYTES))
+    })
+}
+
+/// The cart's component, built from its source once a process.
+fn component() -> &'static Plugin {
+    static BUILT: OnceLock<Plugin> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/cart");
+        let bytes = build::guest(&dir, &Options::default()).unwrap_or_else(|error| panic!("{error}"));
+        pool().host().compile(&bytes, &ModuleLimits::default()).unwrap_or_else(|rejection| panic!("{rejection}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_proto::client::Sibling as Given;
+
+    fn job(values: &[&'static str]) -> MergeJob {
+        let sibling = |(at, value): (usize, &&'static str)| Given { value: (*value).into(), stamp_ms: at as u64, writer: 1 };
+        MergeJob {
+            plugin: PluginDigest([0; 32]),
+            key: "k".into(),
+            siblings: values.iter().enumerate().map(sibling).collect(),
+            show: false,
+            fuel: 5_000_000_000,
+            memory_bytes: 64 << 20,
+            result_bytes: 1 << 20,
+            deadline_us: 0,
+        }
+    }
+
+    #[test]
+    fn sets_unite_in_order_and_the_latest_wins() {
+        let merged = native(Kind::Set, &job(&["bbbbbbbbcccccccc", "aaaaaaaabbbbbbbb"])).unwrap();
+        assert_eq!(merged.value, "aaaaaaaabbbbbbbbcccccccc");
+        assert_eq!(native(Kind::Latest, &job(&["old", "new"])).unwrap().value, "new");
+    }
+
+    #[test]
+    fn the_component_makes_of_carts_what_the_native_cart_does() {
+        let carts = [r#"{"clock":{"1":1},"items":{"a":{"1:1":2}}}"#, r#"{"clock":{"2":1},"items":{"b":{"2:1":1}}}"#];
+        let (native, wasm) = (native(Kind::Cart, &job(&carts)).unwrap(), wasm(&job(&carts)).unwrap());
+        assert_eq!(native.value, wasm.value);
+    }
+}

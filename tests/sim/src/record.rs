@@ -1,0 +1,86 @@
+//! Fills the record of a run.
+
+use bytes::Bytes;
+use rejoin_core::shard::event::{Alarm, MergeJob};
+use rejoin_proto::{Dot, Object, codec};
+
+use crate::disk::Put;
+use crate::history::{Asked, Call, CallId, KeyId, Merge, Minted, NodeIndex, Outcome, Run};
+use crate::keys::Keys;
+
+/// One merge of so many is kept for the checkers, at most so many of a run.
+const MERGE_SHARE: u64 = 4;
+const MERGES: usize = 2000;
+
+/// Fills the record of a run.
+#[derive(Default, Debug)]
+pub(crate) struct Recorder {
+    pub(crate) run: Run,
+    /// Per call, the dot that its write was given last.
+    dots: Vec<Option<(KeyId, Dot)>>,
+    merges: u64,
+    /// The most requests that were under way in one shard.
+    pub(crate) most_under_way: u64,
+    /// Alarms that a wrong disk raises, and that a wrong clock does.
+    pub(crate) clashes: u64,
+    pub(crate) futures: u64,
+    /// Calls that were answered or given up.
+    pub(crate) ended: u64,
+}
+
+impl Recorder {
+    /// A client asks.
+    pub(crate) fn invoked(&mut self, call: Call) -> CallId {
+        self.run.calls.push(call);
+        (self.run.calls.len() - 1) as CallId
+    }
+
+    /// A client has its answer, or has given up.
+    pub(crate) fn ended(&mut self, id: CallId, now_us: u64, outcome: Outcome) {
+        let call = &mut self.run.calls[id as usize];
+        (call.ended_us, call.outcome) = (now_us, outcome);
+        self.ended += 1;
+    }
+
+    /// A coordinator has stored a write.
+    pub(crate) fn minted(&mut self, at_us: u64, node: NodeIndex, put: &Put, keys: &Keys) {
+        let call = (put.request & u128::from(u32::MAX)) as CallId;
+        let object: Object = codec::decode(&put.object).expect("a stored object");
+        let entry = object.entries.iter().find(|entry| entry.dots.contains(put.dot)).expect("a put is live in what it has made");
+        let minted = Minted { call, node, at_us, dot: put.dot, stamp: entry.stamp, expires: entry.expires };
+        self.run.minted.push(minted);
+        if self.dots.len() <= call as usize {
+            self.dots.resize(call as usize + 1, None);
+        }
+        self.dots[call as usize] = Some((keys.of_store_key(&put.store_key), put.dot));
+    }
+
+    /// The first attempt at a write.
+    pub(crate) fn first_attempt(&self, call: CallId) -> CallId {
+        match self.run.calls[call as usize].asked {
+            Asked::Put { retry_of: Some(first), .. } => first,
+            _ => call,
+        }
+    }
+
+    /// The dot of a write, if it was given one.
+    pub(crate) fn dot(&self, call: CallId) -> Option<(KeyId, Dot)> {
+        self.dots.get(self.first_attempt(call) as usize).copied().flatten()
+    }
+
+    /// A plugin has made something.
+    pub(crate) fn merged(&mut self, key: KeyId, node: NodeIndex, job: &MergeJob, value: &Bytes) {
+        self.merges += 1;
+        if self.merges.is_multiple_of(MERGE_SHARE) && self.run.merges.len() < MERGES {
+            self.run.merges.push(Merge { key, node, siblings: job.siblings.clone(), value: value.clone() });
+        }
+    }
+
+    pub(crate) fn alarm(&mut self, alarm: &Alarm) {
+        match alarm {
+            Alarm::OneDotTwoValues { .. } => self.clashes += 1,
+            Alarm::FutureStamp { .. } => self.futures += 1,
+            _ => {}
+        }
+    }
+}

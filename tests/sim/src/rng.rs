@@ -1,0 +1,119 @@
+//! The only source of chance: one generator per purpose, all drawn from the seed, so that a fault more does not change what clients do.
+
+use rand_core::{Rng as _, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+/// A share of a million.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, serde::Serialize)]
+pub struct PerMillion(pub u32);
+
+/// What a generator is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stream {
+    Options,
+    Network,
+    Faults,
+    Clients,
+    Plugins,
+    /// The generator that a shard is opened with: node, its how-manieth start, shard.
+    Shard(u8, u32, u16),
+}
+
+impl Stream {
+    fn number(self) -> u64 {
+        match self {
+            Self::Options => 1,
+            Self::Network => 2,
+            Self::Faults => 3,
+            Self::Clients => 4,
+            Self::Plugins => 5,
+            Self::Shard(node, start, shard) => 1 << 63 | u64::from(node) << 48 | u64::from(shard) << 32 | u64::from(start),
+        }
+    }
+}
+
+/// A generator.
+#[derive(Clone, Debug)]
+pub(crate) struct Rng(Xoshiro256PlusPlus);
+
+impl Rng {
+    pub(crate) fn new(seed: u64, stream: Stream) -> Self {
+        Self(Self::raw(seed, stream))
+    }
+
+    /// The generator itself, for a shard.
+    pub(crate) fn raw(seed: u64, stream: Stream) -> Xoshiro256PlusPlus {
+        // Two words with nothing in common make one seed: both go through the mixer of splitmix64.
+        let mixed = mix(seed ^ mix(stream.number()));
+        Xoshiro256PlusPlus::seed_from_u64(mixed)
+    }
+
+    pub(crate) fn word(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// Below `bound`, 0 if that is 0.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.word()) * u128::from(bound)) >> 64) as u64
+    }
+
+    pub(crate) fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
+
+    /// From `low` to `high`, both possible.
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high.saturating_sub(low) + 1)
+    }
+
+    pub(crate) fn chance(&mut self, of: PerMillion) -> bool {
+        of.0 > 0 && self.below(1_000_000) < u64::from(of.0)
+    }
+
+    pub(crate) fn percent(&mut self, percent: u32) -> bool {
+        self.chance(PerMillion(percent * 10_000))
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.index(from.len())]
+    }
+
+    /// Exponentially distributed with that mean, at most some 44 times it. In integers, so that every machine draws the same.
+    pub(crate) fn exponential(&mut self, mean: u64) -> u64 {
+        let word = self.word() | 1;
+        let zeros = word.leading_zeros();
+        // log2 by its whole part and, linearly, the next ten bits.
+        let fraction = ((word << zeros) >> 53) & 0x3ff;
+        let log = u128::from(zeros) * 1024 + u128::from(1023 - fraction);
+        ((u128::from(mean) * log * 710) >> 20) as u64
+    }
+}
+
+/// The finaliser of splitmix64 (Steele, Lea, Flood 2014).
+pub(crate) const fn mix(word: u64) -> u64 {
+    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exponential_has_its_mean() {
+        let mut rng = Rng::new(1, Stream::Faults);
+        let sum: u64 = (0..100_000).map(|_| rng.exponential(1000)).sum();
+        assert!((90_000_000..110_000_000).contains(&sum), "{sum}");
+    }
+
+    #[test]
+    fn streams_of_one_seed_differ_and_those_of_one_purpose_are_equal() {
+        let word = |seed, stream| Rng::new(seed, stream).word();
+        assert_eq!(word(7, Stream::Network), word(7, Stream::Network));
+        assert_ne!(word(7, Stream::Network), word(7, Stream::Clients));
+        assert_ne!(word(7, Stream::Shard(0, 1, 0)), word(7, Stream::Shard(1, 1, 0)));
+        assert_ne!(word(7, Stream::Network), word(8, Stream::Network));
+    }
+}

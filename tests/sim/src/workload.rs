@@ -1,0 +1,237 @@
+//! What a client does: reads, and writes that follow from what it read, as an application would; and some that do not.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rejoin_laws::{Merge, Sibling};
+use rejoin_plugin_cart::Session as CartSession;
+use rejoin_proto::client::{Basis as Given, Get, Put, StartId};
+use rejoin_proto::{Content, RequestId};
+
+use crate::history::{Asked, Basis, CallId, Element, KeyId, Kind, elements, set_bytes};
+use crate::keys::Keys;
+use crate::options::ClientOptions;
+use crate::plugins::Carts;
+use crate::rng::Rng;
+use rejoin_proto::catalog::Quorum;
+use rejoin_proto::peer::DataRequest;
+
+/// A set as large as this is left, and another key begun.
+const FULL: usize = 40;
+/// Answers that a session remembers of a key.
+const REMEMBERED: usize = 4;
+/// Items of a cart.
+const ITEMS: u64 = 6;
+
+/// What a session was once answered about a key.
+#[derive(Clone, Debug)]
+struct Known {
+    call: CallId,
+    context: Bytes,
+    /// What it read, or wrote.
+    values: Vec<Bytes>,
+}
+
+/// A write that a session may try again.
+#[derive(Clone, Debug)]
+pub(crate) struct Retry {
+    pub(crate) first: CallId,
+    pub(crate) first_us: u64,
+    pub(crate) node: u8,
+    pub(crate) ask: Ask,
+}
+
+/// A call to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) key: KeyId,
+    pub(crate) asked: Asked,
+    pub(crate) request: DataRequest,
+}
+
+/// One client: one call at a time.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) number: u32,
+    adds: u32,
+    known: BTreeMap<KeyId, Vec<Known>>,
+    carts: BTreeMap<KeyId, (CartSession, u32)>,
+    /// What it waits for, and the node that it asked.
+    pub(crate) pending: Option<(CallId, u8)>,
+    /// What it has read last is to be written next.
+    next: Option<KeyId>,
+    pub(crate) retry: Option<Retry>,
+}
+
+impl Session {
+    pub(crate) fn new(number: u32) -> Self {
+        let (known, carts) = (BTreeMap::new(), BTreeMap::new());
+        Self { number, adds: 0, known, carts, pending: None, next: None, retry: None }
+    }
+
+    /// The next call, and the bucket and slot whose key is full and should be another one from now on.
+    pub(crate) fn step(&mut self, options: &ClientOptions, keys: &Keys, rng: &mut Rng) -> (Ask, Option<(usize, usize)>) {
+        if let Some(key) = self.next.take() {
+            let fresh = self.known.get(&key).and_then(|known| known.last()).cloned();
+            return (self.write(key, fresh, options, keys, rng), None);
+        }
+        let bucket = rng.index(keys.buckets.len());
+        let slots = &keys.current[bucket];
+        let slot = (0..=options.heat).map(|_| rng.index(slots.len())).min().unwrap_or_default();
+        let key = slots[slot];
+        let full = self.elements_of(key, keys) >= FULL;
+        if rng.chance(options.reads) {
+            return (self.read(key, keys, rng), full.then_some((bucket, slot)));
+        }
+        let known = self.known.get(&key);
+        let ask = if rng.chance(options.blind) {
+            self.write(key, None, options, keys, rng)
+        } else if rng.chance(options.creates) {
+            self.create(key, keys)
+        } else if let Some(old) = known.and_then(|known| known.first()).filter(|_| rng.chance(options.stale)).cloned() {
+            self.write(key, Some(old), options, keys, rng)
+        } else if let Some(last) = known.and_then(|known| known.last()).filter(|_| rng.percent(15)).cloned() {
+            self.write(key, Some(last), options, keys, rng)
+        } else {
+            self.next = Some(key);
+            self.read(key, keys, rng)
+        };
+        (ask, full.then_some((bucket, slot)))
+    }
+
+    fn elements_of(&self, key: KeyId, keys: &Keys) -> usize {
+        let kind = keys.kind(key);
+        let last = self.known.get(&key).and_then(|known| known.last());
+        last.and_then(|last| elements(kind, &last.values)).map_or(0, |elements| elements.len())
+    }
+
+    fn read(&self, key: KeyId, keys: &Keys, rng: &mut Rng) -> Ask {
+        let of = keys.bucket_of(key);
+        let r = if rng.percent(5) { Some(rng.between(1, u64::from(of.options.n)) as u8) } else { None };
+        get(key, r, keys)
+    }
+
+    fn create(&mut self, key: KeyId, keys: &Keys) -> Ask {
+        let (value, adds) = self.value(key, keys.kind(key), &[]);
+        self.put(key, Given::Create, Basis::Create, Some(value), Some(adds), None, keys)
+    }
+
+    fn write(&mut self, key: KeyId, basis: Option<Known>, options: &ClientOptions, keys: &Keys, rng: &mut Rng) -> Ask {
+        let kind = keys.kind(key);
+        let known = basis.as_ref().map_or(&[][..], |known| &known.values);
+        let deletes = rng.chance(options.deletes);
+        let (value, adds) = match (deletes, kind) {
+            // A cart that is deleted loses its clock with it; to empty one, its items are removed.
+            (true, Kind::Cart) => (Some(self.without_item(key, known, rng)), None),
+            (true, _) => (None, None),
+            (false, _) => {
+                let (value, adds) = self.value(key, kind, known);
+                (Some(value), Some(adds))
+            }
+        };
+        let ttl_ms = (rng.chance(options.ttl) && value.is_some()).then(|| rng.between(50, 3000));
+        let forged = rng.chance(options.forged).then(|| self.another_keys(key)).flatten();
+        let (given, basis) = match (forged.or(basis), key) {
+            (Some(known), _) => (Given::Context(known.context), Basis::After(known.call)),
+            (None, _) => (Given::Blind, Basis::Blind),
+        };
+        self.put(key, given, basis, value, adds, ttl_ms, keys)
+    }
+
+    /// What it knows of another key, to be passed off as this one's.
+    fn another_keys(&self, key: KeyId) -> Option<Known> {
+        self.known.iter().find(|(other, _)| **other != key).and_then(|(_, known)| known.last()).cloned()
+    }
+
+    /// What was known and one element more.
+    fn value(&mut self, key: KeyId, kind: Kind, known: &[Bytes]) -> (Bytes, Element) {
+        if kind == Kind::Cart {
+            let item = format!("i{}", u64::from(self.adds) % ITEMS);
+            let (_, count) = self.cart(key);
+            *count += 1;
+            let count = *count;
+            let element = Element::new(self.number, count);
+            self.adds += 1;
+            return (self.edit(key, known, |cart, me| cart.add(me, &item, 1)), element);
+        }
+        self.adds += 1;
+        let element = Element::new(self.number, self.adds);
+        let before = if kind == Kind::Set { elements(kind, known).unwrap_or_default() } else { Vec::new() };
+        (set_bytes(before.into_iter().chain([element])), element)
+    }
+
+    fn without_item(&mut self, key: KeyId, known: &[Bytes], rng: &mut Rng) -> Bytes {
+        let item = format!("i{}", rng.below(ITEMS));
+        self.edit(key, known, |cart, _| cart.remove(&item))
+    }
+
+    fn cart(&mut self, key: KeyId) -> &mut (CartSession, u32) {
+        let number = self.number;
+        self.carts.entry(key).or_insert_with(|| (CartSession::new(Element::writer(number)), 0))
+    }
+
+    fn edit(&mut self, key: KeyId, known: &[Bytes], change: impl FnOnce(&mut rejoin_plugin_cart::Cart, &str)) -> Bytes {
+        let sibling = |value: &Bytes| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 };
+        // Siblings that no plugin has merged are merged by the application, which knows how.
+        let read =
+            (!known.is_empty()).then(|| Carts.merge(b"", &known.iter().map(sibling).collect::<Vec<_>>()).expect("what was read is carts"));
+        self.cart(key).0.edit(read.as_deref(), change).expect("what was read is a cart").into()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, put together")]
+    fn put(
+        &self,
+        key: KeyId,
+        given: Given,
+        basis: Basis,
+        value: Option<Bytes>,
+        adds: Option<Element>,
+        ttl_ms: Option<u64>,
+        keys: &Keys,
+    ) -> Ask {
+        let of = keys.bucket_of(key);
+        let w = of.options.w;
+        let asked = Asked::Put { w, basis, value: value.clone(), adds, expires: ttl_ms.is_some(), retry_of: None };
+        let put = Put {
+            bucket: of.name.clone(),
+            key: keys.place(key).name.clone(),
+            content: value.map_or(Content::Tombstone, Content::Value),
+            basis: given,
+            request: RequestId(0),
+            start: StartId(0),
+            attempt: 0,
+            w: None,
+            pw: None,
+            ttl_ms,
+        };
+        Ask { key, asked, request: DataRequest::Put(put) }
+    }
+
+    /// Remembers a good answer.
+    pub(crate) fn answered(&mut self, key: KeyId, call: CallId, context: Bytes, values: Vec<Bytes>) {
+        let known = self.known.entry(key).or_default();
+        if known.len() >= REMEMBERED {
+            // The first is kept for long: that is what a stale context is.
+            known.remove(1);
+        }
+        known.push(Known { call, context, values });
+    }
+
+    /// Whether a write is to follow from what was just read.
+    pub(crate) fn is_in_the_middle(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// A call has failed: what was to follow from it does not.
+    pub(crate) fn failed(&mut self) {
+        self.next = None;
+    }
+}
+
+/// A read.
+pub(crate) fn get(key: KeyId, r: Option<u8>, keys: &Keys) -> Ask {
+    let of = keys.bucket_of(key);
+    let get =
+        Get { bucket: of.name.clone(), key: keys.place(key).name.clone(), r: r.map(Quorum::Count), pr: None, siblings: false, show: false };
+    Ask { key, asked: Asked::Get { r: r.unwrap_or(of.options.r) }, request: DataRequest::Get(get) }
+}

@@ -1,0 +1,149 @@
+//! The liveness phase: everything is put right, and then everything must come together in bounded virtual time.
+//!
+//! Until replicas exchange in the background, it is reads that bring them together: every key is read from all of its owners, again and again,
+//! until read repair has nothing left to do.
+
+use rejoin_core::shard::event::Event;
+use rejoin_proto::{Object, codec};
+use std::sync::Arc;
+
+use super::node::{SERVICE_US, SYNC_US};
+use super::{Occurrence, World};
+use crate::history::{Bound, Final, KeyId, NodeIndex, Outcome, Run};
+use crate::options::SECOND;
+use crate::workload::{self, Session};
+
+/// Until then after the faults all nodes must serve and be connected, and all old calls and messages have ended.
+const SETTLED_US: u64 = 120 * SECOND;
+/// How long one round of reads may take.
+const ROUND_US: u64 = 60 * SECOND;
+/// After so many rounds all owners must agree: the first joins what is there, the second folds what a plugin makes of that.
+const ROUNDS: u32 = 4;
+/// Keys that are read at the same time.
+const READERS: u16 = 16;
+
+impl World {
+    /// Puts everything right and waits until all owners of every key agree. Returns what did not come to pass.
+    pub(crate) fn settle(&mut self) -> Vec<String> {
+        self.put_right();
+        let until_us = self.now_us + SETTLED_US;
+        if !self.run_while(until_us, Self::is_quiet) {
+            return vec![format!("{} s after the last fault: {}", SETTLED_US / SECOND, self.unquiet())];
+        }
+        for _ in 0..READERS {
+            self.sessions.push(Session::new(self.sessions.len() as u32));
+        }
+        let mut problems = Vec::new();
+        for round in 1..=ROUNDS {
+            problems.extend(self.read_everything(round));
+            if !problems.is_empty() || self.disagreement().is_none() {
+                return problems;
+            }
+        }
+        problems.extend(self.disagreement());
+        problems
+    }
+
+    fn put_right(&mut self) {
+        self.trace.line(self.now_us, None, None, || "CALM: everything is put right".into());
+        (self.open, self.network.calm, self.plugin_trouble, self.truce_us) = (false, true, 0, 0);
+        let nodes = self.options.nodes;
+        for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
+            while self.network.is_cut(from, to) {
+                self.mend(from, to);
+            }
+        }
+        for at in 0..nodes {
+            let node = &mut self.nodes[usize::from(at)];
+            (node.service_us, node.sync_us, node.skew_ms, node.doom) = (SERVICE_US, SYNC_US, 0, None);
+            node.disks.iter_mut().for_each(|disk| disk.trouble = Default::default());
+            node.view = Arc::clone(&self.view);
+            let (view, life) = (self.view.clone(), node.life);
+            self.tell_all(at, &Event::View(view));
+            self.plan_in(SECOND, Occurrence::Boot { node: at, life });
+        }
+    }
+
+    /// Whether all nodes serve and know one another, and nothing of the chaos is under way.
+    fn is_quiet(&self) -> bool {
+        let idle = self.sessions.iter().all(|session| session.pending.is_none());
+        idle && self.network.under_way == 0
+            && self.nodes.iter().all(super::node::Node::is_serving)
+            && self.is_connected()
+            && !self.is_working()
+    }
+
+    fn is_connected(&self) -> bool {
+        let nodes = self.options.nodes;
+        let pairs = (0..nodes).flat_map(|at| (0..nodes).map(move |peer| (at, peer))).filter(|(at, peer)| at != peer);
+        pairs.into_iter().all(|(at, peer)| self.network.held(at, peer) != 0)
+    }
+
+    /// Whether a shard has requests under way.
+    fn is_working(&self) -> bool {
+        let mut posts = self.nodes.iter().filter_map(|node| node.running.as_ref()).flat_map(|running| &running.shards);
+        posts.any(|post| post.shard.in_flight() > 0)
+    }
+
+    fn unquiet(&self) -> String {
+        let waiting = self.sessions.iter().filter(|session| session.pending.is_some()).count();
+        let away: Vec<usize> = (0..self.nodes.len()).filter(|at| !self.nodes[*at].is_serving()).collect();
+        let (connected, working, messages) = (self.is_connected(), self.is_working(), self.network.under_way);
+        format!(
+            "{waiting} sessions wait, nodes {away:?} do not serve, all connected: {connected}, requests under way: {working}, messages: {messages}"
+        )
+    }
+
+    /// Reads every key from all owners. Every read must succeed.
+    fn read_everything(&mut self, round: u32) -> Vec<String> {
+        let readers = self.sessions.len() - usize::from(READERS);
+        let keys: Vec<KeyId> = (0..self.keys.places.len() as KeyId).collect();
+        let first = self.recorder.run.calls.len();
+        for some in keys.chunks(usize::from(READERS)) {
+            for (reader, key) in (readers as u16..).zip(some) {
+                let n = self.keys.bucket_of(*key).options.n;
+                let ask = workload::get(*key, Some(n), &self.keys);
+                let Some(node) = self.some_node() else { return vec!["no node takes requests".into()] };
+                self.ask(reader, node, ask);
+            }
+            let until_us = self.now_us + ROUND_US;
+            self.run_while(until_us, |world| world.sessions.iter().all(|session| session.pending.is_none()));
+        }
+        let until_us = self.now_us + ROUND_US;
+        self.run_while(until_us, |world| !world.is_working() && world.network.under_way == 0);
+        let calls = self.recorder.run.calls.iter().enumerate().skip(first);
+        let failed = calls.filter(|(_, call)| !matches!(call.outcome, Outcome::Ok(_)));
+        failed
+            .map(|(id, call)| format!("round {round}: read c{id} of k{} at n{} ended with {:?}", call.key, call.node, call.outcome))
+            .collect()
+    }
+
+    /// A key of which two owners hold different objects.
+    fn disagreement(&self) -> Option<String> {
+        let copy = |place: &crate::keys::Place, node: NodeIndex| {
+            self.nodes[usize::from(node)].disks[usize::from(place.shard)].object(&place.store_key).cloned()
+        };
+        let apart = |place: &&crate::keys::Place| place.owners.windows(2).any(|pair| copy(place, pair[0]) != copy(place, pair[1]));
+        let place = self.keys.places.iter().find(apart)?;
+        let copies =
+            place.owners.iter().map(|node| format!("n{node}: {:?}", copy(place, *node).map(|bytes| codec::decode::<Object>(&bytes))));
+        Some(format!("after {ROUNDS} rounds the owners of {:?} differ: {}", place.name, copies.collect::<Vec<_>>().join("; ")))
+    }
+
+    /// The record, with what the owners hold in the end.
+    pub(crate) fn finish(&mut self) -> Run {
+        let mut run = std::mem::take(&mut self.recorder.run);
+        for (key, place) in (0..).zip(&self.keys.places) {
+            for &node in &place.owners {
+                let disk = &self.nodes[usize::from(node)].disks[usize::from(place.shard)];
+                let stored = disk.object(&place.store_key).map(|bytes| codec::decode::<Object>(bytes));
+                run.finals.push(Final { key, node, object: stored.map_or(Some(Object::default()), Result::ok) });
+            }
+        }
+        let limit = 2 * self.options.max_ops as u64;
+        run.bounds.push(Bound { what: "requests under way in a shard", most: self.recorder.most_under_way, limit });
+        let walls = (0..self.options.nodes).map(|at| self.wall_ms(at));
+        run.wall_ms = walls.fold((u64::MAX, 0), |(low, high), wall| (low.min(wall), high.max(wall)));
+        run
+    }
+}

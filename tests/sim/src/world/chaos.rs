@@ -1,0 +1,401 @@
+//! What goes wrong, when, and how it is put right again.
+
+use rejoin_core::shard::event::Event;
+use rejoin_proto::codec::{self, Versioned};
+use rejoin_proto::{ActorId, PartitionId};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::node::{Backup, SERVICE_US, SYNC_US};
+use super::{Occurrence, World};
+use crate::disk::Disk;
+use crate::history::{Loss, NodeIndex};
+use crate::options::{FaultOptions, MS, SECOND};
+
+/// How long the peace lasts in which an old disk meets its peers.
+const TRUCE_US: u64 = 5 * SECOND;
+
+/// How a process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Death {
+    /// The process alone.
+    Kill,
+    /// With its machine.
+    Power,
+}
+
+/// A class of faults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Class {
+    Partition,
+    OneWay,
+    Flap,
+    Reset,
+    Kill,
+    Power,
+    Stop,
+    Wipe,
+    OldCopy,
+    Loss,
+    BadBlock,
+    Clock,
+    SlowNode,
+    SlowDisk,
+    FullDisk,
+    Busy,
+    Failing,
+    Plugin,
+    Catalog,
+}
+
+/// What ends a fault.
+#[derive(Debug)]
+pub(super) enum Heal {
+    Links(Vec<(NodeIndex, NodeIndex)>),
+    /// Cuts a link again, and so often more.
+    Flap {
+        a: NodeIndex,
+        b: NodeIndex,
+        times: u64,
+    },
+    Node(NodeIndex),
+    Disk(NodeIndex),
+    Room(NodeIndex),
+    Store(NodeIndex),
+    Blocks(NodeIndex),
+    Plugins,
+    /// A node learns of the catalog.
+    Catalog(NodeIndex),
+}
+
+/// A row of what a node has seen of others' actors, as the core keeps it: its frozen encoding.
+#[derive(Serialize, Deserialize)]
+struct ObservedRow(u64);
+
+impl Versioned for ObservedRow {
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "observed row";
+}
+
+/// The classes that are on, with the mean time between two.
+fn classes(faults: &FaultOptions) -> Vec<(Class, u64)> {
+    let all = [
+        (Class::Partition, faults.partition),
+        (Class::OneWay, faults.one_way),
+        (Class::Flap, faults.flap),
+        (Class::Reset, faults.reset),
+        (Class::Kill, faults.kill),
+        (Class::Power, faults.power),
+        (Class::Stop, faults.stop),
+        (Class::Wipe, faults.wipe),
+        (Class::OldCopy, faults.old_copy),
+        (Class::Loss, faults.loss),
+        (Class::BadBlock, faults.bad_block),
+        (Class::Clock, faults.clock),
+        (Class::SlowNode, faults.slow_node),
+        (Class::SlowDisk, faults.slow_disk),
+        (Class::FullDisk, faults.full_disk),
+        (Class::Busy, faults.busy),
+        (Class::Failing, faults.failing),
+        (Class::Plugin, faults.plugin),
+        (Class::Catalog, faults.catalog),
+    ];
+    all.into_iter().filter(|(_, every_us)| *every_us > 0).collect()
+}
+
+impl World {
+    pub(super) fn plan_faults(&mut self) {
+        for (class, every_us) in classes(&self.options.faults) {
+            let first_us = self.faults.exponential(every_us);
+            self.plan_in(first_us, Occurrence::Fault(class));
+        }
+    }
+
+    pub(super) fn fault_due(&mut self, class: Class) {
+        if self.network.calm {
+            return;
+        }
+        let every = classes(&self.options.faults).into_iter().find(|(of, _)| *of == class);
+        let again_us = every.map_or(SECOND, |(_, every_us)| self.faults.exponential(every_us));
+        self.plan_in(again_us + 1, Occurrence::Fault(class));
+        if self.truce_us <= self.now_us {
+            self.trace.event(self.now_us, 255, class as u64);
+            self.strike(class);
+        }
+    }
+
+    fn any_node(&mut self) -> NodeIndex {
+        self.faults.index(self.nodes.len()) as NodeIndex
+    }
+
+    /// How long a fault lasts that is over by itself: mostly short, sometimes longer than connections live.
+    fn a_while(&mut self) -> u64 {
+        let mean = *self.faults.pick(&[50 * MS, 500 * MS, 3 * SECOND]);
+        10 * MS + self.faults.exponential(mean)
+    }
+
+    fn strike(&mut self, class: Class) {
+        let at = self.any_node();
+        match class {
+            Class::Partition => self.partition(),
+            Class::OneWay => self.one_way(at),
+            Class::Flap => {
+                let (b, times) = (self.another(at), self.faults.between(3, 12));
+                self.heal(Heal::Flap { a: at, b, times });
+            }
+            Class::Reset => {
+                let peer = self.another(at);
+                self.close(at, peer, "reset");
+            }
+            Class::Kill | Class::Power => self.kill(at, if class == Class::Kill { Death::Kill } else { Death::Power }),
+            Class::Stop => self.stop(at),
+            Class::Wipe => self.wipe(at),
+            Class::OldCopy => self.old_copy(at),
+            Class::Loss => self.lose(at),
+            Class::BadBlock => self.bad_block(at),
+            Class::Clock => self.jump(at),
+            Class::SlowNode => {
+                self.nodes[usize::from(at)].service_us = *self.faults.pick(&[MS, 5 * MS, 50 * MS]);
+                self.for_a_while(at, "is slow", Heal::Node(at));
+            }
+            Class::SlowDisk => {
+                self.nodes[usize::from(at)].sync_us = *self.faults.pick(&[20 * MS, 200 * MS, 3 * SECOND]);
+                self.for_a_while(at, "has a slow disk", Heal::Disk(at));
+            }
+            Class::FullDisk => {
+                self.trouble(at, |disk| disk.trouble.full = true);
+                self.for_a_while(at, "has a full disk", Heal::Room(at));
+            }
+            Class::Busy => {
+                self.trouble(at, |disk| disk.trouble.busy = true);
+                let us = MS + self.faults.exponential(30 * MS);
+                self.plan_in(us, Occurrence::Heal(Heal::Store(at)));
+                self.note(at, || "has a store that is behind its flushes".into());
+            }
+            Class::Failing => {
+                let shard = self.faults.index(usize::from(self.options.shards));
+                self.nodes[usize::from(at)].disks[shard].trouble.failing = true;
+            }
+            Class::Plugin => {
+                self.plugin_trouble = *self.faults.pick(&[20, 50, 100]);
+                let us = self.a_while();
+                self.plan_in(us, Occurrence::Heal(Heal::Plugins));
+            }
+            Class::Catalog => self.change_catalog(),
+        }
+    }
+
+    fn for_a_while(&mut self, at: NodeIndex, what: &'static str, heal: Heal) {
+        let us = self.a_while();
+        self.note(at, || format!("{what} for {} ms", us / MS));
+        self.plan_in(us, Occurrence::Heal(heal));
+    }
+
+    fn trouble(&mut self, at: NodeIndex, change: impl FnMut(&mut Disk)) {
+        self.nodes[usize::from(at)].disks.iter_mut().for_each(change);
+    }
+
+    pub(super) fn heal(&mut self, heal: Heal) {
+        match heal {
+            Heal::Links(links) => links.into_iter().for_each(|(from, to)| self.mend(from, to)),
+            Heal::Flap { a, b, times } => self.flap(a, b, times),
+            Heal::Node(at) => self.nodes[usize::from(at)].service_us = SERVICE_US,
+            Heal::Disk(at) => self.nodes[usize::from(at)].sync_us = SYNC_US,
+            Heal::Room(at) => self.trouble(at, |disk| disk.trouble.full = false),
+            Heal::Store(at) => self.trouble(at, |disk| disk.trouble.busy = false),
+            Heal::Blocks(at) => self.trouble(at, |disk| disk.trouble.bad_blocks.clear()),
+            Heal::Plugins => self.plugin_trouble = 0,
+            Heal::Catalog(at) => {
+                let view = self.view.clone();
+                self.nodes[usize::from(at)].view = view.clone();
+                self.tell_all(at, &Event::View(view));
+            }
+        }
+    }
+
+    fn another(&mut self, than: NodeIndex) -> NodeIndex {
+        let other = self.faults.index(self.nodes.len() - 1) as NodeIndex;
+        if other >= than { other + 1 } else { other }
+    }
+
+    fn cut(&mut self, links: Vec<(NodeIndex, NodeIndex)>, us: u64, what: &str) {
+        links.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+        let shown: Vec<String> = if self.trace.is_kept() { links.iter().map(|(a, b)| format!("{a}>{b}")).collect() } else { Vec::new() };
+        self.trace.line(self.now_us, None, None, || format!("{what}: {} for {} ms", shown.join(" "), us / MS));
+        self.plan_in(us, Occurrence::Heal(Heal::Links(links)));
+    }
+
+    pub(super) fn mend(&mut self, from: NodeIndex, to: NodeIndex) {
+        for (connection, envelope) in self.network.mend(from, to) {
+            self.post_parcel(from, to, connection, super::Parcel::Message(envelope), false);
+        }
+    }
+
+    /// Every node goes to one of two sides.
+    fn partition(&mut self) {
+        let sides: Vec<bool> = (0..self.options.nodes).map(|_| self.faults.percent(50)).collect();
+        let all = 0..self.options.nodes;
+        let apart = |(from, to): &(NodeIndex, NodeIndex)| sides[usize::from(*from)] != sides[usize::from(*to)];
+        let links = all.clone().flat_map(|from| all.clone().map(move |to| (from, to))).filter(apart).collect();
+        let us = self.a_while();
+        self.cut(links, us, "partition");
+    }
+
+    /// Some do not hear a node any more.
+    fn one_way(&mut self, at: NodeIndex) {
+        let deaf: Vec<NodeIndex> = (0..self.options.nodes).filter(|to| *to != at && self.faults.percent(60)).collect();
+        let us = self.a_while();
+        self.cut(deaf.into_iter().map(|to| (at, to)).collect(), us, "one way");
+    }
+
+    fn flap(&mut self, a: NodeIndex, b: NodeIndex, times: u64) {
+        if times == 0 || self.network.calm || self.truce_us > self.now_us {
+            return;
+        }
+        let (off_us, on_us) = (5 * MS + self.faults.exponential(300 * MS), 5 * MS + self.faults.exponential(200 * MS));
+        self.cut(vec![(a, b), (b, a)], off_us, "flap");
+        self.plan_in(off_us + on_us, Occurrence::Heal(Heal::Flap { a, b, times: times - 1 }));
+    }
+
+    /// Ends a node now, or in the middle of its next batch.
+    fn kill(&mut self, at: NodeIndex, death: Death) {
+        if self.nodes[usize::from(at)].running.is_none() {
+            return;
+        }
+        if self.faults.percent(50) {
+            self.nodes[usize::from(at)].doom = Some(death);
+        } else {
+            self.die(at, death, None);
+        }
+    }
+
+    fn jump(&mut self, at: NodeIndex) {
+        // Retries are promised while clocks differ by no more than the limit; what lies beyond is for clients without them.
+        let limit = self.options.max_skew_ms;
+        let most = if self.options.clients.retries.0 > 0 { limit / 2 } else { *self.faults.pick(&[limit / 2, limit * 3]) };
+        let skew_ms = self.faults.between(0, 2 * most) as i64 - most as i64;
+        self.nodes[usize::from(at)].skew_ms = skew_ms;
+        self.note(at, || format!("has a wall clock that is {skew_ms} ms off"));
+    }
+
+    fn bad_block(&mut self, at: NodeIndex) {
+        let shard = self.faults.index(usize::from(self.options.shards));
+        let keys: Vec<_> = self.nodes[usize::from(at)].disks[shard].object_keys().cloned().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let key = self.faults.pick(&keys).clone();
+        self.nodes[usize::from(at)].disks[shard].trouble.bad_blocks.insert(key);
+        self.for_a_while(at, "cannot read a block", Heal::Blocks(at));
+    }
+
+    /// Whether the atlas lets a node's disks become `left`.
+    fn may_become(&self, at: NodeIndex, left: &[Disk]) -> bool {
+        let disks = &self.nodes[usize::from(at)].disks;
+        (0..).zip(disks.iter().zip(left)).all(|(shard, (disk, left))| {
+            let mut keys = disk.object_keys();
+            // What cannot be read just now is not given up for it.
+            disk.trouble.bad_blocks.is_empty() && keys.all(|key| self.may_forget(at, shard, key, left.object(key).map(|bytes| &bytes[..])))
+        })
+    }
+
+    fn wipe(&mut self, at: NodeIndex) {
+        let empty = vec![Disk::default(); usize::from(self.options.shards)];
+        self.die(at, Death::Kill, None);
+        if self.may_become(at, &empty) {
+            let node = &mut self.nodes[usize::from(at)];
+            (node.disks, node.state, node.backup, node.reported_loss) = (empty, None, None, false);
+            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true });
+            self.note(at, || "has its disk WIPED".into());
+        }
+    }
+
+    /// Takes a backup; or the machine's disks become those of the backup.
+    fn old_copy(&mut self, at: NodeIndex) {
+        if self.nodes[usize::from(at)].backup.is_none() || self.faults.percent(40) {
+            return self.back_up(at);
+        }
+        let Some(backup) = self.nodes[usize::from(at)].backup.clone() else { return };
+        let known = backup.actors.iter().all(|actor| {
+            let minted = self.nodes[usize::from(at)].minted.iter().find(|(known, _)| *known == actor.actor);
+            minted.is_none_or(|(_, highest)| *highest < actor.next) || self.is_observed(at, actor.partition, actor.actor, actor.next)
+        });
+        if !known {
+            return;
+        }
+        self.die(at, Death::Kill, None);
+        if !self.may_become(at, &backup.disks) {
+            return;
+        }
+        let node = &mut self.nodes[usize::from(at)];
+        (node.disks, node.state) = (backup.disks, Some(backup.state));
+        self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true });
+        self.truce();
+        let life = self.nodes[usize::from(at)].life;
+        self.plan_in(50 * MS, Occurrence::Boot { node: at, life });
+        self.note(at, || "has an OLD COPY of its disks put back".into());
+    }
+
+    /// No fault strikes for a while, nor one that was only to come with the next batch.
+    fn truce(&mut self) {
+        self.truce_us = self.now_us + TRUCE_US;
+        for node in &mut self.nodes {
+            node.doom = None;
+            node.disks.iter_mut().for_each(|disk| disk.trouble.failing = false);
+        }
+    }
+
+    fn back_up(&mut self, at: NodeIndex) {
+        let actors = self.actors(at);
+        let node = &mut self.nodes[usize::from(at)];
+        if let (Some(_), Some(state)) = (&node.running, node.state) {
+            node.backup = Some(Backup { disks: node.disks.iter().map(Disk::copy).collect(), state, actors });
+            self.note(at, || "is backed up".into());
+        }
+    }
+
+    /// Whether a peer that is there to say so remembers, durably, that an actor has used a counter which it would use again. No
+    /// handshake could find an old disk otherwise, and neither could anything else.
+    fn is_observed(&self, at: NodeIndex, partition: PartitionId, actor: ActorId, next: u64) -> bool {
+        let mut key = vec![b'o'];
+        key.extend_from_slice(&partition.0.to_be_bytes());
+        key.extend_from_slice(&actor.0.to_be_bytes());
+        let shard = usize::from(self.keys.shard_of_partition(partition));
+        let knows = |peer: &NodeIndex| {
+            let node = &self.nodes[usize::from(*peer)];
+            let row = node.disks[shard].pinned(&key).and_then(|row| codec::decode::<ObservedRow>(row).ok());
+            node.running.is_some() && row.is_some_and(|row| row.0 >= next)
+        };
+        let whole = |peer: &NodeIndex| !self.network.is_cut(at, *peer) && !self.network.is_cut(*peer, at);
+        (0..self.options.nodes).filter(|peer| *peer != at && whole(peer)).any(|peer| knows(&peer))
+    }
+
+    /// A store comes back without some of what it had, and says so.
+    fn lose(&mut self, at: NodeIndex) {
+        self.die(at, Death::Kill, None);
+        let mut left = self.nodes[usize::from(at)].disks.clone();
+        let share = *self.faults.pick(&[10, 50, 100]);
+        for disk in &mut left {
+            disk.forget_objects(|| self.faults.percent(share));
+        }
+        if self.may_become(at, &left) {
+            let node = &mut self.nodes[usize::from(at)];
+            (node.disks, node.reported_loss) = (left, true);
+            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true });
+            self.note(at, || "has LOST objects, and knows it".into());
+        }
+    }
+
+    /// An operator changes a bucket; nodes learn of it one after the other.
+    fn change_catalog(&mut self) {
+        let bucket = self.faults.index(self.keys.buckets.len());
+        let siblings = *self.faults.pick(&[2, 3, 8, 32]);
+        self.keys.change(bucket, siblings);
+        self.view = Arc::new(self.keys.view());
+        self.trace.line(self.now_us, None, None, || format!("bucket b{bucket} takes {siblings} siblings from now on"));
+        for at in 0..self.options.nodes {
+            let us = self.faults.exponential(200 * MS);
+            self.plan_in(us, Occurrence::Heal(Heal::Catalog(at)));
+        }
+    }
+}

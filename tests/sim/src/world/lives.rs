@@ -1,0 +1,192 @@
+//! How a node starts and ends, as the real one does (`host/node/src/open.rs`, `node.rs`, and the data directory's state file).
+
+use rejoin_core::shard::event::Event;
+use rejoin_core::shard::{Config, Shard};
+
+use super::batch::combined;
+use super::chaos::Death;
+use super::node::{Post, Running, State};
+use super::{Occurrence, Parcel, World};
+use crate::history::{Loss, NodeIndex};
+use crate::options::{MS, SECOND};
+use crate::rng::{Rng, Stream};
+
+/// When a start that has failed is tried again.
+const AGAIN_US: u64 = 300 * MS;
+
+impl World {
+    /// Starts a node on its disk.
+    pub(super) fn boot(&mut self, at: NodeIndex) {
+        if self.nodes[usize::from(at)].running.is_some() {
+            return;
+        }
+        let node = &mut self.nodes[usize::from(at)];
+        node.life += 1;
+        node.doom = None;
+        let life = node.life;
+        let gone = node.state.is_some_and(|last| last.renewal_owed || (!last.clean && last.boot != node.boot));
+        let clean = node.state.is_none_or(|last| last.clean);
+        node.state = Some(State { boot: node.boot, clean: false, renewal_owed: gone });
+        let lost = gone || node.reported_loss;
+        self.note(at, || {
+            format!("starts (life {life}{}{})", if clean { ", clean" } else { "" }, if lost { ", may have lost writes" } else { "" })
+        });
+        if self.options.faults.kill > 0 && !self.network.calm && self.faults.percent(3) {
+            // Killed between the state file and the first shard: what was owed stays owed.
+            return self.plan_in(AGAIN_US, Occurrence::Boot { node: at, life });
+        }
+        let Some(posts) = self.open_shards(at, clean, lost) else {
+            self.note(at, || "cannot start: its disk takes no writes".into());
+            return self.plan_in(AGAIN_US, Occurrence::Boot { node: at, life });
+        };
+        let node = &mut self.nodes[usize::from(at)];
+        node.reported_loss = false;
+        node.state = node.state.map(|state| State { renewal_owed: false, ..state });
+        let starts: Vec<u64> = posts.iter().map(|post| post.shard.start()).collect();
+        let (start, nodes) = (combined(&starts), usize::from(self.options.nodes));
+        let running = Running { shards: posts, starts, start, serving: false, settled: vec![false; nodes], hearing: vec![(0, 0); nodes] };
+        node.running = Some(running);
+        self.tell_all(at, &Event::Start(start));
+        if self.truce_us <= self.now_us {
+            self.plan_in(self.options.start_grace_us, Occurrence::Grace { node: at, life });
+        }
+        for peer in (0..self.options.nodes).filter(|peer| *peer != at) {
+            // It dials where that is its part; the others find it at their next look.
+            if at < peer {
+                self.dial(at, peer);
+            }
+        }
+    }
+
+    fn open_shards(&mut self, at: NodeIndex, clean: bool, lost: bool) -> Option<Vec<Post>> {
+        let options = &self.options;
+        let node = &mut self.nodes[usize::from(at)];
+        let mut posts = Vec::with_capacity(node.disks.len());
+        for (index, disk) in (0..).zip(&mut node.disks) {
+            if !clean {
+                // What is replayed is made durable anew before anything else is done with it.
+                disk.sync(disk.written());
+            }
+            let config = Config {
+                node: node.id,
+                shard: index,
+                contexts: self.contexts.clone(),
+                max_skew_ms: options.max_skew_ms,
+                retry_window_ms: options.retry_window_ms,
+                max_retry_rows: options.max_retry_rows,
+                max_ops: options.max_ops,
+                lost,
+            };
+            let rng = Rng::raw(options.seed, Stream::Shard(at, node.life, index));
+            let opened = Shard::open_with(self.rules, config, node.view.clone(), rng, disk);
+            let (Ok(shard), Ok(written)) = (opened, disk.commit()) else {
+                disk.kill(0);
+                return None;
+            };
+            disk.sync(written);
+            posts.push(Post::new(shard, written));
+        }
+        Some(posts)
+    }
+
+    /// Begins to take requests.
+    pub(super) fn serve(&mut self, at: NodeIndex, why: &str) {
+        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
+        if !std::mem::replace(&mut running.serving, true) {
+            self.note(at, || format!("serves: {why}"));
+            self.tell_all(at, &Event::Serving);
+        }
+    }
+
+    /// The store has failed for good: the node stops promising at once, and its process ends.
+    pub(super) fn fail(&mut self, at: NodeIndex, why: &str) {
+        self.note(at, || format!("FAILS: {why}"));
+        self.die(at, Death::Kill, None);
+    }
+
+    /// Ends a node. `torn`: in the middle of writing a batch of that shard.
+    pub(super) fn die(&mut self, at: NodeIndex, death: Death, torn: Option<u16>) {
+        let node = &mut self.nodes[usize::from(at)];
+        node.doom = None;
+        if node.running.take().is_none() {
+            return;
+        }
+        for (index, disk) in (0..).zip(&mut node.disks) {
+            let of_batch = if torn == Some(index) { self.faults.below(disk.unwritten() + 1) } else { 0 };
+            disk.kill(of_batch);
+            disk.trouble.failing = false;
+        }
+        (0..self.options.shards).for_each(|shard| self.record_puts(at, shard));
+        let down_us = match death {
+            Death::Kill => {
+                self.note(at, || "is KILLED".into());
+                let mean_us = if self.faults.percent(60) { 200 * MS } else { 3 * SECOND };
+                20 * MS + self.faults.exponential(mean_us)
+            }
+            Death::Power => {
+                self.lose_power(at);
+                100 * MS + self.faults.exponential(2 * SECOND)
+            }
+        };
+        for peer in 0..self.options.nodes {
+            self.network.link(peer, at).held = 0;
+        }
+        let life = self.nodes[usize::from(at)].life;
+        self.plan_in(down_us, Occurrence::Boot { node: at, life });
+    }
+
+    /// What was not durable is lost from some point on: all of it, some, or nothing, as the atlas allows.
+    fn lose_power(&mut self, at: NodeIndex) {
+        self.nodes[usize::from(at)].boot += 1;
+        let mut lost = 0;
+        for shard in 0..self.options.shards {
+            let disk = &self.nodes[usize::from(at)].disks[usize::from(shard)];
+            let (synced, written) = (disk.synced(), disk.written());
+            let wish = if self.faults.percent(60) { synced } else { self.faults.between(synced, written) };
+            // The earliest point from there on that leaves what was acknowledged somewhere.
+            let cut = (wish..=written).find(|cut| self.may_cut(at, shard, *cut)).unwrap_or(written);
+            self.nodes[usize::from(at)].disks[usize::from(shard)].cut(cut);
+            lost += written - cut;
+        }
+        if lost > 0 {
+            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: false });
+        }
+        self.note(at, || format!("LOSES POWER, and {lost} changes that were not durable"));
+    }
+
+    fn may_cut(&self, at: NodeIndex, shard: u16, cut: u64) -> bool {
+        let disk = &self.nodes[usize::from(at)].disks[usize::from(shard)];
+        disk.objects_after_cut(cut).iter().all(|(key, left)| self.may_forget(at, shard, key, left.as_deref()))
+    }
+
+    /// Whether the atlas lets a disk forget what it holds under a key, down to `left`.
+    pub(super) fn may_forget(&self, at: NodeIndex, shard: u16, store_key: &[u8], left: Option<&[u8]>) -> bool {
+        let copy = |node: NodeIndex| self.nodes[usize::from(node)].disks[usize::from(shard)].object(store_key).map(|bytes| &bytes[..]);
+        let others = (0..self.options.nodes).filter(|node| *node != at).filter_map(copy);
+        self.atlas.allows(self.keys.of_store_key(store_key), copy(at), left, others)
+    }
+
+    /// A process stops as it should: everything it has written is durable, and it says so.
+    pub(super) fn stop(&mut self, at: NodeIndex) {
+        for peer in (0..self.options.nodes).filter(|peer| *peer != at) {
+            let connection = self.network.held(at, peer);
+            if connection != 0 {
+                self.post_parcel(at, peer, connection, Parcel::Closed, true);
+            }
+            self.network.link(peer, at).held = 0;
+        }
+        let node = &mut self.nodes[usize::from(at)];
+        if node.running.take().is_none() {
+            return;
+        }
+        node.doom = None;
+        for disk in &mut node.disks {
+            disk.sync(disk.written());
+        }
+        node.state = node.state.map(|state| State { clean: true, ..state });
+        let life = node.life;
+        self.note(at, || "stops".into());
+        let down_us = 20 * MS + self.faults.exponential(500 * MS);
+        self.plan_in(down_us, Occurrence::Boot { node: at, life });
+    }
+}

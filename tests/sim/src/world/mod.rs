@@ -1,0 +1,272 @@
+//! A cluster in one thread: virtual time, and what is to happen next.
+//!
+//! Everything that happens is an [`Occurrence`] in one queue, ordered by time and then by the order in which it was planned; nothing
+//! else decides, so a seed is a run. In reading order: this file (the queue), `node` (a process and its disk), `batch` (what the node's
+//! driver does), `links` (what its peers task does), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
+
+mod batch;
+mod calm;
+mod chaos;
+mod clients;
+mod links;
+mod lives;
+mod node;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use rejoin_core::rules::Rules;
+use rejoin_core::shard::event::{ClientRequest, Effect, Event, Now};
+use rejoin_core::view::ClusterView;
+use rejoin_proto::client::Reply;
+use rejoin_proto::context::ContextKey;
+use rejoin_proto::peer::{ActorNext, PeerEnvelope};
+
+use crate::atlas::Atlas;
+use crate::history::{CallId, NodeIndex};
+use crate::keys::Keys;
+use crate::network::Network;
+use crate::options::Options;
+use crate::record::Recorder;
+use crate::rng::{Rng, Stream};
+use crate::trace::{Filter, Line, Trace};
+use crate::workload::Session;
+use chaos::{Class, Heal};
+use node::Node;
+
+/// Wall time at the start of every run, in milliseconds since 1970.
+const WALL_MS: u64 = 1_700_000_000_000;
+
+/// What happens at some time.
+#[derive(Debug)]
+enum Occurrence {
+    /// A shard has something to do, or its timer is due. Only for that life of the node, like all that follow.
+    Wake { node: NodeIndex, life: u32, shard: u16 },
+    /// A sync has ended that had begun with so much written.
+    Synced { node: NodeIndex, life: u32, shard: u16, goal: u64 },
+    /// Something that a shard is told.
+    Notice { node: NodeIndex, life: u32, shard: u16, event: Box<Event> },
+    /// What comes over a connection between nodes.
+    Parcel { from: NodeIndex, to: NodeIndex, connection: u32, parcel: Parcel },
+    /// A client's request comes to a node.
+    Request { node: NodeIndex, life: u32, request: Box<ClientRequest> },
+    /// A reply comes to a client.
+    Reply { call: CallId, reply: Box<Reply> },
+    /// A session does its next step.
+    Act { session: u16 },
+    /// A client has waited long enough.
+    GiveUp { call: CallId },
+    /// A starting node has waited long enough for its peers.
+    Grace { node: NodeIndex, life: u32 },
+    /// A node is to be started.
+    Boot { node: NodeIndex, life: u32 },
+    /// Connections are looked at: which are dead, which are to be made.
+    Connections,
+    /// A fault of a class is due.
+    Fault(Class),
+    /// A fault is over.
+    Heal(Heal),
+}
+
+/// What comes over a connection.
+#[derive(Debug)]
+enum Parcel {
+    Message(Box<PeerEnvelope>),
+    Hello(Vec<ActorNext>),
+    /// Behind all objections to the receiver's actors.
+    Ready,
+    /// The other side has closed it.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Planned {
+    at_us: u64,
+    number: u64,
+    what: Occurrence,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.number).cmp(&(other.at_us, other.number))
+    }
+}
+
+/// A cluster, its clients and what befalls them.
+pub(crate) struct World {
+    pub(crate) options: Options,
+    /// What the cores keep.
+    rules: Rules,
+    now_us: u64,
+    queue: BinaryHeap<Reverse<Planned>>,
+    planned: u64,
+    keys: Keys,
+    view: Arc<ClusterView>,
+    contexts: ContextKey,
+    nodes: Vec<Node>,
+    network: Network,
+    sessions: Vec<Session>,
+    pub(crate) recorder: Recorder,
+    atlas: Atlas,
+    faults: Rng,
+    clients: Rng,
+    plugins: Rng,
+    /// Of merges, how many percent fail now, and whether they take long.
+    plugin_trouble: u32,
+    /// Until then no fault happens: an old disk is meeting its peers.
+    truce_us: u64,
+    /// Whether sessions begin calls.
+    open: bool,
+    pub(crate) trace: Trace,
+    /// What a batch asks for; kept for its room.
+    effects: Vec<Effect>,
+}
+
+impl World {
+    pub(crate) fn new(options: Options, rules: Rules, filter: Option<Filter>) -> Self {
+        let seed = options.seed;
+        let mut keys = Keys::new(&options);
+        let mut recorder = Recorder::default();
+        for (bucket, of) in options.buckets.iter().enumerate() {
+            (0..of.keys).for_each(|_| recorder.run.keys.push(keys.make(bucket, None).1));
+        }
+        let view = Arc::new(keys.view());
+        let network = Network::new(usize::from(options.nodes), options.network.clone(), Rng::new(seed, Stream::Network));
+        let mut world = Self {
+            now_us: 0,
+            queue: BinaryHeap::with_capacity(1024),
+            planned: 0,
+            nodes: (0..options.nodes).map(|at| Node::new(keys.node(at), options.shards, view.clone())).collect(),
+            sessions: (0..options.clients.sessions).map(|number| Session::new(u32::from(number))).collect(),
+            keys,
+            view,
+            contexts: ContextKey::derive(0, b"the simulated cluster"),
+            network,
+            recorder,
+            atlas: Atlas::default(),
+            faults: Rng::new(seed, Stream::Faults),
+            clients: Rng::new(seed, Stream::Clients),
+            plugins: Rng::new(seed, Stream::Plugins),
+            plugin_trouble: 0,
+            truce_us: 0,
+            open: true,
+            trace: Trace::new(filter),
+            effects: Vec::new(),
+            options,
+            rules,
+        };
+        world.begin();
+        world
+    }
+
+    /// Everybody's first step.
+    fn begin(&mut self) {
+        for node in 0..self.options.nodes {
+            self.boot(node);
+        }
+        self.plan_in(1, Occurrence::Connections);
+        for session in 0..self.options.clients.sessions {
+            let pause = self.clients.exponential(self.options.clients.think_us) + self.options.start_grace_us / 2;
+            self.plan_in(pause, Occurrence::Act { session });
+        }
+        self.plan_faults();
+    }
+
+    /// Virtual time, in microseconds.
+    pub(crate) fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    fn plan_at(&mut self, at_us: u64, what: Occurrence) {
+        self.planned += 1;
+        self.queue.push(Reverse(Planned { at_us: at_us.max(self.now_us), number: self.planned, what }));
+    }
+
+    fn plan_in(&mut self, us: u64, what: Occurrence) {
+        self.plan_at(self.now_us + us, what);
+    }
+
+    /// Lets everything happen up to that time.
+    pub(crate) fn run_until(&mut self, end_us: u64) {
+        while self.queue.peek().is_some_and(|Reverse(next)| next.at_us <= end_us) {
+            self.step();
+        }
+        self.now_us = self.now_us.max(end_us);
+    }
+
+    /// Lets things happen until `done` says so, or to that time. Returns whether it is done.
+    fn run_while(&mut self, end_us: u64, done: impl Fn(&Self) -> bool) -> bool {
+        while !done(self) {
+            if self.queue.peek().is_none_or(|Reverse(next)| next.at_us > end_us) {
+                return false;
+            }
+            self.step();
+        }
+        true
+    }
+
+    fn step(&mut self) {
+        let Some(Reverse(Planned { at_us, what, .. })) = self.queue.pop() else { return };
+        self.now_us = at_us;
+        match what {
+            Occurrence::Wake { node, life, shard } if self.lives(node, life) => self.wake(node, shard),
+            Occurrence::Synced { node, life, shard, goal } if self.lives(node, life) => self.synced(node, shard, goal),
+            Occurrence::Notice { node, life, shard, event } if self.lives(node, life) => self.tell(node, shard, event),
+            Occurrence::Grace { node, life } if self.lives(node, life) => self.serve(node, "its grace is over"),
+            Occurrence::Request { node, life, request } if self.lives(node, life) => self.request_arrived(node, *request),
+            Occurrence::Boot { node, life } if self.nodes[usize::from(node)].life == life => self.boot(node),
+            Occurrence::Parcel { from, to, connection, parcel } => self.parcel_arrived(from, to, connection, parcel),
+            Occurrence::Reply { call, reply } => self.reply_arrived(call, *reply),
+            Occurrence::Act { session } => self.act(session),
+            Occurrence::GiveUp { call } => self.gave_up(call),
+            Occurrence::Connections => self.look_at_connections(),
+            Occurrence::Fault(class) => self.fault_due(class),
+            Occurrence::Heal(heal) => self.heal(heal),
+            Occurrence::Wake { .. }
+            | Occurrence::Synced { .. }
+            | Occurrence::Notice { .. }
+            | Occurrence::Grace { .. }
+            | Occurrence::Request { .. }
+            | Occurrence::Boot { .. } => {}
+        }
+    }
+
+    /// Whether a node runs, and in that life.
+    fn lives(&self, node: NodeIndex, life: u32) -> bool {
+        let node = &self.nodes[usize::from(node)];
+        node.life == life && node.running.is_some()
+    }
+
+    /// The time as a node's shell reads it. Time 0 is left to "never", as there.
+    fn clock(&self, node: NodeIndex) -> Now {
+        Now { mono_us: self.now_us + 1, wall_ms: self.wall_ms(node) }
+    }
+
+    fn wall_ms(&self, node: NodeIndex) -> u64 {
+        (WALL_MS + self.now_us / 1000).saturating_add_signed(self.nodes[usize::from(node)].skew_ms)
+    }
+
+    pub(crate) fn into_lines(self) -> Vec<Line> {
+        self.trace.into_lines()
+    }
+
+    /// A line of the trace about a node as a whole.
+    fn note(&mut self, node: NodeIndex, text: impl FnOnce() -> String) {
+        self.trace.line(self.now_us, Some(node), None, text);
+    }
+}
