@@ -30,13 +30,14 @@ pub struct SimNetwork(Arc<Mutex<Sky>>);
 struct Sky {
     weather: Weather,
     chance: Xoshiro256PlusPlus,
+    fate: [u64; 3],
 }
 
 impl SimNetwork {
     /// A network whose weather is decided by that seed, and good to begin with.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(Sky { weather: Weather::default(), chance: Xoshiro256PlusPlus::seed_from_u64(seed) })))
+        Self(Arc::new(Mutex::new(Sky { weather: Weather::default(), chance: Xoshiro256PlusPlus::seed_from_u64(seed), fate: [0; 3] })))
     }
 
     /// Changes the weather.
@@ -44,15 +45,23 @@ impl SimNetwork {
         self.sky().weather = weather;
     }
 
-    /// How often a datagram arrives.
+    /// How many datagrams were lost so far, went their way once, and were doubled.
+    #[must_use]
+    pub fn fate(&self) -> [u64; 3] {
+        self.sky().fate
+    }
+
+    /// How often a datagram goes its way.
     fn copies(&self) -> usize {
         let mut sky = self.sky();
         let (lost, doubled) = (sky.weather.lost, sky.weather.doubled);
-        match sky.chance.next_u64() % 1000 {
+        let copies = match sky.chance.next_u64() % 1000 {
             drawn if drawn < lost => 0,
             drawn if drawn < lost + doubled => 2,
             _ => 1,
-        }
+        };
+        sky.fate[copies] += 1;
+        copies
     }
 
     fn sky(&self) -> MutexGuard<'_, Sky> {

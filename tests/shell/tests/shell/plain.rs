@@ -27,6 +27,8 @@ fn datagrams_that_are_lost_doubled_and_overtake_each_other_change_nothing() {
                 bucket.put(key.to_string(), value(key)).create().await.unwrap();
                 assert_eq!(bucket.get(key.to_string()).await.unwrap().value, Some(value(key)), "one reads what one wrote");
             }
+            let [lost, _, doubled] = world.network.fate();
+            assert!(lost > 50 && doubled > 50, "no storm: {lost} datagrams lost, {doubled} doubled");
             world.network.set(Weather::default());
             for node in ["n1", "n2", "n3"] {
                 let bucket = world.pinned_plain(node).await;
