@@ -69,6 +69,7 @@ fn a_client_of_all_nodes_loses_one_of_them_and_hardly_notices() {
             let longest = Duration::from_millis(2500) + GRACE + Duration::from_millis(100);
             assert!(world.now() - begun <= longest, "key {key} took {:?}", world.now() - begun);
         }
-        assert!(world.now() < Duration::from_secs(30), "fifty reads took until {:?}", world.now());
+        // The silent one is dialled a few times, a second each, and otherwise left alone.
+        assert!(world.now() < Duration::from_secs(8), "fifty reads took until {:?}", world.now());
     });
 }
