@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use rejoin_core::port::{Row, Space};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The rows of both spaces.
 pub type Rows = BTreeMap<(Space, Bytes), Bytes>;
@@ -15,6 +15,8 @@ type Past = Vec<(u64, Option<Bytes>)>;
 pub struct Model {
     changes: Vec<Vec<Row>>,
     past: BTreeMap<(Space, Bytes), Past>,
+    /// All values that anyone ever tried to write, whatever became of them.
+    tried: BTreeSet<(Space, Bytes, Bytes)>,
     /// Up to here a commit has returned: others may know.
     heard: u64,
     /// Up to here a sync has returned: acknowledged as durable.
@@ -28,6 +30,7 @@ impl Model {
     pub fn write(&mut self, rows: Vec<Row>) {
         let number = self.changes.len() as u64 + 1;
         for row in &rows {
+            self.tried.extend(row.value.clone().map(|value| (row.space, row.key.clone(), value)));
             self.past.entry((row.space, row.key.clone())).or_default().push((number, row.value.clone()));
         }
         self.changes.push(rows);
@@ -116,12 +119,10 @@ impl Model {
         ))
     }
 
-    /// A row that was never written like that.
+    /// A row that nobody ever tried to write like that.
     #[must_use]
     pub fn never_written(&self, rows: &Rows) -> Option<String> {
-        let written = |(key, value): &(&(Space, Bytes), &Bytes)| {
-            self.past.get(*key).is_some_and(|past| past.iter().any(|(_, old)| old.as_ref() == Some(*value)))
-        };
+        let written = |((space, key), value): &(&(Space, Bytes), &Bytes)| self.tried.contains(&(*space, key.clone(), (*value).clone()));
         let (key, _) = rows.iter().find(|row| !written(row))?;
         Some(format!("{:?} {} has a value that was never written", key.0, String::from_utf8_lossy(&key.1)))
     }
@@ -171,6 +172,7 @@ mod tests {
         assert!(model.never_written(&old).is_none() && model.never_written(&never).is_some());
         model.reopen(2);
         assert_eq!((model.made(), model.heard(), model.synced()), (2, 2, 2));
-        assert!(model.never_written(&Rows::from([(key("a"), Bytes::from("three"))])).is_some());
+        let gone = Rows::from([(key("a"), Bytes::from("three"))]);
+        assert!(model.never_written(&gone).is_none() && model.older(&gone, 2).is_some() && model.difference(&gone, 2).is_some());
     }
 }

@@ -4,8 +4,8 @@
 
 use rejoin_test_store::{Call, Cuts, Expected, Loss, Piece, Random, SECTOR, Seen, Survival, Walk, campaign, recording};
 
-/// Seeds per kind of crash: some ten thousand cuts each.
-const SEEDS: u64 = 6;
+/// Seeds per kind of crash.
+const SEEDS: u64 = 5;
 
 /// Losses of power that leave this.
 fn power_cuts(test: &'static str, survival: Survival, seeds: std::ops::Range<u64>) {

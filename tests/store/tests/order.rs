@@ -14,7 +14,7 @@ fn cut_the_power(machine: &Machine, root: &Path) -> MemoryDisk {
 
 fn fail_the_next_call(disk: &MemoryDisk) {
     let calls = disk.calls();
-    disk.break_down(Fault { calls: calls..calls + 1, kind: std::io::ErrorKind::Other, full: false });
+    disk.break_down(Fault { calls: calls..calls + 1, kind: std::io::ErrorKind::Other, room: None });
 }
 
 fn write(node: &mut Node, key: &str, value: &str) {

@@ -116,3 +116,8 @@ pub(crate) fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) => Err(error),
     }
 }
+
+/// Whether an error means that the disk, or a quota on it, is full.
+pub(crate) fn no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -2,13 +2,16 @@
 
 use super::record;
 use super::segment::{Header, segment_path};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, no_room};
 use bytes::Bytes;
 use rejoin_core::port::Row;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The least room that a segment is begun with.
+const LEAST_ROOM: u64 = 64 << 10;
 
 /// A place in the journal: a record's index and the chain after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,18 +47,21 @@ struct Segment {
 }
 
 impl Segment {
-    fn create(writer: (&dyn Disk, &PathBuf, u64), number: u64, at: Position, pinned: &BTreeMap<Bytes, Bytes>) -> io::Result<Self> {
-        let (disk, dir, segment_bytes) = writer;
+    /// Creates a segment with room for so many bytes of records.
+    fn create(disk: &dyn Disk, path: &Path, number: u64, at: Position, pinned: &BTreeMap<Bytes, Bytes>, room: u64) -> io::Result<Self> {
         let head = Header::encode(number, at.index + 1, at.chain, pinned);
         let records = head.len() as u64;
-        // The batch that fills a segment may reach past its end; most fit in this.
-        let headroom = (segment_bytes / 8).clamp(64 << 10, 8 << 20);
-        let reserved = records + segment_bytes + headroom;
-        let file = disk.create(&segment_path(dir, number))?;
+        let reserved = records + room;
+        let file = disk.create(path)?;
         file.preallocate(reserved)?;
         file.write_at(&head, 0)?;
         Ok(Self { number, file, records, end: records, reserved })
     }
+}
+
+/// How far a batch may reach past a segment's share: most fit in this.
+fn headroom(segment_bytes: u64) -> u64 {
+    (segment_bytes / 8).clamp(LEAST_ROOM, 8 << 20)
 }
 
 impl Writer {
@@ -68,7 +74,13 @@ impl Writer {
         at: Position,
         pinned: &BTreeMap<Bytes, Bytes>,
     ) -> io::Result<Self> {
-        let segment = Segment::create((disk.as_ref(), &dir, segment_bytes), number, at, pinned)?;
+        let path = segment_path(&dir, number);
+        let create = |room| Segment::create(disk.as_ref(), &path, number, at, pinned, room);
+        // A node must start on a disk that is nearly full, or nobody could read what it has: a little room will do.
+        let segment = match create(segment_bytes + headroom(segment_bytes)) {
+            Err(error) if no_room(&error) => create(LEAST_ROOM)?,
+            created => created?,
+        };
         Ok(Self { disk, dir, segment_bytes, segment, buffer: Vec::new(), gathered: at })
     }
 
@@ -83,7 +95,7 @@ impl Writer {
         }
         let need = self.segment.end + (self.buffer.len() + record::HEAD + payload) as u64;
         if need > self.segment.reserved {
-            let reserved = need + (self.segment_bytes / 8).clamp(64 << 10, 8 << 20);
+            let reserved = need + headroom(self.segment_bytes);
             self.segment.file.preallocate(reserved)?;
             self.segment.reserved = reserved;
         }
@@ -146,15 +158,16 @@ impl Writer {
     pub(crate) fn switch(&mut self, pinned: &BTreeMap<Bytes, Bytes>) -> io::Result<()> {
         assert!(self.at_boundary(), "a segment is switched between batches only");
         let number = self.segment.number + 1;
-        let result = Segment::create((self.disk.as_ref(), &self.dir, self.segment_bytes), number, self.gathered, pinned);
-        match result {
+        let path = segment_path(&self.dir, number);
+        let room = self.segment_bytes + headroom(self.segment_bytes);
+        match Segment::create(self.disk.as_ref(), &path, number, self.gathered, pinned, room) {
             Ok(segment) => {
                 self.segment = segment;
                 Ok(())
             }
             Err(error) => {
                 // A header without records is harmless at replay; the room that it took may be needed.
-                let _ = self.disk.remove(&segment_path(&self.dir, number));
+                let _ = self.disk.remove(&path);
                 Err(error)
             }
         }

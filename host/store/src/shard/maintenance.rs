@@ -1,7 +1,8 @@
 //! Work off the shard's thread: flushes, compactions, segments that are no longer needed, and the watch over free space.
 
-use super::shared::{Shared, lock, no_room};
+use super::shared::{Shared, lock};
 use super::tree::damaged;
+use crate::disk::no_room;
 use lsm_tree::Error;
 use rejoin_core::port::StoreFault;
 use std::io;

@@ -14,11 +14,12 @@ pub use options::Options;
 pub use stats::Stats;
 pub use sync::Syncer;
 
+use crate::disk::no_room;
 use crate::error::FileError;
 use crate::journal::Writer;
 use bytes::Bytes;
 use rejoin_core::port::{Change, Row, Space, Store, StoreFault};
-use shared::{Shared, lock, no_room};
+use shared::{Shared, lock};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Bound, ControlFlow};

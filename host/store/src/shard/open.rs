@@ -1,16 +1,16 @@
 //! Opens a shard: replays the journal, tells a torn end from a loss, and begins a journal that is sound from its first byte.
 
 use super::options::Options;
-use super::shared::{Gate, Poison, Shared, Signal, Written};
+use super::shared::{self, Gate, Poison, Shared, Signal, Written};
 use super::stats::Counters;
 use super::sync::{Durable, MarkWriter};
 use super::tree::{self, Tree};
 use super::{CommitSeq, ShardStore};
 use crate::blob;
 use crate::dir::{Start, lock};
-use crate::disk::Disk;
+use crate::disk::{Disk, no_room};
 use crate::error::{Context, FileError, OpenError};
-use crate::journal::{FIRST_CHAIN, Mark, MarkFile, Replayed, Writer, list_segments, replay, rewrite, segment_path};
+use crate::journal::{FIRST_CHAIN, Mark, MarkFile, Position, Replayed, Writer, list_segments, replay, rewrite, segment_path};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -68,12 +68,18 @@ impl ShardStore {
         lost.extend(replayed.lost.iter().cloned());
         note_loss(disk.as_ref(), &places, &lost)?;
         // Lost or not, replayed rows go where they are durable: into the tree. Only after a clean stop they are known to be so. And as
-        // at any flush the journal goes first: a crash before the mark would otherwise find old records to apply to newer rows.
-        let keep = start.clean && lost.is_empty();
+        // at any flush journal and mark go first: a crash in between would otherwise find old records to apply to newer rows.
+        let mut keep = start.clean && lost.is_empty();
+        let mut sealed = false;
         if !keep {
-            rewrite(disk.as_ref(), &places.journal, &replayed.unsynced)?;
+            secure(disk.as_ref(), &places, mark.flatten(), &replayed)?;
             tree.rotate();
-            tree.flush().map_err(|error| OpenError::Tree { path: places.tree.clone(), why: error.to_string() })?;
+            match tree.flush() {
+                Ok(_) => {}
+                // The journal has it all, durably: reading goes on, and the flush is made good when there is room.
+                Err(lsm_tree::Error::Io(error)) if no_room(&error) && lost.is_empty() => (keep, sealed) = (true, true),
+                Err(error) => return Err(OpenError::Tree { path: places.tree.clone(), why: error.to_string() }),
+            }
             memtable_bytes = 0;
         }
         let recovery =
@@ -81,10 +87,23 @@ impl ShardStore {
         tracing::info!(dir = %places.dir.display(), records = recovery.replayed_records, cut = recovery.cut_bytes, "shard open");
         let kept_from = mark.flatten().map(|mark| mark.first_segment).filter(|_| keep);
         let (shared, writer) = begin(places, options, disk, lock, tree, &replayed, kept_from)?;
+        if sealed {
+            shared::lock(&shared.gate).sealed = Some(writer.number());
+        }
         let committed = CommitSeq(replayed.end.index);
         let store = Self { shared, writer, pinned: replayed.pinned, memtable_bytes, committed };
         Ok((store, recovery))
     }
+}
+
+/// Makes the journal's unsynced end durable, and the mark say so.
+fn secure(disk: &dyn Disk, places: &Places, mark: Option<Mark>, replayed: &Replayed) -> Result<(), FileError> {
+    rewrite(disk, &places.journal, &replayed.unsynced)?;
+    // Without a mark a loss is noted already, and stays noted.
+    let Some(mark) = mark.filter(|_| !replayed.unsynced.is_empty()) else { return Ok(()) };
+    let Position { index, chain } = replayed.end;
+    MarkFile::replace(disk, &places.mark, Mark { index, chain, ..mark }).context("replace", &places.mark)?;
+    Ok(())
 }
 
 /// Begins the next segment, durably, then the mark that names it, and only then removes what is no longer needed.

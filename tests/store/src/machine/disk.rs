@@ -15,8 +15,8 @@ pub struct Fault {
     pub calls: Range<u64>,
     /// How they fail.
     pub kind: ErrorKind,
-    /// Only calls that need more room fail: the disk is full, and what has room already can be overwritten.
-    pub full: bool,
+    /// Only calls that need more room than this fail, in bytes: the disk is full, and what has room already can be overwritten.
+    pub room: Option<usize>,
 }
 
 /// What happened below the store.
@@ -105,12 +105,12 @@ impl MemoryDisk {
 }
 
 impl State {
-    /// Counts a call. Fails if it is one of those that do.
-    fn count(&mut self, needs_room: bool) -> io::Result<()> {
+    /// Counts a call that needs so much more room. Fails if it is one of those that do.
+    fn count(&mut self, needs: usize) -> io::Result<()> {
         let call = self.calls;
         self.calls += 1;
         match &self.fault {
-            Some(fault) if fault.calls.contains(&call) && (needs_room || !fault.full) => Err(fault.kind.into()),
+            Some(fault) if fault.calls.contains(&call) && fault.room.is_none_or(|room| needs > room) => Err(fault.kind.into()),
             _ => Ok(()),
         }
     }
@@ -135,7 +135,7 @@ impl State {
 impl Disk for MemoryDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
-        state.count(true)?;
+        state.count(1)?;
         let file = state.machine.files.len();
         state.call(Call::Create(self.name(path), file));
         Ok(self.file(file))
@@ -161,7 +161,7 @@ impl Disk for MemoryDisk {
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.count(false)?;
+        state.count(0)?;
         state.call(Call::Rename(self.name(from), self.name(to)));
         Ok(())
     }
@@ -170,13 +170,13 @@ impl Disk for MemoryDisk {
         if !state.machine.live.contains_key(&name) {
             return Err(ErrorKind::NotFound.into());
         }
-        state.count(false)?;
+        state.count(0)?;
         state.call(Call::Remove(name));
         Ok(())
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.count(false)?;
+        state.count(0)?;
         if let Ok(dir) = dir.strip_prefix(&self.root) {
             state.call(Call::SyncNames(dir.to_string_lossy().into_owned()));
         }
@@ -184,8 +184,8 @@ impl Disk for MemoryDisk {
     }
     fn free_space(&self, _: &Path) -> io::Result<u64> {
         let state = self.state();
-        let full = state.fault.as_ref().is_some_and(|fault| fault.full && fault.calls.contains(&state.calls));
-        Ok(if full { 0 } else { 1 << 40 })
+        let fault = state.fault.as_ref().filter(|fault| fault.calls.contains(&state.calls));
+        Ok(fault.and_then(|fault| fault.room).map_or(1 << 40, |room| room as u64))
     }
 }
 
@@ -200,8 +200,7 @@ impl MemoryFile {
     }
 
     fn change_length(&self, state: &mut State, length: usize) -> io::Result<()> {
-        let grows = length > self.length(state);
-        state.count(grows)?;
+        state.count(length.saturating_sub(self.length(state)))?;
         state.call(Call::Change(self.file, Piece::Length(length)));
         Ok(())
     }
@@ -221,11 +220,11 @@ impl DiskFile for MemoryFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.state();
         let offset = offset as usize;
-        let grows = offset + bytes.len() > self.length(&state);
-        let counted = state.count(grows);
+        let needs = (offset + bytes.len()).saturating_sub(self.length(&state));
+        let counted = state.count(needs);
         // A write that fails may have been done in part.
         let done = if counted.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
-        if counted.is_ok() || !grows {
+        if counted.is_ok() || needs == 0 {
             state.call(Call::Change(self.file, Piece::Write(offset, done.into())));
         }
         counted
@@ -235,7 +234,7 @@ impl DiskFile for MemoryFile {
     }
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
-        let counted = state.count(false);
+        let counted = state.count(0);
         state.call(if counted.is_ok() { Call::Sync(self.file) } else { Call::FailedSync(self.file) });
         counted
     }

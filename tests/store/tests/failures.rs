@@ -1,0 +1,248 @@
+//! Disks that fail, fill up or lie, at every call of a script. A failure stops the store and is never made good in silence; a full disk
+//! refuses and takes again; what a lying disk has lost is said where anything is left to say it by.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use rejoin_core::port::{Space, Store, StoreFault};
+use rejoin_store::FileError;
+use rejoin_test_store::{
+    Cuts, Expected, Fault, Image, Loss, MemoryDisk, Model, Node, Random, SHARD, Step, Survival, Tree, Walk, campaign, put, recording,
+    script,
+};
+use std::io::ErrorKind;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Seeds per kind of failure.
+const SEEDS: u64 = 3;
+/// Steps of a script of which every call fails once, each in a run of its own.
+const STEPS: u64 = 100;
+
+/// A script on a disk that fails.
+struct Attempt<'a> {
+    root: &'a Path,
+    disk: MemoryDisk,
+    node: Option<Node>,
+    model: Model,
+}
+
+/// The process has ended, as it must.
+struct Stopped;
+
+impl From<StoreFault> for Stopped {
+    fn from(fault: StoreFault) -> Self {
+        assert!(matches!(fault, StoreFault::Failed(_)), "{fault}");
+        Self
+    }
+}
+
+impl From<FileError> for Stopped {
+    fn from(_: FileError) -> Self {
+        Self
+    }
+}
+
+impl<'a> Attempt<'a> {
+    /// Does the script of a seed until the disk's failure stops it.
+    fn new(root: &'a Path, seed: u64, fault: Fault) -> Self {
+        let disk = MemoryDisk::new(root, &Image::default());
+        disk.break_down(fault);
+        let mut attempt = Self { root, disk, node: None, model: Model::default() };
+        let steps = script(seed, STEPS).into_iter().filter(|step| *step != Step::PowerCut);
+        if attempt.open().and_then(|()| steps.into_iter().try_for_each(|step| attempt.step(step))).is_err() {
+            attempt.node.as_mut().into_iter().for_each(assert_poisoned);
+            attempt.node = None;
+        }
+        attempt
+    }
+
+    fn open(&mut self) -> Result<(), Stopped> {
+        let mut node = Node::open(self.root, &self.disk).map_err(|_| Stopped)?;
+        self.model.reopen(node.store.commit()?.0);
+        node.store.syncer().sync()?;
+        node.data.settle()?;
+        self.node = Some(node);
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), Stopped> {
+        let Some(Node { store, .. }) = &mut self.node else { return Err(Stopped) };
+        match step {
+            Step::Write(change) => {
+                let rows = change.rows.clone();
+                match store.write(change.clone()) {
+                    Err(StoreFault::Busy) => {
+                        self.model.commit(store.commit()?.0);
+                        full_or_done(store.maintenance().run())?;
+                        // It may be refused again on a full disk; then it was not made.
+                        full_or_done(store.write(change))?.into_iter().for_each(|()| self.model.write(rows.clone()));
+                    }
+                    written => full_or_done(written)?.into_iter().for_each(|()| self.model.write(rows.clone())),
+                }
+            }
+            Step::Commit => self.model.commit(store.commit()?.0),
+            Step::Sync => self.model.sync(store.syncer().sync()?.0),
+            Step::Maintain => drop(full_or_done(store.maintenance().run())?),
+            Step::Kill | Step::PowerCut => {
+                self.node = None;
+                self.model.kill();
+                self.open()?;
+            }
+            Step::Stop => {
+                let made = self.model.made();
+                let Some(Node { data, store, .. }) = self.node.take() else { return Err(Stopped) };
+                store.close()?;
+                self.model.commit(made);
+                self.model.sync(made);
+                data.mark_clean()?;
+                self.open()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the end of the process, or a loss of power, leaves now.
+    fn verify(&self, cuts: &mut Cuts, place: usize) {
+        let tree = Arc::new(Tree::read(&self.root.join(SHARD).join("tree")));
+        let machine = self.disk.machine();
+        let mut verify = |survival, end: RangeInclusive<u64>, same_boot: bool| {
+            let mut image = machine.crash(survival, &mut Random::new(0, 0)).image;
+            if !same_boot {
+                image.reboot();
+            }
+            // A directory whose first start has failed may be taken for one that has lost something.
+            let loss = if self.model.made() == 0 { Loss::MayBeFeared } else { Loss::None };
+            let expected = Expected { model: &self.model, end, loss, same_boot };
+            cuts.cut(place, &format_args!("call {place} has failed, and {survival:?} survives"), image, &tree, &expected);
+        };
+        verify(Survival::Everything, self.model.heard()..=self.model.made(), true);
+        verify(Survival::Nothing, self.model.synced()..=self.model.made(), false);
+    }
+}
+
+/// A full disk refuses, and that is no failure.
+fn full_or_done<T>(result: Result<T, StoreFault>) -> Result<Option<T>, Stopped> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(StoreFault::Full | StoreFault::Busy) => Ok(None),
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// Nothing works any more.
+fn assert_poisoned(node: &mut Node) {
+    let store = &mut node.store;
+    assert!(matches!(store.commit(), Err(StoreFault::Failed(_))));
+    assert!(matches!(store.syncer().sync(), Err(StoreFault::Failed(_))));
+    assert!(matches!(store.write(put(Space::Objects, "a", "b")), Err(StoreFault::Failed(_))));
+    assert!(matches!(store.get(Space::Objects, b"a"), Err(StoreFault::Failed(_))));
+    assert!(matches!(store.maintenance().run(), Err(StoreFault::Failed(_))));
+}
+
+/// How many calls the script of a seed makes.
+fn calls(seed: u64, cuts: &Cuts) -> u64 {
+    let nothing = Fault { calls: 0..0, kind: ErrorKind::Other, room: None };
+    cuts.on_a_fresh_directory(0, &"no call fails", |root| Ok(Attempt::new(root, seed, nothing).disk.calls()))
+}
+
+fn each_call(test: &'static str, fault: impl Fn(u64) -> Fault + Sync, after: impl Fn(&mut Attempt<'_>) + Sync) {
+    campaign(test, 0..SEEDS, |seed, cuts| {
+        for call in 0..calls(seed, cuts) {
+            let place = call as usize;
+            if !cuts.wants(place) {
+                continue;
+            }
+            let root = rejoin_test_store::scratch();
+            let mut attempt = Attempt::new(root.path(), seed, fault(call));
+            attempt.disk.heal();
+            after(&mut attempt);
+            attempt.node = None;
+            attempt.verify(cuts, place);
+        }
+    });
+}
+
+#[test]
+fn any_call_fails_once() {
+    let fault = |call| Fault { calls: call..call + 1, kind: ErrorKind::Other, room: None };
+    each_call("any_call_fails_once", fault, |_| {});
+}
+
+#[test]
+fn any_call_finds_the_disk_full_once() {
+    let fault = |call| Fault { calls: call..call + 1, kind: ErrorKind::StorageFull, room: None };
+    each_call("any_call_finds_the_disk_full_once", fault, |_| {});
+}
+
+#[test]
+fn the_disk_is_full_from_any_call_on_and_then_there_is_room_again() {
+    let fault = |call| Fault { calls: call..u64::MAX, kind: ErrorKind::StorageFull, room: Some(0) };
+    each_call("the_disk_is_full_from_any_call_on_and_then_there_is_room_again", fault, |attempt| {
+        // What was refused for want of room is taken now; a node that could not start can.
+        if let Some(node) = &mut attempt.node {
+            while node.store.maintenance().run().unwrap().more {}
+            let change = put(Space::Objects, "object 00", "taken again");
+            node.store.write(change.clone()).unwrap();
+            attempt.model.write(change.rows);
+            attempt.model.commit(node.store.commit().unwrap().0);
+            attempt.model.sync(node.store.syncer().sync().unwrap().0);
+        }
+    });
+}
+
+#[test]
+fn a_node_starts_on_a_disk_with_less_room_than_a_segment() {
+    let root = rejoin_test_store::scratch();
+    let disk = MemoryDisk::new(root.path(), &Image::default());
+    let mut node = Node::open(root.path(), &disk).unwrap();
+    node.store.write(put(Space::Objects, "key", "value")).unwrap();
+    node.store.commit().unwrap();
+    drop(node);
+    disk.break_down(Fault { calls: 0..u64::MAX, kind: ErrorKind::StorageFull, room: Some(65 << 10) });
+    let mut node = Node::open(root.path(), &disk).unwrap();
+    assert_eq!(node.recovery.lost, Vec::<String>::new());
+    assert_eq!(node.rows().unwrap().len(), 1);
+    node.store.maintenance().run().unwrap();
+    assert_eq!(node.store.write(put(Space::Objects, "key", "other")), Err(StoreFault::Full));
+    disk.heal();
+    node.store.maintenance().run().unwrap();
+    node.store.write(put(Space::Objects, "key", "other")).unwrap();
+}
+
+/// A disk that answers the syncs of some files without doing them; then the power fails.
+fn lies(test: &'static str, about: fn(&str) -> bool, expected: fn(&Walk<'_>, &Image) -> Option<Loss>) {
+    campaign(test, 0..SEEDS, |seed, cuts| {
+        let recording = recording(seed);
+        let mut walk = recording.walk();
+        while walk.next_moment().is_some() {
+            for survival in [Survival::Nothing, Survival::WholeChanges] {
+                let mut image = walk.machine.crash(survival, &mut Random::new(seed, walk.place as u64)).image;
+                image.reboot();
+                if let Some(loss) = expected(&walk, &image) {
+                    let end = walk.model.synced()..=walk.model.made();
+                    let expected = Expected { model: &walk.model, end, loss, same_boot: false };
+                    cuts.cut(walk.place, &format_args!("{survival:?} survives of what was never synced"), image, &walk.tree, &expected);
+                }
+            }
+            walk.pass_unless(about);
+        }
+    });
+}
+
+#[test]
+fn a_sync_that_lies_about_the_journal() {
+    lies("a_sync_that_lies_about_the_journal", |name| name.ends_with(".seg"), |_, _| Some(Loss::MustBeSaid));
+}
+
+/// Nothing is left that could tell what was lost. No value is wrong, and after a loss of power there are new actors, whatever is found;
+/// only a clean stop that lied too keeps the old ones, until the first peer objects.
+#[test]
+fn a_sync_that_lies_about_the_journal_and_the_mark() {
+    let about = |name: &str| name.starts_with(SHARD);
+    let expected = |_: &Walk<'_>, image: &Image| {
+        let state = image.files.get("STATE").map(|state| String::from_utf8_lossy(state.written()).into_owned());
+        let clean = state.is_some_and(|state| state.contains("clean true"));
+        (!clean).then_some(Loss::CannotBeSeen)
+    };
+    lies("a_sync_that_lies_about_the_journal_and_the_mark", about, expected);
+}
