@@ -58,9 +58,10 @@ mod tests {
     fn an_add_that_nobody_made_must_not() {
         let (mut story, [milk, bread]) = shopping();
         let strange = Element::new(99, 1);
-        story.write(0, Basis::Blind, &[milk, bread, strange], None, &[]);
+        let call = story.write(0, Basis::Blind, &[milk, bread, strange], Some(strange), &[]);
+        story.refuse(call);
         story.settle();
         story.end();
-        assert!(story.findings(check).iter().any(|found| found.contains("which no write")));
+        assert!(story.findings(check).iter().any(|found| found.contains("which no write")), "refused, and there all the same");
     }
 }

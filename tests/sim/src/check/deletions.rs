@@ -23,7 +23,7 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
         let expires = by_key.writes.iter().any(|write| write.expires);
         let dead = match of.kind {
             _ if expires => continue,
-            Kind::Set if !of.folds => dead_in_sets(index, by_key),
+            Kind::Set if !of.folds => dead_in_sets(index, key, by_key),
             Kind::Cart => dead_in_carts(index, by_key),
             Kind::Set | Kind::Latest => continue,
         };
@@ -61,11 +61,12 @@ fn dead_in_carts(index: &Index<'_>, by_key: &ByKey) -> Dead {
 }
 
 /// Every write that has an element must be dead, each by a write whose author had been shown it.
-fn dead_in_sets(index: &Index<'_>, by_key: &ByKey) -> Dead {
+fn dead_in_sets(index: &Index<'_>, key: KeyId, by_key: &ByKey) -> Dead {
     let mut killed: BTreeMap<Element, Death> = BTreeMap::new();
     for write in &by_key.writes {
         let Some(death) = death(write) else { continue };
-        for &element in index.observed(write.call) {
+        // Whoever has been shown an element has been shown the write that added it, or one that had seen that; unless its own writer copied it.
+        for &element in index.observed(write.call).iter().filter(|element| !index.copied.contains(&(key, **element))) {
             killed.entry(element).and_modify(|known| *known = death.min(*known)).or_insert(death);
         }
     }

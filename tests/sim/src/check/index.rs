@@ -1,6 +1,6 @@
 //! What several checkers ask of a record, worked out once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use rejoin_proto::{Content, Dot, VersionVector};
@@ -16,10 +16,13 @@ pub(super) struct Index<'a> {
     pub(super) keys: Vec<ByKey>,
     /// By [`CallId`]: of a get what it showed, of a put what its value has. In ascending order.
     shown: Vec<Rc<[Element]>>,
-    /// By [`CallId`]: of a put, what its writer had been shown of what it replaces. In ascending order.
+    /// By [`CallId`]: of a put, what its writer had been shown of what it replaces; of a cart, all that the session knew of it. In ascending
+    /// order.
     observed: Vec<Rc<[Element]>>,
     /// By first attempt: the dot that a write was given.
     dots: BTreeMap<CallId, Dot>,
+    /// Elements that a writer may have in its value without having seen the write that added them: its own, see [`Index::seen_after`].
+    pub(super) copied: BTreeSet<(KeyId, Element)>,
     /// Gets that were answered with bytes that are no value.
     pub(super) malformed: Vec<CallId>,
 }
@@ -57,7 +60,18 @@ impl<'a> Index<'a> {
         let mut keys: Vec<ByKey> = run.keys.iter().map(|_| ByKey::default()).collect();
         let nothing: Rc<[Element]> = Rc::new([]);
         let dots = run.minted.iter().map(|minted| (first_attempt(run, minted.call), minted.dot)).collect();
-        let mut index = Self { run, native, keys: Vec::new(), shown: Vec::new(), observed: Vec::new(), dots, malformed: Vec::new() };
+        let mut index = Self {
+            run,
+            native,
+            keys: Vec::new(),
+            shown: Vec::new(),
+            observed: Vec::new(),
+            dots,
+            copied: BTreeSet::new(),
+            malformed: Vec::new(),
+        };
+        // A session of carts joins what it reads with all that it has read and written of the cart before.
+        let mut carts: BTreeMap<(u32, KeyId), Rc<[Element]>> = BTreeMap::new();
         // Where the write that begins with a call stands among those of its key.
         let mut places = vec![usize::MAX; run.calls.len()];
         for (id, call) in run.calls.iter().enumerate() {
@@ -78,8 +92,19 @@ impl<'a> Index<'a> {
                     if let Some(value) = value {
                         shown = elements(kind, std::slice::from_ref(value)).expect("clients write values of the key's kind").into();
                     }
-                    if let Basis::After(basis) = *basis {
+                    // A context of another key tells nothing of this one, and must be refused.
+                    if let Basis::After(basis) = *basis
+                        && run.calls[basis as usize].key == call.key
+                    {
                         observed = index.seen_after(basis);
+                        if !index.names_itself(basis) {
+                            index.copied.extend(index.shown[basis as usize].iter().map(|&element| (call.key, element)));
+                        }
+                    }
+                    if kind == Kind::Cart {
+                        let known = carts.entry((call.session, call.key)).or_insert_with(|| nothing.clone());
+                        observed = union(known, &observed);
+                        *known = union(&observed, &shown);
                     }
                     let acked_us = call.answer().map(|_| call.ended_us);
                     let attempted = !matches!(call.outcome, Outcome::Refused);
@@ -125,18 +150,13 @@ impl<'a> Index<'a> {
     /// put's context may leave out the put itself, where it could not be named without a sibling that its writer has not seen.
     fn seen_after(&self, call: CallId) -> Rc<[Element]> {
         let (shown, observed) = (&self.shown[call as usize], &self.observed[call as usize]);
+        if self.names_itself(call) { union(shown, observed) } else { observed.clone() }
+    }
+
+    /// Whether the context that a call was answered with names the write that it was. A get was none.
+    fn names_itself(&self, call: CallId) -> bool {
         let dot = self.dots.get(&first_attempt(self.run, call));
-        let is_named = |dot: &Dot| context(self.call(call)).is_some_and(|context| context.contains(*dot));
-        if !dot.is_none_or(is_named) {
-            return observed.clone();
-        }
-        if observed.is_empty() {
-            return shown.clone();
-        }
-        let mut both: Vec<Element> = shown.iter().chain(observed.iter()).copied().collect();
-        both.sort_unstable();
-        both.dedup();
-        both.into()
+        dot.is_none_or(|dot| context(self.call(call)).is_some_and(|context| context.contains(*dot)))
     }
 
     /// What a writer had seen and its value does not have any more.
@@ -180,6 +200,16 @@ impl<'a> Index<'a> {
     pub(super) fn kind(&self, key: KeyId) -> Kind {
         self.run.keys[key as usize].kind
     }
+}
+
+fn union(a: &Rc<[Element]>, b: &Rc<[Element]>) -> Rc<[Element]> {
+    if a.is_empty() || b.is_empty() {
+        return if a.is_empty() { b.clone() } else { a.clone() };
+    }
+    let mut both: Vec<Element> = a.iter().chain(b.iter()).copied().collect();
+    both.sort_unstable();
+    both.dedup();
+    both.into()
 }
 
 /// The context that a call was answered with, also beside an *unknown*.

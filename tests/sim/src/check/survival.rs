@@ -28,7 +28,11 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
 pub(super) fn ends_as_written(index: &Index<'_>, checker: &'static str, key: KeyId, by_key: &ByKey, findings: &mut Vec<Finding>) {
     let attempted = by_key.writes.iter().filter(|write| write.attempted);
     let may_be_gone: BTreeSet<Element> = attempted.clone().flat_map(|write| index.may_end(write)).collect();
-    let possible: BTreeSet<Element> = attempted.filter_map(|write| write.adds).collect();
+    // A session of carts has an add of its own in its next cart too, though the first was refused.
+    let possible: BTreeSet<Element> = match index.kind(key) {
+        Kind::Cart => attempted.flat_map(|write| index.shown(write.call).iter().copied()).collect(),
+        Kind::Set | Kind::Latest => attempted.filter_map(|write| write.adds).collect(),
+    };
     let mut report = |evidence| findings.push(Finding { checker, key: Some(key), evidence });
     for &at in &by_key.finals {
         let node = index.run.finals[at].node;
