@@ -118,7 +118,9 @@ impl Session {
 
     fn write(&mut self, key: KeyId, basis: Option<Known>, options: &ClientOptions, keys: &Keys, rng: &mut Rng) -> Ask {
         let kind = keys.kind(key);
-        let known = basis.as_ref().map_or(&[][..], |known| &known.values);
+        // Whoever passes off another key's context has not read this one: what it writes follows from nothing.
+        let forged = rng.chance(options.forged).then(|| self.another_keys(key)).flatten();
+        let known = basis.as_ref().filter(|_| forged.is_none()).map_or(&[][..], |known| &known.values);
         let deletes = rng.chance(options.deletes);
         let (value, adds) = match (deletes, kind) {
             // A cart that is deleted loses its clock with it; to empty one, its items are removed.
@@ -130,10 +132,9 @@ impl Session {
             }
         };
         let ttl_ms = (rng.chance(options.ttl) && value.is_some()).then(|| rng.between(50, 3000));
-        let forged = rng.chance(options.forged).then(|| self.another_keys(key)).flatten();
-        let (given, basis) = match (forged.or(basis), key) {
-            (Some(known), _) => (Given::Context(known.context), Basis::After(known.call)),
-            (None, _) => (Given::Blind, Basis::Blind),
+        let (given, basis) = match forged.or(basis) {
+            Some(known) => (Given::Context(known.context), Basis::After(known.call)),
+            None => (Given::Blind, Basis::Blind),
         };
         self.put(key, given, basis, value, adds, ttl_ms, keys)
     }
