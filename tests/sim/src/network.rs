@@ -16,6 +16,8 @@ pub(crate) struct Link {
     cuts: u32,
     /// When the receiver last heard the sender, as far as a keep-alive tells.
     pub(crate) heard_us: u64,
+    /// When the sender last began a connection that has not come about.
+    pub(crate) dialled_us: u64,
     /// Orders what keeps its order.
     last_us: u64,
     /// The connection that the receiver holds to the sender, 0 if none.
@@ -32,7 +34,7 @@ pub(crate) struct Network {
     options: NetworkOptions,
     rng: Rng,
     generations: u32,
-    /// Messages between nodes that have been sent and have not come.
+    /// What has been sent between nodes and has not come.
     pub(crate) under_way: u64,
     /// Whether the network does nothing worse than to take its time.
     pub(crate) calm: bool,

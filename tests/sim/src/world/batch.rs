@@ -7,7 +7,6 @@ use rejoin_core::shard::event::{Barrier, Effect, Event, MergeJob, MergeTicket};
 use rejoin_proto::client::{PutOutcome, Reply, StartId};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 
-use super::links::is_ordered;
 use super::node::Notice;
 use super::{Occurrence, Parcel, World};
 use crate::describe;
@@ -215,7 +214,7 @@ impl World {
         }
         let connection = self.network.held(from, to);
         if connection != 0 {
-            let ordered = is_ordered(&envelope.body);
+            let ordered = matches!(envelope.body, PeerBody::Observed { .. });
             self.post_parcel(from, to, connection, Parcel::Message(envelope), ordered);
         }
     }

@@ -19,8 +19,8 @@ const SETTLED_US: u64 = 120 * SECOND;
 const ROUND_US: u64 = 60 * SECOND;
 /// After so many rounds all owners must agree: the first joins what is there, the second folds what a plugin makes of that.
 const ROUNDS: u32 = 4;
-/// Keys that are read at the same time.
-const READERS: u16 = 16;
+/// Keys that are read at the same time: fewer than the fewest requests that a shard is allowed.
+const READERS: u16 = 4;
 
 impl World {
     /// Puts everything right and waits until all owners of every key agree. Returns what did not come to pass.

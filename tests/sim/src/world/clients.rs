@@ -15,6 +15,8 @@ use crate::workload::{Ask, Retry};
 
 /// The most attempts at one write.
 const ATTEMPTS: u8 = 3;
+/// What a call is given after the chaos, in milliseconds.
+const CALM_DEADLINE_MS: u32 = 10_000;
 /// How long a session waits when there is no node.
 const NOBODY_US: u64 = 20 * MS;
 
@@ -89,7 +91,8 @@ impl World {
             asked: retry.ask.asked.clone(),
             outcome: Outcome::Unknown(None),
         });
-        let deadline_ms = self.options.clients.deadline_ms;
+        // Once everything is put right a call must succeed, however little time it was given before.
+        let deadline_ms = if self.network.calm { CALM_DEADLINE_MS } else { self.options.clients.deadline_ms };
         self.trace.line(now_us, Some(node), Some(retry.ask.key), || describe::asked(number, call, &retry.ask.asked));
         let arrives_us = self.network.client_passage(now_us);
         if let Some(at_us) = arrives_us {

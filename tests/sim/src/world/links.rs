@@ -10,8 +10,10 @@ use super::{Occurrence, Parcel, World};
 use crate::history::NodeIndex;
 use crate::keys::tenant;
 use crate::network::Passage;
-use crate::options::MS;
+use crate::options::{MS, SECOND};
 
+/// How long a handshake may take before another is begun.
+const HANDSHAKE_US: u64 = SECOND;
 /// A peer that holds no such connection resets it within that time of the first packet.
 const RESET_US: u64 = 100 * MS;
 
@@ -21,34 +23,34 @@ impl World {
         if ordered {
             // The control stream loses nothing while its connection lives; what is cut comes when the link is whole.
             let at_us = self.network.in_order(self.now_us, from, to);
-            return self.plan_at(at_us, Occurrence::Parcel { from, to, connection, parcel });
+            return self.plan_parcel(at_us, from, to, connection, parcel);
         }
         let Parcel::Message(envelope) = parcel else { return };
         match self.network.passage(self.now_us, from, to) {
             Passage::Arrives { at_us, again_us } => {
-                self.network.under_way += 1;
                 if let Some(again_us) = again_us {
-                    self.network.under_way += 1;
-                    let parcel = Parcel::Message(envelope.clone());
-                    self.plan_at(again_us, Occurrence::Parcel { from, to, connection, parcel });
+                    self.plan_parcel(again_us, from, to, connection, Parcel::Message(envelope.clone()));
                 }
-                self.plan_at(at_us, Occurrence::Parcel { from, to, connection, parcel: Parcel::Message(envelope) });
+                self.plan_parcel(at_us, from, to, connection, Parcel::Message(envelope));
             }
             Passage::Waits => self.network.link(from, to).parked.push((connection, envelope)),
             Passage::Lost => {}
         }
     }
 
+    fn plan_parcel(&mut self, at_us: u64, from: NodeIndex, to: NodeIndex, connection: u32, parcel: Parcel) {
+        self.network.under_way += 1;
+        self.plan_at(at_us, Occurrence::Parcel { from, to, connection, parcel });
+    }
+
     pub(super) fn parcel_arrived(&mut self, from: NodeIndex, to: NodeIndex, connection: u32, parcel: Parcel) {
-        if matches!(&parcel, Parcel::Message(envelope) if !is_ordered(&envelope.body)) {
-            self.network.under_way -= 1;
-        }
+        self.network.under_way -= 1;
         if self.nodes[usize::from(to)].running.is_none() {
             return;
         }
         if self.network.is_cut(from, to) && !matches!(parcel, Parcel::Message(_)) {
             // Sent again until it comes through or the connection is given up.
-            return self.plan_in(RESET_US, Occurrence::Parcel { from, to, connection, parcel });
+            return self.plan_parcel(self.now_us + RESET_US, from, to, connection, parcel);
         }
         let held = self.network.held(to, from) == connection;
         match parcel {
@@ -93,6 +95,7 @@ impl World {
         if !runs(self, a) || !runs(self, b) || self.network.is_cut(a, b) || self.network.is_cut(b, a) {
             return;
         }
+        self.network.link(a, b).dialled_us = self.now_us;
         let connection = self.network.next_generation();
         for (from, to) in [(a, b), (b, a)] {
             let parcel = Parcel::Hello(self.actors(from));
@@ -114,6 +117,7 @@ impl World {
         let now_us = self.now_us;
         let link = self.network.link(peer, at);
         (link.held, link.heard_us) = (connection, now_us);
+        self.network.link(at, peer).dialled_us = 0;
         let shards = self.options.shards;
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
         running.hearing[usize::from(peer)] = (connection, shards);
@@ -185,7 +189,8 @@ impl World {
     fn look_at_connection(&mut self, at: NodeIndex, peer: NodeIndex, idle_us: u64) {
         let held = self.network.held(at, peer);
         if held == 0 {
-            if at < peer {
+            let dialled_us = self.network.link(at, peer).dialled_us;
+            if at < peer && (dialled_us == 0 || self.now_us - dialled_us >= HANDSHAKE_US) {
                 self.dial(at, peer);
             }
             return;
@@ -204,11 +209,6 @@ impl World {
             self.disconnect(at, peer, "nothing was heard of it");
         }
     }
-}
-
-/// Whether a message goes over the control stream, which keeps the order and loses nothing.
-pub(super) fn is_ordered(body: &PeerBody) -> bool {
-    matches!(body, PeerBody::Observed { .. })
 }
 
 /// What a message is after its encoding.
