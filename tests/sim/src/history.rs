@@ -232,7 +232,7 @@ pub struct Run {
     pub merges: Vec<Merge>,
     /// What is bounded.
     pub bounds: Vec<Bound>,
-    /// The wall clocks at the end, from the earliest to the latest, in milliseconds: whether a value has expired is read from them.
+    /// The earliest wall clock at the end and the latest that any has ever shown, in milliseconds: whether a value has expired is read from them.
     pub wall_ms: (u64, u64),
 }
 

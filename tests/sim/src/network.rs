@@ -90,18 +90,19 @@ impl Network {
         self.options.idle_us
     }
 
-    /// Whether what outlives its connection is still delivered: only what the core must bear from any network. A request that is
-    /// forwarded twice would be done twice, and no real connection does that.
+    /// Whether a message that outlives its connection is still delivered.
     pub(crate) fn lets_ghosts_through(&self, body: &PeerBody) -> bool {
-        let bears =
-            matches!(body, PeerBody::Read { .. } | PeerBody::ReadReply { .. } | PeerBody::Replicate(_) | PeerBody::Replicated { .. });
-        bears && self.options.ghosts && !self.calm
+        bears_anything(body) && self.options.ghosts && !self.calm
     }
 
     /// The time of one message.
-    pub(crate) fn delay_us(&mut self) -> u64 {
-        let base = self.options.latency_us + self.rng.exponential(self.options.jitter_us);
+    fn delay_us(&mut self) -> u64 {
+        let base = self.plain_delay_us();
         if !self.calm && self.rng.chance(self.options.stragglers) { base * 100 } else { base }
+    }
+
+    fn plain_delay_us(&mut self) -> u64 {
+        self.options.latency_us + self.rng.exponential(self.options.jitter_us)
     }
 
     /// When a message that keeps its order arrives.
@@ -113,7 +114,7 @@ impl Network {
     }
 
     /// What becomes of a message between nodes that is sent now.
-    pub(crate) fn passage(&mut self, now_us: u64, from: NodeIndex, to: NodeIndex) -> Passage {
+    pub(crate) fn passage(&mut self, now_us: u64, from: NodeIndex, to: NodeIndex, body: &PeerBody) -> Passage {
         if !self.calm && self.rng.chance(self.options.loss) {
             return Passage::Lost;
         }
@@ -121,14 +122,21 @@ impl Network {
             return Passage::Waits;
         }
         let at_us = if self.options.ordered { self.in_order(now_us, from, to) } else { now_us + self.delay_us() };
-        let twice = !self.calm && self.rng.chance(self.options.duplicates);
+        let twice = !self.calm && bears_anything(body) && self.rng.chance(self.options.duplicates);
         let again_us = twice.then(|| now_us + self.delay_us());
         Passage::Arrives { at_us, again_us }
     }
 
-    /// When something between a client and a node arrives, if it does.
+    /// When something between a client and a node arrives, if it does. None straggles: a write that is on its way for longer than its
+    /// retries are remembered can be done a second time, and a client's connection does not live so long without a word.
     pub(crate) fn client_passage(&mut self, now_us: u64) -> Option<u64> {
         let lost = !self.calm && self.rng.chance(self.options.loss);
-        (!lost).then(|| now_us + self.delay_us())
+        (!lost).then(|| now_us + self.plain_delay_us())
     }
+}
+
+/// Whether the core must bear it when a message comes twice or comes from a connection that has ended. A request that is forwarded twice
+/// would be begun twice, and what is refused the first time may be done the second; no real connection does that.
+fn bears_anything(body: &PeerBody) -> bool {
+    matches!(body, PeerBody::Read { .. } | PeerBody::ReadReply { .. } | PeerBody::Replicate(_) | PeerBody::Replicated { .. })
 }

@@ -38,7 +38,15 @@ impl Story {
 
     fn call(&mut self, node: usize, asked: Asked, outcome: Outcome) -> CallId {
         self.now_us += MS;
-        let call = Call { session: node as u32, node: node as u8, key: 0, invoked_us: self.now_us, ended_us: self.now_us + MS / 2, asked, outcome };
+        let call = Call {
+            session: node as u32,
+            node: node as u8,
+            key: 0,
+            invoked_us: self.now_us,
+            ended_us: self.now_us + MS / 2,
+            asked,
+            outcome,
+        };
         self.run.calls.push(call);
         (self.run.calls.len() - 1) as CallId
     }

@@ -54,8 +54,9 @@ impl World {
             }
         }
         for at in 0..nodes {
+            self.set_clock(at, 0);
             let node = &mut self.nodes[usize::from(at)];
-            (node.service_us, node.sync_us, node.skew_ms, node.doom) = (SERVICE_US, SYNC_US, 0, None);
+            (node.service_us, node.sync_us, node.doom) = (SERVICE_US, SYNC_US, None);
             node.disks.iter_mut().for_each(|disk| disk.trouble = Default::default());
             node.view = Arc::clone(&self.view);
             let (view, life) = (self.view.clone(), node.life);
@@ -143,7 +144,7 @@ impl World {
         let limit = 2 * self.options.max_ops as u64;
         run.bounds.push(Bound { what: "requests under way in a shard", most: self.recorder.most_under_way, limit });
         let walls = (0..self.options.nodes).map(|at| self.wall_ms(at));
-        run.wall_ms = walls.fold((u64::MAX, 0), |(low, high), wall| (low.min(wall), high.max(wall)));
+        run.wall_ms = walls.fold((u64::MAX, self.latest_wall_ms), |(low, high), wall| (low.min(wall), high.max(wall)));
         run
     }
 }

@@ -274,8 +274,14 @@ impl World {
         let limit = self.options.max_skew_ms;
         let most = if self.options.clients.retries.0 > 0 { limit / 2 } else { *self.faults.pick(&[limit / 2, limit * 3]) };
         let skew_ms = self.faults.between(0, 2 * most) as i64 - most as i64;
-        self.nodes[usize::from(at)].skew_ms = skew_ms;
+        self.set_clock(at, skew_ms);
         self.note(at, || format!("has a wall clock that is {skew_ms} ms off"));
+    }
+
+    /// Sets a node's wall clock that far off.
+    pub(super) fn set_clock(&mut self, at: NodeIndex, skew_ms: i64) {
+        self.latest_wall_ms = self.latest_wall_ms.max(self.wall_ms(at));
+        self.nodes[usize::from(at)].skew_ms = skew_ms;
     }
 
     fn bad_block(&mut self, at: NodeIndex) {

@@ -26,7 +26,7 @@ impl World {
             return self.plan_parcel(at_us, from, to, connection, parcel);
         }
         let Parcel::Message(envelope) = parcel else { return };
-        match self.network.passage(self.now_us, from, to) {
+        match self.network.passage(self.now_us, from, to, &envelope.body) {
             Passage::Arrives { at_us, again_us } => {
                 if let Some(again_us) = again_us {
                     self.plan_parcel(again_us, from, to, connection, Parcel::Message(envelope.clone()));

@@ -128,6 +128,8 @@ pub(crate) struct World {
     plugins: Rng,
     /// Of merges, how many percent fail now, and whether they take long.
     plugin_trouble: u32,
+    /// The latest that any wall clock showed before it was set.
+    latest_wall_ms: u64,
     /// Until then no fault happens: an old disk is meeting its peers.
     truce_us: u64,
     /// Whether sessions begin calls.
@@ -163,6 +165,7 @@ impl World {
             clients: Rng::new(seed, Stream::Clients),
             plugins: Rng::new(seed, Stream::Plugins),
             plugin_trouble: 0,
+            latest_wall_ms: 0,
             truce_us: 0,
             open: true,
             trace: Trace::new(filter),
