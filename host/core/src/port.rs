@@ -20,7 +20,7 @@ pub enum Space {
 pub struct Row {
     /// Where.
     pub space: Space,
-    /// Under which key.
+    /// Under which key, 1 to 65 535 bytes.
     pub key: Bytes,
     /// What; `None` removes the row.
     pub value: Option<Bytes>,

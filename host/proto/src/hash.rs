@@ -17,8 +17,15 @@ pub struct ObjectId {
     pub tenant: TenantId,
     /// In which bucket.
     pub bucket: BucketId,
-    /// Under which key.
+    /// Under which key, 1 to [`MAX_KEY_BYTES`].
+    #[serde(deserialize_with = "checked_key")]
     pub key: Bytes,
+}
+
+/// A key within its bounds: what comes from another node is stored under it.
+fn checked_key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    let key = Bytes::deserialize(deserializer)?;
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) { Ok(key) } else { Err(serde::de::Error::custom("a key has 1 to 1024 bytes")) }
 }
 
 impl ObjectId {

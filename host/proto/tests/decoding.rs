@@ -84,6 +84,17 @@ fn sets_out_of_order_are_refused_inside_messages_too() {
     assert!(codec::decode::<Object>(&[1, 1, 3, 5, 1, 1, 3, 4, 5, 0, 0, 0, 0, 0]).is_ok());
 }
 
+#[test]
+fn an_objects_id_with_a_key_out_of_bounds_is_refused() {
+    let read = |length: usize| {
+        let object = rejoin_proto::ObjectId { key: vec![7; length].into(), ..support::object_id() };
+        let body = rejoin_proto::peer::PeerBody::Read { op: rejoin_proto::peer::OpId { shard: 0, number: 1 }, object };
+        codec::decode::<PeerEnvelope>(&codec::encode(&PeerEnvelope { layout: support::layout_ref(), trace: 0, body }))
+    };
+    assert!(read(1).is_ok() && read(1024).is_ok());
+    assert!(read(0).is_err() && read(1025).is_err());
+}
+
 /// Nothing could ever replace such an entry: it would come back from every copy.
 #[test]
 fn an_entry_without_a_write_or_with_one_that_the_context_has_not_seen_is_refused() {

@@ -6,6 +6,7 @@ use bolero::generator::bolero_generator::driver::{ByteSliceDriver, Options};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// How long one target runs in `cargo test`. `cargo xtask fuzz` says otherwise through `BOLERO_RANDOM_TEST_TIME_MS`.
@@ -44,11 +45,11 @@ impl Target {
         }
         let seeds = known.into_iter().map(|(_, bytes)| bytes).chain(self.seeds.iter().cloned()).collect();
         let failed: Mutex<Option<Vec<u8>>> = Mutex::new(None);
-        let property = self.property;
+        let (property, tried) = (self.property, AtomicU64::new(0));
         let search = || {
             bolero::check!(name = self.name).with_generator(Hostile::of(seeds)).with_test_time(SHORT).for_each(|bytes: &Vec<u8>| {
-                let outcome = catch_unwind(|| property(bytes));
-                if let Err(panic) = outcome {
+                tried.fetch_add(1, Relaxed);
+                if let Err(panic) = catch_unwind(|| property(bytes)) {
                     // The engine looks for smaller ones that fail as well: the smallest is the one to keep.
                     let mut failed = failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     if failed.as_ref().is_none_or(|smallest| bytes.len() < smallest.len()) {
@@ -67,6 +68,7 @@ impl Target {
             }
             resume_unwind(panic);
         }
+        eprintln!("{}: {} inputs, none refutes it", self.name, tried.into_inner());
     }
 
     /// Says which input has failed, and how to look at it again.

@@ -50,6 +50,25 @@ fn committed_survives_a_drop_and_uncommitted_does_not() {
     }
 }
 
+/// In the journal they would end every start: the tree panics at them.
+#[test]
+fn rows_that_the_tree_could_not_take_are_refused_before_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path(), Start::FIRST);
+    for key in [String::new(), "k".repeat(65_536)] {
+        for space in [Space::Objects, Space::Pinned] {
+            assert!(matches!(store.write(put(space, &key, "v")), Err(StoreFault::Failed(why)) if why.contains("65535")));
+        }
+    }
+    let longest = "k".repeat(65_535);
+    store.write(put(Space::Objects, &longest, "v")).unwrap();
+    store.commit().unwrap();
+    drop(store);
+    let (store, recovery) = open(dir.path(), Start::KILLED);
+    assert_eq!((recovery.lost.len(), recovery.replayed_records), (0, 1));
+    assert_eq!(get(&store, Space::Objects, &longest).as_deref(), Some("v"));
+}
+
 #[test]
 fn indexes_go_on_after_a_reopen() {
     let dir = tempfile::tempdir().unwrap();

@@ -16,6 +16,7 @@ mod segment;
 mod writer;
 
 pub(crate) use mark::{Mark, MarkFile};
+pub(crate) use record::is_key_length;
 pub(crate) use replay::{Replayed, replay};
 pub(crate) use rewrite::rewrite;
 pub(crate) use segment::{list_segments, segment_path};

@@ -9,6 +9,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub(super) const HEAD: usize = 24;
 /// The largest payload. One change is one object with all its siblings at most, and a few small rows.
 pub(super) const MAX_PAYLOAD: usize = 1 << 30;
+/// The largest key, which is the tree's; the smallest has one byte.
+const MAX_KEY: usize = 65_535;
 /// The payload's version.
 const VERSION: u8 = 1;
 /// Row flag: the row is pinned.
@@ -19,6 +21,11 @@ const VALUE: u8 = 2;
 /// The chain after a record.
 pub(super) fn link(chain: u64, index: u64, payload: &[u8]) -> u64 {
     xxh3_64_with_seed(payload, chain ^ index.rotate_left(32))
+}
+
+/// Whether a row may have this many bytes of key.
+pub(crate) fn is_key_length(length: usize) -> bool {
+    (1..=MAX_KEY).contains(&length)
 }
 
 /// The bytes that rows take in a payload.
@@ -57,7 +64,7 @@ pub(super) fn decode_rows(payload: &[u8]) -> Option<Vec<Row>> {
         if flags & !(PINNED | VALUE) != 0 {
             return None;
         }
-        let length = take_word(&mut rest)?;
+        let length = take_word(&mut rest).filter(|length| is_key_length(*length))?;
         let key = Bytes::copy_from_slice(take(&mut rest, length)?);
         let value = if flags & VALUE == 0 {
             None
@@ -170,6 +177,17 @@ mod tests {
         assert_eq!(link(99, 7, found.payload()), chain);
         assert_eq!(decode_rows(found.payload()).expect("rows"), change().rows);
         assert_eq!(found.payload().len(), rows_len(change().rows.iter()));
+    }
+
+    #[test]
+    fn a_row_that_the_tree_could_not_take_is_none() {
+        let of = |length: usize| {
+            let mut payload = Vec::new();
+            encode_rows(&mut payload, 1, [(Space::Objects, &vec![7; length][..], None)].into_iter());
+            decode_rows(&payload)
+        };
+        assert!(of(1).is_some() && of(65_535).is_some());
+        assert!(of(0).is_none() && of(65_536).is_none());
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use sync::Syncer;
 
 use crate::disk::no_room;
 use crate::error::FileError;
-use crate::journal::Writer;
+use crate::journal::{Writer, is_key_length};
 use bytes::Bytes;
 use rejoin_core::port::{Change, Row, Space, Store, StoreFault};
 use shared::{Shared, lock};
@@ -157,6 +157,10 @@ impl ShardStore {
     fn admit(&mut self, rows: &[Row]) -> Result<(), StoreFault> {
         if self.shared.full.load(Relaxed) {
             return Err(StoreFault::Full);
+        }
+        // A caller's mistake: nothing is written, because the journal would hold what no start could put into the tree.
+        if let Some(row) = rows.iter().find(|row| !is_key_length(row.key.len())) {
+            return Err(StoreFault::Failed(format!("a row's key has 1 to 65535 bytes, not {}", row.key.len())));
         }
         if self.is_behind() {
             if self.writer.at_boundary() {

@@ -5,6 +5,7 @@
 mod contexts;
 mod frames;
 mod meter;
+mod store;
 mod words;
 
 use rejoin_test_fuzz::{Target, corpus};
@@ -18,7 +19,7 @@ fn fuzz(name: &'static str, seeds: Vec<Vec<u8>>, property: fn(&[u8])) {
 }
 
 /// Every target. `cargo xtask fuzz` runs them by these names.
-const TARGETS: &[&str] = &["contexts", "frames", "messages", "objects"];
+const TARGETS: &[&str] = &["contexts", "files", "frames", "messages", "objects", "records", "segments"];
 
 #[test]
 fn every_corpus_is_of_a_target_and_small() {
