@@ -6,7 +6,6 @@ use bolero::generator::bolero_generator::driver::{ByteSliceDriver, Options};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// How long one target runs in `cargo test`. `cargo xtask fuzz` says otherwise through `BOLERO_RANDOM_TEST_TIME_MS`.
@@ -45,10 +44,9 @@ impl Target {
         }
         let seeds = known.into_iter().map(|(_, bytes)| bytes).chain(self.seeds.iter().cloned()).collect();
         let failed: Mutex<Option<Vec<u8>>> = Mutex::new(None);
-        let (property, tried) = (self.property, AtomicU64::new(0));
+        let property = self.property;
         let search = || {
             bolero::check!(name = self.name).with_generator(Hostile::of(seeds)).with_test_time(SHORT).for_each(|bytes: &Vec<u8>| {
-                tried.fetch_add(1, Relaxed);
                 if let Err(panic) = catch_unwind(|| property(bytes)) {
                     // The engine looks for smaller ones that fail as well: the smallest is the one to keep.
                     let mut failed = failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -68,7 +66,6 @@ impl Target {
             }
             resume_unwind(panic);
         }
-        eprintln!("{}: {} inputs, none refutes it", self.name, tried.into_inner());
     }
 
     /// Says which input has failed, and how to look at it again.

@@ -2,9 +2,11 @@
 #![deny(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod certificates;
 mod contexts;
 mod frames;
 mod meter;
+mod plugins;
 mod store;
 mod words;
 
@@ -19,7 +21,8 @@ fn fuzz(name: &'static str, seeds: Vec<Vec<u8>>, property: fn(&[u8])) {
 }
 
 /// Every target. `cargo xtask fuzz` runs them by these names.
-const TARGETS: &[&str] = &["contexts", "files", "frames", "messages", "objects", "records", "segments"];
+const TARGETS: &[&str] =
+    &["certificates", "contexts", "files", "frames", "messages", "objects", "records", "results", "segments", "uploads"];
 
 #[test]
 fn every_corpus_is_of_a_target_and_small() {
