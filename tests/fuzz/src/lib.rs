@@ -14,4 +14,4 @@ mod hostile;
 mod target;
 
 pub use hostile::Hostile;
-pub use target::{Target, script};
+pub use target::Target;

@@ -1,8 +1,6 @@
 //! Runs a property: over its corpus, then over hostile bytes for a while; and keeps what fails.
 
 use crate::{Hostile, corpus};
-use bolero::TypeGenerator;
-use bolero::generator::bolero_generator::driver::{ByteSliceDriver, Options};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -74,16 +72,6 @@ impl Target {
     }
 }
 
-/// A script that bytes spell out: the same for the same bytes, and something for any bytes.
-///
-/// # Panics
-/// If the type cannot be made of any bytes at all.
-#[must_use]
-pub fn script<T: TypeGenerator>(bytes: &[u8]) -> T {
-    let options = Options::default().with_max_len(usize::MAX).with_max_depth(16);
-    T::generate(&mut ByteSliceDriver::new(bytes, &options)).expect("any bytes spell out a script")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,14 +87,5 @@ mod tests {
         assert!(catch_unwind(AssertUnwindSafe(|| target.run())).is_err());
         let kept = corpus::read(&dir.path().join("frames.hex"));
         assert!(kept.contains(&9) && kept.len() < 40, "{kept:?}");
-    }
-
-    #[test]
-    fn any_bytes_spell_out_a_script_and_the_same_ones_the_same() {
-        type Script = Vec<(u8, Option<u16>, bool)>;
-        for bytes in [&b""[..], b"\0", &[0xff; 300], b"some bytes or other"] {
-            assert_eq!(script::<Script>(bytes), script::<Script>(bytes));
-        }
-        assert_ne!(script::<Script>(&[7; 50]), script::<Script>(&[8; 50]));
     }
 }

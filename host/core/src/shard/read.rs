@@ -220,7 +220,7 @@ impl Shard {
     /// The deadline has come: whoever still waits is told, and those that have answered are repaired.
     pub(super) fn read_timed_out(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op) -> Option<Op> {
         let Work::Read(read) = &mut op.work else { return None };
-        match &mut read.phase {
+        match &read.phase {
             ReadPhase::Answered => self.repair(turn, &op),
             ReadPhase::Collecting => {
                 let message = "too few replicas answered the read in time";
@@ -228,11 +228,9 @@ impl Shard {
                 self.reply(turn, &op, reply);
             }
             // A merge that is too slow is a failed merge: the reader gets the siblings.
-            ReadPhase::Merging { inputs, seen } => {
-                let (inputs, seen) = (core::mem::take(inputs), core::mem::take(seen));
-                let fault = Some(String::from("the merge did not end within the request's time"));
-                let outcome = Outcome { inputs, seen, value: None, shown: None, plugin: None, fault };
-                if let Some(op) = self.answer_read(turn, number, op, outcome) {
+            ReadPhase::Merging { .. } => {
+                let fault = String::from("the merge did not end within the request's time");
+                if let Some(op) = self.read_merged(turn, number, op, Err(fault)) {
                     self.repair(turn, &op);
                 }
             }

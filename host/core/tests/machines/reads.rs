@@ -209,6 +209,19 @@ pub(crate) fn an_expired_value_is_hidden_and_never_reaches_a_plugin() {
 }
 
 #[test]
+pub(crate) fn a_single_value_stands_when_its_readable_form_is_not_made_in_time() {
+    let mut cluster = Cluster::new(3, plugin(false));
+    cluster.put(0, put("k", "one", 1));
+    cluster.plugin = None;
+    let number = cluster.ask_get(0, Get { show: true, ..get("k") });
+    cluster.deliver();
+    assert_eq!(cluster.merges.len(), 1, "it is to be shown");
+    cluster.pass(1001);
+    let read = cluster.get_reply(number);
+    assert_eq!((read.value.as_deref(), read.shown, read.merge_fault), (Some(&b"one"[..]), None, None));
+}
+
+#[test]
 pub(crate) fn a_single_value_is_shown_by_the_plugin_and_stands_if_that_fails() {
     let mut cluster = apart(plugin(true), &["a", "b", "c"]);
     let shown = cluster.get(0, Get { show: true, r: Some(Quorum::Count(1)), ..get("k") });

@@ -7,6 +7,7 @@ mod contexts;
 mod frames;
 mod meter;
 mod plugins;
+mod shards;
 mod store;
 mod words;
 
@@ -22,7 +23,7 @@ fn fuzz(name: &'static str, seeds: Vec<Vec<u8>>, property: fn(&[u8])) {
 
 /// Every target. `cargo xtask fuzz` runs them by these names.
 const TARGETS: &[&str] =
-    &["certificates", "contexts", "files", "frames", "messages", "objects", "records", "results", "segments", "uploads"];
+    &["certificates", "contexts", "files", "frames", "messages", "objects", "records", "results", "segments", "shards", "uploads"];
 
 #[test]
 fn every_corpus_is_of_a_target_and_small() {
