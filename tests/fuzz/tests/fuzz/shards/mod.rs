@@ -47,6 +47,12 @@ fn seeds() -> Vec<Vec<u8>> {
             &[READ_REPLY, 1, 0, 0, 1],
             &[MERGED, 0, 0, 5],
         ]),
+        // A write that two peers refuse.
+        script(&[&[PUT, 0, 1, 0, 3, 1], &[REPLICATED, 1, 0, 0, 4], &[REPLICATED, 2, 0, 0, 5], &[DURABLE, 1]]),
+        // A write with the context of another key.
+        script(&[&[PUT, 1, 1, 0, 3, 1], &[REPLICATED, 1, 0, 0], &[PUT, 1, 2, 14, 3, 2]]),
+        // Two writes side by side, and one with the context of the second.
+        script(&[&[PUT, 2, 3, 0, 3, 1], &[DURABLE, 1], &[PUT, 2, 3, 0, 4, 2], &[DURABLE, 1], &[PUT, 2, 3, 6, 3, 3]]),
         // A write with the context of a read, a retry of it, and a delete.
         script(&[
             &[GET, 1, 2],
@@ -114,8 +120,18 @@ fn shards() {
 /// The same scripts against shards that break a rule: what is watched must show it, or watching proves nothing.
 #[test]
 fn a_shard_that_breaks_a_rule_is_caught_by_some_script() {
-    let told =
-        [Rule::AcksWaitForTheDisk, Rule::RefusalsDoNotCount, Rule::RefusedIsNotSent, Rule::JoinsKeepBoth, Rule::ContextsAreRemembered];
+    use Rule::*;
+    let told = [
+        AcksWaitForTheDisk,
+        NodesCountOnce,
+        RefusalsDoNotCount,
+        RefusedIsNotSent,
+        JoinsKeepBoth,
+        FoldsForgetNothing,
+        ContextsAreRemembered,
+        ContextsOpenOneKey,
+        WritesReplaceWhatWasSeen,
+    ];
     let hostile = rejoin_test_fuzz::Hostile::of(seeds());
     for rule in told {
         let caught = |bytes: &[u8]| catch_unwind(|| play(bytes, Rules::SOUND.without(rule))).is_err();

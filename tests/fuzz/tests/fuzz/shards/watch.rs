@@ -9,9 +9,9 @@ use rejoin_core::shard::Shard;
 use rejoin_core::shard::event::{Barrier, Effect, Session};
 use rejoin_core::view::{Bucket, Target};
 use rejoin_proto::catalog::Durability;
-use rejoin_proto::client::{PutOutcome, PutReply, Reply};
-use rejoin_proto::context::ContextKey;
-use rejoin_proto::peer::{Absorbed, PeerBody, PeerEnvelope, Replicate};
+use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Reply};
+use rejoin_proto::context::{ContextError, ContextKey};
+use rejoin_proto::peer::{Absorbed, DataRequest, PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{Dot, NodeId, Object, ObjectId, VersionVector, codec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +23,8 @@ const MAX_OBSERVED: usize = 64;
 struct Asked {
     object: ObjectId,
     bucket: Arc<Bucket>,
+    /// What its writer had seen, by a context; an error if that is not of this object.
+    seen: Result<VersionVector, ContextError>,
 }
 
 pub(super) struct Watch {
@@ -37,7 +39,8 @@ pub(super) struct Watch {
     contexts_seen: BTreeMap<Bytes, VersionVector>,
     /// The message that is being answered.
     arrived: Option<(NodeId, PeerEnvelope)>,
-    disk_takes: bool,
+    /// The answers of this call are another node's, and passed on as they came: these peers lie.
+    relayed: bool,
 }
 
 impl Watch {
@@ -50,16 +53,16 @@ impl Watch {
             acks: BTreeMap::new(),
             contexts_seen: BTreeMap::new(),
             arrived: None,
-            disk_takes: true,
+            relayed: false,
         }
     }
 
-    pub(super) fn asked(&mut self, session: Session, target: &Target) {
-        self.waiting.insert(session, Asked { object: target.object.clone(), bucket: target.bucket.clone() });
-    }
-
-    pub(super) fn disk_takes(&mut self, takes: bool) {
-        self.disk_takes = takes;
+    pub(super) fn asked(&mut self, session: Session, target: &Target, request: &DataRequest) {
+        let seen = match request {
+            DataRequest::Put(Put { basis: Basis::Context(context), .. }) => self.contexts.open(&target.object, context),
+            _ => Ok(VersionVector::new()),
+        };
+        self.waiting.insert(session, Asked { object: target.object.clone(), bucket: target.bucket.clone(), seen });
     }
 
     pub(super) fn durable(&mut self, cause: Cause) {
@@ -83,16 +86,17 @@ impl Watch {
     /// Looks at everything that one call wants done.
     pub(super) fn effects(&mut self, cause: Cause, effects: &[Effect], store: &Memory) {
         let arrived = self.arrived.take();
+        self.relayed = matches!(&arrived, Some((_, PeerEnvelope { body: PeerBody::ForwardReply { .. }, .. })));
         let mut fresh = BTreeSet::new();
         for effect in effects {
             match effect {
                 Effect::Send { to, barrier, envelope } => {
                     assert_ne!(*to, self.node, "a node never writes to itself");
                     assert_eq!(codec::decode::<PeerEnvelope>(&codec::encode(envelope)).as_ref(), Ok(envelope), "what is sent can be read");
-                    self.sent(envelope, store, &mut fresh);
+                    self.sent(cause, envelope, store, &mut fresh);
                     self.answered(arrived.as_ref(), *to, *barrier, envelope, store);
                 }
-                Effect::Reply { session, reply: Reply::Put(reply) } => self.put_ended(cause, *session, reply),
+                Effect::Reply { session, reply: Reply::Put(reply) } if !self.relayed => self.put_ended(cause, *session, reply),
                 Effect::Merge(_, job) => {
                     let values: BTreeSet<&Bytes> = job.siblings.iter().map(|sibling| &sibling.value).collect();
                     assert!(!values.is_empty() && values.len() == job.siblings.len(), "a plugin gets each value once");
@@ -103,7 +107,7 @@ impl Watch {
     }
 
     /// Looks at a message to a peer.
-    fn sent(&mut self, envelope: &PeerEnvelope, store: &Memory, fresh: &mut BTreeSet<Dot>) {
+    fn sent(&mut self, cause: Cause, envelope: &PeerEnvelope, store: &Memory, fresh: &mut BTreeSet<Dot>) {
         let PeerBody::Replicate(message) = &envelope.body else { return };
         assert_eq!(causal::sync(&message.state, &message.state).0, message.state, "objects travel in canonical form");
         let stored = object(store, &message.object.store_key());
@@ -117,6 +121,8 @@ impl Watch {
         let is_new = !self.minted_before(message, dot);
         if is_new && fresh.insert(dot) {
             self.minted_well(message, dot);
+            let asked = cause.and_then(|trace| self.waiting.get(&Session { connection: 1, request: trace }));
+            asked.into_iter().for_each(|asked| replaced_well(asked, message, dot));
         }
     }
 
@@ -174,6 +180,7 @@ impl Watch {
     pub(super) fn told(&mut self, session: Session, reply: &Reply) -> Option<(ObjectId, Bytes)> {
         let Some(asked) = self.waiting.remove(&session) else { panic!("a request is answered once") };
         let context = match reply {
+            _ if self.relayed => return None,
             Reply::Get(reply) => {
                 let names: BTreeSet<_> = reply.answered.iter().collect();
                 assert!(!names.is_empty() && names.len() == reply.answered.len(), "each node answers once");
@@ -189,11 +196,9 @@ impl Watch {
                 assert!(!error.message.is_empty());
                 return None;
             }
-            // What another node says to a forwarded request is passed on as it is.
-            _ => return None,
+            other => panic!("no answer to this request: {other:?}"),
         };
-        // A forwarded request's answer is the peer's, and these peers lie.
-        self.contexts.open(&asked.object, &context).ok()?;
+        assert!(self.contexts.open(&asked.object, &context).is_ok(), "a context opens its own object");
         Some((asked.object, context))
     }
 
@@ -224,6 +229,14 @@ impl Watch {
     pub(super) fn end(&self) {
         assert!(self.waiting.is_empty(), "{} requests were never answered", self.waiting.len());
     }
+}
+
+/// A write takes the place of what its writer had seen, of nothing else, and remembers it.
+fn replaced_well(asked: &Asked, message: &Replicate, dot: Dot) {
+    let Ok(seen) = &asked.seen else { panic!("a context of another object lets nothing be written") };
+    assert!(message.state.context.covers(seen), "what the writer had seen is remembered");
+    let others = message.state.entries.iter().filter(|entry| !entry.dots.contains(dot));
+    others.for_each(|entry| assert_eq!(entry.dots.unseen_by(seen), entry.dots, "what the writer had seen is replaced"));
 }
 
 /// The object under a key, if it is there and readable.

@@ -175,7 +175,7 @@ impl World {
             DataRequest::Put(put) => (&put.bucket, &put.key),
         };
         let target = self.view.target(tenant(), bucket, key).expect("a bucket and a key");
-        self.watch.asked(session, &target);
+        self.watch.asked(session, &target, &request);
         let deadline_us = self.now_us + PATIENCE_US;
         let client = ClientRequest { session, tenant: tenant(), layout: self.layout(), trace: number, deadline_us, request };
         self.event(Some(number), Event::Client(client));
@@ -233,7 +233,6 @@ impl World {
 
     pub(super) fn disk(&mut self, mode: u8) {
         self.store.writes = [Writes::Work, Writes::Full, Writes::Busy][usize::from(mode) % 3];
-        self.watch.disk_takes(self.store.writes == Writes::Work);
     }
 
     /// A copy becomes unreadable, or readable again.
