@@ -4,14 +4,14 @@
 //! node alike; nothing is deleted because of it. There is no leader and nothing that has to be up: a node that was away learns what it
 //! missed when it connects. A change is answered when every node that is connected has it durably, or after [`SPREAD_US`].
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
-use rejoin_proto::codec::Versioned;
+use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest, TenantId};
 
@@ -19,6 +19,12 @@ use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDig
 pub const SPREAD_US: u64 = 2_000_000;
 /// The most records that a catalog holds.
 pub const MAX_RECORDS: usize = 100_000;
+
+/// The last version of a record. No honest catalog gets there; one above it is not taken from another node, because it could never be
+/// changed again.
+const MAX_VERSION: u64 = 1 << 48;
+/// The bytes of records after which a message is full: a large catalog must fit the frames and queues of control messages.
+const PART_BYTES: usize = 4 << 20;
 
 /// A catalog as it is kept across restarts.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
@@ -93,6 +99,8 @@ pub struct Control {
     /// The peers that were sent this node's summary since they connected: once is enough, and an answer to an answer never ends.
     summarised: BTreeSet<NodeId>,
     spreading: BTreeMap<u64, Spreading>,
+    /// What peers still lack of what they are being sent, and the number of the message that they are to take first.
+    sending: BTreeMap<NodeId, (u64, VecDeque<RecordKey>)>,
     next_number: u64,
 }
 
@@ -101,7 +109,8 @@ impl Control {
     #[must_use]
     pub fn new(kept: Catalog) -> Self {
         let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
-        Self { records, up: BTreeSet::new(), summarised: BTreeSet::new(), spreading: BTreeMap::new(), next_number: 1 }
+        let (up, summarised) = (BTreeSet::new(), BTreeSet::new());
+        Self { records, up, summarised, spreading: BTreeMap::new(), sending: BTreeMap::new(), next_number: 1 }
     }
 
     /// What is to be kept.
@@ -158,6 +167,7 @@ impl Control {
             Event::PeerUp(peer, digest) => {
                 self.up.insert(peer);
                 self.summarised.remove(&peer);
+                self.sending.remove(&peer);
                 if digest != self.digest() {
                     self.summarise(peer, effects);
                 }
@@ -165,12 +175,13 @@ impl Control {
             Event::PeerDown(peer) => {
                 self.up.remove(&peer);
                 self.summarised.remove(&peer);
+                self.sending.remove(&peer);
                 self.taken(peer, None, effects);
             }
             Event::Peer(peer, PeerBody::CatalogSummary(summary)) => {
-                let records = self.missing_from(&summary);
-                if !records.is_empty() {
-                    effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number: 0, records }));
+                let lacking = self.missing_from(&summary);
+                if !lacking.is_empty() {
+                    self.send_part(peer, lacking, effects);
                 }
                 // The peer may have greeted with an older digest than it has now, so that no summary was sent to it.
                 if self.lacks_any(&summary) {
@@ -178,7 +189,14 @@ impl Control {
                 }
             }
             Event::Peer(peer, PeerBody::CatalogRecords { number, records }) => self.learn(peer, number, records, effects),
-            Event::Peer(peer, PeerBody::CatalogTaken { number }) => self.taken(peer, Some(number), effects),
+            Event::Peer(peer, PeerBody::CatalogTaken { number }) => {
+                if self.sending.get(&peer).is_some_and(|(awaited, _)| *awaited == number)
+                    && let Some((_, lacking)) = self.sending.remove(&peer)
+                {
+                    self.send_part(peer, lacking, effects);
+                }
+                self.taken(peer, Some(number), effects);
+            }
             Event::Peer(..) => {}
             Event::Change(call, change) => match self.decide(wall_ms, change) {
                 Ok(record) => self.publish(now_us, call, record, effects),
@@ -209,11 +227,36 @@ impl Control {
         self.records.values().map(line).collect()
     }
 
+    /// Sends a peer records that it lacks, as many as fit a message. The next ones follow when these are taken, so that one message at a
+    /// time waits for the peer, however large the catalog is.
+    fn send_part(&mut self, peer: NodeId, mut lacking: VecDeque<RecordKey>, effects: &mut Vec<Effect>) {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while bytes < PART_BYTES
+            && let Some(key) = lacking.pop_front()
+        {
+            let record = self.records.get(&key).cloned();
+            bytes += record.as_ref().map_or(0, |record| codec::encode(record).len());
+            records.extend(record);
+        }
+        let number = if lacking.is_empty() { 0 } else { self.number() };
+        if number != 0 {
+            self.sending.insert(peer, (number, lacking));
+        }
+        effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number, records }));
+    }
+
+    /// The next number that an answer can name.
+    fn number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
     /// The records that are newer here than in a summary, or not in it.
-    fn missing_from(&self, summary: &[(RecordKey, u64, u64)]) -> Vec<Record> {
+    fn missing_from(&self, summary: &[(RecordKey, u64, u64)]) -> VecDeque<RecordKey> {
         let theirs: BTreeMap<&RecordKey, (u64, u64)> = summary.iter().map(|(key, version, hash)| (key, (*version, *hash))).collect();
         let newer = |record: &&Record| theirs.get(&record.key).is_none_or(|rank| *rank < record.rank());
-        self.records.values().filter(newer).cloned().collect()
+        self.records.values().filter(newer).map(|record| record.key.clone()).collect()
     }
 
     fn learn(&mut self, peer: NodeId, number: u64, records: Vec<Record>, effects: &mut Vec<Effect>) {
@@ -235,8 +278,7 @@ impl Control {
     }
 
     fn publish(&mut self, now_us: u64, call: u64, record: Record, effects: &mut Vec<Effect>) {
-        let number = self.next_number;
-        self.next_number += 1;
+        let number = self.number();
         self.records.insert(record.key.clone(), record.clone());
         effects.extend([Effect::Save, Effect::Changed]);
         for &peer in &self.up {
@@ -271,6 +313,9 @@ impl Control {
         // A full catalog takes no new records, but those that are there can be changed: above all, a token can be withdrawn.
         if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
             return Err(ErrorReply::new(ErrorCode::TooLarge, alloc::format!("the catalog has its {MAX_RECORDS} records")));
+        }
+        if record.version > MAX_VERSION {
+            return Err(ErrorReply::new(ErrorCode::TooLarge, "this record has the last version that there is, and cannot be changed"));
         }
         Ok(record)
     }
@@ -360,15 +405,16 @@ fn absent(kind: &str, name: &Name) -> ErrorReply {
     ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no {kind} {name}"))
 }
 
-/// Whether a record of another node may be kept: its key and body fit, and its properties are within bounds.
+/// Whether a record of another node may be kept: its key and body fit, and its properties and version are within bounds.
 fn is_sound(record: &Record) -> bool {
-    match (&record.key, &record.body) {
+    let fits = match (&record.key, &record.body) {
         (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
         (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => props.check().is_ok(),
         (RecordKey::Plugin(_), RecordBody::Plugin { version, .. }) => version.len() <= 64,
         (RecordKey::Token(_), RecordBody::Token { .. }) => true,
         _ => false,
-    }
+    };
+    fits && (1..=MAX_VERSION).contains(&record.version)
 }
 
 /// What a plugin's record says, made from its card.

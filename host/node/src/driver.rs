@@ -431,11 +431,11 @@ fn seconds(micros: u64) -> f64 {
 pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {
     let body = codec::encode(envelope);
     let class = match &envelope.body {
+        PeerBody::Module { .. } => Class::Bulk,
+        _ if body.len() > BULK_BYTES => Class::Bulk,
         PeerBody::Observed { .. } | PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. } => {
             Class::Control
         }
-        PeerBody::Module { .. } => Class::Bulk,
-        _ if body.len() > BULK_BYTES => Class::Bulk,
         _ => Class::Request,
     };
     Frame { class, id: 1, body: body.into() }

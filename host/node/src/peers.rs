@@ -302,15 +302,16 @@ fn module(parts: &Arc<Parts>, peer: NodeId, body: PeerBody) {
     });
 }
 
-/// Sends a message that belongs to no shard. One that is lost on a connection that goes on would not be sent again, so if the peer does
-/// not take what it is sent, the connection is begun anew: then both sides compare what they know.
+/// Sends a message that belongs to no shard. One about the catalog that is lost on a connection that goes on would not be sent again, so
+/// if the peer does not take it, the connection is begun anew: then both sides compare what they know.
 pub(crate) fn send(parts: &Parts, peer: NodeId, body: PeerBody) {
+    let is_catalog = matches!(body, PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. });
     let envelope = PeerEnvelope { layout: parts.cluster_view().layout_name(), trace: 0, body };
     let Frame { class, id, body } = frame(&envelope);
     if let Some(known) = parts.peers().get(&peer)
         && let Err(error) = known.sender.try_send(class, id, body)
     {
-        if class == Class::Control && matches!(error, SendError::Full(_)) {
+        if is_catalog && matches!(error, SendError::Full(_)) {
             known.connection.close(BEHIND, "it does not take what it is sent");
         }
         tracing::warn!(peer = %parts.peer_name(peer), %error, "a message was not sent");

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
-use rejoin_core::control::{Change, Control, Effect, Event, MAX_RECORDS, SPREAD_US, plugin_record};
+use rejoin_core::control::{Catalog, Change, Control, Effect, Event, MAX_RECORDS, SPREAD_US, plugin_record};
 use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
-use rejoin_proto::peer::PeerBody;
+use rejoin_proto::codec;
+use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, PluginDigest};
 
 use crate::support::{name, tenant};
@@ -58,11 +59,15 @@ impl Nodes {
     }
 
     fn deliver(&mut self) {
-        while let Some((from, to, body)) = self.wire.pop_front() {
-            self.delivered += 1;
-            assert!(self.delivered < 10_000, "the nodes never stop talking");
-            self.event(to, Event::Peer(NodeId(from as u64), body));
-        }
+        while self.deliver_one() {}
+    }
+
+    fn deliver_one(&mut self) -> bool {
+        let Some((from, to, body)) = self.wire.pop_front() else { return false };
+        self.delivered += 1;
+        assert!(self.delivered < 10_000, "the nodes never stop talking");
+        self.event(to, Event::Peer(NodeId(from as u64), body));
+        true
     }
 
     fn change(&mut self, at: usize, call: u64, change: Change) {
@@ -239,7 +244,7 @@ fn a_withdrawn_token_can_be_made_again_and_a_live_one_cannot() {
 
 #[test]
 fn a_full_catalog_takes_nothing_new_and_still_withdraws_a_token() {
-    let mut kept = rejoin_core::control::Catalog::default();
+    let mut kept = Catalog::default();
     for at in 0..MAX_RECORDS {
         let body = RecordBody::Token { tenant: tenant(), scope: Scope::Data, secret_hash: [0; 32], revoked: false };
         kept.records.push(Record { key: RecordKey::Token(name(&format!("t{at}"))), version: 1, stamp: Hlc(1), body });
@@ -253,6 +258,63 @@ fn a_full_catalog_takes_nothing_new_and_still_withdraws_a_token() {
     assert!(matches!(effects.last(), Some(Effect::Answer(2, Ok(_)))), "{effects:?}");
 }
 
+/// What a control frame takes between nodes, bytes (`rejoin_wire::Limits::max_node_frame`).
+const FRAME_BYTES: usize = 18 << 20;
+
+/// A catalog that is full of the largest records there are.
+fn largest_catalog() -> Catalog {
+    let record = |at: usize| {
+        let mut digest = [0xff; 32];
+        digest[..8].copy_from_slice(&(at as u64).to_be_bytes());
+        let body = RecordBody::Plugin { name: name(&"n".repeat(64)), version: "v".repeat(64), bytes: u64::MAX, self_causal: true };
+        Record { key: RecordKey::Plugin(PluginDigest(digest)), version: 1 << 48, stamp: Hlc(u64::MAX), body }
+    };
+    Catalog { records: (0..MAX_RECORDS).map(record).collect() }
+}
+
+#[test]
+fn the_largest_catalog_travels_in_messages_that_fit_a_frame() {
+    let mut nodes = Nodes::new(2);
+    nodes.all[0] = Control::new(largest_catalog());
+    assert!(codec::encode(&nodes.all[0].catalog()).len() > FRAME_BYTES, "or there is nothing to split");
+    let (of_0, of_1) = (nodes.all[0].digest(), nodes.all[1].digest());
+    nodes.event(0, Event::PeerUp(NodeId(1), of_1));
+    nodes.event(1, Event::PeerUp(NodeId(0), of_0));
+    let mut parts = 0;
+    while let Some((from, to, body)) = nodes.wire.pop_front() {
+        parts += usize::from(matches!(body, PeerBody::CatalogRecords { .. }));
+        let under_way = nodes.wire.iter().filter(|(_, _, body)| matches!(body, PeerBody::CatalogRecords { .. })).count();
+        assert_eq!(under_way, 0, "the next part is sent when this one is taken");
+        let envelope = PeerEnvelope { layout: Default::default(), trace: 0, body };
+        assert!(codec::encode(&envelope).len() <= FRAME_BYTES);
+        nodes.event(to, Event::Peer(NodeId(from as u64), envelope.body));
+    }
+    assert!(parts > 1 && nodes.agree());
+}
+
+/// What was not taken on the old connection is compared again on the next one, and the rest of it is not sent there unasked.
+#[test]
+fn a_connection_that_is_lost_between_two_parts_is_taken_up_by_the_next_one() {
+    let mut nodes = Nodes::new(2);
+    nodes.all[0] = Control::new(largest_catalog());
+    let (of_0, of_1) = (nodes.all[0].digest(), nodes.all[1].digest());
+    nodes.event(0, Event::PeerUp(NodeId(1), of_1));
+    nodes.event(1, Event::PeerUp(NodeId(0), of_0));
+    let is_part = |body: &PeerBody| matches!(body, PeerBody::CatalogRecords { .. });
+    while !nodes.wire.iter().any(|(_, _, body)| is_part(body)) {
+        assert!(nodes.deliver_one(), "a part is to come");
+    }
+    nodes.deliver_one();
+    let taken = nodes.wire.pop_back().expect("the first part was taken");
+    nodes.wire.clear();
+    nodes.cut(0, 1);
+    nodes.event(0, Event::Peer(NodeId(1), taken.2));
+    assert!(nodes.wire.is_empty(), "nothing more on a connection that is gone");
+    assert!(nodes.all[1].records().count() > 0 && !nodes.agree());
+    nodes.connect(0, 1);
+    assert!(nodes.agree());
+}
+
 #[test]
 fn what_is_kept_comes_back_and_unsound_records_are_not_taken() {
     let mut nodes = Nodes::connected(2);
@@ -264,7 +326,15 @@ fn what_is_kept_comes_back_and_unsound_records_are_not_taken() {
     let bad = |body| Record { key: key.clone(), version: 9, stamp: Hlc(1), body };
     let out_of_bounds =
         RecordBody::Bucket { id: crate::support::object_id("").bucket, props: BucketProps { n: 9, ..BucketProps::default() } };
-    let records = vec![bad(out_of_bounds), bad(RecordBody::Tenant { name: name("x") })];
+    let token = |version| {
+        let body = RecordBody::Token { tenant: tenant(), scope: Scope::Data, secret_hash: [0; 32], revoked: false };
+        Record { key: RecordKey::Token(name("t")), version, stamp: Hlc(1), body }
+    };
+    let records = vec![bad(out_of_bounds), bad(RecordBody::Tenant { name: name("x") }), token(0), token(u64::MAX), token((1 << 48) + 1)];
     nodes.event(0, Event::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records }));
     assert_eq!(nodes.all[0].digest(), nodes.all[1].digest());
+    // The last version is taken, and then cannot be changed any more.
+    nodes.event(0, Event::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records: vec![token(1 << 48)] }));
+    nodes.change(0, 2, Change::TokenRevoke(name("t")));
+    assert_eq!(code(nodes.answer(2)), ErrorCode::TooLarge);
 }

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod catalogs;
 mod certificates;
 mod contexts;
 mod frames;
@@ -22,8 +23,20 @@ fn fuzz(name: &'static str, seeds: Vec<Vec<u8>>, property: fn(&[u8])) {
 }
 
 /// Every target. `cargo xtask fuzz` runs them by these names.
-const TARGETS: &[&str] =
-    &["certificates", "contexts", "files", "frames", "messages", "objects", "records", "results", "segments", "shards", "uploads"];
+const TARGETS: &[&str] = &[
+    "catalogs",
+    "certificates",
+    "contexts",
+    "files",
+    "frames",
+    "messages",
+    "objects",
+    "records",
+    "results",
+    "segments",
+    "shards",
+    "uploads",
+];
 
 #[test]
 fn every_corpus_is_of_a_target_and_small() {

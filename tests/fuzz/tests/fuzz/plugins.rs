@@ -109,7 +109,7 @@ const MEMORY: usize = 64 << 10;
 fn meaning(memory: &[u8], at: usize, limit: usize) -> Option<Result<Vec<u8>, MergeFault>> {
     let word = |at: usize| u32::from_le_bytes(memory[at..at + 4].try_into().unwrap()) as usize;
     let bad = || Some(Err(MergeFault::BadResult { reason: String::new() }));
-    if at % 4 != 0 || at + 12 > MEMORY {
+    if !at.is_multiple_of(4) || at + 12 > MEMORY {
         return bad();
     }
     if at + 12 > KNOWN {

@@ -69,7 +69,8 @@ fn layout() -> Layout {
 
 /// Three buckets: on the disk and merged, with the operating system only, and one copy. `kind` turns folding on and off.
 fn buckets(kind: u8) -> Vec<Record> {
-    let activation = Activation { plugin: PluginDigest([1; 32]), self_causal: kind % 2 == 0, since: Hlc(1), replaces: kind % 4 == 3 };
+    let activation =
+        Activation { plugin: PluginDigest([1; 32]), self_causal: kind.is_multiple_of(2), since: Hlc(1), replaces: kind % 4 == 3 };
     let small = BucketProps { value_bytes: 32, siblings: 2 + u16::from(kind % 3), ..BucketProps::default() };
     let all = [
         BucketProps { plugin: Some(activation), ..small.clone() },

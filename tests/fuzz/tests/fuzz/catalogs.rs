@@ -1,0 +1,148 @@
+//! Messages about the catalog, from a peer that lies: records that are none are not taken, and honest nodes still agree afterwards.
+
+use crate::fuzz;
+use rejoin_core::control::{Catalog, Change, Control, Effect, Event, SPREAD_US};
+use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::peer::{PeerBody, PeerEnvelope};
+use rejoin_proto::{Hlc, LayoutRef, Name, NodeId, TenantId, codec};
+use rejoin_test_fuzz::corpus;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Places of the nodes: two honest ones, and one that says what the input makes it say.
+const LIAR: u64 = 2;
+
+#[derive(Default)]
+struct Nodes {
+    all: Vec<Control>,
+    wire: VecDeque<(u64, u64, PeerBody)>,
+    now_us: u64,
+    waiting: BTreeSet<u64>,
+}
+
+impl Nodes {
+    fn event(&mut self, to: u64, event: Event) {
+        let mut effects = Vec::new();
+        self.all[to as usize].handle(self.now_us, 1_000, event, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Send(peer, body) if peer.0 < LIAR => self.wire.push_back((to, peer.0, body)),
+                Effect::Send(..) | Effect::Save | Effect::Changed => {}
+                Effect::Answer(call, _) => assert!(self.waiting.remove(&call), "a change is answered once"),
+            }
+        }
+    }
+
+    fn connect(&mut self, digest_of: [u64; 2]) {
+        self.event(0, Event::PeerUp(NodeId(1), digest_of[1]));
+        self.event(1, Event::PeerUp(NodeId(0), digest_of[0]));
+    }
+
+    /// Delivers everything between the honest ones; `most` messages have to be enough.
+    fn settle(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some((from, to, body)) = self.wire.pop_front() else { return };
+            self.event(to, Event::Peer(NodeId(from), body));
+        }
+        panic!("two nodes never stop talking");
+    }
+}
+
+/// Each line of an input is a length and so many bytes: what happens, and to whom.
+fn lines(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut lines = Vec::new();
+    while let Some((&length, rest)) = bytes.split_first() {
+        let (line, rest) = rest.split_at(usize::from(length).min(rest.len()));
+        lines.push(line);
+        bytes = rest;
+    }
+    lines
+}
+
+fn property(bytes: &[u8]) {
+    let mut nodes = Nodes { all: vec![Control::new(Catalog::default()), Control::new(Catalog::default())], ..Nodes::default() };
+    nodes.event(0, Event::PeerUp(NodeId(LIAR), 7));
+    for (call, line) in lines(bytes).into_iter().enumerate() {
+        let Some((&what, line)) = line.split_first() else { continue };
+        let to = u64::from(what % 2);
+        match what / 2 % 5 {
+            0 | 1 => {
+                let Ok(PeerEnvelope { body, .. }) = codec::decode(line) else { continue };
+                nodes.event(to, Event::Peer(NodeId(LIAR), body));
+            }
+            2 => {
+                nodes.waiting.insert(call as u64);
+                nodes.event(to, Event::Change(call as u64, change(line)));
+            }
+            3 => {
+                nodes.event(to, Event::PeerDown(NodeId(LIAR)));
+                nodes.event(to, Event::PeerUp(NodeId(LIAR), 8));
+            }
+            _ => {
+                nodes.now_us += SPREAD_US;
+                nodes.event(to, Event::Tick);
+            }
+        }
+    }
+    nodes.now_us += SPREAD_US;
+    (0..2).for_each(|at| nodes.event(at, Event::Tick));
+    assert!(nodes.waiting.is_empty(), "every change is answered in the end");
+    nodes.wire.clear();
+    let digests = [nodes.all[0].digest(), nodes.all[1].digest()];
+    nodes.connect(digests);
+    nodes.settle(20);
+    assert_eq!(nodes.all[0].catalog(), nodes.all[1].catalog(), "who compares agrees");
+    assert_eq!(nodes.all[0].digest(), nodes.all[1].digest());
+    let kept = nodes.all[0].catalog();
+    kept.records.iter().for_each(is_sound);
+    assert!(kept.records.windows(2).all(|pair| pair[0].key < pair[1].key), "one record a key");
+    assert_eq!(codec::decode::<Catalog>(&codec::encode(&kept)).as_ref(), Ok(&kept), "what is kept can be read");
+    assert_eq!(Control::new(kept).digest(), nodes.all[0].digest());
+}
+
+fn change(line: &[u8]) -> Change {
+    let (which, version) = (line.first().copied().unwrap_or(0), u64::from(line.get(1).copied().unwrap_or(0)));
+    let name = Name::new(format!("x{}", which / 8 % 4)).unwrap();
+    let tenant = TenantId::from_name(&name);
+    let props = BucketProps { siblings: u16::from(line.get(2).copied().unwrap_or(9)), ..BucketProps::default() };
+    match which % 5 {
+        0 => Change::BucketCreate(tenant, name, props),
+        1 => Change::BucketSet(tenant, name, version, props),
+        2 => Change::TokenCreate(tenant, name, Scope::Data, [which; 32]),
+        3 => Change::TokenRevoke(name),
+        _ => Change::TenantCreate(name),
+    }
+}
+
+/// A record that a node may hold: its key and its body belong together, and its properties and
+/// its version are within their bounds.
+fn is_sound(record: &Record) {
+    let fits = match (&record.key, &record.body) {
+        (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
+        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => {
+            (1..=5).contains(&props.n) && (2..=256).contains(&props.siblings) && (1..=16 << 20).contains(&props.value_bytes)
+        }
+        (RecordKey::Plugin(_), RecordBody::Plugin { version, .. }) => version.len() <= 64,
+        (RecordKey::Token(_), RecordBody::Token { .. }) => true,
+        _ => false,
+    };
+    assert!(fits && record.version > 0 && record.version < u64::MAX / 2, "{record:?}");
+}
+
+#[test]
+fn catalogs() {
+    let line = |what: u8, bytes: &[u8]| [&[bytes.len() as u8 + 1, what], bytes].concat();
+    let said = corpus::fixtures(&["peer-catalog"]);
+    let mut seeds: Vec<Vec<u8>> = said.iter().map(|bytes| line(0, bytes)).collect();
+    seeds.push(said.iter().enumerate().flat_map(|(at, bytes)| line(at as u8 % 2, bytes)).collect());
+    let changes =
+        [line(4, &[0, 0, 9]), line(5, &[8, 0, 9]), line(4, &[1, 1, 12]), line(4, &[2]), line(5, &[3]), line(8, &[]), line(6, &[])];
+    seeds.push(changes.concat());
+    seeds.push([changes.concat(), line(1, &said[0])].concat());
+    // The name is one that changes are about, and the version the last there is.
+    let body = RecordBody::Token { tenant: TenantId(1), scope: Scope::Data, secret_hash: [0; 32], revoked: false };
+    let last = Record { key: RecordKey::Token(Name::new("x0").unwrap()), version: u64::MAX, stamp: Hlc(1), body };
+    let body = PeerBody::CatalogRecords { number: 0, records: vec![last] };
+    let said = codec::encode(&PeerEnvelope { layout: LayoutRef::default(), trace: 0, body });
+    seeds.push([line(0, &said), line(4, &[3])].concat());
+    fuzz("catalogs", seeds, property);
+}
