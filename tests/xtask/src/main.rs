@@ -4,6 +4,7 @@
 //! the machine lacks and says in one line what to do about it; [`licences`] stands in for cargo-deny where that is not installed.
 #![forbid(unsafe_code)]
 
+mod fuzz;
 mod licences;
 mod setup;
 mod spdx;
@@ -21,6 +22,7 @@ cargo xtask VERB [--dry-run]
   demo      build everything, then run the story: split a cluster, write on both sides, heal, watch the carts merge
   test      the no_std builds of proto and core, then every test of the workspace
   ci        what CI runs: formatting, clippy, documentation, licences, then everything of `test`
+  fuzz      the fuzz targets, each for --minutes M (1), or only --target NAME; with --input FILE that one input once
   licences  check the licences of all dependencies against deny.toml
   help      this text
 
@@ -28,11 +30,12 @@ demo, test and ci first add what the toolchain lacks (the wasm32-unknown-unknown
 Exit codes: 0 done, 1 a step failed, 2 usage.";
 
 /// What `cargo xtask` was asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Verb {
     Demo,
     Test,
     Ci,
+    Fuzz(fuzz::Options),
     Licences,
     Help,
 }
@@ -56,6 +59,13 @@ fn main() -> ExitCode {
 }
 
 fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
+    if let Some((verb, options)) = arguments.split_first()
+        && verb == "fuzz"
+        && !options.iter().any(|option| option == "--help")
+    {
+        let (dry_run, options): (Vec<&str>, Vec<&str>) = options.iter().map(String::as_str).partition(|option| *option == "--dry-run");
+        return Ok((Verb::Fuzz(fuzz::Options::parse(&options)?), !dry_run.is_empty()));
+    }
     let (flags, words): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|argument| argument.starts_with("--"));
     let verb = match words.as_slice() {
         [] if flags.iter().any(|flag| *flag == "--help") => return Ok((Verb::Help, false)),
@@ -65,7 +75,7 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
             "test" => Verb::Test,
             "ci" => Verb::Ci,
             "licences" => Verb::Licences,
-            "help" => Verb::Help,
+            "fuzz" | "help" => Verb::Help,
             other => return Err(format!("there is no verb `{other}`")),
         },
         [_, extra, ..] => return Err(format!("`{extra}` is one argument too many")),
@@ -79,7 +89,7 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
 
 fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
     let root = workspace_root();
-    let plan = match verb {
+    let plan = match &verb {
         Verb::Help => {
             print(USAGE);
             return Ok(());
@@ -87,6 +97,7 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
         Verb::Demo => steps::demo(&setup::binary(&root, "rejoin")?),
         Verb::Test => steps::test(),
         Verb::Ci => steps::ci(setup::has_cargo_deny()),
+        Verb::Fuzz(options) => options.plan(&root)?,
         Verb::Licences => steps::licences(setup::has_cargo_deny()),
     };
     if dry_run {
@@ -135,6 +146,8 @@ mod tests {
         assert_eq!(parsed("ci --dry-run"), Ok((Verb::Ci, true)));
         assert_eq!(parsed("--help"), Ok((Verb::Help, false)));
         assert_eq!(parsed("test --help"), Ok((Verb::Help, false)));
+        assert_eq!(parsed("fuzz --help"), Ok((Verb::Help, false)));
+        assert!(matches!(parsed("fuzz --dry-run --minutes 3"), Ok((Verb::Fuzz(_), true))));
     }
 
     #[test]

@@ -22,13 +22,13 @@ pub(crate) enum Step {
 pub(crate) struct Run {
     what: &'static str,
     program: OsString,
-    arguments: Vec<&'static str>,
-    environment: Vec<(&'static str, &'static str)>,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// Builds everything, then tells the story with the binary at `rejoin`.
 pub(crate) fn demo(rejoin: &Path) -> Vec<Step> {
-    let story = Run { what: "the demo", program: rejoin.into(), arguments: vec!["demo", "partition"], environment: Vec::new() };
+    let story = Run { what: "the demo", program: rejoin.into(), arguments: owned(&["demo", "partition"]), environment: Vec::new() };
     vec![cargo("the build", &["build", "--workspace"]), Step::Command(story)]
 }
 
@@ -71,7 +71,16 @@ fn cargo(what: &'static str, arguments: &[&'static str]) -> Step {
 }
 
 fn with(what: &'static str, arguments: &[&'static str], environment: &[(&'static str, &'static str)]) -> Step {
-    Step::Command(Run { what, program: cargo_path(), arguments: arguments.to_vec(), environment: environment.to_vec() })
+    cargo_with(what, owned(arguments), environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect())
+}
+
+/// A step that calls cargo with these arguments, and these variables beside the shell's.
+pub(crate) fn cargo_with(what: &'static str, arguments: Vec<String>, environment: Vec<(&'static str, String)>) -> Step {
+    Step::Command(Run { what, program: cargo_path(), arguments, environment })
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// The cargo that runs us.
@@ -104,7 +113,7 @@ impl Run {
         eprintln!("xtask: {} … {self}", self.what);
         let began = Instant::now();
         let mut command = command(&self.program, root);
-        command.args(&self.arguments).envs(self.environment.iter().copied());
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         let status = command.status().map_err(|error| format!("{} could not be started: {error}: {self}", self.what))?;
         if !status.success() {
             return Err(format!("{} failed after {} s ({status}): {self}", self.what, began.elapsed().as_secs()));
@@ -169,7 +178,7 @@ mod tests {
     #[test]
     fn a_failing_command_and_a_missing_one_are_named() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let run = |program: OsString| Run { what: "a step", program, arguments: vec!["no-such-verb"], environment: Vec::new() };
+        let run = |program: OsString| Run { what: "a step", program, arguments: owned(&["no-such-verb"]), environment: Vec::new() };
         let failed = run(cargo_path()).run(here).unwrap_err();
         assert!(failed.starts_with("a step failed") && failed.ends_with("cargo no-such-verb"), "{failed}");
         assert!(run("no such program".into()).run(here).unwrap_err().starts_with("a step could not be started"));
