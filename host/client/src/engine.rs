@@ -42,6 +42,13 @@ pub(crate) enum Route<'a> {
     Any,
 }
 
+/// What an attempt is for, and until when it may take.
+struct Wanted<'a> {
+    body: &'a RequestBody,
+    trace: u64,
+    until: Instant,
+}
+
 /// What a client is set up with, beside its connections.
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
@@ -81,8 +88,8 @@ impl Engine {
         let mut tries = self.tries(timeout);
         loop {
             let target = self.pick(route, &mut tries)?;
-            let request = self.request(&tries, body.clone());
-            let failed = match self.attempt_hedged(route, &mut tries, &target, &request, hedge).await {
+            let wanted = Wanted { body, trace: tries.trace, until: tries.until() };
+            let failed = match self.attempt_hedged(route, &mut tries, &target, &wanted, hedge).await {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
             };
@@ -99,8 +106,8 @@ impl Engine {
         loop {
             let target = self.pick(Route::Any, &mut tries)?;
             tries.attempts_left = 1;
-            let request = self.request(&tries, body.clone());
-            match self.attempt(&target, class, &request).await {
+            let wanted = Wanted { body: &body, trace: tries.trace, until: tries.until() };
+            match self.attempt(&target, class, &wanted).await {
                 Ok((reply, _)) => return Ok(reply),
                 Err(failed) if failed.failure == Failure::NotSent => self.again(&mut tries, &failed, Duration::ZERO).await?,
                 Err(failed) if failed.failure == Failure::Lost => return Err(Error::unknown(failed.error)),
@@ -144,7 +151,7 @@ impl Engine {
             // A code that ends a write in doubt at once.
             return Err(Failed { failure: Failure::Said(ErrorCode::VersionConflict, Duration::ZERO), error, sent: None });
         }
-        let request = self.request(tries, RequestBody::Put(put.clone()));
+        let request = self.request(tries.trace, tries.until(), RequestBody::Put(put.clone()));
         let (reply, sent) = self.exchange(target, &session, Class::Request, &request).await?;
         match reply {
             Reply::Put(reply) if reply.outcome == PutOutcome::Stored => Ok(reply),
@@ -163,10 +170,10 @@ impl Engine {
         route: Route<'_>,
         tries: &mut Tries,
         target: &Target,
-        request: &Request,
+        wanted: &Wanted<'_>,
         hedge: Option<Duration>,
     ) -> Attempt<Reply> {
-        let first = async { self.attempt(target, Class::Request, request).await.map(|(reply, _)| reply) };
+        let first = async { self.attempt(target, Class::Request, wanted).await.map(|(reply, _)| reply) };
         let Some(after) = hedge else { return first.await };
         let mut first = std::pin::pin!(first);
         tokio::select! { biased;
@@ -175,16 +182,18 @@ impl Engine {
         }
         let other = self.pick(route, tries).ok().filter(|other| other.id != target.id);
         let Some(other) = other.filter(|_| lock(&self.budget).take()) else { return first.await };
-        let mut second = std::pin::pin!(async { self.attempt(&other, Class::Request, request).await.map(|(reply, _)| reply) });
+        let mut second = std::pin::pin!(async { self.attempt(&other, Class::Request, wanted).await.map(|(reply, _)| reply) });
         tokio::select! { biased;
             done = &mut first => if done.is_ok() { done } else { second.await },
             done = &mut second => if done.is_ok() { done } else { first.await },
         }
     }
 
-    async fn attempt(self: &Arc<Self>, target: &Target, class: Class, request: &Request) -> Attempt<(Reply, Doubt)> {
-        let session = self.session(target, Duration::from_millis(u64::from(request.deadline_ms))).await?;
-        self.exchange(target, &session, class, request).await
+    async fn attempt(self: &Arc<Self>, target: &Target, class: Class, wanted: &Wanted<'_>) -> Attempt<(Reply, Doubt)> {
+        let session = self.session(target, wanted.until.saturating_duration_since(Instant::now())).await?;
+        // Made only now: what connecting has taken is not there for the answer.
+        let request = self.request(wanted.trace, wanted.until, wanted.body.clone());
+        self.exchange(target, &session, class, &request).await
     }
 
     async fn session(&self, target: &Target, limit: Duration) -> Attempt<Arc<Session>> {
@@ -228,7 +237,7 @@ impl Engine {
             }
             Err(CallError::NotSent(error)) => Err(not_sent(error)),
             Err(CallError::Lost { why, silent }) => {
-                self.links.unanswered(target, session, silent).await;
+                self.links.unanswered(target, session, silent);
                 Err(Failed { failure: Failure::Lost, error: Error::new(ErrorKind::TimedOut, why), sent: Some(sent) })
             }
         }
@@ -295,10 +304,10 @@ impl Engine {
         Ok(target)
     }
 
-    fn request(&self, tries: &Tries, body: RequestBody) -> Request {
-        let share = retry::share(tries.left(), tries.attempts_left);
-        let deadline_ms = u32::try_from(share.as_millis()).unwrap_or(u32::MAX).max(1);
-        Request { deadline_ms, trace: tries.trace, layout: self.map().name(), body }
+    fn request(&self, trace: u64, until: Instant, body: RequestBody) -> Request {
+        let left = until.saturating_duration_since(Instant::now());
+        let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+        Request { deadline_ms, trace, layout: self.map().name(), body }
     }
 
     /// Makes ready for another attempt, or says why there is none.

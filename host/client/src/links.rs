@@ -115,14 +115,16 @@ impl Links {
 
     /// A request on this session was not answered. If nothing at all came back, the session is given up and its node avoided for a while:
     /// a node that was killed does not say so.
-    pub(crate) async fn unanswered(&self, target: &Target, session: &Arc<Session>, silent: bool) {
+    pub(crate) fn unanswered(&self, target: &Target, session: &Arc<Session>, silent: bool) {
         let link = self.link(target.id, target.address);
         if !silent && session.is_open() {
             return;
         }
         lock(&link.health).failed(Instant::now());
-        let mut slot = link.session.lock().await;
-        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+        // Not waited for, since the call's time is over: who holds the place for long is dialling, and has emptied it.
+        if let Ok(mut slot) = link.session.try_lock()
+            && slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, session))
+        {
             *slot = None;
         }
     }

@@ -31,6 +31,11 @@ impl Tries {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
+    /// Until when the next attempt may take: a share of what is left.
+    pub(crate) fn until(&self) -> Instant {
+        Instant::now() + retry::share(self.left(), self.attempts_left)
+    }
+
     /// The pause before the next attempt, with that jitter (0 to 1).
     pub(crate) fn pause(&self, jitter: f64) -> Duration {
         retry::pause(self.attempts - self.attempts_left + 1, jitter)

@@ -73,3 +73,45 @@ fn a_client_of_all_nodes_loses_one_of_them_and_hardly_notices() {
         assert!(world.now() < Duration::from_secs(8), "fifty reads took until {:?}", world.now());
     });
 }
+
+#[test]
+fn what_connecting_takes_is_part_of_a_calls_time() {
+    simulate(&Setup::default(), |world| async move {
+        world.plain().await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        world.cut("n1", rejoin_test_shell::SCRIPT);
+        failed(&world, bucket.get("k").timeout(Duration::from_millis(100))).await;
+        // The connection was given up. A new one comes about in the middle of the call, and no quorum after it.
+        world.cut("n1", "n2");
+        world.cut("n1", "n3");
+        let healing = world.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            healing.heal("n1", rejoin_test_shell::SCRIPT);
+        });
+        let wait = Duration::from_millis(1500);
+        let (error, after) = failed(&world, bucket.get("k").timeout(wait)).await;
+        assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::TimedOut, 2, 1), "{error}");
+        assert!(after >= wait && after <= wait + ROUND_TRIP, "{after:?}");
+    });
+}
+
+#[test]
+fn a_call_whose_time_is_over_does_not_wait_for_anothers_dial() {
+    simulate(&Setup::default(), |world| async move {
+        world.plain().await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        world.cut("n1", rejoin_test_shell::SCRIPT);
+        let wait = Duration::from_millis(600);
+        // The second gives the connection up while the first still waits; the third then dials, in vain, for a second.
+        let second_and_third = async {
+            failed(&world, bucket.get("k").timeout(Duration::from_millis(100))).await;
+            failed(&world, bucket.get("k").timeout(Duration::from_secs(2))).await
+        };
+        let ((error, after), (unreachable, _)) = tokio::join!(failed(&world, bucket.get("k").timeout(wait)), second_and_third);
+        assert_eq!((error.kind(), unreachable.kind()), (ErrorKind::TimedOut, ErrorKind::Unreachable), "{error}; {unreachable}");
+        assert!(after >= wait + GRACE && after <= wait + GRACE + ROUND_TRIP, "{after:?}");
+    });
+}

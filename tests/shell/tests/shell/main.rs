@@ -9,3 +9,4 @@ mod plain;
 mod restart;
 mod seeds;
 mod silence;
+mod storms;
