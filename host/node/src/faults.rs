@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rejoin_proto::NodeId;
-use rejoin_store::{Disk, DiskFile, OsDisk};
+use rejoin_store::{Disk, DiskFile};
 
 /// What is held back or cut at the moment.
 #[derive(Clone, Default)]
@@ -79,8 +79,9 @@ impl Faults {
     }
 }
 
-/// The real disk, behind the gates of [`Faults`].
+/// A disk behind the gates of [`Faults`].
 pub(crate) struct HeldDisk {
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) faults: Faults,
 }
 
@@ -97,28 +98,28 @@ impl HeldDisk {
 
 impl Disk for HeldDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        OsDisk.create(path).map(|file| self.wrap(file))
+        self.disk.create(path).map(|file| self.wrap(file))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        OsDisk.open(path).map(|file| self.wrap(file))
+        self.disk.open(path).map(|file| self.wrap(file))
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        OsDisk.list(dir)
+        self.disk.list(dir)
     }
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        OsDisk.create_dir(dir)
+        self.disk.create_dir(dir)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename(from, to)
+        self.disk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove(path)
+        self.disk.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        OsDisk.sync_dir(dir)
+        self.disk.sync_dir(dir)
     }
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
-        OsDisk.free_space(dir)
+        self.disk.free_space(dir)
     }
 }
 

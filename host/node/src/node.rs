@@ -110,10 +110,10 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_on(platform: Platform, config: Config) -> Result<Self, StartError> {
-        let Platform { clock, network, threads, seed } = platform;
-        let chance = Chance::new(seed);
+        let chance = Chance::new(platform.seed);
         let Opening { identity, node, secret, faults, dir, layout, control, view: first_view, shards: opened, lost } =
-            open::open(&config, threads, &chance)?;
+            open::open(&config, &platform, &chance)?;
+        let Platform { clock, network, threads, seed, .. } = platform;
         let cluster = identity.cluster();
 
         // Bound only now: a node that cannot open its data must not be seen by its peers.

@@ -12,7 +12,7 @@ use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::{ClusterId, Hlc, Layout, LayoutNode, Name, NodeId, TenantId, codec};
-use rejoin_store::{ControlFile, DataDir, Disk, Options, OsDisk, ShardStore, Start};
+use rejoin_store::{ControlFile, DataDir, Disk, Options, ShardStore, Start};
 use rejoin_wire::{Identity, Role};
 use tokio::sync::Notify;
 
@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::faults::{Faults, HeldDisk};
 use crate::node::StartError;
 use crate::parts::NodeView;
-use crate::platform::{Chance, Threads};
+use crate::platform::{Chance, Platform, Threads};
 use crate::token::DEFAULT_TENANT;
 
 /// The name under which the layout is kept.
@@ -53,7 +53,7 @@ pub(crate) struct Opened {
 }
 
 /// Reads and opens everything that a node has on its disk.
-pub(crate) fn open(config: &Config, threads: Threads, chance: &Chance) -> Result<Opening, StartError> {
+pub(crate) fn open(config: &Config, platform: &Platform, chance: &Chance) -> Result<Opening, StartError> {
     let identity = identity(config)?;
     let cluster = identity.cluster();
     let node = own_id(config, &identity)?;
@@ -62,7 +62,8 @@ pub(crate) fn open(config: &Config, threads: Threads, chance: &Chance) -> Result
         return Err(StartError::Unfit(format!("secret = {}: it has fewer than {MIN_SECRET_BYTES} bytes", config.secret.display())));
     }
     let faults = Faults::default();
-    let disk: Arc<dyn Disk> = if config.dev_faults { Arc::new(HeldDisk { faults: faults.clone() }) } else { Arc::new(OsDisk) };
+    let disk = platform.disk.clone();
+    let disk = if config.dev_faults { Arc::new(HeldDisk { disk, faults: faults.clone() }) } else { disk };
     let owner = rejoin_store::Identity { cluster, node, shards: config.shards };
     let (dir, start) = DataDir::open_on(&config.data, owner, disk.clone())?;
     let layout = layout(config, &dir.control(), node)?;
@@ -71,7 +72,7 @@ pub(crate) fn open(config: &Config, threads: Threads, chance: &Chance) -> Result
     }
     let control = Control::new(catalog(&dir.control())?);
     let view = Arc::new(node_view(&layout, &control, &secret));
-    let (shards, lost) = open_shards(config, (threads, chance), (cluster, node), &secret, &view.cluster, (&dir, &start), disk)?;
+    let (shards, lost) = open_shards(config, (platform.threads, chance), (cluster, node), &secret, &view.cluster, (&dir, &start), disk)?;
     Ok(Opening { identity, node, secret, faults, dir, layout, control, view, shards, lost })
 }
 

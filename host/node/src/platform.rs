@@ -7,15 +7,18 @@ use std::thread::JoinHandle;
 use rand::Rng as _;
 use rand_core::SeedableRng as _;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use rejoin_store::{Disk, OsDisk};
 use rejoin_wire::{Network, OsNetwork};
 
 use crate::clock::Clock;
 
-/// Clock, network, threads and chance. Files are always the machine's.
-#[derive(Clone, Debug)]
+/// Clock, disk, network, threads and chance.
+#[derive(Clone)]
 pub struct Platform {
     /// What time it is.
     pub clock: Clock,
+    /// Where journal, mark and control files are. The tree, the modules and what the configuration names are always in files of the machine.
+    pub disk: Arc<dyn Disk>,
     /// Where the UDP port comes from.
     pub network: Arc<dyn Network>,
     /// What runs where.
@@ -28,7 +31,7 @@ impl Platform {
     /// This machine.
     #[must_use]
     pub fn machine() -> Self {
-        Self { clock: Clock::system(), network: Arc::new(OsNetwork), threads: Threads::Own, seed: None }
+        Self { clock: Clock::system(), disk: Arc::new(OsDisk), network: Arc::new(OsNetwork), threads: Threads::Own, seed: None }
     }
 }
 

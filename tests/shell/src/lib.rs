@@ -6,6 +6,7 @@
 //! what is above.
 #![forbid(unsafe_code)]
 
+mod disk;
 mod files;
 mod network;
 mod trace;

@@ -17,6 +17,7 @@ use rejoin_node::platform::Threads;
 use rejoin_node::{Config, Node, Platform};
 use rejoin_wire::{Endpoint, Identity, Limits};
 
+use crate::disk::PageCache;
 use crate::{Files, SimNetwork};
 
 /// Where the nodes listen.
@@ -152,6 +153,7 @@ pub fn simulate_with<F: Future<Output = ()> + 'static>(
 async fn live(world: World, node: &'static str, config: Config) -> turmoil::Result {
     let platform = Platform {
         clock: Clock::with_wall(wall_ms),
+        disk: Arc::new(PageCache),
         network: Arc::new(world.network.clone()),
         threads: Threads::Shared,
         seed: Some(world.seed()),
