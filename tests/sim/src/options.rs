@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use crate::history::Kind;
-use crate::rng::{PerMillion, Rng, Stream};
+pub use crate::rng::PerMillion;
+use crate::rng::{Rng, Stream};
 
 /// One millisecond of virtual time.
 pub(crate) const MS: u64 = 1000;

@@ -7,7 +7,8 @@ use rejoin_proto::ActorId;
 use super::Finding;
 use super::index::Index;
 
-pub(super) const NAME: &str = "bounds";
+/// Its name in findings.
+pub const NAME: &str = "bounds";
 
 pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
     for bound in index.run.bounds.iter().filter(|bound| bound.most > bound.limit) {

@@ -7,7 +7,8 @@ use super::index::Index;
 use super::survival::ends_as_written;
 use crate::history::{KeyId, Kind};
 
-pub(super) const NAME: &str = "carts";
+/// Its name in findings.
+pub const NAME: &str = "carts";
 
 pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
     for (key, by_key) in index.keys.iter().enumerate() {

@@ -14,7 +14,8 @@ use super::Finding;
 use super::index::{ByKey, Index, first_attempt};
 use crate::history::{Asked, KeyId, Minted};
 
-pub(super) const NAME: &str = "convergence";
+/// Its name in findings.
+pub const NAME: &str = "convergence";
 
 pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
     for (key, by_key) in index.keys.iter().enumerate() {

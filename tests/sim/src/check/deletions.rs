@@ -15,7 +15,8 @@ use super::index::{ByKey, Index, Write};
 use super::reads::{Losses, meets};
 use crate::history::{Asked, Element, KeyId, Kind};
 
-pub(super) const NAME: &str = "deletions";
+/// Its name in findings.
+pub const NAME: &str = "deletions";
 
 pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
     for (key, by_key) in index.keys.iter().enumerate() {

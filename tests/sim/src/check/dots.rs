@@ -13,7 +13,8 @@ use super::Finding;
 use super::index::{Index, context, first_attempt};
 use crate::history::{Asked, Basis, CallId};
 
-pub(super) const NAME: &str = "dots";
+/// Its name in findings.
+pub const NAME: &str = "dots";
 
 pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
     minted_once(index, findings);

@@ -12,7 +12,8 @@ use super::Finding;
 use super::index::Index;
 use crate::history::{self, KeyId, Kind};
 
-pub(super) const NAME: &str = "merges";
+/// Its name in findings.
+pub const NAME: &str = "merges";
 
 /// The most merges of a run that are merged again, and the most siblings of one that is.
 const AGAIN: usize = 100;

@@ -11,7 +11,8 @@ use super::Finding;
 use super::index::{ByKey, Index, context};
 use crate::history::{Asked, CallId, Element, KeyId, Kind, Run};
 
-pub(super) const NAME: &str = "reads";
+/// Its name in findings.
+pub const NAME: &str = "reads";
 
 /// Whether any two such quorums of a key's owners have an owner in common.
 pub(super) fn meets(run: &Run, key: KeyId, r: u8, w: u8) -> bool {

@@ -10,7 +10,8 @@ use super::Finding;
 use super::index::{ByKey, Index};
 use crate::history::{Element, KeyId, Kind};
 
-pub(super) const NAME: &str = "survival";
+/// Its name in findings.
+pub const NAME: &str = "survival";
 
 pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
     for &call in &index.malformed {

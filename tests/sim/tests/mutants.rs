@@ -1,0 +1,196 @@
+//! The checkers must be able to fail: rules of the core are broken, one at a time, and each is caught on whole simulated clusters by the
+//! checker that is named for it. The sound core is not accused on the very same seeds.
+//!
+//! Every rule also has a test of its own that misses it, in `host/core/tests/machines/mutants.rs`. Here are those whose breach shows in
+//! what clients and owners see. Options favour the breach, so that a few seeds are enough; which seed it is does not matter.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use rejoin_core::rules::{Rule, Rules};
+use rejoin_test_sim::check::{Finding, convergence, deletions, dots, reads, survival};
+use rejoin_test_sim::history::Kind;
+use rejoin_test_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
+use rejoin_test_sim::run::{self, LIVENESS, PANIC};
+
+/// So many seeds are tried before a mutant counts as having survived.
+const SEEDS: u64 = 100;
+/// A virtual second, in microseconds.
+const SECOND: u64 = 1_000_000;
+
+/// A broken rule, the checkers of which one must catch it, and what favours that.
+struct Mutant {
+    rule: Rule,
+    caught_by: &'static [&'static str],
+    favour: fn(&mut Options),
+}
+
+const MUTANTS: &[Mutant] = &[
+    mutant(Rule::LossEndsTenures, &[dots::NAME, PANIC], |options| {
+        (options.faults.power, options.faults.slow_disk) = (SECOND / 2, SECOND / 2);
+        options.faults.reset = SECOND / 4;
+    }),
+    mutant(Rule::PeersObject, &[dots::NAME, PANIC], old_copies),
+    mutant(Rule::ObjectionsEndATenure, &[dots::NAME, PANIC], old_copies),
+    mutant(Rule::WritesWaitForServing, &[dots::NAME, PANIC], old_copies),
+    mutant(Rule::AcksWaitForTheDisk, &[reads::NAME, survival::NAME], |options| {
+        options.faults.power = SECOND;
+        options.faults.slow_disk = SECOND;
+    }),
+    mutant(Rule::RefusedIsNotSent, &[survival::NAME, convergence::NAME, reads::NAME], busy_disks),
+    mutant(Rule::RefusedIsForgotten, &[survival::NAME, reads::NAME], |options| {
+        busy_disks(options);
+        options.clients.retries = share(90);
+    }),
+    mutant(Rule::NodesCountOnce, &[reads::NAME, survival::NAME], |options| {
+        options.network.duplicates = share(20);
+        options.network.stragglers = share(5);
+        options.faults.partition = SECOND;
+        options.buckets[0].w = 3;
+        options.buckets[0].r = 1;
+    }),
+    mutant(Rule::RefusalsDoNotCount, &[reads::NAME, survival::NAME], busy_disks),
+    mutant(Rule::ErrorsAreNoCopies, &[reads::NAME], bad_blocks),
+    mutant(Rule::UnreadableIsNotAbsent, &[reads::NAME, survival::NAME, dots::NAME, convergence::NAME, PANIC], bad_blocks),
+    mutant(Rule::JoinsKeepBoth, &[survival::NAME, reads::NAME], |_| {}),
+    mutant(Rule::SiblingsStay, &[survival::NAME, reads::NAME], |_| {}),
+    mutant(Rule::WritesReplaceWhatWasSeen, &[deletions::NAME], deletes),
+    mutant(Rule::ContextsAreRemembered, &[deletions::NAME, convergence::NAME, dots::NAME], deletes),
+    mutant(Rule::WritersAreToldTheirOwn, &[survival::NAME, reads::NAME], |options| options.clients.blind = share(50)),
+    mutant(Rule::ReadersAreToldWhatIsShown, &[survival::NAME, reads::NAME], |options| {
+        plugin(options);
+        crowd(options);
+        options.faults.plugin = SECOND / 2;
+        options.network.jitter_us = 10_000;
+    }),
+    mutant(Rule::ContextsOpenOneKey, &[dots::NAME], |options| options.clients.forged = share(5)),
+    mutant(Rule::LateMergesAreDropped, &[convergence::NAME], |options| {
+        carts(options);
+        crowd(options);
+        options.faults.plugin = SECOND / 2;
+    }),
+    mutant(Rule::FoldsForgetNothing, &[convergence::NAME, dots::NAME, survival::NAME], |options| {
+        deletes(options);
+        plugin(options);
+        crowd(options);
+        options.buckets[0].siblings = 2;
+    }),
+    mutant(Rule::RunsAreWhole, &[convergence::NAME], carts),
+    mutant(Rule::TombstonesAreNoValues, &[convergence::NAME], |options| {
+        deletes(options);
+        plugin(options);
+        options.buckets[0].siblings = 2;
+    }),
+    mutant(Rule::FailuresChooseNothing, &[survival::NAME, reads::NAME], |options| {
+        plugin(options);
+        options.faults.plugin = SECOND;
+    }),
+    mutant(Rule::LimitsDropNothing, &[survival::NAME, convergence::NAME, reads::NAME], |options| options.buckets[0].siblings = 2),
+    mutant(Rule::RetriesOutliveRestarts, &[dots::NAME], retries),
+    mutant(Rule::RetriesOutliveTheirValue, &[dots::NAME], retries),
+    mutant(Rule::ReadsRepair, &[LIVENESS], |options| options.faults.partition = 3 * SECOND),
+];
+
+const fn mutant(rule: Rule, caught_by: &'static [&'static str], favour: fn(&mut Options)) -> Mutant {
+    Mutant { rule, caught_by, favour }
+}
+
+/// Many who ask much of one key.
+fn crowd(options: &mut Options) {
+    (options.clients.sessions, options.clients.think_us, options.buckets[0].keys) = (12, 2000, 1);
+}
+
+const fn share(percent: u32) -> PerMillion {
+    PerMillion(percent * 10_000)
+}
+
+fn old_copies(options: &mut Options) {
+    options.network.ghosts = false;
+    options.faults.old_copy = SECOND;
+    options.faults.kill = SECOND;
+}
+
+fn busy_disks(options: &mut Options) {
+    options.faults.busy = SECOND / 2;
+    options.faults.full_disk = 2 * SECOND;
+}
+
+fn bad_blocks(options: &mut Options) {
+    options.faults.bad_block = SECOND / 2;
+    options.faults.partition = 2 * SECOND;
+}
+
+fn deletes(options: &mut Options) {
+    options.clients.deletes = share(20);
+    options.clients.stale = share(20);
+    options.network.loss = share(5);
+    options.faults.partition = 2 * SECOND;
+}
+
+fn plugin(options: &mut Options) {
+    options.buckets[0].plugin = true;
+}
+
+fn carts(options: &mut Options) {
+    (options.buckets[0].kind, options.buckets[0].plugin) = (Kind::Cart, true);
+    options.clients.deletes = share(10);
+    options.network.loss = share(5);
+    options.faults.partition = 2 * SECOND;
+}
+
+fn retries(options: &mut Options) {
+    options.clients.retries = share(90);
+    options.clients.deadline_ms = 100;
+    options.network.loss = share(10);
+    options.network.stragglers = share(5);
+    options.faults.kill = SECOND;
+    options.faults.reset = SECOND / 4;
+}
+
+/// A small cluster that is asked much of one set, with a network that loses a little and nothing else that goes wrong.
+fn options(seed: u64, favour: fn(&mut Options)) -> Options {
+    let mut options = Options::draw(seed);
+    let bucket = BucketOptions { kind: Kind::Set, n: 3, r: 2, w: 2, fsync: true, siblings: 32, plugin: false, keys: 2 };
+    (options.nodes, options.shards, options.partitions, options.buckets) = (3, 1, 4, vec![bucket]);
+    (options.chaos_us, options.wasm, options.max_ops, options.max_retry_rows) = (10 * SECOND, false, 1024, 100_000);
+    (options.clients.sessions, options.clients.think_us, options.clients.deadline_ms) = (6, 20_000, 300);
+    (options.clients.ttl, options.clients.creates, options.clients.forged) = (share(0), share(0), share(0));
+    options.faults = FaultOptions::default();
+    favour(&mut options);
+    options
+}
+
+/// On which seed a mutant is caught, and with what.
+fn hunt(mutant: &Mutant) -> Option<(u64, Finding)> {
+    (0..SEEDS).find_map(|seed| {
+        let report = run::with(options(seed, mutant.favour), Rules::SOUND.without(mutant.rule), None);
+        let finding = report.findings.into_iter().find(|finding| mutant.caught_by.contains(&finding.checker))?;
+        Some((seed, finding))
+    })
+}
+
+#[test]
+fn every_mutant_is_caught_by_name_and_the_sound_core_is_not_accused() {
+    assert!(MUTANTS.len() >= 15);
+    let (next, problems) = (AtomicUsize::new(0), std::sync::Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+            scope.spawn(|| {
+                while let Some(mutant) = MUTANTS.get(next.fetch_add(1, Relaxed)) {
+                    let Some((seed, finding)) = hunt(mutant) else {
+                        problems.lock().expect("no thread panics").push(format!("{:?} survives {SEEDS} seeds", mutant.rule));
+                        continue;
+                    };
+                    println!("{:?}: seed {seed}, {}: {:.150}", mutant.rule, finding.checker, finding.evidence);
+                    let sound = run::with(options(seed, mutant.favour), Rules::SOUND, None);
+                    if !sound.findings.is_empty() {
+                        let found =
+                            format!("the sound core is accused where {:?} is caught, seed {seed}: {:?}", mutant.rule, sound.findings);
+                        problems.lock().expect("no thread panics").push(found);
+                    }
+                }
+            });
+        }
+    });
+    let problems = problems.into_inner().expect("no thread panics");
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
