@@ -7,6 +7,7 @@
 mod fuzz;
 mod licences;
 mod setup;
+mod sim;
 mod spdx;
 mod steps;
 
@@ -23,6 +24,7 @@ cargo xtask VERB [--dry-run]
   test      the no_std builds of proto and core, then every test of the workspace
   ci        what CI runs: formatting, clippy, documentation, licences, then everything of `test`
   fuzz      the fuzz targets, each for --minutes M (1), or only --target NAME; with --input FILE that one input once
+  sim       the simulator: --seeds FIRST..END [--jobs J] [--json] runs seeds, --replay SEED [--key K] [--node N] [--from S] [--to S] shows one
   licences  check the licences of all dependencies against deny.toml
   help      this text
 
@@ -36,6 +38,7 @@ enum Verb {
     Test,
     Ci,
     Fuzz(fuzz::Options),
+    Sim(sim::Options),
     Licences,
     Help,
 }
@@ -60,11 +63,12 @@ fn main() -> ExitCode {
 
 fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
     if let Some((verb, options)) = arguments.split_first()
-        && verb == "fuzz"
+        && matches!(verb.as_str(), "fuzz" | "sim")
         && !options.iter().any(|option| option == "--help")
     {
         let (dry_run, options): (Vec<&str>, Vec<&str>) = options.iter().map(String::as_str).partition(|option| *option == "--dry-run");
-        return Ok((Verb::Fuzz(fuzz::Options::parse(&options)?), !dry_run.is_empty()));
+        let verb = if verb == "fuzz" { Verb::Fuzz(fuzz::Options::parse(&options)?) } else { Verb::Sim(sim::Options::parse(&options)?) };
+        return Ok((verb, !dry_run.is_empty()));
     }
     let (flags, words): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|argument| argument.starts_with("--"));
     let verb = match words.as_slice() {
@@ -75,7 +79,7 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
             "test" => Verb::Test,
             "ci" => Verb::Ci,
             "licences" => Verb::Licences,
-            "fuzz" | "help" => Verb::Help,
+            "fuzz" | "sim" | "help" => Verb::Help,
             other => return Err(format!("there is no verb `{other}`")),
         },
         [_, extra, ..] => return Err(format!("`{extra}` is one argument too many")),
@@ -98,6 +102,7 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
         Verb::Test => steps::test(),
         Verb::Ci => steps::ci(setup::has_cargo_deny()),
         Verb::Fuzz(options) => options.plan(&root)?,
+        Verb::Sim(options) => options.plan(&setup::binary(&root, "rejoin-sim")?),
         Verb::Licences => steps::licences(setup::has_cargo_deny()),
     };
     if dry_run {

@@ -28,8 +28,7 @@ pub(crate) struct Run {
 
 /// Builds everything, then tells the story with the binary at `rejoin`.
 pub(crate) fn demo(rejoin: &Path) -> Vec<Step> {
-    let story = Run { what: "the demo", program: rejoin.into(), arguments: owned(&["demo", "partition"]), environment: Vec::new() };
-    vec![cargo("the build", &["build", "--workspace"]), Step::Command(story)]
+    vec![cargo("the build", &["build", "--workspace"]), program("the demo", rejoin, owned(&["demo", "partition"]))]
 }
 
 /// The no_std builds, then all tests. The tests come last, so that what the runner prints about them ends the output.
@@ -77,6 +76,11 @@ fn with(what: &'static str, arguments: &[&'static str], environment: &[(&'static
 /// A step that calls cargo with these arguments, and these variables beside the shell's.
 pub(crate) fn cargo_with(what: &'static str, arguments: Vec<String>, environment: Vec<(&'static str, String)>) -> Step {
     Step::Command(Run { what, program: cargo_path(), arguments, environment })
+}
+
+/// A step that runs a program of the workspace.
+pub(crate) fn program(what: &'static str, path: &Path, arguments: Vec<String>) -> Step {
+    Step::Command(Run { what, program: path.into(), arguments, environment: Vec::new() })
 }
 
 fn owned(words: &[&str]) -> Vec<String> {

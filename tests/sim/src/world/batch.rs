@@ -154,6 +154,7 @@ impl World {
         let disk = &mut node.disks[usize::from(index)];
         for put in disk.puts.drain(..) {
             self.recorder.minted(self.now_us, at, &put, &self.keys);
+            node.puts += 1;
             let (actor, counter) = (put.dot.actor, put.dot.counter);
             match node.minted.iter_mut().rev().find(|(known, _)| *known == actor) {
                 Some((_, highest)) => *highest = (*highest).max(counter),

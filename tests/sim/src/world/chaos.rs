@@ -2,6 +2,7 @@
 
 use rejoin_core::shard::event::Event;
 use rejoin_proto::codec::{self, Versioned};
+use rejoin_proto::peer::ActorNext;
 use rejoin_proto::{ActorId, PartitionId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -322,11 +323,7 @@ impl World {
             return self.back_up(at);
         }
         let Some(backup) = self.nodes[usize::from(at)].backup.clone() else { return };
-        let known = backup.actors.iter().all(|actor| {
-            let minted = self.nodes[usize::from(at)].minted.iter().find(|(known, _)| *known == actor.actor);
-            minted.is_none_or(|(_, highest)| *highest < actor.next) || self.is_observed(at, actor.partition, actor.actor, actor.next)
-        });
-        if !known {
+        if !self.will_be_found_out(at, &backup) {
             return;
         }
         self.die(at, Death::Kill, None);
@@ -355,9 +352,23 @@ impl World {
         let actors = self.actors(at);
         let node = &mut self.nodes[usize::from(at)];
         if let (Some(_), Some(state)) = (&node.running, node.state) {
-            node.backup = Some(Backup { disks: node.disks.iter().map(Disk::copy).collect(), state, actors });
+            node.backup = Some(Backup { disks: node.disks.iter().map(Disk::copy).collect(), state, actors, puts: node.puts });
             self.note(at, || "is backed up".into());
         }
+    }
+
+    /// Whether the handshake must find an old disk out: each of its actors that has gone on since must have been seen to, and one at least,
+    /// if anything was written. A disk from before its node's first writes has no actor that a peer could know, so nobody can tell; then the
+    /// actors are new, which is safe, but the node takes a retry for a first attempt.
+    fn will_be_found_out(&self, at: NodeIndex, backup: &Backup) -> bool {
+        let node = &self.nodes[usize::from(at)];
+        let gone_on = |actor: &&ActorNext| {
+            let minted = node.minted.iter().find(|(known, _)| *known == actor.actor);
+            minted.is_some_and(|(_, highest)| *highest >= actor.next)
+        };
+        let mut outrun = backup.actors.iter().filter(gone_on).peekable();
+        let idle = node.puts == backup.puts;
+        (idle || outrun.peek().is_some()) && outrun.all(|actor| self.is_observed(at, actor.partition, actor.actor, actor.next))
     }
 
     /// Whether a peer that is there to say so remembers, durably, that an actor has used a counter which it would use again. No

@@ -30,6 +30,8 @@ pub(super) struct Backup {
     pub(super) state: State,
     /// The actors of that time and the counters they would use next.
     pub(super) actors: Vec<ActorNext>,
+    /// Puts until then.
+    pub(super) puts: u64,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub(super) struct Node {
     pub(super) doom: Option<Death>,
     /// The highest counter that each of its actors has minted.
     pub(super) minted: Vec<(ActorId, u64)>,
+    /// Puts that it has coordinated.
+    pub(super) puts: u64,
 }
 
 /// What a batch takes on a healthy node.
@@ -82,6 +86,7 @@ impl Node {
             sync_us: SYNC_US,
             doom: None,
             minted: Vec::new(),
+            puts: 0,
         }
     }
 

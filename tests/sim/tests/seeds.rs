@@ -1,0 +1,78 @@
+//! What every run of CI does: two hundred seeds, and whether a seed is a run.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+use std::num::NonZero;
+use std::sync::Mutex;
+
+use rejoin_core::rules::{Rule, Rules};
+use rejoin_test_sim::campaign::{self, failure};
+use rejoin_test_sim::options::Options;
+use rejoin_test_sim::run;
+use rejoin_test_sim::trace::Filter;
+
+#[test]
+fn two_hundred_seeds_come_together_and_lose_nothing() {
+    let failures = Mutex::new(String::new());
+    let jobs = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let summary = campaign::run(0..200, jobs, |report, _| {
+        if !report.findings.is_empty() {
+            failures.lock().unwrap().push_str(&failure(report));
+        }
+    });
+    println!("{summary}");
+    assert!(summary.failed.is_empty(), "{}", failures.into_inner().unwrap());
+    assert!(summary.operations > 400_000, "the clients have done something: {summary}");
+}
+
+#[test]
+fn the_same_seed_twice_gives_the_same_trace() {
+    for seed in [3, 17, 40] {
+        let (first, second) = (run::traced(seed, Filter::default()), run::traced(seed, Filter::default()));
+        assert_eq!((first.digest, first.events), (second.digest, second.events), "seed {seed}");
+        let differs = first.lines.iter().zip(&second.lines).find(|(a, b)| a != b);
+        assert!(differs.is_none() && first.lines.len() == second.lines.len(), "seed {seed}: {differs:?}");
+        assert_eq!(run::seed(seed).digest, first.digest, "looking on changes nothing");
+    }
+    let digests: Vec<u64> = (100..112).map(|seed| run::seed(seed).digest).collect();
+    let again: Vec<u64> = (100..112).map(|seed| run::seed(seed).digest).collect();
+    assert_eq!(digests, again);
+    let mut different = digests;
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), 12, "and another seed another one");
+}
+
+/// The first seed from there on with which a rule is missed.
+fn miss(rule: Rule, from: u64) -> run::Report {
+    let runs = (from..from + 200).map(|seed| run::with(Options::draw(seed), Rules::SOUND.without(rule), None));
+    runs.into_iter().find(|report| !report.findings.is_empty()).unwrap_or_else(|| panic!("{rule:?} is not missed"))
+}
+
+#[test]
+fn a_failing_seed_says_all_that_is_needed_to_see_it_again() {
+    let report = miss(Rule::SiblingsStay, 0);
+    let text = failure(&report);
+    let seed = report.options.seed;
+    for part in [format!("seed {seed} failed"), format!("\"seed\":{seed},"), "commit".into(), format!("cargo xtask sim --replay {seed}")] {
+        assert!(text.contains(&part), "{part} is missing in\n{text}");
+    }
+    assert!(text.contains(report.findings[0].checker) && text.contains(&report.findings[0].evidence));
+}
+
+#[test]
+fn replicas_that_no_read_repairs_do_not_come_together() {
+    let report = miss(Rule::ReadsRepair, 0);
+    assert_eq!(report.findings[0].checker, run::LIVENESS, "{:?}", report.findings);
+}
+
+#[test]
+fn a_trace_can_be_read_and_filtered() {
+    let filter = Filter { key: Some(0), node: Some(1), from_us: 0, to_us: 20_000_000 };
+    let report = run::traced(17, filter);
+    assert!(!report.lines.is_empty());
+    for line in &report.lines {
+        assert!(line.key.is_none_or(|key| key == 0) && line.node.is_none_or(|node| node == 1) && line.at_us <= 20_000_000, "{line}");
+    }
+    let text = report.lines.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(text.contains("connected to n") && text.contains(" k0 "), "{text}");
+}
