@@ -2,11 +2,15 @@
 //! by refusing the directory. What is read without a word is exactly what was there.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use rejoin_test_store::{Content, Cuts, Expected, Image, Loss, Model, Random, SECTOR, Survival, Tree, campaign, recording};
+use rejoin_test_store::{
+    Content, Cuts, Expected, Found, Image, Loss, Machine, MemoryDisk, Model, Node, Random, SECTOR, SHARD, Seen, Survival, Tree, campaign,
+    recording, verify,
+};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Seeds per kind of damage.
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 5;
 /// Moments of each script at which the files are taken.
 const MOMENTS: usize = 4;
 
@@ -223,4 +227,51 @@ fn a_file_or_the_tree_as_it_was_some_time_ago() {
             }
         }
     });
+}
+
+/// A start that finds a loss makes everything sound again, so a crash in its middle must not hide what it had found.
+#[test]
+fn a_loss_is_said_again_after_a_crash_at_any_call_of_the_start_that_found_it() {
+    let test = "a_loss_is_said_again_after_a_crash_at_any_call_of_the_start_that_found_it";
+    each(test, |seed, rest, cuts| {
+        if !cuts.wants(rest.place) {
+            return;
+        }
+        let mark = format!("{SHARD}/mark");
+        let segment = rest.journal().next().unwrap().0.clone();
+        for damaged in [mark.as_str(), segment.as_str(), "current"] {
+            let (mut image, mut tree) = (rest.image.clone(), Tree::clone(&rest.tree));
+            if damaged == "current" {
+                tree.files.insert(damaged.to_owned(), Arc::from(&b"damaged"[..]));
+            } else {
+                image.files.remove(damaged);
+            }
+            let seen = cuts.on_a_fresh_directory(rest.place, &damaged, |root| start_with_a_loss(root, &image, &tree));
+            let mut machine = Machine::holding(&image);
+            for (call, seen) in seen.into_iter().enumerate() {
+                match seen {
+                    Seen::Call(call) => machine.apply(&call),
+                    Seen::Tree(after) => tree = Tree::clone(&after),
+                }
+                for survival in [Survival::Nothing, Survival::Everything, Survival::WholeChanges] {
+                    let image = machine.crash(survival, &mut Random::new(seed, call as u64)).image;
+                    let what = format_args!("{damaged} is damaged, {survival:?} survives after call {call}");
+                    let found = cuts.on_a_fresh_directory(rest.place, &what, |root| {
+                        let found = verify(root, &image, &tree, &rest.expected())?;
+                        if found == Found::Sound { Err("the loss is forgotten".to_owned()) } else { Ok(found) }
+                    });
+                    cuts.count(&found);
+                }
+            }
+        }
+    });
+}
+
+/// What a start on a damaged directory does below the store.
+fn start_with_a_loss(root: &Path, image: &Image, tree: &Tree) -> Result<Vec<Seen>, String> {
+    let path = root.join(SHARD).join("tree");
+    tree.write(&path);
+    let disk = MemoryDisk::new(root, image).watching(&path);
+    let node = Node::open(root, &disk).map_err(|error| error.to_string())?;
+    if node.recovery.lost.is_empty() { Err("nothing is lost".to_owned()) } else { Ok(disk.seen()) }
 }

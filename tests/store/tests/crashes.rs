@@ -2,7 +2,9 @@
 //! was only committed is there up to some change, nothing else is, no loss is said that there was not, and the store goes on.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use rejoin_test_store::{Call, Cuts, Expected, Loss, Piece, Random, SECTOR, Seen, Survival, Walk, campaign, recording};
+use rejoin_test_store::{
+    Call, Cuts, Event, Expected, Loss, Piece, Random, Recording, SECTOR, STEPS, Seen, Survival, Walk, campaign, recording,
+};
 
 /// Seeds per kind of crash.
 const SEEDS: u64 = 5;
@@ -157,4 +159,20 @@ fn a_crash_while_the_tree_flushes_and_compacts() {
             walk.pass();
         }
     });
+}
+
+/// Or no failure could be repeated.
+#[test]
+fn the_same_seed_makes_the_same_calls() {
+    let calls = |recording: &Recording| {
+        let above = |event: &Event| match event {
+            Event::Seen(Seen::Call(call)) => Some(format!("{call:?}")),
+            Event::Seen(Seen::Tree(_)) => None,
+            Event::Told(told) => Some(format!("{told:?}")),
+        };
+        recording.events.iter().filter_map(above).collect::<Vec<_>>()
+    };
+    let (first, other) = (calls(&recording(0)), calls(&recording(1)));
+    assert!(first.len() as u64 > STEPS && first != other);
+    assert!(first == calls(&Recording::new(0)), "a script has gone another way than before");
 }
