@@ -95,6 +95,8 @@ rules! {
     ExpiryWaitsForSkew,
     /// A stamp that no honest clock can have given moves no clock.
     FutureStampsMoveNothing,
+    /// An object above its bucket's limits takes no write that leaves it so.
+    LimitsAreKept,
     /// At the limit a write is refused rather than a value dropped.
     LimitsDropNothing,
     /// A write that has seen everything passes every limit.

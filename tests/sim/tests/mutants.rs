@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rejoin_core::rules::{Rule, Rules};
-use rejoin_test_sim::check::{Finding, convergence, deletions, dots, reads, survival};
+use rejoin_test_sim::check::{Finding, bounds, carts as cart_checker, convergence, deletions, dots, reads, survival};
 use rejoin_test_sim::history::Kind;
 use rejoin_test_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
 use rejoin_test_sim::run::{self, LIVENESS, PANIC};
@@ -53,6 +53,7 @@ const MUTANTS: &[Mutant] = &[
     mutant(Rule::UnreadableIsNotAbsent, &[reads::NAME, survival::NAME, dots::NAME, convergence::NAME, PANIC], bad_blocks),
     mutant(Rule::JoinsKeepBoth, &[survival::NAME, reads::NAME], |_| {}),
     mutant(Rule::SiblingsStay, &[survival::NAME, reads::NAME], |_| {}),
+    mutant(Rule::SiblingsStay, &[cart_checker::NAME], carts_in_a_crowd),
     mutant(Rule::WritesReplaceWhatWasSeen, &[deletions::NAME], deletes),
     mutant(Rule::ContextsAreRemembered, &[deletions::NAME, convergence::NAME, dots::NAME], deletes),
     mutant(Rule::WritersAreToldTheirOwn, &[survival::NAME, reads::NAME], |options| options.clients.blind = share(50)),
@@ -64,8 +65,7 @@ const MUTANTS: &[Mutant] = &[
     }),
     mutant(Rule::ContextsOpenOneKey, &[dots::NAME], |options| options.clients.forged = share(5)),
     mutant(Rule::LateMergesAreDropped, &[convergence::NAME], |options| {
-        carts(options);
-        crowd(options);
+        carts_in_a_crowd(options);
         options.faults.plugin = SECOND / 2;
     }),
     mutant(Rule::FoldsForgetNothing, &[convergence::NAME, dots::NAME, survival::NAME], |options| {
@@ -83,6 +83,12 @@ const MUTANTS: &[Mutant] = &[
     mutant(Rule::FailuresChooseNothing, &[survival::NAME, reads::NAME], |options| {
         plugin(options);
         options.faults.plugin = SECOND;
+    }),
+    mutant(Rule::LimitsAreKept, &[bounds::NAME], |options| {
+        options.buckets[0].siblings = 2;
+        options.clients.blind = share(100);
+        options.clients.deletes = share(0);
+        crowd(options);
     }),
     mutant(Rule::LimitsDropNothing, &[survival::NAME, convergence::NAME, reads::NAME], |options| options.buckets[0].siblings = 2),
     mutant(Rule::RetriesOutliveRestarts, &[dots::NAME], retries),
@@ -135,6 +141,11 @@ fn carts(options: &mut Options) {
     options.clients.deletes = share(10);
     options.network.loss = share(5);
     options.faults.partition = 2 * SECOND;
+}
+
+fn carts_in_a_crowd(options: &mut Options) {
+    carts(options);
+    crowd(options);
 }
 
 fn retries(options: &mut Options) {

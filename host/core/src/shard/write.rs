@@ -375,7 +375,7 @@ impl Shard {
 fn is_above_limit(rules: Rules, op: &Op, object: &Object, put: &Put, seen: &VersionVector) -> bool {
     let stays = |entry: &&rejoin_proto::Entry| !rules.keep(Rule::FullContextsPass) || !entry.dots.unseen_by(seen).is_empty();
     let left: Vec<&rejoin_proto::Entry> = object.entries.iter().filter(stays).collect();
-    if left.is_empty() {
+    if left.is_empty() || !rules.keep(Rule::LimitsAreKept) {
         return false;
     }
     let props = &op.target.bucket.props;

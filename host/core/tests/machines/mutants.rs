@@ -34,7 +34,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::ExpiredIsHidden => reads::an_expired_value_is_hidden_and_never_reaches_a_plugin,
         Rule::ExpiryWaitsForSkew => scenarios::a_clock_that_is_ahead_drops_nothing_that_others_still_show,
         Rule::FutureStampsMoveNothing => faults::a_stamp_from_the_future_is_taken_with_an_alarm_and_moves_no_clock,
-        Rule::LimitsDropNothing | Rule::FullContextsPass => limits::at_the_limit_with_a_plugin_that_traps_full_contexts_get_through,
+        Rule::LimitsAreKept | Rule::LimitsDropNothing | Rule::FullContextsPass => {
+            limits::at_the_limit_with_a_plugin_that_traps_full_contexts_get_through
+        }
         Rule::RetriesOutliveRestarts => retries::a_clean_restart_keeps_the_table_and_the_start,
         Rule::RetriesOutliveTheirValue => retries::a_retry_after_an_overwrite_or_a_delete_is_not_done_again,
         Rule::StrangeRetriesAreUnknown => retries::a_retry_at_another_node_or_start_is_unknown_and_writes_nothing,
