@@ -59,7 +59,7 @@ async fn health(State(parts): State<Arc<Parts>>) -> (StatusCode, String) {
     for lost in &parts.lost {
         let _ = writeln!(text, "this replica has lost something: {lost}");
     }
-    let serving = *parts.serving.borrow();
+    let serving = parts.serving.initialized();
     if !serving {
         text.push_str("not serving yet: the other nodes have their time\n");
     }

@@ -12,7 +12,7 @@ use rejoin_core::shard::event::{MergeJob, MergeTicket, Merged};
 use rejoin_merge::{CallLimits, MergeFault, ModuleLimits, Plugin, Pool, Rejection, Sibling, digest_of};
 use rejoin_proto::PluginDigest;
 use rejoin_store::Modules;
-use tokio::sync::{mpsc::UnboundedSender, oneshot, watch};
+use tokio::sync::{Notify, mpsc::UnboundedSender, oneshot};
 
 use crate::clock::Clock;
 use crate::driver::Notice;
@@ -34,8 +34,8 @@ struct Inner {
     modules: Modules,
     limits: ModuleLimits,
     known: Mutex<Known>,
-    /// Counts the plugins that became ready, so that who waits for one can wait for the next.
-    ready: watch::Sender<u64>,
+    /// Woken when a plugin has become ready, or was refused.
+    decided: Notify,
     runtime: tokio::runtime::Handle,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -55,9 +55,9 @@ impl Desk {
     pub(crate) fn new(pool: Pool, modules: Modules, module_bytes: u64, clock: Clock, metrics: Arc<Metrics>) -> Self {
         let bytes = usize::try_from(module_bytes).unwrap_or(usize::MAX);
         let limits = ModuleLimits { bytes, ..ModuleLimits::default() };
-        let (known, (ready, _)) = (Mutex::default(), watch::channel(0));
+        let (known, decided) = (Mutex::default(), Notify::new());
         let runtime = tokio::runtime::Handle::current();
-        Self(Arc::new(Inner { pool, modules, limits, known, ready, runtime, clock, metrics }))
+        Self(Arc::new(Inner { pool, modules, limits, known, decided, runtime, clock, metrics }))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -144,12 +144,12 @@ impl Desk {
                 known.refused.remove(&digest);
                 known.ready.insert(digest, plugin.clone());
                 drop(known);
-                self.0.ready.send_modify(|count| *count += 1);
+                self.0.decided.notify_waiters();
             }
             Err(Rejection::NotTried { .. }) => {}
             Err(rejection) => {
                 self.known().refused.insert(digest, rejection.to_string());
-                self.0.ready.send_modify(|count| *count += 1);
+                self.0.decided.notify_waiters();
             }
         }
         result
@@ -186,15 +186,15 @@ impl Desk {
 
     /// Waits until a plugin has been fetched and compiled, as long as the job may.
     async fn wait_for(&self, job: &MergeJob) -> Result<Plugin, String> {
-        let mut ready = self.0.ready.subscribe();
         let until = self.0.clock.instant(job.deadline_us).min(tokio::time::Instant::now() + FETCH_WAIT);
         loop {
+            // Made before the look, so that a decision in between is not missed.
+            let decided = self.0.decided.notified();
             if let Some(found) = self.find(&job.plugin) {
                 return found;
             }
-            match tokio::time::timeout_at(until, ready.changed()).await {
-                Ok(Ok(())) => {}
-                _ => return Err(format!("this node does not have plugin {} yet; it is being fetched from the others", job.plugin)),
+            if tokio::time::timeout_at(until, decided).await.is_err() {
+                return Err(format!("this node does not have plugin {} yet; it is being fetched from the others", job.plugin));
             }
         }
     }

@@ -12,7 +12,7 @@ use rejoin_proto::Name;
 use rejoin_store::{DataDir, FileError, MaintenanceThread, OpenError};
 use rejoin_wire::{CloseCode, Endpoint, Limits};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, SetOnce, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::catalog::CatalogTask;
@@ -126,7 +126,6 @@ impl Node {
         let desk = desk(&config, threads, &dir, clock, metrics.clone())?;
         let (view_in, view) = watch::channel(first_view);
         let (start_in, start_out) = watch::channel(run::combined(&opened.iter().map(|o| o.shard.start()).collect::<Vec<_>>()));
-        let (serving_in, serving) = watch::channel(false);
         let (control_in, control_calls) = mpsc::unbounded_channel();
         let (failures_in, failures_out) = mpsc::unbounded_channel();
         let (starts_in, starts_out) = mpsc::unbounded_channel();
@@ -140,7 +139,7 @@ impl Node {
             control: control_in,
             view,
             start: start_out,
-            serving,
+            serving: SetOnce::new(),
             catalog_digest: AtomicU64::new(control.digest()),
             peers: std::sync::Mutex::default(),
             generations: AtomicU64::new(0),
@@ -177,7 +176,7 @@ impl Node {
         node.tasks.spawn(run::guarded("the catalog", guard.clone(), catalog.run(node.parts.clone(), control_calls)));
         node.tasks.spawn(run::combine_starts(node.parts.clone(), starts, start_in, starts_out));
         node.tasks.spawn(run::watch_failures(failures_out, failed_in, node.endpoint.clone()));
-        node.meet(serving_in, &guard);
+        node.meet(&guard);
         if let Some(listener) = admin {
             node.tasks.spawn(run::admin(listener, http::routes(node.parts.clone())));
         }
@@ -220,7 +219,7 @@ impl Node {
     }
 
     /// Begins to accept and to dial, and to serve as soon as the others have had their say.
-    fn meet(&mut self, serving: watch::Sender<bool>, failures: &mpsc::UnboundedSender<String>) {
+    fn meet(&mut self, failures: &mpsc::UnboundedSender<String>) {
         let parts = &self.parts;
         self.tasks.spawn(run::guarded("accepting", failures.clone(), run::accept(parts.clone(), self.endpoint.clone())));
         let others = parts.cluster_view().layout().nodes.clone();
@@ -232,7 +231,8 @@ impl Node {
         self.tasks.spawn(async move {
             peers::start_grace(&parts, Duration::from_millis(parts.config.start_grace_ms)).await;
             parts.tell_all(|| Notice::Serving);
-            serving.send_replace(true);
+            // Nobody else sets it.
+            let _ = parts.serving.set(());
         });
     }
 
@@ -261,8 +261,7 @@ impl Node {
 
     /// Resolves when the node takes requests: every other node is connected, or the start's grace is over.
     pub async fn ready(&self) {
-        // An error means that the node is stopping; whoever waits for it finds out at its next request.
-        let _ = self.parts.serving.clone().wait_for(|serving| *serving).await;
+        self.parts.serving.wait().await;
     }
 
     /// Resolves when the node cannot go on by itself (a failed fsync, a catalog that cannot be kept), with the reason. It must then be dropped.

@@ -8,7 +8,7 @@ use rejoin_core::view::{ClusterView, shard_of};
 use rejoin_proto::client::StartId;
 use rejoin_proto::{ClusterId, Name, NodeId, PartitionId};
 use rejoin_wire::{Connection, Sender};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, SetOnce, mpsc, watch};
 
 use crate::catalog::ControlCall;
 use crate::clock::Clock;
@@ -46,7 +46,7 @@ pub(crate) struct Parts {
     pub(crate) view: watch::Receiver<Arc<NodeView>>,
     pub(crate) start: watch::Receiver<StartId>,
     /// Whether the other nodes have had their time; clients are let in from then on.
-    pub(crate) serving: watch::Receiver<bool>,
+    pub(crate) serving: SetOnce<()>,
     pub(crate) catalog_digest: AtomicU64,
     pub(crate) peers: Mutex<BTreeMap<NodeId, Peer>>,
     pub(crate) generations: AtomicU64,

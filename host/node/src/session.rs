@@ -32,10 +32,7 @@ const REFUSED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 16);
 /// Serves a client until its connection ends.
 pub(crate) async fn serve(parts: Arc<Parts>, connection: Connection) {
     // Not before the node knows what the others know: a client must not be told that a bucket is unknown which was made elsewhere.
-    let mut serving = parts.serving.clone();
-    if serving.wait_for(|serving| *serving).await.is_err() {
-        return connection.close(REFUSED, "the node is stopping");
-    }
+    parts.serving.wait().await;
     let (token, holder) = match tokio::time::timeout(HELLO_WAIT, greet(&parts, &connection)).await {
         Ok(Ok(known)) => known,
         Ok(Err(refusal)) => return refuse(&connection, refusal).await,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use rejoin_client::{Bucket, Bytes};
 use rejoin_test_shell::{Files, Setup, Weather, World, simulate_with, traced};
 
+use crate::storms::storm;
+
 /// Writes and reads through a storm, a cut and a kill, and tells what came of each.
 async fn tour(world: World) {
     let bucket = world.plain().await;
@@ -34,14 +36,25 @@ fn trace_of(files: &Arc<Files>, seed: u64) -> Vec<String> {
     traced(|| simulate_with(&setup, files.clone(), &[], tour))
 }
 
+fn assert_same(first: &[String], again: &[String]) {
+    for (number, (first, again)) in first.iter().zip(again).enumerate() {
+        assert_eq!(first, again, "line {number}");
+    }
+    assert_eq!(first.len(), again.len());
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_one_another() {
     let files = Arc::new(Files::create(Setup::default().nodes));
     let (first, again, other) = (trace_of(&files, 7), trace_of(&files, 7), trace_of(&files, 8));
     assert!(first.len() > 1000 && first.iter().any(|line| line.contains("frame")), "{} lines tell nothing", first.len());
-    for (number, (first, again)) in first.iter().zip(&again).enumerate() {
-        assert_eq!(first, again, "line {number}");
-    }
-    assert_eq!(first.len(), again.len());
+    assert_same(&first, &again);
     assert_ne!(first, other, "a trace that does not depend on the seed shows nothing");
+}
+
+/// Under a seed that once showed that sessions which wait for one event were woken in an order of their own. Each run makes its own
+/// certificates: what they differ in shows nowhere above TLS.
+#[test]
+fn a_storm_is_the_same_storm_again() {
+    assert_same(&traced(|| storm(104)), &traced(|| storm(104)));
 }
