@@ -100,6 +100,8 @@ struct Seen {
     counter: u64,
     touched: u64,
     dirty: bool,
+    /// Whether the store has a row of it, which would have to be removed.
+    kept: bool,
 }
 
 impl Observed {
@@ -107,7 +109,7 @@ impl Observed {
         let mut observed = Self { seen: BTreeMap::new(), forgotten: Vec::new(), clock: 0 };
         for (partition, rest, row) in rows::load::<NumberRow>(store, Kind::Observed)? {
             let actor = <[u8; 8]>::try_from(rest.as_slice()).map_err(|_| StoreFault::Damaged("observed row: short key".into()))?;
-            let seen = Seen { actor: ActorId(u64::from_be_bytes(actor)), counter: row.0, touched: 0, dirty: false };
+            let seen = Seen { actor: ActorId(u64::from_be_bytes(actor)), counter: row.0, touched: 0, dirty: false, kept: true };
             observed.seen.entry(partition).or_default().push(seen);
         }
         Ok(observed)
@@ -127,9 +129,11 @@ impl Observed {
                         && let Some(quiet) = (0..known.len()).min_by_key(|&at| known[at].touched)
                     {
                         let quiet = known.swap_remove(quiet);
-                        self.forgotten.push(rows::observed_key(partition, quiet.actor));
+                        if quiet.kept {
+                            self.forgotten.push(rows::observed_key(partition, quiet.actor));
+                        }
                     }
-                    known.push(Seen { actor: dot.actor, counter: dot.counter, touched, dirty: true });
+                    known.push(Seen { actor: dot.actor, counter: dot.counter, touched, dirty: true, kept: false });
                 }
             }
         }
@@ -156,6 +160,38 @@ impl Observed {
     /// The change that [`flush`](Self::flush) filled was written.
     pub(crate) fn flushed(&mut self) {
         self.forgotten.clear();
-        self.seen.values_mut().flatten().for_each(|seen| seen.dirty = false);
+        self.seen.values_mut().flatten().for_each(|seen| (seen.dirty, seen.kept) = (false, true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows that a flush would write.
+    fn rows(observed: &Observed) -> usize {
+        let mut change = Change::default();
+        observed.flush(&mut change);
+        change.rows.len()
+    }
+
+    fn context(actors: core::ops::Range<u64>) -> VersionVector {
+        actors.map(|actor| Dot { actor: ActorId(actor), counter: 1 }).collect()
+    }
+
+    #[test]
+    fn what_is_remembered_of_others_is_bounded_also_while_the_disk_takes_nothing() {
+        let mut observed = Observed { seen: BTreeMap::new(), forgotten: Vec::new(), clock: 0 };
+        let note = |observed: &mut Observed, actors| observed.note(PartitionId(1), &context(actors), |_| false);
+        note(&mut observed, 0..64);
+        assert_eq!(rows(&observed), MAX_OBSERVED);
+        observed.flushed();
+        for round in 1..100 {
+            note(&mut observed, round * 100..round * 100 + 100);
+        }
+        assert_eq!(observed.seen[&PartitionId(1)].len(), MAX_OBSERVED);
+        assert_eq!(rows(&observed), 2 * MAX_OBSERVED, "those that are new, and the removal of those that were written down");
+        observed.flushed();
+        assert_eq!(rows(&observed), 0);
     }
 }

@@ -92,4 +92,17 @@ mod tests {
         }
         assert_eq!(Tokens::new(b"secret", [&record(true)]).check(text), None, "withdrawn");
     }
+
+    #[test]
+    fn a_token_above_its_limit_is_not_looked_at_even_if_it_is_right() {
+        let check = |length: usize| {
+            let secret = "s".repeat(length - 4);
+            let secret_hash = *blake3::hash(secret.as_bytes()).as_bytes();
+            let body = RecordBody::Token { tenant: TenantId(7), scope: Scope::Data, secret_hash, revoked: false };
+            let key = RecordKey::Token(Name::new("app").unwrap());
+            let tokens = Tokens::new(b"secret", [&Record { key, version: 1, stamp: Hlc::default(), body }]);
+            tokens.check(&format!("app:{secret}")).is_some()
+        };
+        assert!(check(MAX_TOKEN_BYTES) && !check(MAX_TOKEN_BYTES + 1));
+    }
 }

@@ -5,8 +5,8 @@ mod support;
 use proptest::prelude::*;
 use rejoin_proto::catalog::{BucketProps, Quorum};
 use rejoin_proto::hash::partition_of;
-use rejoin_proto::layout::BadLayout;
-use rejoin_proto::{Hlc, Layout, Name, NodeId, PartitionId, PluginDigest};
+use rejoin_proto::layout::{BadLayout, MAX_NODES};
+use rejoin_proto::{Hlc, Layout, LayoutNode, Name, NodeId, PartitionId, PluginDigest};
 use support::{digest, layout};
 
 #[test]
@@ -58,10 +58,22 @@ fn broken(breaks: impl FnOnce(&mut Layout)) -> Result<(), BadLayout> {
     layout.check()
 }
 
+fn nodes(count: usize) -> Vec<LayoutNode> {
+    let node = |at| {
+        let name = support::name(&format!("n{at}"));
+        LayoutNode { id: NodeId::from_name(&name), name, ..layout().nodes[0].clone() }
+    };
+    let mut nodes: Vec<LayoutNode> = (0..count).map(node).collect();
+    nodes.sort_by_key(|node| node.id);
+    nodes
+}
+
 #[test]
 fn a_layout_is_checked_for_all_that_look_ups_rely_on() {
     assert_eq!(broken(|_| {}), Ok(()));
     assert_eq!(broken(|layout| layout.nodes.clear()), Err(BadLayout::Nodes));
+    assert_eq!(broken(|layout| layout.nodes = nodes(MAX_NODES)), Ok(()));
+    assert_eq!(broken(|layout| layout.nodes = nodes(MAX_NODES + 1)), Err(BadLayout::Nodes));
     assert_eq!(broken(|layout| layout.nodes.swap(0, 1)), Err(BadLayout::Order));
     assert_eq!(broken(|layout| layout.nodes[1] = layout.nodes[0].clone()), Err(BadLayout::Order));
     assert_eq!(broken(|layout| layout.nodes[0].id = NodeId(0)), Err(BadLayout::Order), "not its own name's id");
@@ -97,7 +109,13 @@ fn properties_out_of_bounds_are_named() {
     assert_eq!(bad(|props| props.pr = Quorum::Count(0)), None);
     assert_eq!(bad(|props| props.pw = Quorum::Count(4)), Some("pw"));
     assert_eq!(bad(|props| props.value_bytes = 16 * 1024 * 1024 + 1), Some("value_bytes"));
+    assert_eq!(bad(|props| props.value_bytes = 16 * 1024 * 1024), None);
+    assert_eq!(bad(|props| props.value_bytes = 0), Some("value_bytes"));
     assert_eq!(bad(|props| props.siblings = 1), Some("siblings"));
+    assert_eq!(bad(|props| props.siblings = 256), None);
+    assert_eq!(bad(|props| props.siblings = 257), Some("siblings"));
+    assert_eq!(bad(|props| props.fuel = 0), Some("fuel and memory_bytes"));
+    assert_eq!(bad(|props| props.memory_bytes = 65_535), Some("fuel and memory_bytes"));
     assert_eq!(bad(|props| props.ttl_ms = Some(0)), Some("ttl"));
 }
 

@@ -70,6 +70,21 @@ fn rows_that_the_tree_could_not_take_are_refused_before_the_journal() {
 }
 
 #[test]
+fn a_change_of_more_than_a_gibibyte_is_refused_and_leaves_the_store_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path(), Start::FIRST);
+    let value = bytes::Bytes::from(vec![7; 64 << 20]);
+    let mut change = Change::default();
+    for row in 0..16u8 {
+        change.put(Space::Objects, vec![row], value.clone());
+    }
+    assert!(matches!(store.write(change), Err(StoreFault::Failed(why)) if why.contains("1 GiB")));
+    store.write(put(Space::Objects, "key", "value")).unwrap();
+    assert_eq!(store.commit().unwrap(), CommitSeq(1), "nothing was written before");
+    assert_eq!(rows(&store, Space::Objects).len(), 1);
+}
+
+#[test]
 fn indexes_go_on_after_a_reopen() {
     let dir = tempfile::tempdir().unwrap();
     for (round, start) in [Start::FIRST, Start::CLEAN, Start::KILLED, Start::CLEAN].into_iter().enumerate() {

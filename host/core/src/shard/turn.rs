@@ -65,8 +65,11 @@ impl Shard {
             return Ok(Object::default());
         }
         if let StoreFault::Damaged(what) = &fault
-            && (self.unreadable.len() >= MAX_UNREADABLE || self.unreadable.insert(Bytes::copy_from_slice(store_key)))
+            && !self.unreadable.contains(store_key)
         {
+            if self.unreadable.len() < MAX_UNREADABLE {
+                self.unreadable.insert(Bytes::copy_from_slice(store_key));
+            }
             turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
             if self.rules.keep(Rule::DamageEndsATenure) {
                 self.end_tenure(turn, partition, "its copy of an object cannot be read");

@@ -1,5 +1,6 @@
 //! The shards and the control machine of the core, driven event by event.
 
+mod bounds;
 mod control;
 mod faults;
 mod limits;
