@@ -49,7 +49,11 @@ pub fn read(path: &Path) -> Vec<u8> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let digits: Vec<u8> =
         text.lines().filter(|line| !line.starts_with('#')).flat_map(str::bytes).filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok().filter(|_| pair.len() == 2);
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
+    let byte = |pair: &[u8]| match pair {
+        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    };
     let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
     bytes.unwrap_or_else(|| panic!("{} is no hexadecimal text", path.display()))
 }

@@ -1,7 +1,7 @@
 //! What it withstands. After each attack the endpoint still serves.
 
-use crate::support::{CLUSTER, accept_client, authority, name, node_of, raw_dial, soon, still_serves};
-use rejoin_wire::{CLIENT_PROTOCOL, Class, CloseCode, Connection, Endpoint, Limits, PerClass, cert::ClusterCa};
+use crate::support::{CLUSTER, accept_client, authority, client_of, name, node_of, raw_dial, soon, still_serves};
+use rejoin_wire::{CLIENT_PROTOCOL, Class, CloseCode, Connection, Endpoint, Error, Limits, PerClass, cert::ClusterCa};
 use std::time::Duration;
 
 fn setting(limits: Limits) -> (ClusterCa, Endpoint) {
@@ -106,6 +106,27 @@ async fn more_handshakes_than_allowed_are_refused_and_room_comes_back() {
         closed_with(&raw.unwrap(), CloseCode::TOO_SLOW).await;
     }
     still_serves(&ca, &node).await;
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_are_refused_and_room_comes_back() {
+    let mut limits = Limits::default();
+    limits.max_connections = 2;
+    let (ca, node) = setting(limits);
+    let client = client_of(&ca, Limits::default());
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let (dialled, accepted) = tokio::join!(soon(client.connect_client(node.local_addr())), accept_client(&node));
+        open.push((dialled.unwrap(), accepted));
+    }
+    let refused = soon(client.connect_client(node.local_addr())).await;
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+    assert_eq!(node.stats().refused, 1);
+    let (dialled, _) = open.pop().unwrap();
+    dialled.close(CloseCode::DONE, "no longer needed");
+    // A closed connection keeps its place until late packets can no longer come.
+    let again = async { while client.connect_client(node.local_addr()).await.is_err() {} };
+    soon(async { tokio::join!(again, accept_client(&node)) }).await;
 }
 
 #[tokio::test]
