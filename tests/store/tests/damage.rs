@@ -179,6 +179,28 @@ fn a_segment_of_another_history_is_a_loss() {
     assert!(recovery.lost.iter().any(|what| what.contains("another history")), "{:?}", recovery.lost);
 }
 
+/// A start that was cut short had begun a segment behind records that are gone now. A later start goes on where the journal ends.
+#[test]
+fn a_segment_behind_a_torn_end_is_passed_over_by_every_later_start() {
+    let (base, further) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    synced(base.path());
+    copy(base.path(), further.path());
+    let (mut store, _) = open(further.path(), Start::KILLED);
+    store.write(put(Space::Objects, "torn", "record")).unwrap();
+    store.close().unwrap();
+    drop(open(further.path(), Start::KILLED));
+    let left_behind = segments(further.path()).pop().unwrap();
+    std::fs::copy(&left_behind, base.path().join("journal").join(left_behind.file_name().unwrap())).unwrap();
+    for round in 0..3 {
+        let (mut store, recovery) = open(base.path(), Start::CLEAN);
+        assert_eq!(recovery.lost, Vec::<String>::new(), "round {round}");
+        assert_eq!(rows(&store, Space::Objects).len() + rows(&store, Space::Pinned).len(), RECORDS + round);
+        store.write(put(Space::Objects, &format!("round {round}"), "written")).unwrap();
+        assert_eq!(store.commit().unwrap(), CommitSeq((RECORDS + round) as u64 + 1));
+        store.close().unwrap();
+    }
+}
+
 /// Every record of it is whole and has the right index; only the chain tells that one does not follow from the other.
 #[test]
 fn a_segment_of_two_histories_is_a_loss() {

@@ -48,6 +48,13 @@ pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mu
         // An unreadable header counts as a damaged one: what it held shows as a hole.
         headers.extend(Header::read(disk, &path, *number).ok().flatten());
     }
+    // A segment that begins where an earlier one did, or before, says that the earlier one was cut as torn by a start.
+    let firsts: Vec<u64> = headers.iter().map(|header: &Header| header.first_index).collect();
+    let mut place = 0;
+    headers.retain(|header| {
+        place += 1;
+        firsts[place..].iter().all(|later| *later > header.first_index)
+    });
     // Without a mark everything that a later segment vouches for must be there.
     let vouched = headers.iter().map(|header| header.first_index - 1).max().unwrap_or(0);
     let mut walk = Walk {
@@ -132,11 +139,6 @@ impl Walk<'_> {
         if !first {
             if begins == self.at {
                 return true;
-            }
-            if self.at.index >= self.mark && begins.index > self.at.index {
-                // Written after what is missing, and neither was ever synced: part of the torn end.
-                self.torn = true;
-                return false;
             }
             let number = header.number;
             let Position { index, .. } = self.at;
