@@ -48,12 +48,12 @@ pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mu
         // An unreadable header counts as a damaged one: what it held shows as a hole.
         headers.extend(Header::read(disk, &path, *number).ok().flatten());
     }
-    // A segment that begins where an earlier one did, or before, says that the earlier one was cut as torn by a start.
+    // A segment that begins before an earlier one did says that the earlier one was behind a torn end, and is to be passed over.
     let firsts: Vec<u64> = headers.iter().map(|header: &Header| header.first_index).collect();
     let mut place = 0;
     headers.retain(|header| {
         place += 1;
-        firsts[place..].iter().all(|later| *later > header.first_index)
+        firsts[place..].iter().all(|later| *later >= header.first_index)
     });
     // Without a mark everything that a later segment vouches for must be there.
     let vouched = headers.iter().map(|header| header.first_index - 1).max().unwrap_or(0);
