@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -24,6 +24,8 @@ pub struct Summary {
     pub failed: Vec<u64>,
     /// Real time, in seconds.
     pub seconds: f64,
+    /// Processor time, in seconds: what does not depend on who else uses the machine.
+    pub cpu_seconds: f64,
     /// Threads.
     pub jobs: usize,
 }
@@ -39,32 +41,39 @@ impl Summary {
         }
     }
 
-    /// Client operations a second, of all threads together.
+    /// Client operations for each second of processor time.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        self.operations as f64 / self.seconds
+        self.operations as f64 / self.cpu_seconds
     }
 
-    /// How much faster virtual time passes than real time, for each thread.
+    /// How much faster virtual time passes than a core's.
     #[must_use]
     pub fn times_real_time(&self) -> f64 {
-        self.virtual_us as f64 / 1e6 / self.seconds / self.jobs as f64
+        self.virtual_us as f64 / 1e6 / self.cpu_seconds
     }
 }
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (million, rate, times) = (self.operations as f64 / 1e6, self.rate(), self.times_real_time());
-        write!(f, "{} seeds, {million:.2} million operations in {:.1} s on {} threads: ", self.seeds, self.seconds, self.jobs)?;
-        write!(f, "{rate:.0} operations a second, {times:.0} × real time a thread, {} seeds failed", self.failed.len())
+        let Self { seeds, seconds, cpu_seconds, jobs, failed, .. } = self;
+        write!(f, "{seeds} seeds, {million:.2} million operations in {seconds:.1} s on {jobs} threads, {cpu_seconds:.1} s of a core: ")?;
+        write!(f, "{rate:.0} operations a second and {times:.0} × real time a core; {} seeds failed", failed.len())
     }
 }
 
-/// Runs seeds on so many threads. `each` is told of every one, in no order.
+/// Processor time of this thread, in seconds.
+fn cpu_seconds() -> f64 {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
+}
+
+/// Runs seeds on so many threads. `each` is told of every one, in no order, and before the next of its thread begins.
 ///
 /// # Panics
 /// If a thread of ours does, which no run can make it: a run's own panics are findings.
-pub fn run(seeds: Range<u64>, jobs: usize, each: impl Fn(&Report, Duration) + Sync) -> Summary {
+pub fn run(seeds: Range<u64>, jobs: usize, each: impl Fn(&Report) + Sync) -> Summary {
     let (next, sum) = (AtomicU64::new(seeds.start), Mutex::new(Summary::default()));
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -73,11 +82,11 @@ pub fn run(seeds: Range<u64>, jobs: usize, each: impl Fn(&Report, Duration) + Sy
                 loop {
                     let seed = next.fetch_add(1, Relaxed);
                     if seed >= seeds.end {
+                        sum.lock().expect("nobody panics with it").cpu_seconds += cpu_seconds();
                         return;
                     }
-                    let began = Instant::now();
                     let report = run::seed(seed);
-                    each(&report, began.elapsed());
+                    each(&report);
                     sum.lock().expect("nobody panics with it").add(&report);
                 }
             });

@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 
 fn run_seeds(seeds: Range<u64>, jobs: Option<usize>, json: bool) -> ExitCode {
     let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
-    let summary = campaign::run(seeds.clone(), jobs, |report, _| {
+    let summary = campaign::run(seeds.clone(), jobs, |report| {
         if !report.findings.is_empty() {
             eprint!("{}", campaign::failure(report));
         }

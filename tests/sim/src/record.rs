@@ -9,8 +9,8 @@ use crate::history::{Asked, Call, CallId, KeyId, Merge, Minted, NodeIndex, Outco
 use crate::keys::Keys;
 
 /// One merge of so many is kept for the checkers, at most so many of a run.
-const MERGE_SHARE: u64 = 4;
-const MERGES: usize = 2000;
+const MERGE_SHARE: u64 = 16;
+const MERGES: usize = 500;
 
 /// Fills the record of a run.
 #[derive(Default, Debug)]

@@ -14,7 +14,7 @@ use rejoin_test_sim::trace::Filter;
 fn two_hundred_seeds_come_together_and_lose_nothing() {
     let failures = Mutex::new(String::new());
     let jobs = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let summary = campaign::run(0..200, jobs, |report, _| {
+    let summary = campaign::run(0..200, jobs, |report| {
         if !report.findings.is_empty() {
             failures.lock().unwrap().push_str(&failure(report));
         }
