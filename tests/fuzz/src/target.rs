@@ -16,7 +16,7 @@ const INPUT: &str = "REJOIN_FUZZ_INPUT";
 pub struct Target {
     /// The name of its test, and of its folder in the corpus.
     pub name: &'static str,
-    /// What hostile bytes are made of, beside the corpus.
+    /// What hostile bytes are made of, beside the corpus. Each is looked at as it is, too.
     pub seeds: Vec<Vec<u8>>,
     /// Panics if the bytes refute it.
     pub property: fn(&[u8]),
@@ -40,6 +40,12 @@ impl Target {
                 resume_unwind(panic);
             }
         }
+        for bytes in &self.seeds {
+            if let Err(panic) = catch_unwind(|| (self.property)(bytes)) {
+                self.keep(bytes);
+                resume_unwind(panic);
+            }
+        }
         let seeds = known.into_iter().map(|(_, bytes)| bytes).chain(self.seeds.iter().cloned()).collect();
         let failed: Mutex<Option<Vec<u8>>> = Mutex::new(None);
         let property = self.property;
@@ -58,12 +64,17 @@ impl Target {
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(search)) {
             if let Some(bytes) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                let path = self.keep.join(format!("{}.hex", self.name));
-                std::fs::write(&path, corpus::text("refutes the target; say here why, once that is known", &bytes)).unwrap();
-                self.tell(&path);
+                self.keep(&bytes);
             }
             resume_unwind(panic);
         }
+    }
+
+    /// Keeps an input that has failed, and says so.
+    fn keep(&self, bytes: &[u8]) {
+        let path = self.keep.join(format!("{}.hex", self.name));
+        std::fs::write(&path, corpus::text("refutes the target; say here why, once that is known", bytes)).unwrap();
+        self.tell(&path);
     }
 
     /// Says which input has failed, and how to look at it again.

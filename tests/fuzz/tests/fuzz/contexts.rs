@@ -18,7 +18,7 @@ fn property(bytes: &[u8]) {
     match key().open(&object(b"k"), bytes) {
         Ok(seen) => {
             assert_eq!(key().seal(&object(b"k"), &seen), bytes, "one vector, one token");
-            assert_eq!(key().open(&object(b"other"), bytes), Err(ContextError::Foreign));
+            assert_eq!(key().open(&object(b"j"), bytes), Err(ContextError::Foreign));
             assert_eq!(ContextKey::derive(2, b"the secret of the fuzz cluster").open(&object(b"k"), bytes), Err(ContextError::Foreign));
         }
         Err(error) => {

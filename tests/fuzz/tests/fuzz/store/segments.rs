@@ -36,10 +36,18 @@ fn property(bytes: &[u8]) {
 
 #[test]
 fn segments() {
-    let seeds = files().into_iter().enumerate().map(|(which, path)| {
+    let mut seeds = Vec::new();
+    for (which, path) in files().into_iter().enumerate() {
         let mut content = BASE.disk.read(path);
         content.truncate(content.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
-        [vec![which as u8], content].concat()
-    });
-    fuzz("segments", seeds.collect(), property);
+        let found = [vec![which as u8], content].concat();
+        // As it was, and with a bit that has flipped: in the header, and in one record after the other.
+        seeds.push(found.clone());
+        for part in 0..6 {
+            let mut damaged = found.clone();
+            damaged[1 + (found.len() - 1) * part / 6 + 20] ^= 1;
+            seeds.push(damaged);
+        }
+    }
+    fuzz("segments", seeds, property);
 }
