@@ -33,6 +33,10 @@ use failure::Failure;
 use output::{Output, no_color};
 use verbs::{bucket, cert, object, plugin, status, token};
 
+/// A node allocates a dozen times for every message, on one thread, and frees on another: the C library's allocator was seen to take an eighth of its time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let on = |terminal| cli.global.color.on(terminal, no_color());
