@@ -72,7 +72,7 @@ pub struct Config {
     /// Bytes of a shard's memtable.
     #[serde(default = "defaults::memtable_bytes")]
     pub memtable_bytes: u64,
-    /// Bytes of a shard's block cache.
+    /// Bytes of a shard's caches: a quarter for single rows, the rest for blocks of its tree.
     #[serde(default = "defaults::cache_bytes")]
     pub cache_bytes: u64,
     /// Free bytes on the disk below which writes are refused.

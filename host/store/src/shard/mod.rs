@@ -3,6 +3,7 @@
 mod maintenance;
 mod open;
 mod options;
+mod recent;
 mod shared;
 mod stats;
 mod sync;
@@ -18,8 +19,10 @@ use crate::disk::no_room;
 use crate::error::FileError;
 use crate::journal::{Writer, is_key_length};
 use bytes::Bytes;
+use recent::Recent;
 use rejoin_core::port::{Change, Row, Space, Store, StoreFault};
 use shared::{Shared, lock};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Bound, ControlFlow};
@@ -36,6 +39,8 @@ pub struct ShardStore {
     shared: Arc<Shared>,
     writer: Writer,
     pinned: BTreeMap<Bytes, Bytes>,
+    /// Behind a cell, since reads fill it too.
+    recent: RefCell<Recent>,
     /// The active memtable's size.
     memtable_bytes: u64,
     /// The last record in the journal file.
@@ -190,7 +195,16 @@ impl Store for ShardStore {
         self.shared.poison.check()?;
         match space {
             Space::Pinned => Ok(self.pinned.get(key).cloned()),
-            Space::Objects => self.shared.tree.get(key),
+            Space::Objects => {
+                if let Some(row) = self.recent.borrow().get(key) {
+                    return Ok(Some(row));
+                }
+                let row = self.shared.tree.get(key)?;
+                if let Some(row) = &row {
+                    self.recent.borrow_mut().put(Bytes::copy_from_slice(key), row.clone());
+                }
+                Ok(row)
+            }
         }
     }
 
@@ -227,7 +241,13 @@ impl Store for ShardStore {
             match (row.space, row.value) {
                 (Space::Pinned, Some(value)) => drop(self.pinned.insert(row.key, value)),
                 (Space::Pinned, None) => drop(self.pinned.remove(&row.key)),
-                (Space::Objects, value) => self.memtable_bytes = self.shared.tree.apply(&row.key, value.as_deref()),
+                (Space::Objects, value) => {
+                    self.memtable_bytes = self.shared.tree.apply(&row.key, value.as_deref());
+                    match value {
+                        Some(value) => self.recent.get_mut().put(row.key, value),
+                        None => self.recent.get_mut().remove(&row.key),
+                    }
+                }
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Opens a shard: replays the journal, tells a torn end from a loss, and begins a journal that is sound from its first byte.
 
 use super::options::Options;
+use super::recent::Recent;
 use super::shared::{self, Gate, Poison, Shared, Signal, Written};
 use super::stats::Counters;
 use super::sync::{Durable, MarkWriter};
@@ -11,6 +12,7 @@ use crate::dir::{Start, lock};
 use crate::disk::{Disk, no_room};
 use crate::error::{Context, FileError, OpenError};
 use crate::journal::{FIRST_CHAIN, Mark, MarkFile, Position, Replayed, Writer, list_segments, replay, rewrite, segment_path};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -58,7 +60,8 @@ impl ShardStore {
         let mark = read_mark(disk.as_ref(), &places, start, &mut lost)?;
         // A flush syncs first, so before the first sync there is nothing in the tree to be missed.
         let known = mark.is_some_and(|mark| mark.is_none_or(|mark| mark.index > 0));
-        let tree = open_tree(&places, options.cache_bytes, known, &mut lost)?;
+        let rows_bytes = options.cache_bytes / 4;
+        let tree = open_tree(&places, options.cache_bytes - rows_bytes, known, &mut lost)?;
         if mark.flatten().is_some_and(|mark| tree.version() < mark.tree) && lost.is_empty() {
             lost.push("the tree is older than the mark: what it had taken over from the journal is gone".to_owned());
         }
@@ -91,7 +94,8 @@ impl ShardStore {
             shared::lock(&shared.gate).sealed = Some(writer.number());
         }
         let committed = CommitSeq(replayed.end.index);
-        let store = Self { shared, writer, pinned: replayed.pinned, memtable_bytes, committed };
+        let recent = RefCell::new(Recent::new(rows_bytes));
+        let store = Self { shared, writer, pinned: replayed.pinned, recent, memtable_bytes, committed };
         Ok((store, recovery))
     }
 }

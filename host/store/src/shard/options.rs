@@ -14,7 +14,7 @@ pub struct Options {
     pub max_segments: u64,
     /// Runs in the tree's first level at which writes are answered busy. Default 32.
     pub max_l0_runs: u64,
-    /// Bytes of the tree's block cache. Default 32 MiB.
+    /// Bytes of cache: a quarter of them for single rows as they were last read or written, the rest for blocks of the tree. Default 32 MiB.
     pub cache_bytes: u64,
     /// Free bytes on the file system below which writes are refused. Default 64 MiB.
     pub free_space_floor: u64,
