@@ -280,7 +280,7 @@ impl Engine {
 
     fn tries(&self, timeout: Duration) -> Tries {
         let attempts = self.attempts.max(1);
-        let dials_left = self.map().all().len() + usize::from(attempts);
+        let dials_left = self.map().len() + usize::from(attempts);
         let trace = self.chance.word().max(1);
         Tries { deadline: Instant::now() + timeout, trace, attempts, attempts_left: attempts, dials_left, asked: Vec::new() }
     }

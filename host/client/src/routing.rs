@@ -62,6 +62,11 @@ impl Map {
         order
     }
 
+    /// How many nodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.layout.nodes.len()
+    }
+
     /// Every node, for requests that any of them can answer.
     pub(crate) fn all(&self) -> Vec<Target> {
         self.layout.nodes.iter().map(Target::from).collect()

@@ -44,13 +44,18 @@ pub enum DecodeError {
     },
 }
 
+/// Room that an encoding begins with: most messages and objects fit, and growing to it from one byte would take eight allocations.
+const ROOM: usize = 256;
+
 /// Encodes a value in its envelope.
 ///
 /// # Panics
 /// Never for the types of this crate: they have no maps, no unknown lengths and no failing serialisers.
 #[must_use]
 pub fn encode<T: Versioned>(value: &T) -> Vec<u8> {
-    postcard::to_extend(value, alloc::vec![T::VERSION]).expect("encoding into memory does not fail for these types")
+    let mut bytes = Vec::with_capacity(ROOM);
+    bytes.push(T::VERSION);
+    postcard::to_extend(value, bytes).expect("encoding into memory does not fail for these types")
 }
 
 /// Decodes an envelope.
