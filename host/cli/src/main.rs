@@ -53,7 +53,13 @@ fn main() -> ExitCode {
 
 /// Runs the verb to its end. The story and a cluster begin on this very thread: what they start ends with it.
 fn run(cli: Cli, out: Output, talk_in_color: bool) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Verb::Serve(_) = &cli.verb {
+        // A node's shards have threads of their own. Were there as many for the network as processors, both would only take turns.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        builder.worker_threads((processors / 2).max(1));
+    }
+    let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|why| Failure::usage(format!("no threads can be started: {why}")))?;
     let ended = runtime.block_on(verb(cli, out, talk_in_color));
     // A blocked read of stdin, say, is not waited for.
