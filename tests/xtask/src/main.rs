@@ -4,6 +4,7 @@
 //! the machine lacks and says in one line what to do about it; [`licences`] stands in for cargo-deny where that is not installed.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod fuzz;
 mod licences;
 mod setup;
@@ -23,6 +24,8 @@ cargo xtask VERB [--dry-run]
   demo      build everything, then run the story: split a cluster, write on both sides, heal, watch the carts merge
   test      the no_std builds of proto and core, then every test of the workspace
   ci        what CI runs: formatting, clippy, documentation, licences, then everything of `test`
+  bench     build with --release, then measure the parts of an operation and whole operations of a cluster, and how far they are apart
+  bench-peers  the same load on a cluster and on Redis with two replicas, where redis-server is installed
   fuzz      the fuzz targets, each for --minutes M (1), or only --target NAME; with --input FILE that one input once
   sim       the simulator: --seeds FIRST..END [--jobs J] [--json] runs seeds, --replay SEED [--key K] [--node N] [--from S] [--to S] shows one
   licences  check the licences of all dependencies against deny.toml
@@ -37,6 +40,8 @@ enum Verb {
     Demo,
     Test,
     Ci,
+    Bench,
+    BenchPeers,
     Fuzz(fuzz::Options),
     Sim(sim::Options),
     Licences,
@@ -78,6 +83,8 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
             "demo" => Verb::Demo,
             "test" => Verb::Test,
             "ci" => Verb::Ci,
+            "bench" => Verb::Bench,
+            "bench-peers" => Verb::BenchPeers,
             "licences" => Verb::Licences,
             "fuzz" | "sim" | "help" => Verb::Help,
             other => return Err(format!("there is no verb `{other}`")),
@@ -101,6 +108,8 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
         Verb::Demo => steps::demo(&setup::binary(&root, "rejoin")?),
         Verb::Test => steps::test(),
         Verb::Ci => steps::ci(setup::has_cargo_deny()),
+        Verb::Bench => steps::bench(Step::Distance),
+        Verb::BenchPeers => steps::bench(Step::Peers),
         Verb::Fuzz(options) => options.plan(&root)?,
         Verb::Sim(options) => options.plan(&setup::binary(&root, "rejoin-sim")?),
         Verb::Licences => steps::licences(setup::has_cargo_deny()),
@@ -112,6 +121,10 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
     if verb != Verb::Licences {
         setup::check_and_add(&root)?;
     }
+    if verb == Verb::BenchPeers {
+        // Before anything is built for it.
+        bench::redis()?;
+    }
     if verb == Verb::Ci && !setup::has_cargo_deny() {
         eprintln!("xtask: skipped: cargo-deny (not installed); licences and sources are checked by xtask, bans are not");
     }
@@ -122,6 +135,8 @@ fn perform(step: &Step, root: &Path) -> Result<(), String> {
     match step {
         Step::Command(command) => command.run(root),
         Step::Licences => licences::check(root),
+        Step::Distance => bench::distance(root),
+        Step::Peers => bench::peers(root),
     }
 }
 

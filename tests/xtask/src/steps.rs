@@ -15,6 +15,10 @@ pub(crate) enum Step {
     Command(Run),
     /// Check the licences here, without cargo-deny.
     Licences,
+    /// Measure the parts and the whole.
+    Distance,
+    /// Measure a cluster and Redis.
+    Peers,
 }
 
 /// A program to run in the workspace root.
@@ -63,6 +67,11 @@ pub(crate) fn licences(cargo_deny: bool) -> Vec<Step> {
     } else {
         vec![Step::Licences]
     }
+}
+
+/// Builds as for a release, and measures.
+pub(crate) fn bench(what: Step) -> Vec<Step> {
+    vec![cargo("the build", &["build", "--release", "-p", "rejoin", "-p", "rejoin-test-bench", "--bins"]), what]
 }
 
 fn cargo(what: &'static str, arguments: &[&'static str]) -> Step {
@@ -141,6 +150,8 @@ impl fmt::Display for Step {
         match self {
             Self::Command(run) => run.fmt(f),
             Self::Licences => f.write_str("(here) cargo tree, against the allow list of deny.toml"),
+            Self::Distance => f.write_str("(here) rejoin-bench-distance"),
+            Self::Peers => f.write_str("(here) rejoin bench, on Redis and on a cluster"),
         }
     }
 }
