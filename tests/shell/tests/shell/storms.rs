@@ -80,7 +80,7 @@ async fn write(world: World, bucket: Rc<Bucket<Bytes>>, key: String) -> Story {
     story
 }
 
-pub(crate) fn storm(seed: u64) {
+fn storm(seed: u64) {
     simulate(&Setup { seed, latency_ms: (1, 20), ..Setup::default() }, move |world| async move {
         let bucket = Rc::new(world.plain().await);
         let mut writers = JoinSet::new();
