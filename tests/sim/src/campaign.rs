@@ -1,5 +1,6 @@
 //! Many seeds on several threads, and what is said of them.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,6 +23,8 @@ pub struct Summary {
     pub events: u64,
     /// Seeds that were found fault with.
     pub failed: Vec<u64>,
+    /// What happened how often, of all seeds.
+    pub marks: BTreeMap<&'static str, u64>,
     /// Real time, in seconds.
     pub seconds: f64,
     /// Processor time, in seconds: what does not depend on who else uses the machine.
@@ -36,6 +39,7 @@ impl Summary {
         self.operations += report.operations;
         self.virtual_us += report.virtual_us;
         self.events += report.events;
+        report.marks.iter().for_each(|(what, times)| *self.marks.entry(what).or_default() += times);
         if !report.findings.is_empty() {
             self.failed.push(report.options.seed);
         }

@@ -287,7 +287,7 @@ fn faults(rng: &mut Rng, chaos_us: u64) -> FaultOptions {
         power: every(45, 15),
         stop: every(30, 10),
         wipe: every(12, 3),
-        old_copy: every(15, 4),
+        old_copy: every(25, 12),
         loss: every(12, 4),
         bad_block: every(15, 5),
         clock: every(30, 10),

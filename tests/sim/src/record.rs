@@ -1,5 +1,7 @@
 //! Fills the record of a run.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use rejoin_core::shard::event::{Alarm, MergeJob};
 use rejoin_proto::{Dot, Object, codec};
@@ -12,6 +14,9 @@ use crate::keys::Keys;
 const MERGE_SHARE: u64 = 16;
 const MERGES: usize = 500;
 
+/// How it is counted that one dot was found under two values: a disk went back, and no handshake found it out.
+pub(crate) const CLASH: &str = "one dot, two values";
+
 /// Fills the record of a run.
 #[derive(Default, Debug)]
 pub(crate) struct Recorder {
@@ -21,9 +26,8 @@ pub(crate) struct Recorder {
     merges: u64,
     /// The most requests that were under way in one shard.
     pub(crate) most_under_way: u64,
-    /// Alarms that a wrong disk raises, and that a wrong clock does.
-    pub(crate) clashes: u64,
-    pub(crate) futures: u64,
+    /// What has happened, and how often: faults that took effect, and what the cores said.
+    pub(crate) marks: BTreeMap<&'static str, u64>,
     /// Calls that were answered or given up.
     pub(crate) ended: u64,
 }
@@ -77,10 +81,17 @@ impl Recorder {
     }
 
     pub(crate) fn alarm(&mut self, alarm: &Alarm) {
-        match alarm {
-            Alarm::OneDotTwoValues { .. } => self.clashes += 1,
-            Alarm::FutureStamp { .. } => self.futures += 1,
-            _ => {}
-        }
+        self.mark(match alarm {
+            Alarm::OneDotTwoValues { .. } => CLASH,
+            Alarm::FutureStamp { .. } => "stamp of the future",
+            Alarm::TenureEnded { .. } => "tenure ended",
+            Alarm::Damaged { .. } => "damage found",
+            _ => "other alarm",
+        });
+    }
+
+    /// Counts something.
+    pub(crate) fn mark(&mut self, what: &'static str) {
+        *self.marks.entry(what).or_default() += 1;
     }
 }

@@ -1,5 +1,6 @@
 //! One seed from its options to its verdict.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rejoin_core::rules::Rules;
@@ -8,6 +9,7 @@ use crate::check::{self, Finding};
 use crate::history::Run;
 use crate::options::Options;
 use crate::plugins;
+use crate::record::CLASH;
 use crate::trace::{Filter, Line};
 use crate::world::World;
 
@@ -15,6 +17,9 @@ use crate::world::World;
 pub const LIVENESS: &str = "liveness";
 /// The name under which it is told that an invariant of the core has stopped it.
 pub const PANIC: &str = "panic";
+
+/// The name under which it is told that a disk that went back was not found out.
+pub const CLASHES: &str = "clashes";
 
 /// What came of a seed.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub struct Report {
     pub digest: u64,
     /// How much that was.
     pub events: u64,
+    /// What happened how often: faults that took effect, and what the cores said.
+    pub marks: BTreeMap<&'static str, u64>,
     /// The lines that were asked for.
     pub lines: Vec<Line>,
     /// The record, for who wants to look further.
@@ -69,7 +76,15 @@ pub fn with(options: Options, rules: Rules, filter: Option<Filter>) -> Report {
     if findings.is_empty() {
         findings.extend(check::all(&run, plugins::of));
     }
-    Report { options, findings, operations, virtual_us, digest, events, lines: world.into_lines(), run }
+    let marks = std::mem::take(&mut world.recorder.marks);
+    if let Some(times) = marks.get(CLASH) {
+        findings.push(Finding {
+            checker: CLASHES,
+            key: None,
+            evidence: format!("the cores have found one dot under two values {times} times"),
+        });
+    }
+    Report { options, findings, operations, virtual_us, digest, events, marks, lines: world.into_lines(), run }
 }
 
 fn words_of(panic: &(dyn std::any::Any + Send)) -> String {

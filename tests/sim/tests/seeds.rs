@@ -22,6 +22,21 @@ fn two_hundred_seeds_come_together_and_lose_nothing() {
     println!("{summary}");
     assert!(summary.failed.is_empty(), "{}", failures.into_inner().unwrap());
     assert!(summary.operations > 400_000, "the clients have done something: {summary}");
+    // What is said to be borne has happened.
+    for what in [
+        "kill",
+        "end in the middle of a batch",
+        "power lost with writes",
+        "wipe",
+        "old copy",
+        "objection",
+        "reported loss",
+        "damage found",
+        "tenure ended",
+        "stamp of the future",
+    ] {
+        assert!(summary.marks.contains_key(what), "{what} did not happen: {:?}", summary.marks);
+    }
 }
 
 #[test]

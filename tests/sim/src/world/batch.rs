@@ -215,6 +215,9 @@ impl World {
         }
         let connection = self.network.held(from, to);
         if connection != 0 {
+            if matches!(envelope.body, PeerBody::Observed { .. }) {
+                self.recorder.mark("objection");
+            }
             let ordered = matches!(envelope.body, PeerBody::Observed { .. });
             self.post_parcel(from, to, connection, Parcel::Message(envelope), ordered);
         }

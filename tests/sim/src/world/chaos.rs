@@ -313,6 +313,7 @@ impl World {
             let node = &mut self.nodes[usize::from(at)];
             (node.disks, node.state, node.backup, node.reported_loss) = (empty, None, None, false);
             self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true });
+            self.recorder.mark("wipe");
             self.note(at, || "has its disk WIPED".into());
         }
     }
@@ -336,6 +337,7 @@ impl World {
         self.truce();
         let life = self.nodes[usize::from(at)].life;
         self.plan_in(50 * MS, Occurrence::Boot { node: at, life });
+        self.recorder.mark("old copy");
         self.note(at, || "has an OLD COPY of its disks put back".into());
     }
 
@@ -399,6 +401,7 @@ impl World {
             let node = &mut self.nodes[usize::from(at)];
             (node.disks, node.reported_loss) = (left, true);
             self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true });
+            self.recorder.mark("reported loss");
             self.note(at, || "has LOST objects, and knows it".into());
         }
     }

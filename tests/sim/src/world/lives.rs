@@ -112,6 +112,9 @@ impl World {
             return;
         }
         for (index, disk) in (0..).zip(&mut node.disks) {
+            if torn == Some(index) && disk.unwritten() > 0 {
+                self.recorder.mark("end in the middle of a batch");
+            }
             let of_batch = if torn == Some(index) { self.faults.below(disk.unwritten() + 1) } else { 0 };
             disk.kill(of_batch);
             disk.trouble.failing = false;
@@ -119,6 +122,7 @@ impl World {
         (0..self.options.shards).for_each(|shard| self.record_puts(at, shard));
         let down_us = match death {
             Death::Kill => {
+                self.recorder.mark("kill");
                 self.note(at, || "is KILLED".into());
                 let mean_us = if self.faults.percent(60) { 200 * MS } else { 3 * SECOND };
                 20 * MS + self.faults.exponential(mean_us)
@@ -149,6 +153,7 @@ impl World {
             lost += written - cut;
         }
         if lost > 0 {
+            self.recorder.mark("power lost with writes");
             self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: false });
         }
         self.note(at, || format!("LOSES POWER, and {lost} changes that were not durable"));
