@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_core::port::{Space, Store, StoreFault};
-use rejoin_store::FileError;
+use rejoin_store::{FileError, Options, ShardStore, Start};
 use rejoin_test_store::{
-    Cuts, Expected, Fault, Image, Loss, MemoryDisk, Model, Node, Random, SHARD, Step, Survival, Tree, Walk, campaign, put, recording,
-    script,
+    Cuts, Expected, Fault, Image, Loss, MemoryDisk, Model, Node, Random, SHARD, Step, Survival, Tree, Walk, campaign, put, recording, rows,
+    script, small,
 };
 use std::io::ErrorKind;
 use std::ops::RangeInclusive;
@@ -188,6 +188,30 @@ fn the_disk_is_full_from_any_call_on_and_then_there_is_room_again() {
             attempt.model.sync(node.store.syncer().sync().unwrap().0);
         }
     });
+}
+
+/// A segment that was begun with little room takes what fits and then refuses, like any other.
+#[test]
+fn a_store_that_started_with_little_room_refuses_what_does_not_fit() {
+    let root = rejoin_test_store::scratch();
+    let disk = MemoryDisk::new(root.path(), &Image::default());
+    disk.break_down(Fault { calls: 0..u64::MAX, kind: ErrorKind::StorageFull, room: Some(65 << 10) });
+    let options = || Options { segment_bytes: 1 << 20, parallel_mark: false, ..small() };
+    let open = |start| ShardStore::open(root.path().join(SHARD), options(), Arc::new(disk.clone()), &start).unwrap();
+    let (mut store, _) = open(Start::FIRST);
+    let mut written = 0;
+    let refused = loop {
+        match store.write(put(Space::Objects, &format!("{written:04}"), &"v".repeat(1000))) {
+            Ok(()) => written += 1,
+            Err(fault) => break fault,
+        }
+        store.commit().unwrap();
+    };
+    assert_eq!((refused, store.stats().full), (StoreFault::Full, true));
+    assert!((50..64).contains(&written), "{written}");
+    drop(store);
+    let (store, recovery) = open(Start::KILLED);
+    assert_eq!((recovery.lost, rows(&store, Space::Objects).len()), (vec![], written));
 }
 
 #[test]

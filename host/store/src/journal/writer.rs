@@ -53,8 +53,11 @@ impl Segment {
         let records = head.len() as u64;
         let reserved = records + room;
         let file = disk.create(path)?;
-        file.preallocate(reserved)?;
-        file.write_at(&head, 0)?;
+        if let Err(error) = file.preallocate(reserved).and_then(|()| file.write_at(&head, 0)) {
+            // A header without records is harmless at replay; the room that it took may be needed.
+            let _ = disk.remove(path);
+            return Err(error);
+        }
         Ok(Self { number, file, records, end: records, reserved })
     }
 }
@@ -160,16 +163,7 @@ impl Writer {
         let number = self.segment.number + 1;
         let path = segment_path(&self.dir, number);
         let room = self.segment_bytes + headroom(self.segment_bytes);
-        match Segment::create(self.disk.as_ref(), &path, number, self.gathered, pinned, room) {
-            Ok(segment) => {
-                self.segment = segment;
-                Ok(())
-            }
-            Err(error) => {
-                // A header without records is harmless at replay; the room that it took may be needed.
-                let _ = self.disk.remove(&path);
-                Err(error)
-            }
-        }
+        self.segment = Segment::create(self.disk.as_ref(), &path, number, self.gathered, pinned, room)?;
+        Ok(())
     }
 }

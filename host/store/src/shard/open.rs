@@ -2,14 +2,14 @@
 
 use super::options::Options;
 use super::recent::Recent;
-use super::shared::{self, Gate, Poison, Shared, Signal, Written};
+use super::shared::{Gate, Poison, Shared, Signal, Written};
 use super::stats::Counters;
 use super::sync::{Durable, MarkWriter};
 use super::tree::{self, Tree};
 use super::{CommitSeq, ShardStore};
 use crate::blob;
 use crate::dir::{Start, lock};
-use crate::disk::{Disk, no_room};
+use crate::disk::Disk;
 use crate::error::{Context, FileError, OpenError};
 use crate::journal::{FIRST_CHAIN, Mark, MarkFile, Position, Replayed, Writer, list_segments, replay, rewrite, segment_path};
 use std::cell::RefCell;
@@ -72,17 +72,15 @@ impl ShardStore {
         note_loss(disk.as_ref(), &places, &lost)?;
         // Lost or not, replayed rows go where they are durable: into the tree. Only after a clean stop they are known to be so. And as
         // at any flush journal and mark go first: a crash in between would otherwise find old records to apply to newer rows.
-        let mut keep = start.clean && lost.is_empty();
-        let mut sealed = false;
-        if !keep {
+        if !start.clean || !lost.is_empty() {
             secure(disk.as_ref(), &places, mark.flatten(), &replayed)?;
+        }
+        // With little room the journal keeps them until there is more: a flush could take what a start needs.
+        let cramped = disk.free_space(&places.journal).context("look at the free space of", &places.journal)? < options.free_space_floor;
+        let keep = lost.is_empty() && (start.clean || cramped);
+        if !keep {
             tree.rotate();
-            match tree.flush() {
-                Ok(_) => {}
-                // The journal has it all, durably: reading goes on, and the flush is made good when there is room.
-                Err(lsm_tree::Error::Io(error)) if no_room(&error) && lost.is_empty() => (keep, sealed) = (true, true),
-                Err(error) => return Err(OpenError::Tree { path: places.tree.clone(), why: error.to_string() }),
-            }
+            tree.flush().map_err(|error| OpenError::Tree { path: places.tree.clone(), why: error.to_string() })?;
             memtable_bytes = 0;
         }
         let recovery =
@@ -90,9 +88,6 @@ impl ShardStore {
         tracing::info!(dir = %places.dir.display(), records = recovery.replayed_records, cut = recovery.cut_bytes, "shard open");
         let kept_from = mark.flatten().map(|mark| mark.first_segment).filter(|_| keep);
         let (shared, writer) = begin(places, options, disk, lock, tree, &replayed, kept_from)?;
-        if sealed {
-            shared::lock(&shared.gate).sealed = Some(writer.number());
-        }
         let committed = CommitSeq(replayed.end.index);
         let recent = RefCell::new(Recent::new(rows_bytes));
         let store = Self { shared, writer, pinned: replayed.pinned, recent, memtable_bytes, committed };

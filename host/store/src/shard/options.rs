@@ -16,7 +16,7 @@ pub struct Options {
     pub max_l0_runs: u64,
     /// Bytes of cache: a quarter of them for single rows as they were last read or written, the rest for blocks of the tree. Default 32 MiB.
     pub cache_bytes: u64,
-    /// Free bytes on the file system below which writes are refused. Default 64 MiB.
+    /// Free bytes on the file system below which writes are refused, and a start flushes nothing. Default 64 MiB.
     pub free_space_floor: u64,
     /// Whether the mark is written and synced on a thread of its own, in parallel with the journal. Default true; a simulator that
     /// runs everything on one thread says false, and the mark follows the journal.
