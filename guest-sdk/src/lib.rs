@@ -31,16 +31,21 @@
 //! same crate also builds natively (with crate type `rlib` as well), and its tests run as any others.
 //!
 //! What a merge owes its host: the same bytes for the same inputs in any order and grouping, and a [`Fault`] instead of a panic for
-//! what it cannot read. `rejoin-laws` checks that. A plugin cannot see a clock, a random number, a file or the network.
+//! what it cannot read. `rejoin plugin test` checks that on the component, and [`laws`] in an ordinary test, on [`Native`]. A plugin cannot
+//! see a clock, a random number, a file or the network.
 //!
-//! In reading order: [`abilities`] has the traits, `adapter` lends them to the bindings, `bindings` are generated from `wit/rejoin.wit`.
+//! In reading order: [`abilities`] has the traits, `adapter` lends them to the bindings, `bindings` are generated from `wit/rejoin.wit`,
+//! `native` lends them to the laws.
 
 pub mod abilities;
 mod adapter;
 mod bindings;
 mod export;
+mod native;
 
 pub use abilities::{About, Card, Dot, Fault, Merger, Operator, Presenter, Sampler, Sibling, Validator};
+pub use native::Native;
+pub use rejoin_laws as laws;
 
 /// What the expansion of [`export!`] refers to. Not for people.
 #[doc(hidden)]

@@ -8,8 +8,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-const WATCHED: &[&str] =
-    &["plugins/cart/src", "plugins/cart/Cargo.toml", "guest-sdk/src", "guest-sdk/wit", "guest-sdk/Cargo.toml", "Cargo.toml", "Cargo.lock"];
+const WATCHED: &[&str] = &[
+    "plugins/cart/src",
+    "plugins/cart/Cargo.toml",
+    "guest-sdk/src",
+    "guest-sdk/wit",
+    "guest-sdk/Cargo.toml",
+    "guest-sdk/laws/src",
+    "guest-sdk/laws/Cargo.toml",
+    "Cargo.toml",
+    "Cargo.lock",
+];
 
 fn main() {
     let result = root().and_then(|root| {

@@ -1,8 +1,10 @@
 //! What a law is tried on: a key and a few siblings, biased so that they collide.
 //!
-//! Values of unrelated ids rarely touch, and a wrong merge passes on them by luck. So seeds come from a small range (the same value is often drawn
-//! twice), stamps and writers repeat, and a share of the values are themselves the results of merges.
+//! Values of unrelated ids rarely touch, and a wrong merge passes on them by luck. So seeds come from a small range, siblings are twins of one
+//! another, stamps and writers repeat, and a share of the values are themselves the results of merges, or damaged.
 
+use crate::damage::damaged;
+use crate::judge::Trial;
 use crate::merge::{Merge, Sampler, Sibling, folded};
 use crate::rng::Rng;
 
@@ -13,6 +15,8 @@ pub struct Input {
     pub seeds: Vec<u64>,
     /// The sampler's hint.
     pub size: u32,
+    /// The seed of what was done to the value, if it is no longer what the sampler drew.
+    pub damage: Option<u64>,
     /// The sibling's stamp in milliseconds.
     pub stamp_ms: u64,
     /// The sibling's writer.
@@ -28,15 +32,43 @@ pub struct Case {
     pub inputs: Vec<Input>,
 }
 
+/// Why a case cannot be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unbuilt {
+    /// The sampler gave no value.
+    NoSample {
+        /// For this seed.
+        seed: u64,
+        /// And this size.
+        size: u32,
+        /// What it says.
+        reason: String,
+    },
+    /// A merge of two sampled values gave none. This case has the two, unmerged.
+    Unmerged(Case),
+}
+
 /// How many different seeds a case draws from. Small on purpose.
 const SEEDS: u64 = 24;
+/// The stamp that collides.
+const NOON_MS: u64 = 1_700_000_000_000;
 
-/// Draws a case. `size` bounds the sampler's hint.
+/// Draws a case. `size` bounds the sampler's hint; without `collide`, no two siblings have anything in common but by chance.
 #[must_use]
-pub fn draw(rng: &mut Rng, size: u32) -> Case {
+pub fn draw(rng: &mut Rng, size: u32, collide: bool) -> Case {
     let base = if rng.one_in(4) { rng.next_u64() >> 1 } else { 0 };
     let count = 2 + rng.below(3) + u64::from(rng.one_in(8));
-    let inputs = (0..count).map(|_| draw_input(rng, base, size)).collect();
+    let mut inputs: Vec<Input> = Vec::new();
+    for _ in 0..count {
+        let fresh = if collide { colliding(rng, base, size) } else { scattered(rng, size) };
+        let twin = if collide && rng.one_in(4) { rng.pick(&inputs).cloned() } else { None };
+        inputs.push(twin.map_or(fresh.clone(), |twin| Input { stamp_ms: fresh.stamp_ms, writer: fresh.writer, ..twin }));
+    }
+    if rng.one_in(4)
+        && let Some(input) = inputs.last_mut()
+    {
+        input.damage = Some(rng.below(1 << 16));
+    }
     Case { key: draw_key(rng), inputs }
 }
 
@@ -45,30 +77,55 @@ fn draw_key(rng: &mut Rng) -> Vec<u8> {
     rng.pick(&keys).map(|key| key.to_vec()).unwrap_or_default()
 }
 
-fn draw_input(rng: &mut Rng, base: u64, size: u32) -> Input {
+fn colliding(rng: &mut Rng, base: u64, size: u32) -> Input {
+    let seeds = draw_seeds(rng, |rng| base + rng.below(SEEDS));
+    let stamp_ms = if rng.one_in(2) { NOON_MS } else { NOON_MS + rng.below(3) };
+    Input { seeds, size: draw_size(rng, size), damage: None, stamp_ms, writer: 1 + rng.below(3) }
+}
+
+fn scattered(rng: &mut Rng, size: u32) -> Input {
+    let seeds = draw_seeds(rng, Rng::next_u64);
+    Input { seeds, size: draw_size(rng, size), damage: None, stamp_ms: NOON_MS + rng.below(1 << 40), writer: rng.next_u64() }
+}
+
+fn draw_seeds(rng: &mut Rng, mut seed: impl FnMut(&mut Rng) -> u64) -> Vec<u64> {
     let merged = if rng.one_in(4) { 1 + rng.below(2) } else { 0 };
-    let seeds = (0..=merged).map(|_| base + rng.below(SEEDS)).collect();
-    let size = u32::try_from(rng.below(u64::from(size) + 1)).unwrap_or(size);
-    let stamp_ms = if rng.one_in(2) { 1_700_000_000_000 } else { 1_700_000_000_000 + rng.below(3) };
-    Input { seeds, size, stamp_ms, writer: 1 + rng.below(3) }
+    (0..=merged).map(|_| seed(rng)).collect()
+}
+
+fn draw_size(rng: &mut Rng, size: u32) -> u32 {
+    u32::try_from(rng.below(u64::from(size) + 1)).unwrap_or(size)
 }
 
 impl Input {
     /// Makes the sibling.
     ///
     /// # Errors
-    /// If the sampler has no value, or the merge of several refuses.
-    pub fn build(&self, merge: &dyn Merge, sampler: &dyn Sampler, key: &[u8]) -> Result<Sibling, String> {
-        let sample = |seed: &u64| -> Result<Sibling, String> {
-            let value = sampler.sample(*seed, self.size).map_err(|reason| format!("the sampler failed for seed {seed}: {reason}"))?;
-            Ok(Sibling { value, stamp_ms: self.stamp_ms, writer: self.writer })
-        };
-        let (first, rest) = self.seeds.split_first().ok_or("an input without a seed")?;
-        rest.iter().try_fold(sample(first)?, |so_far, seed| {
-            let pair = [so_far, sample(seed)?];
-            let value = merge.merge(key, &pair).map_err(|reason| format!("merging two samples failed: {reason}"))?;
-            Ok(folded(value, &pair))
-        })
+    /// If the sampler has no value, or the merge of two gives none.
+    pub fn build(&self, merge: &dyn Merge, sampler: &dyn Sampler, key: &[u8]) -> Result<Sibling, Unbuilt> {
+        let mut so_far = self.sample(sampler, 0)?;
+        for index in 1..self.seeds.len() {
+            let pair = [so_far, self.sample(sampler, index)?];
+            let value = merge.merge(key, &pair).map_err(|_| Unbuilt::Unmerged(self.split(key, index)))?;
+            so_far = folded(value, &pair);
+        }
+        if let Some(seed) = self.damage {
+            so_far.value = damaged(&so_far.value, seed);
+        }
+        Ok(so_far)
+    }
+
+    fn sample(&self, sampler: &dyn Sampler, index: usize) -> Result<Sibling, Unbuilt> {
+        let (seed, size) = (self.seeds.get(index).copied().unwrap_or(0), self.size);
+        let value = sampler.sample(seed, size).map_err(|reason| Unbuilt::NoSample { seed, size, reason })?;
+        Ok(Sibling { value, stamp_ms: self.stamp_ms, writer: self.writer })
+    }
+
+    /// The merge that failed, as a case of its own: what was merged before the seed at `index`, and that seed.
+    fn split(&self, key: &[u8], index: usize) -> Case {
+        let (before, from) = self.seeds.split_at(index);
+        let part = |seeds: &[u64]| Input { seeds: seeds.to_vec(), damage: None, ..self.clone() };
+        Case { key: key.to_vec(), inputs: vec![part(before), part(&from[..1])] }
     }
 }
 
@@ -77,7 +134,9 @@ impl Case {
     ///
     /// # Errors
     /// As [`Input::build`].
-    pub fn build(&self, merge: &dyn Merge, sampler: &dyn Sampler) -> Result<Vec<Sibling>, String> {
-        self.inputs.iter().map(|input| input.build(merge, sampler, &self.key)).collect()
+    pub fn build(&self, merge: &dyn Merge, sampler: &dyn Sampler) -> Result<Trial, Unbuilt> {
+        let siblings = self.inputs.iter().map(|input| input.build(merge, sampler, &self.key)).collect::<Result<_, _>>()?;
+        let valid = sampler.vouches() && self.inputs.iter().all(|input| input.damage.is_none());
+        Ok(Trial { key: self.key.clone(), siblings, valid })
     }
 }

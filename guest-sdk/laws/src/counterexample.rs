@@ -1,8 +1,8 @@
 //! A broken law, with all that is needed to see it again.
 
-use crate::cases::Case;
-use crate::laws::{Law, Violation};
-use crate::merge::Sibling;
+use crate::judge::{Trial, Verdict, Violation};
+use crate::laws::Law;
+use crate::merge::{Answer, Merge, Sibling};
 use core::fmt;
 use std::string::String;
 
@@ -11,45 +11,70 @@ use std::string::String;
 pub struct Counterexample {
     /// The law.
     pub law: Law,
-    /// The key.
-    pub key: Vec<u8>,
-    /// The siblings, as they were given to the merge.
-    pub siblings: Vec<Sibling>,
-    /// The two answers that should have been one.
+    /// What the merge was given.
+    pub trial: Trial,
+    /// What it made of it.
     pub violation: Violation,
-    /// How the siblings are drawn again from the sampler.
-    pub case: Case,
     /// The seed of the run that found it.
     pub seed: u64,
+}
+
+impl Counterexample {
+    /// Tries the law once more on the same siblings: on a merge that has been mended, say.
+    #[must_use]
+    pub fn replay(&self, merge: &dyn Merge) -> Verdict {
+        self.law.judge(merge, &self.trial)
+    }
 }
 
 impl std::error::Error for Counterexample {}
 
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the merge breaks the law of {} (found with seed {}): {}", self.law, self.seed, self.violation.equation)?;
-        writeln!(f, "  key:     {}", readable(&self.key))?;
-        for (index, sibling) in self.siblings.iter().enumerate() {
-            let Sibling { value, stamp_ms, writer } = sibling;
-            writeln!(f, "  input {index}: {}  (written at {stamp_ms} ms by {writer:x})", readable(value))?;
+        writeln!(f, "the merge breaks the law of {} (found with seed {}): {}", self.law, self.seed, self.law.says())?;
+        writeln!(f, "  key:     {}", readable(&self.trial.key))?;
+        for (index, sibling) in self.trial.siblings.iter().enumerate() {
+            write_sibling(f, &format!("input {index}"), sibling)?;
         }
-        writeln!(f, "  left:    {}", answer(&self.violation.left))?;
-        write!(f, "  right:   {}", answer(&self.violation.right))
+        match &self.violation {
+            Violation::Differ { equation, left, right } => {
+                writeln!(f, "  {equation}")?;
+                writeln!(f, "  left:    {}", shown(left))?;
+                write!(f, "  right:   {}", shown(right))
+            }
+            Violation::NoAnswer { siblings, failure } => {
+                if *siblings != self.trial.siblings {
+                    siblings.iter().try_for_each(|sibling| write_sibling(f, "merging", sibling))?;
+                }
+                write!(f, "  {failure}")
+            }
+            Violation::Grown { bytes, limit } => write!(f, "  merged, they have {bytes} bytes, and should have at most {limit}"),
+            Violation::NoSample { seed, size, reason } => write!(f, "  the sampler has no value for seed {seed} and size {size}: {reason}"),
+        }
     }
 }
 
-fn answer(result: &Result<Vec<u8>, String>) -> String {
-    match result {
+fn write_sibling(f: &mut fmt::Formatter<'_>, what: &str, sibling: &Sibling) -> fmt::Result {
+    let Sibling { value, stamp_ms, writer } = sibling;
+    writeln!(f, "  {what}: {}  (written at {stamp_ms} ms by {writer:x})", readable(value))
+}
+
+fn shown(answer: &Answer) -> String {
+    match answer {
         Ok(value) => readable(value),
-        Err(reason) => format!("no answer: {reason}"),
+        Err(failure) => failure.to_string(),
     }
 }
 
-/// Bytes as a person can read and copy them: UTF-8 in quotes where it is, hexadecimal otherwise.
+/// Longer values than this are cut where people read them.
+const READABLE: usize = 400;
+
+/// Bytes as a person can read and copy them: UTF-8 in quotes where it is, hexadecimal otherwise. Long ones are cut, and their length is said.
 #[must_use]
 pub fn readable(bytes: &[u8]) -> String {
-    match core::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => format!("{text:?}"),
-        _ => bytes.iter().fold(String::from("hex "), |text, byte| text + &format!("{byte:02x}")),
-    }
+    let start = match str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => format!("{:?}", text.chars().take(READABLE).collect::<String>()),
+        _ => bytes.iter().take(READABLE / 2).fold(String::from("hex "), |text, byte| text + &format!("{byte:02x}")),
+    };
+    if bytes.len() > READABLE { format!("{start}… ({} bytes)", bytes.len()) } else { start }
 }

@@ -1,58 +1,109 @@
-//! The laws. Each is tried on concrete siblings and compared on bytes.
+//! The laws, in words. [`crate::judge`] tries them.
 
-use crate::merge::{Merge, Sibling, folded};
 use core::fmt;
 
 /// What must hold of every merge.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum Law {
+    /// Valid values are merged, and garbage is refused: a merge never breaks.
+    Totality,
     /// m(a,b,c) = m(c,a,b): replicas see siblings in any order.
     Permutation,
-    /// m(m(a,b),c) = m(a,b,c): replicas merge in any grouping.
+    /// m(m(a,b),c) = m(a,b,c) = m(a,m(b,c)): replicas merge in any grouping.
     Bracketing,
     /// m(a,a) = a' and m(a',a') = a': a merge with oneself gives the canonical form, and that form is stable.
     Idempotence,
     /// m(m(a,b),a) = m(a,b): merging again with what has been merged changes nothing.
     Absorption,
+    /// |m(a,b)| is at most |a| + |b| and a little: merging does not make values grow.
+    Growth,
+    /// The same siblings give the same bytes, at another time and in another place.
+    Replay,
+    /// The largest siblings that a bucket takes are merged within its limits.
+    Limits,
 }
 
-/// Every law there is, in the order in which they are tried.
-pub const ALL: [Law; 4] = [Law::Permutation, Law::Bracketing, Law::Idempotence, Law::Absorption];
-
-/// Two ways to the same answer that gave two answers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation {
-    /// What the two ways are, such as `m(a,b,c) = m(c,a,b)`.
-    pub equation: String,
-    /// The answer of the left way.
-    pub left: Result<Vec<u8>, String>,
-    /// The answer of the right way.
-    pub right: Result<Vec<u8>, String>,
-}
+/// Every law there is, in the order in which they are tried. A merge that breaks judges nothing else, so that comes first.
+pub const ALL: [Law; 8] =
+    [Law::Totality, Law::Permutation, Law::Bracketing, Law::Idempotence, Law::Absorption, Law::Growth, Law::Replay, Law::Limits];
 
 impl Law {
     /// The law's name in one word.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Totality => "totality",
             Self::Permutation => "permutation",
             Self::Bracketing => "bracketing",
             Self::Idempotence => "idempotence",
             Self::Absorption => "absorption",
+            Self::Growth => "growth",
+            Self::Replay => "replay",
+            Self::Limits => "limits",
         }
     }
 
-    /// Tries the law on two or more siblings. A merge that refuses is a violation too: the siblings are valid values.
-    ///
-    /// # Errors
-    /// The first pair of answers that differ.
-    pub fn hold(self, merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Violation> {
+    /// The law of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        ALL.into_iter().find(|law| law.name() == name)
+    }
+
+    /// What the law says, on a line.
+    #[must_use]
+    pub fn says(self) -> &'static str {
         match self {
-            Self::Permutation => permutation(merge, key, siblings),
-            Self::Bracketing => bracketing(merge, key, siblings),
-            Self::Idempotence => siblings.iter().try_for_each(|sibling| idempotence(merge, key, sibling)),
-            Self::Absorption => absorption(merge, key, siblings),
+            Self::Totality => "valid values are merged, garbage is refused, nothing breaks",
+            Self::Permutation => "m(a,b,c) = m(c,a,b)",
+            Self::Bracketing => "m(m(a,b),c) = m(a,b,c) = m(a,m(b,c))",
+            Self::Idempotence => "m(a',a') = m(a,a') = a', where a' = m(a,a)",
+            Self::Absorption => "m(m(a,b),a) = m(a,b)",
+            Self::Growth => "a result is no longer than what was merged",
+            Self::Replay => "the same siblings give the same bytes, later and elsewhere",
+            Self::Limits => "the largest siblings of a bucket are merged within its limits",
+        }
+    }
+
+    /// What goes wrong in a cluster when the law does not hold.
+    #[must_use]
+    pub fn means(self) -> &'static str {
+        match self {
+            Self::Totality => {
+                "a key with such siblings is never merged: readers get all of them, until the object is at its sibling limit."
+            }
+            Self::Permutation => {
+                "the order of siblings says nothing about time, and may differ between replicas: they show different values."
+            }
+            Self::Bracketing => "replicas merge what others have merged already, in any grouping: they show different values.",
+            Self::Idempotence => "a value that meets itself changes, so what is merged over and over never comes to rest.",
+            Self::Absorption => "a replica that comes late brings what was merged long ago, and it is counted once more.",
+            Self::Growth => "values grow with every merge, until the object is at its limit in bytes.",
+            Self::Replay => "nodes give different answers to the same question, and a merge cannot be run again to see what it did.",
+            Self::Limits => "the siblings that matter most, those of a busy key, are the ones that are not merged.",
+        }
+    }
+
+    /// Where to look for the fault.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Totality => {
+                "answer what cannot be read with a Fault, and merge everything that can: no panic, no index, no arithmetic that overflows."
+            }
+            Self::Permutation => {
+                "where two siblings compete, compare something total (stamp, then writer, then the bytes), not their places."
+            }
+            Self::Bracketing => {
+                "let the result carry all that the next merge needs to know of its inputs, or decide by a greatest element."
+            }
+            Self::Idempotence => {
+                "join sets or take maxima where values are added up or appended; a count is the size of a set of tagged writes."
+            }
+            Self::Absorption => "let the result remember what has gone into it: a set of tags, or a counter for each writer.",
+            Self::Growth => "drop what the merged value no longer needs to say.",
+            Self::Replay => "iterate in a fixed order (BTreeMap, sorted lists), and keep nothing between calls.",
+            Self::Limits => "merge in one pass over sorted inputs, without a copy of each; or give the bucket more fuel or memory.",
         }
     }
 }
@@ -61,55 +112,4 @@ impl fmt::Display for Law {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-fn same(equation: &str, left: Result<Vec<u8>, String>, right: Result<Vec<u8>, String>) -> Result<(), Violation> {
-    if left.is_ok() && left == right { Ok(()) } else { Err(Violation { equation: equation.into(), left, right }) }
-}
-
-fn permutation(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Violation> {
-    let straight = merge.merge(key, siblings);
-    let mut turned = siblings.to_vec();
-    for turn in 1..siblings.len() {
-        turned.rotate_right(1);
-        same(&format!("m(all) = m(all, turned by {turn})"), straight.clone(), merge.merge(key, &turned))?;
-    }
-    let reversed: Vec<Sibling> = siblings.iter().rev().cloned().collect();
-    same("m(all) = m(all, reversed)", straight, merge.merge(key, &reversed))
-}
-
-fn bracketing(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Violation> {
-    let flat = merge.merge(key, siblings);
-    for split in 2..siblings.len() {
-        let (head, tail) = siblings.split_at(split);
-        same(&format!("m(m(first {split}), rest) = m(all)"), grouped(merge, key, head, tail), flat.clone())?;
-        let (head, tail) = siblings.split_at(siblings.len() - split);
-        same(&format!("m(m(last {split}), rest) = m(all)"), grouped(merge, key, tail, head), flat.clone())?;
-    }
-    Ok(())
-}
-
-fn grouped(merge: &dyn Merge, key: &[u8], group: &[Sibling], rest: &[Sibling]) -> Result<Vec<u8>, String> {
-    let mut inputs = vec![folded(merge.merge(key, group)?, group)];
-    inputs.extend_from_slice(rest);
-    merge.merge(key, &inputs)
-}
-
-fn idempotence(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> Result<(), Violation> {
-    let canonical = merge.merge(key, &[sibling.clone(), sibling.clone()]);
-    let Ok(value) = &canonical else { return same("m(a,a) = a'", canonical.clone(), canonical) };
-    let again = Sibling { value: value.clone(), ..sibling.clone() };
-    same("m(a',a') = a', where a' = m(a,a)", merge.merge(key, &[again.clone(), again.clone()]), canonical.clone())?;
-    same("m(a,a') = a', where a' = m(a,a)", merge.merge(key, &[sibling.clone(), again]), canonical)
-}
-
-fn absorption(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Violation> {
-    let all = merge.merge(key, siblings);
-    let Ok(value) = &all else { return same("m(a,b)", all.clone(), all) };
-    let whole = folded(value.clone(), siblings);
-    for (index, part) in siblings.iter().enumerate() {
-        let again = merge.merge(key, &[whole.clone(), part.clone()]);
-        same(&format!("m(m(all), input {index}) = m(all)"), again, all.clone())?;
-    }
-    Ok(())
 }

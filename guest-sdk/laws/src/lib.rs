@@ -4,11 +4,11 @@
 //! function in an ordinary test, and the host checks the component with the very same code.
 //!
 //! ```
-//! use rejoin_laws::{Effort, Merge, Sampler, Sibling, check};
+//! use rejoin_laws::{Answer, Effort, Merge, Sampler, Sibling, check};
 //!
 //! struct Highest;
 //! impl Merge for Highest {
-//!     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+//!     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
 //!         siblings.iter().map(|sibling| sibling.value.clone()).max().ok_or_else(|| "nothing to merge".into())
 //!     }
 //! }
@@ -26,24 +26,31 @@
 //! Laws are necessary and not sufficient: a plain union of shopping carts obeys all of them and still brings removed items
 //! back. So there are also [stories](story::Story): replicas with contexts, clients that read and write them, and what must come out.
 //!
-//! In reading order: [`merge`] has the trait, [`laws`] what must hold, [`cases`] what it is tried on, [`shrink`] makes a
-//! counterexample small, [`counterexample`] prints it, [`story`] tells who wrote what; [`rng`] is the only source of chance.
+//! In reading order: [`merge`] has the traits, [`laws`] what must hold, [`judge`] tries it, [`cases`] what it is tried on ([`damage`] makes garbage,
+//! [`largest`] fills a bucket), [`mod@check`] does it many times, `shrink` makes a counterexample small, [`counterexample`] prints it, [`story`] tells who
+//! wrote what; [`rng`] is the only source of chance.
 
 #![forbid(unsafe_code)]
 
 pub mod cases;
 pub mod check;
 pub mod counterexample;
+pub mod damage;
+pub mod judge;
+pub mod largest;
 pub mod laws;
 pub mod merge;
 pub mod rng;
-pub mod shrink;
+mod shrink;
 pub mod story;
 
 pub use cases::{Case, Input};
-pub use check::{Effort, Report, check, check_law};
+pub use check::{Effort, Tried, check, check_law};
 pub use counterexample::Counterexample;
+pub use damage::RawBytes;
+pub use judge::{Trial, Verdict, Violation};
+pub use largest::Largest;
 pub use laws::Law;
-pub use merge::{Merge, Sampler, Sibling};
+pub use merge::{Answer, Failure, Merge, Sampler, Sibling};
 pub use rng::Rng;
 pub use story::{Scenario, Story};

@@ -1,5 +1,7 @@
 //! What is checked: a merge, and where its values come from.
 
+use core::fmt;
+
 /// One of the concurrent values of a key, as a plugin sees it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Sibling {
@@ -11,33 +13,91 @@ pub struct Sibling {
     pub writer: u64,
 }
 
+/// Why a merge gave no answer. The laws treat the three differently, and only the first is ever right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// It says that it will not, and why: a value is not in its format, or the result would be too large.
+    Refused(String),
+    /// It broke: a panic, a trap, or an answer that is none.
+    Trapped(String),
+    /// It went over a limit on its work: fuel, memory or time.
+    Exceeded(String),
+}
+
+/// What a merge answers.
+pub type Answer = Result<Vec<u8>, Failure>;
+
+/// Words alone are the merge's own reason.
+impl From<&str> for Failure {
+    fn from(reason: &str) -> Self {
+        Self::Refused(reason.into())
+    }
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Trapped(reason) => write!(f, "broke: {reason}"),
+            Self::Exceeded(reason) => write!(f, "over its limits: {reason}"),
+        }
+    }
+}
+
 /// Anything that makes one value of several: a plain function, or a component in its host.
 pub trait Merge {
     /// Merges siblings.
     ///
     /// # Errors
-    /// Why there is no answer, in words. An `Err` stands for a fault, a trap and an exhausted limit alike.
-    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String>;
+    /// A [`Failure`] that says why there is no answer.
+    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer;
+
+    /// Merges the same siblings once more, in surroundings as different as can be had: another instance, another host.
+    ///
+    /// # Errors
+    /// As [`Merge::merge`].
+    fn again(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+        self.merge(key, siblings)
+    }
 }
 
-/// Where valid values come from.
+/// Where values come from.
 pub trait Sampler {
-    /// A valid value, always the same for the same arguments; `size` is a hint from 0.
+    /// A value, always the same for the same arguments; `size` is a hint from 0.
     ///
     /// # Errors
     /// Why there is none, in words.
     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String>;
+
+    /// Whether its values are valid, so that no merge of them may be refused.
+    fn vouches(&self) -> bool {
+        true
+    }
 }
 
 impl<T: Merge + ?Sized> Merge for &T {
-    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
         (**self).merge(key, siblings)
+    }
+
+    fn again(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+        (**self).again(key, siblings)
     }
 }
 
 impl<T: Sampler + ?Sized> Sampler for &T {
     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
         (**self).sample(seed, size)
+    }
+
+    fn vouches(&self) -> bool {
+        (**self).vouches()
     }
 }
 

@@ -1,44 +1,65 @@
 //! Makes a failing case smaller while it keeps failing the same way.
 
 use crate::cases::{Case, Input};
-use crate::laws::{Law, Violation};
-use crate::merge::{Merge, Sampler, Sibling};
+use crate::judge::{Trial, Verdict, Violation};
+use crate::laws::Law;
+use crate::merge::{Merge, Sampler};
 
 /// How often a smaller case may be tried: enough for the cases of this crate, and an end for slow merges.
 const ATTEMPTS: usize = 2_000;
+/// The same for the largest siblings, each of which may take a merge to its limits.
+const LARGE_ATTEMPTS: usize = 60;
 
 /// What a case that still fails looks like.
 pub(crate) struct Failing {
     pub(crate) case: Case,
-    pub(crate) siblings: Vec<Sibling>,
+    pub(crate) trial: Trial,
     pub(crate) violation: Violation,
 }
 
-/// The smallest failing case that greedy steps lead to.
+/// The smallest failing case that greedy steps lead to: first other samples, then, of values that nobody vouches for, fewer bytes.
 pub(crate) fn shrink(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, start: Failing) -> Failing {
     let mut best = start;
-    let mut attempts = 0;
-    'smaller: loop {
-        for candidate in smaller(&best.case) {
-            attempts += 1;
-            if attempts > ATTEMPTS {
-                return best;
-            }
-            if let Some(failing) = still_fails(law, merge, sampler, candidate, &best) {
-                best = failing;
-                continue 'smaller;
-            }
-        }
-        return best;
+    let mut left = if law == Law::Limits { LARGE_ATTEMPTS } else { ATTEMPTS };
+    while let Some(found) = smaller(&best.case).into_iter().take(left).enumerate().find_map(|(tried, candidate)| {
+        let trial = candidate.build(merge, sampler).ok()?;
+        let violation = still_broken(law, merge, &trial, &best.violation)?;
+        Some((tried + 1, Failing { case: candidate, trial, violation }))
+    }) {
+        left = left.saturating_sub(found.0);
+        best = found.1;
+    }
+    if best.trial.valid { best } else { trimmed(law, merge, best, left) }
+}
+
+/// A smaller trial counts only if it fails as the larger one did.
+fn still_broken(law: Law, merge: &dyn Merge, trial: &Trial, before: &Violation) -> Option<Violation> {
+    match law.judge(merge, trial) {
+        Verdict::Broken(violation) if violation.is_like(before) => Some(violation),
+        _ => None,
     }
 }
 
-/// A smaller case counts only if it fails as the larger one did: answers that differ must not turn into a refusal.
-fn still_fails(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, case: Case, best: &Failing) -> Option<Failing> {
-    let siblings = case.build(merge, sampler).ok()?;
-    let violation = law.hold(merge, &case.key, &siblings).err()?;
-    let refused = |violation: &Violation| violation.left.is_err() || violation.right.is_err();
-    (refused(&violation) == refused(&best.violation)).then_some(Failing { case, siblings, violation })
+/// Takes bytes out of the values, halves first.
+fn trimmed(law: Law, merge: &dyn Merge, mut best: Failing, mut left: usize) -> Failing {
+    for index in 0..best.trial.siblings.len() {
+        let mut step = best.trial.siblings[index].value.len().div_ceil(2);
+        while step > 0 {
+            let mut at = 0;
+            while at < best.trial.siblings[index].value.len() && left > 0 {
+                left -= 1;
+                let mut trial = best.trial.clone();
+                let end = trial.siblings[index].value.len().min(at + step);
+                trial.siblings[index].value.drain(at..end);
+                match still_broken(law, merge, &trial, &best.violation) {
+                    Some(violation) => (best.trial, best.violation) = (trial, violation),
+                    None => at += step,
+                }
+            }
+            step /= 2;
+        }
+    }
+    best
 }
 
 /// Every case that is one step smaller, the largest steps first.
@@ -84,6 +105,9 @@ fn simpler(input: &Input) -> Vec<Input> {
                 inputs.push(Input { seeds, ..input.clone() });
             }
         }
+    }
+    if input.damage.is_some() {
+        inputs.push(Input { damage: None, ..input.clone() });
     }
     if input.stamp_ms > 0 {
         inputs.push(Input { stamp_ms: 0, ..input.clone() });

@@ -5,11 +5,11 @@
 //! plugin can notice: a write replaces what its client had seen, everything else becomes a sibling, and siblings reach the merge in one order.
 //!
 //! ```
-//! use rejoin_laws::{Merge, Sibling, Story};
+//! use rejoin_laws::{Answer, Merge, Sibling, Story};
 //!
 //! struct Union;
 //! impl Merge for Union {
-//!     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+//!     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
 //!         let mut all: Vec<u8> = siblings.iter().flat_map(|sibling| sibling.value.clone()).collect();
 //!         all.sort_unstable();
 //!         all.dedup();

@@ -1,12 +1,16 @@
 //! Every law must be able to fail, and a counterexample must be small and readable.
 
-use rejoin_laws::{Effort, Law, Merge, Rng, Sampler, Sibling, check, check_law};
+use rejoin_laws::laws::ALL;
+use rejoin_laws::{Answer, Effort, Failure, Largest, Law, Merge, RawBytes, Rng, Sampler, Sibling, Verdict, Violation, check, check_law};
+use std::cell::Cell;
 
+/// Merges small letters by a function, and refuses whatever else there is.
 struct By(fn(&[Sibling]) -> Vec<u8>);
 
 impl Merge for By {
-    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
-        Ok((self.0)(siblings))
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
+        let letters = siblings.iter().flat_map(|sibling| &sibling.value).all(u8::is_ascii_lowercase);
+        if letters { Ok((self.0)(siblings)) } else { Err("no small letters".into()) }
     }
 }
 
@@ -34,6 +38,11 @@ fn last(siblings: &[Sibling]) -> Vec<u8> {
     siblings.last().map(|sibling| sibling.value.clone()).unwrap_or_default()
 }
 
+/// Whichever comes first.
+fn first(siblings: &[Sibling]) -> Vec<u8> {
+    siblings.first().map(|sibling| sibling.value.clone()).unwrap_or_default()
+}
+
 /// The middle of three: any order gives the same, any grouping does not.
 fn median(siblings: &[Sibling]) -> Vec<u8> {
     let mut values: Vec<&[u8]> = siblings.iter().map(|sibling| sibling.value.as_slice()).collect();
@@ -48,59 +57,194 @@ fn bag(siblings: &[Sibling]) -> Vec<u8> {
     all
 }
 
-/// The latest by stamp, and by order where stamps are equal: right only as long as clocks never agree.
+/// Says of each letter whether it came once, or more often (twice): a value that comes again is counted again.
+fn once_or_twice(siblings: &[Sibling]) -> Vec<u8> {
+    let mut all = bag(siblings);
+    let mut seen: Vec<u8> = Vec::new();
+    all.retain(|letter| {
+        seen.push(*letter);
+        seen.iter().filter(|one| *one == letter).count() <= 2
+    });
+    all
+}
+
+/// Values that differ are a conflict, and a conflict is a long word.
+fn conflict(siblings: &[Sibling]) -> Vec<u8> {
+    let agreed = siblings.iter().all(|sibling| sibling.value == siblings[0].value);
+    if agreed { siblings[0].value.clone() } else { vec![b'x'; 500] }
+}
+
+/// The latest by stamp, and the first of those that are equal: right only as long as clocks never agree.
 fn latest(siblings: &[Sibling]) -> Vec<u8> {
-    siblings.iter().max_by_key(|sibling| sibling.stamp_ms).map(|sibling| sibling.value.clone()).unwrap_or_default()
+    let latest = siblings.iter().reduce(|best, next| if next.stamp_ms > best.stamp_ms { next } else { best });
+    latest.map(|sibling| sibling.value.clone()).unwrap_or_default()
+}
+
+fn broken(merge: &dyn Merge, sampler: &dyn Sampler, effort: Effort) -> Vec<Law> {
+    ALL.into_iter().filter(|law| check_law(*law, merge, sampler, effort).is_err()).collect()
 }
 
 #[test]
 fn a_union_obeys_every_law() {
-    let report = check(&By(union), &Sets, Effort::default()).expect("a union is a semilattice");
-    assert_eq!(report.laws.len(), 4);
-    assert!(report.collisions > report.cases / 8, "only {} of {} cases collide", report.collisions, report.cases);
+    let largest = Largest { siblings: 32, value_bytes: 1 << 16, object_bytes: 1 << 18 };
+    let tried = check(&By(union), &Sets, Effort { largest: Some(largest), ..Effort::default() }).expect("a union is a semilattice");
+    assert_eq!(tried.iter().map(|tried| tried.law).collect::<Vec<_>>(), ALL);
+    for tried in &tried[..7] {
+        assert!(tried.cases == 300 && tried.judged > 100, "{tried:?}");
+        assert!(tried.collisions > tried.cases / 4, "cases that do not collide find nothing: {tried:?}");
+    }
 }
 
 #[test]
-fn each_law_refutes_the_merge_that_breaks_it() {
-    for (law, merge) in [
-        (Law::Permutation, By(last)),
-        (Law::Permutation, By(latest)),
-        (Law::Bracketing, By(median)),
-        (Law::Idempotence, By(bag)),
-        (Law::Absorption, By(bag)),
-    ] {
-        let found = check_law(law, &merge, &Sets, Effort::default()).expect_err("this merge breaks the law");
-        assert_eq!(found.law, law);
-        assert!(law.hold(&merge, &found.key, &found.siblings).is_err(), "the printed siblings must show it: {found}");
+fn each_law_refutes_the_merge_that_breaks_it_and_no_other_law_does() {
+    let lawless: [(By, &[Law]); 7] = [
+        (By(first), &[Law::Permutation]),
+        (By(last), &[Law::Permutation, Law::Absorption]),
+        (By(latest), &[Law::Permutation]),
+        (By(median), &[Law::Bracketing, Law::Absorption]),
+        (By(bag), &[Law::Idempotence, Law::Absorption]),
+        (By(once_or_twice), &[Law::Absorption]),
+        (By(conflict), &[Law::Growth]),
+    ];
+    for (number, (merge, laws)) in lawless.iter().enumerate() {
+        assert_eq!(broken(merge, &Sets, Effort::default()), *laws, "merge {number}");
     }
+}
+
+#[test]
+fn what_is_printed_shows_the_fault() {
+    for merge in [By(first), By(median), By(bag), By(once_or_twice), By(conflict)] {
+        let found = check(&merge, &Sets, Effort::default()).expect_err("it breaks a law");
+        assert!(matches!(found.replay(&merge), Verdict::Broken(violation) if violation == found.violation), "{found}");
+        assert_eq!(found.replay(&By(union)), Verdict::Held, "{found}");
+    }
+}
+
+#[test]
+fn equal_stamps_are_met_only_where_values_are_made_to_collide() {
+    let apart = Effort { collide: false, cases: 3_000, ..Effort::default() };
+    assert_eq!(broken(&By(latest), &Sets, apart), []);
+    let found = check(&By(latest), &Sets, Effort::default()).expect_err("clocks do agree");
+    let [one, two] = found.trial.siblings.as_slice() else { panic!("two are enough: {found}") };
+    assert_eq!(one.stamp_ms, two.stamp_ms, "{found}");
+}
+
+/// Breaks on the letter d, asks too much of the machine on e, and refuses f, though all three are valid.
+struct Picky;
+
+impl Merge for Picky {
+    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+        let merged = By(union).merge(key, siblings)?;
+        match merged.iter().find(|letter| (b'd'..=b'f').contains(*letter)) {
+            Some(b'd') => Err(Failure::Trapped("d".into())),
+            Some(b'e') => Err(Failure::Exceeded("e".into())),
+            Some(_) => Err("f".into()),
+            None => Ok(merged),
+        }
+    }
+}
+
+#[test]
+fn a_merge_that_does_not_answer_breaks_totality_alone() {
+    assert_eq!(broken(&Picky, &Sets, Effort::default()), [Law::Totality]);
+    let found = check_law(Law::Totality, &Picky, &Sets, Effort::default()).expect_err("d, e and f are valid");
+    let Violation::NoAnswer { siblings, failure } = &found.violation else { panic!("{found}") };
+    let merged: Vec<u8> = siblings.iter().flat_map(|sibling| sibling.value.clone()).collect();
+    assert!(merged.iter().any(|letter| failure.to_string().ends_with(char::from(*letter))), "{found}");
+    assert!(found.trial.siblings.iter().map(|sibling| sibling.value.len()).sum::<usize>() <= 3, "it is small: {found}");
+}
+
+#[test]
+fn a_merge_that_always_refuses_is_not_total() {
+    struct Refuses;
+    impl Merge for Refuses {
+        fn merge(&self, _key: &[u8], _siblings: &[Sibling]) -> Answer {
+            Err("no".into())
+        }
+    }
+    assert_eq!(broken(&Refuses, &Sets, Effort::default()), [Law::Totality]);
+    assert_eq!(broken(&Refuses, &RawBytes, Effort::default()), [], "of values that nobody vouches for nothing can be said");
+}
+
+#[test]
+fn garbage_may_be_refused_and_must_not_break_anything() {
+    struct Trusting;
+    impl Merge for Trusting {
+        fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+            let merged = By(union).merge(key, siblings);
+            if siblings.iter().any(|sibling| sibling.value.contains(&b'[')) { Err(Failure::Trapped("a bracket".into())) } else { merged }
+        }
+    }
+    assert_eq!(broken(&Trusting, &Sets, Effort::default()), [Law::Totality]);
+    let found = check(&Trusting, &Sets, Effort::default()).expect_err("brackets break it");
+    let bytes: usize = found.trial.siblings.iter().map(|sibling| sibling.value.len()).sum();
+    assert!(!found.trial.valid && bytes <= 2, "only the bracket is left: {found}");
+}
+
+#[test]
+fn a_merge_that_remembers_is_not_replayed() {
+    struct Counting(Cell<u8>);
+    impl Merge for Counting {
+        fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+            self.0.set(self.0.get() % 26 + 1);
+            By(union).merge(key, siblings).map(|merged| [merged, vec![b'a' + self.0.get() - 1]].concat())
+        }
+    }
+    assert!(check_law(Law::Replay, &Counting(Cell::new(0)), &Sets, Effort::default()).is_err());
+    assert!(check_law(Law::Replay, &By(last), &Sets, Effort::default()).is_ok());
+}
+
+/// Letters, as many as asked for.
+struct Words;
+
+impl Sampler for Words {
+    fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
+        Ok(vec![b'a' + (seed % 8) as u8; size as usize])
+    }
+}
+
+#[test]
+fn only_the_largest_siblings_show_what_is_over_the_limits() {
+    struct Slow;
+    impl Merge for Slow {
+        fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+            let bytes: usize = siblings.iter().map(|sibling| sibling.value.len()).sum();
+            if bytes > 150_000 { Err(Failure::Exceeded("fuel".into())) } else { By(union).merge(key, siblings) }
+        }
+    }
+    assert_eq!(broken(&Slow, &Words, Effort::default()), [], "small values do not show it");
+    let effort = Effort { largest: Some(Largest { siblings: 32, value_bytes: 1 << 16, object_bytes: 1 << 18 }), ..Effort::default() };
+    assert_eq!(broken(&Slow, &Words, effort), [Law::Limits]);
+    let found = check_law(Law::Limits, &Slow, &Words, effort).expect_err("too slow");
+    let bytes: usize = found.trial.siblings.iter().map(|sibling| sibling.value.len()).sum();
+    assert!(found.trial.siblings.len() == 3 && bytes < 180_000, "{} siblings, {bytes} bytes", found.trial.siblings.len());
 }
 
 #[test]
 fn a_counterexample_is_small_and_readable() {
     let found = check_law(Law::Permutation, &By(last), &Sets, Effort::default()).expect_err("the order decides");
-    assert_eq!(found.siblings.len(), 2, "{found}");
-    assert!(found.siblings.iter().all(|sibling| sibling.value.len() <= 1 && sibling.stamp_ms == 0), "{found}");
+    let siblings = &found.trial.siblings;
+    assert_eq!(siblings.len(), 2, "{found}");
+    assert!(siblings.iter().all(|sibling| sibling.value.len() <= 1 && sibling.stamp_ms == 0), "{found}");
     let text = found.to_string();
     assert!(text.starts_with("the merge breaks the law of permutation (found with seed 1)"), "{text}");
     assert!(text.contains("input 0: \"") && text.contains("left:"), "{text}");
 }
 
 #[test]
-fn the_same_seed_finds_the_same() {
-    let find = |seed| check(&By(bag), &Sets, Effort { seed, ..Effort::default() }).expect_err("a bag is not idempotent");
-    assert_eq!(find(7), find(7));
+fn a_sampler_that_fails_is_a_counterexample_too() {
+    struct Empty;
+    impl Sampler for Empty {
+        fn sample(&self, _seed: u64, _size: u32) -> Result<Vec<u8>, String> {
+            Err("no values today".into())
+        }
+    }
+    let found = check(&By(union), &Empty, Effort::default()).expect_err("there is nothing to try");
+    assert!(matches!(found.violation, Violation::NoSample { .. }) && found.to_string().contains("no values today"), "{found}");
 }
 
 #[test]
-fn a_merge_that_always_refuses_obeys_nothing() {
-    struct Refuses;
-    impl Merge for Refuses {
-        fn merge(&self, _key: &[u8], _siblings: &[Sibling]) -> Result<Vec<u8>, String> {
-            Err("no".into())
-        }
-    }
-    assert!(check(&Refuses, &Sets, Effort::default()).is_err());
-    for law in rejoin_laws::laws::ALL {
-        assert!(check_law(law, &Refuses, &Sets, Effort { cases: 50, ..Effort::default() }).is_err(), "{law}");
-    }
+fn the_same_seed_finds_the_same() {
+    let find = |seed| check(&By(bag), &Sets, Effort { seed, ..Effort::default() }).expect_err("a bag is not idempotent");
+    assert_eq!(find(7), find(7));
 }

@@ -98,3 +98,11 @@ pub fn componentize(core: &[u8]) -> Result<Vec<u8>, BuildError> {
     let component = ComponentEncoder::default().validate(true).module(core).and_then(|encoder| encoder.encode());
     component.map_err(|error| BuildError::NotAGuest { reason: format!("{error:#}") })
 }
+
+/// The component that a file holds: as it is, or made of a core module as `cargo build --target wasm32-unknown-unknown` leaves it.
+///
+/// # Errors
+/// As [`componentize`]. What is neither is given back as it is, for [`Host::compile`](crate::Host::compile) to refuse.
+pub fn component_in(file: Vec<u8>) -> Result<Vec<u8>, BuildError> {
+    if wasmparser::Parser::is_core_wasm(&file) { componentize(&file) } else { Ok(file) }
+}

@@ -28,7 +28,7 @@
 //!
 //! In reading order: [`host`] compiles, [`call`] runs, [`plugin`] is what is run, [`fault`] what goes wrong, `profile` how the engine is set up,
 //! `scan` looks at a component before it is compiled, [`pool`] has the threads and [`memo`] the memory, [`subject`] lends a plugin to the law checker,
-//! and [`build`] makes components of guest crates.
+//! [`examine`] tries all [`laws`] on it, [`fixture`] keeps what breaks one, and [`build`] makes components of guest crates.
 
 #![forbid(unsafe_code)]
 
@@ -36,7 +36,9 @@ mod bindings;
 pub mod build;
 pub mod call;
 mod epoch;
+pub mod examine;
 pub mod fault;
+pub mod fixture;
 pub mod host;
 pub mod limits;
 pub mod memo;
@@ -47,10 +49,13 @@ mod scan;
 pub mod subject;
 
 pub use call::{Merged, Sibling};
+pub use examine::{Examination, Outcome};
 pub use fault::{HostError, MergeFault, Refusal, Rejection, TrapKind};
+pub use fixture::{BadFixture, Fixture};
 pub use host::{Host, HostConfig};
 pub use limits::{CallLimits, ModuleLimits};
 pub use memo::Memo;
 pub use plugin::{Abilities, Card, Plugin, digest_of};
 pub use pool::{Overloaded, Pool, PoolConfig};
+pub use rejoin_laws as laws;
 pub use subject::Subject;

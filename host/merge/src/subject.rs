@@ -1,12 +1,15 @@
 //! Lends a plugin to the law checker, so that the laws run on the component itself.
 
 use crate::call::Sibling;
+use crate::fault::MergeFault;
 use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
+use rejoin_laws::{Answer, Failure, RawBytes};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A plugin on its host under given limits, as the law checker takes it.
-#[derive(Clone, Debug)]
+/// A plugin on its host under given limits, as the law checker takes it. Every call gets a fresh instance.
+#[derive(Debug)]
 pub struct Subject {
     /// Where it runs.
     pub host: Host,
@@ -14,19 +17,69 @@ pub struct Subject {
     pub plugin: Plugin,
     /// What each call may use.
     pub limits: CallLimits,
+    elsewhere: Option<(Host, Plugin)>,
+    most_fuel: AtomicU64,
 }
 
-impl rejoin_laws::Merge for Subject {
-    fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Result<Vec<u8>, String> {
+impl Subject {
+    /// The plugin on the host that has compiled it.
+    #[must_use]
+    pub fn new(host: Host, plugin: Plugin, limits: CallLimits) -> Self {
+        Self { host, plugin, limits, elsewhere: None, most_fuel: AtomicU64::new(0) }
+    }
+
+    /// The same component, compiled by another host: where a merge is asked for again.
+    #[must_use]
+    pub fn and_elsewhere(self, host: Host, plugin: Plugin) -> Self {
+        Self { elsewhere: Some((host, plugin)), ..self }
+    }
+
+    /// The most fuel that a merge has taken so far.
+    #[must_use]
+    pub fn most_fuel(&self) -> u64 {
+        self.most_fuel.load(Ordering::Relaxed)
+    }
+
+    fn ask(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
         let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone().into(), stamp_ms: one.stamp_ms, writer: one.writer };
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
-        let merged = self.host.merge(&self.plugin, key, &siblings, &self.limits);
-        merged.map(|merged| merged.value.to_vec()).map_err(|fault| fault.to_string())
+        let merged = host.merge(plugin, key, &siblings, &self.limits).map_err(failure)?;
+        self.most_fuel.fetch_max(merged.fuel_used, Ordering::Relaxed);
+        Ok(merged.value.to_vec())
     }
 }
 
+/// What a fault is to the laws. Too large a result or too many siblings are no fault of the merge: it cannot help what it is given.
+fn failure(fault: MergeFault) -> Failure {
+    let reason = fault.to_string();
+    match fault {
+        MergeFault::Refused(_) | MergeFault::ResultTooLarge { .. } | MergeFault::TooManySiblings { .. } => Failure::Refused(reason),
+        MergeFault::OutOfFuel { .. } | MergeFault::OutOfTime { .. } | MergeFault::TooMuchMemory { .. } => Failure::Exceeded(reason),
+        _ => Failure::Trapped(reason),
+    }
+}
+
+impl rejoin_laws::Merge for Subject {
+    fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
+        self.ask(&self.host, &self.plugin, key, siblings)
+    }
+
+    fn again(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
+        let (host, plugin) = self.elsewhere.as_ref().map_or((&self.host, &self.plugin), |(host, plugin)| (host, plugin));
+        self.ask(host, plugin, key, siblings)
+    }
+}
+
+/// The plugin's own sampler; without one, raw bytes that nobody vouches for.
 impl rejoin_laws::Sampler for Subject {
     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
+        if !self.vouches() {
+            return RawBytes.sample(seed, size);
+        }
         self.host.sample(&self.plugin, seed, size, &self.limits).map_err(|fault| fault.to_string())
+    }
+
+    fn vouches(&self) -> bool {
+        self.plugin.abilities().sample
     }
 }

@@ -12,6 +12,8 @@ use crate::layout::MAX_OWNERS;
 pub const DEFAULT_VALUE_BYTES: u32 = 1024 * 1024;
 /// The limit that no bucket can raise: 16 MiB.
 pub const MAX_VALUE_BYTES: u32 = 16 * 1024 * 1024;
+/// An object may hold so many times the bytes of its bucket's largest value before a fold is forced.
+const OBJECT_VALUES: usize = 4;
 /// The most siblings that a bucket can allow.
 pub const MAX_SIBLINGS: u16 = 256;
 /// The default largest plugin component, 2 MiB.
@@ -124,6 +126,12 @@ pub struct BadProps {
 }
 
 impl BucketProps {
+    /// The most bytes that all values of an object may have before a fold is forced.
+    #[must_use]
+    pub fn object_bytes(&self) -> usize {
+        OBJECT_VALUES * self.value_bytes as usize
+    }
+
     /// Checks every bound.
     ///
     /// # Errors

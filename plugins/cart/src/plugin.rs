@@ -1,6 +1,7 @@
 //! The cart as the host knows it.
 
 use crate::cart::Cart;
+use rejoin_guest::laws::Rng;
 use rejoin_guest::{About, Card, Fault, Merger, Presenter, Sampler, Sibling};
 
 /// The plugin.
@@ -34,19 +35,21 @@ impl Presenter for Plugin {
 }
 
 impl Sampler for Plugin {
-    /// Few writers, few items: different seeds touch the same tags, also under different items and quantities.
+    /// Few writers, few items: different seeds touch the same tags, also under different items and quantities. Large carts have more items.
     fn sample(seed: u64, size: u32) -> Vec<u8> {
-        let mut state = seed;
-        let mut draw = |bound: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            usize::try_from((state >> 33) % bound).expect("small")
-        };
+        let (mut rng, items) = (Rng::new(seed), u64::from(size / 8));
         let mut cart = Cart::default();
-        for _ in 0..size.min(64) {
-            let item = ["apples", "pears", "\"fi\u{e9}\""][draw(3)];
-            match draw(3) {
-                0 => cart.remove(item),
-                quantity => cart.add(["ann", "bob", "cy:1"][draw(3)], item, u32::try_from(quantity).expect("small")),
+        for _ in 0..size {
+            let item = match rng.below(3 + items) {
+                0 => "apples".into(),
+                1 => "\"fi\u{e9}\"".into(),
+                2 => "pears".into(),
+                number => format!("item {number}"),
+            };
+            let writer = rng.pick(&["ann", "bob", "cy:1"]).copied().unwrap_or_default();
+            match rng.below(3) {
+                0 => cart.remove(&item),
+                quantity => cart.add(writer, &item, u32::try_from(quantity).unwrap_or(1)),
             }
         }
         cart.to_json()

@@ -1,23 +1,8 @@
 //! The cart as an application uses it, and the laws on the plain function.
 
-use rejoin_guest::{Fault, Merger, Presenter, Sibling};
+use rejoin_guest::laws::{Effort, check};
+use rejoin_guest::{Fault, Merger, Native, Presenter, Sibling};
 use rejoin_plugin_cart::{Cart, Plugin, Session};
-
-struct Native;
-
-impl rejoin_laws::Merge for Native {
-    fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Result<Vec<u8>, String> {
-        let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone(), stamp_ms: one.stamp_ms, writer: one.writer };
-        let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
-        Plugin::merge(key, &siblings).map_err(|fault| format!("{fault:?}"))
-    }
-}
-
-impl rejoin_laws::Sampler for Native {
-    fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
-        Ok(<Plugin as rejoin_guest::Sampler>::sample(seed, size))
-    }
-}
 
 fn merge(values: &[&[u8]]) -> Result<Vec<u8>, Fault> {
     let siblings: Vec<Sibling> = values.iter().map(|value| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 }).collect();
@@ -26,10 +11,8 @@ fn merge(values: &[&[u8]]) -> Result<Vec<u8>, Fault> {
 
 #[test]
 fn the_laws_hold() {
-    let effort = rejoin_laws::Effort { cases: 2_000, ..Default::default() };
-    if let Err(found) = rejoin_laws::check(&Native, &Native, effort) {
-        panic!("{found}");
-    }
+    let plugin = Native::<Plugin>::default();
+    check(&plugin, &plugin, Effort { cases: 2_000, ..Effort::default() }).unwrap_or_else(|found| panic!("{found}"));
 }
 
 #[test]

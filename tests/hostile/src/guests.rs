@@ -53,19 +53,22 @@ pub fn with_realloc(body_of_realloc: &str) -> Vec<u8> {
 /// Answers with the first sibling: well-behaved, if order were a merge.
 #[must_use]
 pub fn first() -> Vec<u8> {
-    merging("", "(call $answer (i32.load (local.get $siblings)) (i32.load offset=4 (local.get $siblings)))")
+    with_memory("128", "(call $answer (i32.load (local.get $siblings)) (i32.load offset=4 (local.get $siblings)))")
 }
 
 /// Counts its calls in a global and in memory, and answers with both counts: with 1 and 1, if every call gets a fresh instance.
 #[must_use]
 pub fn counter() -> Vec<u8> {
-    merging(
+    let core = core(
+        r#"(memory (export "memory") 128)"#,
+        REALLOC,
         "(global $calls (mut i32) (i32.const 0))",
         "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))
          (i32.store8 (i32.const 2001) (i32.add (i32.load8_u (i32.const 2001)) (i32.const 1)))
          (i32.store8 (i32.const 2000) (global.get $calls))
          (call $answer (i32.const 2000) (i32.const 2))",
-    )
+    );
+    component(&core, "merge", "")
 }
 
 /// Never comes back.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod guests;
+pub mod lawless;
 
 use rejoin_merge::build::componentize;
 use rejoin_merge::{CallLimits, Host, HostConfig, MergeFault, Merged, ModuleLimits, Plugin, Sibling};

@@ -178,7 +178,7 @@ fn a_plugin_that_decides_by_order_is_refuted_on_the_component() {
         }
     }
     let bench = Bench::default();
-    let subject = rejoin_merge::Subject { plugin: bench.good().clone(), host: bench.host.clone(), limits: limits() };
+    let subject = rejoin_merge::Subject::new(bench.host.clone(), bench.good().clone(), limits());
     let found = rejoin_laws::check(&subject, &Letters, rejoin_laws::Effort::default()).expect_err("the first sibling wins");
     assert_eq!(found.law, rejoin_laws::Law::Permutation);
 }

@@ -1,20 +1,27 @@
-//! The cart's component, built from its source as `rejoin plugin build` does it.
+//! The components of the tree's plugins, built from their sources as `rejoin plugin build` does it.
 
 use rejoin_merge::build::{self, Options};
 use rejoin_merge::{CallLimits, Host, HostConfig, ModuleLimits, Subject};
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// The bytes of the cart's component. Built once a process; the build's own directory makes it quick after the first time.
+/// The bytes of a plugin's component. The build's own directory makes it quick after the first time.
 ///
 /// # Panics
 /// If the guest does not build; the message says why.
+#[must_use]
+pub fn built(plugin: &str) -> Vec<u8> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins").join(plugin);
+    build::guest(&dir, &Options::default()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The bytes of the cart's component. Built once a process.
+///
+/// # Panics
+/// As [`built`].
 pub fn cart_bytes() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES.get_or_init(|| {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/cart");
-        build::guest(&dir, &Options::default()).unwrap_or_else(|error| panic!("{error}"))
-    })
+    BYTES.get_or_init(|| built("cart"))
 }
 
 /// The cart's component on a host.
@@ -26,6 +33,6 @@ pub fn cart() -> &'static Subject {
     CART.get_or_init(|| {
         let host = Host::new(HostConfig::default()).unwrap_or_else(|error| panic!("{error}"));
         let plugin = host.compile(cart_bytes(), &ModuleLimits::default()).unwrap_or_else(|rejection| panic!("{rejection}"));
-        Subject { host, plugin, limits: CallLimits::default() }
+        Subject::new(host, plugin, CallLimits::default())
     })
 }

@@ -1,10 +1,9 @@
 //! Merges that are wrong are found to be wrong: by a law where a law can see it, by a story where only a story can.
 
-use rejoin_guest::{Fault, Merger, Sampler, Sibling};
+use rejoin_guest::{Fault, Merger, Native, Sampler, Sibling};
 use rejoin_laws::{Effort, Law, check};
 use rejoin_plugin_cart::{Cart, Plugin};
 use rejoin_test_laws::cart::SCENARIOS;
-use rejoin_test_laws::native::Native;
 use serde_json::Value;
 
 /// Whatever is broken is tried on carts.
@@ -100,8 +99,8 @@ fn order_is_no_merge() {
     let merge = Native::<LastInLine>::default();
     let found = check(&merge, &merge, Effort::default()).expect_err("the order decides");
     assert_eq!(found.law, Law::Permutation);
-    assert_eq!(found.siblings.len(), 2, "{found}");
-    assert!(found.siblings.iter().all(|sibling| Cart::parse(&sibling.value).is_ok_and(|cart| cart.items().len() <= 1)), "{found}");
+    assert_eq!(found.trial.siblings.len(), 2, "{found}");
+    assert!(found.trial.siblings.iter().all(|sibling| Cart::parse(&sibling.value).is_ok_and(|cart| cart.items().len() <= 1)), "{found}");
 }
 
 #[test]
@@ -109,7 +108,7 @@ fn neither_is_the_clock() {
     let merge = Native::<Latest>::default();
     let found = check(&merge, &merge, Effort::default()).expect_err("stamps can be equal");
     assert_eq!(found.law, Law::Permutation);
-    assert_eq!(found.siblings[0].stamp_ms, found.siblings[1].stamp_ms, "{found}");
+    assert_eq!(found.trial.siblings[0].stamp_ms, found.trial.siblings[1].stamp_ms, "{found}");
 }
 
 #[test]

@@ -1,15 +1,14 @@
 //! The cart obeys the laws and its stories end well, as plain functions and as the component, with the same bytes.
 
+use rejoin_guest::Native;
 use rejoin_laws::{Effort, Merge, Rng, Sampler, cases, check};
 use rejoin_plugin_cart::Plugin;
 use rejoin_test_laws::cart::SCENARIOS;
 use rejoin_test_laws::component;
-use rejoin_test_laws::native::Native;
 
 fn laws_hold(subject: &(impl Merge + Sampler), cases: u32) {
     let report = check(subject, subject, Effort { cases, ..Effort::default() }).unwrap_or_else(|found| panic!("{found}"));
-    assert_eq!(report.laws.len(), 4);
-    assert!(report.collisions > 0, "cases that never collide find nothing");
+    assert!(report.iter().all(|tried| tried.collisions > 0 && tried.judged > cases / 2), "that finds nothing: {report:?}");
 }
 
 fn stories_end_well(merge: &dyn Merge) {
@@ -35,10 +34,11 @@ fn both_give_the_same_bytes() {
     let (native, component) = (Native::<Plugin>::default(), component::cart());
     let mut rng = Rng::new(3);
     for _ in 0..300 {
-        let case = cases::draw(&mut rng, 20);
-        let siblings = case.build(&native, &native).expect("the sampler draws carts");
-        assert_eq!(siblings, case.build(component, component).expect("the sampler draws carts"));
-        assert_eq!(native.merge(&case.key, &siblings), component.merge(&case.key, &siblings));
+        let case = cases::draw(&mut rng, 20, true);
+        let trial = case.build(&native, &native).expect("the sampler draws carts");
+        assert_eq!(trial, case.build(component, component).expect("the sampler draws carts"));
+        let (one, other) = (native.merge(&case.key, &trial.siblings), component.merge(&case.key, &trial.siblings));
+        assert!(one == other || (one.is_err() && other.is_err()), "{one:?} and {other:?}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use rejoin_core::shard::event::{MergeJob, Merged};
-use rejoin_laws::{Merge, Sibling};
+use rejoin_laws::{Answer, Merge, Sibling};
 use rejoin_merge::build::{self, Options};
 use rejoin_merge::{CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, Pool};
 use rejoin_plugin_cart::Cart;
@@ -26,7 +26,7 @@ const WALL: Duration = Duration::from_secs(60);
 struct Union;
 
 impl Merge for Union {
-    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
         // Little-endian words are compared as numbers, so that the result is as the format wants it.
         let words = siblings.iter().flat_map(|sibling| sibling.value.as_chunks::<8>().0).map(|word| u64::from_le_bytes(*word));
         let sorted: BTreeSet<u64> = words.collect();
@@ -38,7 +38,7 @@ impl Merge for Union {
 struct Latest;
 
 impl Merge for Latest {
-    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
         let latest = siblings.iter().max_by_key(|sibling| (sibling.stamp_ms, sibling.writer, &sibling.value));
         latest.map(|sibling| sibling.value.clone()).ok_or_else(|| "nothing to merge".into())
     }
@@ -48,7 +48,7 @@ impl Merge for Latest {
 pub(crate) struct Carts;
 
 impl Merge for Carts {
-    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
         let mut merged = Cart::default();
         for sibling in siblings {
             merged.join(&Cart::parse(&sibling.value).map_err(|bad| bad.to_string())?);
@@ -76,7 +76,7 @@ pub(crate) fn of(kind: Kind) -> &'static dyn Merge {
 pub(crate) fn native(kind: Kind, job: &MergeJob) -> Result<Merged, String> {
     let lend = |one: &rejoin_proto::client::Sibling| Sibling { value: one.value.to_vec(), stamp_ms: one.stamp_ms, writer: one.writer };
     let siblings: Vec<Sibling> = job.siblings.iter().map(lend).collect();
-    let value = of(kind).merge(&job.key, &siblings)?.into();
+    let value = of(kind).merge(&job.key, &siblings).map_err(|failure| failure.to_string())?.into();
     Ok(Merged { value, shown: None, profile: NATIVE })
 }
 

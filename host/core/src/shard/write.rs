@@ -20,9 +20,6 @@ use crate::quorum::{Tally, Verdict};
 use crate::rows::RetryRow;
 use crate::rules::{Rule, Rules};
 
-/// An object may hold so many times the bytes of its bucket's largest value before a fold is forced.
-const OBJECT_VALUES: usize = 4;
-
 /// The most attempts at one write that wait for it.
 const MAX_ORIGINS: usize = 16;
 
@@ -380,7 +377,7 @@ fn is_above_limit(rules: Rules, op: &Op, object: &Object, put: &Put, seen: &Vers
     }
     let props = &op.target.bucket.props;
     let bytes = left.iter().map(|entry| entry.content.len()).sum::<usize>() + put.content.len();
-    left.len() + 1 > usize::from(props.siblings) || bytes > OBJECT_VALUES * props.value_bytes as usize
+    left.len() + 1 > usize::from(props.siblings) || bytes > props.object_bytes()
 }
 
 fn too_many_siblings(op: &Op) -> Reply {
@@ -389,7 +386,7 @@ fn too_many_siblings(op: &Op) -> Reply {
         "the object is at the limit of bucket {} ({} siblings, {} bytes) and could not be merged; read it and write with its context",
         bucket.name,
         bucket.props.siblings,
-        OBJECT_VALUES * bucket.props.value_bytes as usize
+        bucket.props.object_bytes()
     );
     Reply::Error(ErrorReply::new(ErrorCode::TooManySiblings, message))
 }

@@ -98,13 +98,20 @@ fn remapped(workspace: &Path) -> String {
     format!("target.{TARGET}.rustflags={}", serde_json::json!(flags))
 }
 
-/// Cargo in a directory, without what an outer cargo or a build for the host has put into the environment.
+/// Cargo in a directory, without what an outer cargo or a build for the host has put into the environment: it would change the bytes, or where
+/// they are. (An incremental build gives other code.)
 fn cargo(dir: &Path, options: &Options) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(dir);
-    for variable in
-        ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR", "RUSTC_WORKSPACE_WRAPPER", "CARGO_MAKEFLAGS"]
-    {
+    for variable in [
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+        "CARGO_TARGET_DIR",
+        "CARGO_INCREMENTAL",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_MAKEFLAGS",
+    ] {
         command.env_remove(variable);
     }
     if options.offline {

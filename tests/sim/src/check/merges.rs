@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use rejoin_laws::{Law, Merge, Sibling};
+use rejoin_laws::{Law, Merge, Sibling, Trial, Verdict};
 
 use super::Finding;
 use super::index::Index;
@@ -54,9 +54,10 @@ fn again(
     }
     // The latest of several is a matter of stamps, and a group has the stamp of one and the writer of another: only its order is free.
     let laws = if kind == Kind::Latest { &[Law::Permutation][..] } else { &rejoin_laws::laws::ALL };
+    let trial = Trial { key: Vec::new(), siblings, valid: true };
     for law in laws {
-        if let Err(violation) = law.hold(native, b"", &siblings) {
-            report(format!("{law} is broken by {siblings:?}: {violation:?}"));
+        if let Verdict::Broken(violation) = law.judge(native, &trial) {
+            report(format!("{law} is broken by {:?}: {violation:?}", trial.siblings));
         }
     }
 }
@@ -66,6 +67,7 @@ mod tests {
     use super::super::story::Story;
     use super::*;
     use crate::history::{Basis, Element, set_bytes};
+    use rejoin_laws::Answer;
 
     fn merged(values: &[&[u32]], made: &[u32]) -> history::Merge {
         let set = |elements: &[u32]| set_bytes(elements.iter().map(|&count| Element::new(1, count)));
@@ -101,7 +103,7 @@ mod tests {
     /// The first of its siblings: depends on their order.
     struct First;
     impl Merge for First {
-        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
             Ok(siblings[0].value.clone())
         }
     }
@@ -109,7 +111,7 @@ mod tests {
     /// As many bytes as there were siblings: depends on their grouping.
     struct Count;
     impl Merge for Count {
-        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
             Ok(vec![0; siblings.len()])
         }
     }

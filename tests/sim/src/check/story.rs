@@ -208,7 +208,7 @@ fn native(_kind: Kind) -> &'static dyn Merge {
 struct Union;
 
 impl Merge for Union {
-    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, String> {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> rejoin_laws::Answer {
         let values: Vec<Bytes> = siblings.iter().map(|sibling| sibling.value.clone().into()).collect();
         elements(Kind::Set, &values).map(|united| set_bytes(united).into()).ok_or_else(|| "no set".into())
     }

@@ -1,0 +1,96 @@
+//! The largest siblings that a bucket takes, as far as the sampler can draw them.
+
+use crate::cases::{Case, Input};
+use crate::merge::Sampler;
+use crate::rng::Rng;
+
+/// What a bucket takes at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Largest {
+    /// Siblings of one object.
+    pub siblings: usize,
+    /// Bytes of one value.
+    pub value_bytes: usize,
+    /// Bytes of all values of one object.
+    pub object_bytes: usize,
+}
+
+/// The largest hint that a sampler is given: what needs more than that to fill a value does not grow with it.
+const MAX_HINT: u32 = 1 << 24;
+/// So many doublings in a row without a longer value, and the sampler has shown all it has.
+const PATIENCE: u32 = 3;
+
+/// As few values as possible, each as long as may be; and as many as possible, each with its share of the bytes.
+pub(crate) fn draw(rng: &mut Rng, sampler: &dyn Sampler, largest: &Largest) -> Vec<Case> {
+    let share = largest.object_bytes / largest.siblings.max(1);
+    let shapes = [largest.value_bytes, share.min(largest.value_bytes)];
+    shapes.into_iter().map(|bytes| of_length(rng, sampler, bytes, largest)).collect()
+}
+
+fn of_length(rng: &mut Rng, sampler: &dyn Sampler, bytes: usize, largest: &Largest) -> Case {
+    let base = rng.next_u64() >> 1;
+    let (size, length) = widest(sampler, base, bytes);
+    let fit = largest.object_bytes / length.max(1);
+    let count = fit.clamp(2, largest.siblings.max(2));
+    let input = |index: u64| Input { seeds: vec![base + index], size, damage: None, stamp_ms: 0, writer: 1 + index };
+    Case { key: b"k".to_vec(), inputs: (0..count as u64).map(input).collect() }
+}
+
+/// The hint that gives the longest value of at most `bytes`, and its length. Doubles the hint, then closes in on what is between.
+fn widest(sampler: &dyn Sampler, seed: u64, bytes: usize) -> (u32, usize) {
+    // Other seeds give other lengths: a little room keeps nearly all of them below the limit.
+    let room = bytes - bytes / 16;
+    let length = |size: u32| sampler.sample(seed, size).ok().map(|value| value.len()).filter(|length| *length <= room);
+    let (mut best, mut idle, mut size) = ((0, length(0).unwrap_or(0)), 0, 1);
+    let mut too_large = None;
+    while size <= MAX_HINT && idle < PATIENCE {
+        match length(size) {
+            None => {
+                too_large = Some(size);
+                break;
+            }
+            Some(longer) if longer > best.1 => (best, idle) = ((size, longer), 0),
+            Some(_) => idle += 1,
+        }
+        size *= 2;
+    }
+    let Some(mut above) = too_large else { return best };
+    while above - best.0 > 1 + best.0 / 16 {
+        let middle = best.0 + (above - best.0) / 2;
+        match length(middle) {
+            None => above = middle,
+            Some(longer) => best = (middle, longer),
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many bytes as it is asked for, up to a bound.
+    struct Upto(usize);
+
+    impl Sampler for Upto {
+        fn sample(&self, _seed: u64, size: u32) -> Result<Vec<u8>, String> {
+            Ok(vec![7; self.0.min(size as usize)])
+        }
+    }
+
+    #[test]
+    fn values_fill_the_bucket_where_the_sampler_can() {
+        let largest = Largest { siblings: 8, value_bytes: 10_000, object_bytes: 40_000 };
+        let cases = draw(&mut Rng::new(1), &Upto(usize::MAX), &largest);
+        let shape = |case: &Case| (case.inputs.len(), case.inputs[0].size);
+        assert!(matches!(shape(&cases[0]), (4, 8_500..=9_375)), "{:?}", shape(&cases[0]));
+        assert!(matches!(shape(&cases[1]), (8, 4_200..=4_688)), "{:?}", shape(&cases[1]));
+    }
+
+    #[test]
+    fn a_sampler_with_small_values_gives_many_of_its_largest() {
+        let largest = Largest { siblings: 8, value_bytes: 10_000, object_bytes: 40_000 };
+        let cases = draw(&mut Rng::new(1), &Upto(64), &largest);
+        assert!(cases.iter().all(|case| case.inputs.len() == 8 && case.inputs[0].size == 64), "{cases:?}");
+    }
+}

@@ -1,0 +1,56 @@
+//! A plugin as plain functions, for the law checker.
+
+use crate::abilities::{Merger, Sampler, Sibling};
+use rejoin_laws::{Answer, Failure};
+use std::marker::PhantomData;
+use std::panic::catch_unwind;
+
+/// The plugin `T` without WebAssembly, as [`rejoin_laws::check()`] takes it.
+///
+/// ```
+/// use rejoin_guest::laws::{Effort, check};
+/// use rejoin_guest::{Fault, Merger, Native, Sampler, Sibling};
+///
+/// /// Keeps the longest word, and of those the last in the dictionary.
+/// struct Longest;
+///
+/// impl Merger for Longest {
+///     fn merge(_key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault> {
+///         let words = siblings.iter().map(|sibling| sibling.value.clone());
+///         words.max_by_key(|word| (word.len(), word.clone())).ok_or(Fault::Malformed)
+///     }
+/// }
+///
+/// impl Sampler for Longest {
+///     fn sample(seed: u64, size: u32) -> Vec<u8> {
+///         vec![b'a' + (seed % 3) as u8; size as usize]
+///     }
+/// }
+///
+/// let plugin = Native::<Longest>::default();
+/// check(&plugin, &plugin, Effort::default()).unwrap_or_else(|found| panic!("{found}"));
+/// ```
+#[derive(Debug)]
+pub struct Native<T>(PhantomData<T>);
+
+impl<T> Default for Native<T> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: Merger> rejoin_laws::Merge for Native<T> {
+    /// A panic is told as what it would be in WebAssembly: a trap.
+    fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
+        let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone(), stamp_ms: one.stamp_ms, writer: one.writer };
+        let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
+        let answer = catch_unwind(|| T::merge(key, &siblings)).map_err(|_| Failure::Trapped("it panicked".into()))?;
+        answer.map_err(|fault| Failure::Refused(format!("{fault:?}")))
+    }
+}
+
+impl<T: Sampler> rejoin_laws::Sampler for Native<T> {
+    fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
+        catch_unwind(|| T::sample(seed, size)).map_err(|_| "it panicked".into())
+    }
+}

@@ -1,0 +1,92 @@
+//! Tries every law on a component, as a bucket with the default properties would run it.
+
+use crate::fault::{HostError, Rejection};
+use crate::host::{Host, HostConfig};
+use crate::limits::{CallLimits, ModuleLimits};
+use crate::subject::Subject;
+use rejoin_laws::{Counterexample, Effort, Largest, Law, Tried, Violation, check_law};
+use rejoin_proto::catalog::BucketProps;
+
+/// One law, and whether it held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// The law.
+    pub law: Law,
+    /// On what it was tried, or what breaks it.
+    pub result: Result<Tried, Box<Counterexample>>,
+}
+
+/// What the laws say of a component.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Examination {
+    /// The laws, in the order in which they were tried. A sampler that fails ends it; limits are tried of a total merge only.
+    pub outcomes: Vec<Outcome>,
+    /// The most fuel that one merge has taken.
+    pub most_fuel: u64,
+    /// The fuel that one merge may take.
+    pub fuel: u64,
+}
+
+/// Why a component cannot be examined.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotExamined {
+    /// There is no engine to run it.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// It is no plugin.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+}
+
+impl Examination {
+    /// What breaks a law, in the order of the laws.
+    pub fn counterexamples(&self) -> impl Iterator<Item = &Counterexample> {
+        self.outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err().map(AsRef::as_ref))
+    }
+}
+
+/// Compiles a component on two hosts, with the limits that the properties give a merge.
+///
+/// Results may have any length here: what is too long is for [`Law::Growth`] to say, and no merge of large values can help being large.
+///
+/// # Errors
+/// [`NotExamined`] if it is no plugin, or no engine can be started.
+pub fn subject(component: &[u8], props: &BucketProps) -> Result<Subject, NotExamined> {
+    let limits = CallLimits {
+        fuel: props.fuel,
+        memory_bytes: props.memory_bytes as usize,
+        result_bytes: props.memory_bytes as usize,
+        max_siblings: usize::from(props.siblings),
+        ..CallLimits::default()
+    };
+    let compiled = || -> Result<_, NotExamined> {
+        let host = Host::new(HostConfig { instances: 1, ..HostConfig::default() })?;
+        let plugin = host.compile(component, &ModuleLimits::default())?;
+        Ok((host, plugin))
+    };
+    let ((host, plugin), (other, twin)) = (compiled()?, compiled()?);
+    Ok(Subject::new(host, plugin, limits).and_elsewhere(other, twin))
+}
+
+/// Tries every law. The law of limits is tried on the largest siblings that the properties allow, as far as the plugin's sampler draws them.
+#[must_use]
+pub fn examine(subject: &Subject, props: &BucketProps, effort: Effort) -> Examination {
+    let largest =
+        Largest { siblings: usize::from(props.siblings), value_bytes: props.value_bytes as usize, object_bytes: props.object_bytes() };
+    let effort = Effort { largest: Some(largest), ..effort };
+    let mut outcomes = Vec::new();
+    for law in rejoin_laws::laws::ALL {
+        // What breaks on small values says nothing about large ones.
+        if law == Law::Limits && outcomes.iter().any(|outcome: &Outcome| outcome.law == Law::Totality && outcome.result.is_err()) {
+            break;
+        }
+        let result = check_law(law, subject, subject, effort);
+        let no_sample = matches!(&result, Err(found) if matches!(found.violation, Violation::NoSample { .. }));
+        outcomes.push(Outcome { law, result });
+        if no_sample {
+            break;
+        }
+    }
+    Examination { outcomes, most_fuel: subject.most_fuel(), fuel: subject.limits.fuel }
+}

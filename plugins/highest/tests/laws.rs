@@ -1,0 +1,22 @@
+//! The laws on the plain functions. `rejoin plugin test` tries them on the component.
+
+use rejoin_guest::laws::{Effort, check};
+use rejoin_guest::{Fault, Merger, Native, Sibling};
+use rejoin_plugin_highest::Highest;
+
+fn merge(values: &[&str]) -> Result<Vec<u8>, Fault> {
+    let siblings: Vec<Sibling> = values.iter().map(|value| Sibling { value: (*value).into(), stamp_ms: 0, writer: 0 }).collect();
+    Highest::merge(b"key", &siblings)
+}
+
+#[test]
+fn the_laws_hold() {
+    let plugin = Native::<Highest>::default();
+    check(&plugin, &plugin, Effort::default()).unwrap_or_else(|found| panic!("{found}"));
+}
+
+#[test]
+fn the_highest_number_wins_whatever_its_length() {
+    assert_eq!(merge(&["9", "10", "2"]), Ok(b"10".to_vec()));
+    assert_eq!(merge(&["9", "many"]), Err(Fault::Malformed));
+}

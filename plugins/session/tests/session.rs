@@ -1,0 +1,121 @@
+//! The session as an application uses it, and the laws on the plain function.
+
+use rejoin_guest::laws::{Effort, Story, check};
+use rejoin_guest::{Fault, Merger, Native, Presenter, Sibling};
+use rejoin_plugin_session::{Plugin, Session};
+
+fn session(edit: impl FnOnce(&mut Session)) -> Session {
+    let mut session = Session::default();
+    edit(&mut session);
+    session
+}
+
+fn merge(values: &[&[u8]]) -> Result<Vec<u8>, Fault> {
+    let siblings: Vec<Sibling> = values.iter().map(|value| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 }).collect();
+    Plugin::merge(b"", &siblings)
+}
+
+fn shown(values: &[&Session]) -> String {
+    let values: Vec<Vec<u8>> = values.iter().map(|session| session.to_json()).collect();
+    let merged = merge(&values.iter().map(Vec::as_slice).collect::<Vec<_>>()).expect("sessions");
+    String::from_utf8(Plugin::show(&merged)).expect("JSON")
+}
+
+#[test]
+fn the_laws_hold() {
+    let plugin = Native::<Plugin>::default();
+    check(&plugin, &plugin, Effort { cases: 2_000, ..Effort::default() }).unwrap_or_else(|found| panic!("{found}"));
+}
+
+#[test]
+fn different_fields_do_not_compete_and_the_later_of_one_field_wins() {
+    let web = session(|s| {
+        s.set("web", 10, "name", "Ann");
+        s.set("web", 10, "theme", "dark");
+    });
+    let app = session(|s| {
+        s.set("app", 5, "name", "Anne");
+        s.set("app", 5, "lang", "fr");
+    });
+    assert_eq!(shown(&[&web, &app]), r#"{"lang":"fr","name":"Ann","theme":"dark"}"#);
+}
+
+#[test]
+fn ties_are_broken_the_same_way_on_both_sides() {
+    let at = |writer: &'static str, value: &'static str| session(|s| s.set(writer, 7, "name", value));
+    for (one, two, kept) in [(at("app", "z"), at("web", "a"), "a"), (at("app", "a"), at("app", "b"), "b")] {
+        let kept = format!("{{\"name\":\"{kept}\"}}");
+        assert_eq!((shown(&[&one, &two]), shown(&[&two, &one])), (kept.clone(), kept));
+    }
+    let (set, removed) = (at("app", "a"), session(|s| s.remove("app", 7, "name")));
+    assert_eq!(shown(&[&set, &removed]), r#"{"name":"a"}"#);
+}
+
+#[test]
+fn a_removed_field_stays_removed_when_an_old_copy_returns() {
+    let old = session(|s| s.set("web", 10, "name", "Ann"));
+    let mut now = old.clone();
+    now.remove("app", 11, "name");
+    assert_eq!(shown(&[&now, &old]), "{}");
+    assert_eq!(now.to_json(), br#"{"name":{"stamp":11,"writer":"app","value":null}}"#);
+}
+
+#[test]
+fn whoever_has_seen_a_field_replaces_it_even_with_a_slow_clock() {
+    let ahead = session(|s| s.set("web", 1_000_000, "name", "Ann"));
+    let mut seen = ahead.clone();
+    seen.set("app", 3, "name", "Anne");
+    assert_eq!(shown(&[&ahead, &seen]), r#"{"name":"Anne"}"#);
+    let mut last = session(|s| s.set("web", u64::MAX, "name", "Ann"));
+    last.set("web", 0, "name", "Zoe");
+    assert!(Session::parse(&last.to_json()).is_ok(), "stamps end at 2^53, and nothing overflows");
+}
+
+#[test]
+fn two_browsers_and_an_old_replica_agree_in_the_end() {
+    let plugin = Native::<Plugin>::default();
+    let mut story = Story::new(&plugin, b"session/17");
+    let edit = |seen: &Option<Vec<u8>>, change: &dyn Fn(&mut Session)| {
+        let mut session = seen.as_deref().map_or_else(Session::default, |json| Session::parse(json).expect("a session"));
+        change(&mut session);
+        session.to_json()
+    };
+    let seen = story.read("east").expect("nothing yet");
+    story.write("east", "web", &edit(&seen.value, &|s| s.set("web", 1, "name", "Ann")), &seen);
+    story.meet("east", "attic");
+    let disk = story.copy_disk("attic");
+    for (at, who, name) in [("east", "web", "theme"), ("attic", "app", "lang")] {
+        let seen = story.read(at).expect("a session");
+        story.write(at, who, &edit(&seen.value, &|s| s.set(who, 2, name, "x")), &seen);
+    }
+    let seen = story.read("east").expect("a session");
+    story.write("east", "web", &edit(&seen.value, &|s| s.remove("web", 3, "name")), &seen);
+    story.meet("east", "attic");
+    story.fold("east").expect("they merge");
+    story.bring_back("attic", disk);
+    let seen = story.read("attic").expect("the old session");
+    story.write("attic", "app", &edit(&seen.value, &|s| s.set("app", 9, "size", "l")), &seen);
+    story.meet("east", "attic");
+    for at in ["east", "attic"] {
+        let wanted = |found: Option<&[u8]>| found.is_some_and(|json| Plugin::show(json) == br#"{"lang":"x","size":"l","theme":"x"}"#);
+        story.expect_that(at, "lang, size and theme", wanted).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+}
+
+#[test]
+fn what_is_no_session_is_a_fault() {
+    let good = Session::default().to_json();
+    let bad: [&[u8]; 7] = [
+        b"",
+        b"null",
+        b"[]",
+        br#"{"name":"Ann"}"#,
+        br#"{"name":{"stamp":-1,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":9007199254740993,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":1,"writer":"a","value":"x","more":1}}"#,
+    ];
+    for value in bad {
+        assert_eq!(merge(&[&good, value]), Err(Fault::Malformed), "{}", String::from_utf8_lossy(value));
+        assert!(Plugin::show(value).starts_with(b"{\"error\":"));
+    }
+}

@@ -1,0 +1,193 @@
+//! Components are refuted by the law that they break and by no other, and what refutes them can be kept and run again.
+
+use rejoin_laws::{Counterexample, Effort, Failure, Law, Verdict, Violation, check_law};
+use rejoin_merge::examine::{examine, subject};
+use rejoin_merge::{BadFixture, Examination, Fixture, Subject};
+use rejoin_proto::catalog::BucketProps;
+use rejoin_test_hostile::{guests, lawless};
+use rejoin_test_laws::component;
+
+/// A bucket with little fuel: what is too slow shows soon.
+fn bucket() -> BucketProps {
+    BucketProps { fuel: 100_000_000, ..BucketProps::default() }
+}
+
+fn on_a_host(bytes: &[u8]) -> Subject {
+    subject(bytes, &bucket()).unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn examined(subject: &Subject, effort: Effort) -> Examination {
+    examine(subject, &bucket(), effort)
+}
+
+fn broken(examination: &Examination) -> Vec<Law> {
+    examination.counterexamples().map(|found| found.law).collect()
+}
+
+/// The one counterexample to a law.
+fn refuted(bytes: &[u8], law: Law) -> (Subject, Counterexample) {
+    let subject = on_a_host(bytes);
+    let found = match law {
+        Law::Limits => examined(&subject, Effort::default()).counterexamples().next().cloned(),
+        _ => check_law(law, &subject, &subject, Effort::default()).err().map(|found| *found),
+    };
+    (subject, found.unwrap_or_else(|| panic!("nothing breaks the law of {law}")))
+}
+
+#[test]
+fn each_broken_component_is_refuted_by_its_law_and_by_no_other() {
+    let cases: [(&str, Vec<u8>, &[Law]); 10] = [
+        ("the order decides", lawless::first(), &[Law::Permutation]),
+        ("clocks that agree", lawless::last_writer(), &[Law::Permutation]),
+        ("rock, paper, scissors", lawless::rock_paper_scissors(), &[Law::Bracketing]),
+        // Whatever is not idempotent breaks another law too: m(m(a,a),m(a,a)) = m(a,a) follows from bracketing and absorption.
+        ("a sum", lawless::sum(), &[Law::Idempotence, Law::Absorption]),
+        ("once or twice", lawless::once_or_twice(), &[Law::Absorption]),
+        ("a valid value traps", lawless::trapping(), &[Law::Totality]),
+        ("garbage traps", lawless::trusting(), &[Law::Totality]),
+        ("everything is refused", lawless::refusing(), &[Law::Totality]),
+        ("a page for a digit", lawless::verbose(), &[Law::Growth]),
+        ("too slow for much", lawless::slow(), &[Law::Limits]),
+    ];
+    for (name, bytes, laws) in cases {
+        let examination = examined(&on_a_host(&bytes), Effort::default());
+        assert_eq!(broken(&examination), laws, "{name}: {:#?}", examination.counterexamples().collect::<Vec<_>>());
+        let tried = if laws == [Law::Totality] { 7 } else { 8 };
+        assert_eq!(examination.outcomes.len(), tried, "{name}: only what breaks at once is not tried on large values");
+    }
+}
+
+#[test]
+fn the_plugins_of_the_tree_obey_every_law() {
+    for plugin in ["cart", "session"] {
+        let props = BucketProps::default();
+        let subject = subject(&component::built(plugin), &props).unwrap_or_else(|why| panic!("{why}"));
+        let examination = examine(&subject, &props, Effort { cases: 200, ..Effort::default() });
+        assert_eq!(broken(&examination), [], "{plugin}: {}", examination.counterexamples().next().map_or("".into(), ToString::to_string));
+        let tried = |law: Law| {
+            *examination.outcomes.iter().find_map(|outcome| outcome.result.as_ref().ok().filter(|t| t.law == law)).expect("it held")
+        };
+        assert!(tried(Law::Replay).judged == 200 && tried(Law::Permutation).judged > 100, "{examination:?}");
+        let largest = tried(Law::Limits);
+        assert!(largest.judged == 2 && largest.bytes > 2 << 20, "the sampler fills a bucket: {largest:?}");
+        assert!((1_000_000..examination.fuel).contains(&examination.most_fuel), "{}", examination.most_fuel);
+    }
+}
+
+#[test]
+fn counterexamples_are_as_small_as_they_can_be() {
+    for (bytes, law, siblings) in [
+        (lawless::first(), Law::Permutation, 2),
+        (lawless::rock_paper_scissors(), Law::Bracketing, 3),
+        (lawless::sum(), Law::Idempotence, 2),
+        (lawless::once_or_twice(), Law::Absorption, 2),
+        (lawless::trapping(), Law::Totality, 2),
+        (lawless::verbose(), Law::Growth, 2),
+    ] {
+        let (_, found) = refuted(&bytes, law);
+        assert_eq!(found.trial.siblings.len(), siblings, "{found}");
+        assert!(found.trial.key.is_empty() && found.trial.siblings.iter().all(|one| one.value.len() == 1), "{found}");
+    }
+    let (_, found) = refuted(&lawless::trusting(), Law::Totality);
+    let garbage: usize = found.trial.siblings.iter().map(|one| one.value.len()).sum();
+    assert!(!found.trial.valid && garbage <= 2, "{found}");
+    let (_, found) = refuted(&lawless::slow(), Law::Limits);
+    let bytes: usize = found.trial.siblings.iter().map(|one| one.value.len()).sum();
+    assert!((1_000_001..1_300_000).contains(&bytes), "{bytes} bytes");
+}
+
+#[test]
+fn equal_stamps_are_found_only_because_cases_collide() {
+    let subject = on_a_host(&lawless::last_writer());
+    let apart = Effort { collide: false, cases: 600, ..Effort::default() };
+    assert_eq!(broken(&examined(&subject, apart)), []);
+    let (_, found) = refuted(&lawless::last_writer(), Law::Permutation);
+    assert_eq!(found.trial.siblings[0].stamp_ms, found.trial.siblings[1].stamp_ms, "{found}");
+}
+
+#[test]
+fn what_traps_is_told_with_the_merge_that_did() {
+    let (_, found) = refuted(&lawless::trapping(), Law::Totality);
+    let Violation::NoAnswer { siblings, failure: Failure::Trapped(reason) } = &found.violation else { panic!("{found}") };
+    assert!(siblings.iter().any(|one| one.value == b"5") && reason.contains("arithmetic"), "{found}");
+    let (_, found) = refuted(&lawless::slow(), Law::Limits);
+    assert!(matches!(&found.violation, Violation::NoAnswer { failure: Failure::Exceeded(why), .. } if why.contains("fuel")), "{found}");
+}
+
+#[test]
+fn a_fixture_is_red_on_the_broken_plugin_and_green_on_the_mended_one() {
+    let mended = on_a_host(&lawless::largest());
+    let broken = [lawless::first(), lawless::rock_paper_scissors(), lawless::sum(), lawless::once_or_twice(), lawless::trapping()];
+    for bytes in broken {
+        let subject = on_a_host(&bytes);
+        let examination = examined(&subject, Effort::default());
+        let written = Fixture::new(&subject, 1, examination.counterexamples()).to_json();
+        let read = Fixture::parse(&written).expect("it was just written");
+        assert_eq!(read.to_json(), written);
+        assert_eq!(read.digest(), subject.plugin.digest().to_string());
+        let trials = read.trials(&subject.plugin).expect("they are its own");
+        assert_eq!(trials.iter().map(|(law, _)| *law).collect::<Vec<_>>(), self::broken(&examination));
+        for (law, trial) in trials {
+            assert!(matches!(law.judge(&subject, &trial), Verdict::Broken(_)), "{law}");
+            assert_eq!(law.judge(&mended, &trial), Verdict::Held, "{law}");
+        }
+    }
+}
+
+#[test]
+fn a_fixture_shows_values_as_the_plugin_does() {
+    let (subject, found) = refuted(&lawless::trapping(), Law::Totality);
+    let fixture = Fixture::new(&subject, 1, [&found]);
+    let shown: Vec<_> = fixture.shown()[0].siblings.iter().map(|one| (one.value.shown.clone(), one.value.base64.as_str())).collect();
+    assert!(shown.contains(&(Some(serde_json::json!(5)), "NQ==")), "{shown:?}");
+}
+
+#[test]
+fn what_is_no_fixture_of_this_plugin_is_refused_with_advice() {
+    let cart = on_a_host(component::cart_bytes());
+    let (subject, found) = refuted(&lawless::first(), Law::Permutation);
+    let good: serde_json::Value = serde_json::from_slice(&Fixture::new(&subject, 1, [&found]).to_json()).expect("JSON");
+    let with = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut json = good.clone();
+        change(&mut json);
+        Fixture::parse(json.to_string().as_bytes()).and_then(|fixture| fixture.trials(&cart.plugin).map(|trials| trials.len()))
+    };
+    assert_eq!(with(&|_| {}).expect("a plugin without a name may be anyone"), 1);
+    for (what, change, words) in [
+        (
+            "another plugin",
+            (&|json: &mut serde_json::Value| json["plugin"]["name"] = "session".into()) as &dyn Fn(&mut serde_json::Value),
+            "session",
+        ),
+        ("another format", &|json| json["format"] = 2.into(), "format 2"),
+        ("no format", &|json| json["format"] = "one".into(), "`format`"),
+        ("no digest", &|json| json["plugin"]["digest"] = "abc".into(), "digest"),
+        ("no such law", &|json| json["counterexamples"][0]["law"] = "gravity".into(), "gravity"),
+        ("no base64", &|json| json["counterexamples"][0]["siblings"][0]["base64"] = "?".into(), "base64"),
+        ("no writer", &|json| json["counterexamples"][0]["siblings"][0]["writer"] = "ann".into(), "ann"),
+        ("no siblings", &|json| json["counterexamples"][0]["siblings"] = serde_json::json!([]), "0 siblings"),
+    ] {
+        let error = with(change).expect_err(what).to_string();
+        assert!(error.contains(words), "{what}: {error}");
+    }
+    assert!(matches!(Fixture::parse(b"text"), Err(BadFixture::Malformed(_))));
+}
+
+#[test]
+fn a_plugin_that_would_remember_cannot() {
+    // It counts its calls in a global and in memory; each call is given an instance that has never been called.
+    let subject = on_a_host(&guests::counter());
+    let examination = examined(&subject, Effort::default());
+    assert_eq!(broken(&examination), []);
+    let replay = examination.outcomes.iter().find(|outcome| outcome.law == Law::Replay).and_then(|outcome| outcome.result.as_ref().ok());
+    assert!(replay.is_some_and(|tried| tried.judged == tried.cases), "it was judged by its answers: {replay:?}");
+}
+
+#[test]
+fn without_a_sampler_only_what_is_accepted_is_judged() {
+    // The first sibling wins, of whatever bytes.
+    let examination = examined(&on_a_host(&guests::first()), Effort::default());
+    assert_eq!(broken(&examination), [Law::Permutation]);
+    let (_, found) = refuted(&guests::first(), Law::Permutation);
+    assert!(!found.trial.valid && found.trial.siblings.iter().map(|one| one.value.len()).sum::<usize>() <= 1, "{found}");
+}
