@@ -66,7 +66,7 @@ pub(crate) enum Verb {
     /// Make, show and change buckets
     #[command(subcommand)]
     Bucket(BucketVerb),
-    /// Build, push and list merge plugins
+    /// Make, build, test, push and list merge plugins
     #[command(subcommand)]
     Plugin(PluginVerb),
     /// Make, list and withdraw access tokens
@@ -274,6 +274,14 @@ impl From<DurabilityArg> for Durability {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum PluginVerb {
+    /// Make a guest crate to begin with: a whole plugin, and a test of its laws
+    New {
+        /// The directory, which is not there yet; its name is the crate's
+        dir: PathBuf,
+        /// The SDK: the folder `guest-sdk` of Rejoin's source tree
+        #[arg(long, value_name = "DIR")]
+        sdk: PathBuf,
+    },
     /// Build a guest crate to a component, and check it as a node would
     Build {
         /// The directory of the guest crate
@@ -285,6 +293,8 @@ pub(crate) enum PluginVerb {
         #[arg(long)]
         offline: bool,
     },
+    /// Try the laws of merging on a component, with values that its own sampler draws
+    Test(TestArgs),
     /// Give a component to the cluster
     Push {
         /// The component
@@ -295,6 +305,24 @@ pub(crate) enum PluginVerb {
     },
     /// List the plugins that were pushed
     List,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TestArgs {
+    /// The component, as `plugin build` makes it, or the core module of a guest crate
+    pub(crate) file: PathBuf,
+    /// On how many cases each law is tried
+    #[arg(long, value_name = "COUNT", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) cases: u32,
+    /// Where the cases come from: the same seed, the same cases
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where to write what breaks a law [default: the file's name with .counterexample.json]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) counterexample: Option<PathBuf>,
+    /// Try only what broke a law in an earlier test: exit code 1 while it still does
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "seed", "counterexample"])]
+    pub(crate) replay: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]

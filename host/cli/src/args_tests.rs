@@ -42,6 +42,10 @@ fn every_verb_is_spelled_as_documented() {
         "token revoke t".into(),
         "token root --secret cluster-secret".into(),
         "plugin build plugins/cart -o cart.wasm".into(),
+        "plugin new high-scores --sdk guest-sdk".into(),
+        "plugin test cart.wasm".into(),
+        "plugin test cart.wasm --cases 9 --seed 7 --counterexample c.json --json".into(),
+        "plugin test cart.wasm --replay c.json".into(),
         "plugin push cart.wasm --name cart".into(),
         "plugin list --color never".into(),
     ];
@@ -52,7 +56,15 @@ fn every_verb_is_spelled_as_documented() {
 
 #[test]
 fn what_contradicts_itself_is_refused() {
-    for line in ["put b k v --context c --blind", "bucket set b --strict --sloppy", "dev --nodes 0", "dev --base-port 65500", "cert"] {
+    for line in [
+        "put b k v --context c --blind",
+        "bucket set b --strict --sloppy",
+        "dev --nodes 0",
+        "dev --base-port 65500",
+        "cert",
+        "plugin test a.wasm --replay c --seed 2",
+        "plugin test a.wasm --cases 0",
+    ] {
         assert!(parse(line).is_err(), "{line}");
     }
     assert_eq!(parse("put b k v --frobnicate").unwrap_err().kind(), ErrorKind::UnknownArgument);

@@ -50,6 +50,17 @@ fn every_command_of_the_readme_works() {
     }
 }
 
+/// What `plugin new` begins with is compiled and tested; what the documents show is that.
+#[test]
+fn the_plugin_that_the_documents_show_is_the_one_of_the_tree() {
+    let read = |file: &str| std::fs::read_to_string(workspace().join(file)).unwrap();
+    let source = read("plugins/highest/src/lib.rs");
+    let code = &source[source.find("use rejoin_guest").unwrap()..];
+    for document in ["README.md", "host/cli/book/write-a-plugin.md"] {
+        assert!(read(document).contains(&format!("```rust\n{code}```")), "{document} shows another plugin than plugins/highest");
+    }
+}
+
 #[test]
 fn a_command_that_fails_is_noticed() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,6 +2,8 @@
 
 pub(crate) mod bucket;
 pub(crate) mod cert;
+pub(crate) mod laws;
+pub(crate) mod new;
 pub(crate) mod object;
 pub(crate) mod plugin;
 pub(crate) mod shapes;

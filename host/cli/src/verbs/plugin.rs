@@ -1,4 +1,4 @@
-//! `plugin build|push|list`.
+//! `plugin build|push|list`; [`new`] has `plugin new`, [`laws`] has `plugin test`.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,13 @@ use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
 use crate::output::{Output, note};
 use crate::verbs::shapes::Plugin;
+use crate::verbs::{laws, new};
 
 pub(crate) async fn run(global: &Global, out: Output, verb: PluginVerb) -> Result<(), Failure> {
     match verb {
+        PluginVerb::New { dir, sdk } => new::run(out, &dir, &sdk),
         PluginVerb::Build { dir, output, offline } => make(out, &dir, output, offline),
+        PluginVerb::Test(args) => laws::run(out, &args),
         PluginVerb::Push { file, name } => push(global, out, &file, name).await,
         PluginVerb::List => {
             let plugins = connect(global).await?.admin().plugins().await?;
@@ -46,7 +49,7 @@ fn make(out: Output, dir: &Path, output: Option<PathBuf>, offline: bool) -> Resu
         return out.json(&shape);
     }
     note(format!("{} {}, {} bytes, in {}", shape.name, shape.version, shape.bytes, file.display()));
-    note(format!("next: `rejoin plugin push {}`", file.display()));
+    note(format!("next: `rejoin plugin test {0}`, then `rejoin plugin push {0}`", file.display()));
     out.line(&shape.digest)
 }
 
@@ -57,11 +60,11 @@ fn compile(component: &[u8]) -> Result<Compiled, Failure> {
     host.compile(component, &ModuleLimits::default()).map_err(|why| rejected(&why))
 }
 
-fn rejected(why: &Rejection) -> Failure {
+pub(crate) fn rejected(why: &Rejection) -> Failure {
     Failure::new(Exit::Rejected, why)
 }
 
-fn not_built(why: &build::BuildError) -> Failure {
+pub(crate) fn not_built(why: &build::BuildError) -> Failure {
     let exit = if matches!(why, build::BuildError::NotAGuest { .. }) { Exit::Rejected } else { Exit::Usage };
     Failure::new(exit, why)
 }
@@ -81,7 +84,7 @@ fn shape(compiled: &Compiled, component: &[u8], file: &Path) -> Plugin {
     Plugin { digest: compiled.digest().to_string(), name, version, bytes, self_causal, file: Some(file.display().to_string()) }
 }
 
-fn stem(file: &Path) -> String {
+pub(crate) fn stem(file: &Path) -> String {
     file.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy().into_owned())
 }
 

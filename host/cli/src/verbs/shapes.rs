@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rejoin_client::admin::{BucketInfo, Durability, PluginInfo, Quorum, Scope, Status, TokenInfo};
 use rejoin_client::{Object, Written};
+use rejoin_merge::fixture::Shown;
 use serde::Serialize;
 
 /// `get`.
@@ -259,6 +260,45 @@ impl From<&PluginInfo> for Plugin {
             file: None,
         }
     }
+}
+
+/// `plugin new`.
+#[derive(Serialize, Debug)]
+pub(crate) struct New {
+    #[serde(rename = "crate")]
+    pub(crate) crate_name: String,
+    pub(crate) dir: String,
+}
+
+/// `plugin test`, also with `--replay`: then `cases` is 1 for what was tried again, and fuel is that of the whole run.
+#[derive(Serialize, Debug)]
+pub(crate) struct LawTest<'a> {
+    pub(crate) digest: String,
+    pub(crate) name: Option<String>,
+    pub(crate) version: Option<String>,
+    /// Whether the values came from the plugin's own sampler.
+    pub(crate) sampler: bool,
+    /// Of the cases; null when they were replayed.
+    pub(crate) seed: Option<u64>,
+    /// Whether no law was broken.
+    pub(crate) held: bool,
+    pub(crate) laws: Vec<Law>,
+    pub(crate) most_fuel: u64,
+    pub(crate) fuel: u64,
+    /// As in the file.
+    pub(crate) counterexamples: &'a [Shown],
+    pub(crate) file: Option<String>,
+}
+
+/// One law of `plugin test`.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Law {
+    pub(crate) law: &'static str,
+    pub(crate) says: &'static str,
+    pub(crate) held: bool,
+    /// How many cases were tried, and in how many of them there was something to judge; null if the law is broken.
+    pub(crate) cases: Option<u32>,
+    pub(crate) judged: Option<u32>,
 }
 
 #[cfg(test)]

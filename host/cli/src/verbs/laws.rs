@@ -1,0 +1,268 @@
+//! `plugin test`: the laws of merging, tried on a component in this process. No cluster is asked.
+
+use std::path::{Path, PathBuf};
+
+use rejoin_client::admin::BucketProps;
+use rejoin_merge::examine::{NotExamined, examine, subject};
+use rejoin_merge::fixture::{Bytes, Shown};
+use rejoin_merge::laws::{Counterexample, Effort, Law, Trial, Verdict, Violation};
+use rejoin_merge::{Examination, Fixture, Subject, build};
+
+use crate::args::TestArgs;
+use crate::failure::{Exit, Failure};
+use crate::files::{self, Mode};
+use crate::output::{Output, note};
+use crate::verbs::plugin::{not_built, rejected, stem};
+use crate::verbs::shapes;
+
+/// Longer values than this are cut on a terminal; the file has all of them.
+const SHOWN_CHARS: usize = 300;
+
+pub(crate) fn run(out: Output, args: &TestArgs) -> Result<(), Failure> {
+    let props = BucketProps::default();
+    let subject = subject(&component(&args.file)?, &props).map_err(not_examined)?;
+    note(introduction(&subject, &args.file));
+    match &args.replay {
+        Some(path) => replay(out, &subject, args, path),
+        None => test(out, &subject, &props, args),
+    }
+}
+
+fn component(path: &Path) -> Result<Vec<u8>, Failure> {
+    if path.is_dir() {
+        let what = format!("{} is a directory, and what is tested is a component", path.display());
+        return Err(Failure::usage(what).next(format!("`rejoin plugin build {}` makes it, if that is a guest crate", path.display())));
+    }
+    build::component_in(files::read(path)?).map_err(|why| not_built(&why))
+}
+
+fn not_examined(why: NotExamined) -> Failure {
+    match why {
+        NotExamined::Rejected(why) => rejected(&why),
+        why => Failure::usage(why),
+    }
+}
+
+fn introduction(subject: &Subject, file: &Path) -> String {
+    let digest = subject.plugin.digest();
+    match subject.plugin.card() {
+        Some(card) => format!("{} {}, component {digest}", card.name, card.version),
+        None => format!("{}, component {digest}", stem(file)),
+    }
+}
+
+fn test(out: Output, subject: &Subject, props: &BucketProps, args: &TestArgs) -> Result<(), Failure> {
+    let effort = Effort { seed: args.seed, cases: args.cases, ..Effort::default() };
+    note(match subject.plugin.abilities().sample {
+        true => format!("{} cases a law from seed {}, with values of the plugin's own sampler", args.cases, args.seed),
+        false => format!(
+            "it has no sampler: {} cases a law from seed {}, of raw bytes, and only what it accepts is judged (`judged` says how often); \
+             list Sampler in rejoin_guest::export! to have valid values tried",
+            args.cases, args.seed
+        ),
+    });
+    let examination = examine(subject, props, effort);
+    // A sampler that fails leaves nothing to run again.
+    let found = examination.counterexamples().filter(|found| !matches!(found.violation, Violation::NoSample { .. }));
+    let fixture = Fixture::new(subject, args.seed, found);
+    let file = (!fixture.shown().is_empty()).then(|| args.counterexample.clone().unwrap_or_else(|| default_file(&args.file)));
+    if let Some(file) = &file {
+        files::replace(file, &fixture.to_json(), Mode::Public)?;
+    }
+    let laws: Vec<shapes::Law> = examination.outcomes.iter().map(|outcome| law(outcome.law, outcome.result.as_ref().ok())).collect();
+    print(out, subject, Some(args.seed), laws, fixture.shown(), file.as_deref())?;
+    conclude(out, subject, &examination, &fixture, &args.file, file.as_deref())
+}
+
+fn law(law: Law, tried: Option<&rejoin_merge::laws::Tried>) -> shapes::Law {
+    let (cases, judged) = (tried.map(|tried| tried.cases), tried.map(|tried| tried.judged));
+    shapes::Law { law: law.name(), says: law.says(), held: tried.is_some(), cases, judged }
+}
+
+/// What scripts read and people look at first.
+fn print(
+    out: Output,
+    subject: &Subject,
+    seed: Option<u64>,
+    laws: Vec<shapes::Law>,
+    counterexamples: &[Shown],
+    file: Option<&Path>,
+) -> Result<(), Failure> {
+    if out.json {
+        let card = subject.plugin.card();
+        return out.json(&shapes::LawTest {
+            digest: subject.plugin.digest().to_string(),
+            name: card.map(|card| card.name.clone()),
+            version: card.map(|card| card.version.clone()),
+            sampler: subject.plugin.abilities().sample,
+            seed,
+            held: laws.iter().all(|law| law.held),
+            laws,
+            most_fuel: subject.most_fuel(),
+            fuel: subject.limits.fuel,
+            counterexamples,
+            file: file.map(|file| file.display().to_string()),
+        });
+    }
+    let count = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let row = |law: shapes::Law| {
+        let held = if law.held { "held" } else { "BROKEN" };
+        vec![law.law.to_owned(), held.to_owned(), count(law.cases), count(law.judged), law.says.to_owned()]
+    };
+    out.table(&["law", "verdict", "cases", "judged", "what it says"], laws.into_iter().map(row).collect())
+}
+
+fn conclude(
+    out: Output,
+    subject: &Subject,
+    examination: &Examination,
+    fixture: &Fixture,
+    component: &Path,
+    file: Option<&Path>,
+) -> Result<(), Failure> {
+    let broken: Vec<&Counterexample> = examination.counterexamples().collect();
+    if broken.is_empty() {
+        note(format!(
+            "no law was broken; one merge took at most {} of the {} fuel that a bucket gives it",
+            subject.most_fuel(),
+            subject.limits.fuel
+        ));
+        note(format!("next: `rejoin plugin push {}`; laws are not all: write down scenarios too", component.display()));
+        return Ok(());
+    }
+    if let Some(Counterexample { violation: Violation::NoSample { seed, size, reason }, .. }) = broken.first() {
+        let what = format!("the plugin's sampler has no value for seed {seed} and size {size}, so nothing could be tried: {reason}");
+        return Err(Failure::new(Exit::Negative, what).next("mend the sampler, which must answer whatever it is given"));
+    }
+    if !out.json {
+        fixture.shown().iter().for_each(explain);
+    }
+    let laws: Vec<&str> = broken.iter().map(|found| found.law.name()).collect();
+    let failure = Failure::new(Exit::Negative, format!("the plugin breaks the law of {}", laws.join(", of ")));
+    Err(match file {
+        Some(file) => failure.next(format!(
+            "mend it, build it, and try the same again: `rejoin plugin test {} --replay {}`",
+            component.display(),
+            file.display()
+        )),
+        None => failure,
+    })
+}
+
+fn default_file(component: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.counterexample.json", stem(component)))
+}
+
+fn replay(out: Output, subject: &Subject, args: &TestArgs, path: &Path) -> Result<(), Failure> {
+    let bad = |why| Failure::usage(why).during(&path.display().to_string());
+    let fixture = Fixture::parse(&files::read(path)?).map_err(bad)?;
+    let trials = fixture.trials(&subject.plugin).map_err(bad)?;
+    if fixture.digest() != subject.plugin.digest().to_string() {
+        note(format!("{} was found on another component, {}", path.display(), fixture.digest()));
+    }
+    let verdicts: Vec<(Law, bool, Option<Counterexample>)> = trials.into_iter().map(|(law, trial)| again(subject, law, trial)).collect();
+    let found: Vec<&Counterexample> = verdicts.iter().filter_map(|(_, _, found)| found.as_ref()).collect();
+    let still = Fixture::new(subject, 0, found);
+    let laws = verdicts.iter().map(|(law, held, _)| shapes::Law {
+        law: law.name(),
+        says: law.says(),
+        held: *held,
+        cases: held.then_some(1),
+        judged: held.then_some(1),
+    });
+    print(out, subject, None, laws.collect(), still.shown(), None)?;
+    let failed: Vec<&str> = verdicts.iter().filter(|(_, held, _)| !held).map(|(law, ..)| law.name()).collect();
+    if failed.is_empty() {
+        note(format!("what broke a law breaks none now; next: `rejoin plugin test {}`, for others", args.file.display()));
+        return Ok(());
+    }
+    if !out.json {
+        still.shown().iter().for_each(explain);
+    }
+    Err(Failure::new(Exit::Negative, format!("the plugin still breaks the law of {}", failed.join(", of "))))
+}
+
+/// Tries a law once more. A merge that no longer answers valid siblings has not been mended; one that refuses garbage has.
+fn again(subject: &Subject, law: Law, trial: Trial) -> (Law, bool, Option<Counterexample>) {
+    let verdict = match law.judge(subject, &trial) {
+        Verdict::Unjudged if trial.valid => Law::Totality.judge(subject, &trial),
+        verdict => verdict,
+    };
+    match verdict {
+        Verdict::Broken(violation) => (law, false, Some(Counterexample { law, trial, violation, seed: 0 })),
+        _ => (law, true, None),
+    }
+}
+
+/// What is broken, on what, and what to do, for people.
+fn explain(found: &Shown) {
+    note(format!("\nthe law of {} is broken: {}", found.law, found.says));
+    note(format!("  key         {}", shown(&found.key)));
+    for (index, sibling) in found.siblings.iter().enumerate() {
+        note(format!("  sibling {index}   {}   written at {} ms by {}", shown(&sibling.value), sibling.stamp_ms, sibling.writer));
+    }
+    if !found.valid {
+        note("  (a sibling is garbage: it may be refused, but what is accepted must be merged by the laws, and nothing may break)");
+    }
+    note(format!("  expected    {}", found.violation.expected));
+    for answer in &found.violation.got {
+        let said = answer.value.as_ref().map_or_else(|| answer.failure.clone().unwrap_or_default(), shown);
+        note(format!("  {}: {said}", answer.of));
+    }
+    if let Some(law) = Law::named(&found.law) {
+        note(format!("  in a cluster: {}", law.means()));
+        note(format!("  what to do: {}", law.advice()));
+    }
+}
+
+fn shown(bytes: &Bytes) -> String {
+    let text = bytes.shown.as_ref().map_or_else(|| format!("base64 {}", bytes.base64), ToString::to_string);
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((at, _)) => format!("{}… ({} characters)", &text[..at], text.chars().count()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Output = Output { json: false, color: false };
+
+    fn args(file: &Path) -> TestArgs {
+        TestArgs { file: file.into(), cases: 10, seed: 1, counterexample: None, replay: None }
+    }
+
+    #[test]
+    fn what_cannot_be_tested_is_told_apart() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("plugin.wasm");
+        let failed = |args: &TestArgs| run(QUIET, args).expect_err("it is no plugin");
+        assert_eq!(failed(&args(&file)).exit, Exit::Usage, "there is no such file");
+        let folder = failed(&args(dir.path()));
+        assert!(folder.exit == Exit::Usage && folder.to_string().contains("is a directory"), "{folder}");
+        for bytes in [&b"text"[..], b"", b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0"] {
+            std::fs::write(&file, bytes).expect("it is ours");
+            assert_eq!(failed(&args(&file)).exit, Exit::Rejected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_core_module_is_tested_as_its_component_and_a_bad_fixture_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (core, fixture) = (dir.path().join("cart.core.wasm"), dir.path().join("fixture.json"));
+        std::fs::write(&core, crate::cart::CORE).expect("it is ours");
+        assert_eq!(component(&core).expect("a core module"), crate::cart::component().expect("the same"));
+        std::fs::write(&fixture, b"{\"format\":2}").expect("it is ours");
+        let failure = run(QUIET, &TestArgs { replay: Some(fixture), ..args(&core) }).expect_err("another format");
+        assert!(failure.exit == Exit::Usage && failure.to_string().contains("format 2"), "{failure}");
+    }
+
+    #[test]
+    fn long_values_are_cut_for_people_between_characters() {
+        let long = Bytes { shown: Some(serde_json::Value::String("é".repeat(1000))), base64: String::new() };
+        let text = shown(&long);
+        assert!(text.ends_with("… (1002 characters)") && text.chars().count() < SHOWN_CHARS + 30, "{text}");
+        assert_eq!(shown(&Bytes { shown: None, base64: "/w==".into() }), "base64 /w==");
+    }
+}
