@@ -59,12 +59,6 @@ pub struct Crash {
 }
 
 impl Machine {
-    /// Whether everything that processes see is on the platter.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.live.values().all(|file| self.files[*file].pending.is_empty())
-    }
-
     /// Cuts the power, or, with [`Survival::Everything`], ends all processes.
     #[must_use]
     pub fn crash(&self, survival: Survival, random: &mut Random) -> Crash {
