@@ -198,9 +198,14 @@ impl World {
         self.arrives(peer);
     }
 
-    /// What cannot be read never reaches a shard.
+    /// What cannot be read, or answers another shard of the node, never reaches this one.
     fn arrives(&mut self, peer: usize) {
         let Ok(envelope) = codec::decode::<PeerEnvelope>(&self.last) else { return };
+        if let PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } | PeerBody::ForwardReply { op, .. } = &envelope.body
+            && op.shard != self.config.shard
+        {
+            return;
+        }
         let about = |op: &OpId| self.asked.iter().find(|(known, _)| known == op).and_then(|(_, cause)| *cause);
         let cause = match &envelope.body {
             PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } | PeerBody::ForwardReply { op, .. } => about(op),
