@@ -33,6 +33,32 @@ fn what_was_written_is_read() {
     assert_eq!((store.stats().commits, store.stats().syncs), (1, 1));
 }
 
+/// Reads are remembered, and so are writes: neither may outlive the next write of its row.
+#[test]
+fn a_read_sees_the_last_write_however_often_the_row_was_read_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path(), Start::FIRST).0;
+    for start in [Start::FIRST, Start::KILLED] {
+        if start == Start::KILLED {
+            drop(store);
+            store = open(dir.path(), start).0;
+            assert_eq!(get(&store, Space::Objects, "key"), None, "it was removed last");
+        }
+        let large = "x".repeat(40_000);
+        for value in ["one", "two", large.as_str(), "three"] {
+            store.write(put(Space::Objects, "key", value)).unwrap();
+            for _ in 0..2 {
+                assert_eq!(get(&store, Space::Objects, "key").as_deref(), Some(value));
+            }
+        }
+        let mut change = Change::default();
+        change.remove(Space::Objects, "key");
+        store.write(change).unwrap();
+        store.commit().unwrap();
+        assert_eq!(get(&store, Space::Objects, "key"), None);
+    }
+}
+
 #[test]
 fn committed_survives_a_drop_and_uncommitted_does_not() {
     let dir = tempfile::tempdir().unwrap();
