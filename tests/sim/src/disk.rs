@@ -163,6 +163,11 @@ impl Disk {
         self.objects.get(store_key).filter(|_| !self.trouble.bad_blocks.contains(store_key))
     }
 
+    /// The object under a key, whether its block can be read just now or not.
+    pub(crate) fn object_on_disk(&self, store_key: &[u8]) -> Option<&Bytes> {
+        self.objects.get(store_key)
+    }
+
     /// The keys of all objects.
     pub(crate) fn object_keys(&self) -> impl Iterator<Item = &Bytes> {
         self.objects.keys()

@@ -166,9 +166,11 @@ impl World {
 
     /// Whether the atlas lets a disk forget what it holds under a key, down to `left`.
     pub(super) fn may_forget(&self, at: NodeIndex, shard: u16, store_key: &[u8], left: Option<&[u8]>) -> bool {
-        let copy = |node: NodeIndex| self.nodes[usize::from(node)].disks[usize::from(shard)].object(store_key).map(|bytes| &bytes[..]);
-        let others = (0..self.options.nodes).filter(|node| *node != at).filter_map(copy);
-        self.atlas.allows(self.keys.of_store_key(store_key), copy(at), left, others)
+        let disk = |node: NodeIndex| &self.nodes[usize::from(node)].disks[usize::from(shard)];
+        let others = (0..self.options.nodes).filter(|node| *node != at).filter_map(|node| disk(node).object(store_key));
+        // What its own disk would forget counts also while its block cannot be read: the block heals, and the write would be gone.
+        let now = disk(at).object_on_disk(store_key).map(|bytes| &bytes[..]);
+        self.atlas.allows(self.keys.of_store_key(store_key), now, left, others.map(|bytes| &bytes[..]))
     }
 
     /// A process stops as it should: everything it has written is durable, and it says so.
