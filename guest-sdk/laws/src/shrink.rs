@@ -117,3 +117,39 @@ fn simpler(input: &Input) -> Vec<Input> {
     }
     inputs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::{Answer, Failure, Sibling};
+
+    /// Breaks on what is longer than three bytes, and refuses the rest.
+    struct Brittle;
+
+    impl Merge for Brittle {
+        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
+            let bytes: usize = siblings.iter().map(|sibling| sibling.value.len()).sum();
+            Err(if bytes > 3 { Failure::Trapped("too long".into()) } else { "too short".into() })
+        }
+    }
+
+    struct Zeros;
+
+    impl Sampler for Zeros {
+        fn sample(&self, _seed: u64, size: u32) -> Result<Vec<u8>, String> {
+            Ok(vec![0; size as usize])
+        }
+    }
+
+    #[test]
+    fn what_breaks_is_not_made_so_small_that_it_is_refused() {
+        let input = Input { seeds: vec![5], size: 40, damage: None, stamp_ms: 9, writer: 7 };
+        let case = Case { key: b"key".to_vec(), inputs: vec![input.clone(), input.clone(), input] };
+        let trial = case.build(&Brittle, &Zeros).expect("zeros are always there");
+        let Verdict::Broken(violation) = Law::Totality.judge(&Brittle, &trial) else { panic!("it breaks") };
+        let small = shrink(Law::Totality, &Brittle, &Zeros, Failing { case, trial, violation });
+        let Violation::NoAnswer { siblings, failure } = &small.violation else { panic!("it still breaks") };
+        assert_eq!(*failure, Failure::Trapped("too long".into()));
+        assert!(siblings.iter().map(|sibling| sibling.value.len()).sum::<usize>() == 4 && small.trial.key.is_empty(), "{siblings:?}");
+    }
+}

@@ -155,6 +155,25 @@ fn a_merge_that_does_not_answer_breaks_totality_alone() {
 }
 
 #[test]
+fn a_merge_that_breaks_where_a_case_is_made_breaks_totality_too() {
+    /// Breaks on two values of one writer and one time: where nothing collides, only what is merged beforehand has that.
+    struct OneAtATime;
+    impl Merge for OneAtATime {
+        fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+            let [one, two] = siblings else { return By(union).merge(key, siblings) };
+            let all = union(siblings);
+            let rivals = ![&one.value, &two.value].contains(&&all)
+                && one.value != two.value
+                && (one.stamp_ms, one.writer) == (two.stamp_ms, two.writer);
+            if rivals { Err(Failure::Trapped("rivals".into())) } else { By(union).merge(key, siblings) }
+        }
+    }
+    let found = check_law(Law::Totality, &OneAtATime, &Sets, Effort { collide: false, ..Effort::default() }).expect_err("there are rivals");
+    let Violation::NoAnswer { siblings, .. } = &found.violation else { panic!("{found}") };
+    assert!(siblings.len() == 2 && siblings[0].writer == siblings[1].writer, "{found}");
+}
+
+#[test]
 fn a_merge_that_always_refuses_is_not_total() {
     struct Refuses;
     impl Merge for Refuses {

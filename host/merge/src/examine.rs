@@ -6,6 +6,10 @@ use crate::limits::{CallLimits, ModuleLimits};
 use crate::subject::Subject;
 use rejoin_laws::{Counterexample, Effort, Largest, Law, Tried, Violation, check_law};
 use rejoin_proto::catalog::BucketProps;
+use std::time::Duration;
+
+/// So long that only fuel decides, however busy the machine is.
+const WALL: Duration = Duration::from_secs(300);
 
 /// One law, and whether it held.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,7 +62,7 @@ pub fn subject(component: &[u8], props: &BucketProps) -> Result<Subject, NotExam
         memory_bytes: props.memory_bytes as usize,
         result_bytes: props.memory_bytes as usize,
         max_siblings: usize::from(props.siblings),
-        ..CallLimits::default()
+        wall: WALL,
     };
     let compiled = || -> Result<_, NotExamined> {
         let host = Host::new(HostConfig { instances: 1, ..HostConfig::default() })?;

@@ -184,6 +184,13 @@ fn a_plugin_that_would_remember_cannot() {
 }
 
 #[test]
+fn a_merge_is_replayed_on_the_other_host() {
+    let (here, there) = (on_a_host(&lawless::largest()), on_a_host(&lawless::first()));
+    let two_faced = Subject::new(here.host, here.plugin, here.limits).and_elsewhere(there.host, there.plugin);
+    assert_eq!(broken(&examined(&two_faced, Effort::default())), [Law::Replay], "the other host runs another component");
+}
+
+#[test]
 fn without_a_sampler_only_what_is_accepted_is_judged() {
     // The first sibling wins, of whatever bytes.
     let examination = examined(&on_a_host(&guests::first()), Effort::default());
