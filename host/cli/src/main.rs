@@ -4,7 +4,7 @@
 //! verb has ended is in its exit code.
 //!
 //! In reading order: [`args`] is what can be typed, [`verbs`] what talks to a cluster, [`serve`] runs a node, [`dev`] a cluster, [`demo`] tells the
-//! story, [`bench`] measures; [`failure`] and [`output`] are how all of them speak.
+//! story, [`mod@bench`] measures; [`failure`] and [`output`] are how all of them speak.
 #![forbid(unsafe_code)]
 
 mod args;
