@@ -7,7 +7,7 @@ use rejoin_test_hostile::guests;
 
 /// Pushes a component, and makes a bucket of the same name that merges with it.
 async fn bucket(cluster: &Cluster, name: &str, component: Vec<u8>) {
-    let props = BucketProps { fuel: 3_000_000, memory_bytes: 1 << 20, value_bytes: 1000, ..BucketProps::default() };
+    let props = BucketProps { fuel: 3_000_000, memory_bytes: 16 << 20, value_bytes: 1000, ..BucketProps::default() };
     cluster.bucket_merging_with(name, component, props).await;
     cluster.rejoin(&["put", name, "k", "one"]).done();
     cluster.rejoin(&["put", name, "k", "two", "--blind"]).done();
@@ -71,7 +71,7 @@ async fn a_merge_that_traps_loops_grows_or_returns_too_much_leaves_all_siblings_
     for (name, component, words) in [
         ("traps", guests::merging("", "(unreachable)"), "the plugin trapped"),
         ("loops", guests::endless(), "the plugin used up its 3000000 units of fuel"),
-        ("grows", guests::merging("", greedy), "the plugin wanted more than its 1048576 bytes of memory"),
+        ("grows", guests::merging("", greedy), "the plugin wanted more than its 16777216 bytes of memory"),
         ("floods", guests::with_memory("8", "(call $answer (i32.const 0) (i32.const 400000))"), "the plugin's result is larger than"),
         ("lies", guests::merging("", "(call $answer (i32.const -8) (i32.const 16))"), "the plugin"),
     ] {
