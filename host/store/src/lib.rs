@@ -22,6 +22,7 @@ mod dir;
 mod disk;
 mod error;
 mod journal;
+mod pinned;
 mod shard;
 
 pub use dir::{ControlFile, DataDir, FORMAT_VERSION, Identity, Modules, Start};

@@ -7,9 +7,8 @@ use super::segment::{Header, list_segments, segment_path};
 use super::{FIRST_CHAIN, Position};
 use crate::disk::{Disk, DiskFile, read_all};
 use crate::error::{Context, FileError};
-use bytes::Bytes;
+use crate::pinned::{Key, Pinned};
 use rejoin_core::port::{Row, Space};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How much is read at a time once a file has shown unreadable blocks.
@@ -20,7 +19,7 @@ pub(crate) struct Replayed {
     /// Where it ends, or must be taken to end: never before the mark.
     pub(crate) end: Position,
     /// The pinned rows there.
-    pub(crate) pinned: BTreeMap<Bytes, Bytes>,
+    pub(crate) pinned: Pinned,
     /// How many records were applied.
     pub(crate) records: u64,
     /// Bytes behind the end that were thrown away: a torn tail, never synced.
@@ -61,7 +60,7 @@ pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mu
         at: Position { index: 0, chain: FIRST_CHAIN },
         mark: mark.map_or(vouched, |mark| mark.index),
         mark_chain: mark.map(|mark| mark.chain),
-        pinned: BTreeMap::new(),
+        pinned: Pinned::new(),
         records: 0,
         cut_bytes: 0,
         lost: Vec::new(),
@@ -89,7 +88,7 @@ struct Walk<'a> {
     /// Up to which index everything was synced.
     mark: u64,
     mark_chain: Option<u64>,
-    pinned: BTreeMap<Bytes, Bytes>,
+    pinned: Pinned,
     records: u64,
     cut_bytes: u64,
     lost: Vec<String>,
@@ -192,8 +191,8 @@ impl Walk<'_> {
     /// Applies a row.
     fn row(&mut self, row: Row) {
         match (row.space, row.value) {
-            (Space::Pinned, Some(value)) => drop(self.pinned.insert(row.key, value)),
-            (Space::Pinned, None) => drop(self.pinned.remove(&row.key)),
+            (Space::Pinned, Some(value)) => drop(self.pinned.insert(Key::from_slice(&row.key), value)),
+            (Space::Pinned, None) => drop(self.pinned.remove(row.key.as_ref())),
             (space, value) => (self.apply)(Row { space, key: row.key, value }),
         }
     }

@@ -2,9 +2,8 @@
 
 use super::record::{decode_rows, encode_rows, read_u32, read_u64};
 use crate::disk::{Disk, if_found};
-use bytes::Bytes;
+use crate::pinned::{Key, Pinned};
 use rejoin_core::port::{Row, Space};
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -40,9 +39,9 @@ pub(super) struct Header {
 
 impl Header {
     /// The header and snapshot of a new segment.
-    pub(super) fn encode(number: u64, first_index: u64, chain: u64, pinned: &BTreeMap<Bytes, Bytes>) -> Vec<u8> {
+    pub(super) fn encode(number: u64, first_index: u64, chain: u64, pinned: &Pinned) -> Vec<u8> {
         let mut bytes = vec![0; HEAD];
-        let rows = pinned.iter().map(|(key, value)| (Space::Pinned, key.as_ref(), Some(value.as_ref())));
+        let rows = pinned.iter().map(|(key, value)| (Space::Pinned, key.as_slice(), Some(value.as_ref())));
         encode_rows(&mut bytes, pinned.len(), rows);
         let check = crc32c::crc32c(&bytes[HEAD..]);
         let length = (bytes.len() - HEAD) as u64;
@@ -81,12 +80,12 @@ impl Header {
     }
 
     /// The pinned rows at the segment's beginning, `None` if they are damaged.
-    pub(super) fn snapshot(&self, segment: &[u8]) -> Option<BTreeMap<Bytes, Bytes>> {
+    pub(super) fn snapshot(&self, segment: &[u8]) -> Option<Pinned> {
         let bytes = segment.get(HEAD..self.records())?;
         if crc32c::crc32c(bytes) != self.snapshot_check {
             return None;
         }
-        let pinned = |row: Row| Some((row.key, row.value?));
+        let pinned = |row: Row| Some((Key::from_slice(&row.key), row.value?));
         decode_rows(bytes)?.into_iter().map(pinned).collect()
     }
 }

@@ -3,9 +3,8 @@
 use super::record;
 use super::segment::{Header, segment_path};
 use crate::disk::{Disk, DiskFile, no_room};
-use bytes::Bytes;
+use crate::pinned::Pinned;
 use rejoin_core::port::Row;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,7 +47,7 @@ struct Segment {
 
 impl Segment {
     /// Creates a segment with room for so many bytes of records.
-    fn create(disk: &dyn Disk, path: &Path, number: u64, at: Position, pinned: &BTreeMap<Bytes, Bytes>, room: u64) -> io::Result<Self> {
+    fn create(disk: &dyn Disk, path: &Path, number: u64, at: Position, pinned: &Pinned, room: u64) -> io::Result<Self> {
         let head = Header::encode(number, at.index + 1, at.chain, pinned);
         let records = head.len() as u64;
         let reserved = records + room;
@@ -75,7 +74,7 @@ impl Writer {
         segment_bytes: u64,
         number: u64,
         at: Position,
-        pinned: &BTreeMap<Bytes, Bytes>,
+        pinned: &Pinned,
     ) -> io::Result<Self> {
         let path = segment_path(&dir, number);
         let create = |room| Segment::create(disk.as_ref(), &path, number, at, pinned, room);
@@ -158,7 +157,7 @@ impl Writer {
     ///
     /// # Panics
     /// If a batch is being gathered: the snapshot would hold what is not yet in the journal.
-    pub(crate) fn switch(&mut self, pinned: &BTreeMap<Bytes, Bytes>) -> io::Result<()> {
+    pub(crate) fn switch(&mut self, pinned: &Pinned) -> io::Result<()> {
         assert!(self.at_boundary(), "a segment is switched between batches only");
         let number = self.segment.number + 1;
         let path = segment_path(&self.dir, number);

@@ -18,12 +18,12 @@ pub use sync::Syncer;
 use crate::disk::no_room;
 use crate::error::FileError;
 use crate::journal::{Writer, is_key_length};
+use crate::pinned::{Key, Pinned};
 use bytes::Bytes;
 use recent::Recent;
 use rejoin_core::port::{Change, Row, Space, Store, StoreFault};
 use shared::{Shared, lock};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct CommitSeq(pub u64);
 pub struct ShardStore {
     shared: Arc<Shared>,
     writer: Writer,
-    pinned: BTreeMap<Bytes, Bytes>,
+    pinned: Pinned,
     /// Behind a cell, since reads fill it too.
     recent: RefCell<Recent>,
     /// The active memtable's size.
@@ -239,8 +239,8 @@ impl Store for ShardStore {
         self.writer.gather(&change.rows);
         for row in change.rows {
             match (row.space, row.value) {
-                (Space::Pinned, Some(value)) => drop(self.pinned.insert(row.key, value)),
-                (Space::Pinned, None) => drop(self.pinned.remove(&row.key)),
+                (Space::Pinned, Some(value)) => drop(self.pinned.insert(Key::from_slice(&row.key), value)),
+                (Space::Pinned, None) => drop(self.pinned.remove(row.key.as_ref())),
                 (Space::Objects, value) => {
                     self.memtable_bytes = self.shared.tree.apply(&row.key, value.as_deref());
                     match value {
