@@ -1,0 +1,85 @@
+//! A disk that remembers every write, for tests of the writer.
+
+use crate::disk::{Disk, DiskFile, OsDisk};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// A write: where, and what.
+pub(super) type Write = (u64, Vec<u8>);
+
+/// The real disk, and what was written to it.
+#[derive(Clone, Default)]
+pub(super) struct Watched {
+    writes: Arc<Mutex<Vec<Write>>>,
+    /// Writes of nothing but zeros find no room.
+    pub(super) no_room_for_zeros: bool,
+}
+
+impl Watched {
+    /// What was written since this was last asked.
+    pub(super) fn writes(&self) -> Vec<Write> {
+        std::mem::take(&mut self.writes.lock().expect("no test panics with it"))
+    }
+
+    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(WatchedFile { file, disk: self.clone() })
+    }
+}
+
+impl Disk for Watched {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(OsDisk.create(path)?))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(OsDisk.open(path)?))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        OsDisk.list(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.create_dir(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.sync_dir(dir)
+    }
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        OsDisk.free_space(dir)
+    }
+}
+
+struct WatchedFile {
+    file: Arc<dyn DiskFile>,
+    disk: Watched,
+}
+
+impl DiskFile for WatchedFile {
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+    fn preallocate(&self, length: u64) -> io::Result<()> {
+        self.file.preallocate(length)
+    }
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.file.set_length(length)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.disk.no_room_for_zeros && bytes.iter().all(|byte| *byte == 0) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.disk.writes.lock().expect("no test panics with it").push((offset, bytes.to_vec()));
+        self.file.write_at(bytes, offset)
+    }
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(bytes, offset)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
