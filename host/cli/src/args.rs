@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -101,6 +102,9 @@ pub(crate) struct ServeArgs {
     /// The node's configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// Threads for the network and the shards [default: as many as processors]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) threads: Option<NonZeroUsize>,
     /// End when the process that started this one ends (Linux)
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,

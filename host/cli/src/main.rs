@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, DemoVerb, Verb};
+use args::{Cli, DemoVerb, ServeArgs, Verb};
 use failure::Failure;
 use output::{Output, no_color};
 use verbs::{bucket, cert, object, plugin, status, token};
@@ -54,10 +54,8 @@ fn main() -> ExitCode {
 /// Runs the verb to its end. The story and a cluster begin on this very thread: what they start ends with it.
 fn run(cli: Cli, out: Output, talk_in_color: bool) -> Result<(), Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Verb::Serve(_) = &cli.verb {
-        // A node's shards have threads of their own. Were there as many for the network as processors, both would only take turns.
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        builder.worker_threads((processors / 2).max(1));
+    if let Verb::Serve(ServeArgs { threads: Some(threads), .. }) = &cli.verb {
+        builder.worker_threads(threads.get());
     }
     let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|why| Failure::usage(format!("no threads can be started: {why}")))?;

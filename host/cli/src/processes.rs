@@ -57,12 +57,15 @@ impl Processes {
     pub(crate) fn start(&mut self) -> Result<Vec<u32>, Failure> {
         let rejoin = std::env::current_exe().map_err(|why| Failure::usage(format!("this program cannot find itself: {why}")))?;
         let mut ids = Vec::new();
+        // They share this machine, and more threads than processors would only take turns.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = (processors / self.cluster.seats().len()).max(1).to_string();
         for seat in self.cluster.seats() {
             let log = self.log(*seat);
             let file = File::create(&log).map_err(|why| Failure::file(&log, "written", &why))?;
             let copy = file.try_clone().map_err(|why| Failure::file(&log, "written", &why))?;
             let mut command = Command::new(&rejoin);
-            command.args(["serve", "--with-parent", "--color", "never", "--config"]).arg(self.cluster.config(*seat));
+            command.args(["serve", "--with-parent", "--threads", &threads, "--color", "never", "--config"]).arg(self.cluster.config(*seat));
             command.stdin(Stdio::null()).stdout(file).stderr(copy).kill_on_drop(true);
             // Ctrl-C is for who has started them, who then ends them.
             command.process_group(0);

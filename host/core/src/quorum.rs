@@ -3,6 +3,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use smallvec::SmallVec;
 
 use rejoin_proto::NodeId;
 
@@ -17,21 +18,24 @@ pub enum Verdict {
     Impossible,
 }
 
+/// Nodes, each with whether it is an owner.
+type Nodes = SmallVec<[(NodeId, bool); 5]>;
+
 /// The answers to one question asked of several nodes.
 #[derive(Clone, Debug)]
 pub struct Tally {
     needed: u8,
     needed_owners: u8,
-    waiting: Vec<(NodeId, bool)>,
-    good: Vec<(NodeId, bool)>,
+    waiting: Nodes,
+    good: Nodes,
     bad: Vec<(NodeId, String)>,
 }
 
 impl Tally {
     /// Waits for `needed` good answers, of which `needed_owners` from owners, among the nodes asked (each with whether it is an owner).
     #[must_use]
-    pub fn new(needed: u8, needed_owners: u8, asked: Vec<(NodeId, bool)>) -> Self {
-        Self { needed, needed_owners, waiting: asked, good: Vec::new(), bad: Vec::new() }
+    pub fn new(needed: u8, needed_owners: u8, asked: impl IntoIterator<Item = (NodeId, bool)>) -> Self {
+        Self { needed, needed_owners, waiting: asked.into_iter().collect(), good: Nodes::new(), bad: Vec::new() }
     }
 
     /// Counts a good answer. A second one, or one of a node that was not asked, counts nothing: W and R are distinct nodes.

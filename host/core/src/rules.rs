@@ -51,8 +51,6 @@ rules! {
     AcksWaitForTheDisk,
     /// A write that the store did not take leaves the node for nowhere.
     RefusedIsNotSent,
-    /// A write that the store did not take is not remembered as done.
-    RefusedIsForgotten,
     /// A node counts once towards W.
     NodesCountOnce,
     /// A refusal does not count towards W.

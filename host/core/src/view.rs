@@ -2,8 +2,8 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::hash::MAX_KEY_BYTES;
@@ -27,7 +27,7 @@ pub struct Bucket {
 pub struct ClusterView {
     layout: Layout,
     layout_name: LayoutRef,
-    buckets: BTreeMap<(TenantId, Name), Arc<Bucket>>,
+    buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>>,
     by_id: BTreeMap<BucketId, Arc<Bucket>>,
     plugins: BTreeMap<PluginDigest, Name>,
 }
@@ -44,7 +44,7 @@ pub struct Target {
     /// Its partition.
     pub partition: PartitionId,
     /// Its owners in the layout, the preferred one first.
-    pub owners: Vec<NodeId>,
+    pub owners: SmallVec<[NodeId; 5]>,
 }
 
 impl ClusterView {
@@ -52,12 +52,13 @@ impl ClusterView {
     #[must_use]
     pub fn new<'a>(layout: Layout, records: impl IntoIterator<Item = &'a Record>) -> Self {
         let layout_name = layout.name();
-        let (mut buckets, mut by_id, mut plugins) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut by_id, mut plugins) = (BTreeMap::new(), BTreeMap::new());
+        let mut buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>> = BTreeMap::new();
         for record in records {
             match (&record.key, &record.body) {
                 (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, props }) => {
                     let bucket = Arc::new(Bucket { id: *id, name: name.clone(), version: record.version, props: props.clone() });
-                    buckets.insert((*tenant, name.clone()), bucket.clone());
+                    buckets.entry(*tenant).or_default().insert(name.clone(), bucket.clone());
                     by_id.insert(*id, bucket);
                 }
                 (RecordKey::Plugin(digest), RecordBody::Plugin { name, .. }) => {
@@ -105,6 +106,23 @@ impl ClusterView {
     /// # Errors
     /// An [`ErrorReply`] if there is no such bucket, or the key is empty or longer than 1 KiB.
     pub fn target(&self, tenant: TenantId, bucket: &Name, key: &Bytes) -> Result<Target, ErrorReply> {
+        let (bucket, object) = self.object(tenant, bucket, key)?;
+        let hash = object.hash();
+        let store_key = Bytes::from(object.store_key_of(hash));
+        let partition = self.layout.partition_of(hash);
+        let owners = self.layout.owners(partition, bucket.props.n).map(|node| node.id).collect();
+        Ok(Target { object, store_key, bucket: bucket.clone(), partition, owners })
+    }
+
+    /// The partition of a tenant's key: where to look for the shard that finds out the rest.
+    ///
+    /// # Errors
+    /// As [`ClusterView::target`].
+    pub fn partition(&self, tenant: TenantId, bucket: &Name, key: &Bytes) -> Result<PartitionId, ErrorReply> {
+        self.object(tenant, bucket, key).map(|(_, object)| self.layout.partition(&object))
+    }
+
+    fn object(&self, tenant: TenantId, bucket: &Name, key: &Bytes) -> Result<(&Arc<Bucket>, ObjectId), ErrorReply> {
         if key.is_empty() {
             return Err(ErrorReply::new(ErrorCode::BadRequest, "the key is empty"));
         }
@@ -112,15 +130,11 @@ impl ClusterView {
             let message = alloc::format!("the key has {} bytes, the most is {MAX_KEY_BYTES}", key.len());
             return Err(ErrorReply::new(ErrorCode::TooLarge, message));
         }
-        let Some(found) = self.buckets.get(&(tenant, bucket.clone())) else {
+        let Some(found) = self.buckets.get(&tenant).and_then(|known| known.get(bucket)) else {
             let message = alloc::format!("there is no bucket {bucket}: make it with `rejoin bucket create {bucket}`");
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
-        let object = ObjectId { tenant, bucket: found.id, key: key.clone() };
-        let store_key = Bytes::from(object.store_key());
-        let partition = self.layout.partition(&object);
-        let owners = self.layout.owners(partition, found.props.n).map(|node| node.id).collect();
-        Ok(Target { object, store_key, bucket: found.clone(), partition, owners })
+        Ok((found, ObjectId { tenant, bucket: found.id, key: key.clone() }))
     }
 
     /// Whether that node is among the owners that any bucket could have in a partition.

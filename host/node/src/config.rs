@@ -27,7 +27,7 @@ pub struct Config {
     pub key: PathBuf,
     /// The cluster's secret: at least 16 bytes, the same on every node.
     pub secret: PathBuf,
-    /// Shards, a power of two; fixed once the data directory is made. Each is a thread.
+    /// Shards, a power of two; fixed once the data directory is made. Each has a journal and a tree of its own, and works on one thread at a time.
     #[serde(default = "defaults::shards")]
     pub shards: u16,
     /// Threads that run plugins.

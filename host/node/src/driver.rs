@@ -4,6 +4,7 @@
 //! syncs while this one goes on with the next batch.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use rejoin_core::port::StoreFault;
@@ -115,13 +116,18 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Work>, mut notices: mpsc::UnboundedReceiver<Notice>) {
         let mut desks = Desks::default();
         let (mut works, mut told) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+        let mut alarm = pin!(tokio::time::sleep_until(self.clock.instant(self.shard.next_wake_us())));
         loop {
+            // One that rings early costs a look; setting it anew for every request that comes and goes costs more.
             let wake = self.clock.instant(self.shard.next_wake_us());
+            if alarm.is_elapsed() || wake < alarm.deadline() {
+                alarm.as_mut().reset(wake);
+            }
             tokio::select! {
                 biased;
                 count = notices.recv_many(&mut told, BATCH) => if count == 0 { return },
                 count = inbox.recv_many(&mut works, BATCH) => if count == 0 { return },
-                () = tokio::time::sleep_until(wake) => {}
+                () = &mut alarm => {}
             }
             // Whatever else has come by now shares this batch's commit.
             while told.len() < BATCH

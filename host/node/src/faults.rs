@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rejoin_proto::NodeId;
 use rejoin_store::{Disk, DiskFile};
+use tokio::runtime::RuntimeFlavor;
 
 /// What is held back or cut at the moment.
 #[derive(Clone, Default)]
@@ -70,6 +71,17 @@ impl Faults {
     }
 
     fn wait(&self, holds: fn(&State) -> bool) {
+        if !holds(&self.state()) {
+            return;
+        }
+        // A shard shares its thread with the network, by which the release may come.
+        match tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| self.wait_here(holds)),
+            _ => self.wait_here(holds),
+        }
+    }
+
+    fn wait_here(&self, holds: fn(&State) -> bool) {
         let mut state = self.state();
         state.held += 1;
         while holds(&state) {

@@ -13,7 +13,7 @@ use rejoin_store::{DataDir, FileError, MaintenanceThread, OpenError};
 use rejoin_wire::{CloseCode, Endpoint, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, SetOnce, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::catalog::CatalogTask;
 use crate::clock::Clock;
@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::modules::Desk;
 use crate::open::{Opened, Opening};
 use crate::parts::Parts;
-use crate::platform::{Chance, Platform, Running, Threads};
+use crate::platform::{Chance, Platform, Threads};
 use crate::{http, open, peers, run, syncing};
 
 /// A peer from which nothing comes for this long is down.
@@ -86,7 +86,7 @@ pub struct Node {
     endpoint: Endpoint,
     admin: Option<SocketAddr>,
     tasks: JoinSet<()>,
-    shards: Vec<Running>,
+    shards: Vec<JoinHandle<()>>,
     /// Dropped, and with it joined, when the node is.
     maintenance: Vec<MaintenanceThread>,
     dir: DataDir,
@@ -214,7 +214,7 @@ impl Node {
             shard: opened.shard,
             store: opened.store,
         };
-        self.shards.push(run::run_shard(threads, driver, inbox, notices).map_err(StartError::Thread)?);
+        self.shards.push(run::run_shard(driver, inbox, notices));
         Ok(())
     }
 
@@ -291,7 +291,7 @@ impl Node {
             }
         }
         for shard in self.shards.drain(..) {
-            if !shard.ended().await {
+            if shard.await.is_err() {
                 problems.push("a shard has panicked".into());
             }
         }

@@ -263,8 +263,8 @@ async fn route(parts: &Arc<Parts>, peer: NodeId, envelope: PeerEnvelope) {
                 DataRequest::Put(put) => (&put.bucket, &put.key),
             };
             // An unknown bucket is answered by whichever shard gets it.
-            let target = view.target(forward.tenant, bucket, key);
-            target.map_or(&parts.shards[0], |target| parts.shard_of(target.partition, &view))
+            let partition = view.partition(forward.tenant, bucket, key);
+            partition.map_or(&parts.shards[0], |partition| parts.shard_of(partition, &view))
         }
         PeerBody::Read { object, .. } => parts.shard_of(view.layout().partition(object), &view),
         PeerBody::Replicate(message) => parts.shard_of(view.layout().partition(&message.object), &view),

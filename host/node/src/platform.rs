@@ -1,8 +1,6 @@
 //! What a node takes from the machine it runs on, so that a test can put something else in its place.
 
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use rand::Rng as _;
 use rand_core::SeedableRng as _;
@@ -35,45 +33,15 @@ impl Platform {
     }
 }
 
-/// What runs where.
+/// What runs where. Shards are tasks of the runtime in which the node was started, either way: a request then passes from its connection
+/// to its shard and back without a thread being woken for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Threads {
-    /// Shards, the syncing of their journals, their flushes and the merges have threads of their own.
+    /// What blocks has threads of its own: the syncing of journals, flushes, merges.
     Own,
-    /// None has: shards and flushes are tasks of the runtime in which the node was started, a sync and a merge are done where they are
-    /// asked for. On a runtime of one thread, everything then happens in an order that the seed decides.
+    /// Nothing has: flushes are tasks too, a sync and a merge are done where they are asked for. On a runtime of one thread, everything
+    /// then happens in an order that the seed decides.
     Shared,
-}
-
-impl Threads {
-    /// Runs a shard.
-    pub(crate) fn run(self, name: String, work: impl Future<Output = ()> + Send + 'static) -> io::Result<Running> {
-        match self {
-            Self::Own => {
-                // A runtime of its own, for its timer and its queues.
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-                let thread = std::thread::Builder::new().name(name).spawn(move || runtime.block_on(work))?;
-                Ok(Running::Thread(thread))
-            }
-            Self::Shared => Ok(Running::Task(tokio::spawn(work))),
-        }
-    }
-}
-
-/// A shard that runs.
-pub(crate) enum Running {
-    Thread(JoinHandle<()>),
-    Task(tokio::task::JoinHandle<()>),
-}
-
-impl Running {
-    /// Waits for its end. `false`: it has panicked.
-    pub(crate) async fn ended(self) -> bool {
-        match self {
-            Self::Thread(thread) => thread.join().is_ok(),
-            Self::Task(task) => task.await.is_ok(),
-        }
-    }
 }
 
 /// What a node leaves to chance.

@@ -6,27 +6,20 @@ use rejoin_proto::client::StartId;
 use rejoin_store::Maintenance;
 use rejoin_wire::{Accepted, CloseCode, Endpoint};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::driver::{Driver, Notice, Work};
 use crate::metrics::Metrics;
 use crate::parts::Parts;
-use crate::platform::{Running, Threads};
 use crate::{peers, session};
 
 /// How often the metrics are folded, whether or not somebody reads them.
 const METRICS_UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Sets a shard going.
-pub(crate) fn run_shard(
-    threads: Threads,
-    driver: Driver,
-    inbox: mpsc::Receiver<Work>,
-    notices: mpsc::UnboundedReceiver<Notice>,
-) -> std::io::Result<Running> {
-    let name = format!("shard-{}", driver.index);
-    let (what, failures) = (name.clone(), driver.failures.clone());
-    threads.run(name, async move { guarded(&what, failures, driver.run(inbox, notices)).await })
+pub(crate) fn run_shard(driver: Driver, inbox: mpsc::Receiver<Work>, notices: mpsc::UnboundedReceiver<Notice>) -> JoinHandle<()> {
+    let (what, failures) = (format!("shard-{}", driver.index), driver.failures.clone());
+    tokio::spawn(async move { guarded(&what, failures, driver.run(inbox, notices)).await })
 }
 
 /// Does a store's maintenance when work is due, and every few seconds.
@@ -43,7 +36,7 @@ pub(crate) async fn guarded(what: &str, failures: mpsc::UnboundedSender<String>,
     task.await;
 }
 
-/// Stops the node when a shard's thread or one of its own tasks ends in a panic: an invariant was broken, and going on would answer for what
+/// Stops the node when a shard or another task of its own ends in a panic: an invariant was broken, and going on would answer for what
 /// nobody guards any more.
 struct PanicGuard {
     what: String,

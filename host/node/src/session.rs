@@ -164,8 +164,8 @@ impl Client {
             DataRequest::Get(get) => (&get.bucket, &get.key),
             DataRequest::Put(put) => (&put.bucket, &put.key),
         };
-        let target = match view.target(self.holder.tenant, bucket, key) {
-            Ok(target) => target,
+        let partition = match view.partition(self.holder.tenant, bucket, key) {
+            Ok(partition) => partition,
             Err(error) => return self.answer(frame, Reply::Error(error)),
         };
         let config = &self.parts.config;
@@ -178,7 +178,7 @@ impl Client {
             deadline_us: self.parts.clock.now().mono_us + u64::from(wanted_ms) * 1000,
             request,
         };
-        let shard = self.parts.shard_of(target.partition, &view);
+        let shard = self.parts.shard_of(partition, &view);
         let refusal = match shard.inbox.try_send(Work::Client(client, self.sender.clone())) {
             Ok(()) => return,
             Err(TrySendError::Full(_)) => {

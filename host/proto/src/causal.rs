@@ -3,10 +3,45 @@
 //! Both are kept in one canonical form, so that equal sets are equal bytes. What comes from outside is checked when it is decoded.
 //! The idea of a context beside per-value dots is that of dotted version vectors (Preguiça, Baquero, Almeida, Fonte, Gonçalves 2010).
 
-use alloc::vec::Vec;
-use serde::{Deserialize, Serialize};
+use core::fmt;
+use core::marker::PhantomData;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::{Array, SmallVec};
 
 use crate::id::{ActorId, Dot};
+
+/// What most keys need stands in the value itself: as many writers as a bucket usually has copies, one span an entry.
+type Counters = SmallVec<[(ActorId, u64); 3]>;
+type Spans = SmallVec<[Run; 1]>;
+
+/// Reads a sequence element by element: no room is made for what is only announced.
+fn sequence<'de, D: Deserializer<'de>, A: Array>(deserializer: D) -> Result<SmallVec<A>, D::Error>
+where
+    A::Item: Deserialize<'de>,
+{
+    struct Elements<A>(PhantomData<A>);
+    impl<'de, A: Array> Visitor<'de> for Elements<A>
+    where
+        A::Item: Deserialize<'de>,
+    {
+        type Value = SmallVec<A>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a causal set")
+        }
+
+        fn visit_seq<S: SeqAccess<'de>>(self, mut elements: S) -> Result<SmallVec<A>, S::Error> {
+            let mut all = SmallVec::new();
+            while let Some(element) = elements.next_element()? {
+                all.push(element);
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_seq(Elements(PhantomData))
+}
 
 /// A set was not in its canonical form (unsorted, doubled, empty or backward), or an object's entry is not within its context.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -14,17 +49,16 @@ use crate::id::{ActorId, Dot};
 pub struct NotCanonical;
 
 /// Per actor, the counter up to which *every* write to one key by that actor has been seen. An absent actor stands for 0.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
-#[serde(try_from = "Vec<(ActorId, u64)>", into = "Vec<(ActorId, u64)>")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct VersionVector {
-    seen: Vec<(ActorId, u64)>,
+    seen: Counters,
 }
 
 impl VersionVector {
     /// Nothing seen.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { seen: Vec::new() }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// The counter seen of that actor, 0 if none.
@@ -78,6 +112,11 @@ impl VersionVector {
         self.seen.is_empty()
     }
 
+    fn checked(seen: Counters) -> Result<Self, NotCanonical> {
+        let sorted = seen.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if sorted && seen.iter().all(|&(_, counter)| counter > 0) { Ok(Self { seen }) } else { Err(NotCanonical) }
+    }
+
     fn find(&self, actor: ActorId) -> Result<usize, usize> {
         self.seen.binary_search_by_key(&actor, |&(actor, _)| actor)
     }
@@ -91,17 +130,15 @@ impl FromIterator<Dot> for VersionVector {
     }
 }
 
-impl TryFrom<Vec<(ActorId, u64)>> for VersionVector {
-    type Error = NotCanonical;
-    fn try_from(seen: Vec<(ActorId, u64)>) -> Result<Self, NotCanonical> {
-        let sorted = seen.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        if sorted && seen.iter().all(|&(_, counter)| counter > 0) { Ok(Self { seen }) } else { Err(NotCanonical) }
+impl Serialize for VersionVector {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.seen.as_slice().serialize(serializer)
     }
 }
 
-impl From<VersionVector> for Vec<(ActorId, u64)> {
-    fn from(vector: VersionVector) -> Self {
-        vector.seen
+impl<'de> Deserialize<'de> for VersionVector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::checked(sequence(deserializer)?).map_err(D::Error::custom)
     }
 }
 
@@ -129,10 +166,9 @@ impl Run {
 
 /// A set of dots of one key, as spans: sorted, neither overlapping nor touching. Spans and not single dots, because a run of
 /// writes by one actor is then one span however long it is, and because keeping only its largest dot would lose the others.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
-#[serde(try_from = "Vec<Run>", into = "Vec<Run>")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Runs {
-    runs: Vec<Run>,
+    runs: Spans,
 }
 
 impl Runs {
@@ -143,7 +179,7 @@ impl Runs {
     #[must_use]
     pub fn minted(dot: Dot, after: u64) -> Self {
         assert!(after < dot.counter, "a dot is minted above all earlier ones of its actor");
-        Self { runs: alloc::vec![Run { actor: dot.actor, lo: after, hi: dot.counter }] }
+        Self { runs: smallvec::smallvec![Run { actor: dot.actor, lo: after, hi: dot.counter }] }
     }
 
     /// The spans, ordered by actor and counter.
@@ -189,6 +225,30 @@ impl Runs {
         self.runs.iter().all(|run| other.runs.iter().any(|wide| wide.contains(run)))
     }
 
+    /// Whether every dot here was seen.
+    #[must_use]
+    pub fn is_seen_by(&self, seen: &VersionVector) -> bool {
+        self.runs.iter().all(|run| run.hi <= seen.get(run.actor))
+    }
+
+    /// Whether no dot here was seen.
+    #[must_use]
+    pub fn is_new_to(&self, seen: &VersionVector) -> bool {
+        self.runs.iter().all(|run| seen.get(run.actor) <= run.lo)
+    }
+
+    /// Whether a dot is in both sets.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.runs.iter().any(|a| other.runs.iter().any(|b| a.overlap(b).is_some()))
+    }
+
+    fn checked(runs: Spans) -> Result<Self, NotCanonical> {
+        let apart = |a: &Run, b: &Run| a.actor < b.actor || (a.actor == b.actor && a.hi < b.lo);
+        let ordered = runs.windows(2).all(|pair| apart(&pair[0], &pair[1]));
+        if ordered && runs.iter().all(|run| run.lo < run.hi) { Ok(Self { runs }) } else { Err(NotCanonical) }
+    }
+
     /// The dot with the highest counter of each actor.
     pub fn highest(&self) -> impl Iterator<Item = Dot> + '_ {
         self.runs.iter().map(|run| Dot { actor: run.actor, counter: run.hi })
@@ -198,9 +258,9 @@ impl Runs {
 impl FromIterator<Run> for Runs {
     /// Sorts the spans and joins those that overlap or touch; empty ones are left out.
     fn from_iter<I: IntoIterator<Item = Run>>(runs: I) -> Self {
-        let mut sorted: Vec<Run> = runs.into_iter().filter(|run| run.lo < run.hi).collect();
+        let mut sorted: Spans = runs.into_iter().filter(|run| run.lo < run.hi).collect();
         sorted.sort_unstable();
-        let mut joined: Vec<Run> = Vec::with_capacity(sorted.len());
+        let mut joined = Spans::with_capacity(sorted.len());
         for run in sorted {
             match joined.last_mut() {
                 Some(last) if last.actor == run.actor && run.lo <= last.hi => last.hi = last.hi.max(run.hi),
@@ -211,18 +271,15 @@ impl FromIterator<Run> for Runs {
     }
 }
 
-impl TryFrom<Vec<Run>> for Runs {
-    type Error = NotCanonical;
-    fn try_from(runs: Vec<Run>) -> Result<Self, NotCanonical> {
-        let apart = |a: &Run, b: &Run| a.actor < b.actor || (a.actor == b.actor && a.hi < b.lo);
-        let ordered = runs.windows(2).all(|pair| apart(&pair[0], &pair[1]));
-        if ordered && runs.iter().all(|run| run.lo < run.hi) { Ok(Self { runs }) } else { Err(NotCanonical) }
+impl Serialize for Runs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.runs.as_slice().serialize(serializer)
     }
 }
 
-impl From<Runs> for Vec<Run> {
-    fn from(runs: Runs) -> Self {
-        runs.runs
+impl<'de> Deserialize<'de> for Runs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::checked(sequence(deserializer)?).map_err(D::Error::custom)
     }
 }
 
@@ -249,9 +306,12 @@ mod tests {
 
     #[test]
     fn what_is_not_canonical_is_refused() {
-        assert!(Runs::try_from(alloc::vec![run(1, 3, 7), run(1, 7, 9)]).is_err(), "touching");
-        assert!(Runs::try_from(alloc::vec![run(1, 7, 7)]).is_err(), "empty");
-        assert!(VersionVector::try_from(alloc::vec![(ActorId(2), 1), (ActorId(1), 1)]).is_err(), "unsorted");
-        assert!(VersionVector::try_from(alloc::vec![(ActorId(2), 0)]).is_err(), "zero");
+        let runs = |runs: &[Run]| Runs::checked(runs.iter().copied().collect());
+        let vector = |seen: &[(u64, u64)]| VersionVector::checked(seen.iter().map(|&(actor, counter)| (ActorId(actor), counter)).collect());
+        assert!(runs(&[run(1, 3, 7), run(1, 8, 9)]).is_ok() && vector(&[(1, 1), (2, 1)]).is_ok());
+        assert!(runs(&[run(1, 3, 7), run(1, 7, 9)]).is_err(), "touching");
+        assert!(runs(&[run(1, 7, 7)]).is_err(), "empty");
+        assert!(vector(&[(2, 1), (1, 1)]).is_err(), "unsorted");
+        assert!(vector(&[(2, 0)]).is_err(), "zero");
     }
 }

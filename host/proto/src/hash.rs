@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::id::{BucketId, PartitionId, TenantId};
@@ -32,7 +33,8 @@ impl ObjectId {
     /// The place on the ring: xxh3-128 of tenant ‖ bucket ‖ key. The function is fixed: another would move every key.
     #[must_use]
     pub fn hash(&self) -> u128 {
-        let mut bytes = Vec::with_capacity(16 + self.key.len());
+        // In the caller's frame for all but long keys: every message is placed by it.
+        let mut bytes = SmallVec::<[u8; 128]>::with_capacity(16 + self.key.len());
         bytes.extend_from_slice(&self.tenant.0.to_le_bytes());
         bytes.extend_from_slice(&self.bucket.0.to_le_bytes());
         bytes.extend_from_slice(&self.key);
@@ -42,9 +44,15 @@ impl ObjectId {
     /// The key in the store: bucket id ‖ hash ‖ key, big-endian, so that a (partition, bucket) is one contiguous range at any number of partitions.
     #[must_use]
     pub fn store_key(&self) -> Vec<u8> {
+        self.store_key_of(self.hash())
+    }
+
+    /// The same for who knows the [`hash`](Self::hash) already.
+    #[must_use]
+    pub fn store_key_of(&self, hash: u128) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(24 + self.key.len());
         bytes.extend_from_slice(&self.bucket.0.to_be_bytes());
-        bytes.extend_from_slice(&self.hash().to_be_bytes());
+        bytes.extend_from_slice(&hash.to_be_bytes());
         bytes.extend_from_slice(&self.key);
         bytes
     }

@@ -108,7 +108,13 @@ impl Layout {
     /// The partition of an object.
     #[must_use]
     pub fn partition(&self, object: &ObjectId) -> PartitionId {
-        partition_of(object.hash(), self.partitions())
+        self.partition_of(object.hash())
+    }
+
+    /// The partition of an object's [`hash`](ObjectId::hash).
+    #[must_use]
+    pub fn partition_of(&self, hash: u128) -> PartitionId {
+        partition_of(hash, self.partitions())
     }
 
     /// The first `n` owners of a partition, the preferred coordinator first. Fewer if the layout has fewer.

@@ -37,10 +37,6 @@ const MUTANTS: &[Mutant] = &[
         options.faults.slow_disk = SECOND;
     }),
     mutant(Rule::RefusedIsNotSent, &[survival::NAME, convergence::NAME, reads::NAME], busy_disks),
-    mutant(Rule::RefusedIsForgotten, &[survival::NAME, reads::NAME], |options| {
-        busy_disks(options);
-        options.clients.retries = share(90);
-    }),
     mutant(Rule::NodesCountOnce, &[reads::NAME, survival::NAME], |options| {
         options.network.duplicates = share(20);
         options.network.stragglers = share(5);

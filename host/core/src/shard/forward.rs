@@ -1,5 +1,7 @@
 //! A request that came to a node which does not own its key goes on to an owner, once.
 
+use alloc::boxed::Box;
+
 use rejoin_proto::client::Reply;
 use rejoin_proto::peer::{DataRequest, Forward, PeerBody};
 use rejoin_proto::{ErrorCode, ErrorReply, TenantId};
@@ -9,7 +11,7 @@ use super::op::{Op, Origin, Work};
 use super::turn::Turn;
 
 impl Shard {
-    pub(super) fn forward(&mut self, turn: &mut Turn<'_>, mut op: Op, tenant: TenantId, request: DataRequest) {
+    pub(super) fn forward(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, tenant: TenantId, request: DataRequest) {
         if op.origins.iter().any(|origin| matches!(origin, Origin::Peer { .. })) {
             let message = "the forwarding node's layout counts this node among the owners, its own does not; try again shortly";
             return self.reply(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::StaleLayout, message)));

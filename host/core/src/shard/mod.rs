@@ -12,6 +12,7 @@ mod replica;
 mod turn;
 mod write;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -36,8 +37,10 @@ use turn::Turn;
 
 /// How often what is durable only lazily is written down, in microseconds.
 const UPKEEP_US: u64 = 1_000_000;
-/// The most rows of the request-id table that one upkeep drops.
-const EXPIRED_PER_UPKEEP: usize = 50_000;
+/// The most rows of the request-id table that are dropped at once, and after how many microseconds the next may be: few and often, because
+/// requests wait meanwhile.
+const EXPIRED_AT_ONCE: usize = 256;
+const NEXT_EXPIRED_US: u64 = 1_000;
 
 /// What a shard is made with.
 #[derive(Clone, Debug)]
@@ -94,7 +97,8 @@ pub struct Shard {
     observed: Observed,
     retries: Retries,
     clock: Hlc,
-    ops: BTreeMap<u64, Op>,
+    /// Boxed, since every step takes one out and puts it back.
+    ops: BTreeMap<u64, Box<Op>>,
     deadlines: BTreeSet<(u64, u64)>,
     writing: BTreeMap<(TenantId, RequestId), u64>,
     /// Reads that have been answered and only wait for late owners, to repair them. They take no request's place.
@@ -103,6 +107,7 @@ pub struct Shard {
     unreadable: BTreeSet<Bytes>,
     next_op: u64,
     next_upkeep_us: u64,
+    next_expiry_us: u64,
     counters: Counters,
 }
 
@@ -128,10 +133,12 @@ impl Shard {
     ) -> Result<Self, StoreFault> {
         let tenures = Tenures::open(store, config.lost && rules.keep(Rule::LossEndsTenures), &mut rng)?;
         let observed = Observed::open(store)?;
-        let retries = match rules.keep(Rule::RetriesOutliveRestarts) {
-            true => Retries::open(store, config.max_retry_rows)?,
-            false => Retries::new(config.max_retry_rows),
-        };
+        let mut retries = Retries::open(store, config.max_retry_rows)?;
+        if !rules.keep(Rule::RetriesOutliveRestarts) {
+            let all = retries.expired(u64::MAX, usize::MAX);
+            retries.dropped(all.rows.len());
+            store.write(all)?;
+        }
         // Drawn anew: an answer to what the last run asked may still come, held up by a slow disk, and must not be taken for one to this run's.
         let next_op = if rules.keep(Rule::RunsNumberApart) { rng.next_u64() >> 1 } else { 1 };
         Ok(Self {
@@ -153,6 +160,7 @@ impl Shard {
             unreadable: BTreeSet::new(),
             next_op,
             next_upkeep_us: 0,
+            next_expiry_us: 0,
             counters: Counters::default(),
         })
     }
@@ -184,7 +192,8 @@ impl Shard {
     /// When an [`Event::Tick`] is due, in microseconds of [`Now::mono_us`].
     #[must_use]
     pub fn next_wake_us(&self) -> u64 {
-        self.deadlines.first().map_or(self.next_upkeep_us, |&(at, _)| at.min(self.next_upkeep_us))
+        let own = self.next_upkeep_us.min(self.next_expiry_us);
+        self.deadlines.first().map_or(own, |&(at, _)| at.min(own))
     }
 
     /// Handles one event. Effects are added to `effects` in the order in which they are to happen.
@@ -295,7 +304,7 @@ impl Shard {
             Ok(target) => target,
             Err(error) => return self.reply_to(turn, origin, trace, refused(error)),
         };
-        let op = Op { origins: alloc::vec![origin], trace, deadline_us, target, work: Work::Starting };
+        let op = Box::new(Op { origins: alloc::vec![origin], trace, deadline_us, target, work: Work::Starting });
         match (op.target.owners.contains(&self.config.node), request) {
             (true, DataRequest::Get(get)) => self.start_get(turn, op, get),
             (true, DataRequest::Put(put)) => self.start_put(turn, op, put),
@@ -328,7 +337,6 @@ impl Shard {
             if self.rules.keep(Rule::ObservedIsDurable) {
                 self.observed.flush(&mut change);
             }
-            self.retries.expire(turn.now.wall_ms, EXPIRED_PER_UPKEEP, &mut change);
             if !change.rows.is_empty() {
                 // A full disk must not stop upkeep: what could not be written stays in memory, and is written when there is room.
                 if self.write(turn, change).is_ok() {
@@ -336,10 +344,24 @@ impl Shard {
                 }
             }
         }
+        if turn.now.mono_us >= self.next_expiry_us {
+            self.expire_retries(turn);
+        }
+    }
+
+    fn expire_retries(&mut self, turn: &mut Turn<'_>) {
+        let change = self.retries.expired(turn.now.wall_ms, EXPIRED_AT_ONCE);
+        let count = change.rows.len();
+        // What could not be written is tried again.
+        if count > 0 && self.write(turn, change).is_ok() {
+            self.retries.dropped(count);
+        }
+        let pause = if count == EXPIRED_AT_ONCE { NEXT_EXPIRED_US } else { UPKEEP_US };
+        self.next_expiry_us = turn.now.mono_us + pause;
     }
 
     /// An operation's deadline has come.
-    fn out_of_time(&mut self, turn: &mut Turn<'_>, number: u64, op: Op) -> Option<Op> {
+    fn out_of_time(&mut self, turn: &mut Turn<'_>, number: u64, op: Box<Op>) -> Option<Box<Op>> {
         match op.work {
             Work::Starting => None,
             Work::Forward { is_put, .. } => {
@@ -352,7 +374,7 @@ impl Shard {
     }
 
     /// A node that an operation waits for will not answer.
-    fn node_failed(&mut self, turn: &mut Turn<'_>, number: u64, op: Op, node: NodeId, why: &str) -> Option<Op> {
+    fn node_failed(&mut self, turn: &mut Turn<'_>, number: u64, op: Box<Op>, node: NodeId, why: &str) -> Option<Box<Op>> {
         match op.work {
             Work::Starting => None,
             Work::Forward { to, is_put } if to == node => {
@@ -366,7 +388,7 @@ impl Shard {
     }
 
     /// Numbers an operation and keeps it until `finish` or its deadline.
-    fn keep(&mut self, op: Op) -> u64 {
+    fn keep(&mut self, op: Box<Op>) -> u64 {
         let number = self.next_op;
         self.next_op += 1;
         self.deadlines.insert((op.deadline_us, number));
@@ -375,7 +397,7 @@ impl Shard {
     }
 
     /// Runs `step` on an operation, if it is still there; the operation goes on if the step returns it.
-    fn with_op(&mut self, turn: &mut Turn<'_>, number: u64, step: impl FnOnce(&mut Self, &mut Turn<'_>, u64, Op) -> Option<Op>) {
+    fn with_op(&mut self, turn: &mut Turn<'_>, number: u64, step: impl FnOnce(&mut Self, &mut Turn<'_>, u64, Box<Op>) -> Option<Box<Op>>) {
         let Some(op) = self.ops.remove(&number) else { return };
         let deadline = op.deadline_us;
         let claim = op.claim();

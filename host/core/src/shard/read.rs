@@ -1,5 +1,6 @@
 //! Reads: ask the owners, count R, join what comes, have several values merged, answer, and repair those that were behind.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use crate::quorum::Verdict;
 use crate::rules::Rule;
 
 impl Shard {
-    pub(super) fn start_get(&mut self, turn: &mut Turn<'_>, op: Op, get: Get) {
+    pub(super) fn start_get(&mut self, turn: &mut Turn<'_>, op: Box<Op>, get: Get) {
         self.counters.gets += 1;
         let props = &op.target.bucket.props;
         let r = get.r.unwrap_or(props.r).of(props.n).max(1);
@@ -28,7 +29,7 @@ impl Shard {
     }
 
     /// Begins to read an object. A read that this node's own copy can answer asks nobody.
-    pub(super) fn start_read(&mut self, turn: &mut Turn<'_>, mut op: Op, aim: Aim, r: u8, pr: u8) {
+    pub(super) fn start_read(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, aim: Aim, r: u8, pr: u8) {
         let mut tally = self.tally(&op.target.owners, r, pr);
         if tally.verdict() == Verdict::Impossible {
             let message = "too few replicas of the key can be reached; nothing was done";
@@ -39,7 +40,7 @@ impl Shard {
         let own = self.load(turn, op.target.partition, &op.target.store_key.clone());
         let alone = r.max(pr) <= 1 && own.is_ok();
         if alone {
-            tally = crate::quorum::Tally::new(r, pr, alloc::vec![(self.config.node, true)]);
+            tally = crate::quorum::Tally::new(r, pr, [(self.config.node, true)]);
         }
         let asked: Vec<NodeId> =
             op.target.owners.iter().copied().filter(|&node| node != self.config.node && tally.is_waiting_for(node)).collect();
@@ -65,11 +66,11 @@ impl Shard {
         &mut self,
         turn: &mut Turn<'_>,
         number: u64,
-        mut op: Op,
+        mut op: Box<Op>,
         from: NodeId,
         epoch: ReapEpoch,
         copy: Result<Object, ErrorCode>,
-    ) -> Option<Op> {
+    ) -> Option<Box<Op>> {
         let (partition, rules) = (op.target.partition, self.rules);
         let Work::Read(read) = &mut op.work else { return Some(op) };
         match copy {
@@ -88,14 +89,14 @@ impl Shard {
         self.read_step(turn, number, op)
     }
 
-    pub(super) fn read_failed(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op, node: NodeId, why: &str) -> Option<Op> {
+    pub(super) fn read_failed(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, node: NodeId, why: &str) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
         read.tally.bad(node, why);
         self.read_step(turn, number, op)
     }
 
     /// Goes as far as the answers allow. A read that has replied stays until all have answered, so that the late ones are repaired too.
-    fn read_step(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op) -> Option<Op> {
+    fn read_step(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
         match (&read.phase, read.tally.verdict()) {
             (ReadPhase::Collecting, Verdict::Enough) => return self.read_quorum(turn, number, op),
@@ -118,7 +119,7 @@ impl Shard {
     }
 
     /// R owners have answered: the reply, unless a plugin has to run first.
-    fn read_quorum(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op) -> Option<Op> {
+    fn read_quorum(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
         let inputs = self.rules.visible(&read.joined, turn.now.wall_ms);
         let siblings = causal::siblings(&inputs);
@@ -147,7 +148,13 @@ impl Shard {
     }
 
     /// The plugin has run, or could not.
-    pub(super) fn read_merged(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op, result: Result<Merged, String>) -> Option<Op> {
+    pub(super) fn read_merged(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        mut op: Box<Op>,
+        result: Result<Merged, String>,
+    ) -> Option<Box<Op>> {
         let plugin = op.target.bucket.props.plugin;
         let folds = op.target.bucket.props.folds_at_once(turn.now.wall_ms);
         let Work::Read(read) = &mut op.work else { return Some(op) };
@@ -183,7 +190,7 @@ impl Shard {
         self.answer_read(turn, number, op, outcome)
     }
 
-    fn answer_read(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op, outcome: Outcome) -> Option<Op> {
+    fn answer_read(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, outcome: Outcome) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
         read.phase = ReadPhase::Answered;
         let all = matches!(&read.aim, Aim::Reply(get) if get.siblings);
@@ -206,7 +213,7 @@ impl Shard {
     }
 
     /// What a create has found: nothing, and the write goes on with the context of that nothing; or something, and it is refused.
-    fn created(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op, put: Put, nothing: bool) -> Option<Op> {
+    fn created(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, put: Put, nothing: bool) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
         if !nothing {
             let message = "the key already has a value: read it and write with its context, or write blind to stand beside it";
@@ -218,7 +225,7 @@ impl Shard {
     }
 
     /// The deadline has come: whoever still waits is told, and those that have answered are repaired.
-    pub(super) fn read_timed_out(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op) -> Option<Op> {
+    pub(super) fn read_timed_out(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return None };
         match &read.phase {
             ReadPhase::Answered => self.repair(turn, &op),

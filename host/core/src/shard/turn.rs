@@ -125,7 +125,7 @@ impl Shard {
 
     /// Asks all owners for an answer; those that are not connected are counted out at once.
     pub(super) fn tally(&self, owners: &[NodeId], needed: u8, needed_owners: u8) -> Tally {
-        let mut tally = Tally::new(needed, needed_owners, owners.iter().map(|&node| (node, true)).collect());
+        let mut tally = Tally::new(needed, needed_owners, owners.iter().map(|&node| (node, true)));
         for &node in owners.iter().filter(|&&node| !self.reachable(node)) {
             tally.bad(node, "not connected");
         }
@@ -141,7 +141,8 @@ impl Shard {
     }
 }
 
-fn fault_code(turn: &mut Turn<'_>, fault: StoreFault) -> ErrorCode {
+/// What a fault of this node's own store is called. One for good is also told to the shell.
+pub(super) fn fault_code(turn: &mut Turn<'_>, fault: StoreFault) -> ErrorCode {
     match fault {
         StoreFault::Full => ErrorCode::DiskFull,
         StoreFault::Busy => ErrorCode::Overloaded,

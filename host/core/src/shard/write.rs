@@ -1,5 +1,6 @@
 //! Writes: check, mint a dot, put, replicate, count W. Refused before the dot is minted: nothing was written. After: *unknown*.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -13,10 +14,11 @@ use super::Shard;
 use super::event::{DurableTicket, Effect, MergeTicket, Merged};
 use super::op::{Aim, Op, Work, WritePhase, WriteWork};
 use super::read::merge_job;
-use super::turn::{Turn, store_error};
+use super::turn::{Turn, fault_code, store_error};
 use crate::causal::{self, Write};
 use crate::port::Change;
 use crate::quorum::{Tally, Verdict};
+use crate::retries::Retries;
 use crate::rows::RetryRow;
 use crate::rules::{Rule, Rules};
 
@@ -24,7 +26,7 @@ use crate::rules::{Rule, Rules};
 const MAX_ORIGINS: usize = 16;
 
 impl Shard {
-    pub(super) fn start_put(&mut self, turn: &mut Turn<'_>, mut op: Op, put: Put) {
+    pub(super) fn start_put(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put) {
         self.counters.puts += 1;
         let props = &op.target.bucket.props;
         let bytes = put.content.len();
@@ -88,8 +90,15 @@ impl Shard {
             self.counters.retries_recognised += 1;
             return None;
         }
-        let done = self.retries.get(op.target.partition, op.retry_id(put)).map(|row| (row.dot, row.context.clone()));
-        if let Some((dot, context)) = done
+        let done = match Retries::get(turn.store, op.target.partition, op.retry_id(put)) {
+            Ok(done) => done,
+            Err(fault) => {
+                let code = fault_code(turn, fault);
+                self.reply(turn, op, store_error(code));
+                return None;
+            }
+        };
+        if let Some(RetryRow { dot, context, .. }) = done
             && (self.rules.keep(Rule::RetriesOutliveTheirValue) || self.is_live(turn, op, dot))
         {
             self.counters.retries_recognised += 1;
@@ -122,11 +131,11 @@ impl Shard {
         &mut self,
         turn: &mut Turn<'_>,
         number: u64,
-        mut op: Op,
+        mut op: Box<Op>,
         put: Put,
         seen: VersionVector,
         merge_tried: bool,
-    ) -> Option<Op> {
+    ) -> Option<Box<Op>> {
         let tally = self.write_tally(&op, &put);
         if tally.verdict() == Verdict::Impossible {
             let reply = self.quorum_error(
@@ -175,7 +184,13 @@ impl Shard {
     }
 
     /// The siblings at the limit have been merged, or could not be: the write goes on either way, and is refused if there is still no room.
-    pub(super) fn write_merged(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Op, result: Result<Merged, String>) -> Option<Op> {
+    pub(super) fn write_merged(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        mut op: Box<Op>,
+        result: Result<Merged, String>,
+    ) -> Option<Box<Op>> {
         let Work::Write(work) = core::mem::replace(&mut op.work, Work::Starting) else { return Some(op) };
         let inputs = match work.phase {
             WritePhase::Folding { inputs } => inputs,
@@ -210,12 +225,12 @@ impl Shard {
         &mut self,
         turn: &mut Turn<'_>,
         number: u64,
-        mut op: Op,
+        mut op: Box<Op>,
         put: Put,
         seen: VersionVector,
         mut object: Object,
         tally: Tally,
-    ) -> Option<Op> {
+    ) -> Option<Box<Op>> {
         let partition = op.target.partition;
         let mut change = Change::default();
         let dot = self.tenures.mint(partition, &mut change, &mut self.rng);
@@ -230,13 +245,11 @@ impl Shard {
         Self::object_row(&mut change, &op.target.store_key, &object);
         let until_ms = turn.now.wall_ms.saturating_add(self.config.retry_window_ms).saturating_add(self.config.max_skew_ms);
         let retry = op.retry_id(&put);
-        self.retries.insert(partition, retry, RetryRow { dot, context: context.clone(), until_ms }, &mut change);
+        self.retries.insert(partition, retry, &RetryRow { dot, context: context.clone(), until_ms }, &mut change);
         if let Err(code) = self.write(turn, change)
             && self.rules.keep(Rule::RefusedIsNotSent)
         {
-            if self.rules.keep(Rule::RefusedIsForgotten) {
-                self.retries.forget(partition, retry);
-            }
+            self.retries.forget_latest(until_ms);
             // A store that has failed for good may have kept what it was given: only after a restart will it be known.
             let failed = "the coordinating node's store has failed and the node is stopping: the write may have been done; read the key";
             let stopping = || Reply::Error(ErrorReply::new(ErrorCode::Unknown, failed));
@@ -273,13 +286,13 @@ impl Shard {
         };
         let tally = self.write_tally(op, &put);
         let work = WriteWork { put, seen: VersionVector::new(), phase: WritePhase::Replicating { tally: tally.clone(), context } };
-        let kept = Op {
+        let kept = Box::new(Op {
             origins: core::mem::take(&mut op.origins),
             trace: op.trace,
             deadline_us: op.deadline_us,
             target: op.target.clone(),
             work: Work::Write(work),
-        };
+        });
         let claim = kept.claim();
         let number = self.keep(kept);
         if let Some(claim) = claim {
@@ -309,7 +322,7 @@ impl Shard {
     }
 
     /// This node's own acknowledgement: at once if the operating system is enough (effects wait for the write anyway), else with the disk.
-    fn own_ack(&mut self, turn: &mut Turn<'_>, number: u64, op: Op) -> Option<Op> {
+    fn own_ack(&mut self, turn: &mut Turn<'_>, number: u64, op: Box<Op>) -> Option<Box<Op>> {
         if op.target.bucket.props.durability == Durability::Os || !self.rules.keep(Rule::AcksWaitForTheDisk) {
             let node = self.config.node;
             return self.write_acked(turn, number, op, node);
@@ -318,7 +331,7 @@ impl Shard {
         self.write_step(turn, op)
     }
 
-    pub(super) fn write_acked(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Op, from: NodeId) -> Option<Op> {
+    pub(super) fn write_acked(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Box<Op>, from: NodeId) -> Option<Box<Op>> {
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
             // An answer that has been counted would count for whoever is still silent.
             let again = !self.rules.keep(Rule::NodesCountOnce) && !tally.is_waiting_for(from);
@@ -328,7 +341,7 @@ impl Shard {
         self.write_step(turn, op)
     }
 
-    pub(super) fn write_failed(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Op, node: NodeId, why: &str) -> Option<Op> {
+    pub(super) fn write_failed(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Box<Op>, node: NodeId, why: &str) -> Option<Box<Op>> {
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
             tally.bad(node, why);
         }
@@ -336,7 +349,7 @@ impl Shard {
     }
 
     /// Replies as soon as W is reached, or cannot be reached any more.
-    fn write_step(&mut self, turn: &mut Turn<'_>, op: Op) -> Option<Op> {
+    fn write_step(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Option<Box<Op>> {
         let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, context, .. }, .. }) = &op.work else { return Some(op) };
         let outcome = match tally.verdict() {
             Verdict::Enough => PutOutcome::Stored,
@@ -351,7 +364,7 @@ impl Shard {
         None
     }
 
-    pub(super) fn write_timed_out(&mut self, turn: &mut Turn<'_>, _number: u64, op: Op) -> Option<Op> {
+    pub(super) fn write_timed_out(&mut self, turn: &mut Turn<'_>, _number: u64, op: Box<Op>) -> Option<Box<Op>> {
         let reply = match &op.work {
             Work::Write(WriteWork { phase: WritePhase::Replicating { tally, context, .. }, .. }) => {
                 self.counters.quorum_failures += 1;

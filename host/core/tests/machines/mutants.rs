@@ -14,7 +14,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::ObservedIsDurable => tenures::what_was_observed_survives_the_observers_restart,
         Rule::WritesWaitForServing => scenarios::an_old_disk_is_told_before_it_takes_its_first_write,
         Rule::AcksWaitForTheDisk => writes::an_acknowledgement_waits_for_the_disks_of_w_replicas_and_a_message_does_not,
-        Rule::RefusedIsNotSent | Rule::RefusedIsForgotten => faults::a_full_disk_refuses_before_a_dot_leaves_and_goes_on_reading,
+        Rule::RefusedIsNotSent => faults::a_full_disk_refuses_before_a_dot_leaves_and_goes_on_reading,
         Rule::NodesCountOnce => scenarios::an_acknowledgement_that_comes_twice_counts_once,
         Rule::RefusalsDoNotCount => faults::a_replica_whose_disk_is_full_is_counted_out,
         Rule::ErrorsAreNoCopies | Rule::UnreadableIsNotAbsent => faults::a_damaged_copy_is_an_error_and_never_absent,
