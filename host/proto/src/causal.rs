@@ -225,22 +225,10 @@ impl Runs {
         self.runs.iter().all(|run| other.runs.iter().any(|wide| wide.contains(run)))
     }
 
-    /// Whether every dot here was seen.
-    #[must_use]
-    pub fn is_seen_by(&self, seen: &VersionVector) -> bool {
-        self.runs.iter().all(|run| run.hi <= seen.get(run.actor))
-    }
-
     /// Whether no dot here was seen.
     #[must_use]
     pub fn is_new_to(&self, seen: &VersionVector) -> bool {
         self.runs.iter().all(|run| seen.get(run.actor) <= run.lo)
-    }
-
-    /// Whether a dot is in both sets.
-    #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
-        self.runs.iter().any(|a| other.runs.iter().any(|b| a.overlap(b).is_some()))
     }
 
     fn checked(runs: Spans) -> Result<Self, NotCanonical> {
