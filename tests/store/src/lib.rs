@@ -71,6 +71,7 @@ pub fn rows(store: &ShardStore, space: Space) -> Vec<(String, String)> {
 /// The journal's segments, in order.
 pub fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
     paths.sort();
     paths
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! journal/0000000000000001.seg   header ‖ snapshot of the pinned rows ‖ record ‖ record ‖ … ‖ zeros up to the preallocated end
+//! journal/next                   the segment after the last one while it is made: pinned rows, and no header yet
 //! mark                           two slots of 4 KiB: how far the journal was synced, its first live segment, and the tree's version
 //! ```
 //! A record is one change. It carries its index (1, 2, 3, … without gaps, the journal's own and not the tree's sequence numbers) and
@@ -10,6 +11,7 @@
 //! Zeros are written ahead of the records, so that most syncs find their blocks written before.
 
 mod mark;
+mod next;
 mod record;
 mod replay;
 mod rewrite;
@@ -19,6 +21,7 @@ mod watched;
 mod writer;
 
 pub(crate) use mark::{Mark, MarkFile};
+pub(crate) use next::discard_next;
 pub(crate) use record::is_key_length;
 pub(crate) use replay::{Replayed, replay};
 pub(crate) use rewrite::rewrite;

@@ -7,6 +7,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes in front of the payload.
 pub(super) const HEAD: usize = 24;
+/// Bytes in front of a payload's rows.
+pub(super) const ROWS_HEAD: usize = 5;
 /// The largest payload. One change is one object with all its siblings at most, and a few small rows.
 pub(super) const MAX_PAYLOAD: usize = 1 << 30;
 /// The largest key, which is the tree's; the smallest has one byte.
@@ -30,24 +32,35 @@ pub(crate) fn is_key_length(length: usize) -> bool {
 
 /// The bytes that rows take in a payload.
 pub(super) fn rows_len<'a>(rows: impl Iterator<Item = &'a Row>) -> usize {
-    5 + rows.map(|row| 5 + row.key.len() + row.value.as_ref().map_or(0, |value| 4 + value.len())).sum::<usize>()
+    ROWS_HEAD + rows.map(|row| 5 + row.key.len() + row.value.as_ref().map_or(0, |value| 4 + value.len())).sum::<usize>()
 }
 
 /// Appends a payload.
 pub(super) fn encode_rows<'a>(buffer: &mut Vec<u8>, count: usize, rows: impl Iterator<Item = (Space, &'a [u8], Option<&'a [u8]>)>) {
-    let word = |length: usize| u32::try_from(length).expect("a payload is at most 1 GiB").to_le_bytes();
+    encode_count(buffer, count);
+    rows.for_each(|(space, key, value)| encode_row(buffer, space, key, value));
+}
+
+/// Appends what is in front of a payload's rows.
+pub(super) fn encode_count(buffer: &mut Vec<u8>, rows: usize) {
     buffer.push(VERSION);
-    buffer.extend_from_slice(&word(count));
-    for (space, key, value) in rows {
-        let pinned = if space == Space::Pinned { PINNED } else { 0 };
-        buffer.push(pinned | if value.is_some() { VALUE } else { 0 });
-        buffer.extend_from_slice(&word(key.len()));
-        buffer.extend_from_slice(key);
-        if let Some(value) = value {
-            buffer.extend_from_slice(&word(value.len()));
-            buffer.extend_from_slice(value);
-        }
+    buffer.extend_from_slice(&word(rows));
+}
+
+/// Appends one row of a payload.
+pub(super) fn encode_row(buffer: &mut Vec<u8>, space: Space, key: &[u8], value: Option<&[u8]>) {
+    let pinned = if space == Space::Pinned { PINNED } else { 0 };
+    buffer.push(pinned | if value.is_some() { VALUE } else { 0 });
+    buffer.extend_from_slice(&word(key.len()));
+    buffer.extend_from_slice(key);
+    if let Some(value) = value {
+        buffer.extend_from_slice(&word(value.len()));
+        buffer.extend_from_slice(value);
     }
+}
+
+fn word(length: usize) -> [u8; 4] {
+    u32::try_from(length).expect("a payload is at most 1 GiB").to_le_bytes()
 }
 
 /// Reads a payload back; `None` if it is none. Allocates no more than it was given.

@@ -1,9 +1,8 @@
 //! One segment file: its name, its header with the snapshot of the pinned rows, and where its records begin.
 
-use super::record::{decode_rows, encode_rows, read_u32, read_u64};
+use super::record::{ROWS_HEAD, decode_rows, encode_count, read_u32, read_u64};
 use crate::disk::{Disk, if_found};
 use crate::pinned::{Key, Pinned};
-use rejoin_core::port::{Row, Space};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,9 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8; 8] = b"RJSEGM01";
 /// Bytes in front of the snapshot: magic, number, first index, chain, snapshot length, snapshot checksum, header checksum.
 const HEAD: usize = 48;
+
+/// Where the rows of the snapshot begin: behind the header, and the snapshot's version and count.
+pub(super) const ROWS: usize = HEAD + ROWS_HEAD;
 
 /// Where a segment is.
 pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
@@ -37,14 +39,25 @@ pub(super) struct Header {
     snapshot_check: u32,
 }
 
+/// The rows of a snapshot as they were copied: in no order, and of a key's rows the last one counts.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Copied {
+    /// How many.
+    pub(super) rows: usize,
+    /// Their bytes.
+    pub(super) bytes: u64,
+    /// The checksum of these.
+    pub(super) check: u32,
+}
+
 impl Header {
-    /// The header and snapshot of a new segment.
-    pub(super) fn encode(number: u64, first_index: u64, chain: u64, pinned: &Pinned) -> Vec<u8> {
+    /// What a segment begins with: all of it up to the snapshot's rows, which are in the file already.
+    pub(super) fn encode(number: u64, first_index: u64, chain: u64, copied: Copied) -> Vec<u8> {
         let mut bytes = vec![0; HEAD];
-        let rows = pinned.iter().map(|(key, value)| (Space::Pinned, key.as_slice(), Some(value.as_ref())));
-        encode_rows(&mut bytes, pinned.len(), rows);
-        let check = crc32c::crc32c(&bytes[HEAD..]);
-        let length = (bytes.len() - HEAD) as u64;
+        encode_count(&mut bytes, copied.rows);
+        let rows = usize::try_from(copied.bytes).expect("what was written from memory has a length");
+        let check = crc32c::crc32c_combine(crc32c::crc32c(&bytes[HEAD..]), copied.check, rows);
+        let length = ROWS_HEAD as u64 + copied.bytes;
         bytes[..8].copy_from_slice(MAGIC);
         for (slot, word) in [number, first_index, chain, length].iter().enumerate() {
             bytes[8 + slot * 8..16 + slot * 8].copy_from_slice(&word.to_le_bytes());
@@ -85,7 +98,14 @@ impl Header {
         if crc32c::crc32c(bytes) != self.snapshot_check {
             return None;
         }
-        let pinned = |row: Row| Some((Key::from_slice(&row.key), row.value?));
-        decode_rows(bytes)?.into_iter().map(pinned).collect()
+        let mut pinned = Pinned::new();
+        for row in decode_rows(bytes)? {
+            match row.value {
+                Some(value) => drop(pinned.insert(Key::from_slice(&row.key), value)),
+                // It was copied, and then removed before the segment was in use.
+                None => drop(pinned.remove(row.key.as_ref())),
+            }
+        }
+        Some(pinned)
     }
 }

@@ -1,12 +1,12 @@
 //! Appends to the journal: records gather in a buffer and reach the file in one write per batch.
 
+use super::next::{Made, Next, discard_next};
 use super::record;
-use super::segment::{Header, segment_path};
 use crate::disk::{Disk, DiskFile, no_room};
 use crate::pinned::Pinned;
 use rejoin_core::port::Row;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The least room that a segment is begun with.
@@ -17,6 +17,13 @@ const LEAST_ROOM: u64 = 64 << 10;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// The least: small segments have small chunks.
 const LEAST_ZEROS: u64 = 2 << 10;
+
+/// The most pinned rows that one commit copies into the next segment if its batch is small: some 25 KB, a tenth of a millisecond.
+const COPY_ROWS: u64 = 512;
+/// The fewest: small segments are made in as many steps.
+const LEAST_ROWS: u64 = 4;
+/// After how many bytes the next segment is synced along, so that the first sync of it as the open one has little left.
+const SYNC_BYTES: u64 = 256 << 10;
 
 /// A place in the journal: a record's index and the chain after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +41,11 @@ pub(crate) struct Writer {
     /// After how many bytes of records the next segment is due.
     segment_bytes: u64,
     segment: Segment,
+    /// The one after it, once it is begun.
+    next: Option<Next>,
     buffer: Vec<u8>,
+    /// The bytes of the last batch, until rows were copied for it.
+    batch: u64,
     /// After the last record gathered.
     gathered: Position,
 }
@@ -56,18 +67,9 @@ struct Segment {
 }
 
 impl Segment {
-    /// Creates a segment with room for so many bytes of records.
-    fn create(disk: &dyn Disk, path: &Path, number: u64, at: Position, pinned: &Pinned, (room, chunk): (u64, u64)) -> io::Result<Self> {
-        let head = Header::encode(number, at.index + 1, at.chain, pinned);
-        let records = head.len() as u64;
-        let reserved = records + room;
-        let file = disk.create(path)?;
-        if let Err(error) = file.preallocate(reserved).and_then(|()| file.write_at(&head, 0)) {
-            // A header without records is harmless at replay; the room that it took may be needed.
-            let _ = disk.remove(path);
-            return Err(error);
-        }
-        Ok(Self { number, file, records, end: records, reserved, touched: records, chunk })
+    /// A segment that was made just now.
+    fn new(number: u64, Made { file, records, reserved }: Made, chunk: u64) -> Self {
+        Self { number, file, records, end: records, reserved, touched: records, chunk }
     }
 
     /// Writes zeros ahead of the records, so that a batch of up to half a chunk finds its place written before. A larger one pays for itself: zeros would
@@ -109,14 +111,22 @@ impl Writer {
         at: Position,
         pinned: &Pinned,
     ) -> io::Result<Self> {
-        let path = segment_path(&dir, number);
-        let create = |room| Segment::create(disk.as_ref(), &path, number, at, pinned, (room, chunk(segment_bytes)));
-        // A node must start on a disk that is nearly full, or nobody could read what it has: a little room will do.
-        let segment = match create(segment_bytes + headroom(segment_bytes)) {
-            Err(error) if no_room(&error) => create(LEAST_ROOM)?,
-            created => created?,
+        let create = |room| {
+            let mut next = Next::create(disk.as_ref(), &dir, room)?;
+            next.copy(pinned, usize::MAX)?;
+            next.finish(disk.as_ref(), &dir, number, at, room)
         };
-        Ok(Self { disk, dir, segment_bytes, segment, buffer: Vec::new(), gathered: at })
+        // A node must start on a disk that is nearly full, or nobody could read what it has: a little room will do.
+        let made = match create(segment_bytes + headroom(segment_bytes)) {
+            Err(error) if no_room(&error) => create(LEAST_ROOM),
+            created => created,
+        };
+        if made.is_err() {
+            // The room that it took may be needed.
+            let _ = discard_next(disk.as_ref(), &dir);
+        }
+        let segment = Segment::new(number, made?, chunk(segment_bytes));
+        Ok(Self { disk, dir, segment_bytes, segment, next: None, buffer: Vec::new(), batch: 0, gathered: at })
     }
 
     /// Makes sure that a change fits: reserves more room if the batch would reach past what the disk has promised.
@@ -157,6 +167,7 @@ impl Writer {
         let written = self.buffer.len() as u64;
         self.segment.file.write_at(&self.buffer, self.segment.end)?;
         self.segment.end += written;
+        self.batch = written;
         self.segment.zero_ahead(written)?;
         self.buffer.clear();
         // A rare large batch must not keep its memory.
@@ -184,29 +195,92 @@ impl Writer {
         Arc::clone(&self.segment.file)
     }
 
-    /// Goes on in a new segment that begins with these pinned rows. Only between batches.
+    /// A pinned row is written or removed: what was copied of it for the next segment is not what it is.
+    pub(crate) fn change(&mut self, key: &[u8]) {
+        if let Some(next) = &mut self.next {
+            next.change(key);
+        }
+    }
+
+    /// Whether the next segment is begun.
+    pub(crate) fn has_next(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Whether the segment has had so much more than its share that the next one can no longer be waited for.
+    pub(crate) fn is_late(&self) -> bool {
+        self.segment.end - self.segment.records >= self.segment_bytes + headroom(self.segment_bytes)
+    }
+
+    /// Copies pinned rows into the next segment: those that the last batch has changed, and so many others that none are left when the open segment is
+    /// late, or all of them `at_once`. Returns whether the journal goes on in the next segment now. Only between batches.
     ///
     /// # Errors
     /// What the disk says; the journal then goes on in the old segment.
     ///
     /// # Panics
     /// If a batch is being gathered: the snapshot would hold what is not yet in the journal.
-    pub(crate) fn switch(&mut self, pinned: &Pinned) -> io::Result<()> {
+    pub(crate) fn advance(&mut self, pinned: &Pinned, at_once: bool) -> io::Result<bool> {
         assert!(self.at_boundary(), "a segment is switched between batches only");
-        let number = self.segment.number + 1;
-        let path = segment_path(&self.dir, number);
+        let further = if at_once { usize::MAX } else { self.further(pinned.len()) };
+        let advanced = self.copy(pinned, further);
+        if advanced.is_err() {
+            self.discard();
+        }
+        advanced
+    }
+
+    /// Gives up the next segment, if it is begun: the room that it takes may be needed.
+    pub(crate) fn abandon(&mut self) {
+        if self.next.take().is_some() {
+            self.discard();
+        }
+    }
+
+    fn discard(&self) {
+        // What stays is removed at the next start, or taken by the next attempt.
+        let _ = discard_next(self.disk.as_ref(), &self.dir);
+    }
+
+    /// The file of the next segment, if a sync of it is due.
+    pub(crate) fn next_to_sync(&mut self) -> Option<Arc<dyn DiskFile>> {
+        let bytes = (self.segment_bytes / 256).clamp(64, SYNC_BYTES);
+        self.next.as_mut()?.due_for_sync(bytes)
+    }
+
+    /// How many rows one commit copies of this many. A large batch copies more: what must be copied while the segment takes so many bytes.
+    fn further(&mut self, pinned: usize) -> usize {
+        let share = pinned as u64 * std::mem::take(&mut self.batch) / headroom(self.segment_bytes);
+        usize::try_from(share.max((self.segment_bytes >> 17).clamp(LEAST_ROWS, COPY_ROWS))).unwrap_or(usize::MAX)
+    }
+
+    fn copy(&mut self, pinned: &Pinned, further: usize) -> io::Result<bool> {
         let room = self.segment_bytes + headroom(self.segment_bytes);
-        self.segment = Segment::create(self.disk.as_ref(), &path, number, self.gathered, pinned, (room, chunk(self.segment_bytes)))?;
-        Ok(())
+        let mut next = match self.next.take() {
+            Some(next) => next,
+            None => Next::create(self.disk.as_ref(), &self.dir, room)?,
+        };
+        next.copy(pinned, further)?;
+        if !next.is_whole() {
+            self.next = Some(next);
+            return Ok(false);
+        }
+        let number = self.segment.number + 1;
+        let made = next.finish(self.disk.as_ref(), &self.dir, number, self.gathered, room)?;
+        self.segment = Segment::new(number, made, chunk(self.segment_bytes));
+        Ok(true)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::FIRST_CHAIN;
+    use super::super::segment::{Header, segment_path};
     use super::super::watched::Watched;
     use super::*;
+    use crate::pinned::Key;
     use rejoin_core::port::{Change, Space};
+    use std::path::Path;
 
     fn begin(disk: &Watched, dir: &Path, segment_bytes: u64) -> Writer {
         let at = Position { index: 0, chain: FIRST_CHAIN };
@@ -281,5 +355,56 @@ mod tests {
         }
         let last = disk.writes().iter().map(|(offset, bytes)| offset + bytes.len() as u64).max();
         assert_eq!(last, Some(writer.segment.reserved));
+    }
+
+    /// Rows that are written and removed before, at and behind those that are being copied, in segments of which some are finished in a hurry.
+    #[test]
+    fn a_segment_begins_with_exactly_the_rows_that_are_there_when_it_is_begun() {
+        let (disk, dir) = (Watched::default(), tempfile::tempdir().expect("a directory"));
+        let (mut writer, mut pinned) = (begin(&disk, dir.path(), 1), Pinned::new());
+        let mut random = 7_u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let (mut steps, mut hurried) = (0, 0);
+        while writer.number() < 300 {
+            for _ in 0..next(6) {
+                let key = format!("{:02}", next(60));
+                writer.change(key.as_bytes());
+                match next(3) {
+                    0 => drop(pinned.remove(key.as_bytes())),
+                    _ => drop(pinned.insert(key.as_bytes().into(), next(1000).to_string().into())),
+                }
+            }
+            let at_once = next(12) == 0;
+            let finished = writer.advance(&pinned, at_once).expect("copied");
+            assert!(finished || !at_once);
+            (steps, hurried) = (steps + 1, hurried + u64::from(at_once));
+            if finished {
+                let bytes = std::fs::read(segment_path(dir.path(), writer.number())).expect("readable");
+                let header = Header::decode(&bytes, writer.number()).expect("a header");
+                assert_eq!((header.records() as u64, header.snapshot(&bytes)), (writer.segment.records, Some(pinned.clone())));
+                assert!(!dir.path().join("next").exists());
+            }
+        }
+        assert!(steps > 1500 && hurried > 100, "{steps} steps, {hurried} of them to the end");
+    }
+
+    #[test]
+    fn a_large_batch_copies_more_so_that_the_segment_is_ready_in_time() {
+        let (disk, dir) = (Watched::default(), tempfile::tempdir().expect("a directory"));
+        let mut writer = begin(&disk, dir.path(), 64 << 20);
+        let pinned: Pinned = (0..200_000_u64).map(|number| (Key::from_slice(&number.to_be_bytes()), "row".into())).collect();
+        writer.batch = 3_000;
+        assert_eq!(writer.further(pinned.len()), COPY_ROWS as usize);
+        for batch in [100, 3_000, 300_000] {
+            let mut copied = 0;
+            for _ in 0..headroom(64 << 20).div_ceil(batch) {
+                writer.batch = batch;
+                copied += writer.further(pinned.len());
+            }
+            assert!(copied + 100 > pinned.len(), "{copied} rows in batches of {batch} bytes");
+        }
     }
 }

@@ -103,52 +103,83 @@ impl ShardStore {
         self.shared.stats()
     }
 
-    /// Seals the memtable and begins a new segment when they have had their share. Only between batches.
+    /// Begins a new segment and seals the memtable when they have had their share, in steps if there is much to copy. Only between batches.
     fn turn_over(&mut self) -> Result<(), StoreFault> {
         self.shared.counters.memtable_bytes.store(self.memtable_bytes, Relaxed);
+        let seal = self.must_seal();
+        // A segment that is begun is finished, even if what called for it has passed.
+        if !seal && !self.writer.is_full() && !self.writer.has_next() {
+            return Ok(());
+        }
+        let share = self.shared.options.memtable_bytes;
+        let late = self.writer.is_late() || seal && self.memtable_bytes >= share.saturating_add(share / 8);
+        if self.writer.has_records() && !self.switch(late)? {
+            return Ok(());
+        }
+        if seal {
+            self.seal();
+        }
+        Ok(())
+    }
+
+    /// Whether the memtable is to be sealed, and can be.
+    fn must_seal(&self) -> bool {
         let options = &self.shared.options;
         let live = self.shared.live_segments(self.writer.number());
-        let wanted = self.memtable_bytes >= options.memtable_bytes || live > options.max_segments;
-        if !wanted {
-            return if self.writer.is_full() { self.switch() } else { Ok(()) };
+        if self.memtable_bytes < options.memtable_bytes && live <= options.max_segments {
+            return false;
         }
-        let shared = Arc::clone(&self.shared);
+        // A flush takes all sealed memtables at once and has synced the journal only up to those it knew. This one waits.
+        let gate = lock(&self.shared.gate);
+        !gate.flushing && gate.sealed.is_none()
+    }
+
+    /// Seals the memtable, which [`Self::must_seal`] has allowed: a flush begins only behind what is sealed here.
+    fn seal(&mut self) {
+        let shared = &self.shared;
         let mut gate = lock(&shared.gate);
-        if gate.flushing || gate.sealed.is_some() {
-            // A flush takes all sealed memtables at once and has synced the journal only up to those it knew. This one waits.
-            drop(gate);
-            return if self.writer.is_full() { self.switch() } else { Ok(()) };
-        }
-        if self.writer.has_records() {
-            self.switch()?;
-        }
         shared.tree.rotate();
         self.memtable_bytes = 0;
         gate.sealed = Some(self.writer.number());
         drop(gate);
         shared.counters.memtable_bytes.store(0, Relaxed);
         shared.signal.work_is_due();
-        Ok(())
     }
 
-    /// Begins a new segment; on a full disk the old one goes on and further writes are refused.
-    fn switch(&mut self) -> Result<(), StoreFault> {
+    /// Goes a step towards the next segment, or all the way. Returns whether it is the open one now; or whether it need not be waited for: on a full disk the
+    /// old one goes on, and further writes are refused.
+    fn switch(&mut self, at_once: bool) -> Result<bool, StoreFault> {
         if self.shared.full.load(Relaxed) {
-            return Ok(());
+            self.writer.abandon();
+            return Ok(true);
         }
-        match self.writer.switch(&self.pinned) {
-            Ok(()) => {
+        match self.writer.advance(&self.pinned, at_once) {
+            Ok(false) => {
+                self.sync_next_along();
+                Ok(false)
+            }
+            Ok(true) => {
                 let mut written = lock(&self.shared.written);
                 written.files.push(self.writer.file());
                 written.names = true;
                 self.shared.counters.last_segment.store(self.writer.number(), Relaxed);
-                Ok(())
+                Ok(true)
             }
             Err(error) if no_room(&error) => {
                 self.shared.set_full();
-                Ok(())
+                Ok(true)
             }
             Err(error) => Err(self.shared.poison.set("begin a journal segment", &error)),
+        }
+    }
+
+    /// Has the next sync take a part of the next segment along. Nobody relies on that: once it is the open segment, it is synced as such.
+    fn sync_next_along(&mut self) {
+        let Some(file) = self.writer.next_to_sync() else { return };
+        let mut written = lock(&self.shared.written);
+        let open = written.files.len() - 1;
+        if !written.files.iter().any(|other| Arc::ptr_eq(other, &file)) {
+            written.files.insert(open, file);
         }
     }
 
@@ -239,8 +270,13 @@ impl Store for ShardStore {
         self.writer.gather(&change.rows);
         for row in change.rows {
             match (row.space, row.value) {
-                (Space::Pinned, Some(value)) => drop(self.pinned.insert(Key::from_slice(&row.key), value)),
-                (Space::Pinned, None) => drop(self.pinned.remove(row.key.as_ref())),
+                (Space::Pinned, value) => {
+                    self.writer.change(&row.key);
+                    match value {
+                        Some(value) => drop(self.pinned.insert(Key::from_slice(&row.key), value)),
+                        None => drop(self.pinned.remove(row.key.as_ref())),
+                    }
+                }
                 (Space::Objects, value) => {
                     self.memtable_bytes = self.shared.tree.apply(&row.key, value.as_deref());
                     match value {

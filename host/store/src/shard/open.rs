@@ -11,7 +11,7 @@ use crate::blob;
 use crate::dir::{Start, lock};
 use crate::disk::Disk;
 use crate::error::{Context, FileError, OpenError};
-use crate::journal::{FIRST_CHAIN, Mark, MarkFile, Position, Replayed, Writer, list_segments, replay, rewrite, segment_path};
+use crate::journal::{FIRST_CHAIN, Mark, MarkFile, Position, Replayed, Writer, discard_next, list_segments, replay, rewrite, segment_path};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -56,6 +56,8 @@ impl ShardStore {
             disk.sync_dir(parent).context("sync", parent)?;
         }
         let lock = lock(&places.dir)?;
+        // A segment that was never finished holds nothing that is not elsewhere, and the room that it takes may be needed.
+        discard_next(disk.as_ref(), &places.journal).context("clear", &places.journal)?;
         let mut lost = noted_loss(disk.as_ref(), &places)?;
         let mark = read_mark(disk.as_ref(), &places, start, &mut lost)?;
         // A flush syncs first, so before the first sync there is nothing in the tree to be missed.

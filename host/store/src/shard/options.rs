@@ -6,9 +6,10 @@ use std::sync::Arc;
 /// Limits of one shard's store. A node with S shards divides its memory among them.
 #[derive(Clone)]
 pub struct Options {
-    /// Bytes of records after which a journal segment is left for the next; files are preallocated a little larger. Default 64 MiB.
+    /// Bytes of records after which a journal segment is left for the next, at most an eighth later while that one is made (64 KiB to 8 MiB); files are
+    /// preallocated that much larger. Default 64 MiB.
     pub segment_bytes: u64,
-    /// Bytes in the memtable after which it is sealed and flushed; at twice as much writes are answered busy. Default 64 MiB.
+    /// Bytes in the memtable after which it is sealed and flushed, at most an eighth later while the next segment is made; at twice as much writes are answered busy. Default 64 MiB.
     pub memtable_bytes: u64,
     /// Live segments above which the memtable is sealed however small, so that segments can be retired. Default 4.
     pub max_segments: u64,

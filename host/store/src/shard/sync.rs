@@ -73,7 +73,7 @@ impl Shared {
             if names { self.disk.sync_dir(&self.journal) } else { Ok(()) }
         };
         durable.write(goal, journal).map_err(|error| self.poison.set("sync the journal", &error))?;
-        // All files but the last were complete when they were synced.
+        // All files but the last were complete when they were synced, or are listed again once they are the last.
         lock(&self.written).files.drain(..files.len() - 1);
         self.counters.syncs.fetch_add(1, Relaxed);
         self.counters.sync_micros.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
