@@ -35,12 +35,19 @@ pub(crate) struct Cluster {
     dir: PathBuf,
     seats: Vec<Seat>,
     dev_faults: bool,
+    shards: Option<usize>,
 }
 
 impl Cluster {
     /// A cluster in that directory, of those nodes.
     pub(crate) fn new(dir: PathBuf, seats: Vec<Seat>) -> Self {
-        Self { dir, seats, dev_faults: false }
+        Self { dir, seats, dev_faults: false, shards: None }
+    }
+
+    /// Nodes of so many shards each, a power of two, and not of as many as is usual. For new directories only: a node's shards are fixed.
+    pub(crate) fn with_shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
     }
 
     /// Lets the admin ports cut connections.
@@ -96,6 +103,10 @@ impl Cluster {
         if self.dev_faults {
             text.push_str("dev_faults = true\n");
         }
+        if let Some(shards) = self.shards {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "shards = {shards}");
+        }
         for node in &self.seats {
             // Writing to a string cannot fail.
             let _ = write!(text, "\n[[bootstrap]]\nname = \"{}\"\naddress = \"{}\"\n", node.name(), node.address);
@@ -124,11 +135,11 @@ mod tests {
     #[test]
     fn what_is_written_is_what_nodes_and_clients_read() {
         let folder = tempfile::tempdir().unwrap();
-        let cluster = cluster(folder.path());
+        let cluster = cluster(folder.path()).with_shards(8);
         cluster.write().unwrap();
         for seat in cluster.seats() {
             let config = rejoin_node::Config::load(&cluster.config(*seat)).unwrap();
-            assert_eq!(config.name.as_str(), seat.name());
+            assert_eq!((config.name.as_str(), config.shards), (seat.name().as_str(), 8));
             for file in ["cert.pem", "key.pem", "../ca.pem", "../cluster-secret"] {
                 assert!(cluster.dir().join(seat.name()).join(file).is_file(), "{file}");
             }

@@ -57,9 +57,7 @@ impl Processes {
     pub(crate) fn start(&mut self) -> Result<Vec<u32>, Failure> {
         let rejoin = std::env::current_exe().map_err(|why| Failure::usage(format!("this program cannot find itself: {why}")))?;
         let mut ids = Vec::new();
-        // They share this machine, and more threads than processors would only take turns.
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = (processors / self.cluster.seats().len()).max(1).to_string();
+        let threads = threads_each(self.cluster.seats().len()).to_string();
         for seat in self.cluster.seats() {
             let log = self.log(*seat);
             let file = File::create(&log).map_err(|why| Failure::file(&log, "written", &why))?;
@@ -131,7 +129,15 @@ impl Drop for Processes {
 
 fn new_cluster(purpose: &str, nodes: u8) -> Result<Cluster, Failure> {
     let dir = std::env::temp_dir().join(format!("rejoin-{purpose}-{:016x}", rand::random::<u64>()));
-    Ok(Cluster::new(dir, free_seats(nodes)?))
+    // No thread of a node works on two shards at once, and a shard's sync serves all that is written to it meanwhile.
+    let shards = 1 << threads_each(usize::from(nodes)).ilog2().min(8);
+    Ok(Cluster::new(dir, free_seats(nodes)?).with_shards(shards))
+}
+
+/// The threads of each of so many nodes, which share this machine: more of them than processors would only take turns.
+fn threads_each(nodes: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / nodes.max(1)).max(1)
 }
 
 /// Addresses that nobody uses: all are held until all are chosen.

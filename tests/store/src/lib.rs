@@ -32,7 +32,14 @@ use std::sync::Arc;
 
 /// Small limits, so that a test meets them.
 pub fn small() -> Options {
-    Options { segment_bytes: 64 << 10, memtable_bytes: 128 << 10, free_space_floor: 0, cache_bytes: 1 << 20, ..Options::default() }
+    Options {
+        segment_bytes: 64 << 10,
+        memtable_bytes: 128 << 10,
+        young_rows: 16,
+        free_space_floor: 0,
+        cache_bytes: 1 << 20,
+        ..Options::default()
+    }
 }
 
 /// Opens a shard on the real disk.

@@ -19,6 +19,7 @@ pub(crate) fn tiny() -> Options {
     Options {
         segment_bytes: 2 << 10,
         memtable_bytes: 6 << 10,
+        young_rows: 7,
         cache_bytes: 64 << 10,
         free_space_floor: 1 << 20,
         parallel_mark: false,

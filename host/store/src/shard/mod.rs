@@ -8,6 +8,7 @@ mod shared;
 mod stats;
 mod sync;
 mod tree;
+mod young;
 
 pub use maintenance::{Maintenance, MaintenanceThread, StopMaintenance, WorkDone};
 pub use open::Recovery;
@@ -23,11 +24,12 @@ use bytes::Bytes;
 use recent::Recent;
 use rejoin_core::port::{Change, Row, Space, Store, StoreFault};
 use shared::{Shared, lock};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use young::Young;
 
 /// A place in a shard's journal: everything committed up to it. Grows by one with every change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -41,8 +43,10 @@ pub struct ShardStore {
     pinned: Pinned,
     /// Behind a cell, since reads fill it too.
     recent: RefCell<Recent>,
-    /// The active memtable's size.
-    memtable_bytes: u64,
+    /// Behind a cell, since a scan hands them to the tree.
+    young: RefCell<Young>,
+    /// The active memtable's size, without the young rows.
+    memtable_bytes: Cell<u64>,
     /// The last record in the journal file.
     committed: CommitSeq,
 }
@@ -105,14 +109,15 @@ impl ShardStore {
 
     /// Begins a new segment and seals the memtable when they have had their share, in steps if there is much to copy. Only between batches.
     fn turn_over(&mut self) -> Result<(), StoreFault> {
-        self.shared.counters.memtable_bytes.store(self.memtable_bytes, Relaxed);
+        let memtable_bytes = self.memtable_bytes();
+        self.shared.counters.memtable_bytes.store(memtable_bytes, Relaxed);
         let seal = self.must_seal();
         // A segment that is begun is finished, even if what called for it has passed.
         if !seal && !self.writer.is_full() && !self.writer.has_next() {
             return Ok(());
         }
         let share = self.shared.options.memtable_bytes;
-        let late = self.writer.is_late() || seal && self.memtable_bytes >= share.saturating_add(share / 8);
+        let late = self.writer.is_late() || seal && memtable_bytes >= share.saturating_add(share / 8);
         if self.writer.has_records() && !self.switch(late)? {
             return Ok(());
         }
@@ -126,7 +131,7 @@ impl ShardStore {
     fn must_seal(&self) -> bool {
         let options = &self.shared.options;
         let live = self.shared.live_segments(self.writer.number());
-        if self.memtable_bytes < options.memtable_bytes && live <= options.max_segments {
+        if self.memtable_bytes() < options.memtable_bytes && live <= options.max_segments {
             return false;
         }
         // A flush takes all sealed memtables at once and has synced the journal only up to those it knew. This one waits.
@@ -136,10 +141,11 @@ impl ShardStore {
 
     /// Seals the memtable, which [`Self::must_seal`] has allowed: a flush begins only behind what is sealed here.
     fn seal(&mut self) {
+        self.hand_over();
         let shared = &self.shared;
         let mut gate = lock(&shared.gate);
         shared.tree.rotate();
-        self.memtable_bytes = 0;
+        self.memtable_bytes.set(0);
         gate.sealed = Some(self.writer.number());
         drop(gate);
         shared.counters.memtable_bytes.store(0, Relaxed);
@@ -183,10 +189,24 @@ impl ShardStore {
         }
     }
 
+    /// What waits for a flush in memory.
+    fn memtable_bytes(&self) -> u64 {
+        self.memtable_bytes.get() + self.young.borrow().bytes()
+    }
+
+    /// Gives the tree every row that it does not have yet.
+    fn hand_over(&self) {
+        let rows = self.young.borrow_mut().take();
+        for (key, value) in rows {
+            self.memtable_bytes.set(self.shared.tree.apply(&key, value.as_deref()));
+        }
+    }
+
     /// Whether flushes or compactions are too far behind to take more.
     fn is_behind(&self) -> bool {
         let options = &self.shared.options;
-        self.memtable_bytes >= options.memtable_bytes.saturating_mul(2) || self.shared.counters.l0_runs.load(Relaxed) >= options.max_l0_runs
+        self.memtable_bytes() >= options.memtable_bytes.saturating_mul(2)
+            || self.shared.counters.l0_runs.load(Relaxed) >= options.max_l0_runs
     }
 
     /// Refuses what would not fit.
@@ -230,7 +250,11 @@ impl Store for ShardStore {
                 if let Some(row) = self.recent.borrow().get(key) {
                     return Ok(Some(row));
                 }
-                let row = self.shared.tree.get(key)?;
+                let young = self.young.borrow().get(key).cloned();
+                let row = match young {
+                    Some(row) => row,
+                    None => self.shared.tree.get(key)?,
+                };
                 if let Some(row) = &row {
                     self.recent.borrow_mut().put(Bytes::copy_from_slice(key), row.clone());
                 }
@@ -252,7 +276,10 @@ impl Store for ShardStore {
         }
         let range = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
         match space {
-            Space::Objects => self.shared.tree.scan(range, visit),
+            Space::Objects => {
+                self.hand_over();
+                self.shared.tree.scan(range, visit)
+            }
             Space::Pinned => {
                 let rows = self.pinned.range::<[u8], _>(range);
                 let _ = rows.into_iter().try_for_each(|(key, value)| visit(key, value.clone()));
@@ -273,18 +300,22 @@ impl Store for ShardStore {
                 (Space::Pinned, value) => {
                     self.writer.change(&row.key);
                     match value {
-                        Some(value) => drop(self.pinned.insert(Key::from_slice(&row.key), value)),
+                        // Copied: what a row was encoded into has room for larger ones, and some 10⁵ rows stay for a while.
+                        Some(value) => drop(self.pinned.insert(Key::from_slice(&row.key), Bytes::copy_from_slice(&value))),
                         None => drop(self.pinned.remove(row.key.as_ref())),
                     }
                 }
                 (Space::Objects, value) => {
-                    self.memtable_bytes = self.shared.tree.apply(&row.key, value.as_deref());
-                    match value {
-                        Some(value) => self.recent.get_mut().put(row.key, value),
+                    match &value {
+                        Some(value) => self.recent.get_mut().put(row.key.clone(), value.clone()),
                         None => self.recent.get_mut().remove(&row.key),
                     }
+                    self.young.get_mut().put(row.key, value);
                 }
             }
+        }
+        if self.young.get_mut().is_full(self.shared.options.young_rows) {
+            self.hand_over();
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::dir::{Start, lock};
 use crate::disk::Disk;
 use crate::error::{Context, FileError, OpenError};
 use crate::journal::{FIRST_CHAIN, Mark, MarkFile, Position, Replayed, Writer, discard_next, list_segments, replay, rewrite, segment_path};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -92,7 +92,15 @@ impl ShardStore {
         let (shared, writer) = begin(places, options, disk, lock, tree, &replayed, kept_from)?;
         let committed = CommitSeq(replayed.end.index);
         let recent = RefCell::new(Recent::new(rows_bytes));
-        let store = Self { shared, writer, pinned: replayed.pinned, recent, memtable_bytes, committed };
+        let store = Self {
+            shared,
+            writer,
+            pinned: replayed.pinned,
+            recent,
+            young: RefCell::default(),
+            memtable_bytes: Cell::new(memtable_bytes),
+            committed,
+        };
         Ok((store, recovery))
     }
 }

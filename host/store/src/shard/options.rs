@@ -11,6 +11,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Bytes in the memtable after which it is sealed and flushed, at most an eighth later while the next segment is made; at twice as much writes are answered busy. Default 64 MiB.
     pub memtable_bytes: u64,
+    /// Written rows that are gathered before the tree gets them, in order; 1 MiB of them are too many as well. Default 2048.
+    pub young_rows: usize,
     /// Live segments above which the memtable is sealed however small, so that segments can be retired. Default 4.
     pub max_segments: u64,
     /// Runs in the tree's first level at which writes are answered busy. Default 32.
@@ -32,6 +34,7 @@ impl Default for Options {
         Self {
             segment_bytes: 64 << 20,
             memtable_bytes: 64 << 20,
+            young_rows: 2048,
             max_segments: 4,
             max_l0_runs: 32,
             cache_bytes: 32 << 20,
