@@ -69,7 +69,7 @@ pub struct Config {
     /// Bytes of a journal segment.
     #[serde(default = "defaults::segment_bytes")]
     pub segment_bytes: u64,
-    /// Bytes of a shard's memtable.
+    /// Bytes of a shard's memtable at most. Every shard of every node has its own share, three quarters or more, so that they are not flushed at once.
     #[serde(default = "defaults::memtable_bytes")]
     pub memtable_bytes: u64,
     /// Bytes of a shard's caches: a quarter for single rows, the rest for blocks of its tree.

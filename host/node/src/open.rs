@@ -156,7 +156,7 @@ fn open_shards(
             parallel_mark: threads == Threads::Own,
             on_work: (threads == Threads::Shared).then(|| Arc::new(move || tell.notify_one()) as _),
             segment_bytes: config.segment_bytes,
-            memtable_bytes: config.memtable_bytes,
+            memtable_bytes: memtable_share(config.memtable_bytes, node, index),
             cache_bytes: config.cache_bytes,
             free_space_floor: config.free_space_floor,
             ..Options::default()
@@ -186,6 +186,13 @@ fn open_shards(
     Ok((opened, all_lost))
 }
 
+/// Between three quarters and all of a shard's memtable bytes. Equal load would fill all memtables of a cluster at once, and their flushes would fall into one
+/// moment: so every shard of every node has another share. The shards of a node are told apart by multiples of the golden ratio, nodes by their ids.
+fn memtable_share(bytes: u64, node: NodeId, shard: u16) -> u64 {
+    let place = node.0.wrapping_add(u64::from(shard).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    bytes - ((u128::from(bytes / 4) * u128::from(place)) >> 64) as u64
+}
+
 /// Seals contexts. Made with the cluster's id too, so that clusters which were given one secret still do not take each other's contexts.
 fn context_key(cluster: ClusterId, secret: &[u8]) -> ContextKey {
     ContextKey::derive(0, &[&cluster.0.to_le_bytes()[..], secret].concat())
@@ -195,6 +202,28 @@ fn context_key(cluster: ClusterId, secret: &[u8]) -> ContextKey {
 mod tests {
     use super::*;
     use rejoin_proto::{BucketId, ObjectId, VersionVector};
+
+    #[test]
+    fn the_memtables_of_a_cluster_do_not_fill_at_once() {
+        let limit = 64 << 20;
+        for shards in [2, 4, 16] {
+            let nodes = ["n1", "n2", "n3"].map(|name| NodeId::from_name(&Name::new(name).expect("a name")));
+            let shares: Vec<Vec<u64>> =
+                nodes.iter().map(|node| (0..shards).map(|shard| memtable_share(limit, *node, shard)).collect()).collect();
+            assert!(shares.iter().flatten().all(|share| (limit - limit / 4..=limit).contains(share)), "{shares:?}");
+            for shares in &shares {
+                let apart = |(place, share): (usize, &u64)| {
+                    shares[..place].iter().all(|other| share.abs_diff(*other) > limit / 4 / u64::from(shards) / 3)
+                };
+                assert!(shares.iter().enumerate().all(apart), "two shards of a node are too close: {shares:?}");
+            }
+            let mut all = shares.concat();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), 3 * usize::from(shards));
+        }
+        assert_eq!((memtable_share(0, NodeId(7), 1), memtable_share(u64::MAX, NodeId(0), 0)), (0, u64::MAX));
+    }
 
     #[test]
     fn clusters_with_one_secret_do_not_take_each_others_contexts() {

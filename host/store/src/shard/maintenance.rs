@@ -23,8 +23,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct WorkDone {
     /// Whether sealed memtables were flushed.
     pub flushed: bool,
-    /// How many compactions were done.
-    pub compactions: usize,
+    /// Whether a compaction was done; there is at most one in a run.
+    pub compacted: bool,
     /// Whether there is more to do at once.
     pub more: bool,
 }
@@ -80,13 +80,17 @@ impl Maintenance {
         }
     }
 
-    /// Runs [`Maintenance::run_until_stopped`] on a thread of this name.
+    /// Runs [`Maintenance::run_until_stopped`] on a thread of this name. Under Linux it stands back behind threads that answer: its nice value is 5, for a
+    /// third of their share where the processors do not suffice for all.
     ///
     /// # Errors
     /// What the operating system says when it has no thread.
     pub fn spawn(self, name: &str) -> io::Result<MaintenanceThread> {
         let stopper = self.stopper();
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || self.run_until_stopped())?;
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            stand_back();
+            self.run_until_stopped();
+        })?;
         Ok(MaintenanceThread { stopper, thread: Some(thread) })
     }
 
@@ -101,11 +105,11 @@ impl Maintenance {
         let shared = &self.shared;
         self.watch_space()?;
         let flushed = self.flush()?;
-        let compactions = shared.tree.compact().map_err(|error| self.fault("compact", error))?;
-        shared.counters.compactions.fetch_add(compactions as u64, Relaxed);
+        let compacted = shared.tree.compact().map_err(|error| self.fault("compact", error))?;
+        shared.counters.compactions.fetch_add(u64::from(compacted), Relaxed);
         shared.counters.l0_runs.store(shared.tree.l0_runs(), Relaxed);
-        let more = compactions > 0 || lock(&shared.gate).sealed.is_some();
-        Ok(WorkDone { flushed, compactions, more })
+        let more = compacted || lock(&shared.gate).sealed.is_some();
+        Ok(WorkDone { flushed, compacted, more })
     }
 
     /// Refuses writes below the floor of free space, and takes them again when a segment fits above it.
@@ -167,6 +171,19 @@ impl Maintenance {
     }
 }
 
+/// How far maintenance stands back. Writes are answered busy when it falls behind, so it must not starve: at 10 a tenth would be left to it.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
+
+/// Lets other threads go before this one, where the system can do that for a thread alone. If it does not, nothing is wrong.
+fn stand_back() {
+    // Linux counts niceness per thread, and no process means the calling thread. Elsewhere it would be that of the whole process.
+    #[cfg(target_os = "linux")]
+    if rustix::process::getpriority_process(None).is_ok_and(|now| now < NICE) {
+        let _ = rustix::process::setpriority_process(None, NICE);
+    }
+}
+
 /// Stops maintenance.
 #[derive(Clone)]
 pub struct StopMaintenance {
@@ -193,5 +210,21 @@ impl Drop for MaintenanceThread {
             // A panic inside was turned into a fault of the store; there is nothing to add here.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_stands_back_and_takes_no_other_along() {
+        let nice = || rustix::process::getpriority_process(None).expect("a priority");
+        let before = nice();
+        let inside = std::thread::spawn(move || {
+            stand_back();
+            nice()
+        });
+        assert_eq!((inside.join().expect("no panic"), nice()), (NICE.max(before), before));
     }
 }

@@ -20,8 +20,6 @@ use std::sync::Arc;
 const NEWEST: SeqNo = 0x7fff_ffff_ffff_ffff;
 /// Values up to this length are copied out of their block; longer ones keep it.
 const COPY_UP_TO: usize = 2048;
-/// The most compactions in one go, so that flushes get their turn.
-const COMPACTIONS_AT_ONCE: usize = 8;
 
 /// The tree of one shard.
 pub(super) struct Tree {
@@ -90,17 +88,11 @@ impl Tree {
         Ok(self.tree.flush(&flushing, self.visible.get())?.is_some())
     }
 
-    /// Compacts until nothing is due or others should have a turn. Returns how many compactions were done.
-    pub(super) fn compact(&self) -> Result<usize, Error> {
-        let strategy = Arc::new(Leveled::default());
-        for done in 0..COMPACTIONS_AT_ONCE {
-            let before = self.tree.current_version().id();
-            self.tree.compact(strategy.clone(), self.visible.get())?;
-            if self.tree.current_version().id() == before {
-                return Ok(done);
-            }
-        }
-        Ok(COMPACTIONS_AT_ONCE)
+    /// Does one compaction, if one is due: flushes have their turn before the next. Returns whether it was done.
+    pub(super) fn compact(&self) -> Result<bool, Error> {
+        let before = self.version();
+        self.tree.compact(Arc::new(Leveled::default()), self.visible.get())?;
+        Ok(self.version() != before)
     }
 
     /// The version that counts on the disk. It grows with every flush and compaction.
