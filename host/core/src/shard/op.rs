@@ -29,6 +29,7 @@ pub(super) struct Op {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // It is kept in a box as a part of its operation.
 pub(super) enum Work {
     /// Not yet decided; never kept.
     Starting,
@@ -91,6 +92,7 @@ pub(super) struct WriteWork {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // As above.
 pub(super) enum WritePhase {
     /// The object is at its limit; what is there is merged first.
     Folding { inputs: Vec<Entry> },
