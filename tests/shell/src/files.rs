@@ -50,6 +50,14 @@ impl Files {
         Self { dir, ca }
     }
 
+    /// Gives all nodes this secret, in place of a good one.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn spoil_secret(&self, secret: &str) {
+        std::fs::write(self.dir.path().join("secret"), secret).expect("writable");
+    }
+
     /// The certificate by which clients verify nodes, in PEM.
     #[must_use]
     pub fn ca_pem(&self) -> &str {

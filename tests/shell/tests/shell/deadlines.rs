@@ -39,6 +39,23 @@ fn a_quorum_that_does_not_come_is_told_at_the_deadline_and_not_later() {
 }
 
 #[test]
+fn no_request_waits_longer_than_a_node_allows() {
+    let setup = Setup { more: "timeout_ms = 200\nmax_timeout_ms = 300", ..Setup::default() };
+    simulate(&setup, |world| async move {
+        world.plain().await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        bucket.put("k", b"v".to_vec()).blind().await.unwrap();
+        world.cut("n1", "n2");
+        world.cut("n1", "n3");
+        let (error, after) = failed(&world, bucket.get("k").timeout(Duration::from_secs(3))).await;
+        assert_eq!((error.kind(), error.got()), (ErrorKind::TimedOut, 1), "{error}");
+        let most = Duration::from_millis(300);
+        assert!(after >= most && after <= most + ROUND_TRIP, "{after:?}");
+    });
+}
+
+#[test]
 fn a_node_that_is_cut_from_its_client_is_given_up_shortly_after_the_deadline() {
     simulate(&Setup::default(), |world| async move {
         world.plain().await;

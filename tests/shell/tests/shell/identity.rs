@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rejoin_client::{ErrorKind, Tls};
+use rejoin_node::Node;
 use rejoin_test_shell::{Files, Setup, name, simulate};
 use rejoin_wire::{Error, Identity};
 
@@ -33,4 +34,16 @@ fn a_node_of_another_authority_is_refused_and_disturbs_nobody() {
         assert!(matches!(refused, Error::Untrusted { .. }), "{refused}");
         assert_eq!(bucket.put("k", b"v".to_vec()).blind().w(3).timeout(Duration::from_secs(1)).await.unwrap().acked, 3);
     });
+}
+
+#[tokio::test]
+async fn a_node_with_a_secret_that_could_be_guessed_does_not_start() {
+    let files = Files::create(&["n1"]);
+    let data = tempfile::tempdir().unwrap();
+    let config = || files.config("n1", data.path(), &[("n1", ([127, 0, 0, 1], 0).into())], "");
+    files.spoil_secret("fifteen letters");
+    let error = Node::start(config()).await.unwrap_err().to_string();
+    assert!(error.contains("fewer than 16 bytes"), "{error}");
+    files.spoil_secret("sixteen letters!");
+    Node::start(config()).await.unwrap().stop().await.unwrap();
 }

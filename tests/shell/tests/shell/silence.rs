@@ -14,6 +14,8 @@ use rejoin_wire::{Accepted, Class, Identity, Limits};
 /// Frame ids between peers: the hello, and the word that there are no objections.
 const HELLO: u64 = 0;
 const READY: u64 = 2;
+/// How long nodes wait for a hello.
+const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// A value that is large, and that a bucket takes.
 const VALUE: usize = 1_000_000;
 
@@ -102,5 +104,22 @@ fn a_client_that_stops_reading_is_answered_up_to_a_bound_and_holds_up_no_other()
             }
         }
         assert!(values > 0 && values <= bound && refused > 0, "{values} values and {refused} refusals, the bound is {bound}");
+    });
+}
+
+#[test]
+fn who_connects_and_says_nothing_is_let_go() {
+    simulate(&Setup::default(), |world| async move {
+        let bucket = world.plain().await;
+        let stranger = world.endpoint(0, Identity::client(world.files.ca_pem(), None).unwrap());
+        let node = world.endpoint(0, world.files.identity("n3"));
+        let begun = world.now();
+        let client = stranger.connect_client(world.address("n1")).await.unwrap();
+        let peer = node.connect_peer(world.address("n1"), &name("n1")).await.unwrap();
+        let (client, peer) = tokio::join!(client.closed(), peer.closed());
+        let took = world.now() - begun;
+        assert!(took >= HELLO_WAIT && took < HELLO_WAIT + Duration::from_millis(200), "it took {took:?}");
+        assert!(client.to_string().contains("no hello") && peer.to_string().contains("it said nothing"), "{client}; {peer}");
+        bucket.put("k", b"v".to_vec()).blind().w(3).await.unwrap();
     });
 }
