@@ -322,7 +322,7 @@ impl Driver {
                 Effect::Fatal(why) => self.fail(&why),
             }
         }
-        if desks.held.needs_sync() || desks.notices.needs_sync() {
+        if self.store.sync_is_due() || desks.held.needs_sync() || desks.notices.needs_sync() {
             self.syncs.want();
         }
         if desks.notices.has_ready() {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_core::port::{Change, Space, Store, StoreFault};
-use rejoin_store::{CommitSeq, OpenError, OsDisk, ShardStore, Start};
+use rejoin_store::{CommitSeq, OpenError, Options, OsDisk, ShardStore, Start};
 use rejoin_test_store::{get, open, open_on, put, rows, segments, small};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -108,6 +108,21 @@ fn a_change_of_more_than_a_gibibyte_is_refused_and_leaves_the_store_as_it_was() 
     store.write(put(Space::Objects, "key", "value")).unwrap();
     assert_eq!(store.commit().unwrap(), CommitSeq(1), "nothing was written before");
     assert_eq!(rows(&store, Space::Objects).len(), 1);
+}
+
+#[test]
+fn a_sync_is_due_once_for_so_many_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { sync_bytes: 1000, ..small() };
+    let (mut store, _) = ShardStore::open(dir.path(), options, Arc::new(OsDisk), &Start::FIRST).unwrap();
+    let mut due = Vec::new();
+    for round in 0..6 {
+        store.write(put(Space::Objects, &format!("{round}"), &"x".repeat(450))).unwrap();
+        store.commit().unwrap();
+        due.push((store.sync_is_due(), store.sync_is_due()));
+    }
+    // Each record has its head and its key beside the 450 bytes.
+    assert_eq!(due, [(false, false), (false, false), (true, false), (false, false), (false, false), (true, false)]);
 }
 
 #[test]

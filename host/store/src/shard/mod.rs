@@ -49,6 +49,8 @@ pub struct ShardStore {
     memtable_bytes: Cell<u64>,
     /// The last record in the journal file.
     committed: CommitSeq,
+    /// Bytes committed since [`ShardStore::sync_is_due`] last said so.
+    unsynced: u64,
 }
 
 impl ShardStore {
@@ -65,9 +67,20 @@ impl ShardStore {
             self.shared.counters.journal_bytes.fetch_add(bytes, Relaxed);
             lock(&self.shared.written).committed = position;
             self.committed = CommitSeq(position.index);
+            self.unsynced += bytes;
         }
         self.turn_over()?;
         Ok(self.committed)
+    }
+
+    /// Whether [`Options::sync_bytes`] were committed since it last was. A sync is then due even if nobody waits for it: what nobody has synced is
+    /// left to the next flush, and would be written back in one go.
+    pub fn sync_is_due(&mut self) -> bool {
+        let due = self.unsynced >= self.shared.options.sync_bytes;
+        if due {
+            self.unsynced = 0;
+        }
+        due
     }
 
     /// Commits and syncs: a clean stop of this shard. Afterwards, when all shards are closed, the node leaves the clean-stop mark.

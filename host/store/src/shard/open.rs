@@ -100,6 +100,7 @@ impl ShardStore {
             young: RefCell::default(),
             memtable_bytes: Cell::new(memtable_bytes),
             committed,
+            unsynced: 0,
         };
         Ok((store, recovery))
     }

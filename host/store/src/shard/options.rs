@@ -13,6 +13,8 @@ pub struct Options {
     pub memtable_bytes: u64,
     /// Written rows that are gathered before the tree gets them, in order; 1 MiB of them are too many as well. Default 2048.
     pub young_rows: usize,
+    /// Committed bytes after which a sync is due that nobody waits for. Default 4 MiB.
+    pub sync_bytes: u64,
     /// Live segments above which the memtable is sealed however small, so that segments can be retired. Default 4.
     pub max_segments: u64,
     /// Runs in the tree's first level at which writes are answered busy. Default 32.
@@ -35,6 +37,7 @@ impl Default for Options {
             segment_bytes: 64 << 20,
             memtable_bytes: 64 << 20,
             young_rows: 2048,
+            sync_bytes: 4 << 20,
             max_segments: 4,
             max_l0_runs: 32,
             cache_bytes: 32 << 20,

@@ -1,7 +1,7 @@
 //! In fair weather and in a storm: what was put is read.
 
 use rejoin_client::Bytes;
-use rejoin_client::admin::BucketProps;
+use rejoin_client::admin::{BucketProps, Durability};
 use rejoin_test_hostile::guests;
 use rejoin_test_shell::{Setup, Weather, simulate};
 
@@ -38,6 +38,23 @@ fn datagrams_that_are_lost_doubled_and_overtake_each_other_change_nothing() {
             }
         });
     }
+}
+
+#[test]
+fn what_nobody_waits_to_have_synced_is_synced_by_and_by() {
+    simulate(&Setup { more: "shards = 1", ..Setup::default() }, |world| async move {
+        let client = world.pinned("n1").await;
+        let props = BucketProps { durability: Durability::Os, ..BucketProps::default() };
+        client.admin().create_bucket("unsynced", props).await.unwrap();
+        let bucket = client.bucket::<Bytes>("unsynced").unwrap();
+        let before = world.figure("n2", "rejoin_journal_syncs_total").await;
+        for key in 0..4_u32 {
+            bucket.put(key.to_string(), vec![1; 1_000_000]).blind().w(3).await.unwrap();
+        }
+        assert_eq!(world.figure("n2", "rejoin_journal_syncs_total").await, before, "four million bytes are not yet 4 MiB");
+        bucket.put("4", vec![1; 1_000_000]).blind().w(3).await.unwrap();
+        assert_eq!(world.figure("n2", "rejoin_journal_syncs_total").await, before + 1.0);
+    });
 }
 
 #[test]
