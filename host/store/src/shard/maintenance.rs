@@ -1,4 +1,4 @@
-//! Work off the shard's thread: flushes, compactions, segments that are no longer needed, and the watch over free space.
+//! Work that no shard waits for: flushes, compactions, segments that are no longer needed, and the watch over free space.
 
 use super::shared::{Shared, lock};
 use super::tree::damaged;

@@ -35,7 +35,7 @@ use young::Young;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct CommitSeq(pub u64);
 
-/// The store of one shard, owned by the shard's thread. Dropping it stops its [`Maintenance`] and syncs nothing: see
+/// The store of one shard, owned by the shard. Dropping it stops its [`Maintenance`] and syncs nothing: see
 /// [`ShardStore::close`].
 pub struct ShardStore {
     shared: Arc<Shared>,

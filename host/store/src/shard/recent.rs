@@ -10,7 +10,7 @@ const ROW_BYTES: usize = 128;
 /// Larger rows are left to the tree: they would push out many small ones, and beside them the search is small.
 const LARGEST: usize = 16 << 10;
 
-/// A bounded cache of rows. It belongs to the shard's thread and is told of every write, so it never differs from the tree.
+/// A bounded cache of rows. It belongs to the shard and is told of every write, so it never differs from the last of them.
 pub(super) struct Recent(Cache<Bytes, Bytes, Weight>);
 
 #[derive(Clone)]

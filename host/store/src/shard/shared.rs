@@ -1,4 +1,4 @@
-//! What the shard's thread, its syncer and its maintenance share.
+//! What the shard, its syncer and its maintenance share.
 
 use super::options::Options;
 use super::stats::{Counters, Stats};

@@ -1,7 +1,7 @@
 //! The lsm-tree, behind the few things that a shard asks of it.
 //!
 //! Two of its counters must never be fed from elsewhere: every sequence number is drawn from `seqno`, which flushes and compactions
-//! draw from too. Reads ask for the newest of everything: only the shard's own thread writes, so that is always what it wrote last.
+//! draw from too. Reads ask for the newest of everything: only the shard itself writes, so that is always what it wrote last.
 
 mod sound;
 
