@@ -151,3 +151,21 @@ pub(crate) fn rows_of_a_clock_that_jumped_do_not_hold_up_the_others() {
     node.shard.handle(now, Event::Tick, &mut node.store, &mut effects);
     assert_eq!(node.store.rows.keys().filter(|(_, key)| key[0] == b'r').count(), 1);
 }
+
+/// Requests wait while rows are dropped: so it is a few at a time, and soon again.
+#[test]
+pub(crate) fn many_rows_whose_time_is_over_go_a_few_at_a_time() {
+    let mut cluster = Cluster::new(1, BucketProps { n: 1, durability: Durability::Os, ..BucketProps::default() });
+    let mut write = |request: u128| cluster.put(0, put(&request.to_string(), "a", request)).outcome;
+    assert!((0..300).all(|request| write(request) == PutOutcome::Stored));
+    let node = &mut cluster.nodes[0];
+    let (mut mono_us, mut left) = (2_000_000_000_000, Vec::new());
+    for _ in 0..2 {
+        let now = rejoin_core::shard::event::Now { mono_us, wall_ms: WALL_MS + 10_000_000 };
+        node.shard.handle(now, Event::Tick, &mut node.store, &mut Vec::new());
+        left.push(node.store.rows.keys().filter(|(_, key)| key[0] == b'r').count());
+        mono_us = node.shard.next_wake_us();
+    }
+    assert_eq!(left, [300 - 256, 0]);
+    assert!(mono_us > 2_000_000_001_000, "and then at leisure: {mono_us}");
+}
