@@ -1,6 +1,5 @@
 //! What can be typed.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -102,9 +101,9 @@ pub(crate) struct ServeArgs {
     /// The node's configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// Threads for the network and the shards [default: as many as processors]
-    #[arg(long, value_name = "COUNT")]
-    pub(crate) threads: Option<NonZeroUsize>,
+    /// Threads for the network and the shards, 1 to 1024 [default: as many as processors]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
     /// End when the process that started this one ends (Linux)
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,

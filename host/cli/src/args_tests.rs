@@ -23,6 +23,7 @@ fn every_verb_is_spelled_as_documented() {
         "dev --nodes 5 --base-port 9400 --data d".into(),
         "demo partition".into(),
         "serve --config node.toml".into(),
+        "serve --config node.toml --threads 4".into(),
         "status --json".into(),
         "status --profile p.toml --wait-healthy".into(),
         "get b k --r 1 --siblings --node 127.0.0.1:7401 --json".into(),
@@ -103,5 +104,13 @@ fn the_help_names_the_defaults_that_a_bucket_has() {
     let help = create.render_long_help().to_string();
     for number in [u64::from(props.n), props.value_bytes.into(), props.siblings.into(), props.fuel, props.memory_bytes.into()] {
         assert!(help.contains(&format!("[default: {number}]")), "{number}: {help}");
+    }
+}
+
+#[test]
+fn threads_that_no_machine_has_are_refused() {
+    for count in ["0", "1025", "1000000", "-1", "many"] {
+        let refused = parse(&format!("serve --config node.toml --threads={count}")).expect_err(count);
+        assert!(matches!(refused.kind(), ErrorKind::ValueValidation), "{refused}");
     }
 }

@@ -54,8 +54,8 @@ fn main() -> ExitCode {
 /// Runs the verb to its end. The story and a cluster begin on this very thread: what they start ends with it.
 fn run(cli: Cli, out: Output, talk_in_color: bool) -> Result<(), Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Verb::Serve(ServeArgs { threads: Some(threads), .. }) = &cli.verb {
-        builder.worker_threads(threads.get());
+    if let Verb::Serve(ServeArgs { threads: Some(threads), .. }) = cli.verb {
+        builder.worker_threads(usize::from(threads));
     }
     let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|why| Failure::usage(format!("no threads can be started: {why}")))?;

@@ -137,7 +137,7 @@ fn new_cluster(purpose: &str, nodes: u8) -> Result<Cluster, Failure> {
 /// The threads of each of so many nodes, which share this machine: more of them than processors would only take turns.
 fn threads_each(nodes: usize) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (processors / nodes.max(1)).max(1)
+    (processors / nodes.max(1)).clamp(1, 1024)
 }
 
 /// Addresses that nobody uses: all are held until all are chosen.
