@@ -37,6 +37,16 @@ rules! {
     LossEndsTenures,
     /// A copy that cannot be read ends the tenure of its partition's actor.
     DamageEndsATenure,
+    /// The end of a tenure that the store did not take is owed until it does.
+    EndsAreOwed,
+    /// A start ends every actor of which something was observed: that is noted of an actor that has ended only.
+    ObservedEndsATenure,
+    /// A stored copy that names a counter which the actor has not used yet ends the tenure.
+    CopiesEndATenure,
+    /// An objection is judged by the counter that the actor has come to, and not by the one that was announced.
+    ObjectionsAreJudgedNow,
+    /// A copy that cannot be read is lost: what comes in takes its place, behind the end of the tenure.
+    UnreadableIsReplaced,
     /// A peer that has seen a counter which an announced actor has not used yet says so.
     PeersObject,
     /// What a peer objects ends the tenure.

@@ -4,7 +4,7 @@
 //! this node's copy of the key has seen all that it minted before; so its tenure ends, and the next mint draws another actor, as soon
 //! as that could be untrue. See ARCHITECTURE.md, "Actors and tenures".
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use rand_core::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -16,24 +16,38 @@ use crate::port::{Change, Space, Store, StoreFault};
 use crate::rows::{self, ActorRow, Kind, NumberRow};
 
 /// The actors of one shard.
+///
+/// The end of a tenure is *owed* until the store has taken it: a full or busy disk refuses it, and a row that stays would bring the actor
+/// back with the next start. What is owed goes with every change that the store takes, see `Shard::write`.
 #[derive(Debug)]
 pub(crate) struct Tenures {
     actors: BTreeMap<PartitionId, ActorRow>,
     start: u64,
+    /// Partitions whose actor has ended, and whose row the store still has.
+    owed: BTreeSet<PartitionId>,
+    /// Whether the store still has an older start id.
+    start_owed: bool,
 }
 
 impl Tenures {
-    /// Reads the actors that the last run left. `lost`: data may be gone, so none of them goes on.
-    pub(crate) fn open(store: &mut dyn Store, lost: bool, rng: &mut Xoshiro256PlusPlus) -> Result<Self, StoreFault> {
+    /// Reads the actors that the last run left. `lost`: data may be gone, so none of them goes on. Nor does one that stands among what was
+    /// observed of others: that is noted of an actor only when it has ended, or is known to be on an old disk.
+    ///
+    /// What is to be written for that is owed. The caller writes it, and opens the shard also on a disk that has no room for it.
+    pub(crate) fn open(
+        store: &dyn Store,
+        observed: impl Fn(PartitionId, ActorId) -> bool,
+        lost: bool,
+        rng: &mut Xoshiro256PlusPlus,
+    ) -> Result<Self, StoreFault> {
         let actors = rows::load::<ActorRow>(store, Kind::Actor)?.into_iter().map(|(partition, _, row)| (partition, row)).collect();
         let start = rows::load::<NumberRow>(store, Kind::Start)?.first().map(|(_, _, row)| row.0);
-        let mut tenures = Self { actors, start: start.unwrap_or_default() };
-        if lost || start.is_none() {
-            let mut change = Change::default();
-            let partitions: Vec<PartitionId> = tenures.actors.keys().copied().collect();
-            partitions.into_iter().for_each(|partition| tenures.end(partition, &mut change));
-            tenures.renew_start(&mut change, rng);
-            store.write(change)?;
+        let mut tenures = Self { actors, start: start.unwrap_or_default(), owed: BTreeSet::new(), start_owed: false };
+        let outrun = |(partition, row): (&PartitionId, &ActorRow)| (lost || observed(*partition, row.actor)).then_some(*partition);
+        let ended: Vec<PartitionId> = tenures.actors.iter().filter_map(outrun).collect();
+        ended.iter().for_each(|partition| tenures.end(*partition));
+        if lost || start.is_none() || !ended.is_empty() {
+            tenures.renew_start(rng);
         }
         Ok(tenures)
     }
@@ -57,22 +71,48 @@ impl Tenures {
         self.actors.get(&partition).is_some_and(|row| seen.get(row.actor) >= row.next)
     }
 
-    /// Whether that is this partition's actor, announced with a counter that is still to come.
+    /// Whether that is this partition's actor.
     pub(crate) fn is_current(&self, partition: PartitionId, actor: ActorId) -> bool {
         self.actors.get(&partition).is_some_and(|row| row.actor == actor)
     }
 
-    /// Ends the tenure of a partition's actor, if there is one. The change gets the row's removal.
-    pub(crate) fn end(&mut self, partition: PartitionId, change: &mut Change) {
+    /// Whether this partition has an actor: it has minted something since the last end of a tenure.
+    pub(crate) fn has_actor(&self, partition: PartitionId) -> bool {
+        self.actors.contains_key(&partition)
+    }
+
+    /// Ends the tenure of a partition's actor, if there is one. Its row's removal is owed from now on.
+    pub(crate) fn end(&mut self, partition: PartitionId) {
         if self.actors.remove(&partition).is_some() {
-            change.remove(Space::Pinned, rows::key(Kind::Actor, partition, &[]));
+            self.owed.insert(partition);
         }
     }
 
     /// Draws another start id. To be called with every end of a tenure: retries of what the old actor wrote are not recognised any more.
-    pub(crate) fn renew_start(&mut self, change: &mut Change, rng: &mut Xoshiro256PlusPlus) {
+    pub(crate) fn renew_start(&mut self, rng: &mut Xoshiro256PlusPlus) {
         self.start = rng.next_u64();
-        change.put(Space::Pinned, rows::key(Kind::Start, PartitionId(0), &[]), codec::encode(&NumberRow(self.start)));
+        self.start_owed = true;
+    }
+
+    /// Whether the store has yet to take the end of a tenure, or a start id.
+    pub(crate) fn owes(&self) -> bool {
+        self.start_owed || !self.owed.is_empty()
+    }
+
+    /// Adds what is owed to a change. Once that is written, [`Tenures::settled`] is to be told.
+    pub(crate) fn settle(&self, change: &mut Change) {
+        for partition in &self.owed {
+            change.remove(Space::Pinned, rows::key(Kind::Actor, *partition, &[]));
+        }
+        if self.start_owed {
+            change.put(Space::Pinned, rows::key(Kind::Start, PartitionId(0), &[]), codec::encode(&NumberRow(self.start)));
+        }
+    }
+
+    /// The change that [`Tenures::settle`] filled was written.
+    pub(crate) fn settled(&mut self) {
+        self.owed.clear();
+        self.start_owed = false;
     }
 
     /// What the handshake tells: every actor and its next counter.
@@ -137,6 +177,11 @@ impl Observed {
                 }
             }
         }
+    }
+
+    /// Whether anything was noted of an actor.
+    pub(crate) fn knows(&self, partition: PartitionId, actor: ActorId) -> bool {
+        self.seen.get(&partition).is_some_and(|known| known.iter().any(|seen| seen.actor == actor))
     }
 
     /// The counter seen of an announced actor, if it is one that the actor has not used yet.

@@ -148,7 +148,7 @@ fn open_shards(
     (dir, start): (&DataDir, &Start),
     disk: Arc<dyn Disk>,
 ) -> Result<(Vec<Opened>, Vec<String>), StartError> {
-    let (mut opened, mut all_lost) = (Vec::new(), Vec::new());
+    let (mut opened, mut all_lost, mut owed) = (Vec::new(), Vec::new(), false);
     for index in 0..config.shards {
         let due = Arc::new(Notify::new());
         let tell = due.clone();
@@ -177,12 +177,16 @@ fn open_shards(
         let shard = Shard::open(config, view.clone(), Xoshiro256PlusPlus::from_seed(chance.seed()), &mut store)?;
         store.commit()?;
         store.syncer().sync()?;
-        if lost {
+        // On a full disk the ends of tenures may be owed still: then the next start must be told again.
+        owed |= shard.owes_ends();
+        if lost && !shard.owes_ends() {
             store.settle_loss()?;
         }
         opened.push(Opened { shard, store, due });
     }
-    dir.settle()?;
+    if !owed {
+        dir.settle()?;
+    }
     Ok((opened, all_lost))
 }
 

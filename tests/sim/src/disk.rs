@@ -66,6 +66,8 @@ struct Undo {
     space: Space,
     key: Bytes,
     value: Option<Bytes>,
+    /// Whether it could not be read.
+    bad: bool,
 }
 
 /// One shard's disk.
@@ -82,6 +84,8 @@ pub(crate) struct Disk {
     synced: u64,
     failed: bool,
     pub(crate) trouble: Trouble,
+    /// Whether an object that could not be read was written anew, since this was last looked at: what only the old copy held is lost.
+    pub(crate) replaced: bool,
     /// Puts since they were last taken.
     pub(crate) puts: Vec<Put>,
 }
@@ -130,6 +134,9 @@ impl Disk {
         let cut = cut.max(self.synced);
         while let Some(undo) = self.undo.pop_back_if(|undo| undo.number > cut) {
             let rows = if undo.space == Space::Objects { &mut self.objects } else { &mut self.pinned };
+            if undo.bad {
+                self.trouble.bad_blocks.insert(undo.key.clone());
+            }
             match undo.value {
                 Some(value) => rows.insert(undo.key, value),
                 None => rows.remove(&undo.key),
@@ -189,7 +196,10 @@ impl Disk {
             Some(value) => rows.insert(row.key, value),
             None => rows.remove(&row.key),
         };
-        self.undo.push_back(Undo { number: self.gathered, space: row.space, key, value });
+        // What is written anew stands in another block.
+        let bad = row.space == Space::Objects && self.trouble.bad_blocks.remove(&key);
+        self.replaced |= bad;
+        self.undo.push_back(Undo { number: self.gathered, space: row.space, key, value, bad });
     }
 
     /// Remembers the put that a change holds, if it holds one.

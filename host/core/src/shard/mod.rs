@@ -24,7 +24,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_proto::client::{Reply, StartId};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, OpId, PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, RequestId, TenantId};
+use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, RequestId, TenantId};
 
 use crate::port::{Change, Store, StoreFault};
 use crate::retries::Retries;
@@ -81,6 +81,7 @@ pub struct Counters {
     pub quorum_failures: u64,
     pub overloaded: u64,
     pub retries_recognised: u64,
+    pub replaced: u64,
 }
 
 /// One shard of one node.
@@ -131,8 +132,10 @@ impl Shard {
         mut rng: Xoshiro256PlusPlus,
         store: &mut dyn Store,
     ) -> Result<Self, StoreFault> {
-        let tenures = Tenures::open(store, config.lost && rules.keep(Rule::LossEndsTenures), &mut rng)?;
         let observed = Observed::open(store)?;
+        let ended = |partition, actor| rules.keep(Rule::ObservedEndsATenure) && observed.knows(partition, actor);
+        let mut tenures = Tenures::open(store, ended, config.lost && rules.keep(Rule::LossEndsTenures), &mut rng)?;
+        settle_at_open(rules, &mut tenures, store)?;
         let mut retries = Retries::open(store, config.max_retry_rows)?;
         if !rules.keep(Rule::RetriesOutliveRestarts) {
             let all = retries.expired(u64::MAX, usize::MAX);
@@ -194,6 +197,13 @@ impl Shard {
     pub fn next_wake_us(&self) -> u64 {
         let own = self.next_upkeep_us.min(self.next_expiry_us);
         self.deadlines.first().map_or(own, |&(at, _)| at.min(own))
+    }
+
+    /// Whether the store has yet to take the end of a tenure, because it was full or busy. Until then a start must be told again that
+    /// data may be gone.
+    #[must_use]
+    pub fn owes_ends(&self) -> bool {
+        self.tenures.owes()
     }
 
     /// Handles one event. Effects are added to `effects` in the order in which they are to happen.
@@ -266,18 +276,27 @@ impl Shard {
                 Err(_) if !shard.rules.keep(Rule::RefusalsDoNotCount) => shard.write_acked(turn, number, op, from),
                 Err(code) => shard.node_failed(turn, number, op, from, &rejoin_proto::peer::refusal(code)),
             }),
-            PeerBody::Observed { actor, counter } => {
-                let heeded = self.rules.keep(Rule::ObjectionsEndATenure);
-                if heeded && counter >= actor.next && self.tenures.is_current(actor.partition, actor.actor) {
-                    self.end_tenure(turn, actor.partition, "a peer has seen later writes of the old one: this is an old or cloned disk");
-                }
-            }
+            PeerBody::Observed { actor, counter } => self.objected(turn, actor, counter),
             // The catalog and modules are the control machine's and the shell's.
             PeerBody::CatalogSummary(_)
             | PeerBody::CatalogRecords { .. }
             | PeerBody::CatalogTaken { .. }
             | PeerBody::ModuleWanted(_)
             | PeerBody::Module { .. } => {}
+        }
+    }
+
+    /// A peer has seen a counter of an actor that this node had announced with a lower one. That may be news of a write which was made
+    /// after the announcement: what counts is whether the actor has used the counter by now.
+    fn objected(&mut self, turn: &mut Turn<'_>, announced: ActorNext, counter: u64) {
+        let ActorNext { partition, actor, next } = announced;
+        let seen = [Dot { actor, counter }].into_iter().collect();
+        let outrun = match self.rules.keep(Rule::ObjectionsAreJudgedNow) {
+            true => self.tenures.is_outrun(partition, &seen),
+            false => counter >= next && self.tenures.is_current(partition, actor),
+        };
+        if outrun && self.rules.keep(Rule::ObjectionsEndATenure) {
+            self.end_outrun(turn, partition, &seen, "a peer has seen later writes of the old one: this is an old or cloned disk");
         }
     }
 
@@ -337,7 +356,7 @@ impl Shard {
             if self.rules.keep(Rule::ObservedIsDurable) {
                 self.observed.flush(&mut change);
             }
-            if !change.rows.is_empty() {
+            if !change.rows.is_empty() || self.tenures.owes() {
                 // A full disk must not stop upkeep: what could not be written stays in memory, and is written when there is room.
                 if self.write(turn, change).is_ok() {
                     self.observed.flushed();
@@ -431,5 +450,22 @@ impl Shard {
 
     fn op_id(&self, number: u64) -> OpId {
         OpId { shard: self.config.shard, number }
+    }
+}
+
+/// Writes what a start owes. A disk without room for it does not keep the shard from its reads.
+fn settle_at_open(rules: Rules, tenures: &mut Tenures, store: &mut dyn Store) -> Result<(), StoreFault> {
+    let mut change = Change::default();
+    tenures.settle(&mut change);
+    if change.rows.is_empty() {
+        return Ok(());
+    }
+    match store.write(change) {
+        Err(StoreFault::Full | StoreFault::Busy) if rules.keep(Rule::EndsAreOwed) => Ok(()),
+        Ok(()) | Err(StoreFault::Full | StoreFault::Busy) => {
+            tenures.settled();
+            Ok(())
+        }
+        Err(fault) => Err(fault),
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct ReadWork {
     pub(super) tally: Tally,
     /// What each owner has, to know whom to repair.
     pub(super) copies: Vec<(NodeId, Object)>,
+    /// The owners that cannot read theirs.
+    pub(super) damaged: Vec<NodeId>,
     /// The join of all copies, and the lowest epoch among them.
     pub(super) joined: Object,
     pub(super) epoch: ReapEpoch,
@@ -62,6 +64,8 @@ pub(super) enum Aim {
     Reply(Get),
     /// A write that must find nothing.
     Create(Put),
+    /// A write, by what its writer has seen, whose coordinator cannot read its own copy: first it takes what the others have.
+    Heal(Put, VersionVector),
 }
 
 #[derive(Debug)]
@@ -115,7 +119,7 @@ impl Op {
     pub(super) fn claim(&self) -> Option<(TenantId, RequestId)> {
         match &self.work {
             Work::Write(write) => Some(self.claim_of(&write.put)),
-            Work::Read(ReadWork { aim: Aim::Create(put), .. }) => Some(self.claim_of(put)),
+            Work::Read(ReadWork { aim: Aim::Create(put) | Aim::Heal(put, _), .. }) => Some(self.claim_of(put)),
             _ => None,
         }
     }

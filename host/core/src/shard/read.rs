@@ -13,7 +13,7 @@ use rejoin_proto::{Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, Object, ReapE
 use super::Shard;
 use super::event::{Effect, MergeJob, MergeTicket, Merged};
 use super::op::{Aim, Folded, Op, ReadPhase, ReadWork, Work, no_plugin};
-use super::turn::Turn;
+use super::turn::{Turn, store_error};
 use crate::causal;
 use crate::port::Change;
 use crate::quorum::Verdict;
@@ -44,9 +44,8 @@ impl Shard {
         }
         let asked: Vec<NodeId> =
             op.target.owners.iter().copied().filter(|&node| node != self.config.node && tally.is_waiting_for(node)).collect();
-        let (object, trace) = (op.target.object.clone(), op.trace);
-        let work =
-            ReadWork { aim, tally, copies: Vec::new(), joined: Object::default(), epoch, phase: ReadPhase::Collecting, folded: None };
+        let (object, trace, phase) = (op.target.object.clone(), op.trace, ReadPhase::Collecting);
+        let work = ReadWork { aim, tally, copies: Vec::new(), damaged: Vec::new(), joined: Object::default(), epoch, phase, folded: None };
         op.work = Work::Read(work);
         let claim = op.claim();
         let number = self.keep(op);
@@ -84,7 +83,12 @@ impl Shard {
                 }
             }
             Err(_) if !rules.keep(Rule::ErrorsAreNoCopies) => read.tally.good(from),
-            Err(code) => read.tally.bad(from, rejoin_proto::peer::refusal(code)),
+            Err(code) => {
+                if code == ErrorCode::Damaged && read.tally.is_waiting_for(from) {
+                    read.damaged.push(from);
+                }
+                read.tally.bad(from, rejoin_proto::peer::refusal(code));
+            }
         }
         self.read_step(turn, number, op)
     }
@@ -102,8 +106,12 @@ impl Shard {
             (ReadPhase::Collecting, Verdict::Enough) => return self.read_quorum(turn, number, op),
             (ReadPhase::Collecting, Verdict::Impossible) => {
                 let message = "too few replicas could answer the read";
+                let heals = !read.damaged.is_empty();
                 let reply = self.quorum_error(ErrorCode::Unavailable, message, &read.tally);
                 self.reply(turn, &op, reply);
+                if heals {
+                    self.repair(turn, &op);
+                }
                 return None;
             }
             (ReadPhase::Answered, _) if read.tally.is_complete() => {
@@ -128,6 +136,10 @@ impl Shard {
             Aim::Create(put) => {
                 let put = put.clone();
                 return self.created(turn, number, op, put, inputs.is_empty());
+            }
+            Aim::Heal(put, seen) => {
+                let (put, seen) = (put.clone(), seen.clone());
+                return self.healed(turn, number, op, put, seen);
             }
             Aim::Reply(get) => get,
         };
@@ -224,6 +236,42 @@ impl Shard {
         self.write_object(turn, number, op, put, seen, false)
     }
 
+    /// Asks the other owners for what they have of an object whose copy here cannot be read, so that the write can go on.
+    pub(super) fn heal(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, put: Put, seen: VersionVector) -> Option<Box<Op>> {
+        let others: Vec<NodeId> = op.target.owners.iter().copied().filter(|&node| node != self.config.node).collect();
+        let props = &op.target.bucket.props;
+        let needed = props.r.of(props.n).max(1).min(u8::try_from(others.len()).unwrap_or(u8::MAX));
+        let tally = self.tally(&others, needed, 0);
+        if others.is_empty() || tally.verdict() == Verdict::Impossible {
+            self.reply(turn, &op, store_error(ErrorCode::Damaged));
+            return None;
+        }
+        for &node in others.iter().filter(|&&node| tally.is_waiting_for(node)) {
+            let read = PeerBody::Read { op: self.op_id(number), object: op.target.object.clone() };
+            self.send(turn, node, op.trace, read);
+        }
+        let (epoch, phase, joined) = (self.epoch(op.target.partition), ReadPhase::Collecting, Object::default());
+        let aim = Aim::Heal(put, seen);
+        op.work = Work::Read(ReadWork { aim, tally, copies: Vec::new(), damaged: Vec::new(), joined, epoch, phase, folded: None });
+        Some(op)
+    }
+
+    /// The other owners have said what they have: it takes the place of the damaged copy, and the write goes on from there.
+    fn healed(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, put: Put, seen: VersionVector) -> Option<Box<Op>> {
+        let Work::Read(read) = &mut op.work else { return Some(op) };
+        let (joined, epoch) = (core::mem::take(&mut read.joined), read.epoch);
+        let taken = self.absorb(turn, &op.target.object, epoch, &joined);
+        // It may be damaged still, on a disk that writes to the same bad block.
+        let readable = taken.and_then(|_| self.load(turn, op.target.partition, &op.target.store_key.clone()));
+        match readable {
+            Ok(_) => self.write_object(turn, number, op, put, seen, false),
+            Err(code) => {
+                self.reply(turn, &op, store_error(code));
+                None
+            }
+        }
+    }
+
     /// The deadline has come: whoever still waits is told, and those that have answered are repaired.
     pub(super) fn read_timed_out(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return None };
@@ -246,11 +294,12 @@ impl Shard {
     }
 
     /// Read repair: this node takes the join (and folds it, if a plugin has run and its inputs are still what is there), and every owner
-    /// whose copy differs is sent the result.
+    /// whose copy differs, or cannot be read, is sent the result.
     pub(super) fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
         let Work::Read(read) = &op.work else { return };
         let behind = |state: &Object| read.copies.iter().any(|(_, copy)| copy != state);
-        if !behind(&read.joined) && read.folded.is_none() || !self.rules.keep(Rule::ReadsRepair) {
+        let sound = !behind(&read.joined) && read.damaged.is_empty();
+        if sound && read.folded.is_none() || read.joined.is_empty() || !self.rules.keep(Rule::ReadsRepair) {
             return;
         }
         let Ok(mut state) = self.absorb(turn, &op.target.object, read.epoch, &read.joined) else { return };
@@ -266,8 +315,8 @@ impl Shard {
                 self.counters.folds_discarded += 1;
             }
         }
-        let others = read.copies.iter().filter(|(node, copy)| *node != self.config.node && *copy != state);
-        for &(node, _) in others {
+        let behind = read.copies.iter().filter(|(_, copy)| *copy != state).map(|&(node, _)| node);
+        for node in behind.chain(read.damaged.iter().copied()).filter(|&node| node != self.config.node) {
             self.counters.read_repairs += 1;
             let message = Replicate {
                 op: None,

@@ -14,7 +14,9 @@ use rejoin_proto::catalog::Durability;
 impl Shard {
     /// The one door: joins what comes in with this node's copy, and returns the copy as it is then.
     ///
-    /// Refused only for an older reap epoch. Never for size.
+    /// Refused only for an older reap epoch, and never for size; or if the store does not take it. A copy here that cannot be read is lost: what
+    /// comes in takes its place, in one record with the end of the tenure or after it. Only what says nothing takes no place, because
+    /// a damaged copy must not become an absent one.
     pub(super) fn absorb(&mut self, turn: &mut Turn<'_>, id: &ObjectId, epoch: ReapEpoch, incoming: &Object) -> Result<Object, ErrorCode> {
         let partition = self.view.layout().partition(id);
         if epoch < self.epoch(partition) {
@@ -23,13 +25,18 @@ impl Shard {
         self.heed_context(turn, partition, &incoming.context);
         self.heed_stamps(turn, id, incoming);
         let store_key = Bytes::from(id.store_key());
-        let local = self.load(turn, partition, &store_key)?;
-        let (joined, alarm) = self.rules.sync(&local, incoming);
+        let local = match self.load(turn, partition, &store_key) {
+            Ok(local) => Some(local),
+            Err(ErrorCode::Damaged) if !incoming.is_empty() && self.rules.keep(Rule::UnreadableIsReplaced) => None,
+            Err(code) => return Err(code),
+        };
+        let (joined, alarm) = local.as_ref().map_or_else(|| (incoming.clone(), None), |local| self.rules.sync(local, incoming));
         if alarm.is_some() {
             turn.effects.push(Effect::Alarm(Alarm::OneDotTwoValues { object: id.clone() }));
         }
         self.counters.absorbs += 1;
-        if joined != local {
+        if local.as_ref() != Some(&joined) {
+            self.counters.replaced += u64::from(local.is_none());
             let mut change = Change::default();
             Self::object_row(&mut change, &store_key, &joined);
             self.write(turn, change)?;
@@ -41,7 +48,7 @@ impl Shard {
     /// anything more is minted, and what it has seen of others is remembered.
     pub(super) fn heed_context(&mut self, turn: &mut Turn<'_>, partition: PartitionId, context: &VersionVector) {
         if self.tenures.is_outrun(partition, context) && self.rules.keep(Rule::ContextsEndATenure) {
-            self.end_tenure(turn, partition, "a context has seen later writes of the old one: this is an old or cloned disk");
+            self.end_outrun(turn, partition, context, "a context has seen later writes of the old one: this is an old or cloned disk");
         }
         let tenures = &self.tenures;
         self.observed.note(partition, context, |actor| tenures.is_current(partition, actor));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use rejoin_proto::client::Reply;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, NodeVerdict, Object, PartitionId, ReapEpoch, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, NodeVerdict, Object, PartitionId, ReapEpoch, VersionVector, codec};
 
 use super::Shard;
 use super::event::{Alarm, Barrier, Effect, Now};
@@ -15,7 +15,8 @@ use crate::port::{Change, Space, Store, StoreFault};
 use crate::quorum::Tally;
 use crate::rules::Rule;
 
-/// The most unreadable copies that are remembered one by one; past that each read of one counts as new.
+/// The most unreadable copies that are remembered one by one. One more ends its partition's tenure whenever something was minted there
+/// since the last end, because it may have been sound until then.
 const MAX_UNREADABLE: usize = 10_000;
 
 /// One call.
@@ -49,14 +50,21 @@ impl Shard {
         }
     }
 
-    /// Reads this node's copy. A damaged one ends the tenure: the actor's own writes may be gone. It does so once and not with every
-    /// read, or a key that is often asked for would cost its partition an actor each time; while the copy is unreadable nothing is
-    /// minted for its key, so the actors that follow have nothing to lose in it.
+    /// Reads this node's copy. One that has seen more of this node's actor than the actor knows of shows that the disk went back. A damaged
+    /// one ends the tenure: the actor's own writes may be gone. It does so once and not with every read, or a key that is often asked for
+    /// would cost its partition an actor each time; while the copy is unreadable nothing is minted for its key, so the actors that follow
+    /// have nothing to lose in it.
     pub(super) fn load(&mut self, turn: &mut Turn<'_>, partition: PartitionId, store_key: &[u8]) -> Result<Object, ErrorCode> {
         let fault = match turn.store.get(Space::Objects, store_key) {
             Ok(None) => return Ok(self.readable(store_key, Object::default())),
-            Ok(Some(bytes)) => match codec::decode(&bytes) {
-                Ok(object) => return Ok(self.readable(store_key, object)),
+            Ok(Some(bytes)) => match codec::decode::<Object>(&bytes) {
+                Ok(object) => {
+                    let outrun = self.tenures.is_outrun(partition, &object.context);
+                    if outrun && self.rules.keep(Rule::CopiesEndATenure) {
+                        self.end_outrun(turn, partition, &object.context, "its own copy of an object has seen later writes of the old one");
+                    }
+                    return Ok(self.readable(store_key, object));
+                }
                 Err(error) => StoreFault::Damaged(error.to_string()),
             },
             Err(fault) => fault,
@@ -71,7 +79,8 @@ impl Shard {
                 self.unreadable.insert(Bytes::copy_from_slice(store_key));
             }
             turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
-            if self.rules.keep(Rule::DamageEndsATenure) {
+            // Without an actor nothing was minted since the last end, so there is nothing that the next one could take for its own.
+            if self.tenures.has_actor(partition) && self.rules.keep(Rule::DamageEndsATenure) {
                 self.end_tenure(turn, partition, "its copy of an object cannot be read");
             }
         }
@@ -85,26 +94,48 @@ impl Shard {
         object
     }
 
-    /// Writes a change. A failure for good is also told to the shell.
-    pub(super) fn write(&self, turn: &mut Turn<'_>, change: Change) -> Result<(), ErrorCode> {
-        turn.store.write(change).map_err(|fault| fault_code(turn, fault))
+    /// Writes a change, and with it what is owed of ended tenures: so nothing is minted, or takes the place of a damaged copy, but in one
+    /// record with the end that has to come before it. A failure for good is also told to the shell.
+    pub(super) fn write(&mut self, turn: &mut Turn<'_>, change: Change) -> Result<(), ErrorCode> {
+        if !self.tenures.owes() {
+            return turn.store.write(change).map_err(|fault| fault_code(turn, fault));
+        }
+        let mut with_ends = Change::default();
+        self.tenures.settle(&mut with_ends);
+        with_ends.rows.extend(change.rows);
+        turn.store.write(with_ends).map_err(|fault| fault_code(turn, fault))?;
+        self.tenures.settled();
+        Ok(())
     }
 
     pub(super) fn object_row(change: &mut Change, store_key: &Bytes, object: &Object) {
         change.put(Space::Objects, store_key.clone(), codec::encode(object));
     }
 
-    /// Ends the tenure of the partition's actor, now.
+    /// Ends the tenure of an actor of which someone has seen more than it has written. That is noted as what is seen of others is: should the
+    /// end be lost with this process, the next start knows it from there.
+    pub(super) fn end_outrun(&mut self, turn: &mut Turn<'_>, partition: PartitionId, seen: &VersionVector, why: &'static str) {
+        self.observed.note(partition, seen, |_| false);
+        self.end_tenure(turn, partition, why);
+    }
+
+    /// Ends the tenure of the partition's actor, now. If the store does not take that, it is owed.
     pub(super) fn end_tenure(&mut self, turn: &mut Turn<'_>, partition: PartitionId, why: &'static str) {
-        let mut change = Change::default();
-        self.tenures.end(partition, &mut change);
-        self.tenures.renew_start(&mut change, &mut self.rng);
+        self.tenures.end(partition);
+        self.tenures.renew_start(&mut self.rng);
         self.start = None;
         self.counters.tenures_ended += 1;
         turn.effects.push(Effect::Alarm(Alarm::TenureEnded { partition, why }));
         turn.effects.push(Effect::StartRenewed(self.tenures.start()));
-        // On a full disk the end is only in memory. That is enough while the process lives, and what ended the tenure is met again after.
-        let _ = self.write(turn, change);
+        let mut change = Change::default();
+        if self.rules.keep(Rule::ObservedIsDurable) {
+            self.observed.flush(&mut change);
+        }
+        if self.write(turn, change).is_ok() {
+            self.observed.flushed();
+        } else if !self.rules.keep(Rule::EndsAreOwed) {
+            self.tenures.settled();
+        }
     }
 
     /// This partition's reap epoch. Reaping has not begun anywhere, so every partition is in the first.

@@ -149,6 +149,7 @@ impl Shard {
         self.heed_context(turn, op.target.partition, &seen);
         let mut object = match self.load(turn, op.target.partition, &op.target.store_key.clone()) {
             Ok(object) => object,
+            Err(ErrorCode::Damaged) if self.rules.keep(Rule::UnreadableIsReplaced) => return self.heal(turn, number, op, put, seen),
             Err(code) => {
                 self.reply(turn, &op, store_error(code));
                 return None;

@@ -39,6 +39,28 @@ pub(crate) fn ten_thousand_copies_that_cannot_be_read_are_told_apart_and_no_more
     assert_eq!([alarms(10_000), alarms(10_000)], [1, 1], "each read of one more counts as new");
 }
 
+#[test]
+pub(crate) fn a_read_of_one_damaged_copy_more_ends_a_tenure_only_if_something_was_minted_since_the_last_end() {
+    let mut cluster = Cluster::new(1, BucketProps { n: 1, durability: Durability::Os, ..BucketProps::default() });
+    for key in (0..10_001).map(|at| format!("k{at}")) {
+        cluster.nodes[0].store.damaged.insert(object_id(&key).store_key());
+        cluster.refused(0, put(&key, "a", 1));
+    }
+    let layout = cluster.view.layout().clone();
+    let one_more = layout.partition(&object_id("k10000"));
+    let sound = (0..).map(|at| format!("sound{at}")).find(|key| layout.partition(&object_id(key)) == one_more).expect("a key");
+    let ends_of_ten_reads = |cluster: &mut Cluster| {
+        cluster.alarms.clear();
+        (0..10).for_each(|_| assert_eq!(cluster.refused(0, put("k10000", "a", 1)), ErrorCode::Damaged));
+        cluster.alarms.iter().filter(|alarm| matches!(alarm, Alarm::TenureEnded { .. })).count()
+    };
+    assert_eq!(ends_of_ten_reads(&mut cluster), 0);
+    assert_eq!(cluster.put(0, put(&sound, "b", 2)).outcome, PutOutcome::Stored);
+    assert_eq!(ends_of_ten_reads(&mut cluster), 1);
+    let start = cluster.nodes[0].shard.start();
+    assert_eq!((ends_of_ten_reads(&mut cluster), cluster.nodes[0].shard.start()), (0, start));
+}
+
 /// The store keeps a row of each actor that is remembered: sixty-four per partition, whatever contexts say.
 #[test]
 pub(crate) fn sixty_four_actors_of_others_are_remembered_per_partition() {

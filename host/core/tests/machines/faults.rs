@@ -1,14 +1,15 @@
 //! Disks that are full, damaged or broken, and clocks that are wrong.
 
+use rejoin_core::port::{Space, Store};
 use rejoin_core::shard::event::{Alarm, Event};
 use rejoin_proto::catalog::{BucketProps, Quorum};
-use rejoin_proto::client::{Get, PutOutcome};
+use rejoin_proto::client::{Get, Put, PutOutcome};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{ErrorCode, Hlc, ReapEpoch};
 
 use crate::support::cluster::Cluster;
 use crate::support::store::Writes;
-use crate::support::{SKEW_MS, WALL_MS, get, object_id, put};
+use crate::support::{SKEW_MS, WALL_MS, get, object_id, put, with};
 
 fn three() -> Cluster {
     Cluster::new(3, BucketProps::default())
@@ -82,6 +83,76 @@ pub(crate) fn a_damaged_copy_is_an_error_and_never_absent() {
     let number = alone.ask_get(0, get("k"));
     assert_eq!(alone.error(number).code, ErrorCode::Unavailable);
     assert!(alone.alarms.iter().any(|alarm| matches!(alarm, Alarm::Damaged { .. })));
+}
+
+fn damage(cluster: &mut Cluster, node: usize) {
+    cluster.nodes[node].store.damaged.insert(object_id("k").store_key());
+}
+
+fn readable(cluster: &Cluster, node: usize) -> bool {
+    cluster.nodes[node].store.get(Space::Objects, &object_id("k").store_key()).is_ok()
+}
+
+#[test]
+pub(crate) fn a_copy_that_cannot_be_read_is_replaced_by_what_comes_in() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    cluster.put(2, put("k", "b", 2));
+    damage(&mut cluster, 2);
+    let read = cluster.get(0, Get { r: Some(Quorum::Count(1)), ..get("k") });
+    let all = Put { w: Some(Quorum::Count(3)), ..with(&read.context, put("k", "c", 3)) };
+    assert_eq!(cluster.put(0, all).outcome, PutOutcome::Stored, "the damaged owner takes it");
+    let ends = cluster.alarms.iter().filter(|alarm| matches!(alarm, Alarm::TenureEnded { .. })).count();
+    assert_eq!((readable(&cluster, 2), ends), (true, 1), "its actor's writes were in what is lost");
+    assert_eq!(cluster.nodes[2].shard.counters().replaced, 1);
+    assert_eq!(cluster.get(2, Get { r: Some(Quorum::Count(3)), ..get("k") }).value.as_deref(), Some(&b"c"[..]));
+}
+
+#[test]
+pub(crate) fn a_damaged_copy_is_not_replaced_before_the_end_of_the_tenure_is_written() {
+    let mut cluster = three();
+    cluster.put(2, put("k", "a", 1));
+    damage(&mut cluster, 2);
+    cluster.nodes[2].store.writes = Writes::Full;
+    let number = cluster.ask_put(0, Put { w: Some(Quorum::Count(3)), ..put("k", "b", 2) });
+    cluster.deliver();
+    assert_eq!((cluster.put_reply(number).acked, readable(&cluster, 2)), (2, false));
+    cluster.nodes[2].store.writes = Writes::Work;
+    let written = cluster.nodes[2].store.written;
+    assert_eq!(cluster.put(0, Put { w: Some(Quorum::Count(3)), ..put("k", "c", 3) }).outcome, PutOutcome::Stored);
+    assert_eq!(cluster.nodes[2].store.written, written + 1, "the end and the new copy are one record");
+    assert!(readable(&cluster, 2) && !cluster.nodes[2].shard.owes_ends());
+}
+
+#[test]
+pub(crate) fn a_read_that_meets_a_damaged_copy_repairs_it() {
+    // Here and at another owner; a read that fails for it repairs it too.
+    for (node, r) in [(0, 2), (2, 2), (2, 3)] {
+        let mut cluster = three();
+        cluster.put(0, put("k", "a", 1));
+        damage(&mut cluster, node);
+        let number = cluster.ask_get(0, Get { r: Some(Quorum::Count(r)), ..get("k") });
+        cluster.deliver();
+        let found = matches!(cluster.reply(number), rejoin_proto::client::Reply::Get(_));
+        assert_eq!((found, readable(&cluster, node)), (r == 2, true), "node {node}, r = {r}");
+        assert_eq!(cluster.stored(node, "k"), cluster.stored(1, "k"));
+    }
+}
+
+#[test]
+pub(crate) fn a_coordinator_whose_copy_is_damaged_takes_what_the_others_have_and_writes() {
+    let mut cluster = three();
+    cluster.put(1, put("k", "a", 1));
+    damage(&mut cluster, 0);
+    assert_eq!(cluster.put(0, put("k", "b", 2)).outcome, PutOutcome::Stored);
+    assert_eq!(cluster.stored(0, "k").entries.len(), 2, "beside what the others had");
+    // Nobody has anything else: the damaged copy may be all there is of an earlier write, and is not taken for an absent one.
+    let mut cluster = three();
+    cluster.ask_put(0, put("k", "a", 1));
+    cluster.wire.clear();
+    damage(&mut cluster, 0);
+    assert_eq!(cluster.refused(0, put("k", "b", 2)), ErrorCode::Damaged);
+    assert!(!readable(&cluster, 0));
 }
 
 #[test]

@@ -9,6 +9,11 @@ fn catcher(rule: Rule) -> fn() {
     match rule {
         Rule::LossEndsTenures => scenarios::an_acknowledged_write_survives_its_coordinators_crash_before_its_own_fsync,
         Rule::DamageEndsATenure => tenures::a_copy_that_cannot_be_read_ends_the_tenure_once,
+        Rule::EndsAreOwed => tenures::an_end_that_a_full_or_busy_disk_did_not_take_is_written_when_it_can_be,
+        Rule::ObservedEndsATenure => tenures::a_start_ends_an_actor_of_which_more_was_observed,
+        Rule::CopiesEndATenure => tenures::a_stored_copy_that_has_seen_more_ends_the_tenure,
+        Rule::ObjectionsAreJudgedNow => tenures::a_stale_announcement_does_not_end_a_sound_tenure,
+        Rule::UnreadableIsReplaced => faults::a_copy_that_cannot_be_read_is_replaced_by_what_comes_in,
         Rule::PeersObject | Rule::ObjectionsEndATenure => tenures::a_handshake_tells_an_old_disk_what_its_actor_has_done,
         Rule::ContextsEndATenure => tenures::a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint,
         Rule::ObservedIsDurable => tenures::what_was_observed_survives_the_observers_restart,

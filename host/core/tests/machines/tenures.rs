@@ -1,13 +1,14 @@
 //! The actor rule: no dot is minted twice, whatever a disk forgets.
 
+use rejoin_core::port::Space;
 use rejoin_core::shard::event::{Alarm, Event};
 use rejoin_proto::catalog::{BucketProps, Quorum};
-use rejoin_proto::client::{Put, PutOutcome};
+use rejoin_proto::client::{Get, Put, PutOutcome};
 use rejoin_proto::peer::{Absorbed, PeerBody, PeerEnvelope};
 use rejoin_proto::{ActorId, Dot, ErrorCode, VersionVector};
 
 use crate::support::cluster::{Cluster, contexts};
-use crate::support::store::Memory;
+use crate::support::store::{Memory, Writes};
 use crate::support::{get, object_id, put, with};
 
 fn three() -> Cluster {
@@ -177,18 +178,175 @@ pub(crate) fn a_copy_that_cannot_be_read_ends_the_tenure_once() {
     cluster.put(0, put("k", "a", 1));
     let before = actor(&cluster, 0);
     cluster.nodes[0].store.damaged.insert(object_id("k").store_key());
+    // Nobody is there whose copy could take its place.
+    cluster.cut(0);
+    let one = |put| Put { w: Some(Quorum::Count(1)), ..put };
+    let neighbour = neighbour(&cluster);
     for round in 0..10 {
-        assert_eq!(cluster.refused(0, put("k", "b", 10 + round)), ErrorCode::Damaged);
-        assert!(cluster.get(0, get("k")).value.is_some(), "the others answer the read");
+        assert_eq!(cluster.refused(0, one(put("k", "b", 10 + round))), ErrorCode::Damaged);
+        cluster.put(0, one(put(&neighbour, "goes on", 20 + round)));
     }
     assert_eq!(ended(&cluster), 1, "a damaged key that is often read must not cost an actor each time");
-    assert_eq!(actor(&cluster, 0), None);
-    cluster.nodes[0].store.damaged.clear();
-    cluster.put(0, put("k", "c", 30));
     assert_ne!(actor(&cluster, 0), before);
+    cluster.nodes[0].store.damaged.clear();
+    cluster.put(0, one(put("k", "c", 30)));
     cluster.nodes[0].store.damaged.insert(object_id("k").store_key());
-    assert_eq!(cluster.refused(0, put("k", "d", 31)), ErrorCode::Damaged);
+    assert_eq!(cluster.refused(0, one(put("k", "d", 31))), ErrorCode::Damaged);
     assert_eq!(ended(&cluster), 2, "damaged anew, with writes of the new actor in it");
+}
+
+/// Another key of the partition of `k`.
+fn neighbour(cluster: &Cluster) -> String {
+    let layout = cluster.view.layout();
+    let partition = layout.partition(&object_id("k"));
+    let mut keys = (0..).map(|at| format!("neighbour {at}"));
+    keys.find(|key| layout.partition(&object_id(key)) == partition).expect("some key falls there")
+}
+
+fn rows(cluster: &Cluster, node: usize, kind: u8) -> usize {
+    let pinned = cluster.nodes[node].store.rows.keys().filter(|(space, key)| *space == Space::Pinned && key[0] == kind);
+    pinned.count()
+}
+
+/// A node whose disk has gone back behind two writes that its peers have seen, and takes no writes. They object, so the tenure has ended;
+/// the end could not be written down.
+fn an_old_disk_that_takes_no_writes(writes: Writes) -> (Cluster, String) {
+    let mut cluster = Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
+    let neighbour = neighbour(&cluster);
+    cluster.put(0, put("k", "a", 1));
+    let mut old = cluster.nodes[0].store.clone();
+    cluster.put(0, put(&neighbour, "x", 2));
+    let read = cluster.get(1, get(&neighbour));
+    cluster.put(1, with(&read.context, put(&neighbour, "y", 3)));
+    old.writes = writes;
+    cluster.restart(0, false, old);
+    assert!(ended(&cluster) > 0, "the peers object");
+    assert_eq!((actor(&cluster, 0), rows(&cluster, 0, b'a')), (None, 1), "the end is in memory only");
+    (cluster, neighbour)
+}
+
+/// The node is started again without a peer in reach, and asked to write the key that it had written last: the dot must be a new one.
+fn nothing_is_minted_twice(mut cluster: Cluster, neighbour: &str) {
+    cluster.nodes[0].store.writes = Writes::Work;
+    let disk = cluster.nodes[0].store.clone();
+    cluster.restart_heard(0, false, disk, false);
+    let number = cluster.ask_put(0, put(neighbour, "new", 77));
+    cluster.deliver();
+    assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
+    assert!(!cluster.alarms.iter().any(|alarm| matches!(alarm, Alarm::OneDotTwoValues { .. })), "{:?}", cluster.alarms);
+    cluster.pass(1);
+    let values = cluster.get(1, Get { r: Some(Quorum::Count(3)), ..get(neighbour) }).siblings;
+    assert!(values.iter().any(|sibling| sibling.value == "new"), "acknowledged, and lost: {values:?}");
+}
+
+#[test]
+pub(crate) fn an_end_that_a_full_or_busy_disk_did_not_take_is_written_when_it_can_be() {
+    for writes in [Writes::Full, Writes::Busy] {
+        let (mut cluster, neighbour) = an_old_disk_that_takes_no_writes(writes);
+        assert!(cluster.nodes[0].shard.owes_ends());
+        let start = cluster.nodes[0].shard.start();
+        cluster.nodes[0].store.writes = Writes::Work;
+        cluster.pass(1_001);
+        assert_eq!(rows(&cluster, 0, b'a'), 0, "upkeep has written it");
+        assert!(!cluster.nodes[0].shard.owes_ends());
+        let disk = cluster.nodes[0].store.clone();
+        cluster.restart_heard(0, false, disk, false);
+        assert_eq!(cluster.nodes[0].shard.start(), start, "so is the start id that goes with it");
+        nothing_is_minted_twice(cluster, &neighbour);
+    }
+}
+
+#[test]
+pub(crate) fn nothing_is_minted_for_a_partition_whose_end_is_owed() {
+    let (mut cluster, neighbour) = an_old_disk_that_takes_no_writes(Writes::Full);
+    assert_eq!(cluster.refused(0, put(&neighbour, "b", 10)), ErrorCode::DiskFull);
+    // A further reason to end what has ended is not a further end, and does not make the first one forgotten.
+    let before = ended(&cluster);
+    let seen = VersionVector::from_iter([Dot { actor: ActorId(9), counter: 4 }]);
+    let token = contexts().seal(&object_id(&neighbour), &seen);
+    assert_eq!(cluster.refused(0, with(&token, put(&neighbour, "b", 11))), ErrorCode::DiskFull);
+    assert_eq!(ended(&cluster), before);
+    cluster.nodes[0].store.writes = Writes::Work;
+    // The first change that is taken brings the end with it, whatever it is about.
+    let far = (0..).map(|at| format!("far {at}")).find(|key| {
+        let layout = cluster.view.layout();
+        layout.partition(&object_id(key)) != layout.partition(&object_id("k"))
+    });
+    cluster.put(0, put(&far.expect("some key falls elsewhere"), "c", 12));
+    assert!(!cluster.nodes[0].shard.owes_ends());
+    nothing_is_minted_twice(cluster, &neighbour);
+}
+
+/// The end was never written, because the process was killed first. What the peers have seen was.
+#[test]
+pub(crate) fn a_start_ends_an_actor_of_which_more_was_observed() {
+    let (mut cluster, neighbour) = an_old_disk_that_takes_no_writes(Writes::Full);
+    let lost_end: Vec<_> = cluster.nodes[0].store.rows.clone().into_iter().filter(|((_, key), _)| matches!(key[0], b'a' | b's')).collect();
+    cluster.nodes[0].store.writes = Writes::Work;
+    cluster.pass(1_001);
+    assert!(rows(&cluster, 0, b'o') > 0);
+    cluster.nodes[0].store.rows.extend(lost_end);
+    assert_eq!(rows(&cluster, 0, b'a'), 1);
+    nothing_is_minted_twice(cluster, &neighbour);
+}
+
+/// Nothing was written down at all; but a read repair had brought the copy up to date before the disk went back in its small rows.
+#[test]
+pub(crate) fn a_stored_copy_that_has_seen_more_ends_the_tenure() {
+    let mut cluster = Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
+    cluster.put(0, put("k", "a", 1));
+    let used = cluster.actor_of(0, "k").expect("an actor");
+    let rows_then = cluster.nodes[0].store.rows.clone();
+    for number in 2..6 {
+        let read = cluster.get(0, get("k"));
+        cluster.put(0, with(&read.context, put("k", &format!("v{number}"), number)));
+    }
+    let mut disk = cluster.nodes[0].store.clone();
+    disk.rows.retain(|(space, _), _| *space == Space::Objects);
+    disk.rows.extend(rows_then.into_iter().filter(|((space, _), _)| *space == Space::Pinned));
+    cluster.restart_heard(0, false, disk, false);
+    assert_eq!(cluster.put(0, put("k", "new", 77)).outcome, PutOutcome::Stored);
+    assert_ne!(actor(&cluster, 0), Some(used.actor));
+    assert_eq!(contents(&cluster, 1), 2, "the new value stands beside the one it has not seen");
+}
+
+#[test]
+pub(crate) fn a_start_on_a_full_disk_reads_and_owes_what_it_cannot_write() {
+    for writes in [Writes::Full, Writes::Busy] {
+        let mut cluster = three();
+        cluster.put(0, put("k", "a", 1));
+        let mut disk = cluster.nodes[0].store.clone();
+        disk.writes = writes;
+        cluster.restart(0, true, disk);
+        assert_eq!((actor(&cluster, 0), rows(&cluster, 0, b'a')), (None, 1));
+        assert!(cluster.nodes[0].shard.owes_ends(), "the next start must be told again that data was lost");
+        assert_eq!(cluster.get(0, get("k")).value.as_deref(), Some(&b"a"[..]));
+        cluster.nodes[0].store.writes = Writes::Work;
+        cluster.pass(1_001);
+        assert_eq!(rows(&cluster, 0, b'a'), 0);
+        assert!(!cluster.nodes[0].shard.owes_ends());
+    }
+}
+
+/// A hello is read some time after it was written. What has happened in between is no sign of an old disk.
+#[test]
+pub(crate) fn a_stale_announcement_does_not_end_a_sound_tenure() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    let (zero, two) = (cluster.nodes[0].id, cluster.nodes[2].id);
+    cluster.event(0, Event::PeerDown(two));
+    cluster.event(2, Event::PeerDown(zero));
+    // Node 0 writes its hello, and goes on: a write reaches node 1, and one that follows from it node 2, before that one has the hello.
+    let announced = cluster.nodes[0].shard.actors();
+    let read = cluster.get(0, get("k"));
+    cluster.put(0, with(&read.context, put("k", "b", 2)));
+    let read = cluster.get(1, get("k"));
+    cluster.put(1, with(&read.context, put("k", "c", 3)));
+    let (before, start) = (cluster.actor_of(0, "k"), cluster.nodes[0].shard.start());
+    cluster.event(2, Event::PeerUp(zero, announced));
+    assert!(cluster.wire.iter().any(|(_, _, envelope)| matches!(envelope.body, PeerBody::Observed { .. })), "node 2 objects");
+    cluster.deliver();
+    assert_eq!((cluster.actor_of(0, "k"), cluster.nodes[0].shard.start(), ended(&cluster)), (before, start, 0));
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub(crate) enum Writes {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     pub(crate) rows: BTreeMap<(Space, Bytes), Bytes>,
+    /// Rows that cannot be read until they are written anew.
     pub(crate) damaged: BTreeSet<Vec<u8>>,
     pub(crate) writes: Writes,
     pub(crate) written: usize,
@@ -57,6 +58,8 @@ impl Store for Memory {
         }
         self.written += 1;
         for row in change.rows {
+            // Written anew, in another block.
+            self.damaged.remove(&row.key[..]);
             match row.value {
                 Some(value) => self.rows.insert((row.space, row.key), value),
                 None => self.rows.remove(&(row.space, row.key)),

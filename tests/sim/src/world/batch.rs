@@ -10,7 +10,7 @@ use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use super::node::Notice;
 use super::{Occurrence, Parcel, World};
 use crate::describe;
-use crate::history::{Kind, NodeIndex};
+use crate::history::{Kind, Loss, NodeIndex};
 use crate::options::MS;
 use crate::plugins;
 use crate::rng::mix;
@@ -152,6 +152,10 @@ impl World {
     pub(super) fn record_puts(&mut self, at: NodeIndex, index: u16) {
         let node = &mut self.nodes[usize::from(at)];
         let disk = &mut node.disks[usize::from(index)];
+        if std::mem::take(&mut disk.replaced) {
+            self.recorder.mark("damaged copy replaced");
+            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true });
+        }
         for put in disk.puts.drain(..) {
             self.recorder.minted(self.now_us, at, &put, &self.keys);
             node.puts += 1;

@@ -1,9 +1,10 @@
 //! What goes wrong, when, and how it is put right again.
 
+use bytes::Bytes;
 use rejoin_core::shard::event::Event;
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::ActorNext;
-use rejoin_proto::{ActorId, PartitionId};
+use rejoin_proto::{ActorId, Object, PartitionId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -292,8 +293,20 @@ impl World {
             return;
         }
         let key = self.faults.pick(&keys).clone();
+        if !self.is_elsewhere(at, shard, &key) {
+            return;
+        }
         self.nodes[usize::from(at)].disks[shard].trouble.bad_blocks.insert(key);
         self.for_a_while(at, "cannot read a block", Heal::Blocks(at));
+    }
+
+    /// Whether another disk's readable copy has seen all that this one has. A bad block is written over by what comes in, so it is as good as
+    /// lost; and what is not acknowledged yet may be before that.
+    fn is_elsewhere(&self, at: NodeIndex, shard: usize, key: &[u8]) -> bool {
+        let object = |bytes: &Bytes| codec::decode::<Object>(bytes).expect("a stored object");
+        let copy = |node: NodeIndex| self.nodes[usize::from(node)].disks[shard].object(key).map(object);
+        let others = (0..self.options.nodes).filter(|node| *node != at);
+        copy(at).is_none_or(|own| others.filter_map(copy).any(|other| other.context.covers(&own.context)))
     }
 
     /// Whether the atlas lets a node's disks become `left`.

@@ -40,8 +40,10 @@ impl World {
             return self.plan_in(AGAIN_US, Occurrence::Boot { node: at, life });
         };
         let node = &mut self.nodes[usize::from(at)];
-        node.reported_loss = false;
-        node.state = node.state.map(|state| State { renewal_owed: false, ..state });
+        if !posts.iter().any(|post| post.shard.owes_ends()) {
+            node.reported_loss = false;
+            node.state = node.state.map(|state| State { renewal_owed: false, ..state });
+        }
         let starts: Vec<u64> = posts.iter().map(|post| post.shard.start()).collect();
         let (start, nodes) = (combined(&starts), usize::from(self.options.nodes));
         let running = Running { shards: posts, starts, start, serving: false, settled: vec![false; nodes], hearing: vec![(0, 0); nodes] };
