@@ -55,7 +55,8 @@ pub trait Merger {
     fn merge(key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault>;
 }
 
-/// Refuses values that the merge could not read. This release finds the ability and does not call it yet.
+/// Refuses values that the merge could not read. Asked before every put of a value to a bucket that merges with this plugin; a refused value is
+/// not written. It should take exactly what the merge takes, and what the merge returns.
 pub trait Validator {
     /// Whether the value may be stored under the key.
     ///

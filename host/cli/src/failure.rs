@@ -49,7 +49,7 @@ pub(crate) fn exit_of(kind: ErrorKind) -> Exit {
         Kind::Denied => Exit::Denied,
         Kind::VersionConflict => Exit::Stale,
         Kind::PluginRejected => Exit::Rejected,
-        // Config, codec, bad request, bad context, too large, and what a later SDK may add.
+        // Config, codec, bad request, bad context, too large, invalid value, and what a later SDK may add.
         _ => Exit::Usage,
     }
 }

@@ -68,6 +68,8 @@ pub enum ErrorKind {
     Protocol,
     /// The node is stopping or has failed.
     Stopping,
+    /// The bucket's plugin does not take the value. Nothing was written; the same value is refused again.
+    InvalidValue,
 }
 
 impl ErrorKind {
@@ -99,6 +101,7 @@ impl From<ErrorCode> for ErrorKind {
             ErrorCode::Damaged => Self::Damaged,
             ErrorCode::PluginRejected => Self::PluginRejected,
             ErrorCode::Stopping => Self::Stopping,
+            ErrorCode::InvalidValue => Self::InvalidValue,
             // A code that this release does not know comes from another one.
             _ => Self::Protocol,
         }
@@ -265,6 +268,7 @@ mod tests {
             ErrorCode::PluginRejected,
             ErrorCode::Protocol,
             ErrorCode::Stopping,
+            ErrorCode::InvalidValue,
         ];
         for code in codes {
             assert_eq!(ErrorKind::from(code).is_retryable(), code.is_retryable(), "{code:?}");

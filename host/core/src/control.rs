@@ -391,12 +391,14 @@ impl Control {
             props.plugin = Some(old);
             return Ok(props);
         }
-        let Some(Record { body: RecordBody::Plugin { self_causal, .. }, .. }) = self.records.get(&RecordKey::Plugin(wanted.plugin)) else {
+        let Some(Record { body: RecordBody::Plugin { self_causal, validates, .. }, .. }) =
+            self.records.get(&RecordKey::Plugin(wanted.plugin))
+        else {
             let message = alloc::format!("there is no plugin {} here: push it first with `rejoin plugin push FILE`", wanted.plugin);
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
-        let (self_causal, replaces) = (*self_causal, old.is_some());
-        props.plugin = Some(Activation { plugin: wanted.plugin, self_causal, since: stamp, replaces });
+        let (self_causal, validates, replaces) = (*self_causal, *validates, old.is_some());
+        props.plugin = Some(Activation { plugin: wanted.plugin, self_causal, since: stamp, replaces, validates });
         Ok(props)
     }
 }
@@ -417,9 +419,9 @@ fn is_sound(record: &Record) -> bool {
     fits && (1..=MAX_VERSION).contains(&record.version)
 }
 
-/// What a plugin's record says, made from its card.
+/// What a plugin's record says, made from its card and its exports.
 #[must_use]
-pub fn plugin_record(name: Name, version: String, bytes: u64, self_causal: bool) -> RecordBody {
+pub fn plugin_record(name: Name, version: String, bytes: u64, self_causal: bool, validates: bool) -> RecordBody {
     let version = version.chars().take(64).filter(char::is_ascii).collect();
-    RecordBody::Plugin { name, version, bytes, self_causal }
+    RecordBody::Plugin { name, version, bytes, self_causal, validates }
 }

@@ -117,6 +117,8 @@ rules! {
     StrangeRetriesAreUnknown,
     /// A read repairs the owners that were behind.
     ReadsRepair,
+    /// A value that the bucket's plugin refuses is not written.
+    InvalidIsNotWritten,
 }
 
 /// Which of the rules are kept.

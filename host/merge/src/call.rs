@@ -1,6 +1,7 @@
 //! One call of a plugin: a fresh instance, bounded in every way, thrown away afterwards.
 
 use crate::bindings::merge::exports::rejoin::plugin::merger;
+use crate::bindings::validate::exports::rejoin::plugin::validator;
 use crate::epoch;
 use crate::fault::{MergeFault, Refusal, TrapKind};
 use crate::host::Host;
@@ -51,6 +52,17 @@ impl Host {
         let (answer, fuel_used) = run(merge.engine(), limits, call)?;
         let value = answer.map_err(|fault| MergeFault::Refused(fault.into()))?;
         Ok(Merged { value: fits(value, limits)?.into(), fuel_used })
+    }
+
+    /// Asks the plugin whether a value may be stored under a key.
+    ///
+    /// # Errors
+    /// [`MergeFault::Refused`] if it may not; [`MergeFault::NoSuchAbility`] if the plugin has no validator; otherwise as for a merge.
+    pub fn validate(&self, plugin: &Plugin, key: &[u8], value: &[u8], limits: &CallLimits) -> Result<(), MergeFault> {
+        let validate = plugin.0.validate.as_ref().ok_or(MergeFault::NoSuchAbility { ability: "validator" })?;
+        let call = |store: &mut Store<Call>| validate.instantiate(&mut *store)?.rejoin_plugin_validator().call_validate(store, key, value);
+        let (answer, _) = run(validate.engine(), limits, call)?;
+        answer.map_err(|fault| MergeFault::Refused(fault.into()))
     }
 
     /// The value as the plugin shows it to people. Should be UTF-8 JSON, but that is the plugin's word only.
@@ -155,12 +167,20 @@ fn fault_of_trap(trap: Trap, limits: &CallLimits) -> MergeFault {
     })
 }
 
-impl From<merger::Fault> for Refusal {
-    fn from(fault: merger::Fault) -> Self {
-        match fault {
-            merger::Fault::Malformed => Self::Malformed,
-            merger::Fault::Unsupported => Self::Unsupported,
-            merger::Fault::TooLarge => Self::TooLarge,
+/// Every interface has a `fault` enum of its own; they are one to the host.
+macro_rules! from_fault {
+    ($module:ident) => {
+        impl From<$module::Fault> for Refusal {
+            fn from(fault: $module::Fault) -> Self {
+                match fault {
+                    $module::Fault::Malformed => Self::Malformed,
+                    $module::Fault::Unsupported => Self::Unsupported,
+                    $module::Fault::TooLarge => Self::TooLarge,
+                }
+            }
         }
-    }
+    };
 }
+
+from_fault!(merger);
+from_fault!(validator);

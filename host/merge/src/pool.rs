@@ -187,6 +187,25 @@ impl Pool {
         self.submit(move || host.show(&plugin, &value, &limits), |failure| Err(failure.into_fault()), done)
     }
 
+    /// Asks a plugin whether a value may be stored, unless `wanted` says when its turn comes that nobody waits any more
+    /// ([`MergeFault::TooLate`]).
+    ///
+    /// # Errors
+    /// As [`Pool::merge`].
+    pub fn validate_while(
+        &self,
+        wanted: impl FnOnce() -> bool + Send + 'static,
+        plugin: Plugin,
+        key: Bytes,
+        value: Bytes,
+        limits: CallLimits,
+        done: impl FnOnce(Result<(), MergeFault>) + Send + 'static,
+    ) -> Result<(), Overloaded> {
+        let host = self.host.clone();
+        let work = move || if wanted() { host.validate(&plugin, &key, &value, &limits) } else { Err(MergeFault::TooLate) };
+        self.submit(work, |failure| Err(failure.into_fault()), done)
+    }
+
     /// Compiles a component.
     ///
     /// # Errors

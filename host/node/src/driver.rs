@@ -8,7 +8,9 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use rejoin_core::port::StoreFault;
-use rejoin_core::shard::event::{Barrier, ClientRequest, DurableTicket, Effect, Event, MergeTicket, Merged, Session};
+use rejoin_core::shard::event::{
+    Barrier, ClientRequest, DurableTicket, Effect, Event, Invalid, MergeTicket, Merged, Session, ValidateTicket,
+};
 use rejoin_core::shard::{Counters, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{Answer, Reply, StartId};
@@ -48,6 +50,7 @@ pub(crate) enum Notice {
     PeerDown(NodeId),
     Peer(NodeId, PeerEnvelope),
     Merged(MergeTicket, Result<Merged, String>),
+    Validated(ValidateTicket, Result<(), Invalid>),
     Synced(Result<CommitSeq, StoreFault>),
     Actors(oneshot::Sender<Vec<ActorNext>>),
     Report(oneshot::Sender<Report>),
@@ -263,6 +266,7 @@ impl Driver {
                 }
                 Some(Event::Merged(ticket, result))
             }
+            Notice::Validated(ticket, result) => Some(Event::Validated(ticket, result)),
             Notice::Synced(Ok(seq)) => {
                 desks.held.synced(seq);
                 // Taken within this batch, after its other events.
@@ -317,6 +321,7 @@ impl Driver {
                     desks.merging.insert(ticket, self.clock.now().mono_us);
                     self.desk.merge(ticket, job, self.notices.clone());
                 }
+                Effect::Validate(ticket, job) => self.desk.validate(ticket, job, self.notices.clone()),
                 Effect::StartRenewed(start) => drop(self.starts.send((self.index, start))),
                 Effect::Alarm(alarm) => tracing::error!(shard = self.index, "{alarm}"),
                 Effect::Fatal(why) => self.fail(&why),

@@ -79,6 +79,7 @@ impl Metrics {
             ("rejoin_absorbs_total", core.absorbs),
             ("rejoin_merges_total", core.merges),
             ("rejoin_merge_faults_total", core.merge_faults),
+            ("rejoin_values_refused_total", core.values_refused),
             ("rejoin_folds_total", core.folds),
             ("rejoin_folds_discarded_total", core.folds_discarded),
             ("rejoin_read_repairs_total", core.read_repairs),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rejoin_core::shard::event::{MergeJob, MergeTicket, Merged};
+use rejoin_core::shard::event::{Invalid, MergeJob, MergeTicket, Merged, ValidateJob, ValidateTicket};
 use rejoin_merge::{CallLimits, MergeFault, ModuleLimits, Plugin, Pool, Rejection, Sibling, digest_of};
 use rejoin_proto::PluginDigest;
 use rejoin_store::Modules;
@@ -169,12 +169,40 @@ impl Desk {
             None => {
                 let desk = self.clone();
                 self.0.runtime.spawn(async move {
-                    match desk.wait_for(&job).await {
+                    match desk.wait_for(&job.plugin, job.deadline_us).await {
                         Ok(plugin) => desk.run(plugin, ticket, job, notices),
                         Err(why) => tell(&notices, ticket, Err(why)),
                     }
                 });
             }
+        }
+    }
+
+    /// Has a value validated and tells the shard what became of it, whatever that is.
+    pub(crate) fn validate(&self, ticket: ValidateTicket, job: ValidateJob, notices: UnboundedSender<Notice>) {
+        let unjudged = move |why| Notice::Validated(ticket, Err(Invalid::Unjudged(why)));
+        match self.find(&job.plugin) {
+            Some(Ok(plugin)) => self.run_validation(plugin, ticket, job, notices),
+            Some(Err(why)) => drop(notices.send(unjudged(why))),
+            None => {
+                let desk = self.clone();
+                self.0.runtime.spawn(async move {
+                    match desk.wait_for(&job.plugin, job.deadline_us).await {
+                        Ok(plugin) => desk.run_validation(plugin, ticket, job, notices),
+                        Err(why) => drop(notices.send(unjudged(why))),
+                    }
+                });
+            }
+        }
+    }
+
+    fn run_validation(&self, plugin: Plugin, ticket: ValidateTicket, job: ValidateJob, notices: UnboundedSender<Notice>) {
+        let limits = CallLimits { fuel: job.fuel, memory_bytes: job.memory_bytes as usize, wall: MERGE_WALL, ..CallLimits::default() };
+        let (clock, deadline_us, told) = (self.0.clock, job.deadline_us, notices.clone());
+        let wanted = move || clock.now().mono_us < deadline_us;
+        let done = move |result: Result<(), MergeFault>| drop(told.send(Notice::Validated(ticket, result.map_err(invalid))));
+        if let Err(overloaded) = self.0.pool.validate_while(wanted, plugin, job.key, job.value, limits, done) {
+            drop(notices.send(Notice::Validated(ticket, Err(Invalid::Unjudged(overloaded.to_string())))));
         }
     }
 
@@ -185,16 +213,16 @@ impl Desk {
     }
 
     /// Waits until a plugin has been fetched and compiled, as long as the job may.
-    async fn wait_for(&self, job: &MergeJob) -> Result<Plugin, String> {
-        let until = self.0.clock.instant(job.deadline_us).min(tokio::time::Instant::now() + FETCH_WAIT);
+    async fn wait_for(&self, digest: &PluginDigest, deadline_us: u64) -> Result<Plugin, String> {
+        let until = self.0.clock.instant(deadline_us).min(tokio::time::Instant::now() + FETCH_WAIT);
         loop {
             // Made before the look, so that a decision in between is not missed.
             let decided = self.0.decided.notified();
-            if let Some(found) = self.find(&job.plugin) {
+            if let Some(found) = self.find(digest) {
                 return found;
             }
             if tokio::time::timeout_at(until, decided).await.is_err() {
-                return Err(format!("this node does not have plugin {} yet; it is being fetched from the others", job.plugin));
+                return Err(format!("this node does not have plugin {digest} yet; it is being fetched from the others"));
             }
         }
     }
@@ -251,4 +279,10 @@ fn tell(notices: &UnboundedSender<Notice>, ticket: MergeTicket, result: Result<T
     let result = result.map(|(value, shown, profile)| Merged { value, shown, profile });
     // The shard may have stopped; then nobody waits.
     let _ = notices.send(Notice::Merged(ticket, result));
+}
+
+/// A validator that traps or uses up its fuel on a value would do so on every node, and so would the merge: the value is refused.
+fn invalid(fault: MergeFault) -> Invalid {
+    let why = fault.to_string();
+    if fault.is_deterministic() { Invalid::Refused(why) } else { Invalid::Unjudged(why) }
 }

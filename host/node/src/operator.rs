@@ -68,7 +68,8 @@ async fn push(parts: &Arc<Parts>, name: Name, module: Bytes) -> Reply {
     // A plugin's own name, where it is one that can be shown and typed; else what the operator calls it.
     let name = card.and_then(|card| Name::new(card.name.as_str()).ok()).unwrap_or(name);
     let version = card.map(|card| card.version.clone()).unwrap_or_default();
-    let record = plugin_record(name, version, module.len() as u64, card.is_some_and(|card| card.self_causal));
+    let self_causal = card.is_some_and(|card| card.self_causal);
+    let record = plugin_record(name, version, module.len() as u64, self_causal, plugin.abilities().validate);
     change(parts, Change::PluginAdd(digest_of(&module), record)).await
 }
 

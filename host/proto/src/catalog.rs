@@ -92,6 +92,8 @@ pub struct Activation {
     pub since: Hlc,
     /// Whether it replaced another plugin (a bucket's first plugin folds at once).
     pub replaces: bool,
+    /// Whether it has a validator, which is asked before every put.
+    pub validates: bool,
 }
 
 impl Default for BucketProps {
@@ -218,6 +220,8 @@ pub enum RecordBody {
         bytes: u64,
         /// Whether its author says its values carry their own causality.
         self_causal: bool,
+        /// Whether it has a validator.
+        validates: bool,
     },
     /// A token. Only a hash of its secret is kept.
     Token {

@@ -47,6 +47,8 @@ pub enum ErrorCode {
     Protocol,
     /// The node is stopping or has failed.
     Stopping,
+    /// The bucket's plugin does not take the value. Nothing was written; the same value is refused again.
+    InvalidValue,
 }
 
 impl ErrorCode {

@@ -106,3 +106,43 @@ async fn a_node_that_lacks_a_module_fetches_it_by_its_digest_before_it_merges() 
     assert_eq!(std::fs::read_dir(&modules).unwrap().count(), before, "it was fetched, and kept");
     assert!(cluster.log(2).contains("plugin fetched"), "{}", cluster.log(2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_the_plugin_does_not_take_is_refused_before_anything_is_written() {
+    let mut cluster = Cluster::start(3).await;
+    let props = BucketProps { fuel: 3_000_000, ..BucketProps::default() };
+    let plugin = cluster.bucket_merging_with("judged", guests::validating(), props).await;
+    assert!(plugin.validates && plugin.activation().validates);
+    cluster.rejoin(&["put", "judged", "k", "good"]).done();
+    for index in 0..3 {
+        let node = cluster.address(index).to_string();
+        for (value, how, words) in [
+            ("!one", "--blind", "does not take the value: the plugin refused: a value is malformed; nothing was written"),
+            ("#two", "--blind", "a value is in a form that this version does not support"),
+            ("?three", "--blind", "does not take the value: the plugin trapped"),
+            ("~four", "--blind", "does not take the value: the plugin used up its 3000000 units of fuel"),
+        ] {
+            cluster.rejoin(&["put", "judged", "k", value, how, "--node", &node]).said(2, words);
+        }
+        cluster.rejoin(&["put", "judged", "new", "!", "--node", &node]).said(2, "nothing was written");
+        cluster.rejoin(&["get", "judged", "new", "--node", &node]).said(1, "");
+    }
+    let read = cluster.rejoin(&["get", "judged", "k", "--r", "3", "--json"]).done().json();
+    assert_eq!((&read["value"], read["siblings"].as_array().map(Vec::len)), (&"good".into(), Some(1)), "{read}");
+    assert!(http::get(cluster.admin(0), "/metrics").unwrap().1.contains("rejoin_values_refused_total"));
+    // A delete writes no value, and a bucket that merges with another plugin asks nobody.
+    cluster.rejoin(&["delete", "judged", "k", "--blind"]).done();
+    bucket(&cluster, "good", guests::first()).await;
+    cluster.rejoin(&["put", "good", "k", "!", "--blind"]).done();
+
+    // A node that does not have the plugin refuses for now, and loses nothing.
+    assert!(cluster.take(2).stop().success());
+    let modules = cluster.files.dir.join("n3.data/modules");
+    std::fs::remove_dir_all(&modules).unwrap();
+    std::fs::create_dir(&modules).unwrap();
+    cluster.spawn(2);
+    let node = cluster.address(2).to_string();
+    drop(cluster.pinned(2).await);
+    cluster.rejoin(&["put", "judged", "k", "later", "--blind", "--node", &node]).done();
+    cluster.rejoin(&["put", "judged", "k", "!", "--blind", "--node", &node]).said(2, "nothing was written");
+}

@@ -97,6 +97,34 @@ pub fn describing(body: &str) -> Vec<u8> {
     component(&core(MEMORY, REALLOC, &about, "(i32.const 1024)"), "hostile", "world hostile { export merger; export about; }")
 }
 
+/// A plugin that validates: it refuses what begins with `!` as malformed and with `#` as unsupported, traps on `?` and loops on `~`. It merges
+/// as [`first`] does.
+#[must_use]
+pub fn validating() -> Vec<u8> {
+    let is = |byte: char| format!("(i32.eq (i32.load8_u (local.get $value)) (i32.const {}))", u32::from(byte));
+    let refuse = |fault: u8| {
+        format!("(i32.store8 (i32.const 1100) (i32.const 1)) (i32.store8 (i32.const 1101) (i32.const {fault})) (return (i32.const 1100))")
+    };
+    let validate = format!(
+        r#"(func (export "rejoin:plugin/validator@0.1.0#validate")
+             (param $key i32) (param $key_length i32) (param $value i32) (param $length i32) (result i32)
+             (if {} (then {}))
+             (if {} (then {}))
+             (if {} (then (unreachable)))
+             (if {} (then (loop $again (br $again))))
+             (i32.store8 (i32.const 1100) (i32.const 0)) (i32.const 1100))"#,
+        is('!'),
+        refuse(0),
+        is('#'),
+        refuse(1),
+        is('?'),
+        is('~'),
+    );
+    let body = "(call $answer (i32.load (local.get $siblings)) (i32.load offset=4 (local.get $siblings)))";
+    let memory = r#"(memory (export "memory") 128)"#;
+    component(&core(memory, REALLOC, &validate, body), "hostile", "world hostile { export merger; export validator; }")
+}
+
 /// Wants a clock.
 #[must_use]
 pub fn importing() -> Vec<u8> {

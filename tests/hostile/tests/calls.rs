@@ -1,6 +1,6 @@
 //! What a plugin does wrong when it runs: each has its own answer, and the host and its other plugins do not notice.
 
-use rejoin_merge::{CallLimits, HostConfig, MergeFault, TrapKind};
+use rejoin_merge::{CallLimits, HostConfig, MergeFault, Refusal, TrapKind};
 use rejoin_test_hostile::{Bench, guests, siblings};
 use std::time::Duration;
 
@@ -181,4 +181,21 @@ fn a_plugin_that_decides_by_order_is_refuted_on_the_component() {
     let subject = rejoin_merge::Subject::new(bench.host.clone(), bench.good().clone(), limits());
     let found = rejoin_laws::check(&subject, &Letters, rejoin_laws::Effort::default()).expect_err("the first sibling wins");
     assert_eq!(found.law, rejoin_laws::Law::Permutation);
+}
+
+#[test]
+fn a_validator_takes_refuses_or_fails_and_harms_nobody() {
+    let bench = Bench::default();
+    let plugin = bench.plugin(&guests::validating());
+    assert!(plugin.abilities().validate);
+    let validate = |value: &[u8]| bench.host.validate(&plugin, b"k", value, &limits());
+    assert_eq!(validate(b"good"), Ok(()));
+    assert_eq!(validate(b""), Ok(()));
+    assert_eq!(validate(b"!"), Err(MergeFault::Refused(Refusal::Malformed)));
+    assert_eq!(validate(b"#"), Err(MergeFault::Refused(Refusal::Unsupported)));
+    assert_eq!(validate(b"?"), Err(MergeFault::Trapped(TrapKind::Unreachable)));
+    assert_eq!(validate(b"~"), Err(MergeFault::OutOfFuel { limit: limits().fuel }));
+    let without = bench.host.validate(bench.good(), b"k", b"v", &limits());
+    assert_eq!(without, Err(MergeFault::NoSuchAbility { ability: "validator" }));
+    bench.assert_unharmed();
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rejoin_core::shard::event::{MergeJob, Merged};
+use rejoin_core::shard::event::{Invalid, MergeJob, Merged, ValidateJob};
 use rejoin_laws::{Answer, Merge, Sibling};
 use rejoin_merge::build::{self, Options};
 use rejoin_merge::{CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, Pool};
@@ -60,7 +60,7 @@ impl Merge for Carts {
 /// How a bucket names its plugin.
 pub(crate) fn activation(kind: Kind, wasm: bool) -> Activation {
     let plugin = if wasm && kind == Kind::Cart { component().digest() } else { PluginDigest([kind as u8 + 1; 32]) };
-    Activation { plugin, self_causal: kind == Kind::Cart, since: Hlc::default(), replaces: false }
+    Activation { plugin, self_causal: kind == Kind::Cart, since: Hlc::default(), replaces: false, validates: true }
 }
 
 /// The plugin of a kind, natively.
@@ -78,6 +78,15 @@ pub(crate) fn native(kind: Kind, job: &MergeJob) -> Result<Merged, String> {
     let siblings: Vec<Sibling> = job.siblings.iter().map(lend).collect();
     let value = of(kind).merge(&job.key, &siblings).map_err(|failure| failure.to_string())?.into();
     Ok(Merged { value, shown: None, profile: NATIVE })
+}
+
+/// Runs a validation natively.
+pub(crate) fn validate(kind: Kind, job: &ValidateJob) -> Result<(), Invalid> {
+    let sound = match kind {
+        Kind::Cart => Cart::parse(&job.value).is_ok(),
+        Kind::Set | Kind::Latest => job.value.len().is_multiple_of(8),
+    };
+    if sound { Ok(()) } else { Err(Invalid::Refused("a value is malformed".into())) }
 }
 
 /// Runs a merge of carts on the real host.

@@ -47,6 +47,8 @@ pub struct PluginInfo {
     pub bytes: u64,
     /// Whether its author says that its values carry their own causality.
     pub self_causal: bool,
+    /// Whether it has a validator, which is asked before every put.
+    pub validates: bool,
 }
 
 impl PluginInfo {
@@ -60,7 +62,7 @@ impl PluginInfo {
     /// ```
     #[must_use]
     pub fn activation(&self) -> Activation {
-        Activation { plugin: self.digest, self_causal: self.self_causal, since: Hlc::default(), replaces: false }
+        Activation { plugin: self.digest, self_causal: self.self_causal, since: Hlc::default(), replaces: false, validates: self.validates }
     }
 }
 
@@ -75,7 +77,7 @@ impl PluginInfo {
 /// ```
 #[must_use]
 pub fn activation(digest: PluginDigest) -> Activation {
-    Activation { plugin: digest, self_causal: false, since: Hlc::default(), replaces: false }
+    Activation { plugin: digest, self_causal: false, since: Hlc::default(), replaces: false, validates: false }
 }
 
 /// A token that was just made: what the cluster keeps of it, and the text to be handed out, which nobody keeps.
@@ -152,8 +154,8 @@ pub(super) fn token_info(record: Record) -> Option<TokenInfo> {
 
 pub(super) fn plugin_info(record: Record) -> Option<PluginInfo> {
     match (record.key, record.body) {
-        (RecordKey::Plugin(digest), RecordBody::Plugin { name, version, bytes, self_causal }) => {
-            Some(PluginInfo { digest, name, version, bytes, self_causal })
+        (RecordKey::Plugin(digest), RecordBody::Plugin { name, version, bytes, self_causal, validates }) => {
+            Some(PluginInfo { digest, name, version, bytes, self_causal, validates })
         }
         _ => None,
     }

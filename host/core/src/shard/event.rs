@@ -48,6 +48,8 @@ pub enum Event {
     Peer(NodeId, PeerEnvelope),
     /// What became of an [`Effect::Merge`].
     Merged(MergeTicket, Result<Merged, String>),
+    /// What became of an [`Effect::Validate`].
+    Validated(ValidateTicket, Result<(), Invalid>),
     /// What [`Effect::WhenDurable`] asked for has come: everything up to it is on the disk.
     Durable(DurableTicket),
     /// Time has passed; due at [`crate::shard::Shard::next_wake_us`].
@@ -74,6 +76,10 @@ pub struct ClientRequest {
 /// Matches a merge's result to its request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct MergeTicket(pub(crate) u64);
+
+/// Matches a validation's result to its write.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ValidateTicket(pub(crate) u64);
 
 /// Matches a durability notice to its request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -111,6 +117,32 @@ pub struct Merged {
     pub profile: ProfileId,
 }
 
+/// A value to be validated before it is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ValidateJob {
+    /// By which component.
+    pub plugin: PluginDigest,
+    /// For which key.
+    pub key: Bytes,
+    /// The value.
+    pub value: Bytes,
+    /// Fuel it may burn.
+    pub fuel: u64,
+    /// Linear memory it may have, in bytes.
+    pub memory_bytes: u32,
+    /// When nobody waits for it any more, in microseconds of [`Now::mono_us`].
+    pub deadline_us: u64,
+}
+
+/// Why a value may not be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Invalid {
+    /// The plugin refuses it, or fails on it as it would on every node: the same value is refused again. The words say why.
+    Refused(String),
+    /// Nothing is known of the value: the plugin is not here yet, or could not be asked now. The words say why.
+    Unjudged(String),
+}
+
 /// How far a batch must have come before an effect may leave the node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Barrier {
@@ -141,6 +173,8 @@ pub enum Effect {
     },
     /// A plugin to be run; [`Event::Merged`] answers, whatever happens.
     Merge(MergeTicket, MergeJob),
+    /// A value to be validated by a plugin; [`Event::Validated`] answers, whatever happens.
+    Validate(ValidateTicket, ValidateJob),
     /// [`Event::Durable`] is wanted as soon as this batch is on the disk.
     WhenDurable(DurableTicket),
     /// A tenure has ended: the node's start id is to be made anew from this shard's.

@@ -2,7 +2,7 @@
 //!
 //! [`Shard::handle`] is a function of the time, an event and the store; what it wants done comes back as effects. It never blocks,
 //! reads no clock and draws from the generator it was given, so the same events give the same effects.
-//! In reading order: [`event`], `turn` (what one call works with), `replica` (the one door, [`absorb`](Shard)), `forward`, `read`, `write`.
+//! In reading order: [`event`], `turn` (what one call works with), `replica` (the one door, [`absorb`](Shard)), `forward`, `read`, `validate`, `write`.
 
 pub mod event;
 mod forward;
@@ -10,6 +10,7 @@ mod op;
 mod read;
 mod replica;
 mod turn;
+mod validate;
 mod write;
 
 use alloc::boxed::Box;
@@ -73,6 +74,7 @@ pub struct Counters {
     pub absorbs: u64,
     pub merges: u64,
     pub merge_faults: u64,
+    pub values_refused: u64,
     pub folds: u64,
     pub folds_discarded: u64,
     pub read_repairs: u64,
@@ -221,6 +223,7 @@ impl Shard {
             }
             Event::Peer(from, envelope) => self.peer_message(&mut turn, from, envelope),
             Event::Merged(ticket, result) => self.merged(&mut turn, ticket, result),
+            Event::Validated(ticket, result) => self.validated(&mut turn, ticket, result),
             Event::Durable(ticket) => self.with_op(&mut turn, ticket.0, |shard, turn, number, op| {
                 let node = shard.config.node;
                 shard.write_acked(turn, number, op, node)
@@ -338,7 +341,7 @@ impl Shard {
         self.with_op(turn, ticket.0, |shard, turn, number, op| match op.work {
             Work::Read(_) => shard.read_merged(turn, number, op, result),
             Work::Write(_) => shard.write_merged(turn, number, op, result),
-            Work::Forward { .. } | Work::Starting => Some(op),
+            Work::Forward { .. } | Work::Validate(_) | Work::Starting => Some(op),
         });
     }
 
@@ -387,6 +390,7 @@ impl Shard {
                 self.reply(turn, &op, forward::lost(is_put, "the owner that it was forwarded to did not answer in time"));
                 None
             }
+            Work::Validate(_) => self.validate_timed_out(turn, op),
             Work::Read(_) => self.read_timed_out(turn, number, op),
             Work::Write(_) => self.write_timed_out(turn, number, op),
         }
@@ -400,7 +404,7 @@ impl Shard {
                 self.reply(turn, &op, forward::lost(is_put, "the connection to the owner that it was forwarded to was lost"));
                 None
             }
-            Work::Forward { .. } => Some(op),
+            Work::Forward { .. } | Work::Validate(_) => Some(op),
             Work::Read(_) => self.read_failed(turn, number, op, node, why),
             Work::Write(_) => self.write_failed(turn, number, op, node, why),
         }

@@ -39,7 +39,16 @@ pub(super) enum Work {
         is_put: bool,
     },
     Read(ReadWork),
+    /// Waits for the bucket's plugin to validate the value. Nothing is written yet.
+    Validate(ValidateWork),
     Write(WriteWork),
+}
+
+#[derive(Debug)]
+pub(super) struct ValidateWork {
+    pub(super) put: Put,
+    /// What the writer has seen; none for a create, which has yet to look.
+    pub(super) seen: Option<VersionVector>,
 }
 
 #[derive(Debug)]
@@ -108,7 +117,7 @@ impl Op {
     /// Whether an answer of that node is still to come.
     pub(super) fn waits_for(&self, node: NodeId) -> bool {
         match &self.work {
-            Work::Starting => false,
+            Work::Starting | Work::Validate(_) => false,
             Work::Forward { to, .. } => *to == node,
             Work::Read(read) => read.tally.is_waiting_for(node),
             Work::Write(write) => matches!(&write.phase, WritePhase::Replicating { tally, .. } if tally.is_waiting_for(node)),
@@ -118,6 +127,7 @@ impl Op {
     /// The write whose retries must meet this operation.
     pub(super) fn claim(&self) -> Option<(TenantId, RequestId)> {
         match &self.work {
+            Work::Validate(validate) => Some(self.claim_of(&validate.put)),
             Work::Write(write) => Some(self.claim_of(&write.put)),
             Work::Read(ReadWork { aim: Aim::Create(put) | Aim::Heal(put, _), .. }) => Some(self.claim_of(put)),
             _ => None,

@@ -15,6 +15,7 @@ use super::event::{DurableTicket, Effect, MergeTicket, Merged};
 use super::op::{Aim, Op, Work, WritePhase, WriteWork};
 use super::read::merge_job;
 use super::turn::{Turn, fault_code, store_error};
+use super::validate::validate_job;
 use crate::causal::{self, Write};
 use crate::port::Change;
 use crate::quorum::{Tally, Verdict};
@@ -40,6 +41,14 @@ impl Shard {
             Err(error) => return self.reply(turn, &op, Reply::Error(error)),
         };
         let Some(()) = self.first_attempt(turn, &mut op, &put) else { return };
+        match validate_job(&op, &put) {
+            Some(job) => self.start_validation(turn, op, put, seen, job),
+            None => self.begin_put(turn, op, put, seen),
+        }
+    }
+
+    /// The write is good as far as it alone can be judged.
+    fn begin_put(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put, seen: Option<VersionVector>) {
         if let Some(seen) = seen {
             let claim = op.claim_of(&put);
             let number = self.keep(op);
@@ -52,8 +61,13 @@ impl Shard {
                 op
             });
         }
-        let r = op.target.bucket.props.r.of(op.target.bucket.props.n).max(1);
-        let pr = op.target.bucket.props.pr.of(op.target.bucket.props.n);
+        self.begin_create(turn, op, put);
+    }
+
+    /// A create first reads, and must find nothing.
+    pub(super) fn begin_create(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put) {
+        let props = &op.target.bucket.props;
+        let (r, pr) = (props.r.of(props.n).max(1), props.pr.of(props.n));
         self.start_read(turn, op, Aim::Create(put), r, pr);
     }
 

@@ -206,23 +206,26 @@ fn a_change_is_answered_when_connected_peers_have_it_or_after_two_seconds() {
 #[test]
 fn a_plugin_is_known_before_a_bucket_takes_it_and_its_card_is_what_counts() {
     let mut nodes = Nodes::connected(2);
-    let wanted = Activation { plugin: PluginDigest([5; 32]), self_causal: false, since: Hlc(0), replaces: true };
+    let wanted = Activation { plugin: PluginDigest([5; 32]), self_causal: false, since: Hlc(0), replaces: true, validates: false };
     let with = BucketProps { plugin: Some(wanted), ..BucketProps::default() };
     nodes.change(0, 1, Change::BucketCreate(tenant(), name("cart"), with.clone()));
     assert_eq!(code(nodes.answer(1)), ErrorCode::NotFound);
-    nodes.change(0, 2, Change::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, true)));
-    nodes.change(0, 3, Change::PluginAdd(PluginDigest([6; 32]), plugin_record(name("cart"), "2".into(), 9, false)));
+    nodes.change(0, 2, Change::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, true, true)));
+    nodes.change(0, 3, Change::PluginAdd(PluginDigest([6; 32]), plugin_record(name("cart"), "2".into(), 9, false, false)));
     nodes.deliver();
     nodes.change(1, 4, Change::BucketCreate(tenant(), name("cart"), with.clone()));
     nodes.deliver();
     let active = |record: &Record| props(record).plugin.expect("a plugin");
     let first = active(&nodes.answer(4).expect("made"));
-    assert!(first.self_causal && !first.replaces && first.since == Hlc::from_ms(1000), "as the card and the clock say: {first:?}");
+    assert!(
+        first.self_causal && first.validates && !first.replaces && first.since == Hlc::from_ms(1000),
+        "as the card and the clock say: {first:?}"
+    );
     let other = BucketProps { plugin: Some(Activation { plugin: PluginDigest([6; 32]), ..wanted }), ..BucketProps::default() };
     nodes.change(1, 5, Change::BucketSet(tenant(), name("cart"), 1, other));
     nodes.deliver();
     let second = active(&nodes.answer(5).expect("set"));
-    assert!(!second.self_causal && second.replaces);
+    assert!(!second.self_causal && !second.validates && second.replaces);
 }
 
 #[test]
@@ -266,7 +269,13 @@ fn largest_catalog() -> Catalog {
     let record = |at: usize| {
         let mut digest = [0xff; 32];
         digest[..8].copy_from_slice(&(at as u64).to_be_bytes());
-        let body = RecordBody::Plugin { name: name(&"n".repeat(64)), version: "v".repeat(64), bytes: u64::MAX, self_causal: true };
+        let body = RecordBody::Plugin {
+            name: name(&"n".repeat(64)),
+            version: "v".repeat(64),
+            bytes: u64::MAX,
+            self_causal: true,
+            validates: true,
+        };
         Record { key: RecordKey::Plugin(PluginDigest(digest)), version: 1 << 48, stamp: Hlc(u64::MAX), body }
     };
     Catalog { records: (0..MAX_RECORDS).map(record).collect() }

@@ -8,7 +8,8 @@ use crate::support::cluster::Cluster;
 use crate::support::{WALL_MS, delete, get, put, with};
 
 fn limited(siblings: u16, plugin: bool) -> BucketProps {
-    let activation = Activation { plugin: PluginDigest([1; 32]), self_causal: false, since: Hlc::from_ms(WALL_MS), replaces: true };
+    let activation =
+        Activation { plugin: PluginDigest([1; 32]), self_causal: false, since: Hlc::from_ms(WALL_MS), replaces: true, validates: false };
     BucketProps { siblings, plugin: plugin.then_some(activation), ..BucketProps::default() }
 }
 

@@ -11,4 +11,5 @@ mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenures;
+mod validation;
 mod writes;

@@ -10,7 +10,8 @@ use crate::support::cluster::{Cluster, contexts};
 use crate::support::{WALL_MS, delete, get, object_id, put, with};
 
 fn plugin(self_causal: bool) -> BucketProps {
-    let activation = Activation { plugin: PluginDigest([1; 32]), self_causal, since: Hlc::from_ms(WALL_MS), replaces: false };
+    let activation =
+        Activation { plugin: PluginDigest([1; 32]), self_causal, since: Hlc::from_ms(WALL_MS), replaces: false, validates: false };
     BucketProps { plugin: Some(activation), w: Quorum::Count(1), ..BucketProps::default() }
 }
 

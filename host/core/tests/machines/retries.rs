@@ -35,7 +35,8 @@ pub(crate) fn a_retry_after_an_overwrite_or_a_delete_is_not_done_again() {
 
 #[test]
 pub(crate) fn a_retry_after_a_fold_is_not_done_again() {
-    let activation = Activation { plugin: PluginDigest([1; 32]), self_causal: true, since: Hlc::from_ms(WALL_MS), replaces: false };
+    let activation =
+        Activation { plugin: PluginDigest([1; 32]), self_causal: true, since: Hlc::from_ms(WALL_MS), replaces: false, validates: false };
     let mut cluster = Cluster::new(3, BucketProps { plugin: Some(activation), ..BucketProps::default() });
     cluster.put(0, put("k", "a", 1));
     cluster.put(1, put("k", "b", 2));

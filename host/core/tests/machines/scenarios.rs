@@ -29,7 +29,8 @@ fn three() -> Cluster {
 }
 
 fn folding() -> BucketProps {
-    let activation = Activation { plugin: PluginDigest([1; 32]), self_causal: true, since: Hlc::from_ms(WALL_MS), replaces: false };
+    let activation =
+        Activation { plugin: PluginDigest([1; 32]), self_causal: true, since: Hlc::from_ms(WALL_MS), replaces: false, validates: false };
     BucketProps { plugin: Some(activation), ..BucketProps::default() }
 }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_core::port::{Space, Store};
-use rejoin_core::shard::event::{Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged, Session};
+use rejoin_core::shard::event::{
+    Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, Invalid, MergeJob, MergeTicket, Merged, Session, ValidateJob,
+    ValidateTicket,
+};
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{BucketProps, Record};
@@ -44,6 +47,9 @@ enum Behind {
 /// How merges end.
 pub(crate) type Plugin = fn(&MergeJob) -> Result<Merged, String>;
 
+/// How validations end.
+pub(crate) type Validator = fn(&ValidateJob) -> Result<(), Invalid>;
+
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) view: Arc<ClusterView>,
@@ -57,6 +63,10 @@ pub(crate) struct Cluster {
     pub(crate) merges: VecDeque<(usize, MergeTicket, MergeJob)>,
     /// `None`: merges are kept for the test to answer.
     pub(crate) plugin: Option<Plugin>,
+    /// Validations that were asked for and not run yet.
+    pub(crate) validations: VecDeque<(usize, ValidateTicket, ValidateJob)>,
+    /// `None`: validations are kept for the test to answer.
+    pub(crate) validator: Option<Validator>,
     next_session: u64,
     seed: u64,
 }
@@ -93,6 +103,8 @@ impl Cluster {
             fatal: Vec::new(),
             merges: VecDeque::new(),
             plugin: Some(merge::union),
+            validations: VecDeque::new(),
+            validator: Some(merge::is_words),
             next_session: 1,
             seed: 1000,
         };
@@ -158,6 +170,13 @@ impl Cluster {
                     self.event(from, Event::Merged(ticket, result));
                 }
                 None => self.merges.push_back((from, ticket, job)),
+            },
+            Effect::Validate(ticket, job) => match self.validator {
+                Some(validator) => {
+                    let result = validator(&job);
+                    self.event(from, Event::Validated(ticket, result));
+                }
+                None => self.validations.push_back((from, ticket, job)),
             },
             Effect::StartRenewed(start) => self.event(from, Event::Start(StartId(start))),
             Effect::Alarm(alarm) => self.alarms.push(alarm),

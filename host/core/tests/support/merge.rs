@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use rejoin_core::shard::event::{MergeJob, Merged};
+use rejoin_core::shard::event::{Invalid, MergeJob, Merged, ValidateJob};
 use rejoin_proto::ProfileId;
 
 pub(crate) fn words(values: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Bytes {
@@ -19,4 +19,10 @@ pub(crate) fn union(job: &MergeJob) -> Result<Merged, String> {
     let value = words(job.siblings.iter().map(|sibling| &sibling.value));
     let shown = job.show.then(|| Bytes::from(format!("<{}>", String::from_utf8_lossy(&value))));
     Ok(Merged { value, shown, profile: ProfileId(7) })
+}
+
+/// Takes what [`union`] can read.
+pub(crate) fn is_words(job: &ValidateJob) -> Result<(), Invalid> {
+    let words = std::str::from_utf8(&job.value).is_ok_and(|text| !text.contains('!'));
+    if words { Ok(()) } else { Err(Invalid::Refused("a value is malformed".into())) }
 }

@@ -114,7 +114,7 @@ pub(crate) fn layout_ref() -> LayoutRef {
 
 /// Properties of which none is the default.
 pub(crate) fn props() -> BucketProps {
-    let plugin = Activation { plugin: digest(), self_causal: true, since: Hlc::from_ms(5), replaces: true };
+    let plugin = Activation { plugin: digest(), self_causal: true, since: Hlc::from_ms(5), replaces: true, validates: true };
     BucketProps {
         n: 5,
         r: Quorum::Count(2),
@@ -162,7 +162,7 @@ pub(crate) fn bucket_record() -> Record {
 }
 
 pub(crate) fn plugin_record() -> Record {
-    let body = RecordBody::Plugin { name: name("cart"), version: "0.1.0".into(), bytes: 37_000, self_causal: true };
+    let body = RecordBody::Plugin { name: name("cart"), version: "0.1.0".into(), bytes: 37_000, self_causal: true, validates: true };
     record(RecordKey::Plugin(digest()), body)
 }
 

@@ -3,7 +3,7 @@
 //! The rules are those of the real one (`host/node/src/driver.rs`, `syncing.rs`, `waiting.rs`): notices before work, a tick in every
 //! batch, nothing leaves before the commit, what needs the disk waits for a sync that begins after it, and one sync more is asked for while one is under way.
 
-use rejoin_core::shard::event::{Barrier, Effect, Event, MergeJob, MergeTicket};
+use rejoin_core::shard::event::{Barrier, Effect, Event, Invalid, MergeJob, MergeTicket, ValidateJob, ValidateTicket};
 use rejoin_proto::client::{PutOutcome, Reply, StartId};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 
@@ -185,6 +185,7 @@ impl World {
                 }
                 Effect::Reply { session, reply } => self.reply(at, session, reply),
                 Effect::Merge(ticket, job) => self.merge(at, index, ticket, &job),
+                Effect::Validate(ticket, job) => self.validate(at, index, ticket, &job),
                 Effect::StartRenewed(start) => self.start_renewed(at, index, start),
                 Effect::Alarm(alarm) => {
                     self.recorder.alarm(&alarm);
@@ -243,6 +244,18 @@ impl World {
         let took_us = self.plugins.exponential(if slow { 500 * MS } else { 50 });
         let life = self.nodes[usize::from(at)].life;
         self.plan_in(took_us, Occurrence::Notice { node: at, life, shard, event: Box::new(Event::Merged(ticket, result)) });
+    }
+
+    fn validate(&mut self, at: NodeIndex, shard: u16, ticket: ValidateTicket, job: &ValidateJob) {
+        let kind = self.keys.kind_of_plugin(&job.plugin);
+        let result = match self.plugins.percent(self.plugin_trouble) {
+            true => Err(Invalid::Unjudged("the plugin is not there, as the simulator wanted it".to_owned())),
+            false => plugins::validate(kind, job),
+        };
+        let slow = self.plugin_trouble > 0 && self.plugins.percent(30);
+        let took_us = self.plugins.exponential(if slow { 500 * MS } else { 50 });
+        let life = self.nodes[usize::from(at)].life;
+        self.plan_in(took_us, Occurrence::Notice { node: at, life, shard, event: Box::new(Event::Validated(ticket, result)) });
     }
 
     /// A shard's tenure has ended: the node's start id is made anew, and every shard is told a moment later.

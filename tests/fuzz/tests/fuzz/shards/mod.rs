@@ -107,6 +107,18 @@ fn seeds() -> Vec<Vec<u8>> {
             &[DAMAGE, 1, 1, 0],
             &[PUT, 1, 1, 0, 3, 4],
         ]),
+        // A value that is validated, one that is refused, and one that could not be judged.
+        script(&[
+            &[BUCKET, 128],
+            &[PUT, 0, 1, 0, 3, 1],
+            &[VALIDATED, 0, 3],
+            &[REPLICATED, 1, 0, 0],
+            &[DURABLE, 1],
+            &[PUT, 0, 1, 0, 4, 2],
+            &[VALIDATED, 1, 0],
+            &[PUT, 0, 1, 1, 5, 3],
+            &[VALIDATED, 2, 1],
+        ]),
         // A message that is damaged on its way.
         script(&[&[REPLICATE, 1, 0, 1, 1, 0, 2, 9], &[DAMAGED, 1, 3, 1, 40, 7], &[DAMAGED, 2, 9, 0x80], &[BUCKET, 2], &[GET, 0, 1]]),
     ]
@@ -131,6 +143,7 @@ fn a_shard_that_breaks_a_rule_is_caught_by_some_script() {
         ContextsAreRemembered,
         ContextsOpenOneKey,
         WritesReplaceWhatWasSeen,
+        InvalidIsNotWritten,
     ];
     let hostile = rejoin_test_fuzz::Hostile::of(seeds());
     for rule in told {

@@ -2,7 +2,7 @@
 
 use super::world::{PEERS, World};
 use bytes::Bytes;
-use rejoin_core::shard::event::{Event, Merged};
+use rejoin_core::shard::event::{Event, Invalid, Merged};
 use rejoin_proto::catalog::{Durability, Quorum};
 use rejoin_proto::client::{Basis, Get, GetReply, Put, PutOutcome, PutReply, Reply, StartId};
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, Forward, OpId, PeerBody, Replicate};
@@ -32,7 +32,8 @@ pub(super) mod op {
     pub(crate) const RESTART: u8 = 16;
     pub(crate) const BUCKET: u8 = 17;
     pub(crate) const DAMAGED: u8 = 18;
-    pub(super) const COUNT: u8 = 19;
+    pub(crate) const VALIDATED: u8 = 19;
+    pub(super) const COUNT: u8 = 20;
 }
 
 /// The bytes of a step, zeros behind its end.
@@ -72,6 +73,15 @@ pub(super) fn step(world: &mut World, bytes: &[u8]) {
         }
         op::DURABLE => world.durable(draw.below(8)),
         op::MERGED => merged(world, &mut draw),
+        op::VALIDATED => {
+            let which = draw.byte();
+            let result = match draw.below(4) {
+                0 => Err(Invalid::Refused("a value is malformed".into())),
+                1 => Err(Invalid::Unjudged("the node is stopping".into())),
+                _ => Ok(()),
+            };
+            world.validated(usize::from(which), result);
+        }
         op::PEER_UP => {
             let peer = PEERS[draw.below(PEERS.len())];
             let actors = (0..draw.below(4)).map(|at| ActorNext { partition: PartitionId(at as u16), actor: ActorId(at as u64), next: 1 });

@@ -12,7 +12,7 @@ use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Reply};
 use rejoin_proto::context::{ContextError, ContextKey};
 use rejoin_proto::peer::{Absorbed, DataRequest, PeerBody, PeerEnvelope, Replicate};
-use rejoin_proto::{Dot, NodeId, Object, ObjectId, VersionVector, codec};
+use rejoin_proto::{Content, Dot, NodeId, Object, ObjectId, VersionVector, codec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ struct Asked {
     bucket: Arc<Bucket>,
     /// What its writer had seen, by a context; an error if that is not of this object.
     seen: Result<VersionVector, ContextError>,
+    /// Whether it writes a value that the bucket's plugin must have taken.
+    judged: bool,
 }
 
 pub(super) struct Watch {
@@ -35,6 +37,8 @@ pub(super) struct Watch {
     minted: BTreeMap<Dot, ObjectId>,
     /// Who has taken the write of a request, and where this node's own copy is on the disk.
     acks: BTreeMap<u64, BTreeSet<NodeId>>,
+    /// The requests whose values the plugin has taken.
+    taken: BTreeSet<u64>,
     /// Each object's context as it was last seen in the store.
     contexts_seen: BTreeMap<Bytes, VersionVector>,
     /// The message that is being answered.
@@ -51,6 +55,7 @@ impl Watch {
             waiting: BTreeMap::new(),
             minted: BTreeMap::new(),
             acks: BTreeMap::new(),
+            taken: BTreeSet::new(),
             contexts_seen: BTreeMap::new(),
             arrived: None,
             relayed: false,
@@ -62,7 +67,14 @@ impl Watch {
             DataRequest::Put(Put { basis: Basis::Context(context), .. }) => self.contexts.open(&target.object, context),
             _ => Ok(VersionVector::new()),
         };
-        self.waiting.insert(session, Asked { object: target.object.clone(), bucket: target.bucket.clone(), seen });
+        let validates = target.bucket.props.plugin.is_some_and(|activation| activation.validates);
+        let judged = validates && matches!(request, DataRequest::Put(Put { content: Content::Value(_), .. }));
+        self.waiting.insert(session, Asked { object: target.object.clone(), bucket: target.bucket.clone(), seen, judged });
+    }
+
+    /// The plugin has looked at a value.
+    pub(super) fn validated(&mut self, cause: Cause, taken: bool) {
+        self.taken.extend(cause.filter(|_| taken));
     }
 
     pub(super) fn durable(&mut self, cause: Cause) {
@@ -122,7 +134,10 @@ impl Watch {
         if is_new && fresh.insert(dot) {
             self.minted_well(message, dot);
             let asked = cause.and_then(|trace| self.waiting.get(&Session { connection: 1, request: trace }));
-            asked.into_iter().for_each(|asked| replaced_well(asked, message, dot));
+            asked.into_iter().for_each(|asked| {
+                replaced_well(asked, message, dot);
+                assert!(!asked.judged || cause.is_some_and(|trace| self.taken.contains(&trace)), "what is written was validated");
+            });
         }
     }
 

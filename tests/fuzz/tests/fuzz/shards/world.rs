@@ -7,7 +7,7 @@ use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_core::placement;
 use rejoin_core::rules::Rules;
-use rejoin_core::shard::event::{ClientRequest, DurableTicket, Effect, Event, MergeTicket, Merged, Now, Session};
+use rejoin_core::shard::event::{ClientRequest, DurableTicket, Effect, Event, Invalid, MergeTicket, Merged, Now, Session, ValidateTicket};
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Activation, BucketProps, Durability, Record, RecordBody, RecordKey};
@@ -43,6 +43,7 @@ pub(super) struct World {
     asked: VecDeque<(OpId, Cause)>,
     tickets: VecDeque<(DurableTicket, Cause)>,
     merges: Vec<(MergeTicket, Cause)>,
+    validations: Vec<(ValidateTicket, Cause)>,
     /// Contexts as clients were told them.
     contexts: Vec<(ObjectId, Bytes)>,
     /// The last message that came, as it was on the wire.
@@ -67,10 +68,15 @@ fn layout() -> Layout {
     placement::bootstrap((0..4).map(node).collect(), 8).expect("a layout")
 }
 
-/// Three buckets: on the disk and merged, with the operating system only, and one copy. `kind` turns folding on and off.
+/// Three buckets: on the disk and merged, with the operating system only, and one copy. `kind` turns folding and validation on and off.
 fn buckets(kind: u8) -> Vec<Record> {
-    let activation =
-        Activation { plugin: PluginDigest([1; 32]), self_causal: kind.is_multiple_of(2), since: Hlc(1), replaces: kind % 4 == 3 };
+    let activation = Activation {
+        plugin: PluginDigest([1; 32]),
+        self_causal: kind.is_multiple_of(2),
+        since: Hlc(1),
+        replaces: kind % 4 == 3,
+        validates: kind >= 128,
+    };
     let small = BucketProps { value_bytes: 32, siblings: 2 + u16::from(kind % 3), ..BucketProps::default() };
     let all = [
         BucketProps { plugin: Some(activation), ..small.clone() },
@@ -113,6 +119,7 @@ impl World {
             asked: VecDeque::new(),
             tickets: VecDeque::new(),
             merges: Vec::new(),
+            validations: Vec::new(),
             contexts: Vec::new(),
             last: Vec::new(),
         };
@@ -143,6 +150,7 @@ impl World {
                 Effect::Send { envelope, .. } => self.note_asked(&envelope),
                 Effect::WhenDurable(ticket) => self.tickets.push_back((ticket, cause)),
                 Effect::Merge(ticket, _) => self.merges.push((ticket, cause)),
+                Effect::Validate(ticket, _) => self.validations.push((ticket, cause)),
                 Effect::Reply { session, reply } => self.contexts.extend(self.watch.told(session, &reply)),
                 Effect::StartRenewed(start) => self.event(None, Event::Start(StartId(start))),
                 Effect::Alarm(_) => {}
@@ -232,6 +240,14 @@ impl World {
         }
     }
 
+    /// A validation ends; it may do so twice.
+    pub(super) fn validated(&mut self, which: usize, result: Result<(), Invalid>) {
+        if let Some(&(ticket, cause)) = self.validations.get(which % self.validations.len().max(1)) {
+            self.watch.validated(cause, result.is_ok());
+            self.event(cause, Event::Validated(ticket, result));
+        }
+    }
+
     pub(super) fn pass(&mut self, ms: u64) {
         self.now_us += ms * 1000;
         self.event(None, Event::Tick);
@@ -256,7 +272,7 @@ impl World {
         if self.store.writes != Writes::Work {
             return;
         }
-        (self.asked, self.tickets, self.merges) = Default::default();
+        (self.asked, self.tickets, self.merges, self.validations) = Default::default();
         self.watch.restarted();
         let config = Config { lost, ..self.config.clone() };
         let rng = Xoshiro256PlusPlus::seed_from_u64(self.number());
