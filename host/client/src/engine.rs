@@ -154,7 +154,14 @@ impl Engine {
         let request = self.request(tries.trace, tries.until(), RequestBody::Put(put.clone()));
         let (reply, sent) = self.exchange(target, &session, Class::Request, &request).await?;
         match reply {
-            Reply::Put(reply) if reply.outcome == PutOutcome::Stored => Ok(reply),
+            Reply::Put(reply) if reply.outcome == PutOutcome::Stored => {
+                // Not of a write that was sent before: an earlier attempt may still arrive, and must be recognised.
+                let only = story.attempt() == 0 && story.doubt().is_none();
+                if let Some(receipts) = reply.receipt.filter(|_| only).and_then(|receipt| session.keep_receipt(receipt)) {
+                    session.tell(&self.request(tries.trace, tries.until(), RequestBody::Settled(receipts)));
+                }
+                Ok(reply)
+            }
             Reply::Put(reply) => {
                 let error = Error::unknown("its quorum did not answer in time").quorum(reply.needed, reply.acked);
                 let error = error.with_context(Context::from_wire(reply.context));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rejoin_proto::client::{Answer, ClientHello, HelloReply, PROTOCOL, Request, ServerHello, StartId};
+use rejoin_proto::client::{Answer, ClientHello, HelloReply, PROTOCOL, Receipt, Request, ServerHello, StartId};
 use rejoin_proto::{ClusterId, Layout, Name, NodeId, TenantId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Endpoint, SendError};
 use tokio::sync::oneshot;
@@ -16,6 +16,8 @@ use crate::{Error, ErrorKind};
 
 /// How long the client waits beyond the deadline that it told the node, for the answer to travel.
 const GRACE: Duration = Duration::from_millis(200);
+/// The receipts of answered writes that are sent back together.
+const RECEIPTS: usize = 64;
 
 /// Locks, also after a panic elsewhere: what these locks guard is whole between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) cluster: ClusterId,
     pub(crate) tenant: TenantId,
     pub(crate) retry_window: Duration,
+    /// Of answered writes, still to be sent back.
+    receipts: Mutex<Vec<Receipt>>,
 }
 
 impl Session {
@@ -96,6 +100,7 @@ impl Session {
             cluster: hello.cluster,
             tenant: hello.tenant,
             retry_window: Duration::from_millis(u64::from(hello.retry_window_ms)),
+            receipts: Mutex::default(),
         };
         (session, hello.layout)
     }
@@ -108,6 +113,21 @@ impl Session {
     /// Whether requests can still be sent.
     pub(crate) fn is_open(&self) -> bool {
         lock(&self.shared.waiting).is_some()
+    }
+
+    /// Keeps the receipt of a write that will not be repeated. Returns those that are to be sent, when there are enough of them.
+    pub(crate) fn keep_receipt(&self, receipt: Receipt) -> Option<Vec<Receipt>> {
+        let mut receipts = lock(&self.receipts);
+        receipts.push(receipt);
+        (receipts.len() >= RECEIPTS).then(|| std::mem::take(&mut *receipts))
+    }
+
+    /// Sends what is not answered. What finds no room is dropped: the node forgets in its own time.
+    pub(crate) fn tell(&self, request: &Request) {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        if let Err(why) = self.connection.sender().try_send(Class::Request, id, codec::encode(request).into()) {
+            tracing::debug!(%why, "receipts were not sent");
+        }
     }
 
     /// Sends a request and waits for its answer: for the time that the request says, and a little for the way back.

@@ -1,37 +1,56 @@
 //! The request-id table: which writes were already done for which request, for as long as a client may retry.
+//!
+//! Rows age in *epochs* of the shard's own running time, because wall clocks step and the monotonic clock of one process says nothing about that of
+//! the next one. Each row bears the number of the epoch in which it was written. An epoch ends when it has lasted for an eighth of the
+//! window; however long the process was paused, not more than one ends at once, so that whatever waited before the shard is heard first. A
+//! start goes on in the latest epoch that it finds, from its beginning. So a row may live longer than the window, and never shorter.
 
-use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
+use alloc::collections::{BTreeMap, VecDeque};
 
+use rejoin_proto::client::Receipt;
 use rejoin_proto::{PartitionId, RequestId, codec};
 
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::rows::{self, Kind, RetryRow};
 
+/// The epochs of a window, and those that a row is kept for longer: a retry that was sent within the window may still be on its way.
+const EPOCHS: u64 = 8;
+const LATE_EPOCHS: u64 = 2;
+/// What a row takes beside the bytes of its key and value: a place in the store's map of pinned rows and one in this table.
+pub(crate) const ROW_OVERHEAD: usize = 128;
+
+/// A row's place: the oldest epoch first.
+type Place = (u64, PartitionId, RequestId);
+
 /// The table of one shard. Its rows are in the store, written with the put itself, because in the object they would be lost by a delete, an
 /// overwrite or a fold. In memory is only when each may be dropped.
 #[derive(Debug)]
 pub(crate) struct Retries {
-    /// By the wall millisecond after which they go.
-    oldest_first: BTreeMap<u64, Vec<(PartitionId, RequestId)>>,
-    count: usize,
+    /// The rows that are to be kept, with the bytes that each takes.
+    rows: BTreeMap<Place, u32>,
+    /// Rows whose clients have their answer, still to be removed from the store.
+    settled: VecDeque<(PartitionId, RequestId, u32)>,
+    bytes: usize,
     limit: usize,
+    epoch: u64,
+    epoch_us: u64,
+    /// When the epoch ends; not known before the first look at a clock.
+    ends_us: Option<u64>,
 }
 
 impl Retries {
-    /// The table that the store has, of at most so many rows.
-    pub(crate) fn open(store: &dyn Store, limit: usize) -> Result<Self, StoreFault> {
-        let mut table = Self { oldest_first: BTreeMap::new(), count: 0, limit };
+    /// The table that the store has, of at most so many bytes, for a window of so many milliseconds.
+    pub(crate) fn open(store: &dyn Store, limit: usize, window_ms: u64) -> Result<Self, StoreFault> {
+        let epoch_us = (window_ms.saturating_mul(1000) / EPOCHS).max(1);
+        let mut table = Self { rows: BTreeMap::new(), settled: VecDeque::new(), bytes: 0, limit, epoch: 0, epoch_us, ends_us: None };
         for (partition, rest, row) in rows::load::<RetryRow>(store, Kind::Retry)? {
             let request = <[u8; 16]>::try_from(rest.as_slice()).map_err(|_| StoreFault::Damaged("retry row: short key".into()))?;
-            table.remember(row.until_ms, partition, RequestId(u128::from_be_bytes(request)));
+            let bytes = cost(codec::encode(&row).len());
+            table.rows.insert((row.epoch, partition, RequestId(u128::from_be_bytes(request))), bytes);
+            table.bytes += bytes as usize;
+            table.epoch = table.epoch.max(row.epoch);
         }
         Ok(table)
-    }
-
-    fn remember(&mut self, until_ms: u64, partition: PartitionId, request: RequestId) {
-        self.oldest_first.entry(until_ms).or_default().push((partition, request));
-        self.count += 1;
     }
 
     /// The row of a write that was done for this request.
@@ -42,44 +61,105 @@ impl Retries {
 
     /// Whether another write can be remembered. If not, it must not be done: a retry of it could not be recognised.
     pub(crate) fn has_room(&self) -> bool {
-        self.count < self.limit
+        self.bytes < self.limit
+    }
+
+    /// The bytes that the rows take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The epoch for a row that is written now.
+    pub(crate) fn epoch(&mut self, now_us: u64) -> u64 {
+        match self.ends_us {
+            Some(ends_us) if now_us < ends_us => {}
+            ended => {
+                self.epoch += u64::from(ended.is_some());
+                self.ends_us = Some(now_us.saturating_add(self.epoch_us));
+            }
+        }
+        self.epoch
     }
 
     /// Remembers a write; the change gets the row.
     pub(crate) fn insert(&mut self, partition: PartitionId, request: RequestId, row: &RetryRow, change: &mut Change) {
-        change.put(Space::Pinned, rows::retry_key(partition, request), codec::encode(row));
-        self.remember(row.until_ms, partition, request);
-    }
-
-    /// Takes back the latest [`Retries::insert`] of a row that goes at that time, whose change was not written.
-    pub(crate) fn forget_latest(&mut self, until_ms: u64) {
-        if self.oldest_first.get_mut(&until_ms).and_then(Vec::pop).is_some() {
-            self.count -= 1;
+        let value = codec::encode(row);
+        let bytes = cost(value.len());
+        change.put(Space::Pinned, rows::retry_key(partition, request), value);
+        if self.rows.insert((row.epoch, partition, request), bytes).is_none() {
+            self.bytes += bytes as usize;
         }
     }
 
-    /// The removals of up to `most` rows whose time is over, the oldest first. Once they are written, [`Retries::dropped`] is to be told.
-    pub(crate) fn expired(&self, now_ms: u64, most: usize) -> Change {
-        let mut change = Change::default();
-        for &(partition, request) in self.oldest_first.range(..now_ms).flat_map(|(_, rows)| rows).take(most) {
+    /// Takes back an [`Retries::insert`] whose change was not written.
+    pub(crate) fn forget(&mut self, epoch: u64, partition: PartitionId, request: RequestId) {
+        let bytes = self.rows.remove(&(epoch, partition, request));
+        self.bytes -= bytes.unwrap_or_default() as usize;
+    }
+
+    /// A client has the answer to a write and will not repeat it. Whether there is such a row.
+    pub(crate) fn settle(&mut self, store: &dyn Store, Receipt { partition, id }: Receipt) -> bool {
+        let request = RequestId(id);
+        let Ok(Some(row)) = Self::get(store, partition, request) else { return false };
+        let Some(bytes) = self.rows.remove(&(row.epoch, partition, request)) else { return false };
+        self.settled.push_back((partition, request, bytes));
+        true
+    }
+
+    /// Adds the removals of up to `most` rows to a change: of those that are settled, and of those whose time is over, the oldest first.
+    /// Returns how many. Once they are written, [`Retries::dropped`] is to be told.
+    pub(crate) fn droppable(&self, most: usize, change: &mut Change) -> usize {
+        let settled = self.settled.iter().map(|&(partition, request, _)| (partition, request));
+        let oldest = self.epoch.saturating_sub(EPOCHS + LATE_EPOCHS);
+        let over = self.rows.range(..(oldest, PartitionId(0), RequestId(0))).map(|(&(_, partition, request), _)| (partition, request));
+        let mut count = 0;
+        for (partition, request) in settled.chain(over).take(most) {
             change.remove(Space::Pinned, rows::retry_key(partition, request));
+            count += 1;
         }
-        change
+        count
     }
 
-    /// So many of the oldest rows are gone.
+    /// So many of the rows that [`Retries::droppable`] named are gone.
     pub(crate) fn dropped(&mut self, count: usize) {
-        let mut left = count.min(self.count);
-        self.count -= left;
-        while let Some(mut oldest) = self.oldest_first.first_entry() {
-            let rows = oldest.get_mut();
-            let here = left.min(rows.len());
-            rows.drain(..here);
-            left -= here;
-            if !rows.is_empty() {
-                return;
-            }
-            oldest.remove();
+        for _ in 0..count {
+            let settled = self.settled.pop_front().map(|(.., bytes)| bytes);
+            let bytes = settled.or_else(|| self.rows.pop_first().map(|(_, bytes)| bytes));
+            self.bytes -= bytes.unwrap_or_default() as usize;
         }
+    }
+
+    /// Removes every row, for tests that break the rule.
+    pub(crate) fn forget_all(&mut self, store: &mut dyn Store) -> Result<(), StoreFault> {
+        let mut change = Change::default();
+        core::mem::take(&mut self.rows).into_keys().for_each(|(_, partition, request)| {
+            change.remove(Space::Pinned, rows::retry_key(partition, request));
+        });
+        self.bytes = 0;
+        store.write(change)
+    }
+}
+
+/// What a row with a value of so many bytes takes.
+fn cost(value: usize) -> u32 {
+    let key = 1 + size_of::<PartitionId>() + size_of::<RequestId>();
+    u32::try_from(key + value + ROW_OVERHEAD).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(epoch: u64) -> Retries {
+        Retries { rows: BTreeMap::new(), settled: VecDeque::new(), bytes: 0, limit: 1000, epoch, epoch_us: 100, ends_us: None }
+    }
+
+    #[test]
+    fn an_epoch_lasts_its_time_and_a_pause_ends_one_at_most() {
+        let mut table = table(7);
+        assert_eq!([5, 104].map(|now| table.epoch(now)), [7, 7], "a start goes on in the last one, from its beginning");
+        assert_eq!([105, 204, 205].map(|now| table.epoch(now)), [8, 8, 9]);
+        assert_eq!([1_000_000, 1_000_099, 1_000_100].map(|now| table.epoch(now)), [10, 10, 11]);
+        assert_eq!(table.epoch(3), 11, "a clock that goes back is not believed");
     }
 }

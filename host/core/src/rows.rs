@@ -36,8 +36,8 @@ pub(crate) struct RetryRow {
     pub(crate) dot: Dot,
     /// The sealed context of its reply.
     pub(crate) context: Vec<u8>,
-    /// Wall milliseconds after which the row is dropped.
-    pub(crate) until_ms: u64,
+    /// The epoch in which it was written.
+    pub(crate) epoch: u64,
 }
 
 impl Versioned for RetryRow {

@@ -109,6 +109,8 @@ rules! {
     LimitsDropNothing,
     /// A write that has seen everything passes every limit.
     FullContextsPass,
+    /// Rows of retries age by the time that the shard has run, and not by the wall clock.
+    RetriesAgeByRunningTime,
     /// A retry is recognised after a restart.
     RetriesOutliveRestarts,
     /// A retry is recognised after its value is gone: deleted, overwritten or folded.

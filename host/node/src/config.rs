@@ -61,8 +61,8 @@ pub struct Config {
     #[serde(default = "defaults::retry_window_ms")]
     pub retry_window_ms: u32,
     /// Writes that each shard remembers for their retries.
-    #[serde(default = "defaults::retry_rows")]
-    pub retry_rows: usize,
+    #[serde(default = "defaults::retry_bytes")]
+    pub retry_bytes: usize,
     /// How long a starting node waits for its peers to object to its actors before it takes writes, in milliseconds.
     #[serde(default = "defaults::start_grace_ms")]
     pub start_grace_ms: u64,
@@ -138,8 +138,8 @@ mod defaults {
     pub(super) fn retry_window_ms() -> u32 {
         30_000
     }
-    pub(super) fn retry_rows() -> usize {
-        1 << 20
+    pub(super) fn retry_bytes() -> usize {
+        128 << 20
     }
     pub(super) fn start_grace_ms() -> u64 {
         500
@@ -214,7 +214,7 @@ const KEYS: &[&str] = &[
     "max_timeout_ms",
     "max_skew_ms",
     "retry_window_ms",
-    "retry_rows",
+    "retry_bytes",
     "start_grace_ms",
     "segment_bytes",
     "memtable_bytes",
@@ -268,6 +268,9 @@ impl Config {
         let invalid = |key: &str, message: &str| Err(ConfigError::Invalid { key: key.into(), message: message.into() });
         if !self.shards.is_power_of_two() || self.shards > 256 {
             return invalid("shards", "must be a power of two, 1 to 256");
+        }
+        if self.retry_bytes < 1 << 20 {
+            return invalid("retry_bytes", "must be at least 1048576");
         }
         if self.inbox == 0 || self.in_flight == 0 || self.merge_queue == 0 || self.merge_threads == 0 {
             return invalid("inbox, in_flight, merge_queue, merge_threads", "must be at least 1");

@@ -13,7 +13,7 @@ use rejoin_core::shard::event::{
 };
 use rejoin_core::shard::{Counters, Shard};
 use rejoin_core::view::ClusterView;
-use rejoin_proto::client::{Answer, Reply, StartId};
+use rejoin_proto::client::{Answer, Receipt, Reply, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
 use rejoin_proto::{ErrorCode, ErrorReply, LayoutRef, Name, NodeId, codec};
 use rejoin_store::{CommitSeq, ShardStore, Stats};
@@ -37,6 +37,8 @@ const BEHIND_RETRY_MS: u32 = 50;
 pub(crate) enum Work {
     Client(ClientRequest, Sender),
     Peer(NodeId, PeerEnvelope),
+    /// A client has these answers.
+    Settled(Vec<Receipt>),
     /// Behind the last request of that session, so that none of them brings it back.
     SessionClosed(u64),
 }
@@ -180,6 +182,7 @@ impl Driver {
                     desks.forget(connection);
                     continue;
                 }
+                Work::Settled(receipts) => Event::Settled(receipts),
                 Work::Client(request, sender) => {
                     let is_read = matches!(request.request, DataRequest::Get(_));
                     desks.begun.insert(request.session, (now.mono_us, is_read));
@@ -224,7 +227,7 @@ impl Driver {
         let trace = match work {
             Work::Client(request, _) => request.trace,
             Work::Peer(_, envelope) => envelope.trace,
-            Work::SessionClosed(_) => return tracing::Span::none(),
+            Work::SessionClosed(_) | Work::Settled(_) => return tracing::Span::none(),
         };
         tracing::debug_span!("request", trace = format_args!("{trace:016x}"), node = %self.name, shard = self.index)
     }

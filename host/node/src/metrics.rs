@@ -88,6 +88,7 @@ impl Metrics {
             ("rejoin_quorum_failures_total", core.quorum_failures),
             ("rejoin_requests_overloaded_total", core.overloaded),
             ("rejoin_retries_recognised_total", core.retries_recognised),
+            ("rejoin_retries_settled_total", core.retries_settled),
             ("rejoin_copies_replaced_total", core.replaced),
             ("rejoin_journal_bytes_total", store.journal_bytes),
             ("rejoin_journal_commits_total", store.commits),

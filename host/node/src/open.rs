@@ -170,7 +170,7 @@ fn open_shards(
             contexts: context_key(cluster, secret),
             max_skew_ms: config.max_skew_ms,
             retry_window_ms: u64::from(config.retry_window_ms),
-            max_retry_rows: config.retry_rows,
+            max_retry_bytes: config.retry_bytes,
             max_ops: config.in_flight,
             lost: lost || start.unsynced_may_be_gone(),
         };

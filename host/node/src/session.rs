@@ -1,12 +1,14 @@
 //! A client's connection: its hello, its token, and its requests on their way to the shards.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rejoin_core::shard::event::{ClientRequest, Session};
+use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::Scope;
-use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL, Reply, Request, RequestBody, ServerHello};
+use rejoin_proto::client::{ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Receipt, Reply, Request, RequestBody, ServerHello};
 use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{ErrorCode, ErrorReply, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
@@ -136,6 +138,7 @@ impl Client {
                 let layout = self.parts.cluster_view().layout().clone();
                 self.answer(frame, Reply::Layout(layout));
             }
+            RequestBody::Settled(receipts) => self.settled(receipts),
             RequestBody::Admin(_) if self.holder.scope != Scope::Admin => {
                 let message = format!("token {} may read and write, not administer; use one made with --admin", self.holder.name);
                 self.answer(frame, Reply::Error(ErrorReply::new(ErrorCode::Denied, message)));
@@ -189,6 +192,20 @@ impl Client {
             Err(TrySendError::Closed(_)) => ErrorReply::new(ErrorCode::Stopping, "the node is stopping; try another"),
         };
         self.answer(frame, Reply::Error(refusal));
+    }
+
+    /// Hands receipts to the shards that gave them. A full inbox loses them, and the rows go in their time.
+    fn settled(&self, receipts: Vec<Receipt>) {
+        let view = self.parts.cluster_view();
+        let partitions = view.layout().partitions();
+        let mut of_shards: BTreeMap<usize, Vec<Receipt>> = BTreeMap::new();
+        let shards = u16::try_from(self.parts.shards.len()).unwrap_or(1);
+        for receipt in receipts.into_iter().take(MAX_RECEIPTS).filter(|receipt| u32::from(receipt.partition.0) < partitions) {
+            of_shards.entry(usize::from(shard_of(receipt.partition, partitions, shards))).or_default().push(receipt);
+        }
+        for (shard, receipts) in of_shards {
+            let _ = self.parts.shards[shard].inbox.try_send(Work::Settled(receipts));
+        }
     }
 
     fn answer(&self, frame: &Frame, reply: Reply) {

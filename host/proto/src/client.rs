@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{BucketProps, Quorum, Record, Scope};
 use crate::codec::Versioned;
 use crate::error::ErrorReply;
-use crate::id::{ClusterId, Name, PluginDigest, RequestId, TenantId};
+use crate::id::{ClusterId, Name, PartitionId, PluginDigest, RequestId, TenantId};
 use crate::layout::{Layout, LayoutRef};
 use crate::object::Content;
 
@@ -97,6 +97,23 @@ pub enum RequestBody {
     Layout,
     /// An operator's verb.
     Admin(Admin),
+    /// The client has the answers to these writes and will not repeat them, so that the node may forget how to recognise a retry. It never
+    /// sends the receipt of a write of which it made more than one attempt: an earlier one may still arrive. Not answered. At most
+    /// [`MAX_RECEIPTS`] are looked at.
+    Settled(Vec<Receipt>),
+}
+
+/// The most receipts of one [`RequestBody::Settled`].
+pub const MAX_RECEIPTS: usize = 256;
+
+/// Names the row by which a node recognises retries of a write. Made of the write's request id, which is random and known to its client and the
+/// owners only, and of its object: so a client can name its own rows and no others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The partition of the object.
+    pub partition: PartitionId,
+    /// The request id crossed with the object's hash.
+    pub id: u128,
 }
 
 /// Reads an object.
@@ -211,6 +228,8 @@ pub struct PutReply {
     pub acked: u8,
     /// Replicas that had to.
     pub needed: u8,
+    /// For [`RequestBody::Settled`], to the node that has answered. `None` if the write may have to be repeated, or another node has coordinated it.
+    pub receipt: Option<Receipt>,
 }
 
 /// An operator's verb.

@@ -53,7 +53,7 @@ impl Absorb {
             contexts: ContextKey::derive(1, b"a secret of a benchmark"),
             max_skew_ms: 60_000,
             retry_window_ms: 30_000,
-            max_retry_rows: 1 << 20,
+            max_retry_bytes: 128 << 20,
             max_ops: 8192,
             lost: false,
         };

@@ -24,7 +24,7 @@ const RETRY: u8 = b'r';
 struct RetryRow {
     dot: Dot,
     context: Vec<u8>,
-    until_ms: u64,
+    epoch: u64,
 }
 
 impl Versioned for RetryRow {

@@ -47,8 +47,8 @@ pub struct Options {
     pub max_skew_ms: u64,
     /// Requests that a shard takes at once.
     pub max_ops: usize,
-    /// Retries that a shard remembers at once.
-    pub max_retry_rows: usize,
+    /// Bytes that the retries take which a shard remembers at once.
+    pub max_retry_bytes: usize,
 }
 
 /// A bucket.
@@ -95,6 +95,8 @@ pub struct ClientOptions {
     pub ttl: PerMillion,
     /// Of writes of unknown fate, how many are tried again under their request id.
     pub retries: PerMillion,
+    /// Of writes that were answered at once, how many are settled with their receipts.
+    pub receipts: PerMillion,
     /// Of contexts, how many are altered or another key's on their way.
     pub forged: PerMillion,
     /// How much more often the first keys are chosen: 0 is evenly, 3 is mostly the first.
@@ -181,7 +183,7 @@ impl Options {
             // Messages of a node's own future must not reach its peers after they have met its old disk: no real connection does that.
             faults.old_copy = 0;
         }
-        Self {
+        let mut options = Self {
             seed,
             nodes,
             shards: *rng.pick(&[1, 1, 2, 4]),
@@ -198,8 +200,11 @@ impl Options {
             retry_window_ms: *rng.pick(&[2_000, 10_000, 60_000]),
             max_skew_ms: *rng.pick(&[500, 2_000, 60_000]),
             max_ops: *rng.pick(&[8, 64, 1024]),
-            max_retry_rows: *rng.pick(&[200, 100_000, 100_000]),
-        }
+            max_retry_bytes: *rng.pick(&[40_000, 20 << 20, 20 << 20]),
+        };
+        // Drawn last, so that earlier seeds still draw what they drew.
+        options.clients.receipts = PerMillion(*rng.pick(&[0, 50, 100]) * 10_000);
+        options
     }
 
     /// Whether anything can go wrong at all.
@@ -226,6 +231,7 @@ fn clients(rng: &mut Rng) -> ClientOptions {
         deletes,
         ttl,
         retries,
+        receipts: PerMillion::default(),
         forged,
         heat: rng.below(4) as u8,
     }

@@ -158,7 +158,7 @@ fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     let mut options = Options::draw(seed);
     let bucket = BucketOptions { kind: Kind::Set, n: 3, r: 2, w: 2, fsync: true, siblings: 32, plugin: false, keys: 2 };
     (options.nodes, options.shards, options.partitions, options.buckets) = (3, 1, 4, vec![bucket]);
-    (options.chaos_us, options.wasm, options.max_ops, options.max_retry_rows) = (10 * SECOND, false, 1024, 100_000);
+    (options.chaos_us, options.wasm, options.max_ops, options.max_retry_bytes) = (10 * SECOND, false, 1024, 20 << 20);
     (options.clients.sessions, options.clients.think_us, options.clients.deadline_ms) = (6, 20_000, 300);
     (options.clients.ttl, options.clients.creates, options.clients.forged) = (share(0), share(0), share(0));
     options.faults = FaultOptions::default();

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use rejoin_client::{Client, ClientBuilder, Tls};
 use rejoin_proto::client::{
-    Answer, ClientHello, GetReply, HelloReply, PROTOCOL, Put, PutOutcome, PutReply, Reply, Request, RequestBody, ServerHello, StartId,
+    Answer, ClientHello, GetReply, HelloReply, PROTOCOL, Put, PutOutcome, PutReply, Receipt, Reply, Request, RequestBody, ServerHello,
+    StartId,
 };
-use rejoin_proto::{BucketId, ClusterId, ErrorCode, ErrorReply, Layout, LayoutNode, Name, NodeId, ObjectId, TenantId, codec};
+use rejoin_proto::{BucketId, ClusterId, ErrorCode, ErrorReply, Layout, LayoutNode, Name, NodeId, ObjectId, PartitionId, TenantId, codec};
 use rejoin_wire::cert::{ClusterCa, Validity};
 use rejoin_wire::{Accepted, Class, CloseCode, Connection, Endpoint, Identity, Limits};
 
@@ -208,7 +209,13 @@ impl Shared {
     fn usual(&self, body: &RequestBody) -> Reply {
         match body {
             RequestBody::Get(_) => Reply::Get(found("5", self.tag.fetch_add(1, Ordering::SeqCst) as u8)),
-            RequestBody::Put(_) => stored(PutOutcome::Stored, 2),
+            RequestBody::Put(put) => {
+                let receipt = Some(Receipt { partition: PartitionId(1), id: put.request.0 });
+                match stored(PutOutcome::Stored, 2) {
+                    Reply::Put(reply) => Reply::Put(PutReply { receipt, ..reply }),
+                    other => other,
+                }
+            }
             _ => Reply::Records(Vec::new()),
         }
     }
@@ -230,7 +237,7 @@ pub(crate) fn found(value: &'static str, tag: u8) -> GetReply {
 
 /// The end of a write.
 pub(crate) fn stored(outcome: PutOutcome, acked: u8) -> Reply {
-    Reply::Put(PutReply { outcome, context: vec![7, 7].into(), acked, needed: 2 })
+    Reply::Put(PutReply { outcome, context: vec![7, 7].into(), acked, needed: 2, receipt: None })
 }
 
 /// A refusal.

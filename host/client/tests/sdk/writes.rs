@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rejoin_client::{Bucket, Bytes, Client, Context, ErrorKind, Json};
-use rejoin_proto::client::{Basis, PutOutcome};
+use rejoin_proto::client::{Basis, PutOutcome, RequestBody};
 use rejoin_proto::{Content, ErrorCode};
 
 use crate::fake::{Cluster, React, refused, stored};
@@ -44,6 +44,27 @@ async fn a_lost_write_is_repeated_at_its_node_under_its_id() {
     assert_eq!(puts[0].1.request, puts[1].1.request);
     assert_eq!(puts[0].1.start, puts[1].1.start);
     assert_eq!((puts[0].1.attempt, puts[1].1.attempt), (0, 1));
+}
+
+/// An earlier attempt may still arrive after the answer to a later one: only the node's table of requests keeps it from being done again.
+#[tokio::test]
+async fn receipts_go_back_by_the_dozen_and_none_of_a_write_that_was_repeated() {
+    let cluster = Cluster::start(1).await;
+    let notes = notes(&cluster.client().await);
+    cluster.react([React::Silence]);
+    notes.put("repeated", b"v".to_vec()).create().timeout(Duration::from_millis(1_600)).await.unwrap();
+    for key in 0..65 {
+        notes.put(format!("k{key}"), b"v".to_vec()).blind().await.unwrap();
+    }
+    let settled = |seen: crate::fake::Seen| match seen.request.body {
+        RequestBody::Settled(receipts) => Some(receipts),
+        _ => None,
+    };
+    let told: Vec<_> = cluster.seen().into_iter().filter_map(settled).collect();
+    assert_eq!(told.len(), 1, "one message for sixty-four writes, before the next write");
+    let ids: Vec<u128> = told[0].iter().map(|receipt| receipt.id).collect();
+    let once: Vec<u128> = cluster.puts()[2..66].iter().map(|(_, put)| put.request.0).collect();
+    assert_eq!(ids, once);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
-use rejoin_proto::client::{Reply, Sibling, StartId};
+use rejoin_proto::client::{Receipt, Reply, Sibling, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
 use rejoin_proto::{LayoutRef, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
 
@@ -52,6 +52,8 @@ pub enum Event {
     Validated(ValidateTicket, Result<(), Invalid>),
     /// What [`Effect::WhenDurable`] asked for has come: everything up to it is on the disk.
     Durable(DurableTicket),
+    /// A client has the answers to these writes, and will not repeat them.
+    Settled(Vec<Receipt>),
     /// Time has passed; due at [`crate::shard::Shard::next_wake_us`].
     Tick,
 }

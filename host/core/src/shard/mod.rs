@@ -22,7 +22,7 @@ use bytes::Bytes;
 use rand_core::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use rejoin_proto::client::{Reply, StartId};
+use rejoin_proto::client::{PutReply, Receipt, Reply, StartId};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, OpId, PeerBody, PeerEnvelope};
 use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, RequestId, TenantId};
@@ -56,8 +56,8 @@ pub struct Config {
     pub max_skew_ms: u64,
     /// For how long a retry is recognised, in milliseconds.
     pub retry_window_ms: u64,
-    /// The most writes remembered for their retries.
-    pub max_retry_rows: usize,
+    /// The most bytes that the writes remembered for their retries take, in memory and in each segment of the journal.
+    pub max_retry_bytes: usize,
     /// The most requests under way; one more is answered *overloaded*.
     pub max_ops: usize,
     /// Data may be gone (lost, or unsynced at an operating system's end): no actor of the last run goes on.
@@ -83,6 +83,7 @@ pub struct Counters {
     pub quorum_failures: u64,
     pub overloaded: u64,
     pub retries_recognised: u64,
+    pub retries_settled: u64,
     pub replaced: u64,
 }
 
@@ -138,11 +139,9 @@ impl Shard {
         let ended = |partition, actor| rules.keep(Rule::ObservedEndsATenure) && observed.knows(partition, actor);
         let mut tenures = Tenures::open(store, ended, config.lost && rules.keep(Rule::LossEndsTenures), &mut rng)?;
         settle_at_open(rules, &mut tenures, store)?;
-        let mut retries = Retries::open(store, config.max_retry_rows)?;
+        let mut retries = Retries::open(store, config.max_retry_bytes, config.retry_window_ms)?;
         if !rules.keep(Rule::RetriesOutliveRestarts) {
-            let all = retries.expired(u64::MAX, usize::MAX);
-            retries.dropped(all.rows.len());
-            store.write(all)?;
+            retries.forget_all(store)?;
         }
         // Drawn anew: an answer to what the last run asked may still come, held up by a slow disk, and must not be taken for one to this run's.
         let next_op = if rules.keep(Rule::RunsNumberApart) { rng.next_u64() >> 1 } else { 1 };
@@ -194,6 +193,12 @@ impl Shard {
         self.ops.len()
     }
 
+    /// The bytes that the writes remembered for their retries take.
+    #[must_use]
+    pub fn retry_bytes(&self) -> usize {
+        self.retries.bytes()
+    }
+
     /// When an [`Event::Tick`] is due, in microseconds of [`Now::mono_us`].
     #[must_use]
     pub fn next_wake_us(&self) -> u64 {
@@ -222,6 +227,7 @@ impl Shard {
                 self.admit(&mut turn, origin, client.tenant, client.trace, client.deadline_us, client.request);
             }
             Event::Peer(from, envelope) => self.peer_message(&mut turn, from, envelope),
+            Event::Settled(receipts) => self.settle_retries(&turn, receipts),
             Event::Merged(ticket, result) => self.merged(&mut turn, ticket, result),
             Event::Validated(ticket, result) => self.validated(&mut turn, ticket, result),
             Event::Durable(ticket) => self.with_op(&mut turn, ticket.0, |shard, turn, number, op| {
@@ -259,7 +265,9 @@ impl Shard {
             }
             PeerBody::ForwardReply { op, reply } => self.with_op(turn, op.number, |shard, turn, _, op| {
                 if matches!(op.work, Work::Forward { to, .. } if to == from) {
-                    shard.reply(turn, &op, reply);
+                    // The receipt is the owner's: from here it could not be settled.
+                    let unsettled = |reply| PutReply { receipt: None, ..reply };
+                    shard.reply(turn, &op, if let Reply::Put(reply) = reply { Reply::Put(unsettled(reply)) } else { reply });
                     return None;
                 }
                 Some(op)
@@ -371,9 +379,23 @@ impl Shard {
         }
     }
 
+    /// Clients have their answers to these writes and will not repeat them: their rows go with the next change, or the next look.
+    fn settle_retries(&mut self, turn: &Turn<'_>, receipts: Vec<Receipt>) {
+        for receipt in receipts {
+            self.counters.retries_settled += u64::from(self.retries.settle(turn.store, receipt));
+        }
+    }
+
+    /// The epoch of rows that are written now.
+    fn retry_epoch(&mut self, now: Now) -> u64 {
+        let by_the_wall = !self.rules.keep(Rule::RetriesAgeByRunningTime);
+        self.retries.epoch(if by_the_wall { now.wall_ms.saturating_mul(1000) } else { now.mono_us })
+    }
+
     fn expire_retries(&mut self, turn: &mut Turn<'_>) {
-        let change = self.retries.expired(turn.now.wall_ms, EXPIRED_AT_ONCE);
-        let count = change.rows.len();
+        self.retry_epoch(turn.now);
+        let mut change = Change::default();
+        let count = self.retries.droppable(EXPIRED_AT_ONCE, &mut change);
         // What could not be written is tried again.
         if count > 0 && self.write(turn, change).is_ok() {
             self.retries.dropped(count);

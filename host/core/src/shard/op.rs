@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use rejoin_proto::client::{Get, Put};
+use rejoin_proto::client::{Get, Put, Receipt};
 use rejoin_proto::peer::OpId;
 use rejoin_proto::{Entry, NodeId, Object, ReapEpoch, RequestId, TenantId, VersionVector};
 
@@ -137,6 +137,11 @@ impl Op {
     /// Under what a write of this object is known while it goes on and afterwards.
     pub(super) fn claim_of(&self, put: &Put) -> (TenantId, RequestId) {
         (self.target.object.tenant, self.retry_id(put))
+    }
+
+    /// What the client of a write says when it has its answer.
+    pub(super) fn receipt(&self, put: &Put) -> Receipt {
+        Receipt { partition: self.target.partition, id: self.retry_id(put).0 }
     }
 
     /// A request id counts for one object only: a client that uses one twice must not be told that a write was done which never was.

@@ -25,6 +25,8 @@ use crate::rules::{Rule, Rules};
 
 /// The most attempts at one write that wait for it.
 const MAX_ORIGINS: usize = 16;
+/// The most rows of the request-id table that a write removes along with what it writes.
+const SETTLED_AT_ONCE: usize = 4;
 
 impl Shard {
     pub(super) fn start_put(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put) {
@@ -258,13 +260,17 @@ impl Shard {
         };
         let context = self.config.contexts.seal(&op.target.object, &told);
         Self::object_row(&mut change, &op.target.store_key, &object);
-        let until_ms = turn.now.wall_ms.saturating_add(self.config.retry_window_ms).saturating_add(self.config.max_skew_ms);
-        let retry = op.retry_id(&put);
-        self.retries.insert(partition, retry, &RetryRow { dot, context: context.clone(), until_ms }, &mut change);
-        if let Err(code) = self.write(turn, change)
+        let (retry, epoch) = (op.retry_id(&put), self.retry_epoch(turn.now));
+        self.retries.insert(partition, retry, &RetryRow { dot, context: context.clone(), epoch }, &mut change);
+        let settled = self.retries.droppable(SETTLED_AT_ONCE, &mut change);
+        let written = self.write(turn, change);
+        if written.is_ok() {
+            self.retries.dropped(settled);
+        }
+        if let Err(code) = written
             && self.rules.keep(Rule::RefusedIsNotSent)
         {
-            self.retries.forget_latest(until_ms);
+            self.retries.forget(epoch, partition, retry);
             // A store that has failed for good may have kept what it was given: only after a restart will it be known.
             let failed = "the coordinating node's store has failed and the node is stopping: the write may have been done; read the key";
             let stopping = || Reply::Error(ErrorReply::new(ErrorCode::Unknown, failed));
@@ -365,7 +371,7 @@ impl Shard {
 
     /// Replies as soon as W is reached, or cannot be reached any more.
     fn write_step(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Option<Box<Op>> {
-        let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, context, .. }, .. }) = &op.work else { return Some(op) };
+        let Work::Write(WriteWork { put, phase: WritePhase::Replicating { tally, context }, .. }) = &op.work else { return Some(op) };
         let outcome = match tally.verdict() {
             Verdict::Enough => PutOutcome::Stored,
             Verdict::Impossible => {
@@ -374,7 +380,8 @@ impl Shard {
             }
             Verdict::Waiting => return Some(op),
         };
-        let reply = PutReply { outcome, context: context.clone().into(), acked: tally.got(), needed: tally.needed() };
+        let receipt = (outcome == PutOutcome::Stored).then(|| op.receipt(put));
+        let reply = PutReply { outcome, context: context.clone().into(), acked: tally.got(), needed: tally.needed(), receipt };
         self.reply(turn, &op, Reply::Put(reply));
         None
     }
@@ -384,7 +391,8 @@ impl Shard {
             Work::Write(WriteWork { phase: WritePhase::Replicating { tally, context, .. }, .. }) => {
                 self.counters.quorum_failures += 1;
                 let (acked, needed) = (tally.got(), tally.needed());
-                Reply::Put(PutReply { outcome: PutOutcome::Unknown, context: context.clone().into(), acked, needed })
+                let (outcome, context) = (PutOutcome::Unknown, context.clone().into());
+                Reply::Put(PutReply { outcome, context, acked, needed, receipt: None })
             }
             _ => {
                 let message = "the merge of the siblings at the object's limit did not end in time; nothing was written";

@@ -42,6 +42,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::LimitsAreKept | Rule::LimitsDropNothing | Rule::FullContextsPass => {
             limits::at_the_limit_with_a_plugin_that_traps_full_contexts_get_through
         }
+        Rule::RetriesAgeByRunningTime => retries::a_step_of_the_wall_clock_makes_no_retry_a_second_write,
         Rule::RetriesOutliveRestarts => retries::a_clean_restart_keeps_the_table_and_the_start,
         Rule::RetriesOutliveTheirValue => retries::a_retry_after_an_overwrite_or_a_delete_is_not_done_again,
         Rule::StrangeRetriesAreUnknown => retries::a_retry_at_another_node_or_start_is_unknown_and_writes_nothing,

@@ -33,7 +33,7 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     /// Whether the disk answers: while it does not, nothing that waits for it happens.
     pub(crate) syncing: bool,
-    /// How far its wall clock is ahead of the others.
+    /// How far its wall clock is ahead of the others; wraps around for one that is behind.
     pub(crate) ahead_ms: u64,
     behind: VecDeque<Behind>,
 }
@@ -85,7 +85,7 @@ impl Cluster {
                 contexts: contexts(),
                 max_skew_ms: SKEW_MS,
                 retry_window_ms: WINDOW_MS,
-                max_retry_rows: 100_000,
+                max_retry_bytes: 20 << 20,
                 max_ops: 1000,
                 lost: false,
             };
@@ -145,7 +145,7 @@ impl Cluster {
         let mut effects = Vec::new();
         let node = &mut self.nodes[to];
         let mut now = at(self.now_ms);
-        now.wall_ms += node.ahead_ms;
+        now.wall_ms = now.wall_ms.wrapping_add(node.ahead_ms);
         node.shard.handle(now, event, &mut node.store, &mut effects);
         for effect in effects {
             self.effect(to, effect);

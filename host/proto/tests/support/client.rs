@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use rejoin_proto::catalog::{Quorum, Scope};
 use rejoin_proto::client::{
-    Admin, Answer, Basis, ClientHello, Get, GetReply, HelloReply, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, RecordKind,
-    Reply, Request, RequestBody, ServerHello, Sibling, StartId, Status,
+    Admin, Answer, Basis, ClientHello, Get, GetReply, HelloReply, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Receipt,
+    RecordKind, Reply, Request, RequestBody, ServerHello, Sibling, StartId, Status,
 };
-use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeVerdict, RequestId};
+use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeVerdict, PartitionId, RequestId};
 
 use super::{Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, sample, tenant, token_record};
 
@@ -58,6 +58,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
     let value = || Content::Value(Bytes::from_static(b"milk"));
     let admin = RequestBody::Admin;
     vec![
+        ("settled", RequestBody::Settled(vec![Receipt { partition: PartitionId(3), id: 0x77 << 100 }])),
         ("get", RequestBody::Get(get())),
         ("put-context", RequestBody::Put(put(Basis::Context(Bytes::from_static(&[1, 2, 3])), value()))),
         ("put-create", RequestBody::Put(put(Basis::Create, value()))),
@@ -108,7 +109,8 @@ fn status() -> Status {
 
 fn replies() -> Vec<(&'static str, Reply)> {
     let context = Bytes::from_static(&[1, 2, 3]);
-    let put = |outcome| Reply::Put(PutReply { outcome, context: context.clone(), acked: 1, needed: 2 });
+    let receipt = Some(Receipt { partition: PartitionId(3), id: 0x77 << 100 });
+    let put = |outcome| Reply::Put(PutReply { outcome, context: context.clone(), acked: 1, needed: 2, receipt });
     let verdict = NodeVerdict { node: name("n2"), why: "not connected".into() };
     let error = ErrorReply::new(ErrorCode::Unavailable, "too few replicas").quorum(2, 1, vec![verdict]).retry_after(50);
     vec![

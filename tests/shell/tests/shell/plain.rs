@@ -57,6 +57,24 @@ fn what_nobody_waits_to_have_synced_is_synced_by_and_by() {
     });
 }
 
+/// Each shard of a coordinator forgets how to recognise retries of what it has answered, long before their window is over.
+#[test]
+fn answered_writes_are_settled_by_the_client() {
+    simulate(&Setup { more: "shards = 2", ..Setup::default() }, |world| async move {
+        world.plain().await;
+        let bucket = world.client().await.bucket::<Bytes>("plain").unwrap();
+        for key in 0..400_u32 {
+            bucket.put(key.to_string(), b"v".to_vec()).blind().await.unwrap();
+        }
+        let mut settled = 0.0;
+        for node in ["n1", "n2", "n3"] {
+            settled += world.figure(node, "rejoin_retries_settled_total").await;
+        }
+        // Of each node's, the last sixty-three may wait for more.
+        assert!((400.0 - 3.0 * 63.0..=400.0).contains(&settled), "{settled}");
+    });
+}
+
 #[test]
 fn a_plugin_pushed_at_one_node_merges_at_every_other() {
     simulate(&Setup::default(), |world| async move {

@@ -172,6 +172,16 @@ impl World {
             Asked::Get { .. } => Vec::new(),
         };
         self.sessions[usize::from(session)].answered(key, call, reply.context.clone(), written);
+        let of = &self.recorder.run.calls[call as usize];
+        let (node, only) = (of.node, matches!(of.asked, Asked::Put { retry_of: None, .. }));
+        if let Some(receipt) = reply.receipt.filter(|_| only && self.clients.chance(self.options.clients.receipts))
+            && let Some(at_us) = self.network.client_passage(self.now_us)
+        {
+            // The node that was asked need not be the one that answers; then the receipt finds nothing.
+            let (life, shard) = (self.nodes[usize::from(node)].life, self.keys.place(key).shard);
+            let event = Box::new(Event::Settled(vec![receipt]));
+            self.plan_at(at_us, Occurrence::Notice { node, life, shard, event });
+        }
         Outcome::Ok(Answer { values: Vec::new(), context })
     }
 

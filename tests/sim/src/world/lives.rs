@@ -75,7 +75,7 @@ impl World {
                 contexts: self.contexts.clone(),
                 max_skew_ms: options.max_skew_ms,
                 retry_window_ms: options.retry_window_ms,
-                max_retry_rows: options.max_retry_rows,
+                max_retry_bytes: options.max_retry_bytes,
                 max_ops: options.max_ops,
                 lost,
             };

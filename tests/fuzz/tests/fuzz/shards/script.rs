@@ -201,7 +201,13 @@ fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {
 fn reply(draw: &mut Draw<'_>) -> Reply {
     match draw.below(3) {
         0 => Reply::Error(ErrorReply::new(ErrorCode::TimedOut, "late")),
-        1 => Reply::Put(PutReply { outcome: PutOutcome::Unknown, context: Bytes::new(), acked: draw.byte(), needed: draw.byte() }),
+        1 => Reply::Put(PutReply {
+            outcome: PutOutcome::Unknown,
+            context: Bytes::new(),
+            acked: draw.byte(),
+            needed: draw.byte(),
+            receipt: None,
+        }),
         _ => Reply::Get(GetReply {
             value: None,
             shown: None,

@@ -100,7 +100,7 @@ impl World {
             contexts: ContextKey::derive(1, b"secret"),
             max_skew_ms: 60_000,
             retry_window_ms: 60_000,
-            max_retry_rows: 12,
+            max_retry_bytes: 2_500,
             max_ops: MAX_OPS,
             lost: false,
         };
