@@ -61,7 +61,7 @@ impl Engine {
     /// An engine that has met its first node. `None` if that node's layout breaks the rules of layouts.
     pub(crate) fn new(links: Links, first: &Session, address: SocketAddr, layout: Layout, settings: &Settings) -> Option<Self> {
         let map = Map::new(layout, first.tenant)?;
-        let home = Target { id: first.node, name: first.name.clone(), address };
+        let home = Target { id: first.node, name: first.name.clone(), address: address.into() };
         let (timeout, attempts, pinned) = (settings.timeout, settings.attempts, settings.pinned);
         let (map, budget, chance) = (RwLock::new(Arc::new(map)), Mutex::new(RetryBudget::new()), Chance::new(settings.seed));
         Some(Self { links, cluster: first.cluster, map, learning: AtomicBool::new(false), budget, chance, home, pinned, timeout, attempts })

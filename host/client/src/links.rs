@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rejoin_proto::client::ClientHello;
-use rejoin_proto::{Layout, NodeId};
+use rejoin_proto::{Address, Layout, NodeId};
 use rejoin_wire::{Endpoint, Identity, Limits, Network};
 use tokio::time::Instant;
 
 use crate::routing::Target;
-use crate::session::{Session, endpoint_error, lock};
+use crate::session::{Session, dial_error, endpoint_error, lock};
 use crate::{Error, ErrorKind};
 
 /// A session with the layout that its node had when it was opened, if it was opened just now.
@@ -23,7 +23,7 @@ pub(crate) struct Links {
     endpoint: Endpoint,
     hello: ClientHello,
     connect_timeout: Duration,
-    links: Mutex<BTreeMap<(NodeId, SocketAddr), Arc<Link>>>,
+    links: Mutex<BTreeMap<(NodeId, Address), Arc<Link>>>,
 }
 
 /// The connection to one node at one address.
@@ -77,18 +77,18 @@ impl Links {
     /// Dials an address of which only that is known.
     pub(crate) async fn dial(&self, address: SocketAddr) -> Result<(Arc<Session>, Layout), Error> {
         let dial = Session::open(&self.endpoint, address, &self.hello);
-        let (session, layout) = tokio::time::timeout(self.connect_timeout, dial).await.map_err(|_| self.silent(address))??;
+        let (session, layout) = tokio::time::timeout(self.connect_timeout, dial).await.map_err(|_| self.silent(&address))??;
         let session = Arc::new(session);
-        let link = self.link(session.node, address);
+        let link = self.link(session.node, &address.into());
         *link.session.lock().await = Some(Arc::clone(&session));
         Ok((session, layout))
     }
 
     /// The session with a node, opened now if there is none, within `limit` and the time that connecting may take.
     pub(crate) async fn session(&self, target: &Target, limit: Duration) -> Result<Opened, Error> {
-        let link = self.link(target.id, target.address);
+        let link = self.link(target.id, &target.address);
         let opened = tokio::time::timeout(self.connect_timeout.min(limit), self.reuse_or_open(&link, target)).await;
-        let opened = opened.unwrap_or_else(|_| Err(self.silent(target.address)));
+        let opened = opened.unwrap_or_else(|_| Err(self.silent(&target.address)));
         match &opened {
             Ok((_, Some(_))) => *lock(&link.health) = Health::default(),
             Ok(_) => {}
@@ -103,7 +103,7 @@ impl Links {
             return Ok((Arc::clone(session), None));
         }
         *slot = None;
-        let (session, layout) = Session::open(&self.endpoint, target.address, &self.hello).await?;
+        let (session, layout) = self.open_at(&target.address).await?;
         if session.node != target.id {
             let names = format!("{} answers at {} where {} was expected", session.name, target.address, target.name);
             return Err(Error::new(ErrorKind::Untrusted, format!("{names}: the layout's address is wrong or out of date")));
@@ -113,10 +113,22 @@ impl Links {
         Ok((session, Some(layout)))
     }
 
+    /// Opens a session at the first of the IP addresses of that address which answers.
+    async fn open_at(&self, address: &Address) -> Result<(Session, Layout), Error> {
+        let mut last = None;
+        for address in self.endpoint.resolve(address).await.map_err(dial_error)? {
+            match Session::open(&self.endpoint, address, &self.hello).await {
+                Ok(opened) => return Ok(opened),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| self.silent(address)))
+    }
+
     /// A request on this session was not answered. If nothing at all came back, the session is given up and its node avoided for a while:
     /// a node that was killed does not say so.
     pub(crate) fn unanswered(&self, target: &Target, session: &Arc<Session>, silent: bool) {
-        let link = self.link(target.id, target.address);
+        let link = self.link(target.id, &target.address);
         if !silent && session.is_open() {
             return;
         }
@@ -131,12 +143,12 @@ impl Links {
 
     /// A node has answered.
     pub(crate) fn answered(&self, target: &Target) {
-        *lock(&self.link(target.id, target.address).health) = Health::default();
+        *lock(&self.link(target.id, &target.address).health) = Health::default();
     }
 
     /// Whether a node should be left alone while there are others.
     pub(crate) fn avoided(&self, target: &Target, now: Instant) -> bool {
-        lock(&self.links).get(&(target.id, target.address)).is_some_and(|link| lock(&link.health).avoided(now))
+        lock(&self.links).get(&(target.id, target.address.clone())).is_some_and(|link| lock(&link.health).avoided(now))
     }
 
     /// Closes the connections to nodes that are not among these.
@@ -144,11 +156,11 @@ impl Links {
         lock(&self.links).retain(|(id, address), _| targets.iter().any(|target| target.id == *id && target.address == *address));
     }
 
-    fn link(&self, id: NodeId, address: SocketAddr) -> Arc<Link> {
-        Arc::clone(lock(&self.links).entry((id, address)).or_default())
+    fn link(&self, id: NodeId, address: &Address) -> Arc<Link> {
+        Arc::clone(lock(&self.links).entry((id, address.clone())).or_default())
     }
 
-    fn silent(&self, address: SocketAddr) -> Error {
+    fn silent(&self, address: &impl std::fmt::Display) -> Error {
         let waited = self.connect_timeout.as_millis();
         Error::new(ErrorKind::Unreachable, format!("{address} did not answer within {waited} ms; is the node up, and does UDP pass?"))
     }

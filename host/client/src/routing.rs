@@ -1,20 +1,18 @@
 //! Which node to ask first. Pure: the layout and what is known of the nodes come in as arguments.
 
-use std::net::SocketAddr;
-
-use rejoin_proto::{BucketId, Layout, LayoutNode, LayoutRef, Name, NodeId, ObjectId, TenantId};
+use rejoin_proto::{Address, BucketId, Layout, LayoutNode, LayoutRef, Name, NodeId, ObjectId, TenantId};
 
 /// A node that can be asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Target {
     pub(crate) id: NodeId,
     pub(crate) name: Name,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
 }
 
 impl From<&LayoutNode> for Target {
     fn from(node: &LayoutNode) -> Self {
-        Self { id: node.id, name: node.name.clone(), address: node.address }
+        Self { id: node.id, name: node.name.clone(), address: node.address.clone() }
     }
 }
 
@@ -93,7 +91,7 @@ mod tests {
         let mut list: Vec<LayoutNode> = (0..nodes)
             .map(|at| {
                 let name = Name::new(format!("n{at}")).unwrap();
-                let address = SocketAddr::from(([127, 0, 0, 1], 7401 + at));
+                let address = Address::from(([127, 0, 0, 1], 7401 + at));
                 LayoutNode { id: NodeId::from_name(&name), name, zone: Name::new("z").unwrap(), capacity: 1, address }
             })
             .collect();

@@ -211,7 +211,7 @@ async fn read(connection: Connection, shared: Arc<Shared>) {
 }
 
 /// What a failed dial means to the caller.
-fn dial_error(error: rejoin_wire::Error) -> Error {
+pub(crate) fn dial_error(error: rejoin_wire::Error) -> Error {
     use rejoin_wire::Error as Wire;
     let kind = match error {
         Wire::Untrusted { .. } | Wire::WrongCluster { .. } | Wire::WrongNode { .. } | Wire::NotANode { .. } => ErrorKind::Untrusted,

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::driver::Notice;
 use crate::parts::{NodeView, Parts};
 use crate::peers;
-use crate::token::Tokens;
+use crate::token::{Secret, Tokens};
 
 /// The name under which the catalog is kept.
 pub(crate) const CATALOG_FILE: &str = "catalog";
@@ -36,14 +36,14 @@ pub(crate) enum ControlCall {
 pub(crate) struct CatalogTask {
     pub(crate) control: Control,
     pub(crate) layout: Layout,
-    pub(crate) secret: Vec<u8>,
+    pub(crate) secret: Secret,
     pub(crate) files: ControlFile,
     pub(crate) view: watch::Sender<Arc<NodeView>>,
     pub(crate) failures: mpsc::UnboundedSender<String>,
 }
 
 /// A view of layout and catalog.
-pub(crate) fn node_view(layout: &Layout, control: &Control, secret: &[u8]) -> NodeView {
+pub(crate) fn node_view(layout: &Layout, control: &Control, secret: &Secret) -> NodeView {
     let cluster = Arc::new(ClusterView::new(layout.clone(), control.records()));
     NodeView { cluster, tokens: Tokens::new(secret, control.records()) }
 }

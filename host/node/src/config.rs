@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use rejoin_proto::Name;
+use rejoin_proto::{Address, Name};
 use serde::Deserialize;
 
 /// What a node is started with. Paths are relative to the file they stand in.
@@ -13,10 +13,10 @@ use serde::Deserialize;
 pub struct Config {
     /// The node's name, as in its certificate.
     pub name: Name,
-    /// The UDP address for clients and peers alike.
-    pub listen: SocketAddr,
-    /// The TCP address of metrics and health; none by default.
-    pub admin: Option<SocketAddr>,
+    /// The UDP address for clients and peers alike. A host name is looked up once, at the start.
+    pub listen: Address,
+    /// The TCP address of metrics and health; none by default. A host name is looked up once, at the start.
+    pub admin: Option<Address>,
     /// The data directory.
     pub data: PathBuf,
     /// The cluster's authority (PEM).
@@ -25,7 +25,7 @@ pub struct Config {
     pub certificate: PathBuf,
     /// Its key (PEM).
     pub key: PathBuf,
-    /// The cluster's secret: at least 16 bytes, the same on every node.
+    /// The cluster's secret: at least 16 bytes, the same on every node. One line end at the end of the file does not count.
     pub secret: PathBuf,
     /// Shards, a power of two; fixed once the data directory is made. Each has a journal and a tree of its own, and works on one thread at a time.
     #[serde(default = "defaults::shards")]
@@ -92,8 +92,8 @@ pub struct Config {
 pub struct BootstrapNode {
     /// As in its certificate.
     pub name: Name,
-    /// Where peers and clients reach it.
-    pub address: SocketAddr,
+    /// Where peers and clients reach it. A host name is looked up each time the node is dialled.
+    pub address: Address,
     /// Copies are spread over zones.
     #[serde(default = "defaults::zone")]
     pub zone: Name,
@@ -278,11 +278,30 @@ impl Config {
         if self.timeout_ms == 0 || self.max_timeout_ms < self.timeout_ms {
             return invalid("max_timeout_ms", "must be at least timeout_ms, and that at least 1");
         }
-        let loopback = |address: &SocketAddr| address.ip().is_loopback();
-        if self.dev_faults && !(loopback(&self.listen) && self.admin.as_ref().is_none_or(loopback)) {
-            return invalid("dev_faults", "is for demonstrations and tests: it is refused unless listen and admin are on loopback");
+        self.check_faults(&self.listen, self.admin.as_ref())?;
+        crate::bootstrap::check(self)
+    }
+
+    /// Looks again at what depends on the IP addresses of this node's own host names.
+    pub(crate) fn check_resolved(&self, listen: SocketAddr, admin: Option<SocketAddr>) -> Result<(), ConfigError> {
+        self.check_faults(&listen.into(), admin.map(Address::from).as_ref())?;
+        crate::bootstrap::check_listen(self, &listen.into())
+    }
+
+    fn check_faults(&self, listen: &Address, admin: Option<&Address>) -> Result<(), ConfigError> {
+        if self.dev_faults && !(loopback(listen) && admin.is_none_or(loopback)) {
+            let message = "is for demonstrations and tests: it is refused unless listen and admin are on loopback".into();
+            return Err(ConfigError::Invalid { key: "dev_faults".into(), message });
         }
         Ok(())
+    }
+}
+
+/// Whether an address is this machine's own: resolvers give the name `localhost` no other one (RFC 6761).
+fn loopback(address: &Address) -> bool {
+    match address {
+        Address::Ip(address) => address.ip().is_loopback(),
+        Address::Host(host) => host.name() == "localhost" || host.name().ends_with(".localhost"),
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) async fn figures(parts: &Parts) -> String {
     let connected: Vec<Connection> = parts.peers().values().map(|peer| peer.connection.clone()).collect();
     let queued_bytes = connected.iter().map(|peer| peer.stats().queued_bytes).sum();
     parts.metrics.node((connected.len(), queued_bytes), clients, pool.waiting(), pool.memo().hits_and_misses(), parts.desk.missing().len());
+    let (own, authority) = parts.certificates.ends();
+    parts.metrics.certificates(own, authority);
     parts.metrics.render()
 }
 
@@ -58,6 +60,9 @@ async fn health(State(parts): State<Arc<Parts>>) -> (StatusCode, String) {
     let mut text = format!("{}: connected to {} of {} other nodes\n", parts.config.name, parts.peers().len(), nodes - 1);
     for lost in &parts.lost {
         let _ = writeln!(text, "this replica has lost something: {lost}");
+    }
+    for warning in parts.warnings() {
+        let _ = writeln!(text, "warning: {warning}");
     }
     let serving = parts.serving.initialized();
     if !serving {

@@ -14,11 +14,13 @@
 //! # }
 //! ```
 //!
-//! In reading order: `node` (start and stop), [`config`], `open` (what is found on the disk), `run` (threads and tasks), `driver` (one shard's loop), `waiting`, `syncing`, `peers`, `session`, `operator`, `catalog`,
+//! In reading order: `node` (start and stop), [`config`], `bootstrap` (the list of nodes), `open` (what is found on the disk), `run` (threads and tasks), `driver` (one shard's loop), `waiting`, `syncing`, `peers`, `session`, `operator`, `catalog`, `certificates`,
 //! `modules`, `http`, `metrics`, `faults`, [`token`], [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
+mod bootstrap;
 mod catalog;
+mod certificates;
 pub mod clock;
 pub mod config;
 mod driver;
@@ -41,4 +43,4 @@ mod waiting;
 pub use config::{BootstrapNode, Config, ConfigError};
 pub use node::{Node, StartError, StopError};
 pub use platform::Platform;
-pub use token::root_token;
+pub use token::{Secret, root_token};

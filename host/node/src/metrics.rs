@@ -126,6 +126,14 @@ impl Metrics {
         self.recorder.register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA).absolute(memo.1);
     }
 
+    /// When the node's certificate and that of its authority end, in seconds since 1970.
+    pub(crate) fn certificates(&self, own: u64, authority: u64) {
+        let label = |which: &'static str| vec![Label::new("which", which)];
+        for (which, until) in [("node", own), ("authority", authority)] {
+            self.gauge(Key::from_parts("rejoin_certificate_until_seconds", label(which)), until);
+        }
+    }
+
     fn gauge(&self, key: Key, value: u64) {
         let gauge: Gauge = self.recorder.register_gauge(&key, &METADATA);
         #[allow(clippy::cast_precision_loss)] // A gauge is a float; 2^53 is far away.

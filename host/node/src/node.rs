@@ -15,16 +15,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, SetOnce, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::bootstrap;
 use crate::catalog::CatalogTask;
-use crate::clock::Clock;
+use crate::certificates::{self, Certificates};
 use crate::config::Config;
 use crate::driver::{Driver, Notice, ShardHandle, Work};
 use crate::metrics::Metrics;
 use crate::modules::Desk;
-use crate::open::{Opened, Opening};
+use crate::open::{Opened, Opening, Plan, Unwritten};
 use crate::parts::Parts;
 use crate::platform::{Chance, Platform, Threads};
-use crate::{http, open, peers, run, syncing};
+use crate::{http, peers, run, syncing};
 
 /// A peer from which nothing comes for this long is down.
 const PEER_IDLE: Duration = Duration::from_secs(4);
@@ -111,19 +112,29 @@ impl Node {
     /// As [`Node::start`].
     pub async fn start_on(platform: Platform, config: Config) -> Result<Self, StartError> {
         let chance = Chance::new(platform.seed);
-        let Opening { identity, node, secret, faults, dir, layout, control, view: first_view, shards: opened, lost } =
-            open::open(&config, &platform, &chance)?;
+        let plan = Plan::make(&config, &platform).await?;
         let Platform { clock, network, threads, seed, .. } = platform;
-        let cluster = identity.cluster();
-
-        // Bound only now: a node that cannot open its data must not be seen by its peers.
-        let endpoint = Endpoint::bind_on(&*network, seed.map(|_| chance.seed()), config.listen, identity, limits())?;
-        let admin = match config.admin {
+        // Everything that can fail without the data does so before it is opened, and a first start that fails later is undone.
+        let limits = limits();
+        let socket = Endpoint::open_port(&*network, plan.listen, &limits)?;
+        let admin = match plan.admin {
             Some(address) => Some(bind_admin(address).await?),
             None => None,
         };
+        let pool = pool(&config, threads)?;
+        let mut unwritten = Unwritten::watch(&config.data, plan.first);
+        let opening = plan.open(&config, threads, &chance, &mut unwritten)?;
+        let Opening { dir, layout, control, view: first_view, shards: opened, lost } = opening;
+        let Plan { identity, files, node, secret, faults, contradictions, .. } = plan;
+        let cluster = identity.cluster();
+        for why in &contradictions {
+            tracing::warn!(why, "{}", bootstrap::KEPT);
+        }
+        let certificates = Certificates::new(identity.clone(), files);
+        // Answers only from here on: a node that cannot open its data must not be seen by its peers.
+        let endpoint = Endpoint::bind_with(network.runtime(), socket, seed.map(|_| chance.seed()), identity, limits)?;
         let metrics = Arc::new(Metrics::new());
-        let desk = desk(&config, threads, &dir, clock, metrics.clone())?;
+        let desk = Desk::new(pool, dir.modules(), config.module_bytes, clock, metrics.clone());
         let (view_in, view) = watch::channel(first_view);
         let (start_in, start_out) = watch::channel(run::combined(&opened.iter().map(|o| o.shard.start()).collect::<Vec<_>>()));
         let (control_in, control_calls) = mpsc::unbounded_channel();
@@ -152,6 +163,8 @@ impl Node {
             metrics,
             clock,
             chance,
+            certificates,
+            contradictions,
             lost,
             config,
         });
@@ -180,6 +193,7 @@ impl Node {
         if let Some(listener) = admin {
             node.tasks.spawn(run::admin(listener, http::routes(node.parts.clone())));
         }
+        unwritten.keep();
         tracing::info!(name = %node.name(), address = %node.address(), %cluster, "node started");
         Ok(node)
     }
@@ -227,6 +241,7 @@ impl Node {
             self.tasks.spawn(run::guarded("dialling", failures.clone(), peers::dial(parts.clone(), self.endpoint.clone(), other)));
         }
         self.tasks.spawn(run::upkeep(parts.metrics.clone()));
+        self.tasks.spawn(run::guarded("the certificates", failures.clone(), certificates::watch(parts.clone(), self.endpoint.clone())));
         let parts = parts.clone();
         self.tasks.spawn(async move {
             peers::start_grace(&parts, Duration::from_millis(parts.config.start_grace_ms)).await;
@@ -257,6 +272,15 @@ impl Node {
     /// The node's figures, as Prometheus text: what the admin port's `/metrics` gives.
     pub async fn metrics(&self) -> String {
         http::figures(&self.parts).await
+    }
+
+    /// Uses the certificates of the configured files for new connections, if they are others than before. Says whether they are. The node looks at
+    /// the files by itself too, every ten seconds.
+    ///
+    /// # Errors
+    /// Why they are not used; those in use stay.
+    pub fn reload_certificates(&self) -> Result<bool, String> {
+        certificates::reload(&self.parts, &self.endpoint)
     }
 
     /// Resolves when the node takes requests: every other node is connected, or the start's grace is over.
@@ -314,14 +338,13 @@ async fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Admin { address, source })
 }
 
-fn desk(config: &Config, threads: Threads, dir: &DataDir, clock: Clock, metrics: Arc<Metrics>) -> Result<Desk, StartError> {
+fn pool(config: &Config, threads: Threads) -> Result<Pool, StartError> {
     let host = Host::new(HostConfig::default())?;
     let memo = Memo::new(config.memo_bytes);
-    let pool = match threads {
-        Threads::Own => Pool::new(host, memo, PoolConfig { threads: config.merge_threads, queue: config.merge_queue })?,
-        Threads::Shared => Pool::inline(host, memo),
-    };
-    Ok(Desk::new(pool, dir.modules(), config.module_bytes, clock, metrics))
+    match threads {
+        Threads::Own => Ok(Pool::new(host, memo, PoolConfig { threads: config.merge_threads, queue: config.merge_queue })?),
+        Threads::Shared => Ok(Pool::inline(host, memo)),
+    }
 }
 
 impl std::fmt::Debug for Node {

@@ -1,40 +1,58 @@
 //! What a node finds when it starts: its identity, its data directory, layout and catalog, and its shards, opened and not yet running.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rand_core::SeedableRng as _;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_core::control::{Catalog, Control};
-use rejoin_core::placement::{DEFAULT_PARTITIONS, bootstrap};
+use rejoin_core::placement::{self, DEFAULT_PARTITIONS};
 use rejoin_core::shard::{self, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::context::ContextKey;
-use rejoin_proto::{ClusterId, Hlc, Layout, LayoutNode, Name, NodeId, TenantId, codec};
-use rejoin_store::{ControlFile, DataDir, Disk, Options, ShardStore, Start};
+use rejoin_proto::{Address, ClusterId, Hlc, Layout, Name, NodeId, TenantId, codec};
+use rejoin_store::{ControlFile, DataDir, Disk, OpenError, Options, ShardStore, Start};
 use rejoin_wire::{Identity, Role};
 use tokio::sync::Notify;
 
+use crate::bootstrap;
 use crate::catalog::{CATALOG_FILE, node_view};
+use crate::certificates::Files;
 use crate::config::Config;
 use crate::faults::{Faults, HeldDisk};
 use crate::node::StartError;
 use crate::parts::NodeView;
 use crate::platform::{Chance, Platform, Threads};
-use crate::token::DEFAULT_TENANT;
+use crate::token::{DEFAULT_TENANT, Secret};
 
 /// The name under which the layout is kept.
 const LAYOUT_FILE: &str = "layout";
-/// The fewest bytes of a cluster's secret.
-const MIN_SECRET_BYTES: usize = 16;
+
+/// What a node starts with, as far as it can be known without writing anything: a start that fails on it leaves no trace.
+pub(crate) struct Plan {
+    pub(crate) identity: Identity,
+    pub(crate) files: Files,
+    pub(crate) node: NodeId,
+    pub(crate) secret: Secret,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) faults: Faults,
+    /// Where the kept layout says something else than the configuration.
+    pub(crate) contradictions: Vec<String>,
+    /// The data directory will be made.
+    pub(crate) first: bool,
+    owner: rejoin_store::Identity,
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    /// The layout is a new one, which is to be kept.
+    new_layout: bool,
+    catalog: Catalog,
+}
 
 /// What a node starts from.
 pub(crate) struct Opening {
-    pub(crate) identity: Identity,
-    pub(crate) node: NodeId,
-    pub(crate) secret: Vec<u8>,
-    pub(crate) faults: Faults,
     pub(crate) dir: DataDir,
     pub(crate) layout: Layout,
     pub(crate) control: Control,
@@ -52,42 +70,127 @@ pub(crate) struct Opened {
     pub(crate) due: Arc<Notify>,
 }
 
-/// Reads and opens everything that a node has on its disk.
-pub(crate) fn open(config: &Config, platform: &Platform, chance: &Chance) -> Result<Opening, StartError> {
-    let identity = identity(config)?;
-    let cluster = identity.cluster();
-    let node = own_id(config, &identity)?;
-    let secret = read("secret", &config.secret)?;
-    if secret.len() < MIN_SECRET_BYTES {
-        return Err(StartError::Unfit(format!("secret = {}: it has fewer than {MIN_SECRET_BYTES} bytes", config.secret.display())));
+impl Plan {
+    /// Reads and checks everything that a start depends on.
+    pub(crate) async fn make(config: &Config, platform: &Platform) -> Result<Self, StartError> {
+        let files = Files::read(config)?;
+        let identity = files.identity(config)?;
+        let cluster = identity.cluster();
+        let node = own_id(config, &identity)?;
+        let secret = Secret::from_file(&read("secret", &config.secret)?);
+        let secret = secret.map_err(|why| StartError::Unfit(format!("secret = {}: {why}", config.secret.display())))?;
+        let listen = looked_up("listen", &config.listen).await?;
+        let admin = match &config.admin {
+            Some(address) => Some(looked_up("admin", address).await?),
+            None => None,
+        };
+        config.check_resolved(listen, admin).map_err(|why| StartError::Unfit(why.to_string()))?;
+        let faults = Faults::default();
+        let disk = platform.disk.clone();
+        let disk = if config.dev_faults { Arc::new(HeldDisk { disk, faults: faults.clone() }) } else { disk };
+        let owner = rejoin_store::Identity { cluster, node, shards: config.shards };
+        let found = DataDir::look(&config.data, owner, &disk)?;
+        let kept = kept_layout(&found.control)?;
+        let contradictions = kept.as_ref().map_or_else(Vec::new, |kept| bootstrap::contradictions(&config.bootstrap, kept));
+        let new_layout = kept.is_none();
+        let layout = kept.map_or_else(|| first_layout(config, node), Ok)?;
+        if u32::from(config.shards) > layout.partitions() {
+            return Err(StartError::Unfit(format!("shards = {}: more than the ring's {} partitions", config.shards, layout.partitions())));
+        }
+        let catalog = catalog(&found.control)?;
+        let first = found.first;
+        Ok(Self { identity, files, node, secret, listen, admin, faults, contradictions, first, owner, disk, layout, new_layout, catalog })
     }
-    let faults = Faults::default();
-    let disk = platform.disk.clone();
-    let disk = if config.dev_faults { Arc::new(HeldDisk { disk, faults: faults.clone() }) } else { disk };
-    let owner = rejoin_store::Identity { cluster, node, shards: config.shards };
-    let (dir, start) = DataDir::open_on(&config.data, owner, disk.clone())?;
-    let layout = layout(config, &dir.control(), node)?;
-    if u32::from(config.shards) > layout.partitions() {
-        return Err(StartError::Unfit(format!("shards = {}: more than the ring's {} partitions", config.shards, layout.partitions())));
+
+    /// Opens everything that a node has on its disk, or makes it.
+    pub(crate) fn open(
+        &self,
+        config: &Config,
+        threads: Threads,
+        chance: &Chance,
+        unwritten: &mut Unwritten,
+    ) -> Result<Opening, StartError> {
+        let opened = DataDir::open_on(&config.data, self.owner, self.disk.clone());
+        let not_ours = match &opened {
+            Err(OpenError::InUse { .. }) => true,
+            Ok((_, start)) => !start.first,
+            Err(_) => false,
+        };
+        if not_ours {
+            // Another process made it meanwhile.
+            unwritten.keep();
+        }
+        let (dir, start) = opened?;
+        if self.new_layout {
+            dir.control().write(LAYOUT_FILE, &codec::encode(&self.layout))?;
+        }
+        let control = Control::new(self.catalog.clone());
+        let view = Arc::new(node_view(&self.layout, &control, &self.secret));
+        let owner = (self.owner.cluster, self.node);
+        let disk = self.disk.clone();
+        let (shards, lost) = open_shards(config, (threads, chance), owner, &self.secret, &view.cluster, (&dir, &start), disk)?;
+        Ok(Opening { dir, layout: self.layout.clone(), control, view, shards, lost })
     }
-    let control = Control::new(catalog(&dir.control())?);
-    let view = Arc::new(node_view(&layout, &control, &secret));
-    let (shards, lost) = open_shards(config, (platform.threads, chance), (cluster, node), &secret, &view.cluster, (&dir, &start), disk)?;
-    Ok(Opening { identity, node, secret, faults, dir, layout, control, view, shards, lost })
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, StartError> {
+/// The first IP address of an address of this node's own.
+async fn looked_up(key: &str, address: &Address) -> Result<SocketAddr, StartError> {
+    let found = rejoin_wire::resolve(address).await;
+    let unfit = |why: &dyn std::fmt::Display| StartError::Unfit(format!("{key} = {address}: {why}"));
+    found.map_err(|why| unfit(&why))?.first().copied().ok_or_else(|| unfit(&"it has no IP address"))
+}
+
+/// Undoes a first start that fails: what it has made in or above the data directory is removed again.
+pub(crate) struct Unwritten {
+    path: PathBuf,
+    /// What was in the directory; none if there was no directory.
+    before: Option<Vec<std::ffi::OsString>>,
+    /// The directories above it that were missing, the deepest first.
+    missing: Vec<PathBuf>,
+    armed: bool,
+}
+
+impl Unwritten {
+    /// Looks at a data directory before a start, which is its first or not.
+    pub(crate) fn watch(path: &Path, first: bool) -> Self {
+        let names = |entries: std::fs::ReadDir| entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+        let missing = path.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+        let missing = missing.map(Path::to_path_buf).collect();
+        Self { path: path.to_path_buf(), before: std::fs::read_dir(path).ok().map(names), missing, armed: first }
+    }
+
+    /// The start has succeeded, or the directory is not its own: nothing is removed.
+    pub(crate) fn keep(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let Some(before) = &self.before else {
+            // What cannot be removed is as it would be without this.
+            let _ = std::fs::remove_dir_all(&self.path);
+            self.missing.iter().for_each(|above| drop(std::fs::remove_dir(above)));
+            return;
+        };
+        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if !before.contains(&entry.file_name()) {
+                let path = entry.path();
+                let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            }
+        }
+    }
+}
+
+pub(crate) fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, StartError> {
     std::fs::read(path).map_err(|source| StartError::File { key, path: path.to_path_buf(), source })
 }
 
-fn identity(config: &Config) -> Result<Identity, StartError> {
-    let text = |key, path: &Path| read(key, path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let (ca, certificate, key) = (text("ca", &config.ca)?, text("certificate", &config.certificate)?, text("key", &config.key)?);
-    Ok(Identity::node(&ca, &certificate, &key)?)
-}
-
 /// The id of the node in the certificate, which must be the one that the configuration names.
-fn own_id(config: &Config, identity: &Identity) -> Result<NodeId, StartError> {
+pub(crate) fn own_id(config: &Config, identity: &Identity) -> Result<NodeId, StartError> {
     match identity.subject().map(|subject| &subject.role) {
         Some(Role::Node(name)) if *name == config.name => Ok(NodeId::from_name(name)),
         Some(role) => {
@@ -98,33 +201,28 @@ fn own_id(config: &Config, identity: &Identity) -> Result<NodeId, StartError> {
     }
 }
 
-/// The layout that was kept; on a first start the one that the bootstrap list gives, kept from then on.
-fn layout(config: &Config, files: &ControlFile, node: NodeId) -> Result<Layout, StartError> {
+/// The layout that was kept, if any.
+fn kept_layout(files: &ControlFile) -> Result<Option<Layout>, StartError> {
     let unfit = |why: String| StartError::Unfit(why);
-    if let Some(kept) = files.read(LAYOUT_FILE)? {
-        let layout: Layout = codec::decode(&kept).map_err(|error| unfit(format!("the kept layout cannot be read: {error}")))?;
-        layout.check().map_err(|bad| unfit(format!("the kept layout is damaged: {bad}")))?;
-        return Ok(layout);
-    }
+    let Some(kept) = files.read(LAYOUT_FILE)? else { return Ok(None) };
+    let layout: Layout = codec::decode(&kept).map_err(|error| unfit(format!("the kept layout cannot be read: {error}")))?;
+    layout.check().map_err(|bad| unfit(format!("the kept layout is damaged: {bad}")))?;
+    Ok(Some(layout))
+}
+
+/// The layout that the bootstrap list gives.
+fn first_layout(config: &Config, node: NodeId) -> Result<Layout, StartError> {
+    let unfit = |why: String| StartError::Unfit(why);
     if config.bootstrap.is_empty() {
         return Err(unfit(
             "this is a first start and the configuration has no [[bootstrap]] list: name every node of the cluster there".into(),
         ));
     }
-    let member = |node: &crate::BootstrapNode| LayoutNode {
-        id: NodeId::from_name(&node.name),
-        name: node.name.clone(),
-        zone: node.zone.clone(),
-        capacity: node.capacity,
-        address: node.address,
-    };
-    let nodes: Vec<LayoutNode> = config.bootstrap.iter().map(member).collect();
+    let nodes = bootstrap::members(&config.bootstrap);
     if !nodes.iter().any(|member| member.id == node) {
         return Err(unfit(format!("the [[bootstrap]] list does not name this node, {}", config.name)));
     }
-    let layout = bootstrap(nodes, DEFAULT_PARTITIONS).map_err(|bad| unfit(format!("the [[bootstrap]] list makes no layout: {bad}")))?;
-    files.write(LAYOUT_FILE, &codec::encode(&layout))?;
-    Ok(layout)
+    placement::bootstrap(nodes, DEFAULT_PARTITIONS).map_err(|bad| unfit(format!("the [[bootstrap]] list makes no layout: {bad}")))
 }
 
 /// The catalog that was kept; a new one knows the default tenant.
@@ -143,7 +241,7 @@ fn open_shards(
     config: &Config,
     (threads, chance): (Threads, &Chance),
     (cluster, node): (ClusterId, NodeId),
-    secret: &[u8],
+    secret: &Secret,
     view: &Arc<ClusterView>,
     (dir, start): (&DataDir, &Start),
     disk: Arc<dyn Disk>,
@@ -167,7 +265,7 @@ fn open_shards(
         let config = shard::Config {
             node,
             shard: index,
-            contexts: context_key(cluster, secret),
+            contexts: context_key(cluster, secret.bytes()),
             max_skew_ms: config.max_skew_ms,
             retry_window_ms: u64::from(config.retry_window_ms),
             max_retry_bytes: config.retry_bytes,

@@ -78,11 +78,13 @@ fn status(parts: &Parts) -> Status {
     let view = parts.cluster_view();
     let layout = view.layout();
     let owners = |n: u8| (0..layout.partitions()).map(move |p| layout.owners(PartitionId(u16::try_from(p).unwrap_or(u16::MAX)), n));
+    let (own, authority) = parts.certificates.ends();
+    let warnings = parts.warnings();
     let peers = parts.peers();
     let node = |node: &rejoin_proto::LayoutNode| NodeStatus {
         name: node.name.clone(),
         zone: node.zone.clone(),
-        address: node.address,
+        address: node.address.clone(),
         up: node.id == parts.node || peers.contains_key(&node.id),
         first_owner_of: owners(1).flatten().filter(|owner| owner.id == node.id).count() as u32,
         owner_of: owners(u8::MAX).flatten().filter(|owner| owner.id == node.id).count() as u32,
@@ -97,5 +99,8 @@ fn status(parts: &Parts) -> Status {
         nodes: layout.nodes.iter().map(node).collect(),
         lost: parts.lost.clone(),
         missing_plugins: parts.desk.missing(),
+        warnings,
+        certificate_until_ms: own.saturating_mul(1_000),
+        authority_until_ms: authority.saturating_mul(1_000),
     }
 }

@@ -11,6 +11,7 @@ use rejoin_wire::{Connection, Sender};
 use tokio::sync::{Notify, SetOnce, mpsc, watch};
 
 use crate::catalog::ControlCall;
+use crate::certificates::Certificates;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::{Notice, ShardHandle};
@@ -19,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::modules::Desk;
 use crate::platform::Chance;
 use crate::token::Tokens;
+use crate::{bootstrap, certificates};
 
 /// Layout and catalog as sessions see them.
 pub(crate) struct NodeView {
@@ -60,6 +62,9 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
+    pub(crate) certificates: Certificates,
+    /// Where the kept layout says something else than the configuration.
+    pub(crate) contradictions: Vec<String>,
     /// What this node has lost, as its store said at the start.
     pub(crate) lost: Vec<String>,
 }
@@ -72,6 +77,17 @@ impl Parts {
     pub(crate) fn shard_of(&self, partition: PartitionId, view: &ClusterView) -> &ShardHandle {
         let shards = u16::try_from(self.shards.len()).unwrap_or(1);
         &self.shards[usize::from(shard_of(partition, view.layout().partitions(), shards))]
+    }
+
+    /// What an operator should look at, for people.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.contradictions.clone();
+        if !warnings.is_empty() {
+            warnings.push(bootstrap::KEPT.into());
+        }
+        warnings.extend(self.certificates.warnings(&self.config));
+        warnings.extend(certificates::of_peers(self));
+        warnings
     }
 
     /// Tells every shard.

@@ -43,7 +43,7 @@ pub(crate) async fn dial(parts: Arc<Parts>, endpoint: Endpoint, node: LayoutNode
     let mut pause = FIRST_PAUSE;
     loop {
         if !parts.faults.is_cut(node.id) {
-            match endpoint.connect_peer(node.address, &node.name).await {
+            match endpoint.connect_peer_at(&node.address, &node.name).await {
                 Ok(connection) => {
                     let begun = tokio::time::Instant::now();
                     serve(&parts, connection, node.name.clone()).await;

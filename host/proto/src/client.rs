@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::address::Address;
 use crate::catalog::{BucketProps, Quorum, Record, Scope};
 use crate::codec::Versioned;
 use crate::error::ErrorReply;
@@ -299,7 +300,7 @@ pub struct NodeStatus {
     /// Its zone.
     pub zone: Name,
     /// Where it is reached.
-    pub address: core::net::SocketAddr,
+    pub address: Address,
     /// Whether the answering node has a connection to it (or is it).
     pub up: bool,
     /// Partitions of which it is the first owner.
@@ -329,6 +330,12 @@ pub struct Status {
     pub lost: Vec<String>,
     /// Plugins named in the catalog that this node does not have yet.
     pub missing_plugins: Vec<PluginDigest>,
+    /// What an operator should look at, for people: a kept layout that contradicts the configuration, certificates that end soon.
+    pub warnings: Vec<String>,
+    /// When the answering node's certificate ends, in milliseconds since 1970.
+    pub certificate_until_ms: u64,
+    /// When the certificate of the cluster's authority ends, in milliseconds since 1970.
+    pub authority_until_ms: u64,
 }
 
 /// One reply.

@@ -1,9 +1,9 @@
 //! Layouts as data: which node owns which partition. Every node and every client routes by the same look-up.
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
+use crate::address::Address;
 use crate::codec::{self, Versioned};
 use crate::hash::{ObjectId, partition_of};
 use crate::id::{Name, NodeId, PartitionId};
@@ -34,7 +34,7 @@ pub struct LayoutNode {
     /// Its share of the ring in relation to the others'.
     pub capacity: u32,
     /// Where peers and clients reach it (UDP).
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 /// Which node owns which partition.

@@ -16,12 +16,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`layout`], [`catalog`], [`context`], [`client`], [`peer`], [`error`], [`codec`].
+//! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`catalog`], [`context`], [`client`], [`peer`], [`error`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod address;
 pub mod catalog;
 pub mod causal;
 pub mod client;
@@ -35,6 +36,7 @@ pub mod layout;
 pub mod object;
 pub mod peer;
 
+pub use address::{Address, BadAddress};
 pub use causal::{Run, Runs, VersionVector};
 pub use error::{ErrorCode, ErrorReply, NodeVerdict};
 pub use hash::ObjectId;

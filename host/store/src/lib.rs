@@ -25,7 +25,7 @@ mod journal;
 mod pinned;
 mod shard;
 
-pub use dir::{ControlFile, DataDir, FORMAT_VERSION, Identity, Modules, Start};
+pub use dir::{ControlFile, DataDir, FORMAT_VERSION, Found, Identity, Modules, Start};
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use error::{FileError, OpenError};
 pub use shard::{CommitSeq, Maintenance, MaintenanceThread, Options, Recovery, ShardStore, Stats, StopMaintenance, Syncer, WorkDone};

@@ -1,8 +1,9 @@
 //! A connection that carries frames: a writer task, a reader task and the queues between them and the rest of the program.
 
 use crate::{
-    Class, CloseCode, Closed, Frame, Limits, PerClass, Sender, Subject,
+    Class, CloseCode, Closed, Frame, Limits, PerClass, Period, Sender, Subject,
     frame::{Decoder, Oversized},
+    handshake::Remote,
     hello::Stream,
     inbox::Inbox,
     outbox::Outbox,
@@ -52,7 +53,7 @@ pub struct Connection(Arc<Handle>);
 #[derive(Debug)]
 struct Handle {
     link: Link,
-    subject: Option<Subject>,
+    remote: Option<Remote>,
 }
 
 impl Drop for Handle {
@@ -93,16 +94,16 @@ impl Connection {
         streams: [Stream; 3],
         limits: &Arc<Limits>,
         own: Option<&Subject>,
-        subject: Option<Subject>,
+        remote: Option<Remote>,
     ) -> Self {
         let outbox = Arc::new(Outbox::new(limits.clone(), limits.frames_of(own)));
-        let received = limits.frames_of(subject.as_ref());
+        let received = limits.frames_of(remote.as_ref().map(|remote| &remote.subject));
         let inbox = Arc::new(Inbox::new(limits.clone()));
         let link = Link { quic, outbox, inbox, our_reason: Arc::default() };
         let [(control_out, control_in), (request_out, request_in), (bulk_out, bulk_in)] = streams;
         runtime.spawn(Box::pin(write_all(link.clone(), [control_out, request_out, bulk_out])));
         runtime.spawn(Box::pin(read_all(link.clone(), received, [control_in, request_in, bulk_in])));
-        Self(Arc::new(Handle { link, subject }))
+        Self(Arc::new(Handle { link, remote }))
     }
 
     /// A handle to send with, for as many threads as need one.
@@ -152,7 +153,13 @@ impl Connection {
     /// Who is on the other side, by its certificate; none for a client without one.
     #[must_use]
     pub fn subject(&self) -> Option<&Subject> {
-        self.0.subject.as_ref()
+        self.0.remote.as_ref().map(|remote| &remote.subject)
+    }
+
+    /// From when to when the other side's certificate holds; none for a client without one. It was checked when the connection was made.
+    #[must_use]
+    pub fn certificate_period(&self) -> Option<Period> {
+        self.0.remote.as_ref().map(|remote| remote.period)
     }
 
     /// The other side's address now. It may change while the connection lives.

@@ -1,8 +1,8 @@
 //! One UDP port: where connections are dialled from and accepted at.
 
-use crate::{CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, tls};
+use crate::{CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, runtime::within, tls};
 use quinn::{AsyncUdpSocket, Runtime, VarInt};
-use rejoin_proto::Name;
+use rejoin_proto::{Address, Name};
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -61,7 +61,7 @@ struct Counters {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("local", &self.local).field("identity", &self.handshake.identity).finish_non_exhaustive()
+        f.debug_struct("Endpoint").field("local", &self.local).field("identity", &self.handshake.identity()).finish_non_exhaustive()
     }
 }
 
@@ -96,8 +96,16 @@ impl Endpoint {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::NoRuntime);
         }
-        let socket = network.open(addr, limits.socket_buffer).map_err(|error| bind_error(addr, &error))?;
+        let socket = Self::open_port(network, addr, &limits)?;
         Self::bind_with(network.runtime(), socket, seed, identity, limits)
+    }
+
+    /// Opens a UDP port, 0 for any free one, at which nobody answers before [`Endpoint::bind_with`] is given it.
+    ///
+    /// # Errors
+    /// [`Error::AddressInUse`], [`Error::Bind`].
+    pub fn open_port(network: &dyn Network, addr: SocketAddr, limits: &Limits) -> Result<Arc<dyn AsyncUdpSocket>, Error> {
+        network.open(addr, limits.socket_buffer).map_err(|error| bind_error(addr, &error))
     }
 
     /// Opens any free port of all addresses for who only dials: IPv6 and IPv4 where the system has both, IPv4 elsewhere.
@@ -140,7 +148,7 @@ impl Endpoint {
         let quic = quic.map_err(|error| bind_error(local, &error))?;
         let (sender, receiver) = mpsc::channel(READY);
         let counters = Arc::<Counters>::default();
-        let handshake = Arc::new(Handshake { runtime: runtime.clone(), limits: Arc::new(limits), identity });
+        let handshake = Arc::new(Handshake::new(runtime.clone(), Arc::new(limits), identity));
         let gate = Gate { quic: quic.clone(), handshake: handshake.clone(), ready: sender, counters: counters.clone() };
         runtime.spawn(Box::pin(gate.run()));
         Ok(Self(Arc::new(Inner { quic, local, handshake, ready: Mutex::new(receiver), counters })))
@@ -154,8 +162,29 @@ impl Endpoint {
 
     /// Who this endpoint is.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
-        &self.0.handshake.identity
+    pub fn identity(&self) -> Identity {
+        self.0.handshake.identity()
+    }
+
+    /// Shows another certificate of the same subject, and trusts another certificate of the same cluster's authority, in handshakes that begin from now
+    /// on. Connections that are open stay.
+    ///
+    /// # Errors
+    /// [`Error::OtherSubject`] for somebody else's certificate, [`Error::WrongCluster`], [`Error::Tls`]. Nothing has changed then.
+    pub fn set_identity(&self, identity: Identity) -> Result<(), Error> {
+        let handshake = &self.0.handshake;
+        let before = handshake.identity();
+        if before.cluster() != identity.cluster() {
+            return Err(Error::WrongCluster { expected: before.cluster(), found: identity.cluster() });
+        }
+        if before.subject() != identity.subject() {
+            let name = |identity: &Identity| identity.subject().map_or_else(|| "nobody".into(), ToString::to_string);
+            return Err(Error::OtherSubject { expected: name(&before), found: name(&identity) });
+        }
+        let server = server_config(&identity, &handshake.limits)?;
+        handshake.set_identity(identity);
+        self.0.quic.set_server_config(server);
+        Ok(())
     }
 
     /// Dials a node as a node. Resolves once the other side has accepted our certificate and every stream is ready, or after [`Limits::handshake`].
@@ -170,6 +199,34 @@ impl Endpoint {
             None => return Err(Error::NoCertificate),
         }
         self.0.handshake.dial(&self.0.quic, addr, Some(name.clone())).await
+    }
+
+    /// As [`Endpoint::connect_peer`], at the first of the IP addresses of that address where the node answers.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect_peer`], and [`Error::Unresolved`].
+    pub async fn connect_peer_at(&self, address: &Address, name: &Name) -> Result<Connection, Error> {
+        let mut last = None;
+        for addr in self.resolve(address).await? {
+            match self.connect_peer(addr, name).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| nowhere(address)))
+    }
+
+    /// The IP addresses of an address, at least one. Host names are looked up by the system, anew each time, for at most [`Limits::handshake`].
+    ///
+    /// # Errors
+    /// [`Error::Unresolved`].
+    pub async fn resolve(&self, address: &Address) -> Result<Vec<SocketAddr>, Error> {
+        if let Some(address) = address.ip() {
+            return Ok(vec![address]);
+        }
+        let handshake = &self.0.handshake;
+        let found = within(&*handshake.runtime, handshake.limits.handshake, resolve(address)).await;
+        found.unwrap_or_else(|| Err(Error::Unresolved { address: address.clone(), why: "the resolver does not answer".into() }))
     }
 
     /// Dials a node as a client: whichever node of the cluster answers there is fine.
@@ -282,4 +339,21 @@ fn bind_error(addr: SocketAddr, error: &io::Error) -> Error {
         io::ErrorKind::AddrInUse => Error::AddressInUse { addr },
         _ => Error::Bind { addr, why: error.to_string() },
     }
+}
+
+/// The IP addresses of an address, at least one, as the system's resolver knows them.
+///
+/// # Errors
+/// [`Error::Unresolved`].
+pub async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, Error> {
+    if let Some(address) = address.ip() {
+        return Ok(vec![address]);
+    }
+    let found = tokio::net::lookup_host(address.to_string()).await;
+    let found: Vec<SocketAddr> = found.map_err(|why| Error::Unresolved { address: address.clone(), why: why.to_string() })?.collect();
+    if found.is_empty() { Err(nowhere(address)) } else { Ok(found) }
+}
+
+fn nowhere(address: &Address) -> Error {
+    Error::Unresolved { address: address.clone(), why: "it has no IP address".into() }
 }

@@ -1,7 +1,7 @@
 //! What can go wrong, said so that the reader knows what to do next.
 
 use crate::{Class, identity::Subject};
-use rejoin_proto::{ClusterId, Name};
+use rejoin_proto::{Address, ClusterId, Name};
 use std::{fmt, net::SocketAddr, time::Duration};
 
 /// Why an endpoint, a certificate or a connection could not be made.
@@ -52,6 +52,14 @@ pub enum Error {
         /// Who answered.
         found: Name,
     },
+    /// New certificate files are somebody else's.
+    #[error("the certificate is of {found}, and this side is {expected}; make one for the same name with `rejoin cert`")]
+    OtherSubject {
+        /// Who this side is.
+        expected: String,
+        /// Whom the new certificate names.
+        found: String,
+    },
     /// A certificate that is no node's where a node's is needed.
     #[error("{subject} is not a node; a node certificate is needed here (`rejoin cert node`)")]
     NotANode {
@@ -91,6 +99,14 @@ pub enum Error {
         /// The wanted address.
         addr: SocketAddr,
         /// What the system said.
+        why: String,
+    },
+    /// A host name has no IP address.
+    #[error("{address} cannot be found: {why}; check the host name and the resolver of this machine")]
+    Unresolved {
+        /// What was looked up.
+        address: Address,
+        /// What the resolver said.
         why: String,
     },
     /// Nobody answered in time.

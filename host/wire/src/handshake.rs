@@ -1,13 +1,16 @@
 //! From a socket address or an incoming attempt to a [`Connection`], within a deadline.
 
 use crate::{
-    CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Subject, endpoint::Accepted,
-    hello, runtime::within, tls,
+    CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Period, Subject,
+    endpoint::Accepted, hello, runtime::within, tls,
 };
 use quinn::{ConnectError, ConnectionError, Runtime, VarInt, crypto::rustls::HandshakeData};
 use rejoin_proto::{ClusterId, Name};
 use rustls_pki_types::CertificateDer;
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 /// The TLS alert for "none of these protocols" (RFC 7301).
 const ALERT_NO_PROTOCOL: u8 = 120;
@@ -18,10 +21,22 @@ const QUIC_CRYPTO_ERROR: std::ops::Range<u64> = 0x100..0x200;
 pub(crate) struct Handshake {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) identity: Identity,
+    identity: RwLock<Identity>,
 }
 
 impl Handshake {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, limits: Arc<Limits>, identity: Identity) -> Self {
+        Self { runtime, limits, identity: RwLock::new(identity) }
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+
     /// Dials `addr` as a peer that expects that node, or, without a name, as a client of whichever node answers.
     pub(crate) async fn dial(&self, quic: &quinn::Endpoint, addr: SocketAddr, expected: Option<Name>) -> Result<Connection, Error> {
         let attempt = self.try_dial(quic, addr, expected);
@@ -31,13 +46,14 @@ impl Handshake {
 
     async fn try_dial(&self, quic: &quinn::Endpoint, addr: SocketAddr, expected: Option<Name>) -> Result<Connection, Error> {
         let protocol = if expected.is_some() { PEER_PROTOCOL } else { CLIENT_PROTOCOL };
-        let (crypto, refusal) = tls::client_config(&self.identity, protocol, expected)?;
+        let identity = self.identity();
+        let (crypto, refusal) = tls::client_config(&identity, protocol, expected)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(self.limits.transport(0)?));
         let connecting = quic.connect_with(config, addr, NODE_DNS_NAME).map_err(|error| not_dialled(error, addr))?;
         let explain = |error| refusal.get().cloned().unwrap_or_else(|| dial_error(error, addr, protocol, &self.limits));
         let connection = Abandon::guard(connecting.await.map_err(explain)?);
-        let subject = certificate_subject(&connection.0)?;
+        let remote = certificate_of(&connection.0)?;
         let streams = match hello::open(&connection.0).await {
             Ok(streams) => streams,
             // What TLS refuses after our last flight arrives only now.
@@ -47,7 +63,7 @@ impl Handshake {
             }
             Err(error) => return Err(connection.turn_away(error)),
         };
-        Ok(Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, self.identity.subject(), subject))
+        Ok(Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, identity.subject(), remote))
     }
 
     /// Brings an incoming attempt to its end. The other side has been told why when this fails.
@@ -62,7 +78,8 @@ impl Handshake {
         let lost = |error| Error::Lost(Closed::from(error));
         let connection = Abandon::guard(incoming.accept().map_err(lost)?.await.map_err(lost)?);
         // Before a stream is accepted or a byte of it read: may this certificate speak this protocol?
-        let (subject, node) = match admit(&connection.0, self.identity.cluster) {
+        let identity = self.identity();
+        let (remote, node) = match admit(&connection.0, identity.cluster) {
             Ok(admitted) => admitted,
             Err(error) => return Err(connection.turn_away(error)),
         };
@@ -70,7 +87,7 @@ impl Handshake {
             Ok(streams) => streams,
             Err(error) => return Err(connection.turn_away(error)),
         };
-        let connection = Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, self.identity.subject(), subject);
+        let connection = Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, identity.subject(), remote);
         Ok(match node {
             Some(name) => Accepted::Peer(connection, name),
             None => Accepted::Client(connection),
@@ -109,25 +126,33 @@ impl Drop for Abandon {
 }
 
 /// Who is at the other end of an accepted connection; a name if it is a peer. Its certificate, if any, has been verified by TLS.
-fn admit(connection: &quinn::Connection, cluster: ClusterId) -> Result<(Option<Subject>, Option<Name>), Error> {
-    let subject = certificate_subject(connection)?;
+fn admit(connection: &quinn::Connection, cluster: ClusterId) -> Result<(Option<Remote>, Option<Name>), Error> {
+    let remote = certificate_of(connection)?;
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     let protocol = data.and_then(|data| data.protocol).unwrap_or_default();
     if protocol == CLIENT_PROTOCOL.as_bytes() {
-        Ok((subject, None))
+        Ok((remote, None))
     } else if protocol == PEER_PROTOCOL.as_bytes() {
-        let Some(subject) = subject else { return Err(Error::NoCertificate) };
-        let name = subject.clone().expect_node(cluster)?;
-        Ok((Some(subject), Some(name)))
+        let Some(remote) = remote else { return Err(Error::NoCertificate) };
+        let name = remote.subject.clone().expect_node(cluster)?;
+        Ok((Some(remote), Some(name)))
     } else {
         Err(Error::NoSuchProtocol { addr: connection.remote_address(), protocol: "unknown" })
     }
 }
 
-/// Whom the verified certificate of the other side names; none if it showed none.
-fn certificate_subject(connection: &quinn::Connection) -> Result<Option<Subject>, Error> {
+/// What the verified certificate of the other side says.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    pub(crate) subject: Subject,
+    pub(crate) period: Period,
+}
+
+/// The certificate of the other side; none if it showed none.
+fn certificate_of(connection: &quinn::Connection) -> Result<Option<Remote>, Error> {
     let chain = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
-    chain.as_ref().and_then(|chain| chain.first()).map(Subject::of).transpose()
+    let Some(certificate) = chain.as_ref().and_then(|chain| chain.first()) else { return Ok(None) };
+    Ok(Some(Remote { subject: Subject::of(certificate)?, period: Period::of(certificate)? }))
 }
 
 fn not_dialled(error: ConnectError, addr: SocketAddr) -> Error {

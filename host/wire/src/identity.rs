@@ -1,6 +1,6 @@
 //! Who somebody is: the name in a certificate, and the files that prove one's own.
 
-use crate::Error;
+use crate::{Error, Period};
 use rejoin_proto::{ClusterId, Name};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{fmt, sync::Arc};
@@ -82,6 +82,7 @@ impl Subject {
 #[derive(Clone)]
 pub struct Identity {
     pub(crate) authority: CertificateDer<'static>,
+    authority_period: Period,
     pub(crate) cluster: ClusterId,
     pub(crate) own: Option<Arc<Own>>,
 }
@@ -89,6 +90,7 @@ pub struct Identity {
 /// A certificate and its key.
 pub(crate) struct Own {
     pub(crate) subject: Subject,
+    period: Period,
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
 }
@@ -132,6 +134,18 @@ impl Identity {
         self.own.as_ref().map(|own| &own.subject)
     }
 
+    /// From when to when the authority's certificate holds: without it none of its cluster is taken.
+    #[must_use]
+    pub fn authority_period(&self) -> Period {
+        self.authority_period
+    }
+
+    /// From when to when our own certificate holds; none without a certificate.
+    #[must_use]
+    pub fn own_period(&self) -> Option<Period> {
+        self.own.as_ref().map(|own| own.period)
+    }
+
     fn load(ca_pem: &str, own: Option<(&str, &str)>) -> Result<Self, Error> {
         let authority = certificates("the CA certificate", ca_pem)?.swap_remove(0);
         let subject = Subject::of(&authority)?;
@@ -139,7 +153,8 @@ impl Identity {
             return Err(Error::BadPem { what: "the CA certificate", why: format!("it is the certificate of {subject}") });
         }
         let own = own.map(|(cert_pem, key_pem)| Own::load(subject.cluster, cert_pem, key_pem)).transpose()?;
-        Ok(Self { authority, cluster: subject.cluster, own: own.map(Arc::new) })
+        let authority_period = Period::of(&authority)?;
+        Ok(Self { authority, authority_period, cluster: subject.cluster, own: own.map(Arc::new) })
     }
 }
 
@@ -149,9 +164,10 @@ impl Own {
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| bad_pem("the private key", &error))?;
         let subject = Subject::of(&chain[0])?;
         subject.expect_cluster(cluster)?;
+        let period = Period::of(&chain[0])?;
         let provider = rustls::crypto::ring::default_provider();
         match rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
-            Ok(_) => Ok(Self { subject, chain, key }),
+            Ok(_) => Ok(Self { subject, period, chain, key }),
             Err(rustls::Error::InconsistentKeys(_)) => Err(Error::KeyMismatch { subject }),
             Err(error) => Err(Error::BadPem { what: "the private key", why: error.to_string() }),
         }

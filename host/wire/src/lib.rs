@@ -46,15 +46,17 @@ mod inbox;
 mod limits;
 mod network;
 mod outbox;
+mod period;
 mod runtime;
 mod tls;
 
 pub use connection::{Connection, ConnectionStats};
-pub use endpoint::{Accepted, Endpoint, EndpointStats};
+pub use endpoint::{Accepted, Endpoint, EndpointStats, resolve};
 pub use error::{CloseCode, Closed, Error, SendError};
 pub use frame::{Class, Decoder, Frame, Oversized};
 pub use identity::{Identity, Role, Subject};
 pub use limits::{Limits, PerClass};
 pub use network::{Network, OsNetwork};
 pub use outbox::Sender;
+pub use period::{Period, utc_text};
 pub use tls::{CLIENT_PROTOCOL, NODE_DNS_NAME, PEER_PROTOCOL};

@@ -1,13 +1,45 @@
 //! Nodes and clusters that cannot start say why in one clear line, with exit code 2, and touch nothing.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+use std::collections::BTreeMap;
 use std::net::{TcpListener, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use rejoin_test_cluster::{Cluster, cli};
+use rejoin_test_cluster::{Cluster, cli, eventually, http, name};
+use rejoin_wire::cert::Validity;
 
-/// A start that must fail.
+/// A start that must fail, and leave everything as it was, to the byte.
+#[track_caller]
 fn refused(cluster: &Cluster, config: &str, words: &str) {
+    std::fs::write(cluster.files.dir.join("changed.toml"), config).unwrap();
+    let before = all(&cluster.files.dir);
+    refused_by_a_running_node(cluster, config, words);
+    let after = all(&cluster.files.dir);
+    let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&after), names(&before), "{words}");
+    assert!(after == before, "{words}: a file has changed");
+}
+
+/// Everything below a directory, with the content of files.
+fn all(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(all(&path));
+            found.insert(path, Vec::new());
+        } else {
+            let content = std::fs::read(&path).unwrap();
+            found.insert(path, content);
+        }
+    }
+    found
+}
+
+/// As [`refused`], while a node runs in the directory and writes to it.
+#[track_caller]
+fn refused_by_a_running_node(cluster: &Cluster, config: &str, words: &str) {
     let path = cluster.files.dir.join("changed.toml");
     std::fs::write(&path, config).unwrap();
     let ran = cli::rejoin(&cluster.files.dir, None, &["serve", "--config", "changed.toml"], b"");
@@ -38,6 +70,121 @@ fn a_configuration_that_is_wrong_is_named_by_its_key() {
 }
 
 #[test]
+fn a_list_of_nodes_that_no_cluster_can_work_with_is_refused() {
+    let cluster = Cluster::prepare(2, "");
+    let good = cluster.files.config(0);
+    let (own, other) = (cluster.address(0).to_string(), cluster.address(1).to_string());
+    let (head, list) = good.split_once("[[bootstrap]]").unwrap();
+    let listed = |from: &str, to: &str| format!("{head}[[bootstrap]]{}", list.replacen(from, to, 1));
+    refused(&cluster, &listed(&other, &own), "is also the address of n1; write for each node");
+    refused(&cluster, &listed("\"n2\"", "\"n1\""), "node n1 stands in the list twice");
+    refused(&cluster, &listed(&other, "0.0.0.0:7400"), "bootstrap[1].address: 0.0.0.0:7400 is every address of a machine");
+    refused(&cluster, &listed(&other, "[::]:7400"), "none that can be dialled; write the address at which the others reach n2");
+    refused(&cluster, &listed(&other, "127.0.0.1:0"), "127.0.0.1:0 has port 0; write the port");
+    refused(&cluster, &listed(&other, "n2.example"), "the port is missing: write HOST:PORT");
+    refused(
+        &cluster,
+        &listed(&own, "192.0.2.1:7400"),
+        &format!("listen: {own} is not where the [[bootstrap]] list says this node is; write"),
+    );
+    refused(&cluster, &listed(&own, &own.replace(":7400", ":7401")), "is not where the [[bootstrap]] list says this node is; write");
+    refused(&cluster, &good.replacen(&format!("listen = \"{own}\""), "listen = \"nowhere.invalid:7400\"", 1), "is for demonstrations");
+    let open = good.replace("dev_faults = true", "");
+    refused(
+        &cluster,
+        &open.replacen(&format!("listen = \"{own}\""), "listen = \"nowhere.invalid:7400\"", 1),
+        "listen = nowhere.invalid:7400",
+    );
+}
+
+#[test]
+fn a_first_start_that_fails_leaves_no_directory_and_a_foreign_one_untouched() {
+    let cluster = Cluster::prepare(1, "");
+    let good = cluster.files.config(0);
+    let below = |path: &str| good.replace("n1.data", path);
+    // Fails only when the data has been opened: a shard's directory cannot be made where a file is.
+    std::fs::create_dir(cluster.files.dir.join("mount")).unwrap();
+    std::fs::create_dir(cluster.files.dir.join("mount/lost+found")).unwrap();
+    std::fs::write(cluster.files.dir.join("mount/modules"), "a file of somebody else's").unwrap();
+    refused(&cluster, &below("mount"), "modules");
+    std::fs::write(cluster.files.dir.join("file"), "x").unwrap();
+    refused(&cluster, &below("file"), "file");
+    refused(&cluster, &below("file/deep/n1"), "file");
+    let no_room = below("new/deep/n1").replace("segment_bytes = 4194304", "segment_bytes = 4611686018427387904");
+    refused(&cluster, &no_room, "");
+    std::fs::create_dir(cluster.files.dir.join("strange")).unwrap();
+    std::fs::write(cluster.files.dir.join("strange/STATE"), "x").unwrap();
+    refused(&cluster, &below("strange"), "it has STATE but no VERSION file");
+}
+
+#[test]
+fn certificates_that_nobody_takes_are_refused_at_the_start_with_their_dates() {
+    let cluster = Cluster::prepare(1, "");
+    let now = SystemTime::now();
+    let day = Duration::from_secs(86_400);
+    for (valid, words) in [
+        (Validity::days(now - 10 * day, 5), "n1.pem: it has expired on "),
+        (Validity::days(now - 10 * day, 5), "`rejoin cert node n1 --renew` makes another"),
+        (Validity::days(now + 10 * day, 5), "n1.pem: it holds only from "),
+    ] {
+        let issued = cluster.files.ca.issue_node(&name("n1"), &[], valid).unwrap();
+        std::fs::write(cluster.files.dir.join("n1.pem"), issued.cert_pem).unwrap();
+        std::fs::write(cluster.files.dir.join("n1.key"), issued.key_pem).unwrap();
+        refused(&cluster, &cluster.files.config(0), words);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secret_files_with_and_without_their_line_end_are_one_secret() {
+    let mut cluster = Cluster::prepare(3, "");
+    for (index, end) in ["", "\n", "\r\n"].into_iter().enumerate() {
+        let file = format!("secret{index}");
+        std::fs::write(cluster.files.dir.join(&file), format!("{}{end}", cluster.files.secret)).unwrap();
+        let config = cluster.files.config(index).replace("\"secret\"", &format!("{file:?}"));
+        std::fs::write(cluster.files.config_path(index), config).unwrap();
+        cluster.spawn(index);
+    }
+    // One root token, made of the form without a line end, is taken by all; and a context of one node by the others.
+    cluster.together().await;
+    cluster.bucket("plain", rejoin_client::admin::BucketProps::default()).await;
+    let mut context = None;
+    for index in 0..3 {
+        let bucket = cluster.pinned(index).await.bucket::<rejoin_client::Bytes>("plain").unwrap();
+        let put = bucket.put("k", vec![index as u8]);
+        let written = match &context {
+            None => put.create().await,
+            Some(context) => put.context(context).w(3).await,
+        };
+        context = Some(written.unwrap().context);
+        let roots = cluster.rejoin(&["token", "root", "--secret", &format!("secret{index}")]);
+        assert_eq!(roots.done().text(), rejoin_node::root_token(cluster.files.secret.as_bytes()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_layout_that_contradicts_the_file_is_said() {
+    let mut cluster = Cluster::start(2).await;
+    assert!(!cluster.rejoin(&["status"]).done().talk.contains("warning"), "nothing to say");
+    assert!(cluster.take(0).stop().success(), "{}", cluster.log(0));
+    let other = cluster.address(1).to_string();
+    let changed = cluster.files.config(0).replace(&other, "127.0.0.1:7999");
+    std::fs::write(cluster.files.config_path(0), format!("{changed}zone = \"east\"\n")).unwrap();
+    cluster.spawn(0);
+    cluster.together().await;
+    let address = format!("the address of node n2 is 127.0.0.1:7999 in the [[bootstrap]] list, and {other} in the kept layout");
+    let zone = "the zone of node n2 is east in the [[bootstrap]] list, and default in the kept layout";
+    let node = cluster.address(0).to_string();
+    let health = eventually("health answers", async || http::get(cluster.admin(0), "/health")).await;
+    for words in [address.as_str(), zone, "make the list say the same"] {
+        assert!(cluster.log(0).contains(words), "{words}: {}", cluster.log(0));
+        cluster.rejoin(&["status", "--node", &node]).said(0, words);
+        assert!(health.0 == 200 && health.1.contains(words), "{words}: {health:?}");
+        let json = cluster.rejoin(&["status", "--json", "--node", &node]).done().json();
+        assert!(json["warnings"].to_string().contains(&words.replace('"', "\\\"")), "{json}");
+    }
+}
+
+#[test]
 fn an_identity_that_does_not_fit_is_refused() {
     let (cluster, other) = (Cluster::prepare(2, ""), Cluster::prepare(1, ""));
     let good = cluster.files.config(0);
@@ -64,7 +211,7 @@ async fn a_port_or_a_data_directory_that_somebody_else_uses_is_named() {
     drop(tcp);
 
     let moved = |config: String| config.replace(&cluster.address(0).ip().to_string(), &spare.address(0).ip().to_string());
-    refused(&cluster, &moved(cluster.files.config(0)), "is in use by another process: stop that node first");
+    refused_by_a_running_node(&cluster, &moved(cluster.files.config(0)), "is in use by another process: stop that node first");
     assert_eq!(cluster.rejoin(&["status"]).done().code, Some(0), "who has it goes on");
 
     let theirs = spare.files.config(0).replace("\"n1.data\"", &format!("{:?}", data(&cluster)));
@@ -104,4 +251,43 @@ fn a_development_cluster_says_which_port_is_taken_and_what_a_directory_holds() {
     std::fs::write(dir.path().join("mine"), "x").unwrap();
     dev(&["--data", "."]).said(2, "is not empty, and holds no cluster of `rejoin dev`");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_and_clients_find_each_other_by_host_names() {
+    let mut cluster = Cluster::prepare(3, "");
+    let free: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let names: Vec<String> = free.iter().map(|socket| format!("localhost:{}", socket.local_addr().unwrap().port())).collect();
+    drop(free);
+    let renamed = |mut text: String| {
+        (0..3).for_each(|index| text = text.replace(&format!("\"{}\"", cluster.address(index)), &format!("\"{}\"", names[index])));
+        text
+    };
+    let texts: Vec<String> = (0..3).map(|index| renamed(cluster.files.config(index))).collect();
+    let profile = renamed(std::fs::read_to_string(cluster.files.profile()).unwrap());
+    std::fs::write(cluster.files.profile(), profile).unwrap();
+    for (index, text) in texts.iter().enumerate() {
+        assert!(!text.contains(&format!("address = \"{}", cluster.address(0))), "{text}");
+        std::fs::write(cluster.files.config_path(index), text).unwrap();
+        cluster.spawn(index);
+    }
+    let client = eventually("a client is let in", async || rejoin_client::Client::from_profile(cluster.files.profile()).await).await;
+    let all_up = async || match client.admin().status().await {
+        Ok(status) if status.nodes.iter().all(|node| node.up) => Ok(status),
+        other => Err(other),
+    };
+    let status = eventually("the nodes find each other", all_up).await;
+    let mut shown: Vec<String> = status.nodes.iter().map(|node| node.address.to_string()).collect();
+    shown.sort();
+    let mut expected = names.clone();
+    expected.sort();
+    assert_eq!(shown, expected);
+    client.admin().create_bucket("plain", rejoin_client::admin::BucketProps::default()).await.unwrap();
+    let bucket = client.bucket::<rejoin_client::Bytes>("plain").unwrap();
+    for key in 0..20_u8 {
+        // Goes to the owner of each key, at its address in the layout.
+        bucket.put([key], vec![key]).create().w(3).await.unwrap();
+    }
+    let ran = cluster.rejoin(&["status", "--node", &names[1]]);
+    assert!(ran.done().text().contains(&names[2]), "{ran:?}");
 }

@@ -99,6 +99,9 @@ pub(crate) struct ClusterStatus {
     nodes: Vec<NodeStatus>,
     lost: Vec<String>,
     missing_plugins: Vec<String>,
+    warnings: Vec<String>,
+    certificate_until_ms: u64,
+    authority_until_ms: u64,
 }
 
 #[derive(Serialize, Debug)]
@@ -131,6 +134,9 @@ impl From<&Status> for ClusterStatus {
             nodes: status.nodes.iter().map(node).collect(),
             lost: status.lost.clone(),
             missing_plugins: status.missing_plugins.iter().map(ToString::to_string).collect(),
+            warnings: status.warnings.clone(),
+            certificate_until_ms: status.certificate_until_ms,
+            authority_until_ms: status.authority_until_ms,
         }
     }
 }

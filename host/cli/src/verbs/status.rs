@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rejoin_client::admin::Status;
+use rejoin_wire::utc_text;
 
 use crate::args::{Global, StatusArgs};
 use crate::connect::connect;
@@ -63,6 +64,12 @@ fn print(out: Output, status: &Status) -> Result<(), Failure> {
         [node.name.to_string(), node.zone.to_string(), node.address.to_string(), up.into()].into_iter().chain(share).collect()
     };
     out.table(&["node", "zone", "address", "state", "first owner of", "owner of"], status.nodes.iter().map(row).collect())?;
+    let until = |ms: u64| utc_text(ms / 1_000);
+    let (own, authority) = (until(status.certificate_until_ms), until(status.authority_until_ms));
+    out.line(format!("{}'s certificate holds until {own}, its authority's until {authority}", status.node))?;
+    for warning in &status.warnings {
+        note(format!("warning: {warning}"));
+    }
     for lost in &status.lost {
         note(format!("this replica has lost something: {lost}"));
     }

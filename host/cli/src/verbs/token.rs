@@ -53,5 +53,6 @@ fn root(out: Output, path: &Path) -> Result<(), Failure> {
 
 /// The first admin token of the cluster with that secret.
 pub(crate) fn root_token(path: &Path) -> Result<String, Failure> {
-    Ok(rejoin_node::root_token(&files::read(path)?))
+    let secret = rejoin_node::Secret::from_file(&files::read(path)?);
+    Ok(secret.map_err(|why| Failure::usage(format!("{}: {why}", path.display())))?.root_token())
 }

@@ -144,7 +144,7 @@ impl Cluster {
 fn layout(bound: &[(Name, Endpoint)]) -> Layout {
     let node = |(name, endpoint): &(Name, Endpoint)| {
         let (id, zone) = (NodeId::from_name(name), Name::new("z").unwrap());
-        LayoutNode { id, name: name.clone(), zone, capacity: 1, address: endpoint.local_addr() }
+        LayoutNode { id, name: name.clone(), zone, capacity: 1, address: endpoint.local_addr().into() }
     };
     let mut nodes: Vec<LayoutNode> = bound.iter().map(node).collect();
     nodes.sort_by_key(|node| node.id);

@@ -104,6 +104,9 @@ fn status() -> Status {
         nodes: vec![node],
         lost: vec!["partition 3".into()],
         missing_plugins: vec![digest()],
+        warnings: vec!["the certificate ends in 12 days".into()],
+        certificate_until_ms: 1_767_225_600_000,
+        authority_until_ms: 2_082_585_600_000,
     }
 }
 

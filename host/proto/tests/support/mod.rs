@@ -100,7 +100,11 @@ pub(crate) fn object() -> Object {
 pub(crate) fn layout() -> Layout {
     let node = |at: u8| {
         let name = name(&format!("n{at}"));
-        let address = if at == 3 { "[::1]:7103".parse().expect("an address") } else { ([127, 0, 0, 1], 7100 + u16::from(at)).into() };
+        let address = match at {
+            2 => "n2.example:7102".parse().expect("an address"),
+            3 => "[::1]:7103".parse().expect("an address"),
+            _ => ([127, 0, 0, 1], 7100 + u16::from(at)).into(),
+        };
         LayoutNode { id: NodeId::from_name(&name), name, zone: self::name(&format!("z{at}")), capacity: u32::from(at), address }
     };
     let mut nodes: Vec<LayoutNode> = (1..=3).map(node).collect();

@@ -14,7 +14,7 @@ pub use files::{ControlFile, Modules};
 pub use state::Start;
 
 use crate::blob;
-use crate::disk::{Disk, OsDisk};
+use crate::disk::{Disk, OsDisk, if_found};
 use crate::error::{Context, FileError, OpenError};
 use rejoin_proto::id::{ClusterId, NodeId};
 use state::State;
@@ -36,6 +36,14 @@ pub struct Identity {
     pub shards: u16,
 }
 
+/// A data directory as it is found before anything is written to it.
+pub struct Found {
+    /// It holds no store yet: opening it makes one.
+    pub first: bool,
+    /// Its small files, to be read.
+    pub control: ControlFile,
+}
+
 /// An open, locked data directory. Dropping it releases the lock and leaves no clean-stop mark.
 pub struct DataDir {
     path: PathBuf,
@@ -54,6 +62,17 @@ impl DataDir {
         Self::open_on(path, identity, Arc::new(OsDisk))
     }
 
+    /// Looks whether [`DataDir::open_on`] would take a directory, and writes nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`]: another cluster's, node's or shard count's, from a newer release, damaged, or it cannot be read.
+    pub fn look(path: impl AsRef<Path>, identity: Identity, disk: &Arc<dyn Disk>) -> Result<Found, OpenError> {
+        let path = path.as_ref();
+        let missing = if_found(disk.list(path)).context("list", path)?.is_none();
+        let first = missing || is_new(disk.as_ref(), path, identity)?;
+        Ok(Found { first, control: ControlFile::new(path.join("control"), Arc::clone(disk)) })
+    }
+
     /// As [`DataDir::open`], with the small files on another [`Disk`]. The lock is always the operating system's.
     ///
     /// # Errors
@@ -62,7 +81,12 @@ impl DataDir {
         let path = path.as_ref().to_path_buf();
         disk.create_dir(&path).context("create", &path)?;
         let lock = lock(&path)?;
-        let first = check_version(disk.as_ref(), &path, identity)?;
+        let first = is_new(disk.as_ref(), &path, identity)?;
+        if first {
+            let Identity { cluster, node, shards } = identity;
+            let text = format!("format {FORMAT_VERSION}\ncluster {cluster}\nnode {node}\nshards {shards}\n");
+            blob::write(disk.as_ref(), &path.join("VERSION"), text.as_bytes())?;
+        }
         for name in ["control", "modules"] {
             disk.create_dir(&path.join(name)).context("create", &path.join(name))?;
         }
@@ -125,14 +149,11 @@ pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Compares the version file with what is asked for, or writes it. Returns whether the directory is new.
-fn check_version(disk: &dyn Disk, path: &Path, identity: Identity) -> Result<bool, OpenError> {
+/// Compares the version file with what is asked for. Returns whether there is none: then the directory is new.
+fn is_new(disk: &dyn Disk, path: &Path, identity: Identity) -> Result<bool, OpenError> {
     let name = path.join("VERSION");
     let Some(content) = blob::read(disk, &name)? else {
         refuse_strange(disk, path)?;
-        let Identity { cluster, node, shards } = identity;
-        let text = format!("format {FORMAT_VERSION}\ncluster {cluster}\nnode {node}\nshards {shards}\n");
-        blob::write(disk, &name, text.as_bytes())?;
         return Ok(true);
     };
     let text = String::from_utf8_lossy(&content);
