@@ -63,7 +63,8 @@ impl<S> fmt::Debug for Write<S> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Written {
-    /// What the writer has seen now: its own write and what that replaced. For the next write of the same writer.
+    /// What the writer has seen now: its own write and what that replaced. The next write with it replaces both, and stands beside siblings that
+    /// this writer has not read, such as those that were there before a blind write.
     pub context: Context,
     /// Replicas that acknowledged in time.
     pub acked: u8,

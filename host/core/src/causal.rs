@@ -126,7 +126,7 @@ pub struct Write {
 /// If the dot is not above all that its actor had minted for the key: the actor rule was broken, and going on would lose writes.
 pub fn put(object: &mut Object, write: Write) {
     let actor = write.dot.actor;
-    let after = object.context.get(actor).max(write.seen.get(actor));
+    let after = object.context.highest(actor).max(write.seen.highest(actor));
     drop_seen(object, &write.seen);
     object.context.join(&write.seen);
     object.context.insert(write.dot);
@@ -164,17 +164,46 @@ pub fn drop_expired(object: &mut Object, now_ms: u64, max_skew_ms: u64) -> bool 
     object.entries.len() != before
 }
 
-/// The context that tells a writer what it has now seen: its own write and what that replaced. If the new dot cannot be named without
-/// also naming a sibling that the writer has not seen (an earlier live write of the same actor), it is left out: the writer's next
-/// write then stands beside this one, and nothing is lost.
+/// The context that tells a writer what it has now seen: what it had seen before and its own write, so that the writer's next write replaces both.
+/// A sibling that the writer was not shown is not named. Where one is live below the new dot, the dot goes into the cloud of the context; gaps
+/// of the cloud in which nothing is live any more are closed, so that it has at most one span more than there are such siblings.
 #[must_use]
 pub fn writers_view(object: &Object, seen: &VersionVector, dot: Dot) -> VersionVector {
-    let hidden = |run: &Run| run.actor == dot.actor && run.lo < dot.counter && run.hi != dot.counter;
     let mut view = seen.clone();
-    if !object.entries.iter().any(|entry| entry.dots.spans().iter().any(hidden)) {
-        view.insert(dot);
+    let spans = object.entries.iter().flat_map(|entry| entry.dots.spans());
+    let own = spans.copied().find(|run| run.holds(dot));
+    view.insert_run(own.unwrap_or(Run { actor: dot.actor, lo: dot.counter.saturating_sub(1), hi: dot.counter }));
+    let hidden: Runs = object.entries.iter().flat_map(|entry| entry.dots.unseen_by(&view).spans().to_vec()).collect();
+    for run in view.cloud().to_vec() {
+        // Of what this copy has not seen itself it cannot tell whether it is live.
+        if run.hi <= object.context.get(run.actor) {
+            let below = hidden.spans().iter().filter(|other| other.actor == run.actor && other.hi <= run.lo).map(|other| other.hi).max();
+            view.insert_run(Run { lo: below.unwrap_or(0), ..run });
+        }
     }
     view
+}
+
+/// The most spans that an object's dots, or its context's cloud, may come to have through contexts with a cloud.
+pub const MAX_SPANS: usize = 256;
+
+/// What a writer had seen, as far as an object can take it: without the cloud if that would leave the object with more than [`MAX_SPANS`] spans.
+/// What the cloud named then stays as a sibling, which is always sound.
+#[must_use]
+pub fn bounded(object: &Object, mut seen: VersionVector) -> VersionVector {
+    if seen.cloud().is_empty() {
+        return seen;
+    }
+    let mut context = object.context.clone();
+    context.join(&seen);
+    let left = || object.entries.iter().map(|entry| (entry, entry.dots.unseen_by(&seen))).filter(|(_, dots)| !dots.is_empty());
+    let dots: Runs = left().flat_map(|(_, dots)| dots.spans().to_vec()).collect();
+    // What a fold of them all would speak for.
+    let covers: Runs = left().flat_map(|(entry, _)| entry.covers.spans().iter().copied()).collect();
+    if [context.cloud(), dots.spans(), covers.spans()].iter().any(|spans| spans.len() > MAX_SPANS) {
+        seen.drop_cloud();
+    }
+    seen
 }
 
 /// The entries that a reader sees at that time, in canonical order.

@@ -68,7 +68,7 @@ impl Tenures {
 
     /// Whether someone has seen a counter of this partition's actor that it has not used yet: this is an old or a cloned disk.
     pub(crate) fn is_outrun(&self, partition: PartitionId, seen: &VersionVector) -> bool {
-        self.actors.get(&partition).is_some_and(|row| seen.get(row.actor) >= row.next)
+        self.actors.get(&partition).is_some_and(|row| seen.highest(row.actor) >= row.next)
     }
 
     /// Whether that is this partition's actor.
@@ -160,7 +160,9 @@ impl Observed {
         self.clock += 1;
         let touched = self.clock;
         let known = self.seen.entry(partition).or_default();
-        for dot in context.iter().filter(|dot| !own(dot.actor)) {
+        for dot in
+            context.iter().chain(context.cloud().iter().map(|run| Dot { actor: run.actor, counter: run.hi })).filter(|dot| !own(dot.actor))
+        {
             match known.iter_mut().find(|seen| seen.actor == dot.actor) {
                 Some(seen) if seen.counter >= dot.counter => {}
                 Some(seen) => *seen = Seen { counter: dot.counter, touched, dirty: true, ..*seen },

@@ -3,6 +3,7 @@
 //! Both are kept in one canonical form, so that equal sets are equal bytes. What comes from outside is checked when it is decoded.
 //! The idea of a context beside per-value dots is that of dotted version vectors (Preguiça, Baquero, Almeida, Fonte, Gonçalves 2010).
 
+use alloc::boxed::Box;
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -48,10 +49,17 @@ where
 #[error("a causal set is not in canonical form")]
 pub struct NotCanonical;
 
-/// Per actor, the counter up to which *every* write to one key by that actor has been seen. An absent actor stands for 0.
+/// The writes to one key that have been seen: per actor a counter up to which *every* write has been (an absent actor stands for 0), and a
+/// cloud of spans above those counters.
+///
+/// Reads are described by counters alone. The cloud is for a writer who was told of its own write and not of an earlier one of the same actor:
+/// a counter could not name the one without the other. A span moves into its actor's counter as soon as that reaches the span's lower end.
+/// This is the compact causal context of delta-state CRDTs (Almeida, Shoker, Baquero 2016): a vector and a dot cloud.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct VersionVector {
     seen: Counters,
+    /// Every span begins above its actor's counter. Rare, and so a word where there is none: never an empty set.
+    cloud: Option<Box<Runs>>,
 }
 
 impl VersionVector {
@@ -61,22 +69,30 @@ impl VersionVector {
         Self::default()
     }
 
-    /// The counter seen of that actor, 0 if none.
+    /// The counter up to which every write of that actor was seen, 0 if none.
     #[must_use]
     pub fn get(&self, actor: ActorId) -> u64 {
         self.find(actor).map_or(0, |at| self.seen[at].1)
     }
 
+    /// The highest counter seen of that actor, 0 if none. Not all below it need have been seen.
+    #[must_use]
+    pub fn highest(&self, actor: ActorId) -> u64 {
+        let clouded = self.cloud().iter().filter(|run| run.actor == actor).map(|run| run.hi).max();
+        clouded.unwrap_or_else(|| self.get(actor))
+    }
+
     /// Whether the dot is one of those seen.
     #[must_use]
     pub fn contains(&self, dot: Dot) -> bool {
-        dot.counter <= self.get(dot.actor)
+        dot.counter <= self.get(dot.actor) || self.cloud().iter().any(|run| run.holds(dot))
     }
 
     /// Whether all that `other` has seen was seen here.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        other.seen.iter().all(|&(actor, counter)| counter <= self.get(actor))
+        let cloud_is = |cloud: &Runs| cloud.unseen_by(self).is_empty();
+        other.seen.iter().all(|&(actor, counter)| counter <= self.get(actor)) && other.cloud.as_deref().is_none_or(cloud_is)
     }
 
     /// Adds all writes of `dot.actor` up to `dot`.
@@ -86,21 +102,44 @@ impl VersionVector {
             Err(at) if dot.counter > 0 => self.seen.insert(at, (dot.actor, dot.counter)),
             Err(_) => {}
         }
+        self.settle();
     }
 
-    /// The union: per actor the larger counter.
+    /// Adds the writes of one span, and nothing below it.
+    pub fn insert_run(&mut self, run: Run) {
+        if run.lo <= self.get(run.actor) {
+            return self.insert(Dot { actor: run.actor, counter: run.hi });
+        }
+        self.set_cloud(self.cloud().iter().copied().chain([run]).collect());
+    }
+
+    /// The union.
     pub fn join(&mut self, other: &Self) {
         for &(actor, counter) in &other.seen {
             self.insert(Dot { actor, counter });
         }
+        for &run in other.cloud() {
+            self.insert_run(run);
+        }
     }
 
-    /// The actors and their counters, ordered by actor.
+    /// The actors and the counters up to which every write was seen, ordered by actor. What is in the [`cloud`](Self::cloud) is not among them.
     pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
         self.seen.iter().map(|&(actor, counter)| Dot { actor, counter })
     }
 
-    /// The number of actors.
+    /// The spans that were seen above the counters, ordered by actor and counter.
+    #[must_use]
+    pub fn cloud(&self) -> &[Run] {
+        self.cloud.as_deref().map_or(&[], Runs::spans)
+    }
+
+    /// Forgets the cloud: what is left names less, and so replaces less.
+    pub fn drop_cloud(&mut self) {
+        self.cloud = None;
+    }
+
+    /// The number of actors that have a counter.
     #[must_use]
     pub fn len(&self) -> usize {
         self.seen.len()
@@ -109,12 +148,33 @@ impl VersionVector {
     /// Whether nothing was seen.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.seen.is_empty()
+        self.seen.is_empty() && self.cloud.is_none()
     }
 
-    fn checked(seen: Counters) -> Result<Self, NotCanonical> {
+    fn set_cloud(&mut self, cloud: Runs) {
+        self.cloud = (!cloud.is_empty()).then(|| Box::new(cloud));
+    }
+
+    /// Moves the spans that the counters have reached into them.
+    fn settle(&mut self) {
+        let Some(cloud) = self.cloud.take() else { return };
+        // Spans of one actor are in order, so that one which moves makes way for the next.
+        let mut left: Spans = Spans::new();
+        for run in cloud.runs {
+            match self.find(run.actor) {
+                Ok(at) if run.lo <= self.seen[at].1 => self.seen[at].1 = self.seen[at].1.max(run.hi),
+                _ => left.push(run),
+            }
+        }
+        self.set_cloud(Runs { runs: left });
+    }
+
+    fn checked(seen: Counters, cloud: Runs) -> Result<Self, NotCanonical> {
         let sorted = seen.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        if sorted && seen.iter().all(|&(_, counter)| counter > 0) { Ok(Self { seen }) } else { Err(NotCanonical) }
+        let mut vector = Self { seen, cloud: None };
+        let above = cloud.spans().iter().all(|run| run.lo > vector.get(run.actor));
+        vector.set_cloud(cloud);
+        if sorted && above && vector.seen.iter().all(|&(_, counter)| counter > 0) { Ok(vector) } else { Err(NotCanonical) }
     }
 
     fn find(&self, actor: ActorId) -> Result<usize, usize> {
@@ -132,13 +192,21 @@ impl FromIterator<Dot> for VersionVector {
 
 impl Serialize for VersionVector {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.seen.as_slice().serialize(serializer)
+        (self.seen.as_slice(), self.cloud()).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for VersionVector {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::checked(sequence(deserializer)?).map_err(D::Error::custom)
+        /// The counters as they arrive.
+        struct Arrived(Counters);
+        impl<'de> Deserialize<'de> for Arrived {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                sequence(deserializer).map(Self)
+            }
+        }
+        let (Arrived(seen), cloud) = Deserialize::deserialize(deserializer)?;
+        Self::checked(seen, cloud).map_err(D::Error::custom)
     }
 }
 
@@ -161,6 +229,12 @@ impl Run {
 
     fn contains(&self, other: &Self) -> bool {
         self.actor == other.actor && self.lo <= other.lo && other.hi <= self.hi
+    }
+
+    /// Whether the dot is in the span.
+    #[must_use]
+    pub fn holds(&self, dot: Dot) -> bool {
+        self.actor == dot.actor && self.lo < dot.counter && dot.counter <= self.hi
     }
 }
 
@@ -197,7 +271,7 @@ impl Runs {
     /// Whether the dot is in the set.
     #[must_use]
     pub fn contains(&self, dot: Dot) -> bool {
-        self.runs.iter().any(|run| run.actor == dot.actor && run.lo < dot.counter && dot.counter <= run.hi)
+        self.runs.iter().any(|run| run.holds(dot))
     }
 
     /// The dots in either set.
@@ -212,11 +286,30 @@ impl Runs {
         self.runs.iter().flat_map(|a| other.runs.iter().filter_map(|b| a.overlap(b))).collect()
     }
 
-    /// The dots that the vector has not seen: every span cut from below.
+    /// The dots that the vector has not seen: every span cut from below, and without what is in the cloud.
     #[must_use]
     pub fn unseen_by(&self, seen: &VersionVector) -> Self {
         let cut = |run: &Run| Run { lo: run.lo.max(seen.get(run.actor)), ..*run };
-        self.runs.iter().map(cut).filter(|run| run.lo < run.hi).collect()
+        let above: Self = self.runs.iter().map(cut).collect();
+        match &seen.cloud {
+            Some(cloud) => above.difference(cloud),
+            None => above,
+        }
+    }
+
+    /// The dots that are not in `other`.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        let mut left = Spans::new();
+        for run in &self.runs {
+            let mut lo = run.lo;
+            for hole in other.runs.iter().filter_map(|hole| run.overlap(hole)) {
+                left.push(Run { lo, hi: hole.lo, ..*run });
+                lo = hole.hi;
+            }
+            left.push(Run { lo, ..*run });
+        }
+        left.into_iter().collect()
     }
 
     /// Whether every dot here is in `other`.
@@ -228,7 +321,8 @@ impl Runs {
     /// Whether no dot here was seen.
     #[must_use]
     pub fn is_new_to(&self, seen: &VersionVector) -> bool {
-        self.runs.iter().all(|run| seen.get(run.actor) <= run.lo)
+        let clouded = |run: &Run| seen.cloud().iter().any(|other| other.overlap(run).is_some());
+        self.runs.iter().all(|run| seen.get(run.actor) <= run.lo && !clouded(run))
     }
 
     fn checked(runs: Spans) -> Result<Self, NotCanonical> {
@@ -293,13 +387,68 @@ mod tests {
     }
 
     #[test]
+    fn a_span_waits_in_the_cloud_until_the_counter_reaches_it() {
+        let dot = |counter| Dot { actor: ActorId(1), counter };
+        let mut seen = VersionVector::new();
+        seen.insert_run(run(1, 7, 9));
+        seen.insert_run(run(1, 3, 5));
+        assert!(seen.contains(dot(4)) && seen.contains(dot(9)) && !seen.contains(dot(3)) && !seen.contains(dot(6)));
+        assert_eq!((seen.get(ActorId(1)), seen.highest(ActorId(1)), seen.len()), (0, 9, 0));
+        assert!(!seen.is_empty());
+        seen.insert(dot(3));
+        assert_eq!((seen.get(ActorId(1)), seen.cloud()), (5, &[run(1, 7, 9)][..]), "the gap from 5 to 7 is still open");
+        seen.insert_run(run(1, 4, 7));
+        assert_eq!((seen.get(ActorId(1)), seen.cloud().is_empty()), (9, true));
+    }
+
+    #[test]
+    fn contexts_with_clouds_join_to_the_same_in_any_order_and_cover_what_they_joined() {
+        let vector = |counter: u64, spans: &[(u64, u64)]| {
+            let mut vector: VersionVector = [Dot { actor: ActorId(1), counter }].into_iter().collect();
+            spans.iter().for_each(|&(lo, hi)| vector.insert_run(run(1, lo, hi)));
+            vector
+        };
+        let parts = [vector(1, &[(4, 5)]), vector(0, &[(1, 2), (7, 9)]), vector(0, &[(2, 4)]), vector(3, &[(8, 10)])];
+        for (a, b, c) in (0..64).map(|at| (&parts[at / 16], &parts[at / 4 % 4], &parts[at % 4])) {
+            let join = |x: &VersionVector, y: &VersionVector| {
+                let mut joined = x.clone();
+                joined.join(y);
+                joined
+            };
+            let whole = join(&join(a, b), c);
+            assert_eq!(whole, join(a, &join(c, b)));
+            assert!([a, b, c].iter().all(|part| whole.covers(part)));
+            assert_eq!(a.covers(b), join(a, b) == *a, "{a:?} and {b:?}");
+            for counter in 1..12 {
+                let dot = Dot { actor: ActorId(1), counter };
+                assert_eq!(whole.contains(dot), [a, b, c].iter().any(|part| part.contains(dot)), "{dot:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cloud_cuts_holes() {
+        let mut seen: VersionVector = [Dot { actor: ActorId(1), counter: 1 }].into_iter().collect();
+        seen.insert_run(run(1, 3, 5));
+        let runs: Runs = [run(1, 0, 7), run(2, 0, 2)].into_iter().collect();
+        assert_eq!(runs.unseen_by(&seen).spans(), [run(1, 1, 3), run(1, 5, 7), run(2, 0, 2)]);
+        let is_new = |run: Run| Runs::from_iter([run]).is_new_to(&seen);
+        assert!(is_new(run(1, 1, 3)) && is_new(run(1, 5, 6)) && !is_new(run(1, 1, 4)) && !is_new(run(1, 0, 1)));
+    }
+
+    #[test]
     fn what_is_not_canonical_is_refused() {
         let runs = |runs: &[Run]| Runs::checked(runs.iter().copied().collect());
-        let vector = |seen: &[(u64, u64)]| VersionVector::checked(seen.iter().map(|&(actor, counter)| (ActorId(actor), counter)).collect());
+        let vector = |seen: &[(u64, u64)]| {
+            VersionVector::checked(seen.iter().map(|&(actor, counter)| (ActorId(actor), counter)).collect(), Runs::default())
+        };
         assert!(runs(&[run(1, 3, 7), run(1, 8, 9)]).is_ok() && vector(&[(1, 1), (2, 1)]).is_ok());
         assert!(runs(&[run(1, 3, 7), run(1, 7, 9)]).is_err(), "touching");
         assert!(runs(&[run(1, 7, 7)]).is_err(), "empty");
         assert!(vector(&[(2, 1), (1, 1)]).is_err(), "unsorted");
         assert!(vector(&[(2, 0)]).is_err(), "zero");
+        let clouded = |span| VersionVector::checked([(ActorId(1), 3)].into_iter().collect(), [span].into_iter().collect());
+        assert!(clouded(run(1, 4, 5)).is_ok() && clouded(run(2, 1, 2)).is_ok());
+        assert!(clouded(run(1, 3, 5)).is_err() && clouded(run(2, 0, 1)).is_err(), "the counter reaches it");
     }
 }

@@ -223,7 +223,7 @@ pub enum PutOutcome {
 pub struct PutReply {
     /// How it ended.
     pub outcome: PutOutcome,
-    /// What the writer has seen now: its own write and what that replaced. Without unseen siblings this is all there is.
+    /// What the writer has seen now: its own write and what that replaced, and no sibling that it was not shown.
     pub context: Bytes,
     /// Replicas that acknowledged in time.
     pub acked: u8,

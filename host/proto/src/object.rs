@@ -106,7 +106,7 @@ impl TryFrom<Parts> for Object {
     /// Refuses an entry that no write could ever replace, because it speaks for none or for one that the object itself has not seen: it would
     /// come back from every copy for ever.
     fn try_from(Parts { context, entries }: Parts) -> Result<Self, NotCanonical> {
-        let replaceable = |entry: &Entry| !entry.dots.is_empty() && entry.dots.highest().all(|dot| context.contains(dot));
+        let replaceable = |entry: &Entry| !entry.dots.is_empty() && entry.dots.unseen_by(&context).is_empty();
         if entries.iter().all(replaceable) { Ok(Self { context, entries }) } else { Err(NotCanonical) }
     }
 }

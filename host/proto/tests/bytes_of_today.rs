@@ -66,6 +66,7 @@ fn every_fixture_is_of_something() {
 fn ids_hashes_and_contexts_are_what_they_were() {
     let id = object_id();
     let token = ContextKey::derive(1, b"a cluster's secret").seal(&id, &vector());
+    let clouded = ContextKey::derive(1, b"a cluster's secret").seal(&id, &support::clouded());
     let found = [
         format!("tenant {}", id.tenant),
         format!("bucket {}", id.bucket),
@@ -74,6 +75,7 @@ fn ids_hashes_and_contexts_are_what_they_were() {
         format!("layout {:016x}", support::layout().name().hash),
         format!("rank {:016x}", support::bucket_record().rank().1),
         format!("context {}", context::to_text(&token)),
+        format!("context with a cloud {}", context::to_text(&clouded)),
     ];
     assert_eq!(found.join("\n"), include_str!("ids_of_today.txt").trim_end());
 }

@@ -5,7 +5,7 @@ mod support;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rejoin_proto::context::{ContextError, ContextKey, MAX_CONTEXT_BYTES, from_text, to_text};
-use rejoin_proto::{ActorId, BucketId, Dot, ObjectId, TenantId, VersionVector};
+use rejoin_proto::{ActorId, BucketId, Dot, ObjectId, Run, TenantId, VersionVector};
 use support::{object_id, vector};
 
 fn key() -> ContextKey {
@@ -15,12 +15,13 @@ fn key() -> ContextKey {
 proptest! {
     #[test]
     fn a_sealed_vector_comes_back_for_its_key_only(
-        dots in vec((any::<u64>(), 1..u64::MAX), 0..40), own in vec(any::<u8>(), 1..64), other in vec(any::<u8>(), 1..64),
+        dots in vec((any::<u64>(), 1..u64::MAX), 0..40), spans in vec((0..9u64, 0..90u64, 1..9u64), 0..9), own in vec(any::<u8>(), 1..64), other in vec(any::<u8>(), 1..64),
     ) {
-        let seen: VersionVector = dots.into_iter().map(|(actor, counter)| Dot { actor: ActorId(actor), counter }).collect();
+        let mut seen: VersionVector = dots.into_iter().map(|(actor, counter)| Dot { actor: ActorId(actor), counter }).collect();
+        spans.into_iter().for_each(|(actor, lo, length)| seen.insert_run(Run { actor: ActorId(actor), lo, hi: lo + length }));
         let id = ObjectId { key: own.clone().into(), ..object_id() };
         let token = key().seal(&id, &seen);
-        prop_assert!(token.len() <= 18 + 10 + 20 * seen.len());
+        prop_assert!(token.len() <= 18 + 20 + 20 * seen.len() + 30 * seen.cloud().len());
         prop_assert_eq!(key().open(&id, &token), Ok(seen));
         if own != other {
             let elsewhere = ObjectId { key: other.into(), ..object_id() };

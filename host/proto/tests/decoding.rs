@@ -77,11 +77,14 @@ fn another_version_is_named_and_nothing_is_an_error() {
 #[test]
 fn sets_out_of_order_are_refused_inside_messages_too() {
     // A context of two actors, the larger one first; then the same in order.
-    assert!(codec::decode::<Object>(&[1, 2, 9, 1, 3, 1, 0]).is_err());
-    assert!(codec::decode::<Object>(&[1, 2, 3, 1, 9, 1, 0]).is_ok());
+    assert!(codec::decode::<Object>(&[1, 2, 9, 1, 3, 1, 0, 0]).is_err());
+    assert!(codec::decode::<Object>(&[1, 2, 3, 1, 9, 1, 0, 0]).is_ok());
+    // A cloud that begins where its actor's counter is, and one above it.
+    assert!(codec::decode::<Object>(&[1, 1, 3, 5, 1, 3, 5, 6, 0]).is_err());
+    assert!(codec::decode::<Object>(&[1, 1, 3, 5, 1, 3, 6, 7, 0]).is_ok());
     // An entry whose only span is empty: (5, 5].
-    assert!(codec::decode::<Object>(&[1, 1, 3, 5, 1, 1, 3, 5, 5, 0, 0, 0, 0, 0]).is_err());
-    assert!(codec::decode::<Object>(&[1, 1, 3, 5, 1, 1, 3, 4, 5, 0, 0, 0, 0, 0]).is_ok());
+    assert!(codec::decode::<Object>(&[1, 1, 3, 5, 0, 1, 1, 3, 5, 5, 0, 0, 0, 0, 0]).is_err());
+    assert!(codec::decode::<Object>(&[1, 1, 3, 5, 0, 1, 1, 3, 4, 5, 0, 0, 0, 0, 0]).is_ok());
 }
 
 #[test]
@@ -107,6 +110,9 @@ fn an_entry_without_a_write_or_with_one_that_the_context_has_not_seen_is_refused
     assert!(altered(|object| object.entries[1].dots = support::runs(&[])).is_err());
     assert!(altered(|object| object.entries[1].dots = support::runs(&[(3, 299, 301)])).is_err());
     assert!(altered(|object| object.context = Default::default()).is_err());
+    // A cloud that has seen the end of a span and not its beginning.
+    assert!(altered(|object| object.entries[1].dots = support::runs(&[(3, 299, 307)])).is_err());
+    assert!(altered(|object| object.entries[1].dots = support::runs(&[(3, 305, 307)])).is_ok());
 }
 
 #[test]
@@ -115,7 +121,8 @@ fn an_object_costs_its_values_and_a_bounded_head() {
     let values: usize = object.entries.iter().map(|entry| entry.content.len()).sum();
     let spans: usize = object.entries.iter().map(|entry| entry.dots.spans().len() + entry.covers.spans().len()).sum();
     // Per actor two varints of at most 10 bytes, per span three; per entry tags, lengths, two stamps and a plugin.
-    let bound = 1 + 10 + object.context.len() * 20 + spans * 30 + object.entries.len() * 100 + values;
+    let spans = spans + object.context.cloud().len();
+    let bound = 1 + 20 + object.context.len() * 20 + spans * 30 + object.entries.len() * 100 + values;
     let bytes = codec::encode(&object).len();
     assert!(bytes <= bound, "{bytes} bytes, at most {bound} expected");
 }

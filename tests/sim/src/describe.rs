@@ -169,12 +169,17 @@ fn bytes(value: &[u8]) -> String {
 }
 
 fn runs(runs: &Runs) -> String {
+    spans(runs.spans())
+}
+
+fn spans(spans: &[rejoin_proto::Run]) -> String {
     let span = |run: &rejoin_proto::Run| format!("{:04x}({},{}]", run.actor.0 >> 48, run.lo, run.hi);
-    runs.spans().iter().map(span).collect::<Vec<_>>().join("+")
+    spans.iter().map(span).collect::<Vec<_>>().join("+")
 }
 
 fn vector(vector: &VersionVector) -> String {
-    format!("[{}]", vector.iter().map(dot).collect::<Vec<_>>().join(" "))
+    let cloud = if vector.cloud().is_empty() { String::new() } else { format!(" + {}", spans(vector.cloud())) };
+    format!("[{}{cloud}]", vector.iter().map(dot).collect::<Vec<_>>().join(" "))
 }
 
 fn dot(dot: Dot) -> String {

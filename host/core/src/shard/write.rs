@@ -172,12 +172,13 @@ impl Shard {
             }
         };
         self.rules.drop_expired(&mut object, turn.now.wall_ms, self.config.max_skew_ms);
-        if is_above_limit(self.rules, &op, &object, &put, &seen) {
+        let replaced = causal::bounded(&object, seen.clone());
+        if is_above_limit(self.rules, &op, &object, &put, &replaced) {
             let inputs = self.rules.visible(&object, turn.now.wall_ms);
             let plugin = op.target.bucket.props.plugin;
             if inputs.len() == 1
                 && self.rules.fold(&mut object, &inputs, Bytes::new(), None)
-                && !is_above_limit(self.rules, &op, &object, &put, &seen)
+                && !is_above_limit(self.rules, &op, &object, &put, &replaced)
             {
                 // What stood beside the one value were tombstones; no plugin is needed to drop them.
                 return self.mint_and_replicate(turn, number, op, put, seen, object, tally);
@@ -253,7 +254,8 @@ impl Shard {
         let dot = self.tenures.mint(partition, &mut change, &mut self.rng);
         let stamp = self.stamp(turn.now);
         let expires = self.expiry(&op, &put, stamp);
-        self.rules.put(&mut object, Write { seen: seen.clone(), dot, content: put.content.clone(), stamp, expires });
+        let replaced = causal::bounded(&object, seen.clone());
+        self.rules.put(&mut object, Write { seen: replaced, dot, content: put.content.clone(), stamp, expires });
         let told = match self.rules.keep(Rule::WritersAreToldTheirOwn) {
             true => causal::writers_view(&object, &seen, dot),
             false => object.context.clone(),

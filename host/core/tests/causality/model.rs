@@ -54,6 +54,8 @@ pub(crate) struct Model {
     pub(crate) minted: BTreeMap<Dot, bool>,
     /// Every write that some writer had been shown when it wrote: the only ones that may be gone.
     pub(crate) overwritten: BTreeSet<Dot>,
+    /// Those of them that a context named in its cloud: they may leave holes between live writes of their actor.
+    pub(crate) clouded: BTreeSet<Dot>,
     contexts: Vec<(VersionVector, BTreeSet<Dot>)>,
     past: Vec<(Object, BTreeSet<Dot>)>,
     actors: u64,
@@ -66,6 +68,7 @@ impl Model {
             replicas,
             minted: BTreeMap::new(),
             overwritten: BTreeSet::new(),
+            clouded: BTreeSet::new(),
             contexts: vec![Default::default()],
             past: vec![Default::default()],
             actors: REPLICAS as u64,
@@ -112,13 +115,13 @@ impl Model {
         causal::put(&mut replica.object, Write { seen: seen.clone(), dot, content, stamp: Hlc(dot.counter), expires: None });
         replica.known.extend(shown.iter().copied().chain([dot]));
         self.overwritten.extend(shown.iter().copied());
+        self.clouded.extend(self.minted.keys().copied().filter(|other| seen.cloud().iter().any(|run| run.holds(*other))));
         self.minted.insert(dot, tombstone);
 
         let view = causal::writers_view(&replica.object, &seen, dot);
+        assert!(view.contains(dot) && view.covers(&seen), "a writer is told of its own write, and of nothing less than it knew: {view:?}");
         let mut told = shown;
-        if view.contains(dot) {
-            told.insert(dot);
-        }
+        told.insert(dot);
         for (unseen, tombstone) in self.minted.iter().filter(|(other, _)| view.contains(**other) && !told.contains(other)) {
             // A tombstone may have been dropped by a fold; its effect is in the context, and nothing is lost by naming it.
             let harmless = *tombstone || self.overwritten.contains(unseen);

@@ -180,14 +180,68 @@ fn two_thousand_stale_puts_by_one_actor_fold_into_one_span() {
 }
 
 #[test]
-fn a_writer_is_not_told_of_a_sibling_by_its_own_dot() {
+fn a_writer_is_told_of_its_own_dot_and_not_of_the_sibling_below_it() {
     let mut object = blind(1, 1, "unseen");
     let nothing = VersionVector::new();
     write(&mut object, &nothing, 1, 2, Some("mine"));
-    let view = causal::writers_view(&object, &nothing, Dot { actor: ActorId(1), counter: 2 });
-    assert!(view.is_empty(), "naming 1:2 would name 1:1 too");
+    let mine = Dot { actor: ActorId(1), counter: 2 };
+    let view = causal::writers_view(&object, &nothing, mine);
+    assert!(view.contains(mine) && !view.contains(Dot { actor: ActorId(1), counter: 1 }), "{view:?}");
     write(&mut object, &view, 1, 3, Some("next"));
-    assert!(values(&object).contains(&"unseen".to_owned()));
+    assert_eq!(values(&object), ["unseen", "next"]);
+}
+
+/// Two writers who never read take turns at one coordinator; every now and then a reader ends what the second has left.
+#[test]
+fn a_chain_of_own_contexts_stays_one_sibling_and_its_contexts_stay_small() {
+    let mut object = blind(1, 1, "unseen");
+    let mut seen = VersionVector::new();
+    for round in 1..=200 {
+        let own = Dot { actor: ActorId(1), counter: 2 * round };
+        write(&mut object, &seen, 1, own.counter, Some("mine"));
+        seen = causal::writers_view(&object, &seen, own);
+        let mine = object.entries.iter().filter(|entry| entry.content == Content::Value("mine".into())).count();
+        assert_eq!(mine, 1, "round {round}: {object:?}");
+        assert!(seen.cloud().len() < object.entries.len(), "round {round}: {seen:?} beside {} entries", object.entries.len());
+        write(&mut object, &VersionVector::new(), 1, own.counter + 1, Some("another's"));
+        if round % 8 == 0 {
+            let shown = object.context.clone();
+            write(&mut object, &shown, 2, round, Some("all that was read"));
+        }
+    }
+}
+
+/// The coordinator of the next write has neither the earlier one nor what lies below it: the earlier one is replaced wherever it arrives.
+#[test]
+fn a_chain_that_changes_its_coordinator_replaces_what_arrives_there_later() {
+    let unseen = blind(1, 1, "unseen");
+    let mut first = unseen.clone();
+    write(&mut first, &VersionVector::new(), 1, 2, Some("mine"));
+    let view = causal::writers_view(&first, &VersionVector::new(), Dot { actor: ActorId(1), counter: 2 });
+    let mut second = Object::default();
+    write(&mut second, &view, 2, 1, Some("next"));
+    assert_eq!((values(&second), second.context.cloud().len()), (vec!["next".to_owned()], 1));
+    assert_eq!(values(&sync(&second, &unseen)), ["unseen", "next"]);
+    let met = sync(&second, &first);
+    assert_eq!((values(&met), met.context.cloud().is_empty()), (vec!["unseen".to_owned(), "next".to_owned()], true));
+    assert_eq!(sync(&first, &second), met);
+    assert_eq!(sync(&sync(&second, &unseen), &first), met);
+}
+
+/// What clouds cut out of an object is bounded: beyond that they are not heeded, and what they named stays as a sibling.
+#[test]
+fn clouds_cut_a_bounded_number_of_holes() {
+    let (mut object, mut seen) = (Object::default(), VersionVector::new());
+    for round in 1..=2 * causal::MAX_SPANS as u64 {
+        write(&mut object, &VersionVector::new(), 1, 2 * round - 1, Some("another's"));
+        let taken = causal::bounded(&object, seen.clone());
+        let own = Dot { actor: ActorId(1), counter: 2 * round };
+        write(&mut object, &taken, 1, own.counter, Some("mine"));
+        seen = causal::writers_view(&object, &seen, own);
+        fold(&mut object, 0);
+        let spans: Vec<usize> = object.entries.iter().map(|entry| entry.dots.spans().len().max(entry.covers.spans().len())).collect();
+        assert!(spans.iter().all(|&spans| spans <= causal::MAX_SPANS), "round {round}: {spans:?}");
+    }
 }
 
 #[test]

@@ -198,6 +198,27 @@ pub(crate) fn a_stale_context_makes_siblings_and_a_full_one_ends_them() {
     assert_eq!(cluster.get(1, get("k")).value.as_deref(), Some(&b"e"[..]));
 }
 
+/// Each write is coordinated by another owner, and none of them is followed by a read.
+#[test]
+pub(crate) fn a_chain_of_own_contexts_replaces_its_own_writes_beside_a_sibling_it_has_not_seen() {
+    let mut cluster = three();
+    cluster.plugin = None;
+    (0..3).for_each(|node| drop(cluster.put(node, put("k", &format!("unseen {node}"), node as u128 + 1))));
+    let mut context = cluster.put(0, put("k", "mine 0", 10)).context;
+    for round in 1..=100u128 {
+        let written = cluster.put(round as usize % 3, with(&context, put("k", &format!("mine {round}"), 10 + round)));
+        context = written.context;
+    }
+    let read = cluster.get(1, get("k"));
+    let mut values: Vec<String> = read.siblings.iter().map(|sibling| String::from_utf8_lossy(&sibling.value).into_owned()).collect();
+    values.sort_unstable();
+    assert_eq!(values, ["mine 100", "unseen 0", "unseen 1", "unseen 2"]);
+    assert!(context.len() < 200, "{} bytes", context.len());
+    cluster.put(2, with(&context, delete("k", 999)));
+    let read = cluster.get(0, get("k"));
+    assert_eq!(read.siblings.len(), 3, "a writer can delete what it wrote, and nothing else");
+}
+
 #[test]
 pub(crate) fn contexts_of_another_key_or_made_up_are_refused_before_anything_is_written() {
     let mut cluster = three();

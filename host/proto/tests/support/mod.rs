@@ -64,6 +64,13 @@ pub(crate) fn vector() -> VersionVector {
     [(3, 300), (5, 7), (u64::MAX, u64::MAX)].map(|(actor, counter)| Dot { actor: ActorId(actor), counter }).into_iter().collect()
 }
 
+/// The same, with a write that was seen above one that was not.
+pub(crate) fn clouded() -> VersionVector {
+    let mut vector = vector();
+    vector.insert_run(Run { actor: ActorId(3), lo: 305, hi: 307 });
+    vector
+}
+
 pub(crate) fn runs(spans: &[(u64, u64, u64)]) -> Runs {
     spans.iter().map(|&(actor, lo, hi)| Run { actor: ActorId(actor), lo, hi }).collect()
 }
@@ -88,7 +95,7 @@ pub(crate) fn object() -> Object {
     };
     let value = Content::Value(Bytes::from_static(b"\x00\xffeggs"));
     Object {
-        context: vector(),
+        context: clouded(),
         entries: vec![
             folded,
             fresh(runs(&[(3, 299, 300)]), Content::Tombstone, None),

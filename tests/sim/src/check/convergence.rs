@@ -75,8 +75,9 @@ impl Model {
         }
         let (mut context, mut replaced) = (VersionVector::new(), VersionVector::new());
         for one in &landed {
-            one.seen.iter().chain([one.dot]).for_each(|dot| context.insert(dot));
-            one.seen.iter().for_each(|dot| replaced.insert(dot));
+            context.join(&one.seen);
+            one.entry.dots.spans().iter().for_each(|&span| context.insert_run(span));
+            replaced.join(&one.seen);
         }
         landed.retain(|one| !replaced.contains(one.dot));
         Some(Self { context, live: landed, minted: minted.iter().map(|minted| minted.dot).collect() })
@@ -126,7 +127,14 @@ impl Landed {
         // A create's own reply is all that tells what it had found. That names its own dot too, which it does not replace.
         let before_itself =
             |known: Dot| if known.actor == dot.actor { Dot { counter: known.counter.min(dot.counter - 1), ..known } } else { known };
-        let seen = index.seen(write)?.iter().map(before_itself).collect();
+        let told = index.seen(write)?;
+        let mut seen: VersionVector = told.iter().map(before_itself).collect();
+        for span in told.cloud() {
+            let hi = before_itself(Dot { actor: span.actor, counter: span.hi }).counter;
+            if span.lo < hi {
+                seen.insert_run(Span { hi, ..*span });
+            }
+        }
         let Asked::Put { value, .. } = &index.call(write).asked else { return None };
         let dots: Runs = [Span { actor: dot.actor, lo: after, hi: dot.counter }].into_iter().collect();
         let content = value.clone().map_or(Content::Tombstone, Content::Value);

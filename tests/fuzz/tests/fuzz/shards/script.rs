@@ -235,7 +235,17 @@ fn counter(draw: &mut Draw<'_>) -> u64 {
 }
 
 fn vector(world: &World, draw: &mut Draw<'_>) -> VersionVector {
-    (0..draw.below(3)).map(|_| Dot { actor: actor(world, draw), counter: counter(draw) }).collect()
+    let mut vector = VersionVector::new();
+    for _ in 0..draw.below(3) {
+        let (actor, hi) = (actor(world, draw), counter(draw));
+        // Of an even counter only the one write was seen, and not what came before it.
+        if hi.is_multiple_of(2) {
+            vector.insert_run(Run { actor, lo: hi - 1, hi });
+        } else {
+            vector.insert(Dot { actor, counter: hi });
+        }
+    }
+    vector
 }
 
 /// An object as a peer could send it: what it would have refused to decode, it has not.
