@@ -41,6 +41,8 @@ pub mod abilities;
 mod adapter;
 mod bindings;
 mod export;
+#[cfg(feature = "json")]
+pub mod json;
 mod native;
 
 pub use abilities::{About, Card, Dot, Fault, Merger, Operator, Presenter, Sampler, Sibling, Validator};

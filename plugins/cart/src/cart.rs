@@ -2,10 +2,8 @@
 //! conflict-free replicated set", 2012).
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-
-/// The largest counter: what every JSON reader takes for an exact integer.
-const MAX_COUNTER: u64 = 1 << 53;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 /// A shopping cart.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -31,12 +29,10 @@ impl Cart {
     /// Reads a cart.
     ///
     /// # Errors
-    /// [`BadCart`] if it is not JSON of the documented form, or has a tag that its own clock does not cover.
+    /// [`BadCart`] if it is not JSON of the documented form, could be read in two ways (see [`rejoin_guest::json`]), or has a tag that its own
+    /// clock does not cover.
     pub fn parse(json: &[u8]) -> Result<Self, BadCart> {
-        let mut cart: Self = serde_json::from_slice(json).map_err(|error| BadCart(error.to_string()))?;
-        if let Some((writer, _)) = cart.clock.iter().find(|(_, counter)| **counter > MAX_COUNTER) {
-            return Err(BadCart(format!("the counter of writer {writer:?} is above 2^53")));
-        }
+        let mut cart: Self = rejoin_guest::json::from_slice(json).map_err(|error| BadCart(error.to_string()))?;
         for (tag, quantity) in cart.items.values().flatten() {
             if *quantity == 0 || !well_formed(tag) || !cart.covers(tag) {
                 return Err(BadCart(format!("tag {tag:?} has no quantity, no counter, or is not covered by the clock")));
@@ -83,8 +79,10 @@ impl Cart {
         self.items.values_mut().for_each(|tags| tags.retain(|tag, _| theirs.contains(tag.as_str()) || !other.covers(tag)));
         for (item, tag, quantity) in new {
             // One tag with two quantities is a writer's mistake; the larger is kept, so that all replicas agree.
-            let known = self.items.entry(item.clone()).or_default().entry(tag.clone()).or_insert(0);
-            *known = (*known).max(quantity);
+            match self.items.get_mut(item).and_then(|tags| tags.get_mut(tag)) {
+                Some(known) => *known = (*known).max(quantity),
+                None => drop(self.items.entry(item.clone()).or_default().insert(tag.clone(), quantity)),
+            }
         }
         self.items.retain(|_, tags| !tags.is_empty());
         for (writer, counter) in &other.clock {
@@ -93,7 +91,7 @@ impl Cart {
         }
     }
 
-    fn tags(&self) -> BTreeSet<&str> {
+    fn tags(&self) -> HashSet<&str, BuildHasherDefault<DefaultHasher>> {
         self.items.values().flat_map(|tags| tags.keys().map(String::as_str)).collect()
     }
 

@@ -24,7 +24,8 @@
 //! and a name with something random in it the first. Should a tag be used twice all the same, both adds are kept while nobody removes either.
 //!
 //! # Limits
-//! Quantities are 32-bit, counters at most 2^53 (exact in every JSON reader). A writer costs its name and a counter for as long as the cart lives.
+//! Quantities are 32-bit, counters at most 2^53 (exact in every JSON reader). What readers of JSON could take for different carts, such as
+//! a name that comes twice, is no cart: it is refused when it is written. A writer costs its name and a counter for as long as the cart lives.
 //!
 //! [`cart`] is the data type and needs no plugin; [`session`] writes one; `plugin` lends it to the host.
 

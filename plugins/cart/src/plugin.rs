@@ -2,12 +2,12 @@
 
 use crate::cart::Cart;
 use rejoin_guest::laws::Rng;
-use rejoin_guest::{About, Card, Fault, Merger, Presenter, Sampler, Sibling};
+use rejoin_guest::{About, Card, Fault, Merger, Presenter, Sampler, Sibling, Validator};
 
 /// The plugin.
 pub struct Plugin;
 
-rejoin_guest::export!(Plugin: Merger, Presenter, Sampler, About);
+rejoin_guest::export!(Plugin: Merger, Validator, Presenter, Sampler, About);
 
 impl Merger for Plugin {
     fn merge(_key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault> {
@@ -18,6 +18,12 @@ impl Merger for Plugin {
             merged.join(&read(sibling)?);
         }
         Ok(merged.to_json())
+    }
+}
+
+impl Validator for Plugin {
+    fn validate(_key: &[u8], value: &[u8]) -> Result<(), Fault> {
+        Cart::parse(value).map(drop).map_err(|_| Fault::Malformed)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The cart as an application uses it, and the laws on the plain function.
 
 use rejoin_guest::laws::{Effort, check};
-use rejoin_guest::{Fault, Merger, Native, Presenter, Sibling};
+use rejoin_guest::{Fault, Merger, Native, Presenter, Sampler, Sibling, Validator};
 use rejoin_plugin_cart::{Cart, Plugin, Session};
 
 fn merge(values: &[&[u8]]) -> Result<Vec<u8>, Fault> {
@@ -64,7 +64,54 @@ fn what_is_no_cart_is_a_fault() {
     ];
     for value in bad {
         assert_eq!(merge(&[&good, value]), Err(Fault::Malformed), "{}", String::from_utf8_lossy(value));
+        assert_eq!(Plugin::validate(b"", value), Err(Fault::Malformed), "{}", String::from_utf8_lossy(value));
         assert!(Plugin::show(value).starts_with(b"{\"error\":"));
+    }
+}
+
+/// Of two members of one name a reader that takes the last loses the first: an add that was acknowledged.
+#[test]
+fn what_two_readers_could_read_differently_is_no_cart() {
+    let deep = format!("{{\"clock\":{}", "[".repeat(100_000));
+    let bad: [&[u8]; 22] = [
+        br#"{"clock":{"a":2},"items":{"x":{"a:1":1},"x":{"a:2":1}}}"#,
+        br#"{"clock":{"a":2},"items":{"x":{"a:1":1},"\u0078":{"a:2":1}}}"#,
+        br#"{"clock":{"a":1},"items":{"y":{},"x":{"a:1":1,"a:1":9}}}"#,
+        br#"{"clock":{"a":1,"a":2},"items":{}}"#,
+        br#"{"clock":{"b":1,"a":1,"b":1},"items":{}}"#,
+        br#"{"clock":{"a":1},"items":{"x":{"a:1":1}},"items":{}}"#,
+        br#"{"clock":{},"clock":{"a":1},"items":{"x":{"a:1":1}}}"#,
+        br#"[{"a":1},{"x":{"a:1":1}}]"#,
+        br#"{"clock":{"\ud800":1},"items":{}}"#,
+        br#"{"clock":{"a":1e0},"items":{}}"#,
+        br#"{"clock":{"a":1.0},"items":{}}"#,
+        br#"{"clock":{"a":-0},"items":{}}"#,
+        br#"{"clock":{"a":01},"items":{}}"#,
+        br#"{"clock":{"a":+1},"items":{}}"#,
+        br#"{"clock":{"a":NaN},"items":{}}"#,
+        br#"{"clock":{"a":Infinity},"items":{}}"#,
+        br#"{"clock":{"a":1e999},"items":{}}"#,
+        br#"{"clock":{"a":18446744073709551617},"items":{}}"#,
+        br#"{"clock":{"a":1},"items":{"x":{"a:1":4294967297}}}"#,
+        br#"{"clock":{},"items":{}} {}"#,
+        b"{\"clock\":{\"\xff\":1},\"items\":{}}",
+        deep.as_bytes(),
+    ];
+    for value in bad {
+        let shown = String::from_utf8_lossy(&value[..value.len().min(80)]);
+        assert_eq!(Plugin::validate(b"", value), Err(Fault::Malformed), "{shown}");
+        assert_eq!(merge(&[&Cart::default().to_json(), value]), Err(Fault::Malformed), "{shown}");
+    }
+    let why = Cart::parse(bad[1]).expect_err("x comes twice").to_string();
+    assert!(why.contains("the name \"x\" comes twice"), "{why}");
+}
+
+#[test]
+fn what_is_sampled_and_merged_is_valid() {
+    for seed in 0..200 {
+        let (one, two) = (Plugin::sample(seed, 20), Plugin::sample(seed + 1, 20));
+        let merged = merge(&[&one, &two]).expect("two carts");
+        assert!([one, two, merged].iter().all(|cart| Plugin::validate(b"", cart).is_ok()), "seed {seed}");
     }
 }
 

@@ -1,20 +1,32 @@
-//! Keeps the highest number. A value is a number in decimal digits.
+//! Keeps the highest number. A value is a number in decimal digits, without a sign or leading zeros.
 
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 
-use rejoin_guest::{About, Card, Fault, Merger, Sampler, Sibling};
+use rejoin_guest::{About, Card, Fault, Merger, Sampler, Sibling, Validator};
 
 /// The plugin.
 pub struct Highest;
 
-rejoin_guest::export!(Highest: Merger, Sampler, About);
+rejoin_guest::export!(Highest: Merger, Validator, Sampler, About);
+
+/// Reads a value. Each number has one spelling only: what could be read in two ways is refused.
+fn number(value: &[u8]) -> Result<u64, Fault> {
+    let number = str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+    number.filter(|number| number.to_string().as_bytes() == value).ok_or(Fault::Malformed)
+}
 
 impl Merger for Highest {
     fn merge(_key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault> {
-        let number = |sibling: &Sibling| str::from_utf8(&sibling.value).ok()?.parse::<u64>().ok();
-        let numbers: Option<Vec<u64>> = siblings.iter().map(number).collect();
-        let highest = numbers.and_then(|all| all.into_iter().max()).ok_or(Fault::Malformed)?;
+        let numbers = siblings.iter().map(|sibling| number(&sibling.value)).collect::<Result<Vec<u64>, Fault>>()?;
+        let highest = numbers.into_iter().max().ok_or(Fault::Malformed)?;
         Ok(highest.to_string().into_bytes())
+    }
+}
+
+/// Asked before every put: a value that could not be merged is not written.
+impl Validator for Highest {
+    fn validate(_key: &[u8], value: &[u8]) -> Result<(), Fault> {
+        number(value).map(drop)
     }
 }
 

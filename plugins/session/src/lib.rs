@@ -23,17 +23,21 @@
 //!
 //! # Limits
 //! Stamps are at most 2^53 (exact in every JSON reader). A clock that is far ahead keeps its fields until the others' clocks are there too, or a
-//! client that has seen them replaces them. Removed fields stay until the session ends: delete its key, or let it expire.
+//! client that has seen them replaces them. What readers of JSON could take for different sessions, such as a name that comes twice, is none: it is
+//! refused when it is written. Removed fields stay until the session ends: delete its key, or let it expire.
 
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 
-use rejoin_guest::laws::Rng;
-use rejoin_guest::{About, Card, Fault, Merger, Presenter, Sampler, Sibling};
+mod plugin;
+
+pub use plugin::Plugin;
+
+use rejoin_guest::json;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The largest stamp.
-const MAX_STAMP: u64 = 1 << 53;
+const MAX_STAMP: u64 = json::MAX_NUMBER;
 
 /// A field. The order of its parts is the order in which fields win.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -53,13 +57,9 @@ impl Session {
     /// Reads a session.
     ///
     /// # Errors
-    /// Why it is none, in words.
+    /// Why it is none, in words; also if it could be read in two ways (see [`rejoin_guest::json`]).
     pub fn parse(json: &[u8]) -> Result<Self, String> {
-        let session: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        match session.0.iter().find(|(_, field)| field.stamp > MAX_STAMP) {
-            Some((name, _)) => Err(format!("the stamp of {name:?} is above 2^53")),
-            None => Ok(session),
-        }
+        json::from_slice(json).map_err(|error| error.to_string())
     }
 
     /// The session as JSON, always the same bytes for the same session.
@@ -99,51 +99,5 @@ impl Session {
                 None => drop(self.0.insert(name, theirs)),
             }
         }
-    }
-}
-
-/// The plugin.
-pub struct Plugin;
-
-rejoin_guest::export!(Plugin: Merger, Presenter, Sampler, About);
-
-impl Merger for Plugin {
-    fn merge(_key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault> {
-        let mut merged = Session::default();
-        for sibling in siblings {
-            merged.join(Session::parse(&sibling.value).map_err(|_| Fault::Malformed)?);
-        }
-        Ok(merged.to_json())
-    }
-}
-
-impl About for Plugin {
-    fn describe() -> Card {
-        Card { name: "session", version: env!("CARGO_PKG_VERSION"), schema: 1, self_causal: true }
-    }
-}
-
-impl Presenter for Plugin {
-    fn show(value: &[u8]) -> Vec<u8> {
-        let shown = Session::parse(value).map(|session| serde_json::json!(session.attributes()));
-        shown.unwrap_or_else(|why| serde_json::json!({ "error": why })).to_string().into_bytes()
-    }
-}
-
-impl Sampler for Plugin {
-    /// Few names, stamps, writers and values, so that fields tie in all of them. Large sessions have more names.
-    fn sample(seed: u64, size: u32) -> Vec<u8> {
-        let mut rng = Rng::new(seed);
-        let mut session = Session::default();
-        for _ in 0..size {
-            let name = match rng.below(2 + u64::from(size / 4)) {
-                0 => "theme".into(),
-                number => format!("n\u{e4}me {number}"),
-            };
-            let writer = rng.pick(&["app", "web"]).copied().unwrap_or_default();
-            let value = rng.pick(&[None, Some("\"dark\""), Some("light")]).copied().flatten();
-            session.0.insert(name, Field { stamp: rng.below(4), writer: writer.into(), value: value.map(Into::into) });
-        }
-        session.to_json()
     }
 }

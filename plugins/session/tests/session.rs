@@ -1,7 +1,7 @@
 //! The session as an application uses it, and the laws on the plain function.
 
 use rejoin_guest::laws::{Effort, Story, check};
-use rejoin_guest::{Fault, Merger, Native, Presenter, Sibling};
+use rejoin_guest::{Fault, Merger, Native, Presenter, Sampler, Sibling, Validator};
 use rejoin_plugin_session::{Plugin, Session};
 
 fn session(edit: impl FnOnce(&mut Session)) -> Session {
@@ -116,6 +116,45 @@ fn what_is_no_session_is_a_fault() {
     ];
     for value in bad {
         assert_eq!(merge(&[&good, value]), Err(Fault::Malformed), "{}", String::from_utf8_lossy(value));
+        assert_eq!(Plugin::validate(b"", value), Err(Fault::Malformed), "{}", String::from_utf8_lossy(value));
         assert!(Plugin::show(value).starts_with(b"{\"error\":"));
+    }
+}
+
+/// Of two fields of one name a reader that takes the last loses the first, though it may be the later one.
+#[test]
+fn what_two_readers_could_read_differently_is_no_session() {
+    let deep = format!("{{\"name\":{}", "{\"a\":".repeat(100_000));
+    let bad: [&[u8]; 16] = [
+        br#"{"name":{"stamp":2,"writer":"a","value":"new"},"name":{"stamp":1,"writer":"a","value":"old"}}"#,
+        br#"{"name":{"stamp":2,"writer":"a","value":"x"},"\u006eame":{"stamp":1,"writer":"a","value":"x"}}"#,
+        br#"{"b":{"stamp":1,"writer":"a","value":"x"},"a":{"stamp":1,"writer":"a","value":"x"},"b":{"stamp":1,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":1,"stamp":2,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":1,"writer":"a","value":"x","value":null}}"#,
+        br#"{"name":[1,"a","x"]}"#,
+        br#"{"name":{"stamp":1,"writer":"a","value":"\udc00"}}"#,
+        br#"{"name":{"stamp":1.0,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":1e3,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":-0,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":NaN,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":1e999,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":18446744073709551617,"writer":"a","value":"x"}}"#,
+        br#"{},"#,
+        b"{\"name\":{\"stamp\":1,\"writer\":\"\xff\",\"value\":\"x\"}}",
+        deep.as_bytes(),
+    ];
+    for value in bad {
+        let shown = String::from_utf8_lossy(&value[..value.len().min(80)]);
+        assert_eq!(Plugin::validate(b"", value), Err(Fault::Malformed), "{shown}");
+        assert_eq!(merge(&[&Session::default().to_json(), value]), Err(Fault::Malformed), "{shown}");
+    }
+}
+
+#[test]
+fn what_is_sampled_and_merged_is_valid() {
+    for seed in 0..200 {
+        let (one, two) = (Plugin::sample(seed, 20), Plugin::sample(seed + 1, 20));
+        let merged = merge(&[&one, &two]).expect("two sessions");
+        assert!([one, two, merged].iter().all(|session| Plugin::validate(b"", session).is_ok()), "seed {seed}");
     }
 }

@@ -146,3 +146,24 @@ async fn a_value_that_the_plugin_does_not_take_is_refused_before_anything_is_wri
     cluster.rejoin(&["put", "judged", "k", "later", "--blind", "--node", &node]).done();
     cluster.rejoin(&["put", "judged", "k", "!", "--blind", "--node", &node]).said(2, "nothing was written");
 }
+
+/// What a put with such a value cost: the next merge failed, or a reader that takes the last of two names lost an acknowledged add.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_bad_cart_does_not_block_its_key() {
+    let cluster = Cluster::start(3).await;
+    cluster.cart().await;
+    let good = r#"{"clock":{"ann":1},"items":{"figs":{"ann:1":1}}}"#;
+    cluster.rejoin(&["put", "cart", "k", good]).done();
+    for bad in [
+        r#"{"clock":{"bob":2},"items":{"x":{"bob:1":1},"x":{"bob:2":1}}}"#,
+        r#"{"clock":{"bob":1.0},"items":{}}"#,
+        r#"[{},{}]"#,
+        "{\"clock\":{\"bob\":1},\"items\":{}} ,",
+        "no cart",
+    ] {
+        cluster.rejoin(&["put", "cart", "k", bad, "--blind"]).said(2, "a value is malformed; nothing was written");
+    }
+    cluster.rejoin(&["put", "cart", "k", r#"{"clock":{"bob":1},"items":{"figs":{"bob:1":2}}}"#, "--blind"]).done();
+    let read = cluster.rejoin(&["get", "cart", "k", "--r", "3", "--json"]).done().json();
+    assert_eq!(read["value"], r#"{"clock":{"ann":1,"bob":1},"items":{"figs":{"ann:1":1,"bob:1":2}}}"#, "{read}");
+}

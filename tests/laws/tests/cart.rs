@@ -48,7 +48,7 @@ fn the_component_says_what_it_is() {
     let card = plugin.card().expect("the cart has a card");
     assert_eq!((card.name.as_str(), card.schema, card.self_causal), ("cart", 1, true));
     let abilities = plugin.abilities();
-    assert!(abilities.present && abilities.sample && abilities.describe && !abilities.validate && !abilities.operate);
+    assert!(abilities.present && abilities.sample && abilities.describe && abilities.validate && !abilities.operate);
     let shown = component::cart().host.show(plugin, br#"{"clock":{"a":1},"items":{"figs":{"a:1":2}}}"#, &component::cart().limits);
     assert_eq!(shown.expect("a cart"), br#"{"figs":2}"#);
 }
@@ -57,9 +57,12 @@ fn the_component_says_what_it_is() {
 fn what_is_no_cart_is_refused_and_does_not_trap() {
     let cart = component::cart();
     let sibling = |value: &'static [u8]| rejoin_merge::Sibling { value: value.into(), stamp_ms: 1, writer: 1 };
-    for garbage in [&b""[..], b"null", b"\xff\xfe", b"{\"clock\":{},\"items\":{\"x\":{\"a:1\":1}}}"] {
+    let twice = br#"{"clock":{"a":2},"items":{"x":{"a:1":1},"x":{"a:2":1}}}"#;
+    for garbage in [&b""[..], b"null", b"\xff\xfe", b"{\"clock\":{},\"items\":{\"x\":{\"a:1\":1}}}", twice] {
         let siblings = [sibling(b"{\"clock\":{},\"items\":{}}"), sibling(garbage)];
         let fault = cart.host.merge(&cart.plugin, b"k", &siblings, &cart.limits).expect_err("no cart");
+        assert_eq!(fault, rejoin_merge::MergeFault::Refused(rejoin_merge::Refusal::Malformed));
+        let fault = cart.host.validate(&cart.plugin, b"k", garbage, &cart.limits).expect_err("no cart");
         assert_eq!(fault, rejoin_merge::MergeFault::Refused(rejoin_merge::Refusal::Malformed));
     }
 }
