@@ -62,6 +62,8 @@ pub enum Event {
     PeerUp(NodeId, u64),
     /// A peer's connection is lost.
     PeerDown(NodeId),
+    /// A peer has told everything that it had to tell behind its hello; the digest of its catalog then.
+    PeerReady(NodeId, u64),
     /// A message of another node; those that are not about the catalog are not for this machine.
     Peer(NodeId, PeerBody),
     /// An operator's change; `call` is the shell's name for it.
@@ -81,6 +83,16 @@ pub enum Effect {
     Send(NodeId, PeerBody),
     /// The answer to a change.
     Answer(u64, Result<Record, ErrorReply>),
+    /// This catalog has everything that the peer had when it was ready.
+    Agreed(NodeId),
+}
+
+/// What is known of a peer's catalog since it connected.
+#[derive(Debug, Default)]
+struct Comparing {
+    ready: bool,
+    /// The records of its summary that are newer there than here; `None` until a summary has come.
+    lacking: Option<BTreeMap<RecordKey, (u64, u64)>>,
 }
 
 #[derive(Debug)]
@@ -101,6 +113,8 @@ pub struct Control {
     spreading: BTreeMap<u64, Spreading>,
     /// What peers still lack of what they are being sent, and the number of the message that they are to take first.
     sending: BTreeMap<NodeId, (u64, VecDeque<RecordKey>)>,
+    /// Peers whose catalog this one is not yet known to contain.
+    comparing: BTreeMap<NodeId, Comparing>,
     next_number: u64,
 }
 
@@ -110,7 +124,8 @@ impl Control {
     pub fn new(kept: Catalog) -> Self {
         let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
         let (up, summarised) = (BTreeSet::new(), BTreeSet::new());
-        Self { records, up, summarised, spreading: BTreeMap::new(), sending: BTreeMap::new(), next_number: 1 }
+        let (spreading, sending, comparing) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { records, up, summarised, spreading, sending, comparing, next_number: 1 }
     }
 
     /// What is to be kept.
@@ -168,6 +183,7 @@ impl Control {
                 self.up.insert(peer);
                 self.summarised.remove(&peer);
                 self.sending.remove(&peer);
+                self.comparing.insert(peer, Comparing::default());
                 if digest != self.digest() {
                     self.summarise(peer, effects);
                 }
@@ -176,6 +192,7 @@ impl Control {
                 self.up.remove(&peer);
                 self.summarised.remove(&peer);
                 self.sending.remove(&peer);
+                self.comparing.remove(&peer);
                 self.taken(peer, None, effects);
             }
             Event::Peer(peer, PeerBody::CatalogSummary(summary)) => {
@@ -183,11 +200,15 @@ impl Control {
                 if !lacking.is_empty() {
                     self.send_part(peer, lacking, effects);
                 }
-                // The peer may have greeted with an older digest than it has now, so that no summary was sent to it.
-                if self.lacks_any(&summary) {
-                    self.summarise(peer, effects);
+                let newer = self.newer_in(&summary);
+                if let Some(comparing) = self.comparing.get_mut(&peer) {
+                    comparing.lacking = Some(newer);
                 }
+                // A peer waits for it, which may have greeted with an older digest than it has now, so that none was sent to it.
+                self.summarise(peer, effects);
+                self.agree(effects);
             }
+            Event::PeerReady(peer, digest) => self.peer_ready(peer, digest, effects),
             Event::Peer(peer, PeerBody::CatalogRecords { number, records }) => self.learn(peer, number, records, effects),
             Event::Peer(peer, PeerBody::CatalogTaken { number }) => {
                 if self.sending.get(&peer).is_some_and(|(awaited, _)| *awaited == number)
@@ -215,8 +236,42 @@ impl Control {
         }
     }
 
-    fn lacks_any(&self, summary: &[(RecordKey, u64, u64)]) -> bool {
-        summary.iter().any(|(key, version, hash)| self.records.get(key).is_none_or(|known| known.rank() < (*version, *hash)))
+    /// The records of a summary that are newer there than here, or not here.
+    fn newer_in(&self, summary: &[(RecordKey, u64, u64)]) -> BTreeMap<RecordKey, (u64, u64)> {
+        let newer = |(key, version, hash): &&(RecordKey, u64, u64)| self.is_older(key, (*version, *hash));
+        summary.iter().filter(newer).map(|(key, version, hash)| (key.clone(), (*version, *hash))).collect()
+    }
+
+    fn is_older(&self, key: &RecordKey, rank: (u64, u64)) -> bool {
+        self.records.get(key).is_none_or(|known| known.rank() < rank)
+    }
+
+    fn peer_ready(&mut self, peer: NodeId, digest: u64, effects: &mut Vec<Effect>) {
+        let equal = digest == self.digest();
+        let Some(comparing) = self.comparing.get_mut(&peer) else { return };
+        comparing.ready = true;
+        if equal {
+            comparing.lacking = Some(BTreeMap::new());
+        } else if comparing.lacking.is_none() {
+            // The catalogs were equal at the hello and are not any more. The peer answers a summary with its own.
+            self.summarise(peer, effects);
+        }
+        self.agree(effects);
+    }
+
+    /// Tells of the peers whose catalog this one has come to contain.
+    fn agree(&mut self, effects: &mut Vec<Effect>) {
+        let mut comparing = core::mem::take(&mut self.comparing);
+        for (peer, of) in &mut comparing {
+            if let Some(lacking) = &mut of.lacking {
+                lacking.retain(|key, rank| self.is_older(key, *rank));
+                if of.ready && lacking.is_empty() {
+                    effects.push(Effect::Agreed(*peer));
+                }
+            }
+        }
+        comparing.retain(|_, of| !(of.ready && of.lacking.as_ref().is_some_and(BTreeMap::is_empty)));
+        self.comparing = comparing;
     }
 
     fn summary(&self) -> Vec<(RecordKey, u64, u64)> {
@@ -271,6 +326,7 @@ impl Control {
         }
         if changed {
             effects.extend([Effect::Save, Effect::Changed]);
+            self.agree(effects);
         }
         if number != 0 {
             effects.push(Effect::Send(peer, PeerBody::CatalogTaken { number }));

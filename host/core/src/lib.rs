@@ -21,7 +21,7 @@
 //! assert_eq!(causal::visible(&joined, 0).len(), 2);
 //! ```
 //!
-//! In reading order: [`causal`] (the algebra of an object), [`quorum`], [`placement`], [`port`], [`view`], [`shard`], [`control`];
+//! In reading order: [`causal`] (the algebra of an object), [`quorum`], [`placement`], [`port`], [`view`], [`shard`], [`control`], [`node`];
 //! [`rules`] names what tests may break.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -30,6 +30,7 @@ extern crate alloc;
 
 pub mod causal;
 pub mod control;
+pub mod node;
 pub mod placement;
 pub mod port;
 pub mod quorum;

@@ -65,6 +65,10 @@ pub enum StoreFault {
     Failed(String),
 }
 
+/// How far a journal has come: everything committed up to here. Grows with each commit that wrote something.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct CommitSeq(pub u64);
+
 /// An ordered store of rows with atomic changes. A change is visible to `get` and `scan` as soon as `write` returns; the shell makes
 /// it survive a crash (one journal write for a batch of changes, one fdatasync for all who wait) before it releases the effects of
 /// that batch.
@@ -92,4 +96,16 @@ pub trait Store {
     /// # Errors
     /// [`StoreFault::Full`] or [`StoreFault::Busy`]: nothing was applied. [`StoreFault::Failed`]: the node must stop.
     fn write(&mut self, change: Change) -> Result<(), StoreFault>;
+}
+
+/// A store with a journal, as a batch of changes needs it.
+pub trait Journal: Store {
+    /// Writes every change since the last commit to the journal file: from then on the end of the process cannot lose it.
+    ///
+    /// # Errors
+    /// [`StoreFault::Failed`]: the node must stop.
+    fn commit(&mut self) -> Result<CommitSeq, StoreFault>;
+
+    /// Whether so much is written and not synced that a sync is due though nobody waits for it.
+    fn sync_is_due(&mut self) -> bool;
 }

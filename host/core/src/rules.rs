@@ -53,10 +53,16 @@ rules! {
     ObjectionsEndATenure,
     /// A context that names a counter which the actor has not used yet ends the tenure before anything is minted.
     ContextsEndATenure,
+    /// *Superseded* by a context that has seen more of the minting actor than its node's own copy does not count towards W.
+    OutrunWritesAreNotAcked,
+    /// The copies of a replica whose data directory was replaced do not count towards R.
+    ReplacedReplicasDoNotCount,
     /// What was seen of other actors survives a restart.
     ObservedIsDurable,
     /// Nothing is written before the peers have had their time to object.
     WritesWaitForServing,
+    /// A start that has not met every peer ends the tenures that it has kept.
+    UnmetPeersEndTenures,
     /// An acknowledgement under `durability = fsync` waits for the disk.
     AcksWaitForTheDisk,
     /// A write that the store did not take leaves the node for nowhere.

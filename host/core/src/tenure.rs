@@ -71,6 +71,11 @@ impl Tenures {
         self.actors.get(&partition).is_some_and(|row| seen.highest(row.actor) >= row.next)
     }
 
+    /// This partition's actor, if it has one.
+    pub(crate) fn actor(&self, partition: PartitionId) -> Option<ActorId> {
+        self.actors.get(&partition).map(|row| row.actor)
+    }
+
     /// Whether that is this partition's actor.
     pub(crate) fn is_current(&self, partition: PartitionId, actor: ActorId) -> bool {
         self.actors.get(&partition).is_some_and(|row| row.actor == actor)

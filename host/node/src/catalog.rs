@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rejoin_core::control::{Catalog, Change, Control, Effect, Event};
+use rejoin_core::node::links;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordKey};
 use rejoin_proto::client::RecordKind;
@@ -26,7 +27,9 @@ const MODULES_AGAIN: Duration = Duration::from_secs(2);
 
 /// What the task is told.
 pub(crate) enum ControlCall {
-    PeerUp(NodeId, u64),
+    /// A peer is up over that connection; the digest of its catalog.
+    PeerUp(NodeId, u64, u64),
+    PeerReady(NodeId, u64),
     PeerDown(NodeId),
     Peer(NodeId, PeerBody),
     Change(Change, oneshot::Sender<Result<Record, ErrorReply>>),
@@ -57,14 +60,17 @@ impl CatalogTask {
         self.want_modules(&parts);
         loop {
             let wake = self.control.next_wake_us().map_or_else(|| parts.clock.instant(u64::MAX), |at| parts.clock.instant(at));
+            let mut told = None;
             let event = tokio::select! {
                 biased;
                 call = calls.recv() => match call {
                     None => return,
-                    Some(ControlCall::PeerUp(peer, digest)) => {
+                    Some(ControlCall::PeerUp(peer, connection, digest)) => {
                         peers::ask_for_modules(&parts, &parts.desk.to_fetch());
+                        told = Some(connection);
                         Event::PeerUp(peer, digest)
                     }
+                    Some(ControlCall::PeerReady(peer, digest)) => Event::PeerReady(peer, digest),
                     Some(ControlCall::PeerDown(peer)) => Event::PeerDown(peer),
                     Some(ControlCall::Peer(peer, body)) => Event::Peer(peer, body),
                     Some(ControlCall::Change(change, answer)) => {
@@ -92,6 +98,10 @@ impl CatalogTask {
                     return;
                 }
             }
+            if let Some(connection) = told {
+                // Behind the summary, if one was sent.
+                peers::step(&parts, links::Event::CatalogTold(connection));
+            }
         }
     }
 
@@ -117,6 +127,7 @@ impl CatalogTask {
                 self.want_modules(parts);
             }
             Effect::Send(peer, body) => peers::send(parts, peer, body),
+            Effect::Agreed(peer) => peers::step(parts, links::Event::CatalogEqual(peer)),
             Effect::Answer(call, result) => {
                 if let Some(answer) = answers.remove(&call) {
                     let _ = answer.send(result);

@@ -187,7 +187,7 @@ pub(crate) fn reload(parts: &Parts, endpoint: &Endpoint) -> Result<bool, String>
 /// What an operator should know of the certificates that connected peers have shown.
 pub(crate) fn of_peers(parts: &Parts) -> Vec<String> {
     let now = SystemTime::now();
-    let shown: Vec<_> = parts.peers().iter().map(|(peer, known)| (*peer, known.connection.certificate_period())).collect();
+    let shown: Vec<_> = parts.peers().all().map(|(peer, connection)| (*peer, connection.certificate_period())).collect();
     let warning = |(peer, period): (NodeId, Option<Period>)| {
         let (name, period) = (parts.peer_name(peer), period?);
         if period.ended_before(now) {

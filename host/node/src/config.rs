@@ -66,6 +66,9 @@ pub struct Config {
     /// How long a starting node waits for its peers to object to its actors before it takes writes, in milliseconds.
     #[serde(default = "defaults::start_grace_ms")]
     pub start_grace_ms: u64,
+    /// How long a starting node waits for peers that it has reached and that are not ready yet, in milliseconds.
+    #[serde(default = "defaults::start_wait_ms")]
+    pub start_wait_ms: u64,
     /// Bytes of a journal segment.
     #[serde(default = "defaults::segment_bytes")]
     pub segment_bytes: u64,
@@ -140,6 +143,9 @@ mod defaults {
     }
     pub(super) fn retry_bytes() -> usize {
         128 << 20
+    }
+    pub(super) fn start_wait_ms() -> u64 {
+        10_000
     }
     pub(super) fn start_grace_ms() -> u64 {
         500
@@ -216,6 +222,7 @@ const KEYS: &[&str] = &[
     "retry_window_ms",
     "retry_bytes",
     "start_grace_ms",
+    "start_wait_ms",
     "segment_bytes",
     "memtable_bytes",
     "cache_bytes",

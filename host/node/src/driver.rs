@@ -1,17 +1,15 @@
-//! Drives a shard: drains its inbox, handles every event, commits once, then lets the effects go as far as their barriers allow.
+//! Drives a shard: drains its inbox, hands everything to [`GroupCommit`], and does what that lets go after the commit.
 //!
-//! Nothing of a batch leaves before the batch is written to the journal. Acknowledgements wait for the disk too, which a thread of its own
-//! syncs while this one goes on with the next batch.
+//! The machine decides what may leave the node and when. Here are the queues, the connections and the metrics.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 
+use rejoin_core::node::batch::{GroupCommit, Input, Output};
 use rejoin_core::port::StoreFault;
-use rejoin_core::shard::event::{
-    Barrier, ClientRequest, DurableTicket, Effect, Event, Invalid, MergeTicket, Merged, Session, ValidateTicket,
-};
-use rejoin_core::shard::{Counters, Shard};
+use rejoin_core::shard::Counters;
+use rejoin_core::shard::event::{ClientRequest, Event, Invalid, MergeTicket, Merged, Session, ValidateTicket};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{Answer, Receipt, Reply, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
@@ -24,7 +22,6 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::modules::Desk;
 use crate::syncing::SyncRequests;
-use crate::waiting::Waiting;
 
 /// The most events that one batch takes from each queue.
 const BATCH: usize = 1024;
@@ -45,12 +42,17 @@ pub(crate) enum Work {
 
 /// What a shard is always told.
 pub(crate) enum Notice {
+    /// An event of the shard's own. One that concerns the driver too has a notice of its own.
+    Event(Box<Event>),
     View(Arc<ClusterView>),
-    Serving,
     Start(StartId),
-    PeerUp { peer: NodeId, sender: Sender, actors: Vec<ActorNext>, done: oneshot::Sender<()> },
+    PeerUp {
+        peer: NodeId,
+        connection: u64,
+        sender: Sender,
+        actors: Vec<ActorNext>,
+    },
     PeerDown(NodeId),
-    Peer(NodeId, PeerEnvelope),
     Merged(MergeTicket, Result<Merged, String>),
     Validated(ValidateTicket, Result<(), Invalid>),
     Synced(Result<CommitSeq, StoreFault>),
@@ -79,7 +81,7 @@ pub(crate) struct Driver {
     /// The node's, for spans.
     pub(crate) name: Name,
     pub(crate) index: u16,
-    pub(crate) shard: Shard,
+    pub(crate) batch: GroupCommit,
     pub(crate) store: ShardStore,
     pub(crate) clock: Clock,
     pub(crate) view: Arc<ClusterView>,
@@ -87,6 +89,8 @@ pub(crate) struct Driver {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) syncs: SyncRequests,
     pub(crate) notices: mpsc::UnboundedSender<Notice>,
+    /// Told when a shard has looked at a peer's actors: the connection.
+    pub(crate) heard: mpsc::UnboundedSender<u64>,
     /// Told when a tenure has ended: (shard, its new start).
     pub(crate) starts: mpsc::UnboundedSender<(u16, u64)>,
     /// Told when the node cannot go on.
@@ -101,18 +105,8 @@ struct Desks {
     /// When each request came in, in microseconds, and whether it is a read.
     begun: BTreeMap<Session, (u64, bool)>,
     merging: BTreeMap<MergeTicket, u64>,
-    /// Messages that wait for the disk, and requests that want to hear of it.
-    held: Waiting<(NodeId, Box<PeerEnvelope>)>,
-    notices: Waiting<DurableTicket>,
     start: StartId,
-}
-
-/// Who is answered once the batch is written.
-#[derive(Default)]
-struct Askers {
-    /// They wait until the shard has had its say about a peer's actors.
-    peers: Vec<oneshot::Sender<()>>,
-    /// They want to announce this shard's.
+    /// They want to announce this shard's actors, as they are once the batch is written.
     actors: Vec<oneshot::Sender<Vec<ActorNext>>>,
 }
 
@@ -121,10 +115,10 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Work>, mut notices: mpsc::UnboundedReceiver<Notice>) {
         let mut desks = Desks::default();
         let (mut works, mut told) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
-        let mut alarm = pin!(tokio::time::sleep_until(self.clock.instant(self.shard.next_wake_us())));
+        let mut alarm = pin!(tokio::time::sleep_until(self.clock.instant(self.batch.next_wake_us())));
         loop {
             // One that rings early costs a look; setting it anew for every request that comes and goes costs more.
-            let wake = self.clock.instant(self.shard.next_wake_us());
+            let wake = self.clock.instant(self.batch.next_wake_us());
             if alarm.is_elapsed() || wake < alarm.deadline() {
                 alarm.as_mut().reset(wake);
             }
@@ -155,7 +149,7 @@ impl Driver {
         }
     }
 
-    /// One batch: events, one commit, effects. Returns who wants the shard to stop.
+    /// One batch: inputs, one commit, outputs. Returns who wants the shard to stop.
     fn batch(
         &mut self,
         desks: &mut Desks,
@@ -164,13 +158,11 @@ impl Driver {
         waiting: usize,
     ) -> Option<oneshot::Sender<Result<(), String>>> {
         let now = self.clock.now();
-        let mut effects = Vec::new();
-        let mut askers = Askers::default();
         let mut stop = None;
         self.metrics.batch_events.record((told.len() + works.len()) as f64);
         for notice in told.drain(..) {
-            match self.event_of(desks, notice, waiting, &mut askers) {
-                Ok(Some(event)) => self.shard.handle(now, event, &mut self.store, &mut effects),
+            match self.input_of(desks, notice, waiting) {
+                Ok(Some(input)) => self.batch.handle(now, input, &mut self.store),
                 Ok(None) => {}
                 Err(stopping) => stop = Some(stopping),
             }
@@ -195,31 +187,19 @@ impl Driver {
                     Event::Peer(from, envelope)
                 }
             };
-            self.shard.handle(now, event, &mut self.store, &mut effects);
+            self.batch.handle(now, Input::Event(event), &mut self.store);
         }
-        while let Some(ticket) = desks.notices.pop() {
-            self.shard.handle(now, Event::Durable(ticket), &mut self.store, &mut effects);
+        let mut outputs = Vec::new();
+        self.batch.commit(now, &mut self.store, &mut outputs);
+        self.act(desks, outputs);
+        if self.batch.has_failed() {
+            // Nobody may take what was not written for what is; whoever waits finds the shard gone.
+            desks.actors.clear();
         }
-        self.shard.handle(now, Event::Tick, &mut self.store, &mut effects);
-        match self.store.commit() {
-            Ok(seq) => {
-                self.release(desks, seq, effects);
-                self.answer_askers(askers);
-            }
-            // Nothing of this batch leaves, and whoever waits for it finds the shard gone.
-            Err(fault) => self.fail(&fault.to_string()),
+        for answer in desks.actors.drain(..) {
+            let _ = answer.send(self.batch.shard().actors());
         }
         stop
-    }
-
-    /// Whoever asked may have lost its connection meanwhile.
-    fn answer_askers(&self, askers: Askers) {
-        for done in askers.peers {
-            let _ = done.send(());
-        }
-        for answer in askers.actors {
-            let _ = answer.send(self.shard.actors());
-        }
     }
 
     /// The span of a request on this node: the same trace id stands in those of every node that it reaches.
@@ -232,34 +212,31 @@ impl Driver {
         tracing::debug_span!("request", trace = format_args!("{trace:016x}"), node = %self.name, shard = self.index)
     }
 
-    /// The event that a notice is for the shard, if it is one. `Err` is the wish to stop.
-    fn event_of(
+    /// What a notice is for the batch, if anything. `Err` is the wish to stop.
+    fn input_of(
         &mut self,
         desks: &mut Desks,
         notice: Notice,
         waiting: usize,
-        askers: &mut Askers,
-    ) -> Result<Option<Event>, oneshot::Sender<Result<(), String>>> {
-        Ok(match notice {
+    ) -> Result<Option<Input>, oneshot::Sender<Result<(), String>>> {
+        let event = match notice {
+            Notice::Event(event) => *event,
             Notice::View(view) => {
                 self.view = view.clone();
-                Some(Event::View(view))
+                Event::View(view)
             }
-            Notice::Serving => Some(Event::Serving),
             Notice::Start(start) => {
                 desks.start = start;
-                Some(Event::Start(start))
+                Event::Start(start)
             }
-            Notice::PeerUp { peer, sender, actors, done } => {
+            Notice::PeerUp { peer, connection, sender, actors } => {
                 desks.peers.insert(peer, sender);
-                askers.peers.push(done);
-                Some(Event::PeerUp(peer, actors))
+                return Ok(Some(Input::PeerUp { peer, connection, actors }));
             }
             Notice::PeerDown(peer) => {
                 desks.peers.remove(&peer);
-                Some(Event::PeerDown(peer))
+                Event::PeerDown(peer)
             }
-            Notice::Peer(from, envelope) => Some(Event::Peer(from, envelope)),
             Notice::Merged(ticket, result) => {
                 if let Some(asked) = desks.merging.remove(&ticket) {
                     self.metrics.merge_seconds.record(seconds(self.clock.now().mono_us.saturating_sub(asked)));
@@ -267,86 +244,66 @@ impl Driver {
                 if let Err(why) = &result {
                     tracing::info!(shard = self.index, why, "a merge gave no result; the siblings are kept");
                 }
-                Some(Event::Merged(ticket, result))
+                Event::Merged(ticket, result)
             }
-            Notice::Validated(ticket, result) => Some(Event::Validated(ticket, result)),
-            Notice::Synced(Ok(seq)) => {
-                desks.held.synced(seq);
-                // Taken within this batch, after its other events.
-                desks.notices.synced(seq);
-                self.release_held(desks);
-                None
-            }
-            Notice::Synced(Err(fault)) => {
-                self.fail(&fault.to_string());
-                None
-            }
+            Notice::Validated(ticket, result) => Event::Validated(ticket, result),
+            Notice::Synced(result) => return Ok(Some(Input::Synced(result))),
             Notice::Actors(answer) => {
-                askers.actors.push(answer);
-                None
+                desks.actors.push(answer);
+                return Ok(None);
             }
             Notice::Report(answer) => {
-                let (core, store, in_flight) = (self.shard.counters(), self.store.stats(), self.shard.in_flight());
-                let _ = answer.send(Report { core, store, in_flight, waiting });
-                None
+                let shard = self.batch.shard();
+                let _ = answer.send(Report { core: shard.counters(), store: self.store.stats(), in_flight: shard.in_flight(), waiting });
+                return Ok(None);
             }
             Notice::Stop(answer) => return Err(answer),
-        })
+        };
+        Ok(Some(Input::Event(event)))
     }
 
-    /// Lets effects go whose batch is written; those that need the disk wait for it.
-    fn release(&mut self, desks: &mut Desks, seq: CommitSeq, effects: Vec<Effect>) {
+    /// Does what a batch has asked for.
+    fn act(&mut self, desks: &mut Desks, outputs: Vec<Output>) {
         let mut frames: BTreeMap<NodeId, Vec<Frame>> = BTreeMap::new();
         let mut replies: BTreeMap<u64, Vec<Frame>> = BTreeMap::new();
+        let mut heard = Vec::new();
         let layout = self.view.layout_name();
-        for effect in effects {
-            match effect {
-                Effect::Send { to, barrier: Barrier::Written, envelope } => frames.entry(to).or_default().push(frame(&envelope)),
-                Effect::Send { to, barrier: Barrier::Durable, envelope } if desks.held.is_synced(seq) => {
-                    frames.entry(to).or_default().push(frame(&envelope));
-                }
-                Effect::Send { to, barrier: Barrier::Durable, envelope } => {
-                    if !desks.held.push(seq, (to, Box::new(envelope))) {
-                        self.metrics.sends_dropped.increment(1);
-                    }
-                }
-                Effect::WhenDurable(ticket) => {
-                    if !desks.notices.push(seq, ticket) {
-                        tracing::warn!(shard = self.index, "too much waits for the disk: a write will not hear of it in time");
-                    }
-                }
-                Effect::Reply { session, reply } => {
+        for output in outputs {
+            match output {
+                Output::Send(to, envelope) => frames.entry(to).or_default().push(frame(&envelope)),
+                Output::Reply(session, reply) => {
                     self.observe(desks, session, &reply);
                     let frame = answer(session, layout, desks.start, reply);
                     replies.entry(session.connection).or_default().push(frame);
                 }
-                Effect::Merge(ticket, job) => {
+                Output::Merge(ticket, job) => {
                     desks.merging.insert(ticket, self.clock.now().mono_us);
                     self.desk.merge(ticket, job, self.notices.clone());
                 }
-                Effect::Validate(ticket, job) => self.desk.validate(ticket, job, self.notices.clone()),
-                Effect::StartRenewed(start) => drop(self.starts.send((self.index, start))),
-                Effect::Alarm(alarm) => tracing::error!(shard = self.index, "{alarm}"),
-                Effect::Fatal(why) => self.fail(&why),
+                Output::Validate(ticket, job) => self.desk.validate(ticket, job, self.notices.clone()),
+                Output::Heard(_, connection) => heard.push(connection),
+                Output::StartRenewed(start) => drop(self.starts.send((self.index, start))),
+                Output::Alarm(alarm) => tracing::error!(shard = self.index, "{alarm}"),
+                Output::Sync => self.syncs.want(),
+                // An old commit is on the disk already; the notice wakes the next batch.
+                Output::Again => drop(self.notices.send(Notice::Synced(Ok(CommitSeq::default())))),
+                Output::Dropped(count) => {
+                    tracing::warn!(shard = self.index, count, "too much waits for the disk: requests will end at their deadlines");
+                    self.metrics.sends_dropped.increment(count as u64);
+                }
+                Output::Failed(why) => {
+                    tracing::error!(shard = self.index, why, "the store has failed: the node stops");
+                    // The node hears of it once; later words find nobody, which is fine.
+                    let _ = self.failures.send(format!("shard {}: {why}", self.index));
+                }
             }
         }
-        if self.store.sync_is_due() || desks.held.needs_sync() || desks.notices.needs_sync() {
-            self.syncs.want();
-        }
-        if desks.notices.has_ready() {
-            // Nothing new was written, so what it waits for is on the disk already; the next batch, which this wakes, takes it.
-            drop(self.notices.send(Notice::Synced(Ok(CommitSeq::default()))));
-        }
         self.send_all(desks, frames, replies);
-    }
-
-    /// Lets the messages go that waited for the disk and have it now.
-    fn release_held(&mut self, desks: &mut Desks) {
-        let mut frames: BTreeMap<NodeId, Vec<Frame>> = BTreeMap::new();
-        while let Some((to, envelope)) = desks.held.pop() {
-            frames.entry(to).or_default().push(frame(&envelope));
+        // Only now: the objections are queued, and *ready* follows behind them.
+        for connection in heard {
+            // The links end before the shards do.
+            let _ = self.heard.send(connection);
         }
-        self.send_all(desks, frames, BTreeMap::new());
     }
 
     fn send_all(&self, desks: &Desks, frames: BTreeMap<NodeId, Vec<Frame>>, replies: BTreeMap<u64, Vec<Frame>>) {
@@ -401,12 +358,6 @@ impl Driver {
         if let Reply::Error(error) = reply {
             tracing::debug!(shard = self.index, code = ?error.code, %error, "request failed");
         }
-    }
-
-    fn fail(&self, why: &str) {
-        tracing::error!(shard = self.index, why, "the store has failed: the node stops");
-        // The node hears of it once; later words find nobody, which is fine.
-        let _ = self.failures.send(format!("shard {}: {why}", self.index));
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) async fn figures(parts: &Parts) -> String {
     }
     let clients = parts.sessions.load(std::sync::atomic::Ordering::Relaxed);
     let pool = parts.desk.pool();
-    let connected: Vec<Connection> = parts.peers().values().map(|peer| peer.connection.clone()).collect();
+    let connected: Vec<Connection> = parts.peers().all().map(|(_, connection)| connection.clone()).collect();
     let queued_bytes = connected.iter().map(|peer| peer.stats().queued_bytes).sum();
     parts.metrics.node((connected.len(), queued_bytes), clients, pool.waiting(), pool.memo().hits_and_misses(), parts.desk.missing().len());
     let (own, authority) = parts.certificates.ends();
@@ -54,21 +54,25 @@ pub(crate) async fn figures(parts: &Parts) -> String {
     parts.metrics.render()
 }
 
-/// 200 when the node serves and has lost nothing, else 503; either way a few words.
+/// 200 when the node serves, has lost nothing and has no problem, else 503; either way a few words.
 async fn health(State(parts): State<Arc<Parts>>) -> (StatusCode, String) {
     let nodes = parts.cluster_view().layout().nodes.len();
-    let mut text = format!("{}: connected to {} of {} other nodes\n", parts.config.name, parts.peers().len(), nodes - 1);
+    let mut text = format!("{}: connected to {} of {} other nodes\n", parts.config.name, parts.peers().count(), nodes - 1);
     for lost in &parts.lost {
         let _ = writeln!(text, "this replica has lost something: {lost}");
     }
     for warning in parts.warnings() {
         let _ = writeln!(text, "warning: {warning}");
     }
-    let serving = parts.serving.initialized();
-    if !serving {
-        text.push_str("not serving yet: the other nodes have their time\n");
+    let problems = parts.problems.all();
+    for problem in &problems {
+        let _ = writeln!(text, "{problem}");
     }
-    (if serving && parts.lost.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+    let serving = parts.serving.initialized();
+    if let Some(why) = parts.peers().links.why_not_serving() {
+        let _ = writeln!(text, "not serving: {why}");
+    }
+    (if serving && parts.lost.is_empty() && problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
 }
 
 async fn cut(State(parts): State<Arc<Parts>>, Path(peer): Path<String>) -> (StatusCode, String) {
@@ -84,7 +88,7 @@ async fn cut(State(parts): State<Arc<Parts>>, Path(peer): Path<String>) -> (Stat
 
 async fn heal(State(parts): State<Arc<Parts>>) -> &'static str {
     parts.faults.heal();
-    parts.redial.notify_waiters();
+    parts.redial.notify_one();
     "healed\n"
 }
 

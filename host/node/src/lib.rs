@@ -14,8 +14,8 @@
 //! # }
 //! ```
 //!
-//! In reading order: `node` (start and stop), [`config`], `bootstrap` (the list of nodes), `open` (what is found on the disk), `run` (threads and tasks), `driver` (one shard's loop), `waiting`, `syncing`, `peers`, `session`, `operator`, `catalog`, `certificates`,
-//! `modules`, `http`, `metrics`, `faults`, [`token`], [`platform`], [`clock`].
+//! In reading order: `node` (start and stop), [`config`], `bootstrap` (the list of nodes), `open` (what is found on the disk), `run` (threads and tasks), `driver` (one shard's loop), `syncing`, `peers`, `session`, `operator`, `catalog`, `certificates`,
+//! `modules`, `http`, `metrics`, `problems`, `faults`, [`token`], [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod bootstrap;
@@ -34,11 +34,11 @@ mod operator;
 mod parts;
 mod peers;
 pub mod platform;
+mod problems;
 mod run;
 mod session;
 mod syncing;
 pub mod token;
-mod waiting;
 
 pub use config::{BootstrapNode, Config, ConfigError};
 pub use node::{Node, StartError, StopError};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rejoin_core::port::StoreFault;
 use rejoin_merge::{Host, HostConfig, HostError, Memo, Pool, PoolConfig};
-use rejoin_proto::Name;
+use rejoin_proto::{Name, NodeId};
 use rejoin_store::{DataDir, FileError, MaintenanceThread, OpenError};
 use rejoin_wire::{CloseCode, Endpoint, Limits};
 use tokio::net::TcpListener;
@@ -24,7 +24,9 @@ use crate::metrics::Metrics;
 use crate::modules::Desk;
 use crate::open::{Opened, Opening, Plan, Unwritten};
 use crate::parts::Parts;
+use crate::peers::Peers;
 use crate::platform::{Chance, Platform, Threads};
+use crate::problems::Problems;
 use crate::{http, peers, run, syncing};
 
 /// A peer from which nothing comes for this long is down.
@@ -123,8 +125,8 @@ impl Node {
         };
         let pool = pool(&config, threads)?;
         let mut unwritten = Unwritten::watch(&config.data, plan.first);
-        let opening = plan.open(&config, threads, &chance, &mut unwritten)?;
-        let Opening { dir, layout, control, view: first_view, shards: opened, lost } = opening;
+        let opening = plan.open(&config, threads, (clock, &chance), &mut unwritten)?;
+        let Opening { dir, layout, control, links, view: first_view, shards: opened, lost } = opening;
         let Plan { identity, files, node, secret, faults, contradictions, .. } = plan;
         let cluster = identity.cluster();
         for why in &contradictions {
@@ -136,11 +138,13 @@ impl Node {
         let metrics = Arc::new(Metrics::new());
         let desk = Desk::new(pool, dir.modules(), config.module_bytes, clock, metrics.clone());
         let (view_in, view) = watch::channel(first_view);
-        let (start_in, start_out) = watch::channel(run::combined(&opened.iter().map(|o| o.shard.start()).collect::<Vec<_>>()));
+        let (start_in, start_out) = watch::channel(run::combined(&opened.iter().map(|o| o.batch.shard().start()).collect::<Vec<_>>()));
         let (control_in, control_calls) = mpsc::unbounded_channel();
         let (failures_in, failures_out) = mpsc::unbounded_channel();
         let (starts_in, starts_out) = mpsc::unbounded_channel();
-        let starts: Vec<u64> = opened.iter().map(|o| o.shard.start()).collect();
+        let (dials_in, dials_out) = mpsc::unbounded_channel();
+        let (heard_in, heard_out) = mpsc::unbounded_channel();
+        let starts: Vec<u64> = opened.iter().map(|o| o.batch.shard().start()).collect();
         let queues: Vec<Queues> = opened.iter().map(|_| (mpsc::channel(config.inbox), mpsc::unbounded_channel())).collect();
         let handles = queues.iter().map(|((inbox, _), (notices, _))| ShardHandle { inbox: inbox.clone(), notices: notices.clone() });
         let parts = Arc::new(Parts {
@@ -152,11 +156,14 @@ impl Node {
             start: start_out,
             serving: SetOnce::new(),
             catalog_digest: AtomicU64::new(control.digest()),
-            peers: std::sync::Mutex::default(),
+            peers: std::sync::Mutex::new(Peers::new(links)),
+            dials: dials_in,
+            files: dir.control(),
+            failures: failures_in.clone(),
             generations: AtomicU64::new(0),
             sessions: AtomicUsize::new(0),
             session_numbers: AtomicU64::new(0),
-            settled: Notify::new(),
+            links_changed: Notify::new(),
             redial: Notify::new(),
             desk,
             faults,
@@ -166,6 +173,7 @@ impl Node {
             certificates,
             contradictions,
             lost,
+            problems: Problems::default(),
             config,
         });
 
@@ -181,7 +189,7 @@ impl Node {
             failures,
         };
         for (index, (opened, queues)) in opened.into_iter().zip(queues).enumerate() {
-            node.run_shard(threads, index, opened, queues, &starts_in, &failures_in)?;
+            node.run_shard(threads, index, opened, queues, (&starts_in, &heard_in))?;
         }
         let files = node.dir.control();
         let guard = failures_in.clone();
@@ -189,7 +197,7 @@ impl Node {
         node.tasks.spawn(run::guarded("the catalog", guard.clone(), catalog.run(node.parts.clone(), control_calls)));
         node.tasks.spawn(run::combine_starts(node.parts.clone(), starts, start_in, starts_out));
         node.tasks.spawn(run::watch_failures(failures_out, failed_in, node.endpoint.clone()));
-        node.meet(&guard);
+        node.meet(&guard, dials_out, heard_out);
         if let Some(listener) = admin {
             node.tasks.spawn(run::admin(listener, http::routes(node.parts.clone())));
         }
@@ -205,8 +213,7 @@ impl Node {
         index: usize,
         opened: Opened,
         ((_, inbox), (notices_in, notices)): Queues,
-        starts: &mpsc::UnboundedSender<(u16, u64)>,
-        failures: &mpsc::UnboundedSender<String>,
+        (starts, heard): (&mpsc::UnboundedSender<(u16, u64)>, &mpsc::UnboundedSender<u64>),
     ) -> Result<(), StartError> {
         let index = u16::try_from(index).unwrap_or(u16::MAX);
         let maintenance = opened.store.maintenance();
@@ -224,31 +231,31 @@ impl Node {
             syncs: syncing::start(threads, index, opened.store.syncer(), notices_in.clone()).map_err(StartError::Thread)?,
             notices: notices_in,
             starts: starts.clone(),
-            failures: failures.clone(),
-            shard: opened.shard,
+            failures: self.parts.failures.clone(),
+            heard: heard.clone(),
+            batch: opened.batch,
             store: opened.store,
         };
         self.shards.push(run::run_shard(driver, inbox, notices));
         Ok(())
     }
 
-    /// Begins to accept and to dial, and to serve as soon as the others have had their say.
-    fn meet(&mut self, failures: &mpsc::UnboundedSender<String>) {
+    /// Begins to accept and to dial. The links say when the node serves.
+    fn meet(
+        &mut self,
+        failures: &mpsc::UnboundedSender<String>,
+        dials: mpsc::UnboundedReceiver<NodeId>,
+        heard: mpsc::UnboundedReceiver<u64>,
+    ) {
         let parts = &self.parts;
-        self.tasks.spawn(run::guarded("accepting", failures.clone(), run::accept(parts.clone(), self.endpoint.clone())));
-        let others = parts.cluster_view().layout().nodes.clone();
-        for other in others.into_iter().filter(|other| other.id > parts.node) {
-            self.tasks.spawn(run::guarded("dialling", failures.clone(), peers::dial(parts.clone(), self.endpoint.clone(), other)));
+        if let Some(by) = &parts.peers().links.disks().replaced {
+            parts.report_replaced(by);
         }
+        self.tasks.spawn(run::guarded("accepting", failures.clone(), run::accept(parts.clone(), self.endpoint.clone())));
+        let links = peers::keep(parts.clone(), self.endpoint.clone(), dials, heard);
+        self.tasks.spawn(run::guarded("the links", failures.clone(), links));
         self.tasks.spawn(run::upkeep(parts.metrics.clone()));
         self.tasks.spawn(run::guarded("the certificates", failures.clone(), certificates::watch(parts.clone(), self.endpoint.clone())));
-        let parts = parts.clone();
-        self.tasks.spawn(async move {
-            peers::start_grace(&parts, Duration::from_millis(parts.config.start_grace_ms)).await;
-            parts.tell_all(|| Notice::Serving);
-            // Nobody else sets it.
-            let _ = parts.serving.set(());
-        });
     }
 
     /// The node's name.

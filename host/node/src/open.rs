@@ -7,11 +7,17 @@ use std::sync::Arc;
 use rand_core::SeedableRng as _;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_core::control::{Catalog, Control};
+use rejoin_core::node::MAX_WAITING;
+use rejoin_core::node::batch::GroupCommit;
+use rejoin_core::node::identity::Disks;
+use rejoin_core::node::links::{self, Links};
 use rejoin_core::placement::{self, DEFAULT_PARTITIONS};
 use rejoin_core::shard::{self, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::client::PROTOCOL;
 use rejoin_proto::context::ContextKey;
+use rejoin_proto::peer::{DiskId, Terms};
 use rejoin_proto::{Address, ClusterId, Hlc, Layout, Name, NodeId, TenantId, codec};
 use rejoin_store::{ControlFile, DataDir, Disk, OpenError, Options, ShardStore, Start};
 use rejoin_wire::{Identity, Role};
@@ -20,10 +26,12 @@ use tokio::sync::Notify;
 use crate::bootstrap;
 use crate::catalog::{CATALOG_FILE, node_view};
 use crate::certificates::Files;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::faults::{Faults, HeldDisk};
 use crate::node::StartError;
 use crate::parts::NodeView;
+use crate::peers::DISKS_FILE;
 use crate::platform::{Chance, Platform, Threads};
 use crate::token::{DEFAULT_TENANT, Secret};
 
@@ -56,6 +64,7 @@ pub(crate) struct Opening {
     pub(crate) dir: DataDir,
     pub(crate) layout: Layout,
     pub(crate) control: Control,
+    pub(crate) links: Links,
     pub(crate) view: Arc<NodeView>,
     pub(crate) shards: Vec<Opened>,
     /// What the store has lost, for people.
@@ -64,7 +73,7 @@ pub(crate) struct Opening {
 
 /// A shard that is open and not yet running.
 pub(crate) struct Opened {
-    pub(crate) shard: Shard,
+    pub(crate) batch: GroupCommit,
     pub(crate) store: ShardStore,
     /// Told when the store has maintenance to do, unless a thread of the store's own does it.
     pub(crate) due: Arc<Notify>,
@@ -107,7 +116,7 @@ impl Plan {
         &self,
         config: &Config,
         threads: Threads,
-        chance: &Chance,
+        (clock, chance): (Clock, &Chance),
         unwritten: &mut Unwritten,
     ) -> Result<Opening, StartError> {
         let opened = DataDir::open_on(&config.data, self.owner, self.disk.clone());
@@ -126,10 +135,35 @@ impl Plan {
         }
         let control = Control::new(self.catalog.clone());
         let view = Arc::new(node_view(&self.layout, &control, &self.secret));
-        let owner = (self.owner.cluster, self.node);
-        let disk = self.disk.clone();
-        let (shards, lost) = open_shards(config, (threads, chance), owner, &self.secret, &view.cluster, (&dir, &start), disk)?;
-        Ok(Opening { dir, layout: self.layout.clone(), control, view, shards, lost })
+        let disks = disks(&dir.control(), chance)?;
+        let (cluster, replaced) = (self.owner.cluster, disks.replaced.is_some());
+        let of = ShardsOf { cluster, node: self.node, secret: &self.secret, view: &view.cluster, replaced };
+        let (shards, lost) = open_shards(config, (threads, chance), &of, (&dir, &start), self.disk.clone())?;
+        let links = self.links(config, disks, clock, chance);
+        Ok(Opening { dir, layout: self.layout.clone(), control, links, view, shards, lost })
+    }
+
+    fn links(&self, config: &Config, disks: Disks, clock: Clock, chance: &Chance) -> Links {
+        let cluster = self.owner.cluster;
+        let terms = Terms {
+            protocol: PROTOCOL,
+            cluster,
+            secret_check: self.secret.key_check(cluster),
+            layout: self.layout.name(),
+            max_skew_ms: config.max_skew_ms,
+        };
+        let others = self.layout.nodes.iter().filter(|other| other.id != self.node);
+        let config = links::Config {
+            node: self.node,
+            peers: others.map(|other| (other.id, other.name.clone())).collect(),
+            terms,
+            partitions: self.layout.partitions(),
+            shards: config.shards,
+            grace_us: config.start_grace_ms.saturating_mul(1000),
+            longest_start_us: config.start_grace_ms.max(config.start_wait_ms).saturating_mul(1000),
+            timing: links::Timing::default(),
+        };
+        Links::new(config, disks, clock.now(), Xoshiro256PlusPlus::from_seed(chance.seed()))
     }
 }
 
@@ -236,13 +270,30 @@ fn catalog(files: &ControlFile) -> Result<Catalog, StartError> {
     Ok(Catalog { records: vec![Record { key, version: 1, stamp: Hlc::default(), body: RecordBody::Tenant { name } }] })
 }
 
+/// The ids of this node's disk and of those of its peers. A new directory draws its own.
+fn disks(files: &ControlFile, chance: &Chance) -> Result<Disks, StartError> {
+    if let Some(kept) = files.read(DISKS_FILE)? {
+        return codec::decode(&kept).map_err(|error| StartError::Unfit(format!("the kept disk ids cannot be read: {error}")));
+    }
+    let disks = Disks::new(DiskId(chance.word()));
+    files.write(DISKS_FILE, &codec::encode(&disks))?;
+    Ok(disks)
+}
+
+/// What every shard of a node has in common.
+struct ShardsOf<'a> {
+    cluster: ClusterId,
+    node: NodeId,
+    secret: &'a Secret,
+    view: &'a Arc<ClusterView>,
+    replaced: bool,
+}
+
 /// Opens every shard. Whatever may have been lost ends all actors, durably, before anything is minted.
 fn open_shards(
     config: &Config,
     (threads, chance): (Threads, &Chance),
-    (cluster, node): (ClusterId, NodeId),
-    secret: &Secret,
-    view: &Arc<ClusterView>,
+    of: &ShardsOf<'_>,
     (dir, start): (&DataDir, &Start),
     disk: Arc<dyn Disk>,
 ) -> Result<(Vec<Opened>, Vec<String>), StartError> {
@@ -254,7 +305,7 @@ fn open_shards(
             parallel_mark: threads == Threads::Own,
             on_work: (threads == Threads::Shared).then(|| Arc::new(move || tell.notify_one()) as _),
             segment_bytes: config.segment_bytes,
-            memtable_bytes: memtable_share(config.memtable_bytes, node, index),
+            memtable_bytes: memtable_share(config.memtable_bytes, of.node, index),
             cache_bytes: config.cache_bytes,
             free_space_floor: config.free_space_floor,
             ..Options::default()
@@ -263,24 +314,25 @@ fn open_shards(
         let lost = !recovery.lost.is_empty();
         all_lost.extend(recovery.lost.iter().map(|what| format!("shard {index}: {what}")));
         let config = shard::Config {
-            node,
+            node: of.node,
             shard: index,
-            contexts: context_key(cluster, secret.bytes()),
+            contexts: context_key(of.cluster, of.secret.bytes()),
             max_skew_ms: config.max_skew_ms,
             retry_window_ms: u64::from(config.retry_window_ms),
             max_retry_bytes: config.retry_bytes,
             max_ops: config.in_flight,
             lost: lost || start.unsynced_may_be_gone(),
+            replaced: of.replaced,
         };
-        let shard = Shard::open(config, view.clone(), Xoshiro256PlusPlus::from_seed(chance.seed()), &mut store)?;
+        let shard = Shard::open(config, of.view.clone(), Xoshiro256PlusPlus::from_seed(chance.seed()), &mut store)?;
         store.commit()?;
-        store.syncer().sync()?;
+        let synced = store.syncer().sync()?;
         // On a full disk the ends of tenures may be owed still: then the next start must be told again.
         owed |= shard.owes_ends();
         if lost && !shard.owes_ends() {
             store.settle_loss()?;
         }
-        opened.push(Opened { shard, store, due });
+        opened.push(Opened { batch: GroupCommit::new(shard, synced, MAX_WAITING), store, due });
     }
     if !owed {
         dir.settle()?;

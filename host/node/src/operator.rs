@@ -85,7 +85,7 @@ fn status(parts: &Parts) -> Status {
         name: node.name.clone(),
         zone: node.zone.clone(),
         address: node.address.clone(),
-        up: node.id == parts.node || peers.contains_key(&node.id),
+        up: node.id == parts.node || peers.is_up(node.id),
         first_owner_of: owners(1).flatten().filter(|owner| owner.id == node.id).count() as u32,
         owner_of: owners(u8::MAX).flatten().filter(|owner| owner.id == node.id).count() as u32,
     };
@@ -102,5 +102,6 @@ fn status(parts: &Parts) -> Status {
         warnings,
         certificate_until_ms: own.saturating_mul(1_000),
         authority_until_ms: authority.saturating_mul(1_000),
+        problems: parts.problems.all(),
     }
 }

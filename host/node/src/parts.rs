@@ -1,13 +1,12 @@
 //! What the tasks of a node share.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rejoin_core::view::{ClusterView, shard_of};
 use rejoin_proto::client::StartId;
 use rejoin_proto::{ClusterId, Name, NodeId, PartitionId};
-use rejoin_wire::{Connection, Sender};
+use rejoin_store::ControlFile;
 use tokio::sync::{Notify, SetOnce, mpsc, watch};
 
 use crate::catalog::ControlCall;
@@ -18,7 +17,9 @@ use crate::driver::{Notice, ShardHandle};
 use crate::faults::Faults;
 use crate::metrics::Metrics;
 use crate::modules::Desk;
+use crate::peers::Peers;
 use crate::platform::Chance;
+use crate::problems::Problems;
 use crate::token::Tokens;
 use crate::{bootstrap, certificates};
 
@@ -26,16 +27,6 @@ use crate::{bootstrap, certificates};
 pub(crate) struct NodeView {
     pub(crate) cluster: Arc<ClusterView>,
     pub(crate) tokens: Tokens,
-}
-
-/// A peer that is connected.
-pub(crate) struct Peer {
-    pub(crate) connection: Connection,
-    pub(crate) sender: Sender,
-    /// Tells a connection from the one that replaced it.
-    pub(crate) generation: u64,
-    /// Whether it has had its time to object to this node's actors.
-    pub(crate) settled: bool,
 }
 
 /// What the tasks of a node share.
@@ -50,12 +41,18 @@ pub(crate) struct Parts {
     /// Whether the other nodes have had their time; clients are let in from then on.
     pub(crate) serving: SetOnce<()>,
     pub(crate) catalog_digest: AtomicU64,
-    pub(crate) peers: Mutex<BTreeMap<NodeId, Peer>>,
+    pub(crate) peers: Mutex<Peers>,
+    /// Where peers are asked to be dialled.
+    pub(crate) dials: mpsc::UnboundedSender<NodeId>,
+    /// Small files of the data directory.
+    pub(crate) files: ControlFile,
+    /// Told when the node cannot go on.
+    pub(crate) failures: mpsc::UnboundedSender<String>,
     pub(crate) generations: AtomicU64,
     pub(crate) sessions: AtomicUsize,
     pub(crate) session_numbers: AtomicU64,
-    /// Woken when a peer has settled, or when dialling should be tried at once.
-    pub(crate) settled: Notify,
+    /// Woken when the links may want another wake-up time, or when dialling should be tried at once.
+    pub(crate) links_changed: Notify,
     pub(crate) redial: Notify,
     pub(crate) desk: Desk,
     pub(crate) faults: Faults,
@@ -67,6 +64,8 @@ pub(crate) struct Parts {
     pub(crate) contradictions: Vec<String>,
     /// What this node has lost, as its store said at the start.
     pub(crate) lost: Vec<String>,
+    /// What is not well now.
+    pub(crate) problems: Problems,
 }
 
 impl Parts {
@@ -98,7 +97,16 @@ impl Parts {
         }
     }
 
-    pub(crate) fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Peer>> {
+    /// Says that this node's data directory was replaced by an empty one.
+    pub(crate) fn report_replaced(&self, by: &Name) {
+        let name = &self.config.name;
+        let problem = format!(
+            "this replica has lost everything: {by} knows {name} with another data directory; reads do not count {name} until it is rebuilt"
+        );
+        self.problems.set("data directory", problem);
+    }
+
+    pub(crate) fn peers(&self) -> MutexGuard<'_, Peers> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,291 +1,300 @@
-//! The other nodes: one connection to each, made by the one with the lower id, kept for as long as both live.
+//! The other nodes: does what [`Links`](rejoin_core::node::links::Links) decides with real connections.
 //!
-//! A connection begins with a hello each way. What a peer has seen of this node's actors comes right behind it, so that when the peer says
-//! *ready*, an old disk has been found out; only then, or after a grace, does a starting node take writes.
+//! A connection has a task that reads it. What it reads is told to the machine, and the machine's outputs are done under its lock, so that
+//! shards and control hear of peers in the order in which the machine decided. In reading order: `keep` (the task that dials and keeps
+//! time), `serve` (a connection), `step` (the machine and its outputs), `route` (messages to shards).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use bytes::Bytes;
-use rejoin_proto::client::PROTOCOL;
-use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope, PeerHello};
-use rejoin_proto::{LayoutNode, Name, NodeId, PluginDigest, codec};
-use rejoin_wire::{Class, CloseCode, Connection, Endpoint, Frame, SendError};
-use tokio::sync::oneshot;
+use rejoin_core::node::links::{Closing, Event, Links, Output};
+use rejoin_core::node::route::{Route, route as route_of};
+use rejoin_core::shard::event;
+use rejoin_proto::peer::{PeerBody, PeerEnvelope, PeerHello};
+use rejoin_proto::{Name, NodeId, PluginDigest, codec};
+use rejoin_wire::{Class, CloseCode, Closed, Connection, Endpoint, Frame, SendError, Sender};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::catalog::ControlCall;
 use crate::driver::{Notice, Work, frame};
-use crate::parts::{Parts, Peer};
+use crate::parts::Parts;
+
+/// The name under which the disk ids are kept.
+pub(crate) const DISKS_FILE: &str = "disks";
 
 /// Frame ids on the control class: the hello, a message, and the word that all objections to the other side's actors were sent before it.
 const HELLO: u64 = 0;
 const MESSAGE: u64 = 1;
 const READY: u64 = 2;
 
-/// How long a peer may take for its hello.
-const HELLO_WAIT: Duration = Duration::from_secs(5);
-/// The first and the longest pause between two attempts to dial.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The most frames taken from a connection at once.
 const FRAMES: usize = 512;
 
 /// The words with which a peer's connection is closed.
-const NOT_WELCOME: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 1);
+const REFUSED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 1);
 const REPLACED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 2);
 const CUT: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 3);
 const BEHIND: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 4);
 
-/// Keeps a connection to one node that is this one's to dial.
-pub(crate) async fn dial(parts: Arc<Parts>, endpoint: Endpoint, node: LayoutNode) {
-    let mut pause = FIRST_PAUSE;
+/// The connections to other nodes.
+pub(crate) struct Peers {
+    pub(crate) links: Links,
+    /// Every connection with a task, by the number that the machine knows it by.
+    open: BTreeMap<u64, Connection>,
+    /// The peers that shards and control know of.
+    up: BTreeMap<NodeId, Connection>,
+}
+
+impl Peers {
+    pub(crate) fn new(links: Links) -> Self {
+        Self { links, open: BTreeMap::new(), up: BTreeMap::new() }
+    }
+
+    /// The peers that are up, with their connections.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&NodeId, &Connection)> + '_ {
+        self.up.iter()
+    }
+
+    pub(crate) fn is_up(&self, peer: NodeId) -> bool {
+        self.up.contains_key(&peer)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.up.len()
+    }
+
+    fn sender(&self, peer: NodeId) -> Option<Sender> {
+        self.up.get(&peer).map(Connection::sender)
+    }
+}
+
+/// Dials when the machine says so, and tells it the time and what the shards have heard.
+pub(crate) async fn keep(
+    parts: Arc<Parts>,
+    endpoint: Endpoint,
+    mut orders: mpsc::UnboundedReceiver<NodeId>,
+    mut heard: mpsc::UnboundedReceiver<u64>,
+) {
+    let mut dialling = JoinSet::new();
+    step(&parts, Event::Tick);
     loop {
-        if !parts.faults.is_cut(node.id) {
-            match endpoint.connect_peer_at(&node.address, &node.name).await {
-                Ok(connection) => {
-                    let begun = tokio::time::Instant::now();
-                    serve(&parts, connection, node.name.clone()).await;
-                    // One that is made and refused again and again is not to be tried twenty times a second.
-                    if begun.elapsed() > LONGEST_PAUSE {
-                        pause = FIRST_PAUSE;
-                    }
-                }
-                Err(error) => tracing::debug!(peer = %node.name, %error, "not connected"),
-            }
-        }
-        // Jittered, so that nodes which lost each other at one moment do not meet again in lockstep.
-        let jitter = (parts.chance.word() % 1024) as f64 / 1024.0 + 0.5;
+        let wake = parts.clock.instant(parts.peers().links.next_wake_us());
         tokio::select! {
             biased;
-            () = parts.redial.notified() => pause = FIRST_PAUSE,
-            () = tokio::time::sleep(pause.mul_f64(jitter)) => pause = (pause * 2).min(LONGEST_PAUSE),
+            Some(connection) = heard.recv() => step(&parts, Event::Heard(connection)),
+            Some(peer) = orders.recv() => drop(dialling.spawn(dial(parts.clone(), endpoint.clone(), peer))),
+            Some(_) = dialling.join_next(), if !dialling.is_empty() => {}
+            () = parts.redial.notified() => step(&parts, Event::Redial),
+            // Something has happened: the machine may want to be woken at another time.
+            () = parts.links_changed.notified() => {}
+            () = tokio::time::sleep_until(wake) => step(&parts, Event::Tick),
         }
+    }
+}
+
+async fn dial(parts: Arc<Parts>, endpoint: Endpoint, peer: NodeId) {
+    let node = parts.cluster_view().layout().node(peer).cloned();
+    let Some(node) = node.filter(|_| !parts.faults.is_cut(peer)) else { return step(&parts, Event::DialFailed(peer)) };
+    match endpoint.connect_peer_at(&node.address, &node.name).await {
+        Ok(connection) => serve(&parts, connection, node.name, true).await,
+        Err(error) => {
+            tracing::debug!(peer = %node.name, %error, "not connected");
+            step(&parts, Event::DialFailed(peer));
+        }
+    }
+}
+
+/// A connection that the machine knows of. Dropped, however its task ends, the machine is told that it is gone.
+struct Open<'a> {
+    parts: &'a Parts,
+    number: u64,
+    connection: Connection,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        // The task may be ended while its connection lives.
+        self.connection.close(CloseCode::SHUTDOWN, "the node is stopping");
+        self.parts.peers().open.remove(&self.number);
+        let refusal = match self.connection.close_reason() {
+            Some(Closed::ByPeer { code: REFUSED, reason }) => Some(reason),
+            _ => None,
+        };
+        step(self.parts, Event::Closed(self.number, refusal));
     }
 }
 
 /// Serves a connection to a peer, dialled or accepted, until it ends.
-pub(crate) async fn serve(parts: &Arc<Parts>, connection: Connection, name: Name) {
-    let hello = match greet(parts, &connection, &name).await {
-        Ok(hello) => hello,
-        Err(why) => {
-            tracing::warn!(peer = %name, why, "a peer is not welcome");
-            return connection.close(NOT_WELCOME, &why);
-        }
-    };
-    let peer = hello.node;
-    let Some((registered, heard)) = register(parts, peer, &connection, &hello) else { return };
-    tracing::info!(peer = %name, "connected");
-    if all_heard(heard).await {
-        // Behind every objection that the shards have sent by now.
-        let _ = connection.sender().send(Class::Control, READY, Bytes::new()).await;
+pub(crate) async fn serve(parts: &Arc<Parts>, connection: Connection, name: Name, dialled: bool) {
+    let (peer, number) = (NodeId::from_name(&name), parts.generations.fetch_add(1, Relaxed) + 1);
+    parts.peers().open.insert(number, connection.clone());
+    let open = Open { parts, number, connection: connection.clone() };
+    step(parts, Event::Connected { peer, connection: number, dialled });
+    if parts.faults.is_cut(peer) {
+        return connection.close(CUT, "cut on purpose");
     }
-    receive(parts, &connection, peer, registered.generation).await;
-    drop(registered);
+    if let Err(why) = greet(parts, &connection, peer).await {
+        return tracing::debug!(peer = %name, why, "a peer could not be greeted");
+    }
+    receive(parts, &connection, peer, number).await;
     tracing::info!(peer = %name, reason = ?connection.close_reason(), "disconnected");
+    drop(open);
 }
 
-/// Exchanges hellos and checks the other side's.
-async fn greet(parts: &Arc<Parts>, connection: &Connection, name: &Name) -> Result<PeerHello, String> {
-    let view = parts.cluster_view();
+/// Sends this node's hello.
+async fn greet(parts: &Parts, connection: &Connection, peer: NodeId) -> Result<(), String> {
     let mut actors = Vec::new();
     for shard in &parts.shards {
         let (answer, told) = oneshot::channel();
         let _ = shard.notices.send(Notice::Actors(answer));
         actors.extend(told.await.map_err(|_| "this node is stopping".to_owned())?);
     }
-    let ours = PeerHello {
-        protocol: PROTOCOL,
-        cluster: parts.cluster,
-        node: parts.node,
-        layout: view.layout_name(),
-        catalog: parts.catalog_digest.load(Relaxed),
-        actors,
-    };
-    let sent = connection.sender().send(Class::Control, HELLO, codec::encode(&ours).into()).await;
-    sent.map_err(|error| error.to_string())?;
-    let first = tokio::time::timeout(HELLO_WAIT, connection.recv_class(Class::Control)).await;
-    let frame = first.map_err(|_| "it said nothing".to_owned())?.ok_or("the connection was lost")?;
-    let hello: PeerHello = codec::decode(&frame.body).map_err(|error| error.to_string())?;
-    check(parts, &hello, name)?;
-    Ok(hello)
+    let hello = parts.peers().links.hello(peer, parts.clock.now(), parts.catalog_digest.load(Relaxed), actors);
+    let sent = connection.sender().send(Class::Control, HELLO, codec::encode(&hello).into()).await;
+    sent.map_err(|error| error.to_string())
 }
 
-fn check(parts: &Parts, hello: &PeerHello, name: &Name) -> Result<(), String> {
-    if hello.protocol != PROTOCOL {
-        return Err(format!("it speaks protocol {}, this node {PROTOCOL}", hello.protocol));
+async fn receive(parts: &Arc<Parts>, connection: &Connection, peer: NodeId, number: u64) {
+    let mut frames = Vec::with_capacity(FRAMES);
+    let mut known = false;
+    while connection.recv_batch(&mut frames, FRAMES).await > 0 {
+        for frame in frames.drain(..) {
+            if let Err(why) = received(parts, peer, number, &frame, &mut known).await {
+                tracing::error!(peer = %parts.peer_name(peer), why, "closing the connection");
+                return connection.close(CloseCode::PROTOCOL, why);
+            }
+        }
     }
-    if hello.cluster != parts.cluster || hello.node != NodeId::from_name(name) {
-        return Err("its hello and its certificate name different nodes or clusters".into());
-    }
-    let view = parts.cluster_view();
-    if view.layout().node(hello.node).is_none() {
-        return Err(format!("node {name} is not in this cluster's layout"));
-    }
-    if parts.faults.is_cut(hello.node) {
-        return Err("the connection is cut on purpose".into());
+}
+
+/// Takes one frame. `known`: the machine has taken the peer's hello on this connection.
+async fn received(parts: &Arc<Parts>, peer: NodeId, number: u64, frame: &Frame, known: &mut bool) -> Result<(), &'static str> {
+    match (frame.class, frame.id) {
+        (Class::Control, HELLO) => {
+            let hello = codec::decode::<PeerHello>(&frame.body).map_err(|_| "its hello is none of this protocol")?;
+            step(parts, Event::Hello(number, hello));
+        }
+        (Class::Control, READY) => {
+            let digest = <[u8; 8]>::try_from(&frame.body[..]).map_err(|_| "its word that it is ready is malformed")?;
+            step(parts, Event::Ready(number, u64::from_le_bytes(digest)));
+        }
+        (_, MESSAGE) => {
+            *known = *known || parts.peers().links.is_current(peer, number);
+            if *known {
+                let envelope = codec::decode::<PeerEnvelope>(&frame.body).map_err(|_| "it has sent what is no message")?;
+                route(parts, peer, envelope).await;
+            }
+        }
+        _ => return Err("it has sent a frame of no known kind"),
     }
     Ok(())
 }
 
-/// A peer that shards and control know of. Dropped, however its task ends, they are told that it is gone.
-struct Registered<'a> {
-    parts: &'a Parts,
-    peer: NodeId,
-    generation: u64,
-}
-
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        unregister(self.parts, self.peer, self.generation);
-    }
-}
-
-/// Makes the peer known to shards and control, in place of an older connection to it. The shards answer when they have looked at its actors.
-/// None if the connection has ended meanwhile: it must not take the place of a newer one.
-fn register<'a>(
-    parts: &'a Parts,
-    peer: NodeId,
-    connection: &Connection,
-    hello: &PeerHello,
-) -> Option<(Registered<'a>, Vec<oneshot::Receiver<()>>)> {
-    let generation = parts.generations.fetch_add(1, Relaxed) + 1;
-    let sender = connection.sender();
-    let mut by_shard = split(parts, &hello.actors);
-    let mut heard = Vec::new();
-    {
-        let mut peers = parts.peers();
-        if parts.faults.is_cut(peer) {
-            // Cut since the hello was checked.
-            connection.close(CUT, "cut on purpose");
-        }
-        if connection.close_reason().is_some() {
-            return None;
-        }
-        let entry = Peer { connection: connection.clone(), sender: sender.clone(), generation, settled: false };
-        if let Some(old) = peers.insert(peer, entry) {
-            old.connection.close(REPLACED, "a newer connection has taken its place");
-            announce_down(parts, peer);
-        }
-        // Under the lock, so that no other connection's news of this peer comes in between.
-        for (index, shard) in parts.shards.iter().enumerate() {
-            let (done, told) = oneshot::channel();
-            let actors = by_shard.remove(&index).unwrap_or_default();
-            let _ = shard.notices.send(Notice::PeerUp { peer, sender: sender.clone(), actors, done });
-            heard.push(told);
-        }
-        let _ = parts.control.send(ControlCall::PeerUp(peer, hello.catalog));
-    }
-    Some((Registered { parts, peer, generation }, heard))
-}
-
-/// Whether every shard has looked at the peer's actors. One that has failed has not, and the peer must not be told that it has.
-async fn all_heard(heard: Vec<oneshot::Receiver<()>>) -> bool {
-    for told in heard {
-        if told.await.is_err() {
-            return false;
-        }
-    }
-    true
-}
-
-fn split(parts: &Parts, actors: &[ActorNext]) -> BTreeMap<usize, Vec<ActorNext>> {
-    let view = parts.cluster_view();
-    let partitions = view.layout().partitions();
-    let mut by_shard: BTreeMap<usize, Vec<ActorNext>> = BTreeMap::new();
-    let known = actors.iter().filter(|actor| u32::from(actor.partition.0) < partitions);
-    for actor in known {
-        let shards = u16::try_from(parts.shards.len()).unwrap_or(1);
-        let shard = rejoin_core::view::shard_of(actor.partition, partitions, shards);
-        by_shard.entry(usize::from(shard)).or_default().push(*actor);
-    }
-    by_shard
-}
-
-fn unregister(parts: &Parts, peer: NodeId, generation: u64) {
+/// Tells the machine what has happened, and does what it asks for.
+pub(crate) fn step(parts: &Parts, event: Event) {
+    let mut outputs = Vec::new();
     let mut peers = parts.peers();
-    if peers.get(&peer).is_some_and(|known| known.generation == generation) {
-        peers.remove(&peer);
-        announce_down(parts, peer);
+    peers.links.handle(parts.clock.now(), event, &mut outputs);
+    outputs.into_iter().for_each(|output| act(parts, &mut peers, output));
+    drop(peers);
+    parts.links_changed.notify_one();
+}
+
+fn act(parts: &Parts, peers: &mut Peers, output: Output) {
+    match output {
+        Output::Dial(peer) => drop(parts.dials.send(peer)),
+        Output::Close(number, closing) => {
+            if let Some(connection) = peers.open.get(&number) {
+                let (code, why) = closing_words(closing);
+                connection.close(code, &why);
+            }
+        }
+        Output::Remember => {
+            if let Err(error) = parts.files.write(DISKS_FILE, &codec::encode(peers.links.disks())) {
+                let _ = parts.failures.send(format!("the ids of the peers' disks cannot be kept: {error}"));
+            }
+        }
+        Output::Replaced(by) => {
+            parts.report_replaced(&by);
+            parts.tell_all(|| Notice::Event(Box::new(event::Event::Replaced)));
+        }
+        Output::PeerUp { peer, connection: number, actors, catalog } => {
+            let Some(connection) = peers.open.get(&number).cloned() else { return };
+            for (shard, actors) in parts.shards.iter().zip(actors) {
+                let _ = shard.notices.send(Notice::PeerUp { peer, connection: number, sender: connection.sender(), actors });
+            }
+            peers.up.insert(peer, connection);
+            let _ = parts.control.send(ControlCall::PeerUp(peer, number, catalog));
+            tracing::info!(peer = %parts.peer_name(peer), "connected");
+        }
+        Output::PeerDown(peer) => {
+            peers.up.remove(&peer);
+            parts.tell_all(|| Notice::PeerDown(peer));
+            let _ = parts.control.send(ControlCall::PeerDown(peer));
+        }
+        Output::SayReady(number) => {
+            let digest = parts.catalog_digest.load(Relaxed).to_le_bytes();
+            if let Some(connection) = peers.open.get(&number)
+                && connection.sender().try_send(Class::Control, READY, Bytes::copy_from_slice(&digest)).is_err()
+            {
+                connection.close(BEHIND, "it does not take what it is sent");
+            }
+        }
+        Output::Compare(peer, digest) => drop(parts.control.send(ControlCall::PeerReady(peer, digest))),
+        Output::Refused(peer, why) => {
+            let name = parts.peer_name(peer);
+            if parts.cluster_view().layout().node(peer).is_none() {
+                // Not this node's trouble: whoever should be here shows it.
+                return tracing::warn!(why, "a node is refused");
+            }
+            parts.problems.set(&format!("peer {name}"), format!("{} and {name} contradict each other: {why}", parts.config.name));
+        }
+        Output::Reconciled(peer) => parts.problems.clear(&format!("peer {}", parts.peer_name(peer))),
+        Output::Serve { met_all } => {
+            if !met_all {
+                tracing::warn!("not every other node could be asked: this node takes new actors for all its partitions");
+            }
+            parts.tell_all(|| Notice::Event(Box::new(event::Event::Serving { met_all })));
+            // Nobody else sets it.
+            let _ = parts.serving.set(());
+        }
     }
 }
 
-fn announce_down(parts: &Parts, peer: NodeId) {
-    parts.tell_all(|| Notice::PeerDown(peer));
-    let _ = parts.control.send(ControlCall::PeerDown(peer));
+fn closing_words(closing: Closing) -> (CloseCode, String) {
+    match closing {
+        Closing::Refused(why) => (REFUSED, why),
+        Closing::Replaced => (REPLACED, "a newer connection has taken its place".into()),
+        Closing::Duplicate => (REPLACED, "there is a connection already".into()),
+        Closing::NoHello => (CloseCode::PROTOCOL, "no hello".into()),
+    }
 }
 
 /// Cuts the connection to a peer, and keeps it cut until [`Faults::heal`](crate::faults::Faults::heal).
 pub(crate) fn cut(parts: &Parts, peer: NodeId) {
     parts.faults.cut(peer);
-    if let Some(known) = parts.peers().get(&peer) {
-        known.connection.close(CUT, "cut on purpose");
+    if let Some(connection) = parts.peers().up.get(&peer) {
+        connection.close(CUT, "cut on purpose");
     }
-}
-
-async fn receive(parts: &Arc<Parts>, connection: &Connection, peer: NodeId, generation: u64) {
-    let mut frames = Vec::with_capacity(FRAMES);
-    while connection.recv_batch(&mut frames, FRAMES).await > 0 {
-        for frame in frames.drain(..) {
-            if frame.class == Class::Control && frame.id == READY {
-                settle(parts, peer, generation);
-                continue;
-            }
-            match codec::decode::<PeerEnvelope>(&frame.body) {
-                Ok(envelope) if frame.id == MESSAGE => route(parts, peer, envelope).await,
-                _ => {
-                    let why = "it has sent what is no message";
-                    tracing::error!(peer = %parts.peer_name(peer), why, "closing the connection");
-                    return connection.close(CloseCode::PROTOCOL, why);
-                }
-            }
-        }
-    }
-}
-
-fn settle(parts: &Parts, peer: NodeId, generation: u64) {
-    if let Some(known) = parts.peers().get_mut(&peer)
-        && known.generation == generation
-    {
-        known.settled = true;
-    }
-    parts.settled.notify_waiters();
 }
 
 /// Hands a message to whom it is for. Waits while that shard's inbox is full: then this connection is not read, and the peer is held back.
 async fn route(parts: &Arc<Parts>, peer: NodeId, envelope: PeerEnvelope) {
-    let view = parts.cluster_view();
-    let shard = match &envelope.body {
-        PeerBody::Forward(forward) => {
-            let (bucket, key) = match &forward.request {
-                DataRequest::Get(get) => (&get.bucket, &get.key),
-                DataRequest::Put(put) => (&put.bucket, &put.key),
-            };
-            // An unknown bucket is answered by whichever shard gets it.
-            let partition = view.partition(forward.tenant, bucket, key);
-            partition.map_or(&parts.shards[0], |partition| parts.shard_of(partition, &view))
+    let shards = u16::try_from(parts.shards.len()).unwrap_or(1);
+    match route_of(&envelope.body, &parts.cluster_view(), shards) {
+        Route::Shard(shard) => {
+            let _ = parts.shards[usize::from(shard)].inbox.send(Work::Peer(peer, envelope)).await;
         }
-        PeerBody::Read { object, .. } => parts.shard_of(view.layout().partition(object), &view),
-        PeerBody::Replicate(message) => parts.shard_of(view.layout().partition(&message.object), &view),
-        PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } => {
-            let Some(shard) = parts.shards.get(usize::from(op.shard)) else { return };
-            shard
+        Route::Ahead(shard) => {
+            let _ = parts.shards[usize::from(shard)].notices.send(Notice::Event(Box::new(event::Event::Peer(peer, envelope))));
         }
-        PeerBody::Observed { actor, .. } => {
-            if u32::from(actor.partition.0) < view.layout().partitions() {
-                // Not through the inbox: it must be heard before the word that the peer is ready.
-                let _ = parts.shard_of(actor.partition, &view).notices.send(Notice::Peer(peer, envelope));
-            }
-            return;
-        }
-        PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. } => {
-            let _ = parts.control.send(ControlCall::Peer(peer, envelope.body));
-            return;
-        }
-        PeerBody::ModuleWanted(_) | PeerBody::Module { .. } => return module(parts, peer, envelope.body),
-    };
-    let _ = shard.inbox.send(Work::Peer(peer, envelope)).await;
+        Route::Control => drop(parts.control.send(ControlCall::Peer(peer, envelope.body))),
+        Route::Modules => module(parts, peer, envelope.body),
+        Route::Nowhere => {}
+    }
 }
 
 fn module(parts: &Arc<Parts>, peer: NodeId, body: PeerBody) {
@@ -308,11 +317,12 @@ pub(crate) fn send(parts: &Parts, peer: NodeId, body: PeerBody) {
     let is_catalog = matches!(body, PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. });
     let envelope = PeerEnvelope { layout: parts.cluster_view().layout_name(), trace: 0, body };
     let Frame { class, id, body } = frame(&envelope);
-    if let Some(known) = parts.peers().get(&peer)
-        && let Err(error) = known.sender.try_send(class, id, body)
+    let peers = parts.peers();
+    if let Some(sender) = peers.sender(peer)
+        && let Err(error) = sender.try_send(class, id, body)
     {
-        if is_catalog && matches!(error, SendError::Full(_)) {
-            known.connection.close(BEHIND, "it does not take what it is sent");
+        if let Some(connection) = peers.up.get(&peer).filter(|_| is_catalog && matches!(error, SendError::Full(_))) {
+            connection.close(BEHIND, "it does not take what it is sent");
         }
         tracing::warn!(peer = %parts.peer_name(peer), %error, "a message was not sent");
     }
@@ -320,25 +330,8 @@ pub(crate) fn send(parts: &Parts, peer: NodeId, body: PeerBody) {
 
 /// Asks every connected peer for modules that this node lacks.
 pub(crate) fn ask_for_modules(parts: &Parts, missing: &[PluginDigest]) {
-    let peers: Vec<NodeId> = parts.peers().keys().copied().collect();
+    let peers: Vec<NodeId> = parts.peers().up.keys().copied().collect();
     for &peer in &peers {
         missing.iter().for_each(|digest| send(parts, peer, PeerBody::ModuleWanted(*digest)));
-    }
-}
-
-/// Waits until every other node is connected and has had its say about this node's actors, or until the grace is over.
-pub(crate) async fn start_grace(parts: &Parts, grace: Duration) {
-    let others = parts.cluster_view().layout().nodes.len() - 1;
-    let all = async {
-        loop {
-            let settled = parts.settled.notified();
-            if parts.peers().values().filter(|peer| peer.settled).count() >= others {
-                return;
-            }
-            settled.await;
-        }
-    };
-    if tokio::time::timeout(grace, all).await.is_err() {
-        tracing::info!("not all other nodes are there; writes are taken without them");
     }
 }

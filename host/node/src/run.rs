@@ -106,7 +106,7 @@ pub(crate) async fn accept(parts: Arc<Parts>, endpoint: Endpoint) {
                 None => return,
                 Some(Accepted::Peer(connection, name)) => {
                     let parts = parts.clone();
-                    served.spawn(async move { peers::serve(&parts, connection, name).await });
+                    served.spawn(async move { peers::serve(&parts, connection, name, false).await });
                 }
                 Some(Accepted::Client(connection)) => {
                     served.spawn(session::serve(parts.clone(), connection));

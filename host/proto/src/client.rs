@@ -336,6 +336,8 @@ pub struct Status {
     pub certificate_until_ms: u64,
     /// When the certificate of the cluster's authority ends, in milliseconds since 1970.
     pub authority_until_ms: u64,
+    /// What is not well at this node now, one line each.
+    pub problems: Vec<String>,
 }
 
 /// One reply.

@@ -18,14 +18,20 @@ use crate::object::{Object, ReapEpoch};
 /// A node's first words to another, each way, before anything else.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PeerHello {
-    /// [`crate::client::PROTOCOL`] of the node.
-    pub protocol: u16,
-    /// The cluster.
-    pub cluster: ClusterId,
+    /// What must be equal on both sides.
+    pub terms: Terms,
     /// The node, which must be that of its certificate.
     pub node: NodeId,
-    /// The layout it uses.
-    pub layout: LayoutRef,
+    /// Random bits of the process, so that a restarted node is told from one that dials twice.
+    pub run: u64,
+    /// The id of its data directory.
+    pub disk: DiskId,
+    /// Whether it knows that its data directory was replaced, and what the old one held is lost.
+    pub replaced: bool,
+    /// What it remembers of the receiver's data directory.
+    pub known_disk: Option<DiskId>,
+    /// Its wall clock, in milliseconds since 1970.
+    pub wall_ms: u64,
     /// The digest of its catalog; when they differ, both sides send their summaries.
     pub catalog: u64,
     /// The next counter of each of its actors: a peer that has seen a later one answers [`PeerBody::Observed`], and the actor ends.
@@ -36,6 +42,25 @@ impl Versioned for PeerHello {
     const VERSION: u8 = 1;
     const WHAT: &'static str = "peer hello";
 }
+
+/// What must be equal on all nodes of a cluster. A node refuses a peer with other terms and says which of them differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Terms {
+    /// [`crate::client::PROTOCOL`].
+    pub protocol: u16,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Derived from the cluster's secret, which it does not tell.
+    pub secret_check: u64,
+    /// Version and hash of the layout: nodes, zones, capacities, addresses and owners.
+    pub layout: LayoutRef,
+    /// How far clocks may differ, in milliseconds.
+    pub max_skew_ms: u64,
+}
+
+/// A data directory: random bits, drawn when it is made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct DiskId(pub u64);
 
 /// An actor and the counter it will use next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -100,6 +125,8 @@ pub enum PeerBody {
         epoch: ReapEpoch,
         /// The copy (empty if there is none), or why it cannot be read.
         copy: Result<Object, ErrorCode>,
+        /// Whether the replica still has what it has acknowledged. If not, the copy is joined and does not count.
+        complete: bool,
     },
     /// An object to be absorbed: a new write, or a read repair.
     Replicate(Replicate),

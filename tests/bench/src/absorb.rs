@@ -56,6 +56,7 @@ impl Absorb {
             max_retry_bytes: 128 << 20,
             max_ops: 8192,
             lost: false,
+            replaced: false,
         };
         let mut store = Memory::default();
         let rng = Xoshiro256PlusPlus::seed_from_u64(1);

@@ -125,17 +125,26 @@ async fn a_node_that_is_not_in_the_layout_is_turned_away() {
     let endpoint = Endpoint::for_dialling(identity, Limits::default()).unwrap();
     let connection = endpoint.connect_peer(cluster.address(0), &name("n1")).await.unwrap();
     let hello = rejoin_proto::peer::PeerHello {
-        protocol: PROTOCOL,
-        cluster: cluster.files.ca.cluster(),
+        terms: rejoin_proto::peer::Terms {
+            protocol: PROTOCOL,
+            cluster: cluster.files.ca.cluster(),
+            secret_check: 0,
+            layout: rejoin_proto::LayoutRef::default(),
+            max_skew_ms: 60_000,
+        },
         node: rejoin_proto::NodeId::from_name(&name("n9")),
-        layout: rejoin_proto::LayoutRef::default(),
+        run: 1,
+        disk: rejoin_proto::peer::DiskId(1),
+        replaced: false,
+        known_disk: None,
+        wall_ms: 0,
         catalog: 0,
         actors: Vec::new(),
     };
     connection.sender().send(Class::Control, 0, codec::encode(&hello).into()).await.unwrap();
     let closed = connection.closed().await;
     let Closed::ByPeer { reason, .. } = &closed else { panic!("{closed:?}") };
-    assert!(reason.contains("node n9 is not in this cluster's layout"), "{reason}");
+    assert!(reason.contains("is not in this node's layout"), "{reason}");
     assert_goes_on(&cluster, "a node that is not in the layout").await;
 }
 

@@ -84,7 +84,7 @@ impl Recorder {
         self.mark(match alarm {
             Alarm::OneDotTwoValues { .. } => CLASH,
             Alarm::FutureStamp { .. } => "stamp of the future",
-            Alarm::TenureEnded { .. } => "tenure ended",
+            Alarm::TenureEnded { .. } | Alarm::TenuresEnded { .. } => "tenure ended",
             Alarm::Damaged { .. } => "damage found",
             _ => "other alarm",
         });

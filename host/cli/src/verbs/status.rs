@@ -51,7 +51,7 @@ pub(crate) fn ailment(status: &Status) -> Option<String> {
     if !status.missing_plugins.is_empty() {
         return Some(format!("{} has not fetched {} plugin(s) yet", status.node, status.missing_plugins.len()));
     }
-    status.lost.first().cloned()
+    status.lost.first().or(status.problems.first()).cloned()
 }
 
 fn print(out: Output, status: &Status) -> Result<(), Failure> {
@@ -72,6 +72,9 @@ fn print(out: Output, status: &Status) -> Result<(), Failure> {
     }
     for lost in &status.lost {
         note(format!("this replica has lost something: {lost}"));
+    }
+    for problem in &status.problems {
+        note(problem);
     }
     for digest in &status.missing_plugins {
         note(format!("{} does not have plugin {digest} yet and fetches it from a peer", status.node));

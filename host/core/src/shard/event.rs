@@ -34,8 +34,13 @@ pub struct Session {
 pub enum Event {
     /// Layout or catalog have changed.
     View(Arc<ClusterView>),
-    /// Peers have had their time to object to this node's actors: from now on writes are taken.
-    Serving,
+    /// From now on requests are taken. Unless every peer has had its say about this node's actors, their tenures end first.
+    Serving {
+        /// Whether every peer has had its say.
+        met_all: bool,
+    },
+    /// The node's data directory was replaced: this replica has lost what the old one held, and its copies do not count in a read.
+    Replaced,
     /// The node-wide start id, which stands for the start ids of all shards.
     Start(StartId),
     /// A peer is connected, and has announced its actors in this shard's partitions.
@@ -210,6 +215,14 @@ pub enum Alarm {
     TenureEnded {
         /// For which partition it wrote.
         partition: PartitionId,
+        /// Why.
+        why: &'static str,
+    },
+    /// The actors of all partitions have ended.
+    #[error("this node takes new actors for {count} partitions, because {why}")]
+    TenuresEnded {
+        /// How many.
+        count: u64,
         /// Why.
         why: &'static str,
     },

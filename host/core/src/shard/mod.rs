@@ -62,6 +62,8 @@ pub struct Config {
     pub max_ops: usize,
     /// Data may be gone (lost, or unsynced at an operating system's end): no actor of the last run goes on.
     pub lost: bool,
+    /// The data directory was replaced by an empty one, and the replica is not rebuilt: its copies do not count in a read.
+    pub replaced: bool,
 }
 
 /// What a shard has done since it was made.
@@ -218,7 +220,8 @@ impl Shard {
         let mut turn = Turn { now, store, effects };
         match event {
             Event::View(view) => self.view = view,
-            Event::Serving => self.serving = true,
+            Event::Serving { met_all } => self.serve(&mut turn, met_all),
+            Event::Replaced => self.config.replaced = true,
             Event::Start(start) => self.start = Some(start),
             Event::PeerUp(peer, actors) => self.peer_up(&mut turn, peer, &actors),
             Event::PeerDown(peer) => self.peer_down(&mut turn, peer),
@@ -236,6 +239,13 @@ impl Shard {
             }),
             Event::Tick => self.tick(&mut turn),
         }
+    }
+
+    fn serve(&mut self, turn: &mut Turn<'_>, met_all: bool) {
+        if !met_all && self.rules.keep(Rule::UnmetPeersEndTenures) {
+            self.end_all_tenures(turn, "not every peer could be asked whether it has seen later writes of the old ones");
+        }
+        self.serving = true;
     }
 
     fn peer_up(&mut self, turn: &mut Turn<'_>, peer: NodeId, actors: &[ActorNext]) {
@@ -273,17 +283,13 @@ impl Shard {
                 Some(op)
             }),
             PeerBody::Read { op, object } => self.serve_read(turn, from, trace, op, &object),
-            PeerBody::ReadReply { op, epoch, copy } => {
-                self.with_op(turn, op.number, |shard, turn, number, op| shard.read_answered(turn, number, op, from, epoch, copy));
+            PeerBody::ReadReply { op, epoch, copy, complete } => {
+                self.with_op(turn, op.number, |shard, turn, number, op| shard.read_answered(turn, number, op, from, epoch, copy, complete));
             }
             PeerBody::Replicate(message) => self.serve_replicate(turn, from, trace, message),
             PeerBody::Replicated { op, outcome, .. } => self.with_op(turn, op.number, |shard, turn, number, op| match outcome {
-                Ok(absorbed) => {
-                    if let Absorbed::Superseded(seen) = &absorbed {
-                        shard.heed_context(turn, op.target.partition, seen);
-                    }
-                    shard.write_acked(turn, number, op, from)
-                }
+                Ok(Absorbed::Stored) => shard.write_acked(turn, number, op, from),
+                Ok(Absorbed::Superseded(seen)) => shard.write_superseded(turn, number, op, from, &seen),
                 Err(_) if !shard.rules.keep(Rule::RefusalsDoNotCount) => shard.write_acked(turn, number, op, from),
                 Err(code) => shard.node_failed(turn, number, op, from, &rejoin_proto::peer::refusal(code)),
             }),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use rejoin_proto::client::{Get, Put, Receipt};
 use rejoin_proto::peer::OpId;
-use rejoin_proto::{Entry, NodeId, Object, ReapEpoch, RequestId, TenantId, VersionVector};
+use rejoin_proto::{Dot, Entry, NodeId, Object, ReapEpoch, RequestId, TenantId, VersionVector};
 
 use super::event::Session;
 use crate::quorum::Tally;
@@ -110,7 +110,7 @@ pub(super) enum WritePhase {
     /// The object is at its limit; what is there is merged first.
     Folding { inputs: Vec<Entry> },
     /// The dot is minted, the write is on its way.
-    Replicating { tally: Tally, context: Vec<u8> },
+    Replicating { dot: Dot, tally: Tally, context: Vec<u8> },
 }
 
 impl Op {

@@ -38,7 +38,8 @@ impl Shard {
         }
         let epoch = self.epoch(op.target.partition);
         let own = self.load(turn, op.target.partition, &op.target.store_key.clone());
-        let alone = r.max(pr) <= 1 && own.is_ok();
+        let complete = self.is_complete();
+        let alone = r.max(pr) <= 1 && own.is_ok() && complete;
         if alone {
             tally = crate::quorum::Tally::new(r, pr, [(self.config.node, true)]);
         }
@@ -57,10 +58,12 @@ impl Shard {
             self.send(turn, node, trace, read);
         }
         let node = self.config.node;
-        self.with_op(turn, number, |shard, turn, number, op| shard.read_answered(turn, number, op, node, epoch, own));
+        self.with_op(turn, number, |shard, turn, number, op| shard.read_answered(turn, number, op, node, epoch, own, complete));
     }
 
-    /// An owner has answered with its copy, or with why it cannot.
+    /// An owner has answered with its copy, or with why it cannot. The copy of a replica that is not complete is joined and repaired like any
+    /// other, but does not count: what it lacks proves nothing.
+    #[allow(clippy::too_many_arguments)] // The fields of one message.
     pub(super) fn read_answered(
         &mut self,
         turn: &mut Turn<'_>,
@@ -69,6 +72,7 @@ impl Shard {
         from: NodeId,
         epoch: ReapEpoch,
         copy: Result<Object, ErrorCode>,
+        complete: bool,
     ) -> Option<Box<Op>> {
         let (partition, rules) = (op.target.partition, self.rules);
         let Work::Read(read) = &mut op.work else { return Some(op) };
@@ -79,7 +83,11 @@ impl Shard {
                     read.joined = rules.sync(&read.joined, &copy).0;
                     read.epoch = read.epoch.min(epoch);
                     read.copies.push((from, copy));
-                    read.tally.good(from);
+                    if complete || !rules.keep(Rule::ReplacedReplicasDoNotCount) {
+                        read.tally.good(from);
+                    } else {
+                        read.tally.bad(from, "it has lost its data and is not rebuilt");
+                    }
                 }
             }
             Err(_) if !rules.keep(Rule::ErrorsAreNoCopies) => read.tally.good(from),

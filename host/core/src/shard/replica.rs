@@ -30,6 +30,9 @@ impl Shard {
             Err(ErrorCode::Damaged) if !incoming.is_empty() && self.rules.keep(Rule::UnreadableIsReplaced) => None,
             Err(code) => return Err(code),
         };
+        if let Some(local) = &local {
+            self.heed_claims(turn, partition, &incoming.context, &local.context);
+        }
         let (joined, alarm) = local.as_ref().map_or_else(|| (incoming.clone(), None), |local| self.rules.sync(local, incoming));
         if alarm.is_some() {
             turn.effects.push(Effect::Alarm(Alarm::OneDotTwoValues { object: id.clone() }));
@@ -54,6 +57,20 @@ impl Shard {
         self.observed.note(partition, context, |actor| tenures.is_current(partition, actor));
     }
 
+    /// Compares what a context claims about a key with this node's copy of it. The copy holds or supersedes whatever this node's actor has
+    /// minted for the key, so a claim that goes further comes from a later life of the disk: the tenure ends.
+    pub(super) fn heed_claims(&mut self, turn: &mut Turn<'_>, partition: PartitionId, claimed: &VersionVector, copy: &VersionVector) {
+        let outrun = self.tenures.actor(partition).is_some_and(|actor| claimed.get(actor) > copy.get(actor));
+        if outrun && self.rules.keep(Rule::ContextsEndATenure) {
+            self.end_tenure(turn, partition, "a context has seen later writes of the old one to a key: this is an old or cloned disk");
+        }
+    }
+
+    /// Whether this replica still has what it has acknowledged.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.config.replaced
+    }
+
     /// Keeps this node's stamps ahead of those it has seen, but for stamps no honest clock can have given.
     fn heed_stamps(&mut self, turn: &mut Turn<'_>, id: &ObjectId, incoming: &Object) {
         let horizon = Hlc::from_ms(turn.now.wall_ms.saturating_add(self.config.max_skew_ms));
@@ -74,7 +91,7 @@ impl Shard {
             false => Err(ErrorCode::StaleLayout),
         };
         let epoch = self.epoch(partition);
-        self.send(turn, from, trace, PeerBody::ReadReply { op, epoch, copy });
+        self.send(turn, from, trace, PeerBody::ReadReply { op, epoch, copy, complete: self.is_complete() });
     }
 
     pub(super) fn serve_replicate(&mut self, turn: &mut Turn<'_>, from: NodeId, trace: u64, message: Replicate) {

@@ -122,10 +122,27 @@ impl Shard {
     /// Ends the tenure of the partition's actor, now. If the store does not take that, it is owed.
     pub(super) fn end_tenure(&mut self, turn: &mut Turn<'_>, partition: PartitionId, why: &'static str) {
         self.tenures.end(partition);
-        self.tenures.renew_start(&mut self.rng);
-        self.start = None;
         self.counters.tenures_ended += 1;
         turn.effects.push(Effect::Alarm(Alarm::TenureEnded { partition, why }));
+        self.tenures_ended(turn);
+    }
+
+    /// Ends the tenures of all actors, now. If the store does not take that, it is owed.
+    pub(super) fn end_all_tenures(&mut self, turn: &mut Turn<'_>, why: &'static str) {
+        let partitions: Vec<PartitionId> = self.tenures.announce().iter().map(|actor| actor.partition).collect();
+        if partitions.is_empty() {
+            return;
+        }
+        partitions.iter().for_each(|partition| self.tenures.end(*partition));
+        let count = partitions.len() as u64;
+        self.counters.tenures_ended += count;
+        turn.effects.push(Effect::Alarm(Alarm::TenuresEnded { count, why }));
+        self.tenures_ended(turn);
+    }
+
+    fn tenures_ended(&mut self, turn: &mut Turn<'_>) {
+        self.tenures.renew_start(&mut self.rng);
+        self.start = None;
         turn.effects.push(Effect::StartRenewed(self.tenures.start()));
         let mut change = Change::default();
         if self.rules.keep(Rule::ObservedIsDurable) {

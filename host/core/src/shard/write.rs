@@ -171,6 +171,7 @@ impl Shard {
                 return None;
             }
         };
+        self.heed_claims(turn, op.target.partition, &seen, &object.context);
         self.rules.drop_expired(&mut object, turn.now.wall_ms, self.config.max_skew_ms);
         let replaced = causal::bounded(&object, seen.clone());
         if is_above_limit(self.rules, &op, &object, &put, &replaced) {
@@ -280,7 +281,7 @@ impl Shard {
             return None;
         }
         self.replicate(turn, number, &op, object, dot, &tally);
-        op.work = Work::Write(WriteWork { put, seen, phase: WritePhase::Replicating { tally, context } });
+        op.work = Work::Write(WriteWork { put, seen, phase: WritePhase::Replicating { dot, tally, context } });
         self.own_ack(turn, number, op)
     }
 
@@ -308,7 +309,7 @@ impl Shard {
             }
         };
         let tally = self.write_tally(op, &put);
-        let work = WriteWork { put, seen: VersionVector::new(), phase: WritePhase::Replicating { tally: tally.clone(), context } };
+        let work = WriteWork { put, seen: VersionVector::new(), phase: WritePhase::Replicating { dot, tally: tally.clone(), context } };
         let kept = Box::new(Op {
             origins: core::mem::take(&mut op.origins),
             trace: op.trace,
@@ -354,6 +355,32 @@ impl Shard {
         self.write_step(turn, op)
     }
 
+    /// An owner has what supersedes the write. That is an acknowledgement, unless the owner has seen later writes of the minting actor than
+    /// this node's copy holds: then the disk is an old one, the write was minted under a used dot, and the owner has dropped it.
+    pub(super) fn write_superseded(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        op: Box<Op>,
+        from: NodeId,
+        seen: &VersionVector,
+    ) -> Option<Box<Op>> {
+        let partition = op.target.partition;
+        self.heed_context(turn, partition, seen);
+        if let Ok(copy) = self.load(turn, partition, &op.target.store_key) {
+            self.heed_claims(turn, partition, seen, &copy.context);
+        }
+        let minted = match &op.work {
+            Work::Write(WriteWork { phase: WritePhase::Replicating { dot, .. }, .. }) => Some(dot.actor),
+            _ => None,
+        };
+        let goes_on = minted.is_none_or(|actor| self.tenures.is_current(partition, actor));
+        if goes_on || !self.rules.keep(Rule::OutrunWritesAreNotAcked) {
+            return self.write_acked(turn, number, op, from);
+        }
+        self.write_failed(turn, number, op, from, "it has seen later writes of this node's actor: this node's disk is an old one")
+    }
+
     pub(super) fn write_acked(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Box<Op>, from: NodeId) -> Option<Box<Op>> {
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
             // An answer that has been counted would count for whoever is still silent.
@@ -373,7 +400,7 @@ impl Shard {
 
     /// Replies as soon as W is reached, or cannot be reached any more.
     fn write_step(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Option<Box<Op>> {
-        let Work::Write(WriteWork { put, phase: WritePhase::Replicating { tally, context }, .. }) = &op.work else { return Some(op) };
+        let Work::Write(WriteWork { put, phase: WritePhase::Replicating { tally, context, .. }, .. }) = &op.work else { return Some(op) };
         let outcome = match tally.verdict() {
             Verdict::Enough => PutOutcome::Stored,
             Verdict::Impossible => {

@@ -16,6 +16,8 @@ struct Nodes {
     all: Vec<Control>,
     wire: VecDeque<(usize, usize, PeerBody)>,
     answers: Vec<(u64, Result<Record, ErrorReply>)>,
+    /// Which node has come to contain whose catalog.
+    agreed: Vec<(usize, usize)>,
     now_us: u64,
     delivered: usize,
 }
@@ -23,7 +25,7 @@ struct Nodes {
 impl Nodes {
     fn new(count: usize) -> Self {
         let all = (0..count).map(|_| Control::new(Default::default())).collect();
-        Self { all, wire: VecDeque::new(), answers: Vec::new(), now_us: 0, delivered: 0 }
+        Self { all, wire: VecDeque::new(), answers: Vec::new(), agreed: Vec::new(), now_us: 0, delivered: 0 }
     }
 
     fn connected(count: usize) -> Self {
@@ -42,6 +44,7 @@ impl Nodes {
                 Effect::Changed => assert!(saved, "kept before it is used"),
                 Effect::Send(peer, body) => self.wire.push_back((to, peer.0 as usize, body)),
                 Effect::Answer(call, result) => self.answers.push((call, result)),
+                Effect::Agreed(peer) => self.agreed.push((to, peer.0 as usize)),
             }
         }
     }
@@ -346,4 +349,49 @@ fn what_is_kept_comes_back_and_unsound_records_are_not_taken() {
     nodes.event(0, Event::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records: vec![token(1 << 48)] }));
     nodes.change(0, 2, Change::TokenRevoke(name("t")));
     assert_eq!(code(nodes.answer(2)), ErrorCode::TooLarge);
+}
+
+#[test]
+fn a_node_agrees_with_a_peer_only_when_it_has_everything_that_the_peer_had() {
+    for equal_at_the_hello in [true, false] {
+        let mut nodes = Nodes::connected(2);
+        nodes.change(0, 1, create("a", 32));
+        nodes.deliver();
+        nodes.cut(0, 1);
+        if !equal_at_the_hello {
+            nodes.change(1, 2, create("b", 32));
+        }
+        let (of_0, of_1) = (nodes.all[0].digest(), nodes.all[1].digest());
+        nodes.agreed.clear();
+        nodes.event(0, Event::PeerUp(NodeId(1), of_1));
+        if equal_at_the_hello {
+            // Node 1 learns of a change before it knows of node 0, so that node 0 is not told.
+            nodes.change(1, 2, create("b", 32));
+        }
+        nodes.event(1, Event::PeerUp(NodeId(0), of_0));
+        let digest = nodes.all[1].digest();
+        nodes.event(0, Event::PeerReady(NodeId(1), digest));
+        assert_eq!(nodes.agreed, [], "it lacks a bucket");
+        nodes.deliver();
+        assert_eq!(nodes.agreed, [(0, 1)], "equal at the hello: {equal_at_the_hello}");
+        assert!(nodes.agree());
+    }
+}
+
+#[test]
+fn two_nodes_that_change_while_they_meet_still_agree() {
+    let mut nodes = Nodes::new(2);
+    let digest = nodes.all[0].digest();
+    nodes.event(0, Event::PeerUp(NodeId(1), digest));
+    nodes.event(1, Event::PeerUp(NodeId(0), digest));
+    // Both know the other, and both publish.
+    nodes.change(0, 1, create("a", 32));
+    nodes.change(1, 2, create("b", 32));
+    let (of_0, of_1) = (nodes.all[0].digest(), nodes.all[1].digest());
+    nodes.event(0, Event::PeerReady(NodeId(1), of_1));
+    nodes.event(1, Event::PeerReady(NodeId(0), of_0));
+    nodes.deliver();
+    nodes.agreed.sort_unstable();
+    assert_eq!(nodes.agreed, [(0, 1), (1, 0)]);
+    assert!(nodes.agree() && nodes.all[0].records().count() == 2);
 }

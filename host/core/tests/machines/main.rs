@@ -6,6 +6,7 @@ mod faults;
 mod limits;
 mod mutants;
 mod reads;
+mod replicas;
 mod retries;
 mod scenarios;
 #[path = "../support/mod.rs"]

@@ -2,7 +2,7 @@
 
 use rejoin_core::rules::Rule;
 
-use crate::{faults, limits, reads, retries, scenarios, support, tenures, validation, writes};
+use crate::{faults, limits, reads, replicas, retries, scenarios, support, tenures, validation, writes};
 
 /// The test that misses a rule.
 fn catcher(rule: Rule) -> fn() {
@@ -16,6 +16,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::UnreadableIsReplaced => faults::a_copy_that_cannot_be_read_is_replaced_by_what_comes_in,
         Rule::PeersObject | Rule::ObjectionsEndATenure => tenures::a_handshake_tells_an_old_disk_what_its_actor_has_done,
         Rule::ContextsEndATenure => tenures::a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint,
+        Rule::UnmetPeersEndTenures => replicas::a_start_that_has_not_met_every_peer_takes_new_actors,
+        Rule::OutrunWritesAreNotAcked => replicas::superseded_by_later_writes_of_the_minting_actor_is_no_acknowledgement,
+        Rule::ReplacedReplicasDoNotCount => replicas::an_empty_disk_in_the_place_of_a_full_one_does_not_count_towards_r,
         Rule::ObservedIsDurable => tenures::what_was_observed_survives_the_observers_restart,
         Rule::WritesWaitForServing => scenarios::an_old_disk_is_told_before_it_takes_its_first_write,
         Rule::AcksWaitForTheDisk => writes::an_acknowledgement_waits_for_the_disks_of_w_replicas_and_a_message_does_not,

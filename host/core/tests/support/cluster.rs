@@ -88,6 +88,7 @@ impl Cluster {
                 max_retry_bytes: 20 << 20,
                 max_ops: 1000,
                 lost: false,
+                replaced: false,
             };
             change(&mut config);
             config
@@ -126,7 +127,7 @@ impl Cluster {
             self.wire.clear();
         }
         self.deliver();
-        self.event(at, Event::Serving);
+        self.event(at, Event::Serving { met_all: true });
     }
 
     /// The owners of a key, in order, as places in `nodes`.
@@ -246,6 +247,16 @@ impl Cluster {
         self.seed += 1;
         self.nodes[at] = Node::open(config, &self.view, store, self.seed);
         self.greet(at, heard);
+    }
+
+    /// Ends a node's process and opens it again on `store`, with no peer in reach: it serves when its grace is over.
+    pub(crate) fn start_alone(&mut self, at: usize, store: Memory) {
+        self.cut(at);
+        self.seed += 1;
+        self.nodes[at] = Node::open(self.nodes[at].config.clone(), &self.view, store, self.seed);
+        let start = StartId(self.nodes[at].shard.start());
+        self.event(at, Event::Start(start));
+        self.event(at, Event::Serving { met_all: false });
     }
 
     /// Opens a node again on an old disk, and asks it to write before any peer has spoken; then they connect, object, and it serves.

@@ -107,6 +107,7 @@ fn status() -> Status {
         warnings: vec!["the certificate ends in 12 days".into()],
         certificate_until_ms: 1_767_225_600_000,
         authority_until_ms: 2_082_585_600_000,
+        problems: vec!["the disk is full".into()],
     }
 }
 

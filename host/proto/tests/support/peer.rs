@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rejoin_proto::catalog::{Durability, RecordKey};
 use rejoin_proto::client::{Basis, PROTOCOL, Reply};
-use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, Forward, OpId, PeerBody, PeerEnvelope, PeerHello, Replicate};
+use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, DiskId, Forward, OpId, PeerBody, PeerEnvelope, PeerHello, Replicate, Terms};
 use rejoin_proto::{ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, PartitionId, ReapEpoch};
 
 use super::{Sample, bucket_record, client, digest, layout_ref, name, object, object_id, sample, tenant, vector};
@@ -33,10 +33,13 @@ pub(crate) const CODES: [ErrorCode; 19] = [
 
 pub(crate) fn samples() -> Vec<Sample> {
     let hello = PeerHello {
-        protocol: PROTOCOL,
-        cluster: ClusterId(0xfeed),
+        terms: Terms { protocol: PROTOCOL, cluster: ClusterId(0xfeed), secret_check: 0x5ec4e7, layout: layout_ref(), max_skew_ms: 60_000 },
         node: NodeId::from_name(&name("n1")),
-        layout: layout_ref(),
+        run: 77,
+        disk: DiskId(88),
+        replaced: true,
+        known_disk: Some(DiskId(99)),
+        wall_ms: 1_700_000_000_000,
         catalog: 0xdead_beef,
         actors: vec![actor(), ActorNext { partition: PartitionId(255), ..actor() }],
     };
@@ -44,7 +47,7 @@ pub(crate) fn samples() -> Vec<Sample> {
     let envelope = |tag: &str, body| sample(&format!("peer-{tag}"), &PeerEnvelope { layout: layout_ref(), trace: 42, body });
     all.extend(bodies().into_iter().map(|(tag, body)| envelope(tag, body)));
     for (at, code) in CODES.into_iter().enumerate() {
-        let body = PeerBody::ReadReply { op: op(), epoch: ReapEpoch::default(), copy: Err(code) };
+        let body = PeerBody::ReadReply { op: op(), epoch: ReapEpoch::default(), copy: Err(code), complete: true };
         all.push(envelope(&format!("error-{at:02}"), body));
     }
     all
@@ -74,7 +77,7 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
         ("forward-put", forward(DataRequest::Put(put))),
         ("forward-reply", PeerBody::ForwardReply { op: op(), reply: Reply::Get(client::get_reply()) }),
         ("read", PeerBody::Read { op: op(), object: object_id() }),
-        ("read-reply", PeerBody::ReadReply { op: op(), epoch, copy: Ok(object()) }),
+        ("read-reply", PeerBody::ReadReply { op: op(), epoch, copy: Ok(object()), complete: false }),
         ("replicate", replicate(Some(op()), Some(dot), Durability::Fsync)),
         ("repair", replicate(None, None, Durability::Os)),
         ("replicated-stored", replicated(Ok(Absorbed::Stored))),

@@ -22,7 +22,8 @@ use crate::journal::{Writer, is_key_length};
 use crate::pinned::{Key, Pinned};
 use bytes::Bytes;
 use recent::Recent;
-use rejoin_core::port::{Change, Row, Space, Store, StoreFault};
+pub use rejoin_core::port::CommitSeq;
+use rejoin_core::port::{Change, Journal, Row, Space, Store, StoreFault};
 use shared::{Shared, lock};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -30,10 +31,6 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use young::Young;
-
-/// A place in a shard's journal: everything committed up to it. Grows by one with every change.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub struct CommitSeq(pub u64);
 
 /// The store of one shard, owned by the shard. Dropping it stops its [`Maintenance`] and syncs nothing: see
 /// [`ShardStore::close`].
@@ -251,6 +248,16 @@ impl ShardStore {
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(StoreFault::Failed(error.to_string())),
             Err(error) => Err(self.shared.poison.set("reserve room in the journal", &error)),
         }
+    }
+}
+
+impl Journal for ShardStore {
+    fn commit(&mut self) -> Result<CommitSeq, StoreFault> {
+        ShardStore::commit(self)
+    }
+
+    fn sync_is_due(&mut self) -> bool {
+        ShardStore::sync_is_due(self)
     }
 }
 

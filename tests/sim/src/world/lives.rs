@@ -78,6 +78,7 @@ impl World {
                 max_retry_bytes: options.max_retry_bytes,
                 max_ops: options.max_ops,
                 lost,
+                replaced: false,
             };
             let rng = Rng::raw(options.seed, Stream::Shard(at, node.life, index));
             let opened = Shard::open_with(self.rules, config, node.view.clone(), rng, disk);
@@ -96,7 +97,7 @@ impl World {
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
         if !std::mem::replace(&mut running.serving, true) {
             self.note(at, || format!("serves: {why}"));
-            self.tell_all(at, &Event::Serving);
+            self.tell_all(at, &Event::Serving { met_all: true });
         }
     }
 

@@ -175,7 +175,7 @@ fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {
                 4 => Ok(Object::default()),
                 _ => Err(ErrorCode::Damaged),
             };
-            PeerBody::ReadReply { op: asked, epoch, copy }
+            PeerBody::ReadReply { op: asked, epoch, copy, complete: true }
         }
         op::REPLICATE => {
             let object = world.object_id(draw.below(3), draw.below(8));

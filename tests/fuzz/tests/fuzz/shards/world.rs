@@ -103,6 +103,7 @@ impl World {
             max_retry_bytes: 2_500,
             max_ops: MAX_OPS,
             lost: false,
+            replaced: false,
         };
         let mut store = Memory::default();
         let rng = Xoshiro256PlusPlus::seed_from_u64(0);
@@ -133,7 +134,7 @@ impl World {
         for &peer in PEERS {
             self.event(None, Event::PeerUp(self.node(peer), Vec::new()));
         }
-        self.event(None, Event::Serving);
+        self.event(None, Event::Serving { met_all: true });
     }
 
     fn now(&self) -> Now {

@@ -1,26 +1,27 @@
 //! What waits for the disk, in the order in which it was committed.
 
-use std::collections::VecDeque;
+use alloc::collections::VecDeque;
 
-use rejoin_store::CommitSeq;
+use crate::port::CommitSeq;
 
-/// The most that waits. A disk that stalls must not take the memory with it: what comes beyond is not taken, as if it had been lost on
-/// the way, and the deadline of whoever waits for it sees to the rest.
-const MAX_WAITING: usize = 1 << 18;
+/// The most entries of a [`Waiting`] queue in a node. A disk that stalls must not take the memory with it: an entry beyond the bound is not
+/// taken, as if it had been lost on the way, and the deadline of the request that waits for it does the rest.
+pub const MAX_WAITING: usize = 1 << 18;
 
 /// A queue whose front may go as soon as its commit is on the disk.
+#[derive(Debug)]
 pub(crate) struct Waiting<T> {
     queue: VecDeque<(CommitSeq, T)>,
     synced: CommitSeq,
-}
-
-impl<T> Default for Waiting<T> {
-    fn default() -> Self {
-        Self { queue: VecDeque::new(), synced: CommitSeq::default() }
-    }
+    limit: usize,
 }
 
 impl<T> Waiting<T> {
+    /// An empty queue of at most `limit` entries, behind a disk that has everything up to `synced`.
+    pub(crate) fn new(limit: usize, synced: CommitSeq) -> Self {
+        Self { queue: VecDeque::new(), synced, limit }
+    }
+
     /// Whether that commit is on the disk.
     pub(crate) fn is_synced(&self, seq: CommitSeq) -> bool {
         seq <= self.synced
@@ -29,7 +30,7 @@ impl<T> Waiting<T> {
     /// Adds what must not go before that commit, which is no older than those before it. `false`: there is no room.
     pub(crate) fn push(&mut self, seq: CommitSeq, what: T) -> bool {
         debug_assert!(self.queue.back().is_none_or(|(last, _)| *last <= seq), "commits only go forward");
-        let room = self.queue.len() < MAX_WAITING;
+        let room = self.queue.len() < self.limit;
         if room {
             self.queue.push_back((seq, what));
         }
@@ -60,14 +61,16 @@ impl<T> Waiting<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
 
     fn ready(waiting: &mut Waiting<u32>) -> Vec<u32> {
-        std::iter::from_fn(|| waiting.pop()).collect()
+        core::iter::from_fn(|| waiting.pop()).collect()
     }
 
     #[test]
     fn nothing_goes_before_its_commit_is_on_the_disk_and_all_of_it_goes_then() {
-        let mut waiting = Waiting::default();
+        let mut waiting = Waiting::new(MAX_WAITING, CommitSeq::default());
         for (seq, what) in [(1, 10), (1, 11), (2, 20), (4, 40)] {
             assert!(waiting.push(CommitSeq(seq), what));
         }
@@ -84,8 +87,7 @@ mod tests {
 
     #[test]
     fn what_was_synced_before_is_ready_and_needs_no_sync() {
-        let mut waiting = Waiting::default();
-        waiting.synced(CommitSeq(5));
+        let mut waiting = Waiting::new(MAX_WAITING, CommitSeq(5));
         assert!(waiting.push(CommitSeq(5), 1));
         assert_eq!((waiting.has_ready(), waiting.needs_sync()), (true, false));
         assert!(waiting.push(CommitSeq(6), 2));
@@ -94,11 +96,11 @@ mod tests {
 
     #[test]
     fn a_disk_that_stalls_does_not_take_the_memory() {
-        let mut waiting = Waiting::default();
-        let taken = (0..MAX_WAITING as u32 + 7).filter(|what| waiting.push(CommitSeq(1), *what)).count();
-        assert_eq!(taken, MAX_WAITING);
+        let mut waiting = Waiting::new(100, CommitSeq::default());
+        let taken = (0..107_u32).filter(|what| waiting.push(CommitSeq(1), *what)).count();
+        assert_eq!(taken, 100);
         waiting.synced(CommitSeq(1));
-        assert_eq!(ready(&mut waiting).len(), MAX_WAITING);
+        assert_eq!(ready(&mut waiting).len(), 100);
         assert!(waiting.push(CommitSeq(2), 0), "there is room again");
     }
 }

@@ -1,0 +1,204 @@
+//! One shard behind its journal: events in, one commit for all of them, and then what may leave the node.
+//!
+//! The rules that nothing acknowledged is lost by live here. No output of a batch leaves before the batch is *written* to the journal file;
+//! an acknowledgement that promises more also waits until the batch is on the disk. After a failure of the store nothing leaves any more.
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::mem;
+
+use rejoin_proto::NodeId;
+use rejoin_proto::client::Reply;
+use rejoin_proto::peer::{ActorNext, PeerEnvelope};
+
+use super::waiting::Waiting;
+use crate::port::{CommitSeq, Journal, StoreFault};
+use crate::shard::Shard;
+use crate::shard::event::{Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, Session, ValidateJob, ValidateTicket};
+
+/// What a batch is made of.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Nearly all are events, and handled at once.
+pub enum Input {
+    /// An event for the shard.
+    Event(Event),
+    /// A peer has come up on that connection and announced its actors in this shard's partitions.
+    PeerUp {
+        /// Who.
+        peer: NodeId,
+        /// Names the connection in [`Output::Heard`].
+        connection: u64,
+        /// Its actors.
+        actors: Vec<ActorNext>,
+    },
+    /// A sync has ended: everything up to that commit is on the disk, or the disk has failed.
+    Synced(Result<CommitSeq, StoreFault>),
+}
+
+/// What the node does after a batch, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a message to another node.
+    Send(NodeId, Box<PeerEnvelope>),
+    /// Reply to a client.
+    Reply(Session, Reply),
+    /// Run a plugin; [`Event::Merged`] answers.
+    Merge(MergeTicket, MergeJob),
+    /// Have a plugin look at a value; [`Event::Validated`] answers.
+    Validate(ValidateTicket, ValidateJob),
+    /// The shard has looked at the actors that a peer announced on that connection, and its objections are on their way.
+    Heard(NodeId, u64),
+    /// A tenure has ended: the node's start id is made anew from this shard's.
+    StartRenewed(u64),
+    /// Tell a person.
+    Alarm(Alarm),
+    /// Begin a sync of everything that is committed by now; [`Input::Synced`] answers.
+    Sync,
+    /// Run another batch at once: something is ready that needs no sync.
+    Again,
+    /// So many messages or notices found no room to wait for the disk. The requests behind them end at their deadlines.
+    Dropped(usize),
+    /// The store has failed for good. Nothing comes out any more; the node must stop.
+    Failed(String),
+}
+
+/// Drives a shard in batches. Call [`handle`](Self::handle) for each input, then [`commit`](Self::commit) once.
+#[derive(Debug)]
+pub struct GroupCommit {
+    shard: Shard,
+    /// Messages that wait for the disk, and requests that want to hear of it.
+    held: Waiting<(NodeId, Box<PeerEnvelope>)>,
+    tickets: Waiting<DurableTicket>,
+    /// Effects and hellos of the current batch.
+    effects: Vec<Effect>,
+    heard: Vec<(NodeId, u64)>,
+    fault: Option<String>,
+    failed: bool,
+}
+
+impl GroupCommit {
+    /// Drives `shard`, whose store has everything up to `synced` on the disk. At most `max_waiting` messages, and as many requests, wait for
+    /// the disk ([`super::MAX_WAITING`] in a node).
+    #[must_use]
+    pub fn new(shard: Shard, synced: CommitSeq, max_waiting: usize) -> Self {
+        let (held, tickets) = (Waiting::new(max_waiting, synced), Waiting::new(max_waiting, synced));
+        Self { shard, held, tickets, effects: Vec::new(), heard: Vec::new(), fault: None, failed: false }
+    }
+
+    /// The shard. Between two batches its state is that of the journal.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// Whether the store has failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// When a batch is due even if there is no input, in microseconds of [`Now::mono_us`].
+    #[must_use]
+    pub fn next_wake_us(&self) -> u64 {
+        self.shard.next_wake_us()
+    }
+
+    /// Takes one input of the current batch.
+    pub fn handle(&mut self, now: Now, input: Input, store: &mut impl Journal) {
+        if self.failed {
+            return;
+        }
+        match input {
+            Input::Event(event) => self.shard.handle(now, event, store, &mut self.effects),
+            Input::PeerUp { peer, connection, actors } => {
+                self.shard.handle(now, Event::PeerUp(peer, actors), store, &mut self.effects);
+                self.heard.push((peer, connection));
+            }
+            Input::Synced(Ok(seq)) => {
+                self.held.synced(seq);
+                self.tickets.synced(seq);
+            }
+            Input::Synced(Err(fault)) => self.fault = Some(fault.to_string()),
+        }
+    }
+
+    /// Ends the batch: durable requests hear of the disk, the journal is written, and `outputs` gets what may leave now.
+    pub fn commit(&mut self, now: Now, store: &mut impl Journal, outputs: &mut Vec<Output>) {
+        if self.failed {
+            return;
+        }
+        // What has the disk belongs to earlier batches, so it goes whatever becomes of this one.
+        while let Some((to, envelope)) = self.held.pop() {
+            outputs.push(Output::Send(to, envelope));
+        }
+        while let Some(ticket) = self.tickets.pop() {
+            self.shard.handle(now, Event::Durable(ticket), store, &mut self.effects);
+        }
+        self.shard.handle(now, Event::Tick, store, &mut self.effects);
+        let fault = self.fault.take().or_else(|| fatal(&self.effects));
+        let committed = match fault {
+            Some(why) => Err(why),
+            None => store.commit().map_err(|fault| fault.to_string()),
+        };
+        match committed {
+            Ok(seq) => self.release(seq, store, outputs),
+            Err(why) => {
+                // Nothing of this batch leaves, and nothing of a later one.
+                self.failed = true;
+                self.effects.clear();
+                self.heard.clear();
+                outputs.push(Output::Failed(why));
+            }
+        }
+    }
+
+    /// Lets the effects of a written batch go; those that need the disk wait for it.
+    fn release(&mut self, seq: CommitSeq, store: &mut impl Journal, outputs: &mut Vec<Output>) {
+        let mut dropped = 0;
+        let mut effects = mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { to, barrier: Barrier::Durable, envelope } if !self.held.is_synced(seq) => {
+                    dropped += usize::from(!self.held.push(seq, (to, Box::new(envelope))));
+                }
+                Effect::Send { to, envelope, .. } => outputs.push(Output::Send(to, Box::new(envelope))),
+                Effect::WhenDurable(ticket) => dropped += usize::from(!self.tickets.push(seq, ticket)),
+                Effect::Reply { session, reply } => outputs.push(Output::Reply(session, reply)),
+                Effect::Merge(ticket, job) => outputs.push(Output::Merge(ticket, job)),
+                Effect::Validate(ticket, job) => outputs.push(Output::Validate(ticket, job)),
+                Effect::StartRenewed(start) => outputs.push(Output::StartRenewed(start)),
+                Effect::Alarm(alarm) => outputs.push(Output::Alarm(alarm)),
+                // Looked for before the commit.
+                Effect::Fatal(_) => {}
+            }
+        }
+        // Kept for its room.
+        self.effects = effects;
+        // Behind the objections that were sent above.
+        outputs.extend(self.heard.drain(..).map(|(peer, connection)| Output::Heard(peer, connection)));
+        if dropped > 0 {
+            outputs.push(Output::Dropped(dropped));
+        }
+        if store.sync_is_due() || self.held.needs_sync() || self.tickets.needs_sync() {
+            outputs.push(Output::Sync);
+        }
+        if self.tickets.has_ready() {
+            outputs.push(Output::Again);
+        }
+    }
+
+    /// Whether something waits for a sync that has not been.
+    #[must_use]
+    pub fn needs_sync(&self) -> bool {
+        self.held.needs_sync() || self.tickets.needs_sync()
+    }
+}
+
+/// Why the store has failed, if the shard met that within the batch.
+fn fatal(effects: &[Effect]) -> Option<String> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Fatal(why) => Some(why.clone()),
+        _ => None,
+    })
+}

@@ -1,0 +1,515 @@
+//! The connections to the other nodes, and when a starting node begins to serve.
+//!
+//! Between two nodes there is one connection, dialled by the lower id. A node that is starting dials everybody, whoever else would: its
+//! peers may not look for it for seconds. A connection begins with a hello each way. Whatever must be equal across a cluster is compared;
+//! a difference is refused and named on both sides. Then every shard looks at the actors that the peer has announced and objects to those
+//! that it has seen later writes of, and *ready* follows behind the objections. The receiver of a *ready* also waits until its catalog has
+//! everything of the peer's. A node serves when all peers have come so far, or when its grace is over: then its kept tenures end first,
+//! because a peer that was not heard might have objected.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use rand_core::Rng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use rejoin_proto::peer::{ActorNext, PeerHello, Terms};
+use rejoin_proto::{Name, NodeId};
+
+use super::identity::Disks;
+use crate::shard::event::Now;
+use crate::view::shard_of;
+
+/// What the links of a node are made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// The other nodes of the layout.
+    pub peers: Vec<(NodeId, Name)>,
+    /// What must be equal on all nodes.
+    pub terms: Terms,
+    /// Partitions of the ring.
+    pub partitions: u32,
+    /// Shards of this node.
+    pub shards: u16,
+    /// How long a starting node waits for peers that it cannot reach, in microseconds.
+    pub grace_us: u64,
+    /// How long it waits for peers that it has reached and that are not ready, in microseconds.
+    pub longest_start_us: u64,
+    /// Pauses between two attempts to dial a peer, and limits.
+    pub timing: Timing,
+}
+
+/// Pauses and limits of the links, in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// The pause after the first failed attempt to dial; each further one is twice as long.
+    pub first_pause_us: u64,
+    /// The longest pause.
+    pub longest_pause_us: u64,
+    /// How long a peer may take for its hello.
+    pub hello_us: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { first_pause_us: 50_000, longest_pause_us: 2_000_000, hello_us: 5_000_000 }
+    }
+}
+
+/// What happens to the links.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A connection is made, and its other end has shown the certificate of that peer. This node's hello is sent on it.
+    Connected {
+        /// Who is at the other end.
+        peer: NodeId,
+        /// The shell's name for the connection; each is larger than all before it.
+        connection: u64,
+        /// Whether this node dialled it.
+        dialled: bool,
+    },
+    /// An attempt to dial has failed.
+    DialFailed(NodeId),
+    /// The other side's hello.
+    Hello(u64, PeerHello),
+    /// One more shard has looked at the peer's actors, and its objections are sent.
+    Heard(u64),
+    /// The control machine knows of the peer, and what it had to tell it about its catalog is sent.
+    CatalogTold(u64),
+    /// The peer is ready; the digest of its catalog then.
+    Ready(u64, u64),
+    /// This node's catalog has everything of the peer's.
+    CatalogEqual(NodeId),
+    /// A connection has ended. With it the reason if the other side has refused this node.
+    Closed(u64, Option<String>),
+    /// Attempts to dial are made at once.
+    Redial,
+    /// Time has passed; due at [`Links::next_wake_us`].
+    Tick,
+}
+
+/// What the links want done, in this order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Output {
+    /// Dial a peer; [`Event::Connected`] or [`Event::DialFailed`] answers.
+    Dial(NodeId),
+    /// Close a connection. No [`Event::Closed`] is owed for it.
+    Close(u64, Closing),
+    /// Keep [`Links::disks`] durably before anything that follows.
+    Remember,
+    /// This node's data directory was replaced: every shard counts its copies as lost.
+    Replaced(Name),
+    /// Tell shards and control of a peer: each shard its part of the actors, control the digest of the catalog.
+    PeerUp {
+        /// Who.
+        peer: NodeId,
+        /// Over which connection.
+        connection: u64,
+        /// Its actors, by shard.
+        actors: Vec<Vec<ActorNext>>,
+        /// The digest of its catalog.
+        catalog: u64,
+    },
+    /// Tell shards and control that a peer is gone.
+    PeerDown(NodeId),
+    /// Send *ready* over the connection, behind everything that was sent on it so far, with the digest of this node's catalog.
+    SayReady(u64),
+    /// Ask control to compare its catalog with one of that digest; [`Event::CatalogEqual`] answers.
+    Compare(NodeId, u64),
+    /// A peer and this node contradict each other, and why.
+    Refused(NodeId, String),
+    /// They do not any more.
+    Reconciled(NodeId),
+    /// Take requests from now on. Unless all peers were met, every shard first ends the tenures of its actors.
+    Serve {
+        /// Whether every peer has had its say.
+        met_all: bool,
+    },
+}
+
+/// Why a connection is closed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Closing {
+    /// The peers contradict each other.
+    Refused(String),
+    /// A newer connection to the peer has taken its place.
+    Replaced,
+    /// There is one already, dialled by the side that dials.
+    Duplicate,
+    /// No hello came in time.
+    NoHello,
+}
+
+/// A connection on which the peer's hello is awaited.
+#[derive(Debug)]
+struct Greeting {
+    peer: NodeId,
+    /// Whether the lower id has dialled it.
+    by_lower: bool,
+    until_us: u64,
+}
+
+/// A connection that shards and control know of.
+#[derive(Debug)]
+struct Current {
+    connection: u64,
+    by_lower: bool,
+    /// The run of the peer's process.
+    run: u64,
+    since_us: u64,
+    /// Shards that have not looked at the peer's actors yet.
+    unheard: u16,
+    catalog_told: bool,
+    ready: bool,
+    catalog_equal: bool,
+}
+
+/// What is known of one peer.
+#[derive(Debug)]
+struct Link {
+    name: Name,
+    current: Option<Current>,
+    dialling: bool,
+    pause_us: u64,
+    dial_at_us: u64,
+    /// Why it and this node contradict each other.
+    refused: Option<String>,
+}
+
+impl Link {
+    fn is_settled(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.ready && current.catalog_equal)
+    }
+}
+
+/// The links of one node.
+#[derive(Debug)]
+pub struct Links {
+    config: Config,
+    rng: Xoshiro256PlusPlus,
+    run: u64,
+    disks: Disks,
+    links: BTreeMap<NodeId, Link>,
+    greetings: BTreeMap<u64, Greeting>,
+    grace_at_us: u64,
+    latest_start_us: u64,
+    serving: bool,
+}
+
+impl Links {
+    /// The links of a process that begins now.
+    #[must_use]
+    pub fn new(config: Config, disks: Disks, now: Now, mut rng: Xoshiro256PlusPlus) -> Self {
+        let link = |name: &Name| Link {
+            name: name.clone(),
+            current: None,
+            dialling: false,
+            pause_us: config.timing.first_pause_us,
+            dial_at_us: now.mono_us,
+            refused: None,
+        };
+        let links = config.peers.iter().map(|(id, name)| (*id, link(name))).collect();
+        let run = rng.next_u64();
+        let (grace_at_us, latest_start_us) = (now.mono_us + config.grace_us, now.mono_us + config.longest_start_us);
+        Self { config, rng, run, disks, links, greetings: BTreeMap::new(), grace_at_us, latest_start_us, serving: false }
+    }
+
+    /// What this node remembers of disks.
+    #[must_use]
+    pub fn disks(&self) -> &Disks {
+        &self.disks
+    }
+
+    /// Whether the node takes requests.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.serving
+    }
+
+    /// The connection to a peer that shards and control know of.
+    #[must_use]
+    pub fn connection(&self, peer: NodeId) -> Option<u64> {
+        self.links.get(&peer)?.current.as_ref().map(|current| current.connection)
+    }
+
+    /// Whether messages of that connection are taken: its peer's hello was.
+    #[must_use]
+    pub fn is_current(&self, peer: NodeId, connection: u64) -> bool {
+        self.connection(peer) == Some(connection)
+    }
+
+    /// Why a node that is not serving is not, for people.
+    #[must_use]
+    pub fn why_not_serving(&self) -> Option<String> {
+        if self.serving {
+            return None;
+        }
+        if let Some(why) = self.contradiction() {
+            return Some(why);
+        }
+        let waiting: Vec<&str> = self.links.values().filter(|link| !link.is_settled()).map(|link| link.name.as_str()).collect();
+        Some(format!("it is starting, and waits for {}", waiting.join(", ")))
+    }
+
+    /// This node's hello to a peer.
+    #[must_use]
+    pub fn hello(&self, peer: NodeId, now: Now, catalog: u64, actors: Vec<ActorNext>) -> PeerHello {
+        PeerHello {
+            terms: self.config.terms,
+            node: self.config.node,
+            run: self.run,
+            disk: self.disks.own,
+            replaced: self.disks.replaced.is_some(),
+            known_disk: self.disks.peers.get(&peer).copied(),
+            wall_ms: now.wall_ms,
+            catalog,
+            actors,
+        }
+    }
+
+    /// When an [`Event::Tick`] is due, in microseconds.
+    #[must_use]
+    pub fn next_wake_us(&self) -> u64 {
+        let hellos = self.greetings.values().map(|greeting| greeting.until_us);
+        let dials = self.links.iter().filter(|(peer, link)| self.may_dial(**peer, link)).map(|(_, link)| link.dial_at_us);
+        let start = [self.grace_at_us, self.latest_start_us].into_iter().filter(|_| !self.serving);
+        // Moments that have passed were seen to.
+        hellos.chain(dials).chain(start).min().unwrap_or(u64::MAX)
+    }
+
+    /// Handles one event.
+    pub fn handle(&mut self, now: Now, event: Event, outputs: &mut Vec<Output>) {
+        match event {
+            Event::Connected { peer, connection, dialled } => self.connected(now, peer, connection, dialled),
+            Event::DialFailed(peer) => self.dial_failed(now, peer),
+            Event::Hello(connection, hello) => self.hello_came(now, connection, hello, outputs),
+            Event::Heard(connection) => {
+                self.step(connection, outputs, |current| current.unheard = current.unheard.saturating_sub(1));
+            }
+            Event::CatalogTold(connection) => self.step(connection, outputs, |current| current.catalog_told = true),
+            Event::Ready(connection, digest) => {
+                if let Some((peer, current)) = self.current_mut(connection) {
+                    current.ready = true;
+                    outputs.push(Output::Compare(peer, digest));
+                }
+            }
+            Event::CatalogEqual(peer) => {
+                if let Some(current) = self.links.get_mut(&peer).and_then(|link| link.current.as_mut()).filter(|current| current.ready) {
+                    current.catalog_equal = true;
+                }
+            }
+            Event::Closed(connection, refusal) => self.closed(now, connection, refusal, outputs),
+            Event::Redial => {
+                for link in self.links.values_mut() {
+                    (link.pause_us, link.dial_at_us) = (self.config.timing.first_pause_us, now.mono_us);
+                }
+            }
+            Event::Tick => self.close_silent(now, outputs),
+        }
+        self.dial_due(now, outputs);
+        self.consider_serving(now, outputs);
+    }
+
+    fn connected(&mut self, now: Now, peer: NodeId, connection: u64, dialled: bool) {
+        if let Some(link) = self.links.get_mut(&peer).filter(|_| dialled) {
+            link.dialling = false;
+        }
+        let by_lower = dialled == (self.config.node < peer);
+        let until_us = now.mono_us + self.config.timing.hello_us;
+        self.greetings.insert(connection, Greeting { peer, by_lower, until_us });
+    }
+
+    fn dial_failed(&mut self, now: Now, peer: NodeId) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.dialling = false;
+        }
+        self.pause(now, peer);
+    }
+
+    /// The next attempt to dial a peer comes after a pause. Jittered, so that nodes which lost each other at one moment do not meet again in
+    /// lockstep.
+    fn pause(&mut self, now: Now, peer: NodeId) {
+        let (word, longest_us) = (self.rng.next_u64() % 1024, self.config.timing.longest_pause_us);
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.dial_at_us = now.mono_us + link.pause_us * (512 + word) / 1024;
+            link.pause_us = (link.pause_us * 2).min(longest_us);
+        }
+    }
+
+    fn hello_came(&mut self, now: Now, connection: u64, hello: PeerHello, outputs: &mut Vec<Output>) {
+        let Some(Greeting { peer, by_lower, .. }) = self.greetings.remove(&connection) else { return };
+        if let Err(why) = self.check(peer, &hello) {
+            self.refuse(peer, &why, outputs);
+            self.pause(now, peer);
+            return outputs.push(Output::Close(connection, Closing::Refused(why)));
+        }
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if link.refused.take().is_some() {
+            outputs.push(Output::Reconciled(peer));
+        }
+        if let Some(current) = &link.current {
+            // Both sides may have dialled. Both keep the connection of the lower id, so that they do not close each other's.
+            if current.run == hello.run && current.by_lower && !by_lower {
+                return outputs.push(Output::Close(connection, Closing::Duplicate));
+            }
+            outputs.extend([Output::Close(current.connection, Closing::Replaced), Output::PeerDown(peer)]);
+        }
+        link.current = Some(Current {
+            connection,
+            by_lower,
+            run: hello.run,
+            since_us: now.mono_us,
+            unheard: self.config.shards,
+            catalog_told: false,
+            ready: false,
+            catalog_equal: false,
+        });
+        let name = link.name.clone();
+        let told = self.disks.told(&name, hello.known_disk);
+        if self.disks.remember(peer, hello.disk, hello.replaced) || told {
+            outputs.push(Output::Remember);
+        }
+        if told {
+            outputs.push(Output::Replaced(name));
+        }
+        outputs.push(Output::PeerUp { peer, connection, actors: self.by_shard(&hello.actors), catalog: hello.catalog });
+    }
+
+    /// Compares what must be equal across a cluster. The error names both sides.
+    fn check(&self, peer: NodeId, hello: &PeerHello) -> Result<(), String> {
+        let Some(link) = self.links.get(&peer) else {
+            return Err(format!("node {peer} is not in this node's layout: compare the [[bootstrap]] lists of both nodes"));
+        };
+        let (ours, theirs, name) = (&self.config.terms, &hello.terms, &link.name);
+        let differs = |what: &str, here: &dyn core::fmt::Display, there: &dyn core::fmt::Display, advice: &str| {
+            Err(format!("{what} differs: {here} here, {there} on {name}; {advice}"))
+        };
+        if theirs.protocol != ours.protocol {
+            return differs("the protocol", &ours.protocol, &theirs.protocol, "run one release on all nodes");
+        }
+        if theirs.cluster != ours.cluster || hello.node != peer {
+            return Err(format!("the hello of {name} and its certificate name different nodes or clusters"));
+        }
+        if theirs.secret_check != ours.secret_check {
+            return Err(format!("the cluster's secret differs from that of {name}: give both nodes the same secret file"));
+        }
+        if theirs.layout != ours.layout {
+            let shown = |layout: rejoin_proto::LayoutRef| format!("version {} ({:016x})", layout.version, layout.hash);
+            let advice = "the [[bootstrap]] lists must name the same nodes with the same zones, capacities and addresses";
+            return differs("the layout", &shown(ours.layout), &shown(theirs.layout), advice);
+        }
+        if theirs.max_skew_ms != ours.max_skew_ms {
+            return differs("max_skew_ms", &ours.max_skew_ms, &theirs.max_skew_ms, "set one value on all nodes");
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, peer: NodeId, why: &str, outputs: &mut Vec<Output>) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.refused = Some(why.to_string());
+        }
+        outputs.push(Output::Refused(peer, why.to_string()));
+    }
+
+    /// The actors of a hello, by the shard that looks at them.
+    fn by_shard(&self, actors: &[ActorNext]) -> Vec<Vec<ActorNext>> {
+        let mut by_shard = vec![Vec::new(); usize::from(self.config.shards)];
+        for actor in actors.iter().filter(|actor| u32::from(actor.partition.0) < self.config.partitions) {
+            by_shard[usize::from(shard_of(actor.partition, self.config.partitions, self.config.shards))].push(*actor);
+        }
+        by_shard
+    }
+
+    fn current_mut(&mut self, connection: u64) -> Option<(NodeId, &mut Current)> {
+        self.links.iter_mut().find_map(|(peer, link)| {
+            let current = link.current.as_mut().filter(|current| current.connection == connection)?;
+            Some((*peer, current))
+        })
+    }
+
+    /// Goes on with a connection, and says *ready* on it when all shards and control have had their say.
+    fn step(&mut self, connection: u64, outputs: &mut Vec<Output>, step: impl FnOnce(&mut Current)) {
+        let Some((_, current)) = self.current_mut(connection) else { return };
+        let had_said_it = current.unheard == 0 && current.catalog_told;
+        step(current);
+        if current.unheard == 0 && current.catalog_told && !had_said_it {
+            outputs.push(Output::SayReady(connection));
+        }
+    }
+
+    fn closed(&mut self, now: Now, connection: u64, refusal: Option<String>, outputs: &mut Vec<Output>) {
+        let mut of = self.greetings.remove(&connection).map(|greeting| greeting.peer);
+        if let Some((peer, current)) = self.current_mut(connection) {
+            let lived_us = now.mono_us.saturating_sub(current.since_us);
+            of = Some(peer);
+            outputs.push(Output::PeerDown(peer));
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.current = None;
+                // One that is made and refused again and again is not to be tried twenty times a second.
+                if lived_us > self.config.timing.longest_pause_us {
+                    link.pause_us = self.config.timing.first_pause_us;
+                }
+            }
+        }
+        if let (Some(peer), Some(why)) = (of, refusal) {
+            let name = self.links.get(&peer).map(|link| link.name.to_string()).unwrap_or_default();
+            self.refuse(peer, &format!("{name} refuses this node: {why}"), outputs);
+        }
+        if let Some(peer) = of {
+            self.pause(now, peer);
+        }
+    }
+
+    fn close_silent(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        let late = |(connection, greeting): (&u64, &Greeting)| (greeting.until_us <= now.mono_us).then_some((*connection, greeting.peer));
+        let silent: Vec<(u64, NodeId)> = self.greetings.iter().filter_map(late).collect();
+        for (connection, peer) in silent {
+            self.greetings.remove(&connection);
+            outputs.push(Output::Close(connection, Closing::NoHello));
+            self.pause(now, peer);
+        }
+    }
+
+    /// Whether a peer is this node's to dial, and there is no connection to it nor one on its way.
+    fn may_dial(&self, peer: NodeId, link: &Link) -> bool {
+        let ours = self.config.node < peer || !self.serving;
+        ours && link.current.is_none() && !link.dialling && !self.greetings.values().any(|greeting| greeting.peer == peer)
+    }
+
+    fn dial_due(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        let due = |(peer, link): (&NodeId, &Link)| (link.dial_at_us <= now.mono_us && self.may_dial(*peer, link)).then_some(*peer);
+        let due: Vec<NodeId> = self.links.iter().filter_map(due).collect();
+        for peer in due {
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.dialling = true;
+            }
+            outputs.push(Output::Dial(peer));
+        }
+    }
+
+    /// Why this node must not serve: as many nodes contradict it as agree with it, itself included.
+    fn contradiction(&self) -> Option<String> {
+        let agree = 1 + self.links.values().filter(|link| link.current.is_some()).count();
+        let against: Vec<&str> = self.links.values().filter_map(|link| link.refused.as_deref()).collect();
+        (!against.is_empty() && against.len() >= agree).then(|| format!("it and its peers contradict each other: {}", against.join("; ")))
+    }
+
+    fn consider_serving(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        if self.serving || self.contradiction().is_some() {
+            return;
+        }
+        let met_all = self.links.values().all(Link::is_settled);
+        let is_reached = |link: &Link| link.current.is_some() && !link.is_settled();
+        // A peer that is reached is waited for: what it has to say may take a while.
+        let waits = now.mono_us < self.grace_at_us
+            || now.mono_us < self.latest_start_us && (self.links.values().any(is_reached) || !self.greetings.is_empty());
+        if met_all || !waits {
+            self.serving = true;
+            outputs.push(Output::Serve { met_all });
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! To which shard a peer's message goes.
+
+use rejoin_proto::peer::{DataRequest, PeerBody};
+
+use crate::view::{ClusterView, shard_of};
+
+/// Where a message goes within the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// To that shard, behind the requests that wait there.
+    Shard(u16),
+    /// To that shard, ahead of its requests: it must be heard before the word that the peer is ready.
+    Ahead(u16),
+    /// To the control machine.
+    Control,
+    /// To the store of plugins.
+    Modules,
+    /// Nowhere: it names a shard or a partition that this node does not have.
+    Nowhere,
+}
+
+/// Where a peer's message goes in a node with so many shards.
+#[must_use]
+pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
+    let layout = view.layout();
+    let of_partition = |partition| shard_of(partition, layout.partitions(), shards);
+    match body {
+        PeerBody::Forward(forward) => {
+            let (bucket, key) = match &forward.request {
+                DataRequest::Get(get) => (&get.bucket, &get.key),
+                DataRequest::Put(put) => (&put.bucket, &put.key),
+            };
+            // An unknown bucket is answered by whichever shard gets it.
+            Route::Shard(view.partition(forward.tenant, bucket, key).map_or(0, of_partition))
+        }
+        PeerBody::Read { object, .. } => Route::Shard(of_partition(layout.partition(object))),
+        PeerBody::Replicate(message) => Route::Shard(of_partition(layout.partition(&message.object))),
+        PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } => {
+            if op.shard < shards {
+                Route::Shard(op.shard)
+            } else {
+                Route::Nowhere
+            }
+        }
+        PeerBody::Observed { actor, .. } => {
+            if u32::from(actor.partition.0) < layout.partitions() {
+                Route::Ahead(of_partition(actor.partition))
+            } else {
+                Route::Nowhere
+            }
+        }
+        PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. } => Route::Control,
+        PeerBody::ModuleWanted(_) | PeerBody::Module { .. } => Route::Modules,
+    }
+}
