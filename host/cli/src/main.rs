@@ -38,6 +38,9 @@ use verbs::{bucket, cert, object, plugin, status, token};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if rejoin_merge::compile::is_child() {
+        return rejoin_merge::compile::child_main();
+    }
     let cli = Cli::parse();
     let on = |terminal| cli.global.color.on(terminal, no_color());
     let talk_in_color = on(std::io::stderr().is_terminal());

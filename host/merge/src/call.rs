@@ -5,6 +5,7 @@ use crate::bindings::validate::exports::rejoin::plugin::validator;
 use crate::epoch;
 use crate::fault::{MergeFault, Refusal, TrapKind};
 use crate::host::Host;
+use crate::legible::legible;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
 use crate::profile::TABLE_ELEMENTS;
@@ -149,7 +150,7 @@ fn fault_of(error: &wasmtime::Error, limits: &CallLimits) -> MergeFault {
         Some(trap) => fault_of_trap(*trap, limits),
         // The engine has no public type for this one; tests/hostile holds the wording.
         None if reason.contains("fuel allocated for hostcalls") => MergeFault::ResultTooLarge { limit: limits.result_bytes },
-        None => MergeFault::BadResult { reason },
+        None => MergeFault::BadResult { reason: legible(&reason) },
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tries every law on a component, as a bucket with the default properties would run it.
 
+use crate::compile::{Cancel, Compiler};
 use crate::fault::{HostError, Rejection};
 use crate::host::{Host, HostConfig};
 use crate::limits::{CallLimits, ModuleLimits};
@@ -50,13 +51,13 @@ impl Examination {
     }
 }
 
-/// Compiles a component on two hosts, with the limits that the properties give a merge.
+/// Loads a component on two hosts, with the limits that the properties give a merge.
 ///
 /// Results may have any length here: what is too long is for [`Law::Growth`] to say, and no merge of large values can help being large.
 ///
 /// # Errors
 /// [`NotExamined`] if it is no plugin, or no engine can be started.
-pub fn subject(component: &[u8], props: &BucketProps) -> Result<Subject, NotExamined> {
+pub fn subject(component: &[u8], compiler: &Compiler, props: &BucketProps) -> Result<Subject, NotExamined> {
     let limits = CallLimits {
         fuel: props.fuel,
         memory_bytes: props.memory_bytes as usize,
@@ -64,12 +65,10 @@ pub fn subject(component: &[u8], props: &BucketProps) -> Result<Subject, NotExam
         max_siblings: usize::from(props.siblings),
         wall: WALL,
     };
-    let compiled = || -> Result<_, NotExamined> {
-        let host = Host::new(HostConfig { instances: 1, ..HostConfig::default() })?;
-        let plugin = host.compile(component, &ModuleLimits::default())?;
-        Ok((host, plugin))
-    };
-    let ((host, plugin), (other, twin)) = (compiled()?, compiled()?);
+    let host = || Host::new(HostConfig { instances: 1, ..HostConfig::default() });
+    let (host, other) = (host()?, host()?);
+    let compiled = host.compile_by(compiler, component, &ModuleLimits::default(), &Cancel::default())?;
+    let (plugin, twin) = (host.load(&compiled)?, other.load(&compiled)?);
     Ok(Subject::new(host, plugin, limits).and_elsewhere(other, twin))
 }
 

@@ -87,12 +87,26 @@ pub enum Rejection {
         /// Why.
         reason: String,
     },
+    /// Compiling it takes too much. How much it takes depends on the machine; it may be tried again later.
+    #[error("the component takes more than {limit} to compile: make its largest functions smaller, or have it built with opt-level \"s\"")]
+    TooCostly {
+        /// What it takes too much of, and how much it may take.
+        limit: String,
+    },
     /// The host was stopped, or failed, before it was compiled.
     #[error("the module was not compiled: {reason}. Nothing is known against it; push it again")]
     NotTried {
         /// Why.
         reason: String,
     },
+}
+
+impl Rejection {
+    /// Whether the component itself is to blame, so that every node of this release would refuse it for ever.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::NotTried { .. } | Self::TooCostly { .. })
+    }
 }
 
 /// Why a call has no answer. The siblings are then kept as they are.
@@ -167,6 +181,30 @@ pub enum MergeFault {
 }
 
 impl MergeFault {
+    /// One word for it, for metrics and logs. What a trap or a refusal was is part of it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::TooManySiblings { .. } => "too_many_siblings",
+            Self::NoSuchAbility { .. } => "no_such_ability",
+            Self::Refused(Refusal::Malformed) => "malformed",
+            Self::Refused(Refusal::Unsupported) => "unsupported",
+            Self::Refused(Refusal::TooLarge) => "too_large",
+            Self::Trapped(TrapKind::StackOverflow) => "stack_overflow",
+            Self::Trapped(TrapKind::Unreachable) => "panicked",
+            Self::Trapped(_) => "trapped",
+            Self::OutOfFuel { .. } => "out_of_fuel",
+            Self::OutOfTime { .. } => "out_of_time",
+            Self::TooMuchMemory { .. } => "too_much_memory",
+            Self::ResultTooLarge { .. } => "result_too_large",
+            Self::BadResult { .. } => "bad_result",
+            Self::Busy => "busy",
+            Self::TooLate => "too_late",
+            Self::Stopped => "stopping",
+            Self::Host { .. } => "host",
+        }
+    }
+
     /// Whether every node with the same profile and limits would meet the same fault.
     #[must_use]
     pub fn is_deterministic(&self) -> bool {

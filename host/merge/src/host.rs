@@ -1,17 +1,19 @@
 //! The host: compiles components into plugins. [`crate::call`] has the calls.
 
+use crate::artefact;
 use crate::bindings::describe::exports::rejoin::plugin::about;
 use crate::call::{self, Call};
+use crate::compile::{Cancel, Compiled, Compiler, compile_on, uncompilable};
 use crate::epoch;
 use crate::fault::{HostError, Rejection};
+use crate::legible::legible;
 use crate::limits::{CallLimits, ModuleLimits};
-use crate::plugin::{Card, Inner, Plugin, digest_of};
+use crate::plugin::{Card, Inner, Plugin};
 use crate::profile;
-use crate::scan::scan;
 use rejoin_proto::ProfileId;
 use std::sync::Arc;
 use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 
 /// How much room there is for instances.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,22 +62,50 @@ impl Host {
         self.profile
     }
 
-    /// Compiles a component, finds its abilities and asks it for its card. Takes from milliseconds to seconds: not for a thread that serves.
+    /// Compiles a component in this process and on this thread, finds its abilities and asks it for its card.
+    ///
+    /// For components that are trusted, and for tests: what compiling takes is not bounded. A node lets a
+    /// [`CompileQueue`](crate::compile::queue::CompileQueue) do it, which asks a child process.
     ///
     /// # Errors
     /// A [`Rejection`] that says what the module lacks or has too much of. It is never half accepted.
     pub fn compile(&self, bytes: &[u8], limits: &ModuleLimits) -> Result<Plugin, Rejection> {
-        let scan = scan(bytes, limits)?;
-        let uncompilable = |error: wasmtime::Error| Rejection::Uncompilable { reason: format!("{error:#}") };
-        let component = Component::from_binary(&self.engine, bytes).map_err(uncompilable)?;
-        if let Some((name, _)) = component.component_type().imports(&self.engine).next() {
-            return Err(Rejection::Imports { name: name.to_owned() });
+        self.load(&self.compile_here(bytes, limits)?)
+    }
+
+    /// Has a component compiled, without loading it.
+    ///
+    /// # Errors
+    /// A [`Rejection`], also if the wish was taken back.
+    pub fn compile_by(&self, compiler: &Compiler, bytes: &[u8], limits: &ModuleLimits, cancel: &Cancel) -> Result<Compiled, Rejection> {
+        match compiler {
+            Compiler::Here => self.compile_here(bytes, limits),
+            Compiler::Child(child) => child.compile(bytes, limits, cancel),
         }
-        let pre = self.linker.instantiate_pre(&component).map_err(uncompilable)?;
-        let mut inner = Inner::new(digest_of(bytes), &pre, &scan.exports)?;
-        inner.try_all(&scan.exports)?;
+    }
+
+    fn compile_here(&self, bytes: &[u8], limits: &ModuleLimits) -> Result<Compiled, Rejection> {
+        compile_on(&self.engine, bytes, limits)
+    }
+
+    /// Makes a plugin of what was compiled, in milliseconds: finds its abilities and asks it for its card.
+    ///
+    /// # Errors
+    /// A [`Rejection`] that says what the component lacks, or does wrong when it is started.
+    pub fn load(&self, compiled: &Compiled) -> Result<Plugin, Rejection> {
+        let component = artefact::load(&self.engine, compiled).map_err(|error| uncompilable(&error))?;
+        if let Some((name, _)) = component.component_type().imports(&self.engine).next() {
+            return Err(Rejection::Imports { name: legible(name) });
+        }
+        let pre = self.linker.instantiate_pre(&component).map_err(|error| uncompilable(&error))?;
+        let mut inner = Inner::new(compiled.digest, &pre, &compiled.exports)?;
+        inner.try_all(&compiled.exports)?;
         inner.card = card_of(&inner)?;
         Ok(Plugin(Arc::new(inner)))
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 }
 

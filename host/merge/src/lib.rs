@@ -24,22 +24,27 @@
 //! safety net, and the only fault that depends on the machine (see [`MergeFault::is_deterministic`]).
 //!
 //! # Limits
-//! Every limit is in [`ModuleLimits`] (once, when compiling) or [`CallLimits`] (at every call); the host itself bounds how many instances live at once.
+//! Every limit is in [`ModuleLimits`] and [`CompileLimits`] (once, when compiling) or [`CallLimits`] (at every call); the host itself bounds how many
+//! instances live at once, and [`PoolConfig`] what one bucket may have of the threads.
 //!
-//! In reading order: [`host`] compiles, [`call`] runs, [`plugin`] is what is run, [`fault`] what goes wrong, `profile` how the engine is set up,
-//! `scan` looks at a component before it is compiled, [`pool`] has the threads and [`memo`] the memory, [`subject`] lends a plugin to the law checker,
+//! In reading order: [`host`] loads, [`call`] runs, [`plugin`] is what is run, [`fault`] what goes wrong, `profile` how the engine is set up,
+//! [`mod@compile`] compiles, in a process with limits; `scan` looks at a component before it is compiled, `artefact` loads what was compiled,
+//! [`pool`] has the threads and [`memo`] the memory, `workers` are threads behind a fair queue, [`subject`] lends a plugin to the law checker,
 //! [`examine`] tries all [`laws`] on it, [`fixture`] keeps what breaks one, and [`build`] makes components of guest crates.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod artefact;
 mod bindings;
 pub mod build;
 pub mod call;
+pub mod compile;
 mod epoch;
 pub mod examine;
 pub mod fault;
 pub mod fixture;
 pub mod host;
+mod legible;
 pub mod limits;
 pub mod memo;
 pub mod plugin;
@@ -47,15 +52,19 @@ pub mod pool;
 mod profile;
 mod scan;
 pub mod subject;
+mod workers;
 
 pub use call::{Merged, Sibling};
+pub use compile::queue::{CompileQueue, QueueConfig};
+pub use compile::{ArtefactCache, Cancel, ChildCompiler, Compiled, Compiler};
 pub use examine::{Examination, Outcome};
 pub use fault::{HostError, MergeFault, Refusal, Rejection, TrapKind};
 pub use fixture::{BadFixture, Fixture};
 pub use host::{Host, HostConfig};
-pub use limits::{CallLimits, ModuleLimits};
+pub use legible::{is_plain, legible};
+pub use limits::{CallLimits, CompileLimits, ModuleLimits};
 pub use memo::Memo;
 pub use plugin::{Abilities, Card, Plugin, digest_of};
-pub use pool::{Overloaded, Pool, PoolConfig};
+pub use pool::{Call, Overloaded, Pool, PoolConfig};
 pub use rejoin_laws as laws;
 pub use subject::Subject;

@@ -1,9 +1,10 @@
 //! What a plugin may be, and what one call of it may use.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What a module may be. Checked once, before it is compiled.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ModuleLimits {
     /// Bytes of the component. A Rust guest has tens of kilobytes; a JavaScript guest brings its engine, about 12 MB.
     pub bytes: usize,
@@ -15,20 +16,128 @@ pub struct ModuleLimits {
     pub modules: u32,
     /// Bytes of linear memory that a module wants from the start.
     pub initial_memory_bytes: u64,
-    /// Elements of all tables together that the modules want from the start.
+    /// Elements of all tables together that the modules want from the start, and those that are written into them.
     pub table_elements: u64,
+    /// Levels of components and modules within one another.
+    pub depth: u32,
+    /// Instances of modules and components, counted as often as they are made.
+    pub instances: u64,
+    /// Instances, their arguments, aliases, imports, exports, types and adapters of all components, counted as often as they are made.
+    pub parts: u64,
+    /// Components that are imported by components or taken out of instances. What they make cannot be counted, and no plugin needs any.
+    pub passed_components: u32,
+    /// Types, in all modules and components together.
+    pub types: u32,
+    /// Types of components and instances that are declared within types.
+    pub nested_types: u32,
+    /// Parameters of one core function or block.
+    pub params: u32,
+    /// Results of one core function or block.
+    pub results: u32,
+    /// Locals of one function, its parameters not counted.
+    pub locals: u32,
+    /// Blocks within one another in one function.
+    pub nesting: u32,
+    /// Targets of all branch tables of one function.
+    pub branch_targets: u32,
+    /// Blocks and branches of one function times its locals: about as many values the compiler may have to make where control flow joins.
+    pub flow: u64,
+    /// Imports of all core modules together.
+    pub imports: u32,
+    /// Exports of all modules and components together.
+    pub exports: u32,
+    /// Globals of all core modules together.
+    pub globals: u32,
+    /// Tables of all core modules together.
+    pub tables: u32,
+    /// Memories of all core modules together.
+    pub memories: u32,
+    /// Data and element segments of all core modules together.
+    pub segments: u32,
+    /// Custom sections, such as names for a debugger.
+    pub customs: u32,
+    /// Bytes of one name that is imported, exported, or of a custom section.
+    pub name_bytes: usize,
 }
+
+/// Bytes of a component that the default limits are for.
+const MODULE_BYTES: usize = 2 << 20;
 
 impl Default for ModuleLimits {
     fn default() -> Self {
         Self {
-            bytes: 2 << 20,
+            bytes: MODULE_BYTES,
             functions: 20_000,
             function_bytes: 128 << 10,
             modules: 8,
             initial_memory_bytes: 16 << 20,
             table_elements: 20_000,
+            depth: 8,
+            instances: 128,
+            parts: 20_000,
+            passed_components: 0,
+            types: 10_000,
+            nested_types: 1_000,
+            params: 64,
+            results: 16,
+            locals: 4_000,
+            nesting: 1_000,
+            branch_targets: 8_192,
+            flow: 4_000_000,
+            imports: 1_000,
+            exports: 1_000,
+            globals: 1_000,
+            tables: 8,
+            memories: 8,
+            segments: 10_000,
+            customs: 1_000,
+            name_bytes: 512,
         }
+    }
+}
+
+impl ModuleLimits {
+    /// The limits of a node that takes components of so many bytes. What grows with a program grows with them; what does not, such as the
+    /// number of parameters of one function, stays.
+    #[must_use]
+    pub fn for_bytes(bytes: usize) -> Self {
+        let base = Self::default();
+        let times = u32::try_from(bytes.div_ceil(MODULE_BYTES).max(1)).unwrap_or(u32::MAX);
+        let (small, large) = (|limit: u32| limit.saturating_mul(times), |limit: u64| limit.saturating_mul(u64::from(times)));
+        Self {
+            bytes,
+            functions: small(base.functions),
+            function_bytes: base.function_bytes.saturating_mul(times as usize),
+            table_elements: large(base.table_elements),
+            types: small(base.types),
+            locals: small(base.locals),
+            nesting: small(base.nesting),
+            branch_targets: small(base.branch_targets),
+            flow: large(base.flow),
+            globals: small(base.globals),
+            segments: small(base.segments),
+            ..base
+        }
+    }
+}
+
+/// What compiling one component may take. The time depends on the machine: a component that is near it is taken by one node and not by
+/// another, hence the limits of its shape, which are far below on any machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CompileLimits {
+    /// Bytes of memory of the compiling process.
+    pub memory_bytes: u64,
+    /// Processor time, in whole seconds.
+    pub cpu_seconds: u64,
+    /// How long it may take by the wall clock, on a machine that has other things to do as well.
+    pub wall: Duration,
+    /// Bytes of machine code and what belongs to it.
+    pub artefact_bytes: usize,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { memory_bytes: 512 << 20, cpu_seconds: 20, wall: Duration::from_secs(60), artefact_bytes: 64 << 20 }
     }
 }
 

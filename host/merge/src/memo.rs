@@ -1,4 +1,7 @@
-//! Remembers what merges gave, so that a hot conflicted key is merged once and not at every read.
+//! Remembers what merges and presenters gave, so that a hot conflicted key is merged once and not at every read.
+//!
+//! Faults that every node would meet are remembered like values. A call that was stopped by the clock is not tried again at once either: each time
+//! it happens, the same call rests for twice as long.
 
 use crate::call::{Merged, Sibling};
 use crate::fault::MergeFault;
@@ -10,16 +13,40 @@ use quick_cache::sync::Cache;
 use rejoin_proto::{PluginDigest, ProfileId};
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a call rests that was stopped by the clock for the first time, and at the most.
+const FIRST_REST: Duration = Duration::from_secs(5);
+const LONGEST_REST: Duration = Duration::from_secs(600);
+/// Calls that were stopped by the clock and are remembered.
+const RESTING: usize = 1_024;
+
+/// What was asked of a plugin.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Kind {
+    Merge,
+    Show,
+    Validate,
+}
 
 /// What names a result: the plugin, the profile, and a hash of exactly what the plugin is given under which limits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct MemoKey {
+    kind: Kind,
     digest: PluginDigest,
     profile: ProfileId,
     inputs: [u8; 32],
 }
 
 type Outcome = Result<Merged, MergeFault>;
+
+/// A call that was stopped by the clock.
+#[derive(Clone)]
+struct Rest {
+    fault: MergeFault,
+    until: Instant,
+    next: Duration,
+}
 
 /// Counts an entry's value and its key, and some for the bookkeeping.
 #[derive(Clone)]
@@ -34,9 +61,11 @@ impl Weighter<MemoKey, Outcome> for Bytes {
     }
 }
 
-/// A bounded cache of merge results. Faults that every node would meet are remembered as well, so that a looping plugin burns its fuel once.
+/// A bounded cache of merged and shown values. Faults that every node would meet are remembered as well, so that a looping plugin burns its
+/// fuel once.
 pub struct Memo {
     cache: Cache<MemoKey, Outcome, Bytes>,
+    resting: Cache<MemoKey, Rest>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -52,7 +81,8 @@ impl Memo {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let entries = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).clamp(16, 1 << 20);
-        Self { cache: Cache::with_weighter(entries, bytes, Bytes), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let (cache, resting) = (Cache::with_weighter(entries, bytes, Bytes), Cache::new(RESTING));
+        Self { cache, resting, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     /// [`Host::merge`], or what it gave last time.
@@ -60,15 +90,54 @@ impl Memo {
     /// # Errors
     /// As [`Host::merge`].
     pub fn merge(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits) -> Result<Merged, MergeFault> {
-        let name = MemoKey { digest: plugin.digest(), profile: host.profile(), inputs: hash(key, siblings, limits) };
+        let name = MemoKey { kind: Kind::Merge, digest: plugin.digest(), profile: host.profile(), inputs: hash(key, siblings, limits) };
+        self.remembered(name, true, || host.merge(plugin, key, siblings, limits))
+    }
+
+    /// [`Host::show`], or what it gave last time.
+    ///
+    /// # Errors
+    /// As [`Host::show`].
+    pub fn show(&self, host: &Host, plugin: &Plugin, value: &bytes::Bytes, limits: &CallLimits) -> Result<bytes::Bytes, MergeFault> {
+        let input = [Sibling { value: value.clone(), stamp_ms: 0, writer: 0 }];
+        let name = MemoKey { kind: Kind::Show, digest: plugin.digest(), profile: host.profile(), inputs: hash(&[], &input, limits) };
+        // What it took is not asked for.
+        let show = || host.show(plugin, value, limits).map(|shown| Merged { value: shown.into(), fuel_used: 0 });
+        self.remembered(name, true, show).map(|shown| shown.value)
+    }
+
+    /// [`Host::validate`], or the fault that it met last time. That a value is good is not remembered: it is hardly ever written twice.
+    ///
+    /// # Errors
+    /// As [`Host::validate`].
+    pub fn validate(&self, host: &Host, plugin: &Plugin, key: &[u8], value: &bytes::Bytes, limits: &CallLimits) -> Result<(), MergeFault> {
+        let input = [Sibling { value: value.clone(), stamp_ms: 0, writer: 0 }];
+        let name = MemoKey { kind: Kind::Validate, digest: plugin.digest(), profile: host.profile(), inputs: hash(key, &input, limits) };
+        let good = Merged { value: bytes::Bytes::new(), fuel_used: 0 };
+        self.remembered(name, false, || host.validate(plugin, key, value, limits).map(|()| good)).map(drop)
+    }
+
+    fn remembered(&self, name: MemoKey, values: bool, call: impl FnOnce() -> Outcome) -> Outcome {
         if let Some(outcome) = self.cache.get(&name) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return outcome;
         }
+        let rested = self.resting.get(&name);
+        if let Some(rest) = rested.as_ref().filter(|rest| Instant::now() < rest.until) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Err(rest.fault.clone());
+        }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let outcome = host.merge(plugin, key, siblings, limits);
-        if outcome.as_ref().err().is_none_or(MergeFault::is_deterministic) {
-            self.cache.insert(name, outcome.clone());
+        let outcome = call();
+        match &outcome {
+            Err(fault @ MergeFault::OutOfTime { .. }) => {
+                let now = rested.map_or(FIRST_REST, |rest| rest.next);
+                let rest = Rest { fault: fault.clone(), until: Instant::now() + now, next: (now * 2).min(LONGEST_REST) };
+                self.resting.insert(name, rest);
+            }
+            Err(fault) if !fault.is_deterministic() => {}
+            Ok(_) if !values => {}
+            _ => self.cache.insert(name, outcome.clone()),
         }
         outcome
     }
@@ -132,6 +201,7 @@ mod tests {
         let memo = Memo::new(64 << 10);
         for number in 0..1_000_u64 {
             let name = MemoKey {
+                kind: Kind::Merge,
                 digest: PluginDigest([0; 32]),
                 profile: ProfileId(0),
                 inputs: hash(&number.to_le_bytes(), &[], &CallLimits::default()),

@@ -3,8 +3,9 @@
 use crate::bindings::{describe, merge, operate, present, sample, validate};
 use crate::call::{self, Call};
 use crate::fault::{MergeFault, Rejection};
+use crate::legible::{is_plain, legible};
 use crate::limits::CallLimits;
-use crate::scan::is_interface;
+use crate::scan::{is_interface, no_merger};
 use rejoin_proto::PluginDigest;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub(crate) struct Inner {
 /// What a plugin says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Card {
-    /// Its name: 1 to 64 bytes without control characters.
+    /// Its name: 1 to 64 bytes without characters that a terminal would act on or nobody could see.
     pub name: String,
     /// Its version, likewise.
     pub version: String,
@@ -102,7 +103,7 @@ impl Inner {
         Ok(Self {
             digest,
             card: None,
-            merge: ability!("merger", merge::MergePre<Call>).ok_or(Rejection::NoMerger { exports: exports.join(", ") })?,
+            merge: ability!("merger", merge::MergePre<Call>).ok_or_else(|| no_merger(exports))?,
             validate: ability!("validator", validate::ValidatePre<Call>),
             operate: ability!("operator", operate::OperatePre<Call>),
             sample: ability!("sampler", sample::SamplePre<Call>),
@@ -138,7 +139,7 @@ fn cannot_start(interface: &str, exports: &[String], fault: MergeFault) -> Rejec
     match fault {
         MergeFault::BadResult { reason } => {
             let name = exports.iter().find(|name| is_interface(name, interface));
-            Rejection::WrongInterface { interface: name.map_or_else(|| interface.to_owned(), Clone::clone), reason }
+            Rejection::WrongInterface { interface: name.map_or_else(|| interface.to_owned(), |name| legible(name)), reason }
         }
         fault if fault.is_deterministic() => Rejection::CannotStart { fault },
         fault => Rejection::NotTried { reason: fault.to_string() },
@@ -147,7 +148,7 @@ fn cannot_start(interface: &str, exports: &[String], fault: MergeFault) -> Rejec
 
 fn exported<T>(exports: &[String], interface: &str, new: impl FnOnce() -> wasmtime::Result<T>) -> Result<Option<T>, Rejection> {
     let Some(name) = exports.iter().find(|name| is_interface(name, interface)) else { return Ok(None) };
-    new().map(Some).map_err(|error| Rejection::WrongInterface { interface: name.clone(), reason: format!("{error:#}") })
+    new().map(Some).map_err(|error| Rejection::WrongInterface { interface: legible(name), reason: legible(&format!("{error:#}")) })
 }
 
 impl Card {
@@ -155,8 +156,9 @@ impl Card {
     pub(crate) fn check(card: describe::exports::rejoin::plugin::about::Card) -> Result<Self, String> {
         let text = |what: &str, bytes: Vec<u8>| {
             let text = String::from_utf8(bytes).map_err(|_| format!("its {what} is not UTF-8"))?;
-            let fits = (1..=64).contains(&text.len()) && !text.chars().any(char::is_control);
-            if fits { Ok(text) } else { Err(format!("its {what} must have 1 to 64 bytes and no control characters")) }
+            let fits = (1..=64).contains(&text.len()) && text.chars().all(is_plain);
+            let asked = "must have 1 to 64 bytes, and no control characters or characters that cannot be seen";
+            if fits { Ok(text) } else { Err(format!("its {what} {asked}")) }
         };
         Ok(Self {
             name: text("name", card.name)?,

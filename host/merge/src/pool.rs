@@ -1,116 +1,72 @@
-//! A bounded number of merge threads behind a bounded queue. Everything that takes long here runs on one of them, never on a thread that serves.
+//! Merge threads, and the memo they share. Every plugin's call runs on one of them, never on a thread that serves.
+//!
+//! Each bucket has a share of the threads and of the places in the queue ([`PoolConfig`]), so that a bucket whose merges are slow or many does
+//! not keep another's waiting.
 
 use crate::call::{Merged, Sibling};
-use crate::fault::{HostError, MergeFault, Rejection};
+use crate::fault::{HostError, MergeFault};
 use crate::host::Host;
-use crate::limits::{CallLimits, ModuleLimits};
+use crate::limits::CallLimits;
 use crate::memo::Memo;
 use crate::plugin::Plugin;
-use crate::profile::WASM_STACK_BYTES;
+use crate::workers::{Full, STOPPED, Shares, Workers};
 use bytes::Bytes;
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-/// How many threads, and how many jobs may wait.
+/// How many threads, how many jobs may wait, and what a bucket may have of both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolConfig {
-    /// Threads that merge and compile; at least one.
+    /// Threads that merge; at least one.
     pub threads: usize,
     /// Jobs that may wait; at least one. What comes when they are all waiting is refused.
     pub queue: usize,
+    /// Threads that one bucket may have at once; at least one. Of several threads the last is always left to the others.
+    pub bucket_threads: usize,
+    /// Jobs of one bucket that may wait; at least one.
+    pub bucket_queue: usize,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { threads: std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16)), queue: 1_024 }
+        let threads = std::thread::available_parallelism().map_or(3, |cores| cores.get().clamp(3, 16));
+        Self { threads, queue: 1_024, bucket_threads: threads - 1, bucket_queue: 256 }
     }
 }
 
-/// The queue is full: the caller keeps its siblings, and may try again.
+/// The queue is full, or the bucket's share of it: the caller keeps its siblings, and may try again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{queue} merges are waiting already; the siblings are kept")]
+#[error("{waiting} merges{} are waiting already; the siblings are kept", if *of_bucket { " of this bucket" } else { "" })]
 pub struct Overloaded {
     /// How many may wait.
-    pub queue: usize,
+    pub waiting: usize,
+    /// Whether they are all of the same bucket.
+    pub of_bucket: bool,
 }
 
-/// A job is told whether it may run or the pool has stopped; it answers its caller either way, once.
-type Job = Box<dyn FnOnce(Turn) + Send>;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Run,
-    Stopped,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    stopped: bool,
-}
-
-struct Shared {
-    queue: Mutex<Queue>,
-    ready: Condvar,
-    limit: usize,
-}
-
-impl Shared {
-    /// A job that panics is caught, so the lock is never poisoned by one; and the queue is whole at every unlock.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a merge thread does until the pool stops.
-    fn work(&self) {
-        loop {
-            let mut queue = self.lock();
-            let job = loop {
-                if queue.stopped {
-                    return;
-                }
-                match queue.jobs.pop_front() {
-                    Some(job) => break job,
-                    None => queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                }
-            };
-            drop(queue);
-            // The work's own panics are answered; this is for those of the caller's `done`, which must not take the thread with it.
-            if catch_unwind(AssertUnwindSafe(|| job(Turn::Run))).is_err() {
-                tracing::error!("what was to be done with a merge's outcome panicked; the merge thread goes on");
-            }
-        }
-    }
-}
-
-/// Stops the threads when the last handle goes. A thread ends after the job it is at; jobs that wait are answered with *stopped*.
-struct Threads(Arc<Shared>);
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        let mut queue = self.0.lock();
-        queue.stopped = true;
-        let left = std::mem::take(&mut queue.jobs);
-        drop(queue);
-        self.0.ready.notify_all();
-        left.into_iter().for_each(|job| job(Turn::Stopped));
+impl From<Full> for Overloaded {
+    fn from(full: Full) -> Self {
+        Self { waiting: full.limit, of_bucket: full.of_group }
     }
 }
 
 /// Merge threads and the memo they share. Cloning is cheap.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Pool {
     host: Host,
     memo: Arc<Memo>,
     /// None runs every job at once on the caller: for simulations and tests, where threads would decide the order.
-    threads: Option<Arc<Threads>>,
+    workers: Option<Workers>,
 }
 
-impl std::fmt::Debug for Pool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("waiting", &self.waiting()).field("memo", &self.memo).finish_non_exhaustive()
-    }
+/// What one call is to do, and for whom.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Whose share of the pool it takes.
+    pub bucket: u64,
+    /// What runs.
+    pub plugin: Plugin,
+    /// What it may use.
+    pub limits: CallLimits,
 }
 
 impl Pool {
@@ -119,112 +75,89 @@ impl Pool {
     /// # Errors
     /// [`HostError::Thread`] if one cannot be started.
     pub fn new(host: Host, memo: Memo, config: PoolConfig) -> Result<Self, HostError> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), limit: config.queue.max(1) });
-        let threads = Arc::new(Threads(shared.clone()));
-        for number in 0..config.threads.max(1) {
-            let shared = shared.clone();
-            // The guest's stack is part of the thread's, with as much again for the host's own frames and the compiler.
-            let builder = std::thread::Builder::new().name(format!("merge-{number}")).stack_size(WASM_STACK_BYTES + (4 << 20));
-            builder.spawn(move || shared.work())?;
-        }
-        Ok(Self { host, memo: Arc::new(memo), threads: Some(threads) })
+        let threads = config.threads.max(1);
+        let shares = Shares {
+            threads,
+            queue: config.queue,
+            group_threads: config.bucket_threads.min(threads.saturating_sub(1)),
+            group_queue: config.bucket_queue,
+        };
+        Ok(Self { workers: Some(Workers::new("merge", shares)?), ..Self::inline(host, memo) })
     }
 
     /// A pool without threads: every job runs at once on the caller, `done` before the call returns.
     #[must_use]
     pub fn inline(host: Host, memo: Memo) -> Self {
-        Self { host, memo: Arc::new(memo), threads: None }
+        Self { host, memo: Arc::new(memo), workers: None }
     }
 
     /// Merges siblings, or gives what is remembered of them.
     ///
-    /// `done` is called exactly once, on a merge thread (or on the caller, if inline or when the pool stops), unless the queue is full.
+    /// A merge is not begun when its turn comes and `wanted` says that nobody waits any more ([`MergeFault::TooLate`]): a queue that was once
+    /// long must not go on being worked off for requests that have all been answered. `done` is called exactly once, on a merge thread (or
+    /// on the caller, if inline or when the pool stops), unless there is no room.
     ///
     /// # Errors
-    /// [`Overloaded`] if the queue is full; `done` is then dropped uncalled.
+    /// [`Overloaded`] if the queue or the bucket's share of it is full; `done` is then dropped uncalled.
     pub fn merge(
         &self,
-        plugin: Plugin,
+        call: Call,
         key: Bytes,
         siblings: Vec<Sibling>,
-        limits: CallLimits,
-        done: impl FnOnce(Result<Merged, MergeFault>) + Send + 'static,
-    ) -> Result<(), Overloaded> {
-        self.merge_while(|| true, plugin, key, siblings, limits, done)
-    }
-
-    /// As [`Pool::merge`], but not begun when its turn comes and `wanted` says that nobody waits any more ([`MergeFault::TooLate`]): a queue
-    /// that was once long must not go on being worked off for requests that have all been answered.
-    ///
-    /// # Errors
-    /// As [`Pool::merge`].
-    pub fn merge_while(
-        &self,
         wanted: impl FnOnce() -> bool + Send + 'static,
-        plugin: Plugin,
-        key: Bytes,
-        siblings: Vec<Sibling>,
-        limits: CallLimits,
         done: impl FnOnce(Result<Merged, MergeFault>) + Send + 'static,
     ) -> Result<(), Overloaded> {
-        let (host, memo) = (self.host.clone(), self.memo.clone());
-        let work = move || if wanted() { memo.merge(&host, &plugin, &key, &siblings, &limits) } else { Err(MergeFault::TooLate) };
-        self.submit(work, |failure| Err(failure.into_fault()), done)
+        let (host, memo, bucket) = (self.host.clone(), self.memo.clone(), call.bucket);
+        let work = move || match wanted() {
+            true => memo.merge(&host, &call.plugin, &key, &siblings, &call.limits),
+            false => Err(MergeFault::TooLate),
+        };
+        self.submit(bucket, work, done)
     }
 
-    /// Shows a value to people.
+    /// Shows a value to people, or gives what is remembered of it; otherwise as [`Pool::merge`].
     ///
     /// # Errors
     /// As [`Pool::merge`].
     pub fn show(
         &self,
-        plugin: Plugin,
+        call: Call,
         value: Bytes,
-        limits: CallLimits,
-        done: impl FnOnce(Result<Vec<u8>, MergeFault>) + Send + 'static,
+        wanted: impl FnOnce() -> bool + Send + 'static,
+        done: impl FnOnce(Result<Bytes, MergeFault>) + Send + 'static,
     ) -> Result<(), Overloaded> {
-        let host = self.host.clone();
-        self.submit(move || host.show(&plugin, &value, &limits), |failure| Err(failure.into_fault()), done)
+        let (host, memo, bucket) = (self.host.clone(), self.memo.clone(), call.bucket);
+        let work = move || match wanted() {
+            true => memo.show(&host, &call.plugin, &value, &call.limits),
+            false => Err(MergeFault::TooLate),
+        };
+        self.submit(bucket, work, done)
     }
 
-    /// Asks a plugin whether a value may be stored, unless `wanted` says when its turn comes that nobody waits any more
-    /// ([`MergeFault::TooLate`]).
+    /// Asks a plugin whether a value may be stored under a key; otherwise as [`Pool::merge`].
     ///
     /// # Errors
     /// As [`Pool::merge`].
-    pub fn validate_while(
+    pub fn validate(
         &self,
-        wanted: impl FnOnce() -> bool + Send + 'static,
-        plugin: Plugin,
+        call: Call,
         key: Bytes,
         value: Bytes,
-        limits: CallLimits,
+        wanted: impl FnOnce() -> bool + Send + 'static,
         done: impl FnOnce(Result<(), MergeFault>) + Send + 'static,
     ) -> Result<(), Overloaded> {
-        let host = self.host.clone();
-        let work = move || if wanted() { host.validate(&plugin, &key, &value, &limits) } else { Err(MergeFault::TooLate) };
-        self.submit(work, |failure| Err(failure.into_fault()), done)
-    }
-
-    /// Compiles a component.
-    ///
-    /// # Errors
-    /// As [`Pool::merge`].
-    pub fn compile(
-        &self,
-        bytes: Bytes,
-        limits: ModuleLimits,
-        done: impl FnOnce(Result<Plugin, Rejection>) + Send + 'static,
-    ) -> Result<(), Overloaded> {
-        let host = self.host.clone();
-        let failed = |failure: Failure| Err(Rejection::NotTried { reason: failure.into_fault().to_string() });
-        self.submit(move || host.compile(&bytes, &limits), failed, done)
+        let (host, memo, bucket) = (self.host.clone(), self.memo.clone(), call.bucket);
+        let work = move || match wanted() {
+            true => memo.validate(&host, &call.plugin, &key, &value, &call.limits),
+            false => Err(MergeFault::TooLate),
+        };
+        self.submit(bucket, work, done)
     }
 
     /// How many jobs are waiting.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.threads.as_ref().map_or(0, |threads| threads.0.lock().jobs.len())
+        self.workers.as_ref().map_or(0, Workers::waiting)
     }
 
     /// The host that everything runs on.
@@ -241,50 +174,15 @@ impl Pool {
 
     fn submit<T: 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-        failed: impl FnOnce(Failure) -> T + Send + 'static,
-        done: impl FnOnce(T) + Send + 'static,
+        bucket: u64,
+        work: impl FnOnce() -> Result<T, MergeFault> + Send + 'static,
+        done: impl FnOnce(Result<T, MergeFault>) + Send + 'static,
     ) -> Result<(), Overloaded> {
-        let job = move |turn| {
-            let outcome = match turn {
-                Turn::Stopped => failed(Failure::Stopped),
-                // A panic would be ours or the engine's, not the guest's; it must not take the thread with it.
-                Turn::Run => catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| failed(Failure::Panicked(words_of(&*panic)))),
-            };
-            done(outcome);
-        };
-        let Some(threads) = &self.threads else {
-            job(Turn::Run);
+        let Some(workers) = &self.workers else {
+            done(work());
             return Ok(());
         };
-        let shared = &threads.0;
-        let mut queue = shared.lock();
-        if queue.jobs.len() >= shared.limit {
-            return Err(Overloaded { queue: shared.limit });
-        }
-        queue.jobs.push_back(Box::new(job));
-        drop(queue);
-        shared.ready.notify_one();
-        Ok(())
+        let failed = |reason: String| Err(if reason == STOPPED { MergeFault::Stopped } else { MergeFault::Host { reason } });
+        Ok(workers.submit(bucket, || false, work, failed, done)?)
     }
-}
-
-/// Why a job has no outcome of its own.
-enum Failure {
-    Stopped,
-    Panicked(String),
-}
-
-impl Failure {
-    fn into_fault(self) -> MergeFault {
-        match self {
-            Self::Stopped => MergeFault::Stopped,
-            Self::Panicked(reason) => MergeFault::Host { reason },
-        }
-    }
-}
-
-fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "a panic without words".into())
 }

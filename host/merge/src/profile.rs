@@ -36,7 +36,17 @@ fn semantics() -> Config {
     config.wasm_relaxed_simd(false).wasm_memory64(false).wasm_multi_memory(false).wasm_tail_call(false);
     config.wasm_custom_page_sizes(false).wasm_wide_arithmetic(false).wasm_shared_everything_threads(false);
     config.wasm_gc(false).shared_memory(false).concurrency_support(false);
+    // Traps are told by their kind; nobody reads a guest's backtrace here.
+    config.wasm_backtrace_max_frames(None).wasm_backtrace_details(WasmBacktraceDetails::Disable).generate_address_map(false);
     config
+}
+
+/// The engine of a compiling process: it runs nothing, so it reserves nothing. One thread, so that a component's memory does not depend on how
+/// many processors there are, and the node keeps the others.
+pub(crate) fn compiling_engine() -> Result<Engine, HostError> {
+    let mut config = semantics();
+    config.parallel_compilation(false);
+    Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))
 }
 
 /// The id of this build's profile: engine version, configuration and fuel table.
@@ -59,8 +69,6 @@ pub(crate) fn engine(host: &HostConfig) -> Result<Engine, HostError> {
     pool.linear_memory_keep_resident(64 << 10).max_unused_warm_slots(host.instances);
     let mut config = semantics();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    // Traps are told by their kind; nobody reads a guest's backtrace here.
-    config.wasm_backtrace_max_frames(None).wasm_backtrace_details(WasmBacktraceDetails::Disable).generate_address_map(false);
     Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))
 }
 

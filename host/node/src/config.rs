@@ -30,18 +30,41 @@ pub struct Config {
     /// Shards, a power of two; fixed once the data directory is made. Each has a journal and a tree of its own, and works on one thread at a time.
     #[serde(default = "defaults::shards")]
     pub shards: u16,
-    /// Threads that run plugins.
+    /// Threads that run plugins. The last of several is always left to other buckets than the busiest.
     #[serde(default = "defaults::merge_threads")]
     pub merge_threads: usize,
     /// Merges that may wait for a thread.
     #[serde(default = "defaults::merge_queue")]
     pub merge_queue: usize,
-    /// Bytes of merged views that are remembered.
+    /// Threads that run plugins of one bucket at once.
+    #[serde(default = "defaults::merge_bucket_threads")]
+    pub merge_bucket_threads: usize,
+    /// Merges of one bucket that may wait for a thread.
+    #[serde(default = "defaults::merge_bucket_queue")]
+    pub merge_bucket_queue: usize,
+    /// Bytes of merged and shown views that are remembered.
     #[serde(default = "defaults::memo_bytes")]
     pub memo_bytes: u64,
     /// The most bytes of a plugin's component.
     #[serde(default = "defaults::module_bytes")]
     pub module_bytes: u64,
+    /// Plugins that are compiled at once, each in a process and on a processor of its own.
+    #[serde(default = "defaults::compile_threads")]
+    pub compile_threads: usize,
+    /// Plugins that may wait to be compiled.
+    #[serde(default = "defaults::compile_queue")]
+    pub compile_queue: usize,
+    /// Bytes of memory of a process that compiles.
+    #[serde(default = "defaults::compile_memory_bytes")]
+    pub compile_memory_bytes: u64,
+    /// Seconds of a processor that compiling one plugin may take. By the wall clock it may take three times as many.
+    #[serde(default = "defaults::compile_seconds")]
+    pub compile_seconds: u32,
+    /// The program that compiles plugins; by default this one.
+    pub compile_program: Option<PathBuf>,
+    /// Bytes of compiled plugins that are kept in the data directory, so that a restart need not compile them.
+    #[serde(default = "defaults::compiled_bytes")]
+    pub compiled_bytes: u64,
     /// Requests that may wait before a shard; one more is answered *overloaded*.
     #[serde(default = "defaults::inbox")]
     pub inbox: usize,
@@ -105,6 +128,9 @@ pub struct BootstrapNode {
     pub capacity: u32,
 }
 
+/// A process that compiles needs some memory for itself.
+const LEAST_COMPILE_BYTES: u64 = 64 << 20;
+
 mod defaults {
     use rejoin_proto::Name;
 
@@ -112,7 +138,28 @@ mod defaults {
         2
     }
     pub(super) fn merge_threads() -> usize {
+        3
+    }
+    pub(super) fn merge_bucket_threads() -> usize {
         2
+    }
+    pub(super) fn merge_bucket_queue() -> usize {
+        256
+    }
+    pub(super) fn compile_threads() -> usize {
+        1
+    }
+    pub(super) fn compile_queue() -> usize {
+        32
+    }
+    pub(super) fn compile_memory_bytes() -> u64 {
+        512 << 20
+    }
+    pub(super) fn compile_seconds() -> u32 {
+        20
+    }
+    pub(super) fn compiled_bytes() -> u64 {
+        256 << 20
     }
     pub(super) fn merge_queue() -> usize {
         1024
@@ -212,6 +259,14 @@ const KEYS: &[&str] = &[
     "shards",
     "merge_threads",
     "merge_queue",
+    "merge_bucket_threads",
+    "merge_bucket_queue",
+    "compile_threads",
+    "compile_queue",
+    "compile_memory_bytes",
+    "compile_seconds",
+    "compile_program",
+    "compiled_bytes",
     "memo_bytes",
     "module_bytes",
     "inbox",
@@ -267,6 +322,7 @@ impl Config {
         for path in [&mut config.data, &mut config.ca, &mut config.certificate, &mut config.key, &mut config.secret] {
             *path = base.join(&*path);
         }
+        config.compile_program = config.compile_program.map(|program| base.join(program));
         config.check()?;
         Ok(config)
     }
@@ -281,6 +337,12 @@ impl Config {
         }
         if self.inbox == 0 || self.in_flight == 0 || self.merge_queue == 0 || self.merge_threads == 0 {
             return invalid("inbox, in_flight, merge_queue, merge_threads", "must be at least 1");
+        }
+        if [self.merge_bucket_threads, self.merge_bucket_queue, self.compile_threads, self.compile_queue].contains(&0) {
+            return invalid("merge_bucket_threads, merge_bucket_queue, compile_threads, compile_queue", "must be at least 1");
+        }
+        if self.compile_memory_bytes < LEAST_COMPILE_BYTES || self.compile_seconds == 0 {
+            return invalid("compile_memory_bytes, compile_seconds", "must be at least 67108864 (64 MiB), and 1");
         }
         if self.timeout_ms == 0 || self.max_timeout_ms < self.timeout_ms {
             return invalid("max_timeout_ms", "must be at least timeout_ms, and that at least 1");

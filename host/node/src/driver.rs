@@ -241,9 +241,6 @@ impl Driver {
                 if let Some(asked) = desks.merging.remove(&ticket) {
                     self.metrics.merge_seconds.record(seconds(self.clock.now().mono_us.saturating_sub(asked)));
                 }
-                if let Err(why) = &result {
-                    tracing::info!(shard = self.index, why, "a merge gave no result; the siblings are kept");
-                }
                 Event::Merged(ticket, result)
             }
             Notice::Validated(ticket, result) => Event::Validated(ticket, result),

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! In reading order: `node` (start and stop), [`config`], `bootstrap` (the list of nodes), `open` (what is found on the disk), `run` (threads and tasks), `driver` (one shard's loop), `syncing`, `peers`, `session`, `operator`, `catalog`, `certificates`,
-//! `modules`, `http`, `metrics`, `problems`, `faults`, [`token`], [`platform`], [`clock`].
+//! `modules`, `merging`, `http`, `metrics`, `problems`, `faults`, [`token`], [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod bootstrap;
@@ -26,6 +26,7 @@ pub mod config;
 mod driver;
 mod faults;
 mod http;
+mod merging;
 mod metrics;
 mod modules;
 mod node;
@@ -43,4 +44,6 @@ pub mod token;
 pub use config::{BootstrapNode, Config, ConfigError};
 pub use node::{Node, StartError, StopError};
 pub use platform::Platform;
+/// What the `main` of a program does that compiles plugins for its nodes.
+pub use rejoin_merge::compile;
 pub use token::{Secret, root_token};

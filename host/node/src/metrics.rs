@@ -66,6 +66,12 @@ impl Metrics {
         }
     }
 
+    /// A merge, or a presenter, that gave nothing.
+    pub(crate) fn merge_failed(&self, reason: &'static str) {
+        let key = Key::from_parts("rejoin_merge_failures_total", vec![Label::new("reason", reason)]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
     /// A shard's counters, as absolute values.
     pub(crate) fn shard(&self, shard: u16, core: &Counters, store: &Stats, in_flight: usize, inbox: usize) {
         let _one_at_a_time = self.shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

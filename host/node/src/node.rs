@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use rejoin_core::port::StoreFault;
-use rejoin_merge::{Host, HostConfig, HostError, Memo, Pool, PoolConfig};
+use rejoin_merge::{
+    ArtefactCache, ChildCompiler, CompileLimits, CompileQueue, Compiler, Host, HostConfig, HostError, Memo, Pool, PoolConfig, QueueConfig,
+};
 use rejoin_proto::{Name, NodeId};
 use rejoin_store::{DataDir, FileError, MaintenanceThread, OpenError};
 use rejoin_wire::{CloseCode, Endpoint, Limits};
@@ -25,7 +27,7 @@ use crate::modules::Desk;
 use crate::open::{Opened, Opening, Plan, Unwritten};
 use crate::parts::Parts;
 use crate::peers::Peers;
-use crate::platform::{Chance, Platform, Threads};
+use crate::platform::{Chance, Compiling, Platform, Threads};
 use crate::problems::Problems;
 use crate::{http, peers, run, syncing};
 
@@ -115,7 +117,7 @@ impl Node {
     pub async fn start_on(platform: Platform, config: Config) -> Result<Self, StartError> {
         let chance = Chance::new(platform.seed);
         let plan = Plan::make(&config, &platform).await?;
-        let Platform { clock, network, threads, seed, .. } = platform;
+        let Platform { clock, network, threads, compiling, seed, .. } = platform;
         // Everything that can fail without the data does so before it is opened, and a first start that fails later is undone.
         let limits = limits();
         let socket = Endpoint::open_port(&*network, plan.listen, &limits)?;
@@ -136,7 +138,8 @@ impl Node {
         // Answers only from here on: a node that cannot open its data must not be seen by its peers.
         let endpoint = Endpoint::bind_with(network.runtime(), socket, seed.map(|_| chance.seed()), identity, limits)?;
         let metrics = Arc::new(Metrics::new());
-        let desk = Desk::new(pool, dir.modules(), config.module_bytes, clock, metrics.clone());
+        let queue = compile_queue(&config, threads, compiling, pool.host().clone())?;
+        let desk = Desk::new(pool, queue, dir.modules(), config.module_bytes, clock, metrics.clone());
         let (view_in, view) = watch::channel(first_view);
         let (start_in, start_out) = watch::channel(run::combined(&opened.iter().map(|o| o.batch.shard().start()).collect::<Vec<_>>()));
         let (control_in, control_calls) = mpsc::unbounded_channel();
@@ -348,10 +351,43 @@ async fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
 fn pool(config: &Config, threads: Threads) -> Result<Pool, StartError> {
     let host = Host::new(HostConfig::default())?;
     let memo = Memo::new(config.memo_bytes);
+    let shares = PoolConfig {
+        threads: config.merge_threads,
+        queue: config.merge_queue,
+        bucket_threads: config.merge_bucket_threads,
+        bucket_queue: config.merge_bucket_queue,
+    };
     match threads {
-        Threads::Own => Ok(Pool::new(host, memo, PoolConfig { threads: config.merge_threads, queue: config.merge_queue })?),
+        Threads::Own => Ok(Pool::new(host, memo, shares)?),
         Threads::Shared => Ok(Pool::inline(host, memo)),
     }
+}
+
+/// Where plugins are compiled, and kept in the data directory. One that cannot keep them compiles them anew after a restart.
+fn compile_queue(config: &Config, threads: Threads, compiling: Compiling, host: Host) -> Result<CompileQueue, StartError> {
+    let compiler = match compiling {
+        Compiling::Here => Compiler::Here,
+        Compiling::Child => Compiler::Child(child_compiler(config)),
+    };
+    if threads == Threads::Shared {
+        return Ok(CompileQueue::inline(host, compiler, None));
+    }
+    let cache = ArtefactCache::open(&config.data.join("compiled"), config.compiled_bytes, &host);
+    let cache = cache.inspect_err(|error| tracing::warn!(%error, "compiled plugins cannot be kept")).ok();
+    let at_once = QueueConfig { threads: config.compile_threads, queue: config.compile_queue };
+    Ok(CompileQueue::new(host, compiler, cache, at_once)?)
+}
+
+fn child_compiler(config: &Config) -> ChildCompiler {
+    let seconds = u64::from(config.compile_seconds);
+    let limits = CompileLimits {
+        memory_bytes: config.compile_memory_bytes,
+        cpu_seconds: seconds,
+        wall: Duration::from_secs(3 * seconds),
+        ..CompileLimits::default()
+    };
+    let ChildCompiler { program, .. } = ChildCompiler::default();
+    ChildCompiler { program: config.compile_program.clone().unwrap_or(program), limits }
 }
 
 impl std::fmt::Debug for Node {

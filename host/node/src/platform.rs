@@ -10,7 +10,7 @@ use rejoin_wire::{Network, OsNetwork};
 
 use crate::clock::Clock;
 
-/// Clock, disk, network, threads and chance.
+/// Clock, disk, network, threads, the place where plugins are compiled, and chance.
 #[derive(Clone)]
 pub struct Platform {
     /// What time it is.
@@ -21,6 +21,8 @@ pub struct Platform {
     pub network: Arc<dyn Network>,
     /// What runs where.
     pub threads: Threads,
+    /// Where plugins are compiled.
+    pub compiling: Compiling,
     /// Makes repeatable whatever the node, and QUIC, leave to chance; the keys of TLS are not. None draws from the operating system.
     pub seed: Option<[u8; 32]>,
 }
@@ -29,7 +31,14 @@ impl Platform {
     /// This machine.
     #[must_use]
     pub fn machine() -> Self {
-        Self { clock: Clock::system(), disk: Arc::new(OsDisk), network: Arc::new(OsNetwork), threads: Threads::Own, seed: None }
+        Self {
+            clock: Clock::system(),
+            disk: Arc::new(OsDisk),
+            network: Arc::new(OsNetwork),
+            threads: Threads::Own,
+            compiling: Compiling::Child,
+            seed: None,
+        }
     }
 }
 
@@ -42,6 +51,16 @@ pub enum Threads {
     /// Nothing has: flushes are tasks too, a sync and a merge are done where they are asked for. On a runtime of one thread, everything
     /// then happens in an order that the seed decides.
     Shared,
+}
+
+/// Where plugins are compiled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compiling {
+    /// In a process with limits: the program that the configuration names with `compile_program`, or this very program. Its `main` must
+    /// begin with [`crate::compile::is_child`] and [`crate::compile::child_main`], as that of `rejoin` does.
+    Child,
+    /// In this process, where a hostile component takes what memory and time it likes: for tests, whose program is not `rejoin`.
+    Here,
 }
 
 /// What a node leaves to chance.

@@ -120,7 +120,7 @@ impl Client {
             }
             for frame in frames.drain(..) {
                 match codec::decode::<Request>(&frame.body) {
-                    Ok(request) => self.request(&frame, request),
+                    Ok(request) => self.request(connection, &frame, request),
                     Err(error) => {
                         let error = ErrorReply::new(ErrorCode::BadRequest, error.to_string());
                         self.answer(&frame, Reply::Error(error));
@@ -130,7 +130,7 @@ impl Client {
         }
     }
 
-    fn request(&mut self, frame: &Frame, request: Request) {
+    fn request(&mut self, connection: &Connection, frame: &Frame, request: Request) {
         match request.body {
             RequestBody::Get(get) => self.data(frame, request.layout, request.trace, request.deadline_ms, DataRequest::Get(get)),
             RequestBody::Put(put) => self.data(frame, request.layout, request.trace, request.deadline_ms, DataRequest::Put(put)),
@@ -151,9 +151,14 @@ impl Client {
                 };
                 let (parts, tenant) = (self.parts.clone(), self.holder.tenant);
                 let (sender, id, class) = (self.sender.clone(), frame.id, frame.class);
+                let connection = connection.clone();
                 tokio::spawn(async move {
-                    let reply = operator::run(&parts, tenant, verb).await;
-                    reply_to(&parts, &sender, class, id, reply);
+                    // Work that nobody waits for any more, such as compiling a plugin, ends with the connection.
+                    tokio::select! {
+                        biased;
+                        _ = connection.closed() => {}
+                        reply = operator::run(&parts, tenant, verb) => reply_to(&parts, &sender, class, id, reply),
+                    }
                     drop(permit);
                 });
             }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bombs;
 pub mod guests;
 pub mod lawless;
 

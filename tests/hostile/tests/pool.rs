@@ -1,8 +1,15 @@
 //! The pool under plugins that hold its threads: bounded, and always an answer.
 
-use rejoin_merge::{CallLimits, Memo, MergeFault, ModuleLimits, Overloaded, Pool, PoolConfig, Rejection};
+use rejoin_merge::{
+    Call, CallLimits, CompileQueue, Compiler, Memo, MergeFault, ModuleLimits, Overloaded, Plugin, Pool, PoolConfig, QueueConfig, Rejection,
+};
 use rejoin_test_hostile::{Bench, guests, siblings};
 use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// A call of bucket 1.
+fn call(plugin: &Plugin) -> Call {
+    Call { bucket: 1, plugin: plugin.clone(), limits: CallLimits::default() }
+}
 
 struct Held {
     release: Sender<()>,
@@ -12,7 +19,8 @@ struct Held {
 
 /// A pool of one thread that is held: the job on it has merged, and waits in its callback.
 fn held(bench: &Bench, queue: usize) -> (Pool, Held) {
-    let pool = Pool::new(bench.host.clone(), Memo::new(0), PoolConfig { threads: 1, queue }).expect("one thread");
+    let pool = Pool::new(bench.host.clone(), Memo::new(0), PoolConfig { threads: 1, queue, bucket_threads: 1, bucket_queue: queue })
+        .expect("one thread");
     let (release, wait) = channel::<()>();
     let (send, answers) = channel();
     let (started, is_started) = channel();
@@ -21,7 +29,7 @@ fn held(bench: &Bench, queue: usize) -> (Pool, Held) {
         // Ends with the release or with the test.
         wait.recv().ok();
     };
-    pool.merge(bench.good().clone(), "k".into(), siblings(), CallLimits::default(), done).expect("the queue is empty");
+    pool.merge(call(bench.good()), "k".into(), siblings(), || true, done).expect("the queue is empty");
     is_started.recv().expect("the thread runs it");
     (pool, Held { release, answers, send })
 }
@@ -29,7 +37,7 @@ fn held(bench: &Bench, queue: usize) -> (Pool, Held) {
 fn submit(pool: &Pool, bench: &Bench, held: &Held, number: u32) -> Result<(), Overloaded> {
     let send = held.send.clone();
     let done = move |outcome: Result<_, MergeFault>| send.send((number, outcome.map(|_| ()))).expect("the test waits");
-    pool.merge(bench.good().clone(), "k".into(), siblings(), CallLimits::default(), done)
+    pool.merge(call(bench.good()), "k".into(), siblings(), || true, done)
 }
 
 #[test]
@@ -38,7 +46,7 @@ fn a_full_queue_is_an_error_and_what_waits_is_answered() {
     let (pool, held) = held(&bench, 2);
     assert_eq!((submit(&pool, &bench, &held, 1), submit(&pool, &bench, &held, 2)), (Ok(()), Ok(())));
     assert_eq!(pool.waiting(), 2);
-    assert_eq!(submit(&pool, &bench, &held, 3), Err(Overloaded { queue: 2 }));
+    assert_eq!(submit(&pool, &bench, &held, 3), Err(Overloaded { waiting: 2, of_bucket: false }));
     held.release.send(()).expect("the job waits for it");
     assert_eq!([held.answers.recv(), held.answers.recv()], [Ok((1, Ok(()))), Ok((2, Ok(())))]);
     submit(&pool, &bench, &held, 4).expect("there is room again");
@@ -50,12 +58,8 @@ fn what_waits_when_the_pool_stops_is_told_so() {
     let bench = Bench::default();
     let (pool, held) = held(&bench, 8);
     submit(&pool, &bench, &held, 1).expect("there is room");
-    let (send, compiled) = channel();
-    let done = move |outcome| send.send(outcome).expect("the test waits");
-    pool.compile(guests::first().into(), ModuleLimits::default(), done).expect("there is room");
     drop(pool);
     assert_eq!(held.answers.recv(), Ok((1, Err(MergeFault::Stopped))));
-    assert!(matches!(compiled.recv(), Ok(Err(Rejection::NotTried { .. }))));
     held.release.send(()).expect("the job still waits for it");
 }
 
@@ -64,7 +68,7 @@ fn a_callback_that_panics_takes_no_thread_with_it() {
     let bench = Bench::default();
     let (pool, held) = held(&bench, 8);
     let panics = |_| panic!("a caller's mistake, on purpose");
-    pool.merge(bench.good().clone(), "k".into(), siblings(), CallLimits::default(), panics).expect("there is room");
+    pool.merge(call(bench.good()), "k".into(), siblings(), || true, panics).expect("there is room");
     submit(&pool, &bench, &held, 1).expect("there is room");
     held.release.send(()).expect("the job waits for it");
     assert_eq!(held.answers.recv(), Ok((1, Ok(()))));
@@ -74,7 +78,8 @@ fn a_callback_that_panics_takes_no_thread_with_it() {
 fn others_get_their_turn_beside_endless_plugins() {
     let bench = Bench::default();
     let endless = bench.plugin(&guests::endless());
-    let pool = Pool::new(bench.host.clone(), Memo::new(1 << 20), PoolConfig { threads: 2, queue: 64 }).expect("two threads");
+    let pool = Pool::new(bench.host.clone(), Memo::new(1 << 20), PoolConfig { threads: 2, queue: 64, bucket_threads: 2, bucket_queue: 64 })
+        .expect("two threads");
     let limits = CallLimits { fuel: 5_000_000, ..CallLimits::default() };
     let (send, answers) = channel();
     for number in 0..20_u8 {
@@ -84,7 +89,8 @@ fn others_get_their_turn_beside_endless_plugins() {
             send.send((number, outcome.map(|merged: rejoin_merge::Merged| merged.value))).expect("the test waits")
         };
         // Another key each, or the memo would remember the first fault.
-        pool.merge(plugin, vec![number].into(), siblings(), limits, done).expect("room for all");
+        let call = Call { bucket: u64::from(number % 2), plugin, limits };
+        pool.merge(call, vec![number].into(), siblings(), || true, done).expect("room for all");
     }
     drop(send);
     for (number, outcome) in answers {
@@ -111,10 +117,10 @@ fn a_fault_is_remembered_if_every_node_would_meet_it() {
         "with more it is tried again"
     );
     let hasty = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_millis(20), ..limits };
-    for _ in 0..2 {
+    for _ in 0..3 {
         assert!(matches!(memo.merge(&bench.host, &endless, b"k", &siblings(), &hasty), Err(MergeFault::OutOfTime { .. })));
     }
-    assert_eq!(memo.hits_and_misses(), (2, 4), "what the clock decided is not remembered");
+    assert_eq!(memo.hits_and_misses(), (4, 3), "what the clock has stopped is not begun again at once");
 }
 
 #[test]
@@ -124,9 +130,72 @@ fn a_merge_that_nobody_waits_for_any_more_is_not_begun() {
     for (wanted, begun) in [(true, true), (false, false)] {
         let (send, answer) = channel();
         let done = move |outcome: Result<_, MergeFault>| send.send(outcome.map(drop)).expect("the test waits");
-        let limits = CallLimits::default();
-        pool.merge_while(move || wanted, bench.good().clone(), "k".into(), siblings(), limits, done).expect("there is room");
+        pool.merge(call(bench.good()), "k".into(), siblings(), move || wanted, done).expect("there is room");
         let outcome = answer.recv().expect("it is answered");
         assert_eq!(outcome, if begun { Ok(()) } else { Err(MergeFault::TooLate) });
     }
+}
+
+#[test]
+fn a_bucket_with_slow_merges_leaves_a_thread_and_places_to_the_others() {
+    let bench = Bench::default();
+    let endless = bench.plugin(&guests::endless());
+    let config = PoolConfig { threads: 2, queue: 16, bucket_threads: 2, bucket_queue: 4 };
+    let pool = Pool::new(bench.host.clone(), Memo::new(0), config).expect("two threads");
+    // It ends with the test, which waits for nothing of this bucket: what it holds, it holds for all of the test.
+    let limits = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_secs(20), ..CallLimits::default() };
+    let slow = |key: u8| pool.merge(Call { bucket: 7, plugin: endless.clone(), limits }, vec![key].into(), siblings(), || true, |_| ());
+    let refused = (0..12).filter_map(|key| slow(key).err()).next_back();
+    assert_eq!(refused, Some(Overloaded { waiting: 4, of_bucket: true }), "its own places are taken, and no others");
+    let (send, answers) = channel();
+    for _ in 0..20 {
+        let send = send.clone();
+        let done = move |outcome: Result<_, MergeFault>| send.send(outcome.map(drop)).expect("the test waits");
+        pool.merge(call(bench.good()), "k".into(), siblings(), || true, done).expect("another bucket has its places");
+        assert_eq!(answers.recv(), Ok(Ok(())));
+    }
+    assert!(pool.waiting() >= 3, "the slow bucket's first merge still runs, and those behind it wait");
+}
+
+#[test]
+fn what_is_shown_is_remembered() {
+    let bench = Bench::default();
+    let (shows, memo) = (bench.plugin(&rejoin_test_hostile::lawless::largest()), Memo::new(1 << 20));
+    for _ in 0..3 {
+        let shown = memo.show(&bench.host, &shows, &"5".into(), &CallLimits::default());
+        assert_eq!(shown.as_deref(), Ok(&b"5"[..]));
+    }
+    assert_eq!(memo.hits_and_misses(), (2, 1));
+    let tight = CallLimits { fuel: 10, ..CallLimits::default() };
+    for _ in 0..2 {
+        assert_eq!(memo.show(&bench.host, &shows, &"5".into(), &tight), Err(MergeFault::OutOfFuel { limit: 10 }));
+    }
+    assert_eq!(memo.hits_and_misses(), (3, 2), "a presenter that fails is not run again at once either");
+}
+
+#[test]
+fn what_waits_to_be_compiled_when_the_queue_stops_is_told_so() {
+    let bench = Bench::default();
+    let queue = CompileQueue::new(bench.host.clone(), Compiler::Here, None, QueueConfig { threads: 1, queue: 1 }).expect("one thread");
+    let (release, wait) = channel::<()>();
+    let (started, is_started) = channel();
+    let hold = move |_| {
+        started.send(()).expect("the test waits");
+        wait.recv().ok();
+    };
+    let _first = queue.compile(guests::first().into(), ModuleLimits::default(), hold).expect("there is room");
+    is_started.recv().expect("the thread runs it");
+    let (send, compiled) = channel();
+    let ask = || {
+        let send = send.clone();
+        queue.compile(guests::first().into(), ModuleLimits::default(), move |outcome| send.send(outcome).expect("the test waits"))
+    };
+    let waits = ask().expect("there is room for one");
+    assert!(matches!(ask(), Err(Rejection::NotTried { reason }) if reason.contains("waiting")), "and for one only");
+    // Nobody waits for it any more: its place is another's.
+    drop(waits);
+    let _waits = ask().expect("there is room again");
+    drop(queue);
+    assert!(matches!(compiled.recv(), Ok(Err(Rejection::NotTried { .. }))));
+    release.send(()).expect("the job still waits for it");
 }

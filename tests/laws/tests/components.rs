@@ -13,7 +13,7 @@ fn bucket() -> BucketProps {
 }
 
 fn on_a_host(bytes: &[u8]) -> Subject {
-    subject(bytes, &bucket()).unwrap_or_else(|why| panic!("{why}"))
+    subject(bytes, &rejoin_merge::Compiler::Here, &bucket()).unwrap_or_else(|why| panic!("{why}"))
 }
 
 fn examined(subject: &Subject, effort: Effort) -> Examination {
@@ -61,7 +61,7 @@ fn each_broken_component_is_refuted_by_its_law_and_by_no_other() {
 fn the_plugins_of_the_tree_obey_every_law() {
     for plugin in ["cart", "session"] {
         let props = BucketProps::default();
-        let subject = subject(&component::built(plugin), &props).unwrap_or_else(|why| panic!("{why}"));
+        let subject = subject(&component::built(plugin), &rejoin_merge::Compiler::Here, &props).unwrap_or_else(|why| panic!("{why}"));
         let examination = examine(&subject, &props, Effort { cases: 200, ..Effort::default() });
         assert_eq!(broken(&examination), [], "{plugin}: {}", examination.counterexamples().next().map_or("".into(), ToString::to_string));
         let tried = |law: Law| {

@@ -1,7 +1,7 @@
 //! Equal inputs give equal bytes and equal fuel: at every call, on every thread, on another host, through the memo.
 
 use rejoin_laws::{Rng, cases};
-use rejoin_merge::{CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, Pool, PoolConfig, Sibling};
+use rejoin_merge::{Call, CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, Pool, PoolConfig, Sibling};
 use rejoin_plugin_cart::Cart;
 use rejoin_test_laws::component;
 use std::sync::mpsc::channel;
@@ -50,7 +50,9 @@ fn another_host_agrees() {
 fn the_pool_and_the_memo_agree_with_the_host() {
     let (cart, cases) = (component::cart(), cases_of_carts());
     let expected = all(&cart.host, &cart.plugin, &cases);
-    let threads = Pool::new(cart.host.clone(), Memo::new(1 << 20), PoolConfig { threads: 3, queue: 1_000 }).expect("three threads");
+    let threads =
+        Pool::new(cart.host.clone(), Memo::new(1 << 20), PoolConfig { threads: 3, queue: 1_000, bucket_threads: 3, bucket_queue: 1_000 })
+            .expect("three threads");
     let inline = Pool::inline(cart.host.clone(), Memo::new(1 << 20));
     for pool in [threads, inline] {
         for round in 0..2 {
@@ -58,7 +60,8 @@ fn the_pool_and_the_memo_agree_with_the_host() {
             for (number, siblings) in cases.iter().enumerate() {
                 let send = send.clone();
                 let done = move |outcome| send.send((number, outcome)).expect("the test waits");
-                pool.merge(cart.plugin.clone(), "k".into(), siblings.clone(), CallLimits::default(), done).expect("room for all");
+                let call = Call { bucket: 1, plugin: cart.plugin.clone(), limits: CallLimits::default() };
+                pool.merge(call, "k".into(), siblings.clone(), || true, done).expect("room for all");
             }
             drop(send);
             let mut found: Vec<(usize, Outcome)> = receive.iter().collect();

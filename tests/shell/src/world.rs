@@ -13,7 +13,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bucket, Bytes, Client, ClientBuilder, Tls};
 use rejoin_node::clock::Clock;
-use rejoin_node::platform::Threads;
+use rejoin_node::platform::{Compiling, Threads};
 use rejoin_node::{Config, Node, Platform};
 use rejoin_wire::{Endpoint, Identity, Limits};
 
@@ -156,6 +156,7 @@ async fn live(world: World, node: &'static str, config: Config) -> turmoil::Resu
         disk: Arc::new(PageCache),
         network: Arc::new(world.network.clone()),
         threads: Threads::Shared,
+        compiling: Compiling::Here,
         seed: Some(world.seed()),
     };
     let started = Rc::new(Node::start_on(platform, config).await?);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rejoin_core::shard::event::{Invalid, MergeJob, Merged, ValidateJob};
 use rejoin_laws::{Answer, Merge, Sibling};
 use rejoin_merge::build::{self, Options};
-use rejoin_merge::{CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, Pool};
+use rejoin_merge::{Call, CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, Pool};
 use rejoin_plugin_cart::Cart;
 use rejoin_proto::catalog::Activation;
 use rejoin_proto::{Hlc, PluginDigest, ProfileId};
@@ -106,7 +106,8 @@ pub(crate) fn wasm(job: &MergeJob) -> Result<Merged, String> {
     };
     let (answer, answered) = std::sync::mpsc::sync_channel(1);
     let done = move |outcome| drop(answer.send(outcome));
-    pool().merge(plugin, job.key.clone(), job.siblings.iter().map(lend).collect(), limits, done).map_err(|full| full.to_string())?;
+    let (call, siblings) = (Call { bucket: job.bucket.0, plugin, limits }, job.siblings.iter().map(lend).collect());
+    pool().merge(call, job.key.clone(), siblings, || true, done).map_err(|full| full.to_string())?;
     // A pool without threads has answered before it returned.
     let merged = answered.try_recv().map_err(|error| error.to_string())?.map_err(|fault| fault.to_string())?;
     Ok(Merged { value: merged.value, shown: None, profile: pool().host().profile() })
@@ -135,12 +136,16 @@ fn component() -> &'static Plugin {
 mod tests {
     use super::*;
     use rejoin_proto::client::Sibling as Given;
+    use rejoin_proto::{BucketId, Name};
 
     fn job(values: &[&'static str]) -> MergeJob {
         let sibling = |(at, value): (usize, &&'static str)| Given { value: (*value).into(), stamp_ms: at as u64, writer: 1 };
         MergeJob {
             plugin: PluginDigest([0; 32]),
+            bucket: BucketId(1),
+            bucket_name: Name::new("b").unwrap(),
             key: "k".into(),
+            key_hash: 0,
             siblings: values.iter().enumerate().map(sibling).collect(),
             show: false,
             fuel: 5_000_000_000,

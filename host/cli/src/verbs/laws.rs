@@ -6,7 +6,7 @@ use rejoin_client::admin::BucketProps;
 use rejoin_merge::examine::{NotExamined, examine, subject};
 use rejoin_merge::fixture::{Bytes, Shown};
 use rejoin_merge::laws::{Counterexample, Effort, Law, Trial, Verdict, Violation};
-use rejoin_merge::{Examination, Fixture, Subject, build};
+use rejoin_merge::{Compiler, Examination, Fixture, Subject, build};
 
 use crate::args::TestArgs;
 use crate::failure::{Exit, Failure};
@@ -18,9 +18,9 @@ use crate::verbs::shapes;
 /// Longer values than this are cut on a terminal; the file has all of them.
 const SHOWN_CHARS: usize = 300;
 
-pub(crate) fn run(out: Output, args: &TestArgs) -> Result<(), Failure> {
+pub(crate) fn run(out: Output, compiler: &Compiler, args: &TestArgs) -> Result<(), Failure> {
     let props = BucketProps::default();
-    let subject = subject(&component(&args.file)?, &props).map_err(not_examined)?;
+    let subject = subject(&component(&args.file)?, compiler, &props).map_err(not_examined)?;
     note(introduction(&subject, &args.file));
     match &args.replay {
         Some(path) => replay(out, &subject, args, path),
@@ -237,7 +237,7 @@ mod tests {
     fn what_cannot_be_tested_is_told_apart() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("plugin.wasm");
-        let failed = |args: &TestArgs| run(QUIET, args).expect_err("it is no plugin");
+        let failed = |args: &TestArgs| run(QUIET, &Compiler::Here, args).expect_err("it is no plugin");
         assert_eq!(failed(&args(&file)).exit, Exit::Usage, "there is no such file");
         let folder = failed(&args(dir.path()));
         assert!(folder.exit == Exit::Usage && folder.to_string().contains("is a directory"), "{folder}");
@@ -254,7 +254,7 @@ mod tests {
         std::fs::write(&core, crate::cart::CORE).expect("it is ours");
         assert_eq!(component(&core).expect("a core module"), crate::cart::component().expect("the same"));
         std::fs::write(&fixture, b"{\"format\":2}").expect("it is ours");
-        let failure = run(QUIET, &TestArgs { replay: Some(fixture), ..args(&core) }).expect_err("another format");
+        let failure = run(QUIET, &Compiler::Here, &TestArgs { replay: Some(fixture), ..args(&core) }).expect_err("another format");
         assert!(failure.exit == Exit::Usage && failure.to_string().contains("format 2"), "{failure}");
     }
 

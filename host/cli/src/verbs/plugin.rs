@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rejoin_client::ErrorKind;
-use rejoin_merge::{Host, HostConfig, ModuleLimits, Plugin as Compiled, Rejection, build};
+use rejoin_merge::{Cancel, ChildCompiler, Compiler, Host, HostConfig, ModuleLimits, Plugin as Compiled, Rejection, build};
 
 use crate::args::{Global, PluginVerb};
 use crate::connect::connect;
@@ -16,8 +16,8 @@ use crate::verbs::{laws, new};
 pub(crate) async fn run(global: &Global, out: Output, verb: PluginVerb) -> Result<(), Failure> {
     match verb {
         PluginVerb::New { dir, sdk } => new::run(out, &dir, &sdk),
-        PluginVerb::Build { dir, output, offline } => make(out, &dir, output, offline),
-        PluginVerb::Test(args) => laws::run(out, &args),
+        PluginVerb::Build { dir, output, offline } => make(out, &compiler(), &dir, output, offline),
+        PluginVerb::Test(args) => laws::run(out, &compiler(), &args),
         PluginVerb::Push { file, name } => push(global, out, &file, name).await,
         PluginVerb::List => {
             let plugins = connect(global).await?.admin().plugins().await?;
@@ -35,10 +35,10 @@ pub(crate) async fn run(global: &Global, out: Output, verb: PluginVerb) -> Resul
 }
 
 /// Builds a guest, and checks it as a node would before it is pushed.
-fn make(out: Output, dir: &Path, output: Option<PathBuf>, offline: bool) -> Result<(), Failure> {
+fn make(out: Output, compiler: &Compiler, dir: &Path, output: Option<PathBuf>, offline: bool) -> Result<(), Failure> {
     note(format!("building {} …", dir.display()));
     let component = build::guest(dir, &build::Options { target_dir: None, offline }).map_err(|why| not_built(&why))?;
-    let compiled = compile(&component)?;
+    let compiled = compile(compiler, &component)?;
     let file = match output {
         Some(file) => file,
         None => default_file(dir)?,
@@ -53,11 +53,17 @@ fn make(out: Output, dir: &Path, output: Option<PathBuf>, offline: bool) -> Resu
     out.line(&shape.digest)
 }
 
+/// As a node compiles with its defaults: in a process of this program, with limits.
+fn compiler() -> Compiler {
+    Compiler::Child(ChildCompiler::default())
+}
+
 /// Compiles a component under the limits of a node.
-fn compile(component: &[u8]) -> Result<Compiled, Failure> {
+fn compile(compiler: &Compiler, component: &[u8]) -> Result<Compiled, Failure> {
     let config = HostConfig { instances: 1, ..HostConfig::default() };
     let host = Host::new(config).map_err(Failure::usage)?;
-    host.compile(component, &ModuleLimits::default()).map_err(|why| rejected(&why))
+    let compiled = host.compile_by(compiler, component, &ModuleLimits::default(), &Cancel::default());
+    compiled.and_then(|compiled| host.load(&compiled)).map_err(|why| rejected(&why))
 }
 
 pub(crate) fn rejected(why: &Rejection) -> Failure {
@@ -110,16 +116,16 @@ mod tests {
 
     #[test]
     fn what_is_no_plugin_is_rejected_with_its_own_exit_code() {
-        let failure = compile(b"no component").unwrap_err();
+        let failure = compile(&Compiler::Here, b"no component").unwrap_err();
         assert_eq!(failure.exit, Exit::Rejected);
-        let missing = make(Output { json: false, color: false }, Path::new("no/such/crate"), None, true).unwrap_err();
+        let missing = make(Output { json: false, color: false }, &Compiler::Here, Path::new("no/such/crate"), None, true).unwrap_err();
         assert_eq!(missing.exit, Exit::Usage);
     }
 
     #[test]
     fn the_embedded_cart_is_a_plugin_that_says_its_name() {
         let component = crate::cart::component().unwrap();
-        let shape = shape(&compile(&component).unwrap(), &component, Path::new("x/other.wasm"));
+        let shape = shape(&compile(&Compiler::Here, &component).unwrap(), &component, Path::new("x/other.wasm"));
         assert_eq!((shape.name.as_str(), shape.self_causal), ("cart", true));
         assert_eq!(shape.digest, rejoin_merge::digest_of(&component).to_string());
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use rejoin_proto::client::{Receipt, Reply, Sibling, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
-use rejoin_proto::{LayoutRef, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
+use rejoin_proto::{BucketId, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
 
 use crate::view::ClusterView;
 
@@ -97,8 +97,14 @@ pub struct DurableTicket(pub(crate) u64);
 pub struct MergeJob {
     /// By which component.
     pub plugin: PluginDigest,
+    /// For which bucket: each has its share of the threads.
+    pub bucket: BucketId,
+    /// The bucket's name, for logs.
+    pub bucket_name: Name,
     /// For which key.
     pub key: Bytes,
+    /// The key's place on the ring, for logs.
+    pub key_hash: u128,
     /// One sibling (to be shown only) or more, in canonical order.
     pub siblings: Vec<Sibling>,
     /// Whether the readable form is wanted.
@@ -129,8 +135,14 @@ pub struct Merged {
 pub struct ValidateJob {
     /// By which component.
     pub plugin: PluginDigest,
+    /// For which bucket: each has its share of the threads.
+    pub bucket: BucketId,
+    /// The bucket's name, for logs.
+    pub bucket_name: Name,
     /// For which key.
     pub key: Bytes,
+    /// The key's place on the ring, for logs.
+    pub key_hash: u128,
     /// The value.
     pub value: Bytes,
     /// Fuel it may burn.

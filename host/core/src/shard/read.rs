@@ -370,7 +370,10 @@ pub(super) fn merge_job(op: &Op, plugin: rejoin_proto::PluginDigest, siblings: V
     let props = &op.target.bucket.props;
     MergeJob {
         plugin,
+        bucket: op.target.object.bucket,
+        bucket_name: op.target.bucket.name.clone(),
         key: op.target.object.key.clone(),
+        key_hash: op.target.object.hash(),
         siblings,
         show,
         fuel: props.fuel,

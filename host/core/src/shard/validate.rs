@@ -79,7 +79,10 @@ pub(super) fn validate_job(op: &Op, put: &Put) -> Option<ValidateJob> {
     let Content::Value(value) = &put.content else { return None };
     Some(ValidateJob {
         plugin: activation.plugin,
+        bucket: op.target.object.bucket,
+        bucket_name: op.target.bucket.name.clone(),
         key: op.target.object.key.clone(),
+        key_hash: op.target.object.hash(),
         value: value.clone(),
         fuel: props.fuel,
         memory_bytes: props.memory_bytes,

@@ -19,6 +19,7 @@ fn module_limits() -> ModuleLimits {
         modules: 4,
         initial_memory_bytes: 1 << 20,
         table_elements: 1_000,
+        ..ModuleLimits::default()
     }
 }
 

@@ -1,0 +1,103 @@
+//! What the compiling process does: it takes limits upon itself, reads a component from stdin, and writes the machine code to stdout.
+
+use super::{compile_on, wire};
+use crate::legible::legible;
+use crate::profile;
+use crate::workers::words_of;
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use wire::Verdict;
+
+/// The first argument of a program that is to compile.
+pub const CHILD_VERB: &str = "compile-plugin";
+/// This very program, whatever has become of its file.
+#[cfg(target_os = "linux")]
+pub(super) const SELF: &str = "/proc/self/exe";
+#[cfg(not(target_os = "linux"))]
+pub(super) const SELF: &str = "rejoin";
+
+/// Stack of the thread that scans and compiles: reading types of types recurses.
+const STACK_BYTES: usize = 32 << 20;
+/// Address space beside the memory that is counted: the program itself, and what the engine reserves without using it.
+const ADDRESSES: u64 = 8 << 30;
+
+/// The arguments with which a compiling process is started.
+pub(super) fn arguments(memory_bytes: u64, cpu_seconds: u64) -> [String; 3] {
+    [CHILD_VERB.into(), memory_bytes.to_string(), cpu_seconds.to_string()]
+}
+
+/// Whether this process was started to compile a component: then [`child_main`] is all that it should do.
+#[must_use]
+pub fn is_child() -> bool {
+    std::env::args_os().nth(1).is_some_and(|verb| verb == CHILD_VERB)
+}
+
+/// Runs a compiling process to its end. To be called before anything else is set up, if [`is_child`] says so.
+#[must_use]
+pub fn child_main() -> ExitCode {
+    let given: Vec<OsString> = std::env::args_os().skip(2).collect();
+    let failed = |why: &dyn std::fmt::Display| {
+        let _ = writeln!(std::io::stderr(), "{why}");
+        ExitCode::from(2)
+    };
+    match given.as_slice() {
+        [] => match work() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => failed(&why),
+        },
+        [memory, cpu] => match (number(memory), number(cpu)) {
+            // The program starts anew, so that its allocator too meets the limits from its first byte on.
+            (Some(memory), Some(cpu)) => match limit(memory, cpu) {
+                Ok(()) => failed(&Command::new(SELF).arg0("rejoin").arg(CHILD_VERB).exec()),
+                Err(why) => failed(&why),
+            },
+            _ => failed(&"the limits are no numbers"),
+        },
+        _ => failed(&"a node starts this, with two limits"),
+    }
+}
+
+fn number(text: &OsString) -> Option<u64> {
+    text.to_str()?.parse().ok()
+}
+
+/// Memory is what the process could write to; the address space is bounded as well, where the system does not count the former.
+fn limit(memory_bytes: u64, cpu_seconds: u64) -> std::io::Result<()> {
+    let most = |resource, limit: u64| setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) });
+    most(Resource::Data, memory_bytes)?;
+    most(Resource::As, memory_bytes.saturating_add(ADDRESSES))?;
+    setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_seconds), maximum: Some(cpu_seconds.saturating_add(1)) })?;
+    most(Resource::Core, 0)?;
+    most(Resource::Fsize, 0)?;
+    Ok(())
+}
+
+fn work() -> Result<(), String> {
+    // It must not outlive the node. Where that cannot be had, its limits end it.
+    #[cfg(target_os = "linux")]
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let mut request = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut request).map_err(|why| format!("the component cannot be read: {why}"))?;
+    let thread = std::thread::Builder::new().name("compile".into()).stack_size(STACK_BYTES).spawn(move || compile(&request));
+    let worked = thread.map_err(|why| why.to_string())?.join();
+    let (verdict, artefact) = worked.unwrap_or_else(|panic| Ok((Verdict::Panicked { reason: legible(&words_of(&*panic)) }, Vec::new())))?;
+    let line = wire::answer(&verdict).map_err(|why| why.to_string())?;
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(&line).and_then(|()| stdout.write_all(&artefact)).and_then(|()| stdout.flush());
+    written.map_err(|why| format!("the answer cannot be written: {why}"))
+}
+
+fn compile(request: &[u8]) -> Result<(Verdict, Vec<u8>), String> {
+    let (limits, component) = wire::read_request(request).ok_or("the request is not one of a node of this release")?;
+    let engine = profile::compiling_engine().map_err(|why| why.to_string())?;
+    match compile_on(&engine, component, &limits) {
+        Ok(compiled) => Ok((Verdict::Compiled { exports: compiled.exports }, compiled.artefact)),
+        Err(rejection) => {
+            let words = rejection.to_string();
+            Verdict::of(rejection).map(|verdict| (verdict, Vec::new())).ok_or(words)
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! How a compiling process is run: everything it says is bounded, and it is always waited for.
+
+use super::{Cancel, ChildCompiler, Compiled, child, wire};
+use crate::fault::Rejection;
+use crate::legible::legible;
+use crate::limits::ModuleLimits;
+use crate::scan::glance;
+use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+
+/// Bytes of an answer beside the machine code.
+const WORDS_BYTES: u64 = 256 << 10;
+/// Bytes of stderr that are looked at.
+const STDERR_BYTES: u64 = 4 << 10;
+
+/// What ends the wait for a process.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// It has said all that it will say.
+    Answered(Vec<u8>),
+    /// Nobody wants to know any more.
+    Cancelled,
+}
+
+impl ChildCompiler {
+    /// Compiles a component in a process of its own, and returns when that has ended.
+    ///
+    /// # Errors
+    /// A [`Rejection`]. What the process ran out of is [`Rejection::TooCostly`].
+    pub fn compile(&self, component: &[u8], limits: &ModuleLimits, cancel: &Cancel) -> Result<Compiled, Rejection> {
+        glance(component, limits)?;
+        let request = wire::request(limits).map_err(not_tried)?;
+        let mut process = self.spawn()?;
+        let outcome = self.attend(&mut process, component, &request, cancel);
+        // Harmless to one that has ended; and one that has not must not go on.
+        let _ = process.kill();
+        let status = process.wait().map_err(not_tried)?;
+        let answer = outcome?;
+        let too_much_code = || Rejection::TooCostly { limit: format!("{} bytes of machine code", self.limits.artefact_bytes) };
+        if answer.len() as u64 > self.most_bytes() {
+            return Err(too_much_code());
+        }
+        match wire::read_answer(&answer).filter(|_| status.success()) {
+            Some((_, artefact)) if artefact.len() > self.limits.artefact_bytes => Err(too_much_code()),
+            Some((verdict, artefact)) => {
+                verdict.conclude(component, artefact).map_err(|rejection| rejection.unwrap_or_else(|| self.out_of_memory()))
+            }
+            None => Err(self.died(status, &words_of(&mut process))),
+        }
+    }
+
+    fn spawn(&self) -> Result<Child, Rejection> {
+        let mut command = Command::new(&self.program);
+        command.arg0("rejoin").args(child::arguments(self.limits.memory_bytes, self.limits.cpu_seconds));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Ctrl-C at a terminal is for the node, which then ends its processes itself.
+        command.current_dir("/").env("RUST_BACKTRACE", "0").process_group(0);
+        command.spawn().map_err(|why| {
+            let reason = format!("the compiling process {} cannot be started: {why}", self.program.display());
+            Rejection::NotTried { reason }
+        })
+    }
+
+    /// Gives the process its work and waits for its answer, for the end of its time, or for nobody to want it any more.
+    fn attend(&self, process: &mut Child, component: &[u8], request: &[u8], cancel: &Cancel) -> Result<Vec<u8>, Rejection> {
+        let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err(not_tried("the compiling process has no pipes"));
+        };
+        let (told, events) = channel();
+        if !cancel.watch(told.clone()) {
+            return Err(cancelled());
+        }
+        let most = self.most_bytes();
+        std::thread::scope(|scope| {
+            let talk = move || drop(told.send(Event::Answered(talk(stdin, stdout, [request, component], most))));
+            std::thread::Builder::new().name("compile-pipe".into()).spawn_scoped(scope, talk).map_err(not_tried)?;
+            let event = events.recv_timeout(self.limits.wall);
+            // Before the scope waits for the pipes' thread, which ends with the process.
+            let _ = process.kill();
+            match event {
+                Ok(Event::Answered(answer)) => Ok(answer),
+                Ok(Event::Cancelled) => Err(cancelled()),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    Err(Rejection::TooCostly { limit: format!("{:?}", self.limits.wall) })
+                }
+            }
+        })
+    }
+
+    fn most_bytes(&self) -> u64 {
+        WORDS_BYTES + self.limits.artefact_bytes as u64
+    }
+
+    /// What a process without an answer died of.
+    fn died(&self, status: ExitStatus, stderr: &str) -> Rejection {
+        let is = |signal: Signal| status.signal() == Some(signal.as_raw());
+        let memory = ["memory allocation", "out of memory", "Cannot allocate memory", "os error 12"];
+        if is(Signal::XCPU) || is(Signal::KILL) {
+            return Rejection::TooCostly { limit: format!("{} s of a processor", self.limits.cpu_seconds) };
+        }
+        if memory.iter().any(|words| stderr.contains(words)) {
+            return self.out_of_memory();
+        }
+        if status.signal().is_some() {
+            return Rejection::Uncompilable { reason: format!("the compiler crashed on it ({status})") };
+        }
+        let program = self.program.display();
+        let said = legible(stderr.trim());
+        Rejection::NotTried {
+            reason: format!(
+                "{program} ended with {status} and no answer (it said: {said}); is it a program of this release that compiles?"
+            ),
+        }
+    }
+
+    fn out_of_memory(&self) -> Rejection {
+        Rejection::TooCostly { limit: format!("{} MiB of memory", self.limits.memory_bytes >> 20) }
+    }
+}
+
+/// Writes the request and reads the answer. A process that dies meanwhile has none, or half of one.
+fn talk(mut stdin: ChildStdin, stdout: ChildStdout, request: [&[u8]; 2], most: u64) -> Vec<u8> {
+    let written = request.iter().try_for_each(|part| stdin.write_all(part));
+    drop(stdin);
+    let mut answer = Vec::new();
+    if let Err(why) = written.and_then(|()| stdout.take(most + 1).read_to_end(&mut answer).map(drop)) {
+        tracing::debug!(%why, "a compiling process has ended early");
+    }
+    answer
+}
+
+fn words_of(process: &mut Child) -> String {
+    let mut words = Vec::new();
+    if let Some(stderr) = process.stderr.take() {
+        // It has ended, so this does not wait.
+        let _ = stderr.take(STDERR_BYTES).read_to_end(&mut words);
+    }
+    String::from_utf8_lossy(&words).into_owned()
+}
+
+fn not_tried(why: impl std::fmt::Display) -> Rejection {
+    Rejection::NotTried { reason: why.to_string() }
+}
+
+fn cancelled() -> Rejection {
+    not_tried("nobody waits for it any more")
+}

@@ -1,0 +1,113 @@
+//! What a node and its compiling process say to each other: one request and one answer, each a line of JSON and then bytes.
+
+use super::Compiled;
+use crate::fault::Rejection;
+use crate::limits::ModuleLimits;
+use crate::plugin::digest_of;
+use crate::scan::SHAPES;
+use serde::{Deserialize, Serialize};
+
+/// How an answer begins: another program would not say that.
+const MAGIC: &[u8] = b"rejoin-compiled 1\n";
+
+/// What the process says of a component.
+#[derive(Serialize, Deserialize, Debug)]
+pub(super) enum Verdict {
+    /// Machine code follows.
+    Compiled {
+        exports: Vec<String>,
+    },
+    TooLarge {
+        bytes: usize,
+        limit: usize,
+    },
+    CoreModule,
+    NotAComponent {
+        reason: String,
+    },
+    Imports {
+        name: String,
+    },
+    NoMerger {
+        exports: String,
+    },
+    Shape {
+        what: String,
+        count: u64,
+        limit: u64,
+    },
+    Uncompilable {
+        reason: String,
+    },
+    OutOfMemory,
+    Panicked {
+        reason: String,
+    },
+}
+
+pub(super) fn request(limits: &ModuleLimits) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(limits)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The limits and the component of a request.
+pub(super) fn read_request(bytes: &[u8]) -> Option<(ModuleLimits, &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let (line, rest) = bytes.split_at(end);
+    Some((serde_json::from_slice(line).ok()?, rest.get(1..)?))
+}
+
+pub(super) fn answer(verdict: &Verdict) -> serde_json::Result<Vec<u8>> {
+    let mut line = MAGIC.to_vec();
+    serde_json::to_writer(&mut line, verdict)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The verdict of an answer, and the machine code behind it.
+pub(super) fn read_answer(bytes: &[u8]) -> Option<(Verdict, &[u8])> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    let (line, rest) = rest.split_at(end);
+    Some((serde_json::from_slice(line).ok()?, rest.get(1..)?))
+}
+
+impl Verdict {
+    /// A rejection in the words of an answer. `None`: it is not one that scanning and compiling can give.
+    pub(super) fn of(rejection: Rejection) -> Option<Self> {
+        Some(match rejection {
+            Rejection::TooLarge { bytes, limit } => Self::TooLarge { bytes, limit },
+            Rejection::CoreModule => Self::CoreModule,
+            Rejection::NotAComponent { reason } => Self::NotAComponent { reason },
+            Rejection::Imports { name } => Self::Imports { name },
+            Rejection::NoMerger { exports } => Self::NoMerger { exports },
+            Rejection::Shape { what, count, limit } => Self::Shape { what: what.to_owned(), count, limit },
+            // The engine reports what it cannot map as any other error.
+            Rejection::Uncompilable { reason } if reason.contains("os error 12") => Self::OutOfMemory,
+            Rejection::Uncompilable { reason } => Self::Uncompilable { reason },
+            _ => return None,
+        })
+    }
+
+    /// What it means for the component. `Err(None)`: it ran out of memory.
+    pub(super) fn conclude(self, component: &[u8], artefact: &[u8]) -> Result<Compiled, Option<Rejection>> {
+        Err(Some(match self {
+            Self::Compiled { exports } => {
+                return Ok(Compiled { digest: digest_of(component), exports, artefact: artefact.to_vec() });
+            }
+            Self::TooLarge { bytes, limit } => Rejection::TooLarge { bytes, limit },
+            Self::CoreModule => Rejection::CoreModule,
+            Self::NotAComponent { reason } => Rejection::NotAComponent { reason },
+            Self::Imports { name } => Rejection::Imports { name },
+            Self::NoMerger { exports } => Rejection::NoMerger { exports },
+            Self::Shape { what, count, limit } => {
+                let named = SHAPES.iter().map(|(name, _)| *name).find(|name| *name == what);
+                Rejection::Shape { what: named.unwrap_or("parts"), count, limit }
+            }
+            Self::Uncompilable { reason } => Rejection::Uncompilable { reason },
+            Self::Panicked { reason } => Rejection::Uncompilable { reason: format!("the compiler failed on it: {reason}") },
+            Self::OutOfMemory => return Err(None),
+        }))
+    }
+}

@@ -1,0 +1,143 @@
+//! How often everything in a component is made. A component that is instantiated twice makes all its own instances twice, so a few nested
+//! ones stand for any number.
+
+use wasmparser::{BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, Instance, Payload};
+
+/// What one instance of a component makes.
+#[derive(Clone, Copy, Default, Debug)]
+struct Cost {
+    /// Instances of modules and components.
+    instances: u64,
+    /// Those, and everything else that is listed in it.
+    parts: u64,
+}
+
+/// A component (or a module, which has no components of its own) that is being read.
+#[derive(Default, Debug)]
+struct Level {
+    is_component: bool,
+    cost: Cost,
+    /// The components that can be named in it, by index.
+    components: Vec<Cost>,
+}
+
+/// The components around the place that is being read, the outermost first.
+#[derive(Default, Debug)]
+pub(super) struct Graph {
+    levels: Vec<Level>,
+    whole: Cost,
+}
+
+/// Whether an alias takes a component out of an instance: one of which nothing is known here.
+pub(super) fn takes_component(alias: &ComponentAlias<'_>) -> bool {
+    matches!(alias, ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. })
+}
+
+impl Graph {
+    pub(super) fn begin(&mut self, is_component: bool) {
+        self.levels.push(Level { is_component, ..Level::default() });
+    }
+
+    pub(super) fn end(&mut self) {
+        let Some(done) = self.levels.pop() else { return };
+        match self.levels.last_mut() {
+            Some(outer) if done.is_component => outer.components.push(done.cost),
+            Some(outer) => outer.cost.parts = outer.cost.parts.saturating_add(1),
+            None => self.whole = done.cost,
+        }
+    }
+
+    pub(super) fn depth(&self) -> u64 {
+        self.levels.len() as u64
+    }
+
+    pub(super) fn instances(&self) -> u64 {
+        self.whole.instances
+    }
+
+    pub(super) fn parts(&self) -> u64 {
+        self.whole.parts
+    }
+
+    pub(super) fn note(&mut self, payload: &Payload<'_>) -> Result<(), BinaryReaderError> {
+        match payload {
+            Payload::InstanceSection(instances) => {
+                for instance in instances.clone() {
+                    match instance? {
+                        Instance::Instantiate { args, .. } => self.made(Cost::default(), args.len()),
+                        Instance::FromExports(exports) => self.listed(exports.len()),
+                    }
+                }
+            }
+            Payload::ComponentInstanceSection(instances) => {
+                for instance in instances.clone() {
+                    match instance? {
+                        ComponentInstance::Instantiate { component_index, args } => {
+                            self.made(self.component(0, component_index), args.len());
+                        }
+                        ComponentInstance::FromExports(exports) => self.listed(exports.len()),
+                    }
+                }
+            }
+            Payload::ComponentAliasSection(aliases) => {
+                for alias in aliases.clone() {
+                    let alias = alias?;
+                    self.listed(1);
+                    match alias {
+                        ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
+                            self.name(self.component(count as usize, index));
+                        }
+                        alias if takes_component(&alias) => self.name(Cost::default()),
+                        _ => {}
+                    }
+                }
+            }
+            Payload::ComponentImportSection(imports) => {
+                for import in imports.clone() {
+                    self.listed(1);
+                    if import?.ty.kind() == ComponentExternalKind::Component {
+                        self.name(Cost::default());
+                    }
+                }
+            }
+            Payload::ComponentExportSection(exports) => {
+                for export in exports.clone() {
+                    let export = export?;
+                    self.listed(1);
+                    if export.kind == ComponentExternalKind::Component {
+                        self.name(self.component(0, export.index));
+                    }
+                }
+            }
+            Payload::ComponentCanonicalSection(functions) => self.listed(functions.count() as usize),
+            Payload::ComponentTypeSection(types) => self.listed(types.count() as usize),
+            Payload::CoreTypeSection(types) => self.listed(types.count() as usize),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A component by its index, so many levels outwards. One that is not there costs nothing: the engine refuses it.
+    fn component(&self, outward: usize, index: u32) -> Cost {
+        let level = self.levels.len().checked_sub(outward.saturating_add(1)).and_then(|at| self.levels.get(at));
+        level.and_then(|level| level.components.get(index as usize)).copied().unwrap_or_default()
+    }
+
+    /// Gives a component the next index.
+    fn name(&mut self, cost: Cost) {
+        if let Some(level) = self.levels.last_mut() {
+            level.components.push(cost);
+        }
+    }
+
+    fn made(&mut self, inside: Cost, args: usize) {
+        let Some(Level { cost, .. }) = self.levels.last_mut() else { return };
+        cost.instances = cost.instances.saturating_add(1).saturating_add(inside.instances);
+        cost.parts = cost.parts.saturating_add(1 + args as u64).saturating_add(inside.parts);
+    }
+
+    fn listed(&mut self, parts: usize) {
+        let Some(Level { cost, .. }) = self.levels.last_mut() else { return };
+        cost.parts = cost.parts.saturating_add(parts as u64);
+    }
+}

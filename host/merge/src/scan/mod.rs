@@ -1,0 +1,246 @@
+//! Looks at a component before anything is compiled: in one pass, in memory bounded by its size, and in the same parser as the engine's.
+//!
+//! The counts are those that make compiling expensive. They give an early and clear answer; the limits of the compiling process
+//! ([`crate::compile`]) are the guarantee.
+
+mod body;
+mod graph;
+mod shape;
+
+pub(crate) use shape::{SHAPES, Shape};
+
+use crate::fault::Rejection;
+use crate::legible::legible;
+use crate::limits::ModuleLimits;
+use graph::Graph;
+use shape::Counts;
+use wasmparser::{BinaryReaderError, ComponentExternalKind, ElementItems, Encoding, Imports, Parser, Payload};
+
+/// The size of a WebAssembly page in bytes.
+const PAGE: u64 = 64 << 10;
+/// Names of a component's own exports that an error shows.
+const SHOWN_EXPORTS: usize = 8;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// The names of the component's own exports.
+    pub(crate) exports: Vec<String>,
+    counts: Counts,
+    graph: Graph,
+}
+
+/// Why a scan ends early.
+pub(crate) enum Stop {
+    Rejected(Rejection),
+    Unreadable(BinaryReaderError),
+}
+
+impl From<BinaryReaderError> for Stop {
+    fn from(error: BinaryReaderError) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+impl From<Stop> for Rejection {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Rejected(rejection) => rejection,
+            Stop::Unreadable(error) => Self::NotAComponent { reason: legible(&error.to_string()) },
+        }
+    }
+}
+
+/// What the length and the first bytes say: all that is looked at outside of the compiling process.
+pub(crate) fn glance(bytes: &[u8], limits: &ModuleLimits) -> Result<(), Rejection> {
+    if bytes.len() > limits.bytes {
+        return Err(Rejection::TooLarge { bytes: bytes.len(), limit: limits.bytes });
+    }
+    if Parser::is_core_wasm(bytes) {
+        return Err(Rejection::CoreModule);
+    }
+    if !Parser::is_component(bytes) {
+        return Err(Rejection::NotAComponent { reason: "it does not begin as WebAssembly components do".into() });
+    }
+    Ok(())
+}
+
+/// Reads the whole component once.
+pub(crate) fn scan(bytes: &[u8], limits: &ModuleLimits) -> Result<Scan, Rejection> {
+    glance(bytes, limits)?;
+    let mut scan = Scan::default();
+    for payload in Parser::new(0).parse_all(bytes) {
+        scan.note(&payload.map_err(Stop::from)?, bytes)?;
+        scan.counts.within(limits)?;
+    }
+    scan.counts.raise(Shape::Instances, scan.graph.instances());
+    scan.counts.raise(Shape::Parts, scan.graph.parts());
+    scan.counts.within(limits)?;
+    if scan.exports.iter().any(|name| is_interface(name, "merger")) { Ok(scan) } else { Err(no_merger(&scan.exports)) }
+}
+
+/// Whether an export is the interface of that name, in whichever version.
+pub(crate) fn is_interface(export: &str, interface: &str) -> bool {
+    let rest = export.strip_prefix("rejoin:plugin/").and_then(|rest| rest.strip_prefix(interface));
+    rest.is_some_and(|version| version.is_empty() || version.starts_with('@'))
+}
+
+/// That there is no merger among these exports, of which a few are shown.
+pub(crate) fn no_merger(exports: &[String]) -> Rejection {
+    let mut shown: Vec<String> = exports.iter().take(SHOWN_EXPORTS).map(|name| legible(name)).collect();
+    if exports.is_empty() {
+        shown.push("nothing".into());
+    }
+    if let Some(more) = exports.len().checked_sub(SHOWN_EXPORTS).filter(|more| *more > 0) {
+        shown.push(format!("and {more} more"));
+    }
+    Rejection::NoMerger { exports: shown.join(", ") }
+}
+
+impl Scan {
+    /// Takes one part of the binary into account. Imports and exports count as those of the plugin for the component itself only: what
+    /// nested components and modules ask of one another stays inside.
+    fn note(&mut self, payload: &Payload<'_>, bytes: &[u8]) -> Result<(), Stop> {
+        match payload {
+            Payload::Version { encoding, .. } => {
+                self.counts.add(Shape::Modules, u64::from(*encoding == Encoding::Module));
+                self.graph.begin(*encoding == Encoding::Component);
+                self.counts.raise(Shape::Depth, self.graph.depth());
+            }
+            Payload::End(_) => self.graph.end(),
+            Payload::CustomSection(section) => {
+                self.counts.add(Shape::Customs, 1);
+                self.counts.name(section.name());
+            }
+            Payload::CodeSectionEntry(function) => body::note(function, &mut self.counts)?,
+            Payload::UnknownSection { .. } => {}
+            _ if self.module_section(payload)? => {}
+            _ => self.component_section(payload, bytes)?,
+        }
+        Ok(())
+    }
+
+    /// The sections of core modules. `false`: this is none of them.
+    fn module_section(&mut self, payload: &Payload<'_>) -> Result<bool, Stop> {
+        let counts = &mut self.counts;
+        match payload {
+            Payload::TypeSection(groups) => {
+                for group in groups.clone() {
+                    body::note_types(&group?, counts);
+                }
+            }
+            Payload::ImportSection(imports) => {
+                for import in imports.clone() {
+                    note_imports(&import?, counts)?;
+                }
+            }
+            Payload::FunctionSection(functions) => counts.raise(Shape::Functions, u64::from(functions.count())),
+            Payload::GlobalSection(globals) => counts.add(Shape::Globals, u64::from(globals.count())),
+            Payload::TagSection(tags) => counts.add(Shape::Globals, u64::from(tags.count())),
+            Payload::DataSection(segments) => counts.add(Shape::Segments, u64::from(segments.count())),
+            Payload::ExportSection(exports) => {
+                counts.add(Shape::Exports, u64::from(exports.count()));
+                for export in exports.clone() {
+                    counts.name(export?.name);
+                }
+            }
+            Payload::MemorySection(memories) => {
+                counts.add(Shape::Memories, u64::from(memories.count()));
+                for memory in memories.clone() {
+                    counts.add(Shape::MemoryBytes, memory?.initial.saturating_mul(PAGE));
+                }
+            }
+            Payload::TableSection(tables) => {
+                counts.add(Shape::Tables, u64::from(tables.count()));
+                for table in tables.clone() {
+                    counts.add(Shape::TableElements, table?.ty.initial);
+                }
+            }
+            Payload::ElementSection(segments) => {
+                counts.add(Shape::Segments, u64::from(segments.count()));
+                for segment in segments.clone() {
+                    counts.add(
+                        Shape::TableElements,
+                        match segment?.items {
+                            ElementItems::Functions(items) => u64::from(items.count()),
+                            ElementItems::Expressions(_, items) => u64::from(items.count()),
+                        },
+                    );
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn component_section(&mut self, payload: &Payload<'_>, bytes: &[u8]) -> Result<(), Stop> {
+        let outermost = self.graph.depth() == 1;
+        self.graph.note(payload)?;
+        match payload {
+            Payload::ComponentImportSection(imports) => {
+                for import in imports.clone() {
+                    let import = import?;
+                    self.counts.name(import.name.name);
+                    if outermost {
+                        return Err(Stop::Rejected(Rejection::Imports { name: legible(import.name.name) }));
+                    }
+                    let component = import.ty.kind() == ComponentExternalKind::Component;
+                    self.counts.add(Shape::PassedComponents, u64::from(component));
+                }
+            }
+            Payload::ComponentExportSection(exports) => {
+                self.counts.add(Shape::Exports, u64::from(exports.count()));
+                for export in exports.clone() {
+                    let name = export?.name.name;
+                    self.counts.name(name);
+                    if outermost {
+                        self.exports.push(name.to_owned());
+                    }
+                }
+            }
+            Payload::ComponentAliasSection(aliases) => {
+                let passed = aliases.clone().into_iter().filter(|alias| alias.as_ref().is_ok_and(graph::takes_component));
+                self.counts.add(Shape::PassedComponents, passed.count() as u64);
+            }
+            Payload::CoreTypeSection(types) => self.counts.add(Shape::Types, u64::from(types.count())),
+            Payload::ComponentTypeSection(types) => {
+                self.counts.add(Shape::Types, u64::from(types.count()));
+                let section = bytes.get(types.range()).unwrap_or_default();
+                self.counts.add(Shape::NestedTypes, nested_types(section));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn note_imports(imports: &Imports<'_>, counts: &mut Counts) -> Result<(), BinaryReaderError> {
+    match imports {
+        Imports::Single(_, import) => {
+            counts.add(Shape::Imports, 1);
+            counts.name(import.module);
+            counts.name(import.name);
+        }
+        Imports::Compact1 { module, items } => {
+            counts.add(Shape::Imports, u64::from(items.count()));
+            counts.name(module);
+            for item in items.clone() {
+                counts.name(item?.name);
+            }
+        }
+        Imports::Compact2 { module, names, .. } => {
+            counts.add(Shape::Imports, u64::from(names.count()));
+            counts.name(module);
+            for name in names.clone() {
+                counts.name(name?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// At least as many as types of components and instances are declared within one another. Reading such types recurses, so they are found by
+/// the two bytes with which each nested one begins, which other contents may hold as well.
+fn nested_types(section: &[u8]) -> u64 {
+    section.windows(2).filter(|pair| matches!(pair, [0x01, 0x41 | 0x42])).count() as u64
+}

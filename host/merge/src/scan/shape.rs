@@ -1,0 +1,90 @@
+//! Everything that is counted, and the limit of each.
+
+use crate::fault::Rejection;
+use crate::limits::ModuleLimits;
+
+/// What is counted, in the order of [`SHAPES`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    Functions,
+    FunctionBytes,
+    Modules,
+    MemoryBytes,
+    TableElements,
+    Depth,
+    Instances,
+    Parts,
+    PassedComponents,
+    Types,
+    NestedTypes,
+    Params,
+    Results,
+    Locals,
+    Nesting,
+    BranchTargets,
+    Flow,
+    Imports,
+    Exports,
+    Globals,
+    Tables,
+    Memories,
+    Segments,
+    Customs,
+    NameBytes,
+}
+
+type Limit = fn(&ModuleLimits) -> u64;
+
+/// Names for people, and limits.
+pub(crate) const SHAPES: [(&str, Limit); 25] = [
+    ("functions", |limits| u64::from(limits.functions)),
+    ("bytes in one function", |limits| limits.function_bytes as u64),
+    ("core modules", |limits| u64::from(limits.modules)),
+    ("bytes of initial memory", |limits| limits.initial_memory_bytes),
+    ("table elements", |limits| limits.table_elements),
+    ("levels of nested components", |limits| u64::from(limits.depth)),
+    ("instances, counted as often as they are made", |limits| limits.instances),
+    ("parts of components, counted as often as they are made", |limits| limits.parts),
+    ("components that are passed to components", |limits| u64::from(limits.passed_components)),
+    ("types", |limits| u64::from(limits.types)),
+    ("types of components within types", |limits| u64::from(limits.nested_types)),
+    ("parameters of one function", |limits| u64::from(limits.params)),
+    ("results of one function", |limits| u64::from(limits.results)),
+    ("locals of one function", |limits| u64::from(limits.locals)),
+    ("blocks within one another", |limits| u64::from(limits.nesting)),
+    ("branch table targets in one function", |limits| u64::from(limits.branch_targets)),
+    ("blocks of one function times its locals", |limits| limits.flow),
+    ("imports between modules", |limits| u64::from(limits.imports)),
+    ("exports", |limits| u64::from(limits.exports)),
+    ("globals", |limits| u64::from(limits.globals)),
+    ("tables", |limits| u64::from(limits.tables)),
+    ("memories", |limits| u64::from(limits.memories)),
+    ("data and element segments", |limits| u64::from(limits.segments)),
+    ("custom sections", |limits| u64::from(limits.customs)),
+    ("bytes in one name", |limits| limits.name_bytes as u64),
+];
+
+/// How much there is of each.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Counts([u64; SHAPES.len()]);
+
+impl Counts {
+    pub(crate) fn add(&mut self, shape: Shape, count: u64) {
+        self.0[shape as usize] = self.0[shape as usize].saturating_add(count);
+    }
+
+    /// For what is limited one by one: the largest counts.
+    pub(crate) fn raise(&mut self, shape: Shape, count: u64) {
+        self.0[shape as usize] = self.0[shape as usize].max(count);
+    }
+
+    pub(crate) fn name(&mut self, name: &str) {
+        self.raise(Shape::NameBytes, name.len() as u64);
+    }
+
+    pub(crate) fn within(&self, limits: &ModuleLimits) -> Result<(), Rejection> {
+        let counted = self.0.iter().zip(SHAPES).map(|(count, (what, limit))| (what, *count, limit(limits)));
+        let over = counted.into_iter().find(|(_, count, limit)| count > limit);
+        over.map_or(Ok(()), |(what, count, limit)| Err(Rejection::Shape { what, count, limit }))
+    }
+}

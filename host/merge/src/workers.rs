@@ -1,0 +1,307 @@
+//! A bounded number of threads behind a bounded queue that is fair between groups of jobs.
+//!
+//! Of the groups that have a job waiting, the one whose jobs have taken the least time is served first; one that was idle begins where the
+//! others are, so that idleness saves nothing up. A group runs on all threads but one at most, if there are several, and only so many of its jobs
+//! may wait: whatever one group does, another's job finds a place in the queue and soon a thread.
+
+use crate::fault::HostError;
+use crate::profile::WASM_STACK_BYTES;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many threads and waiting jobs there are, and how many one group may have of each. All are at least one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shares {
+    pub(crate) threads: usize,
+    pub(crate) queue: usize,
+    pub(crate) group_threads: usize,
+    pub(crate) group_queue: usize,
+}
+
+/// There is no room for another job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Full {
+    /// How many are waiting.
+    pub(crate) limit: usize,
+    /// Whether they are all of the same group.
+    pub(crate) of_group: bool,
+}
+
+/// A job is told whether it may run or its turn never comes; it answers its caller either way, once.
+struct Job {
+    run: Box<dyn FnOnce(Turn) + Send>,
+    given_up: Box<dyn Fn() -> bool + Send>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Run,
+    Stopped,
+}
+
+#[derive(Default)]
+struct Group {
+    jobs: VecDeque<Job>,
+    running: usize,
+    /// The time that its jobs have taken, as far as it counts.
+    spent: Duration,
+}
+
+#[derive(Default)]
+struct Queue {
+    groups: BTreeMap<u64, Group>,
+    waiting: usize,
+    /// What the group that was served last had spent.
+    floor: Duration,
+    stopped: bool,
+}
+
+impl Queue {
+    /// The next job, and its group.
+    fn take(&mut self, group_threads: usize) -> Option<(u64, Job)> {
+        let may_run = |group: &Group| !group.jobs.is_empty() && group.running < group_threads;
+        let (&name, group) = self.groups.iter_mut().filter(|(_, group)| may_run(group)).min_by_key(|(_, group)| group.spent)?;
+        let job = group.jobs.pop_front()?;
+        group.running += 1;
+        self.waiting -= 1;
+        self.floor = self.floor.max(group.spent);
+        Some((name, job))
+    }
+
+    fn has_run(&mut self, name: u64, took: Duration) {
+        let Some(group) = self.groups.get_mut(&name) else { return };
+        group.running -= 1;
+        group.spent += took;
+        if group.running == 0 && group.jobs.is_empty() {
+            self.groups.remove(&name);
+        }
+    }
+
+    fn push(&mut self, name: u64, job: Job, shares: &Shares) -> Result<(), (Full, Job)> {
+        if self.waiting >= shares.queue {
+            self.drop_given_up();
+        }
+        if self.waiting >= shares.queue {
+            return Err((Full { limit: shares.queue, of_group: false }, job));
+        }
+        let floor = self.floor;
+        let group = self.groups.entry(name).or_insert_with(|| Group { spent: floor, ..Group::default() });
+        if group.jobs.len() >= shares.group_queue {
+            return Err((Full { limit: shares.group_queue, of_group: true }, job));
+        }
+        group.jobs.push_back(job);
+        self.waiting += 1;
+        Ok(())
+    }
+
+    /// What nobody waits for any more gives its place away. Its caller has gone, so it is told nothing.
+    fn drop_given_up(&mut self) {
+        for group in self.groups.values_mut() {
+            group.jobs.retain(|job| !(job.given_up)());
+        }
+        self.groups.retain(|_, group| group.running > 0 || !group.jobs.is_empty());
+        self.waiting = self.groups.values().map(|group| group.jobs.len()).sum();
+    }
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    ready: Condvar,
+    shares: Shares,
+}
+
+impl Shared {
+    /// A job that panics is caught, so the lock is never poisoned by one; and the queue is whole at every unlock.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a thread does until all are stopped.
+    fn work(&self) {
+        let mut queue = self.lock();
+        loop {
+            if queue.stopped {
+                return;
+            }
+            let Some((group, job)) = queue.take(self.shares.group_threads) else {
+                queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(queue);
+            let began = Instant::now();
+            // The work's own panics are answered; this is for those of the caller's `done`, which must not take the thread with it.
+            if catch_unwind(AssertUnwindSafe(|| (job.run)(Turn::Run))).is_err() {
+                tracing::error!("what was to be done with a job's outcome panicked; the thread goes on");
+            }
+            queue = self.lock();
+            queue.has_run(group, began.elapsed());
+        }
+    }
+}
+
+/// Stops the threads when the last handle goes. A thread ends after the job it is at; jobs that wait are answered with *stopped*.
+struct Threads(Arc<Shared>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.stopped = true;
+        let left = std::mem::take(&mut queue.groups);
+        drop(queue);
+        self.0.ready.notify_all();
+        left.into_values().flat_map(|group| group.jobs).for_each(|job| (job.run)(Turn::Stopped));
+    }
+}
+
+/// The threads and what waits for them. Cloning is cheap; they end when the last clone is dropped.
+#[derive(Clone)]
+pub(crate) struct Workers(Arc<Threads>);
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workers").field("waiting", &self.waiting()).finish_non_exhaustive()
+    }
+}
+
+impl Workers {
+    pub(crate) fn new(name: &str, shares: Shares) -> Result<Self, HostError> {
+        let threads = shares.threads.max(1);
+        let shares = Shares {
+            threads,
+            queue: shares.queue.max(1),
+            group_threads: shares.group_threads.clamp(1, threads),
+            group_queue: shares.group_queue.clamp(1, shares.queue.max(1)),
+        };
+        let shared = Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), shares });
+        let workers = Self(Arc::new(Threads(shared.clone())));
+        for number in 0..threads {
+            let shared = shared.clone();
+            // The guest's stack is part of the thread's, with as much again for the host's own frames and a compiler.
+            let builder = std::thread::Builder::new().name(format!("{name}-{number}")).stack_size(WASM_STACK_BYTES + (4 << 20));
+            builder.spawn(move || shared.work())?;
+        }
+        Ok(workers)
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.0.lock().waiting
+    }
+
+    /// Runs `work` on a thread and `done` with what it gave, or with what `failed` makes of the reason why it gave nothing.
+    pub(crate) fn submit<T: 'static>(
+        &self,
+        group: u64,
+        given_up: impl Fn() -> bool + Send + 'static,
+        work: impl FnOnce() -> T + Send + 'static,
+        failed: impl FnOnce(String) -> T + Send + 'static,
+        done: impl FnOnce(T) + Send + 'static,
+    ) -> Result<(), Full> {
+        let run = move |turn| {
+            done(match turn {
+                Turn::Stopped => failed(STOPPED.into()),
+                // A panic would be ours or the engine's, not the guest's; it must not take the thread with it.
+                Turn::Run => catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| failed(words_of(&*panic))),
+            });
+        };
+        let shared = &self.0.0;
+        let pushed = shared.lock().push(group, Job { run: Box::new(run), given_up: Box::new(given_up) }, &shared.shares);
+        // The job that found no room is dropped here, outside of the lock: its caller may do anything then.
+        pushed.map_err(|(full, _job)| full)?;
+        shared.ready.notify_one();
+        Ok(())
+    }
+}
+
+/// The reason why a job was not run that had its place.
+pub(crate) const STOPPED: &str = "the node is stopping";
+
+pub(crate) fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "a panic without words".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARES: Shares = Shares { threads: 3, queue: 10, group_threads: 2, group_queue: 4 };
+
+    fn job() -> Job {
+        Job { run: Box::new(|_| ()), given_up: Box::new(|| false) }
+    }
+
+    fn queue(groups: &[u64]) -> Queue {
+        let mut queue = Queue::default();
+        for group in groups {
+            assert!(queue.push(*group, job(), &SHARES).is_ok());
+        }
+        queue
+    }
+
+    fn next(queue: &mut Queue) -> Option<u64> {
+        queue.take(SHARES.group_threads).map(|(group, _)| group)
+    }
+
+    #[test]
+    fn one_group_never_has_all_threads_nor_all_places() {
+        let mut queue = queue(&[1, 1, 1, 1]);
+        assert_eq!(queue.push(1, job(), &SHARES).err().map(|(full, _)| full), Some(Full { limit: 4, of_group: true }));
+        assert_eq!([next(&mut queue), next(&mut queue), next(&mut queue)], [Some(1), Some(1), None]);
+        assert!(queue.push(2, job(), &SHARES).is_ok());
+        assert_eq!(next(&mut queue), Some(2), "the third thread is for others");
+    }
+
+    #[test]
+    fn who_has_taken_the_least_time_is_next() {
+        let mut queue = queue(&[1, 1, 1, 2, 2, 2]);
+        assert_eq!(next(&mut queue), Some(1));
+        queue.has_run(1, Duration::from_millis(500));
+        for _ in 0..2 {
+            assert_eq!(next(&mut queue), Some(2));
+            queue.has_run(2, Duration::from_millis(1));
+        }
+        assert!(queue.push(3, job(), &SHARES).is_ok());
+        assert_eq!(next(&mut queue), Some(3), "a newcomer begins where the others are");
+        queue.has_run(3, Duration::from_millis(1));
+        assert_eq!(next(&mut queue), Some(2));
+        queue.has_run(2, Duration::from_millis(1));
+        assert_eq!([next(&mut queue), next(&mut queue), next(&mut queue)], [Some(1), Some(1), None]);
+    }
+
+    #[test]
+    fn idleness_saves_nothing_up() {
+        let mut queue = queue(&[1, 1, 1]);
+        for _ in 0..2 {
+            assert_eq!(next(&mut queue), Some(1));
+            queue.has_run(1, Duration::from_secs(1));
+        }
+        assert_eq!(next(&mut queue), Some(1));
+        for _ in 0..3 {
+            assert!(queue.push(2, job(), &SHARES).is_ok());
+        }
+        assert!(queue.groups[&2].spent >= Duration::from_secs(2), "it was idle while the other worked");
+    }
+
+    #[test]
+    fn groups_that_have_nothing_are_forgotten() {
+        let mut queue = queue(&[1, 2]);
+        for _ in 0..2 {
+            let group = next(&mut queue).expect("one waits");
+            queue.has_run(group, Duration::from_millis(1));
+        }
+        assert!(queue.groups.is_empty() && queue.waiting == 0);
+    }
+
+    #[test]
+    fn what_was_given_up_makes_room_when_room_is_needed() {
+        let mut queue = Queue::default();
+        for group in 0..10 {
+            let given_up = Job { run: Box::new(|_| ()), given_up: Box::new(|| true) };
+            assert!(queue.push(group, given_up, &SHARES).is_ok());
+        }
+        assert!(queue.push(1, job(), &SHARES).is_ok());
+        assert_eq!((queue.waiting, queue.groups.len()), (1, 1));
+    }
+}
