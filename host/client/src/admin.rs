@@ -111,7 +111,8 @@ impl Admin {
         })
     }
 
-    /// Makes a bucket.
+    /// Makes a bucket. [`BucketInfo::behind`] names the nodes that do not know of it yet: a bucket that is made there under the same name with other
+    /// properties would be another one, of which only one keeps the name when they meet.
     ///
     /// ```no_run
     /// # use rejoin_client::admin::{BucketProps, Quorum};
@@ -121,14 +122,17 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`], [`ErrorKind::BadRequest`] for properties out of bounds, [`ErrorKind::NotFound`] for a plugin that was not pushed,
+    /// [`ErrorKind::Exists`], [`ErrorKind::VersionConflict`] if another node has made one at the same time, and that one has won,
+    /// [`ErrorKind::BadRequest`] for properties out of bounds, [`ErrorKind::NotFound`] for a plugin that was not pushed,
     /// [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn create_bucket(&self, name: &str, props: BucketProps) -> Result<BucketInfo> {
         let name = admin_name(name)?;
-        self.change(Verb::BucketCreate { name, props }, bucket_info).await
+        let (bucket, behind) = self.change(Verb::BucketCreate { name, props }, bucket_info).await?;
+        Ok(BucketInfo { behind, ..bucket })
     }
 
-    /// Changes a bucket: all of its properties, if it is still at that version.
+    /// Changes a bucket: all of its properties, if it is still at that version. [`BucketInfo::behind`] names the nodes that go on with the old ones:
+    /// until they have taken the change, a read there may miss what is written under another r and w elsewhere.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -143,7 +147,8 @@ impl Admin {
     /// [`ErrorKind::VersionConflict`] if it was changed meanwhile; else as [`Admin::create_bucket`].
     pub async fn set_bucket(&self, name: &str, version: u64, props: BucketProps) -> Result<BucketInfo> {
         let name = admin_name(name)?;
-        self.change(Verb::BucketSet { name, version, props }, bucket_info).await
+        let (bucket, behind) = self.change(Verb::BucketSet { name, version, props }, bucket_info).await?;
+        Ok(BucketInfo { behind, ..bucket })
     }
 
     /// All tokens, by name, withdrawn ones too.
@@ -173,27 +178,28 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`], [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
+    /// [`ErrorKind::Exists`], [`ErrorKind::VersionConflict`] if another node has made one at the same time, and that one has won,
+    /// [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn create_token(&self, name: &str, scope: Scope) -> Result<NewToken> {
         let name = admin_name(name)?;
-        let token = NewToken::draw(&name);
-        self.change(Verb::TokenCreate { name, scope, secret_hash: token.secret_hash }, token_info).await?;
+        let mut token = NewToken::draw(&name);
+        (_, token.behind) = self.change(Verb::TokenCreate { name, scope, secret_hash: token.secret_hash }, token_info).await?;
         Ok(token)
     }
 
-    /// Withdraws a token.
+    /// Withdraws a token. Returns the nodes that have not heard of it yet, and still take it.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
-    /// client.admin().revoke_token("checkout").await?;
+    /// let still_taken_by = client.admin().revoke_token("checkout").await?;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
-    pub async fn revoke_token(&self, name: &str) -> Result<()> {
+    pub async fn revoke_token(&self, name: &str) -> Result<Vec<Name>> {
         let name = admin_name(name)?;
-        self.change(Verb::TokenRevoke { name }, token_info).await.map(|_| ())
+        self.change(Verb::TokenRevoke { name }, token_info).await.map(|(_, behind)| behind)
     }
 
     /// All plugins, by name, then digest.
@@ -228,7 +234,7 @@ impl Admin {
     /// [`Admin::status`].
     pub async fn push_plugin(&self, name: &str, component: Vec<u8>) -> Result<PluginInfo> {
         let name = admin_name(name)?;
-        self.change(Verb::PluginPush { name, module: component.into() }, plugin_info).await
+        self.change(Verb::PluginPush { name, module: component.into() }, plugin_info).await.map(|(plugin, _)| plugin)
     }
 
     async fn list(&self, kind: RecordKind) -> Result<Vec<Record>> {
@@ -243,11 +249,11 @@ impl Admin {
         self.engine.read(Route::Any, &RequestBody::Admin(verb), self.timeout, None).await
     }
 
-    /// A verb that changes a record, and that record as `info` sees it.
-    async fn change<T>(&self, verb: Verb, info: fn(Record) -> Option<T>) -> Result<T> {
+    /// A verb that changes a record: that record as `info` sees it, and the nodes that have not taken it yet.
+    async fn change<T>(&self, verb: Verb, info: fn(Record) -> Option<T>) -> Result<(T, Vec<Name>)> {
         let class = if matches!(verb, Verb::PluginPush { .. }) { Class::Bulk } else { Class::Request };
         match self.engine.once(class, RequestBody::Admin(verb), self.timeout).await? {
-            Reply::Records(records) => records.into_iter().find_map(info).ok_or_else(|| unexpected("the node")),
+            Reply::Changed { record, behind } => info(record).map(|record| (record, behind)).ok_or_else(|| unexpected("the node")),
             _ => Err(unexpected("the node")),
         }
     }

@@ -1,8 +1,11 @@
 //! The control plane: small records that every node holds, spread to all and compared on every connect.
 //!
 //! A change is compare-and-set on a record's version. Of two changes that race, the record with the larger (version, hash) wins on every
-//! node alike; nothing is deleted because of it. There is no leader and nothing that has to be up: a node that was away learns what it
-//! missed when it connects. A change is answered when every node that is connected has it durably, or after [`SPREAD_US`].
+//! node alike; nothing is deleted because of it, and whoever still waits for the other one is told that it has lost. There is no leader and
+//! nothing that has to be up: a node that was away learns what it missed when it connects. A change is answered when every node that is
+//! connected has it durably, or after [`SPREAD_US`]; the answer names who has.
+
+mod race;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
@@ -82,9 +85,25 @@ pub enum Effect {
     /// A message to another node.
     Send(NodeId, PeerBody),
     /// The answer to a change.
-    Answer(u64, Result<Record, ErrorReply>),
+    Answer(u64, Result<Spread, ErrorReply>),
     /// This catalog has everything that the peer had when it was ready.
     Agreed(NodeId),
+    /// A bucket or token of this catalog has lost its name to another one that was made under it. For the log.
+    Overruled {
+        /// The record that has lost.
+        lost: Record,
+        /// Under which name the bucket is kept.
+        kept: Option<Name>,
+    },
+}
+
+/// How far a change has come when it is answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spread {
+    /// The record that it made.
+    pub record: Record,
+    /// The other nodes that have it durably.
+    pub taken_by: BTreeSet<NodeId>,
 }
 
 /// What is known of a peer's catalog since it connected.
@@ -100,6 +119,7 @@ struct Spreading {
     call: u64,
     record: Record,
     waiting: BTreeSet<NodeId>,
+    taken_by: BTreeSet<NodeId>,
     until_us: u64,
 }
 
@@ -315,22 +335,72 @@ impl Control {
     }
 
     fn learn(&mut self, peer: NodeId, number: u64, records: Vec<Record>, effects: &mut Vec<Effect>) {
-        let mut changed = false;
-        for record in records {
-            let room = self.records.len() < MAX_RECORDS || self.records.contains_key(&record.key);
-            let newer = self.records.get(&record.key).is_none_or(|known| known.rank() < record.rank());
-            if room && newer && is_sound(&record) {
-                self.records.insert(record.key.clone(), record);
-                changed = true;
+        let (mut changed, mut better, mut kept) = (false, Vec::new(), Vec::new());
+        for record in records.into_iter().filter(is_sound) {
+            match self.records.get(&record.key).cloned() {
+                None if self.records.len() >= MAX_RECORDS => {}
+                Some(known) if race::renumbers(&known, &record) || known.rank() == record.rank() => {}
+                Some(known) if known.rank() > record.rank() => {
+                    kept.extend(self.keep_loser(record, &known, effects));
+                    better.push(known);
+                }
+                known => {
+                    self.records.insert(record.key.clone(), record.clone());
+                    changed = true;
+                    if let Some(known) = known {
+                        kept.extend(self.keep_loser(known.clone(), &record, effects));
+                        // Whoever made the other one may not be connected to whoever made this one.
+                        kept.extend((known.version == record.version).then_some(record));
+                    }
+                }
             }
         }
+        changed |= !kept.is_empty();
         if changed {
             effects.extend([Effect::Save, Effect::Changed]);
+            self.overrule(effects);
             self.agree(effects);
+        }
+        if !kept.is_empty() {
+            let records = |_| PeerBody::CatalogRecords { number: 0, records: kept.clone() };
+            effects.extend(self.up.iter().map(|&peer| Effect::Send(peer, records(peer))));
+        }
+        if number != 0 && !better.is_empty() {
+            // Before the word that its records were taken: whoever made them waits for that, and must learn first that they have lost.
+            effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number: 0, records: better }));
         }
         if number != 0 {
             effects.push(Effect::Send(peer, PeerBody::CatalogTaken { number }));
         }
+    }
+
+    /// Keeps a bucket that has lost its name under another one. Returns the record that does, if the catalog did not have it.
+    fn keep_loser(&mut self, loser: Record, winner: &Record, effects: &mut Vec<Effect>) -> Option<Record> {
+        if !race::are_rivals(&loser, winner) {
+            return None;
+        }
+        let Some((name, record)) = race::kept(&loser) else {
+            effects.push(Effect::Overruled { lost: loser, kept: None });
+            return None;
+        };
+        let known = self.records.get(&record.key);
+        let (room, newer) = (self.records.len() < MAX_RECORDS, known.is_none_or(|known| known.rank() < record.rank()));
+        if !newer || (known.is_none() && !room) {
+            return None;
+        }
+        effects.push(Effect::Overruled { lost: loser, kept: Some(name) });
+        self.records.insert(record.key.clone(), record.clone());
+        Some(record)
+    }
+
+    /// Answers the changes under way that have lost.
+    fn overrule(&mut self, effects: &mut Vec<Effect>) {
+        let records = &self.records;
+        self.spreading.retain(|_, spreading| {
+            let Some(now) = records.get(&spreading.record.key).filter(|now| race::has_lost(&spreading.record, now)) else { return true };
+            effects.push(Effect::Answer(spreading.call, Err(race::refusal(&spreading.record, now))));
+            false
+        });
     }
 
     fn publish(&mut self, now_us: u64, call: u64, record: Record, effects: &mut Vec<Effect>) {
@@ -340,7 +410,8 @@ impl Control {
         for &peer in &self.up {
             effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number, records: alloc::vec![record.clone()] }));
         }
-        self.spreading.insert(number, Spreading { call, record, waiting: self.up.clone(), until_us: now_us + SPREAD_US });
+        let (waiting, taken_by, until_us) = (self.up.clone(), BTreeSet::new(), now_us + SPREAD_US);
+        self.spreading.insert(number, Spreading { call, record, waiting, taken_by, until_us });
         if self.up.is_empty() {
             self.answer(number, effects);
         }
@@ -350,16 +421,19 @@ impl Control {
     fn taken(&mut self, peer: NodeId, number: Option<u64>, effects: &mut Vec<Effect>) {
         let mut done = Vec::new();
         for (&at, spreading) in &mut self.spreading {
-            if number.is_none_or(|number| number == at) && spreading.waiting.remove(&peer) && spreading.waiting.is_empty() {
-                done.push(at);
+            if number.is_none_or(|number| number == at) && spreading.waiting.remove(&peer) {
+                spreading.taken_by.extend(number.map(|_| peer));
+                done.extend(spreading.waiting.is_empty().then_some(at));
             }
         }
         done.into_iter().for_each(|number| self.answer(number, effects));
     }
 
     fn answer(&mut self, number: u64, effects: &mut Vec<Effect>) {
-        if let Some(spreading) = self.spreading.remove(&number) {
-            effects.push(Effect::Answer(spreading.call, Ok(spreading.record)));
+        if let Some(Spreading { call, record, taken_by, .. }) = self.spreading.remove(&number) {
+            // Another node may have made the same at the same time; then it is that one's record that stays.
+            let same = self.records.get(&record.key).filter(|now| now.version == record.version).cloned();
+            effects.push(Effect::Answer(call, Ok(Spread { record: same.unwrap_or(record), taken_by })));
         }
     }
 
@@ -382,7 +456,7 @@ impl Control {
                 let key = RecordKey::Bucket(tenant, name.clone());
                 self.is_free(&key, "bucket", &name)?;
                 let props = self.checked(props, None, stamp)?;
-                let id = BucketId::derive(tenant, &name, 0);
+                let id = BucketId::derive(tenant, &name, props.incarnation());
                 Ok(Record { key, version: 1, stamp, body: RecordBody::Bucket { id, props } })
             }
             Change::BucketSet(tenant, name, version, props) => {
@@ -411,10 +485,14 @@ impl Control {
             }
             Change::TokenRevoke(name) => {
                 let key = RecordKey::Token(name.clone());
-                let Some(Record { version, body: RecordBody::Token { tenant, scope, secret_hash, .. }, .. }) = self.records.get(&key)
-                else {
+                let Some(known) = self.records.get(&key) else { return Err(absent("token", &name)) };
+                let Record { version, body: RecordBody::Token { tenant, scope, secret_hash, revoked }, .. } = known else {
                     return Err(absent("token", &name));
                 };
+                if *revoked {
+                    // Withdrawing it again changes nothing, and must not race with who makes it anew.
+                    return Ok(known.clone());
+                }
                 let body = RecordBody::Token { tenant: *tenant, scope: *scope, secret_hash: *secret_hash, revoked: true };
                 Ok(Record { key, version: version + 1, stamp, body })
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use rejoin_core::control::{Catalog, Change, Control, Effect, Event};
+use rejoin_core::control::{Catalog, Change, Control, Effect, Event, Spread};
 use rejoin_core::node::links;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordKey};
@@ -32,9 +32,12 @@ pub(crate) enum ControlCall {
     PeerReady(NodeId, u64),
     PeerDown(NodeId),
     Peer(NodeId, PeerBody),
-    Change(Change, oneshot::Sender<Result<Record, ErrorReply>>),
+    Change(Change, oneshot::Sender<Result<Spread, ErrorReply>>),
     List(RecordKind, TenantId, oneshot::Sender<Vec<Record>>),
 }
+
+/// Who waits for the answer to a change.
+type Answers = BTreeMap<u64, oneshot::Sender<Result<Spread, ErrorReply>>>;
 
 pub(crate) struct CatalogTask {
     pub(crate) control: Control,
@@ -54,7 +57,7 @@ pub(crate) fn node_view(layout: &Layout, control: &Control, secret: &Secret) -> 
 impl CatalogTask {
     /// Runs until the node drops its end of `calls`.
     pub(crate) async fn run(mut self, parts: Arc<Parts>, mut calls: mpsc::UnboundedReceiver<ControlCall>) {
-        let mut answers: BTreeMap<u64, oneshot::Sender<Result<Record, ErrorReply>>> = BTreeMap::new();
+        let mut answers: Answers = BTreeMap::new();
         let mut next_call = 1;
         let mut modules_again = tokio::time::interval(MODULES_AGAIN);
         self.want_modules(&parts);
@@ -106,12 +109,7 @@ impl CatalogTask {
     }
 
     /// Does one effect. `false`: the catalog could not be kept, and nothing that follows may happen.
-    fn apply(
-        &mut self,
-        parts: &Arc<Parts>,
-        effect: Effect,
-        answers: &mut BTreeMap<u64, oneshot::Sender<Result<Record, ErrorReply>>>,
-    ) -> bool {
+    fn apply(&mut self, parts: &Arc<Parts>, effect: Effect, answers: &mut Answers) -> bool {
         match effect {
             Effect::Save => {
                 if let Err(error) = self.save() {
@@ -128,6 +126,10 @@ impl CatalogTask {
             }
             Effect::Send(peer, body) => peers::send(parts, peer, body),
             Effect::Agreed(peer) => peers::step(parts, links::Event::CatalogEqual(peer)),
+            Effect::Overruled { lost, kept } => {
+                let kept = kept.map_or_else(|| "it is not taken any more".to_owned(), |name| format!("it is kept as bucket {name}"));
+                tracing::error!(record = ?lost.key, "another node has made one of this name at the same time, and that one has won; {kept}");
+            }
             Effect::Answer(call, result) => {
                 if let Some(answer) = answers.remove(&call) {
                     let _ = answer.send(result);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rejoin_core::control::{Change, plugin_record};
+use rejoin_core::control::{Change, Spread, plugin_record};
 use rejoin_merge::digest_of;
 use rejoin_proto::client::{Admin, NodeStatus, RecordKind, Reply, Status};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, PartitionId, TenantId};
@@ -38,7 +38,11 @@ async fn change(parts: &Parts, change: Change) -> Reply {
     let (answer, made) = oneshot::channel();
     let _ = parts.control.send(ControlCall::Change(change, answer));
     match made.await {
-        Ok(Ok(record)) => Reply::Records(vec![record]),
+        Ok(Ok(Spread { record, taken_by })) => {
+            let view = parts.cluster_view();
+            let nodes = view.layout().nodes.iter().filter(|node| node.id != parts.node && !taken_by.contains(&node.id));
+            Reply::Changed { record, behind: nodes.map(|node| node.name.clone()).collect() }
+        }
         Ok(Err(error)) => Reply::Error(error),
         Err(_) => Reply::Error(stopping()),
     }

@@ -134,6 +134,16 @@ impl BucketProps {
         OBJECT_VALUES * self.value_bytes as usize
     }
 
+    /// Stands for the properties as the incarnation of a bucket that is made with them ([`BucketId::derive`]): nodes that make a bucket of one
+    /// name with the same properties make the same bucket. When its plugin became the active one does not count.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        let plugin = self.plugin.map(|plugin| Activation { since: Hlc::default(), replaces: false, ..plugin });
+        let props = Self { plugin, ..self.clone() };
+        let bytes = postcard::to_allocvec(&props).unwrap_or_default();
+        xxhash_rust::xxh3::xxh3_64(&bytes)
+    }
+
     /// Checks every bound.
     ///
     /// # Errors

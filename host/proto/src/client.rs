@@ -113,7 +113,7 @@ pub const MAX_RECEIPTS: usize = 256;
 pub struct Receipt {
     /// The partition of the object.
     pub partition: PartitionId,
-    /// The request id crossed with the object's hash.
+    /// The request id crossed with the object's bucket and hash.
     pub id: u128,
 }
 
@@ -351,10 +351,17 @@ pub enum Reply {
     Layout(Layout),
     /// To [`Admin::Status`].
     Status(Status),
-    /// To [`Admin::List`], and the record that a change made.
+    /// To [`Admin::List`].
     Records(Vec<Record>),
     /// Not done.
     Error(ErrorReply),
+    /// To an operator's change.
+    Changed {
+        /// The record that it made.
+        record: Record,
+        /// The nodes that have not taken it yet: until they have, they go on with the earlier one, and could make another under its name.
+        behind: Vec<Name>,
+    },
 }
 
 /// A reply with what every reply tells.

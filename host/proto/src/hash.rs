@@ -30,13 +30,13 @@ fn checked_key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Byte
 }
 
 impl ObjectId {
-    /// The place on the ring: xxh3-128 of tenant ‖ bucket ‖ key. The function is fixed: another would move every key.
+    /// The place on the ring: xxh3-128 of tenant ‖ the bucket's place ‖ key. The function is fixed: another would move every key.
     #[must_use]
     pub fn hash(&self) -> u128 {
         // In the caller's frame for all but long keys: every message is placed by it.
-        let mut bytes = SmallVec::<[u8; 128]>::with_capacity(16 + self.key.len());
+        let mut bytes = SmallVec::<[u8; 128]>::with_capacity(12 + self.key.len());
         bytes.extend_from_slice(&self.tenant.0.to_le_bytes());
-        bytes.extend_from_slice(&self.bucket.0.to_le_bytes());
+        bytes.extend_from_slice(&self.bucket.place().to_le_bytes());
         bytes.extend_from_slice(&self.key);
         xxh3_128(&bytes)
     }

@@ -90,21 +90,32 @@ impl TenantId {
     }
 }
 
-/// A bucket. Derived from tenant, name and incarnation, so that two admins who race to create one bucket agree on its id,
-/// and a bucket that is created again after a deletion gets another one: an id is never reused.
+/// A bucket. The upper half is its *place*, made of tenant and name: keys are placed by it, so that a client which knows the name finds the
+/// owners. The lower half is made of the incarnation too: of two buckets that are made under one name in a race, each has its own id, and what
+/// was written to one is never read as the other's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BucketId(pub u64);
 hex_id!(BucketId, u64, "16");
 
 impl BucketId {
-    /// The id of the `incarnation`th bucket (from 0) of that name.
+    /// The id of an incarnation of the bucket of that name.
     #[must_use]
-    pub fn derive(tenant: TenantId, name: &Name, incarnation: u32) -> Self {
+    pub fn derive(tenant: TenantId, name: &Name, incarnation: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("rejoin 2026 bucket id");
         hasher.update(&tenant.0.to_le_bytes());
-        hasher.update(&incarnation.to_le_bytes());
         hasher.update(name.as_str().as_bytes());
-        Self(first_u64(hasher.finalize().as_bytes()))
+        let place = first_u64(hasher.finalize().as_bytes());
+        // Behind the name, whose end is marked by a byte that no name has.
+        hasher.update(&[0]);
+        hasher.update(&incarnation.to_le_bytes());
+        let own = first_u64(hasher.finalize().as_bytes());
+        Self(place & !u64::from(u32::MAX) | own & u64::from(u32::MAX))
+    }
+
+    /// What its keys are placed by: the same for every incarnation.
+    #[must_use]
+    pub const fn place(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 }
 

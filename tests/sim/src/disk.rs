@@ -209,8 +209,9 @@ impl Disk {
         if let (Some(row), Some(Row { key, value: Some(object), .. })) = (&retry.value, object) {
             let RetryRow { dot, .. } = codec::decode(row).expect("a retry row as it is kept");
             let word = |bytes: &[u8]| u128::from_be_bytes(bytes.try_into().expect("sixteen bytes"));
-            // The row's key is kind, partition, and the request crossed with the hash that stands in the object's key behind the bucket.
-            let request = word(&retry.key[3..19]) ^ word(&key[8..24]);
+            let bucket = u64::from_be_bytes(key[..8].try_into().expect("eight bytes"));
+            // The row's key is kind, partition, and the request crossed with bucket and hash, with which the object's key begins.
+            let request = word(&retry.key[3..19]) ^ word(&key[8..24]) ^ u128::from(bucket);
             self.puts.push(Put { number: self.gathered, dot, store_key: key.clone(), request, object: object.clone() });
         }
     }

@@ -1,6 +1,6 @@
 //! `bucket create|list|show|set`.
 
-use rejoin_client::admin::{BucketInfo, BucketProps, Durability, activation};
+use rejoin_client::admin::{BucketInfo, BucketProps, Durability, Name, activation};
 
 use crate::args::{BucketVerb, Global, PluginChoice, PropsArgs, Ttl};
 use crate::connect::connect;
@@ -30,7 +30,12 @@ pub(crate) async fn run(global: &Global, out: Output, verb: BucketVerb) -> Resul
                 let what = format!("bucket {name} is at version {}, not {version}", old.version);
                 return Err(Failure::new(Exit::Stale, what).next(format!("`rejoin bucket show {name}` shows what it is now")));
             }
-            let bucket = admin.set_bucket(&name, old.version, changed(old.props, &props)?).await?;
+            let props = changed(old.props.clone(), &props)?;
+            let moved = (old.props.r, old.props.w, old.props.pr, old.props.pw) != (props.r, props.w, props.pr, props.pw);
+            let bucket = admin.set_bucket(&name, old.version, props).await?;
+            if moved && !bucket.behind.is_empty() {
+                note(format!("until {} has taken it, a read there may miss what is written under the new r and w", names(&bucket.behind)));
+            }
             done(out, &bucket, "changed")
         }
     }
@@ -74,7 +79,15 @@ fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Nodes, for a sentence.
+pub(crate) fn names(nodes: &[Name]) -> String {
+    nodes.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+}
+
 fn done(out: Output, bucket: &BucketInfo, what: &str) -> Result<(), Failure> {
+    if !bucket.behind.is_empty() {
+        note(format!("not taken yet by {}: that node learns of it when it connects", names(&bucket.behind)));
+    }
     if out.json {
         return out.json(&Bucket::from(bucket));
     }

@@ -9,6 +9,7 @@ use crate::connect::connect;
 use crate::failure::Failure;
 use crate::files;
 use crate::output::{Output, note};
+use crate::verbs::bucket::names;
 use crate::verbs::shapes::{Token, scope};
 
 pub(crate) async fn run(global: &Global, out: Output, verb: TokenVerb) -> Result<(), Failure> {
@@ -25,8 +26,11 @@ pub(crate) async fn run(global: &Global, out: Output, verb: TokenVerb) -> Result
             out.table(&["token", "scope", "state"], rows.collect())
         }
         TokenVerb::Revoke { name } => {
-            connect(global).await?.admin().revoke_token(&name).await?;
+            let behind = connect(global).await?.admin().revoke_token(&name).await?;
             note(format!("token {name} is withdrawn"));
+            if !behind.is_empty() {
+                note(format!("not heard of yet by {}: it is still taken there until that node connects", names(&behind)));
+            }
             Ok(())
         }
         TokenVerb::Root { secret } => root(out, &secret),
@@ -38,6 +42,9 @@ async fn create(global: &Global, out: Output, name: &str, admin: bool) -> Result
     let token = connect(global).await?.admin().create_token(name, allowed).await?;
     if out.json {
         return out.json(&Token { name: name.into(), scope: scope(allowed), revoked: false, token: Some(token.text().into()) });
+    }
+    if !token.behind().is_empty() {
+        note(format!("not heard of yet by {}: it is not taken there until that node connects", names(token.behind())));
     }
     note("keep it: nobody can show it again");
     out.line(token.text())

@@ -17,6 +17,8 @@ pub struct BucketInfo {
     pub version: u64,
     /// Its properties.
     pub props: BucketProps,
+    /// After a change: the nodes that have not taken it yet. Empty for a bucket that was listed.
+    pub behind: Vec<Name>,
 }
 
 /// A token as the catalog has it. Nobody keeps its secret.
@@ -85,6 +87,7 @@ pub fn activation(digest: PluginDigest) -> Activation {
 pub struct NewToken {
     text: String,
     pub(super) secret_hash: [u8; 32],
+    pub(super) behind: Vec<Name>,
 }
 
 impl NewToken {
@@ -101,7 +104,7 @@ impl NewToken {
     pub fn draw(name: &Name) -> Self {
         let secret: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
         let secret_hash = *blake3::hash(secret.as_bytes()).as_bytes();
-        Self { text: format!("{name}:{secret}"), secret_hash }
+        Self { text: format!("{name}:{secret}"), secret_hash, behind: Vec::new() }
     }
 
     /// The text to be handed out, and given to [`ClientBuilder::token`](crate::ClientBuilder::token).
@@ -114,6 +117,18 @@ impl NewToken {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The nodes that do not take it yet.
+    ///
+    /// ```no_run
+    /// # fn run(token: rejoin_client::admin::NewToken) {
+    /// let everywhere = token.behind().is_empty();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn behind(&self) -> &[rejoin_proto::Name] {
+        &self.behind
     }
 
     /// What the cluster keeps: the BLAKE3 hash of the secret part.
@@ -139,7 +154,7 @@ impl std::fmt::Debug for NewToken {
 pub(super) fn bucket_info(record: Record) -> Option<BucketInfo> {
     match (record.key, record.body) {
         (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, props }) => {
-            Some(BucketInfo { name, tenant, id, version: record.version, props })
+            Some(BucketInfo { name, tenant, id, version: record.version, props, behind: Vec::new() })
         }
         _ => None,
     }

@@ -34,6 +34,23 @@ async fn buckets_are_listed_found_and_changed() {
 }
 
 #[tokio::test]
+async fn a_change_names_the_nodes_that_have_not_taken_it() {
+    let cluster = Cluster::start(2).await;
+    let admin = cluster.client().await.admin();
+    let behind = vec![Name::new("n7").unwrap()];
+    let token = |revoked| {
+        let body = RecordBody::Token { tenant: TenantId(11), scope: Scope::Data, secret_hash: [1; 32], revoked };
+        Record { key: RecordKey::Token(Name::new("app").unwrap()), version: 1, stamp: Hlc::default(), body }
+    };
+    let changed = |record| React::Say(Reply::Changed { record, behind: behind.clone() });
+    cluster.react([changed(bucket("cart")), changed(bucket("cart")), changed(token(false)), changed(token(true))]);
+    assert_eq!(admin.create_bucket("cart", BucketProps::default()).await.unwrap().behind, behind);
+    assert_eq!(admin.set_bucket("cart", 4, BucketProps::default()).await.unwrap().behind, behind);
+    assert_eq!(admin.create_token("app", Scope::Data).await.unwrap().behind(), behind);
+    assert_eq!(admin.revoke_token("app").await.unwrap(), behind);
+}
+
+#[tokio::test]
 async fn a_change_is_sent_once() {
     let cluster = Cluster::start(2).await;
     let admin = cluster.client().await.admin();
@@ -49,7 +66,7 @@ async fn a_plugin_travels_as_bulk() {
     let name = Name::new("cart").unwrap();
     let body = RecordBody::Plugin { name, version: "1".into(), bytes: 3, self_causal: true, validates: true };
     let record = Record { key: RecordKey::Plugin(PluginDigest([7; 32])), version: 1, stamp: Hlc::default(), body };
-    cluster.react([React::Say(Reply::Records(vec![record]))]);
+    cluster.react([React::Say(Reply::Changed { record, behind: Vec::new() })]);
     let plugin = admin.push_plugin("cart", vec![1, 2, 3]).await.unwrap();
     assert!(plugin.activation().self_causal && plugin.activation().validates && plugin.digest == PluginDigest([7; 32]));
     assert_eq!(cluster.seen().pop().unwrap().class, Class::Bulk);

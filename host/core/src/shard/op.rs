@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use rejoin_proto::client::{Get, Put, Receipt};
 use rejoin_proto::peer::OpId;
-use rejoin_proto::{Dot, Entry, NodeId, Object, ReapEpoch, RequestId, TenantId, VersionVector};
+use rejoin_proto::{Dot, Entry, NodeId, Object, ObjectId, ReapEpoch, RequestId, TenantId, VersionVector};
 
 use super::event::Session;
 use crate::quorum::Tally;
@@ -146,7 +146,8 @@ impl Op {
 
     /// A request id counts for one object only: a client that uses one twice must not be told that a write was done which never was.
     pub(super) fn retry_id(&self, put: &Put) -> RequestId {
-        RequestId(put.request.0 ^ self.target.object.hash())
+        let ObjectId { bucket, .. } = self.target.object;
+        RequestId(put.request.0 ^ self.target.object.hash() ^ u128::from(bucket.0))
     }
 }
 

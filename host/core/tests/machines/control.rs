@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use rejoin_core::control::{Catalog, Change, Control, Effect, Event, MAX_RECORDS, SPREAD_US, plugin_record};
-use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey, Scope};
+use rejoin_core::control::{Catalog, Change, Control, Effect, Event, MAX_RECORDS, SPREAD_US, Spread, plugin_record};
+use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, PluginDigest};
+use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest};
 
 use crate::support::{name, tenant};
 
@@ -15,17 +15,28 @@ use crate::support::{name, tenant};
 struct Nodes {
     all: Vec<Control>,
     wire: VecDeque<(usize, usize, PeerBody)>,
-    answers: Vec<(u64, Result<Record, ErrorReply>)>,
+    answers: Vec<(u64, Result<Spread, ErrorReply>)>,
+    overruled: Vec<(Record, Option<Name>)>,
     /// Which node has come to contain whose catalog.
     agreed: Vec<(usize, usize)>,
     now_us: u64,
+    wall_ms: u64,
     delivered: usize,
 }
 
 impl Nodes {
     fn new(count: usize) -> Self {
         let all = (0..count).map(|_| Control::new(Default::default())).collect();
-        Self { all, wire: VecDeque::new(), answers: Vec::new(), agreed: Vec::new(), now_us: 0, delivered: 0 }
+        Self {
+            all,
+            wire: VecDeque::new(),
+            answers: Vec::new(),
+            overruled: Vec::new(),
+            agreed: Vec::new(),
+            now_us: 0,
+            wall_ms: 1000,
+            delivered: 0,
+        }
     }
 
     fn connected(count: usize) -> Self {
@@ -36,7 +47,7 @@ impl Nodes {
 
     fn event(&mut self, to: usize, event: Event) {
         let mut effects = Vec::new();
-        self.all[to].handle(self.now_us, 1000, event, &mut effects);
+        self.all[to].handle(self.now_us, self.wall_ms, event, &mut effects);
         let mut saved = true;
         for effect in effects {
             match effect {
@@ -45,6 +56,7 @@ impl Nodes {
                 Effect::Send(peer, body) => self.wire.push_back((to, peer.0 as usize, body)),
                 Effect::Answer(call, result) => self.answers.push((call, result)),
                 Effect::Agreed(peer) => self.agreed.push((to, peer.0 as usize)),
+                Effect::Overruled { lost, kept } => self.overruled.push((lost, kept)),
             }
         }
     }
@@ -78,8 +90,20 @@ impl Nodes {
     }
 
     fn answer(&mut self, call: u64) -> Result<Record, ErrorReply> {
+        self.spread(call).map(|spread| spread.record)
+    }
+
+    fn spread(&mut self, call: u64) -> Result<Spread, ErrorReply> {
         let at = self.answers.iter().position(|(of, _)| *of == call).expect("an answer");
         self.answers.remove(at).1
+    }
+
+    /// A bucket of the shop as one node has it.
+    fn bucket(&self, at: usize, bucket: &str) -> (BucketId, u8) {
+        match &self.all[at].get(&RecordKey::Bucket(tenant(), name(bucket))).expect("a bucket").body {
+            RecordBody::Bucket { id, props } => (*id, props.n),
+            other => panic!("a bucket was expected, not {other:?}"),
+        }
     }
 
     fn agree(&self) -> bool {
@@ -115,11 +139,143 @@ fn racing_creates_have_one_winner_on_every_node_in_every_order() {
         }
         nodes.deliver();
         assert!(nodes.agree());
-        assert!(nodes.answer(1).is_ok() && nodes.answer(2).is_ok());
+        let answers = [nodes.answer(1), nodes.answer(2)];
+        let lost: Vec<&ErrorReply> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+        assert!(lost.len() == 1 && lost[0].code == ErrorCode::VersionConflict, "one of them hears that it has lost: {answers:?}");
+        assert!(lost[0].message.starts_with("lost the race"), "{}", lost[0].message);
         let record = nodes.all[1].get(&RecordKey::Bucket(tenant(), name("cart"))).expect("the bucket").clone();
         winners.push(props(&record).siblings);
     }
     assert_eq!(winners[0], winners[1], "the content decides, not the order");
+}
+
+/// Two administrators make one bucket on both sides of a split, with another n. What was written to each is read as it was written.
+#[test]
+fn a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name() {
+    let of = |n: u8| BucketProps { n, r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() };
+    let mut nodes = Nodes::new(3);
+    for (at, n) in [(0, 1), (1, 3)] {
+        nodes.change(at, at as u64, Change::BucketCreate(tenant(), name("b"), of(n)));
+        let spread = nodes.spread(at as u64).expect("nobody is there to object");
+        assert!(spread.taken_by.is_empty(), "and the answer says that nobody has taken it");
+    }
+    let before = [nodes.bucket(0, "b"), nodes.bucket(1, "b")];
+    assert_ne!(before[0].0, before[1].0, "they are two buckets");
+    assert_eq!(before[0].0.place(), before[1].0.place(), "whose keys clients look for at the same nodes");
+    // The third node hears of both before those two meet.
+    for (a, b) in [(0, 2), (1, 2), (0, 1)] {
+        nodes.connect(a, b);
+    }
+    assert!(nodes.agree());
+    let winner = nodes.bucket(0, "b");
+    let loser = if winner == before[0] { before[1] } else { before[0] };
+    assert!(before.contains(&winner));
+    let kept = format!("b.lost-{}", loser.0);
+    assert_eq!(nodes.bucket(2, &kept), loser, "under its id and with its n");
+    assert_eq!(nodes.all[0].list(RecordKind::Bucket, tenant()).len(), 2);
+    assert!(nodes.overruled.iter().all(|(_, name)| name.as_ref().map(Name::as_str) == Some(&kept[..])) && !nodes.overruled.is_empty());
+    // It can be administered as any other.
+    nodes.change(0, 9, Change::BucketSet(tenant(), name(&kept), 1, BucketProps { siblings: 7, ..of(loser.1) }));
+    nodes.deliver();
+    assert!(nodes.answer(9).is_ok() && nodes.agree());
+}
+
+#[test]
+fn the_same_bucket_made_twice_at_once_is_one_bucket() {
+    let mut nodes = Nodes::connected(2);
+    let plugin = Activation { plugin: PluginDigest([5; 32]), self_causal: false, since: Hlc(0), replaces: false, validates: false };
+    nodes.change(0, 1, Change::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, false, false)));
+    nodes.deliver();
+    nodes.answer(1).expect("known");
+    let props = BucketProps { plugin: Some(plugin), ..BucketProps::default() };
+    nodes.wall_ms = 2_000;
+    nodes.change(0, 2, Change::BucketCreate(tenant(), name("cart"), props.clone()));
+    nodes.wall_ms = 3_000;
+    nodes.change(1, 3, Change::BucketCreate(tenant(), name("cart"), props));
+    nodes.deliver();
+    let (one, two) = (nodes.answer(2).expect("made"), nodes.answer(3).expect("made"));
+    assert!(nodes.agree() && one == two && nodes.overruled.is_empty(), "{one:?} {two:?}");
+}
+
+/// A loser is told also where the winner's own message has not come: by whoever knows it.
+#[test]
+fn who_takes_a_record_that_has_lost_says_so_before_it_says_that_it_was_taken() {
+    for swapped in [false, true] {
+        let mut nodes = Nodes::connected(3);
+        let (one, two) = if swapped { (20, 10) } else { (10, 20) };
+        nodes.change(0, 1, create("cart", one));
+        nodes.change(2, 2, create("cart", two));
+        // Nodes 0 and 2 do not hear each other; node 1 hears both.
+        nodes.wire.retain(|(from, to, _)| *from == 1 || *to == 1);
+        while nodes.deliver_one() {
+            nodes.wire.retain(|(from, to, _)| *from == 1 || *to == 1);
+        }
+        nodes.now_us = SPREAD_US;
+        nodes.event(0, Event::Tick);
+        nodes.event(2, Event::Tick);
+        let answers = [nodes.spread(1), nodes.spread(2)];
+        assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 1, "{answers:?}");
+        let won = answers.into_iter().find_map(Result::ok).expect("one has won");
+        assert_eq!(won.taken_by, [NodeId(1)].into(), "the answer tells who has it");
+    }
+}
+
+#[test]
+fn changes_of_one_bucket_that_race_have_one_winner_and_one_who_hears_of_it() {
+    let mut nodes = Nodes::connected(2);
+    nodes.change(0, 1, create("cart", 10));
+    nodes.deliver();
+    let set = |siblings| Change::BucketSet(tenant(), name("cart"), 1, BucketProps { siblings, ..BucketProps::default() });
+    nodes.change(0, 2, set(20));
+    nodes.change(1, 3, set(30));
+    nodes.deliver();
+    let answers = [nodes.answer(2), nodes.answer(3)];
+    assert!(nodes.agree() && nodes.overruled.is_empty(), "it is one bucket all the same");
+    assert_eq!(answers.iter().filter(|answer| matches!(answer, Err(error) if error.code == ErrorCode::VersionConflict)).count(), 1);
+}
+
+#[test]
+fn a_token_or_plugin_that_loses_a_race_is_refused_loudly() {
+    let token = |secret| Change::TokenCreate(tenant(), name("app"), Scope::Data, [secret; 32]);
+    let push = |text| Change::PluginAdd(PluginDigest([5; 32]), plugin_record(name(text), "1".into(), 9, true, false));
+    for (one, two) in [(token(1), token(2)), (push("cart"), push("basket"))] {
+        let mut nodes = Nodes::connected(2);
+        nodes.change(0, 1, one);
+        nodes.change(1, 2, two);
+        nodes.deliver();
+        let answers = [nodes.answer(1), nodes.answer(2)];
+        assert!(nodes.agree());
+        assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 1, "{answers:?}");
+    }
+}
+
+/// Making a token on one side of a split, and making and withdrawing one of its name on the other: what is withdrawn stays so.
+#[test]
+fn a_withdrawal_outlives_a_race_with_a_token_of_its_name() {
+    let mut nodes = Nodes::new(2);
+    let token = |secret| Change::TokenCreate(tenant(), name("app"), Scope::Data, [secret; 32]);
+    nodes.change(0, 1, token(1));
+    nodes.change(1, 2, token(2));
+    nodes.change(1, 3, Change::TokenRevoke(name("app")));
+    nodes.connect(0, 1);
+    let known = nodes.all[0].get(&RecordKey::Token(name("app"))).expect("the token").clone();
+    assert!(nodes.agree() && matches!(known.body, RecordBody::Token { revoked: true, .. }));
+    // Withdrawing what is withdrawn changes nothing, so that it cannot race with who makes it anew.
+    nodes.change(0, 4, Change::TokenRevoke(name("app")));
+    nodes.deliver();
+    assert_eq!(nodes.spread(4).expect("withdrawn").record, known);
+}
+
+#[test]
+fn an_answer_names_those_who_have_a_change_and_no_others() {
+    let mut nodes = Nodes::connected(3);
+    nodes.cut(0, 2);
+    nodes.change(0, 1, create("cart", 10));
+    nodes.deliver();
+    assert_eq!(nodes.spread(1).expect("made").taken_by, [NodeId(1)].into());
+    nodes.change(0, 2, create("other", 10));
+    nodes.cut(0, 1);
+    assert!(nodes.spread(2).expect("made").taken_by.is_empty(), "it was lost on the way, for all that is known");
 }
 
 #[test]

@@ -124,6 +124,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("layout", Reply::Layout(layout())),
         ("status", Reply::Status(status())),
         ("records", Reply::Records(vec![bucket_record(), plugin_record(), token_record()])),
+        ("changed", Reply::Changed { record: bucket_record(), behind: vec![name("n2")] }),
         ("error", Reply::Error(error)),
     ]
 }

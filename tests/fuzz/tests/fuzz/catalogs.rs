@@ -26,7 +26,7 @@ impl Nodes {
         for effect in effects {
             match effect {
                 Effect::Send(peer, body) if peer.0 < LIAR => self.wire.push_back((to, peer.0, body)),
-                Effect::Send(..) | Effect::Save | Effect::Changed | Effect::Agreed(_) => {}
+                Effect::Send(..) | Effect::Save | Effect::Changed | Effect::Agreed(_) | Effect::Overruled { .. } => {}
                 Effect::Answer(call, _) => assert!(self.waiting.remove(&call), "a change is answered once"),
             }
         }

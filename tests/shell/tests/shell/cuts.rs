@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rejoin_client::ErrorKind;
+use rejoin_client::admin::{BucketInfo, BucketProps, Quorum};
+use rejoin_client::{Bytes, ErrorKind};
 use rejoin_test_shell::{Setup, World, simulate};
 
 /// A peer from which nothing comes for this long is down, as the node has it, counted anew from what is sent after that for the first time.
@@ -81,5 +82,58 @@ fn a_link_that_is_cut_one_way_only_is_no_connection() {
         turmoil::repair_oneway("n1", "n2");
         let (one, two) = tokio::join!(connected(&world, "n1", 2), connected(&world, "n2", 2));
         assert!(one <= MET_AGAIN && two <= MET_AGAIN, "{one:?} and {two:?}");
+    });
+}
+
+/// Each side of a cut makes a bucket of one name, with another n, and both take writes. Neither is read under the other's n afterwards.
+#[test]
+fn a_bucket_made_on_both_sides_of_a_cut_loses_no_write_and_changes_no_n() {
+    simulate(&Setup { nodes: &["n1", "n2"], ..Setup::default() }, |world| async move {
+        world.plain().await;
+        world.cut("n1", "n2");
+        connected(&world, "n1", 0).await;
+        connected(&world, "n2", 0).await;
+        let mut sides = Vec::new();
+        for (node, other, n) in [("n1", "n2", 1), ("n2", "n1", 2)] {
+            let client = world.pinned(node).await;
+            let props = BucketProps { n, r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() };
+            let made = client.admin().create_bucket("b", props).await.unwrap();
+            assert_eq!(
+                made.behind.iter().map(|node| node.as_str()).collect::<Vec<_>>(),
+                [other],
+                "the answer names who has not heard of it"
+            );
+            let (bucket, mut written) = (client.bucket::<Bytes>("b").unwrap(), Vec::new());
+            for key in (0..20).map(|key| format!("{node}-{key}")) {
+                match bucket.put(&key[..], key.clone().into_bytes()).create().await {
+                    Ok(_) => written.push(key),
+                    // With one copy, the other side's keys cannot be reached from here.
+                    Err(error) => assert!(n == 1 && error.kind() == ErrorKind::Unavailable, "{error}"),
+                }
+            }
+            assert!(written.len() > 2, "{node}");
+            sides.push((made, written));
+        }
+        world.heal("n1", "n2");
+        let admin = world.pinned("n2").await.admin();
+        let made = |id| move |bucket: &BucketInfo| bucket.id == id;
+        let known = loop {
+            let known = admin.buckets().await.unwrap();
+            if sides.iter().all(|(side, _)| known.iter().any(made(side.id))) {
+                break known;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        connected(&world, "n1", 1).await;
+        for (side, written) in &sides {
+            let now = known.iter().find(|bucket| bucket.id == side.id).expect("both are known");
+            assert_eq!(now.props.n, side.props.n);
+            assert!(now.name.as_str() == "b" || now.name.as_str().starts_with("b.lost-"), "{}", now.name);
+            let bucket = world.pinned("n2").await.bucket::<Bytes>(now.name.as_str()).unwrap();
+            for key in written {
+                let read = bucket.get(&key[..]).r(side.props.n).await.unwrap();
+                assert_eq!(read.value.as_deref(), Some(key.as_bytes()), "{key} in {}", now.name);
+            }
+        }
     });
 }

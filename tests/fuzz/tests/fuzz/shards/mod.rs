@@ -74,6 +74,15 @@ fn seeds() -> Vec<Vec<u8>> {
             &[MERGED, 0, 1],
             &[PASS, 20],
         ]),
+        // A peer's delete beside a value, where the limit is reached: the fold drops the tombstone, and not what was seen.
+        script(&[
+            &[PUT, 0, 1, 0, 3, 1],
+            &[REPLICATE, 1, 0, 0, 0, 1, 0, 0, 1, 1, 0, 24],
+            &[PUT, 0, 1, 0, 4, 2],
+            &[PUT, 0, 2, 0, 3, 3],
+            &[REPLICATE, 1, 0, 0, 0, 2, 0, 0, 1, 1, 0, 24],
+            &[PUT, 0, 2, 0, 4, 4],
+        ]),
         // Peers that write, object and come back; a restart in between.
         script(&[
             &[PUT, 0, 1, 0, 3, 1],

@@ -1,0 +1,79 @@
+//! Two changes of one record that did not know of each other. Of two records under one key the one with the higher rank wins everywhere. What
+//! stands here is what becomes of the other one, and of whoever still waits for the answer to it.
+//!
+//! A bucket that loses its name is another bucket, with an id of its own: what was written to it is not read as the winner's, under another
+//! n. It is kept under a name made of its id, so that nothing that was acknowledged is lost.
+
+use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
+use rejoin_proto::{ErrorCode, ErrorReply, Name};
+
+/// How much of a bucket's name stands in the name under which a bucket is kept that has lost it: with the id it is a name.
+const KEPT_NAME: usize = 40;
+
+/// Whether these are two buckets or two tokens that were made under one name, and not one that was changed.
+pub(super) fn are_rivals(one: &Record, other: &Record) -> bool {
+    match (&one.body, &other.body) {
+        (RecordBody::Bucket { id, .. }, RecordBody::Bucket { id: other, .. }) => id != other,
+        // A token that was withdrawn and is made again has another secret, and a later version.
+        (RecordBody::Token { secret_hash, .. }, RecordBody::Token { secret_hash: rival, .. }) => {
+            one.version == other.version && secret_hash != rival
+        }
+        _ => false,
+    }
+}
+
+/// Whether taking this record for that one would change n of a bucket. No node makes such a record.
+pub(super) fn renumbers(known: &Record, record: &Record) -> bool {
+    match (&known.body, &record.body) {
+        (RecordBody::Bucket { id, props }, RecordBody::Bucket { id: other, props: new }) => id == other && props.n != new.n,
+        _ => false,
+    }
+}
+
+/// The record that keeps a bucket which has lost its name, and its name now: the same on every node that makes it.
+pub(super) fn kept(loser: &Record) -> Option<(Name, Record)> {
+    let (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, .. }) = (&loser.key, &loser.body) else { return None };
+    let short = name.as_str().get(..KEPT_NAME).unwrap_or(name.as_str());
+    let name = Name::new(alloc::format!("{short}.lost-{id}")).ok()?;
+    let key = RecordKey::Bucket(*tenant, name.clone());
+    Some((name, Record { key, ..loser.clone() }))
+}
+
+/// Whether a change has lost: what is known under its key now is neither what it made nor what was made of that later.
+pub(super) fn has_lost(made: &Record, now: &Record) -> bool {
+    let tie = now.version == made.version;
+    match (&made.body, &now.body) {
+        (RecordBody::Bucket { id, props }, RecordBody::Bucket { id: other, props: new }) => {
+            id != other || (tie && props.incarnation() != new.incarnation())
+        }
+        (RecordBody::Token { secret_hash, revoked: false, .. }, RecordBody::Token { secret_hash: other, .. }) => secret_hash != other,
+        (RecordBody::Token { revoked: true, .. }, RecordBody::Token { revoked, .. }) => tie && !revoked,
+        (made, now) => tie && made != now,
+    }
+}
+
+/// What whoever waits for a change is told that has lost.
+pub(super) fn refusal(made: &Record, now: &Record) -> ErrorReply {
+    let message = match (&made.key, &now.body) {
+        (RecordKey::Bucket(_, name), RecordBody::Bucket { props, .. }) if are_rivals(made, now) => {
+            let kept = kept(made).map_or_else(|| name.clone(), |(kept, _)| kept);
+            alloc::format!(
+                "lost the race: another node has made a bucket {name} with other properties, and that one has the name now (n = {}). Yours holds what \
+                 was written to it, and is kept as {}; `rejoin bucket show {name}` shows what the name means",
+                props.n,
+                kept
+            )
+        }
+        (RecordKey::Bucket(_, name), _) => {
+            alloc::format!("lost the race: bucket {name} was changed at another node at the same time; look at it again, then set it")
+        }
+        (RecordKey::Token(name), _) => alloc::format!(
+            "lost the race: another node has made or changed token {name} at the same time, and this one is not taken anywhere; use another name"
+        ),
+        (RecordKey::Plugin(_), RecordBody::Plugin { name, .. }) => {
+            alloc::format!("lost the race: the component is stored, but another node has pushed it under the name {name}, which it has now")
+        }
+        _ => "lost the race: another node has changed this record at the same time; look at it again".into(),
+    };
+    ErrorReply::new(ErrorCode::VersionConflict, message)
+}
