@@ -7,7 +7,8 @@ pub struct Sibling {
     pub value: Vec<u8>,
     /// When it was written: milliseconds since the Unix epoch by the clock of the node that took the write. For a merged value, the latest.
     pub stamp_ms: u64,
-    /// Which actor took the write: an id without an order in time. For a merged value, that of its largest dot.
+    /// Which actor took the write: an id without an order in time. For a merged value, that of its largest dot, which need not be that of the
+    /// input that won. So a merge must not decide by it: see the law of bracketing.
     pub writer: u64,
 }
 

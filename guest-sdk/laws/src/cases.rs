@@ -28,7 +28,7 @@ pub struct Input {
 pub struct Case {
     /// The key.
     pub key: Vec<u8>,
-    /// Two to five inputs, three as a rule.
+    /// Two inputs or more, three as a rule.
     pub inputs: Vec<Input>,
 }
 

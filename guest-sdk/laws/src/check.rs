@@ -2,12 +2,15 @@
 
 use crate::cases::{self, Case, Unbuilt};
 use crate::counterexample::Counterexample;
+use crate::fixed;
 use crate::judge::{Trial, Verdict, Violation};
 use crate::largest::{self, Largest};
 use crate::laws::{self, Law};
 use crate::merge::{Merge, Sampler};
+use crate::progress::Progress;
 use crate::rng::Rng;
-use crate::shrink::{Failing, shrink};
+use crate::shrink::{Failing, Patience, shrink};
+use std::time::Duration;
 
 /// How hard to look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,11 +25,15 @@ pub struct Effort {
     pub collide: bool,
     /// What a bucket takes, for the law of limits. It is tried only if this is given.
     pub largest: Option<Largest>,
+    /// The most siblings that a merge is given, as a bucket allows.
+    pub siblings: usize,
+    /// For how long a counterexample is made smaller at most. What was found by then is kept.
+    pub shrink: Duration,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { seed: 1, cases: 300, size: 12, collide: true, largest: None }
+        Self { seed: 1, cases: 300, size: 12, collide: true, largest: None, siblings: 32, shrink: Duration::from_secs(20) }
     }
 }
 
@@ -43,6 +50,9 @@ pub struct Tried {
     pub collisions: u32,
     /// The most bytes that one merge was given.
     pub bytes: usize,
+    /// On how many cases it was tried beside those that were drawn: all triples of the smallest values, as many siblings as there may be, a few large
+    /// values, garbage beside valid values, unknown members. They are counted here only.
+    pub fixed: u32,
 }
 
 /// Tries every law, and says how. [`Law::Limits`] is left out unless the effort says what the largest siblings are.
@@ -57,31 +67,69 @@ pub fn check(merge: &dyn Merge, sampler: &dyn Sampler, effort: Effort) -> Result
 /// Tries one law.
 ///
 /// # Errors
-/// A [`Counterexample`], made as small as could be. A sampler without a value is one too.
+/// A [`Counterexample`], made as small as could be. A sampler without a value, or with one only, is one too.
 pub fn check_law(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, effort: Effort) -> Result<Tried, Box<Counterexample>> {
-    let mut tried = Tried { law, cases: 0, judged: 0, collisions: 0, bytes: 0 };
-    for case in cases(law, sampler, effort) {
-        tried.cases += 1;
+    check_law_watched(law, merge, sampler, effort, &mut |_| {})
+}
+
+/// As [`check_law`], and tells how far it has come.
+///
+/// # Errors
+/// As [`check_law`].
+pub fn check_law_watched(
+    law: Law,
+    merge: &dyn Merge,
+    sampler: &dyn Sampler,
+    effort: Effort,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Tried, Box<Counterexample>> {
+    let mut tried = Tried { law, cases: 0, judged: 0, collisions: 0, bytes: 0, fixed: 0 };
+    let has_fixed = law != Law::Limits && effort.collide;
+    let fixed = if has_fixed { fixed::draw(effort.seed, sampler, effort.siblings) } else { Vec::new() };
+    let fixed_cases = u32::try_from(fixed.len()).unwrap_or(u32::MAX);
+    let total = if law == Law::Limits { 2 } else { effort.cases.saturating_add(fixed_cases) };
+    let nothing = |violation| {
+        let trial = Trial { key: Vec::new(), siblings: Vec::new(), valid: true };
+        Err(Box::new(Counterexample { law, trial, violation, seed: effort.seed }))
+    };
+    if let Some(violation) = always_the_same(sampler) {
+        return nothing(violation);
+    }
+    // Small cases first: what fails there needs no shrinking.
+    let drawn = cases(law, sampler, effort).map(|case| (case, true));
+    for (number, (case, is_drawn)) in (1..).zip(drawn.chain(fixed.into_iter().map(|case| (case, false)))) {
+        watch(Progress::Trying { law, case: number, cases: total });
+        *(if is_drawn { &mut tried.cases } else { &mut tried.fixed }) += 1;
         let (case, trial) = match built(law, merge, sampler, case) {
             Ok(Some(built)) => built,
             Ok(None) => continue,
-            Err(violation) => {
-                let trial = Trial { key: Vec::new(), siblings: Vec::new(), valid: true };
-                return Err(Box::new(Counterexample { law, trial, violation, seed: effort.seed }));
-            }
+            Err(violation) => return nothing(violation),
         };
-        tried.collisions += u32::from(collides(&trial));
         tried.bytes = tried.bytes.max(trial.siblings.iter().map(|sibling| sibling.value.len()).sum());
+        tried.collisions += u32::from(is_drawn && collides(&trial));
         match law.judge(merge, &trial) {
-            Verdict::Held => tried.judged += 1,
+            Verdict::Held => tried.judged += u32::from(is_drawn),
             Verdict::Unjudged => {}
             Verdict::Broken(violation) => {
-                let Failing { trial, violation, .. } = shrink(law, merge, sampler, Failing { case, trial, violation });
+                let patience = Patience::new(law, effort.shrink, watch);
+                let Failing { trial, violation, .. } = shrink(law, merge, sampler, Failing { case, trial, violation }, patience);
                 return Err(Box::new(Counterexample { law, trial, violation, seed: effort.seed }));
             }
         }
     }
     Ok(tried)
+}
+
+/// A sampler that draws one value only leaves every law untried, and would pass as if all held.
+fn always_the_same(sampler: &dyn Sampler) -> Option<Violation> {
+    if !sampler.vouches() {
+        return None;
+    }
+    let first = sampler.sample(0, 0).ok()?;
+    let others = (0..16).flat_map(|seed| [0, 1, 4, 12].map(|size| (seed, size)));
+    let differs = |(seed, size): (u64, u32)| sampler.sample(seed, size).map_or(true, |value| value != first);
+    let reason = "it gives the same value for all seeds and sizes, on which no law can fail";
+    (!others.into_iter().any(differs)).then(|| Violation::NoSample { seed: 0, size: 12, reason: reason.into() })
 }
 
 fn cases(law: Law, sampler: &dyn Sampler, effort: Effort) -> Box<dyn Iterator<Item = Case>> {

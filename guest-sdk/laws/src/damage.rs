@@ -9,9 +9,60 @@ const NASTY: [&[u8]; 12] =
 /// Deep enough to overflow the stack of a parser that follows brackets by calling itself.
 const DEEP: usize = 50_000;
 
+/// What no format reads: three texts that are no UTF-8, of lengths that no words or numbers have.
+const UNREADABLE: [&[u8]; 3] = [b"\xff\xfe\x80", b"\x80{\"\xc1:\xff", b"\xf8\x88\x80\x80\x80\xfe\xff\xc0\xaf\xf5\xee\xff\x81"];
+/// The accident with this number and those after it put [`UNREADABLE`] texts in place of the value.
+pub(crate) const TO_UNREADABLE: u64 = 1 << 40;
+/// The accident with this number and those after it add [`UNKNOWN`] to the value's first JSON object, its second, and so on.
+pub(crate) const TO_UNKNOWN: u64 = 1 << 41;
+/// The name of a member that no plugin knows. What comes with it fits no type but that of JSON itself.
+pub(crate) const UNKNOWN: &str = "rejoin-unknown";
+
+/// How many unreadable texts there are.
+pub(crate) fn unreadable_texts() -> u64 {
+    UNREADABLE.len() as u64
+}
+
+/// Whether a value is one of the unreadable texts.
+pub(crate) fn is_unreadable(value: &[u8]) -> bool {
+    UNREADABLE.contains(&value)
+}
+
+/// Whether the unknown member is in a value.
+pub(crate) fn has_unknown(value: &[u8]) -> bool {
+    value.windows(UNKNOWN.len()).any(|part| part == UNKNOWN.as_bytes())
+}
+
+/// The value with one member more in its `nth` JSON object, from 0; as it is, if it has no such object.
+fn with_unknown(value: &[u8], nth: u64) -> Vec<u8> {
+    let (mut in_text, mut escaped, mut objects) = (false, false, 0);
+    for (at, byte) in value.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'{' if !in_text && objects == nth => {
+                let (head, rest) = value.split_at(at + 1);
+                let empty = rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+                let member = format!("\"{UNKNOWN}\":{{\"a\":[null]}}{}", if empty { "" } else { "," });
+                return [head, member.as_bytes(), rest].concat();
+            }
+            b'{' if !in_text => objects += 1,
+            _ => {}
+        }
+    }
+    value.to_vec()
+}
+
 /// The value after an accident; the same seed, the same accident.
 #[must_use]
 pub fn damaged(value: &[u8], seed: u64) -> Vec<u8> {
+    if let Some(nth) = seed.checked_sub(TO_UNKNOWN) {
+        return with_unknown(value, nth);
+    }
+    if let Some(nth) = seed.checked_sub(TO_UNREADABLE) {
+        return UNREADABLE.get(usize::try_from(nth).unwrap_or(usize::MAX)).map(|text| text.to_vec()).unwrap_or_default();
+    }
     let mut rng = Rng::new(seed);
     let mut bytes = value.to_vec();
     let at = usize::try_from(rng.below(value.len() as u64 + 1)).unwrap_or(0);
@@ -72,6 +123,24 @@ mod tests {
         assert!(all.contains(&b""[..]) && all.iter().any(|bytes| bytes.len() == DEEP));
         assert_eq!(damaged(value, 7), damaged(value, 7));
         assert!((0..500).all(|seed| damaged(b"", seed).len() <= DEEP), "nothing can be damaged as well");
+    }
+
+    #[test]
+    fn a_member_is_added_to_each_object_and_to_no_text() {
+        let value = br#"{"a{":{"\"{":1},"b":[{}]}"#;
+        let added = |nth| String::from_utf8(damaged(value, TO_UNKNOWN + nth)).expect("text");
+        let member = r#""rejoin-unknown":{"a":[null]}"#;
+        assert_eq!(added(0), format!(r#"{{{member},"a{{":{{"\"{{":1}},"b":[{{}}]}}"#));
+        assert_eq!(added(1), format!(r#"{{"a{{":{{{member},"\"{{":1}},"b":[{{}}]}}"#));
+        assert_eq!(added(2), format!(r#"{{"a{{":{{"\"{{":1}},"b":[{{{member}}}]}}"#));
+        assert_eq!(added(3).as_bytes(), value);
+        assert!((0..3).all(|nth| has_unknown(added(nth).as_bytes())) && !has_unknown(value));
+    }
+
+    #[test]
+    fn unreadable_texts_differ_and_are_no_text() {
+        let all: BTreeSet<Vec<u8>> = (0..unreadable_texts()).map(|nth| damaged(b"7", TO_UNREADABLE + nth)).collect();
+        assert!(all.len() == 3 && all.iter().all(|text| is_unreadable(text) && str::from_utf8(text).is_err() && text.len() % 4 != 0));
     }
 
     #[test]

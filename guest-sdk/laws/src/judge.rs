@@ -4,7 +4,7 @@
 
 use crate::laws::Law;
 use crate::merge::{Answer, Failure, Merge, Sibling, folded};
-use std::cell::RefCell;
+use crate::totality::totality;
 
 /// By how many bytes a merged value may be longer than all that went into it: a little framing.
 pub const GROWTH_SLACK: usize = 64;
@@ -82,7 +82,7 @@ impl Violation {
 }
 
 /// Why a law's comparison ends early.
-enum Stop {
+pub(crate) enum Stop {
     Unjudged,
     Broken(Violation),
 }
@@ -199,36 +199,5 @@ fn limits(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Sto
         Ok(_) => Ok(()),
         Err(Failure::Refused(_)) => Err(Stop::Unjudged),
         Err(failure) => Err(Stop::Broken(Violation::NoAnswer { siblings: siblings.to_vec(), failure })),
-    }
-}
-
-/// Every merge that the other laws ask for must be answered; of values that may be garbage it may be refused.
-fn totality(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
-    let watched = Watched { merge, valid: trial.valid, failed: RefCell::new(None) };
-    for law in [Law::Permutation, Law::Bracketing, Law::Idempotence, Law::Absorption, Law::Growth] {
-        // What it says of the answers is not asked here.
-        let _ = law.judge(&watched, trial);
-    }
-    watched.failed.into_inner().map_or(Ok(()), |violation| Err(Stop::Broken(violation)))
-}
-
-/// Passes merges on, and remembers the first that had to be answered and was not.
-struct Watched<'a> {
-    merge: &'a dyn Merge,
-    valid: bool,
-    failed: RefCell<Option<Violation>>,
-}
-
-impl Merge for Watched<'_> {
-    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
-        let answer = self.merge.merge(key, siblings);
-        match &answer {
-            Err(failure) if self.valid || !matches!(failure, Failure::Refused(_)) => {
-                let violation = || Violation::NoAnswer { siblings: siblings.to_vec(), failure: failure.clone() };
-                self.failed.borrow_mut().get_or_insert_with(violation);
-            }
-            _ => {}
-        }
-        answer
     }
 }

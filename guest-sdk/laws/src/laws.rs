@@ -89,13 +89,18 @@ impl Law {
     pub fn advice(self) -> &'static str {
         match self {
             Self::Totality => {
-                "answer what cannot be read with a Fault, and merge everything that can: no panic, no index, no arithmetic that overflows."
+                "answer what cannot be read with a Fault, and merge everything that can: no panic, no index, no arithmetic that overflows, no \
+                 sibling that is skipped. Members that are not known are kept or refused (serde's deny_unknown_fields), since a newer client has \
+                 written them. A validator takes what the merge takes."
             }
             Self::Permutation => {
-                "where two siblings compete, compare something total (stamp, then writer, then the bytes), not their places."
+                "where two siblings compete, compare something total, not their places: the stamp, then the bytes. Not the writer: a merged value has \
+                 the latest stamp of its inputs, but not always the writer of the one that won."
             }
             Self::Bracketing => {
-                "let the result carry all that the next merge needs to know of its inputs, or decide by a greatest element."
+                "let the result carry all that the next merge needs to know of its inputs, or decide by a greatest element: by the value, or by the \
+                 stamp, then the value. A merged value has the latest stamp of its inputs and the largest of their writers, so a merge that \
+                 decides by the writer breaks this law."
             }
             Self::Idempotence => {
                 "join sets or take maxima where values are added up or appended; a count is the size of a set of tagged writes."

@@ -26,8 +26,9 @@
 //! Laws are necessary and not sufficient: a plain union of shopping carts obeys all of them and still brings removed items
 //! back. So there are also [stories](story::Story): replicas with contexts, clients that read and write them, and what must come out.
 //!
-//! In reading order: [`merge`] has the traits, [`laws`] what must hold, [`judge`] tries it, [`cases`] what it is tried on ([`damage`] makes garbage,
-//! [`largest`] fills a bucket), [`mod@check`] does it many times, `shrink` makes a counterexample small, [`counterexample`] prints it, [`story`] tells who
+//! In reading order: [`merge`] has the traits, [`laws`] what must hold, [`judge`] tries it (and `totality` the first of them), [`cases`] what it is tried
+//! on ([`damage`] makes garbage, `fixed` has what chance finds too seldom, [`largest`] fills a bucket), [`mod@check`] does it many times,
+//! [`progress`] says how far it has come, `shrink` makes a counterexample small, [`counterexample`] prints it, [`story`] tells who
 //! wrote what; [`rng`] is the only source of chance.
 
 #![forbid(unsafe_code)]
@@ -36,21 +37,25 @@ pub mod cases;
 pub mod check;
 pub mod counterexample;
 pub mod damage;
+mod fixed;
 pub mod judge;
 pub mod largest;
 pub mod laws;
 pub mod merge;
+pub mod progress;
 pub mod rng;
 mod shrink;
 pub mod story;
+mod totality;
 
 pub use cases::{Case, Input};
-pub use check::{Effort, Tried, check, check_law};
+pub use check::{Effort, Tried, check, check_law, check_law_watched};
 pub use counterexample::Counterexample;
 pub use damage::RawBytes;
 pub use judge::{Trial, Verdict, Violation};
 pub use largest::Largest;
 pub use laws::Law;
 pub use merge::{Answer, Failure, Merge, Sampler, Sibling};
+pub use progress::Progress;
 pub use rng::Rng;
 pub use story::{Scenario, Story};

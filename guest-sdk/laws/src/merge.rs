@@ -65,6 +65,11 @@ pub trait Merge {
     fn again(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
         self.merge(key, siblings)
     }
+
+    /// Whether a value may be written, if there is a validator that says so.
+    fn validate(&self, _key: &[u8], _value: &[u8]) -> Option<Result<(), Failure>> {
+        None
+    }
 }
 
 /// Where values come from.
@@ -89,6 +94,10 @@ impl<T: Merge + ?Sized> Merge for &T {
     fn again(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
         (**self).again(key, siblings)
     }
+
+    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), Failure>> {
+        (**self).validate(key, value)
+    }
 }
 
 impl<T: Sampler + ?Sized> Sampler for &T {
@@ -101,7 +110,8 @@ impl<T: Sampler + ?Sized> Sampler for &T {
     }
 }
 
-/// The sibling that stands for a merged value: the latest stamp and the writer with the highest id, as the host does for a fold.
+/// The sibling that stands for a merged value: the latest stamp and the writer with the highest id, as the host does for a fold. The host does not
+/// know which input has won, so this writer may be another one's than the winner's.
 #[must_use]
 pub fn folded(value: Vec<u8>, inputs: &[Sibling]) -> Sibling {
     let stamp_ms = inputs.iter().map(|sibling| sibling.stamp_ms).max().unwrap_or(0);

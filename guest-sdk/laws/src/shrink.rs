@@ -4,6 +4,8 @@ use crate::cases::{Case, Input};
 use crate::judge::{Trial, Verdict, Violation};
 use crate::laws::Law;
 use crate::merge::{Merge, Sampler};
+use crate::progress::Progress;
+use std::time::{Duration, Instant};
 
 /// How often a smaller case may be tried: enough for the cases of this crate, and an end for slow merges.
 const ATTEMPTS: usize = 2_000;
@@ -17,19 +19,55 @@ pub(crate) struct Failing {
     pub(crate) violation: Violation,
 }
 
+/// How long it may go on, in attempts and in time, and who is told how far it has come.
+pub(crate) struct Patience<'a> {
+    law: Law,
+    attempts: usize,
+    most: usize,
+    budget: Duration,
+    until: Option<Instant>,
+    told: bool,
+    watch: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Patience<'a> {
+    pub(crate) fn new(law: Law, budget: Duration, watch: &'a mut dyn FnMut(Progress)) -> Self {
+        let most = if law == Law::Limits { LARGE_ATTEMPTS } else { ATTEMPTS };
+        Self { law, attempts: 0, most, budget, until: Instant::now().checked_add(budget), told: false, watch }
+    }
+
+    /// Whether there may be another attempt, which is counted then.
+    fn may_try(&mut self, best: &Trial) -> bool {
+        if self.attempts >= self.most {
+            return false;
+        }
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            if !std::mem::replace(&mut self.told, true) {
+                (self.watch)(Progress::OutOfTime { law: self.law, budget: self.budget });
+            }
+            return false;
+        }
+        let bytes = best.siblings.iter().map(|sibling| sibling.value.len()).sum();
+        (self.watch)(Progress::Shrinking { law: self.law, attempts: self.attempts, siblings: best.siblings.len(), bytes });
+        self.attempts += 1;
+        true
+    }
+}
+
 /// The smallest failing case that greedy steps lead to: first other samples, then, of values that nobody vouches for, fewer bytes.
-pub(crate) fn shrink(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, start: Failing) -> Failing {
+pub(crate) fn shrink(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, start: Failing, mut patience: Patience<'_>) -> Failing {
     let mut best = start;
-    let mut left = if law == Law::Limits { LARGE_ATTEMPTS } else { ATTEMPTS };
-    while let Some(found) = smaller(&best.case).into_iter().take(left).enumerate().find_map(|(tried, candidate)| {
+    while let Some(found) = smaller(&best.case).into_iter().find_map(|candidate| {
+        if !patience.may_try(&best.trial) {
+            return None;
+        }
         let trial = candidate.build(merge, sampler).ok()?;
         let violation = still_broken(law, merge, &trial, &best.violation)?;
-        Some((tried + 1, Failing { case: candidate, trial, violation }))
+        Some(Failing { case: candidate, trial, violation })
     }) {
-        left = left.saturating_sub(found.0);
-        best = found.1;
+        best = found;
     }
-    if best.trial.valid { best } else { trimmed(law, merge, best, left) }
+    if best.trial.valid { best } else { trimmed(law, merge, best, &mut patience) }
 }
 
 /// A smaller trial counts only if it fails as the larger one did.
@@ -41,13 +79,12 @@ fn still_broken(law: Law, merge: &dyn Merge, trial: &Trial, before: &Violation) 
 }
 
 /// Takes bytes out of the values, halves first.
-fn trimmed(law: Law, merge: &dyn Merge, mut best: Failing, mut left: usize) -> Failing {
+fn trimmed(law: Law, merge: &dyn Merge, mut best: Failing, patience: &mut Patience<'_>) -> Failing {
     for index in 0..best.trial.siblings.len() {
         let mut step = best.trial.siblings[index].value.len().div_ceil(2);
         while step > 0 {
             let mut at = 0;
-            while at < best.trial.siblings[index].value.len() && left > 0 {
-                left -= 1;
+            while at < best.trial.siblings[index].value.len() && patience.may_try(&best.trial) {
                 let mut trial = best.trial.clone();
                 let end = trial.siblings[index].value.len().min(at + step);
                 trial.siblings[index].value.drain(at..end);
@@ -65,6 +102,10 @@ fn trimmed(law: Law, merge: &dyn Merge, mut best: Failing, mut left: usize) -> F
 /// Every case that is one step smaller, the largest steps first.
 fn smaller(case: &Case) -> Vec<Case> {
     let mut cases = Vec::new();
+    if case.inputs.len() > 5 {
+        let (head, tail) = case.inputs.split_at(case.inputs.len() / 2);
+        cases.extend([head, tail].map(|half| Case { key: case.key.clone(), inputs: half.to_vec() }));
+    }
     if case.inputs.len() > 2 {
         for index in 0..case.inputs.len() {
             let mut inputs = case.inputs.clone();
@@ -147,9 +188,25 @@ mod tests {
         let case = Case { key: b"key".to_vec(), inputs: vec![input.clone(), input.clone(), input] };
         let trial = case.build(&Brittle, &Zeros).expect("zeros are always there");
         let Verdict::Broken(violation) = Law::Totality.judge(&Brittle, &trial) else { panic!("it breaks") };
-        let small = shrink(Law::Totality, &Brittle, &Zeros, Failing { case, trial, violation });
+        let mut told = Vec::new();
+        let mut watch = |progress| told.push(progress);
+        let patience = Patience::new(Law::Totality, Duration::MAX, &mut watch);
+        let small = shrink(Law::Totality, &Brittle, &Zeros, Failing { case, trial, violation }, patience);
+        assert!(matches!(told[0], Progress::Shrinking { attempts: 0, siblings: 3, bytes: 120, .. }), "{:?}", told[0]);
         let Violation::NoAnswer { siblings, failure } = &small.violation else { panic!("it still breaks") };
         assert_eq!(*failure, Failure::Trapped("too long".into()));
         assert!(siblings.iter().map(|sibling| sibling.value.len()).sum::<usize>() == 4 && small.trial.key.is_empty(), "{siblings:?}");
+    }
+    #[test]
+    fn what_was_found_is_kept_when_the_time_is_over() {
+        let input = Input { seeds: vec![5], size: 40, damage: None, stamp_ms: 9, writer: 7 };
+        let case = Case { key: b"key".to_vec(), inputs: vec![input.clone(), input] };
+        let trial = case.build(&Brittle, &Zeros).expect("zeros are always there");
+        let Verdict::Broken(violation) = Law::Totality.judge(&Brittle, &trial) else { panic!("it breaks") };
+        let mut told = Vec::new();
+        let mut watch = |progress| told.push(progress);
+        let patience = Patience::new(Law::Totality, Duration::ZERO, &mut watch);
+        let kept = shrink(Law::Totality, &Brittle, &Zeros, Failing { case, trial: trial.clone(), violation }, patience);
+        assert_eq!((kept.trial, told), (trial, vec![Progress::OutOfTime { law: Law::Totality, budget: Duration::ZERO }]));
     }
 }

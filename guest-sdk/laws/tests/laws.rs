@@ -267,3 +267,55 @@ fn the_same_seed_finds_the_same() {
     let find = |seed| check(&By(bag), &Sets, Effort { seed, ..Effort::default() }).expect_err("a bag is not idempotent");
     assert_eq!(find(7), find(7));
 }
+
+/// A union of letters with a validator of its own.
+struct Validated(fn(&[u8]) -> Result<(), Failure>);
+
+impl Merge for Validated {
+    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+        By(union).merge(key, siblings)
+    }
+
+    fn validate(&self, _key: &[u8], value: &[u8]) -> Option<Result<(), Failure>> {
+        Some((self.0)(value))
+    }
+}
+
+#[test]
+fn a_validator_takes_what_the_merge_takes_and_makes() {
+    let letters = |value: &[u8]| value.iter().all(u8::is_ascii_lowercase).then_some(()).ok_or_else(|| Failure::from("no small letters"));
+    assert_eq!(broken(&Validated(letters), &Sets, Effort::default()), []);
+    let too_strict = |value: &[u8]| (!value.contains(&b'c')).then_some(()).ok_or_else(|| Failure::from("no c"));
+    let too_lax = |_: &[u8]| Ok(());
+    let no_results = |value: &[u8]| {
+        (value.len() <= 6 && value.iter().all(u8::is_ascii_lowercase)).then_some(()).ok_or_else(|| Failure::from("too many letters"))
+    };
+    let breaks = |value: &[u8]| match value.iter().find(|byte| !byte.is_ascii_lowercase()) {
+        Some(b'[') => Err(Failure::Trapped("a bracket".into())),
+        Some(_) => Err("no small letters".into()),
+        None => Ok(()),
+    };
+    for (validate, words) in [
+        (too_strict as fn(&[u8]) -> Result<(), Failure>, "the validator does not take a valid value: no c"),
+        (too_lax, "validate(input"),
+        (no_results, "the validator does not take the result of a merge: too many letters"),
+        (breaks, "the validator, given garbage: a bracket"),
+    ] {
+        let validated = Validated(validate);
+        assert_eq!(broken(&validated, &Sets, Effort::default()), [Law::Totality]);
+        let found = check_law(Law::Totality, &validated, &Sets, Effort::default()).expect_err("it breaks the law");
+        assert!(found.to_string().contains(words), "{found}");
+    }
+}
+
+#[test]
+fn a_check_says_how_far_it_has_come_and_shrinking_ends_with_its_time() {
+    let mut told = Vec::new();
+    let effort = Effort { shrink: std::time::Duration::ZERO, ..Effort::default() };
+    let found = rejoin_laws::check_law_watched(Law::Permutation, &By(last), &Sets, effort, &mut |progress| told.push(progress));
+    let unshrunk = found.expect_err("the order decides");
+    assert!(matches!(told[0], rejoin_laws::Progress::Trying { law: Law::Permutation, case: 1, cases } if cases > 300), "{:?}", told[0]);
+    let end = rejoin_laws::Progress::OutOfTime { law: Law::Permutation, budget: effort.shrink };
+    assert!(told.ends_with(&[end]) && told.iter().filter(|one| **one == end).count() == 1, "{:?}", told.last());
+    assert!(matches!(unshrunk.replay(&By(last)), Verdict::Broken(_)), "what was found first is kept: {unshrunk}");
+}

@@ -320,11 +320,14 @@ pub(crate) struct TestArgs {
     /// Where the cases come from: the same seed, the same cases
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// For how long what breaks a law is made smaller, at most; what was found by then is shown
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub(crate) shrink_time: Duration,
     /// Where to write what breaks a law [default: the file's name with .counterexample.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) counterexample: Option<PathBuf>,
     /// Try only what broke a law in an earlier test: exit code 1 while it still does
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "seed", "counterexample"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "seed", "counterexample", "shrink_time"])]
     pub(crate) replay: Option<PathBuf>,
 }
 

@@ -5,7 +5,7 @@ use crate::fault::{HostError, Rejection};
 use crate::host::{Host, HostConfig};
 use crate::limits::{CallLimits, ModuleLimits};
 use crate::subject::Subject;
-use rejoin_laws::{Counterexample, Effort, Largest, Law, Tried, Violation, check_law};
+use rejoin_laws::{Counterexample, Effort, Largest, Law, Progress, Tried, Violation, check_law_watched};
 use rejoin_proto::catalog::BucketProps;
 use std::time::Duration;
 
@@ -75,16 +75,22 @@ pub fn subject(component: &[u8], compiler: &Compiler, props: &BucketProps) -> Re
 /// Tries every law. The law of limits is tried on the largest siblings that the properties allow, as far as the plugin's sampler draws them.
 #[must_use]
 pub fn examine(subject: &Subject, props: &BucketProps, effort: Effort) -> Examination {
+    examine_watched(subject, props, effort, &mut |_| {})
+}
+
+/// As [`examine`], and tells how far it has come.
+#[must_use]
+pub fn examine_watched(subject: &Subject, props: &BucketProps, effort: Effort, watch: &mut dyn FnMut(Progress)) -> Examination {
     let largest =
         Largest { siblings: usize::from(props.siblings), value_bytes: props.value_bytes as usize, object_bytes: props.object_bytes() };
-    let effort = Effort { largest: Some(largest), ..effort };
+    let effort = Effort { largest: Some(largest), siblings: usize::from(props.siblings), ..effort };
     let mut outcomes = Vec::new();
     for law in rejoin_laws::laws::ALL {
         // What breaks on small values says nothing about large ones.
         if law == Law::Limits && outcomes.iter().any(|outcome: &Outcome| outcome.law == Law::Totality && outcome.result.is_err()) {
             break;
         }
-        let result = check_law(law, subject, subject, effort);
+        let result = check_law_watched(law, subject, subject, effort, watch);
         let no_sample = matches!(&result, Err(found) if matches!(found.violation, Violation::NoSample { .. }));
         outcomes.push(Outcome { law, result });
         if no_sample {

@@ -68,6 +68,11 @@ impl rejoin_laws::Merge for Subject {
         let (host, plugin) = self.elsewhere.as_ref().map_or((&self.host, &self.plugin), |(host, plugin)| (host, plugin));
         self.ask(host, plugin, key, siblings)
     }
+
+    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), Failure>> {
+        let validates = self.plugin.abilities().validate;
+        validates.then(|| self.host.validate(&self.plugin, key, value, &self.limits).map_err(failure))
+    }
 }
 
 /// The plugin's own sampler; without one, raw bytes that nobody vouches for.

@@ -45,6 +45,11 @@ fn what_breaks_a_law_is_explained_kept_and_run_again() {
     write(lawless::sum());
     let ran = rejoin(dir.path(), &["test", "score.wasm"]);
     ran.said(1, "the plugin breaks the law of idempotence, of absorption");
+    ran.said(1, "the law of idempotence is broken on").said(1, "looking for less");
+    let hurried = rejoin(dir.path(), &["test", "score.wasm", "--shrink-time", "1ms", "--counterexample", "hurried.json"]);
+    hurried.said(1, "the plugin breaks the law of idempotence");
+    assert_eq!(json_of(&dir.path().join("hurried.json"))["counterexamples"][0]["law"], "idempotence");
+    rejoin(dir.path(), &["test", "score.wasm", "--replay", "hurried.json"]).said(1, "still breaks the law of idempotence");
     ran.said(1, "what to do: join sets or take maxima").said(1, "--replay score.counterexample.json`");
     assert!(ran.text().contains("idempotence  BROKEN") && ran.text().contains("bracketing   held"), "{}", ran.text());
 

@@ -6,3 +6,4 @@
 
 pub mod cart;
 pub mod component;
+pub mod strangers;

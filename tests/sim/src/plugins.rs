@@ -34,12 +34,12 @@ impl Merge for Union {
     }
 }
 
-/// The value with the latest stamp; of equal ones that of the highest writer, then the highest bytes.
+/// The value with the latest stamp; of equal ones the highest bytes.
 struct Latest;
 
 impl Merge for Latest {
     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
-        let latest = siblings.iter().max_by_key(|sibling| (sibling.stamp_ms, sibling.writer, &sibling.value));
+        let latest = siblings.iter().max_by_key(|sibling| (sibling.stamp_ms, &sibling.value));
         latest.map(|sibling| sibling.value.clone()).ok_or_else(|| "nothing to merge".into())
     }
 }

@@ -1,11 +1,12 @@
 //! `plugin test`: the laws of merging, tried on a component in this process. No cluster is asked.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rejoin_client::admin::BucketProps;
-use rejoin_merge::examine::{NotExamined, examine, subject};
+use rejoin_merge::examine::{NotExamined, examine_watched, subject};
 use rejoin_merge::fixture::{Bytes, Shown};
-use rejoin_merge::laws::{Counterexample, Effort, Law, Trial, Verdict, Violation};
+use rejoin_merge::laws::{Counterexample, Effort, Law, Progress, Trial, Verdict, Violation};
 use rejoin_merge::{Compiler, Examination, Fixture, Subject, build};
 
 use crate::args::TestArgs;
@@ -52,7 +53,7 @@ fn introduction(subject: &Subject, file: &Path) -> String {
 }
 
 fn test(out: Output, subject: &Subject, props: &BucketProps, args: &TestArgs) -> Result<(), Failure> {
-    let effort = Effort { seed: args.seed, cases: args.cases, ..Effort::default() };
+    let effort = Effort { seed: args.seed, cases: args.cases, shrink: args.shrink_time, ..Effort::default() };
     note(match subject.plugin.abilities().sample {
         true => format!("{} cases a law from seed {}, with values of the plugin's own sampler", args.cases, args.seed),
         false => format!(
@@ -61,7 +62,8 @@ fn test(out: Output, subject: &Subject, props: &BucketProps, args: &TestArgs) ->
             args.cases, args.seed
         ),
     });
-    let examination = examine(subject, props, effort);
+    let mut teller = Teller::new();
+    let examination = examine_watched(subject, props, effort, &mut |progress| teller.hear(progress));
     // A sampler that fails leaves nothing to run again.
     let found = examination.counterexamples().filter(|found| !matches!(found.violation, Violation::NoSample { .. }));
     let fixture = Fixture::new(subject, args.seed, found);
@@ -72,6 +74,47 @@ fn test(out: Output, subject: &Subject, props: &BucketProps, args: &TestArgs) ->
     let laws: Vec<shapes::Law> = examination.outcomes.iter().map(|outcome| law(outcome.law, outcome.result.as_ref().ok())).collect();
     print(out, subject, Some(args.seed), laws, fixture.shown(), file.as_deref())?;
     conclude(out, subject, &examination, &fixture, &args.file, file.as_deref())
+}
+
+/// How often a test says how far it has come.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// Says on stderr how far a test has come, for whoever waits: once a second, and when it begins or ends to make a counterexample smaller.
+struct Teller {
+    last: Instant,
+    shrinking: Option<Law>,
+}
+
+impl Teller {
+    fn new() -> Self {
+        Self { last: Instant::now(), shrinking: None }
+    }
+
+    fn hear(&mut self, progress: Progress) {
+        if let Some(line) = self.line(progress, self.last.elapsed() >= TOLD_EVERY) {
+            self.last = Instant::now();
+            note(line);
+        }
+    }
+
+    /// What is to be said; without `due` only what is said at once.
+    fn line(&mut self, progress: Progress, due: bool) -> Option<String> {
+        match progress {
+            Progress::Trying { law, case, cases } => due.then(|| format!("{law}: case {case} of {cases}")),
+            Progress::Shrinking { law, attempts, siblings, bytes } => {
+                let begins = self.shrinking.replace(law) != Some(law);
+                let size = format!("{siblings} siblings of {bytes} bytes");
+                match (begins, due) {
+                    (true, _) => Some(format!("the law of {law} is broken on {size}; looking for less …")),
+                    (false, true) => Some(format!("{law}: {size} after {attempts} attempts")),
+                    (false, false) => None,
+                }
+            }
+            Progress::OutOfTime { law, budget } => {
+                Some(format!("{law}: nothing smaller was found within {budget:?}; --shrink-time gives it longer"))
+            }
+        }
+    }
 }
 
 fn law(law: Law, tried: Option<&rejoin_merge::laws::Tried>) -> shapes::Law {
@@ -230,7 +273,7 @@ mod tests {
     const QUIET: Output = Output { json: false, color: false };
 
     fn args(file: &Path) -> TestArgs {
-        TestArgs { file: file.into(), cases: 10, seed: 1, counterexample: None, replay: None }
+        TestArgs { file: file.into(), cases: 10, seed: 1, shrink_time: Duration::from_secs(20), counterexample: None, replay: None }
     }
 
     #[test]
@@ -256,6 +299,21 @@ mod tests {
         std::fs::write(&fixture, b"{\"format\":2}").expect("it is ours");
         let failure = run(QUIET, &Compiler::Here, &TestArgs { replay: Some(fixture), ..args(&core) }).expect_err("another format");
         assert!(failure.exit == Exit::Usage && failure.to_string().contains("format 2"), "{failure}");
+    }
+
+    #[test]
+    fn whoever_waits_is_told_once_a_second_and_when_shrinking_begins_and_ends() {
+        let mut teller = Teller::new();
+        let law = Law::Growth;
+        let trying = Progress::Trying { law, case: 7, cases: 300 };
+        assert_eq!((teller.line(trying, false), teller.line(trying, true)), (None, Some("growth: case 7 of 300".into())));
+        let shrinking = |attempts| Progress::Shrinking { law, attempts, siblings: 2, bytes: 9 };
+        let begun = teller.line(shrinking(0), false).expect("it begins");
+        assert!(begun.contains("the law of growth is broken on 2 siblings of 9 bytes"), "{begun}");
+        assert_eq!(teller.line(shrinking(1), false), None);
+        assert_eq!(teller.line(shrinking(40), true).as_deref(), Some("growth: 2 siblings of 9 bytes after 40 attempts"));
+        let over = teller.line(Progress::OutOfTime { law, budget: Duration::from_millis(1500) }, false);
+        assert!(over.is_some_and(|line| line.contains("within 1.5s") && line.contains("--shrink-time")));
     }
 
     #[test]

@@ -1,0 +1,129 @@
+//! The law of totality: what is valid is merged, what is not is refused, and nothing breaks. If there is a validator, it agrees.
+
+use crate::damage::{has_unknown, is_unreadable};
+use crate::judge::{Stop, Trial, Violation};
+use crate::laws::Law;
+use crate::merge::{Answer, Failure, Merge, Sibling, folded};
+use std::cell::RefCell;
+
+/// Every merge that the other laws ask for must be answered; of values that may be garbage it may be refused, and must be if one is.
+pub(crate) fn totality(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+    let watched = Watched { merge, valid: trial.valid, failed: RefCell::new(None) };
+    for law in [Law::Permutation, Law::Bracketing, Law::Idempotence, Law::Absorption, Law::Growth] {
+        // What it says of the answers is not asked here.
+        let _ = law.judge(&watched, trial);
+    }
+    if let Some(violation) = watched.failed.into_inner() {
+        return Err(Stop::Broken(violation));
+    }
+    if !trial.valid {
+        garbage_is_a_fault(merge, trial)?;
+        nothing_is_skipped(merge, trial)?;
+    }
+    validator_agrees(merge, trial)
+}
+
+fn differ(equation: String, left: Answer, right: Answer) -> Result<(), Stop> {
+    Err(Stop::Broken(Violation::Differ { equation, left, right }))
+}
+
+/// A sibling merged with itself.
+fn alone(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> Answer {
+    merge.merge(key, &[sibling.clone(), sibling.clone()])
+}
+
+/// What is refused when it is merged with itself is refused beside others too, and what is taken keeps the members that the plugin does not know.
+fn garbage_is_a_fault(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+    let Trial { key, siblings, .. } = trial;
+    let all = merge.merge(key, siblings);
+    for (index, sibling) in siblings.iter().enumerate() {
+        let canonical = alone(merge, key, sibling);
+        if let (Ok(_), Err(Failure::Refused(_))) = (&all, &canonical) {
+            return differ(format!("m(all) = m(input {index}, input {index}), a fault: garbage must not be skipped"), all, canonical);
+        }
+        if let Ok(value) = &canonical
+            && has_unknown(&sibling.value)
+            && !has_unknown(value)
+        {
+            let equation = format!("m(input {index}, input {index}) = all members of input {index}, or a fault");
+            return differ(equation, canonical, Ok(sibling.value.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Texts that nothing can read must not all count as one value that adds nothing: then they were skipped.
+fn nothing_is_skipped(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+    let Trial { key, siblings, .. } = trial;
+    let (unreadable, valid): (Vec<&Sibling>, Vec<&Sibling>) = siblings.iter().partition(|sibling| is_unreadable(&sibling.value));
+    let [first, .., last] = unreadable.as_slice() else { return Ok(()) };
+    let nothing = alone(merge, key, first)?;
+    let is_nothing = |text: &&Sibling| text.value != nothing && alone(merge, key, text).as_ref() == Ok(&nothing);
+    if unreadable.len() < 3 || first.value == last.value || !unreadable.iter().all(is_nothing) {
+        return Ok(());
+    }
+    for value in valid {
+        let canonical = alone(merge, key, value)?;
+        let ignored = |text: &&Sibling| merge.merge(key, &[value.clone(), (*text).clone()]).as_ref() == Ok(&canonical);
+        if canonical != nothing && unreadable.iter().all(ignored) {
+            let answer = merge.merge(key, &[value.clone(), (*first).clone()]);
+            let fault = Err(Failure::Refused("what cannot be read is a Fault, and is never skipped".into()));
+            return differ("m(valid, unreadable) = a fault".into(), answer, fault);
+        }
+    }
+    Ok(())
+}
+
+/// A validator takes what is valid and what the merge makes of it, and nothing that the merge refuses.
+fn validator_agrees(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+    let Trial { key, siblings, valid } = trial;
+    let refused = |what: &str, sibling: &Sibling, failure: Failure| {
+        let failure = match failure {
+            Failure::Refused(reason) => Failure::Refused(format!("the validator does not take {what}: {reason}")),
+            Failure::Trapped(reason) => Failure::Trapped(format!("the validator, given {what}: {reason}")),
+            Failure::Exceeded(reason) => Failure::Exceeded(format!("the validator, given {what}: {reason}")),
+        };
+        Err(Stop::Broken(Violation::NoAnswer { siblings: vec![sibling.clone()], failure }))
+    };
+    for (index, sibling) in siblings.iter().enumerate() {
+        match merge.validate(key, &sibling.value) {
+            None => return Ok(()),
+            Some(Err(Failure::Refused(_))) if !valid => {}
+            Some(Err(failure)) => return refused(if *valid { "a valid value" } else { "garbage" }, sibling, failure),
+            Some(Ok(())) if *valid => {}
+            Some(Ok(())) => {
+                let canonical = alone(merge, key, sibling);
+                if let Err(Failure::Refused(_)) = &canonical {
+                    let equation = format!("validate(input {index}) = m(input {index}, input {index}), a fault");
+                    return differ(equation, Ok(sibling.value.clone()), canonical);
+                }
+            }
+        }
+    }
+    let merged = folded(merge.merge(key, siblings)?, siblings);
+    match merge.validate(key, &merged.value) {
+        Some(Err(failure)) => refused("the result of a merge", &merged, failure),
+        _ => Ok(()),
+    }
+}
+
+/// Passes merges on, and remembers the first that had to be answered and was not.
+struct Watched<'a> {
+    merge: &'a dyn Merge,
+    valid: bool,
+    failed: RefCell<Option<Violation>>,
+}
+
+impl Merge for Watched<'_> {
+    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+        let answer = self.merge.merge(key, siblings);
+        match &answer {
+            Err(failure) if self.valid || !matches!(failure, Failure::Refused(_)) => {
+                let violation = || Violation::NoAnswer { siblings: siblings.to_vec(), failure: failure.clone() };
+                self.failed.borrow_mut().get_or_insert_with(violation);
+            }
+            _ => {}
+        }
+        answer
+    }
+}
