@@ -235,7 +235,7 @@ pub(crate) struct PropsArgs {
     /// The most siblings before they must be folded, 2 to 256 [default: 32]
     #[arg(long = "sibling-limit", value_name = "COUNT")]
     pub(crate) siblings: Option<u16>,
-    /// Fuel for one merge, about one unit an instruction [default: 5000000000]
+    /// Fuel for one merge of 2 MiB (others in proportion), about one unit an instruction [default: 5000000000]
     #[arg(long)]
     pub(crate) fuel: Option<u64>,
     /// Bytes of memory for one merge [default: 67108864]

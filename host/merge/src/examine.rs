@@ -28,7 +28,7 @@ pub struct Examination {
     pub outcomes: Vec<Outcome>,
     /// The most fuel that one merge has taken.
     pub most_fuel: u64,
-    /// The fuel that one merge may take.
+    /// The fuel that one merge of the largest siblings may take.
     pub fuel: u64,
 }
 
@@ -97,5 +97,5 @@ pub fn examine_watched(subject: &Subject, props: &BucketProps, effort: Effort, w
             break;
         }
     }
-    Examination { outcomes, most_fuel: subject.most_fuel(), fuel: subject.limits.fuel }
+    Examination { outcomes, most_fuel: subject.most_fuel(), fuel: subject.fuel() }
 }

@@ -144,8 +144,8 @@ impl Default for CompileLimits {
 /// What one call may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CallLimits {
-    /// Units of fuel, about one per WebAssembly instruction and one per byte copied. The limit that decides. A core of 2025 burns some ten
-    /// thousand million a second, and merging JSON takes about a thousand a byte.
+    /// Units of fuel, about one per WebAssembly instruction and one per byte copied, and more for what takes a processor longer. The limit
+    /// that decides. Merging JSON takes up to two thousand a byte.
     pub fuel: u64,
     /// Bytes of linear memory.
     pub memory_bytes: usize,

@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
 use rejoin_laws::{Answer, Failure, RawBytes};
+use rejoin_proto::catalog::fuel_for;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A plugin on its host under given limits, as the law checker takes it. Every call gets a fresh instance.
@@ -15,7 +16,7 @@ pub struct Subject {
     pub host: Host,
     /// What runs.
     pub plugin: Plugin,
-    /// What each call may use.
+    /// What each call may use. A merge has fuel for its inputs, as in a bucket with that much ([`fuel_for`]).
     pub limits: CallLimits,
     elsewhere: Option<(Host, Plugin)>,
     most_fuel: AtomicU64,
@@ -34,6 +35,12 @@ impl Subject {
         Self { elsewhere: Some((host, plugin)), ..self }
     }
 
+    /// The most fuel that a merge may take: that of the largest siblings.
+    #[must_use]
+    pub fn fuel(&self) -> u64 {
+        fuel_for(self.limits.fuel, usize::MAX)
+    }
+
     /// The most fuel that a merge has taken so far.
     #[must_use]
     pub fn most_fuel(&self) -> u64 {
@@ -43,7 +50,10 @@ impl Subject {
     fn ask(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
         let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone().into(), stamp_ms: one.stamp_ms, writer: one.writer };
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
-        let merged = host.merge(plugin, key, &siblings, &self.limits).map_err(failure)?;
+        let bytes = siblings.iter().map(|sibling| sibling.value.len()).sum();
+        // As in a bucket.
+        let limits = CallLimits { fuel: fuel_for(self.limits.fuel, bytes), ..self.limits };
+        let merged = host.merge(plugin, key, &siblings, &limits).map_err(failure)?;
         self.most_fuel.fetch_max(merged.fuel_used, Ordering::Relaxed);
         Ok(merged.value.to_vec())
     }

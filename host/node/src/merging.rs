@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use crate::driver::Notice;
 use crate::modules::Desk;
 
-/// The wall-clock net under a merge's fuel.
-const MERGE_WALL: Duration = Duration::from_secs(5);
+/// The wall-clock net under a merge's fuel, for guests that wait for memory and little else. All other fuel ends well before (ARCHITECTURE.md).
+const MERGE_WALL: Duration = Duration::from_secs(20);
 /// The most siblings that one merge is given.
 const MERGE_SIBLINGS: usize = 1024;
 /// The longest that a merge waits for its plugin to be fetched.

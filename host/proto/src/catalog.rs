@@ -19,6 +19,22 @@ pub const MAX_SIBLINGS: u16 = 256;
 /// The default largest plugin component, 2 MiB.
 pub const MAX_MODULE_BYTES: u64 = 2 * 1024 * 1024;
 
+/// Bytes of inputs for which a call of a plugin has exactly the fuel that its bucket names.
+pub const FUEL_BYTES: u64 = 2 * 1024 * 1024;
+/// Beyond so many bytes the fuel does not grow: those of the largest object of a bucket with the defaults.
+pub const MOST_FUEL_BYTES: u64 = OBJECT_VALUES as u64 * DEFAULT_VALUE_BYTES as u64;
+/// The part of a bucket's fuel that every call has beside that, however small its inputs: a twentieth.
+const FIXED_FUEL: u64 = 20;
+
+/// The fuel of a call with so many bytes of inputs, in a bucket that names so much: a twentieth, and a share in proportion to the inputs, up to
+/// twice as much for [`MOST_FUEL_BYTES`]. So a plugin that loops is stopped soon, and a merge of the largest siblings can read them all.
+#[must_use]
+pub fn fuel_for(fuel: u64, bytes: usize) -> u64 {
+    let bytes = (bytes as u64).min(MOST_FUEL_BYTES);
+    let share = u128::from(fuel) * u128::from(bytes) / u128::from(FUEL_BYTES);
+    fuel.div_ceil(FIXED_FUEL).saturating_add(u64::try_from(share).unwrap_or(u64::MAX))
+}
+
 /// How many answers are waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Quorum {
@@ -71,7 +87,7 @@ pub struct BucketProps {
     pub value_bytes: u32,
     /// The most siblings an object may collect before a fold is forced.
     pub siblings: u16,
-    /// Fuel for one merge: roughly, WebAssembly instructions.
+    /// Fuel for one merge of [`FUEL_BYTES`]: roughly, WebAssembly instructions. Others have it in proportion, see [`fuel_for`].
     pub fuel: u64,
     /// Linear memory for one merge, in bytes.
     pub memory_bytes: u32,

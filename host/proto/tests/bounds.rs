@@ -10,6 +10,15 @@ use rejoin_proto::{Hlc, Layout, LayoutNode, Name, NodeId, PartitionId, PluginDig
 use support::{digest, layout};
 
 #[test]
+fn fuel_grows_with_the_inputs_between_two_bounds() {
+    use rejoin_proto::catalog::{FUEL_BYTES, MOST_FUEL_BYTES, fuel_for};
+    let at = |bytes: u64| fuel_for(1_000_000, usize::try_from(bytes).unwrap());
+    assert_eq!((at(0), at(FUEL_BYTES / 2), at(FUEL_BYTES)), (50_000, 550_000, 1_050_000));
+    assert_eq!((at(MOST_FUEL_BYTES), at(10 * MOST_FUEL_BYTES)), (2_050_000, 2_050_000));
+    assert_eq!((fuel_for(1, 0), fuel_for(u64::MAX, usize::MAX)), (1, u64::MAX), "no call has none, and none wraps");
+}
+
+#[test]
 fn names_are_what_shells_files_and_certificates_take() {
     for good in ["a", "cart", "9lives", "n1.zone-2_b", &"x".repeat(64)] {
         assert_eq!(Name::new(good).map(|name| name.to_string()).as_deref(), Ok(good));

@@ -2,6 +2,7 @@
 //! conflict-free replicated set", 2012).
 
 use serde::{Deserialize, Serialize};
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
@@ -73,10 +74,14 @@ impl Cart {
 
     /// Takes in another cart: what either has, less what the other has seen and removed.
     pub fn join(&mut self, other: &Self) {
-        let (mine, theirs) = (self.tags(), other.tags());
+        // Only what one cart has seen may the other have removed; of most siblings that is nothing, and the set is not made.
+        let (mine, theirs) = (LazyCell::new(|| self.tags()), LazyCell::new(|| other.tags()));
         let every = other.items.iter().flat_map(|(item, tags)| tags.iter().map(move |(tag, quantity)| (item, tag, *quantity)));
-        let new: Vec<_> = every.filter(|(_, tag, _)| mine.contains(tag.as_str()) || !self.covers(tag)).collect();
-        self.items.values_mut().for_each(|tags| tags.retain(|tag, _| theirs.contains(tag.as_str()) || !other.covers(tag)));
+        let new: Vec<_> = every.filter(|(_, tag, _)| !self.covers(tag) || mine.contains(tag.as_str())).collect();
+        // Every tag is covered by its own cart's clock: strangers have seen nothing of each other.
+        if self.clock.keys().any(|writer| other.clock.contains_key(writer)) {
+            self.items.values_mut().for_each(|tags| tags.retain(|tag, _| !other.covers(tag) || theirs.contains(tag.as_str())));
+        }
         for (item, tag, quantity) in new {
             // One tag with two quantities is a writer's mistake; the larger is kept, so that all replicas agree.
             match self.items.get_mut(item).and_then(|tags| tags.get_mut(tag)) {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bombs;
+pub mod costly;
 pub mod guests;
 pub mod lawless;
 

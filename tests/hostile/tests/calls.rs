@@ -1,6 +1,7 @@
 //! What a plugin does wrong when it runs: each has its own answer, and the host and its other plugins do not notice.
 
 use rejoin_merge::{CallLimits, HostConfig, MergeFault, Refusal, TrapKind};
+use rejoin_proto::catalog::{BucketProps, fuel_for};
 use rejoin_test_hostile::{Bench, guests, siblings};
 use std::time::Duration;
 
@@ -198,4 +199,16 @@ fn a_validator_takes_refuses_or_fails_and_harms_nobody() {
     let without = bench.host.validate(bench.good(), b"k", b"v", &limits());
     assert_eq!(without, Err(MergeFault::NoSuchAbility { ability: "validator" }));
     bench.assert_unharmed();
+}
+
+/// The budget of a node for small siblings, and its wall clock. How long a unit lasts is for `rejoin-fuel` to measure; here the fuel must
+/// only be the first to end.
+#[test]
+fn however_the_fuel_of_a_small_merge_is_burnt_it_ends_before_the_clock_decides() {
+    let bench = Bench::default();
+    let fuel = fuel_for(BucketProps::default().fuel, 100 << 10);
+    let limits = CallLimits { fuel, wall: Duration::from_secs(20), ..CallLimits::default() };
+    for (name, guest) in rejoin_test_hostile::costly::all() {
+        assert_eq!(bench.fault(&guest, &limits), MergeFault::OutOfFuel { limit: limits.fuel }, "{name}");
+    }
 }

@@ -98,3 +98,31 @@ fn a_cart_as_large_as_a_bucket_takes_fits_the_default_limits() {
     assert!(merged.value.len() > 700_000, "only {} bytes", merged.value.len());
     assert!(merged.fuel_used < CallLimits::default().fuel / 4, "{} fuel is too near the limit", merged.fuel_used);
 }
+
+#[test]
+fn carts_at_the_byte_limit_of_an_object_fit_the_fuel_of_their_bucket() {
+    let (cart, props) = (component::cart(), rejoin_proto::catalog::BucketProps::default());
+    // Of smaller items the 64 MiB of memory would be too few.
+    let shop = |writer: usize, items: usize, names: usize| {
+        let mut large = Cart::default();
+        for number in 0..items {
+            large.add(&format!("{writer:x}"), &format!("article {:08}", number + writer * names), 1);
+        }
+        large.to_json()
+    };
+    for (what, siblings, items, apart) in
+        [("other items", 4, 27_000, 50_000), ("the same items", 4, 27_000, 0), ("many siblings", 32, 3_400, 6_000)]
+    {
+        let carts: Vec<Vec<u8>> = (0..siblings).map(|writer| shop(writer, items, apart)).collect();
+        let bytes: usize = carts.iter().map(Vec::len).sum();
+        assert!((3 << 20..=props.object_bytes()).contains(&bytes), "{what}: {bytes} bytes are not near the limit");
+        let lend = |(writer, cart): (u64, Vec<u8>)| Sibling { value: cart.into(), stamp_ms: 1, writer };
+        let lent: Vec<Sibling> = (0..).zip(carts).map(lend).collect();
+        // A result may be as large as it likes here: the fuel is what is asked for.
+        let fuel = rejoin_proto::catalog::fuel_for(props.fuel, bytes);
+        let limits = CallLimits { fuel, result_bytes: 16 << 20, ..CallLimits::default() };
+        let merged = cart.host.merge(&cart.plugin, b"k", &lent, &CallLimits { fuel: 10 * fuel, ..limits }).expect("with ten times as much");
+        let share = merged.fuel_used * 100 / fuel;
+        assert!(share <= 95, "{what}: {} fuel for {bytes} bytes, {share} % of {fuel}", merged.fuel_used);
+    }
+}

@@ -142,7 +142,7 @@ fn print(
             held: laws.iter().all(|law| law.held),
             laws,
             most_fuel: subject.most_fuel(),
-            fuel: subject.limits.fuel,
+            fuel: subject.fuel(),
             counterexamples,
             file: file.map(|file| file.display().to_string()),
         });
@@ -166,9 +166,9 @@ fn conclude(
     let broken: Vec<&Counterexample> = examination.counterexamples().collect();
     if broken.is_empty() {
         note(format!(
-            "no law was broken; one merge took at most {} of the {} fuel that a bucket gives it",
+            "no law was broken; one merge took at most {} of the {} fuel that a bucket gives its largest siblings",
             subject.most_fuel(),
-            subject.limits.fuel
+            subject.fuel()
         ));
         note(format!("next: `rejoin plugin push {}`; laws are not all: write down scenarios too", component.display()));
         return Ok(());

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use rejoin_proto::catalog::Durability;
+use rejoin_proto::catalog::fuel_for;
 use rejoin_proto::client::{Get, GetReply, MergedBy, Put, Reply, Sibling};
 use rejoin_proto::peer::{PeerBody, Replicate};
 use rejoin_proto::{Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, Object, ReapEpoch, VersionVector};
@@ -368,6 +369,7 @@ fn merged_sibling(inputs: &[Entry], value: &Bytes) -> Sibling {
 
 pub(super) fn merge_job(op: &Op, plugin: rejoin_proto::PluginDigest, siblings: Vec<Sibling>, show: bool) -> MergeJob {
     let props = &op.target.bucket.props;
+    let bytes = siblings.iter().map(|sibling| sibling.value.len()).sum();
     MergeJob {
         plugin,
         bucket: op.target.object.bucket,
@@ -376,7 +378,7 @@ pub(super) fn merge_job(op: &Op, plugin: rejoin_proto::PluginDigest, siblings: V
         key_hash: op.target.object.hash(),
         siblings,
         show,
-        fuel: props.fuel,
+        fuel: fuel_for(props.fuel, bytes),
         memory_bytes: props.memory_bytes,
         result_bytes: props.value_bytes,
         deadline_us: op.deadline_us,

@@ -5,6 +5,7 @@
 
 use alloc::boxed::Box;
 
+use rejoin_proto::catalog::fuel_for;
 use rejoin_proto::client::{Put, Reply};
 use rejoin_proto::{Content, ErrorCode, ErrorReply, VersionVector};
 
@@ -84,7 +85,7 @@ pub(super) fn validate_job(op: &Op, put: &Put) -> Option<ValidateJob> {
         key: op.target.object.key.clone(),
         key_hash: op.target.object.hash(),
         value: value.clone(),
-        fuel: props.fuel,
+        fuel: fuel_for(props.fuel, value.len()),
         memory_bytes: props.memory_bytes,
         deadline_us: op.deadline_us,
     })
