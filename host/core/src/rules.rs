@@ -61,6 +61,10 @@ rules! {
     ObservedIsDurable,
     /// Nothing is written before the peers have had their time to object.
     WritesWaitForServing,
+    /// Of two buckets that were made under one name each keeps its own id and number of copies.
+    RacesRenumberNoBucket,
+    /// A starting node lets nobody in before its catalog has everything that its peers have.
+    CatalogsAreEqualAtTheStart,
     /// A start that has not met every peer ends the tenures that it has kept.
     UnmetPeersEndTenures,
     /// An acknowledgement under `durability = fsync` waits for the disk.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
-use rejoin_core::port::{Change, Row, Space, Store, StoreFault};
+use rejoin_core::port::{Change, CommitSeq, Journal, Row, Space, Store, StoreFault};
 use rejoin_proto::Dot;
 use rejoin_proto::codec::{self, Versioned};
 use serde::{Deserialize, Serialize};
@@ -214,6 +214,17 @@ impl Disk {
             let request = word(&retry.key[3..19]) ^ word(&key[8..24]) ^ u128::from(bucket);
             self.puts.push(Put { number: self.gathered, dot, store_key: key.clone(), request, object: object.clone() });
         }
+    }
+}
+
+impl Journal for Disk {
+    fn commit(&mut self) -> Result<CommitSeq, StoreFault> {
+        Disk::commit(self).map(CommitSeq)
+    }
+
+    fn sync_is_due(&mut self) -> bool {
+        // Nothing is synced that nobody waits for: a loss of power takes as much as it can.
+        false
     }
 }
 

@@ -189,6 +189,10 @@ pub struct Loss {
     pub at_us: u64,
     /// Whether what had been synced is gone too (a wiped disk, an old copy, a damaged block), and not only what was merely written.
     pub synced: bool,
+    /// Whether the whole disk was replaced by an empty one: from `known_us` on the node does not count its copies any more.
+    pub wiped: bool,
+    /// When the node learned that.
+    pub known_us: Option<u64>,
 }
 
 /// A merge that gave a value.

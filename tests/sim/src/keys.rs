@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rejoin_core::placement;
-use rejoin_core::view::{ClusterView, shard_of};
+use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::{BucketProps, Durability, Quorum, Record, RecordBody, RecordKey};
 use rejoin_proto::{BucketId, Hlc, Layout, LayoutNode, Name, NodeId, ObjectId, PluginDigest, TenantId};
 
@@ -41,7 +41,6 @@ pub(crate) struct Bucket {
     pub(crate) options: BucketOptions,
     id: BucketId,
     props: BucketProps,
-    version: u64,
 }
 
 /// Layout, catalog and keys.
@@ -69,7 +68,7 @@ impl Keys {
         let bucket = |(at, bucket): (usize, &BucketOptions)| {
             let name = name(&format!("b{at}"));
             let id = BucketId::derive(tenant(), &name, 0);
-            Bucket { name, options: bucket.clone(), id, props: props(bucket, options.wasm), version: 1 }
+            Bucket { name, options: bucket.clone(), id, props: props(bucket, options.wasm) }
         };
         let buckets = options.buckets.iter().enumerate().map(bucket).collect();
         let (places, by_store_key, current) = (Vec::new(), BTreeMap::new(), vec![Vec::new(); options.buckets.len()]);
@@ -149,23 +148,19 @@ impl Keys {
         (id, key)
     }
 
-    /// Gives a bucket another limit of siblings, within what was promised of it.
-    pub(crate) fn change(&mut self, bucket: usize, siblings: u16) {
-        let bucket = &mut self.buckets[bucket];
-        bucket.props.siblings = siblings.clamp(2, bucket.options.siblings.max(2));
-        bucket.version += 1;
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
-    /// What a node knows that has learnt everything.
-    pub(crate) fn view(&self) -> ClusterView {
+    /// The catalog's records of the buckets as they were made.
+    pub(crate) fn records(&self) -> Vec<Record> {
         let record = |bucket: &Bucket| Record {
             key: RecordKey::Bucket(tenant(), bucket.name.clone()),
-            version: bucket.version,
+            version: 1,
             stamp: Hlc::default(),
             body: RecordBody::Bucket { id: bucket.id, props: bucket.props.clone() },
         };
-        let records: Vec<Record> = self.buckets.iter().map(record).collect();
-        ClusterView::new(self.layout.clone(), &records)
+        self.buckets.iter().map(record).collect()
     }
 }
 

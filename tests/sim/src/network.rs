@@ -14,14 +14,8 @@ use crate::rng::Rng;
 pub(crate) struct Link {
     /// Faults that cut it now.
     cuts: u32,
-    /// When the receiver last heard the sender, as far as a keep-alive tells.
-    pub(crate) heard_us: u64,
-    /// When the sender last began a connection that has not come about.
-    pub(crate) dialled_us: u64,
     /// Orders what keeps its order.
     last_us: u64,
-    /// The connection that the receiver holds to the sender, 0 if none.
-    pub(crate) held: u32,
     /// What waits for the link to heal.
     pub(crate) parked: Vec<(u32, Box<PeerEnvelope>)>,
 }
@@ -59,11 +53,6 @@ impl Network {
         &mut self.links[usize::from(from) * self.nodes + usize::from(to)]
     }
 
-    /// The connection that `at` holds to `peer`, 0 if none.
-    pub(crate) fn held(&self, at: NodeIndex, peer: NodeIndex) -> u32 {
-        self.links[usize::from(peer) * self.nodes + usize::from(at)].held
-    }
-
     pub(crate) fn is_cut(&self, from: NodeIndex, to: NodeIndex) -> bool {
         self.links[usize::from(from) * self.nodes + usize::from(to)].cuts > 0
     }
@@ -93,6 +82,11 @@ impl Network {
     /// Whether a message that outlives its connection is still delivered.
     pub(crate) fn lets_ghosts_through(&self, body: &PeerBody) -> bool {
         bears_anything(body) && self.options.ghosts && !self.calm
+    }
+
+    /// The time of a datagram that begins a connection.
+    pub(crate) fn one_way_us(&mut self) -> u64 {
+        self.plain_delay_us()
     }
 
     /// The time of one message.

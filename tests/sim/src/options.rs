@@ -49,6 +49,8 @@ pub struct Options {
     pub max_ops: usize,
     /// Bytes that the retries take which a shard remembers at once.
     pub max_retry_bytes: usize,
+    /// Messages, and requests, of a shard that wait for the disk at once.
+    pub max_waiting: usize,
 }
 
 /// A bucket.
@@ -165,6 +167,8 @@ pub struct FaultOptions {
     pub plugin: u64,
     /// A bucket's properties change, and nodes learn of it one after the other.
     pub catalog: u64,
+    /// Two operators make one bucket at the same time, with different properties.
+    pub race: u64,
 }
 
 impl Options {
@@ -201,9 +205,11 @@ impl Options {
             max_skew_ms: *rng.pick(&[500, 2_000, 60_000]),
             max_ops: *rng.pick(&[8, 64, 1024]),
             max_retry_bytes: *rng.pick(&[40_000, 20 << 20, 20 << 20]),
+            max_waiting: 0,
         };
         // Drawn last, so that earlier seeds still draw what they drew.
         options.clients.receipts = PerMillion(*rng.pick(&[0, 50, 100]) * 10_000);
+        options.max_waiting = *rng.pick(&[4, 1 << 18, 1 << 18, 1 << 18]);
         options
     }
 
@@ -304,6 +310,7 @@ fn faults(rng: &mut Rng, chaos_us: u64) -> FaultOptions {
         failing: every(15, 5),
         plugin: every(35, 10),
         catalog: every(15, 4),
+        race: every(15, 4),
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rejoin_core::shard::event::{Alarm, MergeJob};
-use rejoin_proto::{Dot, Object, codec};
+use rejoin_proto::catalog::{Record, RecordBody};
+use rejoin_proto::{BucketId, Dot, Object, codec};
 
 use crate::disk::Put;
 use crate::history::{Asked, Call, CallId, KeyId, Merge, Minted, NodeIndex, Outcome, Run};
@@ -30,6 +31,10 @@ pub(crate) struct Recorder {
     pub(crate) marks: BTreeMap<&'static str, u64>,
     /// Calls that were answered or given up.
     pub(crate) ended: u64,
+    /// The copies of each bucket as any node has ever seen them.
+    copies: BTreeMap<BucketId, u8>,
+    /// What the catalogs of nodes have shown that must not be.
+    pub(crate) catalog: Vec<String>,
 }
 
 impl Recorder {
@@ -88,6 +93,24 @@ impl Recorder {
             Alarm::Damaged { .. } => "damage found",
             _ => "other alarm",
         });
+    }
+
+    /// A node has a new view of its catalog. A bucket keeps the number of its copies: its keys would move away from what was written.
+    pub(crate) fn buckets_seen<'a>(&mut self, node: NodeIndex, records: impl Iterator<Item = &'a Record>) {
+        for record in records {
+            let RecordBody::Bucket { id, props } = &record.body else { continue };
+            let first = *self.copies.entry(*id).or_insert(props.n);
+            if first != props.n && self.catalog.is_empty() {
+                self.catalog.push(format!("n{node} sees {id} with {} copies, which had {first} before", props.n));
+            }
+        }
+    }
+
+    /// A node says that it does not know a bucket which is in use.
+    pub(crate) fn unknown_bucket(&mut self, node: NodeIndex, key: KeyId) {
+        if self.catalog.is_empty() {
+            self.catalog.push(format!("n{node} has met all of its peers, serves, and does not know the bucket of k{key}"));
+        }
     }
 
     /// Counts something.

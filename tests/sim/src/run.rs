@@ -18,6 +18,9 @@ pub const LIVENESS: &str = "liveness";
 /// The name under which it is told that an invariant of the core has stopped it.
 pub const PANIC: &str = "panic";
 
+/// The name under which it is told that nodes have shown a catalog that must not be.
+pub const CATALOG: &str = "catalog";
+
 /// The name under which it is told that a disk that went back was not found out.
 pub const CLASHES: &str = "clashes";
 
@@ -76,6 +79,8 @@ pub fn with(options: Options, rules: Rules, filter: Option<Filter>) -> Report {
     if findings.is_empty() {
         findings.extend(check::all(&run, plugins::of));
     }
+    let strange = std::mem::take(&mut world.recorder.catalog);
+    findings.extend(strange.into_iter().map(|evidence| Finding { checker: CATALOG, key: None, evidence }));
     let marks = std::mem::take(&mut world.recorder.marks);
     if let Some(times) = marks.get(CLASH) {
         findings.push(Finding {

@@ -2,7 +2,9 @@
 //! checker that is named for it. The sound core is not accused on the very same seeds.
 //!
 //! Every rule also has a test of its own that misses it, in `host/core/tests/machines/mutants.rs`. Here are those whose breach shows in
-//! what clients and owners see. Options favour the breach, so that a few seeds are enough; which seed it is does not matter.
+//! what clients and owners see. Options favour the breach, so that a few seeds are enough; which seed it is does not matter. Each mutant is
+//! hunted several times on seeds of their own, and the median number of operations until it is caught is printed.
+//! `REJOIN_MUTANTS=Name,Name cargo test -p rejoin-test-sim --test mutants -- --nocapture` hunts some of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -10,10 +12,12 @@ use rejoin_core::rules::{Rule, Rules};
 use rejoin_test_sim::check::{Finding, bounds, carts as cart_checker, convergence, deletions, dots, reads, survival};
 use rejoin_test_sim::history::Kind;
 use rejoin_test_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
-use rejoin_test_sim::run::{self, LIVENESS, PANIC};
+use rejoin_test_sim::run::{self, CATALOG, CLASHES, LIVENESS, PANIC};
 
 /// So many seeds are tried before a mutant counts as having survived.
 const SEEDS: u64 = 100;
+/// Hunts for each mutant, an odd number for the sake of the median.
+const HUNTS: u64 = 3;
 /// A virtual second, in microseconds.
 const SECOND: u64 = 1_000_000;
 
@@ -32,6 +36,20 @@ const MUTANTS: &[Mutant] = &[
     mutant(Rule::PeersObject, &[dots::NAME, PANIC], old_copies),
     mutant(Rule::ObjectionsEndATenure, &[dots::NAME, PANIC], old_copies),
     mutant(Rule::WritesWaitForServing, &[dots::NAME, PANIC], old_copies),
+    mutant(Rule::UnmetPeersEndTenures, &[dots::NAME, survival::NAME, reads::NAME, PANIC, CLASHES], |options| {
+        old_copies(options);
+        (options.faults.old_copy, options.faults.partition) = (SECOND / 2, SECOND / 2);
+        options.start_grace_us = SECOND / 4;
+    }),
+    mutant(Rule::ReplacedReplicasDoNotCount, &[reads::NAME], |options| {
+        (options.faults.wipe, options.faults.partition, options.network.loss) = (SECOND, SECOND, share(5));
+        options.buckets[0].keys = 8;
+    }),
+    mutant(Rule::CatalogsAreEqualAtTheStart, &[CATALOG], |options| {
+        (options.faults.wipe, options.clients.think_us) = (SECOND, 2000);
+        options.network.jitter_us = 10_000;
+    }),
+    mutant(Rule::RacesRenumberNoBucket, &[CATALOG], |options| options.faults.race = SECOND),
     mutant(Rule::AcksWaitForTheDisk, &[reads::NAME, survival::NAME], |options| {
         options.faults.power = SECOND;
         options.faults.slow_disk = SECOND;
@@ -166,33 +184,61 @@ fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     options
 }
 
-/// On which seed a mutant is caught, and with what.
-fn hunt(mutant: &Mutant) -> Option<(u64, Finding)> {
-    (0..SEEDS).find_map(|seed| {
+/// A mutant that was caught: on which seed, with what, and after how many operations of clients.
+struct Caught {
+    seed: u64,
+    finding: Finding,
+    operations: u64,
+}
+
+fn hunt(mutant: &Mutant, first_seed: u64) -> Option<Caught> {
+    let mut operations = 0;
+    (first_seed..first_seed + SEEDS).find_map(|seed| {
         let report = run::with(options(seed, mutant.favour), Rules::SOUND.without(mutant.rule), None);
+        operations += report.operations;
         let finding = report.findings.into_iter().find(|finding| mutant.caught_by.contains(&finding.checker))?;
-        Some((seed, finding))
+        Some(Caught { seed, finding, operations })
     })
+}
+
+/// The mutants that are hunted.
+fn hunted() -> Vec<&'static Mutant> {
+    let wanted = std::env::var("REJOIN_MUTANTS").unwrap_or_default();
+    MUTANTS.iter().filter(|mutant| wanted.is_empty() || wanted.split(',').any(|name| name == format!("{:?}", mutant.rule))).collect()
+}
+
+/// Hunts a mutant, and tells what is wrong with the hunt.
+#[allow(clippy::print_stdout)] // The figures are part of what a run of the tests prints.
+fn judge(mutant: &Mutant) -> Result<(), String> {
+    let mut operations = Vec::new();
+    for number in 0..HUNTS {
+        let Some(caught) = hunt(mutant, number * 1000) else {
+            return Err(format!("{:?} survives {SEEDS} seeds from {}", mutant.rule, number * 1000));
+        };
+        let sound = run::with(options(caught.seed, mutant.favour), Rules::SOUND, None);
+        if !sound.findings.is_empty() {
+            return Err(format!("the sound core is accused where {:?} is caught, seed {}: {:?}", mutant.rule, caught.seed, sound.findings));
+        }
+        if number == 0 {
+            println!("{:?}: seed {}, {}: {:.120}", mutant.rule, caught.seed, caught.finding.checker, caught.finding.evidence);
+        }
+        operations.push(caught.operations);
+    }
+    operations.sort_unstable();
+    println!("{:?}: caught after {} operations (median of {HUNTS} hunts)", mutant.rule, operations[operations.len() / 2]);
+    Ok(())
 }
 
 #[test]
 fn every_mutant_is_caught_by_name_and_the_sound_core_is_not_accused() {
     assert!(MUTANTS.len() >= 15);
-    let (next, problems) = (AtomicUsize::new(0), std::sync::Mutex::new(Vec::new()));
+    let (next, problems, hunted) = (AtomicUsize::new(0), std::sync::Mutex::new(Vec::new()), hunted());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
             scope.spawn(|| {
-                while let Some(mutant) = MUTANTS.get(next.fetch_add(1, Relaxed)) {
-                    let Some((seed, finding)) = hunt(mutant) else {
-                        problems.lock().expect("no thread panics").push(format!("{:?} survives {SEEDS} seeds", mutant.rule));
-                        continue;
-                    };
-                    println!("{:?}: seed {seed}, {}: {:.150}", mutant.rule, finding.checker, finding.evidence);
-                    let sound = run::with(options(seed, mutant.favour), Rules::SOUND, None);
-                    if !sound.findings.is_empty() {
-                        let found =
-                            format!("the sound core is accused where {:?} is caught, seed {seed}: {:?}", mutant.rule, sound.findings);
-                        problems.lock().expect("no thread panics").push(found);
+                while let Some(mutant) = hunted.get(next.fetch_add(1, Relaxed)) {
+                    if let Err(problem) = judge(mutant) {
+                        problems.lock().expect("no thread panics").push(problem);
                     }
                 }
             });

@@ -19,6 +19,7 @@ use rejoin_proto::peer::{ActorNext, PeerHello, Terms};
 use rejoin_proto::{Name, NodeId};
 
 use super::identity::Disks;
+use crate::rules::{Rule, Rules};
 use crate::shard::event::Now;
 use crate::view::shard_of;
 
@@ -181,8 +182,9 @@ struct Link {
 }
 
 impl Link {
-    fn is_settled(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.ready && current.catalog_equal)
+    fn is_settled(&self, rules: Rules) -> bool {
+        let equal = |current: &Current| current.catalog_equal || !rules.keep(Rule::CatalogsAreEqualAtTheStart);
+        self.current.as_ref().is_some_and(|current| current.ready && equal(current))
     }
 }
 
@@ -190,6 +192,7 @@ impl Link {
 #[derive(Debug)]
 pub struct Links {
     config: Config,
+    rules: Rules,
     rng: Xoshiro256PlusPlus,
     run: u64,
     disks: Disks,
@@ -198,12 +201,20 @@ pub struct Links {
     grace_at_us: u64,
     latest_start_us: u64,
     serving: bool,
+    /// When something was last handled: what was due by then has been seen to.
+    seen_us: u64,
 }
 
 impl Links {
     /// The links of a process that begins now.
     #[must_use]
-    pub fn new(config: Config, disks: Disks, now: Now, mut rng: Xoshiro256PlusPlus) -> Self {
+    pub fn new(config: Config, disks: Disks, now: Now, rng: Xoshiro256PlusPlus) -> Self {
+        Self::with_rules(Rules::SOUND, config, disks, now, rng)
+    }
+
+    /// The same for tests that break a rule.
+    #[must_use]
+    pub fn with_rules(rules: Rules, config: Config, disks: Disks, now: Now, mut rng: Xoshiro256PlusPlus) -> Self {
         let link = |name: &Name| Link {
             name: name.clone(),
             current: None,
@@ -215,7 +226,8 @@ impl Links {
         let links = config.peers.iter().map(|(id, name)| (*id, link(name))).collect();
         let run = rng.next_u64();
         let (grace_at_us, latest_start_us) = (now.mono_us + config.grace_us, now.mono_us + config.longest_start_us);
-        Self { config, rng, run, disks, links, greetings: BTreeMap::new(), grace_at_us, latest_start_us, serving: false }
+        let (greetings, serving) = (BTreeMap::new(), false);
+        Self { config, rules, rng, run, disks, links, greetings, grace_at_us, latest_start_us, serving, seen_us: now.mono_us }
     }
 
     /// What this node remembers of disks.
@@ -251,7 +263,7 @@ impl Links {
         if let Some(why) = self.contradiction() {
             return Some(why);
         }
-        let waiting: Vec<&str> = self.links.values().filter(|link| !link.is_settled()).map(|link| link.name.as_str()).collect();
+        let waiting: Vec<&str> = self.links.values().filter(|link| !link.is_settled(self.rules)).map(|link| link.name.as_str()).collect();
         Some(format!("it is starting, and waits for {}", waiting.join(", ")))
     }
 
@@ -276,8 +288,7 @@ impl Links {
     pub fn next_wake_us(&self) -> u64 {
         let hellos = self.greetings.values().map(|greeting| greeting.until_us);
         let dials = self.links.iter().filter(|(peer, link)| self.may_dial(**peer, link)).map(|(_, link)| link.dial_at_us);
-        let start = [self.grace_at_us, self.latest_start_us].into_iter().filter(|_| !self.serving);
-        // Moments that have passed were seen to.
+        let start = [self.grace_at_us, self.latest_start_us].into_iter().filter(|at| !self.serving && *at > self.seen_us);
         hellos.chain(dials).chain(start).min().unwrap_or(u64::MAX)
     }
 
@@ -310,6 +321,7 @@ impl Links {
             }
             Event::Tick => self.close_silent(now, outputs),
         }
+        self.seen_us = now.mono_us;
         self.dial_due(now, outputs);
         self.consider_serving(now, outputs);
     }
@@ -502,8 +514,8 @@ impl Links {
         if self.serving || self.contradiction().is_some() {
             return;
         }
-        let met_all = self.links.values().all(Link::is_settled);
-        let is_reached = |link: &Link| link.current.is_some() && !link.is_settled();
+        let met_all = self.links.values().all(|link| link.is_settled(self.rules));
+        let is_reached = |link: &Link| link.current.is_some() && !link.is_settled(self.rules);
         // A peer that is reached is waited for: what it has to say may take a while.
         let waits = now.mono_us < self.grace_at_us
             || now.mono_us < self.latest_start_us && (self.links.values().any(is_reached) || !self.greetings.is_empty());

@@ -115,9 +115,16 @@ impl Shard {
             (ReadPhase::Collecting, Verdict::Enough) => return self.read_quorum(turn, number, op),
             (ReadPhase::Collecting, Verdict::Impossible) => {
                 let message = "too few replicas could answer the read";
-                let heals = !read.damaged.is_empty();
+                let (heals, is_write) = (!read.damaged.is_empty(), !matches!(read.aim, Aim::Reply(_)));
                 let reply = self.quorum_error(ErrorCode::Unavailable, message, &read.tally);
                 self.reply(turn, &op, reply);
+                if !is_write {
+                    // What has come, and what is still to come, is repaired all the same.
+                    if let Work::Read(read) = &mut op.work {
+                        read.phase = ReadPhase::Answered;
+                    }
+                    return self.read_step(turn, number, op);
+                }
                 if heals {
                     self.repair(turn, &op);
                 }

@@ -60,7 +60,7 @@ impl Shard {
     /// Compares what a context claims about a key with this node's copy of it. The copy holds or supersedes whatever this node's actor has
     /// minted for the key, so a claim that goes further comes from a later life of the disk: the tenure ends.
     pub(super) fn heed_claims(&mut self, turn: &mut Turn<'_>, partition: PartitionId, claimed: &VersionVector, copy: &VersionVector) {
-        let outrun = self.tenures.actor(partition).is_some_and(|actor| claimed.get(actor) > copy.get(actor));
+        let outrun = self.tenures.actor(partition).is_some_and(|actor| claimed.highest(actor) > copy.highest(actor));
         if outrun && self.rules.keep(Rule::ContextsEndATenure) {
             self.end_tenure(turn, partition, "a context has seen later writes of the old one to a key: this is an old or cloned disk");
         }

@@ -9,7 +9,7 @@ use rejoin_proto::codec;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest};
 
-use crate::support::{name, tenant};
+use crate::support::{name, rules, tenant};
 
 /// Control machines with a wire between them.
 struct Nodes {
@@ -26,7 +26,7 @@ struct Nodes {
 
 impl Nodes {
     fn new(count: usize) -> Self {
-        let all = (0..count).map(|_| Control::new(Default::default())).collect();
+        let all = (0..count).map(|_| Control::with_rules(rules(), Default::default())).collect();
         Self {
             all,
             wire: VecDeque::new(),
@@ -151,7 +151,7 @@ fn racing_creates_have_one_winner_on_every_node_in_every_order() {
 
 /// Two administrators make one bucket on both sides of a split, with another n. What was written to each is read as it was written.
 #[test]
-fn a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name() {
+pub(crate) fn a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name() {
     let of = |n: u8| BucketProps { n, r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() };
     let mut nodes = Nodes::new(3);
     for (at, n) in [(0, 1), (1, 3)] {

@@ -4,6 +4,7 @@ mod bounds;
 mod control;
 mod faults;
 mod limits;
+mod links;
 mod mutants;
 mod reads;
 mod replicas;

@@ -2,7 +2,7 @@
 
 use rejoin_core::rules::Rule;
 
-use crate::{faults, limits, reads, replicas, retries, scenarios, support, tenures, validation, writes};
+use crate::{control, faults, limits, links, reads, replicas, retries, scenarios, support, tenures, validation, writes};
 
 /// The test that misses a rule.
 fn catcher(rule: Rule) -> fn() {
@@ -16,6 +16,8 @@ fn catcher(rule: Rule) -> fn() {
         Rule::UnreadableIsReplaced => faults::a_copy_that_cannot_be_read_is_replaced_by_what_comes_in,
         Rule::PeersObject | Rule::ObjectionsEndATenure => tenures::a_handshake_tells_an_old_disk_what_its_actor_has_done,
         Rule::ContextsEndATenure => tenures::a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint,
+        Rule::RacesRenumberNoBucket => control::a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name,
+        Rule::CatalogsAreEqualAtTheStart => links::a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_catalog,
         Rule::UnmetPeersEndTenures => replicas::a_start_that_has_not_met_every_peer_takes_new_actors,
         Rule::OutrunWritesAreNotAcked => replicas::superseded_by_later_writes_of_the_minting_actor_is_no_acknowledgement,
         Rule::ReplacedReplicasDoNotCount => replicas::an_empty_disk_in_the_place_of_a_full_one_does_not_count_towards_r,

@@ -91,7 +91,7 @@ fn stays_dead(index: &Index<'_>, key: KeyId, by_key: &ByKey, dead: &Dead, findin
         let Asked::Get { r } = call.asked else { continue };
         for element in index.shown(get) {
             let Some(death) = dead.get(element) else { continue };
-            let knows = meets(index.run, key, r, death.w) && death.at_us < call.invoked_us && losses.none_in(death.asked_us, call.ended_us);
+            let knows = meets(index.run, key, r, death.w) && death.at_us < call.invoked_us && losses.none_in(death.asked_us, call);
             if knows {
                 report(format!("get {get}, asked at {} µs, shows {element:?}, which was deleted at {} µs", call.invoked_us, death.at_us));
             }

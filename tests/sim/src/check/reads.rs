@@ -9,7 +9,7 @@ use rejoin_proto::catalog::Durability;
 
 use super::Finding;
 use super::index::{ByKey, Index, context};
-use crate::history::{Asked, CallId, Element, KeyId, Kind, Run};
+use crate::history::{Asked, Call, CallId, Element, KeyId, Kind, Run};
 
 /// Its name in findings.
 pub const NAME: &str = "reads";
@@ -19,21 +19,24 @@ pub(super) fn meets(run: &Run, key: KeyId, r: u8, w: u8) -> bool {
     usize::from(r) + usize::from(w) > run.keys[key as usize].owners.len()
 }
 
-/// When disks of a key's owners lost what an acknowledgement may have stood for, in order.
-pub(super) struct Losses(Vec<u64>);
+/// When disks of a key's owners lost what an acknowledgement may have stood for, in order; and from when on such a disk's copies do not count
+/// in a read any more, so that it is no excuse.
+pub(super) struct Losses(Vec<(u64, u64)>);
 
 impl Losses {
     pub(super) fn of(run: &Run, key: KeyId) -> Self {
         let key = &run.keys[key as usize];
         let counts = |synced: bool| synced || key.durability == Durability::Os;
         let lost = run.losses.iter().filter(|loss| counts(loss.synced) && key.owners.contains(&loss.node));
-        let mut times: Vec<u64> = lost.map(|loss| loss.at_us).collect();
+        let mut times: Vec<(u64, u64)> = lost.map(|loss| (loss.at_us, loss.known_us.unwrap_or(u64::MAX))).collect();
         times.sort_unstable();
         Self(times)
     }
 
-    pub(super) fn none_in(&self, from_us: u64, to_us: u64) -> bool {
-        self.0.get(self.0.partition_point(|&at| at < from_us)).is_none_or(|&at| at > to_us)
+    /// Whether no loss between an acknowledged call's beginning and a read's end excuses that the read does not know the call.
+    pub(super) fn none_in(&self, from_us: u64, read: &Call) -> bool {
+        let after = self.0.partition_point(|&(at, _)| at < from_us);
+        self.0[after..].iter().take_while(|&&(at, _)| at <= read.ended_us).all(|&(_, known)| known < read.invoked_us)
     }
 }
 
@@ -102,7 +105,7 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
                 let call = index.call(get);
                 let Asked::Get { r } = call.asked else { continue };
                 let knows = |asked_us: u64, acked_us: u64, w: u8| {
-                    acked_us < call.invoked_us && meets(index.run, key, r, w) && losses.none_in(asked_us, call.ended_us)
+                    acked_us < call.invoked_us && meets(index.run, key, r, w) && losses.none_in(asked_us, call)
                 };
                 let shown = index.shown(get);
                 let missed = |due: &&Due| {
@@ -205,6 +208,11 @@ mod tests {
         story.add(0, Basis::Blind, &[]);
         story.loss(0);
         story.get(1);
+        assert_eq!(story.findings(check), [""; 0]);
+        story.losses_are_known(true);
+        story.get(1);
+        assert!(!story.findings(check).is_empty(), "an empty disk that is known for one is no excuse");
+        story.losses_are_known(false);
         assert_eq!(story.findings(check), [""; 0]);
         story.add(2, Basis::Blind, &[]);
         story.get(1);

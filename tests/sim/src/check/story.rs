@@ -161,9 +161,15 @@ impl Story {
     }
 
     /// A disk has lost what was synced.
+    /// Whether the nodes know by now that what they have lost was the whole disk.
+    pub(super) fn losses_are_known(&mut self, known: bool) {
+        let known_us = known.then_some(self.now_us);
+        self.run.losses.iter_mut().for_each(|loss| loss.known_us = known_us);
+    }
+
     pub(super) fn loss(&mut self, node: u8) {
         self.now_us += MS;
-        self.run.losses.push(Loss { node, at_us: self.now_us, synced: true });
+        self.run.losses.push(Loss { node, at_us: self.now_us, synced: true, wiped: false, known_us: None });
     }
 
     pub(super) fn another_key(&mut self) -> KeyId {

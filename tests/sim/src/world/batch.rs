@@ -1,13 +1,14 @@
-//! What a node's driver does with a shard: drain the desk, handle every event, commit once, let effects go as far as their barriers allow.
-//!
-//! The rules are those of the real one (`host/node/src/driver.rs`, `syncing.rs`, `waiting.rs`): notices before work, a tick in every
-//! batch, nothing leaves before the commit, what needs the disk waits for a sync that begins after it, and one sync more is asked for while one is under way.
+//! The queues in front of a shard, and what its batches ask for. What may leave the node, and when, is decided by the product's own
+//! [`GroupCommit`](rejoin_core::node::batch::GroupCommit); here are the time that a batch and a sync take, and the deaths in the middle of one.
 
-use rejoin_core::shard::event::{Barrier, Effect, Event, Invalid, MergeJob, MergeTicket, ValidateJob, ValidateTicket};
+use rejoin_core::node::batch::{Input, Output};
+use rejoin_core::node::links;
+use rejoin_core::port::CommitSeq;
+use rejoin_core::shard::event::{Event, Invalid, MergeJob, MergeTicket, ValidateJob, ValidateTicket};
 use rejoin_proto::client::{PutOutcome, Reply, StartId};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 
-use super::node::Notice;
+use super::node::Post;
 use super::{Occurrence, Parcel, World};
 use crate::describe;
 use crate::history::{Kind, Loss, NodeIndex};
@@ -16,40 +17,42 @@ use crate::plugins;
 use crate::rng::mix;
 
 impl World {
-    /// Puts something on a shard's desk that is always taken.
-    pub(super) fn tell(&mut self, node: NodeIndex, shard: u16, event: impl Into<Box<Event>>) {
-        self.notify(node, shard, Notice::Event(event.into()));
+    /// Tells a shard something that is always taken.
+    pub(super) fn tell(&mut self, node: NodeIndex, shard: u16, event: Event) {
+        self.input(node, shard, Input::Event(event));
     }
 
     pub(super) fn tell_all(&mut self, node: NodeIndex, event: &Event) {
         (0..self.options.shards).for_each(|shard| self.tell(node, shard, event.clone()));
     }
 
-    pub(super) fn notify(&mut self, node: NodeIndex, shard: u16, notice: Notice) {
-        if let Some(running) = &mut self.nodes[usize::from(node)].running {
-            running.shards[usize::from(shard)].notices.push(notice);
+    pub(super) fn input(&mut self, node: NodeIndex, shard: u16, input: Input) {
+        if let Some(post) = self.post(node, shard) {
+            post.inputs.push(input);
             self.want_wake(node, shard, self.now_us);
         }
     }
 
-    /// Puts work on a shard's desk: done at once if it is idle.
+    /// Puts work before a shard: done at once if it is idle.
     pub(super) fn work(&mut self, node: NodeIndex, shard: u16, event: Event) {
-        let Some(running) = &mut self.nodes[usize::from(node)].running else { return };
-        let post = &mut running.shards[usize::from(shard)];
+        let now_us = self.now_us;
+        let Some(post) = self.post(node, shard) else { return };
         post.works.push(event);
-        if post.busy_until_us <= self.now_us {
+        if post.busy_until_us <= now_us {
             self.batch(node, shard);
         } else {
-            self.want_wake(node, shard, self.now_us);
+            self.want_wake(node, shard, now_us);
         }
+    }
+
+    pub(super) fn post(&mut self, at: NodeIndex, index: u16) -> Option<&mut Post> {
+        self.nodes[usize::from(at)].running.as_mut().map(|running| &mut running.shards[usize::from(index)])
     }
 
     /// Plans a wake at that time or when the shard has ended its batch, unless one is planned that is early enough.
     fn want_wake(&mut self, node: NodeIndex, shard: u16, at_us: u64) {
-        let of = &mut self.nodes[usize::from(node)];
-        let life = of.life;
-        let Some(running) = &mut of.running else { return };
-        let post = &mut running.shards[usize::from(shard)];
+        let life = self.nodes[usize::from(node)].life;
+        let Some(post) = self.post(node, shard) else { return };
         let at_us = at_us.max(post.busy_until_us);
         if at_us < post.wake_us {
             post.wake_us = at_us;
@@ -58,93 +61,58 @@ impl World {
     }
 
     pub(super) fn wake(&mut self, node: NodeIndex, shard: u16) {
-        let Some(running) = &mut self.nodes[usize::from(node)].running else { return };
-        let post = &mut running.shards[usize::from(shard)];
-        if post.wake_us <= self.now_us {
+        let now_us = self.now_us;
+        let Some(post) = self.post(node, shard) else { return };
+        if post.wake_us <= now_us {
             post.wake_us = u64::MAX;
         }
-        let idle = post.notices.is_empty() && post.works.is_empty();
-        let due = post.shard.next_wake_us().saturating_sub(1);
-        if post.busy_until_us > self.now_us || (idle && due > self.now_us) {
-            let at_us = if idle { due } else { self.now_us };
-            return self.want_wake(node, shard, at_us);
+        let idle = post.inputs.is_empty() && post.works.is_empty();
+        let due = post.batch.next_wake_us().saturating_sub(1);
+        if post.busy_until_us > now_us || (idle && due > now_us) {
+            return self.want_wake(node, shard, if idle { due } else { now_us });
         }
         self.batch(node, shard);
     }
 
-    /// One batch.
+    /// One batch: inputs, work, the commit, and what it lets go; or the node's end in the middle of it.
     fn batch(&mut self, at: NodeIndex, index: u16) {
         let now = self.clock(at);
-        let mut effects = std::mem::take(&mut self.effects);
         let node = &mut self.nodes[usize::from(at)];
         let Some(running) = &mut node.running else { return };
         let (post, disk) = (&mut running.shards[usize::from(index)], &mut node.disks[usize::from(index)]);
-        let (mut notices, mut works) = (std::mem::take(&mut post.notices), std::mem::take(&mut post.works));
-        let mut heard = Vec::new();
-        let mut events = 0;
-        let mut synced = false;
-        for notice in notices.drain(..) {
-            events += 1;
-            match notice {
-                Notice::Event(event) => post.shard.handle(now, *event, disk, &mut effects),
-                Notice::PeerUp { peer, connection, actors } => {
-                    heard.push((peer, connection));
-                    post.shard.handle(now, Event::PeerUp(self.keys.node(peer), actors), disk, &mut effects);
-                }
-                Notice::Synced(goal) => {
-                    post.synced = post.synced.max(goal);
-                    synced = true;
-                }
-            }
+        let events = (post.inputs.len() + post.works.len()) as u64;
+        for input in post.inputs.drain(..) {
+            post.batch.handle(now, input, disk);
         }
-        for work in works.drain(..) {
-            events += 1;
+        for work in post.works.drain(..) {
             if self.trace.is_kept() {
                 describe::event(&mut self.trace, self.now_us, at, &self.keys, &self.recorder.run.calls, &work);
             }
-            post.shard.handle(now, work, disk, &mut effects);
+            post.batch.handle(now, Input::Event(work), disk);
         }
-        while let Some((_, ticket)) = post.waiting.pop_front_if(|(seq, _)| *seq <= post.synced) {
-            post.shard.handle(now, Event::Durable(ticket), disk, &mut effects);
-        }
-        post.shard.handle(now, Event::Tick, disk, &mut effects);
-        (post.notices, post.works) = (notices, works);
-        let under_way = post.shard.in_flight() as u64;
-        self.recorder.most_under_way = self.recorder.most_under_way.max(under_way);
-        self.trace.event(self.now_us, u64::from(at), mix(events << 32 ^ effects.len() as u64 ^ disk.written() << 8 ^ u64::from(index)));
-        if synced {
-            // They belong to earlier batches, and go before this one is committed.
-            self.release_held(at, index);
-        }
-        self.commit(at, index, &mut effects);
-        effects.clear();
-        self.effects = effects;
-        for (peer, connection) in heard {
-            self.hello_heard(at, peer, connection);
-        }
-    }
-
-    /// Writes the batch and lets its effects go; or ends the node in the middle of it.
-    fn commit(&mut self, at: NodeIndex, index: u16, effects: &mut Vec<Effect>) {
-        let node = &mut self.nodes[usize::from(at)];
-        let disk = &mut node.disks[usize::from(index)];
         if let Some(death) = node.doom.take() {
             return self.die(at, death, Some(index));
         }
-        let Ok(seq) = disk.commit() else {
-            return self.fail(at, "its store has failed");
-        };
-        self.record_puts(at, index);
-        self.release(at, index, seq, effects);
-        let node = &mut self.nodes[usize::from(at)];
-        let Some(running) = &mut node.running else { return };
-        let post = &mut running.shards[usize::from(index)];
+        let mut outputs = std::mem::take(&mut self.outputs);
+        post.batch.commit(now, disk, &mut outputs);
         post.busy_until_us = self.now_us + node.service_us;
-        let (due, ready) = (post.shard.next_wake_us().saturating_sub(1), post.waiting.front().is_some_and(|(seq, _)| *seq <= post.synced));
-        let more = !post.notices.is_empty() || !post.works.is_empty() || ready;
-        if post.needs_sync() {
-            self.want_sync(at, index);
+        let under_way = post.batch.shard().in_flight() as u64;
+        let word = mix(events << 32 ^ outputs.len() as u64 ^ disk.written() << 8 ^ u64::from(index));
+        let failed = post.batch.has_failed();
+        self.recorder.most_under_way = self.recorder.most_under_way.max(under_way);
+        self.trace.event(self.now_us, u64::from(at), word);
+        if !failed {
+            self.record_puts(at, index);
         }
+        let mut again = false;
+        for output in outputs.drain(..) {
+            again |= matches!(output, Output::Again);
+            self.act_on(at, index, output);
+        }
+        self.outputs = outputs;
+        let Some(post) = self.post(at, index) else { return };
+        let more = again || !post.inputs.is_empty() || !post.works.is_empty();
+        let due = post.batch.next_wake_us().saturating_sub(1);
         self.want_wake(at, index, if more { self.now_us } else { due });
     }
 
@@ -154,7 +122,7 @@ impl World {
         let disk = &mut node.disks[usize::from(index)];
         if std::mem::take(&mut disk.replaced) {
             self.recorder.mark("damaged copy replaced");
-            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true });
+            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
         }
         for put in disk.puts.drain(..) {
             self.recorder.minted(self.now_us, at, &put, &self.keys);
@@ -167,49 +135,31 @@ impl World {
         }
     }
 
-    fn release(&mut self, at: NodeIndex, index: u16, seq: u64, effects: &mut Vec<Effect>) {
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::Send { to, barrier, envelope } => {
-                    let to = self.keys.index(to);
-                    let Some(post) = self.post(at, index) else { return };
-                    if barrier == Barrier::Durable && seq > post.synced {
-                        post.held.push_back((seq, to, Box::new(envelope)));
-                    } else {
-                        self.send(at, to, Box::new(envelope));
-                    }
-                }
-                Effect::WhenDurable(ticket) => {
-                    let Some(post) = self.post(at, index) else { return };
-                    post.waiting.push_back((seq, ticket));
-                }
-                Effect::Reply { session, reply } => self.reply(at, session, reply),
-                Effect::Merge(ticket, job) => self.merge(at, index, ticket, &job),
-                Effect::Validate(ticket, job) => self.validate(at, index, ticket, &job),
-                Effect::StartRenewed(start) => self.start_renewed(at, index, start),
-                Effect::Alarm(alarm) => {
-                    self.recorder.alarm(&alarm);
-                    self.note(at, || format!("ALARM {alarm}"));
-                }
-                Effect::Fatal(why) => return self.fail(at, &why),
+    /// Does one thing that a batch has asked for.
+    fn act_on(&mut self, at: NodeIndex, index: u16, output: Output) {
+        match output {
+            Output::Send(to, envelope) => {
+                let to = self.keys.index(to);
+                self.send(at, to, envelope);
             }
+            Output::Reply(session, reply) => self.reply(at, session, reply),
+            Output::Merge(ticket, job) => self.merge(at, index, ticket, &job),
+            Output::Validate(ticket, job) => self.validate(at, index, ticket, &job),
+            Output::Heard(_, connection) => self.link_event(at, links::Event::Heard(connection)),
+            Output::StartRenewed(start) => self.start_renewed(at, index, start),
+            Output::Alarm(alarm) => {
+                self.recorder.alarm(&alarm);
+                self.note(at, || format!("ALARM {alarm}"));
+            }
+            Output::Sync => self.want_sync(at, index),
+            Output::Again => {}
+            Output::Dropped(_) => self.recorder.mark("no room to wait for the disk"),
+            Output::Failed(why) => self.fail(at, &why),
         }
-    }
-
-    fn release_held(&mut self, at: NodeIndex, index: u16) {
-        while let Some(post) = self.post(at, index)
-            && let Some((_, to, envelope)) = post.held.pop_front_if(|(seq, ..)| *seq <= post.synced)
-        {
-            self.send(at, to, envelope);
-        }
-    }
-
-    fn post(&mut self, at: NodeIndex, index: u16) -> Option<&mut super::node::Post> {
-        self.nodes[usize::from(at)].running.as_mut().map(|running| &mut running.shards[usize::from(index)])
     }
 
     /// Sends a message on the connection that the node holds, if it holds one.
-    fn send(&mut self, from: NodeIndex, to: NodeIndex, envelope: Box<PeerEnvelope>) {
+    pub(super) fn send(&mut self, from: NodeIndex, to: NodeIndex, envelope: Box<PeerEnvelope>) {
         if let PeerBody::ForwardReply { reply: Reply::Put(put), .. } = &envelope.body
             && put.outcome == PutOutcome::Stored
         {
@@ -218,12 +168,12 @@ impl World {
         if self.trace.is_kept() {
             describe::sent(&mut self.trace, self.now_us, (from, to), &self.keys, &self.recorder.run.calls, &envelope);
         }
-        let connection = self.network.held(from, to);
+        let connection = self.held(from, to);
         if connection != 0 {
             if matches!(envelope.body, PeerBody::Observed { .. }) {
                 self.recorder.mark("objection");
             }
-            let ordered = matches!(envelope.body, PeerBody::Observed { .. });
+            let ordered = is_control(&envelope.body);
             self.post_parcel(from, to, connection, Parcel::Message(envelope), ordered);
         }
     }
@@ -240,10 +190,7 @@ impl World {
             let key = self.keys.of_name(&job.key);
             self.recorder.merged(key, at, job, &merged.value);
         }
-        let slow = self.plugin_trouble > 0 && self.plugins.percent(30);
-        let took_us = self.plugins.exponential(if slow { 500 * MS } else { 50 });
-        let life = self.nodes[usize::from(at)].life;
-        self.plan_in(took_us, Occurrence::Notice { node: at, life, shard, event: Box::new(Event::Merged(ticket, result)) });
+        self.plugin_answers(at, shard, Event::Merged(ticket, result));
     }
 
     fn validate(&mut self, at: NodeIndex, shard: u16, ticket: ValidateTicket, job: &ValidateJob) {
@@ -252,10 +199,15 @@ impl World {
             true => Err(Invalid::Unjudged("the plugin is not there, as the simulator wanted it".to_owned())),
             false => plugins::validate(kind, job),
         };
+        self.plugin_answers(at, shard, Event::Validated(ticket, result));
+    }
+
+    /// A plugin has run, which took a while.
+    fn plugin_answers(&mut self, node: NodeIndex, shard: u16, event: Event) {
         let slow = self.plugin_trouble > 0 && self.plugins.percent(30);
         let took_us = self.plugins.exponential(if slow { 500 * MS } else { 50 });
-        let life = self.nodes[usize::from(at)].life;
-        self.plan_in(took_us, Occurrence::Notice { node: at, life, shard, event: Box::new(Event::Validated(ticket, result)) });
+        let life = self.nodes[usize::from(node)].life;
+        self.plan_in(took_us, Occurrence::Notice { node, life, shard, event: Box::new(event) });
     }
 
     /// A shard's tenure has ended: the node's start id is made anew, and every shard is told a moment later.
@@ -290,11 +242,19 @@ impl World {
         let Some(post) = self.post(node, shard) else { return };
         post.syncing = false;
         let again = std::mem::take(&mut post.sync_again);
-        self.notify(node, shard, Notice::Synced(goal));
+        self.input(node, shard, Input::Synced(Ok(CommitSeq(goal))));
         if again {
             self.want_sync(node, shard);
         }
     }
+}
+
+/// Whether a message travels on the ordered control stream.
+pub(super) fn is_control(body: &PeerBody) -> bool {
+    matches!(
+        body,
+        PeerBody::Observed { .. } | PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. }
+    )
 }
 
 /// One start id for the node, made of those of its shards.

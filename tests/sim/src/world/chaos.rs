@@ -1,21 +1,23 @@
 //! What goes wrong, when, and how it is put right again.
 
 use bytes::Bytes;
-use rejoin_core::shard::event::Event;
+use rejoin_core::control::Catalog;
+use rejoin_core::control::{Change, Event};
+use rejoin_proto::catalog::{BucketProps, RecordBody, RecordKey};
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::ActorNext;
-use rejoin_proto::{ActorId, Object, PartitionId};
+use rejoin_proto::{ActorId, Name, Object, PartitionId};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 use super::node::{Backup, SERVICE_US, SYNC_US};
 use super::{Occurrence, World};
 use crate::disk::Disk;
 use crate::history::{Loss, NodeIndex};
+use crate::keys::tenant;
 use crate::options::{FaultOptions, MS, SECOND};
 
-/// How long the peace lasts in which an old disk meets its peers.
-const TRUCE_US: u64 = 5 * SECOND;
+/// How long nobody forgets anything while an old disk meets its peers.
+const TRUCE_US: u64 = 20 * SECOND;
 
 /// How a process ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +50,7 @@ pub(super) enum Class {
     Failing,
     Plugin,
     Catalog,
+    Race,
 }
 
 /// What ends a fault.
@@ -66,8 +69,6 @@ pub(super) enum Heal {
     Store(NodeIndex),
     Blocks(NodeIndex),
     Plugins,
-    /// A node learns of the catalog.
-    Catalog(NodeIndex),
 }
 
 /// A row of what a node has seen of others' actors, as the core keeps it: its frozen encoding.
@@ -101,6 +102,7 @@ fn classes(faults: &FaultOptions) -> Vec<(Class, u64)> {
         (Class::Failing, faults.failing),
         (Class::Plugin, faults.plugin),
         (Class::Catalog, faults.catalog),
+        (Class::Race, faults.race),
     ];
     all.into_iter().filter(|(_, every_us)| *every_us > 0).collect()
 }
@@ -120,7 +122,9 @@ impl World {
         let every = classes(&self.options.faults).into_iter().find(|(of, _)| *of == class);
         let again_us = every.map_or(SECOND, |(_, every_us)| self.faults.exponential(every_us));
         self.plan_in(again_us + 1, Occurrence::Fault(class));
-        if self.truce_us <= self.now_us {
+        // While an old disk meets its peers, none of them may forget what it has seen of that node: then nobody could tell.
+        let forgets = matches!(class, Class::Power | Class::Wipe | Class::OldCopy | Class::Loss | Class::Failing);
+        if self.truce_us <= self.now_us || !forgets {
             self.trace.event(self.now_us, 255, class as u64);
             self.strike(class);
         }
@@ -147,7 +151,7 @@ impl World {
             }
             Class::Reset => {
                 let peer = self.another(at);
-                self.close(at, peer, "reset");
+                self.reset(at, peer);
             }
             Class::Kill | Class::Power => self.kill(at, if class == Class::Kill { Death::Kill } else { Death::Power }),
             Class::Stop => self.stop(at),
@@ -183,7 +187,8 @@ impl World {
                 let us = self.a_while();
                 self.plan_in(us, Occurrence::Heal(Heal::Plugins));
             }
-            Class::Catalog => self.change_catalog(),
+            Class::Catalog => self.change_catalog(at),
+            Class::Race => self.race(at),
         }
     }
 
@@ -207,11 +212,6 @@ impl World {
             Heal::Store(at) => self.trouble(at, |disk| disk.trouble.busy = false),
             Heal::Blocks(at) => self.trouble(at, |disk| disk.trouble.bad_blocks.clear()),
             Heal::Plugins => self.plugin_trouble = 0,
-            Heal::Catalog(at) => {
-                let view = self.view.clone();
-                self.nodes[usize::from(at)].view = view.clone();
-                self.tell_all(at, &Event::View(view));
-            }
         }
     }
 
@@ -251,7 +251,7 @@ impl World {
     }
 
     fn flap(&mut self, a: NodeIndex, b: NodeIndex, times: u64) {
-        if times == 0 || self.network.calm || self.truce_us > self.now_us {
+        if times == 0 || self.network.calm {
             return;
         }
         let (off_us, on_us) = (5 * MS + self.faults.exponential(300 * MS), 5 * MS + self.faults.exponential(200 * MS));
@@ -322,13 +322,22 @@ impl World {
     fn wipe(&mut self, at: NodeIndex) {
         let empty = vec![Disk::default(); usize::from(self.options.shards)];
         self.die(at, Death::Kill, None);
-        if self.may_become(at, &empty) {
+        if self.may_become(at, &empty) && self.others_know_the_buckets(at) {
             let node = &mut self.nodes[usize::from(at)];
             (node.disks, node.state, node.backup, node.reported_loss) = (empty, None, None, false);
-            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true });
+            (node.ids, node.catalog) = (None, Catalog::default());
+            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: true, known_us: None });
             self.recorder.mark("wipe");
             self.note(at, || "has its disk WIPED".into());
         }
+    }
+
+    /// Whether another node's kept catalog has every bucket.
+    fn others_know_the_buckets(&self, at: NodeIndex) -> bool {
+        let knows = |node: &super::node::Node| {
+            self.catalog.records.iter().all(|made| node.catalog.records.iter().any(|record| record.key == made.key))
+        };
+        (0..self.options.nodes).any(|other| other != at && knows(&self.nodes[usize::from(other)]))
     }
 
     /// Takes a backup; or the machine's disks become those of the backup.
@@ -345,8 +354,8 @@ impl World {
             return;
         }
         let node = &mut self.nodes[usize::from(at)];
-        (node.disks, node.state) = (backup.disks, Some(backup.state));
-        self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true });
+        (node.disks, node.state, node.ids, node.catalog) = (backup.disks, Some(backup.state), backup.ids, backup.catalog);
+        self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
         self.truce();
         let life = self.nodes[usize::from(at)].life;
         self.plan_in(50 * MS, Occurrence::Boot { node: at, life });
@@ -354,11 +363,11 @@ impl World {
         self.note(at, || "has an OLD COPY of its disks put back".into());
     }
 
-    /// No fault strikes for a while, nor one that was only to come with the next batch.
+    /// Nobody forgets anything for a while.
     fn truce(&mut self) {
         self.truce_us = self.now_us + TRUCE_US;
         for node in &mut self.nodes {
-            node.doom = None;
+            node.doom = node.doom.filter(|death| *death != Death::Power);
             node.disks.iter_mut().for_each(|disk| disk.trouble.failing = false);
         }
     }
@@ -367,7 +376,9 @@ impl World {
         let actors = self.actors(at);
         let node = &mut self.nodes[usize::from(at)];
         if let (Some(_), Some(state)) = (&node.running, node.state) {
-            node.backup = Some(Backup { disks: node.disks.iter().map(Disk::copy).collect(), state, actors, puts: node.puts });
+            let disks = node.disks.iter().map(Disk::copy).collect();
+            let (ids, catalog) = (node.ids.clone(), node.catalog.clone());
+            node.backup = Some(Backup { disks, state, ids, catalog, actors, puts: node.puts });
             self.note(at, || "is backed up".into());
         }
     }
@@ -386,8 +397,8 @@ impl World {
         (idle || outrun.peek().is_some()) && outrun.all(|actor| self.is_observed(at, actor.partition, actor.actor, actor.next))
     }
 
-    /// Whether a peer that is there to say so remembers, durably, that an actor has used a counter which it would use again. No
-    /// handshake could find an old disk otherwise, and neither could anything else.
+    /// Whether a peer remembers, durably, that an actor has used a counter which it would use again: a start that meets it is told, and one that
+    /// does not meet everybody takes new actors. If nobody remembers, no handshake could find an old disk, and neither could anything else.
     fn is_observed(&self, at: NodeIndex, partition: PartitionId, actor: ActorId, next: u64) -> bool {
         let mut key = vec![b'o'];
         key.extend_from_slice(&partition.0.to_be_bytes());
@@ -396,10 +407,9 @@ impl World {
         let knows = |peer: &NodeIndex| {
             let node = &self.nodes[usize::from(*peer)];
             let row = node.disks[shard].pinned(&key).and_then(|row| codec::decode::<ObservedRow>(row).ok());
-            node.running.is_some() && row.is_some_and(|row| row.0 >= next)
+            row.is_some_and(|row| row.0 >= next)
         };
-        let whole = |peer: &NodeIndex| !self.network.is_cut(at, *peer) && !self.network.is_cut(*peer, at);
-        (0..self.options.nodes).filter(|peer| *peer != at && whole(peer)).any(|peer| knows(&peer))
+        (0..self.options.nodes).filter(|peer| *peer != at).any(|peer| knows(&peer))
     }
 
     /// A store comes back without some of what it had, and says so.
@@ -413,22 +423,35 @@ impl World {
         if self.may_become(at, &left) {
             let node = &mut self.nodes[usize::from(at)];
             (node.disks, node.reported_loss) = (left, true);
-            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true });
+            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
             self.recorder.mark("reported loss");
             self.note(at, || "has LOST objects, and knows it".into());
         }
     }
 
-    /// An operator changes a bucket; nodes learn of it one after the other.
-    fn change_catalog(&mut self) {
+    /// An operator changes a bucket at some node; the others learn of it from that one.
+    fn change_catalog(&mut self, at: NodeIndex) {
         let bucket = self.faults.index(self.keys.buckets.len());
         let siblings = *self.faults.pick(&[2, 3, 8, 32]);
-        self.keys.change(bucket, siblings);
-        self.view = Arc::new(self.keys.view());
-        self.trace.line(self.now_us, None, None, || format!("bucket b{bucket} takes {siblings} siblings from now on"));
-        for at in 0..self.options.nodes {
-            let us = self.faults.exponential(200 * MS);
-            self.plan_in(us, Occurrence::Heal(Heal::Catalog(at)));
+        let (name, most) = (self.keys.buckets[bucket].name.clone(), self.keys.buckets[bucket].options.siblings.max(2));
+        let Some(running) = &self.nodes[usize::from(at)].running else { return };
+        let key = RecordKey::Bucket(tenant(), name.clone());
+        let Some(record) = running.control.control.get(&key).cloned() else { return };
+        let RecordBody::Bucket { props, .. } = record.body else { return };
+        // Within what was promised of it.
+        let props = BucketProps { siblings: siblings.clamp(2, most), ..props };
+        self.note(at, || format!("bucket b{bucket} is to take {siblings} siblings"));
+        self.tell_control(at, Event::Change(0, Change::BucketSet(tenant(), name, record.version, props)), None);
+    }
+
+    /// Two operators make one bucket at the same time, with different numbers of copies.
+    fn race(&mut self, at: NodeIndex) {
+        let (other, number) = (self.another(at), self.faults.below(1 << 32));
+        let name = Name::new(format!("raced-{number}")).expect("a good name");
+        self.note(at, || format!("makes bucket {name}, and so does n{other}"));
+        for (node, n) in [(at, 1), (other, 3)] {
+            let props = BucketProps { n, ..BucketProps::default() };
+            self.tell_control(node, Event::Change(0, Change::BucketCreate(tenant(), name.clone(), props)), None);
         }
     }
 }

@@ -147,6 +147,13 @@ impl World {
             Reply::Get(reply) => self.was_read(session, key, call, reply),
             Reply::Put(reply) => self.was_put(session, key, call, &reply),
             Reply::Error(error) if error.code == ErrorCode::Unknown => Outcome::Unknown(None),
+            Reply::Error(error) if error.code == ErrorCode::NotFound => {
+                let node = self.recorder.run.calls[call as usize].node;
+                if self.nodes[usize::from(node)].running.as_ref().is_some_and(|running| running.met_all) {
+                    self.recorder.unknown_bucket(node, key);
+                }
+                Outcome::Refused
+            }
             _ => Outcome::Refused,
         };
         self.end(session, call, outcome);

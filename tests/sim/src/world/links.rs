@@ -1,23 +1,33 @@
-//! Connections between nodes, as the real node's peers task keeps them (`host/node/src/peers.rs`): dialled by the lower id, begun with a hello
-//! each way that announces the actors, registered with the shards, and *ready* behind whatever the shards have to object.
+//! Connections between nodes: what is dialled comes about or times out, parcels take their time, and dead ends are noticed. What a node does
+//! about them is decided by the product's own [`Links`](rejoin_core::node::links::Links).
 
-use rejoin_core::shard::event::Event;
-use rejoin_core::view::shard_of;
-use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
+use rejoin_core::control;
+use rejoin_core::node::batch::Input;
+use rejoin_core::node::links::{Closing, Event, Output};
+use rejoin_core::node::route::{Route, route};
+use rejoin_core::shard::event;
+use rejoin_proto::peer::{ActorNext, PeerEnvelope};
 
-use super::node::Notice;
+use super::node::Open;
 use super::{Occurrence, Parcel, World};
 use crate::history::NodeIndex;
-use crate::keys::tenant;
 use crate::network::Passage;
 use crate::options::{MS, SECOND};
 
-/// How long a handshake may take before another is begun.
-const HANDSHAKE_US: u64 = SECOND;
+/// How long a handshake may take.
+const HANDSHAKE_US: u64 = 5 * SECOND;
+/// When a first datagram that found nobody is sent again; each further time it takes twice as long.
+const RESEND_US: u64 = 120 * MS;
 /// A peer that holds no such connection resets it within that time of the first packet.
 const RESET_US: u64 = 100 * MS;
 
 impl World {
+    /// The connection over which shards and control of `at` know a peer, 0 if none.
+    pub(super) fn held(&self, at: NodeIndex, peer: NodeIndex) -> u32 {
+        let running = self.nodes[usize::from(at)].running.as_ref();
+        running.and_then(|running| running.links.connection(self.keys.node(peer))).map_or(0, |connection| connection as u32)
+    }
+
     /// Sends something over a connection.
     pub(super) fn post_parcel(&mut self, from: NodeIndex, to: NodeIndex, connection: u32, parcel: Parcel, ordered: bool) {
         if ordered {
@@ -45,170 +55,242 @@ impl World {
 
     pub(super) fn parcel_arrived(&mut self, from: NodeIndex, to: NodeIndex, connection: u32, parcel: Parcel) {
         self.network.under_way -= 1;
-        if self.nodes[usize::from(to)].running.is_none() {
-            return;
-        }
-        if self.network.is_cut(from, to) && !matches!(parcel, Parcel::Message(_)) {
+        let Some(running) = &self.nodes[usize::from(to)].running else { return };
+        let ordered = !matches!(&parcel, Parcel::Message(envelope) if !super::batch::is_control(&envelope.body));
+        if self.network.is_cut(from, to) && ordered {
             // Sent again until it comes through or the connection is given up.
-            return self.plan_parcel(self.now_us + RESET_US, from, to, connection, parcel);
+            let at_us = self.network.in_order(self.now_us + RESET_US, from, to);
+            return self.plan_parcel(at_us, from, to, connection, parcel);
         }
-        let held = self.network.held(to, from) == connection;
+        let (open, number) = (running.open.contains_key(&connection), u64::from(connection));
+        let current = running.links.is_current(self.keys.node(from), number);
         match parcel {
-            Parcel::Hello(actors) if connection > self.network.held(to, from) => self.hello_arrived(to, from, connection, actors),
-            Parcel::Message(envelope) if held || self.network.lets_ghosts_through(&envelope.body) => {
-                self.message_arrived(to, from, *envelope)
+            Parcel::Hello(hello) if open => self.link_event(to, Event::Hello(number, *hello)),
+            Parcel::Ready(digest) if open => self.link_event(to, Event::Ready(number, digest)),
+            Parcel::Closed(refusal) if open => self.connection_ended(to, connection, refusal, "the other side has closed it"),
+            Parcel::Message(envelope) if (open && current) || self.network.lets_ghosts_through(&envelope.body) => {
+                self.message_arrived(to, from, *envelope);
             }
-            Parcel::Ready if held => self.ready_arrived(to, from),
-            Parcel::Closed if held => self.disconnect(to, from, "the other side has closed it"),
             _ => {}
         }
     }
 
-    /// Hands a message to the shard that it is for.
+    /// Hands a message to whom it is for.
     fn message_arrived(&mut self, at: NodeIndex, from: NodeIndex, envelope: PeerEnvelope) {
         let envelope = if self.options.encoded { recoded(&envelope) } else { envelope };
-        let shard = match &envelope.body {
-            PeerBody::Forward(forward) => {
-                let (bucket, key) = match &forward.request {
-                    DataRequest::Get(get) => (&get.bucket, &get.key),
-                    DataRequest::Put(put) => (&put.bucket, &put.key),
-                };
-                self.view.target(tenant(), bucket, key).map_or(0, |target| self.keys.shard_of(&target.object))
-            }
-            PeerBody::Read { object, .. } => self.keys.shard_of(object),
-            PeerBody::Replicate(message) => self.keys.shard_of(&message.object),
-            PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } => op.shard,
-            PeerBody::Observed { actor, .. } => {
-                let shard = self.keys.shard_of_partition(actor.partition);
-                let peer = self.keys.node(from);
-                return self.tell(at, shard, Event::Peer(peer, envelope));
-            }
-            _ => return,
-        };
         let peer = self.keys.node(from);
-        self.work(at, shard, Event::Peer(peer, envelope));
-    }
-
-    /// Begins a connection, if the link lets it through.
-    pub(super) fn dial(&mut self, a: NodeIndex, b: NodeIndex) {
-        let runs = |world: &Self, node: NodeIndex| world.nodes[usize::from(node)].running.is_some();
-        if !runs(self, a) || !runs(self, b) || self.network.is_cut(a, b) || self.network.is_cut(b, a) {
-            return;
-        }
-        self.network.link(a, b).dialled_us = self.now_us;
-        let connection = self.network.next_generation();
-        for (from, to) in [(a, b), (b, a)] {
-            let parcel = Parcel::Hello(self.actors(from));
-            self.post_parcel(from, to, connection, parcel, true);
+        let Some(running) = &self.nodes[usize::from(at)].running else { return };
+        match route(&envelope.body, &running.view, self.options.shards) {
+            Route::Shard(shard) => self.work(at, shard, event::Event::Peer(peer, envelope)),
+            Route::Ahead(shard) => self.tell(at, shard, event::Event::Peer(peer, envelope)),
+            Route::Control => self.tell_control(at, control::Event::Peer(peer, envelope.body), None),
+            Route::Modules | Route::Nowhere => {}
         }
     }
 
     /// What a node announces.
     pub(super) fn actors(&self, at: NodeIndex) -> Vec<ActorNext> {
         let running = self.nodes[usize::from(at)].running.as_ref();
-        running.map(|running| running.shards.iter().flat_map(|post| post.shard.actors()).collect()).unwrap_or_default()
+        running.map(|running| running.shards.iter().flat_map(|post| post.batch.shard().actors()).collect()).unwrap_or_default()
     }
 
-    /// Registers a connection, in place of an older one to that peer.
-    fn hello_arrived(&mut self, at: NodeIndex, peer: NodeIndex, connection: u32, actors: Vec<ActorNext>) {
-        if self.network.held(at, peer) != 0 {
-            self.disconnect(at, peer, "a newer connection has taken its place");
-        }
-        let now_us = self.now_us;
-        let link = self.network.link(peer, at);
-        (link.held, link.heard_us) = (connection, now_us);
-        self.network.link(at, peer).dialled_us = 0;
-        let shards = self.options.shards;
+    /// Tells a node's links what has happened, and does what they ask for.
+    pub(super) fn link_event(&mut self, at: NodeIndex, event: Event) {
+        let now = self.clock(at);
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
-        running.hearing[usize::from(peer)] = (connection, shards);
-        self.note(at, || format!("connected to n{peer}, whose actors are {}", counters(&actors)));
-        let mut by_shard = vec![Vec::new(); usize::from(shards)];
-        for actor in actors {
-            by_shard[usize::from(shard_of(actor.partition, self.options.partitions, shards))].push(actor);
+        let mut outputs = Vec::new();
+        running.links.handle(now, event, &mut outputs);
+        for output in outputs {
+            self.link_output(at, output);
         }
-        for (shard, actors) in (0..).zip(by_shard) {
-            self.notify(at, shard, Notice::PeerUp { peer, connection, actors });
+        self.want_links_wake(at);
+    }
+
+    /// Plans the next look of the links.
+    fn want_links_wake(&mut self, at: NodeIndex) {
+        let node = &mut self.nodes[usize::from(at)];
+        let life = node.life;
+        let Some(running) = &mut node.running else { return };
+        let due_us = running.links.next_wake_us();
+        if due_us < running.links_wake_us {
+            running.links_wake_us = due_us;
+            self.plan_at(due_us.max(1) - 1, Occurrence::Links { node: at, life });
         }
     }
 
-    /// A shard has looked at a peer's actors, and its batch is written: when all have, the peer is told.
-    pub(super) fn hello_heard(&mut self, at: NodeIndex, peer: NodeIndex, connection: u32) {
-        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
-        let (of, left) = &mut running.hearing[usize::from(peer)];
-        if *of == connection {
-            *left = left.saturating_sub(1);
-            if *left == 0 && self.network.held(at, peer) == connection {
-                self.post_parcel(at, peer, connection, Parcel::Ready, true);
+    pub(super) fn links_due(&mut self, at: NodeIndex) {
+        if let Some(running) = &mut self.nodes[usize::from(at)].running {
+            running.links_wake_us = u64::MAX;
+        }
+        self.link_event(at, Event::Tick);
+    }
+
+    fn link_output(&mut self, at: NodeIndex, output: Output) {
+        match output {
+            Output::Dial(peer) => {
+                let (to, connection) = (self.keys.index(peer), self.network.next_generation());
+                self.note(at, || format!("dials n{to} as c{connection}"));
+                let life = self.nodes[usize::from(at)].life;
+                let dialling = Dialling { from: at, life, to, connection, until_us: self.now_us + HANDSHAKE_US, resend_us: RESEND_US };
+                self.network.under_way += 1;
+                self.dialling(dialling);
+            }
+            Output::Close(connection, closing) => self.close_connection(at, connection as u32, closing),
+            Output::Remember => {
+                let node = &mut self.nodes[usize::from(at)];
+                node.ids = node.running.as_ref().map(|running| running.links.disks().clone());
+            }
+            Output::Replaced(by) => {
+                self.note(at, || format!("learns from {by} that its disk was WIPED"));
+                self.recorder.mark("replaced disk known");
+                let now_us = self.now_us;
+                for loss in self.recorder.run.losses.iter_mut().filter(|loss| loss.node == at && loss.wiped && loss.known_us.is_none()) {
+                    loss.known_us = Some(now_us);
+                }
+                self.tell_all(at, &event::Event::Replaced);
+            }
+            Output::PeerUp { peer, connection, actors, catalog } => {
+                let other = self.keys.index(peer);
+                self.note(at, || format!("connected to n{other} as c{connection}, whose actors are {}", counters(&actors)));
+                for (shard, actors) in (0..).zip(actors) {
+                    self.input(at, shard, Input::PeerUp { peer, connection, actors });
+                }
+                self.tell_control(at, control::Event::PeerUp(peer, catalog), Some(connection as u32));
+            }
+            Output::PeerDown(peer) => {
+                self.tell_all(at, &event::Event::PeerDown(peer));
+                self.tell_control(at, control::Event::PeerDown(peer), None);
+            }
+            Output::SayReady(connection) => {
+                let Some(running) = &self.nodes[usize::from(at)].running else { return };
+                let (digest, connection) = (running.control.control.digest(), connection as u32);
+                if let Some(peer) = running.open.get(&connection).map(|open| open.peer) {
+                    self.post_parcel(at, peer, connection, Parcel::Ready(digest), true);
+                }
+            }
+            Output::Compare(peer, digest) => self.tell_control(at, control::Event::PeerReady(peer, digest), None),
+            Output::Refused(_, why) => panic!("equal nodes refuse each other: {why}"),
+            Output::Reconciled(_) => {}
+            Output::Serve { met_all } => {
+                self.recorder.mark(if met_all { "served when all were met" } else { "served without all" });
+                self.note(at, || format!("serves, all met: {met_all}"));
+                if let Some(running) = &mut self.nodes[usize::from(at)].running {
+                    running.met_all = met_all;
+                }
+                self.tell_all(at, &event::Event::Serving { met_all });
             }
         }
     }
 
-    fn ready_arrived(&mut self, at: NodeIndex, peer: NodeIndex) {
-        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
-        running.settled[usize::from(peer)] = true;
-        if running.settled.iter().filter(|settled| **settled).count() + 1 >= usize::from(self.options.nodes) {
-            self.serve(at, "all peers have had their say");
-        }
-    }
-
-    /// A node gives up its connection to a peer.
-    pub(super) fn disconnect(&mut self, at: NodeIndex, peer: NodeIndex, why: &str) {
-        let link = self.network.link(peer, at);
-        if std::mem::take(&mut link.held) == 0 {
+    /// One attempt of a datagram to begin a connection.
+    pub(super) fn dialling(&mut self, dialling: Dialling) {
+        let Dialling { from, life, to, connection, until_us, resend_us } = dialling;
+        if !self.lives(from, life) {
+            self.network.under_way -= 1;
             return;
         }
-        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
-        running.settled[usize::from(peer)] = false;
-        self.note(at, || format!("disconnected from n{peer}: {why}"));
-        let id = self.keys.node(peer);
-        self.tell_all(at, &Event::PeerDown(id));
+        let whole = !self.network.is_cut(from, to) && !self.network.is_cut(to, from);
+        if whole && self.nodes[usize::from(to)].running.is_some() {
+            let (there_us, back_us) = (self.network.one_way_us(), self.network.one_way_us());
+            let made = Occurrence::Connected { node: from, life, peer: to, connection, dialled: true };
+            return self.plan_in(there_us + back_us, made);
+        }
+        if self.now_us >= until_us {
+            self.network.under_way -= 1;
+            return self.link_event(from, Event::DialFailed(self.keys.node(to)));
+        }
+        let at_us = (self.now_us + resend_us).min(until_us);
+        self.plan_at(at_us, Occurrence::Dialling(Dialling { resend_us: 2 * resend_us, ..dialling }));
     }
 
-    /// Closes a connection on purpose: the other side hears of it.
-    pub(super) fn close(&mut self, at: NodeIndex, peer: NodeIndex, why: &str) {
-        let connection = self.network.held(at, peer);
-        if connection != 0 {
-            self.post_parcel(at, peer, connection, Parcel::Closed, true);
-            self.disconnect(at, peer, why);
+    /// An end of a connection has come about: it says its hello.
+    pub(super) fn connected(&mut self, at: NodeIndex, peer: NodeIndex, connection: u32, dialled: bool) {
+        if dialled {
+            // The other end is done with the handshake when it has this end's last words of it, ahead of the hello.
+            let (at_us, life) = (self.network.in_order(self.now_us, at, peer), self.nodes[usize::from(peer)].life);
+            self.network.under_way += 1;
+            self.plan_at(at_us, Occurrence::Connected { node: peer, life, peer: at, connection, dialled: false });
+        }
+        let (id, now, now_us, actors) = (self.keys.node(peer), self.clock(at), self.now_us, self.actors(at));
+        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
+        running.open.insert(connection, Open { peer, heard_us: now_us });
+        self.link_event(at, Event::Connected { peer: id, connection: u64::from(connection), dialled });
+        let Some(running) = &self.nodes[usize::from(at)].running else { return };
+        let hello = running.links.hello(id, now, running.control.control.digest(), actors);
+        self.post_parcel(at, peer, connection, Parcel::Hello(Box::new(hello)), true);
+    }
+
+    /// A node closes a connection: the other side hears of it.
+    fn close_connection(&mut self, at: NodeIndex, connection: u32, closing: Closing) {
+        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
+        if let Some(open) = running.open.remove(&connection) {
+            self.note(at, || format!("closes c{connection} to n{}: {closing:?}", open.peer));
+            let refusal = match closing {
+                Closing::Refused(why) => Some(why),
+                _ => None,
+            };
+            self.post_parcel(at, open.peer, connection, Parcel::Closed(refusal), true);
         }
     }
 
-    /// Every node looks at its connections: gives up those that are dead, and dials those that are its to dial.
+    /// Resets the connection of two nodes: the other side hears of it.
+    pub(super) fn reset(&mut self, at: NodeIndex, peer: NodeIndex) {
+        let connection = self.held(at, peer);
+        if connection != 0 {
+            self.post_parcel(at, peer, connection, Parcel::Closed(None), true);
+            self.connection_ended(at, connection, None, "reset");
+        }
+    }
+
+    fn connection_ended(&mut self, at: NodeIndex, connection: u32, refusal: Option<String>, why: &str) {
+        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
+        let Some(open) = running.open.remove(&connection) else { return };
+        self.note(at, || format!("c{connection} to n{} has ended: {why}", open.peer));
+        self.link_event(at, Event::Closed(u64::from(connection), refusal));
+    }
+
+    /// Every node looks at its connections and gives up those that are dead.
     pub(super) fn look_at_connections(&mut self) {
         let idle_us = self.network.idle_us();
         self.plan_in((idle_us / 4).max(50 * MS), Occurrence::Connections);
         for at in 0..self.options.nodes {
-            for peer in (0..self.options.nodes).filter(|peer| *peer != at) {
-                if self.nodes[usize::from(at)].running.is_some() {
-                    self.look_at_connection(at, peer, idle_us);
-                }
+            let running = self.nodes[usize::from(at)].running.as_ref();
+            let open: Vec<(u32, NodeIndex)> =
+                running.map(|running| running.open.iter().map(|(number, open)| (*number, open.peer)).collect()).unwrap_or_default();
+            for (connection, peer) in open {
+                self.look_at_connection(at, peer, connection, idle_us);
             }
         }
     }
 
-    fn look_at_connection(&mut self, at: NodeIndex, peer: NodeIndex, idle_us: u64) {
-        let held = self.network.held(at, peer);
-        if held == 0 {
-            let dialled_us = self.network.link(at, peer).dialled_us;
-            if at < peer && (dialled_us == 0 || self.now_us - dialled_us >= HANDSHAKE_US) {
-                self.dial(at, peer);
-            }
-            return;
-        }
-        let there = self.nodes[usize::from(peer)].running.is_some();
-        let (whole, known) = (!self.network.is_cut(peer, at), self.network.held(peer, at) == held);
-        let now_us = self.now_us;
-        let heard_us = &mut self.network.link(peer, at).heard_us;
+    fn look_at_connection(&mut self, at: NodeIndex, peer: NodeIndex, connection: u32, idle_us: u64) {
+        let other = self.nodes[usize::from(peer)].running.as_ref();
+        let (there, known) = (other.is_some(), other.is_some_and(|running| running.open.contains_key(&connection)));
+        let (whole, now_us) = (!self.network.is_cut(peer, at), self.now_us);
+        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
+        let Some(open) = running.open.get_mut(&connection) else { return };
         if there && whole && known {
-            *heard_us = now_us;
+            open.heard_us = now_us;
         }
-        let silent_us = now_us - *heard_us;
+        let silent_us = now_us - open.heard_us;
         if there && whole && !known && silent_us >= RESET_US {
-            self.disconnect(at, peer, "the peer does not know the connection");
+            self.connection_ended(at, connection, None, "the peer does not know the connection");
         } else if silent_us >= idle_us {
-            self.disconnect(at, peer, "nothing was heard of it");
+            self.connection_ended(at, connection, None, "nothing was heard of it");
         }
     }
+}
+
+/// A connection that is being dialled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialling {
+    pub(super) from: NodeIndex,
+    pub(super) life: u32,
+    pub(super) to: NodeIndex,
+    pub(super) connection: u32,
+    pub(super) until_us: u64,
+    /// The pause until the next datagram.
+    pub(super) resend_us: u64,
 }
 
 /// What a message is after its encoding.
@@ -218,7 +300,7 @@ fn recoded(envelope: &PeerEnvelope) -> PeerEnvelope {
     decoded
 }
 
-fn counters(actors: &[ActorNext]) -> String {
+fn counters(actors: &[Vec<ActorNext>]) -> String {
     let one = |actor: &ActorNext| format!("p{}:{:04x}<{}", actor.partition, actor.actor.0 >> 48, actor.next);
-    format!("[{}]", actors.iter().map(one).collect::<Vec<_>>().join(" "))
+    format!("[{}]", actors.iter().flatten().map(one).collect::<Vec<_>>().join(" "))
 }

@@ -1,16 +1,28 @@
-//! How a node starts and ends, as the real one does (`host/node/src/open.rs`, `node.rs`, and the data directory's state file).
+//! How a node starts and ends: what the data directory's state file says, and what a kill, a stop and a loss of power leave.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand_core::Rng as _;
+use rejoin_core::node::identity::Disks;
+use rejoin_core::node::links::{self, Links};
 use rejoin_core::shard::event::Event;
 use rejoin_core::shard::{Config, Shard};
+use rejoin_core::view::ClusterView;
+use rejoin_proto::client::PROTOCOL;
+use rejoin_proto::peer::{DiskId, Terms};
+use rejoin_proto::{ClusterId, NodeId};
 
 use super::batch::combined;
 use super::chaos::Death;
-use super::node::{Post, Running, State};
+use super::node::{ControlTask, Post, Running, State};
 use super::{Occurrence, Parcel, World};
 use crate::history::{Loss, NodeIndex};
 use crate::options::{MS, SECOND};
 use crate::rng::{Rng, Stream};
 
+/// How long a starting node waits for peers that it has reached.
+const LONGEST_START_US: u64 = 10 * SECOND;
 /// When a start that has failed is tried again.
 const AGAIN_US: u64 = 300 * MS;
 
@@ -40,29 +52,65 @@ impl World {
             return self.plan_in(AGAIN_US, Occurrence::Boot { node: at, life });
         };
         let node = &mut self.nodes[usize::from(at)];
-        if !posts.iter().any(|post| post.shard.owes_ends()) {
+        if !posts.iter().any(|post| post.batch.shard().owes_ends()) {
             node.reported_loss = false;
             node.state = node.state.map(|state| State { renewal_owed: false, ..state });
         }
-        let starts: Vec<u64> = posts.iter().map(|post| post.shard.start()).collect();
-        let (start, nodes) = (combined(&starts), usize::from(self.options.nodes));
-        let running = Running { shards: posts, starts, start, serving: false, settled: vec![false; nodes], hearing: vec![(0, 0); nodes] };
-        node.running = Some(running);
+        self.run(at, posts);
+    }
+
+    /// The shards are open: the links begin to meet the other nodes.
+    fn run(&mut self, at: NodeIndex, posts: Vec<Post>) {
+        let (now, options) = (self.clock(at), &self.options);
+        let node = &mut self.nodes[usize::from(at)];
+        let starts: Vec<u64> = posts.iter().map(|post| post.batch.shard().start()).collect();
+        let start = combined(&starts);
+        let others = (0..options.nodes).filter(|peer| *peer != at).map(|peer| self.keys.node(peer));
+        let named = |id: NodeId| self.keys.layout().node(id).map(|of| (id, of.name.clone()));
+        let terms = Terms {
+            protocol: PROTOCOL,
+            cluster: ClusterId(1),
+            secret_check: 1,
+            layout: self.keys.layout().name(),
+            max_skew_ms: options.max_skew_ms,
+        };
+        let config = links::Config {
+            node: node.id,
+            peers: others.filter_map(named).collect(),
+            terms,
+            partitions: options.partitions,
+            shards: options.shards,
+            grace_us: options.start_grace_us,
+            longest_start_us: options.start_grace_us.max(LONGEST_START_US),
+            timing: links::Timing::default(),
+        };
+        let rng = Rng::raw(options.seed, Stream::Shard(at, node.life, u16::MAX));
+        let ids = node.ids.clone().expect("made when the shards were opened");
+        let links = Links::with_rules(self.rules, config, ids, now, rng);
+        let view = Arc::new(ClusterView::new(self.keys.layout().clone(), &node.catalog.records));
+        node.running = Some(Running {
+            shards: posts,
+            starts,
+            start,
+            links,
+            links_wake_us: u64::MAX,
+            open: BTreeMap::new(),
+            control: ControlTask::new(self.rules, node.catalog.clone()),
+            view,
+            met_all: false,
+        });
         self.tell_all(at, &Event::Start(start));
-        if self.truce_us <= self.now_us {
-            self.plan_in(self.options.start_grace_us, Occurrence::Grace { node: at, life });
-        }
-        for peer in (0..self.options.nodes).filter(|peer| *peer != at) {
-            // It dials where that is its part; the others find it at their next look.
-            if at < peer {
-                self.dial(at, peer);
-            }
-        }
+        self.link_event(at, links::Event::Tick);
     }
 
     fn open_shards(&mut self, at: NodeIndex, clean: bool, lost: bool) -> Option<Vec<Post>> {
         let options = &self.options;
         let node = &mut self.nodes[usize::from(at)];
+        if node.ids.is_none() {
+            node.ids = Some(Disks::new(DiskId(Rng::raw(options.seed, Stream::Shard(at, node.life, u16::MAX - 1)).next_u64())));
+        }
+        let replaced = node.is_replaced();
+        let view = Arc::new(ClusterView::new(self.keys.layout().clone(), &node.catalog.records));
         let mut posts = Vec::with_capacity(node.disks.len());
         for (index, disk) in (0..).zip(&mut node.disks) {
             if !clean {
@@ -78,27 +126,18 @@ impl World {
                 max_retry_bytes: options.max_retry_bytes,
                 max_ops: options.max_ops,
                 lost,
-                replaced: false,
+                replaced,
             };
             let rng = Rng::raw(options.seed, Stream::Shard(at, node.life, index));
-            let opened = Shard::open_with(self.rules, config, node.view.clone(), rng, disk);
+            let opened = Shard::open_with(self.rules, config, Arc::clone(&view), rng, disk);
             let (Ok(shard), Ok(written)) = (opened, disk.commit()) else {
                 disk.kill(0);
                 return None;
             };
             disk.sync(written);
-            posts.push(Post::new(shard, written));
+            posts.push(Post::new(shard, written, options.max_waiting));
         }
         Some(posts)
-    }
-
-    /// Begins to take requests.
-    pub(super) fn serve(&mut self, at: NodeIndex, why: &str) {
-        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
-        if !std::mem::replace(&mut running.serving, true) {
-            self.note(at, || format!("serves: {why}"));
-            self.tell_all(at, &Event::Serving { met_all: true });
-        }
     }
 
     /// The store has failed for good: the node stops promising at once, and its process ends.
@@ -135,9 +174,6 @@ impl World {
                 100 * MS + self.faults.exponential(2 * SECOND)
             }
         };
-        for peer in 0..self.options.nodes {
-            self.network.link(peer, at).held = 0;
-        }
         let life = self.nodes[usize::from(at)].life;
         self.plan_in(down_us, Occurrence::Boot { node: at, life });
     }
@@ -157,7 +193,7 @@ impl World {
         }
         if lost > 0 {
             self.recorder.mark("power lost with writes");
-            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: false });
+            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: false, wiped: false, known_us: None });
         }
         self.note(at, || format!("LOSES POWER, and {lost} changes that were not durable"));
     }
@@ -178,12 +214,11 @@ impl World {
 
     /// A process stops as it should: everything it has written is durable, and it says so.
     pub(super) fn stop(&mut self, at: NodeIndex) {
-        for peer in (0..self.options.nodes).filter(|peer| *peer != at) {
-            let connection = self.network.held(at, peer);
-            if connection != 0 {
-                self.post_parcel(at, peer, connection, Parcel::Closed, true);
-            }
-            self.network.link(peer, at).held = 0;
+        let running = self.nodes[usize::from(at)].running.as_ref();
+        let open: Vec<(u32, NodeIndex)> =
+            running.map(|running| running.open.iter().map(|(number, open)| (*number, open.peer)).collect()).unwrap_or_default();
+        for (connection, peer) in open {
+            self.post_parcel(at, peer, connection, Parcel::Closed(None), true);
         }
         let node = &mut self.nodes[usize::from(at)];
         if node.running.take().is_none() {

@@ -1,11 +1,13 @@
 //! A cluster in one thread: virtual time, and what is to happen next.
 //!
 //! Everything that happens is an [`Occurrence`] in one queue, ordered by time and then by the order in which it was planned; nothing
-//! else decides, so a seed is a run. In reading order: this file (the queue), `node` (a process and its disk), `batch` (what the node's
-//! driver does), `links` (what its peers task does), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
+//! else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node, control}`); only time, network, disk and
+//! chance are simulated. In reading order: this file (the queue), `node` (a process and its disk), `batch` (a shard's queues), `links`
+//! (connections), `catalog` (the control task), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
 
 mod batch;
 mod calm;
+mod catalog;
 mod chaos;
 mod clients;
 mod links;
@@ -16,12 +18,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use rejoin_core::control::Catalog;
+use rejoin_core::node::batch::Output;
 use rejoin_core::rules::Rules;
-use rejoin_core::shard::event::{ClientRequest, Effect, Event, Now};
+use rejoin_core::shard::event::{ClientRequest, Event, Now};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::Reply;
 use rejoin_proto::context::ContextKey;
-use rejoin_proto::peer::{ActorNext, PeerEnvelope};
+use rejoin_proto::peer::{PeerEnvelope, PeerHello};
 
 use crate::atlas::Atlas;
 use crate::history::{CallId, NodeIndex};
@@ -33,6 +37,7 @@ use crate::rng::{Rng, Stream};
 use crate::trace::{Filter, Line, Trace};
 use crate::workload::Session;
 use chaos::{Class, Heal};
+use links::Dialling;
 use node::Node;
 
 /// Wall time at the start of every run, in milliseconds since 1970.
@@ -57,11 +62,17 @@ enum Occurrence {
     Act { session: u16 },
     /// A client has waited long enough.
     GiveUp { call: CallId },
-    /// A starting node has waited long enough for its peers.
-    Grace { node: NodeIndex, life: u32 },
+    /// A node's links have something to do.
+    Links { node: NodeIndex, life: u32 },
+    /// A node's catalog has something to do.
+    Control { node: NodeIndex, life: u32 },
+    /// A datagram that begins a connection is sent.
+    Dialling(Dialling),
+    /// A connection has come about at one end.
+    Connected { node: NodeIndex, life: u32, peer: NodeIndex, connection: u32, dialled: bool },
     /// A node is to be started.
     Boot { node: NodeIndex, life: u32 },
-    /// Connections are looked at: which are dead, which are to be made.
+    /// Connections are looked at: which are dead.
     Connections,
     /// A fault of a class is due.
     Fault(Class),
@@ -73,11 +84,11 @@ enum Occurrence {
 #[derive(Debug)]
 enum Parcel {
     Message(Box<PeerEnvelope>),
-    Hello(Vec<ActorNext>),
-    /// Behind all objections to the receiver's actors.
-    Ready,
-    /// The other side has closed it.
-    Closed,
+    Hello(Box<PeerHello>),
+    /// Behind all objections to the receiver's actors, with the digest of the sender's catalog.
+    Ready(u64),
+    /// The other side has closed it; with its words if it refuses the receiver.
+    Closed(Option<String>),
 }
 
 #[derive(Debug)]
@@ -130,13 +141,15 @@ pub(crate) struct World {
     plugin_trouble: u32,
     /// The latest that any wall clock showed before it was set.
     latest_wall_ms: u64,
-    /// Until then no fault happens: an old disk is meeting its peers.
+    /// Until then nobody forgets anything: an old disk is meeting its peers.
     truce_us: u64,
+    /// The catalog of a new cluster.
+    catalog: Catalog,
     /// Whether sessions begin calls.
     open: bool,
     pub(crate) trace: Trace,
     /// What a batch asks for; kept for its room.
-    effects: Vec<Effect>,
+    outputs: Vec<Output>,
 }
 
 impl World {
@@ -147,13 +160,14 @@ impl World {
         for (bucket, of) in options.buckets.iter().enumerate() {
             (0..of.keys).for_each(|_| recorder.run.keys.push(keys.make(bucket, None).1));
         }
-        let view = Arc::new(keys.view());
+        let catalog = Catalog { records: keys.records() };
+        let view = Arc::new(ClusterView::new(keys.layout().clone(), &catalog.records));
         let network = Network::new(usize::from(options.nodes), options.network.clone(), Rng::new(seed, Stream::Network));
         let mut world = Self {
             now_us: 0,
             queue: BinaryHeap::with_capacity(1024),
             planned: 0,
-            nodes: (0..options.nodes).map(|at| Node::new(keys.node(at), options.shards, view.clone())).collect(),
+            nodes: (0..options.nodes).map(|at| Node::new(keys.node(at), options.shards, catalog.clone())).collect(),
             sessions: (0..options.clients.sessions).map(|number| Session::new(u32::from(number))).collect(),
             keys,
             view,
@@ -167,9 +181,10 @@ impl World {
             plugin_trouble: 0,
             latest_wall_ms: 0,
             truce_us: 0,
+            catalog,
             open: true,
             trace: Trace::new(filter),
-            effects: Vec::new(),
+            outputs: Vec::new(),
             options,
             rules,
         };
@@ -229,8 +244,16 @@ impl World {
         match what {
             Occurrence::Wake { node, life, shard } if self.lives(node, life) => self.wake(node, shard),
             Occurrence::Synced { node, life, shard, goal } if self.lives(node, life) => self.synced(node, shard, goal),
-            Occurrence::Notice { node, life, shard, event } if self.lives(node, life) => self.tell(node, shard, event),
-            Occurrence::Grace { node, life } if self.lives(node, life) => self.serve(node, "its grace is over"),
+            Occurrence::Notice { node, life, shard, event } if self.lives(node, life) => self.tell(node, shard, *event),
+            Occurrence::Links { node, life } if self.lives(node, life) => self.links_due(node),
+            Occurrence::Control { node, life } if self.lives(node, life) => self.control_due(node),
+            Occurrence::Connected { node, life, peer, connection, dialled } => {
+                self.network.under_way -= 1;
+                if self.lives(node, life) {
+                    self.connected(node, peer, connection, dialled);
+                }
+            }
+            Occurrence::Dialling(dialling) => self.dialling(dialling),
             Occurrence::Request { node, life, request } if self.lives(node, life) => self.request_arrived(node, *request),
             Occurrence::Boot { node, life } if self.nodes[usize::from(node)].life == life => self.boot(node),
             Occurrence::Parcel { from, to, connection, parcel } => self.parcel_arrived(from, to, connection, parcel),
@@ -243,7 +266,8 @@ impl World {
             Occurrence::Wake { .. }
             | Occurrence::Synced { .. }
             | Occurrence::Notice { .. }
-            | Occurrence::Grace { .. }
+            | Occurrence::Links { .. }
+            | Occurrence::Control { .. }
             | Occurrence::Request { .. }
             | Occurrence::Boot { .. } => {}
         }

@@ -1,13 +1,19 @@
 //! A node: what its disk keeps from life to life, and what a running process has beside it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use rejoin_core::control::{self, Catalog, Control};
+use rejoin_core::node::batch::{GroupCommit, Input};
+use rejoin_core::node::identity::Disks;
+use rejoin_core::node::links::Links;
+use rejoin_core::port::CommitSeq;
+use rejoin_core::rules::Rules;
 use rejoin_core::shard::Shard;
-use rejoin_core::shard::event::{DurableTicket, Event};
+use rejoin_core::shard::event::Event;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::StartId;
-use rejoin_proto::peer::{ActorNext, PeerEnvelope};
+use rejoin_proto::peer::ActorNext;
 use rejoin_proto::{ActorId, NodeId};
 
 use super::chaos::Death;
@@ -28,6 +34,8 @@ pub(super) struct State {
 pub(super) struct Backup {
     pub(super) disks: Vec<Disk>,
     pub(super) state: State,
+    pub(super) ids: Option<Disks>,
+    pub(super) catalog: Catalog,
     /// The actors of that time and the counters they would use next.
     pub(super) actors: Vec<ActorNext>,
     /// Puts until then.
@@ -40,13 +48,15 @@ pub(super) struct Node {
     pub(super) disks: Vec<Disk>,
     /// `None` before the first start, and after a wipe.
     pub(super) state: Option<State>,
+    /// What it remembers of data directories; `None` as with `state`.
+    pub(super) ids: Option<Disks>,
+    /// The catalog as it is kept.
+    pub(super) catalog: Catalog,
     pub(super) backup: Option<Backup>,
     /// A store's own word that it has lost something.
     pub(super) reported_loss: bool,
     /// The machine's boot.
     pub(super) boot: u64,
-    /// What it knows of layout and catalog.
-    pub(super) view: Arc<ClusterView>,
     /// Counts the starts.
     pub(super) life: u32,
     pub(super) running: Option<Running>,
@@ -70,15 +80,16 @@ pub(super) const SERVICE_US: u64 = 20;
 pub(super) const SYNC_US: u64 = 500;
 
 impl Node {
-    pub(super) fn new(id: NodeId, shards: u16, view: Arc<ClusterView>) -> Self {
+    pub(super) fn new(id: NodeId, shards: u16, catalog: Catalog) -> Self {
         Self {
             id,
             disks: vec![Disk::default(); usize::from(shards)],
             state: None,
+            ids: None,
+            catalog,
             backup: None,
             reported_loss: false,
             boot: 1,
-            view,
             life: 0,
             running: None,
             skew_ms: 0,
@@ -92,7 +103,12 @@ impl Node {
 
     /// Whether it runs and takes requests.
     pub(super) fn is_serving(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.serving)
+        self.running.as_ref().is_some_and(|running| running.links.is_serving())
+    }
+
+    /// Whether its data directory was replaced, and it knows.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.ids.as_ref().is_some_and(|ids| ids.replaced.is_some())
     }
 }
 
@@ -103,61 +119,72 @@ pub(super) struct Running {
     /// The start ids of the shards, and the one that is made of them.
     pub(super) starts: Vec<u64>,
     pub(super) start: StartId,
-    pub(super) serving: bool,
-    /// Per peer: whether it has said that it is ready.
-    pub(super) settled: Vec<bool>,
-    /// Per peer: the connection whose hello the shards are looking at, and how many of them have not yet.
-    pub(super) hearing: Vec<(u32, u16)>,
+    pub(super) links: Links,
+    /// The earliest wake of the links that is planned, `u64::MAX` if none.
+    pub(super) links_wake_us: u64,
+    /// Connections that this end has, and knows nothing bad of.
+    pub(super) open: BTreeMap<u32, Open>,
+    pub(super) control: ControlTask,
+    /// Layout and catalog as the shards were last told.
+    pub(super) view: Arc<ClusterView>,
+    /// Whether it has served since all of its peers were met.
+    pub(super) met_all: bool,
 }
 
-/// What a shard is told, before its work.
+/// One end of a connection.
 #[derive(Debug)]
-pub(super) enum Notice {
-    Event(Box<Event>),
-    PeerUp { peer: NodeIndex, connection: u32, actors: Vec<ActorNext> },
-    Synced(u64),
+pub(super) struct Open {
+    pub(super) peer: NodeIndex,
+    /// When this end last heard of the other one.
+    pub(super) heard_us: u64,
 }
 
-/// A shard and the desk in front of it.
+/// The task that owns the catalog, and what waits for it.
+#[derive(Debug)]
+pub(super) struct ControlTask {
+    pub(super) control: Control,
+    /// Each with the connection that is told when it is done.
+    pub(super) queue: VecDeque<(control::Event, Option<u32>)>,
+    /// What is to happen once the catalog is saved.
+    pub(super) saving: Option<(Vec<control::Effect>, Option<u32>)>,
+    /// Until then it is at a save.
+    pub(super) busy_until_us: u64,
+    /// The earliest turn that is planned, `u64::MAX` if none.
+    pub(super) wake_us: u64,
+}
+
+impl ControlTask {
+    pub(super) fn new(rules: Rules, catalog: Catalog) -> Self {
+        Self { control: Control::with_rules(rules, catalog), queue: VecDeque::new(), saving: None, busy_until_us: 0, wake_us: u64::MAX }
+    }
+}
+
+/// A shard and the queues in front of it.
 #[derive(Debug)]
 pub(super) struct Post {
-    pub(super) shard: Shard,
-    pub(super) notices: Vec<Notice>,
+    pub(super) batch: GroupCommit,
+    /// What it is told, ahead of its work.
+    pub(super) inputs: Vec<Input>,
     pub(super) works: Vec<Event>,
     /// Until then it is at its last batch.
     pub(super) busy_until_us: u64,
     /// The earliest wake that is planned, `u64::MAX` if none.
     pub(super) wake_us: u64,
-    pub(super) synced: u64,
     pub(super) syncing: bool,
     /// Another sync was asked for since the one under way began.
     pub(super) sync_again: bool,
-    /// Messages that wait for the disk.
-    pub(super) held: VecDeque<(u64, NodeIndex, Box<PeerEnvelope>)>,
-    /// Requests that want to hear of it.
-    pub(super) waiting: VecDeque<(u64, DurableTicket)>,
 }
 
 impl Post {
-    pub(super) fn new(shard: Shard, synced: u64) -> Self {
+    pub(super) fn new(shard: Shard, synced: u64, max_waiting: usize) -> Self {
         Self {
-            shard,
-            notices: Vec::new(),
+            batch: GroupCommit::new(shard, CommitSeq(synced), max_waiting),
+            inputs: Vec::new(),
             works: Vec::new(),
             busy_until_us: 0,
             wake_us: u64::MAX,
-            synced,
             syncing: false,
             sync_again: false,
-            held: VecDeque::new(),
-            waiting: VecDeque::new(),
         }
-    }
-
-    /// Whether something waits for a sync that has not been.
-    pub(super) fn needs_sync(&self) -> bool {
-        let held = self.held.back().map(|(seq, ..)| *seq);
-        let waiting = self.waiting.back().map(|(seq, _)| *seq);
-        held.max(waiting).is_some_and(|seq| seq > self.synced)
     }
 }

@@ -1,0 +1,340 @@
+//! The links of nodes, wired to each other without a network: what one sends the other hears, in order.
+
+use std::collections::VecDeque;
+
+use rand_core::SeedableRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rejoin_core::node::identity::Disks;
+use rejoin_core::node::links::{Closing, Config, Event, Links, Output, Timing};
+use rejoin_proto::peer::{DiskId, PeerHello, Terms};
+use rejoin_proto::{ClusterId, LayoutRef, NodeId};
+
+use crate::support::{at, name, node, rules};
+
+const GRACE_MS: u64 = 500;
+const LONGEST_MS: u64 = 10_000;
+
+/// What a node hears of another, in order.
+enum Said {
+    Hello(u64, PeerHello),
+    Ready(u64, u64),
+    Closed(u64, Option<String>),
+}
+
+/// Nodes n0, n1, ... and the wires between them. A dial connects when both are there, or fails.
+struct Nodes {
+    links: Vec<Option<Links>>,
+    terms: Vec<Terms>,
+    disks: Vec<Disks>,
+    wire: VecDeque<(usize, usize, Said)>,
+    outputs: Vec<Vec<Output>>,
+    now_ms: u64,
+    connections: u64,
+    seed: u64,
+    /// Whether a node's catalog has all that a peer has as soon as it is asked.
+    catalogs_are_equal: bool,
+}
+
+impl Nodes {
+    fn new(count: usize) -> Self {
+        let layout = LayoutRef { version: 1, hash: 7 };
+        let terms = Terms { protocol: 1, cluster: ClusterId(5), secret_check: 9, layout, max_skew_ms: 1000 };
+        Self {
+            links: (0..count).map(|_| None).collect(),
+            terms: vec![terms; count],
+            disks: (0..count).map(|at| Disks::new(DiskId(at as u64 + 10))).collect(),
+            wire: VecDeque::new(),
+            outputs: vec![Vec::new(); count],
+            now_ms: 1,
+            connections: 0,
+            seed: 0,
+            catalogs_are_equal: true,
+        }
+    }
+
+    /// The ids are ordered by hash: the places in that order.
+    fn lower(&self, a: usize, b: usize) -> (usize, usize) {
+        if node(a) < node(b) { (a, b) } else { (b, a) }
+    }
+
+    fn start(&mut self, index: usize) {
+        self.seed += 1;
+        let others = (0..self.links.len()).filter(|other| *other != index);
+        let config = Config {
+            node: node(index),
+            peers: others.map(|other| (node(other), name(&format!("n{other}")))).collect(),
+            terms: self.terms[index],
+            partitions: 8,
+            shards: 2,
+            grace_us: GRACE_MS * 1000,
+            longest_start_us: LONGEST_MS * 1000,
+            timing: Timing::default(),
+        };
+        let rng = Xoshiro256PlusPlus::seed_from_u64(self.seed);
+        self.links[index] = Some(Links::with_rules(rules(), config, self.disks[index].clone(), at(self.now_ms), rng));
+        self.event(index, Event::Tick);
+    }
+
+    fn stop(&mut self, index: usize) {
+        self.disks[index] = self.links[index].take().expect("it runs").disks().clone();
+        self.wire.retain(|(from, to, _)| *from != index && *to != index);
+        for other in 0..self.links.len() {
+            let connection = self.links[other].as_ref().and_then(|links| links.connection(node(index)));
+            if let Some(connection) = connection {
+                self.event(other, Event::Closed(connection, None));
+            }
+        }
+    }
+
+    fn place(&self, id: NodeId) -> usize {
+        (0..self.links.len()).find(|at| node(*at) == id).expect("a node of these")
+    }
+
+    fn event(&mut self, index: usize, event: Event) {
+        let mut outputs = Vec::new();
+        let Some(links) = &mut self.links[index] else { return };
+        links.handle(at(self.now_ms), event, &mut outputs);
+        for output in outputs {
+            self.outputs[index].push(output.clone());
+            self.act(index, output);
+        }
+    }
+
+    fn act(&mut self, index: usize, output: Output) {
+        match output {
+            Output::Dial(peer) => self.dial(index, self.place(peer)),
+            Output::Close(connection, closing) => {
+                let refusal = match closing {
+                    Closing::Refused(why) => Some(why),
+                    _ => None,
+                };
+                for other in (0..self.links.len()).filter(|other| *other != index) {
+                    self.wire.push_back((index, other, Said::Closed(connection, refusal.clone())));
+                }
+            }
+            Output::PeerUp { connection, .. } => {
+                for event in [Event::Heard(connection), Event::Heard(connection), Event::CatalogTold(connection)] {
+                    self.event(index, event);
+                }
+            }
+            Output::SayReady(connection) => {
+                for other in (0..self.links.len()).filter(|other| *other != index) {
+                    self.wire.push_back((index, other, Said::Ready(connection, 0)));
+                }
+            }
+            Output::Compare(peer, _) if self.catalogs_are_equal => self.event(index, Event::CatalogEqual(peer)),
+            _ => {}
+        }
+    }
+
+    fn dial(&mut self, from: usize, to: usize) {
+        if self.links[to].is_none() {
+            return self.event(from, Event::DialFailed(node(to)));
+        }
+        self.connections += 1;
+        let connection = self.connections;
+        for (index, peer, dialled) in [(from, to, true), (to, from, false)] {
+            self.event(index, Event::Connected { peer: node(peer), connection, dialled });
+            let hello = self.links[index].as_ref().expect("it runs").hello(node(peer), at(self.now_ms), 0, Vec::new());
+            self.wire.push_back((index, peer, Said::Hello(connection, hello)));
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some((_, to, said)) = self.wire.pop_front() {
+            match said {
+                Said::Hello(connection, hello) => self.event(to, Event::Hello(connection, hello)),
+                Said::Ready(connection, digest) => self.event(to, Event::Ready(connection, digest)),
+                Said::Closed(connection, refusal) => self.event(to, Event::Closed(connection, refusal)),
+            }
+        }
+    }
+
+    /// Lets time pass, with a look every ten milliseconds.
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 10 {
+            self.now_ms += 10;
+            (0..self.links.len()).for_each(|index| self.event(index, Event::Tick));
+            self.deliver();
+        }
+    }
+
+    fn served(&self, index: usize) -> Option<bool> {
+        self.outputs[index].iter().find_map(|output| match output {
+            Output::Serve { met_all } => Some(*met_all),
+            _ => None,
+        })
+    }
+
+    fn refusals(&self, index: usize) -> Vec<&str> {
+        let mut refusals = Vec::new();
+        for output in &self.outputs[index] {
+            if let Output::Refused(_, why) = output {
+                refusals.push(why.as_str());
+            }
+        }
+        refusals
+    }
+}
+
+#[test]
+pub(crate) fn a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_catalog() {
+    let mut nodes = Nodes::new(3);
+    (0..3).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    assert_eq!([0, 1, 2].map(|index| nodes.served(index)), [Some(true); 3]);
+
+    nodes.stop(1);
+    nodes.outputs[1].clear();
+    nodes.catalogs_are_equal = false;
+    nodes.start(1);
+    nodes.pass(GRACE_MS + 1000);
+    assert_eq!(nodes.served(1), None, "both peers are ready, and it lacks a part of their catalogs");
+    for peer in [0, 2] {
+        assert_eq!(nodes.served(1), None);
+        nodes.event(1, Event::CatalogEqual(node(peer)));
+    }
+    assert_eq!(nodes.served(1), Some(true));
+}
+
+#[test]
+fn a_starting_node_dials_everybody_and_one_connection_is_left() {
+    for both_dial in [false, true] {
+        let mut nodes = Nodes::new(2);
+        let (lower, higher) = nodes.lower(0, 1);
+        nodes.start(lower);
+        nodes.pass(3000);
+        assert_eq!(nodes.served(lower), Some(false), "nobody was there");
+        if both_dial {
+            // The lower one's next attempt comes at the same moment.
+            nodes.links[higher] = None;
+            nodes.event(lower, Event::Redial);
+        }
+        nodes.start(higher);
+        nodes.pass(20);
+        assert_eq!(nodes.served(higher), Some(true), "it did not wait for the lower id to dial");
+        let kept = nodes.links[lower].as_ref().and_then(|links| links.connection(node(higher)));
+        assert!(kept.is_some() && kept == nodes.links[higher].as_ref().and_then(|links| links.connection(node(lower))));
+    }
+}
+
+#[test]
+fn a_restarted_peers_connection_takes_the_place_of_the_dead_one() {
+    let mut nodes = Nodes::new(2);
+    (0..2).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    let (lower, higher) = nodes.lower(0, 1);
+    let before = nodes.links[lower].as_ref().and_then(|links| links.connection(node(higher)));
+    // The lower one has not noticed the end of the other process.
+    nodes.outputs[higher].clear();
+    nodes.start(higher);
+    nodes.pass(20);
+    let after = nodes.links[lower].as_ref().and_then(|links| links.connection(node(higher)));
+    assert!(after.is_some() && after != before);
+    assert_eq!(nodes.served(higher), Some(true));
+}
+
+#[test]
+fn a_start_ends_its_tenures_when_its_grace_is_over_and_waits_longer_for_peers_that_it_has_reached() {
+    let mut nodes = Nodes::new(3);
+    nodes.catalogs_are_equal = false;
+    nodes.start(0);
+    nodes.pass(GRACE_MS - 10);
+    assert_eq!(nodes.served(0), None);
+    nodes.pass(20);
+    assert_eq!(nodes.served(0), Some(false));
+
+    let mut nodes = Nodes::new(3);
+    nodes.catalogs_are_equal = false;
+    (0..2).for_each(|index| nodes.start(index));
+    nodes.pass(GRACE_MS + 100);
+    assert_eq!(nodes.served(0), None, "node 1 is there, and has more to say");
+    nodes.pass(LONGEST_MS);
+    assert_eq!(nodes.served(0), Some(false));
+}
+
+#[test]
+fn whatever_must_be_equal_is_compared_and_refused_on_both_sides_by_name() {
+    /// What a node has that differs.
+    type Change = fn(&mut Terms);
+    let changes: [(&str, Change); 5] = [
+        ("the protocol differs", |terms| terms.protocol = 2),
+        ("different nodes or clusters", |terms| terms.cluster = ClusterId(6)),
+        ("the cluster's secret differs", |terms| terms.secret_check = 1),
+        ("the layout differs", |terms| terms.layout.hash = 8),
+        ("max_skew_ms differs", |terms| terms.max_skew_ms = 2),
+    ];
+    for (words, change) in changes {
+        let mut nodes = Nodes::new(3);
+        change(&mut nodes.terms[2]);
+        (0..3).for_each(|index| nodes.start(index));
+        nodes.pass(20_000);
+        for (index, other) in [(0, "n2"), (1, "n2"), (2, "n0"), (2, "n1")] {
+            let refusals = nodes.refusals(index);
+            assert!(refusals.iter().any(|why| why.contains(words) && why.contains(other)), "node {index}: {refusals:?}");
+        }
+        assert_eq!([0, 1].map(|index| nodes.served(index)), [Some(false); 2], "{words}: two agree against one");
+        assert_eq!(nodes.served(2), None, "{words}");
+        let why = nodes.links[2].as_ref().and_then(Links::why_not_serving).unwrap_or_default();
+        assert!(why.contains(words), "{why}");
+        // The operator mends it.
+        nodes.stop(2);
+        nodes.terms[2] = nodes.terms[0];
+        nodes.start(2);
+        nodes.pass(100);
+        assert_eq!(nodes.served(2), Some(true));
+        assert!(nodes.outputs[0].contains(&Output::Reconciled(node(2))));
+    }
+}
+
+#[test]
+fn of_two_halves_that_contradict_each_other_none_serves() {
+    let mut nodes = Nodes::new(4);
+    for index in [2, 3] {
+        nodes.terms[index].layout.hash = 8;
+    }
+    (0..4).for_each(|index| nodes.start(index));
+    nodes.pass(20_000);
+    assert_eq!([0, 1, 2, 3].map(|index| nodes.served(index)), [None; 4]);
+}
+
+#[test]
+fn a_node_whose_data_directory_was_replaced_is_told_before_it_serves_and_remembers_it() {
+    let mut nodes = Nodes::new(3);
+    (0..3).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    nodes.stop(1);
+    nodes.disks[1] = Disks::new(DiskId(99));
+    nodes.outputs[1].clear();
+    nodes.start(1);
+    nodes.pass(20);
+    let place = |wanted: fn(&Output) -> bool| nodes.outputs[1].iter().position(wanted);
+    let told = place(|output| matches!(output, Output::Replaced(_)));
+    assert!(told.is_some() && told < place(|output| matches!(output, Output::Serve { .. })));
+    assert!(nodes.outputs[1].contains(&Output::Remember));
+    nodes.stop(1);
+    assert!(nodes.disks[1].replaced.is_some());
+    // It is told no more than once, and nobody forgets: another empty directory is found out as well.
+    nodes.outputs[1].clear();
+    nodes.start(1);
+    nodes.pass(20);
+    assert!(!nodes.outputs[1].iter().any(|output| matches!(output, Output::Replaced(_))));
+    nodes.stop(1);
+    nodes.disks[1] = Disks::new(DiskId(100));
+    nodes.start(1);
+    nodes.pass(20);
+    assert!(nodes.outputs[1].iter().any(|output| matches!(output, Output::Replaced(_))));
+}
+
+#[test]
+fn a_peer_that_says_no_hello_is_let_go_and_dialled_again_later() {
+    let mut nodes = Nodes::new(2);
+    let (lower, higher) = nodes.lower(0, 1);
+    nodes.start(lower);
+    nodes.event(lower, Event::Connected { peer: node(higher), connection: 77, dialled: false });
+    nodes.pass(6000);
+    assert!(nodes.outputs[lower].contains(&Output::Close(77, Closing::NoHello)));
+    nodes.start(higher);
+    nodes.pass(3000);
+    assert_eq!(nodes.served(higher), Some(true));
+}

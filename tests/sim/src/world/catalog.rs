@@ -1,0 +1,103 @@
+//! The task that owns a node's catalog: one event after the other, and nothing goes on before what it has decided is saved. The decisions are
+//! those of the product's own [`Control`](rejoin_core::control::Control).
+
+use std::sync::Arc;
+
+use rejoin_core::control::{Effect, Event};
+use rejoin_core::node::links;
+use rejoin_core::shard::event;
+use rejoin_core::view::ClusterView;
+use rejoin_proto::peer::PeerEnvelope;
+
+use super::{Occurrence, World};
+use crate::history::NodeIndex;
+
+impl World {
+    /// Queues an event for a node's catalog; `told` is a connection that hears when it is done.
+    pub(super) fn tell_control(&mut self, at: NodeIndex, event: Event, told: Option<u32>) {
+        if let Some(running) = &mut self.nodes[usize::from(at)].running {
+            running.control.queue.push_back((event, told));
+            self.want_control(at, self.now_us + 1);
+        }
+    }
+
+    /// Plans a turn at that time or when the last save is done, unless one is planned that is early enough.
+    fn want_control(&mut self, at: NodeIndex, at_us: u64) {
+        let node = &mut self.nodes[usize::from(at)];
+        let life = node.life;
+        let Some(running) = &mut node.running else { return };
+        let at_us = at_us.max(running.control.busy_until_us);
+        if at_us < running.control.wake_us {
+            running.control.wake_us = at_us;
+            self.plan_at(at_us, Occurrence::Control { node: at, life });
+        }
+    }
+
+    /// A turn of the catalog's task.
+    pub(super) fn control_due(&mut self, at: NodeIndex) {
+        let (now, wall_ms, now_us) = (self.clock(at), self.wall_ms(at), self.now_us);
+        let sync_us = self.nodes[usize::from(at)].sync_us;
+        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
+        if running.control.wake_us <= now_us {
+            running.control.wake_us = u64::MAX;
+        }
+        if running.control.busy_until_us > now_us {
+            return self.want_control(at, now_us);
+        }
+        if let Some((effects, told)) = running.control.saving.take() {
+            self.control_effects(at, effects, told);
+        } else {
+            let (event, told) = running.control.queue.pop_front().unwrap_or((Event::Tick, None));
+            let mut effects = Vec::new();
+            running.control.control.handle(now.mono_us, wall_ms, event, &mut effects);
+            if effects.contains(&Effect::Save) {
+                running.control.saving = Some((effects, told));
+                running.control.busy_until_us = now_us + sync_us / 2 + self.faults.exponential(sync_us / 2);
+                return self.want_control(at, now_us);
+            }
+            self.control_effects(at, effects, told);
+        }
+        let Some(running) = &self.nodes[usize::from(at)].running else { return };
+        if !running.control.queue.is_empty() {
+            self.want_control(at, now_us + 1);
+        } else if let Some(due_us) = running.control.control.next_wake_us() {
+            self.want_control(at, due_us.max(now_us + 1));
+        }
+    }
+
+    fn control_effects(&mut self, at: NodeIndex, effects: Vec<Effect>, told: Option<u32>) {
+        for effect in effects {
+            match effect {
+                Effect::Save => {
+                    let node = &mut self.nodes[usize::from(at)];
+                    let Some(running) = &node.running else { return };
+                    node.catalog = running.control.control.catalog();
+                }
+                Effect::Changed => self.catalog_changed(at),
+                Effect::Send(peer, body) => {
+                    let to = self.keys.index(peer);
+                    let envelope = PeerEnvelope { layout: self.view.layout_name(), trace: 0, body };
+                    self.send(at, to, Box::new(envelope));
+                }
+                Effect::Answer(_, result) => {
+                    self.recorder.mark(if result.is_ok() { "catalog change" } else { "catalog change refused" });
+                }
+                Effect::Overruled { .. } => self.recorder.mark("bucket that lost its name"),
+                Effect::Agreed(peer) => self.link_event(at, links::Event::CatalogEqual(peer)),
+            }
+        }
+        if let Some(connection) = told {
+            self.link_event(at, links::Event::CatalogTold(u64::from(connection)));
+        }
+    }
+
+    /// Makes a new view of a node's catalog for its shards.
+    fn catalog_changed(&mut self, at: NodeIndex) {
+        let layout = self.view.layout().clone();
+        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
+        let view = Arc::new(ClusterView::new(layout, running.control.control.records()));
+        running.view = Arc::clone(&view);
+        self.recorder.buckets_seen(at, running.control.control.records());
+        self.tell_all(at, &event::Event::View(view));
+    }
+}
