@@ -12,6 +12,12 @@ use core::marker::PhantomData;
 /// Stands for the plugin `T` in the generated bindings.
 pub struct Adapter<T>(PhantomData<T>);
 
+/// What every call begins with.
+fn begin() {
+    #[cfg(target_arch = "wasm32")]
+    crate::panic::record();
+}
+
 /// Every world has a `fault` enum of its own; they are one to the author.
 macro_rules! from_fault {
     ($module:ident) => {
@@ -33,6 +39,7 @@ from_fault!(operator);
 
 impl<T: Merger> merger::Guest for Adapter<T> {
     fn merge(key: Vec<u8>, siblings: Vec<merger::Sibling>) -> Result<Vec<u8>, merger::Fault> {
+        begin();
         let lend = |sibling: merger::Sibling| Sibling { value: sibling.value, stamp_ms: sibling.stamp_ms, writer: sibling.writer };
         let siblings: Vec<Sibling> = siblings.into_iter().map(lend).collect();
         T::merge(&key, &siblings).map_err(Into::into)
@@ -41,35 +48,41 @@ impl<T: Merger> merger::Guest for Adapter<T> {
 
 impl<T: Validator> validator::Guest for Adapter<T> {
     fn validate(key: Vec<u8>, value: Vec<u8>) -> Result<(), validator::Fault> {
+        begin();
         T::validate(&key, &value).map_err(Into::into)
     }
 }
 
 impl<T: Operator> operator::Guest for Adapter<T> {
     fn apply(key: Vec<u8>, state: Option<Vec<u8>>, operation: Vec<u8>, dot: operator::Dot) -> Result<Vec<u8>, operator::Fault> {
+        begin();
         let dot = Dot { actor: dot.actor, counter: dot.counter };
         T::apply(&key, state.as_deref(), &operation, dot).map_err(Into::into)
     }
 
     fn query(state: Vec<u8>, question: Vec<u8>) -> Result<Vec<u8>, operator::Fault> {
+        begin();
         T::query(&state, &question).map_err(Into::into)
     }
 }
 
 impl<T: Sampler> sampler::Guest for Adapter<T> {
     fn sample(seed: u64, size: u32) -> Vec<u8> {
+        begin();
         T::sample(seed, size)
     }
 }
 
 impl<T: Presenter> presenter::Guest for Adapter<T> {
     fn show(value: Vec<u8>) -> Vec<u8> {
+        begin();
         T::show(&value)
     }
 }
 
 impl<T: About> about::Guest for Adapter<T> {
     fn describe() -> about::Card {
+        begin();
         let card = T::describe();
         about::Card { name: card.name.into(), version: card.version.into(), schema: card.schema, self_causal: card.self_causal }
     }

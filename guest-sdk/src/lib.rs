@@ -44,6 +44,8 @@ mod export;
 #[cfg(feature = "json")]
 pub mod json;
 mod native;
+#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))] // Native tests have the panics of their own process.
+mod panic;
 
 pub use abilities::{About, Card, Dot, Fault, Merger, Operator, Presenter, Sampler, Sibling, Validator};
 pub use native::Native;

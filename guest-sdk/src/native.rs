@@ -2,6 +2,7 @@
 
 use crate::abilities::{Merger, Sampler, Sibling};
 use rejoin_laws::{Answer, Failure};
+use std::any::Any;
 use std::marker::PhantomData;
 use std::panic::catch_unwind;
 
@@ -44,13 +45,19 @@ impl<T: Merger> rejoin_laws::Merge for Native<T> {
     fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
         let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone(), stamp_ms: one.stamp_ms, writer: one.writer };
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
-        let answer = catch_unwind(|| T::merge(key, &siblings)).map_err(|_| Failure::Trapped("it panicked".into()))?;
+        let answer = catch_unwind(|| T::merge(key, &siblings)).map_err(|panic| Failure::Trapped(words_of(&*panic)))?;
         answer.map_err(|fault| Failure::Refused(format!("{fault:?}")))
     }
 }
 
 impl<T: Sampler> rejoin_laws::Sampler for Native<T> {
     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
-        catch_unwind(|| T::sample(seed, size)).map_err(|_| "it panicked".into())
+        catch_unwind(|| T::sample(seed, size)).map_err(|panic| words_of(&*panic))
     }
+}
+
+/// The message of a panic. Its place is on stderr, where the panic hook has written it.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", message.unwrap_or("without words"))
 }

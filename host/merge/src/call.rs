@@ -5,6 +5,7 @@ use crate::bindings::validate::exports::rejoin::plugin::validator;
 use crate::epoch;
 use crate::fault::{MergeFault, Refusal, TrapKind};
 use crate::host::Host;
+use crate::last_words;
 use crate::legible::legible;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
@@ -128,7 +129,7 @@ pub(crate) fn run<T>(
     store.set_epoch_deadline(epoch::ticks(limits.wall));
     // What is copied out of the guest. The answer's own few words count as well, hence a little more than the result.
     store.set_hostcall_fuel(limits.result_bytes.saturating_add(1 << 10));
-    let answer = call(&mut store).map_err(|error| fault_of(&error, limits))?;
+    let answer = call(&mut store).map_err(|error| fault_of(&error, limits, &store))?;
     let left = store.get_fuel().map_err(host)?;
     Ok((answer, limits.fuel.saturating_sub(left)))
 }
@@ -138,19 +139,37 @@ fn fits(value: Vec<u8>, limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
 }
 
 /// What an error of the engine says of the plugin.
-fn fault_of(error: &wasmtime::Error, limits: &CallLimits) -> MergeFault {
+fn fault_of(error: &wasmtime::Error, limits: &CallLimits, store: &Store<Call>) -> MergeFault {
     if error.downcast_ref::<OverMemory>().is_some() {
         return MergeFault::TooMuchMemory { limit: limits.memory_bytes };
     }
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         return MergeFault::Busy;
     }
-    let reason = format!("{error:#}");
+    // What is left of the instance comes with the error, and is no part of the reason.
+    let parts = error.chain().map(ToString::to_string).filter(|part| !part.starts_with(REMAINS) && !part.starts_with(BACKTRACE));
+    let reason = parts.collect::<Vec<_>>().join(": ");
     match error.downcast_ref::<Trap>() {
-        Some(trap) => fault_of_trap(*trap, limits),
+        Some(trap) => with_last_words(fault_of_trap(*trap, limits), error, store),
         // The engine has no public type for this one; tests/hostile holds the wording.
         None if reason.contains("fuel allocated for hostcalls") => MergeFault::ResultTooLarge { limit: limits.result_bytes },
         None => MergeFault::BadResult { reason: legible(&reason) },
+    }
+}
+
+/// How the engine's texts of a core dump and of a backtrace begin.
+const REMAINS: &str = "wasm coredump";
+const BACKTRACE: &str = "error while executing at wasm backtrace";
+
+/// Adds what the plugin said before it trapped, or else where it was. An overflowing stack has one function many times.
+fn with_last_words(fault: MergeFault, error: &wasmtime::Error, store: &Store<Call>) -> MergeFault {
+    let MergeFault::Trapped(kind) = fault else { return fault };
+    let last = last_words::of(error, store);
+    match (kind, last.panic, last.functions) {
+        (TrapKind::StackOverflow, ..) => fault,
+        (TrapKind::Unreachable, Some(words), _) => MergeFault::Panicked { words },
+        (kind, _, Some(functions)) => MergeFault::TrappedIn { kind, functions },
+        (_, _, None) => fault,
     }
 }
 

@@ -90,7 +90,7 @@ pub fn examine_watched(subject: &Subject, props: &BucketProps, effort: Effort, w
         if law == Law::Limits && outcomes.iter().any(|outcome: &Outcome| outcome.law == Law::Totality && outcome.result.is_err()) {
             break;
         }
-        let result = check_law_watched(law, subject, subject, effort, watch);
+        let result = check_law_watched(law, subject, subject, effort, watch).map_err(|found| explained(subject, found));
         let no_sample = matches!(&result, Err(found) if matches!(found.violation, Violation::NoSample { .. }));
         outcomes.push(Outcome { law, result });
         if no_sample {
@@ -98,4 +98,14 @@ pub fn examine_watched(subject: &Subject, props: &BucketProps, effort: Effort, w
         }
     }
     Examination { outcomes, most_fuel: subject.most_fuel(), fuel: subject.fuel() }
+}
+
+/// A merge that was not answered is told with the sibling to which that is due. A validator's failure says itself what it was given.
+fn explained(subject: &Subject, mut found: Box<Counterexample>) -> Box<Counterexample> {
+    if let Violation::NoAnswer { siblings, failure } = &mut found.violation
+        && siblings.len() > 1
+    {
+        *failure = subject.explained(&found.trial.key, siblings, failure.clone());
+    }
+    found
 }

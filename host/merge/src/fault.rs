@@ -133,6 +133,34 @@ pub enum MergeFault {
     /// The plugin did something that WebAssembly forbids, or panicked.
     #[error("the plugin trapped: {0}")]
     Trapped(TrapKind),
+    /// The same, and its module says in which functions it was.
+    #[error("the plugin trapped: {kind}, in {functions}")]
+    TrappedIn {
+        /// What kind of trap it was.
+        kind: TrapKind,
+        /// The innermost first, at most six, escaped for terminals.
+        functions: String,
+    },
+    /// The plugin panicked and left its message, as guests of the SDK do.
+    #[error("the plugin panicked at {words}")]
+    Panicked {
+        /// The place and the message, at most 400 characters, escaped for terminals.
+        words: String,
+    },
+    /// One sibling of a merge causes its fault.
+    #[error("sibling {place} of {of} (written at {stamp_ms} ms by {writer:016x}): {fault}")]
+    OfSibling {
+        /// Its place in canonical order, from 1.
+        place: usize,
+        /// How many siblings there were.
+        of: usize,
+        /// When it was written, in milliseconds since the Unix epoch.
+        stamp_ms: u64,
+        /// Which actor took the write.
+        writer: u64,
+        /// What it causes.
+        fault: Box<MergeFault>,
+    },
     /// The plugin used up its fuel.
     #[error("the plugin used up its {limit} units of fuel")]
     OutOfFuel {
@@ -191,8 +219,11 @@ impl MergeFault {
             Self::Refused(Refusal::Unsupported) => "unsupported",
             Self::Refused(Refusal::TooLarge) => "too_large",
             Self::Trapped(TrapKind::StackOverflow) => "stack_overflow",
-            Self::Trapped(TrapKind::Unreachable) => "panicked",
-            Self::Trapped(_) => "trapped",
+            Self::Trapped(TrapKind::Unreachable) | Self::TrappedIn { kind: TrapKind::Unreachable, .. } | Self::Panicked { .. } => {
+                "panicked"
+            }
+            Self::Trapped(_) | Self::TrappedIn { .. } => "trapped",
+            Self::OfSibling { fault, .. } => fault.reason(),
             Self::OutOfFuel { .. } => "out_of_fuel",
             Self::OutOfTime { .. } => "out_of_time",
             Self::TooMuchMemory { .. } => "too_much_memory",
@@ -203,6 +234,13 @@ impl MergeFault {
             Self::Stopped => "stopping",
             Self::Host { .. } => "host",
         }
+    }
+
+    /// Whether one value alone may cause it: it cannot be read, or the plugin breaks on it.
+    #[must_use]
+    pub(crate) fn is_of_a_value(&self) -> bool {
+        let refused = matches!(self, Self::Refused(Refusal::Malformed | Refusal::Unsupported));
+        refused || matches!(self, Self::Trapped(_) | Self::TrappedIn { .. } | Self::Panicked { .. })
     }
 
     /// Whether every node with the same profile and limits would meet the same fault.

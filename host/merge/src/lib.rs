@@ -36,6 +36,7 @@
 
 mod artefact;
 mod bindings;
+mod blame;
 pub mod build;
 pub mod call;
 pub mod compile;
@@ -44,6 +45,7 @@ pub mod examine;
 pub mod fault;
 pub mod fixture;
 pub mod host;
+mod last_words;
 mod legible;
 pub mod limits;
 pub mod memo;

@@ -88,10 +88,11 @@ impl Memo {
     /// [`Host::merge`], or what it gave last time.
     ///
     /// # Errors
-    /// As [`Host::merge`].
+    /// As [`Host::merge`], with the sibling named that causes it ([`Host::blame`]).
     pub fn merge(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits) -> Result<Merged, MergeFault> {
         let name = MemoKey { kind: Kind::Merge, digest: plugin.digest(), profile: host.profile(), inputs: hash(key, siblings, limits) };
-        self.remembered(name, true, || host.merge(plugin, key, siblings, limits))
+        let merge = || host.merge(plugin, key, siblings, limits);
+        self.remembered(name, true, || merge().map_err(|fault| host.blame(plugin, key, siblings, limits, fault)))
     }
 
     /// [`Host::show`], or what it gave last time.

@@ -141,6 +141,8 @@ fn cannot_start(interface: &str, exports: &[String], fault: MergeFault) -> Rejec
             let name = exports.iter().find(|name| is_interface(name, interface));
             Rejection::WrongInterface { interface: name.map_or_else(|| interface.to_owned(), |name| legible(name)), reason }
         }
+        // Nothing was asked of it yet: where it was is no news.
+        MergeFault::TrappedIn { kind, .. } => Rejection::CannotStart { fault: MergeFault::Trapped(kind) },
         fault if fault.is_deterministic() => Rejection::CannotStart { fault },
         fault => Rejection::NotTried { reason: fault.to_string() },
     }

@@ -4,6 +4,7 @@ use crate::fault::HostError;
 use crate::host::HostConfig;
 use rejoin_proto::ProfileId;
 use sha2::{Digest, Sha256};
+use std::num::NonZero;
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig, Strategy, VariableOperatorCost, WasmBacktraceDetails,
 };
@@ -18,6 +19,9 @@ pub(crate) const WASM_STACK_BYTES: usize = 512 << 10;
 pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 /// Core instances, tables of one component: one module and the two small ones that some tool chains add, with room to spare.
 const PARTS: u32 = 8;
+
+/// Frames of a stack that are looked at after a trap.
+const FRAMES: usize = 32;
 
 /// One unit per instruction that does something and per byte that is copied, and more for what takes a processor longer, so that no way
 /// of burning fuel lasts much longer than others (`rejoin-fuel` in tests/hostile measures it). Growing memory costs what zeroing pages
@@ -71,8 +75,11 @@ fn semantics() -> Config {
     config.wasm_relaxed_simd(false).wasm_memory64(false).wasm_multi_memory(false).wasm_tail_call(false);
     config.wasm_custom_page_sizes(false).wasm_wide_arithmetic(false).wasm_shared_everything_threads(false);
     config.wasm_gc(false).shared_memory(false).concurrency_support(false);
-    // Traps are told by their kind; nobody reads a guest's backtrace here.
-    config.wasm_backtrace_max_frames(None).wasm_backtrace_details(WasmBacktraceDetails::Disable).generate_address_map(false);
+    // Of a trap the names of a few functions are told, and no lines.
+    config
+        .wasm_backtrace_max_frames(NonZero::new(FRAMES))
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .generate_address_map(false);
     config
 }
 
@@ -104,6 +111,8 @@ pub(crate) fn engine(host: &HostConfig) -> Result<Engine, HostError> {
     pool.linear_memory_keep_resident(64 << 10).max_unused_warm_slots(host.instances);
     let mut config = semantics();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    // So that the memory of an instance that has trapped can be looked at: see `last_words`.
+    config.coredump_on_trap(true);
     Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))
 }
 

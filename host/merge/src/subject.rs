@@ -47,16 +47,35 @@ impl Subject {
         self.most_fuel.load(Ordering::Relaxed)
     }
 
-    fn ask(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
-        let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone().into(), stamp_ms: one.stamp_ms, writer: one.writer };
+    /// Says to which sibling a merge's failure is due.
+    pub(crate) fn explained(&self, key: &[u8], siblings: &[rejoin_laws::Sibling], failure: Failure) -> Failure {
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
+        let limits = self.limits_for(&siblings);
+        let Err(fault) = self.host.merge(&self.plugin, key, &siblings, &limits) else { return failure };
+        let reason = self.host.blame(&self.plugin, key, &siblings, &limits, fault).to_string();
+        match failure {
+            Failure::Refused(_) => Failure::Refused(reason),
+            Failure::Trapped(_) => Failure::Trapped(reason),
+            Failure::Exceeded(_) => Failure::Exceeded(reason),
+        }
+    }
+
+    /// As in a bucket.
+    fn limits_for(&self, siblings: &[Sibling]) -> CallLimits {
         let bytes = siblings.iter().map(|sibling| sibling.value.len()).sum();
-        // As in a bucket.
-        let limits = CallLimits { fuel: fuel_for(self.limits.fuel, bytes), ..self.limits };
-        let merged = host.merge(plugin, key, &siblings, &limits).map_err(failure)?;
+        CallLimits { fuel: fuel_for(self.limits.fuel, bytes), ..self.limits }
+    }
+
+    fn ask(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
+        let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
+        let merged = host.merge(plugin, key, &siblings, &self.limits_for(&siblings)).map_err(failure)?;
         self.most_fuel.fetch_max(merged.fuel_used, Ordering::Relaxed);
         Ok(merged.value.to_vec())
     }
+}
+
+fn lend(one: &rejoin_laws::Sibling) -> Sibling {
+    Sibling { value: one.value.clone().into(), stamp_ms: one.stamp_ms, writer: one.writer }
 }
 
 /// What a fault is to the laws. Too large a result or too many siblings are no fault of the merge: it cannot help what it is given.

@@ -30,9 +30,16 @@ pub fn cart_bytes() -> &'static [u8] {
 /// If the host cannot start or refuses the cart; the message says why.
 pub fn cart() -> &'static Subject {
     static CART: OnceLock<Subject> = OnceLock::new();
-    CART.get_or_init(|| {
-        let host = Host::new(HostConfig::default()).unwrap_or_else(|error| panic!("{error}"));
-        let plugin = host.compile(cart_bytes(), &ModuleLimits::default()).unwrap_or_else(|rejection| panic!("{rejection}"));
-        Subject::new(host, plugin, CallLimits::default())
-    })
+    CART.get_or_init(|| on_a_host(cart_bytes()))
+}
+
+/// A component on a host of its own.
+///
+/// # Panics
+/// If the host cannot start or refuses it; the message says why.
+#[must_use]
+pub fn on_a_host(bytes: &[u8]) -> Subject {
+    let host = Host::new(HostConfig::default()).unwrap_or_else(|error| panic!("{error}"));
+    let plugin = host.compile(bytes, &ModuleLimits::default()).unwrap_or_else(|rejection| panic!("{rejection}"));
+    Subject::new(host, plugin, CallLimits::default())
 }

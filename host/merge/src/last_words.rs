@@ -1,0 +1,94 @@
+//! What a plugin that has trapped left behind: the message of its panic, and the functions that it was in.
+//!
+//! Guests of the SDK write their panics into a marked record in linear memory (`guest-sdk/src/panic.rs` has the form). Of others the names of the
+//! functions on the stack are told, if the module has names. Both are the plugin's own words: bounded, and escaped for terminals.
+
+use crate::legible::legible;
+use wasmtime::{AsContext, WasmCoreDump};
+
+/// The mark of a record, in two halves as the SDK has it.
+const MARK: [u64; 2] = [0x9d1c_63e5_a8f0_274b, 0x36b7_f95e_0c82_d1a4];
+/// The most bytes of a record's text.
+const TEXT: usize = 1000;
+const HEADER: usize = 24;
+/// The most functions that are named.
+const NAMED: usize = 6;
+
+/// What was found.
+pub(crate) struct LastWords {
+    /// The place and message of a panic.
+    pub(crate) panic: Option<String>,
+    /// The functions it was in, the innermost first.
+    pub(crate) functions: Option<String>,
+}
+
+/// Looks at what is left of an instance.
+pub(crate) fn of(error: &wasmtime::Error, store: impl AsContext) -> LastWords {
+    let Some(remains) = error.downcast_ref::<WasmCoreDump>() else { return LastWords { panic: None, functions: None } };
+    let panic = remains.memories().iter().find_map(|memory| record_in(memory.data(&store)));
+    let names: Vec<&str> = remains.frames().iter().filter_map(|frame| frame.func_name()).take(NAMED).collect();
+    LastWords { panic, functions: (!names.is_empty()).then(|| legible(&names.join(", called by "))) }
+}
+
+/// The text of the record in a memory, if there is one that is whole.
+fn record_in(memory: &[u8]) -> Option<String> {
+    let mark = [MARK[0].to_le_bytes(), MARK[1].to_le_bytes()].concat();
+    let mut rest = memory;
+    while let Some(at) = find(rest, &mark) {
+        if let Some(text) = text_of(&rest[at..]) {
+            return Some(legible(&String::from_utf8_lossy(text)));
+        }
+        rest = &rest[at + 1..];
+    }
+    None
+}
+
+/// Memory is long and mostly zeros: the first byte is looked for first.
+fn find(memory: &[u8], mark: &[u8]) -> Option<usize> {
+    let first = mark.first()?;
+    let mut from = 0;
+    while let Some(at) = memory.get(from..)?.iter().position(|byte| byte == first) {
+        if memory[from + at..].starts_with(mark) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
+}
+
+fn text_of(record: &[u8]) -> Option<&[u8]> {
+    let word = |at: usize| record.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    let len = usize::try_from(word(16)?).ok().filter(|len| *len <= TEXT)?;
+    let text = record.get(HEADER..HEADER + len)?;
+    let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    (word(20)? == hash).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(text: &[u8], len: u32) -> Vec<u8> {
+        let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        [&MARK[0].to_le_bytes()[..], &MARK[1].to_le_bytes(), &len.to_le_bytes(), &hash.to_le_bytes(), text].concat()
+    }
+
+    #[test]
+    fn a_whole_record_is_found_and_escaped() {
+        let memory = [&[0; 5000][..], &record(b"src/lib.rs:3:4: \x1b[31mno\xff", 22), &[7; 100]].concat();
+        assert_eq!(record_in(&memory).as_deref(), Some("src/lib.rs:3:4: \\u{1b}[31mno\u{fffd}"));
+    }
+
+    #[test]
+    fn what_is_no_record_is_passed_over() {
+        let (cut, long) = (record(b"text", 4), record(b"text", 5000));
+        assert_eq!(record_in(&[0; 70_000]), None);
+        assert_eq!(record_in(&cut[..cut.len() - 1]), None);
+        assert_eq!(record_in(&long), None);
+        assert_eq!(record_in(&cut[..16]), None);
+        let mut wrong = record(b"text", 4);
+        wrong[25] ^= 1;
+        assert_eq!(record_in(&wrong), None);
+        assert_eq!(record_in(&[wrong, cut].concat()).as_deref(), Some("text"), "the next one is");
+    }
+}
