@@ -39,7 +39,7 @@ pub enum Rejection {
     CoreModule,
     /// It wants something of the host.
     #[error(
-        "the component imports {name:?}, and a plugin may import nothing: it has no clock, files, network or random numbers. Remove what needs it"
+        "the component imports \"{name}\", and a plugin may import nothing: it has no clock, files, network or random numbers. Remove what needs it"
     )]
     Imports {
         /// The first thing it imports.
@@ -52,7 +52,7 @@ pub enum Rejection {
         exports: String,
     },
     /// An interface of ours in another version or with other types.
-    #[error("the component's export {interface:?} is not what this host expects: {reason}. Rebuild it with this version's SDK")]
+    #[error("the component's export \"{interface}\" is not what this host expects: {reason}. Rebuild it with this version's SDK")]
     WrongInterface {
         /// The export's name.
         interface: String,

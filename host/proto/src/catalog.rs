@@ -23,16 +23,17 @@ pub const MAX_MODULE_BYTES: u64 = 2 * 1024 * 1024;
 pub const FUEL_BYTES: u64 = 2 * 1024 * 1024;
 /// Beyond so many bytes the fuel does not grow: those of the largest object of a bucket with the defaults.
 pub const MOST_FUEL_BYTES: u64 = OBJECT_VALUES as u64 * DEFAULT_VALUE_BYTES as u64;
-/// The part of a bucket's fuel that every call has beside that, however small its inputs: a twentieth.
-const FIXED_FUEL: u64 = 20;
+/// The fuel that every call has, however small its inputs, unless its bucket names less.
+pub const LEAST_FUEL: u64 = 250_000_000;
 
-/// The fuel of a call with so many bytes of inputs, in a bucket that names so much: a twentieth, and a share in proportion to the inputs, up to
-/// twice as much for [`MOST_FUEL_BYTES`]. So a plugin that loops is stopped soon, and a merge of the largest siblings can read them all.
+/// The fuel of a call with so many bytes of inputs, in a bucket that names so much: in proportion to the inputs, at least [`LEAST_FUEL`] or what the
+/// bucket names, and at most twice that, for [`MOST_FUEL_BYTES`]. So a plugin that loops is stopped soon, and a merge of the largest siblings
+/// can read them all.
 #[must_use]
 pub fn fuel_for(fuel: u64, bytes: usize) -> u64 {
     let bytes = (bytes as u64).min(MOST_FUEL_BYTES);
     let share = u128::from(fuel) * u128::from(bytes) / u128::from(FUEL_BYTES);
-    fuel.div_ceil(FIXED_FUEL).saturating_add(u64::try_from(share).unwrap_or(u64::MAX))
+    u64::try_from(share).unwrap_or(u64::MAX).max(fuel.min(LEAST_FUEL))
 }
 
 /// How many answers are waited for.

@@ -11,11 +11,13 @@ use support::{digest, layout};
 
 #[test]
 fn fuel_grows_with_the_inputs_between_two_bounds() {
-    use rejoin_proto::catalog::{FUEL_BYTES, MOST_FUEL_BYTES, fuel_for};
-    let at = |bytes: u64| fuel_for(1_000_000, usize::try_from(bytes).unwrap());
-    assert_eq!((at(0), at(FUEL_BYTES / 2), at(FUEL_BYTES)), (50_000, 550_000, 1_050_000));
-    assert_eq!((at(MOST_FUEL_BYTES), at(10 * MOST_FUEL_BYTES)), (2_050_000, 2_050_000));
-    assert_eq!((fuel_for(1, 0), fuel_for(u64::MAX, usize::MAX)), (1, u64::MAX), "no call has none, and none wraps");
+    use rejoin_proto::catalog::{FUEL_BYTES, LEAST_FUEL, MOST_FUEL_BYTES, fuel_for};
+    let at = |bytes: u64| fuel_for(5_000_000_000, usize::try_from(bytes).unwrap());
+    assert_eq!((at(0), at(100_000), at(FUEL_BYTES / 2)), (LEAST_FUEL, LEAST_FUEL, 2_500_000_000));
+    assert_eq!((at(FUEL_BYTES), at(MOST_FUEL_BYTES), at(u64::MAX)), (5_000_000_000, 10_000_000_000, 10_000_000_000));
+    let small = [0, 1_000, 1 << 20].map(|bytes| fuel_for(3_000_000, bytes));
+    assert_eq!(small, [3_000_000; 3], "a bucket that names little gives that to every call");
+    assert_eq!(fuel_for(u64::MAX, usize::MAX), u64::MAX);
 }
 
 #[test]

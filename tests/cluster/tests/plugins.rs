@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_client::admin::BucketProps;
-use rejoin_test_cluster::{Cluster, guests as real, http};
-use rejoin_test_hostile::guests;
+use rejoin_test_cluster::{Cluster, guests as real, http, within};
+use rejoin_test_hostile::{bombs, guests};
+use std::time::Duration;
 
 /// Pushes a component, and makes a bucket of the same name that merges with it.
 async fn bucket(cluster: &Cluster, name: &str, component: Vec<u8>) {
@@ -166,4 +167,66 @@ async fn one_bad_cart_does_not_block_its_key() {
     cluster.rejoin(&["put", "cart", "k", r#"{"clock":{"bob":1},"items":{"figs":{"bob:1":2}}}"#, "--blind"]).done();
     let read = cluster.rejoin(&["get", "cart", "k", "--r", "3", "--json"]).done().json();
     assert_eq!(read["value"], r#"{"clock":{"ann":1,"bob":1},"items":{"figs":{"ann:1":1,"bob:1":2}}}"#, "{read}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_components_that_are_expensive_to_compile_are_refused_and_the_node_goes_on() {
+    let cluster = Cluster::start(3).await;
+    bucket(&cluster, "good", guests::first()).await;
+    for (name, bytes, words) in [
+        ("instances", bombs::nested_instances(40), "instances, counted as often as they are made"),
+        ("passed", bombs::passed_instances(20), "components that are passed to components"),
+        ("types", bombs::deep_types(600_000), "types of components within types"),
+        ("params", bombs::params(1_000), "parameters of one function"),
+        ("locals", bombs::locals(50_000), "locals of one function"),
+        ("blocks", bombs::deep_blocks(20_000), "blocks within one another"),
+        ("joins", bombs::joins(1_500, 2_500), "blocks of one function times its locals"),
+        ("names", bombs::import_name("a\u{1b}[31m\u{202e}b"), r"u{1b}[31m"),
+    ] {
+        let file = format!("{name}.wasm");
+        std::fs::write(cluster.files.dir.join(&file), bytes).unwrap();
+        cluster.rejoin(&["plugin", "push", &file]).said(7, words);
+    }
+    assert_unharmed(&cluster);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_again_merges_with_what_it_has_compiled_before() {
+    let mut cluster = Cluster::start(3).await;
+    bucket(&cluster, "good", guests::first()).await;
+    let compiled = cluster.files.dir.join("n3.data/compiled");
+    within(Duration::from_secs(20), "the third node has compiled the plugin", async || {
+        let files = std::fs::read_dir(&compiled).map_err(|error| error.to_string())?.count();
+        if files > 1 { Ok(()) } else { Err(format!("{files} files")) }
+    })
+    .await;
+    let stopped = cluster.take(2).stop();
+    assert!(stopped.success(), "{stopped}");
+    let config = cluster.files.config_path(2);
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("compile_program = \"/bin/false\"\n{text}")).unwrap();
+    cluster.spawn(2);
+    let node = cluster.address(2).to_string();
+    drop(cluster.pinned(2).await);
+    let json = cluster.rejoin(&["get", "good", "k", "--r", "1", "--node", &node, "--json"]).done().json();
+    assert!(json["merge_fault"].is_null() && !json["value"].is_null(), "it had to compile it again: {json}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_merges_are_counted_by_reason_and_logged_with_bucket_key_and_plugin() {
+    let cluster = Cluster::start(1).await;
+    let props = BucketProps { n: 1, ..BucketProps::default() };
+    let plugin = cluster.bucket_merging_with("loops", guests::endless(), props).await;
+    cluster.rejoin(&["put", "loops", "k", "one"]).done();
+    cluster.rejoin(&["put", "loops", "k", "two", "--blind"]).done();
+    let json = cluster.rejoin(&["get", "loops", "k", "--json"]).done().json();
+    let fault = json["merge_fault"].as_str().unwrap_or_default();
+    assert!(fault.contains("units of fuel"), "with the defaults, the fuel decides and not the clock: {json}");
+    let metrics = http::get(cluster.admin(0), "/metrics").unwrap().1;
+    assert!(metrics.contains("rejoin_merge_failures_total{reason=\"out_of_fuel\"} 1"), "{metrics}");
+    let log = cluster.log(0);
+    let line = log.lines().find(|line| line.contains("a merge gave no result")).unwrap_or_else(|| panic!("{log}"));
+    for words in ["bucket=loops", "key=", "out_of_fuel", &plugin.digest.to_string()] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
 }
