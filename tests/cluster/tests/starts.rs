@@ -291,3 +291,36 @@ async fn nodes_and_clients_find_each_other_by_host_names() {
     let ran = cluster.rejoin(&["status", "--node", &names[1]]);
     assert!(ran.done().text().contains(&names[2]), "{ran:?}");
 }
+
+/// The nodes of a cluster were given lists of nodes, or secrets, that differ: no two halves take writes side by side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_were_set_up_differently_refuse_each_other_and_say_how() {
+    for (change, words) in [
+        (("[[bootstrap]]\nname = \"n2\"", "[[bootstrap]]\nzone = \"east\"\nname = \"n2\""), "the layout differs"),
+        (("secret = \"secret\"", "secret = \"other-secret\""), "the cluster's secret differs"),
+        (("dev_faults = true", "dev_faults = true\nmax_skew_ms = 1234"), "max_skew_ms differs"),
+    ] {
+        let mut cluster = Cluster::prepare(3, "");
+        std::fs::write(cluster.files.dir.join("other-secret"), "another secret of that cluster").unwrap();
+        let path = cluster.files.config_path(2);
+        std::fs::write(&path, cluster.files.config(2).replace(change.0, change.1)).unwrap();
+        (0..3).for_each(|index| cluster.spawn(index));
+
+        let unwell = async |index: usize, name: &str| {
+            let (status, text) = http::get(cluster.admin(index), "/health").map_err(|error| error.to_string())?;
+            let told = status == 503 && text.contains(words) && text.contains(name);
+            if told { Ok(()) } else { Err(format!("{status} {text}")) }
+        };
+        for (index, other) in [(0, "n3"), (1, "n3"), (2, "n1"), (2, "n2")] {
+            eventually("both sides are named by /health", async || unwell(index, other).await).await;
+        }
+        // The two that agree serve, and show it; the third one lets nobody in.
+        for index in 0..2 {
+            let status = cluster.pinned(index).await.admin().status().await.unwrap();
+            assert!(status.problems.iter().any(|problem| problem.contains(words)), "{:?}", status.problems);
+        }
+        let (_, text) = http::get(cluster.admin(2), "/health").unwrap();
+        assert!(text.contains("not serving"), "{text}");
+        assert!(cluster.log(2).contains(words));
+    }
+}

@@ -64,6 +64,7 @@ pub struct World {
     pub files: Arc<Files>,
     /// Its network.
     pub network: SimNetwork,
+    data: std::path::PathBuf,
     addresses: Rc<Vec<(&'static str, SocketAddr)>>,
     running: Rc<RefCell<BTreeMap<&'static str, Rc<Node>>>>,
     orders: Rc<RefCell<VecDeque<Order>>>,
@@ -99,17 +100,18 @@ pub fn simulate_with<F: Future<Output = ()> + 'static>(
         .max_message_latency(Duration::from_millis(setup.latency_ms.1))
         .udp_capacity(SOCKET_QUEUE)
         .build();
+    // Data of this simulation's own: the files may serve another one after it.
+    let data = tempfile::tempdir().expect("a folder");
     let addresses = setup.nodes.iter().map(|node| (*node, SocketAddr::new(sim.lookup(*node), PORT))).collect();
     let world = World {
         files,
         network: SimNetwork::new(setup.seed),
+        data: data.path().to_path_buf(),
         addresses: Rc::new(addresses),
         running: Rc::default(),
         orders: Rc::default(),
         seeds: Rc::new(RefCell::new(Xoshiro256PlusPlus::seed_from_u64(setup.seed))),
     };
-    // Data of this simulation's own: the files may serve another one after it.
-    let data = tempfile::tempdir().expect("a folder");
     for &node in setup.nodes {
         let (world, config) = (world.clone(), world.files.config(node, data.path(), &world.addresses, setup.more));
         match impostors.iter().find(|(name, _)| *name == node) {
@@ -190,6 +192,12 @@ impl World {
     #[must_use]
     pub fn address(&self, node: &str) -> SocketAddr {
         self.addresses.iter().find(|(name, _)| *name == node).expect("a node of the cluster").1
+    }
+
+    /// A node's data directory, or another folder beside those.
+    #[must_use]
+    pub fn data(&self, node: &str) -> std::path::PathBuf {
+        self.data.join(node)
     }
 
     /// A node that runs.

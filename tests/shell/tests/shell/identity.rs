@@ -40,7 +40,7 @@ fn a_node_of_another_authority_is_refused_and_disturbs_nobody() {
 async fn a_node_with_a_secret_that_could_be_guessed_does_not_start() {
     let files = Files::create(&["n1"]);
     let data = tempfile::tempdir().unwrap();
-    let config = || files.config("n1", data.path(), &[("n1", ([127, 0, 0, 1], 0).into())], "");
+    let config = || files.config("n1", data.path(), &[("n1", ([127, 0, 0, 77], 7400).into())], "");
     files.spoil_secret("fifteen letters");
     let error = Node::start(config()).await.unwrap_err().to_string();
     assert!(error.contains("fewer than 16 bytes"), "{error}");

@@ -7,6 +7,7 @@ mod identity;
 mod overload;
 mod plain;
 mod restart;
+mod returns;
 mod seeds;
 mod silence;
 mod storms;

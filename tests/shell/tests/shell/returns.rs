@@ -1,0 +1,147 @@
+//! Nodes that come back: to a catalog that has changed, on an old disk, on an empty one. None is let off lightly: the victim is each node in
+//! turn, so that it is the dialling side towards some peers and the dialled one towards others.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rejoin_client::Bytes;
+use rejoin_client::admin::{BucketProps, Scope};
+use rejoin_test_shell::{Setup, simulate};
+
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+
+/// A slow network, so that whoever does not wait for its peers is found out.
+fn slow(seed: u64) -> Setup {
+    Setup { seed, latency_ms: (20, 25), ..Setup::default() }
+}
+
+fn another(than: &str) -> &'static str {
+    if than == "n1" { "n2" } else { "n1" }
+}
+
+#[test]
+fn a_node_that_comes_back_knows_what_was_made_meanwhile_before_it_lets_clients_in() {
+    for (seed, victim) in (1..).zip(NODES) {
+        simulate(&slow(seed), move |world| async move {
+            world.plain().await;
+            world.kill(victim);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let admin = world.pinned(another(victim)).await.admin();
+            admin.create_bucket("late", BucketProps::default()).await.unwrap();
+            world.start(victim);
+            let bucket = world.pinned(victim).await.bucket::<Bytes>("late").unwrap();
+            bucket.put("k", b"v".to_vec()).blind().w(1).await.unwrap_or_else(|error| panic!("{victim}: {error}"));
+        });
+    }
+}
+
+#[test]
+fn a_node_that_comes_back_takes_no_token_that_was_withdrawn_meanwhile() {
+    for (seed, victim) in (1..).zip(NODES) {
+        simulate(&slow(seed), move |world| async move {
+            world.plain().await;
+            let admin = world.pinned(another(victim)).await.admin();
+            let token = admin.create_token("thief", Scope::Data).await.unwrap().text().to_owned();
+            world.kill(victim);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            admin.revoke_token("thief").await.unwrap();
+            world.start(victim);
+            // Asked again and again from the first moment on.
+            let refused = loop {
+                match world.pinned_builder(victim).token(&token).connect().await {
+                    Ok(_) => panic!("{victim} let the thief in"),
+                    Err(error) if error.kind() == rejoin_client::ErrorKind::Denied => break error,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+                }
+            };
+            assert!(refused.to_string().contains("token"), "{refused}");
+        });
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (here, there) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().unwrap().is_dir() {
+            copy(&here, &there);
+        } else {
+            std::fs::copy(&here, &there).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_old_disk_in_a_healthy_cluster_loses_no_acknowledged_write() {
+    for (seed, victim) in (1..).zip(NODES) {
+        simulate(&Setup { seed, ..Setup::default() }, move |world| async move {
+            world.plain().await;
+            let (dir, old) = (world.data(victim), world.data("old"));
+            let here = world.pinned_plain(victim).await;
+            // Writes in every partition, so that every actor has been drawn.
+            for key in 0..1000_u32 {
+                here.put(format!("seed{key}"), b"s".to_vec()).blind().w(1).await.unwrap();
+            }
+            world.kill(victim);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            copy(&dir, &old);
+            world.start(victim);
+            let (here, there) = (world.pinned_plain(victim).await, world.pinned_plain(another(victim)).await);
+            for key in 0..40_u32 {
+                here.put(format!("k{key}"), b"x".to_vec()).blind().w(3).await.unwrap();
+                let seen = there.get(format!("k{key}")).await.unwrap();
+                there.put(format!("k{key}"), b"y".to_vec()).context(&seen.context).w(3).await.unwrap();
+            }
+            world.kill(victim);
+            // Its peers' pauses between two attempts to dial have become long.
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            copy(&old, &dir);
+            world.start(victim);
+            let here = world.pinned_plain(victim).await;
+            let mut acknowledged = Vec::new();
+            for key in 0..40_u32 {
+                let write = here.put(format!("k{key}"), b"acknowledged".to_vec()).blind().w(2);
+                if write.timeout(Duration::from_millis(500)).await.is_ok() {
+                    acknowledged.push(key);
+                }
+            }
+            assert!(!acknowledged.is_empty(), "nothing was put to the test");
+            let there = world.pinned_plain(another(victim)).await;
+            for key in &acknowledged {
+                let found = there.get(format!("k{key}")).r(3).siblings().await.unwrap();
+                let held = |value: &[u8]| value == b"acknowledged";
+                let there = found.value.as_deref().is_some_and(held) || found.siblings.iter().any(|sibling| held(&sibling.value));
+                assert!(there, "{victim}, k{key}: an acknowledged write is gone");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_node_with_an_empty_disk_says_that_it_has_lost_everything_and_is_not_counted() {
+    for (seed, victim) in (1..).zip(NODES) {
+        simulate(&Setup { seed, ..Setup::default() }, move |world| async move {
+            let bucket = world.plain().await;
+            bucket.put("k", b"v".to_vec()).blind().w(3).await.unwrap();
+            world.kill(victim);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            std::fs::remove_dir_all(world.data(victim)).unwrap();
+            for _ in 0..2 {
+                // The second start is on the directory that the first one made: it is still not the one that was lost.
+                world.start(victim);
+                let client = world.pinned(victim).await;
+                let status = client.admin().status().await.unwrap();
+                assert!(status.problems.iter().any(|problem| problem.contains("lost everything")), "{victim}: {:?}", status.problems);
+                // Neither its own word nor its word to others makes up a quorum.
+                let other = world.pinned_plain(another(victim)).await;
+                let refused = other.get("k").r(3).await.unwrap_err().to_string();
+                assert!(refused.contains("has lost its data"), "{victim}: {refused}");
+                assert_eq!(world.pinned_plain(victim).await.get("k").r(1).await.unwrap().value.as_deref(), Some(&b"v"[..]), "{victim}");
+                world.kill(victim);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+}
