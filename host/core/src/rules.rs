@@ -127,6 +127,8 @@ rules! {
     RetriesOutliveTheirValue,
     /// A retry of what this node cannot know of is answered *unknown*.
     StrangeRetriesAreUnknown,
+    /// Requests under way hold no more bytes than they may.
+    BytesAreBounded,
     /// A read repairs the owners that were behind.
     ReadsRepair,
     /// A value that the bucket's plugin refuses is not written.

@@ -68,6 +68,12 @@ pub struct Config {
     /// Requests that may wait before a shard; one more is answered *overloaded*.
     #[serde(default = "defaults::inbox")]
     pub inbox: usize,
+    /// Bytes of the requests and messages that wait before a shard.
+    #[serde(default = "defaults::inbox_bytes")]
+    pub inbox_bytes: u32,
+    /// Bytes that the requests under way in a shard hold.
+    #[serde(default = "defaults::in_flight_bytes")]
+    pub in_flight_bytes: usize,
     /// Requests that a shard works on at once; one more is answered *overloaded*.
     #[serde(default = "defaults::in_flight")]
     pub in_flight: usize,
@@ -170,6 +176,12 @@ mod defaults {
     pub(super) fn module_bytes() -> u64 {
         rejoin_proto::catalog::MAX_MODULE_BYTES
     }
+    pub(super) fn inbox_bytes() -> u32 {
+        64 << 20
+    }
+    pub(super) fn in_flight_bytes() -> usize {
+        128 << 20
+    }
     pub(super) fn inbox() -> usize {
         4096
     }
@@ -270,6 +282,8 @@ const KEYS: &[&str] = &[
     "memo_bytes",
     "module_bytes",
     "inbox",
+    "inbox_bytes",
+    "in_flight_bytes",
     "in_flight",
     "timeout_ms",
     "max_timeout_ms",
@@ -332,8 +346,8 @@ impl Config {
         if !self.shards.is_power_of_two() || self.shards > 256 {
             return invalid("shards", "must be a power of two, 1 to 256");
         }
-        if self.retry_bytes < 1 << 20 {
-            return invalid("retry_bytes", "must be at least 1048576");
+        if self.retry_bytes < 1 << 20 || self.in_flight_bytes < 1 << 20 || self.inbox_bytes < 1 << 20 {
+            return invalid("retry_bytes, in_flight_bytes, inbox_bytes", "must be at least 1048576");
         }
         if self.inbox == 0 || self.in_flight == 0 || self.merge_queue == 0 || self.merge_threads == 0 {
             return invalid("inbox, in_flight, merge_queue, merge_threads", "must be at least 1");

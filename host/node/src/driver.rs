@@ -16,7 +16,7 @@ use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
 use rejoin_proto::{ErrorCode, ErrorReply, LayoutRef, Name, NodeId, codec};
 use rejoin_store::{CommitSeq, ShardStore, Stats};
 use rejoin_wire::{Class, Frame, SendError, Sender};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -32,8 +32,8 @@ const BEHIND_RETRY_MS: u32 = 50;
 
 /// What waits before a shard and may be refused when there is too much of it.
 pub(crate) enum Work {
-    Client(ClientRequest, Sender),
-    Peer(NodeId, PeerEnvelope),
+    Client(ClientRequest, Sender, Room),
+    Peer(NodeId, PeerEnvelope, Room),
     /// A client has these answers.
     Settled(Vec<Receipt>),
     /// Behind the last request of that session, so that none of them brings it back.
@@ -66,6 +66,10 @@ pub(crate) struct Report {
     pub(crate) core: Counters,
     pub(crate) store: Stats,
     pub(crate) in_flight: usize,
+    /// Bytes that the requests under way hold.
+    pub(crate) in_flight_bytes: usize,
+    /// Bytes that the writes take which are remembered for their retries.
+    pub(crate) retry_bytes: usize,
     pub(crate) waiting: usize,
 }
 
@@ -74,6 +78,28 @@ pub(crate) struct Report {
 pub(crate) struct ShardHandle {
     pub(crate) inbox: mpsc::Sender<Work>,
     pub(crate) notices: mpsc::UnboundedSender<Notice>,
+    /// The bytes for which the inbox has room.
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) room_bytes: u32,
+}
+
+/// Room in an inbox, given back when what it was taken for has been handled.
+pub(crate) type Room = OwnedSemaphorePermit;
+
+impl ShardHandle {
+    /// Room in the inbox for a frame of so many bytes, if there is any. One that is larger than all of it takes all of it.
+    pub(crate) fn try_room(&self, bytes: usize) -> Option<Room> {
+        self.room.clone().try_acquire_many_owned(self.share(bytes)).ok()
+    }
+
+    /// The same, as soon as there is room. `None`: the node has ended.
+    pub(crate) async fn room(&self, bytes: usize) -> Option<Room> {
+        self.room.clone().acquire_many_owned(self.share(bytes)).await.ok()
+    }
+
+    fn share(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.room_bytes)
+    }
 }
 
 /// What a driver is made of.
@@ -175,14 +201,14 @@ impl Driver {
                     continue;
                 }
                 Work::Settled(receipts) => Event::Settled(receipts),
-                Work::Client(request, sender) => {
+                Work::Client(request, sender, _room) => {
                     let is_read = matches!(request.request, DataRequest::Get(_));
                     desks.begun.insert(request.session, (now.mono_us, is_read));
                     desks.clients.insert(request.session.connection, sender);
                     tracing::debug!("a client's request");
                     Event::Client(request)
                 }
-                Work::Peer(from, envelope) => {
+                Work::Peer(from, envelope, _room) => {
                     tracing::debug!(%from, what = envelope.body.kind(), "a peer's message");
                     Event::Peer(from, envelope)
                 }
@@ -205,8 +231,8 @@ impl Driver {
     /// The span of a request on this node: the same trace id stands in those of every node that it reaches.
     fn span(&self, work: &Work) -> tracing::Span {
         let trace = match work {
-            Work::Client(request, _) => request.trace,
-            Work::Peer(_, envelope) => envelope.trace,
+            Work::Client(request, ..) => request.trace,
+            Work::Peer(_, envelope, _) => envelope.trace,
             Work::SessionClosed(_) | Work::Settled(_) => return tracing::Span::none(),
         };
         tracing::debug_span!("request", trace = format_args!("{trace:016x}"), node = %self.name, shard = self.index)
@@ -251,7 +277,9 @@ impl Driver {
             }
             Notice::Report(answer) => {
                 let shard = self.batch.shard();
-                let _ = answer.send(Report { core: shard.counters(), store: self.store.stats(), in_flight: shard.in_flight(), waiting });
+                let (in_flight, in_flight_bytes, retry_bytes) = (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
+                let (core, store) = (shard.counters(), self.store.stats());
+                let _ = answer.send(Report { core, store, in_flight, in_flight_bytes, retry_bytes, waiting });
                 return Ok(None);
             }
             Notice::Stop(answer) => return Err(answer),
@@ -407,4 +435,30 @@ pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {
 pub(crate) fn answer(session: Session, layout: LayoutRef, start: StartId, reply: Reply) -> Frame {
     let body = codec::encode(&Answer { layout, start, reply });
     Frame { class: Class::Request, id: session.request, body: body.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_inbox_has_room_for_so_many_bytes_and_for_a_larger_frame_alone() {
+        let ((inbox, _works), (notices, _told)) = (mpsc::channel(8), mpsc::unbounded_channel());
+        let shard = ShardHandle { inbox, notices, room: Arc::new(Semaphore::new(1000)), room_bytes: 1000 };
+        let first = shard.try_room(600).expect("room");
+        assert!(shard.try_room(401).is_none(), "there is no room for so many more");
+        let second = shard.try_room(400).expect("just enough");
+        drop((first, second));
+        let large = shard.try_room(usize::MAX).expect("alone it is taken");
+        assert!(shard.try_room(0).is_none(), "what is empty takes a byte");
+        // A peer's message waits for room, and its connection is not read meanwhile.
+        let waiting = shard.room(1);
+        tokio::pin!(waiting);
+        tokio::select! { biased;
+            _ = &mut waiting => panic!("there was no room"),
+            () = std::future::ready(()) => {}
+        }
+        drop(large);
+        assert!(waiting.await.is_some());
+    }
 }

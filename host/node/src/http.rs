@@ -41,7 +41,7 @@ pub(crate) async fn figures(parts: &Parts) -> String {
         let _ = shard.notices.send(Notice::Report(answer));
         if let Ok(report) = told.await {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
-            parts.metrics.shard(index, &report.core, &report.store, report.in_flight, report.waiting);
+            parts.metrics.shard(index, &report);
         }
     }
     let clients = parts.sessions.load(std::sync::atomic::Ordering::Relaxed);

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use rejoin_core::shard::Counters;
-use rejoin_store::Stats;
+
+use crate::driver::Report;
 
 /// Upper bounds of the latency buckets, in seconds.
 const SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -73,7 +73,8 @@ impl Metrics {
     }
 
     /// A shard's counters, as absolute values.
-    pub(crate) fn shard(&self, shard: u16, core: &Counters, store: &Stats, in_flight: usize, inbox: usize) {
+    pub(crate) fn shard(&self, shard: u16, report: &Report) {
+        let Report { core, store, .. } = report;
         let _one_at_a_time = self.shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let label = || vec![Label::new("shard", shard.to_string())];
         let total =
@@ -106,8 +107,10 @@ impl Metrics {
             total(name, value);
         }
         let gauge = |name: &'static str, value: u64| self.gauge(Key::from_parts(name, label()), value);
-        gauge("rejoin_requests_in_flight", in_flight as u64);
-        gauge("rejoin_inbox_waiting", inbox as u64);
+        gauge("rejoin_requests_in_flight", report.in_flight as u64);
+        gauge("rejoin_requests_in_flight_bytes", report.in_flight_bytes as u64);
+        gauge("rejoin_retry_bytes", report.retry_bytes as u64);
+        gauge("rejoin_inbox_waiting", report.waiting as u64);
         gauge("rejoin_journal_segments", store.segments);
         gauge("rejoin_memtable_bytes", store.memtable_bytes);
         gauge("rejoin_disk_full", u64::from(store.full));

@@ -14,7 +14,7 @@ use rejoin_proto::{Name, NodeId};
 use rejoin_store::{DataDir, FileError, MaintenanceThread, OpenError};
 use rejoin_wire::{CloseCode, Endpoint, Limits};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, SetOnce, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, SetOnce, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::bootstrap;
@@ -149,7 +149,11 @@ impl Node {
         let (heard_in, heard_out) = mpsc::unbounded_channel();
         let starts: Vec<u64> = opened.iter().map(|o| o.batch.shard().start()).collect();
         let queues: Vec<Queues> = opened.iter().map(|_| (mpsc::channel(config.inbox), mpsc::unbounded_channel())).collect();
-        let handles = queues.iter().map(|((inbox, _), (notices, _))| ShardHandle { inbox: inbox.clone(), notices: notices.clone() });
+        let room_bytes = config.inbox_bytes;
+        let handles = queues.iter().map(|((inbox, _), (notices, _))| {
+            let room = Arc::new(Semaphore::new(usize::try_from(room_bytes).unwrap_or(Semaphore::MAX_PERMITS)));
+            ShardHandle { inbox: inbox.clone(), notices: notices.clone(), room, room_bytes }
+        });
         let parts = Arc::new(Parts {
             cluster,
             node,

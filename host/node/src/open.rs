@@ -321,6 +321,7 @@ fn open_shards(
             retry_window_ms: u64::from(config.retry_window_ms),
             max_retry_bytes: config.retry_bytes,
             max_ops: config.in_flight,
+            max_op_bytes: config.in_flight_bytes,
             lost: lost || start.unsynced_may_be_gone(),
             replaced: of.replaced,
         };

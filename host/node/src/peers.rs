@@ -185,7 +185,7 @@ async fn received(parts: &Arc<Parts>, peer: NodeId, number: u64, frame: &Frame, 
             *known = *known || parts.peers().links.is_current(peer, number);
             if *known {
                 let envelope = codec::decode::<PeerEnvelope>(&frame.body).map_err(|_| "it has sent what is no message")?;
-                route(parts, peer, envelope).await;
+                route(parts, peer, envelope, frame.body.len()).await;
             }
         }
         _ => return Err("it has sent a frame of no known kind"),
@@ -281,12 +281,16 @@ pub(crate) fn cut(parts: &Parts, peer: NodeId) {
     }
 }
 
-/// Hands a message to whom it is for. Waits while that shard's inbox is full: then this connection is not read, and the peer is held back.
-async fn route(parts: &Arc<Parts>, peer: NodeId, envelope: PeerEnvelope) {
+/// Hands a message of so many bytes to whom it is for. Waits while that shard's inbox is full: then this connection is not read, and the peer is
+/// held back.
+async fn route(parts: &Arc<Parts>, peer: NodeId, envelope: PeerEnvelope, bytes: usize) {
     let shards = u16::try_from(parts.shards.len()).unwrap_or(1);
     match route_of(&envelope.body, &parts.cluster_view(), shards) {
         Route::Shard(shard) => {
-            let _ = parts.shards[usize::from(shard)].inbox.send(Work::Peer(peer, envelope)).await;
+            let shard = &parts.shards[usize::from(shard)];
+            if let Some(room) = shard.room(bytes).await {
+                let _ = shard.inbox.send(Work::Peer(peer, envelope, room)).await;
+            }
         }
         Route::Ahead(shard) => {
             let _ = parts.shards[usize::from(shard)].notices.send(Notice::Event(Box::new(event::Event::Peer(peer, envelope))));

@@ -187,7 +187,13 @@ impl Client {
             request,
         };
         let shard = self.parts.shard_of(partition, &view);
-        let refusal = match shard.inbox.try_send(Work::Client(client, self.sender.clone())) {
+        let Some(room) = shard.try_room(frame.body.len()) else {
+            self.parts.metrics.overloaded.increment(1);
+            let message = "the requests that are waiting at this node take too many bytes; nothing was done";
+            let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS);
+            return self.answer(frame, Reply::Error(error));
+        };
+        let refusal = match shard.inbox.try_send(Work::Client(client, self.sender.clone(), room)) {
             Ok(()) => return,
             Err(TrySendError::Full(_)) => {
                 self.parts.metrics.overloaded.increment(1);

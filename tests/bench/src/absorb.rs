@@ -55,6 +55,7 @@ impl Absorb {
             retry_window_ms: 30_000,
             max_retry_bytes: 128 << 20,
             max_ops: 8192,
+            max_op_bytes: 128 << 20,
             lost: false,
             replaced: false,
         };

@@ -33,7 +33,7 @@ use crate::rules::{Rule, Rules};
 use crate::tenure::{Observed, Tenures};
 use crate::view::ClusterView;
 use event::{Effect, Event, MergeTicket, Merged, Now};
-use op::{Op, Origin, Work};
+use op::{OP_BYTES, Op, Origin, Work};
 use turn::Turn;
 
 /// How often what is durable only lazily is written down, in microseconds.
@@ -60,6 +60,9 @@ pub struct Config {
     pub max_retry_bytes: usize,
     /// The most requests under way; one more is answered *overloaded*.
     pub max_ops: usize,
+    /// The most bytes that requests under way may hold: values that are written, and copies that were read. What would need more is answered
+    /// *overloaded*, unless it is alone.
+    pub max_op_bytes: usize,
     /// Data may be gone (lost, or unsynced at an operating system's end): no actor of the last run goes on.
     pub lost: bool,
     /// The data directory was replaced by an empty one, and the replica is not rebuilt: its copies do not count in a read.
@@ -105,6 +108,8 @@ pub struct Shard {
     clock: Hlc,
     /// Boxed, since every step takes one out and puts it back.
     ops: BTreeMap<u64, Box<Op>>,
+    /// What they hold.
+    op_bytes: usize,
     deadlines: BTreeSet<(u64, u64)>,
     writing: BTreeMap<(TenantId, RequestId), u64>,
     /// Reads that have been answered and only wait for late owners, to repair them. They take no request's place.
@@ -160,6 +165,7 @@ impl Shard {
             retries,
             clock: Hlc::default(),
             ops: BTreeMap::new(),
+            op_bytes: 0,
             deadlines: BTreeSet::new(),
             writing: BTreeMap::new(),
             lingering: BTreeSet::new(),
@@ -193,6 +199,12 @@ impl Shard {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.ops.len()
+    }
+
+    /// The bytes that the requests under way hold.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> usize {
+        self.op_bytes
     }
 
     /// The bytes that the writes remembered for their retries take.
@@ -326,9 +338,18 @@ impl Shard {
         }
         self.bound_lingering(turn);
         let serving = self.serving || !self.rules.keep(Rule::WritesWaitForServing);
-        if !serving || self.ops.len() - self.lingering.len() >= self.config.max_ops {
+        let bytes = match &request {
+            DataRequest::Get(_) => OP_BYTES,
+            DataRequest::Put(put) => OP_BYTES + put.content.len(),
+        };
+        let many = self.ops.len() - self.lingering.len() >= self.config.max_ops;
+        if !serving || many || !self.has_room_for(turn, bytes) {
             self.counters.overloaded += 1;
-            let why = if serving { "too many requests are under way" } else { "the node is starting" };
+            let why = match (serving, many) {
+                (false, _) => "the node is starting",
+                (true, true) => "too many requests are under way",
+                (true, false) => "the requests under way hold too many bytes; nothing was done",
+            };
             let error = ErrorReply::new(ErrorCode::Overloaded, why).retry_after(50);
             return self.reply_to(turn, origin, trace, refused(error));
         }
@@ -340,7 +361,7 @@ impl Shard {
             Ok(target) => target,
             Err(error) => return self.reply_to(turn, origin, trace, refused(error)),
         };
-        let op = Box::new(Op { origins: alloc::vec![origin], trace, deadline_us, target, work: Work::Starting });
+        let op = Box::new(Op { origins: alloc::vec![origin], trace, deadline_us, target, work: Work::Starting, bytes: 0 });
         match (op.target.owners.contains(&self.config.node), request) {
             (true, DataRequest::Get(get)) => self.start_get(turn, op, get),
             (true, DataRequest::Put(put)) => self.start_put(turn, op, put),
@@ -443,19 +464,32 @@ impl Shard {
         let number = self.next_op;
         self.next_op += 1;
         self.deadlines.insert((op.deadline_us, number));
-        self.ops.insert(number, op);
+        self.put_back(number, op);
         number
+    }
+
+    /// Counts what an operation holds, and keeps it.
+    fn put_back(&mut self, number: u64, mut op: Box<Op>) {
+        op.bytes = op.weigh();
+        self.op_bytes += op.bytes;
+        self.ops.insert(number, op);
+    }
+
+    /// Whether an operation may hold so many bytes beside all others. Answered reads that wait for late owners give way to it.
+    fn has_room_for(&mut self, turn: &mut Turn<'_>, bytes: usize) -> bool {
+        let above = |shard: &Self| shard.op_bytes > 0 && shard.op_bytes.saturating_add(bytes) > shard.config.max_op_bytes;
+        while above(self) && self.end_oldest_lingering(turn) {}
+        !above(self) || !self.rules.keep(Rule::BytesAreBounded)
     }
 
     /// Runs `step` on an operation, if it is still there; the operation goes on if the step returns it.
     fn with_op(&mut self, turn: &mut Turn<'_>, number: u64, step: impl FnOnce(&mut Self, &mut Turn<'_>, u64, Box<Op>) -> Option<Box<Op>>) {
         let Some(op) = self.ops.remove(&number) else { return };
+        self.op_bytes -= op.bytes;
         let deadline = op.deadline_us;
         let claim = op.claim();
         match step(self, turn, number, op) {
-            Some(op) => {
-                self.ops.insert(number, op);
-            }
+            Some(op) => self.put_back(number, op),
             None => {
                 self.deadlines.remove(&(deadline, number));
                 self.lingering.remove(&number);
@@ -470,14 +504,17 @@ impl Shard {
 
     /// Ends the oldest of the answered reads that wait for late owners, if there are too many: with what has come, those that are known are repaired.
     fn bound_lingering(&mut self, turn: &mut Turn<'_>) {
-        while self.lingering.len() >= self.config.max_ops
-            && let Some(number) = self.lingering.pop_first()
-        {
-            self.with_op(turn, number, |shard, turn, _, op| {
-                shard.repair(turn, &op);
-                None
-            });
-        }
+        while self.lingering.len() >= self.config.max_ops && self.end_oldest_lingering(turn) {}
+    }
+
+    /// Ends one of them, if there is any.
+    fn end_oldest_lingering(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(number) = self.lingering.pop_first() else { return false };
+        self.with_op(turn, number, |shard, turn, _, op| {
+            shard.repair(turn, &op);
+            None
+        });
+        true
     }
 
     fn op_id(&self, number: u64) -> OpId {

@@ -8,6 +8,7 @@ use rejoin_proto::peer::OpId;
 use rejoin_proto::{Dot, Entry, NodeId, Object, ObjectId, ReapEpoch, RequestId, TenantId, VersionVector};
 
 use super::event::Session;
+use crate::causal;
 use crate::quorum::Tally;
 use crate::view::Target;
 
@@ -26,7 +27,12 @@ pub(super) struct Op {
     pub(super) deadline_us: u64,
     pub(super) target: Target,
     pub(super) work: Work,
+    /// What it was last counted with, see [`Op::weigh`].
+    pub(super) bytes: usize,
 }
+
+/// What an operation takes beside the bytes of its key and values.
+pub(super) const OP_BYTES: usize = 512;
 
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // It is kept in a box as a part of its operation.
@@ -55,8 +61,9 @@ pub(super) struct ValidateWork {
 pub(super) struct ReadWork {
     pub(super) aim: Aim,
     pub(super) tally: Tally,
-    /// What each owner has, to know whom to repair.
-    pub(super) copies: Vec<(NodeId, Object)>,
+    /// Who has answered with a copy, and whether that is what all copies are joined to: to know whom to repair. The copies themselves are not
+    /// kept, because an answered read may wait for a late owner for as long as its deadline is away.
+    pub(super) copies: Vec<(NodeId, bool)>,
     /// The owners that cannot read theirs.
     pub(super) damaged: Vec<NodeId>,
     /// The join of all copies, and the lowest epoch among them.
@@ -122,6 +129,26 @@ impl Op {
             Work::Read(read) => read.tally.is_waiting_for(node),
             Work::Write(write) => matches!(&write.phase, WritePhase::Replicating { tally, .. } if tally.is_waiting_for(node)),
         }
+    }
+
+    /// The bytes that it keeps in memory.
+    pub(super) fn weigh(&self) -> usize {
+        let folding = |inputs: &[Entry]| inputs.iter().map(|entry| entry.content.len()).sum::<usize>();
+        let held = match &self.work {
+            Work::Starting | Work::Forward { .. } => 0,
+            Work::Validate(validate) => validate.put.content.len(),
+            Work::Read(read) => {
+                let put = match &read.aim {
+                    Aim::Reply(_) => 0,
+                    Aim::Create(put) | Aim::Heal(put, _) => put.content.len(),
+                };
+                put + causal::value_bytes(&read.joined) + read.folded.as_ref().map_or(0, |folded| folded.value.len())
+            }
+            Work::Write(WriteWork { put, phase, .. }) => {
+                put.content.len() + if let WritePhase::Folding { inputs } = phase { folding(inputs) } else { 0 }
+            }
+        };
+        OP_BYTES + self.target.object.key.len() + held
     }
 
     /// The write whose retries must meet this operation.

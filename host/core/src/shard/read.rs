@@ -81,9 +81,13 @@ impl Shard {
             Ok(copy) => {
                 if read.tally.is_waiting_for(from) {
                     self.heed_context(turn, partition, &copy.context);
-                    read.joined = rules.sync(&read.joined, &copy).0;
+                    let joined = rules.sync(&read.joined, &copy).0;
+                    if joined != read.joined {
+                        read.copies.iter_mut().for_each(|(_, current)| *current = false);
+                    }
+                    read.copies.push((from, copy == joined));
+                    read.joined = joined;
                     read.epoch = read.epoch.min(epoch);
-                    read.copies.push((from, copy));
                     if complete || !rules.keep(Rule::ReplacedReplicasDoNotCount) {
                         read.tally.good(from);
                     } else {
@@ -98,6 +102,12 @@ impl Shard {
                 }
                 read.tally.bad(from, rejoin_proto::peer::refusal(code));
             }
+        }
+        if matches!(read.phase, ReadPhase::Collecting) && !self.has_room_for(turn, op.weigh()) {
+            self.counters.overloaded += 1;
+            let error = ErrorReply::new(ErrorCode::Overloaded, "the requests under way hold too many bytes; read again").retry_after(50);
+            self.reply(turn, &op, Reply::Error(error));
+            return None;
         }
         self.read_step(turn, number, op)
     }
@@ -313,8 +323,7 @@ impl Shard {
     /// whose copy differs, or cannot be read, is sent the result.
     pub(super) fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
         let Work::Read(read) = &op.work else { return };
-        let behind = |state: &Object| read.copies.iter().any(|(_, copy)| copy != state);
-        let sound = !behind(&read.joined) && read.damaged.is_empty();
+        let sound = read.copies.iter().all(|&(_, current)| current) && read.damaged.is_empty();
         if sound && read.folded.is_none() || read.joined.is_empty() || !self.rules.keep(Rule::ReadsRepair) {
             return;
         }
@@ -331,7 +340,9 @@ impl Shard {
                 self.counters.folds_discarded += 1;
             }
         }
-        let behind = read.copies.iter().filter(|(_, copy)| *copy != state).map(|&(node, _)| node);
+        // This node's own copy, or a fold, may have added to what was joined.
+        let same = state == read.joined;
+        let behind = read.copies.iter().filter(|&&(_, current)| !(current && same)).map(|&(node, _)| node);
         for node in behind.chain(read.damaged.iter().copied()).filter(|&node| node != self.config.node) {
             self.counters.read_repairs += 1;
             let message = Replicate {

@@ -316,6 +316,7 @@ impl Shard {
             deadline_us: op.deadline_us,
             target: op.target.clone(),
             work: Work::Write(work),
+            bytes: 0,
         });
         let claim = kept.claim();
         let number = self.keep(kept);

@@ -2,12 +2,12 @@
 
 use rejoin_core::shard::event::{Alarm, Event};
 use rejoin_proto::catalog::{BucketProps, Durability};
-use rejoin_proto::client::PutOutcome;
+use rejoin_proto::client::{PutOutcome, Reply};
 use rejoin_proto::peer::{OpId, PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{ActorId, Dot, ErrorCode, Object, ReapEpoch};
 
 use crate::support::cluster::Cluster;
-use crate::support::{object_id, put};
+use crate::support::{get, object_id, put};
 
 #[test]
 pub(crate) fn sixteen_attempts_at_one_write_wait_for_it_and_no_more() {
@@ -78,4 +78,71 @@ pub(crate) fn sixty_four_actors_of_others_are_remembered_per_partition() {
     let rows = cluster.nodes[0].store.rows.keys().filter(|(_, key)| key[0] == b'o').count();
     assert_eq!(rows, 64);
     assert_eq!(cluster.stored(0, "k").context.len(), 400, "the object itself forgets nothing");
+}
+
+const MIB: usize = 1 << 20;
+
+/// Three nodes whose requests hold eight mebibytes at most.
+fn eight_mebibytes() -> Cluster {
+    Cluster::with_config(3, BucketProps::default(), |config| config.max_op_bytes = 8 * MIB)
+}
+
+#[test]
+pub(crate) fn requests_under_way_hold_no_more_bytes_than_they_may() {
+    let mut cluster = eight_mebibytes();
+    let big = "x".repeat(MIB);
+    // Writes: their values, until the quorum has them.
+    let writes: Vec<u64> = (0..12).map(|at| cluster.ask_put(0, put(&format!("k{at}"), &big, at))).collect();
+    let (refused, under_way): (Vec<u64>, Vec<u64>) = writes.into_iter().partition(|number| cluster.replies.contains_key(number));
+    assert_eq!((under_way.len(), refused.len()), (7, 5), "and what each request takes beside its value");
+    let held = cluster.nodes[0].shard.in_flight_bytes();
+    assert!((7 * MIB..8 * MIB).contains(&held), "{held}");
+    for number in refused {
+        let error = cluster.error(number);
+        assert!(error.code == ErrorCode::Overloaded && error.retry_after_ms > 0 && error.message.contains("bytes"), "{error}");
+    }
+    cluster.deliver();
+    under_way.into_iter().for_each(|number| assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored));
+    assert_eq!(cluster.nodes[0].shard.in_flight_bytes(), 0);
+    // Reads: what they have of the object, from the first copy on. Nobody else answers.
+    let reads: Vec<u64> = (0..12).map(|at| cluster.ask_get(0, get(&format!("k{}", at % 7)))).collect();
+    let held = cluster.nodes[0].shard.in_flight_bytes();
+    assert!((7 * MIB..8 * MIB).contains(&held), "{held}");
+    let refused = reads.iter().filter(|number| cluster.replies.contains_key(number)).count();
+    assert_eq!(refused, 5);
+    cluster.deliver();
+    let found = reads.into_iter().filter(|&number| matches!(cluster.reply(number), Reply::Get(_))).count();
+    assert_eq!((found, cluster.nodes[0].shard.in_flight_bytes()), (7, 0));
+}
+
+/// One request is taken however large it is, if it is alone.
+#[test]
+pub(crate) fn an_object_larger_than_the_budget_is_read_and_written_alone() {
+    let mut cluster = Cluster::with_config(3, BucketProps::default(), |config| config.max_op_bytes = 1000);
+    let big = "x".repeat(MIB);
+    assert_eq!(cluster.put(0, put("k", &big, 1)).outcome, PutOutcome::Stored);
+    assert_eq!(cluster.get(0, get("k")).value.map(|value| value.len()), Some(MIB));
+    let (one, two) = (cluster.ask_put(0, put("k", &big, 2)), cluster.ask_put(0, put("k", "small", 3)));
+    assert_eq!(cluster.error(two).code, ErrorCode::Overloaded);
+    cluster.deliver();
+    assert_eq!(cluster.put_reply(one).outcome, PutOutcome::Stored);
+}
+
+/// A thousand reads of a mebibyte each, answered, that wait for an owner which is slow: they keep one copy each, and give way.
+#[test]
+pub(crate) fn answered_reads_that_wait_for_a_late_owner_hold_no_copies_of_others_and_give_way() {
+    let mut cluster = eight_mebibytes();
+    let (big, silent) = ("x".repeat(MIB), cluster.nodes[2].id);
+    cluster.put(0, put("k", &big, 1));
+    for round in 1..1000_usize {
+        let number = cluster.ask_get(0, get("k"));
+        while cluster.deliver_one(|from, to, _| from != silent && to != silent) {}
+        cluster.wire.retain(|(_, to, _)| *to != silent);
+        assert!(matches!(cluster.reply(number), Reply::Get(_)), "no read is refused for one that has its answer");
+        let (waiting, held) = (cluster.nodes[0].shard.in_flight(), cluster.nodes[0].shard.in_flight_bytes());
+        assert_eq!(waiting, round.min(7), "each holds one mebibyte, and the oldest gives way");
+        assert!(held <= 8 * MIB, "{held}");
+    }
+    cluster.pass(1000);
+    assert_eq!((cluster.nodes[0].shard.in_flight(), cluster.nodes[0].shard.in_flight_bytes()), (0, 0));
 }

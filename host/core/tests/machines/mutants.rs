@@ -2,7 +2,7 @@
 
 use rejoin_core::rules::Rule;
 
-use crate::{control, faults, limits, links, reads, replicas, retries, scenarios, support, tenures, validation, writes};
+use crate::{bounds, control, faults, limits, links, reads, replicas, retries, scenarios, support, tenures, validation, writes};
 
 /// The test that misses a rule.
 fn catcher(rule: Rule) -> fn() {
@@ -51,6 +51,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::RetriesOutliveRestarts => retries::a_clean_restart_keeps_the_table_and_the_start,
         Rule::RetriesOutliveTheirValue => retries::a_retry_after_an_overwrite_or_a_delete_is_not_done_again,
         Rule::StrangeRetriesAreUnknown => retries::a_retry_at_another_node_or_start_is_unknown_and_writes_nothing,
+        Rule::BytesAreBounded => bounds::requests_under_way_hold_no_more_bytes_than_they_may,
         Rule::ReadsRepair => reads::a_late_copy_is_repaired_too,
         Rule::InvalidIsNotWritten => validation::a_value_that_the_plugin_refuses_is_not_written,
     }

@@ -87,6 +87,7 @@ impl Cluster {
                 retry_window_ms: WINDOW_MS,
                 max_retry_bytes: 20 << 20,
                 max_ops: 1000,
+                max_op_bytes: 1 << 30,
                 lost: false,
                 replaced: false,
             };

@@ -35,6 +35,30 @@ fn reads_that_find_the_inbox_full_are_refused_at_once() {
     flood("shards = 1\ninbox = 8");
 }
 
+/// Few requests, and large ones, that wait for nodes which do not answer: what a shard works on is bounded by its bytes too.
+#[test]
+fn writes_whose_bytes_a_shard_has_no_room_for_are_refused_at_once() {
+    simulate(&Setup { more: "shards = 1\nin_flight_bytes = 1048576", ..Setup::default() }, |world| async move {
+        world.plain().await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        world.cut("n1", "n2");
+        world.cut("n1", "n3");
+        let mut writes = JoinSet::new();
+        for key in 0..30_u32 {
+            let write = bucket.put(key.to_string(), vec![7; 100_000]).blind().timeout(Duration::from_secs(1));
+            writes.spawn(async move { write.await.expect_err("nobody else has it").kind() });
+        }
+        let outcomes = writes.join_all().await;
+        let count = |kind| outcomes.iter().filter(|outcome| **outcome == kind).count();
+        assert_eq!((count(ErrorKind::Unknown), count(ErrorKind::Overloaded)), (10, 20), "{outcomes:?}");
+        world.heal("n1", "n2");
+        world.heal("n1", "n3");
+        let again = bucket.put("k", vec![7; 1_000_000]).blind().timeout(Duration::from_secs(5));
+        again.await.expect("there is room again, also for one that takes nearly all of it");
+    });
+}
+
 #[test]
 fn reads_beyond_those_that_a_shard_works_on_are_refused_at_once() {
     flood("shards = 1\nin_flight = 8");

@@ -23,6 +23,8 @@ use crate::rng::{Rng, Stream};
 
 /// How long a starting node waits for peers that it has reached.
 const LONGEST_START_US: u64 = 10 * SECOND;
+/// What a shard's requests may hold, on average: less than some values and copies take together with what each request takes anyway.
+const OP_BYTES: usize = 1024;
 /// When a start that has failed is tried again.
 const AGAIN_US: u64 = 300 * MS;
 
@@ -125,6 +127,7 @@ impl World {
                 retry_window_ms: options.retry_window_ms,
                 max_retry_bytes: options.max_retry_bytes,
                 max_ops: options.max_ops,
+                max_op_bytes: options.max_ops * OP_BYTES,
                 lost,
                 replaced,
             };

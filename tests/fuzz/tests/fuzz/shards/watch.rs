@@ -220,6 +220,7 @@ impl Watch {
     /// Looks at what is kept, and at how much is under way.
     pub(super) fn state(&mut self, shard: &Shard, store: &Memory) {
         assert!(shard.in_flight() <= 2 * MAX_OPS, "{} requests are under way", shard.in_flight());
+        assert!(shard.in_flight() > 0 || shard.in_flight_bytes() == 0, "{} bytes of no request", shard.in_flight_bytes());
         let mut observed: BTreeMap<&[u8], usize> = BTreeMap::new();
         for ((space, key), value) in &store.rows {
             match space {

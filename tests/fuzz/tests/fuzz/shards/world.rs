@@ -27,6 +27,8 @@ const WALL_MS: u64 = 1_700_000_000_000;
 const PATIENCE_US: u64 = 1_000_000;
 /// The most requests under way.
 pub(super) const MAX_OPS: usize = 6;
+/// The most bytes that they hold: less than so many of the largest values, so that some are refused for it.
+pub(super) const MAX_OP_BYTES: usize = 3_000;
 
 /// Which request a call of the shard is about, if it is about one: the trace under which that came.
 pub(super) type Cause = Option<u64>;
@@ -102,6 +104,7 @@ impl World {
             retry_window_ms: 60_000,
             max_retry_bytes: 2_500,
             max_ops: MAX_OPS,
+            max_op_bytes: MAX_OP_BYTES,
             lost: false,
             replaced: false,
         };
