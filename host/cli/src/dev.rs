@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::DevArgs;
 use crate::cart;
 use crate::cluster::{Cluster, Seat};
+use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
 use crate::output::{Output, note};
@@ -67,6 +68,7 @@ impl Drop for Home {
 
 pub(crate) async fn run(out: Output, args: &DevArgs, talk_in_color: bool) -> Result<(), Failure> {
     log(out.json, talk_in_color, "warn");
+    descriptors::raise();
     let mut stop = Stop::listen()?;
     let (home, shape) = home(args)?;
     let cluster = Cluster::new(home.dir.clone(), seats(shape));

@@ -13,6 +13,7 @@ mod cart;
 mod cluster;
 mod connect;
 mod demo;
+mod descriptors;
 mod dev;
 mod failure;
 mod files;

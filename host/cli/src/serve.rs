@@ -5,6 +5,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::ServeArgs;
+use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, note};
 use crate::signals::Stop;
@@ -22,6 +23,7 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, talk_in_color: bool) -> R
         end_with_parent()?;
     }
     log(out.json, talk_in_color, "info,lsm_tree=warn");
+    descriptors::raise();
     let mut stop = Stop::listen()?;
     let path = args.config.display();
     let config = Config::load(&args.config).map_err(|why| Failure::usage(format!("{path}: {why}")).next(KEYS))?;

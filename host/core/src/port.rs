@@ -54,8 +54,8 @@ pub enum StoreFault {
     /// No room for the change. Nothing was written; reads go on.
     #[error("the disk is full: writes are refused until there is room again, reads go on")]
     Full,
-    /// Flushes are behind: refused now, to be tried again soon. Nothing was written.
-    #[error("the store is behind its flushes; try again shortly")]
+    /// Flushes are behind, or the system is out of descriptors or memory: refused now, to be tried again soon. Nothing was written, and nothing is damaged.
+    #[error("the store is behind its flushes, or the system is out of file descriptors or memory; try again shortly")]
     Busy,
     /// What is stored under the key cannot be read. Never to be taken for "absent".
     #[error("stored data is damaged: {0}")]
@@ -76,13 +76,14 @@ pub trait Store {
     /// The row's value, `None` if there is none.
     ///
     /// # Errors
-    /// [`StoreFault::Damaged`] if the row is there but unreadable, [`StoreFault::Failed`] if the store has stopped.
+    /// [`StoreFault::Damaged`] if the row is there but unreadable, or may be: it stays so until it is written anew. [`StoreFault::Busy`] if the system is
+    /// out of descriptors or memory. [`StoreFault::Failed`] if the store has stopped.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault>;
 
     /// Visits rows in key order, from the first key ≥ `from` while keys are < `to` (`None`: to the end), until `visit` breaks.
     ///
     /// # Errors
-    /// As [`Store::get`].
+    /// As [`Store::get`]; where rows were lost the others are visited all the same.
     fn scan(
         &self,
         space: Space,

@@ -3,6 +3,7 @@
 //! The machine decides what may leave the node and when. Here are the queues, the connections and the metrics.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -106,6 +107,8 @@ impl ShardHandle {
 pub(crate) struct Driver {
     /// The node's, for spans.
     pub(crate) name: Name,
+    /// Where its data are, for who is told that the disk is full.
+    pub(crate) data: PathBuf,
     pub(crate) index: u16,
     pub(crate) batch: GroupCommit,
     pub(crate) store: ShardStore,
@@ -296,7 +299,8 @@ impl Driver {
         for output in outputs {
             match output {
                 Output::Send(to, envelope) => frames.entry(to).or_default().push(frame(&envelope)),
-                Output::Reply(session, reply) => {
+                Output::Reply(session, mut reply) => {
+                    self.name_the_disk(&mut reply);
                     self.observe(desks, session, &reply);
                     let frame = answer(session, layout, desks.start, reply);
                     replies.entry(session.connection).or_default().push(frame);
@@ -370,6 +374,17 @@ impl Driver {
         again.extend(too_large.iter().map(|frame| instead(frame, ErrorReply::new(ErrorCode::TooLarge, why))));
         queue(sender, &mut again);
         self.metrics.sends_dropped.increment(again.len() as u64);
+    }
+
+    /// Says where the disk is that is full, if it is this node's.
+    fn name_the_disk(&self, reply: &mut Reply) {
+        let Reply::Error(error) = reply else { return };
+        let own = format!("the disk of {} ", self.name);
+        if error.code == ErrorCode::DiskFull
+            && let Some(rest) = error.message.strip_prefix(&own)
+        {
+            error.message = format!("{own}({}) {rest}", self.data.display());
+        }
     }
 
     fn observe(&self, desks: &mut Desks, session: Session, reply: &Reply) {

@@ -64,7 +64,7 @@ async fn health(State(parts): State<Arc<Parts>>) -> (StatusCode, String) {
     for warning in parts.warnings() {
         let _ = writeln!(text, "warning: {warning}");
     }
-    let problems = parts.problems.all();
+    let problems = parts.all_problems();
     for problem in &problems {
         let _ = writeln!(text, "{problem}");
     }

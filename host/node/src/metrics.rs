@@ -103,6 +103,8 @@ impl Metrics {
             ("rejoin_journal_sync_microseconds_total", store.sync_micros),
             ("rejoin_flushes_total", store.flushes),
             ("rejoin_compactions_total", store.compactions),
+            ("rejoin_store_failures_total", store.failures),
+            ("rejoin_store_short_total", store.short),
         ] {
             total(name, value);
         }
@@ -114,6 +116,8 @@ impl Metrics {
         gauge("rejoin_journal_segments", store.segments);
         gauge("rejoin_memtable_bytes", store.memtable_bytes);
         gauge("rejoin_disk_full", u64::from(store.full));
+        gauge("rejoin_disk_read_only", u64::from(store.read_only));
+        gauge("rejoin_lost_key_ranges", store.lost_ranges);
     }
 
     /// What belongs to the node as a whole.

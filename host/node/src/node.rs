@@ -181,6 +181,7 @@ impl Node {
             contradictions,
             lost,
             problems: Problems::default(),
+            stores: opened.iter().map(|opened| opened.store.watch()).collect(),
             config,
         });
 
@@ -230,6 +231,7 @@ impl Node {
         }
         let driver = Driver {
             name: self.parts.config.name.clone(),
+            data: self.parts.config.data.clone(),
             index,
             clock: self.parts.clock,
             view: self.parts.cluster_view(),

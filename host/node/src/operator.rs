@@ -106,6 +106,6 @@ fn status(parts: &Parts) -> Status {
         warnings,
         certificate_until_ms: own.saturating_mul(1_000),
         authority_until_ms: authority.saturating_mul(1_000),
-        problems: parts.problems.all(),
+        problems: parts.all_problems(),
     }
 }

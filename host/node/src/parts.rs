@@ -7,6 +7,7 @@ use rejoin_core::view::{ClusterView, shard_of};
 use rejoin_proto::client::StartId;
 use rejoin_proto::{ClusterId, Name, NodeId, PartitionId};
 use rejoin_store::ControlFile;
+use rejoin_store::StoreWatch;
 use tokio::sync::{Notify, SetOnce, mpsc, watch};
 
 use crate::catalog::ControlCall;
@@ -66,6 +67,8 @@ pub(crate) struct Parts {
     pub(crate) lost: Vec<String>,
     /// What is not well now.
     pub(crate) problems: Problems,
+    /// One for each shard.
+    pub(crate) stores: Vec<StoreWatch>,
 }
 
 impl Parts {
@@ -95,6 +98,13 @@ impl Parts {
             // A shard that has stopped needs no news.
             let _ = shard.notices.send(notice());
         }
+    }
+
+    /// What is not well now, with the disk and the damage of this node's stores.
+    pub(crate) fn all_problems(&self) -> Vec<String> {
+        let name = &self.config.name;
+        let stores = self.stores.iter().flat_map(StoreWatch::problems).map(|problem| format!("{name}: {problem}"));
+        self.problems.all().into_iter().chain(stores).collect()
     }
 
     /// Says that this node's data directory was replaced by an empty one.

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rejoin_core::port::StoreFault;
 use rejoin_store::{CommitSeq, Syncer};
@@ -25,7 +26,11 @@ impl SyncRequests {
         match self {
             Self::Thread(thread) => thread.want(),
             // The shard that asks holds the other end.
-            Self::Here(syncer, notices) => drop(notices.send(Notice::Synced(syncer.sync()))),
+            Self::Here(syncer, notices) => match syncer.sync() {
+                // Asked for again by the next batch that waits.
+                Err(StoreFault::Busy) => {}
+                synced => drop(notices.send(Notice::Synced(synced))),
+            },
         }
     }
 }
@@ -56,6 +61,19 @@ impl Drop for SyncThread {
     }
 }
 
+/// The pause while the system has no descriptor or memory for a sync.
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A sync that waits while the system is out of something: nothing has failed, and who waits for it goes on waiting.
+fn patient(syncer: &Syncer) -> Result<CommitSeq, StoreFault> {
+    loop {
+        match syncer.sync() {
+            Err(StoreFault::Busy) => std::thread::sleep(SHORT_PAUSE),
+            synced => return synced,
+        }
+    }
+}
+
 /// Where one shard's journal is synced. A thread ends when the shard drops its [`SyncRequests`], or when the disk fails.
 pub(crate) fn start(threads: Threads, shard: u16, syncer: Syncer, notices: UnboundedSender<Notice>) -> std::io::Result<SyncRequests> {
     if threads == Threads::Shared {
@@ -66,7 +84,7 @@ pub(crate) fn start(threads: Threads, shard: u16, syncer: Syncer, notices: Unbou
         while wanted.recv().is_ok() {
             // A thread that died in silence would leave every write without its acknowledgement, and the node none the wiser.
             let panicked = |_| Err(StoreFault::Failed("the thread that syncs the journal has panicked".into()));
-            let synced: Result<CommitSeq, StoreFault> = catch_unwind(AssertUnwindSafe(|| syncer.sync())).unwrap_or_else(panicked);
+            let synced: Result<CommitSeq, StoreFault> = catch_unwind(AssertUnwindSafe(|| patient(&syncer))).unwrap_or_else(panicked);
             let failed = synced.is_err();
             if notices.send(Notice::Synced(synced)).is_err() || failed {
                 return;

@@ -5,22 +5,44 @@ use crate::disk::{Disk, if_found, read_all};
 use crate::error::{Context, FileError};
 use std::path::Path;
 
+/// What a disk writes whole.
+const SECTOR: usize = 512;
 /// The version of the line in front.
 const VERSION: u32 = 1;
 
 /// Durably replaces the file at `path`.
 pub(crate) fn write(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), FileError> {
+    write_raw(disk, path, &sealed(content))
+}
+
+/// Durably writes over the file at `path`, which has this length, where there is no room for another beside it. Within a sector, of which disks write
+/// all or nothing, a reader finds the old content or the new here too.
+pub(crate) fn overwrite(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let (file, bytes) = (disk.open(path).context("open", path)?, sealed(content));
+    if file.length().context("look at", path)? != bytes.len() as u64 || bytes.len() > SECTOR {
+        return Err(FileError::io("write over", path, std::io::ErrorKind::StorageFull.into()));
+    }
+    file.write_at(&bytes, 0).context("write over", path)?;
+    file.sync_data().context("sync", path)
+}
+
+/// Content with the line in front of it.
+fn sealed(content: &[u8]) -> Vec<u8> {
     let mut bytes = format!("rejoin-file {VERSION} {} {:08x}\n", content.len(), crc32c::crc32c(content)).into_bytes();
     bytes.extend_from_slice(content);
-    write_raw(disk, path, &bytes)
+    bytes
 }
 
 /// Durably replaces the file at `path` by exactly these bytes, for content that carries its own check.
 pub(crate) fn write_raw(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let beside = path.with_extension("new");
     let file = disk.create(&beside).context("create", &beside)?;
-    file.write_at(bytes, 0).context("write", &beside)?;
-    file.sync_data().context("sync", &beside)?;
+    let written = file.write_at(bytes, 0).context("write", &beside).and_then(|()| file.sync_data().context("sync", &beside));
+    if let Err(error) = written {
+        // Half a file is only in the way, above all on a full disk.
+        let _ = disk.remove(&beside);
+        return Err(error);
+    }
     disk.rename(&beside, path).context("replace", path)?;
     sync_parent(disk, path)
 }

@@ -34,6 +34,23 @@ pub enum FileError {
 }
 
 impl FileError {
+    /// What the operating system said, if it was asked.
+    pub(crate) fn source_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// As an I/O error, for those who go by its kind.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Self::Io { source, .. } if source.raw_os_error().is_some() => source,
+            Self::Io { ref source, .. } => io::Error::new(source.kind(), self.to_string()),
+            other => io::Error::other(other.to_string()),
+        }
+    }
+
     /// Wraps an I/O error with what was tried.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_path_buf(), source }

@@ -28,4 +28,7 @@ mod shard;
 pub use dir::{ControlFile, DataDir, FORMAT_VERSION, Found, Identity, Modules, Start};
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use error::{FileError, OpenError};
-pub use shard::{CommitSeq, Maintenance, MaintenanceThread, Options, Recovery, ShardStore, Stats, StopMaintenance, Syncer, WorkDone};
+pub use shard::{
+    CommitSeq, Descriptors, Maintenance, MaintenanceThread, Options, Recovery, ShardStore, Stats, StopMaintenance, StoreWatch, Syncer,
+    WorkDone,
+};

@@ -14,7 +14,7 @@ use rejoin_proto::{Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, Object, ReapE
 use super::Shard;
 use super::event::{Effect, MergeJob, MergeTicket, Merged};
 use super::op::{Aim, Folded, Op, ReadPhase, ReadWork, Work, no_plugin};
-use super::turn::{Turn, store_error};
+use super::turn::Turn;
 use crate::causal;
 use crate::port::Change;
 use crate::quorum::Verdict;
@@ -269,7 +269,7 @@ impl Shard {
         let needed = props.r.of(props.n).max(1).min(u8::try_from(others.len()).unwrap_or(u8::MAX));
         let tally = self.tally(&others, needed, 0);
         if others.is_empty() || tally.verdict() == Verdict::Impossible {
-            self.reply(turn, &op, store_error(ErrorCode::Damaged));
+            self.reply(turn, &op, self.store_error(ErrorCode::Damaged));
             return None;
         }
         for &node in others.iter().filter(|&&node| tally.is_waiting_for(node)) {
@@ -292,7 +292,7 @@ impl Shard {
         match readable {
             Ok(_) => self.write_object(turn, number, op, put, seen, false),
             Err(code) => {
-                self.reply(turn, &op, store_error(code));
+                self.reply(turn, &op, self.store_error(code));
                 None
             }
         }

@@ -1,5 +1,6 @@
 //! What one call of [`Shard::handle`](super::Shard::handle) works with, and the small verbs that all rooms share.
 
+use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -189,6 +190,23 @@ impl Shard {
     }
 }
 
+impl Shard {
+    /// A refusal of this node's own store, for a client.
+    pub(super) fn store_error(&self, code: ErrorCode) -> Reply {
+        let name = self.view.node_name(self.config.node);
+        let message = match code {
+            ErrorCode::DiskFull => format!("the disk of {name} is full: writes are refused until there is room, reads go on"),
+            ErrorCode::Overloaded => {
+                format!("the store of {name} is behind its flushes, or out of file descriptors or memory; nothing was written")
+            }
+            ErrorCode::Damaged => format!("{name} coordinates and cannot read its copy; try another node"),
+            _ => format!("the store of {name} has failed and the node is stopping; try another node"),
+        };
+        let error = ErrorReply::new(code, message);
+        Reply::Error(if code == ErrorCode::Overloaded { error.retry_after(100) } else { error })
+    }
+}
+
 /// What a fault of this node's own store is called. One for good is also told to the shell.
 pub(super) fn fault_code(turn: &mut Turn<'_>, fault: StoreFault) -> ErrorCode {
     match fault {
@@ -200,16 +218,4 @@ pub(super) fn fault_code(turn: &mut Turn<'_>, fault: StoreFault) -> ErrorCode {
             ErrorCode::Stopping
         }
     }
-}
-
-/// A refusal of this node's own store, for a client.
-pub(super) fn store_error(code: ErrorCode) -> Reply {
-    let message = match code {
-        ErrorCode::DiskFull => "the disk of the coordinating node is full: writes are refused until there is room, reads go on",
-        ErrorCode::Overloaded => "the store of the coordinating node is behind its flushes; nothing was written",
-        ErrorCode::Damaged => "the coordinating node cannot read its copy; try another node",
-        _ => "the coordinating node's store has failed and the node is stopping; try another node",
-    };
-    let error = ErrorReply::new(code, message);
-    Reply::Error(if code == ErrorCode::Overloaded { error.retry_after(100) } else { error })
 }

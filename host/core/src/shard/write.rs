@@ -14,7 +14,7 @@ use super::Shard;
 use super::event::{DurableTicket, Effect, MergeTicket, Merged};
 use super::op::{Aim, Op, Work, WritePhase, WriteWork};
 use super::read::merge_job;
-use super::turn::{Turn, fault_code, store_error};
+use super::turn::{Turn, fault_code};
 use super::validate::validate_job;
 use crate::causal::{self, Write};
 use crate::port::Change;
@@ -110,7 +110,7 @@ impl Shard {
             Ok(done) => done,
             Err(fault) => {
                 let code = fault_code(turn, fault);
-                self.reply(turn, op, store_error(code));
+                self.reply(turn, op, self.store_error(code));
                 return None;
             }
         };
@@ -167,7 +167,7 @@ impl Shard {
             Ok(object) => object,
             Err(ErrorCode::Damaged) if self.rules.keep(Rule::UnreadableIsReplaced) => return self.heal(turn, number, op, put, seen),
             Err(code) => {
-                self.reply(turn, &op, store_error(code));
+                self.reply(turn, &op, self.store_error(code));
                 return None;
             }
         };
@@ -277,7 +277,7 @@ impl Shard {
             // A store that has failed for good may have kept what it was given: only after a restart will it be known.
             let failed = "the coordinating node's store has failed and the node is stopping: the write may have been done; read the key";
             let stopping = || Reply::Error(ErrorReply::new(ErrorCode::Unknown, failed));
-            self.reply(turn, &op, if code == ErrorCode::Stopping { stopping() } else { store_error(code) });
+            self.reply(turn, &op, if code == ErrorCode::Stopping { stopping() } else { self.store_error(code) });
             return None;
         }
         self.replicate(turn, number, &op, object, dot, &tally);

@@ -3,6 +3,7 @@
 //! ```text
 //! LOCK       held (flock) while a process has the directory open
 //! VERSION    format, cluster, node, shards: readable text behind a checksum
+//! BALLAST    room for a start on a full disk
 //! STATE      OS boot id, clean-stop mark, whether new actors are still owed
 //! control/   small files, replaced whole        modules/   plugin components by SHA-256        shard-000/ …
 //! ```
@@ -14,16 +15,31 @@ pub use files::{ControlFile, Modules};
 pub use state::Start;
 
 use crate::blob;
-use crate::disk::{Disk, OsDisk, if_found};
+use crate::disk::{Disk, OsDisk, PRIVATE, if_found, no_room};
 use crate::error::{Context, FileError, OpenError};
+use crate::journal::discard_next;
+use crate::shard::remove_unlisted;
 use rejoin_proto::id::{ClusterId, NodeId};
 use state::State;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// The data format that this release writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// What other users may do with a directory.
+const OTHERS: u32 = 0o077;
+/// A directory in which everybody has files of his own.
+const STICKY: u32 = 0o1000;
+
+/// The file that is removed to make room for a start.
+const BALLAST: &str = "BALLAST";
+/// Its length: the state file, and a mark and the front of a journal segment for some dozens of shards.
+const BALLAST_BYTES: u64 = 4 << 20;
+/// The free space above which it is made.
+const BALLAST_ABOVE: u64 = 16 * BALLAST_BYTES;
 
 /// Whose a data directory is. Fixed when it is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,11 +103,14 @@ impl DataDir {
             let text = format!("format {FORMAT_VERSION}\ncluster {cluster}\nnode {node}\nshards {shards}\n");
             blob::write(disk.as_ref(), &path.join("VERSION"), text.as_bytes())?;
         }
+        keep_private(&path);
+        make_room(disk.as_ref(), &path, identity.shards);
         for name in ["control", "modules"] {
             disk.create_dir(&path.join(name)).context("create", &path.join(name))?;
         }
         disk.sync_dir(&path).context("sync", &path)?;
         let (state, start) = State::begin(disk.as_ref(), &path, first)?;
+        keep_ballast(disk.as_ref(), &path)?;
         tracing::info!(path = %path.display(), ?start, "data directory open");
         Ok((Self { path, disk, state: Mutex::new(state), _lock: lock }, start))
     }
@@ -99,7 +118,7 @@ impl DataDir {
     /// Where shard `index` lives; made by [`ShardStore::open`](crate::ShardStore::open).
     #[must_use]
     pub fn shard_dir(&self, index: u16) -> PathBuf {
-        self.path.join(format!("shard-{index:03}"))
+        self.path.join(shard_name(index))
     }
 
     /// The small files that are replaced as a whole: catalog, layout.
@@ -136,6 +155,58 @@ impl DataDir {
         let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         State { clean: true, ..state }.write(self.disk.as_ref(), &self.path)
     }
+}
+
+/// Takes from others what an earlier release, or somebody, has let them have. A directory that is there for all, such as /tmp, is left to its owner, with a
+/// warning.
+fn keep_private(path: &Path) {
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & OTHERS == 0 {
+        return;
+    }
+    let changed = if mode & STICKY == 0 { std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)).is_ok() } else { false };
+    let path = path.display();
+    if changed {
+        tracing::warn!(%path, "other users could enter the data directory; its mode is 0700 now");
+    } else {
+        tracing::warn!(%path, "other users can enter the data directory: set its mode to 0700, or give the node another");
+    }
+}
+
+/// Removes what only takes room, before anything is written: what a flush or compaction that failed has left, segments that were never finished, and the
+/// ballast if there is little room. What cannot be removed shows when something is written.
+fn make_room(disk: &dyn Disk, path: &Path, shards: u16) {
+    for index in 0..shards {
+        let shard = path.join(shard_name(index));
+        if let Err(error) = remove_unlisted(&shard.join("tree")) {
+            tracing::warn!(path = %shard.display(), %error, "cannot look for files that the tree does not list");
+        }
+        let _ = discard_next(disk, &shard.join("journal"));
+    }
+    if disk.free_space(path).is_ok_and(|free| free < BALLAST_BYTES) && disk.remove(&path.join(BALLAST)).is_ok() {
+        tracing::warn!(path = %path.display(), "the disk is nearly full: the ballast makes room for this start");
+    }
+}
+
+/// Keeps some room for a later start, while there is plenty.
+fn keep_ballast(disk: &dyn Disk, path: &Path) -> Result<(), FileError> {
+    let name = path.join(BALLAST);
+    let plenty = disk.free_space(path).is_ok_and(|free| free >= BALLAST_ABOVE);
+    if !plenty || if_found(disk.open(&name)).context("open", &name)?.is_some() {
+        return Ok(());
+    }
+    let made = disk.create(&name).and_then(|file| file.preallocate(BALLAST_BYTES));
+    match made {
+        Err(error) if no_room(&error) => {
+            let _ = disk.remove(&name);
+            Ok(())
+        }
+        made => made.context("create", &name),
+    }
+}
+
+fn shard_name(index: u16) -> String {
+    format!("shard-{index:03}")
 }
 
 /// Takes the directory's lock, or says who is in the way.

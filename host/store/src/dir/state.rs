@@ -1,9 +1,12 @@
 //! The clean-stop mark and the OS boot id: together they say whether writes that were never synced may be gone.
 
 use crate::blob;
-use crate::disk::Disk;
+use crate::disk::{Disk, no_room};
 use crate::error::FileError;
 use std::path::{Path, PathBuf};
+
+/// The bytes of the state file behind its first line. A boot id has 36.
+const LENGTH: usize = 128;
 
 /// How this start found the data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,10 +83,17 @@ impl State {
         }))
     }
 
-    /// Durably replaces the state file.
+    /// Durably replaces the state file. On a full disk it is written over: a node must be able to start there, and to stop cleanly.
     pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), FileError> {
         let text = format!("boot {}\nclean {}\nrenewal_owed {}\n", self.boot, self.clean, self.renewal_owed);
-        blob::write(disk, &file(dir), text.as_bytes())
+        // Always of one length, so that it can be.
+        let text = format!("{text:<0$}\n", LENGTH - 1);
+        match blob::write(disk, &file(dir), text.as_bytes()) {
+            Err(error) if error.source_error().is_some_and(no_room) => {
+                blob::overwrite(disk, &file(dir), text.as_bytes()).map_err(|_| error)
+            }
+            written => written,
+        }
     }
 }
 

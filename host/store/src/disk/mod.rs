@@ -4,6 +4,7 @@
 mod os;
 
 pub use os::OsDisk;
+pub(crate) use os::PRIVATE;
 
 use std::io;
 use std::path::Path;
@@ -29,7 +30,7 @@ pub trait Disk: Send + Sync {
     /// What the operating system says.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
-    /// Creates a directory and those above it. One that is there already is no error.
+    /// Creates a directory and those above it, for this user alone. One that is there already is no error.
     ///
     /// # Errors
     /// What the operating system says.

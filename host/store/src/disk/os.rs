@@ -4,9 +4,12 @@ use super::{Disk, DiskFile};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 use std::sync::Arc;
+
+/// The mode of directories: what is in them is for the user that the node runs as.
+pub(crate) const PRIVATE: u32 = 0o700;
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Default, Debug)]
@@ -32,7 +35,7 @@ impl Disk for OsDisk {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        fs::DirBuilder::new().recursive(true).mode(PRIVATE).create(dir)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -68,7 +68,9 @@ pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mu
         unsynced: Vec::new(),
         apply,
     };
-    if headers.first().map(|header| header.number) != Some(first) && walk.mark > 0 && mark.is_some() {
+    // Also where nothing was ever synced: a later segment that is there vouches for what came before it.
+    let vouches = headers.first().is_some_and(|header| header.first_index > 1);
+    if headers.first().map(|header| header.number) != Some(first) && (walk.mark > 0 || vouches) && mark.is_some() {
         walk.lost.push(format!("journal segment {first}, the first that is still needed, is missing or damaged"));
     }
     for (place, header) in headers.iter().enumerate() {

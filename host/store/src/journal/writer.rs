@@ -9,6 +9,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// The room that the first segment after a start is begun with. It grows as it is written: a node that is written little must not take more, and one that
+/// is written much has its later segments reserved whole.
+const FIRST_ROOM: u64 = 1 << 20;
+
 /// The least room that a segment is begun with.
 const LEAST_ROOM: u64 = 64 << 10;
 
@@ -91,6 +95,30 @@ impl Segment {
     }
 }
 
+/// Where a segment would be that there was no room for.
+struct NoFile;
+
+impl DiskFile for NoFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+    fn preallocate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+    fn set_length(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+        Ok(0)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// How much is zeroed at a time.
 fn chunk(segment_bytes: u64) -> u64 {
     (segment_bytes / 1024).clamp(LEAST_ZEROS, ZEROS.len() as u64)
@@ -117,7 +145,7 @@ impl Writer {
             next.finish(disk.as_ref(), &dir, number, at, room)
         };
         // A node must start on a disk that is nearly full, or nobody could read what it has: a little room will do.
-        let made = match create(segment_bytes + headroom(segment_bytes)) {
+        let made = match create((segment_bytes + headroom(segment_bytes)).min(FIRST_ROOM)) {
             Err(error) if no_room(&error) => create(LEAST_ROOM),
             created => created,
         };
@@ -127,6 +155,21 @@ impl Writer {
         }
         let segment = Segment::new(number, made?, chunk(segment_bytes));
         Ok(Self { disk, dir, segment_bytes, segment, next: None, buffer: Vec::new(), batch: 0, gathered: at })
+    }
+
+    /// A journal that ends at `at` and has no segment to go on in, for want of room: every change is refused.
+    pub(crate) fn unbegun(disk: Arc<dyn Disk>, dir: PathBuf, segment_bytes: u64, number: u64, at: Position) -> Self {
+        let made = Made { file: Arc::new(NoFile), records: 0, reserved: 0 };
+        let segment = Segment::new(number, made, 0);
+        Self { disk, dir, segment_bytes, segment, next: None, buffer: Vec::new(), batch: 0, gathered: at }
+    }
+
+    /// Gives back the room behind the last record: a segment that is left at a stop is not written any more.
+    ///
+    /// # Errors
+    /// What the disk says; nothing but the room is at stake.
+    pub(crate) fn trim(&self) -> io::Result<()> {
+        self.segment.file.set_length(self.segment.end)
     }
 
     /// Makes sure that a change fits: reserves more room if the batch would reach past what the disk has promised.
@@ -139,10 +182,16 @@ impl Writer {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "a change of more than 1 GiB"));
         }
         let need = self.segment.end + (self.buffer.len() + record::HEAD + payload) as u64;
-        if need > self.segment.reserved {
-            let reserved = need + headroom(self.segment_bytes);
-            self.segment.file.preallocate(reserved)?;
-            self.segment.reserved = reserved;
+        // A segment that was begun with little room has its share in steps, in time for the zeros ahead of its records.
+        let headroom = headroom(self.segment_bytes);
+        let whole = need.max(self.segment.records + self.segment_bytes + headroom);
+        if whole.min(need + self.segment.chunk) > self.segment.reserved {
+            let reserved = if need < whole { whole.min(need + headroom) } else { need + headroom };
+            match self.segment.file.preallocate(reserved) {
+                Ok(()) => self.segment.reserved = reserved,
+                Err(_) if need <= self.segment.reserved => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

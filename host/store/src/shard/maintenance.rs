@@ -1,14 +1,14 @@
 //! Work that no shard waits for: flushes, compactions, segments that are no longer needed, and the watch over free space.
 
-use super::shared::{Shared, lock};
-use super::tree::damaged;
+use super::shared::{Backoff, Shared, Trouble, lock};
+use super::tree::{Suspect, Sweep, is_short};
 use crate::disk::no_room;
 use lsm_tree::Error;
 use rejoin_core::port::StoreFault;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,26 +40,32 @@ impl Maintenance {
         Self { shared }
     }
 
-    /// Does what is due. Blocks for as long as that takes; a flush syncs the journal first.
+    /// Does what is due, at once also what has failed before. Blocks for as long as that takes; a flush syncs the journal first.
     ///
     /// # Errors
-    /// [`StoreFault::Full`]: no room to flush or compact, to be tried again. [`StoreFault::Damaged`]: a table that was to be
-    /// compacted is damaged; writing and reading go on. [`StoreFault::Failed`]: the store has stopped.
+    /// [`StoreFault::Full`]: no room to flush or compact, to be tried again. [`StoreFault::Busy`]: the system is out of descriptors or memory, to be tried
+    /// again. [`StoreFault::Damaged`]: a table is damaged and could not be taken out of the tree yet; writing and reading go on.
+    /// [`StoreFault::Failed`]: the store has stopped.
     pub fn run(&self) -> Result<WorkDone, StoreFault> {
+        self.guarded(false)
+    }
+
+    fn guarded(&self, patient: bool) -> Result<WorkDone, StoreFault> {
         let shared = &self.shared;
         let _one_at_a_time = lock(&shared.running);
         shared.poison.check()?;
         // The tree asserts its invariants. A thread of its own must not die of it in silence, with writes piling up.
-        let work = catch_unwind(AssertUnwindSafe(|| self.work()));
+        let work = catch_unwind(AssertUnwindSafe(|| self.work(patient)));
         work.unwrap_or_else(|_| Err(shared.poison.set("flush or compact", &"the tree has panicked")))
     }
 
-    /// Does what is due, and says after how long to look again at the latest, if `on_work` does not ask for it before; none once the
-    /// store has failed.
+    /// Does what is due but for what has just failed, and says after how long to look again at the latest, if `on_work` does not ask for it before; none
+    /// once the store has failed.
     #[must_use]
     pub fn turn(&self) -> Option<Duration> {
-        match self.run() {
+        match self.guarded(true) {
             Ok(done) if done.more => Some(Duration::ZERO),
+            Ok(_) if lock(&self.shared.trouble).any() => Some(RETRY),
             Ok(_) if !self.shared.full.load(Relaxed) => Some(IDLE),
             Ok(_) | Err(StoreFault::Full) => Some(RETRY),
             Err(StoreFault::Failed(_)) => None,
@@ -100,31 +106,84 @@ impl Maintenance {
         StopMaintenance { shared: Arc::clone(&self.shared) }
     }
 
-    /// All kinds of work, the most urgent first.
-    fn work(&self) -> Result<WorkDone, StoreFault> {
+    /// All kinds of work, the most urgent first. If it is to be patient, what has failed waits until its pause is over.
+    fn work(&self, patient: bool) -> Result<WorkDone, StoreFault> {
         let shared = &self.shared;
-        self.watch_space()?;
-        let flushed = self.flush()?;
-        let compacted = shared.tree.compact().map_err(|error| self.fault("compact", error))?;
-        shared.counters.compactions.fetch_add(u64::from(compacted), Relaxed);
+        self.watch_space();
+        let waits = |backoff: fn(&mut Trouble) -> &mut Backoff| patient && backoff(&mut lock(&shared.trouble)).left().is_some();
+        // A fault of one kind of work must not hold up another: flushes go on while a damaged table cannot be compacted.
+        let mended = if waits(|trouble| &mut trouble.mending) { Ok(()) } else { self.look_into_suspects() };
+        let flushed = if waits(|trouble| &mut trouble.flush) { Ok(false) } else { self.flush() };
+        let compacted = if waits(|trouble| &mut trouble.compaction) { Ok(false) } else { self.compact() };
         shared.counters.l0_runs.store(shared.tree.l0_runs(), Relaxed);
-        let more = compacted || lock(&shared.gate).sealed.is_some();
+        let (flushed, compacted) = (flushed?, compacted?);
+        mended?;
+        let more = compacted || lock(&shared.gate).sealed.is_some() && lock(&shared.trouble).flush.left().is_none();
         Ok(WorkDone { flushed, compacted, more })
     }
 
-    /// Refuses writes below the floor of free space, and takes them again when a segment fits above it.
-    fn watch_space(&self) -> Result<(), StoreFault> {
+    /// Refuses writes below the floor of free space, and takes them again when there is room above it for a segment and for what waits to be written.
+    fn watch_space(&self) {
         let shared = &self.shared;
-        let free = shared.disk.free_space(&shared.journal).map_err(|error| shared.poison.set("look at the free space", &error))?;
+        let Ok(free) = self.free() else { return };
         let floor = shared.options.free_space_floor;
         if free < floor {
+            // Damaged tables are kept for people to look at, while there is room.
+            let _ = std::fs::remove_dir_all(shared.aside());
             if !shared.full.swap(true, Relaxed) {
-                tracing::error!(free, floor, "too little free space: writes are refused, reads go on");
+                tracing::error!(dir = %shared.dir.display(), free, floor, "too little free space: writes are refused, reads go on");
             }
-        } else if free >= floor + shared.options.segment_bytes && shared.full.swap(false, Relaxed) {
-            tracing::info!(free, "there is room again: writes are taken");
+        } else if free >= self.room_needed() && shared.full.swap(false, Relaxed) {
+            tracing::info!(dir = %shared.dir.display(), free, "there is room again: writes are taken");
         }
-        Ok(())
+    }
+
+    /// The free bytes on the disk. Not to know them is no fault of the store: what needs room finds out.
+    fn free(&self) -> Result<u64, StoreFault> {
+        let free = self.shared.disk.free_space(&self.shared.journal);
+        free.map_err(|error| {
+            tracing::warn!(dir = %self.shared.dir.display(), %error, "cannot look at the free space");
+            StoreFault::Busy
+        })
+    }
+
+    /// What must be free before writes are taken again.
+    fn room_needed(&self) -> u64 {
+        let shared = &self.shared;
+        let (tree, options) = (&shared.tree, &shared.options);
+        let stuck = shared.counters.l0_runs.load(Relaxed) >= options.max_l0_runs;
+        let compaction = if stuck { tree.due().map_or(0, |due| due.bytes) } else { 0 };
+        (options.free_space_floor + options.segment_bytes).max(tree.flush_bytes() + compaction)
+    }
+
+    /// Reads the tables in which a read has met damage, and takes out those that are damaged.
+    fn look_into_suspects(&self) -> Result<(), StoreFault> {
+        let shared = &self.shared;
+        let suspects = std::mem::take(&mut *lock(&shared.suspects));
+        if !suspects.all && suspects.keys.is_empty() {
+            return Ok(());
+        }
+        let suspect = if suspects.all { Suspect::All } else { Suspect::Keys(&suspects.keys) };
+        let looked = self.mend(&suspect);
+        if looked.is_err() {
+            let mut now = lock(&shared.suspects);
+            now.all |= suspects.all;
+            now.keys.extend(suspects.keys);
+        }
+        looked.map(drop)
+    }
+
+    /// Takes damaged tables out. Returns whether there were any.
+    fn mend(&self, suspect: &Suspect<'_>) -> Result<bool, StoreFault> {
+        let shared = &self.shared;
+        let mended = shared.tree.mend(suspect, &|lost| shared.note_lost(lost), &shared.aside());
+        let said = mended.map_err(|error| self.fault("take a damaged table out of the tree", error, |trouble| &mut trouble.mending))?;
+        lock(&shared.trouble).mending.worked();
+        for what in &said {
+            tracing::error!(dir = %shared.dir.display(), what, "a table of the tree is damaged");
+        }
+        shared.counters.lost_ranges.store(shared.tree.lost().ranges().len() as u64, Relaxed);
+        Ok(!said.is_empty())
     }
 
     /// Flushes what is sealed, and retires the segments that only held that.
@@ -149,26 +208,110 @@ impl Maintenance {
 
     /// The tree must never hold what the journal has not got durably, so the journal goes first.
     fn flush_sealed(&self) -> Result<bool, StoreFault> {
-        self.shared.sync()?;
-        let flushed = self.shared.tree.flush().map_err(|error| self.fault("flush", error))?;
-        if flushed {
-            self.shared.counters.flushes.fetch_add(1, Relaxed);
+        let shared = &self.shared;
+        shared.sync()?;
+        let need = shared.tree.flush_bytes();
+        let free = self.free()?;
+        if free < need {
+            // Not `set_full`: that would wake this very thread to try again at once.
+            shared.full.store(true, Relaxed);
+            return Err(self.no_room_to("flush", need, free, |trouble| &mut trouble.flush));
         }
+        let flushed = shared.tree.flush().map_err(|error| {
+            let fault = self.fault("flush the memtable", error, |trouble| &mut trouble.flush);
+            shared.full.fetch_or(fault == StoreFault::Full, Relaxed);
+            fault
+        })?;
+        lock(&shared.trouble).flush.worked();
+        shared.counters.flushes.fetch_add(u64::from(flushed), Relaxed);
         Ok(flushed)
     }
 
-    /// What a tree error means for the store.
-    fn fault(&self, tried: &str, error: Error) -> StoreFault {
-        match error {
-            Error::Io(error) if no_room(&error) => {
-                // Not `set_full`: that would wake this very thread to try again at once.
-                self.shared.full.store(true, Relaxed);
-                StoreFault::Full
+    /// Does the compaction that is due, if there is room for what it writes beside what it reads.
+    fn compact(&self) -> Result<bool, StoreFault> {
+        let shared = &self.shared;
+        let Some(due) = shared.tree.due() else {
+            lock(&shared.trouble).compaction.worked();
+            return Ok(false);
+        };
+        let (need, free) = (due.bytes + shared.tree.flush_bytes(), self.free()?);
+        if free < need {
+            let stuck = shared.counters.l0_runs.load(Relaxed) >= shared.options.max_l0_runs;
+            shared.full.fetch_or(stuck, Relaxed);
+            return Err(self.no_room_to("compact", need, free, |trouble| &mut trouble.compaction));
+        }
+        let compacted = match shared.tree.compact() {
+            Ok(compacted) => compacted,
+            Err(error) => return self.not_compacted(&due.tables, error),
+        };
+        lock(&shared.trouble).compaction.worked();
+        shared.counters.compactions.fetch_add(u64::from(compacted), Relaxed);
+        Ok(compacted)
+    }
+
+    /// A compaction has failed: if it was for a table that it read, that one is taken out and the next compaction does without it.
+    fn not_compacted(&self, tables: &[u64], error: Error) -> Result<bool, StoreFault> {
+        let shared = &self.shared;
+        if passes(&error) {
+            return Err(self.fault("compact", error, |trouble| &mut trouble.compaction));
+        }
+        self.sweep("compact", &error)?;
+        match self.mend(&Suspect::Tables(tables)) {
+            Ok(true) => {
+                shared.counters.failures.fetch_add(1, Relaxed);
+                Ok(true)
             }
-            Error::Io(error) => self.shared.poison.set(&format!("{tried} the tree"), &error),
-            error => damaged(&error),
+            // All that it read is sound, so it was what it wrote.
+            Ok(false) => Err(self.fault("compact", error, |trouble| &mut trouble.compaction)),
+            Err(fault) => {
+                lock(&shared.trouble).compaction.failed(format!("{error}; {fault}"));
+                Err(fault)
+            }
         }
     }
+
+    fn no_room_to(&self, what: &str, need: u64, free: u64, of: fn(&mut Trouble) -> &mut Backoff) -> StoreFault {
+        let why = format!("no room to {what}: it needs {need} bytes, {free} are free");
+        tracing::warn!(dir = %self.shared.dir.display(), why);
+        of(&mut lock(&self.shared.trouble)).waits(why);
+        StoreFault::Full
+    }
+
+    /// Removes what a failed flush or compaction has left: or it would take more room with each attempt.
+    fn sweep(&self, tried: &str, error: &Error) -> Result<(), StoreFault> {
+        match self.shared.tree.sweep() {
+            Ok(Sweep::Removed(_)) => Ok(()),
+            Ok(Sweep::Unclear) => {
+                Err(self.shared.poison.set(tried, &format!("{error}, and it is not known which version of the tree counts")))
+            }
+            Err(error) => {
+                tracing::warn!(dir = %self.shared.dir.display(), %error, "what a failed {tried} has left could not be removed");
+                Ok(())
+            }
+        }
+    }
+
+    /// What a tree error means for the store. Only a failed write stops it.
+    fn fault(&self, tried: &str, error: Error, of: fn(&mut Trouble) -> &mut Backoff) -> StoreFault {
+        let shared = &self.shared;
+        shared.counters.failures.fetch_add(1, Relaxed);
+        if let Err(fault) = self.sweep(tried, &error) {
+            return fault;
+        }
+        let fault = match &error {
+            Error::Io(error) if no_room(error) => StoreFault::Full,
+            Error::Io(error) if is_short(error) => StoreFault::Busy,
+            Error::Io(error) => return shared.poison.set(tried, error),
+            error => StoreFault::Damaged(format!("cannot {tried}: {error}")),
+        };
+        of(&mut lock(&shared.trouble)).failed(format!("cannot {tried}: {error}"));
+        fault
+    }
+}
+
+/// Whether an error is over when there is room, descriptors or memory again.
+fn passes(error: &Error) -> bool {
+    matches!(error, Error::Io(error) if no_room(error) || is_short(error))
 }
 
 /// How far maintenance stands back. Writes are answered busy when it falls behind, so it must not starve: at 10 a tenth would be left to it.
@@ -181,6 +324,24 @@ fn stand_back() {
     #[cfg(target_os = "linux")]
     if rustix::process::getpriority_process(None).is_ok_and(|now| now < NICE) {
         let _ = rustix::process::setpriority_process(None, NICE);
+    }
+}
+
+/// Tells what is wrong with a store, from any thread. It does not keep the store open.
+#[derive(Clone)]
+pub struct StoreWatch {
+    shared: Weak<Shared>,
+}
+
+impl StoreWatch {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::downgrade(shared) }
+    }
+
+    /// As [`ShardStore::problems`](crate::ShardStore::problems); none once the store is closed.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.shared.upgrade().map_or_else(Vec::new, |shared| shared.problems())
     }
 }
 

@@ -8,13 +8,16 @@ mod shared;
 mod stats;
 mod sync;
 mod tree;
+mod unbegun;
 mod young;
 
-pub use maintenance::{Maintenance, MaintenanceThread, StopMaintenance, WorkDone};
+pub use maintenance::{Maintenance, MaintenanceThread, StopMaintenance, StoreWatch, WorkDone};
 pub use open::Recovery;
 pub use options::Options;
 pub use stats::Stats;
 pub use sync::Syncer;
+pub use tree::Descriptors;
+pub(crate) use tree::remove_unlisted;
 
 use crate::disk::no_room;
 use crate::error::FileError;
@@ -30,6 +33,8 @@ use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use tree::is_short;
+use unbegun::Unbegun;
 use young::Young;
 
 /// The store of one shard, owned by the shard. Dropping it stops its [`Maintenance`] and syncs nothing: see
@@ -48,6 +53,8 @@ pub struct ShardStore {
     committed: CommitSeq,
     /// Bytes committed since [`ShardStore::sync_is_due`] last said so.
     unsynced: u64,
+    /// What is left of the start until there is room for it.
+    unbegun: Option<Box<Unbegun>>,
 }
 
 impl ShardStore {
@@ -87,6 +94,12 @@ impl ShardStore {
     pub fn close(mut self) -> Result<(), StoreFault> {
         self.commit()?;
         self.syncer().sync()?;
+        if let Some(unbegun) = &self.unbegun {
+            return unbegun.is_as_it_was_left();
+        }
+        if let Err(error) = self.writer.trim() {
+            tracing::warn!(dir = %self.shared.dir.display(), %error, "the room behind the journal's end is not given back");
+        }
         Ok(())
     }
 
@@ -117,8 +130,23 @@ impl ShardStore {
         self.shared.stats()
     }
 
+    /// What is wrong with this store at the moment, for people, one line each; none if nothing is. Asks the disk for its free space.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.shared.problems()
+    }
+
+    /// A handle that tells [`ShardStore::problems`] from any thread.
+    #[must_use]
+    pub fn watch(&self) -> StoreWatch {
+        StoreWatch::new(&self.shared)
+    }
+
     /// Begins a new segment and seals the memtable when they have had their share, in steps if there is much to copy. Only between batches.
     fn turn_over(&mut self) -> Result<(), StoreFault> {
+        if self.unbegun.is_some() {
+            return Ok(());
+        }
         let memtable_bytes = self.memtable_bytes();
         self.shared.counters.memtable_bytes.store(memtable_bytes, Relaxed);
         let seal = self.must_seal();
@@ -185,6 +213,13 @@ impl ShardStore {
                 self.shared.set_full();
                 Ok(true)
             }
+            Err(error) if is_short(&error) => {
+                if self.shared.counters.short.fetch_add(1, Relaxed).is_power_of_two() {
+                    let dir = self.shared.dir.display();
+                    tracing::warn!(%dir, %error, "the journal goes on in its segment: the system is out of descriptors or memory");
+                }
+                Ok(true)
+            }
             Err(error) => Err(self.shared.poison.set("begin a journal segment", &error)),
         }
     }
@@ -223,6 +258,9 @@ impl ShardStore {
     fn admit(&mut self, rows: &[Row]) -> Result<(), StoreFault> {
         if self.shared.full.load(Relaxed) {
             return Err(StoreFault::Full);
+        }
+        if self.unbegun.is_some() {
+            self.begin_now()?;
         }
         // A caller's mistake: nothing is written, because the journal would hold what no start could put into the tree.
         if let Some(row) = rows.iter().find(|row| !is_key_length(row.key.len())) {
@@ -273,7 +311,7 @@ impl Store for ShardStore {
                 let young = self.young.borrow().get(key).cloned();
                 let row = match young {
                     Some(row) => row,
-                    None => self.shared.tree.get(key)?,
+                    None => self.shared.tree.get(key).map_err(|fault| self.shared.read_fault(fault, Some(key)))?,
                 };
                 if let Some(row) = &row {
                     self.recent.borrow_mut().put(Bytes::copy_from_slice(key), row.clone());
@@ -298,7 +336,7 @@ impl Store for ShardStore {
         match space {
             Space::Objects => {
                 self.hand_over();
-                self.shared.tree.scan(range, visit)
+                self.shared.tree.scan(range, visit).map_err(|fault| self.shared.read_fault(fault, None))
             }
             Space::Pinned => {
                 let rows = self.pinned.range::<[u8], _>(range);

@@ -2,20 +2,19 @@
 
 use super::options::Options;
 use super::recent::Recent;
-use super::shared::{Gate, Poison, Shared, Signal, Written};
-use super::stats::Counters;
-use super::sync::{Durable, MarkWriter};
-use super::tree::{self, Tree};
+use super::shared::{aside, note_lost, noted_lost};
+use super::sync::MarkWriter;
+use super::tree::{self, Lost, Tree};
+use super::unbegun::Unbegun;
 use super::{CommitSeq, ShardStore};
 use crate::blob;
 use crate::dir::{Start, lock};
 use crate::disk::Disk;
 use crate::error::{Context, FileError, OpenError};
-use crate::journal::{FIRST_CHAIN, Mark, MarkFile, Position, Replayed, Writer, discard_next, list_segments, replay, rewrite, segment_path};
+use crate::journal::{FIRST_CHAIN, Mark, MarkFile, discard_next, list_segments, replay};
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// What opening a shard found.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -31,19 +30,27 @@ pub struct Recovery {
     pub lost: Vec<String>,
     /// Pinned rows there.
     pub pinned_rows: usize,
+    /// Damaged tables that were taken out of the tree, for people. The keys lost with them read as damaged until they are written anew, so no actor has
+    /// to end for them.
+    pub damaged: Vec<String>,
+    /// There was no room to begin a journal segment: nothing is written until there is.
+    pub read_only: bool,
 }
 
 /// Where things are in a shard's directory.
-struct Places {
-    dir: PathBuf,
-    journal: PathBuf,
-    mark: PathBuf,
-    tree: PathBuf,
+pub(super) struct Places {
+    pub(super) dir: PathBuf,
+    pub(super) journal: PathBuf,
+    pub(super) mark: PathBuf,
+    pub(super) tree: PathBuf,
 }
 
 impl ShardStore {
     /// Opens or creates the store in `dir`. After anything but a clean stop, all that is replayed is first made durable anew: what was
     /// read may be in the page cache only, if it was a failed sync that ended the last process.
+    ///
+    /// Where there is no room for that, or for a journal segment, the store is opened all the same: it writes nothing, reads go on, and writes are
+    /// refused until there is room ([`Recovery::read_only`]).
     ///
     /// # Errors
     /// [`OpenError`] if another handle has the shard open or the disk refuses. Damage and loss are no errors: see
@@ -63,108 +70,40 @@ impl ShardStore {
         // A flush syncs first, so before the first sync there is nothing in the tree to be missed.
         let known = mark.is_some_and(|mark| mark.is_none_or(|mark| mark.index > 0));
         let rows_bytes = options.cache_bytes / 4;
-        let tree = open_tree(&places, options.cache_bytes - rows_bytes, known, &mut lost)?;
+        let (tree, damage) = open_tree(disk.as_ref(), &places, &options, known, &mut lost)?;
         if mark.flatten().is_some_and(|mark| tree.version() < mark.tree) && lost.is_empty() {
             lost.push("the tree is older than the mark: what it had taken over from the journal is gone".to_owned());
         }
         let mut memtable_bytes = 0;
         let mut apply = |row: rejoin_core::port::Row| memtable_bytes = tree.apply(&row.key, row.value.as_deref());
-        let replayed = replay(disk.as_ref(), &places.journal, mark.flatten(), &mut apply)?;
+        let mut replayed = replay(disk.as_ref(), &places.journal, mark.flatten(), &mut apply)?;
         lost.extend(replayed.lost.iter().cloned());
-        note_loss(disk.as_ref(), &places, &lost)?;
-        // Lost or not, replayed rows go where they are durable: into the tree. Only after a clean stop they are known to be so. And as
-        // at any flush journal and mark go first: a crash in between would otherwise find old records to apply to newer rows.
-        if !start.clean || !lost.is_empty() {
-            secure(disk.as_ref(), &places, mark.flatten(), &replayed)?;
-        }
-        // With little room the journal keeps them until there is more: a flush could take what a start needs.
+        let pinned = std::mem::take(&mut replayed.pinned);
+        // With little room the journal keeps its rows until there is more: a flush could take what a start needs.
         let cramped = disk.free_space(&places.journal).context("look at the free space of", &places.journal)? < options.free_space_floor;
-        let keep = lost.is_empty() && (start.clean || cramped);
-        if !keep {
-            tree.rotate();
-            tree.flush().map_err(|error| OpenError::Tree { path: places.tree.clone(), why: error.to_string() })?;
-            memtable_bytes = 0;
-        }
-        let recovery =
-            Recovery { replayed_records: replayed.records, cut_bytes: replayed.cut_bytes, lost, pinned_rows: replayed.pinned.len() };
-        tracing::info!(dir = %places.dir.display(), records = recovery.replayed_records, cut = recovery.cut_bytes, "shard open");
-        let kept_from = mark.flatten().map(|mark| mark.first_segment).filter(|_| keep);
-        let (shared, writer) = begin(places, options, disk, lock, tree, &replayed, kept_from)?;
-        let committed = CommitSeq(replayed.end.index);
-        let recent = RefCell::new(Recent::new(rows_bytes));
+        let mut rest = Unbegun::new(places, options.segment_bytes, start.clean, lost, mark.flatten(), replayed, cramped);
+        let begun = rest.begin_at_start(&disk, &tree, &pinned, &mut memtable_bytes)?;
+        let recovery = rest.recovery(pinned.len(), begun.is_none(), damage);
+        let committed = CommitSeq(rest.end().index);
+        let read_only = begun.is_none();
+        let writer_and_mark = match begun {
+            Some(begun) => (begun.writer, MarkWriter::start(begun.mark, options.parallel_mark).context("start a thread for", rest.mark())?),
+            None => (rest.no_writer(&disk), MarkWriter::Nowhere),
+        };
+        let shared = rest.share(options, disk, lock, tree, &writer_and_mark.0, writer_and_mark.1, read_only);
         let store = Self {
             shared,
-            writer,
-            pinned: replayed.pinned,
-            recent,
+            writer: writer_and_mark.0,
+            pinned,
+            recent: RefCell::new(Recent::new(rows_bytes)),
             young: RefCell::default(),
             memtable_bytes: Cell::new(memtable_bytes),
             committed,
             unsynced: 0,
+            unbegun: read_only.then(|| Box::new(rest)),
         };
         Ok((store, recovery))
     }
-}
-
-/// Makes the journal's unsynced end durable, and the mark say so.
-fn secure(disk: &dyn Disk, places: &Places, mark: Option<Mark>, replayed: &Replayed) -> Result<(), FileError> {
-    rewrite(disk, &places.journal, &replayed.unsynced)?;
-    // Without a mark a loss is noted already, and stays noted.
-    let Some(mark) = mark.filter(|_| !replayed.unsynced.is_empty()) else { return Ok(()) };
-    let Position { index, chain } = replayed.end;
-    MarkFile::replace(disk, &places.mark, Mark { index, chain, ..mark }).context("replace", &places.mark)?;
-    Ok(())
-}
-
-/// Begins the next segment, durably, then the mark that names it, and only then removes what is no longer needed.
-fn begin(
-    places: Places,
-    options: Options,
-    disk: Arc<dyn Disk>,
-    lock: std::fs::File,
-    tree: Tree,
-    replayed: &Replayed,
-    kept_from: Option<u64>,
-) -> Result<(Arc<Shared>, Writer), OpenError> {
-    let Places { dir, journal, mark, .. } = places;
-    let number = replayed.segments.last().map_or(1, |last| last + 1).max(kept_from.unwrap_or(1));
-    let path = segment_path(&journal, number);
-    let begun = Writer::begin(Arc::clone(&disk), journal.clone(), options.segment_bytes, number, replayed.end, &replayed.pinned);
-    let writer = begun.context("create", &path)?;
-    writer.file().sync_data().context("sync", &path)?;
-    disk.sync_dir(&journal).context("sync", &journal)?;
-    let first_segment = kept_from.unwrap_or(number);
-    let end = replayed.end;
-    let says = Mark { index: end.index, chain: end.chain, first_segment, tree: tree.version() };
-    let mark_file = MarkFile::replace(disk.as_ref(), &mark, says).context("replace", &mark)?;
-    for old in replayed.segments.iter().filter(|old| **old < first_segment) {
-        let path = segment_path(&journal, *old);
-        disk.remove(&path).context("remove", &path)?;
-    }
-    let mark_writer = MarkWriter::start(mark_file, options.parallel_mark).context("start a thread for", &mark)?;
-    let counters = Counters::default();
-    counters.first_segment.store(first_segment, Relaxed);
-    counters.last_segment.store(number, Relaxed);
-    counters.l0_runs.store(tree.l0_runs(), Relaxed);
-    let shared = Shared {
-        signal: Signal::new(options.on_work.clone()),
-        written: Mutex::new(Written { committed: end, files: vec![writer.file()], names: false }),
-        durable: Mutex::new(Durable { position: end, first_segment, tree: says.tree, mark: mark_writer }),
-        gate: Mutex::new(Gate::default()),
-        running: Mutex::new(()),
-        full: AtomicBool::new(false),
-        poison: Poison::default(),
-        disk,
-        dir,
-        journal,
-        options,
-        tree,
-        counters,
-        _lock: lock,
-    };
-    // The space, and what the tree has left to compact, are to be looked at soon.
-    shared.signal.work_is_due();
-    Ok((Arc::new(shared), writer))
 }
 
 /// Reads the mark. `None`: the shard is new; `Some(None)`: it is not, but the mark says nothing.
@@ -188,30 +127,70 @@ fn read_mark(disk: &dyn Disk, places: &Places, start: &Start, lost: &mut Vec<Str
     Ok(Some(None))
 }
 
-/// Opens the tree. A damaged one is set aside, whole, and an empty one takes its place.
-fn open_tree(places: &Places, cache_bytes: u64, known: bool, lost: &mut Vec<String>) -> Result<Tree, OpenError> {
+/// Opens the tree, and says which tables were damaged. One of which it cannot be told what tables it has is set aside, whole, and an empty one takes its place.
+fn open_tree(
+    disk: &dyn Disk,
+    places: &Places,
+    options: &Options,
+    known: bool,
+    lost: &mut Vec<String>,
+) -> Result<(Tree, Vec<String>), OpenError> {
     let path = &places.tree;
+    let cache_bytes = options.cache_bytes - options.cache_bytes / 4;
     let failed = |error: &dyn std::fmt::Display| OpenError::Tree { path: path.clone(), why: error.to_string() };
-    let exists = tree::exists(path);
-    let unsound = if exists { tree::unsound(path).context("read", path)? } else { None };
-    if known && !exists {
-        lost.push("the tree is missing".to_owned());
-    } else if let Some(why) = unsound {
-        lost.push(format!("the tree is damaged: {why}"));
-    } else {
-        match Tree::open(path, cache_bytes) {
-            Ok(tree) => return Ok(tree),
+    let mut ranges = match noted_lost(disk, &places.dir) {
+        Err(FileError::Damaged { .. }) => {
+            lost.push("the list of what was lost with damaged tables is itself damaged".to_owned());
+            Lost::default()
+        }
+        noted => noted?,
+    };
+    let found = if tree::exists(path) { tree::look_before_open(path, &ranges).context("read", path)? } else { tree::Found::Sound };
+    let mut damage = Vec::new();
+    let unsound = match found {
+        tree::Found::Sound if known && !tree::exists(path) => Some("the tree is missing".to_owned()),
+        tree::Found::Sound => None,
+        tree::Found::Unsound(why) => Some(format!("the tree is damaged: {why}")),
+        tree::Found::Damaged(manifest, tables) => {
+            let note = |lost: &Lost| note_lost(disk, &places.dir, lost);
+            let mended = tree::mend_before_open(path, manifest, &tables, &mut ranges, &note, &aside(&places.dir));
+            damage = mended.map_err(|error| not_mended(path, &tables, &error))?;
+            for what in &damage {
+                tracing::error!(dir = %places.dir.display(), what, "a table of the tree is damaged");
+            }
+            None
+        }
+    };
+    let open = |ranges: Lost| Tree::open(path, cache_bytes, options.descriptors.clone(), ranges);
+    match unsound {
+        Some(why) => lost.push(why),
+        None => match open(ranges) {
+            Ok(tree) => return Ok((tree, damage)),
             Err(error) if !tree::is_damage(&error) => return Err(failed(&error)),
             Err(error) => lost.push(format!("the tree is damaged: {error}")),
-        }
+        },
     }
+    set_aside(places, lost)?;
+    // Everything counts as lost, which is more than the list says.
+    Ok((open(Lost::default()).map_err(|error| failed(&error))?, damage))
+}
+
+/// A table is damaged, and what can be read of it could not be written anew.
+fn not_mended(path: &Path, tables: &[tree::DamagedTable], error: &lsm_tree::Error) -> OpenError {
+    let first = tables.first().map(|(table, why)| format!("table {} is damaged ({why})", table.id())).unwrap_or_default();
+    let why = format!("{first}, and what can be read of it cannot be written anew: {error}; make room on the disk and start again");
+    OpenError::Tree { path: path.to_path_buf(), why }
+}
+
+fn set_aside(places: &Places, lost: &mut Vec<String>) -> Result<(), OpenError> {
+    let path = &places.tree;
     if path.exists() {
         let free = (1..).map(|n| places.dir.join(format!("tree.damaged-{n}"))).find(|aside| !aside.exists());
         let aside = free.expect("there is a number that is not taken");
         std::fs::rename(path, &aside).context("set aside", path)?;
         lost.push(format!("what was left of the tree was set aside as {}", aside.display()));
     }
-    Tree::open(path, cache_bytes).map_err(|error| failed(&error))
+    Ok(())
 }
 
 /// Where the note of an unsettled loss is.
@@ -229,14 +208,14 @@ fn noted_loss(disk: &dyn Disk, places: &Places) -> Result<Vec<String>, OpenError
 }
 
 /// Notes a loss durably before anything is done that would hide it.
-fn note_loss(disk: &dyn Disk, places: &Places, lost: &[String]) -> Result<(), OpenError> {
+pub(super) fn note_loss(disk: &dyn Disk, places: &Places, lost: &[String]) -> Result<(), FileError> {
     if lost.is_empty() {
         return Ok(());
     }
     for what in lost {
         tracing::error!(dir = %places.dir.display(), what, "this replica has lost something");
     }
-    Ok(blob::write(disk, &note(&places.dir), lost.join("\n").as_bytes())?)
+    blob::write(disk, &note(&places.dir), lost.join("\n").as_bytes())
 }
 
 /// Removes the note.

@@ -1,5 +1,6 @@
 //! What a shard's store may use.
 
+use super::tree::Descriptors;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Options {
     /// Bytes of records after which a journal segment is left for the next, at most an eighth later while that one is made (64 KiB to 8 MiB); files are
-    /// preallocated that much larger. Default 64 MiB.
+    /// preallocated that much larger, but for the first after a start, which begins with 1 MiB and grows. Default 64 MiB.
     pub segment_bytes: u64,
     /// Bytes in the memtable after which it is sealed and flushed, at most an eighth later while the next segment is made; at twice as much writes are answered busy. Default 64 MiB.
     pub memtable_bytes: u64,
@@ -23,6 +24,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Free bytes on the file system below which writes are refused, and a start flushes nothing. Default 64 MiB.
     pub free_space_floor: u64,
+    /// File descriptors for the tables of the tree. Default [`Descriptors::of_process`], which all shards share.
+    pub descriptors: Descriptors,
     /// Whether the mark is written and synced on a thread of its own, in parallel with the journal. Default true; a simulator that
     /// runs everything on one thread says false, and the mark follows the journal.
     pub parallel_mark: bool,
@@ -42,6 +45,7 @@ impl Default for Options {
             max_l0_runs: 32,
             cache_bytes: 32 << 20,
             free_space_floor: 64 << 20,
+            descriptors: Descriptors::of_process(),
             parallel_mark: true,
             on_work: None,
         }

@@ -3,16 +3,21 @@
 use super::options::Options;
 use super::stats::{Counters, Stats};
 use super::sync::Durable;
-use super::tree::Tree;
+use super::tree::{Lost, ReadFault, Tree};
+use crate::blob;
 use crate::disk::{Disk, DiskFile};
+use crate::error::FileError;
 use crate::journal::Position;
+use bytes::Bytes;
 use rejoin_core::port::StoreFault;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Shared by all handles of one shard's store. The directory's lock goes with the last of them.
 pub(super) struct Shared {
@@ -33,8 +38,16 @@ pub(super) struct Shared {
     pub(super) running: Mutex<()>,
     /// Writes are refused for want of room.
     pub(super) full: AtomicBool,
+    /// There was no room to begin a journal segment at the start, and there is none yet.
+    pub(super) read_only: AtomicBool,
+    /// Where damage was met by a read.
+    pub(super) suspects: Mutex<Suspects>,
+    /// What goes wrong in the background, and when it is tried again.
+    pub(super) trouble: Mutex<Trouble>,
     pub(super) signal: Signal,
     pub(super) counters: Counters,
+    /// Given up where a sync needs a descriptor and there is none.
+    pub(super) spare: Mutex<Option<File>>,
     pub(super) _lock: File,
 }
 
@@ -60,7 +73,55 @@ pub(super) struct Gate {
 
 impl Shared {
     pub(super) fn stats(&self) -> Stats {
-        self.counters.read(self.full.load(Relaxed))
+        self.counters.read(self.full.load(Relaxed), self.read_only.load(Relaxed))
+    }
+
+    /// What a fault of the tree on reading is for the core. Damage that is new is looked into by maintenance.
+    pub(super) fn read_fault(&self, fault: ReadFault, key: Option<&[u8]>) -> StoreFault {
+        match fault {
+            ReadFault::Lost(range) => StoreFault::Damaged(format!("lost are the {range}")),
+            ReadFault::Unreadable(why) => {
+                lock(&self.suspects).add(key);
+                self.signal.work_is_due();
+                StoreFault::Damaged(format!("the tree cannot be read: {why}"))
+            }
+            ReadFault::Short(why) => {
+                if self.counters.short.fetch_add(1, Relaxed).is_power_of_two() {
+                    tracing::error!(dir = %self.dir.display(), why, "a read was refused: the system is out of descriptors or memory");
+                }
+                StoreFault::Busy
+            }
+        }
+    }
+
+    /// Notes durably which keys are lost.
+    pub(super) fn note_lost(&self, lost: &Lost) -> io::Result<()> {
+        note_lost(self.disk.as_ref(), &self.dir, lost)
+    }
+
+    /// Where damaged tables are kept for people to look at.
+    pub(super) fn aside(&self) -> PathBuf {
+        aside(&self.dir)
+    }
+
+    /// What is wrong with this store at the moment, for people, one line each; none if nothing is.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let (dir, floor) = (self.dir.display(), self.options.free_space_floor);
+        if self.full.load(Relaxed) || self.read_only.load(Relaxed) {
+            let free = self.disk.free_space(&self.dir).map_or_else(|error| error.to_string(), |free| format!("{free} bytes"));
+            let begun = if self.read_only.load(Relaxed) { ", and there was no room to start with" } else { "" };
+            problems.push(format!(
+                "the disk of {dir} is full ({free} free, {floor} are kept free{begun}): writes are refused until there is room, reads go on"
+            ));
+        }
+        problems.extend(lock(&self.trouble).lines().map(|line| format!("{dir}: {line}")));
+        let lost = self.tree.lost();
+        problems.extend(lost.ranges().iter().take(SHOWN_RANGES).map(|range| format!("{dir}: lost with a damaged table are the {range}")));
+        if let Some(more) = lost.ranges().len().checked_sub(SHOWN_RANGES).filter(|more| *more > 0) {
+            problems.push(format!("{dir}: {more} further ranges of keys are lost"));
+        }
+        problems
     }
 
     /// How many segments there are, up to this one.
@@ -76,6 +137,103 @@ impl Shared {
         }
     }
 }
+
+/// Lost ranges that are shown one by one.
+const SHOWN_RANGES: usize = 5;
+/// Keys at which damage was met that are remembered one by one; at more, every table is looked at.
+const MOST_SUSPECTS: usize = 64;
+
+/// The file that lists the lost ranges.
+const LOST: &str = "damaged";
+
+/// Reads the list of what is lost.
+pub(super) fn noted_lost(disk: &dyn Disk, dir: &Path) -> Result<Lost, FileError> {
+    let path = dir.join(LOST);
+    let text = blob::read(disk, &path)?.unwrap_or_default();
+    Lost::decode(&text).ok_or_else(|| FileError::Damaged { path, why: "it is no list of key ranges".to_owned() })
+}
+
+/// Writes the list durably.
+pub(super) fn note_lost(disk: &dyn Disk, dir: &Path, lost: &Lost) -> io::Result<()> {
+    blob::write(disk, &dir.join(LOST), lost.encode().as_bytes()).map_err(FileError::into_io)
+}
+
+/// Where damaged tables are kept for people to look at.
+pub(super) fn aside(dir: &Path) -> PathBuf {
+    dir.join("quarantine")
+}
+
+/// Where reads have met damage.
+#[derive(Default)]
+pub(super) struct Suspects {
+    pub(super) keys: BTreeSet<Bytes>,
+    /// It is not known at which key, or it was at too many.
+    pub(super) all: bool,
+}
+
+impl Suspects {
+    fn add(&mut self, key: Option<&[u8]>) {
+        match key {
+            Some(key) if self.keys.len() < MOST_SUSPECTS => drop(self.keys.insert(Bytes::copy_from_slice(key))),
+            _ => self.all = true,
+        }
+    }
+}
+
+/// What goes wrong in the background.
+#[derive(Default)]
+pub(super) struct Trouble {
+    pub(super) flush: Backoff,
+    pub(super) compaction: Backoff,
+    pub(super) mending: Backoff,
+}
+
+impl Trouble {
+    /// Whether anything has failed and is to be tried again.
+    pub(super) fn any(&self) -> bool {
+        [&self.flush, &self.compaction, &self.mending].iter().any(|backoff| backoff.why.is_some())
+    }
+
+    fn lines(&self) -> impl Iterator<Item = String> {
+        let all = [("flushes", &self.flush), ("compactions", &self.compaction), ("looking into damage", &self.mending)];
+        all.into_iter().filter_map(|(what, backoff)| Some(format!("{what}: {}", backoff.why.as_ref()?)))
+    }
+}
+
+/// When something that has failed is tried again: after a second, then twice as long each time, up to about a minute.
+#[derive(Default)]
+pub(super) struct Backoff {
+    failures: u32,
+    until: Option<Instant>,
+    why: Option<String>,
+}
+
+impl Backoff {
+    /// What is left of the pause.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+
+    /// It has failed once more.
+    pub(super) fn failed(&mut self, why: String) {
+        let pause = Duration::from_secs(1 << self.failures.min(MOST_DOUBLINGS));
+        self.failures += 1;
+        (self.until, self.why) = (Some(Instant::now() + pause), Some(why));
+    }
+
+    /// It cannot be tried at the moment; whether it can is looked at each time.
+    pub(super) fn waits(&mut self, why: String) {
+        (self.until, self.why) = (None, Some(why));
+    }
+
+    /// It has worked, or there is nothing to do.
+    pub(super) fn worked(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// A pause is at most 2⁶ seconds.
+const MOST_DOUBLINGS: u32 = 6;
 
 /// Why the store has stopped for good, once it has.
 #[derive(Default)]

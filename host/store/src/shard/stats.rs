@@ -28,6 +28,14 @@ pub struct Stats {
     pub busy: u64,
     /// Whether writes are refused for want of room.
     pub full: bool,
+    /// Whether the store was opened without room for a journal segment and takes no writes before there is some.
+    pub read_only: bool,
+    /// Ranges of keys that were lost with damaged tables, and read as damaged until they are written anew.
+    pub lost_ranges: u64,
+    /// Flushes and compactions that failed.
+    pub failures: u64,
+    /// Reads that were refused, and new segments that were put off, for want of descriptors or memory.
+    pub short: u64,
 }
 
 /// The counters behind [`Stats`].
@@ -44,11 +52,14 @@ pub(super) struct Counters {
     pub(super) flushes: AtomicU64,
     pub(super) compactions: AtomicU64,
     pub(super) busy: AtomicU64,
+    pub(super) lost_ranges: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) short: AtomicU64,
 }
 
 impl Counters {
     /// Their values now.
-    pub(super) fn read(&self, full: bool) -> Stats {
+    pub(super) fn read(&self, full: bool, read_only: bool) -> Stats {
         let first = self.first_segment.load(Relaxed);
         Stats {
             journal_bytes: self.journal_bytes.load(Relaxed),
@@ -62,6 +73,10 @@ impl Counters {
             compactions: self.compactions.load(Relaxed),
             busy: self.busy.load(Relaxed),
             full,
+            read_only,
+            lost_ranges: self.lost_ranges.load(Relaxed),
+            failures: self.failures.load(Relaxed),
+            short: self.short.load(Relaxed),
         }
     }
 }

@@ -2,13 +2,25 @@
 
 use super::CommitSeq;
 use super::shared::{Shared, lock};
+use super::tree::is_short;
 use crate::journal::{Mark, MarkFile, Position};
 use rejoin_core::port::StoreFault;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The pause before a sync is tried again for which the system had no descriptor or memory.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
+/// How often.
+const SHORT_TRIES: usize = 5;
+
+/// A descriptor that is there to be given up.
+pub(super) fn spare_descriptor() -> Option<File> {
+    File::open("/dev/null").ok()
+}
 
 /// A handle that makes commits durable. Cheap to clone, and used from another thread while the shard goes on committing.
 #[derive(Clone)]
@@ -25,7 +37,8 @@ impl Syncer {
     /// same time queue; each serves all that was committed when its turn came.
     ///
     /// # Errors
-    /// [`StoreFault::Failed`]: the disk failed. The store is poisoned; a later call never succeeds.
+    /// [`StoreFault::Busy`]: the system is out of descriptors or memory; to be called again. [`StoreFault::Failed`]: the disk failed. The store is poisoned;
+    /// a later call never succeeds.
     pub fn sync(&self) -> Result<CommitSeq, StoreFault> {
         self.shared.sync()
     }
@@ -68,16 +81,46 @@ impl Shared {
             (written.committed, written.files.clone(), std::mem::take(&mut written.names))
         };
         let started = Instant::now();
+        let mut short = false;
         let journal = || {
             files.iter().try_for_each(|file| file.sync_data())?;
-            if names { self.disk.sync_dir(&self.journal) } else { Ok(()) }
+            let synced = if names { self.sync_names() } else { Ok(()) };
+            short = synced.as_ref().is_err_and(is_short);
+            synced
         };
-        durable.write(goal, journal).map_err(|error| self.poison.set("sync the journal", &error))?;
+        if let Err(error) = durable.write(goal, journal) {
+            if !short {
+                return Err(self.poison.set("sync the journal", &error));
+            }
+            // Nothing has failed on the disk: the directory could not be opened. The names are as unsynced as they were.
+            lock(&self.written).names = true;
+            tracing::error!(dir = %self.journal.display(), %error, "a sync waits: the system is out of descriptors or memory");
+            return Err(StoreFault::Busy);
+        }
         // All files but the last were complete when they were synced, or are listed again once they are the last.
         lock(&self.written).files.drain(..files.len() - 1);
         self.counters.syncs.fetch_add(1, Relaxed);
         self.counters.sync_micros.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
         Ok(CommitSeq(goal.index))
+    }
+
+    /// Syncs the names in the journal's directory. It has to be opened for that: where the system has no descriptor left, the spare one is given up for it.
+    fn sync_names(&self) -> io::Result<()> {
+        let mut result = self.disk.sync_dir(&self.journal);
+        for _ in 0..SHORT_TRIES {
+            if !result.as_ref().is_err_and(is_short) {
+                break;
+            }
+            let mut spare = lock(&self.spare);
+            drop(spare.take());
+            result = self.disk.sync_dir(&self.journal);
+            *spare = spare_descriptor();
+            drop(spare);
+            if result.as_ref().is_err_and(is_short) {
+                std::thread::sleep(SHORT_PAUSE);
+            }
+        }
+        result
     }
 
     /// Durably says that segments before `first` are no longer needed now that the tree has this version, and removes them.
@@ -106,6 +149,8 @@ impl Shared {
 
 /// Writes the mark, on a thread of its own or in turn.
 pub(super) enum MarkWriter {
+    /// There was no room to begin with: nothing is written that it would tell of.
+    Nowhere,
     /// After the journal, on the caller's thread.
     InTurn(MarkFile),
     /// Beside it. The thread ends when the sender is dropped.
@@ -133,6 +178,7 @@ impl MarkWriter {
     /// Writes the mark durably while `journal` runs. Both have ended when this returns.
     fn write_beside(&mut self, mark: Mark, journal: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         match self {
+            Self::Nowhere => Err(io::ErrorKind::StorageFull.into()),
             Self::InTurn(file) => {
                 journal()?;
                 file.write(mark)

@@ -1,0 +1,231 @@
+//! Takes damaged tables out of a tree, before it is opened and while it is open.
+
+use super::check::{damaged_tables, verify};
+use super::lost::{Lost, LostRange};
+use super::manifest::{Entry, Manifest, is_damage};
+use super::salvage::{Damaged, salvage};
+use super::{Open, Tree, is_unreadable, open_files};
+use crate::disk::PRIVATE;
+use bytes::Bytes;
+use lsm_tree::{AbstractTree, AnyTree, Error, Memtable, Table};
+use std::collections::BTreeSet;
+use std::fs::DirBuilder;
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Damaged tables that are kept for people to look at; older ones go.
+const KEPT: usize = 4;
+
+/// Notes durably what is lost, before anything is done that would hide it.
+pub(in crate::shard) type Note<'a> = &'a dyn Fn(&Lost) -> io::Result<()>;
+
+/// A damaged table, and what is wrong with it.
+pub(in crate::shard) type DamagedTable = (Damaged, String);
+
+/// What a look at a tree has found before it is opened.
+pub(in crate::shard) enum Found {
+    /// It can be opened.
+    Sound,
+    /// It cannot be told which tables it has.
+    Unsound(String),
+    /// Some tables are damaged.
+    Damaged(Manifest, Vec<DamagedTable>),
+}
+
+/// Looks at a tree that is there before it is opened.
+///
+/// # Errors
+/// What the operating system says for want of descriptors, memory or permission.
+pub(in crate::shard) fn look_before_open(tree: &Path, lost: &Lost) -> io::Result<Found> {
+    let manifest = match Manifest::read(tree) {
+        Ok(manifest) => manifest,
+        Err(error) if is_damage(&error) || is_unreadable(&error) => return Ok(Found::Unsound(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    let damaged = damaged_tables(tree, &manifest, lost.highest())?;
+    Ok(if damaged.is_empty() { Found::Sound } else { Found::Damaged(manifest, damaged) })
+}
+
+/// Takes damaged tables out of a tree that is not open. Returns what is to be said, one line a table.
+///
+/// # Errors
+/// What the operating system says; the tree is then as it was.
+pub(in crate::shard) fn mend_before_open(
+    tree: &Path,
+    manifest: Manifest,
+    damaged: &[DamagedTable],
+    lost: &mut Lost,
+    note: Note<'_>,
+    aside: &Path,
+) -> Result<Vec<String>, Error> {
+    let names = std::fs::read_dir(tree.join("tables"))?;
+    let there = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    let listed = manifest.tables().map(|(_, entry)| entry.id);
+    let mut number = there.chain(listed).max().unwrap_or_default();
+    let mut next = || {
+        number += 1;
+        number
+    };
+    replace(tree, manifest, damaged, lost, note, &mut next, aside)
+}
+
+/// Makes the version that has sound tables, or none, in place of the damaged ones.
+fn replace(
+    tree: &Path,
+    mut manifest: Manifest,
+    damaged: &[DamagedTable],
+    lost: &mut Lost,
+    note: Note<'_>,
+    next: &mut dyn FnMut() -> u64,
+    aside: &Path,
+) -> Result<Vec<String>, Error> {
+    let (mut said, mut ranges) = (Vec::new(), Vec::new());
+    for (table, why) in damaged {
+        let saved = salvage(&tree.join("tables"), table, next())?;
+        put_in_place(&mut manifest, table.entry.id, saved.instead);
+        said.push(told(table, why, &saved.lost));
+        ranges.extend(saved.lost);
+    }
+    let mut more = lost.clone();
+    more.extend(ranges);
+    if more != *lost {
+        note(&more)?;
+    }
+    manifest.id += 1;
+    manifest.write(tree)?;
+    *lost = more;
+    for (table, _) in damaged {
+        keep_aside(tree, table.entry.id, aside);
+    }
+    Ok(said)
+}
+
+fn put_in_place(manifest: &mut Manifest, id: u64, instead: Option<Entry>) {
+    for runs in &mut manifest.levels {
+        for run in runs.iter_mut() {
+            if let Some(place) = run.iter().position(|entry| entry.id == id) {
+                run.splice(place..=place, instead);
+            }
+        }
+        runs.retain(|run| !run.is_empty());
+    }
+}
+
+fn told(table: &Damaged, why: &str, lost: &[LostRange]) -> String {
+    let id = table.entry.id;
+    match lost {
+        [] => format!("table {id} was damaged ({why}); all of its rows could be read and were written anew"),
+        [one] => format!("table {id} is damaged ({why}); lost are the {one}"),
+        [first, rest @ ..] => format!("table {id} is damaged ({why}); lost are the {first}, and {} further ranges", rest.len()),
+    }
+}
+
+/// Keeps a damaged table under another name: the tree removes its own. What fails here costs nothing but the look at it.
+fn keep_aside(tree: &Path, id: u64, aside: &Path) {
+    let kept = || -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(PRIVATE).create(aside)?;
+        std::fs::hard_link(tree.join("tables").join(id.to_string()), aside.join(id.to_string()))?;
+        let mut kept: Vec<u64> = std::fs::read_dir(aside)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        kept.sort_unstable();
+        for old in kept.iter().rev().skip(KEPT) {
+            std::fs::remove_file(aside.join(old.to_string()))?;
+        }
+        Ok(())
+    };
+    if let Err(error) = kept() {
+        tracing::warn!(table = id, %error, "a damaged table could not be kept");
+    }
+}
+
+impl Tree {
+    /// Reads the tables that a key may be in, or those with these numbers, or all, and takes out those that are damaged. Returns what is to be said, one
+    /// line a table.
+    ///
+    /// # Errors
+    /// What the operating system says; the tree is then as it was.
+    pub(in crate::shard) fn mend(&self, suspect: &Suspect<'_>, note: Note<'_>, aside: &Path) -> Result<Vec<String>, Error> {
+        let damaged = self.damaged(suspect)?;
+        if damaged.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (tree, mut lost) = {
+            let open = self.shared();
+            (open.tree.clone(), open.lost.clone())
+        };
+        let manifest = Manifest::read(&self.path)?;
+        let before = manifest.clone();
+        if manifest.id != tree.current_version().id() {
+            return Err(io::Error::other("another version of the tree counts on the disk than in memory").into());
+        }
+        let mut next = || tree.get_next_table_id();
+        let said = replace(&self.path, manifest, &damaged, &mut lost, note, &mut next, aside)?;
+        if let Err(error) = self.open_anew(lost) {
+            // The open tree goes on, and counts its versions from its own.
+            before.write(&self.path)?;
+            return Err(error);
+        }
+        Ok(said)
+    }
+
+    fn damaged(&self, suspect: &Suspect<'_>) -> io::Result<Vec<DamagedTable>> {
+        let version = self.shared().tree.current_version();
+        let mut damaged = Vec::new();
+        for (level, runs) in version.iter_levels().enumerate() {
+            for table in runs.iter().flat_map(|run| run.iter()).filter(|table| suspect.is(table)) {
+                let entry = Entry { id: table.id(), checksum: table.checksum().into_u128(), seqno: table.global_seqno() };
+                if let Some(why) = verify(&self.path, entry)? {
+                    let key = |key: &[u8]| Bound::Included(Bytes::copy_from_slice(key));
+                    let range = &table.metadata.key_range;
+                    let between = (key(range.min()), key(range.max()));
+                    damaged.push((Damaged { entry, level, upto: table.get_highest_seqno(), between }, why));
+                }
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Opens the files as they are now, and puts the tree in the place of the one that is open.
+    fn open_anew(&self, lost: Lost) -> Result<(), Error> {
+        let mut open = self.exclusive();
+        let tree = open_files(&self.path, self.cache_bytes, &self.descriptors, (&self.seqno, &self.visible))?;
+        // What is in memory goes along, with its sequence numbers.
+        open.sealed.iter().for_each(|memtable| copy(memtable, &tree));
+        let sealed = tree.rotate_memtable().into_iter().collect();
+        copy(&open.tree.active_memtable(), &tree);
+        *open = Open { tree, sealed, lost };
+        Ok(())
+    }
+}
+
+fn copy(memtable: &Arc<Memtable>, tree: &AnyTree) {
+    for row in memtable.iter() {
+        let (key, seqno) = (row.key.user_key.clone(), row.key.seqno);
+        if row.is_tombstone() {
+            tree.remove(key, seqno);
+        } else {
+            tree.insert(key, row.value, seqno);
+        }
+    }
+}
+
+/// Which tables are suspected of being damaged.
+pub(in crate::shard) enum Suspect<'a> {
+    /// Those that may have one of these keys.
+    Keys(&'a BTreeSet<Bytes>),
+    /// Those with these numbers.
+    Tables(&'a [u64]),
+    All,
+}
+
+impl Suspect<'_> {
+    fn is(&self, table: &Table) -> bool {
+        match self {
+            Self::Keys(keys) => keys.iter().any(|key| table.metadata.key_range.contains_key(key)),
+            Self::Tables(tables) => tables.contains(&table.id()),
+            Self::All => true,
+        }
+    }
+}
