@@ -1,6 +1,6 @@
 //! Work that no shard waits for: flushes, compactions, segments that are no longer needed, and the watch over free space.
 
-use super::shared::{Backoff, Shared, Trouble, lock};
+use super::shared::{Backoff, Shared, Trouble, lock, note_version};
 use super::tree::{Suspect, Sweep, is_short};
 use crate::disk::no_room;
 use lsm_tree::Error;
@@ -161,6 +161,7 @@ impl Maintenance {
         let shared = &self.shared;
         let suspects = std::mem::take(&mut *lock(&shared.suspects));
         if !suspects.all && suspects.keys.is_empty() {
+            lock(&shared.trouble).mending.worked();
             return Ok(());
         }
         let suspect = if suspects.all { Suspect::All } else { Suspect::Keys(&suspects.keys) };
@@ -179,6 +180,9 @@ impl Maintenance {
         let mended = shared.tree.mend(suspect, &|lost| shared.note_lost(lost), &shared.aside());
         let said = mended.map_err(|error| self.fault("take a damaged table out of the tree", error, |trouble| &mut trouble.mending))?;
         lock(&shared.trouble).mending.worked();
+        if !said.is_empty() {
+            self.note_version();
+        }
         for what in &said {
             tracing::error!(dir = %shared.dir.display(), what, "a table of the tree is damaged");
         }
@@ -217,11 +221,12 @@ impl Maintenance {
             shared.full.store(true, Relaxed);
             return Err(self.no_room_to("flush", need, free, |trouble| &mut trouble.flush));
         }
-        let flushed = shared.tree.flush().map_err(|error| {
+        let flushed = shared.tree.reconcile().and_then(|()| shared.tree.flush()).map_err(|error| {
             let fault = self.fault("flush the memtable", error, |trouble| &mut trouble.flush);
             shared.full.fetch_or(fault == StoreFault::Full, Relaxed);
             fault
         })?;
+        self.note_version();
         lock(&shared.trouble).flush.worked();
         shared.counters.flushes.fetch_add(u64::from(flushed), Relaxed);
         Ok(flushed)
@@ -240,7 +245,8 @@ impl Maintenance {
             shared.full.fetch_or(stuck, Relaxed);
             return Err(self.no_room_to("compact", need, free, |trouble| &mut trouble.compaction));
         }
-        let compacted = match shared.tree.compact() {
+        let compact = || shared.tree.reconcile().and_then(|()| shared.tree.compact(&|| self.note_version()));
+        let compacted = match compact() {
             Ok(compacted) => compacted,
             Err(error) => return self.not_compacted(&due.tables, error),
         };
@@ -267,6 +273,14 @@ impl Maintenance {
                 lock(&shared.trouble).compaction.failed(format!("{error}; {fault}"));
                 Err(fault)
             }
+        }
+    }
+
+    /// Keeps a copy of the list of tables. Without it a damaged list costs the whole tree; so it is not worth a fault of its own.
+    fn note_version(&self) {
+        let shared = &self.shared;
+        if let Err(error) = note_version(shared.disk.as_ref(), &shared.dir, &shared.tree) {
+            tracing::warn!(dir = %shared.dir.display(), %error, "no copy is kept of the tree's list of tables");
         }
     }
 

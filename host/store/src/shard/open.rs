@@ -2,7 +2,7 @@
 
 use super::options::Options;
 use super::recent::Recent;
-use super::shared::{aside, note_lost, noted_lost};
+use super::shared::{aside, note_lost, noted_lost, noted_version};
 use super::sync::MarkWriter;
 use super::tree::{self, Lost, Tree};
 use super::unbegun::Unbegun;
@@ -70,7 +70,7 @@ impl ShardStore {
         // A flush syncs first, so before the first sync there is nothing in the tree to be missed.
         let known = mark.is_some_and(|mark| mark.is_none_or(|mark| mark.index > 0));
         let rows_bytes = options.cache_bytes / 4;
-        let (tree, damage) = open_tree(disk.as_ref(), &places, &options, known, &mut lost)?;
+        let (tree, damage) = open_tree(disk.as_ref(), &places, &options, known, mark.flatten().map_or(0, |mark| mark.tree), &mut lost)?;
         if mark.flatten().is_some_and(|mark| tree.version() < mark.tree) && lost.is_empty() {
             lost.push("the tree is older than the mark: what it had taken over from the journal is gone".to_owned());
         }
@@ -127,12 +127,14 @@ fn read_mark(disk: &dyn Disk, places: &Places, start: &Start, lost: &mut Vec<Str
     Ok(Some(None))
 }
 
-/// Opens the tree, and says which tables were damaged. One of which it cannot be told what tables it has is set aside, whole, and an empty one takes its place.
+/// Opens the tree, which has what the journal has given up in this version of it, and says which tables were damaged. One of which it cannot be told what
+/// tables it has is set aside, whole, and an empty one takes its place.
 fn open_tree(
     disk: &dyn Disk,
     places: &Places,
     options: &Options,
     known: bool,
+    taken_over: u64,
     lost: &mut Vec<String>,
 ) -> Result<(Tree, Vec<String>), OpenError> {
     let path = &places.tree;
@@ -145,34 +147,65 @@ fn open_tree(
         }
         noted => noted?,
     };
-    let found = if tree::exists(path) { tree::look_before_open(path, &ranges).context("read", path)? } else { tree::Found::Sound };
-    let mut damage = Vec::new();
-    let unsound = match found {
-        tree::Found::Sound if known && !tree::exists(path) => Some("the tree is missing".to_owned()),
-        tree::Found::Sound => None,
-        tree::Found::Unsound(why) => Some(format!("the tree is damaged: {why}")),
-        tree::Found::Damaged(manifest, tables) => {
-            let note = |lost: &Lost| note_lost(disk, &places.dir, lost);
-            let mended = tree::mend_before_open(path, manifest, &tables, &mut ranges, &note, &aside(&places.dir));
-            damage = mended.map_err(|error| not_mended(path, &tables, &error))?;
-            for what in &damage {
-                tracing::error!(dir = %places.dir.display(), what, "a table of the tree is damaged");
-            }
-            None
-        }
-    };
+    let existed = tree::exists(path);
     let open = |ranges: Lost| Tree::open(path, cache_bytes, options.descriptors.clone(), ranges);
-    match unsound {
-        Some(why) => lost.push(why),
-        None => match open(ranges) {
+    let mut damage = Vec::new();
+    let mut unsound = (known && !existed).then(|| "the tree is missing".to_owned());
+    // What was sound at the look may not be when it is opened.
+    for _ in 0..LOOKS {
+        if unsound.is_none() && existed {
+            unsound = mended(disk, places, taken_over, &mut ranges, &mut damage)?;
+        }
+        if unsound.is_some() {
+            break;
+        }
+        match open(ranges.clone()) {
             Ok(tree) => return Ok((tree, damage)),
-            Err(error) if !tree::is_damage(&error) => return Err(failed(&error)),
-            Err(error) => lost.push(format!("the tree is damaged: {error}")),
-        },
+            // Of a tree that was not there nothing can be damaged.
+            Err(error) if !existed || !tree::is_damage(&error) => return Err(failed(&error)),
+            Err(error) => tracing::error!(dir = %places.dir.display(), %error, "the tree is damaged"),
+        }
     }
+    lost.push(unsound.unwrap_or_else(|| "the tree is damaged: it cannot be opened".to_owned()));
     set_aside(places, lost)?;
     // Everything counts as lost, which is more than the list says.
     Ok((open(Lost::default()).map_err(|error| failed(&error))?, damage))
+}
+
+/// How often a tree is looked at and mended before it is given up.
+const LOOKS: usize = 3;
+
+/// Takes what is damaged out of a tree. Returns why that cannot be done, if it cannot be told what tables it has.
+fn mended(
+    disk: &dyn Disk,
+    places: &Places,
+    taken_over: u64,
+    ranges: &mut Lost,
+    damage: &mut Vec<String>,
+) -> Result<Option<String>, OpenError> {
+    let path = &places.tree;
+    let mut say = |what: String| {
+        tracing::error!(dir = %places.dir.display(), what, "the tree was damaged");
+        damage.push(what);
+    };
+    let mut found = tree::look_before_open(path, ranges).context("read", path)?;
+    if let tree::Found::Unsound(why) = &found
+        && let Some(copy) = noted_version(disk, &places.dir)
+        && tree::restore(path, &copy, taken_over).context("restore", path)?
+    {
+        say(format!("the tree's list of tables was damaged ({why}); a copy of it has taken its place"));
+        found = tree::look_before_open(path, ranges).context("read", path)?;
+    }
+    match found {
+        tree::Found::Sound => Ok(None),
+        tree::Found::Unsound(why) => Ok(Some(format!("the tree is damaged: {why}"))),
+        tree::Found::Damaged(manifest, tables) => {
+            let note = |lost: &Lost| note_lost(disk, &places.dir, lost);
+            let mended = tree::mend_before_open(path, manifest, &tables, ranges, &note, &aside(&places.dir));
+            mended.map_err(|error| not_mended(path, &tables, &error))?.into_iter().for_each(say);
+            Ok(None)
+        }
+    }
 }
 
 /// A table is damaged, and what can be read of it could not be written anew.

@@ -158,6 +158,19 @@ pub(super) fn note_lost(disk: &dyn Disk, dir: &Path, lost: &Lost) -> io::Result<
     blob::write(disk, &dir.join(LOST), lost.encode().as_bytes()).map_err(FileError::into_io)
 }
 
+/// The copy of the tree's list of tables.
+const VERSION: &str = "tables";
+
+/// Keeps a copy of the tree's list of tables.
+pub(super) fn note_version(disk: &dyn Disk, dir: &Path, tree: &Tree) -> io::Result<()> {
+    blob::write(disk, &dir.join(VERSION), &tree.copy_of_manifest()).map_err(FileError::into_io)
+}
+
+/// The copy that is kept; none if there is none, or it is damaged.
+pub(super) fn noted_version(disk: &dyn Disk, dir: &Path) -> Option<Vec<u8>> {
+    blob::read(disk, &dir.join(VERSION)).ok().flatten()
+}
+
 /// Where damaged tables are kept for people to look at.
 pub(super) fn aside(dir: &Path) -> PathBuf {
     dir.join("quarantine")

@@ -4,7 +4,7 @@
 use super::ShardStore;
 use super::open::{Places, Recovery, note_loss};
 use super::options::Options;
-use super::shared::{Gate, Poison, Shared, Signal, Suspects, Trouble, Written, lock};
+use super::shared::{Gate, Poison, Shared, Signal, Suspects, Trouble, Written, lock, note_version, noted_version};
 use super::stats::Counters;
 use super::sync::{Durable, MarkWriter, spare_descriptor};
 use super::tree::{Tree, is_short};
@@ -100,6 +100,10 @@ impl Unbegun {
                 }
                 Err(error) => return Err(OpenError::Tree { path: self.places.tree.clone(), why: error.to_string() }),
             }
+        }
+        if !self.keep || noted_version(disk.as_ref(), &self.places.dir).is_none() {
+            // A copy that could not be made costs nothing until the list is damaged.
+            let _ = note_version(disk.as_ref(), &self.places.dir, tree);
         }
         self.begin(disk, tree.version(), pinned).map(Some).or_else(none_if_no_room)
     }

@@ -114,6 +114,27 @@ impl Manifest {
         File::open(tree)?.sync_all()
     }
 
+    /// The list with these tables in place of its own.
+    pub(super) fn with(&self, id: u64, levels: Vec<Vec<Vec<Entry>>>) -> Self {
+        Self { id, levels, sections: self.sections.clone() }
+    }
+
+    /// It as a copy that is kept elsewhere.
+    pub(super) fn to_copy(&self) -> Vec<u8> {
+        let mut bytes = self.id.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&self.encode());
+        bytes
+    }
+
+    /// Reads a copy.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`].
+    pub(super) fn from_copy(mut copy: &[u8]) -> io::Result<Self> {
+        let id = u64::from_le_bytes(take(&mut copy)?);
+        Self::decode(id, copy, "the copy of the list of tables")
+    }
+
     fn encode(&self) -> Vec<u8> {
         let (mut bytes, mut toc) = (Vec::new(), b"TOC!".to_vec());
         toc.extend_from_slice(&(self.sections.len() as u32).to_le_bytes());

@@ -49,6 +49,23 @@ pub(in crate::shard) fn look_before_open(tree: &Path, lost: &Lost) -> io::Result
     Ok(if damaged.is_empty() { Found::Sound } else { Found::Damaged(manifest, damaged) })
 }
 
+/// Makes a copy of the list of tables the one that counts, if what the journal has given up since is in it: that is, up to this version of the tree. Returns
+/// whether it does.
+///
+/// # Errors
+/// What the operating system says.
+pub(in crate::shard) fn restore(tree: &Path, copy: &[u8], at_least: u64) -> io::Result<bool> {
+    let Ok(mut manifest) = Manifest::from_copy(copy) else { return Ok(false) };
+    if manifest.id < at_least {
+        return Ok(false);
+    }
+    let names = std::fs::read_dir(tree)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let newest = names.filter_map(|name| name.strip_prefix('v')?.parse::<u64>().ok()).max();
+    manifest.id = newest.unwrap_or_default().max(manifest.id) + 1;
+    manifest.write(tree)?;
+    Ok(true)
+}
+
 /// Takes damaged tables out of a tree that is not open. Returns what is to be said, one line a table.
 ///
 /// # Errors
@@ -147,6 +164,7 @@ impl Tree {
     /// # Errors
     /// What the operating system says; the tree is then as it was.
     pub(in crate::shard) fn mend(&self, suspect: &Suspect<'_>, note: Note<'_>, aside: &Path) -> Result<Vec<String>, Error> {
+        self.reconcile()?;
         let damaged = self.damaged(suspect)?;
         if damaged.is_empty() {
             return Ok(Vec::new());
@@ -155,11 +173,8 @@ impl Tree {
             let open = self.shared();
             (open.tree.clone(), open.lost.clone())
         };
-        let manifest = Manifest::read(&self.path)?;
+        let manifest = self.manifest();
         let before = manifest.clone();
-        if manifest.id != tree.current_version().id() {
-            return Err(io::Error::other("another version of the tree counts on the disk than in memory").into());
-        }
         let mut next = || tree.get_next_table_id();
         let said = replace(&self.path, manifest, &damaged, &mut lost, note, &mut next, aside)?;
         if let Err(error) = self.open_anew(lost) {
@@ -187,15 +202,35 @@ impl Tree {
         Ok(damaged)
     }
 
+    /// Goes on from the version that counts on the disk, if that is another one than in memory: a flush or compaction has failed after it had made it count.
+    ///
+    /// # Errors
+    /// What the operating system says; nothing may be written to the tree then.
+    pub(in crate::shard) fn reconcile(&self) -> Result<(), Error> {
+        let (id, lost) = {
+            let open = self.shared();
+            (open.tree.current_version().id(), open.lost.clone())
+        };
+        match Manifest::current_id(&self.path) {
+            Ok(current) if current == id => return Ok(()),
+            Ok(_) => {}
+            // It is damaged, and written anew by whatever is done next.
+            Err(error) if is_damage(&error) || is_unreadable(&error) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        tracing::warn!(tree = %self.path.display(), "the tree goes on from the version on the disk");
+        self.open_anew(lost)
+    }
+
     /// Opens the files as they are now, and puts the tree in the place of the one that is open.
     fn open_anew(&self, lost: Lost) -> Result<(), Error> {
         let mut open = self.exclusive();
-        let tree = open_files(&self.path, self.cache_bytes, &self.descriptors, (&self.seqno, &self.visible))?;
+        let (tree, manifest) = open_files(&self.path, self.cache_bytes, &self.descriptors, (&self.seqno, &self.visible))?;
         // What is in memory goes along, with its sequence numbers.
         open.sealed.iter().for_each(|memtable| copy(memtable, &tree));
         let sealed = tree.rotate_memtable().into_iter().collect();
         copy(&open.tree.active_memtable(), &tree);
-        *open = Open { tree, sealed, lost };
+        *open = Open { tree, manifest, sealed, lost };
         Ok(())
     }
 }

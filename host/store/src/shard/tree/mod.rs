@@ -17,16 +17,18 @@ pub(super) use check::Sweep;
 pub(crate) use check::remove_unlisted;
 pub use descriptors::Descriptors;
 pub(super) use lost::Lost;
-pub(super) use mend::{DamagedTable, Found, Suspect, look_before_open, mend_before_open};
+pub(super) use mend::{DamagedTable, Found, Suspect, look_before_open, mend_before_open, restore};
 pub(super) use salvage::is_short;
 
 use crate::disk::PRIVATE;
 use bytes::Bytes;
+use lsm_tree::Table;
 use lsm_tree::compaction::{Choice, CompactionStrategy, Leveled};
 use lsm_tree::table::filter::standard_bloom;
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, Error, Guard, InternalValue, Memtable, SeqNo, SequenceNumberCounter, Slice, Tree as Plain,
 };
+use manifest::{Entry, Manifest};
 use std::fs::DirBuilder;
 use std::io;
 use std::ops::{Bound, ControlFlow};
@@ -55,6 +57,8 @@ pub(super) struct Tree {
 /// The open tree.
 struct Open {
     tree: AnyTree,
+    /// The list of tables as it was when the tree was opened.
+    manifest: Manifest,
     /// The sealed memtables, oldest first.
     sealed: Vec<Arc<Memtable>>,
     lost: Lost,
@@ -88,12 +92,12 @@ impl Tree {
     /// Opens or creates the tree. `lost` is what earlier damage has cost it.
     pub(super) fn open(path: &Path, cache_bytes: u64, descriptors: Descriptors, lost: Lost) -> Result<Self, Error> {
         let (seqno, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
-        let tree = open_files(path, cache_bytes, &descriptors, (&seqno, &visible))?;
+        let (tree, manifest) = open_files(path, cache_bytes, &descriptors, (&seqno, &visible))?;
         // What is written from now on is newer than all that was there, also than what is lost.
         let next = tree.get_highest_persisted_seqno().max(lost.highest()).map_or(0, |highest| highest + 1);
         seqno.fetch_max(next);
         visible.fetch_max(next);
-        let open = RwLock::new(Open { tree, sealed: Vec::new(), lost });
+        let open = RwLock::new(Open { tree, manifest, sealed: Vec::new(), lost });
         Ok(Self { path: path.to_path_buf(), cache_bytes, descriptors, seqno, visible, open })
     }
 
@@ -184,11 +188,13 @@ impl Tree {
         Some(Due { tables, bytes: bytes + bytes / 16 + MARGIN })
     }
 
-    /// Does one compaction, if one is due: flushes have their turn before the next. Returns whether it was done.
-    pub(super) fn compact(&self) -> Result<bool, Error> {
+    /// Does one compaction, if one is due: flushes have their turn before the next. `done` is called before what it has read is removed. Returns whether it
+    /// was done.
+    pub(super) fn compact(&self, done: &dyn Fn()) -> Result<bool, Error> {
         let tree = self.shared().tree.clone();
         let before = tree.current_version();
         tree.compact(Arc::new(Leveled::default()), self.visible.get())?;
+        done();
         // The versions before this one keep the files of the tables that went into it.
         tree.get_version_history_lock().maintenance(&self.path, NEWEST)?;
         // Removed by this, without a lock: it takes tens of milliseconds.
@@ -198,6 +204,20 @@ impl Tree {
     /// The version that counts on the disk. It grows with every flush and compaction.
     pub(super) fn version(&self) -> u64 {
         self.shared().tree.current_version().id()
+    }
+
+    /// A copy of the list of tables, which [`restore`] takes.
+    pub(super) fn copy_of_manifest(&self) -> Vec<u8> {
+        self.manifest().to_copy()
+    }
+
+    /// The list of tables that counts, from memory: its file may be what is damaged.
+    fn manifest(&self) -> Manifest {
+        let open = self.shared();
+        let version = open.tree.current_version();
+        let entry = |table: &Table| Entry { id: table.id(), checksum: table.checksum().into_u128(), seqno: table.global_seqno() };
+        let levels = version.iter_levels().map(|level| level.iter().map(|run| run.iter().map(entry).collect()).collect());
+        open.manifest.with(version.id(), levels.collect())
     }
 
     /// Runs in the first level.
@@ -277,11 +297,12 @@ fn open_files(
     cache_bytes: u64,
     descriptors: &Descriptors,
     (seqno, visible): (&SequenceNumberCounter, &SequenceNumberCounter),
-) -> Result<AnyTree, Error> {
+) -> Result<(AnyTree, Manifest), Error> {
     DirBuilder::new().recursive(true).mode(PRIVATE).create(path.join("tables"))?;
     let cache = Arc::new(Cache::with_capacity_bytes(cache_bytes));
     let config = Config::new(path, seqno.clone(), visible.clone()).use_cache(cache);
-    config.use_descriptor_table(Some(descriptors.table())).open()
+    let tree = config.use_descriptor_table(Some(descriptors.table())).open()?;
+    Ok((tree, Manifest::read(path)?))
 }
 
 /// Whether an error on opening means that files are gone or not what they were.

@@ -1,0 +1,265 @@
+//! The tree's own file calls fail: each of them, once or for a while, with no room, no descriptor, a failed write, or an unreadable block; and the power fails at
+//! each, so that what the tree has not synced is gone.
+//!
+//! The tree calls the operating system by itself, through the C library. This binary defines the library's functions that it uses, which needs unsafe code: they
+//! count the calls that are about the tree's files, fail the one that is to fail, and pass all others to the kernel.
+#![allow(unsafe_code, reason = "functions of the C library are defined here")]
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod calls;
+
+use calls::{Kind, Plan, Trigger};
+use rejoin_core::port::{Space, Store, StoreFault};
+use rejoin_test_store::{Expected, Image, Loss, MemoryDisk, Model, Node, Random, SHARD, Step, Survival, Tree, put, script, verify};
+use rustix::io::Errno;
+use std::path::{Path, PathBuf};
+
+/// Steps of a script of which every call of the tree fails once, each in a run of its own.
+const STEPS: u64 = 90;
+/// Scripts of each kind of fault; `REJOIN_STORE_SEEDS=A..B` runs others.
+const SEEDS: std::ops::Range<u64> = 0..2;
+
+/// A script on a tree whose calls fail.
+struct Attempt<'a> {
+    root: &'a Path,
+    disk: MemoryDisk,
+    node: Option<Node>,
+    model: Model,
+}
+
+/// The store has stopped, or could not be opened.
+struct Stopped;
+
+impl<'a> Attempt<'a> {
+    fn new(root: &'a Path, seed: u64) -> Self {
+        let disk = MemoryDisk::new(root, &Image::default());
+        let mut attempt = Self { root, disk, node: None, model: Model::default() };
+        let steps = script(seed, STEPS).into_iter().filter(|step| *step != Step::PowerCut);
+        if attempt.open().and_then(|()| steps.into_iter().try_for_each(|step| attempt.step(step))).is_err() {
+            attempt.node = None;
+        }
+        attempt
+    }
+
+    fn open(&mut self) -> Result<(), Stopped> {
+        let mut node = Node::open(self.root, &self.disk).map_err(|_| Stopped)?;
+        // A first start that did not come to its end may be taken for one that has lost something.
+        let lost = &node.recovery.lost;
+        assert!(lost.is_empty() || self.model.made() == 0, "a loss is said of what can be had: {lost:?}");
+        self.model.reopen(node.store.commit().map_err(|_| Stopped)?.0);
+        node.store.syncer().sync().map_err(|_| Stopped)?;
+        node.data.settle().map_err(|_| Stopped)?;
+        self.node = Some(node);
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), Stopped> {
+        let Some(Node { store, .. }) = &mut self.node else { return Err(Stopped) };
+        match step {
+            Step::Write(change) => {
+                for _ in 0..3 {
+                    match store.write(change.clone()) {
+                        Ok(()) => {
+                            self.model.write(change.rows);
+                            break;
+                        }
+                        Err(StoreFault::Busy | StoreFault::Full) => {
+                            self.model.commit(store.commit().map_err(|_| Stopped)?.0);
+                            passes(store.maintenance().run().map(drop))?;
+                        }
+                        Err(_) => return Err(Stopped),
+                    }
+                }
+            }
+            Step::Commit => self.model.commit(store.commit().map_err(|_| Stopped)?.0),
+            Step::Sync => self.model.sync(store.syncer().sync().map_err(|_| Stopped)?.0),
+            Step::Maintain => passes(store.maintenance().run().map(drop))?,
+            Step::Kill | Step::PowerCut => {
+                self.node = None;
+                self.model.kill();
+                self.open()?;
+            }
+            Step::Stop => {
+                let made = self.model.made();
+                let Some(Node { data, store, .. }) = self.node.take() else { return Err(Stopped) };
+                store.close().map_err(|_| Stopped)?;
+                self.model.commit(made);
+                self.model.sync(made);
+                data.mark_clean().map_err(|_| Stopped)?;
+                self.open()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All rows are read that the model knows; what cannot be read is said. Returns how many are damaged.
+    fn read_all(&self) -> usize {
+        let node = self.node.as_ref().unwrap();
+        let right = self.model.rows_after(self.model.made());
+        let unread = |(space, key): &(Space, bytes::Bytes)| match node.store.get(*space, key) {
+            Err(StoreFault::Damaged(_)) => true,
+            found => {
+                assert_eq!(found.unwrap().as_ref(), right.get(&(*space, key.clone())), "{key:?}");
+                false
+            }
+        };
+        self.model.keys().filter(|key| unread(key)).count()
+    }
+}
+
+/// What a fault that passes may end in.
+fn passes(result: Result<(), StoreFault>) -> Result<(), Stopped> {
+    match result {
+        Ok(()) | Err(StoreFault::Full | StoreFault::Busy | StoreFault::Damaged(_)) => Ok(()),
+        Err(_) => Err(Stopped),
+    }
+}
+
+fn tree(root: &Path) -> PathBuf {
+    root.join(SHARD).join("tree")
+}
+
+/// Runs the script of each seed once for every call of the tree of these kinds.
+fn each_call(test: &str, kinds: &[Kind], trigger: impl Fn(u64) -> Trigger, after: impl Fn(&mut Attempt<'_>, u64)) {
+    let _alone = calls::alone();
+    let seeds = std::env::var("REJOIN_STORE_SEEDS").map_or(SEEDS, |seeds| {
+        let (from, to) = seeds.split_once("..").unwrap();
+        from.parse().unwrap()..to.parse().unwrap()
+    });
+    let mut cuts = 0;
+    for seed in seeds {
+        let root = rejoin_test_store::scratch();
+        calls::arm(Plan::new(tree(root.path()), kinds, Trigger::Never));
+        drop(Attempt::new(root.path(), seed));
+        let calls = calls::disarm().calls;
+        assert!(calls > 20, "{calls} calls");
+        for call in 0..calls {
+            let root = rejoin_test_store::scratch();
+            calls::arm(Plan::new(tree(root.path()), kinds, trigger(call)));
+            let mut attempt = Attempt::new(root.path(), seed);
+            after(&mut attempt, call);
+            calls::disarm();
+            cuts += 1;
+        }
+    }
+    eprintln!("{test}: {cuts} runs, each with another call of the tree that failed; nothing wrong, nothing silent");
+}
+
+/// Whatever has happened: the process ends, and all that was heard of is found by the next one.
+fn nothing_is_lost(attempt: &mut Attempt<'_>, call: u64) {
+    calls::disarm();
+    attempt.node = None;
+    let image = attempt.disk.machine().crash(Survival::Everything, &mut Random::new(0, 0)).image;
+    let end = attempt.model.heard()..=attempt.model.made();
+    let loss = if attempt.model.made() == 0 { Loss::MayBeFeared } else { Loss::None };
+    let expected = Expected { model: &attempt.model, end, loss, same_boot: true };
+    let fresh = rejoin_test_store::scratch();
+    let found = verify(fresh.path(), &image, &Tree::read(&tree(attempt.root)), &expected);
+    assert!(found.is_ok(), "call {call}: {found:?}");
+}
+
+/// What has passed is over: the store goes on by itself, and nothing stays behind in its directory.
+fn goes_on(attempt: &mut Attempt<'_>, call: u64) {
+    calls::disarm();
+    if attempt.node.is_none() {
+        attempt.model.kill();
+        assert!(attempt.open().is_ok(), "call {call}: it does not start again");
+    }
+    let node = attempt.node.as_mut().unwrap();
+    while node.store.maintenance().run().unwrap_or_else(|fault| panic!("call {call}: {fault}")).more {}
+    let change = put(Space::Objects, "object 00", "written after it");
+    node.store.write(change.clone()).unwrap_or_else(|fault| panic!("call {call}: {fault}"));
+    attempt.model.write(change.rows);
+    attempt.model.commit(node.store.commit().unwrap().0);
+    attempt.model.sync(node.store.syncer().sync().unwrap().0);
+    assert_eq!(attempt.read_all(), 0, "call {call}");
+    let node = attempt.node.as_mut().unwrap();
+    assert_eq!(node.store.problems(), Vec::<String>::new(), "call {call}");
+    let tables = std::fs::read_dir(tree(attempt.root).join("tables")).unwrap().count();
+    assert!(tables <= 8, "call {call}: {tables} tables");
+    nothing_is_lost(attempt, call);
+}
+
+#[test]
+fn any_call_of_the_tree_finds_no_room_once() {
+    let once = |call| Trigger::Once(call, Errno::NOSPC);
+    each_call("any_call_of_the_tree_finds_no_room_once", &[Kind::Create, Kind::Write], once, goes_on);
+}
+
+#[test]
+fn there_is_no_room_from_any_call_of_the_tree_on_and_then_there_is() {
+    let on = |call| Trigger::From(call, Errno::NOSPC);
+    each_call("there_is_no_room_from_any_call_of_the_tree_on_and_then_there_is", &[Kind::Create, Kind::Write], on, goes_on);
+}
+
+#[test]
+fn any_call_of_the_tree_finds_no_descriptor_once() {
+    let once = |call| Trigger::Once(call, Errno::MFILE);
+    each_call("any_call_of_the_tree_finds_no_descriptor_once", &[Kind::Create, Kind::Open], once, goes_on);
+}
+
+#[test]
+fn there_is_no_descriptor_from_any_call_of_the_tree_on_and_then_there_are() {
+    let on = |call| Trigger::From(call, Errno::MFILE);
+    each_call("there_is_no_descriptor_from_any_call_of_the_tree_on_and_then_there_are", &[Kind::Create, Kind::Open], on, goes_on);
+}
+
+#[test]
+fn any_write_or_sync_of_the_tree_fails_once() {
+    let once = |call| Trigger::Once(call, Errno::IO);
+    each_call("any_write_or_sync_of_the_tree_fails_once", &[Kind::Write, Kind::Sync, Kind::Rename], once, nothing_is_lost);
+}
+
+/// A block that cannot be read stays so until it is written anew. It costs its rows; the node runs on, starts, and compacts what it has.
+#[test]
+fn any_block_of_the_tree_cannot_be_read_any_more() {
+    each_call("any_block_of_the_tree_cannot_be_read_any_more", &[Kind::Read], Trigger::BadBlock, |attempt, call| {
+        for start in 0..3 {
+            if attempt.node.is_none() {
+                attempt.model.kill();
+                assert!(attempt.open().is_ok(), "call {call}: it does not start again at {start}");
+            }
+            attempt.read_all();
+            let node = attempt.node.as_mut().unwrap();
+            // Damage that was met is looked into.
+            passes(node.store.maintenance().run().map(drop)).unwrap_or_else(|_| panic!("call {call}: it has stopped"));
+            while node.store.maintenance().run().unwrap_or_else(|fault| panic!("call {call}: {fault}")).more {}
+            attempt.node = None;
+        }
+        attempt.model.kill();
+        assert!(attempt.open().is_ok());
+        // Every row is written anew, and none is damaged any more.
+        let keys: Vec<_> = attempt.model.keys().filter(|(space, _)| *space == Space::Objects).cloned().collect();
+        for (_, key) in keys {
+            let change = put(Space::Objects, std::str::from_utf8(&key).unwrap(), "written anew");
+            assert!(attempt.step(Step::Write(change)).is_ok() && attempt.step(Step::Commit).is_ok(), "call {call}");
+        }
+        assert_eq!(attempt.read_all(), 0, "call {call}");
+    });
+}
+
+/// The power fails at any call of the tree: what the tree has not synced is gone, and so is what the journal has not.
+#[test]
+fn the_power_fails_at_any_call_of_the_tree() {
+    let kinds = [Kind::Create, Kind::Write, Kind::Sync, Kind::Rename, Kind::Remove];
+    each_call(
+        "the_power_fails_at_any_call_of_the_tree",
+        &kinds,
+        |call| Trigger::From(call, Errno::IO),
+        |attempt, call| {
+            attempt.node = None;
+            let plan = calls::disarm();
+            plan.lose_what_is_not_synced();
+            for survival in [Survival::Nothing, Survival::Everything] {
+                let mut image = attempt.disk.machine().crash(survival, &mut Random::new(0, 0)).image;
+                image.reboot();
+                let end = attempt.model.synced()..=attempt.model.made();
+                let loss = if attempt.model.made() == 0 { Loss::MayBeFeared } else { Loss::None };
+                let expected = Expected { model: &attempt.model, end, loss, same_boot: false };
+                let fresh = rejoin_test_store::scratch();
+                let found = verify(fresh.path(), &image, &Tree::read(&tree(attempt.root)), &expected);
+                assert!(found.is_ok(), "call {call}, {survival:?}: {found:?}");
+            }
+        },
+    );
+}
