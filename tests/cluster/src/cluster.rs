@@ -1,6 +1,7 @@
 //! A cluster of processes.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -124,6 +125,12 @@ impl Cluster {
     #[must_use]
     pub fn address(&self, index: usize) -> SocketAddr {
         self.files.nodes[index].1
+    }
+
+    /// A node's data directory.
+    #[must_use]
+    pub fn data(&self, index: usize) -> PathBuf {
+        self.files.config_path(index).with_extension("data")
     }
 
     /// Where a node's admin port is.

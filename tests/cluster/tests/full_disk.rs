@@ -1,0 +1,141 @@
+//! A real disk that is full: a file system of 300 MB is filled under a node, which is killed on it, starts with no byte free, and goes on when there is room.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::path::Path;
+use std::process::Command;
+
+use rejoin_client::admin::BucketProps;
+use rejoin_client::{Bucket, Bytes, ErrorKind};
+use rejoin_test_cluster::{Cluster, eventually, http};
+
+/// Set in the process that may mount: it has a mount namespace of its own.
+const MAY_MOUNT: &str = "REJOIN_TEST_MAY_MOUNT";
+const TEST: &str = "a_node_on_a_disk_of_300_mb_is_filled_freed_and_restarted_and_reads_throughout";
+/// What others have on the disk, and remove in the end.
+const OTHERS: usize = 150 << 20;
+const VALUE: usize = 64 << 10;
+
+#[test]
+fn a_node_on_a_disk_of_300_mb_is_filled_freed_and_restarted_and_reads_throughout() {
+    if std::env::var_os(MAY_MOUNT).is_some() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        return runtime.block_on(filled());
+    }
+    let private = |command: &mut Command| {
+        let unshare = ["--mount", "--propagation", "private"];
+        let mut wrapped = Command::new("unshare");
+        wrapped.args(unshare).arg(command.get_program()).args(command.get_args());
+        wrapped
+    };
+    let probe = tempfile::tempdir().unwrap();
+    let mount = private(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(probe.path())).output();
+    if !mount.as_ref().is_ok_and(|mount| mount.status.success()) {
+        eprintln!("SKIPPED: {TEST} needs to mount a tmpfs in a mount namespace of its own, which this user may not: {mount:?}");
+        return;
+    }
+    let this = std::env::current_exe().unwrap();
+    let mut inside = private(Command::new(this).args(["--exact", TEST, "--nocapture"]));
+    assert!(inside.env(MAY_MOUNT, "1").status().unwrap().success());
+}
+
+fn key(number: u32) -> String {
+    format!("key {number}")
+}
+
+fn value(number: u32) -> Vec<u8> {
+    let mut value = number.to_le_bytes().repeat(VALUE / 4);
+    value.truncate(VALUE);
+    value
+}
+
+/// Every value that was acknowledged is read.
+async fn read_all(bucket: &Bucket<Bytes>, written: u32) {
+    for number in 0..written {
+        let read = eventually("a value is read", async || bucket.get(key(number)).await).await;
+        assert!(read.value.as_deref() == Some(&value(number)[..]), "key {number}");
+    }
+}
+
+async fn filled() {
+    let more = "memtable_bytes = 16777216\nfree_space_floor = 16777216\nshards = 2\ncache_bytes = 4194304";
+    let mut cluster = Cluster::prepare(1, more);
+    let data = cluster.data(0);
+    std::fs::create_dir(&data).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=300m", "tmpfs"]).arg(&data).status().unwrap();
+    assert!(mounted.success());
+    std::fs::write(data.join("others"), vec![1; OTHERS]).unwrap();
+    cluster.spawn(0);
+    cluster.together().await;
+    cluster.bucket("plain", BucketProps { n: 1, ..BucketProps::default() }).await;
+    let client = cluster.client().await;
+    let bucket = client.bucket::<Bytes>("plain").unwrap();
+
+    let mut written = 0;
+    let refused = loop {
+        match bucket.put(key(written), value(written)).blind().await {
+            Ok(_) => written += 1,
+            Err(error) if error.kind() == ErrorKind::DiskFull => break error,
+            // Flushes are behind.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}"),
+        }
+    };
+    let said = refused.to_string();
+    assert!(said.contains("n1") && said.contains("n1.data") && said.contains("full"), "{said}");
+    assert!(written > 200, "{written} values");
+    read_all(&bucket, written).await;
+    is_called_full(&cluster);
+
+    // No byte is left, and the process is killed.
+    fill(&data.join("filler"));
+    read_all(&bucket, written).await;
+    cluster.kill(0);
+    fill(&data.join("filler"));
+    cluster.spawn(0);
+    cluster.together().await;
+    let client = cluster.client().await;
+    let bucket = client.bucket::<Bytes>("plain").unwrap();
+    read_all(&bucket, written).await;
+    let again = eventually("a write is refused for want of room", async || match bucket.put(key(written), value(written)).blind().await {
+        Err(error) if error.kind() == ErrorKind::DiskFull => Ok(error),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(again.await.to_string().contains("n1.data"));
+    is_called_full(&cluster);
+
+    // There is room again, and nobody has to tell the node.
+    std::fs::remove_file(data.join("filler")).unwrap();
+    std::fs::remove_file(data.join("others")).unwrap();
+    eventually("writes are taken again", async || bucket.put(key(written), value(written)).blind().await).await;
+    for number in written + 1..written + 200 {
+        eventually("writes are taken", async || bucket.put(key(number), value(number)).blind().await).await;
+    }
+    eventually("the node is well", async || match http::get(cluster.admin(0), "/health") {
+        Ok((200, text)) => Ok(text),
+        other => Err(other),
+    })
+    .await;
+    cluster.kill(0);
+    cluster.spawn(0);
+    cluster.together().await;
+    let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
+    read_all(&bucket, written + 200).await;
+    cluster.kill(0);
+    assert!(Command::new("umount").arg(&data).status().unwrap().success());
+}
+
+/// The operator is told: which node, which directory.
+fn is_called_full(cluster: &Cluster) {
+    let (code, health) = http::get(cluster.admin(0), "/health").unwrap();
+    assert!(code == 503 && health.contains("n1.data") && health.contains("is full"), "{code}: {health}");
+    let status = cluster.rejoin(&["status"]);
+    assert!(format!("{status:?}").contains("is full"), "{status:?}");
+}
+
+/// Takes what room there is.
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![7; size]).is_ok() {}
+    }
+}
