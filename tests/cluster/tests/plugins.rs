@@ -70,7 +70,7 @@ async fn a_merge_that_traps_loops_grows_or_returns_too_much_leaves_all_siblings_
     bucket(&cluster, "good", guests::first()).await;
     let greedy = "(loop $again (drop (memory.grow (i32.const 1))) (br $again)) (unreachable)";
     for (name, component, words) in [
-        ("traps", guests::merging("", "(unreachable)"), "the plugin trapped"),
+        ("traps", guests::merging("", "(unreachable)"), "): the plugin trapped: it panicked or aborted"),
         ("loops", guests::endless(), "the plugin used up its 3000000 units of fuel"),
         ("grows", guests::merging("", greedy), "the plugin wanted more than its 16777216 bytes of memory"),
         ("floods", guests::with_memory("8", "(call $answer (i32.const 0) (i32.const 400000))"), "the plugin's result is larger than"),
