@@ -135,6 +135,9 @@ rules! {
     InvalidIsNotWritten,
 }
 
+// Each rule is a bit of `Rules::broken`.
+const _: () = assert!(Rule::ALL.len() <= 64, "there are more rules than bits for them");
+
 /// Which of the rules are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rules {
