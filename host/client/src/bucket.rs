@@ -96,7 +96,8 @@ impl<C: Codec> Bucket<C> {
         Write::new(Arc::clone(&self.engine), self.name.clone(), key.as_ref(), Ok(Content::Tombstone))
     }
 
-    /// Reads a key, lets `edit` make a new value of what is there, and writes that with the context of the read; see [`Update`].
+    /// Reads a key, lets `edit` make a new value of what is there, and writes that with the context of the read; see [`Update`]. In a bucket without a
+    /// merge plugin, also say how siblings are merged: [`Update::resolve`].
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {

@@ -1,6 +1,5 @@
 //! How a client is set up and meets its first node.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +9,10 @@ use rejoin_wire::{Identity, Network, OsNetwork};
 
 use crate::engine::{Engine, Settings};
 use crate::links::Links;
+use crate::meet::{Met, meet};
 use crate::profile::read_file;
 use crate::session::endpoint_error;
-use crate::{Client, Error, ErrorKind, Result};
+use crate::{Client, Error, ErrorKind, Result, time};
 
 /// How the nodes are verified: by the certificate of the cluster's authority, in PEM. And, if wanted, a certificate of the client's own.
 #[derive(Clone, Debug)]
@@ -130,7 +130,8 @@ impl std::fmt::Debug for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Nodes to begin with, as `address:port` or `name:port`. One that answers is enough: it tells of the others.
+    /// Nodes to begin with, as `address:port` or `name:port`. One that answers is enough: it tells of the others. Names are looked up whenever the
+    /// node is dialled; one that cannot be looked up is passed over.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().seeds(["10.0.0.1:7400", "node2.internal:7400"]);
@@ -171,7 +172,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long an operation may take with all its attempts, unless it says otherwise. Default 5 s. The nodes are told and drop work that is too late.
+    /// How long an operation may take with all its attempts, unless it says otherwise, and how long connecting may. Default 5 s. Zero is refused when
+    /// connecting, more than a year counts as a year. The nodes are told and drop work that is too late.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().timeout(std::time::Duration::from_millis(800));
@@ -181,7 +183,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a node may take to accept a connection before the next one is tried. Default 1 s.
+    /// How long a node may take to accept a connection before the next one is tried. Default 1 s; zero is refused when connecting.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().connect_timeout(std::time::Duration::from_millis(300));
@@ -226,7 +228,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to the first seed that answers.
+    /// Connects to the first seed that lets the client in. Seeds are dialled in their order, the next one also while those before it are slow to answer, and
+    /// all of it takes as long as an operation may at most ([`timeout`](Self::timeout)).
     ///
     /// ```no_run
     /// # async fn run(builder: rejoin_client::ClientBuilder) -> rejoin_client::Result<()> {
@@ -235,7 +238,7 @@ impl ClientBuilder {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a set-up that cannot work, [`ErrorKind::Denied`] for a token that is not known, [`ErrorKind::Untrusted`] for
+    /// [`ErrorKind::Config`] for a set-up that cannot work (a time-out of zero, or seeds of which none is an address), [`ErrorKind::Denied`] for a token that is not known, [`ErrorKind::Untrusted`] for
     /// a seed that is no node of the authority's cluster, [`ErrorKind::Unreachable`] if no seed answers.
     pub async fn connect(self) -> Result<Client> {
         let config = |what: &str| Error::new(ErrorKind::Config, what.to_string());
@@ -247,38 +250,12 @@ impl ClientBuilder {
             return Err(config("no seeds: give at least one node's address with `seeds`"));
         }
         let hello = ClientHello { protocol: PROTOCOL, token: self.token.clone(), client: self.name.chars().take(64).collect() };
-        let links = Links::open(&*self.network, self.seed, identity, hello, self.connect_timeout)?;
-        let settings = Settings { timeout: self.timeout, attempts: self.attempts, pinned: self.pinned, seed: self.seed };
-        let mut failures = Vec::new();
-        for seed in &self.seeds {
-            for address in resolve(seed).await? {
-                match links.dial(address).await {
-                    Ok((session, layout)) => {
-                        let engine = Engine::new(links, &session, address, layout, &settings);
-                        let bad = || {
-                            Error::new(ErrorKind::Protocol, format!("{} has sent a layout that breaks the rules of layouts", session.name))
-                        };
-                        return Ok(Client(Arc::new(engine.ok_or_else(bad)?)));
-                    }
-                    Err(error) => failures.push(error),
-                }
-            }
-        }
-        Err(none_answered(failures))
+        let timeout = time::bounded("a time-out", self.timeout)?;
+        let connect_timeout = time::bounded("a time-out for connecting", self.connect_timeout)?;
+        let links = Arc::new(Links::open(&*self.network, self.seed, identity, hello, connect_timeout)?);
+        let settings = Settings { timeout, attempts: self.attempts, pinned: self.pinned, seed: self.seed };
+        let Met { session, layout, address } = meet(&links, &self.seeds, timeout).await?;
+        let bad = || Error::new(ErrorKind::Protocol, format!("{} has sent a layout that breaks the rules of layouts", session.name));
+        Ok(Client(Arc::new(Engine::new(links, &session, address, layout, &settings).ok_or_else(bad)?)))
     }
-}
-
-async fn resolve(seed: &str) -> Result<Vec<SocketAddr>> {
-    let bad = |why: std::io::Error| Error::new(ErrorKind::Config, format!("the seed {seed:?} is no address:port that resolves: {why}"));
-    Ok(tokio::net::lookup_host(seed).await.map_err(bad)?.collect())
-}
-
-/// What to say when no seed let us in: a refusal, if there was one, tells more than silence.
-fn none_answered(failures: Vec<Error>) -> Error {
-    let said = failures.iter().find(|error| error.kind() != ErrorKind::Unreachable);
-    if let Some(error) = said {
-        return error.clone();
-    }
-    let list: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    Error::new(ErrorKind::Unreachable, format!("no seed could be reached: {}", list.join("; ")))
 }

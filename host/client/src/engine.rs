@@ -1,12 +1,11 @@
 //! Carries an operation through its attempts: chooses the node, sends, and does what `retry` decides about a failure.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use rejoin_proto::client::{Answer, Put, PutOutcome, PutReply, Reply, Request, RequestBody};
-use rejoin_proto::{ClusterId, ErrorCode, Layout, Name};
+use rejoin_proto::{Address, ClusterId, ErrorCode, Layout, Name};
 use rejoin_wire::Class;
 use tokio::time::Instant;
 
@@ -16,12 +15,12 @@ use crate::retry::{self, Doubt, Failure, Next, RetryBudget, WriteStory};
 use crate::routing::{Map, Target, choose};
 use crate::session::{CallError, Session, lock};
 use crate::tries::{Attempt, Failed, Tries, not_sent};
-use crate::{Context, Error, ErrorKind, Result};
+use crate::{Context, Error, ErrorKind, Result, time};
 
 /// What all clones of a client share.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    pub(crate) links: Links,
+    pub(crate) links: Arc<Links>,
     pub(crate) cluster: ClusterId,
     map: RwLock<Arc<Map>>,
     learning: AtomicBool,
@@ -59,9 +58,9 @@ pub(crate) struct Settings {
 
 impl Engine {
     /// An engine that has met its first node. `None` if that node's layout breaks the rules of layouts.
-    pub(crate) fn new(links: Links, first: &Session, address: SocketAddr, layout: Layout, settings: &Settings) -> Option<Self> {
+    pub(crate) fn new(links: Arc<Links>, first: &Session, address: Address, layout: Layout, settings: &Settings) -> Option<Self> {
         let map = Map::new(layout, first.tenant)?;
-        let home = Target { id: first.node, name: first.name.clone(), address: address.into() };
+        let home = Target { id: first.node, name: first.name.clone(), address };
         let (timeout, attempts, pinned) = (settings.timeout, settings.attempts, settings.pinned);
         let (map, budget, chance) = (RwLock::new(Arc::new(map)), Mutex::new(RetryBudget::new()), Chance::new(settings.seed));
         Some(Self { links, cluster: first.cluster, map, learning: AtomicBool::new(false), budget, chance, home, pinned, timeout, attempts })
@@ -85,13 +84,14 @@ impl Engine {
         timeout: Duration,
         hedge: Option<Duration>,
     ) -> Result<Reply> {
-        let mut tries = self.tries(timeout);
+        let mut tries = self.tries(timeout)?;
+        let hedge = hedge.map(|after| time::bounded("a hedge", after)).transpose()?;
         loop {
             let target = self.pick(route, &mut tries)?;
             let wanted = Wanted { body, trace: tries.trace, until: tries.until() };
             let failed = match self.attempt_hedged(route, &mut tries, &target, &wanted, hedge).await {
                 Ok(reply) => return Ok(reply),
-                Err(failed) => failed,
+                Err(failed) => tries.tell(failed),
             };
             match retry::after_read(failed.failure, tries.pause(self.chance.share())) {
                 Next::Anywhere(wait) => self.again(&mut tries, &failed, wait).await?,
@@ -102,12 +102,12 @@ impl Engine {
 
     /// Sends something that must not be repeated once it was sent: to the first node that can be reached.
     pub(crate) async fn once(self: &Arc<Self>, class: Class, body: RequestBody, timeout: Duration) -> Result<Reply> {
-        let mut tries = self.tries(timeout);
+        let mut tries = self.tries(timeout)?;
         loop {
             let target = self.pick(Route::Any, &mut tries)?;
             tries.attempts_left = 1;
             let wanted = Wanted { body: &body, trace: tries.trace, until: tries.until() };
-            match self.attempt(&target, class, &wanted).await {
+            match self.attempt(&target, class, &wanted).await.map_err(|failed| tries.tell(failed)) {
                 Ok((reply, _)) => return Ok(reply),
                 Err(failed) if failed.failure == Failure::NotSent => self.again(&mut tries, &failed, Duration::ZERO).await?,
                 Err(failed) if failed.failure == Failure::Lost => return Err(Error::unknown(failed.error)),
@@ -118,7 +118,7 @@ impl Engine {
 
     /// Writes: under the rules of `retry`.
     pub(crate) async fn write(self: &Arc<Self>, mut put: Put, timeout: Duration) -> Result<PutReply> {
-        let mut tries = self.tries(timeout);
+        let mut tries = self.tries(timeout)?;
         let mut story = WriteStory::default();
         let (bucket, key) = (put.bucket.clone(), put.key.clone());
         let route = Route::Key(&bucket, &key);
@@ -126,7 +126,7 @@ impl Engine {
         loop {
             let failed = match self.attempt_write(&target, &tries, &mut put, &story).await {
                 Ok(reply) => return Ok(reply),
-                Err(failed) => failed,
+                Err(failed) => tries.tell(failed),
             };
             let next = story.after(failed.failure, failed.sent, Instant::now(), tries.pause(self.chance.share()));
             let in_doubt = |error: Error| if error.kind() == ErrorKind::Unknown { error } else { Error::unknown(error) };
@@ -191,8 +191,8 @@ impl Engine {
         let Some(other) = other.filter(|_| lock(&self.budget).take()) else { return first.await };
         let mut second = std::pin::pin!(async { self.attempt(&other, Class::Request, wanted).await.map(|(reply, _)| reply) });
         tokio::select! { biased;
-            done = &mut first => if done.is_ok() { done } else { second.await },
-            done = &mut second => if done.is_ok() { done } else { first.await },
+            done = &mut first => either(done, second).await,
+            done = &mut second => either(done, first).await,
         }
     }
 
@@ -285,11 +285,12 @@ impl Engine {
         }
     }
 
-    fn tries(&self, timeout: Duration) -> Tries {
+    fn tries(&self, timeout: Duration) -> Result<Tries> {
+        let deadline = Instant::now() + time::bounded("a time-out", timeout)?;
         let attempts = self.attempts.max(1);
         let dials_left = self.map().len() + usize::from(attempts);
         let trace = self.chance.word().max(1);
-        Tries { deadline: Instant::now() + timeout, trace, attempts, attempts_left: attempts, dials_left, asked: Vec::new() }
+        Ok(Tries { deadline, trace, attempts, attempts_left: attempts, dials_left, asked: Vec::new(), told: None })
     }
 
     fn pick(&self, route: Route<'_>, tries: &mut Tries) -> Result<Target> {
@@ -303,8 +304,7 @@ impl Engine {
                 all
             }
         };
-        let now = Instant::now();
-        let avoided = |target: &Target| self.links.avoided(target, now);
+        let avoided = |target: &Target| self.links.avoided(target);
         let nobody = || Error::new(ErrorKind::Unreachable, "the layout names no node to ask");
         let target = choose(&candidates, &tries.asked, avoided).ok_or_else(nobody)?.clone();
         tries.asked.push(target.id);
@@ -339,6 +339,12 @@ impl Engine {
         tokio::time::sleep(wait).await;
         Ok(())
     }
+}
+
+/// What has come first, if it is good; otherwise what comes second, or the more telling of two failures.
+async fn either<T>(first: Attempt<T>, second: impl Future<Output = Attempt<T>>) -> Attempt<T> {
+    let Err(first) = first else { return first };
+    second.await.map_err(|second| if second.error.telling() < first.error.telling() { first } else { second })
 }
 
 /// An answer to another question than was asked.

@@ -168,6 +168,22 @@ impl Error {
         self
     }
 
+    /// How much it says about why an operation failed, to choose among the errors of its attempts: what a node has found out before what is wrong
+    /// there for now, and silence last.
+    pub(crate) fn telling(&self) -> u8 {
+        use ErrorKind::{Damaged, DiskFull, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unknown, Unreachable};
+        match self.0.kind {
+            Unreachable => 0,
+            TimedOut if self.0.needed == 0 => 1,
+            StaleLayout | Stopping => 2,
+            Overloaded => 3,
+            Unavailable | TimedOut => 4,
+            DiskFull | Damaged => 5,
+            Unknown => 7 + u8::from(self.0.needed > 0),
+            _ => 6,
+        }
+    }
+
     /// What went wrong, for programs.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

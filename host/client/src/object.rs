@@ -76,6 +76,18 @@ impl<V> Object<V> {
         Err(Error::new(ErrorKind::Conflict, format!("the key has {} siblings that were not merged ({why}); {advice}", self.siblings.len())))
     }
 
+    /// The value, or what `merge` makes of siblings that were not merged; `None` if nothing was found.
+    ///
+    /// ```no_run
+    /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
+    /// let most = |siblings: Vec<rejoin_client::Sibling<u32>>| siblings.into_iter().map(|one| one.value).max().unwrap_or(0);
+    /// let stock = bucket.get("apples").await?.into_value_with(most);
+    /// # Ok(()) }
+    /// ```
+    pub fn into_value_with(self, merge: impl FnOnce(Vec<Sibling<V>>) -> V) -> Option<V> {
+        if self.value.is_some() || self.siblings.is_empty() { self.value } else { Some(merge(self.siblings)) }
+    }
+
     /// Decodes a reply.
     pub(crate) fn from_reply<C: Codec<Value = V>>(reply: GetReply) -> Result<Self> {
         let decode = |bytes: &[u8]| C::decode(bytes).map_err(|why| undecodable(&why));
@@ -128,6 +140,9 @@ mod tests {
         let error = conflict.into_value().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
         assert!(error.to_string().contains("it trapped"), "{error}");
+        let sum = |siblings: Vec<Sibling<u32>>| siblings.iter().map(|sibling| sibling.value).sum();
+        let merged = |value, siblings| object(value, siblings).unwrap().into_value_with(sum);
+        assert_eq!((merged(Some("7"), &["3", "4"]), merged(None, &["1", "2"]), merged(None, &[])), (Some(7), Some(3), None));
         assert_eq!(object(Some("seven"), &[]).unwrap_err().kind(), ErrorKind::Codec);
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Tries {
     pub(crate) attempts_left: u8,
     pub(crate) dials_left: usize,
     pub(crate) asked: Vec<NodeId>,
+    /// The most telling error so far.
+    pub(crate) told: Option<Error>,
 }
 
 impl Tries {
@@ -34,6 +36,16 @@ impl Tries {
     /// Until when the next attempt may take: a share of what is left.
     pub(crate) fn until(&self) -> Instant {
         Instant::now() + retry::share(self.left(), self.attempts_left)
+    }
+
+    /// Puts the most telling error so far in the place of that of the latest attempt: an owner whose disk is full says more about why a write has
+    /// failed than the next one, which could not be reached.
+    pub(crate) fn tell(&mut self, mut failed: Failed) -> Failed {
+        if let Some(told) = self.told.take().filter(|told| told.telling() > failed.error.telling()) {
+            failed.error = told;
+        }
+        self.told = Some(failed.error.clone());
+        failed
     }
 
     /// The pause before the next attempt, with that jitter (0 to 1).

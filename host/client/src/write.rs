@@ -12,7 +12,7 @@ use rejoin_proto::{Content, Name, RequestId};
 
 use crate::bucket::check_key;
 use crate::engine::Engine;
-use crate::{Context, Result};
+use crate::{Context, Result, time};
 
 /// A put that has not yet said what it replaces.
 #[derive(Clone, Copy, Debug)]
@@ -118,15 +118,22 @@ impl<S> Write<S> {
         self.set(|put| put.pw = Some(Quorum::Count(owners)))
     }
 
-    /// After how long the value stops being visible, instead of the bucket's time to live. Counted in milliseconds, from when it is written.
+    /// After how long the value stops being visible, instead of the bucket's time to live. Counted in milliseconds, from when it is written. Zero is
+    /// refused with [`ErrorKind::Config`](crate::ErrorKind::Config).
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
     /// bucket.put("session", b"v".to_vec()).blind().ttl(std::time::Duration::from_secs(3600)).await?;
     /// # Ok(()) }
     /// ```
-    pub fn ttl(self, ttl: Duration) -> Self {
-        self.set(|put| put.ttl_ms = Some(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)))
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        match time::ttl_ms(ttl) {
+            Ok(ms) => self.set(|put| put.ttl_ms = Some(ms)),
+            Err(error) => {
+                self.put = self.put.and(Err(error));
+                self
+            }
+        }
     }
 
     /// How long all attempts together may take.

@@ -126,6 +126,21 @@ async fn a_time_out_is_kept_and_says_that_nothing_came() {
 }
 
 #[tokio::test]
+async fn the_error_of_a_read_is_the_most_telling_one_of_its_attempts() {
+    let cluster = Cluster::start(3).await;
+    let stock = stock(&cluster.client().await);
+    cluster.react([refused(ErrorCode::Unavailable), React::Close, refused(ErrorCode::Stopping)]);
+    assert_eq!(stock.get("k").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    cluster.react([React::Close, refused(ErrorCode::Damaged), refused(ErrorCode::Overloaded)]);
+    assert_eq!(stock.get("l").await.unwrap_err().kind(), ErrorKind::Damaged);
+    // Of a hedged read neither node need have the last word.
+    let client = cluster.builder().attempts(1).connect().await.unwrap();
+    cluster.react([React::Silence, refused(ErrorCode::Denied)]);
+    let hedged = client.bucket::<Json<u32>>("stock").unwrap().get("m").hedge(Duration::from_millis(30));
+    assert_eq!(hedged.timeout(Duration::from_millis(400)).await.unwrap_err().kind(), ErrorKind::Denied);
+}
+
+#[tokio::test]
 async fn set_ups_that_cannot_work_are_refused_clearly() {
     let cluster = Cluster::start(1).await;
     let kind = |result: rejoin_client::Result<Client>| result.unwrap_err().kind();

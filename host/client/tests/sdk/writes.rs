@@ -152,6 +152,58 @@ async fn a_refusal_is_passed_on_and_not_repeated() {
 }
 
 #[tokio::test]
+async fn the_error_of_a_write_is_the_most_telling_one_of_its_attempts() {
+    let cluster = Cluster::start(3).await;
+    let notes = notes(&cluster.client().await);
+    cluster.react([refused(ErrorCode::DiskFull), refused(ErrorCode::Overloaded), refused(ErrorCode::Stopping)]);
+    let error = notes.put("k", b"v".to_vec()).blind().await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::DiskFull, true), "{error}");
+    // In doubt it stays, whatever was said; with the word of the node that counted its acknowledgements.
+    cluster.react([React::Say(stored(PutOutcome::Unknown, 1)), React::Close, React::CloseAndForget]);
+    let error = notes.put("k", b"v".to_vec()).blind().await.unwrap_err();
+    assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::Unknown, 2, 1), "{error}");
+}
+
+/// A read of siblings that nobody has merged.
+fn conflict(values: &[&'static str]) -> React {
+    let mut reply = crate::fake::found("0", 7);
+    let one = reply.siblings[0].clone();
+    reply.value = None;
+    reply.siblings = values.iter().map(|value| rejoin_proto::client::Sibling { value: (*value).into(), ..one.clone() }).collect();
+    React::Say(rejoin_proto::client::Reply::Get(reply))
+}
+
+#[tokio::test]
+async fn an_update_merges_siblings_if_it_is_told_how() {
+    let cluster = Cluster::start(1).await;
+    let stock: Bucket<Json<u32>> = cluster.client().await.bucket("stock").unwrap();
+    let add_one = |old: Option<u32>| old.unwrap_or(0) + 1;
+    cluster.react([conflict(&["5", "7"])]);
+    let error = stock.update("apples", add_one).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.to_string().contains("update(..).resolve(..)") && error.to_string().contains("merge plugin"), "{error}");
+    assert!(cluster.puts().is_empty());
+    cluster.react([conflict(&["5", "7"])]);
+    let most = |siblings: Vec<rejoin_client::Sibling<u32>>| siblings.iter().map(|sibling| sibling.value).max().unwrap_or(0);
+    assert_eq!(stock.update("apples", add_one).resolve(most).await.unwrap().value, 8);
+    let (_, put) = cluster.puts().pop().unwrap();
+    assert_eq!((put.content, put.basis), (Content::Value("8".into()), Basis::Context(vec![9, 7].into())));
+}
+
+#[tokio::test]
+async fn an_update_of_a_full_key_goes_on_for_as_long_as_there_is_time() {
+    let cluster = Cluster::start(1).await;
+    let stock: Bucket<Json<u32>> = cluster.client().await.bucket("stock").unwrap();
+    let round = || [React::Say(rejoin_proto::client::Reply::Get(crate::fake::found("5", 0))), refused(ErrorCode::TooManySiblings)];
+    cluster.react((0..6).flat_map(|_| round()));
+    let updated = stock.update("apples", |old| old.unwrap_or(0) + 1).timeout(Duration::from_secs(60)).await.unwrap();
+    assert_eq!((updated.value, cluster.puts().len()), (6, 7), "more rounds than the client has attempts");
+    cluster.react((0..600).flat_map(|_| round()));
+    let error = stock.update("apples", |old| old.unwrap_or(0) + 1).timeout(Duration::from_millis(300)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooManySiblings, "{error}");
+}
+
+#[tokio::test]
 async fn an_update_carries_the_context_of_its_read() {
     let cluster = Cluster::start(3).await;
     let stock: Bucket<Json<u32>> = cluster.client().await.bucket("stock").unwrap();

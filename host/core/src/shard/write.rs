@@ -38,6 +38,10 @@ impl Shard {
                 alloc::format!("the value has {bytes} bytes, bucket {} takes {} at most", op.target.bucket.name, props.value_bytes);
             return self.reply(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::TooLarge, message)));
         }
+        if put.ttl_ms == Some(0) {
+            let message = "a time to live of no time at all would hide the value at once: give 1 ms or more, or delete the key";
+            return self.reply(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::BadRequest, message)));
+        }
         let seen = match self.seen_by(&op, &put) {
             Ok(seen) => seen,
             Err(error) => return self.reply(turn, &op, Reply::Error(error)),

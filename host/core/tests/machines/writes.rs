@@ -220,6 +220,17 @@ pub(crate) fn a_chain_of_own_contexts_replaces_its_own_writes_beside_a_sibling_i
 }
 
 #[test]
+pub(crate) fn a_time_to_live_of_nothing_is_refused_and_an_endless_one_ends_never() {
+    let mut cluster = three();
+    let living = |ttl_ms, request| rejoin_proto::client::Put { ttl_ms: Some(ttl_ms), ..put("k", "v", request) };
+    assert_eq!(cluster.refused(0, living(0, 1)), ErrorCode::BadRequest);
+    assert!(cluster.stored(0, "k").is_empty());
+    cluster.put(0, living(u64::MAX, 2));
+    cluster.pass(1_000_000);
+    assert_eq!(cluster.get(1, get("k")).value.as_deref(), Some(&b"v"[..]));
+}
+
+#[test]
 pub(crate) fn contexts_of_another_key_or_made_up_are_refused_before_anything_is_written() {
     let mut cluster = three();
     cluster.put(0, put("other", "a", 1));
