@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_whole_record_is_found_and_escaped() {
-        let memory = [&[0; 5000][..], &record(b"src/lib.rs:3:4: \x1b[31mno\xff", 22), &[7; 100]].concat();
+        let memory = [&[0; 5000][..], &record(b"src/lib.rs:3:4: \x1b[31mno\xff", 24), &[7; 100]].concat();
         assert_eq!(record_in(&memory).as_deref(), Some("src/lib.rs:3:4: \\u{1b}[31mno\u{fffd}"));
     }
 

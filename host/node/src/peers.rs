@@ -25,10 +25,12 @@ use crate::parts::Parts;
 /// The name under which the disk ids are kept.
 pub(crate) const DISKS_FILE: &str = "disks";
 
-/// Frame ids on the control class: the hello, a message, and the word that all objections to the other side's actors were sent before it.
+/// Frame ids on the control class: the hello, a message, the word that all objections to the other side's actors were sent before it, and the
+/// sender's wall clock.
 const HELLO: u64 = 0;
 const MESSAGE: u64 = 1;
 const READY: u64 = 2;
+const CLOCK: u64 = 3;
 
 /// The most frames taken from a connection at once.
 const FRAMES: usize = 512;
@@ -178,9 +180,9 @@ async fn received(parts: &Arc<Parts>, peer: NodeId, number: u64, frame: &Frame, 
             step(parts, Event::Hello(number, hello));
         }
         (Class::Control, READY) => {
-            let digest = <[u8; 8]>::try_from(&frame.body[..]).map_err(|_| "its word that it is ready is malformed")?;
-            step(parts, Event::Ready(number, u64::from_le_bytes(digest)));
+            step(parts, Event::Ready(number, word(&frame.body)?));
         }
+        (Class::Control, CLOCK) => step(parts, Event::Clock(number, word(&frame.body)?)),
         (_, MESSAGE) => {
             *known = *known || parts.peers().links.is_current(peer, number);
             if *known {
@@ -191,6 +193,10 @@ async fn received(parts: &Arc<Parts>, peer: NodeId, number: u64, frame: &Frame, 
         _ => return Err("it has sent a frame of no known kind"),
     }
     Ok(())
+}
+
+fn word(body: &[u8]) -> Result<u64, &'static str> {
+    <[u8; 8]>::try_from(body).map(u64::from_le_bytes).map_err(|_| "it has sent a malformed control frame")
 }
 
 /// Tells the machine what has happened, and does what it asks for.
@@ -236,13 +242,13 @@ fn act(parts: &Parts, peers: &mut Peers, output: Output) {
             let _ = parts.control.send(ControlCall::PeerDown(peer));
         }
         Output::SayReady(number) => {
-            let digest = parts.catalog_digest.load(Relaxed).to_le_bytes();
-            if let Some(connection) = peers.open.get(&number)
-                && connection.sender().try_send(Class::Control, READY, Bytes::copy_from_slice(&digest)).is_err()
-            {
-                connection.close(BEHIND, "it does not take what it is sent");
-            }
+            say(peers, number, READY, parts.catalog_digest.load(Relaxed));
         }
+        Output::SayClock(number) => say(peers, number, CLOCK, parts.clock.now().wall_ms),
+        Output::Clocks(lines) => match lines.is_empty() {
+            true => parts.problems.clear("clocks"),
+            false => parts.problems.set("clocks", lines.join("; ")),
+        },
         Output::Compare(peer, digest) => drop(parts.control.send(ControlCall::PeerReady(peer, digest))),
         Output::Refused(peer, why) => {
             let name = parts.peer_name(peer);
@@ -261,6 +267,15 @@ fn act(parts: &Parts, peers: &mut Peers, output: Output) {
             // Nobody else sets it.
             let _ = parts.serving.set(());
         }
+    }
+}
+
+/// Sends a word on the control stream, behind everything that was sent on it so far. A peer that does not take it is let go.
+fn say(peers: &Peers, number: u64, id: u64, word: u64) {
+    if let Some(connection) = peers.open.get(&number)
+        && connection.sender().try_send(Class::Control, id, Bytes::copy_from_slice(&word.to_le_bytes())).is_err()
+    {
+        connection.close(BEHIND, "it does not take what it is sent");
     }
 }
 

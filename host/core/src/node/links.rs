@@ -18,6 +18,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_proto::peer::{ActorNext, PeerHello, Terms};
 use rejoin_proto::{Name, NodeId};
 
+use super::clocks::{self, Clocks};
 use super::identity::Disks;
 use crate::rules::{Rule, Rules};
 use crate::shard::event::Now;
@@ -85,6 +86,8 @@ pub enum Event {
     Ready(u64, u64),
     /// This node's catalog has everything of the peer's.
     CatalogEqual(NodeId),
+    /// A peer tells its wall clock, in milliseconds since 1970.
+    Clock(u64, u64),
     /// A connection has ended. With it the reason if the other side has refused this node.
     Closed(u64, Option<String>),
     /// Attempts to dial are made at once.
@@ -119,6 +122,10 @@ pub enum Output {
     PeerDown(NodeId),
     /// Send *ready* over the connection, behind everything that was sent on it so far, with the digest of this node's catalog.
     SayReady(u64),
+    /// Send this node's wall clock over the connection.
+    SayClock(u64),
+    /// What is wrong with wall clocks, this node's or its peers', has changed: one line for each, none if all is well.
+    Clocks(Vec<String>),
     /// Ask control to compare its catalog with one of that digest; [`Event::CatalogEqual`] answers.
     Compare(NodeId, u64),
     /// A peer and this node contradict each other, and why.
@@ -201,6 +208,8 @@ pub struct Links {
     grace_at_us: u64,
     latest_start_us: u64,
     serving: bool,
+    clocks: Clocks,
+    next_clock_us: u64,
     /// When something was last handled: what was due by then has been seen to.
     seen_us: u64,
 }
@@ -226,8 +235,21 @@ impl Links {
         let links = config.peers.iter().map(|(id, name)| (*id, link(name))).collect();
         let run = rng.next_u64();
         let (grace_at_us, latest_start_us) = (now.mono_us + config.grace_us, now.mono_us + config.longest_start_us);
-        let (greetings, serving) = (BTreeMap::new(), false);
-        Self { config, rules, rng, run, disks, links, greetings, grace_at_us, latest_start_us, serving, seen_us: now.mono_us }
+        Self {
+            config,
+            rules,
+            rng,
+            run,
+            disks,
+            links,
+            greetings: BTreeMap::new(),
+            grace_at_us,
+            latest_start_us,
+            serving: false,
+            clocks: Clocks::default(),
+            next_clock_us: now.mono_us + clocks::EVERY_US,
+            seen_us: now.mono_us,
+        }
     }
 
     /// What this node remembers of disks.
@@ -289,7 +311,7 @@ impl Links {
         let hellos = self.greetings.values().map(|greeting| greeting.until_us);
         let dials = self.links.iter().filter(|(peer, link)| self.may_dial(**peer, link)).map(|(_, link)| link.dial_at_us);
         let start = [self.grace_at_us, self.latest_start_us].into_iter().filter(|at| !self.serving && *at > self.seen_us);
-        hellos.chain(dials).chain(start).min().unwrap_or(u64::MAX)
+        hellos.chain(dials).chain(start).chain([self.next_clock_us]).min().unwrap_or(u64::MAX)
     }
 
     /// Handles one event.
@@ -313,13 +335,22 @@ impl Links {
                     current.catalog_equal = true;
                 }
             }
+            Event::Clock(connection, wall_ms) => {
+                if let Some((peer, _)) = self.current_mut(connection) {
+                    self.clocks.told(peer, wall_ms, now.wall_ms);
+                    self.judge_clocks(outputs);
+                }
+            }
             Event::Closed(connection, refusal) => self.closed(now, connection, refusal, outputs),
             Event::Redial => {
                 for link in self.links.values_mut() {
                     (link.pause_us, link.dial_at_us) = (self.config.timing.first_pause_us, now.mono_us);
                 }
             }
-            Event::Tick => self.close_silent(now, outputs),
+            Event::Tick => {
+                self.close_silent(now, outputs);
+                self.tell_clock(now, outputs);
+            }
         }
         self.seen_us = now.mono_us;
         self.dial_due(now, outputs);
@@ -388,6 +419,8 @@ impl Links {
         if told {
             outputs.push(Output::Replaced(name));
         }
+        self.clocks.told(peer, hello.wall_ms, now.wall_ms);
+        self.judge_clocks(outputs);
         outputs.push(Output::PeerUp { peer, connection, actors: self.by_shard(&hello.actors), catalog: hello.catalog });
     }
 
@@ -459,6 +492,8 @@ impl Links {
             let lived_us = now.mono_us.saturating_sub(current.since_us);
             of = Some(peer);
             outputs.push(Output::PeerDown(peer));
+            self.clocks.forget(peer);
+            self.judge_clocks(outputs);
             if let Some(link) = self.links.get_mut(&peer) {
                 link.current = None;
                 // One that is made and refused again and again is not to be tried twenty times a second.
@@ -484,6 +519,20 @@ impl Links {
             outputs.push(Output::Close(connection, Closing::NoHello));
             self.pause(now, peer);
         }
+    }
+
+    fn tell_clock(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        if now.mono_us >= self.next_clock_us {
+            self.next_clock_us = now.mono_us + clocks::EVERY_US;
+            let connections = self.links.values().filter_map(|link| link.current.as_ref());
+            outputs.extend(connections.map(|current| Output::SayClock(current.connection)));
+        }
+    }
+
+    fn judge_clocks(&mut self, outputs: &mut Vec<Output>) {
+        let links = &self.links;
+        let news = self.clocks.news(self.config.terms.max_skew_ms, |peer| links.get(&peer).map(|link| link.name.clone()));
+        outputs.extend(news.map(Output::Clocks));
     }
 
     /// Whether a peer is this node's to dial, and there is no connection to it nor one on its way.

@@ -5,10 +5,12 @@
 //!
 //! - [`batch`]: one shard behind its journal. Events go in; after the commit comes out what may leave the node.
 //! - [`links`]: the connections to the other nodes, and when a starting node begins to serve.
+//! - [`clocks`]: whose wall clock is wrong.
 //! - [`identity`]: what a node remembers of its own disk and of the disks of its peers.
 //! - [`route`]: to which shard a peer's message goes.
 
 pub mod batch;
+pub mod clocks;
 pub mod identity;
 pub mod links;
 pub mod route;

@@ -67,6 +67,7 @@ impl World {
         match parcel {
             Parcel::Hello(hello) if open => self.link_event(to, Event::Hello(number, *hello)),
             Parcel::Ready(digest) if open => self.link_event(to, Event::Ready(number, digest)),
+            Parcel::Clock(wall_ms) if open => self.link_event(to, Event::Clock(number, wall_ms)),
             Parcel::Closed(refusal) if open => self.connection_ended(to, connection, refusal, "the other side has closed it"),
             Parcel::Message(envelope) if (open && current) || self.network.lets_ghosts_through(&envelope.body) => {
                 self.message_arrived(to, from, *envelope);
@@ -166,6 +167,19 @@ impl World {
                 let (digest, connection) = (running.control.control.digest(), connection as u32);
                 if let Some(peer) = running.open.get(&connection).map(|open| open.peer) {
                     self.post_parcel(at, peer, connection, Parcel::Ready(digest), true);
+                }
+            }
+            Output::SayClock(connection) => {
+                let (wall_ms, connection) = (self.wall_ms(at), connection as u32);
+                let Some(running) = &self.nodes[usize::from(at)].running else { return };
+                if let Some(peer) = running.open.get(&connection).map(|open| open.peer) {
+                    self.post_parcel(at, peer, connection, Parcel::Clock(wall_ms), true);
+                }
+            }
+            Output::Clocks(lines) => {
+                if !lines.is_empty() {
+                    self.recorder.mark("wrong clock told");
+                    self.note(at, || lines.join("; "));
                 }
             }
             Output::Compare(peer, digest) => self.tell_control(at, control::Event::PeerReady(peer, digest), None),

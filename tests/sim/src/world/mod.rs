@@ -87,6 +87,8 @@ enum Parcel {
     Hello(Box<PeerHello>),
     /// Behind all objections to the receiver's actors, with the digest of the sender's catalog.
     Ready(u64),
+    /// The sender's wall clock.
+    Clock(u64),
     /// The other side has closed it; with its words if it refuses the receiver.
     Closed(Option<String>),
 }
