@@ -361,6 +361,9 @@ pub(crate) enum CertVerb {
         /// For how many days it is valid
         #[arg(long, default_value_t = 3650)]
         days: u32,
+        /// Make ca.pem anew with the key that is there: what the authority has signed stays good
+        #[arg(long)]
+        renew: bool,
     },
     /// Make a node's certificate: NAME.pem and NAME-key.pem
     Node {
@@ -374,6 +377,8 @@ pub(crate) enum CertVerb {
         /// For how many days it is valid
         #[arg(long, default_value_t = 825)]
         days: u32,
+        #[command(flatten)]
+        renewal: CertRenewal,
     },
     /// Make a client's certificate: NAME.pem and NAME-key.pem
     Client {
@@ -383,7 +388,20 @@ pub(crate) enum CertVerb {
         /// For how many days it is valid
         #[arg(long, default_value_t = 365)]
         days: u32,
+        #[command(flatten)]
+        renewal: CertRenewal,
     },
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct CertRenewal {
+    /// Replace NAME.pem by one that holds from today, with the same names in it and, unless --new-key says otherwise, the same key. A running node takes it
+    /// within ten seconds, or at once on SIGHUP
+    #[arg(long)]
+    pub(crate) renew: bool,
+    /// Renew with a new key, which replaces NAME-key.pem
+    #[arg(long, requires = "renew")]
+    pub(crate) new_key: bool,
 }
 
 #[derive(Args, Debug)]

@@ -3,7 +3,11 @@
 //! An authority is one certificate and one Ed25519 key, made for one cluster whose id is in every certificate it signs. This module makes and reads PEM
 //! text; keeping a key secret (a file only its owner can read) is the caller's matter.
 
-use crate::{Error, NODE_DNS_NAME, Role, Subject, identity::certificates};
+use crate::{
+    Error, NODE_DNS_NAME, Role, Subject,
+    identity::certificates,
+    period::{AltName, alt_names},
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
@@ -142,7 +146,59 @@ impl ClusterCa {
         self.issue(Role::Client(name.clone()), Vec::new(), vec![ExtendedKeyUsagePurpose::ClientAuth], valid)
     }
 
-    fn issue(&self, role: Role, mut names: Vec<SanType>, usages: Vec<ExtendedKeyUsagePurpose>, valid: Validity) -> Result<Issued, Error> {
+    /// Signs a certificate in place of one that this authority has signed before, whether or not it still holds: for the same node or client, with the same
+    /// further names. With the private key of the old one it stays the same key.
+    ///
+    /// # Errors
+    /// Unreadable PEM, a certificate of another cluster or of no node or client, a key of another certificate, [`Error::Issue`].
+    pub fn renew(&self, cert_pem: &str, key_pem: Option<&str>, valid: Validity) -> Result<Issued, Error> {
+        let unreadable = |why: String| Error::BadPem { what: "the certificate", why };
+        let cert = certificates("the certificate", cert_pem)?.swap_remove(0);
+        let subject = Subject::of(&cert)?;
+        subject.expect_cluster(self.cluster)?;
+        let usages = match &subject.role {
+            Role::Node(_) => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            Role::Client(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Role::Authority => return Err(unreadable(format!("it is the certificate of {subject}"))),
+        };
+        let names = alt_names(&cert).ok_or_else(|| unreadable("its names are malformed".into()))?.into_iter().map(|name| match name {
+            AltName::Dns(name) => Ok(SanType::DnsName(name.try_into().map_err(issue)?)),
+            AltName::Ip(ip) => Ok(SanType::IpAddress(ip)),
+        });
+        let names = names.collect::<Result<Vec<_>, Error>>()?;
+        let key = match key_pem {
+            None => new_key()?,
+            Some(pem) => {
+                let key = KeyPair::from_pem(pem).map_err(|error| Error::BadPem { what: "the private key", why: error.to_string() })?;
+                if !same_key(&cert, &key) {
+                    return Err(Error::KeyMismatch { subject });
+                }
+                key
+            }
+        };
+        self.issue_with(key, subject.role, names, usages, valid)
+    }
+
+    /// A certificate of this same authority, with the same key, that holds for another time. What it has signed stays good.
+    ///
+    /// # Errors
+    /// [`Error::Issue`].
+    pub fn renew_own(&self, valid: Validity) -> Result<String, Error> {
+        Ok(ca_params(self.cluster, Some(valid))?.self_signed(self.issuer.key()).map_err(issue)?.pem())
+    }
+
+    fn issue(&self, role: Role, names: Vec<SanType>, usages: Vec<ExtendedKeyUsagePurpose>, valid: Validity) -> Result<Issued, Error> {
+        self.issue_with(new_key()?, role, names, usages, valid)
+    }
+
+    fn issue_with(
+        &self,
+        key: KeyPair,
+        role: Role,
+        mut names: Vec<SanType>,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+        valid: Validity,
+    ) -> Result<Issued, Error> {
         let subject = Subject { cluster: self.cluster, role };
         names.push(SanType::URI(subject.to_string().try_into().map_err(issue)?));
         let mut params = CertificateParams::default();
@@ -152,7 +208,6 @@ impl ClusterCa {
         params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, valid);
-        let key = new_key()?;
         let cert = params.signed_by(&key, &self.issuer).map_err(issue)?;
         Ok(Issued { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
     }
@@ -228,6 +283,37 @@ mod tests {
         let identity = Identity::node(made.cert_pem(), &issued.cert_pem, &issued.key_pem).unwrap();
         assert_eq!(identity.cluster(), ClusterId(5));
         assert_eq!(identity.subject().map(ToString::to_string).unwrap(), format!("rejoin://{}/node/n1", ClusterId(5)));
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_with_all_its_names() {
+        let ca = ClusterCa::create(ClusterId(5), valid()).unwrap();
+        let extra = ["10.0.0.1".to_owned(), "db.example".into(), "2001:db8::1".into()];
+        let old = ca.issue_node(&name("n1"), &extra, Validity::days(UNIX_EPOCH + DAY * 100, 1)).unwrap();
+        let der = |issued: &Issued| certificates("it", &issued.cert_pem).unwrap().swap_remove(0);
+        let kept = ca.renew(&old.cert_pem, Some(&old.key_pem), valid()).unwrap();
+        let anew = ca.renew(&old.cert_pem, None, valid()).unwrap();
+        assert_eq!(kept.key_pem, old.key_pem);
+        assert_ne!(anew.key_pem, old.key_pem);
+        let names = alt_names(&der(&old)).unwrap();
+        assert_eq!(names.len(), 4, "{names:?}");
+        for new in [&kept, &anew] {
+            assert_eq!(alt_names(&der(new)).unwrap(), names);
+            let identity = Identity::node(ca.cert_pem(), &new.cert_pem, &new.key_pem).unwrap();
+            assert_eq!(identity.subject().map(ToString::to_string).unwrap(), format!("rejoin://{}/node/n1", ClusterId(5)));
+            assert_eq!(identity.own_period().unwrap(), identity.authority_period());
+        }
+        let client = ca.issue_client(&name("c"), valid()).unwrap();
+        let again = ca.renew(&client.cert_pem, Some(&client.key_pem), valid()).unwrap();
+        assert!(matches!(Identity::node(ca.cert_pem(), &again.cert_pem, &again.key_pem), Err(Error::NotANode { .. })));
+        let other = ClusterCa::create(ClusterId(6), valid()).unwrap();
+        assert!(matches!(other.renew(&old.cert_pem, None, valid()), Err(Error::WrongCluster { .. })));
+        assert!(matches!(ca.renew(&old.cert_pem, Some(&client.key_pem), valid()), Err(Error::KeyMismatch { .. })));
+        assert!(matches!(ca.renew(ca.cert_pem(), None, valid()), Err(Error::BadPem { .. })));
+        let longer = ca.renew_own(Validity::years(UNIX_EPOCH + DAY * 20_000, 20)).unwrap();
+        let identity = Identity::node(&longer, &kept.cert_pem, &kept.key_pem).unwrap();
+        assert!(identity.authority_period().until > identity.own_period().unwrap().until);
+        assert!(ClusterCa::load(&longer, &ca.key_pem()).is_ok());
     }
 
     #[test]

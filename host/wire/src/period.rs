@@ -1,7 +1,9 @@
-//! From when to when a certificate holds, read from its DER. The verifiers check it themselves; this is for people who want to know beforehand.
+//! What is read from the DER of a certificate beside what verifiers look at: from when to when it holds, for people who want to know beforehand, and
+//! the names in it, for a new certificate in its place.
 
 use crate::Error;
 use rustls_pki_types::CertificateDer;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// From when to when a certificate holds, in seconds since 1970.
@@ -48,7 +50,59 @@ fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// A further name in a certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum AltName {
+    Dns(String),
+    Ip(IpAddr),
+}
+
+/// The DNS names and IP addresses in a certificate, in their order.
+pub(crate) fn alt_names(der: &[u8]) -> Option<Vec<AltName>> {
+    let (_, rest) = split(der)?;
+    let (_, rest) = element(rest, SEQUENCE)?;
+    let (_, mut rest) = element(rest, SEQUENCE)?;
+    // Unique ids, which nobody uses, may stand before the extensions.
+    while let Some((_, after)) = element(rest, 0xa1).or_else(|| element(rest, 0xa2)) {
+        rest = after;
+    }
+    let (extensions, _) = element(rest, EXTENSIONS)?;
+    let (mut extensions, _) = element(extensions, SEQUENCE)?;
+    while let Some((extension, rest)) = element(extensions, SEQUENCE) {
+        let (id, content) = element(extension, OBJECT_ID)?;
+        let content = element(content, BOOLEAN).map_or(content, |(_, rest)| rest);
+        if id == SUBJECT_ALT_NAME {
+            return names(element(element(content, OCTETS)?.0, SEQUENCE)?.0);
+        }
+        extensions = rest;
+    }
+    Some(Vec::new())
+}
+
+fn names(mut der: &[u8]) -> Option<Vec<AltName>> {
+    let mut found = Vec::new();
+    while let Some(&tag) = der.first() {
+        let (name, rest) = element(der, tag)?;
+        match (tag, name.len()) {
+            (DNS, _) => found.push(AltName::Dns(std::str::from_utf8(name).ok()?.to_owned())),
+            (IP, 4) => found.push(AltName::Ip(<[u8; 4]>::try_from(name).ok()?.into())),
+            (IP, 16) => found.push(AltName::Ip(<[u8; 16]>::try_from(name).ok()?.into())),
+            _ => {}
+        }
+        der = rest;
+    }
+    Some(found)
+}
+
 const SEQUENCE: u8 = 0x30;
+const BOOLEAN: u8 = 0x01;
+const OCTETS: u8 = 0x04;
+const OBJECT_ID: u8 = 0x06;
+const EXTENSIONS: u8 = 0xa3;
+/// 2.5.29.17, and two of the kinds of names in it.
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+const DNS: u8 = 0x82;
+const IP: u8 = 0x87;
 const INTEGER: u8 = 0x02;
 /// The optional version in front of the serial number.
 const VERSION: u8 = 0xa0;
@@ -57,16 +111,21 @@ const GENERALIZED_TIME: u8 = 0x18;
 
 /// Walks to the validity (RFC 5280, 4.1): version, serial number, algorithm and issuer stand before it.
 fn parse(der: &[u8]) -> Option<Period> {
+    split(der).map(|(period, _)| period)
+}
+
+/// The validity, and what follows it.
+fn split(der: &[u8]) -> Option<(Period, &[u8])> {
     let (certificate, _) = element(der, SEQUENCE)?;
     let (body, _) = element(certificate, SEQUENCE)?;
     let rest = element(body, VERSION).map_or(body, |(_, rest)| rest);
     let (_, rest) = element(rest, INTEGER)?;
     let (_, rest) = element(rest, SEQUENCE)?;
     let (_, rest) = element(rest, SEQUENCE)?;
-    let (validity, _) = element(rest, SEQUENCE)?;
-    let (from, rest) = time(validity)?;
-    let (until, _) = time(rest)?;
-    Some(Period { from, until })
+    let (validity, rest) = element(rest, SEQUENCE)?;
+    let (from, until) = time(validity)?;
+    let (until, _) = time(until)?;
+    Some((Period { from, until }, rest))
 }
 
 /// The content of an element with that tag, and what follows it.

@@ -7,7 +7,7 @@ use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::cert::{ClusterCa, Issued, Validity};
 use serde::Serialize;
 
-use crate::args::CertVerb;
+use crate::args::{CertRenewal, CertVerb};
 use crate::failure::Failure;
 use crate::files::{self, Mode};
 use crate::output::{Output, note};
@@ -26,16 +26,31 @@ struct Made {
 
 pub(crate) fn run(out: Output, verb: &CertVerb) -> Result<(), Failure> {
     let made = match verb {
-        CertVerb::Ca { place, days } => {
+        CertVerb::Ca { place, days, renew: true } => {
+            let ca = load(&place.dir)?;
+            let cert = ca.renew_own(days_from_now(*days)).map_err(Failure::usage)?;
+            files::replace(&place.dir.join(CA), cert.as_bytes(), Mode::Public)?;
+            Made { cluster: ca.cluster().to_string(), files: vec![place.dir.join(CA)] }
+        }
+        CertVerb::Ca { place, days, renew: false } => {
             let ca = authority(&place.dir, *days)?;
             Made { cluster: ca.cluster().to_string(), files: [CA, CA_KEY, SECRET].map(|file| place.dir.join(file)).into() }
         }
-        CertVerb::Node { name, host, place, days } => {
+        CertVerb::Node { name, host, place, renewal: CertRenewal { renew: true, new_key }, days } => {
+            if !host.is_empty() {
+                return Err(Failure::usage("--host cannot be given with --renew: the names in the certificate stay as they are"));
+            }
+            renew(&load(&place.dir)?, &place.dir, &checked(name)?, *new_key, *days)?
+        }
+        CertVerb::Client { name, place, renewal: CertRenewal { renew: true, new_key }, days } => {
+            renew(&load(&place.dir)?, &place.dir, &checked(name)?, *new_key, *days)?
+        }
+        CertVerb::Node { name, host, place, days, .. } => {
             let ca = load(&place.dir)?;
             let issued = ca.issue_node(&checked(name)?, host, days_from_now(*days)).map_err(Failure::usage)?;
             keep(&ca, &place.dir, name, &issued)?
         }
-        CertVerb::Client { name, place, days } => {
+        CertVerb::Client { name, place, days, .. } => {
             let ca = load(&place.dir)?;
             let issued = ca.issue_client(&checked(name)?, days_from_now(*days)).map_err(Failure::usage)?;
             keep(&ca, &place.dir, name, &issued)?
@@ -79,6 +94,24 @@ fn keep(ca: &ClusterCa, dir: &Path, name: &str, issued: &Issued) -> Result<Made,
     files::create(&key, issued.key_pem.as_bytes(), Mode::Private)?;
     files::create(&cert, issued.cert_pem.as_bytes(), Mode::Public)?;
     Ok(Made { cluster: ca.cluster().to_string(), files: vec![cert, key] })
+}
+
+/// Replaces a certificate, and its key if that is wanted.
+fn renew(ca: &ClusterCa, dir: &Path, name: &Name, new_key: bool, days: u32) -> Result<Made, Failure> {
+    let (cert, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}-key.pem")));
+    let advice = |failure: Failure| failure.next(format!("`rejoin cert node {name}` makes a first certificate, without --renew"));
+    let old = files::read_text(&cert).map_err(advice)?;
+    let old_key = if new_key { None } else { Some(files::read_text(&key).map_err(advice)?) };
+    let issued = ca.renew(&old, old_key.as_deref(), days_from_now(days));
+    let issued = issued.map_err(|why| Failure::usage(format!("{}: {why}", cert.display())))?;
+    let mut made = vec![cert.clone()];
+    if new_key {
+        // A node that looks between the two sees that they do not belong together, and looks again.
+        files::replace(&key, issued.key_pem.as_bytes(), Mode::Private)?;
+        made.push(key);
+    }
+    files::replace(&cert, issued.cert_pem.as_bytes(), Mode::Public)?;
+    Ok(Made { cluster: ca.cluster().to_string(), files: made })
 }
 
 pub(crate) fn days_from_now(days: u32) -> Validity {
