@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::files;
 
 /// How long a process may take to stop before it is killed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether they still run.
 const GLANCE: Duration = Duration::from_millis(50);
 /// Lines of each log that are shown when something fails.

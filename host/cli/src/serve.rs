@@ -8,7 +8,7 @@ use crate::args::ServeArgs;
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, note};
-use crate::signals::Stop;
+use crate::signals::{Asked, Stop};
 
 /// What `--json` prints once the node serves.
 #[derive(Serialize, Debug)]
@@ -38,21 +38,38 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, talk_in_color: bool) -> R
         out.line(format!("{} serves on {}{admin}, data in {data}", serving.node, serving.address))?;
     }
     let name = serving.node;
-    let failed = tokio::select! {
-        biased;
-        () = stop.asked() => None,
-        why = node.failed() => Some(why),
-    };
+    let failed = until_it_ends(&node, &mut stop).await;
     if let Some(why) = failed {
         // That it cannot end cleanly now says nothing new.
         let _ = node.stop().await;
         let what = format!("{name} has stopped: {why}");
         return Err(Failure::new(Exit::Negative, what).next("repair the cause, then start it again: acknowledged writes are kept"));
     }
-    note(format!("{name} is stopping"));
+    note(format!("{name} is stopping: requests under way end first"));
     node.stop().await.map_err(|why| Failure::new(Exit::Negative, format!("{name}: {why}")))?;
     note(format!("{name} has stopped"));
     Ok(())
+}
+
+/// Until the node is asked to stop, or has failed: then why. SIGHUP reads the certificates anew.
+async fn until_it_ends(node: &Node, stop: &mut Stop) -> Option<String> {
+    let failed = node.failed();
+    let mut failed = std::pin::pin!(failed);
+    loop {
+        let hung_up = tokio::select! {
+            biased;
+            asked = stop.next() => match asked {
+                Asked::Stop => return None,
+                Asked::Reload => node.reload_certificates(),
+            },
+            why = &mut failed => return Some(why),
+        };
+        match hung_up {
+            Ok(true) => note(format!("{}: the new certificates are in use", node.name())),
+            Ok(false) => note(format!("{}: the certificate files are the ones in use", node.name())),
+            Err(why) => note(format!("{}: the certificate files are not used: {why}", node.name())),
+        }
+    }
 }
 
 const KEYS: &str = "the keys and their defaults are in the reference page of the book (host/cli/book/reference.md)";

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rejoin_proto::client::{Answer, ClientHello, HelloReply, PROTOCOL, Receipt, Request, ServerHello, StartId};
 use rejoin_proto::{ClusterId, Layout, Name, NodeId, TenantId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Endpoint, SendError};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::{Error, ErrorKind};
@@ -18,6 +18,9 @@ use crate::{Error, ErrorKind};
 const GRACE: Duration = Duration::from_millis(200);
 /// The receipts of answered writes that are sent back together.
 const RECEIPTS: usize = 64;
+
+/// The frame id on the control class with which a node says that it is going away.
+const GOING_AWAY: u64 = 1;
 
 /// Locks, also after a panic elsewhere: what these locks guard is whole between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -42,6 +45,22 @@ struct Shared {
     waiting: Waiting,
     heard: AtomicU64,
     start: AtomicU64,
+    /// The node is going away: it answers what it was asked, and takes nothing more.
+    leaving: AtomicBool,
+    /// Told when nobody waits any more and the node is going away.
+    idle: Notify,
+}
+
+impl Shared {
+    /// Ends the session if the node is going away and nobody waits for an answer.
+    fn end_if_idle(&self) -> bool {
+        let mut waiting = lock(&self.waiting);
+        let ends = self.leaving.load(Ordering::Acquire) && waiting.as_ref().is_some_and(BTreeMap::is_empty);
+        if ends {
+            *waiting = None;
+        }
+        ends
+    }
 }
 
 /// A welcomed connection.
@@ -112,7 +131,7 @@ impl Session {
 
     /// Whether requests can still be sent.
     pub(crate) fn is_open(&self) -> bool {
-        lock(&self.shared.waiting).is_some()
+        !self.shared.leaving.load(Ordering::Acquire) && lock(&self.shared.waiting).is_some()
     }
 
     /// Keeps the receipt of a write that will not be repeated. Returns those that are to be sent, when there are enough of them.
@@ -186,14 +205,30 @@ impl Drop for Entry<'_> {
         if let Some(waiting) = lock(&self.shared.waiting).as_mut() {
             waiting.remove(&self.id);
         }
+        if self.shared.leaving.load(Ordering::Acquire) {
+            self.shared.idle.notify_one();
+        }
     }
 }
 
 /// Hands answers to those who wait until the connection ends; then lets all of them know.
 async fn read(connection: Connection, shared: Arc<Shared>) {
-    while let Some(frame) = connection.recv().await {
+    loop {
+        if shared.end_if_idle() {
+            connection.close(CloseCode::DONE, "the node is going away");
+            break;
+        }
+        let frame = tokio::select! {
+            biased;
+            frame = connection.recv() => frame,
+            () = shared.idle.notified() => continue,
+        };
+        let Some(frame) = frame else { break };
         shared.heard.fetch_add(1, Ordering::AcqRel);
         if frame.class == Class::Control {
+            if frame.id == GOING_AWAY {
+                shared.leaving.store(true, Ordering::Release);
+            }
             continue;
         }
         let answer = codec::decode::<Answer>(&frame.body).map_err(|why| why.to_string());

@@ -77,6 +77,21 @@ pub struct Config {
     /// Requests that a shard works on at once; one more is answered *overloaded*.
     #[serde(default = "defaults::in_flight")]
     pub in_flight: usize,
+    /// Clients that are connected at once. Nodes have places of their own.
+    #[serde(default = "defaults::max_clients")]
+    pub max_clients: usize,
+    /// Of those, clients that have not shown a token yet. When there are more, the oldest of them goes.
+    #[serde(default = "defaults::max_new_clients")]
+    pub max_new_clients: usize,
+    /// Connections that one token may have at once.
+    #[serde(default = "defaults::clients_per_token")]
+    pub clients_per_token: usize,
+    /// How long a client may take for its hello, in milliseconds.
+    #[serde(default = "defaults::hello_ms")]
+    pub hello_ms: u64,
+    /// How long a node that is asked to stop waits for the requests that are under way, in milliseconds.
+    #[serde(default = "defaults::drain_ms")]
+    pub drain_ms: u64,
     /// How long a request may take if it does not say, in milliseconds.
     #[serde(default = "defaults::timeout_ms")]
     pub timeout_ms: u32,
@@ -188,6 +203,21 @@ mod defaults {
     pub(super) fn in_flight() -> usize {
         8192
     }
+    pub(super) fn max_clients() -> usize {
+        4096
+    }
+    pub(super) fn max_new_clients() -> usize {
+        512
+    }
+    pub(super) fn clients_per_token() -> usize {
+        1024
+    }
+    pub(super) fn hello_ms() -> u64 {
+        5_000
+    }
+    pub(super) fn drain_ms() -> u64 {
+        5_000
+    }
     pub(super) fn timeout_ms() -> u32 {
         5_000
     }
@@ -285,6 +315,11 @@ const KEYS: &[&str] = &[
     "inbox_bytes",
     "in_flight_bytes",
     "in_flight",
+    "max_clients",
+    "max_new_clients",
+    "clients_per_token",
+    "hello_ms",
+    "drain_ms",
     "timeout_ms",
     "max_timeout_ms",
     "max_skew_ms",
@@ -357,6 +392,12 @@ impl Config {
         }
         if self.compile_memory_bytes < LEAST_COMPILE_BYTES || self.compile_seconds == 0 {
             return invalid("compile_memory_bytes, compile_seconds", "must be at least 67108864 (64 MiB), and 1");
+        }
+        if self.max_clients == 0 || self.max_new_clients == 0 || self.clients_per_token == 0 {
+            return invalid("max_clients, max_new_clients, clients_per_token", "must be at least 1");
+        }
+        if !(1..=60_000).contains(&self.hello_ms) || self.drain_ms > 600_000 {
+            return invalid("hello_ms, drain_ms", "must be at most a minute and ten minutes, and hello_ms at least 1");
         }
         if self.timeout_ms == 0 || self.max_timeout_ms < self.timeout_ms {
             return invalid("max_timeout_ms", "must be at least timeout_ms, and that at least 1");

@@ -54,6 +54,8 @@ pub(crate) enum Notice {
         actors: Vec<ActorNext>,
     },
     PeerDown(NodeId),
+    /// Whether something asked of a peer is not answered yet.
+    WaitsFor(NodeId, oneshot::Sender<bool>),
     Merged(MergeTicket, Result<Merged, String>),
     Validated(ValidateTicket, Result<(), Invalid>),
     Synced(Result<CommitSeq, StoreFault>),
@@ -265,6 +267,10 @@ impl Driver {
             Notice::PeerDown(peer) => {
                 desks.peers.remove(&peer);
                 Event::PeerDown(peer)
+            }
+            Notice::WaitsFor(peer, answer) => {
+                let _ = answer.send(self.batch.shard().waits_for(peer));
+                return Ok(None);
             }
             Notice::Merged(ticket, result) => {
                 if let Some(asked) = desks.merging.remove(&ticket) {

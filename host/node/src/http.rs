@@ -44,7 +44,7 @@ pub(crate) async fn figures(parts: &Parts) -> String {
             parts.metrics.shard(index, &report);
         }
     }
-    let clients = parts.sessions.load(std::sync::atomic::Ordering::Relaxed);
+    let clients = parts.sessions.count();
     let pool = parts.desk.pool();
     let connected: Vec<Connection> = parts.peers().all().map(|(_, connection)| connection.clone()).collect();
     let queued_bytes = connected.iter().map(|peer| peer.stats().queued_bytes).sum();

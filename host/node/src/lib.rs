@@ -14,7 +14,7 @@
 //! # }
 //! ```
 //!
-//! In reading order: `node` (start and stop), [`config`], `bootstrap` (the list of nodes), `open` (what is found on the disk), `run` (threads and tasks), `driver` (one shard's loop), `syncing`, `peers`, `session`, `operator`, `catalog`, `certificates`,
+//! In reading order: `node` (start and stop), [`config`], `bootstrap` (the list of nodes), `open` (what is found on the disk), `run` (threads and tasks), `driver` (one shard's loop), `syncing`, `peers`, `session`, `operator`, `catalog`, `certificates`, `leaving` (a graceful stop),
 //! `modules`, `merging`, `http`, `metrics`, `problems`, `faults`, [`token`], [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ pub mod config;
 mod driver;
 mod faults;
 mod http;
+mod leaving;
 mod merging;
 mod metrics;
 mod modules;

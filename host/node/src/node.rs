@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use rejoin_core::port::StoreFault;
@@ -29,7 +29,8 @@ use crate::parts::Parts;
 use crate::peers::Peers;
 use crate::platform::{Chance, Compiling, Platform, Threads};
 use crate::problems::Problems;
-use crate::{http, peers, run, syncing};
+use crate::session::Sessions;
+use crate::{http, leaving, peers, run, syncing};
 
 /// A peer from which nothing comes for this long is down.
 const PEER_IDLE: Duration = Duration::from_secs(4);
@@ -119,7 +120,7 @@ impl Node {
         let plan = Plan::make(&config, &platform).await?;
         let Platform { clock, network, threads, compiling, seed, .. } = platform;
         // Everything that can fail without the data does so before it is opened, and a first start that fails later is undone.
-        let limits = limits();
+        let limits = limits(&config);
         let socket = Endpoint::open_port(&*network, plan.listen, &limits)?;
         let admin = match plan.admin {
             Some(address) => Some(bind_admin(address).await?),
@@ -168,7 +169,9 @@ impl Node {
             files: dir.control(),
             failures: failures_in.clone(),
             generations: AtomicU64::new(0),
-            sessions: AtomicUsize::new(0),
+            sessions: Sessions::default(),
+            leaving: SetOnce::new(),
+            left: watch::Sender::default(),
             session_numbers: AtomicU64::new(0),
             links_changed: Notify::new(),
             redial: Notify::new(),
@@ -311,15 +314,19 @@ impl Node {
         failed.ok().and_then(|why| why.clone()).unwrap_or_else(|| "the node has been stopped".into())
     }
 
-    /// Stops: connections are closed, what was written is synced, and the clean-stop mark is left.
+    /// Stops. Clients and then peers are told, and the requests that are under way end, for at most `drain_ms`; then connections are closed, what was
+    /// written is synced, and the clean-stop mark is left.
     ///
     /// # Errors
     /// [`StopError`] if a shard could not be closed; the next start then treats this as a crash.
     pub async fn stop(mut self) -> Result<(), StopError> {
-        self.endpoint.close(CloseCode::SHUTDOWN, "the node is stopping").await;
-        self.tasks.shutdown().await;
         // A disk that is held back on purpose would hold up the stop for ever.
         self.parts.faults.release();
+        if self.failures.borrow().is_none() {
+            leaving::drain(&self.parts, &self.endpoint).await;
+        }
+        self.endpoint.close(CloseCode::SHUTDOWN, "the node is stopping").await;
+        self.tasks.shutdown().await;
         let mut problems = Vec::new();
         for shard in &self.parts.shards {
             let (stop, stopped) = oneshot::channel();
@@ -343,8 +350,14 @@ impl Node {
     }
 }
 
-fn limits() -> Limits {
+/// The most bytes of a client's hello: many times what a token and a name take, so that a wrong one is answered in words.
+const HELLO_BYTES: u32 = 16 << 10;
+
+fn limits(config: &Config) -> Limits {
     let mut limits = Limits::default();
+    limits.first_frame = Some(HELLO_BYTES);
+    limits.max_connections = config.max_clients;
+    limits.max_new_clients = config.max_new_clients;
     limits.idle_timeout = PEER_IDLE;
     limits.keep_alive = PEER_KEEP_ALIVE;
     limits

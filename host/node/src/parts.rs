@@ -1,6 +1,7 @@
 //! What the tasks of a node share.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rejoin_core::view::{ClusterView, shard_of};
@@ -21,6 +22,7 @@ use crate::modules::Desk;
 use crate::peers::Peers;
 use crate::platform::Chance;
 use crate::problems::Problems;
+use crate::session::Sessions;
 use crate::token::Tokens;
 use crate::{bootstrap, certificates};
 
@@ -50,7 +52,11 @@ pub(crate) struct Parts {
     /// Told when the node cannot go on.
     pub(crate) failures: mpsc::UnboundedSender<String>,
     pub(crate) generations: AtomicU64,
-    pub(crate) sessions: AtomicUsize,
+    pub(crate) sessions: Sessions,
+    /// Set when the node is asked to stop: from then on it takes no requests of clients.
+    pub(crate) leaving: SetOnce<()>,
+    /// The peers that ask nothing more of this node, now that it is leaving.
+    pub(crate) left: watch::Sender<BTreeSet<NodeId>>,
     pub(crate) session_numbers: AtomicU64,
     /// Woken when the links may want another wake-up time, or when dialling should be tried at once.
     pub(crate) links_changed: Notify,

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::catalog::ControlCall;
 use crate::driver::{Notice, Work, frame};
+use crate::leaving;
 use crate::parts::Parts;
 
 /// The name under which the disk ids are kept.
@@ -188,6 +189,11 @@ async fn received(parts: &Arc<Parts>, peer: NodeId, number: u64, frame: &Frame, 
             if *known {
                 let envelope = codec::decode::<PeerEnvelope>(&frame.body).map_err(|_| "it has sent what is no message")?;
                 route(parts, peer, envelope, frame.body.len()).await;
+            }
+        }
+        (Class::Control, id) if leaving::is_word(id) => {
+            if parts.peers().links.is_current(peer, number) {
+                leaving::heard(parts, peer, id);
             }
         }
         _ => return Err("it has sent a frame of no known kind"),

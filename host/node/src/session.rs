@@ -1,10 +1,12 @@
 //! A client's connection: its hello, its token, and its requests on their way to the shards.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rejoin_core::shard::event::{ClientRequest, Session};
 use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::Scope;
@@ -12,16 +14,14 @@ use rejoin_proto::client::{ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Rece
 use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{ErrorCode, ErrorReply, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, watch};
 
 use crate::driver::{Work, answer};
 use crate::operator;
 use crate::parts::Parts;
 use crate::token::Holder;
 
-/// How long a client may take for its hello.
-const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// The most frames taken from a connection at once.
 const FRAMES: usize = 256;
 /// The most verbs of an operator that one client may have under way.
@@ -31,29 +31,97 @@ const RETRY_AFTER_MS: u32 = 20;
 
 const REFUSED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 16);
 
+/// The frame id on the control class with which a node says that it is going away. Its body is empty.
+const GOING_AWAY: u64 = 1;
+
+/// The clients that are let in.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    by_token: Mutex<BTreeMap<String, usize>>,
+    open: watch::Sender<usize>,
+}
+
+/// A client's place among those of its token, given back when dropped.
+struct Seat<'a> {
+    sessions: &'a Sessions,
+    token: String,
+}
+
+impl Sessions {
+    /// How many clients are let in.
+    pub(crate) fn count(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    /// Resolves when none is.
+    pub(crate) async fn none(&self) {
+        // It lives as long as this does.
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
+    }
+
+    /// A place for another client with that token; none if the token has `most` already.
+    fn seat(&self, token: &str, most: usize) -> Option<Seat<'_>> {
+        let mut by_token = self.by_token.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_token.entry(token.to_owned()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        drop(by_token);
+        self.open.send_modify(|open| *open += 1);
+        Some(Seat { sessions: self, token: token.to_owned() })
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut by_token = self.sessions.by_token.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = by_token.entry(std::mem::take(&mut self.token)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        drop(by_token);
+        self.sessions.open.send_modify(|open| *open -= 1);
+    }
+}
+
 /// Serves a client until its connection ends.
 pub(crate) async fn serve(parts: Arc<Parts>, connection: Connection) {
     // Not before the node knows what the others know: a client must not be told that a bucket is unknown which was made elsewhere.
-    parts.serving.wait().await;
-    let (token, holder) = match tokio::time::timeout(HELLO_WAIT, greet(&parts, &connection)).await {
+    tokio::select! {
+        biased;
+        _ = parts.serving.wait() => {}
+        // Nor is one waited for that has gone.
+        _ = connection.closed() => return,
+    }
+    let hello_wait = Duration::from_millis(parts.config.hello_ms);
+    let (token, holder, seat) = match tokio::time::timeout(hello_wait, greet(&parts, &connection)).await {
         Ok(Ok(known)) => known,
-        Ok(Err(refusal)) => return refuse(&connection, refusal).await,
+        Ok(Err(refusal)) => return refuse(&connection, refusal, hello_wait).await,
         Err(_) => return connection.close(REFUSED, "no hello"),
     };
     let number = parts.session_numbers.fetch_add(1, Relaxed) + 1;
-    parts.sessions.fetch_add(1, Relaxed);
     tracing::debug!(token = %holder.name, from = %connection.remote_address(), "client connected");
-    let mut client =
-        Client { parts: parts.clone(), sender: connection.sender(), number, token, holder, verbs: Arc::new(Semaphore::new(MAX_VERBS)) };
+    let mut client = Client {
+        parts: parts.clone(),
+        sender: connection.sender(),
+        number,
+        token,
+        holder,
+        verbs: Arc::new(Semaphore::new(MAX_VERBS)),
+        told: false,
+    };
     client.receive(&connection).await;
     for shard in &parts.shards {
         // Through the inbox, behind what it has asked for. A shard that has stopped needs no news.
         let _ = shard.inbox.send(Work::SessionClosed(number)).await;
     }
-    parts.sessions.fetch_sub(1, Relaxed);
+    drop(seat);
 }
 
-async fn greet(parts: &Arc<Parts>, connection: &Connection) -> Result<(String, Holder), ErrorReply> {
+async fn greet<'a>(parts: &'a Arc<Parts>, connection: &Connection) -> Result<(String, Holder, Seat<'a>), ErrorReply> {
     let refused = |code, message: &str| Err(ErrorReply::new(code, message));
     let Some(frame) = connection.recv().await else { return refused(ErrorCode::BadRequest, "the connection was lost") };
     let hello: ClientHello = match codec::decode(&frame.body) {
@@ -68,6 +136,18 @@ async fn greet(parts: &Arc<Parts>, connection: &Connection) -> Result<(String, H
     let Some(holder) = view.tokens.check(&hello.token) else {
         return refused(ErrorCode::Denied, "the token is not one that this cluster takes; ask its operator for another");
     };
+    if parts.leaving.initialized() {
+        return refused(ErrorCode::Stopping, "the node is stopping; try another");
+    }
+    let most = parts.config.clients_per_token;
+    let Some(seat) = parts.sessions.seat(&holder.name, most) else {
+        let message = format!(
+            "token {} has {most} connections to this node, which is the most; close some, give programs tokens of their own, or raise clients_per_token",
+            holder.name
+        );
+        return Err(ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS));
+    };
+    connection.let_in();
     let welcome = ServerHello {
         protocol: PROTOCOL,
         cluster: parts.cluster,
@@ -79,18 +159,18 @@ async fn greet(parts: &Arc<Parts>, connection: &Connection) -> Result<(String, H
     };
     let body = codec::encode(&HelloReply::Welcome(welcome));
     match connection.sender().send(Class::Control, 0, body.into()).await {
-        Ok(()) => Ok((hello.token, holder)),
+        Ok(()) => Ok((hello.token, holder, seat)),
         Err(_) => refused(ErrorCode::BadRequest, "the connection was lost"),
     }
 }
 
 /// Tells a client why it is turned away, and gives it a moment to hear it.
-async fn refuse(connection: &Connection, refusal: ErrorReply) {
+async fn refuse(connection: &Connection, refusal: ErrorReply, patience: Duration) {
     tracing::info!(from = %connection.remote_address(), why = %refusal, "a client is turned away");
     let body = codec::encode(&HelloReply::Refused(refusal));
     if connection.sender().send(Class::Control, 0, body.into()).await.is_ok() {
         // The client closes when it has read the answer; one that does not is closed.
-        let _ = tokio::time::timeout(HELLO_WAIT, connection.closed()).await;
+        let _ = tokio::time::timeout(patience, connection.closed()).await;
     }
     connection.close(REFUSED, "refused");
 }
@@ -103,13 +183,15 @@ struct Client {
     holder: Holder,
     /// One for each operator's verb that may be under way.
     verbs: Arc<Semaphore>,
+    /// It was told that the node is going away.
+    told: bool,
 }
 
 impl Client {
     async fn receive(&mut self, connection: &Connection) {
         let mut view = self.parts.view.clone();
         let mut frames = Vec::with_capacity(FRAMES);
-        while connection.recv_batch(&mut frames, FRAMES).await > 0 {
+        while self.next(connection, &mut frames).await > 0 {
             if view.has_changed().unwrap_or(false) {
                 // A token that was withdrawn ends its sessions with their next request.
                 let tokens = view.borrow_and_update().tokens.check(&self.token);
@@ -130,7 +212,28 @@ impl Client {
         }
     }
 
+    /// The next frames. When the node begins to stop, the client is told once; it ends the connection when it has its answers.
+    async fn next(&mut self, connection: &Connection, frames: &mut Vec<Frame>) -> usize {
+        if self.told {
+            return connection.recv_batch(frames, FRAMES).await;
+        }
+        tokio::select! {
+            biased;
+            _ = self.parts.leaving.wait() => {
+                self.told = true;
+                // A client that does not take it finds out by its next request.
+                let _ = self.sender.try_send(Class::Control, GOING_AWAY, Bytes::new());
+                connection.recv_batch(frames, FRAMES).await
+            }
+            count = connection.recv_batch(frames, FRAMES) => count,
+        }
+    }
+
     fn request(&mut self, connection: &Connection, frame: &Frame, request: Request) {
+        if self.parts.leaving.initialized() {
+            let error = ErrorReply::new(ErrorCode::Stopping, "the node is stopping, and nothing was done; try another");
+            return self.answer(frame, Reply::Error(error));
+        }
         match request.body {
             RequestBody::Get(get) => self.data(frame, request.layout, request.trace, request.deadline_ms, DataRequest::Get(get)),
             RequestBody::Put(put) => self.data(frame, request.layout, request.trace, request.deadline_ms, DataRequest::Put(put)),

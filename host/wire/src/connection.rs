@@ -7,16 +7,19 @@ use crate::{
     hello::Stream,
     inbox::Inbox,
     outbox::Outbox,
+    places::Place,
     runtime::lock,
 };
 use bytes::Bytes;
-use quinn::{ReadError, RecvStream, Runtime, SendStream, VarInt};
+use quinn::{ReadError, RecvStream, Runtime, SendStream, VarInt, WriteError};
 use std::{
     future::poll_fn,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
+
+use tokio::sync::watch;
 
 /// Most chunks (each at most a datagram's worth) taken from a stream in one read.
 const READ_STEP: usize = 16;
@@ -53,6 +56,11 @@ pub struct Connection(Arc<Handle>);
 #[derive(Debug)]
 struct Handle {
     link: Link,
+    limits: Arc<Limits>,
+    /// Set once the other side may send whatever it likes.
+    let_in: watch::Sender<bool>,
+    /// Of a connection that was accepted.
+    place: Option<Weak<Place>>,
     remote: Option<Remote>,
 }
 
@@ -95,15 +103,38 @@ impl Connection {
         limits: &Arc<Limits>,
         own: Option<&Subject>,
         remote: Option<Remote>,
+        accepted: Option<(Place, bool)>,
     ) -> Self {
         let outbox = Arc::new(Outbox::new(limits.clone(), limits.frames_of(own)));
         let received = limits.frames_of(remote.as_ref().map(|remote| &remote.subject));
-        let inbox = Arc::new(Inbox::new(limits.clone()));
+        let (place, new) = accepted.map_or((None, false), |(place, new)| (Some(Arc::new(place)), new));
+        let inbox = Arc::new(Inbox::new(limits.clone(), new));
         let link = Link { quic, outbox, inbox, our_reason: Arc::default() };
+        let (let_in, is_in) = watch::channel(!new);
+        let rules = Rules { limits: received, first: limits.first_frame.unwrap_or(u32::MAX), is_in };
         let [(control_out, control_in), (request_out, request_in), (bulk_out, bulk_in)] = streams;
-        runtime.spawn(Box::pin(write_all(link.clone(), [control_out, request_out, bulk_out])));
-        runtime.spawn(Box::pin(read_all(link.clone(), received, [control_in, request_in, bulk_in])));
-        Self(Arc::new(Handle { link, remote }))
+        let writing = write_all(link.clone(), [control_out, request_out, bulk_out]);
+        let kept = place.as_ref().map(Arc::downgrade);
+        runtime.spawn(Box::pin(async move {
+            writing.await;
+            // The place is free once the connection has ended, whoever still holds its handle.
+            drop(place);
+        }));
+        runtime.spawn(Box::pin(read_all(link.clone(), rules, [control_in, request_in, bulk_in])));
+        Self(Arc::new(Handle { link, limits: limits.clone(), let_in, place: kept, remote }))
+    }
+
+    /// Lets a new client in (see [`Limits::first_frame`]): from now on it may send frames of every class, as large as any client may, and gives way to
+    /// nobody. For any other connection this changes nothing.
+    pub fn let_in(&self) {
+        if self.0.let_in.send_replace(true) {
+            return;
+        }
+        self.0.link.quic.set_receive_window(self.0.limits.window());
+        self.0.link.inbox.widen();
+        if let Some(place) = self.0.place.as_ref().and_then(Weak::upgrade) {
+            place.let_in();
+        }
     }
 
     /// A handle to send with, for as many threads as need one.
@@ -211,10 +242,12 @@ async fn write_class(link: &Link, class: Class, stream: &mut SendStream) {
     while let Some(mut chunks) = poll_fn(|cx| link.outbox.poll_take(class, cx)).await {
         let mut rest = &mut chunks[..];
         while !rest.is_empty() {
-            let Ok(written) = stream.write_chunks(rest).await else {
-                // Either the connection is gone, and this changes nothing, or the other side has stopped a stream, which the protocol does not know.
-                link.close(CloseCode::PROTOCOL, "a stream was stopped");
-                return;
+            let written = match stream.write_chunks(rest).await {
+                Ok(written) => written,
+                // Closing it again would hide why it has ended.
+                Err(WriteError::ConnectionLost(_)) => return,
+                // The other side has stopped a stream, which the protocol does not know.
+                Err(_) => return link.close(CloseCode::PROTOCOL, "a stream was stopped"),
             };
             tracing::trace!(remote = %link.quic.remote_address(), %class, bytes = written.bytes, "written");
             link.outbox.written(class, written.bytes);
@@ -223,31 +256,58 @@ async fn write_class(link: &Link, class: Class, stream: &mut SendStream) {
     }
 }
 
+/// What may be read of a connection.
+struct Rules {
+    /// The longest bodies.
+    limits: PerClass<u32>,
+    /// The longest body before the other side was let in.
+    first: u32,
+    is_in: watch::Receiver<bool>,
+}
+
 /// Reads the three classes until the connection ends. What has arrived by then is still handed over.
-async fn read_all(link: Link, limits: PerClass<u32>, [mut control, mut request, mut bulk]: [RecvStream; 3]) {
-    let link = &link;
-    let decoder = |class| Decoder::new(class, limits.get(class));
+async fn read_all(link: Link, rules: Rules, [mut control, mut request, mut bulk]: [RecvStream; 3]) {
+    let (link, rules) = (&link, &rules);
     let ended = async {
         link.quic.closed().await;
         link.inbox.ending();
     };
     tokio::join!(
         biased;
-        read_class(link, Class::Control, decoder(Class::Control), &mut control),
-        read_class(link, Class::Request, decoder(Class::Request), &mut request),
-        read_class(link, Class::Bulk, decoder(Class::Bulk), &mut bulk),
+        read_class(link, Class::Control, rules, &mut control),
+        read_class(link, Class::Request, rules, &mut request),
+        read_class(link, Class::Bulk, rules, &mut bulk),
         ended,
     );
     link.inbox.end();
 }
 
-/// Reads one class, while there is room to put what it brings.
-async fn read_class(link: &Link, class: Class, mut decoder: Decoder, stream: &mut RecvStream) {
+/// Waits until the other side is let in. False once the connection has ended before.
+async fn let_in(link: &Link, rules: &Rules) -> bool {
+    let mut is_in = rules.is_in.clone();
+    if *is_in.borrow() {
+        return true;
+    }
+    tokio::select! {
+        biased;
+        let_in = is_in.wait_for(|is_in| *is_in) => let_in.is_ok(),
+        _ = link.quic.closed() => false,
+    }
+}
+
+/// Reads one class, while there is room to put what it brings. Of who is not let in yet, only [`Class::Control`] is read.
+async fn read_class(link: &Link, class: Class, rules: &Rules, stream: &mut RecvStream) {
+    if class != Class::Control && !let_in(link, rules).await {
+        return;
+    }
+    let limit = rules.limits.get(class);
+    let mut decoder = Decoder::new(class, limit);
     let mut frames = Vec::new();
     let mut chunks = [const { Bytes::new() }; READ_STEP];
     while link.inbox.room(class).await {
         match stream.read_chunks(&mut chunks).await {
             Ok(Some(count)) => {
+                decoder.set_limit(if *rules.is_in.borrow() { limit } else { limit.min(rules.first) });
                 let mut arrived = chunks[..count].iter_mut().map(std::mem::take);
                 let decoded = arrived.try_for_each(|chunk| decoder.push(chunk, &mut frames));
                 for frame in &frames {

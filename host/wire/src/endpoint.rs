@@ -1,6 +1,8 @@
 //! One UDP port: where connections are dialled from and accepted at.
 
-use crate::{CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, runtime::within, tls};
+use crate::{
+    CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, places::Place, runtime::within, tls,
+};
 use quinn::{AsyncUdpSocket, Runtime, VarInt};
 use rejoin_proto::{Address, Name};
 use std::{
@@ -8,10 +10,10 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Connections that are ready and wait for [`Endpoint::accept`]; beyond it their handshakes stay under way, and count as such.
 const READY: usize = 64;
@@ -31,6 +33,12 @@ pub enum Accepted {
 pub struct EndpointStats {
     /// Connections open now, in both directions, handshakes included.
     pub connections: usize,
+    /// Accepted connections of nodes.
+    pub peers: usize,
+    /// Accepted connections of clients.
+    pub clients: usize,
+    /// Those of them that have not been let in yet.
+    pub new_clients: usize,
     /// Incoming handshakes that became a connection.
     pub accepted: u64,
     /// Incoming handshakes that failed: wrong certificate, wrong protocol, too slow.
@@ -53,7 +61,8 @@ struct Inner {
 
 #[derive(Default)]
 struct Counters {
-    under_way: AtomicUsize,
+    /// No more newcomers are taken.
+    closed_to_new: AtomicBool,
     accepted: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
@@ -243,6 +252,11 @@ impl Endpoint {
         self.0.ready.lock().await.recv().await
     }
 
+    /// Refuses whoever dials from now on. Connections that are open, and handshakes under way, go on.
+    pub fn refuse_new(&self) {
+        self.0.counters.closed_to_new.store(true, Ordering::Relaxed);
+    }
+
     /// Closes every connection with that code and reason and accepts no more. Resolves when the other sides have been told, as far as they can be.
     pub async fn close(&self, code: CloseCode, reason: &str) {
         self.0.quic.close(VarInt::from_u32(code.0), reason.as_bytes());
@@ -252,9 +266,12 @@ impl Endpoint {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> EndpointStats {
-        let counters = &self.0.counters;
+        let (counters, taken) = (&self.0.counters, self.0.handshake.places.taken());
         EndpointStats {
             connections: self.0.quic.open_connections(),
+            peers: taken.peers,
+            clients: taken.clients,
+            new_clients: taken.new_clients,
             accepted: counters.accepted.load(Ordering::Relaxed),
             failed: counters.failed.load(Ordering::Relaxed),
             refused: counters.refused.load(Ordering::Relaxed),
@@ -273,56 +290,55 @@ struct Gate {
 impl Gate {
     async fn run(self) {
         while let Some(incoming) = self.quic.accept().await {
-            let under_way = self.counters.under_way.load(Ordering::Relaxed);
-            let limits = &self.handshake.limits;
-            if under_way >= limits.max_handshakes || self.quic.open_connections() >= limits.max_connections {
-                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            let handshake = &self.handshake;
+            let (limits, counters) = (&handshake.limits, &self.counters);
+            let under_way = handshake.places.taken().handshakes;
+            if counters.closed_to_new.load(Ordering::Relaxed) || self.quic.open_connections() >= most_connections(limits) {
+                counters.refused.fetch_add(1, Ordering::Relaxed);
                 incoming.refuse();
             } else if under_way * 2 >= limits.max_handshakes && incoming.may_retry() {
                 // Under pressure a newcomer first proves that it receives what is sent to its address.
                 if incoming.retry().is_err() {
-                    self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    counters.refused.fetch_add(1, Ordering::Relaxed);
                 }
+            } else if let Some((place, given_up)) = handshake.places.handshake(handshake.runtime.now()) {
+                self.admit(incoming, place, given_up);
             } else {
-                self.admit(incoming);
+                counters.refused.fetch_add(1, Ordering::Relaxed);
+                incoming.refuse();
             }
         }
     }
 
-    fn admit(&self, incoming: quinn::Incoming) {
-        let place = Place::take(self.counters.clone());
-        let (handshake, ready) = (self.handshake.clone(), self.ready.clone());
+    fn admit(&self, incoming: quinn::Incoming, place: Place, given_up: oneshot::Receiver<()>) {
+        let (handshake, ready, counters) = (self.handshake.clone(), self.ready.clone(), self.counters.clone());
         self.handshake.runtime.spawn(Box::pin(async move {
             let remote = incoming.remote_address();
-            match handshake.accept(incoming).await {
+            let accepted = tokio::select! {
+                biased;
+                accepted = handshake.accept(incoming) => accepted,
+                Ok(()) = given_up => Err(Error::NoPlace { whom: "handshakes" }),
+            };
+            match accepted {
                 Ok(accepted) => {
-                    place.0.accepted.fetch_add(1, Ordering::Relaxed);
+                    counters.accepted.fetch_add(1, Ordering::Relaxed);
                     // Fails only when the endpoint is gone; the connection then closes as it is dropped.
                     let _ = ready.send(accepted).await;
                 }
                 Err(error) => {
-                    place.0.failed.fetch_add(1, Ordering::Relaxed);
+                    let counter = if matches!(error, Error::NoPlace { .. }) { &counters.refused } else { &counters.failed };
+                    counter.fetch_add(1, Ordering::Relaxed);
                     tracing::info!(%remote, %error, "incoming connection turned away");
                 }
             }
+            drop(place);
         }));
     }
 }
 
-/// A place among the handshakes under way, given back when dropped.
-struct Place(Arc<Counters>);
-
-impl Place {
-    fn take(counters: Arc<Counters>) -> Self {
-        counters.under_way.fetch_add(1, Ordering::Relaxed);
-        Self(counters)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Connections of all kinds at once, also those that have ended and wait for late packets: those make up the half.
+fn most_connections(limits: &Limits) -> usize {
+    limits.max_connections.saturating_add(limits.max_peers).saturating_add(limits.max_handshakes).saturating_mul(2)
 }
 
 /// How connections are accepted; none without a node's identity.

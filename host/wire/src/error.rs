@@ -136,6 +136,12 @@ pub enum Error {
         /// What it said.
         closed: Closed,
     },
+    /// All places are taken.
+    #[error("all places for connections of {whom} are taken; close some, or raise the limit")]
+    NoPlace {
+        /// Of nodes or of clients.
+        whom: &'static str,
+    },
     /// The connection ended before it was usable.
     #[error("the connection was lost: {0}")]
     Lost(Closed),
@@ -194,6 +200,8 @@ impl CloseCode {
     pub const SHUTDOWN: Self = Self(5);
     /// The handshake took too long.
     pub const TOO_SLOW: Self = Self(6);
+    /// No place is free, or the place was needed for others.
+    pub const BUSY: Self = Self(7);
     /// The first code that is free for the application.
     pub const FIRST_FREE: Self = Self(256);
 }
@@ -208,6 +216,7 @@ impl fmt::Display for CloseCode {
             Self::NOT_A_NODE => "not a node",
             Self::SHUTDOWN => "shutting down",
             Self::TOO_SLOW => "handshake too slow",
+            Self::BUSY => "no place",
             Self(code) => return write!(f, "code {code}"),
         };
         f.write_str(text)

@@ -114,6 +114,11 @@ impl Decoder {
         Self { class, limit, header: [0; HEADER], have: 0, body: None }
     }
 
+    /// Changes what is refused, for frames whose header has not been read yet.
+    pub fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// Takes the next bytes of the stream and appends every frame that they complete to `out`.
     ///
     /// # Errors

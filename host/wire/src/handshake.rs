@@ -1,5 +1,6 @@
 //! From a socket address or an incoming attempt to a [`Connection`], within a deadline.
 
+use crate::places::Places;
 use crate::{
     CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Period, Subject,
     endpoint::Accepted, hello, runtime::within, tls,
@@ -21,12 +22,14 @@ const QUIC_CRYPTO_ERROR: std::ops::Range<u64> = 0x100..0x200;
 pub(crate) struct Handshake {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) places: Arc<Places>,
     identity: RwLock<Identity>,
 }
 
 impl Handshake {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, limits: Arc<Limits>, identity: Identity) -> Self {
-        Self { runtime, limits, identity: RwLock::new(identity) }
+        let places = Places::new(limits.clone());
+        Self { runtime, limits, places, identity: RwLock::new(identity) }
     }
 
     pub(crate) fn identity(&self) -> Identity {
@@ -63,7 +66,7 @@ impl Handshake {
             }
             Err(error) => return Err(connection.turn_away(error)),
         };
-        Ok(Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, identity.subject(), remote))
+        Ok(Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, identity.subject(), remote, None))
     }
 
     /// Brings an incoming attempt to its end. The other side has been told why when this fails.
@@ -75,7 +78,8 @@ impl Handshake {
     }
 
     async fn try_accept(&self, incoming: quinn::Incoming) -> Result<Accepted, Error> {
-        let lost = |error| Error::Lost(Closed::from(error));
+        let addr = incoming.remote_address();
+        let lost = |error| accept_error(error, addr);
         let connection = Abandon::guard(incoming.accept().map_err(lost)?.await.map_err(lost)?);
         // Before a stream is accepted or a byte of it read: may this certificate speak this protocol?
         let identity = self.identity();
@@ -83,11 +87,24 @@ impl Handshake {
             Ok(admitted) => admitted,
             Err(error) => return Err(connection.turn_away(error)),
         };
+        let new = node.is_none() && self.limits.first_frame.is_some();
+        let place = match &node {
+            Some(_) => self.places.peer(),
+            None => self.places.client(&connection.0, new),
+        };
+        let place = match place {
+            Ok(place) => place,
+            Err(error) => return Err(connection.turn_away(error)),
+        };
+        if !new {
+            connection.0.set_receive_window(self.limits.window());
+        }
         let streams = match hello::accept(&connection.0).await {
             Ok(streams) => streams,
             Err(error) => return Err(connection.turn_away(error)),
         };
-        let connection = Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, identity.subject(), remote);
+        let connection =
+            Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, identity.subject(), remote, Some((place, new)));
         Ok(match node {
             Some(name) => Accepted::Peer(connection, name),
             None => Accepted::Client(connection),
@@ -167,13 +184,13 @@ fn dial_error(error: ConnectionError, addr: SocketAddr, protocol: &'static str, 
         // Our verifier, or our TLS, has refused what the other side showed.
         ConnectionError::TransportError(error) => match alert(error.code.into()) {
             Some(ALERT_NO_PROTOCOL) => Error::NoSuchProtocol { addr, protocol },
-            Some(_) => Error::Untrusted { addr, why: error.reason },
+            Some(_) => Error::Untrusted { addr, why: plainly(error.reason) },
             None => Error::Lost(Closed::Transport(error.to_string())),
         },
         // The other side has refused what we showed.
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code.into()) {
             Some(ALERT_NO_PROTOCOL) => Error::NoSuchProtocol { addr, protocol },
-            Some(alert) => Error::CertificateRefused { addr, alert, why: String::from_utf8_lossy(&close.reason).into_owned() },
+            Some(alert) => Error::CertificateRefused { addr, alert, why: meaning(alert, &close.reason) },
             None => Error::Refused { addr, closed: Closed::Transport(close.to_string()) },
         },
         ConnectionError::ApplicationClosed(_) => Error::Refused { addr, closed: error.into() },
@@ -181,6 +198,45 @@ fn dial_error(error: ConnectionError, addr: SocketAddr, protocol: &'static str, 
         ConnectionError::VersionMismatch => Error::NoSuchProtocol { addr, protocol },
         other => Error::Lost(other.into()),
     }
+}
+
+/// Why an incoming attempt has failed before its connection was made.
+fn accept_error(error: ConnectionError, addr: SocketAddr) -> Error {
+    match error {
+        // Our verifier has refused what the other side showed.
+        ConnectionError::TransportError(error) => match alert(error.code.into()) {
+            Some(ALERT_NO_PROTOCOL) | None => Error::Lost(Closed::Transport(error.to_string())),
+            Some(_) => Error::Untrusted { addr, why: plainly(error.reason) },
+        },
+        // The other side has refused what we showed.
+        ConnectionError::ConnectionClosed(close) => match alert(close.error_code.into()) {
+            Some(ALERT_NO_PROTOCOL) | None => Error::Lost(Closed::Transport(close.to_string())),
+            Some(alert) => Error::CertificateRefused { addr, alert, why: meaning(alert, &close.reason) },
+        },
+        other => Error::Lost(Closed::from(other)),
+    }
+}
+
+/// What our verifier says, with what to do about it where that is known.
+fn plainly(why: String) -> String {
+    if why.contains("certificate expired") || why.contains("not valid yet") {
+        format!("{why}; if the clocks of both machines are right, it has to be renewed with `rejoin cert`")
+    } else {
+        why
+    }
+}
+
+/// What a TLS alert about our certificate means (RFC 8446, 6.2), and what the other side has said.
+fn meaning(alert: u8, said: &[u8]) -> String {
+    let meaning = match alert {
+        45 => "it has expired, or one of the two machines has a wrong clock: renew it with `rejoin cert`",
+        48 => "another authority has signed it",
+        49 => "it is of another cluster, or names nobody of this one",
+        116 => "none was shown",
+        _ => "it is not taken",
+    };
+    let said = String::from_utf8_lossy(said);
+    if said.is_empty() { meaning.into() } else { format!("{meaning}; it said: {said}") }
 }
 
 fn alert(code: u64) -> Option<u8> {

@@ -43,11 +43,13 @@ pub(crate) fn answer(error: &Error) -> (CloseCode, String) {
     let code = match error {
         Error::Version { .. } => CloseCode::VERSION,
         Error::NotANode { .. } | Error::NoCertificate => CloseCode::NOT_A_NODE,
+        Error::NoPlace { .. } => CloseCode::BUSY,
         _ => CloseCode::PROTOCOL,
     };
     let words = match error {
         Error::Version { theirs, .. } => format!("this side speaks wire version {VERSION}, you speak {theirs}; upgrade the older one"),
         Error::NotANode { subject } => format!("{subject} is not a node"),
+        Error::NoPlace { .. } => "all places are taken; try another node".into(),
         Error::NoCertificate => "a peer shows a node's certificate".into(),
         _ => "the streams do not begin as Rejoin's do".into(),
     };

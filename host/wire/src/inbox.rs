@@ -3,7 +3,10 @@
 use crate::{Class, Frame, Limits, runtime::lock};
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::Notify;
 
@@ -14,6 +17,8 @@ pub(crate) struct Inbox {
     readable: Notify,
     room: [Notify; 3],
     limits: Arc<Limits>,
+    /// Holds one read's frames at a time, of who is not let in yet.
+    narrow: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -44,8 +49,14 @@ impl State {
 }
 
 impl Inbox {
-    pub(crate) fn new(limits: Arc<Limits>) -> Self {
-        Self { state: Mutex::default(), readable: Notify::new(), room: Default::default(), limits }
+    pub(crate) fn new(limits: Arc<Limits>, narrow: bool) -> Self {
+        Self { state: Mutex::default(), readable: Notify::new(), room: Default::default(), limits, narrow: AtomicBool::new(narrow) }
+    }
+
+    /// From now on it holds as much as its limits say.
+    pub(crate) fn widen(&self) {
+        self.narrow.store(false, Ordering::Release);
+        self.room.iter().for_each(Notify::notify_waiters);
     }
 
     /// Waits until a class may be read on. False once the connection has ended while there was no room.
@@ -66,7 +77,8 @@ impl Inbox {
     }
 
     fn has_room(&self, state: &State, class: Class) -> bool {
-        state.held[class.index()] <= self.limits.inbox_bytes.get(class)
+        let limit = if self.narrow.load(Ordering::Acquire) { 0 } else { self.limits.inbox_bytes.get(class) };
+        state.held[class.index()] <= limit
     }
 
     /// Adds what one read brought. Goes above the limit by at most what one read can complete.

@@ -47,6 +47,7 @@ mod limits;
 mod network;
 mod outbox;
 mod period;
+mod places;
 mod runtime;
 mod tls;
 

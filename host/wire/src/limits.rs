@@ -67,10 +67,18 @@ pub struct Limits {
     pub initial_rtt: Duration,
     /// From first datagram to usable connection, on either side. Default 5 s.
     pub handshake: Duration,
-    /// Incoming handshakes under way at once; beyond it newcomers are refused, beyond half of it they must prove their address first. Default 128.
+    /// Incoming handshakes under way at once, beyond half of it newcomers must prove their address first. When all are under way, a newcomer takes the
+    /// place of the oldest one if that has lasted for a quarter of `handshake`, and is refused otherwise. Default 128.
     pub max_handshakes: usize,
-    /// Connections open at once, in both directions; beyond it newcomers are refused. Default 4 096.
+    /// Accepted connections of clients open at once; beyond it newcomers are refused, unless a client that was not let in yet gives way. Default 4 096.
     pub max_connections: usize,
+    /// Accepted connections of nodes open at once, beside those of clients, which cannot take their places. Default 1 024.
+    pub max_peers: usize,
+    /// If set, an accepted client's connection is *new* until [`Connection::let_in`](crate::Connection::let_in): only its frames of
+    /// [`Class::Control`] are read, each of at most so many bytes, and it may have little more than that under way. Default none: every client is let in at once.
+    pub first_frame: Option<u32>,
+    /// Clients that are new at once; beyond it, and whenever the places for clients are all taken, the oldest of them gives way to a newcomer. Default 512.
+    pub max_new_clients: usize,
     /// Connection attempts that wait to be looked at. Default 256, with at most 16 KiB each and 1 MiB in all.
     pub max_incoming: usize,
     /// Largest datagram that path discovery may settle on, bytes of UDP payload, 1 200 to 6 500. Default 6 000.
@@ -93,6 +101,9 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             max_handshakes: 128,
             max_connections: 4_096,
+            max_peers: 1_024,
+            first_frame: None,
+            max_new_clients: 512,
             max_incoming: 256,
             mtu: 6_000,
             socket_buffer: 4 << 20,
@@ -111,7 +122,7 @@ impl Limits {
 
     /// Refuses values that could not work, before a socket is opened.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let zero = [self.max_handshakes, self.max_connections, self.max_incoming].contains(&0);
+        let zero = [self.max_handshakes, self.max_connections, self.max_peers, self.max_new_clients, self.max_incoming].contains(&0);
         let problem = if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
             "mtu must be between 1200 and 6500 bytes"
         } else if self.stream_window < 16 << 10 || self.stream_window > 1 << 28 {
@@ -120,8 +131,10 @@ impl Limits {
             "keep_alive must be above zero and at most half of idle_timeout"
         } else if self.idle_timeout > Duration::from_secs(3_600) {
             "idle_timeout must be at most an hour"
+        } else if self.first_frame.is_some_and(|first| !(256..=1 << 20).contains(&first)) {
+            "first_frame must be between 256 bytes and 1 MiB"
         } else if self.handshake.is_zero() || zero {
-            "handshake, max_handshakes, max_connections and max_incoming must be above zero"
+            "handshake, max_handshakes, max_connections, max_peers, max_new_clients and max_incoming must be above zero"
         } else {
             return Ok(());
         };
@@ -147,6 +160,20 @@ impl Limits {
         Ok(config)
     }
 
+    /// What all streams of a connection together may have under way.
+    pub(crate) fn window(&self) -> VarInt {
+        VarInt::from_u32(3 * self.stream_window)
+    }
+
+    /// As [`Limits::window`], for a connection of which it is not known yet whether it is a peer or a client that is let in.
+    pub(crate) fn first_window(&self) -> VarInt {
+        match self.first_frame {
+            // The frame, its header and those of the streams, and as much again, so that credit for what was read is given in time.
+            Some(first) => VarInt::from_u32((2 * (first + 64)).min(3 * self.stream_window)),
+            None => self.window(),
+        }
+    }
+
     /// Limits of a connection. `streams` is how many bidirectional streams the other side may open: three for who accepts, none for who dials.
     pub(crate) fn transport(&self, streams: u32) -> Result<TransportConfig, Error> {
         let idle = IdleTimeout::try_from(self.idle_timeout).map_err(|_| Error::BadLimits("idle_timeout is out of range"))?;
@@ -160,7 +187,7 @@ impl Limits {
             .keep_alive_interval(Some(self.keep_alive))
             .initial_rtt(self.initial_rtt)
             .stream_receive_window(VarInt::from_u32(self.stream_window))
-            .receive_window(VarInt::from_u32(3 * self.stream_window))
+            .receive_window(if streams == 0 { self.window() } else { self.first_window() })
             .send_window(4 * u64::from(self.stream_window))
             .send_fairness(true)
             .datagram_receive_buffer_size(None)

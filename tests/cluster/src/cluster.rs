@@ -61,6 +61,14 @@ impl Cluster {
         self.take(index).kill();
     }
 
+    /// Sends a node SIGHUP.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn hang_up(&self, index: usize) {
+        self.nodes[index].as_ref().expect("it runs").hang_up();
+    }
+
     /// Takes a node's process out: it is the caller's to end.
     ///
     /// # Panics

@@ -78,6 +78,14 @@ impl Process {
         self.child.wait().expect("it can be waited for")
     }
 
+    /// Sends it SIGHUP.
+    ///
+    /// # Panics
+    /// If it cannot be sent.
+    pub fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("it can be sent");
+    }
+
     /// Whether it still runs.
     ///
     /// # Panics

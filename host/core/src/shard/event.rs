@@ -47,6 +47,8 @@ pub enum Event {
     PeerUp(NodeId, Vec<ActorNext>),
     /// A peer's connection is lost. Nothing sent on it will be answered.
     PeerDown(NodeId),
+    /// A peer is about to stop: nothing more is asked of it, and what was asked of it may still be answered.
+    PeerLeaving(NodeId),
     /// A client's request.
     Client(ClientRequest),
     /// A message of another node.

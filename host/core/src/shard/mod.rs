@@ -227,6 +227,12 @@ impl Shard {
         self.tenures.owes()
     }
 
+    /// Whether something that was asked of a peer is not answered yet.
+    #[must_use]
+    pub fn waits_for(&self, peer: NodeId) -> bool {
+        self.ops.values().any(|op| op.waits_for(peer))
+    }
+
     /// Handles one event. Effects are added to `effects` in the order in which they are to happen.
     pub fn handle(&mut self, now: Now, event: Event, store: &mut dyn Store, effects: &mut Vec<Effect>) {
         let mut turn = Turn { now, store, effects };
@@ -237,6 +243,7 @@ impl Shard {
             Event::Start(start) => self.start = Some(start),
             Event::PeerUp(peer, actors) => self.peer_up(&mut turn, peer, &actors),
             Event::PeerDown(peer) => self.peer_down(&mut turn, peer),
+            Event::PeerLeaving(peer) => drop(self.up.remove(&peer)),
             Event::Client(client) => {
                 let origin = Origin::Client(client.session);
                 self.admit(&mut turn, origin, client.tenant, client.trace, client.deadline_us, client.request);

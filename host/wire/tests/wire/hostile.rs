@@ -1,7 +1,7 @@
 //! What it withstands. After each attack the endpoint still serves.
 
-use crate::support::{CLUSTER, accept_client, authority, client_of, name, node_of, raw_dial, soon, still_serves};
-use rejoin_wire::{CLIENT_PROTOCOL, Class, CloseCode, Connection, Endpoint, Error, Limits, PerClass, cert::ClusterCa};
+use crate::support::{CLUSTER, accept_client, accept_peer, authority, client_of, name, node_of, raw_dial, soon, still_serves};
+use rejoin_wire::{CLIENT_PROTOCOL, Class, CloseCode, Closed, Connection, Endpoint, Error, Limits, PerClass, cert::ClusterCa};
 use std::time::Duration;
 
 fn setting(limits: Limits) -> (ClusterCa, Endpoint) {
@@ -175,4 +175,142 @@ async fn streams_beyond_the_three_are_not_given() {
     assert!(one_way.is_err(), "no credit for a one-way stream");
     assert!(raw.max_datagram_size().is_none(), "datagrams are off");
     assert_eq!(node.identity().subject().unwrap().role, rejoin_wire::Role::Node(name("n1")));
+}
+
+#[tokio::test]
+async fn clients_do_not_keep_a_peer_out() {
+    let mut limits = Limits::default();
+    limits.max_connections = 8;
+    let (ca, node) = setting(limits);
+    let client = client_of(&ca, Limits::default());
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        let (dialled, accepted) = tokio::join!(soon(client.connect_client(node.local_addr())), accept_client(&node));
+        open.push((dialled.unwrap(), accepted));
+    }
+    let refused = soon(client.connect_client(node.local_addr())).await;
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+    let peer = node_of(&ca, "n2", Limits::default());
+    let n1 = name("n1");
+    let (dialled, (_accepted, from)) = tokio::join!(soon(peer.connect_peer(node.local_addr(), &n1)), accept_peer(&node));
+    assert!(dialled.is_ok() && from == name("n2"), "{dialled:?}");
+    let stats = node.stats();
+    assert_eq!((stats.clients, stats.peers, stats.new_clients), (8, 1, 0));
+}
+
+#[tokio::test]
+async fn peers_have_a_bound_of_their_own() {
+    let mut limits = Limits::default();
+    limits.max_peers = 1;
+    let (ca, node) = setting(limits);
+    let (n1, one, two) = (name("n1"), node_of(&ca, "n2", Limits::default()), node_of(&ca, "n3", Limits::default()));
+    let (first, (_accepted, _)) = tokio::join!(soon(one.connect_peer(node.local_addr(), &n1)), accept_peer(&node));
+    let refused = soon(two.connect_peer(node.local_addr(), &n1)).await;
+    let Err(Error::Refused { closed: Closed::ByPeer { code, .. }, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(code, CloseCode::BUSY);
+    first.unwrap().close(CloseCode::DONE, "done");
+    let again = async { while two.connect_peer(node.local_addr(), &n1).await.is_err() {} };
+    soon(async { tokio::join!(again, accept_peer(&node)) }).await;
+}
+
+fn first_frames_only() -> Limits {
+    let mut limits = Limits::default();
+    limits.first_frame = Some(1_000);
+    limits
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_let_in_may_send_small_control_frames_and_little_of_anything() {
+    let (ca, node) = setting(first_frames_only());
+    // A client of this library: what it sends too early waits on its own side, and arrives when it is let in.
+    let client = client_of(&ca, Limits::default());
+    let (dialled, accepted) = tokio::join!(soon(client.connect_client(node.local_addr())), accept_client(&node));
+    let dialled = dialled.unwrap();
+    dialled.sender().try_send(Class::Control, 1, vec![1; 1_000].into()).unwrap();
+    dialled.sender().try_send(Class::Request, 2, vec![7; 5 << 20].into()).unwrap();
+    let first = soon(accepted.recv()).await.unwrap();
+    assert_eq!((first.class, first.id, first.body.len()), (Class::Control, 1, 1_000));
+    assert!(dialled.sender().queued_bytes(Class::Request) > 4 << 20, "most of it has not left the client");
+    assert_eq!(accepted.stats().inbox_bytes, 0);
+    accepted.let_in();
+    let second = soon(accepted.recv()).await.unwrap();
+    assert_eq!((second.class, second.id, second.body.len()), (Class::Request, 2, 5 << 20));
+    dialled.sender().try_send(Class::Control, 3, vec![1; 1_001].into()).unwrap();
+    assert_eq!(soon(accepted.recv()).await.unwrap().id, 3);
+
+    let (raw, mut streams, accepted) = greeted(&ca, &node).await;
+    let mut frame = 1_001_u32.to_le_bytes().to_vec();
+    frame.extend(1_u64.to_le_bytes());
+    streams[0].write_all(&frame).await.unwrap();
+    closed_with(&raw, CloseCode::FRAME_TOO_LARGE).await;
+    assert!(soon(accepted.recv()).await.is_none());
+
+    // What nobody takes is not read on either, however small it is.
+    let (_raw, mut streams, accepted) = greeted(&ca, &node).await;
+    let small = [&1_u32.to_le_bytes()[..], &9_u64.to_le_bytes(), b"x"].concat();
+    let flood = async {
+        for _ in 0..100_000 {
+            streams[0].write_all(&small).await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_millis(300), flood).await.is_err(), "1.3 MB were taken from a client that is not let in");
+    assert!(accepted.stats().bytes_received < 10_000, "{:?}", accepted.stats());
+    still_serves(&ca, &node).await;
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_gives_way_to_newcomers_and_who_is_does_not() {
+    let mut limits = first_frames_only();
+    (limits.max_connections, limits.max_new_clients) = (3, 2);
+    let (ca, node) = setting(limits);
+    let client = client_of(&ca, Limits::default());
+    let dial = async || {
+        let (dialled, accepted) = tokio::join!(soon(client.connect_client(node.local_addr())), accept_client(&node));
+        (dialled.unwrap(), accepted)
+    };
+    let (one, two) = (dial().await, dial().await);
+    let three = dial().await;
+    // No more than two may be new: the oldest has gone.
+    let Closed::ByPeer { code, .. } = soon(one.0.closed()).await else { panic!("{:?}", one.0.close_reason()) };
+    assert_eq!((code, node.stats().new_clients), (CloseCode::BUSY, 2));
+    two.1.let_in();
+    three.1.let_in();
+    let four = dial().await;
+    assert_eq!((node.stats().clients, node.stats().new_clients), (3, 1));
+    let five = dial().await;
+    assert!(soon(four.0.closed()).await.to_string().contains("others wait for this place"));
+    five.1.let_in();
+    let refused = soon(client.connect_client(node.local_addr())).await;
+    assert!(matches!(refused, Err(Error::Refused { .. })), "nobody gives way who is let in: {refused:?}");
+    for (dialled, _) in [&two, &three, &five] {
+        assert!(dialled.close_reason().is_none());
+    }
+}
+
+#[tokio::test]
+async fn handshakes_that_are_left_lying_do_not_keep_a_peer_out() {
+    let mut limits = Limits::default();
+    limits.max_handshakes = 4;
+    limits.handshake = Duration::from_secs(20);
+    let (ca, node) = setting(limits);
+    let mut lying = Vec::new();
+    for _ in 0..4 {
+        lying.push(raw_dial(&ca, None, CLIENT_PROTOCOL, node.local_addr()).await.unwrap());
+    }
+    let peer = node_of(&ca, "n2", Limits::default());
+    let n1 = name("n1");
+    let dial = async {
+        loop {
+            match peer.connect_peer(node.local_addr(), &n1).await {
+                Ok(connection) => break connection,
+                // The others are young, and have their time first.
+                Err(error) => assert!(matches!(error, Error::Refused { .. } | Error::Unreachable { .. }), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let (_dialled, (_accepted, from)) = soon(async { tokio::join!(dial, accept_peer(&node)) }).await;
+    assert_eq!(from, name("n2"));
+    let still = lying.iter().filter(|raw| raw.close_reason().is_none()).count();
+    assert_eq!(still, 3, "the oldest has given way, and the others still have their time");
 }

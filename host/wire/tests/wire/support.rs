@@ -76,6 +76,7 @@ pub(crate) async fn still_serves(ca: &ClusterCa, node: &Endpoint) {
     let client = client_of(ca, Limits::default());
     let (dialled, accepted) = tokio::join!(soon(client.connect_client(node.local_addr())), accept_client(node));
     let dialled = dialled.unwrap();
+    accepted.let_in();
     dialled.sender().try_send(rejoin_wire::Class::Request, 9, "ping".into()).unwrap();
     assert_eq!(soon(accepted.recv()).await.unwrap().body, "ping");
 }
