@@ -14,10 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::driver::Notice;
 use crate::parts::Parts;
+use crate::peers::{LEAVING, LEFT};
 
-/// Frame ids on the control class between nodes: this node is about to stop; nothing more is asked of the one that is.
-const LEAVING: u64 = 3;
-const LEFT: u64 = 4;
 /// How often it is looked whether shards still wait for a node that is about to stop.
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -55,17 +53,13 @@ async fn leave(parts: &Parts) {
     }
 }
 
-/// Whether a frame id is one of a graceful stop.
-pub(crate) fn is_word(id: u64) -> bool {
-    matches!(id, LEAVING | LEFT)
+/// A peer asks nothing more of this node.
+pub(crate) fn left(parts: &Parts, peer: NodeId) {
+    parts.left.send_if_modified(|left| left.insert(peer));
 }
 
-/// Takes a word of a graceful stop.
-pub(crate) fn heard(parts: &Arc<Parts>, peer: NodeId, id: u64) {
-    if id == LEFT {
-        parts.left.send_if_modified(|left| left.insert(peer));
-        return;
-    }
+/// A peer is about to stop.
+pub(crate) fn heard(parts: &Arc<Parts>, peer: NodeId) {
     tracing::info!(peer = %parts.peer_name(peer), "a peer is about to stop");
     parts.tell_all(|| Notice::Event(Box::new(Event::PeerLeaving(peer))));
     let sender = parts.peers().all().find(|(up, _)| **up == peer).map(|(_, connection)| connection.sender());

@@ -359,6 +359,28 @@ mod tests {
     use rejoin_proto::{BucketId, ObjectId, VersionVector};
 
     #[test]
+    fn a_first_start_is_undone_and_no_more_than_that() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |path: &str| folder.path().join(path);
+        let make = |path: &str, first: bool| {
+            let unwritten = Unwritten::watch(&at(path), first);
+            std::fs::create_dir_all(at(path).join("shard-000")).expect("writable");
+            std::fs::write(at(path).join("VERSION"), "x").expect("writable");
+            unwritten
+        };
+        drop(make("new/deep/n1", true));
+        assert!(!at("new").exists(), "with the directories above it");
+        std::fs::create_dir_all(at("mount/lost+found")).expect("writable");
+        drop(make("mount/n1", true));
+        drop(make("mount", true));
+        let left: Vec<_> = std::fs::read_dir(at("mount")).expect("it stays").map(|entry| entry.expect("an entry").file_name()).collect();
+        assert_eq!(left, ["lost+found"]);
+        drop(make("kept", false));
+        make("succeeded", true).keep();
+        assert!(at("kept/VERSION").exists() && at("succeeded/VERSION").exists());
+    }
+
+    #[test]
     fn the_memtables_of_a_cluster_do_not_fill_at_once() {
         let limit = 64 << 20;
         for shards in [2, 4, 16] {

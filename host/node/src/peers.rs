@@ -26,12 +26,14 @@ use crate::parts::Parts;
 /// The name under which the disk ids are kept.
 pub(crate) const DISKS_FILE: &str = "disks";
 
-/// Frame ids on the control class: the hello, a message, the word that all objections to the other side's actors were sent before it, and the
-/// sender's wall clock.
+/// Frame ids on the control class: the hello, a message, the word that all objections to the other side's actors were sent before it, the sender's
+/// wall clock, and the two words of a graceful stop (`leaving`): the sender is about to stop; nothing more is asked of the one that is.
 const HELLO: u64 = 0;
 const MESSAGE: u64 = 1;
 const READY: u64 = 2;
 const CLOCK: u64 = 3;
+pub(crate) const LEAVING: u64 = 4;
+pub(crate) const LEFT: u64 = 5;
 
 /// The most frames taken from a connection at once.
 const FRAMES: usize = 512;
@@ -191,11 +193,9 @@ async fn received(parts: &Arc<Parts>, peer: NodeId, number: u64, frame: &Frame, 
                 route(parts, peer, envelope, frame.body.len()).await;
             }
         }
-        (Class::Control, id) if leaving::is_word(id) => {
-            if parts.peers().links.is_current(peer, number) {
-                leaving::heard(parts, peer, id);
-            }
-        }
+        (Class::Control, LEAVING | LEFT) if !parts.peers().links.is_current(peer, number) => {}
+        (Class::Control, LEAVING) => leaving::heard(parts, peer),
+        (Class::Control, LEFT) => leaving::left(parts, peer),
         _ => return Err("it has sent a frame of no known kind"),
     }
     Ok(())

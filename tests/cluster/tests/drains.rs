@@ -37,47 +37,47 @@ async fn write(client: Client, writer: u64, copies: u8, over: Arc<AtomicBool>, s
     }
 }
 
-async fn restarts_under_load(copies: u8) {
+/// Stops each node in turn under writers, who go on until it has stopped.
+async fn stops_under_load(copies: u8) {
     let mut cluster = Cluster::start(3).await;
     cluster.bucket("plain", BucketProps::default()).await;
-    let (over, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Seen::default()));
-    let mut writers = tokio::task::JoinSet::new();
-    for writer in 0..12 {
-        writers.spawn(write(cluster.client().await, writer, copies, over.clone(), seen.clone()));
-    }
-    for index in [0, 1, 2, 0, 1, 2] {
-        let before = seen.written.load(Ordering::Relaxed);
-        eventually("writes go on", async || {
-            let now = seen.written.load(Ordering::Relaxed);
-            if now > before + 200 { Ok(()) } else { Err(now - before) }
+    for round in 0..4_usize {
+        let index = round % 3;
+        let (over, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Seen::default()));
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..12 {
+            let writer = round as u64 * 12 + writer;
+            writers.spawn(write(cluster.client().await, writer, copies, over.clone(), seen.clone()));
+        }
+        eventually("writes go on", async || match seen.written.load(Ordering::Relaxed) {
+            written if written > 200 => Ok(()),
+            written => Err(written),
         })
         .await;
         let process = cluster.take(index);
         let stopped = tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
         assert!(stopped.success(), "{}", cluster.log(index));
+        over.store(true, Ordering::Relaxed);
+        while let Some(ended) = writers.join_next().await {
+            ended.unwrap();
+        }
+        let unknown = seen.unknown.lock().unwrap().clone();
+        let counts = (seen.written.load(Ordering::Relaxed), seen.refused.load(Ordering::Relaxed));
+        assert!(unknown.is_empty(), "{} of {counts:?} writes are in doubt: {:?}", unknown.len(), unknown.first());
+        assert!(!cluster.log(index).contains("not everything under way has ended"), "{}", cluster.log(index));
         cluster.spawn(index);
         cluster.together().await;
-    }
-    over.store(true, Ordering::Relaxed);
-    while let Some(ended) = writers.join_next().await {
-        ended.unwrap();
-    }
-    let unknown = seen.unknown.lock().unwrap();
-    let counts = (seen.written.load(Ordering::Relaxed), seen.refused.load(Ordering::Relaxed));
-    assert!(counts.0 > 1_000 && unknown.is_empty(), "{} of {counts:?} writes are in doubt: {:?}", unknown.len(), unknown.first());
-    for index in 0..3 {
-        assert!(!cluster.log(index).contains("not everything under way has ended"), "{}", cluster.log(index));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_write_of_a_quorum_is_in_doubt_when_nodes_are_restarted_in_turn() {
-    restarts_under_load(2).await;
+async fn no_write_of_a_quorum_is_in_doubt_when_nodes_are_stopped_in_turn() {
+    stops_under_load(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_write_of_all_copies_is_in_doubt_either() {
-    restarts_under_load(3).await;
+    stops_under_load(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -110,8 +110,7 @@ fn a_first_start_that_fails_leaves_no_directory_and_a_foreign_one_untouched() {
     std::fs::write(cluster.files.dir.join("file"), "x").unwrap();
     refused(&cluster, &below("file"), "file");
     refused(&cluster, &below("file/deep/n1"), "file");
-    let no_room = below("new/deep/n1").replace("segment_bytes = 4194304", "segment_bytes = 4611686018427387904");
-    refused(&cluster, &no_room, "");
+    refused(&cluster, &below(&format!("new/deep/{}", "x".repeat(300))), "xxx");
     std::fs::create_dir(cluster.files.dir.join("strange")).unwrap();
     std::fs::write(cluster.files.dir.join("strange/STATE"), "x").unwrap();
     refused(&cluster, &below("strange"), "it has STATE but no VERSION file");
