@@ -26,8 +26,8 @@ use crate::parts::Parts;
 /// The name under which the disk ids are kept.
 pub(crate) const DISKS_FILE: &str = "disks";
 
-/// Frame ids on the control class: the hello, a message, the word that all objections to the other side's actors were sent before it, the sender's
-/// wall clock, and the two words of a graceful stop (`leaving`): the sender is about to stop; nothing more is asked of the one that is.
+/// Frame ids between nodes, all but [`MESSAGE`] on the control class: the hello, a message, the word that all objections to the other side's actors
+/// were sent before it, the sender's wall clock, the word that it is about to stop, and the word that nothing more is asked of the one that is.
 const HELLO: u64 = 0;
 const MESSAGE: u64 = 1;
 const READY: u64 = 2;
@@ -187,13 +187,13 @@ async fn received(parts: &Arc<Parts>, peer: NodeId, number: u64, frame: &Frame, 
         }
         (Class::Control, CLOCK) => step(parts, Event::Clock(number, word(&frame.body)?)),
         (_, MESSAGE) => {
-            *known = *known || parts.peers().links.is_current(peer, number);
+            *known = *known || parts.peers().links.is_known(peer, number);
             if *known {
                 let envelope = codec::decode::<PeerEnvelope>(&frame.body).map_err(|_| "it has sent what is no message")?;
                 route(parts, peer, envelope, frame.body.len()).await;
             }
         }
-        (Class::Control, LEAVING | LEFT) if !parts.peers().links.is_current(peer, number) => {}
+        (Class::Control, LEAVING | LEFT) if !parts.peers().links.is_known(peer, number) => {}
         (Class::Control, LEAVING) => leaving::heard(parts, peer),
         (Class::Control, LEFT) => leaving::left(parts, peer),
         _ => return Err("it has sent a frame of no known kind"),
@@ -289,7 +289,6 @@ fn closing_words(closing: Closing) -> (CloseCode, String) {
     match closing {
         Closing::Refused(why) => (REFUSED, why),
         Closing::Replaced => (REPLACED, "a newer connection has taken its place".into()),
-        Closing::Duplicate => (REPLACED, "there is a connection already".into()),
         Closing::NoHello => (CloseCode::PROTOCOL, "no hello".into()),
     }
 }

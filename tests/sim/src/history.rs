@@ -63,6 +63,8 @@ pub struct Key {
     pub siblings: u16,
     /// Whether anything may store merged values: a self-causal plugin, or any plugin at the limit.
     pub folds: bool,
+    /// Whether an object of it has ever come near the bound of its spans: a write may then leave as a sibling what its context names in a cloud.
+    pub crowded: bool,
 }
 
 /// What a write replaces.

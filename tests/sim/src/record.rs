@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use rejoin_core::shard::event::{Alarm, MergeJob};
 use rejoin_proto::catalog::{Record, RecordBody};
-use rejoin_proto::{BucketId, Dot, Object, codec};
+use rejoin_proto::{BucketId, Dot, Entry, Object, codec};
 
 use crate::disk::Put;
 use crate::history::{Asked, Call, CallId, KeyId, Merge, Minted, NodeIndex, Outcome, Run};
@@ -14,6 +14,9 @@ use crate::keys::Keys;
 /// One merge of so many is kept for the checkers, at most so many of a run.
 const MERGE_SHARE: u64 = 16;
 const MERGES: usize = 500;
+
+/// Spans of an object from which on its key counts as crowded: somewhat below the core's bound of 256.
+const CROWDED: usize = 200;
 
 /// How it is counted that one dot was found under two values: a disk went back, and no handshake found it out.
 pub(crate) const CLASH: &str = "one dot, two values";
@@ -55,6 +58,9 @@ impl Recorder {
     pub(crate) fn minted(&mut self, at_us: u64, node: NodeIndex, put: &Put, keys: &Keys) {
         let call = (put.request & u128::from(u32::MAX)) as CallId;
         let object: Object = codec::decode(&put.object).expect("a stored object");
+        let spans = |of: fn(&Entry) -> usize| object.entries.iter().map(of).sum::<usize>();
+        let most = spans(|entry| entry.dots.spans().len()).max(spans(|entry| entry.covers.spans().len()));
+        self.run.keys[keys.of_store_key(&put.store_key) as usize].crowded |= most.max(object.context.cloud().len()) >= CROWDED;
         let entry = object.entries.iter().find(|entry| entry.dots.contains(put.dot)).expect("a put is live in what it has made");
         let minted = Minted { call, node, at_us, dot: put.dot, stamp: entry.stamp, expires: entry.expires };
         self.run.minted.push(minted);

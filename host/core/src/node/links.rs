@@ -1,7 +1,7 @@
 //! The connections to the other nodes, and when a starting node begins to serve.
 //!
 //! Between two nodes there is one connection, dialled by the lower id. A node that is starting dials everybody, whoever else would: its
-//! peers may not look for it for seconds. A connection begins with a hello each way. Whatever must be equal across a cluster is compared;
+//! peers may not look for it for seconds. If both sides dial, both go on with the connection of the lower id. A connection begins with a hello each way. Whatever must be equal across a cluster is compared;
 //! a difference is refused and named on both sides. Then every shard looks at the actors that the peer has announced and objects to those
 //! that it has seen later writes of, and *ready* follows behind the objections. The receiver of a *ready* also waits until its catalog has
 //! everything of the peer's. A node serves when all peers have come so far, or when its grace is over: then its kept tenures end first,
@@ -54,11 +54,13 @@ pub struct Timing {
     pub longest_pause_us: u64,
     /// How long a peer may take for its hello.
     pub hello_us: u64,
+    /// How long a connection that another one to the same process has replaced stays open, for what is under way on it.
+    pub retire_us: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { first_pause_us: 50_000, longest_pause_us: 2_000_000, hello_us: 5_000_000 }
+        Self { first_pause_us: 50_000, longest_pause_us: 2_000_000, hello_us: 5_000_000, retire_us: 5_000_000 }
     }
 }
 
@@ -146,8 +148,6 @@ pub enum Closing {
     Refused(String),
     /// A newer connection to the peer has taken its place.
     Replaced,
-    /// There is one already, dialled by the side that dials.
-    Duplicate,
     /// No hello came in time.
     NoHello,
 }
@@ -205,6 +205,8 @@ pub struct Links {
     disks: Disks,
     links: BTreeMap<NodeId, Link>,
     greetings: BTreeMap<u64, Greeting>,
+    /// Connections that another one to the same process has replaced: whose, and until when they stay open.
+    retired: BTreeMap<u64, (NodeId, u64)>,
     grace_at_us: u64,
     latest_start_us: u64,
     serving: bool,
@@ -243,6 +245,7 @@ impl Links {
             disks,
             links,
             greetings: BTreeMap::new(),
+            retired: BTreeMap::new(),
             grace_at_us,
             latest_start_us,
             serving: false,
@@ -272,8 +275,8 @@ impl Links {
 
     /// Whether messages of that connection are taken: its peer's hello was.
     #[must_use]
-    pub fn is_current(&self, peer: NodeId, connection: u64) -> bool {
-        self.connection(peer) == Some(connection)
+    pub fn is_known(&self, peer: NodeId, connection: u64) -> bool {
+        self.connection(peer) == Some(connection) || self.retired.get(&connection).is_some_and(|(of, _)| *of == peer)
     }
 
     /// Why a node that is not serving is not, for people.
@@ -311,7 +314,8 @@ impl Links {
         let hellos = self.greetings.values().map(|greeting| greeting.until_us);
         let dials = self.links.iter().filter(|(peer, link)| self.may_dial(**peer, link)).map(|(_, link)| link.dial_at_us);
         let start = [self.grace_at_us, self.latest_start_us].into_iter().filter(|at| !self.serving && *at > self.seen_us);
-        hellos.chain(dials).chain(start).chain([self.next_clock_us]).min().unwrap_or(u64::MAX)
+        let retired = self.retired.values().map(|(_, until_us)| *until_us);
+        hellos.chain(retired).chain(dials).chain(start).chain([self.next_clock_us]).min().unwrap_or(u64::MAX)
     }
 
     /// Handles one event.
@@ -395,11 +399,17 @@ impl Links {
             outputs.push(Output::Reconciled(peer));
         }
         if let Some(current) = &link.current {
-            // Both sides may have dialled. Both keep the connection of the lower id, so that they do not close each other's.
-            if current.run == hello.run && current.by_lower && !by_lower {
-                return outputs.push(Output::Close(connection, Closing::Duplicate));
+            // Both sides may have dialled. Both go on with the connection of the lower id, so that they do not end up with different ones. The
+            // other one stays open for a while: what is under way on it is not lost.
+            let until_us = now.mono_us + self.config.timing.retire_us;
+            match (current.run == hello.run, current.by_lower, by_lower) {
+                (true, true, false) => {
+                    self.retired.insert(connection, (peer, until_us));
+                    return;
+                }
+                (true, false, true) => drop(self.retired.insert(current.connection, (peer, until_us))),
+                _ => outputs.extend([Output::Close(current.connection, Closing::Replaced), Output::PeerDown(peer)]),
             }
-            outputs.extend([Output::Close(current.connection, Closing::Replaced), Output::PeerDown(peer)]);
         }
         link.current = Some(Current {
             connection,
@@ -487,6 +497,7 @@ impl Links {
     }
 
     fn closed(&mut self, now: Now, connection: u64, refusal: Option<String>, outputs: &mut Vec<Output>) {
+        self.retired.remove(&connection);
         let mut of = self.greetings.remove(&connection).map(|greeting| greeting.peer);
         if let Some((peer, current)) = self.current_mut(connection) {
             let lived_us = now.mono_us.saturating_sub(current.since_us);
@@ -518,6 +529,9 @@ impl Links {
             self.greetings.remove(&connection);
             outputs.push(Output::Close(connection, Closing::NoHello));
             self.pause(now, peer);
+        }
+        for (connection, _) in self.retired.extract_if(.., |_, (_, until_us)| *until_us <= now.mono_us) {
+            outputs.push(Output::Close(connection, Closing::Replaced));
         }
     }
 

@@ -26,7 +26,8 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new(kind: Kind) -> Self {
-        let key = Key { kind, owners: vec![0, 1, 2], durability: Durability::Fsync, siblings: 32, folds: kind != Kind::Set };
+        let key =
+            Key { kind, owners: vec![0, 1, 2], durability: Durability::Fsync, siblings: 32, folds: kind != Kind::Set, crowded: false };
         let run = Run { keys: vec![key], ..Run::default() };
         Self { run, replicas: Default::default(), kind, now_us: 0, counters: [0; 3], adds: 0 }
     }

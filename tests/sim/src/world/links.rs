@@ -63,7 +63,7 @@ impl World {
             return self.plan_parcel(at_us, from, to, connection, parcel);
         }
         let (open, number) = (running.open.contains_key(&connection), u64::from(connection));
-        let current = running.links.is_current(self.keys.node(from), number);
+        let current = running.links.is_known(self.keys.node(from), number);
         match parcel {
             Parcel::Hello(hello) if open => self.link_event(to, Event::Hello(number, *hello)),
             Parcel::Ready(digest) if open => self.link_event(to, Event::Ready(number, digest)),
