@@ -109,10 +109,46 @@ pub(crate) struct ServeArgs {
     pub(crate) with_parent: bool,
 }
 
+/// A key, as text or as any bytes.
+#[derive(Args, Debug)]
+pub(crate) struct KeyArgs {
+    /// The key; one that begins with - stands behind --
+    #[arg(required_unless_present = "key_base64")]
+    key: Option<String>,
+    /// The key's bytes in base64, instead of KEY; with `put`, the value is then given by --value
+    #[arg(long, value_name = "BASE64", conflicts_with = "key", value_parser = base64_bytes)]
+    key_base64: Option<KeyBytes>,
+}
+
+/// The bytes of a key.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyBytes(Vec<u8>);
+
+impl KeyArgs {
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match (&self.key_base64, &self.key) {
+            (Some(bytes), _) => &bytes.0,
+            (None, key) => key.as_deref().unwrap_or_default().as_bytes(),
+        }
+    }
+
+    /// As it is told to people.
+    pub(crate) fn shown(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(self.bytes())
+    }
+}
+
+fn base64_bytes(text: &str) -> Result<KeyBytes, String> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(text).map(KeyBytes).map_err(|why| format!("no base64: {why}"))
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct GetArgs {
     pub(crate) bucket: String,
-    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
     /// Replicas that must answer, instead of the bucket's r
     #[arg(long)]
     pub(crate) r: Option<u8>,
@@ -127,10 +163,14 @@ pub(crate) struct GetArgs {
 #[derive(Args, Debug)]
 pub(crate) struct PutArgs {
     pub(crate) bucket: String,
-    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
     /// The value, @FILE for a file's bytes, or - for what comes on stdin
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) value: String,
+    #[arg(allow_hyphen_values = true, required_unless_present = "literal")]
+    pub(crate) value: Option<String>,
+    /// The value exactly as it stands here, also if it begins with @ or is -
+    #[arg(long = "value", id = "literal", value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "value")]
+    pub(crate) literal: Option<String>,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
     /// After how long the value stops being visible, such as 30s, 12h, 7d
@@ -141,7 +181,8 @@ pub(crate) struct PutArgs {
 #[derive(Args, Debug)]
 pub(crate) struct DeleteArgs {
     pub(crate) bucket: String,
-    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
 }

@@ -74,7 +74,7 @@ fn what_contradicts_itself_is_refused() {
 #[test]
 fn values_and_contexts_may_begin_with_a_dash() {
     let Verb::Put(put) = verb("put b k -5 --context -Abc") else { panic!("no put") };
-    assert_eq!((put.value.as_str(), put.write.context.as_deref()), ("-5", Some("-Abc")));
+    assert_eq!((put.value.as_deref(), put.write.context.as_deref()), (Some("-5"), Some("-Abc")));
 }
 
 #[test]

@@ -95,8 +95,14 @@ impl Failure {
         self
     }
 
-    /// Says it on stderr.
-    pub(crate) fn report(&self, color: bool) {
+    /// Says it on stderr: for people, or with `--json` as one object, so that stdout stays data.
+    pub(crate) fn report(&self, color: bool, json: bool) {
+        if json {
+            if !self.what.is_empty() {
+                eprintln!("{}", serde_json::json!({ "error": self.what, "exit": self.exit as u8, "next": self.next }));
+            }
+            return;
+        }
         let (red, plain) = if color { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         if !self.what.is_empty() {
             eprintln!("{red}error:{plain} {}", self.what);

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     match run(cli, out, talk_in_color) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.report(talk_in_color);
+            failure.report(talk_in_color, out.json);
             failure.exit.into()
         }
     }

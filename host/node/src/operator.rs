@@ -107,5 +107,6 @@ fn status(parts: &Parts) -> Status {
         certificate_until_ms: own.saturating_mul(1_000),
         authority_until_ms: authority.saturating_mul(1_000),
         problems: parts.all_problems(),
+        spare: view.spare(|node| node == parts.node || peers.is_up(node)),
     }
 }

@@ -338,6 +338,9 @@ pub struct Status {
     pub authority_until_ms: u64,
     /// What is not well at this node now, one line each.
     pub problems: Vec<String>,
+    /// How many more nodes may go before some key loses its quorum of reads, and of writes; negative if some key has lost it. `None` without
+    /// buckets.
+    pub spare: Option<(i16, i16)>,
 }
 
 /// One reply.

@@ -111,6 +111,9 @@ async fn one_node_in_three_writes_nothing_and_says_who_was_missing() {
     refused.said(4, "too few replicas of the key can be reached; nothing was written (1 of 2 needed); ");
     refused.said(4, "n2: not connected").said(4, "n3: not connected").said(4, "next: `rejoin status` shows which nodes are up");
     cluster.rejoin(&["get", "plain", "k", "--node", &node]).said(4, "(1 of 2 needed)");
+    let status = cluster.rejoin(&["status", "--node", &node]);
+    status.said(1, "the cluster is not whole: not reached by n1: n2, n3");
+    assert!(status.text().contains("some keys can be neither read nor written now"), "{status:?}");
     let got = cluster.rejoin(&["get", "plain", "k", "--r", "1", "--node", &node]);
     assert_eq!(got.done().text(), "as it was");
 }

@@ -51,11 +51,40 @@ async fn get_put_and_delete_print_what_scripts_rely_on() {
     let mut values: Vec<&str> = siblings.iter().filter_map(|sibling| sibling["value"].as_str()).collect();
     values.sort_unstable();
     assert_eq!(values, ["three", "two"]);
-    run(&["get", "plain", "k"]).said(0, "2 siblings that were not merged");
+    let unmerged = run(&["get", "plain", "k"]);
+    unmerged.said(1, "2 siblings that were not merged").said(1, "--siblings");
+    assert_eq!(unmerged.text(), "", "siblings are no value");
+    let mut lines: Vec<String> = run(&["get", "plain", "k", "--siblings"]).done().text().lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["three", "two"]);
 
     run(&["delete", "plain", "k"]).said(2, "a delete says what it deletes");
     run(&["delete", "plain", "k", "--context", got["context"].as_str().unwrap(), "--json"]).done();
     run(&["get", "plain", "k"]).said(1, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_key_and_value_can_be_typed_and_errors_are_json_where_that_is_wanted() {
+    let cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    for value in ["@home", "-", "--x", ""] {
+        cluster.rejoin(&["put", "plain", "--key-base64", "/wAt", "--value", value, "--blind"]).done();
+        let got = cluster.rejoin(&["get", "plain", "--key-base64", "/wAt", "--json"]).done().json();
+        cluster.rejoin(&["delete", "plain", "--key-base64", "/wAt", "--context", got["context"].as_str().unwrap()]).done();
+        assert_eq!(got["value"], json!(value));
+    }
+    cluster.rejoin(&["put", "plain", "--", "-k", "v"]).done();
+    assert_eq!(cluster.rejoin(&["get", "plain", "--", "-k"]).done().text(), "v");
+    cluster.rejoin(&["get", "plain", "--key-base64", "no base64"]).said(2, "no base64");
+    cluster.rejoin(&["get", "plain", "k", "--key-base64", "/wAt"]).said(2, "cannot be used with");
+
+    let ran = cluster.rejoin(&["get", "nowhere", "k", "--json"]);
+    let error: Value = serde_json::from_str(ran.talk.trim()).unwrap_or_else(|why| panic!("{why}: {ran:?}"));
+    assert_eq!((ran.code, &error["exit"]), (Some(1), &json!(1)));
+    assert!(error["error"].as_str().unwrap().contains("there is no bucket nowhere") && ran.out.is_empty(), "{ran:?}");
+
+    let made = cluster.rejoin(&["bucket", "create", "five", "--n", "5"]);
+    assert!(made.done().talk.contains("n = 5 and the cluster has 3 nodes") && made.talk.contains("no merge plugin"), "{}", made.talk);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,6 +105,8 @@ async fn values_come_from_the_line_a_file_or_stdin_and_come_back_byte_for_byte()
     cluster.rejoin(&["put", "plain", "empty", ""]).done();
     assert_eq!(cluster.rejoin(&["get", "plain", "empty"]).done().out, b"");
     let node = cluster.address(1).to_string();
+    let status = cluster.rejoin(&["status", "--node", &node]);
+    assert!(status.done().text().contains("can lose 1 node without losing reads or writes"), "{status:?}");
     let status = cluster.rejoin(&["status", "--node", &node, "--json"]).done().json();
     assert_eq!((&status["node"], status["nodes"].as_array().unwrap().len()), (&json!("n2"), 3));
 }

@@ -35,7 +35,13 @@ const MUTANTS: &[Mutant] = &[
     }),
     mutant(Rule::PeersObject, &[dots::NAME, PANIC], old_copies),
     mutant(Rule::ObjectionsEndATenure, &[dots::NAME, PANIC], old_copies),
-    mutant(Rule::WritesWaitForServing, &[dots::NAME, PANIC], old_copies),
+    mutant(Rule::WritesWaitForServing, &[dots::NAME, survival::NAME, reads::NAME, PANIC, CLASHES], |options| {
+        old_copies(options);
+        // Many who write, and peers whose objections take their time.
+        (options.clients.sessions, options.clients.think_us, options.clients.reads) = (12, 2000, share(10));
+        (options.network.latency_us, options.network.jitter_us) = (2_000, 10_000);
+        options.faults.old_copy = SECOND / 2;
+    }),
     mutant(Rule::UnmetPeersEndTenures, &[dots::NAME, survival::NAME, reads::NAME, PANIC, CLASHES], |options| {
         old_copies(options);
         (options.faults.old_copy, options.faults.partition) = (SECOND / 2, SECOND / 2);

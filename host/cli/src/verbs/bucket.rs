@@ -12,7 +12,20 @@ pub(crate) async fn run(global: &Global, out: Output, verb: BucketVerb) -> Resul
     match verb {
         BucketVerb::Create { name, props } => {
             let props = changed(BucketProps::default(), &props)?;
-            let bucket = connect(global).await?.admin().create_bucket(&name, props).await?;
+            let admin = connect(global).await?.admin();
+            let (copies, merges) = (usize::from(props.n), props.plugin.is_some());
+            let bucket = admin.create_bucket(&name, props).await?;
+            let nodes = admin.status().await?.nodes.len();
+            if copies > nodes {
+                note(format!(
+                    "warning: n = {copies} and the cluster has {nodes} nodes: each key has {nodes} copies, and a quorum is still one of {copies}"
+                ));
+            }
+            if !merges {
+                note(
+                    "warning: the bucket has no merge plugin: concurrent writes stay siblings until a client puts what they come to (`update(..).resolve(..)` in the SDK)",
+                );
+            }
             done(out, &bucket, "made")
         }
         BucketVerb::List => {

@@ -11,10 +11,11 @@ use crate::failure::{Exit, Failure, exit_of};
 use crate::output::{Output, note, utc};
 use crate::verbs::shapes::{Got, Put};
 
-/// Reads a key. The value goes to stdout as it is; with siblings that were not merged, each goes there on a line of its own.
+/// Reads a key. The value goes to stdout as it is. Of siblings that were not merged nothing goes there, and the exit code is 1, so that nobody
+/// takes them for a value: they are told on stderr, and printed with `--siblings` or `--json`.
 pub(crate) async fn get(global: &Global, out: Output, args: &GetArgs) -> Result<(), Failure> {
     let bucket = connect(global).await?.bucket::<Bytes>(&args.bucket)?;
-    let mut get = bucket.get(&args.key).timeout(global.timeout);
+    let mut get = bucket.get(args.key.bytes()).timeout(global.timeout);
     if let Some(r) = args.r {
         get = get.r(r);
     }
@@ -29,9 +30,12 @@ pub(crate) async fn get(global: &Global, out: Output, args: &GetArgs) -> Result<
     }
     let object = get.await?;
     if out.json {
-        out.json(&Got::new(&args.bucket, &args.key, &object))?;
+        out.json(&Got::new(&args.bucket, &args.key.shown(), &object))?;
     } else {
         print(out, &object, args)?;
+    }
+    if object.value.is_none() && object.is_found() && !args.siblings && !out.json {
+        return Err(unmerged(args, &object));
     }
     if object.is_found() { Ok(()) } else { Err(not_found(args, out.json)) }
 }
@@ -40,14 +44,22 @@ fn not_found(args: &GetArgs, said: bool) -> Failure {
     if said {
         return Failure::silent(Exit::Negative);
     }
-    let (bucket, key) = (&args.bucket, &args.key);
+    let (bucket, key) = (&args.bucket, args.key.shown());
     Failure::new(Exit::Negative, format!("{bucket}/{key} has no value")).next(format!("`rejoin put {bucket} {key} VALUE` writes one"))
+}
+
+fn unmerged(args: &GetArgs, object: &Object<Vec<u8>>) -> Failure {
+    let (bucket, key, count) = (&args.bucket, args.key.shown(), object.siblings.len());
+    let why = object.merge_fault.as_deref().unwrap_or("the bucket has no plugin");
+    let what = format!("{bucket}/{key} has {count} siblings that were not merged ({why})");
+    let next = format!("`rejoin get {bucket} {key} --siblings` prints them; then put what they come to, with the context above");
+    Failure::new(Exit::Negative, what).next(next)
 }
 
 fn print(out: Output, object: &Object<Vec<u8>>, args: &GetArgs) -> Result<(), Failure> {
     match &object.value {
         Some(value) if !args.siblings => out.value(value)?,
-        _ => siblings(out, object)?,
+        _ => siblings(args.siblings.then_some(out), object)?,
     }
     if let Some(by) = &object.merged_by {
         note(format!("merged by {} {}", by.name.as_deref().unwrap_or("a plugin without a name"), by.digest));
@@ -56,26 +68,29 @@ fn print(out: Output, object: &Object<Vec<u8>>, args: &GetArgs) -> Result<(), Fa
     Ok(())
 }
 
-fn siblings(out: Output, object: &Object<Vec<u8>>) -> Result<(), Failure> {
+/// Tells of the siblings, and prints each on a line of its own where that is wanted.
+fn siblings(out: Option<Output>, object: &Object<Vec<u8>>) -> Result<(), Failure> {
     let count = object.siblings.len();
-    if object.value.is_none() && count > 1 {
-        let why = object.merge_fault.as_deref().unwrap_or("the bucket has no plugin");
-        note(format!("{count} siblings that were not merged ({why}); put what they come to with the context below"));
-    }
     for (index, sibling) in object.siblings.iter().enumerate() {
-        note(format!("sibling {} of {count}, {}, writer {:016x}:", index + 1, utc(sibling.stamp_ms), sibling.writer));
-        out.bytes(&sibling.value)?;
-        out.bytes(b"\n")?;
+        let (number, stamp, bytes) = (index + 1, utc(sibling.stamp_ms), sibling.value.len());
+        note(format!("sibling {number} of {count}, {stamp}, writer {:016x}, {bytes} bytes", sibling.writer));
+        if let Some(out) = out {
+            out.bytes(&sibling.value)?;
+            out.bytes(b"\n")?;
+        }
     }
     Ok(())
 }
 
 /// Writes a key.
 pub(crate) async fn put(global: &Global, out: Output, args: &PutArgs) -> Result<(), Failure> {
-    let value = value(&args.value)?;
+    let value = match (&args.literal, &args.value) {
+        (Some(text), _) => text.as_bytes().to_vec(),
+        (None, given) => value(given.as_deref().unwrap_or_default())?,
+    };
     let basis = Basis::of(&args.write)?;
     let bucket = connect(global).await?.bucket::<Bytes>(&args.bucket)?;
-    let mut put = with_options(bucket.put(&args.key, value), &args.write, global);
+    let mut put = with_options(bucket.put(args.key.bytes(), value), &args.write, global);
     if let Some(ttl) = args.ttl {
         put = put.ttl(ttl);
     }
@@ -84,20 +99,20 @@ pub(crate) async fn put(global: &Global, out: Output, args: &PutArgs) -> Result<
         Basis::Blind => put.blind(),
         Basis::None => put.create(),
     };
-    let next = format!("`rejoin get {} {}` gives its context; then `rejoin put … --context CONTEXT`", args.bucket, args.key);
+    let next = format!("`rejoin get {} {}` gives its context; then `rejoin put … --context CONTEXT`", args.bucket, args.key.shown());
     finish(out, ready.await, &next)
 }
 
 /// Deletes a key.
 pub(crate) async fn delete(global: &Global, out: Output, args: &DeleteArgs) -> Result<(), Failure> {
     let basis = Basis::of(&args.write)?;
-    let next = format!("`rejoin get {} {}` gives its context; then `rejoin delete … --context CONTEXT`", args.bucket, args.key);
+    let next = format!("`rejoin get {} {}` gives its context; then `rejoin delete … --context CONTEXT`", args.bucket, args.key.shown());
     if matches!(basis, Basis::None) {
         let why = "a delete says what it deletes: what a context has seen (--context), or nothing that is there (--blind)";
         return Err(Failure::usage(why).next(next));
     }
     let bucket = connect(global).await?.bucket::<Bytes>(&args.bucket)?;
-    let delete = with_options(bucket.delete(&args.key), &args.write, global);
+    let delete = with_options(bucket.delete(args.key.bytes()), &args.write, global);
     let ready = match &basis {
         Basis::Context(context) => delete.context(context),
         Basis::Blind | Basis::None => delete.blind(),

@@ -99,6 +99,9 @@ pub(crate) struct ClusterStatus {
     nodes: Vec<NodeStatus>,
     lost: Vec<String>,
     problems: Vec<String>,
+    /// How many nodes may go before some key cannot be read, or written; negative if some key cannot be now.
+    spare_reads: Option<i16>,
+    spare_writes: Option<i16>,
     missing_plugins: Vec<String>,
     warnings: Vec<String>,
     certificate_until_ms: u64,
@@ -135,6 +138,8 @@ impl From<&Status> for ClusterStatus {
             nodes: status.nodes.iter().map(node).collect(),
             lost: status.lost.clone(),
             problems: status.problems.clone(),
+            spare_reads: status.spare.map(|(reads, _)| reads),
+            spare_writes: status.spare.map(|(_, writes)| writes),
             missing_plugins: status.missing_plugins.iter().map(ToString::to_string).collect(),
             warnings: status.warnings.clone(),
             certificate_until_ms: status.certificate_until_ms,

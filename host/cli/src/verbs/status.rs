@@ -16,7 +16,31 @@ const EVERY: Duration = Duration::from_millis(200);
 
 pub(crate) async fn status(global: &Global, out: Output, args: &StatusArgs) -> Result<(), Failure> {
     let status = if args.wait_healthy { wait_healthy(global, args.wait_for).await? } else { ask(global).await? };
-    if out.json { out.json(&ClusterStatus::from(&status)) } else { print(out, &status) }
+    if out.json {
+        out.json(&ClusterStatus::from(&status))?
+    } else {
+        print(out, &status)?
+    }
+    match ailment(&status) {
+        // It stands in the JSON already.
+        Some(_) if out.json => Err(Failure::silent(Exit::Negative)),
+        Some(ailment) => Err(Failure::new(Exit::Negative, format!("the cluster is not whole: {ailment}"))),
+        None => Ok(()),
+    }
+}
+
+/// What the cluster can lose, in one line.
+fn can_lose((reads, writes): (i16, i16)) -> String {
+    let nodes = |count: i16| if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
+    match (reads, writes) {
+        (0, 0) => "can lose no node without losing reads and writes of some keys".into(),
+        (reads, writes) if reads.min(writes) > 0 => format!("can lose {} without losing reads or writes", nodes(reads.min(writes))),
+        (..0, ..0) => "some keys can be neither read nor written now".into(),
+        (..0, _) => "some keys cannot be read now".into(),
+        (_, ..0) => "some keys cannot be written now".into(),
+        (0, _) => "can lose no node without losing reads of some keys".into(),
+        _ => "can lose no node without losing writes of some keys".into(),
+    }
 }
 
 async fn ask(global: &Global) -> Result<Status, Failure> {
@@ -67,6 +91,9 @@ fn print(out: Output, status: &Status) -> Result<(), Failure> {
     let until = |ms: u64| utc_text(ms / 1_000);
     let (own, authority) = (until(status.certificate_until_ms), until(status.authority_until_ms));
     out.line(format!("{}'s certificate holds until {own}, its authority's until {authority}", status.node))?;
+    if let Some(spare) = status.spare {
+        out.line(can_lose(spare))?;
+    }
     for warning in &status.warnings {
         note(format!("warning: {warning}"));
     }
@@ -80,4 +107,21 @@ fn print(out: Output, status: &Status) -> Result<(), Failure> {
         note(format!("{} does not have plugin {digest} yet and fetches it from a peer", status.node));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_lost_is_one_line() {
+        assert_eq!(can_lose((1, 2)), "can lose 1 node without losing reads or writes");
+        assert_eq!(can_lose((2, 2)), "can lose 2 nodes without losing reads or writes");
+        assert_eq!(can_lose((0, 0)), "can lose no node without losing reads and writes of some keys");
+        assert_eq!(can_lose((2, 0)), "can lose no node without losing writes of some keys");
+        assert_eq!(can_lose((0, 2)), "can lose no node without losing reads of some keys");
+        assert_eq!(can_lose((1, -1)), "some keys cannot be written now");
+        assert_eq!(can_lose((-1, 1)), "some keys cannot be read now");
+        assert_eq!(can_lose((-1, -2)), "some keys can be neither read nor written now");
+    }
 }

@@ -108,6 +108,7 @@ fn status() -> Status {
         certificate_until_ms: 1_767_225_600_000,
         authority_until_ms: 2_082_585_600_000,
         problems: vec!["the disk is full".into()],
+        spare: Some((1, -1)),
     }
 }
 
