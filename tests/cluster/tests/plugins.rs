@@ -24,7 +24,7 @@ fn assert_faulty(cluster: &Cluster, name: &str, reason: &str) {
     assert_eq!(values, ["one", "two"], "{json}");
     let fault = json["merge_fault"].as_str().unwrap_or_default();
     assert!(fault.contains(reason), "{reason:?} is not why: {json}");
-    cluster.rejoin(&["get", name, "k"]).said(0, "2 siblings that were not merged").said(0, reason);
+    cluster.rejoin(&["get", name, "k"]).said(1, "2 siblings that were not merged").said(1, reason);
 }
 
 /// A plugin that behaves well still merges on every node.

@@ -164,11 +164,17 @@ fn a_crash_while_the_tree_flushes_and_compacts() {
 /// Or no failure could be repeated.
 #[test]
 fn the_same_seed_makes_the_same_calls() {
+    // A copy of the tree's list of tables holds checksums of the tree's own, which differ from run to run.
+    let is_table_list = |bytes: &[u8]| bytes.windows(14).any(|part| part == b"format_version");
     let calls = |recording: &Recording| {
         let above = |event: &Event| match event {
+            Event::Seen(Seen::Call(Call::Change(file, Piece::Write(at, bytes)))) if is_table_list(bytes) => {
+                Some(format!("{} bytes of a list of tables at {at} of {file:?}", bytes.len()))
+            }
             Event::Seen(Seen::Call(call)) => Some(format!("{call:?}")),
             Event::Seen(Seen::Tree(_)) => None,
-            Event::Told(told) => Some(format!("{told:?}")),
+            // What a start finds follows from the calls before it.
+            Event::Told(told) => Some(format!("{told:?}")).filter(|text| !text.starts_with("Found(")),
         };
         recording.events.iter().filter_map(above).collect::<Vec<_>>()
     };
