@@ -2,7 +2,7 @@
 //!
 //! An actor is 64 random bits per (node, shard, partition, tenure) with a counter of its own. It may mint a dot for a key only while
 //! this node's copy of the key has seen all that it minted before; so its tenure ends, and the next mint draws another actor, as soon
-//! as that could be untrue. See ARCHITECTURE.md, "Actors and tenures".
+//! as that could be untrue. See host/cli/book/internals/actors.md.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;

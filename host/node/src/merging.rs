@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use crate::driver::Notice;
 use crate::modules::Desk;
 
-/// The wall-clock net under a merge's fuel, for guests that wait for memory and little else. All other fuel ends well before (ARCHITECTURE.md).
+/// The time that one merge may take, for guests that wait for memory and little else. All other fuel ends well before
+/// (host/cli/book/internals/plugins.md).
 const MERGE_WALL: Duration = Duration::from_secs(20);
 /// The most siblings that one merge is given.
 const MERGE_SIBLINGS: usize = 1024;

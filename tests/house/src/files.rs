@@ -45,6 +45,8 @@ pub struct Tree {
     pub files: Vec<File>,
     /// Folders at the top level that version control does not ignore.
     pub top: Vec<String>,
+    /// The paths of the files that the rules do not read, such as licences and inputs of tests.
+    pub others: BTreeSet<String>,
 }
 
 impl Tree {
@@ -59,7 +61,7 @@ impl Tree {
                 file.product.clear();
             }
         }
-        Self { files, top }
+        Self { files, top, others: BTreeSet::new() }
     }
 
     /// Reads the tree at `root`, without what `.gitignore` names at the top, `.git` and build output.
@@ -69,7 +71,7 @@ impl Tree {
     pub fn read(root: &Path) -> io::Result<Self> {
         let ignore = fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
         let ignored: BTreeSet<&str> = ignore.lines().map(|line| line.trim().trim_matches('/')).chain([".git"]).collect();
-        let (mut files, mut top) = (Vec::new(), Vec::new());
+        let (mut files, mut others, mut top) = (Vec::new(), BTreeSet::new(), Vec::new());
         for entry in fs::read_dir(root)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -77,14 +79,14 @@ impl Tree {
                 continue;
             }
             if entry.file_type()?.is_dir() {
-                read_folder(&entry.path(), &name, &mut files)?;
+                read_folder(&entry.path(), &name, &mut files, &mut others)?;
                 top.push(name);
             } else {
-                read_file(&entry.path(), name, &mut files)?;
+                read_file(&entry.path(), name, &mut files, &mut others)?;
             }
         }
         top.sort();
-        Ok(Self::new(files, top))
+        Ok(Self { others, ..Self::new(files, top) })
     }
 
     /// The file at `path`.
@@ -99,25 +101,27 @@ impl Tree {
     }
 }
 
-fn read_folder(folder: &Path, path: &str, files: &mut Vec<File>) -> io::Result<()> {
+fn read_folder(folder: &Path, path: &str, files: &mut Vec<File>, others: &mut BTreeSet<String>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = format!("{path}/{name}");
         if !entry.file_type()?.is_dir() {
-            read_file(&entry.path(), path, files)?;
+            read_file(&entry.path(), path, files, others)?;
         } else if name != "target" && name != "node_modules" {
-            read_folder(&entry.path(), &path, files)?;
+            read_folder(&entry.path(), &path, files, others)?;
         }
     }
     Ok(())
 }
 
-fn read_file(file: &Path, path: String, files: &mut Vec<File>) -> io::Result<()> {
+fn read_file(file: &Path, path: String, files: &mut Vec<File>, others: &mut BTreeSet<String>) -> io::Result<()> {
     let wanted = path == ".ci/run" || path.rsplit_once('.').is_some_and(|(_, extension)| READ.contains(&extension));
     if wanted {
         let text = fs::read_to_string(file).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
         files.push(File::new(&path, &text));
+    } else {
+        others.insert(path);
     }
     Ok(())
 }

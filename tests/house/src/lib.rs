@@ -4,11 +4,13 @@
 //! problems, so that each can be shown a bad example. `tests/the_house.rs` runs them all over the real tree.
 //!
 //! Reading order: [`workspace`] (crates and edges), [`directions`] (which edges are allowed), [`files`] (the tree), [`code`] (source
-//! without comments, literals and tests), [`rules`] (what a file may say), [`rooms`] (what a crate and the top level must have).
+//! without comments, literals and tests), [`rules`] (what a file may say), [`rooms`] (what a crate and the top level must have),
+//! [`documents`] (what documents lead to).
 #![forbid(unsafe_code)]
 
 pub mod code;
 pub mod directions;
+pub mod documents;
 pub mod files;
 pub mod rooms;
 pub mod rules;

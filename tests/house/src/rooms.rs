@@ -4,7 +4,7 @@ use crate::files::{File, Tree};
 use crate::workspace::{Crate, Workspace};
 
 /// The folders at the top level.
-const TOP: &[&str] = &[".cargo", ".ci", "examples", "guest-sdk", "host", "plugins", "tests"];
+const TOP: &[&str] = &[".cargo", ".ci", ".github", "examples", "guest-sdk", "host", "plugins", "tests"];
 
 /// Crates (or folders of crates, with a closing `/`) that may hold unsafe code in a file that says why: loading compiled plugins,
 /// the files under the store, and the exports that wit-bindgen writes into guests. Everywhere else it is forbidden.
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_new_folder_at_the_top_is_found() {
-        let tree = Tree { files: Vec::new(), top: vec!["host".to_owned(), "tools".to_owned()] };
+        let tree = Tree::new(Vec::new(), vec!["host".to_owned(), "tools".to_owned()]);
         assert_eq!(strange_folders(&tree).len(), 1);
     }
 

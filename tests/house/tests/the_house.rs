@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rejoin_test_house::files::Tree;
 use rejoin_test_house::workspace::Workspace;
-use rejoin_test_house::{directions, rooms, rules};
+use rejoin_test_house::{directions, documents, rooms, rules};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -114,4 +114,14 @@ fn files_stay_short_enough_to_read() {
 #[test]
 fn plugins_stay_within_their_lines() {
     none(&rules::long_plugins(&tree()));
+}
+
+#[test]
+fn documents_lead_to_files_headings_and_functions_that_are_there() {
+    none(&documents::broken_links(&tree()));
+}
+
+#[test]
+fn documents_name_files_that_are_there() {
+    none(&documents::missing_files(&tree()));
 }

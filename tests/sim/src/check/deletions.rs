@@ -5,8 +5,9 @@
 //! dead: a concurrent write that its deleter had not seen may keep it alive. Carts are stricter, for their clocks tell what was
 //! removed: there one such deletion is enough.
 //!
-//! Sets whose siblings may be stored folded are left out: a fold of two writes of which one is then overwritten speaks for the other, and shows the
-//! elements of both (ARCHITECTURE.md, rule 3). So are keys with values that expire, since the value that knew of a deletion may be gone.
+//! Sets whose siblings may be stored folded are left out: a fold of two writes of which one is then overwritten speaks for
+//! the other, and shows the elements of both (host/cli/book/internals/objects.md, rule 3). So are keys with values that
+//! expire, since the value that knew of a deletion may be gone.
 
 use std::collections::BTreeMap;
 
