@@ -19,7 +19,7 @@ pub struct OneDotTwoValues;
 /// Joins two copies of an object. What either has seen is seen; what both, or one and not yet the other, have live stays live.
 #[must_use]
 pub fn sync(a: &Object, b: &Object) -> (Object, Option<OneDotTwoValues>) {
-    // What follows comes to the same for these, and they are nearly all.
+    // Rule: joins keep both. Rule: siblings stay. Two shortcuts for the common cases, with the result that `join` would have.
     if a == b || supersedes(a, b) {
         return (a.clone(), None);
     }
@@ -35,6 +35,7 @@ fn join(a: &Object, b: &Object) -> (Object, Option<OneDotTwoValues>) {
     let mut entries: Vec<Entry> = Vec::with_capacity(a.entries.len() + b.entries.len());
     entries.extend(a.entries.iter().filter_map(|entry| surviving(entry, &b.context, &live_b)));
     entries.extend(b.entries.iter().filter_map(|entry| surviving(entry, &a.context, &live_a)));
+    // Rule: clashes are kept.
     let (entries, alarm) = without_doubles(entries);
     let mut context = a.context.clone();
     context.join(&b.context);
@@ -127,7 +128,9 @@ pub struct Write {
 pub fn put(object: &mut Object, write: Write) {
     let actor = write.dot.actor;
     let after = object.context.highest(actor).max(write.seen.highest(actor));
+    // Rule: writes replace what was seen.
     drop_seen(object, &write.seen);
+    // Rule: contexts are remembered, also of writes that have not arrived here yet.
     object.context.join(&write.seen);
     object.context.insert(write.dot);
     let dots = Runs::minted(write.dot, after);
@@ -160,6 +163,7 @@ fn normalise(object: &mut Object) {
 /// Returns whether anything was dropped.
 pub fn drop_expired(object: &mut Object, now_ms: u64, max_skew_ms: u64) -> bool {
     let before = object.entries.len();
+    // Rule: expiry waits for skew.
     object.entries.retain(|entry| entry.expires.is_none_or(|end| now_ms <= end.ms().saturating_add(max_skew_ms)));
     object.entries.len() != before
 }
@@ -209,6 +213,7 @@ pub fn bounded(object: &Object, mut seen: VersionVector) -> VersionVector {
 /// The entries that a reader sees at that time, in canonical order.
 #[must_use]
 pub fn visible(object: &Object, now_ms: u64) -> Vec<Entry> {
+    // Rule: expired is hidden. Rule: tombstones are no values.
     object.entries.iter().filter(|entry| entry.is_visible(now_ms)).cloned().collect()
 }
 
@@ -232,12 +237,14 @@ pub fn siblings(entries: &[Entry]) -> Vec<Sibling> {
 /// stay seen.
 pub fn fold(object: &mut Object, inputs: &[Entry], merged: Bytes, by: Option<FoldedBy>) -> bool {
     let Some(first) = inputs.first() else { return false };
+    // Rule: late merges are dropped.
     if !inputs.iter().all(|input| object.entries.contains(input)) {
         return false;
     }
     let folded = if inputs.len() == 1 { first.clone() } else { joined(inputs, merged, by) };
     object.entries.retain(|entry| !inputs.contains(entry) && entry.content != Content::Tombstone);
     object.entries.push(folded);
+    // Rule: folds forget nothing. The context stays as it is, also for the dots of dropped tombstones.
     normalise(object);
     true
 }
@@ -246,6 +253,7 @@ fn joined(inputs: &[Entry], merged: Bytes, by: Option<FoldedBy>) -> Entry {
     let spans = |pick: fn(&Entry) -> &Runs| inputs.iter().flat_map(|entry| pick(entry).spans().iter().copied()).collect::<Runs>();
     let never = inputs.iter().any(|entry| entry.expires.is_none());
     Entry {
+        // Rule: runs are whole.
         dots: spans(|entry| &entry.dots),
         covers: spans(|entry| &entry.covers),
         content: Content::Value(merged),

@@ -12,7 +12,6 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{Rule, Rules};
 use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec::{self, Versioned};
@@ -127,7 +126,6 @@ struct Spreading {
 /// The catalog of one node.
 #[derive(Debug)]
 pub struct Control {
-    rules: Rules,
     records: BTreeMap<RecordKey, Record>,
     up: BTreeSet<NodeId>,
     /// The peers that were sent this node's summary since they connected: once is enough, and an answer to an answer never ends.
@@ -144,16 +142,10 @@ impl Control {
     /// Opens on what was kept.
     #[must_use]
     pub fn new(kept: Catalog) -> Self {
-        Self::with_rules(Rules::SOUND, kept)
-    }
-
-    /// The same for tests that break a rule.
-    #[must_use]
-    pub fn with_rules(rules: Rules, kept: Catalog) -> Self {
         let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
         let (up, summarised) = (BTreeSet::new(), BTreeSet::new());
         let (spreading, sending, comparing) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { rules, records, up, summarised, spreading, sending, comparing, next_number: 1 }
+        Self { records, up, summarised, spreading, sending, comparing, next_number: 1 }
     }
 
     /// What is to be kept.
@@ -348,7 +340,8 @@ impl Control {
             match self.records.get(&record.key).cloned() {
                 None if self.records.len() >= MAX_RECORDS => {}
                 Some(known) if known.rank() == record.rank() => {}
-                Some(known) if self.rules.keep(Rule::RacesRenumberNoBucket) && race::renumbers(&known, &record) => {}
+                // Rule: races renumber no bucket.
+                Some(known) if race::renumbers(&known, &record) => {}
                 Some(known) if known.rank() > record.rank() => {
                     kept.extend(self.keep_loser(record, &known, effects));
                     better.push(known);
@@ -465,8 +458,7 @@ impl Control {
                 let key = RecordKey::Bucket(tenant, name.clone());
                 self.is_free(&key, "bucket", &name)?;
                 let props = self.checked(props, None, stamp)?;
-                let incarnation = if self.rules.keep(Rule::RacesRenumberNoBucket) { props.incarnation() } else { 0 };
-                let id = BucketId::derive(tenant, &name, incarnation);
+                let id = BucketId::derive(tenant, &name, props.incarnation());
                 Ok(Record { key, version: 1, stamp, body: RecordBody::Bucket { id, props } })
             }
             Change::BucketSet(tenant, name, version, props) => {

@@ -21,8 +21,10 @@
 //! assert_eq!(causal::visible(&joined, 0).len(), 2);
 //! ```
 //!
-//! In reading order: [`causal`] (the algebra of an object), [`quorum`], [`placement`], [`port`], [`view`], [`shard`], [`control`], [`node`];
-//! [`rules`] names what tests may break.
+//! Reading order: [`causal`] (the algebra of an object), [`quorum`], [`placement`], [`port`], [`view`], [`shard`], [`control`], [`node`].
+//!
+//! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a copy of the core
+//! without that line, which a test must catch.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -36,7 +38,6 @@ pub mod port;
 pub mod quorum;
 mod retries;
 mod rows;
-pub mod rules;
 pub mod shard;
 mod tenure;
 pub mod view;

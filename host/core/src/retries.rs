@@ -128,16 +128,6 @@ impl Retries {
             self.bytes -= bytes.unwrap_or_default() as usize;
         }
     }
-
-    /// Removes every row, for tests that break the rule.
-    pub(crate) fn forget_all(&mut self, store: &mut dyn Store) -> Result<(), StoreFault> {
-        let mut change = Change::default();
-        core::mem::take(&mut self.rows).into_keys().for_each(|(_, partition, request)| {
-            change.remove(Space::Pinned, rows::retry_key(partition, request));
-        });
-        self.bytes = 0;
-        store.write(change)
-    }
 }
 
 /// What a row with a value of so many bytes takes.

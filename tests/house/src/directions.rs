@@ -115,8 +115,11 @@ fn allowed(from: &Crate, to: &Crate, kind: Kind) -> bool {
         Room::Plugin => room(to) == Room::Guest,
         // These two judge and build everything else, so they must build when nothing else does.
         Room::Test if from.name == "xtask" || from.dir == "tests/house" => false,
-        // The hostile modules are lent to the tests of whole nodes; otherwise a test crate stands alone.
-        Room::Test => matches!(room(to), Room::Host | Room::Guest | Room::Plugin) || to.name == "rejoin-test-hostile",
+        // The hostile modules and the twin of the core are lent to other tests; otherwise a test crate stands alone.
+        Room::Test => {
+            let is_lent = ["rejoin-test-hostile", "rejoin-test-twin"].contains(&to.name.as_str());
+            is_lent || matches!(room(to), Room::Host | Room::Guest | Room::Plugin)
+        }
         // What a service team starts from: the client, and the in-memory cluster in its own tests.
         // A service edits its values with the same code that its plugin merges them with.
         Room::Example => to.name == "rejoin-client" || room(to) == Room::Plugin || (to.name == "rejoin-node" && kind == Kind::Dev),

@@ -61,13 +61,13 @@ pub fn unwraps(tree: &Tree) -> Vec<String> {
     problems
 }
 
-/// Product code that names the rules of the core: only tests may open a shard that does not keep all of them.
+/// Product code that asks whether a rule is broken: mutants are spliced into a copy of the core, and stay under `tests/`.
 #[must_use]
-pub fn broken_rules(tree: &Tree) -> Vec<String> {
-    let names = |line: &str| has_word(line, "Shard::open_with") || line.contains("rejoin_core::rules");
+pub fn mutants(tree: &Tree) -> Vec<String> {
+    let asks = |line: &str| line.contains("broken!(") || line.contains("rejoin_test_twin");
     let mut problems = Vec::new();
-    for file in tree.rust().filter(|file| !file.path.starts_with("tests/") && !file.path.starts_with("host/core/")) {
-        report(&mut problems, file, &file.product, names, "a node keeps every rule: Shard::open");
+    for file in tree.rust().filter(|file| !file.path.starts_with("tests/")) {
+        report(&mut problems, file, &file.code, asks, "the product has no code for breaking itself: see tests/twin");
     }
     problems
 }
@@ -125,10 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_names_a_rule_is_found() {
-        for bad in ["let shard = Shard::open_with(rules, config);\n", "use rejoin_core::rules::Rule;\n"] {
-            assert_eq!(broken_rules(&tree("host/node/src/open.rs", bad)).len(), 1, "{bad}");
-            assert_eq!(broken_rules(&tree("tests/sim/src/world.rs", bad)), [""; 0]);
+    fn a_mutant_in_the_product_is_found() {
+        for bad in ["if !broken!(AcksWaitForTheDisk) {\n", "use rejoin_test_twin::mutants::Rule;\n"] {
+            assert_eq!(mutants(&tree("host/core/src/shard/mod.rs", bad)).len(), 1, "{bad}");
+            assert_eq!(mutants(&tree("tests/mutants/tests/core.rs", bad)), [""; 0]);
         }
     }
 

@@ -148,8 +148,18 @@ impl Dependency {
     }
 }
 
+/// A path below the root, without `..`: a target may be source of another crate.
 fn relative(path: &str, root: &str) -> String {
-    path.strip_prefix(root).unwrap_or(path).replace('\\', "/").trim_start_matches('/').to_owned()
+    let path = path.strip_prefix(root).unwrap_or(path).replace('\\', "/");
+    let mut parts = Vec::new();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        if part == ".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    parts.join("/")
 }
 
 #[cfg(test)]
@@ -161,7 +171,7 @@ mod tests {
         "packages": [
             {"name": "b", "manifest_path": "/w/host/b/Cargo.toml", "dependencies": [
                 {"name": "a", "kind": null}, {"name": "serde", "kind": "dev"}],
-             "targets": [{"kind": ["lib"], "src_path": "/w/host/b/src/lib.rs"}, {"kind": ["test"], "src_path": "/w/host/b/tests/t.rs"}]},
+             "targets": [{"kind": ["lib"], "src_path": "/w/host/c/../b/src/lib.rs"}, {"kind": ["test"], "src_path": "/w/host/b/tests/t.rs"}]},
             {"name": "a", "manifest_path": "/w/host/a/Cargo.toml", "dependencies": [],
              "targets": [{"kind": ["cdylib", "rlib"], "src_path": "/w/host/a/src/lib.rs"}]}
         ]}"#;

@@ -102,8 +102,8 @@ fn the_host_unwraps_only_in_tests() {
 }
 
 #[test]
-fn a_node_keeps_every_rule_of_the_core() {
-    none(&rules::broken_rules(&tree()));
+fn the_product_contains_no_mutants() {
+    none(&rules::mutants(&tree()));
 }
 
 #[test]

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rejoin_core::rules::Rules;
-
 use crate::check::{self, Finding};
 use crate::history::Run;
 use crate::options::Options;
@@ -50,19 +48,19 @@ pub struct Report {
 /// Runs a seed.
 #[must_use]
 pub fn seed(seed: u64) -> Report {
-    with(Options::draw(seed), Rules::SOUND, None)
+    with(Options::draw(seed), None)
 }
 
 /// Runs a seed and keeps the lines that pass the filter.
 #[must_use]
 pub fn traced(seed: u64, filter: Filter) -> Report {
-    with(Options::draw(seed), Rules::SOUND, Some(filter))
+    with(Options::draw(seed), Some(filter))
 }
 
-/// Runs with these options, whatever their seed would have drawn, and with cores that keep these rules.
+/// Runs with these options, whatever their seed would have drawn.
 #[must_use]
-pub fn with(options: Options, rules: Rules, filter: Option<Filter>) -> Report {
-    let mut world = World::new(options.clone(), rules, filter);
+pub fn with(options: Options, filter: Option<Filter>) -> Report {
+    let mut world = World::new(options.clone(), filter);
     // An invariant of the core that breaks stops its node; here it ends the run, with all that led to it.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         world.run_until(options.chaos_us);

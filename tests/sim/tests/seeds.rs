@@ -4,9 +4,7 @@
 use std::num::NonZero;
 use std::sync::Mutex;
 
-use rejoin_core::rules::{Rule, Rules};
 use rejoin_test_sim::campaign::{self, failure};
-use rejoin_test_sim::options::Options;
 use rejoin_test_sim::run;
 use rejoin_test_sim::trace::Filter;
 
@@ -62,29 +60,6 @@ fn the_same_seed_twice_gives_the_same_trace() {
 fn a_block_that_cannot_be_read_is_no_leave_to_forget_it() {
     let report = run::seed(100_551);
     assert!(report.findings.is_empty(), "{}", failure(&report));
-}
-
-/// The first seed from there on with which a rule is missed.
-fn miss(rule: Rule, from: u64) -> run::Report {
-    let runs = (from..from + 200).map(|seed| run::with(Options::draw(seed), Rules::SOUND.without(rule), None));
-    runs.into_iter().find(|report| !report.findings.is_empty()).unwrap_or_else(|| panic!("{rule:?} is not missed"))
-}
-
-#[test]
-fn a_failing_seed_says_all_that_is_needed_to_see_it_again() {
-    let report = miss(Rule::SiblingsStay, 0);
-    let text = failure(&report);
-    let seed = report.options.seed;
-    for part in [format!("seed {seed} failed"), format!("\"seed\":{seed},"), "commit".into(), format!("cargo xtask sim --replay {seed}")] {
-        assert!(text.contains(&part), "{part} is missing in\n{text}");
-    }
-    assert!(text.contains(report.findings[0].checker) && text.contains(&report.findings[0].evidence));
-}
-
-#[test]
-fn replicas_that_no_read_repairs_do_not_come_together() {
-    let report = miss(Rule::ReadsRepair, 0);
-    assert_eq!(report.findings[0].checker, run::LIVENESS, "{:?}", report.findings);
 }
 
 #[test]

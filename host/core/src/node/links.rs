@@ -20,7 +20,6 @@ use rejoin_proto::{Name, NodeId};
 
 use super::clocks::{self, Clocks};
 use super::identity::Disks;
-use crate::rules::{Rule, Rules};
 use crate::shard::event::Now;
 use crate::view::shard_of;
 
@@ -189,9 +188,9 @@ struct Link {
 }
 
 impl Link {
-    fn is_settled(&self, rules: Rules) -> bool {
-        let equal = |current: &Current| current.catalog_equal || !rules.keep(Rule::CatalogsAreEqualAtTheStart);
-        self.current.as_ref().is_some_and(|current| current.ready && equal(current))
+    fn is_settled(&self) -> bool {
+        // Rule: catalogs are equal at the start.
+        self.current.as_ref().is_some_and(|current| current.ready && current.catalog_equal)
     }
 }
 
@@ -199,7 +198,6 @@ impl Link {
 #[derive(Debug)]
 pub struct Links {
     config: Config,
-    rules: Rules,
     rng: Xoshiro256PlusPlus,
     run: u64,
     disks: Disks,
@@ -219,13 +217,7 @@ pub struct Links {
 impl Links {
     /// The links of a process that begins now.
     #[must_use]
-    pub fn new(config: Config, disks: Disks, now: Now, rng: Xoshiro256PlusPlus) -> Self {
-        Self::with_rules(Rules::SOUND, config, disks, now, rng)
-    }
-
-    /// The same for tests that break a rule.
-    #[must_use]
-    pub fn with_rules(rules: Rules, config: Config, disks: Disks, now: Now, mut rng: Xoshiro256PlusPlus) -> Self {
+    pub fn new(config: Config, disks: Disks, now: Now, mut rng: Xoshiro256PlusPlus) -> Self {
         let link = |name: &Name| Link {
             name: name.clone(),
             current: None,
@@ -239,7 +231,6 @@ impl Links {
         let (grace_at_us, latest_start_us) = (now.mono_us + config.grace_us, now.mono_us + config.longest_start_us);
         Self {
             config,
-            rules,
             rng,
             run,
             disks,
@@ -288,7 +279,7 @@ impl Links {
         if let Some(why) = self.contradiction() {
             return Some(why);
         }
-        let waiting: Vec<&str> = self.links.values().filter(|link| !link.is_settled(self.rules)).map(|link| link.name.as_str()).collect();
+        let waiting: Vec<&str> = self.links.values().filter(|link| !link.is_settled()).map(|link| link.name.as_str()).collect();
         Some(format!("it is starting, and waits for {}", waiting.join(", ")))
     }
 
@@ -577,8 +568,8 @@ impl Links {
         if self.serving || self.contradiction().is_some() {
             return;
         }
-        let met_all = self.links.values().all(|link| link.is_settled(self.rules));
-        let is_reached = |link: &Link| link.current.is_some() && !link.is_settled(self.rules);
+        let met_all = self.links.values().all(|link| link.is_settled());
+        let is_reached = |link: &Link| link.current.is_some() && !link.is_settled();
         // A peer that is reached is waited for: what it has to say may take a while.
         let waits = now.mono_us < self.grace_at_us
             || now.mono_us < self.latest_start_us && (self.links.values().any(is_reached) || !self.greetings.is_empty());

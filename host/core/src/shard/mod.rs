@@ -29,7 +29,6 @@ use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, RequestId, TenantId}
 
 use crate::port::{Change, Store, StoreFault};
 use crate::retries::Retries;
-use crate::rules::{Rule, Rules};
 use crate::tenure::{Observed, Tenures};
 use crate::view::ClusterView;
 use event::{Effect, Event, MergeTicket, Merged, Now};
@@ -96,7 +95,6 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Shard {
     config: Config,
-    rules: Rules,
     rng: Xoshiro256PlusPlus,
     view: Arc<ClusterView>,
     up: BTreeSet<NodeId>,
@@ -127,34 +125,19 @@ impl Shard {
     ///
     /// # Errors
     /// What the store says; the node must not start then.
-    pub fn open(config: Config, view: Arc<ClusterView>, rng: Xoshiro256PlusPlus, store: &mut dyn Store) -> Result<Self, StoreFault> {
-        Self::open_with(Rules::SOUND, config, view, rng, store)
-    }
-
-    /// The same for tests that break a rule.
-    ///
-    /// # Errors
-    /// As [`Shard::open`].
-    pub fn open_with(
-        rules: Rules,
-        config: Config,
-        view: Arc<ClusterView>,
-        mut rng: Xoshiro256PlusPlus,
-        store: &mut dyn Store,
-    ) -> Result<Self, StoreFault> {
+    pub fn open(config: Config, view: Arc<ClusterView>, mut rng: Xoshiro256PlusPlus, store: &mut dyn Store) -> Result<Self, StoreFault> {
         let observed = Observed::open(store)?;
-        let ended = |partition, actor| rules.keep(Rule::ObservedEndsATenure) && observed.knows(partition, actor);
-        let mut tenures = Tenures::open(store, ended, config.lost && rules.keep(Rule::LossEndsTenures), &mut rng)?;
-        settle_at_open(rules, &mut tenures, store)?;
-        let mut retries = Retries::open(store, config.max_retry_bytes, config.retry_window_ms)?;
-        if !rules.keep(Rule::RetriesOutliveRestarts) {
-            retries.forget_all(store)?;
-        }
-        // Drawn anew: an answer to what the last run asked may still come, held up by a slow disk, and must not be taken for one to this run's.
-        let next_op = if rules.keep(Rule::RunsNumberApart) { rng.next_u64() >> 1 } else { 1 };
+        // Rule: observed ends a tenure. A counter of an own actor is noted only after its tenure has ended.
+        let ended = |partition, actor| observed.knows(partition, actor);
+        // Rule: loss ends tenures.
+        let mut tenures = Tenures::open(store, ended, config.lost, &mut rng)?;
+        settle_at_open(&mut tenures, store)?;
+        // Rule: retries outlive restarts. The rows of the last run are the table of this one.
+        let retries = Retries::open(store, config.max_retry_bytes, config.retry_window_ms)?;
+        // Rule: runs number apart. An answer to a request of the last run may still arrive, delayed by a slow disk.
+        let next_op = rng.next_u64() >> 1;
         Ok(Self {
             config,
-            rules,
             rng,
             view,
             up: BTreeSet::new(),
@@ -261,7 +244,8 @@ impl Shard {
     }
 
     fn serve(&mut self, turn: &mut Turn<'_>, met_all: bool) {
-        if !met_all && self.rules.keep(Rule::UnmetPeersEndTenures) {
+        // Rule: unmet peers end tenures.
+        if !met_all {
             self.end_all_tenures(turn, "not every peer could be asked whether it has seen later writes of the old ones");
         }
         self.serving = true;
@@ -270,7 +254,8 @@ impl Shard {
     fn peer_up(&mut self, turn: &mut Turn<'_>, peer: NodeId, actors: &[ActorNext]) {
         self.up.insert(peer);
         for actor in actors {
-            if let Some(counter) = self.observed.outruns(actor).filter(|_| self.rules.keep(Rule::PeersObject)) {
+            // Rule: peers object.
+            if let Some(counter) = self.observed.outruns(actor) {
                 self.send(turn, peer, 0, PeerBody::Observed { actor: *actor, counter });
             }
         }
@@ -309,7 +294,7 @@ impl Shard {
             PeerBody::Replicated { op, outcome, .. } => self.with_op(turn, op.number, |shard, turn, number, op| match outcome {
                 Ok(Absorbed::Stored) => shard.write_acked(turn, number, op, from),
                 Ok(Absorbed::Superseded(seen)) => shard.write_superseded(turn, number, op, from, &seen),
-                Err(_) if !shard.rules.keep(Rule::RefusalsDoNotCount) => shard.write_acked(turn, number, op, from),
+                // Rule: refusals do not count.
                 Err(code) => shard.node_failed(turn, number, op, from, &rejoin_proto::peer::refusal(code)),
             }),
             PeerBody::Observed { actor, counter } => self.objected(turn, actor, counter),
@@ -325,13 +310,12 @@ impl Shard {
     /// A peer has seen a counter of an actor that this node had announced with a lower one. That may be news of a write which was made
     /// after the announcement: what counts is whether the actor has used the counter by now.
     fn objected(&mut self, turn: &mut Turn<'_>, announced: ActorNext, counter: u64) {
-        let ActorNext { partition, actor, next } = announced;
+        let ActorNext { partition, actor, .. } = announced;
         let seen = [Dot { actor, counter }].into_iter().collect();
-        let outrun = match self.rules.keep(Rule::ObjectionsAreJudgedNow) {
-            true => self.tenures.is_outrun(partition, &seen),
-            false => counter >= next && self.tenures.is_current(partition, actor),
-        };
-        if outrun && self.rules.keep(Rule::ObjectionsEndATenure) {
+        // Rule: objections are judged now.
+        let outrun = self.tenures.is_outrun(partition, &seen);
+        // Rule: objections end a tenure.
+        if outrun {
             self.end_outrun(turn, partition, &seen, "a peer has seen later writes of the old one: this is an old or cloned disk");
         }
     }
@@ -344,15 +328,15 @@ impl Shard {
             return self.reply_to(turn, origin, trace, refused(error));
         }
         self.bound_lingering(turn);
-        let serving = self.serving || !self.rules.keep(Rule::WritesWaitForServing);
         let bytes = match &request {
             DataRequest::Get(_) => OP_BYTES,
             DataRequest::Put(put) => OP_BYTES + put.content.len(),
         };
         let many = self.ops.len() - self.lingering.len() >= self.config.max_ops;
-        if !serving || many || !self.has_room_for(turn, bytes) {
+        // Rule: writes wait for serving.
+        if !self.serving || many || !self.has_room_for(turn, bytes) {
             self.counters.overloaded += 1;
-            let why = match (serving, many) {
+            let why = match (self.serving, many) {
                 (false, _) => "the node is starting",
                 (true, true) => "too many requests are under way",
                 (true, false) => "the requests under way hold too many bytes; nothing was done",
@@ -398,9 +382,7 @@ impl Shard {
         if turn.now.mono_us >= self.next_upkeep_us {
             self.next_upkeep_us = turn.now.mono_us + UPKEEP_US;
             let mut change = Change::default();
-            if self.rules.keep(Rule::ObservedIsDurable) {
-                self.observed.flush(&mut change);
-            }
+            self.observed.flush(&mut change);
             if !change.rows.is_empty() || self.tenures.owes() {
                 // A full disk must not stop upkeep: what could not be written stays in memory, and is written when there is room.
                 if self.write(turn, change).is_ok() {
@@ -422,8 +404,8 @@ impl Shard {
 
     /// The epoch of rows that are written now.
     fn retry_epoch(&mut self, now: Now) -> u64 {
-        let by_the_wall = !self.rules.keep(Rule::RetriesAgeByRunningTime);
-        self.retries.epoch(if by_the_wall { now.wall_ms.saturating_mul(1000) } else { now.mono_us })
+        // Rule: retries age by running time.
+        self.retries.epoch(now.mono_us)
     }
 
     fn expire_retries(&mut self, turn: &mut Turn<'_>) {
@@ -486,7 +468,8 @@ impl Shard {
     fn has_room_for(&mut self, turn: &mut Turn<'_>, bytes: usize) -> bool {
         let above = |shard: &Self| shard.op_bytes > 0 && shard.op_bytes.saturating_add(bytes) > shard.config.max_op_bytes;
         while above(self) && self.end_oldest_lingering(turn) {}
-        !above(self) || !self.rules.keep(Rule::BytesAreBounded)
+        // Rule: bytes are bounded.
+        !above(self)
     }
 
     /// Runs `step` on an operation, if it is still there; the operation goes on if the step returns it.
@@ -530,18 +513,19 @@ impl Shard {
 }
 
 /// Writes what a start owes. A disk without room for it does not keep the shard from its reads.
-fn settle_at_open(rules: Rules, tenures: &mut Tenures, store: &mut dyn Store) -> Result<(), StoreFault> {
+fn settle_at_open(tenures: &mut Tenures, store: &mut dyn Store) -> Result<(), StoreFault> {
     let mut change = Change::default();
     tenures.settle(&mut change);
     if change.rows.is_empty() {
         return Ok(());
     }
     match store.write(change) {
-        Err(StoreFault::Full | StoreFault::Busy) if rules.keep(Rule::EndsAreOwed) => Ok(()),
-        Ok(()) | Err(StoreFault::Full | StoreFault::Busy) => {
+        Ok(()) => {
             tenures.settled();
             Ok(())
         }
+        // Rule: ends are owed.
+        Err(StoreFault::Full | StoreFault::Busy) => Ok(()),
         Err(fault) => Err(fault),
     }
 }

@@ -18,7 +18,6 @@ use super::turn::Turn;
 use crate::causal;
 use crate::port::Change;
 use crate::quorum::Verdict;
-use crate::rules::Rule;
 
 impl Shard {
     pub(super) fn start_get(&mut self, turn: &mut Turn<'_>, op: Box<Op>, get: Get) {
@@ -75,27 +74,28 @@ impl Shard {
         copy: Result<Object, ErrorCode>,
         complete: bool,
     ) -> Option<Box<Op>> {
-        let (partition, rules) = (op.target.partition, self.rules);
+        let partition = op.target.partition;
         let Work::Read(read) = &mut op.work else { return Some(op) };
         match copy {
             Ok(copy) => {
                 if read.tally.is_waiting_for(from) {
                     self.heed_context(turn, partition, &copy.context);
-                    let joined = rules.sync(&read.joined, &copy).0;
+                    let joined = causal::sync(&read.joined, &copy).0;
                     if joined != read.joined {
                         read.copies.iter_mut().for_each(|(_, current)| *current = false);
                     }
                     read.copies.push((from, copy == joined));
                     read.joined = joined;
                     read.epoch = read.epoch.min(epoch);
-                    if complete || !rules.keep(Rule::ReplacedReplicasDoNotCount) {
+                    // Rule: replaced replicas do not count.
+                    if complete {
                         read.tally.good(from);
                     } else {
                         read.tally.bad(from, "it has lost its data and is not rebuilt");
                     }
                 }
             }
-            Err(_) if !rules.keep(Rule::ErrorsAreNoCopies) => read.tally.good(from),
+            // Rule: errors are no copies.
             Err(code) => {
                 if code == ErrorCode::Damaged && read.tally.is_waiting_for(from) {
                     read.damaged.push(from);
@@ -155,7 +155,7 @@ impl Shard {
     /// R owners have answered: the reply, unless a plugin has to run first.
     fn read_quorum(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
-        let inputs = self.rules.visible(&read.joined, turn.now.wall_ms);
+        let inputs = causal::visible(&read.joined, turn.now.wall_ms);
         let siblings = causal::siblings(&inputs);
         self.counters.siblings_seen += siblings.len() as u64;
         let get = match &read.aim {
@@ -196,10 +196,8 @@ impl Shard {
         let plugin = op.target.bucket.props.plugin;
         let folds = op.target.bucket.props.folds_at_once(turn.now.wall_ms);
         let Work::Read(read) = &mut op.work else { return Some(op) };
-        let ReadPhase::Merging { inputs, mut seen } = core::mem::replace(&mut read.phase, ReadPhase::Answered) else { return Some(op) };
-        if !self.rules.keep(Rule::ReadersAreToldWhatIsShown) {
-            seen.join(&read.joined.context);
-        }
+        // Rule: readers are told what is shown. `seen` is from when the plugin began; copies that came later are not in it.
+        let ReadPhase::Merging { inputs, seen } = core::mem::replace(&mut read.phase, ReadPhase::Answered) else { return Some(op) };
         let distinct = causal::siblings(&inputs);
         let outcome = match result {
             Ok(merged) if distinct.len() > 1 => {
@@ -219,10 +217,7 @@ impl Shard {
                 let (value, plugin) = (distinct.first().map(|sibling| sibling.value.clone()), folded_by(&inputs));
                 Outcome { inputs, seen, value, shown: None, plugin, fault: None }
             }
-            Err(_) if !self.rules.keep(Rule::FailuresChooseNothing) => {
-                let value = distinct.first().map(|sibling| sibling.value.clone());
-                Outcome { inputs, seen, value, shown: None, plugin: None, fault: None }
-            }
+            // Rule: failures choose nothing.
             Err(fault) => Outcome { inputs, seen, value: None, shown: None, plugin: None, fault: Some(fault) },
         };
         self.answer_read(turn, number, op, outcome)
@@ -324,12 +319,13 @@ impl Shard {
     pub(super) fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
         let Work::Read(read) = &op.work else { return };
         let sound = read.copies.iter().all(|&(_, current)| current) && read.damaged.is_empty();
-        if sound && read.folded.is_none() || read.joined.is_empty() || !self.rules.keep(Rule::ReadsRepair) {
+        // Rule: reads repair.
+        if sound && read.folded.is_none() || read.joined.is_empty() {
             return;
         }
         let Ok(mut state) = self.absorb(turn, &op.target.object, read.epoch, &read.joined) else { return };
         if let Some(folded) = &read.folded {
-            if self.rules.fold(&mut state, &folded.inputs, folded.value.clone(), folded.by) {
+            if causal::fold(&mut state, &folded.inputs, folded.value.clone(), folded.by) {
                 self.counters.folds += 1;
                 let mut change = Change::default();
                 Self::object_row(&mut change, &op.target.store_key, &state);

@@ -7,8 +7,8 @@ use rejoin_proto::{Dot, ErrorCode, Hlc, NodeId, Object, ObjectId, PartitionId, R
 use super::Shard;
 use super::event::{Alarm, Barrier, Effect};
 use super::turn::Turn;
+use crate::causal;
 use crate::port::Change;
-use crate::rules::Rule;
 use rejoin_proto::catalog::Durability;
 
 impl Shard {
@@ -27,13 +27,14 @@ impl Shard {
         let store_key = Bytes::from(id.store_key());
         let local = match self.load(turn, partition, &store_key) {
             Ok(local) => Some(local),
-            Err(ErrorCode::Damaged) if !incoming.is_empty() && self.rules.keep(Rule::UnreadableIsReplaced) => None,
+            // Rule: unreadable is replaced.
+            Err(ErrorCode::Damaged) if !incoming.is_empty() => None,
             Err(code) => return Err(code),
         };
         if let Some(local) = &local {
             self.heed_claims(turn, partition, &incoming.context, &local.context);
         }
-        let (joined, alarm) = local.as_ref().map_or_else(|| (incoming.clone(), None), |local| self.rules.sync(local, incoming));
+        let (joined, alarm) = local.as_ref().map_or_else(|| (incoming.clone(), None), |local| causal::sync(local, incoming));
         if alarm.is_some() {
             turn.effects.push(Effect::Alarm(Alarm::OneDotTwoValues { object: id.clone() }));
         }
@@ -50,7 +51,8 @@ impl Shard {
     /// Looks at every context that arrives: one that has seen a counter which this node's actor has not used yet ends its tenure before
     /// anything more is minted, and what it has seen of others is remembered.
     pub(super) fn heed_context(&mut self, turn: &mut Turn<'_>, partition: PartitionId, context: &VersionVector) {
-        if self.tenures.is_outrun(partition, context) && self.rules.keep(Rule::ContextsEndATenure) {
+        // Rule: contexts end a tenure.
+        if self.tenures.is_outrun(partition, context) {
             self.end_outrun(turn, partition, context, "a context has seen later writes of the old one: this is an old or cloned disk");
         }
         let tenures = &self.tenures;
@@ -61,7 +63,7 @@ impl Shard {
     /// minted for the key, so a claim that goes further comes from a later life of the disk: the tenure ends.
     pub(super) fn heed_claims(&mut self, turn: &mut Turn<'_>, partition: PartitionId, claimed: &VersionVector, copy: &VersionVector) {
         let outrun = self.tenures.actor(partition).is_some_and(|actor| claimed.highest(actor) > copy.highest(actor));
-        if outrun && self.rules.keep(Rule::ContextsEndATenure) {
+        if outrun {
             self.end_tenure(turn, partition, "a context has seen later writes of the old one to a key: this is an old or cloned disk");
         }
     }
@@ -75,7 +77,8 @@ impl Shard {
     fn heed_stamps(&mut self, turn: &mut Turn<'_>, id: &ObjectId, incoming: &Object) {
         let horizon = Hlc::from_ms(turn.now.wall_ms.saturating_add(self.config.max_skew_ms));
         for stamp in incoming.entries.iter().map(|entry| entry.stamp) {
-            if stamp <= horizon || !self.rules.keep(Rule::FutureStampsMoveNothing) {
+            // Rule: future stamps move nothing.
+            if stamp <= horizon {
                 self.clock = self.clock.max(stamp);
             } else {
                 let ahead_ms = stamp.ms().saturating_sub(turn.now.wall_ms);
@@ -104,8 +107,9 @@ impl Shard {
         let bucket_version = self.view.bucket_version(message.object.bucket);
         let body = PeerBody::Replicated { op, layout: self.view.layout_name(), bucket_version, outcome };
         let barrier = match message.durability {
-            Durability::Fsync if self.rules.keep(Rule::AcksWaitForTheDisk) => Barrier::Durable,
-            Durability::Fsync | Durability::Os => Barrier::Written,
+            // Rule: acks wait for the disk.
+            Durability::Fsync => Barrier::Durable,
+            Durability::Os => Barrier::Written,
         };
         self.send_behind(turn, barrier, from, trace, body);
     }

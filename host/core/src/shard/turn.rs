@@ -14,7 +14,6 @@ use super::event::{Alarm, Barrier, Effect, Now};
 use super::op::{Op, Origin};
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::quorum::Tally;
-use crate::rules::Rule;
 
 /// The most unreadable copies that are remembered one by one. One more ends its partition's tenure whenever something was minted there
 /// since the last end, because it may have been sound until then.
@@ -60,8 +59,8 @@ impl Shard {
             Ok(None) => return Ok(self.readable(store_key, Object::default())),
             Ok(Some(bytes)) => match codec::decode::<Object>(&bytes) {
                 Ok(object) => {
-                    let outrun = self.tenures.is_outrun(partition, &object.context);
-                    if outrun && self.rules.keep(Rule::CopiesEndATenure) {
+                    // Rule: copies end a tenure.
+                    if self.tenures.is_outrun(partition, &object.context) {
                         self.end_outrun(turn, partition, &object.context, "its own copy of an object has seen later writes of the old one");
                     }
                     return Ok(self.readable(store_key, object));
@@ -70,9 +69,7 @@ impl Shard {
             },
             Err(fault) => fault,
         };
-        if matches!(fault, StoreFault::Damaged(_)) && !self.rules.keep(Rule::UnreadableIsNotAbsent) {
-            return Ok(Object::default());
-        }
+        // Rule: unreadable is not absent. Every fault goes to the caller as an error.
         if let StoreFault::Damaged(what) = &fault
             && !self.unreadable.contains(store_key)
         {
@@ -80,8 +77,8 @@ impl Shard {
                 self.unreadable.insert(Bytes::copy_from_slice(store_key));
             }
             turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
-            // Without an actor nothing was minted since the last end, so there is nothing that the next one could take for its own.
-            if self.tenures.has_actor(partition) && self.rules.keep(Rule::DamageEndsATenure) {
+            // Rule: damage ends a tenure. Without an actor nothing was minted since the last end, so nothing has to end.
+            if self.tenures.has_actor(partition) {
                 self.end_tenure(turn, partition, "its copy of an object cannot be read");
             }
         }
@@ -146,13 +143,11 @@ impl Shard {
         self.start = None;
         turn.effects.push(Effect::StartRenewed(self.tenures.start()));
         let mut change = Change::default();
-        if self.rules.keep(Rule::ObservedIsDurable) {
-            self.observed.flush(&mut change);
-        }
+        // Rule: observed is durable. With the end of a tenure at once, otherwise with the next upkeep.
+        self.observed.flush(&mut change);
+        // Rule: ends are owed. A store that does not take this one gets it again with every later change.
         if self.write(turn, change).is_ok() {
             self.observed.flushed();
-        } else if !self.rules.keep(Rule::EndsAreOwed) {
-            self.tenures.settled();
         }
     }
 

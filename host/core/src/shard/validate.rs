@@ -13,7 +13,6 @@ use super::Shard;
 use super::event::{Effect, Invalid, ValidateJob, ValidateTicket};
 use super::op::{Op, ValidateWork, Work};
 use super::turn::Turn;
-use crate::rules::Rule;
 
 /// How long a client should wait where the plugin could not be asked, in milliseconds.
 const UNJUDGED_RETRY_MS: u32 = 200;
@@ -46,9 +45,8 @@ impl Shard {
                     return Some(op);
                 }
             };
-            if let Err(invalid) = result
-                && shard.rules.keep(Rule::InvalidIsNotWritten)
-            {
+            // Rule: invalid is not written.
+            if let Err(invalid) = result {
                 shard.counters.values_refused += 1;
                 shard.reply(turn, &op, Reply::Error(refusal(&op, invalid)));
                 return None;

@@ -21,7 +21,6 @@ use crate::port::Change;
 use crate::quorum::{Tally, Verdict};
 use crate::retries::Retries;
 use crate::rows::RetryRow;
-use crate::rules::{Rule, Rules};
 
 /// The most attempts at one write that wait for it.
 const MAX_ORIGINS: usize = 16;
@@ -83,14 +82,9 @@ impl Shard {
             Basis::Blind => Ok(Some(VersionVector::new())),
             Basis::Create => Ok(None),
             Basis::Context(token) => {
+                // Rule: contexts open one key.
                 let opened = self.config.contexts.open(&op.target.object, token);
-                match opened {
-                    Ok(seen) => Ok(Some(seen)),
-                    Err(error) => {
-                        let refused = ErrorReply::new(ErrorCode::BadContext, error.to_string());
-                        self.rules.unsealed(token).map(Some).ok_or(refused)
-                    }
-                }
+                opened.map(Some).map_err(|error| ErrorReply::new(ErrorCode::BadContext, error.to_string()))
             }
         }
     }
@@ -118,14 +112,14 @@ impl Shard {
                 return None;
             }
         };
-        if let Some(RetryRow { dot, context, .. }) = done
-            && (self.rules.keep(Rule::RetriesOutliveTheirValue) || self.is_live(turn, op, dot))
-        {
+        // Rule: retries outlive their value. The row alone decides, whether the value is still there or not.
+        if let Some(RetryRow { dot, context, .. }) = done {
             self.counters.retries_recognised += 1;
             self.replicate_again(turn, op, put.clone(), dot, context);
             return None;
         }
-        if put.attempt > 0 && self.start != Some(put.start) && self.rules.keep(Rule::StrangeRetriesAreUnknown) {
+        // Rule: strange retries are unknown.
+        if put.attempt > 0 && self.start != Some(put.start) {
             let message = "this node has lost track of the first attempt since it was made: the write may have been done; read the key";
             self.reply(turn, op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
             return None;
@@ -138,12 +132,6 @@ impl Shard {
             return None;
         }
         Some(())
-    }
-
-    /// Whether a write's own value is still there: whoever asks that of a retry's first attempt does it again after a delete.
-    fn is_live(&mut self, turn: &mut Turn<'_>, op: &Op, dot: Dot) -> bool {
-        let copy = self.load(turn, op.target.partition, &op.target.store_key);
-        copy.is_ok_and(|copy| copy.entries.iter().any(|entry| entry.dots.contains(dot) && entry.is_unfolded()))
     }
 
     /// Writes the object here and sends it to the other owners; or first has what is there merged, if it is at its limit.
@@ -169,31 +157,26 @@ impl Shard {
         self.heed_context(turn, op.target.partition, &seen);
         let mut object = match self.load(turn, op.target.partition, &op.target.store_key.clone()) {
             Ok(object) => object,
-            Err(ErrorCode::Damaged) if self.rules.keep(Rule::UnreadableIsReplaced) => return self.heal(turn, number, op, put, seen),
+            // Rule: unreadable is replaced.
+            Err(ErrorCode::Damaged) => return self.heal(turn, number, op, put, seen),
             Err(code) => {
                 self.reply(turn, &op, self.store_error(code));
                 return None;
             }
         };
         self.heed_claims(turn, op.target.partition, &seen, &object.context);
-        self.rules.drop_expired(&mut object, turn.now.wall_ms, self.config.max_skew_ms);
+        causal::drop_expired(&mut object, turn.now.wall_ms, self.config.max_skew_ms);
         let replaced = causal::bounded(&object, seen.clone());
-        if is_above_limit(self.rules, &op, &object, &put, &replaced) {
-            let inputs = self.rules.visible(&object, turn.now.wall_ms);
+        if is_above_limit(&op, &object, &put, &replaced) {
+            let inputs = causal::visible(&object, turn.now.wall_ms);
             let plugin = op.target.bucket.props.plugin;
-            if inputs.len() == 1
-                && self.rules.fold(&mut object, &inputs, Bytes::new(), None)
-                && !is_above_limit(self.rules, &op, &object, &put, &replaced)
+            if inputs.len() == 1 && causal::fold(&mut object, &inputs, Bytes::new(), None) && !is_above_limit(&op, &object, &put, &replaced)
             {
                 // What stood beside the one value were tombstones; no plugin is needed to drop them.
                 return self.mint_and_replicate(turn, number, op, put, seen, object, tally);
             }
             let Some(activation) = plugin.filter(|_| inputs.len() > 1 && !merge_tried) else {
-                if !self.rules.keep(Rule::LimitsDropNothing) {
-                    let oldest = object.entries.iter().map(|entry| entry.stamp).min();
-                    object.entries.retain(|entry| Some(entry.stamp) != oldest);
-                    return self.mint_and_replicate(turn, number, op, put, seen, object, tally);
-                }
+                // Rule: limits drop nothing.
                 self.reply(turn, &op, too_many_siblings(&op));
                 return None;
             };
@@ -232,7 +215,7 @@ impl Shard {
 
     fn fold_stored(&mut self, turn: &mut Turn<'_>, op: &Op, inputs: &[rejoin_proto::Entry], merged: Merged, by: FoldedBy) {
         let Ok(mut object) = self.load(turn, op.target.partition, &op.target.store_key.clone()) else { return };
-        if !self.rules.fold(&mut object, inputs, merged.value, Some(by)) {
+        if !causal::fold(&mut object, inputs, merged.value, Some(by)) {
             self.counters.folds_discarded += 1;
             return;
         }
@@ -260,11 +243,9 @@ impl Shard {
         let stamp = self.stamp(turn.now);
         let expires = self.expiry(&op, &put, stamp);
         let replaced = causal::bounded(&object, seen.clone());
-        self.rules.put(&mut object, Write { seen: replaced, dot, content: put.content.clone(), stamp, expires });
-        let told = match self.rules.keep(Rule::WritersAreToldTheirOwn) {
-            true => causal::writers_view(&object, &seen, dot),
-            false => object.context.clone(),
-        };
+        causal::put(&mut object, Write { seen: replaced, dot, content: put.content.clone(), stamp, expires });
+        // Rule: writers are told their own.
+        let told = causal::writers_view(&object, &seen, dot);
         let context = self.config.contexts.seal(&op.target.object, &told);
         Self::object_row(&mut change, &op.target.store_key, &object);
         let (retry, epoch) = (op.retry_id(&put), self.retry_epoch(turn.now));
@@ -274,9 +255,8 @@ impl Shard {
         if written.is_ok() {
             self.retries.dropped(settled);
         }
-        if let Err(code) = written
-            && self.rules.keep(Rule::RefusedIsNotSent)
-        {
+        // Rule: refused is not sent.
+        if let Err(code) = written {
             self.retries.forget(epoch, partition, retry);
             // A store that has failed for good may have kept what it was given: only after a restart will it be known.
             let failed = "the coordinating node's store has failed and the node is stopping: the write may have been done; read the key";
@@ -352,7 +332,8 @@ impl Shard {
 
     /// This node's own acknowledgement: at once if the operating system is enough (effects wait for the write anyway), else with the disk.
     fn own_ack(&mut self, turn: &mut Turn<'_>, number: u64, op: Box<Op>) -> Option<Box<Op>> {
-        if op.target.bucket.props.durability == Durability::Os || !self.rules.keep(Rule::AcksWaitForTheDisk) {
+        // Rule: acks wait for the disk.
+        if op.target.bucket.props.durability == Durability::Os {
             let node = self.config.node;
             return self.write_acked(turn, number, op, node);
         }
@@ -380,7 +361,8 @@ impl Shard {
             _ => None,
         };
         let goes_on = minted.is_none_or(|actor| self.tenures.is_current(partition, actor));
-        if goes_on || !self.rules.keep(Rule::OutrunWritesAreNotAcked) {
+        // Rule: outrun writes are not acked.
+        if goes_on {
             return self.write_acked(turn, number, op, from);
         }
         self.write_failed(turn, number, op, from, "it has seen later writes of this node's actor: this node's disk is an old one")
@@ -388,10 +370,8 @@ impl Shard {
 
     pub(super) fn write_acked(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Box<Op>, from: NodeId) -> Option<Box<Op>> {
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
-            // An answer that has been counted would count for whoever is still silent.
-            let again = !self.rules.keep(Rule::NodesCountOnce) && !tally.is_waiting_for(from);
-            let silent = op.target.owners.iter().copied().find(|&owner| again && tally.is_waiting_for(owner));
-            tally.good(silent.unwrap_or(from));
+            // Rule: nodes count once. The tally takes the first answer of each node.
+            tally.good(from);
         }
         self.write_step(turn, op)
     }
@@ -439,12 +419,14 @@ impl Shard {
 }
 
 /// Whether the object would be above its bucket's limits with this write. A write that has seen everything leaves itself only, and never is.
-fn is_above_limit(rules: Rules, op: &Op, object: &Object, put: &Put, seen: &VersionVector) -> bool {
-    let stays = |entry: &&rejoin_proto::Entry| !rules.keep(Rule::FullContextsPass) || !entry.dots.unseen_by(seen).is_empty();
+fn is_above_limit(op: &Op, object: &Object, put: &Put, seen: &VersionVector) -> bool {
+    // Rule: full contexts pass.
+    let stays = |entry: &&rejoin_proto::Entry| !entry.dots.unseen_by(seen).is_empty();
     let left: Vec<&rejoin_proto::Entry> = object.entries.iter().filter(stays).collect();
-    if left.is_empty() || !rules.keep(Rule::LimitsAreKept) {
+    if left.is_empty() {
         return false;
     }
+    // Rule: limits are kept.
     let props = &op.target.bucket.props;
     let bytes = left.iter().map(|entry| entry.content.len()).sum::<usize>() + put.content.len();
     left.len() + 1 > usize::from(props.siblings) || bytes > props.object_bytes()

@@ -9,7 +9,7 @@ use rejoin_proto::codec;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest};
 
-use crate::support::{name, rules, tenant};
+use crate::support::{name, tenant};
 
 /// Control machines with a wire between them.
 struct Nodes {
@@ -26,7 +26,7 @@ struct Nodes {
 
 impl Nodes {
     fn new(count: usize) -> Self {
-        let all = (0..count).map(|_| Control::with_rules(rules(), Default::default())).collect();
+        let all = (0..count).map(|_| Control::new(Default::default())).collect();
         Self {
             all,
             wire: VecDeque::new(),

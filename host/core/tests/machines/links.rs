@@ -9,7 +9,7 @@ use rejoin_core::node::links::{Closing, Config, Event, Links, Output, Timing};
 use rejoin_proto::peer::{DiskId, PeerHello, Terms};
 use rejoin_proto::{ClusterId, LayoutRef, NodeId};
 
-use crate::support::{at, name, node, rules};
+use crate::support::{at, name, node};
 
 const GRACE_MS: u64 = 500;
 const LONGEST_MS: u64 = 10_000;
@@ -71,7 +71,7 @@ impl Nodes {
             timing: Timing::default(),
         };
         let rng = Xoshiro256PlusPlus::seed_from_u64(self.seed);
-        self.links[index] = Some(Links::with_rules(rules(), config, self.disks[index].clone(), at(self.now_ms), rng));
+        self.links[index] = Some(Links::new(config, self.disks[index].clone(), at(self.now_ms), rng));
         self.event(index, Event::Tick);
     }
 

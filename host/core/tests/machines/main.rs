@@ -5,7 +5,6 @@ mod control;
 mod faults;
 mod limits;
 mod links;
-mod mutants;
 mod reads;
 mod replicas;
 mod retries;

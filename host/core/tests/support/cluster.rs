@@ -19,7 +19,7 @@ use rejoin_proto::peer::{DataRequest, PeerBody, PeerEnvelope};
 use rejoin_proto::{ErrorCode, ErrorReply, NodeId, Object, ObjectId, codec};
 
 use super::store::Memory;
-use super::{DEADLINE_US, SKEW_MS, WINDOW_MS, at, bucket, layout, merge, node, object_id, rules, tenant};
+use super::{DEADLINE_US, SKEW_MS, WINDOW_MS, at, bucket, layout, merge, node, object_id, tenant};
 
 pub(crate) fn contexts() -> ContextKey {
     ContextKey::derive(1, b"secret")
@@ -376,7 +376,7 @@ impl Cluster {
 impl Node {
     fn open(config: Config, view: &Arc<ClusterView>, mut store: Memory, seed: u64) -> Self {
         let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        let shard = Shard::open_with(rules(), config.clone(), view.clone(), rng, &mut store).expect("a shard");
+        let shard = Shard::open(config.clone(), view.clone(), rng, &mut store).expect("a shard");
         Self { id: config.node, shard, store, config, syncing: true, ahead_ms: 0, behind: VecDeque::new() }
     }
 }

@@ -6,11 +6,7 @@ pub(crate) mod cluster;
 pub(crate) mod merge;
 pub(crate) mod store;
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
 use rejoin_core::placement;
-use rejoin_core::rules::{Rule, Rules};
 use rejoin_core::shard::event::Now;
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{Basis, Get, Put, StartId};
@@ -25,28 +21,6 @@ pub(crate) const SKEW_MS: u64 = 60_000;
 pub(crate) const WINDOW_MS: u64 = 60_000;
 /// How long a request may take in these tests.
 pub(crate) const DEADLINE_US: u64 = 1_000_000;
-
-thread_local! {
-    static RULES: Cell<Rules> = const { Cell::new(Rules::SOUND) };
-}
-
-/// The rules that the shards of this thread's tests keep: all, but for a mutant's.
-pub(crate) fn rules() -> Rules {
-    RULES.get()
-}
-
-/// Runs something whose shards keep only these.
-pub(crate) fn with_rules<T>(rules: Rules, run: impl FnOnce() -> T) -> T {
-    RULES.set(rules);
-    let ended = catch_unwind(AssertUnwindSafe(run));
-    RULES.set(Rules::SOUND);
-    ended.unwrap_or_else(|panic| resume_unwind(panic))
-}
-
-/// Whether a test passes with one rule broken.
-pub(crate) fn passes_without(rule: Rule, test: fn()) -> bool {
-    catch_unwind(|| with_rules(Rules::SOUND.without(rule), test)).is_ok()
-}
 
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text).expect("a good name")

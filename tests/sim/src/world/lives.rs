@@ -88,7 +88,7 @@ impl World {
         };
         let rng = Rng::raw(options.seed, Stream::Shard(at, node.life, u16::MAX));
         let ids = node.ids.clone().expect("made when the shards were opened");
-        let links = Links::with_rules(self.rules, config, ids, now, rng);
+        let links = Links::new(config, ids, now, rng);
         let view = Arc::new(ClusterView::new(self.keys.layout().clone(), &node.catalog.records));
         node.running = Some(Running {
             shards: posts,
@@ -97,7 +97,7 @@ impl World {
             links,
             links_wake_us: u64::MAX,
             open: BTreeMap::new(),
-            control: ControlTask::new(self.rules, node.catalog.clone()),
+            control: ControlTask::new(node.catalog.clone()),
             view,
             met_all: false,
         });
@@ -132,7 +132,7 @@ impl World {
                 replaced,
             };
             let rng = Rng::raw(options.seed, Stream::Shard(at, node.life, index));
-            let opened = Shard::open_with(self.rules, config, Arc::clone(&view), rng, disk);
+            let opened = Shard::open(config, Arc::clone(&view), rng, disk);
             let (Ok(shard), Ok(written)) = (opened, disk.commit()) else {
                 disk.kill(0);
                 return None;

@@ -20,7 +20,6 @@ use std::sync::Arc;
 
 use rejoin_core::control::Catalog;
 use rejoin_core::node::batch::Output;
-use rejoin_core::rules::Rules;
 use rejoin_core::shard::event::{ClientRequest, Event, Now};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::Reply;
@@ -124,7 +123,6 @@ impl Ord for Planned {
 pub(crate) struct World {
     pub(crate) options: Options,
     /// What the cores keep.
-    rules: Rules,
     now_us: u64,
     queue: BinaryHeap<Reverse<Planned>>,
     planned: u64,
@@ -155,7 +153,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(options: Options, rules: Rules, filter: Option<Filter>) -> Self {
+    pub(crate) fn new(options: Options, filter: Option<Filter>) -> Self {
         let seed = options.seed;
         let mut keys = Keys::new(&options);
         let mut recorder = Recorder::default();
@@ -188,7 +186,6 @@ impl World {
             trace: Trace::new(filter),
             outputs: Vec::new(),
             options,
-            rules,
         };
         world.begin();
         world

@@ -8,7 +8,6 @@ use rejoin_core::node::batch::{GroupCommit, Input};
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::Links;
 use rejoin_core::port::CommitSeq;
-use rejoin_core::rules::Rules;
 use rejoin_core::shard::Shard;
 use rejoin_core::shard::event::Event;
 use rejoin_core::view::ClusterView;
@@ -154,8 +153,8 @@ pub(super) struct ControlTask {
 }
 
 impl ControlTask {
-    pub(super) fn new(rules: Rules, catalog: Catalog) -> Self {
-        Self { control: Control::with_rules(rules, catalog), queue: VecDeque::new(), saving: None, busy_until_us: 0, wake_us: u64::MAX }
+    pub(super) fn new(catalog: Catalog) -> Self {
+        Self { control: Control::new(catalog), queue: VecDeque::new(), saving: None, busy_until_us: 0, wake_us: u64::MAX }
     }
 }
 

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_core::placement;
-use rejoin_core::rules::Rules;
 use rejoin_core::shard::event::{ClientRequest, DurableTicket, Effect, Event, Invalid, MergeTicket, Merged, Now, Session, ValidateTicket};
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
@@ -37,7 +36,6 @@ pub(super) struct World {
     shard: Shard,
     store: Memory,
     config: Config,
-    rules: Rules,
     view: Arc<ClusterView>,
     now_us: u64,
     next: u64,
@@ -94,7 +92,7 @@ fn buckets(kind: u8) -> Vec<Record> {
 }
 
 impl World {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) fn new() -> Self {
         let view = Arc::new(ClusterView::new(layout(), &buckets(0)));
         let config = Config {
             node: NodeId::from_name(&name("n0")),
@@ -110,13 +108,12 @@ impl World {
         };
         let mut store = Memory::default();
         let rng = Xoshiro256PlusPlus::seed_from_u64(0);
-        let shard = Shard::open_with(rules, config.clone(), view.clone(), rng, &mut store).expect("a shard");
+        let shard = Shard::open(config.clone(), view.clone(), rng, &mut store).expect("a shard");
         let mut world = Self {
             watch: Watch::new(config.node, config.contexts.clone()),
             shard,
             store,
             config,
-            rules,
             view,
             now_us: 0,
             next: 1,
@@ -280,7 +277,7 @@ impl World {
         self.watch.restarted();
         let config = Config { lost, ..self.config.clone() };
         let rng = Xoshiro256PlusPlus::seed_from_u64(self.number());
-        self.shard = Shard::open_with(self.rules, config, self.view.clone(), rng, &mut self.store).expect("a shard");
+        self.shard = Shard::open(config, self.view.clone(), rng, &mut self.store).expect("a shard");
         self.begin();
     }
 

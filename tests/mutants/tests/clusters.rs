@@ -1,18 +1,19 @@
 //! The checkers must be able to fail: rules of the core are broken, one at a time, and each is caught on whole simulated clusters by the
 //! checker that is named for it. The sound core is not accused on the very same seeds.
 //!
-//! Every rule also has a test of its own that misses it, in `host/core/tests/machines/mutants.rs`. Here are those whose breach shows in
+//! Every rule also has a test of its own that misses it, see `core.rs`. Here are those whose breach shows in
 //! what clients and owners see. Options favour the breach, so that a few seeds are enough; which seed it is does not matter. Each mutant is
 //! hunted several times on seeds of their own, and the median number of operations until it is caught is printed.
-//! `REJOIN_MUTANTS=Name,Name cargo test -p rejoin-test-sim --test mutants -- --nocapture` hunts some of them.
+//! `REJOIN_MUTANTS=Name,Name cargo test --workspace --test clusters -- --nocapture` hunts some of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use rejoin_core::rules::{Rule, Rules};
-use rejoin_test_sim::check::{Finding, bounds, carts as cart_checker, convergence, deletions, dots, reads, survival};
-use rejoin_test_sim::history::Kind;
-use rejoin_test_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
-use rejoin_test_sim::run::{self, CATALOG, CLASHES, LIVENESS, PANIC};
+use rejoin_core::mutants::{Rule, without};
+use rejoin_mutant_sim::campaign::failure;
+use rejoin_mutant_sim::check::{Finding, bounds, carts as cart_checker, convergence, deletions, dots, reads, survival};
+use rejoin_mutant_sim::history::Kind;
+use rejoin_mutant_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
+use rejoin_mutant_sim::run::{self, CATALOG, CLASHES, LIVENESS, PANIC};
 
 /// So many seeds are tried before a mutant counts as having survived.
 const SEEDS: u64 = 100;
@@ -200,7 +201,7 @@ struct Caught {
 fn hunt(mutant: &Mutant, first_seed: u64) -> Option<Caught> {
     let mut operations = 0;
     (first_seed..first_seed + SEEDS).find_map(|seed| {
-        let report = run::with(options(seed, mutant.favour), Rules::SOUND.without(mutant.rule), None);
+        let report = without(mutant.rule, || run::with(options(seed, mutant.favour), None));
         operations += report.operations;
         let finding = report.findings.into_iter().find(|finding| mutant.caught_by.contains(&finding.checker))?;
         Some(Caught { seed, finding, operations })
@@ -221,7 +222,7 @@ fn judge(mutant: &Mutant) -> Result<(), String> {
         let Some(caught) = hunt(mutant, number * 1000) else {
             return Err(format!("{:?} survives {SEEDS} seeds from {}", mutant.rule, number * 1000));
         };
-        let sound = run::with(options(caught.seed, mutant.favour), Rules::SOUND, None);
+        let sound = run::with(options(caught.seed, mutant.favour), None);
         if !sound.findings.is_empty() {
             return Err(format!("the sound core is accused where {:?} is caught, seed {}: {:?}", mutant.rule, caught.seed, sound.findings));
         }
@@ -252,4 +253,27 @@ fn every_mutant_is_caught_by_name_and_the_sound_core_is_not_accused() {
     });
     let problems = problems.into_inner().expect("no thread panics");
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// The first seed from there on with which a rule is missed.
+fn miss(rule: Rule, from: u64) -> run::Report {
+    let runs = (from..from + 200).map(|seed| without(rule, || run::with(Options::draw(seed), None)));
+    runs.into_iter().find(|report| !report.findings.is_empty()).unwrap_or_else(|| panic!("{rule:?} is not missed"))
+}
+
+#[test]
+fn a_failing_seed_says_all_that_is_needed_to_see_it_again() {
+    let report = miss(Rule::SiblingsStay, 0);
+    let text = failure(&report);
+    let seed = report.options.seed;
+    for part in [format!("seed {seed} failed"), format!("\"seed\":{seed},"), "commit".into(), format!("cargo xtask sim --replay {seed}")] {
+        assert!(text.contains(&part), "{part} is missing in\n{text}");
+    }
+    assert!(text.contains(report.findings[0].checker) && text.contains(&report.findings[0].evidence));
+}
+
+#[test]
+fn replicas_that_no_read_repairs_do_not_come_together() {
+    let report = miss(Rule::ReadsRepair, 0);
+    assert_eq!(report.findings[0].checker, run::LIVENESS, "{:?}", report.findings);
 }

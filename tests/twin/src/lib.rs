@@ -1,0 +1,59 @@
+//! The core with every mutant in it, each behind a switch.
+//!
+//! A test that passes proves little unless it fails where it should. Each file of `mutants/` breaks one rule of `host/core`: it names the
+//! text that keeps the rule and the text that does not. The build script copies the source of the core and splices all of them in, so this
+//! crate has the interface of `rejoin_core`, and behaves like it until [`without`] breaks a rule. The product contains nothing of this.
+//!
+//! A test compiles against the twin by `extern crate rejoin_test_twin as rejoin_core;` at its root.
+#![forbid(unsafe_code)]
+#![allow(unused, missing_docs, unreachable_pub, clippy::all, reason = "the core is linted where it stands, and mutants are no style")]
+#![allow(rustdoc::broken_intra_doc_links, reason = "the documentation is the core's")]
+
+/// Whether the rule of that name is broken on this thread.
+macro_rules! broken {
+    ($rule:ident) => {
+        $crate::mutants::is_broken($crate::mutants::Rule::$rule)
+    };
+}
+
+pub mod mutants {
+    //! The switches.
+
+    use std::cell::Cell;
+
+    include!(concat!(env!("OUT_DIR"), "/rules.rs"));
+
+    // Each rule is a bit of `BROKEN`.
+    const _: () = assert!(Rule::ALL.len() <= 128, "there are more rules than bits for them");
+
+    thread_local! {
+        static BROKEN: Cell<u128> = const { Cell::new(0) };
+    }
+
+    /// Restores the switches, also when a test panics.
+    struct Restore(u128);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            BROKEN.set(self.0);
+        }
+    }
+
+    /// Runs something while a rule is broken on this thread. Calls may be nested, to break several.
+    pub fn without<T>(rule: Rule, run: impl FnOnce() -> T) -> T {
+        let restore = Restore(BROKEN.get());
+        BROKEN.set(restore.0 | 1 << rule as u8);
+        run()
+    }
+
+    /// Whether a rule is broken on this thread.
+    #[must_use]
+    pub fn is_broken(rule: Rule) -> bool {
+        BROKEN.get() & 1 << rule as u8 != 0
+    }
+}
+
+include!(concat!(env!("OUT_DIR"), "/src/lib.rs"));
+
+#[cfg(test)]
+mod splice;
