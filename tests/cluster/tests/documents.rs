@@ -56,8 +56,11 @@ fn the_plugin_that_the_documents_show_is_the_one_of_the_tree() {
     let read = |file: &str| std::fs::read_to_string(workspace().join(file)).unwrap();
     let source = read("plugins/highest/src/lib.rs");
     let code = &source[source.find("use rejoin_guest").unwrap()..];
-    for document in ["README.md", "host/cli/book/write-a-plugin.md"] {
-        assert!(read(document).contains(&format!("```rust\n{code}```")), "{document} shows another plugin than plugins/highest");
+    let merge = &source[source.find("impl Merger").unwrap()..];
+    let merge = &merge[..merge.find("\n}\n").unwrap() + 3];
+    for (document, code) in [("README.md", merge), ("host/cli/book/write-a-plugin.md", code)] {
+        let shown = read(document).contains(&format!("```rust\n{code}```"));
+        assert!(shown, "{document} shows another plugin than plugins/highest");
     }
 }
 
