@@ -7,7 +7,7 @@ use std::{fs, io};
 use crate::code;
 
 /// Names of files (by extension) that people write and the rules read.
-const READ: &[&str] = &["rs", "toml", "md", "wit", "c", "h", "js", "sh"];
+const READ: &[&str] = &["rs", "toml", "md", "wit", "c", "h", "js", "sh", "yml"];
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -23,7 +23,8 @@ pub struct File {
 }
 
 impl File {
-    /// A file of the given path and content. `product` follows the file alone; [`Tree::new`] knows also which files are test modules.
+    /// A file of the given path and content. `product` follows the file alone; [`Tree::new`] knows also which files are
+    /// test modules.
     #[must_use]
     pub fn new(path: &str, text: &str) -> Self {
         let code = if path.ends_with(".rs") { code::code_only(text) } else { String::new() };
@@ -50,7 +51,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree of these files; modules that are declared under `#[cfg(test)]` in a file of their own lose their product code.
+    /// A tree of these files; modules that are declared under `#[cfg(test)]` in a file of their own lose their product
+    /// code.
     #[must_use]
     pub fn new(mut files: Vec<File>, top: Vec<String>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -126,7 +128,8 @@ fn read_file(file: &Path, path: String, files: &mut Vec<File>, others: &mut BTre
     Ok(())
 }
 
-/// Where the modules live that `file` declares only for tests: their paths without `.rs`, which are also the folders of their children.
+/// Where the modules live that `file` declares only for tests: their paths without `.rs`, which are also the folders of
+/// their children.
 fn test_module_stems(file: &File) -> Vec<String> {
     let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
     let home = match name {
