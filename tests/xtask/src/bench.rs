@@ -100,7 +100,8 @@ fn row(system: &str, mode: &str, report: &str) -> Result<String, String> {
     Ok(format!("| {system} | {mode} | {rate:.0} | {p50:.2} ms | {p99:.2} ms | {server:.1} µs | {client:.1} µs | {sync:.2} ms |"))
 }
 
-/// A number in a JSON document of the shape that `rejoin bench` prints: each name of the path is looked for behind the one before it.
+/// A number in a JSON document of the shape that `rejoin bench` prints: each name of the path is looked for behind the
+/// one before it.
 fn number(json: &str, path: &[&str]) -> Option<f64> {
     let mut rest = json;
     for name in path {

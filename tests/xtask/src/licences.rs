@@ -1,4 +1,5 @@
-//! The licences and sources of all dependencies, against deny.toml: what is left of cargo-deny where it is not installed.
+//! The licences and sources of all dependencies, against deny.toml: what is left of cargo-deny where it is not
+//! installed.
 
 use std::collections::BTreeSet;
 use std::path::Path;

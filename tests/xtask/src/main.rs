@@ -1,7 +1,8 @@
 //! `cargo xtask`: set-up, tests, the demo and what CI runs, from a clean clone.
 //!
-//! No dependencies, so that it builds in a second before anything else does. Every verb is a list of [`steps`]; [`setup`] finds what
-//! the machine lacks and says in one line what to do about it; [`licences`] stands in for cargo-deny where that is not installed.
+//! It has no dependencies, so that it builds in a second before anything else does. Every command is a list of
+//! [`steps`]; [`setup`] finds what the machine lacks and says in one line what to do about it; [`licences`] stands in
+//! for cargo-deny where that is not installed.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -15,24 +16,46 @@ mod steps;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use steps::Step;
 
 const USAGE: &str = "\
-cargo xtask VERB [--dry-run]
+Usage: cargo xtask COMMAND [OPTIONS] [--dry-run]
 
-  demo      build everything, then run the story: split a cluster, write on both sides, heal, watch the carts merge
-  test      the no_std builds of proto and core, then every test of the workspace
-  ci        what CI runs: formatting, clippy, documentation, licences, then everything of `test`
-  bench     build with --release, then measure the parts of an operation and whole operations of a cluster, and how far they are apart
-  bench-peers  the same load on a cluster and on Redis with two replicas, where redis-server is installed
-  fuzz      the fuzz targets, each for --minutes M (1), or only --target NAME; with --input FILE that one input once
-  sim       the simulator: --seeds FIRST..END [--jobs J] [--json] runs seeds, --replay SEED [--key K] [--node N] [--from S] [--to S] shows one
-  licences  check the licences of all dependencies against deny.toml
-  help      this text
+Try it:
+  demo         Build the rejoin binary, then run the demo: cut a cluster in two, write on both sides, heal it, read the
+               merged cart.
 
-demo, test and ci first add what the toolchain lacks (the wasm32-unknown-unknown target). --dry-run prints the commands only.
-Exit codes: 0 done, 1 a step failed, 2 usage.";
+Test it:
+  test         Build proto and core without the standard library, then build and run every test of the workspace.
+  ci           Run what CI runs: formatting, Cargo.lock, licences, clippy and the documentation, then all of `test`.
+               Prints how long each step took.
+  fuzz         Run every fuzz target for one minute.
+                 --minutes M        run each target for M minutes
+                 --target NAME      run one target only
+                 --input FILE       run the target once, on one input
+  sim          Run the simulator. Needs one of:
+                 --seeds FIRST..END [--jobs J] [--json]
+                                    run a range of seeds
+                 --replay SEED [--key K] [--node N] [--from S] [--to S]
+                                    show what happened in one seed
+  licences     Check the licences of all dependencies against deny.toml.
+
+Measure it (both build with --release):
+  bench        Measure the parts of an operation and whole operations, and compare them.
+  bench-peers  Put the same load on a cluster and on Redis with two replicas. Needs redis-server.
+
+  help         Print this text.
+
+--dry-run prints the commands and runs nothing.
+demo, test and ci first add the wasm32-unknown-unknown target if the toolchain lacks it.
+Exit codes: 0 done, 1 a step failed, 2 wrong usage.";
+
+/// What is said before the demo is built. The figures are those of `cargo xtask demo` in a fresh clone on two cores.
+const DEMO: &str = "\
+xtask: the demo needs the rejoin binary, which is built from 270 packages. The first build takes some ten minutes on two
+xtask: cores; cargo shows below how far it is. Later runs take seconds, and `cargo xtask test` uses all that is built now.";
 
 /// What `cargo xtask` was asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +101,7 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
     let (flags, words): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|argument| argument.starts_with("--"));
     let verb = match words.as_slice() {
         [] if flags.iter().any(|flag| *flag == "--help") => return Ok((Verb::Help, false)),
-        [] => return Err("no verb given".to_owned()),
+        [] => return Err("no command given".to_owned()),
         [verb] => match verb.as_str() {
             "demo" => Verb::Demo,
             "test" => Verb::Test,
@@ -87,7 +110,7 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
             "bench-peers" => Verb::BenchPeers,
             "licences" => Verb::Licences,
             "fuzz" | "sim" | "help" => Verb::Help,
-            other => return Err(format!("there is no verb `{other}`")),
+            other => return Err(format!("there is no command `{other}`")),
         },
         [_, extra, ..] => return Err(format!("`{extra}` is one argument too many")),
     };
@@ -128,7 +151,36 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
     if verb == Verb::Ci && !setup::has_cargo_deny() {
         eprintln!("xtask: skipped: cargo-deny (not installed); licences and sources are checked by xtask, bans are not");
     }
-    plan.iter().try_for_each(|step| perform(step, &root))
+    if verb == Verb::Demo {
+        eprintln!("{DEMO}");
+    }
+    perform_all(&plan, &root)
+}
+
+/// Performs the steps in order, and says how long each took.
+fn perform_all(plan: &[Step], root: &Path) -> Result<(), String> {
+    let mut took = Vec::new();
+    for (index, step) in plan.iter().enumerate() {
+        eprintln!("xtask: [{}/{}] {}: {step}", index + 1, plan.len(), step.what());
+        let began = Instant::now();
+        let result = perform(step, root);
+        took.push((step.what(), began.elapsed()));
+        if let Err(reason) = result {
+            eprintln!("{}", summary(&took));
+            return Err(reason);
+        }
+    }
+    eprintln!("{}", summary(&took));
+    Ok(())
+}
+
+/// How long each step took, the longest first.
+fn summary(took: &[(&str, Duration)]) -> String {
+    let total: Duration = took.iter().map(|(_, time)| *time).sum();
+    let mut steps = took.to_vec();
+    steps.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    let steps: Vec<String> = steps.iter().map(|(what, time)| format!("{what} {} s", time.as_secs())).collect();
+    format!("xtask: {} s in all: {}", total.as_secs(), steps.join(", "))
 }
 
 fn perform(step: &Step, root: &Path) -> Result<(), String> {
@@ -145,7 +197,8 @@ fn print(text: &str) {
     println!("{text}");
 }
 
-/// Where the workspace is. Cargo says so at run time too, which is right also when the clone was moved after xtask was built.
+/// Where the workspace is. Cargo says so at run time too, which is right also when the clone was moved after xtask was
+/// built.
 fn workspace_root() -> PathBuf {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| OsString::from(env!("CARGO_MANIFEST_DIR")));
     let manifest = PathBuf::from(manifest);
@@ -172,10 +225,26 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_named() {
-        assert!(parsed("").unwrap_err().contains("no verb"));
+        assert!(parsed("").unwrap_err().contains("no command"));
         assert!(parsed("bulid").unwrap_err().contains("`bulid`"));
         assert!(parsed("test core").unwrap_err().contains("`core`"));
         assert!(parsed("test --release").unwrap_err().contains("`--release`"));
+    }
+
+    #[test]
+    fn the_help_explains_every_command() {
+        for command in ["demo", "test", "ci", "fuzz", "sim", "licences", "bench", "bench-peers", "help"] {
+            let explained =
+                |line: &str| line.strip_prefix("  ").and_then(|line| line.strip_prefix(command)).is_some_and(|rest| rest.starts_with("  "));
+            assert!(USAGE.lines().any(explained), "{command}");
+        }
+        assert!(USAGE.lines().all(|line| line.len() <= 120));
+    }
+
+    #[test]
+    fn the_summary_names_the_longest_step_first() {
+        let took = [("clippy", Duration::from_secs(7)), ("the build", Duration::from_secs(90)), ("the tests", Duration::from_secs(8))];
+        assert_eq!(summary(&took), "xtask: 105 s in all: the build 90 s, the tests 8 s, clippy 7 s");
     }
 
     #[test]

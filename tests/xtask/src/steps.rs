@@ -1,4 +1,4 @@
-//! What each verb does, as a list of commands that can be looked at before they run.
+//! What each command of xtask does, as a list of steps that can be printed before they run.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,6 +7,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::setup::WASM;
+
+const FORMATTING: &str = "formatting";
+const LOCK: &str = "Cargo.lock";
 
 /// One thing to do.
 #[derive(Debug)]
@@ -30,9 +33,16 @@ pub(crate) struct Run {
     environment: Vec<(&'static str, String)>,
 }
 
-/// Builds everything, then tells the story with the binary at `rejoin`.
+/// Builds the binary and nothing else, then runs the demo with the binary at `rejoin`.
+///
+/// `--workspace` and the test target are there for the features only: with them cargo gives every dependency the
+/// features that it has in `test`, where dev-dependencies count too, and `test` builds none of them again
+/// (`tests/house` looks).
 pub(crate) fn demo(rejoin: &Path) -> Vec<Step> {
-    vec![cargo("the build", &["build", "--workspace"]), program("the demo", rejoin, owned(&["demo", "partition"]))]
+    vec![
+        cargo("the build", &["build", "--workspace", "--bin", "rejoin", "--test", "the_house"]),
+        program("the demo", rejoin, owned(&["demo", "partition"])),
+    ]
 }
 
 /// The no_std builds, then all tests. The tests come last, so that what the runner prints about them ends the output.
@@ -49,10 +59,7 @@ pub(crate) fn test() -> Vec<Step> {
 
 /// Everything that must hold before a change is merged, the quickest to fail first.
 pub(crate) fn ci(cargo_deny: bool) -> Vec<Step> {
-    let mut steps = vec![
-        cargo("formatting (cargo fmt repairs it)", &["fmt", "--all", "--check"]),
-        cargo("Cargo.lock (commit it with the change of the manifest)", &["fetch", "--locked"]),
-    ];
+    let mut steps = vec![cargo(FORMATTING, &["fmt", "--all", "--check"]), cargo(LOCK, &["fetch", "--locked"])];
     steps.extend(licences(cargo_deny));
     steps.push(cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
     steps.push(with("the documentation", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]));
@@ -103,8 +110,8 @@ pub(crate) fn cargo_path() -> OsString {
 
 /// A command that sees the environment of the shell, not that of the `cargo run` which started us.
 ///
-/// Build scripts that watch these variables (ring's does) would otherwise run again, and everything above them be built again, each time
-/// one types `cargo test` after `cargo xtask test`.
+/// Build scripts that watch these variables (ring's does) would otherwise run again, and everything above them be built
+/// again, each time one types `cargo test` after `cargo xtask test`.
 pub(crate) fn command(program: &OsString, root: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root);
@@ -123,15 +130,24 @@ impl Run {
     /// # Errors
     /// When it cannot be started or does not succeed.
     pub(crate) fn run(&self, root: &Path) -> Result<(), String> {
-        eprintln!("xtask: {} … {self}", self.what);
         let began = Instant::now();
         let mut command = command(&self.program, root);
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         let status = command.status().map_err(|error| format!("{} could not be started: {error}: {self}", self.what))?;
         if !status.success() {
-            return Err(format!("{} failed after {} s ({status}): {self}", self.what, began.elapsed().as_secs()));
+            let (what, seconds) = (self.what, began.elapsed().as_secs());
+            return Err(format!("{what} failed after {seconds} s ({status}): {self}{}", self.advice()));
         }
         Ok(())
+    }
+
+    /// What to do where the output of the program does not say it.
+    fn advice(&self) -> &'static str {
+        match self.what {
+            FORMATTING => "\n  run `cargo fmt --all`",
+            LOCK => "\n  commit Cargo.lock together with the change of the manifest",
+            _ => "",
+        }
     }
 }
 
@@ -142,6 +158,17 @@ impl fmt::Display for Run {
         }
         let name = if self.program == cargo_path() { "cargo".into() } else { self.program.to_string_lossy() };
         write!(f, "{name} {}", self.arguments.join(" "))
+    }
+}
+
+impl Step {
+    /// Its name, for people.
+    pub(crate) fn what(&self) -> &'static str {
+        match self {
+            Self::Command(run) => run.what,
+            Self::Licences => "licences",
+            Self::Distance | Self::Peers => "the measurement",
+        }
     }
 }
 
@@ -187,7 +214,8 @@ mod tests {
     #[test]
     fn the_demo_runs_the_binary_that_was_built() {
         let steps = shown(&demo(Path::new("/elsewhere/debug/rejoin")));
-        assert_eq!(steps, ["cargo build --workspace", "/elsewhere/debug/rejoin demo partition"]);
+        let build = "cargo build --workspace --bin rejoin --test the_house";
+        assert_eq!(steps, [build, "/elsewhere/debug/rejoin demo partition"]);
     }
 
     #[test]
@@ -196,6 +224,8 @@ mod tests {
         let run = |program: OsString| Run { what: "a step", program, arguments: owned(&["no-such-verb"]), environment: Vec::new() };
         let failed = run(cargo_path()).run(here).unwrap_err();
         assert!(failed.starts_with("a step failed") && failed.ends_with("cargo no-such-verb"), "{failed}");
+        let unformatted = Run { what: FORMATTING, program: cargo_path(), arguments: owned(&["no-such-verb"]), environment: Vec::new() };
+        assert!(unformatted.run(here).unwrap_err().ends_with("run `cargo fmt --all`"));
         assert!(run("no such program".into()).run(here).unwrap_err().starts_with("a step could not be started"));
     }
 
