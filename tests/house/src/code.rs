@@ -1,9 +1,11 @@
 //! Rust source without what is not product code: comments, literals, tests.
 //!
-//! A scan, not a parser: it knows just enough of the lexical grammar that a brace in a string or a word in a comment misleads no rule.
-//! Every function keeps the line structure, so that a line number found in the result is one of the file.
+//! A scan, not a parser: it knows just enough of the lexical grammar that a brace in a string or a word in a comment
+//! misleads no rule. Every function keeps the line structure, so that a line number found in the result is one of the
+//! file.
 
-/// `source` with comments and the contents of string and character literals blanked. Characters outside ASCII become `?`.
+/// `source` with comments and the contents of string and character literals blanked. Characters outside ASCII become
+/// `?`.
 #[must_use]
 pub fn code_only(source: &str) -> String {
     let mut masker = Masker { source: source.as_bytes(), at: 0, out: String::with_capacity(source.len()) };
@@ -11,7 +13,8 @@ pub fn code_only(source: &str) -> String {
     masker.out
 }
 
-/// `code` (from [`code_only`]) with every item under `#[cfg(test)]` blanked, and blank altogether under `#![cfg(test)]`.
+/// `code` (from [`code_only`]) with every item under `#[cfg(test)]` blanked, and blank altogether under
+/// `#![cfg(test)]`.
 #[must_use]
 pub fn without_tests(code: &str) -> String {
     if code.contains("#![cfg(test)]") {
@@ -28,7 +31,8 @@ pub fn without_tests(code: &str) -> String {
     out + rest
 }
 
-/// The modules that `code` (from [`code_only`]) declares in files of their own and only for tests: `#[cfg(test)] mod name;`.
+/// The modules that `code` (from [`code_only`]) declares in files of their own and only for tests:
+/// `#[cfg(test)] mod name;`.
 #[must_use]
 pub fn test_modules(code: &str) -> Vec<&str> {
     let mut names = Vec::new();
@@ -62,7 +66,8 @@ fn test_attribute(code: &str) -> Option<usize> {
     starts.into_iter().flatten().min()
 }
 
-/// The length of the item at the start of `code`, its attributes included: up to the matching brace, or to a semicolon outside brackets.
+/// The length of the item at the start of `code`, its attributes included: up to the matching brace, or to a semicolon
+/// outside brackets.
 fn item_length(code: &str) -> usize {
     let mut brackets = 0_usize;
     let mut braces = 0_usize;
@@ -163,7 +168,8 @@ impl Masker<'_> {
         }
     }
 
-    /// How many `#` the raw string literal that starts here has; `None` when this `r` starts none (a name, a raw identifier).
+    /// How many `#` the raw string literal that starts here has; `None` when this `r` starts none (a name, a raw
+    /// identifier).
     fn raw_string_hashes(&self) -> Option<usize> {
         let name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
         let mut before = self.source[..self.at].iter().rev();

@@ -1,7 +1,8 @@
 //! Which crate may depend on which.
 //!
-//! The table is the picture of ARCHITECTURE.md: an edge between host crates is allowed where the picture has a path. It holds for
-//! normal, build and dev dependencies alike, since a dev edge also drags a crate into every build of the tests.
+//! The table is the picture of ARCHITECTURE.md: an edge between host crates is allowed where the picture has a path. It
+//! holds for normal, build and dev dependencies alike, since a dev edge also drags a crate into every build of the
+//! tests.
 
 use crate::workspace::{Crate, Kind, Workspace};
 

@@ -14,7 +14,8 @@ struct Link<'a> {
     heading: Option<&'a str>,
 }
 
-/// Links that lead to no file or heading of the tree, and code links (`` [`function`](file) ``) to a file without that function.
+/// Links that lead to no file or heading of the tree, and code links ([`function`](file) ``) to a file without that
+/// function.
 #[must_use]
 pub fn broken_links(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
@@ -43,6 +44,19 @@ pub fn missing_files(tree: &Tree) -> Vec<String> {
         }
     }
     problems
+}
+
+/// The most lines of README.md.
+const README_LINES: usize = 250;
+
+/// A README.md that nobody reads to its end.
+#[must_use]
+pub fn long_readme(tree: &Tree) -> Vec<String> {
+    let lines = tree.find("README.md").map_or(0, |readme| readme.text.lines().count());
+    match lines {
+        1..=README_LINES => Vec::new(),
+        lines => vec![format!("README.md has {lines} lines, 1 to {README_LINES} are wanted: move details to the book")],
+    }
 }
 
 /// Documents that describe the tree as it is. The changelog names what was.
@@ -150,6 +164,13 @@ mod tests {
             let problems = broken_links(&tree(&format!("text\n{bad}\n")));
             assert!(problems.len() == 1 && problems[0].starts_with("A.md:2: ") && problems[0].contains(why), "{bad}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn a_long_readme_and_a_missing_one_are_found() {
+        let readme = |lines| long_readme(&Tree::new(vec![File::new("README.md", &"x\n".repeat(lines))], Vec::new()));
+        assert_eq!(readme(README_LINES), [""; 0]);
+        assert_eq!((readme(README_LINES + 1).len(), long_readme(&Tree::default()).len()), (1, 1));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use crate::workspace::{Crate, Workspace};
 /// The folders at the top level.
 const TOP: &[&str] = &[".cargo", ".ci", ".github", "examples", "guest-sdk", "host", "plugins", "tests"];
 
-/// Crates (or folders of crates, with a closing `/`) that may hold unsafe code in a file that says why: loading compiled plugins,
-/// the files under the store, and the exports that wit-bindgen writes into guests. Everywhere else it is forbidden.
+/// Crates (or folders of crates, with a closing `/`) that may hold unsafe code in a file that says why: loading
+/// compiled plugins, the files under the store, and the exports that wit-bindgen writes into guests. Everywhere else it
+/// is forbidden.
 const MAY_BE_UNSAFE: &[&str] = &["host/merge", "host/store", "guest-sdk", "plugins/"];
 
 /// The crates without the standard library.

@@ -47,7 +47,8 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Asks cargo about the workspace at `root`. Offline, and without resolving dependencies, so that it is quick and never writes.
+    /// Asks cargo about the workspace at `root`. Offline, and without resolving dependencies, so that it is quick and
+    /// never writes.
     ///
     /// # Errors
     /// When cargo cannot be started, refuses, or prints something else than the metadata format 1.

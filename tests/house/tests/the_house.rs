@@ -1,10 +1,11 @@
 //! The rules of the house, over the real tree.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rejoin_test_house::files::Tree;
 use rejoin_test_house::workspace::Workspace;
-use rejoin_test_house::{directions, documents, rooms, rules};
+use rejoin_test_house::{builds, directions, documents, layout, rooms, rules};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -124,4 +125,51 @@ fn documents_lead_to_files_headings_and_functions_that_are_there() {
 #[test]
 fn documents_name_files_that_are_there() {
     none(&documents::missing_files(&tree()));
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // The unit graph is an unstable output of cargo. Nothing is compiled with this variable.
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(root()).env("RUSTC_BOOTSTRAP", "1");
+    let output = command.output().expect("cargo runs");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The unit graph of the first `cargo build --workspace` that a verb of xtask runs.
+fn unit_graph(verb: &str) -> String {
+    let plan = cargo(&["run", "--quiet", "--offline", "--package", "xtask", "--", verb, "--dry-run"]);
+    let build = plan.lines().find(|line| line.starts_with("cargo build --workspace")).expect("a build");
+    let mut arguments: Vec<&str> = build.split(' ').skip(1).collect();
+    arguments.extend(["--offline", "--unit-graph", "-Z", "unstable-options"]);
+    cargo(&arguments)
+}
+
+#[test]
+fn the_tests_use_everything_that_the_demo_has_built() {
+    let wasted = builds::built_twice(&unit_graph("demo"), &unit_graph("test")).expect("unit graphs");
+    assert!(wasted.is_empty(), "`cargo xtask test` would build again, with other features, what the demo had built: {wasted:?}");
+}
+
+#[test]
+fn comments_have_at_most_120_columns() {
+    none(&layout::wide_comments(&tree()));
+}
+
+#[test]
+fn imports_have_one_order() {
+    none(&layout::unordered_imports(&tree()));
+}
+
+#[test]
+fn the_readme_stays_short() {
+    none(&documents::long_readme(&tree()));
+}
+
+#[test]
+fn the_workflow_runs_the_steps_of_the_repository() {
+    let tree = tree();
+    let workflow = tree.find(".github/workflows/ci.yml").expect("the workflow of CI");
+    assert!(workflow.text.contains("run: .ci/run"), "CI must run .ci/run, so that its steps can be run anywhere");
 }
