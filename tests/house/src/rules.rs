@@ -61,7 +61,8 @@ pub fn unwraps(tree: &Tree) -> Vec<String> {
     problems
 }
 
-/// Product code that asks whether a rule is broken: mutants are spliced into a copy of the core, and stay under `tests/`.
+/// Product code that asks whether a rule is broken: mutants are spliced into a copy of the core, and stay under
+/// `tests/`.
 #[must_use]
 pub fn mutants(tree: &Tree) -> Vec<String> {
     let asks = |line: &str| line.contains("broken!(") || line.contains("rejoin_test_twin");
