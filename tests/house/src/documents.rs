@@ -46,6 +46,30 @@ pub fn missing_files(tree: &Tree) -> Vec<String> {
     problems
 }
 
+/// The page of the limits.
+const LIMITS: &str = "host/cli/book/internals/limits.md";
+
+/// Constants, keys and files that the table of limits names as the place of a limit, and that the code does not have.
+#[must_use]
+pub fn unknown_limits(tree: &Tree) -> Vec<String> {
+    let Some(page) = tree.find(LIMITS) else { return vec![format!("{LIMITS} is missing")] };
+    let names = |name: &str| tree.rust().any(|file| file.code.lines().any(|line| has_word(line, name)));
+    let is_file = |name: &str| tree.rust().any(|file| file.path.ends_with(&format!("/{name}")));
+    let mut problems = Vec::new();
+    let rows = page.text.lines().enumerate().filter(|(_, line)| line.starts_with('|')).skip(2);
+    for (number, row) in rows {
+        let place = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        for name in place.split('`').skip(1).step_by(2) {
+            let last = name.rsplit([':', ' ', '-']).next().unwrap_or(name);
+            let known = if name.ends_with(".rs") { is_file(name) } else { names(last) };
+            if !known {
+                problems.push(format!("{LIMITS}:{}: the code has no `{name}`", number + 1));
+            }
+        }
+    }
+    problems
+}
+
 /// The most lines of README.md.
 const README_LINES: usize = 250;
 
@@ -164,6 +188,19 @@ mod tests {
             let problems = broken_links(&tree(&format!("text\n{bad}\n")));
             assert!(problems.len() == 1 && problems[0].starts_with("A.md:2: ") && problems[0].contains(why), "{bad}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn limits_that_the_code_does_not_have_are_found() {
+        let page =
+            "| what | bound | where |\n|---|---|---|\n| key | 1 | `MAX_KEY`, core `hash.rs` |\n| value | 2 | bucket `value_bytes` |\n";
+        let find = |code: &str| {
+            let files = vec![File::new(LIMITS, page), File::new("host/core/src/hash.rs", code)];
+            unknown_limits(&Tree::new(files, Vec::new()))
+        };
+        assert_eq!(find("const MAX_KEY: usize = 1;\nstruct A { value_bytes: u32 }\n"), [""; 0]);
+        assert_eq!(find("const MAX_KEY: usize = 1;\n"), [format!("{LIMITS}:4: the code has no `value_bytes`")]);
+        assert_eq!(unknown_limits(&Tree::default()).len(), 1);
     }
 
     #[test]

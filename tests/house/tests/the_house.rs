@@ -173,3 +173,8 @@ fn the_workflow_runs_the_steps_of_the_repository() {
     let workflow = tree.find(".github/workflows/ci.yml").expect("the workflow of CI");
     assert!(workflow.text.contains("run: .ci/run"), "CI must run .ci/run, so that its steps can be run anywhere");
 }
+
+#[test]
+fn the_table_of_limits_names_what_the_code_has() {
+    none(&documents::unknown_limits(&tree()));
+}
