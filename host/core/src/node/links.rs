@@ -494,6 +494,11 @@ impl Links {
             let lived_us = now.mono_us.saturating_sub(current.since_us);
             of = Some(peer);
             outputs.push(Output::PeerDown(peer));
+            // A connection that this one had replaced is still the peer's own if it gave this one up first. It would keep the peer from
+            // dialling anew, while nothing could be sent to it from here.
+            for (retired, _) in self.retired.extract_if(.., |_, (of, _)| *of == peer) {
+                outputs.push(Output::Close(retired, Closing::Replaced));
+            }
             self.clocks.forget(peer);
             self.judge_clocks(outputs);
             if let Some(link) = self.links.get_mut(&peer) {

@@ -218,6 +218,30 @@ fn a_starting_node_dials_everybody_and_one_connection_is_left() {
     }
 }
 
+/// The lower id gives up the connection that it dialled, and its last words are late: the other side has just gone over to it.
+#[test]
+fn a_connection_that_was_replaced_is_closed_with_the_one_that_replaced_it() {
+    let mut nodes = Nodes::new(2);
+    let (low, high) = nodes.lower(0, 1);
+    nodes.start(low);
+    nodes.pass(3000);
+    nodes.start(high);
+    nodes.pass(20);
+    let held = |nodes: &Nodes, at: usize, peer: usize| nodes.links[at].as_ref().and_then(|links| links.connection(node(peer)));
+    let first = held(&nodes, high, low).expect("the higher id has dialled");
+    let dead = first + 100;
+    nodes.event(high, Event::Connected { peer: node(low), connection: dead, dialled: false });
+    let hello = nodes.links[low].as_ref().expect("it runs").hello(node(high), at(nodes.now_ms), 0, Vec::new());
+    nodes.event(high, Event::Hello(dead, hello));
+    assert_eq!(held(&nodes, high, low), Some(dead), "the connection of the lower id is preferred");
+    nodes.event(high, Event::Closed(dead, None));
+    let closed = nodes.outputs[high].contains(&Output::Close(first, Closing::Replaced));
+    assert!(closed, "the lower id holds it, and would not dial: {:?}", nodes.outputs[high]);
+    nodes.pass(3000);
+    let again = held(&nodes, high, low);
+    assert!(again.is_some() && again == held(&nodes, low, high));
+}
+
 #[test]
 fn a_restarted_peers_connection_takes_the_place_of_the_dead_one() {
     let mut nodes = Nodes::new(2);
