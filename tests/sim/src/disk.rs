@@ -58,6 +58,16 @@ pub(crate) struct Put {
     pub(crate) object: Bytes,
 }
 
+/// An object that could not be read and was written over.
+#[derive(Clone, Debug)]
+pub(crate) struct Replaced {
+    /// By which change.
+    number: u64,
+    pub(crate) store_key: Bytes,
+    /// What stood in the unreadable block.
+    pub(crate) object: Bytes,
+}
+
 /// What a row was before a change.
 #[derive(Clone, Debug)]
 struct Undo {
@@ -84,8 +94,8 @@ pub(crate) struct Disk {
     synced: u64,
     failed: bool,
     pub(crate) trouble: Trouble,
-    /// Whether an object that could not be read was written anew, since this was last looked at: what only the old copy held is lost.
-    pub(crate) replaced: bool,
+    /// Objects that could not be read and were written over, since they were last taken: what only the old copy held is lost.
+    pub(crate) replaced: Vec<Replaced>,
     /// Puts since they were last taken.
     pub(crate) puts: Vec<Put>,
 }
@@ -127,6 +137,7 @@ impl Disk {
         self.failed = false;
         let written = self.written;
         self.puts.retain(|put| put.number <= written);
+        self.replaced.retain(|replaced| replaced.number <= written);
     }
 
     /// The machine has ended: of what was not durable, only what came before `cut` is left.
@@ -198,7 +209,9 @@ impl Disk {
         };
         // What is written anew stands in another block.
         let bad = row.space == Space::Objects && self.trouble.bad_blocks.remove(&key);
-        self.replaced |= bad;
+        if let Some(object) = value.clone().filter(|_| bad) {
+            self.replaced.push(Replaced { number: self.gathered, store_key: key.clone(), object });
+        }
         self.undo.push_back(Undo { number: self.gathered, space: row.space, key, value, bad });
     }
 

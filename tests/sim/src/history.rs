@@ -6,7 +6,7 @@
 //!
 //! Every write that adds something adds one [`Element`] that no other write adds, so that a value tells which writes it stands for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use rejoin_proto::catalog::Durability;
@@ -63,8 +63,6 @@ pub struct Key {
     pub siblings: u16,
     /// Whether anything may store merged values: a self-causal plugin, or any plugin at the limit.
     pub folds: bool,
-    /// Whether an object of it has ever come near the bound of its spans: a write may then leave as a sibling what its context names in a cloud.
-    pub crowded: bool,
 }
 
 /// What a write replaces.
@@ -98,6 +96,8 @@ pub enum Asked {
         adds: Option<Element>,
         /// Whether it has a time to live.
         expires: bool,
+        /// Whether the value is one that the bucket's plugin must refuse.
+        malformed: bool,
         /// The first attempt, if this is a retry under its request id: both are one write.
         retry_of: Option<CallId>,
     },
@@ -169,6 +169,8 @@ pub struct Minted {
     pub stamp: Hlc,
     /// When its value expires.
     pub expires: Option<Hlc>,
+    /// The bound on an object's spans took the cloud of the writer's context: what the cloud named was not replaced.
+    pub cloudless: bool,
 }
 
 /// What an owner holds in the end.
@@ -234,6 +236,9 @@ pub struct Run {
     pub finals: Vec<Final>,
     /// What disks have lost.
     pub losses: Vec<Loss>,
+    /// Writes whose last copy stood in a block that could not be read and was written over before anybody else had it. No database keeps
+    /// those, whether they are acknowledged before or after.
+    pub given_up: BTreeSet<Dot>,
     /// Merges that gave a value; a share of them is enough.
     pub merges: Vec<Merge>,
     /// What is bounded.
@@ -245,7 +250,7 @@ pub struct Run {
 /// The bytes of a set.
 #[must_use]
 pub fn set_bytes(elements: impl IntoIterator<Item = Element>) -> Bytes {
-    let sorted: std::collections::BTreeSet<Element> = elements.into_iter().collect();
+    let sorted: BTreeSet<Element> = elements.into_iter().collect();
     sorted.iter().flat_map(|element| element.0.to_le_bytes()).collect::<Vec<u8>>().into()
 }
 

@@ -136,7 +136,6 @@ impl Keys {
             durability: of.props.durability,
             siblings: of.options.siblings,
             folds: of.options.plugin,
-            crowded: false,
         };
         let store_key = Bytes::from(object.store_key());
         let shard = self.shard_of(&object);

@@ -99,6 +99,8 @@ pub struct ClientOptions {
     pub retries: PerMillion,
     /// Of writes that were answered at once, how many are settled with their receipts.
     pub receipts: PerMillion,
+    /// Of writes to buckets whose plugin validates, how many have a value that it must refuse.
+    pub malformed: PerMillion,
     /// Of contexts, how many are altered or another key's on their way.
     pub forged: PerMillion,
     /// How much more often the first keys are chosen: 0 is evenly, 3 is mostly the first.
@@ -169,6 +171,8 @@ pub struct FaultOptions {
     pub catalog: u64,
     /// Two operators make one bucket at the same time, with different properties.
     pub race: u64,
+    /// A full disk loses objects, and its node is killed on it before there is room.
+    pub crammed: u64,
 }
 
 impl Options {
@@ -210,6 +214,10 @@ impl Options {
         // Drawn last, so that earlier seeds still draw what they drew.
         options.clients.receipts = PerMillion(*rng.pick(&[0, 50, 100]) * 10_000);
         options.max_waiting = *rng.pick(&[4, 1 << 18, 1 << 18, 1 << 18]);
+        options.clients.malformed = PerMillion(*rng.pick(&[0, 0, 2, 10]) * 10_000);
+        if rng.percent(15) && !options.is_calm() {
+            options.faults.crammed = chaos_us / rng.between(1, 4);
+        }
         options
     }
 
@@ -238,6 +246,7 @@ fn clients(rng: &mut Rng) -> ClientOptions {
         ttl,
         retries,
         receipts: PerMillion::default(),
+        malformed: PerMillion::default(),
         forged,
         heat: rng.below(4) as u8,
     }
@@ -311,6 +320,7 @@ fn faults(rng: &mut Rng, chaos_us: u64) -> FaultOptions {
         plugin: every(35, 10),
         catalog: every(15, 4),
         race: every(15, 4),
+        crammed: 0,
     }
 }
 

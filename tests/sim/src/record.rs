@@ -5,18 +5,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use rejoin_core::shard::event::{Alarm, MergeJob};
 use rejoin_proto::catalog::{Record, RecordBody};
-use rejoin_proto::{BucketId, Dot, Entry, Object, codec};
+use rejoin_proto::{BucketId, Dot, Object, VersionVector, codec};
 
 use crate::disk::Put;
-use crate::history::{Asked, Call, CallId, KeyId, Merge, Minted, NodeIndex, Outcome, Run};
+use crate::history::{Asked, Basis, Call, CallId, KeyId, Merge, Minted, NodeIndex, Outcome, Run};
 use crate::keys::Keys;
 
 /// One merge of so many is kept for the checkers, at most so many of a run.
 const MERGE_SHARE: u64 = 16;
 const MERGES: usize = 500;
-
-/// Spans of an object from which on its key counts as crowded: somewhat below the core's bound of 256.
-const CROWDED: usize = 200;
 
 /// How it is counted that one dot was found under two values: a disk went back, and no handshake found it out.
 pub(crate) const CLASH: &str = "one dot, two values";
@@ -58,16 +55,27 @@ impl Recorder {
     pub(crate) fn minted(&mut self, at_us: u64, node: NodeIndex, put: &Put, keys: &Keys) {
         let call = (put.request & u128::from(u32::MAX)) as CallId;
         let object: Object = codec::decode(&put.object).expect("a stored object");
-        let spans = |of: fn(&Entry) -> usize| object.entries.iter().map(of).sum::<usize>();
-        let most = spans(|entry| entry.dots.spans().len()).max(spans(|entry| entry.covers.spans().len()));
-        self.run.keys[keys.of_store_key(&put.store_key) as usize].crowded |= most.max(object.context.cloud().len()) >= CROWDED;
         let entry = object.entries.iter().find(|entry| entry.dots.contains(put.dot)).expect("a put is live in what it has made");
-        let minted = Minted { call, node, at_us, dot: put.dot, stamp: entry.stamp, expires: entry.expires };
-        self.run.minted.push(minted);
+        let cloudless = self.seen(call).is_some_and(|seen| !seen.cloud().is_empty() && !replaces(&object, seen));
+        let (dot, stamp, expires) = (put.dot, entry.stamp, entry.expires);
+        self.run.minted.push(Minted { call, node, at_us, dot, stamp, expires, cloudless });
+        if cloudless {
+            self.mark("cloud of a context dropped");
+        }
         if self.dots.len() <= call as usize {
             self.dots.resize(call as usize + 1, None);
         }
         self.dots[call as usize] = Some((keys.of_store_key(&put.store_key), put.dot));
+    }
+
+    /// What the writer of a put had seen, if it wrote with a context.
+    fn seen(&self, call: CallId) -> Option<&VersionVector> {
+        let Asked::Put { basis: Basis::After(basis), .. } = self.run.calls[call as usize].asked else { return None };
+        match &self.run.calls[basis as usize].outcome {
+            Outcome::Ok(answer) => Some(&answer.context),
+            Outcome::Unknown(context) => context.as_ref(),
+            Outcome::Refused => None,
+        }
     }
 
     /// The first attempt at a write.
@@ -123,4 +131,9 @@ impl Recorder {
     pub(crate) fn mark(&mut self, what: &'static str) {
         *self.marks.entry(what).or_default() += 1;
     }
+}
+
+/// Whether an object is as a write leaves it that has replaced everything in `seen`.
+fn replaces(object: &Object, seen: &VersionVector) -> bool {
+    object.context.covers(seen) && object.entries.iter().all(|entry| entry.dots.is_new_to(seen))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rejoin_laws::{Merge, Sibling};
-use rejoin_plugin_cart::Session as CartSession;
+use rejoin_plugin_cart::{Cart, Session as CartSession};
 use rejoin_proto::client::{Basis as Given, Get, Put, StartId};
 use rejoin_proto::{Content, RequestId};
 
@@ -20,6 +20,14 @@ use rejoin_proto::peer::DataRequest;
 const FULL: usize = 40;
 /// Answers that a session remembers of a key.
 const REMEMBERED: usize = 4;
+/// Values that are no carts. In the second and third a reader that takes the last of two equal names would lose an item.
+const BAD_CARTS: [&str; 5] = [
+    "{\"clock\":{\"1\":1},\"items\":",
+    "{\"clock\":{\"1\":2},\"items\":{\"i0\":{\"1:1\":1},\"i0\":{\"1:2\":1}}}",
+    "{\"clock\":{\"1\":2},\"items\":{\"i0\":{\"1:1\":1}},\"items\":{}}",
+    "{\"clock\":{\"1\":1},\"items\":{\"\\ud800\":{\"1:1\":1}}}",
+    "[]",
+];
 /// Items of a cart.
 const ITEMS: u64 = 6;
 
@@ -118,6 +126,9 @@ impl Session {
 
     fn write(&mut self, key: KeyId, basis: Option<Known>, options: &ClientOptions, keys: &Keys, rng: &mut Rng) -> Ask {
         let kind = keys.kind(key);
+        if keys.bucket_of(key).options.plugin && rng.chance(options.malformed) {
+            return self.malformed(key, basis, keys, rng);
+        }
         // Whoever passes off another key's context has not read this one: what it writes follows from nothing.
         let forged = rng.chance(options.forged).then(|| self.another_keys(key)).flatten();
         let known = basis.as_ref().filter(|_| forged.is_none()).map_or(&[][..], |known| &known.values);
@@ -137,6 +148,24 @@ impl Session {
             None => (Given::Blind, Basis::Blind),
         };
         self.put(key, given, basis, value, adds, ttl_ms, keys)
+    }
+
+    /// A write that the bucket's plugin must refuse.
+    fn malformed(&self, key: KeyId, basis: Option<Known>, keys: &Keys, rng: &mut Rng) -> Ask {
+        let value = Bytes::from_static(match keys.kind(key) {
+            Kind::Cart => rng.pick(&BAD_CARTS).as_bytes(),
+            Kind::Set | Kind::Latest => b"no eight",
+        });
+        let value = if keys.kind(key) == Kind::Cart { value } else { value.slice(..rng.between(1, 7) as usize) };
+        let (given, basis) = match basis {
+            Some(known) => (Given::Context(known.context), Basis::After(known.call)),
+            None => (Given::Blind, Basis::Blind),
+        };
+        let mut ask = self.put(key, given, basis, Some(value), None, None, keys);
+        if let Asked::Put { malformed, .. } = &mut ask.asked {
+            *malformed = true;
+        }
+        ask
     }
 
     /// What it knows of another key, to be passed off as this one's.
@@ -171,11 +200,12 @@ impl Session {
         self.carts.entry(key).or_insert_with(|| (CartSession::new(Element::writer(number)), 0))
     }
 
-    fn edit(&mut self, key: KeyId, known: &[Bytes], change: impl FnOnce(&mut rejoin_plugin_cart::Cart, &str)) -> Bytes {
+    fn edit(&mut self, key: KeyId, known: &[Bytes], change: impl FnOnce(&mut Cart, &str)) -> Bytes {
         let sibling = |value: &Bytes| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 };
-        // Siblings that no plugin has merged are merged by the application, which knows how.
-        let read =
-            (!known.is_empty()).then(|| Carts.merge(b"", &known.iter().map(sibling).collect::<Vec<_>>()).expect("what was read is carts"));
+        // Siblings that no plugin has merged are merged by the application, which knows how. It passes over what is no cart: the checkers
+        // say that it was there.
+        let known: Vec<Sibling> = known.iter().filter(|value| Cart::parse(value).is_ok()).map(sibling).collect();
+        let read = (!known.is_empty()).then(|| Carts.merge(b"", &known).expect("these are carts"));
         self.cart(key).0.edit(read.as_deref(), change).expect("what was read is a cart").into()
     }
 
@@ -192,7 +222,7 @@ impl Session {
     ) -> Ask {
         let of = keys.bucket_of(key);
         let w = of.options.w;
-        let asked = Asked::Put { w, basis, value: value.clone(), adds, expires: ttl_ms.is_some(), retry_of: None };
+        let asked = Asked::Put { w, basis, value: value.clone(), adds, expires: ttl_ms.is_some(), malformed: false, retry_of: None };
         let put = Put {
             bucket: of.name.clone(),
             key: keys.place(key).name.clone(),

@@ -6,6 +6,8 @@ use rejoin_proto::ActorId;
 
 use super::Finding;
 use super::index::Index;
+use super::reads::Losses;
+use crate::history::KeyId;
 
 /// Its name in findings.
 pub const NAME: &str = "bounds";
@@ -18,8 +20,9 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
     for (key, by_key) in index.keys.iter().enumerate() {
         let of = &index.run.keys[key];
         let actors: BTreeSet<ActorId> = by_key.minted.iter().map(|&at| index.run.minted[at].dot.actor).collect();
-        // Each owner takes writes up to the limit of what it has itself; at worst none of them has what the others took.
-        let most = of.owners.len() * usize::from(of.siblings);
+        // Each owner takes writes up to the limit of what it has itself; at worst none of them has what the others took, nor what it took
+        // itself before its disk lost that.
+        let most = (of.owners.len() + Losses::of(index.run, key as KeyId).count()) * usize::from(of.siblings);
         for held in by_key.finals.iter().map(|&at| &index.run.finals[at]) {
             let Some(object) = &held.object else { continue };
             let mut report = |evidence| findings.push(Finding { checker: NAME, key: Some(held.key), evidence });
@@ -54,6 +57,8 @@ mod tests {
         assert_eq!(story.findings(check), ["requests: 9 of at most 8"]);
         story.run.keys[0].siblings = 1;
         assert_eq!(story.findings(check).len(), 4);
+        (0..3).for_each(|_| story.loss(0));
+        assert_eq!(story.findings(check).len(), 1, "what an owner has lost it may take again");
     }
 
     #[test]

@@ -33,10 +33,6 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
             return report(format!("owners {node} and {other} differ: {object:?} and {copy:?}"));
         }
     }
-    if index.run.keys[key as usize].crowded {
-        // What such writes replace is decided by the bound, of which the record says nothing.
-        return;
-    }
     let Some(model) = Model::of(index, by_key, &object.context) else { return };
     let wall_ms = index.run.wall_ms.1;
     let problem = if index.run.keys[key as usize].folds { model.folds_to(object, wall_ms) } else { model.is(object, wall_ms) };
@@ -133,7 +129,8 @@ impl Landed {
             |known: Dot| if known.actor == dot.actor { Dot { counter: known.counter.min(dot.counter - 1), ..known } } else { known };
         let told = index.seen(write)?;
         let mut seen: VersionVector = told.iter().map(before_itself).collect();
-        for span in told.cloud() {
+        // What the bound took from the context was not replaced.
+        for span in told.cloud().iter().filter(|_| !minted.cloudless) {
             let hi = before_itself(Dot { actor: span.actor, counter: span.hi }).counter;
             if span.lo < hi {
                 seen.insert_run(Span { hi, ..*span });
@@ -198,6 +195,27 @@ mod tests {
         assert_eq!(story.findings(check), [""; 0]);
         story.run.keys[0].folds = false;
         assert_eq!(story.findings(check).len(), 1, "where nothing folds that is wrong");
+    }
+
+    /// A blind write's context names its own dot in the cloud, above a sibling that it has not seen. The next write loses that cloud.
+    fn with_a_cloud_dropped() -> Story {
+        let mut story = Story::new(Kind::Set);
+        story.add(0, Basis::Blind, &[]);
+        let (second, _) = story.add(0, Basis::Blind, &[]);
+        assert!(!story.answer_mut(second).context.cloud().is_empty());
+        story.add_without_cloud(0, second);
+        story.settle();
+        story.end();
+        story
+    }
+
+    #[test]
+    fn what_a_dropped_cloud_named_stays_and_only_where_it_was_dropped() {
+        let mut story = with_a_cloud_dropped();
+        assert_eq!(story.replicas[1].entries.len(), 3);
+        assert_eq!(story.findings(check), [""; 0]);
+        story.run.minted[2].cloudless = false;
+        assert_eq!(story.findings(check).len(), 1, "a write that kept its cloud has replaced what that named");
     }
 
     #[test]

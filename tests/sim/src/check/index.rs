@@ -88,7 +88,9 @@ impl<'a> Index<'a> {
                         }
                     }
                 }
-                Asked::Put { w, basis, value, adds, expires, retry_of } => {
+                // It must be refused, and tells nothing of the key.
+                Asked::Put { malformed: true, .. } => {}
+                Asked::Put { w, basis, value, adds, expires, retry_of, .. } => {
                     if let Some(value) = value {
                         shown = elements(kind, std::slice::from_ref(value)).expect("clients write values of the key's kind").into();
                     }
@@ -106,9 +108,11 @@ impl<'a> Index<'a> {
                         observed = union(known, &observed);
                         *known = union(&observed, &shown);
                     }
-                    let acked_us = call.answer().map(|_| call.ended_us);
+                    let first = retry_of.unwrap_or(id as CallId);
+                    let given_up = index.dots.get(&first).is_some_and(|dot| run.given_up.contains(dot));
+                    let acked_us = call.answer().map(|_| call.ended_us).filter(|_| !given_up);
                     let attempted = !matches!(call.outcome, Outcome::Refused);
-                    let first = retry_of.unwrap_or(id as CallId) as usize;
+                    let first = first as usize;
                     match by_key.writes.get_mut(places[first]) {
                         Some(write) => {
                             write.attempted |= attempted;

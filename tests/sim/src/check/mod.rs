@@ -10,6 +10,7 @@
 //! | [`merges`] | 6: merges give the same bytes in every order, grouping and place |
 //! | [`bounds`] | 10: what is bounded stays within its bound |
 //! | [`carts`] | 11: an acknowledged add that no observing remove covered is in the cart |
+//! | [`values`] | a value that its bucket's plugin must refuse is never written |
 //!
 //! The numbers are those of the list in the design. Checkers 7 to 9 wait for handoff and tenants. Each takes time that is nearly linear in the record, and each has
 //! histories of its own that it must find fault with. None calls the code that it judges: what a write replaces is read from the record,
@@ -26,6 +27,7 @@ pub mod reads;
 #[cfg(test)]
 mod story;
 pub mod survival;
+pub mod values;
 
 use rejoin_laws::Merge;
 
@@ -50,7 +52,7 @@ const MOST: usize = 5;
 type Check = fn(&Index<'_>, &mut Vec<Finding>);
 
 /// All of them, by name.
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 9] = [
     (survival::NAME, survival::check),
     (convergence::NAME, convergence::check),
     (deletions::NAME, deletions::check),
@@ -59,6 +61,7 @@ const CHECKS: [(&str, Check); 8] = [
     (merges::NAME, merges::check),
     (bounds::NAME, bounds::check),
     (carts::NAME, carts::check),
+    (values::NAME, values::check),
 ];
 
 /// The native plugin of a kind.

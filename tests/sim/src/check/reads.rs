@@ -33,6 +33,11 @@ impl Losses {
         Self(times)
     }
 
+    /// How many there were.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether no loss between an acknowledged call's beginning and a read's end excuses that the read does not know the call.
     pub(super) fn none_in(&self, from_us: u64, read: &Call) -> bool {
         let after = self.0.partition_point(|&(at, _)| at < from_us);

@@ -26,8 +26,7 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new(kind: Kind) -> Self {
-        let key =
-            Key { kind, owners: vec![0, 1, 2], durability: Durability::Fsync, siblings: 32, folds: kind != Kind::Set, crowded: false };
+        let key = Key { kind, owners: vec![0, 1, 2], durability: Durability::Fsync, siblings: 32, folds: kind != Kind::Set };
         let run = Run { keys: vec![key], ..Run::default() };
         Self { run, replicas: Default::default(), kind, now_us: 0, counters: [0; 3], adds: 0 }
     }
@@ -70,6 +69,15 @@ impl Story {
         self.put(node, basis, Some(value), adds)
     }
 
+    /// Adds an element after a call, whose context lost its cloud at the bound on spans.
+    pub(super) fn add_without_cloud(&mut self, node: usize, after: CallId) {
+        let full = context(&self.run.calls[after as usize]).cloned().expect("a context");
+        self.answer_mut(after).context.drop_cloud();
+        self.add(node, Basis::After(after), &[]);
+        self.answer_mut(after).context = full;
+        self.run.minted.last_mut().expect("it was minted").cloudless = true;
+    }
+
     pub(super) fn delete(&mut self, node: usize, basis: Basis) -> CallId {
         self.put(node, basis, None, None)
     }
@@ -90,11 +98,11 @@ impl Story {
         self.counters[node] += 1;
         let dot = Dot { actor: ActorId(node as u64 + 1), counter: self.counters[node] };
         let content = value.clone().map_or(Content::Tombstone, Content::Value);
-        let asked = Asked::Put { w: 2, basis, value, adds, expires: false, retry_of: None };
+        let asked = Asked::Put { w: 2, basis, value, adds, expires: false, malformed: false, retry_of: None };
         let call = self.call(node, asked, Outcome::Refused);
         let stamp = Hlc::from_ms(self.now_us);
         causal::put(&mut self.replicas[node], Write { seen: seen.clone(), dot, content, stamp, expires: None });
-        self.run.minted.push(Minted { call, node: node as u8, at_us: self.now_us, dot, stamp, expires: None });
+        self.run.minted.push(Minted { call, node: node as u8, at_us: self.now_us, dot, stamp, expires: None, cloudless: false });
         let context = causal::writers_view(&self.replicas[node], &seen, dot);
         self.run.calls[call as usize].outcome = Outcome::Ok(Answer { values: Vec::new(), context });
         call

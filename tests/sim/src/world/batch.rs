@@ -11,6 +11,7 @@ use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use super::node::Post;
 use super::{Occurrence, Parcel, World};
 use crate::describe;
+use crate::disk::Replaced;
 use crate::history::{Kind, Loss, NodeIndex};
 use crate::options::MS;
 use crate::plugins;
@@ -120,10 +121,7 @@ impl World {
     pub(super) fn record_puts(&mut self, at: NodeIndex, index: u16) {
         let node = &mut self.nodes[usize::from(at)];
         let disk = &mut node.disks[usize::from(index)];
-        if std::mem::take(&mut disk.replaced) {
-            self.recorder.mark("damaged copy replaced");
-            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
-        }
+        let replaced = std::mem::take(&mut disk.replaced);
         for put in disk.puts.drain(..) {
             self.recorder.minted(self.now_us, at, &put, &self.keys);
             node.puts += 1;
@@ -132,6 +130,22 @@ impl World {
                 Some((_, highest)) => *highest = (*highest).max(counter),
                 None => node.minted.push((actor, counter)),
             }
+        }
+        for copy in replaced {
+            self.copy_replaced(at, index, &copy);
+        }
+    }
+
+    /// A copy that could not be read was written over. What it held is lost there, and for good where no other disk holds it.
+    fn copy_replaced(&mut self, at: NodeIndex, index: u16, copy: &Replaced) {
+        self.recorder.mark("damaged copy replaced");
+        self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
+        let copies = self.nodes.iter().filter_map(|node| node.disks[usize::from(index)].object(&copy.store_key));
+        let key = self.keys.of_store_key(&copy.store_key);
+        let gone = self.atlas.replaced(key, &copy.object, copies.map(|bytes| &bytes[..]));
+        if !gone.is_empty() {
+            self.recorder.mark("last copy lost before it spread");
+            self.recorder.run.given_up.extend(gone);
         }
     }
 

@@ -19,6 +19,8 @@ const ROUND_US: u64 = 60 * SECOND;
 const ROUNDS: u32 = 4;
 /// Keys that are read at the same time: fewer than the fewest requests that a shard is allowed.
 const READERS: u16 = 4;
+/// Shards that take fewer requests than that also hold so few bytes that two reads may not fit.
+const FEW_OPS: usize = 64;
 
 impl World {
     /// Puts everything right and waits until all owners of every key agree. Returns what did not come to pass.
@@ -44,7 +46,7 @@ impl World {
 
     fn put_right(&mut self) {
         self.trace.line(self.now_us, None, None, || "CALM: everything is put right".into());
-        (self.open, self.network.calm, self.plugin_trouble, self.truce_us) = (false, true, 0, 0);
+        (self.open, self.network.calm, self.plugin_trouble) = (false, true, 0);
         let nodes = self.options.nodes;
         for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
             while self.network.is_cut(from, to) {
@@ -65,16 +67,21 @@ impl World {
     fn is_quiet(&self) -> bool {
         let idle = self.sessions.iter().all(|session| session.pending.is_none());
         idle && self.network.under_way == 0
-            && self.nodes.iter().all(super::node::Node::is_serving)
+            && self.nodes.iter().all(super::node::Node::takes_clients)
             && self.is_connected()
             && self.catalogs_are_equal()
             && !self.is_working()
     }
 
+    /// Whether every node holds a connection to every other one, of which the other one knows: a call that uses one that is dead is lost
+    /// with it.
     fn is_connected(&self) -> bool {
         let nodes = self.options.nodes;
         let pairs = (0..nodes).flat_map(|at| (0..nodes).map(move |peer| (at, peer))).filter(|(at, peer)| at != peer);
-        pairs.into_iter().all(|(at, peer)| self.held(at, peer) != 0)
+        pairs.into_iter().all(|(at, peer)| {
+            let (held, other) = (self.held(at, peer), self.nodes[usize::from(peer)].running.as_ref());
+            other.is_some_and(|other| other.open.contains_key(&held))
+        })
     }
 
     fn catalogs_are_equal(&self) -> bool {
@@ -91,11 +98,11 @@ impl World {
 
     fn unquiet(&self) -> String {
         let waiting = self.sessions.iter().filter(|session| session.pending.is_some()).count();
-        let away: Vec<usize> = (0..self.nodes.len()).filter(|at| !self.nodes[*at].is_serving()).collect();
+        let away: Vec<usize> = (0..self.nodes.len()).filter(|at| !self.nodes[*at].takes_clients()).collect();
         let (connected, working, messages) = (self.is_connected(), self.is_working(), self.network.under_way);
         let equal = self.catalogs_are_equal();
         format!(
-            "{waiting} sessions wait, nodes {away:?} do not serve, all connected: {connected}, catalogs equal: {equal}, requests under way: {working}, messages: {messages}"
+            "{waiting} sessions wait, nodes {away:?} take no clients, all connected: {connected}, catalogs equal: {equal}, requests under way: {working}, messages: {messages}"
         )
     }
 
@@ -104,7 +111,9 @@ impl World {
         let readers = self.sessions.len() - usize::from(READERS);
         let keys: Vec<KeyId> = (0..self.keys.places.len() as KeyId).collect();
         let first = self.recorder.run.calls.len();
-        for some in keys.chunks(usize::from(READERS)) {
+        // Shards that may hold few bytes are asked one thing at a time: whatever is alone must be served.
+        let at_once = if self.options.max_ops < FEW_OPS { 1 } else { usize::from(READERS) };
+        for some in keys.chunks(at_once) {
             for (reader, key) in (readers as u16..).zip(some) {
                 let n = self.keys.bucket_of(*key).options.n;
                 let ask = workload::get(*key, Some(n), &self.keys);

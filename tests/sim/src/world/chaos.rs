@@ -1,12 +1,11 @@
 //! What goes wrong, when, and how it is put right again.
 
-use bytes::Bytes;
 use rejoin_core::control::Catalog;
 use rejoin_core::control::{Change, Event};
 use rejoin_proto::catalog::{BucketProps, RecordBody, RecordKey};
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::ActorNext;
-use rejoin_proto::{ActorId, Name, Object, PartitionId};
+use rejoin_proto::{ActorId, Name, PartitionId};
 use serde::{Deserialize, Serialize};
 
 use super::node::{Backup, SERVICE_US, SYNC_US};
@@ -15,9 +14,6 @@ use crate::disk::Disk;
 use crate::history::{Loss, NodeIndex};
 use crate::keys::tenant;
 use crate::options::{FaultOptions, MS, SECOND};
-
-/// How long nobody forgets anything while an old disk meets its peers.
-const TRUCE_US: u64 = 20 * SECOND;
 
 /// How a process ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +47,7 @@ pub(super) enum Class {
     Plugin,
     Catalog,
     Race,
+    Crammed,
 }
 
 /// What ends a fault.
@@ -66,6 +63,11 @@ pub(super) enum Heal {
     Node(NodeIndex),
     Disk(NodeIndex),
     Room(NodeIndex),
+    /// Kills a node whose disk is full so often more, then makes room.
+    Crammed {
+        at: NodeIndex,
+        kills: u64,
+    },
     Store(NodeIndex),
     Blocks(NodeIndex),
     Plugins,
@@ -103,6 +105,7 @@ fn classes(faults: &FaultOptions) -> Vec<(Class, u64)> {
         (Class::Plugin, faults.plugin),
         (Class::Catalog, faults.catalog),
         (Class::Race, faults.race),
+        (Class::Crammed, faults.crammed),
     ];
     all.into_iter().filter(|(_, every_us)| *every_us > 0).collect()
 }
@@ -122,9 +125,10 @@ impl World {
         let every = classes(&self.options.faults).into_iter().find(|(of, _)| *of == class);
         let again_us = every.map_or(SECOND, |(_, every_us)| self.faults.exponential(every_us));
         self.plan_in(again_us + 1, Occurrence::Fault(class));
-        // While an old disk meets its peers, none of them may forget what it has seen of that node: then nobody could tell.
-        let forgets = matches!(class, Class::Power | Class::Wipe | Class::OldCopy | Class::Loss | Class::Failing);
-        if self.truce_us <= self.now_us || !forgets {
+        // While an old disk meets its peers, none of them may lose what it has written down of that node's actors: then nobody could tell.
+        // Kills and failed writes lose nothing of that, and a store that loses objects keeps its pinned rows.
+        let forgets = matches!(class, Class::Power | Class::Wipe | Class::OldCopy);
+        if !forgets || !self.old_disks_are_met() {
             self.trace.event(self.now_us, 255, class as u64);
             self.strike(class);
         }
@@ -154,7 +158,7 @@ impl World {
                 self.reset(at, peer);
             }
             Class::Kill | Class::Power => self.kill(at, if class == Class::Kill { Death::Kill } else { Death::Power }),
-            Class::Stop => self.stop(at),
+            Class::Stop => self.leave(at),
             Class::Wipe => self.wipe(at),
             Class::OldCopy => self.old_copy(at),
             Class::Loss => self.lose(at),
@@ -189,6 +193,7 @@ impl World {
             }
             Class::Catalog => self.change_catalog(at),
             Class::Race => self.race(at),
+            Class::Crammed => self.cram(at),
         }
     }
 
@@ -209,6 +214,7 @@ impl World {
             Heal::Node(at) => self.nodes[usize::from(at)].service_us = SERVICE_US,
             Heal::Disk(at) => self.nodes[usize::from(at)].sync_us = SYNC_US,
             Heal::Room(at) => self.trouble(at, |disk| disk.trouble.full = false),
+            Heal::Crammed { at, kills } => self.kill_crammed(at, kills),
             Heal::Store(at) => self.trouble(at, |disk| disk.trouble.busy = false),
             Heal::Blocks(at) => self.trouble(at, |disk| disk.trouble.bad_blocks.clear()),
             Heal::Plugins => self.plugin_trouble = 0,
@@ -293,20 +299,37 @@ impl World {
             return;
         }
         let key = self.faults.pick(&keys).clone();
-        if !self.is_elsewhere(at, shard, &key) {
+        // A bad block is written over by what comes in, so it is as good as lost. What is not acknowledged yet may be lost with it, see
+        // `Atlas::replaced`.
+        if !self.may_forget(at, shard as u16, &key, None) {
             return;
         }
         self.nodes[usize::from(at)].disks[shard].trouble.bad_blocks.insert(key);
-        self.for_a_while(at, "cannot read a block", Heal::Blocks(at));
+        if self.faults.percent(50) {
+            self.for_a_while(at, "cannot read a block", Heal::Blocks(at));
+        } else {
+            self.note(at, || "cannot read a block until it is written over".into());
+        }
     }
 
-    /// Whether another disk's readable copy has seen all that this one has. A bad block is written over by what comes in, so it is as good as
-    /// lost; and what is not acknowledged yet may be before that.
-    fn is_elsewhere(&self, at: NodeIndex, shard: usize, key: &[u8]) -> bool {
-        let object = |bytes: &Bytes| codec::decode::<Object>(bytes).expect("a stored object");
-        let copy = |node: NodeIndex| self.nodes[usize::from(node)].disks[shard].object(key).map(object);
-        let others = (0..self.options.nodes).filter(|node| *node != at);
-        copy(at).is_none_or(|own| others.filter_map(copy).any(|other| other.context.covers(&own.context)))
+    /// A disk is full and loses objects: its node comes up, says so, cannot write it down, and is killed there once or more. Somebody makes
+    /// room while it is down.
+    fn cram(&mut self, at: NodeIndex) {
+        self.trouble(at, |disk| disk.trouble.full = true);
+        self.lose(at);
+        let kills = self.faults.between(1, 3);
+        let us = self.a_while();
+        self.note(at, || format!("has a full disk, and is to be killed {kills} times on it"));
+        self.plan_in(us, Occurrence::Heal(Heal::Crammed { at, kills }));
+    }
+
+    fn kill_crammed(&mut self, at: NodeIndex, kills: u64) {
+        self.die(at, Death::Kill, None);
+        if kills > 1 && !self.network.calm {
+            let us = self.a_while();
+            return self.plan_in(us, Occurrence::Heal(Heal::Crammed { at, kills: kills - 1 }));
+        }
+        self.trouble(at, |disk| disk.trouble.full = false);
     }
 
     /// Whether the atlas lets a node's disks become `left`.
@@ -314,8 +337,7 @@ impl World {
         let disks = &self.nodes[usize::from(at)].disks;
         (0..).zip(disks.iter().zip(left)).all(|(shard, (disk, left))| {
             let mut keys = disk.object_keys();
-            // What cannot be read just now is not given up for it.
-            disk.trouble.bad_blocks.is_empty() && keys.all(|key| self.may_forget(at, shard, key, left.object(key).map(|bytes| &bytes[..])))
+            keys.all(|key| self.may_forget(at, shard, key, left.object(key).map(|bytes| &bytes[..])))
         })
     }
 
@@ -356,20 +378,27 @@ impl World {
         let node = &mut self.nodes[usize::from(at)];
         (node.disks, node.state, node.ids, node.catalog) = (backup.disks, Some(backup.state), backup.ids, backup.catalog);
         self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
-        self.truce();
+        self.truce(at);
         let life = self.nodes[usize::from(at)].life;
         self.plan_in(50 * MS, Occurrence::Boot { node: at, life });
         self.recorder.mark("old copy");
         self.note(at, || "has an OLD COPY of its disks put back".into());
     }
 
-    /// Nobody forgets anything for a while.
-    fn truce(&mut self) {
-        self.truce_us = self.now_us + TRUCE_US;
+    /// Nobody forgets what it has seen of others until that node serves.
+    fn truce(&mut self, at: NodeIndex) {
+        self.meeting.push(at);
         for node in &mut self.nodes {
             node.doom = node.doom.filter(|death| *death != Death::Power);
-            node.disks.iter_mut().for_each(|disk| disk.trouble.failing = false);
         }
+    }
+
+    /// Whether a node with an old disk has yet to meet its peers, or to write down what came of that. Until it is written down, a kill
+    /// brings the old actors back, and somebody must still know of them.
+    fn old_disks_are_met(&mut self) -> bool {
+        let nodes = &self.nodes;
+        self.meeting.retain(|at| !nodes[usize::from(*at)].has_met_its_peers());
+        !self.meeting.is_empty()
     }
 
     fn back_up(&mut self, at: NodeIndex) {

@@ -6,6 +6,7 @@ use rejoin_proto::client::{GetReply, PutOutcome, PutReply, Reply};
 use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{ErrorCode, RequestId, VersionVector};
 
+use super::node::Node;
 use super::{Occurrence, World};
 use crate::describe;
 use crate::history::{Answer, Asked, Call, CallId, KeyId, NodeIndex, Outcome};
@@ -52,7 +53,7 @@ impl World {
     pub(super) fn some_node(&mut self) -> Option<NodeIndex> {
         let first = self.clients.index(self.nodes.len());
         let all = (first..self.nodes.len()).chain(0..first);
-        let running = |at: &usize| self.nodes[*at].is_serving() || (*at == first && self.nodes[*at].running.is_some());
+        let running = |at: &usize| self.nodes[*at].takes_clients() || (*at == first && self.nodes[*at].running.is_some());
         all.into_iter().find(running).map(|at| at as NodeIndex)
     }
 
@@ -113,6 +114,9 @@ impl World {
     }
 
     pub(super) fn request_arrived(&mut self, node: NodeIndex, request: ClientRequest) {
+        if self.refuses(node, &request) {
+            return;
+        }
         let key = self.recorder.run.calls[request.session.request as usize].key;
         let shard = self.keys.place(key).shard;
         self.work(node, shard, Event::Client(request));
@@ -134,7 +138,11 @@ impl World {
     /// An acknowledgement has left its coordinator: from now on the atlas guards the write.
     pub(super) fn acknowledged(&mut self, trace: u64) {
         if let Some((key, dot)) = trace.checked_sub(1).and_then(|call| self.recorder.dot(call as CallId)) {
-            self.atlas.acknowledged(key, dot);
+            let place = self.keys.place(key);
+            let copy = |node: &Node| node.disks[usize::from(place.shard)].object_on_disk(&place.store_key).cloned();
+            if !self.atlas.acknowledged(key, dot, || self.nodes.iter().filter_map(copy)) {
+                self.recorder.run.given_up.insert(dot);
+            }
         }
     }
 
@@ -151,6 +159,12 @@ impl World {
                 let node = self.recorder.run.calls[call as usize].node;
                 if self.nodes[usize::from(node)].running.as_ref().is_some_and(|running| running.met_all) {
                     self.recorder.unknown_bucket(node, key);
+                }
+                Outcome::Refused
+            }
+            Reply::Error(error) => {
+                if error.code == ErrorCode::InvalidValue {
+                    self.recorder.mark("malformed value refused");
                 }
                 Outcome::Refused
             }

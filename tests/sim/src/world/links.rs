@@ -58,7 +58,11 @@ impl World {
         let Some(running) = &self.nodes[usize::from(to)].running else { return };
         let ordered = !matches!(&parcel, Parcel::Message(envelope) if !super::batch::is_control(&envelope.body));
         if self.network.is_cut(from, to) && ordered {
-            // Sent again until it comes through or the connection is given up.
+            // Sent again until it comes through or either side gives the connection up; then the sender is silent.
+            let sender = self.nodes[usize::from(from)].running.as_ref();
+            if !sender.is_some_and(|running| running.open.contains_key(&connection)) {
+                return;
+            }
             let at_us = self.network.in_order(self.now_us + RESET_US, from, to);
             return self.plan_parcel(at_us, from, to, connection, parcel);
         }
@@ -68,6 +72,8 @@ impl World {
             Parcel::Hello(hello) if open => self.link_event(to, Event::Hello(number, *hello)),
             Parcel::Ready(digest) if open => self.link_event(to, Event::Ready(number, digest)),
             Parcel::Clock(wall_ms) if open => self.link_event(to, Event::Clock(number, wall_ms)),
+            Parcel::Leaving if open => self.peer_leaves(to, from, connection),
+            Parcel::Left if open => self.peer_has_left(to, connection),
             Parcel::Closed(refusal) if open => self.connection_ended(to, connection, refusal, "the other side has closed it"),
             Parcel::Message(envelope) if (open && current) || self.network.lets_ghosts_through(&envelope.body) => {
                 self.message_arrived(to, from, *envelope);

@@ -100,6 +100,7 @@ impl World {
             control: ControlTask::new(node.catalog.clone()),
             view,
             met_all: false,
+            leaving: None,
         });
         self.tell_all(at, &Event::Start(start));
         self.link_event(at, links::Event::Tick);

@@ -3,13 +3,14 @@
 //! Everything that happens is an [`Occurrence`] in one queue, ordered by time and then by the order in which it was planned; nothing
 //! else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node, control}`); only time, network, disk and
 //! chance are simulated. In reading order: this file (the queue), `node` (a process and its disk), `batch` (a shard's queues), `links`
-//! (connections), `catalog` (the control task), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
+//! (connections), `leaving` (graceful stops), `catalog` (the control task), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
 
 mod batch;
 mod calm;
 mod catalog;
 mod chaos;
 mod clients;
+mod leaving;
 mod links;
 mod lives;
 mod node;
@@ -69,6 +70,10 @@ enum Occurrence {
     Dialling(Dialling),
     /// A connection has come about at one end.
     Connected { node: NodeIndex, life: u32, peer: NodeIndex, connection: u32, dialled: bool },
+    /// A node that is about to stop looks what is still waited for.
+    Leaving { node: NodeIndex, life: u32 },
+    /// A node looks whether it still waits for a peer that is about to stop.
+    LetGo { node: NodeIndex, life: u32, peer: NodeIndex, connection: u32 },
     /// A node is to be started.
     Boot { node: NodeIndex, life: u32 },
     /// Connections are looked at: which are dead.
@@ -88,6 +93,10 @@ enum Parcel {
     Ready(u64),
     /// The sender's wall clock.
     Clock(u64),
+    /// The sender is about to stop.
+    Leaving,
+    /// The sender asks nothing more of the receiver, which is about to stop.
+    Left,
     /// The other side has closed it; with its words if it refuses the receiver.
     Closed(Option<String>),
 }
@@ -141,8 +150,8 @@ pub(crate) struct World {
     plugin_trouble: u32,
     /// The latest that any wall clock showed before it was set.
     latest_wall_ms: u64,
-    /// Until then nobody forgets anything: an old disk is meeting its peers.
-    truce_us: u64,
+    /// Nodes whose disks were put back and that have yet to meet their peers.
+    meeting: Vec<NodeIndex>,
     /// The catalog of a new cluster.
     catalog: Catalog,
     /// Whether sessions begin calls.
@@ -180,7 +189,7 @@ impl World {
             plugins: Rng::new(seed, Stream::Plugins),
             plugin_trouble: 0,
             latest_wall_ms: 0,
-            truce_us: 0,
+            meeting: Vec::new(),
             catalog,
             open: true,
             trace: Trace::new(filter),
@@ -252,6 +261,8 @@ impl World {
                     self.connected(node, peer, connection, dialled);
                 }
             }
+            Occurrence::Leaving { node, life } if self.lives(node, life) => self.leaving_due(node),
+            Occurrence::LetGo { node, life, peer, connection } if self.lives(node, life) => self.let_go(node, peer, connection),
             Occurrence::Dialling(dialling) => self.dialling(dialling),
             Occurrence::Request { node, life, request } if self.lives(node, life) => self.request_arrived(node, *request),
             Occurrence::Boot { node, life } if self.nodes[usize::from(node)].life == life => self.boot(node),
@@ -268,6 +279,8 @@ impl World {
             | Occurrence::Links { .. }
             | Occurrence::Control { .. }
             | Occurrence::Request { .. }
+            | Occurrence::Leaving { .. }
+            | Occurrence::LetGo { .. }
             | Occurrence::Boot { .. } => {}
         }
     }

@@ -16,6 +16,7 @@ use rejoin_proto::peer::ActorNext;
 use rejoin_proto::{ActorId, NodeId};
 
 use super::chaos::Death;
+use super::leaving::Leaving;
 use crate::disk::Disk;
 use crate::history::NodeIndex;
 
@@ -105,6 +106,17 @@ impl Node {
         self.running.as_ref().is_some_and(|running| running.links.is_serving())
     }
 
+    /// Whether it runs and does not tell clients to go elsewhere.
+    pub(super) fn takes_clients(&self) -> bool {
+        self.is_serving() && self.running.as_ref().is_some_and(|running| running.leaving.is_none())
+    }
+
+    /// Whether it serves, and every end of a tenure that came of its start is written down.
+    pub(super) fn has_met_its_peers(&self) -> bool {
+        let shards = self.running.iter().flat_map(|running| &running.shards);
+        self.is_serving() && !shards.into_iter().any(|post| post.batch.shard().owes_ends())
+    }
+
     /// Whether its data directory was replaced, and it knows.
     pub(super) fn is_replaced(&self) -> bool {
         self.ids.as_ref().is_some_and(|ids| ids.replaced.is_some())
@@ -128,6 +140,8 @@ pub(super) struct Running {
     pub(super) view: Arc<ClusterView>,
     /// Whether it has served since all of its peers were met.
     pub(super) met_all: bool,
+    /// Whether it is about to stop.
+    pub(super) leaving: Option<Leaving>,
 }
 
 /// One end of a connection.
