@@ -1,10 +1,11 @@
-//! The checkers must be able to fail: rules of the core are broken, one at a time, and each is caught on whole simulated clusters by the
-//! checker that is named for it. The sound core is not accused on the very same seeds.
+//! The checkers must be able to fail: rules of the core are broken, one at a time, and each is caught on whole
+//! simulated clusters by the checker that is named for it. The sound core is not accused on the very same seeds.
 //!
 //! Every rule also has a test of its own that misses it, see `core.rs`. Here are those whose breach shows in
-//! what clients and owners see. Options favour the breach, so that a few seeds are enough; which seed it is does not matter. Each mutant is
-//! hunted several times on seeds of their own, and the median number of operations until it is caught is printed.
-//! `REJOIN_MUTANTS=Name,Name cargo test --workspace --test clusters -- --nocapture` hunts some of them.
+//! what clients and owners see. Options favour the breach, so that a few seeds are enough; which seed it is does not
+//! matter. Each mutant is hunted several times on seeds of their own, and the median number of operations until it is
+//! caught is printed. `REJOIN_MUTANTS=Name,Name cargo test --workspace --test clusters -- --nocapture` hunts some of
+//! them.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -25,8 +26,8 @@ const SECOND: u64 = 1_000_000;
 /// A broken rule, the checkers of which one must catch it, and what favours that.
 struct Mutant {
     rule: Rule,
-    /// Rules that are broken along with it, because each of them hides its absence. The core that lacks only these must not be accused on
-    /// the seed that catches the mutant.
+    /// Rules that are broken along with it, because each of them hides its absence. The core that lacks only these must
+    /// not be accused on the seed that catches the mutant.
     along_with: &'static [Rule],
     caught_by: &'static [&'static str],
     favour: fn(&mut Options),
@@ -155,8 +156,8 @@ fn busy_disks(options: &mut Options) {
     options.faults.full_disk = 2 * SECOND;
 }
 
-/// Nodes start on disks that have lost objects and take no writes, so the end of their tenures is not written, and are killed there. Later
-/// they write blindly to keys whose own earlier writes they have lost.
+/// Nodes start on disks that have lost objects and take no writes, so the end of their tenures is not written, and are
+/// killed there. Later they write blindly to keys whose own earlier writes they have lost.
 fn ends_on_full_disks(options: &mut Options) {
     (options.faults.crammed, options.start_grace_us) = (SECOND, SECOND / 2);
     (options.clients.think_us, options.clients.blind) = (5_000, share(60));

@@ -1,16 +1,18 @@
 //! The fault atlas: which copies there are of what was acknowledged, so that no fault takes the last one.
 //!
-//! A database cannot keep what every disk has lost, so a simulator that destroys all copies finds nothing. The atlas asks before each
-//! fault that takes something from a disk (power lost before a sync, a wipe, an old copy put back, a reported loss): is every
-//! acknowledged write that this disk would forget still contained in another disk's copy of its object?
+//! A database cannot keep what every disk has lost, so a simulator that destroys all copies finds nothing. The atlas
+//! asks before each fault that takes something from a disk (power lost before a sync, a wipe, an old copy put back, a
+//! reported loss): is every acknowledged write that this disk would forget still contained in another disk's copy of
+//! its object?
 //!
 //! *Contained* means that the copy's context covers the write's dot: by what a context says, that copy holds the write or has seen what
-//! replaced it. Copies count as they are written, also those of nodes that are down, and also before they are durable: a later loss of
-//! power on that node is itself asked about, so at every moment each acknowledged write is in some disk's copy. A copy in a bad block does not count while
-//! it cannot be read. A write counts as acknowledged from the moment at which its coordinator lets the reply go, whether or not it arrives.
+//! replaced it. Copies count as they are written, also those of nodes that are down, and also before they are durable:
+//! a later loss of power on that node is itself asked about, so at every moment each acknowledged write is in some
+//! disk's copy. A copy in a bad block does not count while it cannot be read. A write counts as acknowledged from the
+//! moment at which its coordinator lets the reply go, whether or not it arrives.
 //!
-//! What it does not promise: that a *quorum* of the copies is left. A fault that took some lets reads miss what was acknowledged until
-//! repair has come by, so checks of reads ask the history for losses.
+//! What it does not promise: that a *quorum* of the copies is left. A fault that took some lets reads miss what was
+//! acknowledged until repair has come by, so checks of reads ask the history for losses.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +30,8 @@ pub(crate) struct Atlas {
 }
 
 impl Atlas {
-    /// A coordinator has let an acknowledgement go. `false`: a bad block took the only copy before, so that nothing can be asked of it.
+    /// A coordinator has let an acknowledgement go. `false`: a bad block took the only copy before, so that nothing can
+    /// be asked of it.
     pub(crate) fn acknowledged<I: Iterator<Item = Bytes>>(&mut self, key: KeyId, dot: Dot, copies: impl FnOnce() -> I) -> bool {
         let lost = self.replaced.get(&key).is_some_and(|lost| lost.contains(dot));
         if lost && !copies().any(|copy| object(&copy).context.contains(dot)) {
@@ -42,8 +45,9 @@ impl Atlas {
         true
     }
 
-    /// An unreadable copy was written over. Returns the acknowledged writes that no readable copy holds any more, and forgets them: they
-    /// came to the block after it had gone bad elsewhere, or were acknowledged by its node alone while it was bad.
+    /// An unreadable copy was written over. Returns the acknowledged writes that no readable copy holds any more, and
+    /// forgets them: they came to the block after it had gone bad elsewhere, or were acknowledged by its node alone
+    /// while it was bad.
     pub(crate) fn replaced<'a>(&mut self, key: KeyId, old: &[u8], copies: impl Iterator<Item = &'a [u8]>) -> Vec<Dot> {
         let (old, copies) = (object(old), copies.map(object).collect::<Vec<_>>());
         let mut gone = Vec::new();

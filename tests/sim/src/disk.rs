@@ -1,8 +1,9 @@
 //! A shard's disk: rows with the journal's two marks, and what a crash leaves of them.
 //!
-//! What `rejoin-store` promises, without its files: a change is visible at once; [`Disk::commit`] *writes* the batch, and a kill
-//! leaves it; a sync makes everything *durable* that was written when it began, and a loss of power leaves a prefix of what was written
-//! that holds all of it. What is not yet durable is kept as the rows it replaced, so a crash undoes it.
+//! What `rejoin-store` promises, without its files: a change is visible at once; [`Disk::commit`] *writes* the batch,
+//! and a kill leaves it; a sync makes everything *durable* that was written when it began, and a loss of power leaves a
+//! prefix of what was written that holds all of it. What is not yet durable is kept as the rows it replaced, so a crash
+//! undoes it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
@@ -94,7 +95,8 @@ pub(crate) struct Disk {
     synced: u64,
     failed: bool,
     pub(crate) trouble: Trouble,
-    /// Objects that could not be read and were written over, since they were last taken: what only the old copy held is lost.
+    /// Objects that could not be read and were written over, since they were last taken: what only the old copy held is
+    /// lost.
     pub(crate) replaced: Vec<Replaced>,
     /// Puts since they were last taken.
     pub(crate) puts: Vec<Put>,
@@ -223,7 +225,8 @@ impl Disk {
             let RetryRow { dot, .. } = codec::decode(row).expect("a retry row as it is kept");
             let word = |bytes: &[u8]| u128::from_be_bytes(bytes.try_into().expect("sixteen bytes"));
             let bucket = u64::from_be_bytes(key[..8].try_into().expect("eight bytes"));
-            // The row's key is kind, partition, and the request crossed with bucket and hash, with which the object's key begins.
+            // The row's key is kind, partition, and the request crossed with bucket and hash, with which the object's
+            // key begins.
             let request = word(&retry.key[3..19]) ^ word(&key[8..24]) ^ u128::from(bucket);
             self.puts.push(Put { number: self.gathered, dot, store_key: key.clone(), request, object: object.clone() });
         }

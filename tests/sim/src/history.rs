@@ -1,10 +1,11 @@
 //! What a run was: every call as its client saw it, every dot that was minted, and what the owners hold in the end.
 //!
 //! The engine fills a [`Run`], the checkers read it, and neither knows anything else of the other. It is cheap to
-//! record: numbers, and bytes that are shared and not copied. What the bytes mean is read from them only by the checkers, see
-//! [`elements`].
+//! record: numbers, and bytes that are shared and not copied. What the bytes mean is read from them only by the
+//! checkers, see [`elements`].
 //!
-//! Every write that adds something adds one [`Element`] that no other write adds, so that a value tells which writes it stands for.
+//! Every write that adds something adds one [`Element`] that no other write adds, so that a value tells which writes it
+//! stands for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,11 +43,13 @@ impl Element {
 /// What the values of a key are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum Kind {
-    /// Elements, each eight bytes little-endian, in ascending order. Siblings stand for their union, whether a plugin merges them or not.
+    /// Elements, each eight bytes little-endian, in ascending order. Siblings stand for their union, whether a plugin
+    /// merges them or not.
     Set,
     /// A cart of `plugins/cart`, as JSON; its tags are the elements. The plugin merges carts by their own causality.
     Cart,
-    /// One element as in a set; of siblings the plugin keeps the one with the latest stamp, so what a reader is shown is not all there is.
+    /// One element as in a set; of siblings the plugin keeps the one with the latest stamp, so what a reader is shown
+    /// is not all there is.
     Latest,
 }
 
@@ -110,8 +113,8 @@ pub enum Outcome {
     Ok(Answer),
     /// Refused with the promise that nothing was done.
     Refused,
-    /// No answer in time, or one that says that it is not known: a write may take effect at any time. With the context of the answer, if
-    /// there was one that bears it.
+    /// No answer in time, or one that says that it is not known: a write may take effect at any time. With the context
+    /// of the answer, if there was one that bears it.
     Unknown(Option<VersionVector>),
 }
 
@@ -191,9 +194,11 @@ pub struct Loss {
     pub node: NodeIndex,
     /// When.
     pub at_us: u64,
-    /// Whether what had been synced is gone too (a wiped disk, an old copy, a damaged block), and not only what was merely written.
+    /// Whether what had been synced is gone too (a wiped disk, an old copy, a damaged block), and not only what was
+    /// merely written.
     pub synced: bool,
-    /// Whether the whole disk was replaced by an empty one: from `known_us` on the node does not count its copies any more.
+    /// Whether the whole disk was replaced by an empty one: from `known_us` on the node does not count its copies any
+    /// more.
     pub wiped: bool,
     /// When the node learned that.
     pub known_us: Option<u64>,
@@ -236,14 +241,15 @@ pub struct Run {
     pub finals: Vec<Final>,
     /// What disks have lost.
     pub losses: Vec<Loss>,
-    /// Writes whose last copy stood in a block that could not be read and was written over before anybody else had it. No database keeps
-    /// those, whether they are acknowledged before or after.
+    /// Writes whose last copy stood in a block that could not be read and was written over before anybody else had it.
+    /// No database keeps those, whether they are acknowledged before or after.
     pub given_up: BTreeSet<Dot>,
     /// Merges that gave a value; a share of them is enough.
     pub merges: Vec<Merge>,
     /// What is bounded.
     pub bounds: Vec<Bound>,
-    /// The earliest wall clock at the end and the latest that any has ever shown, in milliseconds: whether a value has expired is read from them.
+    /// The earliest wall clock at the end and the latest that any has ever shown, in milliseconds: whether a value has
+    /// expired is read from them.
     pub wall_ms: (u64, u64),
 }
 
@@ -254,8 +260,8 @@ pub fn set_bytes(elements: impl IntoIterator<Item = Element>) -> Bytes {
     sorted.iter().flat_map(|element| element.0.to_le_bytes()).collect::<Vec<u8>>().into()
 }
 
-/// What values of a kind show together, in ascending order: the elements that a reader of these siblings must take for present. `None` if
-/// one of them is no value of that kind.
+/// What values of a kind show together, in ascending order: the elements that a reader of these siblings must take for
+/// present. `None` if one of them is no value of that kind.
 #[must_use]
 pub fn elements(kind: Kind, values: &[Bytes]) -> Option<Vec<Element>> {
     let mut shown = match kind {

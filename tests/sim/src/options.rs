@@ -1,5 +1,6 @@
-//! What a seed stands for: every option of a run is drawn from it (swarm testing: Groce, Zhang, Eide, Chen, Regehr 2012). Each fault is off
-//! in many seeds, because faults hide one another: a cluster that is always cut never has two crashes in one write.
+//! What a seed stands for: every option of a run is drawn from it (swarm testing: Groce, Zhang, Eide, Chen, Regehr
+//! 2012). Each fault is off in many seeds, because faults hide one another: a cluster that is always cut never has two
+//! crashes in one write.
 
 use serde::Serialize;
 
@@ -188,7 +189,8 @@ impl Options {
         let network = network(rng);
         let mut faults = faults(rng, chaos_us);
         if network.ghosts {
-            // Messages of a node's own future must not reach its peers after they have met its old disk: no real connection does that.
+            // Messages of a node's own future must not reach its peers after they have met its old disk: no real
+            // connection does that.
             faults.old_copy = 0;
         }
         let mut options = Self {
@@ -291,7 +293,8 @@ fn network(rng: &mut Rng) -> NetworkOptions {
     }
 }
 
-/// In one of ten seeds nothing goes wrong but the network; in the others each class does with its own chance and its own pace.
+/// In one of ten seeds nothing goes wrong but the network; in the others each class does with its own chance and its
+/// own pace.
 fn faults(rng: &mut Rng, chaos_us: u64) -> FaultOptions {
     let calm = rng.percent(10);
     let mut every = |percent: u32, most: u64| {

@@ -109,7 +109,8 @@ impl Recorder {
         });
     }
 
-    /// A node has a new view of its catalog. A bucket keeps the number of its copies: its keys would move away from what was written.
+    /// A node has a new view of its catalog. A bucket keeps the number of its copies: its keys would move away from
+    /// what was written.
     pub(crate) fn buckets_seen<'a>(&mut self, node: NodeIndex, records: impl Iterator<Item = &'a Record>) {
         for record in records {
             let RecordBody::Bucket { id, props } = &record.body else { continue };

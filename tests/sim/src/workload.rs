@@ -20,7 +20,8 @@ use rejoin_proto::peer::DataRequest;
 const FULL: usize = 40;
 /// Answers that a session remembers of a key.
 const REMEMBERED: usize = 4;
-/// Values that are no carts. In the second and third a reader that takes the last of two equal names would lose an item.
+/// Values that are no carts. In the second and third a reader that takes the last of two equal names would lose an
+/// item.
 const BAD_CARTS: [&str; 5] = [
     "{\"clock\":{\"1\":1},\"items\":",
     "{\"clock\":{\"1\":2},\"items\":{\"i0\":{\"1:1\":1},\"i0\":{\"1:2\":1}}}",
@@ -202,8 +203,8 @@ impl Session {
 
     fn edit(&mut self, key: KeyId, known: &[Bytes], change: impl FnOnce(&mut Cart, &str)) -> Bytes {
         let sibling = |value: &Bytes| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 };
-        // Siblings that no plugin has merged are merged by the application, which knows how. It passes over what is no cart: the checkers
-        // say that it was there.
+        // Siblings that no plugin has merged are merged by the application, which knows how. It passes over what is no
+        // cart: the checkers say that it was there.
         let known: Vec<Sibling> = known.iter().filter(|value| Cart::parse(value).is_ok()).map(sibling).collect();
         let read = (!known.is_empty()).then(|| Carts.merge(b"", &known).expect("these are carts"));
         self.cart(key).0.edit(read.as_deref(), change).expect("what was read is a cart").into()

@@ -1,11 +1,12 @@
 //! The connections to the other nodes, and when a starting node begins to serve.
 //!
-//! Between two nodes there is one connection, dialled by the lower id. A node that is starting dials everybody, whoever else would: its
-//! peers may not look for it for seconds. If both sides dial, both go on with the connection of the lower id. A connection begins with a hello each way. Whatever must be equal across a cluster is compared;
-//! a difference is refused and named on both sides. Then every shard looks at the actors that the peer has announced and objects to those
-//! that it has seen later writes of, and *ready* follows behind the objections. The receiver of a *ready* also waits until its catalog has
-//! everything of the peer's. A node serves when all peers have come so far, or when its grace is over: then its kept tenures end first,
-//! because a peer that was not heard might have objected.
+//! Between two nodes there is one connection, dialled by the lower id. A node that is starting dials everybody, whoever
+//! else would: its peers may not look for it for seconds. If both sides dial, both go on with the connection of the
+//! lower id. A connection begins with a hello each way. Whatever must be equal across a cluster is compared; a
+//! difference is refused and named on both sides. Then every shard looks at the actors that the peer has announced and
+//! objects to those that it has seen later writes of, and *ready* follows behind the objections. The receiver of a
+//! *ready* also waits until its catalog has everything of the peer's. A node serves when all peers have come so far, or
+//! when its grace is over: then its kept tenures end first, because a peer that was not heard might have objected.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -121,7 +122,8 @@ pub enum Output {
     },
     /// Tell shards and control that a peer is gone.
     PeerDown(NodeId),
-    /// Send *ready* over the connection, behind everything that was sent on it so far, with the digest of this node's catalog.
+    /// Send *ready* over the connection, behind everything that was sent on it so far, with the digest of this node's
+    /// catalog.
     SayReady(u64),
     /// Send this node's wall clock over the connection.
     SayClock(u64),
@@ -368,8 +370,8 @@ impl Links {
         self.pause(now, peer);
     }
 
-    /// The next attempt to dial a peer comes after a pause. Jittered, so that nodes which lost each other at one moment do not meet again in
-    /// lockstep.
+    /// The next attempt to dial a peer comes after a pause. Jittered, so that nodes which lost each other at one moment
+    /// do not meet again in lockstep.
     fn pause(&mut self, now: Now, peer: NodeId) {
         let (word, longest_us) = (self.rng.next_u64() % 1024, self.config.timing.longest_pause_us);
         if let Some(link) = self.links.get_mut(&peer) {
@@ -390,8 +392,8 @@ impl Links {
             outputs.push(Output::Reconciled(peer));
         }
         if let Some(current) = &link.current {
-            // Both sides may have dialled. Both go on with the connection of the lower id, so that they do not end up with different ones. The
-            // other one stays open for a while: what is under way on it is not lost.
+            // Both sides may have dialled. Both go on with the connection of the lower id, so that they do not end up
+            // with different ones. The other one stays open for a while: what is under way on it is not lost.
             let until_us = now.mono_us + self.config.timing.retire_us;
             match (current.run == hello.run, current.by_lower, by_lower) {
                 (true, true, false) => {
@@ -494,8 +496,8 @@ impl Links {
             let lived_us = now.mono_us.saturating_sub(current.since_us);
             of = Some(peer);
             outputs.push(Output::PeerDown(peer));
-            // A connection that this one had replaced is still the peer's own if it gave this one up first. It would keep the peer from
-            // dialling anew, while nothing could be sent to it from here.
+            // A connection that this one had replaced is still the peer's own if it gave this one up first. It would
+            // keep the peer from dialling anew, while nothing could be sent to it from here.
             for (retired, _) in self.retired.extract_if(.., |_, (of, _)| *of == peer) {
                 outputs.push(Output::Close(retired, Closing::Replaced));
             }

@@ -218,7 +218,8 @@ fn a_starting_node_dials_everybody_and_one_connection_is_left() {
     }
 }
 
-/// The lower id gives up the connection that it dialled, and its last words are late: the other side has just gone over to it.
+/// The lower id gives up the connection that it dialled, and its last words are late: the other side has just gone over
+/// to it.
 #[test]
 fn a_connection_that_was_replaced_is_closed_with_the_one_that_replaced_it() {
     let mut nodes = Nodes::new(2);

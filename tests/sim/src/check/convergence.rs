@@ -1,12 +1,13 @@
 //! Checker 2: all owners of a key hold the same bytes, and these are what a model makes of the writes that landed.
 //!
-//! The model is written from the algebra's one page and shares no code with the core. A write has *landed* if the owners have seen its dot. What they
-//! have seen is then what all landed writes had seen, and those writes. A landed write is live unless a landed write had seen it. Its
-//! value stands as it was written, for the span that begins after the dot which its actor minted for the key before it.
+//! The model is written from the algebra's one page and shares no code with the core. A write has *landed* if the
+//! owners have seen its dot. What they have seen is then what all landed writes had seen, and those writes. A landed
+//! write is live unless a landed write had seen it. Its value stands as it was written, for the span that begins after
+//! the dot which its actor minted for the key before it.
 //!
-//! Where merged values may be stored, bytes depend on who folded when. There the context must be that of the model, the entries together speak for its
-//! live values and nothing else. Anywhere tombstones may have been dropped: at the limit that is done without a plugin too. A value that has
-//! expired by the latest clock may be gone.
+//! Where merged values may be stored, bytes depend on who folded when. There the context must be that of the model, the
+//! entries together speak for its live values and nothing else. Anywhere tombstones may have been dropped: at the limit
+//! that is done without a plugin too. A value that has expired by the latest clock may be gone.
 
 use rejoin_proto::{Content, Dot, Entry, Object, Run as Span, Runs, VersionVector, codec};
 
@@ -124,7 +125,8 @@ impl Model {
 impl Landed {
     fn of(index: &Index<'_>, minted: &Minted, after: u64) -> Option<Self> {
         let (dot, write) = (minted.dot, first_attempt(index.run, minted.call));
-        // A create's own reply is all that tells what it had found. That names its own dot too, which it does not replace.
+        // A create's own reply is all that tells what it had found. That names its own dot too, which it does not
+        // replace.
         let before_itself =
             |known: Dot| if known.actor == dot.actor { Dot { counter: known.counter.min(dot.counter - 1), ..known } } else { known };
         let told = index.seen(write)?;
@@ -197,7 +199,8 @@ mod tests {
         assert_eq!(story.findings(check).len(), 1, "where nothing folds that is wrong");
     }
 
-    /// A blind write's context names its own dot in the cloud, above a sibling that it has not seen. The next write loses that cloud.
+    /// A blind write's context names its own dot in the cloud, above a sibling that it has not seen. The next write
+    /// loses that cloud.
     fn with_a_cloud_dropped() -> Story {
         let mut story = Story::new(Kind::Set);
         story.add(0, Basis::Blind, &[]);

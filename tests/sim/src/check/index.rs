@@ -16,12 +16,13 @@ pub(super) struct Index<'a> {
     pub(super) keys: Vec<ByKey>,
     /// By [`CallId`]: of a get what it showed, of a put what its value has. In ascending order.
     shown: Vec<Rc<[Element]>>,
-    /// By [`CallId`]: of a put, what its writer had been shown of what it replaces; of a cart, all that the session knew of it. In ascending
-    /// order.
+    /// By [`CallId`]: of a put, what its writer had been shown of what it replaces; of a cart, all that the session
+    /// knew of it. In ascending order.
     observed: Vec<Rc<[Element]>>,
     /// By first attempt: the dot that a write was given.
     dots: BTreeMap<CallId, Dot>,
-    /// Elements that a writer may have in its value without having seen the write that added them: its own, see [`Index::seen_after`].
+    /// Elements that a writer may have in its value without having seen the write that added them: its own, see
+    /// [`Index::seen_after`].
     pub(super) copied: BTreeSet<(KeyId, Element)>,
     /// Gets that were answered with bytes that are no value.
     pub(super) malformed: Vec<CallId>,
@@ -150,8 +151,9 @@ impl<'a> Index<'a> {
         &self.observed[call as usize]
     }
 
-    /// What a client has been shown when it holds the context of that call: of a get what it was shown, of a put also what that replaced. A
-    /// put's context may leave out the put itself, where it could not be named without a sibling that its writer has not seen.
+    /// What a client has been shown when it holds the context of that call: of a get what it was shown, of a put also
+    /// what that replaced. A put's context may leave out the put itself, where it could not be named without a sibling
+    /// that its writer has not seen.
     fn seen_after(&self, call: CallId) -> Rc<[Element]> {
         let (shown, observed) = (&self.shown[call as usize], &self.observed[call as usize]);
         if self.names_itself(call) { union(shown, observed) } else { observed.clone() }
@@ -169,7 +171,8 @@ impl<'a> Index<'a> {
         self.observed(write.call).iter().copied().filter(|element| kept.binary_search(element).is_err())
     }
 
-    /// Elements that may be gone once this write may have taken effect: what it removed, or everything in it if it expires.
+    /// Elements that may be gone once this write may have taken effect: what it removed, or everything in it if it
+    /// expires.
     pub(super) fn may_end(&self, write: &Write) -> impl Iterator<Item = Element> + '_ {
         let expiring = if write.expires { self.shown(write.call) } else { &[] };
         self.removed(write).chain(expiring.iter().copied())

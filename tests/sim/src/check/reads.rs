@@ -1,8 +1,9 @@
 //! Checker 5: with quorums that meet (R + W > N), a read shows what was acknowledged before it was asked.
 //!
-//! Of every session's writes, not only the reader's own, since quorums meet whoever asks. Two things are due: the read's context covers
-//! the contexts of those acknowledgements, and it shows what they added, unless somebody who had seen it wrote a value without it and
-//! asked before the read ended. An acknowledgement is worth nothing across a loss on a disk that may have been one of its quorum.
+//! Of every session's writes, not only the reader's own, since quorums meet whoever asks. Two things are due: the
+//! read's context covers the contexts of those acknowledgements, and it shows what they added, unless somebody who had
+//! seen it wrote a value without it and asked before the read ended. An acknowledgement is worth nothing across a loss
+//! on a disk that may have been one of its quorum.
 
 use rejoin_proto::VersionVector;
 use rejoin_proto::catalog::Durability;
@@ -19,8 +20,8 @@ pub(super) fn meets(run: &Run, key: KeyId, r: u8, w: u8) -> bool {
     usize::from(r) + usize::from(w) > run.keys[key as usize].owners.len()
 }
 
-/// When disks of a key's owners lost what an acknowledgement may have stood for, in order; and from when on such a disk's copies do not count
-/// in a read any more, so that it is no excuse.
+/// When disks of a key's owners lost what an acknowledgement may have stood for, in order; and from when on such a
+/// disk's copies do not count in a read any more, so that it is no excuse.
 pub(super) struct Losses(Vec<(u64, u64)>);
 
 impl Losses {
@@ -38,7 +39,8 @@ impl Losses {
         self.0.len()
     }
 
-    /// Whether no loss between an acknowledged call's beginning and a read's end excuses that the read does not know the call.
+    /// Whether no loss between an acknowledged call's beginning and a read's end excuses that the read does not know
+    /// the call.
     pub(super) fn none_in(&self, from_us: u64, read: &Call) -> bool {
         let after = self.0.partition_point(|&(at, _)| at < from_us);
         self.0[after..].iter().take_while(|&&(at, _)| at <= read.ended_us).all(|&(_, known)| known < read.invoked_us)
@@ -134,8 +136,8 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
     }
 }
 
-/// Contexts that were acknowledged, in order. A read must cover all that were acknowledged before it; since each acknowledgement covers
-/// what it replaced, looking at the last few is nearly as good as looking at all, and linear.
+/// Contexts that were acknowledged, in order. A read must cover all that were acknowledged before it; since each
+/// acknowledgement covers what it replaced, looking at the last few is nearly as good as looking at all, and linear.
 #[derive(Default)]
 struct Told<'a> {
     contexts: Vec<(u64, u64, u8, &'a VersionVector)>,

@@ -1,4 +1,5 @@
-//! Histories for the checkers' own tests: three replicas of one key, written and read through the real algebra, and whatever a test then breaks.
+//! Histories for the checkers' own tests: three replicas of one key, written and read through the real algebra, and
+//! whatever a test then breaks.
 
 use bytes::Bytes;
 use rejoin_core::causal::{self, Write};

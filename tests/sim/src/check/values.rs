@@ -1,4 +1,5 @@
-//! A value that its bucket's plugin must refuse is never written: its writer is not told that it was, and no dot is minted for it.
+//! A value that its bucket's plugin must refuse is never written: its writer is not told that it was, and no dot is
+//! minted for it.
 
 use super::Finding;
 use super::index::{Index, first_attempt};

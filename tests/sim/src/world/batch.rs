@@ -1,5 +1,6 @@
-//! The queues in front of a shard, and what its batches ask for. What may leave the node, and when, is decided by the product's own
-//! [`GroupCommit`](rejoin_core::node::batch::GroupCommit); here are the time that a batch and a sync take, and the deaths in the middle of one.
+//! The queues in front of a shard, and what its batches ask for. What may leave the node, and when, is decided by the
+//! product's own [`GroupCommit`](rejoin_core::node::batch::GroupCommit); here are the time that a batch and a sync
+//! take, and the deaths in the middle of one.
 
 use rejoin_core::node::batch::{Input, Output};
 use rejoin_core::node::links;
@@ -136,7 +137,8 @@ impl World {
         }
     }
 
-    /// A copy that could not be read was written over. What it held is lost there, and for good where no other disk holds it.
+    /// A copy that could not be read was written over. What it held is lost there, and for good where no other disk
+    /// holds it.
     fn copy_replaced(&mut self, at: NodeIndex, index: u16, copy: &Replaced) {
         self.recorder.mark("damaged copy replaced");
         self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });

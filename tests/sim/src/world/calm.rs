@@ -1,7 +1,7 @@
 //! The liveness phase: everything is put right, and then everything must come together in bounded virtual time.
 //!
-//! Until replicas exchange in the background, it is reads that bring them together: every key is read from all of its owners, again and again,
-//! until read repair has nothing left to do.
+//! Until replicas exchange in the background, it is reads that bring them together: every key is read from all of its
+//! owners, again and again, until read repair has nothing left to do.
 
 use rejoin_proto::{Object, codec};
 
@@ -15,7 +15,8 @@ use crate::workload::{self, Session};
 const SETTLED_US: u64 = 120 * SECOND;
 /// How long one round of reads may take.
 const ROUND_US: u64 = 60 * SECOND;
-/// After so many rounds all owners must agree: the first joins what is there, the second folds what a plugin makes of that.
+/// After so many rounds all owners must agree: the first joins what is there, the second folds what a plugin makes of
+/// that.
 const ROUNDS: u32 = 4;
 /// Keys that are read at the same time: fewer than the fewest requests that a shard is allowed.
 const READERS: u16 = 4;
@@ -73,8 +74,8 @@ impl World {
             && !self.is_working()
     }
 
-    /// Whether every node holds a connection to every other one, of which the other one knows: a call that uses one that is dead is lost
-    /// with it.
+    /// Whether every node holds a connection to every other one, of which the other one knows: a call that uses one
+    /// that is dead is lost with it.
     fn is_connected(&self) -> bool {
         let nodes = self.options.nodes;
         let pairs = (0..nodes).flat_map(|at| (0..nodes).map(move |peer| (at, peer))).filter(|(at, peer)| at != peer);

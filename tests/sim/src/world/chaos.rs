@@ -125,8 +125,9 @@ impl World {
         let every = classes(&self.options.faults).into_iter().find(|(of, _)| *of == class);
         let again_us = every.map_or(SECOND, |(_, every_us)| self.faults.exponential(every_us));
         self.plan_in(again_us + 1, Occurrence::Fault(class));
-        // While an old disk meets its peers, none of them may lose what it has written down of that node's actors: then nobody could tell.
-        // Kills and failed writes lose nothing of that, and a store that loses objects keeps its pinned rows.
+        // While an old disk meets its peers, none of them may lose what it has written down of that node's actors: then
+        // nobody could tell. Kills and failed writes lose nothing of that, and a store that loses objects keeps its
+        // pinned rows.
         let forgets = matches!(class, Class::Power | Class::Wipe | Class::OldCopy);
         if !forgets || !self.old_disks_are_met() {
             self.trace.event(self.now_us, 255, class as u64);
@@ -278,7 +279,8 @@ impl World {
     }
 
     fn jump(&mut self, at: NodeIndex) {
-        // Retries are promised while clocks differ by no more than the limit; what lies beyond is for clients without them.
+        // Retries are promised while clocks differ by no more than the limit; what lies beyond is for clients without
+        // them.
         let limit = self.options.max_skew_ms;
         let most = if self.options.clients.retries.0 > 0 { limit / 2 } else { *self.faults.pick(&[limit / 2, limit * 3]) };
         let skew_ms = self.faults.between(0, 2 * most) as i64 - most as i64;
@@ -299,8 +301,8 @@ impl World {
             return;
         }
         let key = self.faults.pick(&keys).clone();
-        // A bad block is written over by what comes in, so it is as good as lost. What is not acknowledged yet may be lost with it, see
-        // `Atlas::replaced`.
+        // A bad block is written over by what comes in, so it is as good as lost. What is not acknowledged yet may be
+        // lost with it, see `Atlas::replaced`.
         if !self.may_forget(at, shard as u16, &key, None) {
             return;
         }
@@ -312,8 +314,8 @@ impl World {
         }
     }
 
-    /// A disk is full and loses objects: its node comes up, says so, cannot write it down, and is killed there once or more. Somebody makes
-    /// room while it is down.
+    /// A disk is full and loses objects: its node comes up, says so, cannot write it down, and is killed there once or
+    /// more. Somebody makes room while it is down.
     fn cram(&mut self, at: NodeIndex) {
         self.trouble(at, |disk| disk.trouble.full = true);
         self.lose(at);
@@ -393,8 +395,8 @@ impl World {
         }
     }
 
-    /// Whether a node with an old disk has yet to meet its peers, or to write down what came of that. Until it is written down, a kill
-    /// brings the old actors back, and somebody must still know of them.
+    /// Whether a node with an old disk has yet to meet its peers, or to write down what came of that. Until it is
+    /// written down, a kill brings the old actors back, and somebody must still know of them.
     fn old_disks_are_met(&mut self) -> bool {
         let nodes = &self.nodes;
         self.meeting.retain(|at| !nodes[usize::from(*at)].has_met_its_peers());
@@ -412,9 +414,10 @@ impl World {
         }
     }
 
-    /// Whether the handshake must find an old disk out: each of its actors that has gone on since must have been seen to, and one at least,
-    /// if anything was written. A disk from before its node's first writes has no actor that a peer could know, so nobody can tell; then the
-    /// actors are new, which is safe, but the node takes a retry for a first attempt.
+    /// Whether the handshake must find an old disk out: each of its actors that has gone on since must have been seen
+    /// to, and one at least, if anything was written. A disk from before its node's first writes has no actor that a
+    /// peer could know, so nobody can tell; then the actors are new, which is safe, but the node takes a retry for a
+    /// first attempt.
     fn will_be_found_out(&self, at: NodeIndex, backup: &Backup) -> bool {
         let node = &self.nodes[usize::from(at)];
         let gone_on = |actor: &&ActorNext| {
@@ -426,8 +429,9 @@ impl World {
         (idle || outrun.peek().is_some()) && outrun.all(|actor| self.is_observed(at, actor.partition, actor.actor, actor.next))
     }
 
-    /// Whether a peer remembers, durably, that an actor has used a counter which it would use again: a start that meets it is told, and one that
-    /// does not meet everybody takes new actors. If nobody remembers, no handshake could find an old disk, and neither could anything else.
+    /// Whether a peer remembers, durably, that an actor has used a counter which it would use again: a start that meets
+    /// it is told, and one that does not meet everybody takes new actors. If nobody remembers, no handshake could find
+    /// an old disk, and neither could anything else.
     fn is_observed(&self, at: NodeIndex, partition: PartitionId, actor: ActorId, next: u64) -> bool {
         let mut key = vec![b'o'];
         key.extend_from_slice(&partition.0.to_be_bytes());

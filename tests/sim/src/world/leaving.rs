@@ -1,5 +1,6 @@
-//! A graceful stop, as `host/node/src/leaving.rs` does it: the node takes nothing new from clients and waits for its own; then it tells its
-//! peers, which ask nothing more of it and say so when everything that they have asked is answered. All of that ends with its time.
+//! A graceful stop, as `host/node/src/leaving.rs` does it: the node takes nothing new from clients and waits for its
+//! own; then it tells its peers, which ask nothing more of it and say so when everything that they have asked is
+//! answered. All of that ends with its time.
 
 use rejoin_core::shard::event::{ClientRequest, Event};
 use rejoin_proto::client::Reply;

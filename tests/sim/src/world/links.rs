@@ -1,5 +1,5 @@
-//! Connections between nodes: what is dialled comes about or times out, parcels take their time, and dead ends are noticed. What a node does
-//! about them is decided by the product's own [`Links`](rejoin_core::node::links::Links).
+//! Connections between nodes: what is dialled comes about or times out, parcels take their time, and dead ends are
+//! noticed. What a node does about them is decided by the product's own [`Links`](rejoin_core::node::links::Links).
 
 use rejoin_core::control;
 use rejoin_core::node::batch::Input;

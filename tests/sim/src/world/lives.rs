@@ -1,4 +1,5 @@
-//! How a node starts and ends: what the data directory's state file says, and what a kill, a stop and a loss of power leave.
+//! How a node starts and ends: what the data directory's state file says, and what a kill, a stop and a loss of power
+//! leave.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use crate::rng::{Rng, Stream};
 
 /// How long a starting node waits for peers that it has reached.
 const LONGEST_START_US: u64 = 10 * SECOND;
-/// What a shard's requests may hold, on average: less than some values and copies take together with what each request takes anyway.
+/// What a shard's requests may hold, on average: less than some values and copies take together with what each request
+/// takes anyway.
 const OP_BYTES: usize = 1024;
 /// When a start that has failed is tried again.
 const AGAIN_US: u64 = 300 * MS;
@@ -211,7 +213,8 @@ impl World {
     pub(super) fn may_forget(&self, at: NodeIndex, shard: u16, store_key: &[u8], left: Option<&[u8]>) -> bool {
         let disk = |node: NodeIndex| &self.nodes[usize::from(node)].disks[usize::from(shard)];
         let others = (0..self.options.nodes).filter(|node| *node != at).filter_map(|node| disk(node).object(store_key));
-        // What its own disk would forget counts also while its block cannot be read: the block heals, and the write would be gone.
+        // What its own disk would forget counts also while its block cannot be read: the block heals, and the write
+        // would be gone.
         let now = disk(at).object_on_disk(store_key).map(|bytes| &bytes[..]);
         self.atlas.allows(self.keys.of_store_key(store_key), now, left, others.map(|bytes| &bytes[..]))
     }

@@ -1,9 +1,10 @@
 //! A cluster in one thread: virtual time, and what is to happen next.
 //!
-//! Everything that happens is an [`Occurrence`] in one queue, ordered by time and then by the order in which it was planned; nothing
-//! else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node, control}`); only time, network, disk and
-//! chance are simulated. In reading order: this file (the queue), `node` (a process and its disk), `batch` (a shard's queues), `links`
-//! (connections), `leaving` (graceful stops), `catalog` (the control task), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
+//! Everything that happens is an [`Occurrence`] in one queue, ordered by time and then by the order in which it was
+//! planned; nothing else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node,
+//! control}`); only time, network, disk and chance are simulated. In reading order: this file (the queue), `node` (a
+//! process and its disk), `batch` (a shard's queues), `links` (connections), `leaving` (graceful stops), `catalog` (the
+//! control task), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
 
 mod batch;
 mod calm;
