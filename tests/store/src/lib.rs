@@ -10,6 +10,7 @@ mod node;
 mod random;
 mod recording;
 mod script;
+mod transcript;
 mod tree;
 mod verify;
 
@@ -21,6 +22,7 @@ pub use node::{Node, SHARD};
 pub use random::Random;
 pub use recording::{Event, Recording, STEPS, Told, Walk};
 pub use script::{Step, script};
+pub use transcript::transcript;
 pub use tree::Tree;
 pub use verify::{Expected, Found, Loss, verify};
 
