@@ -1,5 +1,6 @@
 //! What can go wrong while files are opened, read or replaced. Faults of a running store are the port's `StoreFault`.
 
+use crate::disk::is_damage;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,18 @@ pub enum FileError {
         /// How it was noticed.
         why: String,
     },
+    /// Neither the file nor its copy is what was written.
+    #[error("{path} and its copy {copy} are both damaged ({why}): {advice}", path = path.display(), copy = copy.display())]
+    BothDamaged {
+        /// Which file.
+        path: PathBuf,
+        /// Its copy.
+        copy: PathBuf,
+        /// How it was noticed.
+        why: String,
+        /// What can be done.
+        advice: &'static str,
+    },
     /// A control file's name that could leave its directory.
     #[error("{name:?} is no name for a control file: use 1 to 64 of a-z, 0-9 and -")]
     BadName {
@@ -39,6 +52,15 @@ impl FileError {
         match self {
             Self::Io { source, .. } => Some(source),
             _ => None,
+        }
+    }
+
+    /// Whether the file is gone, is not what was written, or cannot be read by the disk.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_damage(source),
+            Self::Damaged { .. } | Self::BothDamaged { .. } => true,
+            Self::BadName { .. } => false,
         }
     }
 

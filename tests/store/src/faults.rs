@@ -1,9 +1,10 @@
 //! A disk that fails, fills up or holds on when it is told to; otherwise the real one.
 
 use rejoin_store::{Disk, DiskFile, OsDisk};
+use rustix::io::Errno;
 use std::io;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// Holds callers back until it is opened, and says how many wait.
@@ -49,8 +50,25 @@ pub struct Faults {
     pub fail_write: AtomicBool,
     /// There is no room.
     pub full: AtomicBool,
+    /// The call with this number fails so, counted from 0.
+    pub once: Mutex<Option<(u64, Errno)>>,
+    /// How many calls there were.
+    pub calls: AtomicU64,
+    /// The disk cannot read this file.
+    pub unreadable: Mutex<Option<PathBuf>>,
     /// Syncs wait here.
     pub syncs: Gate,
+}
+
+impl Faults {
+    /// Counts a call, which may be the one that fails.
+    fn count(&self) -> io::Result<()> {
+        let call = self.calls.fetch_add(1, SeqCst);
+        match *self.once.lock().unwrap() {
+            Some((which, errno)) if which == call => Err(errno.into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The real disk with faults.
@@ -61,45 +79,55 @@ pub struct FaultDisk {
 }
 
 impl FaultDisk {
-    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(FaultFile { file, faults: Arc::clone(&self.faults) })
+    fn wrap(&self, path: &Path, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(FaultFile { path: path.to_path_buf(), file, faults: Arc::clone(&self.faults) })
     }
 }
 
 impl Disk for FaultDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(OsDisk.create(path)?))
+        self.faults.count()?;
+        Ok(self.wrap(path, OsDisk.create(path)?))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(OsDisk.open(path)?))
+        self.faults.count()?;
+        Ok(self.wrap(path, OsDisk.open(path)?))
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.faults.count()?;
         OsDisk.list(dir)
     }
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.faults.count()?;
         OsDisk.create_dir(dir)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.count()?;
         OsDisk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.faults.count()?;
         OsDisk.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.faults.count()?;
         OsDisk.sync_dir(dir)
     }
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        self.faults.count()?;
         if self.faults.full.load(SeqCst) { Ok(0) } else { OsDisk.free_space(dir) }
     }
 }
 
 struct FaultFile {
+    path: PathBuf,
     file: Arc<dyn DiskFile>,
     faults: Arc<Faults>,
 }
 
 impl DiskFile for FaultFile {
     fn length(&self) -> io::Result<u64> {
+        self.faults.count()?;
         self.file.length()
     }
     fn preallocate(&self, length: u64) -> io::Result<()> {
@@ -116,7 +144,9 @@ impl DiskFile for FaultFile {
         }
     }
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(bytes, offset)
+        self.faults.count()?;
+        let unreadable = self.faults.unreadable.lock().unwrap().as_ref() == Some(&self.path);
+        if unreadable { Err(Errno::IO.into()) } else { self.file.read_at(bytes, offset) }
     }
     fn sync_data(&self) -> io::Result<()> {
         self.faults.syncs.pass();

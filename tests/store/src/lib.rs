@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod attempt;
 mod campaign;
 mod faults;
 mod machine;
@@ -14,6 +15,7 @@ mod transcript;
 mod tree;
 mod verify;
 
+pub use attempt::{Attempt, Stopped, passes};
 pub use campaign::{Cuts, campaign, recording, scratch};
 pub use faults::{FaultDisk, Faults, Gate};
 pub use machine::{Call, Content, Crash, Fault, Image, Machine, MemoryDisk, Piece, SECTOR, Seen, Survival, sealed};

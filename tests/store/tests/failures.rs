@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_core::port::{Space, Store, StoreFault};
-use rejoin_store::{FileError, Options, ShardStore, Start};
+use rejoin_store::{Options, ShardStore, Start};
 use rejoin_test_store::{
-    Cuts, Expected, Fault, Image, Loss, MemoryDisk, Model, Node, Random, SHARD, Step, Survival, Tree, Walk, campaign, put, recording, rows,
-    script, small,
+    Attempt, Cuts, Expected, Fault, Image, Loss, MemoryDisk, Node, Random, SHARD, Survival, Tree, Walk, campaign, put, recording, rows,
+    small,
 };
 use std::io::ErrorKind;
 use std::ops::RangeInclusive;
@@ -18,115 +18,22 @@ const SEEDS: u64 = 3;
 /// Steps of a script of which every call fails once, each in a run of its own.
 const STEPS: u64 = 100;
 
-/// A script on a disk that fails.
-struct Attempt<'a> {
-    root: &'a Path,
-    disk: MemoryDisk,
-    node: Option<Node>,
-    model: Model,
-}
-
-/// The process has ended, as it must.
-struct Stopped;
-
-impl From<StoreFault> for Stopped {
-    fn from(fault: StoreFault) -> Self {
-        assert!(matches!(fault, StoreFault::Failed(_)), "{fault}");
-        Self
-    }
-}
-
-impl From<FileError> for Stopped {
-    fn from(_: FileError) -> Self {
-        Self
-    }
-}
-
-impl<'a> Attempt<'a> {
-    /// Does the script of a seed until the disk's failure stops it.
-    fn new(root: &'a Path, seed: u64, fault: Fault) -> Self {
-        let disk = MemoryDisk::new(root, &Image::default());
-        disk.break_down(fault);
-        let mut attempt = Self { root, disk, node: None, model: Model::default() };
-        let steps = script(seed, STEPS).into_iter().filter(|step| *step != Step::PowerCut);
-        if attempt.open().and_then(|()| steps.into_iter().try_for_each(|step| attempt.step(step))).is_err() {
-            attempt.node.as_mut().into_iter().for_each(assert_poisoned);
-            attempt.node = None;
+/// What the end of the process, or a loss of power, leaves now.
+fn verify(attempt: &Attempt<'_>, cuts: &mut Cuts, place: usize) {
+    let tree = Arc::new(Tree::read(&attempt.root.join(SHARD).join("tree")));
+    let machine = attempt.disk.machine();
+    let mut verify = |survival, end: RangeInclusive<u64>, same_boot: bool| {
+        let mut image = machine.crash(survival, &mut Random::new(0, 0)).image;
+        if !same_boot {
+            image.reboot();
         }
-        attempt
-    }
-
-    fn open(&mut self) -> Result<(), Stopped> {
-        let mut node = Node::open(self.root, &self.disk).map_err(|_| Stopped)?;
-        self.model.reopen(node.store.commit()?.0);
-        node.store.syncer().sync()?;
-        node.data.settle()?;
-        self.node = Some(node);
-        Ok(())
-    }
-
-    fn step(&mut self, step: Step) -> Result<(), Stopped> {
-        let Some(Node { store, .. }) = &mut self.node else { return Err(Stopped) };
-        match step {
-            Step::Write(change) => {
-                let rows = change.rows.clone();
-                match store.write(change.clone()) {
-                    Err(StoreFault::Busy) => {
-                        self.model.commit(store.commit()?.0);
-                        full_or_done(store.maintenance().run())?;
-                        // It may be refused again on a full disk; then it was not made.
-                        full_or_done(store.write(change))?.into_iter().for_each(|()| self.model.write(rows.clone()));
-                    }
-                    written => full_or_done(written)?.into_iter().for_each(|()| self.model.write(rows.clone())),
-                }
-            }
-            Step::Commit => self.model.commit(store.commit()?.0),
-            Step::Sync => self.model.sync(store.syncer().sync()?.0),
-            Step::Maintain => drop(full_or_done(store.maintenance().run())?),
-            Step::Kill | Step::PowerCut => {
-                self.node = None;
-                self.model.kill();
-                self.open()?;
-            }
-            Step::Stop => {
-                let made = self.model.made();
-                let Some(Node { data, store, .. }) = self.node.take() else { return Err(Stopped) };
-                store.close()?;
-                self.model.commit(made);
-                self.model.sync(made);
-                data.mark_clean()?;
-                self.open()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What the end of the process, or a loss of power, leaves now.
-    fn verify(&self, cuts: &mut Cuts, place: usize) {
-        let tree = Arc::new(Tree::read(&self.root.join(SHARD).join("tree")));
-        let machine = self.disk.machine();
-        let mut verify = |survival, end: RangeInclusive<u64>, same_boot: bool| {
-            let mut image = machine.crash(survival, &mut Random::new(0, 0)).image;
-            if !same_boot {
-                image.reboot();
-            }
-            // A directory whose first start has failed may be taken for one that has lost something.
-            let loss = if self.model.made() == 0 { Loss::MayBeFeared } else { Loss::None };
-            let expected = Expected { model: &self.model, end, loss, same_boot };
-            cuts.cut(place, &format_args!("call {place} has failed, and {survival:?} survives"), image, &tree, &expected);
-        };
-        verify(Survival::Everything, self.model.heard()..=self.model.made(), true);
-        verify(Survival::Nothing, self.model.synced()..=self.model.made(), false);
-    }
-}
-
-/// A full disk refuses, and that is no failure.
-fn full_or_done<T>(result: Result<T, StoreFault>) -> Result<Option<T>, Stopped> {
-    match result {
-        Ok(done) => Ok(Some(done)),
-        Err(StoreFault::Full | StoreFault::Busy) => Ok(None),
-        Err(fault) => Err(fault.into()),
-    }
+        // A directory whose first start has failed may be taken for one that has lost something.
+        let loss = if attempt.model.made() == 0 { Loss::MayBeFeared } else { Loss::None };
+        let expected = Expected { model: &attempt.model, end, loss, same_boot };
+        cuts.cut(place, &format_args!("call {place} has failed, and {survival:?} survives"), image, &tree, &expected);
+    };
+    verify(Survival::Everything, attempt.model.heard()..=attempt.model.made(), true);
+    verify(Survival::Nothing, attempt.model.synced()..=attempt.model.made(), false);
 }
 
 /// Nothing works any more.
@@ -142,7 +49,8 @@ fn assert_poisoned(node: &mut Node) {
 /// How many calls the script of a seed makes.
 fn calls(seed: u64, cuts: &Cuts) -> u64 {
     let nothing = Fault { calls: 0..0, kind: ErrorKind::Other, room: None };
-    cuts.on_a_fresh_directory(0, &"no call fails", |root| Ok(Attempt::new(root, seed, nothing).disk.calls()))
+    let run = |root: &Path| Attempt::new(root, seed, STEPS, |disk| disk.break_down(nothing)).disk.calls();
+    cuts.on_a_fresh_directory(0, &"no call fails", |root| Ok(run(root)))
 }
 
 fn each_call(test: &'static str, fault: impl Fn(u64) -> Fault + Sync, after: impl Fn(&mut Attempt<'_>) + Sync) {
@@ -153,11 +61,14 @@ fn each_call(test: &'static str, fault: impl Fn(u64) -> Fault + Sync, after: imp
                 continue;
             }
             let root = rejoin_test_store::scratch();
-            let mut attempt = Attempt::new(root.path(), seed, fault(call));
+            let mut attempt = Attempt::new(root.path(), seed, STEPS, |disk| disk.break_down(fault(call)));
+            if attempt.failed {
+                attempt.node.take().iter_mut().for_each(assert_poisoned);
+            }
             attempt.disk.heal();
             after(&mut attempt);
             attempt.node = None;
-            attempt.verify(cuts, place);
+            verify(&attempt, cuts, place);
         }
     });
 }

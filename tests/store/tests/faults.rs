@@ -3,7 +3,9 @@
 
 use rejoin_core::port::{Space, Store, StoreFault};
 use rejoin_store::{CommitSeq, Options, ShardStore, Start};
-use rejoin_test_store::{FaultDisk, get, open_on, put, rows, small};
+use rejoin_test_store::{FaultDisk, copy, get, open, open_on, put, rows, scratch, sealed, segments, small};
+use rustix::io::Errno;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -152,4 +154,84 @@ fn the_tree_never_gets_ahead_of_what_the_journal_has_durably() {
     disk.faults.syncs.open();
     assert!(thread.join().unwrap().unwrap().flushed);
     assert_eq!((tables(), store.stats().flushes), (1, 1));
+}
+
+const ROWS: usize = 300;
+
+/// A store that was killed, with rows in its tree, in older segments, and behind what was synced.
+fn killed(dir: &Path) {
+    let mut store = open(dir, Start::FIRST).0;
+    let maintenance = store.maintenance();
+    for number in 0..ROWS {
+        let mut change = put(Space::Objects, &format!("{number:04}"), &"v".repeat(900));
+        change.put(Space::Pinned, "actor", number.to_string());
+        store.write(change).unwrap();
+        store.commit().unwrap();
+        if number == ROWS / 2 {
+            maintenance.run().unwrap();
+        }
+        if number == ROWS - 10 {
+            store.syncer().sync().unwrap();
+        }
+    }
+    assert!(store.stats().flushes == 1 && store.stats().segments > 2, "{:?}", store.stats());
+}
+
+fn assert_whole(store: &ShardStore) {
+    assert_eq!(rows(store, Space::Objects).len(), ROWS);
+    assert_eq!(get(store, Space::Pinned, "actor"), Some((ROWS - 1).to_string()));
+}
+
+/// The system is short of something for a moment, or the user may not: that says nothing about what is on the disk.
+#[test]
+fn an_error_that_shows_no_damage_costs_a_start_and_nothing_else() {
+    let base = scratch();
+    killed(base.path());
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ACCESS] {
+        let mut refused = 0;
+        for call in 0.. {
+            let dir = scratch();
+            copy(base.path(), dir.path());
+            let disk = FaultDisk::default();
+            *disk.faults.once.lock().unwrap() = Some((call, errno));
+            let opened = open_on(dir.path(), Arc::new(disk.clone()), Start::KILLED);
+            let calls = disk.faults.calls.load(SeqCst);
+            refused += u64::from(opened.is_err());
+            if let Ok((store, recovery)) = opened {
+                assert_eq!(recovery.lost, Vec::<String>::new(), "{errno:?} at call {call}");
+                assert_whole(&store);
+            }
+            let (store, recovery) = open(dir.path(), Start::KILLED);
+            assert_eq!((recovery.lost, recovery.damaged), (vec![], vec![]), "after {errno:?} at call {call}");
+            assert_whole(&store);
+            if calls <= call {
+                break;
+            }
+        }
+        assert!(refused > 10, "{refused} starts are refused for {errno:?}");
+    }
+}
+
+/// A bad sector is there at every start: none may fail on it.
+#[test]
+fn a_file_that_the_disk_cannot_read_keeps_no_store_from_opening() {
+    let base = scratch();
+    killed(base.path());
+    let segment = segments(base.path()).into_iter().nth(1).unwrap();
+    let segment = segment.strip_prefix(base.path()).unwrap().to_owned();
+    for name in ["mark", "damaged", "lost", "tables", segment.to_str().unwrap()] {
+        let dir = scratch();
+        copy(base.path(), dir.path());
+        if !dir.path().join(name).exists() {
+            std::fs::write(dir.path().join(name), sealed("")).unwrap();
+        }
+        for start in [Start::KILLED, Start::CLEAN] {
+            let disk = FaultDisk::default();
+            *disk.faults.unreadable.lock().unwrap() = Some(dir.path().join(name));
+            let (store, recovery) = open_on(dir.path(), Arc::new(disk), start).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let costs_rows = name.ends_with(".seg");
+            assert_eq!(recovery.lost.is_empty(), name == "tables", "{name}: {:?}", recovery.lost);
+            assert!(costs_rows || rows(&store, Space::Objects).len() == ROWS, "{name}");
+        }
+    }
 }

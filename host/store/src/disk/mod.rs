@@ -1,8 +1,10 @@
 //! The file operations of journal, mark and control files, behind a trait: a test holds them back or fails them, a simulator
 //! replaces them. The tree does its own file operations and is not behind it.
 
+mod errors;
 mod os;
 
+pub(crate) use errors::{is_damage, is_other_content, is_short, no_room};
 pub use os::OsDisk;
 pub(crate) use os::PRIVATE;
 
@@ -116,9 +118,4 @@ pub(crate) fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Whether an error means that the disk, or a quota on it, is full.
-pub(crate) fn no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

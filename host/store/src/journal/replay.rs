@@ -5,10 +5,11 @@ use super::record;
 use super::rewrite::Stretch;
 use super::segment::{Header, list_segments, segment_path};
 use super::{FIRST_CHAIN, Position};
-use crate::disk::{Disk, DiskFile, read_all};
+use crate::disk::{Disk, DiskFile, is_damage, read_all};
 use crate::error::{Context, FileError};
 use crate::pinned::{Key, Pinned};
 use rejoin_core::port::{Row, Space};
+use std::io;
 use std::path::Path;
 
 /// How much is read at a time once a file has shown unreadable blocks.
@@ -36,7 +37,8 @@ pub(crate) struct Replayed {
 /// the caller's to report).
 ///
 /// # Errors
-/// [`FileError`] if the directory cannot be read at all. Unreadable blocks are losses, not errors.
+/// [`FileError`] if the directory cannot be read at all, or the system is out of something that reading needs. Blocks that the
+/// disk cannot read are losses, not errors.
 pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mut dyn FnMut(Row)) -> Result<Replayed, FileError> {
     let segments = list_segments(disk, dir).context("list", dir)?;
     let first = mark.map_or(0, |mark| mark.first_segment);
@@ -45,7 +47,10 @@ pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mu
     for number in &live {
         let path = segment_path(dir, *number);
         // An unreadable header counts as a damaged one: what it held shows as a hole.
-        headers.extend(Header::read(disk, &path, *number).ok().flatten());
+        headers.extend(match Header::read(disk, &path, *number) {
+            Err(error) if is_damage(&error) => None,
+            header => header.context("read", &path)?,
+        });
     }
     // A segment that begins before an earlier one did says that the earlier one was behind a torn end, and is to be passed over.
     let firsts: Vec<u64> = headers.iter().map(|header: &Header| header.first_index).collect();
@@ -105,7 +110,7 @@ impl Walk<'_> {
     fn segment(&mut self, disk: &dyn Disk, dir: &Path, header: &Header, first: bool, stop: u64) -> Result<(), FileError> {
         let path = segment_path(dir, header.number);
         let file = disk.open(&path).context("open", &path)?;
-        let (bytes, unreadable) = read_what_can_be_read(file.as_ref());
+        let (bytes, unreadable) = read_what_can_be_read(file.as_ref()).context("read", &path)?;
         if unreadable > 0 {
             self.lost.push(format!("journal segment {} has {unreadable} unreadable blocks", header.number));
         }
@@ -223,19 +228,25 @@ fn trailing(bytes: &[u8], offset: usize) -> u64 {
     rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
 }
 
-/// The file's bytes, with zeros where a block cannot be read, and how many blocks those are.
-fn read_what_can_be_read(file: &dyn DiskFile) -> (Vec<u8>, usize) {
-    if let Ok(bytes) = read_all(file) {
-        return (bytes, 0);
+/// The file's bytes, with zeros where the disk cannot read a block, and how many blocks those are.
+fn read_what_can_be_read(file: &dyn DiskFile) -> io::Result<(Vec<u8>, usize)> {
+    let length = match file.length() {
+        Err(error) if is_damage(&error) => return Ok((Vec::new(), 1)),
+        length => usize::try_from(length?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?,
+    };
+    match read_all(file) {
+        Err(error) if is_damage(&error) => {}
+        read => return read.map(|bytes| (bytes, 0)),
     }
-    let length = file.length().ok().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut bytes = vec![0; length];
-    let mut unreadable = usize::from(length == 0);
+    let (mut bytes, mut unreadable) = (vec![0; length], 0);
     for (place, block) in bytes.chunks_mut(BLOCK).enumerate() {
-        if file.read_at(block, (place * BLOCK) as u64).is_err() {
-            block.fill(0);
-            unreadable += 1;
+        match file.read_at(block, (place * BLOCK) as u64) {
+            Err(error) if is_damage(&error) => {
+                block.fill(0);
+                unreadable += 1;
+            }
+            read => drop(read?),
         }
     }
-    (bytes, unreadable)
+    Ok((bytes, unreadable))
 }

@@ -1,8 +1,8 @@
 //! Work that no shard waits for: flushes, compactions, segments that are no longer needed, and the watch over free space.
 
 use super::shared::{Backoff, Shared, Trouble, lock, note_version};
-use super::tree::{Suspect, Sweep, is_short};
-use crate::disk::no_room;
+use super::tree::{Suspect, Sweep};
+use crate::disk::{is_short, no_room};
 use lsm_tree::Error;
 use rejoin_core::port::StoreFault;
 use std::io;
@@ -295,6 +295,8 @@ impl Maintenance {
     fn sweep(&self, tried: &str, error: &Error) -> Result<(), StoreFault> {
         match self.shared.tree.sweep() {
             Ok(Sweep::Removed(_)) => Ok(()),
+            // The next attempt begins with the version on the disk.
+            Ok(Sweep::Unclear) if passes(error) => Ok(()),
             Ok(Sweep::Unclear) => {
                 Err(self.shared.poison.set(tried, &format!("{error}, and it is not known which version of the tree counts")))
             }

@@ -19,7 +19,7 @@ pub use sync::Syncer;
 pub use tree::Descriptors;
 pub(crate) use tree::remove_unlisted;
 
-use crate::disk::no_room;
+use crate::disk::{is_short, no_room};
 use crate::error::FileError;
 use crate::journal::{Writer, is_key_length};
 use crate::pinned::{Key, Pinned};
@@ -33,7 +33,6 @@ use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use tree::is_short;
 use unbegun::Unbegun;
 use young::Young;
 

@@ -9,7 +9,7 @@ use super::unbegun::Unbegun;
 use super::{CommitSeq, ShardStore};
 use crate::blob;
 use crate::dir::{Start, lock};
-use crate::disk::Disk;
+use crate::disk::{Disk, is_damage};
 use crate::error::{Context, FileError, OpenError};
 use crate::journal::{FIRST_CHAIN, Mark, MarkFile, discard_next, list_segments, replay};
 use std::cell::{Cell, RefCell};
@@ -113,7 +113,7 @@ fn read_mark(disk: &dyn Disk, places: &Places, start: &Start, lost: &mut Vec<Str
         Ok(Some(None)) => lost.push("the journal's high-water mark is damaged: the journal's end cannot be vouched for".to_owned()),
         Ok(None) => {
             let segments = list_segments(disk, &places.journal).context("list", &places.journal)?;
-            if segments.is_empty() && !tree::exists(&places.tree) && start.first {
+            if segments.is_empty() && start.first && !tree::exists(&places.tree).context("look for", &places.tree)? {
                 // The mark comes before the first segment, so that a segment without a mark is always a loss.
                 let nothing = Mark { index: 0, chain: FIRST_CHAIN, first_segment: 1, tree: 0 };
                 MarkFile::replace(disk, &places.mark, nothing).context("create", &places.mark)?;
@@ -122,7 +122,8 @@ fn read_mark(disk: &dyn Disk, places: &Places, start: &Start, lost: &mut Vec<Str
             lost.push("the shard's high-water mark is missing: its files were removed, or never finished".to_owned());
         }
         // What can be read of the journal is replayed; the mark is then replaced by a sound one.
-        Err(error) => lost.push(format!("the journal's high-water mark cannot be read: {error}")),
+        Err(error) if is_damage(&error) => lost.push(format!("the journal's high-water mark cannot be read: {error}")),
+        Err(error) => return Err(FileError::io("read", &places.mark, error).into()),
     }
     Ok(Some(None))
 }
@@ -141,13 +142,13 @@ fn open_tree(
     let cache_bytes = options.cache_bytes - options.cache_bytes / 4;
     let failed = |error: &dyn std::fmt::Display| OpenError::Tree { path: path.clone(), why: error.to_string() };
     let mut ranges = match noted_lost(disk, &places.dir) {
-        Err(FileError::Damaged { .. }) => {
+        Err(error) if error.is_damage() => {
             lost.push("the list of what was lost with damaged tables is itself damaged".to_owned());
             Lost::default()
         }
         noted => noted?,
     };
-    let existed = tree::exists(path);
+    let existed = tree::exists(path).context("look for", path)?;
     let open = |ranges: Lost| Tree::open(path, cache_bytes, options.descriptors.clone(), ranges);
     let mut damage = Vec::new();
     let mut unsound = (known && !existed).then(|| "the tree is missing".to_owned());
@@ -162,7 +163,7 @@ fn open_tree(
         match open(ranges.clone()) {
             Ok(tree) => return Ok((tree, damage)),
             // Of a tree that was not there nothing can be damaged.
-            Err(error) if !existed || !tree::is_damage(&error) => return Err(failed(&error)),
+            Err(error) if !existed || !tree::shows_damage(&error) => return Err(failed(&error)),
             Err(error) => tracing::error!(dir = %places.dir.display(), %error, "the tree is damaged"),
         }
     }
@@ -190,7 +191,7 @@ fn mended(
     };
     let mut found = tree::look_before_open(path, ranges).context("read", path)?;
     if let tree::Found::Unsound(why) = &found
-        && let Some(copy) = noted_version(disk, &places.dir)
+        && let Some(copy) = noted_version(disk, &places.dir)?
         && tree::restore(path, &copy, taken_over).context("restore", path)?
     {
         say(format!("the tree's list of tables was damaged ({why}); a copy of it has taken its place"));
@@ -235,7 +236,7 @@ fn note(dir: &Path) -> PathBuf {
 fn noted_loss(disk: &dyn Disk, places: &Places) -> Result<Vec<String>, OpenError> {
     match blob::read(disk, &note(&places.dir)) {
         Ok(content) => Ok(String::from_utf8_lossy(&content.unwrap_or_default()).lines().map(str::to_owned).collect()),
-        Err(FileError::Damaged { .. }) => Ok(vec!["the note of an earlier loss is damaged".to_owned()]),
+        Err(error) if error.is_damage() => Ok(vec!["the note of an earlier loss is damaged".to_owned()]),
         Err(error) => Err(error.into()),
     }
 }

@@ -167,8 +167,14 @@ pub(super) fn note_version(disk: &dyn Disk, dir: &Path, tree: &Tree) -> io::Resu
 }
 
 /// The copy that is kept; none if there is none, or it is damaged.
-pub(super) fn noted_version(disk: &dyn Disk, dir: &Path) -> Option<Vec<u8>> {
-    blob::read(disk, &dir.join(VERSION)).ok().flatten()
+///
+/// # Errors
+/// [`FileError`] if it is not known whether there is a sound one.
+pub(super) fn noted_version(disk: &dyn Disk, dir: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match blob::read(disk, &dir.join(VERSION)) {
+        Err(error) if error.is_damage() => Ok(None),
+        copy => copy,
+    }
 }
 
 /// Where damaged tables are kept for people to look at.

@@ -2,7 +2,7 @@
 
 use super::CommitSeq;
 use super::shared::{Shared, lock};
-use super::tree::is_short;
+use crate::disk::is_short;
 use crate::journal::{Mark, MarkFile, Position};
 use rejoin_core::port::StoreFault;
 use std::fs::File;

@@ -7,8 +7,8 @@ use super::options::Options;
 use super::shared::{Gate, Poison, Shared, Signal, Suspects, Trouble, Written, lock, note_version, noted_version};
 use super::stats::Counters;
 use super::sync::{Durable, MarkWriter, spare_descriptor};
-use super::tree::{Tree, is_short};
-use crate::disk::{Disk, no_room};
+use super::tree::Tree;
+use crate::disk::{Disk, is_short, no_room};
 use crate::error::{Context, FileError, OpenError};
 use crate::journal::{Mark, MarkFile, Position, Replayed, Writer, rewrite, segment_path};
 use crate::pinned::Pinned;
@@ -101,7 +101,7 @@ impl Unbegun {
                 Err(error) => return Err(OpenError::Tree { path: self.places.tree.clone(), why: error.to_string() }),
             }
         }
-        if !self.keep || noted_version(disk.as_ref(), &self.places.dir).is_none() {
+        if !self.keep || noted_version(disk.as_ref(), &self.places.dir)?.is_none() {
             // A copy that could not be made costs nothing until the list is damaged.
             let _ = note_version(disk.as_ref(), &self.places.dir, tree);
         }

@@ -1,8 +1,9 @@
 //! Whether a table is what was written, and which files no version lists.
 
-use super::manifest::{Entry, Manifest, contents_of, is_damage, version_name};
-use super::salvage::{Damaged, is_short};
-use super::{Tree, is_unreadable};
+use super::Tree;
+use super::manifest::{Entry, Manifest, contents_of, version_name};
+use super::salvage::Damaged;
+use crate::disk::is_damage;
 use lsm_tree::{AbstractTree, Cache, Checksum, DescriptorTable, SeqNo, Table};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -56,13 +57,13 @@ fn open_table(tree: &Path, level: usize, entry: Entry) -> io::Result<Result<SeqN
 }
 
 fn damage_or<T>(error: io::Error) -> io::Result<Result<T, String>> {
-    if is_damage(&error) || is_unreadable(&error) { Ok(Err(error.to_string())) } else { Err(error) }
+    if is_damage(&error) { Ok(Err(error.to_string())) } else { Err(error) }
 }
 
 /// Reads a whole table. Returns what is wrong with it, if anything is.
 ///
 /// # Errors
-/// What the operating system says for want of descriptors or memory.
+/// What the operating system says for want of descriptors, memory or permission.
 pub(super) fn verify(tree: &Path, entry: Entry) -> io::Result<Option<String>> {
     let read = || -> io::Result<u128> {
         let mut file = File::open(tree.join("tables").join(entry.id.to_string()))?;
@@ -79,8 +80,8 @@ pub(super) fn verify(tree: &Path, entry: Entry) -> io::Result<Option<String>> {
     match read() {
         Ok(sum) if sum == entry.checksum => Ok(None),
         Ok(_) => Ok(Some("it has not the checksum that it was written with".to_owned())),
-        Err(error) if is_short(&error) => Err(error),
-        Err(error) => Ok(Some(error.to_string())),
+        Err(error) if is_damage(&error) => Ok(Some(error.to_string())),
+        Err(error) => Err(error),
     }
 }
 

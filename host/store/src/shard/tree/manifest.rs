@@ -11,6 +11,7 @@
 //! contents    "TOC!" ‖ sections u32 ‖ section … with place u64 ‖ length u64 ‖ length of the name u16 ‖ name
 //! ```
 
+use crate::disk::is_other_content;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
@@ -168,11 +169,6 @@ pub(super) fn version_name(id: u64) -> String {
     format!("v{id}")
 }
 
-/// Whether an error says that files are gone or not what was written.
-pub(super) fn is_damage(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::NotFound | ErrorKind::UnexpectedEof)
-}
-
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
@@ -292,7 +288,7 @@ fn bad(name: &str, why: &str) -> io::Error {
 fn named(name: &str, error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         // Kept as it is: whether the system is out of something is told by the number.
-        Some(_) if !is_damage(error) => io::Error::from_raw_os_error(error.raw_os_error().unwrap_or_default()),
+        Some(_) if !is_other_content(error) => io::Error::from_raw_os_error(error.raw_os_error().unwrap_or_default()),
         _ => io::Error::new(error.kind(), format!("{name}: {error}")),
     }
 }

@@ -2,10 +2,10 @@
 
 use super::check::{damaged_tables, verify};
 use super::lost::{Lost, LostRange};
-use super::manifest::{Entry, Manifest, is_damage};
+use super::manifest::{Entry, Manifest};
 use super::salvage::{Damaged, salvage};
-use super::{Open, Tree, is_unreadable, open_files};
-use crate::disk::PRIVATE;
+use super::{Open, Tree, open_files};
+use crate::disk::{PRIVATE, is_damage};
 use bytes::Bytes;
 use lsm_tree::{AbstractTree, AnyTree, Error, Memtable, Table};
 use std::collections::BTreeSet;
@@ -42,7 +42,7 @@ pub(in crate::shard) enum Found {
 pub(in crate::shard) fn look_before_open(tree: &Path, lost: &Lost) -> io::Result<Found> {
     let manifest = match Manifest::read(tree) {
         Ok(manifest) => manifest,
-        Err(error) if is_damage(&error) || is_unreadable(&error) => return Ok(Found::Unsound(error.to_string())),
+        Err(error) if is_damage(&error) => return Ok(Found::Unsound(error.to_string())),
         Err(error) => return Err(error),
     };
     let damaged = damaged_tables(tree, &manifest, lost.highest())?;
@@ -89,7 +89,8 @@ pub(in crate::shard) fn mend_before_open(
     replace(tree, manifest, damaged, lost, note, &mut next, aside)
 }
 
-/// Makes the version that has sound tables, or none, in place of the damaged ones.
+/// Makes the version that has sound tables, or none, in place of the damaged ones. `lost` names what they cost once that is noted, also if what follows
+/// fails: nobody may read the new version without it.
 fn replace(
     tree: &Path,
     mut manifest: Manifest,
@@ -110,10 +111,10 @@ fn replace(
     more.extend(ranges);
     if more != *lost {
         note(&more)?;
+        *lost = more;
     }
     manifest.id += 1;
     manifest.write(tree)?;
-    *lost = more;
     for (table, _) in damaged {
         keep_aside(tree, table.entry.id, aside);
     }
@@ -176,7 +177,9 @@ impl Tree {
         let manifest = self.manifest();
         let before = manifest.clone();
         let mut next = || tree.get_next_table_id();
-        let said = replace(&self.path, manifest, &damaged, &mut lost, note, &mut next, aside)?;
+        let said = replace(&self.path, manifest, &damaged, &mut lost, note, &mut next, aside);
+        self.exclusive().lost = lost.clone();
+        let said = said?;
         if let Err(error) = self.open_anew(lost) {
             // The open tree goes on, and counts its versions from its own.
             before.write(&self.path)?;
@@ -215,7 +218,7 @@ impl Tree {
             Ok(current) if current == id => return Ok(()),
             Ok(_) => {}
             // It is damaged, and written anew by whatever is done next.
-            Err(error) if is_damage(&error) || is_unreadable(&error) => return Ok(()),
+            Err(error) if is_damage(&error) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
         tracing::warn!(tree = %self.path.display(), "the tree goes on from the version on the disk");

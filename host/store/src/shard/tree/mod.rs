@@ -18,9 +18,8 @@ pub(crate) use check::remove_unlisted;
 pub use descriptors::Descriptors;
 pub(super) use lost::Lost;
 pub(super) use mend::{DamagedTable, Found, Suspect, look_before_open, mend_before_open, restore};
-pub(super) use salvage::is_short;
 
-use crate::disk::PRIVATE;
+use crate::disk::{PRIVATE, is_damage, is_short};
 use bytes::Bytes;
 use lsm_tree::Table;
 use lsm_tree::compaction::{Choice, CompactionStrategy, Leveled};
@@ -83,9 +82,15 @@ pub(super) struct Due {
     pub(super) bytes: u64,
 }
 
-/// What the tree's files show before it is opened.
-pub(super) fn exists(path: &Path) -> bool {
-    path.join(manifest::CURRENT).exists()
+/// Whether there is a tree. One of which the disk cannot tell is there, and damaged.
+///
+/// # Errors
+/// What the operating system says for want of memory or permission.
+pub(super) fn exists(path: &Path) -> io::Result<bool> {
+    match path.join(manifest::CURRENT).try_exists() {
+        Err(error) if is_damage(&error) => Ok(true),
+        exists => exists,
+    }
 }
 
 impl Tree {
@@ -306,16 +311,11 @@ fn open_files(
 }
 
 /// Whether an error on opening means that files are gone or not what they were.
-pub(super) fn is_damage(error: &Error) -> bool {
+pub(super) fn shows_damage(error: &Error) -> bool {
     match error {
-        Error::Io(error) => manifest::is_damage(error) || is_unreadable(error),
+        Error::Io(error) => is_damage(error),
         _ => true,
     }
-}
-
-/// Whether the disk cannot read what is on it.
-fn is_unreadable(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Takes a value out of the tree.

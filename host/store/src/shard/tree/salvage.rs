@@ -5,6 +5,7 @@
 
 use super::lost::LostRange;
 use super::manifest::{Entry, contents};
+use crate::disk::is_damage;
 use bytes::Bytes;
 use lsm_tree::coding::Decode;
 use lsm_tree::config::BloomConstructionPolicy;
@@ -221,27 +222,20 @@ fn write(tables: &Path, damaged: &Damaged, number: u64, blocks: &[DataBlock]) ->
 fn read_what_can_be_read(path: &Path) -> io::Result<Vec<u8>> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if is_short(&error) => return Err(error),
-        Err(_) => return Ok(Vec::new()),
+        Err(error) if is_damage(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     };
     let length = usize::try_from(file.metadata()?.len()).map_err(|_| io::Error::from(ErrorKind::FileTooLarge))?;
     let mut bytes = vec![0; length];
     match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => return Ok(bytes),
-        Err(error) if is_short(&error) => return Err(error),
-        Err(_) => {}
+        Err(error) if is_damage(&error) => {}
+        read => return read.map(|()| bytes),
     }
     for (place, sector) in bytes.chunks_mut(SECTOR).enumerate() {
-        if file.read_exact_at(sector, (place * SECTOR) as u64).is_err() {
-            sector.fill(0);
+        match file.read_exact_at(sector, (place * SECTOR) as u64) {
+            Err(error) if is_damage(&error) => sector.fill(0),
+            read => read?,
         }
     }
     Ok(bytes)
-}
-
-/// Whether the system is out of descriptors or memory: that says nothing about the disk.
-pub(crate) fn is_short(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let code = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
-    code(Errno::MFILE) || code(Errno::NFILE) || code(Errno::NOMEM) || error.kind() == ErrorKind::OutOfMemory
 }

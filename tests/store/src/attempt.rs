@@ -1,0 +1,119 @@
+//! A script done on a disk, or a tree, whose calls fail: until the store stops, or to its end.
+
+use crate::{Image, MemoryDisk, Model, Node, Step, script};
+use rejoin_core::port::{Store, StoreFault};
+use std::path::Path;
+
+/// How often a write is tried that is refused for a fault that passes.
+const TRIES: usize = 3;
+
+/// A script under way, or ended.
+pub struct Attempt<'a> {
+    /// The data directory.
+    pub root: &'a Path,
+    /// The disk of all files but the tree's.
+    pub disk: MemoryDisk,
+    /// The node, unless it has stopped or could not start.
+    pub node: Option<Node>,
+    /// What was promised.
+    pub model: Model,
+    /// Whether the store has failed while it ran. The node is still there then, to be looked at.
+    pub failed: bool,
+}
+
+/// The store has stopped, or could not be opened.
+#[derive(Debug)]
+pub struct Stopped;
+
+impl<'a> Attempt<'a> {
+    /// Does so many steps of the script of a seed, without its power cuts. `prepare` says what is wrong with the disk.
+    #[must_use]
+    pub fn new(root: &'a Path, seed: u64, steps: u64, prepare: impl FnOnce(&MemoryDisk)) -> Self {
+        let disk = MemoryDisk::new(root, &Image::default());
+        prepare(&disk);
+        let mut attempt = Self { root, disk, node: None, model: Model::default(), failed: false };
+        let steps = script(seed, steps).into_iter().filter(|step| *step != Step::PowerCut);
+        let ended = attempt.open().and_then(|()| steps.into_iter().try_for_each(|step| attempt.step(step)));
+        attempt.failed = ended.is_err() && attempt.node.is_some();
+        attempt
+    }
+
+    /// Starts the node on what is there.
+    ///
+    /// # Errors
+    /// [`Stopped`] if it does not start.
+    ///
+    /// # Panics
+    /// If a loss is said of what can be had.
+    pub fn open(&mut self) -> Result<(), Stopped> {
+        let mut node = Node::open(self.root, &self.disk).map_err(|_| Stopped)?;
+        // A first start that did not come to its end may be taken for one that has lost something.
+        let lost = &node.recovery.lost;
+        assert!(lost.is_empty() || self.model.made() == 0, "a loss is said of what can be had: {lost:?}");
+        self.model.reopen(goes_on(node.store.commit())?.0);
+        goes_on(node.store.syncer().sync())?;
+        node.data.settle().map_err(|_| Stopped)?;
+        self.node = Some(node);
+        Ok(())
+    }
+
+    /// Does one step.
+    ///
+    /// # Errors
+    /// [`Stopped`] if the store stops at it, or does not start again.
+    pub fn step(&mut self, step: Step) -> Result<(), Stopped> {
+        let Some(Node { store, .. }) = &mut self.node else { return Err(Stopped) };
+        match step {
+            Step::Write(change) => {
+                for _ in 0..TRIES {
+                    match store.write(change.clone()) {
+                        Ok(()) => {
+                            self.model.write(change.rows);
+                            break;
+                        }
+                        refused => passes(refused)?,
+                    }
+                    self.model.commit(goes_on(store.commit())?.0);
+                    passes(store.maintenance().run().map(drop))?;
+                }
+            }
+            Step::Commit => self.model.commit(goes_on(store.commit())?.0),
+            Step::Sync => self.model.sync(goes_on(store.syncer().sync())?.0),
+            Step::Maintain => passes(store.maintenance().run().map(drop))?,
+            Step::Kill | Step::PowerCut => {
+                self.node = None;
+                self.model.kill();
+                self.open()?;
+            }
+            Step::Stop => {
+                let made = self.model.made();
+                let Some(Node { data, store, .. }) = self.node.take() else { return Err(Stopped) };
+                goes_on(store.close())?;
+                self.model.commit(made);
+                self.model.sync(made);
+                data.mark_clean().map_err(|_| Stopped)?;
+                self.open()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a call was done; only a failed store refuses one that may not be refused.
+fn goes_on<T>(result: Result<T, StoreFault>) -> Result<T, Stopped> {
+    result.map_err(|fault| {
+        assert!(matches!(fault, StoreFault::Failed(_)), "{fault}");
+        Stopped
+    })
+}
+
+/// What a fault that passes may end in: the store goes on.
+///
+/// # Errors
+/// [`Stopped`] for a fault that does not pass.
+pub fn passes(result: Result<(), StoreFault>) -> Result<(), Stopped> {
+    match result {
+        Ok(()) | Err(StoreFault::Full | StoreFault::Busy | StoreFault::Damaged(_)) => Ok(()),
+        Err(_) => Err(Stopped),
+    }
+}
