@@ -1,18 +1,70 @@
 //! Small files that are replaced as a whole: one text line with version, length and checksum, then the content. Written beside,
 //! synced, renamed, and the directory synced: a reader finds the old content or the new one, never a mixture.
+//!
+//! What a node cannot start without is kept twice, so that one bad sector costs nothing.
 
 use crate::disk::{Disk, if_found, read_all};
 use crate::error::{Context, FileError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a disk writes whole.
 const SECTOR: usize = 512;
+/// What the name of a second copy ends with.
+pub(crate) const COPY: &str = "copy";
 /// The version of the line in front.
 const VERSION: u32 = 1;
 
 /// Durably replaces the file at `path`.
 pub(crate) fn write(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), FileError> {
     write_raw(disk, path, &sealed(content))
+}
+
+/// Where the second copy of a file is.
+fn copy_of(path: &Path) -> PathBuf {
+    path.with_extension(COPY)
+}
+
+/// Durably replaces the file at `path` and its copy. The copy goes first: until this has succeeded the file is what it was.
+pub(crate) fn write_twice(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), FileError> {
+    write(disk, &copy_of(path), content)?;
+    write(disk, path, content)
+}
+
+/// The content of the file at `path`, or of its copy if the file is damaged or gone; `None` if neither is there.
+///
+/// # Errors
+/// [`FileError::BothDamaged`] with this advice if neither is whole; another [`FileError`] if the system is out of something that reading needs.
+pub(crate) fn read_either(disk: &dyn Disk, path: &Path, advice: &'static str) -> Result<Option<Vec<u8>>, FileError> {
+    let first = match read(disk, path) {
+        Ok(None) => None,
+        Err(error) if error.is_damage() => Some(error),
+        read => return read,
+    };
+    match (read(disk, &copy_of(path)), first) {
+        (Ok(Some(content)), first) => {
+            let why = first.map_or_else(|| "it is gone".to_owned(), |error| error.to_string());
+            tracing::error!(path = %path.display(), why, "a file is damaged; its copy takes its place");
+            Ok(Some(content))
+        }
+        (Ok(None), None) => Ok(None),
+        (Err(error), _) if !error.is_damage() => Err(error),
+        (Ok(None), Some(error)) | (Err(error), _) => {
+            Err(FileError::BothDamaged { path: path.to_path_buf(), copy: copy_of(path), why: error.to_string(), advice })
+        }
+    }
+}
+
+/// Writes the file at `path` and its copy anew if one of them is damaged or gone and the other is whole. What fails here is
+/// tried again at the next start.
+pub(crate) fn mend(disk: &dyn Disk, path: &Path) {
+    let whole = |path: &Path| matches!(read(disk, path), Ok(Some(_)));
+    if whole(path) && whole(&copy_of(path)) {
+        return;
+    }
+    let mended = read_either(disk, path, "").and_then(|content| content.map_or(Ok(()), |content| write_twice(disk, path, &content)));
+    if let Err(error) = mended {
+        tracing::warn!(path = %path.display(), %error, "a damaged file could not be written anew");
+    }
 }
 
 /// Durably writes over the file at `path`, which has this length, where there is no room for another beside it. Within a sector, of which disks write

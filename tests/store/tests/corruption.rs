@@ -1,5 +1,5 @@
-//! Files that are damaged at rest. Everything in them was synced, so whatever is missing must be said: as a loss, as a damaged row, or
-//! by refusing the directory. What is read without a word is exactly what was there.
+//! Files that are damaged at rest. Everything in them was synced, so whatever is missing must be said: as a loss or as a damaged
+//! row. What is read without a word is exactly what was there, and no damage of one file keeps a node from starting.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_test_store::{

@@ -3,10 +3,14 @@
 
 use rejoin_proto::id::{ClusterId, NodeId, PluginDigest};
 use rejoin_store::{DataDir, FORMAT_VERSION, FileError, Identity, OpenError};
-use rejoin_test_store::{edit, sealed};
+use rejoin_test_store::{FaultDisk, edit, scratch, sealed};
 use std::path::Path;
+use std::sync::Arc;
 
 const IDENTITY: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 2 };
+
+/// The length of the state file.
+const STATE_BYTES: usize = 155;
 
 fn refused(path: &Path, identity: Identity) -> OpenError {
     DataDir::open(path, identity).err().unwrap()
@@ -40,7 +44,7 @@ fn starts_tell_first_clean_and_killed_apart() {
 
 #[test]
 fn after_another_boot_new_actors_are_owed_until_settled() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     drop(DataDir::open(dir.path(), IDENTITY).unwrap());
     edit(&dir.path().join("STATE"), |bytes| {
         let content = "boot another\nclean false\nrenewal_owed false\n";
@@ -55,9 +59,39 @@ fn after_another_boot_new_actors_are_owed_until_settled() {
     drop(data);
     let (_, start) = DataDir::open(dir.path(), IDENTITY).unwrap();
     assert!(!start.unsynced_may_be_gone());
+    let settled = || {
+        let (data, _) = DataDir::open(dir.path(), IDENTITY).unwrap();
+        data.settle().unwrap();
+        data.mark_clean().unwrap();
+    };
+    settled();
     std::fs::remove_file(dir.path().join("STATE")).unwrap();
     let (_, start) = DataDir::open(dir.path(), IDENTITY).unwrap();
     assert!(start.unsynced_may_be_gone(), "without a state file nothing is known");
+    for place in (0..STATE_BYTES).step_by(3) {
+        settled();
+        edit(&dir.path().join("STATE"), |bytes| bytes[place] ^= 1);
+        for _ in 0..2 {
+            let (_, start) = DataDir::open(dir.path(), IDENTITY).unwrap();
+            assert!(start.unsynced_may_be_gone() && !start.clean, "nor with a damaged one: {start:?}");
+        }
+    }
+}
+
+/// One bad sector must not keep a node from starting: there are two copies, or it is not needed.
+#[test]
+fn a_small_file_that_the_disk_cannot_read_keeps_no_node_from_starting() {
+    for name in ["VERSION", "VERSION.copy", "STATE", "control/layout", "control/layout.copy"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, _) = DataDir::open(dir.path(), IDENTITY).unwrap();
+        data.control().write("layout", b"kept").unwrap();
+        data.mark_clean().unwrap();
+        let disk = FaultDisk::default();
+        *disk.faults.unreadable.lock().unwrap() = Some(dir.path().join(name));
+        let (data, start) = DataDir::open_on(dir.path(), IDENTITY, Arc::new(disk)).unwrap();
+        assert_eq!(start.unsynced_may_be_gone(), name == "STATE", "{name}");
+        assert_eq!(data.control().read("layout").unwrap().unwrap(), b"kept"[..], "{name}");
+    }
 }
 
 #[test]
@@ -91,16 +125,20 @@ fn a_newer_or_damaged_version_is_refused() {
     let error = refused(dir.path(), IDENTITY);
     assert!(matches!(error, OpenError::Newer { found: 2, supported: FORMAT_VERSION, .. }), "{error}");
     edit(&dir.path().join("VERSION"), |bytes| bytes[40] ^= 1);
-    assert!(matches!(refused(dir.path(), IDENTITY), OpenError::File(FileError::Damaged { .. })));
+    edit(&dir.path().join("VERSION.copy"), |bytes| bytes[40] ^= 1);
+    let error = refused(dir.path(), IDENTITY);
+    assert!(matches!(error, OpenError::File(FileError::BothDamaged { .. })) && error.to_string().contains("backup"), "{error}");
     std::fs::remove_file(dir.path().join("VERSION")).unwrap();
+    assert!(matches!(refused(dir.path(), IDENTITY), OpenError::File(FileError::BothDamaged { .. })), "not taken for a new one");
+    std::fs::remove_file(dir.path().join("VERSION.copy")).unwrap();
     std::fs::create_dir(shard).unwrap();
     assert!(matches!(refused(dir.path(), IDENTITY), OpenError::File(FileError::Damaged { .. })), "not taken for a new one");
 }
 
 #[test]
 fn control_files_are_replaced_whole_and_checked() {
-    let dir = tempfile::tempdir().unwrap();
-    let (data, _) = DataDir::open(dir.path(), IDENTITY).unwrap();
+    let dir = scratch();
+    let (mut data, _) = DataDir::open(dir.path(), IDENTITY).unwrap();
     let control = data.control();
     assert_eq!(control.read("catalog").unwrap(), None);
     control.write("catalog", b"one").unwrap();
@@ -109,16 +147,25 @@ fn control_files_are_replaced_whole_and_checked() {
     for name in ["", "../VERSION", "a/b", "A", "x.new"] {
         assert!(matches!(control.write(name, b""), Err(FileError::BadName { .. })));
     }
-    let path = dir.path().join("control/catalog");
+    let (path, second) = (dir.path().join("control/catalog"), dir.path().join("control/catalog.copy"));
     let length = std::fs::metadata(&path).unwrap().len() as usize;
     for place in 0..length {
         edit(&path, |bytes| bytes[place] ^= 1);
+        assert_eq!(control.read("catalog").unwrap().unwrap(), b"two\nlines"[..], "the copy is whole");
+        edit(&second, |bytes| bytes[length - 1 - place] ^= 1);
         let error = control.read("catalog").unwrap_err();
-        assert!(matches!(error, FileError::Damaged { .. }) && error.to_string().contains("catalog"), "{error}");
+        assert!(matches!(error, FileError::BothDamaged { .. }) && error.to_string().contains("catalog"), "{error}");
         edit(&path, |bytes| bytes[place] ^= 1);
+        assert_eq!(control.read("catalog").unwrap().unwrap(), b"two\nlines"[..]);
+        edit(&second, |bytes| bytes[length - 1 - place] ^= 1);
     }
-    edit(&path, Vec::clear);
-    assert!(matches!(control.read("catalog"), Err(FileError::Damaged { .. })));
+    for damaged in [&path, &second] {
+        edit(damaged, Vec::clear);
+        drop(data);
+        data = DataDir::open(dir.path(), IDENTITY).unwrap().0;
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&second).unwrap(), "a start writes anew what is damaged");
+        assert_eq!(data.control().read("catalog").unwrap().unwrap(), b"two\nlines"[..]);
+    }
 }
 
 #[test]

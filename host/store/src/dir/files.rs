@@ -5,10 +5,15 @@ use crate::disk::{Disk, if_found};
 use crate::error::{Context, FileError};
 use bytes::Bytes;
 use rejoin_proto::id::PluginDigest;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Small durable files by name (catalog, layout), each replaced atomically and checked when it is read.
+/// What can be done about a control file of which both copies are damaged.
+const ADVICE: &str =
+    "restore one of them from a backup, or remove both: the node then takes their content from its configuration and its peers";
+
+/// Small durable files by name (catalog, layout), each replaced atomically, kept in two copies, and checked when it is read.
 #[derive(Clone)]
 pub struct ControlFile {
     dir: PathBuf,
@@ -20,12 +25,12 @@ impl ControlFile {
         Self { dir, disk }
     }
 
-    /// The content last written under a name, `None` if nothing ever was.
+    /// The content last written under a name, `None` if nothing ever was. Of a damaged file the copy is read.
     ///
     /// # Errors
-    /// [`FileError::Damaged`] if it is not what was written; never to be taken for "nothing".
+    /// [`FileError::BothDamaged`] if neither is what was written; never to be taken for "nothing".
     pub fn read(&self, name: &str) -> Result<Option<Bytes>, FileError> {
-        Ok(blob::read(self.disk.as_ref(), &self.path(name)?)?.map(Bytes::from))
+        Ok(blob::read_either(self.disk.as_ref(), &self.path(name)?, ADVICE)?.map(Bytes::from))
     }
 
     /// Durably replaces the content under a name (1 to 64 of `a-z 0-9 -`). After a crash the old content is there or the new.
@@ -33,7 +38,15 @@ impl ControlFile {
     /// # Errors
     /// [`FileError`]; the old content is then still there.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), FileError> {
-        blob::write(self.disk.as_ref(), &self.path(name)?, content)
+        blob::write_twice(self.disk.as_ref(), &self.path(name)?, content)
+    }
+
+    /// Writes anew what is damaged, where a copy is whole.
+    pub(super) fn mend(&self) {
+        let names = if_found(self.disk.list(&self.dir)).ok().flatten().unwrap_or_default();
+        let names: BTreeSet<&str> = names.iter().map(|name| name.strip_suffix(".copy").unwrap_or(name)).collect();
+        // A name with a dot is that of a file half written.
+        names.into_iter().filter_map(|name| self.path(name).ok()).for_each(|path| blob::mend(self.disk.as_ref(), &path));
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, FileError> {

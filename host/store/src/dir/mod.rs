@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! LOCK       held (flock) while a process has the directory open
-//! VERSION    format, cluster, node, shards: readable text behind a checksum
+//! VERSION    format, cluster, node, shards: readable text behind a checksum; and VERSION.copy, the same again
 //! BALLAST    room for a start on a full disk
 //! STATE      OS boot id, clean-stop mark, whether new actors are still owed
-//! control/   small files, replaced whole        modules/   plugin components by SHA-256        shard-000/ …
+//! control/   small files, replaced whole, each with a copy        modules/   plugin components by SHA-256        shard-000/ …
 //! ```
 
 mod files;
@@ -33,6 +33,9 @@ pub const FORMAT_VERSION: u32 = 1;
 const OTHERS: u32 = 0o077;
 /// A directory in which everybody has files of his own.
 const STICKY: u32 = 0o1000;
+
+/// What can be done about a version file of which both copies are damaged.
+const ADVICE: &str = "restore one of them from a backup, or from what was copied of this directory before; nothing else in it is lost";
 
 /// The file that is removed to make room for a start.
 const BALLAST: &str = "BALLAST";
@@ -101,14 +104,16 @@ impl DataDir {
         if first {
             let Identity { cluster, node, shards } = identity;
             let text = format!("format {FORMAT_VERSION}\ncluster {cluster}\nnode {node}\nshards {shards}\n");
-            blob::write(disk.as_ref(), &path.join("VERSION"), text.as_bytes())?;
+            blob::write_twice(disk.as_ref(), &path.join("VERSION"), text.as_bytes())?;
         }
         keep_private(&path);
         make_room(disk.as_ref(), &path, identity.shards);
+        blob::mend(disk.as_ref(), &path.join("VERSION"));
         for name in ["control", "modules"] {
             disk.create_dir(&path.join(name)).context("create", &path.join(name))?;
         }
         disk.sync_dir(&path).context("sync", &path)?;
+        ControlFile::new(path.join("control"), Arc::clone(&disk)).mend();
         let (state, start) = State::begin(disk.as_ref(), &path, first)?;
         keep_ballast(disk.as_ref(), &path)?;
         tracing::info!(path = %path.display(), ?start, "data directory open");
@@ -223,7 +228,7 @@ pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
 /// Compares the version file with what is asked for. Returns whether there is none: then the directory is new.
 fn is_new(disk: &dyn Disk, path: &Path, identity: Identity) -> Result<bool, OpenError> {
     let name = path.join("VERSION");
-    let Some(content) = blob::read(disk, &name)? else {
+    let Some(content) = blob::read_either(disk, &name, ADVICE)? else {
         refuse_strange(disk, path)?;
         return Ok(true);
     };

@@ -56,9 +56,16 @@ impl State {
     /// Reads what the last process left, and durably replaces it by the state of a running node.
     pub(super) fn begin(disk: &dyn Disk, dir: &Path, first: bool) -> Result<(Self, Start), FileError> {
         let boot = boot_id();
-        let start = match Self::read(disk, dir)? {
+        let last = match Self::read(disk, dir) {
+            Err(error) if error.is_damage() => {
+                tracing::error!(%error, "the state file is damaged: this start takes it that unsynced writes may be gone");
+                None
+            }
+            last => last?,
+        };
+        let start = match last {
             _ if first => Start::FIRST,
-            // The version file was written and the state file was not, or it was removed: nothing is known.
+            // The version file was written and the state file was not, or it was removed or damaged: nothing is known.
             None => Start::POWER_LOST,
             Some(last) => {
                 Start { first: false, clean: last.clean, same_boot: !boot.is_empty() && last.boot == boot, renewal_owed: last.renewal_owed }
@@ -69,7 +76,7 @@ impl State {
         Ok((state, start))
     }
 
-    /// Reads the state file; a damaged one is an error, never "clean".
+    /// Reads the state file.
     fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, FileError> {
         let path = file(dir);
         let Some(content) = blob::read(disk, &path)? else { return Ok(None) };
