@@ -87,15 +87,18 @@ fn sealed(content: &[u8]) -> Vec<u8> {
 
 /// Durably replaces the file at `path` by exactly these bytes, for content that carries its own check.
 pub(crate) fn write_raw(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let beside = path.with_extension("new");
-    let file = disk.create(&beside).context("create", &beside)?;
-    let written = file.write_at(bytes, 0).context("write", &beside).and_then(|()| file.sync_data().context("sync", &beside));
-    if let Err(error) = written {
+    write_beside(disk, path, &path.with_extension("new"), bytes)
+}
+
+/// As [`write_raw`], by way of a file of this name, which nobody else may use meanwhile.
+pub(crate) fn write_beside(disk: &dyn Disk, path: &Path, beside: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let file = disk.create(beside).context("create", beside)?;
+    let written = file.write_at(bytes, 0).context("write", beside).and_then(|()| file.sync_data().context("sync", beside));
+    if let Err(error) = written.and_then(|()| disk.rename(beside, path).context("replace", path)) {
         // Half a file is only in the way, above all on a full disk.
-        let _ = disk.remove(&beside);
+        let _ = disk.remove(beside);
         return Err(error);
     }
-    disk.rename(&beside, path).context("replace", path)?;
     sync_parent(disk, path)
 }
 

@@ -33,6 +33,10 @@ fn starts_tell_first_clean_and_killed_apart() {
     assert!(start.first && !start.unsynced_may_be_gone());
     drop(data);
     let (data, start) = DataDir::open(dir.path(), IDENTITY).unwrap();
+    assert!(start.first && !start.clean && !start.unsynced_may_be_gone(), "no start has come to its end so far: {start:?}");
+    data.settle().unwrap();
+    drop(data);
+    let (data, start) = DataDir::open(dir.path(), IDENTITY).unwrap();
     assert!(!start.first && !start.clean && start.same_boot && !start.unsynced_may_be_gone(), "{start:?}");
     data.mark_clean().unwrap();
     let (data, start) = DataDir::open(dir.path(), IDENTITY).unwrap();

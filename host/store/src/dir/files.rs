@@ -8,6 +8,7 @@ use rejoin_proto::id::PluginDigest;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What can be done about a control file of which both copies are damaged.
 const ADVICE: &str =
@@ -76,7 +77,19 @@ impl Modules {
     /// # Errors
     /// [`FileError`] if the disk refuses.
     pub fn put(&self, digest: &PluginDigest, module: &[u8]) -> Result<(), FileError> {
-        blob::write_raw(self.disk.as_ref(), &self.dir.join(digest.to_string()), module)
+        // Two may be put at once, also of one digest.
+        static PUTS: AtomicU64 = AtomicU64::new(0);
+        let path = self.dir.join(digest.to_string());
+        let beside = path.with_extension(format!("new{}", PUTS.fetch_add(1, Relaxed)));
+        blob::write_beside(self.disk.as_ref(), &path, &beside, module)
+    }
+
+    /// Removes what a crash has left of puts.
+    pub(super) fn clear(&self) {
+        let names = if_found(self.disk.list(&self.dir)).ok().flatten().unwrap_or_default();
+        for name in names.iter().filter(|name| name.contains(".new")) {
+            let _ = self.disk.remove(&self.dir.join(name));
+        }
     }
 
     /// The bytes kept under a digest, to be verified by the caller; `None` if there are none.

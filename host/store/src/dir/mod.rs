@@ -105,6 +105,9 @@ impl DataDir {
             let Identity { cluster, node, shards } = identity;
             let text = format!("format {FORMAT_VERSION}\ncluster {cluster}\nnode {node}\nshards {shards}\n");
             blob::write_twice(disk.as_ref(), &path.join("VERSION"), text.as_bytes())?;
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                disk.sync_dir(parent).context("sync", parent)?;
+            }
         }
         keep_private(&path);
         make_room(disk.as_ref(), &path, identity.shards);
@@ -114,6 +117,7 @@ impl DataDir {
         }
         disk.sync_dir(&path).context("sync", &path)?;
         ControlFile::new(path.join("control"), Arc::clone(&disk)).mend();
+        Modules::new(path.join("modules"), Arc::clone(&disk)).clear();
         let (state, start) = State::begin(disk.as_ref(), &path, first)?;
         keep_ballast(disk.as_ref(), &path)?;
         tracing::info!(path = %path.display(), ?start, "data directory open");
@@ -138,14 +142,14 @@ impl DataDir {
         Modules::new(self.path.join("modules"), Arc::clone(&self.disk))
     }
 
-    /// Says that every shard that needed new actors after this start has them durably (or that none did). Until then a further
+    /// Says that every shard is there, and that each that needed new actors after this start has them durably. Until then a further
     /// start goes on saying [`Start::unsynced_may_be_gone`], whatever its boot id, so a crash in between cannot keep old actors.
     ///
     /// # Errors
     /// [`FileError`] if the state file cannot be replaced; the directory then still owes new actors.
     pub fn settle(&self) -> Result<(), FileError> {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let settled = State { renewal_owed: false, ..state.clone() };
+        let settled = State { renewal_owed: false, made: true, ..state.clone() };
         settled.write(self.disk.as_ref(), &self.path)?;
         *state = settled;
         Ok(())
@@ -158,7 +162,7 @@ impl DataDir {
     /// [`FileError`] if the mark cannot be written; the next start is then an unclean one.
     pub fn mark_clean(self) -> Result<(), FileError> {
         let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        State { clean: true, ..state }.write(self.disk.as_ref(), &self.path)
+        State { clean: true, made: true, ..state }.write(self.disk.as_ref(), &self.path)
     }
 }
 

@@ -12,7 +12,7 @@ const LENGTH: usize = 128;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Start {
-    /// The directory is new.
+    /// The directory is new, or no start on it has come to its end so far.
     pub first: bool,
     /// The last process stopped cleanly: everything it committed was synced.
     pub clean: bool,
@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) clean: bool,
     /// Whether new actors are still owed.
     pub(super) renewal_owed: bool,
+    /// Whether a start has come to its end. Until then what is missing was never there.
+    pub(super) made: bool,
 }
 
 impl State {
@@ -63,15 +65,20 @@ impl State {
             }
             last => last?,
         };
+        let made = last.as_ref().is_some_and(|last| last.made);
         let start = match last {
             _ if first => Start::FIRST,
+            // An earlier first start did not come to its end: no actor of it was ever used.
+            Some(last) if !last.made => {
+                Start { first: true, clean: false, same_boot: !boot.is_empty() && last.boot == boot, renewal_owed: false }
+            }
             // The version file was written and the state file was not, or it was removed or damaged: nothing is known.
             None => Start::POWER_LOST,
             Some(last) => {
                 Start { first: false, clean: last.clean, same_boot: !boot.is_empty() && last.boot == boot, renewal_owed: last.renewal_owed }
             }
         };
-        let state = Self { boot, clean: false, renewal_owed: start.unsynced_may_be_gone() };
+        let state = Self { boot, clean: false, renewal_owed: start.unsynced_may_be_gone(), made: made || !start.first };
         state.write(disk, dir)?;
         Ok((state, start))
     }
@@ -87,12 +94,13 @@ impl State {
             boot: field("boot").ok_or_else(|| damaged("it names no boot id"))?,
             clean: field("clean").ok_or_else(|| damaged("it has no clean-stop mark"))? == "true",
             renewal_owed: field("renewal_owed").ok_or_else(|| damaged("it does not say whether actors are owed"))? == "true",
+            made: field("made").is_none_or(|made| made != "false"),
         }))
     }
 
     /// Durably replaces the state file. On a full disk it is written over: a node must be able to start there, and to stop cleanly.
     pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), FileError> {
-        let text = format!("boot {}\nclean {}\nrenewal_owed {}\n", self.boot, self.clean, self.renewal_owed);
+        let text = format!("boot {}\nclean {}\nrenewal_owed {}\nmade {}\n", self.boot, self.clean, self.renewal_owed, self.made);
         // Always of one length, so that it can be.
         let text = format!("{text:<0$}\n", LENGTH - 1);
         match blob::write(disk, &file(dir), text.as_bytes()) {
