@@ -17,13 +17,19 @@ pub struct Attempt<'a> {
     pub node: Option<Node>,
     /// What was promised.
     pub model: Model,
-    /// Whether the store has failed while it ran. The node is still there then, to be looked at.
-    pub failed: bool,
+    /// Why the store has failed while it ran, if it has. The node is still there then, to be looked at.
+    pub failed: Option<String>,
 }
 
-/// The store has stopped, or could not be opened.
+/// Why the store has stopped, or could not be opened.
 #[derive(Debug)]
-pub struct Stopped;
+pub struct Stopped(String);
+
+impl Stopped {
+    fn of(why: impl ToString) -> Self {
+        Self(why.to_string())
+    }
+}
 
 impl<'a> Attempt<'a> {
     /// Does so many steps of the script of a seed, without its power cuts. `prepare` says what is wrong with the disk.
@@ -31,10 +37,10 @@ impl<'a> Attempt<'a> {
     pub fn new(root: &'a Path, seed: u64, steps: u64, prepare: impl FnOnce(&MemoryDisk)) -> Self {
         let disk = MemoryDisk::new(root, &Image::default());
         prepare(&disk);
-        let mut attempt = Self { root, disk, node: None, model: Model::default(), failed: false };
+        let mut attempt = Self { root, disk, node: None, model: Model::default(), failed: None };
         let steps = script(seed, steps).into_iter().filter(|step| *step != Step::PowerCut);
         let ended = attempt.open().and_then(|()| steps.into_iter().try_for_each(|step| attempt.step(step)));
-        attempt.failed = ended.is_err() && attempt.node.is_some();
+        attempt.failed = ended.err().map(|Stopped(why)| why).filter(|_| attempt.node.is_some());
         attempt
     }
 
@@ -46,13 +52,11 @@ impl<'a> Attempt<'a> {
     /// # Panics
     /// If a loss is said of what can be had.
     pub fn open(&mut self) -> Result<(), Stopped> {
-        let mut node = Node::open(self.root, &self.disk).map_err(|_| Stopped)?;
-        // A first start that did not come to its end may be taken for one that has lost something.
-        let lost = &node.recovery.lost;
-        assert!(lost.is_empty() || self.model.made() == 0, "a loss is said of what can be had: {lost:?}");
+        let mut node = Node::open(self.root, &self.disk).map_err(Stopped::of)?;
+        assert_eq!(node.recovery.lost, Vec::<String>::new(), "a loss is said of what can be had");
         self.model.reopen(goes_on(node.store.commit())?.0);
         goes_on(node.store.syncer().sync())?;
-        node.data.settle().map_err(|_| Stopped)?;
+        node.data.settle().map_err(Stopped::of)?;
         self.node = Some(node);
         Ok(())
     }
@@ -62,7 +66,7 @@ impl<'a> Attempt<'a> {
     /// # Errors
     /// [`Stopped`] if the store stops at it, or does not start again.
     pub fn step(&mut self, step: Step) -> Result<(), Stopped> {
-        let Some(Node { store, .. }) = &mut self.node else { return Err(Stopped) };
+        let Some(Node { store, .. }) = &mut self.node else { return Err(Stopped::of("there is no node")) };
         match step {
             Step::Write(change) => {
                 for _ in 0..TRIES {
@@ -87,11 +91,11 @@ impl<'a> Attempt<'a> {
             }
             Step::Stop => {
                 let made = self.model.made();
-                let Some(Node { data, store, .. }) = self.node.take() else { return Err(Stopped) };
+                let Some(Node { data, store, .. }) = self.node.take() else { return Err(Stopped::of("there is no node")) };
                 goes_on(store.close())?;
                 self.model.commit(made);
                 self.model.sync(made);
-                data.mark_clean().map_err(|_| Stopped)?;
+                data.mark_clean().map_err(Stopped::of)?;
                 self.open()?;
             }
         }
@@ -103,7 +107,7 @@ impl<'a> Attempt<'a> {
 fn goes_on<T>(result: Result<T, StoreFault>) -> Result<T, Stopped> {
     result.map_err(|fault| {
         assert!(matches!(fault, StoreFault::Failed(_)), "{fault}");
-        Stopped
+        Stopped::of(fault)
     })
 }
 
@@ -114,6 +118,6 @@ fn goes_on<T>(result: Result<T, StoreFault>) -> Result<T, Stopped> {
 pub fn passes(result: Result<(), StoreFault>) -> Result<(), Stopped> {
     match result {
         Ok(()) | Err(StoreFault::Full | StoreFault::Busy | StoreFault::Damaged(_)) => Ok(()),
-        Err(_) => Err(Stopped),
+        Err(fault) => Err(Stopped::of(fault)),
     }
 }

@@ -50,6 +50,8 @@ pub struct Faults {
     pub fail_write: AtomicBool,
     /// There is no room.
     pub full: AtomicBool,
+    /// There is no memory to reserve room with.
+    pub no_memory: AtomicBool,
     /// The call with this number fails so, counted from 0.
     pub once: Mutex<Option<(u64, Errno)>>,
     /// How many calls there were.
@@ -131,6 +133,9 @@ impl DiskFile for FaultFile {
         self.file.length()
     }
     fn preallocate(&self, length: u64) -> io::Result<()> {
+        if self.faults.no_memory.load(SeqCst) {
+            return Err(Errno::NOMEM.into());
+        }
         if self.faults.full.load(SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { self.file.preallocate(length) }
     }
     fn set_length(&self, length: u64) -> io::Result<()> {

@@ -62,7 +62,7 @@ fn each_call(test: &'static str, fault: impl Fn(u64) -> Fault + Sync, after: imp
             }
             let root = rejoin_test_store::scratch();
             let mut attempt = Attempt::new(root.path(), seed, STEPS, |disk| disk.break_down(fault(call)));
-            if attempt.failed {
+            if attempt.failed.is_some() {
                 attempt.node.take().iter_mut().for_each(assert_poisoned);
             }
             attempt.disk.heal();

@@ -156,6 +156,23 @@ fn the_tree_never_gets_ahead_of_what_the_journal_has_durably() {
     assert_eq!((tables(), store.stats().flushes), (1, 1));
 }
 
+#[test]
+fn a_write_for_which_there_is_no_memory_is_refused_and_taken_later() {
+    let disk = FaultDisk::default();
+    let (_dir, mut store) = on(&disk);
+    disk.faults.no_memory.store(true, SeqCst);
+    let value = "v".repeat(1000);
+    let fault = (0..2000).find_map(|number| {
+        let refused = store.write(put(Space::Objects, &format!("{number}"), &value)).err();
+        store.commit().unwrap();
+        refused
+    });
+    assert_eq!(fault, Some(StoreFault::Busy));
+    disk.faults.no_memory.store(false, SeqCst);
+    store.maintenance().run().unwrap();
+    store.write(put(Space::Objects, "taken", "again")).unwrap();
+}
+
 const ROWS: usize = 300;
 
 /// A store that was killed, with rows in its tree, in older segments, and behind what was synced.

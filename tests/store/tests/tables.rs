@@ -4,11 +4,12 @@
 
 use rejoin_core::port::{Change, Space, Store, StoreFault};
 use rejoin_store::{Maintenance, Options, OsDisk, ShardStore, Start};
-use rejoin_test_store::{edit, put, segments};
+use rejoin_test_store::{FaultDisk, edit, put, segments};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 const ROWS: u64 = 600;
 
@@ -222,4 +223,124 @@ fn what_a_crash_left_of_a_flush_is_removed_before_anything_is_written() {
     std::fs::write(&left, vec![1; 1 << 20]).unwrap();
     drop(open(dir.path(), Start::KILLED));
     assert!(!left.exists());
+}
+
+/// Descriptors of this process for files below a directory that are removed: their room is not given back.
+fn removed_and_open(dir: &Path) -> Vec<PathBuf> {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    links.filter(|link| link.starts_with(dir) && link.to_string_lossy().ends_with(" (deleted)")).collect()
+}
+
+#[test]
+fn after_a_table_was_taken_out_no_removed_file_stays_open() {
+    let dir = tempfile::tempdir().unwrap();
+    two_rounds(dir.path());
+    flip(dir.path(), |length| length / 3);
+    let (mut store, _) = open(dir.path(), Start::CLEAN);
+    let maintenance = store.maintenance();
+    assert!(!damaged(&store, |number| Some(value(number, 2))).is_empty(), "every table has been read");
+    flush(&mut store, &maintenance);
+    assert_eq!(store.stats().lost_ranges, 1);
+    for generation in 3..12 {
+        round(&mut store, &maintenance, generation, 0..ROWS);
+    }
+    assert!(store.stats().compactions > 0);
+    assert_eq!(removed_and_open(dir.path()), Vec::<PathBuf>::new());
+    drop((store, maintenance));
+    let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    assert_eq!(links.filter(|link| link.starts_with(dir.path().join("tree"))).count(), 0, "a tree that is closed holds nothing open");
+}
+
+/// Tables of rising keys, which are one run of the tree.
+fn three_tables(dir: &Path) {
+    let (mut store, _) = open(dir, Start::FIRST);
+    let maintenance = store.maintenance();
+    let mut number = 0;
+    while store.stats().flushes < 3 {
+        write(&mut store, &maintenance, put(Space::Objects, &format!("{number:06}"), &value(number, 1)));
+        maintenance.run().unwrap();
+        number += 1;
+    }
+    store.close().unwrap();
+    assert_eq!(tables(dir).len(), 3);
+}
+
+/// The keys of a table that is gone are known beside the tree: not every key of the shard is lost with it.
+#[test]
+fn a_table_that_is_gone_costs_its_own_keys_only() {
+    let dir = tempfile::tempdir().unwrap();
+    three_tables(dir.path());
+    let (store, _) = open(dir.path(), Start::CLEAN);
+    let read = |store: &ShardStore, number: u64| store.get(Space::Objects, format!("{number:06}").as_bytes());
+    let last = (0..).find(|number| read(&store, *number).unwrap().is_none()).unwrap() - 1;
+    store.close().unwrap();
+    std::fs::remove_file(&tables(dir.path())[1]).unwrap();
+    let (store, recovery) = open(dir.path(), Start::CLEAN);
+    assert_eq!((recovery.lost, recovery.damaged.len()), (vec![], 1));
+    let lost: Vec<u64> = (0..=last).filter(|number| matches!(read(&store, *number), Err(StoreFault::Damaged(_)))).collect();
+    let (from, to) = (lost[0], lost[lost.len() - 1]);
+    assert_eq!(lost.len() as u64, to - from + 1, "they are beside each other: {lost:?}");
+    assert!(from > 50 && to + 50 < last, "keys {from} to {to} of {last} are lost");
+    assert_eq!(read(&store, last + 1).unwrap(), None);
+    for number in (0..from).chain(to + 1..=last) {
+        assert_eq!(read(&store, number).unwrap().unwrap(), value(number, 1));
+    }
+}
+
+/// Where a scan has met damage is known: other tables are not read for it.
+#[test]
+fn damage_that_a_scan_has_met_is_looked_for_where_the_scan_was() {
+    let dir = tempfile::tempdir().unwrap();
+    three_tables(dir.path());
+    for damaged in [0, 2] {
+        edit(&tables(dir.path())[damaged], |bytes| {
+            let middle = bytes.len() / 3;
+            bytes[middle] ^= 1;
+        });
+    }
+    let (mut store, _) = open(dir.path(), Start::CLEAN);
+    let maintenance = store.maintenance();
+    for lost in 1..=2 {
+        assert!(matches!(store.scan(Space::Objects, b"", None, &mut |_, _| ControlFlow::Continue(())), Err(StoreFault::Damaged(_))));
+        flush(&mut store, &maintenance);
+        assert_eq!(store.stats().lost_ranges, lost);
+    }
+}
+
+#[test]
+fn what_is_no_table_among_the_tables_is_moved_out_of_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    two_rounds(dir.path());
+    let there = dir.path().join("tree/tables");
+    std::fs::write(there.join("12.bak"), "a backup").unwrap();
+    std::fs::write(there.join(".nfs0000000001"), "a removed file that is open elsewhere").unwrap();
+    std::fs::create_dir(there.join("lost+found")).unwrap();
+    std::fs::create_dir(there.join("900")).unwrap();
+    let (store, recovery) = open(dir.path(), Start::CLEAN);
+    assert_eq!((recovery.lost, recovery.damaged), (vec![], vec![]));
+    assert_eq!(damaged(&store, |number| Some(value(number, 2))), BTreeSet::new());
+    assert_eq!(std::fs::read_dir(dir.path().join("quarantine")).unwrap().count(), 4);
+}
+
+/// A tree that is set aside may be most of what is on the disk.
+#[test]
+fn a_tree_that_was_set_aside_gives_way_when_there_is_little_room() {
+    let dir = tempfile::tempdir().unwrap();
+    two_rounds(dir.path());
+    let kept = dir.path().join("tree.damaged");
+    for _ in 0..2 {
+        edit(&dir.path().join("tree/current"), |bytes| bytes[0] ^= 1);
+        std::fs::remove_file(dir.path().join("tables")).unwrap();
+        let (store, recovery) = open(dir.path(), Start::CLEAN);
+        assert!(!recovery.lost.is_empty() && kept.exists());
+        store.close().unwrap();
+    }
+    let disk = FaultDisk::default();
+    let options = Options { free_space_floor: 1 << 20, ..options() };
+    let (store, _) = ShardStore::open(dir.path(), options, Arc::new(disk.clone()), &Start::CLEAN).unwrap();
+    store.maintenance().run().unwrap();
+    assert!(kept.exists(), "there is room");
+    disk.faults.full.store(true, SeqCst);
+    let _ = store.maintenance().run();
+    assert!(!kept.exists());
 }

@@ -21,6 +21,11 @@ const SEEDS: std::ops::Range<u64> = 0..2;
 
 /// All rows are read that the model knows; what cannot be read is said. Returns how many are damaged.
 fn read_all(attempt: &Attempt<'_>) -> usize {
+    damaged_keys(attempt).len()
+}
+
+/// The keys that read as damaged. All others read as what they are.
+fn damaged_keys(attempt: &Attempt<'_>) -> Vec<bytes::Bytes> {
     let node = attempt.node.as_ref().unwrap();
     let right = attempt.model.rows_after(attempt.model.made());
     let unread = |(space, key): &(Space, bytes::Bytes)| match node.store.get(*space, key) {
@@ -30,13 +35,13 @@ fn read_all(attempt: &Attempt<'_>) -> usize {
             false
         }
     };
-    attempt.model.keys().filter(|key| unread(key)).count()
+    attempt.model.keys().filter(|key| unread(key)).map(|(_, key)| key.clone()).collect()
 }
 
 /// Does the script of a seed. A store that has failed is closed.
 fn run(root: &Path, seed: u64) -> Attempt<'_> {
     let mut attempt = Attempt::new(root, seed, STEPS, |_| {});
-    attempt.node.take_if(|_| attempt.failed);
+    attempt.node.take_if(|_| attempt.failed.is_some());
     attempt
 }
 
@@ -87,7 +92,7 @@ fn nothing_is_lost(attempt: &mut Attempt<'_>, call: u64) {
 /// What has passed is over: the store goes on by itself, and nothing stays behind in its directory.
 fn goes_on(attempt: &mut Attempt<'_>, call: u64) {
     calls::disarm();
-    assert!(!attempt.failed, "call {call}: what passes has stopped the store");
+    assert_eq!(attempt.failed, None, "call {call}: what passes has stopped the store");
     if attempt.node.is_none() {
         attempt.model.kill();
         assert!(attempt.open().is_ok(), "call {call}: it does not start again");
@@ -135,6 +140,58 @@ fn there_is_no_descriptor_from_any_call_of_the_tree_on_and_then_there_are() {
 fn any_write_or_sync_of_the_tree_fails_once() {
     let once = |call| Trigger::Once(call, Errno::IO);
     each_call("any_write_or_sync_of_the_tree_fails_once", &[Kind::Write, Kind::Sync, Kind::Rename], once, nothing_is_lost);
+}
+
+/// A path that fails for a moment is no damage, and no reason to stop.
+#[test]
+fn any_read_of_the_tree_fails_once() {
+    let once = |call| Trigger::Once(call, Errno::IO);
+    each_call("any_read_of_the_tree_fails_once", &[Kind::Read], once, goes_on);
+}
+
+/// While a damaged table is taken out of the tree there is no descriptor, at any call of that. No more is lost than the block.
+#[test]
+fn there_is_no_descriptor_while_a_damaged_table_is_taken_out() {
+    let _alone = calls::alone();
+    let lost = |table: usize, call: Option<u64>| {
+        let root = rejoin_test_store::scratch();
+        let mut attempt = run(root.path(), 0);
+        let trigger = call.map_or(Trigger::Never, |call| Trigger::Once(call, Errno::MFILE));
+        let mut plan = Plan::new(tree(root.path()), &[Kind::Create, Kind::Open], trigger);
+        // A new process has nothing open and nothing in its cache.
+        attempt.node = None;
+        attempt.model.kill();
+        assert!(attempt.open().is_ok());
+        let mut tables: Vec<_> = std::fs::read_dir(tree(root.path()).join("tables")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        tables.sort();
+        plan.break_block(&tables[table], 0);
+        calls::arm(plan);
+        // A read may find no descriptor.
+        let read = |(space, key): &(Space, bytes::Bytes)| attempt.node.as_ref().unwrap().store.get(*space, key);
+        let met = attempt.model.keys().filter(|key| matches!(read(key), Err(StoreFault::Damaged(_)))).count();
+        for _ in 0..3 {
+            let done = attempt.node.as_ref().unwrap().store.maintenance().run();
+            passes(done.map(drop)).unwrap_or_else(|stopped| panic!("call {call:?}: {stopped:?}"));
+        }
+        let calls = calls::calm_down();
+        attempt.node = None;
+        attempt.model.kill();
+        assert!(attempt.open().is_ok(), "call {call:?}");
+        let lost = damaged_keys(&attempt);
+        calls::disarm();
+        (met, lost, calls)
+    };
+    // Newer tables may have all keys of an older one.
+    let (table, least, calls) = (0..)
+        .find_map(|table| {
+            let (met, least, calls) = lost(table, None);
+            (met > 0).then_some((table, least, calls))
+        })
+        .unwrap();
+    assert!(!least.is_empty() && calls > 8, "{least:?}, {calls} calls");
+    for call in 0..calls {
+        assert_eq!(lost(table, Some(call)).1, least, "call {call}");
+    }
 }
 
 /// A block that cannot be read stays so until it is written anew. It costs its rows; the node runs on, starts, and compacts what it has.

@@ -2,6 +2,7 @@
 
 use super::{Disk, DiskFile};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::retry_on_intr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
@@ -51,7 +52,7 @@ impl Disk for OsDisk {
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
-        let stat = statvfs(dir)?;
+        let stat = retry_on_intr(|| statvfs(dir))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
@@ -68,7 +69,7 @@ impl DiskFile for OsFile {
         if self.length()? >= length {
             return Ok(());
         }
-        match fallocate(&self.0, FallocateFlags::empty(), 0, length) {
+        match retry_on_intr(|| fallocate(&self.0, FallocateFlags::empty(), 0, length)) {
             Ok(()) => Ok(()),
             // Some file systems cannot reserve room; a longer file is the best they offer, and a full disk shows at the write.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.0.set_len(length),

@@ -1,6 +1,7 @@
 //! Work that no shard waits for: flushes, compactions, segments that are no longer needed, and the watch over free space.
 
-use super::shared::{Backoff, Shared, Trouble, lock, note_version};
+use super::open::remove_set_aside;
+use super::shared::{Backoff, Shared, Suspects, Trouble, lock, note_version};
 use super::tree::{Suspect, Sweep};
 use crate::disk::{is_short, no_room};
 use lsm_tree::Error;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 /// How often free space is looked at when nothing else happens.
 const IDLE: Duration = Duration::from_secs(10);
+/// So many failures in a row of one kind of work, for nothing that passes and no damage, stop the store.
+const MOST_FAILURES: u32 = 5;
 /// The same while the disk is full or a run has failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -111,9 +114,10 @@ impl Maintenance {
         let shared = &self.shared;
         self.watch_space();
         let waits = |backoff: fn(&mut Trouble) -> &mut Backoff| patient && backoff(&mut lock(&shared.trouble)).left().is_some();
-        // A fault of one kind of work must not hold up another: flushes go on while a damaged table cannot be compacted.
-        let mended = if waits(|trouble| &mut trouble.mending) { Ok(()) } else { self.look_into_suspects() };
+        // A fault of one kind of work must not hold up another: flushes go on while a damaged table cannot be compacted, and
+        // before tables are read for damage.
         let flushed = if waits(|trouble| &mut trouble.flush) { Ok(false) } else { self.flush() };
+        let mended = if waits(|trouble| &mut trouble.mending) { Ok(()) } else { self.look_into_suspects() };
         let compacted = if waits(|trouble| &mut trouble.compaction) { Ok(false) } else { self.compact() };
         shared.counters.l0_runs.store(shared.tree.l0_runs(), Relaxed);
         let (flushed, compacted) = (flushed?, compacted?);
@@ -130,6 +134,7 @@ impl Maintenance {
         if free < floor {
             // Damaged tables are kept for people to look at, while there is room.
             let _ = std::fs::remove_dir_all(shared.aside());
+            remove_set_aside(&shared.dir);
             if !shared.full.swap(true, Relaxed) {
                 tracing::error!(dir = %shared.dir.display(), free, floor, "too little free space: writes are refused, reads go on");
             }
@@ -159,17 +164,17 @@ impl Maintenance {
     /// Reads the tables in which a read has met damage, and takes out those that are damaged.
     fn look_into_suspects(&self) -> Result<(), StoreFault> {
         let shared = &self.shared;
-        let suspects = std::mem::take(&mut *lock(&shared.suspects));
-        if !suspects.all && suspects.keys.is_empty() {
+        let Suspects { keys, behind } = std::mem::take(&mut *lock(&shared.suspects));
+        if behind.is_none() && keys.is_empty() {
             lock(&shared.trouble).mending.worked();
             return Ok(());
         }
-        let suspect = if suspects.all { Suspect::All } else { Suspect::Keys(&suspects.keys) };
-        let looked = self.mend(&suspect);
+        let at_keys = if keys.is_empty() { Ok(false) } else { self.mend(&Suspect::Keys(&keys)) };
+        let looked = at_keys.and_then(|_| behind.as_ref().map_or(Ok(false), |behind| self.mend(&Suspect::Behind(behind))));
         if looked.is_err() {
             let mut now = lock(&shared.suspects);
-            now.all |= suspects.all;
-            now.keys.extend(suspects.keys);
+            now.keys.extend(keys);
+            now.behind = now.behind.take().or(behind);
         }
         looked.map(drop)
     }
@@ -267,7 +272,7 @@ impl Maintenance {
                 shared.counters.failures.fetch_add(1, Relaxed);
                 Ok(true)
             }
-            // All that it read is sound, so it was what it wrote.
+            // All that it read is sound: a read has failed for a moment, or a write.
             Ok(false) => Err(self.fault("compact", error, |trouble| &mut trouble.compaction)),
             Err(fault) => {
                 lock(&shared.trouble).compaction.failed(format!("{error}; {fault}"));
@@ -286,8 +291,10 @@ impl Maintenance {
 
     fn no_room_to(&self, what: &str, need: u64, free: u64, of: fn(&mut Trouble) -> &mut Backoff) -> StoreFault {
         let why = format!("no room to {what}: it needs {need} bytes, {free} are free");
-        tracing::warn!(dir = %self.shared.dir.display(), why);
-        of(&mut lock(&self.shared.trouble)).waits(why);
+        // Said once, not at every look.
+        if of(&mut lock(&self.shared.trouble)).waits(why.clone()) {
+            tracing::warn!(dir = %self.shared.dir.display(), why);
+        }
         StoreFault::Full
     }
 
@@ -307,7 +314,8 @@ impl Maintenance {
         }
     }
 
-    /// What a tree error means for the store. Only a failed write stops it.
+    /// What a tree error means for the store. Of work that has not been published nothing is left, and nobody relies on it: it is
+    /// tried again with new files, but not for ever on a disk that cannot write.
     fn fault(&self, tried: &str, error: Error, of: fn(&mut Trouble) -> &mut Backoff) -> StoreFault {
         let shared = &self.shared;
         shared.counters.failures.fetch_add(1, Relaxed);
@@ -317,7 +325,9 @@ impl Maintenance {
         let fault = match &error {
             Error::Io(error) if no_room(error) => StoreFault::Full,
             Error::Io(error) if is_short(error) => StoreFault::Busy,
-            Error::Io(error) => return shared.poison.set(tried, error),
+            Error::Io(error) if of(&mut lock(&shared.trouble)).failures() + 1 >= MOST_FAILURES => {
+                return shared.poison.set(tried, error);
+            }
             error => StoreFault::Damaged(format!("cannot {tried}: {error}")),
         };
         of(&mut lock(&shared.trouble)).failed(format!("cannot {tried}: {error}"));

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use recent::Recent;
 pub use rejoin_core::port::CommitSeq;
 use rejoin_core::port::{Change, Journal, Row, Space, Store, StoreFault};
-use shared::{Shared, lock};
+use shared::{Place, Shared, lock};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::{Bound, ControlFlow};
@@ -281,6 +281,10 @@ impl ShardStore {
                 self.shared.set_full();
                 Err(StoreFault::Full)
             }
+            Err(error) if is_short(&error) => {
+                self.shared.counters.short.fetch_add(1, Relaxed);
+                Err(StoreFault::Busy)
+            }
             // A caller's mistake, not the disk's: nothing was written and nothing is in doubt.
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(StoreFault::Failed(error.to_string())),
             Err(error) => Err(self.shared.poison.set("reserve room in the journal", &error)),
@@ -310,7 +314,7 @@ impl Store for ShardStore {
                 let young = self.young.borrow().get(key).cloned();
                 let row = match young {
                     Some(row) => row,
-                    None => self.shared.tree.get(key).map_err(|fault| self.shared.read_fault(fault, Some(key)))?,
+                    None => self.shared.tree.get(key).map_err(|fault| self.shared.read_fault(fault, Place::Key(key)))?,
                 };
                 if let Some(row) = &row {
                     self.recent.borrow_mut().put(Bytes::copy_from_slice(key), row.clone());
@@ -335,7 +339,16 @@ impl Store for ShardStore {
         match space {
             Space::Objects => {
                 self.hand_over();
-                self.shared.tree.scan(range, visit).map_err(|fault| self.shared.read_fault(fault, None))
+                let (mut last, mut visited) = (from.to_vec(), false);
+                let mut visit = |key: &[u8], value| {
+                    last.clear();
+                    last.extend_from_slice(key);
+                    visited = true;
+                    visit(key, value)
+                };
+                let scanned = self.shared.tree.scan(range, &mut visit);
+                let bound = if visited { Bound::Excluded(last.into()) } else { Bound::Included(last.into()) };
+                scanned.map_err(|fault| self.shared.read_fault(fault, Place::Behind(bound)))
             }
             Space::Pinned => {
                 let rows = self.pinned.range::<[u8], _>(range);

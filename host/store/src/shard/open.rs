@@ -2,7 +2,7 @@
 
 use super::options::Options;
 use super::recent::Recent;
-use super::shared::{aside, note_lost, noted_lost, noted_version};
+use super::shared::{aside, note_lost, note_version, noted_lost, noted_version};
 use super::sync::MarkWriter;
 use super::tree::{self, Lost, Tree};
 use super::unbegun::Unbegun;
@@ -70,7 +70,7 @@ impl ShardStore {
         // A flush syncs first, so before the first sync there is nothing in the tree to be missed.
         let known = mark.is_some_and(|mark| mark.is_none_or(|mark| mark.index > 0));
         let rows_bytes = options.cache_bytes / 4;
-        let (tree, damage) = open_tree(disk.as_ref(), &places, &options, known, mark.flatten().map_or(0, |mark| mark.tree), &mut lost)?;
+        let (tree, damage) = open_tree(disk.as_ref(), &places, &options, known, mark.flatten().map(|mark| mark.tree), &mut lost)?;
         if mark.flatten().is_some_and(|mark| tree.version() < mark.tree) && lost.is_empty() {
             lost.push("the tree is older than the mark: what it had taken over from the journal is gone".to_owned());
         }
@@ -81,6 +81,12 @@ impl ShardStore {
         let pinned = std::mem::take(&mut replayed.pinned);
         // With little room the journal keeps its rows until there is more: a flush could take what a start needs.
         let cramped = disk.free_space(&places.journal).context("look at the free space of", &places.journal)? < options.free_space_floor;
+        // The copy of the list must not name a table that was taken out.
+        if !damage.is_empty()
+            && let Err(error) = note_version(disk.as_ref(), &places.dir, &tree)
+        {
+            tracing::warn!(dir = %places.dir.display(), %error, "no copy is kept of the tree's list of tables");
+        }
         let mut rest = Unbegun::new(places, options.segment_bytes, start.clean, lost, mark.flatten(), replayed, cramped);
         let begun = rest.begin_at_start(&disk, &tree, &pinned, &mut memtable_bytes)?;
         let recovery = rest.recovery(pinned.len(), begun.is_none(), damage);
@@ -135,7 +141,7 @@ fn open_tree(
     places: &Places,
     options: &Options,
     known: bool,
-    taken_over: u64,
+    taken_over: Option<u64>,
     lost: &mut Vec<String>,
 ) -> Result<(Tree, Vec<String>), OpenError> {
     let path = &places.tree;
@@ -148,14 +154,15 @@ fn open_tree(
         }
         noted => noted?,
     };
+    tree::clear_strays(path, &aside(&places.dir)).context("clear", path)?;
     let existed = tree::exists(path).context("look for", path)?;
     let open = |ranges: Lost| Tree::open(path, cache_bytes, options.descriptors.clone(), ranges);
-    let mut damage = Vec::new();
+    let (mut damage, mut last) = (Vec::new(), None);
     let mut unsound = (known && !existed).then(|| "the tree is missing".to_owned());
     // What was sound at the look may not be when it is opened.
     for _ in 0..LOOKS {
         if unsound.is_none() && existed {
-            unsound = mended(disk, places, taken_over, &mut ranges, &mut damage)?;
+            unsound = mended(disk, places, taken_over.unwrap_or_default(), &mut ranges, &mut damage)?;
         }
         if unsound.is_some() {
             break;
@@ -164,11 +171,21 @@ fn open_tree(
             Ok(tree) => return Ok((tree, damage)),
             // Of a tree that was not there nothing can be damaged.
             Err(error) if !existed || !tree::shows_damage(&error) => return Err(failed(&error)),
-            Err(error) => tracing::error!(dir = %places.dir.display(), %error, "the tree is damaged"),
+            Err(error) => {
+                tracing::error!(dir = %places.dir.display(), %error, "the tree is damaged");
+                last = Some(error);
+            }
         }
     }
-    lost.push(unsound.unwrap_or_else(|| "the tree is damaged: it cannot be opened".to_owned()));
-    set_aside(places, lost)?;
+    match (unsound, last) {
+        // The tree's first version has taken nothing over: the journal has everything.
+        (Some(why), _) if existed && taken_over == Some(0) => damage.push(why),
+        (Some(why), _) => lost.push(why),
+        // The look finds it sound: nothing is given up for what is not understood.
+        (None, Some(error)) => return Err(failed(&error)),
+        (None, None) => {}
+    }
+    set_aside(places)?.into_iter().for_each(|what| if lost.is_empty() { damage.push(what) } else { lost.push(what) });
     // Everything counts as lost, which is more than the list says.
     Ok((open(Lost::default()).map_err(|error| failed(&error))?, damage))
 }
@@ -189,13 +206,14 @@ fn mended(
         tracing::error!(dir = %places.dir.display(), what, "the tree was damaged");
         damage.push(what);
     };
-    let mut found = tree::look_before_open(path, ranges).context("read", path)?;
+    let copy = noted_version(disk, &places.dir)?;
+    let mut found = tree::look_before_open(path, ranges, copy.as_deref()).context("read", path)?;
     if let tree::Found::Unsound(why) = &found
-        && let Some(copy) = noted_version(disk, &places.dir)?
-        && tree::restore(path, &copy, taken_over).context("restore", path)?
+        && let Some(copy) = &copy
+        && tree::restore(path, copy, taken_over).context("restore", path)?
     {
         say(format!("the tree's list of tables was damaged ({why}); a copy of it has taken its place"));
-        found = tree::look_before_open(path, ranges).context("read", path)?;
+        found = tree::look_before_open(path, ranges, Some(copy)).context("read", path)?;
     }
     match found {
         tree::Found::Sound => Ok(None),
@@ -216,15 +234,28 @@ fn not_mended(path: &Path, tables: &[tree::DamagedTable], error: &lsm_tree::Erro
     OpenError::Tree { path: path.to_path_buf(), why }
 }
 
-fn set_aside(places: &Places, lost: &mut Vec<String>) -> Result<(), OpenError> {
+/// Where a tree is kept that could not be opened, for people to look at, as long as there is room.
+const SET_ASIDE: &str = "tree.damaged";
+
+/// Removes what is kept of a damaged tree.
+pub(super) fn remove_set_aside(dir: &Path) {
+    match std::fs::remove_dir_all(dir.join(SET_ASIDE)) {
+        Ok(()) => tracing::warn!(dir = %dir.display(), "removed what was kept of a damaged tree"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(dir = %dir.display(), %error, "what was kept of a damaged tree could not be removed"),
+    }
+}
+
+fn set_aside(places: &Places) -> Result<Option<String>, OpenError> {
     let path = &places.tree;
     if path.exists() {
-        let free = (1..).map(|n| places.dir.join(format!("tree.damaged-{n}"))).find(|aside| !aside.exists());
-        let aside = free.expect("there is a number that is not taken");
+        // One is enough to look at.
+        remove_set_aside(&places.dir);
+        let aside = places.dir.join(SET_ASIDE);
         std::fs::rename(path, &aside).context("set aside", path)?;
-        lost.push(format!("what was left of the tree was set aside as {}", aside.display()));
+        return Ok(Some(format!("what was left of the tree was set aside as {}", aside.display())));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Where the note of an unsettled loss is.

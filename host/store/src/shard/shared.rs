@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs::File;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -77,11 +78,11 @@ impl Shared {
     }
 
     /// What a fault of the tree on reading is for the core. Damage that is new is looked into by maintenance.
-    pub(super) fn read_fault(&self, fault: ReadFault, key: Option<&[u8]>) -> StoreFault {
+    pub(super) fn read_fault(&self, fault: ReadFault, place: Place<'_>) -> StoreFault {
         match fault {
             ReadFault::Lost(range) => StoreFault::Damaged(format!("lost are the {range}")),
             ReadFault::Unreadable(why) => {
-                lock(&self.suspects).add(key);
+                lock(&self.suspects).add(place);
                 self.signal.work_is_due();
                 StoreFault::Damaged(format!("the tree cannot be read: {why}"))
             }
@@ -140,7 +141,7 @@ impl Shared {
 
 /// Lost ranges that are shown one by one.
 const SHOWN_RANGES: usize = 5;
-/// Keys at which damage was met that are remembered one by one; at more, every table is looked at.
+/// Keys at which damage was met that are remembered.
 const MOST_SUSPECTS: usize = 64;
 
 /// The file that lists the lost ranges.
@@ -182,19 +183,29 @@ pub(super) fn aside(dir: &Path) -> PathBuf {
     dir.join("quarantine")
 }
 
+/// Where a read was when it met a fault.
+pub(super) enum Place<'a> {
+    /// At a key.
+    Key(&'a [u8]),
+    /// Behind the last key that a scan has visited, or at its beginning.
+    Behind(Bound<Bytes>),
+}
+
 /// Where reads have met damage.
 #[derive(Default)]
 pub(super) struct Suspects {
+    /// At these keys. Of more than some the others are met again when they are read again.
     pub(super) keys: BTreeSet<Bytes>,
-    /// It is not known at which key, or it was at too many.
-    pub(super) all: bool,
+    /// By a scan that had come to this bound.
+    pub(super) behind: Option<Bound<Bytes>>,
 }
 
 impl Suspects {
-    fn add(&mut self, key: Option<&[u8]>) {
-        match key {
-            Some(key) if self.keys.len() < MOST_SUSPECTS => drop(self.keys.insert(Bytes::copy_from_slice(key))),
-            _ => self.all = true,
+    fn add(&mut self, place: Place<'_>) {
+        match place {
+            Place::Key(key) if self.keys.len() < MOST_SUSPECTS => drop(self.keys.insert(Bytes::copy_from_slice(key))),
+            Place::Key(_) => {}
+            Place::Behind(bound) => self.behind = Some(bound),
         }
     }
 }
@@ -240,9 +251,15 @@ impl Backoff {
         (self.until, self.why) = (Some(Instant::now() + pause), Some(why));
     }
 
-    /// It cannot be tried at the moment; whether it can is looked at each time.
-    pub(super) fn waits(&mut self, why: String) {
-        (self.until, self.why) = (None, Some(why));
+    /// It cannot be tried at the moment; whether it can is looked at each time. Returns whether it could before.
+    pub(super) fn waits(&mut self, why: String) -> bool {
+        self.until = None;
+        self.why.replace(why).is_none()
+    }
+
+    /// How often it has failed in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// It has worked, or there is nothing to do.

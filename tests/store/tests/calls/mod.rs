@@ -73,9 +73,23 @@ pub(crate) fn disarm() -> Plan {
     plan.unwrap_or_else(|| Plan::new(PathBuf::new(), &[], Trigger::Never))
 }
 
+/// From here on no further call fails, but a bad block stays bad. Returns how many calls there were.
+pub(crate) fn calm_down() -> u64 {
+    let mut plan = PLAN.lock().unwrap_or_else(PoisonError::into_inner);
+    plan.as_mut().map_or(0, |plan| {
+        plan.trigger = Trigger::Never;
+        plan.calls
+    })
+}
+
 impl Plan {
     pub(crate) fn new(tree: PathBuf, kinds: &[Kind], trigger: Trigger) -> Self {
         Self { tree, kinds: kinds.to_vec(), trigger, calls: 0, bad: None, unsynced: Vec::new(), names: Vec::new(), current: None }
+    }
+
+    /// From now on a block of a file cannot be read.
+    pub(crate) fn break_block(&mut self, file: &Path, block: u64) {
+        self.bad = Some((file.to_path_buf(), block * BLOCK));
     }
 
     /// What a loss of power leaves of the tree's directory.

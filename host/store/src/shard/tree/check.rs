@@ -1,14 +1,15 @@
 //! Whether a table is what was written, and which files no version lists.
 
 use super::Tree;
-use super::manifest::{Entry, Manifest, contents_of, version_name};
+use super::manifest::{Entry, KeyRange, Manifest, Ranges, contents_of, version_name};
 use super::salvage::Damaged;
-use crate::disk::is_damage;
+use crate::disk::{PRIVATE, is_damage};
 use lsm_tree::{AbstractTree, Cache, Checksum, DescriptorTable, SeqNo, Table};
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
 use std::ops::Bound;
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,10 +19,16 @@ use xxhash_rust::xxh3::Xxh3Default;
 const UNKNOWN_ABOVE: SeqNo = 1 << 40;
 
 /// What is wrong with the tables that a version lists, as far as opening them shows it: all but the rows themselves is read.
+/// `ranges` says which rows they had where they do not say it themselves.
 ///
 /// # Errors
 /// What the operating system says for want of descriptors, memory or permission.
-pub(super) fn damaged_tables(tree: &Path, manifest: &Manifest, lost_upto: Option<SeqNo>) -> io::Result<Vec<(Damaged, String)>> {
+pub(super) fn damaged_tables(
+    tree: &Path,
+    manifest: &Manifest,
+    ranges: &Ranges,
+    lost_upto: Option<SeqNo>,
+) -> io::Result<Vec<(Damaged, String)>> {
     let (mut found, mut highest) = (Vec::new(), lost_upto.unwrap_or_default());
     for (level, entry) in manifest.tables() {
         match open_table(tree, level, entry)? {
@@ -29,8 +36,14 @@ pub(super) fn damaged_tables(tree: &Path, manifest: &Manifest, lost_upto: Option
             Err(why) => found.push((level, entry, why)),
         }
     }
-    let upto = highest.saturating_add(UNKNOWN_ABOVE);
-    let damaged = |(level, entry, why)| (Damaged { entry, level, upto, between: (Bound::Unbounded, Bound::Unbounded) }, why);
+    let unknown = highest.saturating_add(UNKNOWN_ABOVE);
+    let damaged = |(level, entry, why)| {
+        let (upto, between) = match ranges.get(&entry) {
+            Some(KeyRange { upto, first, last }) => (*upto, (Bound::Included(first.clone()), Bound::Included(last.clone()))),
+            None => (unknown, (Bound::Unbounded, Bound::Unbounded)),
+        };
+        (Damaged { entry, level, upto, between }, why)
+    };
     Ok(found.into_iter().map(damaged).collect())
 }
 
@@ -120,6 +133,29 @@ pub(crate) fn remove_unlisted(tree: &Path) -> io::Result<u64> {
         Ok(manifest) => remove_others(tree, manifest.id, &manifest.tables().map(|(_, entry)| entry.id).collect()),
         Err(_) => Ok(0),
     }
+}
+
+/// Moves out of the way what lies among a tree's tables and is none, such as a backup that somebody made: the tree does not
+/// open beside it.
+///
+/// # Errors
+/// What the operating system says.
+pub(in crate::shard) fn clear_strays(tree: &Path, aside: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(tree.join("tables")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_table = name.to_str().is_some_and(|name| name.parse::<u64>().is_ok()) && !entry.file_type()?.is_dir();
+        if !is_table {
+            DirBuilder::new().recursive(true).mode(PRIVATE).create(aside)?;
+            std::fs::rename(entry.path(), aside.join(&name))?;
+            tracing::warn!(path = %entry.path().display(), to = %aside.display(), "moved aside what is no table of the tree");
+        }
+    }
+    Ok(())
 }
 
 fn remove_others(tree: &Path, version: u64, listed: &BTreeSet<u64>) -> io::Result<u64> {

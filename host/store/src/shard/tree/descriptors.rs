@@ -1,6 +1,6 @@
 //! The file descriptors that trees keep open.
 
-use lsm_tree::DescriptorTable;
+use lsm_tree::{AbstractTree, AnyTree, DescriptorTable};
 use rustix::process::{Resource, getrlimit};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -28,6 +28,14 @@ impl Descriptors {
     pub fn of_process() -> Self {
         static SHARED: OnceLock<Descriptors> = OnceLock::new();
         SHARED.get_or_init(|| Self::new(share(getrlimit(Resource::Nofile).current))).clone()
+    }
+
+    /// Closes what is open of a tree that is closed: the table keeps descriptors under a number that only this tree has, and
+    /// with them the room of files that are removed later.
+    pub(super) fn forget(&self, tree: &AnyTree) {
+        for table in tree.current_version().iter_tables() {
+            self.0.remove_for_table(&(tree.id(), table.id()).into());
+        }
     }
 
     pub(super) fn table(&self) -> Arc<DescriptorTable> {

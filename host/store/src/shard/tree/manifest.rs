@@ -8,10 +8,14 @@
 //! current     version u64 ‖ XXH3-128 of the version file u128 ‖ 0                                      little endian, as all here
 //! v7          an archive, whose section "tables" lists the tables of all levels
 //! tables/12   an archive: … ‖ contents ‖ "SFA!" ‖ 1 ‖ 0 ‖ XXH3-128 of the contents u128 ‖ their place u64 ‖ their length u64
+//! copy        version u64 ‖ ranges u32 ‖ range … (table u64 ‖ checksum u128 ‖ highest sequence number u64 ‖ first and last key, each
+//!             behind its length u32) ‖ the version file
 //! contents    "TOC!" ‖ sections u32 ‖ section … with place u64 ‖ length u64 ‖ length of the name u16 ‖ name
 //! ```
 
 use crate::disk::is_other_content;
+use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
@@ -39,6 +43,34 @@ pub(in crate::shard) struct Entry {
     pub(super) checksum: u128,
     /// Added to the sequence numbers in the file.
     pub(super) seqno: u64,
+}
+
+/// Which rows a table can have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct KeyRange {
+    /// Its highest sequence number.
+    pub(super) upto: u64,
+    pub(super) first: Bytes,
+    pub(super) last: Bytes,
+}
+
+/// The ranges of tables, by number and checksum. They are kept beside the tree: a table that is gone cannot tell its own.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(in crate::shard) struct Ranges(BTreeMap<(u64, u128), KeyRange>);
+
+impl Ranges {
+    /// Those of a copy of the list of tables; none if it is no such copy.
+    pub(super) fn of_copy(copy: Option<&[u8]>) -> Self {
+        copy.and_then(|copy| Manifest::from_copy(copy).ok()).map(|(_, ranges)| ranges).unwrap_or_default()
+    }
+
+    pub(super) fn insert(&mut self, table: &Entry, range: KeyRange) {
+        self.0.insert((table.id, table.checksum), range);
+    }
+
+    pub(super) fn get(&self, table: &Entry) -> Option<&KeyRange> {
+        self.0.get(&(table.id, table.checksum))
+    }
 }
 
 /// A version of the tree: which tables it has, by level and run.
@@ -120,9 +152,19 @@ impl Manifest {
         Self { id, levels, sections: self.sections.clone() }
     }
 
-    /// It as a copy that is kept elsewhere.
-    pub(super) fn to_copy(&self) -> Vec<u8> {
+    /// It as a copy that is kept elsewhere, with what a table would have told of itself.
+    pub(super) fn to_copy(&self, ranges: &Ranges) -> Vec<u8> {
         let mut bytes = self.id.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&(ranges.0.len() as u32).to_le_bytes());
+        for ((id, checksum), KeyRange { upto, first, last }) in &ranges.0 {
+            bytes.extend_from_slice(&id.to_le_bytes());
+            bytes.extend_from_slice(&checksum.to_le_bytes());
+            bytes.extend_from_slice(&upto.to_le_bytes());
+            for key in [first, last] {
+                bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
+                bytes.extend_from_slice(key);
+            }
+        }
         bytes.extend_from_slice(&self.encode());
         bytes
     }
@@ -131,9 +173,21 @@ impl Manifest {
     ///
     /// # Errors
     /// As [`Manifest::read`].
-    pub(super) fn from_copy(mut copy: &[u8]) -> io::Result<Self> {
+    pub(super) fn from_copy(mut copy: &[u8]) -> io::Result<(Self, Ranges)> {
         let id = u64::from_le_bytes(take(&mut copy)?);
-        Self::decode(id, copy, "the copy of the list of tables")
+        let tables = u32::from_le_bytes(take(&mut copy)?);
+        let mut ranges = Ranges::default();
+        for _ in 0..tables {
+            let table = (u64::from_le_bytes(take(&mut copy)?), u128::from_le_bytes(take(&mut copy)?));
+            let upto = u64::from_le_bytes(take(&mut copy)?);
+            let mut key = || {
+                let length = u32::from_le_bytes(take(&mut copy)?);
+                slice(&mut copy, length as usize).map(Bytes::copy_from_slice)
+            };
+            let (first, last) = (key()?, key()?);
+            ranges.0.insert(table, KeyRange { upto, first, last });
+        }
+        Ok((Self::decode(id, copy, "the copy of the list of tables")?, ranges))
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -2,9 +2,9 @@
 
 use super::check::{damaged_tables, verify};
 use super::lost::{Lost, LostRange};
-use super::manifest::{Entry, Manifest};
+use super::manifest::{Manifest, Ranges};
 use super::salvage::{Damaged, salvage};
-use super::{Open, Tree, open_files};
+use super::{Open, Tree, entry, open_files};
 use crate::disk::{PRIVATE, is_damage};
 use bytes::Bytes;
 use lsm_tree::{AbstractTree, AnyTree, Error, Memtable, Table};
@@ -35,17 +35,17 @@ pub(in crate::shard) enum Found {
     Damaged(Manifest, Vec<DamagedTable>),
 }
 
-/// Looks at a tree that is there before it is opened.
+/// Looks at a tree that is there before it is opened. `copy` is the copy of its list of tables that is kept.
 ///
 /// # Errors
 /// What the operating system says for want of descriptors, memory or permission.
-pub(in crate::shard) fn look_before_open(tree: &Path, lost: &Lost) -> io::Result<Found> {
+pub(in crate::shard) fn look_before_open(tree: &Path, lost: &Lost, copy: Option<&[u8]>) -> io::Result<Found> {
     let manifest = match Manifest::read(tree) {
         Ok(manifest) => manifest,
         Err(error) if is_damage(&error) => return Ok(Found::Unsound(error.to_string())),
         Err(error) => return Err(error),
     };
-    let damaged = damaged_tables(tree, &manifest, lost.highest())?;
+    let damaged = damaged_tables(tree, &manifest, &Ranges::of_copy(copy), lost.highest())?;
     Ok(if damaged.is_empty() { Found::Sound } else { Found::Damaged(manifest, damaged) })
 }
 
@@ -55,7 +55,7 @@ pub(in crate::shard) fn look_before_open(tree: &Path, lost: &Lost) -> io::Result
 /// # Errors
 /// What the operating system says.
 pub(in crate::shard) fn restore(tree: &Path, copy: &[u8], at_least: u64) -> io::Result<bool> {
-    let Ok(mut manifest) = Manifest::from_copy(copy) else { return Ok(false) };
+    let Ok((mut manifest, _)) = Manifest::from_copy(copy) else { return Ok(false) };
     if manifest.id < at_least {
         return Ok(false);
     }
@@ -121,7 +121,7 @@ fn replace(
     Ok(said)
 }
 
-fn put_in_place(manifest: &mut Manifest, id: u64, instead: Option<Entry>) {
+fn put_in_place(manifest: &mut Manifest, id: u64, instead: Option<super::manifest::Entry>) {
     for runs in &mut manifest.levels {
         for run in runs.iter_mut() {
             if let Some(place) = run.iter().position(|entry| entry.id == id) {
@@ -159,8 +159,7 @@ fn keep_aside(tree: &Path, id: u64, aside: &Path) {
 }
 
 impl Tree {
-    /// Reads the tables that a key may be in, or those with these numbers, or all, and takes out those that are damaged. Returns what is to be said, one
-    /// line a table.
+    /// Reads the tables that are suspected, and takes out those that are damaged. Returns what is to be said, one line a table.
     ///
     /// # Errors
     /// What the operating system says; the tree is then as it was.
@@ -175,14 +174,14 @@ impl Tree {
             (open.tree.clone(), open.lost.clone())
         };
         let manifest = self.manifest();
-        let before = manifest.clone();
         let mut next = || tree.get_next_table_id();
         let said = replace(&self.path, manifest, &damaged, &mut lost, note, &mut next, aside);
         self.exclusive().lost = lost.clone();
         let said = said?;
         if let Err(error) = self.open_anew(lost) {
-            // The open tree goes on, and counts its versions from its own.
-            before.write(&self.path)?;
+            // The version on the disk is the one that counts: the damaged files may be gone. `reconcile` opens it before
+            // anything else is written.
+            said.iter().for_each(|what| tracing::error!(tree = %self.path.display(), what, "a table of the tree is damaged"));
             return Err(error);
         }
         Ok(said)
@@ -192,8 +191,8 @@ impl Tree {
         let version = self.shared().tree.current_version();
         let mut damaged = Vec::new();
         for (level, runs) in version.iter_levels().enumerate() {
-            for table in runs.iter().flat_map(|run| run.iter()).filter(|table| suspect.is(table)) {
-                let entry = Entry { id: table.id(), checksum: table.checksum().into_u128(), seqno: table.global_seqno() };
+            for table in runs.iter().flat_map(|run| suspect.of(run.iter())) {
+                let entry = entry(table);
                 if let Some(why) = verify(&self.path, entry)? {
                     let key = |key: &[u8]| Bound::Included(Bytes::copy_from_slice(key));
                     let range = &table.metadata.key_range;
@@ -233,6 +232,7 @@ impl Tree {
         open.sealed.iter().for_each(|memtable| copy(memtable, &tree));
         let sealed = tree.rotate_memtable().into_iter().collect();
         copy(&open.tree.active_memtable(), &tree);
+        self.descriptors.forget(&open.tree);
         *open = Open { tree, manifest, sealed, lost };
         Ok(())
     }
@@ -253,17 +253,25 @@ fn copy(memtable: &Arc<Memtable>, tree: &AnyTree) {
 pub(in crate::shard) enum Suspect<'a> {
     /// Those that may have one of these keys.
     Keys(&'a BTreeSet<Bytes>),
+    /// In every run the first one that may have a key behind this bound: there a scan has met damage.
+    Behind(&'a Bound<Bytes>),
     /// Those with these numbers.
     Tables(&'a [u64]),
-    All,
 }
 
 impl Suspect<'_> {
-    fn is(&self, table: &Table) -> bool {
+    /// Those of a run, whose tables are in the order of their keys.
+    fn of<'a>(&self, run: impl Iterator<Item = &'a Table>) -> Vec<&'a Table> {
+        let reaches = |table: &&Table, bound: &Bound<Bytes>| match bound {
+            Bound::Included(key) => &table.metadata.key_range.max()[..] >= key,
+            Bound::Excluded(key) => &table.metadata.key_range.max()[..] > key,
+            Bound::Unbounded => true,
+        };
+        let mut run = run;
         match self {
-            Self::Keys(keys) => keys.iter().any(|key| table.metadata.key_range.contains_key(key)),
-            Self::Tables(tables) => tables.contains(&table.id()),
-            Self::All => true,
+            Self::Keys(keys) => run.filter(|table| keys.iter().any(|key| table.metadata.key_range.contains_key(key))).collect(),
+            Self::Behind(bound) => run.find(|table| reaches(table, bound)).into_iter().collect(),
+            Self::Tables(tables) => run.filter(|table| tables.contains(&table.id())).collect(),
         }
     }
 }

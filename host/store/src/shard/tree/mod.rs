@@ -14,6 +14,7 @@ mod mend;
 mod salvage;
 
 pub(super) use check::Sweep;
+pub(super) use check::clear_strays;
 pub(crate) use check::remove_unlisted;
 pub use descriptors::Descriptors;
 pub(super) use lost::Lost;
@@ -27,11 +28,12 @@ use lsm_tree::table::filter::standard_bloom;
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, Error, Guard, InternalValue, Memtable, SeqNo, SequenceNumberCounter, Slice, Tree as Plain,
 };
-use manifest::{Entry, Manifest};
+use manifest::{Entry, KeyRange, Manifest, Ranges};
 use std::fs::DirBuilder;
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -97,7 +99,9 @@ impl Tree {
     /// Opens or creates the tree. `lost` is what earlier damage has cost it.
     pub(super) fn open(path: &Path, cache_bytes: u64, descriptors: Descriptors, lost: Lost) -> Result<Self, Error> {
         let (seqno, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
-        let (tree, manifest) = open_files(path, cache_bytes, &descriptors, (&seqno, &visible))?;
+        // The tree asserts what it expects of its files.
+        let opened = catch_unwind(AssertUnwindSafe(|| open_files(path, cache_bytes, &descriptors, (&seqno, &visible))));
+        let (tree, manifest) = opened.unwrap_or(Err(Error::Unrecoverable))?;
         // What is written from now on is newer than all that was there, also than what is lost.
         let next = tree.get_highest_persisted_seqno().max(lost.highest()).map_or(0, |highest| highest + 1);
         seqno.fetch_max(next);
@@ -213,14 +217,20 @@ impl Tree {
 
     /// A copy of the list of tables, which [`restore`] takes.
     pub(super) fn copy_of_manifest(&self) -> Vec<u8> {
-        self.manifest().to_copy()
+        let version = self.shared().tree.current_version();
+        let mut ranges = Ranges::default();
+        for table in version.iter_tables() {
+            let range = &table.metadata.key_range;
+            let (first, last) = (Bytes::copy_from_slice(range.min()), Bytes::copy_from_slice(range.max()));
+            ranges.insert(&entry(table), KeyRange { upto: table.get_highest_seqno(), first, last });
+        }
+        self.manifest().to_copy(&ranges)
     }
 
     /// The list of tables that counts, from memory: its file may be what is damaged.
     fn manifest(&self) -> Manifest {
         let open = self.shared();
         let version = open.tree.current_version();
-        let entry = |table: &Table| Entry { id: table.id(), checksum: table.checksum().into_u128(), seqno: table.global_seqno() };
         let levels = version.iter_levels().map(|level| level.iter().map(|run| run.iter().map(entry).collect()).collect());
         open.manifest.with(version.id(), levels.collect())
     }
@@ -233,6 +243,17 @@ impl Tree {
     /// What was lost with damaged tables.
     pub(super) fn lost(&self) -> Lost {
         self.shared().lost.clone()
+    }
+}
+
+/// A table as the list of tables has it.
+fn entry(table: &Table) -> Entry {
+    Entry { id: table.id(), checksum: table.checksum().into_u128(), seqno: table.global_seqno() }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.descriptors.forget(&self.shared().tree);
     }
 }
 
