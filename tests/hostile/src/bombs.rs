@@ -15,7 +15,8 @@ fn repeated(count: usize, part: impl FnMut(usize) -> String) -> String {
     (0..count).map(part).collect()
 }
 
-/// Components of which each instantiates the one before it twice: two to the power of `levels` instances in a few bytes each.
+/// Components of which each instantiates the one before it twice: two to the power of `levels` instances in a few bytes
+/// each.
 #[must_use]
 pub fn nested_instances(levels: usize) -> Vec<u8> {
     let mut text = String::from("(component $root (component $c0 (core module $m (func)) (core instance (instantiate $m)))");
@@ -27,7 +28,8 @@ pub fn nested_instances(levels: usize) -> Vec<u8> {
     parsed(&text)
 }
 
-/// As [`nested_instances`], but each component is given the one before it as an argument, so that none names what it instantiates.
+/// As [`nested_instances`], but each component is given the one before it as an argument, so that none names what it
+/// instantiates.
 #[must_use]
 pub fn passed_instances(levels: usize) -> Vec<u8> {
     let mut text = String::from("(component $root (component $c0 (core module $m (func)) (core instance (instantiate $m)))");
@@ -71,8 +73,12 @@ pub fn wide_types(levels: usize) -> Vec<u8> {
 
 /// A component of one raw section.
 fn with_section(id: u8, content: &[u8]) -> Vec<u8> {
-    let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
-    bytes.push(id);
+    [b"\0asm\x0d\0\x01\0", &section(id, content)[..]].concat()
+}
+
+/// A raw section.
+pub(crate) fn section(id: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![id];
     let mut length = content.len();
     loop {
         let low = (length & 0x7f) as u8;

@@ -30,8 +30,8 @@ fn core(memory: &str, realloc: &str, more: &str, body: &str) -> String {
     )
 }
 
-/// A plugin whose `merge` has that body, beside whatever else is given. Parameters: `$key $key_length $siblings $count`; a sibling has 24 bytes:
-/// pointer, length, stamp, writer.
+/// A plugin whose `merge` has that body, beside whatever else is given. Parameters: `$key $key_length $siblings
+/// $count`; a sibling has 24 bytes: pointer, length, stamp, writer.
 #[must_use]
 pub fn merging(more: &str, body: &str) -> Vec<u8> {
     component(&core(MEMORY, REALLOC, more, body), "merge", "")
@@ -56,7 +56,20 @@ pub fn first() -> Vec<u8> {
     with_memory("128", "(call $answer (i32.load (local.get $siblings)) (i32.load offset=4 (local.get $siblings)))")
 }
 
-/// Counts its calls in a global and in memory, and answers with both counts: with 1 and 1, if every call gets a fresh instance.
+/// As [`first`], after it has counted down from `rounds`, which takes about six units of fuel and less than two
+/// nanoseconds each.
+#[must_use]
+pub fn slow(rounds: u32) -> Vec<u8> {
+    let count = format!(
+        "(local $left i32) (local.set $left (i32.const {rounds}))
+         (loop $again (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))"
+    );
+    let answer = "(call $answer (i32.load (local.get $siblings)) (i32.load offset=4 (local.get $siblings)))";
+    with_memory("128", &format!("{count} {answer}"))
+}
+
+/// Counts its calls in a global and in memory, and answers with both counts: with 1 and 1, if every call gets a fresh
+/// instance.
 #[must_use]
 pub fn counter() -> Vec<u8> {
     let core = core(
@@ -83,7 +96,8 @@ pub fn endless_start() -> Vec<u8> {
     merging("(func $spin (loop $again (br $again))) (start $spin)", "(i32.const 1024)")
 }
 
-/// A plugin with a card: `describe` has that body, and answers with a pointer to name (pointer, length), version (likewise), schema, self-causal.
+/// A plugin with a card: `describe` has that body, and answers with a pointer to name (pointer, length), version
+/// (likewise), schema, self-causal.
 #[must_use]
 pub fn describing(body: &str) -> Vec<u8> {
     let about = format!(
@@ -97,8 +111,8 @@ pub fn describing(body: &str) -> Vec<u8> {
     component(&core(MEMORY, REALLOC, &about, "(i32.const 1024)"), "hostile", "world hostile { export merger; export about; }")
 }
 
-/// A plugin that validates: it refuses what begins with `!` as malformed and with `#` as unsupported, traps on `?` and loops on `~`. It merges
-/// as [`first`] does.
+/// A plugin that validates: it refuses what begins with `!` as malformed and with `#` as unsupported, traps on `?` and
+/// loops on `~`. It merges as [`first`] does.
 #[must_use]
 pub fn validating() -> Vec<u8> {
     let is = |byte: char| format!("(i32.eq (i32.load8_u (local.get $value)) (i32.const {}))", u32::from(byte));

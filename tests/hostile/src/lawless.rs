@@ -1,7 +1,8 @@
-//! Plugins that break one law each, and are otherwise as good as a plugin can be: they draw values, show them, and refuse garbage.
+//! Plugins that break one law each, and are otherwise as good as a plugin can be: they draw values, show them, and
+//! refuse garbage.
 //!
-//! Their values are single digits, which are JSON as they stand. What a merge makes of them is a few instructions, so that it can be seen
-//! which law it breaks, and that it breaks no other.
+//! Their values are single digits, which are JSON as they stand. What a merge makes of them is a few instructions, so
+//! that it can be seen which law it breaks, and that it breaks no other.
 
 use crate::component;
 
@@ -113,9 +114,11 @@ pub fn last_writer() -> Vec<u8> {
     plugin(7, &folding("(i32.const 0)", &step, "(call $number (call $digit (local.get $siblings) (local.get $so_far)))"))
 }
 
-/// Rock (1), paper (2), scissors (4): of two the winner, and of all three a draw (7) for ever. Two by two it goes otherwise than at once.
+/// Rock (1), paper (2), scissors (4): of two the winner, and of all three a draw (7) for ever. Two by two it goes
+/// otherwise than at once.
 ///
-/// What has been seen is a set of bits, and the table has the outcome of each set; a digit of several bits counts as their outcome.
+/// What has been seen is a set of bits, and the table has the outcome of each set; a digit of several bits counts as
+/// their outcome.
 #[must_use]
 pub fn rock_paper_scissors() -> Vec<u8> {
     let table = r#"(data (i32.const 3000) "01224147")"#;
@@ -132,7 +135,8 @@ pub fn sum() -> Vec<u8> {
     plugin(9, &folding("(i32.const 0)", step, ANSWER))
 }
 
-/// Never (0), once (1), or more often (2): what comes again late is counted again, though a sum that ends at two is idempotent.
+/// Never (0), once (1), or more often (2): what comes again late is counted again, though a sum that ends at two is
+/// idempotent.
 #[must_use]
 pub fn once_or_twice() -> Vec<u8> {
     let step = "(local.set $so_far (i32.add (local.get $so_far) (local.get $other)))

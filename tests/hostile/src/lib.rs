@@ -1,7 +1,7 @@
 //! Hostile modules against the merge host.
 //!
-//! The guests are written in WebAssembly text, because no compiler would make them: each does one wrong thing, and nothing else. They are made
-//! components by the same code that makes real ones.
+//! The guests are written in WebAssembly text, because no compiler would make them: each does one wrong thing, and
+//! nothing else. They are made components by the same code that makes real ones.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ pub mod bombs;
 pub mod costly;
 pub mod guests;
 pub mod lawless;
+pub mod oddities;
 
 use rejoin_merge::build::componentize;
 use rejoin_merge::{CallLimits, Host, HostConfig, MergeFault, Merged, ModuleLimits, Plugin, Sibling};

@@ -1,5 +1,5 @@
-//! Small components that are expensive to compile, given to a real compiling process: each is refused at once for what it has too much
-//! of, and where the scan is switched off, the limits of the process hold.
+//! Small components that are expensive to compile, given to a real compiling process: each is refused at once for what
+//! it has too much of, and where the scan is switched off, the limits of the process hold.
 
 use rejoin_merge::{
     ArtefactCache, Cancel, ChildCompiler, CompileLimits, CompileQueue, Compiler, ModuleLimits, Plugin, QueueConfig, Rejection,

@@ -201,8 +201,8 @@ fn a_validator_takes_refuses_or_fails_and_harms_nobody() {
     bench.assert_unharmed();
 }
 
-/// The budget of a node for small siblings, and its wall clock. How long a unit lasts is for `rejoin-fuel` to measure; here the fuel must
-/// only be the first to end.
+/// The budget of a node for small siblings, and its wall clock. How long a unit lasts is for `rejoin-fuel` to measure;
+/// here the fuel must only be the first to end.
 #[test]
 fn however_the_fuel_of_a_small_merge_is_burnt_it_ends_before_the_clock_decides() {
     let bench = Bench::default();

@@ -1,4 +1,5 @@
-//! How long a unit of fuel lasts, for guests that make it last as long as they can. `cargo run -p rejoin-test-hostile --bin rejoin-fuel`.
+//! How long a unit of fuel lasts, for guests that make it last as long as they can. `cargo run -p rejoin-test-hostile
+//! --bin rejoin-fuel`.
 #![forbid(unsafe_code)]
 
 use rejoin_merge::CallLimits;
