@@ -5,10 +5,11 @@
 pub struct Sibling {
     /// What a client wrote, or what an earlier merge returned.
     pub value: Vec<u8>,
-    /// When it was written: milliseconds since the Unix epoch by the clock of the node that took the write. For a merged value, the latest.
+    /// When it was written: milliseconds since the Unix epoch by the clock of the node that took the write. For a
+    /// merged value, the latest.
     pub stamp_ms: u64,
-    /// Which actor took the write: an id without an order in time. For a merged value, that of its largest dot, which need not be that of the
-    /// input that won. So a merge must not decide by it: see the law of bracketing.
+    /// Which actor took the write: an id without an order in time. For a merged value, that of its largest dot, which
+    /// need not be that of the input that won. So a merge must not decide by it: see the law of bracketing.
     pub writer: u64,
 }
 
@@ -48,16 +49,16 @@ pub struct Card {
 
 /// Makes one value out of several: the one required ability.
 pub trait Merger {
-    /// Merges two or more siblings. The answer must not depend on their order or grouping, and merging a result with one of its
-    /// inputs must change nothing.
+    /// Merges two or more siblings. The answer must not depend on their order or grouping, and merging a result with
+    /// one of its inputs must change nothing.
     ///
     /// # Errors
     /// A [`Fault`] if a value cannot be read or the result would be too large; the host then keeps the siblings.
     fn merge(key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault>;
 }
 
-/// Refuses values that the merge could not read. Asked before every put of a value to a bucket that merges with this plugin; a refused value is
-/// not written. It should take exactly what the merge takes, and what the merge returns.
+/// Refuses values that the merge could not read. Asked before every put of a value to a bucket that merges with this
+/// plugin; a refused value is not written. It should take exactly what the merge takes, and what the merge returns.
 pub trait Validator {
     /// Whether the value may be stored under the key.
     ///
@@ -83,8 +84,8 @@ pub trait Operator {
 
 /// Draws valid values for the law checker.
 pub trait Sampler {
-    /// A valid value, the same for the same arguments. `size` is a hint from 0 (the smallest value there is). Values of different
-    /// seeds should collide (the same ids, counters and stamps): faults hide where two values touch.
+    /// A valid value, the same for the same arguments. `size` is a hint from 0 (the smallest value there is). Values of
+    /// different seeds should collide (the same ids, counters and stamps): faults hide where two values touch.
     fn sample(seed: u64, size: u32) -> Vec<u8>;
 }
 

@@ -1,7 +1,7 @@
 //! The bindings generated from `wit/rejoin.wit`, one world an ability, so that a plugin exports exactly what it has.
 //!
-//! The generated code crosses the canonical ABI with raw pointers, which is why `unsafe` is allowed in this file and nowhere else
-//! in this crate. It is generated as a whole; nothing here is written by hand.
+//! The generated code crosses the canonical ABI with raw pointers, which is why `unsafe` is allowed in this file and
+//! nowhere else in this crate. It is generated as a whole; nothing here is written by hand.
 #![allow(unsafe_code, missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, clippy::all)]
 
 macro_rules! world {

@@ -2,9 +2,9 @@
 
 /// Exports a type's abilities from this crate's component: `export!(Cart: Merger, Presenter, About);`.
 ///
-/// The abilities are named as their traits are: `Merger`, `Validator`, `Operator`, `Sampler`, `Presenter`, `About`; the type must
-/// implement each one that is listed. To be written once in a crate, with `Merger` among them, or the host refuses the component.
-/// Unless the target is WebAssembly it only checks that the type has the abilities.
+/// The abilities are named as their traits are: `Merger`, `Validator`, `Operator`, `Sampler`, `Presenter`, `About`; the
+/// type must implement each one that is listed. To be written once in a crate, with `Merger` among them, or the host
+/// refuses the component. Unless the target is WebAssembly it only checks that the type has the abilities.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($ability:ident),+ $(,)?) => {

@@ -1,14 +1,15 @@
 //! JSON that every reader reads alike: a stricter `serde_json::from_slice`.
 //!
-//! Two replicas, or a replica and a client, must never read two things in one value. The grammar of JSON leaves room for that: of two members of one
-//! name some readers take the first and others the last, large numbers are rounded by some, and so on. So this reader takes I-JSON (RFC 7493) with
-//! whole numbers, and refuses
+//! Two replicas, or a replica and a client, must never read two things in one value. The grammar of JSON leaves room
+//! for that: of two members of one name some readers take the first and others the last, large numbers are rounded by
+//! some, and so on. So this reader takes I-JSON (RFC 7493) with whole numbers, and refuses
 //!
 //! - a name that comes twice in one object, at any depth, also where it is spelled with escapes,
-//! - numbers with a fraction or an exponent, `-0`, and whole numbers beyond ±2^53: what needs more is better written as text, or in smaller units,
+//! - numbers with a fraction or an exponent, `-0`, and whole numbers beyond ±2^53: what needs more is better written as
+//!   text, or in smaller units,
 //! - an array where a `struct` is expected, which serde would take for its fields in order,
-//! - and, as `serde_json` does itself: lone surrogates, invalid UTF-8, NaN and infinities, leading zeros, nesting deeper than 128, and whatever
-//!   follows the value.
+//! - and, as `serde_json` does itself: lone surrogates, invalid UTF-8, NaN and infinities, leading zeros, nesting
+//!   deeper than 128, and whatever follows the value.
 //!
 //! ```
 //! use rejoin_guest::json;

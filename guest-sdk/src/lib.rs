@@ -1,7 +1,7 @@
 //! What the author of a merge plugin writes against.
 //!
-//! A plugin turns concurrent versions of one value into one. It is a WebAssembly component with no imports, and in Rust it is a
-//! type that implements [`Merger`], and whichever other abilities it has, and says so in [`export!`]:
+//! A plugin turns concurrent versions of one value into one. It is a WebAssembly component with no imports, and in Rust
+//! it is a type that implements [`Merger`], and whichever other abilities it has, and says so in [`export!`]:
 //!
 //! ```
 //! use rejoin_guest::{About, Card, Fault, Merger, Sibling};
@@ -27,15 +27,15 @@
 //! rejoin_guest::export!(Highest: Merger, About);
 //! ```
 //!
-//! The crate is a `cdylib`, and `rejoin plugin build` makes the component of it. Without WebAssembly `export!` exports nothing, so the
-//! same crate also builds natively (with crate type `rlib` as well), and its tests run as any others.
+//! The crate is a `cdylib`, and `rejoin plugin build` makes the component of it. Without WebAssembly `export!` exports
+//! nothing, so the same crate also builds natively (with crate type `rlib` as well), and its tests run as any others.
 //!
-//! What a merge owes its host: the same bytes for the same inputs in any order and grouping, and a [`Fault`] instead of a panic for
-//! what it cannot read. `rejoin plugin test` checks that on the component, and [`laws`] in an ordinary test, on [`Native`]. A plugin cannot
-//! see a clock, a random number, a file or the network.
+//! What a merge owes its host: the same bytes for the same inputs in any order and grouping, and a [`Fault`] instead of
+//! a panic for what it cannot read. `rejoin plugin test` checks that on the component, and [`laws`] in an ordinary
+//! test, on [`Native`]. A plugin cannot see a clock, a random number, a file or the network.
 //!
-//! In reading order: [`abilities`] has the traits, `adapter` lends them to the bindings, `bindings` are generated from `wit/rejoin.wit`,
-//! `native` lends them to the laws.
+//! In reading order: [`abilities`] has the traits, `adapter` lends them to the bindings, `bindings` are generated from
+//! `wit/rejoin.wit`, `native` lends them to the laws.
 
 pub mod abilities;
 mod adapter;

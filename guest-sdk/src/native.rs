@@ -1,6 +1,6 @@
 //! A plugin as plain functions, for the law checker.
 
-use crate::abilities::{Merger, Sampler, Sibling};
+use crate::abilities::{Fault, Merger, Sampler, Sibling, Validator};
 use rejoin_laws::{Answer, Failure};
 use std::any::Any;
 use std::marker::PhantomData;
@@ -32,11 +32,22 @@ use std::panic::catch_unwind;
 /// check(&plugin, &plugin, Effort::default()).unwrap_or_else(|found| panic!("{found}"));
 /// ```
 #[derive(Debug)]
-pub struct Native<T>(PhantomData<T>);
+pub struct Native<T> {
+    validate: Option<fn(&[u8], &[u8]) -> Result<(), Fault>>,
+    plugin: PhantomData<T>,
+}
 
 impl<T> Default for Native<T> {
     fn default() -> Self {
-        Self(PhantomData)
+        Self { validate: None, plugin: PhantomData }
+    }
+}
+
+impl<T: Validator> Native<T> {
+    /// The plugin with its validator, so that the law of totality compares the two.
+    #[must_use]
+    pub fn validated() -> Self {
+        Self { validate: Some(T::validate), plugin: PhantomData }
     }
 }
 
@@ -46,7 +57,15 @@ impl<T: Merger> rejoin_laws::Merge for Native<T> {
         let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone(), stamp_ms: one.stamp_ms, writer: one.writer };
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
         let answer = catch_unwind(|| T::merge(key, &siblings)).map_err(|panic| Failure::Trapped(words_of(&*panic)))?;
-        answer.map_err(|fault| Failure::Refused(format!("{fault:?}")))
+        answer.map_err(failure)
+    }
+
+    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), Failure>> {
+        let validate = self.validate?;
+        Some(match catch_unwind(|| validate(key, value)) {
+            Ok(answer) => answer.map_err(failure),
+            Err(panic) => Err(Failure::Trapped(words_of(&*panic))),
+        })
     }
 }
 
@@ -54,6 +73,11 @@ impl<T: Sampler> rejoin_laws::Sampler for Native<T> {
     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
         catch_unwind(|| T::sample(seed, size)).map_err(|panic| words_of(&*panic))
     }
+}
+
+fn failure(fault: Fault) -> Failure {
+    let reason = format!("{fault:?}");
+    if fault == Fault::TooLarge { Failure::TooLarge(reason) } else { Failure::Refused(reason) }
 }
 
 /// The message of a panic. Its place is on stderr, where the panic hook has written it.

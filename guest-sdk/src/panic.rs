@@ -1,8 +1,9 @@
 //! What a panic leaves behind for the host.
 //!
-//! A plugin has no imports, so it cannot print. Before it traps, its panic hook writes a record into its own linear memory, where the host looks for
-//! it: 16 bytes that mark it, the text's length and its FNV-1a hash (32 bits each, little-endian), and the text, which is the place, `: `, and the
-//! message, cut to [`TEXT`] bytes. The record is no part of a value: whoever traps has answered nothing.
+//! A plugin has no imports, so it cannot print. Before it traps, its panic hook writes a record into its own linear
+//! memory, where the host looks for it: 16 bytes that mark it, the text's length and its FNV-1a hash (32 bits each,
+//! little-endian), and the text, which is the place, `: `, and the message, cut to [`TEXT`] bytes. The record is no
+//! part of a value: whoever traps has answered nothing.
 
 use std::fmt::{self, Write as _};
 use std::panic::PanicHookInfo;
@@ -16,7 +17,8 @@ const HEADER: usize = 24;
 
 static RECORD: Mutex<[u8; HEADER + TEXT]> = Mutex::new([0; HEADER + TEXT]);
 
-/// Has panics recorded from now on. Called at the beginning of every export, since each call has an instance of its own.
+/// Has panics recorded from now on. Called at the beginning of every export, since each call has an instance of its
+/// own.
 pub(crate) fn record() {
     std::panic::set_hook(Box::new(write_down));
 }

@@ -1,7 +1,8 @@
 //! What a law is tried on: a key and a few siblings, biased so that they collide.
 //!
-//! Values of unrelated ids rarely touch, and a wrong merge passes on them by luck. So seeds come from a small range, siblings are twins of one
-//! another, stamps and writers repeat, and a share of the values are themselves the results of merges, or damaged.
+//! Values of unrelated ids rarely touch, and a wrong merge passes on them by luck. So seeds come from a small range,
+//! siblings are twins of one another, stamps and writers repeat, and a share of the values are themselves the results
+//! of merges, or damaged.
 
 use crate::damage::damaged;
 use crate::judge::Trial;
@@ -53,7 +54,8 @@ const SEEDS: u64 = 24;
 /// The stamp that collides.
 const NOON_MS: u64 = 1_700_000_000_000;
 
-/// Draws a case. `size` bounds the sampler's hint; without `collide`, no two siblings have anything in common but by chance.
+/// Draws a case. `size` bounds the sampler's hint; without `collide`, no two siblings have anything in common but by
+/// chance.
 #[must_use]
 pub fn draw(rng: &mut Rng, size: u32, collide: bool) -> Case {
     let base = if rng.one_in(4) { rng.next_u64() >> 1 } else { 0 };

@@ -50,8 +50,9 @@ pub struct Tried {
     pub collisions: u32,
     /// The most bytes that one merge was given.
     pub bytes: usize,
-    /// On how many cases it was tried beside those that were drawn: all triples of the smallest values, as many siblings as there may be, a few large
-    /// values, garbage beside valid values, unknown members. They are counted here only.
+    /// On how many cases it was tried beside those that were drawn: all triples of the smallest values, as many
+    /// siblings as there may be, a few large values, garbage beside valid values, unknown members. They are counted
+    /// here only.
     pub fixed: u32,
 }
 
@@ -150,7 +151,8 @@ fn cases(law: Law, sampler: &dyn Sampler, effort: Effort) -> Box<dyn Iterator<It
     }
 }
 
-/// The case with its siblings; none if a merge that the case needs gives no answer, which only totality judges, on that very merge.
+/// The case with its siblings; none if a merge that the case needs gives no answer, which only totality judges, on that
+/// very merge.
 fn built(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, case: Case) -> Result<Option<(Case, Trial)>, Violation> {
     match case.build(merge, sampler) {
         Ok(trial) => Ok(Some((case, trial))),

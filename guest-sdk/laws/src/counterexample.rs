@@ -69,7 +69,8 @@ fn shown(answer: &Answer) -> String {
 /// Longer values than this are cut where people read them.
 const READABLE: usize = 400;
 
-/// Bytes as a person can read and copy them: UTF-8 in quotes where it is, hexadecimal otherwise. Long ones are cut, and their length is said.
+/// Bytes as a person can read and copy them: UTF-8 in quotes where it is, hexadecimal otherwise. Long ones are cut, and
+/// their length is said.
 #[must_use]
 pub fn readable(bytes: &[u8]) -> String {
     let start = match str::from_utf8(bytes) {

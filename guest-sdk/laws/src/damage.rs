@@ -13,7 +13,8 @@ const DEEP: usize = 50_000;
 const UNREADABLE: [&[u8]; 3] = [b"\xff\xfe\x80", b"\x80{\"\xc1:\xff", b"\xf8\x88\x80\x80\x80\xfe\xff\xc0\xaf\xf5\xee\xff\x81"];
 /// The accident with this number and those after it put [`UNREADABLE`] texts in place of the value.
 pub(crate) const TO_UNREADABLE: u64 = 1 << 40;
-/// The accident with this number and those after it add [`UNKNOWN`] to the value's first JSON object, its second, and so on.
+/// The accident with this number and those after it add [`UNKNOWN`] to the value's first JSON object, its second, and
+/// so on.
 pub(crate) const TO_UNKNOWN: u64 = 1 << 41;
 /// The name of a member that no plugin knows. What comes with it fits no type but that of JSON itself.
 pub(crate) const UNKNOWN: &str = "rejoin-unknown";

@@ -1,12 +1,14 @@
 //! Cases that every law is tried on beside those that are drawn: what chance finds too seldom.
 //!
-//! All triples of the few smallest values, as many siblings as a bucket allows, a few large values, garbage beside a valid value, and values with a
-//! member that the plugin does not know. Merges that pass thousands of small random cases have failed on one of these.
+//! All triples of the few smallest values, eight values that all differ, as many siblings as a bucket allows, a few
+//! large values, garbage beside a valid value, and values with a member that the plugin does not know. Merges that pass
+//! thousands of small random cases have failed on one of these.
 
 use crate::cases::{Case, Input};
 use crate::damage::{TO_UNKNOWN, TO_UNREADABLE, unreadable_texts};
 use crate::merge::Sampler;
 use crate::rng::Rng;
+use crate::totality::DIFFERENT;
 use std::collections::BTreeSet;
 
 /// Of so many of the smallest values all triples are tried.
@@ -23,10 +25,12 @@ const OBJECTS: u64 = 6;
 /// The stamp at which they collide.
 const NOON_MS: u64 = 1_700_000_000_000;
 
-/// The cases, the smallest first. `siblings` is the most that a merge is given; garbage comes only where the sampler says what is none.
+/// The cases, the smallest first. `siblings` is the most that a merge is given; garbage comes only where the sampler
+/// says what is none.
 pub(crate) fn draw(seed: u64, sampler: &dyn Sampler, siblings: usize) -> Vec<Case> {
     let mut rng = Rng::new(seed);
     let mut cases = triples(&mut rng, sampler);
+    cases.extend(different(&mut rng, sampler));
     cases.extend(wide(&mut rng, siblings));
     cases.extend(large(&mut rng, sampler));
     if sampler.vouches() {
@@ -44,8 +48,14 @@ fn case(inputs: Vec<Input>) -> Case {
     Case { key: b"k".to_vec(), inputs }
 }
 
-/// The smallest values, as seed and size.
-fn smallest(sampler: &dyn Sampler) -> Vec<(u64, u32)> {
+/// As many different values as show whether the merge keeps anything of them, if the sampler has so many.
+fn different(rng: &mut Rng, sampler: &dyn Sampler) -> Option<Case> {
+    let values = smallest(sampler, DIFFERENT);
+    (values.len() == DIFFERENT).then(|| case(values.into_iter().map(|(seed, size)| input(rng, seed, size)).collect()))
+}
+
+/// The smallest values, so many at the most, as seed and size.
+fn smallest(sampler: &dyn Sampler, count: usize) -> Vec<(u64, u32)> {
     let mut values = BTreeSet::new();
     let mut found = Vec::new();
     for size in 0..SIZES {
@@ -57,12 +67,12 @@ fn smallest(sampler: &dyn Sampler) -> Vec<(u64, u32)> {
         }
     }
     found.sort();
-    found.truncate(SMALLEST);
+    found.truncate(count);
     found.into_iter().map(|(_, _, seed, size)| (seed, size)).collect()
 }
 
 fn triples(rng: &mut Rng, sampler: &dyn Sampler) -> Vec<Case> {
-    let values = smallest(sampler);
+    let values = smallest(sampler, SMALLEST);
     let mut cases = Vec::new();
     for one in &values {
         for two in &values {

@@ -1,6 +1,7 @@
 //! Tries a law on concrete siblings, and compares answers on bytes.
 //!
-//! Each law judges only what is its own: a merge that breaks breaks [`Law::Totality`], and the laws that compare answers then say nothing.
+//! Each law judges only what is its own: a merge that breaks breaks [`Law::Totality`], and the laws that compare
+//! answers then say nothing.
 
 use crate::laws::Law;
 use crate::merge::{Answer, Failure, Merge, Sibling, folded};
@@ -16,7 +17,8 @@ pub struct Trial {
     pub key: Vec<u8>,
     /// Two siblings or more.
     pub siblings: Vec<Sibling>,
-    /// Whether all values are known to be valid. A merge may refuse those of another trial; what it accepts, it must merge by the laws.
+    /// Whether all values are known to be valid. A merge may refuse those of another trial; what it accepts, it must
+    /// merge by the laws.
     pub valid: bool,
 }
 
@@ -117,13 +119,14 @@ impl Law {
     }
 }
 
-/// Two answers must be one. A refusal against an answer is a difference; two refusals, or a merge that breaks, are not for this law to judge.
+/// Two answers must be one. A refusal against an answer is a difference; two refusals, or a merge that breaks, are not
+/// for this law to judge.
 fn same(equation: &str, left: Answer, right: Answer) -> Result<(), Stop> {
+    let answers = |answer: &Answer| answer.as_ref().map_or_else(Failure::is_refusal, |_| true);
     match (&left, &right) {
         (Ok(one), Ok(two)) if one == two => Ok(()),
-        (Ok(_), Ok(_) | Err(Failure::Refused(_))) | (Err(Failure::Refused(_)), Ok(_)) => {
-            Err(Stop::Broken(Violation::Differ { equation: equation.into(), left, right }))
-        }
+        (Err(_), Err(_)) => Err(Stop::Unjudged),
+        _ if answers(&left) && answers(&right) => Err(Stop::Broken(Violation::Differ { equation: equation.into(), left, right })),
         _ => Err(Stop::Unjudged),
     }
 }
@@ -197,7 +200,7 @@ fn replay(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Sto
 fn limits(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Stop> {
     match merge.merge(key, siblings) {
         Ok(_) => Ok(()),
-        Err(Failure::Refused(_)) => Err(Stop::Unjudged),
+        Err(failure) if failure.is_refusal() => Err(Stop::Unjudged),
         Err(failure) => Err(Stop::Broken(Violation::NoAnswer { siblings: siblings.to_vec(), failure })),
     }
 }

@@ -36,7 +36,8 @@ fn of_length(rng: &mut Rng, sampler: &dyn Sampler, bytes: usize, largest: &Large
     Case { key: b"k".to_vec(), inputs: (0..count as u64).map(input).collect() }
 }
 
-/// The hint that gives the longest value of at most `bytes`, and its length. Doubles the hint, then closes in on what is between.
+/// The hint that gives the longest value of at most `bytes`, and its length. Doubles the hint, then closes in on what
+/// is between.
 fn widest(sampler: &dyn Sampler, seed: u64, bytes: usize) -> (u32, usize) {
     // Other seeds give other lengths: a little room keeps nearly all of them below the limit.
     let room = bytes - bytes / 16;

@@ -24,7 +24,8 @@ pub enum Law {
     Limits,
 }
 
-/// Every law there is, in the order in which they are tried. A merge that breaks judges nothing else, so that comes first.
+/// Every law there is, in the order in which they are tried. A merge that breaks judges nothing else, so that comes
+/// first.
 pub const ALL: [Law; 8] =
     [Law::Totality, Law::Permutation, Law::Bracketing, Law::Idempotence, Law::Absorption, Law::Growth, Law::Replay, Law::Limits];
 

@@ -1,7 +1,7 @@
 //! The laws a merge must obey, generators that look for trouble, and a shrinker.
 //!
-//! No WebAssembly here: a [`Merge`] is anything that makes one value of several, so the author of a plugin checks the plain
-//! function in an ordinary test, and the host checks the component with the very same code.
+//! No WebAssembly here: a [`Merge`] is anything that makes one value of several, so the author of a plugin checks the
+//! plain function in an ordinary test, and the host checks the component with the very same code.
 //!
 //! ```
 //! use rejoin_laws::{Answer, Effort, Merge, Sampler, Sibling, check};
@@ -21,15 +21,18 @@
 //! check(&Highest, &Numbers, Effort::default()).expect("the highest number obeys every law");
 //! ```
 //!
-//! [`check()`] answers with a [`Counterexample`] that has been made as small as it could be, and prints as something one can read and run again.
+//! [`check()`] answers with a [`Counterexample`] that has been made as small as it could be, and prints as something
+//! one can read and run again.
 //!
-//! Laws are necessary and not sufficient: a plain union of shopping carts obeys all of them and still brings removed items
-//! back. So there are also [stories](story::Story): replicas with contexts, clients that read and write them, and what must come out.
+//! Laws are necessary and not sufficient: a plain union of shopping carts obeys all of them and still brings removed
+//! items back. So there are also [stories](story::Story): replicas with contexts, clients that read and write them, and
+//! what must come out.
 //!
-//! In reading order: [`merge`] has the traits, [`laws`] what must hold, [`judge`] tries it (and `totality` the first of them), [`cases`] what it is tried
-//! on ([`damage`] makes garbage, `fixed` has what chance finds too seldom, [`largest`] fills a bucket), [`mod@check`] does it many times,
-//! [`progress`] says how far it has come, `shrink` makes a counterexample small, [`counterexample`] prints it, [`story`] tells who
-//! wrote what; [`rng`] is the only source of chance.
+//! In reading order: [`merge`] has the traits, [`laws`] what must hold, [`judge`] tries it (and `totality` the first of
+//! them), [`cases`] what it is tried on ([`damage`] makes garbage, `fixed` has what chance finds too seldom,
+//! [`largest`] fills a bucket), [`mod@check`] does it many times, [`progress`] says how far it has come, `shrink` makes
+//! a counterexample small, [`counterexample`] prints it, [`story`] tells who wrote what; [`rng`] is the only source of
+//! chance.
 
 #![forbid(unsafe_code)]
 

@@ -13,15 +13,25 @@ pub struct Sibling {
     pub writer: u64,
 }
 
-/// Why a merge gave no answer. The laws treat the three differently, and only the first is ever right.
+/// Why a merge gave no answer. The laws treat them differently, and only a refusal is ever right.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
-    /// It says that it will not, and why: a value is not in its format, or the result would be too large.
+    /// It says that it will not, and why: a value is not in its format.
     Refused(String),
     /// It broke: a panic, a trap, or an answer that is none.
     Trapped(String),
     /// It went over a limit on its work: fuel, memory or time.
     Exceeded(String),
+    /// It says that it will not, because the result would be too large. Two good values may come to that.
+    TooLarge(String),
+}
+
+impl Failure {
+    /// Whether the merge itself says no.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::TooLarge(_))
+    }
 }
 
 /// What a merge answers.
@@ -43,7 +53,7 @@ impl From<String> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Refused(reason) | Self::TooLarge(reason) => write!(f, "refused: {reason}"),
             Self::Trapped(reason) => write!(f, "broke: {reason}"),
             Self::Exceeded(reason) => write!(f, "over its limits: {reason}"),
         }
@@ -110,8 +120,8 @@ impl<T: Sampler + ?Sized> Sampler for &T {
     }
 }
 
-/// The sibling that stands for a merged value: the latest stamp and the writer with the highest id, as the host does for a fold. The host does not
-/// know which input has won, so this writer may be another one's than the winner's.
+/// The sibling that stands for a merged value: the latest stamp and the writer with the highest id, as the host does
+/// for a fold. The host does not know which input has won, so this writer may be another one's than the winner's.
 #[must_use]
 pub fn folded(value: Vec<u8>, inputs: &[Sibling]) -> Sibling {
     let stamp_ms = inputs.iter().map(|sibling| sibling.stamp_ms).max().unwrap_or(0);

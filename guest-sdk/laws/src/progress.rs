@@ -15,7 +15,8 @@ pub enum Progress {
         /// How many there are.
         cases: u32,
     },
-    /// A counterexample has been found and is made smaller. Told at its beginning and with every step that succeeds or fails.
+    /// A counterexample has been found and is made smaller. Told at its beginning and with every step that succeeds or
+    /// fails.
     Shrinking {
         /// The law.
         law: Law,
@@ -26,7 +27,8 @@ pub enum Progress {
         /// Bytes of their values.
         bytes: usize,
     },
-    /// The time for shrinking was over before nothing smaller could be found; the smallest counterexample so far is kept.
+    /// The time for shrinking was over before nothing smaller could be found; the smallest counterexample so far is
+    /// kept.
     OutOfTime {
         /// The law.
         law: Law,

@@ -1,4 +1,5 @@
-//! A small deterministic random number generator (SplitMix64, by Steele, Lea and Flood): the same seed gives the same cases on every machine.
+//! A small deterministic random number generator (SplitMix64, by Steele, Lea and Flood): the same seed gives the same
+//! cases on every machine.
 
 /// A stream of numbers named by its seed. Not for secrets.
 #[derive(Clone, Debug)]

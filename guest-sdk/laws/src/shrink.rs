@@ -54,7 +54,8 @@ impl<'a> Patience<'a> {
     }
 }
 
-/// The smallest failing case that greedy steps lead to: first other samples, then, of values that nobody vouches for, fewer bytes.
+/// The smallest failing case that greedy steps lead to: first other samples, then, of values that nobody vouches for,
+/// fewer bytes.
 pub(crate) fn shrink(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, start: Failing, mut patience: Patience<'_>) -> Failing {
     let mut best = start;
     while let Some(found) = smaller(&best.case).into_iter().find_map(|candidate| {

@@ -1,8 +1,9 @@
 //! Who wrote what, having seen what: a small cluster in which a merge has to do the right thing.
 //!
-//! A law only compares answers with one another. A [`Story`] knows the right one: replicas hold siblings with their causal contexts, clients
-//! read, edit and write, replicas meet, fold, lose touch, and come back with a disk as old as one likes. It is a model of one key, exact in what a
-//! plugin can notice: a write replaces what its client had seen, everything else becomes a sibling, and siblings reach the merge in one order.
+//! A law only compares answers with one another. A [`Story`] knows the right one: replicas hold siblings with their
+//! causal contexts, clients read, edit and write, replicas meet, fold, lose touch, and come back with a disk as old as
+//! one likes. It is a model of one key, exact in what a plugin can notice: a write replaces what its client had seen,
+//! everything else becomes a sibling, and siblings reach the merge in one order.
 //!
 //! ```
 //! use rejoin_laws::{Answer, Merge, Sibling, Story};
@@ -129,7 +130,8 @@ impl<'a> Story<'a> {
         Ok(Seen { value, context: object.context })
     }
 
-    /// `who` writes a value at a replica, having seen `seen`: what had been seen is replaced, all else stays as siblings.
+    /// `who` writes a value at a replica, having seen `seen`: what had been seen is replaced, all else stays as
+    /// siblings.
     pub fn write(&mut self, at: &str, who: &str, value: &[u8], seen: &Seen) {
         self.put(at, Some(value.to_vec()), &seen.context);
         self.log.push(format!("{who} writes {} at {at}", readable(value)));

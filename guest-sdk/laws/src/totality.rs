@@ -1,12 +1,18 @@
-//! The law of totality: what is valid is merged, what is not is refused, and nothing breaks. If there is a validator, it agrees.
+//! The law of totality: what is valid is merged, what is not is refused, and nothing breaks. If there is a validator,
+//! it agrees.
 
 use crate::damage::{has_unknown, is_unreadable};
 use crate::judge::{Stop, Trial, Violation};
 use crate::laws::Law;
 use crate::merge::{Answer, Failure, Merge, Sibling, folded};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
-/// Every merge that the other laws ask for must be answered; of values that may be garbage it may be refused, and must be if one is.
+/// So many different values with one form are no coincidence of a format that has many ways to write one value.
+pub(crate) const DIFFERENT: usize = 8;
+
+/// Every merge that the other laws ask for must be answered; of values that may be garbage it may be refused, and must
+/// be if one is.
 pub(crate) fn totality(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
     let watched = Watched { merge, valid: trial.valid, failed: RefCell::new(None) };
     for law in [Law::Permutation, Law::Bracketing, Law::Idempotence, Law::Absorption, Law::Growth] {
@@ -16,8 +22,11 @@ pub(crate) fn totality(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
     if let Some(violation) = watched.failed.into_inner() {
         return Err(Stop::Broken(violation));
     }
-    if !trial.valid {
+    if trial.valid {
+        something_is_kept(merge, trial)?;
+    } else {
         garbage_is_a_fault(merge, trial)?;
+        what_is_taken_alone_is_taken_together(merge, trial)?;
         nothing_is_skipped(merge, trial)?;
     }
     validator_agrees(merge, trial)
@@ -32,7 +41,8 @@ fn alone(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> Answer {
     merge.merge(key, &[sibling.clone(), sibling.clone()])
 }
 
-/// What is refused when it is merged with itself is refused beside others too, and what is taken keeps the members that the plugin does not know.
+/// What is refused when it is merged with itself is refused beside others too, and what is taken keeps the members that
+/// the plugin does not know.
 fn garbage_is_a_fault(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
     let Trial { key, siblings, .. } = trial;
     let all = merge.merge(key, siblings);
@@ -50,6 +60,40 @@ fn garbage_is_a_fault(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
         }
     }
     Ok(())
+}
+
+/// Values of which the merge takes each must be merged with each other, or a key is stuck with two writes that were
+/// both accepted.
+fn what_is_taken_alone_is_taken_together(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+    let Trial { key, siblings, .. } = trial;
+    let all = merge.merge(key, siblings);
+    if !matches!(all, Err(Failure::Refused(_))) {
+        return Ok(());
+    }
+    for sibling in siblings {
+        let is_taken = merge.validate(key, &sibling.value).is_none_or(|valid| valid.is_ok());
+        if !is_taken || alone(merge, key, sibling).is_err() {
+            return Ok(());
+        }
+    }
+    let first = siblings.first().map_or_else(|| all.clone(), |sibling| alone(merge, key, sibling));
+    differ("m(all) = an answer, as every input alone has one".into(), all, first)
+}
+
+/// Valid values, all of them different, must not all have one canonical form: then the merge keeps nothing of any.
+fn something_is_kept(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+    let Trial { key, siblings, .. } = trial;
+    let different: BTreeSet<&[u8]> = siblings.iter().map(|sibling| &sibling.value[..]).collect();
+    let [first, .., last] = siblings.as_slice() else { return Ok(()) };
+    if siblings.len() < DIFFERENT || different.len() < siblings.len() {
+        return Ok(());
+    }
+    let form = alone(merge, key, first)?;
+    if siblings.iter().any(|sibling| alone(merge, key, sibling).as_ref() != Ok(&form)) {
+        return Ok(());
+    }
+    let equation = format!("m(first, first) = something of the first, and not the same for all {} values", siblings.len());
+    differ(equation, Ok(form), Ok(last.value.clone()))
 }
 
 /// Texts that nothing can read must not all count as one value that adds nothing: then they were skipped.
@@ -82,13 +126,14 @@ fn validator_agrees(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
             Failure::Refused(reason) => Failure::Refused(format!("the validator does not take {what}: {reason}")),
             Failure::Trapped(reason) => Failure::Trapped(format!("the validator, given {what}: {reason}")),
             Failure::Exceeded(reason) => Failure::Exceeded(format!("the validator, given {what}: {reason}")),
+            Failure::TooLarge(reason) => Failure::TooLarge(format!("the validator does not take {what}: {reason}")),
         };
         Err(Stop::Broken(Violation::NoAnswer { siblings: vec![sibling.clone()], failure }))
     };
     for (index, sibling) in siblings.iter().enumerate() {
         match merge.validate(key, &sibling.value) {
             None => return Ok(()),
-            Some(Err(Failure::Refused(_))) if !valid => {}
+            Some(Err(failure)) if !valid && failure.is_refusal() => {}
             Some(Err(failure)) => return refused(if *valid { "a valid value" } else { "garbage" }, sibling, failure),
             Some(Ok(())) if *valid => {}
             Some(Ok(())) => {
@@ -118,7 +163,7 @@ impl Merge for Watched<'_> {
     fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
         let answer = self.merge.merge(key, siblings);
         match &answer {
-            Err(failure) if self.valid || !matches!(failure, Failure::Refused(_)) => {
+            Err(failure) if self.valid || !failure.is_refusal() => {
                 let violation = || Violation::NoAnswer { siblings: siblings.to_vec(), failure: failure.clone() };
                 self.failed.borrow_mut().get_or_insert_with(violation);
             }

@@ -156,7 +156,8 @@ fn a_merge_that_does_not_answer_breaks_totality_alone() {
 
 #[test]
 fn a_merge_that_breaks_where_a_case_is_made_breaks_totality_too() {
-    /// Breaks on two values of one writer and one time: where nothing collides, only what is merged beforehand has that.
+    /// Breaks on two values of one writer and one time: where nothing collides, only what is merged beforehand has
+    /// that.
     struct OneAtATime;
     impl Merge for OneAtATime {
         fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {

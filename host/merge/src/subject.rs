@@ -1,7 +1,7 @@
 //! Lends a plugin to the law checker, so that the laws run on the component itself.
 
 use crate::call::Sibling;
-use crate::fault::MergeFault;
+use crate::fault::{MergeFault, Refusal};
 use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
@@ -57,6 +57,7 @@ impl Subject {
             Failure::Refused(_) => Failure::Refused(reason),
             Failure::Trapped(_) => Failure::Trapped(reason),
             Failure::Exceeded(_) => Failure::Exceeded(reason),
+            Failure::TooLarge(_) => Failure::TooLarge(reason),
         }
     }
 
@@ -78,11 +79,15 @@ fn lend(one: &rejoin_laws::Sibling) -> Sibling {
     Sibling { value: one.value.clone().into(), stamp_ms: one.stamp_ms, writer: one.writer }
 }
 
-/// What a fault is to the laws. Too large a result or too many siblings are no fault of the merge: it cannot help what it is given.
+/// What a fault is to the laws. Too large a result or too many siblings are no fault of the merge: it cannot help what
+/// it is given.
 fn failure(fault: MergeFault) -> Failure {
     let reason = fault.to_string();
     match fault {
-        MergeFault::Refused(_) | MergeFault::ResultTooLarge { .. } | MergeFault::TooManySiblings { .. } => Failure::Refused(reason),
+        MergeFault::Refused(Refusal::TooLarge) | MergeFault::ResultTooLarge { .. } | MergeFault::TooManySiblings { .. } => {
+            Failure::TooLarge(reason)
+        }
+        MergeFault::Refused(_) => Failure::Refused(reason),
         MergeFault::OutOfFuel { .. } | MergeFault::OutOfTime { .. } | MergeFault::TooMuchMemory { .. } => Failure::Exceeded(reason),
         _ => Failure::Trapped(reason),
     }
@@ -100,7 +105,8 @@ impl rejoin_laws::Merge for Subject {
 
     fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), Failure>> {
         let validates = self.plugin.abilities().validate;
-        validates.then(|| self.host.validate(&self.plugin, key, value, &self.limits).map_err(failure))
+        let limits = CallLimits { fuel: fuel_for(self.limits.fuel, value.len()), ..self.limits };
+        validates.then(|| self.host.validate(&self.plugin, key, value, &limits).map_err(failure))
     }
 }
 

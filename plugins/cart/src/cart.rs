@@ -1,5 +1,5 @@
-//! The cart: an observed-remove set of tagged adds whose removals are summarised by a clock (Bieniusa et al., "An optimized
-//! conflict-free replicated set", 2012).
+//! The cart: an observed-remove set of tagged adds whose removals are summarised by a clock (Bieniusa et al., "An
+//! optimized conflict-free replicated set", 2012).
 
 use serde::{Deserialize, Serialize};
 use std::cell::LazyCell;
@@ -30,8 +30,8 @@ impl Cart {
     /// Reads a cart.
     ///
     /// # Errors
-    /// [`BadCart`] if it is not JSON of the documented form, could be read in two ways (see [`rejoin_guest::json`]), or has a tag that its own
-    /// clock does not cover.
+    /// [`BadCart`] if it is not JSON of the documented form, could be read in two ways (see [`rejoin_guest::json`]), or
+    /// has a tag that its own clock does not cover.
     pub fn parse(json: &[u8]) -> Result<Self, BadCart> {
         let mut cart: Self = rejoin_guest::json::from_slice(json).map_err(|error| BadCart(error.to_string()))?;
         for (tag, quantity) in cart.items.values().flatten() {
@@ -67,14 +67,16 @@ impl Cart {
         self.items.entry(item.into()).or_default().insert(format!("{writer}:{counter}"), quantity);
     }
 
-    /// Removes every add of the item that this cart has seen. Adds that it has not seen stay: an add wins over a remove at the same time.
+    /// Removes every add of the item that this cart has seen. Adds that it has not seen stay: an add wins over a remove
+    /// at the same time.
     pub fn remove(&mut self, item: &str) {
         self.items.remove(item);
     }
 
     /// Takes in another cart: what either has, less what the other has seen and removed.
     pub fn join(&mut self, other: &Self) {
-        // Only what one cart has seen may the other have removed; of most siblings that is nothing, and the set is not made.
+        // Only what one cart has seen may the other have removed; of most siblings that is nothing, and the set is not
+        // made.
         let (mine, theirs) = (LazyCell::new(|| self.tags()), LazyCell::new(|| other.tags()));
         let every = other.items.iter().flat_map(|(item, tags)| tags.iter().map(move |(tag, quantity)| (item, tag, *quantity)));
         let new: Vec<_> = every.filter(|(_, tag, _)| !self.covers(tag) || mine.contains(tag.as_str())).collect();

@@ -41,7 +41,8 @@ impl Presenter for Plugin {
 }
 
 impl Sampler for Plugin {
-    /// Few writers, few items: different seeds touch the same tags, also under different items and quantities. Large carts have more items.
+    /// Few writers, few items: different seeds touch the same tags, also under different items and quantities. Large
+    /// carts have more items.
     fn sample(seed: u64, size: u32) -> Vec<u8> {
         let (mut rng, items) = (Rng::new(seed), u64::from(size / 8));
         let mut cart = Cart::default();

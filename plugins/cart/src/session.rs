@@ -4,8 +4,8 @@ use crate::cart::{BadCart, Cart};
 
 /// A session: a writer with a name of its own, and what it has written so far.
 ///
-/// A session may read from a replica that has not got its last write yet. It adds what it knows to what it reads, so that it never uses
-/// a tag twice and never takes its own last add for removed.
+/// A session may read from a replica that has not got its last write yet. It adds what it knows to what it reads, so
+/// that it never uses a tag twice and never takes its own last add for removed.
 ///
 /// ```
 /// use rejoin_plugin_cart::Session;
@@ -30,8 +30,8 @@ impl Session {
         Self { writer: writer.into(), known: Cart::default() }
     }
 
-    /// Edits what was read (nothing, if the key holds nothing) and gives the value to write. The edit is given the writer's name for
-    /// [`Cart::add`]. It is remembered even if the write then fails: the next one carries it.
+    /// Edits what was read (nothing, if the key holds nothing) and gives the value to write. The edit is given the
+    /// writer's name for [`Cart::add`]. It is remembered even if the write then fails: the next one carries it.
     ///
     /// # Errors
     /// [`BadCart`] if what was read is none; nothing is edited then.

@@ -11,7 +11,7 @@ fn merge(values: &[&[u8]]) -> Result<Vec<u8>, Fault> {
 
 #[test]
 fn the_laws_hold() {
-    let plugin = Native::<Plugin>::default();
+    let plugin = Native::<Plugin>::validated();
     check(&plugin, &plugin, Effort { cases: 2_000, ..Effort::default() }).unwrap_or_else(|found| panic!("{found}"));
 }
 
@@ -73,7 +73,8 @@ fn what_is_no_cart_is_a_fault() {
 #[test]
 fn what_two_readers_could_read_differently_is_no_cart() {
     let deep = format!("{{\"clock\":{}", "[".repeat(100_000));
-    let bad: [&[u8]; 22] = [
+    let long = format!("{{\"clock\":{{\"a\":{}}},\"items\":{{}}}}", "1".repeat(100_000));
+    let bad: [&[u8]; 34] = [
         br#"{"clock":{"a":2},"items":{"x":{"a:1":1},"x":{"a:2":1}}}"#,
         br#"{"clock":{"a":2},"items":{"x":{"a:1":1},"\u0078":{"a:2":1}}}"#,
         br#"{"clock":{"a":1},"items":{"y":{},"x":{"a:1":1,"a:1":9}}}"#,
@@ -95,6 +96,18 @@ fn what_two_readers_could_read_differently_is_no_cart() {
         br#"{"clock":{"a":1},"items":{"x":{"a:1":4294967297}}}"#,
         br#"{"clock":{},"items":{}} {}"#,
         b"{\"clock\":{\"\xff\":1},\"items\":{}}",
+        b"\xef\xbb\xbf{\"clock\":{},\"items\":{}}",
+        b"{\"clock\":{},\"items\":{}}\0",
+        b"{\"clock\":{\"\xc0\x80\":1},\"items\":{}}",
+        b"{\"clock\":{\"\xed\xa0\x80\":1},\"items\":{}}",
+        b"{\0\"\0c\0",
+        br#"{"clock":{"a":1,},"items":{}}"#,
+        br#"{"clock":{'a':1},"items":{}}"#,
+        br#"{"clock":{"a":0x1},"items":{}}"#,
+        br#"{"clock":{"a":1e-400},"items":{}}"#,
+        br#"{"clock":{"a":true},"items":{}}"#,
+        br#"{"clock":{},"items":{}}//"#,
+        long.as_bytes(),
         deep.as_bytes(),
     ];
     for value in bad {

@@ -11,7 +11,7 @@ fn merge(values: &[&str]) -> Result<Vec<u8>, Fault> {
 
 #[test]
 fn the_laws_hold() {
-    let plugin = Native::<Highest>::default();
+    let plugin = Native::<Highest>::validated();
     check(&plugin, &plugin, Effort::default()).unwrap_or_else(|found| panic!("{found}"));
 }
 

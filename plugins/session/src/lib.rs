@@ -5,26 +5,32 @@
 //! ```json
 //! {"name":{"stamp":1700000000000,"writer":"web-7f3a","value":"Ann"},"theme":{"stamp":1700000000007,"writer":"app-01c9","value":null}}
 //! ```
-//! - `stamp` is when the field was set, in milliseconds since the Unix epoch by its writer's clock, and `writer` who did it.
-//! - A field without a value *was removed*. It stays in the map, since an older copy that still has a value must not win.
+//! - `stamp` is when the field was set, in milliseconds since the Unix epoch by its writer's clock, and `writer` who
+//!   did it.
+//! - A field without a value *was removed*. It stays in the map, since an older copy that still has a value must not
+//!   win.
 //!
 //! # Merging
-//! Of each field the one with the larger stamp is kept; of equal stamps the larger writer, and of one writer's two values at one stamp the
-//! larger value. That is a total order, so that all replicas agree; a removal is a field like any other. Different fields never compete: two
-//! browsers that change the name and the theme at the same time both succeed, where a last writer of the whole session would lose one of them.
+//! Of each field the one with the larger stamp is kept; of equal stamps the larger writer, and of one writer's two
+//! values at one stamp the larger value. That is a total order, so that all replicas agree; a removal is a field like
+//! any other. Different fields never compete: two browsers that change the name and the theme at the same time both
+//! succeed, where a last writer of the whole session would lose one of them.
 //!
-//! Of two who change one field at the same time, one loses: that is what the last writer wins means, and no law forbids it. What has
-//! to be added up belongs in another plugin. The values carry their stamps (`self-causal`); those of siblings are not looked at.
+//! Of two who change one field at the same time, one loses: that is what the last writer wins means, and no law forbids
+//! it. What has to be added up belongs in another plugin. The values carry their stamps (`self-causal`); those of
+//! siblings are not looked at.
 //!
 //! # Writing
-//! A client edits what it has read and writes all of it back. [`Session::set`] and [`Session::remove`] give a stamp above that of the field they
-//! have seen, so whoever has seen a value always replaces it, even with a clock that is behind. A client that drops a field instead of removing it
-//! leaves it to the next merge with an older copy to bring it back.
+//! A client edits what it has read and writes all of it back. [`Session::set`] and [`Session::remove`] give a stamp
+//! above that of the field they have seen, so whoever has seen a value always replaces it, even with a clock that is
+//! behind. A client that drops a field instead of removing it leaves it to the next merge with an older copy to bring
+//! it back.
 //!
 //! # Limits
-//! Stamps are at most 2^53 (exact in every JSON reader). A clock that is far ahead keeps its fields until the others' clocks are there too, or a
-//! client that has seen them replaces them. What readers of JSON could take for different sessions, such as a name that comes twice, is none: it is
-//! refused when it is written. Removed fields stay until the session ends: delete its key, or let it expire.
+//! Stamps are at most 2^53 (exact in every JSON reader). A clock that is far ahead keeps its fields until the others'
+//! clocks are there too, or a client that has seen them replaces them. What readers of JSON could take for different
+//! sessions, such as a name that comes twice, is none: it is refused when it is written. Removed fields stay until the
+//! session ends: delete its key, or let it expire.
 
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 
@@ -74,7 +80,8 @@ impl Session {
         self.0.iter().filter_map(|(name, field)| Some((name.as_str(), field.value.as_deref()?))).collect()
     }
 
-    /// Sets a field, at the time of the writer's clock in milliseconds since the Unix epoch, or just after what it replaces.
+    /// Sets a field, at the time of the writer's clock in milliseconds since the Unix epoch, or just after what it
+    /// replaces.
     pub fn set(&mut self, writer: &str, now_ms: u64, name: &str, value: &str) {
         self.write(writer, now_ms, name, Some(value.into()));
     }

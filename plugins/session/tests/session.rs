@@ -23,7 +23,7 @@ fn shown(values: &[&Session]) -> String {
 
 #[test]
 fn the_laws_hold() {
-    let plugin = Native::<Plugin>::default();
+    let plugin = Native::<Plugin>::validated();
     check(&plugin, &plugin, Effort { cases: 2_000, ..Effort::default() }).unwrap_or_else(|found| panic!("{found}"));
 }
 
@@ -125,7 +125,8 @@ fn what_is_no_session_is_a_fault() {
 #[test]
 fn what_two_readers_could_read_differently_is_no_session() {
     let deep = format!("{{\"name\":{}", "{\"a\":".repeat(100_000));
-    let bad: [&[u8]; 16] = [
+    let long = format!("{{\"name\":{{\"stamp\":{},\"writer\":\"a\",\"value\":\"x\"}}}}", "1".repeat(100_000));
+    let bad: [&[u8]; 26] = [
         br#"{"name":{"stamp":2,"writer":"a","value":"new"},"name":{"stamp":1,"writer":"a","value":"old"}}"#,
         br#"{"name":{"stamp":2,"writer":"a","value":"x"},"\u006eame":{"stamp":1,"writer":"a","value":"x"}}"#,
         br#"{"b":{"stamp":1,"writer":"a","value":"x"},"a":{"stamp":1,"writer":"a","value":"x"},"b":{"stamp":1,"writer":"a","value":"x"}}"#,
@@ -141,6 +142,16 @@ fn what_two_readers_could_read_differently_is_no_session() {
         br#"{"name":{"stamp":18446744073709551617,"writer":"a","value":"x"}}"#,
         br#"{},"#,
         b"{\"name\":{\"stamp\":1,\"writer\":\"\xff\",\"value\":\"x\"}}",
+        b"\xef\xbb\xbf{}",
+        b"{}\0",
+        b"{\"name\":{\"stamp\":1,\"writer\":\"\xc0\x80\",\"value\":\"x\"}}",
+        b"{\"name\":{\"stamp\":1,\"writer\":\"\xed\xa0\x80\",\"value\":\"x\"}}",
+        br#"{"name":{"stamp":1,"writer":"a","value":"x"},}"#,
+        br#"{'name':{"stamp":1,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":1e-400,"writer":"a","value":"x"}}"#,
+        br#"{"name":{"stamp":"1","writer":"a","value":"x"}}"#,
+        br#"{}//"#,
+        long.as_bytes(),
         deep.as_bytes(),
     ];
     for value in bad {

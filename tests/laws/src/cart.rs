@@ -156,6 +156,7 @@ fn delete_against_add(story: &mut Story<'_>) -> Result<(), Wrong> {
     story.expect_nothing("east")?;
     edit(story, "west", &mut bob, "bob", |cart, me| cart.add(me, "plums", 1))?;
     story.meet("east", "west");
-    // The database knows one value only, and it is bob's: he had seen the apples. Emptying a cart keeps its clock, deleting it does not.
+    // The database knows one value only, and it is bob's: he had seen the apples. Emptying a cart keeps its clock,
+    // deleting it does not.
     expect_items(story, "west", &[("apples", 2), ("plums", 1)])
 }

@@ -1,4 +1,5 @@
-//! Merges as people write them who have read the contract once: some are right, and each of the others is wrong in a way that people are wrong.
+//! Merges as people write them who have read the contract once: some are right, and each of the others is wrong in a
+//! way that people are wrong.
 
 use rejoin_guest::laws::Rng;
 use rejoin_guest::{Fault, Merger, Sampler, Sibling};
@@ -57,11 +58,23 @@ macro_rules! strangers {
 }
 
 strangers! {
+    /// Wrong: gives the same for everything, and keeps nothing.
+    Constant(seed, _size) digits(seed), |siblings| numbers(siblings).map(|_| b"0".to_vec());
+    /// Wrong: takes each of two shapes and cannot merge one with the other, so that two accepted writes stop a key for
+    /// good.
+    TwoShapes(seed, _size) digits(seed), |siblings| {
+        let shape = |sibling: &Sibling| sibling.value.iter().all(u8::is_ascii_digit);
+        match siblings.iter().map(shape).collect::<BTreeSet<bool>>().len() {
+            1 => siblings.iter().map(|sibling| sibling.value.clone()).max().ok_or(Fault::Malformed),
+            _ => Err(Fault::Malformed),
+        }
+    };
     /// Right: the last writer by the stamp, then the value, as the advice of the laws has it.
     LastByValue(seed, _size) digits(seed),
     |siblings| siblings.iter().max_by_key(|s| (s.stamp_ms, s.value.clone())).map(|s| s.value.clone()).ok_or(Fault::Malformed);
 
-    /// Wrong: the writer decides between equal stamps, and a merged value does not always have the writer of the one that won.
+    /// Wrong: the writer decides between equal stamps, and a merged value does not always have the writer of the one
+    /// that won.
     LastByWriter(seed, _size) digits(seed),
     |siblings| {
         let last = siblings.iter().max_by_key(|s| (s.stamp_ms, s.writer, s.value.clone()));

@@ -40,7 +40,8 @@ fn each_broken_component_is_refuted_by_its_law_and_by_no_other() {
         ("the order decides", lawless::first(), &[Law::Permutation]),
         ("clocks that agree", lawless::last_writer(), &[Law::Permutation]),
         ("rock, paper, scissors", lawless::rock_paper_scissors(), &[Law::Bracketing]),
-        // Whatever is not idempotent breaks another law too: m(m(a,a),m(a,a)) = m(a,a) follows from bracketing and absorption.
+        // Whatever is not idempotent breaks another law too: m(m(a,a),m(a,a)) = m(a,a) follows from bracketing and
+        // absorption.
         ("a sum", lawless::sum(), &[Law::Idempotence, Law::Absorption]),
         ("once or twice", lawless::once_or_twice(), &[Law::Absorption]),
         ("a valid value traps", lawless::trapping(), &[Law::Totality]),

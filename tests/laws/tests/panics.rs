@@ -1,4 +1,5 @@
-//! A panic in a guest is told with its message and place, whichever ability it was in, and a merge's fault names the sibling.
+//! A panic in a guest is told with its message and place, whichever ability it was in, and a merge's fault names the
+//! sibling.
 
 use rejoin_laws::{Failure, Law, Sampler as _, Violation};
 use rejoin_merge::build::{self, Options};

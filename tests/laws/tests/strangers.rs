@@ -1,7 +1,8 @@
 //! Merges of strangers: each wrong one is refuted by the law that it breaks, and no right one is accused.
 //!
-//! Two kinds of wrong merges break no law: the largest of numbers compared as text, and a total that is kept beside the parts of which it is no sum any
-//! more. Both are lattice joins, of another order than was meant: only a validator that checks the total, or a story of what should come out, tells.
+//! Two kinds of wrong merges break no law: the largest of numbers compared as text, and a total that is kept beside the
+//! parts of which it is no sum any more. Both are lattice joins, of another order than was meant: only a validator that
+//! checks the total, or a story of what should come out, tells.
 
 use rejoin_guest::{Merger, Native, Sampler};
 use rejoin_laws::laws::ALL;
@@ -43,6 +44,8 @@ fn each_wrong_merge_is_refuted_by_the_law_that_it_breaks() {
         ("skips bad", broken::<SkipsBad>(), Law::Totality),
         ("skips some bad", broken::<SkipsSomeBad>(), Law::Totality),
         ("drops unknown", broken::<DropsUnknown>(), Law::Totality),
+        ("constant", broken::<Constant>(), Law::Totality),
+        ("two shapes", broken::<TwoShapes>(), Law::Totality),
     ] {
         assert!(broken.contains(&law), "{name} breaks {broken:?}");
         if matches!(law, Law::Totality) {
@@ -73,6 +76,8 @@ fn what_refutes_them_is_small_and_says_why() {
         ("skips bad", found::<SkipsBad>(), 4, "what cannot be read is a Fault"),
         ("skips some bad", found::<SkipsSomeBad>(), 2, "garbage must not be skipped"),
         ("drops unknown", found::<DropsUnknown>(), 2, "= all members of input"),
+        ("constant", found::<Constant>(), 8, "something of the first"),
+        ("two shapes", found::<TwoShapes>(), 2, "as every input alone has one"),
     ] {
         assert_eq!(found[0].trial.siblings.len(), siblings, "{name}: {}", found[0]);
         assert!(found[0].to_string().contains(words), "{name}: {}", found[0]);

@@ -54,7 +54,8 @@ impl Object {
         let mut entries = self.surviving(other);
         entries.extend(other.surviving(self));
         entries.sort();
-        // Of entries for the same dots one is kept (two folds of the same writes may differ), and the order above says which.
+        // Of entries for the same dots one is kept (two folds of the same writes may differ), and the order above says
+        // which.
         entries.dedup_by(|later, earlier| later.dots == earlier.dots);
         let speaks_for = |larger: &Entry, entry: &Entry| entry.dots.len() < larger.dots.len() && entry.dots.is_subset(&larger.dots);
         let all = entries.clone();
@@ -72,7 +73,8 @@ impl Object {
         self.entries.iter().map(keep).filter(|entry| !entry.dots.is_empty()).collect()
     }
 
-    /// What a merge would be given: the values in canonical order, equal bytes once. The writer is the actor of the largest dot.
+    /// What a merge would be given: the values in canonical order, equal bytes once. The writer is the actor of the
+    /// largest dot.
     pub(super) fn siblings(&self) -> Vec<Sibling> {
         let mut siblings: Vec<Sibling> = Vec::new();
         for entry in &self.entries {
@@ -85,7 +87,8 @@ impl Object {
         siblings
     }
 
-    /// The object with one value in place of all; tombstones beside a value go, their dots stay in the context. No dot is minted.
+    /// The object with one value in place of all; tombstones beside a value go, their dots stay in the context. No dot
+    /// is minted.
     pub(super) fn fold(self, merged: Vec<u8>) -> Self {
         let values: Vec<&Entry> = self.entries.iter().filter(|entry| entry.value.is_some()).collect();
         let dots = values.iter().flat_map(|entry| entry.dots.iter().copied()).collect();
