@@ -1,6 +1,6 @@
 //! The task that owns the catalog: it runs the control machine, keeps what it decides, and tells everyone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use rejoin_core::control::{Catalog, Change, Control, Effect, Event, Spread};
 use rejoin_core::node::links;
 use rejoin_core::view::ClusterView;
-use rejoin_proto::catalog::{Record, RecordKey};
+use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{ErrorReply, Layout, NodeId, PluginDigest, TenantId, codec};
@@ -89,7 +89,7 @@ impl CatalogTask {
                 },
                 () = tokio::time::sleep_until(wake) => Event::Tick,
                 _ = modules_again.tick() => {
-                    peers::ask_for_modules(&parts, &parts.desk.to_fetch());
+                    load_and_fetch(&parts);
                     continue;
                 }
             };
@@ -150,13 +150,22 @@ impl CatalogTask {
             RecordKey::Plugin(digest) => Some(digest),
             _ => None,
         };
-        let wanted: Vec<PluginDigest> = self.control.records().filter_map(digest).collect();
-        // At once, so that of two changes the later one's list stays.
-        parts.desk.want(wanted);
-        let parts = parts.clone();
-        tokio::spawn(async move {
-            parts.desk.load().await;
-            peers::ask_for_modules(&parts, &parts.desk.to_fetch());
+        let wanted: BTreeSet<PluginDigest> = self.control.records().filter_map(digest).collect();
+        let active = self.control.records().filter_map(|record| match &record.body {
+            RecordBody::Bucket { props, .. } => props.plugin.as_ref().map(|activation| activation.plugin),
+            _ => None,
         });
+        // At once, so that of two changes the later one's list stays.
+        parts.desk.want(wanted, active.collect());
+        load_and_fetch(parts);
     }
+}
+
+/// Loads what is on the disk, and asks the peers for the rest.
+fn load_and_fetch(parts: &Arc<Parts>) {
+    let parts = parts.clone();
+    tokio::spawn(async move {
+        parts.desk.load().await;
+        peers::ask_for_modules(&parts, &parts.desk.to_fetch());
+    });
 }

@@ -48,7 +48,8 @@ pub(crate) async fn figures(parts: &Parts) -> String {
     let pool = parts.desk.pool();
     let connected: Vec<Connection> = parts.peers().all().map(|(_, connection)| connection.clone()).collect();
     let queued_bytes = connected.iter().map(|peer| peer.stats().queued_bytes).sum();
-    parts.metrics.node((connected.len(), queued_bytes), clients, pool.waiting(), pool.memo().hits_and_misses(), parts.desk.missing().len());
+    let plugins = (parts.desk.ready(), parts.desk.missing().len());
+    parts.metrics.node((connected.len(), queued_bytes), clients, pool.waiting(), pool.memo().hits_and_misses(), plugins);
     let (own, authority) = parts.certificates.ends();
     parts.metrics.certificates(own, authority);
     parts.metrics.render()

@@ -127,13 +127,14 @@ impl Metrics {
         clients: usize,
         merges_waiting: usize,
         memo: (u64, u64),
-        missing_plugins: usize,
+        (ready_plugins, missing_plugins): (usize, usize),
     ) {
         let gauge = |name: &'static str, value: usize| self.gauge(Key::from_name(name), value as u64);
         gauge("rejoin_peers_connected", peers);
         gauge("rejoin_peers_queued_bytes", queued_bytes);
         gauge("rejoin_clients_connected", clients);
         gauge("rejoin_merges_waiting", merges_waiting);
+        gauge("rejoin_plugins_ready", ready_plugins);
         gauge("rejoin_plugins_missing", missing_plugins);
         self.recorder.register_counter(&Key::from_name("rejoin_memo_hits_total"), &METADATA).absolute(memo.0);
         self.recorder.register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA).absolute(memo.1);

@@ -60,11 +60,12 @@ fn stopping() -> ErrorReply {
 
 /// Checks and keeps a plugin, then lets the others know of it.
 async fn push(parts: &Arc<Parts>, name: Name, module: Bytes) -> Reply {
-    let plugin = match parts.desk.compile(module.clone()).await {
-        Ok(plugin) => plugin,
+    let pushed = match parts.desk.push(module.clone()).await {
+        Ok(pushed) => pushed,
         Err(rejection) => return Reply::Error(ErrorReply::new(ErrorCode::PluginRejected, rejection.to_string())),
     };
-    if let Err(why) = parts.desk.keep(&plugin, &module) {
+    let plugin = pushed.plugin();
+    if let Err(why) = parts.desk.keep(plugin, &module) {
         let message = format!("the plugin could not be stored: {why}");
         return Reply::Error(ErrorReply::new(ErrorCode::DiskFull, message));
     }

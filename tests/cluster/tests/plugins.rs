@@ -109,6 +109,58 @@ async fn a_node_that_lacks_a_module_fetches_it_by_its_digest_before_it_merges() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_could_not_be_stored_is_not_kept_in_memory() {
+    let cluster = Cluster::start(1).await;
+    let ready = || http::metric(cluster.admin(0), "rejoin_plugins_ready");
+    let push = |component: Vec<u8>| {
+        std::fs::write(cluster.files.dir.join("pushed.wasm"), component).unwrap();
+        cluster.rejoin(&["plugin", "push", "pushed.wasm"])
+    };
+    push(guests::first()).done();
+    assert_eq!(ready(), 1.0);
+    // A file where the directory was: nothing can be stored in it, by root neither.
+    let modules = cluster.data(0).join("modules");
+    std::fs::rename(&modules, cluster.data(0).join("aside")).unwrap();
+    std::fs::write(&modules, "").unwrap();
+    for _ in 0..2 {
+        push(guests::endless()).said(4, "the plugin could not be stored");
+        assert_eq!(ready(), 1.0, "the plugin that was refused is still in memory");
+    }
+    std::fs::remove_file(&modules).unwrap();
+    std::fs::rename(cluster.data(0).join("aside"), &modules).unwrap();
+    push(guests::endless()).done();
+    assert_eq!(ready(), 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plugins_that_no_bucket_merges_with_do_not_pile_up_in_memory() {
+    let mut cluster = Cluster::start(1).await;
+    let props = BucketProps { n: 1, ..BucketProps::default() };
+    cluster.bucket_merging_with("good", guests::first(), props.clone()).await;
+    let admin = cluster.client().await.admin();
+    let mut pushed = Vec::new();
+    for rounds in 1..=12 {
+        pushed.push(admin.push_plugin("idle", guests::slow(rounds)).await.unwrap());
+    }
+    let ready = |cluster: &Cluster| http::metric(cluster.admin(0), "rejoin_plugins_ready");
+    assert_eq!(ready(&cluster), 9.0, "one that a bucket merges with, and eight others");
+    assert!(cluster.take(0).stop().success());
+    cluster.spawn(0);
+    drop(cluster.pinned(0).await);
+    // The first of them is not in memory, before the restart or after it.
+    let plugin = Some(pushed[0].activation());
+    let admin = cluster.client().await.admin();
+    admin.create_bucket("later", BucketProps { plugin, ..props }).await.unwrap();
+    for name in ["later", "good"] {
+        cluster.rejoin(&["put", name, "k", "one"]).done();
+        cluster.rejoin(&["put", name, "k", "two", "--blind"]).done();
+        let json = cluster.rejoin(&["get", name, "k", "--json"]).done().json();
+        assert!(json["merged_by"]["digest"].is_string(), "{json}");
+    }
+    assert!(ready(&cluster) <= 10.0, "two that buckets merge with, and eight others");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_the_plugin_does_not_take_is_refused_before_anything_is_written() {
     let mut cluster = Cluster::start(3).await;
     let props = BucketProps { fuel: 3_000_000, ..BucketProps::default() };
@@ -161,6 +213,10 @@ async fn one_bad_cart_does_not_block_its_key() {
         r#"[{},{}]"#,
         "{\"clock\":{\"bob\":1},\"items\":{}} ,",
         "no cart",
+        "",
+        "\u{feff}{\"clock\":{},\"items\":{}}",
+        r#"{"clock":{"bob":9007199254740993},"items":{}}"#,
+        r#"{"clock":{"bob":-0},"items":{}}"#,
     ] {
         cluster.rejoin(&["put", "cart", "k", bad, "--blind"]).said(2, "a value is malformed; nothing was written");
     }
