@@ -1,5 +1,6 @@
-//! Loads machine code. This is the one place that needs unsafe code: the engine checks that an artefact is of its own version and
-//! configuration, but not that its instructions are those that its compiler wrote, and runs them as they are.
+//! Loads machine code. This is the one place that needs unsafe code: the engine checks that an artefact is of its own
+//! version and configuration, but not that its instructions are those that its compiler wrote, and runs them as they
+//! are.
 #![allow(unsafe_code)]
 
 use crate::compile::Compiled;
@@ -8,8 +9,9 @@ use wasmtime::component::Component;
 
 /// Loads what was compiled.
 pub(crate) fn load(engine: &Engine, compiled: &Compiled) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes come from the engine's own serialization. A `Compiled` is only made by `crate::compile`: of what the compiler wrote in
-    // this process, of what our own program wrote to the pipe of a child that this process has started, or of a file whose MAC, under
-    // a key that only this node has, shows that this node has written it from one of those.
+    // SAFETY: the bytes come from the engine's own serialization. A `Compiled` is only made by `crate::compile`: of
+    // what the compiler wrote in this process, of what our own program wrote to the pipe of a child that this process
+    // has started, or of a file whose MAC, under a key that only this node has, shows that this node has written it
+    // from one of those.
     unsafe { Component::deserialize(engine, &compiled.artefact) }
 }

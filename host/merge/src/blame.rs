@@ -5,19 +5,24 @@ use crate::fault::MergeFault;
 use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
+use std::time::Instant;
 
 impl Host {
-    /// The fault of a merge with the sibling named that causes it: the first that, merged with itself, meets the same. A fault that is no sibling's
-    /// own, as one of the limits, is given back as it is.
+    /// The fault of a merge with the sibling named that causes it: the first that, merged with itself, meets the same.
+    /// A fault that is no sibling's own, as one of the limits, is given back as it is.
     ///
-    /// Costs a merge for each sibling, of at most twice the fuel of one in all.
+    /// Costs a merge for each sibling, of at most twice the fuel of one in all, and of at most the wall-clock limit of
+    /// one in all.
     #[must_use]
     pub fn blame(&self, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits, fault: MergeFault) -> MergeFault {
         if !fault.is_of_a_value() || siblings.len() < 2 {
             return fault;
         }
+        let (began, wall) = (Instant::now(), limits.wall);
         let limits = CallLimits { fuel: (limits.fuel / siblings.len() as u64).saturating_mul(2), ..*limits };
         for (index, sibling) in siblings.iter().enumerate() {
+            let Some(left) = wall.checked_sub(began.elapsed()) else { break };
+            let limits = CallLimits { wall: left, ..limits };
             let alone = self.merge(plugin, key, &[sibling.clone(), sibling.clone()], &limits);
             if let Err(own) = alone
                 && own.reason() == fault.reason()

@@ -1,4 +1,5 @@
-//! Makes components of guest crates: cargo builds the core module, the rest happens in this process. No external tool but cargo.
+//! Makes components of guest crates: cargo builds the core module, the rest happens in this process. No external tool
+//! but cargo.
 
 mod cargo;
 
@@ -8,8 +9,8 @@ use wit_component::ComponentEncoder;
 /// How to build a guest.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Options {
-    /// Where cargo puts what it builds; by default `guest` in the workspace's target directory. Not the target directory itself: an outer
-    /// cargo that runs this holds its lock.
+    /// Where cargo puts what it builds; by default `guest` in the workspace's target directory. Not the target
+    /// directory itself: an outer cargo that runs this holds its lock.
     pub target_dir: Option<PathBuf>,
     /// Lets cargo fetch nothing.
     pub offline: bool,
@@ -99,7 +100,8 @@ pub fn componentize(core: &[u8]) -> Result<Vec<u8>, BuildError> {
     component.map_err(|error| BuildError::NotAGuest { reason: format!("{error:#}") })
 }
 
-/// The component that a file holds: as it is, or made of a core module as `cargo build --target wasm32-unknown-unknown` leaves it.
+/// The component that a file holds: as it is, or made of a core module as `cargo build --target wasm32-unknown-unknown`
+/// leaves it.
 ///
 /// # Errors
 /// As [`componentize`]. What is neither is given back as it is, for [`Host::compile`](crate::Host::compile) to refuse.

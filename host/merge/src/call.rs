@@ -8,6 +8,7 @@ use crate::host::Host;
 use crate::last_words;
 use crate::legible::legible;
 use crate::limits::CallLimits;
+use crate::machine::is_of_the_machine;
 use crate::plugin::Plugin;
 use crate::profile::TABLE_ELEMENTS;
 use bytes::Bytes;
@@ -59,7 +60,8 @@ impl Host {
     /// Asks the plugin whether a value may be stored under a key.
     ///
     /// # Errors
-    /// [`MergeFault::Refused`] if it may not; [`MergeFault::NoSuchAbility`] if the plugin has no validator; otherwise as for a merge.
+    /// [`MergeFault::Refused`] if it may not; [`MergeFault::NoSuchAbility`] if the plugin has no validator; otherwise
+    /// as for a merge.
     pub fn validate(&self, plugin: &Plugin, key: &[u8], value: &[u8], limits: &CallLimits) -> Result<(), MergeFault> {
         let validate = plugin.0.validate.as_ref().ok_or(MergeFault::NoSuchAbility { ability: "validator" })?;
         let call = |store: &mut Store<Call>| validate.instantiate(&mut *store)?.rejoin_plugin_validator().call_validate(store, key, value);
@@ -88,7 +90,8 @@ impl Host {
     }
 }
 
-/// The state of one call: its bounds. What is over a bound traps, because a guest that saw a refused growth could answer differently.
+/// The state of one call: its bounds. What is over a bound traps, because a guest that saw a refused growth could
+/// answer differently.
 pub(crate) struct Call {
     memory_bytes: usize,
 }
@@ -103,16 +106,16 @@ impl ResourceLimiter for Call {
         if desired > self.memory_bytes { Err(OverMemory.into()) } else { Ok(true) }
     }
 
-    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(OverMemory.into())
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(if is_of_the_machine(&error) { error } else { OverMemory.into() })
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         if desired > TABLE_ELEMENTS { Err(OverMemory.into()) } else { Ok(true) }
     }
 
-    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(OverMemory.into())
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(if is_of_the_machine(&error) { error } else { OverMemory.into() })
     }
 }
 
@@ -146,6 +149,9 @@ fn fault_of(error: &wasmtime::Error, limits: &CallLimits, store: &Store<Call>) -
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         return MergeFault::Busy;
     }
+    if is_of_the_machine(error) {
+        return MergeFault::Host { reason: legible(&format!("{error:#}")) };
+    }
     // What is left of the instance comes with the error, and is no part of the reason.
     let parts = error.chain().map(ToString::to_string).filter(|part| !part.starts_with(REMAINS) && !part.starts_with(BACKTRACE));
     let reason = parts.collect::<Vec<_>>().join(": ");
@@ -164,12 +170,11 @@ const BACKTRACE: &str = "error while executing at wasm backtrace";
 /// Adds what the plugin said before it trapped, or else where it was. An overflowing stack has one function many times.
 fn with_last_words(fault: MergeFault, error: &wasmtime::Error, store: &Store<Call>) -> MergeFault {
     let MergeFault::Trapped(kind) = fault else { return fault };
-    let last = last_words::of(error, store);
-    match (kind, last.panic, last.functions) {
-        (TrapKind::StackOverflow, ..) => fault,
-        (TrapKind::Unreachable, Some(words), _) => MergeFault::Panicked { words },
-        (kind, _, Some(functions)) => MergeFault::TrappedIn { kind, functions },
-        (_, _, None) => fault,
+    let panic = if kind == TrapKind::Unreachable { last_words::panic(error, store) } else { None };
+    match (kind, panic) {
+        (TrapKind::StackOverflow, _) => fault,
+        (_, Some(words)) => MergeFault::Panicked { words },
+        (kind, None) => last_words::functions(error).map_or(fault, |functions| MergeFault::TrappedIn { kind, functions }),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The safety net under the fuel: a thread that counts time in coarse ticks, so that a call cannot outlast its wall-clock limit.
+//! The safety net under the fuel: a thread that counts time in coarse ticks, so that a call cannot outlast its
+//! wall-clock limit.
 
 use crate::fault::HostError;
 use std::time::Duration;

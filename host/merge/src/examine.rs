@@ -24,7 +24,8 @@ pub struct Outcome {
 /// What the laws say of a component.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Examination {
-    /// The laws, in the order in which they were tried. A sampler that fails ends it; limits are tried of a total merge only.
+    /// The laws, in the order in which they were tried. A sampler that fails ends it; limits are tried of a total merge
+    /// only.
     pub outcomes: Vec<Outcome>,
     /// The most fuel that one merge has taken.
     pub most_fuel: u64,
@@ -53,7 +54,8 @@ impl Examination {
 
 /// Loads a component on two hosts, with the limits that the properties give a merge.
 ///
-/// Results may have any length here: what is too long is for [`Law::Growth`] to say, and no merge of large values can help being large.
+/// Results may have any length here: what is too long is for [`Law::Growth`] to say, and no merge of large values can
+/// help being large.
 ///
 /// # Errors
 /// [`NotExamined`] if it is no plugin, or no engine can be started.
@@ -72,7 +74,8 @@ pub fn subject(component: &[u8], compiler: &Compiler, props: &BucketProps) -> Re
     Ok(Subject::new(host, plugin, limits).and_elsewhere(other, twin))
 }
 
-/// Tries every law. The law of limits is tried on the largest siblings that the properties allow, as far as the plugin's sampler draws them.
+/// Tries every law. The law of limits is tried on the largest siblings that the properties allow, as far as the
+/// plugin's sampler draws them.
 #[must_use]
 pub fn examine(subject: &Subject, props: &BucketProps, effort: Effort) -> Examination {
     examine_watched(subject, props, effort, &mut |_| {})
@@ -100,7 +103,8 @@ pub fn examine_watched(subject: &Subject, props: &BucketProps, effort: Effort, w
     Examination { outcomes, most_fuel: subject.most_fuel(), fuel: subject.fuel() }
 }
 
-/// A merge that was not answered is told with the sibling to which that is due. A validator's failure says itself what it was given.
+/// A merge that was not answered is told with the sibling to which that is due. A validator's failure says itself what
+/// it was given.
 fn explained(subject: &Subject, mut found: Box<Counterexample>) -> Box<Counterexample> {
     if let Violation::NoAnswer { siblings, failure } = &mut found.violation
         && siblings.len() > 1

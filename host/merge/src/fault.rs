@@ -94,7 +94,7 @@ pub enum Rejection {
         limit: String,
     },
     /// The host was stopped, or failed, before it was compiled.
-    #[error("the module was not compiled: {reason}. Nothing is known against it; push it again")]
+    #[error("the module was not compiled or loaded: {reason}. Nothing is known against it; push it again")]
     NotTried {
         /// Why.
         reason: String,

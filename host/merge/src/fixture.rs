@@ -65,7 +65,8 @@ pub struct ShownSibling {
     pub value: Bytes,
     /// When it was written, in milliseconds since the Unix epoch.
     pub stamp_ms: u64,
-    /// Which actor took the write, as 16 hexadecimal digits: a JSON number would lose some of its 64 bits in many readers.
+    /// Which actor took the write, as 16 hexadecimal digits: a JSON number would lose some of its 64 bits in many
+    /// readers.
     pub writer: String,
 }
 

@@ -3,7 +3,7 @@
 use crate::artefact;
 use crate::bindings::describe::exports::rejoin::plugin::about;
 use crate::call::{self, Call};
-use crate::compile::{Cancel, Compiled, Compiler, compile_on, uncompilable};
+use crate::compile::{Cancel, Compiled, Compiler, compile_on, unloadable};
 use crate::epoch;
 use crate::fault::{HostError, Rejection};
 use crate::legible::legible;
@@ -18,7 +18,8 @@ use wasmtime::component::Linker;
 /// How much room there is for instances.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostConfig {
-    /// Instances that may live at once; a call beyond it answers *busy*. Each reserves about 4 GiB of address space (not memory).
+    /// Instances that may live at once; a call beyond it answers *busy*. Each reserves about 4 GiB of address space
+    /// (not memory).
     pub instances: u32,
     /// Bytes of linear memory an instance may ever have; [`CallLimits::memory_bytes`] can only be less.
     pub max_memory_bytes: usize,
@@ -93,11 +94,11 @@ impl Host {
     /// # Errors
     /// A [`Rejection`] that says what the component lacks, or does wrong when it is started.
     pub fn load(&self, compiled: &Compiled) -> Result<Plugin, Rejection> {
-        let component = artefact::load(&self.engine, compiled).map_err(|error| uncompilable(&error))?;
+        let component = artefact::load(&self.engine, compiled).map_err(|error| unloadable(&error))?;
         if let Some((name, _)) = component.component_type().imports(&self.engine).next() {
             return Err(Rejection::Imports { name: legible(name) });
         }
-        let pre = self.linker.instantiate_pre(&component).map_err(|error| uncompilable(&error))?;
+        let pre = self.linker.instantiate_pre(&component).map_err(|error| unloadable(&error))?;
         let mut inner = Inner::new(compiled.digest, &pre, &compiled.exports)?;
         inner.try_all(&compiled.exports)?;
         inner.card = card_of(&inner)?;

@@ -1,9 +1,11 @@
 //! What a plugin that has trapped left behind: the message of its panic, and the functions that it was in.
 //!
-//! Guests of the SDK write their panics into a marked record in linear memory (`guest-sdk/src/panic.rs` has the form). Of others the names of the
-//! functions on the stack are told, if the module has names. Both are the plugin's own words: bounded, and escaped for terminals.
+//! Guests of the SDK write their panics into a marked record in linear memory (`guest-sdk/src/panic.rs` has the form).
+//! Of others the names of the functions on the stack are told, if the module has names. Both are the plugin's own
+//! words: bounded, and escaped for terminals.
 
 use crate::legible::legible;
+use memchr::memmem;
 use wasmtime::{AsContext, WasmCoreDump};
 
 /// The mark of a record, in two halves as the SDK has it.
@@ -13,47 +15,28 @@ const TEXT: usize = 1000;
 const HEADER: usize = 24;
 /// The most functions that are named.
 const NAMED: usize = 6;
+/// The most marks that are looked at. A guest of the SDK has two at the most: the record, and a copy of its mark.
+const CANDIDATES: usize = 16;
 
-/// What was found.
-pub(crate) struct LastWords {
-    /// The place and message of a panic.
-    pub(crate) panic: Option<String>,
-    /// The functions it was in, the innermost first.
-    pub(crate) functions: Option<String>,
+/// The place and message of a panic, if the plugin has left a record of it.
+pub(crate) fn panic(error: &wasmtime::Error, store: impl AsContext) -> Option<String> {
+    let remains = error.downcast_ref::<WasmCoreDump>()?;
+    remains.memories().iter().find_map(|memory| record_in(memory.data(&store)))
 }
 
-/// Looks at what is left of an instance.
-pub(crate) fn of(error: &wasmtime::Error, store: impl AsContext) -> LastWords {
-    let Some(remains) = error.downcast_ref::<WasmCoreDump>() else { return LastWords { panic: None, functions: None } };
-    let panic = remains.memories().iter().find_map(|memory| record_in(memory.data(&store)));
+/// The functions it was in, the innermost first, if the module has names.
+pub(crate) fn functions(error: &wasmtime::Error) -> Option<String> {
+    let remains = error.downcast_ref::<WasmCoreDump>()?;
     let names: Vec<&str> = remains.frames().iter().filter_map(|frame| frame.func_name()).take(NAMED).collect();
-    LastWords { panic, functions: (!names.is_empty()).then(|| legible(&names.join(", called by "))) }
+    (!names.is_empty()).then(|| legible(&names.join(", called by ")))
 }
 
-/// The text of the record in a memory, if there is one that is whole.
+/// The text of the record in a memory, if there is one that is whole. The plugin has paid no fuel for this, so it reads
+/// the memory once, and checks a bounded number of records.
 fn record_in(memory: &[u8]) -> Option<String> {
     let mark = [MARK[0].to_le_bytes(), MARK[1].to_le_bytes()].concat();
-    let mut rest = memory;
-    while let Some(at) = find(rest, &mark) {
-        if let Some(text) = text_of(&rest[at..]) {
-            return Some(legible(&String::from_utf8_lossy(text)));
-        }
-        rest = &rest[at + 1..];
-    }
-    None
-}
-
-/// Memory is long and mostly zeros: the first byte is looked for first.
-fn find(memory: &[u8], mark: &[u8]) -> Option<usize> {
-    let first = mark.first()?;
-    let mut from = 0;
-    while let Some(at) = memory.get(from..)?.iter().position(|byte| byte == first) {
-        if memory[from + at..].starts_with(mark) {
-            return Some(from + at);
-        }
-        from += at + 1;
-    }
-    None
+    let texts = memmem::find_iter(memory, &mark).take(CANDIDATES).filter_map(|at| text_of(&memory[at..]));
+    texts.map(|text| legible(&String::from_utf8_lossy(text))).next()
 }
 
 fn text_of(record: &[u8]) -> Option<&[u8]> {
@@ -89,6 +72,7 @@ mod tests {
         let mut wrong = record(b"text", 4);
         wrong[25] ^= 1;
         assert_eq!(record_in(&wrong), None);
-        assert_eq!(record_in(&[wrong, cut].concat()).as_deref(), Some("text"), "the next one is");
+        assert_eq!(record_in(&[wrong.clone(), cut.clone()].concat()).as_deref(), Some("text"), "the next one is");
+        assert_eq!(record_in(&[wrong.repeat(CANDIDATES), cut].concat()), None, "not every mark is worth a look");
     }
 }

@@ -3,8 +3,9 @@
 /// The most characters that are shown of a stranger's text.
 const MAX_CHARS: usize = 400;
 
-/// The text with everything escaped that a terminal would act on or a reader could not see: control characters (and with them ANSI
-/// sequences), marks that change the direction of writing, and characters without width. At most 400 characters of it.
+/// The text with everything escaped that a terminal would act on or a reader could not see: control characters (and
+/// with them ANSI sequences), marks that change the direction of writing, and characters without width. At most 400
+/// characters of it.
 #[must_use]
 pub fn legible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(MAX_CHARS));

@@ -22,9 +22,11 @@ pub struct ModuleLimits {
     pub depth: u32,
     /// Instances of modules and components, counted as often as they are made.
     pub instances: u64,
-    /// Instances, their arguments, aliases, imports, exports, types and adapters of all components, counted as often as they are made.
+    /// Instances, their arguments, aliases, imports, exports, types and adapters of all components, counted as often as
+    /// they are made.
     pub parts: u64,
-    /// Components that are imported by components or taken out of instances. What they make cannot be counted, and no plugin needs any.
+    /// Components that are imported by components or taken out of instances. What they make cannot be counted, and no
+    /// plugin needs any.
     pub passed_components: u32,
     /// Types, in all modules and components together.
     pub types: u32,
@@ -40,7 +42,8 @@ pub struct ModuleLimits {
     pub nesting: u32,
     /// Targets of all branch tables of one function.
     pub branch_targets: u32,
-    /// Blocks and branches of one function times its locals: about as many values the compiler may have to make where control flow joins.
+    /// Blocks and branches of one function times its locals: about as many values the compiler may have to make where
+    /// control flow joins.
     pub flow: u64,
     /// Imports of all core modules together.
     pub imports: u32,
@@ -97,8 +100,8 @@ impl Default for ModuleLimits {
 }
 
 impl ModuleLimits {
-    /// The limits of a node that takes components of so many bytes. What grows with a program grows with them; what does not, such as the
-    /// number of parameters of one function, stays.
+    /// The limits of a node that takes components of so many bytes. What grows with a program grows with them; what
+    /// does not, such as the number of parameters of one function, stays.
     #[must_use]
     pub fn for_bytes(bytes: usize) -> Self {
         let base = Self::default();
@@ -121,8 +124,8 @@ impl ModuleLimits {
     }
 }
 
-/// What compiling one component may take. The time depends on the machine: a component that is near it is taken by one node and not by
-/// another, hence the limits of its shape, which are far below on any machine.
+/// What compiling one component may take. The time depends on the machine: a component that is near it is taken by one
+/// node and not by another, hence the limits of its shape, which are far below on any machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CompileLimits {
     /// Bytes of memory of the compiling process.
@@ -144,8 +147,8 @@ impl Default for CompileLimits {
 /// What one call may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CallLimits {
-    /// Units of fuel, about one per WebAssembly instruction and one per byte copied, and more for what takes a processor longer. The limit
-    /// that decides. Merging JSON takes up to two thousand a byte.
+    /// Units of fuel, about one per WebAssembly instruction and one per byte copied, and more for what takes a
+    /// processor longer. The limit that decides. Merging JSON takes up to two thousand a byte.
     pub fuel: u64,
     /// Bytes of linear memory.
     pub memory_bytes: usize,
@@ -153,7 +156,8 @@ pub struct CallLimits {
     pub result_bytes: usize,
     /// Siblings that are given to one merge.
     pub max_siblings: usize,
-    /// How long the call may take by the wall clock: a safety net for what fuel does not see. To be generous, since it depends on the machine.
+    /// How long the call may take by the wall clock: a safety net for what fuel does not see. To be generous, since it
+    /// depends on the machine.
     pub wall: Duration,
 }
 

@@ -1,7 +1,7 @@
 //! Remembers what merges and presenters gave, so that a hot conflicted key is merged once and not at every read.
 //!
-//! Faults that every node would meet are remembered like values. A call that was stopped by the clock is not tried again at once either: each time
-//! it happens, the same call rests for twice as long.
+//! Faults that every node would meet are remembered like values. A call that was stopped by the clock is not tried
+//! again at once either: each time it happens, the same call rests for twice as long.
 
 use crate::call::{Merged, Sibling};
 use crate::fault::MergeFault;
@@ -57,12 +57,13 @@ const ENTRY_BYTES: u64 = 192;
 
 impl Weighter<MemoKey, Outcome> for Bytes {
     fn weight(&self, _key: &MemoKey, outcome: &Outcome) -> u64 {
-        ENTRY_BYTES + outcome.as_ref().map_or(0, |merged| merged.value.len() as u64)
+        // A fault may carry a plugin's own words, twice where a sibling is named.
+        ENTRY_BYTES + outcome.as_ref().map_or_else(|fault| fault.to_string().len(), |merged| merged.value.len()) as u64
     }
 }
 
-/// A bounded cache of merged and shown values. Faults that every node would meet are remembered as well, so that a looping plugin burns its
-/// fuel once.
+/// A bounded cache of merged and shown values. Faults that every node would meet are remembered as well, so that a
+/// looping plugin burns its fuel once.
 pub struct Memo {
     cache: Cache<MemoKey, Outcome, Bytes>,
     resting: Cache<MemoKey, Rest>,
@@ -107,7 +108,8 @@ impl Memo {
         self.remembered(name, true, show).map(|shown| shown.value)
     }
 
-    /// [`Host::validate`], or the fault that it met last time. That a value is good is not remembered: it is hardly ever written twice.
+    /// [`Host::validate`], or the fault that it met last time. That a value is good is not remembered: it is hardly
+    /// ever written twice.
     ///
     /// # Errors
     /// As [`Host::validate`].
@@ -211,5 +213,19 @@ mod tests {
             assert!(memo.bytes() <= 64 << 10);
         }
         assert!(memo.bytes() > 0);
+    }
+
+    #[test]
+    fn the_words_of_a_fault_count() {
+        let memo = Memo::new(64 << 10);
+        let fault = MergeFault::Panicked { words: "\\u{1b}".repeat(400) };
+        let of = fault.to_string().len() as u64;
+        for number in 0..100_u64 {
+            let inputs = hash(&number.to_le_bytes(), &[], &CallLimits::default());
+            let name = MemoKey { kind: Kind::Merge, digest: PluginDigest([0; 32]), profile: ProfileId(0), inputs };
+            memo.cache.insert(name, Err(fault.clone()));
+        }
+        assert!(memo.cache.len() as u64 <= (64 << 10) / of, "{} faults of {of} bytes each", memo.cache.len());
+        assert!(memo.cache.len() > 0);
     }
 }

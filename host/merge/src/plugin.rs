@@ -93,7 +93,8 @@ impl std::fmt::Debug for Plugin {
 }
 
 impl Inner {
-    /// Finds the abilities among the exports. One that is exported must also be what it says; one that is not is no fault.
+    /// Finds the abilities among the exports. One that is exported must also be what it says; one that is not is no
+    /// fault.
     pub(crate) fn new(digest: PluginDigest, pre: &InstancePre<Call>, exports: &[String]) -> Result<Self, Rejection> {
         macro_rules! ability {
             ($interface:literal, $pre:ty) => {
@@ -114,8 +115,8 @@ impl Inner {
 }
 
 impl Inner {
-    /// Makes an instance for every ability there is. Only that compares the types of its functions with the contract's, and a plugin that
-    /// cannot even be instantiated is better refused than stored.
+    /// Makes an instance for every ability there is. Only that compares the types of its functions with the contract's,
+    /// and a plugin that cannot even be instantiated is better refused than stored.
     pub(crate) fn try_all(&self, exports: &[String]) -> Result<(), Rejection> {
         macro_rules! try_ability {
             ($interface:literal, $pre:expr) => {

@@ -1,7 +1,7 @@
 //! Merge threads, and the memo they share. Every plugin's call runs on one of them, never on a thread that serves.
 //!
-//! Each bucket has a share of the threads and of the places in the queue ([`PoolConfig`]), so that a bucket whose merges are slow or many does
-//! not keep another's waiting.
+//! Each bucket has a share of the threads and of the places in the queue ([`PoolConfig`]), so that a bucket whose
+//! merges are slow or many does not keep another's waiting.
 
 use crate::call::{Merged, Sibling};
 use crate::fault::{HostError, MergeFault};
@@ -20,7 +20,8 @@ pub struct PoolConfig {
     pub threads: usize,
     /// Jobs that may wait; at least one. What comes when they are all waiting is refused.
     pub queue: usize,
-    /// Threads that one bucket may have at once; at least one. Of several threads the last is always left to the others.
+    /// Threads that one bucket may have at once; at least one. Of several threads the last is always left to the
+    /// others.
     pub bucket_threads: usize,
     /// Jobs of one bucket that may wait; at least one.
     pub bucket_queue: usize,
@@ -93,9 +94,10 @@ impl Pool {
 
     /// Merges siblings, or gives what is remembered of them.
     ///
-    /// A merge is not begun when its turn comes and `wanted` says that nobody waits any more ([`MergeFault::TooLate`]): a queue that was once
-    /// long must not go on being worked off for requests that have all been answered. `done` is called exactly once, on a merge thread (or
-    /// on the caller, if inline or when the pool stops), unless there is no room.
+    /// A merge is not begun when its turn comes and `wanted` says that nobody waits any more ([`MergeFault::TooLate`]):
+    /// a queue that was once long must not go on being worked off for requests that have all been answered. `done` is
+    /// called exactly once, on a merge thread (or on the caller, if inline or when the pool stops), unless there is no
+    /// room.
     ///
     /// # Errors
     /// [`Overloaded`] if the queue or the bucket's share of it is full; `done` is then dropped uncalled.

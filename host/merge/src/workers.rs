@@ -1,8 +1,9 @@
 //! A bounded number of threads behind a bounded queue that is fair between groups of jobs.
 //!
-//! Of the groups that have a job waiting, the one whose jobs have taken the least time is served first; one that was idle begins where the
-//! others are, so that idleness saves nothing up. A group runs on all threads but one at most, if there are several, and only so many of its jobs
-//! may wait: whatever one group does, another's job finds a place in the queue and soon a thread.
+//! Of the groups that have a job waiting, the one whose jobs have taken the least time is served first; one that was
+//! idle begins where the others are, so that idleness saves nothing up. A group runs on all threads but one at most, if
+//! there are several, and only so many of its jobs may wait: whatever one group does, another's job finds a place in
+//! the queue and soon a thread.
 
 use crate::fault::HostError;
 use crate::profile::WASM_STACK_BYTES;
@@ -131,7 +132,8 @@ impl Shared {
             };
             drop(queue);
             let began = Instant::now();
-            // The work's own panics are answered; this is for those of the caller's `done`, which must not take the thread with it.
+            // The work's own panics are answered; this is for those of the caller's `done`, which must not take the
+            // thread with it.
             if catch_unwind(AssertUnwindSafe(|| (job.run)(Turn::Run))).is_err() {
                 tracing::error!("what was to be done with a job's outcome panicked; the thread goes on");
             }
@@ -141,7 +143,8 @@ impl Shared {
     }
 }
 
-/// Stops the threads when the last handle goes. A thread ends after the job it is at; jobs that wait are answered with *stopped*.
+/// Stops the threads when the last handle goes. A thread ends after the job it is at; jobs that wait are answered with
+/// *stopped*.
 struct Threads(Arc<Shared>);
 
 impl Drop for Threads {
@@ -189,7 +192,8 @@ impl Workers {
         self.0.0.lock().waiting
     }
 
-    /// Runs `work` on a thread and `done` with what it gave, or with what `failed` makes of the reason why it gave nothing.
+    /// Runs `work` on a thread and `done` with what it gave, or with what `failed` makes of the reason why it gave
+    /// nothing.
     pub(crate) fn submit<T: 'static>(
         &self,
         group: u64,

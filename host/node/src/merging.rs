@@ -1,4 +1,5 @@
-//! Runs the merges and validations that shards ask for, each with its bucket's share of the pool, and says of those that fail why.
+//! Runs the merges and validations that shards ask for, each with its bucket's share of the pool, and says of those
+//! that fail why.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,16 +15,23 @@ use tokio::time::Instant;
 use crate::driver::Notice;
 use crate::modules::Desk;
 
-/// The time that one merge may take, for guests that wait for memory and little else. All other fuel ends well before
-/// (host/cli/book/internals/plugins.md).
-const MERGE_WALL: Duration = Duration::from_secs(20);
+/// The wall-clock limit of a call: so long for each unit of its fuel, and at least so long. A unit takes less than 4 ns
+/// on the slowest guest that `rejoin-fuel` (tests/hostile) knows, so fuel decides on a machine that is half as fast.
+const WALL_FOR_FUEL: Duration = Duration::from_nanos(8);
+const LEAST_WALL: Duration = Duration::from_secs(20);
 /// The most siblings that one merge is given.
 const MERGE_SIBLINGS: usize = 1024;
 /// The longest that a merge waits for its plugin to be fetched.
 const FETCH_WAIT: Duration = Duration::from_secs(10);
-/// How often failures of one kind in one bucket are logged, and of how many kinds and buckets it is known when that was.
+/// How often failures of one kind in one bucket are logged, and of how many kinds and buckets it is known when that
+/// was.
 const LOGGED_EVERY: Duration = Duration::from_secs(10);
 const LOGGED_KINDS: usize = 1_024;
+
+fn wall_for(fuel: u64) -> Duration {
+    let nanos = u128::from(fuel) * WALL_FOR_FUEL.as_nanos();
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).max(LEAST_WALL)
+}
 
 /// Why there is no merged value: a word for metrics, and a sentence for people.
 struct Failure {
@@ -97,7 +105,7 @@ impl Asked {
             memory_bytes: self.job.memory_bytes as usize,
             result_bytes: self.job.result_bytes as usize,
             max_siblings: MERGE_SIBLINGS,
-            wall: MERGE_WALL,
+            wall: wall_for(self.job.fuel),
         };
         Call { bucket: self.job.bucket.0, plugin, limits }
     }
@@ -216,7 +224,8 @@ impl Desk {
     }
 
     fn run_validation(&self, plugin: Plugin, ticket: ValidateTicket, job: ValidateJob, notices: UnboundedSender<Notice>) {
-        let limits = CallLimits { fuel: job.fuel, memory_bytes: job.memory_bytes as usize, wall: MERGE_WALL, ..CallLimits::default() };
+        let limits =
+            CallLimits { fuel: job.fuel, memory_bytes: job.memory_bytes as usize, wall: wall_for(job.fuel), ..CallLimits::default() };
         let about = About { bucket: job.bucket, name: job.bucket_name, key_hash: job.key_hash, plugin: job.plugin };
         let (call, wanted) = (Call { bucket: job.bucket.0, plugin, limits }, self.wanted(job.deadline_us));
         let (desk, told) = (self.clone(), notices.clone());
@@ -252,7 +261,8 @@ impl Desk {
     }
 }
 
-/// A validator that traps or uses up its fuel on a value would do so on every node, and so would the merge: the value is refused.
+/// A validator that traps or uses up its fuel on a value would do so on every node, and so would the merge: the value
+/// is refused.
 fn invalid(fault: MergeFault) -> Invalid {
     let why = fault.to_string();
     if fault.is_deterministic() { Invalid::Refused(why) } else { Invalid::Unjudged(why) }
@@ -269,5 +279,22 @@ impl Kept {
 
     fn take(&self) -> Option<Asked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_proto::catalog::{BucketProps, MAX_FUEL, fuel_for};
+
+    #[test]
+    fn the_fuel_of_any_call_ends_before_its_clock_on_a_slow_machine() {
+        for fuel in [1, BucketProps::default().fuel, MAX_FUEL] {
+            let most = fuel_for(fuel, usize::MAX);
+            let slowest = Duration::from_nanos(4 * most);
+            assert!(wall_for(most) >= 2 * slowest, "{most} units end after {slowest:?}, the clock after {:?}", wall_for(most));
+        }
+        assert_eq!(wall_for(u64::MAX), Duration::from_nanos(u64::MAX));
+        assert_eq!(wall_for(0), LEAST_WALL);
     }
 }

@@ -367,8 +367,15 @@ async fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Admin { address, source })
 }
 
+/// The most plugin instances at once: each reserves some 4 GiB of addresses, of the 128 TiB that a process has.
+const MOST_INSTANCES: u32 = 4_096;
+
 fn pool(config: &Config, threads: Threads) -> Result<Pool, StartError> {
-    let host = Host::new(HostConfig::default())?;
+    // A merge or a plugin that is being loaded has one instance at a time.
+    let least = HostConfig::default().instances;
+    let busiest = config.merge_threads.saturating_add(config.compile_threads);
+    let instances = u32::try_from(busiest).unwrap_or(u32::MAX).clamp(least, MOST_INSTANCES);
+    let host = Host::new(HostConfig { instances, ..HostConfig::default() })?;
     let memo = Memo::new(config.memo_bytes);
     let shares = PoolConfig {
         threads: config.merge_threads,

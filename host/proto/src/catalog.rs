@@ -26,6 +26,9 @@ pub const MOST_FUEL_BYTES: u64 = OBJECT_VALUES as u64 * DEFAULT_VALUE_BYTES as u
 /// The fuel that every call has, however small its inputs, unless its bucket names less.
 pub const LEAST_FUEL: u64 = 250_000_000;
 
+/// The most fuel that a bucket may name: the wall-clock limit that belongs to it ends what holds a merge thread within minutes.
+pub const MAX_FUEL: u64 = 10_000_000_000;
+
 /// The fuel of a call with so many bytes of inputs, in a bucket that names so much: in proportion to the inputs, at least [`LEAST_FUEL`] or what the
 /// bucket names, and at most twice that, for [`MOST_FUEL_BYTES`]. So a plugin that loops is stopped soon, and a merge of the largest siblings
 /// can read them all.
@@ -182,8 +185,11 @@ impl BucketProps {
         if !(2..=MAX_SIBLINGS).contains(&self.siblings) {
             return bad("siblings", alloc::format!("2 to {MAX_SIBLINGS}"));
         }
-        if self.fuel == 0 || self.memory_bytes < 64 * 1024 {
-            return bad("fuel and memory_bytes", String::from("at least 1 and 65536"));
+        if !(1..=MAX_FUEL).contains(&self.fuel) {
+            return bad("fuel", alloc::format!("1 to {MAX_FUEL}"));
+        }
+        if self.memory_bytes < 64 * 1024 {
+            return bad("memory_bytes", String::from("at least 65536"));
         }
         if self.ttl_ms == Some(0) {
             return bad("ttl", String::from("longer than nothing"));

@@ -125,8 +125,10 @@ fn properties_out_of_bounds_are_named() {
     assert_eq!(bad(|props| props.siblings = 1), Some("siblings"));
     assert_eq!(bad(|props| props.siblings = 256), None);
     assert_eq!(bad(|props| props.siblings = 257), Some("siblings"));
-    assert_eq!(bad(|props| props.fuel = 0), Some("fuel and memory_bytes"));
-    assert_eq!(bad(|props| props.memory_bytes = 65_535), Some("fuel and memory_bytes"));
+    assert_eq!(bad(|props| props.fuel = 0), Some("fuel"));
+    assert_eq!(bad(|props| props.fuel = 10_000_000_000), None);
+    assert_eq!(bad(|props| props.fuel = 10_000_000_001), Some("fuel"));
+    assert_eq!(bad(|props| props.memory_bytes = 65_535), Some("memory_bytes"));
     assert_eq!(bad(|props| props.ttl_ms = Some(0)), Some("ttl"));
 }
 

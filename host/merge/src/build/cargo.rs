@@ -87,7 +87,8 @@ fn profile_flags(workspace: &Path) -> Vec<String> {
     std::iter::once("--release".to_owned()).chain(config).collect()
 }
 
-/// Keeps this machine's paths out of the module: they are nobody's business, and would give it another digest on every machine.
+/// Keeps this machine's paths out of the module: they are nobody's business, and would give it another digest on every
+/// machine.
 fn remapped(workspace: &Path) -> String {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from);
@@ -98,8 +99,8 @@ fn remapped(workspace: &Path) -> String {
     format!("target.{TARGET}.rustflags={}", serde_json::json!(flags))
 }
 
-/// Cargo in a directory, without what an outer cargo or a build for the host has put into the environment: it would change the bytes, or where
-/// they are. (An incremental build gives other code.)
+/// Cargo in a directory, without what an outer cargo or a build for the host has put into the environment: it would
+/// change the bytes, or where they are. (An incremental build gives other code.)
 fn cargo(dir: &Path, options: &Options) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(dir);

@@ -1,11 +1,14 @@
 //! Machine code of components, kept on disk, so that a node that starts again serves at once.
 //!
-//! The engine runs what is loaded as it is, so nothing is loaded that this node has not written: each file carries a MAC under a key that
-//! never leaves the node. The MAC covers the component's digest, the engine profile and the engine's own mark of compatibility as well; under
-//! another release, fuel table or processor every file is a miss, and is replaced. Losing the directory costs time only.
+//! The engine runs what is loaded as it is, so nothing is loaded that this node has not written: each file carries a
+//! MAC under a key that never leaves the node. The MAC covers the component's digest, the limits and the version of the
+//! scan that it has passed, the engine profile and the engine's own mark of compatibility as well; under another
+//! release, limit, fuel table or processor every file is a miss, and is replaced. Losing the directory costs time only.
 
 use super::Compiled;
 use crate::host::Host;
+use crate::limits::ModuleLimits;
+use crate::scan::SCAN_VERSION;
 use rejoin_proto::{PluginDigest, ProfileId};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
@@ -45,7 +48,8 @@ impl std::fmt::Debug for ArtefactCache {
 }
 
 impl ArtefactCache {
-    /// Opens the directory for a host's machine code, and makes it and its key if they are not there. At most `bytes` are kept; 0 keeps nothing.
+    /// Opens the directory for a host's machine code, and makes it and its key if they are not there. At most `bytes`
+    /// are kept; 0 keeps nothing.
     ///
     /// # Errors
     /// [`CacheError`] if the directory or the key cannot be made or read.
@@ -62,10 +66,10 @@ impl ArtefactCache {
 
     /// The machine code of a component. A file that is not exactly what this node wrote, for this engine, is removed.
     #[must_use]
-    pub fn get(&self, digest: &PluginDigest) -> Option<Compiled> {
+    pub fn get(&self, digest: &PluginDigest, limits: &ModuleLimits) -> Option<Compiled> {
         let path = self.path(digest);
         let file = File::open(&path).ok()?;
-        let found = self.read(&file, digest);
+        let found = self.read(&file, digest, limits);
         match &found {
             // The last to be used are the last to go. A directory that cannot be written still serves.
             Some(_) => drop(file.set_modified(SystemTime::now())),
@@ -77,14 +81,14 @@ impl ArtefactCache {
         found
     }
 
-    fn read(&self, mut file: &File, digest: &PluginDigest) -> Option<Compiled> {
+    fn read(&self, mut file: &File, digest: &PluginDigest, limits: &ModuleLimits) -> Option<Compiled> {
         if file.metadata().ok()?.len() > self.bytes {
             return None;
         }
         let mut content = Vec::new();
         file.read_to_end(&mut content).ok()?;
         let (mac, rest) = content.split_at_checked(MAC_BYTES)?;
-        if self.mac(digest, rest) != *<&[u8; MAC_BYTES]>::try_from(mac).ok()? {
+        if self.mac(digest, limits, rest) != *<&[u8; MAC_BYTES]>::try_from(mac).ok()? {
             return None;
         }
         let (length, rest) = rest.split_at_checked(8)?;
@@ -97,7 +101,7 @@ impl ArtefactCache {
     ///
     /// # Errors
     /// [`CacheError`] if it cannot be written.
-    pub fn put(&self, compiled: &Compiled) -> Result<(), CacheError> {
+    pub fn put(&self, compiled: &Compiled, limits: &ModuleLimits) -> Result<(), CacheError> {
         let names = serde_json::to_vec(&compiled.exports).unwrap_or_default();
         let mut rest = (names.len() as u64).to_le_bytes().to_vec();
         rest.extend(&names);
@@ -111,7 +115,7 @@ impl ArtefactCache {
         self.make_room(size).map_err(fault)?;
         let beside = path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(fault)?;
-        let mac = *self.mac(&compiled.digest, &rest).as_bytes();
+        let mac = *self.mac(&compiled.digest, limits, &rest).as_bytes();
         // Not synced: what a loss of power leaves of it has another MAC.
         let written = file.write_all(&mac).and_then(|()| file.write_all(&rest)).and_then(|()| std::fs::rename(&beside, &path));
         written.inspect_err(|_| drop(std::fs::remove_file(&beside))).map_err(fault)
@@ -142,10 +146,13 @@ impl ArtefactCache {
         self.dir.join(digest.to_string())
     }
 
-    fn mac(&self, digest: &PluginDigest, rest: &[u8]) -> blake3::Hash {
+    fn mac(&self, digest: &PluginDigest, limits: &ModuleLimits, rest: &[u8]) -> blake3::Hash {
         let mut mac = blake3::Hasher::new_keyed(&self.key);
         mac.update(b"rejoin compiled plugin 1").update(&digest.0).update(&self.profile.0.to_le_bytes());
-        mac.update(&self.compatibility).update(rest);
+        mac.update(&self.compatibility).update(&SCAN_VERSION.to_le_bytes());
+        // Numbers in the order of their fields, behind their length.
+        let limits = format!("{limits:?}");
+        mac.update(&(limits.len() as u64).to_le_bytes()).update(limits.as_bytes()).update(rest);
         mac.finalize()
     }
 }
@@ -209,40 +216,43 @@ mod tests {
     fn it_gives_what_was_put_and_nothing_for_another_engine() {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = open(dir.path(), 1, 1);
-        assert!(cache.get(&DIGEST).is_none());
-        cache.put(&compiled(DIGEST, 1_000)).expect("there is room");
-        let found = open(dir.path(), 1, 1).get(&DIGEST).expect("the key is kept, so it is found");
+        assert!(cache.get(&DIGEST, &ModuleLimits::default()).is_none());
+        cache.put(&compiled(DIGEST, 1_000), &ModuleLimits::default()).expect("there is room");
+        let found = open(dir.path(), 1, 1).get(&DIGEST, &ModuleLimits::default()).expect("the key is kept, so it is found");
         assert_eq!((found.artefact.len(), found.exports.len()), (1_000, 1));
-        assert!(open(dir.path(), 2, 1).get(&DIGEST).is_none(), "another fuel table, another profile");
-        cache.put(&compiled(DIGEST, 1_000)).expect("there is room");
-        assert!(open(dir.path(), 1, 2).get(&DIGEST).is_none(), "another processor");
-        cache.put(&compiled(DIGEST, 1_000)).expect("there is room");
+        assert!(open(dir.path(), 2, 1).get(&DIGEST, &ModuleLimits::default()).is_none(), "another fuel table, another profile");
+        cache.put(&compiled(DIGEST, 1_000), &ModuleLimits::default()).expect("there is room");
+        assert!(open(dir.path(), 1, 2).get(&DIGEST, &ModuleLimits::default()).is_none(), "another processor");
+        cache.put(&compiled(DIGEST, 1_000), &ModuleLimits::default()).expect("there is room");
+        let lowered = ModuleLimits { functions: 3, ..ModuleLimits::default() };
+        assert!(cache.get(&DIGEST, &lowered).is_none(), "it was scanned under other limits");
+        cache.put(&compiled(DIGEST, 1_000), &ModuleLimits::default()).expect("there is room");
         std::fs::rename(cache.path(&DIGEST), cache.path(&PluginDigest([8; 32]))).expect("it is there");
-        assert!(cache.get(&PluginDigest([8; 32])).is_none(), "another component's code");
+        assert!(cache.get(&PluginDigest([8; 32]), &ModuleLimits::default()).is_none(), "another component's code");
     }
 
     #[test]
     fn a_file_that_was_damaged_or_forged_is_a_miss_and_goes() {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = open(dir.path(), 1, 1);
-        cache.put(&compiled(DIGEST, 100)).expect("there is room");
+        cache.put(&compiled(DIGEST, 100), &ModuleLimits::default()).expect("there is room");
         let whole = std::fs::read(cache.path(&DIGEST)).expect("it is there");
         for at in 0..whole.len() {
             let mut bad = whole.clone();
             bad[at] ^= 1;
             std::fs::write(cache.path(&DIGEST), &bad).expect("it is ours");
-            assert!(cache.get(&DIGEST).is_none(), "byte {at}");
+            assert!(cache.get(&DIGEST, &ModuleLimits::default()).is_none(), "byte {at}");
             assert!(!cache.path(&DIGEST).exists(), "it stays, and is read again at every start");
         }
         for cut in 0..whole.len() {
             std::fs::write(cache.path(&DIGEST), &whole[..cut]).expect("it is ours");
-            assert!(cache.get(&DIGEST).is_none(), "{cut} bytes");
+            assert!(cache.get(&DIGEST, &ModuleLimits::default()).is_none(), "{cut} bytes");
         }
         let other = tempfile::tempdir().expect("a directory");
         let forger = open(other.path(), 1, 1);
-        forger.put(&compiled(DIGEST, 100)).expect("there is room");
+        forger.put(&compiled(DIGEST, 100), &ModuleLimits::default()).expect("there is room");
         std::fs::copy(forger.path(&DIGEST), cache.path(&DIGEST)).expect("it is ours");
-        assert!(cache.get(&DIGEST).is_none(), "it was written under another node's key");
+        assert!(cache.get(&DIGEST, &ModuleLimits::default()).is_none(), "it was written under another node's key");
     }
 
     #[test]
@@ -266,14 +276,15 @@ mod tests {
         let cache = open(dir.path(), 1, 1);
         for number in 0..10_u8 {
             let digest = PluginDigest([number; 32]);
-            cache.put(&compiled(digest, 30_000)).expect("there is room");
+            cache.put(&compiled(digest, 30_000), &ModuleLimits::default()).expect("there is room");
             let file = File::options().write(true).open(cache.path(&digest)).expect("it is there");
             let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(number));
             file.set_modified(then).expect("it is ours");
         }
-        let kept: Vec<u8> = (0..10_u8).filter(|number| cache.get(&PluginDigest([*number; 32])).is_some()).collect();
+        let kept: Vec<u8> =
+            (0..10_u8).filter(|number| cache.get(&PluginDigest([*number; 32]), &ModuleLimits::default()).is_some()).collect();
         assert_eq!(kept, [7, 8, 9]);
-        cache.put(&compiled(DIGEST, 200_000)).expect("too large is no error");
-        assert!(cache.get(&DIGEST).is_some() && !dir.path().join("new").exists(), "the old one stays");
+        cache.put(&compiled(DIGEST, 200_000), &ModuleLimits::default()).expect("too large is no error");
+        assert!(cache.get(&DIGEST, &ModuleLimits::default()).is_some() && !dir.path().join("new").exists(), "the old one stays");
     }
 }

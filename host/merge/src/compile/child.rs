@@ -1,4 +1,5 @@
-//! What the compiling process does: it takes limits upon itself, reads a component from stdin, and writes the machine code to stdout.
+//! What the compiling process does: it takes limits upon itself, reads a component from stdin, and writes the machine
+//! code to stdout.
 
 use super::{compile_on, wire};
 use crate::legible::legible;
@@ -23,6 +24,9 @@ pub(super) const SELF: &str = "rejoin";
 const STACK_BYTES: usize = 32 << 20;
 /// Address space beside the memory that is counted: the program itself, and what the engine reserves without using it.
 const ADDRESSES: u64 = 8 << 30;
+
+/// Descriptors: its three pipes, and what starting the program anew takes.
+const DESCRIPTORS: u64 = 64;
 
 /// The arguments with which a compiling process is started.
 pub(super) fn arguments(memory_bytes: u64, cpu_seconds: u64) -> [String; 3] {
@@ -64,13 +68,15 @@ fn number(text: &OsString) -> Option<u64> {
     text.to_str()?.parse().ok()
 }
 
-/// Memory is what the process could write to; the address space is bounded as well, where the system does not count the former.
+/// Memory is what the process could write to; the address space is bounded as well, where the system does not count the
+/// former.
 fn limit(memory_bytes: u64, cpu_seconds: u64) -> std::io::Result<()> {
     let most = |resource, limit: u64| setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) });
     most(Resource::Data, memory_bytes)?;
     most(Resource::As, memory_bytes.saturating_add(ADDRESSES))?;
     setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_seconds), maximum: Some(cpu_seconds.saturating_add(1)) })?;
     most(Resource::Core, 0)?;
+    most(Resource::Nofile, DESCRIPTORS)?;
     most(Resource::Fsize, 0)?;
     Ok(())
 }

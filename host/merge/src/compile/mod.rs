@@ -1,13 +1,14 @@
 //! Compiling, which is the most expensive thing that a stranger's bytes can ask for.
 //!
-//! A node lets a child process do it ([`ChildCompiler`]), with limits of memory and processor time that are set before it reads the first
-//! byte, and kills it when it takes too long or when nobody waits any more. The process is the program itself, started with a verb of its
-//! own: [`child_main`] is what it then runs. Whatever happens to it, the node only reads an answer from a pipe.
+//! A node lets a child process do it ([`ChildCompiler`]), with limits of memory and processor time that are set before
+//! it reads the first byte, and kills it when it takes too long or when nobody waits any more. The process is the
+//! program itself, started with a verb of its own: [`child_main`] is what it then runs. Whatever happens to it, the
+//! node only reads an answer from a pipe.
 //!
 //! [`Compiler::Here`] compiles in this process and is for components that are trusted, such as those of tests.
 //!
-//! In reading order: `child` is what the process does, `parent` how it is run, `wire` what they say to each other, [`queue`] the threads
-//! that wait for it, and `cache` keeps what came of it.
+//! In reading order: `child` is what the process does, `parent` how it is run, `wire` what they say to each other,
+//! [`queue`] the threads that wait for it, and `cache` keeps what came of it.
 
 mod cache;
 mod child;
@@ -21,6 +22,7 @@ pub use child::{CHILD_VERB, child_main, is_child};
 use crate::fault::Rejection;
 use crate::legible::legible;
 use crate::limits::{CompileLimits, ModuleLimits};
+use crate::machine::is_of_the_machine;
 use crate::plugin::digest_of;
 use crate::scan::scan;
 use rejoin_proto::PluginDigest;
@@ -41,7 +43,8 @@ pub enum Compiler {
 /// A program that compiles when it is started with [`CHILD_VERB`], and what it may take.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChildCompiler {
-    /// The program; its `main` calls [`child_main`]. By default this very program, also after its file has been replaced.
+    /// The program; its `main` calls [`child_main`]. By default this very program, also after its file has been
+    /// replaced.
     pub program: PathBuf,
     /// What compiling one component may take.
     pub limits: CompileLimits,
@@ -53,8 +56,8 @@ impl Default for ChildCompiler {
     }
 }
 
-/// A component in machine code, with what was found in it. Only this module makes one, of what it compiled or of what it wrote to its own
-/// cache: the engine runs the code as it is.
+/// A component in machine code, with what was found in it. Only this module makes one, of what it compiled or of what
+/// it wrote to its own cache: the engine runs the code as it is.
 #[derive(Clone)]
 pub struct Compiled {
     pub(crate) digest: PluginDigest,
@@ -75,8 +78,13 @@ pub(crate) fn compile_on(engine: &Engine, bytes: &[u8], limits: &ModuleLimits) -
     Ok(Compiled { digest: digest_of(bytes), exports: scan.exports, artefact })
 }
 
-pub(crate) fn uncompilable(error: &wasmtime::Error) -> Rejection {
+fn uncompilable(error: &wasmtime::Error) -> Rejection {
     Rejection::Uncompilable { reason: legible(&format!("{error:#}")) }
+}
+
+/// Why machine code cannot be loaded: the component is to blame only if the machine is not.
+pub(crate) fn unloadable(error: &wasmtime::Error) -> Rejection {
+    if is_of_the_machine(error) { Rejection::NotTried { reason: legible(&format!("{error:#}")) } } else { uncompilable(error) }
 }
 
 /// A wish that can be taken back, by whichever thread has a clone of it.

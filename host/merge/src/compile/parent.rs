@@ -8,7 +8,7 @@ use crate::scan::glance;
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
 /// Bytes of an answer beside the machine code.
@@ -38,7 +38,7 @@ impl ChildCompiler {
         // Harmless to one that has ended; and one that has not must not go on.
         let _ = process.kill();
         let status = process.wait().map_err(not_tried)?;
-        let answer = outcome?;
+        let (answer, words) = outcome?;
         let too_much_code = || Rejection::TooCostly { limit: format!("{} bytes of machine code", self.limits.artefact_bytes) };
         if answer.len() as u64 > self.most_bytes() {
             return Err(too_much_code());
@@ -48,7 +48,7 @@ impl ChildCompiler {
             Some((verdict, artefact)) => {
                 verdict.conclude(component, artefact).map_err(|rejection| rejection.unwrap_or_else(|| self.out_of_memory()))
             }
-            None => Err(self.died(status, &words_of(&mut process))),
+            None => Err(self.died(status, &words)),
         }
     }
 
@@ -57,7 +57,8 @@ impl ChildCompiler {
         command.arg0("rejoin").args(child::arguments(self.limits.memory_bytes, self.limits.cpu_seconds));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Ctrl-C at a terminal is for the node, which then ends its processes itself.
-        command.current_dir("/").env("RUST_BACKTRACE", "0").process_group(0);
+        // The environment may hold credentials, which a process that reads strangers' bytes must not have.
+        command.current_dir("/").env_clear().env("RUST_BACKTRACE", "0").process_group(0);
         command.spawn().map_err(|why| {
             let reason = format!("the compiling process {} cannot be started: {why}", self.program.display());
             Rejection::NotTried { reason }
@@ -65,8 +66,8 @@ impl ChildCompiler {
     }
 
     /// Gives the process its work and waits for its answer, for the end of its time, or for nobody to want it any more.
-    fn attend(&self, process: &mut Child, component: &[u8], request: &[u8], cancel: &Cancel) -> Result<Vec<u8>, Rejection> {
-        let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
+    fn attend(&self, process: &mut Child, component: &[u8], request: &[u8], cancel: &Cancel) -> Result<(Vec<u8>, String), Rejection> {
+        let (Some(stdin), Some(stdout), Some(stderr)) = (process.stdin.take(), process.stdout.take(), process.stderr.take()) else {
             return Err(not_tried("the compiling process has no pipes"));
         };
         let (told, events) = channel();
@@ -77,11 +78,14 @@ impl ChildCompiler {
         std::thread::scope(|scope| {
             let talk = move || drop(told.send(Event::Answered(talk(stdin, stdout, [request, component], most))));
             std::thread::Builder::new().name("compile-pipe".into()).spawn_scoped(scope, talk).map_err(not_tried)?;
+            // Read to its end while the process runs, which would wait with a full pipe.
+            let listen = || words_of(stderr);
+            let words = std::thread::Builder::new().name("compile-words".into()).spawn_scoped(scope, listen).map_err(not_tried)?;
             let event = events.recv_timeout(self.limits.wall);
             // Before the scope waits for the pipes' thread, which ends with the process.
             let _ = process.kill();
             match event {
-                Ok(Event::Answered(answer)) => Ok(answer),
+                Ok(Event::Answered(answer)) => Ok((answer, words.join().unwrap_or_default())),
                 Ok(Event::Cancelled) => Err(cancelled()),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     Err(Rejection::TooCostly { limit: format!("{:?}", self.limits.wall) })
@@ -98,8 +102,11 @@ impl ChildCompiler {
     fn died(&self, status: ExitStatus, stderr: &str) -> Rejection {
         let is = |signal: Signal| status.signal() == Some(signal.as_raw());
         let memory = ["memory allocation", "out of memory", "Cannot allocate memory", "os error 12"];
-        if is(Signal::XCPU) || is(Signal::KILL) {
+        if is(Signal::XCPU) {
             return Rejection::TooCostly { limit: format!("{} s of a processor", self.limits.cpu_seconds) };
+        }
+        if is(Signal::KILL) {
+            return not_tried("the compiling process was killed: is this machine short of memory?");
         }
         if memory.iter().any(|words| stderr.contains(words)) {
             return self.out_of_memory();
@@ -132,12 +139,12 @@ fn talk(mut stdin: ChildStdin, stdout: ChildStdout, request: [&[u8]; 2], most: u
     answer
 }
 
-fn words_of(process: &mut Child) -> String {
+/// The first of what a process says on stderr. The rest is read, and nothing is made of it.
+fn words_of(mut stderr: ChildStderr) -> String {
     let mut words = Vec::new();
-    if let Some(stderr) = process.stderr.take() {
-        // It has ended, so this does not wait.
-        let _ = stderr.take(STDERR_BYTES).read_to_end(&mut words);
-    }
+    // Words that cannot be read are none: the process has ended with a status as well.
+    let read = stderr.by_ref().take(STDERR_BYTES).read_to_end(&mut words);
+    let _ = read.and_then(|_| std::io::copy(&mut stderr, &mut std::io::sink()));
     String::from_utf8_lossy(&words).into_owned()
 }
 

@@ -96,12 +96,12 @@ impl CompileQueue {
 
     fn work(&self, bytes: &[u8], limits: &ModuleLimits, cancel: &Cancel) -> Result<Plugin, Rejection> {
         let digest = digest_of(bytes);
-        if let Some(kept) = self.cache.as_ref().and_then(|cache| cache.get(&digest)) {
+        if let Some(kept) = self.cache.as_ref().and_then(|cache| cache.get(&digest, limits)) {
             return self.host.load(&kept);
         }
         let compiled = self.host.compile_by(&self.compiler, bytes, limits, cancel)?;
         let plugin = self.host.load(&compiled)?;
-        if let Some(Err(error)) = self.cache.as_ref().map(|cache| cache.put(&compiled)) {
+        if let Some(Err(error)) = self.cache.as_ref().map(|cache| cache.put(&compiled, limits)) {
             tracing::warn!(%digest, %error, "a compiled plugin could not be kept");
         }
         Ok(plugin)

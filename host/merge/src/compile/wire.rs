@@ -1,4 +1,5 @@
-//! What a node and its compiling process say to each other: one request and one answer, each a line of JSON and then bytes.
+//! What a node and its compiling process say to each other: one request and one answer, each a line of JSON and then
+//! bytes.
 
 use super::Compiled;
 use crate::fault::Rejection;

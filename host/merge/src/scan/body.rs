@@ -14,7 +14,8 @@ pub(super) fn note_types(group: &RecGroup, counts: &mut Counts) {
     }
 }
 
-/// Reads a function's body. Where control flow joins, the compiler may make a value for every local, hence their product.
+/// Reads a function's body. Where control flow joins, the compiler may make a value for every local, hence their
+/// product.
 pub(super) fn note(function: &FunctionBody<'_>, counts: &mut Counts) -> Result<(), BinaryReaderError> {
     counts.add(Shape::Functions, 1);
     counts.raise(Shape::FunctionBytes, function.range().len() as u64);

@@ -1,5 +1,5 @@
-//! How often everything in a component is made. A component that is instantiated twice makes all its own instances twice, so a few nested
-//! ones stand for any number.
+//! How often everything in a component is made. A component that is instantiated twice makes all its own instances
+//! twice, so a few nested ones stand for any number.
 
 use wasmparser::{BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, Instance, Payload};
 

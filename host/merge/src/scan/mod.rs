@@ -1,7 +1,8 @@
-//! Looks at a component before anything is compiled: in one pass, in memory bounded by its size, and in the same parser as the engine's.
+//! Looks at a component before anything is compiled: in one pass, in memory bounded by its size, and in the same parser
+//! as the engine's.
 //!
-//! The counts are those that make compiling expensive. They give an early and clear answer; the limits of the compiling process
-//! ([`crate::compile`]) are the guarantee.
+//! The counts are those that make compiling expensive. They give an early and clear answer; the limits of the compiling
+//! process ([`crate::compile`]) are the guarantee.
 
 mod body;
 mod graph;
@@ -15,6 +16,9 @@ use crate::limits::ModuleLimits;
 use graph::Graph;
 use shape::Counts;
 use wasmparser::{BinaryReaderError, ComponentExternalKind, ElementItems, Encoding, Imports, Parser, Payload};
+
+/// Raised whenever the scan refuses what it has taken before: what was compiled earlier is then scanned again.
+pub(crate) const SCAN_VERSION: u32 = 1;
 
 /// The size of a WebAssembly page in bytes.
 const PAGE: u64 = 64 << 10;
@@ -98,8 +102,8 @@ pub(crate) fn no_merger(exports: &[String]) -> Rejection {
 }
 
 impl Scan {
-    /// Takes one part of the binary into account. Imports and exports count as those of the plugin for the component itself only: what
-    /// nested components and modules ask of one another stays inside.
+    /// Takes one part of the binary into account. Imports and exports count as those of the plugin for the component
+    /// itself only: what nested components and modules ask of one another stays inside.
     fn note(&mut self, payload: &Payload<'_>, bytes: &[u8]) -> Result<(), Stop> {
         match payload {
             Payload::Version { encoding, .. } => {
@@ -239,8 +243,8 @@ fn note_imports(imports: &Imports<'_>, counts: &mut Counts) -> Result<(), Binary
     Ok(())
 }
 
-/// At least as many as types of components and instances are declared within one another. Reading such types recurses, so they are found by
-/// the two bytes with which each nested one begins, which other contents may hold as well.
+/// At least as many as types of components and instances are declared within one another. Reading such types recurses,
+/// so they are found by the two bytes with which each nested one begins, which other contents may hold as well.
 fn nested_types(section: &[u8]) -> u64 {
     section.windows(2).filter(|pair| matches!(pair, [0x01, 0x41 | 0x42])).count() as u64
 }
