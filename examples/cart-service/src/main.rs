@@ -7,8 +7,8 @@
 //! cart-service --profile DIR/profile.toml tour
 //! ```
 //!
-//! `rejoin dev` starts a cluster with a bucket `cart` that the cart plugin merges, and writes such a profile. [`service`] is the service,
-//! [`tour`] shows what happens when two devices change one cart at the same time.
+//! `rejoin dev` starts a cluster with a bucket `cart` that the cart plugin merges, and writes such a profile.
+//! [`service`] is the service, [`tour`] shows what happens when two devices change one cart at the same time.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program talks to people")]
 

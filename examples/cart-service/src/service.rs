@@ -23,9 +23,10 @@ impl Codec for Carts {
 
 /// Reads and changes carts as one writer.
 ///
-/// A writer's adds are numbered, so its name must be its own: a device, a process, a session, with something random in it. What it has written to
-/// each cart is kept, so that a read from a replica that lags behind does not lead to a number being used twice. It is kept for as long as
-/// the service lives; a long-lived one would end sessions and begin new ones.
+/// A writer's adds are numbered, so its name must be its own: a device, a process, a session, with something random in
+/// it. What it has written to each cart is kept, so that a read from a replica that lags behind does not lead to a
+/// number being used twice. It is kept for as long as the service lives; a long-lived one would end sessions and begin
+/// new ones.
 pub(crate) struct CartService {
     carts: Bucket<Carts>,
     writer: String,

@@ -1,4 +1,5 @@
-//! Inputs as files: hexadecimal text, so that they can be read, compared and explained. A line that begins with `#` is a remark.
+//! Inputs as files: hexadecimal text, so that they can be read, compared and explained. A line that begins with `#` is
+//! a remark.
 
 use std::path::{Path, PathBuf};
 

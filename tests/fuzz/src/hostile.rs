@@ -83,7 +83,8 @@ impl ValueGenerator for Hostile {
     fn generate<D: Driver>(&self, driver: &mut D) -> Option<Vec<u8>> {
         match below(driver, 16)? {
             0 => noise(driver, 400),
-            // Small bytes are the tags, flags and lengths of real messages, behind the version that all of them begin with.
+            // Small bytes are the tags, flags and lengths of real messages, behind the version that all of them begin
+            // with.
             1 => Some([vec![1], noise(driver, 200)?.into_iter().map(|byte| byte % 6).collect()].concat()),
             _ => {
                 let mut bytes = self.seed(driver)?.clone();

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 /// How long one target runs in `cargo test`. `cargo xtask fuzz` says otherwise through `BOLERO_RANDOM_TEST_TIME_MS`.
 const SHORT: Duration = Duration::from_millis(2500);
-/// How long an input that has failed is made smaller at most. On a busy machine a second was too short for a single step.
+/// How long an input that has failed is made smaller at most. On a busy machine a second was too short for a single
+/// step.
 const SHRINKING: Duration = Duration::from_secs(20);
 /// Names a file with the one input that is to be looked at, instead of the corpus and random ones.
 const INPUT: &str = "REJOIN_FUZZ_INPUT";

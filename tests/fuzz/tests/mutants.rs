@@ -1,4 +1,5 @@
-//! The scripts of the `shards` target against the twin of the core: what is watched must show a broken rule, or watching proves nothing.
+//! The scripts of the `shards` target against the twin of the core: what is watched must show a broken rule, or
+//! watching proves nothing.
 #![forbid(unsafe_code)]
 
 // The scripts name the core; here that is the twin.

@@ -1,4 +1,5 @@
-//! Messages about the catalog, from a peer that lies: records that are none are not taken, and honest nodes still agree afterwards.
+//! Messages about the catalog, from a peer that lies: records that are none are not taken, and honest nodes still agree
+//! afterwards.
 
 use crate::fuzz;
 use rejoin_core::control::{Catalog, Change, Control, Effect, Event, SPREAD_US};

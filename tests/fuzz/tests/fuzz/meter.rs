@@ -1,13 +1,15 @@
 //! How much memory something takes, as the thread that does it sees it.
 //!
-//! `unsafe`: counting allocations takes a global allocator, whose trait is unsafe. It forwards to the system's and adds numbers.
+//! `unsafe`: counting allocations takes a global allocator, whose trait is unsafe. It forwards to the system's and adds
+//! numbers.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 thread_local! {
-    /// Bytes that this thread holds, and the most it has held since it was last asked. Freed elsewhere they count as held: never too few.
+    /// Bytes that this thread holds, and the most it has held since it was last asked. Freed elsewhere they count as
+    /// held: never too few.
     static HELD: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
@@ -16,7 +18,8 @@ struct Counting;
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-// SAFETY: every call goes to the system allocator unchanged; the counters do not touch what it returns, and are no allocation themselves.
+// SAFETY: every call goes to the system allocator unchanged; the counters do not touch what it returns, and are no
+// allocation themselves.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = HELD.try_with(|held| {

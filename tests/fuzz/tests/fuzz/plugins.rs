@@ -55,7 +55,8 @@ fn upload(bytes: &[u8]) {
     BENCH.assert_unharmed();
 }
 
-/// What is taken is what was pushed, says of itself what may be printed, and answers within its limits, the same every time.
+/// What is taken is what was pushed, says of itself what may be printed, and answers within its limits, the same every
+/// time.
 fn taken(bytes: &[u8], plugin: &Plugin) {
     assert!(bytes.len() <= module_limits().bytes);
     assert_eq!(plugin.digest(), digest_of(bytes));
@@ -87,7 +88,8 @@ fn uploads() {
     fuzz("uploads", seeds, upload);
 }
 
-/// A plugin that returns what it is told: the first sibling is the pointer that it returns and the twelve bytes that stand at [`ANSWER`].
+/// A plugin that returns what it is told: the first sibling is the pointer that it returns and the twelve bytes that
+/// stand at [`ANSWER`].
 static PUPPET: LazyLock<Plugin> = LazyLock::new(|| {
     let body = "
         (local $told i32)
@@ -105,8 +107,8 @@ const KNOWN: usize = 4096;
 /// All of its memory.
 const MEMORY: usize = 64 << 10;
 
-/// What the answer at a pointer means in the component model: `result<list<u8>, fault>`, in a memory that is known up to `KNOWN`.
-/// `None` where that cannot be said.
+/// What the answer at a pointer means in the component model: `result<list<u8>, fault>`, in a memory that is known up
+/// to `KNOWN`. `None` where that cannot be said.
 fn meaning(memory: &[u8], at: usize, limit: usize) -> Option<Result<Vec<u8>, MergeFault>> {
     let word = |at: usize| u32::from_le_bytes(memory[at..at + 4].try_into().unwrap()) as usize;
     let bad = || Some(Err(MergeFault::BadResult { reason: String::new() }));

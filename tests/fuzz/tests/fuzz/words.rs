@@ -17,7 +17,8 @@ const FACTOR: usize = 1024;
 /// Bytes of memory whatever came.
 const BASE: usize = 4096;
 
-/// Decodes, and holds what is promised of every encoding: the right error, bounded memory, one shortest form, nothing left over.
+/// Decodes, and holds what is promised of every encoding: the right error, bounded memory, one shortest form, nothing
+/// left over.
 fn word<T: Versioned + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
     let (decoded, held) = meter::peak(|| codec::decode::<T>(bytes));
     assert!(held <= FACTOR * bytes.len() + BASE, "{}: {held} bytes held for {} that came", T::WHAT, bytes.len());

@@ -1,7 +1,7 @@
 //! Sequences of events against a real shard: clients, peers that lie, disks that fill up, messages damaged on the way.
 //!
-//! An input is a script of steps of sixteen bytes each, so that an edit of one byte is an edit of one step. [`script`] reads them, [`world`] is
-//! everything around the shard, and [`watch`] holds what must be true whatever happens.
+//! An input is a script of steps of sixteen bytes each, so that an edit of one byte is an edit of one step. [`script`]
+//! reads them, [`world`] is everything around the shard, and [`watch`] holds what must be true whatever happens.
 
 mod script;
 #[path = "../../../../host/core/tests/support/store.rs"]
@@ -68,7 +68,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             &[MERGED, 0, 1],
             &[PASS, 20],
         ]),
-        // A peer's delete beside a value, where the limit is reached: the fold drops the tombstone, and not what was seen.
+        // A peer's delete beside a value, where the limit is reached: the fold drops the tombstone, and not what was
+        // seen.
         script(&[
             &[PUT, 0, 1, 0, 3, 1],
             &[REPLICATE, 1, 0, 0, 0, 1, 0, 0, 1, 1, 0, 24],

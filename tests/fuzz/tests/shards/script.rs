@@ -1,4 +1,5 @@
-//! What the bytes of a script mean. Every byte means something, and a number that is too large is taken modulo what there is.
+//! What the bytes of a script mean. Every byte means something, and a number that is too large is taken modulo what
+//! there is.
 
 use super::world::{PEERS, World};
 use bytes::Bytes;

@@ -1,4 +1,5 @@
-//! What must be true of a shard whatever it is told: of each call's effects, of what it keeps, and of its answers taken together.
+//! What must be true of a shard whatever it is told: of each call's effects, of what it keeps, and of its answers taken
+//! together.
 
 use super::store::Memory;
 use super::world::{Cause, MAX_OPS};

@@ -1,4 +1,5 @@
-//! A shard of node n0 with everything around it: clients, three peers, a disk in memory, plugins, and what its shell holds back.
+//! A shard of node n0 with everything around it: clients, three peers, a disk in memory, plugins, and what its shell
+//! holds back.
 
 use super::store::{Memory, Writes};
 use super::watch::Watch;
@@ -68,7 +69,8 @@ fn layout() -> Layout {
     placement::bootstrap((0..4).map(node).collect(), 8).expect("a layout")
 }
 
-/// Three buckets: on the disk and merged, with the operating system only, and one copy. `kind` turns folding and validation on and off.
+/// Three buckets: on the disk and merged, with the operating system only, and one copy. `kind` turns folding and
+/// validation on and off.
 fn buckets(kind: u8) -> Vec<Record> {
     let activation = Activation {
         plugin: PluginDigest([1; 32]),

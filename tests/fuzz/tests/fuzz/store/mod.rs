@@ -50,7 +50,8 @@ fn row(space: Space, key: &[u8]) -> Vec<u8> {
     [&[u8::from(space == Space::Pinned)], key].concat()
 }
 
-/// A copy of the base as it is found after a clean stop, with whatever has happened to its files. The folder lives as long as the store.
+/// A copy of the base as it is found after a clean stop, with whatever has happened to its files. The folder lives as
+/// long as the store.
 struct Opened {
     store: ShardStore,
     recovery: Recovery,

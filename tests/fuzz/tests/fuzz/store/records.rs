@@ -1,4 +1,5 @@
-//! A record whose checksum, index and chain are right, and whose payload is whatever somebody thought of: what a newer release, or a bug, would write.
+//! A record whose checksum, index and chain are right, and whose payload is whatever somebody thought of: what a newer
+//! release, or a bug, would write.
 
 use super::{BASE, Opened};
 use crate::{fuzz, meter};
