@@ -1,5 +1,7 @@
 //! Lends the abilities of a plugin's type to the generated bindings, which have types of their own for every world.
 
+use core::marker::PhantomData;
+
 use crate::abilities::{About, Dot, Fault, Merger, Operator, Presenter, Sampler, Sibling, Validator};
 use crate::bindings::describe::exports::rejoin::plugin::about;
 use crate::bindings::merge::exports::rejoin::plugin::merger;
@@ -7,7 +9,6 @@ use crate::bindings::operate::exports::rejoin::plugin::operator;
 use crate::bindings::present::exports::rejoin::plugin::presenter;
 use crate::bindings::sample::exports::rejoin::plugin::sampler;
 use crate::bindings::validate::exports::rejoin::plugin::validator;
-use core::marker::PhantomData;
 
 /// Stands for the plugin `T` in the generated bindings.
 pub struct Adapter<T>(PhantomData<T>);

@@ -20,12 +20,13 @@
 //! assert!(twice.expect_err("which one is it?").to_string().contains("the name \"a\" comes twice"));
 //! ```
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
     VariantAccess, Visitor,
 };
-use std::collections::BTreeSet;
-use std::fmt;
 
 /// The largest whole number that every reader takes exactly, 2^53.
 pub const MAX_NUMBER: u64 = 1 << 53;

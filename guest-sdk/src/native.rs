@@ -1,10 +1,15 @@
 //! A plugin as plain functions, for the law checker.
 
-use crate::abilities::{Fault, Merger, Sampler, Sibling, Validator};
-use rejoin_laws::{Answer, Failure};
 use std::any::Any;
 use std::marker::PhantomData;
 use std::panic::catch_unwind;
+
+use rejoin_laws::{Answer, Failure};
+
+use crate::abilities::{Fault, Merger, Sampler, Sibling, Validator};
+
+/// A validator as a plain function.
+type Validate = fn(&[u8], &[u8]) -> Result<(), Fault>;
 
 /// The plugin `T` without WebAssembly, as [`rejoin_laws::check()`] takes it.
 ///
@@ -33,7 +38,7 @@ use std::panic::catch_unwind;
 /// ```
 #[derive(Debug)]
 pub struct Native<T> {
-    validate: Option<fn(&[u8], &[u8]) -> Result<(), Fault>>,
+    validate: Option<Validate>,
     plugin: PhantomData<T>,
 }
 

@@ -19,10 +19,10 @@ mod tour;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use rejoin_client::Client;
-
 use command::{Args, Command};
 use service::{CartService, print};
+
+use rejoin_client::Client;
 
 #[tokio::main]
 async fn main() -> ExitCode {

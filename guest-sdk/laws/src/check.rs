@@ -1,5 +1,7 @@
 //! Tries every law on many cases.
 
+use std::time::Duration;
+
 use crate::cases::{self, Case, Unbuilt};
 use crate::counterexample::Counterexample;
 use crate::fixed;
@@ -10,7 +12,6 @@ use crate::merge::{Merge, Sampler};
 use crate::progress::Progress;
 use crate::rng::Rng;
 use crate::shrink::{Failing, Patience, shrink};
-use std::time::Duration;
 
 /// How hard to look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,10 +1,11 @@
 //! A broken law, with all that is needed to see it again.
 
+use core::fmt;
+use std::string::String;
+
 use crate::judge::{Trial, Verdict, Violation};
 use crate::laws::Law;
 use crate::merge::{Answer, Merge, Sibling};
-use core::fmt;
-use std::string::String;
 
 /// A law that does not hold, and the smallest siblings that were found to show it.
 #[derive(Clone, PartialEq, Eq, Debug)]

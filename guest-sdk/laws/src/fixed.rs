@@ -4,12 +4,13 @@
 //! large values, garbage beside a valid value, and values with a member that the plugin does not know. Merges that pass
 //! thousands of small random cases have failed on one of these.
 
+use std::collections::BTreeSet;
+
 use crate::cases::{Case, Input};
 use crate::damage::{TO_UNKNOWN, TO_UNREADABLE, unreadable_texts};
 use crate::merge::Sampler;
 use crate::rng::Rng;
 use crate::totality::DIFFERENT;
-use std::collections::BTreeSet;
 
 /// Of so many of the smallest values all triples are tried.
 const SMALLEST: usize = 5;

@@ -1,7 +1,8 @@
 //! How far a check has come, for whoever waits.
 
-use crate::laws::Law;
 use std::time::Duration;
+
+use crate::laws::Law;
 
 /// What a check does now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,11 +1,12 @@
 //! Makes a failing case smaller while it keeps failing the same way.
 
+use std::time::{Duration, Instant};
+
 use crate::cases::{Case, Input};
 use crate::judge::{Trial, Verdict, Violation};
 use crate::laws::Law;
 use crate::merge::{Merge, Sampler};
 use crate::progress::Progress;
-use std::time::{Duration, Instant};
 
 /// How often a smaller case may be tried: enough for the cases of this crate, and an end for slow merges.
 const ATTEMPTS: usize = 2_000;

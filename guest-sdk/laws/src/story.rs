@@ -30,11 +30,13 @@
 
 mod object;
 
-use crate::counterexample::readable;
-use crate::merge::Merge;
-use object::Object;
 use std::collections::BTreeMap;
 use std::fmt;
+
+use object::Object;
+
+use crate::counterexample::readable;
+use crate::merge::Merge;
 
 /// A story with a name, as a plugin ships it.
 #[derive(Clone, Copy)]

@@ -1,12 +1,13 @@
 //! The law of totality: what is valid is merged, what is not is refused, and nothing breaks. If there is a validator,
 //! it agrees.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use crate::damage::{has_unknown, is_unreadable};
 use crate::judge::{Stop, Trial, Violation};
 use crate::laws::Law;
 use crate::merge::{Answer, Failure, Merge, Sibling, folded};
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 
 /// So many different values with one form are no coincidence of a format that has many ways to write one value.
 pub(crate) const DIFFERENT: usize = 8;

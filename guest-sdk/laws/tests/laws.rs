@@ -1,8 +1,9 @@
 //! Every law must be able to fail, and a counterexample must be small and readable.
 
+use std::cell::Cell;
+
 use rejoin_laws::laws::ALL;
 use rejoin_laws::{Answer, Effort, Failure, Largest, Law, Merge, RawBytes, Rng, Sampler, Sibling, Verdict, Violation, check, check_law};
-use std::cell::Cell;
 
 /// Merges small letters by a function, and refuses whatever else there is.
 struct By(fn(&[Sibling]) -> Vec<u8>);

@@ -3,9 +3,10 @@
 //! are.
 #![allow(unsafe_code)]
 
-use crate::compile::Compiled;
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+use crate::compile::Compiled;
 
 /// Loads what was compiled.
 pub(crate) fn load(engine: &Engine, compiled: &Compiled) -> wasmtime::Result<Component> {

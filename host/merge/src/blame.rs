@@ -1,11 +1,12 @@
 //! Finds the sibling to which a failed merge is due.
 
+use std::time::Instant;
+
 use crate::call::Sibling;
 use crate::fault::MergeFault;
 use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
-use std::time::Instant;
 
 impl Host {
     /// The fault of a merge with the sibling named that causes it: the first that, merged with itself, meets the same.

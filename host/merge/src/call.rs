@@ -1,5 +1,8 @@
 //! One call of a plugin: a fresh instance, bounded in every way, thrown away afterwards.
 
+use bytes::Bytes;
+use wasmtime::{Engine, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap};
+
 use crate::bindings::merge::exports::rejoin::plugin::merger;
 use crate::bindings::validate::exports::rejoin::plugin::validator;
 use crate::epoch;
@@ -11,8 +14,6 @@ use crate::limits::CallLimits;
 use crate::machine::is_of_the_machine;
 use crate::plugin::Plugin;
 use crate::profile::TABLE_ELEMENTS;
-use bytes::Bytes;
-use wasmtime::{Engine, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap};
 
 /// One of the concurrent values of a key, as a plugin is given it. The same on every replica.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,9 +1,11 @@
 //! The safety net under the fuel: a thread that counts time in coarse ticks, so that a call cannot outlast its
 //! wall-clock limit.
 
-use crate::fault::HostError;
 use std::time::Duration;
+
 use wasmtime::Engine;
+
+use crate::fault::HostError;
 
 /// How long a tick is. A call may outlast its limit by two.
 pub(crate) const TICK: Duration = Duration::from_millis(10);

@@ -1,13 +1,15 @@
 //! Tries every law on a component, as a bucket with the default properties would run it.
 
+use std::time::Duration;
+
+use rejoin_laws::{Counterexample, Effort, Largest, Law, Progress, Tried, Violation, check_law_watched};
+use rejoin_proto::catalog::BucketProps;
+
 use crate::compile::{Cancel, Compiler};
 use crate::fault::{HostError, Rejection};
 use crate::host::{Host, HostConfig};
 use crate::limits::{CallLimits, ModuleLimits};
 use crate::subject::Subject;
-use rejoin_laws::{Counterexample, Effort, Largest, Law, Progress, Tried, Violation, check_law_watched};
-use rejoin_proto::catalog::BucketProps;
-use std::time::Duration;
 
 /// So long that only fuel decides, however busy the machine is.
 const WALL: Duration = Duration::from_secs(300);

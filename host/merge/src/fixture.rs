@@ -1,12 +1,14 @@
 //! Counterexamples as a file: for people to read, and to be run again on a plugin that has been mended.
 
-use crate::plugin::Plugin;
-use crate::subject::Subject;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rejoin_laws::{Answer, Counterexample, Law, Sibling, Trial, Violation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use rejoin_laws::{Answer, Counterexample, Law, Sibling, Trial, Violation};
+
+use crate::plugin::Plugin;
+use crate::subject::Subject;
 
 /// The version of the format. A file of another one is refused.
 pub const FORMAT: u32 = 1;

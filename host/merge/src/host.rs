@@ -1,5 +1,12 @@
 //! The host: compiles components into plugins. [`crate::call`] has the calls.
 
+use std::sync::Arc;
+
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+
+use rejoin_proto::ProfileId;
+
 use crate::artefact;
 use crate::bindings::describe::exports::rejoin::plugin::about;
 use crate::call::{self, Call};
@@ -10,10 +17,6 @@ use crate::legible::legible;
 use crate::limits::{CallLimits, ModuleLimits};
 use crate::plugin::{Card, Inner, Plugin};
 use crate::profile;
-use rejoin_proto::ProfileId;
-use std::sync::Arc;
-use wasmtime::Engine;
-use wasmtime::component::Linker;
 
 /// How much room there is for instances.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,9 +4,10 @@
 //! Of others the names of the functions on the stack are told, if the module has names. Both are the plugin's own
 //! words: bounded, and escaped for terminals.
 
-use crate::legible::legible;
 use memchr::memmem;
 use wasmtime::{AsContext, WasmCoreDump};
+
+use crate::legible::legible;
 
 /// The mark of a record, in two halves as the SDK has it.
 const MARK: [u64; 2] = [0x9d1c_63e5_a8f0_274b, 0x36b7_f95e_0c82_d1a4];

@@ -1,7 +1,8 @@
 //! What a plugin may be, and what one call of it may use.
 
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// What a module may be. Checked once, before it is compiled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -3,17 +3,20 @@
 //! Faults that every node would meet are remembered like values. A call that was stopped by the clock is not tried
 //! again at once either: each time it happens, the same call rests for twice as long.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use sha2::{Digest, Sha256};
+
+use rejoin_proto::{PluginDigest, ProfileId};
+
 use crate::call::{Merged, Sibling};
 use crate::fault::MergeFault;
 use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
-use rejoin_proto::{PluginDigest, ProfileId};
-use sha2::{Digest, Sha256};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 /// How long a call rests that was stopped by the clock for the first time, and at the most.
 const FIRST_REST: Duration = Duration::from_secs(5);
@@ -226,6 +229,6 @@ mod tests {
             memo.cache.insert(name, Err(fault.clone()));
         }
         assert!(memo.cache.len() as u64 <= (64 << 10) / of, "{} faults of {of} bytes each", memo.cache.len());
-        assert!(memo.cache.len() > 0);
+        assert!(!memo.cache.is_empty());
     }
 }

@@ -1,15 +1,18 @@
 //! A compiled plugin: its identity, its abilities, and what it says of itself.
 
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::InstancePre;
+
+use rejoin_proto::PluginDigest;
+
 use crate::bindings::{describe, merge, operate, present, sample, validate};
 use crate::call::{self, Call};
 use crate::fault::{MergeFault, Rejection};
 use crate::legible::{is_plain, legible};
 use crate::limits::CallLimits;
 use crate::scan::{is_interface, no_merger};
-use rejoin_proto::PluginDigest;
-use sha2::{Digest, Sha256};
-use std::sync::Arc;
-use wasmtime::component::InstancePre;
 
 /// A compiled plugin. Cloning is cheap; it is given back when the last clone goes.
 #[derive(Clone)]

@@ -3,6 +3,10 @@
 //! Each bucket has a share of the threads and of the places in the queue ([`PoolConfig`]), so that a bucket whose
 //! merges are slow or many does not keep another's waiting.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use crate::call::{Merged, Sibling};
 use crate::fault::{HostError, MergeFault};
 use crate::host::Host;
@@ -10,8 +14,6 @@ use crate::limits::CallLimits;
 use crate::memo::Memo;
 use crate::plugin::Plugin;
 use crate::workers::{Full, STOPPED, Shares, Workers};
-use bytes::Bytes;
-use std::sync::Arc;
 
 /// How many threads, how many jobs may wait, and what a bucket may have of both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,14 +1,17 @@
 //! The engine profile: everything that could change a result or its fuel, in one place and under one id.
 
-use crate::fault::HostError;
-use crate::host::HostConfig;
-use rejoin_proto::ProfileId;
-use sha2::{Digest, Sha256};
 use std::num::NonZero;
+
+use sha2::{Digest, Sha256};
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig, Strategy, VariableOperatorCost,
     WasmBacktraceDetails, WasmFeatures,
 };
+
+use rejoin_proto::ProfileId;
+
+use crate::fault::HostError;
+use crate::host::HostConfig;
 
 /// Raised whenever anything in this file changes that a plugin could notice.
 const PROFILE_VERSION: u32 = 3;

@@ -1,13 +1,15 @@
 //! Lends a plugin to the law checker, so that the laws run on the component itself.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rejoin_laws::{Answer, Failure, RawBytes};
+use rejoin_proto::catalog::fuel_for;
+
 use crate::call::Sibling;
 use crate::fault::{MergeFault, Refusal};
 use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
-use rejoin_laws::{Answer, Failure, RawBytes};
-use rejoin_proto::catalog::fuel_for;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A plugin on its host under given limits, as the law checker takes it. Every call gets a fresh instance.
 #[derive(Debug)]

@@ -5,12 +5,13 @@
 //! there are several, and only so many of its jobs may wait: whatever one group does, another's job finds a place in
 //! the queue and soon a thread.
 
-use crate::fault::HostError;
-use crate::profile::WASM_STACK_BYTES;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::fault::HostError;
+use crate::profile::WASM_STACK_BYTES;
 
 /// How many threads and waiting jobs there are, and how many one group may have of each. All are at least one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,10 +1,11 @@
 //! The cart: an observed-remove set of tagged adds whose removals are summarised by a clock (Bieniusa et al., "An
 //! optimized conflict-free replicated set", 2012).
 
-use serde::{Deserialize, Serialize};
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasherDefault, DefaultHasher};
+
+use serde::{Deserialize, Serialize};
 
 /// A shopping cart.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

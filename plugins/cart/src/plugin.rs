@@ -1,8 +1,9 @@
 //! The cart as the host knows it.
 
-use crate::cart::Cart;
 use rejoin_guest::laws::Rng;
 use rejoin_guest::{About, Card, Fault, Merger, Presenter, Sampler, Sibling, Validator};
+
+use crate::cart::Cart;
 
 /// The plugin.
 pub struct Plugin;

@@ -38,9 +38,11 @@ mod plugin;
 
 pub use plugin::Plugin;
 
-use rejoin_guest::json;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use rejoin_guest::json;
 
 /// The largest stamp.
 const MAX_STAMP: u64 = json::MAX_NUMBER;

@@ -1,8 +1,9 @@
 //! The session as the host knows it.
 
-use crate::{Field, Session};
 use rejoin_guest::laws::Rng;
 use rejoin_guest::{About, Card, Fault, Merger, Presenter, Sampler, Sibling, Validator};
+
+use crate::{Field, Session};
 
 /// The plugin.
 pub struct Plugin;

@@ -1,10 +1,11 @@
 //! Runs a property: over its corpus, then over hostile bytes for a while; and keeps what fails.
 
-use crate::{Hostile, corpus};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
+
+use crate::{Hostile, corpus};
 
 /// How long one target runs in `cargo test`. `cargo xtask fuzz` says otherwise through `BOLERO_RANDOM_TEST_TIME_MS`.
 const SHORT: Duration = Duration::from_millis(2500);

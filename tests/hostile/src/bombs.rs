@@ -2,8 +2,9 @@
 //!
 //! Each is a plugin or begins as one, so that nothing but what it is too much of speaks against it.
 
-use crate::guests::{merging, with_memory};
 use std::fmt::Write;
+
+use crate::guests::{merging, with_memory};
 
 const ANSWER: &str = "(i32.const 1024)";
 

@@ -11,10 +11,11 @@ pub mod guests;
 pub mod lawless;
 pub mod oddities;
 
-use rejoin_merge::build::componentize;
-use rejoin_merge::{CallLimits, Host, HostConfig, MergeFault, Merged, ModuleLimits, Plugin, Sibling};
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
+
+use rejoin_merge::build::componentize;
+use rejoin_merge::{CallLimits, Host, HostConfig, MergeFault, Merged, ModuleLimits, Plugin, Sibling};
 
 /// The contract as guests see it.
 const WIT: &str = include_str!("../../../guest-sdk/wit/rejoin.wit");

@@ -1,8 +1,9 @@
 //! Components of strange content: what no compiler writes, what other engines allow, and what is true of no plugin.
 
+use std::fmt::Write;
+
 use crate::bombs::section;
 use crate::guests;
-use std::fmt::Write;
 
 /// The magic number, version and layer of a component.
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";

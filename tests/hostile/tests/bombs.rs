@@ -1,13 +1,14 @@
 //! Small components that are expensive to compile, given to a real compiling process: each is refused at once for what
 //! it has too much of, and where the scan is switched off, the limits of the process hold.
 
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
 use rejoin_merge::{
     ArtefactCache, Cancel, ChildCompiler, CompileLimits, CompileQueue, Compiler, ModuleLimits, Plugin, QueueConfig, Rejection,
 };
 use rejoin_test_hostile::{Bench, bombs, guests, lawless};
-use std::path::Path;
-use std::sync::mpsc::channel;
-use std::time::Duration;
 
 fn child(limits: CompileLimits) -> ChildCompiler {
     ChildCompiler { program: env!("CARGO_BIN_EXE_rejoin-test-compiler").into(), limits }

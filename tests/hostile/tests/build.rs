@@ -1,8 +1,9 @@
 //! Guest crates that make no plugin: each is told what to do about it.
 
+use std::path::Path;
+
 use rejoin_merge::build::{self, BuildError, Options};
 use rejoin_test_hostile::Bench;
-use std::path::Path;
 
 const MANIFEST: &str = "[package]\nname = \"guest\"\nedition = \"2024\"\n[workspace]\n";
 const CDYLIB: &str = "[lib]\ncrate-type = [\"cdylib\"]\n";

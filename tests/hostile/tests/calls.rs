@@ -1,9 +1,10 @@
 //! What a plugin does wrong when it runs: each has its own answer, and the host and its other plugins do not notice.
 
+use std::time::Duration;
+
 use rejoin_merge::{CallLimits, HostConfig, MergeFault, Refusal, TrapKind};
 use rejoin_proto::catalog::{BucketProps, fuel_for};
 use rejoin_test_hostile::{Bench, guests, siblings};
-use std::time::Duration;
 
 fn limits() -> CallLimits {
     CallLimits { fuel: 20_000_000, ..CallLimits::default() }

@@ -1,10 +1,11 @@
 //! The pool under plugins that hold its threads: bounded, and always an answer.
 
+use std::sync::mpsc::{Receiver, Sender, channel};
+
 use rejoin_merge::{
     Call, CallLimits, CompileQueue, Compiler, Memo, MergeFault, ModuleLimits, Overloaded, Plugin, Pool, PoolConfig, QueueConfig, Rejection,
 };
 use rejoin_test_hostile::{Bench, guests, siblings};
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// A call of bucket 1.
 fn call(plugin: &Plugin) -> Call {

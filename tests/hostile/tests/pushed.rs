@@ -2,13 +2,14 @@
 //! of a node's, and the trial runs. Each is refused in words that name what is wrong, or is a plugin that merges like
 //! any other.
 
+use std::cell::RefCell;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
 use rejoin_merge::{
     CallLimits, ChildCompiler, CompileLimits, CompileQueue, Compiler, MergeFault, ModuleLimits, Plugin, Rejection, TrapKind,
 };
 use rejoin_test_hostile::{Bench, bombs, guests, oddities, siblings};
-use std::cell::RefCell;
-use std::sync::mpsc::channel;
-use std::time::Duration;
 
 /// A quarter of what a node allows: a component that is near a limit of the scan must not be near these.
 const LIMITS: CompileLimits =

@@ -1,9 +1,10 @@
 //! The components of the tree's plugins, built from their sources as `rejoin plugin build` does it.
 
-use rejoin_merge::build::{self, Options};
-use rejoin_merge::{CallLimits, Host, HostConfig, ModuleLimits, Subject};
 use std::path::Path;
 use std::sync::OnceLock;
+
+use rejoin_merge::build::{self, Options};
+use rejoin_merge::{CallLimits, Host, HostConfig, ModuleLimits, Subject};
 
 /// The bytes of a plugin's component. The build's own directory makes it quick after the first time.
 ///

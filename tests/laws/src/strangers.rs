@@ -1,10 +1,12 @@
 //! Merges as people write them who have read the contract once: some are right, and each of the others is wrong in a
 //! way that people are wrong.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+
 use rejoin_guest::laws::Rng;
 use rejoin_guest::{Fault, Merger, Sampler, Sibling};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 fn json<T: for<'a> Deserialize<'a>>(sibling: &Sibling) -> Result<T, Fault> {
     serde_json::from_slice(&sibling.value).map_err(|_| Fault::Malformed)

@@ -1,10 +1,11 @@
 //! Merges that are wrong are found to be wrong: by a law where a law can see it, by a story where only a story can.
 
+use serde_json::Value;
+
 use rejoin_guest::{Fault, Merger, Native, Sampler, Sibling};
 use rejoin_laws::{Effort, Law, check};
 use rejoin_plugin_cart::{Cart, Plugin};
 use rejoin_test_laws::cart::SCENARIOS;
-use serde_json::Value;
 
 /// Whatever is broken is tried on carts.
 macro_rules! samples_carts {

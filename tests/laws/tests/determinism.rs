@@ -1,10 +1,11 @@
 //! Equal inputs give equal bytes and equal fuel: at every call, on every thread, on another host, through the memo.
 
+use std::sync::mpsc::channel;
+
 use rejoin_laws::{Rng, cases};
 use rejoin_merge::{Call, CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, Pool, PoolConfig, Sibling};
 use rejoin_plugin_cart::Cart;
 use rejoin_test_laws::component;
-use std::sync::mpsc::channel;
 
 type Outcome = Result<Merged, MergeFault>;
 

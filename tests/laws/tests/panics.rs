@@ -1,13 +1,14 @@
 //! A panic in a guest is told with its message and place, whichever ability it was in, and a merge's fault names the
 //! sibling.
 
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
 use rejoin_laws::{Failure, Law, Sampler as _, Violation};
 use rejoin_merge::build::{self, Options};
 use rejoin_merge::examine::examine;
 use rejoin_merge::{CallLimits, Memo, MergeFault, Refusal, Sibling, Subject};
 use rejoin_proto::catalog::BucketProps;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 const SOURCE: &str = r#"
 use rejoin_guest::{Fault, Merger, Presenter, Sampler, Sibling, Validator};

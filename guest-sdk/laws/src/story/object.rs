@@ -2,8 +2,9 @@
 //!
 //! The same algebra as the database's, with sets of dots in place of runs: small and plain, because stories are short.
 
-use crate::merge::Sibling;
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::merge::Sibling;
 
 type Dot = (u64, u64);
 type Context = BTreeMap<u64, u64>;

@@ -1,9 +1,11 @@
 //! What is asked of cargo and rustc, and how their answers are read.
 
-use super::{BuildError, Options};
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use super::{BuildError, Options};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 

@@ -5,18 +5,21 @@
 //! scan that it has passed, the engine profile and the engine's own mark of compatibility as well; under another
 //! release, limit, fuel table or processor every file is a miss, and is replaced. Losing the directory costs time only.
 
-use super::Compiled;
-use crate::host::Host;
-use crate::limits::ModuleLimits;
-use crate::scan::SCAN_VERSION;
-use rejoin_proto::{PluginDigest, ProfileId};
-use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+
+use rejoin_proto::{PluginDigest, ProfileId};
+
+use super::Compiled;
+use crate::host::Host;
+use crate::limits::ModuleLimits;
+use crate::scan::SCAN_VERSION;
 
 const KEY_FILE: &str = "key";
 const MAC_BYTES: usize = 32;

@@ -1,16 +1,18 @@
 //! What the compiling process does: it takes limits upon itself, reads a component from stdin, and writes the machine
 //! code to stdout.
 
-use super::{compile_on, wire};
-use crate::legible::legible;
-use crate::profile;
-use crate::workers::words_of;
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
+
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use wire::Verdict;
+
+use super::{compile_on, wire};
+use crate::legible::legible;
+use crate::profile;
+use crate::workers::words_of;
 
 /// The first argument of a program that is to compile.
 pub const CHILD_VERB: &str = "compile-plugin";

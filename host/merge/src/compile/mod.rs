@@ -19,17 +19,20 @@ mod wire;
 pub use cache::{ArtefactCache, CacheError};
 pub use child::{CHILD_VERB, child_main, is_child};
 
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use wasmtime::Engine;
+
+use rejoin_proto::PluginDigest;
+
 use crate::fault::Rejection;
 use crate::legible::legible;
 use crate::limits::{CompileLimits, ModuleLimits};
 use crate::machine::is_of_the_machine;
 use crate::plugin::digest_of;
 use crate::scan::scan;
-use rejoin_proto::PluginDigest;
-use std::path::PathBuf;
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use wasmtime::Engine;
 
 /// Where components are compiled.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,15 +1,17 @@
 //! How a compiling process is run: everything it says is bounded, and it is always waited for.
 
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+
+use rustix::process::Signal;
+
 use super::{Cancel, ChildCompiler, Compiled, child, wire};
 use crate::fault::Rejection;
 use crate::legible::legible;
 use crate::limits::ModuleLimits;
 use crate::scan::glance;
-use rustix::process::Signal;
-use std::io::{Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 
 /// Bytes of an answer beside the machine code.
 const WORDS_BYTES: u64 = 256 << 10;

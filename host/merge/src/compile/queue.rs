@@ -1,12 +1,13 @@
 //! Threads that have components compiled, one after the other: not those that merge.
 
+use bytes::Bytes;
+
 use super::{ArtefactCache, Cancel, Compiler};
 use crate::fault::{HostError, Rejection};
 use crate::host::Host;
 use crate::limits::ModuleLimits;
 use crate::plugin::{Plugin, digest_of};
 use crate::workers::{Shares, Workers};
-use bytes::Bytes;
 
 /// Everything that waits here is of one kind.
 const ONE_GROUP: u64 = 0;

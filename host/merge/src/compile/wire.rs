@@ -1,12 +1,13 @@
 //! What a node and its compiling process say to each other: one request and one answer, each a line of JSON and then
 //! bytes.
 
+use serde::{Deserialize, Serialize};
+
 use super::Compiled;
 use crate::fault::Rejection;
 use crate::limits::ModuleLimits;
 use crate::plugin::digest_of;
 use crate::scan::SHAPES;
-use serde::{Deserialize, Serialize};
 
 /// How an answer begins: another program would not say that.
 const MAGIC: &[u8] = b"rejoin-compiled 1\n";

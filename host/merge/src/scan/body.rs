@@ -1,7 +1,8 @@
 //! What core functions are made of.
 
-use super::shape::{Counts, Shape};
 use wasmparser::{BinaryReaderError, CompositeInnerType, FunctionBody, Operator, RecGroup};
+
+use super::shape::{Counts, Shape};
 
 /// Counts the types of a group, and the longest signature.
 pub(super) fn note_types(group: &RecGroup, counts: &mut Counts) {

@@ -10,12 +10,13 @@ mod shape;
 
 pub(crate) use shape::{SHAPES, Shape};
 
-use crate::fault::Rejection;
-use crate::legible::legible;
-use crate::limits::ModuleLimits;
 use graph::Graph;
 use shape::Counts;
 use wasmparser::{BinaryReaderError, ComponentExternalKind, ElementItems, Encoding, Imports, Parser, Payload};
+
+use crate::fault::Rejection;
+use crate::legible::legible;
+use crate::limits::ModuleLimits;
 
 /// Raised whenever the scan refuses what it has taken before: what was compiled earlier is then scanned again.
 pub(crate) const SCAN_VERSION: u32 = 1;

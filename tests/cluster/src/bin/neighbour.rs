@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bucket, Bytes, Context};
 use rejoin_test_cluster::Cluster;
 use rejoin_test_hostile::guests;
-use tokio::task::JoinSet;
 
 /// Readers of the slow bucket.
 const SLOW_READERS: u64 = 6;

@@ -1,13 +1,15 @@
 //! Messages about the catalog, from a peer that lies: records that are none are not taken, and honest nodes still agree
 //! afterwards.
 
-use crate::fuzz;
+use std::collections::{BTreeSet, VecDeque};
+
 use rejoin_core::control::{Catalog, Change, Control, Effect, Event, SPREAD_US};
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{Hlc, LayoutRef, Name, NodeId, TenantId, codec};
 use rejoin_test_fuzz::corpus;
-use std::collections::{BTreeSet, VecDeque};
+
+use crate::fuzz;
 
 /// Places of the nodes: two honest ones, and one that says what the input makes it say.
 const LIAR: u64 = 2;

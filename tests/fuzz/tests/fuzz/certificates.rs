@@ -1,14 +1,17 @@
 //! From a certificate, or a text that is said to be one, to who somebody is.
 
-use crate::fuzz;
+use std::sync::LazyLock;
+use std::time::{Duration, UNIX_EPOCH};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, KeyPair, SanType};
+
 use rejoin_proto::ClusterId;
 use rejoin_wire::cert::{ClusterCa, Validity};
 use rejoin_wire::{Error, Identity, Role, Subject};
-use std::sync::LazyLock;
-use std::time::{Duration, UNIX_EPOCH};
+
+use crate::fuzz;
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 

@@ -1,9 +1,11 @@
 //! Contexts that clients hand back: nothing opens but what was sealed, for its own key, in its one form.
 
-use crate::fuzz;
 use bytes::Bytes;
+
 use rejoin_proto::context::{ContextError, ContextKey, MAX_CONTEXT_BYTES, from_text, to_text};
 use rejoin_proto::{ActorId, BucketId, Dot, ObjectId, TenantId, VersionVector};
+
+use crate::fuzz;
 
 fn object(key: &'static [u8]) -> ObjectId {
     ObjectId { tenant: TenantId(1), bucket: BucketId(2), key: Bytes::from_static(key) }

@@ -1,8 +1,10 @@
 //! Frames of a stream, cut from it in pieces of any size.
 
-use crate::{fuzz, meter};
 use bytes::Bytes;
+
 use rejoin_wire::{Class, Decoder, Frame};
+
+use crate::{fuzz, meter};
 
 /// Bytes in front of a body: its length and the frame's id.
 const HEADER: usize = 12;

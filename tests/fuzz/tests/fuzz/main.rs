@@ -12,9 +12,10 @@ mod shards;
 mod store;
 mod words;
 
-use rejoin_test_fuzz::{Target, corpus};
 use std::collections::BTreeSet;
 use std::path::Path;
+
+use rejoin_test_fuzz::{Target, corpus};
 
 /// Runs a property over its corpus and over what hostile bytes are made of these seeds.
 fn fuzz(name: &'static str, seeds: Vec<Vec<u8>>, property: fn(&[u8])) {

@@ -1,10 +1,12 @@
 //! Components that somebody pushes, and what a guest returns.
 
-use crate::{fuzz, meter};
-use rejoin_merge::{CallLimits, MergeFault, ModuleLimits, Plugin, Refusal, Rejection, Sibling, TrapKind, digest_of};
-use rejoin_test_hostile::{Bench, guests, siblings};
 use std::sync::LazyLock;
 use std::time::Duration;
+
+use rejoin_merge::{CallLimits, MergeFault, ModuleLimits, Plugin, Refusal, Rejection, Sibling, TrapKind, digest_of};
+use rejoin_test_hostile::{Bench, guests, siblings};
+
+use crate::{fuzz, meter};
 
 static BENCH: LazyLock<Bench> = LazyLock::new(Bench::default);
 

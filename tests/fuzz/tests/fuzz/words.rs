@@ -1,6 +1,7 @@
 //! Everything that is encoded: messages of clients and peers, records, layouts and stored objects.
 
-use crate::{fuzz, meter};
+use std::fmt::Debug;
+
 use rejoin_core::causal::{self, Write};
 use rejoin_core::control::Catalog;
 use rejoin_proto::catalog::Record;
@@ -10,7 +11,8 @@ use rejoin_proto::hash::partition_of;
 use rejoin_proto::peer::{PeerEnvelope, PeerHello};
 use rejoin_proto::{ActorId, Content, Dot, Hlc, Layout, NodeId, Object, ObjectId};
 use rejoin_test_fuzz::corpus;
-use std::fmt::Debug;
+
+use crate::{fuzz, meter};
 
 /// Bytes of memory per byte that came: the largest element of a sequence, and room to grow it.
 const FACTOR: usize = 1024;

@@ -1,8 +1,8 @@
 //! What the bytes of a script mean. Every byte means something, and a number that is too large is taken modulo what
 //! there is.
 
-use super::world::{PEERS, World};
 use bytes::Bytes;
+
 use rejoin_core::shard::event::{Event, Invalid, Merged};
 use rejoin_proto::catalog::{Durability, Quorum};
 use rejoin_proto::client::{Basis, Get, GetReply, Put, PutOutcome, PutReply, Reply, StartId};
@@ -11,6 +11,8 @@ use rejoin_proto::{
     ActorId, Content, Dot, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, Object, PartitionId, PluginDigest, ProfileId, ReapEpoch, RequestId,
     Run, Runs, VersionVector,
 };
+
+use super::world::{PEERS, World};
 
 /// The first byte of a step: what happens.
 pub(super) mod op {

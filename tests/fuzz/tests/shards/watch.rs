@@ -1,9 +1,11 @@
 //! What must be true of a shard whatever it is told: of each call's effects, of what it keeps, and of its answers taken
 //! together.
 
-use super::store::Memory;
-use super::world::{Cause, MAX_OPS};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use bytes::Bytes;
+
 use rejoin_core::causal;
 use rejoin_core::port::Space;
 use rejoin_core::shard::Shard;
@@ -14,8 +16,9 @@ use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Reply};
 use rejoin_proto::context::{ContextError, ContextKey};
 use rejoin_proto::peer::{Absorbed, DataRequest, PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{Content, Dot, NodeId, Object, ObjectId, VersionVector, codec};
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+
+use super::store::Memory;
+use super::world::{Cause, MAX_OPS};
 
 /// The actors of others that are remembered per partition.
 const MAX_OBSERVED: usize = 64;

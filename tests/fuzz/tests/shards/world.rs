@@ -1,11 +1,13 @@
 //! A shard of node n0 with everything around it: clients, three peers, a disk in memory, plugins, and what its shell
 //! holds back.
 
-use super::store::{Memory, Writes};
-use super::watch::Watch;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
+
 use rejoin_core::placement;
 use rejoin_core::shard::event::{ClientRequest, DurableTicket, Effect, Event, Invalid, MergeTicket, Merged, Now, Session, ValidateTicket};
 use rejoin_core::shard::{Config, Shard};
@@ -16,8 +18,9 @@ use rejoin_proto::context::ContextKey;
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::peer::{DataRequest, OpId, PeerBody, PeerEnvelope};
 use rejoin_proto::{ActorId, BucketId, Hlc, Layout, LayoutRef, Name, NodeId, ObjectId, PluginDigest, TenantId, codec};
-use std::collections::VecDeque;
-use std::sync::Arc;
+
+use super::store::{Memory, Writes};
+use super::watch::Watch;
 
 /// The other nodes, by their places.
 pub(super) const PEERS: &[usize] = &[1, 2, 3];

@@ -2,9 +2,10 @@
 //! --bin rejoin-fuel`.
 #![forbid(unsafe_code)]
 
+use std::time::{Duration, Instant};
+
 use rejoin_merge::CallLimits;
 use rejoin_test_hostile::{Bench, costly, siblings};
-use std::time::{Duration, Instant};
 
 /// Enough for the longest start-up of a guest and some time beside it.
 const FUEL: u64 = 400_000_000;

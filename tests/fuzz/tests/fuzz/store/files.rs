@@ -1,11 +1,13 @@
 //! The small files beside the shards: a file is what was written, or it is damaged, and never "nothing".
 
-use super::ram::Ram;
-use crate::fuzz;
-use rejoin_proto::{ClusterId, NodeId};
-use rejoin_store::{DataDir, FileError, Identity, OpenError};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use rejoin_proto::{ClusterId, NodeId};
+use rejoin_store::{DataDir, FileError, Identity, OpenError};
+
+use super::ram::Ram;
+use crate::fuzz;
 
 const IDENTITY: Identity = Identity { cluster: ClusterId(0xc1), node: NodeId(0x0d), shards: 2 };
 

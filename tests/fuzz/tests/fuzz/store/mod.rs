@@ -5,13 +5,15 @@ mod ram;
 mod records;
 mod segments;
 
-use ram::Ram;
-use rejoin_core::port::{Change, Space, Store};
-use rejoin_store::{Options, Recovery, ShardStore, Start};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+
+use ram::Ram;
+
+use rejoin_core::port::{Change, Space, Store};
+use rejoin_store::{Options, Recovery, ShardStore, Start};
 
 /// Small limits: a segment for every few records.
 fn options() -> Options {

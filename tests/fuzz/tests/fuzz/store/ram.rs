@@ -1,10 +1,11 @@
 //! A disk in memory, so that thousands of starts cost no sync.
 
-use rejoin_store::{Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rejoin_store::{Disk, DiskFile};
 
 /// Files by path. A clone is the same disk; [`Ram::below`] and [`Ram::above`] make another one.
 #[derive(Clone, Default)]

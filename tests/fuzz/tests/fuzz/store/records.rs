@@ -1,10 +1,12 @@
 //! A record whose checksum, index and chain are right, and whose payload is whatever somebody thought of: what a newer
 //! release, or a bug, would write.
 
+use std::path::PathBuf;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use super::{BASE, Opened};
 use crate::{fuzz, meter};
-use std::path::PathBuf;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes in front of a segment's snapshot, and in front of a record's payload.
 const SEGMENT_HEAD: usize = 48;

@@ -1,8 +1,9 @@
 //! Files that a disk has damaged: what was synced is there as it was last written, or its loss is said.
 
+use std::path::PathBuf;
+
 use super::{BASE, Opened};
 use crate::fuzz;
-use std::path::PathBuf;
 
 /// The files that can be damaged, the mark last.
 fn files() -> Vec<PathBuf> {
