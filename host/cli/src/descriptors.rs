@@ -14,3 +14,17 @@ pub(crate) fn raise() {
         note(format!("the limit of file descriptors could not be raised: {why}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_raised_as_far_as_it_can_be() {
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let lowered = current.map_or(4096, |current| current / 2);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(lowered), maximum }).expect("a limit can be lowered");
+        raise();
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
+    }
+}
