@@ -5,11 +5,11 @@
 //! reported loss): is every acknowledged write that this disk would forget still contained in another disk's copy of
 //! its object?
 //!
-//! *Contained* means that the copy's context covers the write's dot: by what a context says, that copy holds the write or has seen what
-//! replaced it. Copies count as they are written, also those of nodes that are down, and also before they are durable:
-//! a later loss of power on that node is itself asked about, so at every moment each acknowledged write is in some
-//! disk's copy. A copy in a bad block does not count while it cannot be read. A write counts as acknowledged from the
-//! moment at which its coordinator lets the reply go, whether or not it arrives.
+//! *Contained* means that the copy's context covers the write's dot: by what a context says, that copy holds the write
+//! or has seen what replaced it. Copies count as they are written, also those of nodes that are down, and also before
+//! they are durable: a later loss of power on that node is itself asked about, so at every moment each acknowledged
+//! write is in some disk's copy. A copy in a bad block does not count while it cannot be read. A write counts as
+//! acknowledged from the moment at which its coordinator lets the reply go, whether or not it arrives.
 //!
 //! What it does not promise: that a *quorum* of the copies is left. A fault that took some lets reads miss what was
 //! acknowledged until repair has come by, so checks of reads ask the history for losses.

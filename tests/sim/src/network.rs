@@ -1,7 +1,8 @@
 //! The links between nodes: who hears whom, which connections each side holds, and how long a message takes.
 //!
-//! As on real connections, a message that is sent while its link is cut waits and is sent again when it heals; it is lost with its
-//! connection. A side gives a connection up when it has heard nothing for the idle time, each side on its own.
+//! As on real connections, a message that is sent while its link is cut waits and is sent again when it heals; it is
+//! lost with its connection. A side gives a connection up when it has heard nothing for the idle time, each side on its
+//! own.
 
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 
@@ -121,16 +122,18 @@ impl Network {
         Passage::Arrives { at_us, again_us }
     }
 
-    /// When something between a client and a node arrives, if it does. None straggles: a write that is on its way for longer than its
-    /// retries are remembered can be done a second time, and a client's connection does not live so long without a word.
+    /// When something between a client and a node arrives, if it does. None straggles: a write that is on its way for
+    /// longer than its retries are remembered can be done a second time, and a client's connection does not live so
+    /// long without a word.
     pub(crate) fn client_passage(&mut self, now_us: u64) -> Option<u64> {
         let lost = !self.calm && self.rng.chance(self.options.loss);
         (!lost).then(|| now_us + self.plain_delay_us())
     }
 }
 
-/// Whether the core must bear it when a message comes twice or comes from a connection that has ended. A request that is forwarded twice
-/// would be begun twice, and what is refused the first time may be done the second; no real connection does that.
+/// Whether the core must bear it when a message comes twice or comes from a connection that has ended. A request that
+/// is forwarded twice would be begun twice, and what is refused the first time may be done the second; no real
+/// connection does that.
 fn bears_anything(body: &PeerBody) -> bool {
     matches!(body, PeerBody::Read { .. } | PeerBody::ReadReply { .. } | PeerBody::Replicate(_) | PeerBody::Replicated { .. })
 }

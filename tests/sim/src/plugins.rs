@@ -1,4 +1,5 @@
-//! The plugins of the buckets: the same merges natively and, for a share of the seeds, as the component on the real host.
+//! The plugins of the buckets: the same merges natively and, for a share of the seeds, as the component on the real
+//! host.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The only source of chance: one generator per purpose, all drawn from the seed, so that a fault more does not change what clients do.
+//! The only source of chance: one generator per purpose, all drawn from the seed, so that a fault more does not change
+//! what clients do.
 
 use rand_core::{Rng as _, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -78,7 +79,8 @@ impl Rng {
         &from[self.index(from.len())]
     }
 
-    /// Exponentially distributed with that mean, at most some 44 times it. In integers, so that every machine draws the same.
+    /// Exponentially distributed with that mean, at most some 44 times it. In integers, so that every machine draws the
+    /// same.
     pub(crate) fn exponential(&mut self, mean: u64) -> u64 {
         let word = self.word() | 1;
         let zeros = word.leading_zeros();

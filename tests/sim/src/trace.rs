@@ -61,7 +61,8 @@ impl Trace {
         Self { digest: 0, events: 0, filter, lines: Vec::new() }
     }
 
-    /// Takes an event into the digest. Two runs with equal digests went the same way: every event is in it, with its time.
+    /// Takes an event into the digest. Two runs with equal digests went the same way: every event is in it, with its
+    /// time.
     pub(crate) fn event(&mut self, at_us: u64, node: u64, what: u64) {
         self.events += 1;
         self.digest = mix(self.digest ^ at_us.rotate_left(24) ^ node << 56 ^ what);

@@ -55,7 +55,8 @@ fn the_same_seed_twice_gives_the_same_trace() {
     assert_eq!(different.len(), 12, "and another seed another one");
 }
 
-/// Power was lost where the only copy of an acknowledged write stood in a block that could not be read for a while: the atlas must count it.
+/// Power was lost where the only copy of an acknowledged write stood in a block that could not be read for a while: the
+/// atlas must count it.
 #[test]
 fn a_block_that_cannot_be_read_is_no_leave_to_forget_it() {
     let report = run::seed(100_551);

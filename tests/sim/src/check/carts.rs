@@ -1,6 +1,7 @@
 //! Checker 11: an acknowledged add that no observing remove covered is in the cart, and nothing is that nobody added.
 //!
-//! As for sets, but what the owners hold is read as carts are merged: an add that a cart's clock covers and its items lack was removed.
+//! As for sets, but what the owners hold is read as carts are merged: an add that a cart's clock covers and its items
+//! lack was removed.
 
 use super::Finding;
 use super::index::Index;

@@ -1,13 +1,14 @@
-//! Checker 3: nothing deleted comes back, in any read that must know of the deletion and in what the owners hold in the end.
+//! Checker 3: nothing deleted comes back, in any read that must know of the deletion and in what the owners hold in the
+//! end.
 //!
-//! A deletion is an acknowledged write whose writer had been shown an element and wrote a value without it, or none. It counts for the
-//! *writes* that the writer had been shown, each known by the element that it alone adds. So an element is dead once every write whose value has it is
-//! dead: a concurrent write that its deleter had not seen may keep it alive. Carts are stricter, for their clocks tell what was
-//! removed: there one such deletion is enough.
+//! A deletion is an acknowledged write whose writer had been shown an element and wrote a value without it, or none. It
+//! counts for the *writes* that the writer had been shown, each known by the element that it alone adds. So an element
+//! is dead once every write whose value has it is dead: a concurrent write that its deleter had not seen may keep it
+//! alive. Carts are stricter, for their clocks tell what was removed: there one such deletion is enough.
 //!
-//! Sets whose siblings may be stored folded are left out: a fold of two writes of which one is then overwritten speaks for
-//! the other, and shows the elements of both (host/cli/book/internals/objects.md, rule 3). So are keys with values that
-//! expire, since the value that knew of a deletion may be gone.
+//! Sets whose siblings may be stored folded are left out: a fold of two writes of which one is then overwritten speaks
+//! for the other, and shows the elements of both (host/cli/book/internals/objects.md, rule 3). So are keys with values
+//! that expire, since the value that knew of a deletion may be gone.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +68,8 @@ fn dead_in_sets(index: &Index<'_>, key: KeyId, by_key: &ByKey) -> Dead {
     let mut killed: BTreeMap<Element, Death> = BTreeMap::new();
     for write in &by_key.writes {
         let Some(death) = death(write) else { continue };
-        // Whoever has been shown an element has been shown the write that added it, or one that had seen that; unless its own writer copied it.
+        // Whoever has been shown an element has been shown the write that added it, or one that had seen that; unless
+        // its own writer copied it.
         for &element in index.observed(write.call).iter().filter(|element| !index.copied.contains(&(key, **element))) {
             killed.entry(element).and_modify(|known| *known = death.min(*known)).or_insert(death);
         }

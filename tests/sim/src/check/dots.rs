@@ -2,7 +2,8 @@
 //!
 //! - A dot is minted once, whatever disks forget.
 //! - All attempts at one write are one write.
-//! - The reply to a put covers what its writer had seen; and what was acknowledged is covered by what every owner has seen in the end.
+//! - The reply to a put covers what its writer had seen; and what was acknowledged is covered by what every owner has
+//!   seen in the end.
 //! - A context of another key is not taken.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Checker 6: merges give the same bytes in every order, grouping, process and node.
 //!
-//! The same siblings must have been merged to the same bytes wherever and by whatever they were, the component or the native plugin. And what a run
-//! has met is merged again: in other orders, and in groups, by the laws of `rejoin-laws`.
+//! The same siblings must have been merged to the same bytes wherever and by whatever they were, the component or the
+//! native plugin. And what a run has met is merged again: in other orders, and in groups, by the laws of `rejoin-laws`.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,8 @@ fn again(
     if made.as_deref() != Ok(&value[..]) {
         report(format!("{value:?} was made of {siblings:?}, of which the native plugin makes {made:?}"));
     }
-    // The latest of several is a matter of stamps, and a group has the stamp of one and the writer of another: only its order is free.
+    // The latest of several is a matter of stamps, and a group has the stamp of one and the writer of another: only its
+    // order is free.
     let laws = if kind == Kind::Latest { &[Law::Permutation][..] } else { &rejoin_laws::laws::ALL };
     let trial = Trial { key: Vec::new(), siblings, valid: true };
     for law in laws {

@@ -2,7 +2,7 @@
 //!
 //! | checker | promise |
 //! |---|---|
-//! | [`survival`] | 1: no acknowledged write is lost unless somebody who had seen it overwrote it; nothing is there that nobody wrote |
+//! | [`survival`] | 1: no acknowledged write is lost unless its reader overwrote it; nothing is there that nobody wrote |
 //! | [`convergence`] | 2: all owners hold the same bytes, and these are what a model makes of the writes that landed |
 //! | [`deletions`] | 3: nothing deleted comes back |
 //! | [`dots`] | 4: one dot, one value; one write, one dot; contexts never go back |

@@ -1,8 +1,9 @@
 //! Checker 1: no acknowledged write is lost unless it was causally overwritten, and nothing is there that nobody wrote.
 //!
-//! On sets of unique elements: *acknowledged* ⊆ *final* ⊆ *attempted*, on every owner. An acknowledged element may be gone only if
-//! somebody who had been shown it wrote a value without it, or deleted the key, or if a value with it had a time to live. Who had been
-//! shown what is read from the answers of the run and not from contexts, so contexts that lie are found.
+//! On sets of unique elements: *acknowledged* ⊆ *final* ⊆ *attempted*, on every owner. An acknowledged element may be
+//! gone only if somebody who had been shown it wrote a value without it, or deleted the key, or if a value with it had
+//! a time to live. Who had been shown what is read from the answers of the run and not from contexts, so contexts that
+//! lie are found.
 
 use std::collections::BTreeSet;
 

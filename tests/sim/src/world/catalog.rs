@@ -1,5 +1,5 @@
-//! The task that owns a node's catalog: one event after the other, and nothing goes on before what it has decided is saved. The decisions are
-//! those of the product's own [`Control`](rejoin_core::control::Control).
+//! The task that owns a node's catalog: one event after the other, and nothing goes on before what it has decided is
+//! saved. The decisions are those of the product's own [`Control`](rejoin_core::control::Control).
 
 use std::sync::Arc;
 

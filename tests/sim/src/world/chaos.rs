@@ -326,8 +326,11 @@ impl World {
     }
 
     fn kill_crammed(&mut self, at: NodeIndex, kills: u64) {
+        if self.network.calm {
+            return;
+        }
         self.die(at, Death::Kill, None);
-        if kills > 1 && !self.network.calm {
+        if kills > 1 {
             let us = self.a_while();
             return self.plan_in(us, Occurrence::Heal(Heal::Crammed { at, kills: kills - 1 }));
         }
