@@ -44,6 +44,12 @@ pub(crate) struct Global {
     pub(crate) color: Color,
 }
 
+/// Whether `--json` is among arguments that could not be parsed. What stands behind `--` is data.
+pub(crate) fn wants_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    let mut options = arguments.take_while(|argument| argument != "--");
+    options.any(|argument| argument == "--json" || argument.as_encoded_bytes().starts_with(b"--json="))
+}
+
 #[derive(Subcommand, Debug)]
 pub(crate) enum Verb {
     /// Run a whole cluster in this process, with a sample bucket

@@ -45,7 +45,8 @@ pub(crate) fn exit_of(kind: ErrorKind) -> Exit {
         | Kind::DiskFull
         | Kind::Damaged
         | Kind::StaleLayout
-        | Kind::Stopping => Exit::Retry,
+        | Kind::Stopping
+        | Kind::NotServing => Exit::Retry,
         Kind::Denied => Exit::Denied,
         Kind::VersionConflict => Exit::Stale,
         Kind::PluginRejected => Exit::Rejected,
@@ -71,6 +72,18 @@ impl Failure {
 
     pub(crate) fn usage(what: impl fmt::Display) -> Self {
         Self::new(Exit::Usage, what)
+    }
+
+    /// A command line that cannot be parsed. The first paragraph of the parser's text says what is wrong, the rest how it is written.
+    pub(crate) fn mistyped(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let lines = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (what, rest) = text.trim().split_once("\n\n").unwrap_or((text.trim(), ""));
+        if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            return Self::usage("a subcommand is missing").next("`rejoin --help` lists them");
+        }
+        let failure = Self::usage(lines(what.trim_start_matches("error: ")));
+        if rest.is_empty() { failure } else { failure.next(lines(rest)) }
     }
 
     /// A file that cannot be read or written.
@@ -150,6 +163,7 @@ mod tests {
             (ErrorKind::TimedOut, 4),
             (ErrorKind::Unknown, 4),
             (ErrorKind::Overloaded, 4),
+            (ErrorKind::NotServing, 4),
             (ErrorKind::Denied, 5),
             (ErrorKind::VersionConflict, 6),
             (ErrorKind::PluginRejected, 7),

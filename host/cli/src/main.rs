@@ -42,7 +42,10 @@ fn main() -> ExitCode {
     if rejoin_merge::compile::is_child() {
         return rejoin_merge::compile::child_main();
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return mistyped(&error),
+    };
     let on = |terminal| cli.global.color.on(terminal, no_color());
     let talk_in_color = on(std::io::stderr().is_terminal());
     let out = Output { json: cli.global.json, color: on(std::io::stdout().is_terminal()) };
@@ -53,6 +56,16 @@ fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Answers what cannot be parsed, and `--help` and `--version`. What was typed wrongly is told programs in their own form.
+fn mistyped(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && args::wants_json(std::env::args_os().skip(1)) {
+        let failure = Failure::mistyped(error);
+        failure.report(false, true);
+        return failure.exit.into();
+    }
+    error.exit()
 }
 
 /// Runs the verb to its end. The story and a cluster begin on this very thread: what they start ends with it.

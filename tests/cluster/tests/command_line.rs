@@ -129,6 +129,13 @@ async fn a_plugin_is_built_pushed_and_merges_what_two_writers_wrote() {
     })
     .await;
     assert_eq!((&shown["plugin"], &shown["durability"], &shown["sloppy"]), (&json!(digest), &json!("os"), &json!(false)));
+    assert_eq!(shown["validates"], json!(true), "the cart has a validator");
+    let table = run(&["bucket", "list"]);
+    let rows: Vec<Vec<&str>> = table.done().text().lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((rows[0].last(), rows[1].last()), (Some(&"VALIDATES"), Some(&"yes")), "{table:?}");
+    let properties = run(&["bucket", "show", "carts"]);
+    let said = |line: &str| line.split_whitespace().collect::<Vec<_>>() == ["validates", "yes"];
+    assert!(properties.done().text().lines().any(said), "{properties:?}");
     cluster.together().await;
 
     run(&["put", "carts", "ann", r#"{"clock":{"ann":1},"items":{"apples":{"ann:1":3}}}"#]).done();
@@ -256,4 +263,57 @@ async fn a_development_cluster_cleans_up_after_itself_or_keeps_everything_if_tol
         dev.interrupt();
     }
     cli::rejoin(dir.path(), None, &["dev", "--data", "kept", "--nodes", "5"], b"").said(2, "holds a cluster of 3 nodes");
+}
+
+/// The one line that a failed command prints on stderr with `--json`.
+#[track_caller]
+fn json_error(ran: &Ran, code: i32, words: &str) -> Value {
+    let error: Value = serde_json::from_str(ran.talk.trim()).unwrap_or_else(|why| panic!("no JSON ({why}): {ran:?}"));
+    assert_eq!(fields(&error), ["error", "exit", "next"]);
+    assert!(ran.code == Some(code) && error["exit"] == json!(code) && ran.out.is_empty(), "{ran:?}");
+    assert!(error["error"].as_str().unwrap().contains(words), "{words}: {error}");
+    error
+}
+
+#[test]
+fn what_cannot_be_parsed_or_read_is_told_programs_in_json() {
+    let cluster = Cluster::prepare(1, "");
+    let dir = &cluster.files.dir;
+    let run = |line: &[&str]| cli::rejoin(dir, None, line, b"");
+    let mistyped: [(&[&str], &str); 11] = [
+        (&["get", "--json", "--nope", "b", "k"], "unexpected argument '--nope'"),
+        (&["get", "b", "k", "--nope", "--json"], "unexpected argument '--nope'"),
+        (&["get", "--json"], "required arguments were not provided: <BUCKET>"),
+        (&["get", "b", "k", "--timeout", "soon", "--json"], "invalid value 'soon'"),
+        (&["get", "b", "k", "--timeout", "--json"], "--timeout"),
+        (&["get", "b", "k", "--key-base64", "/wAt", "--json"], "cannot be used with"),
+        (&["frobnicate", "--json"], "unrecognized subcommand 'frobnicate'"),
+        (&["--json"], "subcommand"),
+        (&["bucket", "--json"], "subcommand"),
+        (&["--json", "bucket"], "subcommand"),
+        (&["status", "--json=yes"], "unexpected value 'yes'"),
+    ];
+    for (line, words) in mistyped {
+        let error = json_error(&run(line), 2, words);
+        assert!(error["next"].as_str().is_some_and(|next| next.contains("rejoin") || next.contains("--help")), "{error}");
+    }
+    run(&["get", "b", "--", "k", "--json"]).said(2, "error: unexpected argument '--json'");
+    for (line, words) in [(["get", "--json", "--help"], "Usage: rejoin get"), (["--json", "--version", "-h"], "rejoin ")] {
+        assert!(run(&line).done().text().contains(words), "{line:?}");
+    }
+    // Files: a configuration, a profile, and what TLS needs.
+    let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
+    json_error(&run(&["serve", "--json", "--config", "none.toml"]), 2, "cannot read the configuration none.toml");
+    write("bad.toml", "shrads = 2");
+    json_error(&run(&["serve", "--json", "--config", "bad.toml"]), 2, "shrads: there is no such key");
+    json_error(&run(&["status", "--json", "--profile", "none.toml"]), 2, "none.toml");
+    let profile = std::fs::read_to_string(cluster.files.profile()).unwrap();
+    write("no-ca.toml", &profile.replace("ca.pem", "gone.pem"));
+    json_error(&run(&["status", "--json", "--profile", "no-ca.toml"]), 2, "gone.pem");
+    write("spoilt.pem", "no certificate");
+    write("spoilt-ca.toml", &profile.replace("ca.pem", "spoilt.pem"));
+    json_error(&run(&["status", "--json", "--profile", "spoilt-ca.toml"]), 2, "certificate");
+    write("spoilt.toml", &cluster.files.config(0).replace("\"n1.pem\"", "\"spoilt.pem\""));
+    let ran = run(&["serve", "--json", "--config", "spoilt.toml"]);
+    json_error(&ran, 2, "certificate");
 }
