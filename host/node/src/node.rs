@@ -267,6 +267,7 @@ impl Node {
         let links = peers::keep(parts.clone(), self.endpoint.clone(), dials, heard);
         self.tasks.spawn(run::guarded("the links", failures.clone(), links));
         self.tasks.spawn(run::upkeep(parts.metrics.clone()));
+        self.tasks.spawn(peers::expect(parts.clone(), self.endpoint.clone()));
         self.tasks.spawn(run::guarded("the certificates", failures.clone(), certificates::watch(parts.clone(), self.endpoint.clone())));
     }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rejoin_core::node::links::{Closing, Event, Links, Output};
@@ -14,7 +15,7 @@ use rejoin_core::node::route::{Route, route as route_of};
 use rejoin_core::shard::event;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope, PeerHello};
 use rejoin_proto::{Name, NodeId, PluginDigest, codec};
-use rejoin_wire::{Class, CloseCode, Closed, Connection, Endpoint, Frame, SendError, Sender};
+use rejoin_wire::{Class, CloseCode, Closed, Connection, Endpoint, Error, Frame, SendError, Sender};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -37,6 +38,8 @@ pub(crate) const LEFT: u64 = 5;
 
 /// The most frames taken from a connection at once.
 const FRAMES: usize = 512;
+/// How often the addresses of peers are looked up, to keep places for their handshakes.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(60);
 
 /// The words with which a peer's connection is closed.
 const REFUSED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 1);
@@ -51,11 +54,13 @@ pub(crate) struct Peers {
     open: BTreeMap<u64, Connection>,
     /// The peers that shards and control know of.
     up: BTreeMap<NodeId, Connection>,
+    /// Why dialling a peer ends in a way that time alone does not change, in words that are the same for each attempt.
+    undialled: BTreeMap<NodeId, String>,
 }
 
 impl Peers {
     pub(crate) fn new(links: Links) -> Self {
-        Self { links, open: BTreeMap::new(), up: BTreeMap::new() }
+        Self { links, open: BTreeMap::new(), up: BTreeMap::new(), undialled: BTreeMap::new() }
     }
 
     /// The peers that are up, with their connections.
@@ -107,8 +112,54 @@ async fn dial(parts: Arc<Parts>, endpoint: Endpoint, peer: NodeId) {
         Ok(connection) => serve(&parts, connection, node.name, true).await,
         Err(error) => {
             tracing::debug!(peer = %node.name, %error, "not connected");
+            report_undialled(&parts, peer, &node.name, &error);
             step(&parts, Event::DialFailed(peer));
         }
+    }
+}
+
+/// A peer that answers and is not taken for itself, or does not take this node for itself, is a problem until it is connected. It is dialled again
+/// and again, and said once for each reason: numbers in the text, such as for how long a certificate has been out of date, are none.
+fn report_undialled(parts: &Parts, peer: NodeId, name: &Name, error: &Error) {
+    let lasting = matches!(
+        error,
+        Error::Untrusted { .. }
+            | Error::CertificateRefused { .. }
+            | Error::WrongCluster { .. }
+            | Error::WrongNode { .. }
+            | Error::NotANode { .. }
+            | Error::NoSuchProtocol { .. }
+            | Error::Version { .. }
+    );
+    if !lasting {
+        return;
+    }
+    let text = error.to_string();
+    let reason: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+    let known = parts.peers().undialled.insert(peer, reason.clone());
+    if known.as_ref() != Some(&reason) {
+        parts.problems.set(&dialling(name), format!("{} and {name} cannot connect: {text}", parts.config.name));
+    }
+}
+
+/// The source of the problem that a peer cannot be dialled.
+fn dialling(name: &Name) -> String {
+    format!("dialling {name}")
+}
+
+/// Keeps places for handshakes free for the peers, at the addresses of the layout. Host names are looked up again from time to time.
+pub(crate) async fn expect(parts: Arc<Parts>, endpoint: Endpoint) {
+    loop {
+        let view = parts.cluster_view();
+        let mut lookups = JoinSet::new();
+        for node in view.layout().nodes.iter().filter(|node| node.id != parts.node) {
+            let (endpoint, address) = (endpoint.clone(), node.address.clone());
+            lookups.spawn(async move { endpoint.resolve(&address).await });
+        }
+        // One that cannot be looked up now has no places of its own until the next time.
+        let found = lookups.join_all().await;
+        endpoint.expect_peers(found.into_iter().flatten().flatten());
+        tokio::time::sleep(LOOK_UP_EVERY).await;
     }
 }
 
@@ -240,7 +291,11 @@ fn act(parts: &Parts, peers: &mut Peers, output: Output) {
             }
             peers.up.insert(peer, connection);
             let _ = parts.control.send(ControlCall::PeerUp(peer, number, catalog));
-            tracing::info!(peer = %parts.peer_name(peer), "connected");
+            let name = parts.peer_name(peer);
+            tracing::info!(peer = %name, "connected");
+            if peers.undialled.remove(&peer).is_some() {
+                parts.problems.clear(&dialling(&name));
+            }
         }
         Output::PeerDown(peer) => {
             peers.up.remove(&peer);

@@ -2,6 +2,7 @@
 
 use crate::{
     CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, places::Place, runtime::within, tls,
+    warned::Warned,
 };
 use quinn::{AsyncUdpSocket, Runtime, VarInt};
 use rejoin_proto::{Address, Name};
@@ -158,7 +159,8 @@ impl Endpoint {
         let (sender, receiver) = mpsc::channel(READY);
         let counters = Arc::<Counters>::default();
         let handshake = Arc::new(Handshake::new(runtime.clone(), Arc::new(limits), identity));
-        let gate = Gate { quic: quic.clone(), handshake: handshake.clone(), ready: sender, counters: counters.clone() };
+        let gate =
+            Gate { quic: quic.clone(), handshake: handshake.clone(), ready: sender, counters: counters.clone(), warned: Arc::default() };
         runtime.spawn(Box::pin(gate.run()));
         Ok(Self(Arc::new(Inner { quic, local, handshake, ready: Mutex::new(receiver), counters })))
     }
@@ -252,6 +254,12 @@ impl Endpoint {
         self.0.ready.lock().await.recv().await
     }
 
+    /// Keeps places for handshakes from these addresses of peers, in place of those that were named before: two for each, beside
+    /// [`Limits::max_handshakes`]. A peer dials from the port at which it listens.
+    pub fn expect_peers(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        self.0.handshake.places.expect(addresses);
+    }
+
     /// Refuses whoever dials from now on. Connections that are open, and handshakes under way, go on.
     pub fn refuse_new(&self) {
         self.0.counters.closed_to_new.store(true, Ordering::Relaxed);
@@ -285,6 +293,7 @@ struct Gate {
     handshake: Arc<Handshake>,
     ready: mpsc::Sender<Accepted>,
     counters: Arc<Counters>,
+    warned: Arc<Warned>,
 }
 
 impl Gate {
@@ -301,7 +310,9 @@ impl Gate {
                 if incoming.retry().is_err() {
                     counters.refused.fetch_add(1, Ordering::Relaxed);
                 }
-            } else if let Some((place, given_up)) = handshake.places.handshake(handshake.runtime.now()) {
+            } else if let Some((place, given_up)) =
+                handshake.places.handshake(incoming.remote_address(), incoming.remote_address_validated(), handshake.runtime.now())
+            {
                 self.admit(incoming, place, given_up);
             } else {
                 counters.refused.fetch_add(1, Ordering::Relaxed);
@@ -312,6 +323,7 @@ impl Gate {
 
     fn admit(&self, incoming: quinn::Incoming, place: Place, given_up: oneshot::Receiver<()>) {
         let (handshake, ready, counters) = (self.handshake.clone(), self.ready.clone(), self.counters.clone());
+        let warned = self.warned.clone();
         self.handshake.runtime.spawn(Box::pin(async move {
             let remote = incoming.remote_address();
             let accepted = tokio::select! {
@@ -328,7 +340,11 @@ impl Gate {
                 Err(error) => {
                     let counter = if matches!(error, Error::NoPlace { .. }) { &counters.refused } else { &counters.failed };
                     counter.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(%remote, %error, "incoming connection turned away");
+                    if warned.is_news(remote.ip(), &error, handshake.runtime.now()) {
+                        tracing::warn!(%remote, %error, "incoming connection turned away");
+                    } else {
+                        tracing::info!(%remote, %error, "incoming connection turned away");
+                    }
                 }
             }
             drop(place);

@@ -50,6 +50,7 @@ mod period;
 mod places;
 mod runtime;
 mod tls;
+mod warned;
 
 pub use connection::{Connection, ConnectionStats};
 pub use endpoint::{Accepted, Endpoint, EndpointStats, resolve};

@@ -1,6 +1,8 @@
 //! What it withstands. After each attack the endpoint still serves.
 
-use crate::support::{CLUSTER, accept_client, accept_peer, authority, client_of, name, node_of, raw_dial, soon, still_serves};
+use crate::support::{
+    CLUSTER, accept_client, accept_peer, authority, client_of, name, node_of, raw_dial, raw_dial_from, soon, still_serves,
+};
 use rejoin_wire::{CLIENT_PROTOCOL, Class, CloseCode, Closed, Connection, Endpoint, Error, Limits, PerClass, cert::ClusterCa};
 use std::time::Duration;
 
@@ -313,4 +315,35 @@ async fn handshakes_that_are_left_lying_do_not_keep_a_peer_out() {
     assert_eq!(from, name("n2"));
     let still = lying.iter().filter(|raw| raw.close_reason().is_none()).count();
     assert_eq!(still, 3, "the oldest has given way, and the others still have their time");
+}
+
+#[tokio::test]
+async fn half_made_handshakes_keep_no_expected_peer_out() {
+    let mut limits = Limits::default();
+    limits.max_handshakes = 8;
+    // So long that none of the flood gives way by its age.
+    limits.handshake = Duration::from_secs(60);
+    let (ca, node) = setting(limits.clone());
+    let peer = node_of(&ca, "n2", limits);
+    let flood = async |from: [u8; 4]| {
+        let mut held = Vec::new();
+        while let Ok(raw) = raw_dial_from(from, &ca, None, CLIENT_PROTOCOL, node.local_addr()).await {
+            held.push(raw);
+        }
+        held
+    };
+    // One address takes most of the places, and not all.
+    let one = flood([127, 0, 0, 2]).await;
+    assert_eq!(one.len(), 6);
+    still_serves(&ca, &node).await;
+    // Several of them take all, but those that are kept for peers.
+    let more = flood([127, 0, 0, 3]).await;
+    assert_eq!(more.len(), 2);
+    let refused = soon(peer.connect_peer(node.local_addr(), &name("n1"))).await;
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+    node.expect_peers([peer.local_addr()]);
+    let n1 = name("n1");
+    let (dialled, (_, from)) = tokio::join!(soon(peer.connect_peer(node.local_addr(), &n1)), accept_peer(&node));
+    assert!(dialled.is_ok() && from == name("n2"), "{dialled:?}");
+    assert_eq!(one.iter().chain(&more).filter(|raw| raw.close_reason().is_some()).count(), 0);
 }

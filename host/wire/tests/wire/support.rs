@@ -88,6 +88,17 @@ pub(crate) async fn raw_dial(
     protocol: &str,
     addr: SocketAddr,
 ) -> Result<quinn::Connection, quinn::ConnectionError> {
+    raw_dial_from([127, 0, 0, 1], ca, own, protocol, addr).await
+}
+
+/// The same from another address of this machine.
+pub(crate) async fn raw_dial_from(
+    from: [u8; 4],
+    ca: &ClusterCa,
+    own: Option<&Issued>,
+    protocol: &str,
+    addr: SocketAddr,
+) -> Result<quinn::Connection, quinn::ConnectionError> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.cert_pem().as_bytes()).unwrap()).unwrap();
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -103,7 +114,7 @@ pub(crate) async fn raw_dial(
     };
     config.alpn_protocols = vec![protocol.into()];
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
-    let endpoint = quinn::Endpoint::client(loopback()).unwrap();
+    let endpoint = quinn::Endpoint::client((from, 0).into()).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(crypto));
     soon(endpoint.connect_with(config, addr, NODE_DNS_NAME).unwrap()).await
 }
