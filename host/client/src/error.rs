@@ -70,14 +70,16 @@ pub enum ErrorKind {
     Stopping,
     /// The bucket's plugin does not take the value. Nothing was written; the same value is refused again.
     InvalidValue,
+    /// The node lets no client in: it is starting, or it and its peers contradict each other. Nothing was done.
+    NotServing,
 }
 
 impl ErrorKind {
     /// Whether the same call may succeed later, and this one certainly wrote nothing.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        use ErrorKind::{DiskFull, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unreachable};
-        matches!(self, Unreachable | Unavailable | TimedOut | Overloaded | StaleLayout | Stopping | DiskFull)
+        use ErrorKind::{DiskFull, NotServing, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unreachable};
+        matches!(self, Unreachable | Unavailable | TimedOut | Overloaded | StaleLayout | Stopping | DiskFull | NotServing)
     }
 }
 
@@ -102,6 +104,7 @@ impl From<ErrorCode> for ErrorKind {
             ErrorCode::PluginRejected => Self::PluginRejected,
             ErrorCode::Stopping => Self::Stopping,
             ErrorCode::InvalidValue => Self::InvalidValue,
+            ErrorCode::NotServing => Self::NotServing,
             // A code that this release does not know comes from another one.
             _ => Self::Protocol,
         }
@@ -171,13 +174,13 @@ impl Error {
     /// How much it says about why an operation failed, to choose among the errors of its attempts: what a node has found out before what is wrong
     /// there for now, and silence last.
     pub(crate) fn telling(&self) -> u8 {
-        use ErrorKind::{Damaged, DiskFull, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unknown, Unreachable};
+        use ErrorKind::{Damaged, DiskFull, NotServing, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unknown, Unreachable};
         match self.0.kind {
             Unreachable => 0,
             TimedOut if self.0.needed == 0 => 1,
             StaleLayout | Stopping => 2,
             Overloaded => 3,
-            Unavailable | TimedOut => 4,
+            Unavailable | TimedOut | NotServing => 4,
             DiskFull | Damaged => 5,
             Unknown => 7 + u8::from(self.0.needed > 0),
             _ => 6,
@@ -285,6 +288,7 @@ mod tests {
             ErrorCode::Protocol,
             ErrorCode::Stopping,
             ErrorCode::InvalidValue,
+            ErrorCode::NotServing,
         ];
         for code in codes {
             assert_eq!(ErrorKind::from(code).is_retryable(), code.is_retryable(), "{code:?}");

@@ -137,19 +137,21 @@ impl ClusterView {
         Ok((found, ObjectId { tenant, bucket: found.id, key: key.clone() }))
     }
 
-    /// How many more nodes may go before some key loses its quorum of reads, and of writes, if only those that are `up` count now. Negative: some
-    /// key has lost it. `None` without buckets.
+    /// How many more nodes may go before some key loses its quorum of reads, and of writes, if only those that `read` or `write` names count
+    /// now. Negative: some key has lost it. `None` without buckets.
     #[must_use]
-    pub fn spare(&self, up: impl Fn(NodeId) -> bool) -> Option<(i16, i16)> {
-        let partitions = 0..self.layout.partitions();
-        let alive = |n: u8, partition: u32| {
-            let partition = PartitionId(u16::try_from(partition).unwrap_or(u16::MAX));
-            self.layout.owners(partition, n).filter(|owner| up(owner.id)).count() as i16
+    pub fn spare(&self, read: impl Fn(NodeId) -> bool, write: impl Fn(NodeId) -> bool) -> Option<(i16, i16)> {
+        let least = |n: u8, counts: &dyn Fn(NodeId) -> bool| {
+            let alive = |partition: u32| {
+                let partition = PartitionId(u16::try_from(partition).unwrap_or(u16::MAX));
+                self.layout.owners(partition, n).filter(|owner| counts(owner.id)).count() as i16
+            };
+            (0..self.layout.partitions()).map(alive).min()
         };
         let spare = |bucket: &Arc<Bucket>| {
             let props = &bucket.props;
-            let least = partitions.clone().map(|partition| alive(props.n, partition)).min()?;
-            Some((least - i16::from(props.r.of(props.n).max(1)), least - i16::from(props.w.of(props.n).max(1))))
+            let (reads, writes) = (props.r.of(props.n).max(1), props.w.of(props.n).max(1));
+            Some((least(props.n, &read)? - i16::from(reads), least(props.n, &write)? - i16::from(writes)))
         };
         self.by_id.values().filter_map(spare).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
     }

@@ -70,8 +70,8 @@ async fn health(State(parts): State<Arc<Parts>>) -> (StatusCode, String) {
         let _ = writeln!(text, "{problem}");
     }
     let serving = parts.serving.initialized();
-    if let Some(why) = parts.peers().links.why_not_serving() {
-        let _ = writeln!(text, "not serving: {why}");
+    if let Some(told) = parts.peers().links.why_not_serving() {
+        let _ = writeln!(text, "not serving: {}", told.why);
     }
     (if serving && parts.lost.is_empty() && problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
 }

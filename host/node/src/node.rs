@@ -163,6 +163,7 @@ impl Node {
             view,
             start: start_out,
             serving: SetOnce::new(),
+            barred: watch::Sender::default(),
             catalog_digest: AtomicU64::new(control.digest()),
             peers: std::sync::Mutex::new(Peers::new(links)),
             dials: dials_in,
@@ -266,8 +267,8 @@ impl Node {
         self.tasks.spawn(run::guarded("accepting", failures.clone(), run::accept(parts.clone(), self.endpoint.clone())));
         let links = peers::keep(parts.clone(), self.endpoint.clone(), dials, heard);
         self.tasks.spawn(run::guarded("the links", failures.clone(), links));
-        self.tasks.spawn(run::upkeep(parts.metrics.clone()));
         self.tasks.spawn(peers::expect(parts.clone(), self.endpoint.clone()));
+        self.tasks.spawn(run::upkeep(parts.metrics.clone()));
         self.tasks.spawn(run::guarded("the certificates", failures.clone(), certificates::watch(parts.clone(), self.endpoint.clone())));
     }
 

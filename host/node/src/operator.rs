@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rejoin_core::control::{Change, Spread, plugin_record};
 use rejoin_merge::digest_of;
 use rejoin_proto::client::{Admin, NodeStatus, RecordKind, Reply, Status};
-use rejoin_proto::{ErrorCode, ErrorReply, Name, PartitionId, TenantId};
+use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PartitionId, TenantId};
 use tokio::sync::oneshot;
 
 use crate::catalog::ControlCall;
@@ -86,13 +86,15 @@ fn status(parts: &Parts) -> Status {
     let (own, authority) = parts.certificates.ends();
     let warnings = parts.warnings();
     let peers = parts.peers();
+    let is_up = |node: NodeId| node == parts.node || peers.is_up(node);
     let node = |node: &rejoin_proto::LayoutNode| NodeStatus {
         name: node.name.clone(),
         zone: node.zone.clone(),
         address: node.address.clone(),
-        up: node.id == parts.node || peers.is_up(node.id),
+        up: is_up(node.id),
         first_owner_of: owners(1).flatten().filter(|owner| owner.id == node.id).count() as u32,
         owner_of: owners(u8::MAX).flatten().filter(|owner| owner.id == node.id).count() as u32,
+        replaced: peers.links.is_replaced(node.id),
     };
     Status {
         cluster: parts.cluster,
@@ -108,6 +110,6 @@ fn status(parts: &Parts) -> Status {
         certificate_until_ms: own.saturating_mul(1_000),
         authority_until_ms: authority.saturating_mul(1_000),
         problems: parts.all_problems(),
-        spare: view.spare(|node| node == parts.node || peers.is_up(node)),
+        spare: view.spare(|node| is_up(node) && !peers.links.is_replaced(node), is_up),
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) start: watch::Receiver<StartId>,
     /// Whether the other nodes have had their time; clients are let in from then on.
     pub(crate) serving: SetOnce<()>,
+    /// Why this node must not serve, while somebody has to change something first.
+    pub(crate) barred: watch::Sender<Option<String>>,
     pub(crate) catalog_digest: AtomicU64,
     pub(crate) peers: Mutex<Peers>,
     /// Where peers are asked to be dialled.

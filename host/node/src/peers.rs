@@ -262,6 +262,8 @@ pub(crate) fn step(parts: &Parts, event: Event) {
     let mut peers = parts.peers();
     peers.links.handle(parts.clock.now(), event, &mut outputs);
     outputs.into_iter().for_each(|output| act(parts, &mut peers, output));
+    let barred = peers.links.why_not_serving().filter(|told| told.lasting).map(|told| told.why);
+    parts.barred.send_if_modified(|known| std::mem::replace(known, barred.clone()) != barred);
     drop(peers);
     parts.links_changed.notify_one();
 }

@@ -28,6 +28,10 @@ const FRAMES: usize = 256;
 const MAX_VERBS: usize = 32;
 /// What a client that is turned away for load waits, in milliseconds.
 const RETRY_AFTER_MS: u32 = 20;
+/// How long a client waits for a node that is starting.
+const START_PATIENCE: Duration = Duration::from_millis(500);
+/// What a client is told by a node that is about to stop.
+const STOPPING: &str = "the node is stopping; try another";
 
 const REFUSED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 16);
 
@@ -89,14 +93,15 @@ impl Drop for Seat<'_> {
 
 /// Serves a client until its connection ends.
 pub(crate) async fn serve(parts: Arc<Parts>, connection: Connection) {
-    // Not before the node knows what the others know: a client must not be told that a bucket is unknown which was made elsewhere.
-    tokio::select! {
-        biased;
-        _ = parts.serving.wait() => {}
-        // Nor is one waited for that has gone.
-        _ = connection.closed() => return,
-    }
     let hello_wait = Duration::from_millis(parts.config.hello_ms);
+    let entered = tokio::select! {
+        biased;
+        entered = enter(&parts) => entered,
+        _ = connection.closed() => return,
+    };
+    if let Err(refusal) = entered {
+        return refuse(&connection, refusal, hello_wait).await;
+    }
     let (token, holder, seat) = match tokio::time::timeout(hello_wait, greet(&parts, &connection)).await {
         Ok(Ok(known)) => known,
         Ok(Err(refusal)) => return refuse(&connection, refusal, hello_wait).await,
@@ -121,6 +126,33 @@ pub(crate) async fn serve(parts: Arc<Parts>, connection: Connection) {
     drop(seat);
 }
 
+/// Waits until the node serves: before it knows what the others know, a client could be told that a bucket is unknown which was made
+/// elsewhere. A start that is all but over is waited for; otherwise the client does better at another node, and hears why.
+///
+/// # Errors
+/// Why the client is turned away.
+async fn enter(parts: &Parts) -> Result<(), ErrorReply> {
+    if parts.serving.initialized() {
+        return Ok(());
+    }
+    let refused = |why: &str| {
+        let message = format!("{} does not serve: {why}; nothing was done", parts.config.name);
+        Err(ErrorReply::new(ErrorCode::NotServing, message))
+    };
+    let mut barred = parts.barred.subscribe();
+    tokio::select! {
+        biased;
+        _ = parts.serving.wait() => Ok(()),
+        _ = parts.leaving.wait() => Err(ErrorReply::new(ErrorCode::Stopping, STOPPING)),
+        // The sender lives as long as this does.
+        Ok(why) = barred.wait_for(Option::is_some) => refused(why.as_deref().unwrap_or_default()),
+        () = tokio::time::sleep(START_PATIENCE) => match parts.peers().links.why_not_serving() {
+            Some(told) => refused(&told.why),
+            None => Ok(()),
+        },
+    }
+}
+
 async fn greet<'a>(parts: &'a Arc<Parts>, connection: &Connection) -> Result<(String, Holder, Seat<'a>), ErrorReply> {
     let refused = |code, message: &str| Err(ErrorReply::new(code, message));
     let Some(frame) = connection.recv().await else { return refused(ErrorCode::BadRequest, "the connection was lost") };
@@ -137,7 +169,7 @@ async fn greet<'a>(parts: &'a Arc<Parts>, connection: &Connection) -> Result<(St
         return refused(ErrorCode::Denied, "the token is not one that this cluster takes; ask its operator for another");
     };
     if parts.leaving.initialized() {
-        return refused(ErrorCode::Stopping, "the node is stopping; try another");
+        return refused(ErrorCode::Stopping, STOPPING);
     }
     let most = parts.config.clients_per_token;
     let Some(seat) = parts.sessions.seat(&holder.name, most) else {
@@ -303,7 +335,7 @@ impl Client {
                 let message = "too many requests are waiting at this node; nothing was done";
                 ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS)
             }
-            Err(TrySendError::Closed(_)) => ErrorReply::new(ErrorCode::Stopping, "the node is stopping; try another"),
+            Err(TrySendError::Closed(_)) => ErrorReply::new(ErrorCode::Stopping, STOPPING),
         };
         self.answer(frame, Reply::Error(refusal));
     }

@@ -307,6 +307,8 @@ pub struct NodeStatus {
     pub first_owner_of: u32,
     /// Partitions in whose list it stands at all.
     pub owner_of: u32,
+    /// Whether its data directory was replaced by an empty one, as far as the answering node knows: it is not counted in reads.
+    pub replaced: bool,
 }
 
 /// How the cluster looks from one node.

@@ -49,13 +49,18 @@ pub enum ErrorCode {
     Stopping,
     /// The bucket's plugin does not take the value. Nothing was written; the same value is refused again.
     InvalidValue,
+    /// The node does not serve clients now; another one may. Nothing was done.
+    NotServing,
 }
 
 impl ErrorCode {
     /// Whether the same request may succeed later, and nothing was written by this one.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Unavailable | Self::TimedOut | Self::Overloaded | Self::StaleLayout | Self::Stopping | Self::DiskFull)
+        matches!(
+            self,
+            Self::Unavailable | Self::TimedOut | Self::Overloaded | Self::StaleLayout | Self::Stopping | Self::DiskFull | Self::NotServing
+        )
     }
 }
 

@@ -325,5 +325,24 @@ async fn nodes_that_were_set_up_differently_refuse_each_other_and_say_how() {
         let (_, text) = http::get(cluster.admin(2), "/health").unwrap();
         assert!(text.contains("not serving"), "{text}");
         assert!(cluster.log(2).contains(words));
+        refused_by_the_third(&cluster, words).await;
+    }
+}
+
+/// A client of the node that does not serve hears at once why, and a client of all nodes does without it.
+async fn refused_by_the_third(cluster: &Cluster, words: &str) {
+    let wait = Duration::from_secs(60);
+    let refused = cluster.builder(2).connect_timeout(wait).timeout(wait).connect().await.unwrap_err();
+    assert_eq!(refused.kind(), rejoin_client::ErrorKind::NotServing, "{refused}");
+    assert!(refused.to_string().contains("n3 does not serve") && refused.to_string().contains(words), "{refused}");
+    cluster.rejoin(&["status", "--node", &cluster.address(2).to_string()]).said(4, words);
+
+    let seeds = [2, 0, 1].map(|index| cluster.address(index).to_string());
+    let all = rejoin_client::Profile::load(cluster.files.profile()).unwrap().builder().seeds(seeds);
+    let client = all.connect_timeout(wait).timeout(wait).connect().await.unwrap();
+    client.admin().create_bucket("plain", rejoin_client::admin::BucketProps::default()).await.unwrap();
+    let bucket = client.bucket::<rejoin_client::Bytes>("plain").unwrap();
+    for key in 0..12_u8 {
+        bucket.put([key], vec![key]).create().await.unwrap();
     }
 }

@@ -108,6 +108,10 @@ fn done(out: Output, bucket: &BucketInfo, what: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+fn yes_or_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
 fn list(out: Output, buckets: &[BucketInfo]) -> Result<(), Failure> {
     let shapes: Vec<Bucket> = buckets.iter().map(Bucket::from).collect();
     if out.json {
@@ -118,10 +122,10 @@ fn list(out: Output, buckets: &[BucketInfo]) -> Result<(), Failure> {
         let plugin = bucket.plugin.map_or_else(|| "-".to_owned(), |digest| digest[..12].to_owned());
         let mut row = vec![bucket.name, bucket.n.to_string()];
         row.extend(counts.iter().map(ToString::to_string));
-        row.extend([bucket.durability.to_owned(), plugin]);
+        row.extend([bucket.durability.to_owned(), plugin, yes_or_no(bucket.validates).to_owned()]);
         row
     };
-    out.table(&["bucket", "n", "r", "w", "pr", "pw", "durability", "plugin"], shapes.into_iter().map(row).collect())
+    out.table(&["bucket", "n", "r", "w", "pr", "pw", "durability", "plugin", "validates"], shapes.into_iter().map(row).collect())
 }
 
 fn show(out: Output, bucket: &BucketInfo) -> Result<(), Failure> {
@@ -142,7 +146,8 @@ fn show(out: Output, bucket: &BucketInfo) -> Result<(), Failure> {
         ("durability", shape.durability.to_owned()),
         ("sloppy", if shape.sloppy { "yes" } else { "no (strict)" }.to_owned()),
         ("plugin", shape.plugin.unwrap_or_else(none)),
-        ("self-causal", if shape.self_causal { "yes" } else { "no" }.to_owned()),
+        ("self-causal", yes_or_no(shape.self_causal).to_owned()),
+        ("validates", yes_or_no(shape.validates).to_owned()),
         ("ttl", shape.ttl_ms.map_or_else(none, |ms| format!("{ms} ms"))),
         ("value-bytes", shape.value_bytes.to_string()),
         ("sibling-limit", shape.sibling_limit.to_string()),

@@ -114,6 +114,8 @@ struct NodeStatus {
     zone: String,
     address: String,
     up: bool,
+    /// Its data directory was replaced by an empty one: reads do not count it.
+    replaced: bool,
     first_owner_of: u32,
     owner_of: u32,
 }
@@ -125,6 +127,7 @@ impl From<&Status> for ClusterStatus {
             zone: node.zone.to_string(),
             address: node.address.to_string(),
             up: node.up,
+            replaced: node.replaced,
             first_owner_of: node.first_owner_of,
             owner_of: node.owner_of,
         };
@@ -163,6 +166,8 @@ pub(crate) struct Bucket {
     pub(crate) sloppy: bool,
     pub(crate) plugin: Option<String>,
     pub(crate) self_causal: bool,
+    /// Whether the plugin validates each value before it is written.
+    pub(crate) validates: bool,
     pub(crate) ttl_ms: Option<u64>,
     pub(crate) value_bytes: u32,
     pub(crate) sibling_limit: u16,
@@ -216,6 +221,7 @@ impl From<&BucketInfo> for Bucket {
             sloppy: props.sloppy,
             plugin: props.plugin.map(|activation| activation.plugin.to_string()),
             self_causal: props.plugin.is_some_and(|activation| activation.self_causal),
+            validates: props.plugin.is_some_and(|activation| activation.validates),
             ttl_ms: props.ttl_ms,
             value_bytes: props.value_bytes,
             sibling_limit: props.siblings,

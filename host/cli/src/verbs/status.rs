@@ -72,6 +72,10 @@ pub(crate) fn ailment(status: &Status) -> Option<String> {
     if !down.is_empty() {
         return Some(format!("not reached by {}: {}", status.node, down.join(", ")));
     }
+    let replaced: Vec<&str> = status.nodes.iter().filter(|node| node.replaced).map(|node| node.name.as_str()).collect();
+    if !replaced.is_empty() {
+        return Some(format!("an empty data directory has taken the place of that of {}: reads do not count it", replaced.join(", ")));
+    }
     if !status.missing_plugins.is_empty() {
         return Some(format!("{} has not fetched {} plugin(s) yet", status.node, status.missing_plugins.len()));
     }
@@ -83,7 +87,11 @@ fn print(out: Output, status: &Status) -> Result<(), Failure> {
     let version = status.layout.version;
     out.line(out.bold(&format!("{up} of {all} nodes up, {} partitions, layout {version}, as {} sees it", status.partitions, status.node)))?;
     let row = |node: &rejoin_client::admin::NodeStatus| {
-        let up = if node.up { "up" } else { "down" };
+        let up = match (node.up, node.replaced) {
+            (false, _) => "down",
+            (true, true) => "up, without its data",
+            (true, false) => "up",
+        };
         let share = [node.first_owner_of.to_string(), node.owner_of.to_string()];
         [node.name.to_string(), node.zone.to_string(), node.address.to_string(), up.into()].into_iter().chain(share).collect()
     };

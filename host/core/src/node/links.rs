@@ -153,6 +153,15 @@ pub enum Closing {
     NoHello,
 }
 
+/// Why a node takes no requests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotServing {
+    /// For people.
+    pub why: String,
+    /// Whether somebody has to change something first. A start ends by itself.
+    pub lasting: bool,
+}
+
 /// A connection on which the peer's hello is awaited.
 #[derive(Debug)]
 struct Greeting {
@@ -170,6 +179,8 @@ struct Current {
     /// The run of the peer's process.
     run: u64,
     since_us: u64,
+    /// Its data directory was replaced.
+    replaced: bool,
     /// Shards that have not looked at the peer's actors yet.
     unheard: u16,
     catalog_told: bool,
@@ -272,17 +283,25 @@ impl Links {
         self.connection(peer) == Some(connection) || self.retired.get(&connection).is_some_and(|(of, _)| *of == peer)
     }
 
-    /// Why a node that is not serving is not, for people.
+    /// Whether a node's data directory was replaced by an empty one, as far as this node knows: its copies do not count in reads.
     #[must_use]
-    pub fn why_not_serving(&self) -> Option<String> {
+    pub fn is_replaced(&self, node: NodeId) -> bool {
+        let of_peer = || self.links.get(&node)?.current.as_ref().map(|current| current.replaced);
+        if node == self.config.node { self.disks.replaced.is_some() } else { of_peer().unwrap_or(false) }
+    }
+
+    /// Why a node that is not serving is not. None if it is.
+    #[must_use]
+    pub fn why_not_serving(&self) -> Option<NotServing> {
         if self.serving {
             return None;
         }
         if let Some(why) = self.contradiction() {
-            return Some(why);
+            return Some(NotServing { why, lasting: true });
         }
-        let waiting: Vec<&str> = self.links.values().filter(|link| !link.is_settled()).map(|link| link.name.as_str()).collect();
-        Some(format!("it is starting, and waits for {}", waiting.join(", ")))
+        let unsettled = self.links.values().filter(|link| !link.is_settled());
+        let waiting: Vec<&str> = unsettled.map(|link| link.name.as_str()).collect();
+        Some(NotServing { why: format!("it is starting, and waits for {}", waiting.join(", ")), lasting: false })
     }
 
     /// This node's hello to a peer.
@@ -409,6 +428,8 @@ impl Links {
             by_lower,
             run: hello.run,
             since_us: now.mono_us,
+            // It need not know itself yet.
+            replaced: hello.replaced || self.disks.peers.get(&peer).is_some_and(|known| *known != hello.disk),
             unheard: self.config.shards,
             catalog_told: false,
             ready: false,

@@ -300,8 +300,8 @@ fn whatever_must_be_equal_is_compared_and_refused_on_both_sides_by_name() {
         }
         assert_eq!([0, 1].map(|index| nodes.served(index)), [Some(false); 2], "{words}: two agree against one");
         assert_eq!(nodes.served(2), None, "{words}");
-        let why = nodes.links[2].as_ref().and_then(Links::why_not_serving).unwrap_or_default();
-        assert!(why.contains(words), "{why}");
+        let told = nodes.links[2].as_ref().and_then(Links::why_not_serving).unwrap();
+        assert!(told.why.contains(words) && told.lasting, "{told:?}");
         // The operator mends it.
         nodes.stop(2);
         nodes.terms[2] = nodes.terms[0];

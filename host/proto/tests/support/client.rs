@@ -92,8 +92,15 @@ pub(crate) fn get_reply() -> GetReply {
 }
 
 fn status() -> Status {
-    let node =
-        NodeStatus { name: name("n1"), zone: name("z1"), address: ([127, 0, 0, 1], 7101).into(), up: true, first_owner_of: 2, owner_of: 4 };
+    let node = NodeStatus {
+        name: name("n1"),
+        zone: name("z1"),
+        address: ([127, 0, 0, 1], 7101).into(),
+        up: true,
+        first_owner_of: 2,
+        owner_of: 4,
+        replaced: true,
+    };
     Status {
         cluster: ClusterId(0xfeed),
         node: name("n1"),

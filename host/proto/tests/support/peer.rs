@@ -9,7 +9,7 @@ use rejoin_proto::{ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, Partitio
 use super::{Sample, bucket_record, client, digest, layout_ref, name, object, object_id, sample, tenant, vector};
 
 /// In the order that is frozen: an error code's number is its place here.
-pub(crate) const CODES: [ErrorCode; 19] = [
+pub(crate) const CODES: [ErrorCode; 20] = [
     ErrorCode::BadRequest,
     ErrorCode::Denied,
     ErrorCode::NotFound,
@@ -29,6 +29,7 @@ pub(crate) const CODES: [ErrorCode; 19] = [
     ErrorCode::Protocol,
     ErrorCode::Stopping,
     ErrorCode::InvalidValue,
+    ErrorCode::NotServing,
 ];
 
 pub(crate) fn samples() -> Vec<Sample> {

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rejoin_client::Bytes;
 use rejoin_client::admin::{BucketProps, Scope};
+use rejoin_client::{Bytes, ErrorKind};
 use rejoin_test_shell::{Setup, simulate};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -51,7 +51,7 @@ fn a_node_that_comes_back_takes_no_token_that_was_withdrawn_meanwhile() {
             let refused = loop {
                 match world.pinned_builder(victim).token(&token).connect().await {
                     Ok(_) => panic!("{victim} let the thief in"),
-                    Err(error) if error.kind() == rejoin_client::ErrorKind::Denied => break error,
+                    Err(error) if error.kind() == ErrorKind::Denied => break error,
                     Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
                 }
             };
@@ -135,6 +135,12 @@ fn a_node_with_an_empty_disk_says_that_it_has_lost_everything_and_is_not_counted
                 let client = world.pinned(victim).await;
                 let status = client.admin().status().await.unwrap();
                 assert!(status.problems.iter().any(|problem| problem.contains("lost everything")), "{victim}: {:?}", status.problems);
+                // Every node says so, and that reads can do without no other node.
+                for node in NODES {
+                    let status = world.pinned(node).await.admin().status().await.unwrap();
+                    let replaced: Vec<_> = status.nodes.iter().filter(|node| node.replaced).map(|node| node.name.as_str()).collect();
+                    assert_eq!((replaced, status.spare), (vec![victim], Some((0, 1))), "{victim}, as {node} sees it");
+                }
                 // Neither its own word nor its word to others makes up a quorum.
                 let other = world.pinned_plain(another(victim)).await;
                 let refused = other.get("k").r(3).await.unwrap_err().to_string();
@@ -143,6 +149,36 @@ fn a_node_with_an_empty_disk_says_that_it_has_lost_everything_and_is_not_counted
                 world.kill(victim);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
+        });
+    }
+}
+
+#[test]
+fn a_client_does_not_wait_for_a_node_that_waits_for_its_peers() {
+    for (seed, victim) in (1..).zip(NODES) {
+        let setup = Setup { seed, more: "start_grace_ms = 30000", ..Setup::default() };
+        simulate(&setup, move |world| async move {
+            let bucket = world.plain().await;
+            world.kill(victim);
+            let others = NODES.into_iter().filter(|node| *node != victim);
+            others.clone().for_each(|other| world.cut(victim, other));
+            world.start(victim);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let asked = world.now();
+            let patient = world.pinned_builder(victim).connect_timeout(Duration::from_secs(5));
+            let refused = patient.connect().await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::NotServing, "{refused}");
+            let told = refused.to_string();
+            assert!(told.starts_with(&format!("{victim} does not serve: it is starting, and waits for n")), "{told}");
+            let waited = world.now() - asked;
+            assert!(waited < Duration::from_secs(1), "{victim}: {waited:?}");
+            // A client of all nodes goes on with the others, also for keys whose first owner it is.
+            for key in 0..30_u32 {
+                bucket.put(format!("k{key}"), b"v".to_vec()).blind().await.unwrap();
+            }
+            // One that waits when the start is over is let in.
+            others.for_each(|other| world.heal(victim, other));
+            world.pinned_plain(victim).await.put("k", b"w".to_vec()).blind().w(3).await.unwrap();
         });
     }
 }
