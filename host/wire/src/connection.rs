@@ -105,7 +105,8 @@ impl Connection {
         remote: Option<Remote>,
         accepted: Option<(Place, bool)>,
     ) -> Self {
-        let outbox = Arc::new(Outbox::new(limits.clone(), limits.frames_of(own)));
+        let shared = accepted.as_ref().and_then(|(place, _)| place.client_queues());
+        let outbox = Arc::new(Outbox::new(limits.clone(), limits.frames_of(own), shared));
         let received = limits.frames_of(remote.as_ref().map(|remote| &remote.subject));
         let (place, new) = accepted.map_or((None, false), |(place, new)| (Some(Arc::new(place)), new));
         let inbox = Arc::new(Inbox::new(limits.clone(), new));

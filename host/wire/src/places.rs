@@ -1,6 +1,6 @@
 //! Who may take which place: peers have places of their own, and a client that has not been let in yet gives way to others.
 
-use crate::{CloseCode, Error, Limits, runtime::lock};
+use crate::{CloseCode, Error, Limits, outbox::ClientQueues, runtime::lock};
 use quinn::VarInt;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +22,7 @@ const GIVE_WAY: &[u8] = b"others wait for this place";
 #[derive(Debug)]
 pub(crate) struct Places {
     limits: Arc<Limits>,
+    client_queues: Arc<ClientQueues>,
     state: Mutex<State>,
 }
 
@@ -99,7 +100,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 impl Places {
     pub(crate) fn new(limits: Arc<Limits>) -> Arc<Self> {
-        Arc::new(Self { limits, state: Mutex::default() })
+        let client_queues = Arc::new(ClientQueues::new(limits.client_queues));
+        Arc::new(Self { limits, client_queues, state: Mutex::default() })
     }
 
     pub(crate) fn taken(&self) -> Taken {
@@ -177,6 +179,11 @@ impl Places {
 }
 
 impl Place {
+    /// What the queue to a client shares with those to all others; none if this is no client's place.
+    pub(crate) fn client_queues(&self) -> Option<Arc<ClientQueues>> {
+        lock(&self.places.state).clients.contains(&self.number).then(|| self.places.client_queues.clone())
+    }
+
     /// The client has been let in: it gives way to nobody any more.
     pub(crate) fn let_in(&self) {
         lock(&self.places.state).new_clients.remove(&self.number);

@@ -296,8 +296,8 @@ async fn handshakes_that_are_left_lying_do_not_keep_a_peer_out() {
     limits.handshake = Duration::from_secs(20);
     let (ca, node) = setting(limits);
     let mut lying = Vec::new();
-    for _ in 0..4 {
-        lying.push(raw_dial(&ca, None, CLIENT_PROTOCOL, node.local_addr()).await.unwrap());
+    for host in [2, 2, 3, 3] {
+        lying.push(raw_dial_from([127, 0, 0, host], &ca, None, CLIENT_PROTOCOL, node.local_addr()).await.unwrap());
     }
     let peer = node_of(&ca, "n2", Limits::default());
     let n1 = name("n1");
