@@ -1,4 +1,4 @@
-//! A graceful stop. The node takes nothing new and answers what it was asked: first by clients, which then go to other nodes, then by peers.
+//! A graceful stop. The node takes nothing new and answers what it was asked, by clients, which then go to other nodes, and by peers.
 //!
 //! A peer that hears of it asks nothing more of this node from then on, and says so once everything that it has asked is answered. So no write is left in
 //! doubt, as it would be if the connection were closed in the middle of it.
@@ -25,10 +25,8 @@ pub(crate) async fn drain(parts: &Parts, endpoint: &Endpoint) {
     // A node is stopped once.
     let _ = parts.leaving.set(());
     let limit = Duration::from_millis(parts.config.drain_ms);
-    let drained = async {
-        parts.sessions.none().await;
-        leave(parts).await;
-    };
+    // At once, so that a client that holds on does not keep the peers from hearing it: what this node still has to ask them, they answer.
+    let drained = async { tokio::join!(parts.sessions.none(), leave(parts)) };
     if tokio::time::timeout(limit, drained).await.is_err() {
         let (clients, drain_ms) = (parts.sessions.count(), parts.config.drain_ms);
         tracing::warn!(clients, drain_ms, "stopping although not everything under way has ended");
@@ -39,9 +37,9 @@ pub(crate) async fn drain(parts: &Parts, endpoint: &Endpoint) {
 async fn leave(parts: &Parts) {
     let mut left = parts.left.subscribe();
     let peers: Vec<(NodeId, Sender)> = parts.peers().all().map(|(peer, connection)| (*peer, connection.sender())).collect();
-    for (_, sender) in &peers {
-        // One whose queue is full is told when it has room, or never: then its time ends.
-        let _ = sender.send(Class::Control, LEAVING, Bytes::new()).await;
+    for (_, sender) in peers.iter().cloned() {
+        // One whose queue is full is told when it has room, or never: then its time ends. It keeps no other from being told.
+        tokio::spawn(async move { sender.send(Class::Control, LEAVING, Bytes::new()).await });
     }
     loop {
         let done = { peers.iter().all(|(peer, sender)| sender.is_closed() || left.borrow_and_update().contains(peer)) };

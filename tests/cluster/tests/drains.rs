@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bytes, Client, ErrorKind};
-use rejoin_test_cluster::{Cluster, eventually, http};
+use rejoin_test_cluster::{Cluster, Intruder, eventually, http};
 
 /// What the writers of a run have seen.
 #[derive(Default)]
@@ -37,12 +37,34 @@ async fn write(client: Client, writer: u64, copies: u8, over: Arc<AtomicBool>, s
     }
 }
 
-/// Stops each node in turn under writers, who go on until it has stopped.
-async fn stops_under_load(copies: u8) {
-    let mut cluster = Cluster::start(3).await;
+/// A client that is let in, says nothing more, and does not close when it is told to.
+async fn hold_on(cluster: &Cluster, index: usize) -> (Intruder, Vec<(quinn::SendStream, quinn::RecvStream)>) {
+    let ca = cluster.files.ca.cert_pem().to_owned();
+    let intruder = Intruder::dial(cluster.address(index), &ca, "rejoin-client/1", None).await.unwrap();
+    let mut streams = intruder.greet().await;
+    let hello = rejoin_proto::client::ClientHello {
+        protocol: rejoin_proto::client::PROTOCOL,
+        token: rejoin_node::root_token(cluster.files.secret.as_bytes()),
+        client: "holds on".into(),
+    };
+    let hello = rejoin_proto::codec::encode(&hello);
+    let frame = [&u32::try_from(hello.len()).unwrap().to_le_bytes()[..], &[0; 8], &hello].concat();
+    streams[0].0.write_all(&frame).await.unwrap();
+    let connected = async || match http::metric(cluster.admin(index), "rejoin_clients_connected") {
+        count if count >= 1.0 => Ok(()),
+        count => Err(count),
+    };
+    eventually("it is let in", connected).await;
+    (intruder, streams)
+}
+
+/// Stops each node in turn under writers, who go on until it has stopped. `held`: one client of it holds on.
+async fn stops_under_load(copies: u8, held: bool) {
+    let mut cluster = Cluster::start_with(3, if held { "drain_ms = 1500" } else { "" }).await;
     cluster.bucket("plain", BucketProps::default()).await;
     for round in 0..4_usize {
         let index = round % 3;
+        let _holding = if held { Some(hold_on(&cluster, index).await) } else { None };
         let (over, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Seen::default()));
         let mut writers = tokio::task::JoinSet::new();
         for writer in 0..12 {
@@ -64,7 +86,7 @@ async fn stops_under_load(copies: u8) {
         let unknown = seen.unknown.lock().unwrap().clone();
         let counts = (seen.written.load(Ordering::Relaxed), seen.refused.load(Ordering::Relaxed));
         assert!(unknown.is_empty(), "{} of {counts:?} writes are in doubt: {:?}", unknown.len(), unknown.first());
-        assert!(!cluster.log(index).contains("not everything under way has ended"), "{}", cluster.log(index));
+        assert_eq!(cluster.log(index).contains("not everything under way has ended"), held, "{}", cluster.log(index));
         cluster.spawn(index);
         cluster.together().await;
     }
@@ -72,12 +94,17 @@ async fn stops_under_load(copies: u8) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_write_of_a_quorum_is_in_doubt_when_nodes_are_stopped_in_turn() {
-    stops_under_load(2).await;
+    stops_under_load(2, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_write_of_all_copies_is_in_doubt_either() {
-    stops_under_load(3).await;
+    stops_under_load(3, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_holds_on_does_not_keep_the_peers_from_being_told() {
+    stops_under_load(3, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,23 +120,7 @@ async fn a_hangup_does_not_stop_a_node_and_a_client_that_holds_on_does_not_keep_
     };
     eventually("it says what it did", said).await;
     assert_eq!(http::get(cluster.admin(0), "/health").unwrap().0, 200);
-    // A connection that says nothing more, and does not close when it is told to.
-    let ca = cluster.files.ca.cert_pem().to_owned();
-    let intruder = rejoin_test_cluster::Intruder::dial(cluster.address(0), &ca, "rejoin-client/1", None).await.unwrap();
-    let mut streams = intruder.greet().await;
-    let hello = rejoin_proto::client::ClientHello {
-        protocol: rejoin_proto::client::PROTOCOL,
-        token: rejoin_node::root_token(cluster.files.secret.as_bytes()),
-        client: "holds on".into(),
-    };
-    let hello = rejoin_proto::codec::encode(&hello);
-    let frame = [&u32::try_from(hello.len()).unwrap().to_le_bytes()[..], &[0; 8], &hello].concat();
-    streams[0].0.write_all(&frame).await.unwrap();
-    let connected = async || match http::metric(cluster.admin(0), "rejoin_clients_connected") {
-        count if count >= 1.0 => Ok(()),
-        count => Err(count),
-    };
-    eventually("it is let in", connected).await;
+    let _holding = hold_on(&cluster, 0).await;
     let stopped = tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
     assert!(stopped.success(), "{}", cluster.log(0));
     assert!(cluster.log(0).contains("not everything under way has ended"), "{}", cluster.log(0));
