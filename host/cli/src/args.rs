@@ -139,6 +139,16 @@ impl KeyArgs {
         }
     }
 
+    /// As it is typed behind a bucket's name.
+    pub(crate) fn typed(&self) -> String {
+        use base64::Engine as _;
+        match std::str::from_utf8(self.bytes()) {
+            Ok(text) if text.starts_with('-') => format!("-- {text}"),
+            Ok(text) => text.to_owned(),
+            Err(_) => format!("--key-base64 {}", base64::engine::general_purpose::STANDARD.encode(self.bytes())),
+        }
+    }
+
     /// As it is told to people.
     pub(crate) fn shown(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(self.bytes())

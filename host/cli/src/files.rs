@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
@@ -29,6 +29,23 @@ pub(crate) fn create(path: &Path, content: &[u8], mode: Mode) -> Result<(), Fail
     })
 }
 
+/// Makes files that belong together and are not there yet: all of them, or none.
+///
+/// # Errors
+/// One is there already, or cannot be written.
+pub(crate) fn create_all(files: &[(PathBuf, &[u8], Mode)]) -> Result<(), Failure> {
+    for (index, (path, content, mode)) in files.iter().enumerate() {
+        if let Err(failure) = create(path, content, *mode) {
+            for (made, ..) in &files[..index] {
+                // What cannot be removed is named by the next attempt.
+                let _ = fs::remove_file(made);
+            }
+            return Err(failure);
+        }
+    }
+    Ok(())
+}
+
 /// Makes or replaces a file as a whole: whoever reads meanwhile sees the old or the new one.
 ///
 /// # Errors
@@ -47,8 +64,8 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), Fai
 fn write(path: &Path, content: &[u8], mode: Mode, options: &mut OpenOptions) -> std::io::Result<()> {
     let bits = if mode == Mode::Private { 0o600 } else { 0o644 };
     let mut file = options.mode(bits).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+    // What is only half there, on a full disk say, would be in the way of the next attempt.
+    file.write_all(content).and_then(|()| file.sync_all()).inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 /// Makes a directory that only the owner can enter, with those above it. One that is there is left as it is.
@@ -95,5 +112,16 @@ mod tests {
         replace(&path, b"three", Mode::Private).unwrap();
         assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"three".to_vec(), 0o600));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_that_belong_together_are_made_together_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = |names: [&str; 2]| names.map(|name| (folder.path().join(name), &b"x"[..], Mode::Public));
+        assert!(create_all(&files(["key", "no/such/folder"])).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        create_all(&files(["key", "certificate"])).unwrap();
+        assert!(create_all(&files(["another", "certificate"])).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "what was there stays");
     }
 }

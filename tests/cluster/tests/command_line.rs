@@ -16,7 +16,8 @@ fn fields(value: &Value) -> Vec<&str> {
     fields
 }
 
-const GOT: [&str; 10] = ["bucket", "context", "found", "key", "merge_fault", "merged_by", "shown", "siblings", "value", "value_base64"];
+const GOT: [&str; 11] =
+    ["bucket", "context", "found", "key", "key_base64", "merge_fault", "merged_by", "shown", "siblings", "value", "value_base64"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn get_put_and_delete_print_what_scripts_rely_on() {
@@ -71,8 +72,10 @@ async fn any_key_and_value_can_be_typed_and_errors_are_json_where_that_is_wanted
         cluster.rejoin(&["put", "plain", "--key-base64", "/wAt", "--value", value, "--blind"]).done();
         let got = cluster.rejoin(&["get", "plain", "--key-base64", "/wAt", "--json"]).done().json();
         cluster.rejoin(&["delete", "plain", "--key-base64", "/wAt", "--context", got["context"].as_str().unwrap()]).done();
-        assert_eq!(got["value"], json!(value));
+        assert_eq!((&got["value"], &got["key"], &got["key_base64"]), (&json!(value), &Value::Null, &json!("/wAt")));
     }
+    cluster.rejoin(&["get", "plain", "--key-base64", "/wAt"]).said(1, "`rejoin put plain --key-base64 /wAt --value VALUE` writes one");
+    cluster.rejoin(&["get", "plain", "--", "-k"]).said(1, "`rejoin put plain -- -k VALUE` writes one");
     cluster.rejoin(&["put", "plain", "--", "-k", "v"]).done();
     assert_eq!(cluster.rejoin(&["get", "plain", "--", "-k"]).done().text(), "v");
     cluster.rejoin(&["get", "plain", "--key-base64", "no base64"]).said(2, "no base64");

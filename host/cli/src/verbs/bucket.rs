@@ -15,18 +15,21 @@ pub(crate) async fn run(global: &Global, out: Output, verb: BucketVerb) -> Resul
             let admin = connect(global).await?.admin();
             let (copies, merges) = (usize::from(props.n), props.plugin.is_some());
             let bucket = admin.create_bucket(&name, props).await?;
-            let nodes = admin.status().await?.nodes.len();
-            if copies > nodes {
-                note(format!(
+            // It is made, whatever becomes of the questions after it.
+            done(out, &bucket, "made")?;
+            match admin.status().await.map(|status| status.nodes.len()) {
+                Ok(nodes) if copies > nodes => note(format!(
                     "warning: n = {copies} and the cluster has {nodes} nodes: each key has {nodes} copies, and a quorum is still one of {copies}"
-                ));
+                )),
+                Ok(_) => {}
+                Err(why) => note(format!("whether the cluster has {copies} nodes cannot be said now: {why}")),
             }
             if !merges {
                 note(
                     "warning: the bucket has no merge plugin: concurrent writes stay siblings until a client puts what they come to (`update(..).resolve(..)` in the SDK)",
                 );
             }
-            done(out, &bucket, "made")
+            Ok(())
         }
         BucketVerb::List => {
             let buckets = connect(global).await?.admin().buckets().await?;

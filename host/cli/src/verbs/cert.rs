@@ -71,10 +71,11 @@ pub(crate) fn authority(dir: &Path, days: u32) -> Result<ClusterCa, Failure> {
     let ca = ClusterCa::create(ClusterId(rand::random()), days_from_now(days)).map_err(Failure::usage)?;
     let secret: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
     files::directory(dir)?;
-    // The key first: if it exists, nothing of another authority is mixed in.
-    files::create(&dir.join(CA_KEY), ca.key_pem().as_bytes(), Mode::Private)?;
-    files::create(&dir.join(CA), ca.cert_pem().as_bytes(), Mode::Public)?;
-    files::create(&dir.join(SECRET), format!("{secret}\n").as_bytes(), Mode::Private)?;
+    files::create_all(&[
+        (dir.join(CA_KEY), ca.key_pem().as_bytes(), Mode::Private),
+        (dir.join(CA), ca.cert_pem().as_bytes(), Mode::Public),
+        (dir.join(SECRET), format!("{secret}\n").as_bytes(), Mode::Private),
+    ])?;
     Ok(ca)
 }
 
@@ -91,8 +92,10 @@ pub(crate) fn load(dir: &Path) -> Result<ClusterCa, Failure> {
 
 fn keep(ca: &ClusterCa, dir: &Path, name: &str, issued: &Issued) -> Result<Made, Failure> {
     let (cert, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}-key.pem")));
-    files::create(&key, issued.key_pem.as_bytes(), Mode::Private)?;
-    files::create(&cert, issued.cert_pem.as_bytes(), Mode::Public)?;
+    files::create_all(&[
+        (key.clone(), issued.key_pem.as_bytes(), Mode::Private),
+        (cert.clone(), issued.cert_pem.as_bytes(), Mode::Public),
+    ])?;
     Ok(Made { cluster: ca.cluster().to_string(), files: vec![cert, key] })
 }
 
@@ -123,6 +126,9 @@ fn checked(name: &str) -> Result<Name, Failure> {
     if name.as_str() == "ca" {
         return Err(Failure::usage("the name \"ca\" would overwrite the authority's files: choose another"));
     }
+    if name.as_str().ends_with("-key") {
+        return Err(Failure::usage(format!("{name:?} ends in -key, as the files of keys do: choose another name")));
+    }
     Ok(name)
 }
 
@@ -144,6 +150,7 @@ mod tests {
     #[test]
     fn names_that_are_none_or_the_authoritys_are_refused() {
         assert!(checked("../n1").is_err() && checked("ca").is_err() && checked("").is_err());
+        assert!(checked("n1-key").is_err(), "its certificate would be the file of n1's key");
         assert_eq!(checked("n1").unwrap().as_str(), "n1");
     }
 }

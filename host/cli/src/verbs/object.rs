@@ -30,7 +30,7 @@ pub(crate) async fn get(global: &Global, out: Output, args: &GetArgs) -> Result<
     }
     let object = get.await?;
     if out.json {
-        out.json(&Got::new(&args.bucket, &args.key.shown(), &object))?;
+        out.json(&Got::new(&args.bucket, args.key.bytes(), &object))?;
     } else {
         print(out, &object, args)?;
     }
@@ -44,15 +44,17 @@ fn not_found(args: &GetArgs, said: bool) -> Failure {
     if said {
         return Failure::silent(Exit::Negative);
     }
-    let (bucket, key) = (&args.bucket, args.key.shown());
-    Failure::new(Exit::Negative, format!("{bucket}/{key} has no value")).next(format!("`rejoin put {bucket} {key} VALUE` writes one"))
+    let (bucket, key, typed) = (&args.bucket, args.key.shown(), args.key.typed());
+    let value = if std::str::from_utf8(args.key.bytes()).is_ok() { "VALUE" } else { "--value VALUE" };
+    Failure::new(Exit::Negative, format!("{bucket}/{key} has no value")).next(format!("`rejoin put {bucket} {typed} {value}` writes one"))
 }
 
 fn unmerged(args: &GetArgs, object: &Object<Vec<u8>>) -> Failure {
     let (bucket, key, count) = (&args.bucket, args.key.shown(), object.siblings.len());
     let why = object.merge_fault.as_deref().unwrap_or("the bucket has no plugin");
     let what = format!("{bucket}/{key} has {count} siblings that were not merged ({why})");
-    let next = format!("`rejoin get {bucket} {key} --siblings` prints them; then put what they come to, with the context above");
+    let typed = args.key.typed();
+    let next = format!("`rejoin get {bucket} --siblings {typed}` prints them; then put what they come to, with the context above");
     Failure::new(Exit::Negative, what).next(next)
 }
 
@@ -99,14 +101,14 @@ pub(crate) async fn put(global: &Global, out: Output, args: &PutArgs) -> Result<
         Basis::Blind => put.blind(),
         Basis::None => put.create(),
     };
-    let next = format!("`rejoin get {} {}` gives its context; then `rejoin put … --context CONTEXT`", args.bucket, args.key.shown());
+    let next = format!("`rejoin get {} {}` gives its context; then `rejoin put … --context CONTEXT`", args.bucket, args.key.typed());
     finish(out, ready.await, &next)
 }
 
 /// Deletes a key.
 pub(crate) async fn delete(global: &Global, out: Output, args: &DeleteArgs) -> Result<(), Failure> {
     let basis = Basis::of(&args.write)?;
-    let next = format!("`rejoin get {} {}` gives its context; then `rejoin delete … --context CONTEXT`", args.bucket, args.key.shown());
+    let next = format!("`rejoin get {} {}` gives its context; then `rejoin delete … --context CONTEXT`", args.bucket, args.key.typed());
     if matches!(basis, Basis::None) {
         let why = "a delete says what it deletes: what a context has seen (--context), or nothing that is there (--blind)";
         return Err(Failure::usage(why).next(next));

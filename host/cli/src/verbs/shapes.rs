@@ -11,7 +11,9 @@ use serde::Serialize;
 #[derive(Serialize, Debug)]
 pub(crate) struct Got {
     pub(crate) bucket: String,
-    pub(crate) key: String,
+    /// As text, if it is UTF-8.
+    pub(crate) key: Option<String>,
+    pub(crate) key_base64: String,
     pub(crate) found: bool,
     /// As text, if it is UTF-8.
     pub(crate) value: Option<String>,
@@ -40,7 +42,7 @@ pub(crate) struct MergedBy {
 }
 
 impl Got {
-    pub(crate) fn new(bucket: &str, key: &str, object: &Object<Vec<u8>>) -> Self {
+    pub(crate) fn new(bucket: &str, key: &[u8], object: &Object<Vec<u8>>) -> Self {
         let sibling = |s: &rejoin_client::Sibling<Vec<u8>>| Sibling {
             value: text(&s.value),
             value_base64: STANDARD.encode(&s.value),
@@ -49,7 +51,8 @@ impl Got {
         };
         Self {
             bucket: bucket.into(),
-            key: key.into(),
+            key: text(key),
+            key_base64: STANDARD.encode(key),
             found: object.is_found(),
             value: object.value.as_deref().and_then(text),
             value_base64: object.value.as_deref().map(|value| STANDARD.encode(value)),
