@@ -59,6 +59,8 @@ pub(crate) enum Notice {
     Merged(MergeTicket, Result<Merged, String>),
     Validated(ValidateTicket, Result<(), Invalid>),
     Synced(Result<CommitSeq, StoreFault>),
+    /// The queue of a class to a peer has room again.
+    Room(NodeId, Class),
     Actors(oneshot::Sender<Vec<ActorNext>>),
     Report(oneshot::Sender<Report>),
     Stop(oneshot::Sender<Result<(), String>>),
@@ -114,6 +116,8 @@ pub(crate) struct Driver {
     pub(crate) index: u16,
     pub(crate) batch: GroupCommit,
     pub(crate) store: ShardStore,
+    /// The most bytes of messages that wait here for room in the queues to one peer.
+    pub(crate) backlog_bytes: usize,
     pub(crate) clock: Clock,
     pub(crate) view: Arc<ClusterView>,
     pub(crate) desk: Desk,
@@ -132,6 +136,8 @@ pub(crate) struct Driver {
 #[derive(Default)]
 struct Desks {
     peers: BTreeMap<NodeId, Sender>,
+    /// What found the queue to a peer full, by peer.
+    backlogs: BTreeMap<NodeId, Backlog>,
     clients: BTreeMap<u64, Sender>,
     /// When each request came in, in microseconds, and whether it is a read.
     begun: BTreeMap<Session, (u64, bool)>,
@@ -139,6 +145,29 @@ struct Desks {
     start: StartId,
     /// They want to announce this shard's actors, as they are once the batch is written.
     actors: Vec<oneshot::Sender<Vec<ActorNext>>>,
+}
+
+/// Messages to a peer that found its queue full, in order. A burst of large ones among healthy nodes is no reason to lose any: what they hold is
+/// counted by the operations that they belong to.
+#[derive(Default)]
+struct Backlog {
+    frames: Vec<Frame>,
+    /// By class: a [`Notice::Room`] is on its way.
+    awaited: [bool; 3],
+}
+
+impl Backlog {
+    /// Drops the last ones, down to so many bytes. Returns how many.
+    fn bound(&mut self, most: usize) -> usize {
+        let before = self.frames.len();
+        let mut bytes = 0_usize;
+        let over = self.frames.iter().position(|frame| {
+            bytes = bytes.saturating_add(frame.body.len());
+            bytes > most
+        });
+        self.frames.truncate(over.unwrap_or(before));
+        before - self.frames.len()
+    }
 }
 
 impl Driver {
@@ -262,10 +291,12 @@ impl Driver {
             }
             Notice::PeerUp { peer, connection, sender, actors } => {
                 desks.peers.insert(peer, sender);
+                self.send_backlog(desks, peer);
                 return Ok(Some(Input::PeerUp { peer, connection, actors }));
             }
             Notice::PeerDown(peer) => {
                 desks.peers.remove(&peer);
+                desks.backlogs.remove(&peer);
                 Event::PeerDown(peer)
             }
             Notice::WaitsFor(peer, answer) => {
@@ -279,6 +310,13 @@ impl Driver {
                 Event::Merged(ticket, result)
             }
             Notice::Validated(ticket, result) => Event::Validated(ticket, result),
+            Notice::Room(peer, class) => {
+                if let Some(backlog) = desks.backlogs.get_mut(&peer) {
+                    backlog.awaited[class.index()] = false;
+                    self.send_backlog(desks, peer);
+                }
+                return Ok(None);
+            }
             Notice::Synced(result) => return Ok(Some(Input::Synced(result))),
             Notice::Actors(answer) => {
                 desks.actors.push(answer);
@@ -341,19 +379,39 @@ impl Driver {
         }
     }
 
-    fn send_all(&self, desks: &Desks, frames: BTreeMap<NodeId, Vec<Frame>>, replies: BTreeMap<u64, Vec<Frame>>) {
-        for (peer, mut frames) in frames {
-            // A peer that is gone or not taking anything: its messages are lost as on any network, and their deadlines see to the rest.
-            let Some(sender) = desks.peers.get(&peer) else { continue };
-            let too_large = queue(sender, &mut frames);
-            if !too_large.is_empty() {
-                tracing::error!(shard = self.index, %peer, messages = too_large.len(), "messages above the largest frame were not sent");
+    fn send_all(&self, desks: &mut Desks, frames: BTreeMap<NodeId, Vec<Frame>>, replies: BTreeMap<u64, Vec<Frame>>) {
+        for (peer, frames) in frames {
+            // Messages to a peer that is gone are lost as on any network, and their deadlines see to the rest.
+            if desks.peers.contains_key(&peer) {
+                desks.backlogs.entry(peer).or_default().frames.extend(frames);
+                self.send_backlog(desks, peer);
             }
-            self.metrics.sends_dropped.increment((too_large.len() + frames.len()) as u64);
         }
         for (connection, frames) in replies {
             if let Some(sender) = desks.clients.get(&connection) {
                 self.send_replies(sender, frames, desks.start);
+            }
+        }
+    }
+
+    /// Queues what there is room for, and asks to be told when there is room for the rest. What is above the bound of a backlog, to a peer that
+    /// takes nothing, is lost as on any network.
+    fn send_backlog(&self, desks: &mut Desks, peer: NodeId) {
+        let (Some(sender), Some(backlog)) = (desks.peers.get(&peer), desks.backlogs.get_mut(&peer)) else { return };
+        let too_large = queue(sender, &mut backlog.frames);
+        if !too_large.is_empty() {
+            tracing::error!(shard = self.index, %peer, messages = too_large.len(), "messages above the largest frame were not sent");
+        }
+        let dropped = if sender.is_closed() { std::mem::take(&mut backlog.frames).len() } else { backlog.bound(self.backlog_bytes) };
+        self.metrics.sends_dropped.increment((too_large.len() + dropped) as u64);
+        for frame in &backlog.frames {
+            if !std::mem::replace(&mut backlog.awaited[frame.class.index()], true) {
+                let (class, sender, notices) = (frame.class, sender.clone(), self.notices.clone());
+                tokio::spawn(async move {
+                    sender.made_room(class).await;
+                    // A shard that has stopped sends nothing more.
+                    let _ = notices.send(Notice::Room(peer, class));
+                });
             }
         }
     }

@@ -18,6 +18,7 @@
 //! `modules`, `merging`, `http`, `metrics`, `problems`, `faults`, [`token`], [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
+mod admin;
 mod bootstrap;
 mod catalog;
 mod certificates;

@@ -246,6 +246,7 @@ impl Node {
             starts: starts.clone(),
             failures: self.parts.failures.clone(),
             heard: heard.clone(),
+            backlog_bytes: self.parts.config.in_flight_bytes,
             batch: opened.batch,
             store: opened.store,
         };

@@ -8,6 +8,7 @@ use rejoin_wire::{Accepted, CloseCode, Endpoint};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::admin::AdminListener;
 use crate::driver::{Driver, Notice, Work};
 use crate::metrics::Metrics;
 use crate::parts::Parts;
@@ -117,7 +118,7 @@ pub(crate) async fn accept(parts: Arc<Parts>, endpoint: Endpoint) {
 }
 
 pub(crate) async fn admin(listener: tokio::net::TcpListener, routes: axum::Router) {
-    if let Err(error) = axum::serve(listener, routes).await {
+    if let Err(error) = axum::serve(AdminListener::new(listener), routes).await {
         tracing::error!(%error, "the admin port has failed");
     }
 }

@@ -12,7 +12,7 @@ use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::Scope;
 use rejoin_proto::client::{ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Receipt, Reply, Request, RequestBody, ServerHello};
 use rejoin_proto::peer::DataRequest;
-use rejoin_proto::{ErrorCode, ErrorReply, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, TenantId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, watch};
@@ -38,17 +38,20 @@ const REFUSED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 16);
 /// The frame id on the control class with which a node says that it is going away. Its body is empty.
 const GOING_AWAY: u64 = 1;
 
+/// Tokens of different tenants may have one name.
+type TokenName = (TenantId, String);
+
 /// The clients that are let in.
 #[derive(Default)]
 pub(crate) struct Sessions {
-    by_token: Mutex<BTreeMap<String, usize>>,
+    by_token: Mutex<BTreeMap<TokenName, usize>>,
     open: watch::Sender<usize>,
 }
 
 /// A client's place among those of its token, given back when dropped.
 struct Seat<'a> {
     sessions: &'a Sessions,
-    token: String,
+    token: TokenName,
 }
 
 impl Sessions {
@@ -64,23 +67,23 @@ impl Sessions {
     }
 
     /// A place for another client with that token; none if the token has `most` already.
-    fn seat(&self, token: &str, most: usize) -> Option<Seat<'_>> {
+    fn seat(&self, token: &TokenName, most: usize) -> Option<Seat<'_>> {
         let mut by_token = self.by_token.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_token.entry(token.to_owned()).or_default();
+        let count = by_token.entry(token.clone()).or_default();
         if *count >= most {
             return None;
         }
         *count += 1;
         drop(by_token);
         self.open.send_modify(|open| *open += 1);
-        Some(Seat { sessions: self, token: token.to_owned() })
+        Some(Seat { sessions: self, token: token.clone() })
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut by_token = self.sessions.by_token.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = by_token.entry(std::mem::take(&mut self.token)) {
+        if let Entry::Occupied(mut count) = by_token.entry(self.token.clone()) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -172,7 +175,7 @@ async fn greet<'a>(parts: &'a Arc<Parts>, connection: &Connection) -> Result<(St
         return refused(ErrorCode::Stopping, STOPPING);
     }
     let most = parts.config.clients_per_token;
-    let Some(seat) = parts.sessions.seat(&holder.name, most) else {
+    let Some(seat) = parts.sessions.seat(&(holder.tenant, holder.name.clone()), most) else {
         let message = format!(
             "token {} has {most} connections to this node, which is the most; close some, give programs tokens of their own, or raise clients_per_token",
             holder.name

@@ -53,6 +53,8 @@ pub struct Limits {
     pub max_node_frame: PerClass<u32>,
     /// Bytes of frames waiting to be written before a send answers *full*. One frame is always let into an empty queue. Default 8, 32, 32 MiB.
     pub queue_bytes: PerClass<usize>,
+    /// The same for all accepted clients together, beyond 64 KiB that each class of each of them may always hold. Default 256 MiB.
+    pub client_queues: usize,
     /// Bytes of received frames waiting to be taken before reading stops, and with it, by flow control, the other side. Default 4 MiB each.
     pub inbox_bytes: PerClass<usize>,
     /// Bytes that the other side may have under way on one stream. Default 2 MiB. The connection's window is three times this, so that one stalled
@@ -93,6 +95,7 @@ impl Default for Limits {
             max_frame: PerClass::all(18 << 20),
             max_node_frame: PerClass { control: 18 << 20, request: 256 << 20, bulk: 256 << 20 },
             queue_bytes: PerClass { control: 8 << 20, request: 32 << 20, bulk: 32 << 20 },
+            client_queues: 256 << 20,
             inbox_bytes: PerClass::all(4 << 20),
             stream_window: 2 << 20,
             idle_timeout: Duration::from_secs(10),

@@ -3,13 +3,18 @@
 use crate::{Class, Frame, Limits, PerClass, SendError, frame::header, runtime::lock};
 use bytes::{Bytes, BytesMut};
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 use tokio::sync::Notify;
 
 /// Bodies up to this many bytes are copied behind their header, so that many small frames leave as one chunk; larger ones are passed on by reference.
 const COPY_BELOW: usize = 4 << 10;
+/// Bytes that a client's queue may hold whatever all others do.
+const CLIENT_FLOOR: usize = 64 << 10;
 
 /// A cheap, cloneable handle that puts frames into a connection's queues. It does not keep the connection open.
 #[derive(Clone, Debug)]
@@ -49,6 +54,16 @@ impl Sender {
         }
     }
 
+    /// Resolves when frames of a class have been handed to the transport, when none are queued, or when the connection has ended: then a send that
+    /// found the class full is worth another attempt.
+    pub async fn made_room(&self, class: Class) {
+        // Made before the look, so that room made in between is not missed.
+        let room = self.0.room[class.index()].notified();
+        if !self.is_closed() && self.queued_bytes(class) > 0 {
+            room.await;
+        }
+    }
+
     /// Bytes, headers included, that are queued for a class and not yet handed to the transport.
     #[must_use]
     pub fn queued_bytes(&self, class: Class) -> usize {
@@ -69,6 +84,25 @@ pub(crate) struct Outbox {
     room: [Notify; 3],
     limits: Arc<Limits>,
     max_frame: PerClass<u32>,
+    /// What all clients' queues take together, if this is one of them.
+    shared: Option<Arc<ClientQueues>>,
+}
+
+/// The bytes in the queues to all accepted clients of an endpoint. Who asks and does not read is one of thousands: a bound for each is none for all.
+#[derive(Debug)]
+pub(crate) struct ClientQueues {
+    most: usize,
+    used: AtomicUsize,
+}
+
+impl ClientQueues {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, used: AtomicUsize::new(0) }
+    }
+
+    fn has_room(&self, cost: usize) -> bool {
+        self.used.load(Ordering::Relaxed).saturating_add(cost) <= self.most
+    }
 }
 
 #[derive(Debug, Default)]
@@ -114,8 +148,15 @@ impl Queue {
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: Arc<Limits>, max_frame: PerClass<u32>) -> Self {
-        Self { state: Mutex::default(), room: Default::default(), limits, max_frame }
+    pub(crate) fn new(limits: Arc<Limits>, max_frame: PerClass<u32>, shared: Option<Arc<ClientQueues>>) -> Self {
+        Self { state: Mutex::default(), room: Default::default(), limits, max_frame, shared }
+    }
+
+    /// Gives back what a queue has taken of the room that all clients share.
+    fn release(&self, bytes: usize) {
+        if let Some(shared) = &self.shared {
+            shared.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// The body's length, if the class may carry it.
@@ -168,8 +209,16 @@ impl Outbox {
 
     fn accept(&self, state: &mut State, len: u32, frame: &Frame) -> bool {
         let queue = &mut state.queues[frame.class.index()];
-        if !queue.has_room(frame.cost(), self.limits.queue_bytes.get(frame.class)) {
+        let cost = frame.cost();
+        if !queue.has_room(cost, self.limits.queue_bytes.get(frame.class)) {
             return false;
+        }
+        if let Some(shared) = &self.shared {
+            // A little is always taken, so that a client can be told why it gets no more.
+            if queue.bytes + cost > CLIENT_FLOOR && !shared.has_room(cost) {
+                return false;
+            }
+            shared.used.fetch_add(cost, Ordering::Relaxed);
         }
         queue.push(len, frame);
         state.frames += 1;
@@ -198,7 +247,9 @@ impl Outbox {
         let mut state = lock(&self.state);
         let queue = &mut state.queues[class.index()];
         // Closing empties the count, and may come while a write is under way.
-        queue.bytes = queue.bytes.saturating_sub(bytes);
+        let bytes = bytes.min(queue.bytes);
+        queue.bytes -= bytes;
+        self.release(bytes);
         drop(state);
         self.room[class.index()].notify_waiters();
     }
@@ -207,6 +258,7 @@ impl Outbox {
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
+        self.release(state.queues.iter().map(|queue| queue.bytes).sum());
         state.queues = Default::default();
         let writer = state.writer.take();
         drop(state);
@@ -234,7 +286,29 @@ mod tests {
 
     fn sender(queue_bytes: usize) -> Sender {
         let limits = Limits { queue_bytes: PerClass::all(queue_bytes), max_frame: PerClass::all(10_000), ..Limits::default() };
-        Sender(Arc::new(Outbox::new(Arc::new(limits.clone()), limits.max_frame)))
+        Sender(Arc::new(Outbox::new(Arc::new(limits.clone()), limits.max_frame, None)))
+    }
+
+    #[test]
+    fn all_clients_together_have_a_bound_and_each_has_a_little() {
+        let shared = Arc::new(ClientQueues::new(300_000));
+        let limits = Limits { queue_bytes: PerClass::all(1 << 20), ..Limits::default() };
+        let client = || Sender(Arc::new(Outbox::new(Arc::new(limits.clone()), limits.max_frame, Some(shared.clone()))));
+        let large = || Bytes::from(vec![0; 100_000]);
+        let (one, two) = (client(), client());
+        one.try_send(Class::Request, 1, large()).unwrap();
+        one.try_send(Class::Request, 2, large()).unwrap();
+        assert_eq!(two.try_send(Class::Request, 1, large()), Ok(()));
+        assert_eq!(two.try_send(Class::Request, 2, large()), Err(SendError::Full(Class::Request)), "its own queue has room");
+        let three = client();
+        assert_eq!(three.try_send(Class::Request, 1, large()), Err(SendError::Full(Class::Request)), "also if it is empty");
+        three.try_send(Class::Request, 2, vec![0; 1_000].into()).expect("room to be told why");
+        one.0.written(Class::Request, 100_012);
+        drop(take(&one, Class::Request));
+        one.0.close();
+        two.0.close();
+        three.0.close();
+        assert_eq!(shared.used.load(Ordering::Relaxed), 0, "all is given back");
     }
 
     fn take(sender: &Sender, class: Class) -> Vec<u8> {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use rejoin_client::admin::BucketProps;
+use rejoin_client::admin::{BucketProps, Quorum};
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_test_shell::{Setup, simulate};
+use rejoin_wire::Limits;
 use tokio::task::JoinSet;
 
 /// An operator's verbs that one client may have under way, as the node has it.
@@ -87,5 +88,38 @@ fn an_operator_has_a_bounded_number_of_verbs_under_way() {
         let made = outcomes.iter().filter(|(made, after)| made.is_ok() && *after > soon).count();
         assert_eq!((made, refused), (MAX_VERBS, 8), "{outcomes:?}");
         client.admin().buckets().await.expect("their places are free again");
+    });
+}
+
+/// A burst of large writes, and then of large reads, is more than the queue between two nodes holds, and less than the nodes have room for.
+#[test]
+fn a_burst_of_large_requests_among_healthy_nodes_loses_no_message() {
+    simulate(&Setup { nodes: &["n1", "n2"], ..Setup::default() }, |world| async move {
+        const VALUE: usize = 6 << 20;
+        let wait = Duration::from_secs(50);
+        let client = world.pinned("n1").await;
+        let two = Quorum::Count(2);
+        let props = BucketProps { n: 2, r: two, w: two, value_bytes: VALUE as u32, ..BucketProps::default() };
+        client.admin().create_bucket("large", props).await.unwrap();
+        // A connection for each, so that only the queue between the nodes is short.
+        let mut buckets = Vec::new();
+        for _ in 0..8 {
+            let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
+            buckets.push(client.bucket::<Bytes>("large").unwrap());
+        }
+        assert!(buckets.len() * VALUE > Limits::default().queue_bytes.bulk);
+        let mut calls = JoinSet::new();
+        for (key, bucket) in buckets.iter().cloned().enumerate() {
+            calls.spawn_local(async move { bucket.put(key.to_string(), vec![1; VALUE]).blind().timeout(wait).await.map(drop) });
+        }
+        calls.join_all().await.into_iter().for_each(|written| written.unwrap());
+        // Each value comes from the other node too, in one burst.
+        for (key, bucket) in buckets.into_iter().enumerate() {
+            calls.spawn_local(async move { bucket.get(key.to_string()).timeout(wait).await.map(|read| assert!(read.is_found())) });
+        }
+        calls.join_all().await.into_iter().for_each(|read| read.unwrap());
+        for node in ["n1", "n2"] {
+            assert_eq!(world.figure(node, "rejoin_sends_dropped_total").await, 0.0, "{node}");
+        }
     });
 }
