@@ -37,7 +37,8 @@ pub(crate) async fn drain(parts: &Parts, endpoint: &Endpoint) {
 async fn leave(parts: &Parts) {
     let mut left = parts.left.subscribe();
     let peers: Vec<(NodeId, Sender)> = parts.peers().all().map(|(peer, connection)| (*peer, connection.sender())).collect();
-    for (_, sender) in peers.iter().cloned() {
+    for (_, sender) in &peers {
+        let sender = sender.clone();
         // One whose queue is full is told when it has room, or never: then its time ends. It keeps no other from being told.
         tokio::spawn(async move { sender.send(Class::Control, LEAVING, Bytes::new()).await });
     }
