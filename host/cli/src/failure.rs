@@ -74,7 +74,8 @@ impl Failure {
         Self::new(Exit::Usage, what)
     }
 
-    /// A command line that cannot be parsed. The first paragraph of the parser's text says what is wrong, the rest how it is written.
+    /// A command line that cannot be parsed. The first paragraph of the parser's text says what is wrong, the rest how
+    /// it is written.
     pub(crate) fn mistyped(error: &clap::Error) -> Self {
         let text = error.render().to_string();
         let lines = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,5 +1,5 @@
-//! The connections of the admin port: few, and none that says nothing for long. Whoever reaches the port needs no token, and must not take the
-//! descriptors that the store needs.
+//! The connections of the admin port: few, and none that says nothing for long. Whoever reaches the port needs no
+//! token, and must not take the descriptors that the store needs.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,12 +1,14 @@
-//! Which failed handshakes were warned of lately: a dialler that is refused tries again for ever, and one line says it all.
+//! Which failed handshakes were warned of lately. A dialler that is refused tries again for ever, and one line says it
+//! all.
 
-use crate::{Error, runtime::lock};
 use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::Mutex,
     time::{Duration, Instant},
 };
+
+use crate::{Error, runtime::lock};
 
 /// A reason is warned of again for one address after so long.
 const EVERY: Duration = Duration::from_secs(60);
@@ -18,7 +20,8 @@ const MOST: usize = 256;
 pub(crate) struct Warned(Mutex<BTreeMap<(IpAddr, &'static str), Instant>>);
 
 impl Warned {
-    /// Whether an operator should be warned now: the other side shows or expects the wrong certificate, which time alone will not change.
+    /// Whether an operator should be warned now: the other side shows or expects the wrong certificate, which time alone
+    /// will not change.
     pub(crate) fn is_news(&self, from: IpAddr, error: &Error, now: Instant) -> bool {
         let Some(reason) = reason(error) else { return false };
         let mut warned = lock(&self.0);
