@@ -114,6 +114,7 @@ fn a_burst_of_large_requests_among_healthy_nodes_loses_no_message() {
         }
         calls.join_all().await.into_iter().for_each(|written| written.unwrap());
         // Each value comes from the other node too, in one burst.
+        let mut calls = JoinSet::new();
         for (key, bucket) in buckets.into_iter().enumerate() {
             calls.spawn_local(async move { bucket.get(key.to_string()).timeout(wait).await.map(|read| assert!(read.is_found())) });
         }
