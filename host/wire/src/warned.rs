@@ -20,8 +20,8 @@ const MOST: usize = 256;
 pub(crate) struct Warned(Mutex<BTreeMap<(IpAddr, &'static str), Instant>>);
 
 impl Warned {
-    /// Whether an operator should be warned now: the other side shows or expects the wrong certificate, which time alone
-    /// will not change.
+    /// Whether an operator should be warned now: the other side shows or expects the wrong certificate, which time
+    /// alone will not change.
     pub(crate) fn is_news(&self, from: IpAddr, error: &Error, now: Instant) -> bool {
         let Some(reason) = reason(error) else { return false };
         let mut warned = lock(&self.0);

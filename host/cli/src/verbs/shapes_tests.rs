@@ -11,7 +11,8 @@ fn a_get_has_the_documented_fields() {
     let sibling = Sibling { value: None, value_base64: "/w==".into(), stamp_ms: 5, writer: format!("{:016x}", u64::MAX) };
     let got = Got {
         bucket: "b".into(),
-        key: "k".into(),
+        key: text(b"k"),
+        key_base64: "aw==".into(),
         found: true,
         value: text(b"\xff"),
         value_base64: Some("/w==".into()),
@@ -22,7 +23,8 @@ fn a_get_has_the_documented_fields() {
         merge_fault: None,
     };
     let expected = json!({
-        "bucket": "b", "key": "k", "found": true, "value": null, "value_base64": "/w==", "shown": null, "context": "c",
+        "bucket": "b", "key": "k", "key_base64": "aw==", "found": true, "value": null, "value_base64": "/w==",
+        "shown": null, "context": "c",
         "siblings": [{"value": null, "value_base64": "/w==", "stamp_ms": 5, "writer": "ffffffffffffffff"}],
         "merged_by": {"name": "cart", "digest": "d"}, "merge_fault": null,
     });
