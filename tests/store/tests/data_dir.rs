@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_proto::id::{ClusterId, NodeId, PluginDigest};
-use rejoin_store::{DataDir, FORMAT_VERSION, FileError, Identity, OpenError};
-use rejoin_test_store::{FaultDisk, edit, scratch, sealed};
+use rejoin_store::{DataDir, FORMAT_VERSION, FileError, Identity, OpenError, OsDisk, ShardStore};
+use rejoin_test_store::{FaultDisk, edit, scratch, sealed, small};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 const IDENTITY: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 2 };
 
@@ -183,4 +184,20 @@ fn modules_are_kept_by_digest() {
     assert_eq!(data.modules().list().unwrap(), [one, two]);
     assert_eq!(data.modules().get(&one).unwrap().unwrap(), b"component one"[..]);
     assert_eq!(data.modules().get(&PluginDigest([3; 32])).unwrap(), None);
+}
+
+/// The room that it takes may be what a start needs.
+#[test]
+fn what_a_crash_left_of_a_flush_goes_before_the_state_file_is_written() {
+    let dir = scratch();
+    let (data, start) = DataDir::open(dir.path(), IDENTITY).unwrap();
+    drop(ShardStore::open(data.shard_dir(0), small(), Arc::new(OsDisk), &start).unwrap());
+    let left = data.shard_dir(0).join("tree/tables/900");
+    data.settle().unwrap();
+    drop(data);
+    std::fs::write(&left, "half a table").unwrap();
+    let disk = FaultDisk::default();
+    disk.faults.fail_write.store(true, SeqCst);
+    assert!(DataDir::open_on(dir.path(), IDENTITY, Arc::new(disk)).is_err(), "the state file cannot be written");
+    assert!(!left.exists());
 }

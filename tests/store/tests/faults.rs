@@ -173,6 +173,70 @@ fn a_write_for_which_there_is_no_memory_is_refused_and_taken_later() {
     store.write(put(Space::Objects, "taken", "again")).unwrap();
 }
 
+fn tables(dir: &Path) -> usize {
+    std::fs::read_dir(dir.join("tree/tables")).unwrap().count()
+}
+
+#[test]
+fn nothing_is_flushed_that_does_not_fit() {
+    let disk = FaultDisk::default();
+    let (dir, mut store) = on(&disk);
+    let value = "v".repeat(1000);
+    for number in 0.. {
+        store.write(put(Space::Objects, &format!("{number}"), &value)).unwrap();
+        store.commit().unwrap();
+        if store.stats().memtable_bytes == 0 {
+            break;
+        }
+    }
+    disk.faults.full.store(true, SeqCst);
+    assert_eq!(store.maintenance().run(), Err(StoreFault::Full));
+    assert_eq!((tables(dir.path()), store.stats().flushes), (0, 0));
+    assert!(store.problems().iter().any(|line| line.contains("no room to flush: it needs")), "{:?}", store.problems());
+    disk.faults.full.store(false, SeqCst);
+    assert!(store.maintenance().run().unwrap().flushed);
+}
+
+#[test]
+fn nothing_is_compacted_that_does_not_fit() {
+    let disk = FaultDisk::default();
+    let (dir, store) = on(&disk);
+    drop(store);
+    // Each start after a kill flushes, and no maintenance compacts.
+    for number in 0..5 {
+        let (mut store, _) = open_on(dir.path(), Arc::new(disk.clone()), Start::KILLED).unwrap();
+        store.write(put(Space::Objects, "key", &format!("{number}"))).unwrap();
+        store.commit().unwrap();
+    }
+    let (store, _) = open_on(dir.path(), Arc::new(disk.clone()), Start::KILLED).unwrap();
+    disk.faults.full.store(true, SeqCst);
+    let before = tables(dir.path());
+    assert_eq!(store.maintenance().run(), Err(StoreFault::Full));
+    assert_eq!((tables(dir.path()), store.stats().compactions), (before, 0));
+    assert!(store.problems().iter().any(|line| line.contains("no room to compact: it needs")), "{:?}", store.problems());
+    disk.faults.full.store(false, SeqCst);
+    assert!(store.maintenance().run().unwrap().compacted && tables(dir.path()) < before);
+}
+
+#[test]
+fn a_sync_that_finds_no_descriptor_gives_up_the_spare_one() {
+    let disk = FaultDisk::default();
+    let (_dir, mut store) = on(&disk);
+    let value = "v".repeat(1000);
+    // The name of a new segment is to be synced: its directory has to be opened for that.
+    for number in 0.. {
+        store.write(put(Space::Objects, &format!("{number}"), &value)).unwrap();
+        store.commit().unwrap();
+        if store.stats().segments > 1 {
+            break;
+        }
+    }
+    let next = disk.faults.calls.load(SeqCst);
+    *disk.faults.once.lock().unwrap() = Some((next, Errno::MFILE));
+    store.syncer().sync().unwrap();
+    assert!(disk.faults.calls.load(SeqCst) > next + 1, "it was tried again");
+}
+
 const ROWS: usize = 300;
 
 /// A store that was killed, with rows in its tree, in older segments, and behind what was synced.

@@ -10,7 +10,7 @@ mod calls;
 
 use calls::{Kind, Plan, Trigger};
 use rejoin_core::port::{Space, Store, StoreFault};
-use rejoin_test_store::{Attempt, Expected, Loss, Random, SHARD, Step, Survival, Tree, passes, put, verify};
+use rejoin_test_store::{Attempt, Expected, Image, Loss, MemoryDisk, Node, Random, SHARD, Step, Survival, Tree, passes, put, verify};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
@@ -192,6 +192,64 @@ fn there_is_no_descriptor_while_a_damaged_table_is_taken_out() {
     for call in 0..calls {
         assert_eq!(lost(table, Some(call)).1, least, "call {call}");
     }
+}
+
+/// Writes until a memtable waits for its flush.
+fn seal(node: &mut Node) {
+    for number in 0.. {
+        node.store.write(put(Space::Objects, &format!("object {number:02}"), &"v".repeat(900))).unwrap();
+        node.store.commit().unwrap();
+        if node.store.stats().memtable_bytes == 0 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_flush_or_compaction_that_finds_no_room_leaves_nothing_behind() {
+    let _alone = calls::alone();
+    for call in 0.. {
+        let root = rejoin_test_store::scratch();
+        let disk = MemoryDisk::new(root.path(), &Image::default());
+        let mut node = Node::open(root.path(), &disk).unwrap();
+        // The flush of the last one makes a compaction due.
+        for _ in 0..3 {
+            seal(&mut node);
+            node.store.maintenance().run().unwrap();
+        }
+        seal(&mut node);
+        let path = tree(root.path());
+        let files = || Tree::read(&path).files.into_keys().collect::<Vec<_>>();
+        let (before, flushes) = (files(), node.store.stats().flushes);
+        calls::arm(Plan::new(path.clone(), &[Kind::Create, Kind::Write], Trigger::From(call, Errno::NOSPC)));
+        let done = node.store.maintenance().run();
+        let calls = calls::disarm().calls;
+        if calls <= call {
+            assert!(done.is_ok() && call > 8, "{done:?}, {call} calls");
+            return;
+        }
+        assert_eq!(done, Err(StoreFault::Full), "call {call}");
+        // A flush that was done has one table more, and another version.
+        let flushed = usize::from(node.store.stats().flushes > flushes);
+        assert_eq!(files().len(), before.len() + flushed, "call {call}: {:?} after {before:?}", files());
+    }
+}
+
+#[test]
+fn what_has_failed_is_not_tried_again_at_once() {
+    let _alone = calls::alone();
+    let root = rejoin_test_store::scratch();
+    let disk = MemoryDisk::new(root.path(), &Image::default());
+    let mut node = Node::open(root.path(), &disk).unwrap();
+    seal(&mut node);
+    calls::arm(Plan::new(tree(root.path()), &[Kind::Create], Trigger::From(0, Errno::MFILE)));
+    let maintenance = node.store.maintenance();
+    for _ in 0..3 {
+        assert!(maintenance.turn().is_some_and(|pause| !pause.is_zero()));
+        assert_eq!(node.store.stats().failures, 1);
+    }
+    calls::disarm();
+    assert!(maintenance.run().unwrap().flushed, "who asks for it does not wait");
 }
 
 /// A block that cannot be read stays so until it is written anew. It costs its rows; the node runs on, starts, and compacts what it has.

@@ -63,4 +63,10 @@ mod tests {
         let of = |limit| share(Some(limit));
         assert_eq!((of(20), of(1024), of(1 << 20), share(None)), (64, 256, 8192, 8192));
     }
+
+    #[test]
+    fn all_shards_of_a_process_share_one_budget() {
+        let options = crate::Options::default();
+        assert!(Arc::ptr_eq(&options.descriptors.table(), &Descriptors::of_process().table()));
+    }
 }
