@@ -283,7 +283,8 @@ impl Links {
         self.connection(peer) == Some(connection) || self.retired.get(&connection).is_some_and(|(of, _)| *of == peer)
     }
 
-    /// Whether a node's data directory was replaced by an empty one, as far as this node knows: its copies do not count in reads.
+    /// Whether a node's data directory was replaced by an empty one, as far as this node knows: its copies do not count
+    /// in reads.
     #[must_use]
     pub fn is_replaced(&self, node: NodeId) -> bool {
         let of_peer = || self.links.get(&node)?.current.as_ref().map(|current| current.replaced);
