@@ -4,9 +4,13 @@
 //! node alike; nothing is deleted because of it, and whoever still waits for the other one is told that it has lost. There is no leader and
 //! nothing that has to be up: a node that was away learns what it missed when it connects. A change is answered when every node that is
 //! connected has it durably, or after [`SPREAD_US`]; the answer names who has.
+//!
+//! A disk that has no room does not stop the catalog. What this node learns holds in memory, is saved again every [`SAVE_AGAIN_US`], and is
+//! not reported as taken until then. A change that was asked for here is refused and undone.
 
 mod race;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -20,6 +24,10 @@ use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDig
 
 /// How long a change waits for the other nodes before it is answered all the same, in microseconds.
 pub const SPREAD_US: u64 = 2_000_000;
+/// After how long a save that failed is tried again, in microseconds.
+pub const SAVE_AGAIN_US: u64 = 1_000_000;
+/// The most messages per peer that are reported as taken once the catalog can be saved. Of more the peer hears at its next connect.
+const MAX_UNTAKEN: usize = 1024;
 /// The most records that a catalog holds.
 pub const MAX_RECORDS: usize = 100_000;
 
@@ -71,6 +79,9 @@ pub enum Event {
     Peer(NodeId, PeerBody),
     /// An operator's change; `call` is the shell's name for it.
     Change(u64, Change),
+    /// The answer to [`Effect::Save`], and always the next event after it. An error means that there was no room, and that nothing else is
+    /// wrong: it is what the operator is told whose change is refused for it.
+    Saved(Result<(), ErrorReply>),
     /// Time has passed; due at [`Control::next_wake_us`].
     Tick,
 }
@@ -78,7 +89,7 @@ pub enum Event {
 /// What the control machine wants done, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Keep the catalog durably before anything that follows.
+    /// Save the catalog durably, then tell [`Event::Saved`] before any other event. It is the last effect of its call.
     Save,
     /// The catalog has changed: make new views of it, look for modules that are missing.
     Changed,
@@ -114,6 +125,25 @@ struct Comparing {
     lacking: Option<BTreeMap<RecordKey, (u64, u64)>>,
 }
 
+/// What a save that is under way is for.
+#[derive(Debug)]
+enum Saving {
+    /// A change of this node's own: it is published when it is saved, and undone when it cannot be.
+    Change { call: u64, record: Box<Record>, before: Option<Box<Record>> },
+    /// Records of a peer: what is to be done whether they can be saved or not, and the message that is reported as taken when they are.
+    Learnt { effects: Vec<Effect>, taken: Option<(NodeId, u64)> },
+    /// An earlier save had failed.
+    Again,
+}
+
+/// A catalog that could not be saved.
+#[derive(Debug)]
+struct Unsaved {
+    again_at_us: u64,
+    /// The messages that are to be reported as taken once it is.
+    untaken: BTreeMap<NodeId, Vec<u64>>,
+}
+
 #[derive(Debug)]
 struct Spreading {
     call: u64,
@@ -135,6 +165,8 @@ pub struct Control {
     sending: BTreeMap<NodeId, (u64, VecDeque<RecordKey>)>,
     /// Peers whose catalog this one is not yet known to contain.
     comparing: BTreeMap<NodeId, Comparing>,
+    saving: Option<Saving>,
+    unsaved: Option<Unsaved>,
     next_number: u64,
 }
 
@@ -145,7 +177,7 @@ impl Control {
         let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
         let (up, summarised) = (BTreeSet::new(), BTreeSet::new());
         let (spreading, sending, comparing) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { records, up, summarised, spreading, sending, comparing, next_number: 1 }
+        Self { records, up, summarised, spreading, sending, comparing, saving: None, unsaved: None, next_number: 1 }
     }
 
     /// What is to be kept.
@@ -193,11 +225,13 @@ impl Control {
     /// When an [`Event::Tick`] is due, in microseconds.
     #[must_use]
     pub fn next_wake_us(&self) -> Option<u64> {
-        self.spreading.values().map(|spreading| spreading.until_us).min()
+        let unsaved = self.unsaved.as_ref().map(|unsaved| unsaved.again_at_us);
+        self.spreading.values().map(|spreading| spreading.until_us).chain(unsaved).min()
     }
 
     /// Handles one event at a time: `now_us` of a clock that never goes back, `wall_ms` for the stamps of records.
     pub fn handle(&mut self, now_us: u64, wall_ms: u64, event: Event, effects: &mut Vec<Effect>) {
+        debug_assert_eq!(self.saving.is_some(), matches!(event, Event::Saved(_)), "a save is answered before anything else");
         match event {
             Event::PeerUp(peer, digest) => {
                 self.up.insert(peer);
@@ -213,6 +247,9 @@ impl Control {
                 self.summarised.remove(&peer);
                 self.sending.remove(&peer);
                 self.comparing.remove(&peer);
+                if let Some(unsaved) = &mut self.unsaved {
+                    unsaved.untaken.remove(&peer);
+                }
                 self.taken(peer, None, effects);
             }
             Event::Peer(peer, PeerBody::CatalogSummary(summary)) => {
@@ -240,13 +277,74 @@ impl Control {
             }
             Event::Peer(..) => {}
             Event::Change(call, change) => match self.decide(wall_ms, change) {
-                Ok(record) => self.publish(now_us, call, record, effects),
+                Ok(record) => {
+                    let before = self.records.insert(record.key.clone(), record.clone());
+                    self.save(Saving::Change { call, record: Box::new(record), before: before.map(Box::new) }, effects);
+                }
                 Err(error) => effects.push(Effect::Answer(call, Err(error))),
             },
             Event::Tick => {
                 let late: Vec<u64> = self.spreading.iter().filter(|(_, s)| s.until_us <= now_us).map(|(&number, _)| number).collect();
                 late.into_iter().for_each(|number| self.answer(number, effects));
+                if self.unsaved.as_ref().is_some_and(|unsaved| unsaved.again_at_us <= now_us) {
+                    self.save(Saving::Again, effects);
+                }
             }
+            Event::Saved(Ok(())) => self.saved(now_us, effects),
+            Event::Saved(Err(error)) => self.not_saved(now_us, error, effects),
+        }
+    }
+
+    fn save(&mut self, saving: Saving, effects: &mut Vec<Effect>) {
+        self.saving = Some(saving);
+        effects.push(Effect::Save);
+    }
+
+    fn saved(&mut self, now_us: u64, effects: &mut Vec<Effect>) {
+        for (peer, numbers) in self.unsaved.take().map(|unsaved| unsaved.untaken).unwrap_or_default() {
+            effects.extend(numbers.into_iter().map(|number| Effect::Send(peer, PeerBody::CatalogTaken { number })));
+        }
+        match self.saving.take() {
+            Some(Saving::Change { call, record, .. }) => self.publish(now_us, call, *record, effects),
+            Some(Saving::Learnt { effects: behind, taken }) => {
+                effects.extend(behind);
+                effects.extend(taken.map(|(peer, number)| Effect::Send(peer, PeerBody::CatalogTaken { number })));
+            }
+            Some(Saving::Again) | None => {}
+        }
+    }
+
+    fn not_saved(&mut self, now_us: u64, error: ErrorReply, effects: &mut Vec<Effect>) {
+        match self.saving.take() {
+            Some(Saving::Change { call, record, before }) => {
+                // Rule: unsaved changes are undone. Nobody has seen it yet.
+                match before {
+                    Some(before) => self.records.insert(record.key, *before),
+                    None => self.records.remove(&record.key),
+                };
+                effects.push(Effect::Answer(call, Err(error)));
+            }
+            // What peers have holds here too, above all the end of a token. But this node may forget it, so it has not taken it.
+            Some(Saving::Learnt { effects: behind, taken }) => {
+                self.save_again(now_us);
+                effects.extend(behind);
+                taken.into_iter().for_each(|(peer, number)| self.untaken(peer, number));
+            }
+            Some(Saving::Again) | None => self.save_again(now_us),
+        }
+    }
+
+    fn save_again(&mut self, now_us: u64) {
+        let again_at_us = now_us + SAVE_AGAIN_US;
+        self.unsaved.get_or_insert_with(|| Unsaved { again_at_us, untaken: BTreeMap::new() }).again_at_us = again_at_us;
+    }
+
+    /// A message is reported as taken when the catalog is saved.
+    fn untaken(&mut self, peer: NodeId, number: u64) {
+        let Some(unsaved) = &mut self.unsaved else { return };
+        let numbers = unsaved.untaken.entry(peer).or_default();
+        if numbers.len() < MAX_UNTAKEN {
+            numbers.push(number);
         }
     }
 
@@ -358,21 +456,30 @@ impl Control {
             }
         }
         changed |= !kept.is_empty();
+        let mut behind = Vec::new();
         if changed {
-            effects.extend([Effect::Save, Effect::Changed]);
-            self.overrule(effects);
-            self.agree(effects);
+            behind.push(Effect::Changed);
+            self.overrule(&mut behind);
+            self.agree(&mut behind);
         }
         if !kept.is_empty() {
             let records = |_| PeerBody::CatalogRecords { number: 0, records: kept.clone() };
-            effects.extend(self.up.iter().map(|&peer| Effect::Send(peer, records(peer))));
+            behind.extend(self.up.iter().map(|&peer| Effect::Send(peer, records(peer))));
         }
         if number != 0 && !better.is_empty() {
             // Before the word that its records were taken: whoever made them waits for that, and must learn first that they have lost.
-            effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number: 0, records: better }));
+            behind.push(Effect::Send(peer, PeerBody::CatalogRecords { number: 0, records: better }));
         }
-        if number != 0 {
-            effects.push(Effect::Send(peer, PeerBody::CatalogTaken { number }));
+        let taken = (number != 0).then_some((peer, number));
+        if changed {
+            return self.save(Saving::Learnt { effects: behind, taken }, effects);
+        }
+        effects.extend(behind);
+        match taken {
+            // Rule: unsaved records are not taken. They may be among those that could not be saved.
+            Some((peer, number)) if self.unsaved.is_some() => self.untaken(peer, number),
+            Some((peer, number)) => effects.push(Effect::Send(peer, PeerBody::CatalogTaken { number })),
+            None => {}
         }
     }
 
@@ -407,8 +514,7 @@ impl Control {
 
     fn publish(&mut self, now_us: u64, call: u64, record: Record, effects: &mut Vec<Effect>) {
         let number = self.number();
-        self.records.insert(record.key.clone(), record.clone());
-        effects.extend([Effect::Save, Effect::Changed]);
+        effects.push(Effect::Changed);
         for &peer in &self.up {
             effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number, records: alloc::vec![record.clone()] }));
         }

@@ -11,8 +11,8 @@ use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::peer::PeerBody;
-use rejoin_proto::{ErrorReply, Layout, NodeId, PluginDigest, TenantId, codec};
-use rejoin_store::ControlFile;
+use rejoin_proto::{ErrorCode, ErrorReply, Layout, NodeId, PluginDigest, TenantId, codec};
+use rejoin_store::{ControlFile, FileError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::Notice;
@@ -93,13 +93,9 @@ impl CatalogTask {
                     continue;
                 }
             };
-            let now = parts.clock.now();
-            let mut effects = Vec::new();
-            self.control.handle(now.mono_us, now.wall_ms, event, &mut effects);
-            for effect in effects {
-                if !self.apply(&parts, effect, &mut answers) {
-                    return;
-                }
+            if let Err(error) = self.step(&parts, event, &mut answers) {
+                let _ = self.failures.send(format!("the catalog cannot be kept: {error}"));
+                return;
             }
             if let Some(connection) = told {
                 // Behind the summary, if one was sent.
@@ -108,15 +104,29 @@ impl CatalogTask {
         }
     }
 
-    /// Does one effect. `false`: the catalog could not be kept, and nothing that follows may happen.
-    fn apply(&mut self, parts: &Arc<Parts>, effect: Effect, answers: &mut Answers) -> bool {
-        match effect {
-            Effect::Save => {
-                if let Err(error) = self.save() {
-                    let _ = self.failures.send(format!("the catalog cannot be kept: {error}"));
-                    return false;
+    /// Handles one event, and what comes of a save.
+    ///
+    /// # Errors
+    /// The catalog could not be saved, and not for want of room.
+    fn step(&mut self, parts: &Arc<Parts>, event: Event, answers: &mut Answers) -> Result<(), FileError> {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let (now, mut effects) = (parts.clock.now(), Vec::new());
+            self.control.handle(now.mono_us, now.wall_ms, event, &mut effects);
+            for effect in effects {
+                match effect {
+                    Effect::Save => next = Some(Event::Saved(self.save(parts)?)),
+                    effect => self.apply(parts, effect, answers),
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, parts: &Arc<Parts>, effect: Effect, answers: &mut Answers) {
+        match effect {
+            // Done by `step`, which has to tell what came of it.
+            Effect::Save => {}
             Effect::Changed => {
                 let view = Arc::new(node_view(&self.layout, &self.control, &self.secret));
                 parts.catalog_digest.store(self.control.digest(), Relaxed);
@@ -136,12 +146,30 @@ impl CatalogTask {
                 }
             }
         }
-        true
     }
 
-    fn save(&self) -> Result<(), rejoin_store::FileError> {
+    /// Saves the catalog. The inner error is for whoever wanted a change: there was no room for it.
+    fn save(&self, parts: &Parts) -> Result<Result<(), ErrorReply>, FileError> {
         let catalog: Catalog = self.control.catalog();
-        self.files.write(CATALOG_FILE, &codec::encode(&catalog))
+        match self.files.write(CATALOG_FILE, &codec::encode(&catalog)) {
+            Ok(()) => {
+                parts.problems.clear(CATALOG_FILE);
+                Ok(Ok(()))
+            }
+            Err(error) if error.is_for_want_of_room() => {
+                let name = &parts.config.name;
+                parts.problems.set(
+                    CATALOG_FILE,
+                    format!(
+                        "{name}: the catalog cannot be saved ({error}): changes made here are refused, and a restart forgets those of peers"
+                    ),
+                );
+                let message =
+                    format!("{name} cannot save the change ({error}): nothing was changed; free space on its disk, or ask another node");
+                Ok(Err(ErrorReply::new(ErrorCode::DiskFull, message)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Has the plugins of the catalog compiled, and those that are missing fetched.

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rejoin_core::control::SAVE_AGAIN_US;
 use rejoin_core::node::links::{Closing, Event, Links, Output};
 use rejoin_core::node::route::{Route, route as route_of};
 use rejoin_core::shard::event;
@@ -56,11 +57,17 @@ pub(crate) struct Peers {
     up: BTreeMap<NodeId, Connection>,
     /// Why dialling a peer ends in a way that time alone does not change, in words that are the same for each attempt.
     undialled: BTreeMap<NodeId, String>,
+    /// When the disk ids are to be saved again, if they could not be.
+    remember_at_us: Option<u64>,
 }
 
 impl Peers {
     pub(crate) fn new(links: Links) -> Self {
-        Self { links, open: BTreeMap::new(), up: BTreeMap::new(), undialled: BTreeMap::new() }
+        Self { links, open: BTreeMap::new(), up: BTreeMap::new(), undialled: BTreeMap::new(), remember_at_us: None }
+    }
+
+    fn next_wake_us(&self) -> u64 {
+        self.links.next_wake_us().min(self.remember_at_us.unwrap_or(u64::MAX))
     }
 
     /// The peers that are up, with their connections.
@@ -91,7 +98,7 @@ pub(crate) async fn keep(
     let mut dialling = JoinSet::new();
     step(&parts, Event::Tick);
     loop {
-        let wake = parts.clock.instant(parts.peers().links.next_wake_us());
+        let wake = parts.clock.instant(parts.peers().next_wake_us());
         tokio::select! {
             biased;
             Some(connection) = heard.recv() => step(&parts, Event::Heard(connection)),
@@ -264,8 +271,28 @@ pub(crate) fn step(parts: &Parts, event: Event) {
     outputs.into_iter().for_each(|output| act(parts, &mut peers, output));
     let barred = peers.links.why_not_serving().filter(|told| told.lasting).map(|told| told.why);
     parts.barred.send_if_modified(|known| std::mem::replace(known, barred.clone()) != barred);
+    if peers.remember_at_us.is_some_and(|at| at <= parts.clock.now().mono_us) {
+        remember(parts, &mut peers);
+    }
     drop(peers);
     parts.links_changed.notify_one();
+}
+
+/// Saves what is known of disks. Without room for that it is tried again: a restart before then would only not know of a disk that was first
+/// met, or replaced, meanwhile.
+fn remember(parts: &Parts, peers: &mut Peers) {
+    peers.remember_at_us = None;
+    match parts.files.write(DISKS_FILE, &codec::encode(peers.links.disks())) {
+        Ok(()) => parts.problems.clear(DISKS_FILE),
+        Err(error) if error.is_for_want_of_room() => {
+            peers.remember_at_us = Some(parts.clock.now().mono_us + SAVE_AGAIN_US);
+            let name = &parts.config.name;
+            parts.problems.set(DISKS_FILE, format!("{name}: the ids of the peers' disks cannot be saved ({error})"));
+        }
+        Err(error) => {
+            let _ = parts.failures.send(format!("the ids of the peers' disks cannot be kept: {error}"));
+        }
+    }
 }
 
 fn act(parts: &Parts, peers: &mut Peers, output: Output) {
@@ -277,11 +304,7 @@ fn act(parts: &Parts, peers: &mut Peers, output: Output) {
                 connection.close(code, &why);
             }
         }
-        Output::Remember => {
-            if let Err(error) = parts.files.write(DISKS_FILE, &codec::encode(peers.links.disks())) {
-                let _ = parts.failures.send(format!("the ids of the peers' disks cannot be kept: {error}"));
-            }
-        }
+        Output::Remember => remember(parts, peers),
         Output::Replaced(by) => {
             parts.report_replaced(&by);
             parts.tell_all(|| Notice::Event(Box::new(event::Event::Replaced)));

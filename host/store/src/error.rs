@@ -47,6 +47,13 @@ pub enum FileError {
 }
 
 impl FileError {
+    /// Whether the disk is full, or the process or machine short of descriptors or memory: nothing is wrong with the file, and the same may
+    /// succeed later.
+    #[must_use]
+    pub fn is_for_want_of_room(&self) -> bool {
+        self.source_error().is_some_and(|error| crate::disk::no_room(error) || crate::disk::is_short(error))
+    }
+
     /// What the operating system said, if it was asked.
     pub(crate) fn source_error(&self) -> Option<&io::Error> {
         match self {

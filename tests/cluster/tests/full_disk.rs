@@ -1,25 +1,35 @@
-//! A real disk that is full: a file system of 300 MB is filled under a node, which is killed on it, starts with no byte free, and goes on when there is room.
+//! A real disk that is full. A file system of 300 MB is filled under a node, which is killed on it, starts with no byte free, and goes on when
+//! there is room. And the catalog changes while one of two nodes cannot save it.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::Path;
 use std::process::Command;
 
-use rejoin_client::admin::BucketProps;
+use rejoin_client::admin::{Admin, BucketProps, Scope};
 use rejoin_client::{Bucket, Bytes, ErrorKind};
 use rejoin_test_cluster::{Cluster, eventually, http};
 
 /// Set in the process that may mount: it has a mount namespace of its own.
 const MAY_MOUNT: &str = "REJOIN_TEST_MAY_MOUNT";
-const TEST: &str = "a_node_on_a_disk_of_300_mb_is_filled_freed_and_restarted_and_reads_throughout";
 /// What others have on the disk, and remove in the end.
 const OTHERS: usize = 150 << 20;
 const VALUE: usize = 64 << 10;
 
 #[test]
 fn a_node_on_a_disk_of_300_mb_is_filled_freed_and_restarted_and_reads_throughout() {
+    in_a_mount_namespace("a_node_on_a_disk_of_300_mb_is_filled_freed_and_restarted_and_reads_throughout", filled());
+}
+
+#[test]
+fn the_catalog_changes_while_a_node_has_no_room_to_save_it() {
+    in_a_mount_namespace("the_catalog_changes_while_a_node_has_no_room_to_save_it", changed());
+}
+
+/// Runs a test again in a process that may mount, and there lets it go.
+fn in_a_mount_namespace(test: &str, run: impl Future<Output = ()>) {
     if std::env::var_os(MAY_MOUNT).is_some() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        return runtime.block_on(filled());
+        return runtime.block_on(run);
     }
     let private = |command: &mut Command| {
         let unshare = ["--mount", "--propagation", "private"];
@@ -30,11 +40,11 @@ fn a_node_on_a_disk_of_300_mb_is_filled_freed_and_restarted_and_reads_throughout
     let probe = tempfile::tempdir().unwrap();
     let mount = private(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(probe.path())).output();
     if !mount.as_ref().is_ok_and(|mount| mount.status.success()) {
-        eprintln!("SKIPPED: {TEST} needs to mount a tmpfs in a mount namespace of its own, which this user may not: {mount:?}");
+        eprintln!("SKIPPED: {test} needs to mount a tmpfs in a mount namespace of its own, which this user may not: {mount:?}");
         return;
     }
     let this = std::env::current_exe().unwrap();
-    let mut inside = private(Command::new(this).args(["--exact", TEST, "--nocapture"]));
+    let mut inside = private(Command::new(this).args(["--exact", test, "--nocapture"]));
     assert!(inside.env(MAY_MOUNT, "1").status().unwrap().success());
 }
 
@@ -121,6 +131,59 @@ async fn filled() {
     read_all(&bucket, written + 200).await;
     cluster.kill(0);
     assert!(Command::new("umount").arg(&data).status().unwrap().success());
+}
+
+async fn changed() {
+    let more = "memtable_bytes = 16777216\nfree_space_floor = 16777216\nshards = 2\ncache_bytes = 4194304";
+    let mut cluster = Cluster::prepare(2, more);
+    let data = cluster.data(0);
+    std::fs::create_dir(&data).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=200m", "tmpfs"]).arg(&data).status().unwrap();
+    assert!(mounted.success());
+    (0..2).for_each(|node| cluster.spawn(node));
+    cluster.together().await;
+    cluster.bucket("plain", BucketProps { n: 2, ..BucketProps::default() }).await;
+    let other = cluster.pinned(1).await.admin();
+    other.create_token("app", Scope::Data).await.unwrap();
+    fill(&data.join("filler"));
+
+    // A change that the full node is asked for is not made anywhere.
+    let full = cluster.pinned(0).await.admin();
+    let refused = full.create_bucket("none", BucketProps { n: 2, ..BucketProps::default() }).await.unwrap_err();
+    assert!(refused.kind() == ErrorKind::DiskFull && refused.to_string().contains("nothing was changed"), "{refused}");
+    for admin in [&full, &other] {
+        assert_eq!(admin.bucket("none").await.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    // One of another node holds on both, and the operator is told who may forget it.
+    let behind = other.revoke_token("app").await.unwrap();
+    assert_eq!(behind.iter().map(ToString::to_string).collect::<Vec<_>>(), ["n1"]);
+    assert!(is_revoked(&full).await, "it holds at once");
+    let (code, health) = http::get(cluster.admin(0), "/health").unwrap();
+    assert!(code == 503 && health.contains("the catalog cannot be saved"), "{code}: {health}");
+    // A start without room learns it again, and goes on.
+    cluster.kill(0);
+    fill(&data.join("filler"));
+    cluster.spawn(0);
+    cluster.together().await;
+    assert!(is_revoked(&cluster.pinned(0).await.admin()).await);
+
+    std::fs::remove_file(data.join("filler")).unwrap();
+    eventually("the node is well", async || match http::get(cluster.admin(0), "/health") {
+        Ok((200, text)) => Ok(text),
+        other => Err(other),
+    })
+    .await;
+    // It is saved now: alone, the node still knows.
+    cluster.kill(0);
+    cluster.kill(1);
+    cluster.spawn(0);
+    assert!(is_revoked(&cluster.pinned(0).await.admin()).await);
+    cluster.kill(0);
+    assert!(Command::new("umount").arg(&data).status().unwrap().success());
+}
+
+async fn is_revoked(admin: &Admin) -> bool {
+    admin.tokens().await.unwrap().iter().any(|token| token.name.as_str() == "app" && token.revoked)
 }
 
 /// The operator is told: which node, which directory.

@@ -49,6 +49,8 @@ fn catcher(rule: Rule) -> fn() {
         Rule::PeersObject | Rule::ObjectionsEndATenure => tenures::a_handshake_tells_an_old_disk_what_its_actor_has_done,
         Rule::ContextsEndATenure => tenures::a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint,
         Rule::RacesRenumberNoBucket => control::a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name,
+        Rule::UnsavedChangesAreUndone => control::a_change_that_cannot_be_saved_is_refused_and_undone,
+        Rule::UnsavedRecordsAreNotTaken => control::records_that_cannot_be_saved_hold_at_once_and_are_taken_when_they_are_saved,
         Rule::CatalogsAreEqualAtTheStart => links::a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_catalog,
         Rule::UnmetPeersEndTenures => replicas::a_start_that_has_not_met_every_peer_takes_new_actors,
         Rule::OutrunWritesAreNotAcked => replicas::superseded_by_later_writes_of_the_minting_actor_is_no_acknowledgement,

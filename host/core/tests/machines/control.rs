@@ -1,8 +1,8 @@
 //! The catalog: changes race to one winner, and who was away learns.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use rejoin_core::control::{Catalog, Change, Control, Effect, Event, MAX_RECORDS, SPREAD_US, Spread, plugin_record};
+use rejoin_core::control::{Catalog, Change, Control, Effect, Event, MAX_RECORDS, SAVE_AGAIN_US, SPREAD_US, Spread, plugin_record};
 use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec;
@@ -19,6 +19,10 @@ struct Nodes {
     overruled: Vec<(Record, Option<Name>)>,
     /// Which node has come to contain whose catalog.
     agreed: Vec<(usize, usize)>,
+    /// The nodes without room on their disks.
+    full: BTreeSet<usize>,
+    /// What each would find at a restart.
+    kept: Vec<Catalog>,
     now_us: u64,
     wall_ms: u64,
     delivered: usize,
@@ -33,6 +37,8 @@ impl Nodes {
             answers: Vec::new(),
             overruled: Vec::new(),
             agreed: Vec::new(),
+            full: BTreeSet::new(),
+            kept: vec![Catalog::default(); count],
             now_us: 0,
             wall_ms: 1000,
             delivered: 0,
@@ -48,11 +54,17 @@ impl Nodes {
     fn event(&mut self, to: usize, event: Event) {
         let mut effects = Vec::new();
         self.all[to].handle(self.now_us, self.wall_ms, event, &mut effects);
-        let mut saved = true;
+        if effects.last() == Some(&Effect::Save) {
+            let full = ErrorReply::new(ErrorCode::DiskFull, "the disk is full");
+            let saved = if self.full.contains(&to) { Err(full) } else { Ok(()) };
+            if saved.is_ok() {
+                self.kept[to] = self.all[to].catalog();
+            }
+            self.all[to].handle(self.now_us, self.wall_ms, Event::Saved(saved), &mut effects);
+        }
         for effect in effects {
             match effect {
-                Effect::Save => saved = true,
-                Effect::Changed => assert!(saved, "kept before it is used"),
+                Effect::Save | Effect::Changed => {}
                 Effect::Send(peer, body) => self.wire.push_back((to, peer.0 as usize, body)),
                 Effect::Answer(call, result) => self.answers.push((call, result)),
                 Effect::Agreed(peer) => self.agreed.push((to, peer.0 as usize)),
@@ -405,6 +417,79 @@ fn a_withdrawn_token_can_be_made_again_and_a_live_one_cannot() {
 }
 
 #[test]
+pub(crate) fn a_change_that_cannot_be_saved_is_refused_and_undone() {
+    let mut nodes = Nodes::connected(2);
+    nodes.change(0, 1, create("cart", 10));
+    nodes.deliver();
+    let before = (nodes.all[0].catalog(), nodes.all[0].digest());
+    nodes.full.insert(0);
+    nodes.change(0, 2, create("session", 10));
+    assert_eq!(code(nodes.answer(2)), ErrorCode::DiskFull);
+    let set = Change::BucketSet(tenant(), name("cart"), 1, BucketProps { siblings: 99, ..BucketProps::default() });
+    nodes.change(0, 3, set.clone());
+    assert_eq!(code(nodes.answer(3)), ErrorCode::DiskFull);
+    nodes.deliver();
+    assert_eq!((nodes.all[0].catalog(), nodes.all[0].digest()), before, "neither is there");
+    assert!(nodes.agree(), "and nobody has heard of them");
+    // Nothing has to be done for it once there is room.
+    nodes.full.clear();
+    nodes.change(0, 4, set);
+    nodes.deliver();
+    assert_eq!(nodes.answer(4).expect("changed").version, 2);
+    assert!(nodes.agree());
+}
+
+/// A node with a full disk hears that a token was withdrawn: it must not take the token any more, and must not say that it has the record.
+#[test]
+pub(crate) fn records_that_cannot_be_saved_hold_at_once_and_are_taken_when_they_are_saved() {
+    let mut nodes = Nodes::connected(3);
+    nodes.change(0, 1, Change::TokenCreate(tenant(), name("app"), Scope::Data, [1; 32]));
+    nodes.deliver();
+    let before = nodes.kept[2].clone();
+    nodes.full.insert(2);
+    nodes.change(0, 2, Change::TokenRevoke(name("app")));
+    nodes.deliver();
+    assert!(nodes.agree(), "it holds on every node");
+    assert_eq!(nodes.kept[2], before, "and one would forget it");
+    assert!(nodes.answers.iter().all(|(call, _)| *call != 2), "so the change is not answered yet");
+    nodes.now_us += SAVE_AGAIN_US;
+    nodes.event(2, Event::Tick);
+    nodes.deliver();
+    assert!(nodes.answers.iter().all(|(call, _)| *call != 2), "the disk is still full");
+    nodes.full.clear();
+    nodes.now_us += SAVE_AGAIN_US / 2;
+    nodes.event(2, Event::Tick);
+    assert_eq!(nodes.kept[2], before, "not before its time");
+    nodes.now_us += SAVE_AGAIN_US / 4 * 3;
+    assert!(nodes.all[2].next_wake_us().is_some_and(|at| at <= nodes.now_us));
+    nodes.event(2, Event::Tick);
+    nodes.deliver();
+    assert_eq!(nodes.kept[2], nodes.all[0].catalog());
+    assert_eq!(nodes.spread(2).expect("withdrawn").taken_by.len(), 2);
+    assert_eq!(nodes.all[2].next_wake_us(), None, "nothing is left to be saved");
+}
+
+#[test]
+pub(crate) fn a_change_is_answered_without_a_node_that_cannot_save_it() {
+    let mut nodes = Nodes::connected(3);
+    nodes.full.insert(2);
+    nodes.change(0, 1, create("cart", 10));
+    nodes.deliver();
+    nodes.now_us += SPREAD_US;
+    nodes.event(0, Event::Tick);
+    assert_eq!(nodes.spread(1).expect("made").taken_by, BTreeSet::from([NodeId(1)]));
+    // A change of another node that finds it just as full is not taken either, although it has that record already.
+    nodes.change(1, 2, Change::BucketSet(tenant(), name("cart"), 1, BucketProps::default()));
+    nodes.deliver();
+    nodes.full.clear();
+    nodes.now_us += SAVE_AGAIN_US;
+    nodes.event(2, Event::Tick);
+    nodes.deliver();
+    assert_eq!(nodes.spread(2).expect("changed").taken_by.len(), 2);
+    assert!(nodes.agree());
+}
+
+#[test]
 fn a_full_catalog_takes_nothing_new_and_still_withdraws_a_token() {
     let mut kept = Catalog::default();
     for at in 0..MAX_RECORDS {
@@ -417,6 +502,7 @@ fn a_full_catalog_takes_nothing_new_and_still_withdraws_a_token() {
     assert!(matches!(&effects[..], [Effect::Answer(1, Err(error))] if error.code == ErrorCode::TooLarge));
     effects.clear();
     control.handle(0, 1000, Event::Change(2, Change::TokenRevoke(name("t7"))), &mut effects);
+    control.handle(0, 1000, Event::Saved(Ok(())), &mut effects);
     assert!(matches!(effects.last(), Some(Effect::Answer(2, Ok(_)))), "{effects:?}");
 }
 

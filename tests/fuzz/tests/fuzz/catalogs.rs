@@ -26,6 +26,9 @@ impl Nodes {
     fn event(&mut self, to: u64, event: Event) {
         let mut effects = Vec::new();
         self.all[to as usize].handle(self.now_us, 1_000, event, &mut effects);
+        if effects.last() == Some(&Effect::Save) {
+            self.all[to as usize].handle(self.now_us, 1_000, Event::Saved(Ok(())), &mut effects);
+        }
         for effect in effects {
             match effect {
                 Effect::Send(peer, body) if peer.0 < LIAR => self.wire.push_back((to, peer.0, body)),

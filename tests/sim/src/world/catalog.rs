@@ -8,6 +8,7 @@ use rejoin_core::node::links;
 use rejoin_core::shard::event;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::peer::PeerEnvelope;
+use rejoin_proto::{ErrorCode, ErrorReply};
 
 use super::{Occurrence, World};
 use crate::history::NodeIndex;
@@ -44,18 +45,21 @@ impl World {
         if running.control.busy_until_us > now_us {
             return self.want_control(at, now_us);
         }
-        if let Some((effects, told)) = running.control.saving.take() {
-            self.control_effects(at, effects, told);
-        } else {
-            let (event, told) = running.control.queue.pop_front().unwrap_or((Event::Tick, None));
-            let mut effects = Vec::new();
-            running.control.control.handle(now.mono_us, wall_ms, event, &mut effects);
-            if effects.contains(&Effect::Save) {
-                running.control.saving = Some((effects, told));
-                running.control.busy_until_us = now_us + sync_us / 2 + self.faults.exponential(sync_us / 2);
-                return self.want_control(at, now_us);
-            }
-            self.control_effects(at, effects, told);
+        let (event, told) = match running.control.saving.take() {
+            Some(told) => (Event::Saved(self.save_catalog(at)), told),
+            None => running.control.queue.pop_front().unwrap_or((Event::Tick, None)),
+        };
+        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
+        let mut effects = Vec::new();
+        running.control.control.handle(now.mono_us, wall_ms, event, &mut effects);
+        let saves = effects.last() == Some(&Effect::Save);
+        if saves {
+            running.control.saving = Some(told);
+            running.control.busy_until_us = now_us + sync_us / 2 + self.faults.exponential(sync_us / 2);
+        }
+        self.control_effects(at, effects, told.filter(|_| !saves));
+        if saves {
+            return self.want_control(at, now_us);
         }
         let Some(running) = &self.nodes[usize::from(at)].running else { return };
         if !running.control.queue.is_empty() {
@@ -65,14 +69,23 @@ impl World {
         }
     }
 
+    /// Ends a save: a full disk does not take it.
+    fn save_catalog(&mut self, at: NodeIndex) -> Result<(), ErrorReply> {
+        let node = &mut self.nodes[usize::from(at)];
+        if node.is_full() {
+            self.recorder.mark("catalog not saved");
+            return Err(ErrorReply::new(ErrorCode::DiskFull, "the disk is full"));
+        }
+        if let Some(running) = &node.running {
+            node.catalog = running.control.control.catalog();
+        }
+        Ok(())
+    }
+
     fn control_effects(&mut self, at: NodeIndex, effects: Vec<Effect>, told: Option<u32>) {
         for effect in effects {
             match effect {
-                Effect::Save => {
-                    let node = &mut self.nodes[usize::from(at)];
-                    let Some(running) = &node.running else { return };
-                    node.catalog = running.control.control.catalog();
-                }
+                Effect::Save => {}
                 Effect::Changed => self.catalog_changed(at),
                 Effect::Send(peer, body) => {
                     let to = self.keys.index(peer);

@@ -117,6 +117,11 @@ impl Node {
         self.is_serving() && !shards.into_iter().any(|post| post.batch.shard().owes_ends())
     }
 
+    /// Whether there is no room on its disk.
+    pub(super) fn is_full(&self) -> bool {
+        self.disks.iter().any(|disk| disk.trouble.full)
+    }
+
     /// Whether its data directory was replaced, and it knows.
     pub(super) fn is_replaced(&self) -> bool {
         self.ids.as_ref().is_some_and(|ids| ids.replaced.is_some())
@@ -159,7 +164,7 @@ pub(super) struct ControlTask {
     /// Each with the connection that is told when it is done.
     pub(super) queue: VecDeque<(control::Event, Option<u32>)>,
     /// What is to happen once the catalog is saved.
-    pub(super) saving: Option<(Vec<control::Effect>, Option<u32>)>,
+    pub(super) saving: Option<Option<u32>>,
     /// Until then it is at a save.
     pub(super) busy_until_us: u64,
     /// The earliest turn that is planned, `u64::MAX` if none.
