@@ -35,7 +35,7 @@ fn property(bytes: &[u8]) {
         disk.write(path("control/catalog"), bytes);
         match open.control().read("catalog") {
             Ok(content) => assert_eq!(wrapped(&content.expect("there is a file")), bytes, "one content, one form"),
-            Err(error) => assert!(matches!(error, FileError::Damaged { .. }), "{error}"),
+            Err(error) => assert!(matches!(error, FileError::BothDamaged { .. }), "{error}"),
         }
         disk.write(path("control/catalog"), &wrapped(bytes));
         assert_eq!(open.control().read("catalog").unwrap().as_deref(), Some(bytes));
@@ -46,7 +46,7 @@ fn property(bytes: &[u8]) {
     let state = disk.read(path("STATE"));
     disk.write(path("STATE"), &wrapped(bytes));
     match open() {
-        Ok((_, start)) => assert!(!start.first && (!start.clean || says("clean true")), "{start:?} of {text}"),
+        Ok((_, start)) => assert!(start.first == says("made false") && (!start.clean || says("clean true")), "{start:?} of {text}"),
         Err(error) => assert!(matches!(error, OpenError::File(FileError::Damaged { .. })), "{error}"),
     }
     disk.write(path("STATE"), &state);
