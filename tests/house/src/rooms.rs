@@ -38,6 +38,18 @@ pub fn standard_library(workspace: &Workspace, tree: &Tree) -> Vec<String> {
     roots_without(pure, tree, bare, "must be #![no_std], without `extern crate std` outside tests")
 }
 
+/// Members for which the workspace's manifest names no optimisation: they would get that of a dependency, without line
+/// numbers.
+#[must_use]
+pub fn without_profile(workspace: &Workspace, tree: &Tree) -> Vec<String> {
+    let manifest = tree.find("Cargo.toml").map_or("", |file| file.text.as_str());
+    let section = manifest.split_once("\n[profile.dev.package]\n").map_or("", |(_, rest)| rest);
+    let section = section.split("\n[").next().unwrap_or_default();
+    let named = |member: &&Crate| section.lines().any(|line| line.starts_with(&format!("{} = {{ opt-level", member.name)));
+    let missing = workspace.crates.iter().filter(|member| !named(member));
+    missing.map(|member| format!("{} is missing under [profile.dev.package] of Cargo.toml", member.name)).collect()
+}
+
 /// Crate roots that do not begin with documentation of the crate.
 #[must_use]
 pub fn undocumented(workspace: &Workspace, tree: &Tree) -> Vec<String> {
@@ -99,6 +111,17 @@ mod tests {
         let member = Crate { name: "a".to_owned(), dir: dir.to_owned(), roots: vec![format!("{dir}/src/lib.rs")], edges: Vec::new() };
         let files = files.iter().map(|(path, text)| File::new(&format!("{dir}/{path}"), text)).collect();
         (Workspace { crates: vec![member] }, Tree::new(files, Vec::new()))
+    }
+
+    #[test]
+    fn a_crate_without_an_optimisation_is_found() {
+        let (workspace, _) = one("host/a", &[]);
+        let find = |profile: &str| {
+            let manifest = format!("[workspace]\n\n[profile.dev.package]\n{profile}\n[profile.release]\na = {{ opt-level = 3 }}\n");
+            without_profile(&workspace, &Tree::new(vec![File::new("Cargo.toml", &manifest)], Vec::new()))
+        };
+        assert_eq!(find("a = { opt-level = 1 }\n"), [""; 0]);
+        assert_eq!((find("ab = { opt-level = 1 }\n").len(), find("").len()), (1, 1));
     }
 
     #[test]

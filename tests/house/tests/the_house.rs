@@ -178,3 +178,8 @@ fn the_workflow_runs_the_steps_of_the_repository() {
 fn the_table_of_limits_names_what_the_code_has() {
     none(&documents::unknown_limits(&tree()));
 }
+
+#[test]
+fn every_crate_has_its_optimisation_in_the_profile() {
+    none(&rooms::without_profile(&workspace(), &tree()));
+}
