@@ -1,6 +1,8 @@
-//! Builds the cart plugin to a core WebAssembly module, which the binary embeds: `rejoin dev` and `rejoin demo` need no compiler.
+//! Builds the cart plugin to a core WebAssembly module, which the binary embeds: `rejoin dev` and `rejoin demo` need no
+//! compiler.
 //!
-//! A cargo of its own does it, in a target directory of its own: the outer cargo holds the lock of the other one until this script ends.
+//! A cargo of its own does it, in a target directory of its own: the outer cargo holds the lock of the other one until
+//! this script ends.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -47,7 +49,8 @@ fn root() -> Result<PathBuf, String> {
     here.ancestors().nth(2).map(Path::to_path_buf).ok_or_else(|| format!("{} lies in no workspace", here.display()))
 }
 
-/// `guest` beside the profile folders, so that it is kept between builds and shared with `rejoin plugin build`; in `OUT_DIR` if that is laid out otherwise.
+/// `guest` beside the profile folders, so that it is kept between builds and shared with `rejoin plugin build`; in
+/// `OUT_DIR` if that is laid out otherwise.
 fn target_dir(out: &Path) -> PathBuf {
     let build = out.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "build"));
     build.and_then(|build| build.ancestors().nth(2)).unwrap_or(out).join("guest")
@@ -87,7 +90,8 @@ fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     Ok(target_dir.join(TARGET).join("guest/rejoin_plugin_cart.wasm"))
 }
 
-/// Keeps this machine's paths out of the module. The very flags of `rejoin plugin build`, so that both give the same bytes; a test compares them.
+/// Keeps this machine's paths out of the module. The very flags of `rejoin plugin build`, so that both give the same
+/// bytes; a test compares them.
 fn remapped(root: &Path) -> String {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from);

@@ -1,6 +1,7 @@
 //! Two devices, one cart: what concurrent changes come to.
 
 use anyhow::{Result, ensure};
+
 use rejoin_client::Client;
 
 use crate::service::{CartService, print};

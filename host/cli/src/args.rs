@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
 use rejoin_client::admin::{Durability, PluginDigest, Quorum};
 
 use crate::bench::BenchArgs;
@@ -280,7 +281,8 @@ pub(crate) struct PropsArgs {
     /// How long values stay visible, such as 30s, 12h, 7d, or none [default: none]
     #[arg(long, value_name = "TIME", value_parser = ttl)]
     pub(crate) ttl: Option<Ttl>,
-    /// Only owners count: no other node will stand in for one that is away. Recorded; in this release none does in any bucket
+    /// Only owners count: no other node will stand in for one that is away. Recorded; in this release none does in any
+    /// bucket
     #[arg(long, action = ArgAction::SetTrue, conflicts_with = "sloppy")]
     pub(crate) strict: bool,
     /// Other healthy nodes may stand in for owners that are away (the default). Recorded; in this release none does
@@ -452,8 +454,8 @@ pub(crate) enum CertVerb {
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct CertRenewal {
-    /// Replace NAME.pem by one that holds from today, with the same names in it and, unless --new-key says otherwise, the same key. A running node takes it
-    /// within ten seconds, or at once on SIGHUP
+    /// Replace NAME.pem by one that holds from today, with the same names in it and, unless --new-key says otherwise,
+    /// the same key. A running node takes it within ten seconds, or at once on SIGHUP
     #[arg(long)]
     pub(crate) renew: bool,
     /// Renew with a new key, which replaces NAME-key.pem

@@ -1,6 +1,7 @@
-use super::*;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
+
+use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("rejoin").chain(line.split_whitespace()))

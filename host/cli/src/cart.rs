@@ -6,7 +6,8 @@ use rejoin_client::{ErrorKind, Result as ClientResult};
 
 use crate::failure::Failure;
 
-/// The core module; what makes a component of it runs in this process, so that the bytes are those of `rejoin plugin build`.
+/// The core module; what makes a component of it runs in this process, so that the bytes are those of
+/// `rejoin plugin build`.
 pub(crate) const CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cart.core.wasm"));
 
 /// The bucket that `dev` and `demo` make.

@@ -44,7 +44,8 @@ impl Cluster {
         Self { dir, seats, dev_faults: false, shards: None }
     }
 
-    /// Nodes of so many shards each, a power of two, and not of as many as is usual. For new directories only: a node's shards are fixed.
+    /// Nodes of so many shards each, a power of two, and not of as many as is usual. For new directories only: a node's
+    /// shards are fixed.
     pub(crate) fn with_shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self

@@ -1,10 +1,11 @@
 //! Raises how many files a node may have open to what the system lets it.
 
-use crate::output::note;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises this process's limit of file descriptors as far as it can be raised without rights. Tables, connections and plugins take what they get, so a
-/// process that cannot be raised goes on with less.
+use crate::output::note;
+
+/// Raises this process's limit of file descriptors as far as it can be raised without rights. Tables, connections and
+/// plugins take what they get, so a process that cannot be raised goes on with less.
 pub(crate) fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {

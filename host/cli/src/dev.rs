@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use rejoin_client::Client;
 use rejoin_client::admin::PluginInfo;
 use rejoin_node::{Config, Node};
-use serde::{Deserialize, Serialize};
 
 use crate::args::DevArgs;
 use crate::cart;

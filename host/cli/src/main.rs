@@ -1,10 +1,10 @@
 //! The `rejoin` command: a node, a development cluster, and every verb an operator or plugin author types.
 //!
-//! Nothing is decided here: each verb asks a cluster through the SDK, starts nodes, or makes files. stdout is data and stderr is talk; how a
-//! verb has ended is in its exit code.
+//! Nothing is decided here: each verb asks a cluster through the SDK, starts nodes, or makes files. stdout is data and
+//! stderr is talk; how a verb has ended is in its exit code.
 //!
-//! In reading order: [`args`] is what can be typed, [`verbs`] what talks to a cluster, [`serve`] runs a node, [`dev`] a cluster, [`demo`] tells the
-//! story, [`mod@bench`] measures; [`failure`] and [`output`] are how all of them speak.
+//! In reading order: [`args`] is what can be typed, [`verbs`] what talks to a cluster, [`serve`] runs a node, [`dev`] a
+//! cluster, [`demo`] tells the story, [`mod@bench`] measures; [`failure`] and [`output`] are how all of them speak.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -27,14 +27,14 @@ mod verbs;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Cli, DemoVerb, ServeArgs, Verb};
+use clap::Parser;
 use failure::Failure;
 use output::{Output, no_color};
 use verbs::{bucket, cert, object, plugin, status, token};
 
-/// A node allocates a dozen times for every message, on one thread, and frees on another: the C library's allocator was seen to take an eighth of its time.
+/// A node allocates a dozen times for every message, on one thread, and frees on another: the C library's allocator was
+/// seen to take an eighth of its time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -58,7 +58,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Answers what cannot be parsed, and `--help` and `--version`. What was typed wrongly is told programs in their own form.
+/// Answers what cannot be parsed, and `--help` and `--version`. What was typed wrongly is told programs in their own
+/// form.
 fn mistyped(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && args::wants_json(std::env::args_os().skip(1)) {
         let failure = Failure::mistyped(error);

@@ -1,4 +1,5 @@
-//! A private cluster of `rejoin serve` processes for `demo` and `bench`. They end with whoever started them, however that ends.
+//! A private cluster of `rejoin serve` processes for `demo` and `bench`. They end with whoever started them, however
+//! that ends.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -100,7 +101,8 @@ impl Processes {
         words
     }
 
-    /// Asks every process to stop, and kills those that do not. They are addressed by their ids, and only while they are ours.
+    /// Asks every process to stop, and kills those that do not. They are addressed by their ids, and only while they
+    /// are ours.
     pub(crate) async fn end(&mut self) {
         let ids = self.running.iter().filter_map(|(_, child)| child.id()).filter_map(|id| Pid::from_raw(i32::try_from(id).ok()?));
         for id in ids {

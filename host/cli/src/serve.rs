@@ -1,8 +1,9 @@
 //! `serve`: one node, until it is asked to stop or has to.
 
-use rejoin_node::{Config, Node};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
+
+use rejoin_node::{Config, Node};
 
 use crate::args::ServeArgs;
 use crate::descriptors;

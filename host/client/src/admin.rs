@@ -1,8 +1,9 @@
 //! The verbs of an operator: status, buckets, tokens and plugins.
 //!
-//! The types of records and properties are the cluster's own and are shown here as they are. Changes are compare-and-set: they name the version
-//! that was read, and a change that came first wins with [`ErrorKind::VersionConflict`]. Changes are sent once; if no answer comes, the error is
-//! [`ErrorKind::Unknown`] and the record should be read again.
+//! The types of records and properties are the cluster's own and are shown here as they are. Changes are
+//! compare-and-set: they name the version that was read, and a change that came first wins with
+//! [`ErrorKind::VersionConflict`]. Changes are sent once; if no answer comes, the error is [`ErrorKind::Unknown`] and
+//! the record should be read again.
 //!
 //! ```no_run
 //! use rejoin_client::admin::BucketProps;
@@ -19,18 +20,19 @@ mod records;
 use std::sync::Arc;
 use std::time::Duration;
 
+use records::{bucket_info, plugin_info, token_info};
+
 use rejoin_proto::catalog::Record;
-pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Scope};
 use rejoin_proto::client::{Admin as Verb, RecordKind, Reply, RequestBody};
-pub use rejoin_proto::client::{NodeStatus, Status};
-pub use rejoin_proto::{BucketId, ClusterId, LayoutRef, Name, PluginDigest, TenantId};
 use rejoin_wire::Class;
 
 use crate::engine::{Engine, Route, unexpected};
 use crate::{Error, ErrorKind, Result};
 
 pub use records::{BucketInfo, NewToken, PluginInfo, TokenInfo, activation};
-use records::{bucket_info, plugin_info, token_info};
+pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Scope};
+pub use rejoin_proto::client::{NodeStatus, Status};
+pub use rejoin_proto::{BucketId, ClusterId, LayoutRef, Name, PluginDigest, TenantId};
 
 /// The operator's side of a [`Client`](crate::Client). Clones are cheap.
 #[derive(Clone, Debug)]
@@ -111,8 +113,8 @@ impl Admin {
         })
     }
 
-    /// Makes a bucket. [`BucketInfo::behind`] names the nodes that do not know of it yet: a bucket that is made there under the same name with other
-    /// properties would be another one, of which only one keeps the name when they meet.
+    /// Makes a bucket. [`BucketInfo::behind`] names the nodes that do not know of it yet: a bucket that is made there
+    /// under the same name with other properties would be another one, of which only one keeps the name when they meet.
     ///
     /// ```no_run
     /// # use rejoin_client::admin::{BucketProps, Quorum};
@@ -122,17 +124,18 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`], [`ErrorKind::VersionConflict`] if another node has made one at the same time, and that one has won,
-    /// [`ErrorKind::BadRequest`] for properties out of bounds, [`ErrorKind::NotFound`] for a plugin that was not pushed,
-    /// [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
+    /// [`ErrorKind::Exists`], [`ErrorKind::VersionConflict`] if another node has made one at the same time, and that
+    /// one has won, [`ErrorKind::BadRequest`] for properties out of bounds, [`ErrorKind::NotFound`] for a plugin that
+    /// was not pushed, [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn create_bucket(&self, name: &str, props: BucketProps) -> Result<BucketInfo> {
         let name = admin_name(name)?;
         let (bucket, behind) = self.change(Verb::BucketCreate { name, props }, bucket_info).await?;
         Ok(BucketInfo { behind, ..bucket })
     }
 
-    /// Changes a bucket: all of its properties, if it is still at that version. [`BucketInfo::behind`] names the nodes that go on with the old ones:
-    /// until they have taken the change, a read there may miss what is written under another r and w elsewhere.
+    /// Changes a bucket: all of its properties, if it is still at that version. [`BucketInfo::behind`] names the nodes
+    /// that go on with the old ones: until they have taken the change, a read there may miss what is written under
+    /// another r and w elsewhere.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -178,8 +181,8 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`], [`ErrorKind::VersionConflict`] if another node has made one at the same time, and that one has won,
-    /// [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
+    /// [`ErrorKind::Exists`], [`ErrorKind::VersionConflict`] if another node has made one at the same time, and that
+    /// one has won, [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn create_token(&self, name: &str, scope: Scope) -> Result<NewToken> {
         let name = admin_name(name)?;
         let mut token = NewToken::draw(&name);
@@ -220,7 +223,8 @@ impl Admin {
         Ok(plugins)
     }
 
-    /// Pushes a plugin's component. The node checks and keeps it, and the others fetch it from there. `name` is used if the component does not say its own.
+    /// Pushes a plugin's component. The node checks and keeps it, and the others fetch it from there. `name` is used if
+    /// the component does not say its own.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -230,8 +234,8 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::PluginRejected`] says why it was not taken, [`ErrorKind::TooLarge`] above 2 MiB, [`ErrorKind::Config`] for a malformed name; else as
-    /// [`Admin::status`].
+    /// [`ErrorKind::PluginRejected`] says why it was not taken, [`ErrorKind::TooLarge`] above 2 MiB,
+    /// [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn push_plugin(&self, name: &str, component: Vec<u8>) -> Result<PluginInfo> {
         let name = admin_name(name)?;
         self.change(Verb::PluginPush { name, module: component.into() }, plugin_info).await.map(|(plugin, _)| plugin)

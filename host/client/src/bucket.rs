@@ -16,8 +16,9 @@ use crate::{Codec, Error, ErrorKind, Result};
 
 /// A bucket whose values are encoded by `C`. Clones are cheap.
 ///
-/// Keys are up to 1 KiB of any bytes. A write says what it replaces: the context of a read, nothing ([`Write::create`]), or nothing on
-/// purpose ([`Write::blind`]); there is no write that just overwrites, because that is how concurrent changes are lost.
+/// Keys are up to 1 KiB of any bytes. A write says what it replaces: the context of a read, nothing
+/// ([`Write::create`]), or nothing on purpose ([`Write::blind`]); there is no write that just overwrites, because that
+/// is how concurrent changes are lost.
 pub struct Bucket<C> {
     pub(crate) engine: Arc<Engine>,
     pub(crate) name: Name,
@@ -84,7 +85,8 @@ impl<C: Codec> Bucket<C> {
         Write::new(Arc::clone(&self.engine), self.name.clone(), key.as_ref(), content)
     }
 
-    /// Deletes a key. Say what is deleted (what a read has seen, or whatever this node knows nothing of), then await it.
+    /// Deletes a key. Say what is deleted (what a read has seen, or whatever this node knows nothing of), then await
+    /// it.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
@@ -96,8 +98,8 @@ impl<C: Codec> Bucket<C> {
         Write::new(Arc::clone(&self.engine), self.name.clone(), key.as_ref(), Ok(Content::Tombstone))
     }
 
-    /// Reads a key, lets `edit` make a new value of what is there, and writes that with the context of the read; see [`Update`]. In a bucket without a
-    /// merge plugin, also say how siblings are merged: [`Update::resolve`].
+    /// Reads a key, lets `edit` make a new value of what is there, and writes that with the context of the read; see
+    /// [`Update`]. In a bucket without a merge plugin, also say how siblings are merged: [`Update::resolve`].
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {

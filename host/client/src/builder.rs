@@ -14,7 +14,8 @@ use crate::profile::read_file;
 use crate::session::endpoint_error;
 use crate::{Client, Error, ErrorKind, Result, time};
 
-/// How the nodes are verified: by the certificate of the cluster's authority, in PEM. And, if wanted, a certificate of the client's own.
+/// How the nodes are verified: by the certificate of the cluster's authority, in PEM. And, if wanted, a certificate of
+/// the client's own.
 #[derive(Clone, Debug)]
 pub struct Tls {
     authority: Source,
@@ -49,8 +50,8 @@ impl Tls {
         Self { authority: Source::Pem(text.into()), own: None }
     }
 
-    /// Also shows a certificate of this client's own (`rejoin cert client`), in those files. Nodes let clients in by their token; a certificate that
-    /// is shown must be of the cluster.
+    /// Also shows a certificate of this client's own (`rejoin cert client`), in those files. Nodes let clients in by
+    /// their token; a certificate that is shown must be of the cluster.
     ///
     /// ```
     /// let tls = rejoin_client::Tls::file("ca.pem").certificate("app.pem", "app.key");
@@ -130,8 +131,8 @@ impl std::fmt::Debug for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Nodes to begin with, as `address:port` or `name:port`. One that answers is enough: it tells of the others. Names are looked up whenever the
-    /// node is dialled; one that cannot be looked up is passed over.
+    /// Nodes to begin with, as `address:port` or `name:port`. One that answers is enough: it tells of the others. Names
+    /// are looked up whenever the node is dialled; one that cannot be looked up is passed over.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().seeds(["10.0.0.1:7400", "node2.internal:7400"]);
@@ -172,8 +173,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How long an operation may take with all its attempts, unless it says otherwise, and how long connecting may. Default 5 s. Zero is refused when
-    /// connecting, more than a year counts as a year. The nodes are told and drop work that is too late.
+    /// How long an operation may take with all its attempts, unless it says otherwise, and how long connecting may.
+    /// Default 5 s. Zero is refused when connecting, more than a year counts as a year. The nodes are told and drop
+    /// work that is too late.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().timeout(std::time::Duration::from_millis(800));
@@ -183,7 +185,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a node may take to accept a connection before the next one is tried. Default 1 s; zero is refused when connecting.
+    /// How long a node may take to accept a connection before the next one is tried. Default 1 s; zero is refused when
+    /// connecting.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().connect_timeout(std::time::Duration::from_millis(300));
@@ -193,8 +196,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How often an operation may be sent, the first time included. Default 3; 1 means no retries. A node that cannot be reached does not count.
-    /// All operations of a client together may retry once in ten successes, and fifty times in a row from the start.
+    /// How often an operation may be sent, the first time included. Default 3; 1 means no retries. A node that cannot
+    /// be reached does not count. All operations of a client together may retry once in ten successes, and fifty times
+    /// in a row from the start.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().attempts(1);
@@ -204,7 +208,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends every request to the first seed that answers, whatever the layout says: to see the cluster as one node sees it.
+    /// Sends every request to the first seed that answers, whatever the layout says: to see the cluster as one node
+    /// sees it.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().seeds(["127.0.0.1:7402"]).pinned();
@@ -214,8 +219,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends and receives through a network of the caller's, for simulations, and draws what is left to chance from a seed: with virtual time and the same
-    /// seed, the same happens again.
+    /// Sends and receives through a network of the caller's, for simulations, and draws what is left to chance from a
+    /// seed: with virtual time and the same seed, the same happens again.
     ///
     /// ```no_run
     /// # fn run(network: std::sync::Arc<dyn rejoin_wire::Network>) {
@@ -228,8 +233,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to the first seed that lets the client in. Seeds are dialled in their order, the next one also while those before it are slow to answer, and
-    /// all of it takes as long as an operation may at most ([`timeout`](Self::timeout)).
+    /// Connects to the first seed that lets the client in. Seeds are dialled in their order, the next one also while
+    /// those before it are slow to answer, and all of it takes as long as an operation may at most
+    /// ([`timeout`](Self::timeout)).
     ///
     /// ```no_run
     /// # async fn run(builder: rejoin_client::ClientBuilder) -> rejoin_client::Result<()> {
@@ -238,8 +244,9 @@ impl ClientBuilder {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a set-up that cannot work (a time-out of zero, or seeds of which none is an address), [`ErrorKind::Denied`] for a token that is not known, [`ErrorKind::Untrusted`] for
-    /// a seed that is no node of the authority's cluster, [`ErrorKind::Unreachable`] if no seed answers.
+    /// [`ErrorKind::Config`] for a set-up that cannot work (a time-out of zero, or seeds of which none is an address),
+    /// [`ErrorKind::Denied`] for a token that is not known, [`ErrorKind::Untrusted`] for a seed that is no node of the
+    /// authority's cluster, [`ErrorKind::Unreachable`] if no seed answers.
     pub async fn connect(self) -> Result<Client> {
         let config = |what: &str| Error::new(ErrorKind::Config, what.to_string());
         let Some(tls) = &self.tls else {

@@ -12,8 +12,8 @@ use crate::{Bucket, ClientBuilder, Codec, Error, ErrorKind, Profile, Result};
 
 /// A connection to a cluster. Clones are cheap and share everything: connections, the layout, the retry budget.
 ///
-/// Must be used within the tokio runtime in which it was connected. Connections to further nodes are opened when they are first needed; when the last
-/// clone, bucket and pending operation is gone they are closed.
+/// Must be used within the tokio runtime in which it was connected. Connections to further nodes are opened when they
+/// are first needed; when the last clone, bucket and pending operation is gone they are closed.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -57,7 +57,8 @@ impl Client {
         Profile::load(path)?.builder().connect().await
     }
 
-    /// A bucket of the token's tenant, whose values are encoded by `C`. Nothing is sent: an unknown bucket shows at the first operation.
+    /// A bucket of the token's tenant, whose values are encoded by `C`. Nothing is sent: an unknown bucket shows at the
+    /// first operation.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {

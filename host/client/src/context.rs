@@ -7,10 +7,12 @@ use rejoin_proto::context::{from_text, to_text};
 
 use crate::{Error, ErrorKind};
 
-/// What a reader of one key has seen: to be passed on with the write that follows from it, so that the write replaces exactly that.
+/// What a reader of one key has seen: to be passed on with the write that follows from it, so that the write replaces
+/// exactly that.
 ///
-/// It is opaque, sealed by the cluster and bound to its key; another key's context is refused. Its text form ([`Display`](fmt::Display),
-/// [`FromStr`]) is unpadded base64url, which is safe in headers, shells and file names. At most 64 KiB, usually below 200 bytes.
+/// It is opaque, sealed by the cluster and bound to its key; another key's context is refused. Its text form
+/// ([`Display`](fmt::Display), [`FromStr`]) is unpadded base64url, which is safe in headers, shells and file names. At
+/// most 64 KiB, usually below 200 bytes.
 ///
 /// ```
 /// use rejoin_client::Context;

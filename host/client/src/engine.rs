@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use rejoin_proto::client::{Answer, Put, PutOutcome, PutReply, Reply, Request, RequestBody};
 use rejoin_proto::{Address, ClusterId, ErrorCode, Layout, Name};
 use rejoin_wire::Class;
-use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::links::Links;
@@ -232,7 +233,8 @@ impl Engine {
                 match answer.reply {
                     Reply::Error(reply) => {
                         let wait = Duration::from_millis(u64::from(reply.retry_after_ms));
-                        // What may have happened did so under the start it was sent to; a refusal speaks for the start that refuses.
+                        // What may have happened did so under the start it was sent to; a refusal speaks for the start
+                        // that refuses.
                         let sent = if reply.code == ErrorCode::Unknown { sent } else { Doubt { start, ..sent } };
                         Err(Failed { failure: Failure::Said(reply.code, wait), error: reply.into(), sent: Some(sent) })
                     }
@@ -250,7 +252,8 @@ impl Engine {
         }
     }
 
-    /// Asks for the layout where an answer has named a newer one than ours. Only a request that was refused for it waits.
+    /// Asks for the layout where an answer has named a newer one than ours. Only a request that was refused for it
+    /// waits.
     async fn catch_up(self: &Arc<Self>, session: &Arc<Session>, answer: &Answer) {
         if matches!(&answer.reply, Reply::Error(error) if error.code == ErrorCode::StaleLayout) {
             self.fetch_layout(session).await;

@@ -171,8 +171,8 @@ impl Error {
         self
     }
 
-    /// How much it says about why an operation failed, to choose among the errors of its attempts: what a node has found out before what is wrong
-    /// there for now, and silence last.
+    /// How much it says about why an operation failed, to choose among the errors of its attempts: what a node has
+    /// found out before what is wrong there for now, and silence last.
     pub(crate) fn telling(&self) -> u8 {
         use ErrorKind::{Damaged, DiskFull, NotServing, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unknown, Unreachable};
         match self.0.kind {
@@ -193,7 +193,8 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later, and this one certainly wrote nothing. The client's own retries are then used up.
+    /// Whether the same call may succeed later, and this one certainly wrote nothing. The client's own retries are then
+    /// used up.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.0.kind.is_retryable()

@@ -1,8 +1,8 @@
 //! The Rust SDK of Rejoin: layout-aware, always carrying contexts, with a retry budget.
 //!
-//! A [`Client`] knows the cluster's layout and sends each request to an owner of its key, over one connection per node. A [`Bucket`] reads
-//! and writes typed values. Reads return a [`Context`], and a write says what it replaces; what was written concurrently is
-//! kept as siblings and merged by the bucket's plugin.
+//! A [`Client`] knows the cluster's layout and sends each request to an owner of its key, over one connection per node.
+//! A [`Bucket`] reads and writes typed values. Reads return a [`Context`], and a write says what it replaces; what was
+//! written concurrently is kept as siblings and merged by the bucket's plugin.
 //!
 //! ```no_run
 //! use rejoin_client::{Client, Json};
@@ -22,11 +22,13 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What it does not do: it never repeats a write that may have happened where the repetition could count twice (see [`Write`]); it does not merge; it keeps no
-//! cache of values. It needs tokio, and nothing of its dependencies but serde's traits shows in its types; [`admin`] shares types with the cluster itself, and a simulation
-//! gives a [`Network`](ClientBuilder::network) of the cluster's kind.
+//! What it does not do: it never repeats a write that may have happened where the repetition could count twice (see
+//! [`Write`]); it does not merge; it keeps no cache of values. It needs tokio, and nothing of its dependencies but
+//! serde's traits shows in its types; [`admin`] shares types with the cluster itself, and a simulation gives a
+//! [`Network`](ClientBuilder::network) of the cluster's kind.
 //!
-//! In reading order: [`ClientBuilder`] and [`Profile`], [`Bucket`], [`Get`], [`Write`], [`Update`], [`Object`], [`Codec`], [`Error`], [`admin`].
+//! In reading order: [`ClientBuilder`] and [`Profile`], [`Bucket`], [`Get`], [`Write`], [`Update`], [`Object`],
+//! [`Codec`], [`Error`], [`admin`].
 #![forbid(unsafe_code)]
 
 pub mod admin;

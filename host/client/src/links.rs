@@ -1,14 +1,16 @@
-//! One connection per node: opened when it is first needed, opened again when it was lost, and left alone for a while when it cannot be.
+//! One connection per node: opened when it is first needed, opened again when it was lost, and left alone for a while
+//! when it cannot be.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use rejoin_proto::client::{ClientHello, Request, RequestBody};
 use rejoin_proto::{Address, Layout, NodeId};
 use rejoin_wire::{Class, Endpoint, Identity, Limits, Network};
-use tokio::time::Instant;
 
 use crate::routing::Target;
 use crate::session::{Session, dial_error, endpoint_error, lock};
@@ -46,7 +48,8 @@ enum Health {
     /// It answers, or nothing is known of it.
     #[default]
     Well,
-    /// It could not be reached or did not answer. It is avoided while there are others, until an answer comes or the task that probes it gets one.
+    /// It could not be reached or did not answer. It is avoided while there are others, until an answer comes or the
+    /// task that probes it gets one.
     Failed,
 }
 
@@ -55,7 +58,8 @@ fn probe_pause(n: u32) -> Duration {
     Duration::from_millis(200 << n.min(5))
 }
 
-/// The bounds of a client's connections. A node that was killed is noticed within three seconds also when nothing answers for it.
+/// The bounds of a client's connections. A node that was killed is noticed within three seconds also when nothing
+/// answers for it.
 fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.keep_alive = Duration::from_secs(1);
@@ -118,8 +122,8 @@ impl Links {
         Ok((session, Some(layout)))
     }
 
-    /// A request on this session was not answered. If nothing at all came back, the session is given up and its node avoided for a while:
-    /// a node that was killed does not say so.
+    /// A request on this session was not answered. If nothing at all came back, the session is given up and its node
+    /// avoided for a while: a node that was killed does not say so.
     pub(crate) fn unanswered(self: &Arc<Self>, target: &Target, session: &Arc<Session>, silent: bool) {
         let link = self.link(target.id, &target.address);
         if !silent && session.is_open() {
@@ -190,7 +194,8 @@ impl Dialler {
     }
 }
 
-/// Asks a node that has failed until it answers, or nobody wants to know any more: it is well again, the layout names it no more, or the client is gone.
+/// Asks a node that has failed until it answers, or nobody wants to know any more: it is well again, the layout names
+/// it no more, or the client is gone.
 async fn probe(links: Weak<Links>, link: Weak<Link>, dialler: Dialler, target: Target) {
     for n in 0.. {
         tokio::time::sleep(probe_pause(n)).await;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rejoin_proto::{Address, Layout};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use rejoin_proto::{Address, Layout};
 
 use crate::links::Links;
 use crate::session::Session;
@@ -21,7 +22,8 @@ pub(crate) struct Met {
     pub(crate) address: Address,
 }
 
-/// Dials the seeds in their order, the next one as soon as one fails or is slow to answer. All of it takes at most `timeout`.
+/// Dials the seeds in their order, the next one as soon as one fails or is slow to answer. All of it takes at most
+/// `timeout`.
 ///
 /// # Errors
 /// Why none let the client in: the most telling reason, or all of them if none could be reached.

@@ -6,8 +6,9 @@ use crate::{Codec, CodecError, Context, Error, ErrorKind, Result};
 
 /// What is stored under a key, as a read found it.
 ///
-/// There are three cases: nothing (no `value`, no `siblings`), one value (written once, or merged from several), and siblings that nobody
-/// merged (no `value`, several `siblings`, and `merge_fault` says why). [`Object::into_value`] tells them apart.
+/// There are three cases: nothing (no `value`, no `siblings`), one value (written once, or merged from several), and
+/// siblings that nobody merged (no `value`, several `siblings`, and `merge_fault` says why). [`Object::into_value`]
+/// tells them apart.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Object<V> {
@@ -15,7 +16,8 @@ pub struct Object<V> {
     pub value: Option<V>,
     /// To be passed on with the write that follows from this read; also where nothing was found.
     pub context: Context,
-    /// The siblings: one if there is one value, all if they were asked for or could not be merged, none if nothing was found.
+    /// The siblings: one if there is one value, all if they were asked for or could not be merged, none if nothing was
+    /// found.
     pub siblings: Vec<Sibling<V>>,
     /// The plugin that made `value` of several siblings, now or earlier.
     pub merged_by: Option<MergedBy>,
@@ -65,8 +67,8 @@ impl<V> Object<V> {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if there are siblings that were not merged: take [`Object::siblings`], make one value of them, and put it with
-    /// [`Object::context`].
+    /// [`ErrorKind::Conflict`] if there are siblings that were not merged: take [`Object::siblings`], make one value of
+    /// them, and put it with [`Object::context`].
     pub fn into_value(self) -> Result<Option<V>> {
         if self.value.is_some() || self.siblings.is_empty() {
             return Ok(self.value);

@@ -13,8 +13,8 @@ use crate::{Bucket, Codec, Object, Result};
 
 /// A read to be awaited. Made by [`Bucket::get`].
 ///
-/// It is sent to the key's first owner, and to others if that one cannot be reached, does not answer or says no. Reads may be repeated at
-/// will, so all retries within the time-out and the client's budget are made.
+/// It is sent to the key's first owner, and to others if that one cannot be reached, does not answer or says no. Reads
+/// may be repeated at will, so all retries within the time-out and the client's budget are made.
 #[derive(Clone, Debug)]
 #[must_use = "a read does nothing until it is awaited"]
 pub struct Get<C> {
@@ -92,8 +92,9 @@ impl<C: Codec> Get<C> {
         self
     }
 
-    /// Asks a second node when the first has not answered after that time, and takes what comes first. Costs a retry from the client's budget
-    /// each time it happens. A little above the usual latency's 95th percentile is a good value.
+    /// Asks a second node when the first has not answered after that time, and takes what comes first. Costs a retry
+    /// from the client's budget each time it happens. A little above the usual latency's 95th percentile is a good
+    /// value.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {

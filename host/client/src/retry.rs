@@ -1,14 +1,16 @@
 //! Whether, where and when a failed attempt is made again. Pure: time is an argument, nothing is sent from here.
 //!
-//! A read may be repeated anywhere. A write that certainly did not happen may be sent anywhere too, as a first attempt. A write in *doubt*
-//! (it was sent and may have happened) may only be repeated where the coordinator still remembers it: at the same node, within its retry
-//! window, and while its start id is the one of the doubtful attempt. Anywhere else it would be a second, concurrent write.
+//! A read may be repeated anywhere. A write that certainly did not happen may be sent anywhere too, as a first attempt.
+//! A write in *doubt* (it was sent and may have happened) may only be repeated where the coordinator still remembers
+//! it: at the same node, within its retry window, and while its start id is the one of the doubtful attempt. Anywhere
+//! else it would be a second, concurrent write.
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use rejoin_proto::client::StartId;
 use rejoin_proto::{ErrorCode, NodeId};
-use tokio::time::Instant;
 
 /// How one attempt failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +34,8 @@ pub(crate) enum Next {
     GiveUp,
 }
 
-/// The pause before the `n`th retry (from 1): 10 ms, doubled each time up to 320 ms, with up to as much again by `jitter` (0 to 1).
+/// The pause before the `n`th retry (from 1): 10 ms, doubled each time up to 320 ms, with up to as much again by
+/// `jitter` (0 to 1).
 pub(crate) fn pause(n: u8, jitter: f64) -> Duration {
     let base = Duration::from_millis(10 << u32::from(n.clamp(1, 6) - 1));
     base + base.mul_f64(jitter.clamp(0.0, 1.0))
@@ -65,7 +68,8 @@ pub(crate) struct Doubt {
 }
 
 impl Doubt {
-    /// Whether the coordinator still answers for this write when it is repeated at `now` and the node's start is `start`.
+    /// Whether the coordinator still answers for this write when it is repeated at `now` and the node's start is
+    /// `start`.
     pub(crate) fn repeatable(&self, now: Instant, start: StartId) -> bool {
         start == self.start && now.saturating_duration_since(self.since) < self.window
     }
@@ -119,7 +123,8 @@ fn after_certain_failure(failure: Failure, pause: Duration) -> Next {
     }
 }
 
-/// How many retries a client may make in relation to its successes, so that a cluster in trouble is not buried under repetitions.
+/// How many retries a client may make in relation to its successes, so that a cluster in trouble is not buried under
+/// repetitions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RetryBudget {
     tenths: u32,

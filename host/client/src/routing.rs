@@ -40,12 +40,12 @@ impl Map {
         self.tenant
     }
 
-    /// Every node, beginning with the owners of a key in their order, then the others from a place that the key decides, so that
-    /// not all clients take the same one.
+    /// Every node, beginning with the owners of a key in their order, then the others from a place that the key
+    /// decides, so that not all clients take the same one.
     ///
-    /// How many copies the bucket keeps is not known here, but the first of the list is an owner for any number. Nor is which incarnation of
-    /// the bucket it is, and keys are placed alike in all of them. A bucket that lost its name in a race is placed by the name that it had: there a
-    /// wrong guess costs one forward inside the cluster.
+    /// How many copies the bucket keeps is not known here, but the first of the list is an owner for any number. Nor is
+    /// which incarnation of the bucket it is, and keys are placed alike in all of them. A bucket that lost its name in
+    /// a race is placed by the name that it had: there a wrong guess costs one forward inside the cluster.
     pub(crate) fn candidates(&self, bucket: &Name, key: &[u8]) -> Vec<Target> {
         let bucket = BucketId::derive(self.tenant, bucket, 0);
         let object = ObjectId { tenant: self.tenant, bucket, key: key.to_vec().into() };
@@ -72,7 +72,8 @@ impl Map {
     }
 }
 
-/// The next node to ask: one that is not avoided and was not asked yet, else one not asked yet, else one not avoided, else the first.
+/// The next node to ask: one that is not avoided and was not asked yet, else one not asked yet, else one not avoided,
+/// else the first.
 pub(crate) fn choose<'a>(candidates: &'a [Target], asked: &[NodeId], avoid: impl Fn(&Target) -> bool) -> Option<&'a Target> {
     let fresh = |target: &&Target| !asked.contains(&target.id);
     let well = |target: &&Target| !avoid(target);

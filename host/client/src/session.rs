@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+
 use rejoin_proto::client::{Answer, ClientHello, HelloReply, PROTOCOL, Receipt, Request, ServerHello, StartId};
 use rejoin_proto::{ClusterId, Layout, Name, NodeId, TenantId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Endpoint, SendError};
-use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinHandle;
 
 use crate::{Error, ErrorKind};
 
@@ -134,7 +135,8 @@ impl Session {
         !self.shared.leaving.load(Ordering::Acquire) && lock(&self.shared.waiting).is_some()
     }
 
-    /// Keeps the receipt of a write that will not be repeated. Returns those that are to be sent, when there are enough of them.
+    /// Keeps the receipt of a write that will not be repeated. Returns those that are to be sent, when there are enough
+    /// of them.
     pub(crate) fn keep_receipt(&self, receipt: Receipt) -> Option<Vec<Receipt>> {
         let mut receipts = lock(&self.receipts);
         receipts.push(receipt);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use rejoin_proto::{ErrorCode, NodeId};
 use tokio::time::Instant;
+
+use rejoin_proto::{ErrorCode, NodeId};
 
 use crate::retry::{self, Doubt, Failure};
 use crate::{Error, ErrorKind};
@@ -38,8 +39,8 @@ impl Tries {
         Instant::now() + retry::share(self.left(), self.attempts_left)
     }
 
-    /// Puts the most telling error so far in the place of that of the latest attempt: an owner whose disk is full says more about why a write has
-    /// failed than the next one, which could not be reached.
+    /// Puts the most telling error so far in the place of that of the latest attempt: an owner whose disk is full says
+    /// more about why a write has failed than the next one, which could not be reached.
     pub(crate) fn tell(&mut self, mut failed: Failed) -> Failed {
         if let Some(told) = self.told.take().filter(|told| told.telling() > failed.error.telling()) {
             failed.error = told;

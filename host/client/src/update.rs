@@ -11,17 +11,20 @@ use crate::{Bucket, Codec, Context, Error, ErrorKind, Result, Sibling, retry, ti
 
 /// A change to be awaited. Made by [`Bucket::update`].
 ///
-/// It reads the key, calls the function with the value found (`None` if there is none), and writes what that returns with the context of
-/// the read. It is no lock: of two updates at the same time both are written, as siblings, and the bucket's plugin merges them at the next
-/// read. So the function should change what it was given, not make a value from nothing.
+/// It reads the key, calls the function with the value found (`None` if there is none), and writes what that returns
+/// with the context of the read. It is no lock: of two updates at the same time both are written, as siblings, and the
+/// bucket's plugin merges them at the next read. So the function should change what it was given, not make a value from
+/// nothing.
 ///
-/// In a bucket without a plugin nobody merges them: say how with [`Update::resolve`]. Without it, the first update after two at the same time
-/// finds siblings, does not call the function, and fails with [`ErrorKind::Conflict`]; so does each one after it.
+/// In a bucket without a plugin nobody merges them: say how with [`Update::resolve`]. Without it, the first update
+/// after two at the same time finds siblings, does not call the function, and fails with [`ErrorKind::Conflict`]; so
+/// does each one after it.
 ///
-/// When the write certainly did not happen, the whole is tried again from the read, so the function may be called several times; once
-/// the outcome of a write is unknown it is not ([`ErrorKind::Unknown`]), since the change could be made twice. What failed for want of a node is tried
-/// as often as the client's attempts allow. Where so many write at once that the key is at its sibling limit, it is tried after growing pauses
-/// until the time-out: the read of one of them covers all siblings, and its write makes room.
+/// When the write certainly did not happen, the whole is tried again from the read, so the function may be called
+/// several times; once the outcome of a write is unknown it is not ([`ErrorKind::Unknown`]), since the change could be
+/// made twice. What failed for want of a node is tried as often as the client's attempts allow. Where so many write at
+/// once that the key is at its sibling limit, it is tried after growing pauses until the time-out: the read of one of
+/// them covers all siblings, and its write makes room.
 #[must_use = "an update does nothing until it is awaited"]
 pub struct Update<'f, C: Codec> {
     bucket: Bucket<C>,
@@ -72,9 +75,10 @@ impl<'f, C: Codec> Update<'f, C> {
         Self { bucket, key: key.to_vec(), edit, resolve: None, options }
     }
 
-    /// What several siblings come to that nobody else has merged: in a bucket without a plugin, or when its plugin fails. The function is then called with
-    /// the result, and the write replaces the siblings. Each sibling is one of several values that were written at the same time; what is in none but one
-    /// of them and not in the result is lost.
+    /// What several siblings come to that nobody else has merged: in a bucket without a plugin, or when its plugin
+    /// fails. The function is then called with the result, and the write replaces the siblings. Each sibling is one of
+    /// several values that were written at the same time; what is in none but one of them and not in the result is
+    /// lost.
     ///
     /// ```no_run
     /// use std::collections::BTreeSet;
@@ -202,9 +206,10 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// Whether a round that ended so is worth another one: it wrote nothing, and what it was refused for may be gone. A context stops being taken when the
-    /// cluster's secret is rotated; a new read brings a new one. A new read of a key at its sibling limit covers all siblings, so that a write with its context
-    /// is taken unless others fill the key again: that may go on for as long as there is time.
+    /// Whether a round that ended so is worth another one: it wrote nothing, and what it was refused for may be gone. A
+    /// context stops being taken when the cluster's secret is rotated; a new read brings a new one. A new read of a key
+    /// at its sibling limit covers all siblings, so that a write with its context is taken unless others fill the key
+    /// again: that may go on for as long as there is time.
     fn again(&mut self, error: &Error) -> bool {
         self.made = self.made.saturating_add(1);
         if error.kind() == ErrorKind::TooManySiblings {

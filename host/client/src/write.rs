@@ -41,10 +41,11 @@ impl Undecided for DeleteBasis {}
 /// A write or delete to be awaited, once it has said what it replaces. Made by [`Bucket::put`](crate::Bucket::put) and
 /// [`Bucket::delete`](crate::Bucket::delete).
 ///
-/// When nothing was written for certain, it is tried again within the time-out and the client's budget, at any node. When it was sent and
-/// no answer came, it is repeated only where that cannot make a second write of it: at the same node, under the same request id, within
-/// the node's retry window and while the node remembers the first attempt. Otherwise the answer is
-/// [`ErrorKind::Unknown`](crate::ErrorKind::Unknown). The same holds if the future is dropped before it is done.
+/// When nothing was written for certain, it is tried again within the time-out and the client's budget, at any node.
+/// When it was sent and no answer came, it is repeated only where that cannot make a second write of it: at the same
+/// node, under the same request id, within the node's retry window and while the node remembers the first attempt.
+/// Otherwise the answer is [`ErrorKind::Unknown`](crate::ErrorKind::Unknown). The same holds if the future is dropped
+/// before it is done.
 #[must_use = "a write does nothing until it is awaited"]
 pub struct Write<S> {
     engine: Arc<Engine>,
@@ -63,8 +64,8 @@ impl<S> fmt::Debug for Write<S> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Written {
-    /// What the writer has seen now: its own write and what that replaced. The next write with it replaces both, and stands beside siblings that
-    /// this writer has not read, such as those that were there before a blind write.
+    /// What the writer has seen now: its own write and what that replaced. The next write with it replaces both, and
+    /// stands beside siblings that this writer has not read, such as those that were there before a blind write.
     pub context: Context,
     /// Replicas that acknowledged in time.
     pub acked: u8,
@@ -118,8 +119,8 @@ impl<S> Write<S> {
         self.set(|put| put.pw = Some(Quorum::Count(owners)))
     }
 
-    /// After how long the value stops being visible, instead of the bucket's time to live. Counted in milliseconds, from when it is written. Zero is
-    /// refused with [`ErrorKind::Config`](crate::ErrorKind::Config).
+    /// After how long the value stops being visible, instead of the bucket's time to live. Counted in milliseconds,
+    /// from when it is written. Zero is refused with [`ErrorKind::Config`](crate::ErrorKind::Config).
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -162,7 +163,8 @@ impl<S: Undecided> Write<S> {
         self.based_on(Basis::Context(context.as_bytes().to_vec().into()))
     }
 
-    /// Replaces nothing on purpose: a put always becomes a sibling of what is there, a delete removes nothing that is there.
+    /// Replaces nothing on purpose: a put always becomes a sibling of what is there, a delete removes nothing that is
+    /// there.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -175,8 +177,8 @@ impl<S: Undecided> Write<S> {
 }
 
 impl Write<PutBasis> {
-    /// Is refused with [`ErrorKind::Exists`](crate::ErrorKind::Exists) if a read at the bucket's `r` finds a value. Two creates at once may both succeed and
-    /// become siblings.
+    /// Is refused with [`ErrorKind::Exists`](crate::ErrorKind::Exists) if a read at the bucket's `r` finds a value. Two
+    /// creates at once may both succeed and become siblings.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {

@@ -1,25 +1,29 @@
 //! The algebra of an object: [`sync`], [`put`], [`visible`], [`fold`].
 //!
-//! `sync` is the one join. It is commutative and idempotent, never loses a live dot and never calls a plugin; whatever a plugin makes
-//! enters through `fold`, which is conditional and mints nothing. The contexts and dots are those of dotted version vectors
-//! (Preguiça et al. 2010) and of delta-state CRDTs with causal contexts (Almeida, Shoker, Baquero 2016); a fold that keeps every dot
-//! it speaks for is ours.
+//! `sync` is the one join. It is commutative and idempotent, never loses a live dot and never calls a plugin; whatever
+//! a plugin makes enters through `fold`, which is conditional and mints nothing. The contexts and dots are those of
+//! dotted version vectors (Preguiça et al. 2010) and of delta-state CRDTs with causal contexts (Almeida, Shoker,
+//! Baquero 2016); a fold that keeps every dot it speaks for is ours.
 
 use alloc::vec::Vec;
-use bytes::Bytes;
 use core::cmp::Ordering;
+
+use bytes::Bytes;
 
 use rejoin_proto::client::Sibling;
 use rejoin_proto::{Content, Dot, Entry, FoldedBy, Hlc, Object, Run, Runs, VersionVector};
 
-/// Two entries claim the same freshly minted dot with different values: some disk was cloned or went back. Both are kept.
+/// Two entries claim the same freshly minted dot with different values: some disk was cloned or went back. Both are
+/// kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OneDotTwoValues;
 
-/// Joins two copies of an object. What either has seen is seen; what both, or one and not yet the other, have live stays live.
+/// Joins two copies of an object. What either has seen is seen; what both, or one and not yet the other, have live
+/// stays live.
 #[must_use]
 pub fn sync(a: &Object, b: &Object) -> (Object, Option<OneDotTwoValues>) {
-    // Rule: joins keep both. Rule: siblings stay. Two shortcuts for the common cases, with the result that `join` would have.
+    // Rule: joins keep both. Rule: siblings stay. Two shortcuts for the common cases, with the result that `join` would
+    // have.
     if a == b || supersedes(a, b) {
         return (a.clone(), None);
     }
@@ -42,8 +46,9 @@ fn join(a: &Object, b: &Object) -> (Object, Option<OneDotTwoValues>) {
     (Object { context, entries }, alarm)
 }
 
-/// Whether `newer` has seen all that `older` has, and holds nothing or one value that `older` has not seen: then nothing of `older` is live in
-/// it, and it is the join. (Several values may have come in another order than a join leaves them in.)
+/// Whether `newer` has seen all that `older` has, and holds nothing or one value that `older` has not seen: then
+/// nothing of `older` is live in it, and it is the join. (Several values may have come in another order than a join
+/// leaves them in.)
 fn supersedes(newer: &Object, older: &Object) -> bool {
     newer.entries.len() <= 1
         && newer.context.covers(&older.context)
@@ -65,8 +70,8 @@ fn surviving(entry: &Entry, seen: &VersionVector, live: &Runs) -> Option<Entry> 
     (!dots.is_empty()).then(|| Entry { dots, ..entry.clone() })
 }
 
-/// The order of entries in an object, and of those with equal dots the order of preference: fewer covers, then covers, tombstone
-/// before value, bytes, stamp, expiry, plugin.
+/// The order of entries in an object, and of those with equal dots the order of preference: fewer covers, then covers,
+/// tombstone before value, bytes, stamp, expiry, plugin.
 fn order(a: &Entry, b: &Entry) -> Ordering {
     let weight = |runs: &Runs| runs.spans().iter().fold(0u64, |sum, run| sum.saturating_add(run.hi - run.lo));
     a.dots
@@ -83,7 +88,8 @@ fn clash(a: &Entry, b: &Entry) -> bool {
     fresh(a) && fresh(b) && a.content != b.content
 }
 
-/// Of entries with equal dots keeps the preferred one (both, if they [`clash`]), and drops those whose dots another one speaks for.
+/// Of entries with equal dots keeps the preferred one (both, if they [`clash`]), and drops those whose dots another one
+/// speaks for.
 fn without_doubles(mut entries: Vec<Entry>) -> (Vec<Entry>, Option<OneDotTwoValues>) {
     entries.sort_by(order);
     let mut alarm = None;
@@ -124,7 +130,8 @@ pub struct Write {
 /// Applies a write. What its writer had seen is replaced, everything else stays beside it.
 ///
 /// # Panics
-/// If the dot is not above all that its actor had minted for the key: the actor rule was broken, and going on would lose writes.
+/// If the dot is not above all that its actor had minted for the key: the actor rule was broken, and going on would
+/// lose writes.
 pub fn put(object: &mut Object, write: Write) {
     let actor = write.dot.actor;
     let after = object.context.highest(actor).max(write.seen.highest(actor));
@@ -154,13 +161,14 @@ fn drop_seen(object: &mut Object, seen: &VersionVector) {
     normalise(object);
 }
 
-/// What is cut or joined in place may now be spoken for by another entry, as after a [`sync`]: an object is always as a sync leaves it.
+/// What is cut or joined in place may now be spoken for by another entry, as after a [`sync`]: an object is always as a
+/// sync leaves it.
 fn normalise(object: &mut Object) {
     object.entries = without_doubles(core::mem::take(&mut object.entries)).0;
 }
 
-/// Drops what has been expired for longer than clocks may differ; the context stays, so that it is a removal like a delete.
-/// Returns whether anything was dropped.
+/// Drops what has been expired for longer than clocks may differ; the context stays, so that it is a removal like a
+/// delete. Returns whether anything was dropped.
 pub fn drop_expired(object: &mut Object, now_ms: u64, max_skew_ms: u64) -> bool {
     let before = object.entries.len();
     // Rule: expiry waits for skew.
@@ -168,9 +176,10 @@ pub fn drop_expired(object: &mut Object, now_ms: u64, max_skew_ms: u64) -> bool 
     object.entries.len() != before
 }
 
-/// The context that tells a writer what it has now seen: what it had seen before and its own write, so that the writer's next write replaces both.
-/// A sibling that the writer was not shown is not named. Where one is live below the new dot, the dot goes into the cloud of the context; gaps
-/// of the cloud in which nothing is live any more are closed, so that it has at most one span more than there are such siblings.
+/// The context that tells a writer what it has now seen: what it had seen before and its own write, so that the
+/// writer's next write replaces both. A sibling that the writer was not shown is not named. Where one is live below the
+/// new dot, the dot goes into the cloud of the context; gaps of the cloud in which nothing is live any more are closed,
+/// so that it has at most one span more than there are such siblings.
 #[must_use]
 pub fn writers_view(object: &Object, seen: &VersionVector, dot: Dot) -> VersionVector {
     let mut view = seen.clone();
@@ -191,8 +200,8 @@ pub fn writers_view(object: &Object, seen: &VersionVector, dot: Dot) -> VersionV
 /// The most spans that an object's dots, or its context's cloud, may come to have through contexts with a cloud.
 pub const MAX_SPANS: usize = 256;
 
-/// What a writer had seen, as far as an object can take it: without the cloud if that would leave the object with more than [`MAX_SPANS`] spans.
-/// What the cloud named then stays as a sibling, which is always sound.
+/// What a writer had seen, as far as an object can take it: without the cloud if that would leave the object with more
+/// than [`MAX_SPANS`] spans. What the cloud named then stays as a sibling, which is always sound.
 #[must_use]
 pub fn bounded(object: &Object, mut seen: VersionVector) -> VersionVector {
     if seen.cloud().is_empty() {
@@ -232,9 +241,9 @@ pub fn siblings(entries: &[Entry]) -> Vec<Sibling> {
     siblings
 }
 
-/// Replaces `inputs` by what a plugin made of them, if every one of them is still there unchanged; otherwise leaves the object alone and
-/// returns `false`. Mints no dot: the result speaks for exactly the writes of its inputs. Tombstones beside it are dropped, their dots
-/// stay seen.
+/// Replaces `inputs` by what a plugin made of them, if every one of them is still there unchanged; otherwise leaves the
+/// object alone and returns `false`. Mints no dot: the result speaks for exactly the writes of its inputs. Tombstones
+/// beside it are dropped, their dots stay seen.
 pub fn fold(object: &mut Object, inputs: &[Entry], merged: Bytes, by: Option<FoldedBy>) -> bool {
     let Some(first) = inputs.first() else { return false };
     // Rule: late merges are dropped.

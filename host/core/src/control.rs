@@ -1,12 +1,13 @@
 //! The control plane: small records that every node holds, spread to all and compared on every connect.
 //!
-//! A change is compare-and-set on a record's version. Of two changes that race, the record with the larger (version, hash) wins on every
-//! node alike; nothing is deleted because of it, and whoever still waits for the other one is told that it has lost. There is no leader and
-//! nothing that has to be up: a node that was away learns what it missed when it connects. A change is answered when every node that is
-//! connected has it durably, or after [`SPREAD_US`]; the answer names who has.
+//! A change is compare-and-set on a record's version. Of two changes that race, the record with the larger (version,
+//! hash) wins on every node alike; nothing is deleted because of it, and whoever still waits for the other one is told
+//! that it has lost. There is no leader and nothing that has to be up: a node that was away learns what it missed when
+//! it connects. A change is answered when every node that is connected has it durably, or after [`SPREAD_US`]; the
+//! answer names who has.
 //!
-//! A disk that has no room does not stop the catalog. What this node learns holds in memory, is saved again every [`SAVE_AGAIN_US`], and is
-//! not reported as taken until then. A change that was asked for here is refused and undone.
+//! A disk that has no room does not stop the catalog. What this node learns holds in memory, is saved again every
+//! [`SAVE_AGAIN_US`], and is not reported as taken until then. A change that was asked for here is refused and undone.
 
 mod race;
 
@@ -14,6 +15,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
 use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey, Scope};
@@ -26,15 +28,17 @@ use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDig
 pub const SPREAD_US: u64 = 2_000_000;
 /// After how long a save that failed is tried again, in microseconds.
 pub const SAVE_AGAIN_US: u64 = 1_000_000;
-/// The most messages per peer that are reported as taken once the catalog can be saved. Of more the peer hears at its next connect.
+/// The most messages per peer that are reported as taken once the catalog can be saved. Of more the peer hears at its
+/// next connect.
 const MAX_UNTAKEN: usize = 1024;
 /// The most records that a catalog holds.
 pub const MAX_RECORDS: usize = 100_000;
 
-/// The last version of a record. No honest catalog gets there; one above it is not taken from another node, because it could never be
-/// changed again.
+/// The last version of a record. No honest catalog gets there; one above it is not taken from another node, because it
+/// could never be changed again.
 const MAX_VERSION: u64 = 1 << 48;
-/// The bytes of records after which a message is full: a large catalog must fit the frames and queues of control messages.
+/// The bytes of records after which a message is full: a large catalog must fit the frames and queues of control
+/// messages.
 const PART_BYTES: usize = 4 << 20;
 
 /// A catalog as it is kept across restarts.
@@ -79,8 +83,8 @@ pub enum Event {
     Peer(NodeId, PeerBody),
     /// An operator's change; `call` is the shell's name for it.
     Change(u64, Change),
-    /// The answer to [`Effect::Save`], and always the next event after it. An error means that there was no room, and that nothing else is
-    /// wrong: it is what the operator is told whose change is refused for it.
+    /// The answer to [`Effect::Save`], and always the next event after it. An error means that there was no room, and
+    /// that nothing else is wrong: it is what the operator is told whose change is refused for it.
     Saved(Result<(), ErrorReply>),
     /// Time has passed; due at [`Control::next_wake_us`].
     Tick,
@@ -130,7 +134,8 @@ struct Comparing {
 enum Saving {
     /// A change of this node's own: it is published when it is saved, and undone when it cannot be.
     Change { call: u64, record: Box<Record>, before: Option<Box<Record>> },
-    /// Records of a peer: what is to be done whether they can be saved or not, and the message that is reported as taken when they are.
+    /// Records of a peer: what is to be done whether they can be saved or not, and the message that is reported as
+    /// taken when they are.
     Learnt { effects: Vec<Effect>, taken: Option<(NodeId, u64)> },
     /// An earlier save had failed.
     Again,
@@ -158,7 +163,8 @@ struct Spreading {
 pub struct Control {
     records: BTreeMap<RecordKey, Record>,
     up: BTreeSet<NodeId>,
-    /// The peers that were sent this node's summary since they connected: once is enough, and an answer to an answer never ends.
+    /// The peers that were sent this node's summary since they connected: once is enough, and an answer to an answer
+    /// never ends.
     summarised: BTreeSet<NodeId>,
     spreading: BTreeMap<u64, Spreading>,
     /// What peers still lack of what they are being sent, and the number of the message that they are to take first.
@@ -261,7 +267,8 @@ impl Control {
                 if let Some(comparing) = self.comparing.get_mut(&peer) {
                     comparing.lacking = Some(newer);
                 }
-                // A peer waits for it, which may have greeted with an older digest than it has now, so that none was sent to it.
+                // A peer waits for it, which may have greeted with an older digest than it has now, so that none was
+                // sent to it.
                 self.summarise(peer, effects);
                 self.agree(effects);
             }
@@ -324,7 +331,8 @@ impl Control {
                 };
                 effects.push(Effect::Answer(call, Err(error)));
             }
-            // What peers have holds here too, above all the end of a token. But this node may forget it, so it has not taken it.
+            // What peers have holds here too, above all the end of a token. But this node may forget it, so it has not
+            // taken it.
             Some(Saving::Learnt { effects: behind, taken }) => {
                 self.save_again(now_us);
                 effects.extend(behind);
@@ -400,8 +408,8 @@ impl Control {
         self.records.values().map(line).collect()
     }
 
-    /// Sends a peer records that it lacks, as many as fit a message. The next ones follow when these are taken, so that one message at a
-    /// time waits for the peer, however large the catalog is.
+    /// Sends a peer records that it lacks, as many as fit a message. The next ones follow when these are taken, so that
+    /// one message at a time waits for the peer, however large the catalog is.
     fn send_part(&mut self, peer: NodeId, mut lacking: VecDeque<RecordKey>, effects: &mut Vec<Effect>) {
         let (mut records, mut bytes) = (Vec::new(), 0);
         while bytes < PART_BYTES
@@ -467,7 +475,8 @@ impl Control {
             behind.extend(self.up.iter().map(|&peer| Effect::Send(peer, records(peer))));
         }
         if number != 0 && !better.is_empty() {
-            // Before the word that its records were taken: whoever made them waits for that, and must learn first that they have lost.
+            // Before the word that its records were taken: whoever made them waits for that, and must learn first that
+            // they have lost.
             behind.push(Effect::Send(peer, PeerBody::CatalogRecords { number: 0, records: better }));
         }
         let taken = (number != 0).then_some((peer, number));
@@ -483,7 +492,8 @@ impl Control {
         }
     }
 
-    /// Keeps a bucket that has lost its name under another one. Returns the record that does, if the catalog did not have it.
+    /// Keeps a bucket that has lost its name under another one. Returns the record that does, if the catalog did not
+    /// have it.
     fn keep_loser(&mut self, loser: Record, winner: &Record, effects: &mut Vec<Effect>) -> Option<Record> {
         if !race::are_rivals(&loser, winner) {
             return None;
@@ -548,7 +558,8 @@ impl Control {
     /// The record that a change makes, if it may.
     fn decide(&self, wall_ms: u64, change: Change) -> Result<Record, ErrorReply> {
         let record = self.changed(Hlc::from_ms(wall_ms), change)?;
-        // A full catalog takes no new records, but those that are there can be changed: above all, a token can be withdrawn.
+        // A full catalog takes no new records, but those that are there can be changed: above all, a token can be
+        // withdrawn.
         if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
             return Err(ErrorReply::new(ErrorCode::TooLarge, alloc::format!("the catalog has its {MAX_RECORDS} records")));
         }
@@ -649,7 +660,8 @@ fn absent(kind: &str, name: &Name) -> ErrorReply {
     ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no {kind} {name}"))
 }
 
-/// Whether a record of another node may be kept: its key and body fit, and its properties and version are within bounds.
+/// Whether a record of another node may be kept: its key and body fit, and its properties and version are within
+/// bounds.
 fn is_sound(record: &Record) -> bool {
     let fits = match (&record.key, &record.body) {
         (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),

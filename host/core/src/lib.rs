@@ -1,8 +1,8 @@
 //! Decides: causality, quorums, placement, coordination and the catalog.
 //!
-//! What is here: pure state machines. Time, randomness, the network and plugins come in as arguments and events and go out as effects;
-//! the only thing that is asked directly is a synchronous [`port::Store`]. What is not here: files, clocks, threads, sockets, WebAssembly.
-//! The crate is `no_std`, so that none of them can slip in.
+//! What is here: pure state machines. Time, randomness, the network and plugins come in as arguments and events and go
+//! out as effects; the only thing that is asked directly is a synchronous [`port::Store`]. What is not here: files,
+//! clocks, threads, sockets, WebAssembly. The crate is `no_std`, so that none of them can slip in.
 //!
 //! ```
 //! use rejoin_core::causal::{self, Write};
@@ -21,10 +21,11 @@
 //! assert_eq!(causal::visible(&joined, 0).len(), 2);
 //! ```
 //!
-//! Reading order: [`causal`] (the algebra of an object), [`quorum`], [`placement`], [`port`], [`view`], [`shard`], [`control`], [`node`].
+//! Reading order: [`causal`] (the algebra of an object), [`quorum`], [`placement`], [`port`], [`view`], [`shard`],
+//! [`control`], [`node`].
 //!
-//! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a copy of the core
-//! without that line, which a test must catch.
+//! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a
+//! copy of the core without that line, which a test must catch.
 #![no_std]
 #![forbid(unsafe_code)]
 

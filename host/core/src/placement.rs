@@ -8,9 +8,10 @@ use rejoin_proto::layout::{BadLayout, LayoutNode, MAX_OWNERS};
 /// The number of partitions of a new cluster.
 pub const DEFAULT_PARTITIONS: u32 = 256;
 
-/// The first layout over equal nodes. The owners of a partition are in different zones as far as there are any; within that, every
-/// prefix of the owner lists is balanced over the nodes (within three lists at 256 partitions), so that a bucket of any n is. Zones of unequal size cannot be both, and are kept
-/// apart first. The same nodes give the same layout on every node.
+/// The first layout over equal nodes. The owners of a partition are in different zones as far as there are any; within
+/// that, every prefix of the owner lists is balanced over the nodes (within three lists at 256 partitions), so that a
+/// bucket of any n is. Zones of unequal size cannot be both, and are kept apart first. The same nodes give the same
+/// layout on every node.
 ///
 /// # Errors
 /// [`BadLayout`] if there are no nodes, too many, two of one name, or the number of partitions is no power of two.
@@ -31,9 +32,9 @@ struct Load {
     heirs: Vec<u32>,
 }
 
-/// Picks the owners of the next partition one position after the other: from the zone that is least in the list, a node that stands in
-/// few lists up to that position, and second the one that least
-/// often comes after that first owner, so that a dead node's load falls on all the others.
+/// Picks the owners of the next partition one position after the other: from the zone that is least in the list, a node
+/// that stands in few lists up to that position, and second the one that least often comes after that first owner, so
+/// that a dead node's load falls on all the others.
 fn owner_list(nodes: &[LayoutNode], load: &mut Load) -> Vec<u16> {
     let count = nodes.len();
     let mut list: Vec<usize> = Vec::with_capacity(MAX_OWNERS);
@@ -43,7 +44,8 @@ fn owner_list(nodes: &[LayoutNode], load: &mut Load) -> Vec<u16> {
             let zone_mates = list.iter().filter(|&&other| nodes[other].zone == nodes[node].zone).count();
             let held = load.held[node][position];
             match list.as_slice() {
-                // One more list than the least is near enough for an heir: without that slack every node would have one and the same.
+                // One more list than the least is near enough for an heir: without that slack every node would have one
+                // and the same.
                 [first] => (zone_mates, held.saturating_sub(least + 1), load.heirs[first * count + node], held),
                 _ => (zone_mates, held, 0, 0),
             }

@@ -1,17 +1,21 @@
-//! What the core asks of the world: one synchronous [`Store`]. Everything else comes in as events and goes out as effects.
+//! What the core asks of the world: one synchronous [`Store`]. Everything else comes in as events and goes out as
+//! effects.
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use bytes::Bytes;
 use core::ops::ControlFlow;
+
+use bytes::Bytes;
 
 /// Where a row lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Space {
-    /// The objects, in the tree: key order is bucket id ‖ 128-bit hash ‖ key, so a (partition, bucket) is one contiguous range.
+    /// The objects, in the tree: key order is bucket id ‖ 128-bit hash ‖ key, so a (partition, bucket) is one
+    /// contiguous range.
     Objects,
-    /// A few small rows that change with nearly every write (actors, the request-id table, epochs, what was seen of other actors'
-    /// counters). A store keeps them in memory and in the journal, and carries them into every new journal segment.
+    /// A few small rows that change with nearly every write (actors, the request-id table, epochs, what was seen of
+    /// other actors' counters). A store keeps them in memory and in the journal, and carries them into every new
+    /// journal segment.
     Pinned,
 }
 
@@ -54,7 +58,8 @@ pub enum StoreFault {
     /// No room for the change. Nothing was written; reads go on.
     #[error("the disk is full: writes are refused until there is room again, reads go on")]
     Full,
-    /// Flushes are behind, or the system is out of descriptors or memory: refused now, to be tried again soon. Nothing was written, and nothing is damaged.
+    /// Flushes are behind, or the system is out of descriptors or memory: refused now, to be tried again soon. Nothing
+    /// was written, and nothing is damaged.
     #[error("the store is behind its flushes, or the system is out of file descriptors or memory; try again shortly")]
     Busy,
     /// What is stored under the key cannot be read. Never to be taken for "absent".
@@ -69,18 +74,20 @@ pub enum StoreFault {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct CommitSeq(pub u64);
 
-/// An ordered store of rows with atomic changes. A change is visible to `get` and `scan` as soon as `write` returns; the shell makes
-/// it survive a crash (one journal write for a batch of changes, one fdatasync for all who wait) before it releases the effects of
-/// that batch.
+/// An ordered store of rows with atomic changes. A change is visible to `get` and `scan` as soon as `write` returns;
+/// the shell makes it survive a crash (one journal write for a batch of changes, one fdatasync for all who wait) before
+/// it releases the effects of that batch.
 pub trait Store {
     /// The row's value, `None` if there is none.
     ///
     /// # Errors
-    /// [`StoreFault::Damaged`] if the row is there but unreadable, or may be: it stays so until it is written anew. [`StoreFault::Busy`] if the system is
-    /// out of descriptors or memory. [`StoreFault::Failed`] if the store has stopped.
+    /// [`StoreFault::Damaged`] if the row is there but unreadable, or may be: it stays so until it is written anew.
+    /// [`StoreFault::Busy`] if the system is out of descriptors or memory. [`StoreFault::Failed`] if the store has
+    /// stopped.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault>;
 
-    /// Visits rows in key order, from the first key ≥ `from` while keys are < `to` (`None`: to the end), until `visit` breaks.
+    /// Visits rows in key order, from the first key ≥ `from` while keys are < `to` (`None`: to the end), until `visit`
+    /// breaks.
     ///
     /// # Errors
     /// As [`Store::get`]; where rows were lost the others are visited all the same.
@@ -101,7 +108,8 @@ pub trait Store {
 
 /// A store with a journal, as a batch of changes needs it.
 pub trait Journal: Store {
-    /// Writes every change since the last commit to the journal file: from then on the end of the process cannot lose it.
+    /// Writes every change since the last commit to the journal file: from then on the end of the process cannot lose
+    /// it.
     ///
     /// # Errors
     /// [`StoreFault::Failed`]: the node must stop.

@@ -1,8 +1,9 @@
-//! Counting answers, as pure functions: a [`Tally`] is told what came and says whether that is enough, still possible, or not any more.
-//! (The separation of counting from messaging is that of riak_kv's get and put cores.)
+//! Counting answers, as pure functions: a [`Tally`] is told what came and says whether that is enough, still possible,
+//! or not any more. (The separation of counting from messaging is that of riak_kv's get and put cores.)
 
 use alloc::string::String;
 use alloc::vec::Vec;
+
 use smallvec::SmallVec;
 
 use rejoin_proto::NodeId;
@@ -32,13 +33,15 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Waits for `needed` good answers, of which `needed_owners` from owners, among the nodes asked (each with whether it is an owner).
+    /// Waits for `needed` good answers, of which `needed_owners` from owners, among the nodes asked (each with whether
+    /// it is an owner).
     #[must_use]
     pub fn new(needed: u8, needed_owners: u8, asked: impl IntoIterator<Item = (NodeId, bool)>) -> Self {
         Self { needed, needed_owners, waiting: asked.into_iter().collect(), good: Nodes::new(), bad: Vec::new() }
     }
 
-    /// Counts a good answer. A second one, or one of a node that was not asked, counts nothing: W and R are distinct nodes.
+    /// Counts a good answer. A second one, or one of a node that was not asked, counts nothing: W and R are distinct
+    /// nodes.
     pub fn good(&mut self, node: NodeId) {
         if let Some(at) = self.waiting.iter().position(|&(asked, _)| asked == node) {
             self.good.push(self.waiting.swap_remove(at));
@@ -53,7 +56,8 @@ impl Tally {
         }
     }
 
-    /// Counts everybody who is not counted out as good: how it would stand at best. For saying who is missing before anybody is asked.
+    /// Counts everybody who is not counted out as good: how it would stand at best. For saying who is missing before
+    /// anybody is asked.
     #[must_use]
     pub fn at_best(mut self) -> Self {
         self.good.append(&mut self.waiting);

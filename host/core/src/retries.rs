@@ -1,9 +1,10 @@
 //! The request-id table: which writes were already done for which request, for as long as a client may retry.
 //!
-//! Rows age in *epochs* of the shard's own running time, because wall clocks step and the monotonic clock of one process says nothing about that of
-//! the next one. Each row bears the number of the epoch in which it was written. An epoch ends when it has lasted for an eighth of the
-//! window; however long the process was paused, not more than one ends at once, so that whatever waited before the shard is heard first. A
-//! start goes on in the latest epoch that it finds, from its beginning. So a row may live longer than the window, and never shorter.
+//! Rows age in *epochs* of the shard's own running time, because wall clocks step and the monotonic clock of one
+//! process says nothing about that of the next one. Each row bears the number of the epoch in which it was written. An
+//! epoch ends when it has lasted for an eighth of the window; however long the process was paused, not more than one
+//! ends at once, so that whatever waited before the shard is heard first. A start goes on in the latest epoch that it
+//! finds, from its beginning. So a row may live longer than the window, and never shorter.
 
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -13,17 +14,19 @@ use rejoin_proto::{PartitionId, RequestId, codec};
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::rows::{self, Kind, RetryRow};
 
-/// The epochs of a window, and those that a row is kept for longer: a retry that was sent within the window may still be on its way.
+/// The epochs of a window, and those that a row is kept for longer: a retry that was sent within the window may still
+/// be on its way.
 const EPOCHS: u64 = 8;
 const LATE_EPOCHS: u64 = 2;
-/// What a row takes beside the bytes of its key and value: a place in the store's map of pinned rows and one in this table.
+/// What a row takes beside the bytes of its key and value: a place in the store's map of pinned rows and one in this
+/// table.
 pub(crate) const ROW_OVERHEAD: usize = 128;
 
 /// A row's place: the oldest epoch first.
 type Place = (u64, PartitionId, RequestId);
 
-/// The table of one shard. Its rows are in the store, written with the put itself, because in the object they would be lost by a delete, an
-/// overwrite or a fold. In memory is only when each may be dropped.
+/// The table of one shard. Its rows are in the store, written with the put itself, because in the object they would be
+/// lost by a delete, an overwrite or a fold. In memory is only when each may be dropped.
 #[derive(Debug)]
 pub(crate) struct Retries {
     /// The rows that are to be kept, with the bytes that each takes.
@@ -106,8 +109,8 @@ impl Retries {
         true
     }
 
-    /// Adds the removals of up to `most` rows to a change: of those that are settled, and of those whose time is over, the oldest first.
-    /// Returns how many. Once they are written, [`Retries::dropped`] is to be told.
+    /// Adds the removals of up to `most` rows to a change: of those that are settled, and of those whose time is over,
+    /// the oldest first. Returns how many. Once they are written, [`Retries::dropped`] is to be told.
     pub(crate) fn droppable(&self, most: usize, change: &mut Change) -> usize {
         let settled = self.settled.iter().map(|&(partition, request, _)| (partition, request));
         let oldest = self.epoch.saturating_sub(EPOCHS + LATE_EPOCHS);

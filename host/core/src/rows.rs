@@ -1,6 +1,7 @@
 //! The core's own rows in [`Space::Pinned`]: their keys and their frozen encodings.
 
 use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
 use rejoin_proto::codec::{self, Versioned};

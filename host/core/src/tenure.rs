@@ -1,11 +1,12 @@
 //! The actor rule: who may mint a dot, and when an actor ends.
 //!
-//! An actor is 64 random bits per (node, shard, partition, tenure) with a counter of its own. It may mint a dot for a key only while
-//! this node's copy of the key has seen all that it minted before; so its tenure ends, and the next mint draws another actor, as soon
-//! as that could be untrue. See host/cli/book/internals/actors.md.
+//! An actor is 64 random bits per (node, shard, partition, tenure) with a counter of its own. It may mint a dot for a
+//! key only while this node's copy of the key has seen all that it minted before; so its tenure ends, and the next mint
+//! draws another actor, as soon as that could be untrue. See host/cli/book/internals/actors.md.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+
 use rand_core::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -17,8 +18,9 @@ use crate::rows::{self, ActorRow, Kind, NumberRow};
 
 /// The actors of one shard.
 ///
-/// The end of a tenure is *owed* until the store has taken it: a full or busy disk refuses it, and a row that stays would bring the actor
-/// back with the next start. What is owed goes with every change that the store takes, see `Shard::write`.
+/// The end of a tenure is *owed* until the store has taken it: a full or busy disk refuses it, and a row that stays
+/// would bring the actor back with the next start. What is owed goes with every change that the store takes, see
+/// `Shard::write`.
 #[derive(Debug)]
 pub(crate) struct Tenures {
     actors: BTreeMap<PartitionId, ActorRow>,
@@ -30,10 +32,12 @@ pub(crate) struct Tenures {
 }
 
 impl Tenures {
-    /// Reads the actors that the last run left. `lost`: data may be gone, so none of them goes on. Nor does one that stands among what was
-    /// observed of others: that is noted of an actor only when it has ended, or is known to be on an old disk.
+    /// Reads the actors that the last run left. `lost`: data may be gone, so none of them goes on. Nor does one that
+    /// stands among what was observed of others: that is noted of an actor only when it has ended, or is known to be on
+    /// an old disk.
     ///
-    /// What is to be written for that is owed. The caller writes it, and opens the shard also on a disk that has no room for it.
+    /// What is to be written for that is owed. The caller writes it, and opens the shard also on a disk that has no
+    /// room for it.
     pub(crate) fn open(
         store: &dyn Store,
         observed: impl Fn(PartitionId, ActorId) -> bool,
@@ -57,7 +61,8 @@ impl Tenures {
         self.start
     }
 
-    /// The next dot of a partition's actor, drawn anew after the end of a tenure. The change gets the row that goes with it.
+    /// The next dot of a partition's actor, drawn anew after the end of a tenure. The change gets the row that goes
+    /// with it.
     pub(crate) fn mint(&mut self, partition: PartitionId, change: &mut Change, rng: &mut Xoshiro256PlusPlus) -> Dot {
         let row = self.actors.entry(partition).or_insert_with(|| ActorRow { actor: ActorId(rng.next_u64()), next: 1 });
         let dot = Dot { actor: row.actor, counter: row.next };
@@ -66,7 +71,8 @@ impl Tenures {
         dot
     }
 
-    /// Whether someone has seen a counter of this partition's actor that it has not used yet: this is an old or a cloned disk.
+    /// Whether someone has seen a counter of this partition's actor that it has not used yet: this is an old or a
+    /// cloned disk.
     pub(crate) fn is_outrun(&self, partition: PartitionId, seen: &VersionVector) -> bool {
         self.actors.get(&partition).is_some_and(|row| seen.highest(row.actor) >= row.next)
     }
@@ -93,7 +99,8 @@ impl Tenures {
         }
     }
 
-    /// Draws another start id. To be called with every end of a tenure: retries of what the old actor wrote are not recognised any more.
+    /// Draws another start id. To be called with every end of a tenure: retries of what the old actor wrote are not
+    /// recognised any more.
     pub(crate) fn renew_start(&mut self, rng: &mut Xoshiro256PlusPlus) {
         self.start = rng.next_u64();
         self.start_owed = true;
@@ -126,8 +133,8 @@ impl Tenures {
     }
 }
 
-/// The most actors of others that are remembered per partition. A partition has as many writers as owners and fallbacks, each with a new
-/// actor per tenure; the one that was quiet for longest is forgotten first.
+/// The most actors of others that are remembered per partition. A partition has as many writers as owners and
+/// fallbacks, each with a new actor per tenure; the one that was quiet for longest is forgotten first.
 const MAX_OBSERVED: usize = 64;
 
 /// The highest counters seen of other nodes' actors: what tells a node with an old disk that it is one. Durable lazily.

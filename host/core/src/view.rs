@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -137,8 +138,8 @@ impl ClusterView {
         Ok((found, ObjectId { tenant, bucket: found.id, key: key.clone() }))
     }
 
-    /// How many more nodes may go before some key loses its quorum of reads, and of writes, if only those that `read` or `write` names count
-    /// now. Negative: some key has lost it. `None` without buckets.
+    /// How many more nodes may go before some key loses its quorum of reads, and of writes, if only those that `read`
+    /// or `write` names count now. Negative: some key has lost it. `None` without buckets.
     #[must_use]
     pub fn spare(&self, read: impl Fn(NodeId) -> bool, write: impl Fn(NodeId) -> bool) -> Option<(i16, i16)> {
         let least = |n: u8, counts: &dyn Fn(NodeId) -> bool| {

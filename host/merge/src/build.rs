@@ -4,6 +4,7 @@
 mod cargo;
 
 use std::path::{Path, PathBuf};
+
 use wit_component::ComponentEncoder;
 
 /// How to build a guest.

@@ -1,4 +1,5 @@
-//! The `[[bootstrap]]` list: what makes it unfit for a cluster, and where it contradicts the layout that a data directory keeps.
+//! The `[[bootstrap]]` list: what makes it unfit for a cluster, and where it contradicts the layout that a data
+//! directory keeps.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -75,8 +76,8 @@ fn nobodys(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Why a node that listens there cannot be reached at its address in the list, if it cannot whatever routers do in between: they may
-/// translate addresses and ports, but nobody translates within this machine.
+/// Why a node that listens there cannot be reached at its address in the list, if it cannot whatever routers do in
+/// between: they may translate addresses and ports, but nobody translates within this machine.
 fn unreachable_at(listen: &Address, own: &Address) -> Option<String> {
     let write =
         |what: &dyn std::fmt::Display| Some(format!("{listen} is not where the [[bootstrap]] list says this node is; write {what}"));
@@ -103,7 +104,8 @@ fn unreachable_at(listen: &Address, own: &Address) -> Option<String> {
     write(&format_args!("{own}, or {anywhere}:{port}, or correct the list: it says {}", SocketAddr::new(address, port)))
 }
 
-/// Where a kept layout says something else than the list, one line for each difference. A list that is left out contradicts nothing.
+/// Where a kept layout says something else than the list, one line for each difference. A list that is left out
+/// contradicts nothing.
 pub(crate) fn contradictions(list: &[BootstrapNode], kept: &Layout) -> Vec<String> {
     let mut found = Vec::new();
     for node in list {

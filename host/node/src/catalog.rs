@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot, watch};
+
 use rejoin_core::control::{Catalog, Change, Control, Effect, Event, Spread};
 use rejoin_core::node::links;
 use rejoin_core::view::ClusterView;
@@ -13,7 +15,6 @@ use rejoin_proto::client::RecordKind;
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{ErrorCode, ErrorReply, Layout, NodeId, PluginDigest, TenantId, codec};
 use rejoin_store::{ControlFile, FileError};
-use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::Notice;
 use crate::parts::{NodeView, Parts};

@@ -1,4 +1,5 @@
-//! The node's certificates while time passes: whether they hold, when they end, and new files in place of old ones without a restart.
+//! The node's certificates while time passes: whether they hold, when they end, and new files in place of old ones
+//! without a restart.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -2,11 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rejoin_core::shard::event::Now;
 use tokio::time::{Duration, Instant};
 
-/// Where a node's time comes from. The monotonic half is tokio's, so that a test which pauses tokio's clock drives the node too;
-/// the wall half is a function, so that a test can let it jump.
+use rejoin_core::shard::event::Now;
+
+/// Where a node's time comes from. The monotonic half is tokio's, so that a test which pauses tokio's clock drives the
+/// node too; the wall half is a function, so that a test can let it jump.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,

@@ -4,8 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use rejoin_proto::{Address, Name};
 use serde::Deserialize;
+
+use rejoin_proto::{Address, Name};
 
 /// What a node is started with. Paths are relative to the file they stand in.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -25,9 +26,11 @@ pub struct Config {
     pub certificate: PathBuf,
     /// Its key (PEM).
     pub key: PathBuf,
-    /// The cluster's secret: at least 16 bytes, the same on every node. One line end at the end of the file does not count.
+    /// The cluster's secret: at least 16 bytes, the same on every node. One line end at the end of the file does not
+    /// count.
     pub secret: PathBuf,
-    /// Shards, a power of two; fixed once the data directory is made. Each has a journal and a tree of its own, and works on one thread at a time.
+    /// Shards, a power of two; fixed once the data directory is made. Each has a journal and a tree of its own, and
+    /// works on one thread at a time.
     #[serde(default = "defaults::shards")]
     pub shards: u16,
     /// Threads that run plugins. The last of several is always left to other buckets than the busiest.
@@ -116,7 +119,8 @@ pub struct Config {
     /// Bytes of a journal segment.
     #[serde(default = "defaults::segment_bytes")]
     pub segment_bytes: u64,
-    /// Bytes of a shard's memtable at most. Every shard of every node has its own share, three quarters or more, so that they are not flushed at once.
+    /// Bytes of a shard's memtable at most. Every shard of every node has its own share, three quarters or more, so
+    /// that they are not flushed at once.
     #[serde(default = "defaults::memtable_bytes")]
     pub memtable_bytes: u64,
     /// Bytes of a shard's caches: a quarter for single rows, the rest for blocks of its tree.

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
 use rejoin_core::node::batch::{GroupCommit, Input, Output};
 use rejoin_core::port::StoreFault;
 use rejoin_core::shard::Counters;
@@ -17,7 +19,6 @@ use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
 use rejoin_proto::{ErrorCode, ErrorReply, LayoutRef, Name, NodeId, codec};
 use rejoin_store::{CommitSeq, ShardStore, Stats};
 use rejoin_wire::{Class, Frame, SendError, Sender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -92,7 +93,8 @@ pub(crate) struct ShardHandle {
 pub(crate) type Room = OwnedSemaphorePermit;
 
 impl ShardHandle {
-    /// Room in the inbox for a frame of so many bytes, if there is any. One that is larger than all of it takes all of it.
+    /// Room in the inbox for a frame of so many bytes, if there is any. One that is larger than all of it takes all of
+    /// it.
     pub(crate) fn try_room(&self, bytes: usize) -> Option<Room> {
         self.room.clone().try_acquire_many_owned(self.share(bytes)).ok()
     }
@@ -147,8 +149,8 @@ struct Desks {
     actors: Vec<oneshot::Sender<Vec<ActorNext>>>,
 }
 
-/// Messages to a peer that found its queue full, in order. A burst of large ones among healthy nodes is no reason to lose any: what they hold is
-/// counted by the operations that they belong to.
+/// Messages to a peer that found its queue full, in order. A burst of large ones among healthy nodes is no reason to
+/// lose any: what they hold is counted by the operations that they belong to.
 #[derive(Default)]
 struct Backlog {
     frames: Vec<Frame>,
@@ -394,8 +396,8 @@ impl Driver {
         }
     }
 
-    /// Queues what there is room for, and asks to be told when there is room for the rest. What is above the bound of a backlog, to a peer that
-    /// takes nothing, is lost as on any network.
+    /// Queues what there is room for, and asks to be told when there is room for the rest. What is above the bound of a
+    /// backlog, to a peer that takes nothing, is lost as on any network.
     fn send_backlog(&self, desks: &mut Desks, peer: NodeId) {
         let (Some(sender), Some(backlog)) = (desks.peers.get(&peer), desks.backlogs.get_mut(&peer)) else { return };
         let too_large = queue(sender, &mut backlog.frames);
@@ -416,7 +418,8 @@ impl Driver {
         }
     }
 
-    /// A reply that cannot be queued is not dropped in silence: only that of a read is so large, and its client is told so.
+    /// A reply that cannot be queued is not dropped in silence: only that of a read is so large, and its client is told
+    /// so.
     fn send_replies(&self, sender: &Sender, mut frames: Vec<Frame>, start: StartId) {
         let too_large = queue(sender, &mut frames);
         if frames.is_empty() && too_large.is_empty() {
@@ -477,8 +480,8 @@ impl Desks {
     }
 }
 
-/// Queues what there is room for. What is left in `frames` found its queue full or the connection closed; returned are those that are too
-/// large for any queue, which must not keep the others back.
+/// Queues what there is room for. What is left in `frames` found its queue full or the connection closed; returned are
+/// those that are too large for any queue, which must not keep the others back.
 fn queue(sender: &Sender, frames: &mut Vec<Frame>) -> Vec<Frame> {
     let mut too_large = Vec::new();
     while let Err(SendError::TooLarge { class, limit, .. }) = sender.try_send_batch(frames) {

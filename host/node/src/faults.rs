@@ -1,13 +1,15 @@
-//! Faults to order, for demonstrations and tests (`dev_faults`): connections that are cut, and a disk that is held back.
+//! Faults to order, for demonstrations and tests (`dev_faults`): connections that are cut, and a disk that is held
+//! back.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::RuntimeFlavor;
+
 use rejoin_proto::NodeId;
 use rejoin_store::{Disk, DiskFile};
-use tokio::runtime::RuntimeFlavor;
 
 /// What is held back or cut at the moment.
 #[derive(Clone, Default)]

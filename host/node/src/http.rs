@@ -7,9 +7,10 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use tokio::sync::oneshot;
+
 use rejoin_proto::{Name, NodeId};
 use rejoin_wire::Connection;
-use tokio::sync::oneshot;
 
 use crate::driver::Notice;
 use crate::faults::Hold;

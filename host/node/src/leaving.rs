@@ -1,16 +1,18 @@
-//! A graceful stop. The node takes nothing new and answers what it was asked, by clients, which then go to other nodes, and by peers.
+//! A graceful stop. The node takes nothing new and answers what it was asked, by clients, which then go to other nodes,
+//! and by peers.
 //!
-//! A peer that hears of it asks nothing more of this node from then on, and says so once everything that it has asked is answered. So no write is left in
-//! doubt, as it would be if the connection were closed in the middle of it.
+//! A peer that hears of it asks nothing more of this node from then on, and says so once everything that it has asked
+//! is answered. So no write is left in doubt, as it would be if the connection were closed in the middle of it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
+
 use rejoin_core::shard::event::Event;
 use rejoin_proto::NodeId;
 use rejoin_wire::{Class, Endpoint, Sender};
-use tokio::sync::oneshot;
 
 use crate::driver::Notice;
 use crate::parts::Parts;
@@ -25,7 +27,8 @@ pub(crate) async fn drain(parts: &Parts, endpoint: &Endpoint) {
     // A node is stopped once.
     let _ = parts.leaving.set(());
     let limit = Duration::from_millis(parts.config.drain_ms);
-    // At once, so that a client that holds on does not keep the peers from hearing it: what this node still has to ask them, they answer.
+    // At once, so that a client that holds on does not keep the peers from hearing it: what this node still has to ask
+    // them, they answer.
     let drained = async { tokio::join!(parts.sessions.none(), leave(parts)) };
     if tokio::time::timeout(limit, drained).await.is_err() {
         let (clients, drain_ms) = (parts.sessions.count(), parts.config.drain_ms);
@@ -39,7 +42,8 @@ async fn leave(parts: &Parts) {
     let peers: Vec<(NodeId, Sender)> = parts.peers().all().map(|(peer, connection)| (*peer, connection.sender())).collect();
     for (_, sender) in &peers {
         let sender = sender.clone();
-        // One whose queue is full is told when it has room, or never: then its time ends. It keeps no other from being told.
+        // One whose queue is full is told when it has room, or never: then its time ends. It keeps no other from being
+        // told.
         tokio::spawn(async move { sender.send(Class::Control, LEAVING, Bytes::new()).await });
     }
     loop {

@@ -1,7 +1,7 @@
 //! Where the parts meet: shards, sessions, peers, admission, the admin port and metrics.
 //!
-//! What is here: everything with a clock, a thread or a socket. What is not: decisions (`rejoin-core`), files (`rejoin-store`), plugins
-//! (`rejoin-merge`), frames (`rejoin-wire`).
+//! What is here: everything with a clock, a thread or a socket. What is not: decisions (`rejoin-core`), files
+//! (`rejoin-store`), plugins (`rejoin-merge`), frames (`rejoin-wire`).
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,8 +14,10 @@
 //! # }
 //! ```
 //!
-//! In reading order: `node` (start and stop), [`config`], `bootstrap` (the list of nodes), `open` (what is found on the disk), `run` (threads and tasks), `driver` (one shard's loop), `syncing`, `peers`, `session`, `operator`, `catalog`, `certificates`, `leaving` (a graceful stop),
-//! `modules`, `merging`, `http`, `metrics`, `problems`, `faults`, [`token`], [`platform`], [`clock`].
+//! In reading order: `node` (start and stop), [`config`], `bootstrap` (the list of nodes), `open` (what is found on the
+//! disk), `run` (threads and tasks), `driver` (one shard's loop), `syncing`, `peers`, `session`, `operator`, `catalog`,
+//! `certificates`, `leaving` (a graceful stop), `modules`, `merging`, `http`, `metrics`, `problems`, `faults`,
+//! [`token`], [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod admin;

@@ -6,11 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
 use rejoin_core::shard::event::{Invalid, MergeJob, MergeTicket, Merged, ValidateJob, ValidateTicket};
 use rejoin_merge::{Call, CallLimits, MergeFault, Overloaded, Plugin, Sibling};
 use rejoin_proto::{BucketId, Name, PluginDigest, ProfileId};
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::Instant;
 
 use crate::driver::Notice;
 use crate::modules::Desk;

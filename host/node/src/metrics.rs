@@ -1,4 +1,5 @@
-//! A node's own metrics, as Prometheus text. Each node has a recorder of its own, so that several can live in one process.
+//! A node's own metrics, as Prometheus text. Each node has a recorder of its own, so that several can live in one
+//! process.
 
 use std::sync::Mutex;
 
@@ -154,8 +155,8 @@ impl Metrics {
         gauge.set(value as f64);
     }
 
-    /// Folds what the histograms have gathered into their buckets. They keep every single value until then, or until they are rendered,
-    /// which a node that nobody scrapes never does.
+    /// Folds what the histograms have gathered into their buckets. They keep every single value until then, or until
+    /// they are rendered, which a node that nobody scrapes never does.
     pub(crate) fn upkeep(&self) {
         self.handle.run_upkeep();
     }

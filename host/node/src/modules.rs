@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
 use rejoin_merge::{CompileQueue, ModuleLimits, Plugin, Pool, Rejection, digest_of};
 use rejoin_proto::PluginDigest;
 use rejoin_store::Modules;
-use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::merging::Failures;

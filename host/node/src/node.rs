@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, SetOnce, mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
 use rejoin_core::port::StoreFault;
 use rejoin_merge::{
     ArtefactCache, ChildCompiler, CompileLimits, CompileQueue, Compiler, Host, HostConfig, HostError, Memo, Pool, PoolConfig, QueueConfig,
@@ -13,9 +17,6 @@ use rejoin_merge::{
 use rejoin_proto::{Name, NodeId};
 use rejoin_store::{DataDir, FileError, MaintenanceThread, OpenError};
 use rejoin_wire::{CloseCode, Endpoint, Limits};
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, SetOnce, mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
 
 use crate::bootstrap;
 use crate::catalog::CatalogTask;
@@ -86,7 +87,8 @@ pub enum StartError {
 #[error("the node did not stop cleanly: {0}")]
 pub struct StopError(String);
 
-/// A running node. Dropping it without [`Node::stop`] is like a crash: what was acknowledged is kept, the next start takes longer.
+/// A running node. Dropping it without [`Node::stop`] is like a crash: what was acknowledged is kept, the next start
+/// takes longer.
 pub struct Node {
     parts: Arc<Parts>,
     endpoint: Endpoint,
@@ -119,7 +121,8 @@ impl Node {
         let chance = Chance::new(platform.seed);
         let plan = Plan::make(&config, &platform).await?;
         let Platform { clock, network, threads, compiling, seed, .. } = platform;
-        // Everything that can fail without the data does so before it is opened, and a first start that fails later is undone.
+        // Everything that can fail without the data does so before it is opened, and a first start that fails later is
+        // undone.
         let limits = limits(&config);
         let socket = Endpoint::open_port(&*network, plan.listen, &limits)?;
         let admin = match plan.admin {
@@ -296,8 +299,8 @@ impl Node {
         http::figures(&self.parts).await
     }
 
-    /// Uses the certificates of the configured files for new connections, if they are others than before. Says whether they are. The node looks at
-    /// the files by itself too, every ten seconds.
+    /// Uses the certificates of the configured files for new connections, if they are others than before. Says whether
+    /// they are. The node looks at the files by itself too, every ten seconds.
     ///
     /// # Errors
     /// Why they are not used; those in use stay.
@@ -310,15 +313,16 @@ impl Node {
         self.parts.serving.wait().await;
     }
 
-    /// Resolves when the node cannot go on by itself (a failed fsync, a catalog that cannot be kept), with the reason. It must then be dropped.
+    /// Resolves when the node cannot go on by itself (a failed fsync, a catalog that cannot be kept), with the reason.
+    /// It must then be dropped.
     pub async fn failed(&self) -> String {
         let mut failures = self.failures.clone();
         let failed = failures.wait_for(Option::is_some).await;
         failed.ok().and_then(|why| why.clone()).unwrap_or_else(|| "the node has been stopped".into())
     }
 
-    /// Stops. Clients and then peers are told, and the requests that are under way end, for at most `drain_ms`; then connections are closed, what was
-    /// written is synced, and the clean-stop mark is left.
+    /// Stops. Clients and then peers are told, and the requests that are under way end, for at most `drain_ms`; then
+    /// connections are closed, what was written is synced, and the clean-stop mark is left.
     ///
     /// # Errors
     /// [`StopError`] if a shard could not be closed; the next start then treats this as a crash.
@@ -353,7 +357,8 @@ impl Node {
     }
 }
 
-/// The most bytes of a client's hello: many times what a token and a name take, so that a wrong one is answered in words.
+/// The most bytes of a client's hello: many times what a token and a name take, so that a wrong one is answered in
+/// words.
 const HELLO_BYTES: u32 = 16 << 10;
 
 fn limits(config: &Config) -> Limits {
@@ -392,7 +397,8 @@ fn pool(config: &Config, threads: Threads) -> Result<Pool, StartError> {
     }
 }
 
-/// Where plugins are compiled, and kept in the data directory. One that cannot keep them compiles them anew after a restart.
+/// Where plugins are compiled, and kept in the data directory. One that cannot keep them compiles them anew after a
+/// restart.
 fn compile_queue(config: &Config, threads: Threads, compiling: Compiling, host: Host) -> Result<CompileQueue, StartError> {
     let compiler = match compiling {
         Compiling::Here => Compiler::Here,

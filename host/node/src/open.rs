@@ -1,4 +1,5 @@
-//! What a node finds when it starts: its identity, its data directory, layout and catalog, and its shards, opened and not yet running.
+//! What a node finds when it starts: its identity, its data directory, layout and catalog, and its shards, opened and
+//! not yet running.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,6 +7,8 @@ use std::sync::Arc;
 
 use rand_core::SeedableRng as _;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use tokio::sync::Notify;
+
 use rejoin_core::control::{Catalog, Control};
 use rejoin_core::node::MAX_WAITING;
 use rejoin_core::node::batch::GroupCommit;
@@ -21,7 +24,6 @@ use rejoin_proto::peer::{DiskId, Terms};
 use rejoin_proto::{Address, ClusterId, Hlc, Layout, Name, NodeId, TenantId, codec};
 use rejoin_store::{ControlFile, DataDir, Disk, OpenError, Options, ShardStore, Start};
 use rejoin_wire::{Identity, Role};
-use tokio::sync::Notify;
 
 use crate::bootstrap;
 use crate::catalog::{CATALOG_FILE, node_view};
@@ -38,7 +40,8 @@ use crate::token::{DEFAULT_TENANT, Secret};
 /// The name under which the layout is kept.
 const LAYOUT_FILE: &str = "layout";
 
-/// What a node starts with, as far as it can be known without writing anything: a start that fails on it leaves no trace.
+/// What a node starts with, as far as it can be known without writing anything: a start that fails on it leaves no
+/// trace.
 pub(crate) struct Plan {
     pub(crate) identity: Identity,
     pub(crate) files: Files,
@@ -341,14 +344,16 @@ fn open_shards(
     Ok((opened, all_lost))
 }
 
-/// Between three quarters and all of a shard's memtable bytes. Equal load would fill all memtables of a cluster at once, and their flushes would fall into one
-/// moment: so every shard of every node has another share. The shards of a node are told apart by multiples of the golden ratio, nodes by their ids.
+/// Between three quarters and all of a shard's memtable bytes. Equal load would fill all memtables of a cluster at
+/// once, and their flushes would fall into one moment: so every shard of every node has another share. The shards of a
+/// node are told apart by multiples of the golden ratio, nodes by their ids.
 fn memtable_share(bytes: u64, node: NodeId, shard: u16) -> u64 {
     let place = node.0.wrapping_add(u64::from(shard).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     bytes - ((u128::from(bytes / 4) * u128::from(place)) >> 64) as u64
 }
 
-/// Seals contexts. Made with the cluster's id too, so that clusters which were given one secret still do not take each other's contexts.
+/// Seals contexts. Made with the cluster's id too, so that clusters which were given one secret still do not take each
+/// other's contexts.
 fn context_key(cluster: ClusterId, secret: &[u8]) -> ContextKey {
     ContextKey::derive(0, &[&cluster.0.to_le_bytes()[..], secret].concat())
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
+
 use rejoin_core::control::{Change, Spread, plugin_record};
 use rejoin_merge::digest_of;
 use rejoin_proto::client::{Admin, NodeStatus, RecordKind, Reply, Status};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PartitionId, TenantId};
-use tokio::sync::oneshot;
 
 use crate::catalog::ControlCall;
 use crate::parts::Parts;

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{Notify, SetOnce, mpsc, watch};
+
 use rejoin_core::view::{ClusterView, shard_of};
 use rejoin_proto::client::StartId;
 use rejoin_proto::{ClusterId, Name, NodeId, PartitionId};
 use rejoin_store::ControlFile;
 use rejoin_store::StoreWatch;
-use tokio::sync::{Notify, SetOnce, mpsc, watch};
 
 use crate::catalog::ControlCall;
 use crate::certificates::Certificates;

@@ -1,8 +1,9 @@
 //! The other nodes: does what [`Links`](rejoin_core::node::links::Links) decides with real connections.
 //!
-//! A connection has a task that reads it. What it reads is told to the machine, and the machine's outputs are done under its lock, so that
-//! shards and control hear of peers in the order in which the machine decided. In reading order: `keep` (the task that dials and keeps
-//! time), `serve` (a connection), `step` (the machine and its outputs), `route` (messages to shards).
+//! A connection has a task that reads it. What it reads is told to the machine, and the machine's outputs are done
+//! under its lock, so that shards and control hear of peers in the order in which the machine decided. In reading
+//! order: `keep` (the task that dials and keeps time), `serve` (a connection), `step` (the machine and its outputs),
+//! `route` (messages to shards).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
 use rejoin_core::control::SAVE_AGAIN_US;
 use rejoin_core::node::links::{Closing, Event, Links, Output};
 use rejoin_core::node::route::{Route, route as route_of};
@@ -17,8 +21,6 @@ use rejoin_core::shard::event;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope, PeerHello};
 use rejoin_proto::{Name, NodeId, PluginDigest, codec};
 use rejoin_wire::{Class, CloseCode, Closed, Connection, Endpoint, Error, Frame, SendError, Sender};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 
 use crate::catalog::ControlCall;
 use crate::driver::{Notice, Work, frame};
@@ -28,8 +30,9 @@ use crate::parts::Parts;
 /// The name under which the disk ids are kept.
 pub(crate) const DISKS_FILE: &str = "disks";
 
-/// Frame ids between nodes, all but [`MESSAGE`] on the control class: the hello, a message, the word that all objections to the other side's actors
-/// were sent before it, the sender's wall clock, the word that it is about to stop, and the word that nothing more is asked of the one that is.
+/// Frame ids between nodes, all but [`MESSAGE`] on the control class: the hello, a message, the word that all
+/// objections to the other side's actors were sent before it, the sender's wall clock, the word that it is about to
+/// stop, and the word that nothing more is asked of the one that is.
 const HELLO: u64 = 0;
 const MESSAGE: u64 = 1;
 const READY: u64 = 2;
@@ -125,8 +128,9 @@ async fn dial(parts: Arc<Parts>, endpoint: Endpoint, peer: NodeId) {
     }
 }
 
-/// A peer that answers and is not taken for itself, or does not take this node for itself, is a problem until it is connected. It is dialled again
-/// and again, and said once for each reason: numbers in the text, such as for how long a certificate has been out of date, are none.
+/// A peer that answers and is not taken for itself, or does not take this node for itself, is a problem until it is
+/// connected. It is dialled again and again, and said once for each reason: numbers in the text, such as for how long a
+/// certificate has been out of date, are none.
 fn report_undialled(parts: &Parts, peer: NodeId, name: &Name, error: &Error) {
     let lasting = matches!(
         error,
@@ -154,7 +158,8 @@ fn dialling(name: &Name) -> String {
     format!("dialling {name}")
 }
 
-/// Keeps places for handshakes free for the peers, at the addresses of the layout. Host names are looked up again from time to time.
+/// Keeps places for handshakes free for the peers, at the addresses of the layout. Host names are looked up again from
+/// time to time.
 pub(crate) async fn expect(parts: Arc<Parts>, endpoint: Endpoint) {
     loop {
         let view = parts.cluster_view();
@@ -278,8 +283,8 @@ pub(crate) fn step(parts: &Parts, event: Event) {
     parts.links_changed.notify_one();
 }
 
-/// Saves what is known of disks. Without room for that it is tried again: a restart before then would only not know of a disk that was first
-/// met, or replaced, meanwhile.
+/// Saves what is known of disks. Without room for that it is tried again: a restart before then would only not know of
+/// a disk that was first met, or replaced, meanwhile.
 fn remember(parts: &Parts, peers: &mut Peers) {
     peers.remember_at_us = None;
     match parts.files.write(DISKS_FILE, &codec::encode(peers.links.disks())) {
@@ -356,7 +361,8 @@ fn act(parts: &Parts, peers: &mut Peers, output: Output) {
     }
 }
 
-/// Sends a word on the control stream, behind everything that was sent on it so far. A peer that does not take it is let go.
+/// Sends a word on the control stream, behind everything that was sent on it so far. A peer that does not take it is
+/// let go.
 fn say(peers: &Peers, number: u64, id: u64, word: u64) {
     if let Some(connection) = peers.open.get(&number)
         && connection.sender().try_send(Class::Control, id, Bytes::copy_from_slice(&word.to_le_bytes())).is_err()
@@ -381,8 +387,8 @@ pub(crate) fn cut(parts: &Parts, peer: NodeId) {
     }
 }
 
-/// Hands a message of so many bytes to whom it is for. Waits while that shard's inbox is full: then this connection is not read, and the peer is
-/// held back.
+/// Hands a message of so many bytes to whom it is for. Waits while that shard's inbox is full: then this connection is
+/// not read, and the peer is held back.
 async fn route(parts: &Arc<Parts>, peer: NodeId, envelope: PeerEnvelope, bytes: usize) {
     let shards = u16::try_from(parts.shards.len()).unwrap_or(1);
     match route_of(&envelope.body, &parts.cluster_view(), shards) {
@@ -415,8 +421,9 @@ fn module(parts: &Arc<Parts>, peer: NodeId, body: PeerBody) {
     });
 }
 
-/// Sends a message that belongs to no shard. One about the catalog that is lost on a connection that goes on would not be sent again, so
-/// if the peer does not take it, the connection is begun anew: then both sides compare what they know.
+/// Sends a message that belongs to no shard. One about the catalog that is lost on a connection that goes on would not
+/// be sent again, so if the peer does not take it, the connection is begun anew: then both sides compare what they
+/// know.
 pub(crate) fn send(parts: &Parts, peer: NodeId, body: PeerBody) {
     let is_catalog = matches!(body, PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. });
     let envelope = PeerEnvelope { layout: parts.cluster_view().layout_name(), trace: 0, body };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rand::Rng as _;
 use rand_core::SeedableRng as _;
 use rand_xoshiro::Xoshiro256PlusPlus;
+
 use rejoin_store::{Disk, OsDisk};
 use rejoin_wire::{Network, OsNetwork};
 
@@ -15,7 +16,8 @@ use crate::clock::Clock;
 pub struct Platform {
     /// What time it is.
     pub clock: Clock,
-    /// Where journal, mark and control files are. The tree, the modules and what the configuration names are always in files of the machine.
+    /// Where journal, mark and control files are. The tree, the modules and what the configuration names are always in
+    /// files of the machine.
     pub disk: Arc<dyn Disk>,
     /// Where the UDP port comes from.
     pub network: Arc<dyn Network>,
@@ -23,7 +25,8 @@ pub struct Platform {
     pub threads: Threads,
     /// Where plugins are compiled.
     pub compiling: Compiling,
-    /// Makes repeatable whatever the node, and QUIC, leave to chance; the keys of TLS are not. None draws from the operating system.
+    /// Makes repeatable whatever the node, and QUIC, leave to chance; the keys of TLS are not. None draws from the
+    /// operating system.
     pub seed: Option<[u8; 32]>,
 }
 
@@ -42,24 +45,26 @@ impl Platform {
     }
 }
 
-/// What runs where. Shards are tasks of the runtime in which the node was started, either way: a request then passes from its connection
-/// to its shard and back without a thread being woken for it.
+/// What runs where. Shards are tasks of the runtime in which the node was started, either way: a request then passes
+/// from its connection to its shard and back without a thread being woken for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Threads {
     /// What blocks has threads of its own: the syncing of journals, flushes, merges.
     Own,
-    /// Nothing has: flushes are tasks too, a sync and a merge are done where they are asked for. On a runtime of one thread, everything
-    /// then happens in an order that the seed decides.
+    /// Nothing has: flushes are tasks too, a sync and a merge are done where they are asked for. On a runtime of one
+    /// thread, everything then happens in an order that the seed decides.
     Shared,
 }
 
 /// Where plugins are compiled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compiling {
-    /// In a process with limits: the program that the configuration names with `compile_program`, or this very program. Its `main` must
-    /// begin with [`crate::compile::is_child`] and [`crate::compile::child_main`], as that of `rejoin` does.
+    /// In a process with limits: the program that the configuration names with `compile_program`, or this very program.
+    /// Its `main` must begin with [`crate::compile::is_child`] and [`crate::compile::child_main`], as that of `rejoin`
+    /// does.
     Child,
-    /// In this process, where a hostile component takes what memory and time it likes: for tests, whose program is not `rejoin`.
+    /// In this process, where a hostile component takes what memory and time it likes: for tests, whose program is not
+    /// `rejoin`.
     Here,
 }
 

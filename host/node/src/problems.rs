@@ -1,4 +1,5 @@
-//! What is not well at this node, one line for each source: shown by `status` and `/health`, and logged when it changes.
+//! What is not well at this node, one line for each source: shown by `status` and `/health`, and logged when it
+//! changes.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
 use rejoin_proto::client::StartId;
 use rejoin_store::Maintenance;
 use rejoin_wire::{Accepted, CloseCode, Endpoint};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admin::AdminListener;
 use crate::driver::{Driver, Notice, Work};
@@ -37,8 +38,8 @@ pub(crate) async fn guarded(what: &str, failures: mpsc::UnboundedSender<String>,
     task.await;
 }
 
-/// Stops the node when a shard or another task of its own ends in a panic: an invariant was broken, and going on would answer for what
-/// nobody guards any more.
+/// Stops the node when a shard or another task of its own ends in a panic: an invariant was broken, and going on would
+/// answer for what nobody guards any more.
 struct PanicGuard {
     what: String,
     failures: mpsc::UnboundedSender<String>,

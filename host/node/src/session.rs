@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, watch};
+
 use rejoin_core::shard::event::{ClientRequest, Session};
 use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::Scope;
@@ -14,8 +17,6 @@ use rejoin_proto::client::{ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Rece
 use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{ErrorCode, ErrorReply, TenantId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, watch};
 
 use crate::driver::{Work, answer};
 use crate::operator;
@@ -129,8 +130,9 @@ pub(crate) async fn serve(parts: Arc<Parts>, connection: Connection) {
     drop(seat);
 }
 
-/// Waits until the node serves: before it knows what the others know, a client could be told that a bucket is unknown which was made
-/// elsewhere. A start that is all but over is waited for; otherwise the client does better at another node, and hears why.
+/// Waits until the node serves: before it knows what the others know, a client could be told that a bucket is unknown
+/// which was made elsewhere. A start that is all but over is waited for; otherwise the client does better at another
+/// node, and hears why.
 ///
 /// # Errors
 /// Why the client is turned away.
@@ -247,7 +249,8 @@ impl Client {
         }
     }
 
-    /// The next frames. When the node begins to stop, the client is told once; it ends the connection when it has its answers.
+    /// The next frames. When the node begins to stop, the client is told once; it ends the connection when it has its
+    /// answers.
     async fn next(&mut self, connection: &Connection, frames: &mut Vec<Frame>) -> usize {
         if self.told {
             return connection.recv_batch(frames, FRAMES).await;

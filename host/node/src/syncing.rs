@@ -5,9 +5,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::mpsc::UnboundedSender;
+
 use rejoin_core::port::StoreFault;
 use rejoin_store::{CommitSeq, Syncer};
-use tokio::sync::mpsc::UnboundedSender;
 
 use crate::driver::Notice;
 use crate::platform::Threads;
@@ -35,8 +36,8 @@ impl SyncRequests {
     }
 }
 
-/// The thread that syncs. Many wishes while one is under way become one. Dropping it ends the thread and waits for that end: it shares the
-/// shard's directory, whose lock must be free when the node has stopped.
+/// The thread that syncs. Many wishes while one is under way become one. Dropping it ends the thread and waits for that
+/// end: it shares the shard's directory, whose lock must be free when the node has stopped.
 pub(crate) struct SyncThread {
     wishes: Option<mpsc::SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -74,7 +75,8 @@ fn patient(syncer: &Syncer) -> Result<CommitSeq, StoreFault> {
     }
 }
 
-/// Where one shard's journal is synced. A thread ends when the shard drops its [`SyncRequests`], or when the disk fails.
+/// Where one shard's journal is synced. A thread ends when the shard drops its [`SyncRequests`], or when the disk
+/// fails.
 pub(crate) fn start(threads: Threads, shard: u16, syncer: Syncer, notices: UnboundedSender<Notice>) -> std::io::Result<SyncRequests> {
     if threads == Threads::Shared {
         return Ok(SyncRequests::Here(syncer, notices));
@@ -82,7 +84,8 @@ pub(crate) fn start(threads: Threads, shard: u16, syncer: Syncer, notices: Unbou
     let (wishes, wanted) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("sync-{shard}")).spawn(move || {
         while wanted.recv().is_ok() {
-            // A thread that died in silence would leave every write without its acknowledgement, and the node none the wiser.
+            // A thread that died in silence would leave every write without its acknowledgement, and the node none the
+            // wiser.
             let panicked = |_| Err(StoreFault::Failed("the thread that syncs the journal has panicked".into()));
             let synced: Result<CommitSeq, StoreFault> = catch_unwind(AssertUnwindSafe(|| patient(&syncer))).unwrap_or_else(panicked);
             let failed = synced.is_err();

@@ -1,12 +1,13 @@
 //! Tokens: what a client shows to be let in.
 //!
-//! A token is `NAME:SECRET`. The catalog keeps the BLAKE3 of the secret part only. The root token is derived from the cluster's
-//! secret file and is in no catalog: whoever has that file is the operator.
+//! A token is `NAME:SECRET`. The catalog keeps the BLAKE3 of the secret part only. The root token is derived from the
+//! cluster's secret file and is in no catalog: whoever has that file is the operator.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::{ClusterId, Name, TenantId};
 
@@ -32,7 +33,8 @@ pub struct Secret(Vec<u8>);
 pub struct ShortSecret;
 
 impl Secret {
-    /// The secret in a file of that content. One line end (`\n` or `\r\n`) at its end is not part of it: editors add it, and `printf` does not.
+    /// The secret in a file of that content. One line end (`\n` or `\r\n`) at its end is not part of it: editors add
+    /// it, and `printf` does not.
     ///
     /// # Errors
     /// [`ShortSecret`].

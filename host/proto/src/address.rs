@@ -14,9 +14,11 @@ pub const MAX_HOST_BYTES: usize = 253;
 /// The most bytes between two dots of a host name.
 const MAX_LABEL_BYTES: usize = 63;
 
-/// Where a node is reached. A host name is looked up anew each time the node is dialled, so a node may move to another IP address.
+/// Where a node is reached. A host name is looked up anew each time the node is dialled, so a node may move to another
+/// IP address.
 ///
-/// Text and bytes are `10.0.0.1:7400`, `[2001:db8::1]:7400` or `n1.example.org:7400`. Host names are ASCII and kept in lower case.
+/// Text and bytes are `10.0.0.1:7400`, `[2001:db8::1]:7400` or `n1.example.org:7400`. Host names are ASCII and kept in
+/// lower case.
 ///
 /// ```
 /// use rejoin_proto::Address;
@@ -94,7 +96,8 @@ impl Address {
         }
     }
 
-    /// The address without what does not distinguish two of them: IPv4 written as IPv6, and the dot at the end of a host name.
+    /// The address without what does not distinguish two of them: IPv4 written as IPv6, and the dot at the end of a
+    /// host name.
     #[must_use]
     pub fn plain(&self) -> Self {
         match self {

@@ -1,6 +1,7 @@
 //! The control plane's records: tenants, buckets, plugins and tokens. Every node holds them all.
 
 use alloc::string::String;
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Versioned;
@@ -26,12 +27,13 @@ pub const MOST_FUEL_BYTES: u64 = OBJECT_VALUES as u64 * DEFAULT_VALUE_BYTES as u
 /// The fuel that every call has, however small its inputs, unless its bucket names less.
 pub const LEAST_FUEL: u64 = 250_000_000;
 
-/// The most fuel that a bucket may name: the wall-clock limit that belongs to it ends what holds a merge thread within minutes.
+/// The most fuel that a bucket may name: the wall-clock limit that belongs to it ends what holds a merge thread within
+/// minutes.
 pub const MAX_FUEL: u64 = 10_000_000_000;
 
-/// The fuel of a call with so many bytes of inputs, in a bucket that names so much: in proportion to the inputs, at least [`LEAST_FUEL`] or what the
-/// bucket names, and at most twice that, for [`MOST_FUEL_BYTES`]. So a plugin that loops is stopped soon, and a merge of the largest siblings
-/// can read them all.
+/// The fuel of a call with so many bytes of inputs, in a bucket that names so much: in proportion to the inputs, at
+/// least [`LEAST_FUEL`] or what the bucket names, and at most twice that, for [`MOST_FUEL_BYTES`]. So a plugin that
+/// loops is stopped soon, and a merge of the largest siblings can read them all.
 #[must_use]
 pub fn fuel_for(fuel: u64, bytes: usize) -> u64 {
     let bytes = (bytes as u64).min(MOST_FUEL_BYTES);
@@ -91,7 +93,8 @@ pub struct BucketProps {
     pub value_bytes: u32,
     /// The most siblings an object may collect before a fold is forced.
     pub siblings: u16,
-    /// Fuel for one merge of [`FUEL_BYTES`]: roughly, WebAssembly instructions. Others have it in proportion, see [`fuel_for`].
+    /// Fuel for one merge of [`FUEL_BYTES`]: roughly, WebAssembly instructions. Others have it in proportion, see
+    /// [`fuel_for`].
     pub fuel: u64,
     /// Linear memory for one merge, in bytes.
     pub memory_bytes: u32,
@@ -154,8 +157,9 @@ impl BucketProps {
         OBJECT_VALUES * self.value_bytes as usize
     }
 
-    /// Stands for the properties as the incarnation of a bucket that is made with them ([`BucketId::derive`]): nodes that make a bucket of one
-    /// name with the same properties make the same bucket. When its plugin became the active one does not count.
+    /// Stands for the properties as the incarnation of a bucket that is made with them ([`BucketId::derive`]): nodes
+    /// that make a bucket of one name with the same properties make the same bucket. When its plugin became the active
+    /// one does not count.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         let plugin = self.plugin.map(|plugin| Activation { since: Hlc::default(), replaces: false, ..plugin });
@@ -197,8 +201,8 @@ impl BucketProps {
         Ok(())
     }
 
-    /// Whether values may be folded at that wall time. Without an activation nothing folds, and for `fold_delay_ms` after one that
-    /// replaced another plugin only the sibling limit makes it.
+    /// Whether values may be folded at that wall time. Without an activation nothing folds, and for `fold_delay_ms`
+    /// after one that replaced another plugin only the sibling limit makes it.
     #[must_use]
     pub fn folds_at_once(&self, now_ms: u64) -> bool {
         let settled = |a: &Activation| !a.replaces || now_ms >= a.since.ms().saturating_add(self.fold_delay_ms);

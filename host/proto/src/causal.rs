@@ -1,7 +1,8 @@
 //! The two sets that causality is made of: [`VersionVector`] (what has been seen) and [`Runs`] (which dots are meant).
 //!
-//! Both are kept in one canonical form, so that equal sets are equal bytes. What comes from outside is checked when it is decoded.
-//! The idea of a context beside per-value dots is that of dotted version vectors (Preguiça, Baquero, Almeida, Fonte, Gonçalves 2010).
+//! Both are kept in one canonical form, so that equal sets are equal bytes. What comes from outside is checked when it
+//! is decoded. The idea of a context beside per-value dots is that of dotted version vectors (Preguiça, Baquero,
+//! Almeida, Fonte, Gonçalves 2010).
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -44,17 +45,19 @@ where
     deserializer.deserialize_seq(Elements(PhantomData))
 }
 
-/// A set was not in its canonical form (unsorted, doubled, empty or backward), or an object's entry is not within its context.
+/// A set was not in its canonical form (unsorted, doubled, empty or backward), or an object's entry is not within its
+/// context.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a causal set is not in canonical form")]
 pub struct NotCanonical;
 
-/// The writes to one key that have been seen: per actor a counter up to which *every* write has been (an absent actor stands for 0), and a
-/// cloud of spans above those counters.
+/// The writes to one key that have been seen: per actor a counter up to which *every* write has been (an absent actor
+/// stands for 0), and a cloud of spans above those counters.
 ///
-/// Reads are described by counters alone. The cloud is for a writer who was told of its own write and not of an earlier one of the same actor:
-/// a counter could not name the one without the other. A span moves into its actor's counter as soon as that reaches the span's lower end.
-/// This is the compact causal context of delta-state CRDTs (Almeida, Shoker, Baquero 2016): a vector and a dot cloud.
+/// Reads are described by counters alone. The cloud is for a writer who was told of its own write and not of an earlier
+/// one of the same actor: a counter could not name the one without the other. A span moves into its actor's counter as
+/// soon as that reaches the span's lower end. This is the compact causal context of delta-state CRDTs (Almeida, Shoker,
+/// Baquero 2016): a vector and a dot cloud.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct VersionVector {
     seen: Counters,
@@ -123,7 +126,8 @@ impl VersionVector {
         }
     }
 
-    /// The actors and the counters up to which every write was seen, ordered by actor. What is in the [`cloud`](Self::cloud) is not among them.
+    /// The actors and the counters up to which every write was seen, ordered by actor. What is in the
+    /// [`cloud`](Self::cloud) is not among them.
     pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
         self.seen.iter().map(|&(actor, counter)| Dot { actor, counter })
     }
@@ -238,15 +242,17 @@ impl Run {
     }
 }
 
-/// A set of dots of one key, as spans: sorted, neither overlapping nor touching. Spans and not single dots, because a run of
-/// writes by one actor is then one span however long it is, and because keeping only its largest dot would lose the others.
+/// A set of dots of one key, as spans: sorted, neither overlapping nor touching. Spans and not single dots, because a
+/// run of writes by one actor is then one span however long it is, and because keeping only its largest dot would lose
+/// the others.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Runs {
     runs: Spans,
 }
 
 impl Runs {
-    /// The span of a freshly minted dot: `after` is the last counter that its actor had used for the key, so the span holds that dot only.
+    /// The span of a freshly minted dot: `after` is the last counter that its actor had used for the key, so the span
+    /// holds that dot only.
     ///
     /// # Panics
     /// If `after` is not below the dot's counter: an actor's counter never goes back.

@@ -1,7 +1,9 @@
-//! What a client and a node say to each other: a hello each way on the control stream, then requests and replies matched by frame id.
+//! What a client and a node say to each other: a hello each way on the control stream, then requests and replies
+//! matched by frame id.
 
 use alloc::string::String;
 use alloc::vec::Vec;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +18,8 @@ use crate::object::Content;
 /// The protocol spoken by this release.
 pub const PROTOCOL: u16 = 1;
 
-/// Stands for everything a node remembers of retries. Renewed whenever a tenure ends; a retry that names another one is not taken.
+/// Stands for everything a node remembers of retries. Renewed whenever a tenure ends; a retry that names another one is
+/// not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct StartId(pub u64);
 
@@ -98,17 +101,17 @@ pub enum RequestBody {
     Layout,
     /// An operator's verb.
     Admin(Admin),
-    /// The client has the answers to these writes and will not repeat them, so that the node may forget how to recognise a retry. It never
-    /// sends the receipt of a write of which it made more than one attempt: an earlier one may still arrive. Not answered. At most
-    /// [`MAX_RECEIPTS`] are looked at.
+    /// The client has the answers to these writes and will not repeat them, so that the node may forget how to
+    /// recognise a retry. It never sends the receipt of a write of which it made more than one attempt: an earlier one
+    /// may still arrive. Not answered. At most [`MAX_RECEIPTS`] are looked at.
     Settled(Vec<Receipt>),
 }
 
 /// The most receipts of one [`RequestBody::Settled`].
 pub const MAX_RECEIPTS: usize = 256;
 
-/// Names the row by which a node recognises retries of a write. Made of the write's request id, which is random and known to its client and the
-/// owners only, and of its object: so a client can name its own rows and no others.
+/// Names the row by which a node recognises retries of a write. Made of the write's request id, which is random and
+/// known to its client and the owners only, and of its object: so a client can name its own rows and no others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Receipt {
     /// The partition of the object.
@@ -197,7 +200,8 @@ pub struct GetReply {
     pub value: Option<Bytes>,
     /// The plugin's readable form of `value`, if it was asked for and there is one.
     pub shown: Option<Bytes>,
-    /// The siblings: one when merged or single, all when they were asked for or could not be merged, none when nothing was found.
+    /// The siblings: one when merged or single, all when they were asked for or could not be merged, none when nothing
+    /// was found.
     pub siblings: Vec<Sibling>,
     /// To be passed on with the write that follows from this read.
     pub context: Bytes,
@@ -229,7 +233,8 @@ pub struct PutReply {
     pub acked: u8,
     /// Replicas that had to.
     pub needed: u8,
-    /// For [`RequestBody::Settled`], to the node that has answered. `None` if the write may have to be repeated, or another node has coordinated it.
+    /// For [`RequestBody::Settled`], to the node that has answered. `None` if the write may have to be repeated, or
+    /// another node has coordinated it.
     pub receipt: Option<Receipt>,
 }
 
@@ -307,7 +312,8 @@ pub struct NodeStatus {
     pub first_owner_of: u32,
     /// Partitions in whose list it stands at all.
     pub owner_of: u32,
-    /// Whether its data directory was replaced by an empty one, as far as the answering node knows: it is not counted in reads.
+    /// Whether its data directory was replaced by an empty one, as far as the answering node knows: it is not counted
+    /// in reads.
     pub replaced: bool,
 }
 
@@ -332,7 +338,8 @@ pub struct Status {
     pub lost: Vec<String>,
     /// Plugins named in the catalog that this node does not have yet.
     pub missing_plugins: Vec<PluginDigest>,
-    /// What an operator should look at, for people: a kept layout that contradicts the configuration, certificates that end soon.
+    /// What an operator should look at, for people: a kept layout that contradicts the configuration, certificates that
+    /// end soon.
     pub warnings: Vec<String>,
     /// When the answering node's certificate ends, in milliseconds since 1970.
     pub certificate_until_ms: u64,
@@ -340,8 +347,8 @@ pub struct Status {
     pub authority_until_ms: u64,
     /// What is not well at this node now, one line each.
     pub problems: Vec<String>,
-    /// How many more nodes may go before some key loses its quorum of reads, and of writes; negative if some key has lost it. `None` without
-    /// buckets.
+    /// How many more nodes may go before some key loses its quorum of reads, and of writes; negative if some key has
+    /// lost it. `None` without buckets.
     pub spare: Option<(i16, i16)>,
 }
 
@@ -364,7 +371,8 @@ pub enum Reply {
     Changed {
         /// The record that it made.
         record: Record,
-        /// The nodes that have not taken it yet: until they have, they go on with the earlier one, and could make another under its name.
+        /// The nodes that have not taken it yet: until they have, they go on with the earlier one, and could make
+        /// another under its name.
         behind: Vec<Name>,
     },
 }

@@ -1,10 +1,11 @@
 //! The envelope around everything that is stored or sent: one version byte, then postcard.
 //!
-//! A struct is frozen once a version of it has been written: a change is a new version beside the old. Decoding takes no more memory
-//! than a small multiple of what it was given (a sequence is only reserved for as many elements as there are bytes left, and never
-//! for more than 1 MiB at once), and whatever is left over after the body is an error.
+//! A struct is frozen once a version of it has been written: a change is a new version beside the old. Decoding takes
+//! no more memory than a small multiple of what it was given (a sequence is only reserved for as many elements as there
+//! are bytes left, and never for more than 1 MiB at once), and whatever is left over after the body is an error.
 
 use alloc::vec::Vec;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -44,7 +45,8 @@ pub enum DecodeError {
     },
 }
 
-/// Room that an encoding begins with: most messages and objects fit, and growing to it from one byte would take eight allocations.
+/// Room that an encoding begins with: most messages and objects fit, and growing to it from one byte would take eight
+/// allocations.
 const ROOM: usize = 256;
 
 /// Encodes a value in its envelope.

@@ -1,11 +1,12 @@
 //! Contexts as clients hold them: opaque, and authenticated against being made up or moved to another key.
 //!
-//! A token is `format ‖ key id ‖ 16 bytes of keyed BLAKE3 ‖ the version vector`. The MAC is over tenant, bucket, key and vector, under
-//! a key derived from the cluster's secret; the key id lets that secret be rotated. Its text form is unpadded base64url, which is safe
-//! in headers, shells and file names.
+//! A token is `format ‖ key id ‖ 16 bytes of keyed BLAKE3 ‖ the version vector`. The MAC is over tenant, bucket, key
+//! and vector, under a key derived from the cluster's secret; the key id lets that secret be rotated. Its text form is
+//! unpadded base64url, which is safe in headers, shells and file names.
 
 use alloc::string::String;
 use alloc::vec::Vec;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -26,7 +27,8 @@ pub struct ContextKey {
     key: [u8; 32],
 }
 
-/// Why a context was not taken. Which of the reasons it is stays untold to whoever sent it, beyond what the message says.
+/// Why a context was not taken. Which of the reasons it is stays untold to whoever sent it, beyond what the message
+/// says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContextError {

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::Name;

@@ -1,6 +1,7 @@
 //! From a key to its place on the ring.
 
 use alloc::vec::Vec;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -30,7 +31,8 @@ fn checked_key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Byte
 }
 
 impl ObjectId {
-    /// The place on the ring: xxh3-128 of tenant ‖ the bucket's place ‖ key. The function is fixed: another would move every key.
+    /// The place on the ring: xxh3-128 of tenant ‖ the bucket's place ‖ key. The function is fixed: another would move
+    /// every key.
     #[must_use]
     pub fn hash(&self) -> u128 {
         // In the caller's frame for all but long keys: every message is placed by it.
@@ -41,7 +43,8 @@ impl ObjectId {
         xxh3_128(&bytes)
     }
 
-    /// The key in the store: bucket id ‖ hash ‖ key, big-endian, so that a (partition, bucket) is one contiguous range at any number of partitions.
+    /// The key in the store: bucket id ‖ hash ‖ key, big-endian, so that a (partition, bucket) is one contiguous range
+    /// at any number of partitions.
     #[must_use]
     pub fn store_key(&self) -> Vec<u8> {
         self.store_key_of(self.hash())

@@ -1,10 +1,12 @@
-//! Hybrid logical clock stamps (Kulkarni, Demirbas, Madappa, Avva, Leone 2014): wall milliseconds with a counter for ties.
+//! Hybrid logical clock stamps (Kulkarni, Demirbas, Madappa, Avva, Leone 2014): wall milliseconds with a counter for
+//! ties.
 
 use core::fmt;
+
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since 1970 in the upper 48 bits, a counter in the lower 16. Stamps order values for people and for last-writer
-/// plugins; causality never reads them.
+/// Milliseconds since 1970 in the upper 48 bits, a counter in the lower 16. Stamps order values for people and for
+/// last-writer plugins; causality never reads them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Hlc(pub u64);
 
@@ -22,7 +24,8 @@ impl Hlc {
         self.0 >> 16
     }
 
-    /// The stamp that a clock which last gave `self` gives at wall time `now_ms`: later than `self`, and not before `now_ms`.
+    /// The stamp that a clock which last gave `self` gives at wall time `now_ms`: later than `self`, and not before
+    /// `now_ms`.
     #[must_use]
     pub fn next(self, now_ms: u64) -> Self {
         let wall = Self::from_ms(now_ms);

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use core::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Implements `Display` and `Debug` as fixed-width lower-case hexadecimal, and `FromStr` for the same form.
@@ -26,7 +27,8 @@ macro_rules! hex_id {
     };
 }
 
-/// A cluster: 128 random bits drawn when its certificate authority is made. Part of every certificate and data directory.
+/// A cluster: 128 random bits drawn when its certificate authority is made. Part of every certificate and data
+/// directory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClusterId(pub u128);
 hex_id!(ClusterId, u128, "32");
@@ -37,7 +39,8 @@ pub struct NodeId(pub u64);
 hex_id!(NodeId, u64, "16");
 
 impl NodeId {
-    /// The id of the node of that name: the first eight bytes of a keyed BLAKE3 hash, so that a name is its id everywhere.
+    /// The id of the node of that name: the first eight bytes of a keyed BLAKE3 hash, so that a name is its id
+    /// everywhere.
     #[must_use]
     pub fn from_name(name: &Name) -> Self {
         let hash = blake3::derive_key("rejoin 2026 node id", name.as_str().as_bytes());
@@ -90,9 +93,9 @@ impl TenantId {
     }
 }
 
-/// A bucket. The upper half is its *place*, made of tenant and name: keys are placed by it, so that a client which knows the name finds the
-/// owners. The lower half is made of the incarnation too: of two buckets that are made under one name in a race, each has its own id, and what
-/// was written to one is never read as the other's.
+/// A bucket. The upper half is its *place*, made of tenant and name: keys are placed by it, so that a client which
+/// knows the name finds the owners. The lower half is made of the incarnation too: of two buckets that are made under
+/// one name in a race, each has its own id, and what was written to one is never read as the other's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BucketId(pub u64);
 hex_id!(BucketId, u64, "16");
@@ -162,7 +165,8 @@ impl core::str::FromStr for PluginDigest {
 #[error("a plugin digest is 64 hexadecimal digits (the SHA-256 of the component)")]
 pub struct BadDigest;
 
-/// What a plugin ran under: engine version, its configuration and the fuel table. With the plugin's digest it names a result.
+/// What a plugin ran under: engine version, its configuration and the fuel table. With the plugin's digest it names a
+/// result.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProfileId(pub u64);
 hex_id!(ProfileId, u64, "16");
@@ -170,8 +174,8 @@ hex_id!(ProfileId, u64, "16");
 /// The most bytes a [`Name`] may have.
 pub const MAX_NAME_BYTES: usize = 64;
 
-/// The name of a tenant, bucket, node, zone, token or plugin: 1 to 64 bytes of `a-z A-Z 0-9 . _ -`, beginning with a letter or digit,
-/// so that it is safe in a shell, a file name, a certificate and a metric label.
+/// The name of a tenant, bucket, node, zone, token or plugin: 1 to 64 bytes of `a-z A-Z 0-9 . _ -`, beginning with a
+/// letter or digit, so that it is safe in a shell, a file name, a certificate and a metric label.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Name(String);

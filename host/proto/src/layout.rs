@@ -1,6 +1,7 @@
 //! Layouts as data: which node owns which partition. Every node and every client routes by the same look-up.
 
 use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;

@@ -1,7 +1,8 @@
 //! The words that everyone shares: ids, keys, objects, requests, peer messages, errors, contexts and layouts.
 //!
-//! What is here: types with a frozen encoding, the bounds that they keep, and the look-ups that a client and a node must agree on
-//! (key → hash → partition → owners). What is not: decisions (`rejoin-core`), bytes on a wire (`rejoin-wire`), files, clocks and randomness.
+//! What is here: types with a frozen encoding, the bounds that they keep, and the look-ups that a client and a node
+//! must agree on (key → hash → partition → owners). What is not: decisions (`rejoin-core`), bytes on a wire
+//! (`rejoin-wire`), files, clocks and randomness.
 //!
 //! ```
 //! use rejoin_proto::{codec, hash::ObjectId, Name, TenantId, BucketId, Object};
@@ -16,7 +17,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`catalog`], [`context`], [`client`], [`peer`], [`error`], [`codec`].
+//! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`catalog`], [`context`],
+//! [`client`], [`peer`], [`error`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,7 @@
 //! What is stored under a key: a causal context and the values that are still live in it.
 
 use alloc::vec::Vec;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,8 @@ use crate::id::{PluginDigest, ProfileId};
 /// A value, or the mark that a delete leaves.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Content {
-    /// The key was deleted by this write. Ordered before every value, which is where the total order of entries wants it.
+    /// The key was deleted by this write. Ordered before every value, which is where the total order of entries wants
+    /// it.
     Tombstone,
     /// The bytes that were written, or what a fold made of them.
     Value(Bytes),
@@ -103,8 +105,8 @@ struct Parts {
 impl TryFrom<Parts> for Object {
     type Error = NotCanonical;
 
-    /// Refuses an entry that no write could ever replace, because it speaks for none or for one that the object itself has not seen: it would
-    /// come back from every copy for ever.
+    /// Refuses an entry that no write could ever replace, because it speaks for none or for one that the object itself
+    /// has not seen: it would come back from every copy for ever.
     fn try_from(Parts { context, entries }: Parts) -> Result<Self, NotCanonical> {
         let replaceable = |entry: &Entry| !entry.dots.is_empty() && entry.dots.unseen_by(&context).is_empty();
         if entries.iter().all(replaceable) { Ok(Self { context, entries }) } else { Err(NotCanonical) }

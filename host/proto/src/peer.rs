@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +35,8 @@ pub struct PeerHello {
     pub wall_ms: u64,
     /// The digest of its catalog; when they differ, both sides send their summaries.
     pub catalog: u64,
-    /// The next counter of each of its actors: a peer that has seen a later one answers [`PeerBody::Observed`], and the actor ends.
+    /// The next counter of each of its actors: a peer that has seen a later one answers [`PeerBody::Observed`], and the
+    /// actor ends.
     pub actors: Vec<ActorNext>,
 }
 
@@ -141,7 +143,8 @@ pub enum PeerBody {
         /// What became of it.
         outcome: Result<Absorbed, ErrorCode>,
     },
-    /// The sender has seen this counter of one of the receiver's actors, which had announced a lower next one: an old or cloned disk.
+    /// The sender has seen this counter of one of the receiver's actors, which had announced a lower next one: an old
+    /// or cloned disk.
     Observed {
         /// The actor as it was announced.
         actor: ActorNext,

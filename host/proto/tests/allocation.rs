@@ -1,6 +1,7 @@
 //! Decoding never takes more memory than a small multiple of what was sent: a length that is a lie costs nothing.
 //!
-//! `unsafe`: counting allocations takes a global allocator, whose trait is unsafe. It forwards to the system's and adds numbers.
+//! `unsafe`: counting allocations takes a global allocator, whose trait is unsafe. It forwards to the system's and adds
+//! numbers.
 #![allow(unsafe_code)]
 
 mod support;
@@ -15,8 +16,8 @@ use rejoin_proto::peer::{PeerEnvelope, PeerHello};
 use rejoin_proto::{Layout, Object, catalog::Record};
 
 thread_local! {
-    // Of this thread alone: the test harness allocates on its own, whenever it likes. Both are without a destructor, so that the allocator
-    // may ask for them at any time.
+    // Of this thread alone: the test harness allocates on its own, whenever it likes. Both are without a destructor, so
+    // that the allocator may ask for them at any time.
     static NOW: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }

@@ -1,13 +1,15 @@
-//! The bytes of version 1 as they were first written. A difference here is a change of format: make a new version beside the old one,
-//! never new fixtures. Fixtures for something new are written with `REJOIN_WRITE_FIXTURES=1`, which leaves those that exist alone.
+//! The bytes of version 1 as they were first written. A difference here is a change of format: make a new version
+//! beside the old one, never new fixtures. Fixtures for something new are written with `REJOIN_WRITE_FIXTURES=1`, which
+//! leaves those that exist alone.
 
 mod support;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rejoin_proto::context::{self, ContextKey};
 use support::{Sample, object_id, samples, vector};
+
+use rejoin_proto::context::{self, ContextKey};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -61,7 +63,8 @@ fn every_fixture_is_of_something() {
     assert!(strays.is_empty(), "fixtures that nothing reads: {strays:?}");
 }
 
-/// Places on the ring, ids and sealed contexts are formats as well: another function would move every key and refuse every context.
+/// Places on the ring, ids and sealed contexts are formats as well: another function would move every key and refuse
+/// every context.
 #[test]
 fn ids_hashes_and_contexts_are_what_they_were() {
     let id = object_id();

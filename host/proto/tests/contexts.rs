@@ -4,9 +4,10 @@ mod support;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use support::{object_id, vector};
+
 use rejoin_proto::context::{ContextError, ContextKey, MAX_CONTEXT_BYTES, from_text, to_text};
 use rejoin_proto::{ActorId, BucketId, Dot, ObjectId, Run, TenantId, VersionVector};
-use support::{object_id, vector};
 
 fn key() -> ContextKey {
     ContextKey::derive(1, b"a cluster's secret")

@@ -4,11 +4,12 @@ mod support;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use support::{Sample, again, samples};
+
 use rejoin_proto::client::{Answer, ClientHello, HelloReply, Request};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::peer::{PeerEnvelope, PeerHello};
 use rejoin_proto::{Layout, Object, catalog::Record};
-use support::{Sample, again, samples};
 
 /// Of whatever decodes, what is encoded again must decode to the same bytes: the encoding has one form.
 fn is_stable<T: Versioned>(bytes: &[u8]) {

@@ -1,11 +1,12 @@
-//! Small files that are replaced as a whole: one text line with version, length and checksum, then the content. Written beside,
-//! synced, renamed, and the directory synced: a reader finds the old content or the new one, never a mixture.
+//! Small files that are replaced as a whole: one text line with version, length and checksum, then the content. Written
+//! beside, synced, renamed, and the directory synced: a reader finds the old content or the new one, never a mixture.
 //!
 //! What a node cannot start without is kept twice, so that one bad sector costs nothing.
 
+use std::path::{Path, PathBuf};
+
 use crate::disk::{Disk, if_found, read_all};
 use crate::error::{Context, FileError};
-use std::path::{Path, PathBuf};
 
 /// What a disk writes whole.
 const SECTOR: usize = 512;
@@ -24,7 +25,8 @@ fn copy_of(path: &Path) -> PathBuf {
     path.with_extension(COPY)
 }
 
-/// Durably replaces the file at `path` and its copy. The copy goes first: until this has succeeded the file is what it was.
+/// Durably replaces the file at `path` and its copy. The copy goes first: until this has succeeded the file is what it
+/// was.
 pub(crate) fn write_twice(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), FileError> {
     write(disk, &copy_of(path), content)?;
     write(disk, path, content)
@@ -33,7 +35,8 @@ pub(crate) fn write_twice(disk: &dyn Disk, path: &Path, content: &[u8]) -> Resul
 /// The content of the file at `path`, or of its copy if the file is damaged or gone; `None` if neither is there.
 ///
 /// # Errors
-/// [`FileError::BothDamaged`] with this advice if neither is whole; another [`FileError`] if the system is out of something that reading needs.
+/// [`FileError::BothDamaged`] with this advice if neither is whole; another [`FileError`] if the system is out of
+/// something that reading needs.
 pub(crate) fn read_either(disk: &dyn Disk, path: &Path, advice: &'static str) -> Result<Option<Vec<u8>>, FileError> {
     let first = match read(disk, path) {
         Ok(None) => None,
@@ -54,8 +57,8 @@ pub(crate) fn read_either(disk: &dyn Disk, path: &Path, advice: &'static str) ->
     }
 }
 
-/// Writes the file at `path` and its copy anew if one of them is damaged or gone and the other is whole. What fails here is
-/// tried again at the next start.
+/// Writes the file at `path` and its copy anew if one of them is damaged or gone and the other is whole. What fails
+/// here is tried again at the next start.
 pub(crate) fn mend(disk: &dyn Disk, path: &Path) {
     let whole = |path: &Path| matches!(read(disk, path), Ok(Some(_)));
     if whole(path) && whole(&copy_of(path)) {
@@ -67,8 +70,8 @@ pub(crate) fn mend(disk: &dyn Disk, path: &Path) {
     }
 }
 
-/// Durably writes over the file at `path`, which has this length, where there is no room for another beside it. Within a sector, of which disks write
-/// all or nothing, a reader finds the old content or the new here too.
+/// Durably writes over the file at `path`, which has this length, where there is no room for another beside it. Within
+/// a sector, of which disks write all or nothing, a reader finds the old content or the new here too.
 pub(crate) fn overwrite(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), FileError> {
     let (file, bytes) = (disk.open(path).context("open", path)?, sealed(content));
     if file.length().context("look at", path)? != bytes.len() as u64 || bytes.len() > SECTOR {

@@ -1,8 +1,9 @@
 //! What can go wrong while files are opened, read or replaced. Faults of a running store are the port's `StoreFault`.
 
-use crate::disk::is_damage;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::disk::is_damage;
 
 /// A small file (control, state, module) could not be read or replaced.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +48,8 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// Whether the disk is full, or the process or machine short of descriptors or memory: nothing is wrong with the file, and the same may
-    /// succeed later.
+    /// Whether the disk is full, or the process or machine short of descriptors or memory: nothing is wrong with the
+    /// file, and the same may succeed later.
     #[must_use]
     pub fn is_for_want_of_room(&self) -> bool {
         self.source_error().is_some_and(|error| crate::disk::no_room(error) || crate::disk::is_short(error))

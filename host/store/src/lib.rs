@@ -5,15 +5,16 @@
 //!   shard-000/       one ShardStore each: journal/ (hash-chained segments), mark (high-water mark), tree/ (lsm-tree)
 //! ```
 //!
-//! A [`ShardStore`] is the core's [`Store`](rejoin_core::port::Store). Changes are visible at once, are written to the journal file
-//! by one [`ShardStore::commit`] per batch (kill -9 cannot lose them from there on), and become durable by [`Syncer::sync`], from any
-//! thread, while the shard goes on. Flushes and compactions run where [`Maintenance`] runs.
+//! A [`ShardStore`] is the core's [`Store`](rejoin_core::port::Store). Changes are visible at once, are written to the
+//! journal file by one [`ShardStore::commit`] per batch (kill -9 cannot lose them from there on), and become durable by
+//! [`Syncer::sync`], from any thread, while the shard goes on. Flushes and compactions run where [`Maintenance`] runs.
 //!
 //! Three rules the whole crate leans on:
-//! - The tree never holds what the journal has not got durably: a flush syncs the journal first. So what is left of the journal
-//!   decides how far the shard has come, and replay is "apply all that is left, in order".
-//! - Only what lies after the high-water mark may be cut as torn. Everything else that is missing or damaged is *loss*: opening
-//!   succeeds, [`Recovery::lost`] says what, and it is said again at each start until [`ShardStore::settle_loss`].
+//! - The tree never holds what the journal has not got durably: a flush syncs the journal first. So what is left of the
+//!   journal decides how far the shard has come, and replay is "apply all that is left, in order".
+//! - Only what lies after the high-water mark may be cut as torn. Everything else that is missing or damaged is *loss*:
+//!   opening succeeds, [`Recovery::lost`] says what, and it is said again at each start until
+//!   [`ShardStore::settle_loss`].
 //! - A failed write or sync is never retried into success: the store is poisoned and every later call fails.
 #![forbid(unsafe_code)]
 

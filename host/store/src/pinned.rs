@@ -1,11 +1,14 @@
-//! The pinned rows, which live in memory: the journal's records change them, and each segment begins with a copy of them.
+//! The pinned rows, which live in memory: the journal's records change them, and each segment begins with a copy of
+//! them.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
 
-/// Keys up to this length stand in the map's own nodes. There may be some 100 000 rows of retries; a search that followed a pointer for every key it
-/// compares would miss the cache dozens of times. The longest key of the core's has 19 bytes, and 23 are what fits into 32 with the rest.
+/// Keys up to this length stand in the map's own nodes. There may be some 100 000 rows of retries; a search that
+/// followed a pointer for every key it compares would miss the cache dozens of times. The longest key of the core's has
+/// 19 bytes, and 23 are what fits into 32 with the rest.
 const INLINE: usize = 23;
 
 /// A pinned row's key.

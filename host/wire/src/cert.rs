@@ -1,23 +1,26 @@
 //! The cluster's own certificate authority: what `rejoin cert` and `rejoin dev` call.
 //!
-//! An authority is one certificate and one Ed25519 key, made for one cluster whose id is in every certificate it signs. This module makes and reads PEM
-//! text; keeping a key secret (a file only its owner can read) is the caller's matter.
+//! An authority is one certificate and one Ed25519 key, made for one cluster whose id is in every certificate it signs.
+//! This module makes and reads PEM text; keeping a key secret (a file only its owner can read) is the caller's matter.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rustls_pki_types::CertificateDer;
+use webpki::EndEntityCert;
+
+use rejoin_proto::{ClusterId, Name};
 
 use crate::{
     Error, NODE_DNS_NAME, Role, Subject,
     identity::certificates,
     period::{AltName, alt_names},
 };
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
-};
-use rejoin_proto::{ClusterId, Name};
-use rustls_pki_types::CertificateDer;
-use std::{
-    net::IpAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
-use webpki::EndEntityCert;
 
 /// A day, seconds.
 const DAY: Duration = Duration::from_secs(86_400);
@@ -121,8 +124,8 @@ impl ClusterCa {
         self.issuer.key().serialize_pem()
     }
 
-    /// Signs a certificate for the node of that name. Rejoin itself verifies the name and [`NODE_DNS_NAME`], never an address; `extra` (addresses or DNS names)
-    /// is for other programs that look at the certificate.
+    /// Signs a certificate for the node of that name. Rejoin itself verifies the name and [`NODE_DNS_NAME`], never an
+    /// address; `extra` (addresses or DNS names) is for other programs that look at the certificate.
     ///
     /// # Errors
     /// [`Error::Issue`] if an extra name is not ASCII, or the system gives no randomness.
@@ -146,11 +149,12 @@ impl ClusterCa {
         self.issue(Role::Client(name.clone()), Vec::new(), vec![ExtendedKeyUsagePurpose::ClientAuth], valid)
     }
 
-    /// Signs a certificate in place of one that this authority has signed before, whether or not it still holds: for the same node or client, with the same
-    /// further names. With the private key of the old one it stays the same key.
+    /// Signs a certificate in place of one that this authority has signed before, whether or not it still holds: for
+    /// the same node or client, with the same further names. With the private key of the old one it stays the same key.
     ///
     /// # Errors
-    /// Unreadable PEM, a certificate of another cluster or of no node or client, a key of another certificate, [`Error::Issue`].
+    /// Unreadable PEM, a certificate of another cluster or of no node or client, a key of another certificate,
+    /// [`Error::Issue`].
     pub fn renew(&self, cert_pem: &str, key_pem: Option<&str>, valid: Validity) -> Result<Issued, Error> {
         let unreadable = |why: String| Error::BadPem { what: "the certificate", why };
         let cert = certificates("the certificate", cert_pem)?.swap_remove(0);
@@ -179,7 +183,8 @@ impl ClusterCa {
         self.issue_with(key, subject.role, names, usages, valid)
     }
 
-    /// A certificate of this same authority, with the same key, that holds for another time. What it has signed stays good.
+    /// A certificate of this same authority, with the same key, that holds for another time. What it has signed stays
+    /// good.
     ///
     /// # Errors
     /// [`Error::Issue`].
@@ -227,7 +232,8 @@ fn ca_params(cluster: ClusterId, valid: Option<Validity>) -> Result<CertificateP
     Ok(params)
 }
 
-/// A distinguished name that is the subject again, for people who look at the certificate with other tools. It may be cut: nothing reads it back.
+/// A distinguished name that is the subject again, for people who look at the certificate with other tools. It may be
+/// cut: nothing reads it back.
 fn common_name(subject: &Subject) -> rcgen::DistinguishedName {
     let mut name = rcgen::DistinguishedName::new();
     name.push(DnType::OrganizationName, format!("rejoin {}", subject.cluster));

@@ -1,4 +1,16 @@
-//! A connection that carries frames: a writer task, a reader task and the queues between them and the rest of the program.
+//! A connection that carries frames: a writer task, a reader task and the queues between them and the rest of the
+//! program.
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use quinn::{ReadError, RecvStream, Runtime, SendStream, VarInt, WriteError};
+use tokio::sync::watch;
 
 use crate::{
     Class, CloseCode, Closed, Frame, Limits, PerClass, Period, Sender, Subject,
@@ -10,16 +22,6 @@ use crate::{
     places::Place,
     runtime::lock,
 };
-use bytes::Bytes;
-use quinn::{ReadError, RecvStream, Runtime, SendStream, VarInt, WriteError};
-use std::{
-    future::poll_fn,
-    net::SocketAddr,
-    sync::{Arc, Mutex, Weak},
-    time::Duration,
-};
-
-use tokio::sync::watch;
 
 /// Most chunks (each at most a datagram's worth) taken from a stream in one read.
 const READ_STEP: usize = 16;
@@ -125,8 +127,8 @@ impl Connection {
         Self(Arc::new(Handle { link, limits: limits.clone(), let_in, place: kept, remote }))
     }
 
-    /// Lets a new client in (see [`Limits::first_frame`]): from now on it may send frames of every class, as large as any client may, and gives way to
-    /// nobody. For any other connection this changes nothing.
+    /// Lets a new client in (see [`Limits::first_frame`]): from now on it may send frames of every class, as large as
+    /// any client may, and gives way to nobody. For any other connection this changes nothing.
     pub fn let_in(&self) {
         if self.0.let_in.send_replace(true) {
             return;
@@ -144,18 +146,21 @@ impl Connection {
         Sender(self.0.link.outbox.clone())
     }
 
-    /// The next frame: of [`Class::Control`] if there is one, else of [`Class::Request`], else of [`Class::Bulk`]; within a class in the order sent. None once the
-    /// connection has ended and all that arrived was taken. Not taking frames stops the other side, class by class.
+    /// The next frame: of [`Class::Control`] if there is one, else of [`Class::Request`], else of [`Class::Bulk`];
+    /// within a class in the order sent. None once the connection has ended and all that arrived was taken. Not taking
+    /// frames stops the other side, class by class.
     pub async fn recv(&self) -> Option<Frame> {
         self.0.link.inbox.recv(&Class::ALL).await
     }
 
-    /// The next frame of one class, for who gives each class its own task. Do not mix with [`Connection::recv`] for the same class.
+    /// The next frame of one class, for who gives each class its own task. Do not mix with [`Connection::recv`] for the
+    /// same class.
     pub async fn recv_class(&self, class: Class) -> Option<Frame> {
         self.0.link.inbox.recv(&[class]).await
     }
 
-    /// Waits for a frame, then appends it and whatever else has arrived, at most `max` frames, to `out`. Returns how many; 0 once the connection has ended.
+    /// Waits for a frame, then appends it and whatever else has arrived, at most `max` frames, to `out`. Returns how
+    /// many; 0 once the connection has ended.
     pub async fn recv_batch(&self, out: &mut Vec<Frame>, max: usize) -> usize {
         if max == 0 {
             return 0;
@@ -165,8 +170,8 @@ impl Connection {
         1 + self.0.link.inbox.take(out, max - 1)
     }
 
-    /// Closes the connection at once: what is queued is not sent, what is under way may not arrive. The other side sees code and reason (which is cut to
-    /// what fits a packet).
+    /// Closes the connection at once: what is queued is not sent, what is under way may not arrive. The other side sees
+    /// code and reason (which is cut to what fits a packet).
     pub fn close(&self, code: CloseCode, reason: &str) {
         self.0.link.close(code, reason);
     }
@@ -188,7 +193,8 @@ impl Connection {
         self.0.remote.as_ref().map(|remote| &remote.subject)
     }
 
-    /// From when to when the other side's certificate holds; none for a client without one. It was checked when the connection was made.
+    /// From when to when the other side's certificate holds; none for a client without one. It was checked when the
+    /// connection was made.
     #[must_use]
     pub fn certificate_period(&self) -> Option<Period> {
         self.0.remote.as_ref().map(|remote| remote.period)
@@ -220,7 +226,8 @@ impl Connection {
     }
 }
 
-/// The one writer: the three classes take turns within one task, in their order, and one that flow control holds up does not hold up the others.
+/// The one writer: the three classes take turns within one task, in their order, and one that flow control holds up
+/// does not hold up the others.
 async fn write_all(link: Link, [mut control, mut request, mut bulk]: [SendStream; 3]) {
     let link = &link;
     let classes = async {
@@ -296,7 +303,8 @@ async fn let_in(link: &Link, rules: &Rules) -> bool {
     }
 }
 
-/// Reads one class, while there is room to put what it brings. Of who is not let in yet, only [`Class::Control`] is read.
+/// Reads one class, while there is room to put what it brings. Of who is not let in yet, only [`Class::Control`] is
+/// read.
 async fn read_class(link: &Link, class: Class, rules: &Rules, stream: &mut RecvStream) {
     if class != Class::Control && !let_in(link, rules).await {
         return;

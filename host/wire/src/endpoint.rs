@@ -1,11 +1,5 @@
 //! One UDP port: where connections are dialled from and accepted at.
 
-use crate::{
-    CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, places::Place, runtime::within, tls,
-    warned::Warned,
-};
-use quinn::{AsyncUdpSocket, Runtime, VarInt};
-use rejoin_proto::{Address, Name};
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -14,9 +8,19 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+
+use quinn::{AsyncUdpSocket, Runtime, VarInt};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-/// Connections that are ready and wait for [`Endpoint::accept`]; beyond it their handshakes stay under way, and count as such.
+use rejoin_proto::{Address, Name};
+
+use crate::{
+    CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, places::Place, runtime::within, tls,
+    warned::Warned,
+};
+
+/// Connections that are ready and wait for [`Endpoint::accept`]; beyond it their handshakes stay under way, and count
+/// as such.
 const READY: usize = 64;
 
 /// A connection that somebody else dialled.
@@ -48,7 +52,8 @@ pub struct EndpointStats {
     pub refused: u64,
 }
 
-/// One UDP port. Clones are cheap and mean the same endpoint; when the last is dropped, it closes and so do its connections.
+/// One UDP port. Clones are cheap and mean the same endpoint; when the last is dropped, it closes and so do its
+/// connections.
 #[derive(Clone, Debug)]
 pub struct Endpoint(Arc<Inner>);
 
@@ -82,8 +87,8 @@ impl Drop for Inner {
 }
 
 impl Endpoint {
-    /// Opens `addr` (port 0 for any free one). With a node's identity it accepts and dials; with a client's it only dials.
-    /// Must be called within a tokio runtime, which then drives it.
+    /// Opens `addr` (port 0 for any free one). With a node's identity it accepts and dials; with a client's it only
+    /// dials. Must be called within a tokio runtime, which then drives it.
     ///
     /// # Errors
     /// [`Error::AddressInUse`], [`Error::Bind`], [`Error::BadLimits`], [`Error::NoRuntime`].
@@ -91,7 +96,8 @@ impl Endpoint {
         Self::bind_on(&OsNetwork, None, addr, identity, limits)
     }
 
-    /// As [`Endpoint::bind`], on a network of the caller's. With a seed the choices that QUIC leaves to chance are repeatable (those of TLS are not).
+    /// As [`Endpoint::bind`], on a network of the caller's. With a seed the choices that QUIC leaves to chance are
+    /// repeatable (those of TLS are not).
     ///
     /// # Errors
     /// As [`Endpoint::bind`].
@@ -118,7 +124,8 @@ impl Endpoint {
         network.open(addr, limits.socket_buffer).map_err(|error| bind_error(addr, &error))
     }
 
-    /// Opens any free port of all addresses for who only dials: IPv6 and IPv4 where the system has both, IPv4 elsewhere.
+    /// Opens any free port of all addresses for who only dials: IPv6 and IPv4 where the system has both, IPv4
+    /// elsewhere.
     ///
     /// # Errors
     /// As [`Endpoint::bind`].
@@ -177,11 +184,12 @@ impl Endpoint {
         self.0.handshake.identity()
     }
 
-    /// Shows another certificate of the same subject, and trusts another certificate of the same cluster's authority, in handshakes that begin from now
-    /// on. Connections that are open stay.
+    /// Shows another certificate of the same subject, and trusts another certificate of the same cluster's authority,
+    /// in handshakes that begin from now on. Connections that are open stay.
     ///
     /// # Errors
-    /// [`Error::OtherSubject`] for somebody else's certificate, [`Error::WrongCluster`], [`Error::Tls`]. Nothing has changed then.
+    /// [`Error::OtherSubject`] for somebody else's certificate, [`Error::WrongCluster`], [`Error::Tls`]. Nothing has
+    /// changed then.
     pub fn set_identity(&self, identity: Identity) -> Result<(), Error> {
         let handshake = &self.0.handshake;
         let before = handshake.identity();
@@ -198,11 +206,13 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Dials a node as a node. Resolves once the other side has accepted our certificate and every stream is ready, or after [`Limits::handshake`].
+    /// Dials a node as a node. Resolves once the other side has accepted our certificate and every stream is ready, or
+    /// after [`Limits::handshake`].
     ///
     /// # Errors
-    /// [`Error::NotANode`] or [`Error::NoCertificate`] if this endpoint has no node's identity, [`Error::WrongNode`], [`Error::Untrusted`],
-    /// [`Error::CertificateRefused`], [`Error::Unreachable`], [`Error::Version`], and the rest of [`Error`].
+    /// [`Error::NotANode`] or [`Error::NoCertificate`] if this endpoint has no node's identity, [`Error::WrongNode`],
+    /// [`Error::Untrusted`], [`Error::CertificateRefused`], [`Error::Unreachable`], [`Error::Version`], and the rest of
+    /// [`Error`].
     pub async fn connect_peer(&self, addr: SocketAddr, name: &Name) -> Result<Connection, Error> {
         match self.identity().subject() {
             Some(subject) if matches!(subject.role, Role::Node(_)) => {}
@@ -227,7 +237,8 @@ impl Endpoint {
         Err(last.unwrap_or_else(|| nowhere(address)))
     }
 
-    /// The IP addresses of an address, at least one. Host names are looked up by the system, anew each time, for at most [`Limits::handshake`].
+    /// The IP addresses of an address, at least one. Host names are looked up by the system, anew each time, for at
+    /// most [`Limits::handshake`].
     ///
     /// # Errors
     /// [`Error::Unresolved`].
@@ -248,14 +259,15 @@ impl Endpoint {
         self.0.handshake.dial(&self.0.quic, addr, None).await
     }
 
-    /// The next connection that somebody else dialled and whose handshake is done. Handshakes run beside each other, none waits for a slow one. None once the
-    /// endpoint is closed. An endpoint without a node's identity never has one.
+    /// The next connection that somebody else dialled and whose handshake is done. Handshakes run beside each other,
+    /// none waits for a slow one. None once the endpoint is closed. An endpoint without a node's identity never has
+    /// one.
     pub async fn accept(&self) -> Option<Accepted> {
         self.0.ready.lock().await.recv().await
     }
 
-    /// Keeps places for handshakes from these addresses of peers, in place of those that were named before: two for each, beside
-    /// [`Limits::max_handshakes`]. A peer dials from the port at which it listens.
+    /// Keeps places for handshakes from these addresses of peers, in place of those that were named before: two for
+    /// each, beside [`Limits::max_handshakes`]. A peer dials from the port at which it listens.
     pub fn expect_peers(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
         self.0.handshake.places.expect(addresses);
     }
@@ -265,7 +277,8 @@ impl Endpoint {
         self.0.counters.closed_to_new.store(true, Ordering::Relaxed);
     }
 
-    /// Closes every connection with that code and reason and accepts no more. Resolves when the other sides have been told, as far as they can be.
+    /// Closes every connection with that code and reason and accepts no more. Resolves when the other sides have been
+    /// told, as far as they can be.
     pub async fn close(&self, code: CloseCode, reason: &str) {
         self.0.quic.close(VarInt::from_u32(code.0), reason.as_bytes());
         self.0.quic.wait_idle().await;

@@ -1,8 +1,10 @@
 //! What can go wrong, said so that the reader knows what to do next.
 
-use crate::{Class, identity::Subject};
-use rejoin_proto::{Address, ClusterId, Name};
 use std::{fmt, net::SocketAddr, time::Duration};
+
+use rejoin_proto::{Address, ClusterId, Name};
+
+use crate::{Class, identity::Subject};
 
 /// Why an endpoint, a certificate or a connection could not be made.
 #[derive(Clone, Debug, thiserror::Error)]

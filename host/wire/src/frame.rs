@@ -1,7 +1,8 @@
 //! Frames: `u32 le body length ‖ u64 le id ‖ body`, and the incremental decoder. Pure: no I/O.
 
-use bytes::{Buf, Bytes};
 use std::fmt;
+
+use bytes::{Buf, Bytes};
 
 /// Bytes in front of a body.
 pub(crate) const HEADER: usize = 12;
@@ -11,7 +12,8 @@ const MIN_GROWTH: usize = 64 << 10;
 /// …and never by more than this, so that a lying length costs its sender as many bytes as it costs us.
 const MAX_GROWTH: usize = 1 << 20;
 
-/// A traffic class. Each has its own stream, so that none waits behind another; [`Class::Control`] is written first, [`Class::Bulk`] last.
+/// A traffic class. Each has its own stream, so that none waits behind another; [`Class::Control`] is written first,
+/// [`Class::Bulk`] last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Class {
     /// Liveness, gossip, catalog: small and urgent.
@@ -47,7 +49,8 @@ impl fmt::Display for Class {
     }
 }
 
-/// One message: an id that belongs to the two ends (a request and its reply usually share it) and a body that wire does not look into.
+/// One message: an id that belongs to the two ends (a request and its reply usually share it) and a body that wire does
+/// not look into.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
     /// The class it travels in.
@@ -88,8 +91,8 @@ pub struct Oversized {
     pub limit: u32,
 }
 
-/// Cuts a byte stream into frames. A frame that lies within one chunk is a slice of it; one that spans chunks is collected in a buffer that
-/// never exceeds what has arrived by more than one growth step.
+/// Cuts a byte stream into frames. A frame that lies within one chunk is a slice of it; one that spans chunks is
+/// collected in a buffer that never exceeds what has arrived by more than one growth step.
 #[derive(Debug)]
 pub struct Decoder {
     class: Class,

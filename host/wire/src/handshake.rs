@@ -1,16 +1,19 @@
 //! From a socket address or an incoming attempt to a [`Connection`], within a deadline.
 
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use quinn::{ConnectError, ConnectionError, Runtime, VarInt, crypto::rustls::HandshakeData};
+use rustls_pki_types::CertificateDer;
+
+use rejoin_proto::{ClusterId, Name};
+
 use crate::places::Places;
 use crate::{
     CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Period, Subject,
     endpoint::Accepted, hello, runtime::within, tls,
-};
-use quinn::{ConnectError, ConnectionError, Runtime, VarInt, crypto::rustls::HandshakeData};
-use rejoin_proto::{ClusterId, Name};
-use rustls_pki_types::CertificateDer;
-use std::{
-    net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
 };
 
 /// The TLS alert for "none of these protocols" (RFC 7301).
@@ -142,7 +145,8 @@ impl Drop for Abandon {
     }
 }
 
-/// Who is at the other end of an accepted connection; a name if it is a peer. Its certificate, if any, has been verified by TLS.
+/// Who is at the other end of an accepted connection; a name if it is a peer. Its certificate, if any, has been
+/// verified by TLS.
 fn admit(connection: &quinn::Connection, cluster: ClusterId) -> Result<(Option<Remote>, Option<Name>), Error> {
     let remote = certificate_of(connection)?;
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());

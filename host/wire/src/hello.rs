@@ -1,8 +1,10 @@
-//! The first eight bytes of every stream, in both directions: `"rejn" ‖ u16 le version ‖ class ‖ 0`. The dialer opens one stream per class in the order of
-//! [`Class::ALL`] and speaks first; who accepts answers on each once it has understood.
+//! The first eight bytes of every stream, in both directions: `"rejn" ‖ u16 le version ‖ class ‖ 0`. The dialer opens
+//! one stream per class in the order of [`Class::ALL`] and speaks first; who accepts answers on each once it has
+//! understood.
+
+use quinn::{ReadExactError, RecvStream, SendStream};
 
 use crate::{Class, CloseCode, Closed, Error};
-use quinn::{ReadExactError, RecvStream, SendStream};
 
 const MAGIC: [u8; 4] = *b"rejn";
 /// The version of the framing. Another one is refused on both sides.

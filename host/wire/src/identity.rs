@@ -1,10 +1,13 @@
 //! Who somebody is: the name in a certificate, and the files that prove one's own.
 
-use crate::{Error, Period};
-use rejoin_proto::{ClusterId, Name};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{fmt, sync::Arc};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use webpki::EndEntityCert;
+
+use rejoin_proto::{ClusterId, Name};
+
+use crate::{Error, Period};
 
 /// What a certificate's owner is within its cluster.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -17,7 +20,8 @@ pub enum Role {
     Client(Name),
 }
 
-/// The owner of a certificate: `rejoin://<cluster>/node/<name>`, `…/client/<name>` or `…/ca`, kept as a URI in the certificate.
+/// The owner of a certificate: `rejoin://<cluster>/node/<name>`, `…/client/<name>` or `…/ca`, kept as a URI in the
+/// certificate.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Subject {
     /// The cluster whose authority signed it.
@@ -78,7 +82,8 @@ impl Subject {
     }
 }
 
-/// A cluster's authority certificate and, for who has one, one's own certificate and key. Cheap to clone; the key is never printed.
+/// A cluster's authority certificate and, for who has one, one's own certificate and key. Cheap to clone; the key is
+/// never printed.
 #[derive(Clone)]
 pub struct Identity {
     pub(crate) authority: CertificateDer<'static>,
@@ -114,7 +119,8 @@ impl Identity {
         Ok(identity)
     }
 
-    /// A client: the authority's certificate and, if there is one, the client's own certificate and private key, each in PEM.
+    /// A client: the authority's certificate and, if there is one, the client's own certificate and private key, each
+    /// in PEM.
     ///
     /// # Errors
     /// As [`Identity::node`]; any certificate of the cluster will do.

@@ -1,6 +1,6 @@
-//! Frames that have arrived and wait to be taken: a bounded queue per class. A full one stops the reading of its stream, and flow control stops the sender.
+//! Frames that have arrived and wait to be taken: a bounded queue per class. A full one stops the reading of its
+//! stream, and flow control stops the sender.
 
-use crate::{Class, Frame, Limits, runtime::lock};
 use std::{
     collections::VecDeque,
     sync::{
@@ -8,7 +8,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+
 use tokio::sync::Notify;
+
+use crate::{Class, Frame, Limits, runtime::lock};
 
 /// The queues of one connection.
 #[derive(Debug)]
@@ -98,7 +101,8 @@ impl Inbox {
         self.readable.notify_waiters();
     }
 
-    /// The next frame of the first class that has one, of those asked for; none once the connection has ended and they are empty.
+    /// The next frame of the first class that has one, of those asked for; none once the connection has ended and they
+    /// are empty.
     pub(crate) async fn recv(&self, classes: &[Class]) -> Option<Frame> {
         loop {
             let readable = self.readable.notified();

@@ -1,15 +1,17 @@
 //! Moves bytes: QUIC and TLS endpoints, certificates, frames and deadlines.
 //!
-//! One [`Endpoint`] is one UDP port. Nodes and clients speak to the same port: the protocol that TLS negotiates (ALPN) decides which of the
-//! two a connection is. A connection between nodes is authenticated on both sides by certificates of the cluster's own authority
-//! ([`cert::ClusterCa`]); a client verifies the node, and says who it is inside its requests.
+//! One [`Endpoint`] is one UDP port. Nodes and clients speak to the same port: the protocol that TLS negotiates (ALPN)
+//! decides which of the two a connection is. A connection between nodes is authenticated on both sides by certificates
+//! of the cluster's own authority ([`cert::ClusterCa`]); a client verifies the node, and says who it is inside its
+//! requests.
 //!
-//! A [`Connection`] carries whole *frames*: an id and a body that this crate never looks into. Frames travel on one bidirectional stream per
-//! traffic [`Class`], so that a large transfer never stands in front of a heartbeat; within a class they arrive in the order in which they were sent.
-//! One writer task per connection writes everything that is pending for a class at once.
+//! A [`Connection`] carries whole *frames*: an id and a body that this crate never looks into. Frames travel on one
+//! bidirectional stream per traffic [`Class`], so that a large transfer never stands in front of a heartbeat; within a
+//! class they arrive in the order in which they were sent. One writer task per connection writes everything that is
+//! pending for a class at once.
 //!
-//! What it does not do: no retries, no reconnecting, no request/response pairing, no knowledge of what a body means. It never decides how long
-//! something may take, except for handshakes ([`Limits::handshake`]).
+//! What it does not do: no retries, no reconnecting, no request/response pairing, no knowledge of what a body means. It
+//! never decides how long something may take, except for handshakes ([`Limits::handshake`]).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -30,7 +32,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Reading order: [`cert`] and [`Identity`] (who), [`Endpoint`] (where), [`Connection`] and [`Sender`] (what), [`Limits`] (how much).
+//! Reading order: [`cert`] and [`Identity`] (who), [`Endpoint`] (where), [`Connection`] and [`Sender`] (what),
+//! [`Limits`] (how much).
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop"))]
 

@@ -1,12 +1,14 @@
 //! Every bound of an endpoint in one place. Nothing is left to a library's default.
 
-use crate::identity::Own;
-use crate::{Class, Error, Role, Subject};
+use std::sync::Arc;
+use std::time::Duration;
+
 use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
-use std::sync::Arc;
-use std::time::Duration;
+
+use crate::identity::Own;
+use crate::{Class, Error, Role, Subject};
 
 /// The smallest datagram that QUIC allows a path to have.
 const MIN_MTU: u16 = 1_200;
@@ -40,46 +42,58 @@ impl<T: Copy> PerClass<T> {
     }
 }
 
-/// What an endpoint may use. The worst case per connection is about
-/// `4 × stream_window` (unacknowledged) `+ 3 × stream_window` (unread) `+ queue_bytes + inbox_bytes + max_frame` of all classes; the defaults suit a
-/// data centre and tens of peers.
+/// What an endpoint may use. The worst case per connection is about `4 × stream_window` (unacknowledged)
+/// `+ 3 × stream_window` (unread) `+ queue_bytes + inbox_bytes + max_frame` of all classes; the defaults suit a data
+/// centre and tens of peers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Largest body, bytes. A longer one is refused when sent and ends the connection when received. Default 18 MiB: the largest value and its wrapping.
+    /// Largest body, bytes. A longer one is refused when sent and ends the connection when received. Default 18 MiB:
+    /// the largest value and its wrapping.
     pub max_frame: PerClass<u32>,
-    /// The same for what a node sends, to another node or to a client: an object with all its siblings is larger than any one value. Applied by a
-    /// receiver only once the sender's certificate has shown it to be a node. Default 18 MiB for control, 256 MiB for request and bulk.
+    /// The same for what a node sends, to another node or to a client: an object with all its siblings is larger than
+    /// any one value. Applied by a receiver only once the sender's certificate has shown it to be a node. Default 18
+    /// MiB for control, 256 MiB for request and bulk.
     pub max_node_frame: PerClass<u32>,
-    /// Bytes of frames waiting to be written before a send answers *full*. One frame is always let into an empty queue. Default 8, 32, 32 MiB.
+    /// Bytes of frames waiting to be written before a send answers *full*. One frame is always let into an empty queue.
+    /// Default 8, 32, 32 MiB.
     pub queue_bytes: PerClass<usize>,
-    /// The same for all accepted clients together, beyond 64 KiB that each class of each of them may always hold. Default 256 MiB.
+    /// The same for all accepted clients together, beyond 64 KiB that each class of each of them may always hold.
+    /// Default 256 MiB.
     pub client_queues: usize,
-    /// Bytes of received frames waiting to be taken before reading stops, and with it, by flow control, the other side. Default 4 MiB each.
+    /// Bytes of received frames waiting to be taken before reading stops, and with it, by flow control, the other side.
+    /// Default 4 MiB each.
     pub inbox_bytes: PerClass<usize>,
-    /// Bytes that the other side may have under way on one stream. Default 2 MiB. The connection's window is three times this, so that one stalled
-    /// class cannot take the credit of another, and four times this may be unacknowledged towards a peer. Peers should agree on it.
+    /// Bytes that the other side may have under way on one stream. Default 2 MiB. The connection's window is three
+    /// times this, so that one stalled class cannot take the credit of another, and four times this may be
+    /// unacknowledged towards a peer. Peers should agree on it.
     pub stream_window: u32,
     /// A connection on which nothing arrives for this long is lost. Default 10 s.
     pub idle_timeout: Duration,
     /// A quiet connection is probed this often. Default 3 s; must be below half of `idle_timeout`.
     pub keep_alive: Duration,
-    /// The round trip assumed of a path before it is measured: a first datagram that found nobody is sent again after about three of these. Default 40 ms,
-    /// so that a node which has just started is found at once; far above a data centre's, and harmless on a longer path.
+    /// The round trip assumed of a path before it is measured: a first datagram that found nobody is sent again after
+    /// about three of these. Default 40 ms, so that a node which has just started is found at once; far above a data
+    /// centre's, and harmless on a longer path.
     pub initial_rtt: Duration,
     /// From first datagram to usable connection, on either side. Default 5 s.
     pub handshake: Duration,
-    /// Incoming handshakes under way at once, beyond half of it newcomers must prove their address first. When all are under way, a newcomer takes the
-    /// place of the oldest one if that has lasted for a quarter of `handshake`, and is refused otherwise. Default 128.
+    /// Incoming handshakes under way at once, beyond half of it newcomers must prove their address first. When all are
+    /// under way, a newcomer takes the place of the oldest one if that has lasted for a quarter of `handshake`, and is
+    /// refused otherwise. Default 128.
     pub max_handshakes: usize,
-    /// Accepted connections of clients open at once; beyond it newcomers are refused, unless a client that was not let in yet gives way. Default 4 096.
+    /// Accepted connections of clients open at once; beyond it newcomers are refused, unless a client that was not let
+    /// in yet gives way. Default 4 096.
     pub max_connections: usize,
-    /// Accepted connections of nodes open at once, beside those of clients, which cannot take their places. Default 1 024.
+    /// Accepted connections of nodes open at once, beside those of clients, which cannot take their places. Default 1
+    /// 024.
     pub max_peers: usize,
-    /// If set, an accepted client's connection is *new* until [`Connection::let_in`](crate::Connection::let_in): only its frames of
-    /// [`Class::Control`] are read, each of at most so many bytes, and it may have little more than that under way. Default none: every client is let in at once.
+    /// If set, an accepted client's connection is *new* until [`Connection::let_in`](crate::Connection::let_in): only
+    /// its frames of [`Class::Control`] are read, each of at most so many bytes, and it may have little more than that
+    /// under way. Default none: every client is let in at once.
     pub first_frame: Option<u32>,
-    /// Clients that are new at once; beyond it, and whenever the places for clients are all taken, the oldest of them gives way to a newcomer. Default 512.
+    /// Clients that are new at once; beyond it, and whenever the places for clients are all taken, the oldest of them
+    /// gives way to a newcomer. Default 512.
     pub max_new_clients: usize,
     /// Connection attempts that wait to be looked at. Default 256, with at most 16 KiB each and 1 MiB in all.
     pub max_incoming: usize,
@@ -146,8 +160,9 @@ impl Limits {
 
     /// Limits of the endpoint as a whole. A seed makes its random choices repeatable, for simulations.
     ///
-    /// Who has a private key takes from it the key of its connection ids and stateless resets: a process that is started again under the same identity can
-    /// then tell the peers of the one that was killed, at their first packet, that their connections are gone. Otherwise they would wait for `idle_timeout`.
+    /// Who has a private key takes from it the key of its connection ids and stateless resets: a process that is
+    /// started again under the same identity can then tell the peers of the one that was killed, at their first packet,
+    /// that their connections are gone. Otherwise they would wait for `idle_timeout`.
     pub(crate) fn endpoint_config(&self, seed: Option<[u8; 32]>, own: Option<&Own>) -> Result<EndpointConfig, Error> {
         let mut config = EndpointConfig::default();
         if let Some(own) = own {
@@ -168,16 +183,19 @@ impl Limits {
         VarInt::from_u32(3 * self.stream_window)
     }
 
-    /// As [`Limits::window`], for a connection of which it is not known yet whether it is a peer or a client that is let in.
+    /// As [`Limits::window`], for a connection of which it is not known yet whether it is a peer or a client that is
+    /// let in.
     pub(crate) fn first_window(&self) -> VarInt {
         match self.first_frame {
-            // The frame, its header and those of the streams, and as much again, so that credit for what was read is given in time.
+            // The frame, its header and those of the streams, and as much again, so that credit for what was read is
+            // given in time.
             Some(first) => VarInt::from_u32((2 * (first + 64)).min(3 * self.stream_window)),
             None => self.window(),
         }
     }
 
-    /// Limits of a connection. `streams` is how many bidirectional streams the other side may open: three for who accepts, none for who dials.
+    /// Limits of a connection. `streams` is how many bidirectional streams the other side may open: three for who
+    /// accepts, none for who dials.
     pub(crate) fn transport(&self, streams: u32) -> Result<TransportConfig, Error> {
         let idle = IdleTimeout::try_from(self.idle_timeout).map_err(|_| Error::BadLimits("idle_timeout is out of range"))?;
         let mut discovery = MtuDiscoveryConfig::default();

@@ -1,13 +1,15 @@
 //! Where sockets, tasks and timers come from.
 
-use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use std::{
     fmt, io,
     net::{SocketAddr, UdpSocket},
     sync::Arc,
 };
 
-/// Where an endpoint's socket, tasks and timers come from: the machine ([`OsNetwork`]), or a simulation in which time and loss are the test's.
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
+
+/// Where an endpoint's socket, tasks and timers come from: the machine ([`OsNetwork`]), or a simulation in which time
+/// and loss are the test's.
 pub trait Network: fmt::Debug + Send + Sync {
     /// What tasks and timers are made with.
     fn runtime(&self) -> Arc<dyn Runtime>;

@@ -1,7 +1,6 @@
-//! Frames on their way out: a bounded queue per class, filled from any thread and emptied by the connection's one writer.
+//! Frames on their way out: a bounded queue per class, filled from any thread and emptied by the connection's one
+//! writer.
 
-use crate::{Class, Frame, Limits, PerClass, SendError, frame::header, runtime::lock};
-use bytes::{Bytes, BytesMut};
 use std::{
     sync::{
         Arc, Mutex,
@@ -9,9 +8,14 @@ use std::{
     },
     task::{Context, Poll, Waker},
 };
+
+use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
-/// Bodies up to this many bytes are copied behind their header, so that many small frames leave as one chunk; larger ones are passed on by reference.
+use crate::{Class, Frame, Limits, PerClass, SendError, frame::header, runtime::lock};
+
+/// Bodies up to this many bytes are copied behind their header, so that many small frames leave as one chunk; larger
+/// ones are passed on by reference.
 const COPY_BELOW: usize = 4 << 10;
 /// Bytes that a client's queue may hold whatever all others do.
 const CLIENT_FLOOR: usize = 64 << 10;
@@ -24,13 +28,14 @@ impl Sender {
     /// Queues a frame. Never blocks, and may be called from any thread, also outside a runtime.
     ///
     /// # Errors
-    /// [`SendError::Full`] if the class's queue has no room, [`SendError::TooLarge`], [`SendError::Closed`]. The frame is not queued then.
+    /// [`SendError::Full`] if the class's queue has no room, [`SendError::TooLarge`], [`SendError::Closed`]. The frame
+    /// is not queued then.
     pub fn try_send(&self, class: Class, id: u64, body: Bytes) -> Result<(), SendError> {
         self.0.push_one(&Frame { class, id, body })
     }
 
-    /// Queues as many of `frames` as fit with one wake-up of the writer, and takes those out of the vector; what stays in it, in order, found its class full.
-    /// Returns how many were queued. Never blocks.
+    /// Queues as many of `frames` as fit with one wake-up of the writer, and takes those out of the vector; what stays
+    /// in it, in order, found its class full. Returns how many were queued. Never blocks.
     ///
     /// # Errors
     /// [`SendError::TooLarge`] or [`SendError::Closed`]: nothing was queued and `frames` is as it was.
@@ -54,8 +59,8 @@ impl Sender {
         }
     }
 
-    /// Resolves when frames of a class have been handed to the transport, when none are queued, or when the connection has ended: then a send that
-    /// found the class full is worth another attempt.
+    /// Resolves when frames of a class have been handed to the transport, when none are queued, or when the connection
+    /// has ended: then a send that found the class full is worth another attempt.
     pub async fn made_room(&self, class: Class) {
         // Made before the look, so that room made in between is not missed.
         let room = self.0.room[class.index()].notified();
@@ -88,7 +93,8 @@ pub(crate) struct Outbox {
     shared: Option<Arc<ClientQueues>>,
 }
 
-/// The bytes in the queues to all accepted clients of an endpoint. Who asks and does not read is one of thousands: a bound for each is none for all.
+/// The bytes in the queues to all accepted clients of an endpoint. Who asks and does not read is one of thousands: a
+/// bound for each is none for all.
 #[derive(Debug)]
 pub(crate) struct ClientQueues {
     most: usize,

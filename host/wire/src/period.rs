@@ -1,10 +1,12 @@
-//! What is read from the DER of a certificate beside what verifiers look at: from when to when it holds, for people who want to know beforehand, and
-//! the names in it, for a new certificate in its place.
+//! What is read from the DER of a certificate beside what verifiers look at: from when to when it holds, for people who
+//! want to know beforehand, and the names in it, for a new certificate in its place.
 
-use crate::Error;
-use rustls_pki_types::CertificateDer;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls_pki_types::CertificateDer;
+
+use crate::Error;
 
 /// From when to when a certificate holds, in seconds since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,19 +1,22 @@
-//! Who may take which place: peers have places of their own, and a client that has not been let in yet gives way to others.
+//! Who may take which place: peers have places of their own, and a client that has not been let in yet gives way to
+//! others.
 
-use crate::{CloseCode, Error, Limits, outbox::ClientQueues, runtime::lock};
-use quinn::VarInt;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Instant,
 };
+
+use quinn::VarInt;
 use tokio::sync::oneshot;
+
+use crate::{CloseCode, Error, Limits, outbox::ClientQueues, runtime::lock};
 
 /// A handshake younger than this share of [`Limits::handshake`] is never given up for another one.
 const YOUNG: u32 = 4;
-/// Handshakes of each expected peer for which there are places beside [`Limits::max_handshakes`]. A node dials one connection at a time; a
-/// second place lets it begin anew while its last attempt is still open here.
+/// Handshakes of each expected peer for which there are places beside [`Limits::max_handshakes`]. A node dials one
+/// connection at a time; a second place lets it begin anew while its last attempt is still open here.
 const OF_A_PEER: usize = 2;
 /// What a connection is told that has to give way.
 const GIVE_WAY: &[u8] = b"others wait for this place";
@@ -77,7 +80,8 @@ pub(crate) struct Taken {
 }
 
 impl State {
-    /// Leaves room for one more among at most so many handshakes of a group. `None` if its oldest may not be given up yet.
+    /// Leaves room for one more among at most so many handshakes of a group. `None` if its oldest may not be given up
+    /// yet.
     fn make_room(&mut self, most: usize, group: impl Fn(&UnderWay) -> bool, may_give_up: impl Fn(Instant) -> bool) -> Option<()> {
         let mut members = self.handshakes.iter().filter(|(_, other)| group(other));
         let oldest = members.next().map(|(&number, other)| (number, other.begun));
@@ -121,9 +125,10 @@ impl Places {
 
     /// A place for a handshake, and what resolves when it has to be given up.
     ///
-    /// An expected peer that has `proven` its address has places of its own, which nobody else can take. The others share the rest, and one IP
-    /// address has three quarters of it at most. If there is no place, the oldest of those that it would share with gives way, provided that
-    /// it has had its time: who begins handshakes and lets them lie cannot keep others out.
+    /// An expected peer that has `proven` its address has places of its own, which nobody else can take. The others
+    /// share the rest, and one IP address has three quarters of it at most. If there is no place, the oldest of those
+    /// that it would share with gives way, provided that it has had its time: who begins handshakes and lets them lie
+    /// cannot keep others out.
     pub(crate) fn handshake(self: &Arc<Self>, from: SocketAddr, proven: bool, now: Instant) -> Option<(Place, oneshot::Receiver<()>)> {
         let from = canonical(from);
         let mut state = lock(&self.state);
@@ -154,8 +159,8 @@ impl Places {
         Ok(place)
     }
 
-    /// A place for a client, `new` if it is to be let in first. If all are taken, the oldest new client gives way: one that says its hello is let in
-    /// within a round trip, and one that says nothing keeps nobody out.
+    /// A place for a client, `new` if it is to be let in first. If all are taken, the oldest new client gives way: one
+    /// that says its hello is let in within a round trip, and one that says nothing keeps nobody out.
     pub(crate) fn client(self: &Arc<Self>, connection: &quinn::Connection, new: bool) -> Result<Place, Error> {
         let mut state = lock(&self.state);
         let full = state.clients.len() >= self.limits.max_connections;

@@ -1,6 +1,6 @@
-//! Time and locks, by way of the injected runtime: nothing here names tokio's clock, so that a simulation can bring its own.
+//! Time and locks, by way of the injected runtime: nothing here names tokio's clock, so that a simulation can bring its
+//! own.
 
-use quinn::Runtime;
 use std::{
     future::{Future, poll_fn},
     pin::pin,
@@ -8,6 +8,8 @@ use std::{
     task::Poll,
     time::Duration,
 };
+
+use quinn::Runtime;
 
 /// Runs `work` for at most `limit`; none if it did not end in time.
 pub(crate) async fn within<T>(runtime: &dyn Runtime, limit: Duration, work: impl Future<Output = T>) -> Option<T> {

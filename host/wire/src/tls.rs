@@ -1,8 +1,8 @@
 //! TLS as the cluster wants it: version 1.3 only, no resumption, no early data, identities from certificates.
 
-use crate::{Error, Identity, Subject};
+use std::sync::{Arc, OnceLock};
+
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rejoin_proto::{ClusterId, Name};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
     client::{
@@ -16,7 +16,10 @@ use rustls::{
     },
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::sync::{Arc, OnceLock};
+
+use rejoin_proto::{ClusterId, Name};
+
+use crate::{Error, Identity, Subject};
 
 /// The ALPN name of connections between nodes.
 pub const PEER_PROTOCOL: &str = "rejoin-peer/1";
@@ -39,7 +42,8 @@ fn tls(error: impl ToString) -> Error {
     Error::Tls(error.to_string())
 }
 
-/// What a node answers with: both protocols on one port, a certificate asked of everybody and checked before anything else is looked at.
+/// What a node answers with: both protocols on one port, a certificate asked of everybody and checked before anything
+/// else is looked at.
 pub(crate) fn server_config(identity: &Identity) -> Result<Option<QuicServerConfig>, Error> {
     let Some(own) = identity.own.as_ref().filter(|own| matches!(own.subject.role, crate::Role::Node(_))) else { return Ok(None) };
     let inner = WebPkiClientVerifier::builder_with_provider(roots(identity)?, provider()).allow_unauthenticated().build().map_err(tls)?;

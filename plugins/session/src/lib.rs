@@ -36,13 +36,13 @@
 
 mod plugin;
 
-pub use plugin::Plugin;
-
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use rejoin_guest::json;
+
+pub use plugin::Plugin;
 
 /// The largest stamp.
 const MAX_STAMP: u64 = json::MAX_NUMBER;

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+
 use rejoin_core::causal;
 use rejoin_test_bench::{Absorb, CpuTime, Journal, Merge, Rpc, SMALL, Sync, Tree, siblings};
 

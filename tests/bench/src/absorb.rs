@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
+
 use rejoin_core::placement;
 use rejoin_core::port::{Change, Space, Store, StoreFault};
 use rejoin_core::shard::event::{Event, Now};

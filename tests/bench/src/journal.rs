@@ -1,10 +1,12 @@
-//! A writer's share of a batch in the journal: one record among many that are written with one call and, if wanted, synced with one sync.
+//! A writer's share of a batch in the journal: one record among many that are written with one call and, if wanted,
+//! synced with one sync.
 
 use std::sync::Arc;
 
+use tempfile::TempDir;
+
 use rejoin_core::port::{Change, Space, Store};
 use rejoin_store::{Options, OsDisk, ShardStore, Start};
-use tempfile::TempDir;
 
 /// Whether batches are synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +27,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Batches of so many records, each with a value of that many bytes. The row is a pinned one, always the same: nothing goes to the tree.
+    /// Batches of so many records, each with a value of that many bytes. The row is a pinned one, always the same:
+    /// nothing goes to the tree.
     ///
     /// # Panics
     /// If the disk refuses.

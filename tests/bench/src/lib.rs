@@ -1,8 +1,9 @@
 //! What the parts of an operation cost, each alone: the messages, the tree, the journal, the join, the merge.
 //!
-//! Each part does its work so many times when it is told to; who calls it measures. `cargo bench -p rejoin-test-bench` measures with criterion, and
-//! `rejoin-bench-distance` (`cargo xtask bench`) puts the parts beside whole operations of a cluster. Both count CPU time of the process, user and system
-//! and all its threads together: on a shared machine it says more than the clock on the wall.
+//! Each part does its work so many times when it is told to; who calls it measures. `cargo bench -p rejoin-test-bench`
+//! measures with criterion, and `rejoin-bench-distance` (`cargo xtask bench`) puts the parts beside whole operations of
+//! a cluster. Both count CPU time of the process, user and system and all its threads together: on a shared machine it
+//! says more than the clock on the wall.
 #![forbid(unsafe_code)]
 
 mod absorb;

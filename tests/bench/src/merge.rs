@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+
 use rejoin_merge::build::{self, Options};
 use rejoin_merge::{CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, Sibling};
 

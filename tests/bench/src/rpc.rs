@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use tokio::runtime::Runtime;
+
 use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::cert::{ClusterCa, Validity};
 use rejoin_wire::{Accepted, Class, Connection, Endpoint, Frame, Identity, Limits};
-use tokio::runtime::Runtime;
 
 /// A client and a node that sends back what it gets.
 pub struct Rpc {

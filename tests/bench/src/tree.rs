@@ -16,7 +16,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree whose values have that many bytes. With `flushed`, every key is in it already and was written to its files.
+    /// A tree whose values have that many bytes. With `flushed`, every key is in it already and was written to its
+    /// files.
     ///
     /// # Panics
     /// If the disk refuses.

@@ -6,7 +6,8 @@ use std::process::Command;
 use crate::cli::{Ran, run};
 use crate::process::sibling;
 
-/// The fenced `sh` blocks of a Markdown text, in order. A block that is fenced as `sh no-run` is left out: it is for the reader's eyes.
+/// The fenced `sh` blocks of a Markdown text, in order. A block that is fenced as `sh no-run` is left out: it is for
+/// the reader's eyes.
 #[must_use]
 pub fn sh_blocks(markdown: &str) -> Vec<String> {
     let mut blocks = Vec::new();
@@ -25,7 +26,8 @@ pub fn sh_blocks(markdown: &str) -> Vec<String> {
     blocks
 }
 
-/// Runs blocks in order in one shell, as a person would type them, with the `rejoin` that was built here. The first command that fails ends it.
+/// Runs blocks in order in one shell, as a person would type them, with the `rejoin` that was built here. The first
+/// command that fails ends it.
 ///
 /// What the blocks have started in the background is ended with the shell.
 ///

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use rejoin_client::admin::{BucketProps, PluginInfo};
 use rejoin_client::{Client, ClientBuilder, Profile};
-use tempfile::TempDir;
 
 use crate::cli::{self, Ran};
 use crate::{Files, Process, cluster_id, eventually, guests};

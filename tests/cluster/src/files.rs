@@ -38,7 +38,8 @@ pub fn name(text: &str) -> Name {
 }
 
 impl Files {
-    /// Writes the files of a cluster of `count` nodes into `dir`. Its addresses are free ones of the moment, on 127.0.0.1.
+    /// Writes the files of a cluster of `count` nodes into `dir`. Its addresses are free ones of the moment, on
+    /// 127.0.0.1.
     ///
     /// # Panics
     /// If a file cannot be written: the test cannot go on.
@@ -102,7 +103,8 @@ impl Files {
     }
 }
 
-/// A name and two addresses for a node, on a loopback address that no other test uses: nobody can take its ports between two starts.
+/// A name and two addresses for a node, on a loopback address that no other test uses: nobody can take its ports
+/// between two starts.
 fn seat(text: &str) -> (Name, SocketAddr, SocketAddr) {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let process = std::process::id();
@@ -119,7 +121,8 @@ fn seat(text: &str) -> (Name, SocketAddr, SocketAddr) {
     }
 }
 
-/// A free UDP and a free TCP port there: fixed ones below those that systems give out, or, where only 127.0.0.1 exists, any that are free just now.
+/// A free UDP and a free TCP port there: fixed ones below those that systems give out, or, where only 127.0.0.1 exists,
+/// any that are free just now.
 fn free(ip: IpAddr) -> Option<(SocketAddr, SocketAddr)> {
     let fixed = if ip == Ipv4Addr::LOCALHOST { (0, 0) } else { (7400, 7500) };
     let node = UdpSocket::bind((ip, fixed.0)).ok()?;

@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use rejoin_wire::cert::Issued;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use rejoin_wire::cert::Issued;
 
 /// What a node's certificate is verified by.
 const SERVER_NAME: &str = "node.rejoin";
@@ -21,7 +22,8 @@ pub struct Intruder {
 }
 
 impl Intruder {
-    /// Dials with a protocol name, and with a certificate or none. TLS is done on this side; the other side may yet say no.
+    /// Dials with a protocol name, and with a certificate or none. TLS is done on this side; the other side may yet say
+    /// no.
     ///
     /// # Errors
     /// The other side said no already.

@@ -100,7 +100,8 @@ async fn one_node_in_three_writes_nothing_and_says_who_was_missing() {
     let mut cluster = cluster().await;
     cluster.kill(1);
     cluster.kill(2);
-    // Until the silence is noticed a write may be sent and not be answered: unknown. After that it is refused before anything is written.
+    // Until the silence is noticed a write may be sent and not be answered: unknown. After that it is refused before
+    // anything is written.
     let node = cluster.address(0).to_string();
     let refused = rejoin_test_cluster::eventually("the others are noticed to be gone", async || {
         let ran = cluster.rejoin(&["put", "plain", "x", "v", "--blind", "--node", &node, "--timeout", "700ms"]);

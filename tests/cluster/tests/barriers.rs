@@ -1,4 +1,5 @@
-//! The two barriers, seen from outside with the disk held back: no acknowledgement without the disk, no message without the journal.
+//! The two barriers, seen from outside with the disk held back: no acknowledgement without the disk, no message without
+//! the journal.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::future::IntoFuture;
@@ -41,8 +42,8 @@ async fn no_acknowledgement_leaves_while_fdatasync_is_held_back() {
         })
         .await;
     }
-    // Acknowledgements travel between the nodes, and to the client, behind one another: with the answers to a round of reads every one that
-    // had left would be there.
+    // Acknowledgements travel between the nodes, and to the client, behind one another: with the answers to a round of
+    // reads every one that had left would be there.
     for _ in 0..3 {
         for bucket in &at {
             bucket.get("k").r(3).await.unwrap();
@@ -95,8 +96,8 @@ async fn no_message_leaves_while_the_journal_write_is_held_back() {
     assert!(absorbed().iter().zip(before).all(|(now, before)| *now > before));
 }
 
-/// Reads of three replicas that this node coordinates in its other shard, which is not held. Their questions to the other nodes travel behind
-/// whatever the held shard has let out.
+/// Reads of three replicas that this node coordinates in its other shard, which is not held. Their questions to the
+/// other nodes travel behind whatever the held shard has let out.
 async fn a_read_by_all_comes_back_from(bucket: &Bucket<Bytes>) {
     let mut reads = tokio::task::JoinSet::new();
     (0..16).for_each(|key| drop(reads.spawn(bucket.get(format!("f{key}")).r(3).into_future())));

@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use rejoin_test_cluster::{Cluster, cli, http};
 use serde_json::{Value, json};
+
+use rejoin_test_cluster::{Cluster, cli, http};
 
 const LOAD: [&str; 8] = ["--operations", "300", "--clients", "8", "--warm-up", "none", "--json", "--keys"];
 

@@ -1,13 +1,15 @@
-//! The command line from end to end: shapes of `--json`, exit codes, values from anywhere, and a development cluster's life.
+//! The command line from end to end: shapes of `--json`, exit codes, values from anywhere, and a development cluster's
+//! life.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
 use rejoin_client::admin::BucketProps;
 use rejoin_test_cluster::cli::{self, Ran};
 use rejoin_test_cluster::{Cluster, binary, eventually, guests};
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
 
 /// The fields of an object, sorted.
 fn fields(value: &Value) -> Vec<&str> {

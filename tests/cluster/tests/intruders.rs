@@ -1,10 +1,12 @@
-//! Whoever does not belong to the cluster, or does not speak as its members do, is refused with a reason; the cluster goes on.
+//! Whoever does not belong to the cluster, or does not speak as its members do, is refused with a reason; the cluster
+//! goes on.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::net::UdpSocket;
 use std::time::{Duration, SystemTime};
 
 use quinn::ConnectionError;
+
 use rejoin_client::admin::{BucketProps, Scope};
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL};

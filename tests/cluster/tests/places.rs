@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use quinn::ConnectionError;
+
 use rejoin_client::ErrorKind;
 use rejoin_client::admin::Scope;
 use rejoin_proto::client::{ClientHello, PROTOCOL};
@@ -33,7 +34,8 @@ async fn clients_that_say_nothing_keep_neither_peers_nor_clients_out() {
     for _ in 0..20 {
         silent.push(intruder(&cluster).await);
     }
-    // A peer that starts anew finds its place, and clients with a token theirs, also more than there are places for new ones.
+    // A peer that starts anew finds its place, and clients with a token theirs, also more than there are places for new
+    // ones.
     cluster.kill(1);
     cluster.spawn(1);
     cluster.together().await;

@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use rejoin_test_cluster::binary;
 use rejoin_test_cluster::cli::{self, Ran};
 use rejoin_test_cluster::guests::{self, workspace};
 use rejoin_test_hostile::lawless;
-use serde_json::{Value, json};
 
 fn rejoin(dir: &Path, arguments: &[&str]) -> Ran {
     cli::rejoin(dir, None, &[&["plugin"], arguments].concat(), b"")

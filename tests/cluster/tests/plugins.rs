@@ -1,10 +1,12 @@
-//! Plugins that are none, and plugins that do harm: refused at the push, or answered with all siblings and the reason. The node is unharmed.
+//! Plugins that are none, and plugins that do harm: refused at the push, or answered with all siblings and the reason.
+//! The node is unharmed.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::time::Duration;
 
 use rejoin_client::admin::BucketProps;
 use rejoin_test_cluster::{Cluster, guests as real, http, within};
 use rejoin_test_hostile::{bombs, guests};
-use std::time::Duration;
 
 /// Pushes a component, and makes a bucket of the same name that merges with it.
 async fn bucket(cluster: &Cluster, name: &str, component: Vec<u8>) {
@@ -200,7 +202,8 @@ async fn a_value_that_the_plugin_does_not_take_is_refused_before_anything_is_wri
     cluster.rejoin(&["put", "judged", "k", "!", "--blind", "--node", &node]).said(2, "nothing was written");
 }
 
-/// What a put with such a value cost: the next merge failed, or a reader that takes the last of two names lost an acknowledged add.
+/// What a put with such a value cost: the next merge failed, or a reader that takes the last of two names lost an
+/// acknowledged add.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_bad_cart_does_not_block_its_key() {
     let cluster = Cluster::start(3).await;

@@ -1,4 +1,5 @@
-//! Nodes that are killed under load: what was acknowledged is kept, on every owner, and nothing is there that nobody wrote.
+//! Nodes that are killed under load: what was acknowledged is kept, on every owner, and nothing is there that nobody
+//! wrote.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,9 +50,11 @@ impl Record {
     }
 }
 
-/// Writes unique elements until told to stop: by turns into what it has read, and blindly, as a set of its own beside all others.
+/// Writes unique elements until told to stop: by turns into what it has read, and blindly, as a set of its own beside
+/// all others.
 ///
-/// Every element has a session of its own. A session brings back what it knows, and would hide a lost element with its next write.
+/// Every element has a session of its own. A session brings back what it knows, and would hide a lost element with its
+/// next write.
 async fn write(number: usize, client: Client, acknowledged: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> Record {
     let sets = client.bucket::<Bytes>("cart").unwrap();
     let mut record = Record::default();

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bucket, ErrorKind, Json, Sibling};
 use rejoin_test_cluster::Cluster;
-use tokio::task::JoinSet;
 
 type Set = BTreeSet<u32>;
 

@@ -1,7 +1,7 @@
 //! Every rule of the core broken, one at a time: the test that is named for it must fail.
 //!
-//! The tests are those of `host/core/tests/machines`, compiled against the twin. They also run here with no rule broken, which shows that the
-//! twin is the core.
+//! The tests are those of `host/core/tests/machines`, compiled against the twin. They also run here with no rule
+//! broken, which shows that the twin is the core.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
@@ -102,7 +102,8 @@ fn every_rule_is_missed_by_the_test_that_is_named_for_it() {
     assert!(survivors.is_empty(), "their tests pass while these rules are broken: {survivors:?}");
 }
 
-/// What Jepsen saw of Riak's last-write-wins: 71 % of acknowledged adds lost in a healthy cluster, 92 % in a partitioned one; none with siblings.
+/// What Jepsen saw of Riak's last-write-wins: 71 % of acknowledged adds lost in a healthy cluster, 92 % in a
+/// partitioned one; none with siblings.
 #[test]
 fn last_write_wins_loses_more_than_half_of_the_acknowledged_adds_and_siblings_lose_none() {
     for partitioned in [false, true] {

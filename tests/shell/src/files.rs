@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::SystemTime;
 
+use tempfile::TempDir;
+
 use rejoin_node::Config;
 use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::Identity;
 use rejoin_wire::cert::{ClusterCa, Validity};
-use tempfile::TempDir;
 
 /// The secret of every simulated cluster.
 const SECRET: &str = "the secret of a simulated cluster";

@@ -10,8 +10,9 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use rand_core::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use rejoin_wire::Network;
 use turmoil::net::UdpSocket;
+
+use rejoin_wire::Network;
 
 /// What happens to datagrams on their way, besides taking time.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]

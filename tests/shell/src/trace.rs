@@ -25,7 +25,8 @@ thread_local! {
 /// # Panics
 /// If this process has a subscriber of somebody else's.
 pub fn traced(run: impl FnOnce()) -> Vec<String> {
-    // One for all threads, and at work on those that want it: what a scoped one hears depends on which thread has met a line of code first.
+    // One for all threads, and at work on those that want it: what a scoped one hears depends on which thread has met a
+    // line of code first.
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| tracing::subscriber::set_global_default(Registry::default().with(Trace)).expect("the only one"));
     LINES.set(Some(Vec::new()));

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use rand_core::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
+
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bucket, Bytes, Client, ClientBuilder, Tls};
 use rejoin_node::clock::Clock;
@@ -28,7 +29,8 @@ pub const SCRIPT: &str = "script";
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 /// A simulation that has not ended by then never will.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Datagrams that a host takes in one tick of a millisecond; further ones are lost, as those that a kernel has no room for.
+/// Datagrams that a host takes in one tick of a millisecond; further ones are lost, as those that a kernel has no room
+/// for.
 const SOCKET_QUEUE: usize = 2048;
 
 /// What a simulation is made of.

@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+
 use rejoin_proto::{Dot, Object, VersionVector, codec};
 
 use crate::history::KeyId;

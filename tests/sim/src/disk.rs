@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
 use rejoin_core::port::{Change, CommitSeq, Journal, Row, Space, Store, StoreFault};
 use rejoin_proto::Dot;
 use rejoin_proto::codec::{self, Versioned};
-use serde::{Deserialize, Serialize};
 
 /// Rows by their keys.
 type Rows = BTreeMap<Bytes, Bytes>;

@@ -10,10 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::Sibling;
 use rejoin_proto::{Dot, Hlc, Object, VersionVector};
-use serde::{Deserialize, Serialize};
 
 /// A call's place in [`Run::calls`].
 pub type CallId = u32;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+
 use rejoin_core::placement;
 use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::{BucketProps, Durability, Quorum, Record, RecordBody, RecordKey};

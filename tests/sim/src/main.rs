@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
 use rejoin_test_sim::campaign;
 use rejoin_test_sim::options::Options;
 use rejoin_test_sim::run;

@@ -5,8 +5,9 @@
 use serde::Serialize;
 
 use crate::history::Kind;
-pub use crate::rng::PerMillion;
 use crate::rng::{Rng, Stream};
+
+pub use crate::rng::PerMillion;
 
 /// One millisecond of virtual time.
 pub(crate) const MS: u64 = 1000;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+
 use rejoin_core::shard::event::{Alarm, MergeJob};
 use rejoin_proto::catalog::{Record, RecordBody};
 use rejoin_proto::{BucketId, Dot, Object, VersionVector, codec};

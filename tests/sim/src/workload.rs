@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+
 use rejoin_laws::{Merge, Sibling};
 use rejoin_plugin_cart::{Cart, Session as CartSession};
+use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{Basis as Given, Get, Put, StartId};
+use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{Content, RequestId};
 
 use crate::history::{Asked, Basis, CallId, Element, KeyId, Kind, elements, set_bytes};
@@ -13,8 +16,6 @@ use crate::keys::Keys;
 use crate::options::ClientOptions;
 use crate::plugins::Carts;
 use crate::rng::Rng;
-use rejoin_proto::catalog::Quorum;
-use rejoin_proto::peer::DataRequest;
 
 /// A set as large as this is left, and another key begun.
 const FULL: usize = 40;

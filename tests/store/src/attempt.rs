@@ -1,8 +1,10 @@
 //! A script done on a disk, or a tree, whose calls fail: until the store stops, or to its end.
 
-use crate::{Image, MemoryDisk, Model, Node, Step, script};
-use rejoin_core::port::{Store, StoreFault};
 use std::path::Path;
+
+use rejoin_core::port::{Store, StoreFault};
+
+use crate::{Image, MemoryDisk, Model, Node, Step, script};
 
 /// How often a write is tried that is refused for a fault that passes.
 const TRIES: usize = 3;

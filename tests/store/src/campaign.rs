@@ -1,7 +1,5 @@
 //! Many cuts of many seeds, counted. A failure names its seed and place, and the command that repeats just that one.
 
-use crate::verify::{Expected, Found, verify};
-use crate::{Image, Recording, Tree};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::env::var;
@@ -13,12 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::verify::{Expected, Found, verify};
+use crate::{Image, Recording, Tree};
+
 /// Which seeds are run instead of those that the test names, as `A..B`.
 const SEEDS: &str = "REJOIN_STORE_SEEDS";
 /// The one place that is cut.
 const PLACE: &str = "REJOIN_STORE_PLACE";
 
-/// An empty directory: in memory where there is such a place, since tens of thousands of starts each sync the tree's files.
+/// An empty directory: in memory where there is such a place, since tens of thousands of starts each sync the tree's
+/// files.
 #[must_use]
 pub fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");

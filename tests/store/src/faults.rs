@@ -1,11 +1,13 @@
 //! A disk that fails, fills up or holds on when it is told to; otherwise the real one.
 
-use rejoin_store::{Disk, DiskFile, OsDisk};
-use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
+
+use rustix::io::Errno;
+
+use rejoin_store::{Disk, DiskFile, OsDisk};
 
 /// Holds callers back until it is opened, and says how many wait.
 #[derive(Default)]

@@ -15,6 +15,13 @@ mod transcript;
 mod tree;
 mod verify;
 
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rejoin_core::port::{Change, Space, Store};
+use rejoin_store::{Disk, OpenError, Options, OsDisk, Recovery, ShardStore, Start};
+
 pub use attempt::{Attempt, Stopped, passes};
 pub use campaign::{Cuts, campaign, recording, scratch};
 pub use faults::{FaultDisk, Faults, Gate};
@@ -27,12 +34,6 @@ pub use script::{Step, script};
 pub use transcript::transcript;
 pub use tree::Tree;
 pub use verify::{Expected, Found, Loss, verify};
-
-use rejoin_core::port::{Change, Space, Store};
-use rejoin_store::{Disk, OpenError, Options, OsDisk, Recovery, ShardStore, Start};
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Small limits, so that a test meets them.
 pub fn small() -> Options {

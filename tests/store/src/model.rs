@@ -1,8 +1,10 @@
 //! What a store promises, kept as plainly as can be: every change in order, and how far it was heard of and synced.
 
-use bytes::Bytes;
-use rejoin_core::port::{Row, Space};
 use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use rejoin_core::port::{Row, Space};
 
 /// The rows of both spaces.
 pub type Rows = BTreeMap<(Space, Bytes), Bytes>;
@@ -48,7 +50,8 @@ impl Model {
         self.synced = number;
     }
 
-    /// The store is opened and has found the changes up to this number; they are durable from now on. Those behind it never were.
+    /// The store is opened and has found the changes up to this number; they are durable from now on. Those behind it
+    /// never were.
     pub fn reopen(&mut self, number: u64) {
         self.forget_behind(number);
         self.owed |= number < self.heard;

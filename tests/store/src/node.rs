@@ -1,19 +1,22 @@
 //! The part of a node that opens its directory and its one shard, as `rejoin-node` does.
 
-use crate::{MemoryDisk, Rows};
-use rejoin_core::port::{Space, Store, StoreFault};
-use rejoin_proto::id::{ClusterId, NodeId};
-use rejoin_store::{DataDir, Identity, OpenError, Options, Recovery, ShardStore, Start};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+
+use rejoin_core::port::{Space, Store, StoreFault};
+use rejoin_proto::id::{ClusterId, NodeId};
+use rejoin_store::{DataDir, Identity, OpenError, Options, Recovery, ShardStore, Start};
+
+use crate::{MemoryDisk, Rows};
 
 /// Whose the directory is.
 const IDENTITY: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 1 };
 /// Where the shard is in it.
 pub const SHARD: &str = "shard-000";
 
-/// Limits so small that a few changes fill a segment and a few more a memtable. Everything happens on the caller's thread.
+/// Limits so small that a few changes fill a segment and a few more a memtable. Everything happens on the caller's
+/// thread.
 #[must_use]
 pub(crate) fn tiny() -> Options {
     Options {
@@ -56,8 +59,8 @@ impl Node {
         self.start.unsynced_may_be_gone() || !self.recovery.lost.is_empty()
     }
 
-    /// What a node does before it takes writes: its core has written new actors if they were called for, and they become durable here.
-    /// Afterwards the directory is told that nothing is owed any more.
+    /// What a node does before it takes writes: its core has written new actors if they were called for, and they
+    /// become durable here. Afterwards the directory is told that nothing is owed any more.
     pub fn renew_actors(&mut self) {
         self.store.commit().unwrap();
         self.store.syncer().sync().unwrap();

@@ -1,10 +1,12 @@
 //! A script done to a store, with every call that the store made meanwhile and every promise that it gave.
 
-use crate::node::{Node, SHARD};
-use crate::{Call, Image, Machine, MemoryDisk, Model, Random, Seen, Step, Survival, Tree, scratch, script};
-use rejoin_core::port::{Row, Store, StoreFault};
 use std::path::Path;
 use std::sync::Arc;
+
+use rejoin_core::port::{Row, Store, StoreFault};
+
+use crate::node::{Node, SHARD};
+use crate::{Call, Image, Machine, MemoryDisk, Model, Random, Seen, Step, Survival, Tree, scratch, script};
 
 /// How many steps a script has.
 pub const STEPS: u64 = 1000;
@@ -205,8 +207,8 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Goes on to the moment right before the next thing that happens below the store, with all promises given until then, and says what
-    /// it will be; `None` at the end.
+    /// Goes on to the moment right before the next thing that happens below the store, with all promises given until
+    /// then, and says what it will be; `None` at the end.
     pub fn next_moment(&mut self) -> Option<&'a Seen> {
         while let Event::Told(told) = self.events.get(self.place)? {
             self.place += 1;

@@ -1,7 +1,8 @@
 //! What is done to a store, drawn from a seed.
 
-use crate::Random;
 use rejoin_core::port::{Change, Space};
+
+use crate::Random;
 
 /// One thing that is done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,7 +45,8 @@ pub fn script(seed: u64, steps: u64) -> Vec<Step> {
         .collect()
 }
 
-/// What a core writes: objects, their deletes, rows that go, and with most of them an actor's, a retry's or an observed counter's row.
+/// What a core writes: objects, their deletes, rows that go, and with most of them an actor's, a retry's or an observed
+/// counter's row.
 fn change(step: u64, random: &mut Random) -> Change {
     let mut change = Change::default();
     for row in 0..=random.below(3) {

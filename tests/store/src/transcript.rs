@@ -1,13 +1,15 @@
 //! A recording as lines of text that another run of the same seed must repeat, to the byte.
 //!
-//! The tree writes the time into its tables, so a table's bytes and its checksum differ from run to run. Checksums stand in
-//! the copy of the tree's list of tables, which is why each is replaced by the name of the table that it belongs to. All
-//! other bytes are compared as they are.
+//! The tree writes the time into its tables, so a table's bytes and its checksum differ from run to run. Checksums
+//! stand in the copy of the tree's list of tables, which is why each is replaced by the name of the table that it
+//! belongs to. All other bytes are compared as they are.
 
-use crate::{Call, Content, Event, Image, Machine, Piece, Recording, SECTOR, SHARD, Seen, Told, Tree};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+
 use xxhash_rust::xxh3::xxh3_128;
+
+use crate::{Call, Content, Event, Image, Machine, Piece, Recording, SECTOR, SHARD, Seen, Told, Tree};
 
 /// The lines of a recording, one per event.
 #[must_use]
@@ -79,7 +81,8 @@ impl TableLists {
         line
     }
 
-    /// What a loss of power has left. It may have left some sectors of a list only: each is named by the write that it is of.
+    /// What a loss of power has left. It may have left some sectors of a list only: each is named by the write that it
+    /// is of.
     fn found(&self, image: &Image) -> String {
         let mut line = "Found".to_owned();
         for (name, content) in &image.files {

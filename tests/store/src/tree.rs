@@ -22,8 +22,8 @@ impl Tree {
         Self { files: names.map(|name| (name.clone(), std::fs::read(path.join(name)).unwrap().into())).collect() }
     }
 
-    /// Whether the directory still holds this. The tree never writes into a file that it has finished, so names and lengths tell, and
-    /// the version that counts.
+    /// Whether the directory still holds this. The tree never writes into a file that it has finished, so names and
+    /// lengths tell, and the version that counts.
     #[must_use]
     pub fn is_still_at(&self, path: &Path) -> bool {
         let there = names(path);
@@ -46,8 +46,8 @@ impl Tree {
         }
     }
 
-    /// The directories between this and the one `after` it that a crash may leave: the new files in the order in which the tree writes
-    /// them, the last one cut at some places; then the new version counts; then the old files go.
+    /// The directories between this and the one `after` it that a crash may leave: the new files in the order in which
+    /// the tree writes them, the last one cut at some places; then the new version counts; then the old files go.
     #[must_use]
     pub fn on_the_way_to(&self, after: &Self) -> Vec<Self> {
         let mut states = Vec::new();

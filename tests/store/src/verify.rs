@@ -1,11 +1,14 @@
 //! Opens what a crash or damage has left, compares it with the model, and goes on working with it.
 
-use crate::node::{Node, SHARD};
-use crate::{Image, MemoryDisk, Model, Random, Rows, Survival, Tree};
-use bytes::Bytes;
-use rejoin_core::port::{Change, Space, Store, StoreFault};
 use std::ops::RangeInclusive;
 use std::path::Path;
+
+use bytes::Bytes;
+
+use rejoin_core::port::{Change, Space, Store, StoreFault};
+
+use crate::node::{Node, SHARD};
+use crate::{Image, MemoryDisk, Model, Random, Rows, Survival, Tree};
 
 /// What may be said about what is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,7 +93,8 @@ fn compare(expected: &Expected<'_>, rows: &Rows, end: u64, lost: bool) -> Result
         }
         return model.difference(rows, end).map_or(Ok(()), Err);
     }
-    // With a loss said too much, everything promised must still be there; with one said rightly, what is there was once written.
+    // With a loss said too much, everything promised must still be there; with one said rightly, what is there was once
+    // written.
     let older = if *loss == Loss::MustBeSaid { None } else { model.older(rows, *allowed.start()) };
     older.map_or(Ok(()), Err)
 }

@@ -1,12 +1,13 @@
 //! Writing, reading, reopening, flushing.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use rejoin_core::port::{Change, Space, Store, StoreFault};
-use rejoin_store::{CommitSeq, OpenError, Options, OsDisk, ShardStore, Start};
-use rejoin_test_store::{get, open, open_on, put, rows, segments, small};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+use rejoin_core::port::{Change, Space, Store, StoreFault};
+use rejoin_store::{CommitSeq, OpenError, Options, OsDisk, ShardStore, Start};
+use rejoin_test_store::{get, open, open_on, put, rows, segments, small};
 
 #[test]
 fn what_was_written_is_read() {

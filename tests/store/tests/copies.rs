@@ -1,14 +1,15 @@
 //! A directory that two processes want, and one that is an old copy of itself.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use rejoin_core::port::{Space, Store};
-use rejoin_proto::id::{ClusterId, NodeId};
-use rejoin_store::{DataDir, Identity, OpenError, OsDisk, ShardStore, Start};
-use rejoin_test_store::{copy, edit, get, open, open_on, put, rows, sealed, small};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+
+use rejoin_core::port::{Space, Store};
+use rejoin_proto::id::{ClusterId, NodeId};
+use rejoin_store::{DataDir, Identity, OpenError, OsDisk, ShardStore, Start};
+use rejoin_test_store::{copy, edit, get, open, open_on, put, rows, sealed, small};
 
 const IDENTITY: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 1 };
 
@@ -75,8 +76,8 @@ fn run(dir: &Path, numbers: std::ops::Range<u32>) -> Start {
     start
 }
 
-/// It cannot be told from the disk that it has been further: it is whole, and that is all. Peers tell it at the handshake. What can be
-/// told is that the machine was restarted, and then there are new actors.
+/// It cannot be told from the disk that it has been further: it is whole, and that is all. Peers tell it at the
+/// handshake. What can be told is that the machine was restarted, and then there are new actors.
 #[test]
 fn an_old_copy_serves_what_it_was_and_calls_for_new_actors_after_a_restart_of_the_machine() {
     let (root, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -104,7 +105,8 @@ fn an_old_copy_serves_what_it_was_and_calls_for_new_actors_after_a_restart_of_th
     }
 }
 
-/// A directory of which a part is older than the rest, as a backup of a running node makes it, is not whole, and says so.
+/// A directory of which a part is older than the rest, as a backup of a running node makes it, is not whole, and says
+/// so.
 #[test]
 fn a_copy_whose_parts_are_of_different_ages_has_lost_something() {
     let (root, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

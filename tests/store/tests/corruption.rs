@@ -1,13 +1,15 @@
-//! Files that are damaged at rest. Everything in them was synced, so whatever is missing must be said: as a loss or as a damaged
-//! row. What is read without a word is exactly what was there, and no damage of one file keeps a node from starting.
+//! Files that are damaged at rest. Everything in them was synced, so whatever is missing must be said: as a loss or as
+//! a damaged row. What is read without a word is exactly what was there, and no damage of one file keeps a node from
+//! starting.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::path::Path;
+use std::sync::Arc;
 
 use rejoin_test_store::{
     Content, Cuts, Expected, Found, Image, Loss, Machine, MemoryDisk, Model, Node, Random, SECTOR, SHARD, Seen, Survival, Tree, campaign,
     recording, used, verify,
 };
-use std::path::Path;
-use std::sync::Arc;
 
 /// Seeds per kind of damage.
 const SEEDS: u64 = 5;

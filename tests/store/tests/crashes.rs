@@ -1,5 +1,6 @@
-//! A script of a thousand steps is cut at every call that the store makes. Whatever the crash leaves: everything synced is there, what
-//! was only committed is there up to some change, nothing else is, no loss is said that there was not, and the store goes on.
+//! A script of a thousand steps is cut at every call that the store makes. Whatever the crash leaves: everything synced
+//! is there, what was only committed is there up to some change, nothing else is, no loss is said that there was not,
+//! and the store goes on.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_test_store::{

@@ -1,10 +1,11 @@
 //! Torn ends are cut in silence; everything else that is gone or damaged is said, and never becomes a wrong value.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+use std::path::{Path, PathBuf};
+
 use rejoin_core::port::{Space, Store};
 use rejoin_store::{CommitSeq, Recovery, ShardStore, Start};
 use rejoin_test_store::{copy, edit, get, open, put, rows, segments, used};
-use std::path::{Path, PathBuf};
 
 const RECORDS: usize = 6;
 
@@ -179,7 +180,8 @@ fn a_segment_of_another_history_is_a_loss() {
     assert!(recovery.lost.iter().any(|what| what.contains("another history")), "{:?}", recovery.lost);
 }
 
-/// A start that was cut short had begun a segment behind records that are gone now. A later start goes on where the journal ends.
+/// A start that was cut short had begun a segment behind records that are gone now. A later start goes on where the
+/// journal ends.
 #[test]
 fn a_segment_behind_a_torn_end_is_passed_over_by_every_later_start() {
     let (base, further) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -1,12 +1,13 @@
 //! The data directory: whose it is, who has it open, how the last stop was, and its small files.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use rejoin_proto::id::{ClusterId, NodeId, PluginDigest};
-use rejoin_store::{DataDir, FORMAT_VERSION, FileError, Identity, OpenError, OsDisk, ShardStore};
-use rejoin_test_store::{FaultDisk, edit, scratch, sealed, small};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+
+use rejoin_proto::id::{ClusterId, NodeId, PluginDigest};
+use rejoin_store::{DataDir, FORMAT_VERSION, FileError, Identity, OpenError, OsDisk, ShardStore};
+use rejoin_test_store::{FaultDisk, edit, scratch, sealed, small};
 
 const IDENTITY: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 2 };
 

@@ -1,6 +1,12 @@
-//! Disks that fail, fill up or lie, at every call of a script. A failure stops the store and is never made good in silence; a full disk
-//! refuses and takes again; what a lying disk has lost is said where anything is left to say it by.
+//! Disks that fail, fill up or lie, at every call of a script. A failure stops the store and is never made good in
+//! silence; a full disk refuses and takes again; what a lying disk has lost is said where anything is left to say it
+//! by.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::io::ErrorKind;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
 
 use rejoin_core::port::{Space, Store, StoreFault};
 use rejoin_store::{Options, ShardStore, Start};
@@ -8,10 +14,6 @@ use rejoin_test_store::{
     Attempt, Cuts, Expected, Fault, Image, Loss, MemoryDisk, Node, Random, SHARD, Survival, Tree, Walk, campaign, put, recording, rows,
     small,
 };
-use std::io::ErrorKind;
-use std::ops::RangeInclusive;
-use std::path::Path;
-use std::sync::Arc;
 
 /// Seeds per kind of failure.
 const SEEDS: u64 = 3;
@@ -169,8 +171,8 @@ fn a_sync_that_lies_about_the_journal() {
     lies("a_sync_that_lies_about_the_journal", |name| name.ends_with(".seg"), |_, _| Some(Loss::MustBeSaid));
 }
 
-/// Nothing is left that could tell what was lost. No value is wrong, and after a loss of power there are new actors, whatever is found;
-/// only a clean stop that lied too keeps the old ones, until the first peer objects.
+/// Nothing is left that could tell what was lost. No value is wrong, and after a loss of power there are new actors,
+/// whatever is found; only a clean stop that lied too keeps the old ones, until the first peer objects.
 #[test]
 fn a_sync_that_lies_about_the_journal_and_the_mark() {
     let about = |name: &str| name.starts_with(SHARD);

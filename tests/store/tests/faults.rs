@@ -1,13 +1,15 @@
 //! Disks that fail, fill up or take their time.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use rejoin_core::port::{Space, Store, StoreFault};
-use rejoin_store::{CommitSeq, Options, ShardStore, Start};
-use rejoin_test_store::{FaultDisk, copy, get, open, open_on, put, rows, scratch, sealed, segments, small};
-use rustix::io::Errno;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+
+use rustix::io::Errno;
+
+use rejoin_core::port::{Space, Store, StoreFault};
+use rejoin_store::{CommitSeq, Options, ShardStore, Start};
+use rejoin_test_store::{FaultDisk, copy, get, open, open_on, put, rows, scratch, sealed, segments, small};
 
 fn on(disk: &FaultDisk) -> (tempfile::TempDir, ShardStore) {
     let dir = tempfile::tempdir().unwrap();

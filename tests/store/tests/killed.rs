@@ -1,11 +1,12 @@
 //! A process that is killed under load has lost nothing that it committed.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use rejoin_core::port::Space;
 use rejoin_store::Start;
 use rejoin_test_store::{get, open, rows};
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
 
 #[test]
 fn a_killed_writer_has_lost_nothing_that_it_committed() {

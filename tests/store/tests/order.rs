@@ -1,9 +1,10 @@
 //! The order in which things become durable, one rule at a time: what must be on the disk before what.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+use std::path::Path;
+
 use rejoin_core::port::{Space, Store};
 use rejoin_test_store::{Fault, Image, Machine, MemoryDisk, Node, Random, SHARD, Seen, Survival, put, scratch};
-use std::path::Path;
 
 /// Everything that was not synced is gone, and the machine is started again.
 fn cut_the_power(machine: &Machine, root: &Path) -> MemoryDisk {
@@ -45,8 +46,8 @@ fn a_new_segments_header_is_durable_before_the_mark_names_it() {
     fill(&mut node, &|bytes| bytes == 0);
     fill(&mut node, &|bytes| bytes > 8000);
     assert!(maintenance.run().unwrap().flushed);
-    // A commit of nothing seals it now: all that is unsynced is the header of the segment that is begun for it. The flush then makes
-    // the mark name that segment as the first that is needed.
+    // A commit of nothing seals it now: all that is unsynced is the header of the segment that is begun for it. The
+    // flush then makes the mark name that segment as the first that is needed.
     node.store.commit().unwrap();
     assert_eq!(node.store.stats().memtable_bytes, 0);
     assert!(maintenance.run().unwrap().flushed);

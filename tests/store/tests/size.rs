@@ -1,14 +1,15 @@
 //! What an empty node takes of its disk, who may enter its directory, and what a start and a stop need on a full one.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use rejoin_core::port::{Space, Store, StoreFault};
-use rejoin_proto::id::{ClusterId, NodeId};
-use rejoin_store::{DataDir, Identity, OpenError, Options, OsDisk, ShardStore};
-use rejoin_test_store::{Fault, Image, MemoryDisk, Node, get, put};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+
+use rejoin_core::port::{Space, Store, StoreFault};
+use rejoin_proto::id::{ClusterId, NodeId};
+use rejoin_store::{DataDir, Identity, OpenError, Options, OsDisk, ShardStore};
+use rejoin_test_store::{Fault, Image, MemoryDisk, Node, get, put};
 
 const IDENTITY: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 2 };
 

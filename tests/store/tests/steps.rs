@@ -1,19 +1,22 @@
-//! A new segment is made in steps: no commit copies more pinned rows than its share, and what was copied too early is made good.
+//! A new segment is made in steps: no commit copies more pinned rows than its share, and what was copied too early is
+//! made good.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::sync::Arc;
 
 use rejoin_core::port::{Change, Space, Store};
 use rejoin_store::{Options, ShardStore, Start};
 use rejoin_test_store::{
     Call, Fault, Found, Image, MemoryDisk, Piece, Random, SHARD, Seen, Survival, campaign, recording, rows, scratch, small,
 };
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::sync::Arc;
 
 /// Where the next segment is made.
 const NEXT: &str = "shard-000/journal/next";
 
-/// Bytes of a segment's records; what it may have more while the next one is made; the rows that a commit copies at least.
+/// Bytes of a segment's records; what it may have more while the next one is made; the rows that a commit copies at
+/// least.
 const SEGMENT: u64 = 1 << 20;
 const HEADROOM: u64 = SEGMENT / 8;
 const ROWS: u64 = 8;

@@ -1,15 +1,16 @@
-//! Damaged tables of the tree. One is taken out of the tree, what can be read of it stays, and what cannot reads as damaged until it is written anew: never as
-//! absent, and never as what it was before.
+//! Damaged tables of the tree. One is taken out of the tree, what can be read of it stays, and what cannot reads as
+//! damaged until it is written anew: never as absent, and never as what it was before.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use rejoin_core::port::{Change, Space, Store, StoreFault};
-use rejoin_store::{Maintenance, Options, OsDisk, ShardStore, Start};
-use rejoin_test_store::{FaultDisk, edit, put, segments};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+
+use rejoin_core::port::{Change, Space, Store, StoreFault};
+use rejoin_store::{Maintenance, Options, OsDisk, ShardStore, Start};
+use rejoin_test_store::{FaultDisk, edit, put, segments};
 
 const ROWS: u64 = 600;
 
@@ -116,7 +117,8 @@ fn one_flipped_bit_costs_the_keys_of_one_block() {
     let problems = store.problems();
     assert!(problems.iter().any(|line| line.contains("lost with a damaged table are the keys from")), "{problems:?}");
     assert_eq!(std::fs::read_dir(dir.path().join("quarantine")).unwrap().count(), 1);
-    // What is written anew is healed, also if it is removed; the rest stays damaged, whatever is compacted and however often the node starts.
+    // What is written anew is healed, also if it is removed; the rest stays damaged, whatever is compacted and however
+    // often the node starts.
     let mut unread: Vec<u64> = unread.into_iter().collect();
     let (healed, gone) = (unread.pop().unwrap(), unread.pop().unwrap());
     let mut change = Change::default();

@@ -1,18 +1,21 @@
-//! The tree's own file calls fail: each of them, once or for a while, with no room, no descriptor, a failed write, or an unreadable block; and the power fails at
-//! each, so that what the tree has not synced is gone.
+//! The tree's own file calls fail: each of them, once or for a while, with no room, no descriptor, a failed write, or
+//! an unreadable block; and the power fails at each, so that what the tree has not synced is gone.
 //!
-//! The tree calls the operating system by itself, through the C library. This binary defines the library's functions that it uses, which needs unsafe code: they
-//! count the calls that are about the tree's files, fail the one that is to fail, and pass all others to the kernel.
+//! The tree calls the operating system by itself, through the C library. This binary defines the library's functions
+//! that it uses, which needs unsafe code: they count the calls that are about the tree's files, fail the one that is to
+//! fail, and pass all others to the kernel.
 #![allow(unsafe_code, reason = "functions of the C library are defined here")]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod calls;
 
+use std::path::{Path, PathBuf};
+
 use calls::{Kind, Plan, Trigger};
+use rustix::io::Errno;
+
 use rejoin_core::port::{Space, Store, StoreFault};
 use rejoin_test_store::{Attempt, Expected, Image, Loss, MemoryDisk, Node, Random, SHARD, Step, Survival, Tree, passes, put, verify};
-use rustix::io::Errno;
-use std::path::{Path, PathBuf};
 
 /// Steps of a script of which every call of the tree fails once, each in a run of its own.
 const STEPS: u64 = 90;
@@ -149,7 +152,8 @@ fn any_read_of_the_tree_fails_once() {
     each_call("any_read_of_the_tree_fails_once", &[Kind::Read], once, goes_on);
 }
 
-/// While a damaged table is taken out of the tree there is no descriptor, at any call of that. No more is lost than the block.
+/// While a damaged table is taken out of the tree there is no descriptor, at any call of that. No more is lost than the
+/// block.
 #[test]
 fn there_is_no_descriptor_while_a_damaged_table_is_taken_out() {
     let _alone = calls::alone();
@@ -252,7 +256,8 @@ fn what_has_failed_is_not_tried_again_at_once() {
     assert!(maintenance.run().unwrap().flushed, "who asks for it does not wait");
 }
 
-/// A block that cannot be read stays so until it is written anew. It costs its rows; the node runs on, starts, and compacts what it has.
+/// A block that cannot be read stays so until it is written anew. It costs its rows; the node runs on, starts, and
+/// compacts what it has.
 #[test]
 fn any_block_of_the_tree_cannot_be_read_any_more() {
     each_call("any_block_of_the_tree_cannot_be_read_any_more", &[Kind::Read], Trigger::BadBlock, |attempt, call| {

@@ -1,8 +1,9 @@
 //! The core with every mutant in it, each behind a switch.
 //!
-//! A test that passes proves little unless it fails where it should. Each file of `mutants/` breaks one rule of `host/core`: it names the
-//! text that keeps the rule and the text that does not. The build script copies the source of the core and splices all of them in, so this
-//! crate has the interface of `rejoin_core`, and behaves like it until [`without`] breaks a rule. The product contains nothing of this.
+//! A test that passes proves little unless it fails where it should. Each file of `mutants/` breaks one rule of
+//! `host/core`: it names the text that keeps the rule and the text that does not. The build script copies the source of
+//! the core and splices all of them in, so this crate has the interface of `rejoin_core`, and behaves like it until
+//! [`without`] breaks a rule. The product contains nothing of this.
 //!
 //! A test compiles against the twin by `extern crate rejoin_test_twin as rejoin_core;` at its root.
 #![forbid(unsafe_code)]

@@ -1,7 +1,7 @@
 //! Splices mutants into the source of the core.
 //!
-//! A mutant names the text that it replaces. White space does not count when that text is looked up, so that formatting breaks no mutant;
-//! everything else does, so that a mutant whose place has changed fails the build.
+//! A mutant names the text that it replaces. White space does not count when that text is looked up, so that formatting
+//! breaks no mutant; everything else does, so that a mutant whose place has changed fails the build.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,7 +12,8 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mutant {
-    /// The name of the file without `.toml`, in CamelCase. The core marks the place with the same words: `// Rule: acks wait for the disk`.
+    /// The name of the file without `.toml`, in CamelCase. The core marks the place with the same words:
+    /// `// Rule: acks wait for the disk`.
     #[serde(skip)]
     pub(crate) name: String,
     /// What holds while the rule is kept.
@@ -37,8 +38,8 @@ pub(crate) struct Change {
 /// The sources with all mutants in them, by file.
 ///
 /// # Errors
-/// What does not fit, a line each: a text that is not there or not unique, mutants that overlap, a rule that the core does not mark, a mark
-/// without a mutant, a mutant without its switch.
+/// What does not fit, a line each: a text that is not there or not unique, mutants that overlap, a rule that the core
+/// does not mark, a mark without a mutant, a mutant without its switch.
 pub(crate) fn all(sources: &BTreeMap<String, String>, mutants: &[Mutant]) -> Result<BTreeMap<String, String>, Vec<String>> {
     let mut problems = unmarked(sources, mutants);
     let unswitched = mutants.iter().filter(|mutant| {

@@ -41,7 +41,8 @@ pub(crate) struct BenchArgs {
     /// Operations under way at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub(crate) clients: u32,
-    /// SDK clients that these share, each with a connection to every node; a Redis server gets one for each of --clients
+    /// SDK clients that these share, each with a connection to every node; a Redis server gets one for each of
+    /// --clients
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024), conflicts_with = "redis")]
     pub(crate) connections: u32,
     /// Bytes of a value
@@ -77,7 +78,8 @@ pub(crate) struct BenchArgs {
     /// The admin address of a node, for marks of flushes, compactions and merges; may be repeated. --dev asks its own
     #[arg(long, value_name = "ADDR", conflicts_with = "redis")]
     pub(crate) metrics: Vec<SocketAddr>,
-    /// A directory on the servers' disk, where an fdatasync of 4 KiB is timed ten times a second beside the run. --dev uses its own
+    /// A directory on the servers' disk, where an fdatasync of 4 KiB is timed ten times a second beside the run. --dev
+    /// uses its own
     #[arg(long, value_name = "DIR")]
     pub(crate) disk: Option<PathBuf>,
 }

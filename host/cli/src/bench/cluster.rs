@@ -9,7 +9,8 @@ use super::record::{Kind, Outcome};
 pub(crate) struct Writer {
     bucket: Bucket<Bytes>,
     number: u32,
-    /// Of each key of its own, what it has seen with its last write. Its keys are `number`, `number + clients`, `number + 2 * clients`, ...
+    /// Of each key of its own, what it has seen with its last write. Its keys are `number`, `number + clients`,
+    /// `number + 2 * clients`, ...
     seen: Vec<Option<Context>>,
     value: Vec<u8>,
     writes: u64,
@@ -51,7 +52,8 @@ impl Writer {
         Ok(Outcome::Done { siblings: 0, merged: false })
     }
 
-    /// A cart in which this client has an item of its own, as one that has seen nothing would write it: it stands beside all others.
+    /// A cart in which this client has an item of its own, as one that has seen nothing would write it: it stands
+    /// beside all others.
     async fn put_blind(&mut self, plan: &Plan) -> rejoin_client::Result<Outcome> {
         self.writes += 1;
         let (writer, counter) = (self.number, self.writes);
@@ -69,7 +71,8 @@ impl Writer {
     }
 }
 
-/// What a read has come to. In a conflict a key that nobody has written yet is no failure, and siblings without their merge are one.
+/// What a read has come to. In a conflict a key that nobody has written yet is no failure, and siblings without their
+/// merge are one.
 fn read(mode: Mode, object: &Object<Vec<u8>>) -> Outcome {
     if mode != Mode::Conflict && !object.is_found() {
         return Outcome::Failed("Missing".into());

@@ -7,8 +7,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::failure::Failure;
 
-/// The length of a tick in `/proc/PID/stat`: a hundredth of a second on every architecture that this program runs on (`USER_HZ` in the kernel's
-/// interface to programs, whatever its own is).
+/// The length of a tick in `/proc/PID/stat`: a hundredth of a second on every architecture that this program runs on
+/// (`USER_HZ` in the kernel's interface to programs, whatever its own is).
 const TICK: Duration = Duration::from_millis(10);
 
 /// What this process has used.
@@ -31,7 +31,8 @@ pub(crate) fn of(processes: &[u32]) -> Result<Duration, Failure> {
     })
 }
 
-/// `utime` and `stime`: fields 14 and 15, counted behind the name, which may itself have blanks and parentheses (proc(5)).
+/// `utime` and `stime`: fields 14 and 15, counted behind the name, which may itself have blanks and parentheses
+/// (proc(5)).
 fn ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<u64>().ok();

@@ -1,7 +1,8 @@
 //! `bench`: puts a load on a cluster, or on a Redis server, and says what it came to.
 //!
-//! In reading order: [`args`] is what can be asked; [`load`] lets the clients of [`cluster`] or [`redis`] go as [`pace`] says; [`record`] takes every
-//! operation; [`cpu`], [`disk`] and [`watch`] look at the machine and the nodes meanwhile; [`report`] puts it together.
+//! In reading order: [`args`] is what can be asked; [`load`] lets the clients of [`cluster`] or [`redis`] go as
+//! [`pace`] says; [`record`] takes every operation; [`cpu`], [`disk`] and [`watch`] look at the machine and the nodes
+//! meanwhile; [`report`] puts it together.
 
 mod args;
 mod cluster;
@@ -18,6 +19,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use args::{Mode, Plan};
+use cluster::Writer;
+use disk::Probe;
+use load::Load;
+use pace::Pace;
+use redis::Redis;
+use report::{Measured, Report, System};
+use watch::Before;
+
 use rejoin_client::admin::{BucketProps, Durability};
 use rejoin_client::{Client, ClientBuilder, ErrorKind, Profile};
 
@@ -31,14 +41,6 @@ use crate::processes::Processes;
 use crate::signals::Stop;
 
 pub(crate) use args::BenchArgs;
-use args::{Mode, Plan};
-use cluster::Writer;
-use disk::Probe;
-use load::Load;
-use pace::Pace;
-use redis::Redis;
-use report::{Measured, Report, System};
-use watch::Before;
 
 /// Measures what was asked for, and prints it.
 ///

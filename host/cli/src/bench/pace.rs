@@ -51,7 +51,8 @@ impl Pace {
         due.lock().await.recv().await
     }
 
-    /// Whether what is due then is not begun any more: an open loop that is far behind its rate comes to an end all the same.
+    /// Whether what is due then is not begun any more: an open loop that is far behind its rate comes to an end all the
+    /// same.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.give_up.is_some_and(|give_up| now > give_up)
     }

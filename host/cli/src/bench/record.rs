@@ -94,7 +94,8 @@ impl Recorder {
         }
     }
 
-    /// One operation that was due at `due` and has ended at `ended`. Failed ones are counted and have no latency: a refusal is quick.
+    /// One operation that was due at `due` and has ended at `ended`. Failed ones are counted and have no latency: a
+    /// refusal is quick.
     pub(crate) fn add(&mut self, kind: Kind, due: Instant, ended: Instant, outcome: Outcome) {
         self.go_to(ended);
         match outcome {
@@ -116,8 +117,8 @@ impl Recorder {
         }
     }
 
-    /// Ends the rows of all seconds before that moment. Clients end their operations in an order of their own, so a moment may lie in a second that
-    /// has ended already: then it counts in the present one.
+    /// Ends the rows of all seconds before that moment. Clients end their operations in an order of their own, so a
+    /// moment may lie in a second that has ended already: then it counts in the present one.
     fn go_to(&mut self, moment: Instant) {
         let second = moment.saturating_duration_since(self.began).as_secs();
         while self.row.second < second {

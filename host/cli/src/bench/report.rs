@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rejoin_client::admin::Durability;
 use serde::Serialize;
+
+use rejoin_client::admin::Durability;
 
 use super::args::{Extent, Mode, Plan};
 use super::record::{Latencies, Quantiles, Recorded, Row};

@@ -1,4 +1,5 @@
-//! `demo partition`: a story told by a cluster of real processes. Everything it says was looked up in the cluster, and every claim is checked.
+//! `demo partition`: a story told by a cluster of real processes. Everything it says was looked up in the cluster, and
+//! every claim is checked.
 
 mod shopper;
 mod story;
@@ -6,12 +7,13 @@ mod teller;
 
 use std::time::{Duration, Instant};
 
+use story::Story;
+use teller::Teller;
+
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, note};
 use crate::processes::Processes;
 use crate::signals::Stop;
-use story::Story;
-use teller::Teller;
 
 /// Longer than the story ever takes; when it is over something hangs, and that is a failure.
 const LIMIT: Duration = Duration::from_secs(58);

@@ -1,14 +1,17 @@
-//! Edits carts in the format that the cart plugin documents. The product never links a plugin, so this is what any application would write.
+//! Edits carts in the format that the cart plugin documents. The product never links a plugin, so this is what any
+//! application would write.
 
 use std::collections::BTreeMap;
 
-use rejoin_client::{Bucket, Client, ErrorKind, Json, Profile};
 use serde::{Deserialize, Serialize};
+
+use rejoin_client::{Bucket, Client, ErrorKind, Json, Profile};
 
 use crate::cart::BUCKET;
 use crate::failure::{Exit, Failure};
 
-/// A cart: each add has a tag `writer:counter`, and `clock` says which adds were seen. A tag that the clock covers and the items lack was removed.
+/// A cart: each add has a tag `writer:counter`, and `clock` says which adds were seen. A tag that the clock covers and
+/// the items lack was removed.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub(super) struct Cart {
     clock: BTreeMap<String, u64>,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use rejoin_client::Profile;
 use rejoin_client::admin::PluginInfo;
-use tokio::time::Instant;
 
 use crate::cart;
 use crate::demo::shopper::{Cart, Seen, Shopper};
@@ -20,7 +21,8 @@ const KEY: &str = "family";
 const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The people of the story: Ann on one side of the split, Bob on the other, and somebody who only looks, at the node between.
+/// The people of the story: Ann on one side of the split, Bob on the other, and somebody who only looks, at the node
+/// between.
 pub(super) struct Story<'a> {
     processes: &'a mut Processes,
     teller: Teller,

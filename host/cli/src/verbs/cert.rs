@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use serde::Serialize;
+
 use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::cert::{ClusterCa, Issued, Validity};
-use serde::Serialize;
 
 use crate::args::{CertRenewal, CertVerb};
 use crate::failure::Failure;

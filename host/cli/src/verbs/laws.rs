@@ -79,7 +79,8 @@ fn test(out: Output, subject: &Subject, props: &BucketProps, args: &TestArgs) ->
 /// How often a test says how far it has come.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
-/// Says on stderr how far a test has come, for whoever waits: once a second, and when it begins or ends to make a counterexample smaller.
+/// Says on stderr how far a test has come, for whoever waits: once a second, and when it begins or ends to make a
+/// counterexample smaller.
 struct Teller {
     last: Instant,
     shrinking: Option<Law>,
@@ -225,7 +226,8 @@ fn replay(out: Output, subject: &Subject, args: &TestArgs, path: &Path) -> Resul
     Err(Failure::new(Exit::Negative, format!("the plugin still breaks the law of {}", failed.join(", of "))))
 }
 
-/// Tries a law once more. A merge that no longer answers valid siblings has not been mended; one that refuses garbage has.
+/// Tries a law once more. A merge that no longer answers valid siblings has not been mended; one that refuses garbage
+/// has.
 fn again(subject: &Subject, law: Law, trial: Trial) -> (Law, bool, Option<Counterexample>) {
     let verdict = match law.judge(subject, &trial) {
         Verdict::Unjudged if trial.valid => Law::Totality.judge(subject, &trial),

@@ -49,7 +49,8 @@ fn name(dir: &Path) -> Result<&str, Failure> {
         .next("name the directory with small letters, digits and dashes, a letter first, such as `rejoin plugin new high-scores`"))
 }
 
-/// A workspace of its own, so that it can lie anywhere, with the profile that `plugin build` looks for: a small module, which never unwinds.
+/// A workspace of its own, so that it can lie anywhere, with the profile that `plugin build` looks for: a small module,
+/// which never unwinds.
 fn manifest(name: &str, sdk: &Path) -> String {
     let sdk = toml::Value::String(sdk.display().to_string());
     format!(

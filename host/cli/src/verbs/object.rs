@@ -11,8 +11,9 @@ use crate::failure::{Exit, Failure, exit_of};
 use crate::output::{Output, note, utc};
 use crate::verbs::shapes::{Got, Put};
 
-/// Reads a key. The value goes to stdout as it is. Of siblings that were not merged nothing goes there, and the exit code is 1, so that nobody
-/// takes them for a value: they are told on stderr, and printed with `--siblings` or `--json`.
+/// Reads a key. The value goes to stdout as it is. Of siblings that were not merged nothing goes there, and the exit
+/// code is 1, so that nobody takes them for a value: they are told on stderr, and printed with `--siblings` or
+/// `--json`.
 pub(crate) async fn get(global: &Global, out: Output, args: &GetArgs) -> Result<(), Failure> {
     let bucket = connect(global).await?.bucket::<Bytes>(&args.bucket)?;
     let mut get = bucket.get(args.key.bytes()).timeout(global.timeout);

@@ -2,10 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
 use rejoin_client::admin::{BucketInfo, Durability, PluginInfo, Quorum, Scope, Status, TokenInfo};
 use rejoin_client::{Object, Written};
 use rejoin_merge::fixture::Shown;
-use serde::Serialize;
 
 /// `get`.
 #[derive(Serialize, Debug)]

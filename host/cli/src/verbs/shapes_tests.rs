@@ -1,5 +1,6 @@
-use super::*;
 use serde_json::{Value, json};
+
+use super::*;
 
 fn keys(value: &impl Serialize) -> Vec<String> {
     let Value::Object(object) = serde_json::to_value(value).expect("plain data is JSON") else { panic!("no object") };

@@ -91,7 +91,8 @@ pub struct NewToken {
 }
 
 impl NewToken {
-    /// Draws a secret of 256 bits. The text is `name:secret`, the secret as 64 hexadecimal digits; the cluster keeps the BLAKE3 hash of those digits.
+    /// Draws a secret of 256 bits. The text is `name:secret`, the secret as 64 hexadecimal digits; the cluster keeps
+    /// the BLAKE3 hash of those digits.
     ///
     /// ```
     /// use rejoin_client::admin::{Name, NewToken};

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use rejoin_client::{Bucket, Client, ErrorKind, Json};
 use tokio::net::UdpSocket;
+
+use rejoin_client::{Bucket, Client, ErrorKind, Json};
 
 use crate::fake::{Cluster, React};
 
@@ -63,7 +64,8 @@ async fn seeds_that_are_no_address_or_are_not_known_to_the_resolver_are_passed_o
     assert_eq!(in_time(builder.connect()).await.unwrap_err().kind(), ErrorKind::Denied);
 }
 
-/// Whatever arrives at the dead node's address comes from the task that probes it: while that waits, reads go elsewhere.
+/// Whatever arrives at the dead node's address comes from the task that probes it: while that waits, reads go
+/// elsewhere.
 #[tokio::test]
 async fn a_dead_node_is_probed_behind_the_callers_back() {
     let mut cluster = Cluster::start(3).await;

@@ -46,7 +46,8 @@ async fn a_lost_write_is_repeated_at_its_node_under_its_id() {
     assert_eq!((puts[0].1.attempt, puts[1].1.attempt), (0, 1));
 }
 
-/// An earlier attempt may still arrive after the answer to a later one: only the node's table of requests keeps it from being done again.
+/// An earlier attempt may still arrive after the answer to a later one: only the node's table of requests keeps it from
+/// being done again.
 #[tokio::test]
 async fn receipts_go_back_by_the_dozen_and_none_of_a_write_that_was_repeated() {
     let cluster = Cluster::start(1).await;

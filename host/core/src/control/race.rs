@@ -1,13 +1,14 @@
-//! Two changes of one record that did not know of each other. Of two records under one key the one with the higher rank wins everywhere. What
-//! stands here is what becomes of the other one, and of whoever still waits for the answer to it.
+//! Two changes of one record that did not know of each other. Of two records under one key the one with the higher rank
+//! wins everywhere. What stands here is what becomes of the other one, and of whoever still waits for the answer to it.
 //!
-//! A bucket that loses its name is another bucket, with an id of its own: what was written to it is not read as the winner's, under another
-//! n. It is kept under a name made of its id, so that nothing that was acknowledged is lost.
+//! A bucket that loses its name is another bucket, with an id of its own: what was written to it is not read as the
+//! winner's, under another n. It is kept under a name made of its id, so that nothing that was acknowledged is lost.
 
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::{ErrorCode, ErrorReply, Name};
 
-/// How much of a bucket's name stands in the name under which a bucket is kept that has lost it: with the id it is a name.
+/// How much of a bucket's name stands in the name under which a bucket is kept that has lost it: with the id it is a
+/// name.
 const KEPT_NAME: usize = 40;
 
 /// Whether these are two buckets or two tokens that were made under one name, and not one that was changed.

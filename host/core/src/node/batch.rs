@@ -1,7 +1,8 @@
 //! One shard behind its journal: events in, one commit for all of them, and then what may leave the node.
 //!
-//! The rules that nothing acknowledged is lost by live here. No output of a batch leaves before the batch is *written* to the journal file;
-//! an acknowledgement that promises more also waits until the batch is on the disk. After a failure of the store nothing leaves any more.
+//! The rules that nothing acknowledged is lost by live here. No output of a batch leaves before the batch is *written*
+//! to the journal file; an acknowledgement that promises more also waits until the batch is on the disk. After a
+//! failure of the store nothing leaves any more.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -47,7 +48,8 @@ pub enum Output {
     Merge(MergeTicket, MergeJob),
     /// Have a plugin look at a value; [`Event::Validated`] answers.
     Validate(ValidateTicket, ValidateJob),
-    /// The shard has looked at the actors that a peer announced on that connection, and its objections are on their way.
+    /// The shard has looked at the actors that a peer announced on that connection, and its objections are on their
+    /// way.
     Heard(NodeId, u64),
     /// A tenure has ended: the node's start id is made anew from this shard's.
     StartRenewed(u64),
@@ -78,8 +80,8 @@ pub struct GroupCommit {
 }
 
 impl GroupCommit {
-    /// Drives `shard`, whose store has everything up to `synced` on the disk. At most `max_waiting` messages, and as many requests, wait for
-    /// the disk ([`super::MAX_WAITING`] in a node).
+    /// Drives `shard`, whose store has everything up to `synced` on the disk. At most `max_waiting` messages, and as
+    /// many requests, wait for the disk ([`super::MAX_WAITING`] in a node).
     #[must_use]
     pub fn new(shard: Shard, synced: CommitSeq, max_waiting: usize) -> Self {
         let (held, tickets) = (Waiting::new(max_waiting, synced), Waiting::new(max_waiting, synced));
@@ -123,7 +125,8 @@ impl GroupCommit {
         }
     }
 
-    /// Ends the batch: durable requests hear of the disk, the journal is written, and `outputs` gets what may leave now.
+    /// Ends the batch: durable requests hear of the disk, the journal is written, and `outputs` gets what may leave
+    /// now.
     pub fn commit(&mut self, now: Now, store: &mut impl Journal, outputs: &mut Vec<Output>) {
         if self.failed {
             return;

@@ -37,8 +37,8 @@ impl Clocks {
         self.ahead_ms.remove(&peer);
     }
 
-    /// What is wrong, one line for each clock, if that has changed since it was last asked. This node's own clock is wrong if it differs by more
-    /// than `max_skew_ms` from those of most of its peers.
+    /// What is wrong, one line for each clock, if that has changed since it was last asked. This node's own clock is
+    /// wrong if it differs by more than `max_skew_ms` from those of most of its peers.
     pub(crate) fn news(&mut self, max_skew_ms: u64, name: impl Fn(NodeId) -> Option<Name>) -> Option<Vec<String>> {
         let differs = |(peer, ahead): (&NodeId, &i64)| (ahead.unsigned_abs() > max_skew_ms).then_some(*peer);
         let differ: BTreeSet<NodeId> = self.ahead_ms.iter().filter_map(differs).collect();

@@ -1,9 +1,11 @@
 //! What a node remembers of its own disk and of the disks of its peers, so that a wiped one is noticed.
 //!
-//! A data directory gets a random *disk id* when it is made. Nodes tell each other theirs in the hello, and what they remember of the other
-//! side's. A node that hears of another id than its own knows that its directory was replaced: it has lost everything that the old one held.
+//! A data directory gets a random *disk id* when it is made. Nodes tell each other theirs in the hello, and what they
+//! remember of the other side's. A node that hears of another id than its own knows that its directory was replaced: it
+//! has lost everything that the old one held.
 
 use alloc::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use rejoin_proto::codec::Versioned;
@@ -15,7 +17,8 @@ use rejoin_proto::{Name, NodeId};
 pub struct Disks {
     /// Drawn when this data directory was made.
     pub own: DiskId,
-    /// Who has told this node that its directory was replaced, if anybody has. Until the replica is rebuilt its copies are not counted.
+    /// Who has told this node that its directory was replaced, if anybody has. Until the replica is rebuilt its copies
+    /// are not counted.
     pub replaced: Option<Name>,
     /// The disk ids of the peers.
     pub peers: BTreeMap<NodeId, DiskId>,
@@ -33,8 +36,8 @@ impl Disks {
         Self { own, replaced: None, peers: BTreeMap::new() }
     }
 
-    /// Remembers a peer's disk. Returns whether that is news. A peer that does not know yet that its directory was replaced is remembered by
-    /// its old one, so that it is told again, whatever becomes of it meanwhile.
+    /// Remembers a peer's disk. Returns whether that is news. A peer that does not know yet that its directory was
+    /// replaced is remembered by its old one, so that it is told again, whatever becomes of it meanwhile.
     pub(crate) fn remember(&mut self, peer: NodeId, disk: DiskId, knows_it_was_replaced: bool) -> bool {
         match self.peers.get(&peer) {
             Some(known) if *known == disk || !knows_it_was_replaced => false,

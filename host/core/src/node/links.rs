@@ -13,6 +13,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
+
 use rand_core::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 

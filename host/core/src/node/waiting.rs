@@ -4,9 +4,9 @@ use alloc::collections::VecDeque;
 
 use crate::port::CommitSeq;
 
-/// The most messages, and the most requests, of a shard that wait for the disk in a node. A disk that stalls must not take the memory with
-/// it: an entry beyond the bound is not taken, as if it had been lost on the way, and the deadline of the request that waits for it does the
-/// rest.
+/// The most messages, and the most requests, of a shard that wait for the disk in a node. A disk that stalls must not
+/// take the memory with it: an entry beyond the bound is not taken, as if it had been lost on the way, and the deadline
+/// of the request that waits for it does the rest.
 pub const MAX_WAITING: usize = 1 << 18;
 
 /// A queue whose front may go as soon as its commit is on the disk.

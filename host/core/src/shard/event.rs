@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+
 use bytes::Bytes;
 
 use rejoin_proto::client::{Receipt, Reply, Sibling, StartId};
@@ -34,12 +35,14 @@ pub struct Session {
 pub enum Event {
     /// Layout or catalog have changed.
     View(Arc<ClusterView>),
-    /// From now on requests are taken. Unless every peer has had its say about this node's actors, their tenures end first.
+    /// From now on requests are taken. Unless every peer has had its say about this node's actors, their tenures end
+    /// first.
     Serving {
         /// Whether every peer has had its say.
         met_all: bool,
     },
-    /// The node's data directory was replaced: this replica has lost what the old one held, and its copies do not count in a read.
+    /// The node's data directory was replaced: this replica has lost what the old one held, and its copies do not count
+    /// in a read.
     Replaced,
     /// The node-wide start id, which stands for the start ids of all shards.
     Start(StartId),
@@ -158,7 +161,8 @@ pub struct ValidateJob {
 /// Why a value may not be written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Invalid {
-    /// The plugin refuses it, or fails on it as it would on every node: the same value is refused again. The words say why.
+    /// The plugin refuses it, or fails on it as it would on every node: the same value is refused again. The words say
+    /// why.
     Refused(String),
     /// Nothing is known of the value: the plugin is not here yet, or could not be asked now. The words say why.
     Unjudged(String),

@@ -1,8 +1,9 @@
 //! A shard: everything that one node decides for the partitions of one arc of the ring.
 //!
-//! [`Shard::handle`] is a function of the time, an event and the store; what it wants done comes back as effects. It never blocks,
-//! reads no clock and draws from the generator it was given, so the same events give the same effects.
-//! In reading order: [`event`], `turn` (what one call works with), `replica` (the one door, [`absorb`](Shard)), `forward`, `read`, `validate`, `write`.
+//! [`Shard::handle`] is a function of the time, an event and the store; what it wants done comes back as effects. It
+//! never blocks, reads no clock and draws from the generator it was given, so the same events give the same effects. In
+//! reading order: [`event`], `turn` (what one call works with), `replica` (the one door, [`absorb`](Shard)), `forward`,
+//! `read`, `validate`, `write`.
 
 pub mod event;
 mod forward;
@@ -18,9 +19,13 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+
 use bytes::Bytes;
+use event::{Effect, Event, MergeTicket, Merged, Now};
+use op::{OP_BYTES, Op, Origin, Work};
 use rand_core::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use turn::Turn;
 
 use rejoin_proto::client::{PutReply, Receipt, Reply, StartId};
 use rejoin_proto::context::ContextKey;
@@ -31,14 +36,11 @@ use crate::port::{Change, Store, StoreFault};
 use crate::retries::Retries;
 use crate::tenure::{Observed, Tenures};
 use crate::view::ClusterView;
-use event::{Effect, Event, MergeTicket, Merged, Now};
-use op::{OP_BYTES, Op, Origin, Work};
-use turn::Turn;
 
 /// How often what is durable only lazily is written down, in microseconds.
 const UPKEEP_US: u64 = 1_000_000;
-/// The most rows of the request-id table that are dropped at once, and after how many microseconds the next may be: few and often, because
-/// requests wait meanwhile.
+/// The most rows of the request-id table that are dropped at once, and after how many microseconds the next may be: few
+/// and often, because requests wait meanwhile.
 const EXPIRED_AT_ONCE: usize = 256;
 const NEXT_EXPIRED_US: u64 = 1_000;
 
@@ -59,12 +61,13 @@ pub struct Config {
     pub max_retry_bytes: usize,
     /// The most requests under way; one more is answered *overloaded*.
     pub max_ops: usize,
-    /// The most bytes that requests under way may hold: values that are written, and copies that were read. What would need more is answered
-    /// *overloaded*, unless it is alone.
+    /// The most bytes that requests under way may hold: values that are written, and copies that were read. What would
+    /// need more is answered *overloaded*, unless it is alone.
     pub max_op_bytes: usize,
     /// Data may be gone (lost, or unsynced at an operating system's end): no actor of the last run goes on.
     pub lost: bool,
-    /// The data directory was replaced by an empty one, and the replica is not rebuilt: its copies do not count in a read.
+    /// The data directory was replaced by an empty one, and the replica is not rebuilt: its copies do not count in a
+    /// read.
     pub replaced: bool,
 }
 
@@ -203,8 +206,8 @@ impl Shard {
         self.deadlines.first().map_or(own, |&(at, _)| at.min(own))
     }
 
-    /// Whether the store has yet to take the end of a tenure, because it was full or busy. Until then a start must be told again that
-    /// data may be gone.
+    /// Whether the store has yet to take the end of a tenure, because it was full or busy. Until then a start must be
+    /// told again that data may be gone.
     #[must_use]
     pub fn owes_ends(&self) -> bool {
         self.tenures.owes()
@@ -307,8 +310,8 @@ impl Shard {
         }
     }
 
-    /// A peer has seen a counter of an actor that this node had announced with a lower one. That may be news of a write which was made
-    /// after the announcement: what counts is whether the actor has used the counter by now.
+    /// A peer has seen a counter of an actor that this node had announced with a lower one. That may be news of a write
+    /// which was made after the announcement: what counts is whether the actor has used the counter by now.
     fn objected(&mut self, turn: &mut Turn<'_>, announced: ActorNext, counter: u64) {
         let ActorNext { partition, actor, .. } = announced;
         let seen = [Dot { actor, counter }].into_iter().collect();
@@ -384,7 +387,8 @@ impl Shard {
             let mut change = Change::default();
             self.observed.flush(&mut change);
             if !change.rows.is_empty() || self.tenures.owes() {
-                // A full disk must not stop upkeep: what could not be written stays in memory, and is written when there is room.
+                // A full disk must not stop upkeep: what could not be written stays in memory, and is written when
+                // there is room.
                 if self.write(turn, change).is_ok() {
                     self.observed.flushed();
                 }
@@ -395,7 +399,8 @@ impl Shard {
         }
     }
 
-    /// Clients have their answers to these writes and will not repeat them: their rows go with the next change, or the next look.
+    /// Clients have their answers to these writes and will not repeat them: their rows go with the next change, or the
+    /// next look.
     fn settle_retries(&mut self, turn: &Turn<'_>, receipts: Vec<Receipt>) {
         for receipt in receipts {
             self.counters.retries_settled += u64::from(self.retries.settle(turn.store, receipt));
@@ -464,7 +469,8 @@ impl Shard {
         self.ops.insert(number, op);
     }
 
-    /// Whether an operation may hold so many bytes beside all others. Answered reads that wait for late owners give way to it.
+    /// Whether an operation may hold so many bytes beside all others. Answered reads that wait for late owners give way
+    /// to it.
     fn has_room_for(&mut self, turn: &mut Turn<'_>, bytes: usize) -> bool {
         let above = |shard: &Self| shard.op_bytes > 0 && shard.op_bytes.saturating_add(bytes) > shard.config.max_op_bytes;
         while above(self) && self.end_oldest_lingering(turn) {}
@@ -492,7 +498,8 @@ impl Shard {
         }
     }
 
-    /// Ends the oldest of the answered reads that wait for late owners, if there are too many: with what has come, those that are known are repaired.
+    /// Ends the oldest of the answered reads that wait for late owners, if there are too many: with what has come,
+    /// those that are known are repaired.
     fn bound_lingering(&mut self, turn: &mut Turn<'_>) {
         while self.lingering.len() >= self.config.max_ops && self.end_oldest_lingering(turn) {}
     }

@@ -61,8 +61,9 @@ pub(super) struct ValidateWork {
 pub(super) struct ReadWork {
     pub(super) aim: Aim,
     pub(super) tally: Tally,
-    /// Who has answered with a copy, and whether that is what all copies are joined to: to know whom to repair. The copies themselves are not
-    /// kept, because an answered read may wait for a late owner for as long as its deadline is away.
+    /// Who has answered with a copy, and whether that is what all copies are joined to: to know whom to repair. The
+    /// copies themselves are not kept, because an answered read may wait for a late owner for as long as its deadline
+    /// is away.
     pub(super) copies: Vec<(NodeId, bool)>,
     /// The owners that cannot read theirs.
     pub(super) damaged: Vec<NodeId>,
@@ -80,15 +81,16 @@ pub(super) enum Aim {
     Reply(Get),
     /// A write that must find nothing.
     Create(Put),
-    /// A write, by what its writer has seen, whose coordinator cannot read its own copy: first it takes what the others have.
+    /// A write, by what its writer has seen, whose coordinator cannot read its own copy: first it takes what the others
+    /// have.
     Heal(Put, VersionVector),
 }
 
 #[derive(Debug)]
 pub(super) enum ReadPhase {
     Collecting,
-    /// `seen` is what the inputs were read with: a copy that comes while the plugin runs must not widen the reader's context, because
-    /// the reader is not shown what that copy holds.
+    /// `seen` is what the inputs were read with: a copy that comes while the plugin runs must not widen the reader's
+    /// context, because the reader is not shown what that copy holds.
     Merging {
         inputs: Vec<Entry>,
         seen: VersionVector,
@@ -171,7 +173,8 @@ impl Op {
         Receipt { partition: self.target.partition, id: self.retry_id(put).0 }
     }
 
-    /// A request id counts for one object only: a client that uses one twice must not be told that a write was done which never was.
+    /// A request id counts for one object only: a client that uses one twice must not be told that a write was done
+    /// which never was.
     pub(super) fn retry_id(&self, put: &Put) -> RequestId {
         let ObjectId { bucket, .. } = self.target.object;
         RequestId(put.request.0 ^ self.target.object.hash() ^ u128::from(bucket.0))

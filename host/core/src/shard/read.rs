@@ -1,8 +1,10 @@
-//! Reads: ask the owners, count R, join what comes, have several values merged, answer, and repair those that were behind.
+//! Reads: ask the owners, count R, join what comes, have several values merged, answer, and repair those that were
+//! behind.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+
 use bytes::Bytes;
 
 use rejoin_proto::catalog::Durability;
@@ -61,8 +63,8 @@ impl Shard {
         self.with_op(turn, number, |shard, turn, number, op| shard.read_answered(turn, number, op, node, epoch, own, complete));
     }
 
-    /// An owner has answered with its copy, or with why it cannot. The copy of a replica that is not complete is joined and repaired like any
-    /// other, but does not count: what it lacks proves nothing.
+    /// An owner has answered with its copy, or with why it cannot. The copy of a replica that is not complete is joined
+    /// and repaired like any other, but does not count: what it lacks proves nothing.
     #[allow(clippy::too_many_arguments)] // The fields of one message.
     pub(super) fn read_answered(
         &mut self,
@@ -118,7 +120,8 @@ impl Shard {
         self.read_step(turn, number, op)
     }
 
-    /// Goes as far as the answers allow. A read that has replied stays until all have answered, so that the late ones are repaired too.
+    /// Goes as far as the answers allow. A read that has replied stays until all have answered, so that the late ones
+    /// are repaired too.
     fn read_step(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
         match (&read.phase, read.tally.verdict()) {
@@ -196,7 +199,8 @@ impl Shard {
         let plugin = op.target.bucket.props.plugin;
         let folds = op.target.bucket.props.folds_at_once(turn.now.wall_ms);
         let Work::Read(read) = &mut op.work else { return Some(op) };
-        // Rule: readers are told what is shown. `seen` is from when the plugin began; copies that came later are not in it.
+        // Rule: readers are told what is shown. `seen` is from when the plugin began; copies that came later are not in
+        // it.
         let ReadPhase::Merging { inputs, seen } = core::mem::replace(&mut read.phase, ReadPhase::Answered) else { return Some(op) };
         let distinct = causal::siblings(&inputs);
         let outcome = match result {
@@ -245,7 +249,8 @@ impl Shard {
         self.read_step(turn, number, op)
     }
 
-    /// What a create has found: nothing, and the write goes on with the context of that nothing; or something, and it is refused.
+    /// What a create has found: nothing, and the write goes on with the context of that nothing; or something, and it
+    /// is refused.
     fn created(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, put: Put, nothing: bool) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
         if !nothing {
@@ -257,7 +262,8 @@ impl Shard {
         self.write_object(turn, number, op, put, seen, false)
     }
 
-    /// Asks the other owners for what they have of an object whose copy here cannot be read, so that the write can go on.
+    /// Asks the other owners for what they have of an object whose copy here cannot be read, so that the write can go
+    /// on.
     pub(super) fn heal(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, put: Put, seen: VersionVector) -> Option<Box<Op>> {
         let others: Vec<NodeId> = op.target.owners.iter().copied().filter(|&node| node != self.config.node).collect();
         let props = &op.target.bucket.props;
@@ -277,7 +283,8 @@ impl Shard {
         Some(op)
     }
 
-    /// The other owners have said what they have: it takes the place of the damaged copy, and the write goes on from there.
+    /// The other owners have said what they have: it takes the place of the damaged copy, and the write goes on from
+    /// there.
     fn healed(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, put: Put, seen: VersionVector) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
         let (joined, epoch) = (core::mem::take(&mut read.joined), read.epoch);
@@ -314,8 +321,8 @@ impl Shard {
         None
     }
 
-    /// Read repair: this node takes the join (and folds it, if a plugin has run and its inputs are still what is there), and every owner
-    /// whose copy differs, or cannot be read, is sent the result.
+    /// Read repair: this node takes the join (and folds it, if a plugin has run and its inputs are still what is
+    /// there), and every owner whose copy differs, or cannot be read, is sent the result.
     pub(super) fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
         let Work::Read(read) = &op.work else { return };
         let sound = read.copies.iter().all(|&(_, current)| current) && read.damaged.is_empty();

@@ -1,6 +1,8 @@
 //! A replica's side: the one door through which every object comes in, and the answers to coordinators.
 
 use bytes::Bytes;
+
+use rejoin_proto::catalog::Durability;
 use rejoin_proto::peer::{Absorbed, OpId, PeerBody, Replicate};
 use rejoin_proto::{Dot, ErrorCode, Hlc, NodeId, Object, ObjectId, PartitionId, ReapEpoch, VersionVector};
 
@@ -9,14 +11,13 @@ use super::event::{Alarm, Barrier, Effect};
 use super::turn::Turn;
 use crate::causal;
 use crate::port::Change;
-use rejoin_proto::catalog::Durability;
 
 impl Shard {
     /// The one door: joins what comes in with this node's copy, and returns the copy as it is then.
     ///
-    /// Refused only for an older reap epoch, and never for size; or if the store does not take it. A copy here that cannot be read is lost: what
-    /// comes in takes its place, in one record with the end of the tenure or after it. Only what says nothing takes no place, because
-    /// a damaged copy must not become an absent one.
+    /// Refused only for an older reap epoch, and never for size; or if the store does not take it. A copy here that
+    /// cannot be read is lost: what comes in takes its place, in one record with the end of the tenure or after it.
+    /// Only what says nothing takes no place, because a damaged copy must not become an absent one.
     pub(super) fn absorb(&mut self, turn: &mut Turn<'_>, id: &ObjectId, epoch: ReapEpoch, incoming: &Object) -> Result<Object, ErrorCode> {
         let partition = self.view.layout().partition(id);
         if epoch < self.epoch(partition) {
@@ -48,8 +49,8 @@ impl Shard {
         Ok(joined)
     }
 
-    /// Looks at every context that arrives: one that has seen a counter which this node's actor has not used yet ends its tenure before
-    /// anything more is minted, and what it has seen of others is remembered.
+    /// Looks at every context that arrives: one that has seen a counter which this node's actor has not used yet ends
+    /// its tenure before anything more is minted, and what it has seen of others is remembered.
     pub(super) fn heed_context(&mut self, turn: &mut Turn<'_>, partition: PartitionId, context: &VersionVector) {
         // Rule: contexts end a tenure.
         if self.tenures.is_outrun(partition, context) {
@@ -59,8 +60,9 @@ impl Shard {
         self.observed.note(partition, context, |actor| tenures.is_current(partition, actor));
     }
 
-    /// Compares what a context claims about a key with this node's copy of it. The copy holds or supersedes whatever this node's actor has
-    /// minted for the key, so a claim that goes further comes from a later life of the disk: the tenure ends.
+    /// Compares what a context claims about a key with this node's copy of it. The copy holds or supersedes whatever
+    /// this node's actor has minted for the key, so a claim that goes further comes from a later life of the disk: the
+    /// tenure ends.
     pub(super) fn heed_claims(&mut self, turn: &mut Turn<'_>, partition: PartitionId, claimed: &VersionVector, copy: &VersionVector) {
         let outrun = self.tenures.actor(partition).is_some_and(|actor| claimed.highest(actor) > copy.highest(actor));
         if outrun {

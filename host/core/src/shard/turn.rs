@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+
 use bytes::Bytes;
 
 use rejoin_proto::client::Reply;
@@ -15,8 +16,8 @@ use super::op::{Op, Origin};
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::quorum::Tally;
 
-/// The most unreadable copies that are remembered one by one. One more ends its partition's tenure whenever something was minted there
-/// since the last end, because it may have been sound until then.
+/// The most unreadable copies that are remembered one by one. One more ends its partition's tenure whenever something
+/// was minted there since the last end, because it may have been sound until then.
 const MAX_UNREADABLE: usize = 10_000;
 
 /// One call.
@@ -50,10 +51,10 @@ impl Shard {
         }
     }
 
-    /// Reads this node's copy. One that has seen more of this node's actor than the actor knows of shows that the disk went back. A damaged
-    /// one ends the tenure: the actor's own writes may be gone. It does so once and not with every read, or a key that is often asked for
-    /// would cost its partition an actor each time; while the copy is unreadable nothing is minted for its key, so the actors that follow
-    /// have nothing to lose in it.
+    /// Reads this node's copy. One that has seen more of this node's actor than the actor knows of shows that the disk
+    /// went back. A damaged one ends the tenure: the actor's own writes may be gone. It does so once and not with every
+    /// read, or a key that is often asked for would cost its partition an actor each time; while the copy is unreadable
+    /// nothing is minted for its key, so the actors that follow have nothing to lose in it.
     pub(super) fn load(&mut self, turn: &mut Turn<'_>, partition: PartitionId, store_key: &[u8]) -> Result<Object, ErrorCode> {
         let fault = match turn.store.get(Space::Objects, store_key) {
             Ok(None) => return Ok(self.readable(store_key, Object::default())),
@@ -77,7 +78,8 @@ impl Shard {
                 self.unreadable.insert(Bytes::copy_from_slice(store_key));
             }
             turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
-            // Rule: damage ends a tenure. Without an actor nothing was minted since the last end, so nothing has to end.
+            // Rule: damage ends a tenure. Without an actor nothing was minted since the last end, so nothing has to
+            // end.
             if self.tenures.has_actor(partition) {
                 self.end_tenure(turn, partition, "its copy of an object cannot be read");
             }
@@ -92,8 +94,9 @@ impl Shard {
         object
     }
 
-    /// Writes a change, and with it what is owed of ended tenures: so nothing is minted, or takes the place of a damaged copy, but in one
-    /// record with the end that has to come before it. A failure for good is also told to the shell.
+    /// Writes a change, and with it what is owed of ended tenures: so nothing is minted, or takes the place of a
+    /// damaged copy, but in one record with the end that has to come before it. A failure for good is also told to the
+    /// shell.
     pub(super) fn write(&mut self, turn: &mut Turn<'_>, change: Change) -> Result<(), ErrorCode> {
         if !self.tenures.owes() {
             return turn.store.write(change).map_err(|fault| fault_code(turn, fault));
@@ -110,8 +113,8 @@ impl Shard {
         change.put(Space::Objects, store_key.clone(), codec::encode(object));
     }
 
-    /// Ends the tenure of an actor of which someone has seen more than it has written. That is noted as what is seen of others is: should the
-    /// end be lost with this process, the next start knows it from there.
+    /// Ends the tenure of an actor of which someone has seen more than it has written. That is noted as what is seen of
+    /// others is: should the end be lost with this process, the next start knows it from there.
     pub(super) fn end_outrun(&mut self, turn: &mut Turn<'_>, partition: PartitionId, seen: &VersionVector, why: &'static str) {
         self.observed.note(partition, seen, |_| false);
         self.end_tenure(turn, partition, why);

@@ -1,7 +1,8 @@
-//! Validation: the bucket's plugin looks at a value before anything is written, so that one it could not merge never blocks a key.
+//! Validation: the bucket's plugin looks at a value before anything is written, so that one it could not merge never
+//! blocks a key.
 //!
-//! A write is validated once, by the node that coordinates it, after its retries have been told apart and before its dot is minted.
-//! Exchanges and repairs are not: what they carry was acknowledged somewhere.
+//! A write is validated once, by the node that coordinates it, after its retries have been told apart and before its
+//! dot is minted. Exchanges and repairs are not: what they carry was acknowledged somewhere.
 
 use alloc::boxed::Box;
 

@@ -1,8 +1,10 @@
-//! Writes: check, mint a dot, put, replicate, count W. Refused before the dot is minted: nothing was written. After: *unknown*.
+//! Writes: check, mint a dot, put, replicate, count W. Refused before the dot is minted: nothing was written. After:
+//! *unknown*.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+
 use bytes::Bytes;
 
 use rejoin_proto::catalog::Durability;
@@ -89,8 +91,8 @@ impl Shard {
         }
     }
 
-    /// Recognises a write that was done, or is being done, for the same request: then it is not begun again. A retry of which this node
-    /// cannot know whether it was done is answered *unknown*.
+    /// Recognises a write that was done, or is being done, for the same request: then it is not begun again. A retry of
+    /// which this node cannot know whether it was done is answered *unknown*.
     fn first_attempt(&mut self, turn: &mut Turn<'_>, op: &mut Op, put: &Put) -> Option<()> {
         if let Some(&number) = self.writing.get(&op.claim_of(put))
             && let Some(first) = self.ops.get_mut(&number)
@@ -134,7 +136,8 @@ impl Shard {
         Some(())
     }
 
-    /// Writes the object here and sends it to the other owners; or first has what is there merged, if it is at its limit.
+    /// Writes the object here and sends it to the other owners; or first has what is there merged, if it is at its
+    /// limit.
     pub(super) fn write_object(
         &mut self,
         turn: &mut Turn<'_>,
@@ -189,7 +192,8 @@ impl Shard {
         self.mint_and_replicate(turn, number, op, put, seen, object, tally)
     }
 
-    /// The siblings at the limit have been merged, or could not be: the write goes on either way, and is refused if there is still no room.
+    /// The siblings at the limit have been merged, or could not be: the write goes on either way, and is refused if
+    /// there is still no room.
     pub(super) fn write_merged(
         &mut self,
         turn: &mut Turn<'_>,
@@ -330,7 +334,8 @@ impl Shard {
         }
     }
 
-    /// This node's own acknowledgement: at once if the operating system is enough (effects wait for the write anyway), else with the disk.
+    /// This node's own acknowledgement: at once if the operating system is enough (effects wait for the write anyway),
+    /// else with the disk.
     fn own_ack(&mut self, turn: &mut Turn<'_>, number: u64, op: Box<Op>) -> Option<Box<Op>> {
         // Rule: acks wait for the disk.
         if op.target.bucket.props.durability == Durability::Os {
@@ -341,8 +346,9 @@ impl Shard {
         self.write_step(turn, op)
     }
 
-    /// An owner has what supersedes the write. That is an acknowledgement, unless the owner has seen later writes of the minting actor than
-    /// this node's copy holds: then the disk is an old one, the write was minted under a used dot, and the owner has dropped it.
+    /// An owner has what supersedes the write. That is an acknowledgement, unless the owner has seen later writes of
+    /// the minting actor than this node's copy holds: then the disk is an old one, the write was minted under a used
+    /// dot, and the owner has dropped it.
     pub(super) fn write_superseded(
         &mut self,
         turn: &mut Turn<'_>,
@@ -418,7 +424,8 @@ impl Shard {
     }
 }
 
-/// Whether the object would be above its bucket's limits with this write. A write that has seen everything leaves itself only, and never is.
+/// Whether the object would be above its bucket's limits with this write. A write that has seen everything leaves
+/// itself only, and never is.
 fn is_above_limit(op: &Op, object: &Object, put: &Put, seen: &VersionVector) -> bool {
     // Rule: full contexts pass.
     let stays = |entry: &&rejoin_proto::Entry| !entry.dots.unseen_by(seen).is_empty();

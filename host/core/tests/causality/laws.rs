@@ -1,6 +1,7 @@
 //! Laws of `sync`, `put` and `fold` over reachable states.
 
 use proptest::prelude::*;
+
 use rejoin_core::causal::{self, Write};
 use rejoin_proto::{ActorId, Content, Dot, Hlc, Object, Runs, codec};
 
@@ -102,8 +103,8 @@ proptest! {
             let spans = spans + object.context.cloud().len();
             let bound = 12 + object.context.len() * 20 + spans * 30 + object.entries.len() * 100 + causal::value_bytes(&object);
             prop_assert!(bytes.len() <= bound);
-            // Live writes of one actor lie together: one span each, but for tombstones that a fold took out of the middle, and for what
-            // writers of their own earlier writes did.
+            // Live writes of one actor lie together: one span each, but for tombstones that a fold took out of the
+            // middle, and for what writers of their own earlier writes did.
             let holes = model.minted.values().filter(|tombstone| **tombstone).count() + model.clouded.len();
             prop_assert!(all_dots(&object).spans().len() <= object.context.len() + holes);
         }

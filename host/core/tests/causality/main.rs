@@ -1,4 +1,5 @@
-//! The algebra of an object, over states that can be reached: replicas with actors, stale contexts, deletes, lost messages, folds.
+//! The algebra of an object, over states that can be reached: replicas with actors, stale contexts, deletes, lost
+//! messages, folds.
 
 mod laws;
 mod model;

@@ -1,10 +1,11 @@
-//! A few replicas of one key, beside what is true of them: every write with exactly the writes that its writer had been shown, as
-//! plain sets. The sets know nothing of contexts and spans, so they catch what those get wrong.
+//! A few replicas of one key, beside what is true of them: every write with exactly the writes that its writer had been
+//! shown, as plain sets. The sets know nothing of contexts and spans, so they catch what those get wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+
 use rejoin_core::causal::{self, Write};
 use rejoin_proto::{ActorId, Content, Dot, FoldedBy, Hlc, Object, PluginDigest, ProfileId, VersionVector};
 
@@ -123,7 +124,8 @@ impl Model {
         let mut told = shown;
         told.insert(dot);
         for (unseen, tombstone) in self.minted.iter().filter(|(other, _)| view.contains(**other) && !told.contains(other)) {
-            // A tombstone may have been dropped by a fold; its effect is in the context, and nothing is lost by naming it.
+            // A tombstone may have been dropped by a fold; its effect is in the context, and nothing is lost by naming
+            // it.
             let harmless = *tombstone || self.overwritten.contains(unseen);
             assert!(harmless, "the writer of {dot:?} is told to have seen {unseen:?}, which is live");
         }

@@ -125,7 +125,8 @@ fn a_single_visible_value_is_folded_byte_for_byte() {
     assert_eq!(object.context.len(), 2);
 }
 
-/// Two folds that share writes; then a context cuts from one of them what only it spoke for, and the other speaks for the rest.
+/// Two folds that share writes; then a context cuts from one of them what only it spoke for, and the other speaks for
+/// the rest.
 #[test]
 fn a_put_that_cuts_a_fold_leaves_an_object_as_a_sync_would() {
     let (a, b, c) = (blind(1, 1, "a"), blind(2, 1, "b"), blind(3, 1, "c"));
@@ -211,7 +212,8 @@ fn a_chain_of_own_contexts_stays_one_sibling_and_its_contexts_stay_small() {
     }
 }
 
-/// The coordinator of the next write has neither the earlier one nor what lies below it: the earlier one is replaced wherever it arrives.
+/// The coordinator of the next write has neither the earlier one nor what lies below it: the earlier one is replaced
+/// wherever it arrives.
 #[test]
 fn a_chain_that_changes_its_coordinator_replaces_what_arrives_there_later() {
     let unseen = blind(1, 1, "unseen");
@@ -228,7 +230,8 @@ fn a_chain_that_changes_its_coordinator_replaces_what_arrives_there_later() {
     assert_eq!(sync(&sync(&second, &unseen), &first), met);
 }
 
-/// What clouds cut out of an object is bounded: beyond that they are not heeded, and what they named stays as a sibling.
+/// What clouds cut out of an object is bounded: beyond that they are not heeded, and what they named stays as a
+/// sibling.
 #[test]
 fn clouds_cut_a_bounded_number_of_holes() {
     let (mut object, mut seen) = (Object::default(), VersionVector::new());

@@ -128,7 +128,8 @@ pub(crate) fn an_object_larger_than_the_budget_is_read_and_written_alone() {
     assert_eq!(cluster.put_reply(one).outcome, PutOutcome::Stored);
 }
 
-/// A thousand reads of a mebibyte each, answered, that wait for an owner which is slow: they keep one copy each, and give way.
+/// A thousand reads of a mebibyte each, answered, that wait for an owner which is slow: they keep one copy each, and
+/// give way.
 #[test]
 pub(crate) fn answered_reads_that_wait_for_a_late_owner_hold_no_copies_of_others_and_give_way() {
     let mut cluster = eight_mebibytes();

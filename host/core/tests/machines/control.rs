@@ -161,7 +161,8 @@ fn racing_creates_have_one_winner_on_every_node_in_every_order() {
     assert_eq!(winners[0], winners[1], "the content decides, not the order");
 }
 
-/// Two administrators make one bucket on both sides of a split, with another n. What was written to each is read as it was written.
+/// Two administrators make one bucket on both sides of a split, with another n. What was written to each is read as it
+/// was written.
 #[test]
 pub(crate) fn a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name() {
     let of = |n: u8| BucketProps { n, r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() };
@@ -261,7 +262,8 @@ fn a_token_or_plugin_that_loses_a_race_is_refused_loudly() {
     }
 }
 
-/// Making a token on one side of a split, and making and withdrawing one of its name on the other: what is withdrawn stays so.
+/// Making a token on one side of a split, and making and withdrawing one of its name on the other: what is withdrawn
+/// stays so.
 #[test]
 fn a_withdrawal_outlives_a_race_with_a_token_of_its_name() {
     let mut nodes = Nodes::new(2);
@@ -439,7 +441,8 @@ pub(crate) fn a_change_that_cannot_be_saved_is_refused_and_undone() {
     assert!(nodes.agree());
 }
 
-/// A node with a full disk hears that a token was withdrawn: it must not take the token any more, and must not say that it has the record.
+/// A node with a full disk hears that a token was withdrawn: it must not take the token any more, and must not say that
+/// it has the record.
 #[test]
 pub(crate) fn records_that_cannot_be_saved_hold_at_once_and_are_taken_when_they_are_saved() {
     let mut nodes = Nodes::connected(3);
@@ -546,7 +549,8 @@ fn the_largest_catalog_travels_in_messages_that_fit_a_frame() {
     assert!(parts > 1 && nodes.agree());
 }
 
-/// What was not taken on the old connection is compared again on the next one, and the rest of it is not sent there unasked.
+/// What was not taken on the old connection is compared again on the next one, and the rest of it is not sent there
+/// unasked.
 #[test]
 fn a_connection_that_is_lost_between_two_parts_is_taken_up_by_the_next_one() {
     let mut nodes = Nodes::new(2);

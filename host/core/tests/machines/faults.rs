@@ -146,7 +146,8 @@ pub(crate) fn a_coordinator_whose_copy_is_damaged_takes_what_the_others_have_and
     damage(&mut cluster, 0);
     assert_eq!(cluster.put(0, put("k", "b", 2)).outcome, PutOutcome::Stored);
     assert_eq!(cluster.stored(0, "k").entries.len(), 2, "beside what the others had");
-    // Nobody has anything else: the damaged copy may be all there is of an earlier write, and is not taken for an absent one.
+    // Nobody has anything else: the damaged copy may be all there is of an earlier write, and is not taken for an
+    // absent one.
     let mut cluster = three();
     cluster.ask_put(0, put("k", "a", 1));
     cluster.wire.clear();

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
+
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{Closing, Config, Event, Links, Output, Timing};
 use rejoin_proto::peer::{DiskId, PeerHello, Terms};

@@ -84,8 +84,8 @@ pub(crate) fn a_merge_that_fails_shows_all_siblings_and_why() {
     assert_eq!(cluster.get(0, all(get("k"))).value.as_deref(), Some(&b"d"[..]));
 }
 
-/// A copy that comes while the plugin runs holds a write that the reader is not shown. Its context must not cover that write, or the
-/// reader's next one would destroy it unseen.
+/// A copy that comes while the plugin runs holds a write that the reader is not shown. Its context must not cover that
+/// write, or the reader's next one would destroy it unseen.
 #[test]
 pub(crate) fn a_reader_is_not_told_to_have_seen_what_came_while_the_plugin_ran() {
     let mut cluster = apart(plugin(true), &["a", "b", "unseen"]);

@@ -45,7 +45,8 @@ fn shown(cluster: &mut Cluster, at: usize, key: &str) -> Vec<String> {
     values
 }
 
-/// Scenario 1, with the disk as it is: the coordinator's own fsync never came, the others' did, and the write was acknowledged.
+/// Scenario 1, with the disk as it is: the coordinator's own fsync never came, the others' did, and the write was
+/// acknowledged.
 #[test]
 pub(crate) fn an_acknowledged_write_survives_its_coordinators_crash_before_its_own_fsync() {
     let mut cluster = three();
@@ -55,7 +56,8 @@ pub(crate) fn an_acknowledged_write_survives_its_coordinators_crash_before_its_o
     let first = cluster.put(0, put("k", "first", 2));
     assert_eq!((first.outcome, first.acked), (PutOutcome::Stored, 2));
     cluster.restart_heard(0, true, synced, false);
-    // Another key of the partition takes the counter that was lost; a later one then seems to have come after the lost write too.
+    // Another key of the partition takes the counter that was lost; a later one then seems to have come after the lost
+    // write too.
     let partition = |key: &str| cluster.view.layout().partition(&object_id(key));
     let neighbour = (0..).map(|at| format!("key {at}")).find(|key| partition(key) == partition("k")).expect("few partitions");
     cluster.put(0, put(&neighbour, "x", 3));
@@ -80,7 +82,8 @@ pub(crate) fn an_acknowledgement_that_comes_twice_counts_once() {
     assert!(!cluster.replies.contains_key(&number), "two of three owners have it, and three were asked for");
 }
 
-/// The writer had seen a value; the owner that takes the write had not. When the value arrives there late, it is still overwritten.
+/// The writer had seen a value; the owner that takes the write had not. When the value arrives there late, it is still
+/// overwritten.
 #[test]
 pub(crate) fn what_a_writer_has_replaced_stays_replaced_where_it_arrives_later() {
     let mut cluster = three();
@@ -171,7 +174,8 @@ pub(crate) fn an_old_disk_is_told_before_it_takes_its_first_write() {
     assert_eq!(shown(&mut cluster, 1, "k"), ["a", "b", "d"]);
 }
 
-/// Scenario 15: at a node whose clock is ahead by less than clocks may differ, a value has expired that others still show.
+/// Scenario 15: at a node whose clock is ahead by less than clocks may differ, a value has expired that others still
+/// show.
 #[test]
 pub(crate) fn a_clock_that_is_ahead_drops_nothing_that_others_still_show() {
     let mut cluster = three();
@@ -183,8 +187,9 @@ pub(crate) fn a_clock_that_is_ahead_drops_nothing_that_others_still_show() {
     assert_eq!(shown(&mut cluster, 0, "k"), ["long"]);
 }
 
-/// Sessions that add to one set, each with what it has read, at different owners and without knowing of one another; as they are at the end
-/// of a partition, or in the time that a write takes in a healthy cluster. Returns (acknowledged, lost).
+/// Sessions that add to one set, each with what it has read, at different owners and without knowing of one another; as
+/// they are at the end of a partition, or in the time that a write takes in a healthy cluster. Returns (acknowledged,
+/// lost).
 pub(crate) fn concurrent_adds(partitioned: bool) -> (usize, usize) {
     let props = BucketProps { w: Quorum::Count(if partitioned { 1 } else { 2 }), durability: Durability::Os, ..BucketProps::default() };
     let mut cluster = Cluster::new(3, props);

@@ -208,8 +208,8 @@ fn rows(cluster: &Cluster, node: usize, kind: u8) -> usize {
     pinned.count()
 }
 
-/// A node whose disk has gone back behind two writes that its peers have seen, and takes no writes. They object, so the tenure has ended;
-/// the end could not be written down.
+/// A node whose disk has gone back behind two writes that its peers have seen, and takes no writes. They object, so the
+/// tenure has ended; the end could not be written down.
 fn an_old_disk_that_takes_no_writes(writes: Writes) -> (Cluster, String) {
     let mut cluster = Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
     let neighbour = neighbour(&cluster);
@@ -225,7 +225,8 @@ fn an_old_disk_that_takes_no_writes(writes: Writes) -> (Cluster, String) {
     (cluster, neighbour)
 }
 
-/// The node is started again without a peer in reach, and asked to write the key that it had written last: the dot must be a new one.
+/// The node is started again without a peer in reach, and asked to write the key that it had written last: the dot must
+/// be a new one.
 fn nothing_is_minted_twice(mut cluster: Cluster, neighbour: &str) {
     cluster.nodes[0].store.writes = Writes::Work;
     let disk = cluster.nodes[0].store.clone();
@@ -290,7 +291,8 @@ pub(crate) fn a_start_ends_an_actor_of_which_more_was_observed() {
     nothing_is_minted_twice(cluster, &neighbour);
 }
 
-/// Nothing was written down at all; but a read repair had brought the copy up to date before the disk went back in its small rows.
+/// Nothing was written down at all; but a read repair had brought the copy up to date before the disk went back in its
+/// small rows.
 #[test]
 pub(crate) fn a_stored_copy_that_has_seen_more_ends_the_tenure() {
     let mut cluster = Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
@@ -336,7 +338,8 @@ pub(crate) fn a_stale_announcement_does_not_end_a_sound_tenure() {
     let (zero, two) = (cluster.nodes[0].id, cluster.nodes[2].id);
     cluster.event(0, Event::PeerDown(two));
     cluster.event(2, Event::PeerDown(zero));
-    // Node 0 writes its hello, and goes on: a write reaches node 1, and one that follows from it node 2, before that one has the hello.
+    // Node 0 writes its hello, and goes on: a write reaches node 1, and one that follows from it node 2, before that
+    // one has the hello.
     let announced = cluster.nodes[0].shard.actors();
     let read = cluster.get(0, get("k"));
     cluster.put(0, with(&read.context, put("k", "b", 2)));
@@ -395,7 +398,8 @@ pub(crate) fn a_new_disk_is_a_new_node() {
     assert_eq!(contents(&cluster, 1), 2);
 }
 
-/// Operations are numbered in memory only, and an acknowledgement that waits for a slow disk outlives the process that it is for.
+/// Operations are numbered in memory only, and an acknowledgement that waits for a slow disk outlives the process that
+/// it is for.
 #[test]
 pub(crate) fn an_answer_to_what_was_asked_before_a_restart_answers_nothing_after_it() {
     let mut cluster = three();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
+
 use rejoin_core::port::{Space, Store};
 use rejoin_core::shard::event::{
     Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, Invalid, MergeJob, MergeTicket, Merged, Session, ValidateJob,
@@ -260,7 +261,8 @@ impl Cluster {
         self.event(at, Event::Serving { met_all: false });
     }
 
-    /// Opens a node again on an old disk, and asks it to write before any peer has spoken; then they connect, object, and it serves.
+    /// Opens a node again on an old disk, and asks it to write before any peer has spoken; then they connect, object,
+    /// and it serves.
     pub(crate) fn restart_asked(&mut self, at: usize, store: Memory, put: Put) -> u64 {
         self.cut(at);
         self.seed += 1;

@@ -1,8 +1,10 @@
-//! A merge that stands for a plugin: the union of comma-separated words. That is a lattice join, so its order does not matter.
+//! A merge that stands for a plugin: the union of comma-separated words. That is a lattice join, so its order does not
+//! matter.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+
 use rejoin_core::shard::event::{Invalid, MergeJob, Merged, ValidateJob};
 use rejoin_proto::ProfileId;
 

@@ -1,5 +1,5 @@
-//! A cluster of the real shards, driven by hand: an in-memory store per node, messages that are delivered one by one, and barriers
-//! that are honoured as the shell honours them.
+//! A cluster of the real shards, driven by hand: an in-memory store per node, messages that are delivered one by one,
+//! and barriers that are honoured as the shell honours them.
 #![allow(dead_code)] // Each room of tests uses its part.
 
 pub(crate) mod cluster;

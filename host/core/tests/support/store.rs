@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+
 use rejoin_core::port::{Change, Space, Store, StoreFault};
 
 /// What a write is answered with.

@@ -16,9 +16,6 @@ mod parent;
 pub mod queue;
 mod wire;
 
-pub use cache::{ArtefactCache, CacheError};
-pub use child::{CHILD_VERB, child_main, is_child};
-
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +30,9 @@ use crate::limits::{CompileLimits, ModuleLimits};
 use crate::machine::is_of_the_machine;
 use crate::plugin::digest_of;
 use crate::scan::scan;
+
+pub use cache::{ArtefactCache, CacheError};
+pub use child::{CHILD_VERB, child_main, is_child};
 
 /// Where components are compiled.
 #[derive(Clone, PartialEq, Eq, Debug)]

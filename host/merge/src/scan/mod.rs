@@ -8,8 +8,6 @@ mod body;
 mod graph;
 mod shape;
 
-pub(crate) use shape::{SHAPES, Shape};
-
 use graph::Graph;
 use shape::Counts;
 use wasmparser::{BinaryReaderError, ComponentExternalKind, ElementItems, Encoding, Imports, Parser, Payload};
@@ -17,6 +15,8 @@ use wasmparser::{BinaryReaderError, ComponentExternalKind, ElementItems, Encodin
 use crate::fault::Rejection;
 use crate::legible::legible;
 use crate::limits::ModuleLimits;
+
+pub(crate) use shape::{SHAPES, Shape};
 
 /// Raised whenever the scan refuses what it has taken before: what was compiled earlier is then scanned again.
 pub(crate) const SCAN_VERSION: u32 = 1;

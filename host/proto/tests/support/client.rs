@@ -1,6 +1,7 @@
 //! What a client and a node say to each other, one of each.
 
 use bytes::Bytes;
+
 use rejoin_proto::catalog::{Quorum, Scope};
 use rejoin_proto::client::{
     Admin, Answer, Basis, ClientHello, Get, GetReply, HelloReply, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Receipt,

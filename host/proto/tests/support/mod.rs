@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod peer;
 
 use bytes::Bytes;
+
 use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;

@@ -1,6 +1,7 @@
 //! What nodes say to each other, one of each, and every error code in the place where it travels.
 
 use bytes::Bytes;
+
 use rejoin_proto::catalog::{Durability, RecordKey};
 use rejoin_proto::client::{Basis, PROTOCOL, Reply};
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, DiskId, Forward, OpId, PeerBody, PeerEnvelope, PeerHello, Replicate, Terms};

@@ -1,20 +1,25 @@
-//! The small files beside the shards: control files, replaced as a whole, and plugin modules, addressed by their content.
+//! The small files beside the shards: control files, replaced as a whole, and plugin modules, addressed by their
+//! content.
 
-use crate::blob;
-use crate::disk::{Disk, if_found};
-use crate::error::{Context, FileError};
-use bytes::Bytes;
-use rejoin_proto::id::PluginDigest;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bytes::Bytes;
+
+use rejoin_proto::id::PluginDigest;
+
+use crate::blob;
+use crate::disk::{Disk, if_found};
+use crate::error::{Context, FileError};
+
 /// What can be done about a control file of which both copies are damaged.
 const ADVICE: &str =
     "restore one of them from a backup, or remove both: the node then takes their content from its configuration and its peers";
 
-/// Small durable files by name (catalog, layout), each replaced atomically, kept in two copies, and checked when it is read.
+/// Small durable files by name (catalog, layout), each replaced atomically, kept in two copies, and checked when it is
+/// read.
 #[derive(Clone)]
 pub struct ControlFile {
     dir: PathBuf,
@@ -34,7 +39,8 @@ impl ControlFile {
         Ok(blob::read_either(self.disk.as_ref(), &self.path(name)?, ADVICE)?.map(Bytes::from))
     }
 
-    /// Durably replaces the content under a name (1 to 64 of `a-z 0-9 -`). After a crash the old content is there or the new.
+    /// Durably replaces the content under a name (1 to 64 of `a-z 0-9 -`). After a crash the old content is there or
+    /// the new.
     ///
     /// # Errors
     /// [`FileError`]; the old content is then still there.
@@ -59,8 +65,8 @@ impl ControlFile {
     }
 }
 
-/// The plugin modules on this node's disk, by SHA-256. The caller verifies the digest, before it puts and after it gets: hashing is
-/// not this crate's, and a module that no longer has its digest is to be fetched again from a peer.
+/// The plugin modules on this node's disk, by SHA-256. The caller verifies the digest, before it puts and after it
+/// gets: hashing is not this crate's, and a module that no longer has its digest is to be fetched again from a peer.
 #[derive(Clone)]
 pub struct Modules {
     dir: PathBuf,
@@ -100,7 +106,8 @@ impl Modules {
         Ok(blob::read_raw(self.disk.as_ref(), &self.dir.join(digest.to_string()))?.map(Bytes::from))
     }
 
-    /// The digests of the modules kept, in order. Files that are no modules (one half written at a crash) are passed over.
+    /// The digests of the modules kept, in order. Files that are no modules (one half written at a crash) are passed
+    /// over.
     ///
     /// # Errors
     /// [`FileError`] if the directory cannot be read.

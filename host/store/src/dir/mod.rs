@@ -11,20 +11,23 @@
 mod files;
 mod state;
 
-pub use files::{ControlFile, Modules};
-pub use state::Start;
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use state::State;
+
+use rejoin_proto::id::{ClusterId, NodeId};
 
 use crate::blob;
 use crate::disk::{Disk, OsDisk, PRIVATE, if_found, no_room};
 use crate::error::{Context, FileError, OpenError};
 use crate::journal::discard_next;
 use crate::shard::remove_unlisted;
-use rejoin_proto::id::{ClusterId, NodeId};
-use state::State;
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+
+pub use files::{ControlFile, Modules};
+pub use state::Start;
 
 /// The data format that this release writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -73,7 +76,8 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens or creates a data directory on the real disk. The clean-stop mark is read and durably erased before this returns.
+    /// Opens or creates a data directory on the real disk. The clean-stop mark is read and durably erased before this
+    /// returns.
     ///
     /// # Errors
     /// [`OpenError`]: in use, another cluster's, node's or shard count's, from a newer release, damaged, or the disk refuses.
@@ -142,8 +146,9 @@ impl DataDir {
         Modules::new(self.path.join("modules"), Arc::clone(&self.disk))
     }
 
-    /// Says that every shard is there, and that each that needed new actors after this start has them durably. Until then a further
-    /// start goes on saying [`Start::unsynced_may_be_gone`], whatever its boot id, so a crash in between cannot keep old actors.
+    /// Says that every shard is there, and that each that needed new actors after this start has them durably. Until
+    /// then a further start goes on saying [`Start::unsynced_may_be_gone`], whatever its boot id, so a crash in between
+    /// cannot keep old actors.
     ///
     /// # Errors
     /// [`FileError`] if the state file cannot be replaced; the directory then still owes new actors.
@@ -166,8 +171,8 @@ impl DataDir {
     }
 }
 
-/// Takes from others what an earlier release, or somebody, has let them have. A directory that is there for all, such as /tmp, is left to its owner, with a
-/// warning.
+/// Takes from others what an earlier release, or somebody, has let them have. A directory that is there for all, such
+/// as /tmp, is left to its owner, with a warning.
 fn keep_private(path: &Path) {
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     if mode & OTHERS == 0 {
@@ -182,8 +187,9 @@ fn keep_private(path: &Path) {
     }
 }
 
-/// Removes what only takes room, before anything is written: what a flush or compaction that failed has left, segments that were never finished, and the
-/// ballast if there is little room. What cannot be removed shows when something is written.
+/// Removes what only takes room, before anything is written: what a flush or compaction that failed has left, segments
+/// that were never finished, and the ballast if there is little room. What cannot be removed shows when something is
+/// written.
 fn make_room(disk: &dyn Disk, path: &Path, shards: u16) {
     for index in 0..shards {
         let shard = path.join(shard_name(index));

@@ -1,9 +1,10 @@
 //! The clean-stop mark and the OS boot id: together they say whether writes that were never synced may be gone.
 
+use std::path::{Path, PathBuf};
+
 use crate::blob;
 use crate::disk::{Disk, no_room};
 use crate::error::FileError;
-use std::path::{Path, PathBuf};
 
 /// The bytes of the state file behind its first line. A boot id has 36.
 const LENGTH: usize = 128;
@@ -16,8 +17,8 @@ pub struct Start {
     pub first: bool,
     /// The last process stopped cleanly: everything it committed was synced.
     pub clean: bool,
-    /// The operating system has not been restarted since, so what was written is at least in its memory. A boot id that cannot be
-    /// read counts as another one.
+    /// The operating system has not been restarted since, so what was written is at least in its memory. A boot id that
+    /// cannot be read counts as another one.
     pub same_boot: bool,
     /// An earlier start found that unsynced writes may be gone and did not live to [`settle`](crate::DataDir::settle).
     pub renewal_owed: bool,
@@ -33,8 +34,9 @@ impl Start {
     /// The start after a crash of the machine.
     pub const POWER_LOST: Self = Self { first: false, clean: false, same_boot: false, renewal_owed: false };
 
-    /// Whether writes that were committed but never synced may be gone: then every actor of this node ends, and new ones are drawn,
-    /// before anything is minted; afterwards the node calls [`DataDir::settle`](crate::DataDir::settle).
+    /// Whether writes that were committed but never synced may be gone: then every actor of this node ends, and new
+    /// ones are drawn, before anything is minted; afterwards the node calls
+    /// [`DataDir::settle`](crate::DataDir::settle).
     #[must_use]
     pub const fn unsynced_may_be_gone(&self) -> bool {
         !self.first && (self.renewal_owed || (!self.clean && !self.same_boot))
@@ -98,7 +100,8 @@ impl State {
         }))
     }
 
-    /// Durably replaces the state file. On a full disk it is written over: a node must be able to start there, and to stop cleanly.
+    /// Durably replaces the state file. On a full disk it is written over: a node must be able to start there, and to
+    /// stop cleanly.
     pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), FileError> {
         let text = format!("boot {}\nclean {}\nrenewal_owed {}\nmade {}\n", self.boot, self.clean, self.renewal_owed, self.made);
         // Always of one length, so that it can be.

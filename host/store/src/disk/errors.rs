@@ -1,7 +1,8 @@
 //! What an error of the operating system says about the disk: nothing else may decide whether something is lost.
 
-use rustix::io::Errno;
 use std::io::{self, ErrorKind};
+
+use rustix::io::Errno;
 
 /// The disk, or a quota on it, is full.
 pub(crate) fn no_room(error: &io::Error) -> bool {
@@ -13,8 +14,8 @@ pub(crate) fn is_short(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOMEM]) || error.kind() == ErrorKind::OutOfMemory
 }
 
-/// The file is gone or is not what was written, or the disk cannot read it. Every other error, above all one that passes or
-/// one of permissions, leaves open what is on the disk: nothing may be given up for it.
+/// The file is gone or is not what was written, or the disk cannot read it. Every other error, above all one that
+/// passes or one of permissions, leaves open what is on the disk: nothing may be given up for it.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
     is_other_content(error) || is_unreadable(error)
 }
@@ -34,8 +35,8 @@ fn is_one_of(error: &io::Error, codes: &[Errno]) -> bool {
     codes.iter().any(|code| number == Some(code.raw_os_error()))
 }
 
-/// The system's number of an error. Libraries that add a path to an error (tempfile, which the tree uses, is one) keep the
-/// number in its text only.
+/// The system's number of an error. Libraries that add a path to an error (tempfile, which the tree uses, is one) keep
+/// the number in its text only.
 fn number(error: &io::Error) -> Option<i32> {
     let in_text = || {
         let text = error.to_string();

@@ -1,16 +1,16 @@
-//! The file operations of journal, mark and control files, behind a trait: a test holds them back or fails them, a simulator
-//! replaces them. The tree does its own file operations and is not behind it.
+//! The file operations of journal, mark and control files, behind a trait: a test holds them back or fails them, a
+//! simulator replaces them. The tree does its own file operations and is not behind it.
 
 mod errors;
 mod os;
 
-pub(crate) use errors::{is_damage, is_other_content, is_short, no_room};
-pub use os::OsDisk;
-pub(crate) use os::PRIVATE;
-
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+pub(crate) use errors::{is_damage, is_other_content, is_short, no_room};
+pub use os::OsDisk;
+pub(crate) use os::PRIVATE;
 
 /// A disk. Paths are those of the data directory; every method may block.
 pub trait Disk: Send + Sync {

@@ -1,13 +1,15 @@
 //! The real disk.
 
-use super::{Disk, DiskFile};
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
-use rustix::io::retry_on_intr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::retry_on_intr;
+
+use super::{Disk, DiskFile};
 
 /// The mode of directories: what is in them is for the user that the node runs as.
 pub(crate) const PRIVATE: u32 = 0o700;
@@ -71,7 +73,8 @@ impl DiskFile for OsFile {
         }
         match retry_on_intr(|| fallocate(&self.0, FallocateFlags::empty(), 0, length)) {
             Ok(()) => Ok(()),
-            // Some file systems cannot reserve room; a longer file is the best they offer, and a full disk shows at the write.
+            // Some file systems cannot reserve room; a longer file is the best they offer, and a full disk shows at the
+            // write.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.0.set_len(length),
             Err(error) => Err(error.into()),
         }

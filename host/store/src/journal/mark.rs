@@ -1,10 +1,12 @@
-//! The high-water mark: how far the journal has been synced, kept outside it, so that a journal that lost its end cannot look whole.
+//! The high-water mark: how far the journal has been synced, kept outside it, so that a journal that lost its end
+//! cannot look whole.
 
-use super::record::{read_u32, read_u64};
-use crate::disk::{Disk, DiskFile, if_found, read_all};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+use super::record::{read_u32, read_u64};
+use crate::disk::{Disk, DiskFile, if_found, read_all};
 
 /// A slot's distance: a block each, so that writing one cannot tear the other.
 const SLOT: u64 = 4096;

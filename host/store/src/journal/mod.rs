@@ -5,10 +5,11 @@
 //! journal/next                   the segment after the last one while it is made: pinned rows, and no header yet
 //! mark                           two slots of 4 KiB: how far the journal was synced, its first live segment, and the tree's version
 //! ```
-//! A record is one change. It carries its index (1, 2, 3, … without gaps, the journal's own and not the tree's sequence numbers) and
-//! a chain value: the hash of its payload seeded with the chain before it. A segment's header repeats the index and chain at which
-//! it begins, so reading can prove that nothing is missing between two segments, and can go on behind a damaged stretch.
-//! Zeros are written ahead of the records, so that most syncs find their blocks written before.
+//! A record is one change. It carries its index (1, 2, 3, … without gaps, the journal's own and not the tree's sequence
+//! numbers) and a chain value: the hash of its payload seeded with the chain before it. A segment's header repeats the
+//! index and chain at which it begins, so reading can prove that nothing is missing between two segments, and can go on
+//! behind a damaged stretch. Zeros are written ahead of the records, so that most syncs find their blocks written
+//! before.
 
 mod mark;
 mod next;

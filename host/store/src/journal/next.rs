@@ -1,19 +1,23 @@
-//! The segment after the open one, while it is made. There may be some 100 000 pinned rows, and to copy them in one go would hold the shard up for tens of
-//! milliseconds: so at each commit a few are copied into a file beside the segments. It becomes one by its header and its name, once it holds all of them.
+//! The segment after the open one, while it is made. There may be some 100 000 pinned rows, and to copy them in one go
+//! would hold the shard up for tens of milliseconds: so at each commit a few are copied into a file beside the
+//! segments. It becomes one by its header and its name, once it holds all of them.
 
-use super::record::encode_row;
-use super::segment::{Copied, Header, ROWS, segment_path};
-use super::writer::Position;
-use crate::disk::{Disk, DiskFile, if_found};
-use crate::pinned::{Key, Pinned};
-use rejoin_core::port::Space;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where it is made. No segment has such a name, so whatever a crash leaves there is not read, and the next start removes it.
+use rejoin_core::port::Space;
+
+use super::record::encode_row;
+use super::segment::{Copied, Header, ROWS, segment_path};
+use super::writer::Position;
+use crate::disk::{Disk, DiskFile, if_found};
+use crate::pinned::{Key, Pinned};
+
+/// Where it is made. No segment has such a name, so whatever a crash leaves there is not read, and the next start
+/// removes it.
 fn path(dir: &Path) -> PathBuf {
     dir.join("next")
 }

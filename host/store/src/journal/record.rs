@@ -1,9 +1,11 @@
-//! One record: `len u32 ‖ crc32c u32 ‖ index u64 ‖ chain u64 ‖ payload`, little endian. The checksum covers everything but itself.
-//! The payload is `version u8 ‖ rows u32 ‖ row …`, a row `flags u8 ‖ key length u32 ‖ key ‖ [value length u32 ‖ value]`.
+//! One record: `len u32 ‖ crc32c u32 ‖ index u64 ‖ chain u64 ‖ payload`, little endian. The checksum covers everything
+//! but itself. The payload is `version u8 ‖ rows u32 ‖ row …`, a row
+//! `flags u8 ‖ key length u32 ‖ key ‖ [value length u32 ‖ value]`.
 
 use bytes::Bytes;
-use rejoin_core::port::{Row, Space};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use rejoin_core::port::{Row, Space};
 
 /// Bytes in front of the payload.
 pub(super) const HEAD: usize = 24;

@@ -1,5 +1,10 @@
 //! Reads the journal back, and tells a torn end from a loss.
 
+use std::io;
+use std::path::Path;
+
+use rejoin_core::port::{Row, Space};
+
 use super::mark::Mark;
 use super::record;
 use super::rewrite::Stretch;
@@ -8,9 +13,6 @@ use super::{FIRST_CHAIN, Position};
 use crate::disk::{Disk, DiskFile, is_damage, read_all};
 use crate::error::{Context, FileError};
 use crate::pinned::{Key, Pinned};
-use rejoin_core::port::{Row, Space};
-use std::io;
-use std::path::Path;
 
 /// How much is read at a time once a file has shown unreadable blocks.
 const BLOCK: usize = 4096;
@@ -33,12 +35,12 @@ pub(crate) struct Replayed {
     pub(crate) unsynced: Vec<Stretch>,
 }
 
-/// Applies every object row of the journal in order. `mark` is what the high-water mark says; `None` if it cannot be read (which is
-/// the caller's to report).
+/// Applies every object row of the journal in order. `mark` is what the high-water mark says; `None` if it cannot be
+/// read (which is the caller's to report).
 ///
 /// # Errors
-/// [`FileError`] if the directory cannot be read at all, or the system is out of something that reading needs. Blocks that the
-/// disk cannot read are losses, not errors.
+/// [`FileError`] if the directory cannot be read at all, or the system is out of something that reading needs. Blocks
+/// that the disk cannot read are losses, not errors.
 pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mut dyn FnMut(Row)) -> Result<Replayed, FileError> {
     let segments = list_segments(disk, dir).context("list", dir)?;
     let first = mark.map_or(0, |mark| mark.first_segment);
@@ -52,7 +54,8 @@ pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mu
             header => header.context("read", &path)?,
         });
     }
-    // A segment that begins before an earlier one did says that the earlier one was behind a torn end, and is to be passed over.
+    // A segment that begins before an earlier one did says that the earlier one was behind a torn end, and is to be
+    // passed over.
     let firsts: Vec<u64> = headers.iter().map(|header: &Header| header.first_index).collect();
     let mut place = 0;
     headers.retain(|header| {

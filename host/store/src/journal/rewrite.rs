@@ -1,9 +1,10 @@
 //! Writes again what may be in the page cache only.
 
+use std::path::Path;
+
 use super::segment::segment_path;
 use crate::disk::Disk;
 use crate::error::{Context, FileError};
-use std::path::Path;
 
 /// How much is written at a time.
 const CHUNK: usize = 1 << 20;
@@ -19,8 +20,9 @@ pub(crate) struct Stretch {
     pub(crate) to: u64,
 }
 
-/// Writes these bytes over themselves and syncs them. After a failed sync the system takes them for written, and a further sync alone
-/// succeeds without writing anything (“Can Applications Recover from fsync Failures?”, USENIX ATC 2020).
+/// Writes these bytes over themselves and syncs them. After a failed sync the system takes them for written, and a
+/// further sync alone succeeds without writing anything (“Can Applications Recover from fsync Failures?”, USENIX ATC
+/// 2020).
 ///
 /// # Errors
 /// What the disk says.

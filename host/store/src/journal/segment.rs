@@ -1,14 +1,16 @@
 //! One segment file: its name, its header with the snapshot of the pinned rows, and where its records begin.
 
-use super::record::{ROWS_HEAD, decode_rows, encode_count, read_u32, read_u64};
-use crate::disk::{Disk, if_found};
-use crate::pinned::{Key, Pinned};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::record::{ROWS_HEAD, decode_rows, encode_count, read_u32, read_u64};
+use crate::disk::{Disk, if_found};
+use crate::pinned::{Key, Pinned};
+
 /// What a segment begins with; the last digits are its version.
 const MAGIC: &[u8; 8] = b"RJSEGM01";
-/// Bytes in front of the snapshot: magic, number, first index, chain, snapshot length, snapshot checksum, header checksum.
+/// Bytes in front of the snapshot: magic, number, first index, chain, snapshot length, snapshot checksum, header
+/// checksum.
 const HEAD: usize = 48;
 
 /// Where the rows of the snapshot begin: behind the header, and the snapshot's version and count.

@@ -1,9 +1,10 @@
 //! A disk that remembers every write, for tests of the writer.
 
-use crate::disk::{Disk, DiskFile, OsDisk};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+
+use crate::disk::{Disk, DiskFile, OsDisk};
 
 /// A write: where, and what.
 pub(super) type Write = (u64, Vec<u8>);

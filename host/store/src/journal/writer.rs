@@ -1,28 +1,32 @@
 //! Appends to the journal: records gather in a buffer and reach the file in one write per batch.
 
-use super::next::{Made, Next, discard_next};
-use super::record;
-use crate::disk::{Disk, DiskFile, no_room};
-use crate::pinned::Pinned;
-use rejoin_core::port::Row;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The room that the first segment after a start is begun with. It grows as it is written: a node that is written little must not take more, and one that
-/// is written much has its later segments reserved whole.
+use rejoin_core::port::Row;
+
+use super::next::{Made, Next, discard_next};
+use super::record;
+use crate::disk::{Disk, DiskFile, no_room};
+use crate::pinned::Pinned;
+
+/// The room that the first segment after a start is begun with. It grows as it is written: a node that is written
+/// little must not take more, and one that is written much has its later segments reserved whole.
 const FIRST_ROOM: u64 = 1 << 20;
 
 /// The least room that a segment is begun with.
 const LEAST_ROOM: u64 = 64 << 10;
 
-/// The most that is zeroed at a time. A sync of blocks that were never written has the file system note that they now are, which takes about as long again
-/// as the sync itself; so zeros are written there first, and one sync in many pays. Larger chunks hold the shard up: a page of them takes some 3 to 10 µs.
+/// The most that is zeroed at a time. A sync of blocks that were never written has the file system note that they now
+/// are, which takes about as long again as the sync itself; so zeros are written there first, and one sync in many
+/// pays. Larger chunks hold the shard up: a page of them takes some 3 to 10 µs.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// The least: small segments have small chunks.
 const LEAST_ZEROS: u64 = 2 << 10;
 
-/// The most pinned rows that one commit copies into the next segment if its batch is small: some 25 KB, a tenth of a millisecond.
+/// The most pinned rows that one commit copies into the next segment if its batch is small: some 25 KB, a tenth of a
+/// millisecond.
 const COPY_ROWS: u64 = 512;
 /// The fewest: small segments are made in as many steps.
 const LEAST_ROWS: u64 = 4;
@@ -76,8 +80,8 @@ impl Segment {
         Self { number, file, records, end: records, reserved, touched: records, chunk }
     }
 
-    /// Writes zeros ahead of the records, so that a batch of up to half a chunk finds its place written before. A larger one pays for itself: zeros would
-    /// only be more to write.
+    /// Writes zeros ahead of the records, so that a batch of up to half a chunk finds its place written before. A
+    /// larger one pays for itself: zeros would only be more to write.
     fn zero_ahead(&mut self, batch: u64) -> io::Result<()> {
         self.touched = self.touched.max(self.end);
         let to = self.reserved.min(self.touched + self.chunk);
@@ -208,7 +212,8 @@ impl Writer {
         self.buffer.is_empty()
     }
 
-    /// Writes the batch in one call, and now and then zeros ahead of it. Returns where the journal now ends and how many bytes were written.
+    /// Writes the batch in one call, and now and then zeros ahead of it. Returns where the journal now ends and how
+    /// many bytes were written.
     ///
     /// # Errors
     /// What the disk says; part of the batch may be in the file, and nothing may be written after it.
@@ -261,8 +266,9 @@ impl Writer {
         self.segment.end - self.segment.records >= self.segment_bytes + headroom(self.segment_bytes)
     }
 
-    /// Copies pinned rows into the next segment: those that the last batch has changed, and so many others that none are left when the open segment is
-    /// late, or all of them `at_once`. Returns whether the journal goes on in the next segment now. Only between batches.
+    /// Copies pinned rows into the next segment: those that the last batch has changed, and so many others that none
+    /// are left when the open segment is late, or all of them `at_once`. Returns whether the journal goes on in the
+    /// next segment now. Only between batches.
     ///
     /// # Errors
     /// What the disk says; the journal then goes on in the old segment.
@@ -297,7 +303,8 @@ impl Writer {
         self.next.as_mut()?.due_for_sync(bytes)
     }
 
-    /// How many rows one commit copies of this many. A large batch copies more: what must be copied while the segment takes so many bytes.
+    /// How many rows one commit copies of this many. A large batch copies more: what must be copied while the segment
+    /// takes so many bytes.
     fn further(&mut self, pinned: usize) -> usize {
         let share = pinned as u64 * std::mem::take(&mut self.batch) / headroom(self.segment_bytes);
         usize::try_from(share.max((self.segment_bytes >> 17).clamp(LEAST_ROWS, COPY_ROWS))).unwrap_or(usize::MAX)
@@ -406,7 +413,8 @@ mod tests {
         assert_eq!(last, Some(writer.segment.reserved));
     }
 
-    /// Rows that are written and removed before, at and behind those that are being copied, in segments of which some are finished in a hurry.
+    /// Rows that are written and removed before, at and behind those that are being copied, in segments of which some
+    /// are finished in a hurry.
     #[test]
     fn a_segment_begins_with_exactly_the_rows_that_are_there_when_it_is_begun() {
         let (disk, dir) = (Watched::default(), tempfile::tempdir().expect("a directory"));

@@ -1,17 +1,21 @@
-//! Work that no shard waits for: flushes, compactions, segments that are no longer needed, and the watch over free space.
+//! Work that no shard waits for: flushes, compactions, segments that are no longer needed, and the watch over free
+//! space.
 
-use super::open::remove_set_aside;
-use super::shared::{Backoff, Shared, Suspects, Trouble, lock, note_version};
-use super::tree::{Suspect, Sweep};
-use crate::disk::{is_short, no_room};
-use lsm_tree::Error;
-use rejoin_core::port::StoreFault;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use lsm_tree::Error;
+
+use rejoin_core::port::StoreFault;
+
+use super::open::remove_set_aside;
+use super::shared::{Backoff, Shared, Suspects, Trouble, lock, note_version};
+use super::tree::{Suspect, Sweep};
+use crate::disk::{is_short, no_room};
 
 /// How often free space is looked at when nothing else happens.
 const IDLE: Duration = Duration::from_secs(10);
@@ -32,8 +36,8 @@ pub struct WorkDone {
     pub more: bool,
 }
 
-/// Flushes, compacts and retires segments. Call [`Maintenance::turn`] when `on_work` says so and as often as it wants itself, or give a
-/// thread to [`Maintenance::run_until_stopped`].
+/// Flushes, compacts and retires segments. Call [`Maintenance::turn`] when `on_work` says so and as often as it wants
+/// itself, or give a thread to [`Maintenance::run_until_stopped`].
 pub struct Maintenance {
     shared: Arc<Shared>,
 }
@@ -43,11 +47,13 @@ impl Maintenance {
         Self { shared }
     }
 
-    /// Does what is due, at once also what has failed before. Blocks for as long as that takes; a flush syncs the journal first.
+    /// Does what is due, at once also what has failed before. Blocks for as long as that takes; a flush syncs the
+    /// journal first.
     ///
     /// # Errors
     /// [`StoreFault::Full`]: no room to flush or compact, to be tried again. [`StoreFault::Busy`]: the system is out of descriptors or memory, to be tried
-    /// again. [`StoreFault::Damaged`]: a table is damaged and could not be taken out of the tree yet; writing and reading go on.
+    /// again. [`StoreFault::Damaged`]: a table is damaged and could not be taken out of the tree yet; writing and
+    /// reading go on.
     /// [`StoreFault::Failed`]: the store has stopped.
     pub fn run(&self) -> Result<WorkDone, StoreFault> {
         self.guarded(false)
@@ -62,8 +68,8 @@ impl Maintenance {
         work.unwrap_or_else(|_| Err(shared.poison.set("flush or compact", &"the tree has panicked")))
     }
 
-    /// Does what is due but for what has just failed, and says after how long to look again at the latest, if `on_work` does not ask for it before; none
-    /// once the store has failed.
+    /// Does what is due but for what has just failed, and says after how long to look again at the latest, if `on_work`
+    /// does not ask for it before; none once the store has failed.
     #[must_use]
     pub fn turn(&self) -> Option<Duration> {
         match self.guarded(true) {
@@ -89,8 +95,8 @@ impl Maintenance {
         }
     }
 
-    /// Runs [`Maintenance::run_until_stopped`] on a thread of this name. Under Linux it stands back behind threads that answer: its nice value is 5, for a
-    /// third of their share where the processors do not suffice for all.
+    /// Runs [`Maintenance::run_until_stopped`] on a thread of this name. Under Linux it stands back behind threads that
+    /// answer: its nice value is 5, for a third of their share where the processors do not suffice for all.
     ///
     /// # Errors
     /// What the operating system says when it has no thread.
@@ -114,8 +120,8 @@ impl Maintenance {
         let shared = &self.shared;
         self.watch_space();
         let waits = |backoff: fn(&mut Trouble) -> &mut Backoff| patient && backoff(&mut lock(&shared.trouble)).left().is_some();
-        // A fault of one kind of work must not hold up another: flushes go on while a damaged table cannot be compacted, and
-        // before tables are read for damage.
+        // A fault of one kind of work must not hold up another: flushes go on while a damaged table cannot be
+        // compacted, and before tables are read for damage.
         let flushed = if waits(|trouble| &mut trouble.flush) { Ok(false) } else { self.flush() };
         let mended = if waits(|trouble| &mut trouble.mending) { Ok(()) } else { self.look_into_suspects() };
         let compacted = if waits(|trouble| &mut trouble.compaction) { Ok(false) } else { self.compact() };
@@ -126,7 +132,8 @@ impl Maintenance {
         Ok(WorkDone { flushed, compacted, more })
     }
 
-    /// Refuses writes below the floor of free space, and takes them again when there is room above it for a segment and for what waits to be written.
+    /// Refuses writes below the floor of free space, and takes them again when there is room above it for a segment and
+    /// for what waits to be written.
     fn watch_space(&self) {
         let shared = &self.shared;
         let Ok(free) = self.free() else { return };
@@ -260,7 +267,8 @@ impl Maintenance {
         Ok(compacted)
     }
 
-    /// A compaction has failed: if it was for a table that it read, that one is taken out and the next compaction does without it.
+    /// A compaction has failed: if it was for a table that it read, that one is taken out and the next compaction does
+    /// without it.
     fn not_compacted(&self, tables: &[u64], error: Error) -> Result<bool, StoreFault> {
         let shared = &self.shared;
         if passes(&error) {
@@ -281,7 +289,8 @@ impl Maintenance {
         }
     }
 
-    /// Keeps a copy of the list of tables. Without it a damaged list costs the whole tree; so it is not worth a fault of its own.
+    /// Keeps a copy of the list of tables. Without it a damaged list costs the whole tree; so it is not worth a fault
+    /// of its own.
     fn note_version(&self) {
         let shared = &self.shared;
         if let Err(error) = note_version(shared.disk.as_ref(), &shared.dir, &shared.tree) {
@@ -314,8 +323,8 @@ impl Maintenance {
         }
     }
 
-    /// What a tree error means for the store. Of work that has not been published nothing is left, and nobody relies on it: it is
-    /// tried again with new files, but not for ever on a disk that cannot write.
+    /// What a tree error means for the store. Of work that has not been published nothing is left, and nobody relies on
+    /// it: it is tried again with new files, but not for ever on a disk that cannot write.
     fn fault(&self, tried: &str, error: Error, of: fn(&mut Trouble) -> &mut Backoff) -> StoreFault {
         let shared = &self.shared;
         shared.counters.failures.fetch_add(1, Relaxed);
@@ -340,13 +349,16 @@ fn passes(error: &Error) -> bool {
     matches!(error, Error::Io(error) if no_room(error) || is_short(error))
 }
 
-/// How far maintenance stands back. Writes are answered busy when it falls behind, so it must not starve: at 10 a tenth would be left to it.
+/// How far maintenance stands back. Writes are answered busy when it falls behind, so it must not starve: at 10 a tenth
+/// would be left to it.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 5;
 
-/// Lets other threads go before this one, where the system can do that for a thread alone. If it does not, nothing is wrong.
+/// Lets other threads go before this one, where the system can do that for a thread alone. If it does not, nothing is
+/// wrong.
 fn stand_back() {
-    // Linux counts niceness per thread, and no process means the calling thread. Elsewhere it would be that of the whole process.
+    // Linux counts niceness per thread, and no process means the calling thread. Elsewhere it would be that of the
+    // whole process.
     #[cfg(target_os = "linux")]
     if rustix::process::getpriority_process(None).is_ok_and(|now| now < NICE) {
         let _ = rustix::process::setpriority_process(None, NICE);

@@ -11,30 +11,33 @@ mod tree;
 mod unbegun;
 mod young;
 
-pub use maintenance::{Maintenance, MaintenanceThread, StopMaintenance, StoreWatch, WorkDone};
-pub use open::Recovery;
-pub use options::Options;
-pub use stats::Stats;
-pub use sync::Syncer;
-pub use tree::Descriptors;
-pub(crate) use tree::remove_unlisted;
-
-use crate::disk::{is_short, no_room};
-use crate::error::FileError;
-use crate::journal::{Writer, is_key_length};
-use crate::pinned::{Key, Pinned};
-use bytes::Bytes;
-use recent::Recent;
-pub use rejoin_core::port::CommitSeq;
-use rejoin_core::port::{Change, Journal, Row, Space, Store, StoreFault};
-use shared::{Place, Shared, lock};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use recent::Recent;
+use shared::{Place, Shared, lock};
 use unbegun::Unbegun;
 use young::Young;
+
+use rejoin_core::port::{Change, Journal, Row, Space, Store, StoreFault};
+
+use crate::disk::{is_short, no_room};
+use crate::error::FileError;
+use crate::journal::{Writer, is_key_length};
+use crate::pinned::{Key, Pinned};
+
+pub use maintenance::{Maintenance, MaintenanceThread, StopMaintenance, StoreWatch, WorkDone};
+pub use open::Recovery;
+pub use options::Options;
+pub use rejoin_core::port::CommitSeq;
+pub use stats::Stats;
+pub use sync::Syncer;
+pub use tree::Descriptors;
+pub(crate) use tree::remove_unlisted;
 
 /// The store of one shard, owned by the shard. Dropping it stops its [`Maintenance`] and syncs nothing: see
 /// [`ShardStore::close`].
@@ -57,8 +60,9 @@ pub struct ShardStore {
 }
 
 impl ShardStore {
-    /// Writes all changes since the last commit to the journal file, in one call. From its return on they survive the end of this
-    /// process, not yet that of the machine. With nothing to write it is cheap. May begin a new segment and seal the memtable.
+    /// Writes all changes since the last commit to the journal file, in one call. From its return on they survive the
+    /// end of this process, not yet that of the machine. With nothing to write it is cheap. May begin a new segment and
+    /// seal the memtable.
     ///
     /// # Errors
     /// [`StoreFault::Failed`]: the write failed, the store is poisoned and the node must stop.
@@ -76,8 +80,8 @@ impl ShardStore {
         Ok(self.committed)
     }
 
-    /// Whether [`Options::sync_bytes`] were committed since it last was. A sync is then due even if nobody waits for it: what nobody has synced is
-    /// left to the next flush, and would be written back in one go.
+    /// Whether [`Options::sync_bytes`] were committed since it last was. A sync is then due even if nobody waits for
+    /// it: what nobody has synced is left to the next flush, and would be written back in one go.
     pub fn sync_is_due(&mut self) -> bool {
         let due = self.unsynced >= self.shared.options.sync_bytes;
         if due {
@@ -86,7 +90,8 @@ impl ShardStore {
         due
     }
 
-    /// Commits and syncs: a clean stop of this shard. Afterwards, when all shards are closed, the node leaves the clean-stop mark.
+    /// Commits and syncs: a clean stop of this shard. Afterwards, when all shards are closed, the node leaves the
+    /// clean-stop mark.
     ///
     /// # Errors
     /// [`StoreFault::Failed`]: no clean-stop mark may be left.
@@ -114,8 +119,8 @@ impl ShardStore {
         Maintenance::new(Arc::clone(&self.shared))
     }
 
-    /// Says that every actor of this shard that [`Recovery::lost`] put in doubt has durably ended. Until then each start repeats
-    /// what was lost.
+    /// Says that every actor of this shard that [`Recovery::lost`] put in doubt has durably ended. Until then each
+    /// start repeats what was lost.
     ///
     /// # Errors
     /// [`FileError`] if the note cannot be removed; it is then repeated.
@@ -129,7 +134,8 @@ impl ShardStore {
         self.shared.stats()
     }
 
-    /// What is wrong with this store at the moment, for people, one line each; none if nothing is. Asks the disk for its free space.
+    /// What is wrong with this store at the moment, for people, one line each; none if nothing is. Asks the disk for
+    /// its free space.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         self.shared.problems()
@@ -141,7 +147,8 @@ impl ShardStore {
         StoreWatch::new(&self.shared)
     }
 
-    /// Begins a new segment and seals the memtable when they have had their share, in steps if there is much to copy. Only between batches.
+    /// Begins a new segment and seals the memtable when they have had their share, in steps if there is much to copy.
+    /// Only between batches.
     fn turn_over(&mut self) -> Result<(), StoreFault> {
         if self.unbegun.is_some() {
             return Ok(());
@@ -171,7 +178,8 @@ impl ShardStore {
         if self.memtable_bytes() < options.memtable_bytes && live <= options.max_segments {
             return false;
         }
-        // A flush takes all sealed memtables at once and has synced the journal only up to those it knew. This one waits.
+        // A flush takes all sealed memtables at once and has synced the journal only up to those it knew. This one
+        // waits.
         let gate = lock(&self.shared.gate);
         !gate.flushing && gate.sealed.is_none()
     }
@@ -189,8 +197,8 @@ impl ShardStore {
         shared.signal.work_is_due();
     }
 
-    /// Goes a step towards the next segment, or all the way. Returns whether it is the open one now; or whether it need not be waited for: on a full disk the
-    /// old one goes on, and further writes are refused.
+    /// Goes a step towards the next segment, or all the way. Returns whether it is the open one now; or whether it need
+    /// not be waited for: on a full disk the old one goes on, and further writes are refused.
     fn switch(&mut self, at_once: bool) -> Result<bool, StoreFault> {
         if self.shared.full.load(Relaxed) {
             self.writer.abandon();
@@ -223,7 +231,8 @@ impl ShardStore {
         }
     }
 
-    /// Has the next sync take a part of the next segment along. Nobody relies on that: once it is the open segment, it is synced as such.
+    /// Has the next sync take a part of the next segment along. Nobody relies on that: once it is the open segment, it
+    /// is synced as such.
     fn sync_next_along(&mut self) {
         let Some(file) = self.writer.next_to_sync() else { return };
         let mut written = lock(&self.shared.written);
@@ -370,7 +379,8 @@ impl Store for ShardStore {
                 (Space::Pinned, value) => {
                     self.writer.change(&row.key);
                     match value {
-                        // Copied: what a row was encoded into has room for larger ones, and some 10⁵ rows stay for a while.
+                        // Copied: what a row was encoded into has room for larger ones, and some 10⁵ rows stay for a
+                        // while.
                         Some(value) => drop(self.pinned.insert(Key::from_slice(&row.key), Bytes::copy_from_slice(&value))),
                         None => drop(self.pinned.remove(row.key.as_ref())),
                     }

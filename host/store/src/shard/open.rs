@@ -1,4 +1,9 @@
-//! Opens a shard: replays the journal, tells a torn end from a loss, and begins a journal that is sound from its first byte.
+//! Opens a shard: replays the journal, tells a torn end from a loss, and begins a journal that is sound from its first
+//! byte.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::options::Options;
 use super::recent::Recent;
@@ -12,9 +17,6 @@ use crate::dir::{Start, lock};
 use crate::disk::{Disk, is_damage};
 use crate::error::{Context, FileError, OpenError};
 use crate::journal::{FIRST_CHAIN, Mark, MarkFile, discard_next, list_segments, replay};
-use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// What opening a shard found.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -24,14 +26,15 @@ pub struct Recovery {
     pub replayed_records: u64,
     /// Bytes at the journal's end that were cut as torn: written at most, never synced, never acknowledged as durable.
     pub cut_bytes: u64,
-    /// What this replica has lost, for people; empty when it has lost nothing. Not empty means: every actor of this shard ends, the
-    /// shard vouches for nothing until it has rebuilt by exchange, and [`ShardStore::settle_loss`] is called once the new actors
-    /// are durable. What can be read is what was once written, but perhaps not the last that was.
+    /// What this replica has lost, for people; empty when it has lost nothing. Not empty means: every actor of this
+    /// shard ends, the shard vouches for nothing until it has rebuilt by exchange, and [`ShardStore::settle_loss`] is
+    /// called once the new actors are durable. What can be read is what was once written, but perhaps not the last that
+    /// was.
     pub lost: Vec<String>,
     /// Pinned rows there.
     pub pinned_rows: usize,
-    /// Damaged tables that were taken out of the tree, for people. The keys lost with them read as damaged until they are written anew, so no actor has
-    /// to end for them.
+    /// Damaged tables that were taken out of the tree, for people. The keys lost with them read as damaged until they
+    /// are written anew, so no actor has to end for them.
     pub damaged: Vec<String>,
     /// There was no room to begin a journal segment: nothing is written until there is.
     pub read_only: bool,
@@ -46,11 +49,11 @@ pub(super) struct Places {
 }
 
 impl ShardStore {
-    /// Opens or creates the store in `dir`. After anything but a clean stop, all that is replayed is first made durable anew: what was
-    /// read may be in the page cache only, if it was a failed sync that ended the last process.
+    /// Opens or creates the store in `dir`. After anything but a clean stop, all that is replayed is first made durable
+    /// anew: what was read may be in the page cache only, if it was a failed sync that ended the last process.
     ///
-    /// Where there is no room for that, or for a journal segment, the store is opened all the same: it writes nothing, reads go on, and writes are
-    /// refused until there is room ([`Recovery::read_only`]).
+    /// Where there is no room for that, or for a journal segment, the store is opened all the same: it writes nothing,
+    /// reads go on, and writes are refused until there is room ([`Recovery::read_only`]).
     ///
     /// # Errors
     /// [`OpenError`] if another handle has the shard open or the disk refuses. Damage and loss are no errors: see
@@ -63,7 +66,8 @@ impl ShardStore {
             disk.sync_dir(parent).context("sync", parent)?;
         }
         let lock = lock(&places.dir)?;
-        // A segment that was never finished holds nothing that is not elsewhere, and the room that it takes may be needed.
+        // A segment that was never finished holds nothing that is not elsewhere, and the room that it takes may be
+        // needed.
         discard_next(disk.as_ref(), &places.journal).context("clear", &places.journal)?;
         let mut lost = noted_loss(disk.as_ref(), &places)?;
         let mark = read_mark(disk.as_ref(), &places, start, &mut lost)?;
@@ -134,8 +138,8 @@ fn read_mark(disk: &dyn Disk, places: &Places, start: &Start, lost: &mut Vec<Str
     Ok(Some(None))
 }
 
-/// Opens the tree, which has what the journal has given up in this version of it, and says which tables were damaged. One of which it cannot be told what
-/// tables it has is set aside, whole, and an empty one takes its place.
+/// Opens the tree, which has what the journal has given up in this version of it, and says which tables were damaged.
+/// One of which it cannot be told what tables it has is set aside, whole, and an empty one takes its place.
 fn open_tree(
     disk: &dyn Disk,
     places: &Places,

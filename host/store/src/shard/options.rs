@@ -1,18 +1,22 @@
 //! What a shard's store may use.
 
-use super::tree::Descriptors;
 use std::fmt;
 use std::sync::Arc;
+
+use super::tree::Descriptors;
 
 /// Limits of one shard's store. A node with S shards divides its memory among them.
 #[derive(Clone)]
 pub struct Options {
-    /// Bytes of records after which a journal segment is left for the next, at most an eighth later while that one is made (64 KiB to 8 MiB); files are
-    /// preallocated that much larger, but for the first after a start, which begins with 1 MiB and grows. Default 64 MiB.
+    /// Bytes of records after which a journal segment is left for the next, at most an eighth later while that one is
+    /// made (64 KiB to 8 MiB); files are preallocated that much larger, but for the first after a start, which begins
+    /// with 1 MiB and grows. Default 64 MiB.
     pub segment_bytes: u64,
-    /// Bytes in the memtable after which it is sealed and flushed, at most an eighth later while the next segment is made; at twice as much writes are answered busy. Default 64 MiB.
+    /// Bytes in the memtable after which it is sealed and flushed, at most an eighth later while the next segment is
+    /// made; at twice as much writes are answered busy. Default 64 MiB.
     pub memtable_bytes: u64,
-    /// Written rows that are gathered before the tree gets them, in order; 1 MiB of them are too many as well. Default 2048.
+    /// Written rows that are gathered before the tree gets them, in order; 1 MiB of them are too many as well. Default
+    /// 2048.
     pub young_rows: usize,
     /// Committed bytes after which a sync is due that nobody waits for. Default 4 MiB.
     pub sync_bytes: u64,
@@ -20,17 +24,18 @@ pub struct Options {
     pub max_segments: u64,
     /// Runs in the tree's first level at which writes are answered busy. Default 32.
     pub max_l0_runs: u64,
-    /// Bytes of cache: a quarter of them for single rows as they were last read or written, the rest for blocks of the tree. Default 32 MiB.
+    /// Bytes of cache: a quarter of them for single rows as they were last read or written, the rest for blocks of the
+    /// tree. Default 32 MiB.
     pub cache_bytes: u64,
     /// Free bytes on the file system below which writes are refused, and a start flushes nothing. Default 64 MiB.
     pub free_space_floor: u64,
     /// File descriptors for the tables of the tree. Default [`Descriptors::of_process`], which all shards share.
     pub descriptors: Descriptors,
-    /// Whether the mark is written and synced on a thread of its own, in parallel with the journal. Default true; a simulator that
-    /// runs everything on one thread says false, and the mark follows the journal.
+    /// Whether the mark is written and synced on a thread of its own, in parallel with the journal. Default true; a
+    /// simulator that runs everything on one thread says false, and the mark follows the journal.
     pub parallel_mark: bool,
-    /// Called, from any thread, when [`Maintenance::turn`](crate::Maintenance::turn) has something to do. Must be quick. A node that
-    /// uses [`Maintenance::run_until_stopped`](crate::Maintenance::run_until_stopped) needs none.
+    /// Called, from any thread, when [`Maintenance::turn`](crate::Maintenance::turn) has something to do. Must be
+    /// quick. A node that uses [`Maintenance::run_until_stopped`](crate::Maintenance::run_until_stopped) needs none.
     pub on_work: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 

@@ -1,5 +1,6 @@
-//! Rows of objects as they were last read or written. A write begins with a read of its object, and what is read at one owner was often written there a
-//! moment ago: both are spared a search of the tree, whose memtable costs a dozen cache misses a row.
+//! Rows of objects as they were last read or written. A write begins with a read of its object, and what is read at one
+//! owner was often written there a moment ago: both are spared a search of the tree, whose memtable costs a dozen cache
+//! misses a row.
 
 use bytes::Bytes;
 use quick_cache::Weighter;
@@ -10,7 +11,8 @@ const ROW_BYTES: usize = 128;
 /// Larger rows are left to the tree: they would push out many small ones, and beside them the search is small.
 const LARGEST: usize = 16 << 10;
 
-/// A bounded cache of rows. It belongs to the shard and is told of every write, so it never differs from the last of them.
+/// A bounded cache of rows. It belongs to the shard and is told of every write, so it never differs from the last of
+/// them.
 pub(super) struct Recent(Cache<Bytes, Bytes, Weight>);
 
 #[derive(Clone)]

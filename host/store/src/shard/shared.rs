@@ -1,15 +1,5 @@
 //! What the shard, its syncer and its maintenance share.
 
-use super::options::Options;
-use super::stats::{Counters, Stats};
-use super::sync::Durable;
-use super::tree::{Lost, ReadFault, Tree};
-use crate::blob;
-use crate::disk::{Disk, DiskFile};
-use crate::error::FileError;
-use crate::journal::Position;
-use bytes::Bytes;
-use rejoin_core::port::StoreFault;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs::File;
@@ -19,6 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use rejoin_core::port::StoreFault;
+
+use super::options::Options;
+use super::stats::{Counters, Stats};
+use super::sync::Durable;
+use super::tree::{Lost, ReadFault, Tree};
+use crate::blob;
+use crate::disk::{Disk, DiskFile};
+use crate::error::FileError;
+use crate::journal::Position;
 
 /// Shared by all handles of one shard's store. The directory's lock goes with the last of them.
 pub(super) struct Shared {
@@ -62,8 +65,8 @@ pub(super) struct Written {
     pub(super) names: bool,
 }
 
-/// Keeps sealing a memtable apart from flushing: a flush takes every sealed memtable, and only those may be there whose records were
-/// synced before it began.
+/// Keeps sealing a memtable apart from flushing: a flush takes every sealed memtable, and only those may be there whose
+/// records were synced before it began.
 #[derive(Default)]
 pub(super) struct Gate {
     /// A flush is under way.
@@ -335,8 +338,8 @@ impl Signal {
     }
 }
 
-/// Locks. A thread that panicked with the lock held leaves plain values behind, whole ones; whether the store may go on is decided by
-/// [`Poison`] alone.
+/// Locks. A thread that panicked with the lock held leaves plain values behind, whole ones; whether the store may go on
+/// is decided by [`Poison`] alone.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,16 +1,18 @@
 //! Makes commits durable: the journal files and the high-water mark, both syncs in parallel.
 
-use super::CommitSeq;
-use super::shared::{Shared, lock};
-use crate::disk::is_short;
-use crate::journal::{Mark, MarkFile, Position};
-use rejoin_core::port::StoreFault;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
+
+use rejoin_core::port::StoreFault;
+
+use super::CommitSeq;
+use super::shared::{Shared, lock};
+use crate::disk::is_short;
+use crate::journal::{Mark, MarkFile, Position};
 
 /// The pause before a sync is tried again for which the system had no descriptor or memory.
 const SHORT_PAUSE: Duration = Duration::from_millis(20);
@@ -22,7 +24,8 @@ pub(super) fn spare_descriptor() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// A handle that makes commits durable. Cheap to clone, and used from another thread while the shard goes on committing.
+/// A handle that makes commits durable. Cheap to clone, and used from another thread while the shard goes on
+/// committing.
 #[derive(Clone)]
 pub struct Syncer {
     shared: Arc<Shared>,
@@ -33,8 +36,8 @@ impl Syncer {
         Self { shared }
     }
 
-    /// Makes everything durable that was committed before the call, and returns up to where the journal now is durable. Calls at the
-    /// same time queue; each serves all that was committed when its turn came.
+    /// Makes everything durable that was committed before the call, and returns up to where the journal now is durable.
+    /// Calls at the same time queue; each serves all that was committed when its turn came.
     ///
     /// # Errors
     /// [`StoreFault::Busy`]: the system is out of descriptors or memory; to be called again. [`StoreFault::Failed`]: the disk failed. The store is poisoned;
@@ -92,7 +95,8 @@ impl Shared {
             if !short {
                 return Err(self.poison.set("sync the journal", &error));
             }
-            // Nothing has failed on the disk: the directory could not be opened. The names are as unsynced as they were.
+            // Nothing has failed on the disk: the directory could not be opened. The names are as unsynced as they
+            // were.
             lock(&self.written).names = true;
             tracing::error!(dir = %self.journal.display(), %error, "a sync waits: the system is out of descriptors or memory");
             return Err(StoreFault::Busy);
@@ -104,7 +108,8 @@ impl Shared {
         Ok(CommitSeq(goal.index))
     }
 
-    /// Syncs the names in the journal's directory. It has to be opened for that: where the system has no descriptor left, the spare one is given up for it.
+    /// Syncs the names in the journal's directory. It has to be opened for that: where the system has no descriptor
+    /// left, the spare one is given up for it.
     fn sync_names(&self) -> io::Result<()> {
         let mut result = self.disk.sync_dir(&self.journal);
         for _ in 0..SHORT_TRIES {
@@ -123,7 +128,8 @@ impl Shared {
         result
     }
 
-    /// Durably says that segments before `first` are no longer needed now that the tree has this version, and removes them.
+    /// Durably says that segments before `first` are no longer needed now that the tree has this version, and removes
+    /// them.
     pub(super) fn retire(&self, first: u64, tree: u64) -> Result<(), StoreFault> {
         let mut durable = lock(&self.durable);
         self.poison.check()?;

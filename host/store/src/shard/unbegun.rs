@@ -1,5 +1,14 @@
-//! The part of a start that needs room: what was replayed is made durable, and a new segment is begun. Where there is none the store opens without it,
-//! touches nothing that is on the disk, and does this before its first write.
+//! The part of a start that needs room: what was replayed is made durable, and a new segment is begun. Where there is
+//! none the store opens without it, touches nothing that is on the disk, and does this before its first write.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use lsm_tree::Error;
+
+use rejoin_core::port::StoreFault;
 
 use super::ShardStore;
 use super::open::{Places, Recovery, note_loss};
@@ -12,12 +21,6 @@ use crate::disk::{Disk, is_short, no_room};
 use crate::error::{Context, FileError, OpenError};
 use crate::journal::{Mark, MarkFile, Position, Replayed, Writer, rewrite, segment_path};
 use crate::pinned::Pinned;
-use lsm_tree::Error;
-use rejoin_core::port::StoreFault;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 
 /// A start that has read everything and not yet written anything.
 pub(super) struct Unbegun {
@@ -77,8 +80,9 @@ impl Unbegun {
         Err(StoreFault::Failed("there was never room to make the end of the journal durable: the next start does it".to_owned()))
     }
 
-    /// Goes as far as there is room. Lost or not, replayed rows go where they are durable: into the tree. Only after a clean stop they are known to be so.
-    /// And as at any flush journal and mark go first: a crash in between would otherwise find old records to apply to newer rows.
+    /// Goes as far as there is room. Lost or not, replayed rows go where they are durable: into the tree. Only after a
+    /// clean stop they are known to be so. And as at any flush journal and mark go first: a crash in between would
+    /// otherwise find old records to apply to newer rows.
     pub(super) fn begin_at_start(
         &mut self,
         disk: &Arc<dyn Disk>,

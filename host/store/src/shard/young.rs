@@ -1,10 +1,12 @@
-//! Written rows on their way to the tree: gathered, so that they reach its memtable in order and a row that is written again meanwhile only once.
+//! Written rows on their way to the tree: gathered, so that they reach its memtable in order and a row that is written
+//! again meanwhile only once.
 //!
-//! A row in a random place costs the memtable a dozen cache misses; one beside the row before it hardly any. The journal has them all, so
-//! nothing depends on when they get there, as long as they do before the memtable is sealed.
+//! A row in a random place costs the memtable a dozen cache misses; one beside the row before it hardly any. The
+//! journal has them all, so nothing depends on when they get there, as long as they do before the memtable is sealed.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use std::collections::BTreeMap;
 
 /// Bytes of rows that are gathered at most, beyond one row.
 const MOST_BYTES: usize = 1 << 20;

@@ -1,10 +1,12 @@
 //! What it withstands. After each attack the endpoint still serves.
 
+use std::time::Duration;
+
+use rejoin_wire::{CLIENT_PROTOCOL, Class, CloseCode, Closed, Connection, Endpoint, Error, Limits, PerClass, cert::ClusterCa};
+
 use crate::support::{
     CLUSTER, accept_client, accept_peer, authority, client_of, name, node_of, raw_dial, raw_dial_from, soon, still_serves,
 };
-use rejoin_wire::{CLIENT_PROTOCOL, Class, CloseCode, Closed, Connection, Endpoint, Error, Limits, PerClass, cert::ClusterCa};
-use std::time::Duration;
 
 fn setting(limits: Limits) -> (ClusterCa, Endpoint) {
     let ca = authority(CLUSTER);

@@ -1,13 +1,16 @@
 //! Whom it lets in.
 
-use crate::support::{CLUSTER, authority, client_of, loopback, name, node_of, raw_dial, soon, still_serves, valid};
+use std::time::Duration;
+
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+
 use rejoin_proto::ClusterId;
 use rejoin_wire::{
     CloseCode, Endpoint, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL,
     cert::{ClusterCa, Issued},
 };
-use std::time::Duration;
+
+use crate::support::{CLUSTER, authority, client_of, loopback, name, node_of, raw_dial, soon, still_serves, valid};
 
 fn quick() -> Limits {
     let mut limits = Limits::default();

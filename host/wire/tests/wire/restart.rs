@@ -1,9 +1,5 @@
 //! A process that is killed says nothing; the one that is started in its place does.
 
-use crate::support::{CLUSTER, authority, loopback, name, node_of, soon, valid};
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
-use rejoin_wire::{Accepted, Endpoint, Identity, Limits};
 use std::{
     io::{self, IoSliceMut},
     net::{SocketAddr, UdpSocket},
@@ -16,6 +12,13 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+
+use rejoin_wire::{Accepted, Endpoint, Identity, Limits};
+
+use crate::support::{CLUSTER, authority, loopback, name, node_of, soon, valid};
 
 /// A socket that can be silenced: what is sent from then on is lost, as that of a dead process is.
 #[derive(Debug)]
@@ -50,7 +53,8 @@ fn patient() -> Limits {
     limits
 }
 
-/// Runs an endpoint on a runtime of its own that accepts one connection, and ends that runtime as a kill would: nothing is said to anybody.
+/// Runs an endpoint on a runtime of its own that accepts one connection, and ends that runtime as a kill would: nothing
+/// is said to anybody.
 fn serve_and_die(identity: Identity, address: mpsc::Sender<SocketAddr>, accepted: mpsc::Sender<()>, die: mpsc::Receiver<()>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let dead = Arc::new(AtomicBool::new(false));

@@ -1,12 +1,14 @@
 //! Authorities, endpoints, pairs of them, and a dialer that obeys no rules.
 
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration, time::SystemTime};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
 use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::{
     Accepted, Connection, Endpoint, Identity, Limits, NODE_DNS_NAME,
     cert::{ClusterCa, Issued, Validity},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration, time::SystemTime};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
 

@@ -1,9 +1,12 @@
 //! What it carries.
 
-use crate::support::{CLUSTER, Pair, accept_client, authority, client_of, node_of, pair, soon};
-use bytes::Bytes;
-use rejoin_wire::{Class, CloseCode, Closed, Connection, Frame, Limits, PerClass, SendError};
 use std::time::Duration;
+
+use bytes::Bytes;
+
+use rejoin_wire::{Class, CloseCode, Closed, Connection, Frame, Limits, PerClass, SendError};
+
+use crate::support::{CLUSTER, Pair, accept_client, authority, client_of, node_of, pair, soon};
 
 /// The body of the `id`th frame of a test: its length and its bytes follow from the id.
 fn body(id: u64) -> Bytes {
@@ -128,7 +131,8 @@ fn tight() -> Limits {
     limits
 }
 
-/// Bytes that may be under way outside the sender's queue under `tight`: window, inbox, and what one read brings above it.
+/// Bytes that may be under way outside the sender's queue under `tight`: window, inbox, and what one read brings above
+/// it.
 const UNDER_WAY: usize = 512 << 10;
 
 /// Sends 16 KiB frames until there is no room for a good while; returns how many were taken.

@@ -1,12 +1,14 @@
-//! How far whole operations are from the sum of their parts, all measured in one run on one machine: `rejoin-bench-distance REJOIN [SECONDS]`, where
-//! REJOIN is the `rejoin` binary. `cargo xtask bench` builds both and runs it.
+//! How far whole operations are from the sum of their parts, all measured in one run on one machine:
+//! `rejoin-bench-distance REJOIN [SECONDS]`, where REJOIN is the `rejoin` binary. `cargo xtask bench` builds both and
+//! runs it.
 #![forbid(unsafe_code)]
 
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use rejoin_test_bench::{CpuTime, Journal, Rpc, SMALL, Sync, Tree};
 use serde_json::Value;
+
+use rejoin_test_bench::{CpuTime, Journal, Rpc, SMALL, Sync, Tree};
 
 /// How much work each measurement of a part is, and how often it is measured; the median counts.
 const WORK: u64 = 50_000;

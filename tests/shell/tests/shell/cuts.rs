@@ -6,7 +6,8 @@ use rejoin_client::admin::{BucketInfo, BucketProps, Quorum};
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_test_shell::{Setup, World, simulate};
 
-/// A peer from which nothing comes for this long is down, as the node has it, counted anew from what is sent after that for the first time.
+/// A peer from which nothing comes for this long is down, as the node has it, counted anew from what is sent after that
+/// for the first time.
 const PEER_IDLE: Duration = Duration::from_secs(4);
 /// How often a quiet peer is sent something.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
@@ -77,8 +78,9 @@ fn a_link_that_is_cut_one_way_only_is_no_connection() {
         let (one, two) = tokio::join!(connected(&world, "n1", 1), connected(&world, "n2", 1));
         let silence = PEER_IDLE + KEEP_ALIVE + Duration::from_millis(100);
         assert!(two <= silence, "{two:?}");
-        // Who is not heard goes on hearing the other, until that has given up. Its own time begins anew with the next probe that it sends: if the cut
-        // has left its congestion window full (of a probe for larger datagrams), that is one whose pause has doubled since the cut began.
+        // Who is not heard goes on hearing the other, until that has given up. Its own time begins anew with the next
+        // probe that it sends: if the cut has left its congestion window full (of a probe for larger datagrams), that
+        // is one whose pause has doubled since the cut began.
         assert!(one > two && one <= 2 * two + silence, "{one:?} after {two:?}");
         turmoil::repair_oneway("n1", "n2");
         let (one, two) = tokio::join!(connected(&world, "n1", 2), connected(&world, "n2", 2));
@@ -86,7 +88,8 @@ fn a_link_that_is_cut_one_way_only_is_no_connection() {
     });
 }
 
-/// Each side of a cut makes a bucket of one name, with another n, and both take writes. Neither is read under the other's n afterwards.
+/// Each side of a cut makes a bucket of one name, with another n, and both take writes. Neither is read under the
+/// other's n afterwards.
 #[test]
 fn a_bucket_made_on_both_sides_of_a_cut_loses_no_write_and_changes_no_n() {
     simulate(&Setup { nodes: &["n1", "n2"], ..Setup::default() }, |world| async move {

@@ -110,7 +110,8 @@ fn what_connecting_takes_is_part_of_a_calls_time() {
         let wait = Duration::from_millis(1500);
         let (error, after) = failed(&world, bucket.get("k").timeout(wait)).await;
         assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::TimedOut, 2, 1), "{error}");
-        // A packet of the handshake may be sent again on the way: on a new connection that takes as long as the first round trip is taken to be.
+        // A packet of the handshake may be sent again on the way: on a new connection that takes as long as the first
+        // round trip is taken to be.
         let again = Duration::from_millis(40);
         assert!(after >= wait && after <= wait + ROUND_TRIP + again, "{after:?}");
     });

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+
 use rejoin_client::admin::{BucketProps, Quorum};
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_test_shell::{Setup, simulate};
 use rejoin_wire::Limits;
-use tokio::task::JoinSet;
 
 /// An operator's verbs that one client may have under way, as the node has it.
 const MAX_VERBS: usize = 32;
@@ -36,7 +37,8 @@ fn reads_that_find_the_inbox_full_are_refused_at_once() {
     flood("shards = 1\ninbox = 8");
 }
 
-/// Few requests, and large ones, that wait for nodes which do not answer: what a shard works on is bounded by its bytes too.
+/// Few requests, and large ones, that wait for nodes which do not answer: what a shard works on is bounded by its bytes
+/// too.
 #[test]
 fn writes_whose_bytes_a_shard_has_no_room_for_are_refused_at_once() {
     simulate(&Setup { more: "shards = 1\nin_flight_bytes = 1048576", ..Setup::default() }, |world| async move {
@@ -91,7 +93,8 @@ fn an_operator_has_a_bounded_number_of_verbs_under_way() {
     });
 }
 
-/// A burst of large writes, and then of large reads, is more than the queue between two nodes holds, and less than the nodes have room for.
+/// A burst of large writes, and then of large reads, is more than the queue between two nodes holds, and less than the
+/// nodes have room for.
 #[test]
 fn a_burst_of_large_requests_among_healthy_nodes_loses_no_message() {
     simulate(&Setup { nodes: &["n1", "n2"], ..Setup::default() }, |world| async move {

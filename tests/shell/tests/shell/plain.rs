@@ -57,7 +57,8 @@ fn what_nobody_waits_to_have_synced_is_synced_by_and_by() {
     });
 }
 
-/// Each shard of a coordinator forgets how to recognise retries of what it has answered, long before their window is over.
+/// Each shard of a coordinator forgets how to recognise retries of what it has answered, long before their window is
+/// over.
 #[test]
 fn answered_writes_are_settled_by_the_client() {
     simulate(&Setup { more: "shards = 2", ..Setup::default() }, |world| async move {

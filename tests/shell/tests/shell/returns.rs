@@ -1,5 +1,5 @@
-//! Nodes that come back: to a catalog that has changed, on an old disk, on an empty one. None is let off lightly: the victim is each node in
-//! turn, so that it is the dialling side towards some peers and the dialled one towards others.
+//! Nodes that come back: to a catalog that has changed, on an old disk, on an empty one. None is let off lightly: the
+//! victim is each node in turn, so that it is the dialling side towards some peers and the dialled one towards others.
 
 use std::path::Path;
 use std::time::Duration;

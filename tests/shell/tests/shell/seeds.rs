@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rejoin_client::{Bucket, Bytes};
-use rejoin_test_shell::{Files, Setup, Weather, World, simulate_with, traced};
 use tokio::task::JoinSet;
 
-/// Writes and reads through a storm, a cut, a kill and a crowd, and tells what came of each. No node is killed during a handshake: whether its
-/// successor answers or ignores what is left of that hangs on bits that look random to it, and come of keys that are.
+use rejoin_client::{Bucket, Bytes};
+use rejoin_test_shell::{Files, Setup, Weather, World, simulate_with, traced};
+
+/// Writes and reads through a storm, a cut, a kill and a crowd, and tells what came of each. No node is killed during a
+/// handshake: whether its successor answers or ignores what is left of that hangs on bits that look random to it, and
+/// come of keys that are.
 async fn tour(world: World) {
     let bucket = world.plain().await;
     world.network.set(Weather { lost: 20, doubled: 20 });

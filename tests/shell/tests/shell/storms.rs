@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use rand_core::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
+use tokio::task::JoinSet;
+
 use rejoin_client::{Bucket, Bytes, Context};
 use rejoin_test_shell::{Setup, Weather, World, simulate};
-use tokio::task::JoinSet;
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// How long a storm lasts.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+
 use rejoin_laws::{Law, Merge, Sibling, Trial, Verdict};
 
 use super::Finding;

@@ -29,10 +29,11 @@ mod story;
 pub mod survival;
 pub mod values;
 
+use index::Index;
+
 use rejoin_laws::Merge;
 
 use crate::history::{KeyId, Kind, Run};
-use index::Index;
 
 /// Something that must not be.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -2,6 +2,7 @@
 //! whatever a test then breaks.
 
 use bytes::Bytes;
+
 use rejoin_core::causal::{self, Write};
 use rejoin_laws::{Merge, Sibling};
 use rejoin_plugin_cart::Cart;

@@ -1,12 +1,13 @@
 //! What goes wrong, when, and how it is put right again.
 
+use serde::{Deserialize, Serialize};
+
 use rejoin_core::control::Catalog;
 use rejoin_core::control::{Change, Event};
 use rejoin_proto::catalog::{BucketProps, RecordBody, RecordKey};
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::ActorNext;
 use rejoin_proto::{ActorId, Name, PartitionId};
-use serde::{Deserialize, Serialize};
 
 use super::node::{Backup, SERVICE_US, SYNC_US};
 use super::{Occurrence, World};

@@ -1,6 +1,7 @@
 //! The clients' side: calls go out, are answered or given up, and are recorded.
 
 use bytes::Bytes;
+
 use rejoin_core::shard::event::{ClientRequest, Event, Session as Connection};
 use rejoin_proto::client::{GetReply, PutOutcome, PutReply, Reply};
 use rejoin_proto::peer::DataRequest;

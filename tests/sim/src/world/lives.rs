@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand_core::Rng as _;
+
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{self, Links};
 use rejoin_core::shard::event::Event;

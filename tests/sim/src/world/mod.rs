@@ -20,6 +20,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use chaos::{Class, Heal};
+use links::Dialling;
+use node::Node;
+
 use rejoin_core::control::Catalog;
 use rejoin_core::node::batch::Output;
 use rejoin_core::shard::event::{ClientRequest, Event, Now};
@@ -37,9 +41,6 @@ use crate::record::Recorder;
 use crate::rng::{Rng, Stream};
 use crate::trace::{Filter, Line, Trace};
 use crate::workload::Session;
-use chaos::{Class, Heal};
-use links::Dialling;
-use node::Node;
 
 /// Wall time at the start of every run, in milliseconds since 1970.
 const WALL_MS: u64 = 1_700_000_000_000;

@@ -1,13 +1,15 @@
-//! Writes into a store until it is killed. After every commit it prints how far it has come, with `d` once that is durable too.
+//! Writes into a store until it is killed. After every commit it prints how far it has come, with `d` once that is
+//! durable too.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helper")]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use rejoin_core::port::{Change, Space, Store, StoreFault};
 use rejoin_store::{OsDisk, ShardStore, Start};
 use rejoin_test_store::small;
-use std::io::Write;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 fn main() {
     let mut args = std::env::args().skip(1);

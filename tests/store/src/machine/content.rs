@@ -1,7 +1,7 @@
 //! What a file holds.
 
-/// A file's bytes. What lies between the last byte written and the length reads as zero and takes no memory, so that preallocated
-/// segments cost nothing.
+/// A file's bytes. What lies between the last byte written and the length reads as zero and takes no memory, so that
+/// preallocated segments cost nothing.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Content {
     bytes: Vec<u8>,

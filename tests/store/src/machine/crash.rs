@@ -1,8 +1,9 @@
 //! What is found on the disk after a crash.
 
+use std::collections::BTreeMap;
+
 use super::{Content, File, FileId, Machine, Naming, Pending, Piece};
 use crate::{Random, crc};
-use std::collections::BTreeMap;
 
 /// The bytes that a disk writes whole or not at all.
 pub const SECTOR: usize = 512;

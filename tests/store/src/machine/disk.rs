@@ -1,12 +1,14 @@
 //! The machine as the store sees it: a [`Disk`].
 
-use super::{Call, FileId, Image, Machine, Piece};
-use crate::Tree;
-use rejoin_store::{Disk, DiskFile};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use rejoin_store::{Disk, DiskFile};
+
+use super::{Call, FileId, Image, Machine, Piece};
+use crate::Tree;
 
 /// What is wrong with the disk, and when.
 #[derive(Clone, Debug)]
@@ -15,7 +17,8 @@ pub struct Fault {
     pub calls: Range<u64>,
     /// How they fail.
     pub kind: ErrorKind,
-    /// Only calls that need more room than this fail, in bytes: the disk is full, and what has room already can be overwritten.
+    /// Only calls that need more room than this fail, in bytes: the disk is full, and what has room already can be
+    /// overwritten.
     pub room: Option<usize>,
 }
 
@@ -28,8 +31,8 @@ pub enum Seen {
     Tree(Arc<Tree>),
 }
 
-/// A disk in memory that remembers every call and can fail. Directories, locks and the tree are on the real file system, in a
-/// directory of the same name.
+/// A disk in memory that remembers every call and can fail. Directories, locks and the tree are on the real file
+/// system, in a directory of the same name.
 #[derive(Clone)]
 pub struct MemoryDisk {
     root: PathBuf,

@@ -1,16 +1,16 @@
-//! A machine in memory: what its processes see of the disk, and what of that is on the platter. A process can end at any moment, the
-//! power can fail at any moment, and the platter can be damaged at rest.
+//! A machine in memory: what its processes see of the disk, and what of that is on the platter. A process can end at
+//! any moment, the power can fail at any moment, and the platter can be damaged at rest.
 
 mod content;
 mod crash;
 mod disk;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 pub use content::Content;
 pub use crash::{Crash, Image, SECTOR, Survival, sealed};
 pub use disk::{Fault, MemoryDisk, Seen};
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// A file, whatever its name at the moment.
 pub(crate) type FileId = usize;
@@ -42,7 +42,8 @@ pub enum Call {
     Change(FileId, Piece),
     /// A file is synced.
     Sync(FileId),
-    /// A file's sync fails: the system forgets that what was written is not on the platter, so a later sync does not bring it there.
+    /// A file's sync fails: the system forgets that what was written is not on the platter, so a later sync does not
+    /// bring it there.
     FailedSync(FileId),
     /// A file changes its name.
     Rename(String, String),

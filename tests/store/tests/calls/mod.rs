@@ -1,8 +1,6 @@
-//! The functions of the C library that the tree calls, defined here so that they can fail: the reason for the unsafe code in this binary. What is not about a file
-//! of the tree goes to the kernel as it is.
+//! The functions of the C library that the tree calls, defined here so that they can fail: the reason for the unsafe
+//! code in this binary. What is not about a file of the tree goes to the kernel as it is.
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
@@ -10,6 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// How large a block is that cannot be read.
 const BLOCK: u64 = 4096;

@@ -1,10 +1,5 @@
 //! Whether a table is what was written, and which files no version lists.
 
-use super::Tree;
-use super::manifest::{Entry, KeyRange, Manifest, Ranges, contents_of, version_name};
-use super::salvage::Damaged;
-use crate::disk::{PRIVATE, is_damage};
-use lsm_tree::{AbstractTree, Cache, Checksum, DescriptorTable, SeqNo, Table};
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
@@ -13,13 +8,21 @@ use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+
+use lsm_tree::{AbstractTree, Cache, Checksum, DescriptorTable, SeqNo, Table};
 use xxhash_rust::xxh3::Xxh3Default;
 
-/// By how much the sequence numbers of a table that does not tell them can be above all others: more than a memtable has rows.
+use super::Tree;
+use super::manifest::{Entry, KeyRange, Manifest, Ranges, contents_of, version_name};
+use super::salvage::Damaged;
+use crate::disk::{PRIVATE, is_damage};
+
+/// By how much the sequence numbers of a table that does not tell them can be above all others: more than a memtable
+/// has rows.
 const UNKNOWN_ABOVE: SeqNo = 1 << 40;
 
-/// What is wrong with the tables that a version lists, as far as opening them shows it: all but the rows themselves is read.
-/// `ranges` says which rows they had where they do not say it themselves.
+/// What is wrong with the tables that a version lists, as far as opening them shows it: all but the rows themselves is
+/// read. `ranges` says which rows they had where they do not say it themselves.
 ///
 /// # Errors
 /// What the operating system says for want of descriptors, memory or permission.
@@ -124,7 +127,8 @@ impl Tree {
     }
 }
 
-/// Removes, before a tree is opened, what its version does not list. Nothing is removed where the version cannot be read. Returns how many bytes went.
+/// Removes, before a tree is opened, what its version does not list. Nothing is removed where the version cannot be
+/// read. Returns how many bytes went.
 ///
 /// # Errors
 /// What the operating system says.
@@ -135,8 +139,8 @@ pub(crate) fn remove_unlisted(tree: &Path) -> io::Result<u64> {
     }
 }
 
-/// Moves out of the way what lies among a tree's tables and is none, such as a backup that somebody made: the tree does not
-/// open beside it.
+/// Moves out of the way what lies among a tree's tables and is none, such as a backup that somebody made: the tree does
+/// not open beside it.
 ///
 /// # Errors
 /// What the operating system says.

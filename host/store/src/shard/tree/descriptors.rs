@@ -1,18 +1,21 @@
 //! The file descriptors that trees keep open.
 
-use lsm_tree::{AbstractTree, AnyTree, DescriptorTable};
-use rustix::process::{Resource, getrlimit};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// The share of the process's descriptors that tables may keep open: the others are for connections, journals, and the tables that a compaction reads.
+use lsm_tree::{AbstractTree, AnyTree, DescriptorTable};
+use rustix::process::{Resource, getrlimit};
+
+/// The share of the process's descriptors that tables may keep open: the others are for connections, journals, and the
+/// tables that a compaction reads.
 const SHARE: u64 = 4;
 /// Fewer make every read open a file.
 const FEWEST: u64 = 64;
 /// More would only be more to look through.
 const MOST: u64 = 8192;
 
-/// A budget of descriptors for the tables of all trees that share it. Past it the ones not used for longest are closed. Cheap to clone.
+/// A budget of descriptors for the tables of all trees that share it. Past it the ones not used for longest are closed.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Descriptors(Arc<DescriptorTable>);
 
@@ -30,8 +33,8 @@ impl Descriptors {
         SHARED.get_or_init(|| Self::new(share(getrlimit(Resource::Nofile).current))).clone()
     }
 
-    /// Closes what is open of a tree that is closed: the table keeps descriptors under a number that only this tree has, and
-    /// with them the room of files that are removed later.
+    /// Closes what is open of a tree that is closed: the table keeps descriptors under a number that only this tree
+    /// has, and with them the room of files that are removed later.
     pub(super) fn forget(&self, tree: &AnyTree) {
         for table in tree.current_version().iter_tables() {
             self.0.remove_for_table(&(tree.id(), table.id()).into());

@@ -1,16 +1,17 @@
 //! Ranges of keys whose rows were lost with a damaged table, kept beside the tree until it is rebuilt.
 //!
-//! A row in such a range counts if it is newer than the table was. Anything else there may be an older row that the lost one had replaced, so it
-//! reads as damaged, never as absent.
+//! A row in such a range counts if it is newer than the table was. Anything else there may be an older row that the
+//! lost one had replaced, so it reads as damaged, never as absent.
 //!
 //! ```text
 //! damaged     one line per range: table ‖ sequence number up to which it had rows ‖ first bound ‖ last bound
 //!             a bound is -, or ( or [ and the key in hexadecimal
 //! ```
 
-use bytes::Bytes;
 use std::fmt::{self, Write as _};
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
+
+use bytes::Bytes;
 
 /// Above so many ranges those of one table become one.
 const MOST_RANGES: usize = 1000;

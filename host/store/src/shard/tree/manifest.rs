@@ -1,8 +1,9 @@
-//! The files that say which tables the tree has: read and proved before the tree is opened, and written anew without a damaged table.
+//! The files that say which tables the tree has: read and proved before the tree is opened, and written anew without a
+//! damaged table.
 //!
-//! lsm-tree 3.1 checks every block that it reads, but neither its version file, which lists the tables, nor the length fields at the
-//! end of a table. One flipped bit there becomes a table that is passed over, a panic, or an allocation of many gigabytes that ends
-//! the process. Both can be proved from what is written in them.
+//! lsm-tree 3.1 checks every block that it reads, but neither its version file, which lists the tables, nor the length
+//! fields at the end of a table. One flipped bit there becomes a table that is passed over, a panic, or an allocation
+//! of many gigabytes that ends the process. Both can be proved from what is written in them.
 //!
 //! ```text
 //! current     version u64 ‖ XXH3-128 of the version file u128 ‖ 0                                      little endian, as all here
@@ -13,14 +14,16 @@
 //! contents    "TOC!" ‖ sections u32 ‖ section … with place u64 ‖ length u64 ‖ length of the name u16 ‖ name
 //! ```
 
-use crate::disk::is_other_content;
-use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
 use std::path::Path;
+
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
+
+use crate::disk::is_other_content;
 
 /// The file that names the version that counts.
 pub(super) const CURRENT: &str = "current";
@@ -54,7 +57,8 @@ pub(super) struct KeyRange {
     pub(super) last: Bytes,
 }
 
-/// The ranges of tables, by number and checksum. They are kept beside the tree: a table that is gone cannot tell its own.
+/// The ranges of tables, by number and checksum. They are kept beside the tree: a table that is gone cannot tell its
+/// own.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(in crate::shard) struct Ranges(BTreeMap<(u64, u128), KeyRange>);
 
@@ -86,8 +90,8 @@ impl Manifest {
     /// Reads the version that counts.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidData`], [`ErrorKind::NotFound`] or [`ErrorKind::UnexpectedEof`] if the files are not what was written;
-    /// else what the operating system says.
+    /// [`ErrorKind::InvalidData`], [`ErrorKind::NotFound`] or [`ErrorKind::UnexpectedEof`] if the files are not what
+    /// was written; else what the operating system says.
     pub(super) fn read(tree: &Path) -> io::Result<Self> {
         let (id, sum) = Self::current(tree)?;
         let name = version_name(id);
@@ -129,7 +133,8 @@ impl Manifest {
         levels.flat_map(|(level, runs)| runs.iter().flatten().map(move |entry| (level, *entry)))
     }
 
-    /// Durably makes it the version that counts. What the version before it had stays on the disk until the tree is opened.
+    /// Durably makes it the version that counts. What the version before it had stays on the disk until the tree is
+    /// opened.
     ///
     /// # Errors
     /// What the operating system says; until `current` is replaced, the version before it counts.
@@ -139,7 +144,8 @@ impl Manifest {
         let mut current = self.id.to_le_bytes().to_vec();
         current.extend_from_slice(&xxh3_128(&bytes).to_le_bytes());
         current.push(0);
-        // No name that the tree takes for one of its own; what a crash leaves of it is removed with the unlisted tables.
+        // No name that the tree takes for one of its own; what a crash leaves of it is removed with the unlisted
+        // tables.
         let beside = tree.join(BESIDE);
         write_synced(&beside, &current)?;
         File::open(tree)?.sync_all()?;
@@ -297,7 +303,8 @@ fn trailing_contents(trailer: &[u8], end: u64, name: &str) -> io::Result<Content
     let Some(mut rest) = trailer.strip_prefix(MAGIC) else { return Err(bad(name, "has no end")) };
     let sum = u128::from_le_bytes(take(&mut rest)?);
     let (start, size) = (u64::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?));
-    // Only what lies between the contents' place and the end is ever read, so no length here can ask for more than the file has.
+    // Only what lies between the contents' place and the end is ever read, so no length here can ask for more than the
+    // file has.
     if start.checked_add(size) == Some(end) {
         Ok(Contents { start, sum })
     } else {

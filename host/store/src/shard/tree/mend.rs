@@ -1,13 +1,5 @@
 //! Takes damaged tables out of a tree, before it is opened and while it is open.
 
-use super::check::{damaged_tables, verify};
-use super::lost::{Lost, LostRange};
-use super::manifest::{Manifest, Ranges};
-use super::salvage::{Damaged, salvage};
-use super::{Open, Tree, entry, open_files};
-use crate::disk::{PRIVATE, is_damage};
-use bytes::Bytes;
-use lsm_tree::{AbstractTree, AnyTree, Error, Memtable, Table};
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::io;
@@ -15,6 +7,16 @@ use std::ops::Bound;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+
+use bytes::Bytes;
+use lsm_tree::{AbstractTree, AnyTree, Error, Memtable, Table};
+
+use super::check::{damaged_tables, verify};
+use super::lost::{Lost, LostRange};
+use super::manifest::{Manifest, Ranges};
+use super::salvage::{Damaged, salvage};
+use super::{Open, Tree, entry, open_files};
+use crate::disk::{PRIVATE, is_damage};
 
 /// Damaged tables that are kept for people to look at; older ones go.
 const KEPT: usize = 4;
@@ -49,8 +51,8 @@ pub(in crate::shard) fn look_before_open(tree: &Path, lost: &Lost, copy: Option<
     Ok(if damaged.is_empty() { Found::Sound } else { Found::Damaged(manifest, damaged) })
 }
 
-/// Makes a copy of the list of tables the one that counts, if what the journal has given up since is in it: that is, up to this version of the tree. Returns
-/// whether it does.
+/// Makes a copy of the list of tables the one that counts, if what the journal has given up since is in it: that is, up
+/// to this version of the tree. Returns whether it does.
 ///
 /// # Errors
 /// What the operating system says.
@@ -89,8 +91,8 @@ pub(in crate::shard) fn mend_before_open(
     replace(tree, manifest, damaged, lost, note, &mut next, aside)
 }
 
-/// Makes the version that has sound tables, or none, in place of the damaged ones. `lost` names what they cost once that is noted, also if what follows
-/// fails: nobody may read the new version without it.
+/// Makes the version that has sound tables, or none, in place of the damaged ones. `lost` names what they cost once
+/// that is noted, also if what follows fails: nobody may read the new version without it.
 fn replace(
     tree: &Path,
     mut manifest: Manifest,
@@ -141,7 +143,8 @@ fn told(table: &Damaged, why: &str, lost: &[LostRange]) -> String {
     }
 }
 
-/// Keeps a damaged table under another name: the tree removes its own. What fails here costs nothing but the look at it.
+/// Keeps a damaged table under another name: the tree removes its own. What fails here costs nothing but the look at
+/// it.
 fn keep_aside(tree: &Path, id: u64, aside: &Path) {
     let kept = || -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(PRIVATE).create(aside)?;
@@ -159,7 +162,8 @@ fn keep_aside(tree: &Path, id: u64, aside: &Path) {
 }
 
 impl Tree {
-    /// Reads the tables that are suspected, and takes out those that are damaged. Returns what is to be said, one line a table.
+    /// Reads the tables that are suspected, and takes out those that are damaged. Returns what is to be said, one line
+    /// a table.
     ///
     /// # Errors
     /// What the operating system says; the tree is then as it was.
@@ -179,8 +183,8 @@ impl Tree {
         self.exclusive().lost = lost.clone();
         let said = said?;
         if let Err(error) = self.open_anew(lost) {
-            // The version on the disk is the one that counts: the damaged files may be gone. `reconcile` opens it before
-            // anything else is written.
+            // The version on the disk is the one that counts: the damaged files may be gone. `reconcile` opens it
+            // before anything else is written.
             said.iter().for_each(|what| tracing::error!(tree = %self.path.display(), what, "a table of the tree is damaged"));
             return Err(error);
         }
@@ -204,7 +208,8 @@ impl Tree {
         Ok(damaged)
     }
 
-    /// Goes on from the version that counts on the disk, if that is another one than in memory: a flush or compaction has failed after it had made it count.
+    /// Goes on from the version that counts on the disk, if that is another one than in memory: a flush or compaction
+    /// has failed after it had made it count.
     ///
     /// # Errors
     /// What the operating system says; nothing may be written to the tree then.

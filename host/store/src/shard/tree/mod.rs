@@ -1,10 +1,12 @@
 //! The lsm-tree, behind the few things that a shard asks of it.
 //!
-//! Two of its counters must never be fed from elsewhere: every sequence number is drawn from `seqno`, which flushes and compactions
-//! draw from too. Reads ask for the newest of everything: only the shard itself writes, so that is always what it wrote last.
+//! Two of its counters must never be fed from elsewhere: every sequence number is drawn from `seqno`, which flushes and
+//! compactions draw from too. Reads ask for the newest of everything: only the shard itself writes, so that is always
+//! what it wrote last.
 //!
-//! lsm-tree does not live with damage: it tries the compaction of a damaged table again and again. So such a table is taken out of the
-//! list of tables (`mend`), what can be read of it takes its place (`salvage`), and what cannot is remembered as lost (`lost`).
+//! lsm-tree does not live with damage: it tries the compaction of a damaged table again and again. So such a table is
+//! taken out of the list of tables (`mend`), what can be read of it takes its place (`salvage`), and what cannot is
+//! remembered as lost (`lost`).
 
 mod check;
 mod descriptors;
@@ -13,14 +15,14 @@ mod manifest;
 mod mend;
 mod salvage;
 
-pub(super) use check::Sweep;
-pub(super) use check::clear_strays;
-pub(crate) use check::remove_unlisted;
-pub use descriptors::Descriptors;
-pub(super) use lost::Lost;
-pub(super) use mend::{DamagedTable, Found, Suspect, look_before_open, mend_before_open, restore};
+use std::fs::DirBuilder;
+use std::io;
+use std::ops::{Bound, ControlFlow};
+use std::os::unix::fs::DirBuilderExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::disk::{PRIVATE, is_damage, is_short};
 use bytes::Bytes;
 use lsm_tree::Table;
 use lsm_tree::compaction::{Choice, CompactionStrategy, Leveled};
@@ -29,13 +31,15 @@ use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, Error, Guard, InternalValue, Memtable, SeqNo, SequenceNumberCounter, Slice, Tree as Plain,
 };
 use manifest::{Entry, KeyRange, Manifest, Ranges};
-use std::fs::DirBuilder;
-use std::io;
-use std::ops::{Bound, ControlFlow};
-use std::os::unix::fs::DirBuilderExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::disk::{PRIVATE, is_damage, is_short};
+
+pub(super) use check::Sweep;
+pub(super) use check::clear_strays;
+pub(crate) use check::remove_unlisted;
+pub use descriptors::Descriptors;
+pub(super) use lost::Lost;
+pub(super) use mend::{DamagedTable, Found, Suspect, look_before_open, mend_before_open, restore};
 
 /// Sequence numbers have 63 bits; reading below the largest sees all.
 const NEWEST: SeqNo = 0x7fff_ffff_ffff_ffff;
@@ -51,7 +55,8 @@ pub(super) struct Tree {
     descriptors: Descriptors,
     seqno: SequenceNumberCounter,
     visible: SequenceNumberCounter,
-    /// Exclusive while files go that a read may want, and while a tree is put in another one's place, which no write may miss.
+    /// Exclusive while files go that a read may want, and while a tree is put in another one's place, which no write
+    /// may miss.
     open: RwLock<Open>,
 }
 
@@ -197,8 +202,8 @@ impl Tree {
         Some(Due { tables, bytes: bytes + bytes / 16 + MARGIN })
     }
 
-    /// Does one compaction, if one is due: flushes have their turn before the next. `done` is called before what it has read is removed. Returns whether it
-    /// was done.
+    /// Does one compaction, if one is due: flushes have their turn before the next. `done` is called before what it has
+    /// read is removed. Returns whether it was done.
     pub(super) fn compact(&self, done: &dyn Fn()) -> Result<bool, Error> {
         let tree = self.shared().tree.clone();
         let before = tree.current_version();

@@ -1,11 +1,15 @@
 //! Takes what can be read out of a damaged table into a sound one, and says which ranges of keys are lost.
 //!
-//! A table is blocks of rows in key order, then an index that says where each block is and with which key it ends, a filter, and a few facts about the
-//! table. Each block has a checksum of its own, so one flipped bit or one unreadable sector costs one block of rows; damage behind the rows costs none.
+//! A table is blocks of rows in key order, then an index that says where each block is and with which key it ends, a
+//! filter, and a few facts about the table. Each block has a checksum of its own, so one flipped bit or one unreadable
+//! sector costs one block of rows; damage behind the rows costs none.
 
-use super::lost::LostRange;
-use super::manifest::{Entry, contents};
-use crate::disk::is_damage;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::ops::{Bound, Range};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
 use bytes::Bytes;
 use lsm_tree::coding::Decode;
 use lsm_tree::config::BloomConstructionPolicy;
@@ -13,11 +17,10 @@ use lsm_tree::table::block::decoder::ParsedItem;
 use lsm_tree::table::block::{BlockType, Header};
 use lsm_tree::table::{Block, DataBlock, IndexBlock, Writer};
 use lsm_tree::{CompressionType, Error, InternalValue, SeqNo, Slice};
-use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::ops::{Bound, Range};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+
+use super::lost::LostRange;
+use super::manifest::{Entry, contents};
+use crate::disk::is_damage;
 
 /// How much is read at a time once a file has shown unreadable blocks.
 const SECTOR: usize = 4096;
@@ -52,7 +55,8 @@ impl Damaged {
 /// Writes the rows of a damaged table that can be read into a new one with this number.
 ///
 /// # Errors
-/// What the operating system says when the new table cannot be written, or the old one not be opened for want of descriptors or memory.
+/// What the operating system says when the new table cannot be written, or the old one not be opened for want of
+/// descriptors or memory.
 pub(super) fn salvage(tables: &Path, damaged: &Damaged, number: u64) -> Result<Salvaged, Error> {
     let bytes = read_what_can_be_read(&tables.join(damaged.entry.id.to_string()))?;
     let sections = contents(&bytes, "").unwrap_or_default();
@@ -130,7 +134,8 @@ fn index(bytes: &[u8], section: Option<Range<usize>>) -> Option<Vec<Place>> {
     Some(places)
 }
 
-/// Reads each block where the index says it is. A bad one costs the keys between the last of the block before it and its own last.
+/// Reads each block where the index says it is. A bad one costs the keys between the last of the block before it and
+/// its own last.
 fn by_index(bytes: &[u8], index: &[Place], facts: &Facts) -> Pieces {
     let (mut pieces, mut from) = (Pieces::default(), facts.between.0.clone());
     for Place { bytes: place, last } in index {
@@ -148,8 +153,9 @@ fn ends_with(block: &Block, last: &[u8]) -> bool {
     rows(&DataBlock::new(block.clone())).last().is_some_and(|row| row.key.user_key == last)
 }
 
-/// Without an index: from block to block, up to the first that has no rows. A block whose rows are damaged is passed over by its length; where the length
-/// is damaged too, everything behind it is lost, since bytes that look like a block may be a part of somebody's value.
+/// Without an index: from block to block, up to the first that has no rows. A block whose rows are damaged is passed
+/// over by its length; where the length is damaged too, everything behind it is lost, since bytes that look like a
+/// block may be a part of somebody's value.
 fn in_order(bytes: &[u8], facts: &Facts) -> Pieces {
     let (mut pieces, mut rest) = (Pieces::default(), bytes);
     let (mut last, mut open) = (facts.between.0.clone(), None);
