@@ -70,6 +70,16 @@ pub enum Change {
     TenantCreate(Name),
 }
 
+/// Which other nodes the answer to a change waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wait {
+    /// All other nodes. A change of a bucket's quorums waits for them, connected or not: while some nodes have the old
+    /// r and w, a read by one need not meet a write by another. Every other change waits for those that are connected.
+    pub all: BTreeSet<NodeId>,
+    /// Until when a change waits for all. For the connected ones it waits [`SPREAD_US`] at most.
+    pub until_us: u64,
+}
+
 /// What happens to the control machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
@@ -82,7 +92,7 @@ pub enum Event {
     /// A message of another node; those that are not about the catalog are not for this machine.
     Peer(NodeId, PeerBody),
     /// An operator's change; `call` is the shell's name for it.
-    Change(u64, Change),
+    Change(u64, Change, Wait),
     /// The answer to [`Effect::Save`], and always the next event after it. An error means that there was no room, and
     /// that nothing else is wrong: it is what the operator is told whose change is refused for it.
     Saved(Result<(), ErrorReply>),
@@ -133,7 +143,7 @@ struct Comparing {
 #[derive(Debug)]
 enum Saving {
     /// A change of this node's own: it is published when it is saved, and undone when it cannot be.
-    Change { call: u64, record: Box<Record>, before: Option<Box<Record>> },
+    Change { call: u64, record: Box<Record>, before: Option<Box<Record>>, wait: Wait },
     /// Records of a peer: what is to be done whether they can be saved or not, and the message that is reported as
     /// taken when they are.
     Learnt { effects: Vec<Effect>, taken: Option<(NodeId, u64)> },
@@ -154,6 +164,8 @@ struct Spreading {
     call: u64,
     record: Record,
     waiting: BTreeSet<NodeId>,
+    /// It waits for nodes that are not connected, too.
+    for_all: bool,
     taken_by: BTreeSet<NodeId>,
     until_us: u64,
 }
@@ -247,6 +259,11 @@ impl Control {
                 if digest != self.digest() {
                     self.summarise(peer, effects);
                 }
+                // It is sent what it is waited for under a number, so that it says when it has it.
+                for (&number, spreading) in self.spreading.iter().filter(|(_, spreading)| spreading.waiting.contains(&peer)) {
+                    let records = alloc::vec![spreading.record.clone()];
+                    effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number, records }));
+                }
             }
             Event::PeerDown(peer) => {
                 self.up.remove(&peer);
@@ -283,10 +300,10 @@ impl Control {
                 self.taken(peer, Some(number), effects);
             }
             Event::Peer(..) => {}
-            Event::Change(call, change) => match self.decide(wall_ms, change) {
+            Event::Change(call, change, wait) => match self.decide(wall_ms, change) {
                 Ok(record) => {
                     let before = self.records.insert(record.key.clone(), record.clone());
-                    self.save(Saving::Change { call, record: Box::new(record), before: before.map(Box::new) }, effects);
+                    self.save(Saving::Change { call, record: Box::new(record), before: before.map(Box::new), wait }, effects);
                 }
                 Err(error) => effects.push(Effect::Answer(call, Err(error))),
             },
@@ -312,7 +329,15 @@ impl Control {
             effects.extend(numbers.into_iter().map(|number| Effect::Send(peer, PeerBody::CatalogTaken { number })));
         }
         match self.saving.take() {
-            Some(Saving::Change { call, record, .. }) => self.publish(now_us, call, *record, effects),
+            Some(Saving::Change { call, record, before, wait }) => {
+                let for_all = before.is_some_and(|before| moves_quorums(&before, &record));
+                let (waiting, until_us) = match for_all {
+                    true => (wait.all, wait.until_us),
+                    false => (self.up.clone(), now_us + SPREAD_US),
+                };
+                let taken_by = BTreeSet::new();
+                self.publish(Spreading { call, record: *record, waiting, for_all, taken_by, until_us }, effects);
+            }
             Some(Saving::Learnt { effects: behind, taken }) => {
                 effects.extend(behind);
                 effects.extend(taken.map(|(peer, number)| Effect::Send(peer, PeerBody::CatalogTaken { number })));
@@ -323,7 +348,7 @@ impl Control {
 
     fn not_saved(&mut self, now_us: u64, error: ErrorReply, effects: &mut Vec<Effect>) {
         match self.saving.take() {
-            Some(Saving::Change { call, record, before }) => {
+            Some(Saving::Change { call, record, before, .. }) => {
                 // Rule: unsaved changes are undone. Nobody has seen it yet.
                 match before {
                     Some(before) => self.records.insert(record.key, *before),
@@ -522,15 +547,16 @@ impl Control {
         });
     }
 
-    fn publish(&mut self, now_us: u64, call: u64, record: Record, effects: &mut Vec<Effect>) {
+    fn publish(&mut self, spreading: Spreading, effects: &mut Vec<Effect>) {
         let number = self.number();
         effects.push(Effect::Changed);
         for &peer in &self.up {
-            effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number, records: alloc::vec![record.clone()] }));
+            let records = alloc::vec![spreading.record.clone()];
+            effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number, records }));
         }
-        let (waiting, taken_by, until_us) = (self.up.clone(), BTreeSet::new(), now_us + SPREAD_US);
-        self.spreading.insert(number, Spreading { call, record, waiting, taken_by, until_us });
-        if self.up.is_empty() {
+        let waits = !spreading.waiting.is_empty();
+        self.spreading.insert(number, spreading);
+        if !waits {
             self.answer(number, effects);
         }
     }
@@ -539,7 +565,8 @@ impl Control {
     fn taken(&mut self, peer: NodeId, number: Option<u64>, effects: &mut Vec<Effect>) {
         let mut done = Vec::new();
         for (&at, spreading) in &mut self.spreading {
-            if number.is_none_or(|number| number == at) && spreading.waiting.remove(&peer) {
+            let concerns = number.map_or(!spreading.for_all, |number| number == at);
+            if concerns && spreading.waiting.remove(&peer) {
                 spreading.taken_by.extend(number.map(|_| peer));
                 done.extend(spreading.waiting.is_empty().then_some(at));
             }
@@ -654,6 +681,15 @@ impl Control {
         props.plugin = Some(Activation { plugin: wanted.plugin, self_causal, since: stamp, replaces, validates });
         Ok(props)
     }
+}
+
+/// Whether a change of a bucket moves one of its quorums.
+fn moves_quorums(before: &Record, after: &Record) -> bool {
+    let quorums = |record: &Record| match &record.body {
+        RecordBody::Bucket { props, .. } => Some((props.r, props.w, props.pr, props.pw)),
+        _ => None,
+    };
+    quorums(before) != quorums(after)
 }
 
 fn absent(kind: &str, name: &Name) -> ErrorReply {

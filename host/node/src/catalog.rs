@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use rejoin_core::control::{Catalog, Change, Control, Effect, Event, Spread};
+use rejoin_core::control::{Catalog, Change, Control, Effect, Event, Spread, Wait};
 use rejoin_core::node::links;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
@@ -33,7 +33,7 @@ pub(crate) enum ControlCall {
     PeerReady(NodeId, u64),
     PeerDown(NodeId),
     Peer(NodeId, PeerBody),
-    Change(Change, oneshot::Sender<Result<Spread, ErrorReply>>),
+    Change(Change, Wait, oneshot::Sender<Result<Spread, ErrorReply>>),
     List(RecordKind, TenantId, oneshot::Sender<Vec<Record>>),
 }
 
@@ -77,10 +77,10 @@ impl CatalogTask {
                     Some(ControlCall::PeerReady(peer, digest)) => Event::PeerReady(peer, digest),
                     Some(ControlCall::PeerDown(peer)) => Event::PeerDown(peer),
                     Some(ControlCall::Peer(peer, body)) => Event::Peer(peer, body),
-                    Some(ControlCall::Change(change, answer)) => {
+                    Some(ControlCall::Change(change, wait, answer)) => {
                         next_call += 1;
                         answers.insert(next_call, answer);
-                        Event::Change(next_call, change)
+                        Event::Change(next_call, change, wait)
                     }
                     Some(ControlCall::List(kind, tenant, answer)) => {
                         // Whoever asked may be gone.

@@ -1,11 +1,12 @@
 //! An operator's verbs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use rejoin_core::control::{Change, Spread, plugin_record};
+use rejoin_core::control::{Change, Spread, Wait, plugin_record};
 use rejoin_merge::digest_of;
 use rejoin_proto::client::{Admin, NodeStatus, RecordKind, Reply, Status};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PartitionId, TenantId};
@@ -14,20 +15,20 @@ use crate::catalog::ControlCall;
 use crate::parts::Parts;
 use crate::token::ROOT;
 
-/// Runs a verb for a tenant's administrator.
-pub(crate) async fn run(parts: &Arc<Parts>, tenant: TenantId, verb: Admin) -> Reply {
+/// Runs a verb for a tenant's administrator, who waits for so long.
+pub(crate) async fn run(parts: &Arc<Parts>, tenant: TenantId, verb: Admin, wait: Duration) -> Reply {
     let result = match verb {
         Admin::Status => return Reply::Status(status(parts)),
         Admin::List(kind) => return list(parts, kind, tenant).await,
-        Admin::BucketCreate { name, props } => change(parts, Change::BucketCreate(tenant, name, props)).await,
-        Admin::BucketSet { name, version, props } => change(parts, Change::BucketSet(tenant, name, version, props)).await,
+        Admin::BucketCreate { name, props } => change(parts, wait, Change::BucketCreate(tenant, name, props)).await,
+        Admin::BucketSet { name, version, props } => change(parts, wait, Change::BucketSet(tenant, name, version, props)).await,
         Admin::TokenCreate { name, .. } if name.as_str() == ROOT => Reply::Error(ErrorReply::new(
             ErrorCode::Exists,
             "root is the token that is derived from the cluster's secret; choose another name",
         )),
-        Admin::TokenCreate { name, scope, secret_hash } => change(parts, Change::TokenCreate(tenant, name, scope, secret_hash)).await,
-        Admin::TokenRevoke { name } => change(parts, Change::TokenRevoke(name)).await,
-        Admin::PluginPush { name, module } => push(parts, name, module).await,
+        Admin::TokenCreate { name, scope, secret_hash } => change(parts, wait, Change::TokenCreate(tenant, name, scope, secret_hash)).await,
+        Admin::TokenRevoke { name } => change(parts, wait, Change::TokenRevoke(name)).await,
+        Admin::PluginPush { name, module } => push(parts, wait, name, module).await,
     };
     if let Reply::Error(error) = &result {
         tracing::info!(%error, "an operator's verb was refused");
@@ -35,9 +36,12 @@ pub(crate) async fn run(parts: &Arc<Parts>, tenant: TenantId, verb: Admin) -> Re
     result
 }
 
-async fn change(parts: &Parts, change: Change) -> Reply {
+async fn change(parts: &Parts, wait: Duration, change: Change) -> Reply {
     let (answer, made) = oneshot::channel();
-    let _ = parts.control.send(ControlCall::Change(change, answer));
+    // The answer has its way to go, too.
+    let until_us = parts.clock.now().mono_us + u64::try_from((wait - wait / 5).as_micros()).unwrap_or(u64::MAX / 2);
+    let others = parts.cluster_view().layout().nodes.iter().map(|node| node.id).filter(|id| *id != parts.node).collect();
+    let _ = parts.control.send(ControlCall::Change(change, Wait { all: others, until_us }, answer));
     match made.await {
         Ok(Ok(Spread { record, taken_by })) => {
             let view = parts.cluster_view();
@@ -60,7 +64,7 @@ fn stopping() -> ErrorReply {
 }
 
 /// Checks and keeps a plugin, then lets the others know of it.
-async fn push(parts: &Arc<Parts>, name: Name, module: Bytes) -> Reply {
+async fn push(parts: &Arc<Parts>, wait: Duration, name: Name, module: Bytes) -> Reply {
     let pushed = match parts.desk.push(module.clone()).await {
         Ok(pushed) => pushed,
         Err(rejection) => return Reply::Error(ErrorReply::new(ErrorCode::PluginRejected, rejection.to_string())),
@@ -76,7 +80,7 @@ async fn push(parts: &Arc<Parts>, name: Name, module: Bytes) -> Reply {
     let version = card.map(|card| card.version.clone()).unwrap_or_default();
     let self_causal = card.is_some_and(|card| card.self_causal);
     let record = plugin_record(name, version, module.len() as u64, self_causal, plugin.abilities().validate);
-    change(parts, Change::PluginAdd(digest_of(&module), record)).await
+    change(parts, wait, Change::PluginAdd(digest_of(&module), record)).await
 }
 
 /// How the cluster looks from here.

@@ -293,12 +293,13 @@ impl Client {
                 let (parts, tenant) = (self.parts.clone(), self.holder.tenant);
                 let (sender, id, class) = (self.sender.clone(), frame.id, frame.class);
                 let connection = connection.clone();
+                let wait = Duration::from_millis(u64::from(request.deadline_ms));
                 tokio::spawn(async move {
                     // Work that nobody waits for any more, such as compiling a plugin, ends with the connection.
                     tokio::select! {
                         biased;
                         _ = connection.closed() => {}
-                        reply = operator::run(&parts, tenant, verb) => reply_to(&parts, &sender, class, id, reply),
+                        reply = operator::run(&parts, tenant, verb, wait) => reply_to(&parts, &sender, class, id, reply),
                     }
                     drop(permit);
                 });

@@ -50,7 +50,10 @@ pub(crate) async fn run(global: &Global, out: Output, verb: BucketVerb) -> Resul
             let moved = (old.props.r, old.props.w, old.props.pr, old.props.pw) != (props.r, props.w, props.pr, props.pw);
             let bucket = admin.set_bucket(&name, old.version, props).await?;
             if moved && !bucket.behind.is_empty() {
-                note(format!("until {} has taken it, a read there may miss what is written under the new r and w", names(&bucket.behind)));
+                note(format!(
+                    "until {} has taken it, r + w > n need not hold: a read may miss what is written under the other r and w",
+                    names(&bucket.behind)
+                ));
             }
             done(out, &bucket, "changed")
         }

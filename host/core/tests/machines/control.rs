@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use rejoin_core::control::{Catalog, Change, Control, Effect, Event, MAX_RECORDS, SAVE_AGAIN_US, SPREAD_US, Spread, plugin_record};
+use rejoin_core::control::{Catalog, Change, Control, Effect, Event, MAX_RECORDS, SAVE_AGAIN_US, SPREAD_US, Spread, Wait, plugin_record};
 use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec;
@@ -10,6 +10,13 @@ use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest};
 
 use crate::support::{name, tenant};
+
+/// How long a change waits for all nodes in these tests.
+const LONG_US: u64 = 10_000_000;
+
+fn nobody() -> Wait {
+    Wait { all: BTreeSet::new(), until_us: 0 }
+}
 
 /// Control machines with a wire between them.
 struct Nodes {
@@ -98,7 +105,8 @@ impl Nodes {
     }
 
     fn change(&mut self, at: usize, call: u64, change: Change) {
-        self.event(at, Event::Change(call, change));
+        let all = (0..self.all.len()).filter(|other| *other != at).map(|other| NodeId(other as u64)).collect();
+        self.event(at, Event::Change(call, change, Wait { all, until_us: self.now_us + LONG_US }));
     }
 
     fn answer(&mut self, call: u64) -> Result<Record, ErrorReply> {
@@ -418,6 +426,42 @@ fn a_withdrawn_token_can_be_made_again_and_a_live_one_cannot() {
     assert!(nodes.agree());
 }
 
+/// While one node has the old r and w, and another one the new ones, a read need not meet a write: the operator is not
+/// told that it is done before every node has the record, also one that was away.
+#[test]
+pub(crate) fn a_change_of_quorums_waits_for_nodes_that_are_away() {
+    let mut nodes = Nodes::connected(3);
+    nodes.change(0, 1, create("cart", 10));
+    nodes.deliver();
+    nodes.answer(1).expect("made");
+    (0..2).for_each(|other| nodes.cut(2, other));
+    let props = |w: u8| BucketProps { siblings: 10, w: Quorum::Count(w), ..BucketProps::default() };
+    let old = match &nodes.all[0].get(&RecordKey::Bucket(tenant(), name("cart"))).expect("a bucket").body {
+        RecordBody::Bucket { props, .. } => props.clone(),
+        other => panic!("a bucket was expected, not {other:?}"),
+    };
+    let set = |version, w| Change::BucketSet(tenant(), name("cart"), version, BucketProps { w: props(w).w, ..old.clone() });
+    nodes.change(0, 2, set(1, 3));
+    nodes.deliver();
+    nodes.now_us += SPREAD_US;
+    nodes.event(0, Event::Tick);
+    assert!(nodes.answers.is_empty(), "one node has not taken it");
+    nodes.connect(2, 0);
+    assert_eq!(nodes.spread(2).expect("changed").taken_by.len(), 2);
+    // It does not wait for ever; the answer says who is behind.
+    nodes.cut(2, 0);
+    nodes.change(0, 3, set(2, 1));
+    nodes.deliver();
+    nodes.now_us += LONG_US;
+    nodes.event(0, Event::Tick);
+    assert_eq!(nodes.spread(3).expect("changed").taken_by, BTreeSet::from([NodeId(1)]));
+    // What moves no quorum does not wait for a node that is away.
+    let more = BucketProps { siblings: 77, w: props(1).w, ..old.clone() };
+    nodes.change(0, 4, Change::BucketSet(tenant(), name("cart"), 3, more));
+    nodes.deliver();
+    assert_eq!(nodes.spread(4).expect("changed").taken_by, BTreeSet::from([NodeId(1)]));
+}
+
 #[test]
 pub(crate) fn a_change_that_cannot_be_saved_is_refused_and_undone() {
     let mut nodes = Nodes::connected(2);
@@ -501,10 +545,10 @@ fn a_full_catalog_takes_nothing_new_and_still_withdraws_a_token() {
     }
     let mut control = Control::new(kept);
     let mut effects = Vec::new();
-    control.handle(0, 1000, Event::Change(1, create("cart", 10)), &mut effects);
+    control.handle(0, 1000, Event::Change(1, create("cart", 10), nobody()), &mut effects);
     assert!(matches!(&effects[..], [Effect::Answer(1, Err(error))] if error.code == ErrorCode::TooLarge));
     effects.clear();
-    control.handle(0, 1000, Event::Change(2, Change::TokenRevoke(name("t7"))), &mut effects);
+    control.handle(0, 1000, Event::Change(2, Change::TokenRevoke(name("t7")), nobody()), &mut effects);
     control.handle(0, 1000, Event::Saved(Ok(())), &mut effects);
     assert!(matches!(effects.last(), Some(Effect::Answer(2, Ok(_)))), "{effects:?}");
 }

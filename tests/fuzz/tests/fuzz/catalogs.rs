@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use rejoin_core::control::{Catalog, Change, Control, Effect, Event, SPREAD_US};
+use rejoin_core::control::{Catalog, Change, Control, Effect, Event, SPREAD_US, Wait};
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{Hlc, LayoutRef, Name, NodeId, TenantId, codec};
@@ -77,7 +77,7 @@ fn property(bytes: &[u8]) {
             }
             2 => {
                 nodes.waiting.insert(call as u64);
-                nodes.event(to, Event::Change(call as u64, change(line)));
+                nodes.event(to, Event::Change(call as u64, change(line), Wait { all: BTreeSet::new(), until_us: 0 }));
             }
             3 => {
                 nodes.event(to, Event::PeerDown(NodeId(LIAR)));

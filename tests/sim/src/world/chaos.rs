@@ -1,9 +1,10 @@
 //! What goes wrong, when, and how it is put right again.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use rejoin_core::control::Catalog;
-use rejoin_core::control::{Change, Event};
+use rejoin_core::control::{Catalog, Change, Event, Wait};
 use rejoin_proto::catalog::{BucketProps, RecordBody, RecordKey};
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::ActorNext;
@@ -478,7 +479,7 @@ impl World {
         // Within what was promised of it.
         let props = BucketProps { siblings: siblings.clamp(2, most), ..props };
         self.note(at, || format!("bucket b{bucket} is to take {siblings} siblings"));
-        self.tell_control(at, Event::Change(0, Change::BucketSet(tenant(), name, record.version, props)), None);
+        self.tell_control(at, Event::Change(0, Change::BucketSet(tenant(), name, record.version, props), nobody()), None);
     }
 
     /// Two operators make one bucket at the same time, with different numbers of copies.
@@ -488,7 +489,12 @@ impl World {
         self.note(at, || format!("makes bucket {name}, and so does n{other}"));
         for (node, n) in [(at, 1), (other, 3)] {
             let props = BucketProps { n, ..BucketProps::default() };
-            self.tell_control(node, Event::Change(0, Change::BucketCreate(tenant(), name.clone(), props)), None);
+            self.tell_control(node, Event::Change(0, Change::BucketCreate(tenant(), name.clone(), props), nobody()), None);
         }
     }
+}
+
+/// An operator who waits for those that are connected.
+fn nobody() -> Wait {
+    Wait { all: BTreeSet::new(), until_us: 0 }
 }
