@@ -64,7 +64,15 @@ pub(crate) enum Notice {
     Room(NodeId, Class),
     Actors(oneshot::Sender<Vec<ActorNext>>),
     Report(oneshot::Sender<Report>),
-    Stop(oneshot::Sender<Result<(), String>>),
+    Stop(oneshot::Sender<Stopped>),
+}
+
+/// How a shard has stopped.
+pub(crate) struct Stopped {
+    /// Whether its store has yet to take the end of a tenure.
+    pub(crate) owes_ends: bool,
+    /// Whether its store could be closed, or why not.
+    pub(crate) closed: Result<(), String>,
 }
 
 /// A shard's figures.
@@ -203,9 +211,10 @@ impl Driver {
             }
             let waiting = inbox.len();
             if let Some(stop) = self.batch(&mut desks, &mut told, &mut works, waiting) {
-                let outcome = self.store.close().map_err(|fault| fault.to_string());
+                let owes_ends = self.batch.shard().owes_ends();
+                let closed = self.store.close().map_err(|fault| fault.to_string());
                 // Whoever asked may be gone; the store is closed all the same.
-                let _ = stop.send(outcome);
+                let _ = stop.send(Stopped { owes_ends, closed });
                 return;
             }
         }
@@ -218,7 +227,7 @@ impl Driver {
         told: &mut Vec<Notice>,
         works: &mut Vec<Work>,
         waiting: usize,
-    ) -> Option<oneshot::Sender<Result<(), String>>> {
+    ) -> Option<oneshot::Sender<Stopped>> {
         let now = self.clock.now();
         let mut stop = None;
         self.metrics.batch_events.record((told.len() + works.len()) as f64);
@@ -275,12 +284,7 @@ impl Driver {
     }
 
     /// What a notice is for the batch, if anything. `Err` is the wish to stop.
-    fn input_of(
-        &mut self,
-        desks: &mut Desks,
-        notice: Notice,
-        waiting: usize,
-    ) -> Result<Option<Input>, oneshot::Sender<Result<(), String>>> {
+    fn input_of(&mut self, desks: &mut Desks, notice: Notice, waiting: usize) -> Result<Option<Input>, oneshot::Sender<Stopped>> {
         let event = match notice {
             Notice::Event(event) => *event,
             Notice::View(view) => {

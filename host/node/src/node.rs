@@ -334,13 +334,15 @@ impl Node {
         }
         self.endpoint.close(CloseCode::SHUTDOWN, "the node is stopping").await;
         self.tasks.shutdown().await;
-        let mut problems = Vec::new();
+        let (mut problems, mut owes_ends) = (Vec::<String>::new(), false);
         for shard in &self.parts.shards {
             let (stop, stopped) = oneshot::channel();
             let _ = shard.notices.send(Notice::Stop(stop));
             match stopped.await {
-                Ok(Ok(())) => {}
-                Ok(Err(why)) => problems.push(why),
+                Ok(shard) => {
+                    owes_ends |= shard.owes_ends;
+                    problems.extend(shard.closed.err());
+                }
                 Err(_) => problems.push("a shard had stopped before".into()),
             }
         }
@@ -350,6 +352,13 @@ impl Node {
             }
         }
         drop(self.maintenance);
+        // Ends of tenures that a full disk did not take must not be forgotten with this process. Nor must those of the
+        // start be owed for ever: every shard has written them down by now.
+        if owes_ends {
+            problems.extend(self.dir.owe_renewal().err().map(|error| error.to_string()));
+        } else if problems.is_empty() {
+            problems.extend(self.dir.settle().err().map(|error| error.to_string()));
+        }
         match problems.into_iter().next() {
             Some(problem) => Err(StopError(problem)),
             None => self.dir.mark_clean().map_err(|error| StopError(error.to_string())),

@@ -104,6 +104,39 @@ fn a_node_starts_on_a_disk_without_any_room_and_goes_on_when_there_is_some() {
     }
 }
 
+/// The end of an actor that a full disk did not take outlives a clean stop on that disk, until a start has settled.
+#[test]
+fn new_actors_that_are_owed_at_a_clean_stop_are_owed_at_the_next_start_also_without_any_room() {
+    let root = rejoin_test_store::scratch();
+    let disk = MemoryDisk::new(root.path(), &Image::default());
+    let open = || DataDir::open_on(root.path(), IDENTITY, Arc::new(disk.clone())).unwrap();
+    let (data, _) = open();
+    data.settle().unwrap();
+    data.mark_clean().unwrap();
+    for full in [true, false] {
+        if full {
+            disk.break_down(Fault { calls: 0..u64::MAX, kind: ErrorKind::StorageFull, room: Some(0) });
+        }
+        let (data, start) = open();
+        assert!(start.clean && !start.unsynced_may_be_gone(), "{start:?}");
+        data.settle().unwrap();
+        data.owe_renewal().unwrap();
+        data.mark_clean().unwrap();
+        // Starts that do not settle leave it owed.
+        for _ in 0..2 {
+            let (data, start) = open();
+            assert!(start.clean && start.unsynced_may_be_gone(), "{start:?}");
+            data.mark_clean().unwrap();
+        }
+        disk.heal();
+        let (data, start) = open();
+        assert!(start.unsynced_may_be_gone(), "{start:?}");
+        data.settle().unwrap();
+        data.mark_clean().unwrap();
+    }
+    assert!(!open().1.unsynced_may_be_gone());
+}
+
 #[test]
 fn the_first_start_on_a_full_disk_is_refused() {
     let root = rejoin_test_store::scratch();

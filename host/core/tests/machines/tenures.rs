@@ -330,6 +330,33 @@ pub(crate) fn a_start_on_a_full_disk_reads_and_owes_what_it_cannot_write() {
     }
 }
 
+/// A context shows that the copy of a key is older than its actor, and the actor has used the counters again since: no
+/// peer objects, and nothing of the end can be written. The shell alone can tell the next start.
+#[test]
+pub(crate) fn an_end_that_only_a_client_knew_of_is_owed_across_a_stop() {
+    for told in [true, false] {
+        let mut cluster = Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
+        let neighbour = neighbour(&cluster);
+        cluster.put(0, put(&neighbour, "x", 1));
+        let old = cluster.nodes[0].store.clone();
+        cluster.put(0, put("k", "acknowledged", 2));
+        cluster.restart_heard(0, false, old, false);
+        (3..6).for_each(|number| assert_eq!(cluster.put(0, put(&neighbour, "y", number)).outcome, PutOutcome::Stored));
+        let used = actor(&cluster, 0);
+        let token = contexts().seal(&object_id("k"), &cluster.stored(1, "k").context);
+        cluster.nodes[0].store.writes = Writes::Full;
+        assert_eq!(cluster.refused(0, with(&token, put("k", "refused", 6))), ErrorCode::DiskFull);
+        assert_eq!((ended(&cluster), rows(&cluster, 0, b'a')), (1, 1), "the end is in memory only");
+        let owes_ends = cluster.nodes[0].shard.owes_ends();
+        let mut disk = cluster.nodes[0].store.clone();
+        disk.writes = Writes::Work;
+        cluster.restart(0, told && owes_ends, disk);
+        assert_eq!((ended(&cluster), actor(&cluster, 0) == used), (1, !told), "no peer objects");
+        assert_eq!(cluster.put(0, put("k", "new", 7)).outcome, PutOutcome::Stored);
+        assert_eq!(contents(&cluster, 1), if told { 2 } else { 1 }, "the actor that came back destroys what was acknowledged");
+    }
+}
+
 /// A hello is read some time after it was written. What has happened in between is no sign of an old disk.
 #[test]
 pub(crate) fn a_stale_announcement_does_not_end_a_sound_tenure() {

@@ -146,17 +146,32 @@ impl DataDir {
         Modules::new(self.path.join("modules"), Arc::clone(&self.disk))
     }
 
-    /// Says that every shard is there, and that each that needed new actors after this start has them durably. Until
-    /// then a further start goes on saying [`Start::unsynced_may_be_gone`], whatever its boot id, so a crash in between
-    /// cannot keep old actors.
+    /// Says that every shard is there, and that each that needed new actors has them durably. Until then a further
+    /// start goes on saying [`Start::unsynced_may_be_gone`], whatever its boot id, so a crash in between cannot keep
+    /// old actors. Writes nothing if that was said before.
     ///
     /// # Errors
     /// [`FileError`] if the state file cannot be replaced; the directory then still owes new actors.
     pub fn settle(&self) -> Result<(), FileError> {
+        self.set_owed(false)
+    }
+
+    /// Says that an actor has ended and its shard could not write that down. A further start then says
+    /// [`Start::unsynced_may_be_gone`], also after a clean stop, until it settles. Needs no room on the disk.
+    ///
+    /// # Errors
+    /// [`FileError`] if the state file cannot be replaced; the next start may then bring the ended actor back.
+    pub fn owe_renewal(&self) -> Result<(), FileError> {
+        self.set_owed(true)
+    }
+
+    fn set_owed(&self, renewal_owed: bool) -> Result<(), FileError> {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let settled = State { renewal_owed: false, made: true, ..state.clone() };
-        settled.write(self.disk.as_ref(), &self.path)?;
-        *state = settled;
+        let wanted = State { renewal_owed, made: true, ..state.clone() };
+        if *state != wanted {
+            wanted.write(self.disk.as_ref(), &self.path)?;
+            *state = wanted;
+        }
         Ok(())
     }
 

@@ -20,7 +20,8 @@ pub struct Start {
     /// The operating system has not been restarted since, so what was written is at least in its memory. A boot id that
     /// cannot be read counts as another one.
     pub same_boot: bool,
-    /// An earlier start found that unsynced writes may be gone and did not live to [`settle`](crate::DataDir::settle).
+    /// An earlier start found that unsynced writes may be gone, or that the end of an actor
+    /// [could not be written](crate::DataDir::owe_renewal), and did not live to [`settle`](crate::DataDir::settle).
     pub renewal_owed: bool,
 }
 
@@ -34,8 +35,8 @@ impl Start {
     /// The start after a crash of the machine.
     pub const POWER_LOST: Self = Self { first: false, clean: false, same_boot: false, renewal_owed: false };
 
-    /// Whether writes that were committed but never synced may be gone: then every actor of this node ends, and new
-    /// ones are drawn, before anything is minted; afterwards the node calls
+    /// Whether writes that were committed but never synced may be gone, or new actors are still owed: then every actor
+    /// of this node ends, and new ones are drawn, before anything is minted; afterwards the node calls
     /// [`DataDir::settle`](crate::DataDir::settle).
     #[must_use]
     pub const fn unsynced_may_be_gone(&self) -> bool {

@@ -229,14 +229,13 @@ impl World {
             self.post_parcel(at, peer, connection, Parcel::Closed(None), true);
         }
         let node = &mut self.nodes[usize::from(at)];
-        if node.running.take().is_none() {
-            return;
-        }
+        let Some(running) = node.running.take() else { return };
         node.doom = None;
         for disk in &mut node.disks {
             disk.sync(disk.written());
         }
-        node.state = node.state.map(|state| State { clean: true, ..state });
+        let renewal_owed = running.shards.iter().any(|post| post.batch.shard().owes_ends());
+        node.state = node.state.map(|state| State { clean: true, renewal_owed, ..state });
         let life = node.life;
         self.note(at, || "stops".into());
         let down_us = 20 * MS + self.faults.exponential(500 * MS);
