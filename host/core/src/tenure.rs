@@ -11,7 +11,7 @@ use rand_core::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_proto::peer::ActorNext;
-use rejoin_proto::{ActorId, Dot, PartitionId, VersionVector, codec};
+use rejoin_proto::{ActorId, Dot, NodeId, PartitionId, VersionVector, codec};
 
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::rows::{self, ActorRow, Kind, NumberRow};
@@ -134,7 +134,8 @@ impl Tenures {
 }
 
 /// The most actors of others that are remembered per partition. A partition has as many writers as owners and
-/// fallbacks, each with a new actor per tenure; the one that was quiet for longest is forgotten first.
+/// fallbacks, each with a new actor per tenure. Old contexts name ended actors for ever, so those that no node is known
+/// to mint with are forgotten first, and among them the one that no context has named for longest.
 const MAX_OBSERVED: usize = 64;
 
 /// The highest counters seen of other nodes' actors: what tells a node with an old disk that it is one. Durable lazily.
@@ -154,6 +155,8 @@ struct Seen {
     dirty: bool,
     /// Whether the store has a row of it, which would have to be removed.
     kept: bool,
+    /// The node that mints with it, as far as this process has heard.
+    minter: Option<NodeId>,
 }
 
 impl Observed {
@@ -161,7 +164,8 @@ impl Observed {
         let mut observed = Self { seen: BTreeMap::new(), forgotten: Vec::new(), clock: 0 };
         for (partition, rest, row) in rows::load::<NumberRow>(store, Kind::Observed)? {
             let actor = <[u8; 8]>::try_from(rest.as_slice()).map_err(|_| StoreFault::Damaged("observed row: short key".into()))?;
-            let seen = Seen { actor: ActorId(u64::from_be_bytes(actor)), counter: row.0, touched: 0, dirty: false, kept: true };
+            let actor = ActorId(u64::from_be_bytes(actor));
+            let seen = Seen { actor, counter: row.0, touched: 0, dirty: false, kept: true, minter: None };
             observed.seen.entry(partition).or_default().push(seen);
         }
         Ok(observed)
@@ -170,25 +174,50 @@ impl Observed {
     /// Remembers what a context has seen, but for the actor of this node itself.
     pub(crate) fn note(&mut self, partition: PartitionId, context: &VersionVector, own: impl Fn(ActorId) -> bool) {
         self.clock += 1;
+        let highest = context.iter().chain(context.cloud().iter().map(|run| Dot { actor: run.actor, counter: run.hi }));
+        highest.filter(|dot| !own(dot.actor)).for_each(|dot| self.see(partition, dot));
+    }
+
+    fn see(&mut self, partition: PartitionId, dot: Dot) {
         let touched = self.clock;
         let known = self.seen.entry(partition).or_default();
-        for dot in
-            context.iter().chain(context.cloud().iter().map(|run| Dot { actor: run.actor, counter: run.hi })).filter(|dot| !own(dot.actor))
-        {
-            match known.iter_mut().find(|seen| seen.actor == dot.actor) {
-                Some(seen) if seen.counter >= dot.counter => {}
-                Some(seen) => *seen = Seen { counter: dot.counter, touched, dirty: true, ..*seen },
-                None => {
-                    if known.len() >= MAX_OBSERVED
-                        && let Some(quiet) = (0..known.len()).min_by_key(|&at| known[at].touched)
-                    {
-                        let quiet = known.swap_remove(quiet);
-                        if quiet.kept {
-                            self.forgotten.push(rows::observed_key(partition, quiet.actor));
-                        }
+        match known.iter_mut().find(|seen| seen.actor == dot.actor) {
+            Some(seen) if seen.counter >= dot.counter => seen.touched = touched,
+            Some(seen) => *seen = Seen { counter: dot.counter, touched, dirty: true, ..*seen },
+            None => {
+                // Rule: minters are remembered.
+                let place = |at: &usize| (known[*at].minter.is_some(), known[*at].touched);
+                if known.len() >= MAX_OBSERVED
+                    && let Some(first) = (0..known.len()).min_by_key(place)
+                {
+                    let gone = known.swap_remove(first);
+                    if gone.kept {
+                        self.forgotten.push(rows::observed_key(partition, gone.actor));
                     }
-                    known.push(Seen { actor: dot.actor, counter: dot.counter, touched, dirty: true, kept: false });
                 }
+                known.push(Seen { actor: dot.actor, counter: dot.counter, touched, dirty: true, kept: false, minter: None });
+            }
+        }
+    }
+
+    /// Remembers a dot that a node has minted, and that the node mints with its actor and with no other one.
+    pub(crate) fn minted(&mut self, node: NodeId, partition: PartitionId, dot: Dot) {
+        self.see(partition, dot);
+        self.set_minter(node, partition, dot.actor);
+    }
+
+    /// A node has announced all actors that it mints with.
+    pub(crate) fn announced(&mut self, node: NodeId, actors: &[ActorNext]) {
+        self.seen.values_mut().flatten().filter(|seen| seen.minter == Some(node)).for_each(|seen| seen.minter = None);
+        actors.iter().for_each(|announced| self.set_minter(node, announced.partition, announced.actor));
+    }
+
+    fn set_minter(&mut self, node: NodeId, partition: PartitionId, actor: ActorId) {
+        for seen in self.seen.get_mut(&partition).into_iter().flatten() {
+            if seen.actor == actor {
+                seen.minter = Some(node);
+            } else if seen.minter == Some(node) {
+                seen.minter = None;
             }
         }
     }
@@ -238,9 +267,13 @@ mod tests {
         actors.map(|actor| Dot { actor: ActorId(actor), counter: 1 }).collect()
     }
 
+    fn nothing() -> Observed {
+        Observed { seen: BTreeMap::new(), forgotten: Vec::new(), clock: 0 }
+    }
+
     #[test]
     fn what_is_remembered_of_others_is_bounded_also_while_the_disk_takes_nothing() {
-        let mut observed = Observed { seen: BTreeMap::new(), forgotten: Vec::new(), clock: 0 };
+        let mut observed = nothing();
         let note = |observed: &mut Observed, actors| observed.note(PartitionId(1), &context(actors), |_| false);
         note(&mut observed, 0..64);
         assert_eq!(rows(&observed), MAX_OBSERVED);
@@ -252,5 +285,44 @@ mod tests {
         assert_eq!(rows(&observed), 2 * MAX_OBSERVED, "those that are new, and the removal of those that were written down");
         observed.flushed();
         assert_eq!(rows(&observed), 0);
+    }
+
+    #[test]
+    fn an_actor_that_contexts_go_on_naming_is_not_forgotten_for_those_that_they_do_not() {
+        let mut observed = nothing();
+        let note = |observed: &mut Observed, actors| observed.note(PartitionId(1), &context(actors), |_| false);
+        for round in 1..100 {
+            note(&mut observed, 7..8);
+            note(&mut observed, round * 100..round * 100 + 50);
+            assert!(observed.knows(PartitionId(1), ActorId(7)), "after {round} rounds");
+        }
+        assert!(!observed.knows(PartitionId(1), ActorId(100)));
+    }
+
+    #[test]
+    fn the_actors_that_nodes_mint_with_are_forgotten_last() {
+        let (n1, n2, here) = (NodeId(1), NodeId(2), PartitionId(1));
+        let dot = |actor| Dot { actor: ActorId(actor), counter: 9 };
+        let announced = |actor| ActorNext { partition: here, actor: ActorId(actor), next: 10 };
+        let mut observed = nothing();
+        let flood = |observed: &mut Observed, round: u64| {
+            (1..10).for_each(|at| observed.note(here, &context(round * 1000 + at * 100..round * 1000 + at * 100 + 90), |_| false));
+        };
+        let known = |observed: &Observed| [1, 2, 3].map(|actor| observed.knows(here, ActorId(actor)));
+        observed.minted(n1, here, dot(1));
+        observed.minted(n2, here, dot(2));
+        flood(&mut observed, 1);
+        assert_eq!(known(&observed), [true, true, false]);
+        assert_eq!(observed.outruns(&ActorNext { next: 9, ..announced(1) }), Some(9));
+        // A node mints with one actor in a partition.
+        observed.minted(n1, here, dot(3));
+        flood(&mut observed, 2);
+        assert_eq!(known(&observed), [false, true, true]);
+        // What a node announces is all that it mints with.
+        observed.announced(n1, &[announced(3)]);
+        observed.announced(n2, &[]);
+        flood(&mut observed, 3);
+        assert_eq!(known(&observed), [false, false, true]);
+        assert_eq!(observed.seen[&here].len(), MAX_OBSERVED);
     }
 }

@@ -56,6 +56,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::OutrunWritesAreNotAcked => replicas::superseded_by_later_writes_of_the_minting_actor_is_no_acknowledgement,
         Rule::ReplacedReplicasDoNotCount => replicas::an_empty_disk_in_the_place_of_a_full_one_does_not_count_towards_r,
         Rule::ObservedIsDurable => tenures::what_was_observed_survives_the_observers_restart,
+        Rule::MintersAreRemembered => tenures::an_old_disk_is_objected_to_whatever_ended_actors_old_contexts_name,
         Rule::WritesWaitForServing => scenarios::an_old_disk_is_told_before_it_takes_its_first_write,
         Rule::AcksWaitForTheDisk => writes::an_acknowledgement_waits_for_the_disks_of_w_replicas_and_a_message_does_not,
         Rule::RefusedIsNotSent => faults::a_full_disk_refuses_before_a_dot_leaves_and_goes_on_reading,

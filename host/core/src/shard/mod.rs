@@ -262,6 +262,7 @@ impl Shard {
                 self.send(turn, peer, 0, PeerBody::Observed { actor: *actor, counter });
             }
         }
+        self.observed.announced(peer, actors);
     }
 
     fn peer_down(&mut self, turn: &mut Turn<'_>, peer: NodeId) {

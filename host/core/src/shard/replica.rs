@@ -105,6 +105,10 @@ impl Shard {
             true => self.absorb(turn, &message.object, message.epoch, &message.state).map(|copy| fate(&copy, message.dot)),
             false => Err(ErrorCode::StaleLayout),
         };
+        let is_another = |dot: &Dot| message.state.context.contains(*dot) && !self.tenures.is_current(partition, dot.actor);
+        if let Some(dot) = message.dot.filter(is_another) {
+            self.observed.minted(from, partition, dot);
+        }
         let Some(op) = message.op else { return };
         let bucket_version = self.view.bucket_version(message.object.bucket);
         let body = PeerBody::Replicated { op, layout: self.view.layout_name(), bucket_version, outcome };

@@ -2,10 +2,10 @@
 
 use rejoin_core::port::Space;
 use rejoin_core::shard::event::{Alarm, Event};
-use rejoin_proto::catalog::{BucketProps, Quorum};
+use rejoin_proto::catalog::{BucketProps, Durability, Quorum};
 use rejoin_proto::client::{Get, Put, PutOutcome};
-use rejoin_proto::peer::{Absorbed, PeerBody, PeerEnvelope};
-use rejoin_proto::{ActorId, Dot, ErrorCode, VersionVector};
+use rejoin_proto::peer::{Absorbed, PeerBody, PeerEnvelope, Replicate};
+use rejoin_proto::{ActorId, Dot, ErrorCode, Object, ReapEpoch, VersionVector};
 
 use crate::support::cluster::{Cluster, contexts};
 use crate::support::store::{Memory, Writes};
@@ -100,6 +100,38 @@ pub(crate) fn what_was_observed_survives_the_observers_restart() {
     assert_eq!(ended(&cluster), 0);
     cluster.restart(0, false, old);
     assert!(ended(&cluster) > 0, "the peers still know");
+}
+
+/// Old contexts name the actors of many ended tenures. The quiet actor that its node mints with is not forgotten for
+/// them, whether its peers have heard of it by a write or, after a restart of theirs, by its node's hello.
+#[test]
+pub(crate) fn an_old_disk_is_objected_to_whatever_ended_actors_old_contexts_name() {
+    for restarted in [false, true] {
+        let mut cluster = three();
+        cluster.put(0, put("k", "a", 1));
+        let old = cluster.nodes[0].store.clone();
+        cluster.put(0, put("k", "b", 2));
+        cluster.pass(1001);
+        for peer in [1, 2].into_iter().filter(|_| restarted) {
+            let disk = cluster.nodes[peer].store.clone();
+            cluster.restart(peer, false, disk);
+        }
+        let (object, layout) = (object_id(&neighbour(&cluster)), cluster.view.layout_name());
+        for round in 0..20u64 {
+            let actors = (0..20).map(|at| Dot { actor: ActorId(1 + round * 20 + at), counter: 1 });
+            for (from, to) in [(1, 2), (2, 1)] {
+                let state = Object { context: actors.clone().collect(), entries: Vec::new() };
+                let (epoch, durability, object) = (ReapEpoch::default(), Durability::Os, object.clone());
+                let body = PeerBody::Replicate(Replicate { op: None, object, bucket_version: 1, epoch, dot: None, durability, state });
+                let from = cluster.nodes[from].id;
+                cluster.event(to, Event::Peer(from, PeerEnvelope { layout, trace: 0, body }));
+            }
+            cluster.pass(1001);
+        }
+        assert_eq!(ended(&cluster), 0);
+        cluster.restart(0, false, old);
+        assert!(ended(&cluster) > 0 && actor(&cluster, 0).is_none(), "its peers still know; restarted: {restarted}");
+    }
 }
 
 #[test]
