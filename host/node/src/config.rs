@@ -110,10 +110,12 @@ pub struct Config {
     /// Writes that each shard remembers for their retries.
     #[serde(default = "defaults::retry_bytes")]
     pub retry_bytes: usize,
-    /// How long a starting node waits for its peers to object to its actors before it takes writes, in milliseconds.
+    /// How long a starting node waits for its peers to object to its actors before it takes writes, in milliseconds, if
+    /// half of the nodes, itself included, are met by then.
     #[serde(default = "defaults::start_grace_ms")]
     pub start_grace_ms: u64,
-    /// How long a starting node waits for peers that it has reached and that are not ready yet, in milliseconds.
+    /// How long a starting node waits for peers that it has reached and that are not ready yet, in milliseconds, and
+    /// while fewer than half of the nodes, itself included, are met.
     #[serde(default = "defaults::start_wait_ms")]
     pub start_wait_ms: u64,
     /// Bytes of a journal segment.

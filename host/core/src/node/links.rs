@@ -6,7 +6,9 @@
 //! difference is refused and named on both sides. Then every shard looks at the actors that the peer has announced and
 //! objects to those that it has seen later writes of, and *ready* follows behind the objections. The receiver of a
 //! *ready* also waits until its catalog has everything of the peer's. A node serves when all peers have come so far, or
-//! when its grace is over: then its kept tenures end first, because a peer that was not heard might have objected.
+//! when its grace is over: then its kept tenures end first, because a peer that was not heard might have objected. A
+//! grace is short, so a node that has met fewer than half of the cluster waits longer: on a busy machine its peers may
+//! be up and only slow to connect, and its catalog would be an old one.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -40,6 +42,8 @@ pub struct Config {
     pub shards: u16,
     /// How long a starting node waits for peers that it cannot reach, in microseconds.
     pub grace_us: u64,
+    /// How long it waits while fewer than half of the nodes, itself included, are met, in microseconds.
+    pub lonely_us: u64,
     /// How long it waits for peers that it has reached and that are not ready, in microseconds.
     pub longest_start_us: u64,
     /// Pauses between two attempts to dial a peer, and limits.
@@ -220,6 +224,7 @@ pub struct Links {
     /// Connections that another one to the same process has replaced: whose, and until when they stay open.
     retired: BTreeMap<u64, (NodeId, u64)>,
     grace_at_us: u64,
+    lonely_at_us: u64,
     latest_start_us: u64,
     serving: bool,
     clocks: Clocks,
@@ -242,7 +247,8 @@ impl Links {
         };
         let links = config.peers.iter().map(|(id, name)| (*id, link(name))).collect();
         let run = rng.next_u64();
-        let (grace_at_us, latest_start_us) = (now.mono_us + config.grace_us, now.mono_us + config.longest_start_us);
+        let [grace_at_us, lonely_at_us, latest_start_us] =
+            [config.grace_us, config.lonely_us, config.longest_start_us].map(|wait_us| now.mono_us.saturating_add(wait_us));
         Self {
             config,
             rng,
@@ -252,6 +258,7 @@ impl Links {
             greetings: BTreeMap::new(),
             retired: BTreeMap::new(),
             grace_at_us,
+            lonely_at_us,
             latest_start_us,
             serving: false,
             clocks: Clocks::default(),
@@ -327,7 +334,8 @@ impl Links {
     pub fn next_wake_us(&self) -> u64 {
         let hellos = self.greetings.values().map(|greeting| greeting.until_us);
         let dials = self.links.iter().filter(|(peer, link)| self.may_dial(**peer, link)).map(|(_, link)| link.dial_at_us);
-        let start = [self.grace_at_us, self.latest_start_us].into_iter().filter(|at| !self.serving && *at > self.seen_us);
+        let starts = [self.grace_at_us, self.lonely_at_us, self.latest_start_us];
+        let start = starts.into_iter().filter(|at| !self.serving && *at > self.seen_us);
         let retired = self.retired.values().map(|(_, until_us)| *until_us);
         hellos.chain(retired).chain(dials).chain(start).chain([self.next_clock_us]).min().unwrap_or(u64::MAX)
     }
@@ -598,10 +606,15 @@ impl Links {
         if self.serving || self.contradiction().is_some() {
             return;
         }
-        let met_all = self.links.values().all(|link| link.is_settled());
+        let met = self.links.values().filter(|link| link.is_settled()).count();
+        let met_all = met == self.links.len();
+        // A catalog that was changed while this node was down is known to those who are met then, or the operator was
+        // told who lacks the change. Of two nodes one is half, so it does not wait long for the other.
+        let is_lonely = 2 * (met + 1) < self.links.len() + 1;
         let is_reached = |link: &Link| link.current.is_some() && !link.is_settled();
         // A peer that is reached is waited for: what it has to say may take a while.
         let waits = now.mono_us < self.grace_at_us
+            || now.mono_us < self.lonely_at_us && is_lonely
             || now.mono_us < self.latest_start_us && (self.links.values().any(is_reached) || !self.greetings.is_empty());
         if met_all || !waits {
             self.serving = true;

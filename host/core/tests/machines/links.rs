@@ -68,6 +68,7 @@ impl Nodes {
             partitions: 8,
             shards: 2,
             grace_us: GRACE_MS * 1000,
+            lonely_us: LONGEST_MS * 1000,
             longest_start_us: LONGEST_MS * 1000,
             timing: Timing::default(),
         };
@@ -262,8 +263,7 @@ fn a_restarted_peers_connection_takes_the_place_of_the_dead_one() {
 
 #[test]
 fn a_start_ends_its_tenures_when_its_grace_is_over_and_waits_longer_for_peers_that_it_has_reached() {
-    let mut nodes = Nodes::new(3);
-    nodes.catalogs_are_equal = false;
+    let mut nodes = Nodes::new(2);
     nodes.start(0);
     nodes.pass(GRACE_MS - 10);
     assert_eq!(nodes.served(0), None);
@@ -277,6 +277,46 @@ fn a_start_ends_its_tenures_when_its_grace_is_over_and_waits_longer_for_peers_th
     assert_eq!(nodes.served(0), None, "node 1 is there, and has more to say");
     nodes.pass(LONGEST_MS);
     assert_eq!(nodes.served(0), Some(false));
+}
+
+/// The peers are up, and slow to connect: nobody may be let in with the catalog of before.
+#[test]
+fn a_start_that_has_met_fewer_than_half_of_the_nodes_waits_on_after_its_grace() {
+    for count in [3, 4, 5] {
+        let mut nodes = Nodes::new(count);
+        nodes.start(0);
+        nodes.pass(GRACE_MS + 1000);
+        assert_eq!(nodes.served(0), None, "it is alone, of {count}");
+        // The others come one by one. Half of the nodes are enough, and each that is met has its say first.
+        for index in 1..count {
+            let enough = 2 * (index + 1) >= count;
+            nodes.catalogs_are_equal = false;
+            nodes.start(index);
+            nodes.event(0, Event::Redial);
+            nodes.pass(100);
+            assert_eq!(nodes.served(0), None, "node {index} is there, and has more to say");
+            nodes.catalogs_are_equal = true;
+            nodes.event(0, Event::CatalogEqual(node(index)));
+            assert_eq!(nodes.served(0), enough.then_some(false), "{} of {count} are there", index + 1);
+            if enough {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_whose_peers_are_all_down_serves_in_the_end_and_a_node_without_peers_at_once() {
+    let mut nodes = Nodes::new(3);
+    nodes.start(0);
+    nodes.pass(LONGEST_MS - 10);
+    assert_eq!(nodes.served(0), None);
+    nodes.pass(20);
+    assert_eq!(nodes.served(0), Some(false));
+
+    let mut nodes = Nodes::new(1);
+    nodes.start(0);
+    assert_eq!(nodes.served(0), Some(true));
 }
 
 #[test]

@@ -86,6 +86,8 @@ impl World {
             partitions: options.partitions,
             shards: options.shards,
             grace_us: options.start_grace_us,
+            // A node that is alone serves early: what comes of starts that have met nobody is what is looked for.
+            lonely_us: options.start_grace_us,
             longest_start_us: options.start_grace_us.max(LONGEST_START_US),
             timing: links::Timing::default(),
         };
