@@ -114,8 +114,8 @@ pub struct Config {
     /// half of the nodes, itself included, are met by then.
     #[serde(default = "defaults::start_grace_ms")]
     pub start_grace_ms: u64,
-    /// How long a starting node waits for peers that it has reached and that are not ready yet, in milliseconds, and
-    /// while fewer than half of the nodes, itself included, are met.
+    /// How long a starting node waits for peers that it has reached and that are not ready yet, in milliseconds; and,
+    /// for 3 s at most, while fewer than half of the nodes, itself included, are met.
     #[serde(default = "defaults::start_wait_ms")]
     pub start_wait_ms: u64,
     /// Bytes of a journal segment.

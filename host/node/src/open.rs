@@ -37,6 +37,9 @@ use crate::peers::DISKS_FILE;
 use crate::platform::{Chance, Platform, Threads};
 use crate::token::{DEFAULT_TENANT, Secret};
 
+/// How long a start that has met fewer than half of the nodes waits at most, in milliseconds: long enough for a
+/// handshake on a busy machine, and short for clients of the only node that is left.
+const LONELY_MS: u64 = 3_000;
 /// The name under which the layout is kept.
 const LAYOUT_FILE: &str = "layout";
 
@@ -163,7 +166,7 @@ impl Plan {
             partitions: self.layout.partitions(),
             shards: config.shards,
             grace_us: config.start_grace_ms.saturating_mul(1000),
-            lonely_us: config.start_grace_ms.max(config.start_wait_ms).saturating_mul(1000),
+            lonely_us: config.start_grace_ms.max(config.start_wait_ms.min(LONELY_MS)).saturating_mul(1000),
             longest_start_us: config.start_grace_ms.max(config.start_wait_ms).saturating_mul(1000),
             timing: links::Timing::default(),
         };
