@@ -297,7 +297,8 @@ mod tests {
 
     #[test]
     fn all_clients_together_have_a_bound_and_each_has_a_little() {
-        let shared = Arc::new(ClientQueues::new(300_000));
+        // Room for three of the large ones with their headers.
+        let shared = Arc::new(ClientQueues::new(310_000));
         let limits = Limits { queue_bytes: PerClass::all(1 << 20), ..Limits::default() };
         let client = || Sender(Arc::new(Outbox::new(Arc::new(limits.clone()), limits.max_frame, Some(shared.clone()))));
         let large = || Bytes::from(vec![0; 100_000]);
