@@ -242,7 +242,13 @@ fn a_loss_is_said_again_after_a_crash_at_any_call_of_the_start_that_found_it() {
             return;
         }
         let mark = format!("{SHARD}/mark");
-        let segment = rest.journal().next().unwrap().0.clone();
+        // The first may be one that is about to be removed, and the last one that holds nothing yet.
+        let is_needed = |name: &String| {
+            let mut image = rest.image.clone();
+            image.files.remove(name);
+            cuts.on_a_fresh_directory(rest.place, name, |root| Ok(start_with_a_loss(root, &image, &rest.tree).is_ok()))
+        };
+        let segment = rest.journal().map(|(name, _)| name).find(|name| is_needed(name)).unwrap().clone();
         for damaged in [mark.as_str(), segment.as_str(), "current"] {
             let (mut image, mut tree) = (rest.image.clone(), Tree::clone(&rest.tree));
             if damaged == "current" {
