@@ -62,9 +62,20 @@ pub enum StoreFault {
     /// was written, and nothing is damaged.
     #[error("the store is behind its flushes, or the system is out of file descriptors or memory; try again shortly")]
     Busy,
-    /// What is stored under the key cannot be read. Never to be taken for "absent".
+    /// What is stored under the key cannot be read. Never to be taken for "absent". It may be read again one day, or be
+    /// given up as [`Lost`](Self::Lost).
     #[error("stored data is damaged: {0}")]
     Damaged(String),
+    /// If anything was stored under the key it is lost for good, and nobody can tell whether there was. Never to be
+    /// taken for "absent".
+    #[error("stored data is lost: {what}")]
+    Lost {
+        /// How far the store's own count of writes had come at most when the youngest row that may be lost was written.
+        /// The count only grows, so a row that is written later has a higher number and is no part of this loss.
+        upto: u64,
+        /// What was lost.
+        what: String,
+    },
     /// The store has failed for good (a failed write or fsync); the node must stop.
     #[error("the store has failed: {0}")]
     Failed(String),
@@ -81,9 +92,9 @@ pub trait Store {
     /// The row's value, `None` if there is none.
     ///
     /// # Errors
-    /// [`StoreFault::Damaged`] if the row is there but unreadable, or may be: it stays so until it is written anew.
-    /// [`StoreFault::Busy`] if the system is out of descriptors or memory. [`StoreFault::Failed`] if the store has
-    /// stopped.
+    /// [`StoreFault::Damaged`] if the row is there but unreadable, [`StoreFault::Lost`] if it may have been there: it
+    /// stays so until it is written anew. [`StoreFault::Busy`] if the system is out of descriptors or memory.
+    /// [`StoreFault::Failed`] if the store has stopped.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault>;
 
     /// Visits rows in key order, from the first key ≥ `from` while keys are < `to` (`None`: to the end), until `visit`

@@ -40,7 +40,7 @@ pub enum ErrorCode {
     VersionConflict,
     /// The disk is full: writes are refused, reads go on.
     DiskFull,
-    /// This replica cannot read what it has stored.
+    /// This replica cannot read what it has stored. A write that is answered so was not done.
     Damaged,
     /// The plugin was refused.
     PluginRejected,

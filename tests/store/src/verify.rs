@@ -64,7 +64,9 @@ pub fn verify(root: &Path, image: &Image, tree: &Tree, expected: &Expected<'_>) 
     }
     let rows = match node.rows() {
         Ok(rows) => rows,
-        Err(StoreFault::Damaged(_)) if expected.loss == Loss::MustBeSaid => return row_by_row(&node, expected, lost),
+        Err(StoreFault::Damaged(_) | StoreFault::Lost { .. }) if expected.loss == Loss::MustBeSaid => {
+            return row_by_row(&node, expected, lost);
+        }
         Err(fault) => return Err(format!("reading: {fault}")),
     };
     compare(expected, &rows, end, lost)?;
@@ -105,7 +107,7 @@ fn row_by_row(node: &Node, expected: &Expected<'_>, lost: bool) -> Result<Found,
     for (space, key) in expected.model.keys() {
         let row = (*space, key.clone());
         match node.store.get(*space, key) {
-            Err(StoreFault::Damaged(_)) => {}
+            Err(StoreFault::Damaged(_) | StoreFault::Lost { .. }) => {}
             Err(fault) => return Err(fault.to_string()),
             Ok(value) if !lost && value.as_ref() != right.get(&row) => {
                 return Err(format!("{space:?} {key:?} is {value:?} and nothing was said"));

@@ -67,7 +67,7 @@ fn damaged(store: &ShardStore, last: impl Fn(u64) -> Option<String>) -> BTreeSet
     let mut damaged = BTreeSet::new();
     for number in 0..ROWS {
         match store.get(Space::Objects, key(number).as_bytes()) {
-            Err(StoreFault::Damaged(_)) => drop(damaged.insert(number)),
+            Err(StoreFault::Damaged(_) | StoreFault::Lost { .. }) => drop(damaged.insert(number)),
             found => assert_eq!(found.unwrap().map(|value| String::from_utf8(value.to_vec()).unwrap()), last(number), "row {number}"),
         }
     }
@@ -113,6 +113,8 @@ fn one_flipped_bit_costs_the_keys_of_one_block() {
     // The damage was met: maintenance looks into it, and says what is lost.
     flush(&mut store, &maintenance);
     assert_eq!(damaged(&store, |number| Some(value(number, 2))), unread);
+    let mut found = unread.iter().map(|number| store.get(Space::Objects, key(*number).as_bytes()));
+    assert!(found.all(|found| matches!(found, Err(StoreFault::Lost { .. }))), "they may be written over");
     assert_eq!(store.stats().lost_ranges, 1);
     let problems = store.problems();
     assert!(problems.iter().any(|line| line.contains("lost with a damaged table are the keys from")), "{problems:?}");
@@ -140,7 +142,7 @@ fn one_flipped_bit_costs_the_keys_of_one_block() {
             ControlFlow::Continue(())
         };
         assert!(
-            matches!(store.scan(Space::Objects, b"", None, &mut count), Err(StoreFault::Damaged(_))),
+            matches!(store.scan(Space::Objects, b"", None, &mut count), Err(StoreFault::Lost { .. })),
             "a scan says that rows are missing"
         );
         assert_eq!(rows, ROWS - 1 - unread.len() as u64, "and visits all others");
@@ -279,7 +281,8 @@ fn a_table_that_is_gone_costs_its_own_keys_only() {
     std::fs::remove_file(&tables(dir.path())[1]).unwrap();
     let (store, recovery) = open(dir.path(), Start::CLEAN);
     assert_eq!((recovery.lost, recovery.damaged.len()), (vec![], 1));
-    let lost: Vec<u64> = (0..=last).filter(|number| matches!(read(&store, *number), Err(StoreFault::Damaged(_)))).collect();
+    let is_lost = |number: &u64| matches!(read(&store, *number), Err(StoreFault::Lost { .. }));
+    let lost: Vec<u64> = (0..=last).filter(is_lost).collect();
     let (from, to) = (lost[0], lost[lost.len() - 1]);
     assert_eq!(lost.len() as u64, to - from + 1, "they are beside each other: {lost:?}");
     assert!(from > 50 && to + 50 < last, "keys {from} to {to} of {last} are lost");
@@ -303,7 +306,10 @@ fn damage_that_a_scan_has_met_is_looked_for_where_the_scan_was() {
     let (mut store, _) = open(dir.path(), Start::CLEAN);
     let maintenance = store.maintenance();
     for lost in 1..=2 {
-        assert!(matches!(store.scan(Space::Objects, b"", None, &mut |_, _| ControlFlow::Continue(())), Err(StoreFault::Damaged(_))));
+        assert!(matches!(
+            store.scan(Space::Objects, b"", None, &mut |_, _| ControlFlow::Continue(())),
+            Err(StoreFault::Damaged(_) | StoreFault::Lost { .. })
+        ));
         flush(&mut store, &maintenance);
         assert_eq!(store.stats().lost_ranges, lost);
     }

@@ -32,7 +32,7 @@ fn damaged_keys(attempt: &Attempt<'_>) -> Vec<bytes::Bytes> {
     let node = attempt.node.as_ref().unwrap();
     let right = attempt.model.rows_after(attempt.model.made());
     let unread = |(space, key): &(Space, bytes::Bytes)| match node.store.get(*space, key) {
-        Err(StoreFault::Damaged(_)) => true,
+        Err(StoreFault::Damaged(_) | StoreFault::Lost { .. }) => true,
         found => {
             assert_eq!(found.unwrap().as_ref(), right.get(&(*space, key.clone())), "{key:?}");
             false
@@ -172,7 +172,8 @@ fn there_is_no_descriptor_while_a_damaged_table_is_taken_out() {
         calls::arm(plan);
         // A read may find no descriptor.
         let read = |(space, key): &(Space, bytes::Bytes)| attempt.node.as_ref().unwrap().store.get(*space, key);
-        let met = attempt.model.keys().filter(|key| matches!(read(key), Err(StoreFault::Damaged(_)))).count();
+        let is_damage = |fault| matches!(fault, StoreFault::Damaged(_) | StoreFault::Lost { .. });
+        let met = attempt.model.keys().filter(|key| read(key).is_err_and(is_damage)).count();
         for _ in 0..3 {
             let done = attempt.node.as_ref().unwrap().store.maintenance().run();
             passes(done.map(drop)).unwrap_or_else(|stopped| panic!("call {call:?}: {stopped:?}"));

@@ -30,7 +30,7 @@ use turn::Turn;
 use rejoin_proto::client::{PutReply, Receipt, Reply, StartId};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, OpId, PeerBody, PeerEnvelope};
-use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, RequestId, TenantId};
+use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, PartitionId, RequestId, TenantId};
 
 use crate::port::{Change, Store, StoreFault};
 use crate::retries::Retries;
@@ -115,8 +115,10 @@ pub struct Shard {
     writing: BTreeMap<(TenantId, RequestId), u64>,
     /// Reads that have been answered and only wait for late owners, to repair them. They take no request's place.
     lingering: BTreeSet<u64>,
-    /// Store keys whose copy could not be read when it was last asked for.
+    /// Store keys whose copy was damaged when it was last asked for.
     unreadable: BTreeSet<Bytes>,
+    /// Up to which of the store's writes what is lost for good has ended its partition's tenure.
+    lost_upto: BTreeMap<PartitionId, u64>,
     next_op: u64,
     next_upkeep_us: u64,
     next_expiry_us: u64,
@@ -156,6 +158,7 @@ impl Shard {
             writing: BTreeMap::new(),
             lingering: BTreeSet::new(),
             unreadable: BTreeSet::new(),
+            lost_upto: BTreeMap::new(),
             next_op,
             next_upkeep_us: 0,
             next_expiry_us: 0,

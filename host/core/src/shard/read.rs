@@ -269,7 +269,10 @@ impl Shard {
         let props = &op.target.bucket.props;
         let needed = props.r.of(props.n).max(1).min(u8::try_from(others.len()).unwrap_or(u8::MAX));
         let tally = self.tally(&others, needed, 0);
-        if others.is_empty() || tally.verdict() == Verdict::Impossible {
+        if others.is_empty() {
+            return self.write_over_lost(turn, number, op, put, seen, 0);
+        }
+        if tally.verdict() == Verdict::Impossible {
             self.reply(turn, &op, self.store_error(ErrorCode::Damaged));
             return None;
         }
@@ -287,7 +290,10 @@ impl Shard {
     /// there.
     fn healed(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, put: Put, seen: VersionVector) -> Option<Box<Op>> {
         let Work::Read(read) = &mut op.work else { return Some(op) };
-        let (joined, epoch) = (core::mem::take(&mut read.joined), read.epoch);
+        let (joined, epoch, answers) = (core::mem::take(&mut read.joined), read.epoch, read.tally.got());
+        if joined.is_empty() {
+            return self.write_over_lost(turn, number, op, put, seen, answers);
+        }
         let taken = self.absorb(turn, &op.target.object, epoch, &joined);
         // It may be damaged still, on a disk that writes to the same bad block.
         let readable = taken.and_then(|_| self.load(turn, op.target.partition, &op.target.store_key.clone()));

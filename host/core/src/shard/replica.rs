@@ -32,8 +32,9 @@ impl Shard {
             Err(ErrorCode::Damaged) if !incoming.is_empty() => None,
             Err(code) => return Err(code),
         };
-        if let Some(local) = &local {
-            self.heed_claims(turn, partition, &incoming.context, &local.context);
+        match &local {
+            Some(local) => self.heed_claims(turn, partition, &incoming.context, &local.context),
+            None => self.replaces_unreadable(turn, partition, &store_key),
         }
         let (joined, alarm) = local.as_ref().map_or_else(|| (incoming.clone(), None), |local| causal::sync(local, incoming));
         if alarm.is_some() {
@@ -41,7 +42,6 @@ impl Shard {
         }
         self.counters.absorbs += 1;
         if local.as_ref() != Some(&joined) {
-            self.counters.replaced += u64::from(local.is_none());
             let mut change = Change::default();
             Self::object_row(&mut change, &store_key, &joined);
             self.write(turn, change)?;

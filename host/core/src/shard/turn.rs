@@ -16,8 +16,7 @@ use super::op::{Op, Origin};
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::quorum::Tally;
 
-/// The most unreadable copies that are remembered one by one. One more ends its partition's tenure whenever something
-/// was minted there since the last end, because it may have been sound until then.
+/// The most damaged copies that are remembered one by one. What is lost with a range of keys is not among them.
 const MAX_UNREADABLE: usize = 10_000;
 
 /// One call.
@@ -52,9 +51,7 @@ impl Shard {
     }
 
     /// Reads this node's copy. One that has seen more of this node's actor than the actor knows of shows that the disk
-    /// went back. A damaged one ends the tenure: the actor's own writes may be gone. It does so once and not with every
-    /// read, or a key that is often asked for would cost its partition an actor each time; while the copy is unreadable
-    /// nothing is minted for its key, so the actors that follow have nothing to lose in it.
+    /// went back. One that cannot be read ends the tenure, see [`heed_damage`](Self::heed_damage).
     pub(super) fn load(&mut self, turn: &mut Turn<'_>, partition: PartitionId, store_key: &[u8]) -> Result<Object, ErrorCode> {
         let fault = match turn.store.get(Space::Objects, store_key) {
             Ok(None) => return Ok(self.readable(store_key, Object::default())),
@@ -71,20 +68,62 @@ impl Shard {
             Err(fault) => fault,
         };
         // Rule: unreadable is not absent. Every fault goes to the caller as an error.
-        if let StoreFault::Damaged(what) = &fault
-            && !self.unreadable.contains(store_key)
-        {
-            if self.unreadable.len() < MAX_UNREADABLE {
-                self.unreadable.insert(Bytes::copy_from_slice(store_key));
-            }
-            turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
-            // Rule: damage ends a tenure. Without an actor nothing was minted since the last end, so nothing has to
-            // end.
-            if self.tenures.has_actor(partition) {
-                self.end_tenure(turn, partition, "its copy of an object cannot be read");
-            }
-        }
+        self.heed_damage(turn, partition, store_key, &fault);
         Err(fault_code(turn, fault))
+    }
+
+    /// A copy that cannot be read ends the tenure, because the actor's own writes may be gone. It does so once and not
+    /// with every read, or a key that is often asked for would cost its partition an actor each time. While a copy is
+    /// unreadable nothing is minted for its key, so the actors that follow have nothing to lose in it.
+    ///
+    /// Damaged copies are told apart by their keys. Of a lost range it is enough to know how far the store's count of
+    /// writes had come: what an actor writes after the end has a higher number than all that was lost until then.
+    fn heed_damage(&mut self, turn: &mut Turn<'_>, partition: PartitionId, store_key: &[u8], fault: &StoreFault) {
+        let what = match fault {
+            StoreFault::Damaged(what) if self.is_new_damage(store_key) => what,
+            StoreFault::Lost { upto, what } => {
+                // Given up: it is not damaged any more.
+                self.unreadable.remove(store_key);
+                // Rule: losses end a tenure once. They are one loss up to the newest row that may be gone.
+                if self.knows_loss(partition, *upto) {
+                    return;
+                }
+                self.lost_upto.insert(partition, *upto);
+                what
+            }
+            _ => return,
+        };
+        turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
+        self.end_for_damage(turn, partition);
+    }
+
+    /// Whether a damaged copy was not known of, and is from now on. Those above the bound are not told apart and never
+    /// new: they end the tenure when something takes their place.
+    fn is_new_damage(&mut self, store_key: &[u8]) -> bool {
+        self.unreadable.len() < MAX_UNREADABLE && self.unreadable.insert(Bytes::copy_from_slice(store_key))
+    }
+
+    fn end_for_damage(&mut self, turn: &mut Turn<'_>, partition: PartitionId) {
+        // Rule: damage ends a tenure. Without an actor nothing was minted since the last end, so nothing has to end.
+        if self.tenures.has_actor(partition) {
+            self.end_tenure(turn, partition, "its copy of an object cannot be read");
+        }
+    }
+
+    /// To be called before something takes the place of a copy that cannot be read: of one that is not told apart from
+    /// others the tenure has not ended yet.
+    pub(super) fn replaces_unreadable(&mut self, turn: &mut Turn<'_>, partition: PartitionId, store_key: &[u8]) {
+        self.counters.replaced += 1;
+        let known_loss = lost_upto(turn, store_key).is_some_and(|upto| self.knows_loss(partition, upto));
+        // Rule: untold damage ends a tenure.
+        if !known_loss && !self.unreadable.contains(store_key) {
+            self.end_for_damage(turn, partition);
+        }
+    }
+
+    /// Whether a loss has ended the tenure of its partition's actor.
+    fn knows_loss(&self, partition: PartitionId, upto: u64) -> bool {
+        self.lost_upto.get(&partition).is_some_and(|&known| known >= upto)
     }
 
     fn readable(&mut self, store_key: &[u8], object: Object) -> Object {
@@ -197,11 +236,22 @@ impl Shard {
             ErrorCode::Overloaded => {
                 format!("the store of {name} is behind its flushes, or out of file descriptors or memory; nothing was written")
             }
-            ErrorCode::Damaged => format!("{name} coordinates and cannot read its copy; try another node"),
+            ErrorCode::Damaged => format!(
+                "{name} coordinates and cannot read its copy; nothing was written. Try another node; where there is \
+                 none, a put or delete takes the place of a copy that is lost for good, and a create does not"
+            ),
             _ => format!("the store of {name} has failed and the node is stopping; try another node"),
         };
         let error = ErrorReply::new(code, message);
         Reply::Error(if code == ErrorCode::Overloaded { error.retry_after(100) } else { error })
+    }
+}
+
+/// Up to which of the store's writes a copy may be lost for good; `None` if it is not.
+pub(super) fn lost_upto(turn: &Turn<'_>, store_key: &[u8]) -> Option<u64> {
+    match turn.store.get(Space::Objects, store_key) {
+        Err(StoreFault::Lost { upto, .. }) => Some(upto),
+        _ => None,
     }
 }
 
@@ -210,7 +260,7 @@ pub(super) fn fault_code(turn: &mut Turn<'_>, fault: StoreFault) -> ErrorCode {
     match fault {
         StoreFault::Full => ErrorCode::DiskFull,
         StoreFault::Busy => ErrorCode::Overloaded,
-        StoreFault::Damaged(_) => ErrorCode::Damaged,
+        StoreFault::Damaged(_) | StoreFault::Lost { .. } => ErrorCode::Damaged,
         StoreFault::Failed(why) => {
             turn.effects.push(Effect::Fatal(why));
             ErrorCode::Stopping

@@ -16,7 +16,7 @@ use super::Shard;
 use super::event::{DurableTicket, Effect, MergeTicket, Merged};
 use super::op::{Aim, Op, Work, WritePhase, WriteWork};
 use super::read::merge_job;
-use super::turn::{Turn, fault_code};
+use super::turn::{Turn, fault_code, lost_upto};
 use super::validate::validate_job;
 use crate::causal::{self, Write};
 use crate::port::Change;
@@ -147,16 +147,7 @@ impl Shard {
         seen: VersionVector,
         merge_tried: bool,
     ) -> Option<Box<Op>> {
-        let tally = self.write_tally(&op, &put);
-        if tally.verdict() == Verdict::Impossible {
-            let reply = self.quorum_error(
-                ErrorCode::Unavailable,
-                "too few replicas of the key can be reached; nothing was written",
-                &tally.at_best(),
-            );
-            self.reply(turn, &op, reply);
-            return None;
-        }
+        let tally = self.reachable_tally(turn, &op, &put)?;
         self.heed_context(turn, op.target.partition, &seen);
         let mut object = match self.load(turn, op.target.partition, &op.target.store_key.clone()) {
             Ok(object) => object,
@@ -271,6 +262,60 @@ impl Shard {
         self.replicate(turn, number, &op, object, dot, &tally);
         op.work = Work::Write(WriteWork { put, seen, phase: WritePhase::Replicating { dot, tally, context } });
         self.own_ack(turn, number, op)
+    }
+
+    /// Writes an object whose copy here cannot be read, and of which those other owners that were asked have nothing.
+    ///
+    /// A copy that is lost for good is given up, in one record with the end of the tenure or after it. If so many
+    /// others have nothing that every acknowledged write would have been met, none was lost. Otherwise the lost copy
+    /// may have been the only one: a put or a delete is what makes the key whole again, and a create is refused,
+    /// because it promises that there was nothing. One that is only damaged may be read again, and keeps its place.
+    pub(super) fn write_over_lost(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        op: Box<Op>,
+        put: Put,
+        seen: VersionVector,
+        absent: u8,
+    ) -> Option<Box<Op>> {
+        let (partition, store_key) = (op.target.partition, op.target.store_key.clone());
+        match self.load(turn, partition, &store_key) {
+            // Something has come in meanwhile.
+            Ok(_) => return self.write_object(turn, number, op, put, seen, false),
+            Err(ErrorCode::Damaged) => {}
+            Err(code) => {
+                self.reply(turn, &op, self.store_error(code));
+                return None;
+            }
+        }
+        let props = &op.target.bucket.props;
+        let meets_all = absent.saturating_add(props.w.of(props.n).max(1)) > props.n;
+        // Rule: lost copies are written over.
+        let lost = lost_upto(turn, &store_key).is_some();
+        // Rule: creates need proof.
+        let allowed = meets_all || put.basis != Basis::Create;
+        if !(lost && allowed) {
+            self.reply(turn, &op, self.store_error(ErrorCode::Damaged));
+            return None;
+        }
+        let tally = self.reachable_tally(turn, &op, &put)?;
+        self.heed_claims(turn, partition, &seen, &VersionVector::new());
+        self.replaces_unreadable(turn, partition, &store_key);
+        self.unreadable.remove(&store_key);
+        self.mint_and_replicate(turn, number, op, put, seen, Object::default(), tally)
+    }
+
+    /// The owners that a write waits for; `None`, with the writer told, if too few of them can be reached.
+    fn reachable_tally(&mut self, turn: &mut Turn<'_>, op: &Op, put: &Put) -> Option<Tally> {
+        let tally = self.write_tally(op, put);
+        if tally.verdict() != Verdict::Impossible {
+            return Some(tally);
+        }
+        let message = "too few replicas of the key can be reached; nothing was written";
+        let reply = self.quorum_error(ErrorCode::Unavailable, message, &tally.at_best());
+        self.reply(turn, op, reply);
+        None
     }
 
     /// Waits for what the request, or else its bucket, wants of how many owners.

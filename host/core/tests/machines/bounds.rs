@@ -1,13 +1,15 @@
 //! What grows with what others do has an end: retries that wait, copies that cannot be read, actors of others.
 
+use std::collections::BTreeSet;
+
 use rejoin_core::shard::event::{Alarm, Event};
-use rejoin_proto::catalog::{BucketProps, Durability};
-use rejoin_proto::client::{PutOutcome, Reply};
+use rejoin_proto::catalog::{BucketProps, Durability, Quorum};
+use rejoin_proto::client::{Put, PutOutcome, Reply};
 use rejoin_proto::peer::{OpId, PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{ActorId, Dot, ErrorCode, Object, ReapEpoch};
 
 use crate::support::cluster::Cluster;
-use crate::support::{get, object_id, put};
+use crate::support::{get, object_id, put, with};
 
 #[test]
 pub(crate) fn sixteen_attempts_at_one_write_wait_for_it_and_no_more() {
@@ -24,6 +26,22 @@ pub(crate) fn sixteen_attempts_at_one_write_wait_for_it_and_no_more() {
     assert_eq!(cluster.stored(1, "k").entries.len(), 1);
 }
 
+fn alarms_of_damage(cluster: &Cluster) -> usize {
+    cluster.alarms.iter().filter(|alarm| matches!(alarm, Alarm::Damaged { .. })).count()
+}
+
+fn ends(cluster: &Cluster) -> usize {
+    cluster.alarms.iter().filter(|alarm| matches!(alarm, Alarm::TenureEnded { .. })).count()
+}
+
+/// Other keys of the partition of a key.
+fn neighbours(cluster: &Cluster, key: &str, count: usize) -> Vec<String> {
+    let layout = cluster.view.layout();
+    let partition = layout.partition(&object_id(key));
+    let keys = (0..).map(|at| format!("neighbour {at}"));
+    keys.filter(|key| layout.partition(&object_id(key)) == partition).take(count).collect()
+}
+
 #[test]
 pub(crate) fn ten_thousand_copies_that_cannot_be_read_are_told_apart_and_no_more() {
     let mut cluster = Cluster::new(1, BucketProps { n: 1, ..BucketProps::default() });
@@ -32,33 +50,71 @@ pub(crate) fn ten_thousand_copies_that_cannot_be_read_are_told_apart_and_no_more
         cluster.nodes[0].store.damaged.insert(object_id(&key).store_key());
         cluster.alarms.clear();
         assert_eq!(cluster.refused(0, put(&key, "a", 1)), ErrorCode::Damaged);
-        cluster.alarms.iter().filter(|alarm| matches!(alarm, Alarm::Damaged { .. })).count()
+        alarms_of_damage(&cluster)
     };
     assert_eq!((0..10_000).map(&mut alarms).sum::<usize>(), 10_000);
     assert_eq!([alarms(0), alarms(9_999)], [0, 0], "those are known");
-    assert_eq!([alarms(10_000), alarms(10_000)], [1, 1], "each read of one more counts as new");
+    assert_eq!([alarms(10_000), alarms(10_001)], [0, 0], "and more are not reported one by one");
 }
 
+/// Reads of copies that are not told apart cost nothing. What takes the place of one ends the tenure before it.
 #[test]
-pub(crate) fn a_read_of_one_damaged_copy_more_ends_a_tenure_only_if_something_was_minted_since_the_last_end() {
-    let mut cluster = Cluster::new(1, BucketProps { n: 1, durability: Durability::Os, ..BucketProps::default() });
-    for key in (0..10_001).map(|at| format!("k{at}")) {
+pub(crate) fn damaged_copies_that_are_not_told_apart_end_a_tenure_when_replaced() {
+    let mut cluster = Cluster::new(3, BucketProps { durability: Durability::Os, ..BucketProps::default() });
+    assert_eq!(cluster.put(0, put("k10000", "before", 1)).outcome, PutOutcome::Stored);
+    for key in (0..10_000).map(|at| format!("k{at}")) {
         cluster.nodes[0].store.damaged.insert(object_id(&key).store_key());
-        cluster.refused(0, put(&key, "a", 1));
+        cluster.ask_get(0, get(&key));
+        cluster.deliver();
     }
-    let layout = cluster.view.layout().clone();
-    let one_more = layout.partition(&object_id("k10000"));
-    let sound = (0..).map(|at| format!("sound{at}")).find(|key| layout.partition(&object_id(key)) == one_more).expect("a key");
-    let ends_of_ten_reads = |cluster: &mut Cluster| {
-        cluster.alarms.clear();
-        (0..10).for_each(|_| assert_eq!(cluster.refused(0, put("k10000", "a", 1)), ErrorCode::Damaged));
-        cluster.alarms.iter().filter(|alarm| matches!(alarm, Alarm::TenureEnded { .. })).count()
-    };
-    assert_eq!(ends_of_ten_reads(&mut cluster), 0);
-    assert_eq!(cluster.put(0, put(&sound, "b", 2)).outcome, PutOutcome::Stored);
-    assert_eq!(ends_of_ten_reads(&mut cluster), 1);
+    let sound = neighbours(&cluster, "k10000", 1).remove(0);
+    assert_eq!(cluster.put(0, put(&sound, "minted", 2)).outcome, PutOutcome::Stored);
+    cluster.nodes[0].store.damaged.insert(object_id("k10000").store_key());
+    cluster.alarms.clear();
+    for round in 0..10 {
+        // Nobody is there whose copy could take its place.
+        cluster.cut(0);
+        let one = Put { w: Some(Quorum::Count(1)), ..put("k10000", "refused", 3) };
+        assert_eq!(cluster.refused(0, one), ErrorCode::Damaged);
+        cluster.heal(0);
+        assert_eq!(cluster.put(0, put(&sound, "minted", 10 + round)).outcome, PutOutcome::Stored);
+    }
+    assert_eq!((ends(&cluster), alarms_of_damage(&cluster)), (0, 0));
+    assert_eq!(cluster.put(0, put("k10000", "after", 4)).outcome, PutOutcome::Stored);
+    assert_eq!(ends(&cluster), 1, "its actor's writes were in what is lost");
+    assert_eq!(cluster.stored(0, "k10000").entries.len(), 2, "beside what the others had");
+}
+
+/// More keys of a lost range than are told apart: neither a read nor a write of one more costs its partition an actor,
+/// or the log a line.
+#[test]
+pub(crate) fn a_lost_range_ends_a_partitions_tenure_once_however_many_keys_it_has() {
+    let mut cluster = Cluster::new(1, BucketProps { n: 1, durability: Durability::Os, ..BucketProps::default() });
+    let mut more = neighbours(&cluster, "more", 1001);
+    let sound = more.pop().expect("a key");
+    let partition = |cluster: &Cluster, key: &str| cluster.view.layout().partition(&object_id(key));
+    assert_eq!(cluster.put(0, put(&sound, "before", 1)).outcome, PutOutcome::Stored);
+    cluster.nodes[0].store.lose_all();
+    let keys: Vec<String> = (0..10_100).map(|at| format!("k{at}")).collect();
+    for key in &keys {
+        cluster.ask_get(0, get(key));
+    }
+    let partitions: BTreeSet<_> = keys.iter().map(|key| partition(&cluster, key)).collect();
+    assert_eq!(alarms_of_damage(&cluster), partitions.len(), "one for each partition");
+    assert_eq!(ends(&cluster), 1, "of the one partition that had an actor");
     let start = cluster.nodes[0].shard.start();
-    assert_eq!((ends_of_ten_reads(&mut cluster), cluster.nodes[0].shard.start()), (0, start));
+    cluster.alarms.clear();
+    let mut context = cluster.put(0, put(&sound, "after", 2)).context;
+    for (round, key) in (10..).zip(&more) {
+        context = cluster.put(0, with(&context, put(&sound, "goes on", round))).context;
+        cluster.ask_get(0, get(key));
+    }
+    assert_eq!((ends(&cluster), alarms_of_damage(&cluster), cluster.nodes[0].shard.start()), (0, 0, start));
+    // Another loss takes what the new actor has written.
+    cluster.nodes[0].store.lose_all();
+    cluster.ask_get(0, get(&sound));
+    cluster.ask_get(0, get("more"));
+    assert_eq!((ends(&cluster), alarms_of_damage(&cluster)), (1, 1));
 }
 
 /// The store keeps a row of each actor that is remembered: sixty-four per partition, whatever contexts say.

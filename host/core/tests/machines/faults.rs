@@ -3,13 +3,13 @@
 use rejoin_core::port::{Space, Store};
 use rejoin_core::shard::event::{Alarm, Event};
 use rejoin_proto::catalog::{BucketProps, Quorum};
-use rejoin_proto::client::{Get, Put, PutOutcome};
+use rejoin_proto::client::{Basis, Get, Put, PutOutcome};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{ErrorCode, Hlc, ReapEpoch};
 
 use crate::support::cluster::Cluster;
 use crate::support::store::Writes;
-use crate::support::{SKEW_MS, WALL_MS, get, object_id, put, with};
+use crate::support::{SKEW_MS, WALL_MS, delete, get, object_id, put, with};
 
 fn three() -> Cluster {
     Cluster::new(3, BucketProps::default())
@@ -154,6 +154,105 @@ pub(crate) fn a_coordinator_whose_copy_is_damaged_takes_what_the_others_have_and
     damage(&mut cluster, 0);
     assert_eq!(cluster.refused(0, put("k", "b", 2)), ErrorCode::Damaged);
     assert!(!readable(&cluster, 0));
+}
+
+/// A key that nobody has ever written falls among those that the coordinator has lost. That must not lock it.
+#[test]
+pub(crate) fn a_new_key_of_a_lost_range_is_written_at_its_coordinator() {
+    for (at, basis) in [Basis::Create, Basis::Blind].into_iter().enumerate() {
+        let mut cluster = three();
+        cluster.put(0, put("old", "a", 1));
+        cluster.nodes[0].store.lose_all();
+        let new = || Put { basis: basis.clone(), ..put("k", "b", 2) };
+        assert_eq!(cluster.put(0, new()).outcome, PutOutcome::Stored);
+        assert_eq!(cluster.put(0, delete(&format!("deleted{at}"), 3)).outcome, PutOutcome::Stored, "a delete too");
+        assert_eq!(cluster.nodes[0].shard.counters().replaced, 2);
+        for node in 0..3 {
+            let all = Get { r: Some(Quorum::Count(3)), ..get("k") };
+            assert_eq!(cluster.get(node, all).value.as_deref(), Some(&b"b"[..]), "it is whole at every owner");
+        }
+        // What the others have is neither replaced nor hidden from a create.
+        assert_eq!(cluster.refused(0, Put { basis: Basis::Create, ..put("old", "c", 4) }), ErrorCode::Exists);
+        assert_eq!(cluster.put(0, put("old", "c", 5)).outcome, PutOutcome::Stored);
+        assert_eq!(cluster.stored(0, "old").entries.len(), 2, "beside what the others had");
+    }
+}
+
+/// The actor that had written the key has ended in the same record, or before: its writes may be in what is lost.
+#[test]
+pub(crate) fn a_lost_copy_is_not_written_over_before_the_end_of_the_tenure_is_written() {
+    let mut cluster = three();
+    cluster.ask_put(0, put("k", "a", 1));
+    cluster.wire.clear();
+    let before = cluster.nodes[0].shard.actors();
+    cluster.nodes[0].store.lose_all();
+    cluster.nodes[0].store.writes = Writes::Full;
+    assert_eq!(cluster.refused(0, put("k", "b", 2)), ErrorCode::DiskFull);
+    assert!(!readable(&cluster, 0) && cluster.nodes[0].shard.owes_ends());
+    cluster.nodes[0].store.writes = Writes::Work;
+    let written = cluster.nodes[0].store.written;
+    assert_eq!(cluster.put(0, put("k", "c", 3)).outcome, PutOutcome::Stored);
+    assert_eq!(cluster.nodes[0].store.written, written + 1, "the end and the new copy are one record");
+    assert_ne!(cluster.nodes[0].shard.actors(), before);
+    assert!(readable(&cluster, 0) && !cluster.nodes[0].shard.owes_ends());
+}
+
+/// Whoever cannot say what it has proves nothing.
+#[test]
+pub(crate) fn a_lost_copy_is_not_given_up_while_too_few_others_can_say_what_they_have() {
+    let mut cluster = three();
+    cluster.nodes[0].store.lose_all();
+    cluster.nodes[1].store.lose_all();
+    assert_eq!(cluster.refused(0, put("k", "a", 1)), ErrorCode::Unavailable);
+    assert!(!readable(&cluster, 0));
+    // An owner that has lost everything has nothing to say either.
+    let mut cluster = three();
+    cluster.nodes[0].store.lose_all();
+    cluster.event(1, Event::Replaced);
+    assert_eq!(cluster.refused(0, put("k", "a", 1)), ErrorCode::Unavailable);
+    assert!(!readable(&cluster, 0));
+}
+
+/// One node has the only copy, or the coordinator alone may have acknowledged: nobody knows what was lost. A put or a
+/// delete makes the key whole again, and a create cannot promise that there was nothing.
+#[test]
+pub(crate) fn a_lost_copy_that_may_be_the_only_one_is_written_over_but_by_creates() {
+    let one = |n| BucketProps { n, w: Quorum::Count(1), r: Quorum::Count(1), ..BucketProps::default() };
+    for nodes in [1, 3] {
+        let mut cluster = Cluster::new(nodes, one(u8::try_from(nodes).expect("few")));
+        // Acknowledged, and nobody else has it yet.
+        let mut lost = |key| {
+            let number = cluster.ask_put(0, put(key, "lost", 1));
+            cluster.wire.clear();
+            cluster.put_reply(number).context
+        };
+        let [context, _, seen] = ["k", "deleted", "seen"].map(&mut lost);
+        cluster.nodes[0].store.lose_all();
+        let number = cluster.ask_get(0, get("k"));
+        if nodes == 1 {
+            assert_eq!(cluster.error(number).code, ErrorCode::Unavailable, "never absent");
+        }
+        cluster.deliver();
+        let number = cluster.ask_put(0, Put { basis: Basis::Create, ..put("k", "created", 3) });
+        cluster.deliver();
+        let error = cluster.error(number);
+        assert_eq!(error.code, if nodes == 1 { ErrorCode::Unavailable } else { ErrorCode::Damaged });
+        assert_eq!(cluster.put(0, put("k", "b", 4)).outcome, PutOutcome::Stored);
+        assert_eq!(cluster.put(0, delete("deleted", 5)).outcome, PutOutcome::Stored);
+        assert_eq!(cluster.put(0, with(&seen, put("seen", "c", 6))).outcome, PutOutcome::Stored);
+        assert_eq!(cluster.get(0, get("k")).value.as_deref(), Some(&b"b"[..]));
+        assert_eq!(cluster.get(0, get("seen")).value.as_deref(), Some(&b"c"[..]));
+        assert_eq!(cluster.get(0, get("deleted")).value, None);
+        // What only this copy knew of the earlier write is gone with it, and its context still opens the key.
+        assert_eq!(cluster.put(0, with(&context, put("k", "d", 7))).outcome, PutOutcome::Stored);
+    }
+    // A copy that is there and damaged may be read again, and keeps its place.
+    let mut alone = Cluster::new(1, one(1));
+    alone.put(0, put("k", "a", 1));
+    damage(&mut alone, 0);
+    assert_eq!(alone.refused(0, put("k", "b", 2)), ErrorCode::Damaged);
+    alone.nodes[0].store.damaged.clear();
+    assert_eq!(alone.get(0, get("k")).value.as_deref(), Some(&b"a"[..]));
 }
 
 #[test]

@@ -24,12 +24,27 @@ pub(crate) struct Memory {
     pub(crate) damaged: BTreeSet<Vec<u8>>,
     pub(crate) writes: Writes,
     pub(crate) written: usize,
+    /// Objects written up to then are lost, and nobody can tell which there were.
+    lost_upto: Option<usize>,
+    /// When each object was written.
+    ages: BTreeMap<Bytes, usize>,
+}
+
+impl Memory {
+    /// Loses the range of all keys: what is written from now on can be read.
+    pub(crate) fn lose_all(&mut self) {
+        self.lost_upto = Some(self.written);
+    }
 }
 
 impl Store for Memory {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
         if self.damaged.contains(key) {
             return Err(StoreFault::Damaged("a block's checksum is wrong".into()));
+        }
+        let lost = |upto: &usize| space == Space::Objects && self.ages.get(key).is_none_or(|age| age <= upto);
+        if let Some(upto) = self.lost_upto.filter(lost) {
+            return Err(StoreFault::Lost { upto: upto as u64, what: "lost are all keys".into() });
         }
         Ok(self.rows.get(&(space, Bytes::copy_from_slice(key))).cloned())
     }
@@ -61,6 +76,9 @@ impl Store for Memory {
         for row in change.rows {
             // Written anew, in another block.
             self.damaged.remove(&row.key[..]);
+            if row.space == Space::Objects {
+                self.ages.insert(row.key.clone(), self.written);
+            }
             match row.value {
                 Some(value) => self.rows.insert((row.space, row.key), value),
                 None => self.rows.remove(&(row.space, row.key)),

@@ -83,7 +83,7 @@ impl Shared {
     /// What a fault of the tree on reading is for the core. Damage that is new is looked into by maintenance.
     pub(super) fn read_fault(&self, fault: ReadFault, place: Place<'_>) -> StoreFault {
         match fault {
-            ReadFault::Lost(range) => StoreFault::Damaged(format!("lost are the {range}")),
+            ReadFault::Lost { upto, what } => StoreFault::Lost { upto, what },
             ReadFault::Unreadable(why) => {
                 lock(&self.suspects).add(place);
                 self.signal.work_is_due();

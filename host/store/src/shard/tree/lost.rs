@@ -133,9 +133,11 @@ impl Lost {
         self.ranges.iter().map(|range| range.upto).max()
     }
 
-    /// The range in which a key was lost for which nothing newer than this sequence number is known.
+    /// The range in which a key was lost for which nothing newer than this sequence number is known. Of several it is
+    /// the one whose rows were the newest.
     pub(crate) fn hides(&self, key: &[u8], newest: Option<u64>) -> Option<&LostRange> {
-        self.ranges.iter().find(|range| newest.is_none_or(|newest| newest <= range.upto) && range.covers(key))
+        let hides = |range: &&LostRange| newest.is_none_or(|newest| newest <= range.upto) && range.covers(key);
+        self.ranges.iter().filter(hides).max_by_key(|range| range.upto)
     }
 
     /// The first range that has keys between two bounds.
@@ -227,6 +229,11 @@ mod tests {
         let meets = |from: Bound<&str>, to: Bound<&str>| lost.between(from.map(str::as_bytes), to.map(str::as_bytes)).is_some();
         assert!(meets(Included("a"), Excluded("c")) && meets(Unbounded, Unbounded) && meets(Included("d"), Unbounded));
         assert!(!meets(Included("a"), Included("b")) && !meets(Excluded("d"), Unbounded) && !meets(Unbounded, Excluded("b")));
+        for (table, upto) in [(2, 20), (3, 15)] {
+            lost.extend([LostRange { upto, ..range(table, Unbounded, Included("c")) }]);
+        }
+        let upto = |key: &str| lost.hides(key.as_bytes(), None).map(|range| range.upto);
+        assert_eq!([upto("c"), upto("d"), upto("e")], [Some(20), Some(10), None], "the newest that may be lost");
     }
 
     #[test]

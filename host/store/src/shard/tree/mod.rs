@@ -73,8 +73,8 @@ struct Open {
 /// Why a row cannot be read.
 #[derive(Debug)]
 pub(super) enum ReadFault {
-    /// It was lost with a table, and that is known.
-    Lost(String),
+    /// It was lost with a table, and that is known: no row above that sequence number.
+    Lost { upto: u64, what: String },
     /// A table is damaged that nobody has looked at yet.
     Unreadable(String),
     /// The system is out of descriptors or memory.
@@ -270,7 +270,7 @@ impl Open {
             None => self.in_tables(key)?,
         };
         match self.lost.hides(key, newest.as_ref().map(|row| row.key.seqno)) {
-            Some(range) => Err(ReadFault::Lost(range.to_string())),
+            Some(range) => Err(ReadFault::of(range)),
             None => Ok(newest.filter(|row| !row.is_tombstone()).map(|row| out(row.value))),
         }
     }
@@ -305,10 +305,20 @@ impl Open {
                 continue;
             }
             if visit(key, out(row.value)).is_break() {
-                return self.lost.between(range.0, Bound::Included(key)).map_or(Ok(()), |range| Err(ReadFault::Lost(range.to_string())));
+                return self.lost.between(range.0, Bound::Included(key)).map_or(Ok(()), ReadFault::said);
             }
         }
-        self.lost.between(range.0, range.1).map_or(Ok(()), |range| Err(ReadFault::Lost(range.to_string())))
+        self.lost.between(range.0, range.1).map_or(Ok(()), ReadFault::said)
+    }
+}
+
+impl ReadFault {
+    fn of(range: &lost::LostRange) -> Self {
+        Self::Lost { upto: range.upto, what: format!("lost are the {range}") }
+    }
+
+    fn said(range: &lost::LostRange) -> Result<(), Self> {
+        Err(Self::of(range))
     }
 }
 
