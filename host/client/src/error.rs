@@ -60,7 +60,7 @@ pub enum ErrorKind {
     VersionConflict,
     /// The disk is full: writes are refused, reads go on.
     DiskFull,
-    /// The replica cannot read what it has stored.
+    /// The replica cannot read what it has stored. A write that failed so was not done.
     Damaged,
     /// The plugin was refused.
     PluginRejected,

@@ -119,6 +119,8 @@ fn after_certain_failure(failure: Failure, pause: Duration) -> Next {
     match failure {
         Failure::NotSent => Next::Anywhere(Duration::ZERO),
         Failure::Said(code, wait) if code.is_retryable() => Next::Anywhere(wait.max(pause)),
+        // Nothing was written, and another coordinator may be able to read its copy.
+        Failure::Said(ErrorCode::Damaged, _) => Next::Anywhere(pause),
         Failure::Lost | Failure::Said(..) => Next::GiveUp,
     }
 }

@@ -22,7 +22,8 @@ fn a_read_goes_anywhere_unless_repeating_is_pointless() {
 #[test]
 fn a_write_that_did_not_happen_goes_anywhere_as_a_first_attempt() {
     let now = Instant::now();
-    for code in [ErrorCode::Unavailable, ErrorCode::Overloaded, ErrorCode::StaleLayout, ErrorCode::Stopping] {
+    let codes = [ErrorCode::Unavailable, ErrorCode::Overloaded, ErrorCode::StaleLayout, ErrorCode::Stopping];
+    for code in codes.into_iter().chain([ErrorCode::Damaged]) {
         let mut story = WriteStory::default();
         let next = story.after(Failure::Said(code, Duration::ZERO), Some(doubt(now)), now, PAUSE);
         assert_eq!((next, story.attempt()), (Next::Anywhere(PAUSE), 0), "{code:?}");
@@ -74,9 +75,11 @@ fn a_definite_refusal_of_a_doubtful_write_ends_it_in_doubt() {
     let now = Instant::now();
     let mut story = WriteStory::default();
     story.after(Failure::Lost, Some(doubt(now)), now, PAUSE);
-    let refused = Failure::Said(ErrorCode::Exists, Duration::ZERO);
-    assert_eq!(story.after(refused, Some(doubt(now)), now, PAUSE), Next::GiveUp);
-    assert!(story.doubt().is_some());
+    for code in [ErrorCode::Exists, ErrorCode::Damaged] {
+        let refused = Failure::Said(code, Duration::ZERO);
+        assert_eq!(story.after(refused, Some(doubt(now)), now, PAUSE), Next::GiveUp);
+        assert!(story.doubt().is_some());
+    }
 }
 
 #[test]
