@@ -319,6 +319,10 @@ fn act(parts: &Parts, peers: &mut Peers, output: Output) {
             for (shard, actors) in parts.shards.iter().zip(actors) {
                 let _ = shard.notices.send(Notice::PeerUp { peer, connection: number, sender: connection.sender(), actors });
             }
+            if parts.leaving.initialized() {
+                // A connection that is newer than the word. A full queue is no matter: the peer finds out by the end.
+                let _ = connection.sender().try_send(Class::Control, LEAVING, Bytes::new());
+            }
             peers.up.insert(peer, connection);
             let _ = parts.control.send(ControlCall::PeerUp(peer, number, catalog));
             let name = parts.peer_name(peer);

@@ -101,6 +101,8 @@ pub struct Shard {
     rng: Xoshiro256PlusPlus,
     view: Arc<ClusterView>,
     up: BTreeSet<NodeId>,
+    /// Peers that are about to stop: they are asked nothing more, also if another connection takes the place of theirs.
+    leaving: BTreeSet<NodeId>,
     serving: bool,
     start: Option<StartId>,
     tenures: Tenures,
@@ -146,6 +148,7 @@ impl Shard {
             rng,
             view,
             up: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             serving: false,
             start: None,
             tenures,
@@ -232,7 +235,7 @@ impl Shard {
             Event::Start(start) => self.start = Some(start),
             Event::PeerUp(peer, actors) => self.peer_up(&mut turn, peer, &actors),
             Event::PeerDown(peer) => self.peer_down(&mut turn, peer),
-            Event::PeerLeaving(peer) => drop(self.up.remove(&peer)),
+            Event::PeerLeaving(peer) => drop(self.leaving.insert(peer)),
             Event::Client(client) => {
                 let origin = Origin::Client(client.session);
                 self.admit(&mut turn, origin, client.tenant, client.trace, client.deadline_us, client.request);
@@ -270,6 +273,7 @@ impl Shard {
 
     fn peer_down(&mut self, turn: &mut Turn<'_>, peer: NodeId) {
         self.up.remove(&peer);
+        self.leaving.remove(&peer);
         let waiting: Vec<u64> = self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();
         for number in waiting {
             self.with_op(turn, number, |shard, turn, number, op| shard.node_failed(turn, number, op, peer, "the connection was lost"));

@@ -206,7 +206,7 @@ impl Shard {
 
     /// Whether a node can be asked: it is this one, or connected.
     pub(super) fn reachable(&self, node: NodeId) -> bool {
-        node == self.config.node || self.up.contains(&node)
+        node == self.config.node || self.up.contains(&node) && !self.leaving.contains(&node)
     }
 
     /// Asks all owners for an answer; those that are not connected are counted out at once.

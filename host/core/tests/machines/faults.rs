@@ -352,3 +352,18 @@ pub(crate) fn a_node_that_does_not_serve_yet_mints_nothing() {
     assert!(matches!(&effects[..], [Effect::Reply { reply: Reply::Error(error), .. }] if error.code == ErrorCode::Overloaded));
     assert_eq!(shard.actors(), []);
 }
+
+/// A node that is about to stop may get another connection before it does: both sides had dialled. A write that waited
+/// for it would be in doubt when it stops.
+#[test]
+pub(crate) fn a_peer_that_is_leaving_is_asked_nothing_though_it_connects_once_more() {
+    let mut cluster = Cluster::new(3, BucketProps { w: Quorum::Count(3), ..BucketProps::default() });
+    let peer = cluster.nodes[2].id;
+    cluster.event(0, Event::PeerLeaving(peer));
+    assert_eq!(cluster.refused(0, put("k", "a", 1)), ErrorCode::Unavailable);
+    cluster.event(0, Event::PeerUp(peer, Vec::new()));
+    assert_eq!(cluster.refused(0, put("k", "a", 2)), ErrorCode::Unavailable, "it is still about to stop");
+    cluster.event(0, Event::PeerDown(peer));
+    cluster.event(0, Event::PeerUp(peer, Vec::new()));
+    assert_eq!(cluster.put(0, put("k", "a", 3)).outcome, PutOutcome::Stored, "it is back");
+}
