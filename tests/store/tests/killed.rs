@@ -17,15 +17,15 @@ fn a_killed_writer_has_lost_nothing_that_it_committed() {
         let mut child =
             Command::new(env!("CARGO_BIN_EXE_store-writer")).arg(&shard).arg(next.to_string()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let enough = next + 100 + round * 60;
+        let enough = next + 500 + round * 300;
         let mut last = None;
         // It is killed in the middle of whatever it does; what it had printed by then was committed.
         while let Some(Ok(line)) = lines.next() {
-            let batch: u64 = line.split(' ').next().unwrap().parse().unwrap();
-            if batch == enough {
+            let row: u64 = line.split(' ').next().unwrap().parse().unwrap();
+            if row >= enough {
                 child.kill().unwrap();
             }
-            last = Some(batch);
+            last = Some(row);
         }
         child.wait().unwrap();
         let committed = last.unwrap();
@@ -33,10 +33,11 @@ fn a_killed_writer_has_lost_nothing_that_it_committed() {
         let (store, recovery) = open(&shard, Start::KILLED);
         assert_eq!(recovery.lost, Vec::<String>::new());
         let pinned: u64 = get(&store, Space::Pinned, "last").unwrap().parse().unwrap();
-        assert!(pinned >= committed * 5 + 4, "{pinned} after batch {committed}");
+        assert!(pinned >= committed, "{pinned} after row {committed}");
         let rows = rows(&store, Space::Objects);
         assert_eq!(rows.len() as u64, pinned + 1, "the rows of a change are there together");
         assert!(rows.iter().enumerate().all(|(index, (key, value))| *key == format!("{index:06}") && value.len() == 200));
-        next = pinned / 5 + 1;
+        // A batch may have been committed in part, if it met a busy store: the next writer goes on behind the last row.
+        next = pinned + 1;
     }
 }

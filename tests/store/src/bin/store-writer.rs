@@ -1,5 +1,5 @@
-//! Writes into a store until it is killed. After every commit it prints how far it has come, with `d` once that is
-//! durable too.
+//! Writes rows into a store, from the one that is named on, until it is killed. It commits every fifth row, and any row
+//! that meets a busy store; after a fifth row it prints its number, with `d` if it is durable too.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helper")]
 
@@ -20,18 +20,18 @@ fn main() {
     assert!(recovery.lost.is_empty(), "{:?}", recovery.lost);
     let _maintenance = store.maintenance().spawn("maintenance").unwrap();
     let mut out = std::io::stdout();
-    for batch in first.. {
-        for row in 0..5 {
-            let mut change = Change::default();
-            change.put(Space::Objects, format!("{:06}", batch * 5 + row), "v".repeat(200));
-            change.put(Space::Pinned, "last", (batch * 5 + row).to_string());
-            while store.write(change.clone()) == Err(StoreFault::Busy) {
-                store.commit().unwrap();
-                std::thread::yield_now();
-            }
+    for row in first.. {
+        let mut change = Change::default();
+        change.put(Space::Objects, format!("{row:06}"), "v".repeat(200));
+        change.put(Space::Pinned, "last", row.to_string());
+        while store.write(change.clone()) == Err(StoreFault::Busy) {
+            store.commit().unwrap();
+            std::thread::yield_now();
         }
-        store.commit().unwrap();
-        let durable = batch % 7 == 0 && store.syncer().sync().is_ok();
-        writeln!(out, "{batch}{}", if durable { " d" } else { "" }).unwrap();
+        if row % 5 == 4 {
+            store.commit().unwrap();
+            let durable = row % 7 == 0 && store.syncer().sync().is_ok();
+            writeln!(out, "{row}{}", if durable { " d" } else { "" }).unwrap();
+        }
     }
 }
