@@ -1,10 +1,10 @@
 //! What the author of a merge plugin writes against.
 //!
 //! A plugin turns concurrent versions of one value into one. It is a WebAssembly component with no imports, and in Rust
-//! it is a type that implements [`Merger`], and whichever other abilities it has, and says so in [`export!`]:
+//! it is a type that implements [`Merger`], and whichever other traits it has, and says so in [`export!`]:
 //!
 //! ```
-//! use rejoin_guest::{About, Card, Fault, Merger, Sibling};
+//! use rejoin_guest::{Describer, Metadata, Fault, Merger, Sibling};
 //!
 //! /// Keeps the largest number.
 //! struct Highest;
@@ -18,13 +18,13 @@
 //!     }
 //! }
 //!
-//! impl About for Highest {
-//!     fn describe() -> Card {
-//!         Card { name: "highest", version: "1.0.0", schema: 1, self_causal: true }
+//! impl Describer for Highest {
+//!     fn describe() -> Metadata {
+//!         Metadata { name: "highest", version: "1.0.0", schema: 1, self_causal: true }
 //!     }
 //! }
 //!
-//! rejoin_guest::export!(Highest: Merger, About);
+//! rejoin_guest::export!(Highest: Merger, Describer);
 //! ```
 //!
 //! The crate is a `cdylib`, and `rejoin plugin build` makes the component of it. Without WebAssembly `export!` exports
@@ -34,10 +34,9 @@
 //! a panic for what it cannot read. `rejoin plugin test` checks that on the component, and [`laws`] in an ordinary
 //! test, on [`Native`]. A plugin cannot see a clock, a random number, a file or the network.
 //!
-//! In reading order: [`abilities`] has the traits, `adapter` lends them to the bindings, `bindings` are generated from
+//! In reading order: [`traits`] has the traits, `adapter` lends them to the bindings, `bindings` are generated from
 //! `wit/rejoin.wit`, `native` lends them to the laws.
 
-pub mod abilities;
 mod adapter;
 mod bindings;
 mod export;
@@ -46,10 +45,11 @@ pub mod json;
 mod native;
 #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))] // Native tests have the panics of their own process.
 mod panic;
+mod traits;
 
-pub use abilities::{About, Card, Dot, Fault, Merger, Operator, Presenter, Sampler, Sibling, Validator};
 pub use native::Native;
 pub use rejoin_laws as laws;
+pub use traits::{Describer, Dot, Fault, Merger, Metadata, Operator, Presenter, Sampler, Sibling, Validator};
 
 /// What the expansion of [`export!`] refers to. Not for people.
 #[doc(hidden)]

@@ -4,9 +4,9 @@ use std::any::Any;
 use std::marker::PhantomData;
 use std::panic::catch_unwind;
 
-use rejoin_laws::{Answer, Failure};
+use rejoin_laws::{MergeError, MergeResult};
 
-use crate::abilities::{Fault, Merger, Sampler, Sibling, Validator};
+use crate::traits::{Fault, Merger, Sampler, Sibling, Validator};
 
 /// A validator as a plain function.
 type Validate = fn(&[u8], &[u8]) -> Result<(), Fault>;
@@ -14,7 +14,7 @@ type Validate = fn(&[u8], &[u8]) -> Result<(), Fault>;
 /// The plugin `T` without WebAssembly, as [`rejoin_laws::check()`] takes it.
 ///
 /// ```
-/// use rejoin_guest::laws::{Effort, check};
+/// use rejoin_guest::laws::{CheckConfig, check};
 /// use rejoin_guest::{Fault, Merger, Native, Sampler, Sibling};
 ///
 /// /// Keeps the longest word, and of those the last in the dictionary.
@@ -34,7 +34,7 @@ type Validate = fn(&[u8], &[u8]) -> Result<(), Fault>;
 /// }
 ///
 /// let plugin = Native::<Longest>::default();
-/// check(&plugin, &plugin, Effort::default()).unwrap_or_else(|found| panic!("{found}"));
+/// check(&plugin, &plugin, CheckConfig::default()).unwrap_or_else(|found| panic!("{found}"));
 /// ```
 #[derive(Debug)]
 pub struct Native<T> {
@@ -51,25 +51,25 @@ impl<T> Default for Native<T> {
 impl<T: Validator> Native<T> {
     /// The plugin with its validator, so that the law of totality compares the two.
     #[must_use]
-    pub fn validated() -> Self {
+    pub fn with_validator() -> Self {
         Self { validate: Some(T::validate), plugin: PhantomData }
     }
 }
 
 impl<T: Merger> rejoin_laws::Merge for Native<T> {
     /// A panic is told as what it would be in WebAssembly: a trap.
-    fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
+    fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
         let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone(), stamp_ms: one.stamp_ms, writer: one.writer };
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
-        let answer = catch_unwind(|| T::merge(key, &siblings)).map_err(|panic| Failure::Trapped(words_of(&*panic)))?;
+        let answer = catch_unwind(|| T::merge(key, &siblings)).map_err(|panic| MergeError::Trapped(words_of(&*panic)))?;
         answer.map_err(failure)
     }
 
-    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), Failure>> {
+    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), MergeError>> {
         let validate = self.validate?;
         Some(match catch_unwind(|| validate(key, value)) {
             Ok(answer) => answer.map_err(failure),
-            Err(panic) => Err(Failure::Trapped(words_of(&*panic))),
+            Err(panic) => Err(MergeError::Trapped(words_of(&*panic))),
         })
     }
 }
@@ -80,9 +80,9 @@ impl<T: Sampler> rejoin_laws::Sampler for Native<T> {
     }
 }
 
-fn failure(fault: Fault) -> Failure {
+fn failure(fault: Fault) -> MergeError {
     let reason = format!("{fault:?}");
-    if fault == Fault::TooLarge { Failure::TooLarge(reason) } else { Failure::Refused(reason) }
+    if fault == Fault::TooLarge { MergeError::TooLarge(reason) } else { MergeError::Refused(reason) }
 }
 
 /// The message of a panic. Its place is on stderr, where the panic hook has written it.

@@ -35,7 +35,7 @@ pub struct Case {
 
 /// Why a case cannot be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Unbuilt {
+pub enum CaseError {
     /// The sampler gave no value.
     NoSample {
         /// For this seed.
@@ -46,7 +46,7 @@ pub enum Unbuilt {
         reason: String,
     },
     /// A merge of two sampled values gave none. This case has the two, unmerged.
-    Unmerged(Case),
+    MergeFailed(Case),
 }
 
 /// How many different seeds a case draws from. Small on purpose.
@@ -54,24 +54,26 @@ const SEEDS: u64 = 24;
 /// The stamp that collides.
 const NOON_MS: u64 = 1_700_000_000_000;
 
-/// Draws a case. `size` bounds the sampler's hint; without `collide`, no two siblings have anything in common but by
-/// chance.
-#[must_use]
-pub fn draw(rng: &mut Rng, size: u32, collide: bool) -> Case {
-    let base = if rng.one_in(4) { rng.next_u64() >> 1 } else { 0 };
-    let count = 2 + rng.below(3) + u64::from(rng.one_in(8));
-    let mut inputs: Vec<Input> = Vec::new();
-    for _ in 0..count {
-        let fresh = if collide { colliding(rng, base, size) } else { scattered(rng, size) };
-        let twin = if collide && rng.one_in(4) { rng.pick(&inputs).cloned() } else { None };
-        inputs.push(twin.map_or(fresh.clone(), |twin| Input { stamp_ms: fresh.stamp_ms, writer: fresh.writer, ..twin }));
+impl Case {
+    /// Draws a case. `size` bounds the sampler's hint; without `collide`, no two siblings have anything in common but
+    /// by chance.
+    #[must_use]
+    pub fn draw(rng: &mut Rng, size: u32, collide: bool) -> Self {
+        let base = if rng.one_in(4) { rng.next_u64() >> 1 } else { 0 };
+        let count = 2 + rng.below(3) + u64::from(rng.one_in(8));
+        let mut inputs: Vec<Input> = Vec::new();
+        for _ in 0..count {
+            let fresh = if collide { colliding(rng, base, size) } else { scattered(rng, size) };
+            let twin = if collide && rng.one_in(4) { rng.pick(&inputs).cloned() } else { None };
+            inputs.push(twin.map_or(fresh.clone(), |twin| Input { stamp_ms: fresh.stamp_ms, writer: fresh.writer, ..twin }));
+        }
+        if rng.one_in(4)
+            && let Some(input) = inputs.last_mut()
+        {
+            input.damage = Some(rng.below(1 << 16));
+        }
+        Self { key: draw_key(rng), inputs }
     }
-    if rng.one_in(4)
-        && let Some(input) = inputs.last_mut()
-    {
-        input.damage = Some(rng.below(1 << 16));
-    }
-    Case { key: draw_key(rng), inputs }
 }
 
 fn draw_key(rng: &mut Rng) -> Vec<u8> {
@@ -104,11 +106,11 @@ impl Input {
     ///
     /// # Errors
     /// If the sampler has no value, or the merge of two gives none.
-    pub fn build(&self, merge: &dyn Merge, sampler: &dyn Sampler, key: &[u8]) -> Result<Sibling, Unbuilt> {
+    pub fn build(&self, merge: &dyn Merge, sampler: &dyn Sampler, key: &[u8]) -> Result<Sibling, CaseError> {
         let mut so_far = self.sample(sampler, 0)?;
         for index in 1..self.seeds.len() {
             let pair = [so_far, self.sample(sampler, index)?];
-            let value = merge.merge(key, &pair).map_err(|_| Unbuilt::Unmerged(self.split(key, index)))?;
+            let value = merge.merge(key, &pair).map_err(|_| CaseError::MergeFailed(self.split(key, index)))?;
             so_far = folded(value, &pair);
         }
         if let Some(seed) = self.damage {
@@ -117,9 +119,9 @@ impl Input {
         Ok(so_far)
     }
 
-    fn sample(&self, sampler: &dyn Sampler, index: usize) -> Result<Sibling, Unbuilt> {
+    fn sample(&self, sampler: &dyn Sampler, index: usize) -> Result<Sibling, CaseError> {
         let (seed, size) = (self.seeds.get(index).copied().unwrap_or(0), self.size);
-        let value = sampler.sample(seed, size).map_err(|reason| Unbuilt::NoSample { seed, size, reason })?;
+        let value = sampler.sample(seed, size).map_err(|reason| CaseError::NoSample { seed, size, reason })?;
         Ok(Sibling { value, stamp_ms: self.stamp_ms, writer: self.writer })
     }
 
@@ -136,9 +138,9 @@ impl Case {
     ///
     /// # Errors
     /// As [`Input::build`].
-    pub fn build(&self, merge: &dyn Merge, sampler: &dyn Sampler) -> Result<Trial, Unbuilt> {
+    pub fn build(&self, merge: &dyn Merge, sampler: &dyn Sampler) -> Result<Trial, CaseError> {
         let siblings = self.inputs.iter().map(|input| input.build(merge, sampler, &self.key)).collect::<Result<_, _>>()?;
-        let valid = sampler.vouches() && self.inputs.iter().all(|input| input.damage.is_none());
+        let valid = sampler.draws_valid_values() && self.inputs.iter().all(|input| input.damage.is_none());
         Ok(Trial { key: self.key.clone(), siblings, valid })
     }
 }

@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use crate::cases::{self, Case, Unbuilt};
+use crate::cases::{Case, CaseError};
 use crate::counterexample::Counterexample;
 use crate::fixed;
 use crate::judge::{Trial, Verdict, Violation};
-use crate::largest::{self, Largest};
-use crate::laws::{self, Law};
+use crate::largest::{self, BucketLimits};
+use crate::laws::Law;
 use crate::merge::{Merge, Sampler};
 use crate::progress::Progress;
 use crate::rng::Rng;
-use crate::shrink::{Failing, Patience, shrink};
+use crate::shrink::{FailingCase, ShrinkBudget, shrink};
 
 /// How hard to look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Effort {
+pub struct CheckConfig {
     /// Where the cases come from: the same seed, the same cases.
     pub seed: u64,
     /// How many cases each law is tried on.
@@ -25,14 +25,14 @@ pub struct Effort {
     /// Whether values, stamps and writers repeat. Without that most faults hide; it is here so that this can be shown.
     pub collide: bool,
     /// What a bucket takes, for the law of limits. It is tried only if this is given.
-    pub largest: Option<Largest>,
+    pub largest: Option<BucketLimits>,
     /// The most siblings that a merge is given, as a bucket allows.
     pub siblings: usize,
     /// For how long a counterexample is made smaller at most. What was found by then is kept.
     pub shrink: Duration,
 }
 
-impl Default for Effort {
+impl Default for CheckConfig {
     fn default() -> Self {
         Self { seed: 1, cases: 300, size: 12, collide: true, largest: None, siblings: 32, shrink: Duration::from_secs(20) }
     }
@@ -40,7 +40,7 @@ impl Default for Effort {
 
 /// A law that held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Tried {
+pub struct LawStats {
     /// The law.
     pub law: Law,
     /// On how many cases it was tried.
@@ -57,50 +57,50 @@ pub struct Tried {
     pub fixed: u32,
 }
 
-/// Tries every law, and says how. [`Law::Limits`] is left out unless the effort says what the largest siblings are.
+/// Tries every law, and says how. [`Law::Limits`] is left out unless the config says what the largest siblings are.
 ///
 /// # Errors
 /// A [`Counterexample`] to the first law that does not hold, made as small as could be.
-pub fn check(merge: &dyn Merge, sampler: &dyn Sampler, effort: Effort) -> Result<Vec<Tried>, Box<Counterexample>> {
-    let tried = laws::ALL.into_iter().filter(|law| *law != Law::Limits || effort.largest.is_some());
-    tried.map(|law| check_law(law, merge, sampler, effort)).collect()
+pub fn check(merge: &dyn Merge, sampler: &dyn Sampler, config: CheckConfig) -> Result<Vec<LawStats>, Box<Counterexample>> {
+    let tried = Law::ALL.into_iter().filter(|law| *law != Law::Limits || config.largest.is_some());
+    tried.map(|law| check_law(law, merge, sampler, config)).collect()
 }
 
 /// Tries one law.
 ///
 /// # Errors
 /// A [`Counterexample`], made as small as could be. A sampler without a value, or with one only, is one too.
-pub fn check_law(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, effort: Effort) -> Result<Tried, Box<Counterexample>> {
-    check_law_watched(law, merge, sampler, effort, &mut |_| {})
+pub fn check_law(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, config: CheckConfig) -> Result<LawStats, Box<Counterexample>> {
+    check_law_with_progress(law, merge, sampler, config, &mut |_| {})
 }
 
 /// As [`check_law`], and tells how far it has come.
 ///
 /// # Errors
 /// As [`check_law`].
-pub fn check_law_watched(
+pub fn check_law_with_progress(
     law: Law,
     merge: &dyn Merge,
     sampler: &dyn Sampler,
-    effort: Effort,
+    config: CheckConfig,
     watch: &mut dyn FnMut(Progress),
-) -> Result<Tried, Box<Counterexample>> {
-    let mut tried = Tried { law, cases: 0, judged: 0, collisions: 0, bytes: 0, fixed: 0 };
-    let has_fixed = law != Law::Limits && effort.collide;
-    let fixed = if has_fixed { fixed::draw(effort.seed, sampler, effort.siblings) } else { Vec::new() };
+) -> Result<LawStats, Box<Counterexample>> {
+    let mut tried = LawStats { law, cases: 0, judged: 0, collisions: 0, bytes: 0, fixed: 0 };
+    let has_fixed = law != Law::Limits && config.collide;
+    let fixed = if has_fixed { fixed::draw(config.seed, sampler, config.siblings) } else { Vec::new() };
     let fixed_cases = u32::try_from(fixed.len()).unwrap_or(u32::MAX);
-    let total = if law == Law::Limits { 2 } else { effort.cases.saturating_add(fixed_cases) };
+    let total = if law == Law::Limits { 2 } else { config.cases.saturating_add(fixed_cases) };
     let nothing = |violation| {
         let trial = Trial { key: Vec::new(), siblings: Vec::new(), valid: true };
-        Err(Box::new(Counterexample { law, trial, violation, seed: effort.seed }))
+        Err(Box::new(Counterexample { law, trial, violation, seed: config.seed }))
     };
     if let Some(violation) = always_the_same(sampler) {
         return nothing(violation);
     }
     // Small cases first: what fails there needs no shrinking.
-    let drawn = cases(law, sampler, effort).map(|case| (case, true));
+    let drawn = cases(law, sampler, config).map(|case| (case, true));
     for (number, (case, is_drawn)) in (1..).zip(drawn.chain(fixed.into_iter().map(|case| (case, false)))) {
-        watch(Progress::Trying { law, case: number, cases: total });
+        watch(Progress::Checking { law, case: number, cases: total });
         *(if is_drawn { &mut tried.cases } else { &mut tried.fixed }) += 1;
         let (case, trial) = match built(law, merge, sampler, case) {
             Ok(Some(built)) => built,
@@ -113,9 +113,9 @@ pub fn check_law_watched(
             Verdict::Held => tried.judged += u32::from(is_drawn),
             Verdict::Unjudged => {}
             Verdict::Broken(violation) => {
-                let patience = Patience::new(law, effort.shrink, watch);
-                let Failing { trial, violation, .. } = shrink(law, merge, sampler, Failing { case, trial, violation }, patience);
-                return Err(Box::new(Counterexample { law, trial, violation, seed: effort.seed }));
+                let budget = ShrinkBudget::new(law, config.shrink, watch);
+                let FailingCase { trial, violation, .. } = shrink(law, merge, sampler, FailingCase { case, trial, violation }, budget);
+                return Err(Box::new(Counterexample { law, trial, violation, seed: config.seed }));
             }
         }
     }
@@ -124,7 +124,7 @@ pub fn check_law_watched(
 
 /// A sampler that draws one value only leaves every law untried, and would pass as if all held.
 fn always_the_same(sampler: &dyn Sampler) -> Option<Violation> {
-    if !sampler.vouches() {
+    if !sampler.draws_valid_values() {
         return None;
     }
     let first = sampler.sample(0, 0).ok()?;
@@ -134,17 +134,17 @@ fn always_the_same(sampler: &dyn Sampler) -> Option<Violation> {
     (!others.into_iter().any(differs)).then(|| Violation::NoSample { seed: 0, size: 12, reason: reason.into() })
 }
 
-fn cases(law: Law, sampler: &dyn Sampler, effort: Effort) -> Box<dyn Iterator<Item = Case>> {
-    let mut rng = Rng::new(effort.seed);
-    match (law, effort.largest) {
+fn cases(law: Law, sampler: &dyn Sampler, config: CheckConfig) -> Box<dyn Iterator<Item = Case>> {
+    let mut rng = Rng::new(config.seed);
+    match (law, config.largest) {
         (Law::Limits, Some(largest)) => Box::new(largest::draw(&mut rng, sampler, &largest).into_iter()),
         (Law::Limits, None) => Box::new(std::iter::empty()),
-        _ => Box::new((0..effort.cases).map(move |number| {
+        _ => Box::new((0..config.cases).map(move |number| {
             // Small cases first: what fails there needs no shrinking.
-            let size = (u64::from(effort.size) * u64::from(number + 1)).div_ceil(u64::from(effort.cases));
-            let mut case = cases::draw(&mut rng, u32::try_from(size).unwrap_or(effort.size), effort.collide);
+            let size = (u64::from(config.size) * u64::from(number + 1)).div_ceil(u64::from(config.cases));
+            let mut case = Case::draw(&mut rng, u32::try_from(size).unwrap_or(config.size), config.collide);
             // Garbage later: what fails on valid values is better shown on them.
-            if law != Law::Totality && number < effort.cases / 2 {
+            if law != Law::Totality && number < config.cases / 2 {
                 case.inputs.iter_mut().for_each(|input| input.damage = None);
             }
             case
@@ -157,9 +157,9 @@ fn cases(law: Law, sampler: &dyn Sampler, effort: Effort) -> Box<dyn Iterator<It
 fn built(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, case: Case) -> Result<Option<(Case, Trial)>, Violation> {
     match case.build(merge, sampler) {
         Ok(trial) => Ok(Some((case, trial))),
-        Err(Unbuilt::Unmerged(pair)) if law == Law::Totality => built(law, merge, sampler, pair),
-        Err(Unbuilt::Unmerged(_)) => Ok(None),
-        Err(Unbuilt::NoSample { seed, size, reason }) => Err(Violation::NoSample { seed, size, reason }),
+        Err(CaseError::MergeFailed(pair)) if law == Law::Totality => built(law, merge, sampler, pair),
+        Err(CaseError::MergeFailed(_)) => Ok(None),
+        Err(CaseError::NoSample { seed, size, reason }) => Err(Violation::NoSample { seed, size, reason }),
     }
 }
 

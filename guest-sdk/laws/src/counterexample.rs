@@ -5,7 +5,7 @@ use std::string::String;
 
 use crate::judge::{Trial, Verdict, Violation};
 use crate::laws::Law;
-use crate::merge::{Answer, Merge, Sibling};
+use crate::merge::{Merge, MergeResult, Sibling};
 
 /// A law that does not hold, and the smallest siblings that were found to show it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,7 +32,7 @@ impl std::error::Error for Counterexample {}
 
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the merge breaks the law of {} (found with seed {}): {}", self.law, self.seed, self.law.says())?;
+        writeln!(f, "the merge breaks the law of {} (found with seed {}): {}", self.law, self.seed, self.law.statement())?;
         writeln!(f, "  key:     {}", readable(&self.trial.key))?;
         for (index, sibling) in self.trial.siblings.iter().enumerate() {
             write_sibling(f, &format!("input {index}"), sibling)?;
@@ -60,7 +60,7 @@ fn write_sibling(f: &mut fmt::Formatter<'_>, what: &str, sibling: &Sibling) -> f
     writeln!(f, "  {what}: {}  (written at {stamp_ms} ms by {writer:x})", readable(value))
 }
 
-fn shown(answer: &Answer) -> String {
+fn shown(answer: &MergeResult) -> String {
     match answer {
         Ok(value) => readable(value),
         Err(failure) => failure.to_string(),
@@ -73,7 +73,7 @@ const READABLE: usize = 400;
 /// Bytes as a person can read and copy them: UTF-8 in quotes where it is, hexadecimal otherwise. Long ones are cut, and
 /// their length is said.
 #[must_use]
-pub fn readable(bytes: &[u8]) -> String {
+pub(crate) fn readable(bytes: &[u8]) -> String {
     let start = match str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => format!("{:?}", text.chars().take(READABLE).collect::<String>()),
         _ => bytes.iter().take(READABLE / 2).fold(String::from("hex "), |text, byte| text + &format!("{byte:02x}")),

@@ -57,7 +57,7 @@ fn with_unknown(value: &[u8], nth: u64) -> Vec<u8> {
 
 /// The value after an accident; the same seed, the same accident.
 #[must_use]
-pub fn damaged(value: &[u8], seed: u64) -> Vec<u8> {
+pub(crate) fn damaged(value: &[u8], seed: u64) -> Vec<u8> {
     if let Some(nth) = seed.checked_sub(TO_UNKNOWN) {
         return with_unknown(value, nth);
     }
@@ -87,7 +87,7 @@ fn random_byte(rng: &mut Rng) -> u8 {
     rng.next_u64().to_le_bytes()[0]
 }
 
-/// Values for a merge without a sampler: short texts, numbers, JSON and bytes. Nobody vouches that they are valid.
+/// Values for a merge without a sampler: short texts, numbers, JSON and bytes. Nobody guarantees that they are valid.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawBytes;
 
@@ -106,7 +106,7 @@ impl Sampler for RawBytes {
         })
     }
 
-    fn vouches(&self) -> bool {
+    fn draws_valid_values(&self) -> bool {
         false
     }
 }
@@ -149,6 +149,6 @@ mod tests {
         let draw = |size| (0..40).map(|seed| RawBytes.sample(seed, size).expect("it always has one")).collect::<BTreeSet<_>>();
         assert!(draw(9).len() > 20);
         assert!(draw(1_000).iter().any(|value| value.len() >= 1_000));
-        assert!(!RawBytes.vouches());
+        assert!(!RawBytes.draws_valid_values());
     }
 }

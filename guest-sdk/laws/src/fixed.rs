@@ -34,7 +34,7 @@ pub(crate) fn draw(seed: u64, sampler: &dyn Sampler, siblings: usize) -> Vec<Cas
     cases.extend(different(&mut rng, sampler));
     cases.extend(wide(&mut rng, siblings));
     cases.extend(large(&mut rng, sampler));
-    if sampler.vouches() {
+    if sampler.draws_valid_values() {
         cases.extend(garbage(&mut rng));
         cases.extend(unknown(&mut rng));
     }

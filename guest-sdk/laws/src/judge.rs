@@ -4,7 +4,7 @@
 //! answers then say nothing.
 
 use crate::laws::Law;
-use crate::merge::{Answer, Failure, Merge, Sibling, folded};
+use crate::merge::{Merge, MergeError, MergeResult, Sibling, folded};
 use crate::totality::totality;
 
 /// By how many bytes a merged value may be longer than all that went into it: a little framing.
@@ -41,16 +41,16 @@ pub enum Violation {
         /// What the two ways are, such as `m(m(first 2), rest) = m(all)`.
         equation: String,
         /// The answer of the left way.
-        left: Answer,
+        left: MergeResult,
         /// The answer of the right way.
-        right: Answer,
+        right: MergeResult,
     },
     /// A merge that had to be answered was not.
     NoAnswer {
         /// What was to be merged: the trial's siblings, or what was made of them.
         siblings: Vec<Sibling>,
         /// What happened.
-        failure: Failure,
+        failure: MergeError,
     },
     /// The merge of values in their canonical form is longer than all of them together, and [`GROWTH_SLACK`].
     Grown {
@@ -74,7 +74,7 @@ impl Violation {
     /// Whether two violations are of one kind: answers that differ must not be taken for a refusal.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
-        let kind = std::mem::discriminant::<Failure>;
+        let kind = std::mem::discriminant::<MergeError>;
         match (self, other) {
             (Self::Differ { .. }, Self::Differ { .. }) | (Self::Grown { .. }, Self::Grown { .. }) => true,
             (Self::NoAnswer { failure: one, .. }, Self::NoAnswer { failure: two, .. }) => kind(one) == kind(two),
@@ -84,14 +84,14 @@ impl Violation {
 }
 
 /// Why a law's comparison ends early.
-pub(crate) enum Stop {
+pub(crate) enum NotHeld {
     Unjudged,
     Broken(Violation),
 }
 
 /// A part of a comparison without an answer leaves nothing to compare.
-impl From<Failure> for Stop {
-    fn from(_: Failure) -> Self {
+impl From<MergeError> for NotHeld {
+    fn from(_: MergeError) -> Self {
         Self::Unjudged
     }
 }
@@ -113,25 +113,25 @@ impl Law {
         };
         match held {
             Ok(()) => Verdict::Held,
-            Err(Stop::Unjudged) => Verdict::Unjudged,
-            Err(Stop::Broken(violation)) => Verdict::Broken(violation),
+            Err(NotHeld::Unjudged) => Verdict::Unjudged,
+            Err(NotHeld::Broken(violation)) => Verdict::Broken(violation),
         }
     }
 }
 
 /// Two answers must be one. A refusal against an answer is a difference; two refusals, or a merge that breaks, are not
 /// for this law to judge.
-fn same(equation: &str, left: Answer, right: Answer) -> Result<(), Stop> {
-    let answers = |answer: &Answer| answer.as_ref().map_or_else(Failure::is_refusal, |_| true);
+fn same(equation: &str, left: MergeResult, right: MergeResult) -> Result<(), NotHeld> {
+    let answers = |answer: &MergeResult| answer.as_ref().map_or_else(MergeError::is_refusal, |_| true);
     match (&left, &right) {
         (Ok(one), Ok(two)) if one == two => Ok(()),
-        (Err(_), Err(_)) => Err(Stop::Unjudged),
-        _ if answers(&left) && answers(&right) => Err(Stop::Broken(Violation::Differ { equation: equation.into(), left, right })),
-        _ => Err(Stop::Unjudged),
+        (Err(_), Err(_)) => Err(NotHeld::Unjudged),
+        _ if answers(&left) && answers(&right) => Err(NotHeld::Broken(Violation::Differ { equation: equation.into(), left, right })),
+        _ => Err(NotHeld::Unjudged),
     }
 }
 
-fn permutation(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Stop> {
+fn permutation(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), NotHeld> {
     let straight = merge.merge(key, siblings);
     let mut turned = siblings.to_vec();
     for turn in 1..siblings.len() {
@@ -143,12 +143,12 @@ fn permutation(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<()
 }
 
 /// The order is kept, so that a merge which depends on it alone is not blamed for grouping.
-fn bracketing(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Stop> {
+fn bracketing(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), NotHeld> {
     if siblings.len() < 3 {
-        return Err(Stop::Unjudged);
+        return Err(NotHeld::Unjudged);
     }
     let flat = merge.merge(key, siblings);
-    let part = |group: &[Sibling]| -> Result<Sibling, Failure> { Ok(folded(merge.merge(key, group)?, group)) };
+    let part = |group: &[Sibling]| -> Result<Sibling, MergeError> { Ok(folded(merge.merge(key, group)?, group)) };
     for split in 2..siblings.len() {
         let (head, tail) = siblings.split_at(split);
         let grouped = [&[part(head)?], tail].concat();
@@ -160,19 +160,19 @@ fn bracketing(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(),
     Ok(())
 }
 
-fn idempotence(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> Result<(), Stop> {
+fn idempotence(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> Result<(), NotHeld> {
     let canonical = canonical(merge, key, sibling)?;
     let value = canonical.value.clone();
     same("m(a',a') = a', where a' = m(a,a)", merge.merge(key, &[canonical.clone(), canonical.clone()]), Ok(value.clone()))?;
     same("m(a,a') = a', where a' = m(a,a)", merge.merge(key, &[sibling.clone(), canonical]), Ok(value))
 }
 
-fn canonical(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> Result<Sibling, Failure> {
+fn canonical(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> Result<Sibling, MergeError> {
     let value = merge.merge(key, &[sibling.clone(), sibling.clone()])?;
     Ok(Sibling { value, ..sibling.clone() })
 }
 
-fn absorption(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Stop> {
+fn absorption(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), NotHeld> {
     let whole = folded(merge.merge(key, siblings)?, siblings);
     siblings.iter().enumerate().try_for_each(|(index, part)| {
         let again = merge.merge(key, &[whole.clone(), part.clone()]);
@@ -181,26 +181,26 @@ fn absorption(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(),
 }
 
 /// Of the canonical forms, since bringing a value into its form may lengthen it, once.
-fn growth(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Stop> {
+fn growth(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), NotHeld> {
     let inputs = siblings.iter().map(|sibling| canonical(merge, key, sibling)).collect::<Result<Vec<_>, _>>()?;
     let limit = inputs.iter().map(|sibling| sibling.value.len()).sum::<usize>() + GROWTH_SLACK;
     let bytes = merge.merge(key, &inputs)?.len();
-    if bytes > limit { Err(Stop::Broken(Violation::Grown { bytes, limit })) } else { Ok(()) }
+    if bytes > limit { Err(NotHeld::Broken(Violation::Grown { bytes, limit })) } else { Ok(()) }
 }
 
-fn replay(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Stop> {
-    let (first, again) = (merge.merge(key, siblings), merge.again(key, siblings));
+fn replay(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), NotHeld> {
+    let (first, again) = (merge.merge(key, siblings), merge.merge_elsewhere(key, siblings));
     if first == again {
         return Ok(());
     }
-    Err(Stop::Broken(Violation::Differ { equation: "m(all) = m(all), asked again elsewhere".into(), left: first, right: again }))
+    Err(NotHeld::Broken(Violation::Differ { equation: "m(all) = m(all), asked again elsewhere".into(), left: first, right: again }))
 }
 
 /// Large values may be refused, as too large; they must not break or exhaust the merge.
-fn limits(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Stop> {
+fn limits(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), NotHeld> {
     match merge.merge(key, siblings) {
         Ok(_) => Ok(()),
-        Err(failure) if failure.is_refusal() => Err(Stop::Unjudged),
-        Err(failure) => Err(Stop::Broken(Violation::NoAnswer { siblings: siblings.to_vec(), failure })),
+        Err(failure) if failure.is_refusal() => Err(NotHeld::Unjudged),
+        Err(failure) => Err(NotHeld::Broken(Violation::NoAnswer { siblings: siblings.to_vec(), failure })),
     }
 }

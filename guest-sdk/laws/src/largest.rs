@@ -6,7 +6,7 @@ use crate::rng::Rng;
 
 /// What a bucket takes at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Largest {
+pub struct BucketLimits {
     /// Siblings of one object.
     pub siblings: usize,
     /// Bytes of one value.
@@ -21,13 +21,13 @@ const MAX_HINT: u32 = 1 << 24;
 const PATIENCE: u32 = 3;
 
 /// As few values as possible, each as long as may be; and as many as possible, each with its share of the bytes.
-pub(crate) fn draw(rng: &mut Rng, sampler: &dyn Sampler, largest: &Largest) -> Vec<Case> {
+pub(crate) fn draw(rng: &mut Rng, sampler: &dyn Sampler, largest: &BucketLimits) -> Vec<Case> {
     let share = largest.object_bytes / largest.siblings.max(1);
     let shapes = [largest.value_bytes, share.min(largest.value_bytes)];
     shapes.into_iter().map(|bytes| of_length(rng, sampler, bytes, largest)).collect()
 }
 
-fn of_length(rng: &mut Rng, sampler: &dyn Sampler, bytes: usize, largest: &Largest) -> Case {
+fn of_length(rng: &mut Rng, sampler: &dyn Sampler, bytes: usize, largest: &BucketLimits) -> Case {
     let base = rng.next_u64() >> 1;
     let (size, length) = widest(sampler, base, bytes);
     let fit = largest.object_bytes / length.max(1);
@@ -71,9 +71,9 @@ mod tests {
     use super::*;
 
     /// As many bytes as it is asked for, up to a bound.
-    struct Upto(usize);
+    struct CappedSampler(usize);
 
-    impl Sampler for Upto {
+    impl Sampler for CappedSampler {
         fn sample(&self, _seed: u64, size: u32) -> Result<Vec<u8>, String> {
             Ok(vec![7; self.0.min(size as usize)])
         }
@@ -81,8 +81,8 @@ mod tests {
 
     #[test]
     fn values_fill_the_bucket_where_the_sampler_can() {
-        let largest = Largest { siblings: 8, value_bytes: 10_000, object_bytes: 40_000 };
-        let cases = draw(&mut Rng::new(1), &Upto(usize::MAX), &largest);
+        let largest = BucketLimits { siblings: 8, value_bytes: 10_000, object_bytes: 40_000 };
+        let cases = draw(&mut Rng::new(1), &CappedSampler(usize::MAX), &largest);
         let shape = |case: &Case| (case.inputs.len(), case.inputs[0].size);
         assert!(matches!(shape(&cases[0]), (4, 8_500..=9_375)), "{:?}", shape(&cases[0]));
         assert!(matches!(shape(&cases[1]), (8, 4_200..=4_688)), "{:?}", shape(&cases[1]));
@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn a_sampler_with_small_values_gives_many_of_its_largest() {
-        let largest = Largest { siblings: 8, value_bytes: 10_000, object_bytes: 40_000 };
-        let cases = draw(&mut Rng::new(1), &Upto(64), &largest);
+        let largest = BucketLimits { siblings: 8, value_bytes: 10_000, object_bytes: 40_000 };
+        let cases = draw(&mut Rng::new(1), &CappedSampler(64), &largest);
         assert!(cases.iter().all(|case| case.inputs.len() == 8 && case.inputs[0].size == 64), "{cases:?}");
     }
 }

@@ -24,12 +24,20 @@ pub enum Law {
     Limits,
 }
 
-/// Every law there is, in the order in which they are tried. A merge that breaks judges nothing else, so that comes
-/// first.
-pub const ALL: [Law; 8] =
-    [Law::Totality, Law::Permutation, Law::Bracketing, Law::Idempotence, Law::Absorption, Law::Growth, Law::Replay, Law::Limits];
-
 impl Law {
+    /// Every law, in the order in which they are checked. Totality comes first: where it is broken, the laws that
+    /// compare answers have nothing to compare.
+    pub const ALL: [Self; 8] = [
+        Self::Totality,
+        Self::Permutation,
+        Self::Bracketing,
+        Self::Idempotence,
+        Self::Absorption,
+        Self::Growth,
+        Self::Replay,
+        Self::Limits,
+    ];
+
     /// The law's name in one word.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -47,13 +55,13 @@ impl Law {
 
     /// The law of that name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        ALL.into_iter().find(|law| law.name() == name)
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|law| law.name() == name)
     }
 
     /// What the law says, on a line.
     #[must_use]
-    pub fn says(self) -> &'static str {
+    pub fn statement(self) -> &'static str {
         match self {
             Self::Totality => "valid values are merged, garbage is refused, nothing breaks",
             Self::Permutation => "m(a,b,c) = m(c,a,b)",
@@ -68,7 +76,7 @@ impl Law {
 
     /// What goes wrong in a cluster when the law does not hold.
     #[must_use]
-    pub fn means(self) -> &'static str {
+    pub fn consequence(self) -> &'static str {
         match self {
             Self::Totality => {
                 "a key with such siblings is never merged: readers get all of them, until the object is at its sibling limit."

@@ -4,11 +4,11 @@
 //! plain function in an ordinary test, and the host checks the component with the very same code.
 //!
 //! ```
-//! use rejoin_laws::{Answer, Effort, Merge, Sampler, Sibling, check};
+//! use rejoin_laws::{MergeResult, CheckConfig, Merge, Sampler, Sibling, check};
 //!
 //! struct Highest;
 //! impl Merge for Highest {
-//!     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
+//!     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
 //!         siblings.iter().map(|sibling| sibling.value.clone()).max().ok_or_else(|| "nothing to merge".into())
 //!     }
 //! }
@@ -18,14 +18,15 @@
 //!         Ok(vec![(seed % (u64::from(size) + 1)) as u8])
 //!     }
 //! }
-//! check(&Highest, &Numbers, Effort::default()).expect("the highest number obeys every law");
+//! check(&Highest, &Numbers, CheckConfig::default()).expect("the highest number obeys every law");
 //! ```
 //!
 //! [`check()`] answers with a [`Counterexample`] that has been made as small as it could be, and prints as something
 //! one can read and run again.
 //!
 //! Laws are necessary and not sufficient: a plain union of shopping carts obeys all of them and still brings removed
-//! items back. So there are also [stories](story::Story): replicas with contexts, clients that read and write them, and
+//! items back. So there are also [`scenario`](scenario::ModelCluster): replicas with contexts,
+//! clients that read and write them, and
 //! what must come out.
 //!
 //! In reading order: [`merge`] has the traits, [`laws`] what must hold, [`judge`] tries it (and `totality` the first of
@@ -36,29 +37,29 @@
 
 #![forbid(unsafe_code)]
 
-pub mod cases;
-pub mod check;
-pub mod counterexample;
-pub mod damage;
+mod cases;
+mod check;
+mod counterexample;
+mod damage;
 mod fixed;
-pub mod judge;
-pub mod largest;
-pub mod laws;
-pub mod merge;
-pub mod progress;
-pub mod rng;
+mod judge;
+mod largest;
+mod laws;
+mod merge;
+mod progress;
+mod rng;
+mod scenario;
 mod shrink;
-pub mod story;
 mod totality;
 
-pub use cases::{Case, Input};
-pub use check::{Effort, Tried, check, check_law, check_law_watched};
+pub use cases::{Case, CaseError, Input};
+pub use check::{CheckConfig, LawStats, check, check_law, check_law_with_progress};
 pub use counterexample::Counterexample;
 pub use damage::RawBytes;
-pub use judge::{Trial, Verdict, Violation};
-pub use largest::Largest;
+pub use judge::{GROWTH_SLACK, Trial, Verdict, Violation};
+pub use largest::BucketLimits;
 pub use laws::Law;
-pub use merge::{Answer, Failure, Merge, Sampler, Sibling};
+pub use merge::{Merge, MergeError, MergeResult, Sampler, Sibling};
 pub use progress::Progress;
 pub use rng::Rng;
-pub use story::{Scenario, Story};
+pub use scenario::{DiskImage, ModelCluster, ReadResult, Scenario, ScenarioError};

@@ -15,7 +15,7 @@ pub struct Sibling {
 
 /// Why a merge gave no answer. The laws treat them differently, and only a refusal is ever right.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Failure {
+pub enum MergeError {
     /// It says that it will not, and why: a value is not in its format.
     Refused(String),
     /// It broke: a panic, a trap, or an answer that is none.
@@ -26,7 +26,7 @@ pub enum Failure {
     TooLarge(String),
 }
 
-impl Failure {
+impl MergeError {
     /// Whether the merge itself says no.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -35,22 +35,22 @@ impl Failure {
 }
 
 /// What a merge answers.
-pub type Answer = Result<Vec<u8>, Failure>;
+pub type MergeResult = Result<Vec<u8>, MergeError>;
 
 /// Words alone are the merge's own reason.
-impl From<&str> for Failure {
+impl From<&str> for MergeError {
     fn from(reason: &str) -> Self {
         Self::Refused(reason.into())
     }
 }
 
-impl From<String> for Failure {
+impl From<String> for MergeError {
     fn from(reason: String) -> Self {
         Self::Refused(reason)
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for MergeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(reason) | Self::TooLarge(reason) => write!(f, "refused: {reason}"),
@@ -65,19 +65,19 @@ pub trait Merge {
     /// Merges siblings.
     ///
     /// # Errors
-    /// A [`Failure`] that says why there is no answer.
-    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer;
+    /// A [`MergeError`] that says why there is no answer.
+    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> MergeResult;
 
     /// Merges the same siblings once more, in surroundings as different as can be had: another instance, another host.
     ///
     /// # Errors
     /// As [`Merge::merge`].
-    fn again(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+    fn merge_elsewhere(&self, key: &[u8], siblings: &[Sibling]) -> MergeResult {
         self.merge(key, siblings)
     }
 
     /// Whether a value may be written, if there is a validator that says so.
-    fn validate(&self, _key: &[u8], _value: &[u8]) -> Option<Result<(), Failure>> {
+    fn validate(&self, _key: &[u8], _value: &[u8]) -> Option<Result<(), MergeError>> {
         None
     }
 }
@@ -91,21 +91,21 @@ pub trait Sampler {
     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String>;
 
     /// Whether its values are valid, so that no merge of them may be refused.
-    fn vouches(&self) -> bool {
+    fn draws_valid_values(&self) -> bool {
         true
     }
 }
 
 impl<T: Merge + ?Sized> Merge for &T {
-    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> MergeResult {
         (**self).merge(key, siblings)
     }
 
-    fn again(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
-        (**self).again(key, siblings)
+    fn merge_elsewhere(&self, key: &[u8], siblings: &[Sibling]) -> MergeResult {
+        (**self).merge_elsewhere(key, siblings)
     }
 
-    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), Failure>> {
+    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), MergeError>> {
         (**self).validate(key, value)
     }
 }
@@ -115,15 +115,15 @@ impl<T: Sampler + ?Sized> Sampler for &T {
         (**self).sample(seed, size)
     }
 
-    fn vouches(&self) -> bool {
-        (**self).vouches()
+    fn draws_valid_values(&self) -> bool {
+        (**self).draws_valid_values()
     }
 }
 
 /// The sibling that stands for a merged value: the latest stamp and the writer with the highest id, as the host does
 /// for a fold. The host does not know which input has won, so this writer may be another one's than the winner's.
 #[must_use]
-pub fn folded(value: Vec<u8>, inputs: &[Sibling]) -> Sibling {
+pub(crate) fn folded(value: Vec<u8>, inputs: &[Sibling]) -> Sibling {
     let stamp_ms = inputs.iter().map(|sibling| sibling.stamp_ms).max().unwrap_or(0);
     let writer = inputs.iter().map(|sibling| sibling.writer).max().unwrap_or(0);
     Sibling { value, stamp_ms, writer }

@@ -8,7 +8,7 @@ use crate::laws::Law;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
     /// A law is tried on its next case.
-    Trying {
+    Checking {
         /// The law.
         law: Law,
         /// The case's number, from 1.

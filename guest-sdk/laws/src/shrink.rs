@@ -14,14 +14,14 @@ const ATTEMPTS: usize = 2_000;
 const LARGE_ATTEMPTS: usize = 60;
 
 /// What a case that still fails looks like.
-pub(crate) struct Failing {
+pub(crate) struct FailingCase {
     pub(crate) case: Case,
     pub(crate) trial: Trial,
     pub(crate) violation: Violation,
 }
 
 /// How long it may go on, in attempts and in time, and who is told how far it has come.
-pub(crate) struct Patience<'a> {
+pub(crate) struct ShrinkBudget<'a> {
     law: Law,
     attempts: usize,
     most: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Patience<'a> {
     watch: &'a mut dyn FnMut(Progress),
 }
 
-impl<'a> Patience<'a> {
+impl<'a> ShrinkBudget<'a> {
     pub(crate) fn new(law: Law, budget: Duration, watch: &'a mut dyn FnMut(Progress)) -> Self {
         let most = if law == Law::Limits { LARGE_ATTEMPTS } else { ATTEMPTS };
         Self { law, attempts: 0, most, budget, until: Instant::now().checked_add(budget), told: false, watch }
@@ -55,21 +55,21 @@ impl<'a> Patience<'a> {
     }
 }
 
-/// The smallest failing case that greedy steps lead to: first other samples, then, of values that nobody vouches for,
+/// The smallest failing case that greedy steps lead to: first other samples, then, of values that may be invalid,
 /// fewer bytes.
-pub(crate) fn shrink(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, start: Failing, mut patience: Patience<'_>) -> Failing {
+pub(crate) fn shrink(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, start: FailingCase, mut budget: ShrinkBudget<'_>) -> FailingCase {
     let mut best = start;
     while let Some(found) = smaller(&best.case).into_iter().find_map(|candidate| {
-        if !patience.may_try(&best.trial) {
+        if !budget.may_try(&best.trial) {
             return None;
         }
         let trial = candidate.build(merge, sampler).ok()?;
         let violation = still_broken(law, merge, &trial, &best.violation)?;
-        Some(Failing { case: candidate, trial, violation })
+        Some(FailingCase { case: candidate, trial, violation })
     }) {
         best = found;
     }
-    if best.trial.valid { best } else { trimmed(law, merge, best, &mut patience) }
+    if best.trial.valid { best } else { trimmed(law, merge, best, &mut budget) }
 }
 
 /// A smaller trial counts only if it fails as the larger one did.
@@ -81,12 +81,12 @@ fn still_broken(law: Law, merge: &dyn Merge, trial: &Trial, before: &Violation) 
 }
 
 /// Takes bytes out of the values, halves first.
-fn trimmed(law: Law, merge: &dyn Merge, mut best: Failing, patience: &mut Patience<'_>) -> Failing {
+fn trimmed(law: Law, merge: &dyn Merge, mut best: FailingCase, budget: &mut ShrinkBudget<'_>) -> FailingCase {
     for index in 0..best.trial.siblings.len() {
         let mut step = best.trial.siblings[index].value.len().div_ceil(2);
         while step > 0 {
             let mut at = 0;
-            while at < best.trial.siblings[index].value.len() && patience.may_try(&best.trial) {
+            while at < best.trial.siblings[index].value.len() && budget.may_try(&best.trial) {
                 let mut trial = best.trial.clone();
                 let end = trial.siblings[index].value.len().min(at + step);
                 trial.siblings[index].value.drain(at..end);
@@ -164,15 +164,15 @@ fn simpler(input: &Input) -> Vec<Input> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merge::{Answer, Failure, Sibling};
+    use crate::merge::{MergeError, MergeResult, Sibling};
 
     /// Breaks on what is longer than three bytes, and refuses the rest.
     struct Brittle;
 
     impl Merge for Brittle {
-        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
+        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
             let bytes: usize = siblings.iter().map(|sibling| sibling.value.len()).sum();
-            Err(if bytes > 3 { Failure::Trapped("too long".into()) } else { "too short".into() })
+            Err(if bytes > 3 { MergeError::Trapped("too long".into()) } else { "too short".into() })
         }
     }
 
@@ -192,11 +192,11 @@ mod tests {
         let Verdict::Broken(violation) = Law::Totality.judge(&Brittle, &trial) else { panic!("it breaks") };
         let mut told = Vec::new();
         let mut watch = |progress| told.push(progress);
-        let patience = Patience::new(Law::Totality, Duration::MAX, &mut watch);
-        let small = shrink(Law::Totality, &Brittle, &Zeros, Failing { case, trial, violation }, patience);
+        let budget = ShrinkBudget::new(Law::Totality, Duration::MAX, &mut watch);
+        let small = shrink(Law::Totality, &Brittle, &Zeros, FailingCase { case, trial, violation }, budget);
         assert!(matches!(told[0], Progress::Shrinking { attempts: 0, siblings: 3, bytes: 120, .. }), "{:?}", told[0]);
         let Violation::NoAnswer { siblings, failure } = &small.violation else { panic!("it still breaks") };
-        assert_eq!(*failure, Failure::Trapped("too long".into()));
+        assert_eq!(*failure, MergeError::Trapped("too long".into()));
         assert!(siblings.iter().map(|sibling| sibling.value.len()).sum::<usize>() == 4 && small.trial.key.is_empty(), "{siblings:?}");
     }
     #[test]
@@ -207,8 +207,8 @@ mod tests {
         let Verdict::Broken(violation) = Law::Totality.judge(&Brittle, &trial) else { panic!("it breaks") };
         let mut told = Vec::new();
         let mut watch = |progress| told.push(progress);
-        let patience = Patience::new(Law::Totality, Duration::ZERO, &mut watch);
-        let kept = shrink(Law::Totality, &Brittle, &Zeros, Failing { case, trial: trial.clone(), violation }, patience);
+        let budget = ShrinkBudget::new(Law::Totality, Duration::ZERO, &mut watch);
+        let kept = shrink(Law::Totality, &Brittle, &Zeros, FailingCase { case, trial: trial.clone(), violation }, budget);
         assert_eq!((kept.trial, told), (trial, vec![Progress::OutOfTime { law: Law::Totality, budget: Duration::ZERO }]));
     }
 }

@@ -5,23 +5,23 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::damage::{has_unknown, is_unreadable};
-use crate::judge::{Stop, Trial, Violation};
+use crate::judge::{NotHeld, Trial, Violation};
 use crate::laws::Law;
-use crate::merge::{Answer, Failure, Merge, Sibling, folded};
+use crate::merge::{Merge, MergeError, MergeResult, Sibling, folded};
 
 /// So many different values with one form are no coincidence of a format that has many ways to write one value.
 pub(crate) const DIFFERENT: usize = 8;
 
 /// Every merge that the other laws ask for must be answered; of values that may be garbage it may be refused, and must
 /// be if one is.
-pub(crate) fn totality(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
-    let watched = Watched { merge, valid: trial.valid, failed: RefCell::new(None) };
+pub(crate) fn totality(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHeld> {
+    let recorder = FailureRecorder { merge, valid: trial.valid, failed: RefCell::new(None) };
     for law in [Law::Permutation, Law::Bracketing, Law::Idempotence, Law::Absorption, Law::Growth] {
         // What it says of the answers is not asked here.
-        let _ = law.judge(&watched, trial);
+        let _ = law.judge(&recorder, trial);
     }
-    if let Some(violation) = watched.failed.into_inner() {
-        return Err(Stop::Broken(violation));
+    if let Some(violation) = recorder.failed.into_inner() {
+        return Err(NotHeld::Broken(violation));
     }
     if trial.valid {
         something_is_kept(merge, trial)?;
@@ -33,23 +33,23 @@ pub(crate) fn totality(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
     validator_agrees(merge, trial)
 }
 
-fn differ(equation: String, left: Answer, right: Answer) -> Result<(), Stop> {
-    Err(Stop::Broken(Violation::Differ { equation, left, right }))
+fn differ(equation: String, left: MergeResult, right: MergeResult) -> Result<(), NotHeld> {
+    Err(NotHeld::Broken(Violation::Differ { equation, left, right }))
 }
 
 /// A sibling merged with itself.
-fn alone(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> Answer {
+fn alone(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> MergeResult {
     merge.merge(key, &[sibling.clone(), sibling.clone()])
 }
 
 /// What is refused when it is merged with itself is refused beside others too, and what is taken keeps the members that
 /// the plugin does not know.
-fn garbage_is_a_fault(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+fn garbage_is_a_fault(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHeld> {
     let Trial { key, siblings, .. } = trial;
     let all = merge.merge(key, siblings);
     for (index, sibling) in siblings.iter().enumerate() {
         let canonical = alone(merge, key, sibling);
-        if let (Ok(_), Err(Failure::Refused(_))) = (&all, &canonical) {
+        if let (Ok(_), Err(MergeError::Refused(_))) = (&all, &canonical) {
             return differ(format!("m(all) = m(input {index}, input {index}), a fault: garbage must not be skipped"), all, canonical);
         }
         if let Ok(value) = &canonical
@@ -65,10 +65,10 @@ fn garbage_is_a_fault(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
 
 /// Values of which the merge takes each must be merged with each other, or a key is stuck with two writes that were
 /// both accepted.
-fn what_is_taken_alone_is_taken_together(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+fn what_is_taken_alone_is_taken_together(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHeld> {
     let Trial { key, siblings, .. } = trial;
     let all = merge.merge(key, siblings);
-    if !matches!(all, Err(Failure::Refused(_))) {
+    if !matches!(all, Err(MergeError::Refused(_))) {
         return Ok(());
     }
     for sibling in siblings {
@@ -82,7 +82,7 @@ fn what_is_taken_alone_is_taken_together(merge: &dyn Merge, trial: &Trial) -> Re
 }
 
 /// Valid values, all of them different, must not all have one canonical form: then the merge keeps nothing of any.
-fn something_is_kept(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+fn something_is_kept(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHeld> {
     let Trial { key, siblings, .. } = trial;
     let different: BTreeSet<&[u8]> = siblings.iter().map(|sibling| &sibling.value[..]).collect();
     let [first, .., last] = siblings.as_slice() else { return Ok(()) };
@@ -98,7 +98,7 @@ fn something_is_kept(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
 }
 
 /// Texts that nothing can read must not all count as one value that adds nothing: then they were skipped.
-fn nothing_is_skipped(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+fn nothing_is_skipped(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHeld> {
     let Trial { key, siblings, .. } = trial;
     let (unreadable, valid): (Vec<&Sibling>, Vec<&Sibling>) = siblings.iter().partition(|sibling| is_unreadable(&sibling.value));
     let [first, .., last] = unreadable.as_slice() else { return Ok(()) };
@@ -112,7 +112,7 @@ fn nothing_is_skipped(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
         let ignored = |text: &&Sibling| merge.merge(key, &[value.clone(), (*text).clone()]).as_ref() == Ok(&canonical);
         if canonical != nothing && unreadable.iter().all(ignored) {
             let answer = merge.merge(key, &[value.clone(), (*first).clone()]);
-            let fault = Err(Failure::Refused("what cannot be read is a Fault, and is never skipped".into()));
+            let fault = Err(MergeError::Refused("what cannot be read is a Fault, and is never skipped".into()));
             return differ("m(valid, unreadable) = a fault".into(), answer, fault);
         }
     }
@@ -120,16 +120,16 @@ fn nothing_is_skipped(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
 }
 
 /// A validator takes what is valid and what the merge makes of it, and nothing that the merge refuses.
-fn validator_agrees(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
+fn validator_agrees(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHeld> {
     let Trial { key, siblings, valid } = trial;
-    let refused = |what: &str, sibling: &Sibling, failure: Failure| {
+    let refused = |what: &str, sibling: &Sibling, failure: MergeError| {
         let failure = match failure {
-            Failure::Refused(reason) => Failure::Refused(format!("the validator does not take {what}: {reason}")),
-            Failure::Trapped(reason) => Failure::Trapped(format!("the validator, given {what}: {reason}")),
-            Failure::Exceeded(reason) => Failure::Exceeded(format!("the validator, given {what}: {reason}")),
-            Failure::TooLarge(reason) => Failure::TooLarge(format!("the validator does not take {what}: {reason}")),
+            MergeError::Refused(reason) => MergeError::Refused(format!("the validator does not take {what}: {reason}")),
+            MergeError::Trapped(reason) => MergeError::Trapped(format!("the validator, given {what}: {reason}")),
+            MergeError::Exceeded(reason) => MergeError::Exceeded(format!("the validator, given {what}: {reason}")),
+            MergeError::TooLarge(reason) => MergeError::TooLarge(format!("the validator does not take {what}: {reason}")),
         };
-        Err(Stop::Broken(Violation::NoAnswer { siblings: vec![sibling.clone()], failure }))
+        Err(NotHeld::Broken(Violation::NoAnswer { siblings: vec![sibling.clone()], failure }))
     };
     for (index, sibling) in siblings.iter().enumerate() {
         match merge.validate(key, &sibling.value) {
@@ -139,7 +139,7 @@ fn validator_agrees(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
             Some(Ok(())) if *valid => {}
             Some(Ok(())) => {
                 let canonical = alone(merge, key, sibling);
-                if let Err(Failure::Refused(_)) = &canonical {
+                if let Err(MergeError::Refused(_)) = &canonical {
                     let equation = format!("validate(input {index}) = m(input {index}, input {index}), a fault");
                     return differ(equation, Ok(sibling.value.clone()), canonical);
                 }
@@ -154,14 +154,14 @@ fn validator_agrees(merge: &dyn Merge, trial: &Trial) -> Result<(), Stop> {
 }
 
 /// Passes merges on, and remembers the first that had to be answered and was not.
-struct Watched<'a> {
+struct FailureRecorder<'a> {
     merge: &'a dyn Merge,
     valid: bool,
     failed: RefCell<Option<Violation>>,
 }
 
-impl Merge for Watched<'_> {
-    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> Answer {
+impl Merge for FailureRecorder<'_> {
+    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> MergeResult {
         let answer = self.merge.merge(key, siblings);
         match &answer {
             Err(failure) if self.valid || !failure.is_refusal() => {

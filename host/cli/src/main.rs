@@ -39,8 +39,8 @@ use verbs::{bucket, cert, object, plugin, status, token};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    if rejoin_merge::compile::is_child() {
-        return rejoin_merge::compile::child_main();
+    if rejoin_merge::is_child() {
+        return rejoin_merge::child_main();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

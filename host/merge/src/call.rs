@@ -6,14 +6,14 @@ use wasmtime::{Engine, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap};
 use crate::bindings::merge::exports::rejoin::plugin::merger;
 use crate::bindings::validate::exports::rejoin::plugin::validator;
 use crate::epoch;
+use crate::escape::escape_untrusted;
 use crate::fault::{MergeFault, Refusal, TrapKind};
 use crate::host::Host;
-use crate::last_words;
-use crate::legible::legible;
 use crate::limits::CallLimits;
-use crate::machine::is_of_the_machine;
+use crate::panic_record;
 use crate::plugin::Plugin;
 use crate::profile::TABLE_ELEMENTS;
+use crate::resources::is_out_of_resources;
 
 /// One of the concurrent values of a key, as a plugin is given it. The same on every replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,7 +52,7 @@ impl Host {
         }
         let lent: Vec<merger::Sibling<'_>> = siblings.iter().map(Sibling::lend).collect();
         let merge = &plugin.0.merge;
-        let call = |store: &mut Store<Call>| merge.instantiate(&mut *store)?.rejoin_plugin_merger().call_merge(store, key, &lent);
+        let call = |store: &mut Store<CallState>| merge.instantiate(&mut *store)?.rejoin_plugin_merger().call_merge(store, key, &lent);
         let (answer, fuel_used) = run(merge.engine(), limits, call)?;
         let value = answer.map_err(|fault| MergeFault::Refused(fault.into()))?;
         Ok(Merged { value: fits(value, limits)?.into(), fuel_used })
@@ -61,11 +61,12 @@ impl Host {
     /// Asks the plugin whether a value may be stored under a key.
     ///
     /// # Errors
-    /// [`MergeFault::Refused`] if it may not; [`MergeFault::NoSuchAbility`] if the plugin has no validator; otherwise
+    /// [`MergeFault::Refused`] if it may not; [`MergeFault::NotExported`] if the plugin has no validator; otherwise
     /// as for a merge.
     pub fn validate(&self, plugin: &Plugin, key: &[u8], value: &[u8], limits: &CallLimits) -> Result<(), MergeFault> {
-        let validate = plugin.0.validate.as_ref().ok_or(MergeFault::NoSuchAbility { ability: "validator" })?;
-        let call = |store: &mut Store<Call>| validate.instantiate(&mut *store)?.rejoin_plugin_validator().call_validate(store, key, value);
+        let validate = plugin.0.validate.as_ref().ok_or(MergeFault::NotExported { interface: "validator" })?;
+        let call =
+            |store: &mut Store<CallState>| validate.instantiate(&mut *store)?.rejoin_plugin_validator().call_validate(store, key, value);
         let (answer, _) = run(validate.engine(), limits, call)?;
         answer.map_err(|fault| MergeFault::Refused(fault.into()))
     }
@@ -73,27 +74,27 @@ impl Host {
     /// The value as the plugin shows it to people. Should be UTF-8 JSON, but that is the plugin's word only.
     ///
     /// # Errors
-    /// [`MergeFault::NoSuchAbility`] if the plugin has no presenter; otherwise as for a merge.
+    /// [`MergeFault::NotExported`] if the plugin has no presenter; otherwise as for a merge.
     pub fn show(&self, plugin: &Plugin, value: &[u8], limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
-        let present = plugin.0.present.as_ref().ok_or(MergeFault::NoSuchAbility { ability: "presenter" })?;
-        let call = |store: &mut Store<Call>| present.instantiate(&mut *store)?.rejoin_plugin_presenter().call_show(store, value);
+        let present = plugin.0.present.as_ref().ok_or(MergeFault::NotExported { interface: "presenter" })?;
+        let call = |store: &mut Store<CallState>| present.instantiate(&mut *store)?.rejoin_plugin_presenter().call_show(store, value);
         fits(run(present.engine(), limits, call)?.0, limits)
     }
 
     /// A valid value, as the plugin's sampler draws it: always the same for the same arguments.
     ///
     /// # Errors
-    /// [`MergeFault::NoSuchAbility`] if the plugin has no sampler; otherwise as for a merge.
+    /// [`MergeFault::NotExported`] if the plugin has no sampler; otherwise as for a merge.
     pub fn sample(&self, plugin: &Plugin, seed: u64, size: u32, limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
-        let sample = plugin.0.sample.as_ref().ok_or(MergeFault::NoSuchAbility { ability: "sampler" })?;
-        let call = |store: &mut Store<Call>| sample.instantiate(&mut *store)?.rejoin_plugin_sampler().call_sample(store, seed, size);
+        let sample = plugin.0.sample.as_ref().ok_or(MergeFault::NotExported { interface: "sampler" })?;
+        let call = |store: &mut Store<CallState>| sample.instantiate(&mut *store)?.rejoin_plugin_sampler().call_sample(store, seed, size);
         fits(run(sample.engine(), limits, call)?.0, limits)
     }
 }
 
 /// The state of one call: its bounds. What is over a bound traps, because a guest that saw a refused growth could
 /// answer differently.
-pub(crate) struct Call {
+pub(crate) struct CallState {
     memory_bytes: usize,
 }
 
@@ -102,13 +103,13 @@ pub(crate) struct Call {
 #[error("over the memory limit")]
 struct OverMemory;
 
-impl ResourceLimiter for Call {
+impl ResourceLimiter for CallState {
     fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         if desired > self.memory_bytes { Err(OverMemory.into()) } else { Ok(true) }
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(if is_of_the_machine(&error) { error } else { OverMemory.into() })
+        Err(if is_out_of_resources(&error) { error } else { OverMemory.into() })
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
@@ -116,7 +117,7 @@ impl ResourceLimiter for Call {
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(if is_of_the_machine(&error) { error } else { OverMemory.into() })
+        Err(if is_out_of_resources(&error) { error } else { OverMemory.into() })
     }
 }
 
@@ -124,10 +125,10 @@ impl ResourceLimiter for Call {
 pub(crate) fn run<T>(
     engine: &Engine,
     limits: &CallLimits,
-    call: impl FnOnce(&mut Store<Call>) -> wasmtime::Result<T>,
+    call: impl FnOnce(&mut Store<CallState>) -> wasmtime::Result<T>,
 ) -> Result<(T, u64), MergeFault> {
     let host = |error: wasmtime::Error| MergeFault::Host { reason: format!("{error:#}") };
-    let mut store = Store::new(engine, Call { memory_bytes: limits.memory_bytes });
+    let mut store = Store::new(engine, CallState { memory_bytes: limits.memory_bytes });
     store.limiter(|call| call);
     store.set_fuel(limits.fuel).map_err(host)?;
     store.set_epoch_deadline(epoch::ticks(limits.wall));
@@ -143,24 +144,24 @@ fn fits(value: Vec<u8>, limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
 }
 
 /// What an error of the engine says of the plugin.
-fn fault_of(error: &wasmtime::Error, limits: &CallLimits, store: &Store<Call>) -> MergeFault {
+fn fault_of(error: &wasmtime::Error, limits: &CallLimits, store: &Store<CallState>) -> MergeFault {
     if error.downcast_ref::<OverMemory>().is_some() {
         return MergeFault::TooMuchMemory { limit: limits.memory_bytes };
     }
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         return MergeFault::Busy;
     }
-    if is_of_the_machine(error) {
-        return MergeFault::Host { reason: legible(&format!("{error:#}")) };
+    if is_out_of_resources(error) {
+        return MergeFault::Host { reason: escape_untrusted(&format!("{error:#}")) };
     }
     // What is left of the instance comes with the error, and is no part of the reason.
     let parts = error.chain().map(ToString::to_string).filter(|part| !part.starts_with(REMAINS) && !part.starts_with(BACKTRACE));
     let reason = parts.collect::<Vec<_>>().join(": ");
     match error.downcast_ref::<Trap>() {
-        Some(trap) => with_last_words(fault_of_trap(*trap, limits), error, store),
+        Some(trap) => with_panic_message(fault_of_trap(*trap, limits), error, store),
         // The engine has no public type for this one; tests/hostile holds the wording.
         None if reason.contains("fuel allocated for hostcalls") => MergeFault::ResultTooLarge { limit: limits.result_bytes },
-        None => MergeFault::BadResult { reason: legible(&reason) },
+        None => MergeFault::BadResult { reason: escape_untrusted(&reason) },
     }
 }
 
@@ -169,13 +170,13 @@ const REMAINS: &str = "wasm coredump";
 const BACKTRACE: &str = "error while executing at wasm backtrace";
 
 /// Adds what the plugin said before it trapped, or else where it was. An overflowing stack has one function many times.
-fn with_last_words(fault: MergeFault, error: &wasmtime::Error, store: &Store<Call>) -> MergeFault {
+fn with_panic_message(fault: MergeFault, error: &wasmtime::Error, store: &Store<CallState>) -> MergeFault {
     let MergeFault::Trapped(kind) = fault else { return fault };
-    let panic = if kind == TrapKind::Unreachable { last_words::panic(error, store) } else { None };
+    let panic = if kind == TrapKind::Unreachable { panic_record::message(error, store) } else { None };
     match (kind, panic) {
         (TrapKind::StackOverflow, _) => fault,
-        (_, Some(words)) => MergeFault::Panicked { words },
-        (kind, None) => last_words::functions(error).map_or(fault, |functions| MergeFault::TrappedIn { kind, functions }),
+        (_, Some(message)) => MergeFault::Panicked { message },
+        (kind, None) => panic_record::function_names(error).map_or(fault, |functions| MergeFault::TrappedIn { kind, functions }),
     }
 }
 

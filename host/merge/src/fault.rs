@@ -61,7 +61,7 @@ pub enum Rejection {
     },
     /// Too many or too large parts.
     #[error("the component has {count} {what}, and {limit} are allowed")]
-    Shape {
+    StructureLimit {
         /// What there is too much of.
         what: &'static str,
         /// How much there is.
@@ -83,7 +83,7 @@ pub enum Rejection {
     },
     /// Its own description fails.
     #[error("the component cannot describe itself: {reason}")]
-    BadCard {
+    BadMetadata {
         /// Why.
         reason: String,
     },
@@ -122,10 +122,10 @@ pub enum MergeFault {
         limit: usize,
     },
     /// The plugin does not have the ability that was asked for.
-    #[error("the plugin has no {ability}")]
-    NoSuchAbility {
+    #[error("the plugin has no {interface}")]
+    NotExported {
         /// The interface's name.
-        ability: &'static str,
+        interface: &'static str,
     },
     /// The plugin says no.
     #[error("the plugin refused: {0}")]
@@ -142,14 +142,14 @@ pub enum MergeFault {
         functions: String,
     },
     /// The plugin panicked and left its message, as guests of the SDK do.
-    #[error("the plugin panicked at {words}")]
+    #[error("the plugin panicked at {message}")]
     Panicked {
         /// The place and the message, at most 400 characters, escaped for terminals.
-        words: String,
+        message: String,
     },
     /// One sibling of a merge causes its fault.
     #[error("sibling {place} of {of} (written at {stamp_ms} ms by {writer:016x}): {fault}")]
-    OfSibling {
+    InSibling {
         /// Its place in canonical order, from 1.
         place: usize,
         /// How many siblings there were.
@@ -214,7 +214,7 @@ impl MergeFault {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::TooManySiblings { .. } => "too_many_siblings",
-            Self::NoSuchAbility { .. } => "no_such_ability",
+            Self::NotExported { .. } => "not_exported",
             Self::Refused(Refusal::Malformed) => "malformed",
             Self::Refused(Refusal::Unsupported) => "unsupported",
             Self::Refused(Refusal::TooLarge) => "too_large",
@@ -223,7 +223,7 @@ impl MergeFault {
                 "panicked"
             }
             Self::Trapped(_) | Self::TrappedIn { .. } => "trapped",
-            Self::OfSibling { fault, .. } => fault.reason(),
+            Self::InSibling { fault, .. } => fault.reason(),
             Self::OutOfFuel { .. } => "out_of_fuel",
             Self::OutOfTime { .. } => "out_of_time",
             Self::TooMuchMemory { .. } => "too_much_memory",
@@ -238,7 +238,7 @@ impl MergeFault {
 
     /// Whether one value alone may cause it: it cannot be read, or the plugin breaks on it.
     #[must_use]
-    pub(crate) fn is_of_a_value(&self) -> bool {
+    pub(crate) fn is_caused_by_a_value(&self) -> bool {
         let refused = matches!(self, Self::Refused(Refusal::Malformed | Refusal::Unsupported));
         refused || matches!(self, Self::Trapped(_) | Self::TrappedIn { .. } | Self::Panicked { .. })
     }

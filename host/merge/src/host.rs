@@ -9,13 +9,13 @@ use rejoin_proto::ProfileId;
 
 use crate::artefact;
 use crate::bindings::describe::exports::rejoin::plugin::about;
-use crate::call::{self, Call};
-use crate::compile::{Cancel, Compiled, Compiler, compile_on, unloadable};
+use crate::call::{self, CallState};
+use crate::compile::{Compiled, load_error};
 use crate::epoch;
+use crate::escape::escape_untrusted;
 use crate::fault::{HostError, Rejection};
-use crate::legible::legible;
 use crate::limits::{CallLimits, ModuleLimits};
-use crate::plugin::{Card, Inner, Plugin};
+use crate::plugin::{Inner, Plugin, PluginMetadata};
 use crate::profile;
 
 /// How much room there is for instances.
@@ -39,7 +39,7 @@ impl Default for HostConfig {
 pub struct Host {
     engine: Engine,
     /// Empty, for ever: the place where imports would be.
-    linker: Arc<Linker<Call>>,
+    linker: Arc<Linker<CallState>>,
     profile: ProfileId,
 }
 
@@ -66,7 +66,7 @@ impl Host {
         self.profile
     }
 
-    /// Compiles a component in this process and on this thread, finds its abilities and asks it for its card.
+    /// Compiles a component in this process and on this thread, finds its abilities and asks it for its metadata.
     ///
     /// For components that are trusted, and for tests: what compiling takes is not bounded. A node lets a
     /// [`CompileQueue`](crate::compile::queue::CompileQueue) do it, which asks a child process.
@@ -74,37 +74,22 @@ impl Host {
     /// # Errors
     /// A [`Rejection`] that says what the module lacks or has too much of. It is never half accepted.
     pub fn compile(&self, bytes: &[u8], limits: &ModuleLimits) -> Result<Plugin, Rejection> {
-        self.load(&self.compile_here(bytes, limits)?)
+        self.load(&Compiled::new(&self.engine, bytes, limits)?)
     }
 
-    /// Has a component compiled, without loading it.
-    ///
-    /// # Errors
-    /// A [`Rejection`], also if the wish was taken back.
-    pub fn compile_by(&self, compiler: &Compiler, bytes: &[u8], limits: &ModuleLimits, cancel: &Cancel) -> Result<Compiled, Rejection> {
-        match compiler {
-            Compiler::Here => self.compile_here(bytes, limits),
-            Compiler::Child(child) => child.compile(bytes, limits, cancel),
-        }
-    }
-
-    fn compile_here(&self, bytes: &[u8], limits: &ModuleLimits) -> Result<Compiled, Rejection> {
-        compile_on(&self.engine, bytes, limits)
-    }
-
-    /// Makes a plugin of what was compiled, in milliseconds: finds its abilities and asks it for its card.
+    /// Makes a plugin of what was compiled, in milliseconds: finds its abilities and asks it for its metadata.
     ///
     /// # Errors
     /// A [`Rejection`] that says what the component lacks, or does wrong when it is started.
     pub fn load(&self, compiled: &Compiled) -> Result<Plugin, Rejection> {
-        let component = artefact::load(&self.engine, compiled).map_err(|error| unloadable(&error))?;
+        let component = artefact::load(&self.engine, compiled).map_err(|error| load_error(&error))?;
         if let Some((name, _)) = component.component_type().imports(&self.engine).next() {
-            return Err(Rejection::Imports { name: legible(name) });
+            return Err(Rejection::Imports { name: escape_untrusted(name) });
         }
-        let pre = self.linker.instantiate_pre(&component).map_err(|error| unloadable(&error))?;
+        let pre = self.linker.instantiate_pre(&component).map_err(|error| load_error(&error))?;
         let mut inner = Inner::new(compiled.digest, &pre, &compiled.exports)?;
         inner.try_all(&compiled.exports)?;
-        inner.card = card_of(&inner)?;
+        inner.metadata = read_metadata(&inner)?;
         Ok(Plugin(Arc::new(inner)))
     }
 
@@ -113,13 +98,13 @@ impl Host {
     }
 }
 
-/// Asks a plugin for its card, under limits of its own.
-fn card_of(inner: &Inner) -> Result<Option<Card>, Rejection> {
+/// Asks a plugin for its metadata, under limits of its own.
+fn read_metadata(inner: &Inner) -> Result<Option<PluginMetadata>, Rejection> {
     let Some(describe) = &inner.describe else { return Ok(None) };
-    let limits = CallLimits::to_introduce();
-    let bad = |reason: String| Rejection::BadCard { reason };
-    let (card, _): (about::Card, u64) =
+    let limits = CallLimits::for_loading();
+    let bad = |reason: String| Rejection::BadMetadata { reason };
+    let (metadata, _): (about::Card, u64) =
         call::run(describe.engine(), &limits, |store| describe.instantiate(&mut *store)?.rejoin_plugin_about().call_describe(store))
             .map_err(|fault| bad(fault.to_string()))?;
-    Card::check(card).map(Some).map_err(bad)
+    PluginMetadata::check(metadata).map(Some).map_err(bad)
 }

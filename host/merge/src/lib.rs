@@ -1,9 +1,8 @@
-//! Runs merge plugins: WebAssembly components, sandboxed, metered and deterministic. The only crate that knows
-//! wasmtime.
+//! Runs merge plugins: WebAssembly components, sandboxed, metered and deterministic.
 //!
-//! It compiles a component under limits, calls it with a fresh instance each time, and says in one error type what a
-//! plugin did wrong. It knows nothing of objects, buckets or replicas: what to merge, and what to do with the answer,
-//! is the caller's business. A failure here never chooses data.
+//! Owns the engine, the compiled plugins' code, the merge threads and the memory of earlier results. It is the only
+//! crate that uses wasmtime. It never decides what to merge or what becomes of a result: objects, buckets and replicas
+//! are the caller's. A failed call never chooses data.
 //!
 //! ```no_run
 //! use rejoin_merge::{CallLimits, Host, HostConfig, ModuleLimits, Sibling};
@@ -20,57 +19,60 @@
 //! ```
 //!
 //! # Determinism
-//! Equal inputs give equal bytes and equal fuel on every node with the same [`Host::profile`]: no imports, a fresh
-//! instance per call, NaNs in one form, no threads, relaxed SIMD, GC, 64-bit or several memories, and a fuel table of
-//! our own. *Fuel is the verdict*; the wall-clock limit is a safety net, and the only fault that depends on the machine
-//! (see [`MergeFault::is_deterministic`]).
+//! Equal inputs give equal bytes and equal fuel on every node with the same [`Host::profile`]. The engine therefore
+//! allows no imports, threads, relaxed SIMD, GC, 64-bit or multiple memories; every call gets a fresh instance, NaNs
+//! are canonical, and the fuel table is our own. Fuel ends a call that takes too long. The wall-clock limit is a safety
+//! net behind it, and the only limit whose effect depends on the machine (see [`MergeFault::is_deterministic`]).
 //!
 //! # Limits
-//! Every limit is in [`ModuleLimits`] and [`CompileLimits`] (once, when compiling) or [`CallLimits`] (at every call);
-//! the host itself bounds how many instances live at once, and [`PoolConfig`] what one bucket may have of the threads.
+//! [`ModuleLimits`] and [`CompileLimits`] apply when a component is compiled, [`CallLimits`] at every call.
+//! [`HostConfig`] bounds the instances that exist at once, and [`PoolConfig`] the threads and queue of one bucket.
 //!
-//! In reading order: [`host`] loads, [`call`] runs, [`plugin`] is what is run, [`fault`] what goes wrong, `profile` how
-//! the engine is set up, [`mod@compile`] compiles, in a process with limits; `scan` looks at a component before it is
-//! compiled, `artefact` loads what was compiled, [`pool`] has the threads and [`memo`] the memory, `workers` are
-//! threads behind a fair queue, [`subject`] lends a plugin to the law checker, [`examine`] tries all [`laws`] on it,
-//! [`fixture`] keeps what breaks one, and [`build`] makes components of guest crates.
+//! # Reading order
+//! `host` compiles and loads, `call` runs, `plugin` is a loaded component, `fault` has the errors, `profile` configures
+//! the engine. `compile` runs the compiling process, after `scan` has counted the parts of a component; `artefact`
+//! loads the machine code. `pool` and `workers` are the merge threads, `memo` remembers results, `attribution` finds
+//! the sibling that makes a merge fail. `law_check` and `under_test` check the [`laws`] on a component and `fixture`
+//! stores counterexamples. [`build`] makes components of guest crates.
 
 #![deny(unsafe_code)]
 
 mod artefact;
+mod attribution;
 mod bindings;
-mod blame;
 pub mod build;
-pub mod call;
-pub mod compile;
+mod call;
+mod compile;
 mod epoch;
-pub mod examine;
-pub mod fault;
-pub mod fixture;
-pub mod host;
-mod last_words;
-mod legible;
-pub mod limits;
-mod machine;
-pub mod memo;
-pub mod plugin;
-pub mod pool;
+mod escape;
+mod fault;
+mod fixture;
+mod host;
+mod law_check;
+mod limits;
+mod memo;
+mod panic_record;
+mod plugin;
+mod pool;
 mod profile;
+mod resources;
 mod scan;
-pub mod subject;
+mod under_test;
 mod workers;
 
 pub use call::{Merged, Sibling};
-pub use compile::queue::{CompileQueue, QueueConfig};
-pub use compile::{ArtefactCache, Cancel, ChildCompiler, Compiled, Compiler};
-pub use examine::{Examination, Outcome};
+pub use compile::{
+    ArtefactCache, CHILD_VERB, CacheError, CancelToken, ChildCompiler, CompileQueue, Compiled, Compiler, PendingCompile, QueueConfig,
+    child_main, is_child,
+};
+pub use escape::{escape_untrusted, is_printable};
 pub use fault::{HostError, MergeFault, Refusal, Rejection, TrapKind};
-pub use fixture::{BadFixture, Fixture};
+pub use fixture::{EncodedBytes, Fixture, FixtureAnswer, FixtureCase, FixtureError, FixtureSibling, FixtureViolation};
 pub use host::{Host, HostConfig};
-pub use legible::{is_plain, legible};
+pub use law_check::{LawOutcome, LawReport, LoadError, check_laws, check_laws_with_progress};
 pub use limits::{CallLimits, CompileLimits, ModuleLimits};
 pub use memo::Memo;
-pub use plugin::{Abilities, Card, Plugin, digest_of};
-pub use pool::{Call, Overloaded, Pool, PoolConfig};
+pub use plugin::{Exports, Plugin, PluginMetadata, digest_of};
+pub use pool::{Overloaded, PluginCall, Pool, PoolConfig};
 pub use rejoin_laws as laws;
-pub use subject::Subject;
+pub use under_test::PluginUnderTest;

@@ -164,7 +164,7 @@ pub struct CallLimits {
 
 impl CallLimits {
     /// What loading a plugin and asking for its card may use: little.
-    pub(crate) fn to_introduce() -> Self {
+    pub(crate) fn for_loading() -> Self {
         Self { fuel: 200_000_000, result_bytes: 1 << 10, ..Self::default() }
     }
 }

@@ -19,10 +19,10 @@ use crate::limits::CallLimits;
 use crate::plugin::Plugin;
 
 /// How long a call rests that was stopped by the clock for the first time, and at the most.
-const FIRST_REST: Duration = Duration::from_secs(5);
-const LONGEST_REST: Duration = Duration::from_secs(600);
+const FIRST_BACKOFF: Duration = Duration::from_secs(5);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
 /// Calls that were stopped by the clock and are remembered.
-const RESTING: usize = 1_024;
+const TIMED_OUT_CALLS: usize = 1_024;
 
 /// What was asked of a plugin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,11 +41,11 @@ struct MemoKey {
     inputs: [u8; 32],
 }
 
-type Outcome = Result<Merged, MergeFault>;
+type CallResult = Result<Merged, MergeFault>;
 
 /// A call that was stopped by the clock.
 #[derive(Clone)]
-struct Rest {
+struct TimedOutCall {
     fault: MergeFault,
     until: Instant,
     next: Duration,
@@ -58,8 +58,8 @@ struct Bytes;
 /// What an entry costs besides its value, in bytes.
 const ENTRY_BYTES: u64 = 192;
 
-impl Weighter<MemoKey, Outcome> for Bytes {
-    fn weight(&self, _key: &MemoKey, outcome: &Outcome) -> u64 {
+impl Weighter<MemoKey, CallResult> for Bytes {
+    fn weight(&self, _key: &MemoKey, outcome: &CallResult) -> u64 {
         // A fault may carry a plugin's own words, twice where a sibling is named.
         ENTRY_BYTES + outcome.as_ref().map_or_else(|fault| fault.to_string().len(), |merged| merged.value.len()) as u64
     }
@@ -68,8 +68,8 @@ impl Weighter<MemoKey, Outcome> for Bytes {
 /// A bounded cache of merged and shown values. Faults that every node would meet are remembered as well, so that a
 /// looping plugin burns its fuel once.
 pub struct Memo {
-    cache: Cache<MemoKey, Outcome, Bytes>,
-    resting: Cache<MemoKey, Rest>,
+    cache: Cache<MemoKey, CallResult, Bytes>,
+    timed_out: Cache<MemoKey, TimedOutCall>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -85,18 +85,18 @@ impl Memo {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let entries = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).clamp(16, 1 << 20);
-        let (cache, resting) = (Cache::with_weighter(entries, bytes, Bytes), Cache::new(RESTING));
-        Self { cache, resting, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let (cache, timed_out) = (Cache::with_weighter(entries, bytes, Bytes), Cache::new(TIMED_OUT_CALLS));
+        Self { cache, timed_out, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     /// [`Host::merge`], or what it gave last time.
     ///
     /// # Errors
-    /// As [`Host::merge`], with the sibling named that causes it ([`Host::blame`]).
+    /// As [`Host::merge`], with the sibling named that causes it ([`Host::attribute_fault`]).
     pub fn merge(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits) -> Result<Merged, MergeFault> {
         let name = MemoKey { kind: Kind::Merge, digest: plugin.digest(), profile: host.profile(), inputs: hash(key, siblings, limits) };
         let merge = || host.merge(plugin, key, siblings, limits);
-        self.remembered(name, true, || merge().map_err(|fault| host.blame(plugin, key, siblings, limits, fault)))
+        self.remembered(name, true, || merge().map_err(|fault| host.attribute_fault(plugin, key, siblings, limits, fault)))
     }
 
     /// [`Host::show`], or what it gave last time.
@@ -123,12 +123,12 @@ impl Memo {
         self.remembered(name, false, || host.validate(plugin, key, value, limits).map(|()| good)).map(drop)
     }
 
-    fn remembered(&self, name: MemoKey, values: bool, call: impl FnOnce() -> Outcome) -> Outcome {
+    fn remembered(&self, name: MemoKey, values: bool, call: impl FnOnce() -> CallResult) -> CallResult {
         if let Some(outcome) = self.cache.get(&name) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return outcome;
         }
-        let rested = self.resting.get(&name);
+        let rested = self.timed_out.get(&name);
         if let Some(rest) = rested.as_ref().filter(|rest| Instant::now() < rest.until) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Err(rest.fault.clone());
@@ -137,9 +137,9 @@ impl Memo {
         let outcome = call();
         match &outcome {
             Err(fault @ MergeFault::OutOfTime { .. }) => {
-                let now = rested.map_or(FIRST_REST, |rest| rest.next);
-                let rest = Rest { fault: fault.clone(), until: Instant::now() + now, next: (now * 2).min(LONGEST_REST) };
-                self.resting.insert(name, rest);
+                let now = rested.map_or(FIRST_BACKOFF, |rest| rest.next);
+                let rest = TimedOutCall { fault: fault.clone(), until: Instant::now() + now, next: (now * 2).min(LONGEST_BACKOFF) };
+                self.timed_out.insert(name, rest);
             }
             Err(fault) if !fault.is_deterministic() => {}
             Ok(_) if !values => {}
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn the_words_of_a_fault_count() {
         let memo = Memo::new(64 << 10);
-        let fault = MergeFault::Panicked { words: "\\u{1b}".repeat(400) };
+        let fault = MergeFault::Panicked { message: "\\u{1b}".repeat(400) };
         let of = fault.to_string().len() as u64;
         for number in 0..100_u64 {
             let inputs = hash(&number.to_le_bytes(), &[], &CallLimits::default());

@@ -8,9 +8,9 @@ use wasmtime::component::InstancePre;
 use rejoin_proto::PluginDigest;
 
 use crate::bindings::{describe, merge, operate, present, sample, validate};
-use crate::call::{self, Call};
+use crate::call::{self, CallState};
+use crate::escape::{escape_untrusted, is_printable};
 use crate::fault::{MergeFault, Rejection};
-use crate::legible::{is_plain, legible};
 use crate::limits::CallLimits;
 use crate::scan::{is_interface, no_merger};
 
@@ -20,18 +20,18 @@ pub struct Plugin(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) digest: PluginDigest,
-    pub(crate) card: Option<Card>,
-    pub(crate) merge: merge::MergePre<Call>,
-    pub(crate) validate: Option<validate::ValidatePre<Call>>,
-    pub(crate) operate: Option<operate::OperatePre<Call>>,
-    pub(crate) sample: Option<sample::SamplePre<Call>>,
-    pub(crate) present: Option<present::PresentPre<Call>>,
-    pub(crate) describe: Option<describe::DescribePre<Call>>,
+    pub(crate) metadata: Option<PluginMetadata>,
+    pub(crate) merge: merge::MergePre<CallState>,
+    pub(crate) validate: Option<validate::ValidatePre<CallState>>,
+    pub(crate) operate: Option<operate::OperatePre<CallState>>,
+    pub(crate) sample: Option<sample::SamplePre<CallState>>,
+    pub(crate) present: Option<present::PresentPre<CallState>>,
+    pub(crate) describe: Option<describe::DescribePre<CallState>>,
 }
 
 /// What a plugin says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Card {
+pub struct PluginMetadata {
     /// Its name: 1 to 64 bytes without characters that a terminal would act on or nobody could see.
     pub name: String,
     /// Its version, likewise.
@@ -44,7 +44,7 @@ pub struct Card {
 
 /// Which interfaces a plugin exports, besides the merger.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Abilities {
+pub struct Exports {
     /// It checks values at every put.
     pub validate: bool,
     /// It has operations of its own.
@@ -53,7 +53,7 @@ pub struct Abilities {
     pub sample: bool,
     /// It shows values to people.
     pub present: bool,
-    /// It has a card.
+    /// It has a metadata.
     pub describe: bool,
 }
 
@@ -72,14 +72,14 @@ impl Plugin {
 
     /// What it says of itself, if it says anything.
     #[must_use]
-    pub fn card(&self) -> Option<&Card> {
-        self.0.card.as_ref()
+    pub fn metadata(&self) -> Option<&PluginMetadata> {
+        self.0.metadata.as_ref()
     }
 
     /// Which interfaces it has, besides the merger.
     #[must_use]
-    pub fn abilities(&self) -> Abilities {
-        Abilities {
+    pub fn exports(&self) -> Exports {
+        Exports {
             validate: self.0.validate.is_some(),
             operate: self.0.operate.is_some(),
             sample: self.0.sample.is_some(),
@@ -91,14 +91,14 @@ impl Plugin {
 
 impl std::fmt::Debug for Plugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plugin").field("digest", &self.0.digest).field("card", &self.0.card).finish_non_exhaustive()
+        f.debug_struct("Plugin").field("digest", &self.0.digest).field("metadata", &self.0.metadata).finish_non_exhaustive()
     }
 }
 
 impl Inner {
     /// Finds the abilities among the exports. One that is exported must also be what it says; one that is not is no
     /// fault.
-    pub(crate) fn new(digest: PluginDigest, pre: &InstancePre<Call>, exports: &[String]) -> Result<Self, Rejection> {
+    pub(crate) fn new(digest: PluginDigest, pre: &InstancePre<CallState>, exports: &[String]) -> Result<Self, Rejection> {
         macro_rules! ability {
             ($interface:literal, $pre:ty) => {
                 exported(exports, $interface, || <$pre>::new(pre.clone()))?
@@ -106,13 +106,13 @@ impl Inner {
         }
         Ok(Self {
             digest,
-            card: None,
-            merge: ability!("merger", merge::MergePre<Call>).ok_or_else(|| no_merger(exports))?,
-            validate: ability!("validator", validate::ValidatePre<Call>),
-            operate: ability!("operator", operate::OperatePre<Call>),
-            sample: ability!("sampler", sample::SamplePre<Call>),
-            present: ability!("presenter", present::PresentPre<Call>),
-            describe: ability!("about", describe::DescribePre<Call>),
+            metadata: None,
+            merge: ability!("merger", merge::MergePre<CallState>).ok_or_else(|| no_merger(exports))?,
+            validate: ability!("validator", validate::ValidatePre<CallState>),
+            operate: ability!("operator", operate::OperatePre<CallState>),
+            sample: ability!("sampler", sample::SamplePre<CallState>),
+            present: ability!("presenter", present::PresentPre<CallState>),
+            describe: ability!("about", describe::DescribePre<CallState>),
         })
     }
 }
@@ -124,7 +124,7 @@ impl Inner {
         macro_rules! try_ability {
             ($interface:literal, $pre:expr) => {
                 if let Some(pre) = $pre {
-                    let made = call::run(pre.engine(), &CallLimits::to_introduce(), |store| pre.instantiate(store).map(drop));
+                    let made = call::run(pre.engine(), &CallLimits::for_loading(), |store| pre.instantiate(store).map(drop));
                     made.map_err(|fault| cannot_start($interface, exports, fault))?;
                 }
             };
@@ -143,7 +143,7 @@ fn cannot_start(interface: &str, exports: &[String], fault: MergeFault) -> Rejec
     match fault {
         MergeFault::BadResult { reason } => {
             let name = exports.iter().find(|name| is_interface(name, interface));
-            Rejection::WrongInterface { interface: name.map_or_else(|| interface.to_owned(), |name| legible(name)), reason }
+            Rejection::WrongInterface { interface: name.map_or_else(|| interface.to_owned(), |name| escape_untrusted(name)), reason }
         }
         // Nothing was asked of it yet: where it was is no news.
         MergeFault::TrappedIn { kind, .. } => Rejection::CannotStart { fault: MergeFault::Trapped(kind) },
@@ -154,23 +154,25 @@ fn cannot_start(interface: &str, exports: &[String], fault: MergeFault) -> Rejec
 
 fn exported<T>(exports: &[String], interface: &str, new: impl FnOnce() -> wasmtime::Result<T>) -> Result<Option<T>, Rejection> {
     let Some(name) = exports.iter().find(|name| is_interface(name, interface)) else { return Ok(None) };
-    new().map(Some).map_err(|error| Rejection::WrongInterface { interface: legible(name), reason: legible(&format!("{error:#}")) })
+    new()
+        .map(Some)
+        .map_err(|error| Rejection::WrongInterface { interface: escape_untrusted(name), reason: escape_untrusted(&format!("{error:#}")) })
 }
 
-impl Card {
-    /// Checks a card's texts: they end up in logs, metrics and tables.
-    pub(crate) fn check(card: describe::exports::rejoin::plugin::about::Card) -> Result<Self, String> {
+impl PluginMetadata {
+    /// Checks a metadata's texts: they end up in logs, metrics and tables.
+    pub(crate) fn check(metadata: describe::exports::rejoin::plugin::about::Card) -> Result<Self, String> {
         let text = |what: &str, bytes: Vec<u8>| {
             let text = String::from_utf8(bytes).map_err(|_| format!("its {what} is not UTF-8"))?;
-            let fits = (1..=64).contains(&text.len()) && text.chars().all(is_plain);
+            let fits = (1..=64).contains(&text.len()) && text.chars().all(is_printable);
             let asked = "must have 1 to 64 bytes, and no control characters or characters that cannot be seen";
             if fits { Ok(text) } else { Err(format!("its {what} {asked}")) }
         };
         Ok(Self {
-            name: text("name", card.name)?,
-            version: text("version", card.version)?,
-            schema: card.schema,
-            self_causal: card.self_causal,
+            name: text("name", metadata.name)?,
+            version: text("version", metadata.version)?,
+            schema: metadata.schema,
+            self_causal: metadata.self_causal,
         })
     }
 }

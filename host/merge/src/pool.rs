@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::memo::Memo;
 use crate::plugin::Plugin;
-use crate::workers::{Full, STOPPED, Shares, Workers};
+use crate::workers::{QueueFull, STOPPED, WorkerLimits, Workers};
 
 /// How many threads, how many jobs may wait, and what a bucket may have of both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,8 +46,8 @@ pub struct Overloaded {
     pub of_bucket: bool,
 }
 
-impl From<Full> for Overloaded {
-    fn from(full: Full) -> Self {
+impl From<QueueFull> for Overloaded {
+    fn from(full: QueueFull) -> Self {
         Self { waiting: full.limit, of_bucket: full.of_group }
     }
 }
@@ -63,7 +63,7 @@ pub struct Pool {
 
 /// What one call is to do, and for whom.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct PluginCall {
     /// Whose share of the pool it takes.
     pub bucket: u64,
     /// What runs.
@@ -79,13 +79,13 @@ impl Pool {
     /// [`HostError::Thread`] if one cannot be started.
     pub fn new(host: Host, memo: Memo, config: PoolConfig) -> Result<Self, HostError> {
         let threads = config.threads.max(1);
-        let shares = Shares {
+        let limits = WorkerLimits {
             threads,
             queue: config.queue,
             group_threads: config.bucket_threads.min(threads.saturating_sub(1)),
             group_queue: config.bucket_queue,
         };
-        Ok(Self { workers: Some(Workers::new("merge", shares)?), ..Self::inline(host, memo) })
+        Ok(Self { workers: Some(Workers::new("merge", limits)?), ..Self::inline(host, memo) })
     }
 
     /// A pool without threads: every job runs at once on the caller, `done` before the call returns.
@@ -105,7 +105,7 @@ impl Pool {
     /// [`Overloaded`] if the queue or the bucket's share of it is full; `done` is then dropped uncalled.
     pub fn merge(
         &self,
-        call: Call,
+        call: PluginCall,
         key: Bytes,
         siblings: Vec<Sibling>,
         wanted: impl FnOnce() -> bool + Send + 'static,
@@ -125,7 +125,7 @@ impl Pool {
     /// As [`Pool::merge`].
     pub fn show(
         &self,
-        call: Call,
+        call: PluginCall,
         value: Bytes,
         wanted: impl FnOnce() -> bool + Send + 'static,
         done: impl FnOnce(Result<Bytes, MergeFault>) + Send + 'static,
@@ -144,7 +144,7 @@ impl Pool {
     /// As [`Pool::merge`].
     pub fn validate(
         &self,
-        call: Call,
+        call: PluginCall,
         key: Bytes,
         value: Bytes,
         wanted: impl FnOnce() -> bool + Send + 'static,

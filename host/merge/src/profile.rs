@@ -123,7 +123,7 @@ pub(crate) fn engine(host: &HostConfig) -> Result<Engine, HostError> {
     pool.linear_memory_keep_resident(64 << 10).max_unused_warm_slots(host.instances);
     let mut config = semantics();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    // So that the memory of an instance that has trapped can be looked at: see `last_words`.
+    // So that the memory of an instance that has trapped can be looked at: see `panic_record`.
     config.coredump_on_trap(true);
     Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))
 }

@@ -15,7 +15,7 @@ use crate::profile::WASM_STACK_BYTES;
 
 /// How many threads and waiting jobs there are, and how many one group may have of each. All are at least one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Shares {
+pub(crate) struct WorkerLimits {
     pub(crate) threads: usize,
     pub(crate) queue: usize,
     pub(crate) group_threads: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Shares {
 
 /// There is no room for another job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Full {
+pub(crate) struct QueueFull {
     /// How many are waiting.
     pub(crate) limit: usize,
     /// Whether they are all of the same group.
@@ -33,12 +33,12 @@ pub(crate) struct Full {
 
 /// A job is told whether it may run or its turn never comes; it answers its caller either way, once.
 struct Job {
-    run: Box<dyn FnOnce(Turn) + Send>,
-    given_up: Box<dyn Fn() -> bool + Send>,
+    run: Box<dyn FnOnce(StartSignal) + Send>,
+    is_cancelled: Box<dyn Fn() -> bool + Send>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum StartSignal {
     Run,
     Stopped,
 }
@@ -81,17 +81,17 @@ impl Queue {
         }
     }
 
-    fn push(&mut self, name: u64, job: Job, shares: &Shares) -> Result<(), (Full, Job)> {
-        if self.waiting >= shares.queue {
+    fn push(&mut self, name: u64, job: Job, limits: &WorkerLimits) -> Result<(), (QueueFull, Job)> {
+        if self.waiting >= limits.queue {
             self.drop_given_up();
         }
-        if self.waiting >= shares.queue {
-            return Err((Full { limit: shares.queue, of_group: false }, job));
+        if self.waiting >= limits.queue {
+            return Err((QueueFull { limit: limits.queue, of_group: false }, job));
         }
         let floor = self.floor;
         let group = self.groups.entry(name).or_insert_with(|| Group { spent: floor, ..Group::default() });
-        if group.jobs.len() >= shares.group_queue {
-            return Err((Full { limit: shares.group_queue, of_group: true }, job));
+        if group.jobs.len() >= limits.group_queue {
+            return Err((QueueFull { limit: limits.group_queue, of_group: true }, job));
         }
         group.jobs.push_back(job);
         self.waiting += 1;
@@ -101,7 +101,7 @@ impl Queue {
     /// What nobody waits for any more gives its place away. Its caller has gone, so it is told nothing.
     fn drop_given_up(&mut self) {
         for group in self.groups.values_mut() {
-            group.jobs.retain(|job| !(job.given_up)());
+            group.jobs.retain(|job| !(job.is_cancelled)());
         }
         self.groups.retain(|_, group| group.running > 0 || !group.jobs.is_empty());
         self.waiting = self.groups.values().map(|group| group.jobs.len()).sum();
@@ -111,7 +111,7 @@ impl Queue {
 struct Shared {
     queue: Mutex<Queue>,
     ready: Condvar,
-    shares: Shares,
+    limits: WorkerLimits,
 }
 
 impl Shared {
@@ -127,7 +127,7 @@ impl Shared {
             if queue.stopped {
                 return;
             }
-            let Some((group, job)) = queue.take(self.shares.group_threads) else {
+            let Some((group, job)) = queue.take(self.limits.group_threads) else {
                 queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
@@ -135,7 +135,7 @@ impl Shared {
             let began = Instant::now();
             // The work's own panics are answered; this is for those of the caller's `done`, which must not take the
             // thread with it.
-            if catch_unwind(AssertUnwindSafe(|| (job.run)(Turn::Run))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| (job.run)(StartSignal::Run))).is_err() {
                 tracing::error!("what was to be done with a job's outcome panicked; the thread goes on");
             }
             queue = self.lock();
@@ -155,7 +155,7 @@ impl Drop for Threads {
         let left = std::mem::take(&mut queue.groups);
         drop(queue);
         self.0.ready.notify_all();
-        left.into_values().flat_map(|group| group.jobs).for_each(|job| (job.run)(Turn::Stopped));
+        left.into_values().flat_map(|group| group.jobs).for_each(|job| (job.run)(StartSignal::Stopped));
     }
 }
 
@@ -170,15 +170,15 @@ impl std::fmt::Debug for Workers {
 }
 
 impl Workers {
-    pub(crate) fn new(name: &str, shares: Shares) -> Result<Self, HostError> {
-        let threads = shares.threads.max(1);
-        let shares = Shares {
+    pub(crate) fn new(name: &str, limits: WorkerLimits) -> Result<Self, HostError> {
+        let threads = limits.threads.max(1);
+        let limits = WorkerLimits {
             threads,
-            queue: shares.queue.max(1),
-            group_threads: shares.group_threads.clamp(1, threads),
-            group_queue: shares.group_queue.clamp(1, shares.queue.max(1)),
+            queue: limits.queue.max(1),
+            group_threads: limits.group_threads.clamp(1, threads),
+            group_queue: limits.group_queue.clamp(1, limits.queue.max(1)),
         };
-        let shared = Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), shares });
+        let shared = Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), limits });
         let workers = Self(Arc::new(Threads(shared.clone())));
         for number in 0..threads {
             let shared = shared.clone();
@@ -198,20 +198,20 @@ impl Workers {
     pub(crate) fn submit<T: 'static>(
         &self,
         group: u64,
-        given_up: impl Fn() -> bool + Send + 'static,
+        is_cancelled: impl Fn() -> bool + Send + 'static,
         work: impl FnOnce() -> T + Send + 'static,
         failed: impl FnOnce(String) -> T + Send + 'static,
         done: impl FnOnce(T) + Send + 'static,
-    ) -> Result<(), Full> {
+    ) -> Result<(), QueueFull> {
         let run = move |turn| {
             done(match turn {
-                Turn::Stopped => failed(STOPPED.into()),
+                StartSignal::Stopped => failed(STOPPED.into()),
                 // A panic would be ours or the engine's, not the guest's; it must not take the thread with it.
-                Turn::Run => catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| failed(words_of(&*panic))),
+                StartSignal::Run => catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| failed(panic_message(&*panic))),
             });
         };
         let shared = &self.0.0;
-        let pushed = shared.lock().push(group, Job { run: Box::new(run), given_up: Box::new(given_up) }, &shared.shares);
+        let pushed = shared.lock().push(group, Job { run: Box::new(run), is_cancelled: Box::new(is_cancelled) }, &shared.limits);
         // The job that found no room is dropped here, outside of the lock: its caller may do anything then.
         pushed.map_err(|(full, _job)| full)?;
         shared.ready.notify_one();
@@ -222,7 +222,7 @@ impl Workers {
 /// The reason why a job was not run that had its place.
 pub(crate) const STOPPED: &str = "the node is stopping";
 
-pub(crate) fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a panic without words".into())
 }
@@ -231,30 +231,30 @@ pub(crate) fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    const SHARES: Shares = Shares { threads: 3, queue: 10, group_threads: 2, group_queue: 4 };
+    const LIMITS: WorkerLimits = WorkerLimits { threads: 3, queue: 10, group_threads: 2, group_queue: 4 };
 
     fn job() -> Job {
-        Job { run: Box::new(|_| ()), given_up: Box::new(|| false) }
+        Job { run: Box::new(|_| ()), is_cancelled: Box::new(|| false) }
     }
 
     fn queue(groups: &[u64]) -> Queue {
         let mut queue = Queue::default();
         for group in groups {
-            assert!(queue.push(*group, job(), &SHARES).is_ok());
+            assert!(queue.push(*group, job(), &LIMITS).is_ok());
         }
         queue
     }
 
     fn next(queue: &mut Queue) -> Option<u64> {
-        queue.take(SHARES.group_threads).map(|(group, _)| group)
+        queue.take(LIMITS.group_threads).map(|(group, _)| group)
     }
 
     #[test]
     fn one_group_never_has_all_threads_nor_all_places() {
         let mut queue = queue(&[1, 1, 1, 1]);
-        assert_eq!(queue.push(1, job(), &SHARES).err().map(|(full, _)| full), Some(Full { limit: 4, of_group: true }));
+        assert_eq!(queue.push(1, job(), &LIMITS).err().map(|(full, _)| full), Some(QueueFull { limit: 4, of_group: true }));
         assert_eq!([next(&mut queue), next(&mut queue), next(&mut queue)], [Some(1), Some(1), None]);
-        assert!(queue.push(2, job(), &SHARES).is_ok());
+        assert!(queue.push(2, job(), &LIMITS).is_ok());
         assert_eq!(next(&mut queue), Some(2), "the third thread is for others");
     }
 
@@ -267,7 +267,7 @@ mod tests {
             assert_eq!(next(&mut queue), Some(2));
             queue.has_run(2, Duration::from_millis(1));
         }
-        assert!(queue.push(3, job(), &SHARES).is_ok());
+        assert!(queue.push(3, job(), &LIMITS).is_ok());
         assert_eq!(next(&mut queue), Some(3), "a newcomer begins where the others are");
         queue.has_run(3, Duration::from_millis(1));
         assert_eq!(next(&mut queue), Some(2));
@@ -284,7 +284,7 @@ mod tests {
         }
         assert_eq!(next(&mut queue), Some(1));
         for _ in 0..3 {
-            assert!(queue.push(2, job(), &SHARES).is_ok());
+            assert!(queue.push(2, job(), &LIMITS).is_ok());
         }
         assert!(queue.groups[&2].spent >= Duration::from_secs(2), "it was idle while the other worked");
     }
@@ -303,10 +303,10 @@ mod tests {
     fn what_was_given_up_makes_room_when_room_is_needed() {
         let mut queue = Queue::default();
         for group in 0..10 {
-            let given_up = Job { run: Box::new(|_| ()), given_up: Box::new(|| true) };
-            assert!(queue.push(group, given_up, &SHARES).is_ok());
+            let is_cancelled = Job { run: Box::new(|_| ()), is_cancelled: Box::new(|| true) };
+            assert!(queue.push(group, is_cancelled, &LIMITS).is_ok());
         }
-        assert!(queue.push(1, job(), &SHARES).is_ok());
+        assert!(queue.push(1, job(), &LIMITS).is_ok());
         assert_eq!((queue.waiting, queue.groups.len()), (1, 1));
     }
 }

@@ -49,5 +49,5 @@ pub use config::{BootstrapNode, Config, ConfigError};
 pub use node::{Node, StartError, StopError};
 pub use platform::Platform;
 /// What the `main` of a program does that compiles plugins for its nodes.
-pub use rejoin_merge::compile;
+pub use rejoin_merge::{child_main, is_child};
 pub use token::{Secret, root_token};

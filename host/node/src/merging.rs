@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use rejoin_core::shard::event::{Invalid, MergeJob, MergeTicket, Merged, ValidateJob, ValidateTicket};
-use rejoin_merge::{Call, CallLimits, MergeFault, Overloaded, Plugin, Sibling};
+use rejoin_merge::{CallLimits, MergeFault, Overloaded, Plugin, PluginCall, Sibling};
 use rejoin_proto::{BucketId, Name, PluginDigest, ProfileId};
 
 use crate::driver::Notice;
@@ -100,7 +100,7 @@ impl Asked {
         About { bucket: *bucket, name: bucket_name.clone(), key_hash: *key_hash, plugin: *plugin }
     }
 
-    fn call(&self, plugin: Plugin) -> Call {
+    fn call(&self, plugin: Plugin) -> PluginCall {
         let limits = CallLimits {
             fuel: self.job.fuel,
             memory_bytes: self.job.memory_bytes as usize,
@@ -108,7 +108,7 @@ impl Asked {
             max_siblings: MERGE_SIBLINGS,
             wall: wall_for(self.job.fuel),
         };
-        Call { bucket: self.job.bucket.0, plugin, limits }
+        PluginCall { bucket: self.job.bucket.0, plugin, limits }
     }
 }
 
@@ -187,7 +187,7 @@ impl Desk {
     /// The readable form of a value. That it has none is no fault of the value.
     fn show(&self, plugin: Plugin, value: Bytes, asked: Asked) {
         let profile = self.0.pool.host().profile();
-        if !plugin.abilities().present {
+        if !plugin.exports().present {
             return asked.tell(Ok((value, None, profile)));
         }
         let (call, wanted, kept) = (asked.call(plugin), self.wanted(asked.job.deadline_us), Kept::new(asked));
@@ -228,7 +228,7 @@ impl Desk {
         let limits =
             CallLimits { fuel: job.fuel, memory_bytes: job.memory_bytes as usize, wall: wall_for(job.fuel), ..CallLimits::default() };
         let about = About { bucket: job.bucket, name: job.bucket_name, key_hash: job.key_hash, plugin: job.plugin };
-        let (call, wanted) = (Call { bucket: job.bucket.0, plugin, limits }, self.wanted(job.deadline_us));
+        let (call, wanted) = (PluginCall { bucket: job.bucket.0, plugin, limits }, self.wanted(job.deadline_us));
         let (desk, told) = (self.clone(), notices.clone());
         let done = move |result: Result<(), MergeFault>| {
             // A refusal is an answer, and the core counts it.

@@ -410,7 +410,7 @@ fn pool(config: &Config, threads: Threads) -> Result<Pool, StartError> {
 /// restart.
 fn compile_queue(config: &Config, threads: Threads, compiling: Compiling, host: Host) -> Result<CompileQueue, StartError> {
     let compiler = match compiling {
-        Compiling::Here => Compiler::Here,
+        Compiling::Here => Compiler::InProcess,
         Compiling::Child => Compiler::Child(child_compiler(config)),
     };
     if threads == Threads::Shared {

@@ -74,12 +74,12 @@ async fn push(parts: &Arc<Parts>, wait: Duration, name: Name, module: Bytes) -> 
         let message = format!("the plugin could not be stored: {why}");
         return Reply::Error(ErrorReply::new(ErrorCode::DiskFull, message));
     }
-    let card = plugin.card();
+    let metadata = plugin.metadata();
     // A plugin's own name, where it is one that can be shown and typed; else what the operator calls it.
-    let name = card.and_then(|card| Name::new(card.name.as_str()).ok()).unwrap_or(name);
-    let version = card.map(|card| card.version.clone()).unwrap_or_default();
-    let self_causal = card.is_some_and(|card| card.self_causal);
-    let record = plugin_record(name, version, module.len() as u64, self_causal, plugin.abilities().validate);
+    let name = metadata.and_then(|metadata| Name::new(metadata.name.as_str()).ok()).unwrap_or(name);
+    let version = metadata.map(|metadata| metadata.version.clone()).unwrap_or_default();
+    let self_causal = metadata.is_some_and(|metadata| metadata.self_causal);
+    let record = plugin_record(name, version, module.len() as u64, self_causal, plugin.exports().validate);
     change(parts, wait, Change::PluginAdd(digest_of(&module), record)).await
 }
 

@@ -60,7 +60,7 @@ pub enum Threads {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compiling {
     /// In a process with limits: the program that the configuration names with `compile_program`, or this very program.
-    /// Its `main` must begin with [`crate::compile::is_child`] and [`crate::compile::child_main`], as that of `rejoin`
+    /// Its `main` must begin with [`crate::is_child`] and [`crate::child_main`], as that of `rejoin`
     /// does.
     Child,
     /// In this process, where a hostile component takes what memory and time it likes: for tests, whose program is not

@@ -1,6 +1,6 @@
 //! The cart as an application uses it, and the laws on the plain function.
 
-use rejoin_guest::laws::{Effort, check};
+use rejoin_guest::laws::{CheckConfig, check};
 use rejoin_guest::{Fault, Merger, Native, Presenter, Sampler, Sibling, Validator};
 use rejoin_plugin_cart::{Cart, Plugin, Session};
 
@@ -11,8 +11,8 @@ fn merge(values: &[&[u8]]) -> Result<Vec<u8>, Fault> {
 
 #[test]
 fn the_laws_hold() {
-    let plugin = Native::<Plugin>::validated();
-    check(&plugin, &plugin, Effort { cases: 2_000, ..Effort::default() }).unwrap_or_else(|found| panic!("{found}"));
+    let plugin = Native::<Plugin>::with_validator();
+    check(&plugin, &plugin, CheckConfig { cases: 2_000, ..CheckConfig::default() }).unwrap_or_else(|found| panic!("{found}"));
 }
 
 #[test]

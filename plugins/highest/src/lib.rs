@@ -2,12 +2,12 @@
 
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 
-use rejoin_guest::{About, Card, Fault, Merger, Sampler, Sibling, Validator};
+use rejoin_guest::{Describer, Fault, Merger, Metadata, Sampler, Sibling, Validator};
 
 /// The plugin.
 pub struct Highest;
 
-rejoin_guest::export!(Highest: Merger, Validator, Sampler, About);
+rejoin_guest::export!(Highest: Merger, Validator, Sampler, Describer);
 
 /// Reads a value. Each number has one spelling only: what could be read in two ways is refused.
 fn number(value: &[u8]) -> Result<u64, Fault> {
@@ -37,8 +37,8 @@ impl Sampler for Highest {
     }
 }
 
-impl About for Highest {
-    fn describe() -> Card {
-        Card { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), schema: 1, self_causal: true }
+impl Describer for Highest {
+    fn describe() -> Metadata {
+        Metadata { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), schema: 1, self_causal: true }
     }
 }

@@ -1,6 +1,6 @@
 //! The laws on the plain functions. `rejoin plugin test` tries them on the component.
 
-use rejoin_guest::laws::{Effort, check};
+use rejoin_guest::laws::{CheckConfig, check};
 use rejoin_guest::{Fault, Merger, Native, Sibling, Validator};
 use rejoin_plugin_highest::Highest;
 
@@ -11,8 +11,8 @@ fn merge(values: &[&str]) -> Result<Vec<u8>, Fault> {
 
 #[test]
 fn the_laws_hold() {
-    let plugin = Native::<Highest>::validated();
-    check(&plugin, &plugin, Effort::default()).unwrap_or_else(|found| panic!("{found}"));
+    let plugin = Native::<Highest>::with_validator();
+    check(&plugin, &plugin, CheckConfig::default()).unwrap_or_else(|found| panic!("{found}"));
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! The session as the host knows it.
 
 use rejoin_guest::laws::Rng;
-use rejoin_guest::{About, Card, Fault, Merger, Presenter, Sampler, Sibling, Validator};
+use rejoin_guest::{Describer, Fault, Merger, Metadata, Presenter, Sampler, Sibling, Validator};
 
 use crate::{Field, Session};
 
 /// The plugin.
 pub struct Plugin;
 
-rejoin_guest::export!(Plugin: Merger, Validator, Presenter, Sampler, About);
+rejoin_guest::export!(Plugin: Merger, Validator, Presenter, Sampler, Describer);
 
 impl Merger for Plugin {
     fn merge(_key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault> {
@@ -26,9 +26,9 @@ impl Validator for Plugin {
     }
 }
 
-impl About for Plugin {
-    fn describe() -> Card {
-        Card { name: "session", version: env!("CARGO_PKG_VERSION"), schema: 1, self_causal: true }
+impl Describer for Plugin {
+    fn describe() -> Metadata {
+        Metadata { name: "session", version: env!("CARGO_PKG_VERSION"), schema: 1, self_causal: true }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The session as an application uses it, and the laws on the plain function.
 
-use rejoin_guest::laws::{Effort, Story, check};
+use rejoin_guest::laws::{CheckConfig, ModelCluster, check};
 use rejoin_guest::{Fault, Merger, Native, Presenter, Sampler, Sibling, Validator};
 use rejoin_plugin_session::{Plugin, Session};
 
@@ -23,8 +23,8 @@ fn shown(values: &[&Session]) -> String {
 
 #[test]
 fn the_laws_hold() {
-    let plugin = Native::<Plugin>::validated();
-    check(&plugin, &plugin, Effort { cases: 2_000, ..Effort::default() }).unwrap_or_else(|found| panic!("{found}"));
+    let plugin = Native::<Plugin>::with_validator();
+    check(&plugin, &plugin, CheckConfig { cases: 2_000, ..CheckConfig::default() }).unwrap_or_else(|found| panic!("{found}"));
 }
 
 #[test]
@@ -74,31 +74,31 @@ fn whoever_has_seen_a_field_replaces_it_even_with_a_slow_clock() {
 #[test]
 fn two_browsers_and_an_old_replica_agree_in_the_end() {
     let plugin = Native::<Plugin>::default();
-    let mut story = Story::new(&plugin, b"session/17");
+    let mut cluster = ModelCluster::new(&plugin, b"session/17");
     let edit = |seen: &Option<Vec<u8>>, change: &dyn Fn(&mut Session)| {
         let mut session = seen.as_deref().map_or_else(Session::default, |json| Session::parse(json).expect("a session"));
         change(&mut session);
         session.to_json()
     };
-    let seen = story.read("east").expect("nothing yet");
-    story.write("east", "web", &edit(&seen.value, &|s| s.set("web", 1, "name", "Ann")), &seen);
-    story.meet("east", "attic");
-    let disk = story.copy_disk("attic");
+    let seen = cluster.read("east").expect("nothing yet");
+    cluster.write("east", "web", &edit(&seen.value, &|s| s.set("web", 1, "name", "Ann")), &seen);
+    cluster.sync("east", "attic");
+    let disk = cluster.copy_disk("attic");
     for (at, who, name) in [("east", "web", "theme"), ("attic", "app", "lang")] {
-        let seen = story.read(at).expect("a session");
-        story.write(at, who, &edit(&seen.value, &|s| s.set(who, 2, name, "x")), &seen);
+        let seen = cluster.read(at).expect("a session");
+        cluster.write(at, who, &edit(&seen.value, &|s| s.set(who, 2, name, "x")), &seen);
     }
-    let seen = story.read("east").expect("a session");
-    story.write("east", "web", &edit(&seen.value, &|s| s.remove("web", 3, "name")), &seen);
-    story.meet("east", "attic");
-    story.fold("east").expect("they merge");
-    story.bring_back("attic", disk);
-    let seen = story.read("attic").expect("the old session");
-    story.write("attic", "app", &edit(&seen.value, &|s| s.set("app", 9, "size", "l")), &seen);
-    story.meet("east", "attic");
+    let seen = cluster.read("east").expect("a session");
+    cluster.write("east", "web", &edit(&seen.value, &|s| s.remove("web", 3, "name")), &seen);
+    cluster.sync("east", "attic");
+    cluster.fold("east").expect("they merge");
+    cluster.restore_disk("attic", disk);
+    let seen = cluster.read("attic").expect("the old session");
+    cluster.write("attic", "app", &edit(&seen.value, &|s| s.set("app", 9, "size", "l")), &seen);
+    cluster.sync("east", "attic");
     for at in ["east", "attic"] {
         let wanted = |found: Option<&[u8]>| found.is_some_and(|json| Plugin::show(json) == br#"{"lang":"x","size":"l","theme":"x"}"#);
-        story.expect_that(at, "lang, size and theme", wanted).unwrap_or_else(|wrong| panic!("{wrong}"));
+        cluster.expect_that(at, "lang, size and theme", wanted).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rejoin_merge::{
-    ArtefactCache, Cancel, ChildCompiler, CompileLimits, CompileQueue, Compiler, ModuleLimits, Plugin, QueueConfig, Rejection,
+    ArtefactCache, CancelToken, ChildCompiler, CompileLimits, CompileQueue, Compiler, ModuleLimits, Plugin, QueueConfig, Rejection,
 };
 use rejoin_test_hostile::{Bench, bombs, guests, lawless};
 
@@ -15,7 +15,7 @@ fn child(limits: CompileLimits) -> ChildCompiler {
 }
 
 fn compile(bytes: &[u8], limits: &ModuleLimits) -> Result<(), Rejection> {
-    child(CompileLimits::default()).compile(bytes, limits, &Cancel::default()).map(drop)
+    child(CompileLimits::default()).compile(bytes, limits, &CancelToken::default()).map(drop)
 }
 
 /// Limits that let every bomb through to the compiler.
@@ -50,9 +50,9 @@ fn good_components_are_compiled_by_the_process_and_run() {
     let bench = Bench::default();
     let here = bench.plugin(&lawless::largest());
     let compiler = Compiler::Child(child(CompileLimits::default()));
-    let compiled = bench.host.compile_by(&compiler, &lawless::largest(), &ModuleLimits::default(), &Cancel::default());
+    let compiled = compiler.compile(&bench.host, &lawless::largest(), &ModuleLimits::default(), &CancelToken::default());
     let plugin = bench.host.load(&compiled.expect("a good plugin")).expect("a good plugin");
-    assert_eq!((plugin.digest(), plugin.abilities()), (here.digest(), here.abilities()));
+    assert_eq!((plugin.digest(), plugin.exports()), (here.digest(), here.exports()));
     let siblings = [("3", 1), ("5", 2)].map(|(value, writer)| rejoin_merge::Sibling { value: value.into(), stamp_ms: 1, writer });
     let limits = rejoin_merge::CallLimits::default();
     let merged = [&plugin, &here].map(|plugin| bench.host.merge(plugin, b"k", &siblings, &limits));
@@ -91,7 +91,7 @@ fn each_bomb_is_refused_for_what_it_has_too_much_of() {
     ] {
         let rejection = compile(&bomb, &ModuleLimits::default());
         match rejection {
-            Err(Rejection::Shape { what: found, count, limit }) => {
+            Err(Rejection::StructureLimit { what: found, count, limit }) => {
                 assert!(found.contains(what) && count > limit, "{what}: {found}, {count} of {limit}");
             }
             other => panic!("{what}: {other:?}"),
@@ -108,7 +108,7 @@ fn what_cannot_be_read_is_said_to_be_unreadable() {
     for bytes in broken {
         let rejection = compile(&bytes, &ModuleLimits::default()).expect_err("it is broken");
         assert!(
-            matches!(rejection, Rejection::NotAComponent { .. } | Rejection::NoMerger { .. } | Rejection::Shape { .. }),
+            matches!(rejection, Rejection::NotAComponent { .. } | Rejection::NoMerger { .. } | Rejection::StructureLimit { .. }),
             "{bytes:?}: {rejection}"
         );
     }
@@ -125,7 +125,7 @@ fn without_a_scan_the_limits_of_the_process_hold() {
         ("types", bombs::deep_types(600_000)),
     ] {
         // A merger is only asked for once everything else is in order.
-        let outcome = child(tight).compile(&bomb, &no_scan(), &Cancel::default()).map(drop);
+        let outcome = child(tight).compile(&bomb, &no_scan(), &CancelToken::default()).map(drop);
         assert!(
             matches!(outcome, Err(Rejection::TooCostly { .. } | Rejection::Uncompilable { .. } | Rejection::NoMerger { .. })),
             "{name}: {outcome:?}"
@@ -136,7 +136,7 @@ fn without_a_scan_the_limits_of_the_process_hold() {
 #[test]
 fn memory_time_and_machine_code_are_bounded() {
     let bomb = bombs::joins(2_000, 20_000);
-    let costs = |limits| match child(limits).compile(&bomb, &no_scan(), &Cancel::default()) {
+    let costs = |limits| match child(limits).compile(&bomb, &no_scan(), &CancelToken::default()) {
         Err(Rejection::TooCostly { limit }) => limit,
         other => panic!("{other:?}"),
     };
@@ -145,7 +145,7 @@ fn memory_time_and_machine_code_are_bounded() {
     assert_eq!(costs(CompileLimits { memory_bytes: 700 << 20, cpu_seconds: 1, ..plenty }), "1 s of a processor");
     assert_eq!(costs(CompileLimits { wall: Duration::from_millis(200), ..plenty }), "200ms");
     let small = CompileLimits { artefact_bytes: 1, ..CompileLimits::default() };
-    let code = child(small).compile(&bombs::busy_body(100 << 10), &no_scan(), &Cancel::default());
+    let code = child(small).compile(&bombs::busy_body(100 << 10), &no_scan(), &CancelToken::default());
     assert!(matches!(code, Err(Rejection::TooCostly { limit }) if limit == "1 bytes of machine code"));
 }
 
@@ -153,7 +153,7 @@ fn memory_time_and_machine_code_are_bounded() {
 fn a_program_that_does_not_compile_is_named() {
     for program in ["/bin/true", "/bin/false", "/no/such/program"] {
         let compiler = ChildCompiler { program: program.into(), limits: CompileLimits::default() };
-        let rejection = compiler.compile(&guests::first(), &ModuleLimits::default(), &Cancel::default()).map(drop);
+        let rejection = compiler.compile(&guests::first(), &ModuleLimits::default(), &CancelToken::default()).map(drop);
         assert!(matches!(&rejection, Err(Rejection::NotTried { reason }) if reason.contains(program)), "{rejection:?}");
     }
 }
@@ -212,6 +212,6 @@ fn names_of_strangers_are_shown_escaped_and_short() {
     let long = format!("x\u{1b}[2J\u{202e}{}", "y".repeat(100_000));
     for bomb in [bombs::export_name(&long), bombs::import_name("a\u{202e}\u{1b}[31mb")] {
         let words = compile(&bomb, &no_scan()).expect_err("it is no plugin").to_string();
-        assert!(words.chars().all(rejoin_merge::is_plain) && words.len() < 2_000, "{words:?}");
+        assert!(words.chars().all(rejoin_merge::is_printable) && words.len() < 2_000, "{words:?}");
     }
 }

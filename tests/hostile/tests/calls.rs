@@ -124,8 +124,8 @@ fn too_many_siblings_are_not_tried() {
 #[test]
 fn an_ability_that_is_not_there_is_said_to_be_missing() {
     let bench = Bench::default();
-    assert_eq!(bench.host.show(bench.good(), b"x", &limits()), Err(MergeFault::NoSuchAbility { ability: "presenter" }));
-    assert_eq!(bench.host.sample(bench.good(), 1, 1, &limits()), Err(MergeFault::NoSuchAbility { ability: "sampler" }));
+    assert_eq!(bench.host.show(bench.good(), b"x", &limits()), Err(MergeFault::NotExported { interface: "presenter" }));
+    assert_eq!(bench.host.sample(bench.good(), 1, 1, &limits()), Err(MergeFault::NotExported { interface: "sampler" }));
 }
 
 #[test]
@@ -180,8 +180,8 @@ fn a_plugin_that_decides_by_order_is_refuted_on_the_component() {
         }
     }
     let bench = Bench::default();
-    let subject = rejoin_merge::Subject::new(bench.host.clone(), bench.good().clone(), limits());
-    let found = rejoin_laws::check(&subject, &Letters, rejoin_laws::Effort::default()).expect_err("the first sibling wins");
+    let under_test = rejoin_merge::PluginUnderTest::new(bench.host.clone(), bench.good().clone(), limits());
+    let found = rejoin_laws::check(&under_test, &Letters, rejoin_laws::CheckConfig::default()).expect_err("the first sibling wins");
     assert_eq!(found.law, rejoin_laws::Law::Permutation);
 }
 
@@ -189,7 +189,7 @@ fn a_plugin_that_decides_by_order_is_refuted_on_the_component() {
 fn a_validator_takes_refuses_or_fails_and_harms_nobody() {
     let bench = Bench::default();
     let plugin = bench.plugin(&guests::validating());
-    assert!(plugin.abilities().validate);
+    assert!(plugin.exports().validate);
     let validate = |value: &[u8]| bench.host.validate(&plugin, b"k", value, &limits());
     assert_eq!(validate(b"good"), Ok(()));
     assert_eq!(validate(b""), Ok(()));
@@ -198,7 +198,7 @@ fn a_validator_takes_refuses_or_fails_and_harms_nobody() {
     assert_eq!(validate(b"?"), Err(MergeFault::Trapped(TrapKind::Unreachable)));
     assert_eq!(validate(b"~"), Err(MergeFault::OutOfFuel { limit: limits().fuel }));
     let without = bench.host.validate(bench.good(), b"k", b"v", &limits());
-    assert_eq!(without, Err(MergeFault::NoSuchAbility { ability: "validator" }));
+    assert_eq!(without, Err(MergeFault::NotExported { interface: "validator" }));
     bench.assert_unharmed();
 }
 

@@ -102,7 +102,7 @@ fn too_much_of_anything_is_named() {
         (guests::first(), ModuleLimits { modules: 0, ..default }, "core modules"),
     ] {
         let rejection = rejection(&component, &limits);
-        assert!(matches!(&rejection, Rejection::Shape { what, .. } if *what == part), "{part}: {rejection}");
+        assert!(matches!(&rejection, Rejection::StructureLimit { what, .. } if *what == part), "{part}: {rejection}");
     }
 }
 
@@ -110,7 +110,7 @@ fn too_much_of_anything_is_named() {
 fn a_card_that_cannot_be_read() {
     let bench = Bench::default();
     let good = bench.plugin(&guests::describing("(call $card (i32.const 3000) (i32.const 4))"));
-    assert_eq!(good.card().map(|card| card.name.as_str()), Some("good"));
+    assert_eq!(good.metadata().map(|metadata| metadata.name.as_str()), Some("good"));
     for body in [
         "(call $card (i32.const 3000) (i32.const 6))",
         "(call $card (i32.const 3000) (i32.const 0))",
@@ -121,6 +121,6 @@ fn a_card_that_cannot_be_read() {
         "(i32.const -4)",
     ] {
         let rejection = refused(&guests::describing(body));
-        assert!(matches!(rejection, Rejection::BadCard { .. }), "{body}: {rejection}");
+        assert!(matches!(rejection, Rejection::BadMetadata { .. }), "{body}: {rejection}");
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rejoin_merge::{
-    Call, CallLimits, CompileQueue, Compiler, Memo, MergeFault, ModuleLimits, Overloaded, Plugin, Pool, PoolConfig, QueueConfig, Rejection,
+    CallLimits, CompileQueue, Compiler, Memo, MergeFault, ModuleLimits, Overloaded, Plugin, PluginCall, Pool, PoolConfig, QueueConfig,
+    Rejection,
 };
 use rejoin_test_hostile::{Bench, guests, siblings};
 
 /// A call of bucket 1.
-fn call(plugin: &Plugin) -> Call {
-    Call { bucket: 1, plugin: plugin.clone(), limits: CallLimits::default() }
+fn call(plugin: &Plugin) -> PluginCall {
+    PluginCall { bucket: 1, plugin: plugin.clone(), limits: CallLimits::default() }
 }
 
 struct Held {
@@ -90,7 +91,7 @@ fn others_get_their_turn_beside_endless_plugins() {
             send.send((number, outcome.map(|merged: rejoin_merge::Merged| merged.value))).expect("the test waits")
         };
         // Another key each, or the memo would remember the first fault.
-        let call = Call { bucket: u64::from(number % 2), plugin, limits };
+        let call = PluginCall { bucket: u64::from(number % 2), plugin, limits };
         pool.merge(call, vec![number].into(), siblings(), || true, done).expect("room for all");
     }
     drop(send);
@@ -145,7 +146,8 @@ fn a_bucket_with_slow_merges_leaves_a_thread_and_places_to_the_others() {
     let pool = Pool::new(bench.host.clone(), Memo::new(0), config).expect("two threads");
     // It ends with the test, which waits for nothing of this bucket: what it holds, it holds for all of the test.
     let limits = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_secs(20), ..CallLimits::default() };
-    let slow = |key: u8| pool.merge(Call { bucket: 7, plugin: endless.clone(), limits }, vec![key].into(), siblings(), || true, |_| ());
+    let slow =
+        |key: u8| pool.merge(PluginCall { bucket: 7, plugin: endless.clone(), limits }, vec![key].into(), siblings(), || true, |_| ());
     let refused = (0..12).filter_map(|key| slow(key).err()).next_back();
     assert_eq!(refused, Some(Overloaded { waiting: 4, of_bucket: true }), "its own places are taken, and no others");
     let (send, answers) = channel();
@@ -177,7 +179,7 @@ fn what_is_shown_is_remembered() {
 #[test]
 fn what_waits_to_be_compiled_when_the_queue_stops_is_told_so() {
     let bench = Bench::default();
-    let queue = CompileQueue::new(bench.host.clone(), Compiler::Here, None, QueueConfig { threads: 1, queue: 1 }).expect("one thread");
+    let queue = CompileQueue::new(bench.host.clone(), Compiler::InProcess, None, QueueConfig { threads: 1, queue: 1 }).expect("one thread");
     let (release, wait) = channel::<()>();
     let (started, is_started) = channel();
     let hold = move |_| {

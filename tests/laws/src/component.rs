@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use rejoin_merge::build::{self, Options};
-use rejoin_merge::{CallLimits, Host, HostConfig, ModuleLimits, Subject};
+use rejoin_merge::{CallLimits, Host, HostConfig, ModuleLimits, PluginUnderTest};
 
 /// The bytes of a plugin's component. The build's own directory makes it quick after the first time.
 ///
@@ -29,8 +29,8 @@ pub fn cart_bytes() -> &'static [u8] {
 ///
 /// # Panics
 /// If the host cannot start or refuses the cart; the message says why.
-pub fn cart() -> &'static Subject {
-    static CART: OnceLock<Subject> = OnceLock::new();
+pub fn cart() -> &'static PluginUnderTest {
+    static CART: OnceLock<PluginUnderTest> = OnceLock::new();
     CART.get_or_init(|| on_a_host(cart_bytes()))
 }
 
@@ -39,8 +39,8 @@ pub fn cart() -> &'static Subject {
 /// # Panics
 /// If the host cannot start or refuses it; the message says why.
 #[must_use]
-pub fn on_a_host(bytes: &[u8]) -> Subject {
+pub fn on_a_host(bytes: &[u8]) -> PluginUnderTest {
     let host = Host::new(HostConfig::default()).unwrap_or_else(|error| panic!("{error}"));
     let plugin = host.compile(bytes, &ModuleLimits::default()).unwrap_or_else(|rejection| panic!("{rejection}"));
-    Subject::new(host, plugin, CallLimits::default())
+    PluginUnderTest::new(host, plugin, CallLimits::default())
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use rejoin_guest::{Fault, Merger, Native, Sampler, Sibling};
-use rejoin_laws::{Effort, Law, check};
+use rejoin_laws::{CheckConfig, Law, check};
 use rejoin_plugin_cart::{Cart, Plugin};
 use rejoin_test_laws::cart::SCENARIOS;
 
@@ -83,7 +83,7 @@ fn failed_stories<T: Merger + Sampler>() -> Vec<&'static str> {
 #[test]
 fn a_union_obeys_every_law_and_still_brings_back_what_was_removed() {
     let union = Native::<Union>::default();
-    check(&union, &union, Effort::default()).unwrap_or_else(|found| panic!("a union is a semilattice: {found}"));
+    check(&union, &union, CheckConfig::default()).unwrap_or_else(|found| panic!("a union is a semilattice: {found}"));
     assert_eq!(failed_stories::<Union>(), ["an old replica returns", "an old tab writes", "add against remove"]);
 }
 
@@ -98,7 +98,7 @@ fn the_story_that_fails_says_why() {
 #[test]
 fn order_is_no_merge() {
     let merge = Native::<LastInLine>::default();
-    let found = check(&merge, &merge, Effort::default()).expect_err("the order decides");
+    let found = check(&merge, &merge, CheckConfig::default()).expect_err("the order decides");
     assert_eq!(found.law, Law::Permutation);
     assert_eq!(found.trial.siblings.len(), 2, "{found}");
     assert!(found.trial.siblings.iter().all(|sibling| Cart::parse(&sibling.value).is_ok_and(|cart| cart.items().len() <= 1)), "{found}");
@@ -107,7 +107,7 @@ fn order_is_no_merge() {
 #[test]
 fn neither_is_the_clock() {
     let merge = Native::<Latest>::default();
-    let found = check(&merge, &merge, Effort::default()).expect_err("stamps can be equal");
+    let found = check(&merge, &merge, CheckConfig::default()).expect_err("stamps can be equal");
     assert_eq!(found.law, Law::Permutation);
     assert_eq!(found.trial.siblings[0].stamp_ms, found.trial.siblings[1].stamp_ms, "{found}");
 }
@@ -115,6 +115,6 @@ fn neither_is_the_clock() {
 #[test]
 fn the_greatest_value_obeys_every_law_and_loses_adds() {
     let merge = Native::<Freshest>::default();
-    check(&merge, &merge, Effort::default()).unwrap_or_else(|found| panic!("a greatest element is a semilattice: {found}"));
+    check(&merge, &merge, CheckConfig::default()).unwrap_or_else(|found| panic!("a greatest element is a semilattice: {found}"));
     assert!(failed_stories::<Freshest>().contains(&"both sides add"));
 }

@@ -1,13 +1,13 @@
 //! The cart obeys the laws and its stories end well, as plain functions and as the component, with the same bytes.
 
 use rejoin_guest::Native;
-use rejoin_laws::{Effort, Merge, Rng, Sampler, cases, check};
+use rejoin_laws::{Case, CheckConfig, Merge, Rng, Sampler, check};
 use rejoin_plugin_cart::Plugin;
 use rejoin_test_laws::cart::SCENARIOS;
 use rejoin_test_laws::component;
 
-fn laws_hold(subject: &(impl Merge + Sampler), cases: u32) {
-    let report = check(subject, subject, Effort { cases, ..Effort::default() }).unwrap_or_else(|found| panic!("{found}"));
+fn laws_hold(under_test: &(impl Merge + Sampler), cases: u32) {
+    let report = check(under_test, under_test, CheckConfig { cases, ..CheckConfig::default() }).unwrap_or_else(|found| panic!("{found}"));
     assert!(report.iter().all(|tried| tried.collisions > 0 && tried.judged > cases / 2), "that finds nothing: {report:?}");
 }
 
@@ -34,7 +34,7 @@ fn both_give_the_same_bytes() {
     let (native, component) = (Native::<Plugin>::default(), component::cart());
     let mut rng = Rng::new(3);
     for _ in 0..300 {
-        let case = cases::draw(&mut rng, 20, true);
+        let case = Case::draw(&mut rng, 20, true);
         let trial = case.build(&native, &native).expect("the sampler draws carts");
         assert_eq!(trial, case.build(component, component).expect("the sampler draws carts"));
         let (one, other) = (native.merge(&case.key, &trial.siblings), component.merge(&case.key, &trial.siblings));
@@ -45,10 +45,10 @@ fn both_give_the_same_bytes() {
 #[test]
 fn the_component_says_what_it_is() {
     let plugin = &component::cart().plugin;
-    let card = plugin.card().expect("the cart has a card");
-    assert_eq!((card.name.as_str(), card.schema, card.self_causal), ("cart", 1, true));
-    let abilities = plugin.abilities();
-    assert!(abilities.present && abilities.sample && abilities.describe && abilities.validate && !abilities.operate);
+    let metadata = plugin.metadata().expect("the cart exports `about`");
+    assert_eq!((metadata.name.as_str(), metadata.schema, metadata.self_causal), ("cart", 1, true));
+    let exports = plugin.exports();
+    assert!(exports.present && exports.sample && exports.describe && exports.validate && !exports.operate);
     let shown = component::cart().host.show(plugin, br#"{"clock":{"a":1},"items":{"figs":{"a:1":2}}}"#, &component::cart().limits);
     assert_eq!(shown.expect("a cart"), br#"{"figs":2}"#);
 }

@@ -1,8 +1,8 @@
 //! Components are refuted by the law that they break and by no other, and what refutes them can be kept and run again.
 
-use rejoin_laws::{Counterexample, Effort, Failure, Law, Verdict, Violation, check_law};
-use rejoin_merge::examine::{examine, subject};
-use rejoin_merge::{BadFixture, Examination, Fixture, Subject};
+use rejoin_laws::{CheckConfig, Counterexample, Law, MergeError, Verdict, Violation, check_law};
+use rejoin_merge::check_laws;
+use rejoin_merge::{Fixture, FixtureError, LawReport, PluginUnderTest};
 use rejoin_proto::catalog::BucketProps;
 use rejoin_test_hostile::{guests, lawless};
 use rejoin_test_laws::component;
@@ -12,26 +12,26 @@ fn bucket() -> BucketProps {
     BucketProps { fuel: 100_000_000, ..BucketProps::default() }
 }
 
-fn on_a_host(bytes: &[u8]) -> Subject {
-    subject(bytes, &rejoin_merge::Compiler::Here, &bucket()).unwrap_or_else(|why| panic!("{why}"))
+fn on_a_host(bytes: &[u8]) -> PluginUnderTest {
+    PluginUnderTest::load(bytes, &rejoin_merge::Compiler::InProcess, &bucket()).unwrap_or_else(|why| panic!("{why}"))
 }
 
-fn examined(subject: &Subject, effort: Effort) -> Examination {
-    examine(subject, &bucket(), effort)
+fn checked(under_test: &PluginUnderTest, config: CheckConfig) -> LawReport {
+    check_laws(under_test, &bucket(), config)
 }
 
-fn broken(examination: &Examination) -> Vec<Law> {
-    examination.counterexamples().map(|found| found.law).collect()
+fn broken(report: &LawReport) -> Vec<Law> {
+    report.counterexamples().map(|found| found.law).collect()
 }
 
 /// The one counterexample to a law.
-fn refuted(bytes: &[u8], law: Law) -> (Subject, Counterexample) {
-    let subject = on_a_host(bytes);
+fn refuted(bytes: &[u8], law: Law) -> (PluginUnderTest, Counterexample) {
+    let under_test = on_a_host(bytes);
     let found = match law {
-        Law::Limits => examined(&subject, Effort::default()).counterexamples().next().cloned(),
-        _ => check_law(law, &subject, &subject, Effort::default()).err().map(|found| *found),
+        Law::Limits => checked(&under_test, CheckConfig::default()).counterexamples().next().cloned(),
+        _ => check_law(law, &under_test, &under_test, CheckConfig::default()).err().map(|found| *found),
     };
-    (subject, found.unwrap_or_else(|| panic!("nothing breaks the law of {law}")))
+    (under_test, found.unwrap_or_else(|| panic!("nothing breaks the law of {law}")))
 }
 
 #[test]
@@ -51,10 +51,10 @@ fn each_broken_component_is_refuted_by_its_law_and_by_no_other() {
         ("too slow for much", lawless::slow(), &[Law::Limits]),
     ];
     for (name, bytes, laws) in cases {
-        let examination = examined(&on_a_host(&bytes), Effort::default());
-        assert_eq!(broken(&examination), laws, "{name}: {:#?}", examination.counterexamples().collect::<Vec<_>>());
+        let report = checked(&on_a_host(&bytes), CheckConfig::default());
+        assert_eq!(broken(&report), laws, "{name}: {:#?}", report.counterexamples().collect::<Vec<_>>());
         let tried = if laws == [Law::Totality] { 7 } else { 8 };
-        assert_eq!(examination.outcomes.len(), tried, "{name}: only what breaks at once is not tried on large values");
+        assert_eq!(report.outcomes.len(), tried, "{name}: only what breaks at once is not tried on large values");
     }
 }
 
@@ -62,16 +62,16 @@ fn each_broken_component_is_refuted_by_its_law_and_by_no_other() {
 fn the_plugins_of_the_tree_obey_every_law() {
     for plugin in ["cart", "session"] {
         let props = BucketProps::default();
-        let subject = subject(&component::built(plugin), &rejoin_merge::Compiler::Here, &props).unwrap_or_else(|why| panic!("{why}"));
-        let examination = examine(&subject, &props, Effort { cases: 200, ..Effort::default() });
-        assert_eq!(broken(&examination), [], "{plugin}: {}", examination.counterexamples().next().map_or("".into(), ToString::to_string));
-        let tried = |law: Law| {
-            *examination.outcomes.iter().find_map(|outcome| outcome.result.as_ref().ok().filter(|t| t.law == law)).expect("it held")
-        };
-        assert!(tried(Law::Replay).judged == 200 && tried(Law::Permutation).judged > 100, "{examination:?}");
+        let under_test = PluginUnderTest::load(&component::built(plugin), &rejoin_merge::Compiler::InProcess, &props)
+            .unwrap_or_else(|why| panic!("{why}"));
+        let report = check_laws(&under_test, &props, CheckConfig { cases: 200, ..CheckConfig::default() });
+        assert_eq!(broken(&report), [], "{plugin}: {}", report.counterexamples().next().map_or("".into(), ToString::to_string));
+        let tried =
+            |law: Law| *report.outcomes.iter().find_map(|outcome| outcome.result.as_ref().ok().filter(|t| t.law == law)).expect("it held");
+        assert!(tried(Law::Replay).judged == 200 && tried(Law::Permutation).judged > 100, "{report:?}");
         let largest = tried(Law::Limits);
         assert!(largest.judged == 2 && largest.bytes > 2 << 20, "the sampler fills a bucket: {largest:?}");
-        assert!((1_000_000..examination.fuel).contains(&examination.most_fuel), "{}", examination.most_fuel);
+        assert!((1_000_000..report.fuel).contains(&report.most_fuel), "{}", report.most_fuel);
     }
 }
 
@@ -99,9 +99,9 @@ fn counterexamples_are_as_small_as_they_can_be() {
 
 #[test]
 fn equal_stamps_are_found_only_because_cases_collide() {
-    let subject = on_a_host(&lawless::last_writer());
-    let apart = Effort { collide: false, cases: 600, ..Effort::default() };
-    assert_eq!(broken(&examined(&subject, apart)), []);
+    let under_test = on_a_host(&lawless::last_writer());
+    let apart = CheckConfig { collide: false, cases: 600, ..CheckConfig::default() };
+    assert_eq!(broken(&checked(&under_test, apart)), []);
     let (_, found) = refuted(&lawless::last_writer(), Law::Permutation);
     assert_eq!(found.trial.siblings[0].stamp_ms, found.trial.siblings[1].stamp_ms, "{found}");
 }
@@ -109,10 +109,10 @@ fn equal_stamps_are_found_only_because_cases_collide() {
 #[test]
 fn what_traps_is_told_with_the_merge_that_did() {
     let (_, found) = refuted(&lawless::trapping(), Law::Totality);
-    let Violation::NoAnswer { siblings, failure: Failure::Trapped(reason) } = &found.violation else { panic!("{found}") };
+    let Violation::NoAnswer { siblings, failure: MergeError::Trapped(reason) } = &found.violation else { panic!("{found}") };
     assert!(siblings.iter().any(|one| one.value == b"5") && reason.contains("arithmetic"), "{found}");
     let (_, found) = refuted(&lawless::slow(), Law::Limits);
-    assert!(matches!(&found.violation, Violation::NoAnswer { failure: Failure::Exceeded(why), .. } if why.contains("fuel")), "{found}");
+    assert!(matches!(&found.violation, Violation::NoAnswer { failure: MergeError::Exceeded(why), .. } if why.contains("fuel")), "{found}");
 }
 
 #[test]
@@ -120,16 +120,16 @@ fn a_fixture_is_red_on_the_broken_plugin_and_green_on_the_mended_one() {
     let mended = on_a_host(&lawless::largest());
     let broken = [lawless::first(), lawless::rock_paper_scissors(), lawless::sum(), lawless::once_or_twice(), lawless::trapping()];
     for bytes in broken {
-        let subject = on_a_host(&bytes);
-        let examination = examined(&subject, Effort::default());
-        let written = Fixture::new(&subject, 1, examination.counterexamples()).to_json();
+        let under_test = on_a_host(&bytes);
+        let report = checked(&under_test, CheckConfig::default());
+        let written = Fixture::new(&under_test, 1, report.counterexamples()).to_json();
         let read = Fixture::parse(&written).expect("it was just written");
         assert_eq!(read.to_json(), written);
-        assert_eq!(read.digest(), subject.plugin.digest().to_string());
-        let trials = read.trials(&subject.plugin).expect("they are its own");
-        assert_eq!(trials.iter().map(|(law, _)| *law).collect::<Vec<_>>(), self::broken(&examination));
+        assert_eq!(read.digest(), under_test.plugin.digest().to_string());
+        let trials = read.trials(&under_test.plugin).expect("they are its own");
+        assert_eq!(trials.iter().map(|(law, _)| *law).collect::<Vec<_>>(), self::broken(&report));
         for (law, trial) in trials {
-            assert!(matches!(law.judge(&subject, &trial), Verdict::Broken(_)), "{law}");
+            assert!(matches!(law.judge(&under_test, &trial), Verdict::Broken(_)), "{law}");
             assert_eq!(law.judge(&mended, &trial), Verdict::Held, "{law}");
         }
     }
@@ -137,17 +137,17 @@ fn a_fixture_is_red_on_the_broken_plugin_and_green_on_the_mended_one() {
 
 #[test]
 fn a_fixture_shows_values_as_the_plugin_does() {
-    let (subject, found) = refuted(&lawless::trapping(), Law::Totality);
-    let fixture = Fixture::new(&subject, 1, [&found]);
-    let shown: Vec<_> = fixture.shown()[0].siblings.iter().map(|one| (one.value.shown.clone(), one.value.base64.as_str())).collect();
+    let (under_test, found) = refuted(&lawless::trapping(), Law::Totality);
+    let fixture = Fixture::new(&under_test, 1, [&found]);
+    let shown: Vec<_> = fixture.cases()[0].siblings.iter().map(|one| (one.value.shown.clone(), one.value.base64.as_str())).collect();
     assert!(shown.contains(&(Some(serde_json::json!(5)), "NQ==")), "{shown:?}");
 }
 
 #[test]
 fn what_is_no_fixture_of_this_plugin_is_refused_with_advice() {
     let cart = on_a_host(component::cart_bytes());
-    let (subject, found) = refuted(&lawless::first(), Law::Permutation);
-    let good: serde_json::Value = serde_json::from_slice(&Fixture::new(&subject, 1, [&found]).to_json()).expect("JSON");
+    let (under_test, found) = refuted(&lawless::first(), Law::Permutation);
+    let good: serde_json::Value = serde_json::from_slice(&Fixture::new(&under_test, 1, [&found]).to_json()).expect("JSON");
     let with = |change: &dyn Fn(&mut serde_json::Value)| {
         let mut json = good.clone();
         change(&mut json);
@@ -171,31 +171,31 @@ fn what_is_no_fixture_of_this_plugin_is_refused_with_advice() {
         let error = with(change).expect_err(what).to_string();
         assert!(error.contains(words), "{what}: {error}");
     }
-    assert!(matches!(Fixture::parse(b"text"), Err(BadFixture::Malformed(_))));
+    assert!(matches!(Fixture::parse(b"text"), Err(FixtureError::Malformed(_))));
 }
 
 #[test]
 fn a_plugin_that_would_remember_cannot() {
     // It counts its calls in a global and in memory; each call is given an instance that has never been called.
-    let subject = on_a_host(&guests::counter());
-    let examination = examined(&subject, Effort::default());
-    assert_eq!(broken(&examination), []);
-    let replay = examination.outcomes.iter().find(|outcome| outcome.law == Law::Replay).and_then(|outcome| outcome.result.as_ref().ok());
+    let under_test = on_a_host(&guests::counter());
+    let report = checked(&under_test, CheckConfig::default());
+    assert_eq!(broken(&report), []);
+    let replay = report.outcomes.iter().find(|outcome| outcome.law == Law::Replay).and_then(|outcome| outcome.result.as_ref().ok());
     assert!(replay.is_some_and(|tried| tried.judged == tried.cases), "it was judged by its answers: {replay:?}");
 }
 
 #[test]
 fn a_merge_is_replayed_on_the_other_host() {
     let (here, there) = (on_a_host(&lawless::largest()), on_a_host(&lawless::first()));
-    let two_faced = Subject::new(here.host, here.plugin, here.limits).and_elsewhere(there.host, there.plugin);
-    assert_eq!(broken(&examined(&two_faced, Effort::default())), [Law::Replay], "the other host runs another component");
+    let two_faced = PluginUnderTest::new(here.host, here.plugin, here.limits).and_elsewhere(there.host, there.plugin);
+    assert_eq!(broken(&checked(&two_faced, CheckConfig::default())), [Law::Replay], "the other host runs another component");
 }
 
 #[test]
 fn without_a_sampler_only_what_is_accepted_is_judged() {
     // The first sibling wins, of whatever bytes.
-    let examination = examined(&on_a_host(&guests::first()), Effort::default());
-    assert_eq!(broken(&examination), [Law::Permutation]);
+    let report = checked(&on_a_host(&guests::first()), CheckConfig::default());
+    assert_eq!(broken(&report), [Law::Permutation]);
     let (_, found) = refuted(&guests::first(), Law::Permutation);
     assert!(!found.trial.valid && found.trial.siblings.iter().map(|one| one.value.len()).sum::<usize>() <= 1, "{found}");
 }

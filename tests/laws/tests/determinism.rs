@@ -2,8 +2,8 @@
 
 use std::sync::mpsc::channel;
 
-use rejoin_laws::{Rng, cases};
-use rejoin_merge::{Call, CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, Pool, PoolConfig, Sibling};
+use rejoin_laws::{Case, Rng};
+use rejoin_merge::{CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, PluginCall, Pool, PoolConfig, Sibling};
 use rejoin_plugin_cart::Cart;
 use rejoin_test_laws::component;
 
@@ -13,7 +13,7 @@ fn cases_of_carts() -> Vec<Vec<Sibling>> {
     let cart = component::cart();
     let mut rng = Rng::new(11);
     let lend = |one: rejoin_laws::Sibling| Sibling { value: one.value.into(), stamp_ms: one.stamp_ms, writer: one.writer };
-    let draws = std::iter::repeat_with(|| cases::draw(&mut rng, 20, true).build(cart, cart).expect("the sampler draws carts"));
+    let draws = std::iter::repeat_with(|| Case::draw(&mut rng, 20, true).build(cart, cart).expect("the sampler draws carts"));
     draws.filter(|trial| trial.valid).take(40).map(|trial| trial.siblings.into_iter().map(lend).collect()).collect()
 }
 
@@ -61,7 +61,7 @@ fn the_pool_and_the_memo_agree_with_the_host() {
             for (number, siblings) in cases.iter().enumerate() {
                 let send = send.clone();
                 let done = move |outcome| send.send((number, outcome)).expect("the test waits");
-                let call = Call { bucket: 1, plugin: cart.plugin.clone(), limits: CallLimits::default() };
+                let call = PluginCall { bucket: 1, plugin: cart.plugin.clone(), limits: CallLimits::default() };
                 pool.merge(call, "k".into(), siblings.clone(), || true, done).expect("room for all");
             }
             drop(send);

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rejoin_laws::{Failure, Law, Sampler as _, Violation};
+use rejoin_laws::{Law, MergeError, Sampler as _, Violation};
 use rejoin_merge::build::{self, Options};
-use rejoin_merge::examine::examine;
-use rejoin_merge::{CallLimits, Memo, MergeFault, Refusal, Sibling, Subject};
+use rejoin_merge::check_laws;
+use rejoin_merge::{CallLimits, Memo, MergeFault, PluginUnderTest, Refusal, Sibling};
 use rejoin_proto::catalog::BucketProps;
 
 const SOURCE: &str = r#"
@@ -62,8 +62,8 @@ fn workspace() -> PathBuf {
 }
 
 /// The guest, built as its author would, in the folder where all guests are built.
-fn fragile() -> &'static Subject {
-    static BUILT: OnceLock<Subject> = OnceLock::new();
+fn fragile() -> &'static PluginUnderTest {
+    static BUILT: OnceLock<PluginUnderTest> = OnceLock::new();
     BUILT.get_or_init(|| {
         let dir = tempfile::tempdir().expect("a directory");
         let sdk = workspace().join("guest-sdk").display().to_string();
@@ -112,7 +112,7 @@ fn merges_validators_and_presenters_keep_their_panics() {
             fragile.host.show(&fragile.plugin, value.as_bytes(), &limits()).expect_err(value),
         ];
         for fault in &faults {
-            let MergeFault::Panicked { words: said } = fault else { panic!("{fault:?}") };
+            let MergeFault::Panicked { message: said } = fault else { panic!("{fault:?}") };
             assert!(said.starts_with(&line(at)) && said.contains(words), "{said}");
             assert!(fault.to_string().starts_with("the plugin panicked at src/lib.rs:") && fault.is_deterministic(), "{fault}");
             assert_eq!(fault.reason(), "panicked");
@@ -138,7 +138,7 @@ fn the_sibling_to_which_a_failed_merge_is_due_is_named() {
     let bad = merge(&["a", "b", "bad", "c"]).expect_err("one is bad");
     let said = "sibling 3 of 4 (written at 1002 ms by 00000000000000ad): the plugin refused: a value is malformed";
     assert_eq!((bad.to_string().as_str(), bad.reason()), (said, "malformed"));
-    assert!(matches!(&bad, MergeFault::OfSibling { fault, .. } if **fault == MergeFault::Refused(Refusal::Malformed)));
+    assert!(matches!(&bad, MergeFault::InSibling { fault, .. } if **fault == MergeFault::Refused(Refusal::Malformed)));
     assert_eq!(merge(&["a", "b", "bad", "c"]), Err(bad), "it is remembered with its name");
     let panicked = merge(&["words", "a"]).expect_err("one makes it panic").to_string();
     assert!(
@@ -153,10 +153,10 @@ fn plugin_test_says_it_too() {
     let fragile = fragile();
     assert_eq!(fragile.sample(2, 1).as_deref(), Ok(&b"words"[..]));
     let props = BucketProps::default();
-    let effort = rejoin_laws::Effort { cases: 40, ..rejoin_laws::Effort::default() };
-    let examination = examine(fragile, &props, effort);
-    let found = examination.counterexamples().find(|found| found.law == Law::Totality).expect("a valid value makes it panic");
-    let Violation::NoAnswer { failure: Failure::Trapped(reason), .. } = &found.violation else { panic!("{found}") };
+    let config = rejoin_laws::CheckConfig { cases: 40, ..rejoin_laws::CheckConfig::default() };
+    let report = check_laws(fragile, &props, config);
+    let found = report.counterexamples().find(|found| found.law == Law::Totality).expect("a valid value makes it panic");
+    let Violation::NoAnswer { failure: MergeError::Trapped(reason), .. } = &found.violation else { panic!("{found}") };
     assert!(reason.contains("the plugin panicked at src/lib.rs:") && reason.contains("words of 5 bytes"), "{reason}");
     assert!(reason.starts_with("sibling "), "{reason}");
 }

@@ -5,13 +5,12 @@
 //! checks the total, or a story of what should come out, tells.
 
 use rejoin_guest::{Merger, Native, Sampler};
-use rejoin_laws::laws::ALL;
-use rejoin_laws::{Counterexample, Effort, Law, Violation, check, check_law};
+use rejoin_laws::{CheckConfig, Counterexample, Law, Violation, check, check_law};
 use rejoin_test_laws::strangers::*;
 
 fn found<T: Merger + Sampler>() -> Vec<Counterexample> {
     let plugin = Native::<T>::default();
-    ALL.into_iter().filter_map(|law| check_law(law, &plugin, &plugin, Effort::default()).err().map(|found| *found)).collect()
+    Law::ALL.into_iter().filter_map(|law| check_law(law, &plugin, &plugin, CheckConfig::default()).err().map(|found| *found)).collect()
 }
 
 fn broken<T: Merger + Sampler>() -> Vec<Law> {
@@ -61,10 +60,10 @@ fn who_follows_the_advice_breaks_no_law() {
     let advice = Law::Permutation.advice();
     assert!(advice.contains("the stamp, then the bytes. Not the writer"), "{advice}");
     let plugin = Native::<LastByValue>::default();
-    let effort = Effort { cases: 3_000, ..Effort::default() };
-    check(&plugin, &plugin, effort).unwrap_or_else(|found| panic!("{found}"));
+    let config = CheckConfig { cases: 3_000, ..CheckConfig::default() };
+    check(&plugin, &plugin, config).unwrap_or_else(|found| panic!("{found}"));
     let plugin = Native::<LastByWriter>::default();
-    let found = check(&plugin, &plugin, effort).expect_err("the folded writer is another one's");
+    let found = check(&plugin, &plugin, config).expect_err("the folded writer is another one's");
     assert!(found.law == Law::Bracketing && found.law.advice().contains("decides by the writer"), "{found}");
 }
 
@@ -87,6 +86,6 @@ fn what_refutes_them_is_small_and_says_why() {
 #[test]
 fn a_sampler_with_one_value_has_tried_nothing() {
     let plugin = Native::<Lazy>::default();
-    let found = check(&plugin, &plugin, Effort::default()).expect_err("it passes any law");
+    let found = check(&plugin, &plugin, CheckConfig::default()).expect_err("it passes any law");
     assert!(matches!(found.violation, Violation::NoSample { .. }) && found.to_string().contains("the same value"), "{found}");
 }

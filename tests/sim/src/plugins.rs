@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use rejoin_core::shard::event::{Invalid, MergeJob, Merged, ValidateJob};
-use rejoin_laws::{Answer, Merge, Sibling};
+use rejoin_laws::{Merge, MergeResult, Sibling};
 use rejoin_merge::build::{self, Options};
-use rejoin_merge::{Call, CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, Pool};
+use rejoin_merge::{CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, PluginCall, Pool};
 use rejoin_plugin_cart::Cart;
 use rejoin_proto::catalog::Activation;
 use rejoin_proto::{Hlc, PluginDigest, ProfileId};
@@ -27,7 +27,7 @@ const WALL: Duration = Duration::from_secs(60);
 struct Union;
 
 impl Merge for Union {
-    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
         // Little-endian words are compared as numbers, so that the result is as the format wants it.
         let words = siblings.iter().flat_map(|sibling| sibling.value.as_chunks::<8>().0).map(|word| u64::from_le_bytes(*word));
         let sorted: BTreeSet<u64> = words.collect();
@@ -39,7 +39,7 @@ impl Merge for Union {
 struct Latest;
 
 impl Merge for Latest {
-    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
         let latest = siblings.iter().max_by_key(|sibling| (sibling.stamp_ms, &sibling.value));
         latest.map(|sibling| sibling.value.clone()).ok_or_else(|| "nothing to merge".into())
     }
@@ -49,7 +49,7 @@ impl Merge for Latest {
 pub(crate) struct Carts;
 
 impl Merge for Carts {
-    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
         let mut merged = Cart::default();
         for sibling in siblings {
             merged.join(&Cart::parse(&sibling.value).map_err(|bad| bad.to_string())?);
@@ -107,7 +107,7 @@ pub(crate) fn wasm(job: &MergeJob) -> Result<Merged, String> {
     };
     let (answer, answered) = std::sync::mpsc::sync_channel(1);
     let done = move |outcome| drop(answer.send(outcome));
-    let (call, siblings) = (Call { bucket: job.bucket.0, plugin, limits }, job.siblings.iter().map(lend).collect());
+    let (call, siblings) = (PluginCall { bucket: job.bucket.0, plugin, limits }, job.siblings.iter().map(lend).collect());
     pool().merge(call, job.key.clone(), siblings, || true, done).map_err(|full| full.to_string())?;
     // A pool without threads has answered before it returned.
     let merged = answered.try_recv().map_err(|error| error.to_string())?.map_err(|fault| fault.to_string())?;

@@ -4,10 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rejoin_client::admin::BucketProps;
-use rejoin_merge::examine::{NotExamined, examine_watched, subject};
-use rejoin_merge::fixture::{Bytes, Shown};
-use rejoin_merge::laws::{Counterexample, Effort, Law, Progress, Trial, Verdict, Violation};
-use rejoin_merge::{Compiler, Examination, Fixture, Subject, build};
+use rejoin_merge::laws::{CheckConfig, Counterexample, Law, Progress, Trial, Verdict, Violation};
+use rejoin_merge::{Compiler, EncodedBytes, Fixture, FixtureCase, LawReport, LoadError, PluginUnderTest, build, check_laws_with_progress};
 
 use crate::args::TestArgs;
 use crate::failure::{Exit, Failure};
@@ -21,11 +19,11 @@ const SHOWN_CHARS: usize = 300;
 
 pub(crate) fn run(out: Output, compiler: &Compiler, args: &TestArgs) -> Result<(), Failure> {
     let props = BucketProps::default();
-    let subject = subject(&component(&args.file)?, compiler, &props).map_err(not_examined)?;
-    note(introduction(&subject, &args.file));
+    let under_test = PluginUnderTest::load(&component(&args.file)?, compiler, &props).map_err(not_examined)?;
+    note(introduction(&under_test, &args.file));
     match &args.replay {
-        Some(path) => replay(out, &subject, args, path),
-        None => test(out, &subject, &props, args),
+        Some(path) => replay(out, &under_test, args, path),
+        None => test(out, &under_test, &props, args),
     }
 }
 
@@ -37,24 +35,24 @@ fn component(path: &Path) -> Result<Vec<u8>, Failure> {
     build::component_in(files::read(path)?).map_err(|why| not_built(&why))
 }
 
-fn not_examined(why: NotExamined) -> Failure {
+fn not_examined(why: LoadError) -> Failure {
     match why {
-        NotExamined::Rejected(why) => rejected(&why),
+        LoadError::Rejected(why) => rejected(&why),
         why => Failure::usage(why),
     }
 }
 
-fn introduction(subject: &Subject, file: &Path) -> String {
-    let digest = subject.plugin.digest();
-    match subject.plugin.card() {
-        Some(card) => format!("{} {}, component {digest}", card.name, card.version),
+fn introduction(under_test: &PluginUnderTest, file: &Path) -> String {
+    let digest = under_test.plugin.digest();
+    match under_test.plugin.metadata() {
+        Some(metadata) => format!("{} {}, component {digest}", metadata.name, metadata.version),
         None => format!("{}, component {digest}", stem(file)),
     }
 }
 
-fn test(out: Output, subject: &Subject, props: &BucketProps, args: &TestArgs) -> Result<(), Failure> {
-    let effort = Effort { seed: args.seed, cases: args.cases, shrink: args.shrink_time, ..Effort::default() };
-    note(match subject.plugin.abilities().sample {
+fn test(out: Output, under_test: &PluginUnderTest, props: &BucketProps, args: &TestArgs) -> Result<(), Failure> {
+    let config = CheckConfig { seed: args.seed, cases: args.cases, shrink: args.shrink_time, ..CheckConfig::default() };
+    note(match under_test.plugin.exports().sample {
         true => format!("{} cases a law from seed {}, with values of the plugin's own sampler", args.cases, args.seed),
         false => format!(
             "it has no sampler: {} cases a law from seed {}, of raw bytes, and only what it accepts is judged (`judged` says how often); \
@@ -63,17 +61,17 @@ fn test(out: Output, subject: &Subject, props: &BucketProps, args: &TestArgs) ->
         ),
     });
     let mut teller = Teller::new();
-    let examination = examine_watched(subject, props, effort, &mut |progress| teller.hear(progress));
+    let report = check_laws_with_progress(under_test, props, config, &mut |progress| teller.hear(progress));
     // A sampler that fails leaves nothing to run again.
-    let found = examination.counterexamples().filter(|found| !matches!(found.violation, Violation::NoSample { .. }));
-    let fixture = Fixture::new(subject, args.seed, found);
-    let file = (!fixture.shown().is_empty()).then(|| args.counterexample.clone().unwrap_or_else(|| default_file(&args.file)));
+    let found = report.counterexamples().filter(|found| !matches!(found.violation, Violation::NoSample { .. }));
+    let fixture = Fixture::new(under_test, args.seed, found);
+    let file = (!fixture.cases().is_empty()).then(|| args.counterexample.clone().unwrap_or_else(|| default_file(&args.file)));
     if let Some(file) = &file {
         files::replace(file, &fixture.to_json(), Mode::Public)?;
     }
-    let laws: Vec<shapes::Law> = examination.outcomes.iter().map(|outcome| law(outcome.law, outcome.result.as_ref().ok())).collect();
-    print(out, subject, Some(args.seed), laws, fixture.shown(), file.as_deref())?;
-    conclude(out, subject, &examination, &fixture, &args.file, file.as_deref())
+    let laws: Vec<shapes::Law> = report.outcomes.iter().map(|outcome| law(outcome.law, outcome.result.as_ref().ok())).collect();
+    print(out, under_test, Some(args.seed), laws, fixture.cases(), file.as_deref())?;
+    conclude(out, under_test, &report, &fixture, &args.file, file.as_deref())
 }
 
 /// How often a test says how far it has come.
@@ -101,7 +99,7 @@ impl Teller {
     /// What is to be said; without `due` only what is said at once.
     fn line(&mut self, progress: Progress, due: bool) -> Option<String> {
         match progress {
-            Progress::Trying { law, case, cases } => due.then(|| format!("{law}: case {case} of {cases}")),
+            Progress::Checking { law, case, cases } => due.then(|| format!("{law}: case {case} of {cases}")),
             Progress::Shrinking { law, attempts, siblings, bytes } => {
                 let begins = self.shrinking.replace(law) != Some(law);
                 let size = format!("{siblings} siblings of {bytes} bytes");
@@ -118,32 +116,32 @@ impl Teller {
     }
 }
 
-fn law(law: Law, tried: Option<&rejoin_merge::laws::Tried>) -> shapes::Law {
+fn law(law: Law, tried: Option<&rejoin_merge::laws::LawStats>) -> shapes::Law {
     let (cases, judged) = (tried.map(|tried| tried.cases), tried.map(|tried| tried.judged));
-    shapes::Law { law: law.name(), says: law.says(), held: tried.is_some(), cases, judged }
+    shapes::Law { law: law.name(), says: law.statement(), held: tried.is_some(), cases, judged }
 }
 
 /// What scripts read and people look at first.
 fn print(
     out: Output,
-    subject: &Subject,
+    under_test: &PluginUnderTest,
     seed: Option<u64>,
     laws: Vec<shapes::Law>,
-    counterexamples: &[Shown],
+    counterexamples: &[FixtureCase],
     file: Option<&Path>,
 ) -> Result<(), Failure> {
     if out.json {
-        let card = subject.plugin.card();
+        let metadata = under_test.plugin.metadata();
         return out.json(&shapes::LawTest {
-            digest: subject.plugin.digest().to_string(),
-            name: card.map(|card| card.name.clone()),
-            version: card.map(|card| card.version.clone()),
-            sampler: subject.plugin.abilities().sample,
+            digest: under_test.plugin.digest().to_string(),
+            name: metadata.map(|metadata| metadata.name.clone()),
+            version: metadata.map(|metadata| metadata.version.clone()),
+            sampler: under_test.plugin.exports().sample,
             seed,
             held: laws.iter().all(|law| law.held),
             laws,
-            most_fuel: subject.most_fuel(),
-            fuel: subject.fuel(),
+            most_fuel: under_test.most_fuel(),
+            fuel: under_test.fuel(),
             counterexamples,
             file: file.map(|file| file.display().to_string()),
         });
@@ -158,18 +156,18 @@ fn print(
 
 fn conclude(
     out: Output,
-    subject: &Subject,
-    examination: &Examination,
+    under_test: &PluginUnderTest,
+    report: &LawReport,
     fixture: &Fixture,
     component: &Path,
     file: Option<&Path>,
 ) -> Result<(), Failure> {
-    let broken: Vec<&Counterexample> = examination.counterexamples().collect();
+    let broken: Vec<&Counterexample> = report.counterexamples().collect();
     if broken.is_empty() {
         note(format!(
             "no law was broken; one merge took at most {} of the {} fuel that a bucket gives its largest siblings",
-            subject.most_fuel(),
-            subject.fuel()
+            under_test.most_fuel(),
+            under_test.fuel()
         ));
         note(format!("next: `rejoin plugin push {}`; laws are not all: write down scenarios too", component.display()));
         return Ok(());
@@ -179,7 +177,7 @@ fn conclude(
         return Err(Failure::new(Exit::Negative, what).next("mend the sampler, which must answer whatever it is given"));
     }
     if !out.json {
-        fixture.shown().iter().for_each(explain);
+        fixture.cases().iter().for_each(explain);
     }
     let laws: Vec<&str> = broken.iter().map(|found| found.law.name()).collect();
     let failure = Failure::new(Exit::Negative, format!("the plugin breaks the law of {}", laws.join(", of ")));
@@ -197,40 +195,40 @@ fn default_file(component: &Path) -> PathBuf {
     PathBuf::from(format!("{}.counterexample.json", stem(component)))
 }
 
-fn replay(out: Output, subject: &Subject, args: &TestArgs, path: &Path) -> Result<(), Failure> {
+fn replay(out: Output, under_test: &PluginUnderTest, args: &TestArgs, path: &Path) -> Result<(), Failure> {
     let bad = |why| Failure::usage(why).during(&path.display().to_string());
     let fixture = Fixture::parse(&files::read(path)?).map_err(bad)?;
-    let trials = fixture.trials(&subject.plugin).map_err(bad)?;
-    if fixture.digest() != subject.plugin.digest().to_string() {
+    let trials = fixture.trials(&under_test.plugin).map_err(bad)?;
+    if fixture.digest() != under_test.plugin.digest().to_string() {
         note(format!("{} was found on another component, {}", path.display(), fixture.digest()));
     }
-    let verdicts: Vec<(Law, bool, Option<Counterexample>)> = trials.into_iter().map(|(law, trial)| again(subject, law, trial)).collect();
+    let verdicts: Vec<(Law, bool, Option<Counterexample>)> = trials.into_iter().map(|(law, trial)| again(under_test, law, trial)).collect();
     let found: Vec<&Counterexample> = verdicts.iter().filter_map(|(_, _, found)| found.as_ref()).collect();
-    let still = Fixture::new(subject, 0, found);
+    let still = Fixture::new(under_test, 0, found);
     let laws = verdicts.iter().map(|(law, held, _)| shapes::Law {
         law: law.name(),
-        says: law.says(),
+        says: law.statement(),
         held: *held,
         cases: held.then_some(1),
         judged: held.then_some(1),
     });
-    print(out, subject, None, laws.collect(), still.shown(), None)?;
+    print(out, under_test, None, laws.collect(), still.cases(), None)?;
     let failed: Vec<&str> = verdicts.iter().filter(|(_, held, _)| !held).map(|(law, ..)| law.name()).collect();
     if failed.is_empty() {
         note(format!("what broke a law breaks none now; next: `rejoin plugin test {}`, for others", args.file.display()));
         return Ok(());
     }
     if !out.json {
-        still.shown().iter().for_each(explain);
+        still.cases().iter().for_each(explain);
     }
     Err(Failure::new(Exit::Negative, format!("the plugin still breaks the law of {}", failed.join(", of "))))
 }
 
 /// Tries a law once more. A merge that no longer answers valid siblings has not been mended; one that refuses garbage
 /// has.
-fn again(subject: &Subject, law: Law, trial: Trial) -> (Law, bool, Option<Counterexample>) {
-    let verdict = match law.judge(subject, &trial) {
-        Verdict::Unjudged if trial.valid => Law::Totality.judge(subject, &trial),
+fn again(under_test: &PluginUnderTest, law: Law, trial: Trial) -> (Law, bool, Option<Counterexample>) {
+    let verdict = match law.judge(under_test, &trial) {
+        Verdict::Unjudged if trial.valid => Law::Totality.judge(under_test, &trial),
         verdict => verdict,
     };
     match verdict {
@@ -240,7 +238,7 @@ fn again(subject: &Subject, law: Law, trial: Trial) -> (Law, bool, Option<Counte
 }
 
 /// What is broken, on what, and what to do, for people.
-fn explain(found: &Shown) {
+fn explain(found: &FixtureCase) {
     note(format!("\nthe law of {} is broken: {}", found.law, found.says));
     note(format!("  key         {}", shown(&found.key)));
     for (index, sibling) in found.siblings.iter().enumerate() {
@@ -254,13 +252,13 @@ fn explain(found: &Shown) {
         let said = answer.value.as_ref().map_or_else(|| answer.failure.clone().unwrap_or_default(), shown);
         note(format!("  {}: {said}", answer.of));
     }
-    if let Some(law) = Law::named(&found.law) {
-        note(format!("  in a cluster: {}", law.means()));
+    if let Some(law) = Law::from_name(&found.law) {
+        note(format!("  in a cluster: {}", law.consequence()));
         note(format!("  what to do: {}", law.advice()));
     }
 }
 
-fn shown(bytes: &Bytes) -> String {
+fn shown(bytes: &EncodedBytes) -> String {
     let text = bytes.shown.as_ref().map_or_else(|| format!("base64 {}", bytes.base64), ToString::to_string);
     match text.char_indices().nth(SHOWN_CHARS) {
         Some((at, _)) => format!("{}… ({} characters)", &text[..at], text.chars().count()),
@@ -282,7 +280,7 @@ mod tests {
     fn what_cannot_be_tested_is_told_apart() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("plugin.wasm");
-        let failed = |args: &TestArgs| run(QUIET, &Compiler::Here, args).expect_err("it is no plugin");
+        let failed = |args: &TestArgs| run(QUIET, &Compiler::InProcess, args).expect_err("it is no plugin");
         assert_eq!(failed(&args(&file)).exit, Exit::Usage, "there is no such file");
         let folder = failed(&args(dir.path()));
         assert!(folder.exit == Exit::Usage && folder.to_string().contains("is a directory"), "{folder}");
@@ -299,7 +297,7 @@ mod tests {
         std::fs::write(&core, crate::cart::CORE).expect("it is ours");
         assert_eq!(component(&core).expect("a core module"), crate::cart::component().expect("the same"));
         std::fs::write(&fixture, b"{\"format\":2}").expect("it is ours");
-        let failure = run(QUIET, &Compiler::Here, &TestArgs { replay: Some(fixture), ..args(&core) }).expect_err("another format");
+        let failure = run(QUIET, &Compiler::InProcess, &TestArgs { replay: Some(fixture), ..args(&core) }).expect_err("another format");
         assert!(failure.exit == Exit::Usage && failure.to_string().contains("format 2"), "{failure}");
     }
 
@@ -307,7 +305,7 @@ mod tests {
     fn whoever_waits_is_told_once_a_second_and_when_shrinking_begins_and_ends() {
         let mut teller = Teller::new();
         let law = Law::Growth;
-        let trying = Progress::Trying { law, case: 7, cases: 300 };
+        let trying = Progress::Checking { law, case: 7, cases: 300 };
         assert_eq!((teller.line(trying, false), teller.line(trying, true)), (None, Some("growth: case 7 of 300".into())));
         let shrinking = |attempts| Progress::Shrinking { law, attempts, siblings: 2, bytes: 9 };
         let begun = teller.line(shrinking(0), false).expect("it begins");
@@ -320,9 +318,9 @@ mod tests {
 
     #[test]
     fn long_values_are_cut_for_people_between_characters() {
-        let long = Bytes { shown: Some(serde_json::Value::String("é".repeat(1000))), base64: String::new() };
+        let long = EncodedBytes { shown: Some(serde_json::Value::String("é".repeat(1000))), base64: String::new() };
         let text = shown(&long);
         assert!(text.ends_with("… (1002 characters)") && text.chars().count() < SHOWN_CHARS + 30, "{text}");
-        assert_eq!(shown(&Bytes { shown: None, base64: "/w==".into() }), "base64 /w==");
+        assert_eq!(shown(&EncodedBytes { shown: None, base64: "/w==".into() }), "base64 /w==");
     }
 }

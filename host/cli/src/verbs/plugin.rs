@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rejoin_client::ErrorKind;
-use rejoin_merge::{Cancel, ChildCompiler, Compiler, Host, HostConfig, ModuleLimits, Plugin as Compiled, Rejection, build};
+use rejoin_merge::{CancelToken, ChildCompiler, Compiler, Host, HostConfig, ModuleLimits, Plugin as Compiled, Rejection, build};
 
 use crate::args::{Global, PluginVerb};
 use crate::connect::connect;
@@ -62,7 +62,7 @@ fn compiler() -> Compiler {
 fn compile(compiler: &Compiler, component: &[u8]) -> Result<Compiled, Failure> {
     let config = HostConfig { instances: 1, ..HostConfig::default() };
     let host = Host::new(config).map_err(Failure::usage)?;
-    let compiled = host.compile_by(compiler, component, &ModuleLimits::default(), &Cancel::default());
+    let compiled = compiler.compile(&host, component, &ModuleLimits::default(), &CancelToken::default());
     compiled.and_then(|compiled| host.load(&compiled)).map_err(|why| rejected(&why))
 }
 
@@ -82,8 +82,8 @@ fn default_file(dir: &Path) -> Result<PathBuf, Failure> {
 }
 
 fn shape(compiled: &Compiled, component: &[u8], file: &Path) -> Plugin {
-    let (name, version, self_causal) = match compiled.card() {
-        Some(card) => (card.name.clone(), card.version.clone(), card.self_causal),
+    let (name, version, self_causal) = match compiled.metadata() {
+        Some(metadata) => (metadata.name.clone(), metadata.version.clone(), metadata.self_causal),
         None => (stem(file), "-".into(), false),
     };
     let bytes = u64::try_from(component.len()).unwrap_or(u64::MAX);
@@ -116,16 +116,16 @@ mod tests {
 
     #[test]
     fn what_is_no_plugin_is_rejected_with_its_own_exit_code() {
-        let failure = compile(&Compiler::Here, b"no component").unwrap_err();
+        let failure = compile(&Compiler::InProcess, b"no component").unwrap_err();
         assert_eq!(failure.exit, Exit::Rejected);
-        let missing = make(Output { json: false, color: false }, &Compiler::Here, Path::new("no/such/crate"), None, true).unwrap_err();
+        let missing = make(Output { json: false, color: false }, &Compiler::InProcess, Path::new("no/such/crate"), None, true).unwrap_err();
         assert_eq!(missing.exit, Exit::Usage);
     }
 
     #[test]
     fn the_embedded_cart_is_a_plugin_that_says_its_name() {
         let component = crate::cart::component().unwrap();
-        let shape = shape(&compile(&Compiler::Here, &component).unwrap(), &component, Path::new("x/other.wasm"));
+        let shape = shape(&compile(&Compiler::InProcess, &component).unwrap(), &component, Path::new("x/other.wasm"));
         assert_eq!((shape.name.as_str(), shape.self_causal), ("cart", true));
         assert_eq!(shape.digest, rejoin_merge::digest_of(&component).to_string());
     }

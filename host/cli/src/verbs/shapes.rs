@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use rejoin_client::admin::{BucketInfo, Durability, PluginInfo, Quorum, Scope, Status, TokenInfo};
 use rejoin_client::{Object, Written};
-use rejoin_merge::fixture::Shown;
+use rejoin_merge::FixtureCase;
 
 /// `get`.
 #[derive(Serialize, Debug)]
@@ -309,7 +309,7 @@ pub(crate) struct LawTest<'a> {
     pub(crate) most_fuel: u64,
     pub(crate) fuel: u64,
     /// As in the file.
-    pub(crate) counterexamples: &'a [Shown],
+    pub(crate) counterexamples: &'a [FixtureCase],
     pub(crate) file: Option<String>,
 }
 

@@ -7,12 +7,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
-use wire::Verdict;
+use wire::ChildVerdict;
 
-use super::{compile_on, wire};
-use crate::legible::legible;
+use super::{Compiled, wire};
+use crate::escape::escape_untrusted;
 use crate::profile;
-use crate::workers::words_of;
+use crate::workers::panic_message;
 
 /// The first argument of a program that is to compile.
 pub const CHILD_VERB: &str = "compile-plugin";
@@ -91,21 +91,22 @@ fn work() -> Result<(), String> {
     std::io::stdin().lock().read_to_end(&mut request).map_err(|why| format!("the component cannot be read: {why}"))?;
     let thread = std::thread::Builder::new().name("compile".into()).stack_size(STACK_BYTES).spawn(move || compile(&request));
     let worked = thread.map_err(|why| why.to_string())?.join();
-    let (verdict, artefact) = worked.unwrap_or_else(|panic| Ok((Verdict::Panicked { reason: legible(&words_of(&*panic)) }, Vec::new())))?;
+    let (verdict, artefact) =
+        worked.unwrap_or_else(|panic| Ok((ChildVerdict::Panicked { reason: escape_untrusted(&panic_message(&*panic)) }, Vec::new())))?;
     let line = wire::answer(&verdict).map_err(|why| why.to_string())?;
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(&line).and_then(|()| stdout.write_all(&artefact)).and_then(|()| stdout.flush());
     written.map_err(|why| format!("the answer cannot be written: {why}"))
 }
 
-fn compile(request: &[u8]) -> Result<(Verdict, Vec<u8>), String> {
+fn compile(request: &[u8]) -> Result<(ChildVerdict, Vec<u8>), String> {
     let (limits, component) = wire::read_request(request).ok_or("the request is not one of a node of this release")?;
     let engine = profile::compiling_engine().map_err(|why| why.to_string())?;
-    match compile_on(&engine, component, &limits) {
-        Ok(compiled) => Ok((Verdict::Compiled { exports: compiled.exports }, compiled.artefact)),
+    match Compiled::new(&engine, component, &limits) {
+        Ok(compiled) => Ok((ChildVerdict::Compiled { exports: compiled.exports }, compiled.artefact)),
         Err(rejection) => {
             let words = rejection.to_string();
-            Verdict::of(rejection).map(|verdict| (verdict, Vec::new())).ok_or(words)
+            ChildVerdict::of(rejection).map(|verdict| (verdict, Vec::new())).ok_or(words)
         }
     }
 }

@@ -5,7 +5,7 @@
 //! program itself, started with a verb of its own: [`child_main`] is what it then runs. Whatever happens to it, the
 //! node only reads an answer from a pipe.
 //!
-//! [`Compiler::Here`] compiles in this process and is for components that are trusted, such as those of tests.
+//! [`Compiler::InProcess`] compiles in this process and is for components that are trusted, such as those of tests.
 //!
 //! In reading order: `child` is what the process does, `parent` how it is run, `wire` what they say to each other,
 //! [`queue`] the threads that wait for it, and `cache` keeps what came of it.
@@ -13,7 +13,7 @@
 mod cache;
 mod child;
 mod parent;
-pub mod queue;
+mod queue;
 mod wire;
 
 use std::path::PathBuf;
@@ -24,23 +24,38 @@ use wasmtime::Engine;
 
 use rejoin_proto::PluginDigest;
 
+use crate::escape::escape_untrusted;
 use crate::fault::Rejection;
-use crate::legible::legible;
+use crate::host::Host;
 use crate::limits::{CompileLimits, ModuleLimits};
-use crate::machine::is_of_the_machine;
 use crate::plugin::digest_of;
+use crate::resources::is_out_of_resources;
 use crate::scan::scan;
 
 pub use cache::{ArtefactCache, CacheError};
 pub use child::{CHILD_VERB, child_main, is_child};
+pub use queue::{CompileQueue, PendingCompile, QueueConfig};
 
 /// Where components are compiled.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Compiler {
     /// In this process, without limits of memory and time: for components that are trusted.
-    Here,
+    InProcess,
     /// In a process of its own.
     Child(ChildCompiler),
+}
+
+impl Compiler {
+    /// Compiles a component for a host, without loading it.
+    ///
+    /// # Errors
+    /// A [`Rejection`], also if the compilation was cancelled.
+    pub fn compile(&self, host: &Host, bytes: &[u8], limits: &ModuleLimits, cancel: &CancelToken) -> Result<Compiled, Rejection> {
+        match self {
+            Self::InProcess => Compiled::new(host.engine(), bytes, limits),
+            Self::Child(child) => child.compile(bytes, limits, cancel),
+        }
+    }
 }
 
 /// A program that compiles when it is started with [`CHILD_VERB`], and what it may take.
@@ -74,44 +89,46 @@ impl std::fmt::Debug for Compiled {
     }
 }
 
-/// Scans and compiles in this process.
-pub(crate) fn compile_on(engine: &Engine, bytes: &[u8], limits: &ModuleLimits) -> Result<Compiled, Rejection> {
-    let scan = scan(bytes, limits)?;
-    let artefact = engine.precompile_component(bytes).map_err(|error| uncompilable(&error))?;
-    Ok(Compiled { digest: digest_of(bytes), exports: scan.exports, artefact })
+impl Compiled {
+    /// Scans a component and compiles it in this process.
+    pub(crate) fn new(engine: &Engine, bytes: &[u8], limits: &ModuleLimits) -> Result<Self, Rejection> {
+        let scan = scan(bytes, limits)?;
+        let artefact = engine.precompile_component(bytes).map_err(|error| compile_error(&error))?;
+        Ok(Self { digest: digest_of(bytes), exports: scan.exports, artefact })
+    }
 }
 
-fn uncompilable(error: &wasmtime::Error) -> Rejection {
-    Rejection::Uncompilable { reason: legible(&format!("{error:#}")) }
+fn compile_error(error: &wasmtime::Error) -> Rejection {
+    Rejection::Uncompilable { reason: escape_untrusted(&format!("{error:#}")) }
 }
 
 /// Why machine code cannot be loaded: the component is to blame only if the machine is not.
-pub(crate) fn unloadable(error: &wasmtime::Error) -> Rejection {
-    if is_of_the_machine(error) { Rejection::NotTried { reason: legible(&format!("{error:#}")) } } else { uncompilable(error) }
+pub(crate) fn load_error(error: &wasmtime::Error) -> Rejection {
+    if is_out_of_resources(error) { Rejection::NotTried { reason: escape_untrusted(&format!("{error:#}")) } } else { compile_error(error) }
 }
 
-/// A wish that can be taken back, by whichever thread has a clone of it.
+/// A state that can be taken back, by whichever thread has a clone of it.
 #[derive(Clone, Default, Debug)]
-pub struct Cancel(Arc<Mutex<Wish>>);
+pub struct CancelToken(Arc<Mutex<CancelState>>);
 
 #[derive(Default, Debug)]
-struct Wish {
+struct CancelState {
     cancelled: bool,
-    wake: Option<Sender<parent::Event>>,
+    wake: Option<Sender<parent::ChildEvent>>,
 }
 
-impl Cancel {
-    fn lock(&self) -> MutexGuard<'_, Wish> {
+impl CancelToken {
+    fn lock(&self) -> MutexGuard<'_, CancelState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the wish back: what has not begun is not begun, and a process that works for it is killed.
+    /// Takes the state back: what has not begun is not begun, and a process that works for it is killed.
     pub fn cancel(&self) {
-        let mut wish = self.lock();
-        wish.cancelled = true;
-        if let Some(wake) = wish.wake.take() {
+        let mut state = self.lock();
+        state.cancelled = true;
+        if let Some(wake) = state.wake.take() {
             // Whoever would be woken may have finished.
-            let _ = wake.send(parent::Event::Cancelled);
+            let _ = wake.send(parent::ChildEvent::Cancelled);
         }
     }
 
@@ -121,10 +138,10 @@ impl Cancel {
         self.lock().cancelled
     }
 
-    /// Has a thread told if the wish is taken back. `false`: it was already.
-    fn watch(&self, wake: Sender<parent::Event>) -> bool {
-        let mut wish = self.lock();
-        wish.wake = Some(wake);
-        !wish.cancelled
+    /// Has a thread told if the state is taken back. `false`: it was already.
+    fn watch(&self, wake: Sender<parent::ChildEvent>) -> bool {
+        let mut state = self.lock();
+        state.wake = Some(wake);
+        !state.cancelled
     }
 }

@@ -7,11 +7,11 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use rustix::process::Signal;
 
-use super::{Cancel, ChildCompiler, Compiled, child, wire};
+use super::{CancelToken, ChildCompiler, Compiled, child, wire};
+use crate::escape::escape_untrusted;
 use crate::fault::Rejection;
-use crate::legible::legible;
 use crate::limits::ModuleLimits;
-use crate::scan::glance;
+use crate::scan::check_header;
 
 /// Bytes of an answer beside the machine code.
 const WORDS_BYTES: u64 = 256 << 10;
@@ -20,7 +20,7 @@ const STDERR_BYTES: u64 = 4 << 10;
 
 /// What ends the wait for a process.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum ChildEvent {
     /// It has said all that it will say.
     Answered(Vec<u8>),
     /// Nobody wants to know any more.
@@ -32,11 +32,11 @@ impl ChildCompiler {
     ///
     /// # Errors
     /// A [`Rejection`]. What the process ran out of is [`Rejection::TooCostly`].
-    pub fn compile(&self, component: &[u8], limits: &ModuleLimits, cancel: &Cancel) -> Result<Compiled, Rejection> {
-        glance(component, limits)?;
+    pub fn compile(&self, component: &[u8], limits: &ModuleLimits, cancel: &CancelToken) -> Result<Compiled, Rejection> {
+        check_header(component, limits)?;
         let request = wire::request(limits).map_err(not_tried)?;
         let mut process = self.spawn()?;
-        let outcome = self.attend(&mut process, component, &request, cancel);
+        let outcome = self.supervise(&mut process, component, &request, cancel);
         // Harmless to one that has ended; and one that has not must not go on.
         let _ = process.kill();
         let status = process.wait().map_err(not_tried)?;
@@ -48,9 +48,9 @@ impl ChildCompiler {
         match wire::read_answer(&answer).filter(|_| status.success()) {
             Some((_, artefact)) if artefact.len() > self.limits.artefact_bytes => Err(too_much_code()),
             Some((verdict, artefact)) => {
-                verdict.conclude(component, artefact).map_err(|rejection| rejection.unwrap_or_else(|| self.out_of_memory()))
+                verdict.into_result(component, artefact).map_err(|rejection| rejection.unwrap_or_else(|| self.out_of_memory()))
             }
-            None => Err(self.died(status, &words)),
+            None => Err(self.exit_reason(status, &words)),
         }
     }
 
@@ -68,7 +68,13 @@ impl ChildCompiler {
     }
 
     /// Gives the process its work and waits for its answer, for the end of its time, or for nobody to want it any more.
-    fn attend(&self, process: &mut Child, component: &[u8], request: &[u8], cancel: &Cancel) -> Result<(Vec<u8>, String), Rejection> {
+    fn supervise(
+        &self,
+        process: &mut Child,
+        component: &[u8],
+        request: &[u8],
+        cancel: &CancelToken,
+    ) -> Result<(Vec<u8>, String), Rejection> {
         let (Some(stdin), Some(stdout), Some(stderr)) = (process.stdin.take(), process.stdout.take(), process.stderr.take()) else {
             return Err(not_tried("the compiling process has no pipes"));
         };
@@ -78,17 +84,17 @@ impl ChildCompiler {
         }
         let most = self.most_bytes();
         std::thread::scope(|scope| {
-            let talk = move || drop(told.send(Event::Answered(talk(stdin, stdout, [request, component], most))));
-            std::thread::Builder::new().name("compile-pipe".into()).spawn_scoped(scope, talk).map_err(not_tried)?;
+            let exchange = move || drop(told.send(ChildEvent::Answered(exchange(stdin, stdout, [request, component], most))));
+            std::thread::Builder::new().name("compile-pipe".into()).spawn_scoped(scope, exchange).map_err(not_tried)?;
             // Read to its end while the process runs, which would wait with a full pipe.
-            let listen = || words_of(stderr);
+            let listen = || read_stderr(stderr);
             let words = std::thread::Builder::new().name("compile-words".into()).spawn_scoped(scope, listen).map_err(not_tried)?;
             let event = events.recv_timeout(self.limits.wall);
             // Before the scope waits for the pipes' thread, which ends with the process.
             let _ = process.kill();
             match event {
-                Ok(Event::Answered(answer)) => Ok((answer, words.join().unwrap_or_default())),
-                Ok(Event::Cancelled) => Err(cancelled()),
+                Ok(ChildEvent::Answered(answer)) => Ok((answer, words.join().unwrap_or_default())),
+                Ok(ChildEvent::Cancelled) => Err(cancelled()),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     Err(Rejection::TooCostly { limit: format!("{:?}", self.limits.wall) })
                 }
@@ -100,8 +106,8 @@ impl ChildCompiler {
         WORDS_BYTES + self.limits.artefact_bytes as u64
     }
 
-    /// What a process without an answer died of.
-    fn died(&self, status: ExitStatus, stderr: &str) -> Rejection {
+    /// What a process without an answer exit_reason of.
+    fn exit_reason(&self, status: ExitStatus, stderr: &str) -> Rejection {
         let is = |signal: Signal| status.signal() == Some(signal.as_raw());
         let memory = ["memory allocation", "out of memory", "Cannot allocate memory", "os error 12"];
         if is(Signal::XCPU) {
@@ -117,7 +123,7 @@ impl ChildCompiler {
             return Rejection::Uncompilable { reason: format!("the compiler crashed on it ({status})") };
         }
         let program = self.program.display();
-        let said = legible(stderr.trim());
+        let said = escape_untrusted(stderr.trim());
         Rejection::NotTried {
             reason: format!(
                 "{program} ended with {status} and no answer (it said: {said}); is it a program of this release that compiles?"
@@ -131,7 +137,7 @@ impl ChildCompiler {
 }
 
 /// Writes the request and reads the answer. A process that dies meanwhile has none, or half of one.
-fn talk(mut stdin: ChildStdin, stdout: ChildStdout, request: [&[u8]; 2], most: u64) -> Vec<u8> {
+fn exchange(mut stdin: ChildStdin, stdout: ChildStdout, request: [&[u8]; 2], most: u64) -> Vec<u8> {
     let written = request.iter().try_for_each(|part| stdin.write_all(part));
     drop(stdin);
     let mut answer = Vec::new();
@@ -142,7 +148,7 @@ fn talk(mut stdin: ChildStdin, stdout: ChildStdout, request: [&[u8]; 2], most: u
 }
 
 /// The first of what a process says on stderr. The rest is read, and nothing is made of it.
-fn words_of(mut stderr: ChildStderr) -> String {
+fn read_stderr(mut stderr: ChildStderr) -> String {
     let mut words = Vec::new();
     // Words that cannot be read are none: the process has ended with a status as well.
     let read = stderr.by_ref().take(STDERR_BYTES).read_to_end(&mut words);

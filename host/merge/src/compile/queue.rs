@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{ArtefactCache, Cancel, Compiler};
+use super::{ArtefactCache, CancelToken, Compiler};
 use crate::fault::{HostError, Rejection};
 use crate::host::Host;
 use crate::limits::ModuleLimits;
 use crate::plugin::{Plugin, digest_of};
-use crate::workers::{Shares, Workers};
+use crate::workers::{WorkerLimits, Workers};
 
 /// Everything that waits here is of one kind.
 const ONE_GROUP: u64 = 0;
@@ -40,9 +40,9 @@ pub struct CompileQueue {
 /// A component that is to be compiled. Dropped, it need not be any more: what works on it is stopped.
 #[derive(Debug)]
 #[must_use = "dropped, it is cancelled"]
-pub struct Pending(Cancel);
+pub struct PendingCompile(CancelToken);
 
-impl Drop for Pending {
+impl Drop for PendingCompile {
     fn drop(&mut self) {
         self.0.cancel();
     }
@@ -54,8 +54,9 @@ impl CompileQueue {
     /// # Errors
     /// [`HostError::Thread`] if one cannot be started.
     pub fn new(host: Host, compiler: Compiler, cache: Option<ArtefactCache>, config: QueueConfig) -> Result<Self, HostError> {
-        let shares = Shares { threads: config.threads, queue: config.queue, group_threads: config.threads, group_queue: config.queue };
-        Ok(Self { workers: Some(Workers::new("compile", shares)?), ..Self::inline(host, compiler, cache) })
+        let limits =
+            WorkerLimits { threads: config.threads, queue: config.queue, group_threads: config.threads, group_queue: config.queue };
+        Ok(Self { workers: Some(Workers::new("compile", limits)?), ..Self::inline(host, compiler, cache) })
     }
 
     /// A queue without threads: everything is compiled at once on the caller, `done` before the call returns.
@@ -73,21 +74,21 @@ impl CompileQueue {
         bytes: Bytes,
         limits: ModuleLimits,
         done: impl FnOnce(Result<Plugin, Rejection>) + Send + 'static,
-    ) -> Result<Pending, Rejection> {
-        let cancel = Cancel::default();
-        let (this, wish, given_up) = (self.clone_without_threads(), cancel.clone(), cancel.clone());
-        let work = move || this.work(&bytes, &limits, &wish);
+    ) -> Result<PendingCompile, Rejection> {
+        let cancel = CancelToken::default();
+        let (this, running, queued) = (self.clone_without_threads(), cancel.clone(), cancel.clone());
+        let work = move || this.work(&bytes, &limits, &running);
         let Some(workers) = &self.workers else {
             done(work());
-            return Ok(Pending(cancel));
+            return Ok(PendingCompile(cancel));
         };
         let failed = |reason: String| Err(Rejection::NotTried { reason });
-        let submitted = workers.submit(ONE_GROUP, move || given_up.is_cancelled(), work, failed, done);
+        let submitted = workers.submit(ONE_GROUP, move || queued.is_cancelled(), work, failed, done);
         submitted.map_err(|full| {
             let reason = format!("{} components are waiting to be compiled already", full.limit);
             Rejection::NotTried { reason }
         })?;
-        Ok(Pending(cancel))
+        Ok(PendingCompile(cancel))
     }
 
     /// What the threads work with must not keep the threads.
@@ -95,12 +96,12 @@ impl CompileQueue {
         Self { host: self.host.clone(), compiler: self.compiler.clone(), cache: self.cache.clone(), workers: None }
     }
 
-    fn work(&self, bytes: &[u8], limits: &ModuleLimits, cancel: &Cancel) -> Result<Plugin, Rejection> {
+    fn work(&self, bytes: &[u8], limits: &ModuleLimits, cancel: &CancelToken) -> Result<Plugin, Rejection> {
         let digest = digest_of(bytes);
         if let Some(kept) = self.cache.as_ref().and_then(|cache| cache.get(&digest, limits)) {
             return self.host.load(&kept);
         }
-        let compiled = self.host.compile_by(&self.compiler, bytes, limits, cancel)?;
+        let compiled = self.compiler.compile(&self.host, bytes, limits, cancel)?;
         let plugin = self.host.load(&compiled)?;
         if let Some(Err(error)) = self.cache.as_ref().map(|cache| cache.put(&compiled, limits)) {
             tracing::warn!(%digest, %error, "a compiled plugin could not be kept");

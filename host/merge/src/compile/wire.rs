@@ -7,14 +7,14 @@ use super::Compiled;
 use crate::fault::Rejection;
 use crate::limits::ModuleLimits;
 use crate::plugin::digest_of;
-use crate::scan::SHAPES;
+use crate::scan::QUANTITIES;
 
 /// How an answer begins: another program would not say that.
 const MAGIC: &[u8] = b"rejoin-compiled 1\n";
 
 /// What the process says of a component.
 #[derive(Serialize, Deserialize, Debug)]
-pub(super) enum Verdict {
+pub(super) enum ChildVerdict {
     /// Machine code follows.
     Compiled {
         exports: Vec<String>,
@@ -33,7 +33,7 @@ pub(super) enum Verdict {
     NoMerger {
         exports: String,
     },
-    Shape {
+    StructureLimit {
         what: String,
         count: u64,
         limit: u64,
@@ -60,7 +60,7 @@ pub(super) fn read_request(bytes: &[u8]) -> Option<(ModuleLimits, &[u8])> {
     Some((serde_json::from_slice(line).ok()?, rest.get(1..)?))
 }
 
-pub(super) fn answer(verdict: &Verdict) -> serde_json::Result<Vec<u8>> {
+pub(super) fn answer(verdict: &ChildVerdict) -> serde_json::Result<Vec<u8>> {
     let mut line = MAGIC.to_vec();
     serde_json::to_writer(&mut line, verdict)?;
     line.push(b'\n');
@@ -68,14 +68,14 @@ pub(super) fn answer(verdict: &Verdict) -> serde_json::Result<Vec<u8>> {
 }
 
 /// The verdict of an answer, and the machine code behind it.
-pub(super) fn read_answer(bytes: &[u8]) -> Option<(Verdict, &[u8])> {
+pub(super) fn read_answer(bytes: &[u8]) -> Option<(ChildVerdict, &[u8])> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let (line, rest) = rest.split_at(end);
     Some((serde_json::from_slice(line).ok()?, rest.get(1..)?))
 }
 
-impl Verdict {
+impl ChildVerdict {
     /// A rejection in the words of an answer. `None`: it is not one that scanning and compiling can give.
     pub(super) fn of(rejection: Rejection) -> Option<Self> {
         Some(match rejection {
@@ -84,7 +84,7 @@ impl Verdict {
             Rejection::NotAComponent { reason } => Self::NotAComponent { reason },
             Rejection::Imports { name } => Self::Imports { name },
             Rejection::NoMerger { exports } => Self::NoMerger { exports },
-            Rejection::Shape { what, count, limit } => Self::Shape { what: what.to_owned(), count, limit },
+            Rejection::StructureLimit { what, count, limit } => Self::StructureLimit { what: what.to_owned(), count, limit },
             // The engine reports what it cannot map as any other error.
             Rejection::Uncompilable { reason } if reason.contains("os error 12") => Self::OutOfMemory,
             Rejection::Uncompilable { reason } => Self::Uncompilable { reason },
@@ -93,7 +93,7 @@ impl Verdict {
     }
 
     /// What it means for the component. `Err(None)`: it ran out of memory.
-    pub(super) fn conclude(self, component: &[u8], artefact: &[u8]) -> Result<Compiled, Option<Rejection>> {
+    pub(super) fn into_result(self, component: &[u8], artefact: &[u8]) -> Result<Compiled, Option<Rejection>> {
         Err(Some(match self {
             Self::Compiled { exports } => {
                 return Ok(Compiled { digest: digest_of(component), exports, artefact: artefact.to_vec() });
@@ -103,9 +103,9 @@ impl Verdict {
             Self::NotAComponent { reason } => Rejection::NotAComponent { reason },
             Self::Imports { name } => Rejection::Imports { name },
             Self::NoMerger { exports } => Rejection::NoMerger { exports },
-            Self::Shape { what, count, limit } => {
-                let named = SHAPES.iter().map(|(name, _)| *name).find(|name| *name == what);
-                Rejection::Shape { what: named.unwrap_or("parts"), count, limit }
+            Self::StructureLimit { what, count, limit } => {
+                let named = QUANTITIES.iter().map(|(name, _)| *name).find(|name| *name == what);
+                Rejection::StructureLimit { what: named.unwrap_or("parts"), count, limit }
             }
             Self::Uncompilable { reason } => Rejection::Uncompilable { reason },
             Self::Panicked { reason } => Rejection::Uncompilable { reason: format!("the compiler failed on it: {reason}") },

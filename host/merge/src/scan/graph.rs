@@ -14,7 +14,7 @@ struct Cost {
 
 /// A component (or a module, which has no components of its own) that is being read.
 #[derive(Default, Debug)]
-struct Level {
+struct Scope {
     is_component: bool,
     cost: Cost,
     /// The components that can be named in it, by index.
@@ -24,7 +24,7 @@ struct Level {
 /// The components around the place that is being read, the outermost first.
 #[derive(Default, Debug)]
 pub(super) struct Graph {
-    levels: Vec<Level>,
+    scopes: Vec<Scope>,
     whole: Cost,
 }
 
@@ -35,12 +35,12 @@ pub(super) fn takes_component(alias: &ComponentAlias<'_>) -> bool {
 
 impl Graph {
     pub(super) fn begin(&mut self, is_component: bool) {
-        self.levels.push(Level { is_component, ..Level::default() });
+        self.scopes.push(Scope { is_component, ..Scope::default() });
     }
 
     pub(super) fn end(&mut self) {
-        let Some(done) = self.levels.pop() else { return };
-        match self.levels.last_mut() {
+        let Some(done) = self.scopes.pop() else { return };
+        match self.scopes.last_mut() {
             Some(outer) if done.is_component => outer.components.push(done.cost),
             Some(outer) => outer.cost.parts = outer.cost.parts.saturating_add(1),
             None => self.whole = done.cost,
@@ -48,7 +48,7 @@ impl Graph {
     }
 
     pub(super) fn depth(&self) -> u64 {
-        self.levels.len() as u64
+        self.scopes.len() as u64
     }
 
     pub(super) fn instances(&self) -> u64 {
@@ -117,27 +117,27 @@ impl Graph {
         Ok(())
     }
 
-    /// A component by its index, so many levels outwards. One that is not there costs nothing: the engine refuses it.
+    /// A component by its index, so many scopes outwards. One that is not there costs nothing: the engine refuses it.
     fn component(&self, outward: usize, index: u32) -> Cost {
-        let level = self.levels.len().checked_sub(outward.saturating_add(1)).and_then(|at| self.levels.get(at));
+        let level = self.scopes.len().checked_sub(outward.saturating_add(1)).and_then(|at| self.scopes.get(at));
         level.and_then(|level| level.components.get(index as usize)).copied().unwrap_or_default()
     }
 
     /// Gives a component the next index.
     fn name(&mut self, cost: Cost) {
-        if let Some(level) = self.levels.last_mut() {
+        if let Some(level) = self.scopes.last_mut() {
             level.components.push(cost);
         }
     }
 
     fn made(&mut self, inside: Cost, args: usize) {
-        let Some(Level { cost, .. }) = self.levels.last_mut() else { return };
+        let Some(Scope { cost, .. }) = self.scopes.last_mut() else { return };
         cost.instances = cost.instances.saturating_add(1).saturating_add(inside.instances);
         cost.parts = cost.parts.saturating_add(1 + args as u64).saturating_add(inside.parts);
     }
 
     fn listed(&mut self, parts: usize) {
-        let Some(Level { cost, .. }) = self.levels.last_mut() else { return };
+        let Some(Scope { cost, .. }) = self.scopes.last_mut() else { return };
         cost.parts = cost.parts.saturating_add(parts as u64);
     }
 }

@@ -6,17 +6,17 @@
 
 mod body;
 mod graph;
-mod shape;
+mod quantities;
 
 use graph::Graph;
-use shape::Counts;
+use quantities::Counts;
 use wasmparser::{BinaryReaderError, ComponentExternalKind, ElementItems, Encoding, Imports, Parser, Payload};
 
+use crate::escape::escape_untrusted;
 use crate::fault::Rejection;
-use crate::legible::legible;
 use crate::limits::ModuleLimits;
 
-pub(crate) use shape::{SHAPES, Shape};
+pub(crate) use quantities::{QUANTITIES, Quantity};
 
 /// Raised whenever the scan refuses what it has taken before: what was compiled earlier is then scanned again.
 pub(crate) const SCAN_VERSION: u32 = 1;
@@ -36,28 +36,28 @@ pub(crate) struct Scan {
 }
 
 /// Why a scan ends early.
-pub(crate) enum Stop {
+pub(crate) enum ScanError {
     Rejected(Rejection),
     Unreadable(BinaryReaderError),
 }
 
-impl From<BinaryReaderError> for Stop {
+impl From<BinaryReaderError> for ScanError {
     fn from(error: BinaryReaderError) -> Self {
         Self::Unreadable(error)
     }
 }
 
-impl From<Stop> for Rejection {
-    fn from(stop: Stop) -> Self {
+impl From<ScanError> for Rejection {
+    fn from(stop: ScanError) -> Self {
         match stop {
-            Stop::Rejected(rejection) => rejection,
-            Stop::Unreadable(error) => Self::NotAComponent { reason: legible(&error.to_string()) },
+            ScanError::Rejected(rejection) => rejection,
+            ScanError::Unreadable(error) => Self::NotAComponent { reason: escape_untrusted(&error.to_string()) },
         }
     }
 }
 
 /// What the length and the first bytes say: all that is looked at outside of the compiling process.
-pub(crate) fn glance(bytes: &[u8], limits: &ModuleLimits) -> Result<(), Rejection> {
+pub(crate) fn check_header(bytes: &[u8], limits: &ModuleLimits) -> Result<(), Rejection> {
     if bytes.len() > limits.bytes {
         return Err(Rejection::TooLarge { bytes: bytes.len(), limit: limits.bytes });
     }
@@ -72,14 +72,14 @@ pub(crate) fn glance(bytes: &[u8], limits: &ModuleLimits) -> Result<(), Rejectio
 
 /// Reads the whole component once.
 pub(crate) fn scan(bytes: &[u8], limits: &ModuleLimits) -> Result<Scan, Rejection> {
-    glance(bytes, limits)?;
+    check_header(bytes, limits)?;
     let mut scan = Scan::default();
     for payload in Parser::new(0).parse_all(bytes) {
-        scan.note(&payload.map_err(Stop::from)?, bytes)?;
+        scan.note(&payload.map_err(ScanError::from)?, bytes)?;
         scan.counts.within(limits)?;
     }
-    scan.counts.raise(Shape::Instances, scan.graph.instances());
-    scan.counts.raise(Shape::Parts, scan.graph.parts());
+    scan.counts.raise(Quantity::Instances, scan.graph.instances());
+    scan.counts.raise(Quantity::Parts, scan.graph.parts());
     scan.counts.within(limits)?;
     if scan.exports.iter().any(|name| is_interface(name, "merger")) { Ok(scan) } else { Err(no_merger(&scan.exports)) }
 }
@@ -92,7 +92,7 @@ pub(crate) fn is_interface(export: &str, interface: &str) -> bool {
 
 /// That there is no merger among these exports, of which a few are shown.
 pub(crate) fn no_merger(exports: &[String]) -> Rejection {
-    let mut shown: Vec<String> = exports.iter().take(SHOWN_EXPORTS).map(|name| legible(name)).collect();
+    let mut shown: Vec<String> = exports.iter().take(SHOWN_EXPORTS).map(|name| escape_untrusted(name)).collect();
     if exports.is_empty() {
         shown.push("nothing".into());
     }
@@ -105,16 +105,16 @@ pub(crate) fn no_merger(exports: &[String]) -> Rejection {
 impl Scan {
     /// Takes one part of the binary into account. Imports and exports count as those of the plugin for the component
     /// itself only: what nested components and modules ask of one another stays inside.
-    fn note(&mut self, payload: &Payload<'_>, bytes: &[u8]) -> Result<(), Stop> {
+    fn note(&mut self, payload: &Payload<'_>, bytes: &[u8]) -> Result<(), ScanError> {
         match payload {
             Payload::Version { encoding, .. } => {
-                self.counts.add(Shape::Modules, u64::from(*encoding == Encoding::Module));
+                self.counts.add(Quantity::Modules, u64::from(*encoding == Encoding::Module));
                 self.graph.begin(*encoding == Encoding::Component);
-                self.counts.raise(Shape::Depth, self.graph.depth());
+                self.counts.raise(Quantity::Depth, self.graph.depth());
             }
             Payload::End(_) => self.graph.end(),
             Payload::CustomSection(section) => {
-                self.counts.add(Shape::Customs, 1);
+                self.counts.add(Quantity::Customs, 1);
                 self.counts.name(section.name());
             }
             Payload::CodeSectionEntry(function) => body::note(function, &mut self.counts)?,
@@ -126,7 +126,7 @@ impl Scan {
     }
 
     /// The sections of core modules. `false`: this is none of them.
-    fn module_section(&mut self, payload: &Payload<'_>) -> Result<bool, Stop> {
+    fn module_section(&mut self, payload: &Payload<'_>) -> Result<bool, ScanError> {
         let counts = &mut self.counts;
         match payload {
             Payload::TypeSection(groups) => {
@@ -139,33 +139,33 @@ impl Scan {
                     note_imports(&import?, counts)?;
                 }
             }
-            Payload::FunctionSection(functions) => counts.raise(Shape::Functions, u64::from(functions.count())),
-            Payload::GlobalSection(globals) => counts.add(Shape::Globals, u64::from(globals.count())),
-            Payload::TagSection(tags) => counts.add(Shape::Globals, u64::from(tags.count())),
-            Payload::DataSection(segments) => counts.add(Shape::Segments, u64::from(segments.count())),
+            Payload::FunctionSection(functions) => counts.raise(Quantity::Functions, u64::from(functions.count())),
+            Payload::GlobalSection(globals) => counts.add(Quantity::Globals, u64::from(globals.count())),
+            Payload::TagSection(tags) => counts.add(Quantity::Globals, u64::from(tags.count())),
+            Payload::DataSection(segments) => counts.add(Quantity::Segments, u64::from(segments.count())),
             Payload::ExportSection(exports) => {
-                counts.add(Shape::Exports, u64::from(exports.count()));
+                counts.add(Quantity::Exports, u64::from(exports.count()));
                 for export in exports.clone() {
                     counts.name(export?.name);
                 }
             }
             Payload::MemorySection(memories) => {
-                counts.add(Shape::Memories, u64::from(memories.count()));
+                counts.add(Quantity::Memories, u64::from(memories.count()));
                 for memory in memories.clone() {
-                    counts.add(Shape::MemoryBytes, memory?.initial.saturating_mul(PAGE));
+                    counts.add(Quantity::MemoryBytes, memory?.initial.saturating_mul(PAGE));
                 }
             }
             Payload::TableSection(tables) => {
-                counts.add(Shape::Tables, u64::from(tables.count()));
+                counts.add(Quantity::Tables, u64::from(tables.count()));
                 for table in tables.clone() {
-                    counts.add(Shape::TableElements, table?.ty.initial);
+                    counts.add(Quantity::TableElements, table?.ty.initial);
                 }
             }
             Payload::ElementSection(segments) => {
-                counts.add(Shape::Segments, u64::from(segments.count()));
+                counts.add(Quantity::Segments, u64::from(segments.count()));
                 for segment in segments.clone() {
                     counts.add(
-                        Shape::TableElements,
+                        Quantity::TableElements,
                         match segment?.items {
                             ElementItems::Functions(items) => u64::from(items.count()),
                             ElementItems::Expressions(_, items) => u64::from(items.count()),
@@ -178,7 +178,7 @@ impl Scan {
         Ok(true)
     }
 
-    fn component_section(&mut self, payload: &Payload<'_>, bytes: &[u8]) -> Result<(), Stop> {
+    fn component_section(&mut self, payload: &Payload<'_>, bytes: &[u8]) -> Result<(), ScanError> {
         let outermost = self.graph.depth() == 1;
         self.graph.note(payload)?;
         match payload {
@@ -187,14 +187,14 @@ impl Scan {
                     let import = import?;
                     self.counts.name(import.name.name);
                     if outermost {
-                        return Err(Stop::Rejected(Rejection::Imports { name: legible(import.name.name) }));
+                        return Err(ScanError::Rejected(Rejection::Imports { name: escape_untrusted(import.name.name) }));
                     }
                     let component = import.ty.kind() == ComponentExternalKind::Component;
-                    self.counts.add(Shape::PassedComponents, u64::from(component));
+                    self.counts.add(Quantity::PassedComponents, u64::from(component));
                 }
             }
             Payload::ComponentExportSection(exports) => {
-                self.counts.add(Shape::Exports, u64::from(exports.count()));
+                self.counts.add(Quantity::Exports, u64::from(exports.count()));
                 for export in exports.clone() {
                     let name = export?.name.name;
                     self.counts.name(name);
@@ -205,13 +205,13 @@ impl Scan {
             }
             Payload::ComponentAliasSection(aliases) => {
                 let passed = aliases.clone().into_iter().filter(|alias| alias.as_ref().is_ok_and(graph::takes_component));
-                self.counts.add(Shape::PassedComponents, passed.count() as u64);
+                self.counts.add(Quantity::PassedComponents, passed.count() as u64);
             }
-            Payload::CoreTypeSection(types) => self.counts.add(Shape::Types, u64::from(types.count())),
+            Payload::CoreTypeSection(types) => self.counts.add(Quantity::Types, u64::from(types.count())),
             Payload::ComponentTypeSection(types) => {
-                self.counts.add(Shape::Types, u64::from(types.count()));
+                self.counts.add(Quantity::Types, u64::from(types.count()));
                 let section = bytes.get(types.range()).unwrap_or_default();
-                self.counts.add(Shape::NestedTypes, nested_types(section));
+                self.counts.add(Quantity::NestedTypes, nested_types(section));
             }
             _ => {}
         }
@@ -222,19 +222,19 @@ impl Scan {
 fn note_imports(imports: &Imports<'_>, counts: &mut Counts) -> Result<(), BinaryReaderError> {
     match imports {
         Imports::Single(_, import) => {
-            counts.add(Shape::Imports, 1);
+            counts.add(Quantity::Imports, 1);
             counts.name(import.module);
             counts.name(import.name);
         }
         Imports::Compact1 { module, items } => {
-            counts.add(Shape::Imports, u64::from(items.count()));
+            counts.add(Quantity::Imports, u64::from(items.count()));
             counts.name(module);
             for item in items.clone() {
                 counts.name(item?.name);
             }
         }
         Imports::Compact2 { module, names, .. } => {
-            counts.add(Shape::Imports, u64::from(names.count()));
+            counts.add(Quantity::Imports, u64::from(names.count()));
             counts.name(module);
             for name in names.clone() {
                 counts.name(name?);

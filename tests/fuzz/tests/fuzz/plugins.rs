@@ -42,10 +42,10 @@ fn upload(bytes: &[u8]) {
                 }
                 Rejection::CoreModule => bytes.starts_with(b"\0asm\x01\0\0\0"),
                 Rejection::NotAComponent { .. } => !bytes.starts_with(b"\0asm\x01\0\0\0"),
-                Rejection::Shape { count, limit, .. } => count > limit,
+                Rejection::StructureLimit { count, limit, .. } => count > limit,
                 Rejection::NoMerger { .. } => true,
                 Rejection::Imports { .. } | Rejection::WrongInterface { .. } | Rejection::Uncompilable { .. } => false,
-                Rejection::CannotStart { .. } | Rejection::BadCard { .. } => false,
+                Rejection::CannotStart { .. } | Rejection::BadMetadata { .. } => false,
                 other => panic!("no fault of the host is to be met here: {other}"),
             };
             assert!(!before_compiling || held <= 8 * bytes.len() + SCAN_BYTES, "{held} bytes held to refuse {}: {rejection}", bytes.len());
@@ -62,7 +62,7 @@ fn upload(bytes: &[u8]) {
 fn taken(bytes: &[u8], plugin: &Plugin) {
     assert!(bytes.len() <= module_limits().bytes);
     assert_eq!(plugin.digest(), digest_of(bytes));
-    for text in plugin.card().into_iter().flat_map(|card| [&card.name, &card.version]) {
+    for text in plugin.metadata().into_iter().flat_map(|metadata| [&metadata.name, &metadata.version]) {
         assert!((1..=64).contains(&text.len()) && !text.chars().any(char::is_control), "{text:?}");
     }
     let merge = || BENCH.host.merge(plugin, b"key", &siblings(), &call_limits());

@@ -2,5 +2,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    rejoin_merge::compile::child_main()
+    rejoin_merge::child_main()
 }

@@ -55,7 +55,7 @@ fn again(
     }
     // The latest of several is a matter of stamps, and a group has the stamp of one and the writer of another: only its
     // order is free.
-    let laws = if kind == Kind::Latest { &[Law::Permutation][..] } else { &rejoin_laws::laws::ALL };
+    let laws = if kind == Kind::Latest { &[Law::Permutation][..] } else { &Law::ALL };
     let trial = Trial { key: Vec::new(), siblings, valid: true };
     for law in laws {
         if let Verdict::Broken(violation) = law.judge(native, &trial) {
@@ -69,7 +69,7 @@ mod tests {
     use super::super::story::Story;
     use super::*;
     use crate::history::{Basis, Element, set_bytes};
-    use rejoin_laws::Answer;
+    use rejoin_laws::MergeResult;
 
     fn merged(values: &[&[u32]], made: &[u32]) -> history::Merge {
         let set = |elements: &[u32]| set_bytes(elements.iter().map(|&count| Element::new(1, count)));
@@ -105,7 +105,7 @@ mod tests {
     /// The first of its siblings: depends on their order.
     struct First;
     impl Merge for First {
-        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
+        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
             Ok(siblings[0].value.clone())
         }
     }
@@ -113,7 +113,7 @@ mod tests {
     /// As many bytes as there were siblings: depends on their grouping.
     struct Count;
     impl Merge for Count {
-        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
+        fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
             Ok(vec![0; siblings.len()])
         }
     }

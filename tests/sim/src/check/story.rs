@@ -225,7 +225,7 @@ fn native(_kind: Kind) -> &'static dyn Merge {
 struct Union;
 
 impl Merge for Union {
-    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> rejoin_laws::Answer {
+    fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> rejoin_laws::MergeResult {
         let values: Vec<Bytes> = siblings.iter().map(|sibling| sibling.value.clone().into()).collect();
         elements(Kind::Set, &values).map(|united| set_bytes(united).into()).ok_or_else(|| "no set".into())
     }

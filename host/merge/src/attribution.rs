@@ -15,8 +15,8 @@ impl Host {
     /// Costs a merge for each sibling, of at most twice the fuel of one in all, and of at most the wall-clock limit of
     /// one in all.
     #[must_use]
-    pub fn blame(&self, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits, fault: MergeFault) -> MergeFault {
-        if !fault.is_of_a_value() || siblings.len() < 2 {
+    pub fn attribute_fault(&self, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits, fault: MergeFault) -> MergeFault {
+        if !fault.is_caused_by_a_value() || siblings.len() < 2 {
             return fault;
         }
         let (began, wall) = (Instant::now(), limits.wall);
@@ -29,7 +29,7 @@ impl Host {
                 && own.reason() == fault.reason()
             {
                 let (place, of) = (index + 1, siblings.len());
-                return MergeFault::OfSibling { place, of, stamp_ms: sibling.stamp_ms, writer: sibling.writer, fault: Box::new(own) };
+                return MergeFault::InSibling { place, of, stamp_ms: sibling.stamp_ms, writer: sibling.writer, fault: Box::new(own) };
             }
         }
         fault

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rejoin_laws::{Answer, Failure, RawBytes};
+use rejoin_laws::{MergeError, MergeResult, RawBytes};
 use rejoin_proto::catalog::fuel_for;
 
 use crate::call::Sibling;
@@ -13,7 +13,7 @@ use crate::plugin::Plugin;
 
 /// A plugin on its host under given limits, as the law checker takes it. Every call gets a fresh instance.
 #[derive(Debug)]
-pub struct Subject {
+pub struct PluginUnderTest {
     /// Where it runs.
     pub host: Host,
     /// What runs.
@@ -24,7 +24,7 @@ pub struct Subject {
     most_fuel: AtomicU64,
 }
 
-impl Subject {
+impl PluginUnderTest {
     /// The plugin on the host that has compiled it.
     #[must_use]
     pub fn new(host: Host, plugin: Plugin, limits: CallLimits) -> Self {
@@ -50,16 +50,16 @@ impl Subject {
     }
 
     /// Says to which sibling a merge's failure is due.
-    pub(crate) fn explained(&self, key: &[u8], siblings: &[rejoin_laws::Sibling], failure: Failure) -> Failure {
+    pub(crate) fn with_faulty_sibling(&self, key: &[u8], siblings: &[rejoin_laws::Sibling], failure: MergeError) -> MergeError {
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
         let limits = self.limits_for(&siblings);
         let Err(fault) = self.host.merge(&self.plugin, key, &siblings, &limits) else { return failure };
-        let reason = self.host.blame(&self.plugin, key, &siblings, &limits, fault).to_string();
+        let reason = self.host.attribute_fault(&self.plugin, key, &siblings, &limits, fault).to_string();
         match failure {
-            Failure::Refused(_) => Failure::Refused(reason),
-            Failure::Trapped(_) => Failure::Trapped(reason),
-            Failure::Exceeded(_) => Failure::Exceeded(reason),
-            Failure::TooLarge(_) => Failure::TooLarge(reason),
+            MergeError::Refused(_) => MergeError::Refused(reason),
+            MergeError::Trapped(_) => MergeError::Trapped(reason),
+            MergeError::Exceeded(_) => MergeError::Exceeded(reason),
+            MergeError::TooLarge(_) => MergeError::TooLarge(reason),
         }
     }
 
@@ -69,7 +69,7 @@ impl Subject {
         CallLimits { fuel: fuel_for(self.limits.fuel, bytes), ..self.limits }
     }
 
-    fn ask(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
+    fn ask(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
         let merged = host.merge(plugin, key, &siblings, &self.limits_for(&siblings)).map_err(failure)?;
         self.most_fuel.fetch_max(merged.fuel_used, Ordering::Relaxed);
@@ -83,45 +83,45 @@ fn lend(one: &rejoin_laws::Sibling) -> Sibling {
 
 /// What a fault is to the laws. Too large a result or too many siblings are no fault of the merge: it cannot help what
 /// it is given.
-fn failure(fault: MergeFault) -> Failure {
+fn failure(fault: MergeFault) -> MergeError {
     let reason = fault.to_string();
     match fault {
         MergeFault::Refused(Refusal::TooLarge) | MergeFault::ResultTooLarge { .. } | MergeFault::TooManySiblings { .. } => {
-            Failure::TooLarge(reason)
+            MergeError::TooLarge(reason)
         }
-        MergeFault::Refused(_) => Failure::Refused(reason),
-        MergeFault::OutOfFuel { .. } | MergeFault::OutOfTime { .. } | MergeFault::TooMuchMemory { .. } => Failure::Exceeded(reason),
-        _ => Failure::Trapped(reason),
+        MergeFault::Refused(_) => MergeError::Refused(reason),
+        MergeFault::OutOfFuel { .. } | MergeFault::OutOfTime { .. } | MergeFault::TooMuchMemory { .. } => MergeError::Exceeded(reason),
+        _ => MergeError::Trapped(reason),
     }
 }
 
-impl rejoin_laws::Merge for Subject {
-    fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
+impl rejoin_laws::Merge for PluginUnderTest {
+    fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
         self.ask(&self.host, &self.plugin, key, siblings)
     }
 
-    fn again(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> Answer {
+    fn merge_elsewhere(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
         let (host, plugin) = self.elsewhere.as_ref().map_or((&self.host, &self.plugin), |(host, plugin)| (host, plugin));
         self.ask(host, plugin, key, siblings)
     }
 
-    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), Failure>> {
-        let validates = self.plugin.abilities().validate;
+    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), MergeError>> {
+        let validates = self.plugin.exports().validate;
         let limits = CallLimits { fuel: fuel_for(self.limits.fuel, value.len()), ..self.limits };
         validates.then(|| self.host.validate(&self.plugin, key, value, &limits).map_err(failure))
     }
 }
 
-/// The plugin's own sampler; without one, raw bytes that nobody vouches for.
-impl rejoin_laws::Sampler for Subject {
+/// The plugin's own sampler; without one, raw bytes that may be invalid.
+impl rejoin_laws::Sampler for PluginUnderTest {
     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
-        if !self.vouches() {
+        if !self.draws_valid_values() {
             return RawBytes.sample(seed, size);
         }
         self.host.sample(&self.plugin, seed, size, &self.limits).map_err(|fault| fault.to_string())
     }
 
-    fn vouches(&self) -> bool {
-        self.plugin.abilities().sample
+    fn draws_valid_values(&self) -> bool {
+        self.plugin.exports().sample
     }
 }

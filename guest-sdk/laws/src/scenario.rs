@@ -1,16 +1,16 @@
 //! Who wrote what, having seen what: a small cluster in which a merge has to do the right thing.
 //!
-//! A law only compares answers with one another. A [`Story`] knows the right one: replicas hold siblings with their
-//! causal contexts, clients read, edit and write, replicas meet, fold, lose touch, and come back with a disk as old as
+//! A law only compares answers with one another. A [`ModelCluster`] knows the right one: replicas hold siblings with
+//! their causal contexts, clients read, edit and write, replicas meet, fold, lose touch, and come back with a disk as old as
 //! one likes. It is a model of one key, exact in what a plugin can notice: a write replaces what its client had seen,
 //! everything else becomes a sibling, and siblings reach the merge in one order.
 //!
 //! ```
-//! use rejoin_laws::{Answer, Merge, Sibling, Story};
+//! use rejoin_laws::{MergeResult, Merge, Sibling, ModelCluster};
 //!
 //! struct Union;
 //! impl Merge for Union {
-//!     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> Answer {
+//!     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
 //!         let mut all: Vec<u8> = siblings.iter().flat_map(|sibling| sibling.value.clone()).collect();
 //!         all.sort_unstable();
 //!         all.dedup();
@@ -18,14 +18,14 @@
 //!     }
 //! }
 //!
-//! let mut story = Story::new(&Union, b"letters");
-//! let nothing = story.read("east")?;
-//! story.write("east", "ann", b"a", &nothing);
-//! story.write("west", "bob", b"b", &nothing);
-//! story.meet("east", "west");
-//! story.expect("east", b"ab")?;
-//! story.expect("west", b"ab")?;
-//! # Ok::<(), rejoin_laws::story::Wrong>(())
+//! let mut cluster = ModelCluster::new(&Union, b"letters");
+//! let nothing = cluster.read("east")?;
+//! cluster.write("east", "ann", b"a", &nothing);
+//! cluster.write("west", "bob", b"b", &nothing);
+//! cluster.sync("east", "west");
+//! cluster.expect("east", b"ab")?;
+//! cluster.expect("west", b"ab")?;
+//! # Ok::<(), rejoin_laws::ScenarioError>(())
 //! ```
 
 mod object;
@@ -45,8 +45,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// What happens and what must come of it, in a sentence.
     pub about: &'static str,
-    /// Tells the story.
-    pub tell: fn(&mut Story<'_>) -> Result<(), Wrong>,
+    /// Tells the cluster.
+    pub steps: fn(&mut ModelCluster<'_>) -> Result<(), ScenarioError>,
 }
 
 impl Scenario {
@@ -54,8 +54,8 @@ impl Scenario {
     ///
     /// # Errors
     /// What came out wrong, with everything that led there.
-    pub fn run(&self, merge: &dyn Merge) -> Result<(), Wrong> {
-        (self.tell)(&mut Story::new(merge, b"scenario")).map_err(|wrong| Wrong { scenario: Some(self.name), ..wrong })
+    pub fn run(&self, merge: &dyn Merge) -> Result<(), ScenarioError> {
+        (self.steps)(&mut ModelCluster::new(merge, b"scenario")).map_err(|error| ScenarioError { scenario: Some(self.name), ..error })
     }
 }
 
@@ -67,7 +67,7 @@ impl fmt::Debug for Scenario {
 
 /// A story that ended otherwise than it should.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Wrong {
+pub struct ScenarioError {
     /// The scenario's name, if it was one.
     pub scenario: Option<&'static str>,
     /// What is wrong.
@@ -76,9 +76,9 @@ pub struct Wrong {
     pub log: Vec<String>,
 }
 
-impl std::error::Error for Wrong {}
+impl std::error::Error for ScenarioError {}
 
-impl fmt::Display for Wrong {
+impl fmt::Display for ScenarioError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.scenario.unwrap_or("the story"), self.what)?;
         self.log.iter().enumerate().try_for_each(|(number, line)| write!(f, "\n  {:>2}. {line}", number + 1))
@@ -87,7 +87,7 @@ impl fmt::Display for Wrong {
 
 /// What a client has read: the merged value, and the context that its next write will carry.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Seen {
+pub struct ReadResult {
     /// The value, or nothing if there is none.
     pub value: Option<Vec<u8>>,
     context: BTreeMap<u64, u64>,
@@ -95,7 +95,7 @@ pub struct Seen {
 
 /// A copy of a replica's disk.
 #[derive(Clone, Debug)]
-pub struct Disk(Object);
+pub struct DiskImage(Object);
 
 struct Replica {
     actor: u64,
@@ -104,7 +104,7 @@ struct Replica {
 }
 
 /// One key on a few replicas, and what happens to it. Replicas and people are made by naming them.
-pub struct Story<'a> {
+pub struct ModelCluster<'a> {
     merge: &'a dyn Merge,
     key: Vec<u8>,
     replicas: BTreeMap<String, Replica>,
@@ -113,7 +113,7 @@ pub struct Story<'a> {
     log: Vec<String>,
 }
 
-impl<'a> Story<'a> {
+impl<'a> ModelCluster<'a> {
     /// An empty cluster.
     #[must_use]
     pub fn new(merge: &'a dyn Merge, key: &[u8]) -> Self {
@@ -124,29 +124,29 @@ impl<'a> Story<'a> {
     ///
     /// # Errors
     /// If the merge refuses the siblings.
-    pub fn read(&mut self, at: &str) -> Result<Seen, Wrong> {
+    pub fn read(&mut self, at: &str) -> Result<ReadResult, ScenarioError> {
         let object = self.replica(at).object.clone();
         let value = self.view(at, &object)?;
         let shown = value.as_deref().map_or("nothing".into(), readable);
         self.log.push(format!("a read at {at} gives {shown}"));
-        Ok(Seen { value, context: object.context })
+        Ok(ReadResult { value, context: object.context })
     }
 
     /// `who` writes a value at a replica, having seen `seen`: what had been seen is replaced, all else stays as
     /// siblings.
-    pub fn write(&mut self, at: &str, who: &str, value: &[u8], seen: &Seen) {
+    pub fn write(&mut self, at: &str, who: &str, value: &[u8], seen: &ReadResult) {
         self.put(at, Some(value.to_vec()), &seen.context);
         self.log.push(format!("{who} writes {} at {at}", readable(value)));
     }
 
     /// `who` deletes the whole key at a replica, having seen `seen`.
-    pub fn delete(&mut self, at: &str, who: &str, seen: &Seen) {
+    pub fn delete(&mut self, at: &str, who: &str, seen: &ReadResult) {
         self.put(at, None, &seen.context);
         self.log.push(format!("{who} deletes the key at {at}"));
     }
 
     /// Two replicas exchange what they have.
-    pub fn meet(&mut self, one: &str, other: &str) {
+    pub fn sync(&mut self, one: &str, other: &str) {
         let theirs = self.replica(other).object.clone();
         let joined = self.replica(one).object.sync(&theirs);
         self.replica(one).object = joined.clone();
@@ -158,7 +158,7 @@ impl<'a> Story<'a> {
     ///
     /// # Errors
     /// If the merge refuses the siblings.
-    pub fn fold(&mut self, at: &str) -> Result<(), Wrong> {
+    pub fn fold(&mut self, at: &str) -> Result<(), ScenarioError> {
         let object = self.replica(at).object.clone();
         let Some(merged) = self.view(at, &object)? else { return Ok(()) };
         self.replica(at).object = object.fold(merged);
@@ -166,14 +166,14 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    /// Copies a replica's disk, for [`Story::bring_back`].
-    pub fn copy_disk(&mut self, at: &str) -> Disk {
+    /// Copies a replica's disk, for [`ModelCluster::restore_disk`].
+    pub fn copy_disk(&mut self, at: &str) -> DiskImage {
         self.log.push(format!("the disk of {at} is copied"));
-        Disk(self.replica(at).object.clone())
+        DiskImage(self.replica(at).object.clone())
     }
 
     /// A replica comes back with an old disk. It mints no dot under its old name: it has forgotten which it used.
-    pub fn bring_back(&mut self, at: &str, disk: Disk) {
+    pub fn restore_disk(&mut self, at: &str, disk: DiskImage) {
         let actor = self.draw_actor();
         self.replicas.insert(at.into(), Replica { actor, counter: 0, object: disk.0 });
         self.log.push(format!("{at} comes back with an old disk"));
@@ -183,7 +183,7 @@ impl<'a> Story<'a> {
     ///
     /// # Errors
     /// If it does not.
-    pub fn expect(&mut self, at: &str, value: &[u8]) -> Result<(), Wrong> {
+    pub fn expect(&mut self, at: &str, value: &[u8]) -> Result<(), ScenarioError> {
         self.expect_that(at, &readable(value), |found| found == Some(value))
     }
 
@@ -191,7 +191,7 @@ impl<'a> Story<'a> {
     ///
     /// # Errors
     /// If it finds one.
-    pub fn expect_nothing(&mut self, at: &str) -> Result<(), Wrong> {
+    pub fn expect_nothing(&mut self, at: &str) -> Result<(), ScenarioError> {
         self.expect_that(at, "nothing", |found| found.is_none())
     }
 
@@ -199,28 +199,28 @@ impl<'a> Story<'a> {
     ///
     /// # Errors
     /// If it does not.
-    pub fn expect_that(&mut self, at: &str, wanted: &str, test: impl FnOnce(Option<&[u8]>) -> bool) -> Result<(), Wrong> {
+    pub fn expect_that(&mut self, at: &str, wanted: &str, test: impl FnOnce(Option<&[u8]>) -> bool) -> Result<(), ScenarioError> {
         let seen = self.read(at)?;
         if test(seen.value.as_deref()) {
             return Ok(());
         }
         let found = seen.value.as_deref().map_or("nothing".into(), readable);
-        Err(self.wrong(format!("a read at {at} should give {wanted}, and gives {found}")))
+        Err(self.error(format!("a read at {at} should give {wanted}, and gives {found}")))
     }
 
     /// The story goes no further, and why.
     #[must_use]
-    pub fn wrong(&self, what: String) -> Wrong {
-        Wrong { scenario: None, what, log: self.log.clone() }
+    pub fn error(&self, what: String) -> ScenarioError {
+        ScenarioError { scenario: None, what, log: self.log.clone() }
     }
 
-    fn view(&self, at: &str, object: &Object) -> Result<Option<Vec<u8>>, Wrong> {
+    fn view(&self, at: &str, object: &Object) -> Result<Option<Vec<u8>>, ScenarioError> {
         let mut siblings = object.siblings();
         if siblings.len() < 2 {
             return Ok(siblings.pop().map(|sibling| sibling.value));
         }
         let merged = self.merge.merge(&self.key, &siblings);
-        merged.map(Some).map_err(|reason| self.wrong(format!("the merge of {} siblings at {at} failed: {reason}", siblings.len())))
+        merged.map(Some).map_err(|reason| self.error(format!("the merge of {} siblings at {at} failed: {reason}", siblings.len())))
     }
 
     fn put(&mut self, at: &str, value: Option<Vec<u8>>, context: &BTreeMap<u64, u64>) {

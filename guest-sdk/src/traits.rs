@@ -1,4 +1,4 @@
-//! The abilities a plugin may have, one trait each. Only [`Merger`] is required.
+//! The traits a plugin may have, one trait each. Only [`Merger`] is required.
 
 /// One of the concurrent values of a key. All fields are the same on every replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,7 +35,7 @@ pub struct Dot {
 
 /// What a plugin says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Card {
+pub struct Metadata {
     /// The plugin's name.
     pub name: &'static str,
     /// The plugin's version, for people; a plugin is identified by the hash of its bytes.
@@ -96,7 +96,7 @@ pub trait Presenter {
 }
 
 /// Says what the plugin is.
-pub trait About {
+pub trait Describer {
     /// The plugin's card. A constant.
-    fn describe() -> Card;
+    fn describe() -> Metadata;
 }

@@ -3,9 +3,9 @@
 use crate::fault::Rejection;
 use crate::limits::ModuleLimits;
 
-/// What is counted, in the order of [`SHAPES`].
+/// What is counted, in the order of [`QUANTITIES`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Shape {
+pub(crate) enum Quantity {
     Functions,
     FunctionBytes,
     Modules,
@@ -36,13 +36,13 @@ pub(crate) enum Shape {
 type Limit = fn(&ModuleLimits) -> u64;
 
 /// Names for people, and limits.
-pub(crate) const SHAPES: [(&str, Limit); 25] = [
+pub(crate) const QUANTITIES: [(&str, Limit); 25] = [
     ("functions", |limits| u64::from(limits.functions)),
     ("bytes in one function", |limits| limits.function_bytes as u64),
     ("core modules", |limits| u64::from(limits.modules)),
     ("bytes of initial memory", |limits| limits.initial_memory_bytes),
     ("table elements", |limits| limits.table_elements),
-    ("levels of nested components", |limits| u64::from(limits.depth)),
+    ("scopes of nested components", |limits| u64::from(limits.depth)),
     ("instances, counted as often as they are made", |limits| limits.instances),
     ("parts of components, counted as often as they are made", |limits| limits.parts),
     ("components that are passed to components", |limits| u64::from(limits.passed_components)),
@@ -66,25 +66,25 @@ pub(crate) const SHAPES: [(&str, Limit); 25] = [
 
 /// How much there is of each.
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Counts([u64; SHAPES.len()]);
+pub(crate) struct Counts([u64; QUANTITIES.len()]);
 
 impl Counts {
-    pub(crate) fn add(&mut self, shape: Shape, count: u64) {
-        self.0[shape as usize] = self.0[shape as usize].saturating_add(count);
+    pub(crate) fn add(&mut self, quantity: Quantity, count: u64) {
+        self.0[quantity as usize] = self.0[quantity as usize].saturating_add(count);
     }
 
     /// For what is limited one by one: the largest counts.
-    pub(crate) fn raise(&mut self, shape: Shape, count: u64) {
-        self.0[shape as usize] = self.0[shape as usize].max(count);
+    pub(crate) fn raise(&mut self, quantity: Quantity, count: u64) {
+        self.0[quantity as usize] = self.0[quantity as usize].max(count);
     }
 
     pub(crate) fn name(&mut self, name: &str) {
-        self.raise(Shape::NameBytes, name.len() as u64);
+        self.raise(Quantity::NameBytes, name.len() as u64);
     }
 
     pub(crate) fn within(&self, limits: &ModuleLimits) -> Result<(), Rejection> {
-        let counted = self.0.iter().zip(SHAPES).map(|(count, (what, limit))| (what, *count, limit(limits)));
+        let counted = self.0.iter().zip(QUANTITIES).map(|(count, (what, limit))| (what, *count, limit(limits)));
         let over = counted.into_iter().find(|(_, count, limit)| count > limit);
-        over.map_or(Ok(()), |(what, count, limit)| Err(Rejection::Shape { what, count, limit }))
+        over.map_or(Ok(()), |(what, count, limit)| Err(Rejection::StructureLimit { what, count, limit }))
     }
 }

@@ -7,7 +7,7 @@ const SHORT: [i32; 4] = [11, 12, 23, 24];
 
 /// Whether an error of the engine, or one that led to it, says that the machine has no memory or other resource left.
 /// It says nothing about the component then, which may be tried again.
-pub(crate) fn is_of_the_machine(error: &wasmtime::Error) -> bool {
+pub(crate) fn is_out_of_resources(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref::<std::io::Error>() {
         Some(io) => io.kind() == ErrorKind::OutOfMemory || io.raw_os_error().is_some_and(|code| SHORT.contains(&code)),
         // The engine has error types of its own for system calls, which are not public; they end as those of std do.
@@ -27,13 +27,13 @@ mod tests {
     fn what_is_short_is_found_at_the_end_of_the_chain() {
         for code in SHORT {
             let error = wasmtime::Error::from(io::Error::from_raw_os_error(code)).context("mmap failed to reserve 0x1000 bytes");
-            assert!(is_of_the_machine(&error), "{error:#}");
+            assert!(is_out_of_resources(&error), "{error:#}");
             let text = wasmtime::Error::msg(format!("Cannot allocate memory (os error {code})")).context("failed to make code executable");
-            assert!(is_of_the_machine(&text), "{text:#}");
+            assert!(is_out_of_resources(&text), "{text:#}");
         }
         for other in ["type mismatch with parameters", "no export `merge` found", "(os error 12) is no end of it"] {
-            assert!(!is_of_the_machine(&wasmtime::Error::msg(other)), "{other}");
+            assert!(!is_out_of_resources(&wasmtime::Error::msg(other)), "{other}");
         }
-        assert!(!is_of_the_machine(&wasmtime::Error::from(io::Error::from_raw_os_error(22))), "EINVAL");
+        assert!(!is_out_of_resources(&wasmtime::Error::from(io::Error::from_raw_os_error(22))), "EINVAL");
     }
 }

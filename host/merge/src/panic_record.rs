@@ -7,7 +7,7 @@
 use memchr::memmem;
 use wasmtime::{AsContext, WasmCoreDump};
 
-use crate::legible::legible;
+use crate::escape::escape_untrusted;
 
 /// The mark of a record, in two halves as the SDK has it.
 const MARK: [u64; 2] = [0x9d1c_63e5_a8f0_274b, 0x36b7_f95e_0c82_d1a4];
@@ -20,16 +20,16 @@ const NAMED: usize = 6;
 const CANDIDATES: usize = 16;
 
 /// The place and message of a panic, if the plugin has left a record of it.
-pub(crate) fn panic(error: &wasmtime::Error, store: impl AsContext) -> Option<String> {
+pub(crate) fn message(error: &wasmtime::Error, store: impl AsContext) -> Option<String> {
     let remains = error.downcast_ref::<WasmCoreDump>()?;
     remains.memories().iter().find_map(|memory| record_in(memory.data(&store)))
 }
 
 /// The functions it was in, the innermost first, if the module has names.
-pub(crate) fn functions(error: &wasmtime::Error) -> Option<String> {
+pub(crate) fn function_names(error: &wasmtime::Error) -> Option<String> {
     let remains = error.downcast_ref::<WasmCoreDump>()?;
     let names: Vec<&str> = remains.frames().iter().filter_map(|frame| frame.func_name()).take(NAMED).collect();
-    (!names.is_empty()).then(|| legible(&names.join(", called by ")))
+    (!names.is_empty()).then(|| escape_untrusted(&names.join(", called by ")))
 }
 
 /// The text of the record in a memory, if there is one that is whole. The plugin has paid no fuel for this, so it reads
@@ -37,7 +37,7 @@ pub(crate) fn functions(error: &wasmtime::Error) -> Option<String> {
 fn record_in(memory: &[u8]) -> Option<String> {
     let mark = [MARK[0].to_le_bytes(), MARK[1].to_le_bytes()].concat();
     let texts = memmem::find_iter(memory, &mark).take(CANDIDATES).filter_map(|at| text_of(&memory[at..]));
-    texts.map(|text| legible(&String::from_utf8_lossy(text))).next()
+    texts.map(|text| escape_untrusted(&String::from_utf8_lossy(text))).next()
 }
 
 fn text_of(record: &[u8]) -> Option<&[u8]> {

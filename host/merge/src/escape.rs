@@ -7,21 +7,21 @@ const MAX_CHARS: usize = 400;
 /// with them ANSI sequences), marks that change the direction of writing, and characters without width. At most 400
 /// characters of it.
 #[must_use]
-pub fn legible(text: &str) -> String {
+pub fn escape_untrusted(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(MAX_CHARS));
     for (count, char) in text.chars().enumerate() {
         if count == MAX_CHARS {
             shown.push_str(&format!("… ({} bytes)", text.len()));
             break;
         }
-        if is_plain(char) { shown.push(char) } else { shown.extend(char.escape_unicode()) }
+        if is_printable(char) { shown.push(char) } else { shown.extend(char.escape_unicode()) }
     }
     shown
 }
 
 /// Whether a character may be shown as it is.
 #[must_use]
-pub fn is_plain(char: char) -> bool {
+pub fn is_printable(char: char) -> bool {
     let hidden = matches!(char,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
         | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
@@ -35,15 +35,18 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_act_on_is_escaped() {
-        assert_eq!(legible("käse 漢字 🦀"), "käse 漢字 🦀");
-        assert_eq!(legible("a\u{1b}[31mred\r\n\t\0"), "a\\u{1b}[31mred\\u{d}\\u{a}\\u{9}\\u{0}");
-        assert_eq!(legible("\u{9b}2J \u{202e}txt\u{2066}.exe\u{200b}\u{feff}"), "\\u{9b}2J \\u{202e}txt\\u{2066}.exe\\u{200b}\\u{feff}");
+        assert_eq!(escape_untrusted("käse 漢字 🦀"), "käse 漢字 🦀");
+        assert_eq!(escape_untrusted("a\u{1b}[31mred\r\n\t\0"), "a\\u{1b}[31mred\\u{d}\\u{a}\\u{9}\\u{0}");
+        assert_eq!(
+            escape_untrusted("\u{9b}2J \u{202e}txt\u{2066}.exe\u{200b}\u{feff}"),
+            "\\u{9b}2J \\u{202e}txt\\u{2066}.exe\\u{200b}\\u{feff}"
+        );
     }
 
     #[test]
     fn it_is_short_and_says_how_long_it_was() {
-        let shown = legible(&"x".repeat(100_000));
+        let shown = escape_untrusted(&"x".repeat(100_000));
         assert_eq!(shown, format!("{}… (100000 bytes)", "x".repeat(MAX_CHARS)));
-        assert_eq!(legible(&"é".repeat(MAX_CHARS)), "é".repeat(MAX_CHARS));
+        assert_eq!(escape_untrusted(&"é".repeat(MAX_CHARS)), "é".repeat(MAX_CHARS));
     }
 }
