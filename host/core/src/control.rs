@@ -3,7 +3,7 @@
 //! A change is compare-and-set on a record's version. Of two changes that race, the record with the larger (version,
 //! hash) wins on every node alike; nothing is deleted because of it, and whoever still waits for the other one is told
 //! that it has lost. There is no leader and nothing that has to be up: a node that was away learns what it missed when
-//! it connects. A change is answered when every node that is connected has it durably, or after [`SPREAD_US`]; the
+//! it connects. A change is answered when every node that is connected has it durably, or after [`CHANGE_WAIT_US`]; the
 //! answer names who has.
 //!
 //! A disk that has no room does not stop the catalog. What this node learns holds in memory, is saved again every
@@ -25,7 +25,7 @@ use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest, TenantId};
 
 /// How long a change waits for the other nodes before it is answered all the same, in microseconds.
-pub const SPREAD_US: u64 = 2_000_000;
+pub const CHANGE_WAIT_US: u64 = 2_000_000;
 /// After how long a save that failed is tried again, in microseconds.
 pub const SAVE_AGAIN_US: u64 = 1_000_000;
 /// The most messages per peer that are reported as taken once the catalog can be saved. Of more the peer hears at its
@@ -55,7 +55,7 @@ impl Versioned for Catalog {
 
 /// A change that an operator wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
+pub enum CatalogChange {
     /// A new bucket.
     BucketCreate(TenantId, Name, BucketProps),
     /// A bucket's properties, if it is still at that version.
@@ -76,13 +76,13 @@ pub struct Wait {
     /// All other nodes. A change of a bucket's quorums waits for them, connected or not: while some nodes have the old
     /// r and w, a read by one need not meet a write by another. Every other change waits for those that are connected.
     pub all: BTreeSet<NodeId>,
-    /// Until when a change waits for all. For the connected ones it waits [`SPREAD_US`] at most.
+    /// Until when a change waits for all. For the connected ones it waits [`CHANGE_WAIT_US`] at most.
     pub until_us: u64,
 }
 
 /// What happens to the control machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
+pub enum CatalogEvent {
     /// A peer is connected; the digest of its catalog.
     PeerUp(NodeId, u64),
     /// A peer's connection is lost.
@@ -92,9 +92,9 @@ pub enum Event {
     /// A message of another node; those that are not about the catalog are not for this machine.
     Peer(NodeId, PeerBody),
     /// An operator's change; `call` is the shell's name for it.
-    Change(u64, Change, Wait),
-    /// The answer to [`Effect::Save`], and always the next event after it. An error means that there was no room, and
-    /// that nothing else is wrong: it is what the operator is told whose change is refused for it.
+    Change(u64, CatalogChange, Wait),
+    /// The answer to [`CatalogEffect::Save`], and always the next event after it. An error means that there was no
+    /// room, and that nothing else is wrong: it is what the operator is told whose change is refused for it.
     Saved(Result<(), ErrorReply>),
     /// Time has passed; due at [`Control::next_wake_us`].
     Tick,
@@ -102,17 +102,18 @@ pub enum Event {
 
 /// What the control machine wants done, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Effect {
-    /// Save the catalog durably, then tell [`Event::Saved`] before any other event. It is the last effect of its call.
+pub enum CatalogEffect {
+    /// Save the catalog durably, then tell [`CatalogEvent::Saved`] before any other event. It is the last effect of its
+    /// call.
     Save,
     /// The catalog has changed: make new views of it, look for modules that are missing.
     Changed,
     /// A message to another node.
     Send(NodeId, PeerBody),
     /// The answer to a change.
-    Answer(u64, Result<Spread, ErrorReply>),
+    Answer(u64, Result<Published, ErrorReply>),
     /// This catalog has everything that the peer had when it was ready.
-    Agreed(NodeId),
+    CaughtUp(NodeId),
     /// A bucket or token of this catalog has lost its name to another one that was made under it. For the log.
     Overruled {
         /// The record that has lost.
@@ -124,7 +125,7 @@ pub enum Effect {
 
 /// How far a change has come when it is answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Spread {
+pub struct Published {
     /// The record that it made.
     pub record: Record,
     /// The other nodes that have it durably.
@@ -133,7 +134,7 @@ pub struct Spread {
 
 /// What is known of a peer's catalog since it connected.
 #[derive(Debug, Default)]
-struct Comparing {
+struct PeerCatalog {
     ready: bool,
     /// The records of its summary that are newer there than here; `None` until a summary has come.
     lacking: Option<BTreeMap<RecordKey, (u64, u64)>>,
@@ -141,26 +142,26 @@ struct Comparing {
 
 /// What a save that is under way is for.
 #[derive(Debug)]
-enum Saving {
+enum PendingSave {
     /// A change of this node's own: it is published when it is saved, and undone when it cannot be.
     Change { call: u64, record: Box<Record>, before: Option<Box<Record>>, wait: Wait },
     /// Records of a peer: what is to be done whether they can be saved or not, and the message that is reported as
     /// taken when they are.
-    Learnt { effects: Vec<Effect>, taken: Option<(NodeId, u64)> },
+    Learnt { effects: Vec<CatalogEffect>, taken: Option<(NodeId, u64)> },
     /// An earlier save had failed.
     Again,
 }
 
 /// A catalog that could not be saved.
 #[derive(Debug)]
-struct Unsaved {
+struct FailedSave {
     again_at_us: u64,
     /// The messages that are to be reported as taken once it is.
     untaken: BTreeMap<NodeId, Vec<u64>>,
 }
 
 #[derive(Debug)]
-struct Spreading {
+struct PendingChange {
     call: u64,
     record: Record,
     waiting: BTreeSet<NodeId>,
@@ -178,13 +179,13 @@ pub struct Control {
     /// The peers that were sent this node's summary since they connected: once is enough, and an answer to an answer
     /// never ends.
     summarised: BTreeSet<NodeId>,
-    spreading: BTreeMap<u64, Spreading>,
+    pending: BTreeMap<u64, PendingChange>,
     /// What peers still lack of what they are being sent, and the number of the message that they are to take first.
     sending: BTreeMap<NodeId, (u64, VecDeque<RecordKey>)>,
     /// Peers whose catalog this one is not yet known to contain.
-    comparing: BTreeMap<NodeId, Comparing>,
-    saving: Option<Saving>,
-    unsaved: Option<Unsaved>,
+    peers: BTreeMap<NodeId, PeerCatalog>,
+    saving: Option<PendingSave>,
+    failed_save: Option<FailedSave>,
     next_number: u64,
 }
 
@@ -194,8 +195,8 @@ impl Control {
     pub fn new(kept: Catalog) -> Self {
         let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
         let (up, summarised) = (BTreeSet::new(), BTreeSet::new());
-        let (spreading, sending, comparing) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { records, up, summarised, spreading, sending, comparing, saving: None, unsaved: None, next_number: 1 }
+        let (pending, sending, peers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { records, up, summarised, pending, sending, peers, saving: None, failed_save: None, next_number: 1 }
     }
 
     /// What is to be kept.
@@ -240,58 +241,58 @@ impl Control {
         hash
     }
 
-    /// When an [`Event::Tick`] is due, in microseconds.
+    /// When an [`CatalogEvent::Tick`] is due, in microseconds.
     #[must_use]
     pub fn next_wake_us(&self) -> Option<u64> {
-        let unsaved = self.unsaved.as_ref().map(|unsaved| unsaved.again_at_us);
-        self.spreading.values().map(|spreading| spreading.until_us).chain(unsaved).min()
+        let again = self.failed_save.as_ref().map(|save| save.again_at_us);
+        self.pending.values().map(|pending| pending.until_us).chain(again).min()
     }
 
     /// Handles one event at a time: `now_us` of a clock that never goes back, `wall_ms` for the stamps of records.
-    pub fn handle(&mut self, now_us: u64, wall_ms: u64, event: Event, effects: &mut Vec<Effect>) {
-        debug_assert_eq!(self.saving.is_some(), matches!(event, Event::Saved(_)), "a save is answered before anything else");
+    pub fn handle(&mut self, now_us: u64, wall_ms: u64, event: CatalogEvent, effects: &mut Vec<CatalogEffect>) {
+        debug_assert_eq!(self.saving.is_some(), matches!(event, CatalogEvent::Saved(_)), "a save is answered before anything else");
         match event {
-            Event::PeerUp(peer, digest) => {
+            CatalogEvent::PeerUp(peer, digest) => {
                 self.up.insert(peer);
                 self.summarised.remove(&peer);
                 self.sending.remove(&peer);
-                self.comparing.insert(peer, Comparing::default());
+                self.peers.insert(peer, PeerCatalog::default());
                 if digest != self.digest() {
                     self.summarise(peer, effects);
                 }
                 // It is sent what it is waited for under a number, so that it says when it has it.
-                for (&number, spreading) in self.spreading.iter().filter(|(_, spreading)| spreading.waiting.contains(&peer)) {
-                    let records = alloc::vec![spreading.record.clone()];
-                    effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number, records }));
+                for (&number, pending) in self.pending.iter().filter(|(_, pending)| pending.waiting.contains(&peer)) {
+                    let records = alloc::vec![pending.record.clone()];
+                    effects.push(CatalogEffect::Send(peer, PeerBody::CatalogRecords { number, records }));
                 }
             }
-            Event::PeerDown(peer) => {
+            CatalogEvent::PeerDown(peer) => {
                 self.up.remove(&peer);
                 self.summarised.remove(&peer);
                 self.sending.remove(&peer);
-                self.comparing.remove(&peer);
-                if let Some(unsaved) = &mut self.unsaved {
-                    unsaved.untaken.remove(&peer);
+                self.peers.remove(&peer);
+                if let Some(save) = &mut self.failed_save {
+                    save.untaken.remove(&peer);
                 }
                 self.taken(peer, None, effects);
             }
-            Event::Peer(peer, PeerBody::CatalogSummary(summary)) => {
+            CatalogEvent::Peer(peer, PeerBody::CatalogSummary(summary)) => {
                 let lacking = self.missing_from(&summary);
                 if !lacking.is_empty() {
                     self.send_part(peer, lacking, effects);
                 }
                 let newer = self.newer_in(&summary);
-                if let Some(comparing) = self.comparing.get_mut(&peer) {
-                    comparing.lacking = Some(newer);
+                if let Some(catalog) = self.peers.get_mut(&peer) {
+                    catalog.lacking = Some(newer);
                 }
                 // A peer waits for it, which may have greeted with an older digest than it has now, so that none was
                 // sent to it.
                 self.summarise(peer, effects);
                 self.agree(effects);
             }
-            Event::PeerReady(peer, digest) => self.peer_ready(peer, digest, effects),
-            Event::Peer(peer, PeerBody::CatalogRecords { number, records }) => self.learn(peer, number, records, effects),
-            Event::Peer(peer, PeerBody::CatalogTaken { number }) => {
+            CatalogEvent::PeerReady(peer, digest) => self.peer_ready(peer, digest, effects),
+            CatalogEvent::Peer(peer, PeerBody::CatalogRecords { number, records }) => self.learn(peer, number, records, effects),
+            CatalogEvent::Peer(peer, PeerBody::CatalogTaken { number }) => {
                 if self.sending.get(&peer).is_some_and(|(awaited, _)| *awaited == number)
                     && let Some((_, lacking)) = self.sending.remove(&peer)
                 {
@@ -299,91 +300,91 @@ impl Control {
                 }
                 self.taken(peer, Some(number), effects);
             }
-            Event::Peer(..) => {}
-            Event::Change(call, change, wait) => match self.decide(wall_ms, change) {
+            CatalogEvent::Peer(..) => {}
+            CatalogEvent::Change(call, change, wait) => match self.decide(wall_ms, change) {
                 Ok(record) => {
                     let before = self.records.insert(record.key.clone(), record.clone());
-                    self.save(Saving::Change { call, record: Box::new(record), before: before.map(Box::new), wait }, effects);
+                    self.save(PendingSave::Change { call, record: Box::new(record), before: before.map(Box::new), wait }, effects);
                 }
-                Err(error) => effects.push(Effect::Answer(call, Err(error))),
+                Err(error) => effects.push(CatalogEffect::Answer(call, Err(error))),
             },
-            Event::Tick => {
-                let late: Vec<u64> = self.spreading.iter().filter(|(_, s)| s.until_us <= now_us).map(|(&number, _)| number).collect();
+            CatalogEvent::Tick => {
+                let late: Vec<u64> = self.pending.iter().filter(|(_, s)| s.until_us <= now_us).map(|(&number, _)| number).collect();
                 late.into_iter().for_each(|number| self.answer(number, effects));
-                if self.unsaved.as_ref().is_some_and(|unsaved| unsaved.again_at_us <= now_us) {
-                    self.save(Saving::Again, effects);
+                if self.failed_save.as_ref().is_some_and(|save| save.again_at_us <= now_us) {
+                    self.save(PendingSave::Again, effects);
                 }
             }
-            Event::Saved(Ok(())) => self.saved(now_us, effects),
-            Event::Saved(Err(error)) => self.not_saved(now_us, error, effects),
+            CatalogEvent::Saved(Ok(())) => self.saved(now_us, effects),
+            CatalogEvent::Saved(Err(error)) => self.not_saved(now_us, error, effects),
         }
     }
 
-    fn save(&mut self, saving: Saving, effects: &mut Vec<Effect>) {
+    fn save(&mut self, saving: PendingSave, effects: &mut Vec<CatalogEffect>) {
         self.saving = Some(saving);
-        effects.push(Effect::Save);
+        effects.push(CatalogEffect::Save);
     }
 
-    fn saved(&mut self, now_us: u64, effects: &mut Vec<Effect>) {
-        for (peer, numbers) in self.unsaved.take().map(|unsaved| unsaved.untaken).unwrap_or_default() {
-            effects.extend(numbers.into_iter().map(|number| Effect::Send(peer, PeerBody::CatalogTaken { number })));
+    fn saved(&mut self, now_us: u64, effects: &mut Vec<CatalogEffect>) {
+        for (peer, numbers) in self.failed_save.take().map(|save| save.untaken).unwrap_or_default() {
+            effects.extend(numbers.into_iter().map(|number| CatalogEffect::Send(peer, PeerBody::CatalogTaken { number })));
         }
         match self.saving.take() {
-            Some(Saving::Change { call, record, before, wait }) => {
+            Some(PendingSave::Change { call, record, before, wait }) => {
                 let for_all = before.is_some_and(|before| moves_quorums(&before, &record));
                 let (waiting, until_us) = match for_all {
                     true => (wait.all, wait.until_us),
-                    false => (self.up.clone(), now_us + SPREAD_US),
+                    false => (self.up.clone(), now_us + CHANGE_WAIT_US),
                 };
                 let taken_by = BTreeSet::new();
-                self.publish(Spreading { call, record: *record, waiting, for_all, taken_by, until_us }, effects);
+                self.publish(PendingChange { call, record: *record, waiting, for_all, taken_by, until_us }, effects);
             }
-            Some(Saving::Learnt { effects: behind, taken }) => {
+            Some(PendingSave::Learnt { effects: behind, taken }) => {
                 effects.extend(behind);
-                effects.extend(taken.map(|(peer, number)| Effect::Send(peer, PeerBody::CatalogTaken { number })));
+                effects.extend(taken.map(|(peer, number)| CatalogEffect::Send(peer, PeerBody::CatalogTaken { number })));
             }
-            Some(Saving::Again) | None => {}
+            Some(PendingSave::Again) | None => {}
         }
     }
 
-    fn not_saved(&mut self, now_us: u64, error: ErrorReply, effects: &mut Vec<Effect>) {
+    fn not_saved(&mut self, now_us: u64, error: ErrorReply, effects: &mut Vec<CatalogEffect>) {
         match self.saving.take() {
-            Some(Saving::Change { call, record, before, .. }) => {
+            Some(PendingSave::Change { call, record, before, .. }) => {
                 // Rule: unsaved changes are undone. Nobody has seen it yet.
                 match before {
                     Some(before) => self.records.insert(record.key, *before),
                     None => self.records.remove(&record.key),
                 };
-                effects.push(Effect::Answer(call, Err(error)));
+                effects.push(CatalogEffect::Answer(call, Err(error)));
             }
             // What peers have holds here too, above all the end of a token. But this node may forget it, so it has not
             // taken it.
-            Some(Saving::Learnt { effects: behind, taken }) => {
+            Some(PendingSave::Learnt { effects: behind, taken }) => {
                 self.save_again(now_us);
                 effects.extend(behind);
                 taken.into_iter().for_each(|(peer, number)| self.untaken(peer, number));
             }
-            Some(Saving::Again) | None => self.save_again(now_us),
+            Some(PendingSave::Again) | None => self.save_again(now_us),
         }
     }
 
     fn save_again(&mut self, now_us: u64) {
         let again_at_us = now_us + SAVE_AGAIN_US;
-        self.unsaved.get_or_insert_with(|| Unsaved { again_at_us, untaken: BTreeMap::new() }).again_at_us = again_at_us;
+        self.failed_save.get_or_insert_with(|| FailedSave { again_at_us, untaken: BTreeMap::new() }).again_at_us = again_at_us;
     }
 
     /// A message is reported as taken when the catalog is saved.
     fn untaken(&mut self, peer: NodeId, number: u64) {
-        let Some(unsaved) = &mut self.unsaved else { return };
-        let numbers = unsaved.untaken.entry(peer).or_default();
+        let Some(save) = &mut self.failed_save else { return };
+        let numbers = save.untaken.entry(peer).or_default();
         if numbers.len() < MAX_UNTAKEN {
             numbers.push(number);
         }
     }
 
-    fn summarise(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
+    fn summarise(&mut self, peer: NodeId, effects: &mut Vec<CatalogEffect>) {
         if self.summarised.insert(peer) {
-            effects.push(Effect::Send(peer, PeerBody::CatalogSummary(self.summary())));
+            effects.push(CatalogEffect::Send(peer, PeerBody::CatalogSummary(self.summary())));
         }
     }
 
@@ -397,13 +398,13 @@ impl Control {
         self.records.get(key).is_none_or(|known| known.rank() < rank)
     }
 
-    fn peer_ready(&mut self, peer: NodeId, digest: u64, effects: &mut Vec<Effect>) {
+    fn peer_ready(&mut self, peer: NodeId, digest: u64, effects: &mut Vec<CatalogEffect>) {
         let equal = digest == self.digest();
-        let Some(comparing) = self.comparing.get_mut(&peer) else { return };
-        comparing.ready = true;
+        let Some(catalog) = self.peers.get_mut(&peer) else { return };
+        catalog.ready = true;
         if equal {
-            comparing.lacking = Some(BTreeMap::new());
-        } else if comparing.lacking.is_none() {
+            catalog.lacking = Some(BTreeMap::new());
+        } else if catalog.lacking.is_none() {
             // The catalogs were equal at the hello and are not any more. The peer answers a summary with its own.
             self.summarise(peer, effects);
         }
@@ -411,18 +412,18 @@ impl Control {
     }
 
     /// Tells of the peers whose catalog this one has come to contain.
-    fn agree(&mut self, effects: &mut Vec<Effect>) {
-        let mut comparing = core::mem::take(&mut self.comparing);
-        for (peer, of) in &mut comparing {
+    fn agree(&mut self, effects: &mut Vec<CatalogEffect>) {
+        let mut peers = core::mem::take(&mut self.peers);
+        for (peer, of) in &mut peers {
             if let Some(lacking) = &mut of.lacking {
                 lacking.retain(|key, rank| self.is_older(key, *rank));
                 if of.ready && lacking.is_empty() {
-                    effects.push(Effect::Agreed(*peer));
+                    effects.push(CatalogEffect::CaughtUp(*peer));
                 }
             }
         }
-        comparing.retain(|_, of| !(of.ready && of.lacking.as_ref().is_some_and(BTreeMap::is_empty)));
-        self.comparing = comparing;
+        peers.retain(|_, of| !(of.ready && of.lacking.as_ref().is_some_and(BTreeMap::is_empty)));
+        self.peers = peers;
     }
 
     fn summary(&self) -> Vec<(RecordKey, u64, u64)> {
@@ -435,7 +436,7 @@ impl Control {
 
     /// Sends a peer records that it lacks, as many as fit a message. The next ones follow when these are taken, so that
     /// one message at a time waits for the peer, however large the catalog is.
-    fn send_part(&mut self, peer: NodeId, mut lacking: VecDeque<RecordKey>, effects: &mut Vec<Effect>) {
+    fn send_part(&mut self, peer: NodeId, mut lacking: VecDeque<RecordKey>, effects: &mut Vec<CatalogEffect>) {
         let (mut records, mut bytes) = (Vec::new(), 0);
         while bytes < PART_BYTES
             && let Some(key) = lacking.pop_front()
@@ -448,7 +449,7 @@ impl Control {
         if number != 0 {
             self.sending.insert(peer, (number, lacking));
         }
-        effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number, records }));
+        effects.push(CatalogEffect::Send(peer, PeerBody::CatalogRecords { number, records }));
     }
 
     /// The next number that an answer can name.
@@ -465,7 +466,7 @@ impl Control {
         self.records.values().filter(newer).map(|record| record.key.clone()).collect()
     }
 
-    fn learn(&mut self, peer: NodeId, number: u64, records: Vec<Record>, effects: &mut Vec<Effect>) {
+    fn learn(&mut self, peer: NodeId, number: u64, records: Vec<Record>, effects: &mut Vec<CatalogEffect>) {
         let (mut changed, mut better, mut kept) = (false, Vec::new(), Vec::new());
         for record in records.into_iter().filter(is_sound) {
             match self.records.get(&record.key).cloned() {
@@ -491,40 +492,40 @@ impl Control {
         changed |= !kept.is_empty();
         let mut behind = Vec::new();
         if changed {
-            behind.push(Effect::Changed);
+            behind.push(CatalogEffect::Changed);
             self.overrule(&mut behind);
             self.agree(&mut behind);
         }
         if !kept.is_empty() {
             let records = |_| PeerBody::CatalogRecords { number: 0, records: kept.clone() };
-            behind.extend(self.up.iter().map(|&peer| Effect::Send(peer, records(peer))));
+            behind.extend(self.up.iter().map(|&peer| CatalogEffect::Send(peer, records(peer))));
         }
         if number != 0 && !better.is_empty() {
             // Before the word that its records were taken: whoever made them waits for that, and must learn first that
             // they have lost.
-            behind.push(Effect::Send(peer, PeerBody::CatalogRecords { number: 0, records: better }));
+            behind.push(CatalogEffect::Send(peer, PeerBody::CatalogRecords { number: 0, records: better }));
         }
         let taken = (number != 0).then_some((peer, number));
         if changed {
-            return self.save(Saving::Learnt { effects: behind, taken }, effects);
+            return self.save(PendingSave::Learnt { effects: behind, taken }, effects);
         }
         effects.extend(behind);
         match taken {
             // Rule: unsaved records are not taken. They may be among those that could not be saved.
-            Some((peer, number)) if self.unsaved.is_some() => self.untaken(peer, number),
-            Some((peer, number)) => effects.push(Effect::Send(peer, PeerBody::CatalogTaken { number })),
+            Some((peer, number)) if self.failed_save.is_some() => self.untaken(peer, number),
+            Some((peer, number)) => effects.push(CatalogEffect::Send(peer, PeerBody::CatalogTaken { number })),
             None => {}
         }
     }
 
     /// Keeps a bucket that has lost its name under another one. Returns the record that does, if the catalog did not
     /// have it.
-    fn keep_loser(&mut self, loser: Record, winner: &Record, effects: &mut Vec<Effect>) -> Option<Record> {
+    fn keep_loser(&mut self, loser: Record, winner: &Record, effects: &mut Vec<CatalogEffect>) -> Option<Record> {
         if !race::are_rivals(&loser, winner) {
             return None;
         }
         let Some((name, record)) = race::kept(&loser) else {
-            effects.push(Effect::Overruled { lost: loser, kept: None });
+            effects.push(CatalogEffect::Overruled { lost: loser, kept: None });
             return None;
         };
         let known = self.records.get(&record.key);
@@ -532,58 +533,58 @@ impl Control {
         if !newer || (known.is_none() && !room) {
             return None;
         }
-        effects.push(Effect::Overruled { lost: loser, kept: Some(name) });
+        effects.push(CatalogEffect::Overruled { lost: loser, kept: Some(name) });
         self.records.insert(record.key.clone(), record.clone());
         Some(record)
     }
 
     /// Answers the changes under way that have lost.
-    fn overrule(&mut self, effects: &mut Vec<Effect>) {
+    fn overrule(&mut self, effects: &mut Vec<CatalogEffect>) {
         let records = &self.records;
-        self.spreading.retain(|_, spreading| {
-            let Some(now) = records.get(&spreading.record.key).filter(|now| race::has_lost(&spreading.record, now)) else { return true };
-            effects.push(Effect::Answer(spreading.call, Err(race::refusal(&spreading.record, now))));
+        self.pending.retain(|_, pending| {
+            let Some(now) = records.get(&pending.record.key).filter(|now| race::has_lost(&pending.record, now)) else { return true };
+            effects.push(CatalogEffect::Answer(pending.call, Err(race::refusal(&pending.record, now))));
             false
         });
     }
 
-    fn publish(&mut self, spreading: Spreading, effects: &mut Vec<Effect>) {
+    fn publish(&mut self, pending: PendingChange, effects: &mut Vec<CatalogEffect>) {
         let number = self.number();
-        effects.push(Effect::Changed);
+        effects.push(CatalogEffect::Changed);
         for &peer in &self.up {
-            let records = alloc::vec![spreading.record.clone()];
-            effects.push(Effect::Send(peer, PeerBody::CatalogRecords { number, records }));
+            let records = alloc::vec![pending.record.clone()];
+            effects.push(CatalogEffect::Send(peer, PeerBody::CatalogRecords { number, records }));
         }
-        let waits = !spreading.waiting.is_empty();
-        self.spreading.insert(number, spreading);
+        let waits = !pending.waiting.is_empty();
+        self.pending.insert(number, pending);
         if !waits {
             self.answer(number, effects);
         }
     }
 
     /// A peer has taken one change, or (`None`) will not take any that is under way.
-    fn taken(&mut self, peer: NodeId, number: Option<u64>, effects: &mut Vec<Effect>) {
+    fn taken(&mut self, peer: NodeId, number: Option<u64>, effects: &mut Vec<CatalogEffect>) {
         let mut done = Vec::new();
-        for (&at, spreading) in &mut self.spreading {
-            let concerns = number.map_or(!spreading.for_all, |number| number == at);
-            if concerns && spreading.waiting.remove(&peer) {
-                spreading.taken_by.extend(number.map(|_| peer));
-                done.extend(spreading.waiting.is_empty().then_some(at));
+        for (&at, pending) in &mut self.pending {
+            let concerns = number.map_or(!pending.for_all, |number| number == at);
+            if concerns && pending.waiting.remove(&peer) {
+                pending.taken_by.extend(number.map(|_| peer));
+                done.extend(pending.waiting.is_empty().then_some(at));
             }
         }
         done.into_iter().for_each(|number| self.answer(number, effects));
     }
 
-    fn answer(&mut self, number: u64, effects: &mut Vec<Effect>) {
-        if let Some(Spreading { call, record, taken_by, .. }) = self.spreading.remove(&number) {
+    fn answer(&mut self, number: u64, effects: &mut Vec<CatalogEffect>) {
+        if let Some(PendingChange { call, record, taken_by, .. }) = self.pending.remove(&number) {
             // Another node may have made the same at the same time; then it is that one's record that stays.
             let same = self.records.get(&record.key).filter(|now| now.version == record.version).cloned();
-            effects.push(Effect::Answer(call, Ok(Spread { record: same.unwrap_or(record), taken_by })));
+            effects.push(CatalogEffect::Answer(call, Ok(Published { record: same.unwrap_or(record), taken_by })));
         }
     }
 
     /// The record that a change makes, if it may.
-    fn decide(&self, wall_ms: u64, change: Change) -> Result<Record, ErrorReply> {
+    fn decide(&self, wall_ms: u64, change: CatalogChange) -> Result<Record, ErrorReply> {
         let record = self.changed(Hlc::from_ms(wall_ms), change)?;
         // A full catalog takes no new records, but those that are there can be changed: above all, a token can be
         // withdrawn.
@@ -596,16 +597,16 @@ impl Control {
         Ok(record)
     }
 
-    fn changed(&self, stamp: Hlc, change: Change) -> Result<Record, ErrorReply> {
+    fn changed(&self, stamp: Hlc, change: CatalogChange) -> Result<Record, ErrorReply> {
         match change {
-            Change::BucketCreate(tenant, name, props) => {
+            CatalogChange::BucketCreate(tenant, name, props) => {
                 let key = RecordKey::Bucket(tenant, name.clone());
                 self.is_free(&key, "bucket", &name)?;
                 let props = self.checked(props, None, stamp)?;
                 let id = BucketId::derive(tenant, &name, props.incarnation());
                 Ok(Record { key, version: 1, stamp, body: RecordBody::Bucket { id, props } })
             }
-            Change::BucketSet(tenant, name, version, props) => {
+            CatalogChange::BucketSet(tenant, name, version, props) => {
                 let key = RecordKey::Bucket(tenant, name.clone());
                 let Some(Record { version: current, body: RecordBody::Bucket { id, props: old }, .. }) = self.records.get(&key) else {
                     return Err(absent("bucket", &name));
@@ -621,7 +622,7 @@ impl Control {
                 let props = self.checked(props, old.plugin, stamp)?;
                 Ok(Record { key, version: version + 1, stamp, body: RecordBody::Bucket { id: *id, props } })
             }
-            Change::TokenCreate(tenant, name, scope, secret_hash) => {
+            CatalogChange::TokenCreate(tenant, name, scope, secret_hash) => {
                 let key = RecordKey::Token(name.clone());
                 let version = match self.records.get(&key) {
                     Some(Record { version, body: RecordBody::Token { revoked: true, .. }, .. }) => version + 1,
@@ -629,7 +630,7 @@ impl Control {
                 };
                 Ok(Record { key, version, stamp, body: RecordBody::Token { tenant, scope, secret_hash, revoked: false } })
             }
-            Change::TokenRevoke(name) => {
+            CatalogChange::TokenRevoke(name) => {
                 let key = RecordKey::Token(name.clone());
                 let Some(known) = self.records.get(&key) else { return Err(absent("token", &name)) };
                 let Record { version, body: RecordBody::Token { tenant, scope, secret_hash, revoked }, .. } = known else {
@@ -642,13 +643,13 @@ impl Control {
                 let body = RecordBody::Token { tenant: *tenant, scope: *scope, secret_hash: *secret_hash, revoked: true };
                 Ok(Record { key, version: version + 1, stamp, body })
             }
-            Change::PluginAdd(digest, body) => {
+            CatalogChange::PluginAdd(digest, body) => {
                 let key = RecordKey::Plugin(digest);
                 // Pushing the same component again changes nothing and is no error.
                 let known = self.records.get(&key).cloned();
                 Ok(known.unwrap_or(Record { key, version: 1, stamp, body }))
             }
-            Change::TenantCreate(name) => {
+            CatalogChange::TenantCreate(name) => {
                 let key = RecordKey::Tenant(TenantId::from_name(&name));
                 self.is_free(&key, "tenant", &name)?;
                 Ok(Record { key, version: 1, stamp, body: RecordBody::Tenant { name } })

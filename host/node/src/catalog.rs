@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use rejoin_core::control::{Catalog, Change, Control, Effect, Event, Spread, Wait};
-use rejoin_core::node::links;
+use rejoin_core::control::{Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, Published, Wait};
+use rejoin_core::node::links::LinkEvent;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::RecordKind;
@@ -33,12 +33,12 @@ pub(crate) enum ControlCall {
     PeerReady(NodeId, u64),
     PeerDown(NodeId),
     Peer(NodeId, PeerBody),
-    Change(Change, Wait, oneshot::Sender<Result<Spread, ErrorReply>>),
+    Change(CatalogChange, Wait, oneshot::Sender<Result<Published, ErrorReply>>),
     List(RecordKind, TenantId, oneshot::Sender<Vec<Record>>),
 }
 
 /// Who waits for the answer to a change.
-type Answers = BTreeMap<u64, oneshot::Sender<Result<Spread, ErrorReply>>>;
+type Answers = BTreeMap<u64, oneshot::Sender<Result<Published, ErrorReply>>>;
 
 pub(crate) struct CatalogTask {
     pub(crate) control: Control,
@@ -72,15 +72,15 @@ impl CatalogTask {
                     Some(ControlCall::PeerUp(peer, connection, digest)) => {
                         peers::ask_for_modules(&parts, &parts.desk.to_fetch());
                         told = Some(connection);
-                        Event::PeerUp(peer, digest)
+                        CatalogEvent::PeerUp(peer, digest)
                     }
-                    Some(ControlCall::PeerReady(peer, digest)) => Event::PeerReady(peer, digest),
-                    Some(ControlCall::PeerDown(peer)) => Event::PeerDown(peer),
-                    Some(ControlCall::Peer(peer, body)) => Event::Peer(peer, body),
+                    Some(ControlCall::PeerReady(peer, digest)) => CatalogEvent::PeerReady(peer, digest),
+                    Some(ControlCall::PeerDown(peer)) => CatalogEvent::PeerDown(peer),
+                    Some(ControlCall::Peer(peer, body)) => CatalogEvent::Peer(peer, body),
                     Some(ControlCall::Change(change, wait, answer)) => {
                         next_call += 1;
                         answers.insert(next_call, answer);
-                        Event::Change(next_call, change, wait)
+                        CatalogEvent::Change(next_call, change, wait)
                     }
                     Some(ControlCall::List(kind, tenant, answer)) => {
                         // Whoever asked may be gone.
@@ -88,7 +88,7 @@ impl CatalogTask {
                         continue;
                     }
                 },
-                () = tokio::time::sleep_until(wake) => Event::Tick,
+                () = tokio::time::sleep_until(wake) => CatalogEvent::Tick,
                 _ = modules_again.tick() => {
                     load_and_fetch(&parts);
                     continue;
@@ -100,7 +100,7 @@ impl CatalogTask {
             }
             if let Some(connection) = told {
                 // Behind the summary, if one was sent.
-                peers::step(&parts, links::Event::CatalogTold(connection));
+                peers::step(&parts, LinkEvent::CatalogSent(connection));
             }
         }
     }
@@ -109,14 +109,14 @@ impl CatalogTask {
     ///
     /// # Errors
     /// The catalog could not be saved, and not for want of room.
-    fn step(&mut self, parts: &Arc<Parts>, event: Event, answers: &mut Answers) -> Result<(), FileError> {
+    fn step(&mut self, parts: &Arc<Parts>, event: CatalogEvent, answers: &mut Answers) -> Result<(), FileError> {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let (now, mut effects) = (parts.clock.now(), Vec::new());
             self.control.handle(now.mono_us, now.wall_ms, event, &mut effects);
             for effect in effects {
                 match effect {
-                    Effect::Save => next = Some(Event::Saved(self.save(parts)?)),
+                    CatalogEffect::Save => next = Some(CatalogEvent::Saved(self.save(parts)?)),
                     effect => self.apply(parts, effect, answers),
                 }
             }
@@ -124,24 +124,24 @@ impl CatalogTask {
         Ok(())
     }
 
-    fn apply(&mut self, parts: &Arc<Parts>, effect: Effect, answers: &mut Answers) {
+    fn apply(&mut self, parts: &Arc<Parts>, effect: CatalogEffect, answers: &mut Answers) {
         match effect {
             // Done by `step`, which has to tell what came of it.
-            Effect::Save => {}
-            Effect::Changed => {
+            CatalogEffect::Save => {}
+            CatalogEffect::Changed => {
                 let view = Arc::new(node_view(&self.layout, &self.control, &self.secret));
                 parts.catalog_digest.store(self.control.digest(), Relaxed);
                 parts.tell_all(|| Notice::View(view.cluster.clone()));
                 self.view.send_replace(view);
                 self.want_modules(parts);
             }
-            Effect::Send(peer, body) => peers::send(parts, peer, body),
-            Effect::Agreed(peer) => peers::step(parts, links::Event::CatalogEqual(peer)),
-            Effect::Overruled { lost, kept } => {
+            CatalogEffect::Send(peer, body) => peers::send(parts, peer, body),
+            CatalogEffect::CaughtUp(peer) => peers::step(parts, LinkEvent::CaughtUp(peer)),
+            CatalogEffect::Overruled { lost, kept } => {
                 let kept = kept.map_or_else(|| "it is not taken any more".to_owned(), |name| format!("it is kept as bucket {name}"));
                 tracing::error!(record = ?lost.key, "another node has made one of this name at the same time, and that one has won; {kept}");
             }
-            Effect::Answer(call, result) => {
+            CatalogEffect::Answer(call, result) => {
                 if let Some(answer) = answers.remove(&call) {
                     let _ = answer.send(result);
                 }

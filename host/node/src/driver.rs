@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use rejoin_core::node::batch::{GroupCommit, Input, Output};
 use rejoin_core::port::StoreFault;
 use rejoin_core::shard::Counters;
-use rejoin_core::shard::event::{ClientRequest, Event, Invalid, MergeTicket, Merged, Session, ValidateTicket};
+use rejoin_core::shard::event::{ClientRequest, Event, Invalid, MergeTicket, Merged, ReplyTo, ValidateTicket};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{Answer, Receipt, Reply, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
@@ -150,7 +150,7 @@ struct Desks {
     backlogs: BTreeMap<NodeId, Backlog>,
     clients: BTreeMap<u64, Sender>,
     /// When each request came in, in microseconds, and whether it is a read.
-    begun: BTreeMap<Session, (u64, bool)>,
+    begun: BTreeMap<ReplyTo, (u64, bool)>,
     merging: BTreeMap<MergeTicket, u64>,
     start: StartId,
     /// They want to announce this shard's actors, as they are once the batch is written.
@@ -248,8 +248,8 @@ impl Driver {
                 Work::Settled(receipts) => Event::Settled(receipts),
                 Work::Client(request, sender, _room) => {
                     let is_read = matches!(request.request, DataRequest::Get(_));
-                    desks.begun.insert(request.session, (now.mono_us, is_read));
-                    desks.clients.insert(request.session.connection, sender);
+                    desks.begun.insert(request.reply_to, (now.mono_us, is_read));
+                    desks.clients.insert(request.reply_to.connection, sender);
                     tracing::debug!("a client's request");
                     Event::Client(request)
                 }
@@ -349,18 +349,18 @@ impl Driver {
         for output in outputs {
             match output {
                 Output::Send(to, envelope) => frames.entry(to).or_default().push(frame(&envelope)),
-                Output::Reply(session, mut reply) => {
+                Output::Reply(reply_to, mut reply) => {
                     self.name_the_disk(&mut reply);
-                    self.observe(desks, session, &reply);
-                    let frame = answer(session, layout, desks.start, reply);
-                    replies.entry(session.connection).or_default().push(frame);
+                    self.observe(desks, reply_to, &reply);
+                    let frame = answer(reply_to, layout, desks.start, reply);
+                    replies.entry(reply_to.connection).or_default().push(frame);
                 }
                 Output::Merge(ticket, job) => {
                     desks.merging.insert(ticket, self.clock.now().mono_us);
                     self.desk.merge(ticket, job, self.notices.clone());
                 }
                 Output::Validate(ticket, job) => self.desk.validate(ticket, job, self.notices.clone()),
-                Output::Heard(_, connection) => heard.push(connection),
+                Output::ActorsChecked(_, connection) => heard.push(connection),
                 Output::StartRenewed(start) => drop(self.starts.send((self.index, start))),
                 Output::Alarm(alarm) => tracing::error!(shard = self.index, "{alarm}"),
                 Output::Sync => self.syncs.want(),
@@ -430,8 +430,8 @@ impl Driver {
             return;
         }
         let instead = |frame: &Frame, error: ErrorReply| {
-            let session = Session { connection: 0, request: frame.id };
-            answer(session, self.view.layout_name(), start, Reply::Error(error))
+            let reply_to = ReplyTo { connection: 0, request: frame.id };
+            answer(reply_to, self.view.layout_name(), start, Reply::Error(error))
         };
         let behind = |frame: Frame| {
             if frame.body.len() <= BULK_BYTES {
@@ -458,8 +458,8 @@ impl Driver {
         }
     }
 
-    fn observe(&self, desks: &mut Desks, session: Session, reply: &Reply) {
-        let Some((begun, is_read)) = desks.begun.remove(&session) else { return };
+    fn observe(&self, desks: &mut Desks, reply_to: ReplyTo, reply: &Reply) {
+        let Some((begun, is_read)) = desks.begun.remove(&reply_to) else { return };
         let took = seconds(self.clock.now().mono_us.saturating_sub(begun));
         if is_read {
             self.metrics.get_seconds.record(took)
@@ -476,10 +476,10 @@ impl Desks {
     /// A client's connection has ended.
     fn forget(&mut self, connection: u64) {
         self.clients.remove(&connection);
-        let of_it = Session { connection, request: 0 }..=Session { connection, request: u64::MAX };
-        let gone: Vec<Session> = self.begun.range(of_it).map(|(session, _)| *session).collect();
-        for session in gone {
-            self.begun.remove(&session);
+        let of_it = ReplyTo { connection, request: 0 }..=ReplyTo { connection, request: u64::MAX };
+        let gone: Vec<ReplyTo> = self.begun.range(of_it).map(|(reply_to, _)| *reply_to).collect();
+        for reply_to in gone {
+            self.begun.remove(&reply_to);
         }
     }
 }
@@ -518,9 +518,9 @@ pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {
 }
 
 /// A reply as a frame, under the id of its request.
-pub(crate) fn answer(session: Session, layout: LayoutRef, start: StartId, reply: Reply) -> Frame {
+pub(crate) fn answer(reply_to: ReplyTo, layout: LayoutRef, start: StartId, reply: Reply) -> Frame {
     let body = codec::encode(&Answer { layout, start, reply });
-    Frame { class: Class::Request, id: session.request, body: body.into() }
+    Frame { class: Class::Request, id: reply_to.request, body: body.into() }
 }
 
 #[cfg(test)]

@@ -166,7 +166,7 @@ impl Plan {
             partitions: self.layout.partitions(),
             shards: config.shards,
             grace_us: config.start_grace_ms.saturating_mul(1000),
-            lonely_us: config.start_grace_ms.max(config.start_wait_ms.min(LONELY_MS)).saturating_mul(1000),
+            minority_us: config.start_grace_ms.max(config.start_wait_ms.min(LONELY_MS)).saturating_mul(1000),
             longest_start_us: config.start_grace_ms.max(config.start_wait_ms).saturating_mul(1000),
             timing: links::Timing::default(),
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use rejoin_core::control::{Change, Spread, Wait, plugin_record};
+use rejoin_core::control::{CatalogChange, Published, Wait, plugin_record};
 use rejoin_merge::digest_of;
 use rejoin_proto::client::{Admin, NodeStatus, RecordKind, Reply, Status};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PartitionId, TenantId};
@@ -20,14 +20,16 @@ pub(crate) async fn run(parts: &Arc<Parts>, tenant: TenantId, verb: Admin, wait:
     let result = match verb {
         Admin::Status => return Reply::Status(status(parts)),
         Admin::List(kind) => return list(parts, kind, tenant).await,
-        Admin::BucketCreate { name, props } => change(parts, wait, Change::BucketCreate(tenant, name, props)).await,
-        Admin::BucketSet { name, version, props } => change(parts, wait, Change::BucketSet(tenant, name, version, props)).await,
+        Admin::BucketCreate { name, props } => change(parts, wait, CatalogChange::BucketCreate(tenant, name, props)).await,
+        Admin::BucketSet { name, version, props } => change(parts, wait, CatalogChange::BucketSet(tenant, name, version, props)).await,
         Admin::TokenCreate { name, .. } if name.as_str() == ROOT => Reply::Error(ErrorReply::new(
             ErrorCode::Exists,
             "root is the token that is derived from the cluster's secret; choose another name",
         )),
-        Admin::TokenCreate { name, scope, secret_hash } => change(parts, wait, Change::TokenCreate(tenant, name, scope, secret_hash)).await,
-        Admin::TokenRevoke { name } => change(parts, wait, Change::TokenRevoke(name)).await,
+        Admin::TokenCreate { name, scope, secret_hash } => {
+            change(parts, wait, CatalogChange::TokenCreate(tenant, name, scope, secret_hash)).await
+        }
+        Admin::TokenRevoke { name } => change(parts, wait, CatalogChange::TokenRevoke(name)).await,
         Admin::PluginPush { name, module } => push(parts, wait, name, module).await,
     };
     if let Reply::Error(error) = &result {
@@ -36,14 +38,14 @@ pub(crate) async fn run(parts: &Arc<Parts>, tenant: TenantId, verb: Admin, wait:
     result
 }
 
-async fn change(parts: &Parts, wait: Duration, change: Change) -> Reply {
+async fn change(parts: &Parts, wait: Duration, change: CatalogChange) -> Reply {
     let (answer, made) = oneshot::channel();
     // The answer has its way to go, too.
     let until_us = parts.clock.now().mono_us + u64::try_from((wait - wait / 5).as_micros()).unwrap_or(u64::MAX / 2);
     let others = parts.cluster_view().layout().nodes.iter().map(|node| node.id).filter(|id| *id != parts.node).collect();
     let _ = parts.control.send(ControlCall::Change(change, Wait { all: others, until_us }, answer));
     match made.await {
-        Ok(Ok(Spread { record, taken_by })) => {
+        Ok(Ok(Published { record, taken_by })) => {
             let view = parts.cluster_view();
             let nodes = view.layout().nodes.iter().filter(|node| node.id != parts.node && !taken_by.contains(&node.id));
             Reply::Changed { record, behind: nodes.map(|node| node.name.clone()).collect() }
@@ -80,7 +82,7 @@ async fn push(parts: &Arc<Parts>, wait: Duration, name: Name, module: Bytes) -> 
     let version = metadata.map(|metadata| metadata.version.clone()).unwrap_or_default();
     let self_causal = metadata.is_some_and(|metadata| metadata.self_causal);
     let record = plugin_record(name, version, module.len() as u64, self_causal, plugin.exports().validate);
-    change(parts, wait, Change::PluginAdd(digest_of(&module), record)).await
+    change(parts, wait, CatalogChange::PluginAdd(digest_of(&module), record)).await
 }
 
 /// How the cluster looks from here.

@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use rejoin_core::control::SAVE_AGAIN_US;
-use rejoin_core::node::links::{Closing, Event, Links, Output};
+use rejoin_core::node::links::{CloseReason, LinkEvent, LinkOutput, Links};
 use rejoin_core::node::route::{Route, route as route_of};
-use rejoin_core::shard::event;
+use rejoin_core::shard::event::Event;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope, PeerHello};
 use rejoin_proto::{Name, NodeId, PluginDigest, codec};
 use rejoin_wire::{Class, CloseCode, Closed, Connection, Endpoint, Error, Frame, SendError, Sender};
@@ -99,31 +99,31 @@ pub(crate) async fn keep(
     mut heard: mpsc::UnboundedReceiver<u64>,
 ) {
     let mut dialling = JoinSet::new();
-    step(&parts, Event::Tick);
+    step(&parts, LinkEvent::Tick);
     loop {
         let wake = parts.clock.instant(parts.peers().next_wake_us());
         tokio::select! {
             biased;
-            Some(connection) = heard.recv() => step(&parts, Event::Heard(connection)),
+            Some(connection) = heard.recv() => step(&parts, LinkEvent::ActorsChecked(connection)),
             Some(peer) = orders.recv() => drop(dialling.spawn(dial(parts.clone(), endpoint.clone(), peer))),
             Some(_) = dialling.join_next(), if !dialling.is_empty() => {}
-            () = parts.redial.notified() => step(&parts, Event::Redial),
+            () = parts.redial.notified() => step(&parts, LinkEvent::Redial),
             // Something has happened: the machine may want to be woken at another time.
             () = parts.links_changed.notified() => {}
-            () = tokio::time::sleep_until(wake) => step(&parts, Event::Tick),
+            () = tokio::time::sleep_until(wake) => step(&parts, LinkEvent::Tick),
         }
     }
 }
 
 async fn dial(parts: Arc<Parts>, endpoint: Endpoint, peer: NodeId) {
     let node = parts.cluster_view().layout().node(peer).cloned();
-    let Some(node) = node.filter(|_| !parts.faults.is_cut(peer)) else { return step(&parts, Event::DialFailed(peer)) };
+    let Some(node) = node.filter(|_| !parts.faults.is_cut(peer)) else { return step(&parts, LinkEvent::DialFailed(peer)) };
     match endpoint.connect_peer_at(&node.address, &node.name).await {
         Ok(connection) => serve(&parts, connection, node.name, true).await,
         Err(error) => {
             tracing::debug!(peer = %node.name, %error, "not connected");
             report_undialled(&parts, peer, &node.name, &error);
-            step(&parts, Event::DialFailed(peer));
+            step(&parts, LinkEvent::DialFailed(peer));
         }
     }
 }
@@ -191,7 +191,7 @@ impl Drop for Open<'_> {
             Some(Closed::ByPeer { code: REFUSED, reason }) => Some(reason),
             _ => None,
         };
-        step(self.parts, Event::Closed(self.number, refusal));
+        step(self.parts, LinkEvent::Closed(self.number, refusal));
     }
 }
 
@@ -200,7 +200,7 @@ pub(crate) async fn serve(parts: &Arc<Parts>, connection: Connection, name: Name
     let (peer, number) = (NodeId::from_name(&name), parts.generations.fetch_add(1, Relaxed) + 1);
     parts.peers().open.insert(number, connection.clone());
     let open = Open { parts, number, connection: connection.clone() };
-    step(parts, Event::Connected { peer, connection: number, dialled });
+    step(parts, LinkEvent::Connected { peer, connection: number, dialled });
     if parts.faults.is_cut(peer) {
         return connection.close(CUT, "cut on purpose");
     }
@@ -243,12 +243,12 @@ async fn received(parts: &Arc<Parts>, peer: NodeId, number: u64, frame: &Frame, 
     match (frame.class, frame.id) {
         (Class::Control, HELLO) => {
             let hello = codec::decode::<PeerHello>(&frame.body).map_err(|_| "its hello is none of this protocol")?;
-            step(parts, Event::Hello(number, hello));
+            step(parts, LinkEvent::Hello(number, hello));
         }
         (Class::Control, READY) => {
-            step(parts, Event::Ready(number, word(&frame.body)?));
+            step(parts, LinkEvent::Ready(number, word(&frame.body)?));
         }
-        (Class::Control, CLOCK) => step(parts, Event::Clock(number, word(&frame.body)?)),
+        (Class::Control, CLOCK) => step(parts, LinkEvent::Clock(number, word(&frame.body)?)),
         (_, MESSAGE) => {
             *known = *known || parts.peers().links.is_known(peer, number);
             if *known {
@@ -269,7 +269,7 @@ fn word(body: &[u8]) -> Result<u64, &'static str> {
 }
 
 /// Tells the machine what has happened, and does what it asks for.
-pub(crate) fn step(parts: &Parts, event: Event) {
+pub(crate) fn step(parts: &Parts, event: LinkEvent) {
     let mut outputs = Vec::new();
     let mut peers = parts.peers();
     peers.links.handle(parts.clock.now(), event, &mut outputs);
@@ -300,21 +300,21 @@ fn remember(parts: &Parts, peers: &mut Peers) {
     }
 }
 
-fn act(parts: &Parts, peers: &mut Peers, output: Output) {
+fn act(parts: &Parts, peers: &mut Peers, output: LinkOutput) {
     match output {
-        Output::Dial(peer) => drop(parts.dials.send(peer)),
-        Output::Close(number, closing) => {
+        LinkOutput::Dial(peer) => drop(parts.dials.send(peer)),
+        LinkOutput::Close(number, closing) => {
             if let Some(connection) = peers.open.get(&number) {
                 let (code, why) = closing_words(closing);
                 connection.close(code, &why);
             }
         }
-        Output::Remember => remember(parts, peers),
-        Output::Replaced(by) => {
+        LinkOutput::SaveDisks => remember(parts, peers),
+        LinkOutput::Replaced(by) => {
             parts.report_replaced(&by);
-            parts.tell_all(|| Notice::Event(Box::new(event::Event::Replaced)));
+            parts.tell_all(|| Notice::Event(Box::new(Event::Replaced)));
         }
-        Output::PeerUp { peer, connection: number, actors, catalog } => {
+        LinkOutput::PeerUp { peer, connection: number, actors, catalog } => {
             let Some(connection) = peers.open.get(&number).cloned() else { return };
             for (shard, actors) in parts.shards.iter().zip(actors) {
                 let _ = shard.notices.send(Notice::PeerUp { peer, connection: number, sender: connection.sender(), actors });
@@ -331,21 +331,21 @@ fn act(parts: &Parts, peers: &mut Peers, output: Output) {
                 parts.problems.clear(&dialling(&name));
             }
         }
-        Output::PeerDown(peer) => {
+        LinkOutput::PeerDown(peer) => {
             peers.up.remove(&peer);
             parts.tell_all(|| Notice::PeerDown(peer));
             let _ = parts.control.send(ControlCall::PeerDown(peer));
         }
-        Output::SayReady(number) => {
+        LinkOutput::SendReady(number) => {
             say(peers, number, READY, parts.catalog_digest.load(Relaxed));
         }
-        Output::SayClock(number) => say(peers, number, CLOCK, parts.clock.now().wall_ms),
-        Output::Clocks(lines) => match lines.is_empty() {
+        LinkOutput::SendClock(number) => say(peers, number, CLOCK, parts.clock.now().wall_ms),
+        LinkOutput::Clocks(lines) => match lines.is_empty() {
             true => parts.problems.clear("clocks"),
             false => parts.problems.set("clocks", lines.join("; ")),
         },
-        Output::Compare(peer, digest) => drop(parts.control.send(ControlCall::PeerReady(peer, digest))),
-        Output::Refused(peer, why) => {
+        LinkOutput::CompareCatalog(peer, digest) => drop(parts.control.send(ControlCall::PeerReady(peer, digest))),
+        LinkOutput::Refused(peer, why) => {
             let name = parts.peer_name(peer);
             if parts.cluster_view().layout().node(peer).is_none() {
                 // Not this node's trouble: whoever should be here shows it.
@@ -353,12 +353,12 @@ fn act(parts: &Parts, peers: &mut Peers, output: Output) {
             }
             parts.problems.set(&format!("peer {name}"), format!("{} and {name} contradict each other: {why}", parts.config.name));
         }
-        Output::Reconciled(peer) => parts.problems.clear(&format!("peer {}", parts.peer_name(peer))),
-        Output::Serve { met_all } => {
+        LinkOutput::Reconciled(peer) => parts.problems.clear(&format!("peer {}", parts.peer_name(peer))),
+        LinkOutput::Serve { met_all } => {
             if !met_all {
                 tracing::warn!("not every other node could be asked: this node takes new actors for all its partitions");
             }
-            parts.tell_all(|| Notice::Event(Box::new(event::Event::Serving { met_all })));
+            parts.tell_all(|| Notice::Event(Box::new(Event::Serving { met_all })));
             // Nobody else sets it.
             let _ = parts.serving.set(());
         }
@@ -375,11 +375,11 @@ fn say(peers: &Peers, number: u64, id: u64, word: u64) {
     }
 }
 
-fn closing_words(closing: Closing) -> (CloseCode, String) {
+fn closing_words(closing: CloseReason) -> (CloseCode, String) {
     match closing {
-        Closing::Refused(why) => (REFUSED, why),
-        Closing::Replaced => (REPLACED, "a newer connection has taken its place".into()),
-        Closing::NoHello => (CloseCode::PROTOCOL, "no hello".into()),
+        CloseReason::Refused(why) => (REFUSED, why),
+        CloseReason::Replaced => (REPLACED, "a newer connection has taken its place".into()),
+        CloseReason::NoHello => (CloseCode::PROTOCOL, "no hello".into()),
     }
 }
 
@@ -403,7 +403,7 @@ async fn route(parts: &Arc<Parts>, peer: NodeId, envelope: PeerEnvelope, bytes: 
             }
         }
         Route::Ahead(shard) => {
-            let _ = parts.shards[usize::from(shard)].notices.send(Notice::Event(Box::new(event::Event::Peer(peer, envelope))));
+            let _ = parts.shards[usize::from(shard)].notices.send(Notice::Event(Box::new(Event::Peer(peer, envelope))));
         }
         Route::Control => drop(parts.control.send(ControlCall::Peer(peer, envelope.body))),
         Route::Modules => module(parts, peer, envelope.body),

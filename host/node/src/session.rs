@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, watch};
 
-use rejoin_core::shard::event::{ClientRequest, Session};
+use rejoin_core::shard::event::{ClientRequest, ReplyTo};
 use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::Scope;
 use rejoin_proto::client::{ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Receipt, Reply, Request, RequestBody, ServerHello};
@@ -321,7 +321,7 @@ impl Client {
         let config = &self.parts.config;
         let wanted_ms = if deadline_ms == 0 { config.timeout_ms } else { deadline_ms.min(config.max_timeout_ms) };
         let client = ClientRequest {
-            session: Session { connection: self.number, request: frame.id },
+            reply_to: ReplyTo { connection: self.number, request: frame.id },
             tenant: self.holder.tenant,
             layout,
             trace: if trace == 0 { self.parts.chance.word() } else { trace },
@@ -367,8 +367,8 @@ impl Client {
 }
 
 fn reply_to(parts: &Parts, sender: &Sender, class: Class, id: u64, reply: Reply) {
-    let session = Session { connection: 0, request: id };
-    let frame = answer(session, parts.cluster_view().layout_name(), *parts.start.borrow(), reply);
+    let reply_to = ReplyTo { connection: 0, request: id };
+    let frame = answer(reply_to, parts.cluster_view().layout_name(), *parts.start.borrow(), reply);
     if let Err(error) = sender.try_send(class, frame.id, frame.body) {
         tracing::debug!(%error, "a reply was not sent");
     }

@@ -14,7 +14,7 @@ pub(crate) fn event(trace: &mut Trace, now_us: u64, at: NodeIndex, keys: &Keys, 
     match event {
         Event::Client(client) => {
             let key = key_of(&client.request, keys);
-            trace.line(now_us, Some(at), key, || format!("takes c{}: {}", client.session.request, request(&client.request)));
+            trace.line(now_us, Some(at), key, || format!("takes c{}: {}", client.reply_to.request, request(&client.request)));
         }
         Event::Peer(from, envelope) => {
             let from = keys.index(*from);

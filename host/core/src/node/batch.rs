@@ -13,10 +13,10 @@ use rejoin_proto::NodeId;
 use rejoin_proto::client::Reply;
 use rejoin_proto::peer::{ActorNext, PeerEnvelope};
 
-use super::waiting::Waiting;
+use super::sync_queue::SyncQueue;
 use crate::port::{CommitSeq, Journal, StoreFault};
 use crate::shard::Shard;
-use crate::shard::event::{Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, Session, ValidateJob, ValidateTicket};
+use crate::shard::event::{Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, ReplyTo, ValidateJob, ValidateTicket};
 
 /// What a batch is made of.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub enum Input {
     PeerUp {
         /// Who.
         peer: NodeId,
-        /// Names the connection in [`Output::Heard`].
+        /// Names the connection in [`Output::ActorsChecked`].
         connection: u64,
         /// Its actors.
         actors: Vec<ActorNext>,
@@ -43,14 +43,14 @@ pub enum Output {
     /// Send a message to another node.
     Send(NodeId, Box<PeerEnvelope>),
     /// Reply to a client.
-    Reply(Session, Reply),
+    Reply(ReplyTo, Reply),
     /// Run a plugin; [`Event::Merged`] answers.
     Merge(MergeTicket, MergeJob),
     /// Have a plugin look at a value; [`Event::Validated`] answers.
     Validate(ValidateTicket, ValidateJob),
     /// The shard has looked at the actors that a peer announced on that connection, and its objections are on their
     /// way.
-    Heard(NodeId, u64),
+    ActorsChecked(NodeId, u64),
     /// A tenure has ended: the node's start id is made anew from this shard's.
     StartRenewed(u64),
     /// Tell a person.
@@ -70,11 +70,11 @@ pub enum Output {
 pub struct GroupCommit {
     shard: Shard,
     /// Messages that wait for the disk, and requests that want to hear of it.
-    held: Waiting<(NodeId, Box<PeerEnvelope>)>,
-    tickets: Waiting<DurableTicket>,
+    held: SyncQueue<(NodeId, Box<PeerEnvelope>)>,
+    tickets: SyncQueue<DurableTicket>,
     /// Effects and hellos of the current batch.
     effects: Vec<Effect>,
-    heard: Vec<(NodeId, u64)>,
+    checked: Vec<(NodeId, u64)>,
     fault: Option<String>,
     failed: bool,
 }
@@ -84,8 +84,8 @@ impl GroupCommit {
     /// many requests, wait for the disk ([`super::MAX_WAITING`] in a node).
     #[must_use]
     pub fn new(shard: Shard, synced: CommitSeq, max_waiting: usize) -> Self {
-        let (held, tickets) = (Waiting::new(max_waiting, synced), Waiting::new(max_waiting, synced));
-        Self { shard, held, tickets, effects: Vec::new(), heard: Vec::new(), fault: None, failed: false }
+        let (held, tickets) = (SyncQueue::new(max_waiting, synced), SyncQueue::new(max_waiting, synced));
+        Self { shard, held, tickets, effects: Vec::new(), checked: Vec::new(), fault: None, failed: false }
     }
 
     /// The shard. Between two batches its state is that of the journal.
@@ -115,7 +115,7 @@ impl GroupCommit {
             Input::Event(event) => self.shard.handle(now, event, store, &mut self.effects),
             Input::PeerUp { peer, connection, actors } => {
                 self.shard.handle(now, Event::PeerUp(peer, actors), store, &mut self.effects);
-                self.heard.push((peer, connection));
+                self.checked.push((peer, connection));
             }
             Input::Synced(Ok(seq)) => {
                 self.held.synced(seq);
@@ -150,7 +150,7 @@ impl GroupCommit {
                 // Nothing of this batch leaves, and nothing of a later one.
                 self.failed = true;
                 self.effects.clear();
-                self.heard.clear();
+                self.checked.clear();
                 outputs.push(Output::Failed(why));
             }
         }
@@ -167,7 +167,7 @@ impl GroupCommit {
                 }
                 Effect::Send { to, envelope, .. } => outputs.push(Output::Send(to, Box::new(envelope))),
                 Effect::WhenDurable(ticket) => dropped += usize::from(!self.tickets.push(seq, ticket)),
-                Effect::Reply { session, reply } => outputs.push(Output::Reply(session, reply)),
+                Effect::Reply { reply_to, reply } => outputs.push(Output::Reply(reply_to, reply)),
                 Effect::Merge(ticket, job) => outputs.push(Output::Merge(ticket, job)),
                 Effect::Validate(ticket, job) => outputs.push(Output::Validate(ticket, job)),
                 Effect::StartRenewed(start) => outputs.push(Output::StartRenewed(start)),
@@ -179,7 +179,7 @@ impl GroupCommit {
         // Kept for its room.
         self.effects = effects;
         // Behind the objections that were sent above.
-        outputs.extend(self.heard.drain(..).map(|(peer, connection)| Output::Heard(peer, connection)));
+        outputs.extend(self.checked.drain(..).map(|(peer, connection)| Output::ActorsChecked(peer, connection)));
         if dropped > 0 {
             outputs.push(Output::Dropped(dropped));
         }

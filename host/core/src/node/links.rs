@@ -43,7 +43,7 @@ pub struct Config {
     /// How long a starting node waits for peers that it cannot reach, in microseconds.
     pub grace_us: u64,
     /// How long it waits while fewer than half of the nodes, itself included, are met, in microseconds.
-    pub lonely_us: u64,
+    pub minority_us: u64,
     /// How long it waits for peers that it has reached and that are not ready, in microseconds.
     pub longest_start_us: u64,
     /// Pauses between two attempts to dial a peer, and limits.
@@ -71,7 +71,7 @@ impl Default for Timing {
 
 /// What happens to the links.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum LinkEvent {
     /// A connection is made, and its other end has shown the certificate of that peer. This node's hello is sent on it.
     Connected {
         /// Who is at the other end.
@@ -86,13 +86,13 @@ pub enum Event {
     /// The other side's hello.
     Hello(u64, PeerHello),
     /// One more shard has looked at the peer's actors, and its objections are sent.
-    Heard(u64),
+    ActorsChecked(u64),
     /// The control machine knows of the peer, and what it had to tell it about its catalog is sent.
-    CatalogTold(u64),
+    CatalogSent(u64),
     /// The peer is ready; the digest of its catalog then.
     Ready(u64, u64),
     /// This node's catalog has everything of the peer's.
-    CatalogEqual(NodeId),
+    CaughtUp(NodeId),
     /// A peer tells its wall clock, in milliseconds since 1970.
     Clock(u64, u64),
     /// A connection has ended. With it the reason if the other side has refused this node.
@@ -105,13 +105,13 @@ pub enum Event {
 
 /// What the links want done, in this order.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Output {
-    /// Dial a peer; [`Event::Connected`] or [`Event::DialFailed`] answers.
+pub enum LinkOutput {
+    /// Dial a peer; [`LinkEvent::Connected`] or [`LinkEvent::DialFailed`] answers.
     Dial(NodeId),
-    /// Close a connection. No [`Event::Closed`] is owed for it.
-    Close(u64, Closing),
+    /// Close a connection. No [`LinkEvent::Closed`] is owed for it.
+    Close(u64, CloseReason),
     /// Keep [`Links::disks`] durably before anything that follows.
-    Remember,
+    SaveDisks,
     /// This node's data directory was replaced: every shard counts its copies as lost.
     Replaced(Name),
     /// Tell shards and control of a peer: each shard its part of the actors, control the digest of the catalog.
@@ -129,13 +129,13 @@ pub enum Output {
     PeerDown(NodeId),
     /// Send *ready* over the connection, behind everything that was sent on it so far, with the digest of this node's
     /// catalog.
-    SayReady(u64),
+    SendReady(u64),
     /// Send this node's wall clock over the connection.
-    SayClock(u64),
+    SendClock(u64),
     /// What is wrong with wall clocks, this node's or its peers', has changed: one line for each, none if all is well.
     Clocks(Vec<String>),
-    /// Ask control to compare its catalog with one of that digest; [`Event::CatalogEqual`] answers.
-    Compare(NodeId, u64),
+    /// Ask control to compare its catalog with one of that digest; [`LinkEvent::CaughtUp`] answers.
+    CompareCatalog(NodeId, u64),
     /// A peer and this node contradict each other, and why.
     Refused(NodeId, String),
     /// They do not any more.
@@ -149,7 +149,7 @@ pub enum Output {
 
 /// Why a connection is closed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Closing {
+pub enum CloseReason {
     /// The peers contradict each other.
     Refused(String),
     /// A newer connection to the peer has taken its place.
@@ -169,7 +169,7 @@ pub struct NotServing {
 
 /// A connection on which the peer's hello is awaited.
 #[derive(Debug)]
-struct Greeting {
+struct PendingHello {
     peer: NodeId,
     /// Whether the lower id has dialled it.
     by_lower: bool,
@@ -178,7 +178,7 @@ struct Greeting {
 
 /// A connection that shards and control know of.
 #[derive(Debug)]
-struct Current {
+struct ActiveConnection {
     connection: u64,
     by_lower: bool,
     /// The run of the peer's process.
@@ -187,17 +187,17 @@ struct Current {
     /// Its data directory was replaced.
     replaced: bool,
     /// Shards that have not looked at the peer's actors yet.
-    unheard: u16,
-    catalog_told: bool,
+    unchecked_shards: u16,
+    catalog_sent: bool,
     ready: bool,
-    catalog_equal: bool,
+    caught_up: bool,
 }
 
 /// What is known of one peer.
 #[derive(Debug)]
 struct Link {
     name: Name,
-    current: Option<Current>,
+    active: Option<ActiveConnection>,
     dialling: bool,
     pause_us: u64,
     dial_at_us: u64,
@@ -208,7 +208,7 @@ struct Link {
 impl Link {
     fn is_settled(&self) -> bool {
         // Rule: catalogs are equal at the start.
-        self.current.as_ref().is_some_and(|current| current.ready && current.catalog_equal)
+        self.active.as_ref().is_some_and(|active| active.ready && active.caught_up)
     }
 }
 
@@ -220,11 +220,11 @@ pub struct Links {
     run: u64,
     disks: Disks,
     links: BTreeMap<NodeId, Link>,
-    greetings: BTreeMap<u64, Greeting>,
+    pending_hellos: BTreeMap<u64, PendingHello>,
     /// Connections that another one to the same process has replaced: whose, and until when they stay open.
     retired: BTreeMap<u64, (NodeId, u64)>,
     grace_at_us: u64,
-    lonely_at_us: u64,
+    minority_at_us: u64,
     latest_start_us: u64,
     serving: bool,
     clocks: Clocks,
@@ -239,7 +239,7 @@ impl Links {
     pub fn new(config: Config, disks: Disks, now: Now, mut rng: Xoshiro256PlusPlus) -> Self {
         let link = |name: &Name| Link {
             name: name.clone(),
-            current: None,
+            active: None,
             dialling: false,
             pause_us: config.timing.first_pause_us,
             dial_at_us: now.mono_us,
@@ -247,18 +247,18 @@ impl Links {
         };
         let links = config.peers.iter().map(|(id, name)| (*id, link(name))).collect();
         let run = rng.next_u64();
-        let [grace_at_us, lonely_at_us, latest_start_us] =
-            [config.grace_us, config.lonely_us, config.longest_start_us].map(|wait_us| now.mono_us.saturating_add(wait_us));
+        let [grace_at_us, minority_at_us, latest_start_us] =
+            [config.grace_us, config.minority_us, config.longest_start_us].map(|wait_us| now.mono_us.saturating_add(wait_us));
         Self {
             config,
             rng,
             run,
             disks,
             links,
-            greetings: BTreeMap::new(),
+            pending_hellos: BTreeMap::new(),
             retired: BTreeMap::new(),
             grace_at_us,
-            lonely_at_us,
+            minority_at_us,
             latest_start_us,
             serving: false,
             clocks: Clocks::default(),
@@ -282,7 +282,7 @@ impl Links {
     /// The connection to a peer that shards and control know of.
     #[must_use]
     pub fn connection(&self, peer: NodeId) -> Option<u64> {
-        self.links.get(&peer)?.current.as_ref().map(|current| current.connection)
+        self.links.get(&peer)?.active.as_ref().map(|active| active.connection)
     }
 
     /// Whether messages of that connection are taken: its peer's hello was.
@@ -295,7 +295,7 @@ impl Links {
     /// in reads.
     #[must_use]
     pub fn is_replaced(&self, node: NodeId) -> bool {
-        let of_peer = || self.links.get(&node)?.current.as_ref().map(|current| current.replaced);
+        let of_peer = || self.links.get(&node)?.active.as_ref().map(|active| active.replaced);
         if node == self.config.node { self.disks.replaced.is_some() } else { of_peer().unwrap_or(false) }
     }
 
@@ -329,53 +329,53 @@ impl Links {
         }
     }
 
-    /// When an [`Event::Tick`] is due, in microseconds.
+    /// When an [`LinkEvent::Tick`] is due, in microseconds.
     #[must_use]
     pub fn next_wake_us(&self) -> u64 {
-        let hellos = self.greetings.values().map(|greeting| greeting.until_us);
+        let hellos = self.pending_hellos.values().map(|pending| pending.until_us);
         let dials = self.links.iter().filter(|(peer, link)| self.may_dial(**peer, link)).map(|(_, link)| link.dial_at_us);
-        let starts = [self.grace_at_us, self.lonely_at_us, self.latest_start_us];
+        let starts = [self.grace_at_us, self.minority_at_us, self.latest_start_us];
         let start = starts.into_iter().filter(|at| !self.serving && *at > self.seen_us);
         let retired = self.retired.values().map(|(_, until_us)| *until_us);
         hellos.chain(retired).chain(dials).chain(start).chain([self.next_clock_us]).min().unwrap_or(u64::MAX)
     }
 
     /// Handles one event.
-    pub fn handle(&mut self, now: Now, event: Event, outputs: &mut Vec<Output>) {
+    pub fn handle(&mut self, now: Now, event: LinkEvent, outputs: &mut Vec<LinkOutput>) {
         match event {
-            Event::Connected { peer, connection, dialled } => self.connected(now, peer, connection, dialled),
-            Event::DialFailed(peer) => self.dial_failed(now, peer),
-            Event::Hello(connection, hello) => self.hello_came(now, connection, hello, outputs),
-            Event::Heard(connection) => {
-                self.step(connection, outputs, |current| current.unheard = current.unheard.saturating_sub(1));
+            LinkEvent::Connected { peer, connection, dialled } => self.connected(now, peer, connection, dialled),
+            LinkEvent::DialFailed(peer) => self.dial_failed(now, peer),
+            LinkEvent::Hello(connection, hello) => self.hello_came(now, connection, hello, outputs),
+            LinkEvent::ActorsChecked(connection) => {
+                self.step(connection, outputs, |active| active.unchecked_shards = active.unchecked_shards.saturating_sub(1));
             }
-            Event::CatalogTold(connection) => self.step(connection, outputs, |current| current.catalog_told = true),
-            Event::Ready(connection, digest) => {
-                if let Some((peer, current)) = self.current_mut(connection) {
-                    current.ready = true;
-                    outputs.push(Output::Compare(peer, digest));
+            LinkEvent::CatalogSent(connection) => self.step(connection, outputs, |active| active.catalog_sent = true),
+            LinkEvent::Ready(connection, digest) => {
+                if let Some((peer, active)) = self.active_mut(connection) {
+                    active.ready = true;
+                    outputs.push(LinkOutput::CompareCatalog(peer, digest));
                 }
             }
-            Event::CatalogEqual(peer) => {
-                if let Some(current) = self.links.get_mut(&peer).and_then(|link| link.current.as_mut()).filter(|current| current.ready) {
-                    current.catalog_equal = true;
+            LinkEvent::CaughtUp(peer) => {
+                if let Some(active) = self.links.get_mut(&peer).and_then(|link| link.active.as_mut()).filter(|active| active.ready) {
+                    active.caught_up = true;
                 }
             }
-            Event::Clock(connection, wall_ms) => {
-                if let Some((peer, _)) = self.current_mut(connection) {
+            LinkEvent::Clock(connection, wall_ms) => {
+                if let Some((peer, _)) = self.active_mut(connection) {
                     self.clocks.told(peer, wall_ms, now.wall_ms);
                     self.judge_clocks(outputs);
                 }
             }
-            Event::Closed(connection, refusal) => self.closed(now, connection, refusal, outputs),
-            Event::Redial => {
+            LinkEvent::Closed(connection, refusal) => self.closed(now, connection, refusal, outputs),
+            LinkEvent::Redial => {
                 for link in self.links.values_mut() {
                     (link.pause_us, link.dial_at_us) = (self.config.timing.first_pause_us, now.mono_us);
                 }
             }
-            Event::Tick => {
+            LinkEvent::Tick => {
                 self.close_silent(now, outputs);
-                self.tell_clock(now, outputs);
+                self.send_clock(now, outputs);
             }
         }
         self.seen_us = now.mono_us;
@@ -389,7 +389,7 @@ impl Links {
         }
         let by_lower = dialled == (self.config.node < peer);
         let until_us = now.mono_us + self.config.timing.hello_us;
-        self.greetings.insert(connection, Greeting { peer, by_lower, until_us });
+        self.pending_hellos.insert(connection, PendingHello { peer, by_lower, until_us });
     }
 
     fn dial_failed(&mut self, now: Now, peer: NodeId) {
@@ -409,53 +409,53 @@ impl Links {
         }
     }
 
-    fn hello_came(&mut self, now: Now, connection: u64, hello: PeerHello, outputs: &mut Vec<Output>) {
-        let Some(Greeting { peer, by_lower, .. }) = self.greetings.remove(&connection) else { return };
+    fn hello_came(&mut self, now: Now, connection: u64, hello: PeerHello, outputs: &mut Vec<LinkOutput>) {
+        let Some(PendingHello { peer, by_lower, .. }) = self.pending_hellos.remove(&connection) else { return };
         if let Err(why) = self.check(peer, &hello) {
             self.refuse(peer, &why, outputs);
             self.pause(now, peer);
-            return outputs.push(Output::Close(connection, Closing::Refused(why)));
+            return outputs.push(LinkOutput::Close(connection, CloseReason::Refused(why)));
         }
         let Some(link) = self.links.get_mut(&peer) else { return };
         if link.refused.take().is_some() {
-            outputs.push(Output::Reconciled(peer));
+            outputs.push(LinkOutput::Reconciled(peer));
         }
-        if let Some(current) = &link.current {
+        if let Some(active) = &link.active {
             // Both sides may have dialled. Both go on with the connection of the lower id, so that they do not end up
             // with different ones. The other one stays open for a while: what is under way on it is not lost.
             let until_us = now.mono_us + self.config.timing.retire_us;
-            match (current.run == hello.run, current.by_lower, by_lower) {
+            match (active.run == hello.run, active.by_lower, by_lower) {
                 (true, true, false) => {
                     self.retired.insert(connection, (peer, until_us));
                     return;
                 }
-                (true, false, true) => drop(self.retired.insert(current.connection, (peer, until_us))),
-                _ => outputs.extend([Output::Close(current.connection, Closing::Replaced), Output::PeerDown(peer)]),
+                (true, false, true) => drop(self.retired.insert(active.connection, (peer, until_us))),
+                _ => outputs.extend([LinkOutput::Close(active.connection, CloseReason::Replaced), LinkOutput::PeerDown(peer)]),
             }
         }
-        link.current = Some(Current {
+        link.active = Some(ActiveConnection {
             connection,
             by_lower,
             run: hello.run,
             since_us: now.mono_us,
             // It need not know itself yet.
             replaced: hello.replaced || self.disks.peers.get(&peer).is_some_and(|known| *known != hello.disk),
-            unheard: self.config.shards,
-            catalog_told: false,
+            unchecked_shards: self.config.shards,
+            catalog_sent: false,
             ready: false,
-            catalog_equal: false,
+            caught_up: false,
         });
         let name = link.name.clone();
         let told = self.disks.told(&name, hello.known_disk);
         if self.disks.remember(peer, hello.disk, hello.replaced) || told {
-            outputs.push(Output::Remember);
+            outputs.push(LinkOutput::SaveDisks);
         }
         if told {
-            outputs.push(Output::Replaced(name));
+            outputs.push(LinkOutput::Replaced(name));
         }
         self.clocks.told(peer, hello.wall_ms, now.wall_ms);
         self.judge_clocks(outputs);
-        outputs.push(Output::PeerUp { peer, connection, actors: self.by_shard(&hello.actors), catalog: hello.catalog });
+        outputs.push(LinkOutput::PeerUp { peer, connection, actors: self.by_shard(&hello.actors), catalog: hello.catalog });
     }
 
     /// Compares what must be equal across a cluster. The error names both sides.
@@ -487,11 +487,11 @@ impl Links {
         Ok(())
     }
 
-    fn refuse(&mut self, peer: NodeId, why: &str, outputs: &mut Vec<Output>) {
+    fn refuse(&mut self, peer: NodeId, why: &str, outputs: &mut Vec<LinkOutput>) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.refused = Some(why.to_string());
         }
-        outputs.push(Output::Refused(peer, why.to_string()));
+        outputs.push(LinkOutput::Refused(peer, why.to_string()));
     }
 
     /// The actors of a hello, by the shard that looks at them.
@@ -503,39 +503,39 @@ impl Links {
         by_shard
     }
 
-    fn current_mut(&mut self, connection: u64) -> Option<(NodeId, &mut Current)> {
+    fn active_mut(&mut self, connection: u64) -> Option<(NodeId, &mut ActiveConnection)> {
         self.links.iter_mut().find_map(|(peer, link)| {
-            let current = link.current.as_mut().filter(|current| current.connection == connection)?;
-            Some((*peer, current))
+            let active = link.active.as_mut().filter(|active| active.connection == connection)?;
+            Some((*peer, active))
         })
     }
 
     /// Goes on with a connection, and says *ready* on it when all shards and control have had their say.
-    fn step(&mut self, connection: u64, outputs: &mut Vec<Output>, step: impl FnOnce(&mut Current)) {
-        let Some((_, current)) = self.current_mut(connection) else { return };
-        let had_said_it = current.unheard == 0 && current.catalog_told;
-        step(current);
-        if current.unheard == 0 && current.catalog_told && !had_said_it {
-            outputs.push(Output::SayReady(connection));
+    fn step(&mut self, connection: u64, outputs: &mut Vec<LinkOutput>, step: impl FnOnce(&mut ActiveConnection)) {
+        let Some((_, active)) = self.active_mut(connection) else { return };
+        let had_said_it = active.unchecked_shards == 0 && active.catalog_sent;
+        step(active);
+        if active.unchecked_shards == 0 && active.catalog_sent && !had_said_it {
+            outputs.push(LinkOutput::SendReady(connection));
         }
     }
 
-    fn closed(&mut self, now: Now, connection: u64, refusal: Option<String>, outputs: &mut Vec<Output>) {
+    fn closed(&mut self, now: Now, connection: u64, refusal: Option<String>, outputs: &mut Vec<LinkOutput>) {
         self.retired.remove(&connection);
-        let mut of = self.greetings.remove(&connection).map(|greeting| greeting.peer);
-        if let Some((peer, current)) = self.current_mut(connection) {
-            let lived_us = now.mono_us.saturating_sub(current.since_us);
+        let mut of = self.pending_hellos.remove(&connection).map(|pending| pending.peer);
+        if let Some((peer, active)) = self.active_mut(connection) {
+            let lived_us = now.mono_us.saturating_sub(active.since_us);
             of = Some(peer);
-            outputs.push(Output::PeerDown(peer));
+            outputs.push(LinkOutput::PeerDown(peer));
             // A connection that this one had replaced is still the peer's own if it gave this one up first. It would
             // keep the peer from dialling anew, while nothing could be sent to it from here.
             for (retired, _) in self.retired.extract_if(.., |_, (of, _)| *of == peer) {
-                outputs.push(Output::Close(retired, Closing::Replaced));
+                outputs.push(LinkOutput::Close(retired, CloseReason::Replaced));
             }
             self.clocks.forget(peer);
             self.judge_clocks(outputs);
             if let Some(link) = self.links.get_mut(&peer) {
-                link.current = None;
+                link.active = None;
                 // One that is made and refused again and again is not to be tried twenty times a second.
                 if lived_us > self.config.timing.longest_pause_us {
                     link.pause_us = self.config.timing.first_pause_us;
@@ -551,58 +551,58 @@ impl Links {
         }
     }
 
-    fn close_silent(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        let late = |(connection, greeting): (&u64, &Greeting)| (greeting.until_us <= now.mono_us).then_some((*connection, greeting.peer));
-        let silent: Vec<(u64, NodeId)> = self.greetings.iter().filter_map(late).collect();
+    fn close_silent(&mut self, now: Now, outputs: &mut Vec<LinkOutput>) {
+        let late = |(connection, pending): (&u64, &PendingHello)| (pending.until_us <= now.mono_us).then_some((*connection, pending.peer));
+        let silent: Vec<(u64, NodeId)> = self.pending_hellos.iter().filter_map(late).collect();
         for (connection, peer) in silent {
-            self.greetings.remove(&connection);
-            outputs.push(Output::Close(connection, Closing::NoHello));
+            self.pending_hellos.remove(&connection);
+            outputs.push(LinkOutput::Close(connection, CloseReason::NoHello));
             self.pause(now, peer);
         }
         for (connection, _) in self.retired.extract_if(.., |_, (_, until_us)| *until_us <= now.mono_us) {
-            outputs.push(Output::Close(connection, Closing::Replaced));
+            outputs.push(LinkOutput::Close(connection, CloseReason::Replaced));
         }
     }
 
-    fn tell_clock(&mut self, now: Now, outputs: &mut Vec<Output>) {
+    fn send_clock(&mut self, now: Now, outputs: &mut Vec<LinkOutput>) {
         if now.mono_us >= self.next_clock_us {
             self.next_clock_us = now.mono_us + clocks::EVERY_US;
-            let connections = self.links.values().filter_map(|link| link.current.as_ref());
-            outputs.extend(connections.map(|current| Output::SayClock(current.connection)));
+            let connections = self.links.values().filter_map(|link| link.active.as_ref());
+            outputs.extend(connections.map(|active| LinkOutput::SendClock(active.connection)));
         }
     }
 
-    fn judge_clocks(&mut self, outputs: &mut Vec<Output>) {
+    fn judge_clocks(&mut self, outputs: &mut Vec<LinkOutput>) {
         let links = &self.links;
         let news = self.clocks.news(self.config.terms.max_skew_ms, |peer| links.get(&peer).map(|link| link.name.clone()));
-        outputs.extend(news.map(Output::Clocks));
+        outputs.extend(news.map(LinkOutput::Clocks));
     }
 
     /// Whether a peer is this node's to dial, and there is no connection to it nor one on its way.
     fn may_dial(&self, peer: NodeId, link: &Link) -> bool {
         let ours = self.config.node < peer || !self.serving;
-        ours && link.current.is_none() && !link.dialling && !self.greetings.values().any(|greeting| greeting.peer == peer)
+        ours && link.active.is_none() && !link.dialling && !self.pending_hellos.values().any(|pending| pending.peer == peer)
     }
 
-    fn dial_due(&mut self, now: Now, outputs: &mut Vec<Output>) {
+    fn dial_due(&mut self, now: Now, outputs: &mut Vec<LinkOutput>) {
         let due = |(peer, link): (&NodeId, &Link)| (link.dial_at_us <= now.mono_us && self.may_dial(*peer, link)).then_some(*peer);
         let due: Vec<NodeId> = self.links.iter().filter_map(due).collect();
         for peer in due {
             if let Some(link) = self.links.get_mut(&peer) {
                 link.dialling = true;
             }
-            outputs.push(Output::Dial(peer));
+            outputs.push(LinkOutput::Dial(peer));
         }
     }
 
     /// Why this node must not serve: as many nodes contradict it as agree with it, itself included.
     fn contradiction(&self) -> Option<String> {
-        let agree = 1 + self.links.values().filter(|link| link.current.is_some()).count();
+        let agree = 1 + self.links.values().filter(|link| link.active.is_some()).count();
         let against: Vec<&str> = self.links.values().filter_map(|link| link.refused.as_deref()).collect();
         (!against.is_empty() && against.len() >= agree).then(|| format!("it and its peers contradict each other: {}", against.join("; ")))
     }
 
-    fn consider_serving(&mut self, now: Now, outputs: &mut Vec<Output>) {
+    fn consider_serving(&mut self, now: Now, outputs: &mut Vec<LinkOutput>) {
         if self.serving || self.contradiction().is_some() {
             return;
         }
@@ -610,15 +610,15 @@ impl Links {
         let met_all = met == self.links.len();
         // A catalog that was changed while this node was down is known to those who are met then, or the operator was
         // told who lacks the change. Of two nodes one is half, so it does not wait long for the other.
-        let is_lonely = 2 * (met + 1) < self.links.len() + 1;
-        let is_reached = |link: &Link| link.current.is_some() && !link.is_settled();
+        let is_minority = 2 * (met + 1) < self.links.len() + 1;
+        let is_reached = |link: &Link| link.active.is_some() && !link.is_settled();
         // A peer that is reached is waited for: what it has to say may take a while.
         let waits = now.mono_us < self.grace_at_us
-            || now.mono_us < self.lonely_at_us && is_lonely
-            || now.mono_us < self.latest_start_us && (self.links.values().any(is_reached) || !self.greetings.is_empty());
+            || now.mono_us < self.minority_at_us && is_minority
+            || now.mono_us < self.latest_start_us && (self.links.values().any(is_reached) || !self.pending_hellos.is_empty());
         if met_all || !waits {
             self.serving = true;
-            outputs.push(Output::Serve { met_all });
+            outputs.push(LinkOutput::Serve { met_all });
         }
     }
 }

@@ -15,6 +15,6 @@ pub mod clocks;
 pub mod identity;
 pub mod links;
 pub mod route;
-mod waiting;
+mod sync_queue;
 
-pub use waiting::MAX_WAITING;
+pub use sync_queue::MAX_WAITING;

@@ -23,7 +23,7 @@ pub struct Now {
 
 /// A client's request on some connection: the shell's own name for it, returned with the reply.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Session {
+pub struct ReplyTo {
     /// The connection.
     pub connection: u64,
     /// The request on it.
@@ -72,7 +72,7 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub struct ClientRequest {
     /// To whom the reply goes.
-    pub session: Session,
+    pub reply_to: ReplyTo,
     /// The token's tenant.
     pub tenant: TenantId,
     /// The layout by which it was routed.
@@ -192,7 +192,7 @@ pub enum Effect {
     /// The reply to a client.
     Reply {
         /// Whose request it was.
-        session: Session,
+        reply_to: ReplyTo,
         /// The reply.
         reply: Reply,
     },

@@ -237,7 +237,7 @@ impl Shard {
             Event::PeerDown(peer) => self.peer_down(&mut turn, peer),
             Event::PeerLeaving(peer) => drop(self.leaving.insert(peer)),
             Event::Client(client) => {
-                let origin = Origin::Client(client.session);
+                let origin = Origin::Client(client.reply_to);
                 self.admit(&mut turn, origin, client.tenant, client.trace, client.deadline_us, client.request);
             }
             Event::Peer(from, envelope) => self.peer_message(&mut turn, from, envelope),

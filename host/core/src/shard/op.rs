@@ -7,7 +7,7 @@ use rejoin_proto::client::{Get, Put, Receipt};
 use rejoin_proto::peer::OpId;
 use rejoin_proto::{Dot, Entry, NodeId, Object, ObjectId, ReapEpoch, RequestId, TenantId, VersionVector};
 
-use super::event::Session;
+use super::event::ReplyTo;
 use crate::causal;
 use crate::quorum::Tally;
 use crate::view::Target;
@@ -15,7 +15,7 @@ use crate::view::Target;
 /// Who waits for the reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Origin {
-    Client(Session),
+    Client(ReplyTo),
     Peer { node: NodeId, op: OpId },
 }
 

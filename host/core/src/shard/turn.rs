@@ -45,7 +45,7 @@ impl Shard {
 
     pub(super) fn reply_to(&self, turn: &mut Turn<'_>, origin: Origin, trace: u64, reply: Reply) {
         match origin {
-            Origin::Client(session) => turn.effects.push(Effect::Reply { session, reply }),
+            Origin::Client(reply_to) => turn.effects.push(Effect::Reply { reply_to, reply }),
             Origin::Peer { node, op } => self.send(turn, node, trace, PeerBody::ForwardReply { op, reply }),
         }
     }

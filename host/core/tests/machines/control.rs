@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use rejoin_core::control::{Catalog, Change, Control, Effect, Event, MAX_RECORDS, SAVE_AGAIN_US, SPREAD_US, Spread, Wait, plugin_record};
+use rejoin_core::control::{
+    CHANGE_WAIT_US, Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, MAX_RECORDS, Published, SAVE_AGAIN_US, Wait,
+    plugin_record,
+};
 use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec;
@@ -22,7 +25,7 @@ fn nobody() -> Wait {
 struct Nodes {
     all: Vec<Control>,
     wire: VecDeque<(usize, usize, PeerBody)>,
-    answers: Vec<(u64, Result<Spread, ErrorReply>)>,
+    answers: Vec<(u64, Result<Published, ErrorReply>)>,
     overruled: Vec<(Record, Option<Name>)>,
     /// Which node has come to contain whose catalog.
     agreed: Vec<(usize, usize)>,
@@ -58,38 +61,38 @@ impl Nodes {
         nodes
     }
 
-    fn event(&mut self, to: usize, event: Event) {
+    fn event(&mut self, to: usize, event: CatalogEvent) {
         let mut effects = Vec::new();
         self.all[to].handle(self.now_us, self.wall_ms, event, &mut effects);
-        if effects.last() == Some(&Effect::Save) {
+        if effects.last() == Some(&CatalogEffect::Save) {
             let full = ErrorReply::new(ErrorCode::DiskFull, "the disk is full");
             let saved = if self.full.contains(&to) { Err(full) } else { Ok(()) };
             if saved.is_ok() {
                 self.kept[to] = self.all[to].catalog();
             }
-            self.all[to].handle(self.now_us, self.wall_ms, Event::Saved(saved), &mut effects);
+            self.all[to].handle(self.now_us, self.wall_ms, CatalogEvent::Saved(saved), &mut effects);
         }
         for effect in effects {
             match effect {
-                Effect::Save | Effect::Changed => {}
-                Effect::Send(peer, body) => self.wire.push_back((to, peer.0 as usize, body)),
-                Effect::Answer(call, result) => self.answers.push((call, result)),
-                Effect::Agreed(peer) => self.agreed.push((to, peer.0 as usize)),
-                Effect::Overruled { lost, kept } => self.overruled.push((lost, kept)),
+                CatalogEffect::Save | CatalogEffect::Changed => {}
+                CatalogEffect::Send(peer, body) => self.wire.push_back((to, peer.0 as usize, body)),
+                CatalogEffect::Answer(call, result) => self.answers.push((call, result)),
+                CatalogEffect::CaughtUp(peer) => self.agreed.push((to, peer.0 as usize)),
+                CatalogEffect::Overruled { lost, kept } => self.overruled.push((lost, kept)),
             }
         }
     }
 
     fn connect(&mut self, a: usize, b: usize) {
         let (of_a, of_b) = (self.all[a].digest(), self.all[b].digest());
-        self.event(a, Event::PeerUp(NodeId(b as u64), of_b));
-        self.event(b, Event::PeerUp(NodeId(a as u64), of_a));
+        self.event(a, CatalogEvent::PeerUp(NodeId(b as u64), of_b));
+        self.event(b, CatalogEvent::PeerUp(NodeId(a as u64), of_a));
         self.deliver();
     }
 
     fn cut(&mut self, a: usize, b: usize) {
-        self.event(a, Event::PeerDown(NodeId(b as u64)));
-        self.event(b, Event::PeerDown(NodeId(a as u64)));
+        self.event(a, CatalogEvent::PeerDown(NodeId(b as u64)));
+        self.event(b, CatalogEvent::PeerDown(NodeId(a as u64)));
     }
 
     fn deliver(&mut self) {
@@ -100,20 +103,20 @@ impl Nodes {
         let Some((from, to, body)) = self.wire.pop_front() else { return false };
         self.delivered += 1;
         assert!(self.delivered < 10_000, "the nodes never stop talking");
-        self.event(to, Event::Peer(NodeId(from as u64), body));
+        self.event(to, CatalogEvent::Peer(NodeId(from as u64), body));
         true
     }
 
-    fn change(&mut self, at: usize, call: u64, change: Change) {
+    fn change(&mut self, at: usize, call: u64, change: CatalogChange) {
         let all = (0..self.all.len()).filter(|other| *other != at).map(|other| NodeId(other as u64)).collect();
-        self.event(at, Event::Change(call, change, Wait { all, until_us: self.now_us + LONG_US }));
+        self.event(at, CatalogEvent::Change(call, change, Wait { all, until_us: self.now_us + LONG_US }));
     }
 
     fn answer(&mut self, call: u64) -> Result<Record, ErrorReply> {
-        self.spread(call).map(|spread| spread.record)
+        self.published(call).map(|published| published.record)
     }
 
-    fn spread(&mut self, call: u64) -> Result<Spread, ErrorReply> {
+    fn published(&mut self, call: u64) -> Result<Published, ErrorReply> {
         let at = self.answers.iter().position(|(of, _)| *of == call).expect("an answer");
         self.answers.remove(at).1
     }
@@ -131,8 +134,8 @@ impl Nodes {
     }
 }
 
-fn create(bucket: &str, siblings: u16) -> Change {
-    Change::BucketCreate(tenant(), name(bucket), BucketProps { siblings, ..BucketProps::default() })
+fn create(bucket: &str, siblings: u16) -> CatalogChange {
+    CatalogChange::BucketCreate(tenant(), name(bucket), BucketProps { siblings, ..BucketProps::default() })
 }
 
 fn props(record: &Record) -> &BucketProps {
@@ -176,9 +179,9 @@ pub(crate) fn a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name(
     let of = |n: u8| BucketProps { n, r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() };
     let mut nodes = Nodes::new(3);
     for (at, n) in [(0, 1), (1, 3)] {
-        nodes.change(at, at as u64, Change::BucketCreate(tenant(), name("b"), of(n)));
-        let spread = nodes.spread(at as u64).expect("nobody is there to object");
-        assert!(spread.taken_by.is_empty(), "and the answer says that nobody has taken it");
+        nodes.change(at, at as u64, CatalogChange::BucketCreate(tenant(), name("b"), of(n)));
+        let published = nodes.published(at as u64).expect("nobody is there to object");
+        assert!(published.taken_by.is_empty(), "and the answer says that nobody has taken it");
     }
     let before = [nodes.bucket(0, "b"), nodes.bucket(1, "b")];
     assert_ne!(before[0].0, before[1].0, "they are two buckets");
@@ -196,7 +199,7 @@ pub(crate) fn a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name(
     assert_eq!(nodes.all[0].list(RecordKind::Bucket, tenant()).len(), 2);
     assert!(nodes.overruled.iter().all(|(_, name)| name.as_ref().map(Name::as_str) == Some(&kept[..])) && !nodes.overruled.is_empty());
     // It can be administered as any other.
-    nodes.change(0, 9, Change::BucketSet(tenant(), name(&kept), 1, BucketProps { siblings: 7, ..of(loser.1) }));
+    nodes.change(0, 9, CatalogChange::BucketSet(tenant(), name(&kept), 1, BucketProps { siblings: 7, ..of(loser.1) }));
     nodes.deliver();
     assert!(nodes.answer(9).is_ok() && nodes.agree());
 }
@@ -205,14 +208,14 @@ pub(crate) fn a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name(
 fn the_same_bucket_made_twice_at_once_is_one_bucket() {
     let mut nodes = Nodes::connected(2);
     let plugin = Activation { plugin: PluginDigest([5; 32]), self_causal: false, since: Hlc(0), replaces: false, validates: false };
-    nodes.change(0, 1, Change::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, false, false)));
+    nodes.change(0, 1, CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, false, false)));
     nodes.deliver();
     nodes.answer(1).expect("known");
     let props = BucketProps { plugin: Some(plugin), ..BucketProps::default() };
     nodes.wall_ms = 2_000;
-    nodes.change(0, 2, Change::BucketCreate(tenant(), name("cart"), props.clone()));
+    nodes.change(0, 2, CatalogChange::BucketCreate(tenant(), name("cart"), props.clone()));
     nodes.wall_ms = 3_000;
-    nodes.change(1, 3, Change::BucketCreate(tenant(), name("cart"), props));
+    nodes.change(1, 3, CatalogChange::BucketCreate(tenant(), name("cart"), props));
     nodes.deliver();
     let (one, two) = (nodes.answer(2).expect("made"), nodes.answer(3).expect("made"));
     assert!(nodes.agree() && one == two && nodes.overruled.is_empty(), "{one:?} {two:?}");
@@ -231,10 +234,10 @@ fn who_takes_a_record_that_has_lost_says_so_before_it_says_that_it_was_taken() {
         while nodes.deliver_one() {
             nodes.wire.retain(|(from, to, _)| *from == 1 || *to == 1);
         }
-        nodes.now_us = SPREAD_US;
-        nodes.event(0, Event::Tick);
-        nodes.event(2, Event::Tick);
-        let answers = [nodes.spread(1), nodes.spread(2)];
+        nodes.now_us = CHANGE_WAIT_US;
+        nodes.event(0, CatalogEvent::Tick);
+        nodes.event(2, CatalogEvent::Tick);
+        let answers = [nodes.published(1), nodes.published(2)];
         assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 1, "{answers:?}");
         let won = answers.into_iter().find_map(Result::ok).expect("one has won");
         assert_eq!(won.taken_by, [NodeId(1)].into(), "the answer tells who has it");
@@ -246,7 +249,7 @@ fn changes_of_one_bucket_that_race_have_one_winner_and_one_who_hears_of_it() {
     let mut nodes = Nodes::connected(2);
     nodes.change(0, 1, create("cart", 10));
     nodes.deliver();
-    let set = |siblings| Change::BucketSet(tenant(), name("cart"), 1, BucketProps { siblings, ..BucketProps::default() });
+    let set = |siblings| CatalogChange::BucketSet(tenant(), name("cart"), 1, BucketProps { siblings, ..BucketProps::default() });
     nodes.change(0, 2, set(20));
     nodes.change(1, 3, set(30));
     nodes.deliver();
@@ -257,8 +260,8 @@ fn changes_of_one_bucket_that_race_have_one_winner_and_one_who_hears_of_it() {
 
 #[test]
 fn a_token_or_plugin_that_loses_a_race_is_refused_loudly() {
-    let token = |secret| Change::TokenCreate(tenant(), name("app"), Scope::Data, [secret; 32]);
-    let push = |text| Change::PluginAdd(PluginDigest([5; 32]), plugin_record(name(text), "1".into(), 9, true, false));
+    let token = |secret| CatalogChange::TokenCreate(tenant(), name("app"), Scope::Data, [secret; 32]);
+    let push = |text| CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name(text), "1".into(), 9, true, false));
     for (one, two) in [(token(1), token(2)), (push("cart"), push("basket"))] {
         let mut nodes = Nodes::connected(2);
         nodes.change(0, 1, one);
@@ -275,17 +278,17 @@ fn a_token_or_plugin_that_loses_a_race_is_refused_loudly() {
 #[test]
 fn a_withdrawal_outlives_a_race_with_a_token_of_its_name() {
     let mut nodes = Nodes::new(2);
-    let token = |secret| Change::TokenCreate(tenant(), name("app"), Scope::Data, [secret; 32]);
+    let token = |secret| CatalogChange::TokenCreate(tenant(), name("app"), Scope::Data, [secret; 32]);
     nodes.change(0, 1, token(1));
     nodes.change(1, 2, token(2));
-    nodes.change(1, 3, Change::TokenRevoke(name("app")));
+    nodes.change(1, 3, CatalogChange::TokenRevoke(name("app")));
     nodes.connect(0, 1);
     let known = nodes.all[0].get(&RecordKey::Token(name("app"))).expect("the token").clone();
     assert!(nodes.agree() && matches!(known.body, RecordBody::Token { revoked: true, .. }));
     // Withdrawing what is withdrawn changes nothing, so that it cannot race with who makes it anew.
-    nodes.change(0, 4, Change::TokenRevoke(name("app")));
+    nodes.change(0, 4, CatalogChange::TokenRevoke(name("app")));
     nodes.deliver();
-    assert_eq!(nodes.spread(4).expect("withdrawn").record, known);
+    assert_eq!(nodes.published(4).expect("withdrawn").record, known);
 }
 
 #[test]
@@ -294,10 +297,10 @@ fn an_answer_names_those_who_have_a_change_and_no_others() {
     nodes.cut(0, 2);
     nodes.change(0, 1, create("cart", 10));
     nodes.deliver();
-    assert_eq!(nodes.spread(1).expect("made").taken_by, [NodeId(1)].into());
+    assert_eq!(nodes.published(1).expect("made").taken_by, [NodeId(1)].into());
     nodes.change(0, 2, create("other", 10));
     nodes.cut(0, 1);
-    assert!(nodes.spread(2).expect("made").taken_by.is_empty(), "it was lost on the way, for all that is known");
+    assert!(nodes.published(2).expect("made").taken_by.is_empty(), "it was lost on the way, for all that is known");
 }
 
 #[test]
@@ -316,20 +319,21 @@ fn who_was_away_learns_on_connecting_both_ways() {
     assert_eq!(nodes.delivered, before, "equal digests need no words");
 }
 
-/// A change that is made after a node's greeting was written and before it was read is in neither greeting nor spread.
+/// A change that is made after a node's greeting was written and before it was read is in neither greeting nor
+/// published.
 #[test]
 fn a_change_during_the_handshake_arrives() {
     let mut nodes = Nodes::new(2);
     let (of_0, of_1) = (nodes.all[0].digest(), nodes.all[1].digest());
-    nodes.event(1, Event::PeerUp(NodeId(0), of_0));
+    nodes.event(1, CatalogEvent::PeerUp(NodeId(0), of_0));
     nodes.change(0, 1, create("cart", 10));
-    nodes.event(0, Event::PeerUp(NodeId(1), of_1));
+    nodes.event(0, CatalogEvent::PeerUp(NodeId(1), of_1));
     nodes.deliver();
     assert!(nodes.agree());
     let mut nodes = Nodes::new(2);
-    nodes.event(0, Event::PeerUp(NodeId(1), of_1));
+    nodes.event(0, CatalogEvent::PeerUp(NodeId(1), of_1));
     nodes.change(1, 1, create("cart", 10));
-    nodes.event(1, Event::PeerUp(NodeId(0), of_0));
+    nodes.event(1, CatalogEvent::PeerUp(NodeId(0), of_0));
     nodes.deliver();
     assert!(nodes.agree());
 }
@@ -342,7 +346,8 @@ fn a_change_is_compare_and_set() {
     assert_eq!(nodes.answer(1).expect("made").version, 1);
     nodes.change(1, 2, create("cart", 11));
     assert_eq!(code(nodes.answer(2)), ErrorCode::Exists);
-    let set = |version, siblings| Change::BucketSet(tenant(), name("cart"), version, BucketProps { siblings, ..BucketProps::default() });
+    let set =
+        |version, siblings| CatalogChange::BucketSet(tenant(), name("cart"), version, BucketProps { siblings, ..BucketProps::default() });
     nodes.change(1, 3, set(1, 20));
     nodes.deliver();
     assert_eq!(nodes.answer(3).expect("set").version, 2);
@@ -350,9 +355,9 @@ fn a_change_is_compare_and_set() {
     assert_eq!(code(nodes.answer(4)), ErrorCode::VersionConflict);
     nodes.change(0, 5, set(2, 1));
     assert_eq!(code(nodes.answer(5)), ErrorCode::BadRequest);
-    nodes.change(0, 6, Change::BucketSet(tenant(), name("cart"), 2, BucketProps { n: 1, ..BucketProps::default() }));
+    nodes.change(0, 6, CatalogChange::BucketSet(tenant(), name("cart"), 2, BucketProps { n: 1, ..BucketProps::default() }));
     assert_eq!(code(nodes.answer(6)), ErrorCode::BadRequest);
-    nodes.change(0, 7, Change::BucketSet(tenant(), name("none"), 1, BucketProps::default()));
+    nodes.change(0, 7, CatalogChange::BucketSet(tenant(), name("none"), 1, BucketProps::default()));
     assert_eq!(code(nodes.answer(7)), ErrorCode::NotFound);
     assert!(nodes.agree());
 }
@@ -362,18 +367,18 @@ fn a_change_is_answered_when_connected_peers_have_it_or_after_two_seconds() {
     let mut nodes = Nodes::connected(3);
     nodes.change(0, 1, create("a", 10));
     assert!(nodes.answers.is_empty(), "not before they have it");
-    assert_eq!(nodes.all[0].next_wake_us(), Some(SPREAD_US));
+    assert_eq!(nodes.all[0].next_wake_us(), Some(CHANGE_WAIT_US));
     nodes.deliver();
     assert!(nodes.answer(1).is_ok());
     assert_eq!(nodes.all[0].next_wake_us(), None);
 
     nodes.change(0, 2, create("b", 10));
     nodes.wire.clear();
-    nodes.now_us = SPREAD_US - 1;
-    nodes.event(0, Event::Tick);
+    nodes.now_us = CHANGE_WAIT_US - 1;
+    nodes.event(0, CatalogEvent::Tick);
     assert!(nodes.answers.is_empty());
-    nodes.now_us = SPREAD_US;
-    nodes.event(0, Event::Tick);
+    nodes.now_us = CHANGE_WAIT_US;
+    nodes.event(0, CatalogEvent::Tick);
     assert!(nodes.answer(2).is_ok());
 
     nodes.change(0, 3, create("c", 10));
@@ -389,12 +394,12 @@ fn a_plugin_is_known_before_a_bucket_takes_it_and_its_card_is_what_counts() {
     let mut nodes = Nodes::connected(2);
     let wanted = Activation { plugin: PluginDigest([5; 32]), self_causal: false, since: Hlc(0), replaces: true, validates: false };
     let with = BucketProps { plugin: Some(wanted), ..BucketProps::default() };
-    nodes.change(0, 1, Change::BucketCreate(tenant(), name("cart"), with.clone()));
+    nodes.change(0, 1, CatalogChange::BucketCreate(tenant(), name("cart"), with.clone()));
     assert_eq!(code(nodes.answer(1)), ErrorCode::NotFound);
-    nodes.change(0, 2, Change::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, true, true)));
-    nodes.change(0, 3, Change::PluginAdd(PluginDigest([6; 32]), plugin_record(name("cart"), "2".into(), 9, false, false)));
+    nodes.change(0, 2, CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, true, true)));
+    nodes.change(0, 3, CatalogChange::PluginAdd(PluginDigest([6; 32]), plugin_record(name("cart"), "2".into(), 9, false, false)));
     nodes.deliver();
-    nodes.change(1, 4, Change::BucketCreate(tenant(), name("cart"), with.clone()));
+    nodes.change(1, 4, CatalogChange::BucketCreate(tenant(), name("cart"), with.clone()));
     nodes.deliver();
     let active = |record: &Record| props(record).plugin.expect("a plugin");
     let first = active(&nodes.answer(4).expect("made"));
@@ -403,7 +408,7 @@ fn a_plugin_is_known_before_a_bucket_takes_it_and_its_card_is_what_counts() {
         "as the card and the clock say: {first:?}"
     );
     let other = BucketProps { plugin: Some(Activation { plugin: PluginDigest([6; 32]), ..wanted }), ..BucketProps::default() };
-    nodes.change(1, 5, Change::BucketSet(tenant(), name("cart"), 1, other));
+    nodes.change(1, 5, CatalogChange::BucketSet(tenant(), name("cart"), 1, other));
     nodes.deliver();
     let second = active(&nodes.answer(5).expect("set"));
     assert!(!second.self_causal && !second.validates && second.replaces);
@@ -412,12 +417,12 @@ fn a_plugin_is_known_before_a_bucket_takes_it_and_its_card_is_what_counts() {
 #[test]
 fn a_withdrawn_token_can_be_made_again_and_a_live_one_cannot() {
     let mut nodes = Nodes::connected(2);
-    let make = || Change::TokenCreate(tenant(), name("app"), Scope::Data, [1; 32]);
+    let make = || CatalogChange::TokenCreate(tenant(), name("app"), Scope::Data, [1; 32]);
     nodes.change(0, 1, make());
     nodes.deliver();
     nodes.change(1, 2, make());
     assert_eq!(code(nodes.answer(2)), ErrorCode::Exists);
-    nodes.change(1, 3, Change::TokenRevoke(name("app")));
+    nodes.change(1, 3, CatalogChange::TokenRevoke(name("app")));
     nodes.deliver();
     assert!(matches!(nodes.answer(3).expect("withdrawn").body, RecordBody::Token { revoked: true, .. }));
     nodes.change(0, 4, make());
@@ -440,26 +445,26 @@ pub(crate) fn a_change_of_quorums_waits_for_nodes_that_are_away() {
         RecordBody::Bucket { props, .. } => props.clone(),
         other => panic!("a bucket was expected, not {other:?}"),
     };
-    let set = |version, w| Change::BucketSet(tenant(), name("cart"), version, BucketProps { w: props(w).w, ..old.clone() });
+    let set = |version, w| CatalogChange::BucketSet(tenant(), name("cart"), version, BucketProps { w: props(w).w, ..old.clone() });
     nodes.change(0, 2, set(1, 3));
     nodes.deliver();
-    nodes.now_us += SPREAD_US;
-    nodes.event(0, Event::Tick);
+    nodes.now_us += CHANGE_WAIT_US;
+    nodes.event(0, CatalogEvent::Tick);
     assert!(nodes.answers.is_empty(), "one node has not taken it");
     nodes.connect(2, 0);
-    assert_eq!(nodes.spread(2).expect("changed").taken_by.len(), 2);
+    assert_eq!(nodes.published(2).expect("changed").taken_by.len(), 2);
     // It does not wait for ever; the answer says who is behind.
     nodes.cut(2, 0);
     nodes.change(0, 3, set(2, 1));
     nodes.deliver();
     nodes.now_us += LONG_US;
-    nodes.event(0, Event::Tick);
-    assert_eq!(nodes.spread(3).expect("changed").taken_by, BTreeSet::from([NodeId(1)]));
+    nodes.event(0, CatalogEvent::Tick);
+    assert_eq!(nodes.published(3).expect("changed").taken_by, BTreeSet::from([NodeId(1)]));
     // What moves no quorum does not wait for a node that is away.
     let more = BucketProps { siblings: 77, w: props(1).w, ..old.clone() };
-    nodes.change(0, 4, Change::BucketSet(tenant(), name("cart"), 3, more));
+    nodes.change(0, 4, CatalogChange::BucketSet(tenant(), name("cart"), 3, more));
     nodes.deliver();
-    assert_eq!(nodes.spread(4).expect("changed").taken_by, BTreeSet::from([NodeId(1)]));
+    assert_eq!(nodes.published(4).expect("changed").taken_by, BTreeSet::from([NodeId(1)]));
 }
 
 #[test]
@@ -471,7 +476,7 @@ pub(crate) fn a_change_that_cannot_be_saved_is_refused_and_undone() {
     nodes.full.insert(0);
     nodes.change(0, 2, create("session", 10));
     assert_eq!(code(nodes.answer(2)), ErrorCode::DiskFull);
-    let set = Change::BucketSet(tenant(), name("cart"), 1, BucketProps { siblings: 99, ..BucketProps::default() });
+    let set = CatalogChange::BucketSet(tenant(), name("cart"), 1, BucketProps { siblings: 99, ..BucketProps::default() });
     nodes.change(0, 3, set.clone());
     assert_eq!(code(nodes.answer(3)), ErrorCode::DiskFull);
     nodes.deliver();
@@ -490,29 +495,29 @@ pub(crate) fn a_change_that_cannot_be_saved_is_refused_and_undone() {
 #[test]
 pub(crate) fn records_that_cannot_be_saved_hold_at_once_and_are_taken_when_they_are_saved() {
     let mut nodes = Nodes::connected(3);
-    nodes.change(0, 1, Change::TokenCreate(tenant(), name("app"), Scope::Data, [1; 32]));
+    nodes.change(0, 1, CatalogChange::TokenCreate(tenant(), name("app"), Scope::Data, [1; 32]));
     nodes.deliver();
     let before = nodes.kept[2].clone();
     nodes.full.insert(2);
-    nodes.change(0, 2, Change::TokenRevoke(name("app")));
+    nodes.change(0, 2, CatalogChange::TokenRevoke(name("app")));
     nodes.deliver();
     assert!(nodes.agree(), "it holds on every node");
     assert_eq!(nodes.kept[2], before, "and one would forget it");
     assert!(nodes.answers.iter().all(|(call, _)| *call != 2), "so the change is not answered yet");
     nodes.now_us += SAVE_AGAIN_US;
-    nodes.event(2, Event::Tick);
+    nodes.event(2, CatalogEvent::Tick);
     nodes.deliver();
     assert!(nodes.answers.iter().all(|(call, _)| *call != 2), "the disk is still full");
     nodes.full.clear();
     nodes.now_us += SAVE_AGAIN_US / 2;
-    nodes.event(2, Event::Tick);
+    nodes.event(2, CatalogEvent::Tick);
     assert_eq!(nodes.kept[2], before, "not before its time");
     nodes.now_us += SAVE_AGAIN_US / 4 * 3;
     assert!(nodes.all[2].next_wake_us().is_some_and(|at| at <= nodes.now_us));
-    nodes.event(2, Event::Tick);
+    nodes.event(2, CatalogEvent::Tick);
     nodes.deliver();
     assert_eq!(nodes.kept[2], nodes.all[0].catalog());
-    assert_eq!(nodes.spread(2).expect("withdrawn").taken_by.len(), 2);
+    assert_eq!(nodes.published(2).expect("withdrawn").taken_by.len(), 2);
     assert_eq!(nodes.all[2].next_wake_us(), None, "nothing is left to be saved");
 }
 
@@ -522,17 +527,17 @@ pub(crate) fn a_change_is_answered_without_a_node_that_cannot_save_it() {
     nodes.full.insert(2);
     nodes.change(0, 1, create("cart", 10));
     nodes.deliver();
-    nodes.now_us += SPREAD_US;
-    nodes.event(0, Event::Tick);
-    assert_eq!(nodes.spread(1).expect("made").taken_by, BTreeSet::from([NodeId(1)]));
+    nodes.now_us += CHANGE_WAIT_US;
+    nodes.event(0, CatalogEvent::Tick);
+    assert_eq!(nodes.published(1).expect("made").taken_by, BTreeSet::from([NodeId(1)]));
     // A change of another node that finds it just as full is not taken either, although it has that record already.
-    nodes.change(1, 2, Change::BucketSet(tenant(), name("cart"), 1, BucketProps::default()));
+    nodes.change(1, 2, CatalogChange::BucketSet(tenant(), name("cart"), 1, BucketProps::default()));
     nodes.deliver();
     nodes.full.clear();
     nodes.now_us += SAVE_AGAIN_US;
-    nodes.event(2, Event::Tick);
+    nodes.event(2, CatalogEvent::Tick);
     nodes.deliver();
-    assert_eq!(nodes.spread(2).expect("changed").taken_by.len(), 2);
+    assert_eq!(nodes.published(2).expect("changed").taken_by.len(), 2);
     assert!(nodes.agree());
 }
 
@@ -545,12 +550,12 @@ fn a_full_catalog_takes_nothing_new_and_still_withdraws_a_token() {
     }
     let mut control = Control::new(kept);
     let mut effects = Vec::new();
-    control.handle(0, 1000, Event::Change(1, create("cart", 10), nobody()), &mut effects);
-    assert!(matches!(&effects[..], [Effect::Answer(1, Err(error))] if error.code == ErrorCode::TooLarge));
+    control.handle(0, 1000, CatalogEvent::Change(1, create("cart", 10), nobody()), &mut effects);
+    assert!(matches!(&effects[..], [CatalogEffect::Answer(1, Err(error))] if error.code == ErrorCode::TooLarge));
     effects.clear();
-    control.handle(0, 1000, Event::Change(2, Change::TokenRevoke(name("t7")), nobody()), &mut effects);
-    control.handle(0, 1000, Event::Saved(Ok(())), &mut effects);
-    assert!(matches!(effects.last(), Some(Effect::Answer(2, Ok(_)))), "{effects:?}");
+    control.handle(0, 1000, CatalogEvent::Change(2, CatalogChange::TokenRevoke(name("t7")), nobody()), &mut effects);
+    control.handle(0, 1000, CatalogEvent::Saved(Ok(())), &mut effects);
+    assert!(matches!(effects.last(), Some(CatalogEffect::Answer(2, Ok(_)))), "{effects:?}");
 }
 
 /// What a control frame takes between nodes, bytes (`rejoin_wire::Limits::max_node_frame`).
@@ -579,8 +584,8 @@ fn the_largest_catalog_travels_in_messages_that_fit_a_frame() {
     nodes.all[0] = Control::new(largest_catalog());
     assert!(codec::encode(&nodes.all[0].catalog()).len() > FRAME_BYTES, "or there is nothing to split");
     let (of_0, of_1) = (nodes.all[0].digest(), nodes.all[1].digest());
-    nodes.event(0, Event::PeerUp(NodeId(1), of_1));
-    nodes.event(1, Event::PeerUp(NodeId(0), of_0));
+    nodes.event(0, CatalogEvent::PeerUp(NodeId(1), of_1));
+    nodes.event(1, CatalogEvent::PeerUp(NodeId(0), of_0));
     let mut parts = 0;
     while let Some((from, to, body)) = nodes.wire.pop_front() {
         parts += usize::from(matches!(body, PeerBody::CatalogRecords { .. }));
@@ -588,7 +593,7 @@ fn the_largest_catalog_travels_in_messages_that_fit_a_frame() {
         assert_eq!(under_way, 0, "the next part is sent when this one is taken");
         let envelope = PeerEnvelope { layout: Default::default(), trace: 0, body };
         assert!(codec::encode(&envelope).len() <= FRAME_BYTES);
-        nodes.event(to, Event::Peer(NodeId(from as u64), envelope.body));
+        nodes.event(to, CatalogEvent::Peer(NodeId(from as u64), envelope.body));
     }
     assert!(parts > 1 && nodes.agree());
 }
@@ -600,8 +605,8 @@ fn a_connection_that_is_lost_between_two_parts_is_taken_up_by_the_next_one() {
     let mut nodes = Nodes::new(2);
     nodes.all[0] = Control::new(largest_catalog());
     let (of_0, of_1) = (nodes.all[0].digest(), nodes.all[1].digest());
-    nodes.event(0, Event::PeerUp(NodeId(1), of_1));
-    nodes.event(1, Event::PeerUp(NodeId(0), of_0));
+    nodes.event(0, CatalogEvent::PeerUp(NodeId(1), of_1));
+    nodes.event(1, CatalogEvent::PeerUp(NodeId(0), of_0));
     let is_part = |body: &PeerBody| matches!(body, PeerBody::CatalogRecords { .. });
     while !nodes.wire.iter().any(|(_, _, body)| is_part(body)) {
         assert!(nodes.deliver_one(), "a part is to come");
@@ -610,7 +615,7 @@ fn a_connection_that_is_lost_between_two_parts_is_taken_up_by_the_next_one() {
     let taken = nodes.wire.pop_back().expect("the first part was taken");
     nodes.wire.clear();
     nodes.cut(0, 1);
-    nodes.event(0, Event::Peer(NodeId(1), taken.2));
+    nodes.event(0, CatalogEvent::Peer(NodeId(1), taken.2));
     assert!(nodes.wire.is_empty(), "nothing more on a connection that is gone");
     assert!(nodes.all[1].records().count() > 0 && !nodes.agree());
     nodes.connect(0, 1);
@@ -633,11 +638,11 @@ fn what_is_kept_comes_back_and_unsound_records_are_not_taken() {
         Record { key: RecordKey::Token(name("t")), version, stamp: Hlc(1), body }
     };
     let records = vec![bad(out_of_bounds), bad(RecordBody::Tenant { name: name("x") }), token(0), token(u64::MAX), token((1 << 48) + 1)];
-    nodes.event(0, Event::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records }));
+    nodes.event(0, CatalogEvent::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records }));
     assert_eq!(nodes.all[0].digest(), nodes.all[1].digest());
     // The last version is taken, and then cannot be changed any more.
-    nodes.event(0, Event::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records: vec![token(1 << 48)] }));
-    nodes.change(0, 2, Change::TokenRevoke(name("t")));
+    nodes.event(0, CatalogEvent::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records: vec![token(1 << 48)] }));
+    nodes.change(0, 2, CatalogChange::TokenRevoke(name("t")));
     assert_eq!(code(nodes.answer(2)), ErrorCode::TooLarge);
 }
 
@@ -653,14 +658,14 @@ fn a_node_agrees_with_a_peer_only_when_it_has_everything_that_the_peer_had() {
         }
         let (of_0, of_1) = (nodes.all[0].digest(), nodes.all[1].digest());
         nodes.agreed.clear();
-        nodes.event(0, Event::PeerUp(NodeId(1), of_1));
+        nodes.event(0, CatalogEvent::PeerUp(NodeId(1), of_1));
         if equal_at_the_hello {
             // Node 1 learns of a change before it knows of node 0, so that node 0 is not told.
             nodes.change(1, 2, create("b", 32));
         }
-        nodes.event(1, Event::PeerUp(NodeId(0), of_0));
+        nodes.event(1, CatalogEvent::PeerUp(NodeId(0), of_0));
         let digest = nodes.all[1].digest();
-        nodes.event(0, Event::PeerReady(NodeId(1), digest));
+        nodes.event(0, CatalogEvent::PeerReady(NodeId(1), digest));
         assert_eq!(nodes.agreed, [], "it lacks a bucket");
         nodes.deliver();
         assert_eq!(nodes.agreed, [(0, 1)], "equal at the hello: {equal_at_the_hello}");
@@ -672,14 +677,14 @@ fn a_node_agrees_with_a_peer_only_when_it_has_everything_that_the_peer_had() {
 fn two_nodes_that_change_while_they_meet_still_agree() {
     let mut nodes = Nodes::new(2);
     let digest = nodes.all[0].digest();
-    nodes.event(0, Event::PeerUp(NodeId(1), digest));
-    nodes.event(1, Event::PeerUp(NodeId(0), digest));
+    nodes.event(0, CatalogEvent::PeerUp(NodeId(1), digest));
+    nodes.event(1, CatalogEvent::PeerUp(NodeId(0), digest));
     // Both know the other, and both publish.
     nodes.change(0, 1, create("a", 32));
     nodes.change(1, 2, create("b", 32));
     let (of_0, of_1) = (nodes.all[0].digest(), nodes.all[1].digest());
-    nodes.event(0, Event::PeerReady(NodeId(1), of_1));
-    nodes.event(1, Event::PeerReady(NodeId(0), of_0));
+    nodes.event(0, CatalogEvent::PeerReady(NodeId(1), of_1));
+    nodes.event(1, CatalogEvent::PeerReady(NodeId(0), of_0));
     nodes.deliver();
     nodes.agreed.sort_unstable();
     assert_eq!(nodes.agreed, [(0, 1), (1, 0)]);

@@ -340,7 +340,7 @@ pub(crate) fn a_node_that_does_not_serve_yet_mints_nothing() {
     let rng = <rand_xoshiro::Xoshiro256PlusPlus as rand_core::SeedableRng>::seed_from_u64(1);
     let mut shard = Shard::open(cluster.nodes[0].config.clone(), cluster.view.clone(), rng, &mut store).expect("a shard");
     let request = rejoin_core::shard::event::ClientRequest {
-        session: rejoin_core::shard::event::Session { connection: 1, request: 1 },
+        reply_to: rejoin_core::shard::event::ReplyTo { connection: 1, request: 1 },
         tenant: crate::support::tenant(),
         layout: cluster.view.layout_name(),
         trace: 0,

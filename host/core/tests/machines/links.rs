@@ -6,7 +6,7 @@ use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::node::identity::Disks;
-use rejoin_core::node::links::{Closing, Config, Event, Links, Output, Timing};
+use rejoin_core::node::links::{CloseReason, Config, LinkEvent, LinkOutput, Links, Timing};
 use rejoin_proto::peer::{DiskId, PeerHello, Terms};
 use rejoin_proto::{ClusterId, LayoutRef, NodeId};
 
@@ -28,7 +28,7 @@ struct Nodes {
     terms: Vec<Terms>,
     disks: Vec<Disks>,
     wire: VecDeque<(usize, usize, Said)>,
-    outputs: Vec<Vec<Output>>,
+    outputs: Vec<Vec<LinkOutput>>,
     now_ms: u64,
     connections: u64,
     seed: u64,
@@ -68,13 +68,13 @@ impl Nodes {
             partitions: 8,
             shards: 2,
             grace_us: GRACE_MS * 1000,
-            lonely_us: LONGEST_MS * 1000,
+            minority_us: LONGEST_MS * 1000,
             longest_start_us: LONGEST_MS * 1000,
             timing: Timing::default(),
         };
         let rng = Xoshiro256PlusPlus::seed_from_u64(self.seed);
         self.links[index] = Some(Links::new(config, self.disks[index].clone(), at(self.now_ms), rng));
-        self.event(index, Event::Tick);
+        self.event(index, LinkEvent::Tick);
     }
 
     fn stop(&mut self, index: usize) {
@@ -83,7 +83,7 @@ impl Nodes {
         for other in 0..self.links.len() {
             let connection = self.links[other].as_ref().and_then(|links| links.connection(node(index)));
             if let Some(connection) = connection {
-                self.event(other, Event::Closed(connection, None));
+                self.event(other, LinkEvent::Closed(connection, None));
             }
         }
     }
@@ -92,7 +92,7 @@ impl Nodes {
         (0..self.links.len()).find(|at| node(*at) == id).expect("a node of these")
     }
 
-    fn event(&mut self, index: usize, event: Event) {
+    fn event(&mut self, index: usize, event: LinkEvent) {
         let mut outputs = Vec::new();
         let Some(links) = &mut self.links[index] else { return };
         links.handle(at(self.now_ms), event, &mut outputs);
@@ -102,41 +102,43 @@ impl Nodes {
         }
     }
 
-    fn act(&mut self, index: usize, output: Output) {
+    fn act(&mut self, index: usize, output: LinkOutput) {
         match output {
-            Output::Dial(peer) => self.dial(index, self.place(peer)),
-            Output::Close(connection, closing) => {
+            LinkOutput::Dial(peer) => self.dial(index, self.place(peer)),
+            LinkOutput::Close(connection, closing) => {
                 let refusal = match closing {
-                    Closing::Refused(why) => Some(why),
+                    CloseReason::Refused(why) => Some(why),
                     _ => None,
                 };
                 for other in (0..self.links.len()).filter(|other| *other != index) {
                     self.wire.push_back((index, other, Said::Closed(connection, refusal.clone())));
                 }
             }
-            Output::PeerUp { connection, .. } => {
-                for event in [Event::Heard(connection), Event::Heard(connection), Event::CatalogTold(connection)] {
+            LinkOutput::PeerUp { connection, .. } => {
+                for event in
+                    [LinkEvent::ActorsChecked(connection), LinkEvent::ActorsChecked(connection), LinkEvent::CatalogSent(connection)]
+                {
                     self.event(index, event);
                 }
             }
-            Output::SayReady(connection) => {
+            LinkOutput::SendReady(connection) => {
                 for other in (0..self.links.len()).filter(|other| *other != index) {
                     self.wire.push_back((index, other, Said::Ready(connection, 0)));
                 }
             }
-            Output::Compare(peer, _) if self.catalogs_are_equal => self.event(index, Event::CatalogEqual(peer)),
+            LinkOutput::CompareCatalog(peer, _) if self.catalogs_are_equal => self.event(index, LinkEvent::CaughtUp(peer)),
             _ => {}
         }
     }
 
     fn dial(&mut self, from: usize, to: usize) {
         if self.links[to].is_none() {
-            return self.event(from, Event::DialFailed(node(to)));
+            return self.event(from, LinkEvent::DialFailed(node(to)));
         }
         self.connections += 1;
         let connection = self.connections;
         for (index, peer, dialled) in [(from, to, true), (to, from, false)] {
-            self.event(index, Event::Connected { peer: node(peer), connection, dialled });
+            self.event(index, LinkEvent::Connected { peer: node(peer), connection, dialled });
             let hello = self.links[index].as_ref().expect("it runs").hello(node(peer), at(self.now_ms), 0, Vec::new());
             self.wire.push_back((index, peer, Said::Hello(connection, hello)));
         }
@@ -145,9 +147,9 @@ impl Nodes {
     fn deliver(&mut self) {
         while let Some((_, to, said)) = self.wire.pop_front() {
             match said {
-                Said::Hello(connection, hello) => self.event(to, Event::Hello(connection, hello)),
-                Said::Ready(connection, digest) => self.event(to, Event::Ready(connection, digest)),
-                Said::Closed(connection, refusal) => self.event(to, Event::Closed(connection, refusal)),
+                Said::Hello(connection, hello) => self.event(to, LinkEvent::Hello(connection, hello)),
+                Said::Ready(connection, digest) => self.event(to, LinkEvent::Ready(connection, digest)),
+                Said::Closed(connection, refusal) => self.event(to, LinkEvent::Closed(connection, refusal)),
             }
         }
     }
@@ -156,14 +158,14 @@ impl Nodes {
     fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 10 {
             self.now_ms += 10;
-            (0..self.links.len()).for_each(|index| self.event(index, Event::Tick));
+            (0..self.links.len()).for_each(|index| self.event(index, LinkEvent::Tick));
             self.deliver();
         }
     }
 
     fn served(&self, index: usize) -> Option<bool> {
         self.outputs[index].iter().find_map(|output| match output {
-            Output::Serve { met_all } => Some(*met_all),
+            LinkOutput::Serve { met_all } => Some(*met_all),
             _ => None,
         })
     }
@@ -171,7 +173,7 @@ impl Nodes {
     fn refusals(&self, index: usize) -> Vec<&str> {
         let mut refusals = Vec::new();
         for output in &self.outputs[index] {
-            if let Output::Refused(_, why) = output {
+            if let LinkOutput::Refused(_, why) = output {
                 refusals.push(why.as_str());
             }
         }
@@ -194,7 +196,7 @@ pub(crate) fn a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_c
     assert_eq!(nodes.served(1), None, "both peers are ready, and it lacks a part of their catalogs");
     for peer in [0, 2] {
         assert_eq!(nodes.served(1), None);
-        nodes.event(1, Event::CatalogEqual(node(peer)));
+        nodes.event(1, LinkEvent::CaughtUp(node(peer)));
     }
     assert_eq!(nodes.served(1), Some(true));
 }
@@ -210,7 +212,7 @@ fn a_starting_node_dials_everybody_and_one_connection_is_left() {
         if both_dial {
             // The lower one's next attempt comes at the same moment.
             nodes.links[higher] = None;
-            nodes.event(lower, Event::Redial);
+            nodes.event(lower, LinkEvent::Redial);
         }
         nodes.start(higher);
         nodes.pass(20);
@@ -233,12 +235,12 @@ fn a_connection_that_was_replaced_is_closed_with_the_one_that_replaced_it() {
     let held = |nodes: &Nodes, at: usize, peer: usize| nodes.links[at].as_ref().and_then(|links| links.connection(node(peer)));
     let first = held(&nodes, high, low).expect("the higher id has dialled");
     let dead = first + 100;
-    nodes.event(high, Event::Connected { peer: node(low), connection: dead, dialled: false });
+    nodes.event(high, LinkEvent::Connected { peer: node(low), connection: dead, dialled: false });
     let hello = nodes.links[low].as_ref().expect("it runs").hello(node(high), at(nodes.now_ms), 0, Vec::new());
-    nodes.event(high, Event::Hello(dead, hello));
+    nodes.event(high, LinkEvent::Hello(dead, hello));
     assert_eq!(held(&nodes, high, low), Some(dead), "the connection of the lower id is preferred");
-    nodes.event(high, Event::Closed(dead, None));
-    let closed = nodes.outputs[high].contains(&Output::Close(first, Closing::Replaced));
+    nodes.event(high, LinkEvent::Closed(dead, None));
+    let closed = nodes.outputs[high].contains(&LinkOutput::Close(first, CloseReason::Replaced));
     assert!(closed, "the lower id holds it, and would not dial: {:?}", nodes.outputs[high]);
     nodes.pass(3000);
     let again = held(&nodes, high, low);
@@ -292,11 +294,11 @@ fn a_start_that_has_met_fewer_than_half_of_the_nodes_waits_on_after_its_grace() 
             let enough = 2 * (index + 1) >= count;
             nodes.catalogs_are_equal = false;
             nodes.start(index);
-            nodes.event(0, Event::Redial);
+            nodes.event(0, LinkEvent::Redial);
             nodes.pass(100);
             assert_eq!(nodes.served(0), None, "node {index} is there, and has more to say");
             nodes.catalogs_are_equal = true;
-            nodes.event(0, Event::CatalogEqual(node(index)));
+            nodes.event(0, LinkEvent::CaughtUp(node(index)));
             assert_eq!(nodes.served(0), enough.then_some(false), "{} of {count} are there", index + 1);
             if enough {
                 break;
@@ -349,7 +351,7 @@ fn whatever_must_be_equal_is_compared_and_refused_on_both_sides_by_name() {
         nodes.start(2);
         nodes.pass(100);
         assert_eq!(nodes.served(2), Some(true));
-        assert!(nodes.outputs[0].contains(&Output::Reconciled(node(2))));
+        assert!(nodes.outputs[0].contains(&LinkOutput::Reconciled(node(2))));
     }
 }
 
@@ -374,22 +376,22 @@ fn a_node_whose_data_directory_was_replaced_is_told_before_it_serves_and_remembe
     nodes.outputs[1].clear();
     nodes.start(1);
     nodes.pass(20);
-    let place = |wanted: fn(&Output) -> bool| nodes.outputs[1].iter().position(wanted);
-    let told = place(|output| matches!(output, Output::Replaced(_)));
-    assert!(told.is_some() && told < place(|output| matches!(output, Output::Serve { .. })));
-    assert!(nodes.outputs[1].contains(&Output::Remember));
+    let place = |wanted: fn(&LinkOutput) -> bool| nodes.outputs[1].iter().position(wanted);
+    let told = place(|output| matches!(output, LinkOutput::Replaced(_)));
+    assert!(told.is_some() && told < place(|output| matches!(output, LinkOutput::Serve { .. })));
+    assert!(nodes.outputs[1].contains(&LinkOutput::SaveDisks));
     nodes.stop(1);
     assert!(nodes.disks[1].replaced.is_some());
     // It is told no more than once, and nobody forgets: another empty directory is found out as well.
     nodes.outputs[1].clear();
     nodes.start(1);
     nodes.pass(20);
-    assert!(!nodes.outputs[1].iter().any(|output| matches!(output, Output::Replaced(_))));
+    assert!(!nodes.outputs[1].iter().any(|output| matches!(output, LinkOutput::Replaced(_))));
     nodes.stop(1);
     nodes.disks[1] = Disks::new(DiskId(100));
     nodes.start(1);
     nodes.pass(20);
-    assert!(nodes.outputs[1].iter().any(|output| matches!(output, Output::Replaced(_))));
+    assert!(nodes.outputs[1].iter().any(|output| matches!(output, LinkOutput::Replaced(_))));
 }
 
 #[test]
@@ -397,9 +399,9 @@ fn a_peer_that_says_no_hello_is_let_go_and_dialled_again_later() {
     let mut nodes = Nodes::new(2);
     let (lower, higher) = nodes.lower(0, 1);
     nodes.start(lower);
-    nodes.event(lower, Event::Connected { peer: node(higher), connection: 77, dialled: false });
+    nodes.event(lower, LinkEvent::Connected { peer: node(higher), connection: 77, dialled: false });
     nodes.pass(6000);
-    assert!(nodes.outputs[lower].contains(&Output::Close(77, Closing::NoHello)));
+    assert!(nodes.outputs[lower].contains(&LinkOutput::Close(77, CloseReason::NoHello)));
     nodes.start(higher);
     nodes.pass(3000);
     assert_eq!(nodes.served(higher), Some(true));

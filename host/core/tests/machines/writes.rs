@@ -134,7 +134,7 @@ pub(crate) fn work_that_comes_after_its_deadline_is_not_begun() {
     cluster.pass(1000);
     assert_eq!(cluster.error(number).code, ErrorCode::Unknown);
     let request = rejoin_core::shard::event::ClientRequest {
-        session: rejoin_core::shard::event::Session { connection: 1, request: 77 },
+        reply_to: rejoin_core::shard::event::ReplyTo { connection: 1, request: 77 },
         tenant: crate::support::tenant(),
         layout: cluster.view.layout_name(),
         trace: 0,

@@ -8,7 +8,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::port::{Space, Store};
 use rejoin_core::shard::event::{
-    Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, Invalid, MergeJob, MergeTicket, Merged, Session, ValidateJob,
+    Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, Invalid, MergeJob, MergeTicket, Merged, ReplyTo, ValidateJob,
     ValidateTicket,
 };
 use rejoin_core::shard::{Config, Shard};
@@ -68,7 +68,7 @@ pub(crate) struct Cluster {
     pub(crate) validations: VecDeque<(usize, ValidateTicket, ValidateJob)>,
     /// `None`: validations are kept for the test to answer.
     pub(crate) validator: Option<Validator>,
-    next_session: u64,
+    next_request: u64,
     seed: u64,
 }
 
@@ -108,7 +108,7 @@ impl Cluster {
             plugin: Some(merge::union),
             validations: VecDeque::new(),
             validator: Some(merge::is_words),
-            next_session: 1,
+            next_request: 1,
             seed: 1000,
         };
         (0..cluster.nodes.len()).for_each(|at| cluster.greet(at, true));
@@ -164,8 +164,8 @@ impl Cluster {
                 self.nodes[from].behind.push_back(Behind::Send(to, Box::new(envelope)))
             }
             Effect::WhenDurable(ticket) => self.nodes[from].behind.push_back(Behind::Durable(ticket)),
-            Effect::Reply { session, reply } => {
-                assert!(self.replies.insert(session.request, reply).is_none(), "a request is answered once");
+            Effect::Reply { reply_to, reply } => {
+                assert!(self.replies.insert(reply_to.request, reply).is_none(), "a request is answered once");
             }
             Effect::Merge(ticket, job) => match self.plugin {
                 Some(plugin) => {
@@ -285,10 +285,10 @@ impl Cluster {
 
     /// Asks a node; what it sends stays on the wire. Returns the number under which the reply is found.
     pub(crate) fn ask(&mut self, to: usize, request: DataRequest) -> u64 {
-        let number = self.next_session;
-        self.next_session += 1;
+        let number = self.next_request;
+        self.next_request += 1;
         let request = ClientRequest {
-            session: Session { connection: 1, request: number },
+            reply_to: ReplyTo { connection: 1, request: number },
             tenant: tenant(),
             layout: self.view.layout_name(),
             trace: number,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use rejoin_core::control::{Catalog, Change, Control, Effect, Event, SPREAD_US, Wait};
+use rejoin_core::control::{CHANGE_WAIT_US, Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, Wait};
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{Hlc, LayoutRef, Name, NodeId, TenantId, codec};
@@ -23,31 +23,35 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn event(&mut self, to: u64, event: Event) {
+    fn event(&mut self, to: u64, event: CatalogEvent) {
         let mut effects = Vec::new();
         self.all[to as usize].handle(self.now_us, 1_000, event, &mut effects);
-        if effects.last() == Some(&Effect::Save) {
-            self.all[to as usize].handle(self.now_us, 1_000, Event::Saved(Ok(())), &mut effects);
+        if effects.last() == Some(&CatalogEffect::Save) {
+            self.all[to as usize].handle(self.now_us, 1_000, CatalogEvent::Saved(Ok(())), &mut effects);
         }
         for effect in effects {
             match effect {
-                Effect::Send(peer, body) if peer.0 < LIAR => self.wire.push_back((to, peer.0, body)),
-                Effect::Send(..) | Effect::Save | Effect::Changed | Effect::Agreed(_) | Effect::Overruled { .. } => {}
-                Effect::Answer(call, _) => assert!(self.waiting.remove(&call), "a change is answered once"),
+                CatalogEffect::Send(peer, body) if peer.0 < LIAR => self.wire.push_back((to, peer.0, body)),
+                CatalogEffect::Send(..)
+                | CatalogEffect::Save
+                | CatalogEffect::Changed
+                | CatalogEffect::CaughtUp(_)
+                | CatalogEffect::Overruled { .. } => {}
+                CatalogEffect::Answer(call, _) => assert!(self.waiting.remove(&call), "a change is answered once"),
             }
         }
     }
 
     fn connect(&mut self, digest_of: [u64; 2]) {
-        self.event(0, Event::PeerUp(NodeId(1), digest_of[1]));
-        self.event(1, Event::PeerUp(NodeId(0), digest_of[0]));
+        self.event(0, CatalogEvent::PeerUp(NodeId(1), digest_of[1]));
+        self.event(1, CatalogEvent::PeerUp(NodeId(0), digest_of[0]));
     }
 
     /// Delivers everything between the honest ones; `most` messages have to be enough.
     fn settle(&mut self, most: usize) {
         for _ in 0..most {
             let Some((from, to, body)) = self.wire.pop_front() else { return };
-            self.event(to, Event::Peer(NodeId(from), body));
+            self.event(to, CatalogEvent::Peer(NodeId(from), body));
         }
         panic!("two nodes never stop talking");
     }
@@ -66,31 +70,31 @@ fn lines(mut bytes: &[u8]) -> Vec<&[u8]> {
 
 fn property(bytes: &[u8]) {
     let mut nodes = Nodes { all: vec![Control::new(Catalog::default()), Control::new(Catalog::default())], ..Nodes::default() };
-    nodes.event(0, Event::PeerUp(NodeId(LIAR), 7));
+    nodes.event(0, CatalogEvent::PeerUp(NodeId(LIAR), 7));
     for (call, line) in lines(bytes).into_iter().enumerate() {
         let Some((&what, line)) = line.split_first() else { continue };
         let to = u64::from(what % 2);
         match what / 2 % 5 {
             0 | 1 => {
                 let Ok(PeerEnvelope { body, .. }) = codec::decode(line) else { continue };
-                nodes.event(to, Event::Peer(NodeId(LIAR), body));
+                nodes.event(to, CatalogEvent::Peer(NodeId(LIAR), body));
             }
             2 => {
                 nodes.waiting.insert(call as u64);
-                nodes.event(to, Event::Change(call as u64, change(line), Wait { all: BTreeSet::new(), until_us: 0 }));
+                nodes.event(to, CatalogEvent::Change(call as u64, change(line), Wait { all: BTreeSet::new(), until_us: 0 }));
             }
             3 => {
-                nodes.event(to, Event::PeerDown(NodeId(LIAR)));
-                nodes.event(to, Event::PeerUp(NodeId(LIAR), 8));
+                nodes.event(to, CatalogEvent::PeerDown(NodeId(LIAR)));
+                nodes.event(to, CatalogEvent::PeerUp(NodeId(LIAR), 8));
             }
             _ => {
-                nodes.now_us += SPREAD_US;
-                nodes.event(to, Event::Tick);
+                nodes.now_us += CHANGE_WAIT_US;
+                nodes.event(to, CatalogEvent::Tick);
             }
         }
     }
-    nodes.now_us += SPREAD_US;
-    (0..2).for_each(|at| nodes.event(at, Event::Tick));
+    nodes.now_us += CHANGE_WAIT_US;
+    (0..2).for_each(|at| nodes.event(at, CatalogEvent::Tick));
     assert!(nodes.waiting.is_empty(), "every change is answered in the end");
     nodes.wire.clear();
     let digests = [nodes.all[0].digest(), nodes.all[1].digest()];
@@ -105,17 +109,17 @@ fn property(bytes: &[u8]) {
     assert_eq!(Control::new(kept).digest(), nodes.all[0].digest());
 }
 
-fn change(line: &[u8]) -> Change {
+fn change(line: &[u8]) -> CatalogChange {
     let (which, version) = (line.first().copied().unwrap_or(0), u64::from(line.get(1).copied().unwrap_or(0)));
     let name = Name::new(format!("x{}", which / 8 % 4)).unwrap();
     let tenant = TenantId::from_name(&name);
     let props = BucketProps { siblings: u16::from(line.get(2).copied().unwrap_or(9)), ..BucketProps::default() };
     match which % 5 {
-        0 => Change::BucketCreate(tenant, name, props),
-        1 => Change::BucketSet(tenant, name, version, props),
-        2 => Change::TokenCreate(tenant, name, Scope::Data, [which; 32]),
-        3 => Change::TokenRevoke(name),
-        _ => Change::TenantCreate(name),
+        0 => CatalogChange::BucketCreate(tenant, name, props),
+        1 => CatalogChange::BucketSet(tenant, name, version, props),
+        2 => CatalogChange::TokenCreate(tenant, name, Scope::Data, [which; 32]),
+        3 => CatalogChange::TokenRevoke(name),
+        _ => CatalogChange::TenantCreate(name),
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rejoin_core::causal;
 use rejoin_core::port::Space;
 use rejoin_core::shard::Shard;
-use rejoin_core::shard::event::{Barrier, Effect, Session};
+use rejoin_core::shard::event::{Barrier, Effect, ReplyTo};
 use rejoin_core::view::{Bucket, Target};
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Reply};
@@ -36,7 +36,7 @@ struct Asked {
 pub(super) struct Watch {
     node: NodeId,
     contexts: ContextKey,
-    waiting: BTreeMap<Session, Asked>,
+    waiting: BTreeMap<ReplyTo, Asked>,
     /// Where each dot of this node was minted.
     minted: BTreeMap<Dot, ObjectId>,
     /// Who has taken the write of a request, and where this node's own copy is on the disk.
@@ -66,14 +66,14 @@ impl Watch {
         }
     }
 
-    pub(super) fn asked(&mut self, session: Session, target: &Target, request: &DataRequest) {
+    pub(super) fn asked(&mut self, reply_to: ReplyTo, target: &Target, request: &DataRequest) {
         let seen = match request {
             DataRequest::Put(Put { basis: Basis::Context(context), .. }) => self.contexts.open(&target.object, context),
             _ => Ok(VersionVector::new()),
         };
         let validates = target.bucket.props.plugin.is_some_and(|activation| activation.validates);
         let judged = validates && matches!(request, DataRequest::Put(Put { content: Content::Value(_), .. }));
-        self.waiting.insert(session, Asked { object: target.object.clone(), bucket: target.bucket.clone(), seen, judged });
+        self.waiting.insert(reply_to, Asked { object: target.object.clone(), bucket: target.bucket.clone(), seen, judged });
     }
 
     /// The plugin has looked at a value.
@@ -112,7 +112,7 @@ impl Watch {
                     self.sent(cause, envelope, store, &mut fresh);
                     self.answered(arrived.as_ref(), *to, *barrier, envelope, store);
                 }
-                Effect::Reply { session, reply: Reply::Put(reply) } if !self.relayed => self.put_ended(cause, *session, reply),
+                Effect::Reply { reply_to, reply: Reply::Put(reply) } if !self.relayed => self.put_ended(cause, *reply_to, reply),
                 Effect::Merge(_, job) => {
                     let values: BTreeSet<&Bytes> = job.siblings.iter().map(|sibling| &sibling.value).collect();
                     assert!(!values.is_empty() && values.len() == job.siblings.len(), "a plugin gets each value once");
@@ -137,7 +137,7 @@ impl Watch {
         let is_new = !self.minted_before(message, dot);
         if is_new && fresh.insert(dot) {
             self.minted_well(message, dot);
-            let asked = cause.and_then(|trace| self.waiting.get(&Session { connection: 1, request: trace }));
+            let asked = cause.and_then(|trace| self.waiting.get(&ReplyTo { connection: 1, request: trace }));
             asked.into_iter().for_each(|asked| {
                 replaced_well(asked, message, dot);
                 assert!(!asked.judged || cause.is_some_and(|trace| self.taken.contains(&trace)), "what is written was validated");
@@ -181,8 +181,8 @@ impl Watch {
     }
 
     /// Looks at how a write ended: what counts is who has taken it, each node once, this one when its disk has it.
-    fn put_ended(&self, cause: Cause, session: Session, reply: &PutReply) {
-        let Some(asked) = self.waiting.get(&session) else { panic!("a request is answered once") };
+    fn put_ended(&self, cause: Cause, reply_to: ReplyTo, reply: &PutReply) {
+        let Some(asked) = self.waiting.get(&reply_to) else { panic!("a request is answered once") };
         let acks = cause.and_then(|trace| self.acks.get(&trace));
         let own = usize::from(asked.bucket.props.durability == Durability::Os && acks.is_none_or(|acks| !acks.contains(&self.node)));
         let got = acks.map_or(0, BTreeSet::len) + own;
@@ -196,8 +196,8 @@ impl Watch {
     }
 
     /// A reply leaves. Returns the context that its client has now, and of which object.
-    pub(super) fn told(&mut self, session: Session, reply: &Reply) -> Option<(ObjectId, Bytes)> {
-        let Some(asked) = self.waiting.remove(&session) else { panic!("a request is answered once") };
+    pub(super) fn told(&mut self, reply_to: ReplyTo, reply: &Reply) -> Option<(ObjectId, Bytes)> {
+        let Some(asked) = self.waiting.remove(&reply_to) else { panic!("a request is answered once") };
         let context = match reply {
             _ if self.relayed => return None,
             Reply::Get(reply) => {

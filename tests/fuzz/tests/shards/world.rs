@@ -9,7 +9,7 @@ use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::placement;
-use rejoin_core::shard::event::{ClientRequest, DurableTicket, Effect, Event, Invalid, MergeTicket, Merged, Now, Session, ValidateTicket};
+use rejoin_core::shard::event::{ClientRequest, DurableTicket, Effect, Event, Invalid, MergeTicket, Merged, Now, ReplyTo, ValidateTicket};
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Activation, BucketProps, Durability, Record, RecordBody, RecordKey};
@@ -157,7 +157,7 @@ impl World {
                 Effect::WhenDurable(ticket) => self.tickets.push_back((ticket, cause)),
                 Effect::Merge(ticket, _) => self.merges.push((ticket, cause)),
                 Effect::Validate(ticket, _) => self.validations.push((ticket, cause)),
-                Effect::Reply { session, reply } => self.contexts.extend(self.watch.told(session, &reply)),
+                Effect::Reply { reply_to, reply } => self.contexts.extend(self.watch.told(reply_to, &reply)),
                 Effect::StartRenewed(start) => self.event(None, Event::Start(StartId(start))),
                 Effect::Alarm(_) => {}
                 Effect::Fatal(why) => panic!("no disk here fails for good: {why}"),
@@ -184,15 +184,15 @@ impl World {
     /// A client asks.
     pub(super) fn ask(&mut self, request: DataRequest) {
         let number = self.number();
-        let session = Session { connection: 1, request: number };
+        let reply_to = ReplyTo { connection: 1, request: number };
         let (bucket, key) = match &request {
             DataRequest::Get(get) => (&get.bucket, &get.key),
             DataRequest::Put(put) => (&put.bucket, &put.key),
         };
         let target = self.view.target(tenant(), bucket, key).expect("a bucket and a key");
-        self.watch.asked(session, &target, &request);
+        self.watch.asked(reply_to, &target, &request);
         let deadline_us = self.now_us + PATIENCE_US;
-        let client = ClientRequest { session, tenant: tenant(), layout: self.layout(), trace: number, deadline_us, request };
+        let client = ClientRequest { reply_to, tenant: tenant(), layout: self.layout(), trace: number, deadline_us, request };
         self.event(Some(number), Event::Client(client));
     }
 

@@ -3,7 +3,7 @@
 //! take, and the deaths in the middle of one.
 
 use rejoin_core::node::batch::{Input, Output};
-use rejoin_core::node::links;
+use rejoin_core::node::links::LinkEvent;
 use rejoin_core::port::CommitSeq;
 use rejoin_core::shard::event::{Event, Invalid, MergeJob, MergeTicket, ValidateJob, ValidateTicket};
 use rejoin_proto::client::{PutOutcome, Reply, StartId};
@@ -158,10 +158,10 @@ impl World {
                 let to = self.keys.index(to);
                 self.send(at, to, envelope);
             }
-            Output::Reply(session, reply) => self.reply(at, session, reply),
+            Output::Reply(reply_to, reply) => self.reply(at, reply_to, reply),
             Output::Merge(ticket, job) => self.merge(at, index, ticket, &job),
             Output::Validate(ticket, job) => self.validate(at, index, ticket, &job),
-            Output::Heard(_, connection) => self.link_event(at, links::Event::Heard(connection)),
+            Output::ActorsChecked(_, connection) => self.link_event(at, LinkEvent::ActorsChecked(connection)),
             Output::StartRenewed(start) => self.start_renewed(at, index, start),
             Output::Alarm(alarm) => {
                 self.recorder.alarm(&alarm);

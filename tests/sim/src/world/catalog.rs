@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use rejoin_core::control::{Effect, Event};
-use rejoin_core::node::links;
-use rejoin_core::shard::event;
+use rejoin_core::control::{CatalogEffect, CatalogEvent};
+use rejoin_core::node::links::LinkEvent;
+use rejoin_core::shard::event::Event;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::peer::PeerEnvelope;
 use rejoin_proto::{ErrorCode, ErrorReply};
@@ -15,7 +15,7 @@ use crate::history::NodeIndex;
 
 impl World {
     /// Queues an event for a node's catalog; `told` is a connection that hears when it is done.
-    pub(super) fn tell_control(&mut self, at: NodeIndex, event: Event, told: Option<u32>) {
+    pub(super) fn tell_control(&mut self, at: NodeIndex, event: CatalogEvent, told: Option<u32>) {
         if let Some(running) = &mut self.nodes[usize::from(at)].running {
             running.control.queue.push_back((event, told));
             self.want_control(at, self.now_us + 1);
@@ -46,13 +46,13 @@ impl World {
             return self.want_control(at, now_us);
         }
         let (event, told) = match running.control.saving.take() {
-            Some(told) => (Event::Saved(self.save_catalog(at)), told),
-            None => running.control.queue.pop_front().unwrap_or((Event::Tick, None)),
+            Some(told) => (CatalogEvent::Saved(self.save_catalog(at)), told),
+            None => running.control.queue.pop_front().unwrap_or((CatalogEvent::Tick, None)),
         };
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
         let mut effects = Vec::new();
         running.control.control.handle(now.mono_us, wall_ms, event, &mut effects);
-        let saves = effects.last() == Some(&Effect::Save);
+        let saves = effects.last() == Some(&CatalogEffect::Save);
         if saves {
             running.control.saving = Some(told);
             running.control.busy_until_us = now_us + sync_us / 2 + self.faults.exponential(sync_us / 2);
@@ -82,25 +82,25 @@ impl World {
         Ok(())
     }
 
-    fn control_effects(&mut self, at: NodeIndex, effects: Vec<Effect>, told: Option<u32>) {
+    fn control_effects(&mut self, at: NodeIndex, effects: Vec<CatalogEffect>, told: Option<u32>) {
         for effect in effects {
             match effect {
-                Effect::Save => {}
-                Effect::Changed => self.catalog_changed(at),
-                Effect::Send(peer, body) => {
+                CatalogEffect::Save => {}
+                CatalogEffect::Changed => self.catalog_changed(at),
+                CatalogEffect::Send(peer, body) => {
                     let to = self.keys.index(peer);
                     let envelope = PeerEnvelope { layout: self.view.layout_name(), trace: 0, body };
                     self.send(at, to, Box::new(envelope));
                 }
-                Effect::Answer(_, result) => {
+                CatalogEffect::Answer(_, result) => {
                     self.recorder.mark(if result.is_ok() { "catalog change" } else { "catalog change refused" });
                 }
-                Effect::Overruled { .. } => self.recorder.mark("bucket that lost its name"),
-                Effect::Agreed(peer) => self.link_event(at, links::Event::CatalogEqual(peer)),
+                CatalogEffect::Overruled { .. } => self.recorder.mark("bucket that lost its name"),
+                CatalogEffect::CaughtUp(peer) => self.link_event(at, LinkEvent::CaughtUp(peer)),
             }
         }
         if let Some(connection) = told {
-            self.link_event(at, links::Event::CatalogTold(u64::from(connection)));
+            self.link_event(at, LinkEvent::CatalogSent(u64::from(connection)));
         }
     }
 
@@ -111,6 +111,6 @@ impl World {
         let view = Arc::new(ClusterView::new(layout, running.control.control.records()));
         running.view = Arc::clone(&view);
         self.recorder.buckets_seen(at, running.control.control.records());
-        self.tell_all(at, &event::Event::View(view));
+        self.tell_all(at, &Event::View(view));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use rejoin_core::control::{Catalog, Change, Event, Wait};
+use rejoin_core::control::{Catalog, CatalogChange, CatalogEvent, Wait};
 use rejoin_proto::catalog::{BucketProps, RecordBody, RecordKey};
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::ActorNext;
@@ -479,7 +479,7 @@ impl World {
         // Within what was promised of it.
         let props = BucketProps { siblings: siblings.clamp(2, most), ..props };
         self.note(at, || format!("bucket b{bucket} is to take {siblings} siblings"));
-        self.tell_control(at, Event::Change(0, Change::BucketSet(tenant(), name, record.version, props), nobody()), None);
+        self.tell_control(at, CatalogEvent::Change(0, CatalogChange::BucketSet(tenant(), name, record.version, props), nobody()), None);
     }
 
     /// Two operators make one bucket at the same time, with different numbers of copies.
@@ -489,7 +489,7 @@ impl World {
         self.note(at, || format!("makes bucket {name}, and so does n{other}"));
         for (node, n) in [(at, 1), (other, 3)] {
             let props = BucketProps { n, ..BucketProps::default() };
-            self.tell_control(node, Event::Change(0, Change::BucketCreate(tenant(), name.clone(), props), nobody()), None);
+            self.tell_control(node, CatalogEvent::Change(0, CatalogChange::BucketCreate(tenant(), name.clone(), props), nobody()), None);
         }
     }
 }

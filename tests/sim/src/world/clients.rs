@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use rejoin_core::shard::event::{ClientRequest, Event, Session as Connection};
+use rejoin_core::shard::event::{ClientRequest, Event, ReplyTo};
 use rejoin_proto::client::{GetReply, PutOutcome, PutReply, Reply};
 use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{ErrorCode, RequestId, VersionVector};
@@ -99,7 +99,7 @@ impl World {
         let arrives_us = self.network.client_passage(now_us);
         if let Some(at_us) = arrives_us {
             let request = ClientRequest {
-                session: Connection { connection: u64::from(session), request: u64::from(call) },
+                reply_to: ReplyTo { connection: u64::from(session), request: u64::from(call) },
                 tenant: tenant(),
                 layout: self.view.layout_name(),
                 trace: u64::from(call) + 1,
@@ -118,16 +118,16 @@ impl World {
         if self.refuses(node, &request) {
             return;
         }
-        let key = self.recorder.run.calls[request.session.request as usize].key;
+        let key = self.recorder.run.calls[request.reply_to.request as usize].key;
         let shard = self.keys.place(key).shard;
         self.work(node, shard, Event::Client(request));
     }
 
     /// A coordinator lets a reply go.
-    pub(super) fn reply(&mut self, at: NodeIndex, session: Connection, reply: Reply) {
-        let call = session.request as CallId;
+    pub(super) fn reply(&mut self, at: NodeIndex, reply_to: ReplyTo, reply: Reply) {
+        let call = reply_to.request as CallId;
         if let Reply::Put(PutReply { outcome: PutOutcome::Stored, .. }) = &reply {
-            self.acknowledged(session.request + 1);
+            self.acknowledged(reply_to.request + 1);
         }
         let key = self.recorder.run.calls[call as usize].key;
         self.trace.line(self.now_us, Some(at), Some(key), || format!("answers c{call}: {}", describe::reply(&reply)));

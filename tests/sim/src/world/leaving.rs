@@ -98,7 +98,7 @@ impl World {
         let leaving = self.nodes[usize::from(at)].running.as_ref().is_some_and(|running| running.leaving.is_some());
         if leaving {
             let error = ErrorReply::new(ErrorCode::Stopping, "the node is stopping, and nothing was done; try another");
-            self.reply(at, request.session, Reply::Error(error));
+            self.reply(at, request.reply_to, Reply::Error(error));
         }
         leaving
     }

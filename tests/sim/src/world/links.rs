@@ -1,11 +1,11 @@
 //! Connections between nodes: what is dialled comes about or times out, parcels take their time, and dead ends are
 //! noticed. What a node does about them is decided by the product's own [`Links`](rejoin_core::node::links::Links).
 
-use rejoin_core::control;
+use rejoin_core::control::CatalogEvent;
 use rejoin_core::node::batch::Input;
-use rejoin_core::node::links::{Closing, Event, Output};
+use rejoin_core::node::links::{CloseReason, LinkEvent, LinkOutput};
 use rejoin_core::node::route::{Route, route};
-use rejoin_core::shard::event;
+use rejoin_core::shard::event::Event;
 use rejoin_proto::peer::{ActorNext, PeerEnvelope};
 
 use super::node::Open;
@@ -69,9 +69,9 @@ impl World {
         let (open, number) = (running.open.contains_key(&connection), u64::from(connection));
         let current = running.links.is_known(self.keys.node(from), number);
         match parcel {
-            Parcel::Hello(hello) if open => self.link_event(to, Event::Hello(number, *hello)),
-            Parcel::Ready(digest) if open => self.link_event(to, Event::Ready(number, digest)),
-            Parcel::Clock(wall_ms) if open => self.link_event(to, Event::Clock(number, wall_ms)),
+            Parcel::Hello(hello) if open => self.link_event(to, LinkEvent::Hello(number, *hello)),
+            Parcel::Ready(digest) if open => self.link_event(to, LinkEvent::Ready(number, digest)),
+            Parcel::Clock(wall_ms) if open => self.link_event(to, LinkEvent::Clock(number, wall_ms)),
             Parcel::Leaving if open => self.peer_leaves(to, from, connection),
             Parcel::Left if open => self.peer_has_left(to, connection),
             Parcel::Closed(refusal) if open => self.connection_ended(to, connection, refusal, "the other side has closed it"),
@@ -88,9 +88,9 @@ impl World {
         let peer = self.keys.node(from);
         let Some(running) = &self.nodes[usize::from(at)].running else { return };
         match route(&envelope.body, &running.view, self.options.shards) {
-            Route::Shard(shard) => self.work(at, shard, event::Event::Peer(peer, envelope)),
-            Route::Ahead(shard) => self.tell(at, shard, event::Event::Peer(peer, envelope)),
-            Route::Control => self.tell_control(at, control::Event::Peer(peer, envelope.body), None),
+            Route::Shard(shard) => self.work(at, shard, Event::Peer(peer, envelope)),
+            Route::Ahead(shard) => self.tell(at, shard, Event::Peer(peer, envelope)),
+            Route::Control => self.tell_control(at, CatalogEvent::Peer(peer, envelope.body), None),
             Route::Modules | Route::Nowhere => {}
         }
     }
@@ -102,7 +102,7 @@ impl World {
     }
 
     /// Tells a node's links what has happened, and does what they ask for.
-    pub(super) fn link_event(&mut self, at: NodeIndex, event: Event) {
+    pub(super) fn link_event(&mut self, at: NodeIndex, event: LinkEvent) {
         let now = self.clock(at);
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
         let mut outputs = Vec::new();
@@ -129,12 +129,12 @@ impl World {
         if let Some(running) = &mut self.nodes[usize::from(at)].running {
             running.links_wake_us = u64::MAX;
         }
-        self.link_event(at, Event::Tick);
+        self.link_event(at, LinkEvent::Tick);
     }
 
-    fn link_output(&mut self, at: NodeIndex, output: Output) {
+    fn link_output(&mut self, at: NodeIndex, output: LinkOutput) {
         match output {
-            Output::Dial(peer) => {
+            LinkOutput::Dial(peer) => {
                 let (to, connection) = (self.keys.index(peer), self.network.next_generation());
                 self.note(at, || format!("dials n{to} as c{connection}"));
                 let life = self.nodes[usize::from(at)].life;
@@ -142,62 +142,62 @@ impl World {
                 self.network.under_way += 1;
                 self.dialling(dialling);
             }
-            Output::Close(connection, closing) => self.close_connection(at, connection as u32, closing),
-            Output::Remember => {
+            LinkOutput::Close(connection, closing) => self.close_connection(at, connection as u32, closing),
+            LinkOutput::SaveDisks => {
                 let node = &mut self.nodes[usize::from(at)];
                 node.ids = node.running.as_ref().map(|running| running.links.disks().clone());
             }
-            Output::Replaced(by) => {
+            LinkOutput::Replaced(by) => {
                 self.note(at, || format!("learns from {by} that its disk was WIPED"));
                 self.recorder.mark("replaced disk known");
                 let now_us = self.now_us;
                 for loss in self.recorder.run.losses.iter_mut().filter(|loss| loss.node == at && loss.wiped && loss.known_us.is_none()) {
                     loss.known_us = Some(now_us);
                 }
-                self.tell_all(at, &event::Event::Replaced);
+                self.tell_all(at, &Event::Replaced);
             }
-            Output::PeerUp { peer, connection, actors, catalog } => {
+            LinkOutput::PeerUp { peer, connection, actors, catalog } => {
                 let other = self.keys.index(peer);
                 self.note(at, || format!("connected to n{other} as c{connection}, whose actors are {}", counters(&actors)));
                 for (shard, actors) in (0..).zip(actors) {
                     self.input(at, shard, Input::PeerUp { peer, connection, actors });
                 }
-                self.tell_control(at, control::Event::PeerUp(peer, catalog), Some(connection as u32));
+                self.tell_control(at, CatalogEvent::PeerUp(peer, catalog), Some(connection as u32));
             }
-            Output::PeerDown(peer) => {
-                self.tell_all(at, &event::Event::PeerDown(peer));
-                self.tell_control(at, control::Event::PeerDown(peer), None);
+            LinkOutput::PeerDown(peer) => {
+                self.tell_all(at, &Event::PeerDown(peer));
+                self.tell_control(at, CatalogEvent::PeerDown(peer), None);
             }
-            Output::SayReady(connection) => {
+            LinkOutput::SendReady(connection) => {
                 let Some(running) = &self.nodes[usize::from(at)].running else { return };
                 let (digest, connection) = (running.control.control.digest(), connection as u32);
                 if let Some(peer) = running.open.get(&connection).map(|open| open.peer) {
                     self.post_parcel(at, peer, connection, Parcel::Ready(digest), true);
                 }
             }
-            Output::SayClock(connection) => {
+            LinkOutput::SendClock(connection) => {
                 let (wall_ms, connection) = (self.wall_ms(at), connection as u32);
                 let Some(running) = &self.nodes[usize::from(at)].running else { return };
                 if let Some(peer) = running.open.get(&connection).map(|open| open.peer) {
                     self.post_parcel(at, peer, connection, Parcel::Clock(wall_ms), true);
                 }
             }
-            Output::Clocks(lines) => {
+            LinkOutput::Clocks(lines) => {
                 if !lines.is_empty() {
                     self.recorder.mark("wrong clock told");
                     self.note(at, || lines.join("; "));
                 }
             }
-            Output::Compare(peer, digest) => self.tell_control(at, control::Event::PeerReady(peer, digest), None),
-            Output::Refused(_, why) => panic!("equal nodes refuse each other: {why}"),
-            Output::Reconciled(_) => {}
-            Output::Serve { met_all } => {
+            LinkOutput::CompareCatalog(peer, digest) => self.tell_control(at, CatalogEvent::PeerReady(peer, digest), None),
+            LinkOutput::Refused(_, why) => panic!("equal nodes refuse each other: {why}"),
+            LinkOutput::Reconciled(_) => {}
+            LinkOutput::Serve { met_all } => {
                 self.recorder.mark(if met_all { "served when all were met" } else { "served without all" });
                 self.note(at, || format!("serves, all met: {met_all}"));
                 if let Some(running) = &mut self.nodes[usize::from(at)].running {
                     running.met_all = met_all;
                 }
-                self.tell_all(at, &event::Event::Serving { met_all });
+                self.tell_all(at, &Event::Serving { met_all });
             }
         }
     }
@@ -217,7 +217,7 @@ impl World {
         }
         if self.now_us >= until_us {
             self.network.under_way -= 1;
-            return self.link_event(from, Event::DialFailed(self.keys.node(to)));
+            return self.link_event(from, LinkEvent::DialFailed(self.keys.node(to)));
         }
         let at_us = (self.now_us + resend_us).min(until_us);
         self.plan_at(at_us, Occurrence::Dialling(Dialling { resend_us: 2 * resend_us, ..dialling }));
@@ -234,19 +234,19 @@ impl World {
         let (id, now, now_us, actors) = (self.keys.node(peer), self.clock(at), self.now_us, self.actors(at));
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
         running.open.insert(connection, Open { peer, heard_us: now_us });
-        self.link_event(at, Event::Connected { peer: id, connection: u64::from(connection), dialled });
+        self.link_event(at, LinkEvent::Connected { peer: id, connection: u64::from(connection), dialled });
         let Some(running) = &self.nodes[usize::from(at)].running else { return };
         let hello = running.links.hello(id, now, running.control.control.digest(), actors);
         self.post_parcel(at, peer, connection, Parcel::Hello(Box::new(hello)), true);
     }
 
     /// A node closes a connection: the other side hears of it.
-    fn close_connection(&mut self, at: NodeIndex, connection: u32, closing: Closing) {
+    fn close_connection(&mut self, at: NodeIndex, connection: u32, closing: CloseReason) {
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
         if let Some(open) = running.open.remove(&connection) {
             self.note(at, || format!("closes c{connection} to n{}: {closing:?}", open.peer));
             let refusal = match closing {
-                Closing::Refused(why) => Some(why),
+                CloseReason::Refused(why) => Some(why),
                 _ => None,
             };
             self.post_parcel(at, open.peer, connection, Parcel::Closed(refusal), true);
@@ -266,7 +266,7 @@ impl World {
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
         let Some(open) = running.open.remove(&connection) else { return };
         self.note(at, || format!("c{connection} to n{} has ended: {why}", open.peer));
-        self.link_event(at, Event::Closed(u64::from(connection), refusal));
+        self.link_event(at, LinkEvent::Closed(u64::from(connection), refusal));
     }
 
     /// Every node looks at its connections and gives up those that are dead.

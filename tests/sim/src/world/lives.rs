@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand_core::Rng as _;
 
 use rejoin_core::node::identity::Disks;
-use rejoin_core::node::links::{self, Links};
+use rejoin_core::node::links::{self, LinkEvent, Links};
 use rejoin_core::shard::event::Event;
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
@@ -87,7 +87,7 @@ impl World {
             shards: options.shards,
             grace_us: options.start_grace_us,
             // A node that is alone serves early: what comes of starts that have met nobody is what is looked for.
-            lonely_us: options.start_grace_us,
+            minority_us: options.start_grace_us,
             longest_start_us: options.start_grace_us.max(LONGEST_START_US),
             timing: links::Timing::default(),
         };
@@ -108,7 +108,7 @@ impl World {
             leaving: None,
         });
         self.tell_all(at, &Event::Start(start));
-        self.link_event(at, links::Event::Tick);
+        self.link_event(at, LinkEvent::Tick);
     }
 
     fn open_shards(&mut self, at: NodeIndex, clean: bool, lost: bool) -> Option<Vec<Post>> {

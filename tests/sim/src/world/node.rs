@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use rejoin_core::control::{self, Catalog, Control};
+use rejoin_core::control::{Catalog, CatalogEvent, Control};
 use rejoin_core::node::batch::{GroupCommit, Input};
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::Links;
@@ -162,7 +162,7 @@ pub(super) struct Open {
 pub(super) struct ControlTask {
     pub(super) control: Control,
     /// Each with the connection that is told when it is done.
-    pub(super) queue: VecDeque<(control::Event, Option<u32>)>,
+    pub(super) queue: VecDeque<(CatalogEvent, Option<u32>)>,
     /// What is to happen once the catalog is saved.
     pub(super) saving: Option<Option<u32>>,
     /// Until then it is at a save.

@@ -11,13 +11,13 @@ pub const MAX_WAITING: usize = 1 << 18;
 
 /// A queue whose front may go as soon as its commit is on the disk.
 #[derive(Debug)]
-pub(crate) struct Waiting<T> {
+pub(crate) struct SyncQueue<T> {
     queue: VecDeque<(CommitSeq, T)>,
     synced: CommitSeq,
     limit: usize,
 }
 
-impl<T> Waiting<T> {
+impl<T> SyncQueue<T> {
     /// An empty queue of at most `limit` entries, behind a disk that has everything up to `synced`.
     pub(crate) fn new(limit: usize, synced: CommitSeq) -> Self {
         Self { queue: VecDeque::new(), synced, limit }
@@ -65,43 +65,43 @@ mod tests {
     use alloc::vec;
     use alloc::vec::Vec;
 
-    fn ready(waiting: &mut Waiting<u32>) -> Vec<u32> {
-        core::iter::from_fn(|| waiting.pop()).collect()
+    fn ready(queue: &mut SyncQueue<u32>) -> Vec<u32> {
+        core::iter::from_fn(|| queue.pop()).collect()
     }
 
     #[test]
     fn nothing_goes_before_its_commit_is_on_the_disk_and_all_of_it_goes_then() {
-        let mut waiting = Waiting::new(MAX_WAITING, CommitSeq::default());
+        let mut queue = SyncQueue::new(MAX_WAITING, CommitSeq::default());
         for (seq, what) in [(1, 10), (1, 11), (2, 20), (4, 40)] {
-            assert!(waiting.push(CommitSeq(seq), what));
+            assert!(queue.push(CommitSeq(seq), what));
         }
-        assert_eq!((ready(&mut waiting), waiting.has_ready(), waiting.needs_sync()), (vec![], false, true));
-        waiting.synced(CommitSeq(2));
-        assert!(waiting.has_ready());
-        assert_eq!(ready(&mut waiting), [10, 11, 20]);
-        assert_eq!((waiting.has_ready(), waiting.needs_sync()), (false, true));
-        waiting.synced(CommitSeq(1));
-        assert!(waiting.is_synced(CommitSeq(2)), "what is on the disk stays there");
-        waiting.synced(CommitSeq(7));
-        assert_eq!((ready(&mut waiting), waiting.needs_sync()), (vec![40], false));
+        assert_eq!((ready(&mut queue), queue.has_ready(), queue.needs_sync()), (vec![], false, true));
+        queue.synced(CommitSeq(2));
+        assert!(queue.has_ready());
+        assert_eq!(ready(&mut queue), [10, 11, 20]);
+        assert_eq!((queue.has_ready(), queue.needs_sync()), (false, true));
+        queue.synced(CommitSeq(1));
+        assert!(queue.is_synced(CommitSeq(2)), "what is on the disk stays there");
+        queue.synced(CommitSeq(7));
+        assert_eq!((ready(&mut queue), queue.needs_sync()), (vec![40], false));
     }
 
     #[test]
     fn what_was_synced_before_is_ready_and_needs_no_sync() {
-        let mut waiting = Waiting::new(MAX_WAITING, CommitSeq(5));
-        assert!(waiting.push(CommitSeq(5), 1));
-        assert_eq!((waiting.has_ready(), waiting.needs_sync()), (true, false));
-        assert!(waiting.push(CommitSeq(6), 2));
-        assert_eq!((waiting.has_ready(), waiting.needs_sync()), (true, true), "neither hides the other");
+        let mut queue = SyncQueue::new(MAX_WAITING, CommitSeq(5));
+        assert!(queue.push(CommitSeq(5), 1));
+        assert_eq!((queue.has_ready(), queue.needs_sync()), (true, false));
+        assert!(queue.push(CommitSeq(6), 2));
+        assert_eq!((queue.has_ready(), queue.needs_sync()), (true, true), "neither hides the other");
     }
 
     #[test]
     fn a_disk_that_stalls_does_not_take_the_memory() {
-        let mut waiting = Waiting::new(100, CommitSeq::default());
-        let taken = (0..107_u32).filter(|what| waiting.push(CommitSeq(1), *what)).count();
+        let mut queue = SyncQueue::new(100, CommitSeq::default());
+        let taken = (0..107_u32).filter(|what| queue.push(CommitSeq(1), *what)).count();
         assert_eq!(taken, 100);
-        waiting.synced(CommitSeq(1));
-        assert_eq!(ready(&mut waiting).len(), 100);
-        assert!(waiting.push(CommitSeq(2), 0), "there is room again");
+        queue.synced(CommitSeq(1));
+        assert_eq!(ready(&mut queue).len(), 100);
+        assert!(queue.push(CommitSeq(2), 0), "there is room again");
     }
 }
