@@ -1,4 +1,4 @@
-//! The parts under criterion, by CPU time of the process.
+//! The parts under criterion, measured in CPU time of the process.
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! The core's share of a write at a replica, and the join that both are made of. No disk, no network.
+//! Absorbing a write at a replica, and the join of two objects. No disk, no network.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -20,11 +20,11 @@ use rejoin_proto::{
     ActorId, BucketId, Content, Dot, Entry, Hlc, LayoutNode, Name, NodeId, Object, ObjectId, ReapEpoch, Runs, TenantId, VersionVector,
 };
 
-/// Keys that writes go to, in turn.
+/// Number of keys. Writes go to them in turn.
 const KEYS: u64 = 10_000;
 const NOW: Now = Now { mono_us: 1, wall_ms: 1_700_000_000_000 };
 
-/// A shard that is sent one write after another, each to replace what stands under its key.
+/// A shard that absorbs one write after another. Each write replaces the value under its key.
 pub struct Absorb {
     shard: Shard,
     store: Memory,
@@ -34,10 +34,10 @@ pub struct Absorb {
 }
 
 impl Absorb {
-    /// Values have that many bytes.
+    /// A shard for values of `value` bytes.
     ///
     /// # Panics
-    /// If the shard does not open, which nothing here prevents.
+    /// If the shard does not open.
     #[must_use]
     pub fn new(value: usize) -> Self {
         let node = |at: u8| {
@@ -66,10 +66,10 @@ impl Absorb {
         Self { shard, store, peer, value: crate::bytes(value).into(), next: 0 }
     }
 
-    /// Absorbs so many writes.
+    /// Absorbs `writes` writes.
     ///
     /// # Panics
-    /// If one is not answered.
+    /// If a write is not answered.
     pub fn writes(&mut self, writes: u64) {
         let mut effects = Vec::new();
         for _ in 0..writes {
@@ -82,7 +82,7 @@ impl Absorb {
         }
     }
 
-    /// The write of that number: it has seen the one before it to the same key.
+    /// The write number `number`. Its context covers the previous write to the same key.
     fn write(&self, number: u64) -> Replicate {
         let dot = Dot { actor: ActorId(7), counter: number };
         let key = format!("{:08}", number % KEYS).into();
@@ -99,7 +99,7 @@ impl Absorb {
     }
 }
 
-/// An object of that many siblings as two replicas have it, each with one that the other lacks.
+/// Two copies of an object with `count` siblings. Each has one sibling that the other lacks.
 #[must_use]
 pub fn siblings(count: u64, value: usize) -> [Object; 2] {
     let value = Bytes::from(crate::bytes(value));

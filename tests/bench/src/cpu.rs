@@ -1,4 +1,4 @@
-//! CPU time of this process as criterion's measure.
+//! CPU time of this process as a measurement for criterion.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct CpuTime;
 
 impl CpuTime {
-    /// What the process has used so far.
+    /// CPU time used so far.
     #[must_use]
     pub fn now() -> Duration {
         let time = clock_gettime(ClockId::ProcessCPUTime);
         Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
     }
 
-    /// What it uses for some work.
+    /// CPU time that `work` uses.
     pub fn of(work: impl FnOnce()) -> Duration {
         let before = Self::now();
         work();
@@ -49,7 +49,7 @@ impl Measurement for CpuTime {
         value.as_nanos() as f64
     }
 
-    /// Nanoseconds are shown as criterion shows those of the clock on the wall.
+    /// Formats nanoseconds as criterion formats wall-clock time.
     fn formatter(&self) -> &dyn ValueFormatter {
         static WALL: WallTime = WallTime;
         WALL.formatter()

@@ -1,5 +1,4 @@
-//! A writer's share of a batch in the journal: one record among many that are written with one call and, if wanted,
-//! synced with one sync.
+//! One record of a journal batch. The batch is written with one call and, if wanted, synced with one sync.
 
 use std::sync::Arc;
 
@@ -8,16 +7,16 @@ use tempfile::TempDir;
 use rejoin_core::port::{Change, Space, Store};
 use rejoin_store::{Options, OsDisk, ShardStore, Start};
 
-/// Whether batches are synced.
+/// When a batch is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sync {
-    /// To the disk: journal and mark.
+    /// Journal and mark are synced.
     Durable,
-    /// Written, and left to the operating system.
+    /// The operating system has the bytes.
     Written,
 }
 
-/// A store that is only written to.
+/// A store that takes writes and no reads.
 pub struct Journal {
     store: ShardStore,
     batch: u64,
@@ -27,7 +26,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Batches of so many records, each with a value of that many bytes. The row is a pinned one, always the same:
+    /// Batches of `batch` records with values of `value` bytes. All records write the same pinned row, so that
     /// nothing goes to the tree.
     ///
     /// # Panics
@@ -40,7 +39,7 @@ impl Journal {
         Self { store, batch, sync, value: crate::bytes(value), _dir: dir }
     }
 
-    /// Writes so many records.
+    /// Writes `records` records.
     ///
     /// # Panics
     /// If the disk refuses.

@@ -1,6 +1,6 @@
-//! What the parts of an operation cost, each alone: the messages, the tree, the journal, the join, the merge.
+//! Cost of each part of an operation: messages, tree, journal, join, merge.
 //!
-//! Each part does its work so many times when it is told to; who calls it measures. `cargo bench -p rejoin-test-bench`
+//! A part repeats its work as often as the caller asks; the caller measures. `cargo bench -p rejoin-test-bench`
 //! measures with criterion, and `rejoin-bench-distance` (`cargo xtask bench`) puts the parts beside whole operations of
 //! a cluster. Both count CPU time of the process, user and system and all its threads together: on a shared machine it
 //! says more than the clock on the wall.
@@ -20,10 +20,10 @@ pub use merge::Merge;
 pub use rpc::Rpc;
 pub use tree::Tree;
 
-/// Bytes of a small value, as in all figures of the README.
+/// Bytes of a small value, the same as in the figures of the README.
 pub const SMALL: usize = 100;
 
-/// Bytes that are different from one part of them to the next.
+/// Bytes that do not compress well.
 #[must_use]
 pub fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from(at * 31 % 251).unwrap_or_default()).collect()

@@ -1,4 +1,4 @@
-//! One call of a merge plugin: a fresh instance each time, or the memo of it.
+//! One call of a merge plugin, in a fresh instance or answered from the memo.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct Merge {
 }
 
 impl Merge {
-    /// Merges of that many carts of about so many bytes each.
+    /// Merges of `siblings` carts of about `bytes` bytes each.
     ///
     /// # Panics
     /// If the cart's component does not build or run.
@@ -31,7 +31,7 @@ impl Merge {
         Self { host, plugin, memo: Memo::new(32 << 20), siblings, limits: CallLimits::default() }
     }
 
-    /// Merges so many times with a fresh instance each.
+    /// Does `merges` merges, each in a fresh instance.
     ///
     /// # Panics
     /// If the plugin fails.
@@ -41,7 +41,7 @@ impl Merge {
         }
     }
 
-    /// Merges so many times, and only the first time by the plugin.
+    /// Does `merges` merges. Only the first merge runs the plugin; the memo answers the others.
     ///
     /// # Panics
     /// If the plugin fails.
@@ -52,7 +52,7 @@ impl Merge {
     }
 }
 
-/// A cart of one writer with one item, whose name fills it up.
+/// A cart of one writer with one item. The item's name fills the cart up to its size.
 fn cart(writer: u64, bytes: usize) -> Bytes {
     let item = "i".repeat(bytes.saturating_sub(45).max(1));
     format!(r#"{{"clock":{{"w{writer}":1}},"items":{{"{item}{writer}":{{"w{writer}:1":1}}}}}}"#).into()

@@ -20,7 +20,7 @@ pub struct Rpc {
 }
 
 impl Rpc {
-    /// Connects the two. Bodies have that many bytes each way, and so many requests are under way at once.
+    /// Connects client and node. Requests and replies have `body` bytes; `in_flight` requests are open at once.
     ///
     /// # Panics
     /// If they cannot be connected.
@@ -44,7 +44,7 @@ impl Rpc {
         Self { runtime, client, body: crate::bytes(body).into(), in_flight, _endpoints: endpoints }
     }
 
-    /// Makes so many calls.
+    /// Makes `calls` calls.
     ///
     /// # Panics
     /// If the connection is lost.
@@ -75,7 +75,7 @@ async fn echo(connection: Connection) {
     let sender = connection.sender();
     let mut frames = Vec::new();
     while connection.recv_batch(&mut frames, 256).await > 0 {
-        // Less than a queue holds is under way.
+        // Fewer calls are open than a queue holds, so no call is refused.
         if sender.try_send_batch(&mut frames).is_err() {
             return;
         }

@@ -1,9 +1,9 @@
-//! The tree alone: inserts into its memtable and point reads, in an order that no cache likes.
+//! The tree alone: inserts into its memtable, and point reads in random order.
 
 use lsm_tree::{AbstractTree, AnyTree, Config, SequenceNumberCounter};
 use tempfile::TempDir;
 
-/// Keys of a run; inserts past it overwrite.
+/// Number of keys. Inserts beyond it overwrite.
 const KEYS: u64 = 100_000;
 
 /// A tree in a directory of its own.
@@ -16,8 +16,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree whose values have that many bytes. With `flushed`, every key is in it already and was written to its
-    /// files.
+    /// A tree with values of `value` bytes. With `flushed`, it holds every key, in files.
     ///
     /// # Panics
     /// If the disk refuses.
@@ -34,7 +33,7 @@ impl Tree {
         tree
     }
 
-    /// So many inserts.
+    /// Makes `inserts` inserts.
     pub fn inserts(&mut self, inserts: u64) {
         for _ in 0..inserts {
             self.tree.insert(key(self.next), self.value.as_slice(), self.seqno.next());
@@ -42,10 +41,10 @@ impl Tree {
         }
     }
 
-    /// So many reads of keys that are there.
+    /// Makes `reads` reads of keys that exist.
     ///
     /// # Panics
-    /// If one is not.
+    /// If a key is missing.
     pub fn reads(&mut self, reads: u64) {
         for _ in 0..reads {
             let found = self.tree.get(key(self.next), u64::MAX >> 1).expect("a sound tree").expect("what was inserted");
@@ -55,7 +54,7 @@ impl Tree {
     }
 }
 
-/// A key as long as those of objects, scattered over the whole range.
+/// A key as long as an object's key, spread over the whole key range.
 fn key(number: u64) -> [u8; 40] {
     let mut key = [7; 40];
     let scattered = (number % KEYS).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -6,7 +6,7 @@
 
 use crate::workspace::{Crate, Kind, Workspace};
 
-/// The host crates, and every crate of the workspace that each may name.
+/// The host crates, and the members that each may depend on.
 const HOST: &[(&str, &[&str])] = &[
     ("rejoin-proto", &[]),
     ("rejoin-core", &["rejoin-proto"]),
@@ -18,7 +18,7 @@ const HOST: &[(&str, &[&str])] = &[
     ("rejoin", &["rejoin-node", "rejoin-client", "rejoin-merge", "rejoin-store", "rejoin-core", "rejoin-wire", "rejoin-proto"]),
 ];
 
-/// What a crate must not reach even through others.
+/// Members that a crate must not depend on, not even indirectly.
 const NEVER_REACHED: &[(&str, &[&str])] = &[
     ("rejoin-client", &["rejoin-core", "rejoin-store", "rejoin-merge", "rejoin-node"]),
     ("rejoin-core", &["rejoin-merge", "rejoin-wire", "rejoin-store"]),
@@ -26,10 +26,10 @@ const NEVER_REACHED: &[(&str, &[&str])] = &[
     ("rejoin-wire", &["rejoin-core", "rejoin-merge", "rejoin-store"]),
 ];
 
-/// Foreign crates that only one room knows. Test crates are free to use them as a second opinion.
+/// Foreign crates that only one member may depend on. Test crates may, to compare results.
 const ENGINES: &[(&str, &str)] = &[("wasmtime", "rejoin-merge"), ("wasmparser", "rejoin-merge"), ("lsm-tree", "rejoin-store")];
 
-/// Edges between members that the house does not have.
+/// Dependencies between members that the table does not allow.
 #[must_use]
 pub fn wrong_edges(workspace: &Workspace) -> Vec<String> {
     let mut problems = Vec::new();
@@ -38,7 +38,7 @@ pub fn wrong_edges(workspace: &Workspace) -> Vec<String> {
             let Some(to) = workspace.find(&edge.to) else { continue };
             if !allowed(from, to, edge.kind) {
                 problems.push(format!(
-                    "{} -> {} ({:?}) is no edge of the house: move what is shared into a crate that both may name, or argue the edge in \
+                    "{} -> {} ({:?}) is not allowed: move the shared code into a crate that both may depend on, or argue for the edge in \
                      ARCHITECTURE.md and add it to tests/house/src/directions.rs",
                     from.name, to.name, edge.kind
                 ));
@@ -48,7 +48,7 @@ pub fn wrong_edges(workspace: &Workspace) -> Vec<String> {
     problems
 }
 
-/// Crates that reach, through whatever path, one that they must never pull in.
+/// Crates that depend, directly or not, on one of [`NEVER_REACHED`].
 #[must_use]
 pub fn wrong_reach(workspace: &Workspace) -> Vec<String> {
     let mut problems = Vec::new();
@@ -60,71 +60,71 @@ pub fn wrong_reach(workspace: &Workspace) -> Vec<String> {
     problems
 }
 
-/// Crates that name a foreign crate which belongs to another room.
+/// Members that depend on a foreign crate of [`ENGINES`] that belongs to another member.
 #[must_use]
 pub fn wrong_engines(workspace: &Workspace) -> Vec<String> {
     let mut problems = Vec::new();
     for member in workspace.crates.iter().filter(|member| !member.dir.starts_with("tests/")) {
-        for (engine, room) in ENGINES {
-            if member.name != *room && member.edges.iter().any(|edge| edge.to == *engine) {
-                problems.push(format!("{} depends on {engine}, which only {room} may know", member.name));
+        for (engine, owner) in ENGINES {
+            if member.name != *owner && member.edges.iter().any(|edge| edge.to == *engine) {
+                problems.push(format!("{} depends on {engine}, which only {owner} may do", member.name));
             }
         }
     }
     problems
 }
 
-/// Members that live in no room of the house, or bear a name the table does not know.
+/// Members outside the known folders, and host crates that [`HOST`] does not list.
 #[must_use]
-pub fn homeless(workspace: &Workspace) -> Vec<String> {
-    let known = |member: &Crate| match room(member) {
-        Room::Host => HOST.iter().any(|(name, _)| *name == member.name),
-        Room::Nowhere => false,
+pub fn unknown_crates(workspace: &Workspace) -> Vec<String> {
+    let known = |member: &Crate| match folder(member) {
+        Folder::Host => HOST.iter().any(|(name, _)| *name == member.name),
+        Folder::Unknown => false,
         _ => true,
     };
     let strangers = workspace.crates.iter().filter(|member| !known(member));
     strangers
-        .map(|member| format!("{} in {} is no crate of the house: see tests/house/src/directions.rs", member.name, member.dir))
+        .map(|member| format!("{} in {} is not in the table of crates: see tests/house/src/directions.rs", member.name, member.dir))
         .collect()
 }
 
 #[derive(PartialEq, Eq)]
-enum Room {
+enum Folder {
     Host,
     Guest,
     Plugin,
     Test,
     Example,
-    Nowhere,
+    Unknown,
 }
 
-fn room(member: &Crate) -> Room {
+fn folder(member: &Crate) -> Folder {
     match member.dir.split('/').next() {
-        Some("host") => Room::Host,
-        Some("guest-sdk") => Room::Guest,
-        Some("plugins") => Room::Plugin,
-        Some("tests") => Room::Test,
-        Some("examples") => Room::Example,
-        _ => Room::Nowhere,
+        Some("host") => Folder::Host,
+        Some("guest-sdk") => Folder::Guest,
+        Some("plugins") => Folder::Plugin,
+        Some("tests") => Folder::Test,
+        Some("examples") => Folder::Example,
+        _ => Folder::Unknown,
     }
 }
 
 fn allowed(from: &Crate, to: &Crate, kind: Kind) -> bool {
-    match room(from) {
-        Room::Host => HOST.iter().any(|(name, targets)| *name == from.name && targets.contains(&to.name.as_str())),
-        Room::Guest => from.name == "rejoin-guest" && to.name == "rejoin-laws",
-        Room::Plugin => room(to) == Room::Guest,
-        // These two judge and build everything else, so they must build when nothing else does.
-        Room::Test if from.name == "xtask" || from.dir == "tests/house" => false,
-        // The hostile modules and the twin of the core are lent to other tests; otherwise a test crate stands alone.
-        Room::Test => {
-            let is_lent = ["rejoin-test-hostile", "rejoin-test-twin"].contains(&to.name.as_str());
-            is_lent || matches!(room(to), Room::Host | Room::Guest | Room::Plugin)
+    match folder(from) {
+        Folder::Host => HOST.iter().any(|(name, targets)| *name == from.name && targets.contains(&to.name.as_str())),
+        Folder::Guest => from.name == "rejoin-guest" && to.name == "rejoin-laws",
+        Folder::Plugin => folder(to) == Folder::Guest,
+        // These two build and check everything else, so they must build when nothing else does.
+        Folder::Test if from.name == "xtask" || from.dir == "tests/house" => false,
+        // Other tests use the hostile modules and the twin of the core. No test crate depends on any other one.
+        Folder::Test => {
+            let is_shared = ["rejoin-test-hostile", "rejoin-test-twin"].contains(&to.name.as_str());
+            is_shared || matches!(folder(to), Folder::Host | Folder::Guest | Folder::Plugin)
         }
         // What a service team starts from: the client, and the in-memory cluster in its own tests.
         // A service edits its values with the same code that its plugin merges them with.
-        Room::Example => to.name == "rejoin-client" || room(to) == Room::Plugin || (to.name == "rejoin-node" && kind == Kind::Dev),
-        Room::Nowhere => false,
+        Folder::Example => to.name == "rejoin-client" || folder(to) == Folder::Plugin || (to.name == "rejoin-node" && kind == Kind::Dev),
+        Folder::Unknown => false,
     }
 }
 
@@ -138,9 +138,9 @@ mod tests {
         Crate { name: name.to_owned(), dir: dir.to_owned(), roots: Vec::new(), edges }
     }
 
-    /// The rooms without edges, and `changed` in place of (or beside) the member of that name.
+    /// The host crates without edges, and `changed` in place of (or beside) the member of that name.
     fn house_with(changed: Crate) -> Workspace {
-        let rooms = [
+        let crates = [
             ("rejoin-proto", "host/proto"),
             ("rejoin-core", "host/core"),
             ("rejoin-store", "host/store"),
@@ -155,7 +155,7 @@ mod tests {
             ("rejoin-test-cluster", "tests/cluster"),
         ];
         let mut crates: Vec<Crate> =
-            rooms.iter().filter(|(name, _)| *name != changed.name).map(|(name, dir)| member(name, dir, &[])).collect();
+            crates.iter().filter(|(name, _)| *name != changed.name).map(|(name, dir)| member(name, dir, &[])).collect();
         crates.push(changed);
         Workspace { crates }
     }
@@ -166,9 +166,9 @@ mod tests {
 
     #[test]
     fn core_merge_and_wire_may_not_see_each_other() {
-        let rooms = [("rejoin-core", "host/core"), ("rejoin-merge", "host/merge"), ("rejoin-wire", "host/wire")];
-        for (from, dir) in rooms {
-            for (to, _) in rooms.iter().filter(|(to, _)| *to != from) {
+        let crates = [("rejoin-core", "host/core"), ("rejoin-merge", "host/merge"), ("rejoin-wire", "host/wire")];
+        for (from, dir) in crates {
+            for (to, _) in crates.iter().filter(|(to, _)| *to != from) {
                 for kind in [Kind::Normal, Kind::Dev, Kind::Build] {
                     assert!(refused(from, dir, to, kind), "{from} -> {to} as {kind:?} was let through");
                 }
@@ -231,9 +231,9 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_in_no_room_or_under_an_unknown_name_is_found() {
-        assert_eq!(homeless(&house_with(member("rejoin-utils", "host/utils", &[]))).len(), 1);
-        assert_eq!(homeless(&house_with(member("tool", "tools/tool", &[]))).len(), 1);
-        assert!(homeless(&house_with(member("rejoin-test-sim", "tests/sim", &[]))).is_empty());
+    fn a_crate_in_an_unknown_folder_or_under_an_unknown_name_is_found() {
+        assert_eq!(unknown_crates(&house_with(member("rejoin-utils", "host/utils", &[]))).len(), 1);
+        assert_eq!(unknown_crates(&house_with(member("tool", "tools/tool", &[]))).len(), 1);
+        assert!(unknown_crates(&house_with(member("rejoin-test-sim", "tests/sim", &[]))).is_empty());
     }
 }

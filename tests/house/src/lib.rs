@@ -1,21 +1,20 @@
-//! The directions between the crates, and the style of the house.
+//! Checks of the repository itself: the directions between the crates, code style and documents.
 //!
-//! Every rule is a function from what was read (the workspace as `cargo metadata` describes it, the files of the tree)
-//! to a list of problems, so that each can be shown a bad example. `tests/the_house.rs` runs them all over the real
-//! tree.
+//! A rule is a function from the workspace (as `cargo metadata` describes it) or the files of the tree to a list of
+//! problems. Its unit tests give it bad examples; `tests/the_house.rs` runs it over the real tree.
 //!
 //! Reading order: [`workspace`] (crates and edges), [`directions`] (which edges are allowed), [`files`] (the tree),
-//! [`code`] (source without comments, literals and tests), [`rules`] (what a file may say), [`rooms`] (what a crate and
-//! the top level must have), [`documents`] (what documents lead to), [`builds`] (what cargo would build twice),
-//! [`layout`] (columns and imports).
+//! [`code`] (source without comments, literals and tests), [`rules`] (rules for each file), [`crates`] (rules for each
+//! crate and the top level), [`documents`] (links and names in documents), [`builds`] (crates that cargo would build
+//! twice), [`layout`] (columns and imports).
 #![forbid(unsafe_code)]
 
 pub mod builds;
 pub mod code;
+pub mod crates;
 pub mod directions;
 pub mod documents;
 pub mod files;
 pub mod layout;
-pub mod rooms;
 pub mod rules;
 pub mod workspace;

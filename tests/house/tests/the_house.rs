@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rejoin_test_house::files::Tree;
 use rejoin_test_house::workspace::Workspace;
-use rejoin_test_house::{builds, directions, documents, layout, rooms, rules};
+use rejoin_test_house::{builds, crates, directions, documents, layout, rules};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -28,12 +28,12 @@ fn none(problems: &[String]) {
 }
 
 #[test]
-fn every_edge_between_crates_is_one_of_the_house() {
+fn every_edge_between_crates_is_allowed() {
     none(&directions::wrong_edges(&workspace()));
 }
 
 #[test]
-fn no_crate_reaches_through_others_what_it_must_never_pull_in() {
+fn no_crate_depends_indirectly_on_a_forbidden_one() {
     none(&directions::wrong_reach(&workspace()));
 }
 
@@ -43,38 +43,38 @@ fn only_merge_knows_wasmtime_and_only_the_store_knows_lsm_tree() {
 }
 
 #[test]
-fn every_crate_lives_in_a_room_of_the_house() {
-    none(&directions::homeless(&workspace()));
+fn every_crate_is_in_the_table_of_crates() {
+    none(&directions::unknown_crates(&workspace()));
 }
 
 #[test]
 fn the_top_level_has_only_its_own_folders() {
-    none(&rooms::strange_folders(&tree()));
+    none(&crates::unknown_folders(&tree()));
 }
 
 #[test]
 fn no_crate_is_empty() {
-    none(&rooms::empty_rooms(&workspace(), &tree()));
+    none(&crates::empty_crates(&workspace(), &tree()));
 }
 
 #[test]
 fn every_crate_begins_with_its_documentation() {
-    none(&rooms::undocumented(&workspace(), &tree()));
+    none(&crates::undocumented(&workspace(), &tree()));
 }
 
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
-    none(&rooms::own_lints(&workspace(), &tree()));
+    none(&crates::without_lints(&workspace(), &tree()));
 }
 
 #[test]
 fn proto_and_core_do_without_the_standard_library() {
-    none(&rooms::standard_library(&workspace(), &tree()));
+    none(&crates::standard_library(&workspace(), &tree()));
 }
 
 #[test]
 fn unsafe_code_is_forbidden_in_all_but_a_few_crates() {
-    none(&rooms::unsafe_not_forbidden(&workspace(), &tree()));
+    none(&crates::unsafe_not_forbidden(&workspace(), &tree()));
 }
 
 #[test]
@@ -181,5 +181,5 @@ fn the_table_of_limits_names_what_the_code_has() {
 
 #[test]
 fn every_crate_has_its_optimisation_in_the_profile() {
-    none(&rooms::without_profile(&workspace(), &tree()));
+    none(&crates::without_profile(&workspace(), &tree()));
 }

@@ -1,4 +1,4 @@
-//! How far whole operations are from the sum of their parts, all measured in one run on one machine:
+//! Compares whole operations with the sum of their parts, measured in one run on one machine:
 //! `rejoin-bench-distance REJOIN [SECONDS]`, where REJOIN is the `rejoin` binary. `cargo xtask bench` builds both and
 //! runs it.
 #![forbid(unsafe_code)]
@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use rejoin_test_bench::{CpuTime, Journal, Rpc, SMALL, Sync, Tree};
 
-/// How much work each measurement of a part is, and how often it is measured; the median counts.
+/// Units of work per measurement, and measurements per part. The median counts.
 const WORK: u64 = 50_000;
 const TIMES: usize = 5;
 
-/// CPU microseconds of the parts, for one each.
+/// CPU microseconds per unit of each part.
 struct Parts {
     call: f64,
     insert: f64,
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     eprintln!("measuring the parts");
     let parts = Parts::measured();
     let put = 3.0 * (parts.call + parts.insert);
-    // The three owners are all asked; two answers are waited for, and it is these whose reads the budget counts.
+    // A read asks three owners and waits for two answers. The budget counts these two.
     let get = 3.0 * parts.call + 2.0 * parts.read;
     let mut rows = Vec::new();
     for (mode, durability, sum) in

@@ -1,4 +1,4 @@
-//! What every crate, and the top level, must have.
+//! Rules for every crate and for the top level of the repository.
 
 use crate::files::{File, Tree};
 use crate::workspace::{Crate, Workspace};
@@ -14,32 +14,32 @@ const MAY_BE_UNSAFE: &[&str] = &["host/merge", "host/store", "guest-sdk", "plugi
 /// The crates without the standard library.
 const NO_STD: &[&str] = &["host/proto", "host/core"];
 
-/// Folders at the top level that the house does not have.
+/// Folders at the top level that are not in [`TOP`].
 #[must_use]
-pub fn strange_folders(tree: &Tree) -> Vec<String> {
-    let strange = tree.top.iter().filter(|name| !TOP.contains(&name.as_str()));
-    strange.map(|name| format!("{name}/ is no folder of the top level: {}", TOP.join(", "))).collect()
+pub fn unknown_folders(tree: &Tree) -> Vec<String> {
+    let unknown = tree.top.iter().filter(|name| !TOP.contains(&name.as_str()));
+    unknown.map(|name| format!("{name}/ is not one of the folders of the top level: {}", TOP.join(", "))).collect()
 }
 
-/// Crate roots that do not forbid unsafe code, and are not among the few that may have it.
+/// Crate roots that do not forbid unsafe code, outside [`MAY_BE_UNSAFE`].
 #[must_use]
 pub fn unsafe_not_forbidden(workspace: &Workspace, tree: &Tree) -> Vec<String> {
-    let excused = |dir: &str| MAY_BE_UNSAFE.iter().any(|may| dir == *may || (may.ends_with('/') && dir.starts_with(may)));
+    let may_be_unsafe = |dir: &str| MAY_BE_UNSAFE.iter().any(|allowed| dir == *allowed || (allowed.ends_with('/') && dir.starts_with(allowed)));
     let forbids = |file: &File| file.code.contains("#![forbid(unsafe_code)]");
-    let strict = workspace.crates.iter().filter(|member| !excused(&member.dir));
+    let strict = workspace.crates.iter().filter(|member| !may_be_unsafe(&member.dir));
     roots_without(strict, tree, forbids, "must begin with #![forbid(unsafe_code)]")
 }
 
 /// Roots of the pure crates that are not `#![no_std]`, or that bring the standard library back outside tests.
 #[must_use]
 pub fn standard_library(workspace: &Workspace, tree: &Tree) -> Vec<String> {
-    let pure = workspace.crates.iter().filter(|member| NO_STD.contains(&member.dir.as_str()));
+    let no_std = workspace.crates.iter().filter(|member| NO_STD.contains(&member.dir.as_str()));
     let bare = |file: &File| file.code.contains("#![no_std]") && !file.product.contains("extern crate std");
-    roots_without(pure, tree, bare, "must be #![no_std], without `extern crate std` outside tests")
+    roots_without(no_std, tree, bare, "must be #![no_std], without `extern crate std` outside tests")
 }
 
-/// Members for which the workspace's manifest names no optimisation: they would get that of a dependency, without line
-/// numbers.
+/// Members without an entry under `[profile.dev.package]`. They would be compiled like a dependency, without line
+/// numbers in backtraces.
 #[must_use]
 pub fn without_profile(workspace: &Workspace, tree: &Tree) -> Vec<String> {
     let manifest = tree.find("Cargo.toml").map_or("", |file| file.text.as_str());
@@ -59,7 +59,7 @@ pub fn undocumented(workspace: &Workspace, tree: &Tree) -> Vec<String> {
 
 /// Crates whose manifest does not take the lints of the workspace.
 #[must_use]
-pub fn own_lints(workspace: &Workspace, tree: &Tree) -> Vec<String> {
+pub fn without_lints(workspace: &Workspace, tree: &Tree) -> Vec<String> {
     let takes_them = |text: &str| {
         let mut lines = text.lines().map(str::trim).skip_while(|line| *line != "[lints]").skip(1);
         lines.find(|line| !line.is_empty() && !line.starts_with('#')) == Some("workspace = true")
@@ -72,10 +72,10 @@ pub fn own_lints(workspace: &Workspace, tree: &Tree) -> Vec<String> {
     lax.map(|member| format!("{}/Cargo.toml must say [lints] workspace = true", member.dir)).collect()
 }
 
-/// Crates without a line of code: a room is made by the change that fills it.
+/// Crates without a line of code.
 #[must_use]
-pub fn empty_rooms(workspace: &Workspace, tree: &Tree) -> Vec<String> {
-    let says_something = |line: &str| {
+pub fn empty_crates(workspace: &Workspace, tree: &Tree) -> Vec<String> {
+    let is_code = |line: &str| {
         let line = line.trim();
         !line.is_empty() && !line.starts_with("#![") && line != "extern crate alloc;" && line != "fn main() {}"
     };
@@ -83,10 +83,10 @@ pub fn empty_rooms(workspace: &Workspace, tree: &Tree) -> Vec<String> {
         let folder = format!("{}/", member.dir);
         let nested = |file: &&File| workspace.crates.iter().any(|other| other.dir.starts_with(&folder) && inside(file, &other.dir));
         let own = tree.rust().filter(|file| inside(file, &member.dir)).filter(|file| !nested(file));
-        !own.flat_map(|file| file.code.lines()).any(says_something)
+        !own.flat_map(|file| file.code.lines()).any(is_code)
     };
     let empty = workspace.crates.iter().filter(empty);
-    empty.map(|member| format!("{} is an empty crate: a room is made by the change that fills it", member.dir)).collect()
+    empty.map(|member| format!("{} is an empty crate: add a crate in the change that fills it", member.dir)).collect()
 }
 
 fn inside(file: &File, dir: &str) -> bool {
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_new_folder_at_the_top_is_found() {
         let tree = Tree::new(Vec::new(), vec!["host".to_owned(), "tools".to_owned()]);
-        assert_eq!(strange_folders(&tree).len(), 1);
+        assert_eq!(unknown_folders(&tree).len(), 1);
     }
 
     #[test]
@@ -161,23 +161,23 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_with_lints_of_its_own_is_found() {
+    fn a_manifest_without_the_lints_of_the_workspace_is_found() {
         for text in ["[package]\n", "[lints.rust]\nworkspace = true\n", "[lints]\n[dependencies]\nworkspace = true"] {
             let (workspace, tree) = one("host/node", &[("Cargo.toml", text)]);
-            assert_eq!(own_lints(&workspace, &tree).len(), 1, "{text}");
+            assert_eq!(without_lints(&workspace, &tree).len(), 1, "{text}");
         }
         let (workspace, tree) = one("host/node", &[("Cargo.toml", "[lints]\nworkspace = true\n")]);
-        assert!(own_lints(&workspace, &tree).is_empty());
+        assert!(without_lints(&workspace, &tree).is_empty());
     }
 
     #[test]
     fn an_empty_crate_is_found_even_beside_a_nested_one() {
         let (workspace, tree) = one("host/sim", &[("src/lib.rs", "//! Soon.\n#![no_std]\n")]);
-        assert_eq!(empty_rooms(&workspace, &tree).len(), 1);
+        assert_eq!(empty_crates(&workspace, &tree).len(), 1);
         let (mut workspace, tree) = one("guest", &[("src/lib.rs", "//! x\n"), ("laws/src/lib.rs", "fn f() {}")]);
         workspace.crates.push(Crate { name: "b".to_owned(), dir: "guest/laws".to_owned(), roots: Vec::new(), edges: Vec::new() });
-        assert_eq!(empty_rooms(&workspace, &tree), ["guest is an empty crate: a room is made by the change that fills it"]);
+        assert_eq!(empty_crates(&workspace, &tree), ["guest is an empty crate: add a crate in the change that fills it"]);
         let (workspace, tree) = one("tests/laws", &[("src/lib.rs", "//! x\n"), ("tests/a.rs", "fn f() {}")]);
-        assert!(empty_rooms(&workspace, &tree).is_empty());
+        assert!(empty_crates(&workspace, &tree).is_empty());
     }
 }
