@@ -24,7 +24,8 @@ pub fn unknown_folders(tree: &Tree) -> Vec<String> {
 /// Crate roots that do not forbid unsafe code, outside [`MAY_BE_UNSAFE`].
 #[must_use]
 pub fn unsafe_not_forbidden(workspace: &Workspace, tree: &Tree) -> Vec<String> {
-    let may_be_unsafe = |dir: &str| MAY_BE_UNSAFE.iter().any(|allowed| dir == *allowed || (allowed.ends_with('/') && dir.starts_with(allowed)));
+    let may_be_unsafe =
+        |dir: &str| MAY_BE_UNSAFE.iter().any(|allowed| dir == *allowed || (allowed.ends_with('/') && dir.starts_with(allowed)));
     let forbids = |file: &File| file.code.contains("#![forbid(unsafe_code)]");
     let strict = workspace.crates.iter().filter(|member| !may_be_unsafe(&member.dir));
     roots_without(strict, tree, forbids, "must begin with #![forbid(unsafe_code)]")

@@ -80,6 +80,17 @@ struct Undo {
     value: Option<Bytes>,
     /// Whether it could not be read.
     bad: bool,
+    /// Whether it was lost with a range of keys.
+    lost: bool,
+}
+
+/// A range of keys that was lost with a table.
+#[derive(Clone, Debug)]
+struct LostRange {
+    first: Bytes,
+    last: Bytes,
+    /// The last change that may be lost.
+    upto: u64,
 }
 
 /// One shard's disk.
@@ -87,6 +98,9 @@ struct Undo {
 pub(crate) struct Disk {
     objects: Rows,
     pinned: Rows,
+    lost: Vec<LostRange>,
+    /// Keys of lost ranges that were removed after the loss: they are known to be absent.
+    removed: BTreeSet<Bytes>,
     undo: VecDeque<Undo>,
     /// Changes so far, written or not.
     gathered: u64,
@@ -151,6 +165,9 @@ impl Disk {
             if undo.bad {
                 self.trouble.bad_blocks.insert(undo.key.clone());
             }
+            if undo.lost {
+                self.removed.remove(&undo.key);
+            }
             match undo.value {
                 Some(value) => rows.insert(undo.key, value),
                 None => rows.remove(&undo.key),
@@ -170,6 +187,53 @@ impl Disk {
     pub(crate) fn forget_objects(&mut self, mut which: impl FnMut() -> bool) {
         self.objects.retain(|_, _| !which());
         self.sync(self.written);
+    }
+
+    /// The objects of a range of keys that a loss would take: those that are durable, since only durable rows go to the
+    /// tree.
+    pub(crate) fn durable_objects(&self, first: &Bytes, last: &Bytes) -> BTreeMap<Bytes, Bytes> {
+        let mut objects: BTreeMap<Bytes, Option<Bytes>> =
+            self.objects.range::<Bytes, _>(first..=last).map(|(key, object)| (key.clone(), Some(object.clone()))).collect();
+        // The oldest undo of a key knows what is durable.
+        for undo in self.undo.iter().rev().filter(|undo| undo.space == Space::Objects && *first <= undo.key && undo.key <= *last) {
+            objects.insert(undo.key.clone(), undo.value.clone().filter(|_| !undo.lost));
+        }
+        objects.into_iter().filter_map(|(key, object)| Some((key, object?))).collect()
+    }
+
+    /// The object under a key of a range after its loss: a row that is not durable yet stays.
+    pub(crate) fn after_loss(&self, key: &[u8]) -> Option<&Bytes> {
+        let is_newer = self.undo.iter().any(|undo| undo.space == Space::Objects && undo.key == key);
+        self.objects.get(key).filter(|_| is_newer)
+    }
+
+    /// Loses a range of keys for good, as a store does that has given up a table. Rows that are not durable yet are in
+    /// the journal only, and stay. Returns what was lost.
+    pub(crate) fn lose_range(&mut self, first: Bytes, last: Bytes) -> Vec<Replaced> {
+        let lost = self.durable_objects(&first, &last);
+        let is_in = |key: &Bytes| first <= *key && *key <= last;
+        let mut newer = BTreeSet::new();
+        for undo in self.undo.iter_mut().filter(|undo| undo.space == Space::Objects && is_in(&undo.key)) {
+            if newer.insert(undo.key.clone()) {
+                (undo.value, undo.bad, undo.lost) = (None, false, true);
+            }
+        }
+        self.objects.retain(|key, _| !is_in(key) || newer.contains(key));
+        self.trouble.bad_blocks.retain(|key| !is_in(key));
+        self.removed.retain(|key| !is_in(key) || newer.contains(key));
+        self.removed.extend(newer.into_iter().filter(|key| !self.objects.contains_key(key)));
+        self.lost.push(LostRange { first, last, upto: self.synced });
+        let number = self.gathered;
+        lost.into_iter().map(|(store_key, object)| Replaced { number, store_key, object }).collect()
+    }
+
+    /// The last change that may be lost with what stood under a key, if a loss has taken it.
+    pub(crate) fn lost_upto(&self, key: &[u8]) -> Option<u64> {
+        if self.lost.is_empty() || self.objects.contains_key(key) || self.removed.contains(key) {
+            return None;
+        }
+        let ranges = self.lost.iter().filter(|range| range.first[..] <= *key && *key <= range.last[..]);
+        ranges.map(|range| range.upto).max()
     }
 
     /// A copy as a backup takes it: what is in the files, all of it durable, on a sound disk.
@@ -204,6 +268,10 @@ impl Disk {
     }
 
     fn apply(&mut self, row: Row) {
+        let lost = row.space == Space::Objects && self.lost_upto(&row.key).is_some();
+        if lost && row.value.is_none() {
+            self.removed.insert(row.key.clone());
+        }
         let rows = if row.space == Space::Objects { &mut self.objects } else { &mut self.pinned };
         let key = row.key.clone();
         let value = match row.value {
@@ -215,7 +283,7 @@ impl Disk {
         if let Some(object) = value.clone().filter(|_| bad) {
             self.replaced.push(Replaced { number: self.gathered, store_key: key.clone(), object });
         }
-        self.undo.push_back(Undo { number: self.gathered, space: row.space, key, value, bad });
+        self.undo.push_back(Undo { number: self.gathered, space: row.space, key, value, bad, lost });
     }
 
     /// Remembers the put that a change holds, if it holds one.
@@ -253,6 +321,9 @@ impl Store for Disk {
         }
         if !self.trouble.bad_blocks.is_empty() && self.trouble.bad_blocks.contains(key) {
             return Err(StoreFault::Damaged("a simulated bad block".into()));
+        }
+        if let Some(upto) = self.lost_upto(key) {
+            return Err(StoreFault::Lost { upto, what: "a simulated table".into() });
         }
         Ok(self.objects.get(key).cloned())
     }
@@ -349,6 +420,29 @@ mod tests {
         let after = disk.objects_after_cut(1);
         assert_eq!(after.get(&b"a"[..]), Some(&Some("1".into())));
         assert_eq!(after.get(&b"b"[..]), Some(&None));
+    }
+
+    #[test]
+    fn a_lost_range_takes_what_is_durable_and_is_over_where_a_newer_row_stands() {
+        let mut disk = disk();
+        put(&mut disk, "d", "1");
+        let goal = disk.commit().unwrap();
+        disk.sync(goal);
+        put(&mut disk, "b", "2");
+        let lost = disk.lose_range("a".into(), "c".into());
+        let lost: Vec<&[u8]> = lost.iter().map(|lost| &lost.object[..]).collect();
+        assert_eq!(lost, [b"3", b"1"], "a, and what b was before");
+        assert_eq!(rows(&disk), [("b", "2"), ("d", "1")]);
+        let is_lost = |disk: &Disk, key: &str| matches!(disk.get(Space::Objects, key.as_bytes()), Err(StoreFault::Lost { .. }));
+        assert!(is_lost(&disk, "a") && is_lost(&disk, "aa") && !is_lost(&disk, "b") && !is_lost(&disk, "d"));
+        let mut change = Change::default();
+        change.put(Space::Objects, "a", "4").remove(Space::Objects, "aa");
+        disk.write(change).unwrap();
+        assert!(!is_lost(&disk, "a") && !is_lost(&disk, "aa"));
+        disk.kill(0);
+        disk.cut(0);
+        assert_eq!(rows(&disk), [("d", "1")], "the newer rows are undone");
+        assert!(is_lost(&disk, "a") && is_lost(&disk, "aa") && is_lost(&disk, "b"));
     }
 
     #[test]

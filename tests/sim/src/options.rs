@@ -175,6 +175,8 @@ pub struct FaultOptions {
     pub race: u64,
     /// A full disk loses objects, and its node is killed on it before there is room.
     pub crammed: u64,
+    /// A store loses a table, and with it a range of keys.
+    pub lost_range: u64,
 }
 
 impl Options {
@@ -220,6 +222,9 @@ impl Options {
         options.clients.malformed = PerMillion(*rng.pick(&[0, 0, 2, 10]) * 10_000);
         if rng.percent(15) && !options.is_calm() {
             options.faults.crammed = chaos_us / rng.between(1, 4);
+        }
+        if rng.percent(15) && !options.is_calm() {
+            options.faults.lost_range = chaos_us / rng.between(1, 6);
         }
         options
     }
@@ -325,6 +330,7 @@ fn faults(rng: &mut Rng, chaos_us: u64) -> FaultOptions {
         catalog: every(15, 4),
         race: every(15, 4),
         crammed: 0,
+        lost_range: 0,
     }
 }
 

@@ -142,6 +142,11 @@ impl World {
     fn copy_replaced(&mut self, at: NodeIndex, index: u16, copy: &Replaced) {
         self.recorder.mark("damaged copy replaced");
         self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
+        self.copy_lost(index, copy);
+    }
+
+    /// A copy is lost for good.
+    pub(super) fn copy_lost(&mut self, index: u16, copy: &Replaced) {
         let copies = self.nodes.iter().filter_map(|node| node.disks[usize::from(index)].object(&copy.store_key));
         let key = self.keys.of_store_key(&copy.store_key);
         let gone = self.atlas.replaced(key, &copy.object, copies.map(|bytes| &bytes[..]));

@@ -112,6 +112,11 @@ impl World {
         let readers = self.sessions.len() - usize::from(READERS);
         let keys: Vec<KeyId> = (0..self.keys.places.len() as KeyId).collect();
         let first = self.recorder.run.calls.len();
+        // An owner that may have lost its copy has no answer. The read repairs it if another owner has the object.
+        let may_be_lost = |place: &crate::keys::Place, owner: NodeIndex| {
+            self.nodes[usize::from(owner)].disks[usize::from(place.shard)].lost_upto(&place.store_key).is_some()
+        };
+        let lost: Vec<bool> = self.keys.places.iter().map(|place| place.owners.iter().any(|owner| may_be_lost(place, *owner))).collect();
         // Shards that may hold few bytes are asked one thing at a time: whatever is alone must be served.
         let at_once = if self.options.max_ops < FEW_OPS { 1 } else { usize::from(READERS) };
         for some in keys.chunks(at_once) {
@@ -129,7 +134,7 @@ impl World {
         let calls = self.recorder.run.calls.iter().enumerate().skip(first);
         // A replica whose disk was replaced is repaired by these reads like any other, and they do not count it.
         let replaced: Vec<bool> = self.nodes.iter().map(super::node::Node::is_replaced).collect();
-        let counts_all = |key: KeyId| self.keys.place(key).owners.iter().all(|owner| !replaced[usize::from(*owner)]);
+        let counts_all = |key: KeyId| !lost[key as usize] && self.keys.place(key).owners.iter().all(|owner| !replaced[usize::from(*owner)]);
         let failed = calls.filter(|(_, call)| !matches!(call.outcome, Outcome::Ok(_)) && counts_all(call.key));
         failed
             .map(|(id, call)| format!("round {round}: read c{id} of k{} at n{} ended with {:?}", call.key, call.node, call.outcome))

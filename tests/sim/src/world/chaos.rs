@@ -50,6 +50,7 @@ pub(super) enum Class {
     Catalog,
     Race,
     Crammed,
+    LostRange,
 }
 
 /// What ends a fault.
@@ -108,6 +109,7 @@ fn classes(faults: &FaultOptions) -> Vec<(Class, u64)> {
         (Class::Catalog, faults.catalog),
         (Class::Race, faults.race),
         (Class::Crammed, faults.crammed),
+        (Class::LostRange, faults.lost_range),
     ];
     all.into_iter().filter(|(_, every_us)| *every_us > 0).collect()
 }
@@ -197,6 +199,7 @@ impl World {
             Class::Catalog => self.change_catalog(at),
             Class::Race => self.race(at),
             Class::Crammed => self.cram(at),
+            Class::LostRange => self.lose_range(at),
         }
     }
 
@@ -314,6 +317,34 @@ impl World {
         } else {
             self.note(at, || "cannot read a block until it is written over".into());
         }
+    }
+
+    /// A store gives up a table: a range of keys is lost. A node that runs learns of it when it reads such a key; one
+    /// that is down is told when its store opens.
+    fn lose_range(&mut self, at: NodeIndex) {
+        let shard = self.faults.index(usize::from(self.options.shards));
+        let keys: Vec<_> = self.nodes[usize::from(at)].disks[shard].object_keys().cloned().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let (one, other) = (self.faults.pick(&keys).clone(), self.faults.pick(&keys).clone());
+        let (first, last) = if one <= other { (one, other) } else { (other, one) };
+        let disk = &self.nodes[usize::from(at)].disks[shard];
+        let index = shard as u16;
+        let mut objects = disk.durable_objects(&first, &last).into_keys();
+        if !objects.all(|key| self.may_forget(at, index, &key, disk.after_loss(&key).map(|bytes| &bytes[..]))) {
+            return;
+        }
+        let node = &mut self.nodes[usize::from(at)];
+        node.reported_loss |= node.running.is_none();
+        let lost = node.disks[shard].lose_range(first, last);
+        let count = lost.len();
+        for copy in lost {
+            self.copy_lost(index, &copy);
+        }
+        self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
+        self.recorder.mark("range lost");
+        self.note(at, || format!("has LOST a range of keys with {count} objects"));
     }
 
     /// A disk is full and loses objects: its node comes up, says so, cannot write it down, and is killed there once or
