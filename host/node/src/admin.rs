@@ -1,5 +1,5 @@
-//! The connections of the admin port: few, and none that says nothing for long. Whoever reaches the port needs no
-//! token, and must not take the descriptors that the store needs.
+//! Accepts connections on the admin port, a bounded number of them, and closes idle ones. The port asks for no token,
+//! so without these bounds any process that reaches it could use up the file descriptors that the store needs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,21 +13,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-/// Connections at once; others wait to be accepted.
-const MOST: usize = 64;
-/// A connection on which nothing comes for so long is closed.
-const IDLE: Duration = Duration::from_secs(10);
+/// The most connections at once; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 64;
+/// A connection that sends nothing for this long is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The admin port.
+/// The bounded listener of the admin port.
 pub(crate) struct AdminListener {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     idle: Duration,
 }
 
 impl AdminListener {
     pub(crate) fn new(listener: TcpListener) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(MOST)), idle: IDLE }
+        Self { listener, permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)), idle: IDLE_TIMEOUT }
     }
 }
 
@@ -37,10 +37,10 @@ impl axum::serve::Listener for AdminListener {
 
     async fn accept(&mut self) -> (AdminStream, SocketAddr) {
         // The semaphore is never closed.
-        let place = self.places.clone().acquire_owned().await.ok();
+        let permit = self.permits.clone().acquire_owned().await.ok();
         let (stream, from) = axum::serve::Listener::accept(&mut self.listener).await;
         let timer = Box::pin(tokio::time::sleep(self.idle));
-        (AdminStream { stream, idle: self.idle, timer, _place: place }, from)
+        (AdminStream { stream, idle: self.idle, timer, _permit: permit }, from)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -48,12 +48,12 @@ impl axum::serve::Listener for AdminListener {
     }
 }
 
-/// A connection with its place.
+/// A connection that times out when idle, and its permit.
 pub(crate) struct AdminStream {
     stream: TcpStream,
     idle: Duration,
     timer: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl AsyncRead for AdminStream {
@@ -92,12 +92,12 @@ mod tests {
         port.idle = Duration::from_millis(20);
         let address = axum::serve::Listener::local_addr(&port).expect("it is bound");
         let (mut dialled, mut accepted) = (Vec::new(), Vec::new());
-        for _ in 0..MOST {
+        for _ in 0..MAX_CONNECTIONS {
             dialled.push(TcpStream::connect(address).await.expect("it listens"));
             accepted.push(axum::serve::Listener::accept(&mut port).await.0);
         }
         dialled.push(TcpStream::connect(address).await.expect("the kernel takes it"));
-        assert_eq!(port.places.available_permits(), 0);
+        assert_eq!(port.permits.available_permits(), 0);
         let mut first = accepted.swap_remove(0);
         let read = first.read(&mut [0; 8]).await;
         assert_eq!(read.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));

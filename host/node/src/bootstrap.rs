@@ -1,5 +1,4 @@
-//! The `[[bootstrap]]` list: what makes it unfit for a cluster, and where it contradicts the layout that a data
-//! directory keeps.
+//! Checks the `[[bootstrap]]` list, and compares it with the stored layout.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +7,7 @@ use rejoin_proto::{Address, Layout, LayoutNode, NodeId};
 
 use crate::config::{BootstrapNode, Config, ConfigError};
 
-/// The nodes of a list as a layout has them.
+/// The list as nodes of a layout.
 pub(crate) fn members(list: &[BootstrapNode]) -> Vec<LayoutNode> {
     let member = |node: &BootstrapNode| LayoutNode {
         id: NodeId::from_name(&node.name),
@@ -20,7 +19,7 @@ pub(crate) fn members(list: &[BootstrapNode]) -> Vec<LayoutNode> {
     list.iter().map(member).collect()
 }
 
-/// Refuses a list with which no cluster can work, and a `listen` where nobody would reach this node.
+/// Refuses a list that cannot work for any cluster, and a `listen` address at which no peer can reach this node.
 pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     let list = &config.bootstrap;
     if list.len() > MAX_NODES {
@@ -32,7 +31,7 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     check_listen(config, &config.listen)
 }
 
-/// Refuses an address to listen on at which nobody would reach this node.
+/// Refuses a `listen` address at which no peer can reach this node.
 pub(crate) fn check_listen(config: &Config, listen: &Address) -> Result<(), ConfigError> {
     match config.bootstrap.iter().find(|node| node.name == config.name) {
         Some(own) => unreachable_at(listen, &own.address).map_or(Ok(()), |why| Err(invalid("listen", why))),
@@ -54,7 +53,7 @@ fn check_node(at: usize, node: &BootstrapNode, before: &[BootstrapNode]) -> Resu
     if address.port() == 0 {
         return Err(invalid(&key("address"), format!("{address} has port 0; write the port at which the others reach {name}")));
     }
-    if let Some(what) = address.ip().and_then(|address| nobodys(address.ip())) {
+    if let Some(what) = address.ip().and_then(|address| unusable(address.ip())) {
         let why = format!("{address} is {what}; write the address at which the others reach {name}");
         return Err(invalid(&key("address"), why));
     }
@@ -64,8 +63,8 @@ fn check_node(at: usize, node: &BootstrapNode, before: &[BootstrapNode]) -> Resu
     Ok(())
 }
 
-/// What an IP address is that no node can have.
-fn nobodys(ip: IpAddr) -> Option<&'static str> {
+/// Why no node can have that IP address.
+fn unusable(ip: IpAddr) -> Option<&'static str> {
     let ip = ip.to_canonical();
     if ip.is_unspecified() {
         Some("every address of a machine, and none that can be dialled")
@@ -76,8 +75,8 @@ fn nobodys(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Why a node that listens there cannot be reached at its address in the list, if it cannot whatever routers do in
-/// between: they may translate addresses and ports, but nobody translates within this machine.
+/// Why a node that listens there certainly cannot be reached at its address in the list. Routers in between may
+/// translate addresses and ports; within this machine nothing does.
 fn unreachable_at(listen: &Address, own: &Address) -> Option<String> {
     let write =
         |what: &dyn std::fmt::Display| Some(format!("{listen} is not where the [[bootstrap]] list says this node is; write {what}"));
@@ -104,8 +103,7 @@ fn unreachable_at(listen: &Address, own: &Address) -> Option<String> {
     write(&format_args!("{own}, or {anywhere}:{port}, or correct the list: it says {}", SocketAddr::new(address, port)))
 }
 
-/// Where a kept layout says something else than the list, one line for each difference. A list that is left out
-/// contradicts nothing.
+/// The differences between a stored layout and the list, one line each. An empty list has none.
 pub(crate) fn contradictions(list: &[BootstrapNode], kept: &Layout) -> Vec<String> {
     let mut found = Vec::new();
     for node in list {
@@ -131,7 +129,7 @@ pub(crate) fn contradictions(list: &[BootstrapNode], kept: &Layout) -> Vec<Strin
     found
 }
 
-/// What follows the contradictions, once.
+/// The line that follows the differences.
 pub(crate) const KEPT: &str = "the kept layout is in use, since the list is only read at a node's first start: make the list say the same";
 
 fn invalid(key: &str, message: String) -> ConfigError {

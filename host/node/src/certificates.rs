@@ -1,46 +1,61 @@
-//! The node's certificates while time passes: whether they hold, when they end, and new files in place of old ones
-//! without a restart.
+//! The node's certificates: reads, checks and replaces them. `renewal` does so while the node runs.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use rejoin_proto::NodeId;
-use rejoin_wire::{Endpoint, Identity, Period, utc_text};
+use rejoin_wire::{Endpoint, Identity, Period, Role, utc_text};
 
 use crate::config::Config;
-use crate::node::StartError;
-use crate::open;
-use crate::parts::Parts;
+use crate::error::StartError;
+use crate::lock::lock;
 
-/// From so long before its end a certificate is warned of.
-const WARN_BEFORE: Duration = Duration::from_secs(30 * DAY);
-const DAY: u64 = 86_400;
-/// How often the files are looked at.
-const GLANCE: Duration = Duration::from_secs(10);
-
+/// How long before its end a certificate is warned of.
+pub(crate) const WARN_BEFORE: Duration = Duration::from_secs(30 * DAY);
+pub(crate) const DAY: u64 = 86_400;
 /// The content of the files `ca`, `certificate` and `key`.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Files {
+pub(crate) struct CertificateFiles {
     ca: Vec<u8>,
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
-impl Files {
+impl CertificateFiles {
     pub(crate) fn read(config: &Config) -> Result<Self, StartError> {
         let Config { ca, certificate, key, .. } = config;
-        Ok(Self { ca: open::read("ca", ca)?, certificate: open::read("certificate", certificate)?, key: open::read("key", key)? })
+        Ok(Self { ca: read("ca", ca)?, certificate: read("certificate", certificate)?, key: read("key", key)? })
     }
 
-    /// Who they prove this node to be, if they go together and hold today.
+    /// The identity that they prove.
+    ///
+    /// # Errors
+    /// They do not belong together or to this node, or are not valid today.
     pub(crate) fn identity(&self, config: &Config) -> Result<Identity, StartError> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let identity = Identity::node(&text(&self.ca), &text(&self.certificate), &text(&self.key))?;
-        open::own_id(config, &identity)?;
+        own_id(config, &identity)?;
         let now = SystemTime::now();
-        let fault = both(config, &identity).iter().find_map(|certificate| certificate.fault(now));
+        let fault = own_and_authority(config, &identity).iter().find_map(|certificate| certificate.fault(now));
         fault.map_or(Ok(identity), |why| Err(StartError::Unfit(why)))
+    }
+}
+
+/// Reads a file that the configuration names.
+pub(crate) fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|source| StartError::File { key, path: path.to_path_buf(), source })
+}
+
+/// The id of the node in the certificate, which must be the one that the configuration names.
+pub(crate) fn own_id(config: &Config, identity: &Identity) -> Result<NodeId, StartError> {
+    match identity.subject().map(|subject| &subject.role) {
+        Some(Role::Node(name)) if *name == config.name => Ok(NodeId::from_name(name)),
+        Some(role) => {
+            let path = config.certificate.display();
+            Err(StartError::Unfit(format!("certificate = {path}: it is for {role:?}, and this node is {}", config.name)))
+        }
+        None => Err(StartError::Unfit(format!("certificate = {}: it names nobody", config.certificate.display()))),
     }
 }
 
@@ -49,13 +64,13 @@ pub(crate) struct Certificates(Mutex<State>);
 
 struct State {
     identity: Identity,
-    /// What was last looked at.
-    files: Files,
-    /// Why it is not in use, if it is not.
+    /// The content that was read last, in use or not.
+    files: CertificateFiles,
+    /// Why `files` are not in use.
     problem: Option<String>,
 }
 
-/// One of the two certificates that a node shows or trusts.
+/// The node's own certificate or its authority's, with what an operator can do about it.
 struct Certificate<'a> {
     key: &'static str,
     path: &'a Path,
@@ -64,7 +79,7 @@ struct Certificate<'a> {
 }
 
 impl Certificate<'_> {
-    /// Why nobody takes it now, if so.
+    /// Why it is not valid now.
     fn fault(&self, now: SystemTime) -> Option<String> {
         let (key, path) = (self.key, self.path.display());
         if self.period.ended_before(now) {
@@ -76,7 +91,7 @@ impl Certificate<'_> {
         }
     }
 
-    /// What an operator should know of it.
+    /// A warning if it is not valid, or will not be for long.
     fn warning(&self, now: SystemTime) -> Option<String> {
         let left = self.period.left(now);
         self.fault(now).or_else(|| {
@@ -89,8 +104,8 @@ impl Certificate<'_> {
     }
 }
 
-/// The node's own certificate, and that of its authority.
-fn both<'a>(config: &'a Config, identity: &Identity) -> Vec<Certificate<'a>> {
+/// The node's own certificate and its authority's.
+fn own_and_authority<'a>(config: &'a Config, identity: &Identity) -> Vec<Certificate<'a>> {
     let own = |period| Certificate {
         key: "certificate",
         path: &config.certificate,
@@ -107,13 +122,13 @@ fn both<'a>(config: &'a Config, identity: &Identity) -> Vec<Certificate<'a>> {
 }
 
 impl Certificates {
-    /// Those that a node has started with.
-    pub(crate) fn new(identity: Identity, files: Files) -> Self {
+    /// The certificates that the node has started with.
+    pub(crate) fn new(identity: Identity, files: CertificateFiles) -> Self {
         Self(Mutex::new(State { identity, files, problem: None }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// When the node's certificate and its authority's end, in seconds since 1970.
@@ -122,21 +137,21 @@ impl Certificates {
         (state.identity.own_period().map_or(0, |period| period.until), state.identity.authority_period().until)
     }
 
-    /// What an operator should know of this node's certificates.
+    /// Warnings about this node's certificates.
     pub(crate) fn warnings(&self, config: &Config) -> Vec<String> {
         let (state, now) = (self.state(), SystemTime::now());
-        let ends = both(config, &state.identity).into_iter().filter_map(|certificate| certificate.warning(now));
+        let ends = own_and_authority(config, &state.identity).into_iter().filter_map(|certificate| certificate.warning(now));
         let problem = state.problem.iter().map(|why| format!("the certificates on the disk are not in use: {why}"));
         ends.chain(problem).collect()
     }
 
-    /// Uses the files for new connections if they are others than before. Says whether they are.
+    /// Reads the files, and uses them for new connections if they have changed. Returns whether they have.
     ///
     /// # Errors
-    /// Why they are not used; those in use stay.
+    /// Why the new files are not used. The certificates in use stay.
     pub(crate) fn reload(&self, config: &Config, endpoint: &Endpoint) -> Result<bool, String> {
         let mut state = self.state();
-        let files = match Files::read(config) {
+        let files = match CertificateFiles::read(config) {
             Ok(files) => files,
             Err(why) => return Err(state.problem.insert(why.to_string()).clone()),
         };
@@ -156,47 +171,4 @@ impl Certificates {
             Err(why) => Err(state.problem.insert(why).clone()),
         }
     }
-}
-
-/// Takes new files as they come, and warns of an end that comes near: once when it does, and once a day.
-pub(crate) async fn watch(parts: Arc<Parts>, endpoint: Endpoint) {
-    let mut said: (Vec<String>, u64) = (Vec::new(), 0);
-    loop {
-        // A failure is one of the warnings.
-        let _ = reload(&parts, &endpoint);
-        let mut warnings = parts.certificates.warnings(&parts.config);
-        warnings.extend(of_peers(&parts));
-        let today = parts.clock.now().wall_ms / (DAY * 1_000);
-        if said != (warnings.clone(), today) {
-            warnings.iter().for_each(|why| tracing::warn!(why, "certificates"));
-            said = (warnings, today);
-        }
-        tokio::time::sleep(GLANCE).await;
-    }
-}
-
-/// Looks at the files now, and says in the log what was done.
-pub(crate) fn reload(parts: &Parts, endpoint: &Endpoint) -> Result<bool, String> {
-    let reloaded = parts.certificates.reload(&parts.config, endpoint);
-    if reloaded == Ok(true) {
-        let (own, authority) = parts.certificates.ends();
-        tracing::info!(until = utc_text(own), authority_until = utc_text(authority), "new certificates are in use");
-    }
-    reloaded
-}
-
-/// What an operator should know of the certificates that connected peers have shown.
-pub(crate) fn of_peers(parts: &Parts) -> Vec<String> {
-    let now = SystemTime::now();
-    let shown: Vec<_> = parts.peers().all().map(|(peer, connection)| (*peer, connection.certificate_period())).collect();
-    let warning = |(peer, period): (NodeId, Option<Period>)| {
-        let (name, period) = (parts.peer_name(peer), period?);
-        if period.ended_before(now) {
-            Some(format!("the certificate of node {name} has expired on {}; it is taken until its connection ends", utc_text(period.until)))
-        } else {
-            let ends = || format!("the certificate of node {name} ends on {}", utc_text(period.until));
-            (period.left(now) < WARN_BEFORE).then(ends)
-        }
-    };
-    shown.into_iter().filter_map(warning).collect()
 }

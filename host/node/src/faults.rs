@@ -1,5 +1,5 @@
-//! Faults to order, for demonstrations and tests (`dev_faults`): connections that are cut, and a disk that is held
-//! back.
+//! Fault injection for demonstrations and tests (`dev_faults`): cut connections, and journal writes and syncs that
+//! block.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +11,9 @@ use tokio::runtime::RuntimeFlavor;
 use rejoin_proto::NodeId;
 use rejoin_store::{Disk, DiskFile};
 
-/// What is held back or cut at the moment.
+use crate::lock::lock;
+
+/// The present faults. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Faults(Arc<Inner>);
 
@@ -29,16 +31,16 @@ struct State {
     held: usize,
 }
 
-/// What can be held back.
+/// A disk operation that can be blocked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Hold {
-    Fsync,
-    Journal,
+pub(crate) enum HeldOperation {
+    Sync,
+    JournalWrite,
 }
 
 impl Faults {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 
     pub(crate) fn cut(&self, peer: NodeId) {
@@ -53,10 +55,10 @@ impl Faults {
         self.state().cut.contains(&peer)
     }
 
-    pub(crate) fn hold(&self, what: Hold) {
+    pub(crate) fn hold(&self, what: HeldOperation) {
         match what {
-            Hold::Fsync => self.state().hold_sync = true,
-            Hold::Journal => self.state().hold_journal = true,
+            HeldOperation::Sync => self.state().hold_sync = true,
+            HeldOperation::JournalWrite => self.state().hold_journal = true,
         }
     }
 
@@ -67,7 +69,7 @@ impl Faults {
         self.0.released.notify_all();
     }
 
-    /// How many operations of the disk wait to be released.
+    /// How many disk operations are blocked.
     pub(crate) fn held(&self) -> usize {
         self.state().held
     }
@@ -76,7 +78,7 @@ impl Faults {
         if !holds(&self.state()) {
             return;
         }
-        // A shard shares its thread with the network, by which the release may come.
+        // The release comes over the network, and its tasks may be on this very thread.
         match tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
             Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| self.wait_here(holds)),
             _ => self.wait_here(holds),
@@ -93,24 +95,24 @@ impl Faults {
     }
 }
 
-/// A disk behind the gates of [`Faults`].
-pub(crate) struct HeldDisk {
+/// A disk whose journal writes and syncs block while [`Faults`] says so.
+pub(crate) struct FaultDisk {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) faults: Faults,
 }
 
-struct HeldFile {
+struct FaultFile {
     faults: Faults,
     file: Arc<dyn DiskFile>,
 }
 
-impl HeldDisk {
+impl FaultDisk {
     fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(HeldFile { faults: self.faults.clone(), file })
+        Arc::new(FaultFile { faults: self.faults.clone(), file })
     }
 }
 
-impl Disk for HeldDisk {
+impl Disk for FaultDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         self.disk.create(path).map(|file| self.wrap(file))
     }
@@ -137,7 +139,7 @@ impl Disk for HeldDisk {
     }
 }
 
-impl DiskFile for HeldFile {
+impl DiskFile for FaultFile {
     fn length(&self) -> io::Result<u64> {
         self.file.length()
     }

@@ -1,7 +1,7 @@
 //! Where the parts meet: shards, sessions, peers, admission, the admin port and metrics.
 //!
-//! What is here: everything with a clock, a thread or a socket. What is not: decisions (`rejoin-core`), files
-//! (`rejoin-store`), plugins (`rejoin-merge`), frames (`rejoin-wire`).
+//! This crate has everything with a clock, a thread or a socket. Decisions are in `rejoin-core`, files in
+//! `rejoin-store`, the plugin engine in `rejoin-merge`, and frames in `rejoin-wire`.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,10 +14,11 @@
 //! # }
 //! ```
 //!
-//! In reading order: `node` (start and stop), [`config`], `bootstrap` (the list of nodes), `open` (what is found on the
-//! disk), `run` (threads and tasks), `driver` (one shard's loop), `syncing`, `peers`, `session`, `operator`, `catalog`,
-//! `certificates`, `leaving` (a graceful stop), `modules`, `merging`, `http`, `metrics`, `problems`, `faults`,
-//! [`token`], [`platform`], [`clock`].
+//! In reading order: `node` (start and stop), [`config`] and `config_file`, `bootstrap` (the list of nodes), `open`
+//! (what is on the disk), `context` (the state that tasks share), `messages` (what tasks send each other), `driver` (a
+//! shard's loop), `syncing`, `peers`, `session` (a client), `operator`, `catalog`, `certificates` and `renewal`,
+//! `drain` (a graceful stop), `plugins` and `merging`, `http` and `metrics`, `problems`, `faults`, [`token`],
+//! [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -26,28 +27,41 @@ mod catalog;
 mod certificates;
 pub mod clock;
 pub mod config;
+mod config_file;
+mod context;
+mod control_files;
+mod drain;
 mod driver;
+mod engine;
+mod error;
+mod failure_log;
 mod faults;
+mod frames;
 mod http;
-mod leaving;
+mod lock;
 mod merging;
+mod messages;
 mod metrics;
-mod modules;
 mod node;
 mod open;
 mod operator;
-mod parts;
+mod peer_table;
 mod peers;
 pub mod platform;
+mod plugins;
 mod problems;
+mod renewal;
 mod run;
 mod session;
+mod sessions;
 mod syncing;
 pub mod token;
+mod view;
 
 pub use config::{BootstrapNode, Config, ConfigError};
-pub use node::{Node, StartError, StopError};
+pub use error::{StartError, StopError};
+pub use node::Node;
 pub use platform::Platform;
-/// What the `main` of a program does that compiles plugins for its nodes.
+/// For the `main` of a program whose nodes compile plugins in child processes.
 pub use rejoin_merge::{child_main, is_child};
 pub use token::{Secret, root_token};

@@ -1,19 +1,19 @@
-//! A node's own metrics, as Prometheus text. Each node has a recorder of its own, so that several can live in one
-//! process.
+//! A node's metrics, as Prometheus text. Each node has its own recorder, so that one process can run several nodes.
 
 use std::sync::Mutex;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::driver::Report;
+use crate::lock::lock;
+use crate::messages::ShardReport;
 
 /// Upper bounds of the latency buckets, in seconds.
 const SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 /// Upper bounds of the fuel buckets.
 const FUEL: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8];
 
-/// The recorder and the handles that are used on hot paths.
+/// The recorder, and handles for the metrics of hot paths.
 pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
@@ -24,7 +24,21 @@ pub(crate) struct Metrics {
     pub(crate) batch_events: Histogram,
     pub(crate) overloaded: Counter,
     pub(crate) sends_dropped: Counter,
+    /// Held while a shard's counters are set: they must not go back when two readers overlap.
     shards: Mutex<()>,
+}
+
+/// The figures of a node that belong to no shard.
+pub(crate) struct NodeReport {
+    pub(crate) peers: usize,
+    /// Bytes in the send queues to peers.
+    pub(crate) queued_bytes: usize,
+    pub(crate) clients: usize,
+    pub(crate) merges_waiting: usize,
+    pub(crate) plugins_ready: usize,
+    pub(crate) plugins_missing: usize,
+    pub(crate) memo_hits: u64,
+    pub(crate) memo_misses: u64,
 }
 
 static METADATA: Metadata<'static> = Metadata::new("rejoin", Level::INFO, None);
@@ -47,7 +61,11 @@ impl Metrics {
             recorder.describe_histogram(KeyName::from_const_str(name), unit, SharedString::const_str(text));
         };
         describe("rejoin_request_seconds", Some(Unit::Seconds), "From a request's arrival at its coordinator or forwarder to its reply.");
-        describe("rejoin_merge_seconds", Some(Unit::Seconds), "From the wish for a merge to its result, waiting included.");
+        describe(
+            "rejoin_merge_seconds",
+            Some(Unit::Seconds),
+            "From the request for a merge to its result, including the wait for a thread.",
+        );
         describe("rejoin_merge_fuel", None, "Fuel of merges that ran.");
         describe("rejoin_batch_events", None, "Events that a shard handled with one commit.");
         let histogram = |key: Key| recorder.register_histogram(&key, &METADATA);
@@ -67,16 +85,16 @@ impl Metrics {
         }
     }
 
-    /// A merge, or a presenter, that gave nothing.
+    /// Counts a call of a plugin that gave no result.
     pub(crate) fn merge_failed(&self, reason: &'static str) {
         let key = Key::from_parts("rejoin_merge_failures_total", vec![Label::new("reason", reason)]);
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
-    /// A shard's counters, as absolute values.
-    pub(crate) fn shard(&self, shard: u16, report: &Report) {
-        let Report { core, store, .. } = report;
-        let _one_at_a_time = self.shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// Sets a shard's figures.
+    pub(crate) fn shard(&self, shard: u16, report: &ShardReport) {
+        let ShardReport { core, store, .. } = report;
+        let _guard = lock(&self.shards);
         let label = || vec![Label::new("shard", shard.to_string())];
         let total =
             |name: &'static str, value: u64| self.recorder.register_counter(&Key::from_parts(name, label()), &METADATA).absolute(value);
@@ -121,27 +139,20 @@ impl Metrics {
         gauge("rejoin_lost_key_ranges", store.lost_ranges);
     }
 
-    /// What belongs to the node as a whole.
-    pub(crate) fn node(
-        &self,
-        (peers, queued_bytes): (usize, usize),
-        clients: usize,
-        merges_waiting: usize,
-        memo: (u64, u64),
-        (ready_plugins, missing_plugins): (usize, usize),
-    ) {
+    /// Sets the figures of the node as a whole.
+    pub(crate) fn node(&self, report: &NodeReport) {
         let gauge = |name: &'static str, value: usize| self.gauge(Key::from_name(name), value as u64);
-        gauge("rejoin_peers_connected", peers);
-        gauge("rejoin_peers_queued_bytes", queued_bytes);
-        gauge("rejoin_clients_connected", clients);
-        gauge("rejoin_merges_waiting", merges_waiting);
-        gauge("rejoin_plugins_ready", ready_plugins);
-        gauge("rejoin_plugins_missing", missing_plugins);
-        self.recorder.register_counter(&Key::from_name("rejoin_memo_hits_total"), &METADATA).absolute(memo.0);
-        self.recorder.register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA).absolute(memo.1);
+        gauge("rejoin_peers_connected", report.peers);
+        gauge("rejoin_peers_queued_bytes", report.queued_bytes);
+        gauge("rejoin_clients_connected", report.clients);
+        gauge("rejoin_merges_waiting", report.merges_waiting);
+        gauge("rejoin_plugins_ready", report.plugins_ready);
+        gauge("rejoin_plugins_missing", report.plugins_missing);
+        self.recorder.register_counter(&Key::from_name("rejoin_memo_hits_total"), &METADATA).absolute(report.memo_hits);
+        self.recorder.register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA).absolute(report.memo_misses);
     }
 
-    /// When the node's certificate and that of its authority end, in seconds since 1970.
+    /// Sets when the certificates of the node and of its authority end, in seconds since 1970.
     pub(crate) fn certificates(&self, own: u64, authority: u64) {
         let label = |which: &'static str| vec![Label::new("which", which)];
         for (which, until) in [("node", own), ("authority", authority)] {
@@ -155,13 +166,13 @@ impl Metrics {
         gauge.set(value as f64);
     }
 
-    /// Folds what the histograms have gathered into their buckets. They keep every single value until then, or until
-    /// they are rendered, which a node that nobody scrapes never does.
+    /// Sorts the histograms' values into buckets. Without this a node that nobody scrapes would keep every single value
+    /// in memory.
     pub(crate) fn upkeep(&self) {
         self.handle.run_upkeep();
     }
 
-    /// Everything as Prometheus text.
+    /// All metrics as Prometheus text.
     pub(crate) fn render(&self) -> String {
         self.handle.render()
     }

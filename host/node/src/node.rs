@@ -1,7 +1,9 @@
 //! Starting and stopping a node.
+//!
+//! A start first reads and checks everything (`StartPlan`), then opens the ports and the data, and only then answers on
+//! the network. A first start that fails leaves nothing behind.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,99 +12,76 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, SetOnce, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use rejoin_core::port::StoreFault;
-use rejoin_merge::{
-    ArtefactCache, ChildCompiler, CompileLimits, CompileQueue, Compiler, Host, HostConfig, HostError, Memo, Pool, PoolConfig, QueueConfig,
-};
-use rejoin_proto::{Name, NodeId};
-use rejoin_store::{DataDir, FileError, MaintenanceThread, OpenError};
+use rejoin_core::control::Control;
+use rejoin_proto::client::StartId;
+use rejoin_proto::{Layout, Name, NodeId};
+use rejoin_store::{DataDir, MaintenanceThread};
 use rejoin_wire::{CloseCode, Endpoint, Limits};
 
 use crate::bootstrap;
 use crate::catalog::CatalogTask;
-use crate::certificates::{self, Certificates};
+use crate::certificates::Certificates;
 use crate::config::Config;
-use crate::driver::{Driver, Notice, ShardHandle, Work};
+use crate::context::NodeContext;
+use crate::driver::Driver;
+use crate::engine::{self, Engine};
+use crate::error::{StartError, StopError};
+use crate::messages::{CatalogRequest, InboxItem, ShardHandle, ShardMessage};
 use crate::metrics::Metrics;
-use crate::modules::Desk;
-use crate::open::{Opened, Opening, Plan, Unwritten};
-use crate::parts::Parts;
-use crate::peers::Peers;
-use crate::platform::{Chance, Compiling, Platform, Threads};
+use crate::open::{FirstStartGuard, OpenedNode, OpenedShard, StartPlan};
+use crate::peer_table::Peers;
+use crate::platform::{Platform, SharedRng, Threads};
+use crate::plugins::PluginService;
 use crate::problems::Problems;
-use crate::session::Sessions;
-use crate::{http, leaving, peers, run, syncing};
+use crate::sessions::Sessions;
+use crate::token::Secret;
+use crate::view::NodeView;
+use crate::{drain, http, peers, renewal, run, syncing};
 
-/// A peer from which nothing comes for this long is down.
+/// A connection between nodes that receives nothing for this long is closed.
 const PEER_IDLE: Duration = Duration::from_secs(4);
+/// How often a quiet connection between nodes sends something.
 const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// The most bytes of a client's hello. A valid one is far smaller; with this much room a wrong one still gets an answer
+/// that says what is wrong.
+const HELLO_BYTES: u32 = 16 << 10;
 
-/// Why a node did not start. Nothing is left running.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// A file of the configuration cannot be read.
-    #[error("{key} = {}: {source}", path.display())]
-    File {
-        /// Which key names it.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// What is configured does not go together.
-    #[error("{0}")]
-    Unfit(String),
-    /// The data directory.
-    #[error(transparent)]
-    Data(#[from] OpenError),
-    /// A small file in the data directory.
-    #[error(transparent)]
-    Control(#[from] FileError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreFault),
-    /// Certificates or the UDP address.
-    #[error(transparent)]
-    Wire(#[from] rejoin_wire::Error),
-    /// The engine that runs plugins.
-    #[error(transparent)]
-    Merge(#[from] HostError),
-    /// The admin address.
-    #[error("admin = {address}: {source}; is another process using it?")]
-    Admin {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A thread.
-    #[error("a thread could not be started: {0}")]
-    Thread(std::io::Error),
-}
-
-/// Why a node did not stop cleanly. The next start treats it as a crash.
-#[derive(Debug, thiserror::Error)]
-#[error("the node did not stop cleanly: {0}")]
-pub struct StopError(String);
-
-/// A running node. Dropping it without [`Node::stop`] is like a crash: what was acknowledged is kept, the next start
+/// A running node. Dropping it without [`Node::stop`] is like a crash: nothing acknowledged is lost, and the next start
 /// takes longer.
 pub struct Node {
-    parts: Arc<Parts>,
+    ctx: Arc<NodeContext>,
     endpoint: Endpoint,
     admin: Option<SocketAddr>,
     tasks: JoinSet<()>,
     shards: Vec<JoinHandle<()>>,
-    /// Dropped, and with it joined, when the node is.
+    /// Joined when dropped.
     maintenance: Vec<MaintenanceThread>,
     dir: DataDir,
     failures: watch::Receiver<Option<String>>,
 }
 
-/// A shard's inbox and its notices, each with both of its ends.
-type Queues = ((mpsc::Sender<Work>, mpsc::Receiver<Work>), (mpsc::UnboundedSender<Notice>, mpsc::UnboundedReceiver<Notice>));
+/// The receiving ends of a shard's two queues.
+struct ShardQueues {
+    inbox: mpsc::Receiver<InboxItem>,
+    messages: mpsc::UnboundedReceiver<ShardMessage>,
+}
+
+/// The channels of the node's own tasks: the ends that are not in the context.
+struct Channels {
+    view: watch::Sender<Arc<NodeView>>,
+    start: watch::Sender<StartId>,
+    catalog: mpsc::UnboundedReceiver<CatalogRequest>,
+    dials: mpsc::UnboundedReceiver<NodeId>,
+    failures: mpsc::UnboundedReceiver<String>,
+    starts: mpsc::UnboundedReceiver<(u16, u64)>,
+    checked: mpsc::UnboundedReceiver<u64>,
+}
+
+/// By which shards report to the node's own tasks.
+struct ShardReports {
+    starts: mpsc::UnboundedSender<(u16, u64)>,
+    checked: mpsc::UnboundedSender<u64>,
+}
 
 impl Node {
     /// Starts a node on this machine. Must be called within a tokio runtime, which then drives its network.
@@ -118,83 +97,79 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_on(platform: Platform, config: Config) -> Result<Self, StartError> {
-        let chance = Chance::new(platform.seed);
-        let plan = Plan::make(&config, &platform).await?;
+        let rng = SharedRng::new(platform.seed);
+        let plan = StartPlan::make(&config, &platform).await?;
         let Platform { clock, network, threads, compiling, seed, .. } = platform;
-        // Everything that can fail without the data does so before it is opened, and a first start that fails later is
-        // undone.
+        // Ports and engine first: if they fail, the data was not touched.
         let limits = limits(&config);
         let socket = Endpoint::open_port(&*network, plan.listen, &limits)?;
         let admin = match plan.admin {
             Some(address) => Some(bind_admin(address).await?),
             None => None,
         };
-        let pool = pool(&config, threads)?;
-        let mut unwritten = Unwritten::watch(&config.data, plan.first);
-        let opening = plan.open(&config, threads, (clock, &chance), &mut unwritten)?;
-        let Opening { dir, layout, control, links, view: first_view, shards: opened, lost } = opening;
-        let Plan { identity, files, node, secret, faults, contradictions, .. } = plan;
-        let cluster = identity.cluster();
-        for why in &contradictions {
+        let pool = engine::pool(&config, threads)?;
+        let mut first_start = FirstStartGuard::new(&config.data, plan.first);
+        let opened = plan.open(&config, threads, (clock, &rng), &mut first_start)?;
+        for why in &plan.contradictions {
             tracing::warn!(why, "{}", bootstrap::KEPT);
         }
-        let certificates = Certificates::new(identity.clone(), files);
-        // Answers only from here on: a node that cannot open its data must not be seen by its peers.
-        let endpoint = Endpoint::bind_with(network.runtime(), socket, seed.map(|_| chance.seed()), identity, limits)?;
+        // The endpoint answers from here on. Before this the data must be open: a node that cannot open its data must
+        // not be seen by its peers.
+        let seed = seed.map(|_| rng.next_seed());
+        let endpoint = Endpoint::bind_with(network.runtime(), socket, seed, plan.identity.clone(), limits)?;
         let metrics = Arc::new(Metrics::new());
-        let queue = compile_queue(&config, threads, compiling, pool.host().clone())?;
-        let desk = Desk::new(pool, queue, dir.modules(), config.module_bytes, clock, metrics.clone());
-        let (view_in, view) = watch::channel(first_view);
-        let (start_in, start_out) = watch::channel(run::combined(&opened.iter().map(|o| o.batch.shard().start()).collect::<Vec<_>>()));
-        let (control_in, control_calls) = mpsc::unbounded_channel();
-        let (failures_in, failures_out) = mpsc::unbounded_channel();
-        let (starts_in, starts_out) = mpsc::unbounded_channel();
-        let (dials_in, dials_out) = mpsc::unbounded_channel();
-        let (heard_in, heard_out) = mpsc::unbounded_channel();
-        let starts: Vec<u64> = opened.iter().map(|o| o.batch.shard().start()).collect();
-        let queues: Vec<Queues> = opened.iter().map(|_| (mpsc::channel(config.inbox), mpsc::unbounded_channel())).collect();
-        let room_bytes = config.inbox_bytes;
-        let handles = queues.iter().map(|((inbox, _), (notices, _))| {
-            let room = Arc::new(Semaphore::new(usize::try_from(room_bytes).unwrap_or(Semaphore::MAX_PERMITS)));
-            ShardHandle { inbox: inbox.clone(), notices: notices.clone(), room, room_bytes }
-        });
-        let parts = Arc::new(Parts {
-            cluster,
-            node,
-            shards: handles.collect(),
-            control: control_in,
+        let engine = Engine::open(&config, threads, compiling, pool)?;
+        let plugins = PluginService::new(engine, opened.dir.modules(), clock, metrics.clone());
+
+        let OpenedNode { dir, layout, control, links, view, shards, lost } = opened;
+        let (handles, queues): (Vec<ShardHandle>, Vec<ShardQueues>) = shards.iter().map(|_| shard_queues(&config)).unzip();
+        let starts: Vec<u64> = shards.iter().map(|opened| opened.batch.shard().start()).collect();
+        let (view_in, view) = watch::channel(view);
+        let (start_in, start) = watch::channel(run::node_start_id(&starts));
+        let (catalog_in, catalog) = mpsc::unbounded_channel();
+        let (dials_in, dials) = mpsc::unbounded_channel();
+        let (failures_in, failures) = mpsc::unbounded_channel();
+        let (starts_in, renewed) = mpsc::unbounded_channel();
+        let (checked_in, checked) = mpsc::unbounded_channel();
+        let reports = ShardReports { starts: starts_in, checked: checked_in };
+        let channels = Channels { view: view_in, start: start_in, catalog, dials, failures, starts: renewed, checked };
+        let ctx = Arc::new(NodeContext {
+            cluster: plan.identity.cluster(),
+            node: plan.node,
+            shards: handles,
+            catalog: catalog_in,
             view,
-            start: start_out,
+            start,
             serving: SetOnce::new(),
             barred: watch::Sender::default(),
             catalog_digest: AtomicU64::new(control.digest()),
             peers: std::sync::Mutex::new(Peers::new(links)),
             dials: dials_in,
             files: dir.control(),
-            failures: failures_in.clone(),
-            generations: AtomicU64::new(0),
+            failures: failures_in,
+            connection_numbers: AtomicU64::new(0),
             sessions: Sessions::default(),
-            leaving: SetOnce::new(),
-            left: watch::Sender::default(),
             session_numbers: AtomicU64::new(0),
+            stopping: SetOnce::new(),
+            released_by: watch::Sender::default(),
             links_changed: Notify::new(),
             redial: Notify::new(),
-            desk,
-            faults,
+            plugins,
+            faults: plan.faults,
             metrics,
             clock,
-            chance,
-            certificates,
-            contradictions,
+            rng,
+            certificates: Certificates::new(plan.identity, plan.files),
+            contradictions: plan.contradictions,
             lost,
             problems: Problems::default(),
-            stores: opened.iter().map(|opened| opened.store.watch()).collect(),
+            stores: shards.iter().map(|opened| opened.store.watch()).collect(),
             config,
         });
 
         let (failed_in, failures) = watch::channel(None);
         let mut node = Self {
-            parts,
+            ctx,
             endpoint,
             admin: admin.as_ref().and_then(|listener| listener.local_addr().ok()),
             tasks: JoinSet::new(),
@@ -203,147 +178,150 @@ impl Node {
             dir,
             failures,
         };
-        for (index, (opened, queues)) in opened.into_iter().zip(queues).enumerate() {
-            node.run_shard(threads, index, opened, queues, (&starts_in, &heard_in))?;
+        for (opened, queues) in shards.into_iter().zip(queues) {
+            node.spawn_shard(threads, opened, queues, &reports)?;
         }
-        let files = node.dir.control();
-        let guard = failures_in.clone();
-        let catalog = CatalogTask { control, layout, secret, files, view: view_in, failures: failures_in };
-        node.tasks.spawn(run::guarded("the catalog", guard.clone(), catalog.run(node.parts.clone(), control_calls)));
-        node.tasks.spawn(run::combine_starts(node.parts.clone(), starts, start_in, starts_out));
-        node.tasks.spawn(run::watch_failures(failures_out, failed_in, node.endpoint.clone()));
-        node.meet(&guard, dials_out, heard_out);
+        node.spawn_tasks(channels, (control, layout, plan.secret), starts, failed_in);
         if let Some(listener) = admin {
-            node.tasks.spawn(run::admin(listener, http::routes(node.parts.clone())));
+            node.tasks.spawn(run::admin(listener, http::routes(node.ctx.clone())));
         }
-        unwritten.keep();
-        tracing::info!(name = %node.name(), address = %node.address(), %cluster, "node started");
+        first_start.disarm();
+        tracing::info!(name = %node.name(), address = %node.address(), cluster = %node.ctx.cluster, "node started");
         Ok(node)
     }
 
-    /// Sets a shard going, with who waits for the disk and who flushes.
-    fn run_shard(
+    /// Starts a shard's task, its sync thread and its maintenance.
+    fn spawn_shard(
         &mut self,
         threads: Threads,
-        index: usize,
-        opened: Opened,
-        ((_, inbox), (notices_in, notices)): Queues,
-        (starts, heard): (&mpsc::UnboundedSender<(u16, u64)>, &mpsc::UnboundedSender<u64>),
+        opened: OpenedShard,
+        queues: ShardQueues,
+        reports: &ShardReports,
     ) -> Result<(), StartError> {
-        let index = u16::try_from(index).unwrap_or(u16::MAX);
+        let index = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
+        let messages = self.ctx.shards[usize::from(index)].messages.clone();
         let maintenance = opened.store.maintenance();
         match threads {
             Threads::Own => self.maintenance.push(maintenance.spawn(&format!("flush-{index}")).map_err(StartError::Thread)?),
             Threads::Shared => drop(self.tasks.spawn(run::maintain(maintenance, opened.due))),
         }
         let driver = Driver {
-            name: self.parts.config.name.clone(),
-            data: self.parts.config.data.clone(),
+            name: self.ctx.config.name.clone(),
+            data: self.ctx.config.data.clone(),
             index,
-            clock: self.parts.clock,
-            view: self.parts.cluster_view(),
-            desk: self.parts.desk.clone(),
-            metrics: self.parts.metrics.clone(),
-            syncs: syncing::start(threads, index, opened.store.syncer(), notices_in.clone()).map_err(StartError::Thread)?,
-            notices: notices_in,
-            starts: starts.clone(),
-            failures: self.parts.failures.clone(),
-            heard: heard.clone(),
-            backlog_bytes: self.parts.config.in_flight_bytes,
+            clock: self.ctx.clock,
+            view: self.ctx.cluster_view(),
+            plugins: self.ctx.plugins.clone(),
+            metrics: self.ctx.metrics.clone(),
+            syncs: syncing::start(threads, index, opened.store.syncer(), messages.clone()).map_err(StartError::Thread)?,
+            messages,
+            starts: reports.starts.clone(),
+            failures: self.ctx.failures.clone(),
+            checked: reports.checked.clone(),
+            backlog_bytes: self.ctx.config.in_flight_bytes,
             batch: opened.batch,
             store: opened.store,
         };
-        self.shards.push(run::run_shard(driver, inbox, notices));
+        self.shards.push(run::spawn_shard(driver, queues.inbox, queues.messages));
         Ok(())
     }
 
-    /// Begins to accept and to dial. The links say when the node serves.
-    fn meet(
+    /// Starts the tasks of catalog, links, certificates and failures, and begins to accept and to dial. The links
+    /// decide when the node serves.
+    fn spawn_tasks(
         &mut self,
-        failures: &mpsc::UnboundedSender<String>,
-        dials: mpsc::UnboundedReceiver<NodeId>,
-        heard: mpsc::UnboundedReceiver<u64>,
+        channels: Channels,
+        (control, layout, secret): (Control, Layout, Secret),
+        starts: Vec<u64>,
+        failed: watch::Sender<Option<String>>,
     ) {
-        let parts = &self.parts;
-        if let Some(by) = &parts.peers().links.disks().replaced {
-            parts.report_replaced(by);
+        let (ctx, endpoint) = (self.ctx.clone(), self.endpoint.clone());
+        let Channels { view, start, catalog, dials, failures, starts: renewed, checked } = channels;
+        let task = CatalogTask { control, layout, secret, files: self.dir.control(), view, failures: ctx.failures.clone() };
+        self.tasks.spawn(run::supervised("the catalog", ctx.failures.clone(), task.run(ctx.clone(), catalog)));
+        self.tasks.spawn(run::publish_start_ids(ctx.clone(), starts, start, renewed));
+        self.tasks.spawn(run::watch_failures(failures, failed, endpoint.clone()));
+        if let Some(by) = &ctx.peers().links.disks().replaced {
+            ctx.report_replaced(by);
         }
-        self.tasks.spawn(run::guarded("accepting", failures.clone(), run::accept(parts.clone(), self.endpoint.clone())));
-        let links = peers::keep(parts.clone(), self.endpoint.clone(), dials, heard);
-        self.tasks.spawn(run::guarded("the links", failures.clone(), links));
-        self.tasks.spawn(peers::expect(parts.clone(), self.endpoint.clone()));
-        self.tasks.spawn(run::upkeep(parts.metrics.clone()));
-        self.tasks.spawn(run::guarded("the certificates", failures.clone(), certificates::watch(parts.clone(), self.endpoint.clone())));
+        let accepting = run::accept(ctx.clone(), endpoint.clone());
+        self.tasks.spawn(run::supervised("accepting", ctx.failures.clone(), accepting));
+        let links = peers::run_links(ctx.clone(), endpoint.clone(), dials, checked);
+        self.tasks.spawn(run::supervised("the links", ctx.failures.clone(), links));
+        self.tasks.spawn(peers::reserve_handshakes(ctx.clone(), endpoint.clone()));
+        self.tasks.spawn(run::upkeep(ctx.metrics.clone()));
+        let certificates = renewal::watch(ctx.clone(), endpoint);
+        self.tasks.spawn(run::supervised("the certificates", ctx.failures.clone(), certificates));
     }
 
     /// The node's name.
     #[must_use]
     pub fn name(&self) -> &Name {
-        &self.parts.config.name
+        &self.ctx.config.name
     }
 
-    /// Where clients and peers reach it (UDP), with its real port.
+    /// The UDP address for clients and peers, with the port that was bound.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.endpoint.local_addr()
     }
 
-    /// Where metrics and health are (TCP), if anywhere.
+    /// The TCP address of metrics and health, if configured.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
     }
 
-    /// The node's figures, as Prometheus text: what the admin port's `/metrics` gives.
+    /// The node's metrics as Prometheus text, as on the admin port's `/metrics`.
     pub async fn metrics(&self) -> String {
-        http::figures(&self.parts).await
+        http::figures(&self.ctx).await
     }
 
-    /// Uses the certificates of the configured files for new connections, if they are others than before. Says whether
-    /// they are. The node looks at the files by itself too, every ten seconds.
+    /// Reads the certificate files and uses them for new connections if they have changed. Returns whether they have.
+    /// The node also does so by itself, every ten seconds.
     ///
     /// # Errors
-    /// Why they are not used; those in use stay.
+    /// Why the new files are not used. The certificates in use stay.
     pub fn reload_certificates(&self) -> Result<bool, String> {
-        certificates::reload(&self.parts, &self.endpoint)
+        renewal::reload(&self.ctx, &self.endpoint)
     }
 
-    /// Resolves when the node takes requests: every other node is connected, or the start's grace is over.
+    /// Resolves when the node serves: every other node is connected, or the start's grace is over.
     pub async fn ready(&self) {
-        self.parts.serving.wait().await;
+        self.ctx.serving.wait().await;
     }
 
-    /// Resolves when the node cannot go on by itself (a failed fsync, a catalog that cannot be kept), with the reason.
-    /// It must then be dropped.
+    /// Resolves with the reason when the node cannot continue, such as a failed fsync or a catalog that cannot be
+    /// saved. It must then be dropped.
     pub async fn failed(&self) -> String {
         let mut failures = self.failures.clone();
         let failed = failures.wait_for(Option::is_some).await;
         failed.ok().and_then(|why| why.clone()).unwrap_or_else(|| "the node has been stopped".into())
     }
 
-    /// Stops. Clients and then peers are told, and the requests that are under way end, for at most `drain_ms`; then
-    /// connections are closed, what was written is synced, and the clean-stop mark is left.
+    /// Stops the node. Clients and peers are told, and requests under way may end, for at most `drain_ms`. Then
+    /// connections are closed, the journals are synced, and the data directory is marked as cleanly stopped.
     ///
     /// # Errors
     /// [`StopError`] if a shard could not be closed; the next start then treats this as a crash.
     pub async fn stop(mut self) -> Result<(), StopError> {
-        // A disk that is held back on purpose would hold up the stop for ever.
-        self.parts.faults.release();
+        // Syncs held back by an injected fault would block the stop forever.
+        self.ctx.faults.release();
         if self.failures.borrow().is_none() {
-            leaving::drain(&self.parts, &self.endpoint).await;
+            drain::drain(&self.ctx, &self.endpoint).await;
         }
         self.endpoint.close(CloseCode::SHUTDOWN, "the node is stopping").await;
         self.tasks.shutdown().await;
         let (mut problems, mut owes_ends) = (Vec::<String>::new(), false);
-        for shard in &self.parts.shards {
+        for shard in &self.ctx.shards {
             let (stop, stopped) = oneshot::channel();
-            let _ = shard.notices.send(Notice::Stop(stop));
+            let _ = shard.messages.send(ShardMessage::Stop(stop));
             match stopped.await {
                 Ok(shard) => {
                     owes_ends |= shard.owes_ends;
                     problems.extend(shard.closed.err());
                 }
-                Err(_) => problems.push("a shard had stopped before".into()),
+                Err(_) => problems.push("a shard has stopped before".into()),
             }
         }
         for shard in self.shards.drain(..) {
@@ -352,8 +330,8 @@ impl Node {
             }
         }
         drop(self.maintenance);
-        // Ends of tenures that a full disk did not take must not be forgotten with this process. Nor must those of the
-        // start be owed for ever: every shard has written them down by now.
+        // If a full disk did not take the ends of tenures, the next start must end these tenures. Otherwise every shard
+        // has written them by now, and nothing is owed any more.
         if owes_ends {
             problems.extend(self.dir.owe_renewal().err().map(|error| error.to_string()));
         } else if problems.is_empty() {
@@ -366,10 +344,6 @@ impl Node {
     }
 }
 
-/// The most bytes of a client's hello: many times what a token and a name take, so that a wrong one is answered in
-/// words.
-const HELLO_BYTES: u32 = 16 << 10;
-
 fn limits(config: &Config) -> Limits {
     let mut limits = Limits::default();
     limits.first_frame = Some(HELLO_BYTES);
@@ -380,63 +354,21 @@ fn limits(config: &Config) -> Limits {
     limits
 }
 
+/// Makes the two queues of a shard.
+fn shard_queues(config: &Config) -> (ShardHandle, ShardQueues) {
+    let inbox_bytes = config.inbox_bytes;
+    let free_bytes = Arc::new(Semaphore::new(usize::try_from(inbox_bytes).unwrap_or(Semaphore::MAX_PERMITS)));
+    let ((inbox_in, inbox), (messages_in, messages)) = (mpsc::channel(config.inbox), mpsc::unbounded_channel());
+    (ShardHandle { inbox: inbox_in, messages: messages_in, free_bytes, inbox_bytes }, ShardQueues { inbox, messages })
+}
+
 async fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Admin { address, source })
 }
 
-/// The most plugin instances at once: each reserves some 4 GiB of addresses, of the 128 TiB that a process has.
-const MOST_INSTANCES: u32 = 4_096;
-
-fn pool(config: &Config, threads: Threads) -> Result<Pool, StartError> {
-    // A merge or a plugin that is being loaded has one instance at a time.
-    let least = HostConfig::default().instances;
-    let busiest = config.merge_threads.saturating_add(config.compile_threads);
-    let instances = u32::try_from(busiest).unwrap_or(u32::MAX).clamp(least, MOST_INSTANCES);
-    let host = Host::new(HostConfig { instances, ..HostConfig::default() })?;
-    let memo = Memo::new(config.memo_bytes);
-    let shares = PoolConfig {
-        threads: config.merge_threads,
-        queue: config.merge_queue,
-        bucket_threads: config.merge_bucket_threads,
-        bucket_queue: config.merge_bucket_queue,
-    };
-    match threads {
-        Threads::Own => Ok(Pool::new(host, memo, shares)?),
-        Threads::Shared => Ok(Pool::inline(host, memo)),
-    }
-}
-
-/// Where plugins are compiled, and kept in the data directory. One that cannot keep them compiles them anew after a
-/// restart.
-fn compile_queue(config: &Config, threads: Threads, compiling: Compiling, host: Host) -> Result<CompileQueue, StartError> {
-    let compiler = match compiling {
-        Compiling::Here => Compiler::InProcess,
-        Compiling::Child => Compiler::Child(child_compiler(config)),
-    };
-    if threads == Threads::Shared {
-        return Ok(CompileQueue::inline(host, compiler, None));
-    }
-    let cache = ArtefactCache::open(&config.data.join("compiled"), config.compiled_bytes, &host);
-    let cache = cache.inspect_err(|error| tracing::warn!(%error, "compiled plugins cannot be kept")).ok();
-    let at_once = QueueConfig { threads: config.compile_threads, queue: config.compile_queue };
-    Ok(CompileQueue::new(host, compiler, cache, at_once)?)
-}
-
-fn child_compiler(config: &Config) -> ChildCompiler {
-    let seconds = u64::from(config.compile_seconds);
-    let limits = CompileLimits {
-        memory_bytes: config.compile_memory_bytes,
-        cpu_seconds: seconds,
-        wall: Duration::from_secs(3 * seconds),
-        ..CompileLimits::default()
-    };
-    let ChildCompiler { program, .. } = ChildCompiler::default();
-    ChildCompiler { program: config.compile_program.clone().unwrap_or(program), limits }
-}
-
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let digest = self.parts.catalog_digest.load(Relaxed);
+        let digest = self.ctx.catalog_digest.load(Relaxed);
         f.debug_struct("Node").field("name", self.name()).field("catalog", &digest).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
-//! What a node finds when it starts: its identity, its data directory, layout and catalog, and its shards, opened and
-//! not yet running.
+//! The steps of a start: reads and checks identity, configuration and stored layout (`StartPlan`), then opens data
+//! directory, catalog and shards (`OpenedNode`). Nothing runs yet.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,72 +23,67 @@ use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{DiskId, Terms};
 use rejoin_proto::{Address, ClusterId, Hlc, Layout, Name, NodeId, TenantId, codec};
 use rejoin_store::{ControlFile, DataDir, Disk, OpenError, Options, ShardStore, Start};
-use rejoin_wire::{Identity, Role};
+use rejoin_wire::Identity;
 
 use crate::bootstrap;
-use crate::catalog::{CATALOG_FILE, node_view};
-use crate::certificates::Files;
+use crate::certificates::{CertificateFiles, own_id, read};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::faults::{Faults, HeldDisk};
-use crate::node::StartError;
-use crate::parts::NodeView;
-use crate::peers::DISKS_FILE;
-use crate::platform::{Chance, Platform, Threads};
+use crate::control_files::{CATALOG_FILE, DISKS_FILE, LAYOUT_FILE};
+use crate::error::StartError;
+use crate::faults::{FaultDisk, Faults};
+use crate::platform::{Platform, SharedRng, Threads};
 use crate::token::{DEFAULT_TENANT, Secret};
+use crate::view::{NodeView, node_view};
 
-/// How long a start that has met fewer than half of the nodes waits at most, in milliseconds: long enough for a
-/// handshake on a busy machine, and short for clients of the only node that is left.
+/// The longest wait of a start that is connected to fewer than half of the nodes, in milliseconds. It is long enough
+/// for a handshake on a busy machine, and short for clients of the last node that is left.
 const LONELY_MS: u64 = 3_000;
-/// The name under which the layout is kept.
-const LAYOUT_FILE: &str = "layout";
-
-/// What a node starts with, as far as it can be known without writing anything: a start that fails on it leaves no
-/// trace.
-pub(crate) struct Plan {
+/// Everything that a start can check without writing. A start that fails here leaves no trace.
+pub(crate) struct StartPlan {
     pub(crate) identity: Identity,
-    pub(crate) files: Files,
+    pub(crate) files: CertificateFiles,
     pub(crate) node: NodeId,
     pub(crate) secret: Secret,
     pub(crate) listen: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) faults: Faults,
-    /// Where the kept layout says something else than the configuration.
+    /// Differences between the stored layout and the bootstrap list.
     pub(crate) contradictions: Vec<String>,
-    /// The data directory will be made.
+    /// The data directory does not exist yet.
     pub(crate) first: bool,
     owner: rejoin_store::Identity,
     disk: Arc<dyn Disk>,
     layout: Layout,
-    /// The layout is a new one, which is to be kept.
+    /// The layout is not stored yet.
     new_layout: bool,
     catalog: Catalog,
 }
 
-/// What a node starts from.
-pub(crate) struct Opening {
+/// An open node that does not run yet.
+pub(crate) struct OpenedNode {
     pub(crate) dir: DataDir,
     pub(crate) layout: Layout,
     pub(crate) control: Control,
     pub(crate) links: Links,
     pub(crate) view: Arc<NodeView>,
-    pub(crate) shards: Vec<Opened>,
-    /// What the store has lost, for people.
+    pub(crate) shards: Vec<OpenedShard>,
+    /// Data that the stores found missing, for people.
     pub(crate) lost: Vec<String>,
 }
 
-/// A shard that is open and not yet running.
-pub(crate) struct Opened {
+/// An open shard that does not run yet.
+pub(crate) struct OpenedShard {
     pub(crate) batch: GroupCommit,
     pub(crate) store: ShardStore,
-    /// Told when the store has maintenance to do, unless a thread of the store's own does it.
+    /// Notified when maintenance is due, with [`Threads::Shared`].
     pub(crate) due: Arc<Notify>,
 }
 
-impl Plan {
+impl StartPlan {
     /// Reads and checks everything that a start depends on.
     pub(crate) async fn make(config: &Config, platform: &Platform) -> Result<Self, StartError> {
-        let files = Files::read(config)?;
+        let files = CertificateFiles::read(config)?;
         let identity = files.identity(config)?;
         let cluster = identity.cluster();
         let node = own_id(config, &identity)?;
@@ -102,7 +97,7 @@ impl Plan {
         config.check_resolved(listen, admin).map_err(|why| StartError::Unfit(why.to_string()))?;
         let faults = Faults::default();
         let disk = platform.disk.clone();
-        let disk = if config.dev_faults { Arc::new(HeldDisk { disk, faults: faults.clone() }) } else { disk };
+        let disk = if config.dev_faults { Arc::new(FaultDisk { disk, faults: faults.clone() }) } else { disk };
         let owner = rejoin_store::Identity { cluster, node, shards: config.shards };
         let found = DataDir::look(&config.data, owner, &disk)?;
         let kept = kept_layout(&found.control)?;
@@ -117,23 +112,23 @@ impl Plan {
         Ok(Self { identity, files, node, secret, listen, admin, faults, contradictions, first, owner, disk, layout, new_layout, catalog })
     }
 
-    /// Opens everything that a node has on its disk, or makes it.
+    /// Opens everything that a node has on its disk, or creates it.
     pub(crate) fn open(
         &self,
         config: &Config,
         threads: Threads,
-        (clock, chance): (Clock, &Chance),
-        unwritten: &mut Unwritten,
-    ) -> Result<Opening, StartError> {
+        (clock, rng): (Clock, &SharedRng),
+        first_start: &mut FirstStartGuard,
+    ) -> Result<OpenedNode, StartError> {
         let opened = DataDir::open_on(&config.data, self.owner, self.disk.clone());
-        let not_ours = match &opened {
+        let made_by_another = match &opened {
             Err(OpenError::InUse { .. }) => true,
             Ok((_, start)) => !start.first,
             Err(_) => false,
         };
-        if not_ours {
-            // Another process made it meanwhile.
-            unwritten.keep();
+        if made_by_another {
+            // Another process has created it since the plan was made.
+            first_start.disarm();
         }
         let (dir, start) = opened?;
         if self.new_layout {
@@ -141,15 +136,25 @@ impl Plan {
         }
         let control = Control::new(self.catalog.clone());
         let view = Arc::new(node_view(&self.layout, &control, &self.secret));
-        let disks = disks(&dir.control(), chance)?;
-        let (cluster, replaced) = (self.owner.cluster, disks.replaced.is_some());
-        let of = ShardsOf { cluster, node: self.node, secret: &self.secret, view: &view.cluster, replaced };
-        let (shards, lost) = open_shards(config, (threads, chance), &of, (&dir, &start), self.disk.clone())?;
-        let links = self.links(config, disks, clock, chance);
-        Ok(Opening { dir, layout: self.layout.clone(), control, links, view, shards, lost })
+        let disks = disks(&dir.control(), rng)?;
+        let opener = ShardOpener {
+            config,
+            threads,
+            disk: &self.disk,
+            rng,
+            node: self.node,
+            contexts: context_key(self.owner.cluster, self.secret.bytes()),
+            view: &view.cluster,
+            replaced: disks.replaced.is_some(),
+            dir: &dir,
+            start: &start,
+        };
+        let (shards, lost) = opener.open_all()?;
+        let links = self.links(config, disks, clock, rng);
+        Ok(OpenedNode { dir, layout: self.layout.clone(), control, links, view, shards, lost })
     }
 
-    fn links(&self, config: &Config, disks: Disks, clock: Clock, chance: &Chance) -> Links {
+    fn links(&self, config: &Config, disks: Disks, clock: Clock, rng: &SharedRng) -> Links {
         let cluster = self.owner.cluster;
         let terms = Terms {
             protocol: PROTOCOL,
@@ -170,49 +175,49 @@ impl Plan {
             longest_start_us: config.start_grace_ms.max(config.start_wait_ms).saturating_mul(1000),
             timing: links::Timing::default(),
         };
-        Links::new(config, disks, clock.now(), Xoshiro256PlusPlus::from_seed(chance.seed()))
+        Links::new(config, disks, clock.now(), Xoshiro256PlusPlus::from_seed(rng.next_seed()))
     }
 }
 
-/// The first IP address of an address of this node's own.
+/// The first IP address of `listen` or `admin`.
 async fn looked_up(key: &str, address: &Address) -> Result<SocketAddr, StartError> {
     let found = rejoin_wire::resolve(address).await;
     let unfit = |why: &dyn std::fmt::Display| StartError::Unfit(format!("{key} = {address}: {why}"));
     found.map_err(|why| unfit(&why))?.first().copied().ok_or_else(|| unfit(&"it has no IP address"))
 }
 
-/// Undoes a first start that fails: what it has made in or above the data directory is removed again.
-pub(crate) struct Unwritten {
+/// Removes what a failed first start has created in or above the data directory.
+pub(crate) struct FirstStartGuard {
     path: PathBuf,
-    /// What was in the directory; none if there was no directory.
+    /// What was in the directory before; `None` if it did not exist.
     before: Option<Vec<std::ffi::OsString>>,
-    /// The directories above it that were missing, the deepest first.
+    /// The parent directories that did not exist, the deepest first.
     missing: Vec<PathBuf>,
     armed: bool,
 }
 
-impl Unwritten {
-    /// Looks at a data directory before a start, which is its first or not.
-    pub(crate) fn watch(path: &Path, first: bool) -> Self {
+impl FirstStartGuard {
+    /// Notes what is there before a start. If it is not the first one, nothing will be removed.
+    pub(crate) fn new(path: &Path, first: bool) -> Self {
         let names = |entries: std::fs::ReadDir| entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
         let missing = path.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty() && !above.exists());
         let missing = missing.map(Path::to_path_buf).collect();
         Self { path: path.to_path_buf(), before: std::fs::read_dir(path).ok().map(names), missing, armed: first }
     }
 
-    /// The start has succeeded, or the directory is not its own: nothing is removed.
-    pub(crate) fn keep(&mut self) {
+    /// The start has succeeded, or another process owns the directory: nothing will be removed.
+    pub(crate) fn disarm(&mut self) {
         self.armed = false;
     }
 }
 
-impl Drop for Unwritten {
+impl Drop for FirstStartGuard {
     fn drop(&mut self) {
         if !self.armed {
             return;
         }
         let Some(before) = &self.before else {
-            // What cannot be removed is as it would be without this.
+            // Removing is an attempt: the start has already failed for another reason.
             let _ = std::fs::remove_dir_all(&self.path);
             self.missing.iter().for_each(|above| drop(std::fs::remove_dir(above)));
             return;
@@ -226,23 +231,7 @@ impl Drop for Unwritten {
     }
 }
 
-pub(crate) fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, StartError> {
-    std::fs::read(path).map_err(|source| StartError::File { key, path: path.to_path_buf(), source })
-}
-
-/// The id of the node in the certificate, which must be the one that the configuration names.
-pub(crate) fn own_id(config: &Config, identity: &Identity) -> Result<NodeId, StartError> {
-    match identity.subject().map(|subject| &subject.role) {
-        Some(Role::Node(name)) if *name == config.name => Ok(NodeId::from_name(name)),
-        Some(role) => {
-            let path = config.certificate.display();
-            Err(StartError::Unfit(format!("certificate = {path}: it is for {role:?}, and this node is {}", config.name)))
-        }
-        None => Err(StartError::Unfit(format!("certificate = {}: it names nobody", config.certificate.display()))),
-    }
-}
-
-/// The layout that was kept, if any.
+/// The stored layout.
 fn kept_layout(files: &ControlFile) -> Result<Option<Layout>, StartError> {
     let unfit = |why: String| StartError::Unfit(why);
     let Some(kept) = files.read(LAYOUT_FILE)? else { return Ok(None) };
@@ -251,7 +240,7 @@ fn kept_layout(files: &ControlFile) -> Result<Option<Layout>, StartError> {
     Ok(Some(layout))
 }
 
-/// The layout that the bootstrap list gives.
+/// The layout of the bootstrap list.
 fn first_layout(config: &Config, node: NodeId) -> Result<Layout, StartError> {
     let unfit = |why: String| StartError::Unfit(why);
     if config.bootstrap.is_empty() {
@@ -266,98 +255,111 @@ fn first_layout(config: &Config, node: NodeId) -> Result<Layout, StartError> {
     placement::bootstrap(nodes, DEFAULT_PARTITIONS).map_err(|bad| unfit(format!("the [[bootstrap]] list makes no layout: {bad}")))
 }
 
-/// The catalog that was kept; a new one knows the default tenant.
+/// The stored catalog, or a new one with the default tenant.
 fn catalog(files: &ControlFile) -> Result<Catalog, StartError> {
     if let Some(kept) = files.read(CATALOG_FILE)? {
         return codec::decode(&kept).map_err(|error| StartError::Unfit(format!("the kept catalog cannot be read: {error}")));
     }
     let name = Name::new(DEFAULT_TENANT).map_err(|error| StartError::Unfit(error.to_string()))?;
     let key = RecordKey::Tenant(TenantId::from_name(&name));
-    // Without a clock's reading, so that every node of a new cluster makes the same record.
+    // With a fixed stamp: every node of a new cluster must create the same record.
     Ok(Catalog { records: vec![Record { key, version: 1, stamp: Hlc::default(), body: RecordBody::Tenant { name } }] })
 }
 
-/// The ids of this node's disk and of those of its peers. A new directory draws its own.
-fn disks(files: &ControlFile, chance: &Chance) -> Result<Disks, StartError> {
+/// The ids of this node's disk and of its peers' disks. A new directory gets a random id.
+fn disks(files: &ControlFile, rng: &SharedRng) -> Result<Disks, StartError> {
     if let Some(kept) = files.read(DISKS_FILE)? {
         return codec::decode(&kept).map_err(|error| StartError::Unfit(format!("the kept disk ids cannot be read: {error}")));
     }
-    let disks = Disks::new(DiskId(chance.word()));
+    let disks = Disks::new(DiskId(rng.next_u64()));
     files.write(DISKS_FILE, &codec::encode(&disks))?;
     Ok(disks)
 }
 
-/// What every shard of a node has in common.
-struct ShardsOf<'a> {
-    cluster: ClusterId,
+/// Opens the shards of a node. It has what they have in common.
+struct ShardOpener<'a> {
+    config: &'a Config,
+    threads: Threads,
+    disk: &'a Arc<dyn Disk>,
+    rng: &'a SharedRng,
     node: NodeId,
-    secret: &'a Secret,
+    contexts: ContextKey,
     view: &'a Arc<ClusterView>,
+    /// A peer knows this node with another data directory.
     replaced: bool,
+    dir: &'a DataDir,
+    start: &'a Start,
 }
 
-/// Opens every shard. Whatever may have been lost ends all actors, durably, before anything is minted.
-fn open_shards(
-    config: &Config,
-    (threads, chance): (Threads, &Chance),
-    of: &ShardsOf<'_>,
-    (dir, start): (&DataDir, &Start),
-    disk: Arc<dyn Disk>,
-) -> Result<(Vec<Opened>, Vec<String>), StartError> {
-    let (mut opened, mut all_lost, mut owed) = (Vec::new(), Vec::new(), false);
-    for index in 0..config.shards {
+impl ShardOpener<'_> {
+    /// Opens every shard. Returns what the stores have lost too, for people. After a possible loss all actors end,
+    /// durably, before anything is minted.
+    fn open_all(&self) -> Result<(Vec<OpenedShard>, Vec<String>), StartError> {
+        let (mut opened, mut all_lost, mut owes_ends) = (Vec::new(), Vec::new(), false);
+        for index in 0..self.config.shards {
+            let (shard, lost) = self.open(index)?;
+            owes_ends |= shard.batch.shard().owes_ends();
+            all_lost.extend(lost.iter().map(|what| format!("shard {index}: {what}")));
+            opened.push(shard);
+        }
+        if !owes_ends {
+            self.dir.settle()?;
+        }
+        Ok((opened, all_lost))
+    }
+
+    fn open(&self, index: u16) -> Result<(OpenedShard, Vec<String>), StartError> {
         let due = Arc::new(Notify::new());
-        let tell = due.clone();
-        let options = Options {
-            parallel_mark: threads == Threads::Own,
-            on_work: (threads == Threads::Shared).then(|| Arc::new(move || tell.notify_one()) as _),
-            segment_bytes: config.segment_bytes,
-            memtable_bytes: memtable_share(config.memtable_bytes, of.node, index),
-            cache_bytes: config.cache_bytes,
-            free_space_floor: config.free_space_floor,
-            ..Options::default()
-        };
-        let (mut store, recovery) = ShardStore::open(dir.shard_dir(index), options, disk.clone(), start)?;
+        let options = self.store_options(index, &due);
+        let (mut store, recovery) = ShardStore::open(self.dir.shard_dir(index), options, self.disk.clone(), self.start)?;
         let lost = !recovery.lost.is_empty();
-        all_lost.extend(recovery.lost.iter().map(|what| format!("shard {index}: {what}")));
         let config = shard::Config {
-            node: of.node,
+            node: self.node,
             shard: index,
-            contexts: context_key(of.cluster, of.secret.bytes()),
-            max_skew_ms: config.max_skew_ms,
-            retry_window_ms: u64::from(config.retry_window_ms),
-            max_retry_bytes: config.retry_bytes,
-            max_ops: config.in_flight,
-            max_op_bytes: config.in_flight_bytes,
-            lost: lost || start.unsynced_may_be_gone(),
-            replaced: of.replaced,
+            contexts: self.contexts.clone(),
+            max_skew_ms: self.config.max_skew_ms,
+            retry_window_ms: u64::from(self.config.retry_window_ms),
+            max_retry_bytes: self.config.retry_bytes,
+            max_ops: self.config.in_flight,
+            max_op_bytes: self.config.in_flight_bytes,
+            lost: lost || self.start.unsynced_may_be_gone(),
+            replaced: self.replaced,
         };
-        let shard = Shard::open(config, of.view.clone(), Xoshiro256PlusPlus::from_seed(chance.seed()), &mut store)?;
+        let rng = Xoshiro256PlusPlus::from_seed(self.rng.next_seed());
+        let shard = Shard::open(config, self.view.clone(), rng, &mut store)?;
         store.commit()?;
         let synced = store.syncer().sync()?;
-        // On a full disk the ends of tenures may be owed still: then the next start must be told again.
-        owed |= shard.owes_ends();
+        // While a full disk does not take the ends of tenures, the loss stays noted for the next start.
         if lost && !shard.owes_ends() {
             store.settle_loss()?;
         }
-        opened.push(Opened { batch: GroupCommit::new(shard, synced, MAX_WAITING), store, due });
+        Ok((OpenedShard { batch: GroupCommit::new(shard, synced, MAX_WAITING), store, due }, recovery.lost))
     }
-    if !owed {
-        dir.settle()?;
+
+    fn store_options(&self, index: u16, due: &Arc<Notify>) -> Options {
+        let (config, due) = (self.config, due.clone());
+        Options {
+            parallel_mark: self.threads == Threads::Own,
+            on_work: (self.threads == Threads::Shared).then(|| Arc::new(move || due.notify_one()) as _),
+            segment_bytes: config.segment_bytes,
+            memtable_bytes: memtable_share(config.memtable_bytes, self.node, index),
+            cache_bytes: config.cache_bytes,
+            free_space_floor: config.free_space_floor,
+            ..Options::default()
+        }
     }
-    Ok((opened, all_lost))
 }
 
-/// Between three quarters and all of a shard's memtable bytes. Equal load would fill all memtables of a cluster at
-/// once, and their flushes would fall into one moment: so every shard of every node has another share. The shards of a
-/// node are told apart by multiples of the golden ratio, nodes by their ids.
+/// The memtable limit of one shard: between three quarters and all of the configured bytes. With equal limits and equal
+/// load all shards of a cluster would flush at the same time. Nodes differ by their ids, and the shards of a node by
+/// multiples of the golden ratio.
 fn memtable_share(bytes: u64, node: NodeId, shard: u16) -> u64 {
     let place = node.0.wrapping_add(u64::from(shard).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     bytes - ((u128::from(bytes / 4) * u128::from(place)) >> 64) as u64
 }
 
-/// Seals contexts. Made with the cluster's id too, so that clusters which were given one secret still do not take each
-/// other's contexts.
+/// The key that seals contexts. It depends on the cluster's id too, so that clusters with the same secret do not accept
+/// each other's contexts.
 fn context_key(cluster: ClusterId, secret: &[u8]) -> ContextKey {
     ContextKey::derive(0, &[&cluster.0.to_le_bytes()[..], secret].concat())
 }
@@ -372,10 +374,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |path: &str| folder.path().join(path);
         let make = |path: &str, first: bool| {
-            let unwritten = Unwritten::watch(&at(path), first);
+            let guard = FirstStartGuard::new(&at(path), first);
             std::fs::create_dir_all(at(path).join("shard-000")).expect("writable");
             std::fs::write(at(path).join("VERSION"), "x").expect("writable");
-            unwritten
+            guard
         };
         drop(make("new/deep/n1", true));
         assert!(!at("new").exists(), "with the directories above it");
@@ -385,7 +387,7 @@ mod tests {
         let left: Vec<_> = std::fs::read_dir(at("mount")).expect("it stays").map(|entry| entry.expect("an entry").file_name()).collect();
         assert_eq!(left, ["lost+found"]);
         drop(make("kept", false));
-        make("succeeded", true).keep();
+        make("succeeded", true).disarm();
         assert!(at("kept/VERSION").exists() && at("succeeded/VERSION").exists());
     }
 

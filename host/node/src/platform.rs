@@ -1,6 +1,6 @@
-//! What a node takes from the machine it runs on, so that a test can put something else in its place.
+//! The interfaces to the machine that a node runs on. Tests replace them, to run nodes on one thread in virtual time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rand::Rng as _;
 use rand_core::SeedableRng as _;
@@ -10,28 +10,29 @@ use rejoin_store::{Disk, OsDisk};
 use rejoin_wire::{Network, OsNetwork};
 
 use crate::clock::Clock;
+use crate::lock::lock;
 
-/// Clock, disk, network, threads, the place where plugins are compiled, and chance.
+/// Clock, disk, network, threads, compiler and random seed of a node.
 #[derive(Clone)]
 pub struct Platform {
-    /// What time it is.
+    /// The monotonic clock and the wall clock.
     pub clock: Clock,
-    /// Where journal, mark and control files are. The tree, the modules and what the configuration names are always in
-    /// files of the machine.
+    /// Holds journal, mark and control files. The tree, the plugin modules and the files that the configuration names
+    /// are always on the machine's file system.
     pub disk: Arc<dyn Disk>,
-    /// Where the UDP port comes from.
+    /// Opens the UDP port.
     pub network: Arc<dyn Network>,
-    /// What runs where.
+    /// Which work has threads of its own.
     pub threads: Threads,
     /// Where plugins are compiled.
     pub compiling: Compiling,
-    /// Makes repeatable whatever the node, and QUIC, leave to chance; the keys of TLS are not. None draws from the
+    /// Seeds all random numbers of the node and of QUIC, but not the keys of TLS. `None` takes a seed from the
     /// operating system.
     pub seed: Option<[u8; 32]>,
 }
 
 impl Platform {
-    /// This machine.
+    /// The real machine.
     #[must_use]
     pub fn machine() -> Self {
         Self {
@@ -45,46 +46,43 @@ impl Platform {
     }
 }
 
-/// What runs where. Shards are tasks of the runtime in which the node was started, either way: a request then passes
-/// from its connection to its shard and back without a thread being woken for it.
+/// Which work has threads of its own. Shards never have: they are tasks of the runtime in which the node was started,
+/// so that a request passes from its connection to its shard and back without waking a thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Threads {
-    /// What blocks has threads of its own: the syncing of journals, flushes, merges.
+    /// Blocking work has: syncs of journals, flushes, merges.
     Own,
-    /// Nothing has: flushes are tasks too, a sync and a merge are done where they are asked for. On a runtime of one
-    /// thread, everything then happens in an order that the seed decides.
+    /// None has: flushes are tasks, and syncs and merges run on the thread that asks for them. On a single-threaded
+    /// runtime the seed then decides the order of everything.
     Shared,
 }
 
 /// Where plugins are compiled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compiling {
-    /// In a process with limits: the program that the configuration names with `compile_program`, or this very program.
-    /// Its `main` must begin with [`crate::is_child`] and [`crate::child_main`], as that of `rejoin`
-    /// does.
+    /// In a child process with limits: the program of `compile_program`, or the running program. Its `main` must begin
+    /// with [`crate::is_child`] and [`crate::child_main`], as that of `rejoin` does.
     Child,
-    /// In this process, where a hostile component takes what memory and time it likes: for tests, whose program is not
-    /// `rejoin`.
+    /// In this process, without limits of memory and time: for tests, whose program is not `rejoin`.
     Here,
 }
 
-/// What a node leaves to chance.
-pub(crate) struct Chance(Mutex<Xoshiro256PlusPlus>);
+/// The node's random numbers, shared by its tasks.
+pub(crate) struct SharedRng(Mutex<Xoshiro256PlusPlus>);
 
-impl Chance {
+impl SharedRng {
     pub(crate) fn new(seed: Option<[u8; 32]>) -> Self {
         Self(Mutex::new(Xoshiro256PlusPlus::from_seed(seed.unwrap_or_else(rand::random))))
     }
 
-    /// Any number.
-    pub(crate) fn word(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
+    pub(crate) fn next_u64(&self) -> u64 {
+        lock(&self.0).next_u64()
     }
 
-    /// A seed for a generator of somebody's own.
-    pub(crate) fn seed(&self) -> [u8; 32] {
+    /// A seed for another generator.
+    pub(crate) fn next_seed(&self) -> [u8; 32] {
         let mut seed = [0; 32];
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut seed);
+        lock(&self.0).fill_bytes(&mut seed);
         seed
     }
 }

@@ -1,19 +1,20 @@
-//! What is not well at this node, one line for each source: shown by `status` and `/health`, and logged when it
-//! changes.
+//! The node's present problems, one line for each source. `status` and `/health` show them; changes are logged.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
-/// The current problems. A source has one line at most; a new line replaces the old one.
+use crate::lock::lock;
+
+/// The present problems. A source has at most one; a new one replaces it.
 #[derive(Default)]
 pub(crate) struct Problems(Mutex<BTreeMap<String, String>>);
 
 impl Problems {
     fn lines(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
-    /// Reports a problem of that source. Logged only if it is news.
+    /// Reports a problem. It is logged only if it differs from the source's last one.
     pub(crate) fn set(&self, source: &str, problem: impl Into<String>) {
         let problem = problem.into();
         if self.lines().insert(source.to_owned(), problem.clone()).as_ref() != Some(&problem) {
@@ -21,10 +22,10 @@ impl Problems {
         }
     }
 
-    /// The source is well again.
+    /// Clears the problem of a source.
     pub(crate) fn clear(&self, source: &str) {
         if self.lines().remove(source).is_some() {
-            tracing::info!(source, "well again");
+            tracing::info!(source, "the problem is solved");
         }
     }
 

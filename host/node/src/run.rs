@@ -1,4 +1,4 @@
-//! The tasks of a running node, and what they report to it.
+//! The background tasks of a running node that have no file of their own, and how their failures stop the node.
 
 use std::sync::Arc;
 
@@ -10,36 +10,40 @@ use rejoin_store::Maintenance;
 use rejoin_wire::{Accepted, CloseCode, Endpoint};
 
 use crate::admin::AdminListener;
-use crate::driver::{Driver, Notice, Work};
+use crate::context::NodeContext;
+use crate::driver::Driver;
+use crate::messages::{InboxItem, ShardMessage};
 use crate::metrics::Metrics;
-use crate::parts::Parts;
 use crate::{peers, session};
 
-/// How often the metrics are folded, whether or not somebody reads them.
+/// How often the histograms' values are sorted into buckets.
 const METRICS_UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Sets a shard going.
-pub(crate) fn run_shard(driver: Driver, inbox: mpsc::Receiver<Work>, notices: mpsc::UnboundedReceiver<Notice>) -> JoinHandle<()> {
+/// Starts a shard's task.
+pub(crate) fn spawn_shard(
+    driver: Driver,
+    inbox: mpsc::Receiver<InboxItem>,
+    messages: mpsc::UnboundedReceiver<ShardMessage>,
+) -> JoinHandle<()> {
     let (what, failures) = (format!("shard-{}", driver.index), driver.failures.clone());
-    tokio::spawn(async move { guarded(&what, failures, driver.run(inbox, notices)).await })
+    tokio::spawn(async move { supervised(&what, failures, driver.run(inbox, messages)).await })
 }
 
-/// Does a store's maintenance when work is due, and every few seconds.
+/// Runs a store's maintenance as a task: when work is due, and every few seconds.
 pub(crate) async fn maintain(maintenance: Maintenance, due: Arc<Notify>) {
     while let Some(pause) = maintenance.turn() {
-        // Either way it is time to look again.
+        // Whether woken or timed out, look for work again.
         let _ = tokio::time::timeout(pause, due.notified()).await;
     }
 }
 
-/// A task without which the node is not whole.
-pub(crate) async fn guarded(what: &str, failures: mpsc::UnboundedSender<String>, task: impl Future<Output = ()>) {
+/// Runs a task that the node cannot do without: a panic stops the node.
+pub(crate) async fn supervised(what: &str, failures: mpsc::UnboundedSender<String>, task: impl Future<Output = ()>) {
     let _guard = PanicGuard { what: what.to_owned(), failures };
     task.await;
 }
 
-/// Stops the node when a shard or another task of its own ends in a panic: an invariant was broken, and going on would
-/// answer for what nobody guards any more.
+/// Reports a panic as a failure of the node: an invariant was broken, so no further request may be answered.
 struct PanicGuard {
     what: String,
     failures: mpsc::UnboundedSender<String>,
@@ -48,14 +52,14 @@ struct PanicGuard {
 impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // If nobody listens, the node is stopping already.
+            // Without a receiver the node is stopping already.
             let _ = self.failures.send(format!("{} has panicked; its message is in the log", self.what));
         }
     }
 }
 
-/// One start id for the node, made of those of its shards: renewed when any of them is.
-pub(crate) fn combined(starts: &[u64]) -> StartId {
+/// The node's start id: a hash of its shards' ids, so that it changes when any of them does.
+pub(crate) fn node_start_id(starts: &[u64]) -> StartId {
     let mut hasher = blake3::Hasher::new_derive_key("rejoin 2026 start id");
     for start in starts {
         hasher.update(&start.to_le_bytes());
@@ -65,31 +69,33 @@ pub(crate) fn combined(starts: &[u64]) -> StartId {
     StartId(u64::from_le_bytes(word))
 }
 
-pub(crate) async fn combine_starts(
-    parts: Arc<Parts>,
+/// Sends the node's start id to all shards and sessions, and again when a shard has a new one.
+pub(crate) async fn publish_start_ids(
+    ctx: Arc<NodeContext>,
     mut starts: Vec<u64>,
     out: watch::Sender<StartId>,
     mut renewed: mpsc::UnboundedReceiver<(u16, u64)>,
 ) {
-    parts.tell_all(|| Notice::Start(combined(&starts)));
+    ctx.broadcast(|| ShardMessage::Start(node_start_id(&starts)));
     while let Some((shard, start)) = renewed.recv().await {
         starts[usize::from(shard)] = start;
-        out.send_replace(combined(&starts));
-        parts.tell_all(|| Notice::Start(combined(&starts)));
+        out.send_replace(node_start_id(&starts));
+        ctx.broadcast(|| ShardMessage::Start(node_start_id(&starts)));
     }
 }
 
-/// The first failure closes the network, so that nothing more is promised.
+/// Closes the network at the first failure, so that the node acknowledges nothing more.
 pub(crate) async fn watch_failures(mut failures: mpsc::UnboundedReceiver<String>, out: watch::Sender<Option<String>>, endpoint: Endpoint) {
     if let Some(why) = failures.recv().await {
-        tracing::error!(why, "the node cannot go on");
+        tracing::error!(why, "the node cannot continue and stops");
         out.send_replace(Some(why));
         endpoint.close(CloseCode::SHUTDOWN, "the node has failed").await;
-        // Kept, so that shards which fail later still find somebody.
+        // Keep the receiver: shards that fail later still send.
         while failures.recv().await.is_some() {}
     }
 }
 
+/// Keeps the histograms small.
 pub(crate) async fn upkeep(metrics: Arc<Metrics>) {
     let mut due = tokio::time::interval(METRICS_UPKEEP);
     loop {
@@ -98,7 +104,8 @@ pub(crate) async fn upkeep(metrics: Arc<Metrics>) {
     }
 }
 
-pub(crate) async fn accept(parts: Arc<Parts>, endpoint: Endpoint) {
+/// Accepts connections and starts a task for each.
+pub(crate) async fn accept(ctx: Arc<NodeContext>, endpoint: Endpoint) {
     let mut served = JoinSet::new();
     loop {
         tokio::select! {
@@ -107,17 +114,18 @@ pub(crate) async fn accept(parts: Arc<Parts>, endpoint: Endpoint) {
             accepted = endpoint.accept() => match accepted {
                 None => return,
                 Some(Accepted::Peer(connection, name)) => {
-                    let parts = parts.clone();
-                    served.spawn(async move { peers::serve(&parts, connection, name, false).await });
+                    let ctx = ctx.clone();
+                    served.spawn(async move { peers::serve(&ctx, connection, name, false).await });
                 }
                 Some(Accepted::Client(connection)) => {
-                    served.spawn(session::serve(parts.clone(), connection));
+                    served.spawn(session::serve(ctx.clone(), connection));
                 }
             }
         }
     }
 }
 
+/// Serves the admin port.
 pub(crate) async fn admin(listener: tokio::net::TcpListener, routes: axum::Router) {
     if let Err(error) = axum::serve(AdminListener::new(listener), routes).await {
         tracing::error!(%error, "the admin port has failed");
@@ -131,8 +139,8 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_panics_is_reported_and_one_that_ends_is_not() {
         let (failures, mut reported) = mpsc::unbounded_channel();
-        guarded("the first", failures.clone(), async {}).await;
-        let panics = tokio::spawn(guarded("the second", failures, async { panic!("as the test wants it") }));
+        supervised("the first", failures.clone(), async {}).await;
+        let panics = tokio::spawn(supervised("the second", failures, async { panic!("as the test wants it") }));
         assert!(panics.await.is_err_and(|error| error.is_panic()));
         assert!(reported.recv().await.is_some_and(|why| why.starts_with("the second has panicked")));
         assert_eq!(reported.recv().await, None);
@@ -140,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_start_id_is_renewed_with_any_shards() {
-        assert_ne!(combined(&[1, 2]), combined(&[1, 3]));
-        assert_eq!(combined(&[1, 2]), combined(&[1, 2]));
+        assert_ne!(node_start_id(&[1, 2]), node_start_id(&[1, 3]));
+        assert_eq!(node_start_id(&[1, 2]), node_start_id(&[1, 2]));
     }
 }

@@ -1,4 +1,4 @@
-//! Waits for the disk on behalf of a shard, so that the shard never does, where threads are its own.
+//! Syncs a shard's journal on a thread of its own, so that the shard never waits for the disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
@@ -10,89 +10,97 @@ use tokio::sync::mpsc::UnboundedSender;
 use rejoin_core::port::StoreFault;
 use rejoin_store::{CommitSeq, Syncer};
 
-use crate::driver::Notice;
+use crate::messages::ShardMessage;
 use crate::platform::Threads;
 
-/// Where a shard asks for a sync.
+/// How a shard asks for a sync.
 pub(crate) enum SyncRequests {
-    /// At a thread, which notes when it is done.
+    /// A thread syncs and reports the result.
     Thread(SyncThread),
-    /// Nowhere else: it is done, and noted, at once.
-    Here(Syncer, UnboundedSender<Notice>),
+    /// The caller's thread syncs at once, for tests on one thread.
+    Inline(Syncer, UnboundedSender<ShardMessage>),
 }
 
 impl SyncRequests {
-    /// Makes everything that was committed so far durable, soon.
-    pub(crate) fn want(&self) {
+    /// Asks for a sync of everything that was committed so far. A [`ShardMessage::Synced`] reports the result.
+    pub(crate) fn request(&self) {
         match self {
-            Self::Thread(thread) => thread.want(),
-            // The shard that asks holds the other end.
-            Self::Here(syncer, notices) => match syncer.sync() {
-                // Asked for again by the next batch that waits.
+            Self::Thread(thread) => thread.request(),
+            Self::Inline(syncer, messages) => match syncer.sync() {
+                // The next batch asks again.
                 Err(StoreFault::Busy) => {}
-                synced => drop(notices.send(Notice::Synced(synced))),
+                // The receiver is the shard that calls this.
+                synced => drop(messages.send(ShardMessage::Synced(synced))),
             },
         }
     }
 }
 
-/// The thread that syncs. Many wishes while one is under way become one. Dropping it ends the thread and waits for that
-/// end: it shares the shard's directory, whose lock must be free when the node has stopped.
+/// A sync thread. Requests made during a sync are combined into one. Dropping it waits for the thread's end, because
+/// the thread holds the data directory's lock, which must be free when the node has stopped.
 pub(crate) struct SyncThread {
-    wishes: Option<mpsc::SyncSender<()>>,
+    requests: Option<mpsc::SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl SyncThread {
-    fn want(&self) {
-        // Full: a sync that has not begun yet is asked for already, and will see what was committed by now.
-        if let Some(wishes) = &self.wishes {
-            let _ = wishes.try_send(());
+    fn request(&self) {
+        // If the queue is full, a sync is requested that has not begun yet. It covers everything committed by now.
+        if let Some(requests) = &self.requests {
+            let _ = requests.try_send(());
         }
     }
 }
 
 impl Drop for SyncThread {
     fn drop(&mut self) {
-        self.wishes = None;
+        self.requests = None;
         if let Some(thread) = self.thread.take() {
-            // A panic of the sync was told as its failure; there is nothing to add here.
+            // The thread has reported a panic of the sync already.
             let _ = thread.join();
         }
     }
 }
 
-/// The pause while the system has no descriptor or memory for a sync.
-const SHORT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause before another try while the system has no descriptor or memory for a sync.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
-/// A sync that waits while the system is out of something: nothing has failed, and who waits for it goes on waiting.
-fn patient(syncer: &Syncer) -> Result<CommitSeq, StoreFault> {
+/// Syncs, and tries again while the system lacks a resource: nothing has failed, so the waiting requests go on waiting.
+fn sync_when_possible(syncer: &Syncer) -> Result<CommitSeq, StoreFault> {
     loop {
         match syncer.sync() {
-            Err(StoreFault::Busy) => std::thread::sleep(SHORT_PAUSE),
+            Err(StoreFault::Busy) => std::thread::sleep(BUSY_PAUSE),
             synced => return synced,
         }
     }
 }
 
-/// Where one shard's journal is synced. A thread ends when the shard drops its [`SyncRequests`], or when the disk
-/// fails.
-pub(crate) fn start(threads: Threads, shard: u16, syncer: Syncer, notices: UnboundedSender<Notice>) -> std::io::Result<SyncRequests> {
+/// Starts syncing for one shard. The thread ends when the shard drops its [`SyncRequests`], or after a failed sync.
+///
+/// # Errors
+/// The thread could not be started.
+pub(crate) fn start(
+    threads: Threads,
+    shard: u16,
+    syncer: Syncer,
+    messages: UnboundedSender<ShardMessage>,
+) -> std::io::Result<SyncRequests> {
     if threads == Threads::Shared {
-        return Ok(SyncRequests::Here(syncer, notices));
+        return Ok(SyncRequests::Inline(syncer, messages));
     }
-    let (wishes, wanted) = mpsc::sync_channel(1);
+    let (requests, requested) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("sync-{shard}")).spawn(move || {
-        while wanted.recv().is_ok() {
-            // A thread that died in silence would leave every write without its acknowledgement, and the node none the
-            // wiser.
+        while requested.recv().is_ok() {
+            // A panic is reported as a failed sync: otherwise no write would be acknowledged, and nothing would say
+            // why.
             let panicked = |_| Err(StoreFault::Failed("the thread that syncs the journal has panicked".into()));
-            let synced: Result<CommitSeq, StoreFault> = catch_unwind(AssertUnwindSafe(|| patient(&syncer))).unwrap_or_else(panicked);
+            let synced: Result<CommitSeq, StoreFault> =
+                catch_unwind(AssertUnwindSafe(|| sync_when_possible(&syncer))).unwrap_or_else(panicked);
             let failed = synced.is_err();
-            if notices.send(Notice::Synced(synced)).is_err() || failed {
+            if messages.send(ShardMessage::Synced(synced)).is_err() || failed {
                 return;
             }
         }
     })?;
-    Ok(SyncRequests::Thread(SyncThread { wishes: Some(wishes), thread: Some(thread) }))
+    Ok(SyncRequests::Thread(SyncThread { requests: Some(requests), thread: Some(thread) }))
 }

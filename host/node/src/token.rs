@@ -1,7 +1,7 @@
-//! Tokens: what a client shows to be let in.
+//! Tokens, by which clients authenticate.
 //!
-//! A token is `NAME:SECRET`. The catalog keeps the BLAKE3 of the secret part only. The root token is derived from the
-//! cluster's secret file and is in no catalog: whoever has that file is the operator.
+//! A token is `NAME:SECRET`. The catalog has only the BLAKE3 hash of the secret part. The root token is derived from
+//! the cluster's secret file and is not in the catalog: the owner of that file is the operator.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::{ClusterId, Name, TenantId};
 
-/// The name of the token that is derived from the cluster's secret. No other token can have it.
+/// The name of the root token. No other token can have it.
 pub const ROOT: &str = "root";
 
-/// The tenant that a new cluster has.
+/// The name of a new cluster's only tenant.
 pub const DEFAULT_TENANT: &str = "default";
 
-/// The most bytes of a token's text that are looked at.
+/// The most bytes of a token's text. Longer ones are refused without hashing them.
 const MAX_TOKEN_BYTES: usize = 256;
 
 /// The fewest bytes of a cluster's secret.
@@ -27,14 +27,14 @@ const MIN_SECRET_BYTES: usize = 16;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
-/// A secret that could be guessed.
+/// The secret is so short that it could be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("it has fewer than {MIN_SECRET_BYTES} bytes, its line end not counted: give every node the file that `rejoin cert ca` has made")]
 pub struct ShortSecret;
 
 impl Secret {
-    /// The secret in a file of that content. One line end (`\n` or `\r\n`) at its end is not part of it: editors add
-    /// it, and `printf` does not.
+    /// The secret in a file with that content. One line end (`\n` or `\r\n`) at the end does not count: editors add it,
+    /// `printf` does not.
     ///
     /// # Errors
     /// [`ShortSecret`].
@@ -43,20 +43,19 @@ impl Secret {
         if secret.len() < MIN_SECRET_BYTES { Err(ShortSecret) } else { Ok(Self(secret.to_vec())) }
     }
 
-    /// The token that is derived from it: whoever has the secret is the operator.
+    /// The root token.
     #[must_use]
     pub fn root_token(&self) -> String {
         derived_token(&self.0)
     }
 
-    /// Equal on two nodes of a cluster exactly if their secrets are; it tells nothing else of the secret.
+    /// A check value: equal on two nodes of a cluster exactly if their secrets are equal. It reveals nothing else.
     #[must_use]
     pub fn key_check(&self, cluster: ClusterId) -> u64 {
         let check = blake3::derive_key("rejoin 2026 secret key check", &[&cluster.0.to_le_bytes()[..], &self.0].concat());
         u64::from_le_bytes(std::array::from_fn(|at| check[at]))
     }
 
-    /// What keys are derived from.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -73,7 +72,7 @@ fn without_line_end(content: &[u8]) -> &[u8] {
     if line.len() < content.len() { line.strip_suffix(b"\r").unwrap_or(line) } else { line }
 }
 
-/// The root token of the cluster whose secret file has that content, whatever its length: as [`Secret::root_token`].
+/// The root token of the cluster whose secret file has that content, of any length. See [`Secret::root_token`].
 #[must_use]
 pub fn root_token(file: &[u8]) -> String {
     derived_token(without_line_end(file))
@@ -84,15 +83,15 @@ fn derived_token(secret: &[u8]) -> String {
     format!("{ROOT}:{}", URL_SAFE_NO_PAD.encode(secret))
 }
 
-/// Who a token is.
+/// The owner and rights of a token.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Holder {
+pub(crate) struct Principal {
     pub(crate) name: String,
     pub(crate) tenant: TenantId,
     pub(crate) scope: Scope,
 }
 
-/// The tokens that are taken now.
+/// The valid tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {
     root: [u8; 32],
@@ -113,8 +112,8 @@ impl Tokens {
         Self { root: *blake3::hash(secret.as_bytes()).as_bytes(), known }
     }
 
-    /// Who shows that token; `None` for a wrong, unknown or withdrawn one, whichever it is.
-    pub(crate) fn check(&self, token: &str) -> Option<Holder> {
+    /// The owner of a token, or `None` if it is wrong, unknown or revoked. The caller cannot tell which.
+    pub(crate) fn check(&self, token: &str) -> Option<Principal> {
         if token.len() > MAX_TOKEN_BYTES {
             return None;
         }
@@ -123,10 +122,10 @@ impl Tokens {
         if name == ROOT {
             let tenant = TenantId::from_name(&Name::new(DEFAULT_TENANT).ok()?);
             // BLAKE3 hashes compare in constant time.
-            return (hash == self.root).then(|| Holder { name: name.to_owned(), tenant, scope: Scope::Admin });
+            return (hash == self.root).then(|| Principal { name: name.to_owned(), tenant, scope: Scope::Admin });
         }
         let (tenant, scope, expected) = self.known.get(&Name::new(name).ok()?)?;
-        (hash == *expected).then(|| Holder { name: name.to_owned(), tenant: *tenant, scope: *scope })
+        (hash == *expected).then(|| Principal { name: name.to_owned(), tenant: *tenant, scope: *scope })
     }
 }
 
@@ -144,8 +143,8 @@ mod tests {
         let record = |revoked| Record { key: RecordKey::Token(name.clone()), version: 1, stamp: Hlc::default(), body: body(revoked) };
         let cluster = Secret(b"secret".to_vec());
         let tokens = Tokens::new(&cluster, [&record(false)]);
-        assert_eq!(tokens.check(text).map(|holder| holder.tenant), Some(tenant));
-        assert_eq!(tokens.check(&root_token(b"secret")).map(|holder| holder.scope), Some(Scope::Admin));
+        assert_eq!(tokens.check(text).map(|principal| principal.tenant), Some(tenant));
+        assert_eq!(tokens.check(&root_token(b"secret")).map(|principal| principal.scope), Some(Scope::Admin));
         for wrong in [&text[..text.len() - 1], "app:", "nobody:x", "app", "", &root_token(b"other")] {
             assert_eq!(tokens.check(wrong), None, "{wrong:?}");
         }

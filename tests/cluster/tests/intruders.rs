@@ -220,7 +220,7 @@ async fn a_wrong_token_a_withdrawn_one_and_one_without_rights_are_denied() {
     for wrong in ["", "root", "root:", "nobody:x", &root[..root.len() - 1], &"x".repeat(10_000)] {
         let error = cluster.builder(0).token(wrong).connect().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-        assert!(error.to_string().contains("the token is not one that this cluster takes"), "{error}");
+        assert!(error.to_string().contains("this cluster does not accept the token"), "{error}");
     }
     assert_goes_on(&cluster, "wrong tokens").await;
 
@@ -239,7 +239,7 @@ async fn a_wrong_token_a_withdrawn_one_and_one_without_rights_are_denied() {
         Err(error) if error.kind() == ErrorKind::Denied => Ok(error),
         other => Err(other),
     });
-    assert!(error.await.to_string().contains("the token is not one that this cluster takes"));
+    assert!(error.await.to_string().contains("this cluster does not accept the token"));
     for index in 0..3 {
         let denied = eventually("no node takes it", async || match cluster.builder(index).token(token.text()).connect().await {
             Err(error) if error.kind() == ErrorKind::Denied => Ok(()),

@@ -106,7 +106,7 @@ fn print(out: Output, status: &Status) -> Result<(), Failure> {
         note(format!("warning: {warning}"));
     }
     for lost in &status.lost {
-        note(format!("this replica has lost something: {lost}"));
+        note(format!("this replica has lost data: {lost}"));
     }
     for problem in &status.problems {
         note(problem);

@@ -9,8 +9,8 @@ use rejoin_client::{Bytes, ErrorKind};
 use rejoin_test_shell::{Setup, simulate};
 use rejoin_wire::Limits;
 
-/// An operator's verbs that one client may have under way, as the node has it.
-const MAX_VERBS: usize = 32;
+/// Administrative requests that one client may have under way, as in the node's `session.rs`.
+const MAX_ADMIN_REQUESTS: usize = 32;
 
 /// Of many reads at once, some are refused for load and the others answered; and all of them soon.
 fn flood(more: &'static str) {
@@ -76,7 +76,7 @@ fn an_operator_has_a_bounded_number_of_verbs_under_way() {
         world.cut("n1", "n2");
         world.cut("n1", "n3");
         let mut changes = JoinSet::new();
-        for number in 0..MAX_VERBS + 8 {
+        for number in 0..MAX_ADMIN_REQUESTS + 8 {
             let (admin, world) = (client.admin(), world.clone());
             changes.spawn_local(async move {
                 let begun = world.now();
@@ -88,7 +88,7 @@ fn an_operator_has_a_bounded_number_of_verbs_under_way() {
         let soon = Duration::from_millis(20);
         let refused = outcomes.iter().filter(|(made, after)| *made == Err(ErrorKind::Overloaded) && *after < soon).count();
         let made = outcomes.iter().filter(|(made, after)| made.is_ok() && *after > soon).count();
-        assert_eq!((made, refused), (MAX_VERBS, 8), "{outcomes:?}");
+        assert_eq!((made, refused), (MAX_ADMIN_REQUESTS, 8), "{outcomes:?}");
         client.admin().buckets().await.expect("their places are free again");
     });
 }

@@ -1,0 +1,228 @@
+//! Reads a configuration file, and refuses values with which a node cannot work.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use rejoin_proto::Address;
+
+use crate::bootstrap;
+use crate::config::{Config, ConfigError};
+
+/// The bytes that a journal segment may be set to.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 30;
+/// A process that compiles needs some memory for itself.
+const LEAST_COMPILE_BYTES: u64 = 64 << 20;
+
+const KEYS: &[&str] = &[
+    "name",
+    "listen",
+    "admin",
+    "data",
+    "ca",
+    "certificate",
+    "key",
+    "secret",
+    "shards",
+    "merge_threads",
+    "merge_queue",
+    "merge_bucket_threads",
+    "merge_bucket_queue",
+    "compile_threads",
+    "compile_queue",
+    "compile_memory_bytes",
+    "compile_seconds",
+    "compile_program",
+    "compiled_bytes",
+    "memo_bytes",
+    "module_bytes",
+    "inbox",
+    "inbox_bytes",
+    "in_flight_bytes",
+    "in_flight",
+    "max_clients",
+    "max_new_clients",
+    "clients_per_token",
+    "hello_ms",
+    "drain_ms",
+    "timeout_ms",
+    "max_timeout_ms",
+    "max_skew_ms",
+    "retry_window_ms",
+    "retry_bytes",
+    "start_grace_ms",
+    "start_wait_ms",
+    "segment_bytes",
+    "memtable_bytes",
+    "cache_bytes",
+    "free_space_floor",
+    "dev_faults",
+    "bootstrap",
+    "address",
+    "zone",
+    "capacity",
+];
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key and what to do.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+        Self::parse(&text, path.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// Reads a text; its paths are relative to `base`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key and what to do.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, ConfigError> {
+        let invalid =
+            |key: String, error: &dyn fmt::Display| ConfigError::Invalid { key, message: error.to_string().trim_end().to_owned() };
+        let document = toml::Deserializer::parse(text).map_err(|error| invalid("the file".into(), &error))?;
+        let mut unknown = Vec::new();
+        let mut track = serde_path_to_error::Track::new();
+        let tracked = serde_path_to_error::Deserializer::new(document, &mut track);
+        let parsed: Result<Self, _> = serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()));
+        if let Some(key) = unknown.into_iter().next() {
+            let suggestion = nearest(key.rsplit('.').next().unwrap_or(&key));
+            return Err(ConfigError::UnknownKey { key, suggestion });
+        }
+        let mut config = parsed.map_err(|error| {
+            let key = track.path().to_string();
+            invalid(if key == "." { "the file".into() } else { key }, &error)
+        })?;
+        for path in [&mut config.data, &mut config.ca, &mut config.certificate, &mut config.key, &mut config.secret] {
+            *path = base.join(&*path);
+        }
+        config.compile_program = config.compile_program.map(|program| base.join(program));
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |key: &str, message: &str| Err(ConfigError::Invalid { key: key.into(), message: message.into() });
+        if !self.shards.is_power_of_two() || self.shards > 256 {
+            return invalid("shards", "must be a power of two, 1 to 256");
+        }
+        if self.retry_bytes < 1 << 20 || self.in_flight_bytes < 1 << 20 || self.inbox_bytes < 1 << 20 {
+            return invalid("retry_bytes, in_flight_bytes, inbox_bytes", "must be at least 1048576");
+        }
+        if self.inbox == 0 || self.in_flight == 0 || self.merge_queue == 0 || self.merge_threads == 0 {
+            return invalid("inbox, in_flight, merge_queue, merge_threads", "must be at least 1");
+        }
+        if [self.merge_bucket_threads, self.merge_bucket_queue, self.compile_threads, self.compile_queue].contains(&0) {
+            return invalid("merge_bucket_threads, merge_bucket_queue, compile_threads, compile_queue", "must be at least 1");
+        }
+        if self.compile_memory_bytes < LEAST_COMPILE_BYTES || self.compile_seconds == 0 {
+            return invalid("compile_memory_bytes, compile_seconds", "must be at least 67108864 (64 MiB), and 1");
+        }
+        if self.max_clients == 0 || self.max_new_clients == 0 || self.clients_per_token == 0 {
+            return invalid("max_clients, max_new_clients, clients_per_token", "must be at least 1");
+        }
+        if !(1..=60_000).contains(&self.hello_ms) || self.drain_ms > 600_000 {
+            return invalid("hello_ms, drain_ms", "must be at most a minute and ten minutes, and hello_ms at least 1");
+        }
+        if !SEGMENT_BYTES.contains(&self.segment_bytes) {
+            return invalid("segment_bytes", "must be 65536 to 17179869184 (64 KiB to 16 GiB)");
+        }
+        if self.timeout_ms == 0 || self.max_timeout_ms < self.timeout_ms {
+            return invalid("max_timeout_ms", "must be at least timeout_ms, and that at least 1");
+        }
+        self.check_faults(&self.listen, self.admin.as_ref())?;
+        bootstrap::check(self)
+    }
+
+    /// Looks again at what depends on the IP addresses of this node's own host names.
+    pub(crate) fn check_resolved(&self, listen: SocketAddr, admin: Option<SocketAddr>) -> Result<(), ConfigError> {
+        self.check_faults(&listen.into(), admin.map(Address::from).as_ref())?;
+        bootstrap::check_listen(self, &listen.into())
+    }
+
+    fn check_faults(&self, listen: &Address, admin: Option<&Address>) -> Result<(), ConfigError> {
+        if self.dev_faults && !(loopback(listen) && admin.is_none_or(loopback)) {
+            let message = "is for demonstrations and tests: it is refused unless listen and admin are on loopback".into();
+            return Err(ConfigError::Invalid { key: "dev_faults".into(), message });
+        }
+        Ok(())
+    }
+}
+
+/// Whether an address is this machine's own: resolvers give the name `localhost` no other one (RFC 6761).
+fn loopback(address: &Address) -> bool {
+    match address {
+        Address::Ip(address) => address.ip().is_loopback(),
+        Address::Host(host) => host.name() == "localhost" || host.name().ends_with(".localhost"),
+    }
+}
+
+/// The key that is nearest to a misspelt one, if one is near enough.
+fn nearest(word: &str) -> Option<String> {
+    let best = KEYS.iter().map(|key| (distance(word, key), *key)).min()?;
+    (best.0 <= 2.max(word.len() / 3)).then(|| best.1.to_owned())
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let change = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        name = "n1"
+        listen = "127.0.0.1:7401"
+        data = "data"
+        ca = "ca.pem"
+        certificate = "n1.pem"
+        key = "n1.key"
+        secret = "secret"
+        [[bootstrap]]
+        name = "n1"
+        address = "127.0.0.1:7401"
+    "#;
+
+    fn error(change: impl Fn(String) -> String) -> String {
+        Config::parse(&change(MINIMAL.into()), Path::new("/etc/rejoin")).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file_and_the_rest_has_defaults() {
+        let config = Config::parse(MINIMAL, Path::new("/etc/rejoin")).unwrap();
+        assert_eq!((config.data.as_path(), config.shards), (Path::new("/etc/rejoin/data"), 2));
+        assert_eq!(config.bootstrap[0].zone.as_str(), "default");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_nearest_one() {
+        assert_eq!(error(|text| format!("shard = 4\n{text}")), "shard: there is no such key; did you mean shards?");
+        let nested = error(|text| format!("{text}\nadress = \"x\""));
+        assert!(nested.contains("did you mean address?"), "{nested}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_key() {
+        let text = error(|text| text.replace("\"127.0.0.1:7401\"\n        data", "7\n        data"));
+        assert!(text.starts_with("listen: "), "{text}");
+        assert!(error(|text| format!("shards = 3\n{text}")).starts_with("shards: "));
+    }
+
+    #[test]
+    fn faults_are_refused_off_loopback() {
+        let text = error(|text| format!("dev_faults = true\n{}", text.replacen("127.0.0.1:7401", "10.0.0.1:7401", 1)));
+        assert!(text.starts_with("dev_faults: "), "{text}");
+    }
+}

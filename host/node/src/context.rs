@@ -1,0 +1,157 @@
+//! The state that all tasks of a node share. It decides nothing.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use tokio::sync::{Notify, SetOnce, mpsc, watch};
+
+use rejoin_core::view::{ClusterView, shard_of};
+use rejoin_proto::client::StartId;
+use rejoin_proto::{ClusterId, Name, NodeId, PartitionId};
+use rejoin_store::{ControlFile, StoreWatch};
+use rejoin_wire::{Period, utc_text};
+
+use crate::bootstrap;
+use crate::certificates::{Certificates, WARN_BEFORE};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::faults::Faults;
+use crate::lock::lock;
+use crate::messages::{CatalogRequest, ShardHandle, ShardMessage};
+use crate::metrics::Metrics;
+use crate::peer_table::Peers;
+use crate::platform::SharedRng;
+use crate::plugins::PluginService;
+use crate::problems::Problems;
+use crate::sessions::Sessions;
+use crate::view::NodeView;
+
+/// The shared state of a node's tasks.
+pub(crate) struct NodeContext {
+    pub(crate) config: Config,
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: NodeId,
+    pub(crate) shards: Vec<ShardHandle>,
+    /// The catalog task's queue.
+    pub(crate) catalog: mpsc::UnboundedSender<CatalogRequest>,
+    pub(crate) view: watch::Receiver<Arc<NodeView>>,
+    pub(crate) start: watch::Receiver<StartId>,
+    /// Set once the node serves; clients are admitted from then on.
+    pub(crate) serving: SetOnce<()>,
+    /// Why the node cannot serve until an operator changes something.
+    pub(crate) barred: watch::Sender<Option<String>>,
+    pub(crate) catalog_digest: AtomicU64,
+    pub(crate) peers: Mutex<Peers>,
+    /// Peers to dial, for the links task.
+    pub(crate) dials: mpsc::UnboundedSender<NodeId>,
+    pub(crate) files: ControlFile,
+    /// Reasons for which the node must stop. The first one stops it.
+    pub(crate) failures: mpsc::UnboundedSender<String>,
+    /// The number of the last connection to a peer.
+    pub(crate) connection_numbers: AtomicU64,
+    pub(crate) sessions: Sessions,
+    /// The number of the last session.
+    pub(crate) session_numbers: AtomicU64,
+    /// Set when the node is asked to stop. It takes no client requests from then on.
+    pub(crate) stopping: SetOnce<()>,
+    /// While stopping: the peers that wait for nothing more from this node.
+    pub(crate) released_by: watch::Sender<BTreeSet<NodeId>>,
+    /// Wakes the links task, because its next wake-up time may have changed.
+    pub(crate) links_changed: Notify,
+    /// Wakes the links task to dial now.
+    pub(crate) redial: Notify,
+    pub(crate) plugins: PluginService,
+    pub(crate) faults: Faults,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    pub(crate) rng: SharedRng,
+    pub(crate) certificates: Certificates,
+    /// Differences between the stored layout and the bootstrap list, for people.
+    pub(crate) contradictions: Vec<String>,
+    /// Data that the store found missing at the start, for people.
+    pub(crate) lost: Vec<String>,
+    pub(crate) problems: Problems,
+    /// One for each shard.
+    pub(crate) stores: Vec<StoreWatch>,
+}
+
+impl NodeContext {
+    pub(crate) fn cluster_view(&self) -> Arc<ClusterView> {
+        self.view.borrow().cluster.clone()
+    }
+
+    /// The number of shards.
+    pub(crate) fn shard_count(&self) -> u16 {
+        // The configuration allows 256.
+        u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
+    }
+
+    pub(crate) fn shard_of(&self, partition: PartitionId, view: &ClusterView) -> &ShardHandle {
+        &self.shards[usize::from(shard_of(partition, view.layout().partitions(), self.shard_count()))]
+    }
+
+    /// Everything that an operator should look at although the node works.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.contradictions.clone();
+        if !warnings.is_empty() {
+            warnings.push(bootstrap::KEPT.into());
+        }
+        warnings.extend(self.certificates.warnings(&self.config));
+        warnings.extend(self.peer_certificate_warnings());
+        warnings
+    }
+
+    /// Sends a message to every shard.
+    pub(crate) fn broadcast(&self, message: impl Fn() -> ShardMessage) {
+        for shard in &self.shards {
+            // A shard that has stopped takes no messages.
+            let _ = shard.messages.send(message());
+        }
+    }
+
+    /// The node's problems and those of its stores.
+    pub(crate) fn all_problems(&self) -> Vec<String> {
+        let name = &self.config.name;
+        let stores = self.stores.iter().flat_map(StoreWatch::problems).map(|problem| format!("{name}: {problem}"));
+        self.problems.all().into_iter().chain(stores).collect()
+    }
+
+    /// Reports that this node's data directory was replaced by an empty one.
+    pub(crate) fn report_replaced(&self, by: &Name) {
+        let name = &self.config.name;
+        let problem = format!(
+            "this replica has lost everything: {by} knows {name} with another data directory; reads do not count {name} \
+             until it is rebuilt"
+        );
+        self.problems.set("data directory", problem);
+    }
+
+    pub(crate) fn peers(&self) -> MutexGuard<'_, Peers> {
+        lock(&self.peers)
+    }
+
+    pub(crate) fn peer_name(&self, id: NodeId) -> Name {
+        self.cluster_view().node_name(id)
+    }
+
+    /// Warnings about the certificates of connected peers.
+    pub(crate) fn peer_certificate_warnings(&self) -> Vec<String> {
+        let now = SystemTime::now();
+        let shown: Vec<_> = self.peers().all().map(|(peer, connection)| (*peer, connection.certificate_period())).collect();
+        let warning = |(peer, period): (NodeId, Option<Period>)| {
+            let (name, period) = (self.peer_name(peer), period?);
+            if period.ended_before(now) {
+                Some(format!(
+                    "the certificate of node {name} has expired on {}; the connection stays until it ends",
+                    utc_text(period.until)
+                ))
+            } else {
+                let ends = || format!("the certificate of node {name} ends on {}", utc_text(period.until));
+                (period.left(now) < WARN_BEFORE).then(ends)
+            }
+        };
+        shown.into_iter().filter_map(warning).collect()
+    }
+}

@@ -1,0 +1,144 @@
+//! Messages between the tasks of a node: what is sent to a shard and to the catalog.
+//!
+//! A shard has two queues. Its inbox is bounded by entries and bytes and may refuse: requests of clients and messages
+//! of peers. Its other queue is unbounded, because these messages must not be lost: results that the shard waits for,
+//! and news of peers and of the catalog. Their number is bounded by what the shard has asked for.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use rejoin_core::control::{CatalogChange, Published, Wait};
+use rejoin_core::port::StoreFault;
+use rejoin_core::shard::Counters;
+use rejoin_core::shard::event::{ClientRequest, Event, Invalid, MergeTicket, Merged, ValidateTicket};
+use rejoin_core::view::ClusterView;
+use rejoin_proto::catalog::Record;
+use rejoin_proto::client::{Receipt, RecordKind, StartId};
+use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
+use rejoin_proto::{ErrorReply, NodeId, TenantId};
+use rejoin_store::{CommitSeq, Stats};
+use rejoin_wire::{Class, Sender};
+
+/// An entry of a shard's bounded inbox.
+pub(crate) enum InboxItem {
+    Client(ClientRequest, Sender, InboxPermit),
+    Peer(NodeId, PeerEnvelope, InboxPermit),
+    /// Receipts for answers that a client has.
+    Settled(Vec<Receipt>),
+    /// A session has ended. It comes through the inbox so that it is handled after the session's last request, which
+    /// would otherwise create the session's state anew.
+    SessionClosed(u64),
+}
+
+/// A message in a shard's unbounded queue.
+pub(crate) enum ShardMessage {
+    /// An event for the core that the driver passes on as it is.
+    Core(Box<Event>),
+    View(Arc<ClusterView>),
+    Start(StartId),
+    PeerUp {
+        peer: NodeId,
+        connection: u64,
+        sender: Sender,
+        actors: Vec<ActorNext>,
+    },
+    PeerDown(NodeId),
+    /// Asks whether the shard waits for an answer of that peer.
+    WaitsFor(NodeId, oneshot::Sender<bool>),
+    Merged(MergeTicket, Result<Merged, String>),
+    Validated(ValidateTicket, Result<(), Invalid>),
+    Synced(Result<CommitSeq, StoreFault>),
+    /// The send queue of that class to the peer has space again.
+    QueueSpace(NodeId, Class),
+    /// Asks for the shard's actors, as they are after the next commit.
+    Actors(oneshot::Sender<Vec<ActorNext>>),
+    Report(oneshot::Sender<ShardReport>),
+    Stop(oneshot::Sender<ShardStopped>),
+}
+
+/// The state in which a shard has stopped.
+pub(crate) struct ShardStopped {
+    /// Ends of tenures could not be written to the store: the next start must end these tenures.
+    pub(crate) owes_ends: bool,
+    /// The result of closing the store.
+    pub(crate) closed: Result<(), String>,
+}
+
+/// A shard's figures, for metrics.
+pub(crate) struct ShardReport {
+    pub(crate) core: Counters,
+    pub(crate) store: Stats,
+    pub(crate) in_flight: usize,
+    pub(crate) in_flight_bytes: usize,
+    /// Bytes of the rows that recognise retried writes.
+    pub(crate) retry_bytes: usize,
+    /// Entries in the inbox.
+    pub(crate) waiting: usize,
+}
+
+/// The queues of a shard, for the other tasks of the node.
+#[derive(Clone)]
+pub(crate) struct ShardHandle {
+    pub(crate) inbox: mpsc::Sender<InboxItem>,
+    pub(crate) messages: mpsc::UnboundedSender<ShardMessage>,
+    /// The free bytes of the inbox.
+    pub(crate) free_bytes: Arc<Semaphore>,
+    /// All bytes of the inbox.
+    pub(crate) inbox_bytes: u32,
+}
+
+/// Bytes reserved in an inbox, until the item they are for was handled.
+pub(crate) type InboxPermit = OwnedSemaphorePermit;
+
+impl ShardHandle {
+    /// Reserves bytes in the inbox, if they are free. A frame larger than the inbox reserves all of it.
+    pub(crate) fn try_reserve(&self, bytes: usize) -> Option<InboxPermit> {
+        self.free_bytes.clone().try_acquire_many_owned(self.permits(bytes)).ok()
+    }
+
+    /// As [`ShardHandle::try_reserve`], but waits until the bytes are free.
+    pub(crate) async fn reserve(&self, bytes: usize) -> Option<InboxPermit> {
+        self.free_bytes.clone().acquire_many_owned(self.permits(bytes)).await.ok()
+    }
+
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.inbox_bytes)
+    }
+}
+
+/// A message to the catalog task.
+pub(crate) enum CatalogRequest {
+    PeerUp { peer: NodeId, connection: u64, digest: u64 },
+    PeerReady { peer: NodeId, digest: u64 },
+    PeerDown(NodeId),
+    Peer(NodeId, PeerBody),
+    Change(CatalogChange, Wait, oneshot::Sender<Result<Published, ErrorReply>>),
+    List(RecordKind, TenantId, oneshot::Sender<Vec<Record>>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_inbox_reserves_its_bytes_and_takes_a_larger_frame_when_it_is_empty() {
+        let ((inbox, _items), (messages, _received)) = (mpsc::channel(8), mpsc::unbounded_channel());
+        let shard = ShardHandle { inbox, messages, free_bytes: Arc::new(Semaphore::new(1000)), inbox_bytes: 1000 };
+        let first = shard.try_reserve(600).expect("free bytes");
+        assert!(shard.try_reserve(401).is_none(), "only 400 bytes are free");
+        let second = shard.try_reserve(400).expect("exactly the free bytes");
+        drop((first, second));
+        let large = shard.try_reserve(usize::MAX).expect("it takes the whole inbox");
+        assert!(shard.try_reserve(0).is_none(), "an empty frame reserves one byte");
+        // A peer's message waits, and its connection is not read meanwhile.
+        let waiting = shard.reserve(1);
+        tokio::pin!(waiting);
+        tokio::select! { biased;
+            _ = &mut waiting => panic!("no byte was free"),
+            () = std::future::ready(()) => {}
+        }
+        drop(large);
+        assert!(waiting.await.is_some());
+    }
+}

@@ -1,0 +1,318 @@
+//! The plugins of this node: stored modules, compiled plugins, and which of both are missing. `merging` runs them.
+//!
+//! A module is stored under its digest. One that the catalog names and this node lacks is fetched from any peer that
+//! has it, checked against its digest, and compiled before it is used. A merge that needs it waits, up to its deadline.
+//!
+//! Machine code stays in memory for the plugins that buckets use, and for the last few others. The rest is on the disk
+//! and loaded when needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use rejoin_merge::{Plugin, Pool, Rejection, digest_of};
+use rejoin_proto::PluginDigest;
+use rejoin_store::Modules;
+
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::failure_log::FailureLog;
+use crate::lock::lock;
+use crate::metrics::Metrics;
+
+/// The pause before a plugin is compiled again that failed for a reason of this machine. It doubles with each failure,
+/// up to `MAX_RETRY_PAUSE`.
+const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(30);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(3600);
+/// The most plugins in memory that no bucket uses: those pushed or asked for last.
+const MAX_IDLE: usize = 8;
+
+/// The plugins of a node, and the service by which shards run them. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct PluginService(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) engine: Engine,
+    modules: Modules,
+    table: Mutex<PluginTable>,
+    /// Notified when a plugin has become ready or was refused.
+    pub(crate) decided: Notify,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) failures: FailureLog,
+}
+
+/// The state of each plugin. It has only plugins that the catalog names or that are being pushed.
+#[derive(Default)]
+struct PluginTable {
+    ready: BTreeMap<PluginDigest, LoadedPlugin>,
+    refused: BTreeMap<PluginDigest, RefusedPlugin>,
+    /// The plugins that the catalog names.
+    wanted: BTreeSet<PluginDigest>,
+    /// The wanted plugins that buckets use.
+    active: BTreeSet<PluginDigest>,
+    /// Wanted plugins that no bucket uses: their module is on the disk, and their machine code not in memory.
+    shelved: BTreeSet<PluginDigest>,
+    /// How many plugins have become ready so far.
+    made_ready: u64,
+    /// Plugins that are being compiled and stored. Every peer that was asked may send the same one.
+    compiling: BTreeSet<PluginDigest>,
+}
+
+/// A plugin that can be used.
+struct LoadedPlugin {
+    plugin: Plugin,
+    /// Its place in the order in which plugins became ready.
+    order: u64,
+}
+
+/// A plugin that is stored here and cannot be used.
+struct RefusedPlugin {
+    reason: String,
+    /// When it is compiled again, and the pause after that; `None` if the reason is final.
+    retry: Option<(Instant, Duration)>,
+}
+
+impl PluginTable {
+    fn lacks(&self, digest: &PluginDigest) -> bool {
+        let rests = |refused: &RefusedPlugin| refused.retry.is_none_or(|(at, _)| Instant::now() < at);
+        let is_here = self.ready.contains_key(digest) || self.shelved.contains(digest);
+        !is_here && !self.refused.get(digest).is_some_and(rests)
+    }
+
+    fn make_ready(&mut self, plugin: Plugin) {
+        let digest = plugin.digest();
+        self.refused.remove(&digest);
+        self.shelved.remove(&digest);
+        self.made_ready += 1;
+        self.ready.insert(digest, LoadedPlugin { plugin, order: self.made_ready });
+        self.shelve_the_idle();
+    }
+
+    /// Drops the machine code of plugins that no bucket uses, except the last few.
+    fn shelve_the_idle(&mut self) {
+        let idle = self.ready.iter().filter(|(digest, _)| !self.active.contains(digest));
+        let mut idle: Vec<(u64, PluginDigest)> = idle.map(|(digest, ready)| (ready.order, *digest)).collect();
+        idle.sort_unstable();
+        for (_, digest) in idle.iter().take(idle.len().saturating_sub(MAX_IDLE)) {
+            self.ready.remove(digest);
+            // A plugin that is only being pushed is loaded when the catalog names it.
+            if self.wanted.contains(digest) {
+                self.shelved.insert(*digest);
+            }
+        }
+    }
+
+    /// Leaves a stored plugin on the disk until it is needed, if no bucket uses it and enough such plugins are in
+    /// memory. Returns whether it does.
+    fn shelve(&mut self, digest: &PluginDigest) -> bool {
+        let idle = self.ready.keys().filter(|digest| !self.active.contains(digest)).count();
+        !self.active.contains(digest) && idle >= MAX_IDLE && self.shelved.insert(*digest)
+    }
+
+    fn refuse(&mut self, digest: PluginDigest, rejection: &Rejection) {
+        if !self.wanted.contains(&digest) {
+            return;
+        }
+        let pause = self.refused.get(&digest).and_then(|refused| refused.retry).map_or(FIRST_RETRY_PAUSE, |(_, next)| next);
+        let retry = (!rejection.is_final()).then(|| (Instant::now() + pause, (pause * 2).min(MAX_RETRY_PAUSE)));
+        self.refused.insert(digest, RefusedPlugin { reason: rejection.to_string(), retry });
+    }
+}
+
+/// Marks a plugin as being compiled until it is dropped, so that it is compiled once at a time.
+struct CompileClaim<'a>(&'a PluginService, PluginDigest);
+
+impl Drop for CompileClaim<'_> {
+    fn drop(&mut self) {
+        self.0.table().compiling.remove(&self.1);
+    }
+}
+
+/// A plugin that was pushed and compiled. It is ready before the catalog names it, so that no merge has to wait. When
+/// this is dropped and the catalog does not name it by then, the plugin is forgotten.
+pub(crate) struct Pushed<'a> {
+    service: &'a PluginService,
+    plugin: Plugin,
+}
+
+impl Pushed<'_> {
+    pub(crate) fn plugin(&self) -> &Plugin {
+        &self.plugin
+    }
+}
+
+impl Drop for Pushed<'_> {
+    fn drop(&mut self) {
+        let mut table = self.service.table();
+        let digest = self.plugin.digest();
+        if !table.wanted.contains(&digest) {
+            table.ready.remove(&digest);
+        }
+    }
+}
+
+impl PluginService {
+    pub(crate) fn new(engine: Engine, modules: Modules, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Inner {
+            engine,
+            modules,
+            table: Mutex::default(),
+            decided: Notify::new(),
+            runtime: tokio::runtime::Handle::current(),
+            clock,
+            metrics,
+            failures: FailureLog::default(),
+        }))
+    }
+
+    fn table(&self) -> MutexGuard<'_, PluginTable> {
+        lock(&self.0.table)
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.0.engine.pool
+    }
+
+    /// Sets the plugins that the catalog names, and those of them that buckets use.
+    pub(crate) fn want(&self, wanted: BTreeSet<PluginDigest>, active: BTreeSet<PluginDigest>) {
+        let mut table = self.table();
+        let PluginTable { refused, shelved, .. } = &mut *table;
+        refused.retain(|digest, _| wanted.contains(digest));
+        shelved.retain(|digest| wanted.contains(digest) && !active.contains(digest));
+        (table.wanted, table.active) = (wanted, active);
+        table.shelve_the_idle();
+    }
+
+    /// Compiles the wanted plugins that are on the disk and should be in memory.
+    pub(crate) async fn load(&self) {
+        for digest in self.missing() {
+            let Some(_claim) = self.begin(digest) else { continue };
+            match self.0.modules.get(&digest) {
+                Ok(Some(bytes)) if digest_of(&bytes) == digest => {
+                    if self.table().shelve(&digest) {
+                        continue;
+                    }
+                    // The table has the reason too, for merges that need the plugin.
+                    if let Err(rejection) = self.compile(bytes).await {
+                        tracing::error!(%digest, %rejection, "a stored plugin cannot be used");
+                    }
+                }
+                Ok(Some(_)) => tracing::error!(%digest, "a stored plugin does not have its digest: it is fetched again"),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%digest, %error, "a stored plugin cannot be read: it is fetched again"),
+            }
+        }
+    }
+
+    /// Claims a missing plugin for compiling, unless another task has.
+    fn begin(&self, digest: PluginDigest) -> Option<CompileClaim<'_>> {
+        let mut table = self.table();
+        let free = table.lacks(&digest) && table.compiling.insert(digest);
+        // Made only if it is free: dropping a claim releases the digest.
+        free.then(|| CompileClaim(self, digest))
+    }
+
+    /// The plugins that the catalog names and this node does not have.
+    pub(crate) fn missing(&self) -> Vec<PluginDigest> {
+        let table = self.table();
+        table.wanted.iter().filter(|digest| table.lacks(digest)).copied().collect()
+    }
+
+    /// The missing plugins that peers should be asked for: those that are not being compiled.
+    pub(crate) fn to_fetch(&self) -> Vec<PluginDigest> {
+        let table = self.table();
+        table.wanted.iter().filter(|digest| table.lacks(digest) && !table.compiling.contains(digest)).copied().collect()
+    }
+
+    /// A module's bytes, for a peer that asks.
+    pub(crate) fn bytes(&self, digest: &PluginDigest) -> Option<Bytes> {
+        self.0.modules.get(digest).ok().flatten().filter(|bytes| digest_of(bytes) == *digest)
+    }
+
+    /// Handles a module that a peer has sent: compiles and stores it if it is wanted.
+    pub(crate) async fn fetched(&self, digest: PluginDigest, bytes: Bytes) {
+        if digest_of(&bytes) != digest {
+            return tracing::error!(%digest, "a peer has sent a module with another digest than was asked for");
+        }
+        if !self.table().wanted.contains(&digest) {
+            return;
+        }
+        let Some(_claim) = self.begin(digest) else { return };
+        self.take(digest, bytes).await;
+    }
+
+    async fn take(&self, digest: PluginDigest, bytes: Bytes) {
+        match self.compile(bytes.clone()).await {
+            Ok(plugin) => match self.keep(&plugin, &bytes) {
+                Ok(()) => tracing::info!(%digest, "plugin fetched"),
+                Err(error) => tracing::error!(%digest, error, "a fetched plugin could not be stored"),
+            },
+            Err(rejection) => tracing::error!(%digest, %rejection, "a fetched plugin was refused"),
+        }
+    }
+
+    /// Compiles a component that the catalog need not name yet.
+    pub(crate) async fn push(&self, bytes: Bytes) -> Result<Pushed<'_>, Rejection> {
+        self.compile(bytes).await.map(|plugin| Pushed { service: self, plugin })
+    }
+
+    /// Compiles a component within the limits. Dropping the future cancels it.
+    async fn compile(&self, bytes: Bytes) -> Result<Plugin, Rejection> {
+        let (done, compiled) = oneshot::channel();
+        let digest = digest_of(&bytes);
+        let result = match self.0.engine.queue.compile(bytes, self.0.engine.limits, move |result| drop(done.send(result))) {
+            Ok(_pending) => compiled.await.unwrap_or_else(|_| Err(Rejection::NotTried { reason: "the node is stopping".into() })),
+            Err(rejection) => Err(rejection),
+        };
+        let mut table = self.table();
+        match &result {
+            Ok(plugin) => table.make_ready(plugin.clone()),
+            Err(rejection) => table.refuse(digest, rejection),
+        }
+        drop(table);
+        self.0.decided.notify_waiters();
+        result
+    }
+
+    /// Stores the module of a compiled plugin durably.
+    pub(crate) fn keep(&self, plugin: &Plugin, bytes: &[u8]) -> Result<(), String> {
+        self.0.modules.put(&plugin.digest(), bytes).map_err(|error| error.to_string())
+    }
+
+    /// How many compiled plugins are in memory.
+    pub(crate) fn ready(&self) -> usize {
+        self.table().ready.len()
+    }
+
+    /// The plugin, or why it cannot be used. `None`: it is being fetched or loaded. A plugin that is on the disk only
+    /// begins to load.
+    pub(crate) fn find(&self, digest: &PluginDigest) -> Option<Result<Plugin, String>> {
+        let mut table = self.table();
+        if table.shelved.remove(digest) {
+            let (service, digest) = (self.clone(), *digest);
+            self.0.runtime.spawn(async move { service.unshelve(digest).await });
+            return None;
+        }
+        let refused = || table.refused.get(digest).map(|why| Err(format!("this node cannot use plugin {digest}: {}", why.reason)));
+        table.ready.get(digest).map(|ready| Ok(ready.plugin.clone())).or_else(refused)
+    }
+
+    async fn unshelve(&self, digest: PluginDigest) {
+        let Some(_claim) = self.begin(digest) else { return };
+        match self.0.modules.get(&digest) {
+            Ok(Some(bytes)) if digest_of(&bytes) == digest => {
+                if let Err(rejection) = self.compile(bytes).await {
+                    tracing::error!(%digest, %rejection, "a stored plugin cannot be used");
+                }
+            }
+            // It is no longer in `shelved`, so it counts as missing.
+            other => tracing::error!(%digest, ?other, "a stored plugin cannot be read: it is fetched again"),
+        }
+    }
+}
