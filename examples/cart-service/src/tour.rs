@@ -13,13 +13,13 @@ pub(crate) async fn run(client: &Client, bucket: &str) -> Result<()> {
     let user = format!("tour-{:08x}", rand::random::<u32>());
     println!("A cart for {user}, changed by {} and {}.\n", phone.writer(), laptop.writer());
 
-    together(&phone, &laptop, &user).await?;
-    one_removes(&phone, &laptop, &user).await?;
-    at_odds(&phone, &laptop, &user).await
+    concurrent_adds(&phone, &laptop, &user).await?;
+    seen_remove(&phone, &laptop, &user).await?;
+    concurrent_add_and_remove(&phone, &laptop, &user).await
 }
 
 /// Both add at the same time: nothing is lost.
-async fn together(phone: &CartService, laptop: &CartService, user: &str) -> Result<()> {
+async fn concurrent_adds(phone: &CartService, laptop: &CartService, user: &str) -> Result<()> {
     println!("1. The phone adds 3 apples while the laptop adds a pear.");
     let (on_phone, on_laptop) = tokio::join!(phone.add(user, "apples", 3), laptop.add(user, "pears", 1));
     on_phone?;
@@ -31,7 +31,7 @@ async fn together(phone: &CartService, laptop: &CartService, user: &str) -> Resu
 }
 
 /// One removes what it sees: it stays removed.
-async fn one_removes(phone: &CartService, laptop: &CartService, user: &str) -> Result<()> {
+async fn seen_remove(phone: &CartService, laptop: &CartService, user: &str) -> Result<()> {
     println!("\n2. The laptop removes the pear.");
     laptop.remove(user, "pears").await?;
     let cart = phone.show(user).await?;
@@ -41,7 +41,7 @@ async fn one_removes(phone: &CartService, laptop: &CartService, user: &str) -> R
 }
 
 /// Both change what they have read before either wrote: the store keeps both, and the plugin makes one cart of them.
-async fn at_odds(phone: &CartService, laptop: &CartService, user: &str) -> Result<()> {
+async fn concurrent_add_and_remove(phone: &CartService, laptop: &CartService, user: &str) -> Result<()> {
     println!("\n3. Both look at the cart; then the phone adds an apple, and the laptop removes the apples it saw.");
     let seen = phone.carts().get(user).await?;
     let base = seen.value.clone().unwrap_or_default();

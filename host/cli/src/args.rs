@@ -1,14 +1,16 @@
-//! What can be typed.
+//! The command line. `global` has the options of every command, `values` the values that several commands take,
+//! `bench/args.rs` the options of `rejoin bench`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
-use rejoin_client::admin::{Durability, PluginDigest, Quorum};
+use rejoin_client::admin::Quorum;
 
-use crate::bench::BenchArgs;
-use crate::output::Color;
+use crate::bench::args::BenchArgs;
+use crate::global::GlobalArgs;
+use crate::values::{DurabilityArg, PluginChoice, Ttl, duration, plugin, quorum, ttl};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a negative answer (not found, exists), 2 usage or configuration, 3 unreachable, 4 quorum or time-out (retry),
@@ -19,30 +21,9 @@ Exit codes: 0 done, 1 a negative answer (not found, exists), 2 usage or configur
 #[command(name = "rejoin", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) global: Global,
+    pub(crate) global: GlobalArgs,
     #[command(subcommand)]
     pub(crate) verb: Verb,
-}
-
-/// What every verb takes.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Everywhere")]
-pub(crate) struct Global {
-    /// Where the cluster is and how to get in: a file with seeds, ca and token [default: the one in REJOIN_PROFILE]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) profile: Option<PathBuf>,
-    /// Print data as JSON, for programs
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// Ask this node only, instead of the owners of the key
-    #[arg(long, global = true, value_name = "ADDR")]
-    pub(crate) node: Option<String>,
-    /// How long to wait for an answer, such as 500ms, 5s, 2m
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    pub(crate) timeout: Duration,
-    /// When to colour
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
-    pub(crate) color: Color,
 }
 
 /// Whether `--json` is among arguments that could not be parsed. What stands behind `--` is data.
@@ -55,7 +36,7 @@ pub(crate) fn wants_json(arguments: impl Iterator<Item = std::ffi::OsString>) ->
 pub(crate) enum Verb {
     /// Run a whole cluster in this process, with a sample bucket
     Dev(DevArgs),
-    /// Tell a story with a cluster of real processes
+    /// Show what Rejoin does on a cluster of real processes
     #[command(subcommand)]
     Demo(DemoVerb),
     /// Measure a cluster under load: rate, latency, CPU per operation
@@ -76,12 +57,21 @@ pub(crate) enum Verb {
     /// Make, build, test, push and list merge plugins
     #[command(subcommand)]
     Plugin(PluginVerb),
-    /// Make, list and withdraw access tokens
+    /// Make, list and revoke access tokens
     #[command(subcommand)]
     Token(TokenVerb),
     /// Make the certificates of a cluster
     #[command(subcommand)]
     Cert(CertVerb),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell that is to complete `rejoin`
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 #[derive(Args, Debug)]
@@ -111,15 +101,15 @@ pub(crate) struct ServeArgs {
     /// Threads for the network and the shards, 1 to 1024 [default: as many as processors]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// End when the process that started this one ends (Linux)
+    /// End when the parent process ends (Linux)
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
 }
 
-/// A key, as text or as any bytes.
+/// A key, as text or base64.
 #[derive(Args, Debug)]
 pub(crate) struct KeyArgs {
-    /// The key; one that begins with - stands behind --
+    /// The key; one that begins with - is given after --
     #[arg(required_unless_present = "key_base64")]
     key: Option<String>,
     /// The key's bytes in base64, instead of KEY; with `put`, the value is then given by --value
@@ -140,7 +130,7 @@ impl KeyArgs {
         }
     }
 
-    /// As it is typed behind a bucket's name.
+    /// As it is typed after the name of a bucket.
     pub(crate) fn typed(&self) -> String {
         use base64::Engine as _;
         match std::str::from_utf8(self.bytes()) {
@@ -150,7 +140,7 @@ impl KeyArgs {
         }
     }
 
-    /// As it is told to people.
+    /// For people: bytes that are not UTF-8 are replaced.
     pub(crate) fn shown(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(self.bytes())
     }
@@ -172,7 +162,7 @@ pub(crate) struct GetArgs {
     /// How many of them must be owners, instead of the bucket's pr
     #[arg(long)]
     pub(crate) pr: Option<u8>,
-    /// Show the siblings also where they were merged
+    /// Also show the siblings of a merged value
     #[arg(long)]
     pub(crate) siblings: bool,
 }
@@ -182,10 +172,10 @@ pub(crate) struct PutArgs {
     pub(crate) bucket: String,
     #[command(flatten)]
     pub(crate) key: KeyArgs,
-    /// The value, @FILE for a file's bytes, or - for what comes on stdin
+    /// The value, @FILE for the bytes of a file, or - for those of stdin
     #[arg(allow_hyphen_values = true, required_unless_present = "literal")]
     pub(crate) value: Option<String>,
-    /// The value exactly as it stands here, also if it begins with @ or is -
+    /// The value exactly as given, even if it begins with @ or is -
     #[arg(long = "value", id = "literal", value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "value")]
     pub(crate) literal: Option<String>,
     #[command(flatten)]
@@ -206,10 +196,10 @@ pub(crate) struct DeleteArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct WriteArgs {
-    /// It replaces what this context (of a get or put) has seen
+    /// Replace what this context (of a get or put) has seen
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) context: Option<String>,
-    /// It replaces nothing: it stands beside whatever is there, as a sibling
+    /// Replace nothing: the value becomes a sibling of what is stored
     #[arg(long, conflicts_with = "context")]
     pub(crate) blind: bool,
     /// Replicas that must acknowledge, instead of the bucket's w
@@ -245,7 +235,7 @@ pub(crate) enum BucketVerb {
     /// Change properties of a bucket; the others stay
     Set {
         name: String,
-        /// Only if the bucket is still at this version (`bucket show` tells)
+        /// Only if the bucket still has this version (see `bucket show`)
         #[arg(long)]
         version: Option<u64>,
         #[command(flatten)]
@@ -253,7 +243,7 @@ pub(crate) enum BucketVerb {
     },
 }
 
-/// A bucket's properties; what is not given stays, or is the default.
+/// The properties of a bucket. Omitted ones keep their value, or get the default.
 #[derive(Args, Clone, Default, Debug)]
 #[command(next_help_heading = "Properties")]
 pub(crate) struct PropsArgs {
@@ -281,11 +271,11 @@ pub(crate) struct PropsArgs {
     /// How long values stay visible, such as 30s, 12h, 7d, or none [default: none]
     #[arg(long, value_name = "TIME", value_parser = ttl)]
     pub(crate) ttl: Option<Ttl>,
-    /// Only owners count: no other node will stand in for one that is away. Recorded; in this release none does in any
-    /// bucket
+    /// Only owners store copies: no other node stands in for an unreachable owner. Recorded; in this release none does
+    /// in any bucket
     #[arg(long, action = ArgAction::SetTrue, conflicts_with = "sloppy")]
     pub(crate) strict: bool,
-    /// Other healthy nodes may stand in for owners that are away (the default). Recorded; in this release none does
+    /// Other healthy nodes may stand in for unreachable owners (the default). Recorded; in this release none does
     #[arg(long, action = ArgAction::SetTrue)]
     pub(crate) sloppy: bool,
     /// The most bytes of a value, up to 16777216 [default: 1048576]
@@ -300,68 +290,39 @@ pub(crate) struct PropsArgs {
     /// Bytes of memory for one merge [default: 67108864]
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory_bytes: Option<u32>,
-    /// For how long nothing folds after a plugin has replaced another [default: 24h]
+    /// The time without folds after a plugin has replaced another [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) fold_delay: Option<Duration>,
 }
 
-/// A plugin, or that there is to be none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum PluginChoice {
-    None,
-    Digest(PluginDigest),
-}
-
-/// A time to live, or that there is to be none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Ttl {
-    None,
-    After(Duration),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum DurabilityArg {
-    Fsync,
-    Os,
-}
-
-impl From<DurabilityArg> for Durability {
-    fn from(given: DurabilityArg) -> Self {
-        match given {
-            DurabilityArg::Fsync => Self::Fsync,
-            DurabilityArg::Os => Self::Os,
-        }
-    }
-}
-
 #[derive(Subcommand, Debug)]
 pub(crate) enum PluginVerb {
-    /// Make a guest crate to begin with: a whole plugin, and a test of its laws
+    /// Make a guest crate: a complete plugin, and a test of its laws
     New {
-        /// The directory, which is not there yet; its name is the crate's
+        /// The directory, which must not exist; its name becomes the name of the crate
         dir: PathBuf,
         /// The SDK: the folder `guest-sdk` of Rejoin's source tree
         #[arg(long, value_name = "DIR")]
         sdk: PathBuf,
     },
-    /// Build a guest crate to a component, and check it as a node would
+    /// Build a guest crate to a component, and check it as a node does
     Build {
         /// The directory of the guest crate
         dir: PathBuf,
-        /// Where the component goes [default: the directory's name with .wasm]
+        /// The file of the component [default: the directory's name with .wasm]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// Fetch nothing
+        /// Do not use the network
         #[arg(long)]
         offline: bool,
     },
-    /// Try the laws of merging on a component, with values that its own sampler draws
+    /// Check the laws of merging on a component, with values that its own sampler draws
     Test(TestArgs),
-    /// Give a component to the cluster
+    /// Push a component to the cluster
     Push {
         /// The component
         file: PathBuf,
-        /// What to call it if it does not say itself [default: the file's name]
+        /// The name, if the component has none [default: the file's name]
         #[arg(long)]
         name: Option<String>,
     },
@@ -373,37 +334,37 @@ pub(crate) enum PluginVerb {
 pub(crate) struct TestArgs {
     /// The component, as `plugin build` makes it, or the core module of a guest crate
     pub(crate) file: PathBuf,
-    /// On how many cases each law is tried
+    /// Cases for each law
     #[arg(long, value_name = "COUNT", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) cases: u32,
-    /// Where the cases come from: the same seed, the same cases
+    /// The seed of the cases: the same seed gives the same cases
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// For how long what breaks a law is made smaller, at most; what was found by then is shown
+    /// The longest time for making a counterexample smaller; the smallest one so far is shown
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     pub(crate) shrink_time: Duration,
-    /// Where to write what breaks a law [default: the file's name with .counterexample.json]
+    /// The file for counterexamples [default: the file's name with .counterexample.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) counterexample: Option<PathBuf>,
-    /// Try only what broke a law in an earlier test: exit code 1 while it still does
+    /// Check only the counterexamples of an earlier test: exit code 1 while one still breaks a law
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "seed", "counterexample", "shrink_time"])]
     pub(crate) replay: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum TokenVerb {
-    /// Make a token and print it; nobody keeps its secret
+    /// Make a token and print it; its secret is stored nowhere
     Create {
         name: String,
-        /// Also allow the verbs of an operator
+        /// Also allow the commands of an operator
         #[arg(long)]
         admin: bool,
     },
     /// List all tokens, without their secrets
     List,
-    /// Withdraw a token
+    /// Revoke a token
     Revoke { name: String },
-    /// Print the first admin token, which follows from the cluster's secret. Needs no node
+    /// Print the first admin token, which is derived from the cluster's secret. Needs no node
     Root {
         /// The cluster's secret, as `cert ca` made it
         #[arg(long, value_name = "FILE")]
@@ -420,7 +381,7 @@ pub(crate) enum CertVerb {
         /// For how many days it is valid
         #[arg(long, default_value_t = 3650)]
         days: u32,
-        /// Make ca.pem anew with the key that is there: what the authority has signed stays good
+        /// Make a new ca.pem with the existing key: signed certificates stay valid
         #[arg(long)]
         renew: bool,
     },
@@ -428,7 +389,7 @@ pub(crate) enum CertVerb {
     Node {
         /// The node's name, as in its configuration
         name: String,
-        /// Another address or DNS name to put into the certificate
+        /// Another address or DNS name for the certificate
         #[arg(long)]
         host: Vec<String>,
         #[command(flatten)]
@@ -454,8 +415,8 @@ pub(crate) enum CertVerb {
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct CertRenewal {
-    /// Replace NAME.pem by one that holds from today, with the same names in it and, unless --new-key says otherwise,
-    /// the same key. A running node takes it within ten seconds, or at once on SIGHUP
+    /// Replace NAME.pem by one that is valid from today, with the same names and, unless --new-key is given, the same
+    /// key. A running node loads it within ten seconds, or at once on SIGHUP
     #[arg(long)]
     pub(crate) renew: bool,
     /// Renew with a new key, which replaces NAME-key.pem
@@ -465,45 +426,9 @@ pub(crate) struct CertRenewal {
 
 #[derive(Args, Debug)]
 pub(crate) struct CertPlace {
-    /// Where the authority's files are, and the new ones go
+    /// The directory of the authority's files and the new ones
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
-}
-
-/// A length of time: a number and its unit.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no length of time: write a number and ms, s, m, h or d, such as 500ms or 7d");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-    let (number, unit) = text.split_at(digits);
-    let unit_ms: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(bad()),
-    };
-    let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms)).ok_or_else(bad)?;
-    if ms == 0 { Err(format!("{text:?} is no time at all")) } else { Ok(Duration::from_millis(ms)) }
-}
-
-fn ttl(text: &str) -> Result<Ttl, String> {
-    if text == "none" { Ok(Ttl::None) } else { duration(text).map(Ttl::After) }
-}
-
-fn quorum(text: &str) -> Result<Quorum, String> {
-    if text == "quorum" {
-        return Ok(Quorum::Majority);
-    }
-    text.parse().map(Quorum::Count).map_err(|_| format!("{text:?} is neither a number nor `quorum`"))
-}
-
-fn plugin(text: &str) -> Result<PluginChoice, String> {
-    if text == "none" {
-        return Ok(PluginChoice::None);
-    }
-    let digest: Result<PluginDigest, _> = text.parse();
-    digest.map(PluginChoice::Digest).map_err(|why| format!("{why}, or `none`; `rejoin plugin list` shows them"))
 }
 
 #[cfg(test)]

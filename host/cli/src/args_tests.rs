@@ -50,6 +50,7 @@ fn every_verb_is_spelled_as_documented() {
         "plugin test cart.wasm --replay c.json".into(),
         "plugin push cart.wasm --name cart".into(),
         "plugin list --color never".into(),
+        "completions bash".into(),
     ];
     for line in lines {
         verb(&line);
@@ -76,25 +77,6 @@ fn what_contradicts_itself_is_refused() {
 fn values_and_contexts_may_begin_with_a_dash() {
     let Verb::Put(put) = verb("put b k -5 --context -Abc") else { panic!("no put") };
     assert_eq!((put.value.as_deref(), put.write.context.as_deref()), (Some("-5"), Some("-Abc")));
-}
-
-#[test]
-fn lengths_of_time_have_a_unit() {
-    assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-    assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-    assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
-    for bad in ["", "5", "s", "0s", "1w", "-1s", "1.5s", "99999999999999999999d", "999999999999999999d"] {
-        assert!(duration(bad).is_err(), "{bad}");
-    }
-    assert_eq!((ttl("none"), ttl("1h")), (Ok(Ttl::None), Ok(Ttl::After(Duration::from_secs(3600)))));
-}
-
-#[test]
-fn quorums_and_plugins_are_read_or_refused_with_advice() {
-    assert_eq!((quorum("quorum"), quorum("0")), (Ok(Quorum::Majority), Ok(Quorum::Count(0))));
-    assert!(quorum("most").is_err());
-    assert_eq!(plugin("none"), Ok(PluginChoice::None));
-    assert!(plugin("cart").unwrap_err().contains("rejoin plugin list"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The cart plugin, as `build.rs` has built it.
+//! The cart plugin that `build.rs` has built, and its sample bucket.
 
 use rejoin_client::Client;
 use rejoin_client::admin::{BucketProps, PluginInfo};
@@ -6,8 +6,8 @@ use rejoin_client::{ErrorKind, Result as ClientResult};
 
 use crate::failure::Failure;
 
-/// The core module; what makes a component of it runs in this process, so that the bytes are those of
-/// `rejoin plugin build`.
+/// The core module. It is made a component at run time by the code of `rejoin plugin build`, so that both give the same
+/// bytes.
 pub(crate) const CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cart.core.wasm"));
 
 /// The bucket that `dev` and `demo` make.
@@ -21,10 +21,10 @@ pub(crate) fn component() -> Result<Vec<u8>, Failure> {
     rejoin_merge::build::componentize(CORE).map_err(Failure::usage)
 }
 
-/// Pushes the cart and makes the bucket that merges with it, unless it is there already.
+/// Pushes the cart plugin, and makes the bucket that uses it unless it exists.
 ///
 /// # Errors
-/// As the SDK's.
+/// An error of the SDK.
 pub(crate) async fn set_up(client: &Client, n: u8) -> Result<PluginInfo, Failure> {
     let admin = client.admin();
     let plugin = admin.push_plugin(BUCKET, component()?).await?;

@@ -1,30 +1,30 @@
-//! From the command line to a connected client.
+//! The client that the global options describe.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use rejoin_client::{Client, Profile};
 
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::GlobalArgs;
 
 const VARIABLE: &str = "REJOIN_PROFILE";
 
-/// Connects by the profile, or to the one node that was named.
+/// Connects with the profile, or with `--node` to that node only.
 ///
 /// # Errors
-/// No profile or a bad one, or that no node lets us in.
-pub(crate) async fn connect(global: &Global) -> Result<Client, Failure> {
+/// The profile is missing or invalid, or no node admits the client.
+pub(crate) async fn connect(global: &GlobalArgs) -> Result<Client, Failure> {
     Ok(builder(global)?.connect().await?)
 }
 
-/// The client that the profile, or the node that was named, asks for.
+/// The builder of that client.
 ///
 /// # Errors
-/// No profile, or a bad one.
-pub(crate) fn builder(global: &Global) -> Result<rejoin_client::ClientBuilder, Failure> {
+/// The profile is missing or invalid.
+pub(crate) fn builder(global: &GlobalArgs) -> Result<rejoin_client::ClientBuilder, Failure> {
     let missing = || {
-        Failure::usage("no profile: it tells where the cluster is and how to get in")
+        Failure::usage("no profile: it has the addresses, authority and token of a cluster")
             .next("give --profile FILE or set REJOIN_PROFILE; `rejoin dev` makes a cluster and names its profile")
     };
     let named = global.profile.clone().or_else(|| from_environment(std::env::var_os(VARIABLE)));
@@ -36,7 +36,7 @@ pub(crate) fn builder(global: &Global) -> Result<rejoin_client::ClientBuilder, F
     })
 }
 
-/// An empty variable is as good as none.
+/// The profile of `REJOIN_PROFILE`. An empty variable counts as unset.
 fn from_environment(value: Option<OsString>) -> Option<PathBuf> {
     value.filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -44,17 +44,22 @@ fn from_environment(value: Option<OsString>) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Cli;
     use crate::failure::Exit;
     use clap::Parser;
 
-    fn global(line: &str) -> Global {
-        Cli::try_parse_from(line.split_whitespace()).unwrap().global
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        global: GlobalArgs,
+    }
+
+    fn global(line: &str) -> GlobalArgs {
+        Line::try_parse_from(line.split_whitespace()).unwrap().global
     }
 
     #[test]
     fn a_profile_that_cannot_be_read_is_a_matter_of_configuration() {
-        let failure = builder(&global("rejoin status --profile no/such/profile.toml")).unwrap_err();
+        let failure = builder(&global("rejoin --profile no/such/profile.toml")).unwrap_err();
         assert!(failure.exit == Exit::Usage && failure.to_string().contains("no/such/profile.toml"), "{failure}");
     }
 
@@ -69,7 +74,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("profile.toml");
         std::fs::write(&path, "seeds = [\"127.0.0.1:7401\"]\nca = \"ca.pem\"\ntoken = \"t\"\n").unwrap();
-        let line = format!("rejoin status --node 127.0.0.1:7403 --profile {}", path.display());
+        let line = format!("rejoin --node 127.0.0.1:7403 --profile {}", path.display());
         let shown = format!("{:?}", builder(&global(&line)).unwrap());
         assert!(shown.contains("7403") && !shown.contains("7401") && shown.contains("pinned: true"), "{shown}");
     }

@@ -1,11 +1,10 @@
-//! Raises how many files a node may have open to what the system lets it.
+//! The limit of open files.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::output::note;
 
-/// Raises this process's limit of file descriptors as far as it can be raised without rights. Tables, connections and
-/// plugins take what they get, so a process that cannot be raised goes on with less.
+/// Raises the soft limit of file descriptors to the hard limit. If that fails the process continues with fewer.
 pub(crate) fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {

@@ -1,4 +1,4 @@
-//! `dev`: a whole cluster in one process.
+//! `dev`: a cluster in one process, with a sample bucket. `local_cluster` writes its files.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,22 +12,22 @@ use rejoin_node::{Config, Node};
 
 use crate::args::DevArgs;
 use crate::cart;
-use crate::cluster::{Cluster, Seat};
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
+use crate::local_cluster::{LocalCluster, LocalNode};
 use crate::output::{Output, note};
 use crate::serve::log;
-use crate::signals::Stop;
-use crate::verbs::status::ailment;
+use crate::signals::Signals;
+use crate::verbs::status::first_problem;
 
-/// What a directory of ours says of itself.
-const MARK: &str = "dev.toml";
+/// The file that marks a directory as a cluster of `dev`.
+const SHAPE_FILE: &str = "dev.toml";
 const ADMIN_PORTS: u16 = 100;
-/// How long the nodes may take to find each other.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time for the nodes to connect to each other.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The shape of the cluster in a directory. It is kept with the data: nodes know each other by address.
+/// The shape of a cluster. It is stored with the data, because nodes know each other by address.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 struct Shape {
@@ -35,29 +35,29 @@ struct Shape {
     base_port: u16,
 }
 
-/// What `--json` prints once the cluster serves.
+/// The output of `--json` once the cluster serves.
 #[derive(Serialize, Debug)]
-struct Ready {
+struct DevOutput {
     profile: PathBuf,
-    nodes: Vec<ReadyNode>,
+    nodes: Vec<DevNode>,
     bucket: &'static str,
     plugin: String,
 }
 
 #[derive(Serialize, Debug)]
-struct ReadyNode {
+struct DevNode {
     name: String,
     address: SocketAddr,
     admin: SocketAddr,
 }
 
-/// A directory that goes when this does, if nobody asked to keep it.
-struct Home {
+/// The directory of the cluster, removed on drop unless it was given with `--data`.
+struct ClusterDir {
     dir: PathBuf,
     kept: bool,
 }
 
-impl Drop for Home {
+impl Drop for ClusterDir {
     fn drop(&mut self) {
         if !self.kept
             && let Err(why) = std::fs::remove_dir_all(&self.dir)
@@ -67,56 +67,56 @@ impl Drop for Home {
     }
 }
 
-pub(crate) async fn run(out: Output, args: &DevArgs, talk_in_color: bool) -> Result<(), Failure> {
-    log(out.json, talk_in_color, "warn");
+pub(crate) async fn run(out: Output, args: &DevArgs, color_stderr: bool) -> Result<(), Failure> {
+    log(out.json, color_stderr, "warn");
     descriptors::raise();
-    let mut stop = Stop::listen()?;
-    let (home, shape) = home(args)?;
-    let cluster = Cluster::new(home.dir.clone(), seats(shape));
+    let mut signals = Signals::listen()?;
+    let (cluster_dir, shape) = cluster_dir(args)?;
+    let cluster = LocalCluster::new(cluster_dir.dir.clone(), nodes(shape));
     cluster.write()?;
     let mut nodes = Nodes::default();
     let served = tokio::select! {
         biased;
-        () = stop.asked() => Ok(()),
-        served = serve(out, &cluster, &home, &mut nodes) => served,
+        () = signals.any() => Ok(()),
+        served = serve(out, &cluster, &cluster_dir, &mut nodes) => served,
     };
-    note(if home.kept { "stopping" } else { "stopping, and removing what was made" });
+    note(if cluster_dir.kept { "stopping" } else { "stopping, and removing the cluster's directory" });
     nodes.stop().await;
     served
 }
 
-/// Starts everything, says what to try, and returns when a node has failed.
-async fn serve(out: Output, cluster: &Cluster, home: &Home, nodes: &mut Nodes) -> Result<(), Failure> {
-    for seat in cluster.seats() {
-        nodes.start(&cluster.config(*seat)).await?;
+/// Starts the nodes, prints what to try, and returns when a node fails.
+async fn serve(out: Output, cluster: &LocalCluster, cluster_dir: &ClusterDir, nodes: &mut Nodes) -> Result<(), Failure> {
+    for node in cluster.nodes() {
+        nodes.start(&cluster.config(*node)).await?;
     }
-    let client = together(cluster).await?;
-    let copies = u8::try_from(cluster.seats().len().min(3)).unwrap_or(3);
+    let client = wait_connected(cluster).await?;
+    let copies = u8::try_from(cluster.nodes().len().min(3)).unwrap_or(3);
     let plugin = cart::set_up(&client, copies).await?;
     if out.json {
-        let node = |seat: &Seat| ReadyNode { name: seat.name(), address: seat.address, admin: seat.admin };
-        let nodes = cluster.seats().iter().map(node).collect();
-        out.json(&Ready { profile: cluster.profile(), nodes, bucket: cart::BUCKET, plugin: plugin.digest.to_string() })?;
+        let node = |node: &LocalNode| DevNode { name: node.name(), address: node.address, admin: node.admin };
+        let nodes = cluster.nodes().iter().map(node).collect();
+        out.json(&DevOutput { profile: cluster.profile(), nodes, bucket: cart::BUCKET, plugin: plugin.digest.to_string() })?;
     } else {
-        out.line(invitation(out, cluster, &plugin, home.kept))?;
+        out.line(next_steps(out, cluster, &plugin, cluster_dir.kept))?;
     }
     Err(nodes.failed().await)
 }
 
-/// A client of the cluster, once every node sees every other.
-pub(crate) async fn together(cluster: &Cluster) -> Result<Client, Failure> {
-    let end = tokio::time::Instant::now() + PATIENCE;
+/// Waits until every node is connected to every other. Returns a client of the first one.
+pub(crate) async fn wait_connected(cluster: &LocalCluster) -> Result<Client, Failure> {
+    let end = tokio::time::Instant::now() + TIMEOUT;
     let mut first = None;
-    for seat in cluster.seats() {
+    for node in cluster.nodes() {
         let client = loop {
-            let missing = match alone(cluster, *seat).await {
+            let missing = match connect_one(cluster, *node).await {
                 Ok((client, None)) => break client,
-                Ok((_, Some(ailment))) => Failure::new(Exit::Retry, ailment),
+                Ok((_, Some(problem))) => Failure::new(Exit::Retry, problem),
                 Err(failure) if matches!(failure.exit, Exit::Unreachable | Exit::Retry) => failure,
                 Err(failure) => return Err(failure),
             };
             if tokio::time::Instant::now() >= end {
-                return Err(missing.during("the nodes do not find each other"));
+                return Err(missing.during("the nodes did not connect to each other in time"));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
@@ -125,12 +125,12 @@ pub(crate) async fn together(cluster: &Cluster) -> Result<Client, Failure> {
     first.ok_or_else(|| Failure::usage("a cluster needs a node"))
 }
 
-/// A client of one node, and what that node misses in the cluster.
-async fn alone(cluster: &Cluster, seat: Seat) -> Result<(Client, Option<String>), Failure> {
+/// A client of one node, and the first problem that the node reports.
+async fn connect_one(cluster: &LocalCluster, node: LocalNode) -> Result<(Client, Option<String>), Failure> {
     let profile = rejoin_client::Profile::load(cluster.profile())?;
-    let client = profile.builder().seeds([seat.address.to_string()]).connect().await?;
-    let ailment = ailment(&client.admin().status().await?);
-    Ok((client, ailment))
+    let client = profile.builder().seeds([node.address.to_string()]).connect().await?;
+    let problem = first_problem(&client.admin().status().await?);
+    Ok((client, problem))
 }
 
 /// The nodes of this process.
@@ -146,7 +146,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// Resolves when one of them has failed.
+    /// Waits until a node fails.
     async fn failed(&self) -> Failure {
         let mut all: Vec<_> = self.0.iter().map(|(name, node)| Box::pin(async move { (name, node.failed().await) })).collect();
         let (name, why) = std::future::poll_fn(|context| {
@@ -160,7 +160,7 @@ impl Nodes {
         Failure::new(Exit::Negative, format!("{name} has stopped: {why}"))
     }
 
-    /// Stops them all, and says so of those that did not end cleanly.
+    /// Stops all nodes, and prints the errors of those that did not stop cleanly.
     async fn stop(self) {
         for (name, node) in self.0 {
             if let Err(why) = node.stop().await {
@@ -170,32 +170,32 @@ impl Nodes {
     }
 }
 
-fn seats(shape: Shape) -> Vec<Seat> {
-    let seat = |number: u8| {
+fn nodes(shape: Shape) -> Vec<LocalNode> {
+    let node = |number: u8| {
         let port = shape.base_port + u16::from(number);
-        Seat { number, address: ([127, 0, 0, 1], port).into(), admin: ([127, 0, 0, 1], port + ADMIN_PORTS).into() }
+        LocalNode { number, address: ([127, 0, 0, 1], port).into(), admin: ([127, 0, 0, 1], port + ADMIN_PORTS).into() }
     };
-    (1..=shape.nodes).map(seat).collect()
+    (1..=shape.nodes).map(node).collect()
 }
 
-/// The directory to use, and the shape of the cluster in it.
-fn home(args: &DevArgs) -> Result<(Home, Shape), Failure> {
+/// The directory of the cluster, and its shape.
+fn cluster_dir(args: &DevArgs) -> Result<(ClusterDir, Shape), Failure> {
     let wanted = Shape { nodes: args.nodes.unwrap_or(3), base_port: args.base_port.unwrap_or(7400) };
     let Some(dir) = &args.data else {
         ports_are_free(wanted)?;
         let dir = std::env::temp_dir().join(format!("rejoin-dev-{:016x}", rand::random::<u64>()));
         files::directory(&dir)?;
-        return Ok((Home { dir, kept: false }, wanted));
+        return Ok((ClusterDir { dir, kept: false }, wanted));
     };
     files::directory(dir)?;
     let dir = dir.canonicalize().map_err(|why| Failure::file(dir, "found", &why))?;
-    let shape = if dir.join(MARK).exists() { there(&dir, args)? } else { claim(&dir, wanted)? };
-    Ok((Home { dir, kept: true }, shape))
+    let shape = if dir.join(SHAPE_FILE).exists() { existing_shape(&dir, args)? } else { claim(&dir, wanted)? };
+    Ok((ClusterDir { dir, kept: true }, shape))
 }
 
-/// The shape of the cluster that is there, which must be the one that was asked for.
-fn there(dir: &Path, args: &DevArgs) -> Result<Shape, Failure> {
-    let path = dir.join(MARK);
+/// The shape of the existing cluster, which must match the options.
+fn existing_shape(dir: &Path, args: &DevArgs) -> Result<Shape, Failure> {
+    let path = dir.join(SHAPE_FILE);
     let text = files::read_text(&path)?;
     let shape: Shape = toml::from_str(&text).map_err(|why| Failure::usage(format!("{}: {}", path.display(), why.message())))?;
     let other = args.nodes.is_some_and(|nodes| nodes != shape.nodes) || args.base_port.is_some_and(|port| port != shape.base_port);
@@ -207,20 +207,20 @@ fn there(dir: &Path, args: &DevArgs) -> Result<Shape, Failure> {
     Ok(shape)
 }
 
-/// Fails before anything is made. A port that is taken in the meantime still shows when its node starts.
+/// Checks the ports before any file is made. A port that is taken after this fails the start of its node.
 fn ports_are_free(shape: Shape) -> Result<(), Failure> {
     let taken = |address: SocketAddr, what: &str, why: &std::io::Error| {
         let why = if why.kind() == std::io::ErrorKind::AddrInUse { "it is in use by another program".into() } else { why.to_string() };
         Failure::usage(format!("{what} {address} cannot be used: {why}")).next("stop what uses it, or choose other ports with --base-port")
     };
-    for seat in seats(shape) {
-        std::net::UdpSocket::bind(seat.address).map_err(|why| taken(seat.address, "UDP", &why))?;
-        std::net::TcpListener::bind(seat.admin).map_err(|why| taken(seat.admin, "TCP", &why))?;
+    for node in nodes(shape) {
+        std::net::UdpSocket::bind(node.address).map_err(|why| taken(node.address, "UDP", &why))?;
+        std::net::TcpListener::bind(node.admin).map_err(|why| taken(node.admin, "TCP", &why))?;
     }
     Ok(())
 }
 
-/// Makes an empty directory ours.
+/// Marks an empty directory as a cluster of `dev`.
 fn claim(dir: &Path, shape: Shape) -> Result<Shape, Failure> {
     let mut entries = std::fs::read_dir(dir).map_err(|why| Failure::file(dir, "read", &why))?;
     if entries.next().is_some() {
@@ -229,22 +229,22 @@ fn claim(dir: &Path, shape: Shape) -> Result<Shape, Failure> {
     }
     ports_are_free(shape)?;
     let text = toml::to_string(&shape).map_err(Failure::usage)?;
-    files::create(&dir.join(MARK), text.as_bytes(), Mode::Public)?;
+    files::create(&dir.join(SHAPE_FILE), text.as_bytes(), Mode::Public)?;
     Ok(shape)
 }
 
-/// What to try next: every command runs as it is printed.
-fn invitation(out: Output, cluster: &Cluster, plugin: &PluginInfo, kept: bool) -> String {
-    let seats: Vec<String> = cluster.seats().iter().map(|seat| format!("{} {}", seat.name(), seat.address)).collect();
+/// The commands to try next, which run as printed.
+fn next_steps(out: Output, cluster: &LocalCluster, plugin: &PluginInfo, kept: bool) -> String {
+    let nodes: Vec<String> = cluster.nodes().iter().map(|node| format!("{} {}", node.name(), node.address)).collect();
     let rejoin = std::env::args().next().unwrap_or_else(|| "rejoin".into());
     let profile = cluster.profile();
-    let last = cluster.seats().last().map_or_else(String::new, |seat| seat.address.to_string());
-    let admin = cluster.seats().first().map_or_else(String::new, |seat| seat.admin.to_string());
+    let last = cluster.nodes().last().map_or_else(String::new, |node| node.address.to_string());
+    let admin = cluster.nodes().first().map_or_else(String::new, |node| node.admin.to_string());
     let apples = r#"'{"clock":{"ann":1},"items":{"apples":{"ann:1":3}}}'"#;
     let pears = r#"'{"clock":{"bob":1},"items":{"pears":{"bob:1":1}}}'"#;
     let end = if kept { format!("Ctrl-C stops it; {} keeps it", cluster.dir().display()) } else { "Ctrl-C stops it and removes it".into() };
     [
-        out.bold(&format!("a cluster of {} is up: {}", seats.len(), seats.join(", "))),
+        out.bold(&format!("a cluster of {} is up: {}", nodes.len(), nodes.join(", "))),
         format!("bucket {} merges with plugin {} {} ({})", cart::BUCKET, plugin.name, plugin.version, plugin.digest),
         String::new(),
         "Try, in another terminal:".into(),
@@ -261,7 +261,7 @@ fn invitation(out: Output, cluster: &Cluster, plugin: &PluginInfo, kept: bool) -
     .join("\n")
 }
 
-/// A path as a shell takes it.
+/// Quotes a path for the shell.
 fn quoted(text: &str) -> String {
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c));
     if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }

@@ -1,4 +1,4 @@
-//! How a verb fails: an exit code for scripts, and words for people.
+//! Failures of commands: an exit code for scripts, and a text for people.
 
 use std::fmt;
 use std::path::Path;
@@ -16,11 +16,11 @@ pub(crate) enum Exit {
     Usage = 2,
     /// No node could be reached.
     Unreachable = 3,
-    /// A quorum was missed or the time was over: it may succeed later.
+    /// A quorum or the time-out was missed: it may succeed later.
     Retry = 4,
     /// The token does not allow it.
     Denied = 5,
-    /// Someone else changed it first.
+    /// The record was changed meanwhile.
     Stale = 6,
     /// The plugin was refused.
     Rejected = 7,
@@ -32,7 +32,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What a kind of error of the SDK means to a script.
+/// The exit code for an error of the SDK.
 pub(crate) fn exit_of(kind: ErrorKind) -> Exit {
     use ErrorKind as Kind;
     match kind {
@@ -50,16 +50,16 @@ pub(crate) fn exit_of(kind: ErrorKind) -> Exit {
         Kind::Denied => Exit::Denied,
         Kind::VersionConflict => Exit::Stale,
         Kind::PluginRejected => Exit::Rejected,
-        // Config, codec, bad request, bad context, too large, invalid value, and what a later SDK may add.
+        // Config, codec, bad request, bad context, too large, invalid value, and kinds of a later SDK.
         _ => Exit::Usage,
     }
 }
 
-/// A verb that has failed.
+/// A failed command.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
-    /// What happened and why. Empty if it was said already.
+    /// What happened and why. Empty if it was printed already.
     what: String,
     /// The next command, if the text does not name it.
     next: Option<String>,
@@ -74,9 +74,8 @@ impl Failure {
         Self::new(Exit::Usage, what)
     }
 
-    /// A command line that cannot be parsed. The first paragraph of the parser's text says what is wrong, the rest how
-    /// it is written.
-    pub(crate) fn mistyped(error: &clap::Error) -> Self {
+    /// A command line that cannot be parsed. The first paragraph of clap's text has the error, the rest the usage.
+    pub(crate) fn usage_error(error: &clap::Error) -> Self {
         let text = error.render().to_string();
         let lines = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let (what, rest) = text.trim().split_once("\n\n").unwrap_or((text.trim(), ""));
@@ -92,24 +91,24 @@ impl Failure {
         Self::usage(format!("{} cannot be {what}: {why}", path.display()))
     }
 
-    /// The exit code alone: everything has been said.
+    /// An exit code without a text.
     pub(crate) fn silent(exit: Exit) -> Self {
         Self::new(exit, "")
     }
 
-    /// Names the next command.
+    /// Sets the advice that is printed after `next:`.
     pub(crate) fn next(mut self, next: impl fmt::Display) -> Self {
         self.next = Some(next.to_string());
         self
     }
 
-    /// Prefixes what was being done.
+    /// Prefixes the text with the failed step.
     pub(crate) fn during(mut self, what: &str) -> Self {
         self.what = format!("{what}: {}", self.what);
         self
     }
 
-    /// Says it on stderr: for people, or with `--json` as one object, so that stdout stays data.
+    /// Prints it on stderr, with `--json` as one object, so that stdout has data only.
     pub(crate) fn report(&self, color: bool, json: bool) {
         if json {
             if !self.what.is_empty() {

@@ -1,4 +1,4 @@
-//! Files that others may read, and files that nobody else may.
+//! Files with their permissions: public ones, and private ones for keys, secrets and tokens.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
-/// Who may read a new file.
+/// The permissions of a new file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
-    /// Everybody.
+    /// Readable by everybody.
     Public,
-    /// The owner only: keys, secrets and tokens.
+    /// Readable by the owner only.
     Private,
 }
 
-/// Makes a file that is not there yet.
+/// Makes a file that does not exist yet.
 ///
 /// # Errors
-/// It is there already, or cannot be written.
+/// The file exists, or cannot be written.
 pub(crate) fn create(path: &Path, content: &[u8], mode: Mode) -> Result<(), Failure> {
     write(path, content, mode, OpenOptions::new().write(true).create_new(true)).map_err(|why| match why.kind() {
         std::io::ErrorKind::AlreadyExists => {
@@ -29,15 +29,15 @@ pub(crate) fn create(path: &Path, content: &[u8], mode: Mode) -> Result<(), Fail
     })
 }
 
-/// Makes files that belong together and are not there yet: all of them, or none.
+/// Makes files that belong together and do not exist yet: all of them, or none.
 ///
 /// # Errors
-/// One is there already, or cannot be written.
+/// A file exists, or cannot be written.
 pub(crate) fn create_all(files: &[(PathBuf, &[u8], Mode)]) -> Result<(), Failure> {
     for (index, (path, content, mode)) in files.iter().enumerate() {
         if let Err(failure) = create(path, content, *mode) {
             for (made, ..) in &files[..index] {
-                // What cannot be removed is named by the next attempt.
+                // If this fails, the next attempt names the file that is in the way.
                 let _ = fs::remove_file(made);
             }
             return Err(failure);
@@ -46,15 +46,15 @@ pub(crate) fn create_all(files: &[(PathBuf, &[u8], Mode)]) -> Result<(), Failure
     Ok(())
 }
 
-/// Makes or replaces a file as a whole: whoever reads meanwhile sees the old or the new one.
+/// Makes or replaces a file atomically.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), Failure> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = Path::new(&name);
-    // What an earlier attempt has left is in the way of `create_new`, which alone makes sure of the mode.
+    // A leftover of an earlier attempt would fail `create_new`, which is needed for the mode.
     let _ = fs::remove_file(new);
     write(new, content, mode, OpenOptions::new().write(true).create_new(true))
         .and_then(|()| fs::rename(new, path))
@@ -64,30 +64,30 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), Fai
 fn write(path: &Path, content: &[u8], mode: Mode, options: &mut OpenOptions) -> std::io::Result<()> {
     let bits = if mode == Mode::Private { 0o600 } else { 0o644 };
     let mut file = options.mode(bits).open(path)?;
-    // What is only half there, on a full disk say, would be in the way of the next attempt.
+    // A partial file, for instance on a full disk, would be in the way of the next attempt.
     file.write_all(content).and_then(|()| file.sync_all()).inspect_err(|_| drop(fs::remove_file(path)))
 }
 
-/// Makes a directory that only the owner can enter, with those above it. One that is there is left as it is.
+/// Makes a directory that only its owner can enter, and its parents. An existing one is not changed.
 ///
 /// # Errors
-/// It cannot be made.
+/// The directory cannot be made.
 pub(crate) fn directory(path: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|why| Failure::file(path, "made", &why))
 }
 
-/// The bytes of a file.
+/// Reads the bytes of a file.
 ///
 /// # Errors
-/// It cannot be read.
+/// The file cannot be read.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|why| Failure::file(path, "read", &why))
 }
 
-/// The text of a file.
+/// Reads the text of a file.
 ///
 /// # Errors
-/// It cannot be read, or is not UTF-8.
+/// The file cannot be read, or is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|why| Failure::file(path, "read", &why))
 }

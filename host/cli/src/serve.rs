@@ -1,4 +1,4 @@
-//! `serve`: one node, until it is asked to stop or has to.
+//! `serve`: one node, until a signal stops it or it fails.
 
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -9,9 +9,9 @@ use crate::args::ServeArgs;
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, note};
-use crate::signals::{Asked, Stop};
+use crate::signals::{SignalAction, Signals};
 
-/// What `--json` prints once the node serves.
+/// The output of `--json` once the node serves.
 #[derive(Serialize, Debug)]
 struct Serving {
     node: String,
@@ -19,13 +19,13 @@ struct Serving {
     admin: Option<String>,
 }
 
-pub(crate) async fn run(out: Output, args: &ServeArgs, talk_in_color: bool) -> Result<(), Failure> {
+pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Result<(), Failure> {
     if args.with_parent {
         end_with_parent()?;
     }
-    log(out.json, talk_in_color, "info,lsm_tree=warn");
+    log(out.json, color_stderr, "info,lsm_tree=warn");
     descriptors::raise();
-    let mut stop = Stop::listen()?;
+    let mut signals = Signals::listen()?;
     let path = args.config.display();
     let config = Config::load(&args.config).map_err(|why| Failure::usage(format!("{path}: {why}")).next(KEYS))?;
     let (name, data) = (config.name.to_string(), config.data.display().to_string());
@@ -39,9 +39,9 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, talk_in_color: bool) -> R
         out.line(format!("{} serves on {}{admin}, data in {data}", serving.node, serving.address))?;
     }
     let name = serving.node;
-    let failed = until_it_ends(&node, &mut stop).await;
+    let failed = until_it_ends(&node, &mut signals).await;
     if let Some(why) = failed {
-        // That it cannot end cleanly now says nothing new.
+        // The failure is reported below; an error of the stop adds nothing.
         let _ = node.stop().await;
         let what = format!("{name} has stopped: {why}");
         return Err(Failure::new(Exit::Negative, what).next("repair the cause, then start it again: acknowledged writes are kept"));
@@ -52,16 +52,16 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, talk_in_color: bool) -> R
     Ok(())
 }
 
-/// Until the node is asked to stop, or has failed: then why. SIGHUP reads the certificates anew.
-async fn until_it_ends(node: &Node, stop: &mut Stop) -> Option<String> {
+/// Waits for a signal to stop, or for a failure of the node, which is returned. SIGHUP reloads the certificates.
+async fn until_it_ends(node: &Node, signals: &mut Signals) -> Option<String> {
     let failed = node.failed();
     let mut failed = std::pin::pin!(failed);
     loop {
         let hung_up = tokio::select! {
             biased;
-            asked = stop.next() => match asked {
-                Asked::Stop => return None,
-                Asked::Reload => node.reload_certificates(),
+            asked = signals.next() => match asked {
+                SignalAction::Stop => return None,
+                SignalAction::Reload => node.reload_certificates(),
             },
             why = &mut failed => return Some(why),
         };
@@ -75,15 +75,15 @@ async fn until_it_ends(node: &Node, stop: &mut Stop) -> Option<String> {
 
 const KEYS: &str = "the keys and their defaults are in the reference page of the book (host/cli/book/reference.md)";
 
-/// Sends what the nodes have to tell to stderr. `REJOIN_LOG` chooses what, such as `debug` or `rejoin_node=trace,warn`.
+/// Logs to stderr. `REJOIN_LOG` sets the filter, such as `debug` or `rejoin_node=trace,warn`.
 pub(crate) fn log(json: bool, color: bool, default: &str) {
     let filter = EnvFilter::try_from_env("REJOIN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color);
-    // A second subscriber in one process is no reason to fail.
+    // Fails if the process has a subscriber already, which then stays.
     let _ = if json { lines.json().try_init() } else { lines.try_init() };
 }
 
-/// The kernel ends this process when the thread that started it ends, however that happens.
+/// Asks the kernel to kill this process when the thread that started it ends.
 #[cfg(target_os = "linux")]
 fn end_with_parent() -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))

@@ -1,47 +1,47 @@
-//! Being asked to stop.
+//! Signals that stop a command or reload its files.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
-/// Ctrl-C and SIGTERM, and SIGHUP beside them. From when this is made they no longer end the process by themselves.
-pub(crate) struct Stop {
+/// Receives SIGINT (Ctrl-C), SIGTERM and SIGHUP, which no longer end the process once this exists.
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
 }
 
-impl Stop {
-    /// Begins to listen.
+impl Signals {
+    /// Registers the handlers.
     ///
     /// # Errors
-    /// The operating system has no room for another handler.
+    /// The operating system refuses a handler.
     pub(crate) fn listen() -> Result<Self, Failure> {
         let on = |kind| signal(kind).map_err(|why| Failure::usage(format!("signals cannot be received: {why}")));
         Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())?, hangup: on(SignalKind::hangup())? })
     }
 
-    /// Resolves when any of them has come. SIGHUP then means that the terminal has gone.
-    pub(crate) async fn asked(&mut self) {
+    /// Waits for any of the signals. For a command without files to reload SIGHUP means that the terminal is gone.
+    pub(crate) async fn any(&mut self) {
         self.next().await;
     }
 
-    /// Resolves when one has come, and says what it asks for.
-    pub(crate) async fn next(&mut self) -> Asked {
+    /// Waits for a signal. Returns its action.
+    pub(crate) async fn next(&mut self) -> SignalAction {
         tokio::select! {
             biased;
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.interrupt.recv() => SignalAction::Stop,
+            _ = self.terminate.recv() => SignalAction::Stop,
+            _ = self.hangup.recv() => SignalAction::Reload,
         }
     }
 }
 
-/// What a signal asks of a node.
+/// The action that a signal requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Asked {
+pub(crate) enum SignalAction {
     /// Ctrl-C or SIGTERM.
     Stop,
-    /// SIGHUP: to read its files anew.
+    /// SIGHUP: reload the certificate files.
     Reload,
 }

@@ -1,9 +1,8 @@
-//! The verbs of an operator: status, buckets, tokens and plugins.
+//! The operator's interface: status, buckets, tokens and plugins.
 //!
-//! The types of records and properties are the cluster's own and are shown here as they are. Changes are
-//! compare-and-set: they name the version that was read, and a change that came first wins with
-//! [`ErrorKind::VersionConflict`]. Changes are sent once; if no answer comes, the error is [`ErrorKind::Unknown`] and
-//! the record should be read again.
+//! The types of records and properties are those of the cluster. Changes are compare-and-set: they name the version
+//! that was read, and fail with [`ErrorKind::VersionConflict`] if the record was changed meanwhile. Changes are sent
+//! once. If no reply comes, they fail with [`ErrorKind::Unknown`], and the record should be read again.
 //!
 //! ```no_run
 //! use rejoin_client::admin::BucketProps;
@@ -23,7 +22,7 @@ use std::time::Duration;
 use records::{bucket_info, plugin_info, token_info};
 
 use rejoin_proto::catalog::Record;
-use rejoin_proto::client::{Admin as Verb, RecordKind, Reply, RequestBody};
+use rejoin_proto::client::{AdminRequest, RecordKind, Reply, RequestBody};
 use rejoin_wire::Class;
 
 use crate::engine::{Engine, Route, unexpected};
@@ -34,7 +33,7 @@ pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Sco
 pub use rejoin_proto::client::{NodeStatus, Status};
 pub use rejoin_proto::{BucketId, ClusterId, LayoutRef, Name, PluginDigest, TenantId};
 
-/// The operator's side of a [`Client`](crate::Client). Clones are cheap.
+/// The operator's interface of a [`Client`](crate::Client). Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Admin {
     engine: Arc<Engine>,
@@ -47,7 +46,7 @@ impl Admin {
         Self { engine, timeout }
     }
 
-    /// How long each call may take. Default: the client's.
+    /// The time-out of each call. Default: the client's.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -60,7 +59,7 @@ impl Admin {
         self
     }
 
-    /// How the cluster looks from the node that answers.
+    /// The state of the cluster as the answering node sees it.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -69,9 +68,10 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] without an admin token, or that no node answers.
+    /// [`ErrorKind::Denied`] without an admin token, and the errors of a node that cannot be reached or does not
+    /// answer.
     pub async fn status(&self) -> Result<Status> {
-        match self.ask(Verb::Status).await? {
+        match self.ask(AdminRequest::Status).await? {
             Reply::Status(status) => Ok(status),
             _ => Err(unexpected("the node")),
         }
@@ -95,7 +95,7 @@ impl Admin {
         Ok(buckets)
     }
 
-    /// The bucket of that name of the token's tenant.
+    /// The bucket with that name of the token's tenant.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -104,17 +104,17 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is none; else as [`Admin::status`].
+    /// [`ErrorKind::NotFound`] if there is none; otherwise as [`Admin::status`].
     pub async fn bucket(&self, name: &str) -> Result<BucketInfo> {
-        let tenant = self.engine.map().tenant();
+        let tenant = self.engine.routes().tenant();
         let found = self.buckets().await?.into_iter().find(|bucket| bucket.name.as_str() == name && bucket.tenant == tenant);
         found.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("there is no bucket {name:?}; `rejoin bucket list` shows those there are"))
         })
     }
 
-    /// Makes a bucket. [`BucketInfo::behind`] names the nodes that do not know of it yet: a bucket that is made there
-    /// under the same name with other properties would be another one, of which only one keeps the name when they meet.
+    /// Makes a bucket. [`BucketInfo::behind`] names the nodes that do not have it yet. If a bucket of the same name
+    /// with other properties is made there meanwhile, only one of the two keeps the name.
     ///
     /// ```no_run
     /// # use rejoin_client::admin::{BucketProps, Quorum};
@@ -129,13 +129,13 @@ impl Admin {
     /// was not pushed, [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn create_bucket(&self, name: &str, props: BucketProps) -> Result<BucketInfo> {
         let name = admin_name(name)?;
-        let (bucket, behind) = self.change(Verb::BucketCreate { name, props }, bucket_info).await?;
+        let (bucket, behind) = self.change(AdminRequest::BucketCreate { name, props }, bucket_info).await?;
         Ok(BucketInfo { behind, ..bucket })
     }
 
-    /// Changes a bucket: all of its properties, if it is still at that version. [`BucketInfo::behind`] names the nodes
-    /// that go on with the old ones: until they have taken the change, a read there may miss what is written under
-    /// another r and w elsewhere.
+    /// Replaces all properties of a bucket, if its version is still `version`. [`BucketInfo::behind`] names the nodes
+    /// that still use the old properties. Until they have the change, a read there may miss writes made with another r
+    /// and w.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -150,11 +150,11 @@ impl Admin {
     /// [`ErrorKind::VersionConflict`] if it was changed meanwhile; else as [`Admin::create_bucket`].
     pub async fn set_bucket(&self, name: &str, version: u64, props: BucketProps) -> Result<BucketInfo> {
         let name = admin_name(name)?;
-        let (bucket, behind) = self.change(Verb::BucketSet { name, version, props }, bucket_info).await?;
+        let (bucket, behind) = self.change(AdminRequest::BucketSet { name, version, props }, bucket_info).await?;
         Ok(BucketInfo { behind, ..bucket })
     }
 
-    /// All tokens, by name, withdrawn ones too.
+    /// All tokens, by name, revoked ones too.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -170,7 +170,7 @@ impl Admin {
         Ok(tokens)
     }
 
-    /// Makes a token. Its secret is drawn here and only a hash of it is sent.
+    /// Makes a token. The client draws its secret and sends only the hash.
     ///
     /// ```no_run
     /// # use rejoin_client::admin::Scope;
@@ -186,11 +186,11 @@ impl Admin {
     pub async fn create_token(&self, name: &str, scope: Scope) -> Result<NewToken> {
         let name = admin_name(name)?;
         let mut token = NewToken::draw(&name);
-        (_, token.behind) = self.change(Verb::TokenCreate { name, scope, secret_hash: token.secret_hash }, token_info).await?;
+        (_, token.behind) = self.change(AdminRequest::TokenCreate { name, scope, secret_hash: token.secret_hash }, token_info).await?;
         Ok(token)
     }
 
-    /// Withdraws a token. Returns the nodes that have not heard of it yet, and still take it.
+    /// Revokes a token. Returns the nodes that do not have the change yet and still accept the token.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -202,7 +202,7 @@ impl Admin {
     /// [`ErrorKind::NotFound`], [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn revoke_token(&self, name: &str) -> Result<Vec<Name>> {
         let name = admin_name(name)?;
-        self.change(Verb::TokenRevoke { name }, token_info).await.map(|(_, behind)| behind)
+        self.change(AdminRequest::TokenRevoke { name }, token_info).await.map(|(_, behind)| behind)
     }
 
     /// All plugins, by name, then digest.
@@ -223,8 +223,8 @@ impl Admin {
         Ok(plugins)
     }
 
-    /// Pushes a plugin's component. The node checks and keeps it, and the others fetch it from there. `name` is used if
-    /// the component does not say its own.
+    /// Pushes a plugin's component. The node checks and stores it, and the other nodes fetch it from there. `name` is
+    /// used if the component has no card with a name.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -234,28 +234,28 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::PluginRejected`] says why it was not taken, [`ErrorKind::TooLarge`] above 2 MiB,
+    /// [`ErrorKind::PluginRejected`] with the reason, [`ErrorKind::TooLarge`] above 2 MiB,
     /// [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn push_plugin(&self, name: &str, component: Vec<u8>) -> Result<PluginInfo> {
         let name = admin_name(name)?;
-        self.change(Verb::PluginPush { name, module: component.into() }, plugin_info).await.map(|(plugin, _)| plugin)
+        self.change(AdminRequest::PluginPush { name, module: component.into() }, plugin_info).await.map(|(plugin, _)| plugin)
     }
 
     async fn list(&self, kind: RecordKind) -> Result<Vec<Record>> {
-        match self.ask(Verb::List(kind)).await? {
+        match self.ask(AdminRequest::List(kind)).await? {
             Reply::Records(records) => Ok(records),
             _ => Err(unexpected("the node")),
         }
     }
 
-    /// A verb that changes nothing.
-    async fn ask(&self, verb: Verb) -> Result<Reply> {
+    /// Sends a request that changes nothing.
+    async fn ask(&self, verb: AdminRequest) -> Result<Reply> {
         self.engine.read(Route::Any, &RequestBody::Admin(verb), self.timeout, None).await
     }
 
-    /// A verb that changes a record: that record as `info` sees it, and the nodes that have not taken it yet.
-    async fn change<T>(&self, verb: Verb, info: fn(Record) -> Option<T>) -> Result<(T, Vec<Name>)> {
-        let class = if matches!(verb, Verb::PluginPush { .. }) { Class::Bulk } else { Class::Request };
+    /// Sends a change. Returns the new record, converted by `info`, and the nodes that do not have it yet.
+    async fn change<T>(&self, verb: AdminRequest, info: fn(Record) -> Option<T>) -> Result<(T, Vec<Name>)> {
+        let class = if matches!(verb, AdminRequest::PluginPush { .. }) { Class::Bulk } else { Class::Request };
         match self.engine.once(class, RequestBody::Admin(verb), self.timeout).await? {
             Reply::Changed { record, behind } => info(record).map(|record| (record, behind)).ok_or_else(|| unexpected("the node")),
             _ => Err(unexpected("the node")),

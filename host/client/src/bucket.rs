@@ -1,24 +1,22 @@
-//! A bucket: get, put, delete, update.
+//! A bucket: get, put and delete. `update.rs` has update.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use rejoin_proto::hash::MAX_KEY_BYTES;
 use rejoin_proto::{Content, Name};
 
 use crate::engine::Engine;
 use crate::read::Get;
-use crate::update::Update;
-use crate::write::{DeleteBasis, PutBasis, Write};
+use crate::write::{NeedsDeleteBasis, NeedsPutBasis, Write};
 use crate::{Codec, Error, ErrorKind, Result};
 
 /// A bucket whose values are encoded by `C`. Clones are cheap.
 ///
-/// Keys are up to 1 KiB of any bytes. A write says what it replaces: the context of a read, nothing
-/// ([`Write::create`]), or nothing on purpose ([`Write::blind`]); there is no write that just overwrites, because that
-/// is how concurrent changes are lost.
+/// Keys are up to 1 KiB of any bytes. A write names what it replaces: the context of a read, an absent value
+/// ([`Write::create`]), or nothing ([`Write::blind`]). There is no plain overwrite, because it would lose concurrent
+/// changes.
 pub struct Bucket<C> {
     pub(crate) engine: Arc<Engine>,
     pub(crate) name: Name,
@@ -50,7 +48,7 @@ impl<C: Codec> Bucket<C> {
         self.name.as_str()
     }
 
-    /// Reads what is stored under a key. Await the result, or set something on it first.
+    /// Reads a key. Set options on the result, then await it.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
@@ -59,10 +57,10 @@ impl<C: Codec> Bucket<C> {
     /// # Ok(()) }
     /// ```
     pub fn get(&self, key: impl AsRef<[u8]>) -> Get<C> {
-        Get::new(self.clone(), key.as_ref())
+        Get::new(Arc::clone(&self.engine), self.name.clone(), key.as_ref())
     }
 
-    /// Writes a value. Say what it replaces, then await it.
+    /// Writes a value. Choose what it replaces, then await it.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
@@ -73,20 +71,19 @@ impl<C: Codec> Bucket<C> {
     /// # Ok(()) }
     /// ```
     ///
-    /// A write that does not say it does not compile:
+    /// A write without that choice does not compile:
     ///
     /// ```compile_fail
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
     /// bucket.put("apples", 3).await?;
     /// # Ok(()) }
     /// ```
-    pub fn put(&self, key: impl AsRef<[u8]>, value: impl Borrow<C::Value>) -> Write<PutBasis> {
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl Borrow<C::Value>) -> Write<NeedsPutBasis> {
         let content = encode::<C>(value.borrow()).map(|bytes| Content::Value(bytes.into()));
         Write::new(Arc::clone(&self.engine), self.name.clone(), key.as_ref(), content)
     }
 
-    /// Deletes a key. Say what is deleted (what a read has seen, or whatever this node knows nothing of), then await
-    /// it.
+    /// Deletes a key. Choose what is deleted, usually the context of a read, then await it.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
@@ -94,32 +91,11 @@ impl<C: Codec> Bucket<C> {
     /// bucket.delete("apples").context(&object.context).await?;
     /// # Ok(()) }
     /// ```
-    pub fn delete(&self, key: impl AsRef<[u8]>) -> Write<DeleteBasis> {
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Write<NeedsDeleteBasis> {
         Write::new(Arc::clone(&self.engine), self.name.clone(), key.as_ref(), Ok(Content::Tombstone))
-    }
-
-    /// Reads a key, lets `edit` make a new value of what is there, and writes that with the context of the read; see
-    /// [`Update`]. In a bucket without a merge plugin, also say how siblings are merged: [`Update::resolve`].
-    ///
-    /// ```no_run
-    /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
-    /// let updated = bucket.update("apples", |stock| stock.unwrap_or(0) + 1).await?;
-    /// println!("now {}", updated.value);
-    /// # Ok(()) }
-    /// ```
-    pub fn update<'f>(&self, key: impl AsRef<[u8]>, edit: impl FnMut(Option<C::Value>) -> C::Value + Send + 'f) -> Update<'f, C> {
-        Update::new(self.clone(), key.as_ref(), Box::new(edit))
     }
 }
 
 pub(crate) fn encode<C: Codec>(value: &C::Value) -> Result<Vec<u8>> {
     C::encode(value).map_err(|why| Error::new(ErrorKind::Codec, format!("the value cannot be encoded: {why}")))
-}
-
-/// Checks a key before a trip is made for nothing.
-pub(crate) fn check_key(key: &[u8]) -> Result<()> {
-    if key.len() <= MAX_KEY_BYTES {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::TooLarge, format!("the key has {} bytes, at most {MAX_KEY_BYTES} are possible: use a hash of it", key.len())))
 }

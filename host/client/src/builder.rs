@@ -1,4 +1,4 @@
-//! How a client is set up and meets its first node.
+//! The configuration of a client, and its connection to a first node.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,19 +7,19 @@ use std::time::Duration;
 use rejoin_proto::client::{ClientHello, PROTOCOL};
 use rejoin_wire::{Identity, Network, OsNetwork};
 
+use crate::bootstrap::{Bootstrapped, bootstrap};
+use crate::connections::Connections;
 use crate::engine::{Engine, Settings};
-use crate::links::Links;
-use crate::meet::{Met, meet};
 use crate::profile::read_file;
 use crate::session::endpoint_error;
 use crate::{Client, Error, ErrorKind, Result, time};
 
-/// How the nodes are verified: by the certificate of the cluster's authority, in PEM. And, if wanted, a certificate of
-/// the client's own.
+/// The certificate of the cluster's authority, which verifies the nodes, and optionally a certificate of the client.
+/// All in PEM.
 #[derive(Clone, Debug)]
 pub struct Tls {
     authority: Source,
-    /// A client's own certificate and its key.
+    /// The client's certificate and its key.
     own: Option<(Source, Source)>,
 }
 
@@ -30,7 +30,7 @@ enum Source {
 }
 
 impl Tls {
-    /// The authority's certificate is in that file. It is read when the client connects.
+    /// The authority's certificate in a file, which is read when the client connects.
     ///
     /// ```
     /// let tls = rejoin_client::Tls::file("/etc/rejoin/ca.pem");
@@ -40,7 +40,7 @@ impl Tls {
         Self { authority: Source::File(path.into()), own: None }
     }
 
-    /// The authority's certificate itself, as PEM text.
+    /// The authority's certificate as PEM text.
     ///
     /// ```
     /// let tls = rejoin_client::Tls::pem("-----BEGIN CERTIFICATE-----\n…");
@@ -50,8 +50,8 @@ impl Tls {
         Self { authority: Source::Pem(text.into()), own: None }
     }
 
-    /// Also shows a certificate of this client's own (`rejoin cert client`), in those files. Nodes let clients in by
-    /// their token; a certificate that is shown must be of the cluster.
+    /// Also sends a certificate of the client (`rejoin cert client`), from these files. Nodes need none, since they
+    /// check the token, but refuse one of another cluster.
     ///
     /// ```
     /// let tls = rejoin_client::Tls::file("ca.pem").certificate("app.pem", "app.key");
@@ -73,7 +73,7 @@ impl Source {
 }
 
 impl Tls {
-    /// Reads the files and checks that they go together.
+    /// Reads the files and checks that they belong together.
     fn identity(&self) -> Result<Identity> {
         let own = self.own.as_ref().map(|(certificate, key)| Ok::<_, Error>((certificate.text()?, key.text()?))).transpose()?;
         let own = own.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
@@ -81,7 +81,7 @@ impl Tls {
     }
 }
 
-/// Sets a [`Client`] up. Seeds, TLS and a token are needed, the rest has defaults.
+/// Configures a [`Client`]. Seeds, TLS and a token are required, the rest has defaults.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct ClientBuilder {
@@ -115,7 +115,7 @@ impl Default for ClientBuilder {
 }
 
 impl std::fmt::Debug for ClientBuilder {
-    /// Everything but the token.
+    /// Without the token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { seeds, tls, name, timeout, connect_timeout, attempts, pinned, .. } = self;
         f.debug_struct("ClientBuilder")
@@ -131,8 +131,8 @@ impl std::fmt::Debug for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Nodes to begin with, as `address:port` or `name:port`. One that answers is enough: it tells of the others. Names
-    /// are looked up whenever the node is dialled; one that cannot be looked up is passed over.
+    /// The nodes to connect to first, as `address:port` or `name:port`. One that answers is enough: it sends the
+    /// layout. Names are resolved at each dial; a seed that cannot be resolved is skipped.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().seeds(["10.0.0.1:7400", "node2.internal:7400"]);
@@ -142,7 +142,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How the nodes are verified.
+    /// Sets how nodes are verified.
     ///
     /// ```
     /// use rejoin_client::{Client, Tls};
@@ -153,7 +153,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The token, as it was handed out by `rejoin token create`.
+    /// The token that `rejoin token create` printed.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().token("app:6d2f");
@@ -163,7 +163,7 @@ impl ClientBuilder {
         self
     }
 
-    /// What this client is called in the nodes' logs. At most 64 bytes are kept.
+    /// The name of this client in the nodes' logs. At most 64 bytes are kept.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().name("checkout");
@@ -173,9 +173,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How long an operation may take with all its attempts, unless it says otherwise, and how long connecting may.
-    /// Default 5 s. Zero is refused when connecting, more than a year counts as a year. The nodes are told and drop
-    /// work that is too late.
+    /// The time-out of an operation with all its attempts, unless it sets another one, and of
+    /// [`connect`](Self::connect). Default 5 s. Zero is refused by `connect`, more than a year counts as a year. The
+    /// nodes are told the deadline and drop requests that are too late.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().timeout(std::time::Duration::from_millis(800));
@@ -185,8 +185,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a node may take to accept a connection before the next one is tried. Default 1 s; zero is refused when
-    /// connecting.
+    /// The time for one node to accept a connection before the next one is tried. Default 1 s. Zero is refused by
+    /// [`connect`](Self::connect).
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().connect_timeout(std::time::Duration::from_millis(300));
@@ -196,9 +196,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How often an operation may be sent, the first time included. Default 3; 1 means no retries. A node that cannot
-    /// be reached does not count. All operations of a client together may retry once in ten successes, and fifty times
-    /// in a row from the start.
+    /// The most attempts of an operation, the first one included. Default 3; 1 means no retries. Nodes that cannot be
+    /// reached do not count. All operations of a client together may retry once for ten successes, and fifty times at
+    /// the start.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().attempts(1);
@@ -208,8 +208,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends every request to the first seed that answers, whatever the layout says: to see the cluster as one node
-    /// sees it.
+    /// Sends every request to the first seed that answers, not to the owners in the layout. Shows the cluster as one
+    /// node sees it.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().seeds(["127.0.0.1:7402"]).pinned();
@@ -219,8 +219,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends and receives through a network of the caller's, for simulations, and draws what is left to chance from a
-    /// seed: with virtual time and the same seed, the same happens again.
+    /// Uses a network of the caller's and a seed for random numbers, for simulations: with virtual time and the same
+    /// seed a run is repeated exactly.
     ///
     /// ```no_run
     /// # fn run(network: std::sync::Arc<dyn rejoin_wire::Network>) {
@@ -233,9 +233,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to the first seed that lets the client in. Seeds are dialled in their order, the next one also while
-    /// those before it are slow to answer, and all of it takes as long as an operation may at most
-    /// ([`timeout`](Self::timeout)).
+    /// Connects to the first seed that admits the client, within [`timeout`](Self::timeout). Seeds are dialled in
+    /// order; the next one also while earlier ones have not answered.
     ///
     /// ```no_run
     /// # async fn run(builder: rejoin_client::ClientBuilder) -> rejoin_client::Result<()> {
@@ -244,8 +243,8 @@ impl ClientBuilder {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a set-up that cannot work (a time-out of zero, or seeds of which none is an address),
-    /// [`ErrorKind::Denied`] for a token that is not known, [`ErrorKind::Untrusted`] for a seed that is no node of the
+    /// [`ErrorKind::Config`] for an invalid configuration (a time-out of zero, or no seed that is an address),
+    /// [`ErrorKind::Denied`] for an unknown token, [`ErrorKind::Untrusted`] for a seed that is not a node of the
     /// authority's cluster, [`ErrorKind::Unreachable`] if no seed answers.
     pub async fn connect(self) -> Result<Client> {
         let config = |what: &str| Error::new(ErrorKind::Config, what.to_string());
@@ -259,10 +258,10 @@ impl ClientBuilder {
         let hello = ClientHello { protocol: PROTOCOL, token: self.token.clone(), client: self.name.chars().take(64).collect() };
         let timeout = time::bounded("a time-out", self.timeout)?;
         let connect_timeout = time::bounded("a time-out for connecting", self.connect_timeout)?;
-        let links = Arc::new(Links::open(&*self.network, self.seed, identity, hello, connect_timeout)?);
+        let connections = Arc::new(Connections::open(&*self.network, self.seed, identity, hello, connect_timeout)?);
         let settings = Settings { timeout, attempts: self.attempts, pinned: self.pinned, seed: self.seed };
-        let Met { session, layout, address } = meet(&links, &self.seeds, timeout).await?;
-        let bad = || Error::new(ErrorKind::Protocol, format!("{} has sent a layout that breaks the rules of layouts", session.name));
-        Ok(Client(Arc::new(Engine::new(links, &session, address, layout, &settings).ok_or_else(bad)?)))
+        let Bootstrapped { session, layout, address } = bootstrap(&connections, &self.seeds, timeout).await?;
+        let bad = || Error::new(ErrorKind::Protocol, format!("{} has sent an invalid layout", session.name));
+        Ok(Client(Arc::new(Engine::new(connections, &session, address, layout, &settings).ok_or_else(bad)?)))
     }
 }

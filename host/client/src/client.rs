@@ -1,4 +1,4 @@
-//! The client: buckets, the operator's verbs, and what it knows of the cluster.
+//! The client: a handle from which buckets and the operator's interface are made.
 
 use std::marker::PhantomData;
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::{Bucket, ClientBuilder, Codec, Error, ErrorKind, Profile, Result};
 
 /// A connection to a cluster. Clones are cheap and share everything: connections, the layout, the retry budget.
 ///
-/// Must be used within the tokio runtime in which it was connected. Connections to further nodes are opened when they
-/// are first needed; when the last clone, bucket and pending operation is gone they are closed.
+/// Must be used within the tokio runtime in which it was connected. Connections to other nodes are opened when they are
+/// first needed, and closed with the last clone, bucket and pending operation.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::{Bucket, ClientBuilder, Codec, Error, ErrorKind, Profile, Result};
 pub struct Client(pub(crate) Arc<Engine>);
 
 impl Client {
-    /// A client to be set up.
+    /// A builder with default settings.
     ///
     /// ```
     /// let builder = rejoin_client::Client::builder().seeds(["127.0.0.1:7401"]).attempts(1);
@@ -43,7 +43,7 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// Connects by a profile file, such as `rejoin dev` writes; see [`Profile::load`].
+    /// Connects with a profile file, such as `rejoin dev` writes; see [`Profile::load`].
     ///
     /// ```no_run
     /// # async fn run() -> rejoin_client::Result<()> {
@@ -57,8 +57,8 @@ impl Client {
         Profile::load(path)?.builder().connect().await
     }
 
-    /// A bucket of the token's tenant, whose values are encoded by `C`. Nothing is sent: an unknown bucket shows at the
-    /// first operation.
+    /// A bucket of the token's tenant, whose values are encoded by `C`. Sends nothing: an unknown bucket is reported by
+    /// the first operation.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -67,13 +67,13 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if that cannot be a bucket's name.
+    /// [`ErrorKind::Config`] if the name is invalid.
     pub fn bucket<C: Codec>(&self, name: &str) -> Result<Bucket<C>> {
         let name = Name::new(name).map_err(|why| Error::new(ErrorKind::Config, format!("{name:?} cannot be a bucket's name: {why}")))?;
         Ok(Bucket { engine: Arc::clone(&self.0), name, codec: PhantomData })
     }
 
-    /// The verbs of an operator. They need a token that allows them.
+    /// The operator's interface. It needs an admin token.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -86,7 +86,7 @@ impl Client {
         Admin::new(Arc::clone(&self.0))
     }
 
-    /// The name of the node that was met first; with [`ClientBuilder::pinned`] it serves every request.
+    /// The name of the node that was connected first. With [`ClientBuilder::pinned`] it serves every request.
     ///
     /// ```no_run
     /// # fn run(client: rejoin_client::Client) {
@@ -95,10 +95,10 @@ impl Client {
     /// ```
     #[must_use]
     pub fn node(&self) -> &str {
-        self.0.home().name.as_str()
+        self.0.first_node().name.as_str()
     }
 
-    /// The version of the layout in use. It grows when the cluster changes and the client has learned of it.
+    /// The version of the layout in use. It grows once the client has learned of a change of the cluster.
     ///
     /// ```no_run
     /// # fn run(client: rejoin_client::Client) {
@@ -107,6 +107,6 @@ impl Client {
     /// ```
     #[must_use]
     pub fn layout_version(&self) -> u64 {
-        self.0.map().name().version
+        self.0.routes().name().version
     }
 }

@@ -1,4 +1,5 @@
-//! How a bucket's values become bytes. Every reader and writer of a bucket, and its plugin, must agree on it.
+//! Codecs between the values of a bucket and bytes. All readers and writers of a bucket, and its plugin, must use the
+//! same.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,7 +7,7 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A way to turn values into bytes and back.
+/// Encodes and decodes the values of a bucket.
 ///
 /// ```
 /// use rejoin_client::{Codec, CodecError};
@@ -30,23 +31,23 @@ use serde::de::DeserializeOwned;
 /// # Ok::<(), CodecError>(())
 /// ```
 pub trait Codec: 'static {
-    /// What the application works with.
+    /// The application's type.
     type Value: Send + 'static;
 
-    /// Turns a value into bytes.
+    /// Encodes a value.
     ///
     /// # Errors
-    /// [`CodecError`] if the value has no encoding.
+    /// [`CodecError`] if the value cannot be encoded.
     fn encode(value: &Self::Value) -> Result<Vec<u8>, CodecError>;
 
-    /// Turns bytes into a value.
+    /// Decodes a value.
     ///
     /// # Errors
-    /// [`CodecError`] if the bytes are no such value.
+    /// [`CodecError`] if the bytes are not an encoded value.
     fn decode(bytes: &[u8]) -> Result<Self::Value, CodecError>;
 }
 
-/// Why a value or its bytes were not taken.
+/// A value that cannot be encoded, or bytes that cannot be decoded.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct CodecError(String);
@@ -59,7 +60,7 @@ impl CodecError {
     }
 }
 
-/// Values as they are: `Vec<u8>`.
+/// Values without encoding: `Vec<u8>`.
 ///
 /// ```
 /// use rejoin_client::{Bytes, Codec};

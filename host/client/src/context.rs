@@ -1,4 +1,4 @@
-//! The opaque token that says what a reader has seen.
+//! The context token of a read.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use rejoin_proto::context::{from_text, to_text};
 
 use crate::{Error, ErrorKind};
 
-/// What a reader of one key has seen: to be passed on with the write that follows from it, so that the write replaces
-/// exactly that.
+/// The writes to one key that a reader has seen. Pass it to the write that follows the read: the write then replaces
+/// exactly those.
 ///
-/// It is opaque, sealed by the cluster and bound to its key; another key's context is refused. Its text form
-/// ([`Display`](fmt::Display), [`FromStr`]) is unpadded base64url, which is safe in headers, shells and file names. At
-/// most 64 KiB, usually below 200 bytes.
+/// It is opaque, authenticated by the cluster and bound to its key; the context of another key is refused. Its text
+/// form ([`Display`](fmt::Display), [`FromStr`]) is unpadded base64url, which is safe in headers, shells and file
+/// names. At most 64 KiB, usually below 200 bytes.
 ///
 /// ```
 /// use rejoin_client::Context;
@@ -30,13 +30,13 @@ impl Context {
         Self(token.into())
     }
 
-    /// The token's bytes, for a store that has no use for text.
+    /// The bytes of the token.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The context of bytes that came from [`Context::as_bytes`]. They are only checked by the node that gets them.
+    /// A context from the bytes of [`Context::as_bytes`]. Only the node checks them.
     #[must_use]
     pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())

@@ -1,4 +1,5 @@
-//! Carries an operation through its attempts: chooses the node, sends, and does what `retry` decides about a failure.
+//! Runs an operation: chooses a node, sends the request, and repeats it as `retry` decides. `routing` knows the owners
+//! of a key, `connections` the sessions, `attempts` the limits of one operation.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -6,50 +7,51 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use rejoin_proto::client::{Answer, Put, PutOutcome, PutReply, Reply, Request, RequestBody};
+use rejoin_proto::client::{Put, PutOutcome, PutReply, Reply, ReplyEnvelope, Request, RequestBody};
 use rejoin_proto::{Address, ClusterId, ErrorCode, Layout, Name};
 use rejoin_wire::Class;
 
-use crate::chance::Chance;
-use crate::links::Links;
-use crate::retry::{self, Doubt, Failure, Next, RetryBudget, WriteStory};
-use crate::routing::{Map, Target, choose};
-use crate::session::{CallError, Session, lock};
-use crate::tries::{Attempt, Failed, Tries, not_sent};
+use crate::attempts::{AttemptResult, Attempts, FailedAttempt, not_sent};
+use crate::connections::Connections;
+use crate::retry::{self, Decision, Failure, RetryBudget, SentAttempt, WriteAttempts};
+use crate::rng::ClientRng;
+use crate::routing::{RoutingTable, Target, choose};
+use crate::session::{CallError, Session};
+use crate::sync::lock;
 use crate::{Context, Error, ErrorKind, Result, time};
 
 /// What all clones of a client share.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    pub(crate) links: Arc<Links>,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) cluster: ClusterId,
-    map: RwLock<Arc<Map>>,
+    routes: RwLock<Arc<RoutingTable>>,
     learning: AtomicBool,
     budget: Mutex<RetryBudget>,
-    pub(crate) chance: Chance,
-    home: Target,
+    pub(crate) rng: ClientRng,
+    first_node: Target,
     pinned: bool,
     pub(crate) timeout: Duration,
     pub(crate) attempts: u8,
 }
 
-/// Which nodes can serve a request.
+/// The nodes that can serve a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Route<'a> {
-    /// Those near a key.
+    /// All nodes, beginning with the owners of a key.
     Key(&'a Name, &'a [u8]),
-    /// Any.
+    /// All nodes, beginning with the one that was connected first.
     Any,
 }
 
-/// What an attempt is for, and until when it may take.
-struct Wanted<'a> {
+/// The request of one attempt, and its deadline.
+struct AttemptPlan<'a> {
     body: &'a RequestBody,
     trace: u64,
     until: Instant,
 }
 
-/// What a client is set up with, beside its connections.
+/// The builder's settings, except for connections.
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     pub(crate) attempts: u8,
@@ -58,26 +60,43 @@ pub(crate) struct Settings {
 }
 
 impl Engine {
-    /// An engine that has met its first node. `None` if that node's layout breaks the rules of layouts.
-    pub(crate) fn new(links: Arc<Links>, first: &Session, address: Address, layout: Layout, settings: &Settings) -> Option<Self> {
-        let map = Map::new(layout, first.tenant)?;
-        let home = Target { id: first.node, name: first.name.clone(), address };
+    /// An engine with a session to its first node. `None` if that node's layout is invalid ([`Layout::check`]).
+    pub(crate) fn new(
+        connections: Arc<Connections>,
+        first: &Session,
+        address: Address,
+        layout: Layout,
+        settings: &Settings,
+    ) -> Option<Self> {
+        let routes = RoutingTable::new(layout, first.tenant)?;
+        let first_node = Target { id: first.node, name: first.name.clone(), address };
         let (timeout, attempts, pinned) = (settings.timeout, settings.attempts, settings.pinned);
-        let (map, budget, chance) = (RwLock::new(Arc::new(map)), Mutex::new(RetryBudget::new()), Chance::new(settings.seed));
-        Some(Self { links, cluster: first.cluster, map, learning: AtomicBool::new(false), budget, chance, home, pinned, timeout, attempts })
+        let (routes, budget, rng) = (RwLock::new(Arc::new(routes)), Mutex::new(RetryBudget::new()), ClientRng::new(settings.seed));
+        Some(Self {
+            connections,
+            cluster: first.cluster,
+            routes,
+            learning: AtomicBool::new(false),
+            budget,
+            rng,
+            first_node,
+            pinned,
+            timeout,
+            attempts,
+        })
     }
 
-    /// The layout in use.
-    pub(crate) fn map(&self) -> Arc<Map> {
-        Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
+    /// The layout in use, as routes.
+    pub(crate) fn routes(&self) -> Arc<RoutingTable> {
+        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The node that the client met first.
-    pub(crate) fn home(&self) -> &Target {
-        &self.home
+    /// The node that was connected first.
+    pub(crate) fn first_node(&self) -> &Target {
+        &self.first_node
     }
 
-    /// Reads: any attempt may go to any node, and a hedged one to two.
+    /// Sends a read. Each attempt may go to any node, a hedged one to two.
     pub(crate) async fn read(
         self: &Arc<Self>,
         route: Route<'_>,
@@ -85,127 +104,133 @@ impl Engine {
         timeout: Duration,
         hedge: Option<Duration>,
     ) -> Result<Reply> {
-        let mut tries = self.tries(timeout)?;
+        let mut attempts = self.start_attempts(timeout)?;
         let hedge = hedge.map(|after| time::bounded("a hedge", after)).transpose()?;
         loop {
-            let target = self.pick(route, &mut tries)?;
-            let wanted = Wanted { body, trace: tries.trace, until: tries.until() };
-            let failed = match self.attempt_hedged(route, &mut tries, &target, &wanted, hedge).await {
+            let target = self.pick(route, &mut attempts)?;
+            let plan = AttemptPlan { body, trace: attempts.trace, until: attempts.attempt_deadline() };
+            let failed = match self.attempt_hedged(route, &mut attempts, &target, &plan, hedge).await {
                 Ok(reply) => return Ok(reply),
-                Err(failed) => tries.tell(failed),
+                Err(failed) => attempts.with_most_specific(failed),
             };
-            match retry::after_read(failed.failure, tries.pause(self.chance.share())) {
-                Next::Anywhere(wait) => self.again(&mut tries, &failed, wait).await?,
-                Next::Same(..) | Next::GiveUp => return Err(failed.error),
+            match retry::after_read(failed.failure, attempts.pause(self.rng.jitter())) {
+                Decision::AnyNode(wait) => self.again(&mut attempts, &failed, wait).await?,
+                Decision::SameNode(..) | Decision::GiveUp => return Err(failed.error),
             }
         }
     }
 
-    /// Sends something that must not be repeated once it was sent: to the first node that can be reached.
+    /// Sends a request that must not be repeated, to the first node that can be reached.
     pub(crate) async fn once(self: &Arc<Self>, class: Class, body: RequestBody, timeout: Duration) -> Result<Reply> {
-        let mut tries = self.tries(timeout)?;
+        let mut attempts = self.start_attempts(timeout)?;
         loop {
-            let target = self.pick(Route::Any, &mut tries)?;
-            tries.attempts_left = 1;
-            let wanted = Wanted { body: &body, trace: tries.trace, until: tries.until() };
-            match self.attempt(&target, class, &wanted).await.map_err(|failed| tries.tell(failed)) {
+            let target = self.pick(Route::Any, &mut attempts)?;
+            attempts.left = 1;
+            let plan = AttemptPlan { body: &body, trace: attempts.trace, until: attempts.attempt_deadline() };
+            match self.attempt(&target, class, &plan).await.map_err(|failed| attempts.with_most_specific(failed)) {
                 Ok((reply, _)) => return Ok(reply),
-                Err(failed) if failed.failure == Failure::NotSent => self.again(&mut tries, &failed, Duration::ZERO).await?,
-                Err(failed) if failed.failure == Failure::Lost => return Err(Error::unknown(failed.error)),
+                Err(failed) if failed.failure == Failure::NotSent => self.again(&mut attempts, &failed, Duration::ZERO).await?,
+                Err(failed) if failed.failure == Failure::NoAnswer => return Err(Error::unknown(failed.error)),
                 Err(failed) => return Err(failed.error),
             }
         }
     }
 
-    /// Writes: under the rules of `retry`.
+    /// Sends a write, and repeats it only as [`WriteAttempts`] allows.
     pub(crate) async fn write(self: &Arc<Self>, mut put: Put, timeout: Duration) -> Result<PutReply> {
-        let mut tries = self.tries(timeout)?;
-        let mut story = WriteStory::default();
+        let mut attempts = self.start_attempts(timeout)?;
+        let mut writes = WriteAttempts::default();
         let (bucket, key) = (put.bucket.clone(), put.key.clone());
         let route = Route::Key(&bucket, &key);
-        let mut target = self.pick(route, &mut tries)?;
+        let mut target = self.pick(route, &mut attempts)?;
         loop {
-            let failed = match self.attempt_write(&target, &tries, &mut put, &story).await {
+            let failed = match self.attempt_write(&target, &attempts, &mut put, &writes).await {
                 Ok(reply) => return Ok(reply),
-                Err(failed) => tries.tell(failed),
+                Err(failed) => attempts.with_most_specific(failed),
             };
-            let next = story.after(failed.failure, failed.sent, Instant::now(), tries.pause(self.chance.share()));
-            let in_doubt = |error: Error| if error.kind() == ErrorKind::Unknown { error } else { Error::unknown(error) };
+            let next = writes.after(failed.failure, failed.sent, Instant::now(), attempts.pause(self.rng.jitter()));
+            let unknown_outcome = |error: Error| if error.kind() == ErrorKind::Unknown { error } else { Error::unknown(error) };
             match next {
-                Next::GiveUp if story.doubt().is_some() => return Err(in_doubt(failed.error)),
-                Next::GiveUp => return Err(failed.error),
-                Next::Same(_, wait) => self.again(&mut tries, &failed, wait).await.map_err(in_doubt)?,
-                Next::Anywhere(wait) => {
-                    self.again(&mut tries, &failed, wait).await?;
-                    target = self.pick(route, &mut tries)?;
+                Decision::GiveUp if writes.uncertain().is_some() => return Err(unknown_outcome(failed.error)),
+                Decision::GiveUp => return Err(failed.error),
+                Decision::SameNode(_, wait) => self.again(&mut attempts, &failed, wait).await.map_err(unknown_outcome)?,
+                Decision::AnyNode(wait) => {
+                    self.again(&mut attempts, &failed, wait).await?;
+                    target = self.pick(route, &mut attempts)?;
                 }
             }
         }
     }
 
-    async fn attempt_write(self: &Arc<Self>, target: &Target, tries: &Tries, put: &mut Put, story: &WriteStory) -> Attempt<PutReply> {
-        let session = self.session(target, tries.left()).await?;
+    async fn attempt_write(
+        self: &Arc<Self>,
+        target: &Target,
+        attempts: &Attempts,
+        put: &mut Put,
+        writes: &WriteAttempts,
+    ) -> AttemptResult<PutReply> {
+        let session = self.session(target, attempts.time_left()).await?;
         put.start = session.start();
-        put.attempt = story.attempt();
-        if story.doubt().is_some_and(|doubt| !doubt.repeatable(Instant::now(), put.start)) {
+        put.attempt = writes.number();
+        if writes.uncertain().is_some_and(|sent| !sent.repeatable(Instant::now(), put.start)) {
             let error = Error::unknown("its node no longer remembers the first attempt, so that it was not repeated");
-            // A code that ends a write in doubt at once.
-            return Err(Failed { failure: Failure::Said(ErrorCode::VersionConflict, Duration::ZERO), error, sent: None });
+            return Err(FailedAttempt { failure: Failure::Forgotten, error, sent: None });
         }
-        let request = self.request(tries.trace, tries.until(), RequestBody::Put(put.clone()));
+        let request = self.request(attempts.trace, attempts.attempt_deadline(), RequestBody::Put(put.clone()));
         let (reply, sent) = self.exchange(target, &session, Class::Request, &request).await?;
         match reply {
             Reply::Put(reply) if reply.outcome == PutOutcome::Stored => {
-                // Not of a write that was sent before: an earlier attempt may still arrive, and must be recognised.
-                let only = story.attempt() == 0 && story.doubt().is_none();
+                // After more than one attempt the node must still recognise the write: an earlier attempt may arrive
+                // late.
+                let only = writes.number() == 0 && writes.uncertain().is_none();
                 if let Some(receipts) = reply.receipt.filter(|_| only).and_then(|receipt| session.keep_receipt(receipt)) {
-                    session.tell(&self.request(tries.trace, tries.until(), RequestBody::Settled(receipts)));
+                    session.send_unanswered(&self.request(attempts.trace, attempts.attempt_deadline(), RequestBody::Settled(receipts)));
                 }
                 Ok(reply)
             }
             Reply::Put(reply) => {
                 let error = Error::unknown("its quorum did not answer in time").quorum(reply.needed, reply.acked);
                 let error = error.with_context(Context::from_wire(reply.context));
-                Err(Failed { failure: Failure::Said(ErrorCode::Unknown, Duration::ZERO), error, sent: Some(sent) })
+                Err(FailedAttempt { failure: Failure::OutcomeUnknown, error, sent: Some(sent) })
             }
-            // Something was answered to a write: that it happened cannot be excluded.
-            _ => Err(Failed { failure: Failure::Lost, error: unexpected(session.name.as_str()), sent: Some(sent) }),
+            // The node sent some other reply to a write: it may have been written.
+            _ => Err(FailedAttempt { failure: Failure::NoAnswer, error: unexpected(session.name.as_str()), sent: Some(sent) }),
         }
     }
 
     async fn attempt_hedged(
         self: &Arc<Self>,
         route: Route<'_>,
-        tries: &mut Tries,
+        attempts: &mut Attempts,
         target: &Target,
-        wanted: &Wanted<'_>,
+        plan: &AttemptPlan<'_>,
         hedge: Option<Duration>,
-    ) -> Attempt<Reply> {
-        let first = async { self.attempt(target, Class::Request, wanted).await.map(|(reply, _)| reply) };
+    ) -> AttemptResult<Reply> {
+        let first = async { self.attempt(target, Class::Request, plan).await.map(|(reply, _)| reply) };
         let Some(after) = hedge else { return first.await };
         let mut first = std::pin::pin!(first);
         tokio::select! { biased;
             done = &mut first => return done,
             () = tokio::time::sleep(after) => {}
         }
-        let other = self.pick(route, tries).ok().filter(|other| other.id != target.id);
+        let other = self.pick(route, attempts).ok().filter(|other| other.id != target.id);
         let Some(other) = other.filter(|_| lock(&self.budget).take()) else { return first.await };
-        let mut second = std::pin::pin!(async { self.attempt(&other, Class::Request, wanted).await.map(|(reply, _)| reply) });
+        let mut second = std::pin::pin!(async { self.attempt(&other, Class::Request, plan).await.map(|(reply, _)| reply) });
         tokio::select! { biased;
             done = &mut first => either(done, second).await,
             done = &mut second => either(done, first).await,
         }
     }
 
-    async fn attempt(self: &Arc<Self>, target: &Target, class: Class, wanted: &Wanted<'_>) -> Attempt<(Reply, Doubt)> {
-        let session = self.session(target, wanted.until.saturating_duration_since(Instant::now())).await?;
-        // Made only now: what connecting has taken is not there for the answer.
-        let request = self.request(wanted.trace, wanted.until, wanted.body.clone());
+    async fn attempt(self: &Arc<Self>, target: &Target, class: Class, plan: &AttemptPlan<'_>) -> AttemptResult<(Reply, SentAttempt)> {
+        let session = self.session(target, plan.until.saturating_duration_since(Instant::now())).await?;
+        // After connecting, so that its time is taken off the deadline that the node is told.
+        let request = self.request(plan.trace, plan.until, plan.body.clone());
         self.exchange(target, &session, class, &request).await
     }
 
-    async fn session(&self, target: &Target, limit: Duration) -> Attempt<Arc<Session>> {
-        let (session, layout) = self.links.session(target, limit).await.map_err(not_sent)?;
+    async fn session(&self, target: &Target, limit: Duration) -> AttemptResult<Arc<Session>> {
+        let (session, layout) = self.connections.session(target, limit).await.map_err(not_sent)?;
         if session.cluster != self.cluster {
             let error = format!("{} is a node of cluster {}, not of {}", session.name, session.cluster, self.cluster);
             return Err(not_sent(Error::new(ErrorKind::Untrusted, error)));
@@ -216,27 +241,30 @@ impl Engine {
         Ok(session)
     }
 
-    /// One request and its answer on a session.
+    /// Sends one request on a session and waits for its reply.
     async fn exchange(
         self: &Arc<Self>,
         target: &Target,
         session: &Arc<Session>,
         class: Class,
         request: &Request,
-    ) -> Attempt<(Reply, Doubt)> {
-        let sent = Doubt { node: target.id, start: session.start(), since: Instant::now(), window: session.retry_window };
+    ) -> AttemptResult<(Reply, SentAttempt)> {
+        let sent = SentAttempt { node: target.id, start: session.start(), since: Instant::now(), window: session.retry_window };
         match session.call(class, request).await {
             Ok(answer) => {
-                self.links.answered(target);
+                self.connections.answered(target);
                 self.catch_up(session, &answer).await;
                 let start = answer.start;
                 match answer.reply {
                     Reply::Error(reply) => {
                         let wait = Duration::from_millis(u64::from(reply.retry_after_ms));
-                        // What may have happened did so under the start it was sent to; a refusal speaks for the start
-                        // that refuses.
-                        let sent = if reply.code == ErrorCode::Unknown { sent } else { Doubt { start, ..sent } };
-                        Err(Failed { failure: Failure::Said(reply.code, wait), error: reply.into(), sent: Some(sent) })
+                        // An unknown outcome belongs to the start id that the attempt was sent under, a refusal to the
+                        // one that it was refused under.
+                        let (failure, sent) = match reply.code {
+                            ErrorCode::Unknown => (Failure::OutcomeUnknown, sent),
+                            code => (Failure::Refused(code, wait), SentAttempt { start, ..sent }),
+                        };
+                        Err(FailedAttempt { failure, error: reply.into(), sent: Some(sent) })
                     }
                     reply => {
                         lock(&self.budget).succeeded();
@@ -246,18 +274,18 @@ impl Engine {
             }
             Err(CallError::NotSent(error)) => Err(not_sent(error)),
             Err(CallError::Lost { why, silent }) => {
-                self.links.unanswered(target, session, silent);
-                Err(Failed { failure: Failure::Lost, error: Error::new(ErrorKind::TimedOut, why), sent: Some(sent) })
+                self.connections.unanswered(target, session, silent);
+                Err(FailedAttempt { failure: Failure::NoAnswer, error: Error::new(ErrorKind::TimedOut, why), sent: Some(sent) })
             }
         }
     }
 
-    /// Asks for the layout where an answer has named a newer one than ours. Only a request that was refused for it
-    /// waits.
-    async fn catch_up(self: &Arc<Self>, session: &Arc<Session>, answer: &Answer) {
+    /// Fetches the layout if the reply names a newer one than ours. Only a request that was refused as stale waits for
+    /// it.
+    async fn catch_up(self: &Arc<Self>, session: &Arc<Session>, answer: &ReplyEnvelope) {
         if matches!(&answer.reply, Reply::Error(error) if error.code == ErrorCode::StaleLayout) {
             self.fetch_layout(session).await;
-        } else if answer.layout > self.map().name() && !self.learning.swap(true, Ordering::AcqRel) {
+        } else if answer.layout > self.routes().name() && !self.learning.swap(true, Ordering::AcqRel) {
             let (engine, session) = (Arc::clone(self), Arc::clone(session));
             tokio::spawn(async move {
                 engine.fetch_layout(&session).await;
@@ -267,76 +295,76 @@ impl Engine {
     }
 
     async fn fetch_layout(&self, session: &Session) {
-        let request = Request { deadline_ms: 1_000, trace: 0, layout: self.map().name(), body: RequestBody::Layout };
-        if let Ok(Answer { reply: Reply::Layout(layout), .. }) = session.call(Class::Request, &request).await {
+        let request = Request { deadline_ms: 1_000, trace: 0, layout: self.routes().name(), body: RequestBody::Layout };
+        if let Ok(ReplyEnvelope { reply: Reply::Layout(layout), .. }) = session.call(Class::Request, &request).await {
             self.learn(layout);
         }
     }
 
-    /// Takes a layout over if it is sound and newer than ours.
+    /// Adopts a layout if it is valid and newer than ours.
     fn learn(&self, layout: Layout) {
-        let Some(new) = Map::new(layout, self.map().tenant()) else {
-            tracing::warn!("a node has sent a layout that breaks the rules of layouts; it is not used");
+        let Some(new) = RoutingTable::new(layout, self.routes().tenant()) else {
+            tracing::warn!("a node has sent an invalid layout; the earlier one stays in use");
             return;
         };
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        if new.name() > map.name() {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        if new.name() > routes.name() {
             let mut targets = new.all();
-            targets.push(self.home.clone());
-            self.links.keep(&targets);
-            *map = Arc::new(new);
+            targets.push(self.first_node.clone());
+            self.connections.keep(&targets);
+            *routes = Arc::new(new);
         }
     }
 
-    fn tries(&self, timeout: Duration) -> Result<Tries> {
+    fn start_attempts(&self, timeout: Duration) -> Result<Attempts> {
         let deadline = Instant::now() + time::bounded("a time-out", timeout)?;
         let attempts = self.attempts.max(1);
-        let dials_left = self.map().len() + usize::from(attempts);
-        let trace = self.chance.word().max(1);
-        Ok(Tries { deadline, trace, attempts, attempts_left: attempts, dials_left, asked: Vec::new(), told: None })
+        let dials_left = self.routes().len() + usize::from(attempts);
+        let trace = self.rng.next_u64().max(1);
+        Ok(Attempts { deadline, trace, limit: attempts, left: attempts, dials_left, asked: Vec::new(), most_specific: None })
     }
 
-    fn pick(&self, route: Route<'_>, tries: &mut Tries) -> Result<Target> {
+    fn pick(&self, route: Route<'_>, attempts: &mut Attempts) -> Result<Target> {
         let candidates = match route {
-            _ if self.pinned => vec![self.home.clone()],
-            Route::Key(bucket, key) => self.map().candidates(bucket, key),
+            _ if self.pinned => vec![self.first_node.clone()],
+            Route::Key(bucket, key) => self.routes().candidates(bucket, key),
             Route::Any => {
-                let mut all = self.map().all();
-                all.retain(|target| target.id != self.home.id);
-                all.insert(0, self.home.clone());
+                let mut all = self.routes().all();
+                all.retain(|target| target.id != self.first_node.id);
+                all.insert(0, self.first_node.clone());
                 all
             }
         };
-        let avoided = |target: &Target| self.links.avoided(target);
+        let avoided = |target: &Target| self.connections.avoided(target);
         let nobody = || Error::new(ErrorKind::Unreachable, "the layout names no node to ask");
-        let target = choose(&candidates, &tries.asked, avoided).ok_or_else(nobody)?.clone();
-        tries.asked.push(target.id);
+        let target = choose(&candidates, &attempts.asked, avoided).ok_or_else(nobody)?.clone();
+        attempts.asked.push(target.id);
         Ok(target)
     }
 
     fn request(&self, trace: u64, until: Instant, body: RequestBody) -> Request {
         let left = until.saturating_duration_since(Instant::now());
         let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
-        Request { deadline_ms, trace, layout: self.map().name(), body }
+        Request { deadline_ms, trace, layout: self.routes().name(), body }
     }
 
-    /// Makes ready for another attempt, or says why there is none.
-    async fn again(&self, tries: &mut Tries, failed: &Failed, wait: Duration) -> Result<()> {
+    /// Waits before another attempt. Fails with the error of the last one if no attempt, budget or time is left.
+    async fn again(&self, attempts: &mut Attempts, failed: &FailedAttempt, wait: Duration) -> Result<()> {
         let spent = match failed.failure {
             Failure::NotSent => {
-                tries.dials_left = tries.dials_left.saturating_sub(1);
-                tries.dials_left == 0
+                attempts.dials_left = attempts.dials_left.saturating_sub(1);
+                attempts.dials_left == 0
             }
             _ => {
-                tries.attempts_left = tries.attempts_left.saturating_sub(1);
-                tries.attempts_left == 0 || !lock(&self.budget).take()
+                attempts.left = attempts.left.saturating_sub(1);
+                attempts.left == 0 || !lock(&self.budget).take()
             }
         };
-        if spent || Instant::now() + wait >= tries.deadline {
+        if spent || Instant::now() + wait >= attempts.deadline {
             return Err(failed.error.clone());
         }
-        if matches!(failed.failure, Failure::Said(ErrorCode::StaleLayout, _)) {
-            tries.asked.clear();
+        if matches!(failed.failure, Failure::Refused(ErrorCode::StaleLayout, _)) {
+            attempts.asked.clear();
         }
         tracing::debug!(error = %failed.error, ?wait, "another attempt");
         tokio::time::sleep(wait).await;
@@ -344,13 +372,13 @@ impl Engine {
     }
 }
 
-/// What has come first, if it is good; otherwise what comes second, or the more telling of two failures.
-async fn either<T>(first: Attempt<T>, second: impl Future<Output = Attempt<T>>) -> Attempt<T> {
+/// The result that came first if it is a success; otherwise the second one, or the more specific of two failures.
+async fn either<T>(first: AttemptResult<T>, second: impl Future<Output = AttemptResult<T>>) -> AttemptResult<T> {
     let Err(first) = first else { return first };
-    second.await.map_err(|second| if second.error.telling() < first.error.telling() { first } else { second })
+    second.await.map_err(|second| if second.error.specificity() < first.error.specificity() { first } else { second })
 }
 
-/// An answer to another question than was asked.
+/// The node sent a reply of another kind than the request.
 pub(crate) fn unexpected(node: &str) -> Error {
     Error::new(ErrorKind::Protocol, format!("{node} has answered what was not asked: is it of the same release as this client?"))
 }

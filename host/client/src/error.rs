@@ -1,4 +1,4 @@
-//! What can go wrong, in a form for programs ([`ErrorKind`]) and in words for people.
+//! Errors: a kind for programs ([`ErrorKind`]) and a text for people.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,40 +7,40 @@ use rejoin_proto::{ErrorCode, ErrorReply};
 
 use crate::Context;
 
-/// What every fallible call of this crate returns.
+/// The result of the fallible functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, for programs.
+/// The kind of an error, for programs.
 ///
 /// ```
 /// use rejoin_client::ErrorKind;
 ///
 /// assert!(ErrorKind::Overloaded.is_retryable());
-/// // A write whose fate is not known is for the application to decide about: read the key again.
+/// // The outcome of the write is not known: read the key again and decide.
 /// assert!(!ErrorKind::Unknown.is_retryable());
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The client was set up wrongly: no seed, an unreadable CA or profile, a malformed name.
+    /// The configuration of the client is invalid: no seed, an unreadable CA or profile, a malformed name.
     Config,
-    /// A value could not be encoded, or what is stored could not be decoded as the bucket's type.
+    /// A value could not be encoded, or a stored one could not be decoded.
     Codec,
-    /// The object has several siblings that the bucket's plugin (or the lack of one) did not merge.
+    /// The object has several siblings that were not merged: the bucket has no plugin, or the plugin failed.
     Conflict,
     /// No node could be reached. Nothing was sent.
     Unreachable,
-    /// What answers there is no node that the given authority vouches for. Nothing was sent.
+    /// The other side has no certificate of a node from the given authority. Nothing was sent.
     Untrusted,
-    /// The request makes no sense; retrying it will not help.
+    /// The request is invalid. Retrying it does not help.
     BadRequest,
-    /// The token is unknown, withdrawn, or does not allow this.
+    /// The token is unknown, revoked, or does not allow this.
     Denied,
     /// No such bucket, plugin or token.
     NotFound,
-    /// What was to be created is already there.
+    /// The object to be created exists.
     Exists,
-    /// The context is malformed, altered or another key's.
+    /// The context is malformed, altered, or of another key.
     BadContext,
     /// The key, value, context or module is above a limit.
     TooLarge,
@@ -48,34 +48,34 @@ pub enum ErrorKind {
     TooManySiblings,
     /// Too few replicas can be reached. Nothing was written.
     Unavailable,
-    /// The time was over before an answer had come. Nothing was written.
+    /// The time-out passed before an answer came. Nothing was written.
     TimedOut,
-    /// A write whose fate is not known: it was sent and may have taken effect, or may still do so.
+    /// The outcome of a write is not known: it was sent and may have taken effect, or may still do so.
     Unknown,
-    /// Too much work is waiting at the node. Nothing was done.
+    /// The node has too many queued requests. Nothing was done.
     Overloaded,
-    /// The nodes have moved on to another layout than the one that was used. Nothing was done.
+    /// The request was routed by an outdated layout. Nothing was done.
     StaleLayout,
-    /// Someone else changed it first; read it again.
+    /// The record was changed meanwhile. Read it again.
     VersionConflict,
     /// The disk is full: writes are refused, reads go on.
     DiskFull,
-    /// The replica cannot read what it has stored. A write that failed so was not done.
+    /// The replica cannot read its copy. The write was not done.
     Damaged,
     /// The plugin was refused.
     PluginRejected,
-    /// The node speaks another protocol version, or answered what was not asked.
+    /// The node uses another protocol version, or sent an unexpected reply.
     Protocol,
     /// The node is stopping or has failed.
     Stopping,
-    /// The bucket's plugin does not take the value. Nothing was written; the same value is refused again.
+    /// The bucket's plugin refuses the value, now and at every retry. Nothing was written.
     InvalidValue,
-    /// The node lets no client in: it is starting, or it and its peers contradict each other. Nothing was done.
+    /// The node admits no clients: it is starting, or it and its peers disagree about the cluster. Nothing was done.
     NotServing,
 }
 
 impl ErrorKind {
-    /// Whether the same call may succeed later, and this one certainly wrote nothing.
+    /// Whether this call certainly wrote nothing, and the same call may succeed later.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         use ErrorKind::{DiskFull, NotServing, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unreachable};
@@ -105,13 +105,13 @@ impl From<ErrorCode> for ErrorKind {
             ErrorCode::Stopping => Self::Stopping,
             ErrorCode::InvalidValue => Self::InvalidValue,
             ErrorCode::NotServing => Self::NotServing,
-            // A code that this release does not know comes from another one.
+            // A code of a later release.
             _ => Self::Protocol,
         }
     }
 }
 
-/// Why one replica does not count, as the coordinating node saw it.
+/// Why a replica does not count towards a quorum, as the coordinating node reports it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct NodeFailure {
@@ -121,7 +121,7 @@ pub struct NodeFailure {
     pub why: String,
 }
 
-/// An operation that did not succeed. Its text says what happened, why, and what to do.
+/// A failed operation. Its text says what happened, why, and what to do.
 ///
 /// ```no_run
 /// use rejoin_client::{Bytes, Client, ErrorKind};
@@ -129,7 +129,7 @@ pub struct NodeFailure {
 /// # async fn run(client: Client) -> rejoin_client::Result<()> {
 /// match client.bucket::<Bytes>("notes")?.put("k", b"v".to_vec()).create().await {
 ///     Ok(written) => println!("{} of {} replicas have it", written.acked, written.needed),
-///     Err(error) if error.kind() == ErrorKind::Exists => println!("somebody was faster"),
+///     Err(error) if error.kind() == ErrorKind::Exists => println!("the key exists"),
 ///     Err(error) if error.is_retryable() => println!("later: {error} (needs {}, got {})", error.needed(), error.got()),
 ///     Err(error) => return Err(error),
 /// }
@@ -155,7 +155,7 @@ impl Error {
         Self(Box::new(detail))
     }
 
-    /// A write that may or may not have happened, and why that cannot be said.
+    /// An error of kind [`ErrorKind::Unknown`], with the reason.
     pub(crate) fn unknown(why: impl fmt::Display) -> Self {
         let advice = "it may or may not have been written: read the key again before writing anew";
         Self::new(ErrorKind::Unknown, format!("the outcome of the write is unknown ({why}); {advice}"))
@@ -171,9 +171,9 @@ impl Error {
         self
     }
 
-    /// How much it says about why an operation failed, to choose among the errors of its attempts: what a node has
-    /// found out before what is wrong there for now, and silence last.
-    pub(crate) fn telling(&self) -> u8 {
+    /// Ranks the errors of an operation's attempts, to report the most specific one: the refusal of a request before a
+    /// temporary problem of a node, and an unreachable node last.
+    pub(crate) fn specificity(&self) -> u8 {
         use ErrorKind::{Damaged, DiskFull, NotServing, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unknown, Unreachable};
         match self.0.kind {
             Unreachable => 0,
@@ -187,44 +187,44 @@ impl Error {
         }
     }
 
-    /// What went wrong, for programs.
+    /// The kind, for programs.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later, and this one certainly wrote nothing. The client's own retries are then
-    /// used up.
+    /// Whether this call certainly wrote nothing, and the same call may succeed later. The client has used up its own
+    /// retries.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.0.kind.is_retryable()
     }
 
-    /// With a quorum error: how many answers were needed. Otherwise 0.
+    /// With a quorum error: the answers needed, otherwise 0.
     #[must_use]
     pub fn needed(&self) -> u8 {
         self.0.needed
     }
 
-    /// With a quorum error: how many answers came. Otherwise 0.
+    /// With a quorum error: the answers received, otherwise 0.
     #[must_use]
     pub fn got(&self) -> u8 {
         self.0.got
     }
 
-    /// With a quorum error: each replica that did not answer well, and why.
+    /// With a quorum error: the replicas that do not count, and why.
     #[must_use]
     pub fn why(&self) -> &[NodeFailure] {
         &self.0.why
     }
 
-    /// How long to wait before the next try, where the node said so.
+    /// The pause that the node asks for before a retry.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// With [`ErrorKind::Unknown`]: what the coordinating node has seen, if it got as far as to answer.
+    /// With [`ErrorKind::Unknown`]: the context after the write, if the coordinating node answered.
     #[must_use]
     pub fn context(&self) -> Option<&Context> {
         self.0.context.as_ref()
@@ -256,11 +256,11 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rejoin_proto::{Name, NodeVerdict};
+    use rejoin_proto::{Name, NodeFailure};
 
     #[test]
     fn a_quorum_error_says_needed_got_and_why() {
-        let why = vec![NodeVerdict { node: Name::new("n2").unwrap(), why: "no answer".into() }];
+        let why = vec![NodeFailure { node: Name::new("n2").unwrap(), why: "no answer".into() }];
         let error = Error::from(ErrorReply::new(ErrorCode::Unavailable, "too few replicas").quorum(2, 1, why).retry_after(40));
         assert_eq!((error.needed(), error.got(), error.why().len()), (2, 1, 1));
         assert_eq!(error.retry_after(), Some(Duration::from_millis(40)));

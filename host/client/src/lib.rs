@@ -1,8 +1,8 @@
 //! The Rust SDK of Rejoin: layout-aware, always carrying contexts, with a retry budget.
 //!
-//! A [`Client`] knows the cluster's layout and sends each request to an owner of its key, over one connection per node.
-//! A [`Bucket`] reads and writes typed values. Reads return a [`Context`], and a write says what it replaces; what was
-//! written concurrently is kept as siblings and merged by the bucket's plugin.
+//! A [`Client`] knows the layout of the cluster and sends each request to an owner of its key, over one connection per
+//! node. A [`Bucket`] reads and writes typed values. A read returns a [`Context`], and a write names the context that
+//! it replaces. Concurrent writes are kept as siblings and merged by the bucket's plugin.
 //!
 //! ```no_run
 //! use rejoin_client::{Client, Json};
@@ -22,34 +22,35 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What it does not do: it never repeats a write that may have happened where the repetition could count twice (see
-//! [`Write`]); it does not merge; it keeps no cache of values. It needs tokio, and nothing of its dependencies but
-//! serde's traits shows in its types; [`admin`] shares types with the cluster itself, and a simulation gives a
-//! [`Network`](ClientBuilder::network) of the cluster's kind.
+//! The client never repeats a write where the repetition could become a second write (see [`Write`]), never merges, and
+//! caches no values. It needs a tokio runtime. Of its dependencies only serde's traits are in its API, except that
+//! [`admin`] shares types with the cluster, and a simulation passes a [`Network`](ClientBuilder::network).
 //!
 //! In reading order: [`ClientBuilder`] and [`Profile`], [`Bucket`], [`Get`], [`Write`], [`Update`], [`Object`],
 //! [`Codec`], [`Error`], [`admin`].
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod attempts;
+mod bootstrap;
 mod bucket;
 mod builder;
-mod chance;
 mod client;
 mod codec;
+mod connections;
 mod context;
 mod engine;
 mod error;
-mod links;
-mod meet;
+mod key;
 mod object;
 mod profile;
 mod read;
 mod retry;
+mod rng;
 mod routing;
 mod session;
+mod sync;
 mod time;
-mod tries;
 mod update;
 mod write;
 
@@ -63,4 +64,4 @@ pub use object::{MergedBy, Object, Sibling};
 pub use profile::Profile;
 pub use read::Get;
 pub use update::{Update, Updated};
-pub use write::{DeleteBasis, PutBasis, Ready, Undecided, Write, Written};
+pub use write::{HasBasis, NeedsBasis, NeedsDeleteBasis, NeedsPutBasis, Write, Written};

@@ -1,29 +1,28 @@
-//! What a read returns.
+//! The result of a read.
 
 use rejoin_proto::client::GetReply;
 
 use crate::{Codec, CodecError, Context, Error, ErrorKind, Result};
 
-/// What is stored under a key, as a read found it.
+/// The result of a read.
 ///
-/// There are three cases: nothing (no `value`, no `siblings`), one value (written once, or merged from several), and
-/// siblings that nobody merged (no `value`, several `siblings`, and `merge_fault` says why). [`Object::into_value`]
-/// tells them apart.
+/// There are three cases: nothing (no `value`, no `siblings`), one value (single or merged), and unmerged siblings (no
+/// `value`, several `siblings`, and the reason in `merge_fault`). [`Object::into_value`] tells them apart.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Object<V> {
-    /// The value, or what the siblings were merged to.
+    /// The single or merged value.
     pub value: Option<V>,
-    /// To be passed on with the write that follows from this read; also where nothing was found.
+    /// For the write that follows this read, also if nothing was found.
     pub context: Context,
-    /// The siblings: one if there is one value, all if they were asked for or could not be merged, none if nothing was
+    /// One sibling for a single or merged value, all if they were requested or could not be merged, none if nothing was
     /// found.
     pub siblings: Vec<Sibling<V>>,
-    /// The plugin that made `value` of several siblings, now or earlier.
+    /// The plugin that merged `value`, now or in an earlier fold.
     pub merged_by: Option<MergedBy>,
-    /// Why there are siblings and no value.
+    /// Why the siblings were not merged.
     pub merge_fault: Option<String>,
-    /// The plugin's readable form of the value, if it was asked for and the plugin has one.
+    /// The plugin's readable form of the value, if requested and available.
     pub shown: Option<String>,
     /// The names of the replicas that answered in time.
     pub answered: Vec<String>,
@@ -35,30 +34,30 @@ pub struct Object<V> {
 pub struct Sibling<V> {
     /// The value.
     pub value: V,
-    /// When it was written, in milliseconds since 1970, by the clock of the node that coordinated the write.
+    /// The time of the write in milliseconds since 1970, by the clock of its coordinator.
     pub stamp_ms: u64,
     /// The actor that coordinated the write: the same on every replica.
     pub writer: u64,
 }
 
-/// Which plugin merged.
+/// The plugin that merged a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct MergedBy {
-    /// The plugin's name, if the node knows it.
+    /// The name in the catalog, if the node has the record.
     pub name: Option<String>,
     /// The SHA-256 of its component, as hexadecimal digits.
     pub digest: String,
 }
 
 impl<V> Object<V> {
-    /// Whether there is a value, or siblings of which one could be made.
+    /// Whether there is a value or siblings.
     #[must_use]
     pub fn is_found(&self) -> bool {
         self.value.is_some() || !self.siblings.is_empty()
     }
 
-    /// The value, `None` if nothing was found.
+    /// Returns the value, `None` if nothing was found.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
@@ -67,8 +66,8 @@ impl<V> Object<V> {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if there are siblings that were not merged: take [`Object::siblings`], make one value of
-    /// them, and put it with [`Object::context`].
+    /// [`ErrorKind::Conflict`] if there are unmerged siblings: merge [`Object::siblings`] and put the result with
+    /// [`Object::context`].
     pub fn into_value(self) -> Result<Option<V>> {
         if self.value.is_some() || self.siblings.is_empty() {
             return Ok(self.value);
@@ -78,7 +77,7 @@ impl<V> Object<V> {
         Err(Error::new(ErrorKind::Conflict, format!("the key has {} siblings that were not merged ({why}); {advice}", self.siblings.len())))
     }
 
-    /// The value, or what `merge` makes of siblings that were not merged; `None` if nothing was found.
+    /// Returns the value, `merge`d if there are unmerged siblings; `None` if nothing was found.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {

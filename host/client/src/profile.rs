@@ -1,4 +1,4 @@
-//! Profiles: where a cluster is and how to get in, in a file.
+//! Profiles: seeds, authority and token of a cluster in a file.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub struct Profile {
     token: String,
 }
 
-/// A profile as it stands in a file.
+/// The TOML form of a profile.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -33,7 +33,7 @@ struct File {
 }
 
 impl Profile {
-    /// A profile of its parts.
+    /// A profile from its parts.
     ///
     /// ```
     /// use rejoin_client::{Profile, Tls};
@@ -59,7 +59,7 @@ impl Profile {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if the file cannot be read, is no TOML, or has a key too few or too many.
+    /// [`ErrorKind::Config`] if the file cannot be read, is not TOML, or has missing or unknown keys.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = read_file(path)?;
@@ -78,7 +78,7 @@ impl Profile {
         Ok(Self { seeds: file.seeds, tls, token: file.token })
     }
 
-    /// A client to be set up further; see [`ClientBuilder`].
+    /// A builder with the seeds, authority and token of this profile.
     ///
     /// ```no_run
     /// # async fn run() -> rejoin_client::Result<()> {
@@ -89,7 +89,7 @@ impl Profile {
         Client::builder().seeds(self.seeds.clone()).tls(self.tls.clone()).token(self.token.clone())
     }
 
-    /// The seeds.
+    /// The addresses of the nodes to connect to first.
     ///
     /// ```
     /// # use rejoin_client::{Profile, Tls};
@@ -103,7 +103,7 @@ impl Profile {
 }
 
 impl std::fmt::Debug for Profile {
-    /// Everything but the token.
+    /// Without the token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Profile").field("seeds", &self.seeds).field("tls", &self.tls).finish_non_exhaustive()
     }

@@ -1,38 +1,54 @@
-//! Reads.
+//! Reads of one key.
 
+use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rejoin_proto::Name;
 use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{self, Reply, RequestBody};
 
-use crate::bucket::check_key;
-use crate::engine::{Route, unexpected};
-use crate::{Bucket, Codec, Object, Result};
+use crate::engine::{Engine, Route, unexpected};
+use crate::key::check_key;
+use crate::{Codec, Object, Result};
 
-/// A read to be awaited. Made by [`Bucket::get`].
+/// A read to be awaited. Made by [`Bucket::get`](crate::Bucket::get).
 ///
-/// It is sent to the key's first owner, and to others if that one cannot be reached, does not answer or says no. Reads
-/// may be repeated at will, so all retries within the time-out and the client's budget are made.
-#[derive(Clone, Debug)]
+/// It is sent to the first owner of the key, and to other nodes if that one cannot be reached, does not answer or
+/// refuses. Reads are safe to repeat, so it is retried within the time-out and the client's retry budget.
 #[must_use = "a read does nothing until it is awaited"]
 pub struct Get<C> {
-    bucket: Bucket<C>,
-    ask: client::Get,
+    engine: Arc<Engine>,
+    get: client::Get,
     timeout: Duration,
     hedge: Option<Duration>,
+    codec: PhantomData<fn() -> C>,
+}
+
+impl<C> Clone for Get<C> {
+    fn clone(&self) -> Self {
+        let (engine, get) = (Arc::clone(&self.engine), self.get.clone());
+        Self { engine, get, timeout: self.timeout, hedge: self.hedge, codec: PhantomData }
+    }
+}
+
+impl<C> fmt::Debug for Get<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Get").field("get", &self.get).field("timeout", &self.timeout).field("hedge", &self.hedge).finish_non_exhaustive()
+    }
 }
 
 impl<C: Codec> Get<C> {
-    pub(crate) fn new(bucket: Bucket<C>, key: &[u8]) -> Self {
-        let key = key.to_vec().into();
-        let ask = client::Get { bucket: bucket.name.clone(), key, r: None, pr: None, siblings: false, show: false };
-        let timeout = bucket.engine.timeout;
-        Self { bucket, ask, timeout, hedge: None }
+    pub(crate) fn new(engine: Arc<Engine>, bucket: Name, key: &[u8]) -> Self {
+        let get = client::Get { bucket, key: key.to_vec().into(), r: None, pr: None, siblings: false, show: false };
+        let timeout = engine.timeout;
+        Self { engine, get, timeout, hedge: None, codec: PhantomData }
     }
 
-    /// How many replicas must answer, instead of the bucket's `r`. More than the bucket's `n` counts as `n`.
+    /// The number of replicas that must answer. Overrides the bucket's `r`. More than the bucket's `n` counts as `n`.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -40,11 +56,11 @@ impl<C: Codec> Get<C> {
     /// # Ok(()) }
     /// ```
     pub fn r(mut self, replicas: u8) -> Self {
-        self.ask.r = Some(Quorum::Count(replicas));
+        self.get.r = Some(Quorum::Count(replicas));
         self
     }
 
-    /// How many of those that answer must be owners of the key, instead of the bucket's `pr`.
+    /// How many of them must be owners of the key. Overrides the bucket's `pr`.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -52,11 +68,11 @@ impl<C: Codec> Get<C> {
     /// # Ok(()) }
     /// ```
     pub fn pr(mut self, owners: u8) -> Self {
-        self.ask.pr = Some(Quorum::Count(owners));
+        self.get.pr = Some(Quorum::Count(owners));
         self
     }
 
-    /// Returns all siblings also where they were merged.
+    /// Also returns the siblings of a merged value.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -64,11 +80,11 @@ impl<C: Codec> Get<C> {
     /// # Ok(()) }
     /// ```
     pub fn siblings(mut self) -> Self {
-        self.ask.siblings = true;
+        self.get.siblings = true;
         self
     }
 
-    /// Asks for the plugin's readable form of the value as well.
+    /// Also returns the plugin's readable form of the value.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -76,11 +92,11 @@ impl<C: Codec> Get<C> {
     /// # Ok(()) }
     /// ```
     pub fn show(mut self) -> Self {
-        self.ask.show = true;
+        self.get.show = true;
         self
     }
 
-    /// How long all attempts together may take.
+    /// The time-out of all attempts together.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -92,9 +108,9 @@ impl<C: Codec> Get<C> {
         self
     }
 
-    /// Asks a second node when the first has not answered after that time, and takes what comes first. Costs a retry
-    /// from the client's budget each time it happens. A little above the usual latency's 95th percentile is a good
-    /// value.
+    /// Sends the read to a second node too if the first has not answered after that time, and returns the first reply.
+    /// Each such read takes one retry from the client's budget. A good value is a little above the 95th percentile of
+    /// the latency.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -107,10 +123,10 @@ impl<C: Codec> Get<C> {
     }
 
     async fn send(self) -> Result<Object<C::Value>> {
-        check_key(&self.ask.key)?;
-        let (name, key) = (self.ask.bucket.clone(), self.ask.key.clone());
-        let body = RequestBody::Get(self.ask);
-        match self.bucket.engine.read(Route::Key(&name, &key), &body, self.timeout, self.hedge).await? {
+        check_key(&self.get.key)?;
+        let (name, key) = (self.get.bucket.clone(), self.get.key.clone());
+        let body = RequestBody::Get(self.get);
+        match self.engine.read(Route::Key(&name, &key), &body, self.timeout, self.hedge).await? {
             Reply::Get(reply) => Object::from_reply::<C>(reply),
             _ => Err(unexpected("the node")),
         }

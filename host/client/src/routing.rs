@@ -1,8 +1,8 @@
-//! Which node to ask first. Pure: the layout and what is known of the nodes come in as arguments.
+//! Routing: the order in which nodes are asked. Pure: the layout and the state of the nodes are arguments.
 
 use rejoin_proto::{Address, BucketId, Layout, LayoutNode, LayoutRef, Name, NodeId, ObjectId, TenantId};
 
-/// A node that can be asked.
+/// A node to send requests to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Target {
     pub(crate) id: NodeId,
@@ -16,16 +16,16 @@ impl From<&LayoutNode> for Target {
     }
 }
 
-/// A layout that passed its check, with its name computed once.
+/// A valid layout, with its name computed once.
 #[derive(Debug)]
-pub(crate) struct Map {
+pub(crate) struct RoutingTable {
     layout: Layout,
     name: LayoutRef,
     tenant: TenantId,
 }
 
-impl Map {
-    /// `None` if the layout does not keep its own rules.
+impl RoutingTable {
+    /// `None` if the layout is invalid ([`Layout::check`]).
     pub(crate) fn new(layout: Layout, tenant: TenantId) -> Option<Self> {
         layout.check().ok()?;
         let name = layout.name();
@@ -40,12 +40,12 @@ impl Map {
         self.tenant
     }
 
-    /// Every node, beginning with the owners of a key in their order, then the others from a place that the key
-    /// decides, so that not all clients take the same one.
+    /// All nodes: first the owners of a key in their order, then the others, rotated by the hash of the key so that
+    /// clients do not all choose the same one.
     ///
-    /// How many copies the bucket keeps is not known here, but the first of the list is an owner for any number. Nor is
-    /// which incarnation of the bucket it is, and keys are placed alike in all of them. A bucket that lost its name in
-    /// a race is placed by the name that it had: there a wrong guess costs one forward inside the cluster.
+    /// The client knows neither the number of copies nor the incarnation of the bucket. It needs neither: the first
+    /// owner is the same for any number of copies, and all incarnations place keys alike. A bucket that lost its name
+    /// in a race is still placed by that name; a request that goes to a wrong node is forwarded once.
     pub(crate) fn candidates(&self, bucket: &Name, key: &[u8]) -> Vec<Target> {
         let bucket = BucketId::derive(self.tenant, bucket, 0);
         let object = ObjectId { tenant: self.tenant, bucket, key: key.to_vec().into() };
@@ -61,19 +61,19 @@ impl Map {
         order
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub(crate) fn len(&self) -> usize {
         self.layout.nodes.len()
     }
 
-    /// Every node, for requests that any of them can answer.
+    /// All nodes, for requests that any of them can answer.
     pub(crate) fn all(&self) -> Vec<Target> {
         self.layout.nodes.iter().map(Target::from).collect()
     }
 }
 
-/// The next node to ask: one that is not avoided and was not asked yet, else one not asked yet, else one not avoided,
-/// else the first.
+/// The next node to ask: preferably one that was not asked yet and is not avoided, then one not asked yet, then one not
+/// avoided, then the first.
 pub(crate) fn choose<'a>(candidates: &'a [Target], asked: &[NodeId], avoid: impl Fn(&Target) -> bool) -> Option<&'a Target> {
     let fresh = |target: &&Target| !asked.contains(&target.id);
     let well = |target: &&Target| !avoid(target);
@@ -89,7 +89,7 @@ pub(crate) fn choose<'a>(candidates: &'a [Target], asked: &[NodeId], avoid: impl
 mod tests {
     use super::*;
 
-    fn map(nodes: u16) -> Map {
+    fn map(nodes: u16) -> RoutingTable {
         let mut list: Vec<LayoutNode> = (0..nodes)
             .map(|at| {
                 let name = Name::new(format!("n{at}")).unwrap();
@@ -100,7 +100,7 @@ mod tests {
         list.sort_by_key(|node| node.id);
         let owners = (0..8).map(|p| (0..3.min(nodes)).map(|copy| (p + copy) % nodes).collect()).collect();
         let layout = Layout { version: 1, nodes: list, owners };
-        Map::new(layout, TenantId(5)).unwrap()
+        RoutingTable::new(layout, TenantId(5)).unwrap()
     }
 
     #[test]
@@ -137,6 +137,6 @@ mod tests {
     fn a_layout_that_breaks_its_rules_is_not_taken() {
         let mut layout = map(3).layout;
         layout.owners[0] = vec![9];
-        assert!(Map::new(layout, TenantId(5)).is_none());
+        assert!(RoutingTable::new(layout, TenantId(5)).is_none());
     }
 }

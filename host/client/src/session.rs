@@ -1,59 +1,55 @@
-//! One welcomed connection to one node: requests go out, answers find whoever waits for them.
+//! A session: a connection to one node after the hello. It matches replies to requests by frame id, and never retries.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use rejoin_proto::client::{Answer, ClientHello, HelloReply, PROTOCOL, Receipt, Request, ServerHello, StartId};
+use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL, Receipt, ReplyEnvelope, Request, ServerHello, StartId};
 use rejoin_proto::{ClusterId, Layout, Name, NodeId, TenantId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Endpoint, SendError};
 
+use crate::sync::lock;
 use crate::{Error, ErrorKind};
 
-/// How long the client waits beyond the deadline that it told the node, for the answer to travel.
+/// How long the client waits after the deadline that it sent to the node, for the reply to arrive.
 const GRACE: Duration = Duration::from_millis(200);
-/// The receipts of answered writes that are sent back together.
+/// The number of receipts that are sent together.
 const RECEIPTS: usize = 64;
 
-/// The frame id on the control class with which a node says that it is going away.
+/// The frame id of a control frame that announces that the node is stopping.
 const GOING_AWAY: u64 = 1;
 
-/// Locks, also after a panic elsewhere: what these locks guard is whole between any two statements.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Why a call on a session has no answer.
+/// Why a call has no reply.
 #[derive(Debug)]
 pub(crate) enum CallError {
     /// Nothing was sent.
     NotSent(Error),
-    /// It was sent, nothing usable came back. `silent`: nothing at all was heard from the node since.
+    /// It was sent, and no usable reply came. `silent` if no frame came from the node since.
     Lost { why: String, silent: bool },
 }
 
-/// Those who wait, by request id; none once the connection has ended.
-type Waiting = Mutex<Option<BTreeMap<u64, oneshot::Sender<Result<Answer, String>>>>>;
+/// The pending calls by request id; `None` once the connection has ended.
+type Waiting = Mutex<Option<BTreeMap<u64, oneshot::Sender<Result<ReplyEnvelope, String>>>>>;
 
-/// What the reader shares with the callers.
+/// Shared by the reader task and the callers.
 #[derive(Debug, Default)]
 struct Shared {
     waiting: Waiting,
     heard: AtomicU64,
     start: AtomicU64,
-    /// The node is going away: it answers what it was asked, and takes nothing more.
+    /// The node is stopping: it answers pending requests and accepts no new ones.
     leaving: AtomicBool,
-    /// Told when nobody waits any more and the node is going away.
+    /// Notified when a call ends while the node is stopping.
     idle: Notify,
 }
 
 impl Shared {
-    /// Ends the session if the node is going away and nobody waits for an answer.
+    /// Ends the session if the node is stopping and no call is pending.
     fn end_if_idle(&self) -> bool {
         let mut waiting = lock(&self.waiting);
         let ends = self.leaving.load(Ordering::Acquire) && waiting.as_ref().is_some_and(BTreeMap::is_empty);
@@ -64,7 +60,7 @@ impl Shared {
     }
 }
 
-/// A welcomed connection.
+/// A connection after the hello.
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: Connection,
@@ -76,12 +72,12 @@ pub(crate) struct Session {
     pub(crate) cluster: ClusterId,
     pub(crate) tenant: TenantId,
     pub(crate) retry_window: Duration,
-    /// Of answered writes, still to be sent back.
+    /// Receipts of answered writes that were not sent yet.
     receipts: Mutex<Vec<Receipt>>,
 }
 
 impl Session {
-    /// Connects and introduces the client. Also returns the node's layout.
+    /// Connects and sends the client's hello. Also returns the node's layout.
     pub(crate) async fn open(endpoint: &Endpoint, address: SocketAddr, hello: &ClientHello) -> Result<(Self, Layout), Error> {
         let connection = endpoint.connect_client(address).await.map_err(dial_error)?;
         let hello = codec::encode(hello);
@@ -125,7 +121,7 @@ impl Session {
         (session, hello.layout)
     }
 
-    /// The node's start as it was last heard.
+    /// The node's start id in its latest reply.
     pub(crate) fn start(&self) -> StartId {
         StartId(self.shared.start.load(Ordering::Acquire))
     }
@@ -135,24 +131,23 @@ impl Session {
         !self.shared.leaving.load(Ordering::Acquire) && lock(&self.shared.waiting).is_some()
     }
 
-    /// Keeps the receipt of a write that will not be repeated. Returns those that are to be sent, when there are enough
-    /// of them.
+    /// Stores the receipt of a write that will not be repeated. Returns all of them once they are enough to be sent.
     pub(crate) fn keep_receipt(&self, receipt: Receipt) -> Option<Vec<Receipt>> {
         let mut receipts = lock(&self.receipts);
         receipts.push(receipt);
         (receipts.len() >= RECEIPTS).then(|| std::mem::take(&mut *receipts))
     }
 
-    /// Sends what is not answered. What finds no room is dropped: the node forgets in its own time.
-    pub(crate) fn tell(&self, request: &Request) {
+    /// Sends a request that has no reply. It is dropped if the queue is full: the node drops retry rows in time anyway.
+    pub(crate) fn send_unanswered(&self, request: &Request) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         if let Err(why) = self.connection.sender().try_send(Class::Request, id, codec::encode(request).into()) {
             tracing::debug!(%why, "receipts were not sent");
         }
     }
 
-    /// Sends a request and waits for its answer: for the time that the request says, and a little for the way back.
-    pub(crate) async fn call(&self, class: Class, request: &Request) -> Result<Answer, CallError> {
+    /// Sends a request and waits for its reply, until its deadline plus [`GRACE`].
+    pub(crate) async fn call(&self, class: Class, request: &Request) -> Result<ReplyEnvelope, CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let heard = self.shared.heard.load(Ordering::Acquire);
         let (answered, answer) = oneshot::channel();
@@ -160,7 +155,7 @@ impl Session {
             Some(waiting) => waiting.insert(id, answered),
             None => return Err(CallError::NotSent(self.gone("the connection has ended"))),
         };
-        // However this ends, also when the caller drops the future: nobody waits for that id any more.
+        // Removes the entry in every case, also if the caller drops the future.
         let _entry = Entry { shared: &self.shared, id };
         self.connection.sender().try_send(class, id, codec::encode(request).into()).map_err(|why| CallError::NotSent(self.refused(why)))?;
         let wait = Duration::from_millis(u64::from(request.deadline_ms)) + GRACE;
@@ -196,7 +191,7 @@ impl Drop for Session {
     }
 }
 
-/// A place among those who wait, given up when dropped.
+/// A pending call, removed when dropped.
 struct Entry<'a> {
     shared: &'a Shared,
     id: u64,
@@ -213,7 +208,7 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// Hands answers to those who wait until the connection ends; then lets all of them know.
+/// Passes replies to the pending calls until the connection ends, then fails the remaining calls.
 async fn read(connection: Connection, shared: Arc<Shared>) {
     loop {
         if shared.end_if_idle() {
@@ -233,13 +228,13 @@ async fn read(connection: Connection, shared: Arc<Shared>) {
             }
             continue;
         }
-        let answer = codec::decode::<Answer>(&frame.body).map_err(|why| why.to_string());
+        let answer = codec::decode::<ReplyEnvelope>(&frame.body).map_err(|why| why.to_string());
         if let Ok(answer) = &answer {
             shared.start.store(answer.start.0, Ordering::Release);
         }
         let waiting = lock(&shared.waiting).as_mut().and_then(|waiting| waiting.remove(&frame.id));
         if let Some(waiting) = waiting {
-            // Who gave up in this very moment does not need it any more.
+            // Fails if the caller has just given up.
             let _ = waiting.send(answer);
         }
     }
@@ -247,7 +242,7 @@ async fn read(connection: Connection, shared: Arc<Shared>) {
     *lock(&shared.waiting) = None;
 }
 
-/// What a failed dial means to the caller.
+/// The error of a failed dial.
 pub(crate) fn dial_error(error: rejoin_wire::Error) -> Error {
     use rejoin_wire::Error as Wire;
     let kind = match error {
@@ -262,7 +257,7 @@ pub(crate) fn dial_error(error: rejoin_wire::Error) -> Error {
     Error::new(kind, error.to_string())
 }
 
-/// An endpoint that cannot be made: nothing to do with any node.
+/// The error of an endpoint that cannot be made, which concerns no node.
 pub(crate) fn endpoint_error(error: rejoin_wire::Error) -> Error {
     match dial_error(error) {
         error if error.kind() == ErrorKind::Unreachable => Error::new(ErrorKind::Config, error.to_string()),

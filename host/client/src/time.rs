@@ -1,13 +1,13 @@
-//! Lengths of time as callers give them: nothing at all is refused, and what is as good as endless is cut.
+//! Checks of durations: zero is refused, and very long ones are capped.
 
 use std::time::Duration;
 
 use crate::{Error, ErrorKind, Result};
 
-/// The longest time that anything waits: a year. Added to the clock it is still a moment that the clock can show.
+/// The longest wait: a year. Small enough that adding it to an `Instant` does not overflow.
 pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A length of time that can be waited for.
+/// Refuses zero and caps at [`LONGEST`].
 pub(crate) fn bounded(what: &str, given: Duration) -> Result<Duration> {
     if given.is_zero() {
         let message = format!("{what} of no time at all cannot be kept: give 1 ms or more");
@@ -16,7 +16,7 @@ pub(crate) fn bounded(what: &str, given: Duration) -> Result<Duration> {
     Ok(given.min(LONGEST))
 }
 
-/// A time to live in milliseconds, of which a part counts as a whole one.
+/// A time to live in milliseconds, rounded up.
 pub(crate) fn ttl_ms(given: Duration) -> Result<u64> {
     if given.is_zero() {
         let message = "a time to live of no time at all would hide the value at once: give 1 ms or more, or delete the key";

@@ -1,4 +1,4 @@
-//! Read, change, write: with the context carried along.
+//! Updates: read, change and write with the context of the read.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -11,20 +11,18 @@ use crate::{Bucket, Codec, Context, Error, ErrorKind, Result, Sibling, retry, ti
 
 /// A change to be awaited. Made by [`Bucket::update`].
 ///
-/// It reads the key, calls the function with the value found (`None` if there is none), and writes what that returns
-/// with the context of the read. It is no lock: of two updates at the same time both are written, as siblings, and the
-/// bucket's plugin merges them at the next read. So the function should change what it was given, not make a value from
-/// nothing.
+/// It reads the key, calls the function with the value (`None` if there is none), and writes the result with the
+/// context of the read. It does not lock: two concurrent updates are both written, as siblings, and the bucket's plugin
+/// merges them at the next read. So the function should change the value that it is given, not replace it.
 ///
-/// In a bucket without a plugin nobody merges them: say how with [`Update::resolve`]. Without it, the first update
-/// after two at the same time finds siblings, does not call the function, and fails with [`ErrorKind::Conflict`]; so
-/// does each one after it.
+/// A bucket without a plugin does not merge: pass a merge function to [`Update::resolve`]. Without one, every update
+/// after two concurrent ones finds siblings and fails with [`ErrorKind::Conflict`].
 ///
-/// When the write certainly did not happen, the whole is tried again from the read, so the function may be called
-/// several times; once the outcome of a write is unknown it is not ([`ErrorKind::Unknown`]), since the change could be
-/// made twice. What failed for want of a node is tried as often as the client's attempts allow. Where so many write at
-/// once that the key is at its sibling limit, it is tried after growing pauses until the time-out: the read of one of
-/// them covers all siblings, and its write makes room.
+/// If the write certainly did not happen, the update is repeated from the read, so the function may be called several
+/// times. If the outcome of a write is unknown, it is not repeated ([`ErrorKind::Unknown`]): the change could be made
+/// twice. After other errors it is repeated as often as the client's attempts allow. At the sibling limit of the key it
+/// is repeated with growing pauses until the time-out: the next read covers all siblings, so that its write replaces
+/// them.
 #[must_use = "an update does nothing until it is awaited"]
 pub struct Update<'f, C: Codec> {
     bucket: Bucket<C>,
@@ -49,13 +47,13 @@ struct Options {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Updated<V> {
-    /// The value that was written.
+    /// The written value.
     pub value: V,
-    /// What the writer has seen now: its own write and what that replaced.
+    /// Covers the write and what it replaced.
     pub context: Context,
-    /// Replicas that acknowledged in time.
+    /// The number of replicas that acknowledged in time.
     pub acked: u8,
-    /// Replicas that had to.
+    /// The number of acknowledgements needed.
     pub needed: u8,
 }
 
@@ -69,16 +67,29 @@ impl<C: Codec> fmt::Debug for Update<'_, C> {
     }
 }
 
+impl<C: Codec> Bucket<C> {
+    /// Reads a key, calls `edit` with the value, and writes the result with the context of the read; see [`Update`]. In
+    /// a bucket without a merge plugin, also pass a merge function to [`Update::resolve`].
+    ///
+    /// ```no_run
+    /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
+    /// let updated = bucket.update("apples", |stock| stock.unwrap_or(0) + 1).await?;
+    /// println!("now {}", updated.value);
+    /// # Ok(()) }
+    /// ```
+    pub fn update<'f>(&self, key: impl AsRef<[u8]>, edit: impl FnMut(Option<C::Value>) -> C::Value + Send + 'f) -> Update<'f, C> {
+        Update::new(self.clone(), key.as_ref(), Box::new(edit))
+    }
+}
+
 impl<'f, C: Codec> Update<'f, C> {
-    pub(crate) fn new(bucket: Bucket<C>, key: &[u8], edit: Edit<'f, C>) -> Self {
+    fn new(bucket: Bucket<C>, key: &[u8], edit: Edit<'f, C>) -> Self {
         let options = Options { timeout: bucket.engine.timeout, r: None, w: None, ttl: None };
         Self { bucket, key: key.to_vec(), edit, resolve: None, options }
     }
 
-    /// What several siblings come to that nobody else has merged: in a bucket without a plugin, or when its plugin
-    /// fails. The function is then called with the result, and the write replaces the siblings. Each sibling is one of
-    /// several values that were written at the same time; what is in none but one of them and not in the result is
-    /// lost.
+    /// Merges siblings in a bucket without a plugin, or when its plugin fails. The update function is then called with
+    /// the result, and the write replaces the siblings. Data that is in a sibling and not in the result is lost.
     ///
     /// ```no_run
     /// use std::collections::BTreeSet;
@@ -94,7 +105,7 @@ impl<'f, C: Codec> Update<'f, C> {
         self
     }
 
-    /// How many replicas must answer the read, instead of the bucket's `r`.
+    /// The number of replicas that must answer the read. Overrides the bucket's `r`.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
@@ -106,7 +117,7 @@ impl<'f, C: Codec> Update<'f, C> {
         self
     }
 
-    /// How many replicas must acknowledge the write, instead of the bucket's `w`.
+    /// The number of replicas that must acknowledge the write. Overrides the bucket's `w`.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
@@ -118,7 +129,7 @@ impl<'f, C: Codec> Update<'f, C> {
         self
     }
 
-    /// After how long the new value stops being visible, instead of the bucket's time to live.
+    /// The time to live of the new value. Overrides the bucket's.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
@@ -131,7 +142,7 @@ impl<'f, C: Codec> Update<'f, C> {
         self
     }
 
-    /// How long everything together may take.
+    /// The time-out of all rounds together.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
@@ -152,7 +163,7 @@ impl<'f, C: Codec> Update<'f, C> {
                 Err(error) if rounds.again(&error) => error,
                 done => return done,
             };
-            let pause = retry::pause(rounds.made, self.bucket.engine.chance.share()).max(error.retry_after().unwrap_or_default());
+            let pause = retry::pause(rounds.made, self.bucket.engine.rng.jitter()).max(error.retry_after().unwrap_or_default());
             if Instant::now() + pause >= deadline {
                 return Err(error);
             }
@@ -185,31 +196,31 @@ impl<'f, C: Codec> Update<'f, C> {
     }
 }
 
-/// What is left of an update's time.
+/// The time left until an update's deadline.
 fn left(deadline: Instant) -> Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     let over = || Error::new(ErrorKind::TimedOut, "the time was over before the update had written anything: give it more with `timeout`");
     if left.is_zero() { Err(over()) } else { Ok(left) }
 }
 
-/// Says what the one who updates can do about siblings.
+/// Adds advice to the error about unmerged siblings.
 fn unresolved(error: Error) -> Error {
     let advice = "say how to merge them with `update(..).resolve(..)`, or give the bucket a merge plugin";
     Error::new(error.kind(), format!("{error}; {advice}"))
 }
 
-/// The rounds of an update.
+/// Counts the rounds of an update.
 struct Rounds {
-    /// How many may still be made for want of a node.
+    /// Rounds left, except for those at the sibling limit.
     left: u8,
     made: u8,
 }
 
 impl Rounds {
-    /// Whether a round that ended so is worth another one: it wrote nothing, and what it was refused for may be gone. A
-    /// context stops being taken when the cluster's secret is rotated; a new read brings a new one. A new read of a key
-    /// at its sibling limit covers all siblings, so that a write with its context is taken unless others fill the key
-    /// again: that may go on for as long as there is time.
+    /// Whether to run another round after that error: it must have written nothing, and may not occur again. A context
+    /// becomes invalid when the cluster's secret is rotated; a new read returns a valid one. At the sibling limit a new
+    /// read covers all siblings, so its write is accepted unless other writers fill the key again, which may repeat
+    /// until the time-out.
     fn again(&mut self, error: &Error) -> bool {
         self.made = self.made.saturating_add(1);
         if error.kind() == ErrorKind::TooManySiblings {

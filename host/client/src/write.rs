@@ -1,4 +1,4 @@
-//! Writes and deletes. The types make sure that each says what it replaces.
+//! Writes and deletes. A typestate makes sure that each names what it replaces before it can be awaited.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -10,42 +10,42 @@ use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{Basis, Put, StartId};
 use rejoin_proto::{Content, Name, RequestId};
 
-use crate::bucket::check_key;
 use crate::engine::Engine;
+use crate::key::check_key;
 use crate::{Context, Result, time};
 
-/// A put that has not yet said what it replaces.
+/// The state of a put for which no basis was chosen yet.
 #[derive(Clone, Copy, Debug)]
-pub struct PutBasis(());
+pub struct NeedsPutBasis(());
 
-/// A delete that has not yet said what it deletes.
+/// The state of a delete for which no basis was chosen yet.
 #[derive(Clone, Copy, Debug)]
-pub struct DeleteBasis(());
+pub struct NeedsDeleteBasis(());
 
-/// A write that has said what it replaces and can be awaited.
+/// The state of a write with a basis, which can be awaited.
 #[derive(Clone, Copy, Debug)]
-pub struct Ready(());
+pub struct HasBasis(());
 
-/// A basis that is still to be chosen: [`PutBasis`] or [`DeleteBasis`].
-pub trait Undecided: sealed::Sealed {}
+/// The states without a basis: [`NeedsPutBasis`] and [`NeedsDeleteBasis`].
+pub trait NeedsBasis: sealed::Sealed {}
 
 mod sealed {
     pub trait Sealed {}
-    impl Sealed for super::PutBasis {}
-    impl Sealed for super::DeleteBasis {}
+    impl Sealed for super::NeedsPutBasis {}
+    impl Sealed for super::NeedsDeleteBasis {}
 }
 
-impl Undecided for PutBasis {}
-impl Undecided for DeleteBasis {}
+impl NeedsBasis for NeedsPutBasis {}
+impl NeedsBasis for NeedsDeleteBasis {}
 
-/// A write or delete to be awaited, once it has said what it replaces. Made by [`Bucket::put`](crate::Bucket::put) and
-/// [`Bucket::delete`](crate::Bucket::delete).
+/// A write or delete, to be awaited once its basis, what it replaces, is chosen. Made by
+/// [`Bucket::put`](crate::Bucket::put) and [`Bucket::delete`](crate::Bucket::delete).
 ///
-/// When nothing was written for certain, it is tried again within the time-out and the client's budget, at any node.
-/// When it was sent and no answer came, it is repeated only where that cannot make a second write of it: at the same
-/// node, under the same request id, within the node's retry window and while the node remembers the first attempt.
-/// Otherwise the answer is [`ErrorKind::Unknown`](crate::ErrorKind::Unknown). The same holds if the future is dropped
-/// before it is done.
+/// If an attempt certainly wrote nothing, the write is retried at any node, within the time-out and the client's retry
+/// budget. If an attempt was sent and not answered, it is repeated only where it cannot become a second write: at the
+/// same node, under the same request id, within the node's retry window, and while the node remembers the first
+/// attempt. Otherwise the write fails with [`ErrorKind::Unknown`](crate::ErrorKind::Unknown). After a future is dropped
+/// before it is done, the outcome is unknown too.
 #[must_use = "a write does nothing until it is awaited"]
 pub struct Write<S> {
     engine: Arc<Engine>,
@@ -64,12 +64,12 @@ impl<S> fmt::Debug for Write<S> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Written {
-    /// What the writer has seen now: its own write and what that replaced. The next write with it replaces both, and
-    /// stands beside siblings that this writer has not read, such as those that were there before a blind write.
+    /// Covers the write and what it replaced. The next write with it replaces both, and becomes a sibling of values
+    /// that this writer has not read, such as those from before a blind write.
     pub context: Context,
-    /// Replicas that acknowledged in time.
+    /// The number of replicas that acknowledged in time.
     pub acked: u8,
-    /// Replicas that had to.
+    /// The number of acknowledgements needed.
     pub needed: u8,
 }
 
@@ -77,7 +77,7 @@ impl<S> Write<S> {
     pub(crate) fn new(engine: Arc<Engine>, bucket: Name, key: &[u8], content: Result<Content>) -> Self {
         let put = content.and_then(|content| {
             check_key(key)?;
-            let (request, start) = (RequestId(engine.chance.id()), StartId::default());
+            let (request, start) = (RequestId(engine.rng.request_id()), StartId::default());
             let key = key.to_vec().into();
             Ok(Put { bucket, key, content, basis: Basis::Blind, request, start, attempt: 0, w: None, pw: None, ttl_ms: None })
         });
@@ -92,12 +92,13 @@ impl<S> Write<S> {
         self
     }
 
-    fn based_on(self, basis: Basis) -> Write<Ready> {
+    fn based_on(self, basis: Basis) -> Write<HasBasis> {
         let Self { engine, put, timeout, .. } = self.set(|put| put.basis = basis);
         Write { engine, put, timeout, state: std::marker::PhantomData }
     }
 
-    /// How many replicas must acknowledge, instead of the bucket's `w`. More than the bucket's `n` counts as `n`.
+    /// The number of replicas that must acknowledge. Overrides the bucket's `w`. More than the bucket's `n` counts as
+    /// `n`.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -108,7 +109,7 @@ impl<S> Write<S> {
         self.set(|put| put.w = Some(Quorum::Count(replicas)))
     }
 
-    /// How many of those that acknowledge must be owners of the key, instead of the bucket's `pw`.
+    /// How many of them must be owners of the key. Overrides the bucket's `pw`.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -119,8 +120,8 @@ impl<S> Write<S> {
         self.set(|put| put.pw = Some(Quorum::Count(owners)))
     }
 
-    /// After how long the value stops being visible, instead of the bucket's time to live. Counted in milliseconds,
-    /// from when it is written. Zero is refused with [`ErrorKind::Config`](crate::ErrorKind::Config).
+    /// The time to live, from the time of the write, in milliseconds rounded up. Overrides the bucket's. Zero is
+    /// refused with [`ErrorKind::Config`](crate::ErrorKind::Config).
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -137,7 +138,7 @@ impl<S> Write<S> {
         }
     }
 
-    /// How long all attempts together may take.
+    /// The time-out of all attempts together.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -150,8 +151,8 @@ impl<S> Write<S> {
     }
 }
 
-impl<S: Undecided> Write<S> {
-    /// Replaces what that context has seen, and stands beside what it has not.
+impl<S: NeedsBasis> Write<S> {
+    /// Replaces the values that the context has seen, and becomes a sibling of the others.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
@@ -159,38 +160,37 @@ impl<S: Undecided> Write<S> {
     /// bucket.put("k", b"v".to_vec()).context(&object.context).await?;
     /// # Ok(()) }
     /// ```
-    pub fn context(self, context: &Context) -> Write<Ready> {
+    pub fn context(self, context: &Context) -> Write<HasBasis> {
         self.based_on(Basis::Context(context.as_bytes().to_vec().into()))
     }
 
-    /// Replaces nothing on purpose: a put always becomes a sibling of what is there, a delete removes nothing that is
-    /// there.
+    /// Replaces nothing: a put always becomes a sibling of the stored values, a delete removes none of them.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
     /// bucket.put("k", b"v".to_vec()).blind().await?;
     /// # Ok(()) }
     /// ```
-    pub fn blind(self) -> Write<Ready> {
+    pub fn blind(self) -> Write<HasBasis> {
         self.based_on(Basis::Blind)
     }
 }
 
-impl Write<PutBasis> {
-    /// Is refused with [`ErrorKind::Exists`](crate::ErrorKind::Exists) if a read at the bucket's `r` finds a value. Two
-    /// creates at once may both succeed and become siblings.
+impl Write<NeedsPutBasis> {
+    /// Fails with [`ErrorKind::Exists`](crate::ErrorKind::Exists) if a read at the bucket's `r` finds a value. Two
+    /// concurrent creates may both succeed and become siblings.
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Bytes>) -> rejoin_client::Result<()> {
     /// bucket.put("k", b"v".to_vec()).create().await?;
     /// # Ok(()) }
     /// ```
-    pub fn create(self) -> Write<Ready> {
+    pub fn create(self) -> Write<HasBasis> {
         self.based_on(Basis::Create)
     }
 }
 
-impl IntoFuture for Write<Ready> {
+impl IntoFuture for Write<HasBasis> {
     type Output = Result<Written>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 

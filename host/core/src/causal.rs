@@ -11,7 +11,7 @@ use core::cmp::Ordering;
 use bytes::Bytes;
 
 use rejoin_proto::client::Sibling;
-use rejoin_proto::{Content, Dot, Entry, FoldedBy, Hlc, Object, Run, Runs, VersionVector};
+use rejoin_proto::{Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Object, VersionVector};
 
 /// Two entries claim the same freshly minted dot with different values: some disk was cloned or went back. Both are
 /// kept.
@@ -56,12 +56,12 @@ fn supersedes(newer: &Object, older: &Object) -> bool {
 }
 
 /// All live dots of an object.
-fn live(object: &Object) -> Runs {
+fn live(object: &Object) -> DotSet {
     object.entries.iter().flat_map(|entry| entry.dots.spans().iter().copied()).collect()
 }
 
 /// An entry with the dots that the other side has live or has not seen; `None` if there are none.
-fn surviving(entry: &Entry, seen: &VersionVector, live: &Runs) -> Option<Entry> {
+fn surviving(entry: &Entry, seen: &VersionVector, live: &DotSet) -> Option<Entry> {
     let fresh = entry.dots.unseen_by(seen);
     if fresh == entry.dots {
         return Some(entry.clone());
@@ -73,7 +73,7 @@ fn surviving(entry: &Entry, seen: &VersionVector, live: &Runs) -> Option<Entry> 
 /// The order of entries in an object, and of those with equal dots the order of preference: fewer covers, then covers,
 /// tombstone before value, bytes, stamp, expiry, plugin.
 fn order(a: &Entry, b: &Entry) -> Ordering {
-    let weight = |runs: &Runs| runs.spans().iter().fold(0u64, |sum, run| sum.saturating_add(run.hi - run.lo));
+    let weight = |runs: &DotSet| runs.spans().iter().fold(0u64, |sum, run| sum.saturating_add(run.hi - run.lo));
     a.dots
         .cmp(&b.dots)
         .then_with(|| weight(&a.covers).cmp(&weight(&b.covers)))
@@ -140,7 +140,7 @@ pub fn put(object: &mut Object, write: Write) {
     // Rule: contexts are remembered, also of writes that have not arrived here yet.
     object.context.join(&write.seen);
     object.context.insert(write.dot);
-    let dots = Runs::minted(write.dot, after);
+    let dots = DotSet::minted(write.dot, after);
     object.entries.push(Entry {
         covers: dots.clone(),
         dots,
@@ -185,13 +185,13 @@ pub fn writers_view(object: &Object, seen: &VersionVector, dot: Dot) -> VersionV
     let mut view = seen.clone();
     let spans = object.entries.iter().flat_map(|entry| entry.dots.spans());
     let own = spans.copied().find(|run| run.holds(dot));
-    view.insert_run(own.unwrap_or(Run { actor: dot.actor, lo: dot.counter.saturating_sub(1), hi: dot.counter }));
-    let hidden: Runs = object.entries.iter().flat_map(|entry| entry.dots.unseen_by(&view).spans().to_vec()).collect();
+    view.insert_span(own.unwrap_or(DotSpan { actor: dot.actor, lo: dot.counter.saturating_sub(1), hi: dot.counter }));
+    let hidden: DotSet = object.entries.iter().flat_map(|entry| entry.dots.unseen_by(&view).spans().to_vec()).collect();
     for run in view.cloud().to_vec() {
         // Of what this copy has not seen itself it cannot tell whether it is live.
         if run.hi <= object.context.get(run.actor) {
             let below = hidden.spans().iter().filter(|other| other.actor == run.actor && other.hi <= run.lo).map(|other| other.hi).max();
-            view.insert_run(Run { lo: below.unwrap_or(0), ..run });
+            view.insert_span(DotSpan { lo: below.unwrap_or(0), ..run });
         }
     }
     view
@@ -210,9 +210,9 @@ pub fn bounded(object: &Object, mut seen: VersionVector) -> VersionVector {
     let mut context = object.context.clone();
     context.join(&seen);
     let left = || object.entries.iter().map(|entry| (entry, entry.dots.unseen_by(&seen))).filter(|(_, dots)| !dots.is_empty());
-    let dots: Runs = left().flat_map(|(_, dots)| dots.spans().to_vec()).collect();
+    let dots: DotSet = left().flat_map(|(_, dots)| dots.spans().to_vec()).collect();
     // What a fold of them all would speak for.
-    let covers: Runs = left().flat_map(|(entry, _)| entry.covers.spans().iter().copied()).collect();
+    let covers: DotSet = left().flat_map(|(entry, _)| entry.covers.spans().iter().copied()).collect();
     if [context.cloud(), dots.spans(), covers.spans()].iter().any(|spans| spans.len() > MAX_SPANS) {
         seen.drop_cloud();
     }
@@ -259,7 +259,7 @@ pub fn fold(object: &mut Object, inputs: &[Entry], merged: Bytes, by: Option<Fol
 }
 
 fn joined(inputs: &[Entry], merged: Bytes, by: Option<FoldedBy>) -> Entry {
-    let spans = |pick: fn(&Entry) -> &Runs| inputs.iter().flat_map(|entry| pick(entry).spans().iter().copied()).collect::<Runs>();
+    let spans = |pick: fn(&Entry) -> &DotSet| inputs.iter().flat_map(|entry| pick(entry).spans().iter().copied()).collect::<DotSet>();
     let never = inputs.iter().any(|entry| entry.expires.is_none());
     Entry {
         // Rule: runs are whole.
@@ -288,7 +288,7 @@ mod tests {
         let all: Vec<Dot> = (1..=2).flat_map(|actor| (1..=2).map(move |counter| Dot { actor: ActorId(actor), counter })).collect();
         let picked = |mask: usize| (0..4).filter(move |bit| mask & 1 << bit != 0).map(|bit| all[bit]).collect::<Vec<_>>();
         let entry = |mask: usize| {
-            let dots: Runs = picked(mask).iter().map(|dot| Run { actor: dot.actor, lo: dot.counter - 1, hi: dot.counter }).collect();
+            let dots: DotSet = picked(mask).iter().map(|dot| DotSpan { actor: dot.actor, lo: dot.counter - 1, hi: dot.counter }).collect();
             let content = Content::Value(Bytes::from(alloc::vec![mask as u8]));
             Entry { covers: dots.clone(), dots, content, stamp: Hlc::default(), expires: None, folded_by: None }
         };

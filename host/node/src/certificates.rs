@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use rejoin_proto::NodeId;
-use rejoin_wire::{Endpoint, Identity, Period, Role, utc_text};
+use rejoin_wire::{Endpoint, Identity, Role, Validity, utc_text};
 
 use crate::config::Config;
 use crate::error::StartError;
@@ -74,7 +74,7 @@ struct State {
 struct Certificate<'a> {
     key: &'static str,
     path: &'a Path,
-    period: Period,
+    period: Validity,
     remedy: String,
 }
 
@@ -115,10 +115,10 @@ fn own_and_authority<'a>(config: &'a Config, identity: &Identity) -> Vec<Certifi
     let authority = Certificate {
         key: "ca",
         path: &config.ca,
-        period: identity.authority_period(),
+        period: identity.authority_validity(),
         remedy: "`rejoin cert ca --renew` makes another; give it to every node and client".into(),
     };
-    identity.own_period().map(own).into_iter().chain([authority]).collect()
+    identity.own_validity().map(own).into_iter().chain([authority]).collect()
 }
 
 impl Certificates {
@@ -134,7 +134,7 @@ impl Certificates {
     /// When the node's certificate and its authority's end, in seconds since 1970.
     pub(crate) fn ends(&self) -> (u64, u64) {
         let state = self.state();
-        (state.identity.own_period().map_or(0, |period| period.until), state.identity.authority_period().until)
+        (state.identity.own_validity().map_or(0, |period| period.until), state.identity.authority_validity().until)
     }
 
     /// Warnings about this node's certificates.

@@ -159,23 +159,8 @@ fn loopback(address: &Address) -> bool {
 
 /// The key that is nearest to a misspelt one, if one is near enough.
 fn nearest(word: &str) -> Option<String> {
-    let best = KEYS.iter().map(|key| (distance(word, key), *key)).min()?;
+    let best = KEYS.iter().map(|key| (strsim::levenshtein(word, key), *key)).min()?;
     (best.0 <= 2.max(word.len() / 3)).then(|| best.1.to_owned())
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.iter().enumerate() {
-            let change = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use rejoin_core::view::{ClusterView, shard_of};
 use rejoin_proto::client::StartId;
 use rejoin_proto::{ClusterId, Name, NodeId, PartitionId};
 use rejoin_store::{ControlFile, StoreWatch};
-use rejoin_wire::{Period, utc_text};
+use rejoin_wire::{Validity, utc_text};
 
 use crate::bootstrap;
 use crate::certificates::{Certificates, WARN_BEFORE};
@@ -139,8 +139,8 @@ impl NodeContext {
     /// Warnings about the certificates of connected peers.
     pub(crate) fn peer_certificate_warnings(&self) -> Vec<String> {
         let now = SystemTime::now();
-        let shown: Vec<_> = self.peers().all().map(|(peer, connection)| (*peer, connection.certificate_period())).collect();
-        let warning = |(peer, period): (NodeId, Option<Period>)| {
+        let shown: Vec<_> = self.peers().all().map(|(peer, connection)| (*peer, connection.certificate_validity())).collect();
+        let warning = |(peer, period): (NodeId, Option<Validity>)| {
             let (name, period) = (self.peer_name(peer), period?);
             if period.ended_before(now) {
                 Some(format!(

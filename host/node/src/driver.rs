@@ -336,7 +336,7 @@ impl Driver {
             if !std::mem::replace(&mut backlog.awaited[frame.class.index()], true) {
                 let (class, sender, messages) = (frame.class, sender.clone(), self.messages.clone());
                 tokio::spawn(async move {
-                    sender.made_room(class).await;
+                    sender.writable(class).await;
                     // A shard that has stopped sends nothing more.
                     let _ = messages.send(ShardMessage::QueueSpace(peer, class));
                 });

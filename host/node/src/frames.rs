@@ -1,7 +1,7 @@
 //! Encodes messages and replies as frames, and chooses the frame's class.
 
 use rejoin_core::shard::event::ReplyTo;
-use rejoin_proto::client::{Answer, Reply, StartId};
+use rejoin_proto::client::{Reply, ReplyEnvelope, StartId};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{LayoutRef, codec};
 use rejoin_wire::{Class, Frame};
@@ -40,6 +40,6 @@ pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {
 
 /// Encodes a reply to a client. The frame has the id of the request.
 pub(crate) fn answer(reply_to: ReplyTo, layout: LayoutRef, start: StartId, reply: Reply) -> Frame {
-    let body = codec::encode(&Answer { layout, start, reply });
+    let body = codec::encode(&ReplyEnvelope { layout, start, reply });
     Frame { class: Class::Request, id: reply_to.request, body: body.into() }
 }

@@ -20,7 +20,7 @@ use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::PROTOCOL;
 use rejoin_proto::context::ContextKey;
-use rejoin_proto::peer::{DiskId, Terms};
+use rejoin_proto::peer::{ClusterParams, DiskId};
 use rejoin_proto::{Address, ClusterId, Hlc, Layout, Name, NodeId, TenantId, codec};
 use rejoin_store::{ControlFile, DataDir, Disk, OpenError, Options, ShardStore, Start};
 use rejoin_wire::Identity;
@@ -156,7 +156,7 @@ impl StartPlan {
 
     fn links(&self, config: &Config, disks: Disks, clock: Clock, rng: &SharedRng) -> Links {
         let cluster = self.owner.cluster;
-        let terms = Terms {
+        let params = ClusterParams {
             protocol: PROTOCOL,
             cluster,
             secret_check: self.secret.key_check(cluster),
@@ -167,7 +167,7 @@ impl StartPlan {
         let config = links::Config {
             node: self.node,
             peers: others.map(|other| (other.id, other.name.clone())).collect(),
-            terms,
+            params,
             partitions: self.layout.partitions(),
             shards: config.shards,
             grace_us: config.start_grace_ms.saturating_mul(1000),

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use rejoin_core::control::{CatalogChange, Published, Wait, plugin_record};
 use rejoin_merge::digest_of;
-use rejoin_proto::client::{Admin, NodeStatus, RecordKind, Reply, Status};
+use rejoin_proto::client::{AdminRequest, NodeStatus, RecordKind, Reply, Status};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PartitionId, TenantId};
 
 use crate::context::NodeContext;
@@ -17,21 +17,21 @@ use crate::messages::CatalogRequest;
 use crate::token::ROOT;
 
 /// Handles a request of a tenant's administrator, who waits for `wait` at most.
-pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: Admin, wait: Duration) -> Reply {
+pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: AdminRequest, wait: Duration) -> Reply {
     let result = match request {
-        Admin::Status => return Reply::Status(status(ctx)),
-        Admin::List(kind) => return list(ctx, kind, tenant).await,
-        Admin::BucketCreate { name, props } => change(ctx, wait, CatalogChange::BucketCreate(tenant, name, props)).await,
-        Admin::BucketSet { name, version, props } => change(ctx, wait, CatalogChange::BucketSet(tenant, name, version, props)).await,
-        Admin::TokenCreate { name, .. } if name.as_str() == ROOT => Reply::Error(ErrorReply::new(
+        AdminRequest::Status => return Reply::Status(status(ctx)),
+        AdminRequest::List(kind) => return list(ctx, kind, tenant).await,
+        AdminRequest::BucketCreate { name, props } => change(ctx, wait, CatalogChange::BucketCreate(tenant, name, props)).await,
+        AdminRequest::BucketSet { name, version, props } => change(ctx, wait, CatalogChange::BucketSet(tenant, name, version, props)).await,
+        AdminRequest::TokenCreate { name, .. } if name.as_str() == ROOT => Reply::Error(ErrorReply::new(
             ErrorCode::Exists,
             "root is the name of the token that is derived from the cluster's secret; choose another name",
         )),
-        Admin::TokenCreate { name, scope, secret_hash } => {
+        AdminRequest::TokenCreate { name, scope, secret_hash } => {
             change(ctx, wait, CatalogChange::TokenCreate(tenant, name, scope, secret_hash)).await
         }
-        Admin::TokenRevoke { name } => change(ctx, wait, CatalogChange::TokenRevoke(name)).await,
-        Admin::PluginPush { name, module } => push(ctx, wait, name, module).await,
+        AdminRequest::TokenRevoke { name } => change(ctx, wait, CatalogChange::TokenRevoke(name)).await,
+        AdminRequest::PluginPush { name, module } => push(ctx, wait, name, module).await,
     };
     if let Reply::Error(error) = &result {
         tracing::info!(%error, "an administrator's request was refused");

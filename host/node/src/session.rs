@@ -137,7 +137,7 @@ async fn authenticate<'a>(
         );
         return Err(ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS));
     };
-    connection.let_in();
+    connection.admit();
     let welcome = ServerHello {
         protocol: PROTOCOL,
         cluster: ctx.cluster,

@@ -1,4 +1,4 @@
-//! Where a node is reached: an IP address or a host name, with a port.
+//! Addresses of nodes: an IP address or a host name, and a port.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -14,8 +14,7 @@ pub const MAX_HOST_BYTES: usize = 253;
 /// The most bytes between two dots of a host name.
 const MAX_LABEL_BYTES: usize = 63;
 
-/// Where a node is reached. A host name is looked up anew each time the node is dialled, so a node may move to another
-/// IP address.
+/// The address of a node. A host name is resolved at each dial, so a node may move to another IP address.
 ///
 /// Text and bytes are `10.0.0.1:7400`, `[2001:db8::1]:7400` or `n1.example.org:7400`. Host names are ASCII and kept in
 /// lower case.
@@ -30,9 +29,9 @@ const MAX_LABEL_BYTES: usize = 63;
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Address {
-    /// An IP address and a port.
+    /// Dialled as it is.
     Ip(SocketAddr),
-    /// A host name and a port.
+    /// Resolved at each dial.
     Host(Host),
 }
 
@@ -44,41 +43,41 @@ pub struct Host {
 }
 
 impl Host {
-    /// The name.
+    /// The name, in lower case.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// Why a text is no address.
+/// Why a text is not an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadAddress {
-    /// There is no port.
+    /// The port is missing.
     #[error("the port is missing: write HOST:PORT, such as 10.0.0.1:7400 or n1.example.org:7400")]
     NoPort,
-    /// The port is no number, or too large.
+    /// The port is not a number up to 65 535.
     #[error("the port after the last colon must be a number, 0 to 65535")]
     Port,
     /// An IPv6 address without brackets.
     #[error("an IPv6 address stands in brackets: [2001:db8::1]:7400")]
     Brackets,
-    /// What should be an IP address is none.
+    /// It looks like an IP address and is not one.
     #[error("that is no IP address, and a host name does not end in a number")]
     Ip,
-    /// It is no host name.
+    /// The host is neither an IP address nor a host name.
     #[error(
         "that is no host name: it has 1 to {MAX_HOST_BYTES} bytes, and between its dots 1 to {MAX_LABEL_BYTES} of a-z, 0-9, - and _, - not at an end"
     )]
     Host,
-    /// It is an address, but not in the one form that goes over the wire.
+    /// It is an address in another form than the canonical one of the wire.
     #[error("the address is not in its canonical form")]
     Form,
 }
 
 impl Address {
-    /// The port.
+    /// The UDP port.
     #[must_use]
     pub fn port(&self) -> u16 {
         match self {
@@ -87,7 +86,7 @@ impl Address {
         }
     }
 
-    /// The IP address and port; none for a host name.
+    /// The IP address and port, `None` for a host name.
     #[must_use]
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
@@ -96,8 +95,8 @@ impl Address {
         }
     }
 
-    /// The address without what does not distinguish two of them: IPv4 written as IPv6, and the dot at the end of a
-    /// host name.
+    /// The address in a form in which equal addresses compare equal: IPv4-mapped IPv6 as IPv4, and host names without
+    /// the dot at the end.
     #[must_use]
     pub fn plain(&self) -> Self {
         match self {
@@ -152,7 +151,7 @@ fn check_host(host: &str) -> Result<(), BadAddress> {
     if host.len() > MAX_HOST_BYTES || !labels.split('.').all(good) {
         return Err(BadAddress::Host);
     }
-    // No top-level domain is a number: this is an IP address with a slip in it.
+    // No top-level domain is a number, so this is a mistyped IP address.
     let last = labels.rsplit('.').next().unwrap_or_default();
     if last.bytes().all(|byte| byte.is_ascii_digit()) { Err(BadAddress::Ip) } else { Ok(()) }
 }
@@ -173,7 +172,7 @@ impl Serialize for Address {
 }
 
 impl<'de> Deserialize<'de> for Address {
-    /// Texts that people write may be in any form, bytes must be in the one that [`Serialize`] makes.
+    /// Human-readable formats accept any form of an address, binary ones only the form that [`Serialize`] writes.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let for_people = deserializer.is_human_readable();
         let text = String::deserialize(deserializer)?;
@@ -185,7 +184,7 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-/// What was refused, and why.
+/// The error of a refused text.
 struct Refused<'a> {
     text: &'a str,
     why: BadAddress,

@@ -1,4 +1,4 @@
-//! The control plane's records: tenants, buckets, plugins and tokens. Every node holds them all.
+//! The records of the catalog: tenants, buckets, plugins and tokens. Every node holds all of them.
 
 use alloc::string::String;
 
@@ -9,31 +9,30 @@ use crate::hlc::Hlc;
 use crate::id::{BucketId, Name, PluginDigest, TenantId};
 use crate::layout::MAX_OWNERS;
 
-/// The default limit of a value's bytes.
+/// The default of [`BucketProps::value_bytes`].
 pub const DEFAULT_VALUE_BYTES: u32 = 1024 * 1024;
-/// The limit that no bucket can raise: 16 MiB.
+/// The largest [`BucketProps::value_bytes`]: 16 MiB.
 pub const MAX_VALUE_BYTES: u32 = 16 * 1024 * 1024;
-/// An object may hold so many times the bytes of its bucket's largest value before a fold is forced.
+/// Before a fold is forced, an object may have this many times the bytes of its bucket's largest value.
 const OBJECT_VALUES: usize = 4;
-/// The most siblings that a bucket can allow.
+/// The largest [`BucketProps::siblings`].
 pub const MAX_SIBLINGS: u16 = 256;
 /// The default largest plugin component, 2 MiB.
 pub const MAX_MODULE_BYTES: u64 = 2 * 1024 * 1024;
 
-/// Bytes of inputs for which a call of a plugin has exactly the fuel that its bucket names.
+/// A call of a plugin with this many bytes of inputs gets exactly [`BucketProps::fuel`].
 pub const FUEL_BYTES: u64 = 2 * 1024 * 1024;
-/// Beyond so many bytes the fuel does not grow: those of the largest object of a bucket with the defaults.
+/// Fuel does not grow beyond this many bytes of inputs: the largest object of a bucket with the defaults.
 pub const MOST_FUEL_BYTES: u64 = OBJECT_VALUES as u64 * DEFAULT_VALUE_BYTES as u64;
-/// The fuel that every call has, however small its inputs, unless its bucket names less.
+/// The least fuel of a call, however small its inputs, unless [`BucketProps::fuel`] is less.
 pub const LEAST_FUEL: u64 = 250_000_000;
 
-/// The most fuel that a bucket may name: the wall-clock limit that belongs to it ends what holds a merge thread within
-/// minutes.
+/// The largest [`BucketProps::fuel`]. The wall-clock limit that goes with it frees a merge thread within minutes.
 pub const MAX_FUEL: u64 = 10_000_000_000;
 
-/// The fuel of a call with so many bytes of inputs, in a bucket that names so much: in proportion to the inputs, at
-/// least [`LEAST_FUEL`] or what the bucket names, and at most twice that, for [`MOST_FUEL_BYTES`]. So a plugin that
-/// loops is stopped soon, and a merge of the largest siblings can read them all.
+/// The fuel of a call with `bytes` of inputs in a bucket with `fuel`: proportional to the inputs, at least the smaller
+/// of [`LEAST_FUEL`] and `fuel`, and at most twice `fuel` ([`MOST_FUEL_BYTES`]). A plugin that loops is stopped soon,
+/// and a merge of the largest siblings can read all of them.
 #[must_use]
 pub fn fuel_for(fuel: u64, bytes: usize) -> u64 {
     let bytes = (bytes as u64).min(MOST_FUEL_BYTES);
@@ -41,12 +40,12 @@ pub fn fuel_for(fuel: u64, bytes: usize) -> u64 {
     u64::try_from(share).unwrap_or(u64::MAX).max(fuel.min(LEAST_FUEL))
 }
 
-/// How many answers are waited for.
+/// The number of replicas that an operation waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Quorum {
     /// More than half of n.
     Majority,
-    /// That many.
+    /// A fixed number.
     Count(u8),
 }
 
@@ -61,16 +60,16 @@ impl Quorum {
     }
 }
 
-/// What an acknowledgement promises of each replica that gave one.
+/// What a replica promises when it acknowledges a write.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Durability {
-    /// On the disk: it survives a loss of power.
+    /// The write is on the disk: it survives a loss of power.
     Fsync,
-    /// With the operating system: it survives the end of the process, not that of the machine.
+    /// The operating system has the write: it survives the end of the process, not that of the machine.
     Os,
 }
 
-/// A bucket's properties.
+/// The properties of a bucket.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BucketProps {
     /// Copies of each object, 1 to 5.
@@ -83,39 +82,39 @@ pub struct BucketProps {
     pub pr: Quorum,
     /// Of those that acknowledge a write, how many must be owners.
     pub pw: Quorum,
-    /// What an acknowledgement means.
+    /// When a replica acknowledges a write.
     pub durability: Durability,
-    /// Whether other healthy nodes may stand in for owners that are away.
+    /// Whether other healthy nodes may stand in for unreachable owners. Recorded; not used yet.
     pub sloppy: bool,
-    /// The merge plugin; without one, readers get all siblings.
+    /// The merge plugin. Without one, readers get all siblings.
     pub plugin: Option<Activation>,
     /// The most bytes of a value.
     pub value_bytes: u32,
     /// The most siblings an object may collect before a fold is forced.
     pub siblings: u16,
-    /// Fuel for one merge of [`FUEL_BYTES`]: roughly, WebAssembly instructions. Others have it in proportion, see
-    /// [`fuel_for`].
+    /// Fuel for one merge of [`FUEL_BYTES`], about one unit for each WebAssembly instruction. See [`fuel_for`] for
+    /// other sizes.
     pub fuel: u64,
     /// Linear memory for one merge, in bytes.
     pub memory_bytes: u32,
-    /// Milliseconds after which a value stops being visible, unless its writer said otherwise.
+    /// Milliseconds after which a value expires, unless its writer set another time. `None`: never.
     pub ttl_ms: Option<u64>,
-    /// Milliseconds during which nothing folds after a plugin has replaced another one.
+    /// Milliseconds without folds after a plugin has replaced another one.
     pub fold_delay_ms: u64,
 }
 
-/// Which plugin a bucket merges with, and since when.
+/// The active plugin of a bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Activation {
-    /// The component.
+    /// The digest of its component.
     pub plugin: PluginDigest,
-    /// Whether its author says that its values carry their own causality, so that reads may fold at once.
+    /// Whether the plugin declares that its values carry their own causality, so that reads may fold at once.
     pub self_causal: bool,
-    /// When it became the active one.
+    /// The time of its activation.
     pub since: Hlc,
     /// Whether it replaced another plugin (a bucket's first plugin folds at once).
     pub replaces: bool,
-    /// Whether it has a validator, which is asked before every put.
+    /// Whether it has a validator, which is called before every put.
     pub validates: bool,
 }
 
@@ -140,13 +139,13 @@ impl Default for BucketProps {
     }
 }
 
-/// Why properties are refused.
+/// A property that is out of its bounds.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{property} must be {allowed}")]
 pub struct BadProps {
-    /// Which property.
+    /// The name of the property.
     pub property: &'static str,
-    /// What it may be.
+    /// The allowed values, as text.
     pub allowed: String,
 }
 
@@ -157,9 +156,8 @@ impl BucketProps {
         OBJECT_VALUES * self.value_bytes as usize
     }
 
-    /// Stands for the properties as the incarnation of a bucket that is made with them ([`BucketId::derive`]): nodes
-    /// that make a bucket of one name with the same properties make the same bucket. When its plugin became the active
-    /// one does not count.
+    /// The incarnation of a bucket that is made with these properties ([`BucketId::derive`]): nodes that make a bucket
+    /// of one name with the same properties make the same bucket. The time of the plugin's activation does not count.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         let plugin = self.plugin.map(|plugin| Activation { since: Hlc::default(), replaces: false, ..plugin });
@@ -171,7 +169,7 @@ impl BucketProps {
     /// Checks every bound.
     ///
     /// # Errors
-    /// [`BadProps`] names the property and what it may be.
+    /// [`BadProps`] names the property and the allowed values.
     pub fn check(&self) -> Result<(), BadProps> {
         let bad = |property, allowed: String| Err(BadProps { property, allowed });
         if !(1..=MAX_OWNERS).contains(&usize::from(self.n)) {
@@ -201,8 +199,8 @@ impl BucketProps {
         Ok(())
     }
 
-    /// Whether values may be folded at that wall time. Without an activation nothing folds, and for `fold_delay_ms`
-    /// after one that replaced another plugin only the sibling limit makes it.
+    /// Whether reads fold at that wall time. Without a plugin they never do. For `fold_delay_ms` after a plugin has
+    /// replaced another one, only the sibling limit forces a fold.
     #[must_use]
     pub fn folds_at_once(&self, now_ms: u64) -> bool {
         let settled = |a: &Activation| !a.replaces || now_ms >= a.since.ms().saturating_add(self.fold_delay_ms);
@@ -210,21 +208,21 @@ impl BucketProps {
     }
 }
 
-/// What a token allows.
+/// The permissions of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Scope {
     /// Get, put and delete in the tenant's buckets.
     Data,
-    /// Also the verbs of an operator.
+    /// Also the requests of an operator ([`crate::client::AdminRequest`]).
     Admin,
 }
 
-/// A record's place in the catalog.
+/// The key of a record in the catalog.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum RecordKey {
     /// A tenant.
     Tenant(TenantId),
-    /// A tenant's bucket, by name.
+    /// A bucket, by tenant and name.
     Bucket(TenantId, Name),
     /// A plugin.
     Plugin(PluginDigest),
@@ -232,12 +230,12 @@ pub enum RecordKey {
     Token(Name),
 }
 
-/// A record's content.
+/// The content of a record.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum RecordBody {
     /// A tenant.
     Tenant {
-        /// Its name.
+        /// The name from which the id is derived.
         name: Name,
     },
     /// A bucket.
@@ -249,45 +247,45 @@ pub enum RecordBody {
     },
     /// A plugin that was pushed.
     Plugin {
-        /// As its author calls it, or the file's name.
+        /// The name in its card, or that of its file.
         name: Name,
-        /// Its own version text.
+        /// The version in its card.
         version: String,
-        /// The component's size.
+        /// The size of the component.
         bytes: u64,
-        /// Whether its author says its values carry their own causality.
+        /// See [`Activation::self_causal`].
         self_causal: bool,
-        /// Whether it has a validator.
+        /// See [`Activation::validates`].
         validates: bool,
     },
     /// A token. Only a hash of its secret is kept.
     Token {
-        /// Whose buckets it opens.
+        /// The tenant whose buckets it opens.
         tenant: TenantId,
-        /// What it allows.
+        /// Its permissions.
         scope: Scope,
         /// BLAKE3 of the secret part.
         secret_hash: [u8; 32],
-        /// Whether it was withdrawn.
+        /// A revoked token is refused.
         revoked: bool,
     },
 }
 
-/// One record. Of two records under one key the larger (version, hash of the body) wins, whoever made them.
+/// One record. Of two records with one key the larger by [`Record::rank`] wins, on all nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Record {
-    /// Its place.
+    /// The key.
     pub key: RecordKey,
     /// Grows by one with each change, from 1.
     pub version: u64,
-    /// When it was written, for people.
+    /// The time of the change, for people.
     pub stamp: Hlc,
-    /// Its content.
+    /// The content.
     pub body: RecordBody,
 }
 
 impl Record {
-    /// What decides between two records of one key: the version, then the hash of the whole record.
+    /// Decides between two records of one key: the version, then the hash of the whole record.
     #[must_use]
     pub fn rank(&self) -> (u64, u64) {
         (self.version, xxhash_rust::xxh3::xxh3_64(&crate::codec::encode(self)))

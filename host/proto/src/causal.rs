@@ -1,8 +1,7 @@
-//! The two sets that causality is made of: [`VersionVector`] (what has been seen) and [`Runs`] (which dots are meant).
+//! Sets of writes: [`VersionVector`], the writes that were seen, and [`DotSet`], the writes that a value stands for.
 //!
-//! Both are kept in one canonical form, so that equal sets are equal bytes. What comes from outside is checked when it
-//! is decoded. The idea of a context beside per-value dots is that of dotted version vectors (Preguiça, Baquero,
-//! Almeida, Fonte, Gonçalves 2010).
+//! Both have one canonical form, so that equal sets are equal bytes; decoding refuses any other form. The idea of a
+//! context beside per-value dots is that of dotted version vectors (Preguiça, Baquero, Almeida, Fonte, Gonçalves 2010).
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -14,11 +13,11 @@ use smallvec::{Array, SmallVec};
 
 use crate::id::{ActorId, Dot};
 
-/// What most keys need stands in the value itself: as many writers as a bucket usually has copies, one span an entry.
+/// Inline for most keys: as many actors as a bucket usually has copies.
 type Counters = SmallVec<[(ActorId, u64); 3]>;
-type Spans = SmallVec<[Run; 1]>;
+type Spans = SmallVec<[DotSpan; 1]>;
 
-/// Reads a sequence element by element: no room is made for what is only announced.
+/// Reads a sequence element by element, without reserving memory for its announced length.
 fn sequence<'de, D: Deserializer<'de>, A: Array>(deserializer: D) -> Result<SmallVec<A>, D::Error>
 where
     A::Item: Deserialize<'de>,
@@ -51,18 +50,18 @@ where
 #[error("a causal set is not in canonical form")]
 pub struct NotCanonical;
 
-/// The writes to one key that have been seen: per actor a counter up to which *every* write has been (an absent actor
-/// stands for 0), and a cloud of spans above those counters.
+/// The writes to one key that were seen: for each actor a counter up to which *every* write was seen (0 for an absent
+/// actor), and a cloud of spans above those counters.
 ///
-/// Reads are described by counters alone. The cloud is for a writer who was told of its own write and not of an earlier
-/// one of the same actor: a counter could not name the one without the other. A span moves into its actor's counter as
-/// soon as that reaches the span's lower end. This is the compact causal context of delta-state CRDTs (Almeida, Shoker,
-/// Baquero 2016): a vector and a dot cloud.
+/// A read needs counters only. The cloud is for a writer that knows its own write and not an earlier one of the same
+/// actor, which no counter can express. A span moves into its actor's counter as soon as the counter reaches its lower
+/// end. This is the compact causal context of delta-state CRDTs (Almeida, Shoker, Baquero 2016): a vector and a dot
+/// cloud.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct VersionVector {
     seen: Counters,
-    /// Every span begins above its actor's counter. Rare, and so a word where there is none: never an empty set.
-    cloud: Option<Box<Runs>>,
+    /// Every span begins above its actor's counter. Rare, and so boxed; never an empty set.
+    cloud: Option<Box<DotSet>>,
 }
 
 impl VersionVector {
@@ -72,29 +71,29 @@ impl VersionVector {
         Self::default()
     }
 
-    /// The counter up to which every write of that actor was seen, 0 if none.
+    /// The counter up to which every write of that actor was seen, 0 if none was.
     #[must_use]
     pub fn get(&self, actor: ActorId) -> u64 {
         self.find(actor).map_or(0, |at| self.seen[at].1)
     }
 
-    /// The highest counter seen of that actor, 0 if none. Not all below it need have been seen.
+    /// The highest counter seen of that actor, 0 if none. Writes below it may be missing.
     #[must_use]
     pub fn highest(&self, actor: ActorId) -> u64 {
         let clouded = self.cloud().iter().filter(|run| run.actor == actor).map(|run| run.hi).max();
         clouded.unwrap_or_else(|| self.get(actor))
     }
 
-    /// Whether the dot is one of those seen.
+    /// Whether the dot was seen.
     #[must_use]
     pub fn contains(&self, dot: Dot) -> bool {
         dot.counter <= self.get(dot.actor) || self.cloud().iter().any(|run| run.holds(dot))
     }
 
-    /// Whether all that `other` has seen was seen here.
+    /// Whether it contains every write of `other`.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        let cloud_is = |cloud: &Runs| cloud.unseen_by(self).is_empty();
+        let cloud_is = |cloud: &DotSet| cloud.unseen_by(self).is_empty();
         other.seen.iter().all(|&(actor, counter)| counter <= self.get(actor)) && other.cloud.as_deref().is_none_or(cloud_is)
     }
 
@@ -108,37 +107,36 @@ impl VersionVector {
         self.settle();
     }
 
-    /// Adds the writes of one span, and nothing below it.
-    pub fn insert_run(&mut self, run: Run) {
+    /// Adds the writes of one span, and none below it.
+    pub fn insert_span(&mut self, run: DotSpan) {
         if run.lo <= self.get(run.actor) {
             return self.insert(Dot { actor: run.actor, counter: run.hi });
         }
         self.set_cloud(self.cloud().iter().copied().chain([run]).collect());
     }
 
-    /// The union.
+    /// Adds every write of `other`.
     pub fn join(&mut self, other: &Self) {
         for &(actor, counter) in &other.seen {
             self.insert(Dot { actor, counter });
         }
         for &run in other.cloud() {
-            self.insert_run(run);
+            self.insert_span(run);
         }
     }
 
-    /// The actors and the counters up to which every write was seen, ordered by actor. What is in the
-    /// [`cloud`](Self::cloud) is not among them.
+    /// The counter of each actor, ordered by actor, without the [`cloud`](Self::cloud).
     pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
         self.seen.iter().map(|&(actor, counter)| Dot { actor, counter })
     }
 
     /// The spans that were seen above the counters, ordered by actor and counter.
     #[must_use]
-    pub fn cloud(&self) -> &[Run] {
-        self.cloud.as_deref().map_or(&[], Runs::spans)
+    pub fn cloud(&self) -> &[DotSpan] {
+        self.cloud.as_deref().map_or(&[], DotSet::spans)
     }
 
-    /// Forgets the cloud: what is left names less, and so replaces less.
+    /// Removes the cloud. The smaller vector replaces less.
     pub fn drop_cloud(&mut self) {
         self.cloud = None;
     }
@@ -155,14 +153,14 @@ impl VersionVector {
         self.seen.is_empty() && self.cloud.is_none()
     }
 
-    fn set_cloud(&mut self, cloud: Runs) {
+    fn set_cloud(&mut self, cloud: DotSet) {
         self.cloud = (!cloud.is_empty()).then(|| Box::new(cloud));
     }
 
-    /// Moves the spans that the counters have reached into them.
+    /// Merges spans into the counters that have reached them.
     fn settle(&mut self) {
         let Some(cloud) = self.cloud.take() else { return };
-        // Spans of one actor are in order, so that one which moves makes way for the next.
+        // Spans of one actor are in order, so each merged span may let the next one merge.
         let mut left: Spans = Spans::new();
         for run in cloud.runs {
             match self.find(run.actor) {
@@ -170,10 +168,10 @@ impl VersionVector {
                 _ => left.push(run),
             }
         }
-        self.set_cloud(Runs { runs: left });
+        self.set_cloud(DotSet { runs: left });
     }
 
-    fn checked(seen: Counters, cloud: Runs) -> Result<Self, NotCanonical> {
+    fn checked(seen: Counters, cloud: DotSet) -> Result<Self, NotCanonical> {
         let sorted = seen.windows(2).all(|pair| pair[0].0 < pair[1].0);
         let mut vector = Self { seen, cloud: None };
         let above = cloud.spans().iter().all(|run| run.lo > vector.get(run.actor));
@@ -214,18 +212,18 @@ impl<'de> Deserialize<'de> for VersionVector {
     }
 }
 
-/// One span `(lo, hi]` of an actor's counters: every dot of that actor *for one key* in the span.
+/// One span `(lo, hi]` of an actor's counters: every dot of that actor in the span *for one key*.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct Run {
-    /// Whose dots.
+pub struct DotSpan {
+    /// The actor of the dots.
     pub actor: ActorId,
-    /// The span begins after this counter.
+    /// Exclusive.
     pub lo: u64,
-    /// The span ends with this counter.
+    /// Inclusive.
     pub hi: u64,
 }
 
-impl Run {
+impl DotSpan {
     fn overlap(&self, other: &Self) -> Option<Self> {
         let (lo, hi) = (self.lo.max(other.lo), self.hi.min(other.hi));
         (self.actor == other.actor && lo < hi).then_some(Self { actor: self.actor, lo, hi })
@@ -242,29 +240,28 @@ impl Run {
     }
 }
 
-/// A set of dots of one key, as spans: sorted, neither overlapping nor touching. Spans and not single dots, because a
-/// run of writes by one actor is then one span however long it is, and because keeping only its largest dot would lose
-/// the others.
+/// A set of dots of one key, as spans: sorted, neither overlapping nor touching. Consecutive writes of one actor are
+/// one span, however many there are. (Keeping only the largest dot of each actor would lose the others.)
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub struct Runs {
+pub struct DotSet {
     runs: Spans,
 }
 
-impl Runs {
-    /// The span of a freshly minted dot: `after` is the last counter that its actor had used for the key, so the span
-    /// holds that dot only.
+impl DotSet {
+    /// The set of a new dot. `after` is the last counter that its actor used for the key, so the span has this dot
+    /// only.
     ///
     /// # Panics
-    /// If `after` is not below the dot's counter: an actor's counter never goes back.
+    /// If `after` is not below the dot's counter: counters of an actor only grow.
     #[must_use]
     pub fn minted(dot: Dot, after: u64) -> Self {
         assert!(after < dot.counter, "a dot is minted above all earlier ones of its actor");
-        Self { runs: smallvec::smallvec![Run { actor: dot.actor, lo: after, hi: dot.counter }] }
+        Self { runs: smallvec::smallvec![DotSpan { actor: dot.actor, lo: after, hi: dot.counter }] }
     }
 
     /// The spans, ordered by actor and counter.
     #[must_use]
-    pub fn spans(&self) -> &[Run] {
+    pub fn spans(&self) -> &[DotSpan] {
         &self.runs
     }
 
@@ -292,10 +289,10 @@ impl Runs {
         self.runs.iter().flat_map(|a| other.runs.iter().filter_map(|b| a.overlap(b))).collect()
     }
 
-    /// The dots that the vector has not seen: every span cut from below, and without what is in the cloud.
+    /// The dots that are not in the vector.
     #[must_use]
     pub fn unseen_by(&self, seen: &VersionVector) -> Self {
-        let cut = |run: &Run| Run { lo: run.lo.max(seen.get(run.actor)), ..*run };
+        let cut = |run: &DotSpan| DotSpan { lo: run.lo.max(seen.get(run.actor)), ..*run };
         let above: Self = self.runs.iter().map(cut).collect();
         match &seen.cloud {
             Some(cloud) => above.difference(cloud),
@@ -310,10 +307,10 @@ impl Runs {
         for run in &self.runs {
             let mut lo = run.lo;
             for hole in other.runs.iter().filter_map(|hole| run.overlap(hole)) {
-                left.push(Run { lo, hi: hole.lo, ..*run });
+                left.push(DotSpan { lo, hi: hole.lo, ..*run });
                 lo = hole.hi;
             }
-            left.push(Run { lo, ..*run });
+            left.push(DotSpan { lo, ..*run });
         }
         left.into_iter().collect()
     }
@@ -327,12 +324,12 @@ impl Runs {
     /// Whether no dot here was seen.
     #[must_use]
     pub fn is_new_to(&self, seen: &VersionVector) -> bool {
-        let clouded = |run: &Run| seen.cloud().iter().any(|other| other.overlap(run).is_some());
+        let clouded = |run: &DotSpan| seen.cloud().iter().any(|other| other.overlap(run).is_some());
         self.runs.iter().all(|run| seen.get(run.actor) <= run.lo && !clouded(run))
     }
 
     fn checked(runs: Spans) -> Result<Self, NotCanonical> {
-        let apart = |a: &Run, b: &Run| a.actor < b.actor || (a.actor == b.actor && a.hi < b.lo);
+        let apart = |a: &DotSpan, b: &DotSpan| a.actor < b.actor || (a.actor == b.actor && a.hi < b.lo);
         let ordered = runs.windows(2).all(|pair| apart(&pair[0], &pair[1]));
         if ordered && runs.iter().all(|run| run.lo < run.hi) { Ok(Self { runs }) } else { Err(NotCanonical) }
     }
@@ -343,9 +340,9 @@ impl Runs {
     }
 }
 
-impl FromIterator<Run> for Runs {
-    /// Sorts the spans and joins those that overlap or touch; empty ones are left out.
-    fn from_iter<I: IntoIterator<Item = Run>>(runs: I) -> Self {
+impl FromIterator<DotSpan> for DotSet {
+    /// Sorts the spans, joins those that overlap or touch, and drops empty ones.
+    fn from_iter<I: IntoIterator<Item = DotSpan>>(runs: I) -> Self {
         let mut sorted: Spans = runs.into_iter().filter(|run| run.lo < run.hi).collect();
         sorted.sort_unstable();
         let mut joined = Spans::with_capacity(sorted.len());
@@ -359,13 +356,13 @@ impl FromIterator<Run> for Runs {
     }
 }
 
-impl Serialize for Runs {
+impl Serialize for DotSet {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.runs.as_slice().serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for Runs {
+impl<'de> Deserialize<'de> for DotSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::checked(sequence(deserializer)?).map_err(D::Error::custom)
     }
@@ -375,19 +372,19 @@ impl<'de> Deserialize<'de> for Runs {
 mod tests {
     use super::*;
 
-    fn run(actor: u64, lo: u64, hi: u64) -> Run {
-        Run { actor: ActorId(actor), lo, hi }
+    fn run(actor: u64, lo: u64, hi: u64) -> DotSpan {
+        DotSpan { actor: ActorId(actor), lo, hi }
     }
 
     #[test]
     fn touching_spans_become_one_and_apart_ones_stay() {
-        let runs: Runs = [run(1, 3, 7), run(1, 0, 3), run(1, 9, 10), run(2, 7, 9)].into_iter().collect();
+        let runs: DotSet = [run(1, 3, 7), run(1, 0, 3), run(1, 9, 10), run(2, 7, 9)].into_iter().collect();
         assert_eq!(runs.spans(), [run(1, 0, 7), run(1, 9, 10), run(2, 7, 9)]);
     }
 
     #[test]
     fn a_context_cuts_a_span_from_below() {
-        let runs: Runs = [run(1, 0, 7), run(2, 0, 2)].into_iter().collect();
+        let runs: DotSet = [run(1, 0, 7), run(2, 0, 2)].into_iter().collect();
         let seen: VersionVector = [Dot { actor: ActorId(1), counter: 5 }, Dot { actor: ActorId(2), counter: 2 }].into_iter().collect();
         assert_eq!(runs.unseen_by(&seen).spans(), [run(1, 5, 7)]);
     }
@@ -396,14 +393,14 @@ mod tests {
     fn a_span_waits_in_the_cloud_until_the_counter_reaches_it() {
         let dot = |counter| Dot { actor: ActorId(1), counter };
         let mut seen = VersionVector::new();
-        seen.insert_run(run(1, 7, 9));
-        seen.insert_run(run(1, 3, 5));
+        seen.insert_span(run(1, 7, 9));
+        seen.insert_span(run(1, 3, 5));
         assert!(seen.contains(dot(4)) && seen.contains(dot(9)) && !seen.contains(dot(3)) && !seen.contains(dot(6)));
         assert_eq!((seen.get(ActorId(1)), seen.highest(ActorId(1)), seen.len()), (0, 9, 0));
         assert!(!seen.is_empty());
         seen.insert(dot(3));
         assert_eq!((seen.get(ActorId(1)), seen.cloud()), (5, &[run(1, 7, 9)][..]), "the gap from 5 to 7 is still open");
-        seen.insert_run(run(1, 4, 7));
+        seen.insert_span(run(1, 4, 7));
         assert_eq!((seen.get(ActorId(1)), seen.cloud().is_empty()), (9, true));
     }
 
@@ -411,7 +408,7 @@ mod tests {
     fn contexts_with_clouds_join_to_the_same_in_any_order_and_cover_what_they_joined() {
         let vector = |counter: u64, spans: &[(u64, u64)]| {
             let mut vector: VersionVector = [Dot { actor: ActorId(1), counter }].into_iter().collect();
-            spans.iter().for_each(|&(lo, hi)| vector.insert_run(run(1, lo, hi)));
+            spans.iter().for_each(|&(lo, hi)| vector.insert_span(run(1, lo, hi)));
             vector
         };
         let parts = [vector(1, &[(4, 5)]), vector(0, &[(1, 2), (7, 9)]), vector(0, &[(2, 4)]), vector(3, &[(8, 10)])];
@@ -435,18 +432,18 @@ mod tests {
     #[test]
     fn a_cloud_cuts_holes() {
         let mut seen: VersionVector = [Dot { actor: ActorId(1), counter: 1 }].into_iter().collect();
-        seen.insert_run(run(1, 3, 5));
-        let runs: Runs = [run(1, 0, 7), run(2, 0, 2)].into_iter().collect();
+        seen.insert_span(run(1, 3, 5));
+        let runs: DotSet = [run(1, 0, 7), run(2, 0, 2)].into_iter().collect();
         assert_eq!(runs.unseen_by(&seen).spans(), [run(1, 1, 3), run(1, 5, 7), run(2, 0, 2)]);
-        let is_new = |run: Run| Runs::from_iter([run]).is_new_to(&seen);
+        let is_new = |run: DotSpan| DotSet::from_iter([run]).is_new_to(&seen);
         assert!(is_new(run(1, 1, 3)) && is_new(run(1, 5, 6)) && !is_new(run(1, 1, 4)) && !is_new(run(1, 0, 1)));
     }
 
     #[test]
     fn what_is_not_canonical_is_refused() {
-        let runs = |runs: &[Run]| Runs::checked(runs.iter().copied().collect());
+        let runs = |runs: &[DotSpan]| DotSet::checked(runs.iter().copied().collect());
         let vector = |seen: &[(u64, u64)]| {
-            VersionVector::checked(seen.iter().map(|&(actor, counter)| (ActorId(actor), counter)).collect(), Runs::default())
+            VersionVector::checked(seen.iter().map(|&(actor, counter)| (ActorId(actor), counter)).collect(), DotSet::default())
         };
         assert!(runs(&[run(1, 3, 7), run(1, 8, 9)]).is_ok() && vector(&[(1, 1), (2, 1)]).is_ok());
         assert!(runs(&[run(1, 3, 7), run(1, 7, 9)]).is_err(), "touching");

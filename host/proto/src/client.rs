@@ -1,4 +1,4 @@
-//! What a client and a node say to each other: a hello each way on the control stream, then requests and replies
+//! Messages between clients and nodes: a hello in each direction on the control stream, then requests and replies,
 //! matched by frame id.
 
 use alloc::string::String;
@@ -15,22 +15,21 @@ use crate::id::{ClusterId, Name, PartitionId, PluginDigest, RequestId, TenantId}
 use crate::layout::{Layout, LayoutRef};
 use crate::object::Content;
 
-/// The protocol spoken by this release.
+/// The protocol version of this release.
 pub const PROTOCOL: u16 = 1;
 
-/// Stands for everything a node remembers of retries. Renewed whenever a tenure ends; a retry that names another one is
-/// not taken.
+/// Identifies the retry memory of a node. It changes whenever a tenure ends. A node refuses a retry with another id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct StartId(pub u64);
 
-/// The client's first words.
+/// The first message of a client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClientHello {
-    /// [`PROTOCOL`] of the client.
+    /// The client's [`PROTOCOL`].
     pub protocol: u16,
-    /// The token, as it was handed out.
+    /// The token text, `name:secret`.
     pub token: String,
-    /// What the client calls itself, for the log. At most 64 bytes are kept.
+    /// The client's name in the node's log. At most 64 bytes are kept.
     pub client: String,
 }
 
@@ -39,31 +38,31 @@ impl Versioned for ClientHello {
     const WHAT: &'static str = "client hello";
 }
 
-/// The node's answer.
+/// The node's answer to a client that is admitted.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ServerHello {
     /// [`PROTOCOL`] of the node.
     pub protocol: u16,
-    /// The cluster.
+    /// The cluster of the node.
     pub cluster: ClusterId,
-    /// The node.
+    /// The name of the node.
     pub node: Name,
-    /// Whose buckets the token opens: with a bucket's name it gives the place of a key.
+    /// The tenant of the token, needed to find the owners of a key.
     pub tenant: TenantId,
     /// See [`StartId`].
     pub start: StartId,
-    /// Retries of a write are taken for so many milliseconds after the first attempt.
+    /// The node recognises retries of a write for this many milliseconds after the first attempt.
     pub retry_window_ms: u32,
-    /// What to route by.
+    /// The layout for routing.
     pub layout: Layout,
 }
 
-/// The outcome of a client's hello.
+/// The answer to a client's hello.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum HelloReply {
-    /// Welcome.
+    /// The client is admitted.
     Welcome(ServerHello),
-    /// Not welcome.
+    /// The client is refused.
     Refused(ErrorReply),
 }
 
@@ -75,13 +74,13 @@ impl Versioned for HelloReply {
 /// One request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Request {
-    /// Milliseconds that the client still waits. 0 is the node's default; above the node's limit is cut to it.
+    /// Milliseconds until the client gives up. 0 stands for the node's default. Capped by the node's limit.
     pub deadline_ms: u32,
-    /// Follows the request through every node's spans. 0: the node draws one.
+    /// The trace id in the spans of all nodes. 0: the node draws one.
     pub trace: u64,
-    /// The layout it was routed by.
+    /// The layout that the client routed by.
     pub layout: LayoutRef,
-    /// What is wanted.
+    /// The request itself.
     pub body: RequestBody,
 }
 
@@ -90,28 +89,28 @@ impl Versioned for Request {
     const WHAT: &'static str = "request";
 }
 
-/// What a client can ask.
+/// The requests of a client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum RequestBody {
     /// Read an object.
     Get(Get),
     /// Write or delete an object.
     Put(Put),
-    /// The layout the node has now.
+    /// Return the node's layout.
     Layout,
-    /// An operator's verb.
-    Admin(Admin),
-    /// The client has the answers to these writes and will not repeat them, so that the node may forget how to
-    /// recognise a retry. It never sends the receipt of a write of which it made more than one attempt: an earlier one
-    /// may still arrive. Not answered. At most [`MAX_RECEIPTS`] are looked at.
+    /// A request of an operator.
+    Admin(AdminRequest),
+    /// The client has the answers to these writes and will not repeat them, so the node may drop their retry rows. A
+    /// client never sends the receipt of a write with more than one attempt: an earlier attempt may still arrive. Has
+    /// no reply. Only the first [`MAX_RECEIPTS`] are used.
     Settled(Vec<Receipt>),
 }
 
 /// The most receipts of one [`RequestBody::Settled`].
 pub const MAX_RECEIPTS: usize = 256;
 
-/// Names the row by which a node recognises retries of a write. Made of the write's request id, which is random and
-/// known to its client and the owners only, and of its object: so a client can name its own rows and no others.
+/// Names the retry row of a write. It is made of the object and of the request id, which is random and known only to
+/// its client and the owners, so a client can name only rows of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Receipt {
     /// The partition of the object.
@@ -123,35 +122,35 @@ pub struct Receipt {
 /// Reads an object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Get {
-    /// In which bucket of the token's tenant.
+    /// A bucket of the token's tenant.
     pub bucket: Name,
     /// At most 1 KiB.
     pub key: Bytes,
-    /// Instead of the bucket's `r`.
+    /// Overrides the bucket's `r`.
     pub r: Option<Quorum>,
-    /// Instead of the bucket's `pr`.
+    /// Overrides the bucket's `pr`.
     pub pr: Option<Quorum>,
-    /// Whether the siblings are wanted too where they were merged.
+    /// Also return the siblings of a merged value.
     pub siblings: bool,
-    /// Whether the plugin's readable form is wanted.
+    /// Also return the plugin's readable form.
     pub show: bool,
 }
 
-/// What a write without a context means.
+/// What a write replaces.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Basis {
-    /// It replaces what this context has seen.
+    /// Replaces what this context has seen.
     Context(Bytes),
-    /// Nothing must be there: refused if a read at R finds a value.
+    /// Refused if a read at `r` finds a value.
     Create,
-    /// It stands beside whatever is there.
+    /// Replaces nothing: the value becomes a sibling of what is stored.
     Blind,
 }
 
 /// Writes or deletes an object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Put {
-    /// In which bucket of the token's tenant.
+    /// A bucket of the token's tenant.
     pub bucket: Name,
     /// At most 1 KiB.
     pub key: Bytes,
@@ -159,64 +158,64 @@ pub struct Put {
     pub content: Content,
     /// What it replaces.
     pub basis: Basis,
-    /// The same for every attempt at this write.
+    /// The same for all attempts at this write.
     pub request: RequestId,
-    /// The node's start as the client knew it at the first attempt.
+    /// The start id under which the first attempt was sent.
     pub start: StartId,
     /// 0 for the first attempt.
     pub attempt: u8,
-    /// Instead of the bucket's `w`.
+    /// Overrides the bucket's `w`.
     pub w: Option<Quorum>,
-    /// Instead of the bucket's `pw`.
+    /// Overrides the bucket's `pw`.
     pub pw: Option<Quorum>,
-    /// Instead of the bucket's time to live, in milliseconds.
+    /// Overrides the bucket's time to live, in milliseconds.
     pub ttl_ms: Option<u64>,
 }
 
-/// One sibling as readers and plugins see it.
+/// One sibling, as returned to readers and passed to plugins.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Sibling {
     /// The value.
     pub value: Bytes,
-    /// When it was written, in milliseconds since 1970.
+    /// The time of the write, in milliseconds since 1970.
     pub stamp_ms: u64,
     /// The actor that coordinated its latest write: the same on every replica.
     pub writer: u64,
 }
 
-/// Which plugin merged.
+/// The plugin that merged a value.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MergedBy {
-    /// The plugin's name in the catalog, if it is known here.
+    /// The name in the catalog, `None` if the node does not have the record.
     pub name: Option<Name>,
-    /// The component.
+    /// The digest of the component.
     pub digest: PluginDigest,
 }
 
 /// The answer to a [`Get`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GetReply {
-    /// The value, or what the siblings were merged to. `None` if there is none, or the siblings could not be merged.
+    /// The value, single or merged. `None` if there is none, or if the siblings could not be merged.
     pub value: Option<Bytes>,
-    /// The plugin's readable form of `value`, if it was asked for and there is one.
+    /// The plugin's readable form of `value`, if requested and available.
     pub shown: Option<Bytes>,
-    /// The siblings: one when merged or single, all when they were asked for or could not be merged, none when nothing
-    /// was found.
+    /// One sibling for a single or merged value, all if they were requested or could not be merged, none if nothing was
+    /// found.
     pub siblings: Vec<Sibling>,
-    /// To be passed on with the write that follows from this read.
+    /// For the write that follows this read.
     pub context: Bytes,
-    /// The plugin that made `value` of several siblings, now or in an earlier fold.
+    /// The plugin that merged `value`, now or in an earlier fold.
     pub merged_by: Option<MergedBy>,
-    /// Why there are several siblings and no value.
+    /// Why the siblings were not merged.
     pub merge_fault: Option<String>,
     /// The replicas that answered in time.
     pub answered: Vec<Name>,
 }
 
-/// How a write ended.
+/// The outcome of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum PutOutcome {
-    /// Its quorum has it.
+    /// Its quorum acknowledged it.
     Stored,
     /// Its quorum did not answer in time: it may still take effect.
     Unknown,
@@ -227,59 +226,59 @@ pub enum PutOutcome {
 pub struct PutReply {
     /// How it ended.
     pub outcome: PutOutcome,
-    /// What the writer has seen now: its own write and what that replaced, and no sibling that it was not shown.
+    /// Covers the write and what it replaced, and no sibling that the writer has not read.
     pub context: Bytes,
-    /// Replicas that acknowledged in time.
+    /// The number of replicas that acknowledged in time.
     pub acked: u8,
-    /// Replicas that had to.
+    /// The number of acknowledgements needed.
     pub needed: u8,
-    /// For [`RequestBody::Settled`], to the node that has answered. `None` if the write may have to be repeated, or
-    /// another node has coordinated it.
+    /// For [`RequestBody::Settled`] to the node that replied. `None` if the write may have to be repeated, or if
+    /// another node coordinated it.
     pub receipt: Option<Receipt>,
 }
 
-/// An operator's verb.
+/// A request of an operator.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Admin {
-    /// How the cluster looks from this node.
+pub enum AdminRequest {
+    /// The state of the cluster as this node sees it.
     Status,
     /// All records of a kind.
     List(RecordKind),
     /// Makes a bucket.
     BucketCreate {
-        /// Its name.
+        /// Unique within the tenant.
         name: Name,
-        /// Its properties; `plugin` names a pushed one.
+        /// `plugin` names a pushed one.
         props: BucketProps,
     },
-    /// Changes a bucket, if it is still at that version.
+    /// Changes a bucket, if its version is still the same.
     BucketSet {
-        /// Its name.
+        /// An existing bucket of the tenant.
         name: Name,
-        /// The version that was read.
+        /// The version that the client read.
         version: u64,
-        /// All of its properties.
+        /// All properties, changed or not.
         props: BucketProps,
     },
-    /// Makes a token. The secret is drawn by the client and only its hash is sent.
+    /// Makes a token. The client draws the secret and sends only its hash.
     TokenCreate {
-        /// Its name.
+        /// Unique within the cluster.
         name: Name,
         /// What it allows.
         scope: Scope,
         /// BLAKE3 of the secret part.
         secret_hash: [u8; 32],
     },
-    /// Withdraws a token.
+    /// Revokes a token.
     TokenRevoke {
-        /// Its name.
+        /// An existing token.
         name: Name,
     },
-    /// Stores a plugin's component on this node, which checks it and lets the others fetch it.
+    /// Stores a plugin on this node, which checks it first. The other nodes fetch it from there.
     PluginPush {
-        /// What to call it if it does not say itself.
+        /// Used if the component has no card with a name.
         name: Name,
-        /// The component.
+        /// The bytes of the component.
         module: Bytes,
     },
 }
@@ -297,32 +296,32 @@ pub enum RecordKind {
     Token,
 }
 
-/// One node as another sees it.
+/// One node, as the answering node sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// Its name.
     pub name: Name,
     /// Its zone.
     pub zone: Name,
-    /// Where it is reached.
+    /// Its address in the layout.
     pub address: Address,
-    /// Whether the answering node has a connection to it (or is it).
+    /// Whether the answering node is it, or has a connection to it.
     pub up: bool,
-    /// Partitions of which it is the first owner.
+    /// The number of partitions of which it is the first owner.
     pub first_owner_of: u32,
-    /// Partitions in whose list it stands at all.
+    /// The number of partitions of which it is an owner.
     pub owner_of: u32,
-    /// Whether its data directory was replaced by an empty one, as far as the answering node knows: it is not counted
-    /// in reads.
+    /// Whether its data directory was replaced by an empty one, as far as the answering node knows. Reads do not count
+    /// it.
     pub replaced: bool,
 }
 
-/// How the cluster looks from one node.
+/// The state of the cluster as one node sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// The cluster.
     pub cluster: ClusterId,
-    /// The node that answers.
+    /// The answering node.
     pub node: Name,
     /// Its release.
     pub release: String,
@@ -334,21 +333,21 @@ pub struct Status {
     pub partitions: u32,
     /// All nodes.
     pub nodes: Vec<NodeStatus>,
-    /// What this node has lost or cannot read, if anything: said until it is rebuilt.
+    /// Data that this node has lost or cannot read. Reported until it is rebuilt.
     pub lost: Vec<String>,
     /// Plugins named in the catalog that this node does not have yet.
     pub missing_plugins: Vec<PluginDigest>,
-    /// What an operator should look at, for people: a kept layout that contradicts the configuration, certificates that
-    /// end soon.
+    /// Warnings for the operator, such as a stored layout that contradicts the configuration, or certificates that
+    /// expire soon.
     pub warnings: Vec<String>,
-    /// When the answering node's certificate ends, in milliseconds since 1970.
+    /// When the answering node's certificate expires, in milliseconds since 1970.
     pub certificate_until_ms: u64,
-    /// When the certificate of the cluster's authority ends, in milliseconds since 1970.
+    /// When the certificate of the cluster's authority expires, in milliseconds since 1970.
     pub authority_until_ms: u64,
-    /// What is not well at this node now, one line each.
+    /// Present problems of this node, one line each.
     pub problems: Vec<String>,
-    /// How many more nodes may go before some key loses its quorum of reads, and of writes; negative if some key has
-    /// lost it. `None` without buckets.
+    /// How many more nodes can fail before some key loses its read quorum, and its write quorum. Negative if some key
+    /// has lost it. `None` without buckets.
     pub spare: Option<(i16, i16)>,
 }
 
@@ -361,34 +360,34 @@ pub enum Reply {
     Put(PutReply),
     /// To a request for the layout; also sent with [`crate::ErrorCode::StaleLayout`] on its way.
     Layout(Layout),
-    /// To [`Admin::Status`].
+    /// To [`AdminRequest::Status`].
     Status(Status),
-    /// To [`Admin::List`].
+    /// To [`AdminRequest::List`].
     Records(Vec<Record>),
-    /// Not done.
+    /// The request failed.
     Error(ErrorReply),
-    /// To an operator's change.
+    /// To a change of a record.
     Changed {
-        /// The record that it made.
+        /// The new record.
         record: Record,
-        /// The nodes that have not taken it yet: until they have, they go on with the earlier one, and could make
-        /// another under its name.
+        /// The nodes that do not have it yet. Until then they use the earlier record, and may make another one of its
+        /// name.
         behind: Vec<Name>,
     },
 }
 
-/// A reply with what every reply tells.
+/// A reply, and what every reply carries.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Answer {
-    /// The layout the node has: a client with an older one asks for it.
+pub struct ReplyEnvelope {
+    /// The node's layout. A client with an older one requests it.
     pub layout: LayoutRef,
-    /// The node's present start; see [`StartId`].
+    /// The node's current start id.
     pub start: StartId,
     /// The reply.
     pub reply: Reply,
 }
 
-impl Versioned for Answer {
+impl Versioned for ReplyEnvelope {
     const VERSION: u8 = 1;
     const WHAT: &'static str = "reply";
 }

@@ -1,8 +1,8 @@
-//! The envelope around everything that is stored or sent: one version byte, then postcard.
+//! The encoding of everything that is stored or sent: one version byte, then postcard.
 //!
-//! A struct is frozen once a version of it has been written: a change is a new version beside the old. Decoding takes
-//! no more memory than a small multiple of what it was given (a sequence is only reserved for as many elements as there
-//! are bytes left, and never for more than 1 MiB at once), and whatever is left over after the body is an error.
+//! A struct is frozen once a release has written it: a change is a new version beside the old one. Decoding allocates
+//! at most a small multiple of its input (a sequence reserves at most one element for each byte left, and never more
+//! than 1 MiB at once). Bytes after the body are an error.
 
 use alloc::vec::Vec;
 
@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 
 /// A type with a frozen encoding.
 pub trait Versioned: Serialize + DeserializeOwned {
-    /// The version that is written, and the only one that is read.
+    /// The version byte that is written, and the only one that is read.
     const VERSION: u8;
-    /// What it is, for error messages.
+    /// The name of the type in error messages.
     const WHAT: &'static str;
 }
 
@@ -21,46 +21,46 @@ pub trait Versioned: Serialize + DeserializeOwned {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// There was nothing.
+    /// The input is empty.
     #[error("{what}: no bytes")]
     Empty {
-        /// What was to be decoded.
+        /// [`Versioned::WHAT`].
         what: &'static str,
     },
-    /// Written by another release.
+    /// The version byte is of another release.
     #[error("{what}: version {found} is not known here (this release reads version {expected})")]
     Version {
-        /// What was to be decoded.
+        /// [`Versioned::WHAT`].
         what: &'static str,
-        /// The version found.
+        /// The version byte of the input.
         found: u8,
-        /// The version read by this release.
+        /// [`Versioned::VERSION`].
         expected: u8,
     },
-    /// Cut off, altered, or not this kind of thing.
+    /// The body is cut off, altered, or of another type.
     #[error("{what}: the bytes are malformed")]
     Malformed {
-        /// What was to be decoded.
+        /// [`Versioned::WHAT`].
         what: &'static str,
     },
 }
 
-/// Room that an encoding begins with: most messages and objects fit, and growing to it from one byte would take eight
+/// The initial capacity of an encoding. Most messages and objects fit; growing to it from one byte would take eight
 /// allocations.
-const ROOM: usize = 256;
+const INITIAL_CAPACITY: usize = 256;
 
-/// Encodes a value in its envelope.
+/// Encodes a value with its version byte.
 ///
 /// # Panics
 /// Never for the types of this crate: they have no maps, no unknown lengths and no failing serialisers.
 #[must_use]
 pub fn encode<T: Versioned>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(ROOM);
+    let mut bytes = Vec::with_capacity(INITIAL_CAPACITY);
     bytes.push(T::VERSION);
     postcard::to_extend(value, bytes).expect("encoding into memory does not fail for these types")
 }
 
-/// Decodes an envelope.
+/// Decodes a value with its version byte.
 ///
 /// # Errors
 /// [`DecodeError`] if the bytes are empty, of another version, malformed, or followed by more.

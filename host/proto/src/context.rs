@@ -1,4 +1,5 @@
-//! Contexts as clients hold them: opaque, and authenticated against being made up or moved to another key.
+//! Context tokens, as clients hold them: opaque, and authenticated so that they cannot be forged or used for another
+//! key.
 //!
 //! A token is `format ‖ key id ‖ 16 bytes of keyed BLAKE3 ‖ the version vector`. The MAC is over tenant, bucket, key
 //! and vector, under a key derived from the cluster's secret; the key id lets that secret be rotated. Its text form is
@@ -17,22 +18,21 @@ const FORMAT: u8 = 1;
 const MAC_BYTES: usize = 16;
 const HEAD_BYTES: usize = 2 + MAC_BYTES;
 
-/// The most bytes of a token: room for some thousand actors, far above what a key collects.
+/// The most bytes of a token: enough for some thousand actors, far more than a key has.
 pub const MAX_CONTEXT_BYTES: usize = 64 * 1024;
 
-/// Seals and opens contexts. One per node, made from the cluster's secret.
+/// Seals and opens context tokens. Each node derives it from the cluster's secret.
 #[derive(Clone)]
 pub struct ContextKey {
     id: u8,
     key: [u8; 32],
 }
 
-/// Why a context was not taken. Which of the reasons it is stays untold to whoever sent it, beyond what the message
-/// says.
+/// Why a context was refused. The client learns no more than the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContextError {
-    /// No token at all, or one of another format.
+    /// Not a token, or one of another format.
     #[error("the context is malformed: pass it on exactly as it was received")]
     Malformed,
     /// Sealed for another key or under another secret, or altered.
@@ -73,7 +73,7 @@ impl ContextKey {
         let mut expected = *self.mac(object, vector).as_bytes();
         let mut given = expected;
         given[..MAC_BYTES].copy_from_slice(&head[2..]);
-        // Both are compared as BLAKE3 hashes, whose equality takes the same time wherever they differ.
+        // Compared as BLAKE3 hashes, whose equality takes constant time.
         expected[MAC_BYTES..].fill(0);
         given[MAC_BYTES..].fill(0);
         if head[1] != self.id || blake3::Hash::from_bytes(given) != blake3::Hash::from_bytes(expected) {

@@ -1,4 +1,4 @@
-//! What a request can be answered with instead of a result.
+//! The error reply of a request.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::Name;
 
-/// What went wrong, for programs. The order is frozen: codes are only ever added at the end.
+/// The kind of an error, for programs. The order is frozen: new codes are added at the end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ErrorCode {
-    /// The request makes no sense; retrying it will not help.
+    /// The request is invalid. Retrying it does not help.
     BadRequest,
-    /// The token is unknown, withdrawn, or does not allow this.
+    /// The token is unknown, revoked, or does not allow this.
     Denied,
     /// No such bucket, plugin or token.
     NotFound,
-    /// What was to be created is already there.
+    /// The object to be created exists.
     Exists,
-    /// The context is malformed, altered or another key's.
+    /// The context is malformed, altered, or of another key.
     BadContext,
     /// The key, value, context or module is above a limit.
     TooLarge,
@@ -32,30 +32,30 @@ pub enum ErrorCode {
     TimedOut,
     /// A write did not reach its quorum in time. It may still take effect.
     Unknown,
-    /// Too much work is waiting. Nothing was done; try again after the given time.
+    /// Too many requests are queued. Nothing was done; retry after the given time.
     Overloaded,
-    /// The request was routed by a layout this node has moved on from.
+    /// The request was routed by an older layout than that of this node.
     StaleLayout,
-    /// Someone else changed it first; read it again.
+    /// The record was changed meanwhile. Read it again.
     VersionConflict,
     /// The disk is full: writes are refused, reads go on.
     DiskFull,
-    /// This replica cannot read what it has stored. A write that is answered so was not done.
+    /// The replica cannot read its copy. A write with this reply was not done.
     Damaged,
     /// The plugin was refused.
     PluginRejected,
-    /// Another protocol version.
+    /// The other side uses another protocol version.
     Protocol,
     /// The node is stopping or has failed.
     Stopping,
-    /// The bucket's plugin does not take the value. Nothing was written; the same value is refused again.
+    /// The bucket's plugin refuses the value, now and at every retry. Nothing was written.
     InvalidValue,
-    /// The node does not serve clients now; another one may. Nothing was done.
+    /// The node does not serve clients now; another node may. Nothing was done.
     NotServing,
 }
 
 impl ErrorCode {
-    /// Whether the same request may succeed later, and nothing was written by this one.
+    /// Whether this request wrote nothing and the same one may succeed later.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         matches!(
@@ -65,49 +65,49 @@ impl ErrorCode {
     }
 }
 
-/// How one replica answered, or why it did not.
+/// Why a replica does not count towards a quorum.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct NodeVerdict {
-    /// The node.
+pub struct NodeFailure {
+    /// The node of the replica.
     pub node: Name,
-    /// For people.
+    /// The reason, for people.
     pub why: String,
 }
 
-/// An answer that is no result.
+/// An error as a reply.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorReply {
-    /// For programs.
+    /// The kind, for programs.
     pub code: ErrorCode,
-    /// For people: what happened, why, and what to do.
+    /// For people: what happened, and what to do.
     pub message: String,
     /// With [`ErrorCode::Overloaded`]: milliseconds to wait, else 0.
     pub retry_after_ms: u32,
     /// With a quorum error: answers needed, else 0.
     pub needed: u8,
-    /// With a quorum error: answers that came.
+    /// With a quorum error: answers received.
     pub got: u8,
-    /// With a quorum error: each replica that did not answer well, and why.
-    pub why: Vec<NodeVerdict>,
+    /// With a quorum error: the replicas that do not count, and why.
+    pub why: Vec<NodeFailure>,
 }
 
 impl ErrorReply {
-    /// An error with a message and nothing else.
+    /// An error with a message only.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry_after_ms: 0, needed: 0, got: 0, why: Vec::new() }
     }
 
-    /// Says when to come back.
+    /// Sets the time to wait before a retry, in milliseconds.
     #[must_use]
     pub fn retry_after(mut self, ms: u32) -> Self {
         self.retry_after_ms = ms;
         self
     }
 
-    /// Says how a quorum was missed.
+    /// Sets how a quorum was missed.
     #[must_use]
-    pub fn quorum(mut self, needed: u8, got: u8, why: Vec<NodeVerdict>) -> Self {
+    pub fn quorum(mut self, needed: u8, got: u8, why: Vec<NodeFailure>) -> Self {
         (self.needed, self.got, self.why) = (needed, got, why);
         self
     }

@@ -1,4 +1,4 @@
-//! From a key to its place on the ring.
+//! The place of a key on the ring, and its key in the store.
 
 use alloc::vec::Vec;
 
@@ -12,19 +12,19 @@ use crate::id::{BucketId, PartitionId, TenantId};
 /// The most bytes a key may have.
 pub const MAX_KEY_BYTES: usize = 1024;
 
-/// Which object is meant, anywhere in the cluster.
+/// Identifies an object within the cluster.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct ObjectId {
-    /// Whose.
+    /// The tenant of the bucket.
     pub tenant: TenantId,
-    /// In which bucket.
+    /// The incarnation of the bucket.
     pub bucket: BucketId,
-    /// Under which key, 1 to [`MAX_KEY_BYTES`].
+    /// 1 to [`MAX_KEY_BYTES`] bytes.
     #[serde(deserialize_with = "checked_key")]
     pub key: Bytes,
 }
 
-/// A key within its bounds: what comes from another node is stored under it.
+/// Checks the length: objects from other nodes are stored under this key.
 fn checked_key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
     let key = Bytes::deserialize(deserializer)?;
     if (1..=MAX_KEY_BYTES).contains(&key.len()) { Ok(key) } else { Err(serde::de::Error::custom("a key has 1 to 1024 bytes")) }
@@ -35,7 +35,7 @@ impl ObjectId {
     /// every key.
     #[must_use]
     pub fn hash(&self) -> u128 {
-        // In the caller's frame for all but long keys: every message is placed by it.
+        // On the stack except for long keys: this runs for every message.
         let mut bytes = SmallVec::<[u8; 128]>::with_capacity(12 + self.key.len());
         bytes.extend_from_slice(&self.tenant.0.to_le_bytes());
         bytes.extend_from_slice(&self.bucket.place().to_le_bytes());
@@ -50,7 +50,7 @@ impl ObjectId {
         self.store_key_of(self.hash())
     }
 
-    /// The same for who knows the [`hash`](Self::hash) already.
+    /// As [`ObjectId::store_key`], with the known [`hash`](Self::hash).
     #[must_use]
     pub fn store_key_of(&self, hash: u128) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(24 + self.key.len());

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Hlc(pub u64);
 
 impl Hlc {
-    /// The first stamp of that millisecond. Milliseconds past the year 10889 are taken as the last that fits.
+    /// The first stamp of a millisecond. Times after the year 10889 become the last stamp that fits.
     #[must_use]
     pub const fn from_ms(ms: u64) -> Self {
         let limit = (1 << 48) - 1;
@@ -24,8 +24,7 @@ impl Hlc {
         self.0 >> 16
     }
 
-    /// The stamp that a clock which last gave `self` gives at wall time `now_ms`: later than `self`, and not before
-    /// `now_ms`.
+    /// The stamp after `self` at wall time `now_ms`: later than `self`, and not before `now_ms`.
     #[must_use]
     pub fn next(self, now_ms: u64) -> Self {
         let wall = Self::from_ms(now_ms);

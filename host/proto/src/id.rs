@@ -1,4 +1,4 @@
-//! Identifiers. Each is a newtype, so that a counter is never taken for an actor, nor a bucket for a tenant.
+//! Identifiers. Each is a newtype, so that the compiler tells them apart.
 
 use alloc::string::String;
 use core::fmt;
@@ -39,8 +39,7 @@ pub struct NodeId(pub u64);
 hex_id!(NodeId, u64, "16");
 
 impl NodeId {
-    /// The id of the node of that name: the first eight bytes of a keyed BLAKE3 hash, so that a name is its id
-    /// everywhere.
+    /// The id of the node of that name: the first eight bytes of a keyed BLAKE3 hash, equal on all nodes.
     #[must_use]
     pub fn from_name(name: &Name) -> Self {
         let hash = blake3::derive_key("rejoin 2026 node id", name.as_str().as_bytes());
@@ -55,17 +54,17 @@ fn first_u64(hash: &[u8; 32]) -> u64 {
     u64::from_le_bytes(word)
 }
 
-/// An actor: 64 random bits per (node, shard, partition, tenure). It names who minted a dot.
+/// An actor mints the dots of one partition on one node, for one tenure: 64 random bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ActorId(pub u64);
 hex_id!(ActorId, u64, "16");
 
-/// One write: the actor that coordinated it and that actor's counter, which only ever grows.
+/// One write: the actor that coordinated it and that actor's counter, which only grows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Dot {
-    /// Who minted it.
+    /// The actor that minted it.
     pub actor: ActorId,
-    /// Its place in that actor's own order, from 1.
+    /// From 1.
     pub counter: u64,
 }
 
@@ -93,9 +92,9 @@ impl TenantId {
     }
 }
 
-/// A bucket. The upper half is its *place*, made of tenant and name: keys are placed by it, so that a client which
-/// knows the name finds the owners. The lower half is made of the incarnation too: of two buckets that are made under
-/// one name in a race, each has its own id, and what was written to one is never read as the other's.
+/// A bucket. The upper half, its *place*, is derived from tenant and name: keys are placed by it, so that a client
+/// finds the owners by the name alone. The lower half also depends on the incarnation, so that two buckets made in a
+/// race under one name have different ids, and never share data.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BucketId(pub u64);
 hex_id!(BucketId, u64, "16");
@@ -108,21 +107,21 @@ impl BucketId {
         hasher.update(&tenant.0.to_le_bytes());
         hasher.update(name.as_str().as_bytes());
         let place = first_u64(hasher.finalize().as_bytes());
-        // Behind the name, whose end is marked by a byte that no name has.
+        // The zero byte marks the end of the name: no name contains it.
         hasher.update(&[0]);
         hasher.update(&incarnation.to_le_bytes());
         let own = first_u64(hasher.finalize().as_bytes());
         Self(place & !u64::from(u32::MAX) | own & u64::from(u32::MAX))
     }
 
-    /// What its keys are placed by: the same for every incarnation.
+    /// The upper half, by which keys are placed. The same for all incarnations.
     #[must_use]
     pub const fn place(self) -> u32 {
         (self.0 >> 32) as u32
     }
 }
 
-/// One attempt-independent write of a client: the same id on a retry makes it idempotent at the same coordinator.
+/// One write of a client. A retry with the same id is idempotent at the same coordinator.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub u128);
 hex_id!(RequestId, u128, "32");
@@ -160,13 +159,13 @@ impl core::str::FromStr for PluginDigest {
     }
 }
 
-/// A text that is no SHA-256 digest.
+/// A text that is not a SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a plugin digest is 64 hexadecimal digits (the SHA-256 of the component)")]
 pub struct BadDigest;
 
-/// What a plugin ran under: engine version, its configuration and the fuel table. With the plugin's digest it names a
-/// result.
+/// The engine that ran a plugin: its version, configuration and fuel table. The same plugin under the same profile
+/// gives the same result.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProfileId(pub u64);
 hex_id!(ProfileId, u64, "16");
@@ -224,7 +223,7 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// A text that is no [`Name`].
+/// A text that is not a [`Name`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a name is 1 to 64 of a-z A-Z 0-9 . _ - and begins with a letter or digit")]
 pub struct BadName;

@@ -1,4 +1,4 @@
-//! Layouts as data: which node owns which partition. Every node and every client routes by the same look-up.
+//! Layouts: which node owns which partition. Nodes and clients route by the same functions.
 
 use alloc::vec::Vec;
 
@@ -14,7 +14,8 @@ pub const MAX_OWNERS: usize = 5;
 /// The most nodes in a layout.
 pub const MAX_NODES: usize = 4096;
 
-/// A layout's name: its version and the hash of its content. Of two layouts the larger name wins, whoever made them.
+/// Names a layout by its version and the hash of its content. Of two layouts the one with the larger name wins, on all
+/// nodes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct LayoutRef {
     /// Grows by one with each change.
@@ -23,18 +24,18 @@ pub struct LayoutRef {
     pub hash: u64,
 }
 
-/// A node as the layout knows it.
+/// A node in a layout.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LayoutNode {
     /// Derived from the name.
     pub id: NodeId,
     /// As in the node's certificate.
     pub name: Name,
-    /// Copies are spread over zones as far as there are any.
+    /// The copies of a partition are spread over zones.
     pub zone: Name,
-    /// Its share of the ring in relation to the others'.
+    /// Its share of the ring, relative to the capacities of the other nodes.
     pub capacity: u32,
-    /// Where peers and clients reach it (UDP).
+    /// The UDP address for peers and clients.
     pub address: Address,
 }
 
@@ -45,7 +46,8 @@ pub struct Layout {
     pub version: u64,
     /// The nodes, ordered by id.
     pub nodes: Vec<LayoutNode>,
-    /// For each partition, in order: up to five owners as places in `nodes`. A bucket with n copies uses the first n.
+    /// For each partition up to [`MAX_OWNERS`] owners, as indices of `nodes`, in order of preference. A bucket with n
+    /// copies uses the first n.
     pub owners: Vec<Vec<u16>>,
 }
 
@@ -54,29 +56,29 @@ impl Versioned for Layout {
     const WHAT: &'static str = "layout";
 }
 
-/// Why something is no layout.
+/// Why a layout is invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadLayout {
     /// No nodes, or too many.
     #[error("a layout has 1 to {MAX_NODES} nodes")]
     Nodes,
-    /// Unsorted or doubled nodes, or an id that is not that of the name.
+    /// The nodes are unsorted or repeated, or an id does not match its name.
     #[error("the nodes of a layout are ordered by id, each once, each under its own name's id")]
     Order,
-    /// The number of partitions.
+    /// The number of partitions is invalid.
     #[error("a layout has a power of two of partitions, 1 to 65536")]
     Partitions,
-    /// An owner list.
+    /// An owner list is empty, too long, repeats a node or names an unknown one.
     #[error("each partition has 1 to {MAX_OWNERS} different owners among the nodes")]
     Owners,
 }
 
 impl Layout {
-    /// Checks what the look-ups rely on. To be called once on whatever comes from outside.
+    /// Checks the rules that the other functions rely on. To be called once on a decoded layout.
     ///
     /// # Errors
-    /// [`BadLayout`] says what is wrong.
+    /// [`BadLayout`] names the rule that is broken.
     pub fn check(&self) -> Result<(), BadLayout> {
         if self.nodes.is_empty() || self.nodes.len() > MAX_NODES {
             return Err(BadLayout::Nodes);

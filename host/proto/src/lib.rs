@@ -1,8 +1,8 @@
-//! The words that everyone shares: ids, keys, objects, requests, peer messages, errors, contexts and layouts.
+//! The types that all parts share: ids, keys, objects, requests, messages between nodes, errors, contexts and layouts.
 //!
-//! What is here: types with a frozen encoding, the bounds that they keep, and the look-ups that a client and a node
-//! must agree on (key → hash → partition → owners). What is not: decisions (`rejoin-core`), bytes on a wire
-//! (`rejoin-wire`), files, clocks and randomness.
+//! This crate owns their encoding, their bounds, and the look-ups that clients and nodes must agree on (key → hash →
+//! partition → owners). It makes no decisions (`rejoin-core`), moves no bytes (`rejoin-wire`), and has no files, clocks
+//! or random numbers.
 //!
 //! ```
 //! use rejoin_proto::{codec, hash::ObjectId, Name, TenantId, BucketId, Object};
@@ -39,8 +39,8 @@ pub mod object;
 pub mod peer;
 
 pub use address::{Address, BadAddress};
-pub use causal::{Run, Runs, VersionVector};
-pub use error::{ErrorCode, ErrorReply, NodeVerdict};
+pub use causal::{DotSet, DotSpan, VersionVector};
+pub use error::{ErrorCode, ErrorReply, NodeFailure};
 pub use hash::ObjectId;
 pub use hlc::Hlc;
 pub use id::{ActorId, BadName, BucketId, ClusterId, Dot, Name, NodeId, PartitionId, PluginDigest, ProfileId, RequestId, TenantId};

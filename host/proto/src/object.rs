@@ -1,22 +1,21 @@
-//! What is stored under a key: a causal context and the values that are still live in it.
+//! Stored objects: a causal context and the values that are still live.
 
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::causal::{NotCanonical, Runs, VersionVector};
+use crate::causal::{DotSet, NotCanonical, VersionVector};
 use crate::codec::Versioned;
 use crate::hlc::Hlc;
 use crate::id::{PluginDigest, ProfileId};
 
-/// A value, or the mark that a delete leaves.
+/// A value, or the tombstone of a delete.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Content {
-    /// The key was deleted by this write. Ordered before every value, which is where the total order of entries wants
-    /// it.
+    /// This write deleted the key. Ordered before every value, as the canonical order of entries requires.
     Tombstone,
-    /// The bytes that were written, or what a fold made of them.
+    /// The bytes of a write or a fold.
     Value(Bytes),
 }
 
@@ -30,84 +29,84 @@ impl Content {
         }
     }
 
-    /// Whether there are no bytes.
+    /// Whether [`Content::len`] is 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Which plugin made a folded value, and under which engine profile.
+/// The plugin and engine profile that made a folded value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct FoldedBy {
     /// The plugin.
     pub plugin: PluginDigest,
-    /// What it ran under.
+    /// The engine profile.
     pub profile: ProfileId,
 }
 
-/// One value with the writes it speaks for.
+/// One value, with the writes that it stands for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// The writes that this value still speaks for. Never empty.
-    pub dots: Runs,
-    /// Every write that was ever folded into it; never less than `dots`.
-    pub covers: Runs,
-    /// What was written or folded.
+    /// The writes that this value still stands for. Never empty.
+    pub dots: DotSet,
+    /// Every write that was folded into it: a superset of `dots`.
+    pub covers: DotSet,
+    /// The value or tombstone.
     pub content: Content,
-    /// When it was written (for a fold: the latest of its inputs). Causality never reads it.
+    /// The time of the write, for a fold of its latest input. Never used for causality.
     pub stamp: Hlc,
-    /// When it stops being visible; `None` is never.
+    /// The time from which it is invisible; `None` for never.
     pub expires: Option<Hlc>,
     /// The plugin that made it; `None` for a client's write.
     pub folded_by: Option<FoldedBy>,
 }
 
 impl Entry {
-    /// Whether this is a client's write as it came, not the result of a fold.
+    /// Whether it is the value of a client's write, not of a fold.
     #[must_use]
     pub fn is_unfolded(&self) -> bool {
         self.folded_by.is_none()
     }
 
-    /// Whether a reader sees it at that wall time: a value, and not expired.
+    /// Whether it is a value that has not expired at that wall time.
     #[must_use]
     pub fn is_visible(&self, now_ms: u64) -> bool {
         matches!(self.content, Content::Value(_)) && self.expires.is_none_or(|end| now_ms < end.ms())
     }
 }
 
-/// Everything known of one key.
+/// The state of one key on one replica.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
-#[serde(try_from = "Parts")]
+#[serde(try_from = "UncheckedObject")]
 pub struct Object {
-    /// Every write to the key that this copy has seen, live or not.
+    /// Every write to the key that this replica has seen, live or not.
     pub context: VersionVector,
-    /// The live entries in canonical order. The context has seen every dot of theirs.
+    /// The live entries in canonical order. The context contains all their dots.
     pub entries: Vec<Entry>,
 }
 
 impl Object {
-    /// Whether nothing was ever seen under the key.
+    /// Whether no write was ever seen.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.context.is_empty() && self.entries.is_empty()
     }
 }
 
-/// An object as it arrives.
+/// A decoded object before its check.
 #[derive(Deserialize)]
-struct Parts {
+struct UncheckedObject {
     context: VersionVector,
     entries: Vec<Entry>,
 }
 
-impl TryFrom<Parts> for Object {
+impl TryFrom<UncheckedObject> for Object {
     type Error = NotCanonical;
 
-    /// Refuses an entry that no write could ever replace, because it speaks for none or for one that the object itself
-    /// has not seen: it would come back from every copy for ever.
-    fn try_from(Parts { context, entries }: Parts) -> Result<Self, NotCanonical> {
+    /// Refuses an entry without dots, or with a dot outside the context: no write could ever replace it, and it would
+    /// return from every replica.
+    fn try_from(UncheckedObject { context, entries }: UncheckedObject) -> Result<Self, NotCanonical> {
         let replaceable = |entry: &Entry| !entry.dots.is_empty() && entry.dots.unseen_by(&context).is_empty();
         if entries.iter().all(replaceable) { Ok(Self { context, entries }) } else { Err(NotCanonical) }
     }
@@ -118,11 +117,11 @@ impl Versioned for Object {
     const WHAT: &'static str = "object";
 }
 
-/// A partition's place in the order of reaping rounds. An object read in an older epoch is not taken in a newer one.
+/// The number of a partition's reaping round. An object that was read in an older epoch is refused in a newer one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct ReapEpoch {
-    /// Counts the rounds.
+    /// The number of the round.
     pub number: u64,
-    /// Who proposed it: breaks ties.
+    /// The proposer, which breaks ties.
     pub proposer: u64,
 }

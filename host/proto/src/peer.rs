@@ -1,4 +1,4 @@
-//! What nodes say to each other. Each message stands in a [`PeerEnvelope`] that bears the sender's layout.
+//! Messages between nodes. Each is sent in a [`PeerEnvelope`] with the sender's layout.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,27 +16,27 @@ use crate::id::{ActorId, ClusterId, NodeId, PartitionId, PluginDigest, TenantId}
 use crate::layout::LayoutRef;
 use crate::object::{Object, ReapEpoch};
 
-/// A node's first words to another, each way, before anything else.
+/// The first message of a node to another, in each direction.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PeerHello {
-    /// What must be equal on both sides.
-    pub terms: Terms,
-    /// The node, which must be that of its certificate.
+    /// Must be equal on both sides.
+    pub params: ClusterParams,
+    /// The sender, as in its certificate.
     pub node: NodeId,
-    /// Random bits of the process, so that a restarted node is told from one that dials twice.
+    /// Random bits of the process: tells a restarted node from one that dials twice.
     pub run: u64,
     /// The id of its data directory.
     pub disk: DiskId,
-    /// Whether it knows that its data directory was replaced, and what the old one held is lost.
+    /// Whether the sender knows that its data directory was replaced, and the data of the old one lost.
     pub replaced: bool,
-    /// What it remembers of the receiver's data directory.
+    /// The receiver's data directory, as the sender remembers it.
     pub known_disk: Option<DiskId>,
-    /// Its wall clock, in milliseconds since 1970.
+    /// The sender's wall clock, in milliseconds since 1970.
     pub wall_ms: u64,
-    /// The digest of its catalog; when they differ, both sides send their summaries.
+    /// The digest of the catalog. If the digests differ, both sides send their summaries.
     pub catalog: u64,
-    /// The next counter of each of its actors: a peer that has seen a later one answers [`PeerBody::Observed`], and the
-    /// actor ends.
+    /// The next counter of each actor of the sender. A peer that has seen a later one answers [`PeerBody::Observed`],
+    /// and the actor ends.
     pub actors: Vec<ActorNext>,
 }
 
@@ -45,51 +45,51 @@ impl Versioned for PeerHello {
     const WHAT: &'static str = "peer hello";
 }
 
-/// What must be equal on all nodes of a cluster. A node refuses a peer with other terms and says which of them differ.
+/// Parameters that must be equal on all nodes of a cluster. A node refuses a peer with others, and logs which differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Terms {
+pub struct ClusterParams {
     /// [`crate::client::PROTOCOL`].
     pub protocol: u16,
-    /// The cluster.
+    /// The id in the certificates.
     pub cluster: ClusterId,
-    /// Derived from the cluster's secret, which it does not tell.
+    /// A hash derived from the cluster's secret.
     pub secret_check: u64,
     /// Version and hash of the layout: nodes, zones, capacities, addresses and owners.
     pub layout: LayoutRef,
-    /// How far clocks may differ, in milliseconds.
+    /// The most that clocks may differ, in milliseconds.
     pub max_skew_ms: u64,
 }
 
-/// A data directory: random bits, drawn when it is made.
+/// Identifies a data directory: random bits, drawn when it is made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct DiskId(pub u64);
 
-/// An actor and the counter it will use next.
+/// An actor and its next counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ActorNext {
-    /// The partition it writes for.
+    /// The partition of the actor.
     pub partition: PartitionId,
-    /// The actor.
+    /// The actor itself.
     pub actor: ActorId,
-    /// Its next counter.
+    /// The counter of its next write.
     pub next: u64,
 }
 
-/// Matches an answer to what it answers, within one shard of the asking node.
+/// Matches a reply to its request, within one shard of the sender of the request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct OpId {
-    /// The shard of the node that asked.
+    /// The shard that sent the request.
     pub shard: u16,
-    /// Its number there.
+    /// The number of the operation in that shard.
     pub number: u64,
 }
 
-/// What is common to all messages between nodes.
+/// A message between nodes, with the fields that all messages have.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PeerEnvelope {
-    /// The sender's layout.
+    /// The layout of the sender.
     pub layout: LayoutRef,
-    /// Follows a request across nodes; 0 for none.
+    /// The trace id of the client request; 0 for none.
     pub trace: u64,
     /// The message.
     pub body: PeerBody,
@@ -103,81 +103,81 @@ impl Versioned for PeerEnvelope {
 /// A message between nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum PeerBody {
-    /// A request from a node that does not own the key. Forwarded once, never again.
+    /// A request from a node that does not own the key. A request is forwarded at most once.
     Forward(Forward),
-    /// Its answer.
+    /// The reply to a forwarded request.
     ForwardReply {
-        /// Of the forwarding node.
+        /// The operation of the forwarding node.
         op: OpId,
-        /// For the client.
+        /// To be passed to the client.
         reply: Reply,
     },
     /// Reads the receiver's copy.
     Read {
-        /// Of the coordinator.
+        /// The operation of the coordinator.
         op: OpId,
-        /// Of what.
+        /// The object to read.
         object: ObjectId,
     },
-    /// The copy.
+    /// The copy of an object.
     ReadReply {
-        /// Of the coordinator.
+        /// The operation of the coordinator.
         op: OpId,
-        /// Read in this epoch.
+        /// The epoch in which it was read.
         epoch: ReapEpoch,
         /// The copy (empty if there is none), or why it cannot be read.
         copy: Result<Object, ErrorCode>,
-        /// Whether the replica still has what it has acknowledged. If not, the copy is joined and does not count.
+        /// Whether the replica still has every write that it acknowledged. If not, the copy is joined and not counted.
         complete: bool,
     },
-    /// An object to be absorbed: a new write, or a read repair.
+    /// An object to absorb: a new write, or a read repair.
     Replicate(Replicate),
-    /// What became of it.
+    /// The reply to [`PeerBody::Replicate`].
     Replicated {
-        /// Of the coordinator.
+        /// The operation of the coordinator.
         op: OpId,
-        /// The layout by which the receiver counts itself an owner.
+        /// The layout by which the receiver is an owner.
         layout: LayoutRef,
-        /// The bucket's version there, 0 if it does not know the bucket.
+        /// The receiver's version of the bucket, 0 if it does not know the bucket.
         bucket_version: u64,
-        /// What became of it.
+        /// Whether it was absorbed, and how.
         outcome: Result<Absorbed, ErrorCode>,
     },
-    /// The sender has seen this counter of one of the receiver's actors, which had announced a lower next one: an old
-    /// or cloned disk.
+    /// The sender has seen this counter of an actor for which the receiver announced a lower next one: the receiver has
+    /// an old or cloned disk.
     Observed {
-        /// The actor as it was announced.
+        /// As announced in [`PeerHello::actors`].
         actor: ActorNext,
-        /// What was seen.
+        /// The highest counter seen.
         counter: u64,
     },
-    /// Names and ranks of all records of the sender's catalog.
+    /// Key and rank of every record in the sender's catalog.
     CatalogSummary(Vec<(RecordKey, u64, u64)>),
     /// Records that the receiver may lack.
     CatalogRecords {
-        /// Of the sender; 0 if no answer is wanted.
+        /// Chosen by the sender; 0 if no acknowledgement is needed.
         number: u64,
-        /// The records.
+        /// In any order.
         records: Vec<Record>,
     },
-    /// The records of that number are kept, durably.
+    /// Acknowledges that the records of that number are durable.
     CatalogTaken {
-        /// As it was sent.
+        /// From [`PeerBody::CatalogRecords`].
         number: u64,
     },
-    /// Asks for a plugin's component.
+    /// Requests a plugin's component.
     ModuleWanted(PluginDigest),
-    /// A component, or nothing if the sender does not have it.
+    /// The reply to [`PeerBody::ModuleWanted`].
     Module {
-        /// Which.
+        /// The digest that was requested.
         digest: PluginDigest,
-        /// Its bytes.
+        /// `None` if the sender does not have it.
         bytes: Option<Bytes>,
     },
 }
 
 impl PeerBody {
-    /// What kind of message it is, for logs and metrics.
+    /// The kind of the message, for logs and metrics.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -197,20 +197,20 @@ impl PeerBody {
     }
 }
 
-/// A client's request on its way to an owner.
+/// A client's request that is forwarded to an owner.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Forward {
-    /// Of the forwarding node.
+    /// The operation of the forwarding node.
     pub op: OpId,
-    /// The client's tenant, which the forwarding node has checked.
+    /// The client's tenant. The forwarding node has checked the token.
     pub tenant: TenantId,
-    /// Milliseconds that are left.
+    /// Milliseconds left until the deadline.
     pub deadline_ms: u32,
-    /// What is wanted.
+    /// The request itself.
     pub request: DataRequest,
 }
 
-/// The requests that are routed to owners.
+/// A request for the owners of a key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum DataRequest {
     /// A read.
@@ -219,35 +219,35 @@ pub enum DataRequest {
     Put(Put),
 }
 
-/// An object to be absorbed.
+/// An object to absorb.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Replicate {
-    /// Of the sender; `None` if no answer is wanted.
+    /// The operation of the sender; `None` if no reply is needed.
     pub op: Option<OpId>,
-    /// Which object.
+    /// The id of the object.
     pub object: ObjectId,
     /// The sender's version of the bucket.
     pub bucket_version: u64,
-    /// The epoch in which it was read.
+    /// The epoch in which the sender read it.
     pub epoch: ReapEpoch,
-    /// The write it is about, whose fate is answered; `None` for a repair.
+    /// The write that the reply is about; `None` for a repair.
     pub dot: Option<crate::id::Dot>,
-    /// What an acknowledgement must mean.
+    /// When to acknowledge.
     pub durability: Durability,
-    /// The object.
+    /// The state to join with the local copy.
     pub state: Object,
 }
 
-/// What absorbing did.
+/// The result of absorbing a write.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Absorbed {
-    /// The write is live here.
+    /// The write is live on this replica.
     Stored,
-    /// The write had already been overwritten here, by what this context has seen. It counts.
+    /// The write was overwritten here before, by writes in this context. It counts as acknowledged.
     Superseded(VersionVector),
 }
 
-/// A node's reason, in words, for a code that it sent.
+/// The text for an error code that a peer sent.
 #[must_use]
 pub fn refusal(code: ErrorCode) -> String {
     let text = match code {

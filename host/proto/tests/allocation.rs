@@ -9,7 +9,7 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::cell::Cell;
 
-use rejoin_proto::client::{Answer, ClientHello, HelloReply, Request};
+use rejoin_proto::client::{ClientHello, HelloReply, ReplyEnvelope, Request};
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{PeerEnvelope, PeerHello};
@@ -70,7 +70,7 @@ fn bounded_all(bytes: &[u8]) {
     bounded::<ClientHello>(bytes);
     bounded::<HelloReply>(bytes);
     bounded::<Request>(bytes);
-    bounded::<Answer>(bytes);
+    bounded::<ReplyEnvelope>(bytes);
     bounded::<PeerHello>(bytes);
     bounded::<PeerEnvelope>(bytes);
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use support::{object_id, vector};
 
 use rejoin_proto::context::{ContextError, ContextKey, MAX_CONTEXT_BYTES, from_text, to_text};
-use rejoin_proto::{ActorId, BucketId, Dot, ObjectId, Run, TenantId, VersionVector};
+use rejoin_proto::{ActorId, BucketId, Dot, DotSpan, ObjectId, TenantId, VersionVector};
 
 fn key() -> ContextKey {
     ContextKey::derive(1, b"a cluster's secret")
@@ -19,7 +19,7 @@ proptest! {
         dots in vec((any::<u64>(), 1..u64::MAX), 0..40), spans in vec((0..9u64, 0..90u64, 1..9u64), 0..9), own in vec(any::<u8>(), 1..64), other in vec(any::<u8>(), 1..64),
     ) {
         let mut seen: VersionVector = dots.into_iter().map(|(actor, counter)| Dot { actor: ActorId(actor), counter }).collect();
-        spans.into_iter().for_each(|(actor, lo, length)| seen.insert_run(Run { actor: ActorId(actor), lo, hi: lo + length }));
+        spans.into_iter().for_each(|(actor, lo, length)| seen.insert_span(DotSpan { actor: ActorId(actor), lo, hi: lo + length }));
         let id = ObjectId { key: own.clone().into(), ..object_id() };
         let token = key().seal(&id, &seen);
         prop_assert!(token.len() <= 18 + 20 + 20 * seen.len() + 30 * seen.cloud().len());

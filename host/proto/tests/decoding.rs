@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use support::{Sample, again, samples};
 
-use rejoin_proto::client::{Answer, ClientHello, HelloReply, Request};
+use rejoin_proto::client::{ClientHello, HelloReply, ReplyEnvelope, Request};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::peer::{PeerEnvelope, PeerHello};
 use rejoin_proto::{Layout, Object, catalog::Record};
@@ -25,7 +25,7 @@ fn try_all(bytes: &[u8]) {
     is_stable::<ClientHello>(bytes);
     is_stable::<HelloReply>(bytes);
     is_stable::<Request>(bytes);
-    is_stable::<Answer>(bytes);
+    is_stable::<ReplyEnvelope>(bytes);
     is_stable::<PeerHello>(bytes);
     is_stable::<PeerEnvelope>(bytes);
 }

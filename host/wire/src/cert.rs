@@ -1,12 +1,10 @@
-//! The cluster's own certificate authority: what `rejoin cert` and `rejoin dev` call.
+//! The cluster's certificate authority, for `rejoin cert` and `rejoin dev`.
 //!
-//! An authority is one certificate and one Ed25519 key, made for one cluster whose id is in every certificate it signs.
-//! This module makes and reads PEM text; keeping a key secret (a file only its owner can read) is the caller's matter.
+//! An authority is one certificate and one Ed25519 key of one cluster, whose id is in every certificate that it signs.
+//! This module makes and reads PEM text. It touches no files: the caller keeps keys secret.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
@@ -17,35 +15,10 @@ use webpki::EndEntityCert;
 use rejoin_proto::{ClusterId, Name};
 
 use crate::{
-    Error, NODE_DNS_NAME, Role, Subject,
+    Error, NODE_DNS_NAME, Role, Subject, Validity,
+    der::{AltName, alt_names},
     identity::certificates,
-    period::{AltName, alt_names},
 };
-
-/// A day, seconds.
-const DAY: Duration = Duration::from_secs(86_400);
-
-/// From when to when a certificate holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Validity {
-    from: Duration,
-    until: Duration,
-}
-
-impl Validity {
-    /// From a day before `now` (clocks differ) until `days` after it.
-    #[must_use]
-    pub fn days(now: SystemTime, days: u32) -> Self {
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { from: now.saturating_sub(DAY), until: now + DAY * days }
-    }
-
-    /// As [`Validity::days`], in years of 365 days. Usual are ten for an authority and two for a node.
-    #[must_use]
-    pub fn years(now: SystemTime, years: u32) -> Self {
-        Self::days(now, years.saturating_mul(365).min(36_500))
-    }
-}
 
 /// A new certificate and its private key, in PEM.
 #[derive(Clone)]
@@ -101,7 +74,7 @@ impl ClusterCa {
         if !same_key(&cert, &key) {
             return Err(Error::KeyMismatch { subject });
         }
-        // What an issuer contributes to a certificate (its name and key id) follows from cluster and key alone.
+        // The issuer fields of a certificate, name and key id, follow from cluster and key alone.
         let params = ca_params(subject.cluster, None)?;
         Ok(Self { cluster: subject.cluster, cert_pem: cert_pem.to_owned(), issuer: Issuer::new(params, key) })
     }
@@ -118,14 +91,14 @@ impl ClusterCa {
         &self.cert_pem
     }
 
-    /// The authority's private key, PEM. Who has it can make nodes.
+    /// The authority's private key, PEM. Its holder can make nodes.
     #[must_use]
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
     }
 
-    /// Signs a certificate for the node of that name. Rejoin itself verifies the name and [`NODE_DNS_NAME`], never an
-    /// address; `extra` (addresses or DNS names) is for other programs that look at the certificate.
+    /// Signs a certificate for the node of that name. Rejoin verifies the name and [`NODE_DNS_NAME`], never an address.
+    /// `extra` has addresses or DNS names for other programs that read the certificate.
     ///
     /// # Errors
     /// [`Error::Issue`] if an extra name is not ASCII, or the system gives no randomness.
@@ -141,7 +114,7 @@ impl ClusterCa {
         self.issue(Role::Node(name.clone()), names, usages, valid)
     }
 
-    /// Signs a certificate for a client of that name: it can dial, and can never pass for a node.
+    /// Signs a certificate for a client of that name. It can dial as a client, never as a node.
     ///
     /// # Errors
     /// [`Error::Issue`] if the system gives no randomness.
@@ -149,8 +122,8 @@ impl ClusterCa {
         self.issue(Role::Client(name.clone()), Vec::new(), vec![ExtendedKeyUsagePurpose::ClientAuth], valid)
     }
 
-    /// Signs a certificate in place of one that this authority has signed before, whether or not it still holds: for
-    /// the same node or client, with the same further names. With the private key of the old one it stays the same key.
+    /// Signs a certificate that replaces an earlier one, valid or expired: for the same node or client, with the same
+    /// names. With `key_pem` the key stays the same, otherwise a new one is made.
     ///
     /// # Errors
     /// Unreadable PEM, a certificate of another cluster or of no node or client, a key of another certificate,
@@ -183,8 +156,7 @@ impl ClusterCa {
         self.issue_with(key, subject.role, names, usages, valid)
     }
 
-    /// A certificate of this same authority, with the same key, that holds for another time. What it has signed stays
-    /// good.
+    /// A new certificate of this authority with the same key. The certificates that it has signed stay valid.
     ///
     /// # Errors
     /// [`Error::Issue`].
@@ -218,7 +190,7 @@ impl ClusterCa {
     }
 }
 
-/// What an authority's certificate says. The validity matters only when one is made.
+/// The fields of the authority's certificate. The validity is needed only to make one.
 fn ca_params(cluster: ClusterId, valid: Option<Validity>) -> Result<CertificateParams, Error> {
     let subject = Subject { cluster, role: Role::Authority };
     let mut params = CertificateParams::default();
@@ -232,8 +204,7 @@ fn ca_params(cluster: ClusterId, valid: Option<Validity>) -> Result<CertificateP
     Ok(params)
 }
 
-/// A distinguished name that is the subject again, for people who look at the certificate with other tools. It may be
-/// cut: nothing reads it back.
+/// The subject as a distinguished name, for people with other tools. It may be cut: Rejoin never reads it.
 fn common_name(subject: &Subject) -> rcgen::DistinguishedName {
     let mut name = rcgen::DistinguishedName::new();
     name.push(DnType::OrganizationName, format!("rejoin {}", subject.cluster));
@@ -249,11 +220,12 @@ fn common_name(subject: &Subject) -> rcgen::DistinguishedName {
 
 fn set_validity(params: &mut CertificateParams, valid: Validity) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + valid.from;
-    params.not_after = epoch + valid.until;
+    params.not_before = epoch + Duration::from_secs(valid.from);
+    params.not_after = epoch + Duration::from_secs(valid.until);
 }
 
-/// Ed25519: quick to check, and every signature has one length, so that handshakes of a simulation are alike.
+/// Makes an Ed25519 key: verification is fast, and all signatures have one length, so that the handshakes of a
+/// simulation have the same size.
 fn new_key() -> Result<KeyPair, Error> {
     KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(issue)
 }
@@ -270,7 +242,10 @@ fn issue(error: rcgen::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Identity;
+    use crate::{Identity, der};
+    use std::time::UNIX_EPOCH;
+
+    const DAY: Duration = Duration::from_secs(86_400);
 
     fn valid() -> Validity {
         Validity::years(UNIX_EPOCH + DAY * 20_000, 2)
@@ -307,7 +282,7 @@ mod tests {
             assert_eq!(alt_names(&der(new)).unwrap(), names);
             let identity = Identity::node(ca.cert_pem(), &new.cert_pem, &new.key_pem).unwrap();
             assert_eq!(identity.subject().map(ToString::to_string).unwrap(), format!("rejoin://{}/node/n1", ClusterId(5)));
-            assert_eq!(identity.own_period().unwrap(), identity.authority_period());
+            assert_eq!(identity.own_validity().unwrap(), identity.authority_validity());
         }
         let client = ca.issue_client(&name("c"), valid()).unwrap();
         let again = ca.renew(&client.cert_pem, Some(&client.key_pem), valid()).unwrap();
@@ -318,8 +293,19 @@ mod tests {
         assert!(matches!(ca.renew(ca.cert_pem(), None, valid()), Err(Error::BadPem { .. })));
         let longer = ca.renew_own(Validity::years(UNIX_EPOCH + DAY * 20_000, 20)).unwrap();
         let identity = Identity::node(&longer, &kept.cert_pem, &kept.key_pem).unwrap();
-        assert!(identity.authority_period().until > identity.own_period().unwrap().until);
+        assert!(identity.authority_validity().until > identity.own_validity().unwrap().until);
         assert!(ClusterCa::load(&longer, &ca.key_pem()).is_ok());
+    }
+
+    #[test]
+    fn no_cut_of_a_certificate_is_read_beyond_its_end() {
+        let ca = ClusterCa::create(ClusterId(5), valid()).unwrap();
+        let der = certificates("it", ca.cert_pem()).unwrap().swap_remove(0);
+        assert!(der::validity(&der).is_some());
+        for length in 0..der.len() {
+            assert_eq!(der::validity(&der[..length]), None, "{length} bytes");
+        }
+        assert_eq!(der::validity(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0x30]), None);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One UDP port: where connections are dialled from and accepted at.
+//! One UDP port, from which connections are dialled and on which they are accepted. It owns the acceptor task and never
+//! redials: that is for its callers.
 
 use std::{
     io,
@@ -15,45 +16,35 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use rejoin_proto::{Address, Name};
 
 use crate::{
-    CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, places::Place, runtime::within, tls,
-    warned::Warned,
+    Accepted, CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, runtime::within, slots::Slot,
+    tls, warning_limiter::WarningLimiter,
 };
 
-/// Connections that are ready and wait for [`Endpoint::accept`]; beyond it their handshakes stay under way, and count
-/// as such.
+/// Accepted connections that wait for [`Endpoint::accept`]. Further ones wait within their handshake, and count as
+/// such.
 const READY: usize = 64;
 
-/// A connection that somebody else dialled.
-#[derive(Debug)]
-pub enum Accepted {
-    /// From the node of that name, by its certificate.
-    Peer(Connection, Name),
-    /// From a client, with or without a certificate.
-    Client(Connection),
-}
-
-/// What an endpoint has seen so far.
+/// Counters of an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct EndpointStats {
-    /// Connections open now, in both directions, handshakes included.
+    /// Open connections, dialled and accepted, handshakes included.
     pub connections: usize,
-    /// Accepted connections of nodes.
+    /// Open connections accepted from nodes.
     pub peers: usize,
-    /// Accepted connections of clients.
+    /// Open connections accepted from clients.
     pub clients: usize,
-    /// Those of them that have not been let in yet.
+    /// Clients among them that were not admitted yet ([`Connection::admit`]).
     pub new_clients: usize,
     /// Incoming handshakes that became a connection.
     pub accepted: u64,
     /// Incoming handshakes that failed: wrong certificate, wrong protocol, too slow.
     pub failed: u64,
-    /// Attempts turned away because a limit was reached.
+    /// Attempts refused because a limit was reached.
     pub refused: u64,
 }
 
-/// One UDP port. Clones are cheap and mean the same endpoint; when the last is dropped, it closes and so do its
-/// connections.
+/// One UDP port. Clones are cheap and share it. When the last one is dropped, the port and its connections are closed.
 #[derive(Clone, Debug)]
 pub struct Endpoint(Arc<Inner>);
 
@@ -67,7 +58,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Counters {
-    /// No more newcomers are taken.
+    /// No new connections are accepted.
     closed_to_new: AtomicBool,
     accepted: AtomicU64,
     failed: AtomicU64,
@@ -87,8 +78,8 @@ impl Drop for Inner {
 }
 
 impl Endpoint {
-    /// Opens `addr` (port 0 for any free one). With a node's identity it accepts and dials; with a client's it only
-    /// dials. Must be called within a tokio runtime, which then drives it.
+    /// Binds `addr`, port 0 for any free one. An endpoint with a node's identity accepts and dials, one with a client's
+    /// only dials. Must be called within a tokio runtime, which then drives it.
     ///
     /// # Errors
     /// [`Error::AddressInUse`], [`Error::Bind`], [`Error::BadLimits`], [`Error::NoRuntime`].
@@ -96,8 +87,8 @@ impl Endpoint {
         Self::bind_on(&OsNetwork, None, addr, identity, limits)
     }
 
-    /// As [`Endpoint::bind`], on a network of the caller's. With a seed the choices that QUIC leaves to chance are
-    /// repeatable (those of TLS are not).
+    /// As [`Endpoint::bind`], on a network of the caller's. A seed makes QUIC's random choices repeatable, not those of
+    /// TLS.
     ///
     /// # Errors
     /// As [`Endpoint::bind`].
@@ -116,7 +107,7 @@ impl Endpoint {
         Self::bind_with(network.runtime(), socket, seed, identity, limits)
     }
 
-    /// Opens a UDP port, 0 for any free one, at which nobody answers before [`Endpoint::bind_with`] is given it.
+    /// Binds a UDP port, 0 for any free one. It is not served until it is passed to [`Endpoint::bind_with`].
     ///
     /// # Errors
     /// [`Error::AddressInUse`], [`Error::Bind`].
@@ -124,8 +115,8 @@ impl Endpoint {
         network.open(addr, limits.socket_buffer).map_err(|error| bind_error(addr, &error))
     }
 
-    /// Opens any free port of all addresses for who only dials: IPv6 and IPv4 where the system has both, IPv4
-    /// elsewhere.
+    /// Binds any free port on all addresses, for an endpoint that only dials: IPv6 and IPv4 where the system has both,
+    /// else IPv4.
     ///
     /// # Errors
     /// As [`Endpoint::bind`].
@@ -160,36 +151,40 @@ impl Endpoint {
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let local = socket.local_addr().map_err(|error| bind_error(unknown, &error))?;
         let server = server_config(&identity, &limits)?;
-        let config = limits.endpoint_config(seed, identity.own.as_deref())?;
+        let config = limits.endpoint_config(seed, identity.credentials.as_deref())?;
         let quic = quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime.clone());
         let quic = quic.map_err(|error| bind_error(local, &error))?;
         let (sender, receiver) = mpsc::channel(READY);
         let counters = Arc::<Counters>::default();
         let handshake = Arc::new(Handshake::new(runtime.clone(), Arc::new(limits), identity));
-        let gate =
-            Gate { quic: quic.clone(), handshake: handshake.clone(), ready: sender, counters: counters.clone(), warned: Arc::default() };
-        runtime.spawn(Box::pin(gate.run()));
+        let acceptor = Acceptor {
+            quic: quic.clone(),
+            handshake: handshake.clone(),
+            ready: sender,
+            counters: counters.clone(),
+            warnings: Arc::default(),
+        };
+        runtime.spawn(Box::pin(acceptor.run()));
         Ok(Self(Arc::new(Inner { quic, local, handshake, ready: Mutex::new(receiver), counters })))
     }
 
-    /// The address that was opened, with its real port.
+    /// The bound address, with its actual port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.0.local
     }
 
-    /// Who this endpoint is.
+    /// The identity in use.
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.0.handshake.identity()
     }
 
-    /// Shows another certificate of the same subject, and trusts another certificate of the same cluster's authority,
-    /// in handshakes that begin from now on. Connections that are open stay.
+    /// Replaces the certificate, which must be of the same subject, and the authority's certificate, of the same
+    /// cluster, for handshakes that begin from now on. Open connections stay.
     ///
     /// # Errors
-    /// [`Error::OtherSubject`] for somebody else's certificate, [`Error::WrongCluster`], [`Error::Tls`]. Nothing has
-    /// changed then.
+    /// [`Error::OtherSubject`], [`Error::WrongCluster`], [`Error::Tls`]. The identity is unchanged then.
     pub fn set_identity(&self, identity: Identity) -> Result<(), Error> {
         let handshake = &self.0.handshake;
         let before = handshake.identity();
@@ -206,8 +201,8 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Dials a node as a node. Resolves once the other side has accepted our certificate and every stream is ready, or
-    /// after [`Limits::handshake`].
+    /// Dials a node as a peer. Returns once the other side has accepted our certificate and all streams are ready, at
+    /// the latest after [`Limits::handshake`].
     ///
     /// # Errors
     /// [`Error::NotANode`] or [`Error::NoCertificate`] if this endpoint has no node's identity, [`Error::WrongNode`],
@@ -222,7 +217,7 @@ impl Endpoint {
         self.0.handshake.dial(&self.0.quic, addr, Some(name.clone())).await
     }
 
-    /// As [`Endpoint::connect_peer`], at the first of the IP addresses of that address where the node answers.
+    /// As [`Endpoint::connect_peer`], at the first IP address of `address` where the node answers.
     ///
     /// # Errors
     /// As [`Endpoint::connect_peer`], and [`Error::Unresolved`].
@@ -234,11 +229,11 @@ impl Endpoint {
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| nowhere(address)))
+        Err(last.unwrap_or_else(|| no_ip_address(address)))
     }
 
-    /// The IP addresses of an address, at least one. Host names are looked up by the system, anew each time, for at
-    /// most [`Limits::handshake`].
+    /// Resolves an address to at least one IP address. Host names are looked up by the system at each call, for at most
+    /// [`Limits::handshake`].
     ///
     /// # Errors
     /// [`Error::Unresolved`].
@@ -251,48 +246,47 @@ impl Endpoint {
         found.unwrap_or_else(|| Err(Error::Unresolved { address: address.clone(), why: "the resolver does not answer".into() }))
     }
 
-    /// Dials a node as a client: whichever node of the cluster answers there is fine.
+    /// Dials a node as a client. Any node of the cluster may answer.
     ///
     /// # Errors
-    /// As [`Endpoint::connect_peer`], but for the names.
+    /// As [`Endpoint::connect_peer`], except for the errors about names.
     pub async fn connect_client(&self, addr: SocketAddr) -> Result<Connection, Error> {
         self.0.handshake.dial(&self.0.quic, addr, None).await
     }
 
-    /// The next connection that somebody else dialled and whose handshake is done. Handshakes run beside each other,
-    /// none waits for a slow one. None once the endpoint is closed. An endpoint without a node's identity never has
-    /// one.
+    /// The next accepted connection, after its handshake. Handshakes run concurrently. `None` once the endpoint is
+    /// closed. An endpoint without a node's identity accepts none.
     pub async fn accept(&self) -> Option<Accepted> {
         self.0.ready.lock().await.recv().await
     }
 
-    /// Keeps places for handshakes from these addresses of peers, in place of those that were named before: two for
-    /// each, beside [`Limits::max_handshakes`]. A peer dials from the port at which it listens.
+    /// Reserves two handshake slots for each of these addresses of peers, beside [`Limits::max_handshakes`]. Replaces
+    /// the addresses of an earlier call. A peer dials from the port at which it listens.
     pub fn expect_peers(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
-        self.0.handshake.places.expect(addresses);
+        self.0.handshake.slots.expect(addresses);
     }
 
-    /// Refuses whoever dials from now on. Connections that are open, and handshakes under way, go on.
+    /// Refuses new attempts from now on. Open connections and pending handshakes continue.
     pub fn refuse_new(&self) {
         self.0.counters.closed_to_new.store(true, Ordering::Relaxed);
     }
 
-    /// Closes every connection with that code and reason and accepts no more. Resolves when the other sides have been
-    /// told, as far as they can be.
+    /// Closes every connection with that code and reason and accepts no more. Returns once the close was sent to the
+    /// other sides that can be reached.
     pub async fn close(&self, code: CloseCode, reason: &str) {
         self.0.quic.close(VarInt::from_u32(code.0), reason.as_bytes());
         self.0.quic.wait_idle().await;
     }
 
-    /// What it has seen so far.
+    /// The counters of this endpoint.
     #[must_use]
     pub fn stats(&self) -> EndpointStats {
-        let (counters, taken) = (&self.0.counters, self.0.handshake.places.taken());
+        let (counters, slots) = (&self.0.counters, self.0.handshake.slots.counts());
         EndpointStats {
             connections: self.0.quic.open_connections(),
-            peers: taken.peers,
-            clients: taken.clients,
-            new_clients: taken.new_clients,
+            peers: slots.peers,
+            clients: slots.clients,
+            new_clients: slots.new_clients,
             accepted: counters.accepted.load(Ordering::Relaxed),
             failed: counters.failed.load(Ordering::Relaxed),
             refused: counters.refused.load(Ordering::Relaxed),
@@ -300,33 +294,33 @@ impl Endpoint {
     }
 }
 
-/// Looks at incoming attempts, and gives each that it lets in a task of its own.
-struct Gate {
+/// The task that takes incoming attempts, and spawns a task for each handshake.
+struct Acceptor {
     quic: quinn::Endpoint,
     handshake: Arc<Handshake>,
     ready: mpsc::Sender<Accepted>,
     counters: Arc<Counters>,
-    warned: Arc<Warned>,
+    warnings: Arc<WarningLimiter>,
 }
 
-impl Gate {
+impl Acceptor {
     async fn run(self) {
         while let Some(incoming) = self.quic.accept().await {
             let handshake = &self.handshake;
             let (limits, counters) = (&handshake.limits, &self.counters);
-            let under_way = handshake.places.taken().handshakes;
+            let pending = handshake.slots.counts().handshakes;
             if counters.closed_to_new.load(Ordering::Relaxed) || self.quic.open_connections() >= most_connections(limits) {
                 counters.refused.fetch_add(1, Ordering::Relaxed);
                 incoming.refuse();
-            } else if under_way * 2 >= limits.max_handshakes && incoming.may_retry() {
-                // Under pressure a newcomer first proves that it receives what is sent to its address.
+            } else if pending * 2 >= limits.max_handshakes && incoming.may_retry() {
+                // Under load the sender must first prove its address (a QUIC Retry).
                 if incoming.retry().is_err() {
                     counters.refused.fetch_add(1, Ordering::Relaxed);
                 }
-            } else if let Some((place, given_up)) =
-                handshake.places.handshake(incoming.remote_address(), incoming.remote_address_validated(), handshake.runtime.now())
+            } else if let Some((slot, evicted)) =
+                handshake.slots.handshake(incoming.remote_address(), incoming.remote_address_validated(), handshake.runtime.now())
             {
-                self.admit(incoming, place, given_up);
+                self.spawn_handshake(incoming, slot, evicted);
             } else {
                 counters.refused.fetch_add(1, Ordering::Relaxed);
                 incoming.refuse();
@@ -334,43 +328,43 @@ impl Gate {
         }
     }
 
-    fn admit(&self, incoming: quinn::Incoming, place: Place, given_up: oneshot::Receiver<()>) {
+    fn spawn_handshake(&self, incoming: quinn::Incoming, slot: Slot, evicted: oneshot::Receiver<()>) {
         let (handshake, ready, counters) = (self.handshake.clone(), self.ready.clone(), self.counters.clone());
-        let warned = self.warned.clone();
+        let warnings = self.warnings.clone();
         self.handshake.runtime.spawn(Box::pin(async move {
             let remote = incoming.remote_address();
             let accepted = tokio::select! {
                 biased;
                 accepted = handshake.accept(incoming) => accepted,
-                Ok(()) = given_up => Err(Error::NoPlace { whom: "handshakes" }),
+                Ok(()) = evicted => Err(Error::NoSlot { whom: "handshakes" }),
             };
             match accepted {
                 Ok(accepted) => {
                     counters.accepted.fetch_add(1, Ordering::Relaxed);
-                    // Fails only when the endpoint is gone; the connection then closes as it is dropped.
+                    // Fails only when the endpoint is gone: the connection is then closed by the drop.
                     let _ = ready.send(accepted).await;
                 }
                 Err(error) => {
-                    let counter = if matches!(error, Error::NoPlace { .. }) { &counters.refused } else { &counters.failed };
+                    let counter = if matches!(error, Error::NoSlot { .. }) { &counters.refused } else { &counters.failed };
                     counter.fetch_add(1, Ordering::Relaxed);
-                    if warned.is_news(remote.ip(), &error, handshake.runtime.now()) {
-                        tracing::warn!(%remote, %error, "incoming connection turned away");
+                    if warnings.allows(remote.ip(), &error, handshake.runtime.now()) {
+                        tracing::warn!(%remote, %error, "incoming connection refused");
                     } else {
-                        tracing::info!(%remote, %error, "incoming connection turned away");
+                        tracing::info!(%remote, %error, "incoming connection refused");
                     }
                 }
             }
-            drop(place);
+            drop(slot);
         }));
     }
 }
 
-/// Connections of all kinds at once, also those that have ended and wait for late packets: those make up the half.
+/// The limit of open connections of all kinds. Half of it is for connections that have ended and wait for late packets.
 fn most_connections(limits: &Limits) -> usize {
     limits.max_connections.saturating_add(limits.max_peers).saturating_add(limits.max_handshakes).saturating_mul(2)
 }
 
-/// How connections are accepted; none without a node's identity.
+/// The server configuration, `None` without a node's identity.
 fn server_config(identity: &Identity, limits: &Limits) -> Result<Option<quinn::ServerConfig>, Error> {
     let Some(crypto) = tls::server_config(identity)? else { return Ok(None) };
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
@@ -386,7 +380,7 @@ fn bind_error(addr: SocketAddr, error: &io::Error) -> Error {
     }
 }
 
-/// The IP addresses of an address, at least one, as the system's resolver knows them.
+/// Resolves an address with the system's resolver to at least one IP address.
 ///
 /// # Errors
 /// [`Error::Unresolved`].
@@ -396,9 +390,9 @@ pub async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, Error> {
     }
     let found = tokio::net::lookup_host(address.to_string()).await;
     let found: Vec<SocketAddr> = found.map_err(|why| Error::Unresolved { address: address.clone(), why: why.to_string() })?.collect();
-    if found.is_empty() { Err(nowhere(address)) } else { Ok(found) }
+    if found.is_empty() { Err(no_ip_address(address)) } else { Ok(found) }
 }
 
-fn nowhere(address: &Address) -> Error {
+fn no_ip_address(address: &Address) -> Error {
     Error::Unresolved { address: address.clone(), why: "it has no IP address".into() }
 }

@@ -1,27 +1,27 @@
-//! What can go wrong, said so that the reader knows what to do next.
+//! Errors, with advice in their texts, and the codes and reasons with which connections close.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use rejoin_proto::{Address, ClusterId, Name};
 
-use crate::{Class, identity::Subject};
+use crate::{Class, Subject};
 
 /// Why an endpoint, a certificate or a connection could not be made.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A PEM file does not hold what it should.
+    /// A PEM file is malformed or holds something else.
     #[error("{what} cannot be read: {why}; make it again with `rejoin cert`")]
     BadPem {
-        /// Which file.
+        /// The file, as part of a sentence.
         what: &'static str,
-        /// What is wrong with it.
+        /// The cause.
         why: String,
     },
-    /// A certificate does not say who it is for.
+    /// A certificate has no subject of the form that Rejoin uses.
     #[error("the certificate carries no single name of the form rejoin://<cluster>/node/<name>; make it with `rejoin cert`")]
     NoIdentity,
-    /// The private key is another certificate's.
+    /// The private key belongs to another certificate.
     #[error("the private key does not belong to the certificate of {subject}; give the pair that was made together")]
     KeyMismatch {
         /// The certificate's subject.
@@ -54,21 +54,21 @@ pub enum Error {
         /// Who answered.
         found: Name,
     },
-    /// New certificate files are somebody else's.
+    /// The certificate files of a running endpoint were replaced by those of another subject.
     #[error("the certificate is of {found}, and this side is {expected}; make one for the same name with `rejoin cert`")]
     OtherSubject {
-        /// Who this side is.
+        /// The subject of this side.
         expected: String,
-        /// Whom the new certificate names.
+        /// The subject of the new certificate.
         found: String,
     },
-    /// A certificate that is no node's where a node's is needed.
+    /// A certificate of a client or an authority, where that of a node is needed.
     #[error("{subject} is not a node; a node certificate is needed here (`rejoin cert node`)")]
     NotANode {
         /// What the certificate says.
         subject: Subject,
     },
-    /// No certificate where a node's is needed.
+    /// No certificate, where that of a node is needed.
     #[error("no certificate where a node's is needed; make one with `rejoin cert node`")]
     NoCertificate,
     /// The other side refuses our certificate.
@@ -119,7 +119,7 @@ pub enum Error {
         /// How long was waited.
         waited: Duration,
     },
-    /// Both sides speak Rejoin, but not the same version of the framing.
+    /// The other side uses another version of the framing.
     #[error("the other side speaks wire version {theirs}, this one {ours}; upgrade the older one")]
     Version {
         /// Ours.
@@ -127,30 +127,30 @@ pub enum Error {
         /// Theirs.
         theirs: u16,
     },
-    /// The stream does not begin as a Rejoin stream does.
+    /// A stream did not begin with the preamble.
     #[error("the other side does not begin its streams as Rejoin does; is it another program?")]
     Foreign,
-    /// The other side said no.
+    /// The other side closed the connection during the handshake.
     #[error("{addr} refuses the connection: {closed}")]
     Refused {
         /// Who was dialled.
         addr: SocketAddr,
-        /// What it said.
+        /// Its reason.
         closed: Closed,
     },
-    /// All places are taken.
-    #[error("all places for connections of {whom} are taken; close some, or raise the limit")]
-    NoPlace {
-        /// Of nodes or of clients.
+    /// All slots of a kind are taken.
+    #[error("all slots for connections of {whom} are taken; close some, or raise the limit")]
+    NoSlot {
+        /// `nodes`, `clients` or `handshakes`.
         whom: &'static str,
     },
-    /// The connection ended before it was usable.
+    /// The connection ended during the handshake.
     #[error("the connection was lost: {0}")]
     Lost(Closed),
-    /// A limit that cannot work.
+    /// A value of [`Limits`](crate::Limits) is out of range.
     #[error("bad limits: {0}")]
     BadLimits(&'static str),
-    /// There is no tokio runtime on this thread.
+    /// The endpoint was made outside a tokio runtime.
     #[error("an endpoint needs a tokio runtime with I/O and time enabled; call it inside one")]
     NoRuntime,
     /// The endpoint was closed.
@@ -161,11 +161,11 @@ pub enum Error {
     Tls(String),
 }
 
-/// Why a frame was not taken.
+/// Why a frame was not queued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The class's queue is full: the other side is slower than we are. Nothing was queued.
+    /// The queue of the class is full, because the other side reads slowly. Nothing was queued.
     #[error("the {0} queue is full; retry later or shed the load")]
     Full(Class),
     /// The connection has ended.
@@ -183,14 +183,14 @@ pub enum SendError {
     },
 }
 
-/// The number with which a connection is closed. Those below 256 are wire's own.
+/// The code with which a connection is closed. Codes below 256 belong to this crate.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CloseCode(pub u32);
 
 impl CloseCode {
-    /// Nothing more to say.
+    /// A normal close.
     pub const DONE: Self = Self(0);
-    /// The stream did not begin, or did not go on, as the protocol demands.
+    /// A violation of the protocol on a stream.
     pub const PROTOCOL: Self = Self(1);
     /// Another version of the framing.
     pub const VERSION: Self = Self(2);
@@ -202,7 +202,7 @@ impl CloseCode {
     pub const SHUTDOWN: Self = Self(5);
     /// The handshake took too long.
     pub const TOO_SLOW: Self = Self(6);
-    /// No place is free, or the place was needed for others.
+    /// No slot is free, or the connection was evicted.
     pub const BUSY: Self = Self(7);
     /// The first code that is free for the application.
     pub const FIRST_FREE: Self = Self(256);
@@ -218,7 +218,7 @@ impl fmt::Display for CloseCode {
             Self::NOT_A_NODE => "not a node",
             Self::SHUTDOWN => "shutting down",
             Self::TOO_SLOW => "handshake too slow",
-            Self::BUSY => "no place",
+            Self::BUSY => "busy",
             Self(code) => return write!(f, "code {code}"),
         };
         f.write_str(text)
@@ -234,7 +234,7 @@ pub enum Closed {
     ByPeer {
         /// Its code.
         code: CloseCode,
-        /// Its words; untrusted text.
+        /// Its text; untrusted.
         reason: String,
     },
     /// This side closed it.
@@ -242,7 +242,7 @@ pub enum Closed {
     ByUs {
         /// Our code.
         code: CloseCode,
-        /// Our words.
+        /// Our text.
         reason: String,
     },
     /// Nothing arrived for [`Limits::idle_timeout`](crate::Limits::idle_timeout).

@@ -7,13 +7,13 @@ use bytes::{Buf, Bytes};
 /// Bytes in front of a body.
 pub(crate) const HEADER: usize = 12;
 
-/// A body under construction grows by what has already arrived, at least by this many bytes…
+/// The buffer of a partial body grows by the bytes received so far, at least by this many…
 const MIN_GROWTH: usize = 64 << 10;
-/// …and never by more than this, so that a lying length costs its sender as many bytes as it costs us.
+/// …and at most by this many, so that a false length costs its sender as many bytes as it costs the receiver.
 const MAX_GROWTH: usize = 1 << 20;
 
-/// A traffic class. Each has its own stream, so that none waits behind another; [`Class::Control`] is written first,
-/// [`Class::Bulk`] last.
+/// A traffic class. Each has its own stream, so that classes do not wait for each other; [`Class::Control`] is written
+/// first, [`Class::Bulk`] last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Class {
     /// Liveness, gossip, catalog: small and urgent.
@@ -49,11 +49,10 @@ impl fmt::Display for Class {
     }
 }
 
-/// One message: an id that belongs to the two ends (a request and its reply usually share it) and a body that wire does
-/// not look into.
+/// One message: an id, usually shared by a request and its reply, and a body that this crate does not interpret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
-    /// The class it travels in.
+    /// The class, and so the stream, of the frame.
     pub class: Class,
     /// The id chosen by the sender.
     pub id: u64,
@@ -82,7 +81,7 @@ fn parse_header(header: &[u8; HEADER]) -> (u32, u64) {
     (u32::from_le_bytes([l0, l1, l2, l3]), u64::from_le_bytes(id))
 }
 
-/// A length above the class's limit. The stream cannot be trusted any further.
+/// A length above the class's limit. The rest of the stream cannot be decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Oversized {
     /// The length that a header names, bytes.
@@ -91,8 +90,8 @@ pub struct Oversized {
     pub limit: u32,
 }
 
-/// Cuts a byte stream into frames. A frame that lies within one chunk is a slice of it; one that spans chunks is
-/// collected in a buffer that never exceeds what has arrived by more than one growth step.
+/// Decodes a byte stream into frames. A frame within one chunk is a slice of that chunk. A frame that spans chunks is
+/// collected in a buffer, which exceeds the bytes received by at most one growth step.
 #[derive(Debug)]
 pub struct Decoder {
     class: Class,
@@ -117,15 +116,15 @@ impl Decoder {
         Self { class, limit, header: [0; HEADER], have: 0, body: None }
     }
 
-    /// Changes what is refused, for frames whose header has not been read yet.
+    /// Changes the limit for frames whose header was not read yet.
     pub fn set_limit(&mut self, limit: u32) {
         self.limit = limit;
     }
 
-    /// Takes the next bytes of the stream and appends every frame that they complete to `out`.
+    /// Decodes the next bytes of the stream, and appends the frames that are complete to `out`.
     ///
     /// # Errors
-    /// [`Oversized`] if a header names a longer body than is taken; the frames before it are in `out`.
+    /// [`Oversized`] if a header names a body above the limit; the frames before it are in `out`.
     pub fn push(&mut self, mut chunk: Bytes, out: &mut Vec<Frame>) -> Result<(), Oversized> {
         loop {
             if let Some(partial) = &mut self.body {

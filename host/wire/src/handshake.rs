@@ -1,4 +1,6 @@
-//! From a socket address or an incoming attempt to a [`Connection`], within a deadline.
+//! Makes a [`Connection`] of a dialled address or an incoming attempt, within [`Limits::handshake`]. TLS verifies the
+//! certificates (`tls.rs`); this module checks that the certificate may use the protocol, takes a slot, and opens the
+//! streams (`preamble.rs`).
 
 use std::{
     net::SocketAddr,
@@ -10,10 +12,10 @@ use rustls_pki_types::CertificateDer;
 
 use rejoin_proto::{ClusterId, Name};
 
-use crate::places::Places;
+use crate::slots::ConnectionSlots;
 use crate::{
-    CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Period, Subject,
-    endpoint::Accepted, hello, runtime::within, tls,
+    CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Subject, Validity,
+    connection::Accepted, identity::Remote, preamble, runtime::within, tls,
 };
 
 /// The TLS alert for "none of these protocols" (RFC 7301).
@@ -21,18 +23,18 @@ const ALERT_NO_PROTOCOL: u8 = 120;
 /// QUIC carries a TLS alert as 0x100 + alert (RFC 9001).
 const QUIC_CRYPTO_ERROR: std::ops::Range<u64> = 0x100..0x200;
 
-/// What both directions need.
+/// Shared by dialled and accepted connections.
 pub(crate) struct Handshake {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) places: Arc<Places>,
+    pub(crate) slots: Arc<ConnectionSlots>,
     identity: RwLock<Identity>,
 }
 
 impl Handshake {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, limits: Arc<Limits>, identity: Identity) -> Self {
-        let places = Places::new(limits.clone());
-        Self { runtime, limits, places, identity: RwLock::new(identity) }
+        let slots = ConnectionSlots::new(limits.clone());
+        Self { runtime, limits, slots, identity: RwLock::new(identity) }
     }
 
     pub(crate) fn identity(&self) -> Identity {
@@ -43,7 +45,7 @@ impl Handshake {
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
-    /// Dials `addr` as a peer that expects that node, or, without a name, as a client of whichever node answers.
+    /// Dials `addr` as a peer of the node `expected`, or, without a name, as a client of any node.
     pub(crate) async fn dial(&self, quic: &quinn::Endpoint, addr: SocketAddr, expected: Option<Name>) -> Result<Connection, Error> {
         let attempt = self.try_dial(quic, addr, expected);
         let in_time = within(&*self.runtime, self.limits.handshake, attempt).await;
@@ -56,23 +58,24 @@ impl Handshake {
         let (crypto, refusal) = tls::client_config(&identity, protocol, expected)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(self.limits.transport(0)?));
-        let connecting = quic.connect_with(config, addr, NODE_DNS_NAME).map_err(|error| not_dialled(error, addr))?;
+        let connecting = quic.connect_with(config, addr, NODE_DNS_NAME).map_err(|error| connect_error(error, addr))?;
         let explain = |error| refusal.get().cloned().unwrap_or_else(|| dial_error(error, addr, protocol, &self.limits));
-        let connection = Abandon::guard(connecting.await.map_err(explain)?);
+        let connection = CloseOnDrop::guard(connecting.await.map_err(explain)?);
         let remote = certificate_of(&connection.0)?;
-        let streams = match hello::open(&connection.0).await {
+        let streams = match preamble::open(&connection.0).await {
             Ok(streams) => streams,
-            // What TLS refuses after our last flight arrives only now.
+            // In TLS 1.3 the server checks our certificate after our handshake is complete: its refusal arrives only
+            // now.
             Err(Error::Lost(lost)) => {
                 let error = connection.0.close_reason().map(|error| dial_error(error, addr, protocol, &self.limits));
                 return Err(error.unwrap_or(Error::Lost(lost)));
             }
-            Err(error) => return Err(connection.turn_away(error)),
+            Err(error) => return Err(connection.reject(error)),
         };
-        Ok(Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, identity.subject(), remote, None))
+        Ok(Connection::start(&*self.runtime, connection.disarm(), streams, &self.limits, identity.subject(), remote, None))
     }
 
-    /// Brings an incoming attempt to its end. The other side has been told why when this fails.
+    /// Completes the handshake of an incoming attempt. On failure the other side has been sent the reason.
     pub(crate) async fn accept(&self, incoming: quinn::Incoming) -> Result<Accepted, Error> {
         let addr = incoming.remote_address();
         let attempt = self.try_accept(incoming);
@@ -83,31 +86,31 @@ impl Handshake {
     async fn try_accept(&self, incoming: quinn::Incoming) -> Result<Accepted, Error> {
         let addr = incoming.remote_address();
         let lost = |error| accept_error(error, addr);
-        let connection = Abandon::guard(incoming.accept().map_err(lost)?.await.map_err(lost)?);
-        // Before a stream is accepted or a byte of it read: may this certificate speak this protocol?
+        let connection = CloseOnDrop::guard(incoming.accept().map_err(lost)?.await.map_err(lost)?);
+        // Checked before any stream is accepted or read.
         let identity = self.identity();
-        let (remote, node) = match admit(&connection.0, identity.cluster) {
-            Ok(admitted) => admitted,
-            Err(error) => return Err(connection.turn_away(error)),
+        let (remote, node) = match authorize(&connection.0, identity.cluster) {
+            Ok(authorized) => authorized,
+            Err(error) => return Err(connection.reject(error)),
         };
         let new = node.is_none() && self.limits.first_frame.is_some();
-        let place = match &node {
-            Some(_) => self.places.peer(),
-            None => self.places.client(&connection.0, new),
+        let slot = match &node {
+            Some(_) => self.slots.peer(),
+            None => self.slots.client(&connection.0, new),
         };
-        let place = match place {
-            Ok(place) => place,
-            Err(error) => return Err(connection.turn_away(error)),
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(error) => return Err(connection.reject(error)),
         };
         if !new {
             connection.0.set_receive_window(self.limits.window());
         }
-        let streams = match hello::accept(&connection.0).await {
+        let streams = match preamble::accept(&connection.0).await {
             Ok(streams) => streams,
-            Err(error) => return Err(connection.turn_away(error)),
+            Err(error) => return Err(connection.reject(error)),
         };
         let connection =
-            Connection::start(&*self.runtime, connection.keep(), streams, &self.limits, identity.subject(), remote, Some((place, new)));
+            Connection::start(&*self.runtime, connection.disarm(), streams, &self.limits, identity.subject(), remote, Some((slot, new)));
         Ok(match node {
             Some(name) => Accepted::Peer(connection, name),
             None => Accepted::Client(connection),
@@ -115,29 +118,29 @@ impl Handshake {
     }
 }
 
-/// Closes a half-made connection when its handshake is given up, also by the deadline.
-struct Abandon(quinn::Connection, bool);
+/// Closes a connection whose handshake is dropped, for instance by the deadline.
+struct CloseOnDrop(quinn::Connection, bool);
 
-impl Abandon {
+impl CloseOnDrop {
     fn guard(connection: quinn::Connection) -> Self {
         Self(connection, true)
     }
 
-    fn keep(mut self) -> quinn::Connection {
+    fn disarm(mut self) -> quinn::Connection {
         self.1 = false;
         self.0.clone()
     }
 
-    /// Tells the other side why, and hands the reason back.
-    fn turn_away(mut self, error: Error) -> Error {
-        let (code, words) = hello::answer(&error);
+    /// Closes the connection with a code and text for `error`, and returns the error.
+    fn reject(mut self, error: Error) -> Error {
+        let (code, words) = preamble::close_reason(&error);
         self.0.close(VarInt::from_u32(code.0), words.as_bytes());
         self.1 = false;
         error
     }
 }
 
-impl Drop for Abandon {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         if self.1 {
             self.0.close(VarInt::from_u32(CloseCode::TOO_SLOW.0), b"the handshake was given up");
@@ -145,9 +148,9 @@ impl Drop for Abandon {
     }
 }
 
-/// Who is at the other end of an accepted connection; a name if it is a peer. Its certificate, if any, has been
-/// verified by TLS.
-fn admit(connection: &quinn::Connection, cluster: ClusterId) -> Result<(Option<Remote>, Option<Name>), Error> {
+/// The other side of an accepted connection, and its name if it is a peer. TLS has verified its certificate, if it sent
+/// one.
+fn authorize(connection: &quinn::Connection, cluster: ClusterId) -> Result<(Option<Remote>, Option<Name>), Error> {
     let remote = certificate_of(connection)?;
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     let protocol = data.and_then(|data| data.protocol).unwrap_or_default();
@@ -162,21 +165,14 @@ fn admit(connection: &quinn::Connection, cluster: ClusterId) -> Result<(Option<R
     }
 }
 
-/// What the verified certificate of the other side says.
-#[derive(Debug)]
-pub(crate) struct Remote {
-    pub(crate) subject: Subject,
-    pub(crate) period: Period,
-}
-
-/// The certificate of the other side; none if it showed none.
+/// The certificate of the other side, `None` if it sent none.
 fn certificate_of(connection: &quinn::Connection) -> Result<Option<Remote>, Error> {
     let chain = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
     let Some(certificate) = chain.as_ref().and_then(|chain| chain.first()) else { return Ok(None) };
-    Ok(Some(Remote { subject: Subject::of(certificate)?, period: Period::of(certificate)? }))
+    Ok(Some(Remote { subject: Subject::of(certificate)?, validity: Validity::of(certificate)? }))
 }
 
-fn not_dialled(error: ConnectError, addr: SocketAddr) -> Error {
+fn connect_error(error: ConnectError, addr: SocketAddr) -> Error {
     match error {
         ConnectError::EndpointStopping => Error::EndpointClosed,
         other => Error::Bind { addr, why: other.to_string() },
@@ -185,16 +181,16 @@ fn not_dialled(error: ConnectError, addr: SocketAddr) -> Error {
 
 fn dial_error(error: ConnectionError, addr: SocketAddr, protocol: &'static str, limits: &Limits) -> Error {
     match error {
-        // Our verifier, or our TLS, has refused what the other side showed.
+        // Our side refused the certificate or the TLS parameters of the other side.
         ConnectionError::TransportError(error) => match alert(error.code.into()) {
             Some(ALERT_NO_PROTOCOL) => Error::NoSuchProtocol { addr, protocol },
-            Some(_) => Error::Untrusted { addr, why: plainly(error.reason) },
+            Some(_) => Error::Untrusted { addr, why: with_advice(error.reason) },
             None => Error::Lost(Closed::Transport(error.to_string())),
         },
-        // The other side has refused what we showed.
+        // The other side refused ours.
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code.into()) {
             Some(ALERT_NO_PROTOCOL) => Error::NoSuchProtocol { addr, protocol },
-            Some(alert) => Error::CertificateRefused { addr, alert, why: meaning(alert, &close.reason) },
+            Some(alert) => Error::CertificateRefused { addr, alert, why: alert_meaning(alert, &close.reason) },
             None => Error::Refused { addr, closed: Closed::Transport(close.to_string()) },
         },
         ConnectionError::ApplicationClosed(_) => Error::Refused { addr, closed: error.into() },
@@ -204,25 +200,25 @@ fn dial_error(error: ConnectionError, addr: SocketAddr, protocol: &'static str, 
     }
 }
 
-/// Why an incoming attempt has failed before its connection was made.
+/// The error of an incoming attempt that failed before it was a connection.
 fn accept_error(error: ConnectionError, addr: SocketAddr) -> Error {
     match error {
-        // Our verifier has refused what the other side showed.
+        // Our verifier refused the certificate of the other side.
         ConnectionError::TransportError(error) => match alert(error.code.into()) {
             Some(ALERT_NO_PROTOCOL) | None => Error::Lost(Closed::Transport(error.to_string())),
-            Some(_) => Error::Untrusted { addr, why: plainly(error.reason) },
+            Some(_) => Error::Untrusted { addr, why: with_advice(error.reason) },
         },
-        // The other side has refused what we showed.
+        // The other side refused ours.
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code.into()) {
             Some(ALERT_NO_PROTOCOL) | None => Error::Lost(Closed::Transport(close.to_string())),
-            Some(alert) => Error::CertificateRefused { addr, alert, why: meaning(alert, &close.reason) },
+            Some(alert) => Error::CertificateRefused { addr, alert, why: alert_meaning(alert, &close.reason) },
         },
         other => Error::Lost(Closed::from(other)),
     }
 }
 
-/// What our verifier says, with what to do about it where that is known.
-fn plainly(why: String) -> String {
+/// The verifier's text, with advice where the cause is known.
+fn with_advice(why: String) -> String {
     if why.contains("certificate expired") || why.contains("not valid yet") {
         format!("{why}; if the clocks of both machines are right, it has to be renewed with `rejoin cert`")
     } else {
@@ -230,8 +226,8 @@ fn plainly(why: String) -> String {
     }
 }
 
-/// What a TLS alert about our certificate means (RFC 8446, 6.2), and what the other side has said.
-fn meaning(alert: u8, said: &[u8]) -> String {
+/// The meaning of a TLS alert about our certificate (RFC 8446, 6.2), and the text that came with it.
+fn alert_meaning(alert: u8, said: &[u8]) -> String {
     let meaning = match alert {
         45 => "it has expired, or one of the two machines has a wrong clock: renew it with `rejoin cert`",
         48 => "another authority has signed it",

@@ -1,5 +1,5 @@
-//! Frames that have arrived and wait to be taken: a bounded queue per class. A full one stops the reading of its
-//! stream, and flow control stops the sender.
+//! Received frames that wait to be taken: a bounded queue for each class. A full queue stops the reading of its stream,
+//! and QUIC's flow control then stops the sender.
 
 use std::{
     collections::VecDeque,
@@ -18,10 +18,10 @@ use crate::{Class, Frame, Limits, runtime::lock};
 pub(crate) struct Inbox {
     state: Mutex<State>,
     readable: Notify,
-    room: [Notify; 3],
+    space: [Notify; 3],
     limits: Arc<Limits>,
-    /// Holds one read's frames at a time, of who is not let in yet.
-    narrow: AtomicBool,
+    /// Before admission: holds the frames of one read at a time.
+    restricted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -37,9 +37,9 @@ struct State {
 enum Phase {
     #[default]
     Open,
-    /// The connection has ended; what has already arrived is still being read.
+    /// The connection has ended; received bytes are still being decoded.
     Ending,
-    /// Nothing will be added.
+    /// No more frames will be added.
     Ended,
 }
 
@@ -52,39 +52,45 @@ impl State {
 }
 
 impl Inbox {
-    pub(crate) fn new(limits: Arc<Limits>, narrow: bool) -> Self {
-        Self { state: Mutex::default(), readable: Notify::new(), room: Default::default(), limits, narrow: AtomicBool::new(narrow) }
+    pub(crate) fn new(limits: Arc<Limits>, restricted: bool) -> Self {
+        Self {
+            state: Mutex::default(),
+            readable: Notify::new(),
+            space: Default::default(),
+            limits,
+            restricted: AtomicBool::new(restricted),
+        }
     }
 
-    /// From now on it holds as much as its limits say.
-    pub(crate) fn widen(&self) {
-        self.narrow.store(false, Ordering::Release);
-        self.room.iter().for_each(Notify::notify_waiters);
+    /// Applies the full limits from now on.
+    pub(crate) fn lift_restriction(&self) {
+        self.restricted.store(false, Ordering::Release);
+        self.space.iter().for_each(Notify::notify_waiters);
     }
 
-    /// Waits until a class may be read on. False once the connection has ended while there was no room.
-    pub(crate) async fn room(&self, class: Class) -> bool {
+    /// Waits until the queue of a class has space. False if the connection ends first.
+    pub(crate) async fn wait_for_space(&self, class: Class) -> bool {
         loop {
-            let room = self.room[class.index()].notified();
+            let space = self.space[class.index()].notified();
             {
                 let state = lock(&self.state);
-                if self.has_room(&state, class) {
+                if self.has_space(&state, class) {
                     return true;
                 }
                 if state.phase != Phase::Open {
                     return false;
                 }
             }
-            room.await;
+            space.await;
         }
     }
 
-    fn has_room(&self, state: &State, class: Class) -> bool {
-        let limit = if self.narrow.load(Ordering::Acquire) { 0 } else { self.limits.inbox_bytes.get(class) };
+    fn has_space(&self, state: &State, class: Class) -> bool {
+        let limit = if self.restricted.load(Ordering::Acquire) { 0 } else { self.limits.inbox_bytes.get(class) };
         state.held[class.index()] <= limit
     }
 
-    /// Adds what one read brought. Goes above the limit by at most what one read can complete.
+    /// Adds the frames of one read. Exceeds the limit by at most those frames.
     pub(crate) fn push(&self, frames: &mut Vec<Frame>) {
         if frames.is_empty() {
             return;
@@ -101,8 +107,7 @@ impl Inbox {
         self.readable.notify_waiters();
     }
 
-    /// The next frame of the first class that has one, of those asked for; none once the connection has ended and they
-    /// are empty.
+    /// The next frame of the first of `classes` that has one; `None` once the connection has ended and they are empty.
     pub(crate) async fn recv(&self, classes: &[Class]) -> Option<Frame> {
         loop {
             let readable = self.readable.notified();
@@ -120,7 +125,7 @@ impl Inbox {
         }
     }
 
-    /// Takes up to `max` frames that are there now, [`Class::Control`] first.
+    /// Takes up to `max` queued frames, [`Class::Control`] first, without waiting.
     pub(crate) fn take(&self, out: &mut Vec<Frame>, max: usize) -> usize {
         let mut state = lock(&self.state);
         let before = out.len();
@@ -135,24 +140,24 @@ impl Inbox {
     }
 
     fn wake_reader(&self, state: &State, class: Class) {
-        if self.has_room(state, class) {
-            self.room[class.index()].notify_waiters();
+        if self.has_space(state, class) {
+            self.space[class.index()].notify_waiters();
         }
     }
 
-    /// The connection has ended: whoever waits for room stops waiting.
+    /// The connection has ended: the readers stop waiting for space.
     pub(crate) fn ending(&self) {
         lock(&self.state).phase = Phase::Ending;
-        self.room.iter().for_each(Notify::notify_waiters);
+        self.space.iter().for_each(Notify::notify_waiters);
     }
 
-    /// Nothing more will be pushed; what is queued may still be taken.
+    /// No more frames will be pushed. Queued frames can still be taken.
     pub(crate) fn end(&self) {
         lock(&self.state).phase = Phase::Ended;
         self.readable.notify_waiters();
     }
 
-    /// Frames and bytes since the connection began, and bytes that wait now.
+    /// Frames and bytes since the start of the connection, and bytes queued now.
     pub(crate) fn counts(&self) -> (u64, u64, usize) {
         let state = lock(&self.state);
         (state.frames, state.bytes, state.held.iter().sum())

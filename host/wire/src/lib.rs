@@ -5,19 +5,18 @@
 //! of the cluster's own authority ([`cert::ClusterCa`]); a client verifies the node, and says who it is inside its
 //! requests.
 //!
-//! A [`Connection`] carries whole *frames*: an id and a body that this crate never looks into. Frames travel on one
-//! bidirectional stream per traffic [`Class`], so that a large transfer never stands in front of a heartbeat; within a
-//! class they arrive in the order in which they were sent. One writer task per connection writes everything that is
-//! pending for a class at once.
+//! A [`Connection`] carries *frames*: an id and a body that this crate does not interpret. Each traffic [`Class`] has
+//! one bidirectional stream, so that a large transfer never delays a heartbeat. Within a class frames arrive in the
+//! order in which they were sent. One writer task per connection writes all pending frames of a class at once.
 //!
-//! What it does not do: no retries, no reconnecting, no request/response pairing, no knowledge of what a body means. It
-//! never decides how long something may take, except for handshakes ([`Limits::handshake`]).
+//! It never retries, reconnects or pairs requests with replies, and sets no time limits except for handshakes
+//! ([`Limits::handshake`]).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use rejoin_proto::{ClusterId, Name};
-//! use rejoin_wire::{Accepted, Class, Endpoint, Identity, Limits, cert::{ClusterCa, Validity}};
+//! use rejoin_wire::{Accepted, Class, Endpoint, Identity, Limits, Validity, cert::ClusterCa};
 //!
 //! let ca = ClusterCa::create(ClusterId(7), Validity::years(std::time::SystemTime::now(), 10))?;
 //! let issued = ca.issue_node(&Name::new("n1")?, &[], Validity::years(std::time::SystemTime::now(), 2))?;
@@ -32,36 +31,40 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Reading order: [`cert`] and [`Identity`] (who), [`Endpoint`] (where), [`Connection`] and [`Sender`] (what),
-//! [`Limits`] (how much).
+//! Reading order: [`cert`] and [`Identity`], [`Endpoint`], [`Connection`] and [`Sender`], [`Limits`].
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop"))]
 
 pub mod cert;
 mod connection;
+mod der;
 mod endpoint;
 mod error;
 mod frame;
 mod handshake;
-mod hello;
 mod identity;
 mod inbox;
 mod limits;
 mod network;
 mod outbox;
-mod period;
-mod places;
+mod preamble;
 mod runtime;
+mod slots;
+mod subject;
 mod tls;
-mod warned;
+mod utc;
+mod validity;
+mod warning_limiter;
 
-pub use connection::{Connection, ConnectionStats};
-pub use endpoint::{Accepted, Endpoint, EndpointStats, resolve};
+pub use connection::{Accepted, Connection, ConnectionStats};
+pub use endpoint::{Endpoint, EndpointStats, resolve};
 pub use error::{CloseCode, Closed, Error, SendError};
 pub use frame::{Class, Decoder, Frame, Oversized};
-pub use identity::{Identity, Role, Subject};
+pub use identity::Identity;
 pub use limits::{Limits, PerClass};
 pub use network::{Network, OsNetwork};
 pub use outbox::Sender;
-pub use period::{Period, utc_text};
+pub use subject::{Role, Subject};
 pub use tls::{CLIENT_PROTOCOL, NODE_DNS_NAME, PEER_PROTOCOL};
+pub use utc::{utc_text, utc_text_ms};
+pub use validity::Validity;

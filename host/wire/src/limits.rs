@@ -1,4 +1,4 @@
-//! Every bound of an endpoint in one place. Nothing is left to a library's default.
+//! Every limit of an endpoint. None is left to a default of quinn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
 
-use crate::identity::Own;
+use crate::identity::Credentials;
 use crate::{Class, Error, Role, Subject};
 
 /// The smallest datagram that QUIC allows a path to have.
@@ -42,7 +42,7 @@ impl<T: Copy> PerClass<T> {
     }
 }
 
-/// What an endpoint may use. The worst case per connection is about `4 × stream_window` (unacknowledged)
+/// The limits of an endpoint. The worst case per connection is about `4 × stream_window` (unacknowledged)
 /// `+ 3 × stream_window` (unread) `+ queue_bytes + inbox_bytes + max_frame` of all classes; the defaults suit a data
 /// centre and tens of peers.
 #[derive(Clone, Debug)]
@@ -78,24 +78,23 @@ pub struct Limits {
     pub initial_rtt: Duration,
     /// From first datagram to usable connection, on either side. Default 5 s.
     pub handshake: Duration,
-    /// Incoming handshakes under way at once, beyond half of it newcomers must prove their address first. When all are
-    /// under way, a newcomer takes the place of the oldest one if that has lasted for a quarter of `handshake`, and is
-    /// refused otherwise. Default 128.
+    /// Pending incoming handshakes. From half of it on, dialers must prove their address first. When all slots are
+    /// taken, the oldest handshake is evicted if it has lasted for a quarter of `handshake`; otherwise the newcomer is
+    /// refused. Default 128.
     pub max_handshakes: usize,
-    /// Accepted connections of clients open at once; beyond it newcomers are refused, unless a client that was not let
-    /// in yet gives way. Default 4 096.
+    /// Open connections accepted from clients. Beyond it newcomers are refused, unless a client that was not admitted
+    /// yet can be evicted. Default 4 096.
     pub max_connections: usize,
-    /// Accepted connections of nodes open at once, beside those of clients, which cannot take their places. Default 1
-    /// 024.
+    /// Open connections accepted from nodes, counted apart from those of clients. Default 1 024.
     pub max_peers: usize,
-    /// If set, an accepted client's connection is *new* until [`Connection::let_in`](crate::Connection::let_in): only
-    /// its frames of [`Class::Control`] are read, each of at most so many bytes, and it may have little more than that
-    /// under way. Default none: every client is let in at once.
+    /// If set, a client is *new* until [`Connection::admit`](crate::Connection::admit): only its frames of
+    /// [`Class::Control`] are read, each of at most this many bytes, and its receive window is little larger. Default
+    /// none: clients are admitted at once.
     pub first_frame: Option<u32>,
-    /// Clients that are new at once; beyond it, and whenever the places for clients are all taken, the oldest of them
-    /// gives way to a newcomer. Default 512.
+    /// New clients at once. Beyond it, and when all slots for clients are taken, the oldest new client is evicted.
+    /// Default 512.
     pub max_new_clients: usize,
-    /// Connection attempts that wait to be looked at. Default 256, with at most 16 KiB each and 1 MiB in all.
+    /// Attempts that the acceptor has not taken yet. Default 256, with at most 16 KiB each and 1 MiB in all.
     pub max_incoming: usize,
     /// Largest datagram that path discovery may settle on, bytes of UDP payload, 1 200 to 6 500. Default 6 000.
     pub mtu: u16,
@@ -129,7 +128,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The largest bodies that a sender of that certificate may send.
+    /// The largest bodies that a sender with that subject may send.
     pub(crate) fn frames_of(&self, sender: Option<&Subject>) -> PerClass<u32> {
         match sender {
             Some(Subject { role: Role::Node(_), .. }) => self.max_node_frame,
@@ -158,12 +157,12 @@ impl Limits {
         Err(Error::BadLimits(problem))
     }
 
-    /// Limits of the endpoint as a whole. A seed makes its random choices repeatable, for simulations.
+    /// The limits of the endpoint as a whole. A seed makes its random choices repeatable, for simulations.
     ///
-    /// Who has a private key takes from it the key of its connection ids and stateless resets: a process that is
-    /// started again under the same identity can then tell the peers of the one that was killed, at their first packet,
-    /// that their connections are gone. Otherwise they would wait for `idle_timeout`.
-    pub(crate) fn endpoint_config(&self, seed: Option<[u8; 32]>, own: Option<&Own>) -> Result<EndpointConfig, Error> {
+    /// The keys of connection ids and stateless resets are derived from the private key, if there is one. A process
+    /// that is restarted under the same identity then resets the connections of its killed predecessor at their first
+    /// packet. Otherwise the peers would wait for `idle_timeout`.
+    pub(crate) fn endpoint_config(&self, seed: Option<[u8; 32]>, own: Option<&Credentials>) -> Result<EndpointConfig, Error> {
         let mut config = EndpointConfig::default();
         if let Some(own) = own {
             let derive = |what: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, own.key.secret_der()), what);
@@ -178,24 +177,22 @@ impl Limits {
         Ok(config)
     }
 
-    /// What all streams of a connection together may have under way.
+    /// The receive window of all streams of a connection together.
     pub(crate) fn window(&self) -> VarInt {
         VarInt::from_u32(3 * self.stream_window)
     }
 
-    /// As [`Limits::window`], for a connection of which it is not known yet whether it is a peer or a client that is
-    /// let in.
+    /// As [`Limits::window`], for a connection that is not known to be a peer or an admitted client yet.
     pub(crate) fn first_window(&self) -> VarInt {
         match self.first_frame {
-            // The frame, its header and those of the streams, and as much again, so that credit for what was read is
-            // given in time.
+            // One frame with its header and the preambles, twice, so that the window is extended in time.
             Some(first) => VarInt::from_u32((2 * (first + 64)).min(3 * self.stream_window)),
             None => self.window(),
         }
     }
 
-    /// Limits of a connection. `streams` is how many bidirectional streams the other side may open: three for who
-    /// accepts, none for who dials.
+    /// The limits of a connection. The other side may open `streams` bidirectional streams: three on an accepted
+    /// connection, none on a dialled one.
     pub(crate) fn transport(&self, streams: u32) -> Result<TransportConfig, Error> {
         let idle = IdleTimeout::try_from(self.idle_timeout).map_err(|_| Error::BadLimits("idle_timeout is out of range"))?;
         let mut discovery = MtuDiscoveryConfig::default();
@@ -223,7 +220,7 @@ impl Limits {
         Ok(transport)
     }
 
-    /// Puts the limits on attempts that nobody has looked at yet into a server configuration.
+    /// Sets the limits on attempts that were not accepted yet.
     pub(crate) fn apply_to(&self, server: &mut quinn::ServerConfig) {
         server
             .max_incoming(self.max_incoming)

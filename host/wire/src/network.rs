@@ -1,4 +1,4 @@
-//! Where sockets, tasks and timers come from.
+//! The source of sockets, tasks and timers, which a simulation replaces.
 
 use std::{
     fmt, io,
@@ -8,20 +8,20 @@ use std::{
 
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 
-/// Where an endpoint's socket, tasks and timers come from: the machine ([`OsNetwork`]), or a simulation in which time
-/// and loss are the test's.
+/// The source of an endpoint's socket, tasks and timers: the operating system ([`OsNetwork`]), or a simulation that
+/// controls time and packet loss.
 pub trait Network: fmt::Debug + Send + Sync {
-    /// What tasks and timers are made with.
+    /// The runtime for tasks and timers.
     fn runtime(&self) -> Arc<dyn Runtime>;
 
-    /// Opens a UDP port, 0 for any free one, with send and receive buffers of about so many bytes.
+    /// Binds a UDP port, 0 for any free one, with send and receive buffers of about `buffer` bytes.
     ///
     /// # Errors
-    /// Why the address cannot be opened; [`io::ErrorKind::AddrInUse`] if somebody has it.
+    /// [`io::ErrorKind::AddrInUse`] if the port is taken, otherwise the error of the system.
     fn open(&self, addr: SocketAddr, buffer: usize) -> io::Result<Arc<dyn AsyncUdpSocket>>;
 }
 
-/// The operating system's sockets and the clock and tasks of the tokio runtime within which it is used.
+/// The operating system's sockets, and the clock and tasks of the current tokio runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct OsNetwork;
 
@@ -32,7 +32,7 @@ impl Network for OsNetwork {
 
     fn open(&self, addr: SocketAddr, buffer: usize) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let socket = UdpSocket::bind(addr)?;
-        // The kernel may grant less, which is no reason not to go on.
+        // A smaller buffer is slower, not wrong.
         if let Ok(state) = quinn::udp::UdpSocketState::new((&socket).into()) {
             let sized =
                 state.set_recv_buffer_size((&socket).into(), buffer).and_then(|()| state.set_send_buffer_size((&socket).into(), buffer));

@@ -1,5 +1,5 @@
-//! Frames on their way out: a bounded queue per class, filled from any thread and emptied by the connection's one
-//! writer.
+//! Frames to be sent: a bounded queue for each class, filled from any thread and drained by the connection's writer
+//! task.
 
 use std::{
     sync::{
@@ -14,13 +14,13 @@ use tokio::sync::Notify;
 
 use crate::{Class, Frame, Limits, PerClass, SendError, frame::header, runtime::lock};
 
-/// Bodies up to this many bytes are copied behind their header, so that many small frames leave as one chunk; larger
-/// ones are passed on by reference.
+/// Bodies up to this many bytes are copied behind their header, so that many small frames are written as one chunk.
+/// Larger ones are passed by reference.
 const COPY_BELOW: usize = 4 << 10;
-/// Bytes that a client's queue may hold whatever all others do.
+/// Bytes that the queue of a client may hold even when the queues of all clients are at their shared limit.
 const CLIENT_FLOOR: usize = 64 << 10;
 
-/// A cheap, cloneable handle that puts frames into a connection's queues. It does not keep the connection open.
+/// A cheap, cloneable handle that queues frames of a connection. It does not keep the connection open.
 #[derive(Clone, Debug)]
 pub struct Sender(pub(crate) Arc<Outbox>);
 
@@ -34,8 +34,8 @@ impl Sender {
         self.0.push_one(&Frame { class, id, body })
     }
 
-    /// Queues as many of `frames` as fit with one wake-up of the writer, and takes those out of the vector; what stays
-    /// in it, in order, found its class full. Returns how many were queued. Never blocks.
+    /// Queues the frames that fit, with one wake-up of the writer, and removes them from the vector. The frames whose
+    /// class is full stay in it, in order. Returns the number queued. Never blocks.
     ///
     /// # Errors
     /// [`SendError::TooLarge`] or [`SendError::Closed`]: nothing was queued and `frames` is as it was.
@@ -43,29 +43,29 @@ impl Sender {
         self.0.push_batch(frames)
     }
 
-    /// Queues a frame, and waits for room as long as it takes.
+    /// Queues a frame. Waits for space without a limit.
     ///
     /// # Errors
     /// [`SendError::TooLarge`] or [`SendError::Closed`].
     pub async fn send(&self, class: Class, id: u64, body: Bytes) -> Result<(), SendError> {
         let frame = Frame { class, id, body };
         loop {
-            // Made before the attempt, so that room made in between is not missed.
-            let room = self.0.room[class.index()].notified();
+            // Created before the attempt, so that a notification in between is not missed.
+            let space = self.0.space[class.index()].notified();
             match self.0.push_one(&frame) {
-                Err(SendError::Full(_)) => room.await,
+                Err(SendError::Full(_)) => space.await,
                 done => return done,
             }
         }
     }
 
-    /// Resolves when frames of a class have been handed to the transport, when none are queued, or when the connection
-    /// has ended: then a send that found the class full is worth another attempt.
-    pub async fn made_room(&self, class: Class) {
-        // Made before the look, so that room made in between is not missed.
-        let room = self.0.room[class.index()].notified();
+    /// Waits until frames of a class were handed to the transport, none are queued, or the connection has ended. A send
+    /// that failed with [`SendError::Full`] can then be tried again.
+    pub async fn writable(&self, class: Class) {
+        // Created before the check, so that a notification in between is not missed.
+        let space = self.0.space[class.index()].notified();
         if !self.is_closed() && self.queued_bytes(class) > 0 {
-            room.await;
+            space.await;
         }
     }
 
@@ -86,15 +86,15 @@ impl Sender {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
-    room: [Notify; 3],
+    space: [Notify; 3],
     limits: Arc<Limits>,
     max_frame: PerClass<u32>,
-    /// What all clients' queues take together, if this is one of them.
+    /// The limit shared by the queues of all clients; `None` for a peer.
     shared: Option<Arc<ClientQueues>>,
 }
 
-/// The bytes in the queues to all accepted clients of an endpoint. Who asks and does not read is one of thousands: a
-/// bound for each is none for all.
+/// The bytes in the queues of all accepted clients of an endpoint. Thousands of clients that send requests and read no
+/// replies would exceed the memory even if each kept its own limit.
 #[derive(Debug)]
 pub(crate) struct ClientQueues {
     most: usize,
@@ -106,7 +106,7 @@ impl ClientQueues {
         Self { most, used: AtomicUsize::new(0) }
     }
 
-    fn has_room(&self, cost: usize) -> bool {
+    fn has_space(&self, cost: usize) -> bool {
         self.used.load(Ordering::Relaxed).saturating_add(cost) <= self.most
     }
 }
@@ -117,7 +117,7 @@ struct State {
     closed: bool,
     frames: u64,
     bytes: u64,
-    /// The writer, while it waits. One is enough: all three classes are written by one task.
+    /// The waiting writer. One waker is enough: one task writes all three classes.
     writer: Option<Waker>,
 }
 
@@ -130,7 +130,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn has_room(&self, cost: usize, limit: usize) -> bool {
+    fn has_space(&self, cost: usize, limit: usize) -> bool {
         self.bytes == 0 || self.bytes.saturating_add(cost) <= limit
     }
 
@@ -155,17 +155,17 @@ impl Queue {
 
 impl Outbox {
     pub(crate) fn new(limits: Arc<Limits>, max_frame: PerClass<u32>, shared: Option<Arc<ClientQueues>>) -> Self {
-        Self { state: Mutex::default(), room: Default::default(), limits, max_frame, shared }
+        Self { state: Mutex::default(), space: Default::default(), limits, max_frame, shared }
     }
 
-    /// Gives back what a queue has taken of the room that all clients share.
+    /// Returns bytes to the limit shared by all clients.
     fn release(&self, bytes: usize) {
         if let Some(shared) = &self.shared {
             shared.used.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
-    /// The body's length, if the class may carry it.
+    /// The length of the body, if it is within the class's limit.
     fn checked_len(&self, frame: &Frame) -> Result<u32, SendError> {
         let limit = self.max_frame.get(frame.class);
         let len = frame.body.len();
@@ -199,7 +199,7 @@ impl Outbox {
             return Err(SendError::Closed);
         }
         let before = frames.len();
-        // Once a frame of a class is refused, the later ones of that class are too: a smaller one must not overtake it.
+        // After the first refused frame of a class all later ones of it are refused, so that none overtakes it.
         let mut full = [false; 3];
         frames.retain(|frame| {
             let refused = &mut full[frame.class.index()];
@@ -216,12 +216,12 @@ impl Outbox {
     fn accept(&self, state: &mut State, len: u32, frame: &Frame) -> bool {
         let queue = &mut state.queues[frame.class.index()];
         let cost = frame.cost();
-        if !queue.has_room(cost, self.limits.queue_bytes.get(frame.class)) {
+        if !queue.has_space(cost, self.limits.queue_bytes.get(frame.class)) {
             return false;
         }
         if let Some(shared) = &self.shared {
-            // A little is always taken, so that a client can be told why it gets no more.
-            if queue.bytes + cost > CLIENT_FLOOR && !shared.has_room(cost) {
+            // Below the floor frames are always accepted, so that a client can be told that the limit is reached.
+            if queue.bytes + cost > CLIENT_FLOOR && !shared.has_space(cost) {
                 return false;
             }
             shared.used.fetch_add(cost, Ordering::Relaxed);
@@ -232,7 +232,7 @@ impl Outbox {
         true
     }
 
-    /// For the writer: everything that is pending for a class, or none once the connection has ended.
+    /// For the writer: the pending chunks of a class, `None` once the connection has ended.
     pub(crate) fn poll_take(&self, class: Class, cx: &mut Context<'_>) -> Poll<Option<Vec<Bytes>>> {
         let mut state = lock(&self.state);
         if state.closed {
@@ -248,19 +248,19 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// For the writer: the transport has taken so many bytes, and there is room again.
+    /// For the writer: the transport has taken that many bytes.
     pub(crate) fn written(&self, class: Class, bytes: usize) {
         let mut state = lock(&self.state);
         let queue = &mut state.queues[class.index()];
-        // Closing empties the count, and may come while a write is under way.
+        // `close` resets the count, and may run during a write.
         let bytes = bytes.min(queue.bytes);
         queue.bytes -= bytes;
         self.release(bytes);
         drop(state);
-        self.room[class.index()].notify_waiters();
+        self.space[class.index()].notify_waiters();
     }
 
-    /// Ends the queues: what is in them is dropped, every send fails from now on.
+    /// Closes the queues: queued frames are dropped, and every later send fails.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
@@ -269,10 +269,10 @@ impl Outbox {
         let writer = state.writer.take();
         drop(state);
         wake(writer);
-        self.room.iter().for_each(Notify::notify_waiters);
+        self.space.iter().for_each(Notify::notify_waiters);
     }
 
-    /// Frames and bytes queued since the connection began, and bytes that are queued now.
+    /// Frames and bytes queued since the start of the connection, and bytes queued now.
     pub(crate) fn counts(&self) -> (u64, u64, usize) {
         let state = lock(&self.state);
         (state.frames, state.bytes, state.queues.iter().map(|queue| queue.bytes).sum())

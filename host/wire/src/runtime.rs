@@ -1,5 +1,5 @@
-//! Time and locks, by way of the injected runtime: nothing here names tokio's clock, so that a simulation can bring its
-//! own.
+//! Timeouts on the injected runtime, never on tokio's clock, so that a simulation can use its own. Also the lock of
+//! this crate.
 
 use std::{
     future::{Future, poll_fn},
@@ -11,7 +11,7 @@ use std::{
 
 use quinn::Runtime;
 
-/// Runs `work` for at most `limit`; none if it did not end in time.
+/// Runs `work` for at most `limit`; `None` if it was not done by then.
 pub(crate) async fn within<T>(runtime: &dyn Runtime, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let mut timer = runtime.new_timer(runtime.now() + limit);
@@ -22,7 +22,8 @@ pub(crate) async fn within<T>(runtime: &dyn Runtime, limit: Duration, work: impl
     .await
 }
 
-/// Locks a mutex whose holders never leave it half-changed, so that a panic elsewhere does not spread.
+/// Locks a mutex, also after a panic of another holder: the values in this crate are consistent between any two
+/// statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! TLS as the cluster wants it: version 1.3 only, no resumption, no early data, identities from certificates.
+//! TLS configurations: version 1.3 only, no resumption, no early data, identities from certificates.
 
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +25,7 @@ use crate::{Error, Identity, Subject};
 pub const PEER_PROTOCOL: &str = "rejoin-peer/1";
 /// The ALPN name of connections from clients.
 pub const CLIENT_PROTOCOL: &str = "rejoin-client/1";
-/// The DNS name in every node's certificate: who dials verifies it instead of an address, so that nodes may move.
+/// The DNS name in the certificate of every node. A dialer verifies it instead of an address, so that nodes can move.
 pub const NODE_DNS_NAME: &str = "node.rejoin";
 
 fn provider() -> Arc<CryptoProvider> {
@@ -42,10 +42,10 @@ fn tls(error: impl ToString) -> Error {
     Error::Tls(error.to_string())
 }
 
-/// What a node answers with: both protocols on one port, a certificate asked of everybody and checked before anything
-/// else is looked at.
+/// The configuration of a node as a server: both protocols on one port. Every client is asked for a certificate, which
+/// is verified within the handshake. `None` without a node's identity.
 pub(crate) fn server_config(identity: &Identity) -> Result<Option<QuicServerConfig>, Error> {
-    let Some(own) = identity.own.as_ref().filter(|own| matches!(own.subject.role, crate::Role::Node(_))) else { return Ok(None) };
+    let Some(own) = identity.credentials.as_ref().filter(|own| matches!(own.subject.role, crate::Role::Node(_))) else { return Ok(None) };
     let inner = WebPkiClientVerifier::builder_with_provider(roots(identity)?, provider()).allow_unauthenticated().build().map_err(tls)?;
     let verifier = Arc::new(DialerVerifier { inner, cluster: identity.cluster });
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
@@ -61,10 +61,10 @@ pub(crate) fn server_config(identity: &Identity) -> Result<Option<QuicServerConf
     QuicServerConfig::try_from(config).map(Some).map_err(tls)
 }
 
-/// Why a server's certificate was refused, for the error of the dial it belongs to: TLS carries only a text.
+/// Why a server's certificate was refused, kept for the error of the dial: TLS passes only a text.
 pub(crate) type Refusal = Arc<OnceLock<Error>>;
 
-/// What is dialled with, once: `expected` is the node that must answer, or none for any node of the cluster.
+/// The configuration of one dial. `expected` is the node that must answer, `None` for any node of the cluster.
 pub(crate) fn client_config(identity: &Identity, protocol: &str, expected: Option<Name>) -> Result<(QuicClientConfig, Refusal), Error> {
     let inner = WebPkiServerVerifier::builder_with_provider(roots(identity)?, provider()).build().map_err(tls)?;
     let refusal = Refusal::default();
@@ -74,7 +74,7 @@ pub(crate) fn client_config(identity: &Identity, protocol: &str, expected: Optio
         .map_err(tls)?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let mut config = match &identity.own {
+    let mut config = match &identity.credentials {
         Some(own) => builder.with_client_auth_cert(own.chain.clone(), own.key.clone_key()).map_err(tls)?,
         None => builder.with_no_client_auth(),
     };
@@ -84,7 +84,7 @@ pub(crate) fn client_config(identity: &Identity, protocol: &str, expected: Optio
     Ok((QuicClientConfig::try_from(config).map_err(tls)?, refusal))
 }
 
-/// Checks a dialer's certificate: the usual path validation, then that it names somebody of this cluster.
+/// Verifies the certificate of a dialer: the path to the authority, then that its subject is of this cluster.
 #[derive(Debug)]
 struct DialerVerifier {
     inner: Arc<dyn ClientCertVerifier>,
@@ -97,7 +97,7 @@ impl ClientCertVerifier for DialerVerifier {
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        // Clients may come without; a peer without is turned away by its protocol before a stream is accepted.
+        // Clients need none. A peer without one is refused by its protocol, before a stream is accepted.
         self.inner.client_auth_mandatory()
     }
 
@@ -141,7 +141,7 @@ impl ClientCertVerifier for DialerVerifier {
     }
 }
 
-/// Checks that who answers is a node of this cluster, and the expected one.
+/// Verifies that the server is a node of this cluster, and the expected one.
 #[derive(Debug)]
 struct NodeVerifier {
     inner: Arc<WebPkiServerVerifier>,
@@ -171,7 +171,7 @@ impl ServerCertVerifier for NodeVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         self.check_name(end_entity).map_err(|error| {
-            // The first refusal is the one to tell; a verifier serves one dial.
+            // A verifier serves one dial; the first refusal is its error.
             let _ = self.refusal.set(error);
             rustls::Error::from(CertificateError::ApplicationVerificationFailure)
         })?;

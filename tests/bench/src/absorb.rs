@@ -17,7 +17,7 @@ use rejoin_proto::catalog::Durability;
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{OpId, PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{
-    ActorId, BucketId, Content, Dot, Entry, Hlc, LayoutNode, Name, NodeId, Object, ObjectId, ReapEpoch, Runs, TenantId, VersionVector,
+    ActorId, BucketId, Content, Dot, DotSet, Entry, Hlc, LayoutNode, Name, NodeId, Object, ObjectId, ReapEpoch, TenantId, VersionVector,
 };
 
 /// Number of keys. Writes go to them in turn.
@@ -112,7 +112,7 @@ pub fn siblings(count: u64, value: usize) -> [Object; 2] {
 }
 
 fn entry(dot: Dot, after: u64, value: &Bytes) -> Entry {
-    let dots = Runs::minted(dot, after);
+    let dots = DotSet::minted(dot, after);
     let content = Content::Value(value.clone());
     Entry { covers: dots.clone(), dots, content, stamp: Hlc::from_ms(NOW.wall_ms), expires: None, folded_by: None }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::runtime::Runtime;
 
 use rejoin_proto::{ClusterId, Name};
-use rejoin_wire::cert::{ClusterCa, Validity};
 use rejoin_wire::{Accepted, Class, Connection, Endpoint, Frame, Identity, Limits};
+use rejoin_wire::{Validity, cert::ClusterCa};
 
 /// A client and a node that sends back what it gets.
 pub struct Rpc {

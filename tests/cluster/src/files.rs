@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::SystemTime;
 
 use rejoin_proto::{ClusterId, Name};
-use rejoin_wire::cert::{ClusterCa, Validity};
+use rejoin_wire::{Validity, cert::ClusterCa};
 
 /// The files of a cluster that is made for a test: authority, secret, and per node a certificate and a configuration.
 #[derive(Debug)]

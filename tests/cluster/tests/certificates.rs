@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rejoin_proto::NodeId;
 use rejoin_test_cluster::{Cluster, Intruder, cli, eventually, http, name};
-use rejoin_wire::cert::{Issued, Validity};
 use rejoin_wire::{Endpoint, Error, Identity, Limits};
+use rejoin_wire::{Validity, cert::Issued};
 
 const DAY: u64 = 86_400;
 
@@ -24,7 +24,7 @@ async fn shown(cluster: &Cluster, index: usize) -> u64 {
     let identity = Identity::client(cluster.files.ca.cert_pem(), None).unwrap();
     let endpoint = Endpoint::for_dialling(identity, Limits::default()).unwrap();
     let connection = endpoint.connect_client(cluster.address(index)).await.unwrap();
-    connection.certificate_period().unwrap().until
+    connection.certificate_validity().unwrap().until
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,8 +12,11 @@ use rejoin_client::{Bytes, ErrorKind};
 use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL};
 use rejoin_proto::{ErrorCode, codec};
 use rejoin_test_cluster::{Cluster, Intruder, cluster_id, eventually, http, name};
-use rejoin_wire::cert::{ClusterCa, Issued, Validity};
 use rejoin_wire::{Class, CloseCode, Closed, Endpoint, Identity, Limits};
+use rejoin_wire::{
+    Validity,
+    cert::{ClusterCa, Issued},
+};
 
 const PEER: &str = "rejoin-peer/1";
 const CLIENT: &str = "rejoin-client/1";
@@ -127,7 +130,7 @@ async fn a_node_that_is_not_in_the_layout_is_turned_away() {
     let endpoint = Endpoint::for_dialling(identity, Limits::default()).unwrap();
     let connection = endpoint.connect_peer(cluster.address(0), &name("n1")).await.unwrap();
     let hello = rejoin_proto::peer::PeerHello {
-        terms: rejoin_proto::peer::Terms {
+        params: rejoin_proto::peer::ClusterParams {
             protocol: PROTOCOL,
             cluster: cluster.files.ca.cluster(),
             secret_check: 0,

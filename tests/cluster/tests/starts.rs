@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rejoin_test_cluster::{Cluster, cli, eventually, http, name};
-use rejoin_wire::cert::Validity;
+use rejoin_wire::Validity;
 
 /// A start that must fail, and leave everything as it was, to the byte.
 #[track_caller]

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use rejoin_node::Config;
 use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::Identity;
-use rejoin_wire::cert::{ClusterCa, Validity};
+use rejoin_wire::{Validity, cert::ClusterCa};
 
 /// The secret of every simulated cluster.
 const SECRET: &str = "the secret of a simulated cluster";

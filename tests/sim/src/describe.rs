@@ -3,7 +3,7 @@
 use rejoin_core::shard::event::Event;
 use rejoin_proto::client::{Basis as Given, Put, Reply};
 use rejoin_proto::peer::{Absorbed, DataRequest, PeerBody, PeerEnvelope};
-use rejoin_proto::{Content, Dot, Entry, Object, Runs, VersionVector};
+use rejoin_proto::{Content, Dot, DotSet, Entry, Object, VersionVector};
 
 use crate::history::{Asked, Basis, Call, CallId, KeyId, NodeIndex, Outcome};
 use crate::keys::Keys;
@@ -168,12 +168,12 @@ fn bytes(value: &[u8]) -> String {
     }
 }
 
-fn runs(runs: &Runs) -> String {
+fn runs(runs: &DotSet) -> String {
     spans(runs.spans())
 }
 
-fn spans(spans: &[rejoin_proto::Run]) -> String {
-    let span = |run: &rejoin_proto::Run| format!("{:04x}({},{}]", run.actor.0 >> 48, run.lo, run.hi);
+fn spans(spans: &[rejoin_proto::DotSpan]) -> String {
+    let span = |run: &rejoin_proto::DotSpan| format!("{:04x}({},{}]", run.actor.0 >> 48, run.lo, run.hi);
     spans.iter().map(span).collect::<Vec<_>>().join("+")
 }
 

@@ -1,4 +1,4 @@
-//! What `bench` can be asked, and what of it goes together.
+//! The options of `bench`, and which of them can be combined.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::args::{DurabilityArg, Global, duration};
 use crate::failure::Failure;
+use crate::global::GlobalArgs;
+use crate::values::{DurabilityArg, duration};
 
-/// The most bytes of a value that a bucket takes unless it is told otherwise.
+/// The largest value of a bucket with the default properties.
 const MAX_VALUE_BYTES: usize = 1 << 20;
 
 const EXAMPLES: &str = "\
@@ -22,83 +23,84 @@ Examples:
 Without --rate each client sends its next operation when the last is answered, which finds the peak. With it operations are due at fixed
 times, and latency counts from when one was due, so that a stall shows in every operation that it held up.";
 
-/// What `rejoin bench` takes.
+/// The options of `rejoin bench`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArgs {
-    /// What the operations are
+    /// The kind of operations
     #[arg(value_enum)]
     pub(crate) mode: Mode,
-    /// Start a private cluster of so many processes in a directory for temporary files, and remove it afterwards
+    /// Start a private cluster of this many processes in a temporary directory, and remove it afterwards
     #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u8).range(1..=9), conflicts_with_all = ["redis", "pid", "metrics", "disk"])]
     pub(crate) dev: Option<u8>,
     /// What an acknowledged write promises: fsync survives a loss of power, os the end of the process
     #[arg(long, value_enum, default_value = "fsync", conflicts_with = "redis")]
     pub(crate) durability: DurabilityArg,
-    /// Operations that are due in a second, instead of as many as possible
+    /// Operations per second at fixed times, instead of as many as possible
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rate: Option<u32>,
-    /// Operations under way at once
+    /// Concurrent operations
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub(crate) clients: u32,
-    /// SDK clients that these share, each with a connection to every node; a Redis server gets one for each of
-    /// --clients
+    /// SDK clients that share the --clients, each with a connection to every node; a Redis server gets one connection
+    /// for each of --clients
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024), conflicts_with = "redis")]
     pub(crate) connections: u32,
-    /// Bytes of a value
+    /// Size of a value
     #[arg(long, default_value_t = 100, value_name = "BYTES")]
     pub(crate) value_bytes: usize,
-    /// Keys, chosen evenly [default: 10000, in conflict 100]
+    /// Number of keys, chosen uniformly [default: 10000, for conflict 100]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub(crate) keys: Option<u32>,
-    /// Of a hundred operations of mixed and conflict, how many are reads
+    /// Share of reads in mixed and conflict
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) reads: u8,
-    /// How long to measure
+    /// Seconds to measure
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
-    /// How many operations to measure, instead of for how long
+    /// Operations to measure, instead of --seconds
     #[arg(long, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) operations: Option<u64>,
-    /// How long to go before measuring, such as 500ms or 5s, or none
+    /// Time before the measurement starts, such as 500ms or 5s, or none
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = warm_up)]
     pub(crate) warm_up: WarmUp,
-    /// The bucket, made if it is not there [default: one named after mode and durability]
+    /// The bucket, made if it does not exist [default: one named after mode and durability]
     #[arg(long, conflicts_with = "redis")]
     pub(crate) bucket: Option<String>,
     /// Put the same load (put, get or mixed) on a Redis server
     #[arg(long, value_name = "ADDR")]
     pub(crate) redis: Option<SocketAddr>,
-    /// Follow every write to Redis with a WAIT for so many replicas
+    /// Follow every write to Redis with a WAIT for this many replicas
     #[arg(long, value_name = "REPLICAS", requires = "redis", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=9))]
     pub(crate) wait: u8,
     /// A server process on this machine, whose CPU time is counted; may be repeated. --dev counts its own
     #[arg(long)]
     pub(crate) pid: Vec<u32>,
-    /// The admin address of a node, for marks of flushes, compactions and merges; may be repeated. --dev asks its own
+    /// The admin address of a node, whose flushes, compactions and merges are shown; may be repeated. --dev asks its
+    /// own
     #[arg(long, value_name = "ADDR", conflicts_with = "redis")]
     pub(crate) metrics: Vec<SocketAddr>,
-    /// A directory on the servers' disk, where an fdatasync of 4 KiB is timed ten times a second beside the run. --dev
+    /// A directory on the servers' disk, where an fdatasync of 4 KiB is timed ten times a second during the run. --dev
     /// uses its own
     #[arg(long, value_name = "DIR")]
     pub(crate) disk: Option<PathBuf>,
 }
 
-/// What the operations of a run are.
+/// The operations of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
     /// Writes with the context of each key's last write
     Put,
-    /// Reads of keys that are there
+    /// Reads of existing keys
     Get,
-    /// Both, as --reads says
+    /// Both, with the share of --reads
     Mixed,
-    /// Blind writes of many clients to the same few keys, and reads that merge what stands there
+    /// Blind writes of many clients to the same few keys, and reads that merge the siblings
     Conflict,
 }
 
-/// How long to go before measuring.
+/// The time before the measurement starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct WarmUp(pub(crate) Duration);
 
@@ -106,14 +108,14 @@ fn warm_up(text: &str) -> Result<WarmUp, String> {
     if text == "none" { Ok(WarmUp(Duration::ZERO)) } else { duration(text).map(WarmUp) }
 }
 
-/// When a run ends.
+/// The length of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Extent {
+pub(crate) enum RunLength {
     Time(Duration),
     Operations(u64),
 }
 
-/// The load, once it is known to make sense.
+/// A checked load.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) mode: Mode,
@@ -122,20 +124,20 @@ pub(crate) struct Plan {
     pub(crate) value_bytes: usize,
     pub(crate) keys: u32,
     pub(crate) reads: u8,
-    pub(crate) extent: Extent,
+    pub(crate) length: RunLength,
     pub(crate) warm_up: Duration,
-    /// The most that one operation may take.
+    /// The time-out of one operation.
     pub(crate) timeout: Duration,
-    /// In front of every key: a run finds nothing of an earlier one.
+    /// The random prefix of all keys, so that runs do not share keys.
     pub(crate) prefix: String,
 }
 
 impl Plan {
-    /// The load that was asked for.
+    /// Checks the options.
     ///
     /// # Errors
-    /// What was asked for does not go together.
-    pub(crate) fn of(args: &BenchArgs, global: &Global) -> Result<Self, Failure> {
+    /// The options cannot be combined.
+    pub(crate) fn of(args: &BenchArgs, global: &GlobalArgs) -> Result<Self, Failure> {
         let keys = args.keys.unwrap_or(if args.mode == Mode::Conflict { 100 } else { 10_000 });
         if args.mode == Mode::Conflict && args.redis.is_some() {
             return Err(Failure::usage("Redis has no siblings: conflict needs a cluster").next("use put, get or mixed with --redis"));
@@ -164,7 +166,7 @@ impl Plan {
             value_bytes: args.value_bytes,
             keys,
             reads: args.reads,
-            extent: args.operations.map_or(Extent::Time(Duration::from_secs(args.seconds)), Extent::Operations),
+            length: args.operations.map_or(RunLength::Time(Duration::from_secs(args.seconds)), RunLength::Operations),
             warm_up: args.warm_up.0,
             timeout: global.timeout,
             prefix: format!("{:08x}-", rand::random::<u32>()),
@@ -176,7 +178,7 @@ impl Plan {
         format!("{}{number:08}", self.prefix)
     }
 
-    /// Whether the keys must be there before the first operation.
+    /// Whether all keys are written before the first operation.
     pub(crate) fn fills_first(&self) -> bool {
         matches!(self.mode, Mode::Get | Mode::Mixed)
     }
@@ -185,22 +187,28 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{Cli, Verb};
     use clap::Parser;
 
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        global: GlobalArgs,
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
     fn plan(line: &str) -> Result<Plan, String> {
-        let cli = Cli::try_parse_from(format!("rejoin bench {line}").split_whitespace()).map_err(|why| why.to_string())?;
-        let Verb::Bench(args) = cli.verb else { panic!("{line} is another verb") };
-        Plan::of(&args, &cli.global).map_err(|failure| failure.to_string())
+        let line = Line::try_parse_from(format!("bench {line}").split_whitespace()).map_err(|why| why.to_string())?;
+        Plan::of(&line.bench, &line.global).map_err(|failure| failure.to_string())
     }
 
     #[test]
     fn a_plan_says_how_long_how_many_and_on_what() {
         let put = plan("put").unwrap();
-        assert_eq!((put.keys, put.clients, put.rate, put.extent), (10_000, 64, None, Extent::Time(Duration::from_secs(10))));
+        assert_eq!((put.keys, put.clients, put.rate, put.length), (10_000, 64, None, RunLength::Time(Duration::from_secs(10))));
         assert_eq!(put.warm_up, Duration::from_secs(1));
         let conflict = plan("conflict --operations 7 --warm-up none --rate 9").unwrap();
-        assert_eq!((conflict.keys, conflict.rate, conflict.extent), (100, Some(9), Extent::Operations(7)));
+        assert_eq!((conflict.keys, conflict.rate, conflict.length), (100, Some(9), RunLength::Operations(7)));
         assert_eq!(conflict.warm_up, Duration::ZERO);
         assert!(plan("mixed --keys 64").unwrap().fills_first() && !put.fills_first());
         assert_ne!(put.key(1), plan("put").unwrap().key(1), "two runs share no key");

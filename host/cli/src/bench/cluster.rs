@@ -1,29 +1,29 @@
-//! One client of a cluster: what it writes, with which context, and what it makes of the answers.
+//! One client of a cluster under load.
 
 use rejoin_client::{Bucket, Bytes, Context, Object};
 
 use super::args::{Mode, Plan};
 use super::record::{Kind, Outcome};
 
-/// A client with keys of its own to write; it reads those of all.
+/// A client that writes to keys of its own and reads all keys.
 pub(crate) struct Writer {
     bucket: Bucket<Bytes>,
     number: u32,
-    /// Of each key of its own, what it has seen with its last write. Its keys are `number`, `number + clients`,
-    /// `number + 2 * clients`, ...
+    /// The context of the last write to each of its keys, which are `number`, `number + clients`, `number + 2 *
+    /// clients`, ...
     seen: Vec<Option<Context>>,
     value: Vec<u8>,
     writes: u64,
 }
 
 impl Writer {
-    /// The client of that number.
+    /// The client with that number.
     pub(crate) fn new(bucket: Bucket<Bytes>, number: u32, plan: &Plan) -> Self {
         let own = (number..plan.keys).step_by(plan.clients as usize).count();
-        Self { bucket, number, seen: vec![None; own], value: filler(plan.value_bytes), writes: 0 }
+        Self { bucket, number, seen: vec![None; own], value: random_value(plan.value_bytes), writes: 0 }
     }
 
-    /// Writes every key of its own once.
+    /// Writes each of its keys once.
     pub(crate) async fn fill(&mut self, plan: &Plan) -> rejoin_client::Result<()> {
         for own in 0..self.seen.len() {
             self.put(plan, own).await?;
@@ -31,7 +31,7 @@ impl Writer {
         Ok(())
     }
 
-    /// One operation of that kind, on a key by chance.
+    /// One operation of that kind on a random key.
     pub(crate) async fn operate(&mut self, plan: &Plan, kind: Kind) -> Outcome {
         let done = match (kind, plan.mode) {
             (Kind::Read, _) => self.get(plan).await,
@@ -52,8 +52,7 @@ impl Writer {
         Ok(Outcome::Done { siblings: 0, merged: false })
     }
 
-    /// A cart in which this client has an item of its own, as one that has seen nothing would write it: it stands
-    /// beside all others.
+    /// Blindly writes a cart with one item of this client. It becomes a sibling of all others.
     async fn put_blind(&mut self, plan: &Plan) -> rejoin_client::Result<Outcome> {
         self.writes += 1;
         let (writer, counter) = (self.number, self.writes);
@@ -71,8 +70,7 @@ impl Writer {
     }
 }
 
-/// What a read has come to. In a conflict a key that nobody has written yet is no failure, and siblings without their
-/// merge are one.
+/// The outcome of a read. In `conflict` a missing key is not a failure; unmerged siblings always are.
 fn read(mode: Mode, object: &Object<Vec<u8>>) -> Outcome {
     if mode != Mode::Conflict && !object.is_found() {
         return Outcome::Failed("Missing".into());
@@ -83,8 +81,8 @@ fn read(mode: Mode, object: &Object<Vec<u8>>) -> Outcome {
     Outcome::Done { siblings: object.siblings.len() as u64, merged: object.merged_by.is_some() }
 }
 
-/// Bytes that no compression would make small.
-pub(crate) fn filler(bytes: usize) -> Vec<u8> {
+/// Random bytes, which do not compress.
+pub(crate) fn random_value(bytes: usize) -> Vec<u8> {
     let mut value = vec![0; bytes];
     rand::fill(&mut value[..]);
     value

@@ -1,4 +1,4 @@
-//! CPU time, user and system together, of this process and of others on this machine.
+//! CPU time, user plus system, of this process and of others on this machine.
 
 use std::fs;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::failure::Failure;
 
-/// The length of a tick in `/proc/PID/stat`: a hundredth of a second on every architecture that this program runs on
-/// (`USER_HZ` in the kernel's interface to programs, whatever its own is).
+/// The length of a tick in `/proc/PID/stat`: `USER_HZ` is 100 on all architectures of this program, whatever the
+/// kernel's own tick is.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What this process has used.
+/// The CPU time of this process.
 pub(crate) fn own() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// What these processes have used, each with all its threads.
+/// The CPU time of these processes with all their threads.
 ///
 /// # Errors
-/// One of them is not there (any more), or the system has no `/proc`.
+/// A process does not exist, or the system has no `/proc`.
 pub(crate) fn of(processes: &[u32]) -> Result<Duration, Failure> {
     processes.iter().try_fold(Duration::ZERO, |sum, pid| {
         let path = format!("/proc/{pid}/stat");
@@ -31,8 +31,8 @@ pub(crate) fn of(processes: &[u32]) -> Result<Duration, Failure> {
     })
 }
 
-/// `utime` and `stime`: fields 14 and 15, counted behind the name, which may itself have blanks and parentheses
-/// (proc(5)).
+/// `utime` plus `stime`, fields 14 and 15 of proc(5). Fields are counted after the name, which may contain blanks and
+/// parentheses.
 fn ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<u64>().ok();

@@ -1,4 +1,4 @@
-//! How long the disk takes for one fdatasync, measured beside a run: without it a durable rate says nothing.
+//! The time of one fdatasync on this disk, measured during a run: the rate of durable writes depends on it.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 
-/// Seldom enough that it takes nothing from the run.
-const EVERY: Duration = Duration::from_millis(100);
+/// Rare enough not to slow the run.
+const INTERVAL: Duration = Duration::from_millis(100);
 const BYTES: usize = 4096;
 
-/// A thread that writes and syncs a small file now and then.
+/// A thread that writes and syncs a small file at intervals.
 pub(crate) struct Probe {
     stop: mpsc::Sender<()>,
     thread: JoinHandle<Vec<(Instant, Duration)>>,
 }
 
 impl Probe {
-    /// Starts in a directory on the disk in question.
+    /// Starts in a directory on the disk to measure.
     ///
     /// # Errors
-    /// No file can be made there.
+    /// No file can be made in the directory.
     pub(crate) fn start(dir: &Path) -> Result<Self, Failure> {
         let path = dir.join(format!("rejoin-bench-probe-{:08x}", rand::random::<u32>()));
         let failed = |why: io::Error| Failure::file(&path, "written and synced", &why);
         let file = Removed { file: File::create_new(&path).map_err(failed)?, path: path.clone() };
-        // The first sync makes the file's room and name durable too; those that count after it do not.
+        // The first sync also makes the allocation and the name of the file durable, so it is not measured.
         sync(&file.file).map_err(failed)?;
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("probe".into()).spawn(move || {
@@ -39,7 +39,7 @@ impl Probe {
                 if sync(&file.file).is_ok() {
                     took.push((begun, begun.elapsed()));
                 }
-                if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
+                if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
                     return took;
                 }
             }
@@ -47,7 +47,7 @@ impl Probe {
         Ok(Self { stop, thread: thread.map_err(failed)? })
     }
 
-    /// When each fdatasync began, and how long it took.
+    /// Stops. Returns the start and duration of each fdatasync.
     pub(crate) fn end(self) -> Vec<(Instant, Duration)> {
         drop(self.stop);
         self.thread.join().unwrap_or_default()
@@ -59,7 +59,7 @@ fn sync(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
-/// A file that goes with its last use.
+/// A file that is removed on drop.
 struct Removed {
     file: File,
     path: PathBuf,
@@ -67,7 +67,7 @@ struct Removed {
 
 impl Drop for Removed {
     fn drop(&mut self) {
-        // One that stays is four kilobytes under a name that says whose it is.
+        // A leftover is 4 KiB, and its name says where it comes from.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! Puts the load on: so many clients, each with one operation under way at most.
+//! The load: concurrent clients, each with at most one pending operation.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -7,12 +7,12 @@ use tokio::task::JoinSet;
 
 use super::args::{Mode, Plan};
 use super::cluster::Writer;
-use super::pace::Pace;
 use super::record::{Kind, Outcome, Recorder};
 use super::redis::Redis;
+use super::schedule::Schedule;
 use crate::failure::{Exit, Failure};
 
-/// One client, of whatever system is measured.
+/// One client of the measured system.
 pub(crate) enum Client {
     Rejoin(Writer),
     Redis(Redis, u32),
@@ -43,7 +43,7 @@ impl Client {
     }
 }
 
-/// Has every client write its keys, before anything is measured.
+/// Lets every client write its keys, before the measurement.
 ///
 /// # Errors
 /// The first failure of a client.
@@ -57,24 +57,24 @@ pub(crate) async fn fill(plan: &Arc<Plan>, clients: Vec<Client>) -> Result<Vec<C
     filled.map_err(|failure| failure.during("the keys could not be written"))
 }
 
-/// The load while it runs.
+/// A running load.
 pub(crate) struct Load {
     clients: JoinSet<()>,
     recorder: Arc<Mutex<Recorder>>,
 }
 
 impl Load {
-    /// Lets all clients begin.
-    pub(crate) fn start(plan: &Arc<Plan>, pace: &Arc<Pace>, clients: Vec<Client>) -> Self {
-        let recorder = Arc::new(Mutex::new(Recorder::new(pace.began)));
+    /// Starts all clients.
+    pub(crate) fn start(plan: &Arc<Plan>, schedule: &Arc<Schedule>, clients: Vec<Client>) -> Self {
+        let recorder = Arc::new(Mutex::new(Recorder::new(schedule.began)));
         let mut running = JoinSet::new();
         for client in clients {
-            running.spawn(run(plan.clone(), pace.clone(), recorder.clone(), client));
+            running.spawn(run(plan.clone(), schedule.clone(), recorder.clone(), client));
         }
         Self { clients: running, recorder }
     }
 
-    /// Waits until all clients have come to their end. Returns what was recorded, and when that was.
+    /// Waits until all clients have ended. Returns the recorder and the time of the end.
     pub(crate) async fn ended(self) -> (Recorder, Instant) {
         let began = lock(&self.recorder).began();
         self.clients.join_all().await;
@@ -83,17 +83,20 @@ impl Load {
     }
 }
 
-async fn run(plan: Arc<Plan>, pace: Arc<Pace>, recorder: Arc<Mutex<Recorder>>, mut client: Client) {
-    while let Some(due) = pace.next().await {
-        let (kind, outcome) =
-            if pace.is_over(Instant::now()) { (Kind::Write, Outcome::Failed("NeverBegun".into())) } else { client.operate(&plan).await };
-        if pace.counts(due) {
+async fn run(plan: Arc<Plan>, schedule: Arc<Schedule>, recorder: Arc<Mutex<Recorder>>, mut client: Client) {
+    while let Some(due) = schedule.next().await {
+        let (kind, outcome) = if schedule.is_over(Instant::now()) {
+            (Kind::Write, Outcome::Failed("NeverBegun".into()))
+        } else {
+            client.operate(&plan).await
+        };
+        if schedule.counts(due) {
             lock(&recorder).add(kind, due, Instant::now(), outcome);
         }
     }
 }
 
-/// Locks, also after a panic elsewhere: a recorder is whole between any two operations.
+/// Locks, also after a panic of another holder: a recorder is consistent between any two operations.
 fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
     recorder.lock().unwrap_or_else(PoisonError::into_inner)
 }

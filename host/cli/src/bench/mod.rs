@@ -1,80 +1,78 @@
-//! `bench`: puts a load on a cluster, or on a Redis server, and says what it came to.
+//! `bench`: measures a cluster, or a Redis server, under load.
 //!
-//! In reading order: [`args`] is what can be asked; [`load`] lets the clients of [`cluster`] or [`redis`] go as
-//! [`pace`] says; [`record`] takes every operation; [`cpu`], [`disk`] and [`watch`] look at the machine and the nodes
-//! meanwhile; [`report`] puts it together.
+//! In reading order: [`args`] has the options, [`load`] runs the clients of [`cluster`] or [`redis`], [`schedule`] says
+//! when operations are due, [`record`] collects them, [`cpu`], [`disk`] and [`watch`] measure the machine and the nodes
+//! meanwhile, and [`report`] prints the result.
 
-mod args;
+pub(crate) mod args;
 mod cluster;
 mod cpu;
 mod disk;
 mod load;
-mod pace;
 mod record;
 mod redis;
 mod report;
+mod schedule;
 mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use args::{Mode, Plan};
+use args::{BenchArgs, Mode, Plan};
 use cluster::Writer;
 use disk::Probe;
 use load::Load;
-use pace::Pace;
 use redis::Redis;
 use report::{Measured, Report, System};
-use watch::Before;
+use schedule::Schedule;
+use watch::Baseline;
 
 use rejoin_client::admin::{BucketProps, Durability};
 use rejoin_client::{Client, ClientBuilder, ErrorKind, Profile};
 
-use crate::args::Global;
 use crate::cart;
 use crate::connect;
-use crate::dev::together;
+use crate::dev::wait_connected;
 use crate::failure::{Exit, Failure};
+use crate::global::GlobalArgs;
 use crate::output::{Output, note};
 use crate::processes::Processes;
-use crate::signals::Stop;
+use crate::signals::Signals;
 
-pub(crate) use args::BenchArgs;
-
-/// Measures what was asked for, and prints it.
+/// Runs the measurement and prints the report.
 ///
 /// # Errors
-/// What was asked for does not go together, the system cannot be reached, or not one operation was done.
-pub(crate) async fn run(global: &Global, out: Output, args: &BenchArgs) -> Result<(), Failure> {
+/// The options cannot be combined, the system cannot be reached, or no operation succeeded.
+pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &BenchArgs) -> Result<(), Failure> {
     let plan = Arc::new(Plan::of(args, global)?);
-    let mut stop = Stop::listen()?;
+    let mut signals = Signals::listen()?;
     let mut processes = args.dev.map(|nodes| Processes::prepare("bench", nodes)).transpose()?;
     let measured = tokio::select! {
         biased;
-        () = stop.asked() => Err(Failure::new(Exit::Negative, "the run was interrupted")),
+        () = signals.any() => Err(Failure::new(Exit::Negative, "the run was interrupted")),
         measured = measured(global, args, &plan, processes.as_mut()) => measured,
     };
     if let Some(processes) = &mut processes {
         if measured.is_err() {
-            processes.last_words().iter().for_each(note);
+            processes.log_tails().iter().for_each(note);
         }
         processes.end().await;
     }
     let measured = measured?;
     let nothing = measured.recorded.operations == 0;
     Report::new(&plan, measured).print(out, &plan)?;
-    if nothing { Err(Failure::new(Exit::Retry, "not one operation was done")) } else { Ok(()) }
+    if nothing { Err(Failure::new(Exit::Retry, "no operation succeeded")) } else { Ok(()) }
 }
 
-/// Everything up to the last answer.
-async fn measured(global: &Global, args: &BenchArgs, plan: &Arc<Plan>, processes: Option<&mut Processes>) -> Result<Measured, Failure> {
-    let scene = match (args.redis, processes) {
-        (Some(server), _) => Scene::redis(args, server),
-        (None, None) => Scene::of_profile(args, connect::builder(global)?),
-        (None, Some(processes)) => Scene::private(global, processes).await?,
+/// The measurement, up to the last reply.
+async fn measured(global: &GlobalArgs, args: &BenchArgs, plan: &Arc<Plan>, processes: Option<&mut Processes>) -> Result<Measured, Failure> {
+    let target = match (args.redis, processes) {
+        (Some(server), _) => BenchTarget::redis(args, server),
+        (None, None) => BenchTarget::of_profile(args, connect::builder(global)?),
+        (None, Some(processes)) => BenchTarget::private(global, processes).await?,
     };
-    let (mut clients, system) = match &scene.servers {
+    let (mut clients, system) = match &target.servers {
         Servers::Redis(server) => (redis_clients(*server, args, plan).await?, System::Redis),
         Servers::Cluster(builder) => (writers(builder, args, plan).await?, System::Cluster),
     };
@@ -82,18 +80,18 @@ async fn measured(global: &Global, args: &BenchArgs, plan: &Arc<Plan>, processes
         note(format!("writing {} keys", plan.keys));
         clients = load::fill(plan, clients).await?;
     }
-    let probe = scene.disk.as_deref().map(Probe::start).transpose()?;
-    let before = if scene.admin.is_empty() { None } else { Some(Before::ask(scene.admin.clone()).await?) };
-    let pace = Pace::start(plan).map_err(|why| Failure::usage(format!("no thread can be started: {why}")))?;
-    let (began, pace) = (pace.began, Arc::new(pace));
+    let probe = target.disk.as_deref().map(Probe::start).transpose()?;
+    let before = if target.admin.is_empty() { None } else { Some(Baseline::ask(target.admin.clone()).await?) };
+    let schedule = Schedule::start(plan).map_err(|why| Failure::usage(format!("no thread can be started: {why}")))?;
+    let (began, schedule) = (schedule.began, Arc::new(schedule));
     let watch = before.map(|before| before.watch(began));
-    let load = Load::start(plan, &pace, clients);
-    // What was spent on the warm-up does not count.
+    let load = Load::start(plan, &schedule, clients);
+    // The CPU time of the warm-up is not counted.
     tokio::time::sleep_until(began.into()).await;
-    let (client_before, server_before) = (cpu::own(), cpu::of(&scene.pids)?);
+    let (client_before, server_before) = (cpu::own(), cpu::of(&target.pids)?);
     let (recorder, ended) = load.ended().await;
-    let (client_cpu, server_cpu) = (cpu::own() - client_before, cpu::of(&scene.pids)?.saturating_sub(server_before));
-    let marks = match watch {
+    let (client_cpu, server_cpu) = (cpu::own() - client_before, cpu::of(&target.pids)?.saturating_sub(server_before));
+    let counters = match watch {
         Some(watch) => Some(watch.end().await?),
         None => None,
     };
@@ -104,14 +102,14 @@ async fn measured(global: &Global, args: &BenchArgs, plan: &Arc<Plan>, processes
         began,
         recorded: recorder.finish(ended),
         client_cpu,
-        server_cpu: (!scene.pids.is_empty()).then_some(server_cpu),
-        marks,
+        server_cpu: (!target.pids.is_empty()).then_some(server_cpu),
+        counters,
         syncs: probe.map(Probe::end),
     })
 }
 
-/// Who is measured, and where that can be watched.
-struct Scene {
+/// The measured system, and what else of it is watched.
+struct BenchTarget {
     servers: Servers,
     pids: Vec<u32>,
     admin: Vec<SocketAddr>,
@@ -123,7 +121,7 @@ enum Servers {
     Redis(SocketAddr),
 }
 
-impl Scene {
+impl BenchTarget {
     fn redis(args: &BenchArgs, server: SocketAddr) -> Self {
         Self { servers: Servers::Redis(server), pids: args.pid.clone(), admin: Vec::new(), disk: args.disk.clone() }
     }
@@ -133,22 +131,22 @@ impl Scene {
         Self { servers, pids: args.pid.clone(), admin: args.metrics.clone(), disk: args.disk.clone() }
     }
 
-    /// A cluster of this run's own, once its nodes have found each other.
-    async fn private(global: &Global, processes: &mut Processes) -> Result<Self, Failure> {
+    /// A private cluster, once its nodes are connected.
+    async fn private(global: &GlobalArgs, processes: &mut Processes) -> Result<Self, Failure> {
         let pids = processes.start()?;
         let cluster = processes.cluster.clone();
         tokio::select! {
             biased;
-            together = together(&cluster) => drop(together?),
+            wait_connected = wait_connected(&cluster) => drop(wait_connected?),
             ended = processes.one_has_ended() => return Err(ended),
         }
         let builder = Profile::load(cluster.profile())?.builder().timeout(global.timeout);
-        let admin = cluster.seats().iter().map(|seat| seat.admin).collect();
+        let admin = cluster.nodes().iter().map(|node| node.admin).collect();
         Ok(Self { servers: Servers::Cluster(Box::new(builder)), pids, admin, disk: Some(cluster.dir().to_path_buf()) })
     }
 }
 
-/// The clients of a cluster. None of them tries twice: what fails is to be seen.
+/// The clients of a cluster. They do not retry, so that every failure is counted.
 async fn writers(builder: &ClientBuilder, args: &BenchArgs, plan: &Plan) -> Result<Vec<load::Client>, Failure> {
     let mut shared: Vec<Client> = Vec::new();
     for _ in 0..args.connections {
@@ -173,7 +171,7 @@ async fn redis_clients(server: SocketAddr, args: &BenchArgs, plan: &Plan) -> Res
     Ok(clients)
 }
 
-/// The bucket of the run, made if it is not there.
+/// The bucket of the run, made if it does not exist.
 async fn bucket(client: &Client, args: &BenchArgs, mode: Mode) -> Result<String, Failure> {
     let durability = Durability::from(args.durability);
     let shape = if mode == Mode::Conflict { "conflict" } else { "plain" };

@@ -1,4 +1,4 @@
-//! What was measured, second by second and in all.
+//! Records operations, for each second and in total.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,22 +6,22 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// The longest latency that is told apart, in microseconds; a longer one counts as this.
+/// The longest recorded latency, in microseconds. Longer ones count as this.
 const LONGEST_US: u64 = 120_000_000;
 
-/// Whether an operation was a read.
+/// The kind of an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Read,
     Write,
 }
 
-/// How one operation has ended.
+/// The outcome of an operation.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    /// It was done. Of a read: how many siblings were there, and whether a plugin made one value of them.
+    /// Success. For a read: the number of siblings, and whether a plugin merged them.
     Done { siblings: u64, merged: bool },
-    /// It failed in this way.
+    /// Failure, with the kind of the error.
     Failed(String),
 }
 
@@ -58,14 +58,14 @@ impl Latencies {
         self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(LONGEST_US).clamp(1, LONGEST_US));
     }
 
-    /// None if nothing was recorded.
+    /// `None` if nothing was recorded.
     pub(crate) fn quantiles(&self) -> Option<Quantiles> {
         let at = |quantile| self.0.value_at_quantile(quantile);
         (!self.0.is_empty()).then(|| Quantiles { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), max_us: self.0.max() })
     }
 }
 
-/// Takes every operation that counts.
+/// Collects the operations that count.
 pub(crate) struct Recorder {
     began: Instant,
     reads: Latencies,
@@ -94,8 +94,8 @@ impl Recorder {
         }
     }
 
-    /// One operation that was due at `due` and has ended at `ended`. Failed ones are counted and have no latency: a
-    /// refusal is quick.
+    /// Adds an operation that was due at `due` and ended at `ended`. Failed ones are counted without a latency, since
+    /// refusals are fast.
     pub(crate) fn add(&mut self, kind: Kind, due: Instant, ended: Instant, outcome: Outcome) {
         self.go_to(ended);
         match outcome {
@@ -117,8 +117,8 @@ impl Recorder {
         }
     }
 
-    /// Ends the rows of all seconds before that moment. Clients end their operations in an order of their own, so a
-    /// moment may lie in a second that has ended already: then it counts in the present one.
+    /// Ends the rows of all seconds before that moment. A moment in a second that has ended already counts in the
+    /// current one: clients do not report in order.
     fn go_to(&mut self, moment: Instant) {
         let second = moment.saturating_duration_since(self.began).as_secs();
         while self.row.second < second {
@@ -134,20 +134,20 @@ impl Recorder {
         self.now.0.reset();
     }
 
-    /// From when seconds are counted.
+    /// The start of the first second.
     pub(crate) fn began(&self) -> Instant {
         self.began
     }
 
-    /// All of it. The last row is what was left of its second.
-    pub(crate) fn finish(mut self, ended: Instant) -> Recorded {
+    /// The results. The last row may be a part of a second.
+    pub(crate) fn finish(mut self, ended: Instant) -> Results {
         self.go_to(ended);
         if self.row.operations + self.row.errors > 0 {
             self.end_row();
         }
         let mut all = self.reads.0.clone();
         all.add(&self.writes.0).expect("both have the same bounds");
-        Recorded {
+        Results {
             took: ended.saturating_duration_since(self.began),
             operations: all.len(),
             reads: self.reads.0.len(),
@@ -162,21 +162,21 @@ impl Recorder {
     }
 }
 
-/// A run that has ended.
-pub(crate) struct Recorded {
-    /// From the first operation that counts to the end of the last.
+/// The results of a run.
+pub(crate) struct Results {
+    /// From the start of the measurement to the end of the last operation.
     pub(crate) took: Duration,
-    /// Those that were done.
+    /// Successful operations.
     pub(crate) operations: u64,
     pub(crate) reads: u64,
-    /// What all reads have found together.
+    /// Siblings found by all reads together.
     pub(crate) siblings: u64,
-    /// Reads whose value a plugin has made.
+    /// Reads whose value a plugin merged.
     pub(crate) merged: u64,
     pub(crate) latency: Option<Quantiles>,
     pub(crate) read_latency: Option<Quantiles>,
     pub(crate) write_latency: Option<Quantiles>,
-    /// Those that were not done, by kind.
+    /// Failed operations, by kind.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) rows: Vec<Row>,
 }
@@ -213,7 +213,7 @@ mod tests {
         recorder.add(Kind::Write, at(0), at(10), DONE);
         recorder.add(Kind::Write, at(10), at(2_500), DONE);
         recorder.add(Kind::Write, at(10), at(2_400), Outcome::Failed("Overloaded".into()));
-        let Recorded { rows, operations, errors, took, .. } = recorder.finish(at(2_600));
+        let Results { rows, operations, errors, took, .. } = recorder.finish(at(2_600));
         assert_eq!(rows.iter().map(|row| (row.second, row.operations, row.errors)).collect::<Vec<_>>(), [(0, 1, 0), (1, 0, 0), (2, 1, 1)]);
         assert_eq!((rows[1].max_us, rows[1].p50_us), (0, 0));
         assert!(rows[2].max_us >= 2_489_000 && rows[0].max_us < 10_100, "a row has the latencies of its own second");

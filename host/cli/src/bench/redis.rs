@@ -1,4 +1,4 @@
-//! One client of a Redis server: enough of RESP2 for SET, GET and WAIT, one request at a time.
+//! One client of a Redis server: the part of RESP2 for SET, GET and WAIT, one request at a time.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use super::args::Plan;
-use super::cluster::filler;
+use super::cluster::random_value;
 use super::record::{Kind, Outcome};
 
-/// A connection of its own, as a Redis client has.
+/// A client with its own connection, as usual for Redis.
 pub(crate) struct Redis {
     stream: BufReader<TcpStream>,
     wait: u8,
@@ -18,7 +18,7 @@ pub(crate) struct Redis {
     value: Vec<u8>,
 }
 
-/// What a server answers.
+/// The reply of the server.
 #[derive(PartialEq, Eq, Debug)]
 enum Reply {
     Status(String),
@@ -28,17 +28,17 @@ enum Reply {
 }
 
 impl Redis {
-    /// Connects. Every write is followed by a WAIT for so many replicas, if any.
+    /// Connects. Each write is followed by a WAIT for `wait` replicas, unless that is 0.
     ///
     /// # Errors
-    /// Nobody answers there.
+    /// The server cannot be reached.
     pub(crate) async fn connect(server: SocketAddr, wait: u8, plan: &Plan) -> std::io::Result<Self> {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream), wait, request: Vec::new(), value: filler(plan.value_bytes) })
+        Ok(Self { stream: BufReader::new(stream), wait, request: Vec::new(), value: random_value(plan.value_bytes) })
     }
 
-    /// Writes every key once whose number is `number` plus a multiple of the clients.
+    /// Writes once each key whose number is `number` plus a multiple of the clients.
     pub(crate) async fn fill(&mut self, plan: &Plan, number: u32) -> std::io::Result<()> {
         for key in (number..plan.keys).step_by(plan.clients as usize) {
             self.set(plan, key).await?;
@@ -46,7 +46,7 @@ impl Redis {
         Ok(())
     }
 
-    /// One operation of that kind, on a key by chance.
+    /// One operation of that kind on a random key.
     pub(crate) async fn operate(&mut self, plan: &Plan, kind: Kind) -> Outcome {
         let key = rand::random_range(0..plan.keys);
         let done = tokio::time::timeout(plan.timeout, async {
@@ -73,7 +73,7 @@ impl Redis {
         })
     }
 
-    /// SET and its WAIT travel together, which spares Redis a round trip.
+    /// SET and WAIT are sent together, which saves a round trip.
     async fn set(&mut self, plan: &Plan, key: u32) -> std::io::Result<Outcome> {
         self.request.clear();
         command(&mut self.request, &[b"SET", plan.key(key).as_bytes(), &self.value]);
@@ -105,7 +105,7 @@ impl Redis {
             "$" if rest == "-1" => Ok(Reply::Bytes(None)),
             "$" => {
                 let length: usize = rest.parse().map_err(|_| malformed())?;
-                // The server is one that the caller has named, and what it stores is what this program has sent.
+                // The user named this server, and its values were written by this program.
                 let mut bytes = vec![0; length + 2];
                 self.stream.read_exact(&mut bytes).await?;
                 bytes.truncate(length);
@@ -118,7 +118,7 @@ impl Redis {
 
 const DONE: Outcome = Outcome::Done { siblings: 0, merged: false };
 
-/// Redis begins an error with its kind, in capitals.
+/// An error of Redis begins with its kind, in capitals.
 fn refused(reply: &Reply) -> Outcome {
     Outcome::Failed(match reply {
         Reply::Error(text) => text.split(' ').next().unwrap_or_default().to_owned(),
@@ -142,11 +142,11 @@ fn millis(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::args::{Extent, Mode};
+    use crate::bench::args::{Mode, RunLength};
     use tokio::net::TcpListener;
 
     fn plan() -> Plan {
-        let (extent, warm_up, timeout) = (Extent::Operations(1), Duration::ZERO, Duration::from_millis(1_500));
+        let (length, warm_up, timeout) = (RunLength::Operations(1), Duration::ZERO, Duration::from_millis(1_500));
         Plan {
             mode: Mode::Mixed,
             rate: None,
@@ -154,14 +154,14 @@ mod tests {
             value_bytes: 3,
             keys: 1,
             reads: 50,
-            extent,
+            length,
             warm_up,
             timeout,
             prefix: "p-".into(),
         }
     }
 
-    /// A client, and what its one request was, from a server that answers it with `answer`.
+    /// The outcome of one operation against a server that answers `answer`, and the request that it received.
     async fn asked(wait: u8, kind: Kind, answer: &'static [u8]) -> (Outcome, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = listener.local_addr().unwrap();

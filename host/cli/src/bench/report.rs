@@ -1,4 +1,4 @@
-//! The figures of a run, for people and as JSON.
+//! The report of a run, as tables or JSON.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use rejoin_client::admin::Durability;
 
-use super::args::{Extent, Mode, Plan};
-use super::record::{Latencies, Quantiles, Recorded, Row};
-use super::watch::Marks;
+use super::args::{Mode, Plan, RunLength};
+use super::record::{Latencies, Quantiles, Results, Row};
+use super::watch::Counters;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// What is measured.
+/// The measured system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum System {
@@ -21,23 +21,23 @@ pub(crate) enum System {
     Redis,
 }
 
-/// Everything that a run has brought.
+/// All measurements of a run.
 pub(crate) struct Measured {
     pub(crate) system: System,
-    /// Of the bucket; Redis has it in its configuration.
+    /// The bucket's; `None` for Redis, which has it in its configuration.
     pub(crate) durability: Option<Durability>,
     pub(crate) connections: u32,
     pub(crate) began: Instant,
-    pub(crate) recorded: Recorded,
+    pub(crate) recorded: Results,
     pub(crate) client_cpu: Duration,
     pub(crate) server_cpu: Option<Duration>,
-    /// What the nodes did in each second.
-    pub(crate) marks: Option<Vec<Marks>>,
-    /// When each fdatasync began, and how long it took.
+    /// The nodes' counters for each second.
+    pub(crate) counters: Option<Vec<Counters>>,
+    /// The start and duration of each fdatasync.
     pub(crate) syncs: Option<Vec<(Instant, Duration)>>,
 }
 
-/// What `--json` prints. Times are in microseconds where they say `us`; CPU time is that of user and system together.
+/// The output of `--json`. Fields that end in `us` are microseconds. CPU time is user plus system.
 #[derive(Serialize, Debug)]
 pub(crate) struct Report {
     system: System,
@@ -47,35 +47,35 @@ pub(crate) struct Report {
     connections: u32,
     value_bytes: usize,
     keys: u32,
-    /// Of mixed and conflict.
+    /// For mixed and conflict only.
     reads_percent: Option<u8>,
-    /// Operations that were due in a second; none if as many as possible were.
+    /// Operations due per second; `None` without `--rate`.
     rate_wanted: Option<u32>,
-    /// From the end of the warm-up to the last answer.
+    /// From the end of the warm-up to the last reply.
     seconds: f64,
     operations: u64,
-    /// Operations a second.
+    /// Successful operations per second.
     rate: f64,
-    /// Of this process, for an operation.
+    /// CPU time of this process per operation.
     client_cpu_us: f64,
-    /// Of the servers' processes, for an operation; none if none was named.
+    /// CPU time of the servers per operation; `None` if no process is known.
     server_cpu_us: Option<f64>,
     latency: Option<Quantiles>,
     read_latency: Option<Quantiles>,
     write_latency: Option<Quantiles>,
-    /// By kind.
+    /// Failed operations, by kind.
     errors: BTreeMap<String, u64>,
-    /// Siblings that a read has found, on average, and how many reads' values a plugin has made.
+    /// The average number of siblings of a read.
     siblings_per_read: Option<f64>,
     reads_merged: Option<u64>,
-    /// One fdatasync of 4 KiB, measured beside the run on the servers' disk.
+    /// One fdatasync of 4 KiB on the servers' disk, during the run.
     fdatasync: Option<Quantiles>,
-    /// One sync of a node's journal and mark, on average, by the nodes' own counters.
+    /// The average sync of journal and mark, by the nodes' counters.
     journal_sync_us: Option<f64>,
     rows: Vec<Second>,
 }
 
-/// One second of it. What was not watched is left out.
+/// One second of a run. Fields that were not measured are omitted.
 #[derive(Serialize, Debug)]
 struct Second {
     second: u64,
@@ -85,13 +85,13 @@ struct Second {
     p99_us: u64,
     max_us: u64,
     #[serde(flatten)]
-    marks: Option<SecondMarks>,
+    counters: Option<SecondCounters>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fdatasync_max_us: Option<u64>,
 }
 
 #[derive(Clone, Copy, Serialize, Debug)]
-struct SecondMarks {
+struct SecondCounters {
     flushes: u64,
     compactions: u64,
     merges: u64,
@@ -100,14 +100,14 @@ struct SecondMarks {
 
 impl Report {
     pub(crate) fn new(plan: &Plan, measured: Measured) -> Self {
-        let Measured { system, durability, connections, began, recorded, client_cpu, server_cpu, marks, syncs } = measured;
+        let Measured { system, durability, connections, began, recorded, client_cpu, server_cpu, counters, syncs } = measured;
         let syncs: Option<Vec<(Duration, Duration)>> =
             syncs.map(|all| all.into_iter().filter_map(|(at, took)| Some((at.checked_duration_since(began)?, took))).collect());
         let operations = recorded.operations as f64;
         let seconds = recorded.took.as_secs_f64();
         let conflict = plan.mode == Mode::Conflict;
-        let done = marks.iter().flatten().fold(Marks::default(), |mut sum, marks| {
-            sum += *marks;
+        let done = counters.iter().flatten().fold(Counters::default(), |mut sum, counters| {
+            sum += *counters;
             sum
         });
         Self {
@@ -133,7 +133,7 @@ impl Report {
             reads_merged: conflict.then_some(recorded.merged),
             fdatasync: syncs.as_deref().and_then(quantiles),
             journal_sync_us: (done.syncs > 0).then(|| done.sync_us as f64 / done.syncs as f64),
-            rows: recorded.rows.iter().map(|row| second(row, marks.as_deref(), syncs.as_deref())).collect(),
+            rows: recorded.rows.iter().map(|row| second(row, counters.as_deref(), syncs.as_deref())).collect(),
         }
     }
 
@@ -157,14 +157,14 @@ impl Report {
     fn title(&self, plan: &Plan) -> String {
         let mode = format!("{:?}", self.mode).to_lowercase();
         let of = self.durability.map_or_else(|| "Redis".to_owned(), |durability| format!("durability {durability}"));
-        let pace = self.rate_wanted.map_or_else(|| "as fast as they go".to_owned(), |rate| format!("{rate} due a second"));
-        let extent = match plan.extent {
-            Extent::Time(time) => format!("{} s", time.as_secs()),
-            Extent::Operations(operations) => format!("{operations} operations"),
+        let schedule = self.rate_wanted.map_or_else(|| "as fast as they go".to_owned(), |rate| format!("{rate} due a second"));
+        let length = match plan.length {
+            RunLength::Time(time) => format!("{} s", time.as_secs()),
+            RunLength::Operations(operations) => format!("{operations} operations"),
         };
         let (clients, connections) = (self.clients, self.connections);
         let load = format!("{clients} clients, {connections} connections to each server, {} bytes, {} keys", self.value_bytes, self.keys);
-        format!("{mode}, {of}: {load}, {pace}, {extent}")
+        format!("{mode}, {of}: {load}, {schedule}, {length}")
     }
 
     fn figures(&self) -> Vec<Vec<String>> {
@@ -175,7 +175,7 @@ impl Report {
         for (name, latency) in
             [("latency", self.latency), ("latency of reads", self.read_latency), ("latency of writes", self.write_latency)]
         {
-            // The one kind there was is the same as all.
+            // With one kind only, its latency equals that of all operations.
             let alone = name != "latency" && (self.read_latency.is_none() || self.write_latency.is_none());
             figures.extend(latency.filter(|_| !alone).map(|latency| (name.to_owned(), latency.to_string())));
         }
@@ -203,12 +203,12 @@ impl Second {
         let mut cells = vec![self.second.to_string(), self.operations.to_string(), self.errors.to_string()];
         cells.extend([self.p50_us, self.p99_us, self.max_us].map(time));
         cells.push(self.fdatasync_max_us.map_or_else(|| "-".to_owned(), time));
-        cells.push(self.marks.map_or_else(String::new, |marks| marks.to_string()));
+        cells.push(self.counters.map_or_else(String::new, |counters| counters.to_string()));
         cells
     }
 }
 
-impl std::fmt::Display for SecondMarks {
+impl std::fmt::Display for SecondCounters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let named = [("flushes", self.flushes), ("compactions", self.compactions), ("merges", self.merges), ("folds", self.folds)];
         let some: Vec<String> = named.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}")).collect();
@@ -223,10 +223,10 @@ impl std::fmt::Display for Quantiles {
     }
 }
 
-fn second(row: &Row, marks: Option<&[Marks]>, syncs: Option<&[(Duration, Duration)]>) -> Second {
+fn second(row: &Row, counters: Option<&[Counters]>, syncs: Option<&[(Duration, Duration)]>) -> Second {
     let at = usize::try_from(row.second).unwrap_or(usize::MAX);
-    let marks = marks.and_then(|marks| marks.get(at));
-    let marks = marks.map(|m| SecondMarks { flushes: m.flushes, compactions: m.compactions, merges: m.merges, folds: m.folds });
+    let counters = counters.and_then(|counters| counters.get(at));
+    let counters = counters.map(|m| SecondCounters { flushes: m.flushes, compactions: m.compactions, merges: m.merges, folds: m.folds });
     let longest = syncs.into_iter().flatten().filter(|(at, _)| at.as_secs() == row.second).map(|(_, took)| *took).max();
     Second {
         second: row.second,
@@ -235,7 +235,7 @@ fn second(row: &Row, marks: Option<&[Marks]>, syncs: Option<&[(Duration, Duratio
         p50_us: row.p50_us,
         p99_us: row.p99_us,
         max_us: row.max_us,
-        marks,
+        counters,
         fdatasync_max_us: longest.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
     }
 }
@@ -250,7 +250,7 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// Microseconds in the unit in which they are short.
+/// Microseconds in a readable unit.
 fn time(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} µs"),
@@ -272,7 +272,7 @@ mod tests {
             value_bytes: 4,
             keys: 5,
             reads: 60,
-            extent: Extent::Operations(2),
+            length: RunLength::Operations(2),
             warm_up: Duration::ZERO,
             timeout: Duration::from_secs(5),
             prefix: String::new(),
@@ -290,7 +290,10 @@ mod tests {
             recorded: recorder.finish(at(2_000)),
             client_cpu: Duration::from_micros(30),
             server_cpu: Some(Duration::from_millis(1)),
-            marks: Some(vec![Marks { syncs: 2, sync_us: 100, ..Marks::default() }, Marks { flushes: 1, merges: 1, ..Marks::default() }]),
+            counters: Some(vec![
+                Counters { syncs: 2, sync_us: 100, ..Counters::default() },
+                Counters { flushes: 1, merges: 1, ..Counters::default() },
+            ]),
             syncs: Some(vec![(at(100), Duration::from_micros(150)), (at(1_100), Duration::from_millis(4))]),
         };
         (Report::new(&plan, measured), plan)

@@ -1,4 +1,4 @@
-//! What the nodes do while they are under load, second by second, by their own counters.
+//! The nodes' own counters, for each second of a run.
 
 use std::net::SocketAddr;
 use std::ops::{AddAssign, Sub};
@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use crate::failure::Failure;
 use crate::http;
 
-/// Counters of all nodes together.
+/// Counters, summed over all nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Marks {
+pub(crate) struct Counters {
     pub(crate) flushes: u64,
     pub(crate) compactions: u64,
     pub(crate) merges: u64,
@@ -21,7 +21,7 @@ pub(crate) struct Marks {
     pub(crate) sync_us: u64,
 }
 
-impl AddAssign for Marks {
+impl AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
         self.flushes += other.flushes;
         self.compactions += other.compactions;
@@ -32,10 +32,10 @@ impl AddAssign for Marks {
     }
 }
 
-impl Sub for Marks {
+impl Sub for Counters {
     type Output = Self;
 
-    /// What was added since `earlier`. A node that was started again in between counts from nothing.
+    /// The increase since `earlier`. The counters of a restarted node begin at 0.
     fn sub(self, earlier: Self) -> Self {
         Self {
             flushes: self.flushes.saturating_sub(earlier.flushes),
@@ -51,31 +51,31 @@ impl Sub for Marks {
 /// Asks every node once a second.
 pub(crate) struct Watch {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<Vec<Marks>, Failure>>,
+    task: JoinHandle<Result<Vec<Counters>, Failure>>,
 }
 
 /// The counters before anything was done.
-pub(crate) struct Before {
+pub(crate) struct Baseline {
     nodes: Vec<SocketAddr>,
-    marks: Marks,
+    counters: Counters,
 }
 
-impl Before {
+impl Baseline {
     /// Asks these admin ports.
     ///
     /// # Errors
     /// A node does not answer.
     pub(crate) async fn ask(nodes: Vec<SocketAddr>) -> Result<Self, Failure> {
-        let marks = ask(&nodes).await?;
-        Ok(Self { nodes, marks })
+        let counters = ask(&nodes).await?;
+        Ok(Self { nodes, counters })
     }
 
     /// Goes on asking from `began` on. What was done before that, in a warm-up, is left out.
     pub(crate) fn watch(self, began: Instant) -> Watch {
         let (stop, mut stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
-            let Self { nodes, marks } = self;
-            let mut seen = vec![marks];
+            let Self { nodes, counters } = self;
+            let mut seen = vec![counters];
             if began > Instant::now() {
                 tokio::time::sleep_until(began.into()).await;
                 seen = vec![ask(&nodes).await?];
@@ -102,39 +102,39 @@ impl Watch {
     ///
     /// # Errors
     /// A node did not answer.
-    pub(crate) async fn end(self) -> Result<Vec<Marks>, Failure> {
+    pub(crate) async fn end(self) -> Result<Vec<Counters>, Failure> {
         drop(self.stop);
         let seen = self.task.await.map_err(|why| Failure::usage(format!("the nodes could not be watched: {why}")))??;
         Ok(seen.windows(2).map(|pair| pair[1] - pair[0]).collect())
     }
 }
 
-async fn ask(nodes: &[SocketAddr]) -> Result<Marks, Failure> {
-    let mut sum = Marks::default();
+async fn ask(nodes: &[SocketAddr]) -> Result<Counters, Failure> {
+    let mut sum = Counters::default();
     for node in nodes {
-        sum += marks(&http::get(*node, "/metrics").await?);
+        sum += counters(&http::get(*node, "/metrics").await?);
     }
     Ok(sum)
 }
 
 /// The sums over all shards of a page of metrics in Prometheus' text format.
-fn marks(page: &str) -> Marks {
-    let mut marks = Marks::default();
+fn counters(page: &str) -> Counters {
+    let mut counters = Counters::default();
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let Some((series, value)) = line.rsplit_once(' ') else { continue };
         let name = series.split('{').next().unwrap_or(series);
         let counter = match name {
-            "rejoin_flushes_total" => &mut marks.flushes,
-            "rejoin_compactions_total" => &mut marks.compactions,
-            "rejoin_merges_total" => &mut marks.merges,
-            "rejoin_folds_total" => &mut marks.folds,
-            "rejoin_journal_syncs_total" => &mut marks.syncs,
-            "rejoin_journal_sync_microseconds_total" => &mut marks.sync_us,
+            "rejoin_flushes_total" => &mut counters.flushes,
+            "rejoin_compactions_total" => &mut counters.compactions,
+            "rejoin_merges_total" => &mut counters.merges,
+            "rejoin_folds_total" => &mut counters.folds,
+            "rejoin_journal_syncs_total" => &mut counters.syncs,
+            "rejoin_journal_sync_microseconds_total" => &mut counters.sync_us,
             _ => continue,
         };
         *counter += value.parse::<u64>().unwrap_or(0);
     }
-    marks
+    counters
 }
 
 #[cfg(test)]
@@ -145,8 +145,11 @@ mod tests {
     fn counters_are_summed_over_shards_and_others_left_out() {
         let page = "# TYPE rejoin_flushes_total counter\nrejoin_flushes_total{shard=\"0\"} 3\nrejoin_flushes_total{shard=\"1\"} 4\n\
                     rejoin_merges_total{shard=\"0\"} 5\nrejoin_merges_waiting 9\nrejoin_journal_syncs_total{shard=\"0\"} 2\n";
-        let seen = marks(page);
-        assert_eq!(seen, Marks { flushes: 7, merges: 5, syncs: 2, ..Marks::default() });
-        assert_eq!((seen - Marks { flushes: 5, merges: 9, ..Marks::default() }), Marks { flushes: 2, syncs: 2, ..Marks::default() });
+        let seen = counters(page);
+        assert_eq!(seen, Counters { flushes: 7, merges: 5, syncs: 2, ..Counters::default() });
+        assert_eq!(
+            (seen - Counters { flushes: 5, merges: 9, ..Counters::default() }),
+            Counters { flushes: 2, syncs: 2, ..Counters::default() }
+        );
     }
 }

@@ -1,47 +1,49 @@
-//! `demo partition`: a story told by a cluster of real processes. Everything it says was looked up in the cluster, and
-//! every claim is checked.
+//! `demo partition`: a network split and its end, on a cluster of real processes. Each line that it prints was read
+//! from the cluster, and each claim is checked.
+//!
+//! [`partition`] has the steps, [`cart_client`] reads and writes carts, [`printer`] prints and checks.
 
-mod shopper;
-mod story;
-mod teller;
+mod cart_client;
+mod partition;
+mod printer;
 
 use std::time::{Duration, Instant};
 
-use story::Story;
-use teller::Teller;
+use partition::PartitionDemo;
+use printer::Printer;
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, note};
 use crate::processes::Processes;
-use crate::signals::Stop;
+use crate::signals::Signals;
 
-/// Longer than the story ever takes; when it is over something hangs, and that is a failure.
+/// Well above the time that the demo takes. A demo that takes longer hangs, and fails.
 const LIMIT: Duration = Duration::from_secs(58);
 
-/// Tells the story of a split.
+/// Runs the demo.
 ///
 /// # Errors
 /// A claim that did not hold, or a cluster that does not start. The processes have ended in any case.
 pub(crate) async fn partition(out: Output) -> Result<(), Failure> {
-    let mut stop = Stop::listen()?;
+    let mut signals = Signals::listen()?;
     let began = Instant::now();
     let mut processes = Processes::prepare_with_faults("demo", 3)?;
-    let teller = Teller::new(out);
+    let printer = Printer::new(out);
     let mut interrupted = false;
-    let told = tokio::select! {
+    let done = tokio::select! {
         biased;
-        () = stop.asked() => {
+        () = signals.any() => {
             interrupted = true;
             Err(Failure::new(Exit::Negative, "the demo was interrupted"))
         }
-        told = tokio::time::timeout(LIMIT, Story::tell(&mut processes, teller)) => {
-            told.unwrap_or_else(|_| Err(Failure::new(Exit::Retry, format!("the demo is not through after {} s", LIMIT.as_secs()))))
+        done = tokio::time::timeout(LIMIT, PartitionDemo::run(&mut processes, printer)) => {
+            done.unwrap_or_else(|_| Err(Failure::new(Exit::Retry, format!("the demo is not through after {} s", LIMIT.as_secs()))))
         }
     };
-    if told.is_err() && !interrupted {
-        processes.last_words().iter().for_each(note);
+    if done.is_err() && !interrupted {
+        processes.log_tails().iter().for_each(note);
     }
     processes.end().await;
-    told?;
-    teller.end(began.elapsed())
+    done?;
+    printer.end(began.elapsed())
 }

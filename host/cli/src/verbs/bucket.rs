@@ -2,31 +2,33 @@
 
 use rejoin_client::admin::{BucketInfo, BucketProps, Durability, Name, activation};
 
-use crate::args::{BucketVerb, Global, PluginChoice, PropsArgs, Ttl};
+use crate::args::{BucketVerb, PropsArgs};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
+use crate::global::GlobalArgs;
 use crate::output::{Output, note};
-use crate::verbs::shapes::{Bucket, Count};
+use crate::values::{PluginChoice, Ttl};
+use crate::verbs::json::{Bucket, Count};
 
-pub(crate) async fn run(global: &Global, out: Output, verb: BucketVerb) -> Result<(), Failure> {
+pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: BucketVerb) -> Result<(), Failure> {
     match verb {
         BucketVerb::Create { name, props } => {
             let props = changed(BucketProps::default(), &props)?;
             let admin = connect(global).await?.admin();
             let (copies, merges) = (usize::from(props.n), props.plugin.is_some());
             let bucket = admin.create_bucket(&name, props).await?;
-            // It is made, whatever becomes of the questions after it.
+            // Printed first: the bucket exists even if the status cannot be read.
             done(out, &bucket, "made")?;
             match admin.status().await.map(|status| status.nodes.len()) {
                 Ok(nodes) if copies > nodes => note(format!(
                     "warning: n = {copies} and the cluster has {nodes} nodes: each key has {nodes} copies, and a quorum is still one of {copies}"
                 )),
                 Ok(_) => {}
-                Err(why) => note(format!("whether the cluster has {copies} nodes cannot be said now: {why}")),
+                Err(why) => note(format!("the number of nodes, which should be {copies} or more, cannot be read now: {why}")),
             }
             if !merges {
                 note(
-                    "warning: the bucket has no merge plugin: concurrent writes stay siblings until a client puts what they come to (`update(..).resolve(..)` in the SDK)",
+                    "warning: the bucket has no merge plugin: concurrent writes stay siblings until a client merges them (`update(..).resolve(..)` in the SDK)",
                 );
             }
             Ok(())
@@ -51,7 +53,7 @@ pub(crate) async fn run(global: &Global, out: Output, verb: BucketVerb) -> Resul
             let bucket = admin.set_bucket(&name, old.version, props).await?;
             if moved && !bucket.behind.is_empty() {
                 note(format!(
-                    "until {} has taken it, r + w > n need not hold: a read may miss what is written under the other r and w",
+                    "until {} has the change, r + w > n need not hold: a read may miss a write with the other r and w",
                     names(&bucket.behind)
                 ));
             }
@@ -60,10 +62,10 @@ pub(crate) async fn run(global: &Global, out: Output, verb: BucketVerb) -> Resul
     }
 }
 
-/// The properties with what was given on the command line.
+/// The properties with the options of the command line applied.
 ///
 /// # Errors
-/// Properties out of their bounds.
+/// A property is out of its bounds.
 fn changed(mut props: BucketProps, args: &PropsArgs) -> Result<BucketProps, Failure> {
     fn set<T: Copy>(property: &mut T, given: Option<T>) {
         *property = given.unwrap_or(*property);
@@ -98,14 +100,14 @@ fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Nodes, for a sentence.
+/// The names of nodes, for a sentence.
 pub(crate) fn names(nodes: &[Name]) -> String {
     nodes.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn done(out: Output, bucket: &BucketInfo, what: &str) -> Result<(), Failure> {
     if !bucket.behind.is_empty() {
-        note(format!("not taken yet by {}: that node learns of it when it connects", names(&bucket.behind)));
+        note(format!("not yet known to {}: a node learns of the change when it connects", names(&bucket.behind)));
     }
     if out.json {
         return out.json(&Bucket::from(bucket));
@@ -119,9 +121,9 @@ fn yes_or_no(yes: bool) -> &'static str {
 }
 
 fn list(out: Output, buckets: &[BucketInfo]) -> Result<(), Failure> {
-    let shapes: Vec<Bucket> = buckets.iter().map(Bucket::from).collect();
+    let rows: Vec<Bucket> = buckets.iter().map(Bucket::from).collect();
     if out.json {
-        return out.json(&shapes);
+        return out.json(&rows);
     }
     let row = |bucket: Bucket| {
         let counts: [Count; 4] = [bucket.r, bucket.w, bucket.pr, bucket.pw];
@@ -131,7 +133,7 @@ fn list(out: Output, buckets: &[BucketInfo]) -> Result<(), Failure> {
         row.extend([bucket.durability.to_owned(), plugin, yes_or_no(bucket.validates).to_owned()]);
         row
     };
-    out.table(&["bucket", "n", "r", "w", "pr", "pw", "durability", "plugin", "validates"], shapes.into_iter().map(row).collect())
+    out.table(&["bucket", "n", "r", "w", "pr", "pw", "durability", "plugin", "validates"], rows.into_iter().map(row).collect())
 }
 
 fn show(out: Output, bucket: &BucketInfo) -> Result<(), Failure> {

@@ -11,8 +11,9 @@ use crate::args::TestArgs;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
 use crate::output::{Output, note};
-use crate::verbs::plugin::{not_built, rejected, stem};
-use crate::verbs::shapes;
+use crate::progress::Bar;
+use crate::verbs::component::{not_built, rejected, stem};
+use crate::verbs::json;
 
 /// Longer values than this are cut on a terminal; the file has all of them.
 const SHOWN_CHARS: usize = 300;
@@ -60,8 +61,9 @@ fn test(out: Output, under_test: &PluginUnderTest, props: &BucketProps, args: &T
             args.cases, args.seed
         ),
     });
-    let mut teller = Teller::new();
-    let report = check_laws_with_progress(under_test, props, config, &mut |progress| teller.hear(progress));
+    let mut printer = ProgressPrinter::new(Bar::on_terminal());
+    let report = check_laws_with_progress(under_test, props, config, &mut |progress| printer.show(progress));
+    drop(printer);
     // A sampler that fails leaves nothing to run again.
     let found = report.counterexamples().filter(|found| !matches!(found.violation, Violation::NoSample { .. }));
     let fixture = Fixture::new(under_test, args.seed, found);
@@ -69,34 +71,46 @@ fn test(out: Output, under_test: &PluginUnderTest, props: &BucketProps, args: &T
     if let Some(file) = &file {
         files::replace(file, &fixture.to_json(), Mode::Public)?;
     }
-    let laws: Vec<shapes::Law> = report.outcomes.iter().map(|outcome| law(outcome.law, outcome.result.as_ref().ok())).collect();
+    let laws: Vec<json::Law> = report.outcomes.iter().map(|outcome| law(outcome.law, outcome.result.as_ref().ok())).collect();
     print(out, under_test, Some(args.seed), laws, fixture.cases(), file.as_deref())?;
     conclude(out, under_test, &report, &fixture, &args.file, file.as_deref())
 }
 
-/// How often a test says how far it has come.
-const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// How often the progress of a test is printed where there is no terminal for a bar.
+const PRINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Says on stderr how far a test has come, for whoever waits: once a second, and when it begins or ends to make a
-/// counterexample smaller.
-struct Teller {
+/// Shows the progress of a test on stderr: with a bar on a terminal, with a line a second elsewhere. The start and the
+/// end of shrinking are lines in both cases.
+struct ProgressPrinter {
+    bar: Option<Bar>,
     last: Instant,
     shrinking: Option<Law>,
 }
 
-impl Teller {
-    fn new() -> Self {
-        Self { last: Instant::now(), shrinking: None }
+impl ProgressPrinter {
+    fn new(bar: Option<Bar>) -> Self {
+        Self { bar, last: Instant::now(), shrinking: None }
     }
 
-    fn hear(&mut self, progress: Progress) {
-        if let Some(line) = self.line(progress, self.last.elapsed() >= TOLD_EVERY) {
+    fn show(&mut self, progress: Progress) {
+        if let Some(bar) = &self.bar {
+            match progress {
+                Progress::Checking { law, case, cases } => bar.set(law.name(), case, cases),
+                Progress::Shrinking { attempts, .. } => bar.message(&format!("shrinking, {attempts} attempts")),
+                Progress::OutOfTime { .. } => {}
+            }
+        }
+        let due = self.bar.is_none() && self.last.elapsed() >= PRINT_INTERVAL;
+        if let Some(line) = self.line(progress, due) {
             self.last = Instant::now();
-            note(line);
+            match &self.bar {
+                Some(bar) => bar.suspend(|| note(line)),
+                None => note(line),
+            }
         }
     }
 
-    /// What is to be said; without `due` only what is said at once.
+    /// The line to print. Unless one is `due`, only those that are printed at once.
     fn line(&mut self, progress: Progress, due: bool) -> Option<String> {
         match progress {
             Progress::Checking { law, case, cases } => due.then(|| format!("{law}: case {case} of {cases}")),
@@ -116,9 +130,9 @@ impl Teller {
     }
 }
 
-fn law(law: Law, tried: Option<&rejoin_merge::laws::LawStats>) -> shapes::Law {
+fn law(law: Law, tried: Option<&rejoin_merge::laws::LawStats>) -> json::Law {
     let (cases, judged) = (tried.map(|tried| tried.cases), tried.map(|tried| tried.judged));
-    shapes::Law { law: law.name(), says: law.statement(), held: tried.is_some(), cases, judged }
+    json::Law { law: law.name(), says: law.statement(), held: tried.is_some(), cases, judged }
 }
 
 /// What scripts read and people look at first.
@@ -126,13 +140,13 @@ fn print(
     out: Output,
     under_test: &PluginUnderTest,
     seed: Option<u64>,
-    laws: Vec<shapes::Law>,
+    laws: Vec<json::Law>,
     counterexamples: &[FixtureCase],
     file: Option<&Path>,
 ) -> Result<(), Failure> {
     if out.json {
         let metadata = under_test.plugin.metadata();
-        return out.json(&shapes::LawTest {
+        return out.json(&json::LawTest {
             digest: under_test.plugin.digest().to_string(),
             name: metadata.map(|metadata| metadata.name.clone()),
             version: metadata.map(|metadata| metadata.version.clone()),
@@ -147,7 +161,7 @@ fn print(
         });
     }
     let count = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let row = |law: shapes::Law| {
+    let row = |law: json::Law| {
         let held = if law.held { "held" } else { "BROKEN" };
         vec![law.law.to_owned(), held.to_owned(), count(law.cases), count(law.judged), law.says.to_owned()]
     };
@@ -205,7 +219,7 @@ fn replay(out: Output, under_test: &PluginUnderTest, args: &TestArgs, path: &Pat
     let verdicts: Vec<(Law, bool, Option<Counterexample>)> = trials.into_iter().map(|(law, trial)| again(under_test, law, trial)).collect();
     let found: Vec<&Counterexample> = verdicts.iter().filter_map(|(_, _, found)| found.as_ref()).collect();
     let still = Fixture::new(under_test, 0, found);
-    let laws = verdicts.iter().map(|(law, held, _)| shapes::Law {
+    let laws = verdicts.iter().map(|(law, held, _)| json::Law {
         law: law.name(),
         says: law.statement(),
         held: *held,
@@ -303,16 +317,16 @@ mod tests {
 
     #[test]
     fn whoever_waits_is_told_once_a_second_and_when_shrinking_begins_and_ends() {
-        let mut teller = Teller::new();
+        let mut printer = ProgressPrinter::new(None);
         let law = Law::Growth;
         let trying = Progress::Checking { law, case: 7, cases: 300 };
-        assert_eq!((teller.line(trying, false), teller.line(trying, true)), (None, Some("growth: case 7 of 300".into())));
+        assert_eq!((printer.line(trying, false), printer.line(trying, true)), (None, Some("growth: case 7 of 300".into())));
         let shrinking = |attempts| Progress::Shrinking { law, attempts, siblings: 2, bytes: 9 };
-        let begun = teller.line(shrinking(0), false).expect("it begins");
+        let begun = printer.line(shrinking(0), false).expect("it begins");
         assert!(begun.contains("the law of growth is broken on 2 siblings of 9 bytes"), "{begun}");
-        assert_eq!(teller.line(shrinking(1), false), None);
-        assert_eq!(teller.line(shrinking(40), true).as_deref(), Some("growth: 2 siblings of 9 bytes after 40 attempts"));
-        let over = teller.line(Progress::OutOfTime { law, budget: Duration::from_millis(1500) }, false);
+        assert_eq!(printer.line(shrinking(1), false), None);
+        assert_eq!(printer.line(shrinking(40), true).as_deref(), Some("growth: 2 siblings of 9 bytes after 40 attempts"));
+        let over = printer.line(Progress::OutOfTime { law, budget: Duration::from_millis(1500) }, false);
         assert!(over.is_some_and(|line| line.contains("within 1.5s") && line.contains("--shrink-time")));
     }
 

@@ -1,11 +1,13 @@
-//! The verbs that talk to a cluster, and those that make files for one.
+//! The commands that ask a cluster, and those that make files for one. `json` has what they print with `--json`.
 
 pub(crate) mod bucket;
 pub(crate) mod cert;
+pub(crate) mod completions;
+pub(crate) mod component;
+pub(crate) mod json;
 pub(crate) mod laws;
 pub(crate) mod new;
 pub(crate) mod object;
 pub(crate) mod plugin;
-pub(crate) mod shapes;
 pub(crate) mod status;
 pub(crate) mod token;

@@ -1,15 +1,15 @@
-//! `plugin new`: a guest crate to begin with, the plugin `highest` of the source tree under another name.
+//! `plugin new`: a guest crate, made from the plugin `highest` of the source tree under another name.
 
 use std::path::Path;
 
 use crate::failure::Failure;
 use crate::files::{self, Mode};
 use crate::output::{Output, note};
-use crate::verbs::shapes;
+use crate::verbs::json;
 
 const LIB: &str = include_str!("../../../../plugins/highest/src/lib.rs");
 const LAWS: &str = include_str!("../../../../plugins/highest/tests/laws.rs");
-/// What the template's tests call its library.
+/// The name of the template's library in its tests.
 const LIB_NAME: &str = "rejoin_plugin_highest";
 
 pub(crate) fn run(out: Output, dir: &Path, sdk: &Path) -> Result<(), Failure> {
@@ -29,14 +29,14 @@ pub(crate) fn run(out: Output, dir: &Path, sdk: &Path) -> Result<(), Failure> {
     let laws = LAWS.replace(LIB_NAME, &name.replace('-', "_"));
     files::create(&dir.join("tests/laws.rs"), laws.as_bytes(), Mode::Public)?;
     if out.json {
-        return out.json(&shapes::New { crate_name: name.into(), dir: dir.display().to_string() });
+        return out.json(&json::New { crate_name: name.into(), dir: dir.display().to_string() });
     }
     note(format!("a guest crate is in {}; `cargo test` there tries the laws on its plain functions", dir.display()));
     note(format!("next: `rejoin plugin build {}`", dir.display()));
     out.line(dir.display())
 }
 
-/// The name of the crate: the directory's.
+/// The name of the crate, which is that of the directory.
 fn name(dir: &Path) -> Result<&str, Failure> {
     let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let good = name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -49,8 +49,8 @@ fn name(dir: &Path) -> Result<&str, Failure> {
         .next("name the directory with small letters, digits and dashes, a letter first, such as `rejoin plugin new high-scores`"))
 }
 
-/// A workspace of its own, so that it can lie anywhere, with the profile that `plugin build` looks for: a small module,
-/// which never unwinds.
+/// The manifest: a workspace of its own, so that the directory can be anywhere, with the profile of `plugin build` (a
+/// small module that does not unwind).
 fn manifest(name: &str, sdk: &Path) -> String {
     let sdk = toml::Value::String(sdk.display().to_string());
     format!(

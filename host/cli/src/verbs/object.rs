@@ -3,18 +3,19 @@
 use std::io::Read;
 use std::path::Path;
 
-use rejoin_client::{Bytes, Context, ErrorKind, Object, Undecided, Write, Written};
+use rejoin_client::{Bytes, Context, ErrorKind, NeedsBasis, Object, Write, Written};
+use rejoin_wire::utc_text_ms;
 
-use crate::args::{DeleteArgs, GetArgs, Global, PutArgs, WriteArgs};
+use crate::args::{DeleteArgs, GetArgs, PutArgs, WriteArgs};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure, exit_of};
-use crate::output::{Output, note, utc};
-use crate::verbs::shapes::{Got, Put};
+use crate::global::GlobalArgs;
+use crate::output::{Output, note};
+use crate::verbs::json::{GetOutput, Put};
 
-/// Reads a key. The value goes to stdout as it is. Of siblings that were not merged nothing goes there, and the exit
-/// code is 1, so that nobody takes them for a value: they are told on stderr, and printed with `--siblings` or
-/// `--json`.
-pub(crate) async fn get(global: &Global, out: Output, args: &GetArgs) -> Result<(), Failure> {
+/// Reads a key and prints the value. Unmerged siblings are not printed on stdout and exit with 1, so that a script does
+/// not take them for a value: stderr lists them, and `--siblings` or `--json` prints them.
+pub(crate) async fn get(global: &GlobalArgs, out: Output, args: &GetArgs) -> Result<(), Failure> {
     let bucket = connect(global).await?.bucket::<Bytes>(&args.bucket)?;
     let mut get = bucket.get(args.key.bytes()).timeout(global.timeout);
     if let Some(r) = args.r {
@@ -31,7 +32,7 @@ pub(crate) async fn get(global: &Global, out: Output, args: &GetArgs) -> Result<
     }
     let object = get.await?;
     if out.json {
-        out.json(&Got::new(&args.bucket, args.key.bytes(), &object))?;
+        out.json(&GetOutput::new(&args.bucket, args.key.bytes(), &object))?;
     } else {
         print(out, &object, args)?;
     }
@@ -71,11 +72,11 @@ fn print(out: Output, object: &Object<Vec<u8>>, args: &GetArgs) -> Result<(), Fa
     Ok(())
 }
 
-/// Tells of the siblings, and prints each on a line of its own where that is wanted.
+/// Lists the siblings on stderr, and prints each on a line of its own if there is an `out`.
 fn siblings(out: Option<Output>, object: &Object<Vec<u8>>) -> Result<(), Failure> {
     let count = object.siblings.len();
     for (index, sibling) in object.siblings.iter().enumerate() {
-        let (number, stamp, bytes) = (index + 1, utc(sibling.stamp_ms), sibling.value.len());
+        let (number, stamp, bytes) = (index + 1, utc_text_ms(sibling.stamp_ms), sibling.value.len());
         note(format!("sibling {number} of {count}, {stamp}, writer {:016x}, {bytes} bytes", sibling.writer));
         if let Some(out) = out {
             out.bytes(&sibling.value)?;
@@ -86,7 +87,7 @@ fn siblings(out: Option<Output>, object: &Object<Vec<u8>>) -> Result<(), Failure
 }
 
 /// Writes a key.
-pub(crate) async fn put(global: &Global, out: Output, args: &PutArgs) -> Result<(), Failure> {
+pub(crate) async fn put(global: &GlobalArgs, out: Output, args: &PutArgs) -> Result<(), Failure> {
     let value = match (&args.literal, &args.value) {
         (Some(text), _) => text.as_bytes().to_vec(),
         (None, given) => value(given.as_deref().unwrap_or_default())?,
@@ -107,7 +108,7 @@ pub(crate) async fn put(global: &Global, out: Output, args: &PutArgs) -> Result<
 }
 
 /// Deletes a key.
-pub(crate) async fn delete(global: &Global, out: Output, args: &DeleteArgs) -> Result<(), Failure> {
+pub(crate) async fn delete(global: &GlobalArgs, out: Output, args: &DeleteArgs) -> Result<(), Failure> {
     let basis = Basis::of(&args.write)?;
     let next = format!("`rejoin get {} {}` gives its context; then `rejoin delete … --context CONTEXT`", args.bucket, args.key.typed());
     if matches!(basis, Basis::None) {
@@ -139,7 +140,7 @@ impl Basis {
     }
 }
 
-fn with_options<S: Undecided>(mut write: Write<S>, args: &WriteArgs, global: &Global) -> Write<S> {
+fn with_options<S: NeedsBasis>(mut write: Write<S>, args: &WriteArgs, global: &GlobalArgs) -> Write<S> {
     write = write.timeout(global.timeout);
     if let Some(w) = args.w {
         write = write.w(w);
@@ -174,7 +175,7 @@ fn refused(error: rejoin_client::Error, next: &str) -> Failure {
     }
 }
 
-/// The value as it was typed, a file's bytes, or what comes on stdin.
+/// The value: the text itself, the bytes of `@FILE`, or those of stdin for `-`.
 fn value(text: &str) -> Result<Vec<u8>, Failure> {
     if text == "-" {
         let mut bytes = Vec::new();

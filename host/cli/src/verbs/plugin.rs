@@ -3,17 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use rejoin_client::ErrorKind;
-use rejoin_merge::{CancelToken, ChildCompiler, Compiler, Host, HostConfig, ModuleLimits, Plugin as Compiled, Rejection, build};
+use rejoin_merge::{CancelToken, ChildCompiler, Compiler, Host, HostConfig, ModuleLimits, Plugin as Compiled, build};
 
-use crate::args::{Global, PluginVerb};
+use crate::args::PluginVerb;
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
+use crate::global::GlobalArgs;
 use crate::output::{Output, note};
-use crate::verbs::shapes::Plugin;
+use crate::progress::Bar;
+use crate::verbs::component::{not_built, rejected, stem};
+use crate::verbs::json::Plugin;
 use crate::verbs::{laws, new};
 
-pub(crate) async fn run(global: &Global, out: Output, verb: PluginVerb) -> Result<(), Failure> {
+pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: PluginVerb) -> Result<(), Failure> {
     match verb {
         PluginVerb::New { dir, sdk } => new::run(out, &dir, &sdk),
         PluginVerb::Build { dir, output, offline } => make(out, &compiler(), &dir, output, offline),
@@ -34,11 +37,14 @@ pub(crate) async fn run(global: &Global, out: Output, verb: PluginVerb) -> Resul
     }
 }
 
-/// Builds a guest, and checks it as a node would before it is pushed.
+/// Builds a guest, and checks it as a node does.
 fn make(out: Output, compiler: &Compiler, dir: &Path, output: Option<PathBuf>, offline: bool) -> Result<(), Failure> {
     note(format!("building {} …", dir.display()));
     let component = build::guest(dir, &build::Options { target_dir: None, offline }).map_err(|why| not_built(&why))?;
-    let compiled = compile(compiler, &component)?;
+    let compiled = {
+        let _spinner = Bar::spinner("compiling the component");
+        compile(compiler, &component)?
+    };
     let file = match output {
         Some(file) => file,
         None => default_file(dir)?,
@@ -53,7 +59,7 @@ fn make(out: Output, compiler: &Compiler, dir: &Path, output: Option<PathBuf>, o
     out.line(&shape.digest)
 }
 
-/// As a node compiles with its defaults: in a process of this program, with limits.
+/// The compiler of a node with default settings: a process of its own, with limits.
 fn compiler() -> Compiler {
     Compiler::Child(ChildCompiler::default())
 }
@@ -64,15 +70,6 @@ fn compile(compiler: &Compiler, component: &[u8]) -> Result<Compiled, Failure> {
     let host = Host::new(config).map_err(Failure::usage)?;
     let compiled = compiler.compile(&host, component, &ModuleLimits::default(), &CancelToken::default());
     compiled.and_then(|compiled| host.load(&compiled)).map_err(|why| rejected(&why))
-}
-
-pub(crate) fn rejected(why: &Rejection) -> Failure {
-    Failure::new(Exit::Rejected, why)
-}
-
-pub(crate) fn not_built(why: &build::BuildError) -> Failure {
-    let exit = if matches!(why, build::BuildError::NotAGuest { .. }) { Exit::Rejected } else { Exit::Usage };
-    Failure::new(exit, why)
 }
 
 fn default_file(dir: &Path) -> Result<PathBuf, Failure> {
@@ -90,11 +87,7 @@ fn shape(compiled: &Compiled, component: &[u8], file: &Path) -> Plugin {
     Plugin { digest: compiled.digest().to_string(), name, version, bytes, self_causal, file: Some(file.display().to_string()) }
 }
 
-pub(crate) fn stem(file: &Path) -> String {
-    file.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy().into_owned())
-}
-
-async fn push(global: &Global, out: Output, file: &Path, name: Option<String>) -> Result<(), Failure> {
+async fn push(global: &GlobalArgs, out: Output, file: &Path, name: Option<String>) -> Result<(), Failure> {
     let component = files::read(file)?;
     let name = name.unwrap_or_else(|| stem(file));
     let pushed = connect(global).await?.admin().push_plugin(&name, component).await;

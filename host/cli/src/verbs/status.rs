@@ -5,31 +5,32 @@ use std::time::{Duration, Instant};
 use rejoin_client::admin::Status;
 use rejoin_wire::utc_text;
 
-use crate::args::{Global, StatusArgs};
+use crate::args::StatusArgs;
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
+use crate::global::GlobalArgs;
 use crate::output::{Output, note};
-use crate::verbs::shapes::ClusterStatus;
+use crate::verbs::json::ClusterStatus;
 
-/// How often a waiting `status` asks.
-const EVERY: Duration = Duration::from_millis(200);
+/// How often `--wait-healthy` reads the status.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-pub(crate) async fn status(global: &Global, out: Output, args: &StatusArgs) -> Result<(), Failure> {
+pub(crate) async fn status(global: &GlobalArgs, out: Output, args: &StatusArgs) -> Result<(), Failure> {
     let status = if args.wait_healthy { wait_healthy(global, args.wait_for).await? } else { ask(global).await? };
     if out.json {
         out.json(&ClusterStatus::from(&status))?
     } else {
         print(out, &status)?
     }
-    match ailment(&status) {
-        // It stands in the JSON already.
+    match first_problem(&status) {
+        // The JSON has the problem already.
         Some(_) if out.json => Err(Failure::silent(Exit::Negative)),
-        Some(ailment) => Err(Failure::new(Exit::Negative, format!("the cluster is not whole: {ailment}"))),
+        Some(problem) => Err(Failure::new(Exit::Negative, format!("the cluster is not whole: {problem}"))),
         None => Ok(()),
     }
 }
 
-/// What the cluster can lose, in one line.
+/// How many nodes can fail, as a sentence.
 fn can_lose((reads, writes): (i16, i16)) -> String {
     let nodes = |count: i16| if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
     match (reads, writes) {
@@ -43,18 +44,18 @@ fn can_lose((reads, writes): (i16, i16)) -> String {
     }
 }
 
-async fn ask(global: &Global) -> Result<Status, Failure> {
+async fn ask(global: &GlobalArgs) -> Result<Status, Failure> {
     Ok(connect(global).await?.admin().status().await?)
 }
 
-/// Asks until the cluster is whole. What is wrong with the set-up or the token will not heal, and is said at once.
-async fn wait_healthy(global: &Global, limit: Duration) -> Result<Status, Failure> {
+/// Polls until the cluster is healthy. Errors of the configuration or the token are permanent, and returned at once.
+async fn wait_healthy(global: &GlobalArgs, limit: Duration) -> Result<Status, Failure> {
     let end = Instant::now() + limit;
     loop {
         let still = match ask(global).await {
-            Ok(status) => match ailment(&status) {
+            Ok(status) => match first_problem(&status) {
                 None => return Ok(status),
-                Some(ailment) => Failure::new(Exit::Retry, ailment),
+                Some(problem) => Failure::new(Exit::Retry, problem),
             },
             Err(failure) if matches!(failure.exit, Exit::Unreachable | Exit::Retry) => failure,
             Err(failure) => return Err(failure),
@@ -62,12 +63,12 @@ async fn wait_healthy(global: &Global, limit: Duration) -> Result<Status, Failur
         if Instant::now() >= end {
             return Err(still.during(&format!("not healthy after {} s", limit.as_secs())));
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// What the cluster lacks, if anything.
-pub(crate) fn ailment(status: &Status) -> Option<String> {
+/// The first problem of the cluster, if it has one.
+pub(crate) fn first_problem(status: &Status) -> Option<String> {
     let down: Vec<&str> = status.nodes.iter().filter(|node| !node.up).map(|node| node.name.as_str()).collect();
     if !down.is_empty() {
         return Some(format!("not reached by {}: {}", status.node, down.join(", ")));

@@ -4,15 +4,16 @@ use std::path::Path;
 
 use rejoin_client::admin::Scope;
 
-use crate::args::{Global, TokenVerb};
+use crate::args::TokenVerb;
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::files;
+use crate::global::GlobalArgs;
 use crate::output::{Output, note};
 use crate::verbs::bucket::names;
-use crate::verbs::shapes::{Token, scope};
+use crate::verbs::json::{Token, scope};
 
-pub(crate) async fn run(global: &Global, out: Output, verb: TokenVerb) -> Result<(), Failure> {
+pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: TokenVerb) -> Result<(), Failure> {
     match verb {
         TokenVerb::Create { name, admin } => create(global, out, &name, admin).await,
         TokenVerb::List => {
@@ -29,7 +30,7 @@ pub(crate) async fn run(global: &Global, out: Output, verb: TokenVerb) -> Result
             let behind = connect(global).await?.admin().revoke_token(&name).await?;
             note(format!("token {name} is withdrawn"));
             if !behind.is_empty() {
-                note(format!("not heard of yet by {}: it is still taken there until that node connects", names(&behind)));
+                note(format!("not yet known to {}: a node accepts the token until it connects", names(&behind)));
             }
             Ok(())
         }
@@ -37,16 +38,16 @@ pub(crate) async fn run(global: &Global, out: Output, verb: TokenVerb) -> Result
     }
 }
 
-async fn create(global: &Global, out: Output, name: &str, admin: bool) -> Result<(), Failure> {
+async fn create(global: &GlobalArgs, out: Output, name: &str, admin: bool) -> Result<(), Failure> {
     let allowed = if admin { Scope::Admin } else { Scope::Data };
     let token = connect(global).await?.admin().create_token(name, allowed).await?;
     if out.json {
         return out.json(&Token { name: name.into(), scope: scope(allowed), revoked: false, token: Some(token.text().into()) });
     }
     if !token.behind().is_empty() {
-        note(format!("not heard of yet by {}: it is not taken there until that node connects", names(token.behind())));
+        note(format!("not yet known to {}: a node refuses the token until it connects", names(token.behind())));
     }
-    note("keep it: nobody can show it again");
+    note("store it now: it cannot be shown again");
     out.line(token.text())
 }
 

@@ -1,15 +1,15 @@
-//! What the catalog holds, as an operator sees it.
+//! Records of the catalog as types for operators.
 
 use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::{BucketId, Hlc, Name, PluginDigest, TenantId};
 
-/// A bucket as the catalog has it.
+/// A bucket in the catalog.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct BucketInfo {
     /// Its name.
     pub name: Name,
-    /// Whose it is.
+    /// The tenant that it belongs to.
     pub tenant: TenantId,
     /// Its id, never reused.
     pub id: BucketId,
@@ -17,44 +17,45 @@ pub struct BucketInfo {
     pub version: u64,
     /// Its properties.
     pub props: BucketProps,
-    /// After a change: the nodes that have not taken it yet. Empty for a bucket that was listed.
+    /// After a change: the nodes that do not have it yet. Empty for a listed bucket.
     pub behind: Vec<Name>,
 }
 
-/// A token as the catalog has it. Nobody keeps its secret.
+/// A token in the catalog, which has only the hash of its secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TokenInfo {
     /// Its name.
     pub name: Name,
-    /// Whose buckets it opens.
+    /// The tenant whose buckets it opens.
     pub tenant: TenantId,
-    /// What it allows.
+    /// Its permissions.
     pub scope: Scope,
-    /// Whether it was withdrawn.
+    /// A revoked token is refused.
     pub revoked: bool,
 }
 
-/// A plugin as the catalog has it.
+/// A plugin in the catalog.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PluginInfo {
     /// The SHA-256 of its component.
     pub digest: PluginDigest,
-    /// As its author calls it, or as it was pushed.
+    /// The name in its card, or the one it was pushed with.
     pub name: Name,
-    /// Its own version text.
+    /// The version in its card.
     pub version: String,
-    /// The component's size.
+    /// The size of the component.
     pub bytes: u64,
-    /// Whether its author says that its values carry their own causality.
+    /// Whether it declares that its values carry their own causality, so that reads may fold.
     pub self_causal: bool,
-    /// Whether it has a validator, which is asked before every put.
+    /// Whether it has a validator, which is called before every put.
     pub validates: bool,
 }
 
 impl PluginInfo {
-    /// What makes it a bucket's plugin. The node that changes the bucket fills in since when, and what it replaces.
+    /// The value of [`BucketProps::plugin`] that activates it. The node that changes the bucket fills in the other
+    /// fields.
     ///
     /// ```no_run
     /// # use rejoin_client::admin::{BucketProps, PluginInfo};
@@ -68,7 +69,8 @@ impl PluginInfo {
     }
 }
 
-/// What makes the plugin of that digest a bucket's plugin. The node that changes the bucket fills in the rest.
+/// The value of [`BucketProps::plugin`] that activates the plugin with that digest. The node that changes the bucket
+/// fills in the other fields.
 ///
 /// ```
 /// use rejoin_client::admin::{BucketProps, PluginDigest, activation};
@@ -82,7 +84,7 @@ pub fn activation(digest: PluginDigest) -> Activation {
     Activation { plugin: digest, self_causal: false, since: Hlc::default(), replaces: false, validates: false }
 }
 
-/// A token that was just made: what the cluster keeps of it, and the text to be handed out, which nobody keeps.
+/// A new token, with the text for its user. Neither the cluster nor the client keeps the text.
 #[derive(Clone)]
 pub struct NewToken {
     text: String,
@@ -108,7 +110,7 @@ impl NewToken {
         Self { text: format!("{name}:{secret}"), secret_hash, behind: Vec::new() }
     }
 
-    /// The text to be handed out, and given to [`ClientBuilder::token`](crate::ClientBuilder::token).
+    /// The text of the token, for [`ClientBuilder::token`](crate::ClientBuilder::token).
     ///
     /// ```no_run
     /// # fn run(token: rejoin_client::admin::NewToken) {
@@ -120,7 +122,7 @@ impl NewToken {
         &self.text
     }
 
-    /// The nodes that do not take it yet.
+    /// The nodes that do not accept it yet.
     ///
     /// ```no_run
     /// # fn run(token: rejoin_client::admin::NewToken) {
@@ -132,7 +134,7 @@ impl NewToken {
         &self.behind
     }
 
-    /// What the cluster keeps: the BLAKE3 hash of the secret part.
+    /// The BLAKE3 hash of the secret part, which the cluster stores.
     ///
     /// ```no_run
     /// # fn run(token: rejoin_client::admin::NewToken) {

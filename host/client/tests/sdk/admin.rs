@@ -3,7 +3,7 @@
 use rejoin_client::ErrorKind;
 use rejoin_client::admin::{BucketProps, Scope};
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
-use rejoin_proto::client::{Admin, Reply, RequestBody};
+use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::{BucketId, ErrorCode, Hlc, Name, PluginDigest, TenantId};
 use rejoin_wire::Class;
 
@@ -30,7 +30,7 @@ async fn buckets_are_listed_found_and_changed() {
     let error = admin.set_bucket("cart", cart.version, cart.props).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::VersionConflict);
     let sent = cluster.seen().pop().unwrap().request.body;
-    assert!(matches!(sent, RequestBody::Admin(Admin::BucketSet { version: 4, .. })), "{sent:?}");
+    assert!(matches!(sent, RequestBody::Admin(AdminRequest::BucketSet { version: 4, .. })), "{sent:?}");
 }
 
 #[tokio::test]

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use rejoin_client::{Client, ClientBuilder, Tls};
 use rejoin_proto::client::{
-    Answer, ClientHello, GetReply, HelloReply, PROTOCOL, Put, PutOutcome, PutReply, Receipt, Reply, Request, RequestBody, ServerHello,
-    StartId,
+    ClientHello, GetReply, HelloReply, PROTOCOL, Put, PutOutcome, PutReply, Receipt, Reply, ReplyEnvelope, Request, RequestBody,
+    ServerHello, StartId,
 };
 use rejoin_proto::{BucketId, ClusterId, ErrorCode, ErrorReply, Layout, LayoutNode, Name, NodeId, ObjectId, PartitionId, TenantId, codec};
-use rejoin_wire::cert::{ClusterCa, Validity};
 use rejoin_wire::{Accepted, Class, CloseCode, Connection, Endpoint, Identity, Limits};
+use rejoin_wire::{Validity, cert::ClusterCa};
 
 pub(crate) const TOKEN: &str = "app:secret";
 const TENANT: TenantId = TenantId(11);
@@ -183,7 +183,7 @@ async fn talk(connection: Connection, name: Name, shared: Arc<Shared>) {
         match shared.reaction(&name, frame.class, request) {
             React::Say(reply) => {
                 let (layout, start) = (shared.layout.lock().unwrap().name(), StartId(shared.start.load(Ordering::SeqCst)));
-                let answer = Answer { layout, start, reply };
+                let answer = ReplyEnvelope { layout, start, reply };
                 let _ = connection.sender().try_send(frame.class, frame.id, codec::encode(&answer).into());
             }
             React::Silence => {}

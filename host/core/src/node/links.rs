@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 use rand_core::Rng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use rejoin_proto::peer::{ActorNext, PeerHello, Terms};
+use rejoin_proto::peer::{ActorNext, ClusterParams, PeerHello};
 use rejoin_proto::{Name, NodeId};
 
 use super::clocks::{self, Clocks};
@@ -35,7 +35,7 @@ pub struct Config {
     /// The other nodes of the layout.
     pub peers: Vec<(NodeId, Name)>,
     /// What must be equal on all nodes.
-    pub terms: Terms,
+    pub params: ClusterParams,
     /// Partitions of the ring.
     pub partitions: u32,
     /// Shards of this node.
@@ -317,7 +317,7 @@ impl Links {
     #[must_use]
     pub fn hello(&self, peer: NodeId, now: Now, catalog: u64, actors: Vec<ActorNext>) -> PeerHello {
         PeerHello {
-            terms: self.config.terms,
+            params: self.config.params,
             node: self.config.node,
             run: self.run,
             disk: self.disks.own,
@@ -463,7 +463,7 @@ impl Links {
         let Some(link) = self.links.get(&peer) else {
             return Err(format!("node {peer} is not in this node's layout: compare the [[bootstrap]] lists of both nodes"));
         };
-        let (ours, theirs, name) = (&self.config.terms, &hello.terms, &link.name);
+        let (ours, theirs, name) = (&self.config.params, &hello.params, &link.name);
         let differs = |what: &str, here: &dyn core::fmt::Display, there: &dyn core::fmt::Display, advice: &str| {
             Err(format!("{what} differs: {here} here, {there} on {name}; {advice}"))
         };
@@ -574,7 +574,7 @@ impl Links {
 
     fn judge_clocks(&mut self, outputs: &mut Vec<LinkOutput>) {
         let links = &self.links;
-        let news = self.clocks.news(self.config.terms.max_skew_ms, |peer| links.get(&peer).map(|link| link.name.clone()));
+        let news = self.clocks.news(self.config.params.max_skew_ms, |peer| links.get(&peer).map(|link| link.name.clone()));
         outputs.extend(news.map(LinkOutput::Clocks));
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use rejoin_proto::client::Reply;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeId, NodeVerdict, Object, PartitionId, ReapEpoch, VersionVector, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeFailure, NodeId, Object, PartitionId, ReapEpoch, VersionVector, codec};
 
 use super::Shard;
 use super::event::{Alarm, Barrier, Effect, Now};
@@ -221,7 +221,7 @@ impl Shard {
     /// An error that tells how a quorum was missed.
     pub(super) fn quorum_error(&mut self, code: ErrorCode, message: &str, tally: &Tally) -> Reply {
         self.counters.quorum_failures += 1;
-        let verdict = |(node, why): (NodeId, &str)| NodeVerdict { node: self.view.node_name(node), why: why.into() };
+        let verdict = |(node, why): (NodeId, &str)| NodeFailure { node: self.view.node_name(node), why: why.into() };
         let why = tally.missing().map(verdict).collect();
         Reply::Error(ErrorReply::new(code, message).quorum(tally.needed(), tally.got(), why))
     }

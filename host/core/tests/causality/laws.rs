@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use rejoin_core::causal::{self, Write};
-use rejoin_proto::{ActorId, Content, Dot, Hlc, Object, Runs, codec};
+use rejoin_proto::{ActorId, Content, Dot, DotSet, Hlc, Object, codec};
 
 use crate::model::{Model, steps};
 
@@ -11,7 +11,7 @@ fn sync(a: &Object, b: &Object) -> Object {
     causal::sync(a, b).0
 }
 
-fn all_dots(object: &Object) -> Runs {
+fn all_dots(object: &Object) -> DotSet {
     object.entries.iter().flat_map(|entry| entry.dots.spans().iter().copied()).collect()
 }
 

@@ -177,7 +177,7 @@ fn two_thousand_stale_puts_by_one_actor_fold_into_one_span() {
     assert_eq!(siblings.entries.len(), 2001, "unfolded, each write is there");
     assert_eq!(siblings.context.len(), 1);
     fold(&mut siblings, 0);
-    assert_eq!(siblings.entries[0].dots.spans(), [rejoin_proto::Run { actor: ActorId(1), lo: 0, hi: 2001 }]);
+    assert_eq!(siblings.entries[0].dots.spans(), [rejoin_proto::DotSpan { actor: ActorId(1), lo: 0, hi: 2001 }]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{CloseReason, Config, LinkEvent, LinkOutput, Links, Timing};
-use rejoin_proto::peer::{DiskId, PeerHello, Terms};
+use rejoin_proto::peer::{ClusterParams, DiskId, PeerHello};
 use rejoin_proto::{ClusterId, LayoutRef, NodeId};
 
 use crate::support::{at, name, node};
@@ -25,7 +25,7 @@ enum Said {
 /// Nodes n0, n1, ... and the wires between them. A dial connects when both are there, or fails.
 struct Nodes {
     links: Vec<Option<Links>>,
-    terms: Vec<Terms>,
+    params: Vec<ClusterParams>,
     disks: Vec<Disks>,
     wire: VecDeque<(usize, usize, Said)>,
     outputs: Vec<Vec<LinkOutput>>,
@@ -39,10 +39,10 @@ struct Nodes {
 impl Nodes {
     fn new(count: usize) -> Self {
         let layout = LayoutRef { version: 1, hash: 7 };
-        let terms = Terms { protocol: 1, cluster: ClusterId(5), secret_check: 9, layout, max_skew_ms: 1000 };
+        let params = ClusterParams { protocol: 1, cluster: ClusterId(5), secret_check: 9, layout, max_skew_ms: 1000 };
         Self {
             links: (0..count).map(|_| None).collect(),
-            terms: vec![terms; count],
+            params: vec![params; count],
             disks: (0..count).map(|at| Disks::new(DiskId(at as u64 + 10))).collect(),
             wire: VecDeque::new(),
             outputs: vec![Vec::new(); count],
@@ -64,7 +64,7 @@ impl Nodes {
         let config = Config {
             node: node(index),
             peers: others.map(|other| (node(other), name(&format!("n{other}")))).collect(),
-            terms: self.terms[index],
+            params: self.params[index],
             partitions: 8,
             shards: 2,
             grace_us: GRACE_MS * 1000,
@@ -324,17 +324,17 @@ fn a_node_whose_peers_are_all_down_serves_in_the_end_and_a_node_without_peers_at
 #[test]
 fn whatever_must_be_equal_is_compared_and_refused_on_both_sides_by_name() {
     /// What a node has that differs.
-    type Change = fn(&mut Terms);
+    type Change = fn(&mut ClusterParams);
     let changes: [(&str, Change); 5] = [
-        ("the protocol differs", |terms| terms.protocol = 2),
-        ("different nodes or clusters", |terms| terms.cluster = ClusterId(6)),
-        ("the cluster's secret differs", |terms| terms.secret_check = 1),
-        ("the layout differs", |terms| terms.layout.hash = 8),
-        ("max_skew_ms differs", |terms| terms.max_skew_ms = 2),
+        ("the protocol differs", |params| params.protocol = 2),
+        ("different nodes or clusters", |params| params.cluster = ClusterId(6)),
+        ("the cluster's secret differs", |params| params.secret_check = 1),
+        ("the layout differs", |params| params.layout.hash = 8),
+        ("max_skew_ms differs", |params| params.max_skew_ms = 2),
     ];
     for (words, change) in changes {
         let mut nodes = Nodes::new(3);
-        change(&mut nodes.terms[2]);
+        change(&mut nodes.params[2]);
         (0..3).for_each(|index| nodes.start(index));
         nodes.pass(20_000);
         for (index, other) in [(0, "n2"), (1, "n2"), (2, "n0"), (2, "n1")] {
@@ -347,7 +347,7 @@ fn whatever_must_be_equal_is_compared_and_refused_on_both_sides_by_name() {
         assert!(told.why.contains(words) && told.lasting, "{told:?}");
         // The operator mends it.
         nodes.stop(2);
-        nodes.terms[2] = nodes.terms[0];
+        nodes.params[2] = nodes.params[0];
         nodes.start(2);
         nodes.pass(100);
         assert_eq!(nodes.served(2), Some(true));
@@ -359,7 +359,7 @@ fn whatever_must_be_equal_is_compared_and_refused_on_both_sides_by_name() {
 fn of_two_halves_that_contradict_each_other_none_serves() {
     let mut nodes = Nodes::new(4);
     for index in [2, 3] {
-        nodes.terms[index].layout.hash = 8;
+        nodes.params[index].layout.hash = 8;
     }
     (0..4).for_each(|index| nodes.start(index));
     nodes.pass(20_000);

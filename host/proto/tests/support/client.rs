@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::{Quorum, Scope};
 use rejoin_proto::client::{
-    Admin, Answer, Basis, ClientHello, Get, GetReply, HelloReply, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Receipt,
-    RecordKind, Reply, Request, RequestBody, ServerHello, Sibling, StartId, Status,
+    AdminRequest, Basis, ClientHello, Get, GetReply, HelloReply, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Receipt,
+    RecordKind, Reply, ReplyEnvelope, Request, RequestBody, ServerHello, Sibling, StartId, Status,
 };
-use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeVerdict, PartitionId, RequestId};
+use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeFailure, PartitionId, RequestId};
 
 use super::{Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, sample, tenant, token_record};
 
@@ -19,7 +19,7 @@ pub(crate) fn samples() -> Vec<Sample> {
     ];
     let request = |(tag, body)| sample(&format!("request-{tag}"), &Request { deadline_ms: 1500, trace: 42, layout: layout_ref(), body });
     all.extend(requests().into_iter().map(request));
-    let answer = |(tag, reply)| sample(&format!("answer-{tag}"), &Answer { layout: layout_ref(), start: StartId(11), reply });
+    let answer = |(tag, reply)| sample(&format!("answer-{tag}"), &ReplyEnvelope { layout: layout_ref(), start: StartId(11), reply });
     all.extend(replies().into_iter().map(answer));
     all
 }
@@ -66,16 +66,16 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("put-blind", RequestBody::Put(put(Basis::Blind, value()))),
         ("delete", RequestBody::Put(put(Basis::Blind, Content::Tombstone))),
         ("layout", RequestBody::Layout),
-        ("status", admin(Admin::Status)),
-        ("list-tenants", admin(Admin::List(RecordKind::Tenant))),
-        ("list-buckets", admin(Admin::List(RecordKind::Bucket))),
-        ("list-plugins", admin(Admin::List(RecordKind::Plugin))),
-        ("list-tokens", admin(Admin::List(RecordKind::Token))),
-        ("bucket-create", admin(Admin::BucketCreate { name: name("cart"), props: plain_props() })),
-        ("bucket-set", admin(Admin::BucketSet { name: name("cart"), version: 3, props: props() })),
-        ("token-create", admin(Admin::TokenCreate { name: name("app"), scope: Scope::Data, secret_hash: [9; 32] })),
-        ("token-revoke", admin(Admin::TokenRevoke { name: name("app") })),
-        ("plugin-push", admin(Admin::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
+        ("status", admin(AdminRequest::Status)),
+        ("list-tenants", admin(AdminRequest::List(RecordKind::Tenant))),
+        ("list-buckets", admin(AdminRequest::List(RecordKind::Bucket))),
+        ("list-plugins", admin(AdminRequest::List(RecordKind::Plugin))),
+        ("list-tokens", admin(AdminRequest::List(RecordKind::Token))),
+        ("bucket-create", admin(AdminRequest::BucketCreate { name: name("cart"), props: plain_props() })),
+        ("bucket-set", admin(AdminRequest::BucketSet { name: name("cart"), version: 3, props: props() })),
+        ("token-create", admin(AdminRequest::TokenCreate { name: name("app"), scope: Scope::Data, secret_hash: [9; 32] })),
+        ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app") })),
+        ("plugin-push", admin(AdminRequest::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
     ]
 }
 
@@ -124,7 +124,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
     let context = Bytes::from_static(&[1, 2, 3]);
     let receipt = Some(Receipt { partition: PartitionId(3), id: 0x77 << 100 });
     let put = |outcome| Reply::Put(PutReply { outcome, context: context.clone(), acked: 1, needed: 2, receipt });
-    let verdict = NodeVerdict { node: name("n2"), why: "not connected".into() };
+    let verdict = NodeFailure { node: name("n2"), why: "not connected".into() };
     let error = ErrorReply::new(ErrorCode::Unavailable, "too few replicas").quorum(2, 1, vec![verdict]).retry_after(50);
     vec![
         ("get", Reply::Get(get_reply())),

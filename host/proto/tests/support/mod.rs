@@ -10,8 +10,8 @@ use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Record,
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::{
-    ActorId, BucketId, Content, Dot, Entry, FoldedBy, Hlc, Layout, LayoutRef, Name, NodeId, Object, ObjectId, PluginDigest, ProfileId, Run,
-    Runs, TenantId, VersionVector,
+    ActorId, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutRef, Name, NodeId, Object, ObjectId,
+    PluginDigest, ProfileId, TenantId, VersionVector,
 };
 
 /// An encoded value, and how to decode and encode it again.
@@ -68,17 +68,17 @@ pub(crate) fn vector() -> VersionVector {
 /// The same, with a write that was seen above one that was not.
 pub(crate) fn clouded() -> VersionVector {
     let mut vector = vector();
-    vector.insert_run(Run { actor: ActorId(3), lo: 305, hi: 307 });
+    vector.insert_span(DotSpan { actor: ActorId(3), lo: 305, hi: 307 });
     vector
 }
 
-pub(crate) fn runs(spans: &[(u64, u64, u64)]) -> Runs {
-    spans.iter().map(|&(actor, lo, hi)| Run { actor: ActorId(actor), lo, hi }).collect()
+pub(crate) fn runs(spans: &[(u64, u64, u64)]) -> DotSet {
+    spans.iter().map(|&(actor, lo, hi)| DotSpan { actor: ActorId(actor), lo, hi }).collect()
 }
 
 /// A tombstone, a fresh value with an expiry, and a fold that was cut.
 pub(crate) fn object() -> Object {
-    let fresh = |runs: Runs, content, expires| Entry {
+    let fresh = |runs: DotSet, content, expires| Entry {
         covers: runs.clone(),
         dots: runs,
         content,

@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::{Durability, RecordKey};
 use rejoin_proto::client::{Basis, PROTOCOL, Reply};
-use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, DiskId, Forward, OpId, PeerBody, PeerEnvelope, PeerHello, Replicate, Terms};
+use rejoin_proto::peer::{
+    Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, OpId, PeerBody, PeerEnvelope, PeerHello, Replicate,
+};
 use rejoin_proto::{ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, PartitionId, ReapEpoch};
 
 use super::{Sample, bucket_record, client, digest, layout_ref, name, object, object_id, sample, tenant, vector};
@@ -35,7 +37,13 @@ pub(crate) const CODES: [ErrorCode; 20] = [
 
 pub(crate) fn samples() -> Vec<Sample> {
     let hello = PeerHello {
-        terms: Terms { protocol: PROTOCOL, cluster: ClusterId(0xfeed), secret_check: 0x5ec4e7, layout: layout_ref(), max_skew_ms: 60_000 },
+        params: ClusterParams {
+            protocol: PROTOCOL,
+            cluster: ClusterId(0xfeed),
+            secret_check: 0x5ec4e7,
+            layout: layout_ref(),
+            max_skew_ms: 60_000,
+        },
         node: NodeId::from_name(&name("n1")),
         run: 77,
         disk: DiskId(88),

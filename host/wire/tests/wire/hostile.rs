@@ -236,7 +236,7 @@ async fn a_client_that_is_not_let_in_may_send_small_control_frames_and_little_of
     assert_eq!((first.class, first.id, first.body.len()), (Class::Control, 1, 1_000));
     assert!(dialled.sender().queued_bytes(Class::Request) > 4 << 20, "most of it has not left the client");
     assert_eq!(accepted.stats().inbox_bytes, 0);
-    accepted.let_in();
+    accepted.admit();
     let second = soon(accepted.recv()).await.unwrap();
     assert_eq!((second.class, second.id, second.body.len()), (Class::Request, 2, 5 << 20));
     dialled.sender().try_send(Class::Control, 3, vec![1; 1_001].into()).unwrap();
@@ -277,13 +277,13 @@ async fn who_is_not_let_in_gives_way_to_newcomers_and_who_is_does_not() {
     // No more than two may be new: the oldest has gone.
     let Closed::ByPeer { code, .. } = soon(one.0.closed()).await else { panic!("{:?}", one.0.close_reason()) };
     assert_eq!((code, node.stats().new_clients), (CloseCode::BUSY, 2));
-    two.1.let_in();
-    three.1.let_in();
+    two.1.admit();
+    three.1.admit();
     let four = dial().await;
     assert_eq!((node.stats().clients, node.stats().new_clients), (3, 1));
     let five = dial().await;
     assert!(soon(four.0.closed()).await.to_string().contains("others wait for this place"));
-    five.1.let_in();
+    five.1.admit();
     let refused = soon(client.connect_client(node.local_addr())).await;
     assert!(matches!(refused, Err(Error::Refused { .. })), "nobody gives way who is let in: {refused:?}");
     for (dialled, _) in [&two, &three, &five] {
@@ -334,7 +334,7 @@ async fn half_made_handshakes_keep_no_expected_peer_out() {
         }
         held
     };
-    // One address takes most of the places, and not all.
+    // One address takes most of the slots, and not all.
     let one = flood([127, 0, 0, 2]).await;
     assert_eq!(one.len(), 6);
     still_serves(&ca, &node).await;

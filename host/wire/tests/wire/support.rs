@@ -6,8 +6,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::{
-    Accepted, Connection, Endpoint, Identity, Limits, NODE_DNS_NAME,
-    cert::{ClusterCa, Issued, Validity},
+    Accepted, Connection, Endpoint, Identity, Limits, NODE_DNS_NAME, Validity,
+    cert::{ClusterCa, Issued},
 };
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
@@ -78,7 +78,7 @@ pub(crate) async fn still_serves(ca: &ClusterCa, node: &Endpoint) {
     let client = client_of(ca, Limits::default());
     let (dialled, accepted) = tokio::join!(soon(client.connect_client(node.local_addr())), accept_client(node));
     let dialled = dialled.unwrap();
-    accepted.let_in();
+    accepted.admit();
     dialled.sender().try_send(rejoin_wire::Class::Request, 9, "ping".into()).unwrap();
     assert_eq!(soon(accepted.recv()).await.unwrap().body, "ping");
 }

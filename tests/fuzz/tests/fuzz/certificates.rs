@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, KeyPair, SanType};
 
 use rejoin_proto::ClusterId;
-use rejoin_wire::cert::{ClusterCa, Validity};
 use rejoin_wire::{Error, Identity, Role, Subject};
+use rejoin_wire::{Validity, cert::ClusterCa};
 
 use crate::fuzz;
 

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use rejoin_core::causal::{self, Write};
 use rejoin_core::control::Catalog;
 use rejoin_proto::catalog::Record;
-use rejoin_proto::client::{Answer, ClientHello, HelloReply, Request};
+use rejoin_proto::client::{ClientHello, HelloReply, ReplyEnvelope, Request};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::hash::partition_of;
 use rejoin_proto::peer::{PeerEnvelope, PeerHello};
@@ -53,7 +53,7 @@ fn messages_property(bytes: &[u8]) {
     word::<ClientHello>(bytes);
     word::<HelloReply>(bytes);
     word::<Request>(bytes);
-    word::<Answer>(bytes);
+    word::<ReplyEnvelope>(bytes);
     word::<PeerHello>(bytes);
     word::<PeerEnvelope>(bytes);
     word::<Record>(bytes);

@@ -8,8 +8,8 @@ use rejoin_proto::catalog::{Durability, Quorum};
 use rejoin_proto::client::{Basis, Get, GetReply, Put, PutOutcome, PutReply, Reply, StartId};
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, Forward, OpId, PeerBody, Replicate};
 use rejoin_proto::{
-    ActorId, Content, Dot, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, Object, PartitionId, PluginDigest, ProfileId, ReapEpoch, RequestId,
-    Run, Runs, VersionVector,
+    ActorId, Content, Dot, DotSet, DotSpan, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, Object, PartitionId, PluginDigest, ProfileId,
+    ReapEpoch, RequestId, VersionVector,
 };
 
 use super::world::{PEERS, World};
@@ -243,7 +243,7 @@ fn vector(world: &World, draw: &mut Draw<'_>) -> VersionVector {
         let (actor, hi) = (actor(world, draw), counter(draw));
         // Of an even counter only the one write was seen, and not what came before it.
         if hi.is_multiple_of(2) {
-            vector.insert_run(Run { actor, lo: hi - 1, hi });
+            vector.insert_span(DotSpan { actor, lo: hi - 1, hi });
         } else {
             vector.insert(Dot { actor, counter: hi });
         }
@@ -257,7 +257,7 @@ fn object(world: &World, draw: &mut Draw<'_>) -> Object {
     let entries = (0..draw.below(3)).map(|_| {
         let (actor, hi, kind) = (actor(world, draw), counter(draw), draw.byte());
         context.insert(Dot { actor, counter: hi });
-        let dots: Runs = [Run { actor, lo: hi - 1 - (hi - 1).min(u64::from(kind % 3)), hi }].into_iter().collect();
+        let dots: DotSet = [DotSpan { actor, lo: hi - 1 - (hi - 1).min(u64::from(kind % 3)), hi }].into_iter().collect();
         Entry {
             covers: dots.clone(),
             dots,

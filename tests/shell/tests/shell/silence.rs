@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_proto::catalog::Quorum;
-use rejoin_proto::client::{Answer, ClientHello, Get, HelloReply, PROTOCOL, Reply, Request, RequestBody};
+use rejoin_proto::client::{ClientHello, Get, HelloReply, PROTOCOL, Reply, ReplyEnvelope, Request, RequestBody};
 use rejoin_proto::peer::PeerHello;
 use rejoin_proto::{ErrorCode, NodeId, codec};
 use rejoin_test_shell::{Files, Impostor, Setup, World, name, simulate, simulate_with};
@@ -98,7 +98,7 @@ fn a_client_that_stops_reading_is_answered_up_to_a_bound_and_holds_up_no_other()
 
         let (mut values, mut refused) = (0, 0);
         for _ in 0..2 * bound {
-            let answer: Answer = codec::decode(&deaf.recv().await.unwrap().body).unwrap();
+            let answer: ReplyEnvelope = codec::decode(&deaf.recv().await.unwrap().body).unwrap();
             match answer.reply {
                 Reply::Get(_) => values += 1,
                 Reply::Error(error) if error.code == ErrorCode::Overloaded && error.retry_after_ms > 0 => refused += 1,

@@ -9,7 +9,7 @@
 //! entries together speak for its live values and nothing else. Anywhere tombstones may have been dropped: at the limit
 //! that is done without a plugin too. A value that has expired by the latest clock may be gone.
 
-use rejoin_proto::{Content, Dot, Entry, Object, Run as Span, Runs, VersionVector, codec};
+use rejoin_proto::{Content, Dot, DotSet, DotSpan as Span, Entry, Object, VersionVector, codec};
 
 use super::Finding;
 use super::index::{ByKey, Index, first_attempt};
@@ -77,7 +77,7 @@ impl Model {
         let (mut context, mut replaced) = (VersionVector::new(), VersionVector::new());
         for one in &landed {
             context.join(&one.seen);
-            one.entry.dots.spans().iter().for_each(|&span| context.insert_run(span));
+            one.entry.dots.spans().iter().for_each(|&span| context.insert_span(span));
             replaced.join(&one.seen);
         }
         landed.retain(|one| !replaced.contains(one.dot));
@@ -135,11 +135,11 @@ impl Landed {
         for span in told.cloud().iter().filter(|_| !minted.cloudless) {
             let hi = before_itself(Dot { actor: span.actor, counter: span.hi }).counter;
             if span.lo < hi {
-                seen.insert_run(Span { hi, ..*span });
+                seen.insert_span(Span { hi, ..*span });
             }
         }
         let Asked::Put { value, .. } = &index.call(write).asked else { return None };
-        let dots: Runs = [Span { actor: dot.actor, lo: after, hi: dot.counter }].into_iter().collect();
+        let dots: DotSet = [Span { actor: dot.actor, lo: after, hi: dot.counter }].into_iter().collect();
         let content = value.clone().map_or(Content::Tombstone, Content::Value);
         let entry = Entry { covers: dots.clone(), dots, content, stamp: minted.stamp, expires: minted.expires, folded_by: None };
         Some(Self { dot, seen, entry })

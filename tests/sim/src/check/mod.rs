@@ -12,9 +12,9 @@
 //! | [`carts`] | 11: an acknowledged add that no observing remove covered is in the cart |
 //! | [`values`] | a value that its bucket's plugin must refuse is never written |
 //!
-//! The numbers are those of the list in the design. Checkers 7 to 9 wait for handoff and tenants. Each takes time that
-//! is nearly linear in the record, and each has histories of its own that it must find fault with. None calls the code
-//! that it judges: what a write replaces is read from the record, and [`convergence`] has an algebra of its own.
+//! The numbers name the promises in failures. 7 to 9 are reserved for handoff and tenants. Each checker takes time nearly
+//! linear in the record, and is tested with histories in which it must find a fault. None calls the code that it checks:
+//! what a write replaces is read from the record, and [`convergence`] has a model of the algebra of its own.
 
 pub mod bounds;
 pub mod carts;

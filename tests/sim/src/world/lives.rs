@@ -12,7 +12,7 @@ use rejoin_core::shard::event::Event;
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::PROTOCOL;
-use rejoin_proto::peer::{DiskId, Terms};
+use rejoin_proto::peer::{ClusterParams, DiskId};
 use rejoin_proto::{ClusterId, NodeId};
 
 use super::batch::combined;
@@ -72,7 +72,7 @@ impl World {
         let start = combined(&starts);
         let others = (0..options.nodes).filter(|peer| *peer != at).map(|peer| self.keys.node(peer));
         let named = |id: NodeId| self.keys.layout().node(id).map(|of| (id, of.name.clone()));
-        let terms = Terms {
+        let params = ClusterParams {
             protocol: PROTOCOL,
             cluster: ClusterId(1),
             secret_check: 1,
@@ -82,7 +82,7 @@ impl World {
         let config = links::Config {
             node: node.id,
             peers: others.filter_map(named).collect(),
-            terms,
+            params,
             partitions: options.partitions,
             shards: options.shards,
             grace_us: options.start_grace_us,

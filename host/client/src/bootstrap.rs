@@ -1,4 +1,4 @@
-//! Meets a cluster: dials the seeds until one lets the client in.
+//! The first connection: dials the seeds until one admits the client.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,32 +8,31 @@ use tokio::time::Instant;
 
 use rejoin_proto::{Address, Layout};
 
-use crate::links::Links;
+use crate::connections::Connections;
 use crate::session::Session;
 use crate::{Error, ErrorKind, Result};
 
-/// The longest pause before the next seed is dialled as well, while the ones before it have not answered.
+/// The longest pause before the next seed is dialled while earlier ones have not answered.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// The first node that has let the client in.
-pub(crate) struct Met {
+/// The first node that admitted the client.
+pub(crate) struct Bootstrapped {
     pub(crate) session: Arc<Session>,
     pub(crate) layout: Layout,
     pub(crate) address: Address,
 }
 
-/// Dials the seeds in their order, the next one as soon as one fails or is slow to answer. All of it takes at most
-/// `timeout`.
+/// Dials the seeds in order, the next one as soon as one fails or after a pause, for at most `timeout`.
 ///
 /// # Errors
-/// Why none let the client in: the most telling reason, or all of them if none could be reached.
-pub(crate) async fn meet(links: &Arc<Links>, seeds: &[String], timeout: Duration) -> Result<Met> {
+/// The most specific refusal, or all errors if no seed could be reached.
+pub(crate) async fn bootstrap(connections: &Arc<Connections>, seeds: &[String], timeout: Duration) -> Result<Bootstrapped> {
     let deadline = Instant::now() + timeout;
     let stagger = STAGGER.min(timeout / u32::try_from(2 * seeds.len()).unwrap_or(u32::MAX));
     let (mut dials, mut waiting, mut failures) = (JoinSet::new(), seeds.iter(), Vec::new());
     loop {
         if let Some(seed) = waiting.next() {
-            dials.spawn(dial(Arc::clone(links), seed.clone(), deadline));
+            dials.spawn(dial(Arc::clone(connections), seed.clone(), deadline));
         }
         let slow = async { if waiting.len() > 0 { tokio::time::sleep(stagger).await } else { std::future::pending().await } };
         tokio::select! { biased;
@@ -49,26 +48,26 @@ pub(crate) async fn meet(links: &Arc<Links>, seeds: &[String], timeout: Duration
     }
 }
 
-/// Dials every IP address of a seed, until one lets the client in.
-async fn dial(links: Arc<Links>, seed: String, deadline: Instant) -> Result<Met> {
+/// Dials every IP address of a seed until one admits the client.
+async fn dial(connections: Arc<Connections>, seed: String, deadline: Instant) -> Result<Bootstrapped> {
     let address: Address = seed.parse().map_err(|why| Error::new(ErrorKind::Config, format!("the seed {seed:?} is no address: {why}")))?;
-    let found = tokio::time::timeout_at(deadline, links.resolve(&address)).await;
+    let found = tokio::time::timeout_at(deadline, connections.resolve(&address)).await;
     let found = found.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unreachable, format!("{address}: the resolver does not answer"))))?;
     let mut failures = Vec::new();
     for at in found {
-        match links.dial(at, &address, deadline).await {
-            Ok((session, layout)) => return Ok(Met { session, layout, address }),
+        match connections.dial(at, &address, deadline).await {
+            Ok((session, layout)) => return Ok(Bootstrapped { session, layout, address }),
             Err(error) => failures.push(error),
         }
     }
     Err(none_answered(failures))
 }
 
-/// What to say when no seed let us in: a refusal, if there was one, tells more than silence.
+/// The error when no seed admits the client: a refusal if there was one, otherwise all errors.
 fn none_answered(failures: Vec<Error>) -> Error {
     let silent = |error: &Error| matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Config);
     let all_config = failures.iter().all(|error| error.kind() == ErrorKind::Config);
-    match failures.iter().filter(|error| !silent(error)).max_by_key(|error| error.telling()) {
+    match failures.iter().filter(|error| !silent(error)).max_by_key(|error| error.specificity()) {
         Some(error) => error.clone(),
         None if failures.len() == 1 => failures[0].clone(),
         None => {

@@ -1,4 +1,4 @@
-//! What `--json` prints. A field never changes its meaning: it is dropped, and a new one named.
+//! The output of `--json`. A field never changes its meaning: it is removed, and a new one is added.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,13 +10,13 @@ use rejoin_merge::FixtureCase;
 
 /// `get`.
 #[derive(Serialize, Debug)]
-pub(crate) struct Got {
+pub(crate) struct GetOutput {
     pub(crate) bucket: String,
-    /// As text, if it is UTF-8.
+    /// `None` if it is not UTF-8.
     pub(crate) key: Option<String>,
     pub(crate) key_base64: String,
     pub(crate) found: bool,
-    /// As text, if it is UTF-8.
+    /// `None` if there is none, or it is not UTF-8.
     pub(crate) value: Option<String>,
     pub(crate) value_base64: Option<String>,
     /// The plugin's readable form.
@@ -32,7 +32,7 @@ pub(crate) struct Sibling {
     pub(crate) value: Option<String>,
     pub(crate) value_base64: String,
     pub(crate) stamp_ms: u64,
-    /// 16 hexadecimal digits: a JSON number would lose some of its 64 bits in many readers.
+    /// 16 hexadecimal digits: many JSON readers would round a 64-bit number.
     pub(crate) writer: String,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct MergedBy {
     pub(crate) digest: String,
 }
 
-impl Got {
+impl GetOutput {
     pub(crate) fn new(bucket: &str, key: &[u8], object: &Object<Vec<u8>>) -> Self {
         let sibling = |s: &rejoin_client::Sibling<Vec<u8>>| Sibling {
             value: text(&s.value),
@@ -75,7 +75,7 @@ fn text(bytes: &[u8]) -> Option<String> {
 pub(crate) struct Put {
     /// `stored` or `unknown`.
     pub(crate) outcome: &'static str,
-    /// What the writer has seen now; with `unknown` only if the node got as far as to say.
+    /// Covers the write; with `unknown` only if the node replied.
     pub(crate) context: Option<String>,
     pub(crate) acked: u8,
     pub(crate) needed: u8,
@@ -103,7 +103,7 @@ pub(crate) struct ClusterStatus {
     nodes: Vec<NodeStatus>,
     lost: Vec<String>,
     problems: Vec<String>,
-    /// How many nodes may go before some key cannot be read, or written; negative if some key cannot be now.
+    /// How many nodes can fail before some key cannot be read, or written; negative if some key cannot be now.
     spare_reads: Option<i16>,
     spare_writes: Option<i16>,
     missing_plugins: Vec<String>,
@@ -118,7 +118,7 @@ struct NodeStatus {
     zone: String,
     address: String,
     up: bool,
-    /// Its data directory was replaced by an empty one: reads do not count it.
+    /// Whether its data directory was replaced by an empty one. Reads do not count it.
     replaced: bool,
     first_owner_of: u32,
     owner_of: u32,
@@ -293,7 +293,8 @@ pub(crate) struct New {
     pub(crate) dir: String,
 }
 
-/// `plugin test`, also with `--replay`: then `cases` is 1 for what was tried again, and fuel is that of the whole run.
+/// `plugin test`. With `--replay`, `cases` is 1 for each law that was checked again, and the fuel is that of the whole
+/// run.
 #[derive(Serialize, Debug)]
 pub(crate) struct LawTest<'a> {
     pub(crate) digest: String,
@@ -325,5 +326,5 @@ pub(crate) struct Law {
 }
 
 #[cfg(test)]
-#[path = "shapes_tests.rs"]
+#[path = "json_tests.rs"]
 mod tests;

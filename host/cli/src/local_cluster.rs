@@ -1,4 +1,4 @@
-//! The files of a cluster on this machine: what `dev` and `demo` start their nodes with.
+//! The files of a cluster on this machine, for `dev`, `demo` and `bench`: certificates, configurations and a profile.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -11,9 +11,9 @@ use crate::files::{self, Mode};
 use crate::verbs::cert::{self, SECRET};
 use crate::verbs::token::root_token;
 
-/// One node of it.
+/// One node of a local cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Seat {
+pub(crate) struct LocalNode {
     /// From 1.
     pub(crate) number: u8,
     /// For clients and peers.
@@ -22,36 +22,35 @@ pub(crate) struct Seat {
     pub(crate) admin: SocketAddr,
 }
 
-impl Seat {
+impl LocalNode {
     /// `n1`, `n2`, ...
     pub(crate) fn name(self) -> String {
         format!("n{}", self.number)
     }
 }
 
-/// Where the files are.
+/// A local cluster: its directory and nodes.
 #[derive(Clone, Debug)]
-pub(crate) struct Cluster {
+pub(crate) struct LocalCluster {
     dir: PathBuf,
-    seats: Vec<Seat>,
+    nodes: Vec<LocalNode>,
     dev_faults: bool,
     shards: Option<usize>,
 }
 
-impl Cluster {
+impl LocalCluster {
     /// A cluster in that directory, of those nodes.
-    pub(crate) fn new(dir: PathBuf, seats: Vec<Seat>) -> Self {
-        Self { dir, seats, dev_faults: false, shards: None }
+    pub(crate) fn new(dir: PathBuf, nodes: Vec<LocalNode>) -> Self {
+        Self { dir, nodes, dev_faults: false, shards: None }
     }
 
-    /// Nodes of so many shards each, a power of two, and not of as many as is usual. For new directories only: a node's
-    /// shards are fixed.
+    /// Sets the shards of each node, a power of two. For new directories only: the shards of a node are fixed.
     pub(crate) fn with_shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self
     }
 
-    /// Lets the admin ports cut connections.
+    /// Enables fault injection on the admin ports.
     pub(crate) fn with_faults(mut self) -> Self {
         self.dev_faults = true;
         self
@@ -61,45 +60,45 @@ impl Cluster {
         &self.dir
     }
 
-    pub(crate) fn seats(&self) -> &[Seat] {
-        &self.seats
+    pub(crate) fn nodes(&self) -> &[LocalNode] {
+        &self.nodes
     }
 
-    /// The file that lets a client in.
+    /// The profile file for clients.
     pub(crate) fn profile(&self) -> PathBuf {
         self.dir.join("profile.toml")
     }
 
-    /// The configuration of a node.
-    pub(crate) fn config(&self, seat: Seat) -> PathBuf {
-        self.dir.join(seat.name()).join("node.toml")
+    /// The configuration file of a node.
+    pub(crate) fn config(&self, node: LocalNode) -> PathBuf {
+        self.dir.join(node.name()).join("node.toml")
     }
 
-    /// Makes everything that is not there yet, and writes the configurations and the profile.
+    /// Makes the certificates and secrets that do not exist, and writes the configurations and the profile.
     ///
     /// # Errors
-    /// Something cannot be written, or what is there does not fit together.
+    /// A file cannot be written, or existing files do not belong together.
     pub(crate) fn write(&self) -> Result<(), Failure> {
         files::directory(&self.dir)?;
         let ca = if self.dir.join("ca.pem").exists() { cert::load(&self.dir)? } else { cert::authority(&self.dir, 3650)? };
-        for seat in &self.seats {
-            let home = self.dir.join(seat.name());
+        for node in &self.nodes {
+            let home = self.dir.join(node.name());
             files::directory(&home)?;
             if !home.join("cert.pem").exists() {
-                let name = Name::new(seat.name()).map_err(Failure::usage)?;
-                let issued = ca.issue_node(&name, &[seat.address.ip().to_string()], cert::days_from_now(3650)).map_err(Failure::usage)?;
+                let name = Name::new(node.name()).map_err(Failure::usage)?;
+                let issued = ca.issue_node(&name, &[node.address.ip().to_string()], cert::days_from_now(3650)).map_err(Failure::usage)?;
                 files::replace(&home.join("key.pem"), issued.key_pem.as_bytes(), Mode::Private)?;
                 files::replace(&home.join("cert.pem"), issued.cert_pem.as_bytes(), Mode::Public)?;
             }
-            files::replace(&self.config(*seat), self.config_text(*seat).as_bytes(), Mode::Public)?;
+            files::replace(&self.config(*node), self.config_text(*node).as_bytes(), Mode::Public)?;
         }
         let token = root_token(&self.dir.join(SECRET))?;
         files::replace(&self.profile(), self.profile_text(&token).as_bytes(), Mode::Private)
     }
 
-    fn config_text(&self, seat: Seat) -> String {
-        let Seat { address, admin, .. } = seat;
-        let mut text = format!("name = \"{}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ndata = \"data\"\n", seat.name());
+    fn config_text(&self, node: LocalNode) -> String {
+        let LocalNode { address, admin, .. } = node;
+        let mut text = format!("name = \"{}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ndata = \"data\"\n", node.name());
         text.push_str("ca = \"../ca.pem\"\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\nsecret = \"../cluster-secret\"\n");
         if self.dev_faults {
             text.push_str("dev_faults = true\n");
@@ -108,7 +107,7 @@ impl Cluster {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "shards = {shards}");
         }
-        for node in &self.seats {
+        for node in &self.nodes {
             // Writing to a string cannot fail.
             let _ = write!(text, "\n[[bootstrap]]\nname = \"{}\"\naddress = \"{}\"\n", node.name(), node.address);
         }
@@ -116,7 +115,7 @@ impl Cluster {
     }
 
     fn profile_text(&self, token: &str) -> String {
-        let seeds: Vec<String> = self.seats.iter().map(|seat| format!("\"{}\"", seat.address)).collect();
+        let seeds: Vec<String> = self.nodes.iter().map(|node| format!("\"{}\"", node.address)).collect();
         format!("seeds = [{}]\nca = \"ca.pem\"\ntoken = \"{token}\"\n", seeds.join(", "))
     }
 }
@@ -125,12 +124,12 @@ impl Cluster {
 mod tests {
     use super::*;
 
-    fn cluster(dir: &Path) -> Cluster {
-        let seat = |number: u8| {
+    fn cluster(dir: &Path) -> LocalCluster {
+        let node = |number: u8| {
             let port = 7400 + u16::from(number);
-            Seat { number, address: ([127, 0, 0, 1], port).into(), admin: ([127, 0, 0, 1], port + 100).into() }
+            LocalNode { number, address: ([127, 0, 0, 1], port).into(), admin: ([127, 0, 0, 1], port + 100).into() }
         };
-        Cluster::new(dir.join("cluster"), vec![seat(1), seat(2)])
+        LocalCluster::new(dir.join("cluster"), vec![node(1), node(2)])
     }
 
     #[test]
@@ -138,11 +137,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cluster = cluster(folder.path()).with_shards(8);
         cluster.write().unwrap();
-        for seat in cluster.seats() {
-            let config = rejoin_node::Config::load(&cluster.config(*seat)).unwrap();
-            assert_eq!((config.name.as_str(), config.shards), (seat.name().as_str(), 8));
+        for node in cluster.nodes() {
+            let config = rejoin_node::Config::load(&cluster.config(*node)).unwrap();
+            assert_eq!((config.name.as_str(), config.shards), (node.name().as_str(), 8));
             for file in ["cert.pem", "key.pem", "../ca.pem", "../cluster-secret"] {
-                assert!(cluster.dir().join(seat.name()).join(file).is_file(), "{file}");
+                assert!(cluster.dir().join(node.name()).join(file).is_file(), "{file}");
             }
         }
         let profile = rejoin_client::Profile::load(cluster.profile()).unwrap();

@@ -1,5 +1,5 @@
-//! Edits carts in the format that the cart plugin documents. The product never links a plugin, so this is what any
-//! application would write.
+//! A client that edits carts in the format that the cart plugin documents. Rejoin does not link the plugin, so this is
+//! the code that an application would have.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use rejoin_client::{Bucket, Client, ErrorKind, Json, Profile};
 use crate::cart::BUCKET;
 use crate::failure::{Exit, Failure};
 
-/// A cart: each add has a tag `writer:counter`, and `clock` says which adds were seen. A tag that the clock covers and
-/// the items lack was removed.
+/// A cart. Each add has a tag `writer:counter`, and `clock` has the adds that were seen. A tag that is in the clock and
+/// not in the items was removed.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub(super) struct Cart {
     clock: BTreeMap<String, u64>,
@@ -29,12 +29,12 @@ impl Cart {
         self.items.remove(item);
     }
 
-    /// How many of an item are in it.
+    /// The quantity of an item.
     pub(super) fn quantity(&self, item: &str) -> u32 {
         self.items.get(item).map_or(0, |tags| tags.values().sum())
     }
 
-    /// Who has put how many of each item in, by the tags.
+    /// The quantity of each item by writer, from the tags.
     pub(super) fn writers(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (item, tags) in &self.items {
@@ -47,7 +47,7 @@ impl Cart {
         lines
     }
 
-    /// How many of all items.
+    /// The quantities of all items.
     pub(super) fn contents(&self) -> BTreeMap<&str, u32> {
         self.items.keys().map(|item| (item.as_str(), self.quantity(item))).filter(|(_, quantity)| *quantity > 0).collect()
     }
@@ -60,31 +60,31 @@ impl std::fmt::Display for Cart {
     }
 }
 
-/// What a read has shown.
+/// The result of a read.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) cart: Cart,
     pub(super) siblings: usize,
-    /// The plugin's name and digest, if it has merged this.
+    /// Name and digest of the plugin that merged it.
     pub(super) merged_by: Option<(String, String)>,
 }
 
-/// Somebody who shops at one node, whatever the layout says.
-pub(super) struct Shopper {
-    /// As in the tags.
+/// A shopper at one node, whether or not it owns the cart.
+pub(super) struct CartClient {
+    /// The writer in the tags.
     pub(super) writer: String,
     carts: Bucket<Json<Cart>>,
 }
 
-impl Shopper {
-    /// Somebody with a session of their own: a writer's name must never be used by two.
+impl CartClient {
+    /// Connects. The writer's name is made unique, because two writers must never share one.
     pub(super) async fn at(profile: &Profile, node: std::net::SocketAddr, name: &str) -> Result<Self, Failure> {
         let client: Client = profile.builder().seeds([node.to_string()]).pinned().name(name).connect().await?;
         Ok(Self { writer: format!("{name}-{:04x}", rand::random::<u16>()), carts: client.bucket(BUCKET)? })
     }
 
-    /// Changes the cart: reads at `quorum` replicas, edits, and writes to as many with the context of the read.
-    pub(super) async fn shop(&self, key: &str, quorum: u8, edit: impl Fn(&mut Cart, &str) + Send + Sync) -> Result<Cart, Failure> {
+    /// Reads at `quorum` replicas, edits, and writes at as many with the context of the read.
+    pub(super) async fn edit(&self, key: &str, quorum: u8, edit: impl Fn(&mut Cart, &str) + Send + Sync) -> Result<Cart, Failure> {
         let edited = |cart: Option<Cart>| {
             let mut cart = cart.unwrap_or_default();
             edit(&mut cart, &self.writer);
@@ -93,8 +93,8 @@ impl Shopper {
         Ok(self.carts.update(key, edited).r(quorum).w(quorum).await?.value)
     }
 
-    /// Reads the cart from that many replicas; `None` if it cannot be read just now.
-    pub(super) async fn look(&self, key: &str, r: u8) -> Result<Option<Seen>, Failure> {
+    /// Reads the cart from that many replicas; `None` if a retry may succeed.
+    pub(super) async fn read(&self, key: &str, r: u8) -> Result<Option<Seen>, Failure> {
         let object = match self.carts.get(key).r(r).siblings().await {
             Ok(object) => object,
             Err(error) if error.is_retryable() => return Ok(None),

@@ -1,5 +1,5 @@
-//! One connection per node: opened when it is first needed, opened again when it was lost, and left alone for a while
-//! when it cannot be.
+//! One connection per node. It is opened when first needed and reopened after a loss. A node that fails is avoided
+//! while others can serve, and probed until it answers.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,22 +13,23 @@ use rejoin_proto::{Address, Layout, NodeId};
 use rejoin_wire::{Class, Endpoint, Identity, Limits, Network};
 
 use crate::routing::Target;
-use crate::session::{Session, dial_error, endpoint_error, lock};
+use crate::session::{Session, dial_error, endpoint_error};
+use crate::sync::lock;
 use crate::{Error, ErrorKind};
 
-/// A session with the layout that its node had when it was opened, if it was opened just now.
+/// A session, and the layout of its node if the session was opened just now.
 pub(crate) type Opened = (Arc<Session>, Option<Layout>);
 
-/// Every connection of a client.
+/// All connections of a client.
 #[derive(Debug)]
-pub(crate) struct Links {
-    dialler: Dialler,
-    links: Mutex<BTreeMap<(NodeId, Address), Arc<Link>>>,
+pub(crate) struct Connections {
+    connector: Connector,
+    connections: Mutex<BTreeMap<(NodeId, Address), Arc<NodeConnection>>>,
 }
 
-/// What a connection is opened with.
+/// Opens sessions.
 #[derive(Clone, Debug)]
-struct Dialler {
+struct Connector {
     endpoint: Endpoint,
     hello: ClientHello,
     connect_timeout: Duration,
@@ -36,20 +37,19 @@ struct Dialler {
 
 /// The connection to one node at one address.
 #[derive(Debug, Default)]
-struct Link {
-    /// Held while dialling, so that all who need a connection wait for one dial.
+struct NodeConnection {
+    /// Locked while dialling, so that concurrent callers share one dial.
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
     health: Mutex<Health>,
 }
 
-/// What was seen of a node.
+/// The state of a node, as this client sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum Health {
-    /// It answers, or nothing is known of it.
+    /// It answers, or was not asked yet.
     #[default]
     Well,
-    /// It could not be reached or did not answer. It is avoided while there are others, until an answer comes or the
-    /// task that probes it gets one.
+    /// It could not be reached or did not answer. Other nodes are preferred until it answers a request or a probe.
     Failed,
 }
 
@@ -58,8 +58,7 @@ fn probe_pause(n: u32) -> Duration {
     Duration::from_millis(200 << n.min(5))
 }
 
-/// The bounds of a client's connections. A node that was killed is noticed within three seconds also when nothing
-/// answers for it.
+/// The limits of a client's connections. A killed node is detected within three seconds, even if its host is gone.
 fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.keep_alive = Duration::from_secs(1);
@@ -67,8 +66,8 @@ fn limits() -> Limits {
     limits
 }
 
-impl Links {
-    /// Opens the client's UDP port. Must be called within a tokio runtime.
+impl Connections {
+    /// Binds the client's UDP port. Must be called within a tokio runtime.
     pub(crate) fn open(
         network: &dyn Network,
         seed: Option<[u8; 32]>,
@@ -77,18 +76,18 @@ impl Links {
         connect_timeout: Duration,
     ) -> Result<Self, Error> {
         let endpoint = Endpoint::for_dialling_on(network, seed, identity, limits()).map_err(endpoint_error)?;
-        Ok(Self { dialler: Dialler { endpoint, hello, connect_timeout }, links: Mutex::default() })
+        Ok(Self { connector: Connector { endpoint, hello, connect_timeout }, connections: Mutex::default() })
     }
 
-    /// The IP addresses of an address.
+    /// Resolves an address.
     pub(crate) async fn resolve(&self, address: &Address) -> Result<Vec<SocketAddr>, Error> {
-        self.dialler.endpoint.resolve(address).await.map_err(dial_error)
+        self.connector.endpoint.resolve(address).await.map_err(dial_error)
     }
 
-    /// Dials an IP address of an address of which only that is known, within the time that connecting may take.
+    /// Dials one IP address of a seed, whose node is not known yet, within the connect time-out.
     pub(crate) async fn dial(&self, at: SocketAddr, address: &Address, deadline: Instant) -> Result<(Arc<Session>, Layout), Error> {
-        let limit = self.dialler.connect_timeout.min(deadline.saturating_duration_since(Instant::now()));
-        let dial = Session::open(&self.dialler.endpoint, at, &self.dialler.hello);
+        let limit = self.connector.connect_timeout.min(deadline.saturating_duration_since(Instant::now()));
+        let dial = Session::open(&self.connector.endpoint, at, &self.connector.hello);
         let (session, layout) = tokio::time::timeout(limit, dial).await.map_err(|_| silent(&at, limit))??;
         let session = Arc::new(session);
         let link = self.link(session.node, address);
@@ -96,10 +95,10 @@ impl Links {
         Ok((session, layout))
     }
 
-    /// The session with a node, opened now if there is none, within `limit` and the time that connecting may take.
+    /// The session with a node, opened if there is none, within `limit` and the connect time-out.
     pub(crate) async fn session(self: &Arc<Self>, target: &Target, limit: Duration) -> Result<Opened, Error> {
         let link = self.link(target.id, &target.address);
-        let limit = self.dialler.connect_timeout.min(limit);
+        let limit = self.connector.connect_timeout.min(limit);
         let opened = tokio::time::timeout(limit, self.reuse_or_open(&link, target)).await;
         let opened = opened.unwrap_or_else(|_| Err(silent(&target.address, limit)));
         match &opened {
@@ -110,27 +109,27 @@ impl Links {
         opened
     }
 
-    async fn reuse_or_open(&self, link: &Link, target: &Target) -> Result<Opened, Error> {
+    async fn reuse_or_open(&self, link: &NodeConnection, target: &Target) -> Result<Opened, Error> {
         let mut slot = link.session.lock().await;
         if let Some(session) = slot.as_ref().filter(|session| session.is_open()) {
             return Ok((Arc::clone(session), None));
         }
         *slot = None;
-        let (session, layout) = self.dialler.open(target).await?;
+        let (session, layout) = self.connector.open(target).await?;
         let session = Arc::new(session);
         *slot = Some(Arc::clone(&session));
         Ok((session, Some(layout)))
     }
 
-    /// A request on this session was not answered. If nothing at all came back, the session is given up and its node
-    /// avoided for a while: a node that was killed does not say so.
+    /// Handles an unanswered request. If the session was `silent` it is dropped, and the node avoided: a killed node
+    /// does not close its connections.
     pub(crate) fn unanswered(self: &Arc<Self>, target: &Target, session: &Arc<Session>, silent: bool) {
         let link = self.link(target.id, &target.address);
         if !silent && session.is_open() {
             return;
         }
         self.failed(target, &link);
-        // Not waited for, since the call's time is over: who holds the place for long is dialling, and has emptied it.
+        // The time of the call is over, so this must not wait. A task that holds the lock is dialling a new session.
         if let Ok(mut slot) = link.session.try_lock()
             && slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, session))
         {
@@ -138,37 +137,37 @@ impl Links {
         }
     }
 
-    /// Avoids a node from now on, and probes it until it answers: no caller waits to find out that it is still away.
-    fn failed(self: &Arc<Self>, target: &Target, link: &Arc<Link>) {
+    /// Avoids a node and starts a probe, so that no caller has to wait for a dead node.
+    fn failed(self: &Arc<Self>, target: &Target, link: &Arc<NodeConnection>) {
         if std::mem::replace(&mut *lock(&link.health), Health::Failed) == Health::Well {
-            let (links, link) = (Arc::downgrade(self), Arc::downgrade(link));
-            tokio::spawn(probe(links, link, self.dialler.clone(), target.clone()));
+            let (connections, link) = (Arc::downgrade(self), Arc::downgrade(link));
+            tokio::spawn(probe(connections, link, self.connector.clone(), target.clone()));
         }
     }
 
-    /// A node has answered.
+    /// Handles an answered request.
     pub(crate) fn answered(&self, target: &Target) {
         *lock(&self.link(target.id, &target.address).health) = Health::Well;
     }
 
-    /// Whether a node should be left alone while there are others.
+    /// Whether other nodes are to be preferred.
     pub(crate) fn avoided(&self, target: &Target) -> bool {
-        let links = lock(&self.links);
-        links.get(&(target.id, target.address.clone())).is_some_and(|link| *lock(&link.health) == Health::Failed)
+        let connections = lock(&self.connections);
+        connections.get(&(target.id, target.address.clone())).is_some_and(|link| *lock(&link.health) == Health::Failed)
     }
 
     /// Closes the connections to nodes that are not among these.
     pub(crate) fn keep(&self, targets: &[Target]) {
-        lock(&self.links).retain(|(id, address), _| targets.iter().any(|target| target.id == *id && target.address == *address));
+        lock(&self.connections).retain(|(id, address), _| targets.iter().any(|target| target.id == *id && target.address == *address));
     }
 
-    fn link(&self, id: NodeId, address: &Address) -> Arc<Link> {
-        Arc::clone(lock(&self.links).entry((id, address.clone())).or_default())
+    fn link(&self, id: NodeId, address: &Address) -> Arc<NodeConnection> {
+        Arc::clone(lock(&self.connections).entry((id, address.clone())).or_default())
     }
 }
 
-impl Dialler {
-    /// Opens a session with a node, at the first IP address of its address that answers.
+impl Connector {
+    /// Opens a session with a node, at its first IP address that answers.
     async fn open(&self, target: &Target) -> Result<(Session, Layout), Error> {
         let mut last = None;
         for address in self.endpoint.resolve(&target.address).await.map_err(dial_error)? {
@@ -184,7 +183,7 @@ impl Dialler {
         Err(last.unwrap_or_else(|| silent(&target.address, self.connect_timeout)))
     }
 
-    /// Opens a session and has one request answered on it: a node that only shakes hands is of no use to a caller.
+    /// Opens a session and sends one request: a node that completes handshakes may still not answer requests.
     async fn probe(&self, target: &Target) -> Option<Session> {
         let (session, layout) = self.open(target).await.ok()?;
         let deadline_ms = u32::try_from(self.connect_timeout.as_millis()).unwrap_or(u32::MAX).max(1);
@@ -194,16 +193,15 @@ impl Dialler {
     }
 }
 
-/// Asks a node that has failed until it answers, or nobody wants to know any more: it is well again, the layout names
-/// it no more, or the client is gone.
-async fn probe(links: Weak<Links>, link: Weak<Link>, dialler: Dialler, target: Target) {
+/// Probes a failed node until it answers, the layout no longer has it, or the client is gone.
+async fn probe(connections: Weak<Connections>, link: Weak<NodeConnection>, connector: Connector, target: Target) {
     for n in 0.. {
         tokio::time::sleep(probe_pause(n)).await;
-        let wanted = |link: &Arc<Link>| links.strong_count() > 0 && *lock(&link.health) == Health::Failed;
+        let wanted = |link: &Arc<NodeConnection>| connections.strong_count() > 0 && *lock(&link.health) == Health::Failed;
         if !link.upgrade().is_some_and(|link| wanted(&link)) {
             return;
         }
-        let Ok(Some(session)) = tokio::time::timeout(dialler.connect_timeout, dialler.probe(&target)).await else { continue };
+        let Ok(Some(session)) = tokio::time::timeout(connector.connect_timeout, connector.probe(&target)).await else { continue };
         let Some(link) = link.upgrade() else { return };
         let mut slot = link.session.lock().await;
         if !slot.as_ref().is_some_and(|session| session.is_open()) {

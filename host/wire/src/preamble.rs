@@ -1,17 +1,17 @@
-//! The first eight bytes of every stream, in both directions: `"rejn" ‖ u16 le version ‖ class ‖ 0`. The dialer opens
-//! one stream per class in the order of [`Class::ALL`] and speaks first; who accepts answers on each once it has
-//! understood.
+//! The preamble, the first eight bytes of every stream in each direction: `"rejn" ‖ u16 le version ‖ class ‖ 0`. The
+//! dialer opens one stream for each class in the order of [`Class::ALL`] and sends its preambles first. The acceptor
+//! checks each and answers with its own.
 
 use quinn::{ReadExactError, RecvStream, SendStream};
 
 use crate::{Class, CloseCode, Closed, Error};
 
 const MAGIC: [u8; 4] = *b"rejn";
-/// The version of the framing. Another one is refused on both sides.
+/// The version of the framing. Both sides refuse any other.
 const VERSION: u16 = 1;
 const PREAMBLE: usize = 8;
 
-/// One class's stream, ready for frames.
+/// The stream of one class, ready for frames.
 pub(crate) type Stream = (SendStream, RecvStream);
 
 /// Opens the three streams and waits until the other side has answered on each.
@@ -19,13 +19,13 @@ pub(crate) async fn open(connection: &quinn::Connection) -> Result<[Stream; 3], 
     let mut streams = Vec::with_capacity(3);
     for class in Class::ALL {
         let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
-        greet(&mut send, class).await?;
+        send_preamble(&mut send, class).await?;
         streams.push((send, recv));
     }
     for (class, (_, recv)) in Class::ALL.into_iter().zip(&mut streams) {
-        expect_greeting(recv, class).await?;
+        expect_preamble(recv, class).await?;
     }
-    three(streams)
+    into_array(streams)
 }
 
 /// Accepts the three streams and answers on each.
@@ -33,33 +33,33 @@ pub(crate) async fn accept(connection: &quinn::Connection) -> Result<[Stream; 3]
     let mut streams = Vec::with_capacity(3);
     for class in Class::ALL {
         let (mut send, mut recv) = connection.accept_bi().await.map_err(lost)?;
-        expect_greeting(&mut recv, class).await?;
-        greet(&mut send, class).await?;
+        expect_preamble(&mut recv, class).await?;
+        send_preamble(&mut send, class).await?;
         streams.push((send, recv));
     }
-    three(streams)
+    into_array(streams)
 }
 
-/// With which code and words an error of the greeting is answered.
-pub(crate) fn answer(error: &Error) -> (CloseCode, String) {
+/// The close code and text that the other side is sent for an error of the handshake.
+pub(crate) fn close_reason(error: &Error) -> (CloseCode, String) {
     let code = match error {
         Error::Version { .. } => CloseCode::VERSION,
         Error::NotANode { .. } | Error::NoCertificate => CloseCode::NOT_A_NODE,
-        Error::NoPlace { .. } => CloseCode::BUSY,
+        Error::NoSlot { .. } => CloseCode::BUSY,
         _ => CloseCode::PROTOCOL,
     };
     let words = match error {
         Error::Version { theirs, .. } => format!("this side speaks wire version {VERSION}, you speak {theirs}; upgrade the older one"),
         Error::NotANode { subject } => format!("{subject} is not a node"),
-        Error::NoPlace { .. } => "all places are taken; try another node".into(),
+        Error::NoSlot { .. } => "all slots are taken; try another node".into(),
         Error::NoCertificate => "a peer shows a node's certificate".into(),
         _ => "the streams do not begin as Rejoin's do".into(),
     };
     (code, words)
 }
 
-async fn greet(send: &mut SendStream, class: Class) -> Result<(), Error> {
-    // What comes first in the order of classes is also what QUIC puts first into a packet.
+async fn send_preamble(send: &mut SendStream, class: Class) -> Result<(), Error> {
+    // Streams of a higher priority are also written into a packet first.
     let _ = send.set_priority(Class::ALL.len() as i32 - class.index() as i32);
     send.write_all(&preamble(class)).await.map_err(|error| match error {
         quinn::WriteError::ConnectionLost(error) => lost(error),
@@ -73,7 +73,7 @@ fn preamble(class: Class) -> [u8; PREAMBLE] {
     [m0, m1, m2, m3, v0, v1, class.index() as u8, 0]
 }
 
-async fn expect_greeting(recv: &mut RecvStream, class: Class) -> Result<(), Error> {
+async fn expect_preamble(recv: &mut RecvStream, class: Class) -> Result<(), Error> {
     let mut got = [0; PREAMBLE];
     recv.read_exact(&mut got).await.map_err(|error| match error {
         ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => lost(error),
@@ -95,7 +95,7 @@ fn check(got: [u8; PREAMBLE], class: Class) -> Result<(), Error> {
     }
 }
 
-fn three(streams: Vec<Stream>) -> Result<[Stream; 3], Error> {
+fn into_array(streams: Vec<Stream>) -> Result<[Stream; 3], Error> {
     streams.try_into().map_err(|_| Error::Foreign)
 }
 

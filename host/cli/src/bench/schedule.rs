@@ -1,48 +1,49 @@
-//! When operations are due: as soon as a client is free, or at fixed times.
+//! The schedule of operations: closed loop (a client sends its next operation after the last reply), or open loop
+//! (operations are due at fixed times).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc};
 
-use super::args::{Extent, Plan};
+use super::args::{Plan, RunLength};
 
-/// Gives out the moments at which operations are due, to whichever client asks first.
-pub(crate) struct Pace {
+/// Hands out the times at which operations are due to the clients.
+pub(crate) struct Schedule {
     pub(crate) began: Instant,
-    extent: Extent,
-    /// Operations that counted so far, where their number is the end.
+    length: RunLength,
+    /// Operations that counted so far.
     counted: AtomicU64,
-    /// Of an open loop: what is due, from the thread that keeps the time.
+    /// Open loop: the due times, from the thread that keeps the time.
     due: Option<Mutex<mpsc::UnboundedReceiver<Instant>>>,
-    /// Of an open loop: when what is still due is given up.
+    /// Open loop: the time after which pending operations are dropped.
     give_up: Option<Instant>,
 }
 
-impl Pace {
-    /// The pace of a plan, whose measuring begins once it has warmed up.
+impl Schedule {
+    /// The schedule of a plan. The measurement begins after the warm-up.
     ///
     /// # Errors
-    /// The operating system has no thread.
+    /// No thread can be started.
     pub(crate) fn start(plan: &Plan) -> std::io::Result<Self> {
         let start = Instant::now();
         let began = start + plan.warm_up;
         let (mut due, mut give_up) = (None, None);
         if let Some(rate) = plan.rate {
-            let length = match plan.extent {
-                Extent::Time(time) => time,
-                Extent::Operations(operations) => moment(operations, rate),
+            let length = match plan.length {
+                RunLength::Time(time) => time,
+                RunLength::Operations(operations) => moment(operations, rate),
             };
             let (sender, receiver) = mpsc::unbounded_channel();
             let end = began + length;
-            std::thread::Builder::new().name("pace".into()).spawn(move || keep_time(start, end, rate, &sender))?;
+            std::thread::Builder::new().name("schedule".into()).spawn(move || keep_time(start, end, rate, &sender))?;
             due = Some(Mutex::new(receiver));
             give_up = Some(end + plan.timeout);
         }
-        Ok(Self { began, extent: plan.extent, counted: AtomicU64::new(0), due, give_up })
+        Ok(Self { began, length: plan.length, counted: AtomicU64::new(0), due, give_up })
     }
 
-    /// When the next operation is due, which is now or in the past. None at the end.
+    /// The time at which the next operation is due, now or in the past. `None` at the end.
     pub(crate) async fn next(&self) -> Option<Instant> {
         let Some(due) = &self.due else {
             let now = Instant::now();
@@ -51,32 +52,32 @@ impl Pace {
         due.lock().await.recv().await
     }
 
-    /// Whether what is due then is not begun any more: an open loop that is far behind its rate comes to an end all the
-    /// same.
+    /// Whether operations are no longer started, because an open loop is too far behind its rate.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.give_up.is_some_and(|give_up| now > give_up)
     }
 
-    /// Whether an operation that is due at that moment counts.
+    /// Whether an operation that is due then is measured.
     pub(crate) fn counts(&self, due: Instant) -> bool {
         due >= self.began
     }
 
     fn goes_on(&self, now: Instant) -> bool {
-        match self.extent {
-            Extent::Time(time) => now < self.began + time,
-            Extent::Operations(most) => !self.counts(now) || self.counted.fetch_add(1, Ordering::Relaxed) < most,
+        match self.length {
+            RunLength::Time(time) => now < self.began + time,
+            RunLength::Operations(most) => !self.counts(now) || self.counted.fetch_add(1, Ordering::Relaxed) < most,
         }
     }
 }
 
-/// How far from the start the operation of that number is due.
+/// The time of an operation after the start, by its number.
 fn moment(number: u64, rate: u32) -> Duration {
     let nanos = u128::from(number) * 1_000_000_000 / u128::from(rate);
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// Says of each operation when it is due. A thread, because the runtime's timers have a grain of a millisecond.
+/// Sends the time of each operation when it is due. Runs on a thread, because the runtime's timers have a resolution of
+/// one millisecond.
 fn keep_time(start: Instant, end: Instant, rate: u32, out: &mpsc::UnboundedSender<Instant>) {
     for number in 0.. {
         let due = start + moment(number, rate);
@@ -98,34 +99,34 @@ mod tests {
     use super::*;
     use crate::bench::args::Mode;
 
-    fn plan(rate: Option<u32>, extent: Extent, warm_up: Duration) -> Plan {
+    fn plan(rate: Option<u32>, length: RunLength, warm_up: Duration) -> Plan {
         let (timeout, prefix) = (Duration::from_secs(5), String::new());
-        Plan { mode: Mode::Put, rate, clients: 1, value_bytes: 0, keys: 1, reads: 0, extent, warm_up, timeout, prefix }
+        Plan { mode: Mode::Put, rate, clients: 1, value_bytes: 0, keys: 1, reads: 0, length, warm_up, timeout, prefix }
     }
 
     #[tokio::test]
     async fn an_open_loop_gives_every_operation_its_moment_however_late_it_is_asked_for() {
         let warm_up = Duration::from_millis(2);
-        let pace = Pace::start(&plan(Some(10_000), Extent::Operations(30), warm_up)).unwrap();
+        let schedule = Schedule::start(&plan(Some(10_000), RunLength::Operations(30), warm_up)).unwrap();
         let mut due = Vec::new();
-        while let Some(moment) = pace.next().await {
+        while let Some(moment) = schedule.next().await {
             assert!(moment <= Instant::now(), "none is given out before it is due");
             due.push(moment);
         }
         assert_eq!(due.len(), 50, "20 of the warm-up and 30 that count");
-        assert_eq!(due.iter().filter(|moment| pace.counts(**moment)).count(), 30);
+        assert_eq!(due.iter().filter(|moment| schedule.counts(**moment)).count(), 30);
         assert!(due.windows(2).all(|pair| pair[1] - pair[0] == Duration::from_micros(100)), "evenly, whatever the clients do");
-        assert!(!pace.is_over(pace.began) && pace.is_over(pace.began + Duration::from_secs(6)));
+        assert!(!schedule.is_over(schedule.began) && schedule.is_over(schedule.began + Duration::from_secs(6)));
     }
 
     #[tokio::test]
     async fn a_closed_loop_ends_after_its_operations_or_its_time() {
-        let pace = Pace::start(&plan(None, Extent::Operations(3), Duration::ZERO)).unwrap();
+        let schedule = Schedule::start(&plan(None, RunLength::Operations(3), Duration::ZERO)).unwrap();
         for _ in 0..3 {
-            assert!(pace.next().await.is_some_and(|moment| pace.counts(moment)));
+            assert!(schedule.next().await.is_some_and(|moment| schedule.counts(moment)));
         }
-        assert_eq!(pace.next().await, None);
-        let pace = Pace::start(&plan(None, Extent::Time(Duration::ZERO), Duration::ZERO)).unwrap();
-        assert_eq!(pace.next().await, None);
+        assert_eq!(schedule.next().await, None);
+        let schedule = Schedule::start(&plan(None, RunLength::Time(Duration::ZERO), Duration::ZERO)).unwrap();
+        assert_eq!(schedule.next().await, None);
     }
 }
