@@ -9,35 +9,36 @@
 //!   gap. An item's quantity is the sum of its tags.
 //! - `clock` says, for each writer, up to which counter this cart has seen its adds. Removing an item removes its tags
 //!   and leaves the clock.
-//! - So a tag that the clock covers and the items lack *was removed*, for ever: no list of removed tags has to be kept,
-//!   and however old the cart is that comes back with the tag, it stays removed.
+//! - A tag that the clock covers and the items lack *was removed*, for ever. No list of removed tags is kept, and an
+//!   old cart that still has the tag cannot bring it back.
 //!
 //! # Merging
-//! A tag survives if every cart whose clock covers it still has it. An add and a remove of one item at the same time:
-//! the add wins, because the remover has not seen its tag. The values carry all of this themselves (`self-causal`);
-//! stamps and writers of siblings are not looked at.
+//! A tag survives if every cart whose clock covers it still has it. An add wins over a concurrent remove of the same
+//! item, because the remover has not seen its tag. Values carry all of this themselves (`self-causal`); the merge
+//! ignores the stamps and writers of siblings.
 //!
-//! Deleting the key deletes the clock with it: a cart written at the same time by somebody who had not seen the delete
-//! stays as it was written. To empty a cart, remove its items.
+//! Deleting the key deletes the clock as well: a concurrent write survives as it was written. To empty a cart, remove
+//! its items.
 //!
 //! # Writers
-//! A writer's name stands for *one session*: its next counter comes from the clock of the cart it has read, so two
-//! sessions under one name would use a tag twice, and so would one session that reads a replica which has not got its
-//! last write yet. [`Session`] prevents the second, and a name with something random in it the first. Should a tag be
-//! used twice all the same, both adds are kept while nobody removes either.
+//! A writer's name stands for *one session*. Its next counter comes from the clock of the cart it has read, so two
+//! sessions under one name would use a tag twice, and so would a session that reads a replica without its last write.
+//! [`Session`] prevents the latter, and a random suffix of the name the former. If a tag is used twice anyway, both
+//! adds are kept until one of them is removed.
 //!
 //! # Limits
-//! Quantities are 32-bit, counters at most 2^53 (exact in every JSON reader). What readers of JSON could take for
-//! different carts, such as a name that comes twice, is no cart: it is refused when it is written. A writer costs its
-//! name and a counter for as long as the cart lives.
+//! Quantities have 32 bits. Counters are at most 2^53, which every JSON reader represents exactly; the plugin refuses a
+//! cart with a larger one, so an add beyond is never acknowledged. Ambiguous JSON, such as a duplicate name, is refused
+//! when it is written. Each writer costs its name and a counter for as long as the cart lives.
 //!
-//! [`cart`] is the data type and needs no plugin; [`session`] writes one; `plugin` lends it to the host.
+//! # Reading order
+//! `cart` is the data type, `session` edits one, `plugin` exports the merge.
 
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 
-pub mod cart;
+mod cart;
 mod plugin;
-pub mod session;
+mod session;
 
 pub use cart::{BadCart, Cart};
 pub use plugin::Plugin;

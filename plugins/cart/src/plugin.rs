@@ -1,11 +1,11 @@
-//! The cart as the host knows it.
+//! The exports of the cart's component.
 
 use rejoin_guest::laws::Rng;
 use rejoin_guest::{Describer, Fault, Merger, Metadata, Presenter, Sampler, Sibling, Validator};
 
 use crate::cart::Cart;
 
-/// The plugin.
+/// The merge plugin for [`Cart`] values.
 pub struct Plugin;
 
 rejoin_guest::export!(Plugin: Merger, Validator, Presenter, Sampler, Describer);
@@ -42,8 +42,8 @@ impl Presenter for Plugin {
 }
 
 impl Sampler for Plugin {
-    /// Few writers, few items: different seeds touch the same tags, also under different items and quantities. Large
-    /// carts have more items.
+    /// Draws from few writers and items, so that carts of different seeds share tags, also with different items and
+    /// quantities. Larger carts have more items.
     fn sample(seed: u64, size: u32) -> Vec<u8> {
         let (mut rng, items) = (Rng::new(seed), u64::from(size / 8));
         let mut cart = Cart::default();

@@ -36,6 +36,23 @@ fn a_session_that_reads_an_old_replica_keeps_its_own_adds() {
     assert_eq!(both.items().into_iter().collect::<Vec<_>>(), [("apples", 1), ("pears", 1)]);
 }
 
+/// A client may write any clock. A writer that is at its last counter must not be told that an add was taken.
+#[test]
+fn an_add_beyond_the_last_counter_is_refused_and_does_not_block_the_session() {
+    let last = br#"{"clock":{"ann":9007199254740992},"items":{}}"#;
+    let mut cart = Cart::parse(last).expect("the largest counter");
+    cart.add("ann", "apples", 1);
+    assert_eq!(Plugin::validate(b"", &cart.to_json()), Err(Fault::Malformed));
+    assert!(cart.check().expect_err("one too many").to_string().contains("\"ann\""));
+    let mut ann = Session::new("ann");
+    ann.edit(Some(last), |cart, me| cart.add(me, "apples", 1)).expect_err("it could not be written");
+    let edited = ann.edit(None, |cart, me| cart.add(me, "pears", 1)).expect("the failed edit is forgotten");
+    assert_eq!(Plugin::show(&edited), br#"{"pears":1}"#);
+    let mut other = Session::new("ann-2");
+    let edited = other.edit(Some(last), |cart, me| cart.add(me, "apples", 1)).expect("a new session can add");
+    assert_eq!(Plugin::validate(b"", &edited), Ok(()));
+}
+
 #[test]
 fn a_tag_used_twice_loses_neither_add() {
     let mut here = Cart::default();

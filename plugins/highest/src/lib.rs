@@ -4,12 +4,12 @@
 
 use rejoin_guest::{Describer, Fault, Merger, Metadata, Sampler, Sibling, Validator};
 
-/// The plugin.
+/// The merge plugin for numbers.
 pub struct Highest;
 
 rejoin_guest::export!(Highest: Merger, Validator, Sampler, Describer);
 
-/// Reads a value. Each number has one spelling only: what could be read in two ways is refused.
+/// Reads a value. Each number has one spelling: other spellings are refused.
 fn number(value: &[u8]) -> Result<u64, Fault> {
     let number = str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
     number.filter(|number| number.to_string().as_bytes() == value).ok_or(Fault::Malformed)
@@ -23,14 +23,14 @@ impl Merger for Highest {
     }
 }
 
-/// Asked before every put: a value that could not be merged is not written.
+/// Called before every put: a value that could not be merged is not written.
 impl Validator for Highest {
     fn validate(_key: &[u8], value: &[u8]) -> Result<(), Fault> {
         number(value).map(drop)
     }
 }
 
-/// Valid values, for `rejoin plugin test`. There are few, so that they often meet.
+/// Valid values for `rejoin plugin test`. There are few, so that equal ones often meet.
 impl Sampler for Highest {
     fn sample(seed: u64, _size: u32) -> Vec<u8> {
         (seed % 12).to_string().into_bytes()

@@ -1,11 +1,11 @@
-//! The session as the host knows it.
+//! The exports of the session's component.
 
 use rejoin_guest::laws::Rng;
 use rejoin_guest::{Describer, Fault, Merger, Metadata, Presenter, Sampler, Sibling, Validator};
 
 use crate::{Field, Session};
 
-/// The plugin.
+/// The merge plugin for [`Session`] values.
 pub struct Plugin;
 
 rejoin_guest::export!(Plugin: Merger, Validator, Presenter, Sampler, Describer);
@@ -40,7 +40,8 @@ impl Presenter for Plugin {
 }
 
 impl Sampler for Plugin {
-    /// Few names, stamps, writers and values, so that fields tie in all of them. Large sessions have more names.
+    /// Draws from few names, stamps, writers and values, so that fields tie in all of them. Larger sessions have more
+    /// names.
     fn sample(seed: u64, size: u32) -> Vec<u8> {
         let mut rng = Rng::new(seed);
         let mut session = Session::default();

@@ -2,11 +2,11 @@
 
 use rejoin_guest::laws::{CheckConfig, ModelCluster, check};
 use rejoin_guest::{Fault, Merger, Native, Presenter, Sampler, Sibling, Validator};
-use rejoin_plugin_session::{Plugin, Session};
+use rejoin_plugin_session::{Plugin, Session, StampsUsedUp};
 
-fn session(edit: impl FnOnce(&mut Session)) -> Session {
+fn session(edit: impl FnOnce(&mut Session) -> Result<(), StampsUsedUp>) -> Session {
     let mut session = Session::default();
-    edit(&mut session);
+    edit(&mut session).expect("there are larger stamps");
     session
 }
 
@@ -30,12 +30,12 @@ fn the_laws_hold() {
 #[test]
 fn different_fields_do_not_compete_and_the_later_of_one_field_wins() {
     let web = session(|s| {
-        s.set("web", 10, "name", "Ann");
-        s.set("web", 10, "theme", "dark");
+        s.set("web", 10, "name", "Ann")?;
+        s.set("web", 10, "theme", "dark")
     });
     let app = session(|s| {
-        s.set("app", 5, "name", "Anne");
-        s.set("app", 5, "lang", "fr");
+        s.set("app", 5, "name", "Anne")?;
+        s.set("app", 5, "lang", "fr")
     });
     assert_eq!(shown(&[&web, &app]), r#"{"lang":"fr","name":"Ann","theme":"dark"}"#);
 }
@@ -55,7 +55,7 @@ fn ties_are_broken_the_same_way_on_both_sides() {
 fn a_removed_field_stays_removed_when_an_old_copy_returns() {
     let old = session(|s| s.set("web", 10, "name", "Ann"));
     let mut now = old.clone();
-    now.remove("app", 11, "name");
+    now.remove("app", 11, "name").expect("there are larger stamps");
     assert_eq!(shown(&[&now, &old]), "{}");
     assert_eq!(now.to_json(), br#"{"name":{"stamp":11,"writer":"app","value":null}}"#);
 }
@@ -64,20 +64,34 @@ fn a_removed_field_stays_removed_when_an_old_copy_returns() {
 fn whoever_has_seen_a_field_replaces_it_even_with_a_slow_clock() {
     let ahead = session(|s| s.set("web", 1_000_000, "name", "Ann"));
     let mut seen = ahead.clone();
-    seen.set("app", 3, "name", "Anne");
+    seen.set("app", 3, "name", "Anne").expect("there are larger stamps");
     assert_eq!(shown(&[&ahead, &seen]), r#"{"name":"Anne"}"#);
-    let mut last = session(|s| s.set("web", u64::MAX, "name", "Ann"));
-    last.set("web", 0, "name", "Zoe");
-    assert!(Session::parse(&last.to_json()).is_ok(), "stamps end at 2^53, and nothing overflows");
+}
+
+/// A clock at the end of all stamps must not make later changes compete by their writers: one of them would be lost
+/// though it was acknowledged.
+#[test]
+fn a_change_that_has_seen_another_replaces_it_up_to_the_last_stamp_and_fails_beyond() {
+    let wrong_clock = session(|s| s.set("web", u64::MAX, "name", "Ann"));
+    let mut seen = wrong_clock.clone();
+    seen.set("app", 0, "name", "Zoe").expect("a wrong clock leaves room");
+    assert_eq!(shown(&[&wrong_clock, &seen]), r#"{"name":"Zoe"}"#, "though web is the larger writer");
+    let last = br#"{"name":{"stamp":9007199254740992,"writer":"web","value":"Ann"}}"#;
+    let mut last = Session::parse(last).expect("the largest stamp");
+    let before = last.clone();
+    let error = last.set("app", 0, "name", "Zoe").expect_err("there is no larger stamp");
+    assert!(error.to_string().contains("\"name\"") && last == before, "{error}");
+    assert_eq!(last.remove("web", u64::MAX, "name"), Err(error));
+    last.set("app", 0, "theme", "dark").expect("other fields can be changed");
 }
 
 #[test]
 fn two_browsers_and_an_old_replica_agree_in_the_end() {
     let plugin = Native::<Plugin>::default();
     let mut cluster = ModelCluster::new(&plugin, b"session/17");
-    let edit = |seen: &Option<Vec<u8>>, change: &dyn Fn(&mut Session)| {
+    let edit = |seen: &Option<Vec<u8>>, change: &dyn Fn(&mut Session) -> Result<(), StampsUsedUp>| {
         let mut session = seen.as_deref().map_or_else(Session::default, |json| Session::parse(json).expect("a session"));
-        change(&mut session);
+        change(&mut session).expect("there are larger stamps");
         session.to_json()
     };
     let seen = cluster.read("east").expect("nothing yet");
