@@ -1,4 +1,5 @@
-//! Lends the traits of a plugin's type to the generated bindings, which have types of their own for every world.
+//! Implements the generated bindings for every plugin type. Each world of the bindings has its own types, so values are
+//! converted here.
 
 use core::marker::PhantomData;
 
@@ -10,16 +11,16 @@ use crate::bindings::sample::exports::rejoin::plugin::sampler;
 use crate::bindings::validate::exports::rejoin::plugin::validator;
 use crate::traits::{Describer, Dot, Fault, Merger, Operator, Presenter, Sampler, Sibling, Validator};
 
-/// Stands for the plugin `T` in the generated bindings.
+/// Implements the exports of the generated bindings with the traits of the plugin `T`.
 pub struct Adapter<T>(PhantomData<T>);
 
-/// What every call begins with.
+/// Every export calls this first, since each call runs in a fresh instance.
 fn install_panic_hook() {
     #[cfg(target_arch = "wasm32")]
     crate::panic::record();
 }
 
-/// Every world has a `fault` enum of its own; they are one to the author.
+/// Every world has a `fault` enum of its own.
 macro_rules! from_fault {
     ($module:ident) => {
         impl From<Fault> for $module::Fault {

@@ -1,7 +1,8 @@
-//! The bindings generated from `wit/rejoin.wit`, one world an ability, so that a plugin exports exactly what it has.
+//! The bindings generated from `wit/rejoin.wit`. Each optional interface has a world of its own, so that a plugin
+//! exports exactly the interfaces that it implements.
 //!
-//! The generated code crosses the canonical ABI with raw pointers, which is why `unsafe` is allowed in this file and
-//! nowhere else in this crate. It is generated as a whole; nothing here is written by hand.
+//! The generated code crosses the canonical ABI with raw pointers, so `unsafe` is allowed in this file and nowhere else
+//! in this crate. All code behind the macro is generated.
 #![allow(unsafe_code, missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, clippy::all)]
 
 macro_rules! world {

@@ -1,10 +1,10 @@
-//! The macro that makes a plugin of a type.
+//! The macro that exports a plugin type from its crate.
 
-/// Exports a type's traits from this crate's component: `export!(Cart: Merger, Presenter, Describer);`.
+/// Exports a type's traits from the crate's component: `export!(Cart: Merger, Presenter, Describer);`.
 ///
-/// The traits are named as their traits are: `Merger`, `Validator`, `Operator`, `Sampler`, `Presenter`, `Describer`;
-/// the type must implement each one that is listed. To be written once in a crate, with `Merger` among them, or the host
-/// refuses the component. Unless the target is WebAssembly it only checks that the type has the traits.
+/// The list may name `Merger`, `Validator`, `Operator`, `Sampler`, `Presenter` and `Describer`; the type must implement
+/// each trait that is listed. Use the macro once in a crate. `Merger` is required, or the host refuses the component.
+/// On native targets the macro only checks that the type implements the traits.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($interface:ident),+ $(,)?) => {

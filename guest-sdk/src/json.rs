@@ -1,15 +1,15 @@
-//! JSON that every reader reads alike: a stricter `serde_json::from_slice`.
+//! A strict JSON reader: `serde_json::from_slice` without ambiguous input.
 //!
-//! Two replicas, or a replica and a client, must never read two things in one value. The grammar of JSON leaves room
-//! for that: of two members of one name some readers take the first and others the last, large numbers are rounded by
-//! some, and so on. So this reader takes I-JSON (RFC 7493) with whole numbers, and refuses
+//! Two replicas, or a replica and a client, must read the same value from the same bytes. JSON parsers differ: some
+//! take the first of two members with one name and others the last, and some round large numbers. This reader accepts
+//! I-JSON (RFC 7493) with whole numbers. It refuses
 //!
-//! - a name that comes twice in one object, at any depth, also where it is spelled with escapes,
-//! - numbers with a fraction or an exponent, `-0`, and whole numbers beyond ±2^53: what needs more is better written as
-//!   text, or in smaller units,
-//! - an array where a `struct` is expected, which serde would take for its fields in order,
-//! - and, as `serde_json` does itself: lone surrogates, invalid UTF-8, NaN and infinities, leading zeros, nesting
-//!   deeper than 128, and whatever follows the value.
+//! - duplicate names in one object, at any depth, also when they are spelled with escapes,
+//! - numbers with a fraction or an exponent, `-0`, and whole numbers beyond ±2^53; write such numbers as text or in
+//!   smaller units,
+//! - an array where a `struct` is expected, which serde would read as the fields in order,
+//! - and, as `serde_json` does: lone surrogates, invalid UTF-8, NaN and infinities, leading zeros, nesting deeper than
+//!   128, and bytes after the value.
 //!
 //! ```
 //! use rejoin_guest::json;
@@ -28,16 +28,16 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-/// The largest whole number that every reader takes exactly, 2^53.
+/// The largest whole number that every JSON reader represents exactly, 2^53.
 pub const MAX_NUMBER: u64 = 1 << 53;
 
-/// Why a value is refused, in words, with the line and column.
+/// Why a value is refused, with the line and column.
 pub type Error = serde_json::Error;
 
-/// Reads a value. Names of objects are text: a map with other keys is refused.
+/// Reads a value. A map whose keys are not text is refused.
 ///
 /// # Errors
-/// [`Error`] if it is not JSON of the form that `T` wants, or could be read in two ways.
+/// [`Error`] if the bytes are not JSON, do not fit `T`, or are ambiguous.
 pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let value = T::deserialize(Strict(&mut reader))?;
@@ -45,7 +45,7 @@ pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
     Ok(value)
 }
 
-/// Whatever is read through it is read strictly: a deserializer, or a seed for what lies deeper.
+/// Makes a deserializer strict, and a seed for the values inside of it.
 struct Strict<T>(T);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
@@ -81,7 +81,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         self.0.deserialize_enum(name, variants, Guard(visitor))
     }
 
-    // JSON says itself what comes. What is ignored is read as well, so that it is refused like the rest.
+    // JSON is self-describing. Ignored values are read as well, so that they are checked like the others.
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map
         identifier ignored_any
@@ -96,7 +96,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Strict<S> {
     }
 }
 
-/// Looks at what comes before its visitor does.
+/// Checks a value before it passes the value to its visitor.
 struct Guard<V>(V);
 
 fn refuse<T, E: serde::de::Error>(number: Unexpected<'_>) -> Result<T, E> {
@@ -122,7 +122,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Guard<V> {
         if value > MAX_NUMBER { refuse(Unexpected::Unsigned(value)) } else { self.0.visit_u64(value) }
     }
 
-    /// Also a whole number of more than 64 bits, `-0` and what has an exponent.
+    /// serde_json reads `-0`, numbers with an exponent and whole numbers of more than 64 bits as floats.
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<V::Value, E> {
         refuse(Unexpected::Float(value))
     }
@@ -193,12 +193,12 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Strict<A> {
     }
 
     fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, A::Error> {
-        // As any content, since an array could stand for the fields otherwise.
+        // Read as any content: serde_json's own method would accept an array in place of the fields.
         self.0.newtype_variant_seed(Fields { fields, visitor })
     }
 }
 
-/// The fields of a variant.
+/// The content of a struct variant.
 struct Fields<V> {
     fields: &'static [&'static str],
     visitor: V,
@@ -212,7 +212,7 @@ impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Fields<V> {
     }
 }
 
-/// The members of an object.
+/// The members of an object, with the names read so far.
 struct Members<A> {
     members: A,
     names: Names,
@@ -234,12 +234,11 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
     }
 }
 
-/// The names so far. While they come in order, as canonical JSON has them, comparing with the last is enough.
+/// The names read so far. While they are in order, as in canonical JSON, comparing with the last one is enough.
 #[derive(Default)]
 struct Names {
-    /// In order.
     sorted: Vec<String>,
-    /// Filled once a name comes out of order.
+    /// The names that came out of order.
     others: BTreeSet<String>,
 }
 

@@ -1,12 +1,11 @@
-//! What the author of a merge plugin writes against.
+//! The SDK for merge plugins.
 //!
-//! A plugin turns concurrent versions of one value into one. It is a WebAssembly component with no imports, and in Rust
-//! it is a type that implements [`Merger`], and whichever other traits it has, and says so in [`export!`]:
+//! A plugin makes one value out of the concurrent values of a key, its *siblings*. In Rust it is a type that implements
+//! [`Merger`]. This is a whole plugin, which keeps the largest number:
 //!
 //! ```
-//! use rejoin_guest::{Describer, Metadata, Fault, Merger, Sibling};
+//! use rejoin_guest::{Describer, Fault, Merger, Metadata, Sibling};
 //!
-//! /// Keeps the largest number.
 //! struct Highest;
 //!
 //! impl Merger for Highest {
@@ -27,15 +26,30 @@
 //! rejoin_guest::export!(Highest: Merger, Describer);
 //! ```
 //!
-//! The crate is a `cdylib`, and `rejoin plugin build` makes the component of it. Without WebAssembly `export!` exports
-//! nothing, so the same crate also builds natively (with crate type `rlib` as well), and its tests run as any others.
+//! # Start
+//! 1. `rejoin plugin new my-plugin --sdk PATH/TO/guest-sdk` makes a crate with such a plugin and a test of its laws.
+//! 2. `cargo test` in the crate checks the [`laws`] on the plain functions, through [`Native`].
+//! 3. `rejoin plugin build my-plugin` makes `my-plugin.wasm`, a WebAssembly component without imports.
+//! 4. `rejoin plugin test my-plugin.wasm` checks the laws on the component, `rejoin plugin push` sends it to a cluster.
 //!
-//! What a merge owes its host: the same bytes for the same inputs in any order and grouping, and a [`Fault`] instead of
-//! a panic for what it cannot read. `rejoin plugin test` checks that on the component, and [`laws`] in an ordinary
-//! test, on [`Native`]. A plugin cannot see a clock, a random number, a file or the network.
+//! The crate needs the crate types `cdylib` (for the component) and `rlib` (for its tests). On native targets
+//! [`export!`] exports nothing.
 //!
-//! In reading order: [`traits`] has the traits, `adapter` lends them to the bindings, `bindings` are generated from
-//! `wit/rejoin.wit`, `native` lends them to the laws.
+//! # Rules for a merge
+//! - Equal siblings give equal bytes, in any order and any grouping, on every node.
+//! - Merging a result with one of its inputs gives the result.
+//! - A value that cannot be read is answered with a [`Fault`]. The siblings are then kept and nothing is lost. A panic
+//!   keeps the siblings as well; the host reports its message.
+//! - There is no clock, random number, file or network, and nothing is kept between calls.
+//!
+//! # Optional traits
+//! [`Validator`] refuses bad values before they are written, [`Sampler`] draws values for `rejoin plugin test`,
+//! [`Presenter`] shows values as JSON, [`Operator`] is for data types with operations of their own. List each one that
+//! the type implements in [`export!`]. The feature `json` adds a strict JSON reader, `rejoin_guest::json`.
+//!
+//! # Reading order
+//! `traits` has the traits and their types, `export` the macro, `adapter` connects the traits with the `bindings` that
+//! are generated from `wit/rejoin.wit`, `native` connects them with the law checker, `panic` records panic messages.
 
 mod adapter;
 mod bindings;
@@ -43,7 +57,7 @@ mod export;
 #[cfg(feature = "json")]
 pub mod json;
 mod native;
-#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))] // Native tests have the panics of their own process.
+#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))] // Native tests use the panic hook of their process.
 mod panic;
 mod traits;
 
@@ -51,7 +65,7 @@ pub use native::Native;
 pub use rejoin_laws as laws;
 pub use traits::{Describer, Dot, Fault, Merger, Metadata, Operator, Presenter, Sampler, Sibling, Validator};
 
-/// What the expansion of [`export!`] refers to. Not for people.
+/// Used by the expansion of [`export!`] only.
 #[doc(hidden)]
 pub mod macro_support {
     pub use crate::adapter::Adapter;

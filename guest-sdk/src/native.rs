@@ -1,4 +1,4 @@
-//! A plugin as plain functions, for the law checker.
+//! Connects a plugin's plain functions with the law checker.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -8,10 +8,9 @@ use rejoin_laws::{MergeError, MergeResult};
 
 use crate::traits::{Fault, Merger, Sampler, Sibling, Validator};
 
-/// A validator as a plain function.
 type Validate = fn(&[u8], &[u8]) -> Result<(), Fault>;
 
-/// The plugin `T` without WebAssembly, as [`rejoin_laws::check()`] takes it.
+/// The plugin `T` for [`rejoin_laws::check()`], run natively and without limits.
 ///
 /// ```
 /// use rejoin_guest::laws::{CheckConfig, check};
@@ -49,7 +48,7 @@ impl<T> Default for Native<T> {
 }
 
 impl<T: Validator> Native<T> {
-    /// The plugin with its validator, so that the law of totality compares the two.
+    /// Checks the validator as well: the law of totality compares it with the merge.
     #[must_use]
     pub fn with_validator() -> Self {
         Self { validate: Some(T::validate), plugin: PhantomData }
@@ -57,11 +56,11 @@ impl<T: Validator> Native<T> {
 }
 
 impl<T: Merger> rejoin_laws::Merge for Native<T> {
-    /// A panic is told as what it would be in WebAssembly: a trap.
+    /// A panic counts as a trap, which it would be in WebAssembly.
     fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
         let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone(), stamp_ms: one.stamp_ms, writer: one.writer };
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
-        let answer = catch_unwind(|| T::merge(key, &siblings)).map_err(|panic| MergeError::Trapped(words_of(&*panic)))?;
+        let answer = catch_unwind(|| T::merge(key, &siblings)).map_err(|panic| MergeError::Trapped(panic_message(&*panic)))?;
         answer.map_err(failure)
     }
 
@@ -69,14 +68,14 @@ impl<T: Merger> rejoin_laws::Merge for Native<T> {
         let validate = self.validate?;
         Some(match catch_unwind(|| validate(key, value)) {
             Ok(answer) => answer.map_err(failure),
-            Err(panic) => Err(MergeError::Trapped(words_of(&*panic))),
+            Err(panic) => Err(MergeError::Trapped(panic_message(&*panic))),
         })
     }
 }
 
 impl<T: Sampler> rejoin_laws::Sampler for Native<T> {
     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
-        catch_unwind(|| T::sample(seed, size)).map_err(|panic| words_of(&*panic))
+        catch_unwind(|| T::sample(seed, size)).map_err(|panic| panic_message(&*panic))
     }
 }
 
@@ -85,8 +84,8 @@ fn failure(fault: Fault) -> MergeError {
     if fault == Fault::TooLarge { MergeError::TooLarge(reason) } else { MergeError::Refused(reason) }
 }
 
-/// The message of a panic. Its place is on stderr, where the panic hook has written it.
-fn words_of(panic: &(dyn Any + Send)) -> String {
+/// The message of a panic. The panic hook has written its location to stderr.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
     let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("it panicked: {}", message.unwrap_or("without words"))
+    format!("it panicked: {}", message.unwrap_or("without a message"))
 }

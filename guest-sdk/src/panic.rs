@@ -1,82 +1,63 @@
-//! What a panic leaves behind for the host.
+//! Records the message of a panic for the host.
 //!
-//! A plugin has no imports, so it cannot print. Before it traps, its panic hook writes a record into its own linear
-//! memory, where the host looks for it: 16 bytes that mark it, the text's length and its FNV-1a hash (32 bits each,
-//! little-endian), and the text, which is the place, `: `, and the message, cut to [`TEXT`] bytes. The record is no
-//! part of a value: whoever traps has answered nothing.
+//! A plugin has no imports, so it cannot print. Its panic hook writes location and message into a marked record in its
+//! own linear memory, and the host finds the record there after the trap. [`rejoin_laws::panic_record`] defines its
+//! bytes.
 
 use std::fmt::{self, Write as _};
 use std::panic::PanicHookInfo;
 use std::sync::Mutex;
 
-/// The mark, in two halves, so that it stands nowhere in memory but in a record.
-const MARK: [u64; 2] = [0x9d1c_63e5_a8f0_274b, 0x36b7_f95e_0c82_d1a4];
-/// The most bytes of a text.
-const TEXT: usize = 1000;
-const HEADER: usize = 24;
+use rejoin_laws::panic_record::{RECORD_BYTES, TEXT_BYTES, encode};
 
-static RECORD: Mutex<[u8; HEADER + TEXT]> = Mutex::new([0; HEADER + TEXT]);
+static RECORD: Mutex<[u8; RECORD_BYTES]> = Mutex::new([0; RECORD_BYTES]);
 
-/// Has panics recorded from now on. Called at the beginning of every export, since each call has an instance of its
-/// own.
+/// Records panics from now on.
 pub(crate) fn record() {
-    std::panic::set_hook(Box::new(write_down));
+    std::panic::set_hook(Box::new(write_record));
 }
 
-fn write_down(info: &PanicHookInfo<'_>) {
-    let mut text = Text { bytes: [0; TEXT], len: 0 };
+fn write_record(info: &PanicHookInfo<'_>) {
+    let mut text = Text { bytes: [0; TEXT_BYTES], len: 0 };
     let message = info.payload().downcast_ref::<&str>().copied();
-    let message = message.or_else(|| info.payload().downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words");
-    // What does not fit is cut.
+    let message = message.or_else(|| info.payload().downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message");
+    // The text is cut where the record ends, which is no error.
     let _ = match info.location() {
         Some(place) => write!(text, "{}:{}:{}: {message}", place.file(), place.line(), place.column()),
         None => text.write_str(message),
     };
     let Ok(mut record) = RECORD.try_lock() else { return };
-    *record = text.into_record();
-    // Nothing here reads it: without this the writes could be left out.
+    *record = encode(&text.bytes[..text.len]);
+    // The guest never reads the record; without this the compiler could omit the writes.
     std::hint::black_box(&*record);
 }
 
-/// A text of bounded length. It allocates nothing: memory may be what is missing.
+/// A text of bounded length. It never allocates, because the panic may be a failed allocation.
 struct Text {
-    bytes: [u8; TEXT],
+    bytes: [u8; TEXT_BYTES],
     len: usize,
 }
 
 impl fmt::Write for Text {
     fn write_str(&mut self, part: &str) -> fmt::Result {
-        let fits = part.len().min(TEXT - self.len);
+        let fits = part.len().min(TEXT_BYTES - self.len);
         self.bytes[self.len..self.len + fits].copy_from_slice(&part.as_bytes()[..fits]);
         self.len += fits;
         Ok(())
     }
 }
 
-impl Text {
-    fn into_record(self) -> [u8; HEADER + TEXT] {
-        let mut record = [0; HEADER + TEXT];
-        let text = &self.bytes[..self.len];
-        let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-        record[..8].copy_from_slice(&MARK[0].to_le_bytes());
-        record[8..16].copy_from_slice(&MARK[1].to_le_bytes());
-        record[16..20].copy_from_slice(&(self.len as u32).to_le_bytes());
-        record[20..24].copy_from_slice(&hash.to_le_bytes());
-        record[HEADER..HEADER + self.len].copy_from_slice(text);
-        record
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rejoin_laws::panic_record::decode;
 
     #[test]
-    fn a_text_is_cut_and_its_record_says_how_long_it_is() {
-        let mut text = Text { bytes: [0; TEXT], len: 0 };
-        write!(text, "src/lib.rs:1:2: {}", "x".repeat(2 * TEXT)).expect("what does not fit is cut");
-        let record = text.into_record();
-        assert_eq!(record[16..20], 1000_u32.to_le_bytes());
-        assert!(record[HEADER..].starts_with(b"src/lib.rs:1:2: xxx") && record.ends_with(b"x"));
+    fn a_long_text_is_cut_and_its_record_can_be_read() {
+        let mut text = Text { bytes: [0; TEXT_BYTES], len: 0 };
+        write!(text, "src/lib.rs:1:2: {}", "x".repeat(2 * TEXT_BYTES)).expect("a long text is cut");
+        let record = encode(&text.bytes[..text.len]);
+        let read = decode(&record).expect("it was just written");
+        assert!(read.len() == TEXT_BYTES && read.starts_with(b"src/lib.rs:1:2: xxx") && read.ends_with(b"x"));
     }
 }
