@@ -1,57 +1,56 @@
-//! What a law is tried on: a key and a few siblings, biased so that they collide.
+//! Random cases: a key and a few siblings, biased towards collisions.
 //!
-//! Values of unrelated ids rarely touch, and a wrong merge passes on them by luck. So seeds come from a small range,
-//! siblings are twins of one another, stamps and writers repeat, and a share of the values are themselves the results
-//! of merges, or damaged.
+//! Values with unrelated ids rarely interact, and a wrong merge passes on them by luck. So seeds come from a small
+//! range, values, stamps and writers repeat, and some values are results of merges or damaged.
 
 use crate::damage::damaged;
 use crate::judge::Trial;
 use crate::merge::{Merge, Sampler, Sibling, folded};
 use crate::rng::Rng;
 
-/// How one sibling of a case came to be. It is kept as its recipe, so that the shrinker can ask for a smaller one.
+/// The recipe of one sibling, so that the shrinker can ask for a smaller one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Input {
     /// The sampler's seeds. One is a sampled value; more are sampled values merged, one after the other.
     pub seeds: Vec<u64>,
-    /// The sampler's hint.
+    /// The sampler's size hint.
     pub size: u32,
-    /// The seed of what was done to the value, if it is no longer what the sampler drew.
+    /// The seed of the damage, if the value is damaged.
     pub damage: Option<u64>,
-    /// The sibling's stamp in milliseconds.
+    /// In milliseconds since the Unix epoch.
     pub stamp_ms: u64,
-    /// The sibling's writer.
+    /// The actor that took the write.
     pub writer: u64,
 }
 
 /// A key and the recipes of its siblings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Case {
-    /// The key.
+    /// The key that the merge is given.
     pub key: Vec<u8>,
-    /// Two inputs or more, three as a rule.
+    /// Two inputs or more.
     pub inputs: Vec<Input>,
 }
 
-/// Why a case cannot be made.
+/// Why a case cannot be built.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CaseError {
-    /// The sampler gave no value.
+    /// The sampler returned no value.
     NoSample {
-        /// For this seed.
+        /// The seed it was given.
         seed: u64,
-        /// And this size.
+        /// The size hint it was given.
         size: u32,
-        /// What it says.
+        /// The sampler's reason.
         reason: String,
     },
-    /// A merge of two sampled values gave none. This case has the two, unmerged.
+    /// The merge of two sampled values failed. The case has the two values, unmerged.
     MergeFailed(Case),
 }
 
-/// How many different seeds a case draws from. Small on purpose.
+/// How many different seeds a case draws from. Small, so that values repeat.
 const SEEDS: u64 = 24;
-/// The stamp that collides.
+/// The stamp that siblings share.
 const NOON_MS: u64 = 1_700_000_000_000;
 
 impl Case {
@@ -102,10 +101,10 @@ fn draw_size(rng: &mut Rng, size: u32) -> u32 {
 }
 
 impl Input {
-    /// Makes the sibling.
+    /// Builds the sibling.
     ///
     /// # Errors
-    /// If the sampler has no value, or the merge of two gives none.
+    /// [`CaseError`] if the sampler has no value or a merge of two fails.
     pub fn build(&self, merge: &dyn Merge, sampler: &dyn Sampler, key: &[u8]) -> Result<Sibling, CaseError> {
         let mut so_far = self.sample(sampler, 0)?;
         for index in 1..self.seeds.len() {
@@ -134,7 +133,7 @@ impl Input {
 }
 
 impl Case {
-    /// Makes all siblings.
+    /// Builds all siblings.
     ///
     /// # Errors
     /// As [`Input::build`].

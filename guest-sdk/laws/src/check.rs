@@ -1,4 +1,4 @@
-//! Tries every law on many cases.
+//! Checks every law on many cases.
 
 use std::time::Duration;
 
@@ -13,68 +13,71 @@ use crate::progress::Progress;
 use crate::rng::Rng;
 use crate::shrink::{FailingCase, ShrinkBudget, shrink};
 
-/// How hard to look.
+/// How a law is checked, as proptest's `Config`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CheckConfig {
-    /// Where the cases come from: the same seed, the same cases.
+    /// The same seed gives the same cases.
     pub seed: u64,
-    /// How many cases each law is tried on.
+    /// Random cases for each law.
     pub cases: u32,
-    /// The largest hint the sampler is given; cases grow up to it.
+    /// The largest size hint for the sampler; cases grow up to it.
     pub size: u32,
-    /// Whether values, stamps and writers repeat. Without that most faults hide; it is here so that this can be shown.
+    /// Whether values, stamps and writers repeat. Most faults show only then; it can be turned off to show that.
     pub collide: bool,
-    /// What a bucket takes, for the law of limits. It is tried only if this is given.
-    pub largest: Option<BucketLimits>,
-    /// The most siblings that a merge is given, as a bucket allows.
+    /// The limits of the bucket for [`Law::Limits`], which is skipped without them.
+    pub bucket: Option<BucketLimits>,
+    /// The most siblings of one merge, as the bucket allows.
     pub siblings: usize,
-    /// For how long a counterexample is made smaller at most. What was found by then is kept.
+    /// The most time to shrink a counterexample. The smallest one found by then is kept.
     pub shrink: Duration,
 }
 
 impl Default for CheckConfig {
     fn default() -> Self {
-        Self { seed: 1, cases: 300, size: 12, collide: true, largest: None, siblings: 32, shrink: Duration::from_secs(20) }
+        Self { seed: 1, cases: 300, size: 12, collide: true, bucket: None, siblings: 32, shrink: Duration::from_secs(20) }
     }
 }
 
-/// A law that held.
+/// What a law that held was checked on. If [`judged`](Self::judged) is 0, nothing is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LawStats {
-    /// The law.
+    /// The law that held.
     pub law: Law,
-    /// On how many cases it was tried.
+    /// Random cases.
     pub cases: u32,
-    /// In how many of them there was something to judge: not where the merge refused garbage, or a case was too small.
+    /// Random cases in which there was something to judge: not those that the merge refused, or that have too few
+    /// siblings.
     pub judged: u32,
-    /// In how many of them two siblings had equal values. A run with few of them has not looked hard.
+    /// Random cases in which two siblings had equal values. With few of them a check finds little.
     pub collisions: u32,
-    /// The most bytes that one merge was given.
+    /// Judged cases of [`Law::Limits`] whose result was too large. A cluster keeps such siblings unmerged.
+    pub too_large: u32,
+    /// The most bytes of the siblings of one case.
     pub bytes: usize,
-    /// On how many cases it was tried beside those that were drawn: all triples of the smallest values, as many
-    /// siblings as there may be, a few large values, garbage beside valid values, unknown members. They are counted
+    /// Fixed cases, which every law is checked on as well: all triples of the smallest values, as many siblings as
+    /// there may be, large values, garbage beside valid values, unknown members, single changed bytes. They are counted
     /// here only.
     pub fixed: u32,
 }
 
-/// Tries every law, and says how. [`Law::Limits`] is left out unless the config says what the largest siblings are.
+/// Checks every law. [`Law::Limits`] is skipped unless the config has the limits of a bucket.
 ///
 /// # Errors
-/// A [`Counterexample`] to the first law that does not hold, made as small as could be.
+/// A shrunk [`Counterexample`] to the first law that does not hold.
 pub fn check(merge: &dyn Merge, sampler: &dyn Sampler, config: CheckConfig) -> Result<Vec<LawStats>, Box<Counterexample>> {
-    let tried = Law::ALL.into_iter().filter(|law| *law != Law::Limits || config.largest.is_some());
+    let tried = Law::ALL.into_iter().filter(|law| *law != Law::Limits || config.bucket.is_some());
     tried.map(|law| check_law(law, merge, sampler, config)).collect()
 }
 
-/// Tries one law.
+/// Checks one law.
 ///
 /// # Errors
-/// A [`Counterexample`], made as small as could be. A sampler without a value, or with one only, is one too.
+/// A shrunk [`Counterexample`]. A sampler that gives no value, or always the same, is a counterexample too.
 pub fn check_law(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, config: CheckConfig) -> Result<LawStats, Box<Counterexample>> {
     check_law_with_progress(law, merge, sampler, config, &mut |_| {})
 }
 
-/// As [`check_law`], and tells how far it has come.
+/// As [`check_law`], with reports on the progress.
 ///
 /// # Errors
 /// As [`check_law`].
@@ -85,7 +88,7 @@ pub fn check_law_with_progress(
     config: CheckConfig,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<LawStats, Box<Counterexample>> {
-    let mut tried = LawStats { law, cases: 0, judged: 0, collisions: 0, bytes: 0, fixed: 0 };
+    let mut tried = LawStats { law, cases: 0, judged: 0, collisions: 0, bytes: 0, fixed: 0, too_large: 0 };
     let has_fixed = law != Law::Limits && config.collide;
     let fixed = if has_fixed { fixed::draw(config.seed, sampler, config.siblings) } else { Vec::new() };
     let fixed_cases = u32::try_from(fixed.len()).unwrap_or(u32::MAX);
@@ -97,7 +100,7 @@ pub fn check_law_with_progress(
     if let Some(violation) = always_the_same(sampler) {
         return nothing(violation);
     }
-    // Small cases first: what fails there needs no shrinking.
+    // Small cases first: a counterexample among them needs little shrinking.
     let drawn = cases(law, sampler, config).map(|case| (case, true));
     for (number, (case, is_drawn)) in (1..).zip(drawn.chain(fixed.into_iter().map(|case| (case, false)))) {
         watch(Progress::Checking { law, case: number, cases: total });
@@ -111,6 +114,10 @@ pub fn check_law_with_progress(
         tried.collisions += u32::from(is_drawn && collides(&trial));
         match law.judge(merge, &trial) {
             Verdict::Held => tried.judged += u32::from(is_drawn),
+            Verdict::TooLarge => {
+                tried.judged += 1;
+                tried.too_large += 1;
+            }
             Verdict::Unjudged => {}
             Verdict::Broken(violation) => {
                 let budget = ShrinkBudget::new(law, config.shrink, watch);
@@ -122,7 +129,7 @@ pub fn check_law_with_progress(
     Ok(tried)
 }
 
-/// A sampler that draws one value only leaves every law untried, and would pass as if all held.
+/// With a sampler that draws one value only, every law would hold without having been checked.
 fn always_the_same(sampler: &dyn Sampler) -> Option<Violation> {
     if !sampler.draws_valid_values() {
         return None;
@@ -130,20 +137,19 @@ fn always_the_same(sampler: &dyn Sampler) -> Option<Violation> {
     let first = sampler.sample(0, 0).ok()?;
     let others = (0..16).flat_map(|seed| [0, 1, 4, 12].map(|size| (seed, size)));
     let differs = |(seed, size): (u64, u32)| sampler.sample(seed, size).map_or(true, |value| value != first);
-    let reason = "it gives the same value for all seeds and sizes, on which no law can fail";
+    let reason = "it gives the same value for all seeds and sizes, so no law can fail";
     (!others.into_iter().any(differs)).then(|| Violation::NoSample { seed: 0, size: 12, reason: reason.into() })
 }
 
 fn cases(law: Law, sampler: &dyn Sampler, config: CheckConfig) -> Box<dyn Iterator<Item = Case>> {
     let mut rng = Rng::new(config.seed);
-    match (law, config.largest) {
-        (Law::Limits, Some(largest)) => Box::new(largest::draw(&mut rng, sampler, &largest).into_iter()),
+    match (law, config.bucket) {
+        (Law::Limits, Some(limits)) => Box::new(largest::draw(&mut rng, sampler, &limits).into_iter()),
         (Law::Limits, None) => Box::new(std::iter::empty()),
         _ => Box::new((0..config.cases).map(move |number| {
-            // Small cases first: what fails there needs no shrinking.
             let size = (u64::from(config.size) * u64::from(number + 1)).div_ceil(u64::from(config.cases));
             let mut case = Case::draw(&mut rng, u32::try_from(size).unwrap_or(config.size), config.collide);
-            // Garbage later: what fails on valid values is better shown on them.
+            // Damaged values later: a fault that valid values show is better shown on those.
             if law != Law::Totality && number < config.cases / 2 {
                 case.inputs.iter_mut().for_each(|input| input.damage = None);
             }
@@ -152,8 +158,8 @@ fn cases(law: Law, sampler: &dyn Sampler, config: CheckConfig) -> Box<dyn Iterat
     }
 }
 
-/// The case with its siblings; none if a merge that the case needs gives no answer, which only totality judges, on that
-/// very merge.
+/// The case with its siblings. `None` if a merge that the case needs fails: only totality judges that, on the failed
+/// merge as a case of its own.
 fn built(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, case: Case) -> Result<Option<(Case, Trial)>, Violation> {
     match case.build(merge, sampler) {
         Ok(trial) => Ok(Some((case, trial))),

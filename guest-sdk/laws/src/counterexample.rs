@@ -1,4 +1,4 @@
-//! A broken law, with all that is needed to see it again.
+//! A broken law, with everything needed to reproduce it.
 
 use core::fmt;
 use std::string::String;
@@ -7,21 +7,21 @@ use crate::judge::{Trial, Verdict, Violation};
 use crate::laws::Law;
 use crate::merge::{Merge, MergeResult, Sibling};
 
-/// A law that does not hold, and the smallest siblings that were found to show it.
+/// A broken law, and the smallest siblings found that break it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Counterexample {
-    /// The law.
+    /// The broken law.
     pub law: Law,
-    /// What the merge was given.
+    /// The key and siblings that break it.
     pub trial: Trial,
-    /// What it made of it.
+    /// How the law is broken.
     pub violation: Violation,
     /// The seed of the run that found it.
     pub seed: u64,
 }
 
 impl Counterexample {
-    /// Tries the law once more on the same siblings: on a merge that has been mended, say.
+    /// Judges the law again on the same siblings, for example on a corrected merge.
     #[must_use]
     pub fn replay(&self, merge: &dyn Merge) -> Verdict {
         self.law.judge(merge, &self.trial)
@@ -67,12 +67,10 @@ fn shown(answer: &MergeResult) -> String {
     }
 }
 
-/// Longer values than this are cut where people read them.
+/// The most characters of a value that are printed.
 const READABLE: usize = 400;
 
-/// Bytes as a person can read and copy them: UTF-8 in quotes where it is, hexadecimal otherwise. Long ones are cut, and
-/// their length is said.
-#[must_use]
+/// Bytes for people: quoted if they are UTF-8, hexadecimal otherwise. Long values are cut, and their length is added.
 pub(crate) fn readable(bytes: &[u8]) -> String {
     let start = match str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => format!("{:?}", text.chars().take(READABLE).collect::<String>()),

@@ -1,25 +1,29 @@
-//! Garbage: what a merge meets when a client is broken, hostile, or of another version.
+//! Damaged values, as a broken, hostile or newer client writes them.
 
 use crate::merge::Sampler;
 use crate::rng::Rng;
 
-/// What parsers stumble over: nothing, other types, broken UTF-8, lengths that promise too much, numbers without end.
+/// Inputs that break careless parsers: empty, of other types, broken UTF-8, huge lengths, numbers out of range.
 const NASTY: [&[u8]; 12] =
     [b"", b"\0", b"null", b"0", b"-1", b"1e999", b"[]", b"{}", b"\"", b"\xff\xfe\x00", &[0xff; 16], b"{\"a\":1,\"a\":2}"];
-/// Deep enough to overflow the stack of a parser that follows brackets by calling itself.
+/// Nested brackets, enough to overflow the stack of a recursive parser.
 const DEEP: usize = 50_000;
 
-/// What no format reads: three texts that are no UTF-8, of lengths that no words or numbers have.
+/// Bytes that no format reads: no UTF-8, and of lengths that no array of machine words has.
 const UNREADABLE: [&[u8]; 3] = [b"\xff\xfe\x80", b"\x80{\"\xc1:\xff", b"\xf8\x88\x80\x80\x80\xfe\xff\xc0\xaf\xf5\xee\xff\x81"];
-/// The accident with this number and those after it put [`UNREADABLE`] texts in place of the value.
+/// Damage from this seed on replaces the value by one of the [`UNREADABLE`] texts.
 pub(crate) const TO_UNREADABLE: u64 = 1 << 40;
-/// The accident with this number and those after it add [`UNKNOWN`] to the value's first JSON object, its second, and
-/// so on.
+/// Damage from this seed on adds the member [`UNKNOWN`] to the value's first JSON object, its second, and so on.
 pub(crate) const TO_UNKNOWN: u64 = 1 << 41;
-/// The name of a member that no plugin knows. What comes with it fits no type but that of JSON itself.
+/// Damage from this seed on changes one byte of the value: [`BYTE_CHANGES`] seeds for its last byte, as many for the
+/// middle one and the first.
+pub(crate) const TO_CHANGED: u64 = 1 << 42;
+/// Changes of one byte.
+pub(crate) const BYTE_CHANGES: u64 = 3;
+/// The name of a member that no plugin knows. Its content fits no type but a JSON value.
 pub(crate) const UNKNOWN: &str = "rejoin-unknown";
 
-/// How many unreadable texts there are.
+/// The number of unreadable texts.
 pub(crate) fn unreadable_texts() -> u64 {
     UNREADABLE.len() as u64
 }
@@ -29,12 +33,27 @@ pub(crate) fn is_unreadable(value: &[u8]) -> bool {
     UNREADABLE.contains(&value)
 }
 
-/// Whether the unknown member is in a value.
+/// Whether a value has the unknown member.
 pub(crate) fn has_unknown(value: &[u8]) -> bool {
     value.windows(UNKNOWN.len()).any(|part| part == UNKNOWN.as_bytes())
 }
 
-/// The value with one member more in its `nth` JSON object, from 0; as it is, if it has no such object.
+/// The value with one more byte changed: the last, the middle or the first one. The change keeps most ASCII characters
+/// printable, and digits digits.
+fn with_changed_byte(value: &[u8], nth: u64) -> Vec<u8> {
+    let mut bytes = value.to_vec();
+    let at = match nth / BYTE_CHANGES {
+        0 => value.len().checked_sub(1),
+        1 => Some(value.len() / 2),
+        _ => Some(0),
+    };
+    if let Some(byte) = at.and_then(|at| bytes.get_mut(at)) {
+        *byte ^= 1 + (nth % BYTE_CHANGES).to_le_bytes()[0];
+    }
+    bytes
+}
+
+/// The value with one more member in its `nth` JSON object, from 0; unchanged if it has no such object.
 fn with_unknown(value: &[u8], nth: u64) -> Vec<u8> {
     let (mut in_text, mut escaped, mut objects) = (false, false, 0);
     for (at, byte) in value.iter().enumerate() {
@@ -55,9 +74,11 @@ fn with_unknown(value: &[u8], nth: u64) -> Vec<u8> {
     value.to_vec()
 }
 
-/// The value after an accident; the same seed, the same accident.
-#[must_use]
+/// The damaged value. The same seed gives the same damage.
 pub(crate) fn damaged(value: &[u8], seed: u64) -> Vec<u8> {
+    if let Some(nth) = seed.checked_sub(TO_CHANGED) {
+        return with_changed_byte(value, nth);
+    }
     if let Some(nth) = seed.checked_sub(TO_UNKNOWN) {
         return with_unknown(value, nth);
     }
@@ -87,7 +108,7 @@ fn random_byte(rng: &mut Rng) -> u8 {
     rng.next_u64().to_le_bytes()[0]
 }
 
-/// Values for a merge without a sampler: short texts, numbers, JSON and bytes. Nobody guarantees that they are valid.
+/// Values for a merge without a sampler: short texts, numbers, JSON and bytes. They may be invalid.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawBytes;
 
@@ -124,6 +145,13 @@ mod tests {
         assert!(all.contains(&b""[..]) && all.iter().any(|bytes| bytes.len() == DEEP));
         assert_eq!(damaged(value, 7), damaged(value, 7));
         assert!((0..500).all(|seed| damaged(b"", seed).len() <= DEEP), "nothing can be damaged as well");
+    }
+
+    #[test]
+    fn one_byte_is_changed_at_each_place() {
+        let changed = |nth| String::from_utf8(damaged(b"12345", TO_CHANGED + nth)).expect("text");
+        assert_eq!([0, 1, 2, 3, 8].map(changed), ["12344", "12347", "12346", "12245", "22345"]);
+        assert_eq!(damaged(b"", TO_CHANGED), b"");
     }
 
     #[test]

@@ -1,33 +1,33 @@
-//! Cases that every law is tried on beside those that are drawn: what chance finds too seldom.
+//! Cases that random ones rarely hit. Every law is checked on them as well.
 //!
-//! All triples of the few smallest values, eight values that all differ, as many siblings as a bucket allows, a few
-//! large values, garbage beside a valid value, and values with a member that the plugin does not know. Merges that pass
-//! thousands of small random cases have failed on one of these.
+//! All triples of the five smallest values, eight different values, as many siblings as a bucket allows, a few large
+//! values, unreadable bytes beside a valid value, values with an unknown member, and values that differ in one byte.
+//! Each has found a wrong merge that passed thousands of small random cases.
 
 use std::collections::BTreeSet;
 
 use crate::cases::{Case, Input};
-use crate::damage::{TO_UNKNOWN, TO_UNREADABLE, unreadable_texts};
+use crate::damage::{BYTE_CHANGES, TO_CHANGED, TO_UNKNOWN, TO_UNREADABLE, unreadable_texts};
 use crate::merge::Sampler;
 use crate::rng::Rng;
 use crate::totality::DIFFERENT;
 
-/// Of so many of the smallest values all triples are tried.
+/// All triples of this many of the smallest values are cases.
 const SMALLEST: usize = 5;
-/// The seeds and sizes among which the smallest values are looked for.
+/// The seeds and sizes among which the smallest values are searched.
 const SEEDS: u64 = 24;
 const SIZES: u32 = 4;
-/// Hints for large values, and the most bytes of one: a larger hint is halved until the value fits.
+/// Size hints for large values, and the most bytes of one: the hint is halved until the value fits.
 const LARGE: [u32; 3] = [60, 250, 1000];
 const LARGE_BYTES: usize = 64 << 10;
-/// The sizes of the values to which an unknown member is added, and to how many of their objects.
-const TOLD: [u32; 3] = [1, 3, 8];
+/// The sizes of values that get an unknown member or a changed byte, and how many of their objects get the member.
+const DAMAGED: [u32; 3] = [1, 3, 8];
 const OBJECTS: u64 = 6;
-/// The stamp at which they collide.
+/// The stamp that siblings share.
 const NOON_MS: u64 = 1_700_000_000_000;
 
-/// The cases, the smallest first. `siblings` is the most that a merge is given; garbage comes only where the sampler
-/// says what is none.
+/// The cases, the smallest first. `siblings` is the most that a merge is given. Damaged values are drawn only if the
+/// sampler draws valid ones, since otherwise nothing can be said of them.
 pub(crate) fn draw(seed: u64, sampler: &dyn Sampler, siblings: usize) -> Vec<Case> {
     let mut rng = Rng::new(seed);
     let mut cases = triples(&mut rng, sampler);
@@ -37,6 +37,7 @@ pub(crate) fn draw(seed: u64, sampler: &dyn Sampler, siblings: usize) -> Vec<Cas
     if sampler.draws_valid_values() {
         cases.extend(garbage(&mut rng));
         cases.extend(unknown(&mut rng));
+        cases.extend(changed(&mut rng, sampler));
     }
     cases
 }
@@ -49,13 +50,13 @@ fn case(inputs: Vec<Input>) -> Case {
     Case { key: b"k".to_vec(), inputs }
 }
 
-/// As many different values as show whether the merge keeps anything of them, if the sampler has so many.
+/// [`DIFFERENT`] values that all differ, if the sampler draws as many.
 fn different(rng: &mut Rng, sampler: &dyn Sampler) -> Option<Case> {
     let values = smallest(sampler, DIFFERENT);
     (values.len() == DIFFERENT).then(|| case(values.into_iter().map(|(seed, size)| input(rng, seed, size)).collect()))
 }
 
-/// The smallest values, so many at the most, as seed and size.
+/// At most `count` of the smallest values, as seed and size.
 fn smallest(sampler: &dyn Sampler, count: usize) -> Vec<(u64, u32)> {
     let mut values = BTreeSet::new();
     let mut found = Vec::new();
@@ -85,7 +86,7 @@ fn triples(rng: &mut Rng, sampler: &dyn Sampler) -> Vec<Case> {
     cases
 }
 
-/// As many siblings as there may be, and a few numbers in between.
+/// As many siblings as a merge may be given, and a few numbers below.
 fn wide(rng: &mut Rng, siblings: usize) -> Vec<Case> {
     let counts = BTreeSet::from([6, 11, siblings / 2, siblings.saturating_sub(1), siblings]);
     let of = |count: usize| {
@@ -99,17 +100,19 @@ fn wide(rng: &mut Rng, siblings: usize) -> Vec<Case> {
 }
 
 fn large(rng: &mut Rng, sampler: &dyn Sampler) -> Vec<Case> {
-    let fitting = |rng: &mut Rng, mut size: u32| {
-        let seed = rng.below(SEEDS);
-        while size > 0 && sampler.sample(seed, size).is_ok_and(|value| value.len() > LARGE_BYTES) {
-            size /= 2;
-        }
-        input(rng, seed, size)
-    };
-    LARGE.into_iter().map(|size| case((0..3).map(|_| fitting(rng, size)).collect())).collect()
+    LARGE.into_iter().map(|size| case((0..3).map(|_| fitting(rng, sampler, size)).collect())).collect()
 }
 
-/// A valid value beside texts that nothing can read, in both orders.
+/// A value of that size hint, or of a smaller one if it has too many bytes.
+fn fitting(rng: &mut Rng, sampler: &dyn Sampler, mut size: u32) -> Input {
+    let seed = rng.below(SEEDS);
+    while size > 0 && sampler.sample(seed, size).is_ok_and(|value| value.len() > LARGE_BYTES) {
+        size /= 2;
+    }
+    input(rng, seed, size)
+}
+
+/// A valid value beside unreadable bytes, in both orders.
 fn garbage(rng: &mut Rng) -> Vec<Case> {
     let damaged = |rng: &mut Rng, nth: u64| Input { damage: Some(TO_UNREADABLE + nth), ..input(rng, 0, 1) };
     let mut cases = Vec::new();
@@ -123,13 +126,28 @@ fn garbage(rng: &mut Rng) -> Vec<Case> {
     cases
 }
 
-/// A value with a member that the plugin does not know beside one without.
+/// A value and three copies in which one byte differs: the last, the middle or the first of a small value, the last of
+/// a large one.
+fn changed(rng: &mut Rng, sampler: &dyn Sampler) -> Vec<Case> {
+    let copies = |value: Input, place: u64| {
+        let copy = |nth: u64| Input { damage: Some(TO_CHANGED + place * BYTE_CHANGES + nth), ..value.clone() };
+        case(std::iter::once(value.clone()).chain((0..BYTE_CHANGES).map(copy)).collect())
+    };
+    let mut cases = Vec::new();
+    for size in DAMAGED {
+        cases.extend((0..3).map(|place| copies(input(rng, place, size), place)));
+    }
+    cases.extend(LARGE.map(|size| copies(fitting(rng, sampler, size), 0)));
+    cases
+}
+
+/// A value with an unknown member beside one without.
 fn unknown(rng: &mut Rng) -> Vec<Case> {
     let mut cases = Vec::new();
-    for size in TOLD {
+    for size in DAMAGED {
         for nth in 0..OBJECTS {
-            let told = Input { damage: Some(TO_UNKNOWN + nth), ..input(rng, nth, size) };
-            cases.push(case(vec![told, input(rng, nth + 1, size)]));
+            let damaged = Input { damage: Some(TO_UNKNOWN + nth), ..input(rng, nth, size) };
+            cases.push(case(vec![damaged, input(rng, nth + 1, size)]));
         }
     }
     cases

@@ -1,79 +1,81 @@
-//! Tries a law on concrete siblings, and compares answers on bytes.
+//! Checks a law on given siblings, and compares results byte by byte.
 //!
-//! Each law judges only what is its own: a merge that breaks breaks [`Law::Totality`], and the laws that compare
-//! answers then say nothing.
+//! Each law judges only its own property: a merge that traps breaks [`Law::Totality`], and the laws that compare
+//! results then leave the siblings unjudged.
 
 use crate::laws::Law;
 use crate::merge::{Merge, MergeError, MergeResult, Sibling, folded};
 use crate::totality::totality;
 
-/// By how many bytes a merged value may be longer than all that went into it: a little framing.
+/// Bytes by which a merged value may be longer than all its inputs: room for framing.
 pub const GROWTH_SLACK: usize = 64;
 
-/// What a merge is given.
+/// A key and the siblings that a law is checked on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trial {
-    /// The key.
+    /// The key that the merge is given.
     pub key: Vec<u8>,
     /// Two siblings or more.
     pub siblings: Vec<Sibling>,
-    /// Whether all values are known to be valid. A merge may refuse those of another trial; what it accepts, it must
+    /// Whether all values are known to be valid. Otherwise the merge may refuse them; values that it accepts it must
     /// merge by the laws.
     pub valid: bool,
 }
 
-/// What a law says of a trial.
+/// The result of checking a law on a trial.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It holds.
+    /// The law holds.
     Held,
-    /// There is nothing to compare: the merge refused, or the trial is too small.
+    /// [`Law::Limits`] only: the merge stayed within its fuel and memory, and its result is too large. A cluster keeps
+    /// such siblings unmerged.
+    TooLarge,
+    /// There is nothing to compare: the merge refused, or the trial has too few siblings.
     Unjudged,
-    /// It does not hold.
+    /// The law does not hold.
     Broken(Violation),
 }
 
 /// How a law is broken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Violation {
-    /// Two ways to one answer gave two.
+    /// Two sides of an equation differ.
     Differ {
-        /// What the two ways are, such as `m(m(first 2), rest) = m(all)`.
+        /// The equation, such as `m(m(first 2), rest) = m(all)`.
         equation: String,
-        /// The answer of the left way.
+        /// The result of the left side.
         left: MergeResult,
-        /// The answer of the right way.
+        /// The result of the right side.
         right: MergeResult,
     },
-    /// A merge that had to be answered was not.
+    /// A merge or a validator that had to accept its input gave no result.
     NoAnswer {
-        /// What was to be merged: the trial's siblings, or what was made of them.
+        /// The siblings of that call: the trial's, or results of merges of them.
         siblings: Vec<Sibling>,
-        /// What happened.
+        /// Why there is no result.
         failure: MergeError,
     },
-    /// The merge of values in their canonical form is longer than all of them together, and [`GROWTH_SLACK`].
+    /// The merge of canonical values is longer than all of them together and [`GROWTH_SLACK`].
     Grown {
-        /// Bytes of the result.
+        /// The length of the result in bytes.
         bytes: usize,
-        /// Bytes it may have.
+        /// The most bytes it may have.
         limit: usize,
     },
-    /// The sampler has no value to try anything on.
+    /// The sampler gives no value, or always the same.
     NoSample {
         /// The seed it was given.
         seed: u64,
         /// The size it was given.
         size: u32,
-        /// What it says.
+        /// The sampler's reason.
         reason: String,
     },
 }
 
 impl Violation {
-    /// Whether two violations are of one kind: answers that differ must not be taken for a refusal.
-    #[must_use]
-    pub fn is_like(&self, other: &Self) -> bool {
+    /// Whether two violations are of the same kind. The shrinker must not turn a difference into a refusal.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
         let kind = std::mem::discriminant::<MergeError>;
         match (self, other) {
             (Self::Differ { .. }, Self::Differ { .. }) | (Self::Grown { .. }, Self::Grown { .. }) => true,
@@ -83,13 +85,14 @@ impl Violation {
     }
 }
 
-/// Why a law's comparison ends early.
+/// Why a check of a law ends without [`Verdict::Held`].
 pub(crate) enum NotHeld {
     Unjudged,
+    TooLarge,
     Broken(Violation),
 }
 
-/// A part of a comparison without an answer leaves nothing to compare.
+/// Without a result on one side there is nothing to compare.
 impl From<MergeError> for NotHeld {
     fn from(_: MergeError) -> Self {
         Self::Unjudged
@@ -97,7 +100,7 @@ impl From<MergeError> for NotHeld {
 }
 
 impl Law {
-    /// Tries the law on a trial.
+    /// Checks the law on a trial.
     #[must_use]
     pub fn judge(self, merge: &dyn Merge, trial: &Trial) -> Verdict {
         let Trial { key, siblings, .. } = trial;
@@ -114,13 +117,14 @@ impl Law {
         match held {
             Ok(()) => Verdict::Held,
             Err(NotHeld::Unjudged) => Verdict::Unjudged,
+            Err(NotHeld::TooLarge) => Verdict::TooLarge,
             Err(NotHeld::Broken(violation)) => Verdict::Broken(violation),
         }
     }
 }
 
-/// Two answers must be one. A refusal against an answer is a difference; two refusals, or a merge that breaks, are not
-/// for this law to judge.
+/// Both sides must be equal. A refusal on one side only is a difference. Two refusals, and a merge that traps, are left
+/// to other laws.
 fn same(equation: &str, left: MergeResult, right: MergeResult) -> Result<(), NotHeld> {
     let answers = |answer: &MergeResult| answer.as_ref().map_or_else(MergeError::is_refusal, |_| true);
     match (&left, &right) {
@@ -142,7 +146,7 @@ fn permutation(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<()
     same("m(all) = m(all, reversed)", straight, merge.merge(key, &reversed))
 }
 
-/// The order is kept, so that a merge which depends on it alone is not blamed for grouping.
+/// Keeps the order of the siblings, so that a merge that depends on the order alone breaks only permutation.
 fn bracketing(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), NotHeld> {
     if siblings.len() < 3 {
         return Err(NotHeld::Unjudged);
@@ -180,7 +184,7 @@ fn absorption(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(),
     })
 }
 
-/// Of the canonical forms, since bringing a value into its form may lengthen it, once.
+/// Compares canonical forms, since canonicalising a value may lengthen it once.
 fn growth(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), NotHeld> {
     let inputs = siblings.iter().map(|sibling| canonical(merge, key, sibling)).collect::<Result<Vec<_>, _>>()?;
     let limit = inputs.iter().map(|sibling| sibling.value.len()).sum::<usize>() + GROWTH_SLACK;
@@ -190,17 +194,21 @@ fn growth(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Not
 
 fn replay(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), NotHeld> {
     let (first, again) = (merge.merge(key, siblings), merge.merge_elsewhere(key, siblings));
+    if first.is_err() && again.is_err() {
+        return Err(NotHeld::Unjudged);
+    }
     if first == again {
         return Ok(());
     }
     Err(NotHeld::Broken(Violation::Differ { equation: "m(all) = m(all), asked again elsewhere".into(), left: first, right: again }))
 }
 
-/// Large values may be refused, as too large; they must not break or exhaust the merge.
+/// A merge of large values must not trap or exceed its fuel and memory. Its result may be too large.
 fn limits(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), NotHeld> {
     match merge.merge(key, siblings) {
         Ok(_) => Ok(()),
-        Err(failure) if failure.is_refusal() => Err(NotHeld::Unjudged),
+        Err(MergeError::TooLarge(_)) => Err(NotHeld::TooLarge),
+        Err(MergeError::Refused(_)) => Err(NotHeld::Unjudged),
         Err(failure) => Err(NotHeld::Broken(Violation::NoAnswer { siblings: siblings.to_vec(), failure })),
     }
 }

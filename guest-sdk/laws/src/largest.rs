@@ -1,26 +1,26 @@
-//! The largest siblings that a bucket takes, as far as the sampler can draw them.
+//! Cases of the largest siblings that a bucket takes, as far as the sampler draws them.
 
 use crate::cases::{Case, Input};
 use crate::merge::Sampler;
 use crate::rng::Rng;
 
-/// What a bucket takes at most.
+/// The limits of a bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BucketLimits {
-    /// Siblings of one object.
+    /// The most siblings of one object.
     pub siblings: usize,
-    /// Bytes of one value.
+    /// The most bytes of one value.
     pub value_bytes: usize,
-    /// Bytes of all values of one object.
+    /// The most bytes of all values of one object.
     pub object_bytes: usize,
 }
 
-/// The largest hint that a sampler is given: what needs more than that to fill a value does not grow with it.
+/// The largest size hint that a sampler is given.
 const MAX_HINT: u32 = 1 << 24;
-/// So many doublings in a row without a longer value, and the sampler has shown all it has.
-const PATIENCE: u32 = 3;
+/// After so many doublings of the hint without a longer value, the sampler is taken to have no longer one.
+const IDLE_DOUBLINGS: u32 = 3;
 
-/// As few values as possible, each as long as may be; and as many as possible, each with its share of the bytes.
+/// Two cases: few values of the largest size, and the most siblings that share the object's bytes.
 pub(crate) fn draw(rng: &mut Rng, sampler: &dyn Sampler, largest: &BucketLimits) -> Vec<Case> {
     let share = largest.object_bytes / largest.siblings.max(1);
     let shapes = [largest.value_bytes, share.min(largest.value_bytes)];
@@ -36,15 +36,14 @@ fn of_length(rng: &mut Rng, sampler: &dyn Sampler, bytes: usize, largest: &Bucke
     Case { key: b"k".to_vec(), inputs: (0..count as u64).map(input).collect() }
 }
 
-/// The hint that gives the longest value of at most `bytes`, and its length. Doubles the hint, then closes in on what
-/// is between.
+/// The hint that gives the longest value of at most `bytes`, and its length. Doubles the hint, then bisects.
 fn widest(sampler: &dyn Sampler, seed: u64, bytes: usize) -> (u32, usize) {
-    // Other seeds give other lengths: a little room keeps nearly all of them below the limit.
+    // Other seeds give other lengths: a sixteenth of room keeps nearly all of them below the limit.
     let room = bytes - bytes / 16;
     let length = |size: u32| sampler.sample(seed, size).ok().map(|value| value.len()).filter(|length| *length <= room);
     let (mut best, mut idle, mut size) = ((0, length(0).unwrap_or(0)), 0, 1);
     let mut too_large = None;
-    while size <= MAX_HINT && idle < PATIENCE {
+    while size <= MAX_HINT && idle < IDLE_DOUBLINGS {
         match length(size) {
             None => {
                 too_large = Some(size);
@@ -70,7 +69,7 @@ fn widest(sampler: &dyn Sampler, seed: u64, bytes: usize) -> (u32, usize) {
 mod tests {
     use super::*;
 
-    /// As many bytes as it is asked for, up to a bound.
+    /// Draws as many bytes as the hint says, up to a bound.
     struct CappedSampler(usize);
 
     impl Sampler for CappedSampler {

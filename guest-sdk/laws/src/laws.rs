@@ -1,26 +1,26 @@
-//! The laws, in words. [`crate::judge`] tries them.
+//! The laws and their texts. `judge` checks them.
 
 use core::fmt;
 
-/// What must hold of every merge.
+/// A property that every merge must have. `m` is the merge, `a'` the canonical form `m(a,a)`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum Law {
-    /// Valid values are merged, and garbage is refused: a merge never breaks.
+    /// Valid values are merged, invalid ones are refused, no byte of a value is ignored, and nothing traps.
     Totality,
     /// m(a,b,c) = m(c,a,b): replicas see siblings in any order.
     Permutation,
     /// m(m(a,b),c) = m(a,b,c) = m(a,m(b,c)): replicas merge in any grouping.
     Bracketing,
-    /// m(a,a) = a' and m(a',a') = a': a merge with oneself gives the canonical form, and that form is stable.
+    /// m(a',a') = m(a,a') = a': the canonical form is stable.
     Idempotence,
-    /// m(m(a,b),a) = m(a,b): merging again with what has been merged changes nothing.
+    /// m(m(a,b),a) = m(a,b): merging a result with one of its inputs changes nothing.
     Absorption,
-    /// |m(a,b)| is at most |a| + |b| and a little: merging does not make values grow.
+    /// |m(a',b')| is at most |a'| + |b'| + [`GROWTH_SLACK`](crate::GROWTH_SLACK) bytes.
     Growth,
-    /// The same siblings give the same bytes, at another time and in another place.
+    /// Equal siblings give equal bytes, in another call and in another engine.
     Replay,
-    /// The largest siblings that a bucket takes are merged within its limits.
+    /// The largest siblings of a bucket are merged within its fuel and memory.
     Limits,
 }
 
@@ -38,7 +38,7 @@ impl Law {
         Self::Limits,
     ];
 
-    /// The law's name in one word.
+    /// The law's name, one word in lower case.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,71 +53,67 @@ impl Law {
         }
     }
 
-    /// The law of that name.
+    /// The law with that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|law| law.name() == name)
     }
 
-    /// What the law says, on a line.
+    /// The law in one line.
     #[must_use]
     pub fn statement(self) -> &'static str {
         match self {
-            Self::Totality => "valid values are merged, garbage is refused, nothing breaks",
+            Self::Totality => "valid values are merged, garbage is refused, nothing is ignored, nothing traps",
             Self::Permutation => "m(a,b,c) = m(c,a,b)",
             Self::Bracketing => "m(m(a,b),c) = m(a,b,c) = m(a,m(b,c))",
             Self::Idempotence => "m(a',a') = m(a,a') = a', where a' = m(a,a)",
             Self::Absorption => "m(m(a,b),a) = m(a,b)",
-            Self::Growth => "a result is no longer than what was merged",
-            Self::Replay => "the same siblings give the same bytes, later and elsewhere",
-            Self::Limits => "the largest siblings of a bucket are merged within its limits",
+            Self::Growth => "a result is no longer than its inputs together",
+            Self::Replay => "equal siblings give equal bytes, in another call and another engine",
+            Self::Limits => "the largest siblings of a bucket are merged within its fuel and memory",
         }
     }
 
-    /// What goes wrong in a cluster when the law does not hold.
+    /// What happens in a cluster if a plugin breaks the law.
     #[must_use]
     pub fn consequence(self) -> &'static str {
         match self {
             Self::Totality => {
-                "a key with such siblings is never merged: readers get all of them, until the object is at its sibling limit."
+                "keys with such siblings are never merged, and readers get all of them; or a part of a value is lost without a word."
             }
-            Self::Permutation => {
-                "the order of siblings says nothing about time, and may differ between replicas: they show different values."
-            }
-            Self::Bracketing => "replicas merge what others have merged already, in any grouping: they show different values.",
-            Self::Idempotence => "a value that meets itself changes, so what is merged over and over never comes to rest.",
-            Self::Absorption => "a replica that comes late brings what was merged long ago, and it is counted once more.",
-            Self::Growth => "values grow with every merge, until the object is at its limit in bytes.",
-            Self::Replay => "nodes give different answers to the same question, and a merge cannot be run again to see what it did.",
-            Self::Limits => "the siblings that matter most, those of a busy key, are the ones that are not merged.",
+            Self::Permutation => "siblings may come in another order on another replica: replicas show different values.",
+            Self::Bracketing => "replicas merge values that others have already merged, in any grouping: replicas show different values.",
+            Self::Idempotence => "a value that is merged again changes again, so replicas never agree.",
+            Self::Absorption => "a replica that was away brings a value that was already merged, and it counts twice.",
+            Self::Growth => "values grow with every merge, until the object reaches its limit in bytes.",
+            Self::Replay => "nodes return different values for the same siblings, and a merge cannot be repeated to find out what it did.",
+            Self::Limits => "keys with many writers, which have the most and the largest siblings, are not merged.",
         }
     }
 
-    /// Where to look for the fault.
+    /// What to change in the plugin.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
             Self::Totality => {
-                "answer what cannot be read with a Fault, and merge everything that can: no panic, no index, no arithmetic that overflows, no \
-                 sibling that is skipped. Members that are not known are kept or refused (serde's deny_unknown_fields), since a newer client has \
-                 written them. A validator takes what the merge takes."
+                "return a Fault for a value that cannot be read, and merge every value that can: no panic, no index, no overflow, no \
+                 sibling that is skipped, no value that is cut. Keep or refuse unknown members (serde's deny_unknown_fields): a newer \
+                 client has written them. A validator accepts exactly what the merge accepts."
             }
             Self::Permutation => {
-                "where two siblings compete, compare something total, not their places: the stamp, then the bytes. Not the writer: a merged value has \
-                 the latest stamp of its inputs, but not always the writer of the one that won."
+                "where two siblings compete, compare by a total order and not by position: the stamp, then the bytes. Not the writer: \
+                 a merged value has the latest stamp of its inputs, but not always the writer of the one that won."
             }
             Self::Bracketing => {
-                "let the result carry all that the next merge needs to know of its inputs, or decide by a greatest element: by the value, or by the \
-                 stamp, then the value. A merged value has the latest stamp of its inputs and the largest of their writers, so a merge that \
-                 decides by the writer breaks this law."
+                "let the result carry everything that the next merge needs of its inputs, or take a maximum: of the value, or of the \
+                 stamp, then the value. A merged value has the latest stamp of its inputs and the largest of their writers, so a merge \
+                 that decides by the writer breaks this law."
             }
-            Self::Idempotence => {
-                "join sets or take maxima where values are added up or appended; a count is the size of a set of tagged writes."
-            }
-            Self::Absorption => "let the result remember what has gone into it: a set of tags, or a counter for each writer.",
-            Self::Growth => "drop what the merged value no longer needs to say.",
+            Self::Idempotence => "join sets or take maxima instead of adding or appending; count the elements of a set of tagged writes.",
+            Self::Absorption => "let the result remember its inputs: as a set of tags, or as a counter for each writer.",
+            Self::Growth => "drop what the merged value no longer needs.",
             Self::Replay => "iterate in a fixed order (BTreeMap, sorted lists), and keep nothing between calls.",
-            Self::Limits => "merge in one pass over sorted inputs, without a copy of each; or give the bucket more fuel or memory.",
+            Self::Limits => "merge in one pass over sorted inputs, without copying each; or give the bucket more fuel or memory.",
         }
     }
 }

@@ -1,10 +1,11 @@
-//! The laws a merge must obey, generators that look for trouble, and a shrinker.
+//! The laws that a merge must obey, generators for test cases, and a shrinker.
 //!
-//! No WebAssembly here: a [`Merge`] is anything that makes one value of several, so the author of a plugin checks the
-//! plain function in an ordinary test, and the host checks the component with the very same code.
+//! Owns the definition of the laws. It contains no WebAssembly: a [`Merge`] is anything that makes one value of
+//! several, so a plugin's author checks the plain function in an ordinary test, and the host checks the component with
+//! the same code.
 //!
 //! ```
-//! use rejoin_laws::{MergeResult, CheckConfig, Merge, Sampler, Sibling, check};
+//! use rejoin_laws::{CheckConfig, Merge, MergeResult, Sampler, Sibling, check};
 //!
 //! struct Highest;
 //! impl Merge for Highest {
@@ -21,19 +22,19 @@
 //! check(&Highest, &Numbers, CheckConfig::default()).expect("the highest number obeys every law");
 //! ```
 //!
-//! [`check()`] answers with a [`Counterexample`] that has been made as small as it could be, and prints as something
-//! one can read and run again.
+//! [`check()`] returns a [`Counterexample`] for the first law that is broken. It has been shrunk, it can be printed,
+//! and it can be run again.
 //!
-//! Laws are necessary and not sufficient: a plain union of shopping carts obeys all of them and still brings removed
-//! items back. So there are also [`scenario`](scenario::ModelCluster): replicas with contexts,
-//! clients that read and write them, and
-//! what must come out.
+//! The laws are necessary and not sufficient: a plain union of shopping carts obeys all of them and still brings
+//! removed items back. A [`Scenario`] says what must come out: it runs reads and writes with contexts on a
+//! [`ModelCluster`].
 //!
-//! In reading order: [`merge`] has the traits, [`laws`] what must hold, [`judge`] tries it (and `totality` the first of
-//! them), [`cases`] what it is tried on ([`damage`] makes garbage, `fixed` has what chance finds too seldom,
-//! [`largest`] fills a bucket), [`mod@check`] does it many times, [`progress`] says how far it has come, `shrink` makes
-//! a counterexample small, [`counterexample`] prints it, [`story`] tells who wrote what; [`rng`] is the only source of
-//! chance.
+//! # Reading order
+//! `merge` has the traits and `laws` the laws. `judge` and `totality` check a law on given siblings. `cases` draws
+//! siblings at random, `damage` damages values, `fixed` has the cases that random ones rarely hit, `largest` fills a
+//! bucket. `check` runs a law on many cases, `progress` reports on it, `shrink` makes a counterexample smaller and
+//! `counterexample` prints it. `scenario` is the model cluster, `rng` the only source of randomness. [`panic_record`]
+//! has the bytes in which a guest leaves the message of a panic for the host.
 
 #![forbid(unsafe_code)]
 
@@ -46,6 +47,7 @@ mod judge;
 mod largest;
 mod laws;
 mod merge;
+pub mod panic_record;
 mod progress;
 mod rng;
 mod scenario;

@@ -1,43 +1,43 @@
-//! What is checked: a merge, and where its values come from.
+//! The traits of the checker: a merge, and the source of its values.
 
 use core::fmt;
 
-/// One of the concurrent values of a key, as a plugin sees it.
+/// One of the concurrent values of a key, as a plugin gets it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Sibling {
-    /// The value.
+    /// The bytes that a client wrote or an earlier merge returned.
     pub value: Vec<u8>,
     /// When it was written, in milliseconds since the Unix epoch.
     pub stamp_ms: u64,
-    /// Which actor took the write.
+    /// The actor that took the write.
     pub writer: u64,
 }
 
-/// Why a merge gave no answer. The laws treat them differently, and only a refusal is ever right.
+/// Why a merge gave no result. Only a refusal can be right.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MergeError {
-    /// It says that it will not, and why: a value is not in its format.
+    /// The merge refuses a value, with its reason: the value is not in its format.
     Refused(String),
-    /// It broke: a panic, a trap, or an answer that is none.
+    /// The merge panicked, trapped, or returned bytes that are no result.
     Trapped(String),
-    /// It went over a limit on its work: fuel, memory or time.
+    /// The merge exceeded its fuel, memory or time.
     Exceeded(String),
-    /// It says that it will not, because the result would be too large. Two good values may come to that.
+    /// The result would be larger than the merge or its bucket allows. Valid values may lead to this.
     TooLarge(String),
 }
 
 impl MergeError {
-    /// Whether the merge itself says no.
+    /// Whether the merge refused, and neither trapped nor exceeded a limit.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::TooLarge(_))
     }
 }
 
-/// What a merge answers.
+/// The merged value, or why there is none.
 pub type MergeResult = Result<Vec<u8>, MergeError>;
 
-/// Words alone are the merge's own reason.
+/// A bare text is a refusal.
 impl From<&str> for MergeError {
     fn from(reason: &str) -> Self {
         Self::Refused(reason.into())
@@ -60,15 +60,15 @@ impl fmt::Display for MergeError {
     }
 }
 
-/// Anything that makes one value of several: a plain function, or a component in its host.
+/// Anything that makes one value of several: a plain function, or a component on a host.
 pub trait Merge {
     /// Merges siblings.
     ///
     /// # Errors
-    /// A [`MergeError`] that says why there is no answer.
+    /// A [`MergeError`] that says why there is no result.
     fn merge(&self, key: &[u8], siblings: &[Sibling]) -> MergeResult;
 
-    /// Merges the same siblings once more, in surroundings as different as can be had: another instance, another host.
+    /// Merges the same siblings again, in another engine if there is one.
     ///
     /// # Errors
     /// As [`Merge::merge`].
@@ -76,21 +76,21 @@ pub trait Merge {
         self.merge(key, siblings)
     }
 
-    /// Whether a value may be written, if there is a validator that says so.
+    /// What the validator says of a value; `None` without a validator.
     fn validate(&self, _key: &[u8], _value: &[u8]) -> Option<Result<(), MergeError>> {
         None
     }
 }
 
-/// Where values come from.
+/// The source of the values that a merge is checked on.
 pub trait Sampler {
-    /// A value, always the same for the same arguments; `size` is a hint from 0.
+    /// A value, always the same for the same arguments. `size` is a hint from 0.
     ///
     /// # Errors
-    /// Why there is none, in words.
+    /// Why there is none.
     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String>;
 
-    /// Whether its values are valid, so that no merge of them may be refused.
+    /// Whether the values are guaranteed to be valid. Then no merge of them may be refused.
     fn draws_valid_values(&self) -> bool {
         true
     }
@@ -120,8 +120,8 @@ impl<T: Sampler + ?Sized> Sampler for &T {
     }
 }
 
-/// The sibling that stands for a merged value: the latest stamp and the writer with the highest id, as the host does
-/// for a fold. The host does not know which input has won, so this writer may be another one's than the winner's.
+/// A merged value as a sibling: it has the latest stamp of its inputs and the highest of their writers, as after a fold
+/// in a cluster. The host does not know which input has won, so the writer may not be the winner's.
 #[must_use]
 pub(crate) fn folded(value: Vec<u8>, inputs: &[Sibling]) -> Sibling {
     let stamp_ms = inputs.iter().map(|sibling| sibling.stamp_ms).max().unwrap_or(0);

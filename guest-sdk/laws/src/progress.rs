@@ -1,39 +1,37 @@
-//! How far a check has come, for whoever waits.
+//! Progress reports of a check.
 
 use std::time::Duration;
 
 use crate::laws::Law;
 
-/// What a check does now.
+/// What a check is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
-    /// A law is tried on its next case.
+    /// A law is checked on its next case.
     Checking {
-        /// The law.
+        /// The law that is checked.
         law: Law,
-        /// The case's number, from 1.
+        /// The number of the case, from 1.
         case: u32,
-        /// How many there are.
+        /// The number of cases for this law.
         cases: u32,
     },
-    /// A counterexample has been found and is made smaller. Told at its beginning and with every step that succeeds or
-    /// fails.
+    /// A counterexample is being shrunk. Sent before every attempt.
     Shrinking {
-        /// The law.
+        /// The law that is checked.
         law: Law,
-        /// Smaller cases that were tried so far.
+        /// Smaller cases tried so far.
         attempts: usize,
         /// Siblings of the smallest counterexample so far.
         siblings: usize,
-        /// Bytes of their values.
+        /// Bytes of their values together.
         bytes: usize,
     },
-    /// The time for shrinking was over before nothing smaller could be found; the smallest counterexample so far is
-    /// kept.
+    /// Shrinking ran out of time. The smallest counterexample found so far is kept.
     OutOfTime {
-        /// The law.
+        /// The law that is checked.
         law: Law,
-        /// How long it was.
+        /// The time limit, [`CheckConfig::shrink`](crate::CheckConfig::shrink).
         budget: Duration,
     },
 }

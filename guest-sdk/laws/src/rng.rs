@@ -1,14 +1,14 @@
-//! A small deterministic random number generator (SplitMix64, by Steele, Lea and Flood): the same seed gives the same
+//! A deterministic random number generator, SplitMix64 (Steele, Lea and Flood, 2014): the same seed gives the same
 //! cases on every machine.
 
-/// A stream of numbers named by its seed. Not for secrets.
+/// A stream of random numbers. Not for secrets.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: u64,
 }
 
 impl Rng {
-    /// The stream of that seed.
+    /// The stream of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
@@ -23,7 +23,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; 0 if the bound is 0. The bias of the remainder does not matter for small bounds.
+    /// A number below `bound`, or 0 if the bound is 0. Slightly biased, which does not matter for small bounds.
     pub fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next_u64() % bound }
     }
@@ -33,7 +33,7 @@ impl Rng {
         self.below(n) == 0
     }
 
-    /// One of the items, or nothing of an empty slice.
+    /// One of the items; `None` of an empty slice.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         let index = usize::try_from(self.below(items.len() as u64)).ok()?;
         items.get(index)

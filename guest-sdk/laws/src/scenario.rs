@@ -1,9 +1,9 @@
-//! Who wrote what, having seen what: a small cluster in which a merge has to do the right thing.
+//! Scenarios: reads and writes with contexts on a small model cluster, and the value that must come out.
 //!
-//! A law only compares answers with one another. A [`ModelCluster`] knows the right one: replicas hold siblings with
-//! their causal contexts, clients read, edit and write, replicas meet, fold, lose touch, and come back with a disk as old as
-//! one likes. It is a model of one key, exact in what a plugin can notice: a write replaces what its client had seen,
-//! everything else becomes a sibling, and siblings reach the merge in one order.
+//! A law only compares results with one another. A scenario knows the right one. A [`ModelCluster`] holds one key:
+//! replicas store siblings with their causal contexts, clients read, edit and write, replicas synchronise, fold, and
+//! come back with an old disk. It is exact in what a plugin can observe: a write replaces the values that its client
+//! has read, every other value becomes a sibling, and siblings reach the merge in canonical order.
 //!
 //! ```
 //! use rejoin_laws::{MergeResult, Merge, Sibling, ModelCluster};
@@ -38,22 +38,22 @@ use object::Object;
 use crate::counterexample::readable;
 use crate::merge::Merge;
 
-/// A story with a name, as a plugin ships it.
+/// A scenario, as a plugin ships it.
 #[derive(Clone, Copy)]
 pub struct Scenario {
-    /// A short name.
+    /// A short name for reports.
     pub name: &'static str,
-    /// What happens and what must come of it, in a sentence.
+    /// What happens and what the result must be, in a sentence.
     pub about: &'static str,
-    /// Tells the cluster.
+    /// The steps. They create replicas by naming them, and end with an expectation.
     pub steps: fn(&mut ModelCluster<'_>) -> Result<(), ScenarioError>,
 }
 
 impl Scenario {
-    /// Tells the story to a merge.
+    /// Runs the scenario with a merge.
     ///
     /// # Errors
-    /// What came out wrong, with everything that led there.
+    /// [`ScenarioError`] with the wrong result and the steps that led to it.
     pub fn run(&self, merge: &dyn Merge) -> Result<(), ScenarioError> {
         (self.steps)(&mut ModelCluster::new(merge, b"scenario")).map_err(|error| ScenarioError { scenario: Some(self.name), ..error })
     }
@@ -65,14 +65,14 @@ impl fmt::Debug for Scenario {
     }
 }
 
-/// A story that ended otherwise than it should.
+/// A scenario with a wrong result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ScenarioError {
-    /// The scenario's name, if it was one.
+    /// The scenario's name; `None` for a cluster that a test has built itself.
     pub scenario: Option<&'static str>,
-    /// What is wrong.
+    /// The difference between the expected and the actual result.
     pub what: String,
-    /// Everything that happened before, a line each.
+    /// The steps before, one line each.
     pub log: Vec<String>,
 }
 
@@ -80,20 +80,20 @@ impl std::error::Error for ScenarioError {}
 
 impl fmt::Display for ScenarioError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.scenario.unwrap_or("the story"), self.what)?;
+        write!(f, "{}: {}", self.scenario.unwrap_or("the scenario"), self.what)?;
         self.log.iter().enumerate().try_for_each(|(number, line)| write!(f, "\n  {:>2}. {line}", number + 1))
     }
 }
 
-/// What a client has read: the merged value, and the context that its next write will carry.
+/// The result of a read: the merged value, and the context for the next write of this client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReadResult {
-    /// The value, or nothing if there is none.
+    /// The merged value; `None` if the key has none.
     pub value: Option<Vec<u8>>,
     context: BTreeMap<u64, u64>,
 }
 
-/// A copy of a replica's disk.
+/// A copy of a replica's disk, see [`ModelCluster::copy_disk`].
 #[derive(Clone, Debug)]
 pub struct DiskImage(Object);
 
@@ -103,7 +103,7 @@ struct Replica {
     object: Object,
 }
 
-/// One key on a few replicas, and what happens to it. Replicas and people are made by naming them.
+/// One key on a few replicas. Naming a replica creates it.
 pub struct ModelCluster<'a> {
     merge: &'a dyn Merge,
     key: Vec<u8>,
@@ -120,10 +120,10 @@ impl<'a> ModelCluster<'a> {
         Self { merge, key: key.to_vec(), replicas: BTreeMap::new(), next_actor: 1, now_ms: 1_700_000_000_000, log: Vec::new() }
     }
 
-    /// Reads the key at a replica: what a client would see, with its context.
+    /// Reads the key at a replica.
     ///
     /// # Errors
-    /// If the merge refuses the siblings.
+    /// [`ScenarioError`] if the merge fails.
     pub fn read(&mut self, at: &str) -> Result<ReadResult, ScenarioError> {
         let object = self.replica(at).object.clone();
         let value = self.view(at, &object)?;
@@ -132,32 +132,32 @@ impl<'a> ModelCluster<'a> {
         Ok(ReadResult { value, context: object.context })
     }
 
-    /// `who` writes a value at a replica, having seen `seen`: what had been seen is replaced, all else stays as
-    /// siblings.
+    /// `who` writes a value at a replica, with the context of the read `seen`: values that the read covers are
+    /// replaced, all others stay as siblings.
     pub fn write(&mut self, at: &str, who: &str, value: &[u8], seen: &ReadResult) {
         self.put(at, Some(value.to_vec()), &seen.context);
         self.log.push(format!("{who} writes {} at {at}", readable(value)));
     }
 
-    /// `who` deletes the whole key at a replica, having seen `seen`.
+    /// `who` deletes the key at a replica, with the context of the read `seen`.
     pub fn delete(&mut self, at: &str, who: &str, seen: &ReadResult) {
         self.put(at, None, &seen.context);
         self.log.push(format!("{who} deletes the key at {at}"));
     }
 
-    /// Two replicas exchange what they have.
+    /// Two replicas exchange their objects.
     pub fn sync(&mut self, one: &str, other: &str) {
         let theirs = self.replica(other).object.clone();
         let joined = self.replica(one).object.sync(&theirs);
         self.replica(one).object = joined.clone();
         self.replica(other).object = joined;
-        self.log.push(format!("{one} and {other} meet"));
+        self.log.push(format!("{one} and {other} synchronise"));
     }
 
-    /// A replica stores the merged value in place of its siblings, as the host does for a self-causal plugin.
+    /// A replica stores the merged value instead of its siblings, as a cluster does for a self-causal plugin.
     ///
     /// # Errors
-    /// If the merge refuses the siblings.
+    /// [`ScenarioError`] if the merge fails.
     pub fn fold(&mut self, at: &str) -> Result<(), ScenarioError> {
         let object = self.replica(at).object.clone();
         let Some(merged) = self.view(at, &object)? else { return Ok(()) };
@@ -172,33 +172,33 @@ impl<'a> ModelCluster<'a> {
         DiskImage(self.replica(at).object.clone())
     }
 
-    /// A replica comes back with an old disk. It mints no dot under its old name: it has forgotten which it used.
+    /// A replica comes back with an old disk. It gets a new actor, because it no longer knows which dots it has minted.
     pub fn restore_disk(&mut self, at: &str, disk: DiskImage) {
         let actor = self.draw_actor();
         self.replicas.insert(at.into(), Replica { actor, counter: 0, object: disk.0 });
         self.log.push(format!("{at} comes back with an old disk"));
     }
 
-    /// A read at a replica must give exactly these bytes.
+    /// Expects a read at a replica to give exactly these bytes.
     ///
     /// # Errors
-    /// If it does not.
+    /// [`ScenarioError`] if it gives others.
     pub fn expect(&mut self, at: &str, value: &[u8]) -> Result<(), ScenarioError> {
         self.expect_that(at, &readable(value), |found| found == Some(value))
     }
 
-    /// A read at a replica must find no value.
+    /// Expects a read at a replica to find no value.
     ///
     /// # Errors
-    /// If it finds one.
+    /// [`ScenarioError`] if it finds one.
     pub fn expect_nothing(&mut self, at: &str) -> Result<(), ScenarioError> {
         self.expect_that(at, "nothing", |found| found.is_none())
     }
 
-    /// A read at a replica must give a value that passes the test; `wanted` says in words what that is.
+    /// Expects a read at a replica to pass the test; `wanted` describes the expected value.
     ///
     /// # Errors
-    /// If it does not.
+    /// [`ScenarioError`] if it does not.
     pub fn expect_that(&mut self, at: &str, wanted: &str, test: impl FnOnce(Option<&[u8]>) -> bool) -> Result<(), ScenarioError> {
         let seen = self.read(at)?;
         if test(seen.value.as_deref()) {
@@ -208,7 +208,7 @@ impl<'a> ModelCluster<'a> {
         Err(self.error(format!("a read at {at} should give {wanted}, and gives {found}")))
     }
 
-    /// The story goes no further, and why.
+    /// An error with this text and the steps so far.
     #[must_use]
     pub fn error(&self, what: String) -> ScenarioError {
         ScenarioError { scenario: None, what, log: self.log.clone() }
@@ -240,7 +240,7 @@ impl<'a> ModelCluster<'a> {
         self.replicas.get_mut(name).expect("a replica is made by naming it")
     }
 
-    /// Actors are no order in time, so a later one may well be the smaller number.
+    /// Actor ids have no order in time: a later one may be smaller.
     fn draw_actor(&mut self) -> u64 {
         self.next_actor += 1;
         crate::rng::Rng::new(self.next_actor).next_u64()

@@ -1,4 +1,4 @@
-//! Makes a failing case smaller while it keeps failing the same way.
+//! Makes a failing case smaller as long as it keeps failing in the same way.
 
 use std::time::{Duration, Instant};
 
@@ -8,42 +8,42 @@ use crate::laws::Law;
 use crate::merge::{Merge, Sampler};
 use crate::progress::Progress;
 
-/// How often a smaller case may be tried: enough for the cases of this crate, and an end for slow merges.
+/// The most attempts on small cases: enough for the cases of this crate, and an end for slow merges.
 const ATTEMPTS: usize = 2_000;
-/// The same for the largest siblings, each of which may take a merge to its limits.
+/// The most attempts on the largest siblings, each of which may use all of a merge's fuel.
 const LARGE_ATTEMPTS: usize = 60;
 
-/// What a case that still fails looks like.
+/// A case that breaks a law.
 pub(crate) struct FailingCase {
     pub(crate) case: Case,
     pub(crate) trial: Trial,
     pub(crate) violation: Violation,
 }
 
-/// How long it may go on, in attempts and in time, and who is told how far it has come.
+/// How many attempts and how much time are left, and the progress callback.
 pub(crate) struct ShrinkBudget<'a> {
     law: Law,
     attempts: usize,
     most: usize,
     budget: Duration,
     until: Option<Instant>,
-    told: bool,
+    reported: bool,
     watch: &'a mut dyn FnMut(Progress),
 }
 
 impl<'a> ShrinkBudget<'a> {
     pub(crate) fn new(law: Law, budget: Duration, watch: &'a mut dyn FnMut(Progress)) -> Self {
         let most = if law == Law::Limits { LARGE_ATTEMPTS } else { ATTEMPTS };
-        Self { law, attempts: 0, most, budget, until: Instant::now().checked_add(budget), told: false, watch }
+        Self { law, attempts: 0, most, budget, until: Instant::now().checked_add(budget), reported: false, watch }
     }
 
-    /// Whether there may be another attempt, which is counted then.
+    /// Takes one attempt from the budget, if one is left.
     fn may_try(&mut self, best: &Trial) -> bool {
         if self.attempts >= self.most {
             return false;
         }
         if self.until.is_some_and(|until| Instant::now() >= until) {
-            if !std::mem::replace(&mut self.told, true) {
+            if !std::mem::replace(&mut self.reported, true) {
                 (self.watch)(Progress::OutOfTime { law: self.law, budget: self.budget });
             }
             return false;
@@ -55,8 +55,8 @@ impl<'a> ShrinkBudget<'a> {
     }
 }
 
-/// The smallest failing case that greedy steps lead to: first other samples, then, of values that may be invalid,
-/// fewer bytes.
+/// The smallest failing case that greedy steps lead to: first other samples, then fewer bytes if the values may be
+/// invalid.
 pub(crate) fn shrink(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, start: FailingCase, mut budget: ShrinkBudget<'_>) -> FailingCase {
     let mut best = start;
     while let Some(found) = smaller(&best.case).into_iter().find_map(|candidate| {
@@ -72,7 +72,7 @@ pub(crate) fn shrink(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, start: 
     if best.trial.valid { best } else { trimmed(law, merge, best, &mut budget) }
 }
 
-/// A smaller trial counts only if it fails as the larger one did.
+/// The violation of a smaller trial, if it is of the same kind.
 fn still_broken(law: Law, merge: &dyn Merge, trial: &Trial, before: &Violation) -> Option<Violation> {
     match law.judge(merge, trial) {
         Verdict::Broken(violation) if violation.is_like(before) => Some(violation),
@@ -80,7 +80,7 @@ fn still_broken(law: Law, merge: &dyn Merge, trial: &Trial, before: &Violation) 
     }
 }
 
-/// Takes bytes out of the values, halves first.
+/// Removes bytes from the values, halves first.
 fn trimmed(law: Law, merge: &dyn Merge, mut best: FailingCase, budget: &mut ShrinkBudget<'_>) -> FailingCase {
     for index in 0..best.trial.siblings.len() {
         let mut step = best.trial.siblings[index].value.len().div_ceil(2);
@@ -101,7 +101,7 @@ fn trimmed(law: Law, merge: &dyn Merge, mut best: FailingCase, budget: &mut Shri
     best
 }
 
-/// Every case that is one step smaller, the largest steps first.
+/// All cases that are one step smaller, the largest steps first.
 fn smaller(case: &Case) -> Vec<Case> {
     let mut cases = Vec::new();
     if case.inputs.len() > 5 {

@@ -90,7 +90,7 @@ fn broken(merge: &dyn Merge, sampler: &dyn Sampler, config: CheckConfig) -> Vec<
 fn a_union_obeys_every_law() {
     let largest = BucketLimits { siblings: 32, value_bytes: 1 << 16, object_bytes: 1 << 18 };
     let tried =
-        check(&By(union), &Sets, CheckConfig { largest: Some(largest), ..CheckConfig::default() }).expect("a union is a semilattice");
+        check(&By(union), &Sets, CheckConfig { bucket: Some(largest), ..CheckConfig::default() }).expect("a union is a semilattice");
     assert_eq!(tried.iter().map(|tried| tried.law).collect::<Vec<_>>(), Law::ALL);
     for tried in &tried[..7] {
         assert!(tried.cases == 300 && tried.judged > 100, "{tried:?}");
@@ -238,7 +238,7 @@ fn only_the_largest_siblings_show_what_is_over_the_limits() {
     }
     assert_eq!(broken(&Slow, &Words, CheckConfig::default()), [], "small values do not show it");
     let config =
-        CheckConfig { largest: Some(BucketLimits { siblings: 32, value_bytes: 1 << 16, object_bytes: 1 << 18 }), ..CheckConfig::default() };
+        CheckConfig { bucket: Some(BucketLimits { siblings: 32, value_bytes: 1 << 16, object_bytes: 1 << 18 }), ..CheckConfig::default() };
     assert_eq!(broken(&Slow, &Words, config), [Law::Limits]);
     let found = check_law(Law::Limits, &Slow, &Words, config).expect_err("too slow");
     let bytes: usize = found.trial.siblings.iter().map(|sibling| sibling.value.len()).sum();

@@ -12,6 +12,9 @@ use crate::bench::args::BenchArgs;
 use crate::global::GlobalArgs;
 use crate::values::{DurabilityArg, PluginChoice, Ttl, duration, plugin, quorum, ttl};
 
+/// A node's default for `module_bytes`.
+pub(crate) const DEFAULT_MODULE_BYTES: usize = 2 << 20;
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a negative answer (not found, exists), 2 usage or configuration, 3 unreachable, 4 quorum or time-out (retry),
 5 denied, 6 stale version, 7 plugin rejected.";
@@ -315,6 +318,9 @@ pub(crate) enum PluginVerb {
         /// Do not use the network
         #[arg(long)]
         offline: bool,
+        /// Bytes of a component that the nodes accept, their `module_bytes`
+        #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MODULE_BYTES)]
+        module_bytes: usize,
     },
     /// Check the laws of merging on a component, with values that its own sampler draws
     Test(TestArgs),
@@ -334,6 +340,9 @@ pub(crate) enum PluginVerb {
 pub(crate) struct TestArgs {
     /// The component, as `plugin build` makes it, or the core module of a guest crate
     pub(crate) file: PathBuf,
+    /// Bytes of a component that the nodes accept, their `module_bytes`
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MODULE_BYTES)]
+    pub(crate) module_bytes: usize,
     /// Cases for each law
     #[arg(long, value_name = "COUNT", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) cases: u32,

@@ -1,79 +1,62 @@
-//! What a plugin that has trapped left behind: the message of its panic, and the functions that it was in.
+//! Reads the state of a plugin that has trapped: the message of its panic, or the functions on its stack.
 //!
-//! Guests of the SDK write their panics into a marked record in linear memory (`guest-sdk/src/panic.rs` has the form).
-//! Of others the names of the functions on the stack are told, if the module has names. Both are the plugin's own
-//! words: bounded, and escaped for terminals.
+//! Guests of the SDK leave their message as a record in linear memory, see [`rejoin_laws::panic_record`]. For other
+//! guests the names of the functions on the stack are read, if the module has names. Both come from the plugin, so they
+//! are bounded and escaped.
 
 use memchr::memmem;
 use wasmtime::{AsContext, WasmCoreDump};
 
+use rejoin_laws::panic_record::{decode, mark};
+
 use crate::escape::escape_untrusted;
 
-/// The mark of a record, in two halves as the SDK has it.
-const MARK: [u64; 2] = [0x9d1c_63e5_a8f0_274b, 0x36b7_f95e_0c82_d1a4];
-/// The most bytes of a record's text.
-const TEXT: usize = 1000;
-const HEADER: usize = 24;
 /// The most functions that are named.
 const NAMED: usize = 6;
-/// The most marks that are looked at. A guest of the SDK has two at the most: the record, and a copy of its mark.
+/// The most marks that are checked. A guest of the SDK has two at the most: the record, and a copy of its mark.
 const CANDIDATES: usize = 16;
 
-/// The place and message of a panic, if the plugin has left a record of it.
+/// The location and message of a panic, if the plugin has left a record.
 pub(crate) fn message(error: &wasmtime::Error, store: impl AsContext) -> Option<String> {
-    let remains = error.downcast_ref::<WasmCoreDump>()?;
-    remains.memories().iter().find_map(|memory| record_in(memory.data(&store)))
+    let dump = error.downcast_ref::<WasmCoreDump>()?;
+    dump.memories().iter().find_map(|memory| record_in(memory.data(&store)))
 }
 
-/// The functions it was in, the innermost first, if the module has names.
+/// The functions on the stack, the innermost first, if the module has names.
 pub(crate) fn function_names(error: &wasmtime::Error) -> Option<String> {
-    let remains = error.downcast_ref::<WasmCoreDump>()?;
-    let names: Vec<&str> = remains.frames().iter().filter_map(|frame| frame.func_name()).take(NAMED).collect();
+    let dump = error.downcast_ref::<WasmCoreDump>()?;
+    let names: Vec<&str> = dump.frames().iter().filter_map(|frame| frame.func_name()).take(NAMED).collect();
     (!names.is_empty()).then(|| escape_untrusted(&names.join(", called by ")))
 }
 
-/// The text of the record in a memory, if there is one that is whole. The plugin has paid no fuel for this, so it reads
-/// the memory once, and checks a bounded number of records.
+/// The text of the first whole record in a memory. The plugin has paid no fuel for this search, so it is one pass over
+/// the memory that decodes a bounded number of records.
 fn record_in(memory: &[u8]) -> Option<String> {
-    let mark = [MARK[0].to_le_bytes(), MARK[1].to_le_bytes()].concat();
-    let texts = memmem::find_iter(memory, &mark).take(CANDIDATES).filter_map(|at| text_of(&memory[at..]));
+    let mark = mark();
+    let texts = memmem::find_iter(memory, &mark).take(CANDIDATES).filter_map(|at| decode(&memory[at..]));
     texts.map(|text| escape_untrusted(&String::from_utf8_lossy(text))).next()
-}
-
-fn text_of(record: &[u8]) -> Option<&[u8]> {
-    let word = |at: usize| record.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
-    let len = usize::try_from(word(16)?).ok().filter(|len| *len <= TEXT)?;
-    let text = record.get(HEADER..HEADER + len)?;
-    let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    (word(20)? == hash).then_some(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record(text: &[u8], len: u32) -> Vec<u8> {
-        let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-        [&MARK[0].to_le_bytes()[..], &MARK[1].to_le_bytes(), &len.to_le_bytes(), &hash.to_le_bytes(), text].concat()
-    }
+    use rejoin_laws::panic_record::encode;
 
     #[test]
     fn a_whole_record_is_found_and_escaped() {
-        let memory = [&[0; 5000][..], &record(b"src/lib.rs:3:4: \x1b[31mno\xff", 24), &[7; 100]].concat();
+        let memory = [&[0; 5000][..], &encode(b"src/lib.rs:3:4: \x1b[31mno\xff"), &[7; 100]].concat();
         assert_eq!(record_in(&memory).as_deref(), Some("src/lib.rs:3:4: \\u{1b}[31mno\u{fffd}"));
     }
 
     #[test]
-    fn what_is_no_record_is_passed_over() {
-        let (cut, long) = (record(b"text", 4), record(b"text", 5000));
+    fn damaged_records_are_skipped_up_to_a_bound() {
+        let whole = encode(b"text");
         assert_eq!(record_in(&[0; 70_000]), None);
-        assert_eq!(record_in(&cut[..cut.len() - 1]), None);
-        assert_eq!(record_in(&long), None);
-        assert_eq!(record_in(&cut[..16]), None);
-        let mut wrong = record(b"text", 4);
-        wrong[25] ^= 1;
-        assert_eq!(record_in(&wrong), None);
-        assert_eq!(record_in(&[wrong.clone(), cut.clone()].concat()).as_deref(), Some("text"), "the next one is");
-        assert_eq!(record_in(&[wrong.repeat(CANDIDATES), cut].concat()), None, "not every mark is worth a look");
+        assert_eq!(record_in(&whole[..16]), None);
+        let mut damaged = whole;
+        damaged[25] ^= 1;
+        assert_eq!(record_in(&damaged), None);
+        assert_eq!(record_in(&[damaged, whole].concat()).as_deref(), Some("text"), "the next one is whole");
+        assert_eq!(record_in(&[damaged.repeat(CANDIDATES), whole.to_vec()].concat()), None, "only a bounded number is decoded");
     }
 }

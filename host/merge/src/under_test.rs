@@ -1,4 +1,4 @@
-//! Lends a plugin to the law checker, so that the laws run on the component itself.
+//! A component as the law checker sees it: a merge, a validator and a sampler.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,45 +11,45 @@ use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
 
-/// A plugin on its host under given limits, as the law checker takes it. Every call gets a fresh instance.
+/// A plugin on its host, with the limits of a bucket. Every call gets a fresh instance.
 #[derive(Debug)]
 pub struct PluginUnderTest {
-    /// Where it runs.
+    /// The host that has loaded the plugin.
     pub host: Host,
-    /// What runs.
+    /// The plugin that is checked.
     pub plugin: Plugin,
-    /// What each call may use. A merge has fuel for its inputs, as in a bucket with that much ([`fuel_for`]).
+    /// The limits of a call. Fuel is scaled with the bytes of the inputs, as in a bucket ([`fuel_for`]).
     pub limits: CallLimits,
     elsewhere: Option<(Host, Plugin)>,
     most_fuel: AtomicU64,
 }
 
 impl PluginUnderTest {
-    /// The plugin on the host that has compiled it.
+    /// A plugin on the host that has loaded it.
     #[must_use]
     pub fn new(host: Host, plugin: Plugin, limits: CallLimits) -> Self {
         Self { host, plugin, limits, elsewhere: None, most_fuel: AtomicU64::new(0) }
     }
 
-    /// The same component, compiled by another host: where a merge is asked for again.
+    /// Adds the same component on another host, for the law of replay.
     #[must_use]
     pub fn and_elsewhere(self, host: Host, plugin: Plugin) -> Self {
         Self { elsewhere: Some((host, plugin)), ..self }
     }
 
-    /// The most fuel that a merge may take: that of the largest siblings.
+    /// The most fuel that a merge may use: that of the largest siblings.
     #[must_use]
     pub fn fuel(&self) -> u64 {
         fuel_for(self.limits.fuel, usize::MAX)
     }
 
-    /// The most fuel that a merge has taken so far.
+    /// The most fuel that a merge has used so far.
     #[must_use]
     pub fn most_fuel(&self) -> u64 {
         self.most_fuel.load(Ordering::Relaxed)
     }
 
-    /// Says to which sibling a merge's failure is due.
+    /// The failure of a merge with the sibling named that causes it.
     pub(crate) fn with_faulty_sibling(&self, key: &[u8], siblings: &[rejoin_laws::Sibling], failure: MergeError) -> MergeError {
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
         let limits = self.limits_for(&siblings);
@@ -63,16 +63,20 @@ impl PluginUnderTest {
         }
     }
 
-    /// As in a bucket.
     fn limits_for(&self, siblings: &[Sibling]) -> CallLimits {
         let bytes = siblings.iter().map(|sibling| sibling.value.len()).sum();
         CallLimits { fuel: fuel_for(self.limits.fuel, bytes), ..self.limits }
     }
 
-    fn ask(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
+    fn merge_on(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
-        let merged = host.merge(plugin, key, &siblings, &self.limits_for(&siblings)).map_err(failure)?;
+        // The limit of the result is applied afterwards, so that the fuel of a merge with too large a result is known.
+        let limits = CallLimits { result_bytes: self.limits.memory_bytes, ..self.limits_for(&siblings) };
+        let merged = host.merge(plugin, key, &siblings, &limits).map_err(merge_error)?;
         self.most_fuel.fetch_max(merged.fuel_used, Ordering::Relaxed);
+        if merged.value.len() > self.limits.result_bytes {
+            return Err(merge_error(MergeFault::ResultTooLarge { limit: self.limits.result_bytes }));
+        }
         Ok(merged.value.to_vec())
     }
 }
@@ -81,9 +85,9 @@ fn lend(one: &rejoin_laws::Sibling) -> Sibling {
     Sibling { value: one.value.clone().into(), stamp_ms: one.stamp_ms, writer: one.writer }
 }
 
-/// What a fault is to the laws. Too large a result or too many siblings are no fault of the merge: it cannot help what
-/// it is given.
-fn failure(fault: MergeFault) -> MergeError {
+/// The fault as the laws classify it. Valid siblings may be too many or their result too large: neither is a trap or a
+/// refusal of a value.
+fn merge_error(fault: MergeFault) -> MergeError {
     let reason = fault.to_string();
     match fault {
         MergeFault::Refused(Refusal::TooLarge) | MergeFault::ResultTooLarge { .. } | MergeFault::TooManySiblings { .. } => {
@@ -97,28 +101,30 @@ fn failure(fault: MergeFault) -> MergeError {
 
 impl rejoin_laws::Merge for PluginUnderTest {
     fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
-        self.ask(&self.host, &self.plugin, key, siblings)
+        self.merge_on(&self.host, &self.plugin, key, siblings)
     }
 
     fn merge_elsewhere(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
         let (host, plugin) = self.elsewhere.as_ref().map_or((&self.host, &self.plugin), |(host, plugin)| (host, plugin));
-        self.ask(host, plugin, key, siblings)
+        self.merge_on(host, plugin, key, siblings)
     }
 
     fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), MergeError>> {
         let validates = self.plugin.exports().validate;
         let limits = CallLimits { fuel: fuel_for(self.limits.fuel, value.len()), ..self.limits };
-        validates.then(|| self.host.validate(&self.plugin, key, value, &limits).map_err(failure))
+        validates.then(|| self.host.validate(&self.plugin, key, value, &limits).map_err(merge_error))
     }
 }
 
-/// The plugin's own sampler; without one, raw bytes that may be invalid.
+/// The plugin's own sampler. A plugin without one is checked on raw bytes, which may be invalid.
 impl rejoin_laws::Sampler for PluginUnderTest {
     fn sample(&self, seed: u64, size: u32) -> Result<Vec<u8>, String> {
         if !self.draws_valid_values() {
             return RawBytes.sample(seed, size);
         }
-        self.host.sample(&self.plugin, seed, size, &self.limits).map_err(|fault| fault.to_string())
+        // A size hint may give a value that is larger than the bucket takes: the checker then asks for a smaller one.
+        let limits = CallLimits { result_bytes: self.limits.memory_bytes, ..self.limits };
+        self.host.sample(&self.plugin, seed, size, &limits).map_err(|fault| fault.to_string())
     }
 
     fn draws_valid_values(&self) -> bool {

@@ -224,7 +224,7 @@ pub(crate) const STOPPED: &str = "the node is stopping";
 
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "a panic without words".into())
+    text.unwrap_or_else(|| "a panic without a message".into())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ fn a_plugin_that_obeys_the_laws_is_told_so_law_by_law() {
     let rows: Vec<Vec<&str>> = ran.text().lines().map(|line| line.split_whitespace().take(3).collect()).collect();
     assert_eq!((rows.len(), rows[0].as_slice()), (9, ["LAW", "VERDICT", "CASES"].as_slice()), "{}", ran.text());
     assert!(rows[1..].iter().all(|row| row[1] == "held"), "{}", ran.text());
+    ran.said(0, "warning: the largest siblings of a bucket merge to more than the 1048576 bytes");
     assert_eq!((rows[1][0], rows[1][2], rows[8][0], rows[8][2]), ("totality", "40", "limits", "2"), "{}", ran.text());
 
     let shape = rejoin(dir.path(), &["test", "cart.wasm", "--cases", "10", "--seed", "7", "--json"]).done().json();
@@ -83,6 +84,9 @@ fn what_is_not_what_it_should_be_is_refused_with_what_to_do() {
     write("mute.wasm", &rejoin_test_hostile::guests::without_merger());
     write("text.wasm", b"no component");
     write("first.wasm", &rejoin_test_hostile::guests::first());
+    write("refuses.wasm", &rejoin_test_hostile::guests::refusing());
+    rejoin(dir.path(), &["test", "refuses.wasm", "--cases", "10"]).said(1, "no law has judged a case").said(1, "list Sampler");
+    rejoin(dir.path(), &["test", "cart.wasm", "--module-bytes", "1000"]).said(7, "1000 are allowed");
     rejoin(dir.path(), &["test", "no-such.wasm"]).said(2, "no-such.wasm cannot be read");
     rejoin(dir.path(), &["test", "."]).said(2, "next: `rejoin plugin build .`");
     rejoin(dir.path(), &["test", "text.wasm"]).said(7, "no WebAssembly component");

@@ -40,7 +40,13 @@ pub fn merging(more: &str, body: &str) -> Vec<u8> {
 /// As [`merging`], with a memory of that declaration, such as `64` or `1 4` (pages of 64 KiB).
 #[must_use]
 pub fn with_memory(pages: &str, body: &str) -> Vec<u8> {
-    component(&core(&format!(r#"(memory (export "memory") {pages})"#), REALLOC, "", body), "merge", "")
+    with_memory_and(pages, "", body)
+}
+
+/// As [`with_memory`], with `more` beside the `merge`.
+#[must_use]
+pub fn with_memory_and(pages: &str, more: &str, body: &str) -> Vec<u8> {
+    component(&core(&format!(r#"(memory (export "memory") {pages})"#), REALLOC, more, body), "merge", "")
 }
 
 /// As [`merging`], with an allocator of its own.
@@ -54,6 +60,12 @@ pub fn with_realloc(body_of_realloc: &str) -> Vec<u8> {
 #[must_use]
 pub fn first() -> Vec<u8> {
     with_memory("128", "(call $answer (i32.load (local.get $siblings)) (i32.load offset=4 (local.get $siblings)))")
+}
+
+/// Refuses every value as malformed, and draws none.
+#[must_use]
+pub fn refusing() -> Vec<u8> {
+    with_memory("128", "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 0)) (i32.const 1024)")
 }
 
 /// As [`first`], after it has counted down from `rounds`, which takes about six units of fuel and less than two

@@ -177,16 +177,31 @@ pub fn verbose() -> Vec<u8> {
     plugin_on(&skeleton, 9, &folding("(call $digit (local.get $siblings) (i32.const 0))", step, &end))
 }
 
-/// Gives a constant, and for more than a million bytes takes for ever. It draws no values.
+/// Keeps the greatest value by its bytes, and for more than a million bytes takes for ever. It draws no values.
 #[must_use]
 pub fn slow() -> Vec<u8> {
-    let body = r#"(local $bytes i32)
+    let greater = r#"
+      (func $greater (param $one i32) (param $length i32) (param $two i32) (param $other_length i32) (result i32)
+        (local $index i32) (local $byte i32) (local $other i32)
+        (loop $next
+          (if (i32.ge_u (local.get $index) (local.get $other_length))
+            (then (return (i32.gt_u (local.get $length) (local.get $other_length)))))
+          (if (i32.ge_u (local.get $index) (local.get $length)) (then (return (i32.const 0))))
+          (local.set $byte (i32.load8_u (i32.add (local.get $one) (local.get $index))))
+          (local.set $other (i32.load8_u (i32.add (local.get $two) (local.get $index))))
+          (if (i32.ne (local.get $byte) (local.get $other)) (then (return (i32.gt_u (local.get $byte) (local.get $other)))))
+          (local.set $index (i32.add (local.get $index) (i32.const 1)))
+          (br $next))
+        (unreachable))"#;
+    let body = r#"(local $bytes i32) (local $at i32) (local $best i32) (local $best_length i32)
       (loop $next
         (local.set $count (i32.sub (local.get $count) (i32.const 1)))
-        (local.set $bytes (i32.add (local.get $bytes)
-          (i32.load offset=4 (i32.add (local.get $siblings) (i32.mul (local.get $count) (i32.const 24))))))
+        (local.set $at (i32.add (local.get $siblings) (i32.mul (local.get $count) (i32.const 24))))
+        (local.set $bytes (i32.add (local.get $bytes) (i32.load offset=4 (local.get $at))))
+        (if (call $greater (i32.load (local.get $at)) (i32.load offset=4 (local.get $at)) (local.get $best) (local.get $best_length))
+          (then (local.set $best (i32.load (local.get $at))) (local.set $best_length (i32.load offset=4 (local.get $at)))))
         (br_if $next (local.get $count)))
       (if (i32.gt_u (local.get $bytes) (i32.const 1000000)) (then (loop $again (br $again))))
-      (call $answer (i32.const 0) (i32.const 1))"#;
-    crate::guests::with_memory("256", body)
+      (call $answer (local.get $best) (local.get $best_length))"#;
+    crate::guests::with_memory_and("256", greater, body)
 }

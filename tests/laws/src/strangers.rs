@@ -1,5 +1,5 @@
-//! Merges as people write them who have read the contract once: some are right, and each of the others is wrong in a
-//! way that people are wrong.
+//! Merges as plugin authors write them after one look at the contract: some are right, and each of the others has a
+//! mistake that authors make.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,6 +18,16 @@ fn bytes(value: &impl Serialize) -> Vec<u8> {
 
 fn numbers(siblings: &[Sibling]) -> Result<Vec<u64>, Fault> {
     siblings.iter().map(|sibling| str::from_utf8(&sibling.value).ok()?.parse().ok()).collect::<Option<_>>().ok_or(Fault::Malformed)
+}
+
+/// A word of a few letters, as long as `size` says and a letter more.
+fn word(seed: u64, size: u32) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    (0..=size).map(|_| b'a' + (rng.below(3) as u8)).collect()
+}
+
+fn last_word(siblings: &[Sibling]) -> Result<Vec<u8>, Fault> {
+    siblings.iter().map(|sibling| sibling.value.clone()).max().ok_or(Fault::Malformed)
 }
 
 fn digits(seed: u64) -> Vec<u8> {
@@ -62,6 +72,27 @@ macro_rules! strangers {
 strangers! {
     /// Wrong: gives the same for everything, and keeps nothing.
     Constant(seed, _size) digits(seed), |siblings| numbers(siblings).map(|_| b"0".to_vec());
+    /// Wrong: empties every value.
+    Nothing(seed, size) word(seed, size), |_siblings| Ok(Vec::new());
+
+    /// Wrong: looks at the length of a value only.
+    LengthOnly(seed, size) word(seed, size),
+    |siblings| Ok(vec![b'x'; siblings.iter().map(|sibling| sibling.value.len()).max().unwrap_or(0)]);
+
+    /// Wrong: keeps the first four bytes of the last word in the dictionary.
+    FirstBytes(seed, size) word(seed, size), |siblings| last_word(siblings).map(|word| word[..word.len().min(4)].to_vec());
+
+    /// Wrong: keeps a hundred bytes of it. No small value shows it.
+    FirstHundred(seed, size) word(seed, size),
+    |siblings| last_word(siblings).map(|word| word[..word.len().min(100)].to_vec());
+
+    /// Right: the last word in the dictionary, without the blanks behind it, so that values have several spellings.
+    Trimmed(seed, size) [word(seed, size), b" ".repeat((seed % 3) as usize)].concat(),
+    |siblings| {
+        let words = siblings.iter().map(|sibling| sibling.value.trim_ascii_end());
+        words.max().map(<[u8]>::to_vec).ok_or(Fault::Malformed)
+    };
+
     /// Wrong: takes each of two shapes and cannot merge one with the other, so that two accepted writes stop a key for
     /// good.
     TwoShapes(seed, _size) digits(seed), |siblings| {

@@ -104,7 +104,7 @@ fn merges_validators_and_presenters_keep_their_panics() {
         ("index", "b\"index\"", "index out of bounds: the len is 5 but the index is 6"),
         ("words", "b\"words\"", "these are \\u{1b}[31mred\\u{202e} words of 5 bytes"),
         ("none", "b\"none\"", "there is one"),
-        ("nothing", "b\"nothing\"", "a panic without words"),
+        ("nothing", "b\"nothing\"", "a panic without a message"),
     ] {
         let faults = [
             fragile.host.merge(&fragile.plugin, b"k", &siblings(&["a", value]), &limits()).expect_err(value),

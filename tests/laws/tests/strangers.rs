@@ -24,6 +24,7 @@ fn right_merges_are_not_accused() {
         ("top ten", found::<TopTen>()),
         ("refuses unknown", found::<RefusesUnknown>()),
         ("registers", found::<Registers>()),
+        ("trimmed", found::<Trimmed>()),
     ];
     for (name, found) in all {
         assert!(found.is_empty(), "{name}: {}", found[0]);
@@ -44,6 +45,10 @@ fn each_wrong_merge_is_refuted_by_the_law_that_it_breaks() {
         ("skips some bad", broken::<SkipsSomeBad>(), Law::Totality),
         ("drops unknown", broken::<DropsUnknown>(), Law::Totality),
         ("constant", broken::<Constant>(), Law::Totality),
+        ("nothing", broken::<Nothing>(), Law::Totality),
+        ("length only", broken::<LengthOnly>(), Law::Totality),
+        ("first bytes", broken::<FirstBytes>(), Law::Totality),
+        ("first hundred", broken::<FirstHundred>(), Law::Totality),
         ("two shapes", broken::<TwoShapes>(), Law::Totality),
     ] {
         assert!(broken.contains(&law), "{name} breaks {broken:?}");
@@ -72,10 +77,14 @@ fn what_refutes_them_is_small_and_says_why() {
     for (name, found, siblings, words) in [
         ("first five", found::<FirstFive>(), 6, "m(all)"),
         ("first fifty", found::<FirstFifty>(), 2, "m(all)"),
-        ("skips bad", found::<SkipsBad>(), 4, "what cannot be read is a Fault"),
+        ("skips bad", found::<SkipsBad>(), 4, "a value that cannot be read is a Fault"),
         ("skips some bad", found::<SkipsSomeBad>(), 2, "garbage must not be skipped"),
         ("drops unknown", found::<DropsUnknown>(), 2, "= all members of input"),
-        ("constant", found::<Constant>(), 8, "something of the first"),
+        ("constant", found::<Constant>(), 4, "depends on byte"),
+        ("nothing", found::<Nothing>(), 8, "something of the first"),
+        ("length only", found::<LengthOnly>(), 4, "depends on byte"),
+        ("first bytes", found::<FirstBytes>(), 4, "depends on byte"),
+        ("first hundred", found::<FirstHundred>(), 4, "depends on byte"),
         ("two shapes", found::<TwoShapes>(), 2, "as every input alone has one"),
     ] {
         assert_eq!(found[0].trial.siblings.len(), siblings, "{name}: {}", found[0]);

@@ -1,6 +1,6 @@
-//! The object of one key on one replica: a context and the entries that are still alive.
+//! The object of one key on one replica: a context and its live entries.
 //!
-//! The same algebra as the database's, with sets of dots in place of runs: small and plain, because stories are short.
+//! The same algebra as the database's, with sets of dots instead of runs, because scenarios are short.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::merge::Sibling;
 type Dot = (u64, u64);
 type Context = BTreeMap<u64, u64>;
 
-/// A value or a tombstone, and the writes it still speaks for.
+/// A value or a tombstone, with the dots of the writes that it stands for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Entry {
     dots: BTreeSet<Dot>,
@@ -38,7 +38,7 @@ fn join(mut one: Context, other: &Context) -> Context {
 }
 
 impl Object {
-    /// A write with the context of what its client had seen.
+    /// A write with the context that its client has read.
     pub(super) fn put(&mut self, seen: &Context, dot: Dot, value: Option<Vec<u8>>, stamp_ms: u64) {
         for entry in &mut self.entries {
             entry.dots.retain(|dot| !covered(seen, dot));
@@ -50,13 +50,12 @@ impl Object {
         self.entries.sort();
     }
 
-    /// The join of two replicas' objects. Commutes and is idempotent; no plugin is asked.
+    /// The join of two replicas' objects. Commutative and idempotent; calls no plugin.
     pub(super) fn sync(&self, other: &Self) -> Self {
         let mut entries = self.surviving(other);
         entries.extend(other.surviving(self));
         entries.sort();
-        // Of entries for the same dots one is kept (two folds of the same writes may differ), and the order above says
-        // which.
+        // Two folds of the same writes may differ: of entries with equal dots the first in order is kept.
         entries.dedup_by(|later, earlier| later.dots == earlier.dots);
         let speaks_for = |larger: &Entry, entry: &Entry| entry.dots.len() < larger.dots.len() && entry.dots.is_subset(&larger.dots);
         let all = entries.clone();
@@ -64,7 +63,7 @@ impl Object {
         Self { context: join(self.context.clone(), &other.context), entries }
     }
 
-    /// The entries with the dots that the other side has not seen, or still has.
+    /// The entries with those dots that the other side has not seen or still has.
     fn surviving(&self, other: &Self) -> Vec<Entry> {
         let live: BTreeSet<Dot> = other.entries.iter().flat_map(|entry| entry.dots.iter().copied()).collect();
         let keep = |entry: &Entry| {
@@ -74,8 +73,8 @@ impl Object {
         self.entries.iter().map(keep).filter(|entry| !entry.dots.is_empty()).collect()
     }
 
-    /// What a merge would be given: the values in canonical order, equal bytes once. The writer is the actor of the
-    /// largest dot.
+    /// The siblings that a merge is given: the values in canonical order, equal bytes once. The writer is the actor of
+    /// the largest dot.
     pub(super) fn siblings(&self) -> Vec<Sibling> {
         let mut siblings: Vec<Sibling> = Vec::new();
         for entry in &self.entries {
@@ -88,8 +87,8 @@ impl Object {
         siblings
     }
 
-    /// The object with one value in place of all; tombstones beside a value go, their dots stay in the context. No dot
-    /// is minted.
+    /// The object with one value instead of all. Tombstones are dropped and their dots stay in the context. Mints no
+    /// dot.
     pub(super) fn fold(self, merged: Vec<u8>) -> Self {
         let values: Vec<&Entry> = self.entries.iter().filter(|entry| entry.value.is_some()).collect();
         let dots = values.iter().flat_map(|entry| entry.dots.iter().copied()).collect();

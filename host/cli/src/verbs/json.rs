@@ -304,7 +304,7 @@ pub(crate) struct LawTest<'a> {
     pub(crate) sampler: bool,
     /// Of the cases; null when they were replayed.
     pub(crate) seed: Option<u64>,
-    /// Whether no law was broken.
+    /// Whether no law was broken, and one at least has judged a case.
     pub(crate) held: bool,
     pub(crate) laws: Vec<Law>,
     pub(crate) most_fuel: u64,
@@ -323,6 +323,17 @@ pub(crate) struct Law {
     /// How many cases were tried, and in how many of them there was something to judge; null if the law is broken.
     pub(crate) cases: Option<u32>,
     pub(crate) judged: Option<u32>,
+}
+
+impl Law {
+    /// The verdict for people. A law that has judged no case neither held nor broke.
+    pub(crate) fn verdict(&self) -> &'static str {
+        match (self.held, self.judged) {
+            (true, Some(0)) => "not judged",
+            (true, _) => "held",
+            (false, _) => "BROKEN",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use rejoin_client::admin::BucketProps;
 use rejoin_merge::laws::{CheckConfig, Counterexample, Law, Progress, Trial, Verdict, Violation};
-use rejoin_merge::{Compiler, EncodedBytes, Fixture, FixtureCase, LawReport, LoadError, PluginUnderTest, build, check_laws_with_progress};
+use rejoin_merge::{
+    Compiler, EncodedBytes, Fixture, FixtureCase, LawReport, LoadError, ModuleLimits, PluginUnderTest, build, check_laws_with_progress,
+};
 
 use crate::args::TestArgs;
 use crate::failure::{Exit, Failure};
@@ -20,7 +22,8 @@ const SHOWN_CHARS: usize = 300;
 
 pub(crate) fn run(out: Output, compiler: &Compiler, args: &TestArgs) -> Result<(), Failure> {
     let props = BucketProps::default();
-    let under_test = PluginUnderTest::load(&component(&args.file)?, compiler, &props).map_err(not_examined)?;
+    let modules = ModuleLimits::for_bytes(args.module_bytes);
+    let under_test = PluginUnderTest::load(&component(&args.file)?, compiler, &modules, &props).map_err(not_loaded)?;
     note(introduction(&under_test, &args.file));
     match &args.replay {
         Some(path) => replay(out, &under_test, args, path),
@@ -36,7 +39,7 @@ fn component(path: &Path) -> Result<Vec<u8>, Failure> {
     build::component_in(files::read(path)?).map_err(|why| not_built(&why))
 }
 
-fn not_examined(why: LoadError) -> Failure {
+fn not_loaded(why: LoadError) -> Failure {
     match why {
         LoadError::Rejected(why) => rejected(&why),
         why => Failure::usage(why),
@@ -56,8 +59,8 @@ fn test(out: Output, under_test: &PluginUnderTest, props: &BucketProps, args: &T
     note(match under_test.plugin.exports().sample {
         true => format!("{} cases a law from seed {}, with values of the plugin's own sampler", args.cases, args.seed),
         false => format!(
-            "it has no sampler: {} cases a law from seed {}, of raw bytes, and only what it accepts is judged (`judged` says how often); \
-             list Sampler in rejoin_guest::export! to have valid values tried",
+            "it has no sampler: {} cases a law from seed {}, of raw bytes, and only values that it accepts are judged (`judged` says how \
+             many cases); list Sampler in rejoin_guest::export! to check it on valid values",
             args.cases, args.seed
         ),
     });
@@ -152,7 +155,7 @@ fn print(
             version: metadata.map(|metadata| metadata.version.clone()),
             sampler: under_test.plugin.exports().sample,
             seed,
-            held: laws.iter().all(|law| law.held),
+            held: laws.iter().all(|law| law.held) && laws.iter().any(|law| law.judged != Some(0)),
             laws,
             most_fuel: under_test.most_fuel(),
             fuel: under_test.fuel(),
@@ -161,10 +164,7 @@ fn print(
         });
     }
     let count = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let row = |law: json::Law| {
-        let held = if law.held { "held" } else { "BROKEN" };
-        vec![law.law.to_owned(), held.to_owned(), count(law.cases), count(law.judged), law.says.to_owned()]
-    };
+    let row = |law: json::Law| vec![law.law.to_owned(), law.verdict().to_owned(), count(law.cases), count(law.judged), law.says.to_owned()];
     out.table(&["law", "verdict", "cases", "judged", "what it says"], laws.into_iter().map(row).collect())
 }
 
@@ -177,7 +177,14 @@ fn conclude(
     file: Option<&Path>,
 ) -> Result<(), Failure> {
     let broken: Vec<&Counterexample> = report.counterexamples().collect();
+    if !report.has_judged() {
+        let what = "no law has judged a case: the plugin refused every value, so nothing is known of its merge";
+        return Err(
+            Failure::new(Exit::Negative, what).next("list Sampler in rejoin_guest::export!, and draw values that the merge accepts")
+        );
+    }
     if broken.is_empty() {
+        warn_of_results(report, under_test.limits.result_bytes);
         note(format!(
             "no law was broken; one merge took at most {} of the {} fuel that a bucket gives its largest siblings",
             under_test.most_fuel(),
@@ -203,6 +210,16 @@ fn conclude(
         )),
         None => failure,
     })
+}
+
+/// Warns of results that a bucket refuses. They break no law, since the siblings are kept.
+fn warn_of_results(report: &LawReport, result_bytes: usize) {
+    if report.too_large() > 0 {
+        note(format!(
+            "warning: the largest siblings of a bucket merge to more than the {result_bytes} bytes that it takes as a value; such keys keep \
+             their siblings unmerged until a client writes less, or the bucket has a larger value_bytes"
+        ));
+    }
 }
 
 fn default_file(component: &Path) -> PathBuf {
@@ -287,7 +304,15 @@ mod tests {
     const QUIET: Output = Output { json: false, color: false };
 
     fn args(file: &Path) -> TestArgs {
-        TestArgs { file: file.into(), cases: 10, seed: 1, shrink_time: Duration::from_secs(20), counterexample: None, replay: None }
+        TestArgs {
+            file: file.into(),
+            module_bytes: 2 << 20,
+            cases: 10,
+            seed: 1,
+            shrink_time: Duration::from_secs(20),
+            counterexample: None,
+            replay: None,
+        }
     }
 
     #[test]
@@ -302,6 +327,17 @@ mod tests {
             std::fs::write(&file, bytes).expect("it is ours");
             assert_eq!(failed(&args(&file)).exit, Exit::Rejected, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_component_is_checked_under_the_limits_of_the_nodes() {
+        assert_eq!(crate::args::DEFAULT_MODULE_BYTES, ModuleLimits::default().bytes);
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("cart.wasm");
+        std::fs::write(&file, crate::cart::component().expect("a component")).expect("it is ours");
+        let small = TestArgs { module_bytes: 1000, ..args(&file) };
+        let failure = run(QUIET, &Compiler::InProcess, &small).expect_err("it has more bytes");
+        assert!(failure.exit == Exit::Rejected && failure.to_string().contains("1000 are allowed"), "{failure}");
     }
 
     #[test]

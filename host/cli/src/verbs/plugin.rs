@@ -19,7 +19,10 @@ use crate::verbs::{laws, new};
 pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: PluginVerb) -> Result<(), Failure> {
     match verb {
         PluginVerb::New { dir, sdk } => new::run(out, &dir, &sdk),
-        PluginVerb::Build { dir, output, offline } => make(out, &compiler(), &dir, output, offline),
+        PluginVerb::Build { dir, output, offline, module_bytes } => {
+            let limits = ModuleLimits::for_bytes(module_bytes);
+            make(out, |component| compile(&compiler(), &limits, component), &dir, output, offline)
+        }
         PluginVerb::Test(args) => laws::run(out, &compiler(), &args),
         PluginVerb::Push { file, name } => push(global, out, &file, name).await,
         PluginVerb::List => {
@@ -37,13 +40,19 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: PluginVerb) -> R
     }
 }
 
-/// Builds a guest, and checks it as a node does.
-fn make(out: Output, compiler: &Compiler, dir: &Path, output: Option<PathBuf>, offline: bool) -> Result<(), Failure> {
+/// Builds a guest, and checks the component with `compile`, as a node does.
+fn make(
+    out: Output,
+    compile: impl Fn(&[u8]) -> Result<Compiled, Failure>,
+    dir: &Path,
+    output: Option<PathBuf>,
+    offline: bool,
+) -> Result<(), Failure> {
     note(format!("building {} …", dir.display()));
     let component = build::guest(dir, &build::Options { target_dir: None, offline }).map_err(|why| not_built(&why))?;
     let compiled = {
         let _spinner = Bar::spinner("compiling the component");
-        compile(compiler, &component)?
+        compile(&component)?
     };
     let file = match output {
         Some(file) => file,
@@ -65,10 +74,10 @@ fn compiler() -> Compiler {
 }
 
 /// Compiles a component under the limits of a node.
-fn compile(compiler: &Compiler, component: &[u8]) -> Result<Compiled, Failure> {
+fn compile(compiler: &Compiler, limits: &ModuleLimits, component: &[u8]) -> Result<Compiled, Failure> {
     let config = HostConfig { instances: 1, ..HostConfig::default() };
     let host = Host::new(config).map_err(Failure::usage)?;
-    let compiled = compiler.compile(&host, component, &ModuleLimits::default(), &CancelToken::default());
+    let compiled = compiler.compile(&host, component, limits, &CancelToken::default());
     compiled.and_then(|compiled| host.load(&compiled)).map_err(|why| rejected(&why))
 }
 
@@ -109,16 +118,20 @@ mod tests {
 
     #[test]
     fn what_is_no_plugin_is_rejected_with_its_own_exit_code() {
-        let failure = compile(&Compiler::InProcess, b"no component").unwrap_err();
+        let limits = ModuleLimits::default();
+        let failure = compile(&Compiler::InProcess, &limits, b"no component").unwrap_err();
         assert_eq!(failure.exit, Exit::Rejected);
-        let missing = make(Output { json: false, color: false }, &Compiler::InProcess, Path::new("no/such/crate"), None, true).unwrap_err();
+        let missing =
+            make(Output { json: false, color: false }, |_| unreachable!("there is no crate"), Path::new("no/such/crate"), None, true)
+                .unwrap_err();
         assert_eq!(missing.exit, Exit::Usage);
     }
 
     #[test]
     fn the_embedded_cart_is_a_plugin_that_says_its_name() {
         let component = crate::cart::component().unwrap();
-        let shape = shape(&compile(&Compiler::InProcess, &component).unwrap(), &component, Path::new("x/other.wasm"));
+        let shape =
+            shape(&compile(&Compiler::InProcess, &ModuleLimits::default(), &component).unwrap(), &component, Path::new("x/other.wasm"));
         assert_eq!((shape.name.as_str(), shape.self_causal), ("cart", true));
         assert_eq!(shape.digest, rejoin_merge::digest_of(&component).to_string());
     }
