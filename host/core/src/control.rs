@@ -1,13 +1,19 @@
-//! The control plane: small records that every node holds, spread to all and compared on every connect.
+//! The catalog: small records of tenants, buckets, tokens and plugins that every node holds.
+//!
+//! [`Control`] owns the records of one node. It decides which changes are good, sends them to the other nodes, compares
+//! catalogs on every connect, and resolves races. It never reads a file or a clock: the shell saves the catalog when
+//! asked to, and tells what came of it.
 //!
 //! A change is compare-and-set on a record's version. Of two changes that race, the record with the larger (version,
-//! hash) wins on every node alike; nothing is deleted because of it, and whoever still waits for the other one is told
-//! that it has lost. There is no leader and nothing that has to be up: a node that was away learns what it missed when
-//! it connects. A change is answered when every node that is connected has it durably, or after [`CHANGE_WAIT_US`]; the
-//! answer names who has.
+//! hash) wins on every node; nothing is deleted because of it, and an operator whose change has lost is told so. There
+//! is no leader: a node that was away learns what it missed when it connects. A change is answered when every connected
+//! node has saved it, or after [`CHANGE_WAIT_US`]; the answer names the nodes that have.
 //!
-//! A disk that has no room does not stop the catalog. What this node learns holds in memory, is saved again every
-//! [`SAVE_AGAIN_US`], and is not reported as taken until then. A change that was asked for here is refused and undone.
+//! A full disk does not stop the catalog. Records of other nodes hold in memory, are saved again every
+//! [`SAVE_AGAIN_US`], and are not reported as taken until then. A change that was asked for here is refused and undone.
+//!
+//! In reading order: [`CatalogEvent`], [`CatalogEffect`], [`Control::handle`], `decide` (is a change good), `learn`
+//! (records of others), `race` (what becomes of the loser).
 
 mod race;
 
@@ -24,24 +30,24 @@ use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest, TenantId};
 
-/// How long a change waits for the other nodes before it is answered all the same, in microseconds.
+/// How long the answer to a change waits for the other nodes at most, in microseconds.
 pub const CHANGE_WAIT_US: u64 = 2_000_000;
-/// After how long a save that failed is tried again, in microseconds.
+/// The pause after a failed save, in microseconds.
 pub const SAVE_AGAIN_US: u64 = 1_000_000;
-/// The most messages per peer that are reported as taken once the catalog can be saved. Of more the peer hears at its
-/// next connect.
+/// The most messages per peer that are reported as taken once the catalog can be saved. Any more are reported at the
+/// peer's next connect.
 const MAX_UNTAKEN: usize = 1024;
 /// The most records that a catalog holds.
 pub const MAX_RECORDS: usize = 100_000;
 
-/// The last version of a record. No honest catalog gets there; one above it is not taken from another node, because it
+/// The last version of a record. No honest catalog gets there. A higher one is not taken from another node, because it
 /// could never be changed again.
 const MAX_VERSION: u64 = 1 << 48;
 /// The bytes of records after which a message is full: a large catalog must fit the frames and queues of control
 /// messages.
 const PART_BYTES: usize = 4 << 20;
 
-/// A catalog as it is kept across restarts.
+/// A catalog as it is saved.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Catalog {
     /// All records, ordered by key.
@@ -58,11 +64,11 @@ impl Versioned for Catalog {
 pub enum CatalogChange {
     /// A new bucket.
     BucketCreate(TenantId, Name, BucketProps),
-    /// A bucket's properties, if it is still at that version.
+    /// New properties of a bucket, if its record is still at that version.
     BucketSet(TenantId, Name, u64, BucketProps),
     /// A new token.
     TokenCreate(TenantId, Name, Scope, [u8; 32]),
-    /// A token that is not to be taken any more.
+    /// The end of a token.
     TokenRevoke(Name),
     /// A plugin whose component this node has checked and stored.
     PluginAdd(PluginDigest, RecordBody),
@@ -70,7 +76,7 @@ pub enum CatalogChange {
     TenantCreate(Name),
 }
 
-/// Which other nodes the answer to a change waits for.
+/// The other nodes that the answer to a change waits for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wait {
     /// All other nodes. A change of a bucket's quorums waits for them, connected or not: while some nodes have the old
@@ -83,15 +89,15 @@ pub struct Wait {
 /// What happens to the control machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogEvent {
-    /// A peer is connected; the digest of its catalog.
+    /// A peer is connected, with the digest of its catalog.
     PeerUp(NodeId, u64),
     /// A peer's connection is lost.
     PeerDown(NodeId),
-    /// A peer has told everything that it had to tell behind its hello; the digest of its catalog then.
+    /// A peer is ready, with the digest of its catalog: everything it had to say about its catalog has come before.
     PeerReady(NodeId, u64),
-    /// A message of another node; those that are not about the catalog are not for this machine.
+    /// A message of another node. Those that are not about the catalog are ignored.
     Peer(NodeId, PeerBody),
-    /// An operator's change; `call` is the shell's name for it.
+    /// An operator's change. The number is the shell's name for it.
     Change(u64, CatalogChange, Wait),
     /// The answer to [`CatalogEffect::Save`], and always the next event after it. An error means that there was no
     /// room, and that nothing else is wrong: it is what the operator is told whose change is refused for it.
@@ -106,29 +112,29 @@ pub enum CatalogEffect {
     /// Save the catalog durably, then tell [`CatalogEvent::Saved`] before any other event. It is the last effect of its
     /// call.
     Save,
-    /// The catalog has changed: make new views of it, look for modules that are missing.
+    /// The catalog has changed: make new views of it, and fetch the modules that are missing.
     Changed,
     /// A message to another node.
     Send(NodeId, PeerBody),
     /// The answer to a change.
     Answer(u64, Result<Published, ErrorReply>),
-    /// This catalog has everything that the peer had when it was ready.
+    /// This catalog has every record that the peer had when it became ready.
     CaughtUp(NodeId),
-    /// A bucket or token of this catalog has lost its name to another one that was made under it. For the log.
+    /// A bucket or token has lost its name to another one. For the log.
     Overruled {
         /// The record that has lost.
         lost: Record,
-        /// Under which name the bucket is kept.
+        /// The name under which the bucket is kept.
         kept: Option<Name>,
     },
 }
 
-/// How far a change has come when it is answered.
+/// The answer to a change that was made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Published {
     /// The record that it made.
     pub record: Record,
-    /// The other nodes that have it durably.
+    /// The other nodes that have saved it.
     pub taken_by: BTreeSet<NodeId>,
 }
 
@@ -140,13 +146,12 @@ struct PeerCatalog {
     lacking: Option<BTreeMap<RecordKey, (u64, u64)>>,
 }
 
-/// What a save that is under way is for.
+/// The purpose of a save that is under way.
 #[derive(Debug)]
 enum PendingSave {
-    /// A change of this node's own: it is published when it is saved, and undone when it cannot be.
+    /// A change that was asked for here. It is published when it is saved, and undone if it cannot be.
     Change { call: u64, record: Box<Record>, before: Option<Box<Record>>, wait: Wait },
-    /// Records of a peer: what is to be done whether they can be saved or not, and the message that is reported as
-    /// taken when they are.
+    /// Records of a peer: the effects that follow in any case, and the message to report as taken if they are saved.
     Learnt { effects: Vec<CatalogEffect>, taken: Option<(NodeId, u64)> },
     /// An earlier save had failed.
     Again,
@@ -156,7 +161,7 @@ enum PendingSave {
 #[derive(Debug)]
 struct FailedSave {
     again_at_us: u64,
-    /// The messages that are to be reported as taken once it is.
+    /// The messages to report as taken once it is saved.
     untaken: BTreeMap<NodeId, Vec<u64>>,
 }
 
@@ -165,7 +170,7 @@ struct PendingChange {
     call: u64,
     record: Record,
     waiting: BTreeSet<NodeId>,
-    /// It waits for nodes that are not connected, too.
+    /// It also waits for nodes that are not connected.
     for_all: bool,
     taken_by: BTreeSet<NodeId>,
     until_us: u64,
@@ -176,13 +181,13 @@ struct PendingChange {
 pub struct Control {
     records: BTreeMap<RecordKey, Record>,
     up: BTreeSet<NodeId>,
-    /// The peers that were sent this node's summary since they connected: once is enough, and an answer to an answer
-    /// never ends.
+    /// The peers that were sent this node's summary since they connected. Once is enough: an answer to every answer would
+    /// never end.
     summarised: BTreeSet<NodeId>,
     pending: BTreeMap<u64, PendingChange>,
-    /// What peers still lack of what they are being sent, and the number of the message that they are to take first.
+    /// The records that a peer still lacks, and the number of the message that it must take before the next.
     sending: BTreeMap<NodeId, (u64, VecDeque<RecordKey>)>,
-    /// Peers whose catalog this one is not yet known to contain.
+    /// Peers whose catalog this one does not contain yet, as far as is known.
     peers: BTreeMap<NodeId, PeerCatalog>,
     saving: Option<PendingSave>,
     failed_save: Option<FailedSave>,
@@ -190,7 +195,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Opens on what was kept.
+    /// The machine of a node that starts with this catalog.
     #[must_use]
     pub fn new(kept: Catalog) -> Self {
         let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
@@ -199,7 +204,7 @@ impl Control {
         Self { records, up, summarised, pending, sending, peers, saving: None, failed_save: None, next_number: 1 }
     }
 
-    /// What is to be kept.
+    /// The catalog to be saved.
     #[must_use]
     pub fn catalog(&self) -> Catalog {
         Catalog { records: self.records.values().cloned().collect() }
@@ -260,7 +265,7 @@ impl Control {
                 if digest != self.digest() {
                     self.summarise(peer, effects);
                 }
-                // It is sent what it is waited for under a number, so that it says when it has it.
+                // Changes that wait for the peer are sent again under their numbers, so that it reports them as taken.
                 for (&number, pending) in self.pending.iter().filter(|(_, pending)| pending.waiting.contains(&peer)) {
                     let records = alloc::vec![pending.record.clone()];
                     effects.push(CatalogEffect::Send(peer, PeerBody::CatalogRecords { number, records }));
@@ -285,8 +290,7 @@ impl Control {
                 if let Some(catalog) = self.peers.get_mut(&peer) {
                     catalog.lacking = Some(newer);
                 }
-                // A peer waits for it, which may have greeted with an older digest than it has now, so that none was
-                // sent to it.
+                // The peer waits for this node's summary. None was sent if the digests were equal at the hello.
                 self.summarise(peer, effects);
                 self.agree(effects);
             }
@@ -357,8 +361,8 @@ impl Control {
                 };
                 effects.push(CatalogEffect::Answer(call, Err(error)));
             }
-            // What peers have holds here too, above all the end of a token. But this node may forget it, so it has not
-            // taken it.
+            // The records of peers hold here too, above all the end of a token. But a restart may forget them, so they
+            // are not reported as taken.
             Some(PendingSave::Learnt { effects: behind, taken }) => {
                 self.save_again(now_us);
                 effects.extend(behind);
@@ -411,7 +415,7 @@ impl Control {
         self.agree(effects);
     }
 
-    /// Tells of the peers whose catalog this one has come to contain.
+    /// Reports the peers whose catalog this one now contains.
     fn agree(&mut self, effects: &mut Vec<CatalogEffect>) {
         let mut peers = core::mem::take(&mut self.peers);
         for (peer, of) in &mut peers {
@@ -483,7 +487,7 @@ impl Control {
                     changed = true;
                     if let Some(known) = known {
                         kept.extend(self.keep_loser(known.clone(), &record, effects));
-                        // Whoever made the other one may not be connected to whoever made this one.
+                        // The makers of the two records may not be connected to each other.
                         kept.extend((known.version == record.version).then_some(record));
                     }
                 }
@@ -501,8 +505,8 @@ impl Control {
             behind.extend(self.up.iter().map(|&peer| CatalogEffect::Send(peer, records(peer))));
         }
         if number != 0 && !better.is_empty() {
-            // Before the word that its records were taken: whoever made them waits for that, and must learn first that
-            // they have lost.
+            // Before the report that its records were taken: the peer's operator waits for that, and must learn first
+            // that the change has lost.
             behind.push(CatalogEffect::Send(peer, PeerBody::CatalogRecords { number: 0, records: better }));
         }
         let taken = (number != 0).then_some((peer, number));
@@ -538,7 +542,7 @@ impl Control {
         Some(record)
     }
 
-    /// Answers the changes under way that have lost.
+    /// Refuses the pending changes that have lost.
     fn overrule(&mut self, effects: &mut Vec<CatalogEffect>) {
         let records = &self.records;
         self.pending.retain(|_, pending| {
@@ -562,7 +566,7 @@ impl Control {
         }
     }
 
-    /// A peer has taken one change, or (`None`) will not take any that is under way.
+    /// A peer has saved one pending change, or (`None`) is gone and will save none.
     fn taken(&mut self, peer: NodeId, number: Option<u64>, effects: &mut Vec<CatalogEffect>) {
         let mut done = Vec::new();
         for (&at, pending) in &mut self.pending {

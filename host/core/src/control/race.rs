@@ -1,17 +1,16 @@
-//! Two changes of one record that did not know of each other. Of two records under one key the one with the higher rank
-//! wins everywhere. What stands here is what becomes of the other one, and of whoever still waits for the answer to it.
+//! Races: two changes of one record that did not know of each other. The record with the higher rank wins on every node.
+//! Here is what becomes of the loser, and what its operator is told.
 //!
-//! A bucket that loses its name is another bucket, with an id of its own: what was written to it is not read as the
-//! winner's, under another n. It is kept under a name made of its id, so that nothing that was acknowledged is lost.
+//! A bucket that loses its name has an id of its own, so its objects are not read as the winner's, under another n. It is
+//! kept under a name made of its id, so that no acknowledged write is lost.
 
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::{ErrorCode, ErrorReply, Name};
 
-/// How much of a bucket's name stands in the name under which a bucket is kept that has lost it: with the id it is a
-/// name.
+/// How many bytes of its old name a bucket keeps when it has lost it: with the id behind it, it is still a name.
 const KEPT_NAME: usize = 40;
 
-/// Whether these are two buckets or two tokens that were made under one name, and not one that was changed.
+/// Whether these are two buckets or two tokens of one name, and not two versions of one.
 pub(super) fn are_rivals(one: &Record, other: &Record) -> bool {
     match (&one.body, &other.body) {
         (RecordBody::Bucket { id, .. }, RecordBody::Bucket { id: other, .. }) => id != other,
@@ -53,7 +52,7 @@ pub(super) fn has_lost(made: &Record, now: &Record) -> bool {
     }
 }
 
-/// What whoever waits for a change is told that has lost.
+/// The refusal of a change that has lost.
 pub(super) fn refusal(made: &Record, now: &Record) -> ErrorReply {
     let message = match (&made.key, &now.body) {
         (RecordKey::Bucket(_, name), RecordBody::Bucket { props, .. }) if are_rivals(made, now) => {

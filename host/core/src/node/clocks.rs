@@ -1,4 +1,4 @@
-//! Whose wall clock is wrong: each node compares its own with those of its peers.
+//! Wrong wall clocks: each node compares its own with those of its connected peers.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -7,49 +7,50 @@ use alloc::vec::Vec;
 
 use rejoin_proto::{Name, NodeId};
 
-/// How often connected nodes tell each other their wall clocks, in microseconds.
+/// How often connected nodes send each other their wall clocks, in microseconds.
 pub const EVERY_US: u64 = 10_000_000;
 
 /// How far the clocks of connected peers are ahead of this node's.
 #[derive(Debug, Default)]
 pub(crate) struct Clocks {
     ahead_ms: BTreeMap<NodeId, i64>,
-    said: Verdict,
+    /// As of the last report.
+    reported: Verdict,
 }
 
-/// What is wrong with the clocks.
+/// The clocks that are wrong.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 struct Verdict {
-    /// Whether it is this node's.
+    /// Whether this node's is one of them.
     own: bool,
     /// The peers whose clocks differ too much from this node's.
     differ: BTreeSet<NodeId>,
 }
 
 impl Clocks {
-    /// A peer has told its wall clock.
-    pub(crate) fn told(&mut self, peer: NodeId, theirs_ms: u64, ours_ms: u64) {
+    /// Takes in a peer's wall clock.
+    pub(crate) fn observe(&mut self, peer: NodeId, theirs_ms: u64, ours_ms: u64) {
         self.ahead_ms.insert(peer, i64::try_from(i128::from(theirs_ms) - i128::from(ours_ms)).unwrap_or(i64::MAX));
     }
 
-    /// A peer is gone, and with it what it has told.
+    /// Forgets a peer that is gone.
     pub(crate) fn forget(&mut self, peer: NodeId) {
         self.ahead_ms.remove(&peer);
     }
 
-    /// What is wrong, one line for each clock, if that has changed since it was last asked. This node's own clock is
-    /// wrong if it differs by more than `max_skew_ms` from those of most of its peers.
+    /// The clocks that are wrong, a line for each, if that has changed since the last call. This node's own clock is wrong
+    /// if it differs by more than `max_skew_ms` from those of most of its peers.
     pub(crate) fn news(&mut self, max_skew_ms: u64, name: impl Fn(NodeId) -> Option<Name>) -> Option<Vec<String>> {
         let differs = |(peer, ahead): (&NodeId, &i64)| (ahead.unsigned_abs() > max_skew_ms).then_some(*peer);
         let differ: BTreeSet<NodeId> = self.ahead_ms.iter().filter_map(differs).collect();
         let verdict = Verdict { own: differ.len() * 2 > self.ahead_ms.len(), differ };
-        if verdict == self.said {
+        if verdict == self.reported {
             return None;
         }
-        self.said = verdict;
+        self.reported = verdict;
         let named = |peer: &NodeId| name(*peer).map(|name| (name, self.ahead_ms[peer]));
-        let apart: Vec<(Name, i64)> = self.said.differ.iter().filter_map(named).collect();
-        if self.said.own {
+        let apart: Vec<(Name, i64)> = self.reported.differ.iter().filter_map(named).collect();
+        if self.reported.own {
             let peers: Vec<String> = apart.iter().map(|(name, ahead_ms)| format!("{} {name}'s", behind(*ahead_ms))).collect();
             return Some(alloc::vec![format!("this node's wall clock is wrong: it is {}; set it by NTP", peers.join(", "))]);
         }
@@ -75,20 +76,20 @@ mod tests {
     fn the_clock_that_most_others_contradict_is_the_wrong_one() {
         let mut clocks = Clocks::default();
         for peer in [2, 3, 4] {
-            clocks.told(NodeId(peer), 1_000_500, 1_000_000);
+            clocks.observe(NodeId(peer), 1_000_500, 1_000_000);
         }
         assert_eq!(clocks.news(1000, name), None, "half a second is nothing");
-        clocks.told(NodeId(3), 61_000, 1_000_000);
+        clocks.observe(NodeId(3), 61_000, 1_000_000);
         assert_eq!(clocks.news(1000, name).as_deref(), Some(&["the wall clock of n3 is 939 s behind this node's".into()][..]));
         assert_eq!(clocks.news(1000, name), None, "said once");
         for peer in [2, 4] {
-            clocks.told(NodeId(peer), 11_000_000, 1_000_000);
+            clocks.observe(NodeId(peer), 11_000_000, 1_000_000);
         }
         let lines = clocks.news(1000, name).unwrap_or_default();
         assert!(lines.len() == 1 && lines[0].contains("this node's wall clock is wrong"), "{lines:?}");
         assert!(lines[0].contains("10000 s behind n2's") && lines[0].contains("939 s ahead of n3's"), "{lines:?}");
         for peer in [2, 4] {
-            clocks.told(NodeId(peer), 1_000_000, 1_000_000);
+            clocks.observe(NodeId(peer), 1_000_000, 1_000_000);
         }
         clocks.forget(NodeId(3));
         assert_eq!(clocks.news(1000, name), Some(Vec::new()), "all is well again");

@@ -1,8 +1,8 @@
-//! What a node remembers of its own disk and of the disks of its peers, so that a wiped one is noticed.
+//! Disk ids: how a wiped data directory is noticed.
 //!
-//! A data directory gets a random *disk id* when it is made. Nodes tell each other theirs in the hello, and what they
-//! remember of the other side's. A node that hears of another id than its own knows that its directory was replaced: it
-//! has lost everything that the old one held.
+//! A data directory gets a random *disk id* when it is made. In its hello a node sends its own id and the id that it
+//! remembers of the receiver. A node that is sent another id than its own knows that its directory was replaced: it has
+//! lost everything that the old one held.
 
 use alloc::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use rejoin_proto::codec::Versioned;
 use rejoin_proto::peer::DiskId;
 use rejoin_proto::{Name, NodeId};
 
-/// A node's own disk id and what it remembers of others, as it is kept in the data directory.
+/// The disk ids that a node knows, as they are saved in its data directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Disks {
     /// Drawn when this data directory was made.
     pub own: DiskId,
-    /// Who has told this node that its directory was replaced, if anybody has. Until the replica is rebuilt its copies
-    /// are not counted.
+    /// The peer that has noticed that this node's directory was replaced, if one has. Until the replica is rebuilt its
+    /// copies do not count in reads.
     pub replaced: Option<Name>,
     /// The disk ids of the peers.
     pub peers: BTreeMap<NodeId, DiskId>,
@@ -30,14 +30,14 @@ impl Versioned for Disks {
 }
 
 impl Disks {
-    /// Of a directory that was just made.
+    /// The ids of a directory that was just made.
     #[must_use]
     pub fn new(own: DiskId) -> Self {
         Self { own, replaced: None, peers: BTreeMap::new() }
     }
 
-    /// Remembers a peer's disk. Returns whether that is news. A peer that does not know yet that its directory was
-    /// replaced is remembered by its old one, so that it is told again, whatever becomes of it meanwhile.
+    /// Remembers a peer's disk. Returns whether anything has changed. A peer that does not know yet that its directory was
+    /// replaced keeps its old id here, so that it is told again after a crash.
     pub(crate) fn remember(&mut self, peer: NodeId, disk: DiskId, knows_it_was_replaced: bool) -> bool {
         match self.peers.get(&peer) {
             Some(known) if *known == disk || !knows_it_was_replaced => false,
@@ -48,13 +48,14 @@ impl Disks {
         }
     }
 
-    /// A peer remembers another disk of this node. Returns whether that is news.
-    pub(crate) fn told(&mut self, by: &Name, remembered: Option<DiskId>) -> bool {
-        let news = self.replaced.is_none() && remembered.is_some_and(|disk| disk != self.own);
-        if news {
+    /// Takes in which disk of this node a peer remembers. Returns whether this node learns from it that its directory was
+    /// replaced.
+    pub(crate) fn remembered_by(&mut self, by: &Name, remembered: Option<DiskId>) -> bool {
+        let replaced = self.replaced.is_none() && remembered.is_some_and(|disk| disk != self.own);
+        if replaced {
             self.replaced = Some(by.clone());
         }
-        news
+        replaced
     }
 }
 
@@ -70,8 +71,8 @@ mod tests {
         // Node 2 comes back with an empty directory.
         let mut theirs = Disks::new(DiskId(21));
         assert!(!ours.remember(n2, theirs.own, theirs.replaced.is_some()), "it does not know yet");
-        assert!(theirs.told(&n1, ours.peers.get(&n2).copied()) && !theirs.told(&n1, ours.peers.get(&n2).copied()));
+        assert!(theirs.remembered_by(&n1, ours.peers.get(&n2).copied()) && !theirs.remembered_by(&n1, ours.peers.get(&n2).copied()));
         assert!(ours.remember(n2, theirs.own, theirs.replaced.is_some()));
-        assert!(!Disks::new(DiskId(5)).told(&n1, None), "a node that nobody knew has lost nothing");
+        assert!(!Disks::new(DiskId(5)).remembered_by(&n1, None), "a node that nobody knew has lost nothing");
     }
 }

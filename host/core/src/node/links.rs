@@ -1,14 +1,21 @@
 //! The connections to the other nodes, and when a starting node begins to serve.
 //!
-//! Between two nodes there is one connection, dialled by the lower id. A node that is starting dials everybody, whoever
-//! else would: its peers may not look for it for seconds. If both sides dial, both go on with the connection of the
-//! lower id. A connection begins with a hello each way. Whatever must be equal across a cluster is compared; a
-//! difference is refused and named on both sides. Then every shard looks at the actors that the peer has announced and
-//! objects to those that it has seen later writes of, and *ready* follows behind the objections. The receiver of a
-//! *ready* also waits until its catalog has everything of the peer's. A node serves when all peers have come so far, or
-//! when its grace is over: then its kept tenures end first, because a peer that was not heard might have objected. A
-//! grace is short, so a node that has met fewer than half of the cluster waits longer: on a busy machine its peers may
-//! be up and only slow to connect, and its catalog would be an old one.
+//! [`Links`] decides whom to dial, which of two connections stays, whether a peer fits this cluster, and when the node
+//! may take requests. It opens no connection and reads no message: the shell does, and tells it by [`LinkEvent`]s.
+//!
+//! Two nodes share one connection, dialled by the lower id. A starting node dials all peers, because those with a lower
+//! id may not try for seconds. If both sides dial, both keep the connection of the lower id.
+//!
+//! A connection comes up in four steps:
+//! 1. Hellos. What must be equal across a cluster is compared, and a difference is refused and named on both sides.
+//! 2. Objections. Every shard checks the actors that the peer has announced, and objects to those whose later writes it
+//!    has seen.
+//! 3. *Ready*, sent behind the objections and the catalog's summary.
+//! 4. The catalog. The receiver of a *ready* waits until its catalog has all records of the peer's.
+//!
+//! A node serves when all peers have come through all four, or when its grace is over. In the second case the tenures
+//! that it has kept end first, because a peer that was not met might have objected. A node that has met fewer than half
+//! of the cluster waits longer: its peers may be up and only slow to connect, and its catalog would be an old one.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -17,17 +24,17 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use rand_core::Rng;
-use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_proto::peer::{ActorNext, ClusterParams, PeerHello};
 use rejoin_proto::{Name, NodeId};
 
 use super::clocks::{self, Clocks};
 use super::identity::Disks;
+use crate::Prng;
 use crate::shard::event::Now;
 use crate::view::shard_of;
 
-/// What the links of a node are made with.
+/// The configuration of a node's links.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// This node.
@@ -36,15 +43,15 @@ pub struct Config {
     pub peers: Vec<(NodeId, Name)>,
     /// What must be equal on all nodes.
     pub params: ClusterParams,
-    /// Partitions of the ring.
+    /// The number of partitions of the ring.
     pub partitions: u32,
-    /// Shards of this node.
+    /// The number of shards of this node.
     pub shards: u16,
-    /// How long a starting node waits for peers that it cannot reach, in microseconds.
+    /// How long a starting node waits for peers that it has not reached, in microseconds.
     pub grace_us: u64,
-    /// How long it waits while fewer than half of the nodes, itself included, are met, in microseconds.
+    /// How long it waits while it has met fewer than half of the nodes, itself included, in microseconds.
     pub minority_us: u64,
-    /// How long it waits for peers that it has reached and that are not ready, in microseconds.
+    /// How long it waits for peers that it has reached and that have not come through, in microseconds.
     pub longest_start_us: u64,
     /// Pauses between two attempts to dial a peer, and limits.
     pub timing: Timing,
@@ -59,7 +66,8 @@ pub struct Timing {
     pub longest_pause_us: u64,
     /// How long a peer may take for its hello.
     pub hello_us: u64,
-    /// How long a connection that another one to the same process has replaced stays open, for what is under way on it.
+    /// How long a connection stays open that another one to the same process has replaced. Answers may be under way on
+    /// it.
     pub retire_us: u64,
 }
 
@@ -69,14 +77,14 @@ impl Default for Timing {
     }
 }
 
-/// What happens to the links.
+/// Something that has happened, for the links to handle. Connections are named by numbers.
 #[derive(Clone, Debug)]
 pub enum LinkEvent {
-    /// A connection is made, and its other end has shown the certificate of that peer. This node's hello is sent on it.
+    /// A connection is made, its other end has shown the certificate of that peer, and this node's hello is sent on it.
     Connected {
-        /// Who is at the other end.
+        /// The node at the other end.
         peer: NodeId,
-        /// The shell's name for the connection; each is larger than all before it.
+        /// The number of the connection; each is larger than all before it.
         connection: u64,
         /// Whether this node dialled it.
         dialled: bool,
@@ -85,64 +93,63 @@ pub enum LinkEvent {
     DialFailed(NodeId),
     /// The other side's hello.
     Hello(u64, PeerHello),
-    /// One more shard has looked at the peer's actors, and its objections are sent.
+    /// One more shard has checked the peer's actors, and its objections are sent.
     ActorsChecked(u64),
-    /// The control machine knows of the peer, and what it had to tell it about its catalog is sent.
+    /// The catalog has been told of the peer, and its summary is sent if one is needed.
     CatalogSent(u64),
-    /// The peer is ready; the digest of its catalog then.
+    /// The peer is ready, with the digest of its catalog.
     Ready(u64, u64),
-    /// This node's catalog has everything of the peer's.
+    /// This node's catalog has all records that the peer had when it became ready.
     CaughtUp(NodeId),
-    /// A peer tells its wall clock, in milliseconds since 1970.
+    /// A peer's wall clock, in milliseconds since 1970.
     Clock(u64, u64),
-    /// A connection has ended. With it the reason if the other side has refused this node.
+    /// A connection has ended, with the reason if the other side has refused this node.
     Closed(u64, Option<String>),
-    /// Attempts to dial are made at once.
+    /// Dial all peers that are not connected at once.
     Redial,
     /// Time has passed; due at [`Links::next_wake_us`].
     Tick,
 }
 
-/// What the links want done, in this order.
+/// Something that the links ask for, in this order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum LinkOutput {
     /// Dial a peer; [`LinkEvent::Connected`] or [`LinkEvent::DialFailed`] answers.
     Dial(NodeId),
     /// Close a connection. No [`LinkEvent::Closed`] is owed for it.
     Close(u64, CloseReason),
-    /// Keep [`Links::disks`] durably before anything that follows.
+    /// Save [`Links::disks`] durably before anything that follows.
     SaveDisks,
-    /// This node's data directory was replaced: every shard counts its copies as lost.
+    /// This node's data directory was replaced, says that peer: every shard counts its copies as lost.
     Replaced(Name),
-    /// Tell shards and control of a peer: each shard its part of the actors, control the digest of the catalog.
+    /// Tell shards and catalog that a peer is up: each shard its part of the actors, the catalog the digest.
     PeerUp {
-        /// Who.
+        /// The peer.
         peer: NodeId,
-        /// Over which connection.
+        /// The connection to it.
         connection: u64,
         /// Its actors, by shard.
         actors: Vec<Vec<ActorNext>>,
         /// The digest of its catalog.
         catalog: u64,
     },
-    /// Tell shards and control that a peer is gone.
+    /// Tell shards and catalog that a peer is gone.
     PeerDown(NodeId),
-    /// Send *ready* over the connection, behind everything that was sent on it so far, with the digest of this node's
-    /// catalog.
+    /// Send *ready* with the digest of this node's catalog, behind everything that was sent on the connection so far.
     SendReady(u64),
     /// Send this node's wall clock over the connection.
     SendClock(u64),
-    /// What is wrong with wall clocks, this node's or its peers', has changed: one line for each, none if all is well.
+    /// The wall clocks that are wrong have changed: a line for each, this node's or a peer's; none if all are good.
     Clocks(Vec<String>),
-    /// Ask control to compare its catalog with one of that digest; [`LinkEvent::CaughtUp`] answers.
+    /// Have the catalog compared with one of that digest; [`LinkEvent::CaughtUp`] answers.
     CompareCatalog(NodeId, u64),
-    /// A peer and this node contradict each other, and why.
+    /// A peer and this node refuse each other, with the reason.
     Refused(NodeId, String),
-    /// They do not any more.
+    /// The peer fits again.
     Reconciled(NodeId),
     /// Take requests from now on. Unless all peers were met, every shard first ends the tenures of its actors.
     Serve {
-        /// Whether every peer has had its say.
+        /// Whether every peer has come through.
         met_all: bool,
     },
 }
@@ -150,7 +157,7 @@ pub enum LinkOutput {
 /// Why a connection is closed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CloseReason {
-    /// The peers contradict each other.
+    /// The two nodes do not fit one cluster.
     Refused(String),
     /// A newer connection to the peer has taken its place.
     Replaced,
@@ -161,13 +168,13 @@ pub enum CloseReason {
 /// Why a node takes no requests.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NotServing {
-    /// For people.
+    /// The reason, for people.
     pub why: String,
-    /// Whether somebody has to change something first. A start ends by itself.
+    /// Whether an operator has to change something first. A start ends by itself.
     pub lasting: bool,
 }
 
-/// A connection on which the peer's hello is awaited.
+/// A connection that waits for the peer's hello.
 #[derive(Debug)]
 struct PendingHello {
     peer: NodeId,
@@ -176,17 +183,17 @@ struct PendingHello {
     until_us: u64,
 }
 
-/// A connection that shards and control know of.
+/// A connection whose hello was accepted: shards and catalog know of it.
 #[derive(Debug)]
 struct ActiveConnection {
     connection: u64,
     by_lower: bool,
-    /// The run of the peer's process.
+    /// Names the peer's process.
     run: u64,
     since_us: u64,
     /// Its data directory was replaced.
     replaced: bool,
-    /// Shards that have not looked at the peer's actors yet.
+    /// How many shards have not checked the peer's actors yet.
     unchecked_shards: u16,
     catalog_sent: bool,
     ready: bool,
@@ -201,7 +208,7 @@ struct Link {
     dialling: bool,
     pause_us: u64,
     dial_at_us: u64,
-    /// Why it and this node contradict each other.
+    /// Why it and this node refuse each other.
     refused: Option<String>,
 }
 
@@ -216,12 +223,12 @@ impl Link {
 #[derive(Debug)]
 pub struct Links {
     config: Config,
-    rng: Xoshiro256PlusPlus,
+    rng: Prng,
     run: u64,
     disks: Disks,
     links: BTreeMap<NodeId, Link>,
     pending_hellos: BTreeMap<u64, PendingHello>,
-    /// Connections that another one to the same process has replaced: whose, and until when they stay open.
+    /// Connections that another one to the same process has replaced, with their peer and when they are closed.
     retired: BTreeMap<u64, (NodeId, u64)>,
     grace_at_us: u64,
     minority_at_us: u64,
@@ -229,14 +236,14 @@ pub struct Links {
     serving: bool,
     clocks: Clocks,
     next_clock_us: u64,
-    /// When something was last handled: what was due by then has been seen to.
+    /// When something was last handled: what was due by then is done.
     seen_us: u64,
 }
 
 impl Links {
-    /// The links of a process that begins now.
+    /// The links of a process that starts now.
     #[must_use]
-    pub fn new(config: Config, disks: Disks, now: Now, mut rng: Xoshiro256PlusPlus) -> Self {
+    pub fn new(config: Config, disks: Disks, now: Now, mut rng: Prng) -> Self {
         let link = |name: &Name| Link {
             name: name.clone(),
             active: None,
@@ -267,7 +274,7 @@ impl Links {
         }
     }
 
-    /// What this node remembers of disks.
+    /// The disk ids to be saved.
     #[must_use]
     pub fn disks(&self) -> &Disks {
         &self.disks
@@ -279,20 +286,20 @@ impl Links {
         self.serving
     }
 
-    /// The connection to a peer that shards and control know of.
+    /// The connection to a peer, once its hello was accepted.
     #[must_use]
     pub fn connection(&self, peer: NodeId) -> Option<u64> {
         self.links.get(&peer)?.active.as_ref().map(|active| active.connection)
     }
 
-    /// Whether messages of that connection are taken: its peer's hello was.
+    /// Whether messages of that connection are taken: its peer's hello was accepted.
     #[must_use]
     pub fn is_known(&self, peer: NodeId, connection: u64) -> bool {
         self.connection(peer) == Some(connection) || self.retired.get(&connection).is_some_and(|(of, _)| *of == peer)
     }
 
-    /// Whether a node's data directory was replaced by an empty one, as far as this node knows: its copies do not count
-    /// in reads.
+    /// Whether a node's data directory was replaced by an empty one, as far as this node knows. Then its copies do not
+    /// count in reads.
     #[must_use]
     pub fn is_replaced(&self, node: NodeId) -> bool {
         let of_peer = || self.links.get(&node)?.active.as_ref().map(|active| active.replaced);
@@ -363,7 +370,7 @@ impl Links {
             }
             LinkEvent::Clock(connection, wall_ms) => {
                 if let Some((peer, _)) = self.active_mut(connection) {
-                    self.clocks.told(peer, wall_ms, now.wall_ms);
+                    self.clocks.observe(peer, wall_ms, now.wall_ms);
                     self.judge_clocks(outputs);
                 }
             }
@@ -421,8 +428,8 @@ impl Links {
             outputs.push(LinkOutput::Reconciled(peer));
         }
         if let Some(active) = &link.active {
-            // Both sides may have dialled. Both go on with the connection of the lower id, so that they do not end up
-            // with different ones. The other one stays open for a while: what is under way on it is not lost.
+            // Both sides may have dialled. Both keep the connection of the lower id, so that they do not end up with
+            // different ones. The other one stays open for a while, so that answers under way on it are not lost.
             let until_us = now.mono_us + self.config.timing.retire_us;
             match (active.run == hello.run, active.by_lower, by_lower) {
                 (true, true, false) => {
@@ -438,7 +445,7 @@ impl Links {
             by_lower,
             run: hello.run,
             since_us: now.mono_us,
-            // It need not know itself yet.
+            // The peer need not know that itself yet.
             replaced: hello.replaced || self.disks.peers.get(&peer).is_some_and(|known| *known != hello.disk),
             unchecked_shards: self.config.shards,
             catalog_sent: false,
@@ -446,14 +453,14 @@ impl Links {
             caught_up: false,
         });
         let name = link.name.clone();
-        let told = self.disks.told(&name, hello.known_disk);
-        if self.disks.remember(peer, hello.disk, hello.replaced) || told {
+        let is_news = self.disks.remembered_by(&name, hello.known_disk);
+        if self.disks.remember(peer, hello.disk, hello.replaced) || is_news {
             outputs.push(LinkOutput::SaveDisks);
         }
-        if told {
+        if is_news {
             outputs.push(LinkOutput::Replaced(name));
         }
-        self.clocks.told(peer, hello.wall_ms, now.wall_ms);
+        self.clocks.observe(peer, hello.wall_ms, now.wall_ms);
         self.judge_clocks(outputs);
         outputs.push(LinkOutput::PeerUp { peer, connection, actors: self.by_shard(&hello.actors), catalog: hello.catalog });
     }
@@ -494,7 +501,7 @@ impl Links {
         outputs.push(LinkOutput::Refused(peer, why.to_string()));
     }
 
-    /// The actors of a hello, by the shard that looks at them.
+    /// The actors of a hello, by shard.
     fn by_shard(&self, actors: &[ActorNext]) -> Vec<Vec<ActorNext>> {
         let mut by_shard = vec![Vec::new(); usize::from(self.config.shards)];
         for actor in actors.iter().filter(|actor| u32::from(actor.partition.0) < self.config.partitions) {
@@ -510,7 +517,7 @@ impl Links {
         })
     }
 
-    /// Goes on with a connection, and says *ready* on it when all shards and control have had their say.
+    /// Goes on with a connection, and sends *ready* when all shards have checked its actors and the catalog is sent.
     fn step(&mut self, connection: u64, outputs: &mut Vec<LinkOutput>, step: impl FnOnce(&mut ActiveConnection)) {
         let Some((_, active)) = self.active_mut(connection) else { return };
         let had_said_it = active.unchecked_shards == 0 && active.catalog_sent;
@@ -527,8 +534,8 @@ impl Links {
             let lived_us = now.mono_us.saturating_sub(active.since_us);
             of = Some(peer);
             outputs.push(LinkOutput::PeerDown(peer));
-            // A connection that this one had replaced is still the peer's own if it gave this one up first. It would
-            // keep the peer from dialling anew, while nothing could be sent to it from here.
+            // The peer may still use a connection that this one had replaced. That would keep it from dialling anew, while
+            // this node could send nothing to it.
             for (retired, _) in self.retired.extract_if(.., |_, (of, _)| *of == peer) {
                 outputs.push(LinkOutput::Close(retired, CloseReason::Replaced));
             }
@@ -536,7 +543,7 @@ impl Links {
             self.judge_clocks(outputs);
             if let Some(link) = self.links.get_mut(&peer) {
                 link.active = None;
-                // One that is made and refused again and again is not to be tried twenty times a second.
+                // A connection that is made and refused again and again must not be tried twenty times a second.
                 if lived_us > self.config.timing.longest_pause_us {
                     link.pause_us = self.config.timing.first_pause_us;
                 }
@@ -578,7 +585,7 @@ impl Links {
         outputs.extend(news.map(LinkOutput::Clocks));
     }
 
-    /// Whether a peer is this node's to dial, and there is no connection to it nor one on its way.
+    /// Whether this node has to dial a peer: there is no connection to it, and none is on its way.
     fn may_dial(&self, peer: NodeId, link: &Link) -> bool {
         let ours = self.config.node < peer || !self.serving;
         ours && link.active.is_none() && !link.dialling && !self.pending_hellos.values().any(|pending| pending.peer == peer)
@@ -595,7 +602,7 @@ impl Links {
         }
     }
 
-    /// Why this node must not serve: as many nodes contradict it as agree with it, itself included.
+    /// Why this node must not serve: as many nodes refuse it as accept it, itself included.
     fn contradiction(&self) -> Option<String> {
         let agree = 1 + self.links.values().filter(|link| link.active.is_some()).count();
         let against: Vec<&str> = self.links.values().filter_map(|link| link.refused.as_deref()).collect();
@@ -608,11 +615,11 @@ impl Links {
         }
         let met = self.links.values().filter(|link| link.is_settled()).count();
         let met_all = met == self.links.len();
-        // A catalog that was changed while this node was down is known to those who are met then, or the operator was
-        // told who lacks the change. Of two nodes one is half, so it does not wait long for the other.
+        // A change of the catalog made while this node was down is known to one of the met half, or else its operator
+        // was told which nodes lack it. Of two nodes one is half, so it does not wait long for the other.
         let is_minority = 2 * (met + 1) < self.links.len() + 1;
         let is_reached = |link: &Link| link.active.is_some() && !link.is_settled();
-        // A peer that is reached is waited for: what it has to say may take a while.
+        // A peer that is reached gets more time: its shards may be busy.
         let waits = now.mono_us < self.grace_at_us
             || now.mono_us < self.minority_at_us && is_minority
             || now.mono_us < self.latest_start_us && (self.links.values().any(is_reached) || !self.pending_hellos.is_empty());

@@ -1,14 +1,14 @@
-//! What a node decides around its shards: sans-IO machines that the node's tasks and the simulator both run.
+//! The decisions of a node around its shards: sans-IO machines that the node's tasks and the simulator both run.
 //!
-//! A task of the node reads a clock, a socket or a disk, hands what it found to a machine, and does what the machine
-//! asks for. It decides nothing by itself, so the simulator exercises the decisions of the real node. The model is
-//! quinn-proto's `Connection`.
+//! A task of the node reads a clock, a socket or a disk, hands the result to a machine, and does what the machine asks
+//! for. It decides nothing by itself, so the simulator tests the decisions of the real node. The model is quinn-proto's
+//! `Connection`.
 //!
-//! - [`batch`]: one shard behind its journal. Events go in; after the commit comes out what may leave the node.
+//! - [`batch`]: group commit of one shard, and when its effects may leave the node.
 //! - [`links`]: the connections to the other nodes, and when a starting node begins to serve.
-//! - [`clocks`]: whose wall clock is wrong.
-//! - [`identity`]: what a node remembers of its own disk and of the disks of its peers.
-//! - [`route`]: to which shard a peer's message goes.
+//! - [`clocks`]: wrong wall clocks.
+//! - [`identity`]: disk ids, by which a replaced data directory is noticed.
+//! - [`route`]: the receiver of a peer's message within the node.
 
 pub mod batch;
 pub mod clocks;

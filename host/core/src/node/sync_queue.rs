@@ -1,12 +1,11 @@
-//! What waits for the disk, in the order in which it was committed.
+//! Effects that wait for the disk, in the order of their commits.
 
 use alloc::collections::VecDeque;
 
 use crate::port::CommitSeq;
 
-/// The most messages, and the most requests, of a shard that wait for the disk in a node. A disk that stalls must not
-/// take the memory with it: an entry beyond the bound is not taken, as if it had been lost on the way, and the deadline
-/// of the request that waits for it does the rest.
+/// The most messages, and as many tickets, that wait for the disk in one shard. A disk that stalls must not use up the
+/// memory: an entry above the bound is dropped like a lost message, and the request behind it ends at its deadline.
 pub const MAX_WAITING: usize = 1 << 18;
 
 /// A queue whose front may go as soon as its commit is on the disk.
@@ -28,7 +27,7 @@ impl<T> SyncQueue<T> {
         seq <= self.synced
     }
 
-    /// Adds what must not go before that commit, which is no older than those before it. `false`: there is no room.
+    /// Adds an entry that waits for that commit, which is no older than those before it. `false`: there is no room.
     pub(crate) fn push(&mut self, seq: CommitSeq, what: T) -> bool {
         debug_assert!(self.queue.back().is_none_or(|(last, _)| *last <= seq), "commits only go forward");
         let room = self.queue.len() < self.limit;
