@@ -21,7 +21,7 @@
 //! assert_eq!(causal::visible(&joined, 0).len(), 2);
 //! ```
 //!
-//! Reading order: [`causal`] (the algebra of an object), [`quorum`], [`placement`], [`port`], [`view`], [`shard`],
+//! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`quorum`], [`placement`], [`port`], [`view`], [`shard`],
 //! [`control`], [`node`].
 //!
 //! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a
@@ -33,6 +33,7 @@ extern crate alloc;
 
 pub mod causal;
 pub mod control;
+pub mod layouts;
 pub mod node;
 pub mod placement;
 pub mod port;
@@ -40,5 +41,9 @@ pub mod quorum;
 mod retries;
 mod rows;
 pub mod shard;
+mod start;
 mod tenure;
 pub mod view;
+
+/// The random numbers of all machines. Seeded by the shell, so that a seed is a run.
+pub type Prng = rand_xoshiro::Xoshiro256PlusPlus;

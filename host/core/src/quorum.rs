@@ -1,5 +1,7 @@
-//! Counting answers, as pure functions: a [`Tally`] is told what came and says whether that is enough, still possible,
-//! or not any more. (The separation of counting from messaging is that of riak_kv's get and put cores.)
+//! Counts answers: a [`Tally`] is told what came and says whether that is enough, still possible, or not any more.
+//!
+//! A quorum is needed in each live layout. The tally sends nothing and knows no time. (The separation of counting from
+//! messaging is that of riak_kv's get and put cores.)
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,6 +9,8 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use rejoin_proto::NodeId;
+
+use crate::layouts::{LayoutSet, Seat};
 
 /// What a tally says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,25 +23,36 @@ pub enum Verdict {
     Impossible,
 }
 
-/// Nodes, each with whether it is an owner.
-type Nodes = SmallVec<[(NodeId, bool); 5]>;
+/// Nodes, each with where it counts.
+type Nodes = SmallVec<[(NodeId, Seat); 5]>;
 
 /// The answers to one question asked of several nodes.
 #[derive(Clone, Debug)]
 pub struct Tally {
     needed: u8,
     needed_owners: u8,
+    /// The layouts in each of which so many are needed.
+    layouts: LayoutSet,
     waiting: Nodes,
     good: Nodes,
     bad: Vec<(NodeId, String)>,
 }
 
 impl Tally {
-    /// Waits for `needed` good answers, of which `needed_owners` from owners, among the nodes asked (each with whether
-    /// it is an owner).
+    /// Waits, in each layout in which one of the asked nodes counts, for `needed` good answers, of which `needed_owners`
+    /// from owners.
     #[must_use]
-    pub fn new(needed: u8, needed_owners: u8, asked: impl IntoIterator<Item = (NodeId, bool)>) -> Self {
-        Self { needed, needed_owners, waiting: asked.into_iter().collect(), good: Nodes::new(), bad: Vec::new() }
+    pub fn new(needed: u8, needed_owners: u8, asked: impl IntoIterator<Item = (NodeId, Seat)>) -> Self {
+        let waiting: Nodes = asked.into_iter().collect();
+        let layouts = waiting.iter().fold(LayoutSet::NEWEST, |all, (_, seat)| all.union(seat.counts));
+        Self { needed, needed_owners, layouts, waiting, good: Nodes::new(), bad: Vec::new() }
+    }
+
+    /// The same count, if only that node were asked.
+    #[must_use]
+    pub fn only(&self, node: NodeId) -> Self {
+        let waiting = self.waiting.iter().copied().filter(|(asked, _)| *asked == node).collect();
+        Self { waiting, good: Nodes::new(), bad: Vec::new(), ..*self }
     }
 
     /// Counts a good answer. A second one, or one of a node that was not asked, counts nothing: W and R are distinct
@@ -64,15 +79,28 @@ impl Tally {
         self
     }
 
-    /// Where the count stands.
+    /// Where the count stands: enough when it is in every layout, impossible when it is in one.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        let owners = |nodes: &[(NodeId, bool)]| nodes.iter().filter(|(_, owner)| *owner).count();
+        let mut verdict = Verdict::Enough;
+        for layout in self.layouts.each() {
+            match self.verdict_in(layout) {
+                Verdict::Enough => {}
+                Verdict::Waiting => verdict = Verdict::Waiting,
+                Verdict::Impossible => return Verdict::Impossible,
+            }
+        }
+        verdict
+    }
+
+    fn verdict_in(&self, layout: LayoutSet) -> Verdict {
+        let counted = |nodes: &Nodes| nodes.iter().filter(|(_, seat)| seat.counts.contains(layout)).count();
+        let owners = |nodes: &Nodes| nodes.iter().filter(|(_, seat)| seat.owns.contains(layout)).count();
         let (needed, needed_owners) = (usize::from(self.needed), usize::from(self.needed_owners));
-        let (good, good_owners) = (self.good.len(), owners(&self.good));
+        let (good, good_owners) = (counted(&self.good), owners(&self.good));
         if good >= needed && good_owners >= needed_owners {
             Verdict::Enough
-        } else if good + self.waiting.len() < needed || good_owners + owners(&self.waiting) < needed_owners {
+        } else if good + counted(&self.waiting) < needed || good_owners + owners(&self.waiting) < needed_owners {
             Verdict::Impossible
         } else {
             Verdict::Waiting
@@ -97,10 +125,11 @@ impl Tally {
         self.needed.max(self.needed_owners)
     }
 
-    /// The good answers so far. More than 255 are never asked.
+    /// The good answers so far, in the layout that has fewest. More than 255 are never asked.
     #[must_use]
     pub fn got(&self) -> u8 {
-        u8::try_from(self.good.len()).unwrap_or(u8::MAX)
+        let counted = |layout| self.good.iter().filter(|(_, seat)| seat.counts.contains(layout)).count();
+        u8::try_from(self.layouts.each().map(counted).min().unwrap_or_default()).unwrap_or(u8::MAX)
     }
 
     /// Who has answered well.
@@ -119,8 +148,61 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn asked() -> Vec<(NodeId, bool)> {
-        (1..=3).map(|id| (NodeId(id), id != 3)).collect()
+    /// Two owners and a fallback.
+    fn asked() -> [(NodeId, Seat); 3] {
+        let (owner, fallback) = (Seat::owner(LayoutSet::NEWEST), Seat::fallback(LayoutSet::NEWEST));
+        [(NodeId(1), owner), (NodeId(2), owner), (NodeId(3), fallback)]
+    }
+
+    /// The owners of a partition that moves: 1 to 3 in the older layout, 3 to 5 in the newest.
+    fn moving() -> [(NodeId, Seat); 5] {
+        let both = LayoutSet::NEWEST.union(LayoutSet::OLDER);
+        let sets = [LayoutSet::OLDER, LayoutSet::OLDER, both, LayoutSet::NEWEST, LayoutSet::NEWEST];
+        core::array::from_fn(|at| (NodeId(at as u64 + 1), Seat::owner(sets[at])))
+    }
+
+    #[test]
+    fn a_quorum_is_needed_in_each_live_layout() {
+        let mut tally = Tally::new(2, 0, moving());
+        for node in [1, 2] {
+            tally.good(NodeId(node));
+        }
+        assert_eq!((tally.verdict(), tally.got()), (Verdict::Waiting, 0), "enough in the older layout only");
+        tally.good(NodeId(3));
+        assert_eq!((tally.verdict(), tally.got()), (Verdict::Waiting, 1), "a node in both counts in both");
+        tally.good(NodeId(5));
+        assert_eq!((tally.verdict(), tally.got()), (Verdict::Enough, 2));
+    }
+
+    #[test]
+    fn one_node_is_enough_only_where_it_counts_in_every_layout() {
+        let tally = Tally::new(1, 1, moving());
+        assert_eq!([3, 4].map(|node| tally.only(NodeId(node)).verdict()), [Verdict::Waiting, Verdict::Impossible]);
+    }
+
+    #[test]
+    fn a_layout_without_its_quorum_makes_a_request_impossible() {
+        let mut tally = Tally::new(2, 0, moving());
+        for node in [1, 2, 3] {
+            tally.good(NodeId(node));
+        }
+        tally.bad(NodeId(4), "down");
+        assert_eq!(tally.verdict(), Verdict::Waiting);
+        tally.bad(NodeId(5), "down");
+        assert_eq!(tally.verdict(), Verdict::Impossible);
+    }
+
+    #[test]
+    fn a_fallback_counts_where_it_stands_in_and_is_an_owner_nowhere() {
+        let stand_in = (NodeId(6), Seat::fallback(LayoutSet::OLDER));
+        let without_two = moving().into_iter().filter(|(node, _)| *node != NodeId(2)).chain([stand_in]);
+        let mut tally = Tally::new(2, 1, without_two);
+        for node in [6, 4, 5] {
+            tally.good(NodeId(node));
+        }
+        assert_eq!(tally.verdict(), Verdict::Waiting, "one in the older layout, and no owner");
+        tally.good(NodeId(3));
+        assert_eq!(tally.verdict(), Verdict::Enough);
     }
 
     #[test]

@@ -46,7 +46,19 @@ impl Versioned for RetryRow {
     const WHAT: &'static str = "retry row";
 }
 
-/// A number on its own: an observed counter, a start id.
+/// The start ids of a shard, see [`StartIds`](crate::start::StartIds).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct StartRow {
+    pub(crate) memory: u64,
+    pub(crate) tenures: u64,
+}
+
+impl Versioned for StartRow {
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "start row";
+}
+
+/// An observed counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct NumberRow(pub(crate) u64);
 

@@ -8,13 +8,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use rand_core::Rng;
-use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_proto::peer::ActorNext;
 use rejoin_proto::{ActorId, Dot, NodeId, PartitionId, VersionVector, codec};
 
+use crate::Prng;
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::rows::{self, ActorRow, Kind, NumberRow};
+use crate::start::StartIds;
 
 /// The actors of one shard.
 ///
@@ -24,11 +25,10 @@ use crate::rows::{self, ActorRow, Kind, NumberRow};
 #[derive(Debug)]
 pub(crate) struct Tenures {
     actors: BTreeMap<PartitionId, ActorRow>,
-    start: u64,
+    /// Renewed with every end of a tenure.
+    starts: StartIds,
     /// Partitions whose actor has ended, and whose row the store still has.
     owed: BTreeSet<PartitionId>,
-    /// Whether the store still has an older start id.
-    start_owed: bool,
 }
 
 impl Tenures {
@@ -42,28 +42,28 @@ impl Tenures {
         store: &dyn Store,
         observed: impl Fn(PartitionId, ActorId) -> bool,
         lost: bool,
-        rng: &mut Xoshiro256PlusPlus,
+        rng: &mut Prng,
     ) -> Result<Self, StoreFault> {
         let actors = rows::load::<ActorRow>(store, Kind::Actor)?.into_iter().map(|(partition, _, row)| (partition, row)).collect();
-        let start = rows::load::<NumberRow>(store, Kind::Start)?.first().map(|(_, _, row)| row.0);
-        let mut tenures = Self { actors, start: start.unwrap_or_default(), owed: BTreeSet::new(), start_owed: false };
+        let starts = StartIds::open(store, lost, rng)?;
+        let mut tenures = Self { actors, starts, owed: BTreeSet::new() };
         let outrun = |(partition, row): (&PartitionId, &ActorRow)| (lost || observed(*partition, row.actor)).then_some(*partition);
         let ended: Vec<PartitionId> = tenures.actors.iter().filter_map(outrun).collect();
         ended.iter().for_each(|partition| tenures.end(*partition));
-        if lost || start.is_none() || !ended.is_empty() {
+        if !ended.is_empty() {
             tenures.renew_start(rng);
         }
         Ok(tenures)
     }
 
-    /// Stands for everything this shard remembers of retries.
+    /// The shard's start id: a retry is recognised only while it has not changed.
     pub(crate) fn start(&self) -> u64 {
-        self.start
+        self.starts.combined()
     }
 
     /// The next dot of a partition's actor, drawn anew after the end of a tenure. The change gets the row that goes
     /// with it.
-    pub(crate) fn mint(&mut self, partition: PartitionId, change: &mut Change, rng: &mut Xoshiro256PlusPlus) -> Dot {
+    pub(crate) fn mint(&mut self, partition: PartitionId, change: &mut Change, rng: &mut Prng) -> Dot {
         let row = self.actors.entry(partition).or_insert_with(|| ActorRow { actor: ActorId(rng.next_u64()), next: 1 });
         let dot = Dot { actor: row.actor, counter: row.next };
         row.next += 1;
@@ -99,16 +99,15 @@ impl Tenures {
         }
     }
 
-    /// Draws another start id. To be called with every end of a tenure: retries of what the old actor wrote are not
-    /// recognised any more.
-    pub(crate) fn renew_start(&mut self, rng: &mut Xoshiro256PlusPlus) {
-        self.start = rng.next_u64();
-        self.start_owed = true;
+    /// To be called with every end of a tenure, once for ends that come together: retries of what the old actors wrote
+    /// are not recognised any more.
+    pub(crate) fn renew_start(&mut self, rng: &mut Prng) {
+        self.starts.tenure_ended(rng);
     }
 
     /// Whether the store has yet to take the end of a tenure, or a start id.
     pub(crate) fn owes(&self) -> bool {
-        self.start_owed || !self.owed.is_empty()
+        self.starts.is_owed() || !self.owed.is_empty()
     }
 
     /// Adds what is owed to a change. Once that is written, [`Tenures::settled`] is to be told.
@@ -116,15 +115,13 @@ impl Tenures {
         for partition in &self.owed {
             change.remove(Space::Pinned, rows::key(Kind::Actor, *partition, &[]));
         }
-        if self.start_owed {
-            change.put(Space::Pinned, rows::key(Kind::Start, PartitionId(0), &[]), codec::encode(&NumberRow(self.start)));
-        }
+        self.starts.settle(change);
     }
 
     /// The change that [`Tenures::settle`] filled was written.
     pub(crate) fn settled(&mut self) {
         self.owed.clear();
-        self.start_owed = false;
+        self.starts.settled();
     }
 
     /// What the handshake tells: every actor and its next counter.
@@ -141,14 +138,14 @@ const MAX_OBSERVED: usize = 64;
 /// The highest counters seen of other nodes' actors: what tells a node with an old disk that it is one. Durable lazily.
 #[derive(Debug)]
 pub(crate) struct Observed {
-    seen: BTreeMap<PartitionId, Vec<Seen>>,
+    seen: BTreeMap<PartitionId, Vec<ObservedActor>>,
     /// Rows of actors that are not remembered any more, still to be removed.
     forgotten: Vec<Vec<u8>>,
     clock: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct ObservedActor {
     actor: ActorId,
     counter: u64,
     touched: u64,
@@ -165,7 +162,7 @@ impl Observed {
         for (partition, rest, row) in rows::load::<NumberRow>(store, Kind::Observed)? {
             let actor = <[u8; 8]>::try_from(rest.as_slice()).map_err(|_| StoreFault::Damaged("observed row: short key".into()))?;
             let actor = ActorId(u64::from_be_bytes(actor));
-            let seen = Seen { actor, counter: row.0, touched: 0, dirty: false, kept: true, minter: None };
+            let seen = ObservedActor { actor, counter: row.0, touched: 0, dirty: false, kept: true, minter: None };
             observed.seen.entry(partition).or_default().push(seen);
         }
         Ok(observed)
@@ -183,7 +180,7 @@ impl Observed {
         let known = self.seen.entry(partition).or_default();
         match known.iter_mut().find(|seen| seen.actor == dot.actor) {
             Some(seen) if seen.counter >= dot.counter => seen.touched = touched,
-            Some(seen) => *seen = Seen { counter: dot.counter, touched, dirty: true, ..*seen },
+            Some(seen) => *seen = ObservedActor { counter: dot.counter, touched, dirty: true, ..*seen },
             None => {
                 // Rule: minters are remembered.
                 let place = |at: &usize| (known[*at].minter.is_some(), known[*at].touched);
@@ -195,7 +192,7 @@ impl Observed {
                         self.forgotten.push(rows::observed_key(partition, gone.actor));
                     }
                 }
-                known.push(Seen { actor: dot.actor, counter: dot.counter, touched, dirty: true, kept: false, minter: None });
+                known.push(ObservedActor { actor: dot.actor, counter: dot.counter, touched, dirty: true, kept: false, minter: None });
             }
         }
     }

@@ -4,11 +4,12 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::hash::MAX_KEY_BYTES;
 use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, TenantId};
+
+use crate::layouts::{LiveLayouts, Owners};
 
 /// A bucket as a coordinator needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,7 +27,7 @@ pub struct Bucket {
 /// A snapshot of layout and catalog.
 #[derive(Clone, Debug)]
 pub struct ClusterView {
-    layout: Layout,
+    layouts: LiveLayouts,
     layout_name: LayoutRef,
     buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>>,
     by_id: BTreeMap<BucketId, Arc<Bucket>>,
@@ -44,15 +45,16 @@ pub struct Target {
     pub bucket: Arc<Bucket>,
     /// Its partition.
     pub partition: PartitionId,
-    /// Its owners in the layout, the preferred one first.
-    pub owners: SmallVec<[NodeId; 5]>,
+    /// Its owners in the live layouts, the preferred one first.
+    pub owners: Owners,
 }
 
 impl ClusterView {
-    /// Makes a snapshot.
+    /// Makes a snapshot of one layout or of several live ones.
     #[must_use]
-    pub fn new<'a>(layout: Layout, records: impl IntoIterator<Item = &'a Record>) -> Self {
-        let layout_name = layout.name();
+    pub fn new<'a>(layouts: impl Into<LiveLayouts>, records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let layouts = layouts.into();
+        let layout_name = layouts.newest().name();
         let (mut by_id, mut plugins) = (BTreeMap::new(), BTreeMap::new());
         let mut buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>> = BTreeMap::new();
         for record in records {
@@ -68,13 +70,13 @@ impl ClusterView {
                 _ => {}
             }
         }
-        Self { layout, layout_name, buckets, by_id, plugins }
+        Self { layouts, layout_name, buckets, by_id, plugins }
     }
 
-    /// The layout.
+    /// The newest layout, by which requests are routed.
     #[must_use]
     pub fn layout(&self) -> &Layout {
-        &self.layout
+        self.layouts.newest()
     }
 
     /// Its version and hash.
@@ -98,7 +100,7 @@ impl ClusterView {
     /// The name of a node, or its id as a name if the layout does not know it.
     #[must_use]
     pub fn node_name(&self, id: NodeId) -> Name {
-        let known = self.layout.node(id).map(|node| node.name.clone());
+        let known = self.layouts.iter().find_map(|layout| layout.node(id)).map(|node| node.name.clone());
         known.unwrap_or_else(|| Name::new(alloc::format!("{id}")).expect("hexadecimal digits make a name"))
     }
 
@@ -110,8 +112,8 @@ impl ClusterView {
         let (bucket, object) = self.object(tenant, bucket, key)?;
         let hash = object.hash();
         let store_key = Bytes::from(object.store_key_of(hash));
-        let partition = self.layout.partition_of(hash);
-        let owners = self.layout.owners(partition, bucket.props.n).map(|node| node.id).collect();
+        let partition = self.layout().partition_of(hash);
+        let owners = self.layouts.owners(partition, bucket.props.n);
         Ok(Target { object, store_key, bucket: bucket.clone(), partition, owners })
     }
 
@@ -120,7 +122,7 @@ impl ClusterView {
     /// # Errors
     /// As [`ClusterView::target`].
     pub fn partition(&self, tenant: TenantId, bucket: &Name, key: &Bytes) -> Result<PartitionId, ErrorReply> {
-        self.object(tenant, bucket, key).map(|(_, object)| self.layout.partition(&object))
+        self.object(tenant, bucket, key).map(|(_, object)| self.layout().partition(&object))
     }
 
     fn object(&self, tenant: TenantId, bucket: &Name, key: &Bytes) -> Result<(&Arc<Bucket>, ObjectId), ErrorReply> {
@@ -138,16 +140,15 @@ impl ClusterView {
         Ok((found, ObjectId { tenant, bucket: found.id, key: key.clone() }))
     }
 
-    /// How many more nodes may go before some key loses its quorum of reads, and of writes, if only those that `read`
-    /// or `write` names count now. Negative: some key has lost it. `None` without buckets.
+    /// How many more nodes may fail before some key loses its read quorum, and its write quorum, in some live layout.
+    /// Only the nodes that `read` or `write` accepts count. Negative: some key has lost it. `None` without buckets.
     #[must_use]
-    pub fn spare(&self, read: impl Fn(NodeId) -> bool, write: impl Fn(NodeId) -> bool) -> Option<(i16, i16)> {
+    pub fn spare<'a>(&'a self, read: impl Fn(NodeId) -> bool, write: impl Fn(NodeId) -> bool) -> Option<(i16, i16)> {
         let least = |n: u8, counts: &dyn Fn(NodeId) -> bool| {
-            let alive = |partition: u32| {
-                let partition = PartitionId(u16::try_from(partition).unwrap_or(u16::MAX));
-                self.layout.owners(partition, n).filter(|owner| counts(owner.id)).count() as i16
-            };
-            (0..self.layout.partitions()).map(alive).min()
+            let alive =
+                |(layout, partition): (&Layout, PartitionId)| layout.owners(partition, n).filter(|owner| counts(owner.id)).count() as i16;
+            let partitions = |layout: &'a Layout| partition_ids(layout).map(move |partition| (layout, partition));
+            self.layouts.iter().flat_map(partitions).map(alive).min()
         };
         let spare = |bucket: &Arc<Bucket>| {
             let props = &bucket.props;
@@ -160,8 +161,12 @@ impl ClusterView {
     /// Whether that node is among the owners that any bucket could have in a partition.
     #[must_use]
     pub fn may_own(&self, node: NodeId, partition: PartitionId) -> bool {
-        self.layout.owners(partition, u8::MAX).any(|owner| owner.id == node)
+        self.layouts.iter().any(|layout| layout.owners(partition, u8::MAX).any(|owner| owner.id == node))
     }
+}
+
+fn partition_ids(layout: &Layout) -> impl Iterator<Item = PartitionId> + use<> {
+    (0..layout.partitions()).map(|at| PartitionId(u16::try_from(at).unwrap_or(u16::MAX)))
 }
 
 /// The shard that a partition belongs to: shards own whole arcs of the ring, by the leading bits of the hash.

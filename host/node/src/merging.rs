@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-use rejoin_core::shard::event::{Invalid, MergeJob, MergeTicket, Merged, ValidateJob, ValidateTicket};
+use rejoin_core::shard::event::{MergeJob, MergeTicket, Merged, PluginError, ValidateJob, ValidateTicket};
 use rejoin_merge::{CallLimits, MergeFault, Overloaded, Plugin, PluginCall, Sibling};
 use rejoin_proto::{BucketId, Name, PluginDigest, ProfileId};
 
@@ -31,24 +31,8 @@ fn wall_for(fuel: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).max(MIN_WALL)
 }
 
-/// Why a call gave no result.
-struct Failure {
-    /// The label in metrics.
-    reason: &'static str,
-    /// A sentence for people.
-    text: String,
-}
-
-impl From<MergeFault> for Failure {
-    fn from(fault: MergeFault) -> Self {
-        Self { reason: fault.reason(), text: fault.to_string() }
-    }
-}
-
-impl From<Overloaded> for Failure {
-    fn from(full: Overloaded) -> Self {
-        Self { reason: if full.of_bucket { "bucket_overloaded" } else { "overloaded" }, text: full.to_string() }
-    }
+fn overloaded(full: Overloaded) -> PluginError {
+    PluginError::Overloaded { waiting: full.waiting, of_bucket: full.of_bucket }
 }
 
 /// A merge that a shard has asked for.
@@ -70,7 +54,7 @@ struct LogFields {
 type Value = (Bytes, Option<Bytes>, ProfileId);
 
 impl MergeRequest {
-    fn reply(self, result: Result<Value, String>) {
+    fn reply(self, result: Result<Value, PluginError>) {
         let result = result.map(|(value, shown, profile)| Merged { value, shown, profile });
         // A shard that has stopped takes no results.
         let _ = self.messages.send(ShardMessage::Merged(self.ticket, result));
@@ -100,13 +84,13 @@ impl PluginService {
         let request = MergeRequest { job, ticket, messages };
         match ready {
             Some(Ok(plugin)) => self.run(plugin, request),
-            Some(Err(text)) => self.fail(request, Failure { reason: "plugin_refused", text }),
+            Some(Err(error)) => self.fail(request, error),
             None => {
                 let service = self.clone();
                 self.0.runtime.spawn(async move {
                     match service.wait_for(&request.job.plugin, request.job.deadline_us).await {
                         Ok(plugin) => service.run(plugin, request),
-                        Err(failure) => service.fail(request, failure),
+                        Err(error) => service.fail(request, error),
                     }
                 });
             }
@@ -114,17 +98,16 @@ impl PluginService {
     }
 
     /// Waits until a plugin has been fetched and compiled, at most until the job's deadline.
-    async fn wait_for(&self, digest: &PluginDigest, deadline_us: u64) -> Result<Plugin, Failure> {
+    async fn wait_for(&self, digest: &PluginDigest, deadline_us: u64) -> Result<Plugin, PluginError> {
         let until = self.0.clock.instant(deadline_us).min(Instant::now() + FETCH_WAIT);
         loop {
             // Created before `find`, so that a notification in between is not missed.
             let decided = self.0.decided.notified();
             if let Some(found) = self.find(digest) {
-                return found.map_err(|text| Failure { reason: "plugin_refused", text });
+                return found;
             }
             if tokio::time::timeout_at(until, decided).await.is_err() {
-                let text = format!("this node does not have plugin {digest} yet; it is being fetched from the others");
-                return Err(Failure { reason: "plugin_missing", text });
+                return Err(PluginError::Missing(*digest));
             }
         }
     }
@@ -155,7 +138,7 @@ impl PluginService {
         if let Err(full) = self.0.engine.pool.merge(call, key, inputs, wanted, done)
             && let Some(request) = kept.take()
         {
-            self.fail(request, full.into());
+            self.fail(request, overloaded(full));
         }
     }
 
@@ -176,14 +159,14 @@ impl PluginService {
         let done = move |shown: Result<Bytes, MergeFault>| {
             let Some(request) = again.take() else { return };
             if let Err(fault) = &shown {
-                service.count(&request.log_fields(), &Failure::from(fault.clone()), "a value could not be shown");
+                service.count(&request.log_fields(), &fault.clone().into(), "a value could not be shown");
             }
             request.reply(Ok((of, shown.ok(), profile)));
         };
         if let Err(full) = self.0.engine.pool.show(call, value.clone(), wanted, done)
             && let Some(request) = kept.take()
         {
-            self.count(&request.log_fields(), &full.into(), "a value could not be shown");
+            self.count(&request.log_fields(), &overloaded(full), "a value could not be shown");
             request.reply(Ok((value, None, profile)));
         }
     }
@@ -192,13 +175,13 @@ impl PluginService {
     pub(crate) fn validate(&self, ticket: ValidateTicket, job: ValidateJob, messages: UnboundedSender<ShardMessage>) {
         match self.find(&job.plugin) {
             Some(Ok(plugin)) => self.run_validation(plugin, ticket, job, messages),
-            Some(Err(why)) => drop(messages.send(ShardMessage::Validated(ticket, Err(Invalid::Unjudged(why))))),
+            Some(Err(error)) => drop(messages.send(ShardMessage::Validated(ticket, Err(error)))),
             None => {
                 let service = self.clone();
                 self.0.runtime.spawn(async move {
                     match service.wait_for(&job.plugin, job.deadline_us).await {
                         Ok(plugin) => service.run_validation(plugin, ticket, job, messages),
-                        Err(why) => drop(messages.send(ShardMessage::Validated(ticket, Err(Invalid::Unjudged(why.text))))),
+                        Err(error) => drop(messages.send(ShardMessage::Validated(ticket, Err(error)))),
                     }
                 });
             }
@@ -218,37 +201,32 @@ impl PluginService {
             {
                 service.count(&log_fields, &fault.clone().into(), "a value could not be validated");
             }
-            drop(reply.send(ShardMessage::Validated(ticket, result.map_err(invalid))));
+            drop(reply.send(ShardMessage::Validated(ticket, result.map_err(PluginError::from))));
         };
         if let Err(full) = self.0.engine.pool.validate(call, job.key, job.value, wanted, done) {
-            self.0.metrics.merge_failed(Failure::from(full).reason);
-            drop(messages.send(ShardMessage::Validated(ticket, Err(Invalid::Unjudged(full.to_string())))));
+            let error = overloaded(full);
+            self.0.metrics.merge_failed(error.reason());
+            drop(messages.send(ShardMessage::Validated(ticket, Err(error))));
         }
     }
 
-    fn fail(&self, request: MergeRequest, failure: Failure) {
-        self.count(&request.log_fields(), &failure, "a merge gave no result; the siblings are kept");
-        request.reply(Err(failure.text));
+    fn fail(&self, request: MergeRequest, error: PluginError) {
+        self.count(&request.log_fields(), &error, "a merge gave no result; the siblings are kept");
+        request.reply(Err(error));
     }
 
     /// Counts a failure, and logs it unless a similar one was logged a moment ago.
-    fn count(&self, log_fields: &LogFields, failure: &Failure, what: &str) {
-        self.0.metrics.merge_failed(failure.reason);
+    fn count(&self, log_fields: &LogFields, error: &PluginError, what: &str) {
+        let reason = error.reason();
+        self.0.metrics.merge_failed(reason);
         let LogFields { bucket, name: bucket_name, key_hash, plugin } = log_fields;
-        let (key, why) = (format_args!("{key_hash:032x}"), &failure.text);
-        if self.0.failures.should_log(bucket.0, failure.reason) {
-            tracing::warn!(bucket = %bucket_name, %key, %plugin, reason = failure.reason, why, "{what}");
+        let key = format_args!("{key_hash:032x}");
+        if self.0.failures.should_log(bucket.0, reason) {
+            tracing::warn!(bucket = %bucket_name, %key, %plugin, reason, why = %error, "{what}");
         } else {
-            tracing::debug!(bucket = %bucket_name, %key, %plugin, reason = failure.reason, why, "{what}");
+            tracing::debug!(bucket = %bucket_name, %key, %plugin, reason, why = %error, "{what}");
         }
     }
-}
-
-/// Turns a fault into the result of a validation. A validator that traps or runs out of fuel would do so on every node,
-/// so the value is refused.
-fn invalid(fault: MergeFault) -> Invalid {
-    let why = fault.to_string();
-    if fault.is_deterministic() { Invalid::Refused(why) } else { Invalid::Unjudged(why) }
 }
 
 /// A request that either the call's completion or the error of a full queue takes, whichever comes first.

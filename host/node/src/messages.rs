@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use rejoin_core::control::{CatalogChange, Published, Wait};
 use rejoin_core::port::StoreFault;
 use rejoin_core::shard::Counters;
-use rejoin_core::shard::event::{ClientRequest, Event, Invalid, MergeTicket, Merged, ValidateTicket};
+use rejoin_core::shard::event::{ClientRequest, Event, MergeTicket, Merged, PluginError, ValidateTicket};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::Record;
 use rejoin_proto::client::{Receipt, RecordKind, StartId};
@@ -46,8 +46,8 @@ pub(crate) enum ShardMessage {
     PeerDown(NodeId),
     /// Asks whether the shard waits for an answer of that peer.
     WaitsFor(NodeId, oneshot::Sender<bool>),
-    Merged(MergeTicket, Result<Merged, String>),
-    Validated(ValidateTicket, Result<(), Invalid>),
+    Merged(MergeTicket, Result<Merged, PluginError>),
+    Validated(ValidateTicket, Result<(), PluginError>),
     Synced(Result<CommitSeq, StoreFault>),
     /// The send queue of that class to the peer has space again.
     QueueSpace(NodeId, Class),

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use rejoin_core::shard::event::PluginError;
 use rejoin_merge::{Plugin, Pool, Rejection, digest_of};
 use rejoin_proto::PluginDigest;
 use rejoin_store::Modules;
@@ -292,14 +293,15 @@ impl PluginService {
 
     /// The plugin, or why it cannot be used. `None`: it is being fetched or loaded. A plugin that is on the disk only
     /// begins to load.
-    pub(crate) fn find(&self, digest: &PluginDigest) -> Option<Result<Plugin, String>> {
+    pub(crate) fn find(&self, digest: &PluginDigest) -> Option<Result<Plugin, PluginError>> {
         let mut table = self.table();
         if table.shelved.remove(digest) {
             let (service, digest) = (self.clone(), *digest);
             self.0.runtime.spawn(async move { service.unshelve(digest).await });
             return None;
         }
-        let refused = || table.refused.get(digest).map(|why| Err(format!("this node cannot use plugin {digest}: {}", why.reason)));
+        let unusable = |why: String| PluginError::Unusable { plugin: *digest, why };
+        let refused = || table.refused.get(digest).map(|refused| Err(unusable(refused.reason.clone())));
         table.ready.get(digest).map(|ready| Ok(ready.plugin.clone())).or_else(refused)
     }
 

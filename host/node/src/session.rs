@@ -274,10 +274,7 @@ impl ClientSession {
     /// Passes a read or a write to the shard of its key. If the inbox is full, the client is answered *overloaded*.
     fn data(&mut self, frame: &Frame, head: RequestHead, request: DataRequest) {
         let view = self.ctx.cluster_view();
-        let (bucket, key) = match &request {
-            DataRequest::Get(get) => (&get.bucket, &get.key),
-            DataRequest::Put(put) => (&put.bucket, &put.key),
-        };
+        let (bucket, key) = request.bucket_and_key();
         let partition = match view.partition(self.principal.tenant, bucket, key) {
             Ok(partition) => partition,
             Err(error) => return self.answer(frame, Reply::Error(error)),

@@ -12,7 +12,7 @@ use crate::client::{Get, Put, Reply};
 use crate::codec::Versioned;
 use crate::error::ErrorCode;
 use crate::hash::ObjectId;
-use crate::id::{ActorId, ClusterId, NodeId, PartitionId, PluginDigest, TenantId};
+use crate::id::{ActorId, ClusterId, Name, NodeId, PartitionId, PluginDigest, TenantId};
 use crate::layout::LayoutRef;
 use crate::object::{Object, ReapEpoch};
 
@@ -217,6 +217,17 @@ pub enum DataRequest {
     Get(Get),
     /// A write or delete.
     Put(Put),
+}
+
+impl DataRequest {
+    /// The bucket's name and the key, by which the request is routed.
+    #[must_use]
+    pub fn bucket_and_key(&self) -> (&Name, &Bytes) {
+        match self {
+            Self::Get(get) => (&get.bucket, &get.key),
+            Self::Put(put) => (&put.bucket, &put.key),
+        }
+    }
 }
 
 /// An object to absorb.

@@ -6,12 +6,13 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rejoin_core::shard::event::{Invalid, MergeJob, Merged, ValidateJob};
-use rejoin_laws::{Merge, MergeResult, Sibling};
+use rejoin_core::shard::event::{MergeJob, Merged, PluginError, ValidateJob};
+use rejoin_laws::{Merge, MergeError, MergeResult, Sibling};
 use rejoin_merge::build::{self, Options};
 use rejoin_merge::{CallLimits, Host, HostConfig, Memo, ModuleLimits, Plugin, PluginCall, Pool};
 use rejoin_plugin_cart::Cart;
 use rejoin_proto::catalog::Activation;
+use rejoin_proto::fault::{MergeFault, Refusal, TrapKind};
 use rejoin_proto::{Hlc, PluginDigest, ProfileId};
 
 use crate::history::Kind;
@@ -74,24 +75,33 @@ pub(crate) fn of(kind: Kind) -> &'static dyn Merge {
 }
 
 /// Runs a merge natively.
-pub(crate) fn native(kind: Kind, job: &MergeJob) -> Result<Merged, String> {
+pub(crate) fn native(kind: Kind, job: &MergeJob) -> Result<Merged, PluginError> {
     let lend = |one: &rejoin_proto::client::Sibling| Sibling { value: one.value.to_vec(), stamp_ms: one.stamp_ms, writer: one.writer };
     let siblings: Vec<Sibling> = job.siblings.iter().map(lend).collect();
-    let value = of(kind).merge(&job.key, &siblings).map_err(|failure| failure.to_string())?.into();
+    let value = of(kind).merge(&job.key, &siblings).map_err(fault)?.into();
     Ok(Merged { value, shown: None, profile: NATIVE })
 }
 
+fn fault(failure: MergeError) -> PluginError {
+    PluginError::Call(match failure {
+        MergeError::Refused(_) => MergeFault::Refused(Refusal::Malformed),
+        MergeError::Trapped(_) => MergeFault::Trapped(TrapKind::Unreachable),
+        MergeError::Exceeded(_) => MergeFault::OutOfFuel { limit: 0 },
+        MergeError::TooLarge(_) => MergeFault::Refused(Refusal::TooLarge),
+    })
+}
+
 /// Runs a validation natively.
-pub(crate) fn validate(kind: Kind, job: &ValidateJob) -> Result<(), Invalid> {
+pub(crate) fn validate(kind: Kind, job: &ValidateJob) -> Result<(), PluginError> {
     let sound = match kind {
         Kind::Cart => Cart::parse(&job.value).is_ok(),
         Kind::Set | Kind::Latest => job.value.len().is_multiple_of(8),
     };
-    if sound { Ok(()) } else { Err(Invalid::Refused("a value is malformed".into())) }
+    if sound { Ok(()) } else { Err(MergeFault::Refused(Refusal::Malformed).into()) }
 }
 
 /// Runs a merge of carts on the real host.
-pub(crate) fn wasm(job: &MergeJob) -> Result<Merged, String> {
+pub(crate) fn wasm(job: &MergeJob) -> Result<Merged, PluginError> {
     let plugin = component().clone();
     let lend = |one: &rejoin_proto::client::Sibling| rejoin_merge::Sibling {
         value: one.value.clone(),
@@ -108,9 +118,11 @@ pub(crate) fn wasm(job: &MergeJob) -> Result<Merged, String> {
     let (answer, answered) = std::sync::mpsc::sync_channel(1);
     let done = move |outcome| drop(answer.send(outcome));
     let (call, siblings) = (PluginCall { bucket: job.bucket.0, plugin, limits }, job.siblings.iter().map(lend).collect());
-    pool().merge(call, job.key.clone(), siblings, || true, done).map_err(|full| full.to_string())?;
+    pool()
+        .merge(call, job.key.clone(), siblings, || true, done)
+        .map_err(|full| PluginError::Overloaded { waiting: full.waiting, of_bucket: full.of_bucket })?;
     // A pool without threads has answered before it returned.
-    let merged = answered.try_recv().map_err(|error| error.to_string())?.map_err(|fault| fault.to_string())?;
+    let merged = answered.try_recv().map_err(|error| MergeFault::Host { reason: error.to_string() })??;
     Ok(Merged { value: merged.value, shown: None, profile: pool().host().profile() })
 }
 

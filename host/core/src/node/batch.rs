@@ -1,8 +1,8 @@
-//! One shard behind its journal: events in, one commit for all of them, and then what may leave the node.
+//! Group commit: events of one shard go in, the journal is written once for all of them, and then the effects go out.
 //!
-//! The rules that nothing acknowledged is lost by live here. No output of a batch leaves before the batch is *written*
-//! to the journal file; an acknowledgement that promises more also waits until the batch is on the disk. After a
-//! failure of the store nothing leaves any more.
+//! The rules live here that keep acknowledged writes: no effect of a batch leaves the node before the batch is *written*
+//! to the journal file, and an acknowledgement that promises more also waits until the batch is on the disk. After a
+//! failure of the store nothing leaves any more. [`GroupCommit`] starts no sync and sends nothing itself.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -18,17 +18,17 @@ use crate::port::{CommitSeq, Journal, StoreFault};
 use crate::shard::Shard;
 use crate::shard::event::{Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, ReplyTo, ValidateJob, ValidateTicket};
 
-/// What a batch is made of.
+/// An input of a batch.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // Nearly all are events, and handled at once.
 pub enum Input {
     /// An event for the shard.
     Event(Event),
-    /// A peer has come up on that connection and announced its actors in this shard's partitions.
+    /// A peer is up, and has announced its actors in this shard's partitions.
     PeerUp {
-        /// Who.
+        /// The peer.
         peer: NodeId,
-        /// Names the connection in [`Output::ActorsChecked`].
+        /// The connection to it, for [`Output::ActorsChecked`].
         connection: u64,
         /// Its actors.
         actors: Vec<ActorNext>,
@@ -37,7 +37,7 @@ pub enum Input {
     Synced(Result<CommitSeq, StoreFault>),
 }
 
-/// What the node does after a batch, in this order.
+/// What the node has to do after a batch, in this order.
 #[derive(Debug)]
 pub enum Output {
     /// Send a message to another node.
@@ -48,18 +48,17 @@ pub enum Output {
     Merge(MergeTicket, MergeJob),
     /// Have a plugin look at a value; [`Event::Validated`] answers.
     Validate(ValidateTicket, ValidateJob),
-    /// The shard has looked at the actors that a peer announced on that connection, and its objections are on their
-    /// way.
+    /// The shard has checked the actors that a peer has announced on that connection; its objections precede this.
     ActorsChecked(NodeId, u64),
     /// A tenure has ended: the node's start id is made anew from this shard's.
     StartRenewed(u64),
-    /// Tell a person.
+    /// Log it for an operator.
     Alarm(Alarm),
     /// Begin a sync of everything that is committed by now; [`Input::Synced`] answers.
     Sync,
     /// Run another batch at once: something is ready that needs no sync.
     Again,
-    /// So many messages or notices found no room to wait for the disk. The requests behind them end at their deadlines.
+    /// So many messages or tickets found no room to wait for the disk. The requests behind them end at their deadlines.
     Dropped(usize),
     /// The store has failed for good. Nothing comes out any more; the node must stop.
     Failed(String),
@@ -69,10 +68,10 @@ pub enum Output {
 #[derive(Debug)]
 pub struct GroupCommit {
     shard: Shard,
-    /// Messages that wait for the disk, and requests that want to hear of it.
+    /// Messages that wait for the disk, and tickets of requests that do.
     held: SyncQueue<(NodeId, Box<PeerEnvelope>)>,
     tickets: SyncQueue<DurableTicket>,
-    /// Effects and hellos of the current batch.
+    /// Effects of the current batch, and the peers whose actors were checked in it.
     effects: Vec<Effect>,
     checked: Vec<(NodeId, u64)>,
     fault: Option<String>,
@@ -94,7 +93,7 @@ impl GroupCommit {
         &self.shard
     }
 
-    /// Whether the store has failed.
+    /// Whether the store has failed for good.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.failed
@@ -114,7 +113,8 @@ impl GroupCommit {
         match input {
             Input::Event(event) => self.shard.handle(now, event, store, &mut self.effects),
             Input::PeerUp { peer, connection, actors } => {
-                self.shard.handle(now, Event::PeerUp(peer, actors), store, &mut self.effects);
+                self.shard.handle(now, Event::PeerUp(peer), store, &mut self.effects);
+                self.shard.handle(now, Event::PeerActors(peer, actors), store, &mut self.effects);
                 self.checked.push((peer, connection));
             }
             Input::Synced(Ok(seq)) => {

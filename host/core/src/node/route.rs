@@ -1,35 +1,32 @@
-//! To which shard a peer's message goes.
+//! Routes a peer's message to a shard, the catalog or the store of plugins.
 
-use rejoin_proto::peer::{DataRequest, PeerBody};
+use rejoin_proto::peer::PeerBody;
 
 use crate::view::{ClusterView, shard_of};
 
-/// Where a message goes within the node.
+/// The receiver of a message within the node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
-    /// To that shard, behind the requests that wait there.
+    /// That shard, behind the requests that wait there.
     Shard(u16),
-    /// To that shard, ahead of its requests: it must be heard before the word that the peer is ready.
+    /// That shard, ahead of its requests: an objection must be handled before the peer's *ready*.
     Ahead(u16),
-    /// To the control machine.
+    /// The catalog.
     Control,
-    /// To the store of plugins.
+    /// The store of plugins.
     Modules,
-    /// Nowhere: it names a shard or a partition that this node does not have.
+    /// None: it names a shard or a partition that this node does not have.
     Nowhere,
 }
 
-/// Where a peer's message goes in a node with so many shards.
+/// The receiver of a peer's message in a node with so many shards.
 #[must_use]
 pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
     let layout = view.layout();
     let of_partition = |partition| shard_of(partition, layout.partitions(), shards);
     match body {
         PeerBody::Forward(forward) => {
-            let (bucket, key) = match &forward.request {
-                DataRequest::Get(get) => (&get.bucket, &get.key),
-                DataRequest::Put(put) => (&put.bucket, &put.key),
-            };
+            let (bucket, key) = forward.request.bucket_and_key();
             // An unknown bucket is answered by whichever shard gets it.
             Route::Shard(view.partition(forward.tenant, bucket, key).map_or(0, of_partition))
         }

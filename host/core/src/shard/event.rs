@@ -1,4 +1,4 @@
-//! What a shard is told, and what it answers with.
+//! The events that a shard handles, and the effects that it asks for.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use rejoin_proto::client::{Receipt, Reply, Sibling, StartId};
+use rejoin_proto::fault::MergeFault;
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
 use rejoin_proto::{BucketId, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
 
@@ -21,16 +22,16 @@ pub struct Now {
     pub wall_ms: u64,
 }
 
-/// A client's request on some connection: the shell's own name for it, returned with the reply.
+/// Where a reply to a client goes. The shell makes it and gets it back with the reply.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ReplyTo {
-    /// The connection.
+    /// The client's connection.
     pub connection: u64,
-    /// The request on it.
+    /// The number of the request on that connection.
     pub request: u64,
 }
 
-/// What happens to a shard.
+/// Something that has happened, for a shard to handle.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Layout or catalog have changed.
@@ -46,8 +47,11 @@ pub enum Event {
     Replaced,
     /// The node-wide start id, which stands for the start ids of all shards.
     Start(StartId),
-    /// A peer is connected, and has announced its actors in this shard's partitions.
-    PeerUp(NodeId, Vec<ActorNext>),
+    /// A peer is connected, and can be asked.
+    PeerUp(NodeId),
+    /// A peer has announced its actors in this shard's partitions. The shard objects to those that it has seen later
+    /// writes of.
+    PeerActors(NodeId, Vec<ActorNext>),
     /// A peer's connection is lost. Nothing sent on it will be answered.
     PeerDown(NodeId),
     /// A peer is about to stop: nothing more is asked of it, and what was asked of it may still be answered.
@@ -57,9 +61,9 @@ pub enum Event {
     /// A message of another node.
     Peer(NodeId, PeerEnvelope),
     /// What became of an [`Effect::Merge`].
-    Merged(MergeTicket, Result<Merged, String>),
+    Merged(MergeTicket, Result<Merged, PluginError>),
     /// What became of an [`Effect::Validate`].
-    Validated(ValidateTicket, Result<(), Invalid>),
+    Validated(ValidateTicket, Result<(), PluginError>),
     /// What [`Effect::WhenDurable`] asked for has come: everything up to it is on the disk.
     Durable(DurableTicket),
     /// A client has the answers to these writes, and will not repeat them.
@@ -75,7 +79,7 @@ pub struct ClientRequest {
     pub reply_to: ReplyTo,
     /// The token's tenant.
     pub tenant: TenantId,
-    /// The layout by which it was routed.
+    /// The layout by which it was routed. Not looked at yet: there is one layout.
     pub layout: LayoutRef,
     /// Follows the request through every node.
     pub trace: u64,
@@ -120,7 +124,7 @@ pub struct MergeJob {
     pub memory_bytes: u32,
     /// The most bytes of its result.
     pub result_bytes: u32,
-    /// When nobody waits for it any more.
+    /// When nobody waits for it any more, in microseconds of [`Now::mono_us`].
     pub deadline_us: u64,
 }
 
@@ -158,40 +162,86 @@ pub struct ValidateJob {
     pub deadline_us: u64,
 }
 
-/// Why a value may not be written.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Invalid {
-    /// The plugin refuses it, or fails on it as it would on every node: the same value is refused again. The words say
-    /// why.
-    Refused(String),
-    /// Nothing is known of the value: the plugin is not here yet, or could not be asked now. The words say why.
-    Unjudged(String),
+/// Why a plugin gave no answer. Siblings stay as they are, and a value is not written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PluginError {
+    /// The bucket has no plugin.
+    #[error("the bucket has no merge plugin: the siblings are as they were written")]
+    NoPlugin,
+    /// The component has not reached this node.
+    #[error("this node does not have plugin {0} yet; it is being fetched from the others")]
+    Missing(PluginDigest),
+    /// This node cannot compile or load the component.
+    #[error("this node cannot use plugin {plugin}: {why}")]
+    Unusable {
+        /// The component.
+        plugin: PluginDigest,
+        /// What its compiler says.
+        why: String,
+    },
+    /// Too many calls wait for a thread.
+    #[error("{waiting} merges{} are waiting already; the siblings are kept", if *of_bucket { " of this bucket" } else { "" })]
+    Overloaded {
+        /// How many may wait.
+        waiting: usize,
+        /// Whether all of them are of the same bucket.
+        of_bucket: bool,
+    },
+    /// The request's deadline has come.
+    #[error("the merge did not end within the request's time")]
+    TimedOut,
+    /// The call itself failed.
+    #[error(transparent)]
+    Call(#[from] MergeFault),
 }
 
-/// How far a batch must have come before an effect may leave the node.
+impl PluginError {
+    /// One word for it, for metrics and logs.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoPlugin => "no_plugin",
+            Self::Missing(_) => "plugin_missing",
+            Self::Unusable { .. } => "plugin_refused",
+            Self::Overloaded { of_bucket: true, .. } => "bucket_overloaded",
+            Self::Overloaded { of_bucket: false, .. } => "overloaded",
+            Self::TimedOut => "timed_out",
+            Self::Call(fault) => fault.reason(),
+        }
+    }
+
+    /// Whether the plugin itself said no or failed, as it would on every node with the same profile and limits.
+    #[must_use]
+    pub fn is_deterministic(&self) -> bool {
+        matches!(self, Self::Call(fault) if fault.is_deterministic())
+    }
+}
+
+/// What a message waits for before it may leave the node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Barrier {
-    /// The batch is written to the journal file: the end of the process cannot lose it.
+    /// The batch is written to the journal file. The end of the process cannot lose it; a power failure can.
     Written,
-    /// It is on the disk.
+    /// The batch is on the disk.
     Durable,
 }
 
-/// What a shard wants done. None of it may leave the node before the batch is written.
+/// Something that a shard asks for. No effect may leave the node before the batch is written.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Effect {
     /// A message to another node.
     Send {
-        /// To whom.
+        /// The receiver.
         to: NodeId,
-        /// Not before.
+        /// What the message waits for.
         barrier: Barrier,
-        /// What.
+        /// The message.
         envelope: PeerEnvelope,
     },
     /// The reply to a client.
     Reply {
-        /// Whose request it was.
+        /// Of the request.
         reply_to: ReplyTo,
         /// The reply.
         reply: Reply,

@@ -1,34 +1,46 @@
-//! A request that came to a node which does not own its key goes on to an owner, once.
+//! A request for a key that this node does not own: it is passed on to an owner, once.
 
 use alloc::boxed::Box;
 
-use rejoin_proto::client::Reply;
+use rejoin_proto::client::{PutReply, Reply};
 use rejoin_proto::peer::{DataRequest, Forward, PeerBody};
-use rejoin_proto::{ErrorCode, ErrorReply, TenantId};
+use rejoin_proto::{ErrorCode, ErrorReply, NodeId, TenantId};
 
 use super::Shard;
-use super::op::{Op, Origin, Work};
+use super::op::{Op, Origin, Step, Work};
 use super::turn::Turn;
 
 impl Shard {
-    pub(super) fn forward(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, tenant: TenantId, request: DataRequest) {
+    /// Sends the request to the first owner that can be asked, with the time that is left for it.
+    pub(super) fn forward(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, tenant: TenantId, request: DataRequest) -> Step {
         if op.origins.iter().any(|origin| matches!(origin, Origin::Peer { .. })) {
             let message = "the forwarding node's layout counts this node among the owners, its own does not; try again shortly";
-            return self.reply(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::StaleLayout, message)));
+            return self.finish(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::StaleLayout, message)));
         }
-        let Some(&to) = op.target.owners.iter().find(|&&owner| self.reachable(owner)) else {
+        let Some(to) = op.target.owners.iter().find(|&owner| self.reachable(owner)) else {
             let tally = self.tally(&op.target.owners, 1, 0);
             let reply = self.quorum_error(ErrorCode::Unavailable, "no owner of the key can be reached; nothing was done", &tally);
-            return self.reply(turn, &op, reply);
+            return self.finish(turn, &op, reply);
         };
         self.counters.forwards += 1;
         let left_us = op.deadline_us.saturating_sub(turn.now.mono_us);
         let deadline_ms = u32::try_from(left_us / 1000).unwrap_or(u32::MAX).max(1);
         op.work = Work::Forward { to, is_put: matches!(request, DataRequest::Put(_)) };
-        let trace = op.trace;
-        let number = self.keep(op);
-        let forward = Forward { op: self.op_id(number), tenant, deadline_ms, request };
-        self.send(turn, to, trace, PeerBody::Forward(forward));
+        let forward = Forward { op: op.id, tenant, deadline_ms, request };
+        self.send(turn, to, op.trace, PeerBody::Forward(forward));
+        Step::Keep(op)
+    }
+
+    /// The owner's answer is the client's, but for the receipt: from here it could not be settled.
+    pub(super) fn forward_answered(&mut self, turn: &mut Turn<'_>, op: Box<Op>, from: NodeId, reply: Reply) -> Step {
+        if !matches!(op.work, Work::Forward { to, .. } if to == from) {
+            return Step::Keep(op);
+        }
+        let reply = match reply {
+            Reply::Put(reply) => Reply::Put(PutReply { receipt: None, ..reply }),
+            other => other,
+        };
+        self.finish(turn, &op, reply)
     }
 }
 

@@ -1,13 +1,18 @@
-//! A shard: everything that one node decides for the partitions of one arc of the ring.
+//! A shard: the state machine for the partitions of one arc of the ring on one node.
 //!
-//! [`Shard::handle`] is a function of the time, an event and the store; what it wants done comes back as effects. It
-//! never blocks, reads no clock and draws from the generator it was given, so the same events give the same effects. In
-//! reading order: [`event`], `turn` (what one call works with), `replica` (the one door, [`absorb`](Shard)), `forward`,
-//! `read`, `validate`, `write`.
+//! It owns the operations under way, the actors of its partitions, the retry rows, and what it has seen of other nodes'
+//! actors. [`Shard::handle`] is a function of the time, an event and the store, and returns effects. It never blocks,
+//! reads no clock and draws from the generator that it was given, so the same events give the same effects.
+//!
+//! In reading order: [`event`], `op` (an operation), `turn` (one call), `copy` (objects in the store), `replica`
+//! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`.
 
+mod copy;
 pub mod event;
 mod forward;
+mod jobs;
 mod op;
+mod peers;
 mod read;
 mod replica;
 mod turn;
@@ -16,22 +21,22 @@ mod write;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use event::{Effect, Event, MergeTicket, Merged, Now};
-use op::{OP_BYTES, Op, Origin, Work};
+use event::{Effect, Event, Merged, Now, PluginError};
+use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
+use peers::Liveness;
 use rand_core::Rng;
-use rand_xoshiro::Xoshiro256PlusPlus;
 use turn::Turn;
 
-use rejoin_proto::client::{PutReply, Receipt, Reply, StartId};
+use rejoin_proto::client::{Receipt, Reply, StartId};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, OpId, PeerBody, PeerEnvelope};
-use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, PartitionId, RequestId, TenantId};
+use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, PartitionId, TenantId};
 
+use crate::Prng;
 use crate::port::{Change, Store, StoreFault};
 use crate::retries::Retries;
 use crate::tenure::{Observed, Tenures};
@@ -94,27 +99,39 @@ pub struct Counters {
     pub replaced: u64,
 }
 
+/// How long a client should wait when there is no room for its request, in milliseconds.
+const BUSY_RETRY_MS: u32 = 50;
+
+/// Whose request it is and how long it may take.
+struct Admission {
+    origin: Origin,
+    tenant: TenantId,
+    trace: u64,
+    deadline_us: u64,
+}
+
 /// One shard of one node.
 #[derive(Debug)]
 pub struct Shard {
     config: Config,
-    rng: Xoshiro256PlusPlus,
+    rng: Prng,
     view: Arc<ClusterView>,
-    up: BTreeSet<NodeId>,
-    /// Peers that are about to stop: they are asked nothing more, also if another connection takes the place of theirs.
-    leaving: BTreeSet<NodeId>,
+    liveness: Liveness,
     serving: bool,
+    /// The node's start id; `None` until the shell has told it after a change of this shard's.
     start: Option<StartId>,
     tenures: Tenures,
     observed: Observed,
     retries: Retries,
     clock: Hlc,
-    /// Boxed, since every step takes one out and puts it back.
+    /// By number. Boxed, since every step takes one out and puts it back.
     ops: BTreeMap<u64, Box<Op>>,
-    /// What they hold.
+    /// The bytes that they hold.
     op_bytes: usize,
+    /// The deadline and number of each operation.
     deadlines: BTreeSet<(u64, u64)>,
-    writing: BTreeMap<(TenantId, RequestId), u64>,
+    /// The operation of each write, so that a retry finds the attempt under way.
+    writing: BTreeMap<Claim, u64>,
     /// Reads that have been answered and only wait for late owners, to repair them. They take no request's place.
     lingering: BTreeSet<u64>,
     /// Store keys whose copy was damaged when it was last asked for.
@@ -132,7 +149,7 @@ impl Shard {
     ///
     /// # Errors
     /// What the store says; the node must not start then.
-    pub fn open(config: Config, view: Arc<ClusterView>, mut rng: Xoshiro256PlusPlus, store: &mut dyn Store) -> Result<Self, StoreFault> {
+    pub fn open(config: Config, view: Arc<ClusterView>, mut rng: Prng, store: &mut dyn Store) -> Result<Self, StoreFault> {
         let observed = Observed::open(store)?;
         // Rule: observed ends a tenure. A counter of an own actor is noted only after its tenure has ended.
         let ended = |partition, actor| observed.knows(partition, actor);
@@ -147,8 +164,7 @@ impl Shard {
             config,
             rng,
             view,
-            up: BTreeSet::new(),
-            leaving: BTreeSet::new(),
+            liveness: Liveness::default(),
             serving: false,
             start: None,
             tenures,
@@ -175,7 +191,7 @@ impl Shard {
         self.tenures.announce()
     }
 
-    /// Stands for everything this shard remembers of retries.
+    /// The shard's start id: a retry is recognised only while it has not changed.
     #[must_use]
     pub fn start(&self) -> u64 {
         self.tenures.start()
@@ -233,20 +249,27 @@ impl Shard {
             Event::Serving { met_all } => self.serve(&mut turn, met_all),
             Event::Replaced => self.config.replaced = true,
             Event::Start(start) => self.start = Some(start),
-            Event::PeerUp(peer, actors) => self.peer_up(&mut turn, peer, &actors),
+            Event::PeerUp(peer) => self.liveness.connected(peer),
+            Event::PeerActors(peer, actors) => self.peer_actors(&mut turn, peer, &actors),
             Event::PeerDown(peer) => self.peer_down(&mut turn, peer),
-            Event::PeerLeaving(peer) => drop(self.leaving.insert(peer)),
+            Event::PeerLeaving(peer) => self.liveness.leaving(peer),
             Event::Client(client) => {
-                let origin = Origin::Client(client.reply_to);
-                self.admit(&mut turn, origin, client.tenant, client.trace, client.deadline_us, client.request);
+                let (origin, deadline_us) = (Origin::Client(client.reply_to), client.deadline_us);
+                let of = Admission { origin, tenant: client.tenant, trace: client.trace, deadline_us };
+                self.admit(&mut turn, of, client.request);
             }
             Event::Peer(from, envelope) => self.peer_message(&mut turn, from, envelope),
             Event::Settled(receipts) => self.settle_retries(&turn, receipts),
-            Event::Merged(ticket, result) => self.merged(&mut turn, ticket, result),
-            Event::Validated(ticket, result) => self.validated(&mut turn, ticket, result),
-            Event::Durable(ticket) => self.with_op(&mut turn, ticket.0, |shard, turn, number, op| {
+            Event::Merged(ticket, result) => {
+                self.counters.merge_faults += u64::from(result.is_err());
+                self.with_op(&mut turn, ticket.0, |shard, turn, op| shard.merged(turn, op, result));
+            }
+            Event::Validated(ticket, result) => {
+                self.with_op(&mut turn, ticket.0, |shard, turn, op| shard.validated(turn, op, result));
+            }
+            Event::Durable(ticket) => self.with_op(&mut turn, ticket.0, |shard, turn, op| {
                 let node = shard.config.node;
-                shard.write_acked(turn, number, op, node)
+                shard.write_acked(turn, op, node)
             }),
             Event::Tick => self.tick(&mut turn),
         }
@@ -260,8 +283,8 @@ impl Shard {
         self.serving = true;
     }
 
-    fn peer_up(&mut self, turn: &mut Turn<'_>, peer: NodeId, actors: &[ActorNext]) {
-        self.up.insert(peer);
+    /// Objects to the announced actors that this node has seen later writes of: the peer's disk is an old one.
+    fn peer_actors(&mut self, turn: &mut Turn<'_>, peer: NodeId, actors: &[ActorNext]) {
         for actor in actors {
             // Rule: peers object.
             if let Some(counter) = self.observed.outruns(actor) {
@@ -272,11 +295,10 @@ impl Shard {
     }
 
     fn peer_down(&mut self, turn: &mut Turn<'_>, peer: NodeId) {
-        self.up.remove(&peer);
-        self.leaving.remove(&peer);
+        self.liveness.lost(peer);
         let waiting: Vec<u64> = self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();
         for number in waiting {
-            self.with_op(turn, number, |shard, turn, number, op| shard.node_failed(turn, number, op, peer, "the connection was lost"));
+            self.with_op(turn, number, |shard, turn, op| shard.node_failed(turn, op, peer, "the connection was lost"));
         }
     }
 
@@ -284,29 +306,24 @@ impl Shard {
         let trace = envelope.trace;
         match envelope.body {
             PeerBody::Forward(forward) => {
-                let deadline = turn.now.mono_us.saturating_add(u64::from(forward.deadline_ms) * 1000);
+                let deadline_us = turn.now.mono_us.saturating_add(u64::from(forward.deadline_ms) * 1000);
                 let origin = Origin::Peer { node: from, op: forward.op };
-                self.admit(turn, origin, forward.tenant, trace, deadline, forward.request);
+                self.admit(turn, Admission { origin, tenant: forward.tenant, trace, deadline_us }, forward.request);
             }
-            PeerBody::ForwardReply { op, reply } => self.with_op(turn, op.number, |shard, turn, _, op| {
-                if matches!(op.work, Work::Forward { to, .. } if to == from) {
-                    // The receipt is the owner's: from here it could not be settled.
-                    let unsettled = |reply| PutReply { receipt: None, ..reply };
-                    shard.reply(turn, &op, if let Reply::Put(reply) = reply { Reply::Put(unsettled(reply)) } else { reply });
-                    return None;
-                }
-                Some(op)
-            }),
+            PeerBody::ForwardReply { op, reply } => {
+                self.with_op(turn, op.number, |shard, turn, op| shard.forward_answered(turn, op, from, reply));
+            }
             PeerBody::Read { op, object } => self.serve_read(turn, from, trace, op, &object),
             PeerBody::ReadReply { op, epoch, copy, complete } => {
-                self.with_op(turn, op.number, |shard, turn, number, op| shard.read_answered(turn, number, op, from, epoch, copy, complete));
+                let answer = CopyAnswer { from, epoch, copy, complete };
+                self.with_op(turn, op.number, |shard, turn, op| shard.read_answered(turn, op, answer));
             }
             PeerBody::Replicate(message) => self.serve_replicate(turn, from, trace, message),
-            PeerBody::Replicated { op, outcome, .. } => self.with_op(turn, op.number, |shard, turn, number, op| match outcome {
-                Ok(Absorbed::Stored) => shard.write_acked(turn, number, op, from),
-                Ok(Absorbed::Superseded(seen)) => shard.write_superseded(turn, number, op, from, &seen),
+            PeerBody::Replicated { op, outcome, .. } => self.with_op(turn, op.number, |shard, turn, op| match outcome {
+                Ok(Absorbed::Stored) => shard.write_acked(turn, op, from),
+                Ok(Absorbed::Superseded(seen)) => shard.write_superseded(turn, op, from, &seen),
                 // Rule: refusals do not count.
-                Err(code) => shard.node_failed(turn, number, op, from, &rejoin_proto::peer::refusal(code)),
+                Err(code) => shard.node_failed(turn, op, from, &rejoin_proto::peer::refusal(code)),
             }),
             PeerBody::Observed { actor, counter } => self.objected(turn, actor, counter),
             // The catalog and modules are the control machine's and the shell's.
@@ -331,8 +348,9 @@ impl Shard {
         }
     }
 
-    /// Takes a request in: answers it at once if it cannot be served, otherwise starts it here or forwards it.
-    fn admit(&mut self, turn: &mut Turn<'_>, origin: Origin, tenant: TenantId, trace: u64, deadline_us: u64, request: DataRequest) {
+    /// Admits a request, or answers it at once if it cannot be served: starts it here, or forwards it to an owner.
+    fn admit(&mut self, turn: &mut Turn<'_>, of: Admission, request: DataRequest) {
+        let Admission { origin, tenant, trace, deadline_us } = of;
         let refused = |error| Reply::Error(error);
         if turn.now.mono_us >= deadline_us {
             let error = ErrorReply::new(ErrorCode::TimedOut, "the deadline had passed before the request was begun; nothing was done");
@@ -352,34 +370,33 @@ impl Shard {
                 (true, true) => "too many requests are under way",
                 (true, false) => "the requests under way hold too many bytes; nothing was done",
             };
-            let error = ErrorReply::new(ErrorCode::Overloaded, why).retry_after(50);
+            let error = ErrorReply::new(ErrorCode::Overloaded, why).retry_after(BUSY_RETRY_MS);
             return self.reply_to(turn, origin, trace, refused(error));
         }
-        let (bucket, key) = match &request {
-            DataRequest::Get(get) => (&get.bucket, &get.key),
-            DataRequest::Put(put) => (&put.bucket, &put.key),
-        };
+        let (bucket, key) = request.bucket_and_key();
         let target = match self.view.target(tenant, bucket, key) {
             Ok(target) => target,
             Err(error) => return self.reply_to(turn, origin, trace, refused(error)),
         };
-        let op = Box::new(Op { origins: alloc::vec![origin], trace, deadline_us, target, work: Work::Starting, bytes: 0 });
-        match (op.target.owners.contains(&self.config.node), request) {
-            (true, DataRequest::Get(get)) => self.start_get(turn, op, get),
-            (true, DataRequest::Put(put)) => self.start_put(turn, op, put),
-            (false, request) => self.forward(turn, op, tenant, request),
-        }
+        let id = OpId { shard: self.config.shard, number: self.next_op };
+        self.next_op += 1;
+        let origins = alloc::vec![origin];
+        let op = Box::new(Op { id, origins, trace, deadline_us, target, work: Work::Starting, claim: None, bytes: 0 });
+        let is_owner = op.target.owners.contains(self.config.node);
+        self.begin(turn, op, |shard, turn, op| match (is_owner, request) {
+            (true, DataRequest::Get(get)) => shard.start_get(turn, op, get),
+            (true, DataRequest::Put(put)) => shard.start_put(turn, op, put),
+            (false, request) => shard.forward(turn, op, tenant, request),
+        });
     }
 
-    fn merged(&mut self, turn: &mut Turn<'_>, ticket: MergeTicket, result: Result<Merged, String>) {
-        if result.is_err() {
-            self.counters.merge_faults += 1;
+    /// A plugin has merged what an operation had asked for, or could not.
+    fn merged(&mut self, turn: &mut Turn<'_>, op: Box<Op>, result: Result<Merged, PluginError>) -> Step {
+        match op.work {
+            Work::Read(_) => self.read_merged(turn, op, result),
+            Work::Write(_) => self.write_merged(turn, op, result),
+            Work::Forward { .. } | Work::Validate(_) | Work::Starting => Step::Keep(op),
         }
-        self.with_op(turn, ticket.0, |shard, turn, number, op| match op.work {
-            Work::Read(_) => shard.read_merged(turn, number, op, result),
-            Work::Write(_) => shard.write_merged(turn, number, op, result),
-            Work::Forward { .. } | Work::Validate(_) | Work::Starting => Some(op),
-        });
     }
 
     fn tick(&mut self, turn: &mut Turn<'_>) {
@@ -434,47 +451,68 @@ impl Shard {
     }
 
     /// An operation's deadline has come.
-    fn out_of_time(&mut self, turn: &mut Turn<'_>, number: u64, op: Box<Op>) -> Option<Box<Op>> {
+    fn out_of_time(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Step {
         match op.work {
-            Work::Starting => None,
+            Work::Starting => Step::Done,
             Work::Forward { is_put, .. } => {
-                self.reply(turn, &op, forward::lost(is_put, "the owner that it was forwarded to did not answer in time"));
-                None
+                let reply = forward::lost(is_put, "the owner that it was forwarded to did not answer in time");
+                self.finish(turn, &op, reply)
             }
-            Work::Validate(_) => self.validate_timed_out(turn, op),
-            Work::Read(_) => self.read_timed_out(turn, number, op),
-            Work::Write(_) => self.write_timed_out(turn, number, op),
+            Work::Validate(_) => self.validate_timed_out(turn, &op),
+            Work::Read(_) => self.read_timed_out(turn, op),
+            Work::Write(_) => self.write_timed_out(turn, &op),
         }
     }
 
     /// A node that an operation waits for will not answer.
-    fn node_failed(&mut self, turn: &mut Turn<'_>, number: u64, op: Box<Op>, node: NodeId, why: &str) -> Option<Box<Op>> {
+    fn node_failed(&mut self, turn: &mut Turn<'_>, op: Box<Op>, node: NodeId, why: &str) -> Step {
         match op.work {
-            Work::Starting => None,
+            Work::Starting => Step::Done,
             Work::Forward { to, is_put } if to == node => {
-                self.reply(turn, &op, forward::lost(is_put, "the connection to the owner that it was forwarded to was lost"));
-                None
+                let reply = forward::lost(is_put, "the connection to the owner that it was forwarded to was lost");
+                self.finish(turn, &op, reply)
             }
-            Work::Forward { .. } | Work::Validate(_) => Some(op),
-            Work::Read(_) => self.read_failed(turn, number, op, node, why),
-            Work::Write(_) => self.write_failed(turn, number, op, node, why),
+            Work::Forward { .. } | Work::Validate(_) => Step::Keep(op),
+            Work::Read(_) => self.read_failed(turn, op, node, why),
+            Work::Write(_) => self.write_failed(turn, op, node, why),
         }
     }
 
-    /// Numbers an operation and keeps it until `finish` or its deadline.
-    fn keep(&mut self, op: Box<Op>) -> u64 {
-        let number = self.next_op;
-        self.next_op += 1;
-        self.deadlines.insert((op.deadline_us, number));
-        self.put_back(number, op);
-        number
+    /// Runs the first step of an operation. One that goes on is kept until it ends, at its deadline at the latest.
+    fn begin(&mut self, turn: &mut Turn<'_>, op: Box<Op>, step: impl FnOnce(&mut Self, &mut Turn<'_>, Box<Op>) -> Step) {
+        if let Step::Keep(op) = step(self, turn, op) {
+            self.deadlines.insert((op.deadline_us, op.id.number));
+            if let Some(claim) = op.claim {
+                self.writing.insert(claim, op.id.number);
+            }
+            self.keep(op);
+        }
     }
 
-    /// Counts what an operation holds, and keeps it.
-    fn put_back(&mut self, number: u64, mut op: Box<Op>) {
-        op.bytes = op.weigh();
+    /// Runs a step of the operation with that number, if it has not ended.
+    fn with_op(&mut self, turn: &mut Turn<'_>, number: u64, step: impl FnOnce(&mut Self, &mut Turn<'_>, Box<Op>) -> Step) {
+        let Some(op) = self.ops.remove(&number) else { return };
+        self.op_bytes -= op.bytes;
+        let (deadline_us, claim) = (op.deadline_us, op.claim);
+        match step(self, turn, op) {
+            Step::Keep(op) => self.keep(op),
+            Step::Done => {
+                self.deadlines.remove(&(deadline_us, number));
+                self.lingering.remove(&number);
+                if let Some(claim) = claim
+                    && self.writing.get(&claim) == Some(&number)
+                {
+                    self.writing.remove(&claim);
+                }
+            }
+        }
+    }
+
+    /// Counts the bytes that an operation holds, and puts it with the others.
+    fn keep(&mut self, mut op: Box<Op>) {
+        op.bytes = op.held_bytes();
         self.op_bytes += op.bytes;
-        self.ops.insert(number, op);
+        self.ops.insert(op.id.number, op);
     }
 
     /// Whether an operation may hold so many bytes beside all others. Answered reads that wait for late owners give way
@@ -486,26 +524,6 @@ impl Shard {
         !above(self)
     }
 
-    /// Runs `step` on an operation, if it is still there; the operation goes on if the step returns it.
-    fn with_op(&mut self, turn: &mut Turn<'_>, number: u64, step: impl FnOnce(&mut Self, &mut Turn<'_>, u64, Box<Op>) -> Option<Box<Op>>) {
-        let Some(op) = self.ops.remove(&number) else { return };
-        self.op_bytes -= op.bytes;
-        let deadline = op.deadline_us;
-        let claim = op.claim();
-        match step(self, turn, number, op) {
-            Some(op) => self.put_back(number, op),
-            None => {
-                self.deadlines.remove(&(deadline, number));
-                self.lingering.remove(&number);
-                if let Some(claim) = claim
-                    && self.writing.get(&claim) == Some(&number)
-                {
-                    self.writing.remove(&claim);
-                }
-            }
-        }
-    }
-
     /// Ends the oldest of the answered reads that wait for late owners, if there are too many: with what has come,
     /// those that are known are repaired.
     fn bound_lingering(&mut self, turn: &mut Turn<'_>) {
@@ -515,15 +533,11 @@ impl Shard {
     /// Ends one of them, if there is any.
     fn end_oldest_lingering(&mut self, turn: &mut Turn<'_>) -> bool {
         let Some(number) = self.lingering.pop_first() else { return false };
-        self.with_op(turn, number, |shard, turn, _, op| {
+        self.with_op(turn, number, |shard, turn, op| {
             shard.repair(turn, &op);
-            None
+            Step::Done
         });
         true
-    }
-
-    fn op_id(&self, number: u64) -> OpId {
-        OpId { shard: self.config.shard, number }
     }
 }
 

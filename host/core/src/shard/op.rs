@@ -1,33 +1,55 @@
-//! An operation under way: whose it is, what it is about, how far it has come.
+//! An operation under way: who waits for it, which object it is about, and how far it has come.
+//!
+//! An operation begins with a client's or a peer's request and ends with its reply, or for a read when the last owner
+//! has answered. It is owned by `Shard::ops`; a step takes it out, changes it, and returns a [`Step`].
 
-use alloc::string::String;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use rejoin_proto::client::{Get, Put, Receipt};
 use rejoin_proto::peer::OpId;
-use rejoin_proto::{Dot, Entry, NodeId, Object, ObjectId, ReapEpoch, RequestId, TenantId, VersionVector};
+use rejoin_proto::{Dot, Entry, ErrorCode, NodeId, Object, ObjectId, ReapEpoch, RequestId, TenantId, VersionVector};
 
 use super::event::ReplyTo;
 use crate::causal;
 use crate::quorum::Tally;
 use crate::view::Target;
 
-/// Who waits for the reply.
+/// Where a reply goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Origin {
     Client(ReplyTo),
-    Peer { node: NodeId, op: OpId },
+    /// The request was forwarded by that node, as that operation of its own.
+    Peer {
+        node: NodeId,
+        op: OpId,
+    },
 }
+
+/// Whether an operation goes on after a step.
+pub(super) enum Step {
+    /// It waits for another answer.
+    Keep(Box<Op>),
+    /// It has ended. Whoever waited for it has the reply.
+    Done,
+}
+
+/// The write that an operation does: attempts with the same claim are attempts at one write.
+pub(super) type Claim = (TenantId, RequestId);
 
 #[derive(Debug)]
 pub(super) struct Op {
+    /// Names it in messages, tickets and deadlines.
+    pub(super) id: OpId,
     /// More than one when a retry has met the first attempt still under way.
     pub(super) origins: Vec<Origin>,
     pub(super) trace: u64,
     pub(super) deadline_us: u64,
     pub(super) target: Target,
     pub(super) work: Work,
-    /// What it was last counted with, see [`Op::weigh`].
+    /// Set for a write before it is kept, so that its retries find it.
+    pub(super) claim: Option<Claim>,
+    /// The bytes that it was last counted with, see [`Op::held_bytes`].
     pub(super) bytes: usize,
 }
 
@@ -37,7 +59,7 @@ pub(super) const OP_BYTES: usize = 512;
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // It is kept in a box as a part of its operation.
 pub(super) enum Work {
-    /// Not yet decided; never kept.
+    /// Not decided yet; never kept.
     Starting,
     /// Waits for an owner to answer the client's request.
     Forward {
@@ -50,6 +72,13 @@ pub(super) enum Work {
     Write(WriteWork),
 }
 
+/// A client's write and the context that its writer had seen.
+#[derive(Debug)]
+pub(super) struct PendingWrite {
+    pub(super) put: Put,
+    pub(super) seen: VersionVector,
+}
+
 #[derive(Debug)]
 pub(super) struct ValidateWork {
     pub(super) put: Put,
@@ -59,11 +88,10 @@ pub(super) struct ValidateWork {
 
 #[derive(Debug)]
 pub(super) struct ReadWork {
-    pub(super) aim: Aim,
+    pub(super) purpose: ReadPurpose,
     pub(super) tally: Tally,
-    /// Who has answered with a copy, and whether that is what all copies are joined to: to know whom to repair. The
-    /// copies themselves are not kept, because an answered read may wait for a late owner for as long as its deadline
-    /// is away.
+    /// Who has answered with a copy, and whether that copy equals the join of all: the others are repaired. The copies
+    /// themselves are not kept, because an answered read may wait for a late owner until its deadline.
     pub(super) copies: Vec<(NodeId, bool)>,
     /// The owners that cannot read theirs.
     pub(super) damaged: Vec<NodeId>,
@@ -71,36 +99,52 @@ pub(super) struct ReadWork {
     pub(super) joined: Object,
     pub(super) epoch: ReapEpoch,
     pub(super) phase: ReadPhase,
-    /// What a plugin made of which entries, if it is to be folded.
-    pub(super) folded: Option<Folded>,
+    /// A merge's result that is to be stored, see [`causal::fold`].
+    pub(super) fold: Option<PendingFold>,
+}
+
+impl ReadWork {
+    pub(super) fn new(purpose: ReadPurpose, tally: Tally, epoch: ReapEpoch) -> Self {
+        let (copies, damaged, joined) = (Vec::new(), Vec::new(), Object::default());
+        Self { purpose, tally, copies, damaged, joined, epoch, phase: ReadPhase::Collecting, fold: None }
+    }
+}
+
+/// An owner's answer to a read.
+pub(super) struct CopyAnswer {
+    pub(super) from: NodeId,
+    pub(super) epoch: ReapEpoch,
+    pub(super) copy: Result<Object, ErrorCode>,
+    /// Whether the replica still has everything that it has acknowledged.
+    pub(super) complete: bool,
 }
 
 /// Why an object is read.
 #[derive(Debug)]
-pub(super) enum Aim {
+pub(super) enum ReadPurpose {
+    /// To answer a client.
     Reply(Get),
-    /// A write that must find nothing.
+    /// To write, if nothing is found.
     Create(Put),
-    /// A write, by what its writer has seen, whose coordinator cannot read its own copy: first it takes what the others
-    /// have.
-    Heal(Put, VersionVector),
+    /// To write over a copy of this node that cannot be read: first it takes the copies of the other owners.
+    Recover(PendingWrite),
 }
 
 #[derive(Debug)]
 pub(super) enum ReadPhase {
     Collecting,
-    /// `seen` is what the inputs were read with: a copy that comes while the plugin runs must not widen the reader's
-    /// context, because the reader is not shown what that copy holds.
+    /// A plugin merges `inputs`. `seen` is the context that they were read with: a copy that comes while the plugin
+    /// runs must not widen the reader's context, because the reader is not shown what that copy holds.
     Merging {
         inputs: Vec<Entry>,
         seen: VersionVector,
     },
-    /// The client has its answer; those that are late still take part in the repair.
+    /// The client has its answer; the owners that are late still take part in the repair.
     Answered,
 }
 
 #[derive(Debug)]
-pub(super) struct Folded {
+pub(super) struct PendingFold {
     pub(super) inputs: Vec<Entry>,
     pub(super) value: bytes::Bytes,
     pub(super) by: Option<rejoin_proto::FoldedBy>,
@@ -108,17 +152,16 @@ pub(super) struct Folded {
 
 #[derive(Debug)]
 pub(super) struct WriteWork {
-    pub(super) put: Put,
-    pub(super) seen: VersionVector,
+    pub(super) write: PendingWrite,
     pub(super) phase: WritePhase,
 }
 
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // As above.
 pub(super) enum WritePhase {
-    /// The object is at its limit; what is there is merged first.
+    /// The object is at its limit, and a plugin merges these entries of it first.
     Folding { inputs: Vec<Entry> },
-    /// The dot is minted, the write is on its way.
+    /// The dot is minted and stored here. `context` is the sealed context of the reply.
     Replicating { dot: Dot, tally: Tally, context: Vec<u8> },
 }
 
@@ -133,42 +176,32 @@ impl Op {
         }
     }
 
-    /// The bytes that it keeps in memory.
-    pub(super) fn weigh(&self) -> usize {
+    /// The bytes of memory that it holds now.
+    pub(super) fn held_bytes(&self) -> usize {
         let folding = |inputs: &[Entry]| inputs.iter().map(|entry| entry.content.len()).sum::<usize>();
         let held = match &self.work {
             Work::Starting | Work::Forward { .. } => 0,
             Work::Validate(validate) => validate.put.content.len(),
             Work::Read(read) => {
-                let put = match &read.aim {
-                    Aim::Reply(_) => 0,
-                    Aim::Create(put) | Aim::Heal(put, _) => put.content.len(),
+                let put = match &read.purpose {
+                    ReadPurpose::Reply(_) => 0,
+                    ReadPurpose::Create(put) | ReadPurpose::Recover(PendingWrite { put, .. }) => put.content.len(),
                 };
-                put + causal::value_bytes(&read.joined) + read.folded.as_ref().map_or(0, |folded| folded.value.len())
+                put + causal::value_bytes(&read.joined) + read.fold.as_ref().map_or(0, |fold| fold.value.len())
             }
-            Work::Write(WriteWork { put, phase, .. }) => {
-                put.content.len() + if let WritePhase::Folding { inputs } = phase { folding(inputs) } else { 0 }
+            Work::Write(WriteWork { write, phase, .. }) => {
+                write.put.content.len() + if let WritePhase::Folding { inputs } = phase { folding(inputs) } else { 0 }
             }
         };
         OP_BYTES + self.target.object.key.len() + held
     }
 
-    /// The write whose retries must meet this operation.
-    pub(super) fn claim(&self) -> Option<(TenantId, RequestId)> {
-        match &self.work {
-            Work::Validate(validate) => Some(self.claim_of(&validate.put)),
-            Work::Write(write) => Some(self.claim_of(&write.put)),
-            Work::Read(ReadWork { aim: Aim::Create(put) | Aim::Heal(put, _), .. }) => Some(self.claim_of(put)),
-            _ => None,
-        }
-    }
-
-    /// Under what a write of this object is known while it goes on and afterwards.
-    pub(super) fn claim_of(&self, put: &Put) -> (TenantId, RequestId) {
+    /// The claim of a write to this operation's object.
+    pub(super) fn claim_of(&self, put: &Put) -> Claim {
         (self.target.object.tenant, self.retry_id(put))
     }
 
-    /// What the client of a write says when it has its answer.
+    /// What the client of a write sends back once it has its answer, so that the retry row may go.
     pub(super) fn receipt(&self, put: &Put) -> Receipt {
         Receipt { partition: self.target.partition, id: self.retry_id(put).0 }
     }
@@ -179,9 +212,4 @@ impl Op {
         let ObjectId { bucket, .. } = self.target.object;
         RequestId(put.request.0 ^ self.target.object.hash() ^ u128::from(bucket.0))
     }
-}
-
-/// Why a plugin did not run or did not succeed, for a bucket that has none.
-pub(super) fn no_plugin() -> String {
-    String::from("the bucket has no merge plugin: the siblings are as they were written")
 }

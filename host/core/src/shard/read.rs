@@ -1,93 +1,85 @@
-//! Reads: ask the owners, count R, join what comes, have several values merged, answer, and repair those that were
+//! Reads: ask the owners, count R, join what comes, have several values merged, answer, and repair the owners that were
 //! behind.
+//!
+//! In the order of a read: [`Shard::start_get`], [`Shard::start_read`], [`Shard::read_answered`], `read_step`,
+//! `read_quorum`, [`Shard::read_merged`], `answer_read`, [`Shard::repair`]. Creates and writes over an unreadable copy
+//! begin with a read too, and go on in [`Shard::write_object`]. A read mints nothing.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use rejoin_proto::catalog::Durability;
-use rejoin_proto::catalog::fuel_for;
 use rejoin_proto::client::{Get, GetReply, MergedBy, Put, Reply, Sibling};
 use rejoin_proto::peer::{PeerBody, Replicate};
-use rejoin_proto::{Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, Object, ReapEpoch, VersionVector};
+use rejoin_proto::{Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, PluginDigest, VersionVector};
 
 use super::Shard;
-use super::event::{Effect, MergeJob, MergeTicket, Merged};
-use super::op::{Aim, Folded, Op, ReadPhase, ReadWork, Work, no_plugin};
+use super::copy::Place;
+use super::event::{Effect, MergeTicket, Merged, PluginError};
+use super::jobs::merge_job;
+use super::op::{CopyAnswer, Op, PendingFold, PendingWrite, ReadPhase, ReadPurpose, ReadWork, Step, Work};
 use super::turn::Turn;
 use crate::causal;
 use crate::port::Change;
 use crate::quorum::Verdict;
 
+/// How long a client should wait when its read would hold too many bytes, in milliseconds.
+const BUSY_RETRY_MS: u32 = 50;
+
 impl Shard {
-    pub(super) fn start_get(&mut self, turn: &mut Turn<'_>, op: Box<Op>, get: Get) {
+    pub(super) fn start_get(&mut self, turn: &mut Turn<'_>, op: Box<Op>, get: Get) -> Step {
         self.counters.gets += 1;
         let props = &op.target.bucket.props;
         let r = get.r.unwrap_or(props.r).of(props.n).max(1);
         let pr = get.pr.unwrap_or(props.pr).of(props.n);
-        self.start_read(turn, op, Aim::Reply(get), r, pr);
+        self.start_read(turn, op, ReadPurpose::Reply(get), (r, pr))
     }
 
-    /// Begins to read an object. A read that this node's own copy can answer asks nobody.
-    pub(super) fn start_read(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, aim: Aim, r: u8, pr: u8) {
+    /// Begins to read an object with `(r, pr)`. All owners are asked at once, so that one slow owner costs nothing and
+    /// all of them can be repaired. A read that this node's own copy can answer asks nobody.
+    pub(super) fn start_read(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, purpose: ReadPurpose, (r, pr): (u8, u8)) -> Step {
         let mut tally = self.tally(&op.target.owners, r, pr);
         if tally.verdict() == Verdict::Impossible {
             let message = "too few replicas of the key can be reached; nothing was done";
             let reply = self.quorum_error(ErrorCode::Unavailable, message, &tally.at_best());
-            return self.reply(turn, &op, reply);
+            return self.finish(turn, &op, reply);
         }
-        let epoch = self.epoch(op.target.partition);
-        let own = self.load(turn, op.target.partition, &op.target.store_key.clone());
-        let complete = self.is_complete();
-        let alone = r.max(pr) <= 1 && own.is_ok() && complete;
-        if alone {
-            tally = crate::quorum::Tally::new(r, pr, [(self.config.node, true)]);
+        let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
+        let copy = self.load(turn, place).map(|copy| copy.object);
+        let (from, complete) = (self.config.node, self.is_complete());
+        let alone = tally.only(from);
+        if alone.verdict() != Verdict::Impossible && copy.is_ok() && complete {
+            tally = alone;
         }
-        let asked: Vec<NodeId> =
-            op.target.owners.iter().copied().filter(|&node| node != self.config.node && tally.is_waiting_for(node)).collect();
-        let (object, trace, phase) = (op.target.object.clone(), op.trace, ReadPhase::Collecting);
-        let work = ReadWork { aim, tally, copies: Vec::new(), damaged: Vec::new(), joined: Object::default(), epoch, phase, folded: None };
-        op.work = Work::Read(work);
-        let claim = op.claim();
-        let number = self.keep(op);
-        if let Some(claim) = claim {
-            self.writing.insert(claim, number);
+        for node in op.target.owners.iter().filter(|&node| node != from && tally.is_waiting_for(node)) {
+            self.send(turn, node, op.trace, PeerBody::Read { op: op.id, object: op.target.object.clone() });
         }
-        for node in asked {
-            let read = PeerBody::Read { op: self.op_id(number), object: object.clone() };
-            self.send(turn, node, trace, read);
-        }
-        let node = self.config.node;
-        self.with_op(turn, number, |shard, turn, number, op| shard.read_answered(turn, number, op, node, epoch, own, complete));
+        let epoch = self.epoch();
+        op.work = Work::Read(ReadWork::new(purpose, tally, epoch));
+        // This node's own copy is the first answer.
+        self.read_answered(turn, op, CopyAnswer { from, epoch, copy, complete })
     }
 
     /// An owner has answered with its copy, or with why it cannot. The copy of a replica that is not complete is joined
     /// and repaired like any other, but does not count: what it lacks proves nothing.
-    #[allow(clippy::too_many_arguments)] // The fields of one message.
-    pub(super) fn read_answered(
-        &mut self,
-        turn: &mut Turn<'_>,
-        number: u64,
-        mut op: Box<Op>,
-        from: NodeId,
-        epoch: ReapEpoch,
-        copy: Result<Object, ErrorCode>,
-        complete: bool,
-    ) -> Option<Box<Op>> {
+    pub(super) fn read_answered(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, answer: CopyAnswer) -> Step {
+        let CopyAnswer { from, epoch, copy, complete } = answer;
         let partition = op.target.partition;
-        let Work::Read(read) = &mut op.work else { return Some(op) };
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         match copy {
             Ok(copy) => {
                 if read.tally.is_waiting_for(from) {
-                    self.heed_context(turn, partition, &copy.context);
+                    self.check_context(turn, partition, &copy.context);
                     let joined = causal::sync(&read.joined, &copy).0;
                     if joined != read.joined {
+                        // The copies that were current until now lack what this one has brought.
                         read.copies.iter_mut().for_each(|(_, current)| *current = false);
                     }
                     read.copies.push((from, copy == joined));
                     read.joined = joined;
+                    // A joined object is as old as the oldest copy in it.
                     read.epoch = read.epoch.min(epoch);
                     // Rule: replaced replicas do not count.
                     if complete {
@@ -105,110 +97,108 @@ impl Shard {
                 read.tally.bad(from, rejoin_proto::peer::refusal(code));
             }
         }
-        if matches!(read.phase, ReadPhase::Collecting) && !self.has_room_for(turn, op.weigh()) {
+        if matches!(read.phase, ReadPhase::Collecting) && !self.has_room_for(turn, op.held_bytes()) {
             self.counters.overloaded += 1;
-            let error = ErrorReply::new(ErrorCode::Overloaded, "the requests under way hold too many bytes; read again").retry_after(50);
-            self.reply(turn, &op, Reply::Error(error));
-            return None;
+            let message = "the requests under way hold too many bytes; read again";
+            let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(BUSY_RETRY_MS);
+            return self.finish(turn, &op, Reply::Error(error));
         }
-        self.read_step(turn, number, op)
+        self.read_step(turn, op)
     }
 
-    pub(super) fn read_failed(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, node: NodeId, why: &str) -> Option<Box<Op>> {
-        let Work::Read(read) = &mut op.work else { return Some(op) };
+    pub(super) fn read_failed(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, node: NodeId, why: &str) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         read.tally.bad(node, why);
-        self.read_step(turn, number, op)
+        self.read_step(turn, op)
     }
 
-    /// Goes as far as the answers allow. A read that has replied stays until all have answered, so that the late ones
-    /// are repaired too.
-    fn read_step(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>) -> Option<Box<Op>> {
-        let Work::Read(read) = &mut op.work else { return Some(op) };
+    /// Goes as far as the answers allow. A read that has replied stays until all owners have answered, so that the late
+    /// ones are repaired too.
+    fn read_step(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         match (&read.phase, read.tally.verdict()) {
-            (ReadPhase::Collecting, Verdict::Enough) => return self.read_quorum(turn, number, op),
-            (ReadPhase::Collecting, Verdict::Impossible) => {
-                let message = "too few replicas could answer the read";
-                let (heals, is_write) = (!read.damaged.is_empty(), !matches!(read.aim, Aim::Reply(_)));
-                let reply = self.quorum_error(ErrorCode::Unavailable, message, &read.tally);
-                self.reply(turn, &op, reply);
-                if !is_write {
-                    // What has come, and what is still to come, is repaired all the same.
-                    if let Work::Read(read) = &mut op.work {
-                        read.phase = ReadPhase::Answered;
-                    }
-                    return self.read_step(turn, number, op);
-                }
-                if heals {
-                    self.repair(turn, &op);
-                }
-                return None;
-            }
+            (ReadPhase::Collecting, Verdict::Enough) => self.read_quorum(turn, op),
+            (ReadPhase::Collecting, Verdict::Impossible) => self.read_impossible(turn, op),
             (ReadPhase::Answered, _) if read.tally.is_complete() => {
                 self.repair(turn, &op);
-                return None;
+                Step::Done
             }
             (ReadPhase::Answered, _) => {
-                self.lingering.insert(number);
+                self.lingering.insert(op.id.number);
+                Step::Keep(op)
             }
-            _ => {}
+            _ => Step::Keep(op),
         }
-        Some(op)
+    }
+
+    /// R cannot be reached any more. The reader is told. What has come, and what is still to come, is repaired all the
+    /// same; a write ends here, and repairs only if a copy is damaged.
+    fn read_impossible(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
+        let (is_damaged, is_write) = (!read.damaged.is_empty(), !matches!(read.purpose, ReadPurpose::Reply(_)));
+        let reply = self.quorum_error(ErrorCode::Unavailable, "too few replicas could answer the read", &read.tally);
+        if !is_write {
+            read.phase = ReadPhase::Answered;
+            self.reply(turn, &op, reply);
+            return self.read_step(turn, op);
+        }
+        self.reply(turn, &op, reply);
+        if is_damaged {
+            self.repair(turn, &op);
+        }
+        Step::Done
     }
 
     /// R owners have answered: the reply, unless a plugin has to run first.
-    fn read_quorum(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>) -> Option<Box<Op>> {
-        let Work::Read(read) = &mut op.work else { return Some(op) };
+    fn read_quorum(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         let inputs = causal::visible(&read.joined, turn.now.wall_ms);
         let siblings = causal::siblings(&inputs);
         self.counters.siblings_seen += siblings.len() as u64;
-        let get = match &read.aim {
-            Aim::Create(put) => {
+        let get = match &mut read.purpose {
+            ReadPurpose::Create(put) => {
                 let put = put.clone();
-                return self.created(turn, number, op, put, inputs.is_empty());
+                return self.created(turn, op, put, inputs.is_empty());
             }
-            Aim::Heal(put, seen) => {
-                let (put, seen) = (put.clone(), seen.clone());
-                return self.healed(turn, number, op, put, seen);
+            ReadPurpose::Recover(PendingWrite { put, seen }) => {
+                let write = PendingWrite { put: put.clone(), seen: core::mem::take(seen) };
+                return self.recovered(turn, op, write);
             }
-            Aim::Reply(get) => get,
+            ReadPurpose::Reply(get) => get,
         };
-        let plugin = op.target.bucket.props.plugin;
-        let wanted = siblings.len() > 1 || (siblings.len() == 1 && get.show);
-        if let (true, Some(activation)) = (wanted, plugin) {
+        // A single value needs the plugin only for its readable form.
+        let is_wanted = siblings.len() > 1 || (siblings.len() == 1 && get.show);
+        if let (true, Some(activation)) = (is_wanted, op.target.bucket.props.plugin) {
             let show = get.show;
             read.phase = ReadPhase::Merging { inputs, seen: read.joined.context.clone() };
             self.counters.merges += 1;
             let job = merge_job(&op, activation.plugin, siblings, show);
-            turn.effects.push(Effect::Merge(MergeTicket(number), job));
-            return Some(op);
+            turn.effects.push(Effect::Merge(MergeTicket(op.id.number), job));
+            return Step::Keep(op);
         }
-        let fault = (siblings.len() > 1).then(no_plugin);
+        let fault = (siblings.len() > 1).then_some(PluginError::NoPlugin);
         let value = if siblings.len() == 1 { siblings.first().map(|sibling| sibling.value.clone()) } else { None };
         let (plugin, seen) = (folded_by(&inputs), read.joined.context.clone());
-        self.answer_read(turn, number, op, Outcome { inputs, seen, value, shown: None, plugin, fault })
+        self.answer_read(turn, op, Outcome { inputs, seen, value, shown: None, plugin, fault })
     }
 
     /// The plugin has run, or could not.
-    pub(super) fn read_merged(
-        &mut self,
-        turn: &mut Turn<'_>,
-        number: u64,
-        mut op: Box<Op>,
-        result: Result<Merged, String>,
-    ) -> Option<Box<Op>> {
+    pub(super) fn read_merged(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, result: Result<Merged, PluginError>) -> Step {
         let plugin = op.target.bucket.props.plugin;
         let folds = op.target.bucket.props.folds_at_once(turn.now.wall_ms);
-        let Work::Read(read) = &mut op.work else { return Some(op) };
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         // Rule: readers are told what is shown. `seen` is from when the plugin began; copies that came later are not in
         // it.
-        let ReadPhase::Merging { inputs, seen } = core::mem::replace(&mut read.phase, ReadPhase::Answered) else { return Some(op) };
+        let ReadPhase::Merging { inputs, seen } = core::mem::replace(&mut read.phase, ReadPhase::Answered) else {
+            return Step::Keep(op);
+        };
         let distinct = causal::siblings(&inputs);
         let outcome = match result {
             Ok(merged) if distinct.len() > 1 => {
                 let plugin = plugin.map(|activation| activation.plugin);
                 if folds {
                     let by = plugin.map(|plugin| FoldedBy { plugin, profile: merged.profile });
-                    read.folded = Some(Folded { inputs: inputs.clone(), value: merged.value.clone(), by });
+                    read.fold = Some(PendingFold { inputs: inputs.clone(), value: merged.value.clone(), by });
                 }
                 Outcome { inputs, seen, value: Some(merged.value), shown: merged.shown, plugin, fault: None }
             }
@@ -224,13 +214,14 @@ impl Shard {
             // Rule: failures choose nothing.
             Err(fault) => Outcome { inputs, seen, value: None, shown: None, plugin: None, fault: Some(fault) },
         };
-        self.answer_read(turn, number, op, outcome)
+        self.answer_read(turn, op, outcome)
     }
 
-    fn answer_read(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, outcome: Outcome) -> Option<Box<Op>> {
-        let Work::Read(read) = &mut op.work else { return Some(op) };
+    /// Replies to the reader. The read itself goes on until the late owners have answered.
+    fn answer_read(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, outcome: Outcome) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         read.phase = ReadPhase::Answered;
-        let all = matches!(&read.aim, Aim::Reply(get) if get.siblings);
+        let all = matches!(&read.purpose, ReadPurpose::Reply(get) if get.siblings);
         let mut siblings = causal::siblings(&outcome.inputs);
         if let (Some(value), true, false) = (&outcome.value, siblings.len() > 1, all) {
             siblings = alloc::vec![merged_sibling(&outcome.inputs, value)];
@@ -242,107 +233,99 @@ impl Shard {
             siblings,
             context: self.config.contexts.seal(&op.target.object, &outcome.seen).into(),
             merged_by: digest.map(|digest| MergedBy { name: self.view.plugin_name(&digest).cloned(), digest }),
-            merge_fault: outcome.fault,
+            merge_fault: outcome.fault.map(|fault| alloc::format!("{fault}")),
             answered: read.tally.answered().map(|node| self.view.node_name(node)).collect(),
         };
         self.reply(turn, &op, Reply::Get(reply));
-        self.read_step(turn, number, op)
+        self.read_step(turn, op)
     }
 
-    /// What a create has found: nothing, and the write goes on with the context of that nothing; or something, and it
-    /// is refused.
-    fn created(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, put: Put, nothing: bool) -> Option<Box<Op>> {
-        let Work::Read(read) = &mut op.work else { return Some(op) };
+    /// What a create has found. Nothing: the write goes on with the context of that nothing, so that it replaces what was
+    /// deleted before. Something: it is refused.
+    fn created(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put, nothing: bool) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         if !nothing {
             let message = "the key already has a value: read it and write with its context, or write blind to stand beside it";
-            self.reply(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::Exists, message)));
-            return None;
+            return self.finish(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::Exists, message)));
         }
         let seen = core::mem::take(&mut read.joined.context);
-        self.write_object(turn, number, op, put, seen, false)
+        self.write_object(turn, op, PendingWrite { put, seen }, false)
     }
 
-    /// Asks the other owners for what they have of an object whose copy here cannot be read, so that the write can go
-    /// on.
-    pub(super) fn heal(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, put: Put, seen: VersionVector) -> Option<Box<Op>> {
-        let others: Vec<NodeId> = op.target.owners.iter().copied().filter(|&node| node != self.config.node).collect();
+    /// Asks the other owners for their copies of an object whose copy here cannot be read, so that the write can go on.
+    pub(super) fn recover(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, write: PendingWrite) -> Step {
+        let others = op.target.owners.without(self.config.node);
         let props = &op.target.bucket.props;
         let needed = props.r.of(props.n).max(1).min(u8::try_from(others.len()).unwrap_or(u8::MAX));
         let tally = self.tally(&others, needed, 0);
         if others.is_empty() {
-            return self.write_over_lost(turn, number, op, put, seen, 0);
+            return self.write_over_lost(turn, op, write, 0);
         }
         if tally.verdict() == Verdict::Impossible {
-            self.reply(turn, &op, self.store_error(ErrorCode::Damaged));
-            return None;
+            let error = self.store_error(ErrorCode::Damaged);
+            return self.finish(turn, &op, error);
         }
-        for &node in others.iter().filter(|&&node| tally.is_waiting_for(node)) {
-            let read = PeerBody::Read { op: self.op_id(number), object: op.target.object.clone() };
-            self.send(turn, node, op.trace, read);
+        for node in others.iter().filter(|&node| tally.is_waiting_for(node)) {
+            self.send(turn, node, op.trace, PeerBody::Read { op: op.id, object: op.target.object.clone() });
         }
-        let (epoch, phase, joined) = (self.epoch(op.target.partition), ReadPhase::Collecting, Object::default());
-        let aim = Aim::Heal(put, seen);
-        op.work = Work::Read(ReadWork { aim, tally, copies: Vec::new(), damaged: Vec::new(), joined, epoch, phase, folded: None });
-        Some(op)
+        op.work = Work::Read(ReadWork::new(ReadPurpose::Recover(write), tally, self.epoch()));
+        Step::Keep(op)
     }
 
-    /// The other owners have said what they have: it takes the place of the damaged copy, and the write goes on from
+    /// The other owners have sent their copies: these take the place of the damaged one, and the write goes on from
     /// there.
-    fn healed(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>, put: Put, seen: VersionVector) -> Option<Box<Op>> {
-        let Work::Read(read) = &mut op.work else { return Some(op) };
+    fn recovered(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, write: PendingWrite) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         let (joined, epoch, answers) = (core::mem::take(&mut read.joined), read.epoch, read.tally.got());
         if joined.is_empty() {
-            return self.write_over_lost(turn, number, op, put, seen, answers);
+            return self.write_over_lost(turn, op, write, answers);
         }
         let taken = self.absorb(turn, &op.target.object, epoch, &joined);
         // It may be damaged still, on a disk that writes to the same bad block.
-        let readable = taken.and_then(|_| self.load(turn, op.target.partition, &op.target.store_key.clone()));
-        match readable {
-            Ok(_) => self.write_object(turn, number, op, put, seen, false),
+        let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
+        match taken.and_then(|_| self.load(turn, place)) {
+            Ok(_) => self.write_object(turn, op, write, false),
             Err(code) => {
-                self.reply(turn, &op, self.store_error(code));
-                None
+                let error = self.store_error(code);
+                self.finish(turn, &op, error)
             }
         }
     }
 
-    /// The deadline has come: whoever still waits is told, and those that have answered are repaired.
-    pub(super) fn read_timed_out(&mut self, turn: &mut Turn<'_>, number: u64, mut op: Box<Op>) -> Option<Box<Op>> {
-        let Work::Read(read) = &mut op.work else { return None };
+    /// The deadline has come: the reader is told, if it has no reply yet, and the owners that have answered are repaired.
+    pub(super) fn read_timed_out(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>) -> Step {
+        let Work::Read(read) = &mut op.work else { return Step::Done };
         match &read.phase {
             ReadPhase::Answered => self.repair(turn, &op),
             ReadPhase::Collecting => {
-                let message = "too few replicas answered the read in time";
-                let reply = self.quorum_error(ErrorCode::TimedOut, message, &read.tally);
+                let reply = self.quorum_error(ErrorCode::TimedOut, "too few replicas answered the read in time", &read.tally);
                 self.reply(turn, &op, reply);
             }
             // A merge that is too slow is a failed merge: the reader gets the siblings.
             ReadPhase::Merging { .. } => {
-                let fault = String::from("the merge did not end within the request's time");
-                if let Some(op) = self.read_merged(turn, number, op, Err(fault)) {
+                if let Step::Keep(op) = self.read_merged(turn, op, Err(PluginError::TimedOut)) {
                     self.repair(turn, &op);
                 }
             }
         }
-        None
+        Step::Done
     }
 
-    /// Read repair: this node takes the join (and folds it, if a plugin has run and its inputs are still what is
-    /// there), and every owner whose copy differs, or cannot be read, is sent the result.
+    /// Read repair: this node takes the join, and folds it if a plugin has run and its inputs are still there unchanged.
+    /// Every owner whose copy differs, or cannot be read, is sent the result.
     pub(super) fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
         let Work::Read(read) = &op.work else { return };
         let sound = read.copies.iter().all(|&(_, current)| current) && read.damaged.is_empty();
         // Rule: reads repair.
-        if sound && read.folded.is_none() || read.joined.is_empty() {
+        if sound && read.fold.is_none() || read.joined.is_empty() {
             return;
         }
-        let Ok(mut state) = self.absorb(turn, &op.target.object, read.epoch, &read.joined) else { return };
-        if let Some(folded) = &read.folded {
-            if causal::fold(&mut state, &folded.inputs, folded.value.clone(), folded.by) {
+        let Ok(mut copy) = self.absorb(turn, &op.target.object, read.epoch, &read.joined) else { return };
+        if let Some(fold) = &read.fold {
+            if causal::fold(&mut copy.object, &fold.inputs, fold.value.clone(), fold.by) {
                 self.counters.folds += 1;
-                let mut change = Change::default();
-                Self::object_row(&mut change, &op.target.store_key, &state);
-                if self.write(turn, change).is_err() {
+                let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
+                if self.store_object(turn, place, &copy.row, &copy.object, Change::default()).is_err() {
                     return;
                 }
             } else {
@@ -350,7 +333,7 @@ impl Shard {
             }
         }
         // This node's own copy, or a fold, may have added to what was joined.
-        let same = state == read.joined;
+        let same = copy.object == read.joined;
         let behind = read.copies.iter().filter(|&&(_, current)| !(current && same)).map(|&(node, _)| node);
         for node in behind.chain(read.damaged.iter().copied()).filter(|&node| node != self.config.node) {
             self.counters.read_repairs += 1;
@@ -361,26 +344,26 @@ impl Shard {
                 epoch: read.epoch,
                 dot: None,
                 durability: Durability::Os,
-                state: state.clone(),
+                state: copy.object.clone(),
             };
             self.send(turn, node, op.trace, PeerBody::Replicate(message));
         }
     }
 }
 
-/// What a read has come to.
+/// The result of a read.
 struct Outcome {
     inputs: Vec<Entry>,
-    /// Exactly what the inputs were read with.
+    /// The context that the inputs were read with.
     seen: VersionVector,
     value: Option<Bytes>,
     shown: Option<Bytes>,
-    plugin: Option<rejoin_proto::PluginDigest>,
-    fault: Option<String>,
+    plugin: Option<PluginDigest>,
+    fault: Option<PluginError>,
 }
 
 /// The plugin behind a single value that was folded earlier.
-fn folded_by(inputs: &[Entry]) -> Option<rejoin_proto::PluginDigest> {
+fn folded_by(inputs: &[Entry]) -> Option<PluginDigest> {
     match inputs {
         [only] => only.folded_by.map(|by| by.plugin),
         _ => None,
@@ -392,22 +375,4 @@ fn merged_sibling(inputs: &[Entry], value: &Bytes) -> Sibling {
     let stamp_ms = inputs.iter().map(|entry| entry.stamp.ms()).max().unwrap_or_default();
     let writer = inputs.iter().flat_map(|entry| entry.dots.highest()).max().map_or(0, |dot| dot.actor.0);
     Sibling { value: value.clone(), stamp_ms, writer }
-}
-
-pub(super) fn merge_job(op: &Op, plugin: rejoin_proto::PluginDigest, siblings: Vec<Sibling>, show: bool) -> MergeJob {
-    let props = &op.target.bucket.props;
-    let bytes = siblings.iter().map(|sibling| sibling.value.len()).sum();
-    MergeJob {
-        plugin,
-        bucket: op.target.object.bucket,
-        bucket_name: op.target.bucket.name.clone(),
-        key: op.target.object.key.clone(),
-        key_hash: op.target.object.hash(),
-        siblings,
-        show,
-        fuel: fuel_for(props.fuel, bytes),
-        memory_bytes: props.memory_bytes,
-        result_bytes: props.value_bytes,
-        deadline_us: op.deadline_us,
-    }
 }

@@ -1,25 +1,21 @@
-//! What one call of [`Shard::handle`](super::Shard::handle) works with, and the small verbs that all rooms share.
+//! One call of [`Shard::handle`](super::Shard::handle), and what all its steps share: send, reply, count, write, end a
+//! tenure. Nothing here decides what a request means.
 
 use alloc::format;
-use alloc::string::ToString;
 use alloc::vec::Vec;
-
-use bytes::Bytes;
 
 use rejoin_proto::client::Reply;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeFailure, NodeId, Object, PartitionId, ReapEpoch, VersionVector, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, NodeFailure, NodeId, PartitionId, ReapEpoch, VersionVector};
 
 use super::Shard;
 use super::event::{Alarm, Barrier, Effect, Now};
-use super::op::{Op, Origin};
-use crate::port::{Change, Space, Store, StoreFault};
+use super::op::{Op, Origin, Step};
+use crate::layouts::Owners;
+use crate::port::{Change, Store, StoreFault};
 use crate::quorum::Tally;
 
-/// The most damaged copies that are remembered one by one. What is lost with a range of keys is not among them.
-const MAX_UNREADABLE: usize = 10_000;
-
-/// One call.
+/// The arguments of one call.
 pub(super) struct Turn<'a> {
     pub(super) now: Now,
     pub(super) store: &'a mut dyn Store,
@@ -37,6 +33,13 @@ impl Shard {
         turn.effects.push(Effect::Send { to, barrier, envelope });
     }
 
+    /// Ends an operation with a reply.
+    pub(super) fn finish(&self, turn: &mut Turn<'_>, op: &Op, reply: Reply) -> Step {
+        self.reply(turn, op, reply);
+        Step::Done
+    }
+
+    /// Replies to everyone who waits for an operation.
     pub(super) fn reply(&self, turn: &mut Turn<'_>, op: &Op, reply: Reply) {
         for &origin in &op.origins {
             self.reply_to(turn, origin, op.trace, reply.clone());
@@ -50,92 +53,9 @@ impl Shard {
         }
     }
 
-    /// Reads this node's copy. One that has seen more of this node's actor than the actor knows of shows that the disk
-    /// went back. One that cannot be read ends the tenure, see [`heed_damage`](Self::heed_damage).
-    pub(super) fn load(&mut self, turn: &mut Turn<'_>, partition: PartitionId, store_key: &[u8]) -> Result<Object, ErrorCode> {
-        let fault = match turn.store.get(Space::Objects, store_key) {
-            Ok(None) => return Ok(self.readable(store_key, Object::default())),
-            Ok(Some(bytes)) => match codec::decode::<Object>(&bytes) {
-                Ok(object) => {
-                    // Rule: copies end a tenure.
-                    if self.tenures.is_outrun(partition, &object.context) {
-                        self.end_outrun(turn, partition, &object.context, "its own copy of an object has seen later writes of the old one");
-                    }
-                    return Ok(self.readable(store_key, object));
-                }
-                Err(error) => StoreFault::Damaged(error.to_string()),
-            },
-            Err(fault) => fault,
-        };
-        // Rule: unreadable is not absent. Every fault goes to the caller as an error.
-        self.heed_damage(turn, partition, store_key, &fault);
-        Err(fault_code(turn, fault))
-    }
-
-    /// A copy that cannot be read ends the tenure, because the actor's own writes may be gone. It does so once and not
-    /// with every read, or a key that is often asked for would cost its partition an actor each time. While a copy is
-    /// unreadable nothing is minted for its key, so the actors that follow have nothing to lose in it.
-    ///
-    /// Damaged copies are told apart by their keys. Of a lost range it is enough to know how far the store's count of
-    /// writes had come: what an actor writes after the end has a higher number than all that was lost until then.
-    fn heed_damage(&mut self, turn: &mut Turn<'_>, partition: PartitionId, store_key: &[u8], fault: &StoreFault) {
-        let what = match fault {
-            StoreFault::Damaged(what) if self.is_new_damage(store_key) => what,
-            StoreFault::Lost { upto, what } => {
-                // Given up: it is not damaged any more.
-                self.unreadable.remove(store_key);
-                // Rule: losses end a tenure once. They are one loss up to the newest row that may be gone.
-                if self.knows_loss(partition, *upto) {
-                    return;
-                }
-                self.lost_upto.insert(partition, *upto);
-                what
-            }
-            _ => return,
-        };
-        turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
-        self.end_for_damage(turn, partition);
-    }
-
-    /// Whether a damaged copy was not known of, and is from now on. Those above the bound are not told apart and never
-    /// new: they end the tenure when something takes their place.
-    fn is_new_damage(&mut self, store_key: &[u8]) -> bool {
-        self.unreadable.len() < MAX_UNREADABLE && self.unreadable.insert(Bytes::copy_from_slice(store_key))
-    }
-
-    fn end_for_damage(&mut self, turn: &mut Turn<'_>, partition: PartitionId) {
-        // Rule: damage ends a tenure. Without an actor nothing was minted since the last end, so nothing has to end.
-        if self.tenures.has_actor(partition) {
-            self.end_tenure(turn, partition, "its copy of an object cannot be read");
-        }
-    }
-
-    /// To be called before something takes the place of a copy that cannot be read: of one that is not told apart from
-    /// others the tenure has not ended yet.
-    pub(super) fn replaces_unreadable(&mut self, turn: &mut Turn<'_>, partition: PartitionId, store_key: &[u8]) {
-        self.counters.replaced += 1;
-        let known_loss = lost_upto(turn, store_key).is_some_and(|upto| self.knows_loss(partition, upto));
-        // Rule: untold damage ends a tenure.
-        if !known_loss && !self.unreadable.contains(store_key) {
-            self.end_for_damage(turn, partition);
-        }
-    }
-
-    /// Whether a loss has ended the tenure of its partition's actor.
-    fn knows_loss(&self, partition: PartitionId, upto: u64) -> bool {
-        self.lost_upto.get(&partition).is_some_and(|&known| known >= upto)
-    }
-
-    fn readable(&mut self, store_key: &[u8], object: Object) -> Object {
-        if !self.unreadable.is_empty() {
-            self.unreadable.remove(store_key);
-        }
-        object
-    }
-
-    /// Writes a change, and with it what is owed of ended tenures: so nothing is minted, or takes the place of a
-    /// damaged copy, but in one record with the end that has to come before it. A failure for good is also told to the
-    /// shell.
+    /// Writes a change, and in front of it the ends of tenures that are owed. So nothing is minted, and nothing takes the
+    /// place of a damaged copy, except in one record with the end that has to come before it. A failure for good is also
+    /// told to the shell.
     pub(super) fn write(&mut self, turn: &mut Turn<'_>, change: Change) -> Result<(), ErrorCode> {
         if !self.tenures.owes() {
             return turn.store.write(change).map_err(|fault| fault_code(turn, fault));
@@ -148,10 +68,6 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn object_row(change: &mut Change, store_key: &Bytes, object: &Object) {
-        change.put(Space::Objects, store_key.clone(), codec::encode(object));
-    }
-
     /// Ends the tenure of an actor of which someone has seen more than it has written. That is noted as what is seen of
     /// others is: should the end be lost with this process, the next start knows it from there.
     pub(super) fn end_outrun(&mut self, turn: &mut Turn<'_>, partition: PartitionId, seen: &VersionVector, why: &'static str) {
@@ -159,12 +75,19 @@ impl Shard {
         self.end_tenure(turn, partition, why);
     }
 
-    /// Ends the tenure of the partition's actor, now. If the store does not take that, it is owed.
+    /// Ends the tenure of the partition's actor, in a record of its own. If the store does not take that, it is owed.
     pub(super) fn end_tenure(&mut self, turn: &mut Turn<'_>, partition: PartitionId, why: &'static str) {
+        self.owe_tenure_end(turn, partition, why);
+        self.write_tenure_ends(turn);
+    }
+
+    /// Ends the tenure of the partition's actor. The caller writes a change next, and the end goes in that record; if
+    /// the store does not take it, the end stays owed.
+    pub(super) fn owe_tenure_end(&mut self, turn: &mut Turn<'_>, partition: PartitionId, why: &'static str) {
         self.tenures.end(partition);
         self.counters.tenures_ended += 1;
         turn.effects.push(Effect::Alarm(Alarm::TenureEnded { partition, why }));
-        self.tenures_ended(turn);
+        self.renew_start(turn);
     }
 
     /// Ends the tenures of all actors, now. If the store does not take that, it is owed.
@@ -177,13 +100,19 @@ impl Shard {
         let count = partitions.len() as u64;
         self.counters.tenures_ended += count;
         turn.effects.push(Effect::Alarm(Alarm::TenuresEnded { count, why }));
-        self.tenures_ended(turn);
+        self.renew_start(turn);
+        self.write_tenure_ends(turn);
     }
 
-    fn tenures_ended(&mut self, turn: &mut Turn<'_>) {
+    /// Retries of what ended actors wrote are not recognised any more. Until the shell has told the node's new start id,
+    /// every retry is answered *unknown*.
+    fn renew_start(&mut self, turn: &mut Turn<'_>) {
         self.tenures.renew_start(&mut self.rng);
         self.start = None;
-        turn.effects.push(Effect::StartRenewed(self.tenures.start()));
+        turn.effects.push(Effect::StartRenewed(self.start()));
+    }
+
+    fn write_tenure_ends(&mut self, turn: &mut Turn<'_>) {
         let mut change = Change::default();
         // Rule: observed is durable. With the end of a tenure at once, otherwise with the next upkeep.
         self.observed.flush(&mut change);
@@ -193,8 +122,8 @@ impl Shard {
         }
     }
 
-    /// This partition's reap epoch. Reaping has not begun anywhere, so every partition is in the first.
-    pub(super) fn epoch(&self, _partition: PartitionId) -> ReapEpoch {
+    /// The reap epoch of every partition. There is no reaping yet, so all are in the first.
+    pub(super) fn epoch(&self) -> ReapEpoch {
         ReapEpoch::default()
     }
 
@@ -206,13 +135,13 @@ impl Shard {
 
     /// Whether a node can be asked: it is this one, or connected.
     pub(super) fn reachable(&self, node: NodeId) -> bool {
-        node == self.config.node || self.up.contains(&node) && !self.leaving.contains(&node)
+        node == self.config.node || self.liveness.can_ask(node)
     }
 
-    /// Asks all owners for an answer; those that are not connected are counted out at once.
-    pub(super) fn tally(&self, owners: &[NodeId], needed: u8, needed_owners: u8) -> Tally {
-        let mut tally = Tally::new(needed, needed_owners, owners.iter().map(|&node| (node, true)));
-        for &node in owners.iter().filter(|&&node| !self.reachable(node)) {
+    /// A tally of all these owners. Those that cannot be asked are counted out at once.
+    pub(super) fn tally(&self, owners: &Owners, needed: u8, needed_owners: u8) -> Tally {
+        let mut tally = Tally::new(needed, needed_owners, owners.seats());
+        for node in owners.iter().filter(|&node| !self.reachable(node)) {
             tally.bad(node, "not connected");
         }
         tally
@@ -244,14 +173,6 @@ impl Shard {
         };
         let error = ErrorReply::new(code, message);
         Reply::Error(if code == ErrorCode::Overloaded { error.retry_after(100) } else { error })
-    }
-}
-
-/// Up to which of the store's writes a copy may be lost for good; `None` if it is not.
-pub(super) fn lost_upto(turn: &Turn<'_>, store_key: &[u8]) -> Option<u64> {
-    match turn.store.get(Space::Objects, store_key) {
-        Err(StoreFault::Lost { upto, .. }) => Some(upto),
-        _ => None,
     }
 }
 

@@ -1,8 +1,11 @@
-//! Writes: check, mint a dot, put, replicate, count W. Refused before the dot is minted: nothing was written. After:
-//! *unknown*.
+//! Writes: check, mint a dot, put, replicate, count W.
+//!
+//! In the order of a write: [`Shard::start_put`], [`Shard::begin_put`], [`Shard::write_object`], `mint_and_replicate`,
+//! `own_ack`, [`Shard::write_acked`], `write_step`. Until the dot is minted a refusal means that nothing was written;
+//! from then on a failure is answered *unknown*, because an owner may have the write.
 
 use alloc::boxed::Box;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -10,14 +13,14 @@ use bytes::Bytes;
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::{Basis, Put, PutOutcome, PutReply, Reply};
 use rejoin_proto::peer::{PeerBody, Replicate};
-use rejoin_proto::{Content, Dot, ErrorCode, ErrorReply, FoldedBy, Hlc, NodeId, Object, VersionVector};
+use rejoin_proto::{Content, Dot, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, NodeId, Object, VersionVector};
 
 use super::Shard;
-use super::event::{DurableTicket, Effect, MergeTicket, Merged};
-use super::op::{Aim, Op, Work, WritePhase, WriteWork};
-use super::read::merge_job;
-use super::turn::{Turn, fault_code, lost_upto};
-use super::validate::validate_job;
+use super::copy::{Copy, Place, lost_upto};
+use super::event::{DurableTicket, Effect, MergeTicket, Merged, PluginError};
+use super::jobs::{merge_job, validate_job};
+use super::op::{Op, PendingWrite, ReadPurpose, Step, ValidateWork, Work, WritePhase, WriteWork};
+use super::turn::{Turn, fault_code};
 use crate::causal::{self, Write};
 use crate::port::Change;
 use crate::quorum::{Tally, Verdict};
@@ -28,54 +31,54 @@ use crate::rows::RetryRow;
 const MAX_ORIGINS: usize = 16;
 /// The most rows of the request-id table that a write removes along with what it writes.
 const SETTLED_AT_ONCE: usize = 4;
+/// How long a client should wait while no retry row fits, in milliseconds.
+const RETRY_ROOM_MS: u32 = 1000;
+
+/// What is known of earlier attempts at a write.
+enum Attempt {
+    /// There was none, as far as this node can know.
+    First,
+    /// Another one is under way, and its reply goes to this one too.
+    Joined,
+    /// The write was done, as this row says.
+    Done(RetryRow),
+    /// The write must not begin.
+    Refused(Box<Reply>),
+}
 
 impl Shard {
-    pub(super) fn start_put(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put) {
+    pub(super) fn start_put(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put) -> Step {
         self.counters.puts += 1;
-        let props = &op.target.bucket.props;
-        let bytes = put.content.len();
-        if bytes > props.value_bytes as usize {
-            let message =
-                alloc::format!("the value has {bytes} bytes, bucket {} takes {} at most", op.target.bucket.name, props.value_bytes);
-            return self.reply(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::TooLarge, message)));
-        }
-        if put.ttl_ms == Some(0) {
-            let message = "a time to live of no time at all would hide the value at once: give 1 ms or more, or delete the key";
-            return self.reply(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::BadRequest, message)));
-        }
-        let seen = match self.seen_by(&op, &put) {
+        // What is wrong with the request itself comes first: it costs no look at the store.
+        let seen = match check_put(&op, &put).and_then(|()| self.seen_by(&op, &put)) {
             Ok(seen) => seen,
-            Err(error) => return self.reply(turn, &op, Reply::Error(error)),
+            Err(error) => return self.finish(turn, &op, Reply::Error(error)),
         };
-        let Some(()) = self.first_attempt(turn, &mut op, &put) else { return };
+        // Retries come before the validator and the read of a create: a write that was done is not judged again, and
+        // finds its own value.
+        op.claim = Some(op.claim_of(&put));
+        match self.attempt(turn, &mut op, &put) {
+            Attempt::First => {}
+            Attempt::Joined => return Step::Done,
+            Attempt::Done(row) => return self.replicate_again(turn, op, put, row),
+            Attempt::Refused(reply) => return self.finish(turn, &op, *reply),
+        }
         match validate_job(&op, &put) {
-            Some(job) => self.start_validation(turn, op, put, seen, job),
+            Some(job) => self.start_validation(turn, op, ValidateWork { put, seen }, job),
             None => self.begin_put(turn, op, put, seen),
         }
     }
 
-    /// The write is good as far as it alone can be judged.
-    fn begin_put(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put, seen: Option<VersionVector>) {
-        if let Some(seen) = seen {
-            let claim = op.claim_of(&put);
-            let number = self.keep(op);
-            self.writing.insert(claim, number);
-            return self.with_op(turn, number, |shard, turn, number, op| {
-                let op = shard.write_object(turn, number, op, put, seen, false);
-                if op.is_none() {
-                    shard.writing.remove(&claim);
-                }
-                op
-            });
+    /// The write is good as far as it alone can be judged. A create has yet to read, and must find nothing.
+    pub(super) fn begin_put(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put, seen: Option<VersionVector>) -> Step {
+        match seen {
+            Some(seen) => self.write_object(turn, op, PendingWrite { put, seen }, false),
+            None => {
+                let props = &op.target.bucket.props;
+                let quorum = (props.r.of(props.n).max(1), props.pr.of(props.n));
+                self.start_read(turn, op, ReadPurpose::Create(put), quorum)
+            }
         }
-        self.begin_create(turn, op, put);
-    }
-
-    /// A create first reads, and must find nothing.
-    pub(super) fn begin_create(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put) {
-        let props = &op.target.bucket.props;
-        let (r, pr) = (props.r.of(props.n).max(1), props.pr.of(props.n));
-        self.start_read(turn, op, Aim::Create(put), r, pr);
     }
 
     /// What the writer has seen; `None` if that is still to be found out (a create).
@@ -91,162 +94,140 @@ impl Shard {
         }
     }
 
-    /// Recognises a write that was done, or is being done, for the same request: then it is not begun again. A retry of
-    /// which this node cannot know whether it was done is answered *unknown*.
-    fn first_attempt(&mut self, turn: &mut Turn<'_>, op: &mut Op, put: &Put) -> Option<()> {
-        if let Some(&number) = self.writing.get(&op.claim_of(put))
+    /// Looks for earlier attempts at the same write. A retry that this node cannot know of is refused as *unknown*.
+    fn attempt(&mut self, turn: &mut Turn<'_>, op: &mut Op, put: &Put) -> Attempt {
+        let refused = |code, message| Attempt::Refused(Box::new(Reply::Error(ErrorReply::new(code, message))));
+        if let Some(&number) = op.claim.and_then(|claim| self.writing.get(&claim))
             && let Some(first) = self.ops.get_mut(&number)
         {
             if first.origins.len() >= MAX_ORIGINS {
                 let message = "this write is being done, and too many of its retries wait for it already";
-                self.reply(turn, op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
-                return None;
+                return refused(ErrorCode::Unknown, message);
             }
             first.origins.append(&mut op.origins);
             self.counters.retries_recognised += 1;
-            return None;
+            return Attempt::Joined;
         }
         let done = match Retries::get(turn.store, op.target.partition, op.retry_id(put)) {
             Ok(done) => done,
             Err(fault) => {
                 let code = fault_code(turn, fault);
-                self.reply(turn, op, self.store_error(code));
-                return None;
+                return Attempt::Refused(Box::new(self.store_error(code)));
             }
         };
         // Rule: retries outlive their value. The row alone decides, whether the value is still there or not.
-        if let Some(RetryRow { dot, context, .. }) = done {
+        if let Some(row) = done {
             self.counters.retries_recognised += 1;
-            self.replicate_again(turn, op, put.clone(), dot, context);
-            return None;
+            return Attempt::Done(row);
         }
         // Rule: strange retries are unknown.
         if put.attempt > 0 && self.start != Some(put.start) {
             let message = "this node has lost track of the first attempt since it was made: the write may have been done; read the key";
-            self.reply(turn, op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
-            return None;
+            return refused(ErrorCode::Unknown, message);
         }
         if !self.retries.has_room() {
             self.counters.overloaded += 1;
-            let error =
-                ErrorReply::new(ErrorCode::Overloaded, "too many recent writes are remembered for their retries; nothing was written");
-            self.reply(turn, op, Reply::Error(error.retry_after(1000)));
-            return None;
+            let message = "too many recent writes are remembered for their retries; nothing was written";
+            let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_ROOM_MS);
+            return Attempt::Refused(Box::new(Reply::Error(error)));
         }
-        Some(())
+        Attempt::First
     }
 
-    /// Writes the object here and sends it to the other owners; or first has what is there merged, if it is at its
-    /// limit.
-    pub(super) fn write_object(
-        &mut self,
-        turn: &mut Turn<'_>,
-        number: u64,
-        mut op: Box<Op>,
-        put: Put,
-        seen: VersionVector,
-        merge_tried: bool,
-    ) -> Option<Box<Op>> {
-        let tally = self.reachable_tally(turn, &op, &put)?;
-        self.heed_context(turn, op.target.partition, &seen);
-        let mut object = match self.load(turn, op.target.partition, &op.target.store_key.clone()) {
-            Ok(object) => object,
+    /// Writes the object here and sends it to the other owners. An object at its limit is merged first, once.
+    pub(super) fn write_object(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, write: PendingWrite, merge_tried: bool) -> Step {
+        // W must be reachable before the dot is minted: afterwards the answer could only be *unknown*.
+        let tally = match self.reachable_tally(&op, &write.put) {
+            Ok(tally) => tally,
+            Err(reply) => return self.finish(turn, &op, *reply),
+        };
+        // A context from a later life of this disk ends the tenure now, and not after the mint.
+        let partition = op.target.partition;
+        self.check_context(turn, partition, &write.seen);
+        let mut copy = match self.load(turn, Place { partition, store_key: &op.target.store_key }) {
+            Ok(copy) => copy,
             // Rule: unreadable is replaced.
-            Err(ErrorCode::Damaged) => return self.heal(turn, number, op, put, seen),
+            Err(ErrorCode::Damaged) => return self.recover(turn, op, write),
             Err(code) => {
-                self.reply(turn, &op, self.store_error(code));
-                return None;
+                let error = self.store_error(code);
+                return self.finish(turn, &op, error);
             }
         };
-        self.heed_claims(turn, op.target.partition, &seen, &object.context);
-        causal::drop_expired(&mut object, turn.now.wall_ms, self.config.max_skew_ms);
-        let replaced = causal::bounded(&object, seen.clone());
-        if is_above_limit(&op, &object, &put, &replaced) {
-            let inputs = causal::visible(&object, turn.now.wall_ms);
-            let plugin = op.target.bucket.props.plugin;
-            if inputs.len() == 1 && causal::fold(&mut object, &inputs, Bytes::new(), None) && !is_above_limit(&op, &object, &put, &replaced)
+        let object = &mut copy.object;
+        self.check_claims(turn, partition, &write.seen, &object.context);
+        causal::drop_expired(object, turn.now.wall_ms, self.config.max_skew_ms);
+        let replaced = causal::bounded(object, write.seen.clone());
+        if is_above_limit(&op, object, &write.put, &replaced) {
+            let inputs = causal::visible(object, turn.now.wall_ms);
+            if inputs.len() == 1 && causal::fold(object, &inputs, Bytes::new(), None) && !is_above_limit(&op, object, &write.put, &replaced)
             {
                 // What stood beside the one value were tombstones; no plugin is needed to drop them.
-                return self.mint_and_replicate(turn, number, op, put, seen, object, tally);
+                return self.mint_and_replicate(turn, op, write, copy, tally);
             }
+            let plugin = op.target.bucket.props.plugin;
             let Some(activation) = plugin.filter(|_| inputs.len() > 1 && !merge_tried) else {
                 // Rule: limits drop nothing.
-                self.reply(turn, &op, too_many_siblings(&op));
-                return None;
+                let refusal = too_many_siblings(&op);
+                return self.finish(turn, &op, refusal);
             };
             self.counters.merges += 1;
             let job = merge_job(&op, activation.plugin, causal::siblings(&inputs), false);
-            op.work = Work::Write(WriteWork { put, seen, phase: WritePhase::Folding { inputs } });
-            turn.effects.push(Effect::Merge(MergeTicket(number), job));
-            return Some(op);
+            op.work = Work::Write(WriteWork { write, phase: WritePhase::Folding { inputs } });
+            turn.effects.push(Effect::Merge(MergeTicket(op.id.number), job));
+            return Step::Keep(op);
         }
-        self.mint_and_replicate(turn, number, op, put, seen, object, tally)
+        self.mint_and_replicate(turn, op, write, copy, tally)
     }
 
-    /// The siblings at the limit have been merged, or could not be: the write goes on either way, and is refused if
-    /// there is still no room.
-    pub(super) fn write_merged(
-        &mut self,
-        turn: &mut Turn<'_>,
-        number: u64,
-        mut op: Box<Op>,
-        result: Result<Merged, String>,
-    ) -> Option<Box<Op>> {
-        let Work::Write(work) = core::mem::replace(&mut op.work, Work::Starting) else { return Some(op) };
-        let inputs = match work.phase {
-            WritePhase::Folding { inputs } => inputs,
-            phase @ WritePhase::Replicating { .. } => {
-                op.work = Work::Write(WriteWork { phase, ..work });
-                return Some(op);
+    /// The siblings at the limit have been merged, or could not be. The write goes on either way, and is refused if there
+    /// is still no room.
+    pub(super) fn write_merged(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, result: Result<Merged, PluginError>) -> Step {
+        let (write, inputs) = match core::mem::replace(&mut op.work, Work::Starting) {
+            Work::Write(WriteWork { write, phase: WritePhase::Folding { inputs } }) => (write, inputs),
+            // The answer came twice.
+            other => {
+                op.work = other;
+                return Step::Keep(op);
             }
         };
         if let (Ok(merged), Some(activation)) = (result, op.target.bucket.props.plugin) {
             let by = FoldedBy { plugin: activation.plugin, profile: merged.profile };
-            self.fold_stored(turn, &op, &inputs, merged, by);
+            self.fold_stored(turn, &op, &inputs, merged.value, by);
         }
-        // Kept as a write while it goes on, so that its claim on the request id stays.
-        self.write_object(turn, number, op, work.put, work.seen, true)
+        self.write_object(turn, op, write, true)
     }
 
-    fn fold_stored(&mut self, turn: &mut Turn<'_>, op: &Op, inputs: &[rejoin_proto::Entry], merged: Merged, by: FoldedBy) {
-        let Ok(mut object) = self.load(turn, op.target.partition, &op.target.store_key.clone()) else { return };
-        if !causal::fold(&mut object, inputs, merged.value, Some(by)) {
+    fn fold_stored(&mut self, turn: &mut Turn<'_>, op: &Op, inputs: &[Entry], value: Bytes, by: FoldedBy) {
+        let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
+        let Ok(Copy { mut object, row }) = self.load(turn, place) else { return };
+        if !causal::fold(&mut object, inputs, value, Some(by)) {
             self.counters.folds_discarded += 1;
             return;
         }
-        let mut change = Change::default();
-        Self::object_row(&mut change, &op.target.store_key, &object);
-        if self.write(turn, change).is_ok() {
+        if self.store_object(turn, place, &row, &object, Change::default()).is_ok() {
             self.counters.folds += 1;
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // One step of a write, cut off only for its length.
-    fn mint_and_replicate(
-        &mut self,
-        turn: &mut Turn<'_>,
-        number: u64,
-        mut op: Box<Op>,
-        put: Put,
-        seen: VersionVector,
-        mut object: Object,
-        tally: Tally,
-    ) -> Option<Box<Op>> {
-        let partition = op.target.partition;
+    /// The write becomes real: it gets its dot, and object, actor and retry row are written in one record. Only then do
+    /// the other owners hear of it.
+    fn mint_and_replicate(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, write: PendingWrite, copy: Copy, tally: Tally) -> Step {
+        let (Copy { mut object, row }, partition) = (copy, op.target.partition);
         let mut change = Change::default();
         let dot = self.tenures.mint(partition, &mut change, &mut self.rng);
         let stamp = self.stamp(turn.now);
-        let expires = self.expiry(&op, &put, stamp);
-        let replaced = causal::bounded(&object, seen.clone());
-        causal::put(&mut object, Write { seen: replaced, dot, content: put.content.clone(), stamp, expires });
-        // Rule: writers are told their own.
-        let told = causal::writers_view(&object, &seen, dot);
-        let context = self.config.contexts.seal(&op.target.object, &told);
-        Self::object_row(&mut change, &op.target.store_key, &object);
-        let (retry, epoch) = (op.retry_id(&put), self.retry_epoch(turn.now));
+        let (content, expires) = (write.put.content.clone(), expiry(&op, &write.put, stamp));
+        let replaced = causal::bounded(&object, write.seen.clone());
+        causal::put(&mut object, Write { seen: replaced, dot, content, stamp, expires });
+        // Rule: writers are told their own. A sibling that the writer was not shown must outlive its next write.
+        let view = causal::writers_view(&object, &write.seen, dot);
+        let context = self.config.contexts.seal(&op.target.object, &view);
+        // The retry row stands in the same record: a retry finds the write exactly if it was done.
+        let (retry, epoch) = (op.retry_id(&write.put), self.retry_epoch(turn.now));
         self.retries.insert(partition, retry, &RetryRow { dot, context: context.clone(), epoch }, &mut change);
         let settled = self.retries.droppable(SETTLED_AT_ONCE, &mut change);
-        let written = self.write(turn, change);
+        let place = Place { partition, store_key: &op.target.store_key };
+        let written = self.store_object(turn, place, &row, &object, change);
         if written.is_ok() {
             self.retries.dropped(settled);
         }
@@ -256,37 +237,30 @@ impl Shard {
             // A store that has failed for good may have kept what it was given: only after a restart will it be known.
             let failed = "the coordinating node's store has failed and the node is stopping: the write may have been done; read the key";
             let stopping = || Reply::Error(ErrorReply::new(ErrorCode::Unknown, failed));
-            self.reply(turn, &op, if code == ErrorCode::Stopping { stopping() } else { self.store_error(code) });
-            return None;
+            let reply = if code == ErrorCode::Stopping { stopping() } else { self.store_error(code) };
+            return self.finish(turn, &op, reply);
         }
-        self.replicate(turn, number, &op, object, dot, &tally);
-        op.work = Work::Write(WriteWork { put, seen, phase: WritePhase::Replicating { dot, tally, context } });
-        self.own_ack(turn, number, op)
+        self.replicate(turn, &op, object, dot, &tally);
+        op.work = Work::Write(WriteWork { write, phase: WritePhase::Replicating { dot, tally, context } });
+        self.own_ack(turn, op)
     }
 
-    /// Writes an object whose copy here cannot be read, and of which those other owners that were asked have nothing.
+    /// Writes an object whose copy here cannot be read, and of which the `absent` owners that have answered have nothing.
     ///
-    /// A copy that is lost for good is given up, in one record with the end of the tenure or after it. If so many
-    /// others have nothing that every acknowledged write would have been met, none was lost. Otherwise the lost copy
-    /// may have been the only one: a put or a delete is what makes the key whole again, and a create is refused,
-    /// because it promises that there was nothing. One that is only damaged may be read again, and keeps its place.
-    pub(super) fn write_over_lost(
-        &mut self,
-        turn: &mut Turn<'_>,
-        number: u64,
-        op: Box<Op>,
-        put: Put,
-        seen: VersionVector,
-        absent: u8,
-    ) -> Option<Box<Op>> {
+    /// A copy that is lost for good is given up. If so many others have nothing that every acknowledged write would have
+    /// been met, none was lost. Otherwise the lost copy may have been the only one: a put or a delete is what makes the
+    /// key whole again, and a create is refused, because it promises that there was nothing. A copy that is only damaged
+    /// may be read again, and keeps its place.
+    pub(super) fn write_over_lost(&mut self, turn: &mut Turn<'_>, op: Box<Op>, write: PendingWrite, absent: u8) -> Step {
         let (partition, store_key) = (op.target.partition, op.target.store_key.clone());
-        match self.load(turn, partition, &store_key) {
+        let place = Place { partition, store_key: &store_key };
+        match self.load(turn, place) {
             // Something has come in meanwhile.
-            Ok(_) => return self.write_object(turn, number, op, put, seen, false),
+            Ok(_) => return self.write_object(turn, op, write, false),
             Err(ErrorCode::Damaged) => {}
             Err(code) => {
-                self.reply(turn, &op, self.store_error(code));
-                return None;
+                let error = self.store_error(code);
+                return self.finish(turn, &op, error);
             }
         }
         let props = &op.target.bucket.props;
@@ -294,31 +268,32 @@ impl Shard {
         // Rule: lost copies are written over.
         let lost = lost_upto(turn, &store_key).is_some();
         // Rule: creates need proof.
-        let allowed = meets_all || put.basis != Basis::Create;
+        let allowed = meets_all || write.put.basis != Basis::Create;
         if !(lost && allowed) {
-            self.reply(turn, &op, self.store_error(ErrorCode::Damaged));
-            return None;
+            let error = self.store_error(ErrorCode::Damaged);
+            return self.finish(turn, &op, error);
         }
-        let tally = self.reachable_tally(turn, &op, &put)?;
-        self.heed_claims(turn, partition, &seen, &VersionVector::new());
-        self.replaces_unreadable(turn, partition, &store_key);
-        self.unreadable.remove(&store_key);
-        self.mint_and_replicate(turn, number, op, put, seen, Object::default(), tally)
+        let tally = match self.reachable_tally(&op, &write.put) {
+            Ok(tally) => tally,
+            Err(reply) => return self.finish(turn, &op, *reply),
+        };
+        self.check_claims(turn, partition, &write.seen, &VersionVector::new());
+        // Before the mint: the dot must be the next actor's.
+        let copy = Copy { object: Object::default(), row: self.give_up(turn, place) };
+        self.mint_and_replicate(turn, op, write, copy, tally)
     }
 
-    /// The owners that a write waits for; `None`, with the writer told, if too few of them can be reached.
-    fn reachable_tally(&mut self, turn: &mut Turn<'_>, op: &Op, put: &Put) -> Option<Tally> {
+    /// The owners that a write waits for, or the refusal if too few of them can be reached.
+    fn reachable_tally(&mut self, op: &Op, put: &Put) -> Result<Tally, Box<Reply>> {
         let tally = self.write_tally(op, put);
         if tally.verdict() != Verdict::Impossible {
-            return Some(tally);
+            return Ok(tally);
         }
         let message = "too few replicas of the key can be reached; nothing was written";
-        let reply = self.quorum_error(ErrorCode::Unavailable, message, &tally.at_best());
-        self.reply(turn, op, reply);
-        None
+        Err(Box::new(self.quorum_error(ErrorCode::Unavailable, message, &tally.at_best())))
     }
 
-    /// Waits for what the request, or else its bucket, wants of how many owners.
+    /// A tally with the W and PW of the request, or else of its bucket.
     fn write_tally(&self, op: &Op, put: &Put) -> Tally {
         let props = &op.target.bucket.props;
         let w = put.w.unwrap_or(props.w).of(props.n).max(1);
@@ -326,51 +301,35 @@ impl Shard {
         self.tally(&op.target.owners, w, pw)
     }
 
-    fn expiry(&self, op: &Op, put: &Put, stamp: Hlc) -> Option<Hlc> {
-        let ttl_ms = put.ttl_ms.or(op.target.bucket.props.ttl_ms)?;
-        // A tombstone never expires: a delete must not be undone by time.
-        (put.content != Content::Tombstone).then(|| Hlc::from_ms(stamp.ms().saturating_add(ttl_ms)))
-    }
-
-    /// A retry has met its first attempt's row: the write is done here, but its quorum may still be missing.
-    fn replicate_again(&mut self, turn: &mut Turn<'_>, op: &mut Op, put: Put, dot: Dot, context: Vec<u8>) {
-        let object = match self.load(turn, op.target.partition, &op.target.store_key.clone()) {
-            Ok(object) if object.context.contains(dot) => object,
+    /// A retry has met its first attempt's row: the write is done here, but its quorum may still be missing. So it is
+    /// replicated once more, under the same dot, and counted anew.
+    fn replicate_again(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put, row: RetryRow) -> Step {
+        let RetryRow { dot, context, .. } = row;
+        let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
+        let object = match self.load(turn, place) {
+            Ok(Copy { object, .. }) if object.context.contains(dot) => object,
             _ => {
                 let message = "the write was done, but this node has lost it or cannot read it any more; read the key";
-                return self.reply(turn, op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
+                return self.finish(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::Unknown, message)));
             }
         };
-        let tally = self.write_tally(op, &put);
-        let work = WriteWork { put, seen: VersionVector::new(), phase: WritePhase::Replicating { dot, tally: tally.clone(), context } };
-        let kept = Box::new(Op {
-            origins: core::mem::take(&mut op.origins),
-            trace: op.trace,
-            deadline_us: op.deadline_us,
-            target: op.target.clone(),
-            work: Work::Write(work),
-            bytes: 0,
-        });
-        let claim = kept.claim();
-        let number = self.keep(kept);
-        if let Some(claim) = claim {
-            self.writing.insert(claim, number);
-        }
-        self.with_op(turn, number, |shard, turn, number, op| {
-            shard.replicate(turn, number, &op, object, dot, &tally);
-            shard.own_ack(turn, number, op)
-        });
+        let tally = self.write_tally(&op, &put);
+        self.replicate(turn, &op, object, dot, &tally);
+        let write = PendingWrite { put, seen: VersionVector::new() };
+        op.work = Work::Write(WriteWork { write, phase: WritePhase::Replicating { dot, tally, context } });
+        self.own_ack(turn, op)
     }
 
-    /// Sends the object to every other owner that is connected.
-    fn replicate(&mut self, turn: &mut Turn<'_>, number: u64, op: &Op, state: Object, dot: Dot, tally: &Tally) {
-        let others = op.target.owners.iter().copied().filter(|&node| node != self.config.node && tally.is_waiting_for(node));
+    /// Sends the object to every other owner that is connected. The whole object goes and not only the new entry, so
+    /// that an owner that was behind is not any more.
+    fn replicate(&mut self, turn: &mut Turn<'_>, op: &Op, state: Object, dot: Dot, tally: &Tally) {
+        let others = op.target.owners.iter().filter(|&node| node != self.config.node && tally.is_waiting_for(node));
         for node in others {
             let message = Replicate {
-                op: Some(self.op_id(number)),
+                op: Some(op.id),
                 object: op.target.object.clone(),
                 bucket_version: op.target.bucket.version,
-                epoch: self.epoch(op.target.partition),
+                epoch: self.epoch(),
                 dot: Some(dot),
                 durability: op.target.bucket.props.durability,
                 state: state.clone(),
@@ -379,33 +338,26 @@ impl Shard {
         }
     }
 
-    /// This node's own acknowledgement: at once if the operating system is enough (effects wait for the write anyway),
-    /// else with the disk.
-    fn own_ack(&mut self, turn: &mut Turn<'_>, number: u64, op: Box<Op>) -> Option<Box<Op>> {
+    /// This node's own acknowledgement: at once if the operating system is enough (effects wait for the journal write
+    /// anyway), else with the disk.
+    fn own_ack(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Step {
         // Rule: acks wait for the disk.
         if op.target.bucket.props.durability == Durability::Os {
             let node = self.config.node;
-            return self.write_acked(turn, number, op, node);
+            return self.write_acked(turn, op, node);
         }
-        turn.effects.push(Effect::WhenDurable(DurableTicket(number)));
+        turn.effects.push(Effect::WhenDurable(DurableTicket(op.id.number)));
         self.write_step(turn, op)
     }
 
     /// An owner has what supersedes the write. That is an acknowledgement, unless the owner has seen later writes of
     /// the minting actor than this node's copy holds: then the disk is an old one, the write was minted under a used
     /// dot, and the owner has dropped it.
-    pub(super) fn write_superseded(
-        &mut self,
-        turn: &mut Turn<'_>,
-        number: u64,
-        op: Box<Op>,
-        from: NodeId,
-        seen: &VersionVector,
-    ) -> Option<Box<Op>> {
+    pub(super) fn write_superseded(&mut self, turn: &mut Turn<'_>, op: Box<Op>, from: NodeId, seen: &VersionVector) -> Step {
         let partition = op.target.partition;
-        self.heed_context(turn, partition, seen);
-        if let Ok(copy) = self.load(turn, partition, &op.target.store_key) {
-            self.heed_claims(turn, partition, seen, &copy.context);
+        self.check_context(turn, partition, seen);
+        if let Ok(copy) = self.load(turn, Place { partition, store_key: &op.target.store_key }) {
+            self.check_claims(turn, partition, seen, &copy.object.context);
         }
         let minted = match &op.work {
             Work::Write(WriteWork { phase: WritePhase::Replicating { dot, .. }, .. }) => Some(dot.actor),
@@ -414,12 +366,12 @@ impl Shard {
         let goes_on = minted.is_none_or(|actor| self.tenures.is_current(partition, actor));
         // Rule: outrun writes are not acked.
         if goes_on {
-            return self.write_acked(turn, number, op, from);
+            return self.write_acked(turn, op, from);
         }
-        self.write_failed(turn, number, op, from, "it has seen later writes of this node's actor: this node's disk is an old one")
+        self.write_failed(turn, op, from, "it has seen later writes of this node's actor: this node's disk is an old one")
     }
 
-    pub(super) fn write_acked(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Box<Op>, from: NodeId) -> Option<Box<Op>> {
+    pub(super) fn write_acked(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, from: NodeId) -> Step {
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
             // Rule: nodes count once. The tally takes the first answer of each node.
             tally.good(from);
@@ -427,31 +379,33 @@ impl Shard {
         self.write_step(turn, op)
     }
 
-    pub(super) fn write_failed(&mut self, turn: &mut Turn<'_>, _number: u64, mut op: Box<Op>, node: NodeId, why: &str) -> Option<Box<Op>> {
+    pub(super) fn write_failed(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, node: NodeId, why: &str) -> Step {
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
             tally.bad(node, why);
         }
         self.write_step(turn, op)
     }
 
-    /// Replies as soon as W is reached, or cannot be reached any more.
-    fn write_step(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Option<Box<Op>> {
-        let Work::Write(WriteWork { put, phase: WritePhase::Replicating { tally, context, .. }, .. }) = &op.work else { return Some(op) };
+    /// Replies as soon as W is reached, or cannot be reached any more. The write stays where it has come to: read repair
+    /// brings it to the owners that are missing.
+    fn write_step(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Step {
+        let Work::Write(WriteWork { write, phase: WritePhase::Replicating { tally, context, .. } }) = &op.work else {
+            return Step::Keep(op);
+        };
         let outcome = match tally.verdict() {
             Verdict::Enough => PutOutcome::Stored,
             Verdict::Impossible => {
                 self.counters.quorum_failures += 1;
                 PutOutcome::Unknown
             }
-            Verdict::Waiting => return Some(op),
+            Verdict::Waiting => return Step::Keep(op),
         };
-        let receipt = (outcome == PutOutcome::Stored).then(|| op.receipt(put));
+        let receipt = (outcome == PutOutcome::Stored).then(|| op.receipt(&write.put));
         let reply = PutReply { outcome, context: context.clone().into(), acked: tally.got(), needed: tally.needed(), receipt };
-        self.reply(turn, &op, Reply::Put(reply));
-        None
+        self.finish(turn, &op, Reply::Put(reply))
     }
 
-    pub(super) fn write_timed_out(&mut self, turn: &mut Turn<'_>, _number: u64, op: Box<Op>) -> Option<Box<Op>> {
+    pub(super) fn write_timed_out(&mut self, turn: &mut Turn<'_>, op: &Op) -> Step {
         let reply = match &op.work {
             Work::Write(WriteWork { phase: WritePhase::Replicating { tally, context, .. }, .. }) => {
                 self.counters.quorum_failures += 1;
@@ -464,17 +418,37 @@ impl Shard {
                 Reply::Error(ErrorReply::new(ErrorCode::TimedOut, message))
             }
         };
-        self.reply(turn, &op, reply);
-        None
+        self.finish(turn, op, reply)
     }
+}
+
+/// Checks what the request alone shows to be wrong.
+fn check_put(op: &Op, put: &Put) -> Result<(), ErrorReply> {
+    let bucket = &op.target.bucket;
+    let (bytes, most) = (put.content.len(), bucket.props.value_bytes);
+    if bytes > most as usize {
+        let message = alloc::format!("the value has {bytes} bytes, bucket {} takes {most} at most", bucket.name);
+        return Err(ErrorReply::new(ErrorCode::TooLarge, message));
+    }
+    if put.ttl_ms == Some(0) {
+        let message = "a time to live of no time at all would hide the value at once: give 1 ms or more, or delete the key";
+        return Err(ErrorReply::new(ErrorCode::BadRequest, message));
+    }
+    Ok(())
+}
+
+fn expiry(op: &Op, put: &Put, stamp: Hlc) -> Option<Hlc> {
+    let ttl_ms = put.ttl_ms.or(op.target.bucket.props.ttl_ms)?;
+    // A tombstone never expires: a delete must not be undone by time.
+    (put.content != Content::Tombstone).then(|| Hlc::from_ms(stamp.ms().saturating_add(ttl_ms)))
 }
 
 /// Whether the object would be above its bucket's limits with this write. A write that has seen everything leaves
 /// itself only, and never is.
 fn is_above_limit(op: &Op, object: &Object, put: &Put, seen: &VersionVector) -> bool {
     // Rule: full contexts pass.
-    let stays = |entry: &&rejoin_proto::Entry| !entry.dots.unseen_by(seen).is_empty();
-    let left: Vec<&rejoin_proto::Entry> = object.entries.iter().filter(stays).collect();
+    let stays = |entry: &&Entry| !entry.dots.unseen_by(seen).is_empty();
+    let left: Vec<&Entry> = object.entries.iter().filter(stays).collect();
     if left.is_empty() {
         return false;
     }

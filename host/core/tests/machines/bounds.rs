@@ -80,8 +80,10 @@ pub(crate) fn damaged_copies_that_are_not_told_apart_end_a_tenure_when_replaced(
         assert_eq!(cluster.put(0, put(&sound, "minted", 10 + round)).outcome, PutOutcome::Stored);
     }
     assert_eq!((ends(&cluster), alarms_of_damage(&cluster)), (0, 0));
+    let written = cluster.nodes[0].store.written;
     assert_eq!(cluster.put(0, put("k10000", "after", 4)).outcome, PutOutcome::Stored);
     assert_eq!(ends(&cluster), 1, "its actor's writes were in what is lost");
+    assert_eq!(cluster.nodes[0].store.written - written, 2, "the end and what replaces the copy are one record, the write is the other");
     assert_eq!(cluster.stored(0, "k10000").entries.len(), 2, "beside what the others had");
 }
 

@@ -361,9 +361,9 @@ pub(crate) fn a_peer_that_is_leaving_is_asked_nothing_though_it_connects_once_mo
     let peer = cluster.nodes[2].id;
     cluster.event(0, Event::PeerLeaving(peer));
     assert_eq!(cluster.refused(0, put("k", "a", 1)), ErrorCode::Unavailable);
-    cluster.event(0, Event::PeerUp(peer, Vec::new()));
+    cluster.event(0, Event::PeerUp(peer));
     assert_eq!(cluster.refused(0, put("k", "a", 2)), ErrorCode::Unavailable, "it is still about to stop");
     cluster.event(0, Event::PeerDown(peer));
-    cluster.event(0, Event::PeerUp(peer, Vec::new()));
+    cluster.event(0, Event::PeerUp(peer));
     assert_eq!(cluster.put(0, put("k", "a", 3)).outcome, PutOutcome::Stored, "it is back");
 }

@@ -2,6 +2,7 @@
 
 use rejoin_proto::catalog::{Activation, BucketProps, Durability};
 use rejoin_proto::client::PutOutcome;
+use rejoin_proto::fault::{MergeFault, TrapKind};
 use rejoin_proto::{ErrorCode, Hlc, PluginDigest};
 
 use crate::support::cluster::Cluster;
@@ -31,12 +32,12 @@ pub(crate) fn at_the_limit_the_siblings_are_folded_and_the_write_is_taken() {
 pub(crate) fn at_the_limit_with_a_plugin_that_traps_full_contexts_get_through() {
     for deletes in [false, true] {
         let mut cluster = Cluster::new(3, limited(3, true));
-        cluster.plugin = Some(|_| Err("the plugin trapped".into()));
+        cluster.plugin = Some(|_| Err(MergeFault::Trapped(TrapKind::OutOfBounds).into()));
         (0..3).for_each(|at| assert_eq!(cluster.put(0, put("k", &format!("w{at}"), at)).outcome, PutOutcome::Stored));
         assert_eq!(cluster.refused(0, put("k", "one more", 3)), ErrorCode::TooManySiblings);
         assert_eq!(cluster.refused(0, delete("k", 4)), ErrorCode::TooManySiblings);
         let read = cluster.get(1, get("k"));
-        assert_eq!((read.siblings.len(), read.merge_fault.as_deref()), (3, Some("the plugin trapped")));
+        assert_eq!((read.siblings.len(), read.merge_fault.as_deref()), (3, Some("the plugin trapped: it reached outside its memory")));
         let last = if deletes { delete("k", 5) } else { put("k", "last", 5) };
         assert_eq!(cluster.put(2, with(&read.context, last)).outcome, PutOutcome::Stored);
         assert_eq!(cluster.stored(0, "k").entries.len(), 1);

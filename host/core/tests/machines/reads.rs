@@ -3,6 +3,7 @@
 use rejoin_core::shard::event::{Event, Merged};
 use rejoin_proto::catalog::{Activation, BucketProps, Quorum};
 use rejoin_proto::client::{Get, PutOutcome};
+use rejoin_proto::fault::{MergeFault, TrapKind};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{Content, ErrorCode, Hlc, PluginDigest, ProfileId};
 
@@ -74,10 +75,10 @@ pub(crate) fn for_its_delay_after_another_plugin_nothing_folds() {
 #[test]
 pub(crate) fn a_merge_that_fails_shows_all_siblings_and_why() {
     let mut cluster = apart(plugin(true), &["a", "b", "c"]);
-    cluster.plugin = Some(|_| Err("the plugin trapped: unreachable".into()));
+    cluster.plugin = Some(|_| Err(MergeFault::Trapped(TrapKind::OutOfBounds).into()));
     let read = cluster.get(0, all(get("k")));
     assert_eq!((read.value, read.siblings.len()), (None, 3));
-    assert_eq!(read.merge_fault.as_deref(), Some("the plugin trapped: unreachable"));
+    assert_eq!(read.merge_fault.as_deref(), Some("the plugin trapped: it reached outside its memory"));
     assert!(cluster.agrees("k", &[0, 1, 2]), "repair goes on at the causal level");
     let full = cluster.put(1, with(&read.context, put("k", "d", 9)));
     assert_eq!(full.outcome, PutOutcome::Stored);
@@ -228,7 +229,7 @@ pub(crate) fn a_single_value_is_shown_by_the_plugin_and_stands_if_that_fails() {
     let shown = cluster.get(0, Get { show: true, r: Some(Quorum::Count(1)), ..get("k") });
     assert_eq!((shown.value.as_deref(), shown.shown.as_deref()), (Some(&b"a"[..]), Some(&b"<a>"[..])));
     assert!(shown.merged_by.is_none(), "nothing was merged");
-    cluster.plugin = Some(|_| Err("out of fuel".into()));
+    cluster.plugin = Some(|_| Err(MergeFault::OutOfFuel { limit: 1 }.into()));
     let plain = cluster.get(0, Get { show: true, r: Some(Quorum::Count(1)), ..get("k") });
     assert_eq!((plain.value.as_deref(), plain.shown, plain.merge_fault), (Some(&b"a"[..]), None, None));
 }

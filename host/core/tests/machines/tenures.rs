@@ -405,7 +405,7 @@ pub(crate) fn a_stale_announcement_does_not_end_a_sound_tenure() {
     let read = cluster.get(1, get("k"));
     cluster.put(1, with(&read.context, put("k", "c", 3)));
     let (before, start) = (cluster.actor_of(0, "k"), cluster.nodes[0].shard.start());
-    cluster.event(2, Event::PeerUp(zero, announced));
+    cluster.event(2, Event::PeerActors(zero, announced));
     assert!(cluster.wire.iter().any(|(_, _, envelope)| matches!(envelope.body, PeerBody::Observed { .. })), "node 2 objects");
     cluster.deliver();
     assert_eq!((cluster.actor_of(0, "k"), cluster.nodes[0].shard.start(), ended(&cluster)), (before, start, 0));

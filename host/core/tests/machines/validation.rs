@@ -1,8 +1,9 @@
 //! Values that are validated before they are written.
 
-use rejoin_core::shard::event::{Event, Invalid};
+use rejoin_core::shard::event::{Event, PluginError};
 use rejoin_proto::catalog::{Activation, BucketProps};
 use rejoin_proto::client::{Basis, Put, PutOutcome, StartId};
+use rejoin_proto::fault::{MergeFault, Refusal};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{ErrorCode, Hlc, Object, PluginDigest};
 
@@ -23,8 +24,12 @@ fn by_hand() -> Cluster {
     cluster
 }
 
+fn refused() -> Result<(), PluginError> {
+    Err(MergeFault::Refused(Refusal::Malformed).into())
+}
+
 /// Answers the validation that was asked for first.
-fn answer(cluster: &mut Cluster, result: Result<(), Invalid>) {
+fn answer(cluster: &mut Cluster, result: Result<(), PluginError>) {
     let (node, ticket, _) = cluster.validations.pop_front().expect("a validation was asked for");
     cluster.event(node, Event::Validated(ticket, result));
     cluster.deliver();
@@ -47,7 +52,10 @@ pub(crate) fn a_value_that_the_plugin_refuses_is_not_written() {
             cluster.deliver();
             let error = cluster.error(number);
             assert_eq!(error.code, ErrorCode::InvalidValue);
-            assert!(error.message.contains("bucket cart does not take the value: a value is malformed; nothing was written"), "{error}");
+            assert!(
+                error.message.contains("does not take the value: the plugin refused: a value is malformed; nothing was written"),
+                "{error}"
+            );
         }
     }
     nothing_is_written(&cluster, "k");
@@ -69,7 +77,7 @@ fn a_forwarded_write_is_validated_by_the_owner_that_coordinates_it() {
     assert!(cluster.validations.is_empty(), "the forwarding node does not judge");
     cluster.deliver();
     assert!(owners.contains(&cluster.validations[0].0));
-    answer(&mut cluster, Err(Invalid::Refused("no".into())));
+    answer(&mut cluster, refused());
     assert_eq!(cluster.error(number).code, ErrorCode::InvalidValue);
     nothing_is_written(&cluster, "k");
 }
@@ -79,10 +87,10 @@ fn what_the_plugin_could_not_judge_may_be_tried_again() {
     let mut cluster = by_hand();
     let write = put("k", "good", 1);
     let number = cluster.ask_put(0, write.clone());
-    answer(&mut cluster, Err(Invalid::Unjudged("this node does not have the plugin yet".into())));
+    answer(&mut cluster, Err(PluginError::Missing(PluginDigest([5; 32]))));
     let error = cluster.error(number);
     assert!(error.code == ErrorCode::Overloaded && error.code.is_retryable() && error.retry_after_ms > 0, "{error:?}");
-    assert!(error.message.contains("does not have the plugin yet; nothing was written"), "{error}");
+    assert!(error.message.contains("yet; it is being fetched from the others; nothing was written"), "{error}");
     nothing_is_written(&cluster, "k");
     let number = cluster.ask_put(0, write);
     answer(&mut cluster, Ok(()));
@@ -110,7 +118,7 @@ fn retries_meet_the_validation_that_goes_on_and_an_answer_counts_once() {
     assert_eq!(cluster.validations.len(), 1, "one write is validated once");
     let (node, ticket, _) = cluster.validations[0].clone();
     answer(&mut cluster, Ok(()));
-    cluster.event(node, Event::Validated(ticket, Err(Invalid::Refused("late".into()))));
+    cluster.event(node, Event::Validated(ticket, refused()));
     for number in [first, second] {
         assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
     }
@@ -119,7 +127,7 @@ fn retries_meet_the_validation_that_goes_on_and_an_answer_counts_once() {
     assert!(cluster.validations.is_empty() && cluster.stored(0, "k").entries.len() == 1);
     // Of a refused write nothing is remembered: its id is free.
     let number = cluster.ask_put(0, put("j", "bad!", 2));
-    answer(&mut cluster, Err(Invalid::Refused("no".into())));
+    answer(&mut cluster, refused());
     assert_eq!(cluster.error(number).code, ErrorCode::InvalidValue);
     let number = cluster.ask_put(0, put("j", "good", 2));
     answer(&mut cluster, Ok(()));

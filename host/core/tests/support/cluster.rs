@@ -8,7 +8,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::port::{Space, Store};
 use rejoin_core::shard::event::{
-    Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, Invalid, MergeJob, MergeTicket, Merged, ReplyTo, ValidateJob,
+    Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged, PluginError, ReplyTo, ValidateJob,
     ValidateTicket,
 };
 use rejoin_core::shard::{Config, Shard};
@@ -46,10 +46,10 @@ enum Behind {
 }
 
 /// How merges end.
-pub(crate) type Plugin = fn(&MergeJob) -> Result<Merged, String>;
+pub(crate) type Plugin = fn(&MergeJob) -> Result<Merged, PluginError>;
 
 /// How validations end.
-pub(crate) type Validator = fn(&ValidateJob) -> Result<(), Invalid>;
+pub(crate) type Validator = fn(&ValidateJob) -> Result<(), PluginError>;
 
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
@@ -120,16 +120,21 @@ impl Cluster {
         let start = StartId(self.nodes[at].shard.start());
         self.event(at, Event::Start(start));
         for other in (0..self.nodes.len()).filter(|&other| other != at) {
-            let (id, actors) = (self.nodes[at].id, self.nodes[at].shard.actors());
-            self.event(other, Event::PeerUp(id, actors));
-            let (id, actors) = (self.nodes[other].id, self.nodes[other].shard.actors());
-            self.event(at, Event::PeerUp(id, actors));
+            self.meet(other, at);
+            self.meet(at, other);
         }
         if !heard {
             self.wire.clear();
         }
         self.deliver();
         self.event(at, Event::Serving { met_all: true });
+    }
+
+    /// A node hears that a peer is up, and what actors it has.
+    fn meet(&mut self, at: usize, peer: usize) {
+        let (id, actors) = (self.nodes[peer].id, self.nodes[peer].shard.actors());
+        self.event(at, Event::PeerUp(id));
+        self.event(at, Event::PeerActors(id, actors));
     }
 
     /// The owners of a key, in order, as places in `nodes`.
@@ -268,8 +273,7 @@ impl Cluster {
         self.seed += 1;
         self.nodes[at] = Node::open(self.nodes[at].config.clone(), &self.view, store, self.seed);
         for other in (0..self.nodes.len()).filter(|&other| other != at) {
-            let (id, actors) = (self.nodes[other].id, self.nodes[other].shard.actors());
-            self.event(at, Event::PeerUp(id, actors));
+            self.meet(at, other);
         }
         let number = self.ask_put(at, put);
         self.greet(at, true);

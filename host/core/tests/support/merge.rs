@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use rejoin_core::shard::event::{Invalid, MergeJob, Merged, ValidateJob};
+use rejoin_core::shard::event::{MergeJob, Merged, PluginError, ValidateJob};
 use rejoin_proto::ProfileId;
+use rejoin_proto::fault::{MergeFault, Refusal};
 
 pub(crate) fn words(values: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Bytes {
     let mut words = BTreeSet::new();
@@ -17,14 +18,14 @@ pub(crate) fn words(values: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Bytes
     words.into_iter().collect::<Vec<_>>().join(",").into()
 }
 
-pub(crate) fn union(job: &MergeJob) -> Result<Merged, String> {
+pub(crate) fn union(job: &MergeJob) -> Result<Merged, PluginError> {
     let value = words(job.siblings.iter().map(|sibling| &sibling.value));
     let shown = job.show.then(|| Bytes::from(format!("<{}>", String::from_utf8_lossy(&value))));
     Ok(Merged { value, shown, profile: ProfileId(7) })
 }
 
 /// Takes what [`union`] can read.
-pub(crate) fn is_words(job: &ValidateJob) -> Result<(), Invalid> {
+pub(crate) fn is_words(job: &ValidateJob) -> Result<(), PluginError> {
     let words = std::str::from_utf8(&job.value).is_ok_and(|text| !text.contains('!'));
-    if words { Ok(()) } else { Err(Invalid::Refused("a value is malformed".into())) }
+    if words { Ok(()) } else { Err(MergeFault::Refused(Refusal::Malformed).into()) }
 }

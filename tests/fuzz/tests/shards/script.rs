@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 
-use rejoin_core::shard::event::{Event, Invalid, Merged};
+use rejoin_core::shard::event::{Event, Merged};
 use rejoin_proto::catalog::{Durability, Quorum};
 use rejoin_proto::client::{Basis, Get, GetReply, Put, PutOutcome, PutReply, Reply, StartId};
+use rejoin_proto::fault::{MergeFault, Refusal};
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, Forward, OpId, PeerBody, Replicate};
 use rejoin_proto::{
     ActorId, Content, Dot, DotSet, DotSpan, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, Object, PartitionId, PluginDigest, ProfileId,
@@ -79,8 +80,8 @@ pub(super) fn step(world: &mut World, bytes: &[u8]) {
         op::VALIDATED => {
             let which = draw.byte();
             let result = match draw.below(4) {
-                0 => Err(Invalid::Refused("a value is malformed".into())),
-                1 => Err(Invalid::Unjudged("the node is stopping".into())),
+                0 => Err(MergeFault::Refused(Refusal::Malformed).into()),
+                1 => Err(MergeFault::Stopped.into()),
                 _ => Ok(()),
             };
             world.validated(usize::from(which), result);
@@ -88,7 +89,8 @@ pub(super) fn step(world: &mut World, bytes: &[u8]) {
         op::PEER_UP => {
             let peer = PEERS[draw.below(PEERS.len())];
             let actors = (0..draw.below(4)).map(|at| ActorNext { partition: PartitionId(at as u16), actor: ActorId(at as u64), next: 1 });
-            world.event(None, Event::PeerUp(world.node(peer), actors.collect()));
+            world.event(None, Event::PeerUp(world.node(peer)));
+            world.event(None, Event::PeerActors(world.node(peer), actors.collect()));
         }
         op::PEER_DOWN => {
             let peer = PEERS[draw.below(PEERS.len())];
@@ -154,7 +156,7 @@ fn merged(world: &mut World, draw: &mut Draw<'_>) {
     let (which, failed, len) = (draw.byte(), draw.flag(), draw.byte());
     let shown = draw.flag().then(|| Bytes::from_static(b"shown"));
     let merged = Merged { value: vec![b'm'; usize::from(len) % 80].into(), shown, profile: ProfileId(7) };
-    world.merged(usize::from(which), if failed { Err("the plugin trapped".into()) } else { Ok(merged) });
+    world.merged(usize::from(which), if failed { Err(MergeFault::OutOfFuel { limit: 1 }.into()) } else { Ok(merged) });
 }
 
 fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {

@@ -9,7 +9,9 @@ use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::placement;
-use rejoin_core::shard::event::{ClientRequest, DurableTicket, Effect, Event, Invalid, MergeTicket, Merged, Now, ReplyTo, ValidateTicket};
+use rejoin_core::shard::event::{
+    ClientRequest, DurableTicket, Effect, Event, MergeTicket, Merged, Now, PluginError, ReplyTo, ValidateTicket,
+};
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Activation, BucketProps, Durability, Record, RecordBody, RecordKey};
@@ -137,7 +139,7 @@ impl World {
     fn begin(&mut self) {
         self.event(None, Event::Start(StartId(self.shard.start())));
         for &peer in PEERS {
-            self.event(None, Event::PeerUp(self.node(peer), Vec::new()));
+            self.event(None, Event::PeerUp(self.node(peer)));
         }
         self.event(None, Event::Serving { met_all: true });
     }
@@ -185,10 +187,7 @@ impl World {
     pub(super) fn ask(&mut self, request: DataRequest) {
         let number = self.number();
         let reply_to = ReplyTo { connection: 1, request: number };
-        let (bucket, key) = match &request {
-            DataRequest::Get(get) => (&get.bucket, &get.key),
-            DataRequest::Put(put) => (&put.bucket, &put.key),
-        };
+        let (bucket, key) = request.bucket_and_key();
         let target = self.view.target(tenant(), bucket, key).expect("a bucket and a key");
         self.watch.asked(reply_to, &target, &request);
         let deadline_us = self.now_us + PATIENCE_US;
@@ -240,14 +239,14 @@ impl World {
     }
 
     /// A merge ends; it may do so twice.
-    pub(super) fn merged(&mut self, which: usize, result: Result<Merged, String>) {
+    pub(super) fn merged(&mut self, which: usize, result: Result<Merged, PluginError>) {
         if let Some(&(ticket, cause)) = self.merges.get(which % self.merges.len().max(1)) {
             self.event(cause, Event::Merged(ticket, result));
         }
     }
 
     /// A validation ends; it may do so twice.
-    pub(super) fn validated(&mut self, which: usize, result: Result<(), Invalid>) {
+    pub(super) fn validated(&mut self, which: usize, result: Result<(), PluginError>) {
         if let Some(&(ticket, cause)) = self.validations.get(which % self.validations.len().max(1)) {
             self.watch.validated(cause, result.is_ok());
             self.event(cause, Event::Validated(ticket, result));

@@ -5,8 +5,9 @@
 use rejoin_core::node::batch::{Input, Output};
 use rejoin_core::node::links::LinkEvent;
 use rejoin_core::port::CommitSeq;
-use rejoin_core::shard::event::{Event, Invalid, MergeJob, MergeTicket, ValidateJob, ValidateTicket};
+use rejoin_core::shard::event::{Event, MergeJob, MergeTicket, PluginError, ValidateJob, ValidateTicket};
 use rejoin_proto::client::{PutOutcome, Reply, StartId};
+use rejoin_proto::fault::{MergeFault, TrapKind};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 
 use super::node::Post;
@@ -203,7 +204,7 @@ impl World {
         let kind = self.keys.kind_of_plugin(&job.plugin);
         let trapped = self.plugins.percent(self.plugin_trouble);
         let result = match (trapped, self.options.wasm && kind == Kind::Cart) {
-            (true, _) => Err("the plugin trapped, as the simulator wanted it".to_owned()),
+            (true, _) => Err(MergeFault::Trapped(TrapKind::Unreachable).into()),
             (false, true) => plugins::wasm(job),
             (false, false) => plugins::native(kind, job),
         };
@@ -217,7 +218,7 @@ impl World {
     fn validate(&mut self, at: NodeIndex, shard: u16, ticket: ValidateTicket, job: &ValidateJob) {
         let kind = self.keys.kind_of_plugin(&job.plugin);
         let result = match self.plugins.percent(self.plugin_trouble) {
-            true => Err(Invalid::Unjudged("the plugin is not there, as the simulator wanted it".to_owned())),
+            true => Err(PluginError::Missing(job.plugin)),
             false => plugins::validate(kind, job),
         };
         self.plugin_answers(at, shard, Event::Validated(ticket, result));

@@ -1,0 +1,47 @@
+//! What a plugin is given: the jobs of merges and validations, with the bucket's limits in them.
+
+use alloc::vec::Vec;
+
+use rejoin_proto::catalog::fuel_for;
+use rejoin_proto::client::{Put, Sibling};
+use rejoin_proto::{Content, PluginDigest};
+
+use super::event::{MergeJob, ValidateJob};
+use super::op::Op;
+
+/// The merge of an object's siblings.
+pub(super) fn merge_job(op: &Op, plugin: PluginDigest, siblings: Vec<Sibling>, show: bool) -> MergeJob {
+    let props = &op.target.bucket.props;
+    let bytes = siblings.iter().map(|sibling| sibling.value.len()).sum();
+    MergeJob {
+        plugin,
+        bucket: op.target.object.bucket,
+        bucket_name: op.target.bucket.name.clone(),
+        key: op.target.object.key.clone(),
+        key_hash: op.target.object.hash(),
+        siblings,
+        show,
+        fuel: fuel_for(props.fuel, bytes),
+        memory_bytes: props.memory_bytes,
+        result_bytes: props.value_bytes,
+        deadline_us: op.deadline_us,
+    }
+}
+
+/// The validation of a write; none if the bucket's plugin has no validator. A delete writes no value.
+pub(super) fn validate_job(op: &Op, put: &Put) -> Option<ValidateJob> {
+    let props = &op.target.bucket.props;
+    let activation = props.plugin.filter(|activation| activation.validates)?;
+    let Content::Value(value) = &put.content else { return None };
+    Some(ValidateJob {
+        plugin: activation.plugin,
+        bucket: op.target.object.bucket,
+        bucket_name: op.target.bucket.name.clone(),
+        key: op.target.object.key.clone(),
+        key_hash: op.target.object.hash(),
+        value: value.clone(),
+        fuel: fuel_for(props.fuel, value.len()),
+        memory_bytes: props.memory_bytes,
+        deadline_us: op.deadline_us,
+    })
+}

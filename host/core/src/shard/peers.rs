@@ -1,0 +1,34 @@
+//! Which other nodes can be asked now. What they announce of their actors is a matter of its own, see
+//! [`Event::PeerActors`](super::event::Event::PeerActors).
+
+use alloc::collections::BTreeSet;
+
+use rejoin_proto::NodeId;
+
+/// The liveness of the other nodes, as the connections tell it.
+#[derive(Debug, Default)]
+pub(super) struct Liveness {
+    connected: BTreeSet<NodeId>,
+    /// Peers that are about to stop. They stay in it when another connection takes the place of theirs.
+    leaving: BTreeSet<NodeId>,
+}
+
+impl Liveness {
+    pub(super) fn connected(&mut self, peer: NodeId) {
+        self.connected.insert(peer);
+    }
+
+    pub(super) fn leaving(&mut self, peer: NodeId) {
+        self.leaving.insert(peer);
+    }
+
+    pub(super) fn lost(&mut self, peer: NodeId) {
+        self.connected.remove(&peer);
+        self.leaving.remove(&peer);
+    }
+
+    /// Whether a peer can be asked something and is expected to live long enough to answer.
+    pub(super) fn can_ask(&self, peer: NodeId) -> bool {
+        self.connected.contains(&peer) && !self.leaving.contains(&peer)
+    }
+}
