@@ -1,9 +1,10 @@
-//! The algebra of an object: [`sync`], [`put`], [`visible`], [`fold`].
+//! The algebra of an object: [`sync`] joins two copies, [`put`] applies a write, [`visible`] is what a reader sees, and
+//! [`fold`] stores a merge's result.
 //!
-//! `sync` is the one join. It is commutative and idempotent, never loses a live dot and never calls a plugin; whatever
-//! a plugin makes enters through `fold`, which is conditional and mints nothing. The contexts and dots are those of
-//! dotted version vectors (Preguiça et al. 2010) and of delta-state CRDTs with causal contexts (Almeida, Shoker,
-//! Baquero 2016); a fold that keeps every dot it speaks for is ours.
+//! All are pure functions on one object: nothing here knows a store, a clock or a plugin. `sync` is the only join. It
+//! is commutative and idempotent and never loses a live dot. The result of a plugin enters through `fold` only, which
+//! is conditional and mints nothing. Contexts and dots are those of dotted version vectors (Preguiça et al. 2010) and
+//! of delta-state CRDTs with causal contexts (Almeida, Shoker, Baquero 2016); folds that keep every dot are our own.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -13,13 +14,13 @@ use bytes::Bytes;
 use rejoin_proto::client::Sibling;
 use rejoin_proto::{Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Object, VersionVector};
 
-/// Two entries claim the same freshly minted dot with different values: some disk was cloned or went back. Both are
+/// Two entries have the same dot and different values, as they were written: a disk was cloned or went back. Both are
 /// kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OneDotTwoValues;
 
-/// Joins two copies of an object. What either has seen is seen; what both, or one and not yet the other, have live
-/// stays live.
+/// Joins two copies of an object. The result has seen what either has seen. A dot stays live if it is live in both, or
+/// live in one and not seen by the other.
 #[must_use]
 pub fn sync(a: &Object, b: &Object) -> (Object, Option<OneDotTwoValues>) {
     // Rule: joins keep both. Rule: siblings stay. Two shortcuts for the common cases, with the result that `join` would
@@ -33,7 +34,7 @@ pub fn sync(a: &Object, b: &Object) -> (Object, Option<OneDotTwoValues>) {
     join(a, b)
 }
 
-/// The join at length.
+/// The join without shortcuts.
 fn join(a: &Object, b: &Object) -> (Object, Option<OneDotTwoValues>) {
     let (live_a, live_b) = (live(a), live(b));
     let mut entries: Vec<Entry> = Vec::with_capacity(a.entries.len() + b.entries.len());
@@ -46,9 +47,9 @@ fn join(a: &Object, b: &Object) -> (Object, Option<OneDotTwoValues>) {
     (Object { context, entries }, alarm)
 }
 
-/// Whether `newer` has seen all that `older` has, and holds nothing or one value that `older` has not seen: then
-/// nothing of `older` is live in it, and it is the join. (Several values may have come in another order than a join
-/// leaves them in.)
+/// Whether `newer` has seen all that `older` has, and has at most one entry, which `older` has not seen. Then nothing
+/// of `older` is live in it, and it is the join. (Several entries may stand in another order than a join leaves them
+/// in.)
 fn supersedes(newer: &Object, older: &Object) -> bool {
     newer.entries.len() <= 1
         && newer.context.covers(&older.context)
@@ -82,14 +83,14 @@ fn order(a: &Entry, b: &Entry) -> Ordering {
         .then_with(|| (a.stamp, a.expires, a.folded_by).cmp(&(b.stamp, b.expires, b.folded_by)))
 }
 
-/// Whether both are one client's write as it came, but not the same one.
+/// Whether both are a client's write as it came, and not the same write.
 fn clash(a: &Entry, b: &Entry) -> bool {
     let fresh = |entry: &Entry| entry.is_unfolded() && entry.covers == entry.dots && entry.dots.spans().len() == 1;
     fresh(a) && fresh(b) && a.content != b.content
 }
 
-/// Of entries with equal dots keeps the preferred one (both, if they [`clash`]), and drops those whose dots another one
-/// speaks for.
+/// Keeps the preferred one of entries with equal dots (both, if they [`clash`]), and drops entries whose dots are a
+/// proper part of another's.
 fn without_doubles(mut entries: Vec<Entry>) -> (Vec<Entry>, Option<OneDotTwoValues>) {
     entries.sort_by(order);
     let mut alarm = None;
@@ -115,9 +116,9 @@ fn without_doubles(mut entries: Vec<Entry>) -> (Vec<Entry>, Option<OneDotTwoValu
 /// A client's write, at the replica that coordinates it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Write {
-    /// What the writer had seen, and so replaces.
+    /// The writer's context: the write replaces what it has seen.
     pub seen: VersionVector,
-    /// Freshly minted by this replica.
+    /// Minted by this replica for this write.
     pub dot: Dot,
     /// A value, or a tombstone for a delete.
     pub content: Content,
@@ -127,7 +128,7 @@ pub struct Write {
     pub expires: Option<Hlc>,
 }
 
-/// Applies a write. What its writer had seen is replaced, everything else stays beside it.
+/// Applies a write. It replaces what its writer had seen; everything else stays beside it.
 ///
 /// # Panics
 /// If the dot is not above all that its actor had minted for the key: the actor rule was broken, and going on would
@@ -161,14 +162,13 @@ fn drop_seen(object: &mut Object, seen: &VersionVector) {
     normalise(object);
 }
 
-/// What is cut or joined in place may now be spoken for by another entry, as after a [`sync`]: an object is always as a
-/// sync leaves it.
+/// Brings an object that was changed in place into the form that a [`sync`] leaves.
 fn normalise(object: &mut Object) {
     object.entries = without_doubles(core::mem::take(&mut object.entries)).0;
 }
 
-/// Drops what has been expired for longer than clocks may differ; the context stays, so that it is a removal like a
-/// delete. Returns whether anything was dropped.
+/// Drops entries that expired more than `max_skew_ms` ago. The context stays, so this is a removal like a delete.
+/// Returns whether anything was dropped.
 pub fn drop_expired(object: &mut Object, now_ms: u64, max_skew_ms: u64) -> bool {
     let before = object.entries.len();
     // Rule: expiry waits for skew.
@@ -176,10 +176,10 @@ pub fn drop_expired(object: &mut Object, now_ms: u64, max_skew_ms: u64) -> bool 
     object.entries.len() != before
 }
 
-/// The context that tells a writer what it has now seen: what it had seen before and its own write, so that the
-/// writer's next write replaces both. A sibling that the writer was not shown is not named. Where one is live below the
-/// new dot, the dot goes into the cloud of the context; gaps of the cloud in which nothing is live any more are closed,
-/// so that it has at most one span more than there are such siblings.
+/// The context of a put's reply: what the writer had seen before, and its own write, so that its next write replaces
+/// both. A sibling that the writer was not shown is not in it. If one is live below the new dot, the dot goes into the
+/// cloud of the context. Gaps of the cloud in which nothing is live are closed, so that it has at most one span more
+/// than there are such siblings.
 #[must_use]
 pub fn writers_view(object: &Object, seen: &VersionVector, dot: Dot) -> VersionVector {
     let mut view = seen.clone();
@@ -200,8 +200,8 @@ pub fn writers_view(object: &Object, seen: &VersionVector, dot: Dot) -> VersionV
 /// The most spans that an object's dots, or its context's cloud, may come to have through contexts with a cloud.
 pub const MAX_SPANS: usize = 256;
 
-/// What a writer had seen, as far as an object can take it: without the cloud if that would leave the object with more
-/// than [`MAX_SPANS`] spans. What the cloud named then stays as a sibling, which is always sound.
+/// A writer's context, bounded: without its cloud if that would leave the object with more than [`MAX_SPANS`] spans.
+/// The writes that the cloud named then stay as siblings, which is always sound.
 #[must_use]
 pub fn bounded(object: &Object, mut seen: VersionVector) -> VersionVector {
     if seen.cloud().is_empty() {
@@ -211,7 +211,7 @@ pub fn bounded(object: &Object, mut seen: VersionVector) -> VersionVector {
     context.join(&seen);
     let left = || object.entries.iter().map(|entry| (entry, entry.dots.unseen_by(&seen))).filter(|(_, dots)| !dots.is_empty());
     let dots: DotSet = left().flat_map(|(_, dots)| dots.spans().to_vec()).collect();
-    // What a fold of them all would speak for.
+    // The covers of a fold of them all.
     let covers: DotSet = left().flat_map(|(entry, _)| entry.covers.spans().iter().copied()).collect();
     if [context.cloud(), dots.spans(), covers.spans()].iter().any(|spans| spans.len() > MAX_SPANS) {
         seen.drop_cloud();
@@ -226,7 +226,7 @@ pub fn visible(object: &Object, now_ms: u64) -> Vec<Entry> {
     object.entries.iter().filter(|entry| entry.is_visible(now_ms)).cloned().collect()
 }
 
-/// What a reader, and a plugin, is given for these entries: each value once, byte-equal ones as the first of them.
+/// The values of these entries as a reader and a plugin are given them: each once, byte-equal ones as the first.
 #[must_use]
 pub fn siblings(entries: &[Entry]) -> Vec<Sibling> {
     let mut siblings: Vec<Sibling> = Vec::with_capacity(entries.len());
@@ -241,9 +241,9 @@ pub fn siblings(entries: &[Entry]) -> Vec<Sibling> {
     siblings
 }
 
-/// Replaces `inputs` by what a plugin made of them, if every one of them is still there unchanged; otherwise leaves the
-/// object alone and returns `false`. Mints no dot: the result speaks for exactly the writes of its inputs. Tombstones
-/// beside it are dropped, their dots stay seen.
+/// Replaces `inputs` by the result of a merge, if every one of them is still there unchanged. Otherwise leaves the
+/// object alone and returns `false`. No dot is minted: the result has exactly the dots of its inputs. Tombstones beside
+/// it are dropped, and their dots stay seen.
 pub fn fold(object: &mut Object, inputs: &[Entry], merged: Bytes, by: Option<FoldedBy>) -> bool {
     let Some(first) = inputs.first() else { return false };
     // Rule: late merges are dropped.

@@ -1,5 +1,5 @@
-//! What the core asks of the world: one synchronous [`Store`]. Everything else comes in as events and goes out as
-//! effects.
+//! The core's port to the disk: a synchronous [`Store`], and a [`Journal`] for batches. Everything else comes in as
+//! events and goes out as effects.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,26 +7,25 @@ use core::ops::ControlFlow;
 
 use bytes::Bytes;
 
-/// Where a row lives.
+/// A key space of the store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Space {
     /// The objects, in the tree: key order is bucket id ‖ 128-bit hash ‖ key, so a (partition, bucket) is one
     /// contiguous range.
     Objects,
-    /// A few small rows that change with nearly every write (actors, the request-id table, epochs, what was seen of
-    /// other actors' counters). A store keeps them in memory and in the journal, and carries them into every new
-    /// journal segment.
+    /// A few small rows that change with nearly every write: actors, retry rows, start ids, observed counters. A store
+    /// keeps them in memory and in the journal, and carries them into every new journal segment.
     Pinned,
 }
 
 /// One row written (`Some`) or removed (`None`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
-    /// Where.
+    /// The key space.
     pub space: Space,
-    /// Under which key, 1 to 65 535 bytes.
+    /// 1 to 65 535 bytes.
     pub key: Bytes,
-    /// What; `None` removes the row.
+    /// `None` removes the row.
     pub value: Option<Bytes>,
 }
 
@@ -62,18 +61,17 @@ pub enum StoreFault {
     /// was written, and nothing is damaged.
     #[error("the store is behind its flushes, or the system is out of file descriptors or memory; try again shortly")]
     Busy,
-    /// What is stored under the key cannot be read. Never to be taken for "absent". It may be read again one day, or be
-    /// given up as [`Lost`](Self::Lost).
+    /// The row cannot be read. Never to be taken for "absent". It may become readable again, or be given up as
+    /// [`Lost`](Self::Lost).
     #[error("stored data is damaged: {0}")]
     Damaged(String),
-    /// If anything was stored under the key it is lost for good, and nobody can tell whether there was. Never to be
-    /// taken for "absent".
+    /// A row under this key, if there was one, is lost for good. Never to be taken for "absent".
     #[error("stored data is lost: {what}")]
     Lost {
-        /// How far the store's own count of writes had come at most when the youngest row that may be lost was written.
-        /// The count only grows, so a row that is written later has a higher number and is no part of this loss.
+        /// The highest write number of the store that a lost row may have. Numbers only grow, so a row that is written
+        /// later is no part of this loss.
         upto: u64,
-        /// What was lost.
+        /// What was lost, for the log.
         what: String,
     },
     /// The store has failed for good (a failed write or fsync); the node must stop.

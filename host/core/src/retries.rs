@@ -1,10 +1,13 @@
-//! The request-id table: which writes were already done for which request, for as long as a client may retry.
+//! The retry table: the writes that were done, by request id, for as long as a client may retry them.
 //!
-//! Rows age in *epochs* of the shard's own running time, because wall clocks step and the monotonic clock of one
-//! process says nothing about that of the next one. Each row bears the number of the epoch in which it was written. An
-//! epoch ends when it has lasted for an eighth of the window; however long the process was paused, not more than one
-//! ends at once, so that whatever waited before the shard is heard first. A start goes on in the latest epoch that it
-//! finds, from its beginning. So a row may live longer than the window, and never shorter.
+//! It owns which rows are kept and when each may go. The rows themselves are in the store, written with the put they
+//! belong to.
+//!
+//! Rows age in *epochs* of the shard's own running time, because wall clocks step, and the monotonic clock of one
+//! process says nothing about that of the next. Each row has the number of the epoch in which it was written. An epoch
+//! lasts an eighth of the window. After a pause of the process at most one epoch ends, so that requests that have
+//! waited meanwhile are handled first. A start continues the latest epoch that it finds, from its beginning. So a row
+//! may live longer than the window, never shorter.
 
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -14,35 +17,34 @@ use rejoin_proto::{PartitionId, RequestId, codec};
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::rows::{self, Kind, RetryRow};
 
-/// The epochs of a window, and those that a row is kept for longer: a retry that was sent within the window may still
-/// be on its way.
+/// The epochs of a window, and how many more a row is kept: a retry that was sent within the window may still be on its
+/// way.
 const EPOCHS: u64 = 8;
 const LATE_EPOCHS: u64 = 2;
-/// What a row takes beside the bytes of its key and value: a place in the store's map of pinned rows and one in this
-/// table.
+/// The bytes that a row takes beside its key and value: an entry in the store's map of pinned rows and one here.
 pub(crate) const ROW_OVERHEAD: usize = 128;
 
-/// A row's place: the oldest epoch first.
+/// The key of a row, ordered by epoch.
 type Place = (u64, PartitionId, RequestId);
 
-/// The table of one shard. Its rows are in the store, written with the put itself, because in the object they would be
-/// lost by a delete, an overwrite or a fold. In memory is only when each may be dropped.
+/// The table of one shard. The rows are not kept in the objects, because a delete, an overwrite or a fold would lose
+/// them.
 #[derive(Debug)]
 pub(crate) struct Retries {
-    /// The rows that are to be kept, with the bytes that each takes.
+    /// The rows to be kept, with the bytes that each takes.
     rows: BTreeMap<Place, u32>,
-    /// Rows whose clients have their answer, still to be removed from the store.
+    /// Rows whose clients have the answer, to be removed from the store.
     settled: VecDeque<(PartitionId, RequestId, u32)>,
     bytes: usize,
     limit: usize,
     epoch: u64,
     epoch_us: u64,
-    /// When the epoch ends; not known before the first look at a clock.
+    /// When the epoch ends; unknown until the first call with a time.
     ends_us: Option<u64>,
 }
 
 impl Retries {
-    /// The table that the store has, of at most so many bytes, for a window of so many milliseconds.
+    /// Reads the table. `limit` is in bytes, the window in milliseconds.
     pub(crate) fn open(store: &dyn Store, limit: usize, window_ms: u64) -> Result<Self, StoreFault> {
         let epoch_us = (window_ms.saturating_mul(1000) / EPOCHS).max(1);
         let mut table = Self { rows: BTreeMap::new(), settled: VecDeque::new(), bytes: 0, limit, epoch: 0, epoch_us, ends_us: None };
@@ -56,13 +58,13 @@ impl Retries {
         Ok(table)
     }
 
-    /// The row of a write that was done for this request.
+    /// The row of the write that was done for this request, if one was.
     pub(crate) fn get(store: &dyn Store, partition: PartitionId, request: RequestId) -> Result<Option<RetryRow>, StoreFault> {
         let Some(row) = store.get(Space::Pinned, &rows::retry_key(partition, request))? else { return Ok(None) };
         codec::decode(&row).map(Some).map_err(|error| StoreFault::Damaged(alloc::format!("{error}")))
     }
 
-    /// Whether another write can be remembered. If not, it must not be done: a retry of it could not be recognised.
+    /// Whether there is room for another row. Without one a write must not be done: a retry would not be recognised.
     pub(crate) fn has_room(&self) -> bool {
         self.bytes < self.limit
     }
@@ -84,7 +86,7 @@ impl Retries {
         self.epoch
     }
 
-    /// Remembers a write; the change gets the row.
+    /// Adds a write's row to the table and to the change.
     pub(crate) fn insert(&mut self, partition: PartitionId, request: RequestId, row: &RetryRow, change: &mut Change) {
         let value = codec::encode(row);
         let bytes = cost(value.len());
@@ -100,7 +102,7 @@ impl Retries {
         self.bytes -= bytes.unwrap_or_default() as usize;
     }
 
-    /// A client has the answer to a write and will not repeat it. Whether there is such a row.
+    /// A client has the answer to a write and will not repeat it. Returns whether there is such a row.
     pub(crate) fn settle(&mut self, store: &dyn Store, Receipt { partition, id }: Receipt) -> bool {
         let request = RequestId(id);
         let Ok(Some(row)) = Self::get(store, partition, request) else { return false };
@@ -109,8 +111,8 @@ impl Retries {
         true
     }
 
-    /// Adds the removals of up to `most` rows to a change: of those that are settled, and of those whose time is over,
-    /// the oldest first. Returns how many. Once they are written, [`Retries::dropped`] is to be told.
+    /// Adds the removals of up to `most` rows to a change: settled ones first, then those whose time is over, oldest
+    /// first. Returns how many. Call [`Retries::dropped`] once the change is written.
     pub(crate) fn droppable(&self, most: usize, change: &mut Change) -> usize {
         let settled = self.settled.iter().map(|&(partition, request, _)| (partition, request));
         let oldest = self.epoch.saturating_sub(EPOCHS + LATE_EPOCHS);
@@ -123,7 +125,7 @@ impl Retries {
         count
     }
 
-    /// So many of the rows that [`Retries::droppable`] named are gone.
+    /// The first `count` rows that [`Retries::droppable`] named are removed.
     pub(crate) fn dropped(&mut self, count: usize) {
         for _ in 0..count {
             let settled = self.settled.pop_front().map(|(.., bytes)| bytes);
@@ -133,7 +135,7 @@ impl Retries {
     }
 }
 
-/// What a row with a value of so many bytes takes.
+/// The bytes that a row with a value of so many bytes takes.
 fn cost(value: usize) -> u32 {
     let key = 1 + size_of::<PartitionId>() + size_of::<RequestId>();
     u32::try_from(key + value + ROW_OVERHEAD).unwrap_or(u32::MAX)

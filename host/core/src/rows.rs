@@ -35,7 +35,7 @@ impl Versioned for ActorRow {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct RetryRow {
     pub(crate) dot: Dot,
-    /// The sealed context of its reply.
+    /// The sealed context of the reply.
     pub(crate) context: Vec<u8>,
     /// The epoch in which it was written.
     pub(crate) epoch: u64,
@@ -67,7 +67,7 @@ impl Versioned for NumberRow {
     const WHAT: &'static str = "number row";
 }
 
-/// The key of a row: kind ‖ partition ‖ the rest.
+/// The key of a row: kind (1 byte) ‖ partition (2 bytes) ‖ the rest.
 pub(crate) fn key(kind: Kind, partition: PartitionId, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(3 + rest.len());
     key.push(kind as u8);

@@ -1,8 +1,11 @@
-//! The actor rule: who may mint a dot, and when an actor ends.
+//! The actor rule: which actor may mint a dot, and when its tenure ends.
 //!
 //! An actor is 64 random bits per (node, shard, partition, tenure) with a counter of its own. It may mint a dot for a
-//! key only while this node's copy of the key has seen all that it minted before; so its tenure ends, and the next mint
-//! draws another actor, as soon as that could be untrue. See host/cli/book/internals/actors.md.
+//! key only while this node's copy of the key has seen everything that it minted for it before. As soon as that may be
+//! false the tenure ends, and the next mint draws another actor. See host/cli/book/internals/actors.md.
+//!
+//! [`Tenures`] owns this node's actors. [`Observed`] owns what contexts have shown of other nodes' actors, by which a
+//! peer with an old disk is found out. Neither writes to the store: both fill changes that the shard writes.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -19,25 +22,22 @@ use crate::start::StartIds;
 
 /// The actors of one shard.
 ///
-/// The end of a tenure is *owed* until the store has taken it: a full or busy disk refuses it, and a row that stays
-/// would bring the actor back with the next start. What is owed goes with every change that the store takes, see
-/// `Shard::write`.
+/// The end of a tenure is *owed* until the store has taken it: a full or busy disk may refuse it, and a row that stays
+/// would bring the actor back at the next start. Owed ends go with every change that is written, see `Shard::write`.
 #[derive(Debug)]
 pub(crate) struct Tenures {
     actors: BTreeMap<PartitionId, ActorRow>,
     /// Renewed with every end of a tenure.
     starts: StartIds,
-    /// Partitions whose actor has ended, and whose row the store still has.
+    /// Partitions whose actor has ended while the store still has its row.
     owed: BTreeSet<PartitionId>,
 }
 
 impl Tenures {
-    /// Reads the actors that the last run left. `lost`: data may be gone, so none of them goes on. Nor does one that
-    /// stands among what was observed of others: that is noted of an actor only when it has ended, or is known to be on
-    /// an old disk.
+    /// Reads the actors that the last run left. With `lost` data may be gone, so all of them end. One that is
+    /// `observed` ends too: an own actor is noted there only when it has ended, or is known to be on an old disk.
     ///
-    /// What is to be written for that is owed. The caller writes it, and opens the shard also on a disk that has no
-    /// room for it.
+    /// These ends are owed. The caller writes them, and opens the shard even if the disk has no room for them.
     pub(crate) fn open(
         store: &dyn Store,
         observed: impl Fn(PartitionId, ActorId) -> bool,
@@ -61,8 +61,8 @@ impl Tenures {
         self.starts.combined()
     }
 
-    /// The next dot of a partition's actor, drawn anew after the end of a tenure. The change gets the row that goes
-    /// with it.
+    /// Mints the next dot of a partition's actor, and draws an actor if there is none. Adds the actor's row to the
+    /// change, so that no counter is used twice.
     pub(crate) fn mint(&mut self, partition: PartitionId, change: &mut Change, rng: &mut Prng) -> Dot {
         let row = self.actors.entry(partition).or_insert_with(|| ActorRow { actor: ActorId(rng.next_u64()), next: 1 });
         let dot = Dot { actor: row.actor, counter: row.next };
@@ -71,8 +71,8 @@ impl Tenures {
         dot
     }
 
-    /// Whether someone has seen a counter of this partition's actor that it has not used yet: this is an old or a
-    /// cloned disk.
+    /// Whether a context has seen a counter of this partition's actor that it has not used yet. Then this disk is an
+    /// old or a cloned one.
     pub(crate) fn is_outrun(&self, partition: PartitionId, seen: &VersionVector) -> bool {
         self.actors.get(&partition).is_some_and(|row| seen.highest(row.actor) >= row.next)
     }
@@ -92,7 +92,7 @@ impl Tenures {
         self.actors.contains_key(&partition)
     }
 
-    /// Ends the tenure of a partition's actor, if there is one. Its row's removal is owed from now on.
+    /// Ends the tenure of a partition's actor, if there is one. The removal of its row is owed.
     pub(crate) fn end(&mut self, partition: PartitionId) {
         if self.actors.remove(&partition).is_some() {
             self.owed.insert(partition);
@@ -110,7 +110,7 @@ impl Tenures {
         self.starts.is_owed() || !self.owed.is_empty()
     }
 
-    /// Adds what is owed to a change. Once that is written, [`Tenures::settled`] is to be told.
+    /// Adds what is owed to a change. Call [`Tenures::settled`] once it is written.
     pub(crate) fn settle(&self, change: &mut Change) {
         for partition in &self.owed {
             change.remove(Space::Pinned, rows::key(Kind::Actor, *partition, &[]));
@@ -118,28 +118,29 @@ impl Tenures {
         self.starts.settle(change);
     }
 
-    /// The change that [`Tenures::settle`] filled was written.
+    /// The change that [`Tenures::settle`] filled is written.
     pub(crate) fn settled(&mut self) {
         self.owed.clear();
         self.starts.settled();
     }
 
-    /// What the handshake tells: every actor and its next counter.
+    /// Every actor and its next counter, for the handshake.
     pub(crate) fn announce(&self) -> Vec<ActorNext> {
         self.actors.iter().map(|(&partition, row)| ActorNext { partition, actor: row.actor, next: row.next }).collect()
     }
 }
 
 /// The most actors of others that are remembered per partition. A partition has as many writers as owners and
-/// fallbacks, each with a new actor per tenure. Old contexts name ended actors for ever, so those that no node is known
-/// to mint with are forgotten first, and among them the one that no context has named for longest.
+/// fallbacks, each with a new actor per tenure. Old contexts name ended actors for ever, so actors that no node is
+/// known to mint with are forgotten first, and among them the one that no context has named for longest.
 const MAX_OBSERVED: usize = 64;
 
-/// The highest counters seen of other nodes' actors: what tells a node with an old disk that it is one. Durable lazily.
+/// The highest counters seen of other nodes' actors. A node with an old disk is told of them. Written with the next
+/// upkeep.
 #[derive(Debug)]
 pub(crate) struct Observed {
     seen: BTreeMap<PartitionId, Vec<ObservedActor>>,
-    /// Rows of actors that are not remembered any more, still to be removed.
+    /// Rows of forgotten actors, to be removed.
     forgotten: Vec<Vec<u8>>,
     clock: u64,
 }
@@ -150,9 +151,9 @@ struct ObservedActor {
     counter: u64,
     touched: u64,
     dirty: bool,
-    /// Whether the store has a row of it, which would have to be removed.
+    /// Whether the store has a row of it.
     kept: bool,
-    /// The node that mints with it, as far as this process has heard.
+    /// The node that mints with it, as far as is known.
     minter: Option<NodeId>,
 }
 
@@ -168,7 +169,7 @@ impl Observed {
         Ok(observed)
     }
 
-    /// Remembers what a context has seen, but for the actor of this node itself.
+    /// Remembers the counters of a context, except for this node's own actor.
     pub(crate) fn note(&mut self, partition: PartitionId, context: &VersionVector, own: impl Fn(ActorId) -> bool) {
         self.clock += 1;
         let highest = context.iter().chain(context.cloud().iter().map(|run| Dot { actor: run.actor, counter: run.hi }));
@@ -197,13 +198,13 @@ impl Observed {
         }
     }
 
-    /// Remembers a dot that a node has minted, and that the node mints with its actor and with no other one.
+    /// Remembers a dot that a node has minted. The node mints with this actor and no other in the partition.
     pub(crate) fn minted(&mut self, node: NodeId, partition: PartitionId, dot: Dot) {
         self.see(partition, dot);
         self.set_minter(node, partition, dot.actor);
     }
 
-    /// A node has announced all actors that it mints with.
+    /// Takes in all actors that a node has announced: it mints with these only.
     pub(crate) fn announced(&mut self, node: NodeId, actors: &[ActorNext]) {
         self.seen.values_mut().flatten().filter(|seen| seen.minter == Some(node)).for_each(|seen| seen.minter = None);
         actors.iter().for_each(|announced| self.set_minter(node, announced.partition, announced.actor));
@@ -219,18 +220,18 @@ impl Observed {
         }
     }
 
-    /// Whether anything was noted of an actor.
+    /// Whether an actor is remembered.
     pub(crate) fn knows(&self, partition: PartitionId, actor: ActorId) -> bool {
         self.seen.get(&partition).is_some_and(|known| known.iter().any(|seen| seen.actor == actor))
     }
 
-    /// The counter seen of an announced actor, if it is one that the actor has not used yet.
+    /// The counter seen of an announced actor, if the actor has not used it yet.
     pub(crate) fn outruns(&self, announced: &ActorNext) -> Option<u64> {
         let known = self.seen.get(&announced.partition)?;
         known.iter().find(|seen| seen.actor == announced.actor && seen.counter >= announced.next).map(|seen| seen.counter)
     }
 
-    /// Adds what is new since it was last [`flushed`](Self::flushed) to a change.
+    /// Adds what has changed since the last [`flushed`](Self::flushed) to a change.
     pub(crate) fn flush(&self, change: &mut Change) {
         for row in &self.forgotten {
             change.remove(Space::Pinned, row.clone());
@@ -242,7 +243,7 @@ impl Observed {
         }
     }
 
-    /// The change that [`flush`](Self::flush) filled was written.
+    /// The change that [`flush`](Self::flush) filled is written.
     pub(crate) fn flushed(&mut self) {
         self.forgotten.clear();
         self.seen.values_mut().flatten().for_each(|seen| (seen.dirty, seen.kept) = (false, true));

@@ -1,4 +1,4 @@
-//! What a shard knows of the cluster: an immutable snapshot of layout and catalog, handed to it as an event.
+//! The cluster as a shard sees it: an immutable snapshot of layout and catalog, handed to it as an event.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -34,16 +34,16 @@ pub struct ClusterView {
     plugins: BTreeMap<PluginDigest, Name>,
 }
 
-/// Where a key lives.
+/// A key with its place in the cluster.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The object.
+    /// Tenant, bucket id and key.
     pub object: ObjectId,
     /// Its key in the store.
     pub store_key: Bytes,
-    /// Its bucket.
+    /// The bucket's record.
     pub bucket: Arc<Bucket>,
-    /// Its partition.
+    /// The partition of the key's hash.
     pub partition: PartitionId,
     /// Its owners in the live layouts, the preferred one first.
     pub owners: Owners,
@@ -104,7 +104,7 @@ impl ClusterView {
         known.unwrap_or_else(|| Name::new(alloc::format!("{id}")).expect("hexadecimal digits make a name"))
     }
 
-    /// Where a tenant's key lives.
+    /// Finds a tenant's key.
     ///
     /// # Errors
     /// An [`ErrorReply`] if there is no such bucket, or the key is empty or longer than 1 KiB.
@@ -117,7 +117,7 @@ impl ClusterView {
         Ok(Target { object, store_key, bucket: bucket.clone(), partition, owners })
     }
 
-    /// The partition of a tenant's key: where to look for the shard that finds out the rest.
+    /// The partition of a tenant's key, and so its shard.
     ///
     /// # Errors
     /// As [`ClusterView::target`].

@@ -1,18 +1,17 @@
-//! The fault atlas: which copies there are of what was acknowledged, so that no fault takes the last one.
+//! The fault atlas: it knows the copies of acknowledged writes, and allows no fault that takes the last one.
 //!
-//! A database cannot keep what every disk has lost, so a simulator that destroys all copies finds nothing. The atlas
-//! asks before each fault that takes something from a disk (power lost before a sync, a wipe, an old copy put back, a
-//! reported loss): is every acknowledged write that this disk would forget still contained in another disk's copy of
-//! its object?
+//! A database cannot keep what every disk has lost, so a simulator that destroys all copies finds nothing. Before each
+//! fault that takes something from a disk (power lost before a sync, a wipe, an old copy put back, a reported loss) the
+//! atlas checks that every acknowledged write that this disk would forget is contained in another disk's copy.
 //!
-//! *Contained* means that the copy's context covers the write's dot: by what a context says, that copy holds the write
-//! or has seen what replaced it. Copies count as they are written, also those of nodes that are down, and also before
-//! they are durable: a later loss of power on that node is itself asked about, so at every moment each acknowledged
-//! write is in some disk's copy. A copy in a bad block does not count while it cannot be read. A write counts as
-//! acknowledged from the moment at which its coordinator lets the reply go, whether or not it arrives.
+//! *Contained* means that the copy's context covers the write's dot: the copy has the write or has seen what replaced
+//! it. Copies count once they are written, also on nodes that are down, and also before they are durable: a later power
+//! loss of that node is checked as well, so at every moment each acknowledged write is in some disk's copy. A copy in a
+//! bad block does not count while it cannot be read. A write is acknowledged when its coordinator lets the reply go,
+//! whether or not the reply arrives.
 //!
-//! What it does not promise: that a *quorum* of the copies is left. A fault that took some lets reads miss what was
-//! acknowledged until repair has come by, so checks of reads ask the history for losses.
+//! The atlas does not promise that a *quorum* of the copies is left. After a fault reads may miss acknowledged writes
+//! until they are repaired, so the checkers of reads look up the losses in the history.
 
 use std::collections::BTreeMap;
 
@@ -26,13 +25,13 @@ use crate::history::KeyId;
 #[derive(Default, Debug)]
 pub(crate) struct Atlas {
     acknowledged: Vec<Vec<Dot>>,
-    /// What stood in unreadable copies that were written over.
+    /// The content of unreadable copies that were written over.
     replaced: BTreeMap<KeyId, VersionVector>,
 }
 
 impl Atlas {
-    /// A coordinator has let an acknowledgement go. `false`: a bad block took the only copy before, so that nothing can
-    /// be asked of it.
+    /// A coordinator has let an acknowledgement go. `false`: a bad block had taken the only copy before, so the write
+    /// is not guarded.
     pub(crate) fn acknowledged<I: Iterator<Item = Bytes>>(&mut self, key: KeyId, dot: Dot, copies: impl FnOnce() -> I) -> bool {
         let lost = self.replaced.get(&key).is_some_and(|lost| lost.contains(dot));
         if lost && !copies().any(|copy| object(&copy).context.contains(dot)) {
@@ -46,9 +45,8 @@ impl Atlas {
         true
     }
 
-    /// An unreadable copy was written over. Returns the acknowledged writes that no readable copy holds any more, and
-    /// forgets them: they came to the block after it had gone bad elsewhere, or were acknowledged by its node alone
-    /// while it was bad.
+    /// An unreadable copy was written over. Returns the acknowledged writes that no readable copy has any more, and
+    /// forgets them: their other copies had gone bad before, or only this node had acknowledged them.
     pub(crate) fn replaced<'a>(&mut self, key: KeyId, old: &[u8], copies: impl Iterator<Item = &'a [u8]>) -> Vec<Dot> {
         let (old, copies) = (object(old), copies.map(object).collect::<Vec<_>>());
         let mut gone = Vec::new();
@@ -60,7 +58,7 @@ impl Atlas {
         gone
     }
 
-    /// Whether a disk may forget what it holds of a key, down to `left`, when the other disks hold `others`.
+    /// Whether a disk's copy of a key may shrink to `left` while the other disks have `others`.
     pub(crate) fn allows<'a>(
         &self,
         key: KeyId,

@@ -1,4 +1,4 @@
-//! Many seeds on several threads, and what is said of them.
+//! Campaigns: many seeds on several threads, and their report.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,24 +10,24 @@ use serde::Serialize;
 
 use crate::run::{self, Report};
 
-/// What a number of seeds came to.
+/// The report of a campaign.
 #[derive(Clone, Default, Debug, Serialize)]
 pub struct Summary {
-    /// Seeds that were run.
+    /// Number of seeds.
     pub seeds: u64,
-    /// Calls of clients that ended.
+    /// Number of calls that have ended.
     pub operations: u64,
     /// Virtual time, in microseconds, of all seeds together.
     pub virtual_us: u64,
     /// Events of all seeds.
     pub events: u64,
-    /// Seeds that were found fault with.
+    /// The seeds with findings.
     pub failed: Vec<u64>,
-    /// What happened how often, of all seeds.
+    /// How often each mark was made, over all seeds.
     pub marks: BTreeMap<&'static str, u64>,
     /// Real time, in seconds.
     pub seconds: f64,
-    /// Processor time, in seconds: what does not depend on who else uses the machine.
+    /// Processor time, in seconds. It does not depend on the load of the machine.
     pub cpu_seconds: f64,
     /// Threads.
     pub jobs: usize,
@@ -51,7 +51,7 @@ impl Summary {
         self.operations as f64 / self.cpu_seconds
     }
 
-    /// How much faster virtual time passes than a core's.
+    /// Virtual seconds per second of processor time.
     #[must_use]
     pub fn times_real_time(&self) -> f64 {
         self.virtual_us as f64 / 1e6 / self.cpu_seconds
@@ -73,10 +73,10 @@ fn cpu_seconds() -> f64 {
     spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
 }
 
-/// Runs seeds on so many threads. `each` is told of every one, in no order, and before the next of its thread begins.
+/// Runs seeds on so many threads. `each` is called for every seed, in no order.
 ///
 /// # Panics
-/// If a thread of ours does, which no run can make it: a run's own panics are findings.
+/// If a thread panics outside of a run. Panics of a run are findings.
 pub fn run(seeds: Range<u64>, jobs: usize, each: impl Fn(&Report) + Sync) -> Summary {
     let (next, sum) = (AtomicU64::new(seeds.start), Mutex::new(Summary::default()));
     let began = Instant::now();
@@ -101,7 +101,7 @@ pub fn run(seeds: Range<u64>, jobs: usize, each: impl Fn(&Report) + Sync) -> Sum
     Summary { seconds: began.elapsed().as_secs_f64(), jobs, ..sum }
 }
 
-/// What is said of a seed that failed: everything that somebody needs who has only this text.
+/// The text about a failed seed, complete for a reader who has nothing else.
 #[must_use]
 pub fn failure(report: &Report) -> String {
     let options = serde_json::to_string(&report.options).unwrap_or_default();
@@ -114,7 +114,7 @@ pub fn failure(report: &Report) -> String {
     text + &format!("  replay   cargo xtask sim --replay {}{key}\n", report.options.seed)
 }
 
-/// The commit of the tree that was built, as git says it now.
+/// The commit of the tree, as git says now.
 fn commit() -> String {
     let dir = env!("CARGO_MANIFEST_DIR");
     let output = std::process::Command::new("git").args(["-C", dir, "rev-parse", "HEAD"]).output();

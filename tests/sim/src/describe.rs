@@ -1,4 +1,4 @@
-//! Words for the trace: what was asked, sent, decided and answered.
+//! The texts of the trace.
 
 use rejoin_core::shard::event::Event;
 use rejoin_proto::client::{Basis as Given, Put, Reply};
@@ -36,7 +36,7 @@ pub(crate) fn sent(
     trace.line(now_us, Some(from), key_of_message(envelope, keys, calls), || format!("tells n{to}: {}", message(envelope)));
 }
 
-/// What a client asks.
+/// A client's request.
 pub(crate) fn asked(session: u32, call: CallId, asked: &Asked) -> String {
     match asked {
         Asked::Get { r } => format!("s{session} asks c{call}: get, r = {r}"),
@@ -57,7 +57,7 @@ pub(crate) fn asked(session: u32, call: CallId, asked: &Asked) -> String {
     }
 }
 
-/// What a coordinator answers.
+/// A coordinator's reply.
 pub(crate) fn reply(reply: &Reply) -> String {
     match reply {
         Reply::Get(get) => {
@@ -94,7 +94,7 @@ fn key_of(request: &DataRequest, keys: &Keys) -> Option<KeyId> {
     Some(keys.of_name(key))
 }
 
-/// The key that a message is about; an answer is about that of the call which it belongs to.
+/// The key of a message; an answer has the key of its call.
 fn key_of_message(envelope: &PeerEnvelope, keys: &Keys, calls: &[Call]) -> Option<KeyId> {
     match &envelope.body {
         PeerBody::Forward(forward) => key_of(&forward.request, keys),

@@ -1,9 +1,8 @@
-//! A shard's disk: rows with the journal's two marks, and what a crash leaves of them.
+//! A shard's disk: rows in memory, with the guarantees of `rejoin-store` after a crash.
 //!
-//! What `rejoin-store` promises, without its files: a change is visible at once; [`Disk::commit`] *writes* the batch,
-//! and a kill leaves it; a sync makes everything *durable* that was written when it began, and a loss of power leaves a
-//! prefix of what was written that holds all of it. What is not yet durable is kept as the rows it replaced, so a crash
-//! undoes it.
+//! A change is visible at once. [`Disk::commit`] *writes* the batch, and a kill keeps everything written. A sync makes
+//! everything *durable* that was written when it began, and a power loss keeps at least that: a prefix of what was
+//! written. Rows that a change replaces are kept until it is durable, so that a crash can undo it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
@@ -15,7 +14,7 @@ use rejoin_core::port::{Change, CommitSeq, Journal, Row, Space, Store, StoreFaul
 use rejoin_proto::Dot;
 use rejoin_proto::codec::{self, Versioned};
 
-/// Rows by their keys.
+/// Rows by key.
 type Rows = BTreeMap<Bytes, Bytes>;
 
 /// The first byte of the keys of retry rows (see the core's `rows`): written with every put, they name its dot.
@@ -34,16 +33,16 @@ impl Versioned for RetryRow {
     const WHAT: &'static str = "retry row";
 }
 
-/// What is wrong with a disk at the moment.
+/// The faults of a disk at the moment.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Trouble {
-    /// Nothing more fits.
+    /// It is full.
     pub(crate) full: bool,
     /// Flushes are behind.
     pub(crate) busy: bool,
-    /// The next write fails, and the store with it.
+    /// The next write fails, and the store is broken from then on.
     pub(crate) failing: bool,
-    /// Objects that cannot be read.
+    /// Keys of objects that cannot be read.
     pub(crate) bad_blocks: BTreeSet<Bytes>,
 }
 
@@ -54,7 +53,7 @@ pub(crate) struct Put {
     number: u64,
     pub(crate) dot: Dot,
     pub(crate) store_key: Bytes,
-    /// Of the request, as the client gave it.
+    /// The request id, as the client gave it.
     pub(crate) request: u128,
     /// The object as it was stored.
     pub(crate) object: Bytes,
@@ -63,14 +62,14 @@ pub(crate) struct Put {
 /// An object that could not be read and was written over.
 #[derive(Clone, Debug)]
 pub(crate) struct Replaced {
-    /// By which change.
+    /// The number of the change that replaced it.
     number: u64,
     pub(crate) store_key: Bytes,
-    /// What stood in the unreadable block.
+    /// The content of the unreadable block.
     pub(crate) object: Bytes,
 }
 
-/// What a row was before a change.
+/// A row as it was before a change.
 #[derive(Clone, Debug)]
 struct Undo {
     /// Which change.
@@ -102,23 +101,22 @@ pub(crate) struct Disk {
     /// Keys of lost ranges that were removed after the loss: they are known to be absent.
     removed: BTreeSet<Bytes>,
     undo: VecDeque<Undo>,
-    /// Changes so far, written or not.
+    /// The number of changes so far, written or not.
     gathered: u64,
-    /// Changes in the journal file.
+    /// The number of changes in the journal file.
     written: u64,
-    /// Changes that a loss of power leaves.
+    /// The number of changes that a power loss keeps.
     synced: u64,
     failed: bool,
     pub(crate) trouble: Trouble,
-    /// Objects that could not be read and were written over, since they were last taken: what only the old copy held is
-    /// lost.
+    /// Unreadable objects that were written over since this was last taken. What only the old copy had is lost.
     pub(crate) replaced: Vec<Replaced>,
-    /// Puts since they were last taken.
+    /// Puts since this was last taken.
     pub(crate) puts: Vec<Put>,
 }
 
 impl Disk {
-    /// Writes what was gathered since the last commit. Returns up to where the journal goes.
+    /// Writes the changes since the last commit. Returns the number of changes in the journal then.
     pub(crate) fn commit(&mut self) -> Result<u64, StoreFault> {
         self.check()?;
         self.written = self.gathered;
@@ -130,24 +128,24 @@ impl Disk {
         self.gathered - self.written
     }
 
-    /// Where a sync that begins now will have come.
+    /// The number of changes that a sync which begins now makes durable.
     pub(crate) fn written(&self) -> u64 {
         self.written
     }
 
-    /// How far the disk is durable.
+    /// The number of durable changes.
     pub(crate) fn synced(&self) -> u64 {
         self.synced
     }
 
-    /// Everything up to there is on the disk.
+    /// A sync has ended: everything up to that change is durable.
     pub(crate) fn sync(&mut self, goal: u64) {
         self.synced = self.synced.max(goal);
         let done = self.undo.iter().take_while(|undo| undo.number <= self.synced).count();
         self.undo.drain(..done);
     }
 
-    /// The process has ended: what was written is left, of the batch that was not the first `torn` changes.
+    /// The process has ended. Written changes stay, and of the unwritten batch the first `torn` changes.
     pub(crate) fn kill(&mut self, torn: u64) {
         self.written = self.gathered.min(self.written.saturating_add(torn));
         self.cut(self.written);
@@ -157,7 +155,7 @@ impl Disk {
         self.replaced.retain(|replaced| replaced.number <= written);
     }
 
-    /// The machine has ended: of what was not durable, only what came before `cut` is left.
+    /// The machine has lost power. Durable changes stay, and of the others those before `cut`.
     pub(crate) fn cut(&mut self, cut: u64) {
         let cut = cut.max(self.synced);
         while let Some(undo) = self.undo.pop_back_if(|undo| undo.number > cut) {
@@ -177,13 +175,13 @@ impl Disk {
         self.written = self.written.min(cut);
     }
 
-    /// What the objects are that a cut there would take, and what it would leave of them.
+    /// The objects that a cut there would change, and what it would leave of each.
     pub(crate) fn objects_after_cut(&self, cut: u64) -> BTreeMap<Bytes, Option<Bytes>> {
         let lost = self.undo.iter().rev().take_while(|undo| undo.number > cut.max(self.synced));
         lost.filter(|undo| undo.space == Space::Objects).map(|undo| (undo.key.clone(), undo.value.clone())).collect()
     }
 
-    /// Loses those objects of which `which` says so. What is left is durable.
+    /// Loses the objects that `which` picks. The others are durable then.
     pub(crate) fn forget_objects(&mut self, mut which: impl FnMut() -> bool) {
         self.objects.retain(|_, _| !which());
         self.sync(self.written);
@@ -236,7 +234,7 @@ impl Disk {
         ranges.map(|range| range.upto).max()
     }
 
-    /// A copy as a backup takes it: what is in the files, all of it durable, on a sound disk.
+    /// A copy as a backup takes it: everything written, all of it durable, without faults.
     pub(crate) fn copy(&self) -> Self {
         let mut copy = Self { trouble: Trouble::default(), ..self.clone() };
         copy.sync(copy.written);
@@ -248,7 +246,7 @@ impl Disk {
         self.objects.get(store_key).filter(|_| !self.trouble.bad_blocks.contains(store_key))
     }
 
-    /// The object under a key, whether its block can be read just now or not.
+    /// The object under a key, also if its block cannot be read at the moment.
     pub(crate) fn object_on_disk(&self, store_key: &[u8]) -> Option<&Bytes> {
         self.objects.get(store_key)
     }
@@ -278,7 +276,7 @@ impl Disk {
             Some(value) => rows.insert(row.key, value),
             None => rows.remove(&row.key),
         };
-        // What is written anew stands in another block.
+        // A row that is written anew is in another block.
         let bad = row.space == Space::Objects && self.trouble.bad_blocks.remove(&key);
         if let Some(object) = value.clone().filter(|_| bad) {
             self.replaced.push(Replaced { number: self.gathered, store_key: key.clone(), object });
@@ -308,7 +306,7 @@ impl Journal for Disk {
     }
 
     fn sync_is_due(&mut self) -> bool {
-        // Nothing is synced that nobody waits for: a loss of power takes as much as it can.
+        // No sync without a waiting effect, so that a power loss can take as much as possible.
         false
     }
 }

@@ -1,11 +1,9 @@
-//! What a run was: every call as its client saw it, every dot that was minted, and what the owners hold in the end.
+//! The record of a run: every call as its client saw it, every minted dot, and the objects of the owners in the end.
 //!
-//! The engine fills a [`Run`], the checkers read it, and neither knows anything else of the other. It is cheap to
-//! record: numbers, and bytes that are shared and not copied. What the bytes mean is read from them only by the
-//! checkers, see [`elements`].
+//! The world fills a [`Run`] and the checkers read it; they share nothing else. Recording is cheap: numbers, and bytes
+//! that are shared and not copied. Only the checkers decode values, see [`elements`].
 //!
-//! Every write that adds something adds one [`Element`] that no other write adds, so that a value tells which writes it
-//! stands for.
+//! Every write that adds something adds one [`Element`] of its own, so that a value tells which writes are in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +21,7 @@ pub type KeyId = u32;
 /// A node's place in the cluster.
 pub type NodeIndex = u8;
 
-/// What one write adds, and no other: the session in the upper half, its count of adds from 1 in the lower.
+/// The element that one write adds: the session in the upper half, its count of adds from 1 in the lower.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Element(pub u64);
 
@@ -41,7 +39,7 @@ impl Element {
     }
 }
 
-/// What the values of a key are.
+/// The kind of a key's values.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum Kind {
     /// Elements, each eight bytes little-endian, in ascending order. Siblings stand for their union, whether a plugin
@@ -54,14 +52,14 @@ pub enum Kind {
     Latest,
 }
 
-/// A key and what its bucket asks.
+/// A key, with the properties of its bucket.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// Its values.
     pub kind: Kind,
     /// Its owners, the preferred one first; as many as its bucket's `n`.
     pub owners: Vec<NodeIndex>,
-    /// What an acknowledgement waits for.
+    /// The durability of an acknowledgement.
     pub durability: Durability,
     /// The bucket's limit of siblings.
     pub siblings: u16,
@@ -69,18 +67,18 @@ pub struct Key {
     pub folds: bool,
 }
 
-/// What a write replaces.
+/// The basis of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Basis {
     /// Nothing.
     Blind,
-    /// What that call was answered with, of this key: a get, or a put with its own context.
+    /// The context that this call on the key was answered with, a get or a put.
     After(CallId),
-    /// What the coordinator finds to be nothing.
+    /// The absence that the coordinator finds: a create.
     Create,
 }
 
-/// What a client asked.
+/// A client's request.
 #[derive(Clone, Debug)]
 pub enum Asked {
     /// A read that waits for so many owners.
@@ -92,7 +90,7 @@ pub enum Asked {
     Put {
         /// How many.
         w: u8,
-        /// What it replaces.
+        /// Its basis.
         basis: Basis,
         /// The value, `None` for a delete.
         value: Option<Bytes>,
@@ -102,20 +100,20 @@ pub enum Asked {
         expires: bool,
         /// Whether the value is one that the bucket's plugin must refuse.
         malformed: bool,
-        /// The first attempt, if this is a retry under its request id: both are one write.
+        /// The first attempt, if this is a retry of it: both are one write.
         retry_of: Option<CallId>,
     },
 }
 
-/// What a client was answered.
+/// The outcome of a call for its client.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// It was done.
+    /// A good answer.
     Ok(Answer),
-    /// Refused with the promise that nothing was done.
+    /// A refusal: nothing was done.
     Refused,
-    /// No answer in time, or one that says that it is not known: a write may take effect at any time. With the context
-    /// of the answer, if there was one that bears it.
+    /// No answer in time, or *unknown*: a write may take effect at any time. With the context of the answer, if it had
+    /// one.
     Unknown(Option<VersionVector>),
 }
 
@@ -131,19 +129,19 @@ pub struct Answer {
 /// One call of a client. A session has one call at a time.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Whose.
+    /// The session.
     pub session: u32,
     /// The node that was asked.
     pub node: NodeIndex,
-    /// Of which key.
+    /// The key.
     pub key: KeyId,
     /// When it was asked, in virtual microseconds.
     pub invoked_us: u64,
     /// When it was answered or given up.
     pub ended_us: u64,
-    /// What was asked.
+    /// The request.
     pub asked: Asked,
-    /// What was answered.
+    /// Its outcome.
     pub outcome: Outcome,
 }
 
@@ -158,10 +156,10 @@ impl Call {
     }
 }
 
-/// A dot, at the moment in which its coordinator stored its write.
+/// A dot, when its coordinator stored the write.
 #[derive(Clone, Debug)]
 pub struct Minted {
-    /// The write; of several attempts any.
+    /// The write, as any one of its attempts.
     pub call: CallId,
     /// The coordinator.
     pub node: NodeIndex,
@@ -169,15 +167,16 @@ pub struct Minted {
     pub at_us: u64,
     /// The dot.
     pub dot: Dot,
-    /// The stamp it was given.
+    /// The stamp of the write.
     pub stamp: Hlc,
     /// When its value expires.
     pub expires: Option<Hlc>,
-    /// The bound on an object's spans took the cloud of the writer's context: what the cloud named was not replaced.
+    /// The bound on an object's spans took the cloud of the writer's context, so the writes in the cloud were not
+    /// replaced.
     pub cloudless: bool,
 }
 
-/// What an owner holds in the end.
+/// An owner's copy in the end.
 #[derive(Clone, Debug)]
 pub struct Final {
     /// Of which key.
@@ -195,13 +194,11 @@ pub struct Loss {
     pub node: NodeIndex,
     /// When.
     pub at_us: u64,
-    /// Whether what had been synced is gone too (a wiped disk, an old copy, a damaged block), and not only what was
-    /// merely written.
+    /// Whether synced data is gone too (a wiped disk, an old copy, a damaged block), and not only unsynced writes.
     pub synced: bool,
-    /// Whether the whole disk was replaced by an empty one: from `known_us` on the node does not count its copies any
-    /// more.
+    /// Whether the whole disk was replaced by an empty one. From `known_us` on the node's copies do not count.
     pub wiped: bool,
-    /// When the node learned that.
+    /// When the node learned of it.
     pub known_us: Option<u64>,
 }
 
@@ -212,13 +209,13 @@ pub struct Merge {
     pub key: KeyId,
     /// Where it ran.
     pub node: NodeIndex,
-    /// What the plugin was given.
+    /// Its inputs.
     pub siblings: Vec<Sibling>,
-    /// What it made.
+    /// Its result.
     pub value: Bytes,
 }
 
-/// The most that was seen of something that is bounded.
+/// The highest value seen of something bounded.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
     /// Of what.
@@ -238,19 +235,19 @@ pub struct Run {
     pub calls: Vec<Call>,
     /// All dots, in the order in which they were minted.
     pub minted: Vec<Minted>,
-    /// What every owner of every key that was written holds after the liveness phase.
+    /// The copy of every owner of every written key after the liveness phase.
     pub finals: Vec<Final>,
-    /// What disks have lost.
+    /// The losses of disks.
     pub losses: Vec<Loss>,
-    /// Writes whose last copy stood in a block that could not be read and was written over before anybody else had it.
-    /// No database keeps those, whether they are acknowledged before or after.
+    /// Writes whose last copy was in an unreadable block that was written over before another node had it. No database
+    /// keeps those.
     pub given_up: BTreeSet<Dot>,
-    /// Merges that gave a value; a share of them is enough.
+    /// A sample of the merges that gave a value.
     pub merges: Vec<Merge>,
-    /// What is bounded.
+    /// Bounded values, with their limits.
     pub bounds: Vec<Bound>,
-    /// The earliest wall clock at the end and the latest that any has ever shown, in milliseconds: whether a value has
-    /// expired is read from them.
+    /// The earliest wall clock at the end, and the latest that any clock has shown, in milliseconds. By these a value
+    /// has expired or not.
     pub wall_ms: (u64, u64),
 }
 
@@ -261,8 +258,7 @@ pub fn set_bytes(elements: impl IntoIterator<Item = Element>) -> Bytes {
     sorted.iter().flat_map(|element| element.0.to_le_bytes()).collect::<Vec<u8>>().into()
 }
 
-/// What values of a kind show together, in ascending order: the elements that a reader of these siblings must take for
-/// present. `None` if one of them is no value of that kind.
+/// The elements that these siblings show together, in ascending order. `None` if one of them is no value of that kind.
 #[must_use]
 pub fn elements(kind: Kind, values: &[Bytes]) -> Option<Vec<Element>> {
     let mut shown = match kind {
@@ -286,7 +282,7 @@ fn sets(values: &[Bytes]) -> Option<Vec<Element>> {
     Some(shown)
 }
 
-/// A cart as its format is documented, read here and not by its own code.
+/// A cart, decoded by its documented format and not by its own code.
 #[derive(Deserialize)]
 struct CartText {
     clock: BTreeMap<String, u64>,

@@ -1,4 +1,4 @@
-//! The keys of a run: where each lives, and what the catalog says of its bucket.
+//! The keys of a run, with their places and the buckets of the catalog.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +25,12 @@ fn name(text: &str) -> Name {
 /// One key.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    /// Its bucket's place in the options.
+    /// The index of its bucket in the options.
     pub(crate) bucket: usize,
     pub(crate) name: Bytes,
     pub(crate) object: ObjectId,
     pub(crate) store_key: Bytes,
-    /// Which shard of its owners has it.
+    /// The shard that has it on each of its owners.
     pub(crate) shard: u16,
     pub(crate) owners: Vec<NodeIndex>,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Keys {
     pub(crate) buckets: Vec<Bucket>,
     pub(crate) places: Vec<Place>,
     by_store_key: BTreeMap<Bytes, KeyId>,
-    /// Per bucket, the keys that are written now.
+    /// Per bucket, the keys in use.
     pub(crate) current: Vec<Vec<KeyId>>,
     /// The nodes in the order of the layout.
     nodes: Vec<NodeId>,
@@ -102,12 +102,12 @@ impl Keys {
         self.bucket_of(key).options.kind
     }
 
-    /// The key of that name: its number stands in it.
+    /// The key of that name, which has its number in it.
     pub(crate) fn of_name(&self, name: &[u8]) -> KeyId {
         name[1..].iter().fold(0, |number, digit| number * 10 + KeyId::from(digit - b'0'))
     }
 
-    /// What the values are that a plugin merges.
+    /// The kind of values that a plugin merges.
     pub(crate) fn kind_of_plugin(&self, digest: &PluginDigest) -> Kind {
         let names = |bucket: &&Bucket| bucket.props.plugin.is_some_and(|activation| activation.plugin == *digest);
         self.buckets.iter().find(names).map_or(Kind::Set, |bucket| bucket.options.kind)
@@ -153,7 +153,7 @@ impl Keys {
         &self.layout
     }
 
-    /// The catalog's records of the buckets as they were made.
+    /// The catalog's records of the buckets at the start.
     pub(crate) fn records(&self) -> Vec<Record> {
         let record = |bucket: &Bucket| Record {
             key: RecordKey::Bucket(tenant(), bucket.name.clone()),

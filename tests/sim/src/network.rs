@@ -1,8 +1,7 @@
-//! The links between nodes: who hears whom, which connections each side holds, and how long a message takes.
+//! The links between nodes: cuts, connections, and how long a message takes.
 //!
-//! As on real connections, a message that is sent while its link is cut waits and is sent again when it heals; it is
-//! lost with its connection. A side gives a connection up when it has heard nothing for the idle time, each side on its
-//! own.
+//! As on real connections, a message that is sent while its link is cut is sent again when the link heals, and lost
+//! with its connection. Each side closes a connection on its own when it has heard nothing for the idle time.
 
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 
@@ -10,14 +9,14 @@ use crate::history::NodeIndex;
 use crate::options::NetworkOptions;
 use crate::rng::Rng;
 
-/// One direction between two nodes.
+/// One direction of a link.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Link {
-    /// Faults that cut it now.
+    /// The number of faults that cut it now.
     cuts: u32,
-    /// Orders what keeps its order.
+    /// When the last ordered message arrives.
     last_us: u64,
-    /// What waits for the link to heal.
+    /// Messages that wait for the link to heal.
     pub(crate) parked: Vec<(u32, Box<PeerEnvelope>)>,
 }
 
@@ -29,15 +28,15 @@ pub(crate) struct Network {
     options: NetworkOptions,
     rng: Rng,
     generations: u32,
-    /// What has been sent between nodes and has not come.
+    /// The number of messages between nodes that have not arrived.
     pub(crate) under_way: u64,
-    /// Whether the network does nothing worse than to take its time.
+    /// Whether messages are only delayed: no loss, duplicates or cuts.
     pub(crate) calm: bool,
 }
 
-/// What becomes of a message.
+/// The fate of a message.
 pub(crate) enum Passage {
-    /// It arrives then, and perhaps once more.
+    /// It arrives at this time, and perhaps once more.
     Arrives { at_us: u64, again_us: Option<u64> },
     /// It waits for the link to heal.
     Waits,
@@ -62,7 +61,7 @@ impl Network {
         self.link(from, to).cuts += 1;
     }
 
-    /// Ends one cut. Returns what waited, if the link is whole again.
+    /// Ends one cut. Returns the messages that have waited, if no cut is left.
     pub(crate) fn mend(&mut self, from: NodeIndex, to: NodeIndex) -> Vec<(u32, Box<PeerEnvelope>)> {
         let link = self.link(from, to);
         link.cuts = link.cuts.saturating_sub(1);
@@ -75,7 +74,7 @@ impl Network {
         self.generations
     }
 
-    /// How long a connection may be silent.
+    /// The idle time of a connection.
     pub(crate) fn idle_us(&self) -> u64 {
         self.options.idle_us
     }
@@ -85,12 +84,12 @@ impl Network {
         bears_anything(body) && self.options.ghosts && !self.calm
     }
 
-    /// The time of a datagram that begins a connection.
+    /// The delay of a datagram that begins a connection.
     pub(crate) fn one_way_us(&mut self) -> u64 {
         self.plain_delay_us()
     }
 
-    /// The time of one message.
+    /// The delay of one message.
     fn delay_us(&mut self) -> u64 {
         let base = self.plain_delay_us();
         if !self.calm && self.rng.chance(self.options.stragglers) { base * 100 } else { base }
@@ -100,7 +99,7 @@ impl Network {
         self.options.latency_us + self.rng.exponential(self.options.jitter_us)
     }
 
-    /// When a message that keeps its order arrives.
+    /// When an ordered message arrives.
     pub(crate) fn in_order(&mut self, now_us: u64, from: NodeIndex, to: NodeIndex) -> u64 {
         let at_us = now_us + self.delay_us();
         let link = self.link(from, to);
@@ -108,7 +107,7 @@ impl Network {
         link.last_us
     }
 
-    /// What becomes of a message between nodes that is sent now.
+    /// The fate of a message between nodes that is sent now.
     pub(crate) fn passage(&mut self, now_us: u64, from: NodeIndex, to: NodeIndex, body: &PeerBody) -> Passage {
         if !self.calm && self.rng.chance(self.options.loss) {
             return Passage::Lost;
@@ -122,18 +121,16 @@ impl Network {
         Passage::Arrives { at_us, again_us }
     }
 
-    /// When something between a client and a node arrives, if it does. None straggles: a write that is on its way for
-    /// longer than its retries are remembered can be done a second time, and a client's connection does not live so
-    /// long without a word.
+    /// When a message between a client and a node arrives, if it does. None of them straggles: a write that travels for
+    /// longer than the retry window could be done twice, and a client's connection is idle long before.
     pub(crate) fn client_passage(&mut self, now_us: u64) -> Option<u64> {
         let lost = !self.calm && self.rng.chance(self.options.loss);
         (!lost).then(|| now_us + self.plain_delay_us())
     }
 }
 
-/// Whether the core must bear it when a message comes twice or comes from a connection that has ended. A request that
-/// is forwarded twice would be begun twice, and what is refused the first time may be done the second; no real
-/// connection does that.
+/// Whether a message may arrive twice, or after the end of its connection. A forwarded request must not: it would be
+/// begun twice, and may be refused the first time and done the second. No real connection does that.
 fn bears_anything(body: &PeerBody) -> bool {
     matches!(body, PeerBody::Read { .. } | PeerBody::ReadReply { .. } | PeerBody::Replicate(_) | PeerBody::Replicated { .. })
 }

@@ -1,6 +1,6 @@
-//! What a seed stands for: every option of a run is drawn from it (swarm testing: Groce, Zhang, Eide, Chen, Regehr
-//! 2012). Each fault is off in many seeds, because faults hide one another: a cluster that is always cut never has two
-//! crashes in one write.
+//! Options: every option of a run is drawn from its seed (swarm testing: Groce, Zhang, Eide, Chen, Regehr 2012). Each
+//! fault is off in many seeds, because faults hide one another: a cluster that is always cut never has two crashes in
+//! one write.
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ pub(crate) const SECOND: u64 = 1000 * MS;
 /// A run's options.
 #[derive(Clone, Debug, Serialize)]
 pub struct Options {
-    /// What they were drawn from.
+    /// The seed that they were drawn from.
     pub seed: u64,
     /// Nodes, 3 to 7.
     pub nodes: u8,
@@ -29,11 +29,11 @@ pub struct Options {
     pub zones: u8,
     /// The buckets, each with a kind of values.
     pub buckets: Vec<BucketOptions>,
-    /// What clients do.
+    /// The clients.
     pub clients: ClientOptions,
-    /// What the network does.
+    /// The network.
     pub network: NetworkOptions,
-    /// What else goes wrong.
+    /// The faults.
     pub faults: FaultOptions,
     /// How long the chaos lasts, in virtual microseconds.
     pub chaos_us: u64,
@@ -47,63 +47,63 @@ pub struct Options {
     pub retry_window_ms: u64,
     /// How far clocks may differ, in milliseconds.
     pub max_skew_ms: u64,
-    /// Requests that a shard takes at once.
+    /// The most requests under way in a shard.
     pub max_ops: usize,
-    /// Bytes that the retries take which a shard remembers at once.
+    /// The most bytes of retry rows in a shard.
     pub max_retry_bytes: usize,
-    /// Messages, and requests, of a shard that wait for the disk at once.
+    /// The most messages, and tickets, of a shard that wait for the disk.
     pub max_waiting: usize,
 }
 
 /// A bucket.
 #[derive(Clone, Debug, Serialize)]
 pub struct BucketOptions {
-    /// What its values are.
+    /// The kind of its values.
     pub kind: Kind,
-    /// Copies.
+    /// n, the number of copies.
     pub n: u8,
-    /// Answers to a read.
+    /// r.
     pub r: u8,
-    /// Acknowledgements of a write.
+    /// w.
     pub w: u8,
-    /// Whether they wait for the disk.
+    /// Whether acknowledgements wait for the disk.
     pub fsync: bool,
-    /// The most siblings.
+    /// The limit of siblings.
     pub siblings: u16,
     /// Whether it has a merge plugin.
     pub plugin: bool,
-    /// Keys that are written at one time.
+    /// The number of keys in use at one time.
     pub keys: u16,
 }
 
 /// What clients do.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClientOptions {
-    /// Sessions.
+    /// The number of sessions.
     pub sessions: u16,
     /// The mean pause of a session between two calls, in microseconds.
     pub think_us: u64,
-    /// The time that a call is given, in milliseconds.
+    /// The deadline of a call, in milliseconds.
     pub deadline_ms: u32,
-    /// Of calls, how many only read.
+    /// The share of calls that are reads.
     pub reads: PerMillion,
-    /// Of writes, how many have no context.
+    /// The share of writes without a context.
     pub blind: PerMillion,
-    /// Of writes, how many want to find nothing.
+    /// The share of writes that are creates.
     pub creates: PerMillion,
-    /// Of writes, how many take a context that the session read long ago.
+    /// The share of writes with an old context.
     pub stale: PerMillion,
-    /// Of writes, how many delete (in carts: remove items).
+    /// The share of writes that delete (in carts: remove items).
     pub deletes: PerMillion,
-    /// Of writes, how many have a time to live.
+    /// The share of writes with a time to live.
     pub ttl: PerMillion,
-    /// Of writes of unknown fate, how many are tried again under their request id.
+    /// The share of *unknown* writes that are retried under their request id.
     pub retries: PerMillion,
-    /// Of writes that were answered at once, how many are settled with their receipts.
+    /// The share of writes answered at once that are settled with their receipts.
     pub receipts: PerMillion,
-    /// Of writes to buckets whose plugin validates, how many have a value that it must refuse.
+    /// The share of writes to validated buckets with a value that must be refused.
     pub malformed: PerMillion,
-    /// Of contexts, how many are altered or another key's on their way.
+    /// The share of contexts that are altered, or another key's.
     pub forged: PerMillion,
     /// How much more often the first keys are chosen: 0 is evenly, 3 is mostly the first.
     pub heat: u8,
@@ -112,25 +112,25 @@ pub struct ClientOptions {
 /// What the network does.
 #[derive(Clone, Debug, Serialize)]
 pub struct NetworkOptions {
-    /// The least time of a message, in microseconds.
+    /// The least delay of a message, in microseconds.
     pub latency_us: u64,
-    /// The mean of what is added to it.
+    /// The mean of the delay above that.
     pub jitter_us: u64,
     /// Whether messages of one connection keep their order.
     pub ordered: bool,
-    /// Messages that are lost while their connection lives (a full queue).
+    /// The share of messages lost on a live connection, as by a full queue.
     pub loss: PerMillion,
-    /// Messages that come twice.
+    /// The share of messages that come twice.
     pub duplicates: PerMillion,
-    /// Messages that take a hundred times as long.
+    /// The share of messages that take a hundred times as long.
     pub stragglers: PerMillion,
     /// Whether messages outlive their connection.
     pub ghosts: bool,
-    /// How long a connection lives without a word, in microseconds.
+    /// The idle time of a connection, in microseconds.
     pub idle_us: u64,
 }
 
-/// What else goes wrong: the mean time between two faults of each class, in microseconds; 0 is never.
+/// The mean time between two faults of each class, in microseconds; 0 is never.
 #[derive(Clone, Default, Debug, Serialize)]
 pub struct FaultOptions {
     /// Two groups of nodes do not hear one another.
@@ -266,7 +266,7 @@ fn buckets(rng: &mut Rng, nodes: u8) -> Vec<BucketOptions> {
     let bucket = |&kind: &Kind| {
         let n = (*rng.pick(&[1, 2, 3, 3, 3, 3, 3, 5])).min(nodes);
         let majority = n / 2 + 1;
-        // Mostly quorums that meet; also those that do not, of which convergence and survival are asked all the same.
+        // Mostly quorums that meet. Without that, only convergence and survival are checked.
         let (r, w) = *rng.pick(&[(majority, majority), (majority, majority), (majority, majority), (1, n), (n, 1), (1, 1), (1, majority)]);
         BucketOptions {
             kind,
@@ -299,8 +299,7 @@ fn network(rng: &mut Rng) -> NetworkOptions {
     }
 }
 
-/// In one of ten seeds nothing goes wrong but the network; in the others each class does with its own chance and its
-/// own pace.
+/// In one of ten seeds only the network has faults. In the others each class has its own chance and its own pace.
 fn faults(rng: &mut Rng, chaos_us: u64) -> FaultOptions {
     let calm = rng.percent(10);
     let mut every = |percent: u32, most: u64| {

@@ -17,7 +17,7 @@ use rejoin_proto::{Hlc, PluginDigest, ProfileId};
 
 use crate::history::Kind;
 
-/// What native merges are said to run under.
+/// The profile of native merges.
 const NATIVE: ProfileId = ProfileId(7);
 /// Merges that the real host remembers, in bytes.
 const MEMO_BYTES: u64 = 1 << 20;
@@ -59,7 +59,7 @@ impl Merge for Carts {
     }
 }
 
-/// How a bucket names its plugin.
+/// The activation of a bucket's plugin.
 pub(crate) fn activation(kind: Kind, wasm: bool) -> Activation {
     let plugin = if wasm && kind == Kind::Cart { component().digest() } else { PluginDigest([kind as u8 + 1; 32]) };
     Activation { plugin, self_causal: kind == Kind::Cart, since: Hlc::default(), replaces: false, validates: true }

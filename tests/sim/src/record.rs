@@ -12,40 +12,40 @@ use crate::disk::Put;
 use crate::history::{Asked, Basis, Call, CallId, KeyId, Merge, Minted, NodeIndex, Outcome, Run};
 use crate::keys::Keys;
 
-/// One merge of so many is kept for the checkers, at most so many of a run.
+/// One in this many merges is kept for the checkers, and at most so many per run.
 const MERGE_SHARE: u64 = 16;
 const MERGES: usize = 500;
 
-/// How it is counted that one dot was found under two values: a disk went back, and no handshake found it out.
+/// The mark for one dot under two values: a disk went back, and no handshake has found it out.
 pub(crate) const CLASH: &str = "one dot, two values";
 
 /// Fills the record of a run.
 #[derive(Default, Debug)]
 pub(crate) struct Recorder {
     pub(crate) run: Run,
-    /// Per call, the dot that its write was given last.
+    /// Per call, the last dot of its write.
     dots: Vec<Option<(KeyId, Dot)>>,
     merges: u64,
     /// The most requests that were under way in one shard.
     pub(crate) most_under_way: u64,
-    /// What has happened, and how often: faults that took effect, and what the cores said.
+    /// How often each fault took effect, and each alarm was raised.
     pub(crate) marks: BTreeMap<&'static str, u64>,
-    /// Calls that were answered or given up.
+    /// The number of calls that have ended.
     pub(crate) ended: u64,
-    /// The copies of each bucket as any node has ever seen them.
+    /// The number of copies of each bucket, as nodes have seen it.
     copies: BTreeMap<BucketId, u8>,
-    /// What the catalogs of nodes have shown that must not be.
+    /// Contradictions in the catalogs of nodes.
     pub(crate) catalog: Vec<String>,
 }
 
 impl Recorder {
-    /// A client asks.
+    /// A client begins a call.
     pub(crate) fn invoked(&mut self, call: Call) -> CallId {
         self.run.calls.push(call);
         (self.run.calls.len() - 1) as CallId
     }
 
-    /// A client has its answer, or has given up.
+    /// A call has ended.
     pub(crate) fn ended(&mut self, id: CallId, now_us: u64, outcome: Outcome) {
         let call = &mut self.run.calls[id as usize];
         (call.ended_us, call.outcome) = (now_us, outcome);
@@ -69,7 +69,7 @@ impl Recorder {
         self.dots[call as usize] = Some((keys.of_store_key(&put.store_key), put.dot));
     }
 
-    /// What the writer of a put had seen, if it wrote with a context.
+    /// The context of a put, if it has one.
     fn seen(&self, call: CallId) -> Option<&VersionVector> {
         let Asked::Put { basis: Basis::After(basis), .. } = self.run.calls[call as usize].asked else { return None };
         match &self.run.calls[basis as usize].outcome {
@@ -87,12 +87,12 @@ impl Recorder {
         }
     }
 
-    /// The dot of a write, if it was given one.
+    /// The dot of a write, if it has one.
     pub(crate) fn dot(&self, call: CallId) -> Option<(KeyId, Dot)> {
         self.dots.get(self.first_attempt(call) as usize).copied().flatten()
     }
 
-    /// A plugin has made something.
+    /// A plugin has merged.
     pub(crate) fn merged(&mut self, key: KeyId, node: NodeIndex, job: &MergeJob, value: &Bytes) {
         self.merges += 1;
         if self.merges.is_multiple_of(MERGE_SHARE) && self.run.merges.len() < MERGES {
@@ -110,8 +110,7 @@ impl Recorder {
         });
     }
 
-    /// A node has a new view of its catalog. A bucket keeps the number of its copies: its keys would move away from
-    /// what was written.
+    /// A node has a new view of its catalog. A bucket must keep the number of its copies, or its keys would move.
     pub(crate) fn buckets_seen<'a>(&mut self, node: NodeIndex, records: impl Iterator<Item = &'a Record>) {
         for record in records {
             let RecordBody::Bucket { id, props } = &record.body else { continue };
@@ -122,7 +121,7 @@ impl Recorder {
         }
     }
 
-    /// A node says that it does not know a bucket which is in use.
+    /// A node has refused a call because it does not know a bucket in use.
     pub(crate) fn unknown_bucket(&mut self, node: NodeIndex, key: KeyId) {
         if self.catalog.is_empty() {
             self.catalog.push(format!("n{node} has met all of its peers, serves, and does not know the bucket of k{key}"));
@@ -135,7 +134,7 @@ impl Recorder {
     }
 }
 
-/// Whether an object is as a write leaves it that has replaced everything in `seen`.
+/// Whether an object is what a write leaves that has replaced everything in `seen`.
 fn replaces(object: &Object, seen: &VersionVector) -> bool {
     object.context.covers(seen) && object.entries.iter().all(|entry| entry.dots.is_new_to(seen))
 }

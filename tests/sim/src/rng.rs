@@ -1,14 +1,14 @@
-//! The only source of chance: one generator per purpose, all drawn from the seed, so that a fault more does not change
-//! what clients do.
+//! Random numbers: one generator per purpose, each seeded from the run's seed, so that another fault does not change
+//! what the clients do. There is no other source of chance in a run.
 
 use rand_core::{Rng as _, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-/// A share of a million.
+/// Parts per million.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, serde::Serialize)]
 pub struct PerMillion(pub u32);
 
-/// What a generator is for.
+/// The purpose of a generator.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stream {
     Options,
@@ -16,7 +16,7 @@ pub(crate) enum Stream {
     Faults,
     Clients,
     Plugins,
-    /// The generator that a shard is opened with: node, its how-manieth start, shard.
+    /// Of a shard, which is opened with it: node, life, shard.
     Shard(u8, u32, u16),
 }
 
@@ -42,7 +42,7 @@ impl Rng {
         Self(Self::raw(seed, stream))
     }
 
-    /// The generator itself, for a shard.
+    /// The bare generator, for a shard.
     pub(crate) fn raw(seed: u64, stream: Stream) -> Xoshiro256PlusPlus {
         // Two words with nothing in common make one seed: both go through the mixer of splitmix64.
         let mixed = mix(seed ^ mix(stream.number()));
@@ -53,7 +53,7 @@ impl Rng {
         self.0.next_u64()
     }
 
-    /// Below `bound`, 0 if that is 0.
+    /// A number below `bound`, or 0 if that is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.word()) * u128::from(bound)) >> 64) as u64
     }
@@ -62,7 +62,7 @@ impl Rng {
         self.below(len as u64) as usize
     }
 
-    /// From `low` to `high`, both possible.
+    /// A number from `low` to `high`, both included.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low) + 1)
     }
@@ -79,8 +79,8 @@ impl Rng {
         &from[self.index(from.len())]
     }
 
-    /// Exponentially distributed with that mean, at most some 44 times it. In integers, so that every machine draws the
-    /// same.
+    /// An exponentially distributed number with that mean, at most about 44 times the mean. Computed in integers, so
+    /// that it is the same on every machine.
     pub(crate) fn exponential(&mut self, mean: u64) -> u64 {
         let word = self.word() | 1;
         let zeros = word.leading_zeros();

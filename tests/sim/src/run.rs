@@ -11,37 +11,37 @@ use crate::record::CLASH;
 use crate::trace::{Filter, Line};
 use crate::world::World;
 
-/// The name under which it is told that what was healed did not come together.
+/// The checker's name in a finding: the cluster did not come together after the faults.
 pub const LIVENESS: &str = "liveness";
-/// The name under which it is told that an invariant of the core has stopped it.
+/// The checker's name in a finding: an assertion of the core has failed.
 pub const PANIC: &str = "panic";
 
-/// The name under which it is told that nodes have shown a catalog that must not be.
+/// The checker's name in a finding: the catalogs of nodes contradict each other.
 pub const CATALOG: &str = "catalog";
 
-/// The name under which it is told that a disk that went back was not found out.
+/// The checker's name in a finding: a disk went back, and nobody has noticed.
 pub const CLASHES: &str = "clashes";
 
-/// What came of a seed.
+/// The report of one seed.
 #[derive(Debug)]
 pub struct Report {
-    /// What it stood for.
+    /// The options that were drawn from it.
     pub options: Options,
-    /// What must not be; empty for a sound run.
+    /// The findings; empty for a sound run.
     pub findings: Vec<Finding>,
     /// Calls of clients that have ended.
     pub operations: u64,
     /// Virtual time that has passed, in microseconds.
     pub virtual_us: u64,
-    /// Of everything that happened, in order.
+    /// The digest of all events in order.
     pub digest: u64,
-    /// How much that was.
+    /// The number of events.
     pub events: u64,
-    /// What happened how often: faults that took effect, and what the cores said.
+    /// How often each fault took effect, and each alarm was raised.
     pub marks: BTreeMap<&'static str, u64>,
     /// The lines that were asked for.
     pub lines: Vec<Line>,
-    /// The record, for who wants to look further.
+    /// The record of the run.
     pub run: Run,
 }
 
@@ -61,7 +61,7 @@ pub fn traced(seed: u64, filter: Filter) -> Report {
 #[must_use]
 pub fn with(options: Options, filter: Option<Filter>) -> Report {
     let mut world = World::new(options.clone(), filter);
-    // An invariant of the core that breaks stops its node; here it ends the run, with all that led to it.
+    // A failed assertion stops a real node. Here it ends the run, with the trace that led to it.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         world.run_until(options.chaos_us);
         world.settle()

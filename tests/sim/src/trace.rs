@@ -1,11 +1,11 @@
-//! What happened, in order: always as a running digest, and as lines that a person can read when somebody wants to.
+//! The trace of a run, in order: always as a running digest, and as readable lines if they are wanted.
 
 use std::fmt;
 
 use crate::history::{KeyId, NodeIndex};
 use crate::rng::mix;
 
-/// Which lines are wanted.
+/// The lines that are wanted.
 #[derive(Clone, Debug)]
 pub struct Filter {
     /// Only those about this key.
@@ -24,16 +24,16 @@ impl Default for Filter {
     }
 }
 
-/// One line: when, where, about what, and what was said or decided.
+/// One line of a trace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
     /// Virtual time, in microseconds.
     pub at_us: u64,
-    /// The node; `None` is the world itself.
+    /// The node; `None` for the world itself.
     pub node: Option<NodeIndex>,
     /// The key, if it is about one.
     pub key: Option<KeyId>,
-    /// What.
+    /// The event.
     pub text: String,
 }
 
@@ -56,23 +56,22 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// A trace that keeps the lines which pass the filter; none without one.
+    /// A trace that keeps the lines that pass the filter; without a filter none.
     pub(crate) fn new(filter: Option<Filter>) -> Self {
         Self { digest: 0, events: 0, filter, lines: Vec::new() }
     }
 
-    /// Takes an event into the digest. Two runs with equal digests went the same way: every event is in it, with its
-    /// time.
+    /// Adds an event to the digest. Every event is in it with its time, so runs with equal digests are the same run.
     pub(crate) fn event(&mut self, at_us: u64, node: u64, what: u64) {
         self.events += 1;
         self.digest = mix(self.digest ^ at_us.rotate_left(24) ^ node << 56 ^ what);
     }
 
-    /// Adds a line, if it is wanted; only then is it made.
+    /// Adds a line if it is wanted. The text is made only then.
     pub(crate) fn line(&mut self, at_us: u64, node: Option<NodeIndex>, key: Option<KeyId>, text: impl FnOnce() -> String) {
         let Some(filter) = &self.filter else { return };
         let in_time = (filter.from_us..=filter.to_us).contains(&at_us);
-        // What happens to a node as a whole is shown for every key.
+        // Lines about a whole node are shown for every key.
         let about = filter.key.is_none_or(|wanted| key.is_none_or(|key| key == wanted));
         if in_time && about && (filter.node.is_none() || filter.node == node || node.is_none()) {
             self.lines.push(Line { at_us, node, key, text: text() });

@@ -1,4 +1,4 @@
-//! What a client does: reads, and writes that follow from what it read, as an application would; and some that do not.
+//! The clients: they read, and write what follows from it, as an application does. Some writes follow from nothing.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,12 @@ use crate::options::ClientOptions;
 use crate::plugins::Carts;
 use crate::rng::Rng;
 
-/// A set as large as this is left, and another key begun.
+/// The size at which a set is full, and another key is begun.
 const FULL: usize = 40;
-/// Answers that a session remembers of a key.
+/// The answers that a session remembers per key.
 const REMEMBERED: usize = 4;
-/// Values that are no carts. In the second and third a reader that takes the last of two equal names would lose an
-/// item.
+/// Values that are no carts. A parser that takes the last of two equal names would lose an item in the second and
+/// third.
 const BAD_CARTS: [&str; 5] = [
     "{\"clock\":{\"1\":1},\"items\":",
     "{\"clock\":{\"1\":2},\"items\":{\"i0\":{\"1:1\":1},\"i0\":{\"1:2\":1}}}",
@@ -33,7 +33,7 @@ const BAD_CARTS: [&str; 5] = [
 /// Items of a cart.
 const ITEMS: u64 = 6;
 
-/// What a session was once answered about a key.
+/// An answer that a session remembers.
 #[derive(Clone, Debug)]
 struct Known {
     call: CallId,
@@ -66,9 +66,9 @@ pub(crate) struct Session {
     adds: u32,
     known: BTreeMap<KeyId, Vec<Known>>,
     carts: BTreeMap<KeyId, (CartSession, u32)>,
-    /// What it waits for, and the node that it asked.
+    /// The call that it waits for, and the node it has asked.
     pub(crate) pending: Option<(CallId, u8)>,
-    /// What it has read last is to be written next.
+    /// Whether its next call is a write that follows from its last read.
     next: Option<KeyId>,
     pub(crate) retry: Option<Retry>,
 }
@@ -79,7 +79,7 @@ impl Session {
         Self { number, adds: 0, known, carts, pending: None, next: None, retry: None }
     }
 
-    /// The next call, and the bucket and slot whose key is full and should be another one from now on.
+    /// The next call, and the bucket and slot whose key is full and has to be replaced.
     pub(crate) fn step(&mut self, options: &ClientOptions, keys: &Keys, rng: &mut Rng) -> (Ask, Option<(usize, usize)>) {
         if let Some(key) = self.next.take() {
             let fresh = self.known.get(&key).and_then(|known| known.last()).cloned();
@@ -131,7 +131,7 @@ impl Session {
         if keys.bucket_of(key).options.plugin && rng.chance(options.malformed) {
             return self.malformed(key, basis, keys, rng);
         }
-        // Whoever passes off another key's context has not read this one: what it writes follows from nothing.
+        // A client that passes off another key's context has not read this one.
         let forged = rng.chance(options.forged).then(|| self.another_keys(key)).flatten();
         let known = basis.as_ref().filter(|_| forged.is_none()).map_or(&[][..], |known| &known.values);
         let deletes = rng.chance(options.deletes);
@@ -170,12 +170,12 @@ impl Session {
         ask
     }
 
-    /// What it knows of another key, to be passed off as this one's.
+    /// A context of another key, to be passed off as this one's.
     fn another_keys(&self, key: KeyId) -> Option<Known> {
         self.known.iter().find(|(other, _)| **other != key).and_then(|(_, known)| known.last()).cloned()
     }
 
-    /// What was known and one element more.
+    /// The known elements and one more.
     fn value(&mut self, key: KeyId, kind: Kind, known: &[Bytes]) -> (Bytes, Element) {
         if kind == Kind::Cart {
             let item = format!("i{}", u64::from(self.adds) % ITEMS);
@@ -204,8 +204,8 @@ impl Session {
 
     fn edit(&mut self, key: KeyId, known: &[Bytes], change: impl FnOnce(&mut Cart, &str)) -> Bytes {
         let sibling = |value: &Bytes| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 };
-        // Siblings that no plugin has merged are merged by the application, which knows how. It passes over what is no
-        // cart: the checkers say that it was there.
+        // Siblings that no plugin has merged are merged by the application. It skips values that are no carts; the
+        // checkers report those.
         let known: Vec<Sibling> = known.iter().filter(|value| Cart::parse(value).is_ok()).map(sibling).collect();
         let read = (!known.is_empty()).then(|| Carts.merge(b"", &known).expect("these are carts"));
         self.cart(key).0.edit(read.as_deref(), change).expect("what was read is a cart").into()
@@ -244,18 +244,18 @@ impl Session {
     pub(crate) fn answered(&mut self, key: KeyId, call: CallId, context: Bytes, values: Vec<Bytes>) {
         let known = self.known.entry(key).or_default();
         if known.len() >= REMEMBERED {
-            // The first is kept for long: that is what a stale context is.
+            // The first is kept for long, as a stale context.
             known.remove(1);
         }
         known.push(Known { call, context, values });
     }
 
-    /// Whether a write is to follow from what was just read.
+    /// Whether a write is to follow from the read.
     pub(crate) fn is_in_the_middle(&self) -> bool {
         self.next.is_some()
     }
 
-    /// A call has failed: what was to follow from it does not.
+    /// A call has failed: nothing follows from it.
     pub(crate) fn failed(&mut self) {
         self.next = None;
     }

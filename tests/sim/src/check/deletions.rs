@@ -1,5 +1,4 @@
-//! Checker 3: nothing deleted comes back, in any read that must know of the deletion and in what the owners hold in the
-//! end.
+//! Checker 3: nothing deleted comes back, in any read that must know of the deletion and in the final copies.
 //!
 //! A deletion is an acknowledged write whose writer had been shown an element and wrote a value without it, or none. It
 //! counts for the *writes* that the writer had been shown, each known by the element that it alone adds. So an element

@@ -1,4 +1,4 @@
-//! What several checkers ask of a record, worked out once.
+//! An index of a record, computed once for all checkers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -28,10 +28,10 @@ pub(super) struct Index<'a> {
     pub(super) malformed: Vec<CallId>,
 }
 
-/// What happened to one key.
+/// The calls on one key.
 #[derive(Default)]
 pub(super) struct ByKey {
-    /// Writes, all attempts at one taken together, in the order of their first.
+    /// Writes, each with all its attempts, in the order of the first attempts.
     pub(super) writes: Vec<Write>,
     /// Gets that were answered.
     pub(super) gets: Vec<CallId>,
@@ -47,9 +47,9 @@ pub(super) struct Write {
     /// The first attempt.
     pub(super) call: CallId,
     pub(super) invoked_us: u64,
-    /// Since when it is known to be done.
+    /// When its client learned that it was done.
     pub(super) acked_us: Option<u64>,
-    /// Whether it may have been done: not every attempt was refused.
+    /// Whether it may have been done: not all attempts were refused.
     pub(super) attempted: bool,
     pub(super) adds: Option<Element>,
     pub(super) expires: bool,
@@ -141,7 +141,7 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// What a get showed, or what a put's value has.
+    /// The elements that a get showed, or that a put's value has.
     pub(super) fn shown(&self, call: CallId) -> &[Element] {
         &self.shown[call as usize]
     }
@@ -165,7 +165,7 @@ impl<'a> Index<'a> {
         dot.is_none_or(|dot| context(self.call(call)).is_some_and(|context| context.contains(*dot)))
     }
 
-    /// What a writer had seen and its value does not have any more.
+    /// The elements that a writer had seen and its value does not have.
     pub(super) fn removed(&self, write: &Write) -> impl Iterator<Item = Element> + '_ {
         let kept = self.shown(write.call);
         self.observed(write.call).iter().copied().filter(|element| kept.binary_search(element).is_err())
@@ -182,7 +182,7 @@ impl<'a> Index<'a> {
         &self.run.calls[call as usize]
     }
 
-    /// What a write's context had seen. `None` if the record does not tell.
+    /// The context of a write. `None` if the record does not tell.
     pub(super) fn seen(&self, call: CallId) -> Option<VersionVector> {
         let Asked::Put { basis, .. } = &self.call(call).asked else { return None };
         match *basis {
@@ -193,7 +193,7 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// What the siblings that an owner holds in the end show together. `None` if its copy cannot be read.
+    /// The elements of an owner's siblings in the end. `None` if its copy cannot be read.
     pub(super) fn held(&self, at: usize) -> Option<Vec<Element>> {
         let held = &self.run.finals[at];
         let object = held.object.as_ref()?;

@@ -1,14 +1,14 @@
-//! The checkers: what must be true of every run, each in a file of its own and read from the record alone.
+//! The checkers: each in a file of its own, with one promise that must hold in every run. They read the record only.
 //!
 //! | checker | promise |
 //! |---|---|
-//! | [`survival`] | 1: no acknowledged write is lost unless its reader overwrote it; nothing is there that nobody wrote |
-//! | [`convergence`] | 2: all owners hold the same bytes, and these are what a model makes of the writes that landed |
+//! | [`survival`] | 1: no acknowledged write is lost unless a reader of it overwrote it; no value appears from nowhere |
+//! | [`convergence`] | 2: all owners have the same bytes, those that a model computes from the writes |
 //! | [`deletions`] | 3: nothing deleted comes back |
 //! | [`dots`] | 4: one dot, one value; one write, one dot; contexts never go back |
-//! | [`reads`] | 5: with quorums that meet, a read shows what was acknowledged before it |
+//! | [`reads`] | 5: with quorums that meet, a read shows every write acknowledged before it |
 //! | [`merges`] | 6: merges give the same bytes in every order, grouping and place |
-//! | [`bounds`] | 10: what is bounded stays within its bound |
+//! | [`bounds`] | 10: every bounded value stays within its limit |
 //! | [`carts`] | 11: an acknowledged add that no observing remove covered is in the cart |
 //! | [`values`] | a value that its bucket's plugin must refuse is never written |
 //!
@@ -35,18 +35,18 @@ use rejoin_laws::Merge;
 
 use crate::history::{KeyId, Kind, Run};
 
-/// Something that must not be.
+/// A broken promise.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// Which checker says so.
+    /// The checker's name.
     pub checker: &'static str,
-    /// Of which key, if it is about one.
+    /// The key, if it is about one.
     pub key: Option<KeyId>,
-    /// What it saw.
+    /// The evidence.
     pub evidence: String,
 }
 
-/// The most findings of one checker that are told: more of them say the same.
+/// The most findings of one checker that are reported.
 const MOST: usize = 5;
 
 /// A checker.

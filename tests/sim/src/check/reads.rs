@@ -1,9 +1,9 @@
-//! Checker 5: with quorums that meet (R + W > N), a read shows what was acknowledged before it was asked.
+//! Checker 5: with quorums that meet (R + W > N), a read shows every write acknowledged before it began.
 //!
-//! Of every session's writes, not only the reader's own, since quorums meet whoever asks. Two things are due: the
-//! read's context covers the contexts of those acknowledgements, and it shows what they added, unless somebody who had
-//! seen it wrote a value without it and asked before the read ended. An acknowledgement is worth nothing across a loss
-//! on a disk that may have been one of its quorum.
+//! This holds for the writes of all sessions, because quorums meet whoever asks. The read's context must cover the
+//! contexts of those acknowledgements, and the read must show the elements that they added, unless a client that had
+//! seen them wrote a value without them before the read ended. An acknowledgement does not count across a loss on a
+//! disk that may have been one of its quorum.
 
 use rejoin_proto::VersionVector;
 use rejoin_proto::catalog::Durability;
@@ -39,7 +39,7 @@ impl Losses {
         self.0.len()
     }
 
-    /// Whether no loss between an acknowledged call's beginning and a read's end excuses that the read does not know
+    /// Whether no loss between the start of an acknowledged call and the end of a read excuses the read for not knowing
     /// the call.
     pub(super) fn none_in(&self, from_us: u64, read: &Call) -> bool {
         let after = self.0.partition_point(|&(at, _)| at < from_us);
@@ -47,7 +47,7 @@ impl Losses {
     }
 }
 
-/// What a read must know of: an acknowledgement.
+/// An acknowledgement that later reads must know.
 struct Due {
     acked_us: u64,
     asked_us: u64,
@@ -56,7 +56,7 @@ struct Due {
     element: Option<Element>,
 }
 
-/// What happens to a key, in order of time.
+/// The events of a key, in order of time.
 enum Moment {
     /// A write that may end elements is asked: place among the writes.
     Asked(usize),

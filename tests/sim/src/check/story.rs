@@ -1,5 +1,5 @@
 //! Histories for the checkers' own tests: three replicas of one key, written and read through the real algebra, and
-//! whatever a test then breaks.
+//! then broken by the test.
 
 use bytes::Bytes;
 

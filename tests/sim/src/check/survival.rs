@@ -1,9 +1,9 @@
-//! Checker 1: no acknowledged write is lost unless it was causally overwritten, and nothing is there that nobody wrote.
+//! Checker 1: no acknowledged write is lost unless it was causally overwritten, and no value appears from nowhere.
 //!
 //! On sets of unique elements: *acknowledged* ⊆ *final* ⊆ *attempted*, on every owner. An acknowledged element may be
-//! gone only if somebody who had been shown it wrote a value without it, or deleted the key, or if a value with it had
-//! a time to live. Who had been shown what is read from the answers of the run and not from contexts, so contexts that
-//! lie are found.
+//! gone only if a client that was shown it wrote a value without it or deleted the key, or if a value with it had a
+//! time to live. What a client was shown is read from the answers of the run and not from contexts, so wrong contexts
+//! are found.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Compares what the owners of a key hold in the end with what was written to it.
+/// Compares the final copies of a key's owners with the writes to it.
 pub(super) fn ends_as_written(index: &Index<'_>, checker: &'static str, key: KeyId, by_key: &ByKey, findings: &mut Vec<Finding>) {
     let attempted = by_key.writes.iter().filter(|write| write.attempted);
     let may_be_gone: BTreeSet<Element> = attempted.clone().flat_map(|write| index.may_end(write)).collect();

@@ -1,5 +1,4 @@
-//! A value that its bucket's plugin must refuse is never written: its writer is not told that it was, and no dot is
-//! minted for it.
+//! A value that its bucket's plugin must refuse is never written: its writer gets no good answer, and no dot is minted.
 
 use super::Finding;
 use super::index::{Index, first_attempt};

@@ -1,6 +1,5 @@
-//! The queues in front of a shard, and what its batches ask for. What may leave the node, and when, is decided by the
-//! product's own [`GroupCommit`](rejoin_core::node::batch::GroupCommit); here are the time that a batch and a sync
-//! take, and the deaths in the middle of one.
+//! A shard's queues and batches. The product's own [`GroupCommit`](rejoin_core::node::batch::GroupCommit) decides what
+//! may leave the node and when. Simulated are the time that a batch and a sync take, and crashes in the middle of one.
 
 use rejoin_core::node::batch::{Input, Output};
 use rejoin_core::node::links::LinkEvent;
@@ -20,7 +19,7 @@ use crate::plugins;
 use crate::rng::mix;
 
 impl World {
-    /// Tells a shard something that is always taken.
+    /// Gives a shard an event that is handled ahead of its requests.
     pub(super) fn tell(&mut self, node: NodeIndex, shard: u16, event: Event) {
         self.input(node, shard, Input::Event(event));
     }
@@ -36,7 +35,7 @@ impl World {
         }
     }
 
-    /// Puts work before a shard: done at once if it is idle.
+    /// Gives a shard a request or a peer's message. An idle shard handles it at once.
     pub(super) fn work(&mut self, node: NodeIndex, shard: u16, event: Event) {
         let now_us = self.now_us;
         let Some(post) = self.post(node, shard) else { return };
@@ -52,7 +51,7 @@ impl World {
         self.nodes[usize::from(at)].running.as_mut().map(|running| &mut running.shards[usize::from(index)])
     }
 
-    /// Plans a wake at that time or when the shard has ended its batch, unless one is planned that is early enough.
+    /// Plans a wake at that time, or at the end of the current batch, unless an earlier one is planned.
     fn want_wake(&mut self, node: NodeIndex, shard: u16, at_us: u64) {
         let life = self.nodes[usize::from(node)].life;
         let Some(post) = self.post(node, shard) else { return };
@@ -77,7 +76,7 @@ impl World {
         self.batch(node, shard);
     }
 
-    /// One batch: inputs, work, the commit, and what it lets go; or the node's end in the middle of it.
+    /// Runs one batch: inputs, requests, commit and outputs; or the node's crash in the middle of it.
     fn batch(&mut self, at: NodeIndex, index: u16) {
         let now = self.clock(at);
         let node = &mut self.nodes[usize::from(at)];
@@ -138,8 +137,7 @@ impl World {
         }
     }
 
-    /// A copy that could not be read was written over. What it held is lost there, and for good where no other disk
-    /// holds it.
+    /// An unreadable copy was written over. Its content is lost there, and for good if no other disk has it.
     fn copy_replaced(&mut self, at: NodeIndex, index: u16, copy: &Replaced) {
         self.recorder.mark("damaged copy replaced");
         self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
@@ -157,7 +155,7 @@ impl World {
         }
     }
 
-    /// Does one thing that a batch has asked for.
+    /// Carries out one output of a batch.
     fn act_on(&mut self, at: NodeIndex, index: u16, output: Output) {
         match output {
             Output::Send(to, envelope) => {
@@ -232,7 +230,7 @@ impl World {
         self.plan_in(took_us, Occurrence::Notice { node, life, shard, event: Box::new(event) });
     }
 
-    /// A shard's tenure has ended: the node's start id is made anew, and every shard is told a moment later.
+    /// A shard's start id has changed: the node's is made anew, and every shard is told a moment later.
     fn start_renewed(&mut self, at: NodeIndex, index: u16, start: u64) {
         let node = &mut self.nodes[usize::from(at)];
         let life = node.life;
@@ -245,7 +243,7 @@ impl World {
         }
     }
 
-    /// Has everything synced that is written by the time at which the sync begins.
+    /// Begins a sync of everything that is written by now.
     fn want_sync(&mut self, node: NodeIndex, shard: u16) {
         let Some(post) = self.post(node, shard) else { return };
         if post.syncing {
@@ -279,7 +277,7 @@ pub(super) fn is_control(body: &PeerBody) -> bool {
     )
 }
 
-/// One start id for the node, made of those of its shards.
+/// The node's start id, made of those of its shards.
 pub(super) fn combined(starts: &[u64]) -> StartId {
     StartId(starts.iter().fold(0, |all, start| mix(all ^ start)))
 }

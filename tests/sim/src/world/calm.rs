@@ -1,6 +1,6 @@
-//! The liveness phase: everything is put right, and then everything must come together in bounded virtual time.
+//! The liveness phase: all faults end, and then all owners must agree in bounded virtual time.
 //!
-//! Until replicas exchange in the background, it is reads that bring them together: every key is read from all of its
+//! Replicas do not exchange in the background yet, so reads bring them together: every key is read from all of its
 //! owners, again and again, until read repair has nothing left to do.
 
 use rejoin_proto::{Object, codec};
@@ -11,9 +11,9 @@ use crate::history::{Bound, Final, KeyId, NodeIndex, Outcome, Run};
 use crate::options::SECOND;
 use crate::workload::{self, Session};
 
-/// Until then after the faults all nodes must serve and be connected, and all old calls and messages have ended.
+/// The time after the last fault in which all nodes must serve and be connected, and all old calls and messages end.
 const SETTLED_US: u64 = 120 * SECOND;
-/// How long one round of reads may take.
+/// The time limit of one round of reads.
 const ROUND_US: u64 = 60 * SECOND;
 /// After so many rounds all owners must agree: the first joins what is there, the second folds what a plugin makes of
 /// that.

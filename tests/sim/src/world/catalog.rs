@@ -1,5 +1,5 @@
-//! The task that owns a node's catalog: one event after the other, and nothing goes on before what it has decided is
-//! saved. The decisions are those of the product's own [`Control`](rejoin_core::control::Control).
+//! The task that owns a node's catalog: it handles one event at a time and waits for each save. The product's own
+//! [`Control`](rejoin_core::control::Control) decides.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{Occurrence, World};
 use crate::history::NodeIndex;
 
 impl World {
-    /// Queues an event for a node's catalog; `told` is a connection that hears when it is done.
+    /// Queues an event for a node's catalog. `told` is a connection whose links are told when it is handled.
     pub(super) fn tell_control(&mut self, at: NodeIndex, event: CatalogEvent, told: Option<u32>) {
         if let Some(running) = &mut self.nodes[usize::from(at)].running {
             running.control.queue.push_back((event, told));
@@ -22,7 +22,7 @@ impl World {
         }
     }
 
-    /// Plans a turn at that time or when the last save is done, unless one is planned that is early enough.
+    /// Plans a turn at that time, or at the end of the current save, unless an earlier one is planned.
     fn want_control(&mut self, at: NodeIndex, at_us: u64) {
         let node = &mut self.nodes[usize::from(at)];
         let life = node.life;

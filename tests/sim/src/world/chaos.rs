@@ -1,4 +1,4 @@
-//! What goes wrong, when, and how it is put right again.
+//! Faults: when each class strikes, and how each fault ends.
 
 use std::collections::BTreeSet;
 
@@ -20,9 +20,9 @@ use crate::options::{FaultOptions, MS, SECOND};
 /// How a process ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Death {
-    /// The process alone.
+    /// A kill of the process.
     Kill,
-    /// With its machine.
+    /// A power loss of the machine.
     Power,
 }
 
@@ -53,11 +53,11 @@ pub(super) enum Class {
     LostRange,
 }
 
-/// What ends a fault.
+/// The end of a fault.
 #[derive(Debug)]
 pub(super) enum Heal {
     Links(Vec<(NodeIndex, NodeIndex)>),
-    /// Cuts a link again, and so often more.
+    /// A flapping link is cut again, `times` more.
     Flap {
         a: NodeIndex,
         b: NodeIndex,
@@ -66,7 +66,7 @@ pub(super) enum Heal {
     Node(NodeIndex),
     Disk(NodeIndex),
     Room(NodeIndex),
-    /// Kills a node whose disk is full so often more, then makes room.
+    /// A node with a full disk is killed `kills` times more, then there is room.
     Crammed {
         at: NodeIndex,
         kills: u64,
@@ -76,7 +76,7 @@ pub(super) enum Heal {
     Plugins,
 }
 
-/// A row of what a node has seen of others' actors, as the core keeps it: its frozen encoding.
+/// A row of an observed counter, in the core's frozen encoding.
 #[derive(Serialize, Deserialize)]
 struct ObservedRow(u64);
 
@@ -129,9 +129,9 @@ impl World {
         let every = classes(&self.options.faults).into_iter().find(|(of, _)| *of == class);
         let again_us = every.map_or(SECOND, |(_, every_us)| self.faults.exponential(every_us));
         self.plan_in(again_us + 1, Occurrence::Fault(class));
-        // While an old disk meets its peers, none of them may lose what it has written down of that node's actors: then
-        // nobody could tell. Kills and failed writes lose nothing of that, and a store that loses objects keeps its
-        // pinned rows.
+        // While a node with an old disk meets its peers, none of them may lose the observed counters of that node, or
+        // nobody could find it out. Kills and failed writes lose none, and a store that loses objects keeps its pinned
+        // rows.
         let forgets = matches!(class, Class::Power | Class::Wipe | Class::OldCopy);
         if !forgets || !self.old_disks_are_met() {
             self.trace.event(self.now_us, 255, class as u64);
@@ -143,7 +143,7 @@ impl World {
         self.faults.index(self.nodes.len()) as NodeIndex
     }
 
-    /// How long a fault lasts that is over by itself: mostly short, sometimes longer than connections live.
+    /// The duration of a passing fault: mostly short, sometimes longer than the idle time of connections.
     fn a_while(&mut self) -> u64 {
         let mean = *self.faults.pick(&[50 * MS, 500 * MS, 3 * SECOND]);
         10 * MS + self.faults.exponential(mean)
@@ -245,7 +245,7 @@ impl World {
         }
     }
 
-    /// Every node goes to one of two sides.
+    /// Cuts the nodes into two sides.
     fn partition(&mut self) {
         let sides: Vec<bool> = (0..self.options.nodes).map(|_| self.faults.percent(50)).collect();
         let all = 0..self.options.nodes;
@@ -255,7 +255,7 @@ impl World {
         self.cut(links, us, "partition");
     }
 
-    /// Some do not hear a node any more.
+    /// Cuts one direction: some nodes do not hear a node any more.
     fn one_way(&mut self, at: NodeIndex) {
         let deaf: Vec<NodeIndex> = (0..self.options.nodes).filter(|to| *to != at && self.faults.percent(60)).collect();
         let us = self.a_while();
@@ -284,8 +284,7 @@ impl World {
     }
 
     fn jump(&mut self, at: NodeIndex) {
-        // Retries are promised while clocks differ by no more than the limit; what lies beyond is for clients without
-        // them.
+        // Retries are promised only while clocks differ by no more than the limit.
         let limit = self.options.max_skew_ms;
         let most = if self.options.clients.retries.0 > 0 { limit / 2 } else { *self.faults.pick(&[limit / 2, limit * 3]) };
         let skew_ms = self.faults.between(0, 2 * most) as i64 - most as i64;
@@ -423,7 +422,7 @@ impl World {
         self.note(at, || "has an OLD COPY of its disks put back".into());
     }
 
-    /// Nobody forgets what it has seen of others until that node serves.
+    /// Until that node serves, no other may lose power.
     fn truce(&mut self, at: NodeIndex) {
         self.meeting.push(at);
         for node in &mut self.nodes {
@@ -431,8 +430,8 @@ impl World {
         }
     }
 
-    /// Whether a node with an old disk has yet to meet its peers, or to write down what came of that. Until it is
-    /// written down, a kill brings the old actors back, and somebody must still know of them.
+    /// Whether a node with an old disk has not met its peers yet, or owes the ends of its tenures. Until these are
+    /// written a kill brings the old actors back, and a peer must still know of them.
     fn old_disks_are_met(&mut self) -> bool {
         let nodes = &self.nodes;
         self.meeting.retain(|at| !nodes[usize::from(*at)].has_met_its_peers());
@@ -481,7 +480,7 @@ impl World {
         (0..self.options.nodes).filter(|peer| *peer != at).any(|peer| knows(&peer))
     }
 
-    /// A store comes back without some of what it had, and says so.
+    /// A store loses some objects, and reports it.
     fn lose(&mut self, at: NodeIndex) {
         self.die(at, Death::Kill, None);
         let mut left = self.nodes[usize::from(at)].disks.clone();
@@ -525,7 +524,7 @@ impl World {
     }
 }
 
-/// An operator who waits for those that are connected.
+/// A wait for the connected nodes only.
 fn nobody() -> Wait {
     Wait { all: BTreeSet::new(), until_us: 0 }
 }

@@ -1,4 +1,4 @@
-//! The clients' side: calls go out, are answered or given up, and are recorded.
+//! The clients' side: calls are sent, answered or given up, and recorded.
 
 use bytes::Bytes;
 
@@ -17,9 +17,9 @@ use crate::workload::{Ask, Retry};
 
 /// The most attempts at one write.
 const ATTEMPTS: u8 = 3;
-/// What a call is given after the chaos, in milliseconds.
+/// The deadline of a call after the chaos, in milliseconds.
 const CALM_DEADLINE_MS: u32 = 10_000;
-/// How long a session waits when there is no node.
+/// The pause of a session when no node runs.
 const NOBODY_US: u64 = 20 * MS;
 
 impl World {
@@ -93,7 +93,7 @@ impl World {
             asked: retry.ask.asked.clone(),
             outcome: Outcome::Unknown(None),
         });
-        // Once everything is put right a call must succeed, however little time it was given before.
+        // After the chaos a call must succeed, so it gets enough time.
         let deadline_ms = if self.network.calm { CALM_DEADLINE_MS } else { self.options.clients.deadline_ms };
         self.trace.line(now_us, Some(node), Some(retry.ask.key), || describe::asked(number, call, &retry.ask.asked));
         let arrives_us = self.network.client_passage(now_us);
@@ -235,7 +235,7 @@ impl World {
         }
         self.recorder.ended(call, self.now_us, outcome);
         let think_us = self.clients.exponential(self.options.clients.think_us);
-        // What follows from a read follows at once, mostly.
+        // A write that follows from a read mostly comes at once.
         let follows = self.sessions[usize::from(session)].is_in_the_middle() && self.clients.percent(80);
         self.plan_in(if follows { think_us / 16 } else { think_us }, Occurrence::Act { session });
     }

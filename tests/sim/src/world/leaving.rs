@@ -1,6 +1,6 @@
-//! A graceful stop, as `host/node/src/leaving.rs` does it: the node takes nothing new from clients and waits for its
-//! own; then it tells its peers, which ask nothing more of it and say so when everything that they have asked is
-//! answered. All of that ends with its time.
+//! A graceful stop, as `host/node/src/leaving.rs` does it. The node refuses new requests and waits for those under way.
+//! Then it tells its peers, which ask nothing more of it and answer when everything they have asked is answered. A time
+//! limit ends the stop in any case.
 
 use rejoin_core::shard::event::{ClientRequest, Event};
 use rejoin_proto::client::Reply;
@@ -10,15 +10,15 @@ use super::{Occurrence, Parcel, World};
 use crate::history::NodeIndex;
 use crate::options::{MS, SECOND};
 
-/// How often it is looked whether anything is still waited for.
+/// The pause between two checks of what is still waited for.
 const GLANCE_US: u64 = 10 * MS;
 
 /// A node that is about to stop.
 #[derive(Debug)]
 pub(super) struct Leaving {
-    /// Then it stops in any case.
+    /// The time limit.
     until_us: u64,
-    /// The connections on which peers were told and that have not let the node go; `None` until they are told.
+    /// The connections of peers that have not answered yet; `None` until they are told.
     told: Option<Vec<u32>>,
 }
 
@@ -73,7 +73,7 @@ impl World {
         self.plan_in(1, Occurrence::LetGo { node: at, life, peer, connection });
     }
 
-    /// Says that nothing more is asked of a peer that is about to stop, once that is so.
+    /// Tells a stopping peer that nothing more is asked of it, once that is so.
     pub(super) fn let_go(&mut self, at: NodeIndex, peer: NodeIndex, connection: u32) {
         let id = self.keys.node(peer);
         let node = &self.nodes[usize::from(at)];
@@ -93,7 +93,7 @@ impl World {
         }
     }
 
-    /// Refuses what a client asks of a node that is about to stop. Returns whether it is.
+    /// Refuses a client's request at a stopping node. Returns whether the node is stopping.
     pub(super) fn refuses(&mut self, at: NodeIndex, request: &ClientRequest) -> bool {
         let leaving = self.nodes[usize::from(at)].running.as_ref().is_some_and(|running| running.leaving.is_some());
         if leaving {

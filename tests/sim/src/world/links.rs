@@ -1,5 +1,5 @@
-//! Connections between nodes: what is dialled comes about or times out, parcels take their time, and dead ends are
-//! noticed. What a node does about them is decided by the product's own [`Links`](rejoin_core::node::links::Links).
+//! Connections between nodes: handshakes that succeed or time out, messages under way, idle time-outs. The product's
+//! own [`Links`](rejoin_core::node::links::Links) decides what a node does about them.
 
 use rejoin_core::control::CatalogEvent;
 use rejoin_core::node::batch::Input;
@@ -16,13 +16,13 @@ use crate::options::{MS, SECOND};
 
 /// How long a handshake may take.
 const HANDSHAKE_US: u64 = 5 * SECOND;
-/// When a first datagram that found nobody is sent again; each further time it takes twice as long.
+/// The pause before a first datagram is sent again; each further pause is twice as long.
 const RESEND_US: u64 = 120 * MS;
-/// A peer that holds no such connection resets it within that time of the first packet.
+/// A peer that does not know a connection resets it within this time of the first packet.
 const RESET_US: u64 = 100 * MS;
 
 impl World {
-    /// The connection over which shards and control of `at` know a peer, 0 if none.
+    /// The connection to a peer that the shards and the catalog of `at` know, 0 if none.
     pub(super) fn held(&self, at: NodeIndex, peer: NodeIndex) -> u32 {
         let running = self.nodes[usize::from(at)].running.as_ref();
         running.and_then(|running| running.links.connection(self.keys.node(peer))).map_or(0, |connection| connection as u32)
@@ -31,7 +31,7 @@ impl World {
     /// Sends something over a connection.
     pub(super) fn post_parcel(&mut self, from: NodeIndex, to: NodeIndex, connection: u32, parcel: Parcel, ordered: bool) {
         if ordered {
-            // The control stream loses nothing while its connection lives; what is cut comes when the link is whole.
+            // The control stream loses nothing while its connection lives; during a cut its messages wait.
             let at_us = self.network.in_order(self.now_us, from, to);
             return self.plan_parcel(at_us, from, to, connection, parcel);
         }
@@ -58,7 +58,7 @@ impl World {
         let Some(running) = &self.nodes[usize::from(to)].running else { return };
         let ordered = !matches!(&parcel, Parcel::Message(envelope) if !super::batch::is_control(&envelope.body));
         if self.network.is_cut(from, to) && ordered {
-            // Sent again until it comes through or either side gives the connection up; then the sender is silent.
+            // Sent again until it arrives or either side closes the connection.
             let sender = self.nodes[usize::from(from)].running.as_ref();
             if !sender.is_some_and(|running| running.open.contains_key(&connection)) {
                 return;
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// Hands a message to whom it is for.
+    /// Routes a message within the node.
     fn message_arrived(&mut self, at: NodeIndex, from: NodeIndex, envelope: PeerEnvelope) {
         let envelope = if self.options.encoded { recoded(&envelope) } else { envelope };
         let peer = self.keys.node(from);
@@ -95,13 +95,13 @@ impl World {
         }
     }
 
-    /// What a node announces.
+    /// The actors that a node announces.
     pub(super) fn actors(&self, at: NodeIndex) -> Vec<ActorNext> {
         let running = self.nodes[usize::from(at)].running.as_ref();
         running.map(|running| running.shards.iter().flat_map(|post| post.batch.shard().actors()).collect()).unwrap_or_default()
     }
 
-    /// Tells a node's links what has happened, and does what they ask for.
+    /// Hands an event to a node's links, and carries out their outputs.
     pub(super) fn link_event(&mut self, at: NodeIndex, event: LinkEvent) {
         let now = self.clock(at);
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };

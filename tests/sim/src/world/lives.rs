@@ -1,5 +1,4 @@
-//! How a node starts and ends: what the data directory's state file says, and what a kill, a stop and a loss of power
-//! leave.
+//! Starts and ends of a node: the state file, and the disk after a kill, a stop or a power loss.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +24,7 @@ use crate::rng::{Rng, Stream};
 
 /// How long a starting node waits for peers that it has reached.
 const LONGEST_START_US: u64 = 10 * SECOND;
-/// What a shard's requests may hold, on average: less than some values and copies take together with what each request
-/// takes anyway.
+/// The byte budget of a shard for each request that it may take: less than some values and copies need.
 const OP_BYTES: usize = 1024;
 /// When a start that has failed is tried again.
 const AGAIN_US: u64 = 300 * MS;
@@ -86,7 +84,7 @@ impl World {
             partitions: options.partitions,
             shards: options.shards,
             grace_us: options.start_grace_us,
-            // A node that is alone serves early: what comes of starts that have met nobody is what is looked for.
+            // A node that is alone serves early: starts that have met nobody are to be tested.
             minority_us: options.start_grace_us,
             longest_start_us: options.start_grace_us.max(LONGEST_START_US),
             timing: links::Timing::default(),
@@ -122,7 +120,7 @@ impl World {
         let mut posts = Vec::with_capacity(node.disks.len());
         for (index, disk) in (0..).zip(&mut node.disks) {
             if !clean {
-                // What is replayed is made durable anew before anything else is done with it.
+                // The replayed tail is made durable before anything else.
                 disk.sync(disk.written());
             }
             let config = Config {
@@ -187,7 +185,7 @@ impl World {
         self.plan_in(down_us, Occurrence::Boot { node: at, life });
     }
 
-    /// What was not durable is lost from some point on: all of it, some, or nothing, as the atlas allows.
+    /// Unsynced changes are lost from some point on: all, some or none, as the atlas allows.
     fn lose_power(&mut self, at: NodeIndex) {
         self.nodes[usize::from(at)].boot += 1;
         let mut lost = 0;
@@ -195,7 +193,7 @@ impl World {
             let disk = &self.nodes[usize::from(at)].disks[usize::from(shard)];
             let (synced, written) = (disk.synced(), disk.written());
             let wish = if self.faults.percent(60) { synced } else { self.faults.between(synced, written) };
-            // The earliest point from there on that leaves what was acknowledged somewhere.
+            // The earliest point from there on that keeps every acknowledged write on some disk.
             let cut = (wish..=written).find(|cut| self.may_cut(at, shard, *cut)).unwrap_or(written);
             self.nodes[usize::from(at)].disks[usize::from(shard)].cut(cut);
             lost += written - cut;
@@ -216,13 +214,12 @@ impl World {
     pub(super) fn may_forget(&self, at: NodeIndex, shard: u16, store_key: &[u8], left: Option<&[u8]>) -> bool {
         let disk = |node: NodeIndex| &self.nodes[usize::from(node)].disks[usize::from(shard)];
         let others = (0..self.options.nodes).filter(|node| *node != at).filter_map(|node| disk(node).object(store_key));
-        // What its own disk would forget counts also while its block cannot be read: the block heals, and the write
-        // would be gone.
+        // A copy in an unreadable block counts too: the block may become readable, and the write would be gone.
         let now = disk(at).object_on_disk(store_key).map(|bytes| &bytes[..]);
         self.atlas.allows(self.keys.of_store_key(store_key), now, left, others.map(|bytes| &bytes[..]))
     }
 
-    /// A process stops as it should: everything it has written is durable, and it says so.
+    /// A clean stop: everything is durable, and the state file says so.
     pub(super) fn stop(&mut self, at: NodeIndex) {
         let running = self.nodes[usize::from(at)].running.as_ref();
         let open: Vec<(u32, NodeIndex)> =

@@ -1,7 +1,7 @@
-//! A cluster in one thread: virtual time, and what is to happen next.
+//! A cluster in one thread, under virtual time.
 //!
-//! Everything that happens is an [`Occurrence`] in one queue, ordered by time and then by the order in which it was
-//! planned; nothing else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node,
+//! Everything that happens is an [`Occurrence`] in one queue, ordered by time and then by the order of planning.
+//! Nothing else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node,
 //! control}`); only time, network, disk and chance are simulated. In reading order: this file (the queue), `node` (a
 //! process and its disk), `batch` (a shard's queues), `links` (connections), `leaving` (graceful stops), `catalog` (the
 //! control task), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
@@ -45,16 +45,16 @@ use crate::workload::Session;
 /// Wall time at the start of every run, in milliseconds since 1970.
 const WALL_MS: u64 = 1_700_000_000_000;
 
-/// What happens at some time.
+/// Something that happens at a planned time.
 #[derive(Debug)]
 enum Occurrence {
-    /// A shard has something to do, or its timer is due. Only for that life of the node, like all that follow.
+    /// A shard has something to do, or its timer is due. Ignored in another life of the node, like all that follow.
     Wake { node: NodeIndex, life: u32, shard: u16 },
-    /// A sync has ended that had begun with so much written.
+    /// A sync of the first `goal` changes has ended.
     Synced { node: NodeIndex, life: u32, shard: u16, goal: u64 },
-    /// Something that a shard is told.
+    /// An event for a shard.
     Notice { node: NodeIndex, life: u32, shard: u16, event: Box<Event> },
-    /// What comes over a connection between nodes.
+    /// A message over a connection between nodes.
     Parcel { from: NodeIndex, to: NodeIndex, connection: u32, parcel: Parcel },
     /// A client's request comes to a node.
     Request { node: NodeIndex, life: u32, request: Box<ClientRequest> },
@@ -62,23 +62,23 @@ enum Occurrence {
     Reply { call: CallId, reply: Box<Reply> },
     /// A session does its next step.
     Act { session: u16 },
-    /// A client has waited long enough.
+    /// A client gives its call up.
     GiveUp { call: CallId },
     /// A node's links have something to do.
     Links { node: NodeIndex, life: u32 },
     /// A node's catalog has something to do.
     Control { node: NodeIndex, life: u32 },
-    /// A datagram that begins a connection is sent.
+    /// A datagram that opens a connection is sent.
     Dialling(Dialling),
-    /// A connection has come about at one end.
+    /// A connection is open at one end.
     Connected { node: NodeIndex, life: u32, peer: NodeIndex, connection: u32, dialled: bool },
-    /// A node that is about to stop looks what is still waited for.
+    /// A stopping node checks what is still waited for.
     Leaving { node: NodeIndex, life: u32 },
-    /// A node looks whether it still waits for a peer that is about to stop.
+    /// A node checks whether it still waits for a stopping peer.
     LetGo { node: NodeIndex, life: u32, peer: NodeIndex, connection: u32 },
     /// A node is to be started.
     Boot { node: NodeIndex, life: u32 },
-    /// Connections are looked at: which are dead.
+    /// Idle connections are closed.
     Connections,
     /// A fault of a class is due.
     Fault(Class),
@@ -86,20 +86,20 @@ enum Occurrence {
     Heal(Heal),
 }
 
-/// What comes over a connection.
+/// A message over a connection.
 #[derive(Debug)]
 enum Parcel {
     Message(Box<PeerEnvelope>),
     Hello(Box<PeerHello>),
-    /// Behind all objections to the receiver's actors, with the digest of the sender's catalog.
+    /// *Ready*, behind all objections to the receiver's actors, with the digest of the sender's catalog.
     Ready(u64),
     /// The sender's wall clock.
     Clock(u64),
     /// The sender is about to stop.
     Leaving,
-    /// The sender asks nothing more of the receiver, which is about to stop.
+    /// The sender asks nothing more of the receiver, which is stopping.
     Left,
-    /// The other side has closed it; with its words if it refuses the receiver.
+    /// The other side has closed the connection, with the reason if it refuses the receiver.
     Closed(Option<String>),
 }
 
@@ -130,10 +130,10 @@ impl Ord for Planned {
     }
 }
 
-/// A cluster, its clients and what befalls them.
+/// A cluster, its clients and its faults.
 pub(crate) struct World {
     pub(crate) options: Options,
-    /// What the cores keep.
+    /// Virtual time.
     now_us: u64,
     queue: BinaryHeap<Reverse<Planned>>,
     planned: u64,
@@ -148,18 +148,18 @@ pub(crate) struct World {
     faults: Rng,
     clients: Rng,
     plugins: Rng,
-    /// Of merges, how many percent fail now, and whether they take long.
+    /// The percentage of merges that fail now; above 0 some also take long.
     plugin_trouble: u32,
-    /// The latest that any wall clock showed before it was set.
+    /// The latest time that any wall clock showed before it was set back.
     latest_wall_ms: u64,
-    /// Nodes whose disks were put back and that have yet to meet their peers.
+    /// Nodes with an old disk that have not met all peers yet.
     meeting: Vec<NodeIndex>,
     /// The catalog of a new cluster.
     catalog: Catalog,
     /// Whether sessions begin calls.
     open: bool,
     pub(crate) trace: Trace,
-    /// What a batch asks for; kept for its room.
+    /// The outputs of a batch; kept for its allocation.
     outputs: Vec<Output>,
 }
 
@@ -202,7 +202,7 @@ impl World {
         world
     }
 
-    /// Everybody's first step.
+    /// Plans the first occurrences.
     fn begin(&mut self) {
         for node in 0..self.options.nodes {
             self.boot(node);
@@ -229,7 +229,7 @@ impl World {
         self.plan_at(self.now_us + us, what);
     }
 
-    /// Lets everything happen up to that time.
+    /// Runs up to that time.
     pub(crate) fn run_until(&mut self, end_us: u64) {
         while self.queue.peek().is_some_and(|Reverse(next)| next.at_us <= end_us) {
             self.step();
@@ -237,7 +237,7 @@ impl World {
         self.now_us = self.now_us.max(end_us);
     }
 
-    /// Lets things happen until `done` says so, or to that time. Returns whether it is done.
+    /// Runs until `done`, or up to that time. Returns whether it is done.
     fn run_while(&mut self, end_us: u64, done: impl Fn(&Self) -> bool) -> bool {
         while !done(self) {
             if self.queue.peek().is_none_or(|Reverse(next)| next.at_us > end_us) {
@@ -287,13 +287,13 @@ impl World {
         }
     }
 
-    /// Whether a node runs, and in that life.
+    /// Whether a node runs in that life.
     fn lives(&self, node: NodeIndex, life: u32) -> bool {
         let node = &self.nodes[usize::from(node)];
         node.life == life && node.running.is_some()
     }
 
-    /// The time as a node's shell reads it. Time 0 is left to "never", as there.
+    /// The time as a node's shell reads it. It is never 0, as in the product.
     fn clock(&self, node: NodeIndex) -> Now {
         Now { mono_us: self.now_us + 1, wall_ms: self.wall_ms(node) }
     }

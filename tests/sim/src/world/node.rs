@@ -1,4 +1,4 @@
-//! A node: what its disk keeps from life to life, and what a running process has beside it.
+//! A node: its disks, which outlive a process, and the state of the running process.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use super::leaving::Leaving;
 use crate::disk::Disk;
 use crate::history::NodeIndex;
 
-/// The small file that says how the last process ended.
+/// The state file, which says how the last process ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct State {
-    /// Of the machine, when that process began.
+    /// The boot id of the machine when that process started.
     pub(super) boot: u64,
     pub(super) clean: bool,
     pub(super) renewal_owed: bool,
@@ -36,9 +36,9 @@ pub(super) struct Backup {
     pub(super) state: State,
     pub(super) ids: Option<Disks>,
     pub(super) catalog: Catalog,
-    /// The actors of that time and the counters they would use next.
+    /// The actors of that time, with their next counters.
     pub(super) actors: Vec<ActorNext>,
-    /// Puts until then.
+    /// The number of puts until then.
     pub(super) puts: u64,
 }
 
@@ -48,25 +48,25 @@ pub(super) struct Node {
     pub(super) disks: Vec<Disk>,
     /// `None` before the first start, and after a wipe.
     pub(super) state: Option<State>,
-    /// What it remembers of data directories; `None` as with `state`.
+    /// The disk ids that it remembers; `None` as with `state`.
     pub(super) ids: Option<Disks>,
-    /// The catalog as it is kept.
+    /// The saved catalog.
     pub(super) catalog: Catalog,
     pub(super) backup: Option<Backup>,
-    /// A store's own word that it has lost something.
+    /// Whether its store has reported a loss.
     pub(super) reported_loss: bool,
-    /// The machine's boot.
+    /// The machine's boot id.
     pub(super) boot: u64,
     /// Counts the starts.
     pub(super) life: u32,
     pub(super) running: Option<Running>,
-    /// How far its wall clock is off.
+    /// The error of its wall clock.
     pub(super) skew_ms: i64,
-    /// What a batch takes, in microseconds.
+    /// The time of a batch, in microseconds.
     pub(super) service_us: u64,
-    /// What a sync takes on average, in microseconds.
+    /// The mean time of a sync, in microseconds.
     pub(super) sync_us: u64,
-    /// How it is to end in the middle of its next batch.
+    /// The crash planned for the middle of its next batch.
     pub(super) doom: Option<Death>,
     /// The highest counter that each of its actors has minted.
     pub(super) minted: Vec<(ActorId, u64)>,
@@ -74,9 +74,9 @@ pub(super) struct Node {
     pub(super) puts: u64,
 }
 
-/// What a batch takes on a healthy node.
+/// The time of a batch on a healthy node, in microseconds.
 pub(super) const SERVICE_US: u64 = 20;
-/// What a sync takes on a healthy disk.
+/// The mean time of a sync on a healthy disk, in microseconds.
 pub(super) const SYNC_US: u64 = 500;
 
 impl Node {
@@ -106,12 +106,12 @@ impl Node {
         self.running.as_ref().is_some_and(|running| running.links.is_serving())
     }
 
-    /// Whether it runs and does not tell clients to go elsewhere.
+    /// Whether it takes requests and is not stopping.
     pub(super) fn takes_clients(&self) -> bool {
         self.is_serving() && self.running.as_ref().is_some_and(|running| running.leaving.is_none())
     }
 
-    /// Whether it serves, and every end of a tenure that came of its start is written down.
+    /// Whether it serves, and no end of a tenure is owed.
     pub(super) fn has_met_its_peers(&self) -> bool {
         let shards = self.running.iter().flat_map(|running| &running.shards);
         self.is_serving() && !shards.into_iter().any(|post| post.batch.shard().owes_ends())
@@ -138,10 +138,10 @@ pub(super) struct Running {
     pub(super) links: Links,
     /// The earliest wake of the links that is planned, `u64::MAX` if none.
     pub(super) links_wake_us: u64,
-    /// Connections that this end has, and knows nothing bad of.
+    /// Connections that are open as far as this end knows.
     pub(super) open: BTreeMap<u32, Open>,
     pub(super) control: ControlTask,
-    /// Layout and catalog as the shards were last told.
+    /// The latest view that the shards were given.
     pub(super) view: Arc<ClusterView>,
     /// Whether it has served since all of its peers were met.
     pub(super) met_all: bool,
@@ -153,19 +153,19 @@ pub(super) struct Running {
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) peer: NodeIndex,
-    /// When this end last heard of the other one.
+    /// When the last packet of the other end arrived.
     pub(super) heard_us: u64,
 }
 
-/// The task that owns the catalog, and what waits for it.
+/// The task that owns the catalog, with its queue.
 #[derive(Debug)]
 pub(super) struct ControlTask {
     pub(super) control: Control,
-    /// Each with the connection that is told when it is done.
+    /// Each with the connection whose links are told when it is handled.
     pub(super) queue: VecDeque<(CatalogEvent, Option<u32>)>,
-    /// What is to happen once the catalog is saved.
+    /// The save under way, with the connection of its event.
     pub(super) saving: Option<Option<u32>>,
-    /// Until then it is at a save.
+    /// When the save under way ends.
     pub(super) busy_until_us: u64,
     /// The earliest turn that is planned, `u64::MAX` if none.
     pub(super) wake_us: u64,
@@ -177,14 +177,14 @@ impl ControlTask {
     }
 }
 
-/// A shard and the queues in front of it.
+/// A shard with its queues.
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) batch: GroupCommit,
-    /// What it is told, ahead of its work.
+    /// Inputs that are handled ahead of the requests.
     pub(super) inputs: Vec<Input>,
     pub(super) works: Vec<Event>,
-    /// Until then it is at its last batch.
+    /// When the batch under way ends.
     pub(super) busy_until_us: u64,
     /// The earliest wake that is planned, `u64::MAX` if none.
     pub(super) wake_us: u64,
