@@ -1,8 +1,7 @@
-//! Builds the cart plugin to a core WebAssembly module, which the binary embeds: `rejoin dev` and `rejoin demo` need no
-//! compiler.
+//! Builds the cart plugin to a core WebAssembly module, which the binary embeds, so that `rejoin dev` and `rejoin demo`
+//! need no compiler.
 //!
-//! A cargo of its own does it, in a target directory of its own: the outer cargo holds the lock of the other one until
-//! this script ends.
+//! It runs a second cargo with its own target directory: the outer cargo locks the other one until this script ends.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -43,14 +42,14 @@ fn variable(name: &str) -> Result<OsString, String> {
     std::env::var_os(name).ok_or_else(|| format!("cargo has not set {name}: build with cargo"))
 }
 
-/// The workspace: two folders above this package.
+/// The workspace, two directories above this package.
 fn root() -> Result<PathBuf, String> {
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     here.ancestors().nth(2).map(Path::to_path_buf).ok_or_else(|| format!("{} lies in no workspace", here.display()))
 }
 
-/// `guest` beside the profile folders, so that it is kept between builds and shared with `rejoin plugin build`; in
-/// `OUT_DIR` if that is laid out otherwise.
+/// The directory `guest` beside those of the profiles, which is kept between builds and shared with `rejoin plugin
+/// build`; `OUT_DIR` if the target directory has another structure.
 fn target_dir(out: &Path) -> PathBuf {
     let build = out.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "build"));
     build.and_then(|build| build.ancestors().nth(2)).unwrap_or(out).join("guest")
@@ -69,7 +68,7 @@ fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(variable("CARGO")?);
     cargo.current_dir(root).args(["build", "--lib", "-p", "rejoin-plugin-cart", "--profile", "guest", "--target", TARGET, "--target-dir"]);
     cargo.arg(target_dir).stdin(Stdio::null());
-    // What the outer cargo (or clippy) has set is meant for the host, not for the guest.
+    // Variables of the outer cargo (or clippy) configure the host build, not the guest.
     let keep = ["CARGO", "CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_PROXY"];
     let ours = |name: &str| {
         (name.starts_with("CARGO") && !keep.contains(&name) && !name.starts_with("CARGO_REGISTRIES_") && !name.starts_with("CARGO_SOURCE_"))
@@ -90,8 +89,8 @@ fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     Ok(target_dir.join(TARGET).join("guest/rejoin_plugin_cart.wasm"))
 }
 
-/// Keeps this machine's paths out of the module. The very flags of `rejoin plugin build`, so that both give the same
-/// bytes; a test compares them.
+/// Keeps the paths of this machine out of the module. The same flags as `rejoin plugin build`, so that both give the
+/// same bytes; a test compares them.
 fn remapped(root: &Path) -> String {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from);

@@ -26,7 +26,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
     #[command(subcommand)]
-    pub(crate) verb: Verb,
+    pub(crate) command: Command,
 }
 
 /// Whether `--json` is among arguments that could not be parsed. What stands behind `--` is data.
@@ -36,12 +36,12 @@ pub(crate) fn wants_json(arguments: impl Iterator<Item = std::ffi::OsString>) ->
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Run a whole cluster in this process, with a sample bucket
     Dev(DevArgs),
     /// Show what Rejoin does on a cluster of real processes
     #[command(subcommand)]
-    Demo(DemoVerb),
+    Demo(DemoCommand),
     /// Measure a cluster under load: rate, latency, CPU per operation
     Bench(BenchArgs),
     /// Run one node
@@ -56,16 +56,16 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Make, show and change buckets
     #[command(subcommand)]
-    Bucket(BucketVerb),
+    Bucket(BucketCommand),
     /// Make, build, test, push and list merge plugins
     #[command(subcommand)]
-    Plugin(PluginVerb),
+    Plugin(PluginCommand),
     /// Make, list and revoke access tokens
     #[command(subcommand)]
-    Token(TokenVerb),
+    Token(TokenCommand),
     /// Make the certificates of a cluster
     #[command(subcommand)]
-    Cert(CertVerb),
+    Cert(CertCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -91,7 +91,7 @@ pub(crate) struct DevArgs {
 }
 
 #[derive(Subcommand, Clone, Copy, Debug)]
-pub(crate) enum DemoVerb {
+pub(crate) enum DemoCommand {
     /// Split a cluster of three, write one cart on both sides, heal, and watch the carts merge
     Partition,
 }
@@ -224,7 +224,7 @@ pub(crate) struct StatusArgs {
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum BucketVerb {
+pub(crate) enum BucketCommand {
     /// Make a bucket
     Create {
         name: String,
@@ -299,7 +299,7 @@ pub(crate) struct PropsArgs {
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum PluginVerb {
+pub(crate) enum PluginCommand {
     /// Make a guest crate: a complete plugin, and a test of its laws
     New {
         /// The directory, which must not exist; its name becomes the name of the crate
@@ -361,7 +361,7 @@ pub(crate) struct TestArgs {
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum TokenVerb {
+pub(crate) enum TokenCommand {
     /// Make a token and print it; its secret is stored nowhere
     Create {
         name: String,
@@ -382,7 +382,7 @@ pub(crate) enum TokenVerb {
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum CertVerb {
+pub(crate) enum CertCommand {
     /// Make a cluster's authority and its secret: ca.pem, ca-key.pem and cluster-secret
     Ca {
         #[command(flatten)]

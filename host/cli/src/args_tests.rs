@@ -7,8 +7,8 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("rejoin").chain(line.split_whitespace()))
 }
 
-fn verb(line: &str) -> Verb {
-    parse(line).unwrap_or_else(|why| panic!("{line}: {why}")).verb
+fn command(line: &str) -> Command {
+    parse(line).unwrap_or_else(|why| panic!("{line}: {why}")).command
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn every_verb_is_spelled_as_documented() {
         "completions bash".into(),
     ];
     for line in lines {
-        verb(&line);
+        command(&line);
     }
 }
 
@@ -75,7 +75,7 @@ fn what_contradicts_itself_is_refused() {
 
 #[test]
 fn values_and_contexts_may_begin_with_a_dash() {
-    let Verb::Put(put) = verb("put b k -5 --context -Abc") else { panic!("no put") };
+    let Command::Put(put) = command("put b k -5 --context -Abc") else { panic!("no put") };
     assert_eq!((put.value.as_deref(), put.write.context.as_deref()), (Some("-5"), Some("-Abc")));
 }
 

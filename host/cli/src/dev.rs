@@ -12,6 +12,7 @@ use rejoin_node::{Config, Node};
 
 use crate::args::DevArgs;
 use crate::cart;
+use crate::commands::status::first_problem;
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
@@ -19,7 +20,6 @@ use crate::local_cluster::{LocalCluster, LocalNode};
 use crate::output::{Output, note};
 use crate::serve::log;
 use crate::signals::Signals;
-use crate::verbs::status::first_problem;
 
 /// The file that marks a directory as a cluster of `dev`.
 const SHAPE_FILE: &str = "dev.toml";

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use rejoin_proto::Name;
 
+use crate::commands::cert::{self, SECRET};
+use crate::commands::token::root_token;
 use crate::failure::Failure;
 use crate::files::{self, Mode};
-use crate::verbs::cert::{self, SECRET};
-use crate::verbs::token::root_token;
 
 /// One node of a local cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

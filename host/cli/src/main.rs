@@ -3,13 +3,14 @@
 //! It decides nothing: a command asks a cluster through the SDK, starts nodes, or makes files. Data goes to stdout,
 //! messages go to stderr, and the exit code says how the command ended.
 //!
-//! In reading order: [`args`], [`verbs`] for the commands that ask a cluster, [`serve`] for a node, [`dev`], [`demo`]
+//! In reading order: [`args`], [`commands`] for the commands that ask a cluster, [`serve`] for a node, [`dev`], [`demo`]
 //! and [`mod@bench`] for clusters on this machine; [`failure`] and [`output`] are used by all.
 #![forbid(unsafe_code)]
 
 mod args;
 mod bench;
 mod cart;
+mod commands;
 mod connect;
 mod demo;
 mod descriptors;
@@ -25,16 +26,15 @@ mod progress;
 mod serve;
 mod signals;
 mod values;
-mod verbs;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use args::{Cli, DemoVerb, ServeArgs, Verb};
+use args::{Cli, Command, DemoCommand, ServeArgs};
 use clap::Parser;
+use commands::{bucket, cert, completions, object, plugin, status, token};
 use failure::Failure;
 use output::{Output, no_color};
-use verbs::{bucket, cert, completions, object, plugin, status, token};
 
 /// A node allocates a dozen times for each message on one thread and frees on another. The C library's allocator took
 /// an eighth of its time.
@@ -71,35 +71,35 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     error.exit()
 }
 
-/// Runs the verb to its end. `demo` and `dev` start on this very thread, so that their processes end with it.
+/// Runs the command to its end. `demo` and `dev` start on this very thread, so that their processes end with it.
 fn run(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Verb::Serve(ServeArgs { threads: Some(threads), .. }) = cli.verb {
+    if let Command::Serve(ServeArgs { threads: Some(threads), .. }) = cli.command {
         builder.worker_threads(usize::from(threads));
     }
     let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|why| Failure::usage(format!("no threads can be started: {why}")))?;
-    let ended = runtime.block_on(verb(cli, out, color_stderr));
+    let ended = runtime.block_on(command(cli, out, color_stderr));
     // Does not wait for a blocked thread, such as a read of stdin.
     runtime.shutdown_background();
     ended
 }
 
-async fn verb(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failure> {
+async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failure> {
     let global = &cli.global;
-    match cli.verb {
-        Verb::Dev(args) => dev::run(out, &args, color_stderr).await,
-        Verb::Demo(DemoVerb::Partition) => demo::partition(out).await,
-        Verb::Bench(args) => bench::run(global, out, &args).await,
-        Verb::Serve(args) => serve::run(out, &args, color_stderr).await,
-        Verb::Get(args) => object::get(global, out, &args).await,
-        Verb::Put(args) => object::put(global, out, &args).await,
-        Verb::Delete(args) => object::delete(global, out, &args).await,
-        Verb::Status(args) => status::status(global, out, &args).await,
-        Verb::Bucket(verb) => bucket::run(global, out, verb).await,
-        Verb::Plugin(verb) => plugin::run(global, out, verb).await,
-        Verb::Token(verb) => token::run(global, out, verb).await,
-        Verb::Cert(verb) => cert::run(out, &verb),
-        Verb::Completions(args) => completions::run(out, &args),
+    match cli.command {
+        Command::Dev(args) => dev::run(out, &args, color_stderr).await,
+        Command::Demo(DemoCommand::Partition) => demo::partition(out).await,
+        Command::Bench(args) => bench::run(global, out, &args).await,
+        Command::Serve(args) => serve::run(out, &args, color_stderr).await,
+        Command::Get(args) => object::get(global, out, &args).await,
+        Command::Put(args) => object::put(global, out, &args).await,
+        Command::Delete(args) => object::delete(global, out, &args).await,
+        Command::Status(args) => status::status(global, out, &args).await,
+        Command::Bucket(command) => bucket::run(global, out, command).await,
+        Command::Plugin(command) => plugin::run(global, out, command).await,
+        Command::Token(command) => token::run(global, out, command).await,
+        Command::Cert(command) => cert::run(out, &command),
+        Command::Completions(args) => completions::run(out, &args),
     }
 }

@@ -50,7 +50,7 @@ fn a_lost_write_is_repeated_only_at_its_node() {
 }
 
 #[test]
-fn a_uncertain_write_ends_with_its_window() {
+fn an_uncertain_write_ends_with_its_window() {
     let since = Instant::now();
     let mut write = WriteAttempts::default();
     assert_eq!(write.after(Failure::NoAnswer, Some(sent(since)), since + Duration::from_secs(10), PAUSE), Decision::GiveUp);
@@ -62,7 +62,7 @@ fn a_uncertain_write_ends_with_its_window() {
 }
 
 #[test]
-fn a_uncertain_write_ends_with_the_start_of_its_node() {
+fn an_uncertain_write_ends_with_the_start_of_its_node() {
     let now = Instant::now();
     assert!(sent(now).repeatable(now, StartId(7)));
     assert!(!sent(now).repeatable(now, StartId(8)));
@@ -74,7 +74,7 @@ fn a_uncertain_write_ends_with_the_start_of_its_node() {
 }
 
 #[test]
-fn a_definite_refusal_of_a_uncertain_write_leaves_it_uncertain() {
+fn a_definite_refusal_of_an_uncertain_write_leaves_it_uncertain() {
     let now = Instant::now();
     let mut write = WriteAttempts::default();
     write.after(Failure::NoAnswer, Some(sent(now)), now, PAUSE);

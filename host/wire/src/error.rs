@@ -33,9 +33,9 @@ pub enum Error {
     /// The remote certificate was not signed by this cluster's authority, or has expired.
     #[error("{addr} shows a certificate that this cluster's authority does not vouch for ({why}); check the address and the CA file")]
     Untrusted {
-        /// Who was dialled.
+        /// The dialled address.
         addr: SocketAddr,
-        /// What the verifier said.
+        /// The verifier's text.
         why: String,
     },
     /// A certificate is of another cluster.
@@ -49,9 +49,9 @@ pub enum Error {
     /// Another node answers at that address.
     #[error("node {found} answers where {expected} was expected; check the address in the layout")]
     WrongNode {
-        /// Who was dialled.
+        /// The node that was expected.
         expected: Name,
-        /// Who answered.
+        /// The node that answered.
         found: Name,
     },
     /// The certificate files of a running endpoint were replaced by those of another subject.
@@ -65,7 +65,7 @@ pub enum Error {
     /// A certificate of a client or an authority, where that of a node is needed.
     #[error("{subject} is not a node; a node certificate is needed here (`rejoin cert node`)")]
     NotANode {
-        /// What the certificate says.
+        /// The certificate's subject.
         subject: Subject,
     },
     /// No certificate, where that of a node is needed.
@@ -74,19 +74,19 @@ pub enum Error {
     /// The other side refuses our certificate.
     #[error("{addr} refuses our certificate (TLS alert {alert}: {why}); use one that its cluster's authority signed")]
     CertificateRefused {
-        /// Who was dialled.
+        /// The dialled address.
         addr: SocketAddr,
         /// The TLS alert.
         alert: u8,
-        /// What the other side said.
+        /// The meaning of the alert.
         why: String,
     },
     /// The other side does not speak our protocol.
     #[error("{addr} speaks none of our protocols ({protocol}); is it a Rejoin node of this version?")]
     NoSuchProtocol {
-        /// Who was dialled.
+        /// The dialled address.
         addr: SocketAddr,
-        /// What was offered.
+        /// The protocol that was offered.
         protocol: &'static str,
     },
     /// Another program has the port.
@@ -100,23 +100,23 @@ pub enum Error {
     Bind {
         /// The wanted address.
         addr: SocketAddr,
-        /// What the system said.
+        /// The system's text.
         why: String,
     },
     /// A host name has no IP address.
     #[error("{address} cannot be found: {why}; check the host name and the resolver of this machine")]
     Unresolved {
-        /// What was looked up.
+        /// The address to resolve.
         address: Address,
-        /// What the resolver said.
+        /// The resolver's text.
         why: String,
     },
     /// Nobody answered in time.
     #[error("{addr} did not answer within {} ms; is the node up, and does UDP pass?", waited.as_millis())]
     Unreachable {
-        /// Who was dialled.
+        /// The dialled address.
         addr: SocketAddr,
-        /// How long was waited.
+        /// The time-out.
         waited: Duration,
     },
     /// The other side uses another version of the framing.
@@ -133,7 +133,7 @@ pub enum Error {
     /// The other side closed the connection during the handshake.
     #[error("{addr} refuses the connection: {closed}")]
     Refused {
-        /// Who was dialled.
+        /// The dialled address.
         addr: SocketAddr,
         /// Its reason.
         closed: Closed,

@@ -28,7 +28,7 @@ impl Probe {
     pub(crate) fn start(dir: &Path) -> Result<Self, Failure> {
         let path = dir.join(format!("rejoin-bench-probe-{:08x}", rand::random::<u32>()));
         let failed = |why: io::Error| Failure::file(&path, "written and synced", &why);
-        let file = Removed { file: File::create_new(&path).map_err(failed)?, path: path.clone() };
+        let file = TempFile { file: File::create_new(&path).map_err(failed)?, path: path.clone() };
         // The first sync also makes the allocation and the name of the file durable, so it is not measured.
         sync(&file.file).map_err(failed)?;
         let (stop, stopped) = mpsc::channel();
@@ -60,12 +60,12 @@ fn sync(file: &File) -> io::Result<()> {
 }
 
 /// A file that is removed on drop.
-struct Removed {
+struct TempFile {
     file: File,
     path: PathBuf,
 }
 
-impl Drop for Removed {
+impl Drop for TempFile {
     fn drop(&mut self) {
         // A leftover is 4 KiB, and its name says where it comes from.
         let _ = fs::remove_file(&self.path);

@@ -48,20 +48,20 @@ impl Sub for Counters {
     }
 }
 
-/// Asks every node once a second.
+/// Reads the counters of all nodes once a second.
 pub(crate) struct Watch {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<Vec<Counters>, Failure>>,
 }
 
-/// The counters before anything was done.
+/// The counters before the load.
 pub(crate) struct Baseline {
     nodes: Vec<SocketAddr>,
     counters: Counters,
 }
 
 impl Baseline {
-    /// Asks these admin ports.
+    /// Reads the counters from these admin ports.
     ///
     /// # Errors
     /// A node does not answer.
@@ -70,7 +70,7 @@ impl Baseline {
         Ok(Self { nodes, counters })
     }
 
-    /// Goes on asking from `began` on. What was done before that, in a warm-up, is left out.
+    /// Reads the counters from `began` on, so that the warm-up is not counted.
     pub(crate) fn watch(self, began: Instant) -> Watch {
         let (stop, mut stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
@@ -98,7 +98,7 @@ impl Baseline {
 }
 
 impl Watch {
-    /// What was done in each second, the last one as far as it went.
+    /// The counters of each second. The last one may be a part of a second.
     ///
     /// # Errors
     /// A node did not answer.

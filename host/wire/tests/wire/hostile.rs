@@ -1,4 +1,4 @@
-//! What it withstands. After each attack the endpoint still serves.
+//! Hostile peers and clients. After each attack the endpoint still serves.
 
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ async fn more_connections_than_allowed_are_refused_and_room_comes_back() {
     assert_eq!(node.stats().refused, 1);
     let (dialled, _) = open.pop().unwrap();
     dialled.close(CloseCode::DONE, "no longer needed");
-    // A closed connection keeps its place until late packets can no longer come.
+    // A closed connection keeps its slot until late packets can no longer come.
     let again = async { while client.connect_client(node.local_addr()).await.is_err() {} };
     soon(async { tokio::join!(again, accept_client(&node)) }).await;
 }
@@ -226,7 +226,7 @@ fn first_frames_only() -> Limits {
 #[tokio::test]
 async fn a_client_that_is_not_let_in_may_send_small_control_frames_and_little_of_anything() {
     let (ca, node) = setting(first_frames_only());
-    // A client of this library: what it sends too early waits on its own side, and arrives when it is let in.
+    // A client of this library: frames that it sends too early wait on its side, and arrive when it is admitted.
     let client = client_of(&ca, Limits::default());
     let (dialled, accepted) = tokio::join!(soon(client.connect_client(node.local_addr())), accept_client(&node));
     let dialled = dialled.unwrap();
@@ -249,7 +249,7 @@ async fn a_client_that_is_not_let_in_may_send_small_control_frames_and_little_of
     closed_with(&raw, CloseCode::FRAME_TOO_LARGE).await;
     assert!(soon(accepted.recv()).await.is_none());
 
-    // What nobody takes is not read on either, however small it is.
+    // Frames that are not taken stop the reading, however small they are.
     let (_raw, mut streams, accepted) = greeted(&ca, &node).await;
     let small = [&1_u32.to_le_bytes()[..], &9_u64.to_le_bytes(), b"x"].concat();
     let flood = async {
@@ -274,7 +274,7 @@ async fn who_is_not_let_in_gives_way_to_newcomers_and_who_is_does_not() {
     };
     let (one, two) = (dial().await, dial().await);
     let three = dial().await;
-    // No more than two may be new: the oldest has gone.
+    // At most two may be new: the oldest was evicted.
     let Closed::ByPeer { code, .. } = soon(one.0.closed()).await else { panic!("{:?}", one.0.close_reason()) };
     assert_eq!((code, node.stats().new_clients), (CloseCode::BUSY, 2));
     two.1.admit();
@@ -282,7 +282,7 @@ async fn who_is_not_let_in_gives_way_to_newcomers_and_who_is_does_not() {
     let four = dial().await;
     assert_eq!((node.stats().clients, node.stats().new_clients), (3, 1));
     let five = dial().await;
-    assert!(soon(four.0.closed()).await.to_string().contains("others wait for this place"));
+    assert!(soon(four.0.closed()).await.to_string().contains("others wait for this slot"));
     five.1.admit();
     let refused = soon(client.connect_client(node.local_addr())).await;
     assert!(matches!(refused, Err(Error::Refused { .. })), "nobody gives way who is let in: {refused:?}");
@@ -307,7 +307,7 @@ async fn handshakes_that_are_left_lying_do_not_keep_a_peer_out() {
         loop {
             match peer.connect_peer(node.local_addr(), &n1).await {
                 Ok(connection) => break connection,
-                // The others are young, and have their time first.
+                // The others have not had their minimum time yet.
                 Err(error) => assert!(matches!(error, Error::Refused { .. } | Error::Unreachable { .. }), "{error}"),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -323,7 +323,7 @@ async fn handshakes_that_are_left_lying_do_not_keep_a_peer_out() {
 async fn half_made_handshakes_keep_no_expected_peer_out() {
     let mut limits = Limits::default();
     limits.max_handshakes = 8;
-    // So long that none of the flood gives way by its age.
+    // So long that none of the flood is evicted for its age.
     limits.handshake = Duration::from_secs(60);
     let (ca, node) = setting(limits.clone());
     let peer = node_of(&ca, "n2", limits);
@@ -338,7 +338,7 @@ async fn half_made_handshakes_keep_no_expected_peer_out() {
     let one = flood([127, 0, 0, 2]).await;
     assert_eq!(one.len(), 6);
     still_serves(&ca, &node).await;
-    // Several of them take all, but those that are kept for peers.
+    // Several of them take all but those that are reserved for peers.
     let more = flood([127, 0, 0, 3]).await;
     assert_eq!(more.len(), 2);
     let refused = soon(peer.connect_peer(node.local_addr(), &name("n1"))).await;

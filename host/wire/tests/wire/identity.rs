@@ -1,4 +1,4 @@
-//! Whom it lets in.
+//! Certificates: who is accepted, and as what.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ async fn a_client_certificate_or_none_is_no_peer_and_nothing_it_says_is_read() {
     let client = ca.issue_client(&name("shop"), valid()).unwrap();
     for own in [Some(&client), None] {
         let connection = raw_dial(&ca, own, PEER_PROTOCOL, node.local_addr()).await.unwrap();
-        // Bytes that would be answered with another code, had anybody read them.
+        // Bytes that would be answered with another code if they were read.
         if let Ok((mut send, _)) = connection.open_bi().await {
             let _ = send.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
         }
@@ -96,7 +96,7 @@ async fn a_client_certificate_or_none_is_no_peer_and_nothing_it_says_is_read() {
     }
     assert_eq!(node.stats().accepted, 0);
 
-    // The same, said by an endpoint before it dials.
+    // The same error from an endpoint before it dials.
     let identity = Identity::client(ca.cert_pem(), Some((&client.cert_pem, &client.key_pem))).unwrap();
     let endpoint = Endpoint::bind(loopback(), identity, Limits::default()).unwrap();
     assert!(matches!(endpoint.connect_peer(node.local_addr(), &name("n1")).await, Err(Error::NotANode { .. })));

@@ -1,4 +1,4 @@
-//! The wire over loopback UDP: what it carries, whom it lets in, and what it withstands.
+//! The crate over loopback UDP: frames, certificates, restarts and hostile peers.
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 
 mod hostile;

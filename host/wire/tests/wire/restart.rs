@@ -1,4 +1,4 @@
-//! A process that is killed says nothing; the one that is started in its place does.
+//! A killed process does not close its connections; its successor resets them.
 
 use std::{
     io::{self, IoSliceMut},
@@ -20,7 +20,7 @@ use rejoin_wire::{Accepted, Endpoint, Identity, Limits};
 
 use crate::support::{CLUSTER, authority, loopback, name, node_of, soon, valid};
 
-/// A socket that can be silenced: what is sent from then on is lost, as that of a dead process is.
+/// A socket that can be silenced: later packets are lost, like those of a dead process.
 #[derive(Debug)]
 struct Mortal {
     socket: Arc<dyn AsyncUdpSocket>,
@@ -53,8 +53,8 @@ fn patient() -> Limits {
     limits
 }
 
-/// Runs an endpoint on a runtime of its own that accepts one connection, and ends that runtime as a kill would: nothing
-/// is said to anybody.
+/// Runs an endpoint on a runtime of its own that accepts one connection, and ends that runtime like a kill: no close is
+/// sent.
 fn serve_and_die(identity: Identity, address: mpsc::Sender<SocketAddr>, accepted: mpsc::Sender<()>, die: mpsc::Receiver<()>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let dead = Arc::new(AtomicBool::new(false));
@@ -92,7 +92,7 @@ async fn a_node_that_was_killed_and_started_again_frees_its_peers_without_their_
     die.send(()).unwrap();
     victim.join().unwrap();
 
-    // The dead one's socket goes with its runtime, a moment later.
+    // The socket is closed with its runtime, a moment later.
     let again = soon(async {
         loop {
             match Endpoint::bind(address, identity.clone(), Limits::default()) {

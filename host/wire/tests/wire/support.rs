@@ -1,4 +1,4 @@
-//! Authorities, endpoints, pairs of them, and a dialer that obeys no rules.
+//! Authorities, endpoints, pairs of endpoints, and a dialer that breaks the protocol.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration, time::SystemTime};
 
@@ -24,7 +24,7 @@ pub(crate) fn authority(cluster: ClusterId) -> ClusterCa {
     ClusterCa::create(cluster, valid()).unwrap()
 }
 
-/// No test waits longer than this for anything that should happen.
+/// The longest wait for an expected event.
 pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), work).await.expect("this should have happened by now")
 }
@@ -83,7 +83,7 @@ pub(crate) async fn still_serves(ca: &ClusterCa, node: &Endpoint) {
     assert_eq!(soon(accepted.recv()).await.unwrap().body, "ping");
 }
 
-/// A QUIC connection by someone who trusts the authority, shows what it likes and offers any protocol.
+/// A QUIC connection with any certificate and any protocol, from a dialer that trusts the authority.
 pub(crate) async fn raw_dial(
     ca: &ClusterCa,
     own: Option<&Issued>,

@@ -1,4 +1,4 @@
-//! What it carries.
+//! Frames over real connections.
 
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ async fn ten_thousand_small_requests_are_pipelined_in_batches_from_a_thread() {
     thread.join().unwrap();
 }
 
-/// Windows and queues so small that a reader who does not read is felt at once.
+/// Windows and queues so small that they fill at once when nothing is read.
 fn tight() -> Limits {
     let mut limits = Limits::default();
     limits.stream_window = 64 << 10;
@@ -131,11 +131,10 @@ fn tight() -> Limits {
     limits
 }
 
-/// Bytes that may be under way outside the sender's queue under `tight`: window, inbox, and what one read brings above
-/// it.
+/// Bytes that fit outside the sender's queue under `tight`: the window, the inbox, and one read above its limit.
 const UNDER_WAY: usize = 512 << 10;
 
-/// Sends 16 KiB frames until there is no room for a good while; returns how many were taken.
+/// Sends 16 KiB frames until the queue stays full. Returns the number queued.
 async fn fill(connection: &Connection, class: Class) -> u64 {
     let sender = connection.sender();
     let mut count = 0;

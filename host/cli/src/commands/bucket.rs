@@ -2,17 +2,17 @@
 
 use rejoin_client::admin::{BucketInfo, BucketProps, Durability, Name, activation};
 
-use crate::args::{BucketVerb, PropsArgs};
+use crate::args::{BucketCommand, PropsArgs};
+use crate::commands::json::{Bucket, Count};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
 use crate::values::{PluginChoice, Ttl};
-use crate::verbs::json::{Bucket, Count};
 
-pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: BucketVerb) -> Result<(), Failure> {
-    match verb {
-        BucketVerb::Create { name, props } => {
+pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand) -> Result<(), Failure> {
+    match command {
+        BucketCommand::Create { name, props } => {
             let props = changed(BucketProps::default(), &props)?;
             let admin = connect(global).await?.admin();
             let (copies, merges) = (usize::from(props.n), props.plugin.is_some());
@@ -33,15 +33,15 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: BucketVerb) -> R
             }
             Ok(())
         }
-        BucketVerb::List => {
+        BucketCommand::List => {
             let buckets = connect(global).await?.admin().buckets().await?;
             list(out, &buckets)
         }
-        BucketVerb::Show { name } => {
+        BucketCommand::Show { name } => {
             let bucket = connect(global).await?.admin().bucket(&name).await?;
             show(out, &bucket)
         }
-        BucketVerb::Set { name, version, props } => {
+        BucketCommand::Set { name, version, props } => {
             let admin = connect(global).await?.admin();
             let old = admin.bucket(&name).await?;
             if let Some(version) = version.filter(|version| *version != old.version) {

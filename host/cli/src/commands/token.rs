@@ -4,19 +4,19 @@ use std::path::Path;
 
 use rejoin_client::admin::Scope;
 
-use crate::args::TokenVerb;
+use crate::args::TokenCommand;
+use crate::commands::bucket::names;
+use crate::commands::json::{Token, scope};
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::files;
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
-use crate::verbs::bucket::names;
-use crate::verbs::json::{Token, scope};
 
-pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: TokenVerb) -> Result<(), Failure> {
-    match verb {
-        TokenVerb::Create { name, admin } => create(global, out, &name, admin).await,
-        TokenVerb::List => {
+pub(crate) async fn run(global: &GlobalArgs, out: Output, command: TokenCommand) -> Result<(), Failure> {
+    match command {
+        TokenCommand::Create { name, admin } => create(global, out, &name, admin).await,
+        TokenCommand::List => {
             let tokens = connect(global).await?.admin().tokens().await?;
             let tokens: Vec<Token> = tokens.iter().map(Token::from).collect();
             if out.json {
@@ -26,7 +26,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: TokenVerb) -> Re
             let rows = tokens.into_iter().map(|token| vec![token.name.clone(), token.scope.into(), state(&token)]);
             out.table(&["token", "scope", "state"], rows.collect())
         }
-        TokenVerb::Revoke { name } => {
+        TokenCommand::Revoke { name } => {
             let behind = connect(global).await?.admin().revoke_token(&name).await?;
             note(format!("token {name} is withdrawn"));
             if !behind.is_empty() {
@@ -34,7 +34,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: TokenVerb) -> Re
             }
             Ok(())
         }
-        TokenVerb::Root { secret } => root(out, &secret),
+        TokenCommand::Root { secret } => root(out, &secret),
     }
 }
 

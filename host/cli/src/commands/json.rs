@@ -302,7 +302,7 @@ pub(crate) struct LawTest<'a> {
     pub(crate) version: Option<String>,
     /// Whether the values came from the plugin's own sampler.
     pub(crate) sampler: bool,
-    /// Of the cases; null when they were replayed.
+    /// The seed of the cases; null with `--replay`.
     pub(crate) seed: Option<u64>,
     /// Whether no law was broken, and one at least has judged a case.
     pub(crate) held: bool,
@@ -320,7 +320,7 @@ pub(crate) struct Law {
     pub(crate) law: &'static str,
     pub(crate) says: &'static str,
     pub(crate) held: bool,
-    /// How many cases were tried, and in how many of them there was something to judge; null if the law is broken.
+    /// Cases that were run, and those of them that could be judged; null if the law is broken.
     pub(crate) cases: Option<u32>,
     pub(crate) judged: Option<u32>,
 }

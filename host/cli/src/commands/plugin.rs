@@ -5,27 +5,27 @@ use std::path::{Path, PathBuf};
 use rejoin_client::ErrorKind;
 use rejoin_merge::{CancelToken, ChildCompiler, Compiler, Host, HostConfig, ModuleLimits, Plugin as Compiled, build};
 
-use crate::args::PluginVerb;
+use crate::args::PluginCommand;
+use crate::commands::component::{not_built, rejected, stem};
+use crate::commands::json::Plugin;
+use crate::commands::{laws, new};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
 use crate::progress::Bar;
-use crate::verbs::component::{not_built, rejected, stem};
-use crate::verbs::json::Plugin;
-use crate::verbs::{laws, new};
 
-pub(crate) async fn run(global: &GlobalArgs, out: Output, verb: PluginVerb) -> Result<(), Failure> {
-    match verb {
-        PluginVerb::New { dir, sdk } => new::run(out, &dir, &sdk),
-        PluginVerb::Build { dir, output, offline, module_bytes } => {
+pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand) -> Result<(), Failure> {
+    match command {
+        PluginCommand::New { dir, sdk } => new::run(out, &dir, &sdk),
+        PluginCommand::Build { dir, output, offline, module_bytes } => {
             let limits = ModuleLimits::for_bytes(module_bytes);
             make(out, |component| compile(&compiler(), &limits, component), &dir, output, offline)
         }
-        PluginVerb::Test(args) => laws::run(out, &compiler(), &args),
-        PluginVerb::Push { file, name } => push(global, out, &file, name).await,
-        PluginVerb::List => {
+        PluginCommand::Test(args) => laws::run(out, &compiler(), &args),
+        PluginCommand::Push { file, name } => push(global, out, &file, name).await,
+        PluginCommand::List => {
             let plugins = connect(global).await?.admin().plugins().await?;
             let plugins: Vec<Plugin> = plugins.iter().map(Plugin::from).collect();
             if out.json {
@@ -48,12 +48,14 @@ fn make(
     output: Option<PathBuf>,
     offline: bool,
 ) -> Result<(), Failure> {
-    note(format!("building {} …", dir.display()));
+    let bar = Bar::spinner(&format!("building {}", dir.display()));
+    if bar.is_none() {
+        note(format!("building {} …", dir.display()));
+    }
     let component = build::guest(dir, &build::Options { target_dir: None, offline }).map_err(|why| not_built(&why))?;
-    let compiled = {
-        let _spinner = Bar::spinner("compiling the component");
-        compile(&component)?
-    };
+    bar.iter().for_each(|bar| bar.message("compiling the component"));
+    let compiled = compile(&component)?;
+    drop(bar);
     let file = match output {
         Some(file) => file,
         None => default_file(dir)?,

@@ -11,7 +11,7 @@ use rejoin_wire::{
     cert::{ClusterCa, Issued},
 };
 
-use crate::args::{CertRenewal, CertVerb};
+use crate::args::{CertCommand, CertRenewal};
 use crate::failure::Failure;
 use crate::files::{self, Mode};
 use crate::output::{Output, note};
@@ -28,33 +28,33 @@ struct IssuedFiles {
     files: Vec<PathBuf>,
 }
 
-pub(crate) fn run(out: Output, verb: &CertVerb) -> Result<(), Failure> {
-    let issued_files = match verb {
-        CertVerb::Ca { place, days, renew: true } => {
+pub(crate) fn run(out: Output, command: &CertCommand) -> Result<(), Failure> {
+    let issued_files = match command {
+        CertCommand::Ca { place, days, renew: true } => {
             let ca = load(&place.dir)?;
             let cert = ca.renew_own(days_from_now(*days)).map_err(Failure::usage)?;
             files::replace(&place.dir.join(CA), cert.as_bytes(), Mode::Public)?;
             IssuedFiles { cluster: ca.cluster().to_string(), files: vec![place.dir.join(CA)] }
         }
-        CertVerb::Ca { place, days, renew: false } => {
+        CertCommand::Ca { place, days, renew: false } => {
             let ca = authority(&place.dir, *days)?;
             IssuedFiles { cluster: ca.cluster().to_string(), files: [CA, CA_KEY, SECRET].map(|file| place.dir.join(file)).into() }
         }
-        CertVerb::Node { name, host, place, renewal: CertRenewal { renew: true, new_key }, days } => {
+        CertCommand::Node { name, host, place, renewal: CertRenewal { renew: true, new_key }, days } => {
             if !host.is_empty() {
                 return Err(Failure::usage("--host cannot be given with --renew: the names in the certificate stay as they are"));
             }
             renew(&load(&place.dir)?, &place.dir, &check_name(name)?, *new_key, *days)?
         }
-        CertVerb::Client { name, place, renewal: CertRenewal { renew: true, new_key }, days } => {
+        CertCommand::Client { name, place, renewal: CertRenewal { renew: true, new_key }, days } => {
             renew(&load(&place.dir)?, &place.dir, &check_name(name)?, *new_key, *days)?
         }
-        CertVerb::Node { name, host, place, days, .. } => {
+        CertCommand::Node { name, host, place, days, .. } => {
             let ca = load(&place.dir)?;
             let issued = ca.issue_node(&check_name(name)?, host, days_from_now(*days)).map_err(Failure::usage)?;
             write_pair(&ca, &place.dir, name, &issued)?
         }
-        CertVerb::Client { name, place, days, .. } => {
+        CertCommand::Client { name, place, days, .. } => {
             let ca = load(&place.dir)?;
             let issued = ca.issue_client(&check_name(name)?, days_from_now(*days)).map_err(Failure::usage)?;
             write_pair(&ca, &place.dir, name, &issued)?

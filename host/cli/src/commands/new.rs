@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use crate::commands::json;
 use crate::failure::Failure;
 use crate::files::{self, Mode};
 use crate::output::{Output, note};
-use crate::verbs::json;
 
 const LIB: &str = include_str!("../../../../plugins/highest/src/lib.rs");
 const LAWS: &str = include_str!("../../../../plugins/highest/tests/laws.rs");

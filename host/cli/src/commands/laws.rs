@@ -10,12 +10,12 @@ use rejoin_merge::{
 };
 
 use crate::args::TestArgs;
+use crate::commands::component::{not_built, rejected, stem};
+use crate::commands::json;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Mode};
 use crate::output::{Output, note};
 use crate::progress::Bar;
-use crate::verbs::component::{not_built, rejected, stem};
-use crate::verbs::json;
 
 /// Longer values than this are cut on a terminal; the file has all of them.
 const SHOWN_CHARS: usize = 300;
@@ -138,7 +138,7 @@ fn law(law: Law, tried: Option<&rejoin_merge::laws::LawStats>) -> json::Law {
     json::Law { law: law.name(), says: law.statement(), held: tried.is_some(), cases, judged }
 }
 
-/// What scripts read and people look at first.
+/// Prints the result of each law.
 fn print(
     out: Output,
     under_test: &PluginUnderTest,
@@ -268,7 +268,7 @@ fn again(under_test: &PluginUnderTest, law: Law, trial: Trial) -> (Law, bool, Op
     }
 }
 
-/// What is broken, on what, and what to do, for people.
+/// Explains a counterexample: the law, the siblings, the results, and advice.
 fn explain(found: &FixtureCase) {
     note(format!("\nthe law of {} is broken: {}", found.law, found.says));
     note(format!("  key         {}", shown(&found.key)));

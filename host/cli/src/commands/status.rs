@@ -6,11 +6,11 @@ use rejoin_client::admin::Status;
 use rejoin_wire::utc_text;
 
 use crate::args::StatusArgs;
+use crate::commands::json::ClusterStatus;
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
-use crate::verbs::json::ClusterStatus;
 
 /// How often `--wait-healthy` reads the status.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);

@@ -7,11 +7,11 @@ use rejoin_client::{Bytes, Context, ErrorKind, NeedsBasis, Object, Write, Writte
 use rejoin_wire::utc_text_ms;
 
 use crate::args::{DeleteArgs, GetArgs, PutArgs, WriteArgs};
+use crate::commands::json::{GetOutput, Put};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure, exit_of};
 use crate::global::GlobalArgs;
 use crate::output::{Output, note};
-use crate::verbs::json::{GetOutput, Put};
 
 /// Reads a key and prints the value. Unmerged siblings are not printed on stdout and exit with 1, so that a script does
 /// not take them for a value: stderr lists them, and `--siblings` or `--json` prints them.
