@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// What to type.
+/// The usage text.
 pub(crate) const USAGE: &str = "usage: cart-service --profile FILE [--bucket cart] COMMAND
   show USER                  what is in a cart
   add USER ITEM [QUANTITY]   one, or that many
@@ -17,7 +17,7 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// A command with its arguments.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Command {
     Show { user: String },

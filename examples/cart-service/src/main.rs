@@ -1,4 +1,4 @@
-//! A cart service on the Rejoin SDK: what a team would start from.
+//! A cart service on the Rejoin SDK, as a starting point for a service of your own.
 //!
 //! ```text
 //! cart-service --profile DIR/profile.toml show ann

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rejoin_client::{Bucket, Client, Codec, CodecError, ErrorKind, Result};
 use rejoin_plugin_cart::Cart;
 
-/// Carts as the plugin stores them: the service and the plugin share the type, so they cannot disagree about the bytes.
+/// The codec of carts. Service and plugin share the type, so they agree on the bytes.
 pub(crate) struct Carts;
 
 impl Codec for Carts {
@@ -23,10 +23,9 @@ impl Codec for Carts {
 
 /// Reads and changes carts as one writer.
 ///
-/// A writer's adds are numbered, so its name must be its own: a device, a process, a session, with something random in
-/// it. What it has written to each cart is kept, so that a read from a replica that lags behind does not lead to a
-/// number being used twice. It is kept for as long as the service lives; a long-lived one would end sessions and begin
-/// new ones.
+/// A writer numbers its adds, so its name must be unique: that of a device, a process or a session, with a random part.
+/// The service keeps what it has written to each cart, so that a read from a stale replica does not make it use a
+/// number twice. It keeps that for its whole life; a long-running service would begin new sessions from time to time.
 pub(crate) struct CartService {
     carts: Bucket<Carts>,
     writer: String,
@@ -34,7 +33,7 @@ pub(crate) struct CartService {
 }
 
 impl CartService {
-    /// A service on that bucket, under a writer's name that begins with `who`.
+    /// A service on that bucket, with a random writer's name that begins with `who`.
     pub(crate) fn new(client: &Client, bucket: &str, who: &str) -> Result<Self> {
         let writer = format!("{who}-{:08x}", rand::random::<u32>());
         Ok(Self { carts: client.bucket(bucket)?, writer, written: Mutex::default() })
@@ -45,27 +44,27 @@ impl CartService {
         &self.writer
     }
 
-    /// The bucket below.
+    /// The bucket of the carts.
     pub(crate) fn carts(&self) -> &Bucket<Carts> {
         &self.carts
     }
 
-    /// What is in a user's cart.
+    /// Reads a user's cart.
     pub(crate) async fn show(&self, user: &str) -> Result<Cart> {
         Ok(self.carts.get(user).await?.into_value()?.unwrap_or_default())
     }
 
-    /// Adds that many of an item.
+    /// Adds a quantity of an item.
     pub(crate) async fn add(&self, user: &str, item: &str, quantity: u32) -> Result<Cart> {
         self.change(user, |cart, writer| cart.add(writer, item, quantity)).await
     }
 
-    /// Removes all of an item that this service can see.
+    /// Removes all adds of an item that a read returns.
     pub(crate) async fn remove(&self, user: &str, item: &str) -> Result<Cart> {
         self.change(user, |cart, _| cart.remove(item)).await
     }
 
-    /// Changes a cart and returns it as it was written. Changes of one cart by this writer happen one after the other.
+    /// Changes a cart and returns the written one. Changes of one cart by this writer run one after the other.
     async fn change(&self, user: &str, edit: impl Fn(&mut Cart, &str) + Send + Sync) -> Result<Cart> {
         let written = self.written(user);
         let mut written = written.lock().await;
@@ -78,7 +77,7 @@ impl CartService {
             cart
         });
         let outcome = update.await;
-        // Also what may have been written must not be numbered again, and travels with the next change.
+        // A write with an unknown outcome may be stored, so its numbers are used too.
         if outcome.as_ref().map_or_else(|error| error.kind() == ErrorKind::Unknown, |_| true) {
             *written = made;
         }

@@ -1,4 +1,4 @@
-//! Two devices, one cart: what concurrent changes come to.
+//! Concurrent changes of one cart by two devices.
 
 use anyhow::{Result, ensure};
 
@@ -6,7 +6,7 @@ use rejoin_client::Client;
 
 use crate::service::{CartService, print};
 
-/// Runs the tour on a cart of its own, so that it can be run again.
+/// Runs the tour on a new cart, so that it can be repeated.
 pub(crate) async fn run(client: &Client, bucket: &str) -> Result<()> {
     let phone = CartService::new(client, bucket, "phone")?;
     let laptop = CartService::new(client, bucket, "laptop")?;
@@ -18,7 +18,7 @@ pub(crate) async fn run(client: &Client, bucket: &str) -> Result<()> {
     concurrent_add_and_remove(&phone, &laptop, &user).await
 }
 
-/// Both add at the same time: nothing is lost.
+/// Both add concurrently: nothing is lost.
 async fn concurrent_adds(phone: &CartService, laptop: &CartService, user: &str) -> Result<()> {
     println!("1. The phone adds 3 apples while the laptop adds a pear.");
     let (on_phone, on_laptop) = tokio::join!(phone.add(user, "apples", 3), laptop.add(user, "pears", 1));
@@ -30,7 +30,7 @@ async fn concurrent_adds(phone: &CartService, laptop: &CartService, user: &str) 
     Ok(())
 }
 
-/// One removes what it sees: it stays removed.
+/// One removes an item that it has read: it stays removed.
 async fn seen_remove(phone: &CartService, laptop: &CartService, user: &str) -> Result<()> {
     println!("\n2. The laptop removes the pear.");
     laptop.remove(user, "pears").await?;
@@ -40,7 +40,7 @@ async fn seen_remove(phone: &CartService, laptop: &CartService, user: &str) -> R
     Ok(())
 }
 
-/// Both change what they have read before either wrote: the store keeps both, and the plugin makes one cart of them.
+/// Both change the cart that they have read before either writes: the store keeps both, and the plugin merges them.
 async fn concurrent_add_and_remove(phone: &CartService, laptop: &CartService, user: &str) -> Result<()> {
     println!("\n3. Both look at the cart; then the phone adds an apple, and the laptop removes the apples it saw.");
     let seen = phone.carts().get(user).await?;

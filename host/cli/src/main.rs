@@ -3,8 +3,8 @@
 //! It decides nothing: a command asks a cluster through the SDK, starts nodes, or makes files. Data goes to stdout,
 //! messages go to stderr, and the exit code says how the command ended.
 //!
-//! In reading order: [`args`], [`commands`] for the commands that ask a cluster, [`serve`] for a node, [`dev`], [`demo`]
-//! and [`mod@bench`] for clusters on this machine; [`failure`] and [`output`] are used by all.
+//! In reading order: [`args`], [`commands`] for the commands that ask a cluster, [`serve`] for a node, [`dev`],
+//! [`demo`] and [`mod@bench`] for clusters on this machine; [`failure`] and [`output`] are used by all.
 #![forbid(unsafe_code)]
 
 mod args;

@@ -20,7 +20,7 @@ use crate::session::{CallError, Session};
 use crate::sync::lock;
 use crate::{Context, Error, ErrorKind, Result, time};
 
-/// What all clones of a client share.
+/// The state that all clones of a client share.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) connections: Arc<Connections>,

@@ -29,7 +29,7 @@ pub(crate) enum Failure {
     Refused(ErrorCode, Duration),
 }
 
-/// What to do after a failed attempt.
+/// The next step after a failed attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Decision {
     /// Send it as a first attempt to the next node, after a pause.

@@ -78,9 +78,9 @@ pub struct BucketProps {
     pub r: Quorum,
     /// Replicas that must acknowledge a write.
     pub w: Quorum,
-    /// Of those that answer a read, how many must be owners.
+    /// Owners among the replicas that answer a read.
     pub pr: Quorum,
-    /// Of those that acknowledge a write, how many must be owners.
+    /// Owners among the replicas that acknowledge a write.
     pub pw: Quorum,
     /// When a replica acknowledges a write.
     pub durability: Durability,

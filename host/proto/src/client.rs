@@ -156,7 +156,7 @@ pub struct Put {
     pub key: Bytes,
     /// The value, or a tombstone.
     pub content: Content,
-    /// What it replaces.
+    /// The values that it replaces.
     pub basis: Basis,
     /// The same for all attempts at this write.
     pub request: RequestId,
@@ -224,7 +224,7 @@ pub enum PutOutcome {
 /// The answer to a [`Put`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PutReply {
-    /// How it ended.
+    /// Whether the quorum acknowledged it.
     pub outcome: PutOutcome,
     /// Covers the write and what it replaced, and no sibling that the writer has not read.
     pub context: Bytes,
@@ -264,7 +264,7 @@ pub enum AdminRequest {
     TokenCreate {
         /// Unique within the cluster.
         name: Name,
-        /// What it allows.
+        /// The permissions.
         scope: Scope,
         /// BLAKE3 of the secret part.
         secret_hash: [u8; 32],

@@ -20,7 +20,7 @@ pub const MAX_NODES: usize = 4096;
 pub struct LayoutRef {
     /// Grows by one with each change.
     pub version: u64,
-    /// Of the encoded layout.
+    /// The hash of the encoded layout.
     pub hash: u64,
 }
 

@@ -1,7 +1,7 @@
-//! Decoding never takes more memory than a small multiple of what was sent: a length that is a lie costs nothing.
+//! Decoding never allocates more than a small multiple of its input: false lengths cost nothing.
 //!
-//! `unsafe`: counting allocations takes a global allocator, whose trait is unsafe. It forwards to the system's and adds
-//! numbers.
+//! `unsafe`: counting allocations needs a global allocator, whose trait is unsafe. It forwards to the system's and
+//! counts.
 #![allow(unsafe_code)]
 
 mod support;
@@ -16,13 +16,13 @@ use rejoin_proto::peer::{PeerEnvelope, PeerHello};
 use rejoin_proto::{Layout, Object, catalog::Record};
 
 thread_local! {
-    // Of this thread alone: the test harness allocates on its own, whenever it likes. Both are without a destructor, so
-    // that the allocator may ask for them at any time.
+    // For this thread only: the test harness allocates on others. Neither has a destructor, so that the allocator may
+    // use them at any time.
     static NOW: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// What this thread holds has changed by that many bytes.
+/// Counts an allocation or deallocation of this thread, in bytes.
 fn count(bytes: isize) {
     NOW.set(NOW.get() + bytes);
     PEAK.set(PEAK.get().max(NOW.get()));

@@ -1,4 +1,4 @@
-//! Names, digests, layouts and properties are checked where they come in.
+//! The checks of names, digests, layouts and properties.
 
 mod support;
 

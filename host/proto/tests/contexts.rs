@@ -1,4 +1,4 @@
-//! Contexts cannot be made up, altered or moved to another key; and their text passes through shells and headers.
+//! Contexts cannot be forged, altered or used for another key; their text is safe in shells and headers.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Whatever arrives, decoding answers: no panic, nothing left over, and what was encoded comes back.
+//! Decoding any bytes: no panic, no trailing bytes, and encoded values are restored.
 
 mod support;
 
@@ -11,7 +11,7 @@ use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::peer::{PeerEnvelope, PeerHello};
 use rejoin_proto::{Layout, Object, catalog::Record};
 
-/// Of whatever decodes, what is encoded again must decode to the same bytes: the encoding has one form.
+/// Bytes that decode must be the encoding of the decoded value: each value has one encoding.
 fn is_stable<T: Versioned>(bytes: &[u8]) {
     if let Ok(written) = again::<T>(bytes) {
         assert_eq!(again::<T>(&written).as_deref(), Ok(written.as_slice()), "{}", T::WHAT);
@@ -99,7 +99,7 @@ fn an_objects_id_with_a_key_out_of_bounds_is_refused() {
     assert!(read(0).is_err() && read(1025).is_err());
 }
 
-/// Nothing could ever replace such an entry: it would come back from every copy.
+/// No write could ever replace such an entry: it would return from every replica.
 #[test]
 fn an_entry_without_a_write_or_with_one_that_the_context_has_not_seen_is_refused() {
     let altered = |change: fn(&mut Object)| {

@@ -1,4 +1,4 @@
-//! The operator's verbs.
+//! The operator's interface.
 
 use rejoin_client::ErrorKind;
 use rejoin_client::admin::{BucketProps, Scope};

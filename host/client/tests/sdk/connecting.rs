@@ -1,4 +1,4 @@
-//! Seeds and nodes that do not answer: who waits for them, and for how long.
+//! Seeds and nodes that do not answer, and how long callers wait for them.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use rejoin_client::{Bucket, Client, ErrorKind, Json};
 
 use crate::fake::{Cluster, React};
 
-/// Far longer than any test waits: whoever waits for a silent node that long has failed.
+/// Longer than any test runs: a call that waits this long for a silent node fails its test.
 const FOR_EVER: Duration = Duration::from_secs(600);
 
-/// A test that still waits after that hangs on something silent.
+/// A test that runs longer waits for a silent node.
 async fn in_time<T>(what: impl IntoFuture<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), what.into_future()).await.expect("it waits for what does not answer")
 }
 
-/// An address at which everything is received and nothing answered.
+/// An address that receives packets and never answers.
 async fn silent() -> (UdpSocket, String) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap().to_string();
@@ -59,7 +59,7 @@ async fn seeds_that_are_no_address_or_are_not_known_to_the_resolver_are_passed_o
     let error = in_time(cluster.builder().seeds(["no-such-host.invalid:7400", "nothing"]).connect()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
     assert!(error.to_string().contains("no-such-host.invalid") && error.to_string().contains("nothing"), "{error}");
-    // A refusal tells more than silence does.
+    // A refusal is more specific than silence.
     let builder = cluster.builder().token("app:wrong").seeds(["no-such-host.invalid:7400".to_string(), good]);
     assert_eq!(in_time(builder.connect()).await.unwrap_err().kind(), ErrorKind::Denied);
 }

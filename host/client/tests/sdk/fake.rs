@@ -1,4 +1,4 @@
-//! Nodes that speak the real protocol over real QUIC, and answer what a test tells them to.
+//! Nodes with the real protocol over real QUIC, whose replies the test chooses.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -18,17 +18,17 @@ use rejoin_wire::{Validity, cert::ClusterCa};
 pub(crate) const TOKEN: &str = "app:secret";
 const TENANT: TenantId = TenantId(11);
 
-/// What a node does with a request.
+/// The behaviour of a node for a request.
 #[derive(Clone)]
 #[allow(clippy::large_enum_variant, reason = "a handful of them, in a queue of a test")]
 pub(crate) enum React {
-    /// Answers.
+    /// Replies.
     Say(Reply),
-    /// Says nothing.
+    /// Never replies.
     Silence,
-    /// Closes the connection without an answer.
+    /// Closes the connection without a reply.
     Close,
-    /// The same, and its start is another one from then on.
+    /// The same, and uses another start id from then on.
     CloseAndForget,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Seen {
     pub(crate) request: Request,
 }
 
-/// What the nodes of a cluster share.
+/// Shared by the nodes of a cluster.
 pub(crate) struct Shared {
     layout: Mutex<Layout>,
     window_ms: u32,
@@ -97,7 +97,7 @@ impl Cluster {
         self.builder().connect().await.unwrap()
     }
 
-    /// What the next requests for objects get, whichever node they come to; after that they are answered well.
+    /// The behaviours for the next requests for objects, on any node. Later requests succeed.
     pub(crate) fn react(&self, reactions: impl IntoIterator<Item = React>) {
         self.shared.reactions.lock().unwrap().extend(reactions);
     }
@@ -235,7 +235,7 @@ pub(crate) fn found(value: &'static str, tag: u8) -> GetReply {
     }
 }
 
-/// The end of a write.
+/// The reply to a write.
 pub(crate) fn stored(outcome: PutOutcome, acked: u8) -> Reply {
     Reply::Put(PutReply { outcome, context: vec![7, 7].into(), acked, needed: 2, receipt: None })
 }

@@ -1,4 +1,4 @@
-//! The SDK against nodes that speak the real protocol over real QUIC and misbehave as they are told.
+//! The SDK against nodes with the real protocol over real QUIC that misbehave on demand.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod admin;

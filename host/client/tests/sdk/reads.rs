@@ -133,7 +133,7 @@ async fn the_error_of_a_read_is_the_most_telling_one_of_its_attempts() {
     assert_eq!(stock.get("k").await.unwrap_err().kind(), ErrorKind::Unavailable);
     cluster.react([React::Close, refused(ErrorCode::Damaged), refused(ErrorCode::Overloaded)]);
     assert_eq!(stock.get("l").await.unwrap_err().kind(), ErrorKind::Damaged);
-    // Of a hedged read neither node need have the last word.
+    // Either node of a hedged read may answer.
     let client = cluster.builder().attempts(1).connect().await.unwrap();
     cluster.react([React::Silence, refused(ErrorCode::Denied)]);
     let hedged = client.bucket::<Json<u32>>("stock").unwrap().get("m").hedge(Duration::from_millis(30));

@@ -1,4 +1,4 @@
-//! Writes: where they are repeated, where they are not, and what the caller is told.
+//! Writes: when they are repeated, when they are not, and the errors of the caller.
 
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ async fn a_lost_write_is_repeated_at_its_node_under_its_id() {
     assert_eq!((puts[0].1.attempt, puts[1].1.attempt), (0, 1));
 }
 
-/// An earlier attempt may still arrive after the answer to a later one: only the node's table of requests keeps it from
-/// being done again.
+/// An earlier attempt may still arrive after the answer to a later one: only the node's retry row keeps it from being
+/// done again.
 #[tokio::test]
 async fn receipts_go_back_by_the_dozen_and_none_of_a_write_that_was_repeated() {
     let cluster = Cluster::start(1).await;
@@ -119,7 +119,7 @@ async fn a_refusal_after_a_lost_attempt_leaves_the_doubt() {
     cluster.react([React::Close, refused(ErrorCode::Exists)]);
     let error = notes.put("k", b"v".to_vec()).create().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
-    // Also when the refusal would, alone, be worth another node.
+    // Also if the refusal alone would allow another node.
     cluster.react([React::Close, refused(ErrorCode::Unavailable), refused(ErrorCode::Unavailable)]);
     let error = notes.put("k", b"v".to_vec()).create().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
@@ -159,7 +159,7 @@ async fn the_error_of_a_write_is_the_most_telling_one_of_its_attempts() {
     cluster.react([refused(ErrorCode::DiskFull), refused(ErrorCode::Overloaded), refused(ErrorCode::Stopping)]);
     let error = notes.put("k", b"v".to_vec()).blind().await.unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::DiskFull, true), "{error}");
-    // In doubt it stays, whatever was said; with the word of the node that counted its acknowledgements.
+    // The outcome stays unknown after any refusal; the error is that of the node that counted its acknowledgements.
     cluster.react([React::Say(stored(PutOutcome::Unknown, 1)), React::Close, React::CloseAndForget]);
     let error = notes.put("k", b"v".to_vec()).blind().await.unwrap_err();
     assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::Unknown, 2, 1), "{error}");
@@ -218,7 +218,7 @@ async fn an_update_carries_the_context_of_its_read() {
 async fn an_update_that_was_not_written_begins_again_with_its_read() {
     let cluster = Cluster::start(1).await;
     let stock: Bucket<Json<u32>> = cluster.client().await.bucket("stock").unwrap();
-    // The read is answered well; then the context is not taken; then all is well.
+    // The read succeeds, then the context is refused, then everything succeeds.
     let first = crate::fake::found("5", 0);
     cluster.react([React::Say(rejoin_proto::client::Reply::Get(first)), refused(ErrorCode::BadContext)]);
     let mut calls = 0;
@@ -230,7 +230,7 @@ async fn an_update_that_was_not_written_begins_again_with_its_read() {
         .await
         .unwrap();
     assert_eq!((updated.value, calls, cluster.puts().len()), (6, 2, 2));
-    // A write in doubt is not: the change could be made twice.
+    // An uncertain write is not repeated: the change could be made twice.
     let again = crate::fake::found("5", 0);
     cluster.react([React::Say(rejoin_proto::client::Reply::Get(again)), React::CloseAndForget]);
     let error = stock.update("apples", |old| old.unwrap_or(0) + 1).await.unwrap_err();

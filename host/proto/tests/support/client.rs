@@ -1,4 +1,4 @@
-//! What a client and a node say to each other, one of each.
+//! A sample of each message between clients and nodes.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! What nodes say to each other, one of each, and every error code in the place where it travels.
+//! A sample of each message between nodes, with every error code.
 
 use bytes::Bytes;
 

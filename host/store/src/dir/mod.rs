@@ -80,7 +80,8 @@ impl DataDir {
     /// returns.
     ///
     /// # Errors
-    /// [`OpenError`]: in use, another cluster's, node's or shard count's, from a newer release, damaged, or the disk refuses.
+    /// [`OpenError`]: in use, another cluster's, node's or shard count's, from a newer release, damaged, or the disk
+    /// refuses.
     pub fn open(path: impl AsRef<Path>, identity: Identity) -> Result<(Self, Start), OpenError> {
         Self::open_on(path, identity, Arc::new(OsDisk))
     }

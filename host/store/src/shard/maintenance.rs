@@ -51,10 +51,9 @@ impl Maintenance {
     /// journal first.
     ///
     /// # Errors
-    /// [`StoreFault::Full`]: no room to flush or compact, to be tried again. [`StoreFault::Busy`]: the system is out of descriptors or memory, to be tried
-    /// again. [`StoreFault::Damaged`]: a table is damaged and could not be taken out of the tree yet; writing and
-    /// reading go on.
-    /// [`StoreFault::Failed`]: the store has stopped.
+    /// [`StoreFault::Full`]: no room to flush or compact, to be tried again. [`StoreFault::Busy`]: the system is out of
+    /// descriptors or memory, to be tried again. [`StoreFault::Damaged`]: a table is damaged and could not be taken out
+    /// of the tree yet; writing and reading go on. [`StoreFault::Failed`]: the store has stopped.
     pub fn run(&self) -> Result<WorkDone, StoreFault> {
         self.guarded(false)
     }

@@ -40,8 +40,8 @@ impl Syncer {
     /// Calls at the same time queue; each serves all that was committed when its turn came.
     ///
     /// # Errors
-    /// [`StoreFault::Busy`]: the system is out of descriptors or memory; to be called again. [`StoreFault::Failed`]: the disk failed. The store is poisoned;
-    /// a later call never succeeds.
+    /// [`StoreFault::Busy`]: the system is out of descriptors or memory; to be called again. [`StoreFault::Failed`]:
+    /// the disk failed. The store is poisoned; a later call never succeeds.
     pub fn sync(&self) -> Result<CommitSeq, StoreFault> {
         self.shared.sync()
     }
