@@ -11,10 +11,9 @@ use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::Identity;
 use rejoin_wire::{Validity, cert::ClusterCa};
 
-/// The secret of every simulated cluster.
 const SECRET: &str = "the secret of a simulated cluster";
 
-/// Authority, secret, and per node a certificate, a configuration and a data directory; removed when dropped.
+/// The authority, the secret, and each node's certificate and key. They are removed when this is dropped.
 #[derive(Debug)]
 pub struct Files {
     dir: TempDir,
@@ -31,7 +30,7 @@ pub fn name(text: &str) -> Name {
 }
 
 impl Files {
-    /// An authority of its own, and certificates for these nodes.
+    /// Creates an authority, and certificates for these nodes.
     ///
     /// # Panics
     /// If a file cannot be written: the test cannot go on.
@@ -51,7 +50,7 @@ impl Files {
         Self { dir, ca }
     }
 
-    /// Gives all nodes this secret, in place of a good one.
+    /// Replaces the secret of all nodes.
     ///
     /// # Panics
     /// If it cannot be written.
@@ -81,7 +80,7 @@ impl Files {
         (read(format!("{node}.pem")), read(format!("{node}.key")))
     }
 
-    /// A node's own identity, for who wants to stand in for it.
+    /// A node's identity, for a test that plays its part.
     ///
     /// # Panics
     /// If the node has no files.
@@ -91,7 +90,7 @@ impl Files {
         Identity::node(self.ca_pem(), &certificate, &key).expect("they go together")
     }
 
-    /// A node's configuration in a cluster of these nodes, with `more` lines of it. The folder is for the data of all.
+    /// A node's configuration in a cluster of these nodes, with `more` lines. `data` holds the data directories of all.
     ///
     /// # Panics
     /// If `more` is no configuration.
