@@ -1,4 +1,4 @@
-//! The commands that documents show: taken out of their text and run.
+//! Extracts the commands from documents and runs them.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,8 +6,7 @@ use std::process::Command;
 use crate::cli::{Ran, run};
 use crate::process::sibling;
 
-/// The fenced `sh` blocks of a Markdown text, in order. A block that is fenced as `sh no-run` is left out: it is for
-/// the reader's eyes.
+/// The fenced `sh` blocks of a Markdown text, in order. Blocks fenced as `sh no-run` are left out.
 #[must_use]
 pub fn sh_blocks(markdown: &str) -> Vec<String> {
     let mut blocks = Vec::new();
@@ -26,10 +25,9 @@ pub fn sh_blocks(markdown: &str) -> Vec<String> {
     blocks
 }
 
-/// Runs blocks in order in one shell, as a person would type them, with the `rejoin` that was built here. The first
-/// command that fails ends it.
+/// Runs blocks in order in one shell, with the `rejoin` that was built here. It ends at the first command that fails.
 ///
-/// What the blocks have started in the background is ended with the shell.
+/// Background processes of the blocks end with the shell.
 ///
 /// # Panics
 /// If there is no shell.

@@ -5,16 +5,16 @@ use std::sync::OnceLock;
 
 use rejoin_merge::build::{self, Options};
 
-/// Where the workspace is.
+/// The root of the workspace.
 #[must_use]
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The cart's component, built from its source as `rejoin plugin build` does it. Once a process.
+/// The cart's component, built from source as by `rejoin plugin build`, once per process.
 ///
 /// # Panics
-/// If it does not build; the message says why.
+/// If it does not build, with the reason.
 pub fn cart() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     BYTES.get_or_init(|| build::guest(&workspace().join("plugins/cart"), &Options::default()).unwrap_or_else(|error| panic!("{error}")))

@@ -1,4 +1,4 @@
-//! The commands that the documents show are run as they stand, from the first to the last.
+//! Runs the commands that the documents show.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::os::unix::fs::symlink;
@@ -50,7 +50,7 @@ fn every_command_of_the_readme_works() {
     }
 }
 
-/// What `plugin new` begins with is compiled and tested; what the documents show is that.
+/// The documents show the template of `plugin new`, which is compiled and tested.
 #[test]
 fn the_plugin_that_the_documents_show_is_the_one_of_the_tree() {
     let read = |file: &str| std::fs::read_to_string(workspace().join(file)).unwrap();
