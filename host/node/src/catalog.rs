@@ -1,7 +1,7 @@
 //! The task that owns the catalog: it runs the control machine, saves the catalog, and publishes each change to
 //! sessions, shards and peers. It never decides a race; that is the machine's part.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use rejoin_core::control::{Catalog, CatalogEffect, CatalogEvent, Control, Published};
 use rejoin_core::node::links::LinkEvent;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
-use rejoin_proto::{ErrorCode, ErrorReply, Layout, PluginDigest, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Layout, PluginDigest, codec};
 use rejoin_store::{ControlFile, FileError};
 
 use crate::context::NodeContext;
@@ -156,17 +156,17 @@ impl CatalogTask {
 
     /// Starts to compile the catalog's plugins, and to fetch those that are missing.
     fn want_modules(&self, ctx: &Arc<NodeContext>) {
-        let digest = |record: &Record| match record.key {
-            RecordKey::Plugin(digest) => Some(digest),
+        let plugin = |record: &Record| match record.key {
+            RecordKey::Plugin(digest) => Some((digest, record.stamp)),
             _ => None,
         };
-        let wanted: BTreeSet<PluginDigest> = self.control.records().filter_map(digest).collect();
+        let named: BTreeMap<PluginDigest, Hlc> = self.control.records().filter_map(plugin).collect();
         let active = self.control.records().filter_map(|record| match &record.body {
             RecordBody::Bucket { props, .. } => props.plugin.as_ref().map(|activation| activation.plugin),
             _ => None,
         });
         // Here and not in the spawned task, so that the list of the later of two changes stays.
-        ctx.plugins.want(wanted, active.collect());
+        ctx.plugins.want(named, active.collect());
         load_and_fetch(ctx);
     }
 }

@@ -1,5 +1,4 @@
-//! The keys of a node's configuration and their defaults. Only the keys that name the node and its files have none.
-//! `config_file` reads and checks the file.
+//! A node's configuration: one TOML file, every key with a default but the few that name the node and its files.
 
 use std::path::PathBuf;
 
@@ -7,44 +6,44 @@ use serde::Deserialize;
 
 use rejoin_proto::{Address, Name};
 
-/// The configuration of a node. Paths are relative to the configuration file's directory.
+/// What a node is started with. Paths are relative to the file they stand in.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[non_exhaustive]
 pub struct Config {
-    /// The node's name. It must be the one in its certificate.
+    /// The node's name, as in its certificate.
     pub name: Name,
-    /// The UDP address for clients and peers. A host name is resolved once, at the start.
+    /// The UDP address for clients and peers alike. A host name is looked up once, at the start.
     pub listen: Address,
-    /// The TCP address of metrics and health; none by default. A host name is resolved once, at the start.
+    /// The TCP address of metrics and health; none by default. A host name is looked up once, at the start.
     pub admin: Option<Address>,
     /// The data directory.
     pub data: PathBuf,
-    /// The certificate of the cluster's authority (PEM).
+    /// The cluster's authority (PEM).
     pub ca: PathBuf,
     /// This node's certificate (PEM).
     pub certificate: PathBuf,
-    /// The key of the certificate (PEM).
+    /// Its key (PEM).
     pub key: PathBuf,
     /// The cluster's secret: at least 16 bytes, the same on every node. One line end at the end of the file does not
     /// count.
     pub secret: PathBuf,
-    /// The number of shards: a power of two, 1 to 256, fixed once the data directory exists. Each shard has a journal
-    /// and a tree of its own, and works on one thread at a time.
+    /// Shards, a power of two; fixed once the data directory is made. Each has a journal and a tree of its own, and
+    /// works on one thread at a time.
     #[serde(default = "defaults::shards")]
     pub shards: u16,
-    /// Threads that run plugins. If there are several, the busiest bucket leaves one of them to others.
+    /// Threads that run plugins. The last of several is always left to other buckets than the busiest.
     #[serde(default = "defaults::merge_threads")]
     pub merge_threads: usize,
     /// Merges that may wait for a thread.
     #[serde(default = "defaults::merge_queue")]
     pub merge_queue: usize,
-    /// The most threads that run plugins of one bucket at once.
+    /// Threads that run plugins of one bucket at once.
     #[serde(default = "defaults::merge_bucket_threads")]
     pub merge_bucket_threads: usize,
     /// Merges of one bucket that may wait for a thread.
     #[serde(default = "defaults::merge_bucket_queue")]
     pub merge_bucket_queue: usize,
-    /// Bytes of the cache of merge results.
+    /// Bytes of merged and shown views that are remembered.
     #[serde(default = "defaults::memo_bytes")]
     pub memo_bytes: u64,
     /// The most bytes of a plugin's component.
@@ -62,42 +61,42 @@ pub struct Config {
     /// Seconds of a processor that compiling one plugin may take. By the wall clock it may take three times as many.
     #[serde(default = "defaults::compile_seconds")]
     pub compile_seconds: u32,
-    /// The program that compiles plugins; by default the running one.
+    /// The program that compiles plugins; by default this one.
     pub compile_program: Option<PathBuf>,
-    /// Bytes of the cache of compiled plugins in the data directory, which saves compiling them at a restart.
+    /// Bytes of compiled plugins that are kept in the data directory, so that a restart need not compile them.
     #[serde(default = "defaults::compiled_bytes")]
     pub compiled_bytes: u64,
-    /// Requests in a shard's inbox; a further one is answered *overloaded*.
+    /// Requests that may wait before a shard; one more is answered *overloaded*.
     #[serde(default = "defaults::inbox")]
     pub inbox: usize,
-    /// Bytes of the requests and messages in a shard's inbox, 1 MiB or more.
+    /// Bytes of the requests and messages that wait before a shard.
     #[serde(default = "defaults::inbox_bytes")]
     pub inbox_bytes: u32,
-    /// Bytes that a shard's requests under way may hold, 1 MiB or more.
+    /// Bytes that the requests under way in a shard hold.
     #[serde(default = "defaults::in_flight_bytes")]
     pub in_flight_bytes: usize,
-    /// Requests under way in a shard; a further one is answered *overloaded*.
+    /// Requests that a shard works on at once; one more is answered *overloaded*.
     #[serde(default = "defaults::in_flight")]
     pub in_flight: usize,
-    /// Clients that are connected at once. Connections of nodes do not count.
+    /// Clients that are connected at once. Nodes have places of their own.
     #[serde(default = "defaults::max_clients")]
     pub max_clients: usize,
-    /// Of those, clients that have not shown a token yet. A further one replaces the oldest of them.
+    /// Of those, clients that have not shown a token yet. When there are more, the oldest of them goes.
     #[serde(default = "defaults::max_new_clients")]
     pub max_new_clients: usize,
     /// Connections that one token may have at once.
     #[serde(default = "defaults::clients_per_token")]
     pub clients_per_token: usize,
-    /// How long a client may take for its hello, in milliseconds, 1 to 60 000.
+    /// How long a client may take for its hello, in milliseconds.
     #[serde(default = "defaults::hello_ms")]
     pub hello_ms: u64,
-    /// How long a stopping node waits for requests under way, in milliseconds, at most 600 000.
+    /// How long a node that is asked to stop waits for the requests that are under way, in milliseconds.
     #[serde(default = "defaults::drain_ms")]
     pub drain_ms: u64,
-    /// The time-out of a request that names none, in milliseconds.
+    /// How long a request may take if it does not say, in milliseconds.
     #[serde(default = "defaults::timeout_ms")]
     pub timeout_ms: u32,
-    /// The longest time-out of a request, in milliseconds.
+    /// The longest a request may ask for, in milliseconds.
     #[serde(default = "defaults::max_timeout_ms")]
     pub max_timeout_ms: u32,
     /// How far the nodes' clocks may differ, in milliseconds.
@@ -106,35 +105,34 @@ pub struct Config {
     /// For how long a retried write is recognised, in milliseconds.
     #[serde(default = "defaults::retry_window_ms")]
     pub retry_window_ms: u32,
-    /// Bytes of the rows by which a shard recognises retried writes, 1 MiB or more.
+    /// Writes that each shard remembers for their retries.
     #[serde(default = "defaults::retry_bytes")]
     pub retry_bytes: usize,
-    /// How long a starting node waits for objections of its peers before it serves, in milliseconds, if at least half
-    /// of the nodes, itself included, are connected by then. At most 600 000.
+    /// How long a starting node waits for its peers to object to its actors before it takes writes, in milliseconds, if
+    /// half of the nodes, itself included, are met by then.
     #[serde(default = "defaults::start_grace_ms")]
     pub start_grace_ms: u64,
-    /// How long a starting node waits for peers that are connected and not ready yet, in milliseconds; and, for 3 s at
-    /// most, while fewer than half of the nodes, itself included, are connected. At most 600 000.
+    /// How long a starting node waits for peers that it has reached and that are not ready yet, in milliseconds; and,
+    /// for 3 s at most, while fewer than half of the nodes, itself included, are met.
     #[serde(default = "defaults::start_wait_ms")]
     pub start_wait_ms: u64,
-    /// Bytes of a journal segment, 64 KiB to 1 GiB.
+    /// Bytes of a journal segment.
     #[serde(default = "defaults::segment_bytes")]
     pub segment_bytes: u64,
-    /// The most bytes of a shard's memtable, 1 MiB to 64 GiB. Each shard of each node has its own limit, three quarters
-    /// of this or more, so that they do not all flush at once.
+    /// Bytes of a shard's memtable at most. Every shard of every node has its own share, three quarters or more, so
+    /// that they are not flushed at once.
     #[serde(default = "defaults::memtable_bytes")]
     pub memtable_bytes: u64,
-    /// Bytes of a shard's caches, at most 1 TiB: a quarter for rows, the rest for blocks of its tree.
+    /// Bytes of a shard's caches: a quarter for single rows, the rest for blocks of its tree.
     #[serde(default = "defaults::cache_bytes")]
     pub cache_bytes: u64,
-    /// Free bytes on the disk below which writes are refused. Less than the disk's size.
+    /// Free bytes on the disk below which writes are refused.
     #[serde(default = "defaults::free_space_floor")]
     pub free_space_floor: u64,
-    /// Lets the admin port inject faults: cut connections and block the disk. For demonstrations and tests; refused off
-    /// loopback.
+    /// Lets the admin port cut connections and hold the disk back. For demonstrations and tests; refused off loopback.
     #[serde(default)]
     pub dev_faults: bool,
-    /// The nodes of a new cluster, the same list on each node. Only read while the data directory has no layout.
+    /// The nodes of a new cluster, the same list on each; only read while the data directory has no layout.
     #[serde(default)]
     pub bootstrap: Vec<BootstrapNode>,
 }
@@ -145,12 +143,12 @@ pub struct Config {
 pub struct BootstrapNode {
     /// As in its certificate.
     pub name: Name,
-    /// Its address for peers and clients. A host name is resolved at each dial.
+    /// Where peers and clients reach it. A host name is looked up each time the node is dialled.
     pub address: Address,
-    /// Its zone. Copies of a key are placed in different zones if possible.
+    /// Copies are spread over zones.
     #[serde(default = "defaults::zone")]
     pub zone: Name,
-    /// Its share of the data, relative to the other nodes' capacities.
+    /// Its share in relation to the others'.
     #[serde(default = "defaults::capacity")]
     pub capacity: u32,
 }
@@ -269,25 +267,25 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Unreadable {
-        /// The file.
+        /// Which file.
         path: PathBuf,
-        /// The error of the system.
+        /// Why.
         source: std::io::Error,
     },
-    /// The file is not TOML, or a value is not valid for its key.
+    /// It is no TOML, or a value is not what its key takes.
     #[error("{key}: {message}")]
     Invalid {
-        /// The key.
+        /// Which key.
         key: String,
-        /// What is wrong with the value.
+        /// What is wrong with it.
         message: String,
     },
-    /// An unknown key.
+    /// A key that means nothing.
     #[error("{key}: there is no such key{}", suggestion.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default())]
     UnknownKey {
-        /// The key as written.
+        /// As it was written.
         key: String,
-        /// The most similar known key.
+        /// The nearest one that exists.
         suggestion: Option<String>,
     },
 }

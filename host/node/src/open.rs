@@ -95,7 +95,6 @@ impl StartPlan {
             None => None,
         };
         config.check_resolved(listen, admin).map_err(|why| StartError::Unfit(why.to_string()))?;
-        check_floor(config)?;
         let faults = Faults::default();
         let disk = platform.disk.clone();
         let disk = if config.dev_faults { Arc::new(FaultDisk { disk, faults: faults.clone() }) } else { disk };
@@ -181,28 +180,10 @@ impl StartPlan {
 }
 
 /// The first IP address of `listen` or `admin`.
-async fn looked_up(key: &'static str, address: &Address) -> Result<SocketAddr, StartError> {
+async fn looked_up(key: &str, address: &Address) -> Result<SocketAddr, StartError> {
     let found = rejoin_wire::resolve(address).await;
-    let found = found.map_err(|source| StartError::Unresolved { key, source })?;
-    found.first().copied().ok_or_else(|| StartError::Unfit(format!("{key} = {address}: it has no IP address")))
-}
-
-/// Refuses a `free_space_floor` with which this node could never write.
-fn check_floor(config: &Config) -> Result<(), StartError> {
-    // A relative path ends in an empty one.
-    let mut ancestors = config.data.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
-    let existing = ancestors.find(|path| path.exists());
-    // Opening the data directory reports what is wrong with the path.
-    let Some(Ok(disk)) = existing.map(rustix::fs::statvfs) else { return Ok(()) };
-    let (floor, size) = (config.free_space_floor, disk.f_blocks.saturating_mul(disk.f_frsize));
-    if floor < size {
-        return Ok(());
-    }
-    let data = config.data.display();
-    Err(StartError::Unfit(format!(
-        "free_space_floor = {floor}: the file system of {data} has only {size} bytes, so every write would be refused; \
-         make it smaller"
-    )))
+    let unfit = |why: &dyn std::fmt::Display| StartError::Unfit(format!("{key} = {address}: {why}"));
+    found.map_err(|why| unfit(&why))?.first().copied().ok_or_else(|| unfit(&"it has no IP address"))
 }
 
 /// Removes what a failed first start has created in or above the data directory.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use rejoin_core::control::{CatalogChange, Published, Wait, plugin_record};
 use rejoin_merge::digest_of;
+use rejoin_proto::catalog::BucketProps;
 use rejoin_proto::client::{AdminRequest, NodeStatus, RecordKind, Reply, Status};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PartitionId, TenantId};
 
@@ -21,6 +22,9 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: Admin
     let result = match request {
         AdminRequest::Status => return Reply::Status(status(ctx)),
         AdminRequest::List(kind) => return list(ctx, kind, tenant).await,
+        AdminRequest::BucketCreate { props, .. } | AdminRequest::BucketSet { props, .. } if uses_removed_plugin(ctx, &props) => {
+            Reply::Error(removed_plugin(&props))
+        }
         AdminRequest::BucketCreate { name, props } => change(ctx, wait, CatalogChange::BucketCreate(tenant, name, props)).await,
         AdminRequest::BucketSet { name, version, props } => change(ctx, wait, CatalogChange::BucketSet(tenant, name, version, props)).await,
         AdminRequest::TokenCreate { name, .. } if name.as_str() == ROOT => Reply::Error(ErrorReply::new(
@@ -64,6 +68,17 @@ async fn list(ctx: &NodeContext, kind: RecordKind, tenant: TenantId) -> Reply {
 
 fn stopping() -> ErrorReply {
     ErrorReply::new(ErrorCode::Stopping, "the node is stopping; try another")
+}
+
+/// Whether a bucket would get a plugin that no node has any more.
+fn uses_removed_plugin(ctx: &NodeContext, props: &BucketProps) -> bool {
+    props.plugin.as_ref().is_some_and(|activation| ctx.plugins.is_removed(&activation.plugin))
+}
+
+fn removed_plugin(props: &BucketProps) -> ErrorReply {
+    let digest = props.plugin.as_ref().map(|activation| activation.plugin.to_string()).unwrap_or_default();
+    let message = format!("plugin {digest} was removed, since no bucket used it and others were pushed: push it again");
+    ErrorReply::new(ErrorCode::NotFound, message)
 }
 
 /// Compiles a plugin and stores it, then adds it to the catalog.

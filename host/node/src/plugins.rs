@@ -4,7 +4,8 @@
 //! has it, checked against its digest, and compiled before it is used. A merge that needs it waits, up to its deadline.
 //!
 //! Machine code stays in memory for the plugins that buckets use, and for the last few others. The rest is on the disk
-//! and loaded when needed.
+//! and loaded when needed. Of the modules that no bucket uses the disk has those of the last pushes; older ones are
+//! removed and must be pushed again before a bucket can use them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use rejoin_core::shard::event::PluginError;
 use rejoin_merge::{Plugin, Pool, Rejection, digest_of};
-use rejoin_proto::PluginDigest;
+use rejoin_proto::{Hlc, PluginDigest};
 use rejoin_store::Modules;
 
 use crate::clock::Clock;
@@ -31,6 +32,9 @@ const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(30);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(3600);
 /// The most plugins in memory that no bucket uses: those pushed or asked for last.
 const MAX_IDLE: usize = 8;
+/// The most modules on the disk that no bucket uses: those of the last pushes. All nodes go by the times of the
+/// catalog, so they keep the same ones.
+const MAX_UNUSED_MODULES: usize = 64;
 
 /// The plugins of a node, and the service by which shards run them. Cheap to clone.
 #[derive(Clone)]
@@ -53,8 +57,19 @@ pub(crate) struct Inner {
 struct PluginTable {
     ready: BTreeMap<PluginDigest, LoadedPlugin>,
     refused: BTreeMap<PluginDigest, RefusedPlugin>,
-    /// The plugins that the catalog names.
+    /// The plugins that the catalog names, with the times of their pushes.
+    named: BTreeMap<PluginDigest, Hlc>,
+    /// The named plugins whose modules are kept on the disk.
     wanted: BTreeSet<PluginDigest>,
+    /// The other named plugins: no bucket uses them, and others were pushed since.
+    removed: BTreeSet<PluginDigest>,
+    /// The removed plugins whose module may still be on the disk.
+    to_remove: BTreeSet<PluginDigest>,
+    /// Pushes under way at this node, by plugin.
+    pushing: BTreeMap<PluginDigest, usize>,
+    /// The last plugins that were pushed at this node since its start, and their order. Pushing a plugin again does not
+    /// change its time in the catalog.
+    pushed: BTreeMap<PluginDigest, u64>,
     /// The wanted plugins that buckets use.
     active: BTreeSet<PluginDigest>,
     /// Wanted plugins that no bucket uses: their module is on the disk, and their machine code not in memory.
@@ -84,6 +99,33 @@ impl PluginTable {
         let rests = |refused: &RefusedPlugin| refused.retry.is_none_or(|(at, _)| Instant::now() < at);
         let is_here = self.ready.contains_key(digest) || self.shelved.contains(digest);
         !is_here && !self.refused.get(digest).is_some_and(rests)
+    }
+
+    /// Decides which of the named plugins are kept on the disk: those that buckets use, and the last ones pushed.
+    fn update_wanted(&mut self) {
+        let unused = self.named.iter().filter(|(digest, _)| !self.active.contains(digest));
+        let pushed = |digest| self.pushed.get(digest).copied().unwrap_or(0);
+        let mut unused: Vec<(u64, Hlc, PluginDigest)> = unused.map(|(digest, stamp)| (pushed(digest), *stamp, *digest)).collect();
+        unused.sort_unstable();
+        let surplus = unused.len().saturating_sub(MAX_UNUSED_MODULES);
+        let removed: BTreeSet<PluginDigest> = unused.iter().take(surplus).map(|(_, _, digest)| *digest).collect();
+        self.wanted = self.named.keys().filter(|digest| !removed.contains(digest)).copied().collect();
+        self.to_remove.extend(removed.difference(&self.removed));
+        self.to_remove.retain(|digest| removed.contains(digest));
+        self.removed = removed;
+        let Self { wanted, active, refused, shelved, .. } = self;
+        refused.retain(|digest, _| wanted.contains(digest));
+        shelved.retain(|digest| wanted.contains(digest) && !active.contains(digest));
+        self.shelve_the_idle();
+    }
+
+    /// Notes that a push begins. Its module is kept until enough others were pushed.
+    fn note_push(&mut self, digest: PluginDigest) {
+        *self.pushing.entry(digest).or_default() += 1;
+        let order = self.pushed.values().max().map_or(1, |last| last + 1);
+        self.pushed.insert(digest, order);
+        self.pushed.retain(|_, of| *of + MAX_UNUSED_MODULES as u64 > order);
+        self.update_wanted();
     }
 
     fn make_ready(&mut self, plugin: Plugin) {
@@ -152,8 +194,16 @@ impl Drop for Pushed<'_> {
     fn drop(&mut self) {
         let mut table = self.service.table();
         let digest = self.plugin.digest();
+        let others = table.pushing.get(&digest).map_or(0, |pushes| pushes.saturating_sub(1));
+        if others > 0 {
+            table.pushing.insert(digest, others);
+            return;
+        }
+        table.pushing.remove(&digest);
         if !table.wanted.contains(&digest) {
             table.ready.remove(&digest);
+            // Under the lock, so that a push of the same module stores it afterwards.
+            self.service.remove_module(&digest);
         }
     }
 }
@@ -180,18 +230,38 @@ impl PluginService {
         &self.0.engine.pool
     }
 
-    /// Sets the plugins that the catalog names, and those of them that buckets use.
-    pub(crate) fn want(&self, wanted: BTreeSet<PluginDigest>, active: BTreeSet<PluginDigest>) {
+    /// Sets the plugins that the catalog names, with the times of their pushes, and those of them that buckets use.
+    pub(crate) fn want(&self, named: BTreeMap<PluginDigest, Hlc>, active: BTreeSet<PluginDigest>) {
+        self.0.engine.queue.keep_cached(active.clone());
         let mut table = self.table();
-        let PluginTable { refused, shelved, .. } = &mut *table;
-        refused.retain(|digest, _| wanted.contains(digest));
-        shelved.retain(|digest| wanted.contains(digest) && !active.contains(digest));
-        (table.wanted, table.active) = (wanted, active);
-        table.shelve_the_idle();
+        (table.named, table.active) = (named, active);
+        table.update_wanted();
     }
 
-    /// Compiles the wanted plugins that are on the disk and should be in memory.
+    /// Whether the catalog names the plugin and its module is no longer kept.
+    pub(crate) fn is_removed(&self, digest: &PluginDigest) -> bool {
+        self.table().removed.contains(digest)
+    }
+
+    fn remove_surplus(&self) {
+        loop {
+            let mut table = self.table();
+            let Some(digest) = table.to_remove.pop_first() else { return };
+            // Under the lock, so that a push of the same module stores it afterwards.
+            self.remove_module(&digest);
+        }
+    }
+
+    fn remove_module(&self, digest: &PluginDigest) {
+        if let Err(error) = self.0.modules.remove(digest) {
+            tracing::warn!(%digest, %error, "an unused plugin could not be removed from the disk");
+        }
+    }
+
+    /// Removes the modules that are no longer kept, and compiles the wanted plugins that are on the disk and should be
+    /// in memory.
     pub(crate) async fn load(&self) {
+        self.remove_surplus();
         for digest in self.missing() {
             let Some(_claim) = self.begin(digest) else { continue };
             match self.0.modules.get(&digest) {
@@ -260,7 +330,9 @@ impl PluginService {
 
     /// Compiles a component that the catalog need not name yet.
     pub(crate) async fn push(&self, bytes: Bytes) -> Result<Pushed<'_>, Rejection> {
-        self.compile(bytes).await.map(|plugin| Pushed { service: self, plugin })
+        let plugin = self.compile(bytes).await?;
+        self.table().note_push(plugin.digest());
+        Ok(Pushed { service: self, plugin })
     }
 
     /// Compiles a component within the limits. Dropping the future cancels it.
@@ -316,5 +388,73 @@ impl PluginService {
             // It is no longer in `shelved`, so it counts as missing.
             other => tracing::error!(%digest, ?other, "a stored plugin cannot be read: it is fetched again"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rejoin_merge::{CompileQueue, Compiler, Host, HostConfig, Memo, ModuleLimits};
+    use rejoin_proto::{ClusterId, NodeId};
+    use rejoin_store::{DataDir, Identity};
+
+    fn module(number: u64) -> Bytes {
+        format!("module {number}").into()
+    }
+
+    fn digest(number: u64) -> PluginDigest {
+        digest_of(&module(number))
+    }
+
+    /// A catalog of so many plugins, the oldest first.
+    fn named(count: u64) -> BTreeMap<PluginDigest, Hlc> {
+        (0..count).map(|number| (digest(number), Hlc(number))).collect()
+    }
+
+    fn service(data: &DataDir) -> PluginService {
+        let host = Host::new(HostConfig { instances: 1, ..HostConfig::default() }).expect("a host");
+        let queue = CompileQueue::inline(host.clone(), Compiler::InProcess, None);
+        let engine = Engine { pool: Pool::inline(host, Memo::new(0)), queue, limits: ModuleLimits::default() };
+        PluginService::new(engine, data.modules(), Clock::system(), Arc::new(Metrics::new()))
+    }
+
+    fn stored(data: &DataDir) -> BTreeSet<PluginDigest> {
+        data.modules().list().expect("the directory is there").into_iter().collect()
+    }
+
+    #[tokio::test]
+    async fn of_the_modules_that_no_bucket_uses_the_last_ones_pushed_are_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 1 };
+        let (data, _) = DataDir::open(dir.path(), identity).expect("a new directory");
+        let (count, bound) = (100, MAX_UNUSED_MODULES as u64);
+        for number in 0..count {
+            data.modules().put(&digest(number), &module(number)).expect("there is room");
+        }
+        let service = service(&data);
+        service.want(named(count), BTreeSet::from([digest(3)]));
+        service.load().await;
+        let last = (count - bound..count).map(digest);
+        assert_eq!(stored(&data), last.chain([digest(3)]).collect(), "the one that a bucket uses, and the last ones");
+        assert!(service.is_removed(&digest(0)) && !service.is_removed(&digest(3)) && !service.is_removed(&digest(99)));
+        assert!(!service.missing().contains(&digest(0)), "it is not fetched again");
+
+        // Pushed again, it is kept, and another goes, although its time in the catalog is the old one.
+        service.table().note_push(digest(0));
+        data.modules().put(&digest(0), &module(0)).expect("there is room");
+        service.load().await;
+        assert!(stored(&data).contains(&digest(0)) && !stored(&data).contains(&digest(count - bound)));
+        service.want(named(count), BTreeSet::from([digest(0), digest(3)]));
+        assert!(service.missing().contains(&digest(count - bound)), "there is room for it: peers are asked");
+    }
+
+    #[test]
+    fn the_pushes_that_are_noted_are_bounded() {
+        let mut table = PluginTable::default();
+        for number in 0..1_000 {
+            table.note_push(digest(number));
+        }
+        assert_eq!(table.pushed.len(), MAX_UNUSED_MODULES);
+        assert!(table.pushed.contains_key(&digest(999)) && !table.pushed.contains_key(&digest(0)));
     }
 }

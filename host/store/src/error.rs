@@ -52,13 +52,7 @@ impl FileError {
     /// file, and the same may succeed later.
     #[must_use]
     pub fn is_for_want_of_room(&self) -> bool {
-        self.source_error().is_some_and(Self::io_is_for_want_of_room)
-    }
-
-    /// Whether an I/O error says that the disk is full, or the process or machine short of descriptors or memory.
-    #[must_use]
-    pub fn io_is_for_want_of_room(error: &io::Error) -> bool {
-        crate::disk::no_room(error) || crate::disk::is_short(error)
+        self.source_error().is_some_and(|error| crate::disk::no_room(error) || crate::disk::is_short(error))
     }
 
     /// What the operating system said, if it was asked.

@@ -62,6 +62,8 @@ fn good_components_are_compiled_by_the_process_and_run() {
 #[test]
 fn each_bomb_is_refused_for_what_it_has_too_much_of() {
     let wide = bombs::many(r#"(func (export "e#"))"#, 3_000);
+    let memories = format!("(core module {})", "(memory 1)".repeat(50));
+    let mut wrong = Vec::new();
     for (what, bomb) in [
         ("instances, counted", bombs::nested_instances(40)),
         ("components that are passed", bombs::passed_instances(20)),
@@ -79,6 +81,7 @@ fn each_bomb_is_refused_for_what_it_has_too_much_of() {
         ("exports", wide),
         ("globals", bombs::many("(global i32 (i32.const 1))", 5_000)),
         ("tables", bombs::many("(table 1 funcref)", 50)),
+        ("memories", bombs::many_in_component(&memories, 1)),
         ("table elements", bombs::many("(table 4000000 funcref)", 1)),
         ("data and element", bombs::many(r#"(data (i32.const 1) "x")"#, 20_000)),
         ("imports", bombs::imports(20_000)),
@@ -91,12 +94,12 @@ fn each_bomb_is_refused_for_what_it_has_too_much_of() {
     ] {
         let rejection = compile(&bomb, &ModuleLimits::default());
         match rejection {
-            Err(Rejection::StructureLimit { what: found, count, limit }) => {
-                assert!(found.contains(what) && count > limit, "{what}: {found}, {count} of {limit}");
-            }
-            other => panic!("{what}: {other:?}"),
+            Err(Rejection::StructureLimit { what: found, count, limit }) if found.contains(what) && count > limit => {}
+            other => wrong.push(format!("{what}: {other:?}")),
         }
     }
+    // All at once, so that a limit that does not count shows beside the others.
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -156,6 +159,52 @@ fn a_program_that_does_not_compile_is_named() {
         let rejection = compiler.compile(&guests::first(), &ModuleLimits::default(), &CancelToken::default()).map(drop);
         assert!(matches!(&rejection, Err(Rejection::NotTried { reason }) if reason.contains(program)), "{rejection:?}");
     }
+}
+
+/// A script in place of the compiler, and what the node says of it.
+fn scripted(script: &str, limits: CompileLimits) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("compiler");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("it is ours");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).expect("it is ours");
+    let rejection = ChildCompiler { program, limits }.compile(&guests::first(), &ModuleLimits::default(), &CancelToken::default());
+    rejection.map(drop).expect_err("a script compiles nothing").to_string()
+}
+
+#[test]
+fn the_process_has_none_of_the_nodes_environment_and_may_say_much() {
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "cargo has set it, and the process must not see it");
+    let said = scripted("export -p >&2; exit 3", CompileLimits::default());
+    assert!(said.contains("RUST_BACKTRACE") && !said.contains("CARGO") && !said.contains("HOME"), "{said}");
+    // A pipe holds 64 KiB. Were it not read, the process would wait for ever, and be too costly.
+    let said = scripted("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3", CompileLimits::default());
+    assert!(said.contains("xxx") && said.contains("exit status: 3") && said.len() < 2_000, "{said}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_process_limits_its_memory_time_and_descriptors_itself() {
+    use std::process::{Command, Stdio};
+    let arguments = [rejoin_merge::CHILD_VERB, "134217728", "7"];
+    let mut process = Command::new(env!("CARGO_BIN_EXE_rejoin-test-compiler"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a process");
+    let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", process.id())).expect("it waits for its input");
+    // It starts anew once it has set its limits, without its arguments.
+    while of("cmdline").contains("134217728") {
+        std::thread::yield_now();
+    }
+    let limits = of("limits");
+    for (name, most) in [("Max open files", "64"), ("Max data size", "134217728"), ("Max cpu time", "7"), ("Max file size", "0")] {
+        let line = limits.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        assert_eq!(line[name.len()..].split_whitespace().next(), Some(most), "{limits}");
+    }
+    drop(process.stdin.take());
+    process.wait().expect("it ends with its input");
 }
 
 #[test]

@@ -185,6 +185,9 @@ fn modules_are_kept_by_digest() {
     assert_eq!(data.modules().list().unwrap(), [one, two]);
     assert_eq!(data.modules().get(&one).unwrap().unwrap(), b"component one"[..]);
     assert_eq!(data.modules().get(&PluginDigest([3; 32])).unwrap(), None);
+    data.modules().remove(&one).unwrap();
+    data.modules().remove(&one).unwrap();
+    assert_eq!(data.modules().list().unwrap(), [two], "removing it again is no error");
 }
 
 /// The room that it takes may be what a start needs.

@@ -1,15 +1,17 @@
-//! Machine code of components, kept on disk, so that a node that starts again serves at once.
+//! A cache of machine code on disk, so that a restarted node serves at once.
 //!
-//! The engine runs what is loaded as it is, so nothing is loaded that this node has not written: each file carries a
-//! MAC under a key that never leaves the node. The MAC covers the component's digest, the limits and the version of the
-//! scan that it has passed, the engine profile and the engine's own mark of compatibility as well; under another
-//! release, limit, fuel table or processor every file is a miss, and is replaced. Losing the directory costs time only.
+//! The engine runs machine code unchecked, so the cache only returns files that this node has written: each has a MAC
+//! under a key that never leaves the node. The MAC also covers the component's digest, the limits and the version of
+//! the scan that it has passed, the engine profile and the engine's compatibility hash. Under another release, limit,
+//! fuel table or processor a file is a miss and is replaced. Losing the directory costs only time.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
@@ -23,10 +25,10 @@ use crate::scan::SCAN_VERSION;
 
 const KEY_FILE: &str = "key";
 const MAC_BYTES: usize = 32;
-/// The most bytes of an engine's exports in a file.
+/// The most bytes of the names of a component's exports in a file.
 const NAMES_BYTES: usize = 1 << 20;
 
-/// Why the cache cannot be used. A node goes on without it.
+/// Why the cache cannot be used. A node then works without it.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}; compiled plugins are not kept, and a restart compiles them anew", path.display())]
 pub struct CacheError {
@@ -42,6 +44,8 @@ pub struct ArtefactCache {
     bytes: u64,
     profile: ProfileId,
     compatibility: [u8; 32],
+    /// Evicted last.
+    in_use: Arc<Mutex<BTreeSet<PluginDigest>>>,
 }
 
 impl std::fmt::Debug for ArtefactCache {
@@ -51,8 +55,8 @@ impl std::fmt::Debug for ArtefactCache {
 }
 
 impl ArtefactCache {
-    /// Opens the directory for a host's machine code, and makes it and its key if they are not there. At most `bytes`
-    /// are kept; 0 keeps nothing.
+    /// Opens the cache in a directory, and creates the directory and the key if needed. It stores at most `bytes`; 0
+    /// stores nothing.
     ///
     /// # Errors
     /// [`CacheError`] if the directory or the key cannot be made or read.
@@ -64,17 +68,22 @@ impl ArtefactCache {
         let fault = |source| CacheError { path: dir.to_path_buf(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fault)?;
         let key = key(&dir.join(KEY_FILE)).map_err(fault)?;
-        Ok(Self { dir: dir.to_path_buf(), key, bytes, profile, compatibility })
+        Ok(Self { dir: dir.to_path_buf(), key, bytes, profile, compatibility, in_use: Arc::default() })
     }
 
-    /// The machine code of a component. A file that is not exactly what this node wrote, for this engine, is removed.
+    /// Sets the plugins that buckets use. Their machine code is evicted after all other.
+    pub fn keep(&self, in_use: BTreeSet<PluginDigest>) {
+        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = in_use;
+    }
+
+    /// The machine code of a component. A file that this node has not written for this engine is removed.
     #[must_use]
     pub fn get(&self, digest: &PluginDigest, limits: &ModuleLimits) -> Option<Compiled> {
         let path = self.path(digest);
         let file = File::open(&path).ok()?;
         let found = self.read(&file, digest, limits);
         match &found {
-            // The last to be used are the last to go. A directory that cannot be written still serves.
+            // The time of the last use, for the eviction. If it cannot be set, the file is still good.
             Some(_) => drop(file.set_modified(SystemTime::now())),
             None => {
                 tracing::info!(%digest, "a compiled plugin on the disk is not one of this release and this node: it is compiled again");
@@ -100,7 +109,8 @@ impl ArtefactCache {
         Some(Compiled { digest: *digest, exports: serde_json::from_slice(names).ok()?, artefact: artefact.to_vec() })
     }
 
-    /// Keeps machine code, and makes room for it by removing what was not used for longest.
+    /// Stores machine code. Makes room for it by evicting first the plugins that no bucket uses, then those that were
+    /// not read for longest.
     ///
     /// # Errors
     /// [`CacheError`] if it cannot be written.
@@ -119,23 +129,26 @@ impl ArtefactCache {
         let beside = path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(fault)?;
         let mac = *self.mac(&compiled.digest, limits, &rest).as_bytes();
-        // Not synced: what a loss of power leaves of it has another MAC.
+        // Not synced: the MAC of a file that a power cut has damaged does not match.
         let written = file.write_all(&mac).and_then(|()| file.write_all(&rest)).and_then(|()| std::fs::rename(&beside, &path));
         written.inspect_err(|_| drop(std::fs::remove_file(&beside))).map_err(fault)
     }
 
     fn make_room(&self, size: u64) -> std::io::Result<()> {
+        let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_used = |name: &str| name.parse().is_ok_and(|digest| in_use.contains(&digest));
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let entry = entry?;
             let about = entry.metadata()?;
             if about.is_file() && entry.file_name() != KEY_FILE {
-                files.push((about.modified()?, about.len(), entry.path()));
+                let used = entry.file_name().to_str().is_some_and(is_used);
+                files.push((used, about.modified()?, about.len(), entry.path()));
             }
         }
         files.sort();
-        let mut held: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
-        for (_, bytes, path) in files {
+        let mut held: u64 = files.iter().map(|(_, _, bytes, _)| bytes).sum();
+        for (_, _, bytes, path) in files {
             if held + size <= self.bytes {
                 break;
             }
@@ -153,14 +166,14 @@ impl ArtefactCache {
         let mut mac = blake3::Hasher::new_keyed(&self.key);
         mac.update(b"rejoin compiled plugin 1").update(&digest.0).update(&self.profile.0.to_le_bytes());
         mac.update(&self.compatibility).update(&SCAN_VERSION.to_le_bytes());
-        // Numbers in the order of their fields, behind their length.
+        // With its length before it, so that no two inputs give the same bytes.
         let limits = format!("{limits:?}");
         mac.update(&(limits.len() as u64).to_le_bytes()).update(limits.as_bytes()).update(rest);
         mac.finalize()
     }
 }
 
-/// The node's key. One that others may read, or that is no key, is replaced: what was kept under it is then a miss.
+/// The node's key. A key that other users may read, or that is damaged, is replaced; all files are then misses.
 fn key(path: &Path) -> std::io::Result<[u8; 32]> {
     match File::open(path) {
         Ok(mut file) => {
@@ -184,7 +197,7 @@ fn key(path: &Path) -> std::io::Result<[u8; 32]> {
     Ok(key)
 }
 
-/// The engine's own mark: equal where machine code can be exchanged.
+/// The engine's compatibility hash: equal where machine code can be exchanged.
 fn compatibility(host: &Host) -> [u8; 32] {
     struct Sink(Sha256);
     impl Hasher for Sink {
@@ -287,6 +300,13 @@ mod tests {
         let kept: Vec<u8> =
             (0..10_u8).filter(|number| cache.get(&PluginDigest([*number; 32]), &ModuleLimits::default()).is_some()).collect();
         assert_eq!(kept, [7, 8, 9]);
+        let digest = |number: u8| PluginDigest([number; 32]);
+        cache.keep(BTreeSet::from([digest(7)]));
+        for number in 20..30 {
+            cache.put(&compiled(digest(number), 30_000), &ModuleLimits::default()).expect("there is room");
+        }
+        let mut kept: Vec<u8> = (0..30).filter(|number| cache.path(&digest(*number)).exists()).collect();
+        assert!(kept.remove(0) == 7 && kept.len() == 2, "a plugin that a bucket uses goes last: {kept:?}");
         cache.put(&compiled(DIGEST, 200_000), &ModuleLimits::default()).expect("too large is no error");
         assert!(cache.get(&DIGEST, &ModuleLimits::default()).is_some() && !dir.path().join("new").exists(), "the old one stays");
     }

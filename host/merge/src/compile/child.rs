@@ -1,5 +1,5 @@
-//! What the compiling process does: it takes limits upon itself, reads a component from stdin, and writes the machine
-//! code to stdout.
+//! The compiling process: it limits its own resources, reads a component from stdin, and writes the machine code to
+//! stdout.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -14,34 +14,34 @@ use crate::escape::escape_untrusted;
 use crate::profile;
 use crate::workers::panic_message;
 
-/// The first argument of a program that is to compile.
+/// The first argument of a compiling process.
 pub const CHILD_VERB: &str = "compile-plugin";
-/// This very program, whatever has become of its file.
+/// The running program, even if its file has been replaced.
 #[cfg(target_os = "linux")]
 pub(super) const SELF: &str = "/proc/self/exe";
 #[cfg(not(target_os = "linux"))]
 pub(super) const SELF: &str = "rejoin";
 
-/// Stack of the thread that scans and compiles: reading types of types recurses.
+/// Stack of the compiling thread: reading nested types recurses.
 const STACK_BYTES: usize = 32 << 20;
-/// Address space beside the memory that is counted: the program itself, and what the engine reserves without using it.
+/// Address space besides the counted memory: the program itself, and what the engine reserves without using it.
 const ADDRESSES: u64 = 8 << 30;
 
-/// Descriptors: its three pipes, and what starting the program anew takes.
+/// Descriptors: three pipes, and those needed to restart the program.
 const DESCRIPTORS: u64 = 64;
 
-/// The arguments with which a compiling process is started.
+/// The arguments of a compiling process.
 pub(super) fn arguments(memory_bytes: u64, cpu_seconds: u64) -> [String; 3] {
     [CHILD_VERB.into(), memory_bytes.to_string(), cpu_seconds.to_string()]
 }
 
-/// Whether this process was started to compile a component: then [`child_main`] is all that it should do.
+/// Whether this process was started to compile a component. Its `main` must then only call [`child_main`].
 #[must_use]
 pub fn is_child() -> bool {
     std::env::args_os().nth(1).is_some_and(|verb| verb == CHILD_VERB)
 }
 
-/// Runs a compiling process to its end. To be called before anything else is set up, if [`is_child`] says so.
+/// The `main` of a compiling process. Call it before anything else is set up, if [`is_child`].
 #[must_use]
 pub fn child_main() -> ExitCode {
     let given: Vec<OsString> = std::env::args_os().skip(2).collect();
@@ -55,7 +55,7 @@ pub fn child_main() -> ExitCode {
             Err(why) => failed(&why),
         },
         [memory, cpu] => match (number(memory), number(cpu)) {
-            // The program starts anew, so that its allocator too meets the limits from its first byte on.
+            // The program restarts itself, so that its allocator is under the limits from the first byte on.
             (Some(memory), Some(cpu)) => match limit(memory, cpu) {
                 Ok(()) => failed(&Command::new(SELF).arg0("rejoin").arg(CHILD_VERB).exec()),
                 Err(why) => failed(&why),
@@ -70,8 +70,7 @@ fn number(text: &OsString) -> Option<u64> {
     text.to_str()?.parse().ok()
 }
 
-/// Memory is what the process could write to; the address space is bounded as well, where the system does not count the
-/// former.
+/// Limits writable memory, and the address space as well, for systems that do not count the former.
 fn limit(memory_bytes: u64, cpu_seconds: u64) -> std::io::Result<()> {
     let most = |resource, limit: u64| setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) });
     most(Resource::Data, memory_bytes)?;
@@ -84,7 +83,7 @@ fn limit(memory_bytes: u64, cpu_seconds: u64) -> std::io::Result<()> {
 }
 
 fn work() -> Result<(), String> {
-    // It must not outlive the node. Where that cannot be had, its limits end it.
+    // It must not outlive the node. Where the system cannot ensure that, its limits end it.
     #[cfg(target_os = "linux")]
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     let mut request = Vec::new();

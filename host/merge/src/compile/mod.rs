@@ -1,14 +1,13 @@
-//! Compiling, which is the most expensive thing that a stranger's bytes can ask for.
+//! Compiles components to machine code, within limits of memory and time.
 //!
-//! A node lets a child process do it ([`ChildCompiler`]), with limits of memory and processor time that are set before
-//! it reads the first byte, and kills it when it takes too long or when nobody waits any more. The process is the
-//! program itself, started with a verb of its own: [`child_main`] is what it then runs. Whatever happens to it, the
-//! node only reads an answer from a pipe.
+//! Compiling is the most expensive work that untrusted bytes can cause. A node compiles in a child process
+//! ([`ChildCompiler`]) that limits its own memory and processor time before it reads the first byte, and kills it when
+//! it takes too long or is no longer needed. The process is the node's own program with another verb; [`child_main`] is
+//! its `main`. The node only reads a bounded answer from a pipe. [`Compiler::InProcess`] compiles in this process, for
+//! trusted components such as those of tests.
 //!
-//! [`Compiler::InProcess`] compiles in this process and is for components that are trusted, such as those of tests.
-//!
-//! In reading order: `child` is what the process does, `parent` how it is run, `wire` what they say to each other,
-//! [`queue`] the threads that wait for it, and `cache` keeps what came of it.
+//! Reading order: `child` is the process, `parent` runs it, `wire` is their protocol, `queue` has the threads that wait
+//! for it, `cache` stores the machine code.
 
 mod cache;
 mod child;
@@ -36,12 +35,12 @@ pub use cache::{ArtefactCache, CacheError};
 pub use child::{CHILD_VERB, child_main, is_child};
 pub use queue::{CompileQueue, PendingCompile, QueueConfig};
 
-/// Where components are compiled.
+/// Where a component is compiled.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Compiler {
-    /// In this process, without limits of memory and time: for components that are trusted.
+    /// In this process, without limits of memory and time: for trusted components.
     InProcess,
-    /// In a process of its own.
+    /// In a child process, with limits.
     Child(ChildCompiler),
 }
 
@@ -58,13 +57,13 @@ impl Compiler {
     }
 }
 
-/// A program that compiles when it is started with [`CHILD_VERB`], and what it may take.
+/// A program that compiles when it is started with [`CHILD_VERB`], and its limits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChildCompiler {
-    /// The program; its `main` calls [`child_main`]. By default this very program, also after its file has been
+    /// The program, whose `main` calls [`child_main`]. By default the running program, even after its file has been
     /// replaced.
     pub program: PathBuf,
-    /// What compiling one component may take.
+    /// The limits of compiling one component.
     pub limits: CompileLimits,
 }
 
@@ -74,8 +73,8 @@ impl Default for ChildCompiler {
     }
 }
 
-/// A component in machine code, with what was found in it. Only this module makes one, of what it compiled or of what
-/// it wrote to its own cache: the engine runs the code as it is.
+/// A component in machine code, with the names of its exports. Only this module makes one, from its own compiler or its
+/// own cache, because the engine runs the code unchecked.
 #[derive(Clone)]
 pub struct Compiled {
     pub(crate) digest: PluginDigest,
@@ -102,12 +101,12 @@ fn compile_error(error: &wasmtime::Error) -> Rejection {
     Rejection::Uncompilable { reason: escape_untrusted(&format!("{error:#}")) }
 }
 
-/// Why machine code cannot be loaded: the component is to blame only if the machine is not.
+/// The error of loading machine code. It says nothing about the component if the machine lacks a resource.
 pub(crate) fn load_error(error: &wasmtime::Error) -> Rejection {
     if is_out_of_resources(error) { Rejection::NotTried { reason: escape_untrusted(&format!("{error:#}")) } } else { compile_error(error) }
 }
 
-/// A state that can be taken back, by whichever thread has a clone of it.
+/// Cancels a compilation from any thread that has a clone.
 #[derive(Clone, Default, Debug)]
 pub struct CancelToken(Arc<Mutex<CancelState>>);
 
@@ -122,23 +121,23 @@ impl CancelToken {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the state back: what has not begun is not begun, and a process that works for it is killed.
+    /// Cancels: a compilation that has not begun does not begin, and a running process is killed.
     pub fn cancel(&self) {
         let mut state = self.lock();
         state.cancelled = true;
         if let Some(wake) = state.wake.take() {
-            // Whoever would be woken may have finished.
+            // The receiver may have finished.
             let _ = wake.send(parent::ChildEvent::Cancelled);
         }
     }
 
-    /// Whether it was taken back.
+    /// Whether the compilation was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.lock().cancelled
     }
 
-    /// Has a thread told if the state is taken back. `false`: it was already.
+    /// Sends an event on cancellation. `false`: it is already cancelled.
     fn watch(&self, wake: Sender<parent::ChildEvent>) -> bool {
         let mut state = self.lock();
         state.wake = Some(wake);

@@ -1,4 +1,4 @@
-//! How a compiling process is run: everything it says is bounded, and it is always waited for.
+//! Runs a compiling process. All its output is bounded, and it is always waited for.
 
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -13,31 +13,31 @@ use crate::fault::Rejection;
 use crate::limits::ModuleLimits;
 use crate::scan::check_header;
 
-/// Bytes of an answer beside the machine code.
+/// Bytes of an answer besides the machine code.
 const WORDS_BYTES: u64 = 256 << 10;
-/// Bytes of stderr that are looked at.
+/// Bytes of stderr that are used.
 const STDERR_BYTES: u64 = 4 << 10;
 
-/// What ends the wait for a process.
+/// The events that end the wait for a process.
 #[derive(Debug)]
 pub(super) enum ChildEvent {
-    /// It has said all that it will say.
+    /// It has written its whole answer.
     Answered(Vec<u8>),
-    /// Nobody wants to know any more.
+    /// The compilation was cancelled.
     Cancelled,
 }
 
 impl ChildCompiler {
-    /// Compiles a component in a process of its own, and returns when that has ended.
+    /// Compiles a component in a process of its own, and returns when the process has ended.
     ///
     /// # Errors
-    /// A [`Rejection`]. What the process ran out of is [`Rejection::TooCostly`].
+    /// A [`Rejection`]; [`Rejection::TooCostly`] if the process exceeds a limit.
     pub fn compile(&self, component: &[u8], limits: &ModuleLimits, cancel: &CancelToken) -> Result<Compiled, Rejection> {
         check_header(component, limits)?;
         let request = wire::request(limits).map_err(not_tried)?;
         let mut process = self.spawn()?;
         let outcome = self.supervise(&mut process, component, &request, cancel);
-        // Harmless to one that has ended; and one that has not must not go on.
+        // No effect on a process that has ended. Any other must not go on.
         let _ = process.kill();
         let status = process.wait().map_err(not_tried)?;
         let (answer, words) = outcome?;
@@ -58,8 +58,8 @@ impl ChildCompiler {
         let mut command = Command::new(&self.program);
         command.arg0("rejoin").args(child::arguments(self.limits.memory_bytes, self.limits.cpu_seconds));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Ctrl-C at a terminal is for the node, which then ends its processes itself.
-        // The environment may hold credentials, which a process that reads strangers' bytes must not have.
+        // A process group of its own: Ctrl-C at a terminal is for the node, which ends its processes itself. No
+        // environment: it may hold credentials, which a process that reads untrusted bytes must not have.
         command.current_dir("/").env_clear().env("RUST_BACKTRACE", "0").process_group(0);
         command.spawn().map_err(|why| {
             let reason = format!("the compiling process {} cannot be started: {why}", self.program.display());
@@ -67,7 +67,7 @@ impl ChildCompiler {
         })
     }
 
-    /// Gives the process its work and waits for its answer, for the end of its time, or for nobody to want it any more.
+    /// Sends the request and waits for the answer, the wall-clock limit or a cancellation.
     fn supervise(
         &self,
         process: &mut Child,
@@ -86,11 +86,11 @@ impl ChildCompiler {
         std::thread::scope(|scope| {
             let exchange = move || drop(told.send(ChildEvent::Answered(exchange(stdin, stdout, [request, component], most))));
             std::thread::Builder::new().name("compile-pipe".into()).spawn_scoped(scope, exchange).map_err(not_tried)?;
-            // Read to its end while the process runs, which would wait with a full pipe.
+            // Read while the process runs: with a full pipe it would block.
             let listen = || read_stderr(stderr);
             let words = std::thread::Builder::new().name("compile-words".into()).spawn_scoped(scope, listen).map_err(not_tried)?;
             let event = events.recv_timeout(self.limits.wall);
-            // Before the scope waits for the pipes' thread, which ends with the process.
+            // Before the end of the scope, which waits for the pipe threads: they end with the process.
             let _ = process.kill();
             match event {
                 Ok(ChildEvent::Answered(answer)) => Ok((answer, words.join().unwrap_or_default())),
@@ -106,7 +106,7 @@ impl ChildCompiler {
         WORDS_BYTES + self.limits.artefact_bytes as u64
     }
 
-    /// What a process without an answer exit_reason of.
+    /// Why a process ended without an answer.
     fn exit_reason(&self, status: ExitStatus, stderr: &str) -> Rejection {
         let is = |signal: Signal| status.signal() == Some(signal.as_raw());
         let memory = ["memory allocation", "out of memory", "Cannot allocate memory", "os error 12"];
@@ -136,7 +136,7 @@ impl ChildCompiler {
     }
 }
 
-/// Writes the request and reads the answer. A process that dies meanwhile has none, or half of one.
+/// Writes the request and reads the answer, which is empty or incomplete if the process ends early.
 fn exchange(mut stdin: ChildStdin, stdout: ChildStdout, request: [&[u8]; 2], most: u64) -> Vec<u8> {
     let written = request.iter().try_for_each(|part| stdin.write_all(part));
     drop(stdin);
@@ -147,10 +147,10 @@ fn exchange(mut stdin: ChildStdin, stdout: ChildStdout, request: [&[u8]; 2], mos
     answer
 }
 
-/// The first of what a process says on stderr. The rest is read, and nothing is made of it.
+/// The first bytes of stderr. The rest is read and dropped.
 fn read_stderr(mut stderr: ChildStderr) -> String {
     let mut words = Vec::new();
-    // Words that cannot be read are none: the process has ended with a status as well.
+    // An unreadable text counts as empty: the exit status says more.
     let read = stderr.by_ref().take(STDERR_BYTES).read_to_end(&mut words);
     let _ = read.and_then(|_| std::io::copy(&mut stderr, &mut std::io::sink()));
     String::from_utf8_lossy(&words).into_owned()
@@ -161,5 +161,5 @@ fn not_tried(why: impl std::fmt::Display) -> Rejection {
 }
 
 fn cancelled() -> Rejection {
-    not_tried("nobody waits for it any more")
+    not_tried("the compilation was cancelled")
 }

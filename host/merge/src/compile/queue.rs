@@ -1,6 +1,10 @@
-//! Threads that have components compiled, one after the other: not those that merge.
+//! The queue of components to compile, with threads of its own, so that compiling never delays a merge.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
+
+use rejoin_proto::PluginDigest;
 
 use super::{ArtefactCache, CancelToken, Compiler};
 use crate::fault::{HostError, Rejection};
@@ -9,15 +13,15 @@ use crate::limits::ModuleLimits;
 use crate::plugin::{Plugin, digest_of};
 use crate::workers::{WorkerLimits, Workers};
 
-/// Everything that waits here is of one kind.
+/// All jobs are in one group: fairness between buckets does not apply here.
 const ONE_GROUP: u64 = 0;
 
-/// How many components are compiled at once, and how many may wait.
+/// The sizes of a [`CompileQueue`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueueConfig {
-    /// Components that are compiled at once, each on a processor of its own; at least one.
+    /// Components compiled at once, each by a process of its own; at least one.
     pub threads: usize,
-    /// Components that may wait; at least one.
+    /// The most waiting components; at least one.
     pub queue: usize,
 }
 
@@ -27,17 +31,17 @@ impl Default for QueueConfig {
     }
 }
 
-/// Where components are compiled, and found again. Cloning is cheap.
+/// Compiles components on threads of its own, or loads them from the cache. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct CompileQueue {
     host: Host,
     compiler: Compiler,
     cache: Option<ArtefactCache>,
-    /// None compiles on the caller: for simulations and tests, where threads would decide the order.
+    /// `None` compiles on the caller: for simulations and tests, where threads would decide the order.
     workers: Option<Workers>,
 }
 
-/// A component that is to be compiled. Dropped, it need not be any more: what works on it is stopped.
+/// A compilation that waits or runs. Dropping it cancels the compilation.
 #[derive(Debug)]
 #[must_use = "dropped, it is cancelled"]
 pub struct PendingCompile(CancelToken);
@@ -49,7 +53,7 @@ impl Drop for PendingCompile {
 }
 
 impl CompileQueue {
-    /// Starts the threads. They end when the last clone is dropped.
+    /// Starts the threads. They end with the last clone.
     ///
     /// # Errors
     /// [`HostError::Thread`] if one cannot be started.
@@ -59,16 +63,24 @@ impl CompileQueue {
         Ok(Self { workers: Some(Workers::new("compile", limits)?), ..Self::inline(host, compiler, cache) })
     }
 
-    /// A queue without threads: everything is compiled at once on the caller, `done` before the call returns.
+    /// A queue without threads: compiles on the caller, and calls `done` before it returns.
     #[must_use]
     pub fn inline(host: Host, compiler: Compiler, cache: Option<ArtefactCache>) -> Self {
         Self { host, compiler, cache, workers: None }
     }
 
-    /// Has a component compiled, or takes what is kept of it. `done` is called exactly once, unless there is no room.
+    /// Sets the plugins that buckets use: their machine code stays in the cache longest.
+    pub fn keep_cached(&self, in_use: BTreeSet<PluginDigest>) {
+        if let Some(cache) = &self.cache {
+            cache.keep(in_use);
+        }
+    }
+
+    /// Compiles a component, or takes it from the cache, and loads it. `done` is called exactly once, unless the queue
+    /// is full.
     ///
     /// # Errors
-    /// [`Rejection::NotTried`] if too many are waiting; `done` is then dropped uncalled.
+    /// [`Rejection::NotTried`] if the queue is full; `done` is then dropped uncalled.
     pub fn compile(
         &self,
         bytes: Bytes,
@@ -91,7 +103,7 @@ impl CompileQueue {
         Ok(PendingCompile(cancel))
     }
 
-    /// What the threads work with must not keep the threads.
+    /// Jobs must not hold the threads alive that run them.
     fn clone_without_threads(&self) -> Self {
         Self { host: self.host.clone(), compiler: self.compiler.clone(), cache: self.cache.clone(), workers: None }
     }

@@ -1,4 +1,4 @@
-//! What a node and its compiling process say to each other: one request and one answer, each a line of JSON and then
+//! The protocol between a node and its compiling process: one request and one answer, each a line of JSON followed by
 //! bytes.
 
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,10 @@ use crate::limits::ModuleLimits;
 use crate::plugin::digest_of;
 use crate::scan::QUANTITIES;
 
-/// How an answer begins: another program would not say that.
+/// The first bytes of an answer, which tell it from the output of another program.
 const MAGIC: &[u8] = b"rejoin-compiled 1\n";
 
-/// What the process says of a component.
+/// The result of compiling a component.
 #[derive(Serialize, Deserialize, Debug)]
 pub(super) enum ChildVerdict {
     /// Machine code follows.
@@ -76,7 +76,7 @@ pub(super) fn read_answer(bytes: &[u8]) -> Option<(ChildVerdict, &[u8])> {
 }
 
 impl ChildVerdict {
-    /// A rejection in the words of an answer. `None`: it is not one that scanning and compiling can give.
+    /// A rejection as a verdict. `None`: scanning and compiling never give this one.
     pub(super) fn of(rejection: Rejection) -> Option<Self> {
         Some(match rejection {
             Rejection::TooLarge { bytes, limit } => Self::TooLarge { bytes, limit },
@@ -92,7 +92,7 @@ impl ChildVerdict {
         })
     }
 
-    /// What it means for the component. `Err(None)`: it ran out of memory.
+    /// The compiled component or the rejection. `Err(None)`: the process ran out of memory.
     pub(super) fn into_result(self, component: &[u8], artefact: &[u8]) -> Result<Compiled, Option<Rejection>> {
         Err(Some(match self {
             Self::Compiled { exports } => {

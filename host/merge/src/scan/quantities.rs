@@ -1,9 +1,9 @@
-//! Everything that is counted, and the limit of each.
+//! The counted quantities and their limits.
 
 use crate::fault::Rejection;
 use crate::limits::ModuleLimits;
 
-/// What is counted, in the order of [`QUANTITIES`].
+/// A counted quantity, in the order of [`QUANTITIES`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Quantity {
     Functions,
@@ -35,14 +35,14 @@ pub(crate) enum Quantity {
 
 type Limit = fn(&ModuleLimits) -> u64;
 
-/// Names for people, and limits.
+/// The names for people and the limits.
 pub(crate) const QUANTITIES: [(&str, Limit); 25] = [
     ("functions", |limits| u64::from(limits.functions)),
     ("bytes in one function", |limits| limits.function_bytes as u64),
     ("core modules", |limits| u64::from(limits.modules)),
     ("bytes of initial memory", |limits| limits.initial_memory_bytes),
     ("table elements", |limits| limits.table_elements),
-    ("scopes of nested components", |limits| u64::from(limits.depth)),
+    ("levels of nested components", |limits| u64::from(limits.depth)),
     ("instances, counted as often as they are made", |limits| limits.instances),
     ("parts of components, counted as often as they are made", |limits| limits.parts),
     ("components that are passed to components", |limits| u64::from(limits.passed_components)),
@@ -64,7 +64,7 @@ pub(crate) const QUANTITIES: [(&str, Limit); 25] = [
     ("bytes in one name", |limits| limits.name_bytes as u64),
 ];
 
-/// How much there is of each.
+/// The counts of one component.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Counts([u64; QUANTITIES.len()]);
 
@@ -73,7 +73,7 @@ impl Counts {
         self.0[quantity as usize] = self.0[quantity as usize].saturating_add(count);
     }
 
-    /// For what is limited one by one: the largest counts.
+    /// Keeps the maximum: for quantities that are limited for each part, such as one function.
     pub(crate) fn raise(&mut self, quantity: Quantity, count: u64) {
         self.0[quantity as usize] = self.0[quantity as usize].max(count);
     }

@@ -106,6 +106,15 @@ impl Modules {
         Ok(blob::read_raw(self.disk.as_ref(), &self.dir.join(digest.to_string()))?.map(Bytes::from))
     }
 
+    /// Removes a module, if it is there.
+    ///
+    /// # Errors
+    /// [`FileError`] if the disk refuses.
+    pub fn remove(&self, digest: &PluginDigest) -> Result<(), FileError> {
+        let path = self.dir.join(digest.to_string());
+        if_found(self.disk.remove(&path)).map(drop).context("remove", &path)
+    }
+
     /// The digests of the modules kept, in order. Files that are no modules (one half written at a crash) are passed
     /// over.
     ///
