@@ -29,11 +29,7 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Re
     let path = args.config.display();
     let config = Config::load(&args.config).map_err(|why| Failure::usage(format!("{path}: {why}")).next(KEYS))?;
     let (name, data) = (config.name.to_string(), config.data.display().to_string());
-    let node = Node::start(config).await.map_err(|why| {
-        // A supervisor may start the node again, unless the configuration or the files have to change first.
-        let exit = if why.is_temporary() { Exit::Retry } else { Exit::Usage };
-        Failure::new(exit, format!("{name} does not start: {why}"))
-    })?;
+    let node = Node::start(config).await.map_err(|why| Failure::usage(format!("{name} does not start: {why}")))?;
     let serving =
         Serving { node: name, address: node.address().to_string(), admin: node.admin_address().map(|address| address.to_string()) };
     if out.json {

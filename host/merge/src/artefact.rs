@@ -1,6 +1,5 @@
-//! Loads machine code. This is the one place that needs unsafe code: the engine checks that an artefact is of its own
-//! version and configuration, but not that its instructions are those that its compiler wrote, and runs them as they
-//! are.
+//! Loads machine code. This is the only unsafe code of the crate: the engine checks that an artefact is of its own
+//! version and configuration, but not that the instructions are those of its compiler, and runs them unchecked.
 #![allow(unsafe_code)]
 
 use wasmtime::Engine;
@@ -8,7 +7,7 @@ use wasmtime::component::Component;
 
 use crate::compile::Compiled;
 
-/// Loads what was compiled.
+/// Loads a compiled component.
 pub(crate) fn load(engine: &Engine, compiled: &Compiled) -> wasmtime::Result<Component> {
     // SAFETY: the bytes come from the engine's own serialization. A `Compiled` is only made by `crate::compile`: of
     // what the compiler wrote in this process, of what our own program wrote to the pipe of a child that this process

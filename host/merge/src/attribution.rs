@@ -1,4 +1,4 @@
-//! Finds the sibling to which a failed merge is due.
+//! Finds the sibling that makes a merge fail.
 
 use std::time::Instant;
 
@@ -9,11 +9,10 @@ use crate::limits::CallLimits;
 use crate::plugin::Plugin;
 
 impl Host {
-    /// The fault of a merge with the sibling named that causes it: the first that, merged with itself, meets the same.
-    /// A fault that is no sibling's own, as one of the limits, is given back as it is.
+    /// The fault of a merge, with the sibling named that causes it: the first one that gives the same fault when it is
+    /// merged with itself. A fault that no single value causes, such as an exceeded limit, is returned unchanged.
     ///
-    /// Costs a merge for each sibling, of at most twice the fuel of one in all, and of at most the wall-clock limit of
-    /// one in all.
+    /// Merges each sibling once, together with at most twice the fuel and at most the wall-clock limit of one merge.
     #[must_use]
     pub fn attribute_fault(&self, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits, fault: MergeFault) -> MergeFault {
         if !fault.is_caused_by_a_value() || siblings.len() < 2 {

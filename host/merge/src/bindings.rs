@@ -1,5 +1,5 @@
-//! The host's side of `guest-sdk/wit`, one world an ability: all six are views of one instance, and a missing one is
-//! simply absent.
+//! The host's bindings of `guest-sdk/wit`, one world for each interface. All are views of one instance, and a plugin
+//! may lack any but the merger.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 macro_rules! world {

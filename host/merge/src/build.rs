@@ -1,5 +1,5 @@
-//! Makes components of guest crates: cargo builds the core module, the rest happens in this process. No external tool
-//! but cargo.
+//! Makes components of guest crates: cargo builds the core module, and this process makes the component. It needs no
+//! other tool.
 
 mod cargo;
 
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use wit_component::ComponentEncoder;
 
-/// How to build a guest.
+/// The options of a build.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Options {
-    /// Where cargo puts what it builds; by default `guest` in the workspace's target directory. Not the target
-    /// directory itself: an outer cargo that runs this holds its lock.
+    /// The target directory; by default `guest` in the workspace's target directory, whose own lock an outer cargo may
+    /// hold.
     pub target_dir: Option<PathBuf>,
-    /// Lets cargo fetch nothing.
+    /// Passes `--offline` to cargo.
     pub offline: bool,
 }
 
@@ -21,18 +21,18 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The directory holds no crate.
+    /// The directory has no Cargo.toml.
     #[error("{dir} holds no Cargo.toml: name the directory of a guest crate")]
     NoCrate {
-        /// Where it was looked for.
+        /// The directory.
         dir: String,
     },
     /// Cargo or rustc cannot be run.
     #[error("{tool} cannot be run: {source}. Install Rust from https://rustup.rs")]
     NoTool {
-        /// Which.
+        /// The program.
         tool: String,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
     /// The compiler has no WebAssembly target.
@@ -41,10 +41,10 @@ pub enum BuildError {
     /// The guest does not build.
     #[error("the guest does not build:\n{output}")]
     Failed {
-        /// What cargo says.
+        /// The output of cargo.
         output: String,
     },
-    /// The crate makes no module.
+    /// The crate has no `cdylib` library.
     #[error("{package} makes no WebAssembly module: add `[lib] crate-type = [\"cdylib\", \"rlib\"]` to its Cargo.toml")]
     NoModule {
         /// The crate.
@@ -55,30 +55,30 @@ pub enum BuildError {
     Unreadable {
         /// The file.
         path: String,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// The module does not speak the plugin's contract.
+    /// The module does not implement the plugin interfaces.
     #[error(
         "the module cannot be made a component: {reason}. Does the crate call rejoin_guest::export!, and does nothing in it need an import?"
     )]
     NotAGuest {
-        /// What is missing.
+        /// What is missing or surplus.
         reason: String,
     },
 }
 
-/// Builds the guest crate in a directory and gives the component. Takes seconds to minutes, and prints nothing.
+/// Builds the guest crate in a directory and returns the component. Takes seconds to minutes, and prints nothing.
 ///
 /// The profile `guest` is used if the workspace has one, and `release` with settings for small modules otherwise.
 ///
 /// # Errors
-/// [`BuildError`], with cargo's own words if the guest does not build.
+/// [`BuildError`], with the output of cargo if the guest does not build.
 pub fn guest(dir: &Path, options: &Options) -> Result<Vec<u8>, BuildError> {
     componentize(&core_module(dir, options)?)
 }
 
-/// Builds the guest crate in a directory and gives its core module, from which [`componentize`] makes the component.
+/// Builds the guest crate in a directory and returns its core module, from which [`componentize`] makes the component.
 ///
 /// # Errors
 /// As [`guest`].
@@ -92,20 +92,20 @@ pub fn core_module(dir: &Path, options: &Options) -> Result<Vec<u8>, BuildError>
     std::fs::read(&path).map_err(|source| BuildError::Unreadable { path: path.display().to_string(), source })
 }
 
-/// Makes a component of a core module that has its contract embedded, as guests built with `rejoin-guest` have.
+/// Makes a component of a core module with embedded interface types, as guests built with `rejoin-guest` have.
 ///
 /// # Errors
-/// [`BuildError::NotAGuest`] if the module has no contract, or lacks or imports what its contract does not name.
+/// [`BuildError::NotAGuest`] if the types are missing, or the module's imports and exports do not match them.
 pub fn componentize(core: &[u8]) -> Result<Vec<u8>, BuildError> {
     let component = ComponentEncoder::default().validate(true).module(core).and_then(|encoder| encoder.encode());
     component.map_err(|error| BuildError::NotAGuest { reason: format!("{error:#}") })
 }
 
-/// The component that a file holds: as it is, or made of a core module as `cargo build --target wasm32-unknown-unknown`
-/// leaves it.
+/// The component in a file. Makes it of a core module, as `cargo build --target wasm32-unknown-unknown` writes it, if
+/// the file has one.
 ///
 /// # Errors
-/// As [`componentize`]. What is neither is given back as it is, for [`Host::compile`](crate::Host::compile) to refuse.
+/// As [`componentize`]. Other bytes are returned unchanged, for [`Host::compile`](crate::Host::compile) to refuse.
 pub fn component_in(file: Vec<u8>) -> Result<Vec<u8>, BuildError> {
     if wasmparser::Parser::is_core_wasm(&file) { componentize(&file) } else { Ok(file) }
 }

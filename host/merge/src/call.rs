@@ -1,4 +1,4 @@
-//! One call of a plugin: a fresh instance, bounded in every way, thrown away afterwards.
+//! One call of a plugin, in a fresh instance with limits on fuel, memory, time and result.
 
 use bytes::Bytes;
 use wasmtime::{Engine, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap};
@@ -15,14 +15,14 @@ use crate::plugin::Plugin;
 use crate::profile::TABLE_ELEMENTS;
 use crate::resources::is_out_of_resources;
 
-/// One of the concurrent values of a key, as a plugin is given it. The same on every replica.
+/// One of the concurrent values of a key, as a plugin gets it. Equal on every replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sibling {
-    /// The value.
+    /// The bytes that a client wrote or an earlier merge returned.
     pub value: Bytes,
     /// When it was written, in milliseconds since the Unix epoch.
     pub stamp_ms: u64,
-    /// Which actor took the write.
+    /// The actor that took the write.
     pub writer: u64,
 }
 
@@ -32,20 +32,20 @@ impl Sibling {
     }
 }
 
-/// What a merge gave.
+/// The result of a merge.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Merged {
     /// The merged value.
     pub value: Bytes,
-    /// The fuel it took; with the same profile the same everywhere.
+    /// The fuel used; equal on all nodes with the same profile.
     pub fuel_used: u64,
 }
 
 impl Host {
-    /// Merges siblings, given in canonical order, with a fresh instance of the plugin.
+    /// Merges siblings, which must be in canonical order.
     ///
     /// # Errors
-    /// A [`MergeFault`] that says why there is no result; the plugin stays usable.
+    /// A [`MergeFault`]; the plugin stays usable.
     pub fn merge(&self, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits) -> Result<Merged, MergeFault> {
         if siblings.len() > limits.max_siblings {
             return Err(MergeFault::TooManySiblings { count: siblings.len(), limit: limits.max_siblings });
@@ -71,7 +71,7 @@ impl Host {
         answer.map_err(|fault| MergeFault::Refused(fault.into()))
     }
 
-    /// The value as the plugin shows it to people. Should be UTF-8 JSON, but that is the plugin's word only.
+    /// The value as the plugin shows it to people. It should be UTF-8 JSON, which is not checked here.
     ///
     /// # Errors
     /// [`MergeFault::NotExported`] if the plugin has no presenter; otherwise as for a merge.
@@ -81,7 +81,7 @@ impl Host {
         fits(run(present.engine(), limits, call)?.0, limits)
     }
 
-    /// A valid value, as the plugin's sampler draws it: always the same for the same arguments.
+    /// A value of the plugin's sampler, always the same for the same arguments.
     ///
     /// # Errors
     /// [`MergeFault::NotExported`] if the plugin has no sampler; otherwise as for a merge.
@@ -92,13 +92,12 @@ impl Host {
     }
 }
 
-/// The state of one call: its bounds. What is over a bound traps, because a guest that saw a refused growth could
-/// answer differently.
+/// The limits of one call. Exceeding one traps, because a guest that saw a refused growth could return another result.
 pub(crate) struct CallState {
     memory_bytes: usize,
 }
 
-/// Raised by the limiter through the guest.
+/// Raised by the limiter. It passes through the guest.
 #[derive(Debug, thiserror::Error)]
 #[error("over the memory limit")]
 struct OverMemory;
@@ -121,7 +120,7 @@ impl ResourceLimiter for CallState {
     }
 }
 
-/// Makes an instance and calls it. Gives the answer and the fuel that both took.
+/// Makes an instance and calls it. Returns the result and the fuel that both used.
 pub(crate) fn run<T>(
     engine: &Engine,
     limits: &CallLimits,
@@ -132,7 +131,7 @@ pub(crate) fn run<T>(
     store.limiter(|call| call);
     store.set_fuel(limits.fuel).map_err(host)?;
     store.set_epoch_deadline(epoch::ticks(limits.wall));
-    // What is copied out of the guest. The answer's own few words count as well, hence a little more than the result.
+    // Bounds the bytes copied out of the guest. The headers of the result count as well, hence 1 KiB more.
     store.set_hostcall_fuel(limits.result_bytes.saturating_add(1 << 10));
     let answer = call(&mut store).map_err(|error| fault_of(&error, limits, &store))?;
     let left = store.get_fuel().map_err(host)?;
@@ -143,7 +142,7 @@ fn fits(value: Vec<u8>, limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
     if value.len() > limits.result_bytes { Err(MergeFault::ResultTooLarge { limit: limits.result_bytes }) } else { Ok(value) }
 }
 
-/// What an error of the engine says of the plugin.
+/// The fault that an error of the engine stands for.
 fn fault_of(error: &wasmtime::Error, limits: &CallLimits, store: &Store<CallState>) -> MergeFault {
     if error.downcast_ref::<OverMemory>().is_some() {
         return MergeFault::TooMuchMemory { limit: limits.memory_bytes };
@@ -154,22 +153,22 @@ fn fault_of(error: &wasmtime::Error, limits: &CallLimits, store: &Store<CallStat
     if is_out_of_resources(error) {
         return MergeFault::Host { reason: escape_untrusted(&format!("{error:#}")) };
     }
-    // What is left of the instance comes with the error, and is no part of the reason.
+    // The error carries a core dump and a backtrace, which are no part of the reason.
     let parts = error.chain().map(ToString::to_string).filter(|part| !part.starts_with(REMAINS) && !part.starts_with(BACKTRACE));
     let reason = parts.collect::<Vec<_>>().join(": ");
     match error.downcast_ref::<Trap>() {
         Some(trap) => with_panic_message(fault_of_trap(*trap, limits), error, store),
-        // The engine has no public type for this one; tests/hostile holds the wording.
+        // The engine has no public type for this error. tests/hostile fails if its text changes.
         None if reason.contains("fuel allocated for hostcalls") => MergeFault::ResultTooLarge { limit: limits.result_bytes },
         None => MergeFault::BadResult { reason: escape_untrusted(&reason) },
     }
 }
 
-/// How the engine's texts of a core dump and of a backtrace begin.
+/// The beginnings of the engine's texts of a core dump and of a backtrace.
 const REMAINS: &str = "wasm coredump";
 const BACKTRACE: &str = "error while executing at wasm backtrace";
 
-/// Adds what the plugin said before it trapped, or else where it was. An overflowing stack has one function many times.
+/// Adds the message of a panic, or else the functions on the stack. An overflowing stack has one function many times.
 fn with_panic_message(fault: MergeFault, error: &wasmtime::Error, store: &Store<CallState>) -> MergeFault {
     let MergeFault::Trapped(kind) = fault else { return fault };
     let panic = if kind == TrapKind::Unreachable { panic_record::message(error, store) } else { None };
@@ -194,7 +193,7 @@ fn fault_of_trap(trap: Trap, limits: &CallLimits) -> MergeFault {
     })
 }
 
-/// Every interface has a `fault` enum of its own; they are one to the host.
+/// Every interface has a `fault` enum of its own.
 macro_rules! from_fault {
     ($module:ident) => {
         impl From<$module::Fault> for Refusal {

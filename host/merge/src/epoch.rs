@@ -1,5 +1,4 @@
-//! The safety net under the fuel: a thread that counts time in coarse ticks, so that a call cannot outlast its
-//! wall-clock limit.
+//! The wall-clock limit behind the fuel: a thread that counts epochs, by which the engine stops a call.
 
 use std::time::Duration;
 
@@ -7,10 +6,10 @@ use wasmtime::Engine;
 
 use crate::fault::HostError;
 
-/// How long a tick is. A call may outlast its limit by two.
+/// The length of a tick. A call may exceed its limit by two.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
-/// Starts counting. The thread ends by itself soon after the last user of the engine.
+/// Starts the thread. It ends soon after the last user of the engine is dropped.
 pub(crate) fn start(engine: &Engine) -> Result<(), HostError> {
     let weak = engine.weak();
     let tick = move || {
@@ -24,7 +23,7 @@ pub(crate) fn start(engine: &Engine) -> Result<(), HostError> {
     Ok(())
 }
 
-/// How many ticks a call may see: at least its limit, whenever the current tick began.
+/// The ticks of a call: at least its limit, whenever the current tick began.
 pub(crate) fn ticks(wall: Duration) -> u64 {
     let ticks = wall.as_nanos().div_ceil(TICK.as_nanos());
     u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1).min(u64::MAX / 2)

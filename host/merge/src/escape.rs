@@ -1,11 +1,10 @@
-//! Text of strangers, made fit for terminals, logs and error messages.
+//! Escapes untrusted text for terminals, logs and error messages.
 
-/// The most characters that are shown of a stranger's text.
+/// The most characters of an untrusted text that are shown.
 const MAX_CHARS: usize = 400;
 
-/// The text with everything escaped that a terminal would act on or a reader could not see: control characters (and
-/// with them ANSI sequences), marks that change the direction of writing, and characters without width. At most 400
-/// characters of it.
+/// The first 400 characters of a text, with everything escaped that a terminal would interpret or a reader could not
+/// see: control characters (and so ANSI sequences), bidirectional marks, and characters without width.
 #[must_use]
 pub fn escape_untrusted(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(MAX_CHARS));
@@ -19,7 +18,7 @@ pub fn escape_untrusted(text: &str) -> String {
     shown
 }
 
-/// Whether a character may be shown as it is.
+/// Whether a character may be shown unescaped.
 #[must_use]
 pub fn is_printable(char: char) -> bool {
     let hidden = matches!(char,

@@ -1,4 +1,5 @@
-//! What goes wrong before a plugin is called; and the faults of its calls, which the core knows too.
+//! The errors of the host and of loading a component. The faults of a call are in rejoin-proto, since the core knows
+//! them.
 
 pub use rejoin_proto::fault::{MergeFault, Refusal, TrapKind};
 
@@ -6,7 +7,7 @@ pub use rejoin_proto::fault::{MergeFault, Refusal, TrapKind};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
-    /// The engine refuses its configuration or cannot reserve its memory.
+    /// The engine refuses its configuration or cannot reserve its address space.
     #[error("the WebAssembly engine cannot start: {0}. It reserves address space for its instances: is it limited (ulimit -v)?")]
     Engine(String),
     /// A thread could not be started.
@@ -14,95 +15,95 @@ pub enum HostError {
     Thread(#[from] std::io::Error),
 }
 
-/// Why a module is no plugin.
+/// Why a component cannot be used as a plugin.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// Too many bytes.
+    /// It has more bytes than [`ModuleLimits::bytes`](crate::ModuleLimits::bytes).
     #[error(
         "the module has {bytes} bytes, and {limit} are allowed: build it with opt-level \"s\", lto and strip, or ask for a larger limit"
     )]
     TooLarge {
-        /// How many it has.
+        /// Bytes of the component.
         bytes: usize,
-        /// How many it may have.
+        /// The most bytes allowed.
         limit: usize,
     },
     /// Not WebAssembly, or broken.
     #[error("this is no WebAssembly component: {reason}")]
     NotAComponent {
-        /// What the parser says.
+        /// The parser's message.
         reason: String,
     },
     /// A core module that has not been made a component.
     #[error("this is a core WebAssembly module, not a component: `rejoin plugin build` makes a component of it")]
     CoreModule,
-    /// It wants something of the host.
+    /// It imports a function, and a plugin may import nothing.
     #[error(
         "the component imports \"{name}\", and a plugin may import nothing: it has no clock, files, network or random numbers. Remove what needs it"
     )]
     Imports {
-        /// The first thing it imports.
+        /// The name of its first import.
         name: String,
     },
-    /// It cannot merge.
+    /// It does not export the merger interface.
     #[error("the component does not export rejoin:plugin/merger@0.1 (it exports {exports}): list Merger in rejoin_guest::export!")]
     NoMerger {
-        /// What it exports instead.
+        /// Its exports, at most eight names.
         exports: String,
     },
-    /// An interface of ours in another version or with other types.
+    /// It exports one of the plugin interfaces in another version or with other types.
     #[error("the component's export \"{interface}\" is not what this host expects: {reason}. Rebuild it with this version's SDK")]
     WrongInterface {
         /// The export's name.
         interface: String,
-        /// What differs.
+        /// The difference.
         reason: String,
     },
-    /// Too many or too large parts.
+    /// It exceeds one of the other limits of [`ModuleLimits`](crate::ModuleLimits).
     #[error("the component has {count} {what}, and {limit} are allowed")]
     StructureLimit {
-        /// What there is too much of.
+        /// The counted part, in the plural.
         what: &'static str,
-        /// How much there is.
+        /// The number of these parts.
         count: u64,
-        /// How much there may be.
+        /// The most allowed.
         limit: u64,
     },
-    /// The engine does not take it.
+    /// The engine cannot compile or load it.
     #[error("the component cannot be compiled: {reason}")]
     Uncompilable {
-        /// What the engine says.
+        /// The engine's message.
         reason: String,
     },
-    /// It fails before anything is asked of it.
-    #[error("the component cannot be started: {fault}. What it does when it is loaded must be little")]
+    /// Its instantiation fails.
+    #[error("the component cannot be started: {fault}. Let it do less when it is loaded")]
     CannotStart {
-        /// What happens.
+        /// The fault of the instantiation.
         fault: MergeFault,
     },
-    /// Its own description fails.
+    /// Its metadata cannot be read.
     #[error("the component cannot describe itself: {reason}")]
     BadMetadata {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Compiling it takes too much. How much it takes depends on the machine; it may be tried again later.
+    /// Compiling it exceeds a limit of memory, time or machine code. This depends on the machine, so it is tried again.
     #[error("the component takes more than {limit} to compile: make its largest functions smaller, or have it built with opt-level \"s\"")]
     TooCostly {
-        /// What it takes too much of, and how much it may take.
+        /// The limit that was exceeded, with its unit.
         limit: String,
     },
-    /// The host was stopped, or failed, before it was compiled.
-    #[error("the module was not compiled or loaded: {reason}. Nothing is known against it; push it again")]
+    /// The host was stopped, or lacked a resource, before the component was compiled or loaded.
+    #[error("the module was not compiled or loaded: {reason}. The module may be good: push it again")]
     NotTried {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Rejection {
-    /// Whether the component itself is to blame, so that every node of this release would refuse it for ever.
+    /// Whether the component is the cause, so that every node of this release would always refuse it.
     #[must_use]
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::NotTried { .. } | Self::TooCostly { .. })

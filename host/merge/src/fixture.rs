@@ -1,4 +1,4 @@
-//! Counterexamples as a file: for people to read, and to be run again on a plugin that has been mended.
+//! Counterexamples as a file, for people to read and to run again on a corrected plugin.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,22 +10,22 @@ use rejoin_laws::{Counterexample, Law, MergeResult, Sibling, Trial, Violation};
 use crate::plugin::Plugin;
 use crate::under_test::PluginUnderTest;
 
-/// The version of the format. A file of another one is refused.
+/// The version of the format. Files of other versions are refused.
 const FORMAT: u32 = 1;
-/// More siblings than any bucket allows.
+/// The most siblings of a case; more than any bucket allows.
 const MAX_SIBLINGS: usize = 1024;
 
-/// What breaks a plugin's laws.
+/// The counterexamples of one test of a plugin.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fixture {
     format: u32,
     plugin: PluginName,
-    /// Of the run that found it.
+    /// The seed of the test.
     seed: u64,
     counterexamples: Vec<FixtureCase>,
 }
 
-/// The plugin that was checked.
+/// The plugin that was tested.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct PluginName {
     name: Option<String>,
@@ -33,89 +33,88 @@ struct PluginName {
     digest: String,
 }
 
-/// A counterexample for people, and in its `base64` fields for the machine.
+/// A counterexample: for people, and in the `base64` fields for machines.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FixtureCase {
     /// The law's name.
     pub law: String,
-    /// What it says.
+    /// The law in one line.
     pub says: String,
-    /// The key.
+    /// The key of the merge.
     pub key: EncodedBytes,
-    /// Whether the values are known to be valid.
+    /// Whether all values are known to be valid.
     pub valid: bool,
-    /// The siblings.
+    /// The siblings, in the order of the merge.
     pub siblings: Vec<FixtureSibling>,
-    /// What happened.
+    /// How the law is broken.
     pub violation: FixtureViolation,
 }
 
-/// Some bytes.
+/// A key or a value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EncodedBytes {
-    /// As the plugin's presenter shows them, or as text if they are UTF-8.
+    /// The form of the plugin's presenter, or the text if it is UTF-8.
     pub shown: Option<Value>,
-    /// All of them.
+    /// All bytes, in standard base64.
     pub base64: String,
 }
 
-/// A sibling.
+/// A sibling of a counterexample.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FixtureSibling {
-    /// Its value.
+    /// The value in both forms.
     #[serde(flatten)]
     pub value: EncodedBytes,
     /// When it was written, in milliseconds since the Unix epoch.
     pub stamp_ms: u64,
-    /// Which actor took the write, as 16 hexadecimal digits: a JSON number would lose some of its 64 bits in many
-    /// readers.
+    /// The actor that took the write, as 16 hexadecimal digits: many JSON readers cannot represent 64-bit numbers.
     pub writer: String,
 }
 
-/// How the law is broken. For people only: running it again finds out anew.
+/// How the law is broken. For people only: a replay computes it again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FixtureViolation {
-    /// What should have held.
+    /// What must hold.
     pub expected: String,
-    /// What was seen instead, a line or two.
+    /// The results instead, one or two.
     pub got: Vec<FixtureAnswer>,
 }
 
-/// One of the answers that were seen.
+/// One of the results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FixtureAnswer {
-    /// Of what.
+    /// The merge that gave this result.
     pub of: String,
-    /// The answer, if it was one.
+    /// The value, if there is one.
     pub value: Option<EncodedBytes>,
-    /// Why there was none.
+    /// Why there is no value.
     pub failure: Option<String>,
 }
 
-/// Why a file cannot be run again.
+/// Why a file cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FixtureError {
-    /// Not what this program writes.
+    /// The file is no fixture.
     #[error("this is no counterexample: {0}. `rejoin plugin test FILE` writes one if a law is broken")]
     Malformed(String),
-    /// Of another version.
+    /// The file has another format version.
     #[error(
         "the counterexample is in format {0}, and this release reads format {FORMAT}: run `rejoin plugin test FILE` again to get a new one"
     )]
     Format(u64),
-    /// Of another plugin.
+    /// The file is of another plugin.
     #[error("the counterexample was found for the plugin {wanted}, and this one is {found}: name the file of {wanted}")]
     OtherPlugin {
-        /// The fixture's.
+        /// The plugin of the fixture.
         wanted: String,
-        /// The one it was to be run on.
+        /// The plugin that was given.
         found: String,
     },
 }
 
 impl Fixture {
-    /// What was found, with values as the plugin's presenter shows them.
+    /// A fixture of counterexamples, with values as the plugin's presenter shows them.
     pub fn new<'a>(under_test: &PluginUnderTest, seed: u64, found: impl IntoIterator<Item = &'a Counterexample>) -> Self {
         let metadata = under_test.plugin.metadata();
         let plugin = PluginName {
@@ -126,19 +125,19 @@ impl Fixture {
         Self { format: FORMAT, plugin, seed, counterexamples: found.into_iter().map(|one| shown(under_test, one)).collect() }
     }
 
-    /// The counterexamples, for people.
+    /// The counterexamples.
     #[must_use]
     pub fn cases(&self) -> &[FixtureCase] {
         &self.counterexamples
     }
 
-    /// The digest of the component that was checked.
+    /// The digest of the component that was tested.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.plugin.digest
     }
 
-    /// The file.
+    /// The content of the file.
     ///
     /// # Panics
     /// Never: text, numbers and lists are always JSON.
@@ -149,10 +148,10 @@ impl Fixture {
         json
     }
 
-    /// Reads a file.
+    /// Parses a file.
     ///
     /// # Errors
-    /// [`FixtureError`] if it is none, or of another version.
+    /// [`FixtureError`] if it is no fixture or has another version.
     pub fn parse(json: &[u8]) -> Result<Self, FixtureError> {
         let value: Value = serde_json::from_slice(json).map_err(|error| FixtureError::Malformed(error.to_string()))?;
         match value["format"].as_u64() {
@@ -167,10 +166,10 @@ impl Fixture {
         Ok(fixture)
     }
 
-    /// What to try again on a plugin: on the one that was checked, or on a later one of that name.
+    /// The trials to replay on a plugin: the tested one, or a later one of the same name.
     ///
     /// # Errors
-    /// [`FixtureError`] if it is of another plugin, or names what is not there.
+    /// [`FixtureError`] if it is of another plugin, or has invalid content.
     pub fn trials(&self, plugin: &Plugin) -> Result<Vec<(Law, Trial)>, FixtureError> {
         let found = plugin.metadata().map(|metadata| metadata.name.clone());
         match (&self.plugin.name, found) {

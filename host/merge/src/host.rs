@@ -1,4 +1,4 @@
-//! The host: compiles components into plugins. [`crate::call`] has the calls.
+//! The host: the engine, and loading components into it. `call` has the calls.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::limits::{CallLimits, ModuleLimits};
 use crate::plugin::{Inner, Plugin, PluginMetadata};
 use crate::profile;
 
-/// How much room there is for instances.
+/// The room for instances.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostConfig {
-    /// Instances that may live at once; a call beyond it answers *busy*. Each reserves about 4 GiB of address space
-    /// (not memory).
+    /// The most instances at once; a call above it fails with [`MergeFault::Busy`](crate::MergeFault::Busy). Each
+    /// reserves about 4 GiB of address space, not memory.
     pub instances: u32,
-    /// Bytes of linear memory an instance may ever have; [`CallLimits::memory_bytes`] can only be less.
+    /// The most bytes of linear memory of an instance. [`CallLimits::memory_bytes`] only counts below this.
     pub max_memory_bytes: usize,
 }
 
@@ -34,11 +34,11 @@ impl Default for HostConfig {
     }
 }
 
-/// Compiles and runs plugins. Cloning is cheap; all clones share one engine.
+/// Loads and runs plugins. Cloning is cheap; all clones share one engine.
 #[derive(Clone)]
 pub struct Host {
     engine: Engine,
-    /// Empty, for ever: the place where imports would be.
+    /// Always empty: plugins have no imports.
     linker: Arc<Linker<CallState>>,
     profile: ProfileId,
 }
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// Starts the engine and its clock thread.
+    /// Starts the engine and the thread of its epoch clock.
     ///
     /// # Errors
     /// [`HostError`] if the engine cannot reserve its address space or the thread cannot be started.
@@ -60,27 +60,27 @@ impl Host {
         Ok(Self { linker: Arc::new(Linker::new(&engine)), engine, profile: profile::profile_id() })
     }
 
-    /// What results depend on besides the plugin and its inputs. Equal on nodes that must agree.
+    /// The id of everything that results depend on besides the plugin and its inputs: engine, configuration, fuel
+    /// table, architecture.
     #[must_use]
     pub fn profile(&self) -> ProfileId {
         self.profile
     }
 
-    /// Compiles a component in this process and on this thread, finds its abilities and asks it for its metadata.
-    ///
-    /// For components that are trusted, and for tests: what compiling takes is not bounded. A node lets a
-    /// [`CompileQueue`](crate::compile::queue::CompileQueue) do it, which asks a child process.
+    /// Compiles and loads a component in this process and on this thread, without limits of memory and time: for
+    /// trusted components and tests. A node uses a [`CompileQueue`](crate::CompileQueue), which compiles in a child
+    /// process.
     ///
     /// # Errors
-    /// A [`Rejection`] that says what the module lacks or has too much of. It is never half accepted.
+    /// A [`Rejection`].
     pub fn compile(&self, bytes: &[u8], limits: &ModuleLimits) -> Result<Plugin, Rejection> {
         self.load(&Compiled::new(&self.engine, bytes, limits)?)
     }
 
-    /// Makes a plugin of what was compiled, in milliseconds: finds its abilities and asks it for its metadata.
+    /// Loads a compiled component, in milliseconds: finds its interfaces, instantiates it and reads its metadata.
     ///
     /// # Errors
-    /// A [`Rejection`] that says what the component lacks, or does wrong when it is started.
+    /// A [`Rejection`].
     pub fn load(&self, compiled: &Compiled) -> Result<Plugin, Rejection> {
         let component = artefact::load(&self.engine, compiled).map_err(|error| load_error(&error))?;
         if let Some((name, _)) = component.component_type().imports(&self.engine).next() {
@@ -98,7 +98,7 @@ impl Host {
     }
 }
 
-/// Asks a plugin for its metadata, under limits of its own.
+/// Reads a plugin's metadata, under limits of its own.
 fn read_metadata(inner: &Inner) -> Result<Option<PluginMetadata>, Rejection> {
     let Some(describe) = &inner.describe else { return Ok(None) };
     let limits = CallLimits::for_loading();

@@ -1,32 +1,32 @@
-//! What a plugin may be, and what one call of it may use.
+//! The limits of a component, of compiling it, and of one call.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a module may be. Checked once, before it is compiled.
+/// The limits of a component, checked before it is compiled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ModuleLimits {
-    /// Bytes of the component. A Rust guest has tens of kilobytes; a JavaScript guest brings its engine, about 12 MB.
+    /// Bytes of the component. A Rust guest has tens of kilobytes; a JavaScript guest includes its engine, about 12 MB.
     pub bytes: usize,
     /// Functions in all core modules together.
     pub functions: u32,
-    /// Bytes of the largest function's body: what compiles slowest.
+    /// Bytes of the body of one function. Large bodies compile slowest.
     pub function_bytes: usize,
     /// Core modules in the component.
     pub modules: u32,
-    /// Bytes of linear memory that a module wants from the start.
+    /// Bytes of initial linear memory, all modules together.
     pub initial_memory_bytes: u64,
-    /// Elements of all tables together that the modules want from the start, and those that are written into them.
+    /// Initial elements of all tables together, and elements of all element segments.
     pub table_elements: u64,
     /// Levels of components and modules within one another.
     pub depth: u32,
-    /// Instances of modules and components, counted as often as they are made.
+    /// Instances of modules and components, counted as often as they are created.
     pub instances: u64,
     /// Instances, their arguments, aliases, imports, exports, types and adapters of all components, counted as often as
-    /// they are made.
+    /// they are created.
     pub parts: u64,
-    /// Components that are imported by components or taken out of instances. What they make cannot be counted, and no
+    /// Components that are imported by components or taken out of instances. Their instances cannot be counted, and no
     /// plugin needs any.
     pub passed_components: u32,
     /// Types, in all modules and components together.
@@ -43,8 +43,8 @@ pub struct ModuleLimits {
     pub nesting: u32,
     /// Targets of all branch tables of one function.
     pub branch_targets: u32,
-    /// Blocks and branches of one function times its locals: about as many values the compiler may have to make where
-    /// control flow joins.
+    /// Blocks and branches of one function times its locals: about the number of values that the compiler may create
+    /// where control flow joins.
     pub flow: u64,
     /// Imports of all core modules together.
     pub imports: u32,
@@ -101,8 +101,8 @@ impl Default for ModuleLimits {
 }
 
 impl ModuleLimits {
-    /// The limits of a node that takes components of so many bytes. What grows with a program grows with them; what
-    /// does not, such as the number of parameters of one function, stays.
+    /// The limits of a node that accepts components of `bytes`. Quantities that grow with a program grow with it;
+    /// others, such as the parameters of one function, stay.
     #[must_use]
     pub fn for_bytes(bytes: usize) -> Self {
         let base = Self::default();
@@ -125,17 +125,17 @@ impl ModuleLimits {
     }
 }
 
-/// What compiling one component may take. The time depends on the machine: a component that is near it is taken by one
-/// node and not by another, hence the limits of its shape, which are far below on any machine.
+/// The limits of compiling one component. The time depends on the machine, so nodes could disagree on a component near
+/// this limit; [`ModuleLimits`] refuse components long before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CompileLimits {
     /// Bytes of memory of the compiling process.
     pub memory_bytes: u64,
     /// Processor time, in whole seconds.
     pub cpu_seconds: u64,
-    /// How long it may take by the wall clock, on a machine that has other things to do as well.
+    /// The wall-clock limit. Generous, since the machine has other work as well.
     pub wall: Duration,
-    /// Bytes of machine code and what belongs to it.
+    /// Bytes of machine code and its metadata.
     pub artefact_bytes: usize,
 }
 
@@ -145,25 +145,25 @@ impl Default for CompileLimits {
     }
 }
 
-/// What one call may use.
+/// The limits of one call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CallLimits {
-    /// Units of fuel, about one per WebAssembly instruction and one per byte copied, and more for what takes a
-    /// processor longer. The limit that decides. Merging JSON takes up to two thousand a byte.
+    /// Units of fuel: about one per WebAssembly instruction and per byte copied, more for slow instructions. This limit
+    /// decides. Merging JSON uses up to 2000 units a byte.
     pub fuel: u64,
     /// Bytes of linear memory.
     pub memory_bytes: usize,
     /// Bytes of the result.
     pub result_bytes: usize,
-    /// Siblings that are given to one merge.
+    /// The most siblings of one merge.
     pub max_siblings: usize,
-    /// How long the call may take by the wall clock: a safety net for what fuel does not see. To be generous, since it
-    /// depends on the machine.
+    /// The wall-clock limit: a safety net for time that fuel does not count. It must be generous, since it depends on
+    /// the machine.
     pub wall: Duration,
 }
 
 impl CallLimits {
-    /// What loading a plugin and asking for its card may use: little.
+    /// The limits of loading a plugin and reading its metadata.
     pub(crate) fn for_loading() -> Self {
         Self { fuel: 200_000_000, result_bytes: 1 << 10, ..Self::default() }
     }

@@ -1,7 +1,7 @@
-//! Remembers what merges and presenters gave, so that a hot conflicted key is merged once and not at every read.
+//! A bounded cache of results, so that a hot conflicted key is merged once and not at every read.
 //!
-//! Faults that every node would meet are remembered like values. A call that was stopped by the clock is not tried
-//! again at once either: each time it happens, the same call rests for twice as long.
+//! Deterministic faults are cached like values. A call that the wall clock has stopped is not repeated for a while,
+//! which doubles each time it happens again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,13 +18,13 @@ use crate::host::Host;
 use crate::limits::CallLimits;
 use crate::plugin::Plugin;
 
-/// How long a call rests that was stopped by the clock for the first time, and at the most.
+/// The pause before a call is repeated that the clock has stopped: the first time, and at the most.
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
-/// Calls that were stopped by the clock and are remembered.
+/// The most calls in such a pause.
 const TIMED_OUT_CALLS: usize = 1_024;
 
-/// What was asked of a plugin.
+/// The function of the plugin that was called.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Kind {
     Merge,
@@ -32,7 +32,7 @@ enum Kind {
     Validate,
 }
 
-/// What names a result: the plugin, the profile, and a hash of exactly what the plugin is given under which limits.
+/// The identity of a result: the plugin, the profile, and a hash of the inputs and the limits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct MemoKey {
     kind: Kind,
@@ -43,7 +43,7 @@ struct MemoKey {
 
 type CallResult = Result<Merged, MergeFault>;
 
-/// A call that was stopped by the clock.
+/// A call that the clock has stopped.
 #[derive(Clone)]
 struct TimedOutCall {
     fault: MergeFault,
@@ -51,22 +51,22 @@ struct TimedOutCall {
     next: Duration,
 }
 
-/// Counts an entry's value and its key, and some for the bookkeeping.
+/// Weighs an entry by the bytes of its value, its key and the bookkeeping.
 #[derive(Clone)]
 struct Bytes;
 
-/// What an entry costs besides its value, in bytes.
+/// Bytes of an entry besides its value.
 const ENTRY_BYTES: u64 = 192;
 
 impl Weighter<MemoKey, CallResult> for Bytes {
     fn weight(&self, _key: &MemoKey, outcome: &CallResult) -> u64 {
-        // A fault may carry a plugin's own words, twice where a sibling is named.
+        // A fault may carry a message of the plugin.
         ENTRY_BYTES + outcome.as_ref().map_or_else(|fault| fault.to_string().len(), |merged| merged.value.len()) as u64
     }
 }
 
-/// A bounded cache of merged and shown values. Faults that every node would meet are remembered as well, so that a
-/// looping plugin burns its fuel once.
+/// A bounded cache of merged and shown values and of deterministic faults, so that a looping plugin uses up its fuel
+/// once.
 pub struct Memo {
     cache: Cache<MemoKey, CallResult, Bytes>,
     timed_out: Cache<MemoKey, TimedOutCall>,
@@ -81,7 +81,7 @@ impl std::fmt::Debug for Memo {
 }
 
 impl Memo {
-    /// A cache of that many bytes in all; 0 remembers nothing.
+    /// A cache of at most `bytes`; 0 caches nothing.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let entries = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).clamp(16, 1 << 20);
@@ -89,7 +89,7 @@ impl Memo {
         Self { cache, timed_out, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    /// [`Host::merge`], or what it gave last time.
+    /// [`Host::merge`], or its cached result.
     ///
     /// # Errors
     /// As [`Host::merge`], with the sibling named that causes it ([`Host::attribute_fault`]).
@@ -99,20 +99,19 @@ impl Memo {
         self.remembered(name, true, || merge().map_err(|fault| host.attribute_fault(plugin, key, siblings, limits, fault)))
     }
 
-    /// [`Host::show`], or what it gave last time.
+    /// [`Host::show`], or its cached result.
     ///
     /// # Errors
     /// As [`Host::show`].
     pub fn show(&self, host: &Host, plugin: &Plugin, value: &bytes::Bytes, limits: &CallLimits) -> Result<bytes::Bytes, MergeFault> {
         let input = [Sibling { value: value.clone(), stamp_ms: 0, writer: 0 }];
         let name = MemoKey { kind: Kind::Show, digest: plugin.digest(), profile: host.profile(), inputs: hash(&[], &input, limits) };
-        // What it took is not asked for.
+        // The fuel of a presenter is not used.
         let show = || host.show(plugin, value, limits).map(|shown| Merged { value: shown.into(), fuel_used: 0 });
         self.remembered(name, true, show).map(|shown| shown.value)
     }
 
-    /// [`Host::validate`], or the fault that it met last time. That a value is good is not remembered: it is hardly
-    /// ever written twice.
+    /// [`Host::validate`], or its cached fault. Good values are not cached: a value is rarely written twice.
     ///
     /// # Errors
     /// As [`Host::validate`].
@@ -148,20 +147,20 @@ impl Memo {
         outcome
     }
 
-    /// How many lookups found something, and how many did not, since the start.
+    /// Lookups that hit and that missed since the start.
     #[must_use]
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
-    /// Bytes in use, as they are counted against the limit.
+    /// Bytes in use, counted as for the limit.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.cache.weight()
     }
 }
 
-/// Every field is preceded by its length or has a fixed one, so that no two inputs hash as one.
+/// Every field has a fixed length or its length before it, so that no two inputs give the same bytes.
 fn hash(key: &[u8], siblings: &[Sibling], limits: &CallLimits) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for limit in [limits.fuel, limits.memory_bytes as u64, limits.result_bytes as u64, limits.max_siblings as u64] {

@@ -1,4 +1,4 @@
-//! A compiled plugin: its identity, its abilities, and what it says of itself.
+//! A loaded plugin: its digest, its exported interfaces and its metadata.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::fault::{MergeFault, Rejection};
 use crate::limits::CallLimits;
 use crate::scan::{is_interface, no_merger};
 
-/// A compiled plugin. Cloning is cheap; it is given back when the last clone goes.
+/// A loaded plugin. Cloning is cheap; the code is freed with the last clone.
 #[derive(Clone)]
 pub struct Plugin(pub(crate) Arc<Inner>);
 
@@ -29,35 +29,35 @@ pub(crate) struct Inner {
     pub(crate) describe: Option<describe::DescribePre<CallState>>,
 }
 
-/// What a plugin says of itself.
+/// A plugin's description of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PluginMetadata {
-    /// Its name: 1 to 64 bytes without characters that a terminal would act on or nobody could see.
+    /// 1 to 64 bytes of UTF-8 without control characters or invisible characters.
     pub name: String,
-    /// Its version, likewise.
+    /// As `name`.
     pub version: String,
     /// The version of its value format.
     pub schema: u32,
-    /// Whether its values carry their own causality, so that merged values may be stored at once.
+    /// Whether values carry their own causality, so that merged values may be stored at once.
     pub self_causal: bool,
 }
 
-/// Which interfaces a plugin exports, besides the merger.
+/// The optional interfaces that a plugin exports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Exports {
-    /// It checks values at every put.
+    /// `validator`: it checks values before every put.
     pub validate: bool,
-    /// It has operations of its own.
+    /// `operator`: it has operations of its own.
     pub operate: bool,
-    /// It draws values for the law checker.
+    /// `sampler`: it draws values for the law checker.
     pub sample: bool,
-    /// It shows values to people.
+    /// `presenter`: it shows values to people.
     pub present: bool,
-    /// It has a metadata.
+    /// `about`: it has metadata.
     pub describe: bool,
 }
 
-/// The digest that a component is known by: SHA-256 of its bytes.
+/// The digest of a component, the SHA-256 of its bytes. It identifies the plugin.
 #[must_use]
 pub fn digest_of(bytes: &[u8]) -> PluginDigest {
     PluginDigest(Sha256::digest(bytes).into())
@@ -70,13 +70,13 @@ impl Plugin {
         self.0.digest
     }
 
-    /// What it says of itself, if it says anything.
+    /// Its metadata, if it exports `about`.
     #[must_use]
     pub fn metadata(&self) -> Option<&PluginMetadata> {
         self.0.metadata.as_ref()
     }
 
-    /// Which interfaces it has, besides the merger.
+    /// The optional interfaces that it exports.
     #[must_use]
     pub fn exports(&self) -> Exports {
         Exports {
@@ -96,8 +96,8 @@ impl std::fmt::Debug for Plugin {
 }
 
 impl Inner {
-    /// Finds the abilities among the exports. One that is exported must also be what it says; one that is not is no
-    /// fault.
+    /// Finds the interfaces among the exports. An exported interface must match the contract; a missing optional one is
+    /// no error.
     pub(crate) fn new(digest: PluginDigest, pre: &InstancePre<CallState>, exports: &[String]) -> Result<Self, Rejection> {
         macro_rules! ability {
             ($interface:literal, $pre:ty) => {
@@ -118,8 +118,8 @@ impl Inner {
 }
 
 impl Inner {
-    /// Makes an instance for every ability there is. Only that compares the types of its functions with the contract's,
-    /// and a plugin that cannot even be instantiated is better refused than stored.
+    /// Instantiates the plugin once for every interface it exports. Only this compares the types of its functions with
+    /// the contract, and a plugin that cannot be instantiated is refused when it is pushed.
     pub(crate) fn try_all(&self, exports: &[String]) -> Result<(), Rejection> {
         macro_rules! try_ability {
             ($interface:literal, $pre:expr) => {
@@ -145,7 +145,7 @@ fn cannot_start(interface: &str, exports: &[String], fault: MergeFault) -> Rejec
             let name = exports.iter().find(|name| is_interface(name, interface));
             Rejection::WrongInterface { interface: name.map_or_else(|| interface.to_owned(), |name| escape_untrusted(name)), reason }
         }
-        // Nothing was asked of it yet: where it was is no news.
+        // The functions on the stack say nothing here, since no function was called.
         MergeFault::TrappedIn { kind, .. } => Rejection::CannotStart { fault: MergeFault::Trapped(kind) },
         fault if fault.is_deterministic() => Rejection::CannotStart { fault },
         fault => Rejection::NotTried { reason: fault.to_string() },
@@ -160,7 +160,7 @@ fn exported<T>(exports: &[String], interface: &str, new: impl FnOnce() -> wasmti
 }
 
 impl PluginMetadata {
-    /// Checks a metadata's texts: they end up in logs, metrics and tables.
+    /// Checks the texts, which appear in logs, metrics and tables.
     pub(crate) fn check(metadata: describe::exports::rejoin::plugin::about::Card) -> Result<Self, String> {
         let text = |what: &str, bytes: Vec<u8>| {
             let text = String::from_utf8(bytes).map_err(|_| format!("its {what} is not UTF-8"))?;

@@ -1,7 +1,7 @@
-//! Merge threads, and the memo they share. Every plugin's call runs on one of them, never on a thread that serves.
+//! The merge threads and the memo they share. All calls of plugins run here and never on a thread that serves requests.
 //!
-//! Each bucket has a share of the threads and of the places in the queue ([`PoolConfig`]), so that a bucket whose
-//! merges are slow or many does not keep another's waiting.
+//! Each bucket gets a share of the threads and of the queue ([`PoolConfig`]), so that a bucket with slow or many merges
+//! does not delay other buckets.
 
 use std::sync::Arc;
 
@@ -15,17 +15,16 @@ use crate::memo::Memo;
 use crate::plugin::Plugin;
 use crate::workers::{QueueFull, STOPPED, WorkerLimits, Workers};
 
-/// How many threads, how many jobs may wait, and what a bucket may have of both.
+/// The sizes of a [`Pool`], and the share of one bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolConfig {
-    /// Threads that merge; at least one.
+    /// Merge threads; at least one.
     pub threads: usize,
-    /// Jobs that may wait; at least one. What comes when they are all waiting is refused.
+    /// The most waiting jobs; at least one. Above it jobs are refused.
     pub queue: usize,
-    /// Threads that one bucket may have at once; at least one. Of several threads the last is always left to the
-    /// others.
+    /// The most threads of one bucket at once; at least one. Of several threads one is always left to other buckets.
     pub bucket_threads: usize,
-    /// Jobs of one bucket that may wait; at least one.
+    /// The most waiting jobs of one bucket; at least one.
     pub bucket_queue: usize,
 }
 
@@ -36,13 +35,13 @@ impl Default for PoolConfig {
     }
 }
 
-/// The queue is full, or the bucket's share of it: the caller keeps its siblings, and may try again.
+/// The queue, or the bucket's share of it, is full. The caller keeps its siblings and may try again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{waiting} merges{} are waiting already; the siblings are kept", if *of_bucket { " of this bucket" } else { "" })]
 pub struct Overloaded {
-    /// How many may wait.
+    /// The most waiting jobs.
     pub waiting: usize,
-    /// Whether they are all of the same bucket.
+    /// Whether it is the bucket's share that is full.
     pub of_bucket: bool,
 }
 
@@ -52,28 +51,28 @@ impl From<QueueFull> for Overloaded {
     }
 }
 
-/// Merge threads and the memo they share. Cloning is cheap.
+/// The merge threads and their memo. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Pool {
     host: Host,
     memo: Arc<Memo>,
-    /// None runs every job at once on the caller: for simulations and tests, where threads would decide the order.
+    /// `None` runs every job on the caller: for simulations and tests, where threads would decide the order.
     workers: Option<Workers>,
 }
 
-/// What one call is to do, and for whom.
+/// A call of a plugin for a bucket.
 #[derive(Clone, Debug)]
 pub struct PluginCall {
-    /// Whose share of the pool it takes.
+    /// The bucket whose share of the pool it uses.
     pub bucket: u64,
-    /// What runs.
+    /// The plugin to call.
     pub plugin: Plugin,
-    /// What it may use.
+    /// The limits of the call.
     pub limits: CallLimits,
 }
 
 impl Pool {
-    /// Starts the threads. They end when the last clone is dropped.
+    /// Starts the threads. They end with the last clone.
     ///
     /// # Errors
     /// [`HostError::Thread`] if one cannot be started.
@@ -88,18 +87,17 @@ impl Pool {
         Ok(Self { workers: Some(Workers::new("merge", limits)?), ..Self::inline(host, memo) })
     }
 
-    /// A pool without threads: every job runs at once on the caller, `done` before the call returns.
+    /// A pool without threads: every job runs on the caller, and `done` is called before the method returns.
     #[must_use]
     pub fn inline(host: Host, memo: Memo) -> Self {
         Self { host, memo: Arc::new(memo), workers: None }
     }
 
-    /// Merges siblings, or gives what is remembered of them.
+    /// Merges siblings, or returns the memoised result.
     ///
-    /// A merge is not begun when its turn comes and `wanted` says that nobody waits any more ([`MergeFault::TooLate`]):
-    /// a queue that was once long must not go on being worked off for requests that have all been answered. `done` is
-    /// called exactly once, on a merge thread (or on the caller, if inline or when the pool stops), unless there is no
-    /// room.
+    /// If `wanted` returns false when the job's turn comes, the merge does not run and fails with
+    /// [`MergeFault::TooLate`]: a long queue must not be worked off for requests that have ended. `done` is called
+    /// exactly once, on a merge thread (or on the caller, if the pool is inline or stops), unless the queue is full.
     ///
     /// # Errors
     /// [`Overloaded`] if the queue or the bucket's share of it is full; `done` is then dropped uncalled.
@@ -119,7 +117,7 @@ impl Pool {
         self.submit(bucket, work, done)
     }
 
-    /// Shows a value to people, or gives what is remembered of it; otherwise as [`Pool::merge`].
+    /// Shows a value to people, or returns the memoised result; otherwise as [`Pool::merge`].
     ///
     /// # Errors
     /// As [`Pool::merge`].
@@ -158,19 +156,19 @@ impl Pool {
         self.submit(bucket, work, done)
     }
 
-    /// How many jobs are waiting.
+    /// The number of waiting jobs.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.workers.as_ref().map_or(0, Workers::waiting)
     }
 
-    /// The host that everything runs on.
+    /// The host that runs the calls.
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
     }
 
-    /// What is remembered.
+    /// The memo of results.
     #[must_use]
     pub fn memo(&self) -> &Memo {
         &self.memo

@@ -1,4 +1,4 @@
-//! The engine profile: everything that could change a result or its fuel, in one place and under one id.
+//! The engine profile: everything that could change a result or its fuel, under one id.
 
 use std::num::NonZero;
 
@@ -13,26 +13,25 @@ use rejoin_proto::ProfileId;
 use crate::fault::HostError;
 use crate::host::HostConfig;
 
-/// Raised whenever anything in this file changes that a plugin could notice.
+/// Raised whenever a change in this file could change a result or its fuel.
 const PROFILE_VERSION: u32 = 3;
-/// The version of the engine, which is exact in `Cargo.lock` (a test compares). Its compiler decides what an
-/// instruction costs in stack.
+/// The engine's version in `Cargo.lock` (a test compares them). Its compiler decides how much stack a call uses.
 const WASMTIME: &str = "48.0.8";
 /// Bytes of stack for WebAssembly. Part of the profile: it decides which recursion overflows.
 pub(crate) const WASM_STACK_BYTES: usize = 512 << 10;
 /// Elements of one table, grown or not.
 pub(crate) const TABLE_ELEMENTS: usize = 100_000;
-/// Core instances, tables of one component: one module and the two small ones that some tool chains add, with room to
+/// Core instances and tables of one component: one module and two small ones that some tool chains add, with room to
 /// spare.
 const PARTS: u32 = 8;
 
-/// Frames of a stack that are looked at after a trap.
+/// Stack frames that are recorded after a trap.
 const FRAMES: usize = 32;
 
-/// One unit per instruction that does something and per byte that is copied, and more for what takes a processor
-/// longer, so that no way of burning fuel lasts much longer than others (`rejoin-fuel` in tests/hostile measures it).
-/// Growing memory costs what zeroing pages does. Reads that miss every cache are not levelled: they take a hundred
-/// times as long as others, and no program could be run if all cost as much.
+/// One unit per instruction and per byte copied, and more for slow instructions, so that a unit takes about the same
+/// time whatever it is spent on (`rejoin-fuel` in tests/hostile measures it). Growing memory costs as much as zeroing
+/// pages. Reads that miss every cache are too cheap: they take a hundred times as long as others, and no program could
+/// run if every read cost as much.
 fn fuel_table() -> OperatorCost {
     macro_rules! costing {
         ($table:ident, $($cost:literal: $($operator:ident)*;)*) => {
@@ -41,15 +40,15 @@ fn fuel_table() -> OperatorCost {
     }
     let mut table = OperatorCost::new();
     costing! { table,
-        // Control flow: the budget is looked at there, and predictions fail.
+        // Control flow: the engine checks the fuel there, and branch predictions fail.
         4: Br BrTable;
         2: BrIf If;
         6: Call;
         24: CallIndirect;
-        // Division, on processors of ten years ago.
+        // Division, on processors that are ten years old.
         6: I32DivS I32DivU I32RemS I32RemU;
         12: I64DivS I64DivU I64RemS I64RemU;
-        // Floating point: numbers near zero take some processors a hundred cycles.
+        // Floating point: subnormal numbers take a hundred cycles on some processors.
         8: F32Add F32Sub F32Mul F32Min F32Max F64Add F64Sub F64Mul F64Min F64Max F32DemoteF64 F64PromoteF32;
         8: F32Ceil F32Floor F32Trunc F32Nearest F64Ceil F64Floor F64Trunc F64Nearest;
         20: F32Div F32Sqrt F64Div F64Sqrt;
@@ -57,9 +56,9 @@ fn fuel_table() -> OperatorCost {
         16: F32x4DemoteF64x2Zero F64x2PromoteLowF32x4 F32x4Ceil F32x4Floor F32x4Trunc F32x4Nearest;
         16: F64x2Ceil F64x2Floor F64x2Trunc F64x2Nearest;
         40: F32x4Div F32x4Sqrt F64x2Div F64x2Sqrt;
-        // Vector instructions that are several of the machine's.
+        // Vector instructions that compile to several machine instructions.
         8: I64x2Mul I8x16Popcnt I8x16Shl I8x16ShrS I8x16ShrU I64x2ShrS I8x16Swizzle;
-        // The host's own code.
+        // Instructions that call into the host.
         20: MemoryCopy MemoryFill MemoryInit TableCopy TableFill TableInit TableGet TableSet DataDrop ElemDrop;
         60: MemoryGrow TableGrow;
     }
@@ -73,8 +72,8 @@ fn fuel_table() -> OperatorCost {
     table
 }
 
-/// What a plugin can notice of the engine. Memory for instances is not part of it: it bounds how many run, not what
-/// they return.
+/// The configuration that a plugin can observe. The pool of instances is not part of it: it bounds how many run, and
+/// not their results.
 fn semantics() -> Config {
     let mut config = Config::new();
     config.strategy(Strategy::Cranelift).consume_fuel(true).operator_cost(fuel_table()).epoch_interruption(true);
@@ -82,10 +81,10 @@ fn semantics() -> Config {
     config.wasm_relaxed_simd(false).wasm_memory64(false).wasm_multi_memory(false).wasm_tail_call(false);
     config.wasm_custom_page_sizes(false).wasm_wide_arithmetic(false).wasm_shared_everything_threads(false);
     config.wasm_gc(false).shared_memory(false).concurrency_support(false).wasm_stack_switching(false);
-    // The engine has a method for each of these only if it is built with garbage collection, but takes the first of
-    // them without.
+    // The engine has methods for these only if it is built with garbage collection, but accepts function references
+    // without.
     config.wasm_features(WasmFeatures::FUNCTION_REFERENCES | WasmFeatures::EXCEPTIONS, false);
-    // Of a trap the names of a few functions are told, and no lines.
+    // Traps report the names of a few functions, and no line numbers.
     config
         .wasm_backtrace_max_frames(NonZero::new(FRAMES))
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
@@ -93,8 +92,8 @@ fn semantics() -> Config {
     config
 }
 
-/// The engine of a compiling process: it runs nothing, so it reserves nothing. One thread, so that a component's memory
-/// does not depend on how many processors there are, and the node keeps the others.
+/// The engine of a compiling process. It runs nothing, so it reserves nothing. It compiles on one thread, so that its
+/// memory does not depend on the number of processors, and the node keeps the others.
 pub(crate) fn compiling_engine() -> Result<Engine, HostError> {
     let mut config = semantics();
     config.parallel_compilation(false);
@@ -123,7 +122,7 @@ pub(crate) fn engine(host: &HostConfig) -> Result<Engine, HostError> {
     pool.linear_memory_keep_resident(64 << 10).max_unused_warm_slots(host.instances);
     let mut config = semantics();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    // So that the memory of an instance that has trapped can be looked at: see `panic_record`.
+    // For reading the memory of an instance that has trapped, see `panic_record`.
     config.coredump_on_trap(true);
     Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))
 }

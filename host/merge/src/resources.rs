@@ -1,16 +1,16 @@
-//! Tells what this machine lacks from what a component does wrong.
+//! Tells a shortage of the machine from a fault of a component.
 
 use std::io::ErrorKind;
 
-/// The numbers of `EAGAIN`, `ENOMEM`, `ENFILE` and `EMFILE` under Linux.
+/// `EAGAIN`, `ENOMEM`, `ENFILE` and `EMFILE` on Linux.
 const SHORT: [i32; 4] = [11, 12, 23, 24];
 
-/// Whether an error of the engine, or one that led to it, says that the machine has no memory or other resource left.
-/// It says nothing about the component then, which may be tried again.
+/// Whether an error of the engine, or one of its causes, says that the machine has no memory or descriptors left. Such
+/// an error says nothing about the component, which may be tried again.
 pub(crate) fn is_out_of_resources(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref::<std::io::Error>() {
         Some(io) => io.kind() == ErrorKind::OutOfMemory || io.raw_os_error().is_some_and(|code| SHORT.contains(&code)),
-        // The engine has error types of its own for system calls, which are not public; they end as those of std do.
+        // The engine's own error types for system calls are not public. Their texts end as those of std.
         None => {
             let text = cause.to_string();
             text == "out of memory" || SHORT.iter().any(|code| text.ends_with(&format!("(os error {code})")))

@@ -1,9 +1,9 @@
-//! A bounded number of threads behind a bounded queue that is fair between groups of jobs.
+//! Threads behind a bounded queue that is fair between groups of jobs.
 //!
-//! Of the groups that have a job waiting, the one whose jobs have taken the least time is served first; one that was
-//! idle begins where the others are, so that idleness saves nothing up. A group runs on all threads but one at most, if
-//! there are several, and only so many of its jobs may wait: whatever one group does, another's job finds a place in
-//! the queue and soon a thread.
+//! Of the groups with waiting jobs, the one whose jobs have used the least time is served next. A group that was idle
+//! starts at the level of the others, so idle time earns no credit. A group uses at most all threads but one, if there
+//! are several, and its waiting jobs are bounded: a job of another group always finds a place in the queue and soon a
+//! thread.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::fault::HostError;
 use crate::profile::WASM_STACK_BYTES;
 
-/// How many threads and waiting jobs there are, and how many one group may have of each. All are at least one.
+/// The threads and waiting jobs, in all and of one group. All are at least one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct WorkerLimits {
     pub(crate) threads: usize,
@@ -22,16 +22,16 @@ pub(crate) struct WorkerLimits {
     pub(crate) group_queue: usize,
 }
 
-/// There is no room for another job.
+/// The queue has no room for another job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct QueueFull {
-    /// How many are waiting.
+    /// The most waiting jobs.
     pub(crate) limit: usize,
-    /// Whether they are all of the same group.
+    /// Whether it is the group's share that is full.
     pub(crate) of_group: bool,
 }
 
-/// A job is told whether it may run or its turn never comes; it answers its caller either way, once.
+/// A job runs, or is told that the threads have stopped. Either way it answers its caller once.
 struct Job {
     run: Box<dyn FnOnce(StartSignal) + Send>,
     is_cancelled: Box<dyn Fn() -> bool + Send>,
@@ -47,7 +47,7 @@ enum StartSignal {
 struct Group {
     jobs: VecDeque<Job>,
     running: usize,
-    /// The time that its jobs have taken, as far as it counts.
+    /// The time its jobs have used, counted from the level at which the group started.
     spent: Duration,
 }
 
@@ -55,13 +55,13 @@ struct Group {
 struct Queue {
     groups: BTreeMap<u64, Group>,
     waiting: usize,
-    /// What the group that was served last had spent.
+    /// The level at which a new group starts: the time of the group that was served last.
     floor: Duration,
     stopped: bool,
 }
 
 impl Queue {
-    /// The next job, and its group.
+    /// The next job and its group.
     fn take(&mut self, group_threads: usize) -> Option<(u64, Job)> {
         let may_run = |group: &Group| !group.jobs.is_empty() && group.running < group_threads;
         let (&name, group) = self.groups.iter_mut().filter(|(_, group)| may_run(group)).min_by_key(|(_, group)| group.spent)?;
@@ -98,7 +98,7 @@ impl Queue {
         Ok(())
     }
 
-    /// What nobody waits for any more gives its place away. Its caller has gone, so it is told nothing.
+    /// Drops cancelled jobs. Their callers are gone, so they are not answered.
     fn drop_given_up(&mut self) {
         for group in self.groups.values_mut() {
             group.jobs.retain(|job| !(job.is_cancelled)());
@@ -115,12 +115,12 @@ struct Shared {
 }
 
 impl Shared {
-    /// A job that panics is caught, so the lock is never poisoned by one; and the queue is whole at every unlock.
+    /// A panic of a job is caught, so it never poisons the lock, and the queue is consistent at every unlock.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a thread does until all are stopped.
+    /// The loop of a thread.
     fn work(&self) {
         let mut queue = self.lock();
         loop {
@@ -133,8 +133,7 @@ impl Shared {
             };
             drop(queue);
             let began = Instant::now();
-            // The work's own panics are answered; this is for those of the caller's `done`, which must not take the
-            // thread with it.
+            // Panics of the work are answered as failures. A panic of the caller's `done` must not end the thread.
             if catch_unwind(AssertUnwindSafe(|| (job.run)(StartSignal::Run))).is_err() {
                 tracing::error!("what was to be done with a job's outcome panicked; the thread goes on");
             }
@@ -144,8 +143,8 @@ impl Shared {
     }
 }
 
-/// Stops the threads when the last handle goes. A thread ends after the job it is at; jobs that wait are answered with
-/// *stopped*.
+/// Stops the threads when the last handle is dropped. A thread ends after its present job; waiting jobs are answered
+/// with *stopped*.
 struct Threads(Arc<Shared>);
 
 impl Drop for Threads {
@@ -159,7 +158,7 @@ impl Drop for Threads {
     }
 }
 
-/// The threads and what waits for them. Cloning is cheap; they end when the last clone is dropped.
+/// The threads and their queue. Cloning is cheap; the threads end with the last clone.
 #[derive(Clone)]
 pub(crate) struct Workers(Arc<Threads>);
 
@@ -182,7 +181,7 @@ impl Workers {
         let workers = Self(Arc::new(Threads(shared.clone())));
         for number in 0..threads {
             let shared = shared.clone();
-            // The guest's stack is part of the thread's, with as much again for the host's own frames and a compiler.
+            // The guest's stack is part of the thread's; 4 MiB more are for the host's frames and the compiler.
             let builder = std::thread::Builder::new().name(format!("{name}-{number}")).stack_size(WASM_STACK_BYTES + (4 << 20));
             builder.spawn(move || shared.work())?;
         }
@@ -193,8 +192,8 @@ impl Workers {
         self.0.0.lock().waiting
     }
 
-    /// Runs `work` on a thread and `done` with what it gave, or with what `failed` makes of the reason why it gave
-    /// nothing.
+    /// Runs `work` on a thread and passes its result to `done`, or the result of `failed` if the threads stop or `work`
+    /// panics.
     pub(crate) fn submit<T: 'static>(
         &self,
         group: u64,
@@ -206,20 +205,20 @@ impl Workers {
         let run = move |turn| {
             done(match turn {
                 StartSignal::Stopped => failed(STOPPED.into()),
-                // A panic would be ours or the engine's, not the guest's; it must not take the thread with it.
+                // A panic of this crate or the engine, never of the guest. It must not end the thread.
                 StartSignal::Run => catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| failed(panic_message(&*panic))),
             });
         };
         let shared = &self.0.0;
         let pushed = shared.lock().push(group, Job { run: Box::new(run), is_cancelled: Box::new(is_cancelled) }, &shared.limits);
-        // The job that found no room is dropped here, outside of the lock: its caller may do anything then.
+        // A refused job is dropped here, outside of the lock: dropping it may run the caller's code.
         pushed.map_err(|(full, _job)| full)?;
         shared.ready.notify_one();
         Ok(())
     }
 }
 
-/// The reason why a job was not run that had its place.
+/// The reason given to a waiting job when the threads stop.
 pub(crate) const STOPPED: &str = "the node is stopping";
 
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

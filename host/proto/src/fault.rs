@@ -4,92 +4,92 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use core::time::Duration;
 
-/// Why a call has no answer. The siblings are then kept as they are.
+/// Why a call has no result. The siblings are then kept as they are.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MergeFault {
-    /// More siblings than one call may be given.
+    /// More siblings than one call may get.
     #[error("{count} siblings, and one merge takes {limit}")]
     TooManySiblings {
-        /// How many there are.
+        /// The number of siblings.
         count: usize,
-        /// How many there may be.
+        /// The most siblings of one call.
         limit: usize,
     },
-    /// The plugin does not have the ability that was asked for.
+    /// The plugin does not export the interface of the call.
     #[error("the plugin has no {interface}")]
     NotExported {
         /// The interface's name.
         interface: &'static str,
     },
-    /// The plugin says no.
+    /// The plugin returned a fault.
     #[error("the plugin refused: {0}")]
     Refused(Refusal),
-    /// The plugin did something that WebAssembly forbids, or panicked.
+    /// The plugin trapped.
     #[error("the plugin trapped: {0}")]
     Trapped(TrapKind),
-    /// The same, and its module says in which functions it was.
+    /// The plugin trapped, and its module has the names of the functions on the stack.
     #[error("the plugin trapped: {kind}, in {functions}")]
     TrappedIn {
-        /// What kind of trap it was.
+        /// The kind of trap.
         kind: TrapKind,
-        /// The innermost first, at most six, escaped for terminals.
+        /// The innermost first, at most six, escaped.
         functions: String,
     },
     /// The plugin panicked and left its message, as guests of the SDK do.
     #[error("the plugin panicked at {message}")]
     Panicked {
-        /// The place and the message, at most 400 characters, escaped for terminals.
+        /// The location and the message, at most 400 characters, escaped.
         message: String,
     },
-    /// One sibling of a merge causes its fault.
+    /// One sibling causes the fault of the merge.
     #[error("sibling {place} of {of} (written at {stamp_ms} ms by {writer:016x}): {fault}")]
     InSibling {
-        /// Its place in canonical order, from 1.
+        /// The sibling's place in canonical order, from 1.
         place: usize,
-        /// How many siblings there were.
+        /// The number of siblings.
         of: usize,
-        /// When it was written, in milliseconds since the Unix epoch.
+        /// When the sibling was written, in milliseconds since the Unix epoch.
         stamp_ms: u64,
-        /// Which actor took the write.
+        /// The actor that took the write.
         writer: u64,
-        /// What it causes.
+        /// The fault.
         fault: Box<MergeFault>,
     },
     /// The plugin used up its fuel.
     #[error("the plugin used up its {limit} units of fuel")]
     OutOfFuel {
-        /// How much it had.
+        /// The fuel of the call.
         limit: u64,
     },
-    /// The plugin took too long. Depends on the machine.
+    /// The plugin exceeded the wall-clock limit. Depends on the machine.
     #[error("the plugin did not answer within {limit:?}")]
     OutOfTime {
-        /// How long it had.
+        /// The limit.
         limit: Duration,
     },
-    /// The plugin wanted more memory.
+    /// The plugin tried to exceed its memory.
     #[error("the plugin wanted more than its {limit} bytes of memory")]
     TooMuchMemory {
-        /// How much it may have.
+        /// The most bytes allowed.
         limit: usize,
     },
-    /// The result is too large.
+    /// The result exceeds its limit.
     #[error("the plugin's result is larger than {limit} bytes")]
     ResultTooLarge {
-        /// How large it may be.
+        /// The most bytes allowed.
         limit: usize,
     },
-    /// The result is no result: pointers outside of memory, or a number that stands for nothing.
-    #[error("the plugin returned what cannot be read: {reason}")]
+    /// The result cannot be read: it has pointers outside of memory or an invalid discriminant.
+    #[error("the plugin returned a result that cannot be read: {reason}")]
     BadResult {
-        /// What is wrong with it.
+        /// The engine's message.
         reason: String,
     },
-    /// Every instance is in use.
+    /// All instances are in use.
     #[error("all instances are busy; try again")]
     Busy,
-    /// Nobody waited for the result any more when the call's turn came.
+    /// The request had ended before the call began.
     #[error("the merge did not begin within the request's time: too many are waiting")]
     TooLate,
     /// The host was stopped before the call.
@@ -98,13 +98,13 @@ pub enum MergeFault {
     /// A fault of the host, not of the plugin.
     #[error("the merge host failed: {reason}")]
     Host {
-        /// What happened.
+        /// The engine's message.
         reason: String,
     },
 }
 
 impl MergeFault {
-    /// One word for it, for metrics and logs. What a trap or a refusal was is part of it.
+    /// A label for metrics and logs. It tells kinds of traps and refusals apart.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -131,54 +131,55 @@ impl MergeFault {
         }
     }
 
-    /// Whether one value alone may cause it: it cannot be read, or the plugin breaks on it.
+    /// Whether a single value may cause the fault: the plugin refuses it or traps on it.
     #[must_use]
     pub fn is_caused_by_a_value(&self) -> bool {
         let refused = matches!(self, Self::Refused(Refusal::Malformed | Refusal::Unsupported));
         refused || matches!(self, Self::Trapped(_) | Self::TrappedIn { .. } | Self::Panicked { .. })
     }
 
-    /// Whether every node with the same profile and limits would meet the same fault.
+    /// Whether every node with the same profile and limits would get the same fault. The profile names the processor's
+    /// architecture, on which the depth of a stack depends.
     #[must_use]
     pub fn is_deterministic(&self) -> bool {
         !matches!(self, Self::OutOfTime { .. } | Self::Busy | Self::TooLate | Self::Stopped | Self::Host { .. })
     }
 }
 
-/// The plugin's own reason.
+/// The fault that a plugin returns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
     /// A value is not in its format.
     #[error("a value is malformed")]
     Malformed,
-    /// A value is in a form it does not know.
+    /// A value is in a version of the format that it does not support.
     #[error("a value is in a form that this version does not support")]
     Unsupported,
-    /// The result would be larger than it allows.
+    /// The result would be larger than the plugin allows.
     #[error("the result would be too large")]
     TooLarge,
 }
 
-/// What kind of trap it was.
+/// The kind of a trap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrapKind {
-    /// It recursed too deeply.
+    /// Recursion that is too deep.
     #[error("its stack overflowed")]
     StackOverflow,
-    /// It read or wrote outside its memory or table.
+    /// An access outside of a memory or table.
     #[error("it reached outside its memory")]
     OutOfBounds,
-    /// It gave up: a panic or an abort.
+    /// An `unreachable` instruction: a panic or an abort.
     #[error("it panicked or aborted (an `unreachable` instruction)")]
     Unreachable,
-    /// It divided by zero, or a number did not fit.
+    /// A division by zero, or a conversion that does not fit.
     #[error("an arithmetic error")]
     Arithmetic,
-    /// It called through a pointer to nothing, or to another kind of function.
+    /// An indirect call to no function, or to one of another type.
     #[error("it called a function that is not there")]
     BadCall,
-    /// It broke the rules of the component model.
+    /// A violation of the component model's calling convention.
     #[error("it broke the calling convention of components")]
     CallingConvention,
 }

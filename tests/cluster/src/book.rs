@@ -1,4 +1,4 @@
-//! Extracts the commands from documents and runs them.
+//! The commands that documents show: taken out of their text and run.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,8 @@ use std::process::Command;
 use crate::cli::{Ran, run};
 use crate::process::sibling;
 
-/// The fenced `sh` blocks of a Markdown text, in order. Blocks fenced as `sh no-run` are left out.
+/// The fenced `sh` blocks of a Markdown text, in order. A block that is fenced as `sh no-run` is left out: it is for
+/// the reader's eyes.
 #[must_use]
 pub fn sh_blocks(markdown: &str) -> Vec<String> {
     let mut blocks = Vec::new();
@@ -25,9 +26,10 @@ pub fn sh_blocks(markdown: &str) -> Vec<String> {
     blocks
 }
 
-/// Runs blocks in order in one shell, with the `rejoin` that was built here. It ends at the first command that fails.
+/// Runs blocks in order in one shell, as a person would type them, with the `rejoin` that was built here. The first
+/// command that fails ends it.
 ///
-/// Background processes of the blocks end with the shell.
+/// What the blocks have started in the background is ended with the shell.
 ///
 /// # Panics
 /// If there is no shell.

@@ -13,11 +13,11 @@ use rejoin_client::{Client, ClientBuilder, Profile};
 use crate::cli::{self, Ran};
 use crate::{Files, Process, cluster_id, eventually, guests};
 
-/// Nodes, each in its own process, and their directory. Both end when this is dropped.
+/// Nodes in processes of their own, in a directory that goes with them.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Option<Process>>,
-    /// The cluster's files.
+    /// Its files.
     pub files: Files,
     dir: TempDir,
 }
@@ -36,7 +36,7 @@ impl Cluster {
         cluster
     }
 
-    /// Writes the files and starts no node.
+    /// Makes the files and starts nothing.
     ///
     /// # Panics
     /// If they cannot be made.
@@ -49,7 +49,7 @@ impl Cluster {
         Self { nodes: (0..count).map(|_| None).collect(), files, dir }
     }
 
-    /// Starts a node without waiting for it.
+    /// Starts a node, and does not wait for it.
     pub fn spawn(&mut self, index: usize) {
         self.nodes[index] = Some(Process::serve(&self.files.config_path(index)));
     }
@@ -70,7 +70,7 @@ impl Cluster {
         self.nodes[index].as_ref().expect("it runs").hang_up();
     }
 
-    /// Takes a node's process out of the cluster. The caller ends it.
+    /// Takes a node's process out: it is the caller's to end.
     ///
     /// # Panics
     /// If it does not run.
@@ -99,13 +99,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// A node's log, of all its starts.
+    /// What a node has said, in all its starts.
     #[must_use]
     pub fn log(&self, index: usize) -> String {
         std::fs::read_to_string(self.files.config_path(index).with_extension("log")).unwrap_or_default()
     }
 
-    /// A client that sends each request to an owner of its key.
+    /// A client that goes to the owners.
     ///
     /// # Panics
     /// If no node lets it in.
@@ -113,7 +113,7 @@ impl Cluster {
         Client::from_profile(self.files.profile()).await.expect("a client is let in")
     }
 
-    /// The builder of a client that asks one node only.
+    /// What a client that only asks one node is made with.
     ///
     /// # Panics
     /// If the profile cannot be read.
@@ -122,7 +122,7 @@ impl Cluster {
         profile.builder().seeds([self.address(index).to_string()]).pinned()
     }
 
-    /// A client that asks one node only.
+    /// A client that only asks one node.
     ///
     /// # Panics
     /// If the node does not let it in for 20 s.
@@ -130,7 +130,7 @@ impl Cluster {
         eventually("a node lets a client in", async || self.builder(index).connect_timeout(Duration::from_secs(2)).connect().await).await
     }
 
-    /// A node's address for clients.
+    /// Where clients reach a node.
     #[must_use]
     pub fn address(&self, index: usize) -> SocketAddr {
         self.files.nodes[index].1
@@ -142,7 +142,7 @@ impl Cluster {
         self.files.config_path(index).with_extension("data")
     }
 
-    /// A node's admin address.
+    /// Where a node's admin port is.
     #[must_use]
     pub fn admin(&self, index: usize) -> SocketAddr {
         self.files.nodes[index].2
@@ -154,7 +154,7 @@ impl Cluster {
         cli::rejoin(self.dir.path(), Some(&self.files.profile()), arguments, b"")
     }
 
-    /// Pushes a component and creates a bucket that merges with it. Waits until every node has both.
+    /// Pushes a component and makes a bucket that merges with it, known to every node.
     ///
     /// # Panics
     /// If it is refused.
@@ -167,7 +167,7 @@ impl Cluster {
         plugin
     }
 
-    /// Creates a bucket, and waits until every node knows it.
+    /// Makes a bucket, known to every node.
     ///
     /// # Panics
     /// If it is refused.
@@ -176,7 +176,7 @@ impl Cluster {
         self.know(name).await;
     }
 
-    /// Creates the bucket `cart` with the cart plugin.
+    /// Makes the bucket `cart` with the cart plugin.
     pub async fn cart(&self) -> PluginInfo {
         self.bucket_merging_with("cart", guests::cart().to_vec(), BucketProps::default()).await
     }

@@ -1,4 +1,4 @@
-//! Writes the files of a test's cluster.
+//! The files of a cluster that is made for a test.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -8,21 +8,21 @@ use std::time::SystemTime;
 use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::{Validity, cert::ClusterCa};
 
-/// The files of a test's cluster: authority, secret, and each node's certificate and configuration.
+/// The files of a cluster that is made for a test: authority, secret, and per node a certificate and a configuration.
 #[derive(Debug)]
 pub struct Files {
-    /// The directory of all files.
+    /// Where they are.
     pub dir: PathBuf,
-    /// The authority, for further certificates.
+    /// The authority, for certificates that a test wants besides.
     pub ca: ClusterCa,
     /// The nodes: name, address for clients and peers, admin address.
     pub nodes: Vec<(Name, SocketAddr, SocketAddr)>,
-    /// The content of the secret file.
+    /// The cluster's secret.
     pub secret: String,
     more: String,
 }
 
-/// A cluster id for tests. Two clusters of a test need different numbers.
+/// A cluster id for tests, so that two clusters of one test differ.
 #[must_use]
 pub fn cluster_id(number: u128) -> ClusterId {
     ClusterId(0x7e57_0000 + number)
@@ -38,10 +38,11 @@ pub fn name(text: &str) -> Name {
 }
 
 impl Files {
-    /// Writes the files of a cluster of `count` nodes into `dir`, with free addresses on loopback.
+    /// Writes the files of a cluster of `count` nodes into `dir`. Its addresses are free ones of the moment, on
+    /// 127.0.0.1.
     ///
     /// # Panics
-    /// If a file cannot be written.
+    /// If a file cannot be written: the test cannot go on.
     #[must_use]
     pub fn create(dir: &Path, cluster: ClusterId, count: usize) -> Self {
         Self::create_with(dir, cluster, count, "")
@@ -50,7 +51,7 @@ impl Files {
     /// As [`Files::create`], with more lines in every configuration.
     ///
     /// # Panics
-    /// If a file cannot be written.
+    /// If a file cannot be written: the test cannot go on.
     #[must_use]
     pub fn create_with(dir: &Path, cluster: ClusterId, count: usize, more: &str) -> Self {
         let valid = Validity::years(SystemTime::now(), 1);
@@ -80,7 +81,7 @@ impl Files {
         self.dir.join("profile.toml")
     }
 
-    /// The path of a node's configuration.
+    /// Where a node's configuration is.
     #[must_use]
     pub fn config_path(&self, index: usize) -> PathBuf {
         self.dir.join(format!("{}.toml", self.nodes[index].0))
@@ -102,7 +103,7 @@ impl Files {
     }
 }
 
-/// A name and two addresses for a node, on a loopback address that no other test uses, so that no one takes its ports
+/// A name and two addresses for a node, on a loopback address that no other test uses: nobody can take its ports
 /// between two starts.
 fn seat(text: &str) -> (Name, SocketAddr, SocketAddr) {
     static NEXT: AtomicU16 = AtomicU16::new(1);
@@ -120,8 +121,8 @@ fn seat(text: &str) -> (Name, SocketAddr, SocketAddr) {
     }
 }
 
-/// A free UDP and a free TCP port of that address: fixed ones below the ephemeral range, or, where only 127.0.0.1
-/// exists, any free ones.
+/// A free UDP and a free TCP port there: fixed ones below those that systems give out, or, where only 127.0.0.1 exists,
+/// any that are free just now.
 fn free(ip: IpAddr) -> Option<(SocketAddr, SocketAddr)> {
     let fixed = if ip == Ipv4Addr::LOCALHOST { (0, 0) } else { (7400, 7500) };
     let node = UdpSocket::bind((ip, fixed.0)).ok()?;

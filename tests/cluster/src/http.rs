@@ -1,4 +1,4 @@
-//! A minimal HTTP client for admin ports.
+//! The least of an HTTP client, for the admin ports of nodes.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Gets a path. Returns status and body.
+/// Asks for a path. Gives the status and the body.
 ///
 /// # Errors
-/// The port is closed, or the answer is not HTTP.
+/// Nobody listens there, or what answers speaks no HTTP.
 pub fn get(admin: SocketAddr, path: &str) -> Result<(u16, String), String> {
     exchange(admin, "GET", path)
 }
@@ -22,10 +22,10 @@ pub fn post(admin: SocketAddr, path: &str) {
     assert_eq!(exchange(admin, "POST", path).map(|(status, _)| status), Ok(200), "{path}");
 }
 
-/// How many disk operations of a node are blocked by an injected fault.
+/// How many operations of a node's disk are held back.
 ///
 /// # Panics
-/// If the node does not answer.
+/// If the node does not say.
 #[must_use]
 pub fn held(admin: SocketAddr) -> usize {
     let (status, body) = get(admin, "/faults/held").expect("the node answers");

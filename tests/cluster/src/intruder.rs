@@ -1,4 +1,4 @@
-//! A raw QUIC client that sends arbitrary bytes above TLS.
+//! Somebody who speaks QUIC, and whatever he likes above it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use rejoin_wire::cert::Issued;
 
-/// The server name by which a node's certificate is verified.
+/// What a node's certificate is verified by.
 const SERVER_NAME: &str = "node.rejoin";
 /// The first bytes of each of the three streams: the magic, the version, the class.
 const PREAMBLES: [[u8; 8]; 3] = [*b"rejn\x01\x00\x00\x00", *b"rejn\x01\x00\x01\x00", *b"rejn\x01\x00\x02\x00"];
@@ -22,14 +22,14 @@ pub struct Intruder {
 }
 
 impl Intruder {
-    /// Dials with an ALPN protocol, and with a certificate or none. The handshake is complete on this side; the node
-    /// may still refuse it.
+    /// Dials with a protocol name, and with a certificate or none. TLS is done on this side; the other side may yet say
+    /// no.
     ///
     /// # Errors
-    /// The node has refused the handshake.
+    /// The other side said no already.
     ///
     /// # Panics
-    /// If the endpoint cannot be created.
+    /// If this side cannot be set up.
     pub async fn dial(to: SocketAddr, ca_pem: &str, protocol: &str, own: Option<&Issued>) -> Result<Self, quinn::ConnectionError> {
         let mut endpoint = quinn::Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()).expect("a free port");
         endpoint.set_default_client_config(config(ca_pem, protocol, own));
@@ -37,10 +37,10 @@ impl Intruder {
         Ok(Self { connection, _endpoint: endpoint })
     }
 
-    /// Opens the three streams with their preambles, as Rejoin does, and returns both halves of each.
+    /// Opens the three streams as Rejoin does, and gives the sending halves. The receiving halves are left unread.
     ///
     /// # Panics
-    /// If the node accepts none.
+    /// If the other side takes none.
     pub async fn greet(&self) -> Vec<(quinn::SendStream, quinn::RecvStream)> {
         let mut streams = Vec::new();
         for preamble in PREAMBLES {
@@ -54,7 +54,7 @@ impl Intruder {
         streams
     }
 
-    /// Waits for the end of the connection, and returns its reason.
+    /// How the other side ends it.
     pub async fn ended(&self) -> quinn::ConnectionError {
         self.connection.closed().await
     }

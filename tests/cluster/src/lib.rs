@@ -1,7 +1,8 @@
-//! Helpers for tests with real nodes on real sockets and files.
+//! Real nodes on real sockets and real files: what the tests of this crate are set up with.
 //!
-//! In reading order: [`Files`] of a cluster, [`Process`] (one node), [`Cluster`] (all nodes), [`http`] for admin ports,
-//! [`cli`] for the command line, [`guests`] for plugins, [`book`] for the commands that documents show.
+//! In reading order: [`Files`] of a cluster, [`Process`] that runs one node of it, [`Cluster`] of such processes,
+//! [`http`] for its admin ports, [`cli`] for the command line, [`guests`] for plugins, [`book`] for the commands that
+//! documents show.
 #![forbid(unsafe_code)]
 
 pub mod book;

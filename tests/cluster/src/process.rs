@@ -1,4 +1,4 @@
-//! Runs `rejoin serve` in a process.
+//! One `rejoin serve`, as a process of its own.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -9,26 +9,26 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The `rejoin` that was built beside this test.
 ///
 /// # Panics
-/// If it was not built. `cargo xtask test` builds it.
+/// If it was not: `cargo xtask test` does so.
 #[must_use]
 pub fn binary() -> PathBuf {
     sibling("rejoin")
 }
 
-/// A program of the workspace, built beside this test.
+/// A program of the workspace that was built beside this test.
 ///
 /// # Panics
-/// If it was not built.
+/// If it was not.
 pub(crate) fn sibling(program: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a test knows where it is");
-    // Tests are in a subfolder of the profile's folder, binaries in the folder itself.
+    // A test lies in a folder of the profile's, a binary beside the others.
     let beside = this.ancestors().skip(1).take(2).map(|folder| folder.join(program));
     let path = beside.reduce(|first, second| if first.is_file() { first } else { second }).expect("it lies in a folder");
     assert!(path.is_file(), "{} is not there: `cargo build --workspace` makes it, and `cargo xtask test` does that first", path.display());
     path
 }
 
-/// A node's process. It is killed when this is dropped, and ends with the thread that started it.
+/// A node's process. Dropped, it is killed; it also ends with the thread that started it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -36,7 +36,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a node. Its output is appended to a file beside the configuration, with the extension `log`.
+    /// Starts a node. What it says is added to a file `log` next to the configuration, under its name.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -51,7 +51,7 @@ impl Process {
         Self { child: command.spawn().expect("rejoin can be started"), log }
     }
 
-    /// Its log so far.
+    /// What it has said so far.
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -60,7 +60,7 @@ impl Process {
     /// Kills it with SIGKILL and waits until it is gone.
     ///
     /// # Panics
-    /// If it has ended by itself.
+    /// If it had ended by itself before.
     pub fn kill(mut self) {
         let ended = self.child.try_wait().expect("it can be asked");
         assert_eq!(ended, None, "it has ended by itself:\n{}", self.log());
@@ -68,10 +68,10 @@ impl Process {
         self.child.wait().expect("it can be waited for");
     }
 
-    /// Stops it with SIGTERM and waits for its end.
+    /// Asks it to stop with SIGTERM and waits until it has.
     ///
     /// # Panics
-    /// If the signal cannot be sent.
+    /// If it cannot be asked.
     #[must_use]
     pub fn stop(mut self) -> ExitStatus {
         let pid = Pid::from_child(&self.child);
@@ -82,7 +82,7 @@ impl Process {
     /// Sends it SIGHUP.
     ///
     /// # Panics
-    /// If the signal cannot be sent.
+    /// If it cannot be sent.
     pub fn hang_up(&self) {
         kill_process(Pid::from_child(&self.child), Signal::HUP).expect("it can be sent");
     }
@@ -90,7 +90,7 @@ impl Process {
     /// Whether it still runs.
     ///
     /// # Panics
-    /// If the system cannot tell.
+    /// If the system does not say.
     #[must_use]
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("it can be asked").is_none()
@@ -99,7 +99,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may be gone, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

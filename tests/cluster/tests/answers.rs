@@ -1,11 +1,11 @@
-//! Requests that cannot be served: each gets an error code and a clear message, and changes nothing.
+//! Requests that cannot be served: each is answered with a code for scripts and words for people, and nothing is done.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_test_cluster::Cluster;
 
-/// A cluster with two buckets and a value that no request may change.
+/// A cluster with two buckets and a value that must stay as it is.
 async fn cluster() -> Cluster {
     let cluster = Cluster::start(3).await;
     cluster.bucket("plain", BucketProps::default()).await;
@@ -45,7 +45,7 @@ async fn a_context_that_is_not_of_this_key_is_refused_whoever_made_it() {
     cluster.rejoin(&["put", "plain", "k", "x", "--context", &other]).said(2, foreign);
     cluster.rejoin(&["delete", "plain", "k", "--context", &other]).said(2, foreign);
 
-    // Forged contexts: valid ones with one character changed.
+    // Forged: one of every few characters of a good one is changed.
     let good = context(&cluster, "k");
     for at in (0..good.len()).step_by(5) {
         let mut forged = good.clone().into_bytes();
@@ -69,7 +69,7 @@ async fn a_context_that_is_not_of_this_key_is_refused_whoever_made_it() {
     elsewhere.rejoin(&["put", "plain", "k", "x"]).done();
     cluster.rejoin(&["put", "plain", "k", "x", "--context", &context(&elsewhere, "k")]).said(2, "context");
     assert_untouched(&cluster);
-    // The valid context still works.
+    // And the good one is still good.
     cluster.rejoin(&["put", "plain", "k", "as it was", "--context", &good]).done();
     assert_untouched(&cluster);
 }
@@ -85,7 +85,7 @@ async fn what_is_too_large_is_refused_with_its_size_and_the_limit() {
     cluster.rejoin(&["put", "plain", "", "v"]).said(2, "the key is empty");
     cluster.rejoin(&["bucket", "create", "huge", "--value-bytes", "16777217"]).said(2, "value_bytes must be 1 to 16777216");
 
-    // The node checks by itself: this value is larger than any message may be.
+    // Whatever a client says, the node looks itself: this value is larger than any message may be.
     let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
     let error = bucket.put("l", vec![7; 40 << 20]).create().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
@@ -100,8 +100,8 @@ async fn one_node_in_three_writes_nothing_and_says_who_was_missing() {
     let mut cluster = cluster().await;
     cluster.kill(1);
     cluster.kill(2);
-    // Until the node notices the silence, a write may be sent and not answered: *unknown*. After that it is refused
-    // before anything is written.
+    // Until the silence is noticed a write may be sent and not be answered: unknown. After that it is refused before
+    // anything is written.
     let node = cluster.address(0).to_string();
     let refused = rejoin_test_cluster::eventually("the others are noticed to be gone", async || {
         let ran = cluster.rejoin(&["put", "plain", "x", "v", "--blind", "--node", &node, "--timeout", "700ms"]);
@@ -145,7 +145,7 @@ async fn a_node_with_too_much_to_do_says_so_at_once_and_when_to_come_again() {
     cluster.bucket("plain", BucketProps::default()).await;
     let client = cluster.builder(0).attempts(1).connect().await.unwrap();
     let bucket = client.bucket::<Bytes>("plain").unwrap();
-    // While its sync is blocked, the first write occupies the node's only slot.
+    // With its disk held back, the first write keeps the node's only place.
     rejoin_test_cluster::http::post(cluster.admin(0), "/faults/hold/fsync");
     rejoin_test_cluster::http::post(cluster.admin(1), "/faults/hold/fsync");
     let first = tokio::spawn(std::future::IntoFuture::into_future(bucket.put("first", b"v".to_vec()).blind()));
@@ -163,7 +163,7 @@ async fn a_node_with_too_much_to_do_says_so_at_once_and_when_to_come_again() {
     rejoin_test_cluster::http::post(cluster.admin(0), "/faults/release");
     rejoin_test_cluster::http::post(cluster.admin(1), "/faults/release");
     first.await.unwrap().unwrap();
-    // The slot is free again, and the SDK retries by itself if it is not yet.
+    // There is room again, and the SDK comes again by itself where the first try finds none.
     let patient = cluster.builder(0).connect().await.unwrap().bucket::<Bytes>("plain").unwrap();
     patient.put("second", b"v".to_vec()).create().await.unwrap();
 }

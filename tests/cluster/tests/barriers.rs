@@ -1,5 +1,5 @@
-//! The two barriers, tested with a blocked disk: no acknowledgement before the sync, no message before the journal
-//! write.
+//! The two barriers, seen from outside with the disk held back: no acknowledgement without the disk, no message without
+//! the journal.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::future::IntoFuture;
@@ -9,11 +9,11 @@ use rejoin_client::admin::BucketProps;
 use rejoin_client::{Bucket, Bytes};
 use rejoin_test_cluster::{Cluster, eventually, http};
 
-/// A time-out longer than either test blocks the disk.
+/// Longer than either test holds anything.
 const LONG: Duration = Duration::from_secs(40);
 
 async fn cluster() -> (Cluster, [Bucket<Bytes>; 3]) {
-    // A request must not time out before the disk is released.
+    // A request must not give up before the disk is let go.
     let cluster = Cluster::start_with(3, "timeout_ms = 40000").await;
     cluster.bucket("plain", BucketProps::default()).await;
     let mut at = Vec::new();
@@ -35,15 +35,15 @@ async fn no_acknowledgement_leaves_while_fdatasync_is_held_back() {
             held => Ok(held),
         })
         .await;
-        // It is in the journal of every owner, and not synced.
+        // It is in the journal of every owner; only the disk has not said so.
         eventually("every owner has the value", async || match bucket.get("k").r(1).await {
             Ok(object) if object.value.as_deref() == Some(b"v") => Ok(()),
             other => Err(other),
         })
         .await;
     }
-    // Connections keep the order of messages: an acknowledgement that had left would have arrived before the answers to
-    // these reads.
+    // Acknowledgements travel between the nodes, and to the client, behind one another: with the answers to a round of
+    // reads every one that had left would be there.
     for _ in 0..3 {
         for bucket in &at {
             bucket.get("k").r(3).await.unwrap();
@@ -51,7 +51,7 @@ async fn no_acknowledgement_leaves_while_fdatasync_is_held_back() {
     }
     assert!(!put.is_finished(), "the put was acknowledged while no disk had it: {:?}", put.await);
 
-    // Two synced disks of three make the quorum, one does not.
+    // Two disks of three make the quorum, and not one does.
     http::post(cluster.admin(1), "/faults/release");
     for bucket in &at {
         bucket.get("k").r(3).await.unwrap();
@@ -96,8 +96,8 @@ async fn no_message_leaves_while_the_journal_write_is_held_back() {
     assert!(absorbed().iter().zip(before).all(|(now, before)| *now > before));
 }
 
-/// Reads with r = 3 that this node coordinates in its other shard, which is not blocked. Their requests travel behind
-/// everything that the blocked shard has sent.
+/// Reads of three replicas that this node coordinates in its other shard, which is not held. Their questions to the
+/// other nodes travel behind whatever the held shard has let out.
 async fn a_read_by_all_comes_back_from(bucket: &Bucket<Bytes>) {
     let mut reads = tokio::task::JoinSet::new();
     (0..16).for_each(|key| drop(reads.spawn(bucket.get(format!("f{key}")).r(3).into_future())));

@@ -1,4 +1,4 @@
-//! `rejoin bench` on real processes: the counts that it reports are true. Times are not checked.
+//! `rejoin bench` on real processes: what it says it did was done. Times are never looked at.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::Path;
@@ -92,7 +92,7 @@ fn a_private_cluster_is_measured_from_all_sides_and_leaves_nothing_behind() {
     let mut line = vec!["bench", "put", "--dev", "2", "--rate", "400", "--json"];
     line.extend(["--operations", "300", "--clients", "8", "--warm-up", "100ms"]);
     let mut command = std::process::Command::new(rejoin_test_cluster::binary());
-    // The cluster's directory is created here, and nothing else.
+    // Where the cluster's directory goes, and nothing else does.
     let output = command.args(line).env("TMPDIR", folder.path()).env_remove("REJOIN_PROFILE").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();

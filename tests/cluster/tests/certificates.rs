@@ -19,7 +19,7 @@ fn put(cluster: &Cluster, node: &str, issued: &Issued) {
     file(format!("{node}-key.pem"), &issued.key_pem);
 }
 
-/// The end of the certificate that a node shows now, in seconds since 1970.
+/// The last second of the certificate that a node shows to who dials it now.
 async fn shown(cluster: &Cluster, index: usize) -> u64 {
     let identity = Identity::client(cluster.files.ca.cert_pem(), None).unwrap();
     let endpoint = Endpoint::for_dialling(identity, Limits::default()).unwrap();
@@ -61,7 +61,7 @@ async fn a_certificate_that_ends_soon_is_said_and_renewed_without_a_restart() {
     assert!(shown(&cluster, 0).await > today + 399 * DAY);
     assert!(!status(0)["warnings"].to_string().contains("n1.pem"), "{}", status(0));
 
-    // A certificate of another node is reported and not used. A valid one is found without SIGHUP.
+    // A file that is not this node's is not used, and said; a right one is found without being pointed at.
     let other = cluster.files.ca.issue_node(&name("n7"), &[], Validity::days(now, 300)).unwrap();
     std::fs::write(cluster.files.dir.join("n1.pem"), &other.cert_pem).unwrap();
     std::fs::write(cluster.files.dir.join("n1.key"), &other.key_pem).unwrap();
@@ -77,7 +77,7 @@ async fn a_certificate_that_ends_soon_is_said_and_renewed_without_a_restart() {
     };
     eventually("the new files are found", found).await;
     assert!(status(0)["warnings"].as_array().unwrap().is_empty(), "{}", status(0));
-    // Open connections stay, and new ones between nodes use the new certificate.
+    // Whoever was connected still is, and new connections between nodes are made under the new certificate.
     cluster.kill(1);
     cluster.spawn(1);
     cluster.together().await;
@@ -137,7 +137,7 @@ async fn nodes_of_different_authorities_name_each_other_once_until_they_connect(
     let status = cluster.rejoin(&["status", "--json", "--node", &cluster.address(dialler).to_string()]);
     assert!(status.said(1, "").json()["problems"].to_string().contains(" cannot connect: "), "{status:?}");
 
-    // Another reason is another problem. The same reason is logged once, however often the peer is dialled.
+    // Another reason is another problem; the same one is said once, however often the peer is dialled.
     let past = Validity::days(now - Duration::from_secs(20 * DAY), 5);
     let old = cluster.files.ca.issue_node(&name(of_other), &[], past).unwrap();
     cluster.kill(other);

@@ -207,7 +207,7 @@ impl Dev {
         Self(command.spawn().unwrap())
     }
 
-    /// Its output once it is up.
+    /// What it prints once it is up.
     async fn ready(&mut self, dir: &std::path::Path) -> Value {
         eventually("the cluster is up", async || {
             assert_eq!(self.0.try_wait().unwrap(), None, "{}", std::fs::read_to_string(dir.join("talk")).unwrap());
@@ -224,13 +224,13 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have ended, which is what is wanted.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A port with free ones above it, below the ephemeral range.
+/// A port with free ones above it, below those that systems give out.
 fn base_port() -> String {
     let start = 20_000 + (std::process::id() % 400) as u16 * 20;
     let free = |base: &u16| {
@@ -270,7 +270,7 @@ async fn a_development_cluster_cleans_up_after_itself_or_keeps_everything_if_tol
     cli::rejoin(dir.path(), None, &["dev", "--data", "kept", "--nodes", "5"], b"").said(2, "holds a cluster of 3 nodes");
 }
 
-/// Parses the line that a failed command prints on stderr with `--json`.
+/// The one line that a failed command prints on stderr with `--json`.
 #[track_caller]
 fn json_error(ran: &Ran, code: i32, words: &str) -> Value {
     let error: Value = serde_json::from_str(ran.talk.trim()).unwrap_or_else(|why| panic!("no JSON ({why}): {ran:?}"));

@@ -1,4 +1,4 @@
-//! Runs the commands that the documents show.
+//! The commands that the documents show are run as they stand, from the first to the last.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::os::unix::fs::symlink;
@@ -50,7 +50,7 @@ fn every_command_of_the_readme_works() {
     }
 }
 
-/// The documents show the template of `plugin new`, which is compiled and tested.
+/// What `plugin new` begins with is compiled and tested; what the documents show is that.
 #[test]
 fn the_plugin_that_the_documents_show_is_the_one_of_the_tree() {
     let read = |file: &str| std::fs::read_to_string(workspace().join(file)).unwrap();

@@ -1,4 +1,4 @@
-//! A graceful stop ends the requests under way, so that no write has an unknown outcome. SIGHUP does not stop a node.
+//! A node that is asked to stop ends what it has begun: nobody is left in doubt. SIGHUP does not stop it.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rejoin_client::admin::{BucketProps, Durability};
 use rejoin_client::{Bytes, Client, ErrorKind};
 use rejoin_test_cluster::{Cluster, Intruder, eventually, http};
 
-/// The results of a run's writers.
+/// What the writers of a run have seen.
 #[derive(Default)]
 struct Seen {
     written: AtomicU64,
@@ -17,7 +17,7 @@ struct Seen {
     unknown: std::sync::Mutex<Vec<String>>,
 }
 
-/// Writes its own keys until told to stop. A refused write must not be stored, and no outcome may be unknown.
+/// Writes its own keys until it is told to stop. Whatever was refused was not written; nothing may be in doubt.
 async fn write(client: Client, writer: u64, copies: u8, over: Arc<AtomicBool>, seen: Arc<Seen>) {
     let bucket = client.bucket::<Bytes>("plain").unwrap();
     let mut number = 0_u64;
@@ -27,7 +27,7 @@ async fn write(client: Client, writer: u64, copies: u8, over: Arc<AtomicBool>, s
         match bucket.put(&key, key.clone().into_bytes()).blind().w(copies).await {
             Ok(_) => drop(seen.written.fetch_add(1, Ordering::Relaxed)),
             Err(error) if error.kind() == ErrorKind::Unknown => seen.unknown.lock().unwrap().push(error.to_string()),
-            // With w = 3 a write is *unavailable* while a node is away, which means that nothing was written.
+            // At w = 3 a node that is away makes writes unavailable, which says that nothing was written.
             Err(error) => {
                 assert!(error.is_retryable(), "{error}");
                 seen.refused.fetch_add(1, Ordering::Relaxed);
@@ -37,7 +37,7 @@ async fn write(client: Client, writer: u64, copies: u8, over: Arc<AtomicBool>, s
     }
 }
 
-/// A client that is admitted, sends nothing, and does not close when told to.
+/// A client that is let in, says nothing more, and does not close when it is told to.
 async fn hold_on(cluster: &Cluster, index: usize) -> (Intruder, Vec<(quinn::SendStream, quinn::RecvStream)>) {
     let ca = cluster.files.ca.cert_pem().to_owned();
     let intruder = Intruder::dial(cluster.address(index), &ca, "rejoin-client/1", None).await.unwrap();
@@ -58,10 +58,10 @@ async fn hold_on(cluster: &Cluster, index: usize) -> (Intruder, Vec<(quinn::Send
     (intruder, streams)
 }
 
-/// Stops each node in turn while writers run. `held`: one client keeps its connection open.
+/// Stops each node in turn under writers, who go on until it has stopped. `held`: one client of it holds on.
 async fn stops_under_load(copies: u8, held: bool) {
     let mut cluster = Cluster::start_with(3, if held { "drain_ms = 1500" } else { "" }).await;
-    // Without syncs: one that takes longer than the drain would leave unknown outcomes that are not the stop's fault.
+    // Without syncs: a disk that takes longer for one than the drain would leave doubts that are none of the stop's.
     cluster.bucket("plain", BucketProps { durability: Durability::Os, ..BucketProps::default() }).await;
     for round in 0..4_usize {
         let index = round % 3;

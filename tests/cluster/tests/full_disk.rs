@@ -1,5 +1,5 @@
-//! A full disk. A file system of 300 MB is filled under a node. The node is killed, starts without a free byte, and
-//! continues when space is free. Then the catalog changes while one of two nodes cannot save it.
+//! A real disk that is full. A file system of 300 MB is filled under a node, which is killed on it, starts with no byte
+//! free, and goes on when there is room. And the catalog changes while one of two nodes cannot save it.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::Path;
@@ -9,9 +9,9 @@ use rejoin_client::admin::{Admin, BucketProps, Scope};
 use rejoin_client::{Bucket, Bytes, ErrorKind};
 use rejoin_test_cluster::{Cluster, eventually, http};
 
-/// Set in the child process that may mount, in its own mount namespace.
+/// Set in the process that may mount: it has a mount namespace of its own.
 const MAY_MOUNT: &str = "REJOIN_TEST_MAY_MOUNT";
-/// A file of another program that fills the disk, and is removed at the end.
+/// What others have on the disk, and remove in the end.
 const OTHERS: usize = 150 << 20;
 const VALUE: usize = 64 << 10;
 
@@ -25,7 +25,7 @@ fn the_catalog_changes_while_a_node_has_no_room_to_save_it() {
     in_a_mount_namespace("the_catalog_changes_while_a_node_has_no_room_to_save_it", changed());
 }
 
-/// Runs the test again in a child process that may mount, and its body there.
+/// Runs a test again in a process that may mount, and there lets it go.
 fn in_a_mount_namespace(test: &str, run: impl Future<Output = ()>) {
     if std::env::var_os(MAY_MOUNT).is_some() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -58,7 +58,7 @@ fn value(number: u32) -> Vec<u8> {
     value
 }
 
-/// Reads every acknowledged value.
+/// Every value that was acknowledged is read.
 async fn read_all(bucket: &Bucket<Bytes>, written: u32) {
     for number in 0..written {
         let read = eventually("a value is read", async || bucket.get(key(number)).await).await;
@@ -95,7 +95,7 @@ async fn filled() {
     read_all(&bucket, written).await;
     is_called_full(&cluster);
 
-    // Fill the last bytes, and kill the process.
+    // No byte is left, and the process is killed.
     fill(&data.join("filler"));
     read_all(&bucket, written).await;
     cluster.kill(0);
@@ -112,7 +112,7 @@ async fn filled() {
     assert!(again.await.to_string().contains("n1.data"));
     is_called_full(&cluster);
 
-    // Space is free again, and the node notices by itself.
+    // There is room again, and nobody has to tell the node.
     std::fs::remove_file(data.join("filler")).unwrap();
     std::fs::remove_file(data.join("others")).unwrap();
     eventually("writes are taken again", async || bucket.put(key(written), value(written)).blind().await).await;
@@ -147,20 +147,20 @@ async fn changed() {
     other.create_token("app", Scope::Data).await.unwrap();
     fill(&data.join("filler"));
 
-    // A change at the full node is refused, and made nowhere.
+    // A change that the full node is asked for is not made anywhere.
     let full = cluster.pinned(0).await.admin();
     let refused = full.create_bucket("none", BucketProps { n: 2, ..BucketProps::default() }).await.unwrap_err();
     assert!(refused.kind() == ErrorKind::DiskFull && refused.to_string().contains("nothing was changed"), "{refused}");
     for admin in [&full, &other] {
         assert_eq!(admin.bucket("none").await.unwrap_err().kind(), ErrorKind::NotFound);
     }
-    // A change at the other node holds on both, and the operator is told which node may forget it.
+    // One of another node holds on both, and the operator is told who may forget it.
     let behind = other.revoke_token("app").await.unwrap();
     assert_eq!(behind.iter().map(ToString::to_string).collect::<Vec<_>>(), ["n1"]);
     assert!(is_revoked(&full).await, "it holds at once");
     let (code, health) = http::get(cluster.admin(0), "/health").unwrap();
     assert!(code == 503 && health.contains("the catalog cannot be saved"), "{code}: {health}");
-    // A start without space learns it again from the peer.
+    // A start without room learns it again, and goes on.
     cluster.kill(0);
     fill(&data.join("filler"));
     cluster.spawn(0);
@@ -173,7 +173,7 @@ async fn changed() {
         other => Err(other),
     })
     .await;
-    // It is saved now: the node knows it without its peer.
+    // It is saved now: alone, the node still knows.
     cluster.kill(0);
     cluster.kill(1);
     cluster.spawn(0);
@@ -186,7 +186,7 @@ async fn is_revoked(admin: &Admin) -> bool {
     admin.tokens().await.unwrap().iter().any(|token| token.name.as_str() == "app" && token.revoked)
 }
 
-/// The error names the node and the directory.
+/// The operator is told: which node, which directory.
 fn is_called_full(cluster: &Cluster) {
     let (code, health) = http::get(cluster.admin(0), "/health").unwrap();
     assert!(code == 503 && health.contains("n1.data") && health.contains("is full"), "{code}: {health}");
@@ -194,7 +194,7 @@ fn is_called_full(cluster: &Cluster) {
     assert!(format!("{status:?}").contains("is full"), "{status:?}");
 }
 
-/// Fills the free space.
+/// Takes what room there is.
 fn fill(path: &Path) {
     use std::io::Write;
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();

@@ -1,4 +1,4 @@
-//! Clients and nodes that do not belong to the cluster, or break the protocol, are refused with a reason. The cluster
+//! Whoever does not belong to the cluster, or does not speak as its members do, is refused with a reason; the cluster
 //! goes on.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
@@ -20,7 +20,7 @@ use rejoin_wire::{
 
 const PEER: &str = "rejoin-peer/1";
 const CLIENT: &str = "rejoin-client/1";
-/// The QUIC error codes of TLS alerts.
+/// TLS alerts come as QUIC errors from here on.
 const TLS_ALERTS: std::ops::Range<u64> = 0x100..0x200;
 
 async fn cluster() -> Cluster {
@@ -33,7 +33,7 @@ fn valid() -> Validity {
     Validity::years(SystemTime::now(), 1)
 }
 
-/// All three nodes still run, are connected to each other, and serve a write and a read.
+/// All three nodes still are the processes that were started, see each other, and take a write and a read.
 async fn assert_goes_on(cluster: &Cluster, after: &str) {
     let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
     bucket.put(after, after.as_bytes().to_vec()).create().w(3).await.unwrap_or_else(|error| panic!("after {after}: {error}"));
@@ -45,7 +45,7 @@ async fn assert_goes_on(cluster: &Cluster, after: &str) {
     }
 }
 
-/// Dials and waits for the refusal. No application data may come before it.
+/// Dials and waits for the refusal. Nothing that an application has sent may come before it.
 async fn refusal(cluster: &Cluster, protocol: &str, own: Option<&Issued>) -> ConnectionError {
     match Intruder::dial(cluster.address(0), cluster.files.ca.cert_pem(), protocol, own).await {
         Err(error) => error,
@@ -68,7 +68,7 @@ fn assert_closed(error: &ConnectionError, code: CloseCode, words: &str) {
     assert!(close.error_code.into_inner() == u64::from(code.0) && said.contains(words), "{close:?} instead of {words:?}");
 }
 
-/// A self-signed certificate.
+/// A certificate that its own key has signed.
 fn self_signed(uri: &str) -> Issued {
     let mut params = rcgen::CertificateParams::new(vec!["node.rejoin".to_owned()]).unwrap();
     params.subject_alt_names.push(rcgen::SanType::URI(uri.try_into().unwrap()));
@@ -76,7 +76,7 @@ fn self_signed(uri: &str) -> Issued {
     Issued { cert_pem: params.self_signed(&key).unwrap().pem(), key_pem: key.serialize_pem() }
 }
 
-/// A node's certificate signed by the cluster's authority, for a name that `ClusterCa` would not sign.
+/// A node's certificate that the cluster's own authority has signed, for a name that it would never sign.
 fn signed(ca: &ClusterCa, uri: &str) -> Issued {
     let mut issuer = rcgen::CertificateParams::default();
     issuer.distinguished_name = rcgen::DistinguishedName::new();
@@ -205,8 +205,8 @@ async fn hello(cluster: &Cluster, hello: Vec<u8>) -> HelloReply {
 async fn a_hello_that_is_garbage_or_of_another_protocol_is_answered() {
     let cluster = cluster().await;
     for (garbage, words) in [
-        (b"\xff\xff\xff\xff".to_vec(), "not a hello that this node understands"),
-        (Vec::new(), "not a hello that this node understands"),
+        (b"\xff\xff\xff\xff".to_vec(), "no hello that this node understands"),
+        (Vec::new(), "no hello that this node understands"),
         (codec::encode(&ClientHello { protocol: 77, token: String::new(), client: String::new() }), "the client 77"),
     ] {
         let HelloReply::Refused(error) = hello(&cluster, garbage).await else { panic!("it was let in") };
@@ -237,7 +237,7 @@ async fn a_wrong_token_a_withdrawn_one_and_one_without_rights_are_denied() {
     assert!(error.to_string().contains("token app may read and write, not administer"), "{error}");
 
     admin.revoke_token("app").await.unwrap();
-    // The open connection ends with its next request, and a new one is refused.
+    // The open connection ends with its next request, and no other is made.
     let error = eventually("the token is taken no more", async || match bucket.get("app").timeout(Duration::from_secs(2)).await {
         Err(error) if error.kind() == ErrorKind::Denied => Ok(error),
         other => Err(other),

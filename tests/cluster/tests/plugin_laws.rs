@@ -1,4 +1,4 @@
-//! `rejoin plugin new` and `plugin test`, without a cluster.
+//! `rejoin plugin new` and `plugin test` as a plugin's author types them. No cluster is needed.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::Path;
@@ -66,7 +66,7 @@ fn what_breaks_a_law_is_explained_kept_and_run_again() {
     let mended = rejoin(dir.path(), &replay);
     mended.said(0, "what broke a law breaks none now").said(0, "was found on another component");
     assert_eq!(rejoin(dir.path(), &[&replay[..], &["--json"]].concat()).done().json()["held"], true);
-    // A merge that refuses everything does not count as fixed.
+    // One that refuses everything has not been mended.
     write(lawless::refusing());
     rejoin(dir.path(), &replay).said(1, "still breaks");
 
@@ -117,7 +117,7 @@ fn a_new_crate_builds_and_obeys_the_laws() {
     assert_eq!(made.said(0, "next: `rejoin plugin build high-scores`").text(), "high-scores");
     rejoin(dir.path(), &["new", "high-scores", "--sdk", &sdk]).said(2, "exists already");
     rejoin(dir.path(), &["new", "other", "--sdk", "."]).said(2, "does not hold the SDK");
-    // Its dependencies are locked as in the workspace, so they are fetched and mostly built already.
+    // What it depends on is locked as in the workspace, was fetched with it, and for the most part built with it.
     let target = binary().parent().and_then(Path::parent).unwrap().display().to_string();
     std::fs::create_dir(dir.path().join(".cargo")).unwrap();
     std::fs::write(dir.path().join(".cargo/config.toml"), format!("build.target-dir = {target:?}\n")).unwrap();

@@ -1,4 +1,5 @@
-//! Invalid and harmful plugins: refused at the push, or reads return all siblings and the reason. The node is unharmed.
+//! Plugins that are none, and plugins that do harm: refused at the push, or answered with all siblings and the reason.
+//! The node is unharmed.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::time::Duration;
@@ -7,7 +8,7 @@ use rejoin_client::admin::BucketProps;
 use rejoin_test_cluster::{Cluster, guests as real, http, within};
 use rejoin_test_hostile::{bombs, guests};
 
-/// Pushes a component, and creates a bucket of the same name that merges with it.
+/// Pushes a component, and makes a bucket of the same name that merges with it.
 async fn bucket(cluster: &Cluster, name: &str, component: Vec<u8>) {
     let props = BucketProps { fuel: 3_000_000, memory_bytes: 16 << 20, value_bytes: 1000, ..BucketProps::default() };
     cluster.bucket_merging_with(name, component, props).await;
@@ -15,7 +16,7 @@ async fn bucket(cluster: &Cluster, name: &str, component: Vec<u8>) {
     cluster.rejoin(&["put", name, "k", "two", "--blind"]).done();
 }
 
-/// Asserts that the merge has failed for that reason and all siblings are returned.
+/// The merge must have failed for that reason, and the siblings must be there.
 fn assert_faulty(cluster: &Cluster, name: &str, reason: &str) {
     let got = cluster.rejoin(&["get", name, "k", "--r", "3", "--json"]);
     let json = got.done().json();
@@ -28,7 +29,7 @@ fn assert_faulty(cluster: &Cluster, name: &str, reason: &str) {
     cluster.rejoin(&["get", name, "k"]).said(1, "2 siblings that were not merged").said(1, reason);
 }
 
-/// Asserts that a correct plugin still merges on every node.
+/// A plugin that behaves well still merges on every node.
 fn assert_unharmed(cluster: &Cluster) {
     for index in 0..3 {
         let node = cluster.address(index).to_string();
@@ -81,7 +82,7 @@ async fn a_merge_that_traps_loops_grows_or_returns_too_much_leaves_all_siblings_
         assert_faulty(&cluster, name, words);
         assert_unharmed(&cluster);
     }
-    // A client can merge the siblings itself, with the context of the read.
+    // What one's plugin does not merge, one merges oneself, with the context of the read.
     let context = cluster.rejoin(&["get", "traps", "k", "--json"]).json()["context"].as_str().unwrap().to_owned();
     cluster.rejoin(&["put", "traps", "k", "both", "--context", &context]).done();
     assert_eq!(cluster.rejoin(&["get", "traps", "k"]).done().text(), "both");
@@ -101,7 +102,7 @@ async fn a_node_that_lacks_a_module_fetches_it_by_its_digest_before_it_merges() 
     cluster.spawn(2);
     let node = cluster.address(2).to_string();
     drop(cluster.pinned(2).await);
-    // A read works at once, whether or not the node has the module by now.
+    // At once: whether it has the module by now is not the reader's concern.
     let json = cluster.rejoin(&["get", "good", "k", "--r", "1", "--node", &node, "--json"]).done().json();
     assert!(json["merge_fault"].is_null() && !json["value"].is_null(), "{json}");
     cluster.together().await;
@@ -119,7 +120,7 @@ async fn a_plugin_that_could_not_be_stored_is_not_kept_in_memory() {
     };
     push(guests::first()).done();
     assert_eq!(ready(), 1.0);
-    // A file in place of the directory: nothing can be stored there, not even by root.
+    // A file where the directory was: nothing can be stored in it, by root neither.
     let modules = cluster.data(0).join("modules");
     std::fs::rename(&modules, cluster.data(0).join("aside")).unwrap();
     std::fs::write(&modules, "").unwrap();
@@ -148,7 +149,7 @@ async fn plugins_that_no_bucket_merges_with_do_not_pile_up_in_memory() {
     assert!(cluster.take(0).stop().success());
     cluster.spawn(0);
     drop(cluster.pinned(0).await);
-    // The first plugin is not in memory, neither before nor after the restart.
+    // The first of them is not in memory, before the restart or after it.
     let plugin = Some(pushed[0].activation());
     let admin = cluster.client().await.admin();
     admin.create_bucket("later", BucketProps { plugin, ..props }).await.unwrap();
@@ -184,12 +185,12 @@ async fn a_value_that_the_plugin_does_not_take_is_refused_before_anything_is_wri
     let read = cluster.rejoin(&["get", "judged", "k", "--r", "3", "--json"]).done().json();
     assert_eq!((&read["value"], read["siblings"].as_array().map(Vec::len)), (&"good".into(), Some(1)), "{read}");
     assert!(http::get(cluster.admin(0), "/metrics").unwrap().1.contains("rejoin_values_refused_total"));
-    // A delete has no value to validate, and another plugin has no validator.
+    // A delete writes no value, and a bucket that merges with another plugin asks nobody.
     cluster.rejoin(&["delete", "judged", "k", "--blind"]).done();
     bucket(&cluster, "good", guests::first()).await;
     cluster.rejoin(&["put", "good", "k", "!", "--blind"]).done();
 
-    // A node without the plugin refuses the write for now, and loses nothing.
+    // A node that does not have the plugin refuses for now, and loses nothing.
     assert!(cluster.take(2).stop().success());
     let modules = cluster.files.dir.join("n3.data/modules");
     std::fs::remove_dir_all(&modules).unwrap();
@@ -201,7 +202,7 @@ async fn a_value_that_the_plugin_does_not_take_is_refused_before_anything_is_wri
     cluster.rejoin(&["put", "judged", "k", "!", "--blind", "--node", &node]).said(2, "nothing was written");
 }
 
-/// Such values would do harm: the next merge would fail, or a reader that takes the last of two names would lose an
+/// What a put with such a value cost: the next merge failed, or a reader that takes the last of two names lost an
 /// acknowledged add.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_bad_cart_does_not_block_its_key() {

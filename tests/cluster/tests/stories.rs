@@ -1,4 +1,5 @@
-//! End to end: the demo, the example service, a forwarded request, and a repeated update.
+//! What the product is for, from end to end: the demo, the example service, a forwarded request, an update that is
+//! tried again.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::os::unix::process::CommandExt;
@@ -60,7 +61,7 @@ async fn a_node_that_owns_nothing_of_a_key_forwards_once_to_one_that_does() {
     cluster.bucket("plain", BucketProps::default()).await;
     let forwards = || (0..5).map(|index| http::metric(cluster.admin(index), "rejoin_forwards_total")).sum::<f64>();
     let before = forwards();
-    // Each of five nodes is asked for each key, and three own it, so two in five requests are forwarded.
+    // Each of five nodes is asked about each key, and three own it: two in five requests are forwarded.
     let (keys, mut asked) = (10, 0.0);
     for index in 0..5 {
         let bucket = cluster.pinned(index).await.bucket::<Bytes>("plain").unwrap();

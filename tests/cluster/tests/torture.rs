@@ -1,4 +1,5 @@
-//! Nodes killed under load: every acknowledged write is on every owner, and nothing else is.
+//! Nodes that are killed under load: what was acknowledged is kept, on every owner, and nothing is there that nobody
+//! wrote.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +15,10 @@ const NODES: usize = 3;
 const KILLS: usize = 10;
 const WRITERS: usize = 4;
 const SETS: usize = 12;
-/// The least number of acknowledgements while a node is down, and again once it is back.
+/// Acknowledgements that must come while a node is down, and again once it is back.
 const PROGRESS: usize = 12;
 
-/// The outcome of each element's write, by key.
+/// What became of each element, by key.
 #[derive(Default)]
 struct Record {
     acknowledged: BTreeMap<String, BTreeSet<String>>,
@@ -43,16 +44,17 @@ impl Record {
         }
     }
 
-    /// Elements that a set may hold: acknowledged ones and those with an unknown outcome.
+    /// What a set may hold besides what was acknowledged.
     fn may_be_there(&self, key: &str) -> BTreeSet<String> {
         [&self.acknowledged, &self.unknown].into_iter().filter_map(|of| of.get(key)).flatten().cloned().collect()
     }
 }
 
-/// Writes unique elements until told to stop: in turn into the set that it has read, and blindly, as a sibling with one
-/// element.
+/// Writes unique elements until told to stop: by turns into what it has read, and blindly, as a set of its own beside
+/// all others.
 ///
-/// Every element has its own session: a session sends its context with the next write, which could hide a lost element.
+/// Every element has a session of its own. A session brings back what it knows, and would hide a lost element with its
+/// next write.
 async fn write(number: usize, client: Client, acknowledged: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> Record {
     let sets = client.bucket::<Bytes>("cart").unwrap();
     let mut record = Record::default();
@@ -127,7 +129,7 @@ async fn assert_kept(cluster: &Cluster, record: &Record) {
     assert_eq!(record.acknowledged.len(), SETS, "every set was written to");
     let sets = cluster.client().await.bucket::<Bytes>("cart").unwrap();
     for key in record.acknowledged.keys() {
-        // The read that repairs. It is repeated only if it was not answered.
+        // The one read that repairs. It may be repeated only if it was not answered.
         let object = eventually("three replicas answer", async || sets.get(key).r(3).await).await;
         assert_eq!(object.answered.len(), 3);
         assert_is_between(record, key, &elements(object.into_value().unwrap().as_deref()), "r = 3");
@@ -147,7 +149,7 @@ async fn assert_kept(cluster: &Cluster, record: &Record) {
     }
 }
 
-/// Asserts that all acknowledged elements are there, and none that was refused or never written.
+/// Everything acknowledged is there, and nothing that was refused or never written.
 fn assert_is_between(record: &Record, key: &str, found: &BTreeSet<String>, who: &str) {
     let lost = &record.acknowledged[key] - found;
     assert!(lost.is_empty(), "{who} has lost {lost:?} of {key}");

@@ -10,7 +10,7 @@ use rejoin_client::{Bytes, Client};
 use rejoin_node::{Config, Node};
 use rejoin_test_cluster::{Files, cluster_id};
 
-/// The log lines.
+/// What was logged.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -26,7 +26,7 @@ impl Write for Log {
 }
 
 impl Log {
-    /// The nodes whose spans have a trace id, by trace id.
+    /// For each trace id, the nodes in whose spans it stands.
     fn traces(&self) -> BTreeMap<String, BTreeSet<String>> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         let mut traces: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -16,7 +16,7 @@ fn union(siblings: Vec<Sibling<Set>>) -> Set {
     siblings.into_iter().flat_map(|sibling| sibling.value).collect()
 }
 
-/// Runs `tasks` tasks. Each adds `each` numbers of its own, one update after another, to keys in turn.
+/// `tasks` tasks, each of which adds `each` numbers of its own to the key of its turn, one update after the other.
 async fn storm(bucket: &Bucket<Json<Set>>, tasks: u32, keys: u32, each: u32) {
     let mut storm = JoinSet::new();
     for task in 0..tasks {
@@ -46,7 +46,7 @@ async fn sixty_four_tasks_on_eight_keys_without_a_plugin_all_finish_and_lose_not
     storm(&cluster.client().await.bucket("sets").unwrap(), 64, 8, 4).await;
 }
 
-/// More tasks than a key may have siblings: some are refused and retry.
+/// More tasks than the key may have siblings: they take turns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_tasks_than_siblings_take_turns_at_one_key() {
     let cluster = Cluster::start(3).await;
@@ -66,7 +66,7 @@ async fn an_update_that_meets_siblings_without_a_plugin_says_what_to_do() {
     for words in ["2 siblings", "no merge plugin", "update(..).resolve(..)"] {
         assert!(error.to_string().contains(words), "{words}: {error}");
     }
-    // A chain of a client's own contexts replaces its own writes, and no sibling that it has not read.
+    // A chain of one's own contexts replaces what is one's own, and no sibling that was not read.
     let mut context = written.context;
     for number in 3..40 {
         context = bucket.put("k", Set::from([number])).context(&context).await.unwrap().context;

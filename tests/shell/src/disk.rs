@@ -1,4 +1,4 @@
-//! A disk without syncs, for speed.
+//! Files of the machine that are never synced.
 
 use std::io;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rejoin_store::{Disk, DiskFile, OsDisk};
 
-/// The machine's files without syncs. A simulation kills nodes but not the machine, so written data survives anyway,
-/// and a sync would only make the test wait for the real disk.
+/// The machine's files without their syncs. In a simulation nodes are killed and the machine is not, and what was
+/// written outlives that; a sync would only make the test wait for the real disk.
 pub(crate) struct PageCache;
 
 struct Unsynced(Arc<dyn DiskFile>);

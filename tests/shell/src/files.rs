@@ -11,9 +11,10 @@ use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::Identity;
 use rejoin_wire::{Validity, cert::ClusterCa};
 
+/// The secret of every simulated cluster.
 const SECRET: &str = "the secret of a simulated cluster";
 
-/// The authority, the secret, and each node's certificate and key. They are removed when this is dropped.
+/// Authority, secret, and per node a certificate, a configuration and a data directory; removed when dropped.
 #[derive(Debug)]
 pub struct Files {
     dir: TempDir,
@@ -30,7 +31,7 @@ pub fn name(text: &str) -> Name {
 }
 
 impl Files {
-    /// Creates an authority, and certificates for these nodes.
+    /// An authority of its own, and certificates for these nodes.
     ///
     /// # Panics
     /// If a file cannot be written: the test cannot go on.
@@ -50,7 +51,7 @@ impl Files {
         Self { dir, ca }
     }
 
-    /// Replaces the secret of all nodes.
+    /// Gives all nodes this secret, in place of a good one.
     ///
     /// # Panics
     /// If it cannot be written.
@@ -80,7 +81,7 @@ impl Files {
         (read(format!("{node}.pem")), read(format!("{node}.key")))
     }
 
-    /// A node's identity, for a test that plays its part.
+    /// A node's own identity, for who wants to stand in for it.
     ///
     /// # Panics
     /// If the node has no files.
@@ -90,7 +91,7 @@ impl Files {
         Identity::node(self.ca_pem(), &certificate, &key).expect("they go together")
     }
 
-    /// A node's configuration in a cluster of these nodes, with `more` lines. `data` holds the data directories of all.
+    /// A node's configuration in a cluster of these nodes, with `more` lines of it. The folder is for the data of all.
     ///
     /// # Panics
     /// If `more` is no configuration.

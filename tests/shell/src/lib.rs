@@ -1,11 +1,9 @@
-//! Real nodes over simulated UDP, in virtual time.
+//! Tier 2: the real node over simulated UDP.
 //!
-//! [`simulate`] runs real nodes with real QUIC, TLS and files. Each is a turmoil host with a virtual clock. Beside them
-//! runs the test's script: it has the real SDK, cuts and heals links, and kills and starts nodes. Everything is polled
-//! on the test's thread, so a seed decides the order of all events. Only the random numbers of TLS are not seeded;
-//! nothing above TLS depends on them, and [`traced`] records everything above TLS.
-//!
-//! In reading order: `world` ([`simulate`], [`World`]), `network`, `files`, `disk`, `trace`.
+//! [`simulate`] runs real nodes, with real QUIC and TLS and real files, each on a host of turmoil's whose clock is
+//! virtual, and a script that looks on: it has the real SDK, cuts and heals links, kills nodes and starts them again.
+//! All of it is polled on the thread of the test, so that a seed decides what happens. Randomness of TLS is the one
+//! exception, and nothing above TLS can see it: [`traced`] shows what is above.
 #![forbid(unsafe_code)]
 
 mod disk;
@@ -15,6 +13,6 @@ mod trace;
 mod world;
 
 pub use files::{Files, name};
-pub use network::{Losses, SimNetwork};
+pub use network::{SimNetwork, Weather};
 pub use trace::traced;
-pub use world::{SCRIPT, Setup, StandIn, World, simulate, simulate_with};
+pub use world::{Impostor, SCRIPT, Setup, World, simulate, simulate_with};

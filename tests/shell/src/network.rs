@@ -1,4 +1,4 @@
-//! Real QUIC over turmoil's UDP: datagrams take virtual time, and some are lost or duplicated.
+//! Real QUIC over turmoil's UDP: datagrams take virtual time, and are lost or doubled as the weather says.
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::SocketAddr;
@@ -14,66 +14,65 @@ use turmoil::net::UdpSocket;
 
 use rejoin_wire::Network;
 
-/// How many datagrams are lost or duplicated.
+/// What happens to datagrams on their way, besides taking time.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Losses {
-    /// Lost datagrams per thousand.
+pub struct Weather {
+    /// Of a thousand datagrams, so many are lost.
     pub lost: u64,
-    /// Duplicated datagrams per thousand.
-    pub duplicated: u64,
+    /// Of a thousand, so many arrive twice.
+    pub doubled: u64,
 }
 
-/// The network of one simulation. Clones share it.
+/// The network of one simulation. Clones mean the same one.
 #[derive(Clone, Debug)]
-pub struct SimNetwork(Arc<Mutex<State>>);
+pub struct SimNetwork(Arc<Mutex<Sky>>);
 
 #[derive(Debug)]
-struct State {
-    losses: Losses,
-    rng: Xoshiro256PlusPlus,
-    /// How many datagrams were lost, sent once, and sent twice.
-    sent: [u64; 3],
+struct Sky {
+    weather: Weather,
+    chance: Xoshiro256PlusPlus,
+    fate: [u64; 3],
 }
 
 impl SimNetwork {
-    /// A network without losses. The seed decides which datagrams are lost later.
+    /// A network whose weather is decided by that seed, and good to begin with.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State { losses: Losses::default(), rng: Xoshiro256PlusPlus::seed_from_u64(seed), sent: [0; 3] })))
+        Self(Arc::new(Mutex::new(Sky { weather: Weather::default(), chance: Xoshiro256PlusPlus::seed_from_u64(seed), fate: [0; 3] })))
     }
 
-    /// Changes the rates of loss and duplication.
-    pub fn set(&self, losses: Losses) {
-        self.state().losses = losses;
+    /// Changes the weather.
+    pub fn set(&self, weather: Weather) {
+        self.sky().weather = weather;
     }
 
-    /// How many datagrams were lost so far, sent once, and duplicated.
+    /// How many datagrams were lost so far, went their way once, and were doubled.
     #[must_use]
-    pub fn sent(&self) -> [u64; 3] {
-        self.state().sent
+    pub fn fate(&self) -> [u64; 3] {
+        self.sky().fate
     }
 
-    /// How many copies of the next datagram are sent.
+    /// How often a datagram goes its way.
     fn copies(&self) -> usize {
-        let mut state = self.state();
-        let (lost, duplicated) = (state.losses.lost, state.losses.duplicated);
-        let copies = match state.rng.next_u64() % 1000 {
+        let mut sky = self.sky();
+        let (lost, doubled) = (sky.weather.lost, sky.weather.doubled);
+        let copies = match sky.chance.next_u64() % 1000 {
             drawn if drawn < lost => 0,
-            drawn if drawn < lost + duplicated => 2,
+            drawn if drawn < lost + doubled => 2,
             _ => 1,
         };
-        state.sent[copies] += 1;
+        sky.fate[copies] += 1;
         copies
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn sky(&self) -> MutexGuard<'_, Sky> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Network for SimNetwork {
     fn runtime(&self) -> Arc<dyn Runtime> {
-        // Each simulated host has a tokio runtime with a virtual clock.
+        // Each host of the simulation has a runtime of tokio's whose clock is virtual.
         Arc::new(TokioRuntime)
     }
 
@@ -81,7 +80,7 @@ impl Network for SimNetwork {
         if addr.is_ipv6() {
             return Err(ErrorKind::AddrNotAvailable.into());
         }
-        // A host has one address, so binding to any address means that one. Binding never waits.
+        // A host has one address, and its sockets are bound to all of them. Binding never waits.
         let mut bind = std::pin::pin!(UdpSocket::bind(("0.0.0.0", addr.port())));
         let Poll::Ready(socket) = Future::poll(bind.as_mut(), &mut Context::from_waker(std::task::Waker::noop())) else {
             return Err(ErrorKind::WouldBlock.into());
@@ -95,7 +94,7 @@ type Readable = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 struct Socket {
     udp: Arc<UdpSocket>,
     network: SimNetwork,
-    /// Kept between polls: dropping it would lose the reader's place in the queue.
+    /// Kept between polls: it is what holds the reader's place in the queue.
     readable: Mutex<Option<Readable>>,
 }
 
@@ -141,13 +140,13 @@ impl AsyncUdpSocket for Socket {
         self.udp.local_addr()
     }
 
-    /// As on real sockets, so that QUIC discovers the datagram size of the path.
+    /// As on the machine's sockets, so that the path's datagram size is discovered.
     fn may_fragment(&self) -> bool {
         false
     }
 }
 
-/// A simulated socket is always writable.
+/// A simulated socket takes what it is given.
 #[derive(Debug)]
 struct Always;
 

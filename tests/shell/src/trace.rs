@@ -1,4 +1,4 @@
-//! Records everything above TLS, line by line: frames in and out, and the log lines of nodes and clients.
+//! What happens above TLS, line by line: frames in and out, and what nodes and clients say of themselves.
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Write as _};
@@ -10,23 +10,23 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-/// The recorded crates. Log lines of the store are left out, because they name folders, which differ from run to run.
-const CRATES: &[&str] = &["rejoin_wire", "rejoin_node", "rejoin_client"];
-/// turmoil enters a span that has the name of the host that runs.
-const TURMOIL: &str = "turmoil";
+/// Those whose words count. What the store says names folders, which differ from run to run.
+const SPEAKERS: &[&str] = &["rejoin_wire", "rejoin_node", "rejoin_client"];
+/// turmoil's, which enters a span named after the host whose turn it is.
+const STAGE: &str = "turmoil";
 
 thread_local! {
-    /// The lines recorded on this thread: virtual time, host and text.
+    /// The lines of the run that this thread traces: virtual time, host, and what it said.
     static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Runs a function on this thread and returns the recorded lines.
+/// Runs something on this thread and traces it.
 ///
 /// # Panics
-/// If the process has another global subscriber.
+/// If this process has a subscriber of somebody else's.
 pub fn traced(run: impl FnOnce()) -> Vec<String> {
-    // One global subscriber that records on threads that ask for it. A scoped one may miss lines, because tracing
-    // caches per call site whether anybody listens.
+    // One for all threads, and at work on those that want it: what a scoped one hears depends on which thread has met a
+    // line of code first.
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| tracing::subscriber::set_global_default(Registry::default().with(Trace)).expect("the only one"));
     LINES.set(Some(Vec::new()));
@@ -42,13 +42,13 @@ struct Host(String);
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Trace {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         let crate_of = metadata.target().split("::").next().unwrap_or_default();
-        CRATES.contains(&crate_of) || (metadata.is_span() && crate_of == TURMOIL)
+        SPEAKERS.contains(&crate_of) || (metadata.is_span() && crate_of == STAGE)
     }
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut fields = Fields::default();
-        attributes.record(&mut fields);
-        if let (Some(name), Some(span)) = (fields.name, context.span(id)) {
+        let mut words = Words::default();
+        attributes.record(&mut words);
+        if let (Some(name), Some(span)) = (words.name, context.span(id)) {
             span.extensions_mut().insert(Host(name));
         }
     }
@@ -57,26 +57,26 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Trace {
         if LINES.with_borrow(Option::is_none) {
             return;
         }
-        let mut fields = Fields::default();
-        event.record(&mut fields);
+        let mut words = Words::default();
+        event.record(&mut words);
         let at = turmoil::sim_elapsed().unwrap_or_default().as_micros();
         let host = context
             .event_scope(event)
             .and_then(|scope| scope.from_root().find_map(|span| span.extensions().get::<Host>().map(|host| host.0.clone())));
-        let line = format!("{at:>9} {} {}{}", host.unwrap_or_default(), event.metadata().target(), fields.text);
+        let line = format!("{at:>9} {} {}{}", host.unwrap_or_default(), event.metadata().target(), words.text);
         LINES.with_borrow_mut(|lines| lines.get_or_insert_default().push(line));
     }
 }
 
 #[derive(Default)]
-struct Fields {
+struct Words {
     text: String,
     name: Option<String>,
 }
 
-impl Visit for Fields {
+impl Visit for Words {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // Writing to a string cannot fail.
+        // A text has no room for an error.
         let _ = write!(self.text, " {}={value:?}", field.name());
     }
 

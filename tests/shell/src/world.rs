@@ -1,4 +1,4 @@
-//! A simulated cluster: each node is a host with its own virtual clock. A script observes it and injects faults.
+//! A simulated cluster: each node a host with its own virtual clock, and a script that looks on and meddles.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,27 +21,28 @@ use rejoin_wire::{Endpoint, Identity, Limits};
 use crate::disk::PageCache;
 use crate::{Files, SimNetwork};
 
-/// The port of every node.
+/// Where the nodes listen.
 const PORT: u16 = 7400;
-/// The name of the script's host.
+/// The host of the script.
 pub const SCRIPT: &str = "script";
-/// The wall clock at the begin of a simulation: the first of January 2026.
+/// When a simulation begins: the first of January 2026.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
-/// The longest simulation, in virtual time.
-const MAX_DURATION: Duration = Duration::from_secs(600);
-/// The datagrams that a host takes in one tick of a millisecond. Further ones are lost, as with a full socket buffer.
+/// A simulation that has not ended by then never will.
+const LONGEST: Duration = Duration::from_secs(600);
+/// Datagrams that a host takes in one tick of a millisecond; further ones are lost, as those that a kernel has no room
+/// for.
 const SOCKET_QUEUE: usize = 2048;
 
-/// The parameters of a simulation.
+/// What a simulation is made of.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The seed of all random numbers, except those of TLS.
+    /// Decides everything that chance has a part in.
     pub seed: u64,
-    /// The names of the nodes.
+    /// The nodes.
     pub nodes: &'static [&'static str],
     /// More lines of their configuration.
     pub more: &'static str,
-    /// The shortest and the longest latency of a datagram, in milliseconds.
+    /// The shortest and the longest way of a datagram, in milliseconds.
     pub latency_ms: (u64, u64),
 }
 
@@ -51,14 +52,14 @@ impl Default for Setup {
     }
 }
 
-/// A script's request to the simulation.
+/// What a script asks of the simulation itself.
 #[derive(Clone, Copy, Debug)]
 enum Order {
     Kill(&'static str),
     Start(&'static str),
 }
 
-/// A script's access to the simulation. Clones share it.
+/// What a script has in hand. Clones mean the same simulation.
 #[derive(Clone)]
 pub struct World {
     /// The cluster's files.
@@ -75,33 +76,33 @@ pub struct World {
 /// Runs a script beside the nodes of a cluster, until it ends.
 ///
 /// # Panics
-/// If the script panics, a node fails, or the simulation takes too long.
+/// If the script does, or a node cannot go on, or virtual time runs out.
 pub fn simulate<F: Future<Output = ()> + 'static>(setup: &Setup, script: impl FnOnce(World) -> F) {
     simulate_with(setup, Arc::new(Files::create(setup.nodes)), &[], script);
 }
 
-/// A program of the test that runs on a node's host in place of the node.
-pub type StandIn = (&'static str, fn(World, &'static str) -> Pin<Box<dyn Future<Output = ()>>>);
+/// A node's place taken by a program of the test's own.
+pub type Impostor = (&'static str, fn(World, &'static str) -> Pin<Box<dyn Future<Output = ()>>>);
 
-/// As [`simulate`], with files that exist already, and with programs in place of nodes.
+/// As [`simulate`], with files that were made before, and with impostors.
 ///
 /// # Panics
 /// As [`simulate`].
 pub fn simulate_with<F: Future<Output = ()> + 'static>(
     setup: &Setup,
     files: Arc<Files>,
-    stand_ins: &[StandIn],
+    impostors: &[Impostor],
     script: impl FnOnce(World) -> F,
 ) {
     let mut sim = turmoil::Builder::new()
         .rng_seed(setup.seed)
         .epoch(SystemTime::UNIX_EPOCH + EPOCH)
-        .simulation_duration(MAX_DURATION)
+        .simulation_duration(LONGEST)
         .min_message_latency(Duration::from_millis(setup.latency_ms.0))
         .max_message_latency(Duration::from_millis(setup.latency_ms.1))
         .udp_capacity(SOCKET_QUEUE)
         .build();
-    // The data does not belong to `files`, which may serve another simulation after this one.
+    // Data of this simulation's own: the files may serve another one after it.
     let data = tempfile::tempdir().expect("a folder");
     let addresses = setup.nodes.iter().map(|node| (*node, SocketAddr::new(sim.lookup(*node), PORT))).collect();
     let world = World {
@@ -115,11 +116,11 @@ pub fn simulate_with<F: Future<Output = ()> + 'static>(
     };
     for &node in setup.nodes {
         let (world, config) = (world.clone(), world.files.config(node, data.path(), &world.addresses, setup.more));
-        match stand_ins.iter().find(|(name, _)| *name == node) {
-            Some((_, stand_in)) => {
-                let stand_in = *stand_in;
+        match impostors.iter().find(|(name, _)| *name == node) {
+            Some((_, impostor)) => {
+                let impostor = *impostor;
                 sim.host(node, move || {
-                    let playing = stand_in(world.clone(), node);
+                    let playing = impostor(world.clone(), node);
                     async move {
                         playing.await;
                         Ok(())
@@ -152,7 +153,7 @@ pub fn simulate_with<F: Future<Output = ()> + 'static>(
     }
 }
 
-/// Runs a node on its host. Ends only if the node fails.
+/// A node's host: starts the node, and ends only if the node cannot go on.
 async fn live(world: World, node: &'static str, config: Config) -> turmoil::Result {
     let platform = Platform {
         clock: Clock::with_wall(wall_ms),
@@ -167,26 +168,26 @@ async fn live(world: World, node: &'static str, config: Config) -> turmoil::Resu
     Err(format!("{node}: {}", started.failed().await).into())
 }
 
-/// The simulation's wall clock, in milliseconds since 1970.
+/// Milliseconds since 1970 in the simulation.
 fn wall_ms() -> u64 {
     turmoil::since_epoch().map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl World {
-    /// The next seed.
+    /// A seed that nobody else has.
     fn seed(&self) -> [u8; 32] {
         let mut seed = [0; 32];
         self.seeds.borrow_mut().fill_bytes(&mut seed);
         seed
     }
 
-    /// The virtual time since the begin.
+    /// How long the simulation has lasted.
     #[must_use]
     pub fn now(&self) -> Duration {
         turmoil::sim_elapsed().unwrap_or_default()
     }
 
-    /// A node's address.
+    /// Where a node listens.
     ///
     /// # Panics
     /// If there is no such node.
@@ -201,19 +202,19 @@ impl World {
         self.data.join(node)
     }
 
-    /// A running node.
+    /// A node that runs.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it does not.
     #[must_use]
     pub fn node(&self, node: &str) -> Rc<Node> {
         self.running.borrow().get(node).expect("it runs").clone()
     }
 
-    /// The sum of a node's metrics of that name.
+    /// One of a node's figures.
     ///
     /// # Panics
-    /// If it has none.
+    /// If it has none of that name.
     pub async fn figure(&self, node: &str, figure: &str) -> f64 {
         let text = self.node(node).metrics().await;
         let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(figure));
@@ -222,7 +223,7 @@ impl World {
         values.iter().sum()
     }
 
-    /// Kills a node. It sends nothing more, and nothing answers at its address.
+    /// Kills a node: nothing of it says a word any more, and its address is nobody's.
     pub fn kill(&self, node: &'static str) {
         self.orders.borrow_mut().push_back(Order::Kill(node));
     }
@@ -232,17 +233,17 @@ impl World {
         self.orders.borrow_mut().push_back(Order::Start(node));
     }
 
-    /// Cuts the link between two hosts: all their datagrams are lost.
+    /// Loses whatever these two send each other.
     pub fn cut(&self, a: &str, b: &str) {
         turmoil::partition(a, b);
     }
 
-    /// Heals a cut link.
+    /// Ends a cut.
     pub fn heal(&self, a: &str, b: &str) {
         turmoil::repair(a, b);
     }
 
-    /// The builder of a client that knows all nodes.
+    /// What a client is made with that knows all nodes.
     pub fn builder(&self) -> ClientBuilder {
         Client::builder()
             .seeds(self.addresses.iter().map(|(_, address)| address.to_string()))
@@ -251,15 +252,15 @@ impl World {
             .network(Arc::new(self.network.clone()), self.seed())
     }
 
-    /// The builder of a client that asks one node only.
+    /// What a client is made with that only asks one node.
     pub fn pinned_builder(&self, node: &str) -> ClientBuilder {
         self.builder().seeds([self.address(node).to_string()]).pinned()
     }
 
-    /// Connects, and tries again until a node admits the client.
-    pub async fn connect_eventually(&self, builder: impl Fn() -> ClientBuilder) -> Client {
+    /// A client, as soon as a node lets it in.
+    pub async fn patiently(&self, builder: impl Fn() -> ClientBuilder) -> Client {
         loop {
-            // The end of the simulation is the deadline.
+            // The simulation's end is the deadline.
             match builder().connect().await {
                 Ok(client) => return client,
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -267,27 +268,27 @@ impl World {
         }
     }
 
-    /// A client that sends each request to an owner of its key.
+    /// A client that goes to the owners.
     pub async fn client(&self) -> Client {
-        self.connect_eventually(|| self.builder()).await
+        self.patiently(|| self.builder()).await
     }
 
-    /// A client that asks one node only.
+    /// A client that only asks one node.
     pub async fn pinned(&self, node: &str) -> Client {
-        self.connect_eventually(|| self.pinned_builder(node)).await
+        self.patiently(|| self.pinned_builder(node)).await
     }
 
-    /// Creates the bucket `plain`, with the default properties and no plugin.
+    /// The bucket `plain`, made now, with the defaults of a bucket and no plugin.
     ///
     /// # Panics
-    /// If it exists already.
+    /// If it is there already.
     pub async fn plain(&self) -> Bucket<Bytes> {
         let client = self.client().await;
         client.admin().create_bucket("plain", BucketProps::default()).await.expect("it is new");
         client.bucket("plain").expect("a good name")
     }
 
-    /// The bucket `plain`, of a client that asks one node only.
+    /// The bucket `plain` as one node has it.
     ///
     /// # Panics
     /// Never.
@@ -295,7 +296,7 @@ impl World {
         self.pinned(node).await.bucket("plain").expect("a good name")
     }
 
-    /// An endpoint on the caller's host, for tests that send frames themselves.
+    /// A bare endpoint on this host, for who speaks frames.
     ///
     /// # Panics
     /// If it cannot be opened.

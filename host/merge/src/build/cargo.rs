@@ -1,4 +1,4 @@
-//! What is asked of cargo and rustc, and how their answers are read.
+//! Runs cargo and rustc, and reads their output.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,7 +9,7 @@ use super::{BuildError, Options};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Where a crate belongs.
+/// A crate and its workspace.
 pub(super) struct Crate {
     name: String,
     manifest: PathBuf,
@@ -28,7 +28,7 @@ pub(super) fn require_wasm_target(dir: &Path) -> Result<(), BuildError> {
     if installed { Ok(()) } else { Err(BuildError::NoWasmTarget) }
 }
 
-/// Asks cargo which crate the directory holds.
+/// The crate in a directory.
 pub(super) fn describe(dir: &Path, options: &Options) -> Result<Crate, BuildError> {
     let mut command = cargo(dir, options);
     command.args(["metadata", "--no-deps", "--format-version", "1"]);
@@ -54,7 +54,7 @@ fn crate_in(metadata: &[u8], dir: &Path) -> Option<Crate> {
     })
 }
 
-/// Builds the crate and gives the path of its core module.
+/// Builds the crate and returns the path of its core module.
 pub(super) fn build(guest: &Crate, dir: &Path, options: &Options) -> Result<PathBuf, BuildError> {
     let mut command = cargo(dir, options);
     command.args(["build", "--lib", "--target", TARGET, "--message-format", "json-render-diagnostics", "--manifest-path"]);
@@ -68,7 +68,7 @@ pub(super) fn build(guest: &Crate, dir: &Path, options: &Options) -> Result<Path
     module_in(&output.stdout, &guest.manifest).ok_or_else(|| BuildError::NoModule { package: guest.name.clone() })
 }
 
-/// The artefact messages name every file; the module is the one of this very manifest.
+/// The module among the artefact messages: the one of this manifest.
 fn module_in(messages: &[u8], manifest: &Path) -> Option<PathBuf> {
     let messages = messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     let ours = messages.filter(|message| message["reason"] == "compiler-artifact").filter(|message| {
@@ -89,20 +89,19 @@ fn profile_flags(workspace: &Path) -> Vec<String> {
     std::iter::once("--release".to_owned()).chain(config).collect()
 }
 
-/// Keeps this machine's paths out of the module: they are nobody's business, and would give it another digest on every
-/// machine.
+/// Keeps this machine's paths out of the module: they are private, and would change its digest with every machine.
 fn remapped(workspace: &Path) -> String {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from);
-    // The last prefix that matches wins, so a workspace inside of cargo's home is named as such.
+    // The last matching prefix wins, so a workspace inside of cargo's home gets the workspace's name.
     let flags =
         [(cargo_home.as_path(), "/cargo"), (workspace, "/guest")].map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
     // A JSON list of strings is a TOML list of strings.
     format!("target.{TARGET}.rustflags={}", serde_json::json!(flags))
 }
 
-/// Cargo in a directory, without what an outer cargo or a build for the host has put into the environment: it would
-/// change the bytes, or where they are. (An incremental build gives other code.)
+/// Cargo in a directory, without the variables of an outer cargo or a build for the host, which would change the module
+/// or its path. (An incremental build gives other code.)
 fn cargo(dir: &Path, options: &Options) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(dir);

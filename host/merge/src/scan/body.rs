@@ -1,4 +1,4 @@
-//! What core functions are made of.
+//! Counts the parts of core functions and their types.
 
 use wasmparser::{BinaryReaderError, CompositeInnerType, FunctionBody, Operator, RecGroup};
 
@@ -15,8 +15,8 @@ pub(super) fn note_types(group: &RecGroup, counts: &mut Counts) {
     }
 }
 
-/// Reads a function's body. Where control flow joins, the compiler may make a value for every local, hence their
-/// product.
+/// Counts the parts of a function. Where control flow joins, the compiler may create a value for every local, so the
+/// product of blocks and locals is limited.
 pub(super) fn note(function: &FunctionBody<'_>, counts: &mut Counts) -> Result<(), BinaryReaderError> {
     counts.add(Quantity::Functions, 1);
     counts.raise(Quantity::FunctionBytes, function.range().len() as u64);

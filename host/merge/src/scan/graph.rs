@@ -1,34 +1,34 @@
-//! How often everything in a component is made. A component that is instantiated twice makes all its own instances
-//! twice, so a few nested ones stand for any number.
+//! Counts instances through nested components. A component that is instantiated twice creates its own instances twice,
+//! so a few nested components can create any number.
 
 use wasmparser::{BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, Instance, Payload};
 
-/// What one instance of a component makes.
+/// What one instance of a component creates.
 #[derive(Clone, Copy, Default, Debug)]
 struct Cost {
     /// Instances of modules and components.
     instances: u64,
-    /// Those, and everything else that is listed in it.
+    /// These, and all other parts listed in the component.
     parts: u64,
 }
 
-/// A component (or a module, which has no components of its own) that is being read.
+/// A component or module that is being read.
 #[derive(Default, Debug)]
 struct Scope {
     is_component: bool,
     cost: Cost,
-    /// The components that can be named in it, by index.
+    /// The components of this scope, by index.
     components: Vec<Cost>,
 }
 
-/// The components around the place that is being read, the outermost first.
+/// The nested scopes at the present place of the scan, the outermost first.
 #[derive(Default, Debug)]
 pub(super) struct Graph {
     scopes: Vec<Scope>,
     whole: Cost,
 }
 
-/// Whether an alias takes a component out of an instance: one of which nothing is known here.
+/// Whether an alias takes a component out of an instance. The cost of such a component is unknown.
 pub(super) fn takes_component(alias: &ComponentAlias<'_>) -> bool {
     matches!(alias, ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. })
 }
@@ -117,7 +117,7 @@ impl Graph {
         Ok(())
     }
 
-    /// A component by its index, so many scopes outwards. One that is not there costs nothing: the engine refuses it.
+    /// The cost of a component by its index, `outward` scopes out. A missing one costs nothing: the engine refuses it.
     fn component(&self, outward: usize, index: u32) -> Cost {
         let level = self.scopes.len().checked_sub(outward.saturating_add(1)).and_then(|at| self.scopes.get(at));
         level.and_then(|level| level.components.get(index as usize)).copied().unwrap_or_default()

@@ -1,8 +1,11 @@
-//! Looks at a component before anything is compiled: in one pass, in memory bounded by its size, and in the same parser
-//! as the engine's.
+//! Scans a component before it is compiled, in one pass, with the engine's parser, in memory bounded by the component's
+//! size.
 //!
-//! The counts are those that make compiling expensive. They give an early and clear answer; the limits of the compiling
-//! process ([`crate::compile`]) are the guarantee.
+//! Counts the parts that make compiling expensive, so that a component over a limit is refused early and with a clear
+//! message. The guarantee are the limits of the compiling process ([`crate::compile`]).
+//!
+//! Reading order: `quantities` has the counts and limits, `graph` counts instances through nested components, `body`
+//! reads functions.
 
 mod body;
 mod graph;
@@ -18,15 +21,15 @@ use crate::limits::ModuleLimits;
 
 pub(crate) use quantities::{QUANTITIES, Quantity};
 
-/// Raised whenever the scan refuses what it has taken before: what was compiled earlier is then scanned again.
+/// Raised whenever the scan refuses a component that it accepted before: cached machine code is then scanned again.
 pub(crate) const SCAN_VERSION: u32 = 1;
 
 /// The size of a WebAssembly page in bytes.
 const PAGE: u64 = 64 << 10;
-/// Names of a component's own exports that an error shows.
+/// The most export names that an error shows.
 const SHOWN_EXPORTS: usize = 8;
 
-/// What was found.
+/// The result of a scan.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     /// The names of the component's own exports.
@@ -56,7 +59,7 @@ impl From<ScanError> for Rejection {
     }
 }
 
-/// What the length and the first bytes say: all that is looked at outside of the compiling process.
+/// Checks the length and the first bytes: the only check outside of the compiling process.
 pub(crate) fn check_header(bytes: &[u8], limits: &ModuleLimits) -> Result<(), Rejection> {
     if bytes.len() > limits.bytes {
         return Err(Rejection::TooLarge { bytes: bytes.len(), limit: limits.bytes });
@@ -70,7 +73,7 @@ pub(crate) fn check_header(bytes: &[u8], limits: &ModuleLimits) -> Result<(), Re
     Ok(())
 }
 
-/// Reads the whole component once.
+/// Scans the whole component.
 pub(crate) fn scan(bytes: &[u8], limits: &ModuleLimits) -> Result<Scan, Rejection> {
     check_header(bytes, limits)?;
     let mut scan = Scan::default();
@@ -84,13 +87,13 @@ pub(crate) fn scan(bytes: &[u8], limits: &ModuleLimits) -> Result<Scan, Rejectio
     if scan.exports.iter().any(|name| is_interface(name, "merger")) { Ok(scan) } else { Err(no_merger(&scan.exports)) }
 }
 
-/// Whether an export is the interface of that name, in whichever version.
+/// Whether an export is the plugin interface of that name, in any version.
 pub(crate) fn is_interface(export: &str, interface: &str) -> bool {
     let rest = export.strip_prefix("rejoin:plugin/").and_then(|rest| rest.strip_prefix(interface));
     rest.is_some_and(|version| version.is_empty() || version.starts_with('@'))
 }
 
-/// That there is no merger among these exports, of which a few are shown.
+/// The rejection of a component without a merger, with the names of some exports.
 pub(crate) fn no_merger(exports: &[String]) -> Rejection {
     let mut shown: Vec<String> = exports.iter().take(SHOWN_EXPORTS).map(|name| escape_untrusted(name)).collect();
     if exports.is_empty() {
@@ -103,8 +106,8 @@ pub(crate) fn no_merger(exports: &[String]) -> Rejection {
 }
 
 impl Scan {
-    /// Takes one part of the binary into account. Imports and exports count as those of the plugin for the component
-    /// itself only: what nested components and modules ask of one another stays inside.
+    /// Counts one part of the binary. Only the outermost component's imports and exports are those of the plugin:
+    /// nested components and modules may import from each other.
     fn note(&mut self, payload: &Payload<'_>, bytes: &[u8]) -> Result<(), ScanError> {
         match payload {
             Payload::Version { encoding, .. } => {
@@ -125,7 +128,7 @@ impl Scan {
         Ok(())
     }
 
-    /// The sections of core modules. `false`: this is none of them.
+    /// Counts a section of a core module. `false`: it is no such section.
     fn module_section(&mut self, payload: &Payload<'_>) -> Result<bool, ScanError> {
         let counts = &mut self.counts;
         match payload {
@@ -244,8 +247,8 @@ fn note_imports(imports: &Imports<'_>, counts: &mut Counts) -> Result<(), Binary
     Ok(())
 }
 
-/// At least as many as types of components and instances are declared within one another. Reading such types recurses,
-/// so they are found by the two bytes with which each nested one begins, which other contents may hold as well.
+/// An upper bound of the nesting of component and instance types. The parser reads such types recursively, so they are
+/// counted before by the two bytes with which each nested type begins; other content may have these bytes as well.
 fn nested_types(section: &[u8]) -> u64 {
     section.windows(2).filter(|pair| matches!(pair, [0x01, 0x41 | 0x42])).count() as u64
 }

@@ -3,8 +3,8 @@
 //!
 //! `cargo build --workspace --bins && target/debug/rejoin-bench-neighbour [SECONDS]`. Three nodes in processes of their
 //! own serve both buckets. Every read that is counted, and every read of the slow bucket, meets two siblings that no
-//! node has merged before, so no memo answers it. The two loads take turns, so that other work on the machine affects
-//! both.
+//! node has merged before, so no memo answers it. The two loads take turns, so that whatever else the machine does
+//! meets both.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
@@ -58,7 +58,7 @@ async fn main() {
     std::io::Write::write_all(&mut std::io::stdout(), (table.join("\n") + "\n").as_bytes()).unwrap_or_else(|why| panic!("{why}"));
 }
 
-/// The results of reads.
+/// What became of reads.
 #[derive(Default)]
 struct Reads {
     times: Vec<Duration>,
@@ -84,12 +84,12 @@ impl Reads {
     }
 }
 
-/// A cart with one item that names its writer and its time.
+/// A cart in which an item of its own says who wrote it, and when.
 fn cart(reader: u64, write: u64) -> Vec<u8> {
     format!(r#"{{"clock":{{"c{reader}":{write}}},"items":{{"item {write}":{{"c{reader}:{write}":1}}}}}}"#).into_bytes()
 }
 
-/// Runs that many readers for that time.
+/// Lets so many readers go for that long.
 async fn load(bucket: &Bucket<Bytes>, readers: u64, turn: u64, time: Duration, value: fn(u64, u64) -> Vec<u8>) -> Reads {
     let end = Instant::now() + time;
     let mut running = JoinSet::new();
@@ -102,7 +102,7 @@ async fn load(bucket: &Bucket<Bytes>, readers: u64, turn: u64, time: Duration, v
     all
 }
 
-/// Starts the readers of the slow bucket. They run until `stop` is set.
+/// Starts the readers of the slow bucket, which go until they are told to stop.
 fn slow_load(bucket: &Bucket<Bytes>, turn: u32, stop: &Arc<AtomicBool>) -> JoinSet<Reads> {
     let mut running = JoinSet::new();
     for reader in 0..SLOW_READERS {

@@ -6,16 +6,15 @@ use rejoin_client::admin::{BucketInfo, BucketProps, Quorum};
 use rejoin_client::{Bytes, ErrorKind};
 use rejoin_test_shell::{Setup, World, simulate};
 
-/// The idle time-out of connections between nodes, as in the node's `node.rs`. It starts anew with the first packet
-/// sent after one was received.
+/// A peer from which nothing comes for this long is down, as the node has it, counted anew from what is sent after that
+/// for the first time.
 const PEER_IDLE: Duration = Duration::from_secs(4);
-/// The keep-alive interval, as in the node's `node.rs`.
+/// How often a quiet peer is sent something.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// The longest time from a healed link to a connection: the rest of a dial attempt, the longest pause after it, and a
-/// handshake.
+/// From a healed link to a connection: what is left of an attempt to dial, the longest pause after it, and a handshake.
 const MET_AGAIN: Duration = Duration::from_secs(5 + 3 + 1);
 
-/// Waits until a node is connected to that many others. Returns how long it took.
+/// Waits until a node is connected to so many others, and says how long that took.
 async fn connected(world: &World, node: &str, others: usize) -> Duration {
     let begun = world.now();
     while world.figure(node, "rejoin_peers_connected").await != others as f64 {
@@ -37,7 +36,7 @@ fn a_short_cut_is_waited_out_and_costs_no_connection() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         world.heal("n1", "n2");
-        // QUIC retransmits what the cut has dropped.
+        // QUIC sends again by itself what the cut has swallowed.
         let all = bucket.put("k", b"after".to_vec()).blind().w(3).timeout(PEER_IDLE).await.unwrap();
         assert_eq!(all.acked, 3);
         assert_eq!(world.figure("n1", "rejoin_peers_connected").await, 2.0);
@@ -89,7 +88,7 @@ fn a_link_that_is_cut_one_way_only_is_no_connection() {
     });
 }
 
-/// Each side of a cut creates a bucket of the same name with another n, and both take writes. Neither is read with the
+/// Each side of a cut makes a bucket of one name, with another n, and both take writes. Neither is read under the
 /// other's n afterwards.
 #[test]
 fn a_bucket_made_on_both_sides_of_a_cut_loses_no_write_and_changes_no_n() {
@@ -112,7 +111,7 @@ fn a_bucket_made_on_both_sides_of_a_cut_loses_no_write_and_changes_no_n() {
             for key in (0..20).map(|key| format!("{node}-{key}")) {
                 match bucket.put(&key[..], key.clone().into_bytes()).create().await {
                     Ok(_) => written.push(key),
-                    // With n = 1, keys that the other side owns cannot be reached from here.
+                    // With one copy, the other side's keys cannot be reached from here.
                     Err(error) => assert!(n == 1 && error.kind() == ErrorKind::Unavailable, "{error}"),
                 }
             }

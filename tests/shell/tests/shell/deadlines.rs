@@ -1,16 +1,16 @@
-//! Errors at a deadline: their kinds, and when they come.
+//! What is told at a deadline, and when.
 
 use std::time::Duration;
 
 use rejoin_client::{Bytes, ErrorKind, Result};
 use rejoin_test_shell::{Setup, World, simulate};
 
-/// The longest round trip, with a tick of the simulation at each end.
+/// There and back.
 const ROUND_TRIP: Duration = Duration::from_millis(2 * 3 + 2);
-/// How long the SDK waits beyond the deadline that it has sent the node.
+/// What the SDK waits beyond the deadline that it told the node.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// The error of a call, and how long the call took.
+/// How a call failed, and after how long.
 async fn failed<T: std::fmt::Debug>(world: &World, call: impl IntoFuture<Output = Result<T>>) -> (rejoin_client::Error, Duration) {
     let begun = world.now();
     let error = call.await.unwrap_err();
@@ -21,13 +21,13 @@ async fn failed<T: std::fmt::Debug>(world: &World, call: impl IntoFuture<Output 
 fn a_quorum_that_does_not_come_is_told_at_the_deadline_and_not_later() {
     simulate(&Setup::default(), |world| async move {
         world.plain().await;
-        let client = world.connect_eventually(|| world.pinned_builder("n1").attempts(1)).await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
         let bucket = client.bucket::<Bytes>("plain").unwrap();
         bucket.put("k", b"v".to_vec()).blind().await.unwrap();
         world.cut("n1", "n2");
         world.cut("n1", "n3");
         for wait in [Duration::from_millis(150), Duration::from_secs(1)] {
-            // The node has not noticed yet that its peers are gone: it makes the write, and no peer acknowledges it.
+            // The peers are not known to be gone yet: the write is made, and nobody says that he has it.
             let (error, after) = failed(&world, bucket.put("k", b"w".to_vec()).blind().timeout(wait)).await;
             assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::Unknown, 2, 1), "{error}");
             assert!(after >= wait && after <= wait + ROUND_TRIP, "{wait:?} became {after:?}");
@@ -43,7 +43,7 @@ fn no_request_waits_longer_than_a_node_allows() {
     let setup = Setup { more: "timeout_ms = 200\nmax_timeout_ms = 300", ..Setup::default() };
     simulate(&setup, |world| async move {
         world.plain().await;
-        let client = world.connect_eventually(|| world.pinned_builder("n1").attempts(1)).await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
         let bucket = client.bucket::<Bytes>("plain").unwrap();
         bucket.put("k", b"v".to_vec()).blind().await.unwrap();
         world.cut("n1", "n2");
@@ -59,7 +59,7 @@ fn no_request_waits_longer_than_a_node_allows() {
 fn a_node_that_is_cut_from_its_client_is_given_up_shortly_after_the_deadline() {
     simulate(&Setup::default(), |world| async move {
         world.plain().await;
-        let client = world.connect_eventually(|| world.pinned_builder("n1").attempts(1)).await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
         let bucket = client.bucket::<Bytes>("plain").unwrap();
         bucket.put("k", b"v".to_vec()).blind().await.unwrap();
         world.cut("n1", rejoin_test_shell::SCRIPT);
@@ -67,7 +67,7 @@ fn a_node_that_is_cut_from_its_client_is_given_up_shortly_after_the_deadline() {
         let (error, after) = failed(&world, bucket.put("k", b"w".to_vec()).blind().timeout(wait)).await;
         assert_eq!(error.kind(), ErrorKind::Unknown, "it was sent, and may have arrived: {error}");
         assert!(after >= wait + GRACE && after <= wait + GRACE + ROUND_TRIP, "{after:?}");
-        // The node was silent, so the SDK has dropped the connection, and it cannot open a new one.
+        // Nothing came back at all, so the connection was given up with it, and a new one is not to be had.
         let (error, after) = failed(&world, bucket.get("k").timeout(wait)).await;
         assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
         assert!(after <= wait + ROUND_TRIP, "{after:?}");
@@ -82,11 +82,11 @@ fn a_client_of_all_nodes_loses_one_of_them_and_hardly_notices() {
         for key in 0..50_u32 {
             let begun = world.now();
             bucket.get(key.to_string()).await.unwrap();
-            // Half of the five seconds are for the first node, until it is known to be silent.
+            // Half of its five seconds are for the first node; only until that is known to be silent.
             let longest = Duration::from_millis(2500) + GRACE + Duration::from_millis(100);
             assert!(world.now() - begun <= longest, "key {key} took {:?}", world.now() - begun);
         }
-        // The silent node is dialled a few times, a second each, and otherwise avoided.
+        // The silent one is dialled a few times, a second each, and otherwise left alone.
         assert!(world.now() < Duration::from_secs(8), "fifty reads took until {:?}", world.now());
     });
 }
@@ -95,11 +95,11 @@ fn a_client_of_all_nodes_loses_one_of_them_and_hardly_notices() {
 fn what_connecting_takes_is_part_of_a_calls_time() {
     simulate(&Setup::default(), |world| async move {
         world.plain().await;
-        let client = world.connect_eventually(|| world.pinned_builder("n1").attempts(1)).await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
         let bucket = client.bucket::<Bytes>("plain").unwrap();
         world.cut("n1", rejoin_test_shell::SCRIPT);
         failed(&world, bucket.get("k").timeout(Duration::from_millis(100))).await;
-        // The SDK has dropped the connection. A new one opens in the middle of the call, and then no quorum answers.
+        // The connection was given up. A new one comes about in the middle of the call, and no quorum after it.
         world.cut("n1", "n2");
         world.cut("n1", "n3");
         let healing = world.clone();
@@ -110,25 +110,10 @@ fn what_connecting_takes_is_part_of_a_calls_time() {
         let wait = Duration::from_millis(1500);
         let (error, after) = failed(&world, bucket.get("k").timeout(wait)).await;
         assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::TimedOut, 2, 1), "{error}");
-        // The node gets the rest of the call's time, and the SDK waits for the answer no longer than its grace.
-        assert!(after >= wait && after <= wait + GRACE + ROUND_TRIP, "{after:?}");
-    });
-}
-
-#[test]
-fn connecting_takes_no_longer_than_the_time_of_a_call() {
-    simulate(&Setup::default(), |world| async move {
-        world.plain().await;
-        for node in ["n1", "n2", "n3"] {
-            world.cut(node, rejoin_test_shell::SCRIPT);
-        }
-        for wait in [Duration::from_millis(150), Duration::from_secs(1)] {
-            // The handshake alone would be given more time than that.
-            let builder = world.builder().timeout(wait).connect_timeout(Duration::from_secs(60));
-            let (error, after) = failed(&world, builder.connect()).await;
-            assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
-            assert!(after >= wait && after <= wait + ROUND_TRIP, "{wait:?} became {after:?}");
-        }
+        // A packet of the handshake may be sent again on the way: on a new connection that takes as long as the first
+        // round trip is taken to be.
+        let again = Duration::from_millis(40);
+        assert!(after >= wait && after <= wait + ROUND_TRIP + again, "{after:?}");
     });
 }
 
@@ -136,11 +121,11 @@ fn connecting_takes_no_longer_than_the_time_of_a_call() {
 fn a_call_whose_time_is_over_does_not_wait_for_anothers_dial() {
     simulate(&Setup::default(), |world| async move {
         world.plain().await;
-        let client = world.connect_eventually(|| world.pinned_builder("n1").attempts(1)).await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
         let bucket = client.bucket::<Bytes>("plain").unwrap();
         world.cut("n1", rejoin_test_shell::SCRIPT);
         let wait = Duration::from_millis(600);
-        // The second call drops the connection while the first still waits. The third dials in vain for a second.
+        // The second gives the connection up while the first still waits; the third then dials, in vain, for a second.
         let second_and_third = async {
             failed(&world, bucket.get("k").timeout(Duration::from_millis(100))).await;
             failed(&world, bucket.get("k").timeout(Duration::from_secs(2))).await

@@ -1,4 +1,4 @@
-//! Clients and nodes that do not belong to the cluster.
+//! Who is not of the cluster.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn a_node_of_another_authority_is_refused_and_disturbs_nobody() {
         let bucket = world.plain().await;
         let foreign = Files::create(&["n3"]);
         let (certificate, key) = foreign.pem_of("n3");
-        // It has the right name, cluster and authority to verify with. Only the signature is of another authority.
+        // It knows whom to expect, and has the right name and cluster: only the signature is another's.
         let intruder = world.endpoint(0, Identity::node(world.files.ca_pem(), &certificate, &key).unwrap());
         let refused = intruder.connect_peer(world.address("n1"), &name("n1")).await.unwrap_err();
         assert!(matches!(refused, Error::CertificateRefused { .. }), "{refused}");

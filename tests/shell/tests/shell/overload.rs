@@ -1,4 +1,4 @@
-//! Overload: the node refuses at once, and nothing hangs.
+//! More than a node takes: it says so at once, and nothing hangs.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use rejoin_wire::Limits;
 /// Administrative requests that one client may have under way, as in the node's `session.rs`.
 const MAX_ADMIN_REQUESTS: usize = 32;
 
-/// Of many reads at once, some are refused as overloaded and the others are answered, all of them soon.
+/// Of many reads at once, some are refused for load and the others answered; and all of them soon.
 fn flood(more: &'static str) {
     simulate(&Setup { more, ..Setup::default() }, |world| async move {
         world.plain().await;
-        let client = world.connect_eventually(|| world.pinned_builder("n1").attempts(1)).await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
         let bucket = client.bucket::<Bytes>("plain").unwrap();
         let (mut reads, begun) = (JoinSet::new(), world.now());
         for key in 0..300_u32 {
@@ -37,12 +37,13 @@ fn reads_that_find_the_inbox_full_are_refused_at_once() {
     flood("shards = 1\ninbox = 8");
 }
 
-/// A few large requests that wait for silent nodes: a shard's requests are bounded by bytes too.
+/// Few requests, and large ones, that wait for nodes which do not answer: what a shard works on is bounded by its bytes
+/// too.
 #[test]
 fn writes_whose_bytes_a_shard_has_no_room_for_are_refused_at_once() {
     simulate(&Setup { more: "shards = 1\nin_flight_bytes = 1048576", ..Setup::default() }, |world| async move {
         world.plain().await;
-        let client = world.connect_eventually(|| world.pinned_builder("n1").attempts(1)).await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
         let bucket = client.bucket::<Bytes>("plain").unwrap();
         world.cut("n1", "n2");
         world.cut("n1", "n3");
@@ -71,7 +72,7 @@ fn an_operator_has_a_bounded_number_of_verbs_under_way() {
     simulate(&Setup::default(), |world| async move {
         world.plain().await;
         let client = world.pinned("n1").await;
-        // A change waits for the other nodes, which this one still takes for connected.
+        // A change waits for the other nodes, which are there as far as this one knows.
         world.cut("n1", "n2");
         world.cut("n1", "n3");
         let mut changes = JoinSet::new();
@@ -92,8 +93,8 @@ fn an_operator_has_a_bounded_number_of_verbs_under_way() {
     });
 }
 
-/// A burst of large writes, then of large reads: more bytes than the queue between two nodes holds, and fewer than the
-/// nodes' budgets.
+/// A burst of large writes, and then of large reads, is more than the queue between two nodes holds, and less than the
+/// nodes have room for.
 #[test]
 fn a_burst_of_large_requests_among_healthy_nodes_loses_no_message() {
     simulate(&Setup { nodes: &["n1", "n2"], ..Setup::default() }, |world| async move {
@@ -103,10 +104,10 @@ fn a_burst_of_large_requests_among_healthy_nodes_loses_no_message() {
         let two = Quorum::Count(2);
         let props = BucketProps { n: 2, r: two, w: two, value_bytes: VALUE as u32, ..BucketProps::default() };
         client.admin().create_bucket("large", props).await.unwrap();
-        // A connection for each, so that only the queue between the nodes is full.
+        // A connection for each, so that only the queue between the nodes is short.
         let mut buckets = Vec::new();
         for _ in 0..8 {
-            let client = world.connect_eventually(|| world.pinned_builder("n1").attempts(1)).await;
+            let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
             buckets.push(client.bucket::<Bytes>("large").unwrap());
         }
         assert!(buckets.len() * VALUE > Limits::default().queue_bytes.bulk);

@@ -1,9 +1,9 @@
-//! Reads return what was written, with and without losses on the network.
+//! In fair weather and in a storm: what was put is read.
 
 use rejoin_client::Bytes;
 use rejoin_client::admin::{BucketProps, Durability};
 use rejoin_test_hostile::guests;
-use rejoin_test_shell::{Losses, Setup, simulate};
+use rejoin_test_shell::{Setup, Weather, simulate};
 
 #[test]
 fn what_was_put_at_one_node_is_read_at_every_other() {
@@ -21,15 +21,15 @@ fn datagrams_that_are_lost_doubled_and_overtake_each_other_change_nothing() {
     for seed in 1..=3 {
         simulate(&Setup { seed, latency_ms: (1, 40), ..Setup::default() }, |world| async move {
             let bucket = world.plain().await;
-            world.network.set(Losses { lost: 100, duplicated: 100 });
+            world.network.set(Weather { lost: 100, doubled: 100 });
             let value = |key: u32| vec![key as u8; 1 << (key % 16)];
             for key in 0..60_u32 {
                 bucket.put(key.to_string(), value(key)).create().await.unwrap();
                 assert_eq!(bucket.get(key.to_string()).await.unwrap().value, Some(value(key)), "one reads what one wrote");
             }
-            let [lost, _, duplicated] = world.network.sent();
-            assert!(lost > 50 && duplicated > 50, "no storm: {lost} datagrams lost, {duplicated} duplicated");
-            world.network.set(Losses::default());
+            let [lost, _, doubled] = world.network.fate();
+            assert!(lost > 50 && doubled > 50, "no storm: {lost} datagrams lost, {doubled} doubled");
+            world.network.set(Weather::default());
             for node in ["n1", "n2", "n3"] {
                 let bucket = world.pinned_plain(node).await;
                 for key in 0..60_u32 {
@@ -57,7 +57,8 @@ fn what_nobody_waits_to_have_synced_is_synced_by_and_by() {
     });
 }
 
-/// Receipts let each shard of a coordinator drop its retry rows long before the end of the retry window.
+/// Each shard of a coordinator forgets how to recognise retries of what it has answered, long before their window is
+/// over.
 #[test]
 fn answered_writes_are_settled_by_the_client() {
     simulate(&Setup { more: "shards = 2", ..Setup::default() }, |world| async move {
@@ -70,7 +71,7 @@ fn answered_writes_are_settled_by_the_client() {
         for node in ["n1", "n2", "n3"] {
             settled += world.figure(node, "rejoin_retries_settled_total").await;
         }
-        // Up to 63 receipts for each node may still wait to be sent with others.
+        // Of each node's, the last sixty-three may wait for more.
         assert!((400.0 - 3.0 * 63.0..=400.0).contains(&settled), "{settled}");
     });
 }

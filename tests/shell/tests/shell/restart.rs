@@ -18,8 +18,8 @@ fn a_node_that_is_killed_and_started_again_is_found_long_before_it_would_have_be
             while bucket.put(victim, b"after".to_vec()).blind().w(3).timeout(Duration::from_millis(100)).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            // At most a second until a peer sends a packet, then a reset, a pause and a handshake. The idle time-out
-            // would take four seconds.
+            // A packet of its peers', a second at most, then a reset, a pause and a handshake. Silence alone takes
+            // four.
             let found = world.now() - begun;
             assert!(found < Duration::from_secs(2), "{victim} was found after {found:?}");
         }

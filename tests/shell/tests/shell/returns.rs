@@ -1,5 +1,5 @@
-//! Nodes that restart: after the catalog has changed, on an old disk, on an empty one. Each node is the victim in turn,
-//! so that it dials some peers and is dialled by others.
+//! Nodes that come back: to a catalog that has changed, on an old disk, on an empty one. None is let off lightly: the
+//! victim is each node in turn, so that it is the dialling side towards some peers and the dialled one towards others.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rejoin_test_shell::{Setup, simulate};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
-/// A slow network, so that a node that does not wait for its peers fails the test.
+/// A slow network, so that whoever does not wait for its peers is found out.
 fn slow(seed: u64) -> Setup {
     Setup { seed, latency_ms: (20, 25), ..Setup::default() }
 }
@@ -25,7 +25,7 @@ fn a_node_that_comes_back_knows_what_was_made_meanwhile_before_it_lets_clients_i
         simulate(&slow(seed), move |world| async move {
             world.plain().await;
             world.kill(victim);
-            // The peers' pauses between dial attempts grow.
+            // Its peers' pauses between two attempts to dial become long.
             tokio::time::sleep(Duration::from_secs(20)).await;
             let admin = world.pinned(another(victim)).await.admin();
             admin.create_bucket("late", BucketProps::default()).await.unwrap();
@@ -47,7 +47,7 @@ fn a_node_that_comes_back_takes_no_token_that_was_withdrawn_meanwhile() {
             tokio::time::sleep(Duration::from_secs(1)).await;
             admin.revoke_token("thief").await.unwrap();
             world.start(victim);
-            // Clients try to connect from the first moment on.
+            // Asked again and again from the first moment on.
             let refused = loop {
                 match world.pinned_builder(victim).token(&token).connect().await {
                     Ok(_) => panic!("{victim} let the thief in"),
@@ -81,7 +81,7 @@ fn an_old_disk_in_a_healthy_cluster_loses_no_acknowledged_write() {
             world.plain().await;
             let (dir, old) = (world.data(victim), world.data("old"));
             let here = world.pinned_plain(victim).await;
-            // Writes in every partition, so that every actor exists.
+            // Writes in every partition, so that every actor has been drawn.
             for key in 0..1000_u32 {
                 here.put(format!("seed{key}"), b"s".to_vec()).blind().w(1).await.unwrap();
             }
@@ -96,7 +96,7 @@ fn an_old_disk_in_a_healthy_cluster_loses_no_acknowledged_write() {
                 there.put(format!("k{key}"), b"y".to_vec()).context(&seen.context).w(3).await.unwrap();
             }
             world.kill(victim);
-            // The peers' pauses between dial attempts have grown.
+            // Its peers' pauses between two attempts to dial have become long.
             tokio::time::sleep(Duration::from_secs(20)).await;
             copy(&old, &dir);
             world.start(victim);
@@ -130,18 +130,18 @@ fn a_node_with_an_empty_disk_says_that_it_has_lost_everything_and_is_not_counted
             tokio::time::sleep(Duration::from_secs(1)).await;
             std::fs::remove_dir_all(world.data(victim)).unwrap();
             for _ in 0..2 {
-                // The second start is on the directory that the first one created. It is still not the lost one.
+                // The second start is on the directory that the first one made: it is still not the one that was lost.
                 world.start(victim);
                 let client = world.pinned(victim).await;
                 let status = client.admin().status().await.unwrap();
                 assert!(status.problems.iter().any(|problem| problem.contains("lost everything")), "{victim}: {:?}", status.problems);
-                // Every node reports it, and that reads cannot spare another node.
+                // Every node says so, and that reads can do without no other node.
                 for node in NODES {
                     let status = world.pinned(node).await.admin().status().await.unwrap();
                     let replaced: Vec<_> = status.nodes.iter().filter(|node| node.replaced).map(|node| node.name.as_str()).collect();
                     assert_eq!((replaced, status.spare), (vec![victim], Some((0, 1))), "{victim}, as {node} sees it");
                 }
-                // Its answer counts towards no quorum, neither as coordinator nor as replica.
+                // Neither its own word nor its word to others makes up a quorum.
                 let other = world.pinned_plain(another(victim)).await;
                 let refused = other.get("k").r(3).await.unwrap_err().to_string();
                 assert!(refused.contains("has lost its data"), "{victim}: {refused}");
@@ -172,11 +172,11 @@ fn a_client_does_not_wait_for_a_node_that_waits_for_its_peers() {
             assert!(told.starts_with(&format!("{victim} does not serve: it is starting, and waits for n")), "{told}");
             let waited = world.now() - asked;
             assert!(waited < Duration::from_secs(1), "{victim}: {waited:?}");
-            // A client of all nodes uses the others, also for keys whose first owner is this node.
+            // A client of all nodes goes on with the others, also for keys whose first owner it is.
             for key in 0..30_u32 {
                 bucket.put(format!("k{key}"), b"v".to_vec()).blind().await.unwrap();
             }
-            // A client that still waits when the start is over is admitted.
+            // One that waits when the start is over is let in.
             others.for_each(|other| world.heal(victim, other));
             world.pinned_plain(victim).await.put("k", b"w".to_vec()).blind().w(3).await.unwrap();
         });

@@ -6,20 +6,21 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use rejoin_client::{Bucket, Bytes};
-use rejoin_test_shell::{Files, Losses, Setup, World, simulate_with, traced};
+use rejoin_test_shell::{Files, Setup, Weather, World, simulate_with, traced};
 
-/// Writes and reads during losses, a cut, a kill and a rush of clients, and logs each result. No node is killed during
-/// a handshake: whether its next start answers the rest of it depends on TLS keys, which are not seeded.
+/// Writes and reads through a storm, a cut, a kill and a crowd, and tells what came of each. No node is killed during a
+/// handshake: whether its successor answers or ignores what is left of that hangs on bits that look random to it, and
+/// come of keys that are.
 async fn tour(world: World) {
     let bucket = world.plain().await;
-    world.network.set(Losses { lost: 20, duplicated: 20 });
+    world.network.set(Weather { lost: 20, doubled: 20 });
     tell_all(&world, &bucket, 0..20).await;
     world.cut("n1", "n2");
     tell_all(&world, &bucket, 20..30).await;
     world.heal("n1", "n2");
     world.kill("n3");
     tell_all(&world, &bucket, 30..40).await;
-    // Without one of its peers it admits clients only after a while. These wait by then.
+    // Without one of its peers it lets clients in after a while only, and these have come by then.
     world.cut("n1", "n3");
     world.start("n3");
     let mut crowd = JoinSet::new();

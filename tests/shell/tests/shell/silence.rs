@@ -1,4 +1,4 @@
-//! Peers and clients that stop reading: the bytes queued for them are bounded, and no one else is delayed.
+//! Those who stop reading: what is meant for them is bounded, and nobody else waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{ClientHello, Get, HelloReply, PROTOCOL, Reply, ReplyEnvelope, Request, RequestBody};
 use rejoin_proto::peer::PeerHello;
 use rejoin_proto::{ErrorCode, NodeId, codec};
-use rejoin_test_shell::{Files, Setup, StandIn, World, name, simulate, simulate_with};
+use rejoin_test_shell::{Files, Impostor, Setup, World, name, simulate, simulate_with};
 use rejoin_wire::{Accepted, Class, Identity, Limits};
 
-/// Frame ids between peers: the hello, and the end of the objections.
+/// Frame ids between peers: the hello, and the word that there are no objections.
 const HELLO: u64 = 0;
 const READY: u64 = 2;
-/// How long a node waits for a hello.
+/// How long nodes wait for a hello.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
-/// The size of a large value that a bucket still accepts.
+/// A value that is large, and that a bucket takes.
 const VALUE: usize = 1_000_000;
 
-/// A node that sends its hello, and then neither reads nor sends, while its QUIC stack goes on.
+/// A node that says its hello, and then neither reads nor says anything any more, while its QUIC goes on.
 async fn deaf(world: World, node: &'static str) {
     let endpoint = world.endpoint(world.address(node).port(), world.files.identity(node));
     let mut kept = Vec::new();
     while let Some(accepted) = endpoint.accept().await {
         let Accepted::Peer(connection, _) = accepted else { continue };
         let theirs: PeerHello = codec::decode(&connection.recv().await.unwrap().body).unwrap();
-        // Its hello agrees in everything, so that no further exchange follows.
+        // Of the same mind about everything, so that there is nothing to talk about.
         let ours = PeerHello { node: NodeId::from_name(&name(node)), known_disk: None, actors: Vec::new(), ..theirs };
         let catalog = ours.catalog.to_le_bytes().to_vec();
         connection.sender().try_send(Class::Control, HELLO, codec::encode(&ours).into()).unwrap();
@@ -37,15 +37,15 @@ async fn deaf(world: World, node: &'static str) {
 
 #[test]
 fn a_peer_that_stops_reading_gets_a_bounded_queue_and_holds_up_nobody_who_does_not_need_it() {
-    // The messages that a shard keeps for a peer beside the queue are bounded by `in_flight_bytes`.
+    // What a shard keeps for a peer beside the queue is bounded by what its requests may take.
     let setup = Setup { more: "in_flight_bytes = 4194304", ..Setup::default() };
-    // The node that the others dial.
+    // The one whom the others dial.
     let deaf_node = *setup.nodes.iter().max_by_key(|node| NodeId::from_name(&name(node))).unwrap();
     let hearing = setup.nodes.iter().find(|node| **node != deaf_node).unwrap();
-    let stand_in: StandIn = (deaf_node, |world, node| Box::pin(deaf(world, node)));
-    simulate_with(&setup, Arc::new(Files::create(setup.nodes)), &[stand_in], move |world| async move {
+    let impostor: Impostor = (deaf_node, |world, node| Box::pin(deaf(world, node)));
+    simulate_with(&setup, Arc::new(Files::create(setup.nodes)), &[impostor], move |world| async move {
         world.plain().await;
-        let client = world.connect_eventually(|| world.pinned_builder(hearing).attempts(1)).await;
+        let client = world.patiently(|| world.pinned_builder(hearing).attempts(1)).await;
         let bucket = client.bucket::<Bytes>("plain").unwrap();
         let queue = Limits::default().queue_bytes.bulk + 2 * VALUE;
         let enough = 2 * Limits::default().queue_bytes.bulk / VALUE;
@@ -58,7 +58,7 @@ fn a_peer_that_stops_reading_gets_a_bounded_queue_and_holds_up_nobody_who_does_n
         }
         assert!(world.figure(hearing, "rejoin_sends_dropped_total").await > 0.0);
 
-        // A request that needs the peer is not told of the dropped message: it waits until its deadline.
+        // Who does need it is not told that its message was dropped: it waits for the answer, up to its deadline.
         let (wait, begun) = (Duration::from_millis(700), world.now());
         let error = bucket.put("all", vec![1; VALUE]).blind().w(3).timeout(wait).await.unwrap_err();
         assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::Unknown, 3, 2), "{error}");

@@ -1,4 +1,4 @@
-//! Random faults from a seed: every call ends in time, and no acknowledged write is lost.
+//! Whatever a seed does to the cluster: every call ends in time, and nothing that was acknowledged is lost.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::task::JoinSet;
 
 use rejoin_client::{Bucket, Bytes, Context};
-use rejoin_test_shell::{Losses, Setup, World, simulate};
+use rejoin_test_shell::{Setup, Weather, World, simulate};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// How long a storm lasts.
 const STORM: Duration = Duration::from_secs(30);
-/// The time-out of a call. The SDK waits a little longer, for the answer to travel.
+/// What a call may take; the SDK waits a little longer for the answer's way back.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const ENDED: Duration = Duration::from_millis(2_250);
-/// The number of writers. Each has its own key.
+/// Writers, each with a key of its own.
 const WRITERS: usize = 4;
 
-/// Injects one random fault after another, and ends them all.
+/// Draws one trouble after another, and ends them all.
 async fn trouble(world: World, seed: u64) {
     let mut chance = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut draw = |below: usize| (chance.next_u64() % below as u64) as usize;
@@ -31,8 +31,8 @@ async fn trouble(world: World, seed: u64) {
             0 => world.cut(a, b),
             1 => turmoil::partition_oneway(a, b),
             2 => NODES.iter().filter(|node| **node != a).for_each(|node| world.heal(a, node)),
-            3 => world.network.set(Losses { lost: draw(200) as u64, duplicated: draw(200) as u64 }),
-            // One node at a time: its disk survives, but not the messages that were under way to it.
+            3 => world.network.set(Weather { lost: draw(200) as u64, doubled: draw(200) as u64 }),
+            // One at a time: its disk is there, but not what it was just being told.
             4 if down.is_none() => {
                 world.kill(a);
                 down = Some(a);
@@ -44,19 +44,19 @@ async fn trouble(world: World, seed: u64) {
     for (a, b) in [("n1", "n2"), ("n2", "n3"), ("n3", "n1")] {
         world.heal(a, b);
     }
-    world.network.set(Losses::default());
+    world.network.set(Weather::default());
     down.into_iter().for_each(|node| world.start(node));
 }
 
-/// The state of one writer's key.
+/// What one writer knows of its key.
 struct Story {
     key: String,
-    /// The last number that was acknowledged, and the last one written.
+    /// The last number that was acknowledged, and the last that was tried.
     acked: u32,
     tried: u32,
 }
 
-/// Writes 1, 2, 3… to one key, each with the context of the last answer.
+/// Writes 1, 2, 3… under one key, each over what it has last been told.
 async fn write(world: World, bucket: Rc<Bucket<Bytes>>, key: String) -> Story {
     let mut story = Story { key, acked: 0, tried: 0 };
     let mut seen: Option<Context> = None;
@@ -73,7 +73,7 @@ async fn write(world: World, bucket: Rc<Bucket<Bytes>>, key: String) -> Story {
         }
         assert!(world.now() - begun <= ENDED, "a write took {:?}", world.now() - begun);
         let begun = world.now();
-        // Only whether the read ends matters here; values are checked at the end.
+        // What it finds is looked at in the end; here, only that it ends.
         let _ = bucket.get(&story.key).timeout(TIMEOUT).await;
         assert!(world.now() - begun <= ENDED, "a read took {:?}", world.now() - begun);
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -96,13 +96,13 @@ fn storm(seed: u64) {
                 let found = loop {
                     match bucket.get(&story.key).r(3).siblings().timeout(TIMEOUT).await {
                         Ok(found) => break found,
-                        // The end of the simulation is the deadline.
+                        // The simulation's end is the deadline.
                         Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                     }
                 };
                 let numbers: Vec<u32> =
                     found.siblings.iter().map(|sibling| u32::from_le_bytes(sibling.value[..].try_into().unwrap())).collect();
-                // An unacknowledged later number may have replaced it, an earlier one may not.
+                // A later one that nobody acknowledged may have taken its place; an earlier one may not.
                 let kept = numbers.iter().any(|number| (story.acked..=story.tried).contains(number));
                 assert!(kept, "{} at {node}: {numbers:?} are there, {} was acknowledged and {} tried", story.key, story.acked, story.tried);
             }
