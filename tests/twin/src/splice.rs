@@ -20,13 +20,13 @@ pub(crate) struct Mutant {
     pub(crate) rule: String,
     /// What breaks it.
     #[serde(rename = "change")]
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<Edit>,
 }
 
 /// One place of the core that a mutant changes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Change {
+pub(crate) struct Edit {
     /// The file, below `host/core/src`.
     pub(crate) file: String,
     /// Text that stands there exactly once.
@@ -47,7 +47,7 @@ pub(crate) fn all(sources: &BTreeMap<String, String>, mutants: &[Mutant]) -> Res
         !mutant.changes.iter().any(|change| change.mutated.contains(&switch))
     });
     problems.extend(unswitched.map(|mutant| format!("{0}: the mutated text never asks broken!({0})", mutant.name)));
-    let mut edits: BTreeMap<&str, Vec<(usize, usize, &Mutant, &Change)>> = BTreeMap::new();
+    let mut edits: BTreeMap<&str, Vec<(usize, usize, &Mutant, &Edit)>> = BTreeMap::new();
     for (mutant, change) in mutants.iter().flat_map(|mutant| mutant.changes.iter().map(move |change| (mutant, change))) {
         match sources.get(&change.file).map(|text| find(text, &change.original)) {
             None => problems.push(format!("{}: host/core/src has no file {}", mutant.name, change.file)),
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn mutant(original: &str, mutated: &str) -> Mutant {
-        let change = Change { file: "a.rs".into(), original: original.into(), mutated: mutated.into() };
+        let change = Edit { file: "a.rs".into(), original: original.into(), mutated: mutated.into() };
         Mutant { name: "AcksWait".into(), rule: "x".into(), changes: vec![change] }
     }
 

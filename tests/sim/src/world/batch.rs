@@ -9,7 +9,7 @@ use rejoin_proto::client::{PutOutcome, Reply, StartId};
 use rejoin_proto::fault::{MergeFault, TrapKind};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 
-use super::node::Post;
+use super::node::ShardTask;
 use super::{Occurrence, Parcel, World};
 use crate::describe;
 use crate::disk::Replaced;
@@ -29,8 +29,8 @@ impl World {
     }
 
     pub(super) fn input(&mut self, node: NodeIndex, shard: u16, input: Input) {
-        if let Some(post) = self.post(node, shard) {
-            post.inputs.push(input);
+        if let Some(task) = self.task(node, shard) {
+            task.inputs.push(input);
             self.want_wake(node, shard, self.now_us);
         }
     }
@@ -38,39 +38,39 @@ impl World {
     /// Gives a shard a request or a peer's message. An idle shard handles it at once.
     pub(super) fn work(&mut self, node: NodeIndex, shard: u16, event: Event) {
         let now_us = self.now_us;
-        let Some(post) = self.post(node, shard) else { return };
-        post.works.push(event);
-        if post.busy_until_us <= now_us {
+        let Some(task) = self.task(node, shard) else { return };
+        task.requests.push(event);
+        if task.busy_until_us <= now_us {
             self.batch(node, shard);
         } else {
             self.want_wake(node, shard, now_us);
         }
     }
 
-    pub(super) fn post(&mut self, at: NodeIndex, index: u16) -> Option<&mut Post> {
+    pub(super) fn task(&mut self, at: NodeIndex, index: u16) -> Option<&mut ShardTask> {
         self.nodes[usize::from(at)].running.as_mut().map(|running| &mut running.shards[usize::from(index)])
     }
 
     /// Plans a wake at that time, or at the end of the current batch, unless an earlier one is planned.
     fn want_wake(&mut self, node: NodeIndex, shard: u16, at_us: u64) {
         let life = self.nodes[usize::from(node)].life;
-        let Some(post) = self.post(node, shard) else { return };
-        let at_us = at_us.max(post.busy_until_us);
-        if at_us < post.wake_us {
-            post.wake_us = at_us;
+        let Some(task) = self.task(node, shard) else { return };
+        let at_us = at_us.max(task.busy_until_us);
+        if at_us < task.wake_us {
+            task.wake_us = at_us;
             self.plan_at(at_us, Occurrence::Wake { node, life, shard });
         }
     }
 
     pub(super) fn wake(&mut self, node: NodeIndex, shard: u16) {
         let now_us = self.now_us;
-        let Some(post) = self.post(node, shard) else { return };
-        if post.wake_us <= now_us {
-            post.wake_us = u64::MAX;
+        let Some(task) = self.task(node, shard) else { return };
+        if task.wake_us <= now_us {
+            task.wake_us = u64::MAX;
         }
-        let idle = post.inputs.is_empty() && post.works.is_empty();
-        let due = post.batch.next_wake_us().saturating_sub(1);
-        if post.busy_until_us > now_us || (idle && due > now_us) {
+        let idle = task.inputs.is_empty() && task.requests.is_empty();
+        let due = task.batch.next_wake_us().saturating_sub(1);
+        if task.busy_until_us > now_us || (idle && due > now_us) {
             return self.want_wake(node, shard, if idle { due } else { now_us });
         }
         self.batch(node, shard);
@@ -81,26 +81,26 @@ impl World {
         let now = self.clock(at);
         let node = &mut self.nodes[usize::from(at)];
         let Some(running) = &mut node.running else { return };
-        let (post, disk) = (&mut running.shards[usize::from(index)], &mut node.disks[usize::from(index)]);
-        let events = (post.inputs.len() + post.works.len()) as u64;
-        for input in post.inputs.drain(..) {
-            post.batch.handle(now, input, disk);
+        let (task, disk) = (&mut running.shards[usize::from(index)], &mut node.disks[usize::from(index)]);
+        let events = (task.inputs.len() + task.requests.len()) as u64;
+        for input in task.inputs.drain(..) {
+            task.batch.handle(now, input, disk);
         }
-        for work in post.works.drain(..) {
+        for work in task.requests.drain(..) {
             if self.trace.is_kept() {
                 describe::event(&mut self.trace, self.now_us, at, &self.keys, &self.recorder.run.calls, &work);
             }
-            post.batch.handle(now, Input::Event(work), disk);
+            task.batch.handle(now, Input::Event(work), disk);
         }
         if let Some(death) = node.doom.take() {
             return self.die(at, death, Some(index));
         }
         let mut outputs = std::mem::take(&mut self.outputs);
-        post.batch.commit(now, disk, &mut outputs);
-        post.busy_until_us = self.now_us + node.service_us;
-        let under_way = post.batch.shard().in_flight() as u64;
+        task.batch.commit(now, disk, &mut outputs);
+        task.busy_until_us = self.now_us + node.service_us;
+        let under_way = task.batch.shard().in_flight() as u64;
         let word = mix(events << 32 ^ outputs.len() as u64 ^ disk.written() << 8 ^ u64::from(index));
-        let failed = post.batch.has_failed();
+        let failed = task.batch.has_failed();
         self.recorder.most_under_way = self.recorder.most_under_way.max(under_way);
         self.trace.event(self.now_us, u64::from(at), word);
         if !failed {
@@ -112,9 +112,9 @@ impl World {
             self.act_on(at, index, output);
         }
         self.outputs = outputs;
-        let Some(post) = self.post(at, index) else { return };
-        let more = again || !post.inputs.is_empty() || !post.works.is_empty();
-        let due = post.batch.next_wake_us().saturating_sub(1);
+        let Some(task) = self.task(at, index) else { return };
+        let more = again || !task.inputs.is_empty() || !task.requests.is_empty();
+        let due = task.batch.next_wake_us().saturating_sub(1);
         self.want_wake(at, index, if more { self.now_us } else { due });
     }
 
@@ -245,12 +245,12 @@ impl World {
 
     /// Begins a sync of everything that is written by now.
     fn want_sync(&mut self, node: NodeIndex, shard: u16) {
-        let Some(post) = self.post(node, shard) else { return };
-        if post.syncing {
-            post.sync_again = true;
+        let Some(task) = self.task(node, shard) else { return };
+        if task.syncing {
+            task.sync_again = true;
             return;
         }
-        post.syncing = true;
+        task.syncing = true;
         let of = &self.nodes[usize::from(node)];
         let (life, goal, sync_us) = (of.life, of.disks[usize::from(shard)].written(), of.sync_us);
         let took_us = sync_us / 2 + self.faults.exponential(sync_us / 2);
@@ -259,9 +259,9 @@ impl World {
 
     pub(super) fn synced(&mut self, node: NodeIndex, shard: u16, goal: u64) {
         self.nodes[usize::from(node)].disks[usize::from(shard)].sync(goal);
-        let Some(post) = self.post(node, shard) else { return };
-        post.syncing = false;
-        let again = std::mem::take(&mut post.sync_again);
+        let Some(task) = self.task(node, shard) else { return };
+        task.syncing = false;
+        let again = std::mem::take(&mut task.sync_again);
         self.input(node, shard, Input::Synced(Ok(CommitSeq(goal))));
         if again {
             self.want_sync(node, shard);

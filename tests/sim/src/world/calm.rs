@@ -93,8 +93,8 @@ impl World {
 
     /// Whether a shard has requests under way.
     fn is_working(&self) -> bool {
-        let mut posts = self.nodes.iter().filter_map(|node| node.running.as_ref()).flat_map(|running| &running.shards);
-        posts.any(|post| post.batch.shard().in_flight() > 0)
+        let mut tasks = self.nodes.iter().filter_map(|node| node.running.as_ref()).flat_map(|running| &running.shards);
+        tasks.any(|task| task.batch.shard().in_flight() > 0)
     }
 
     fn unquiet(&self) -> String {

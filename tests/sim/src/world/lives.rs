@@ -16,7 +16,7 @@ use rejoin_proto::{ClusterId, NodeId};
 
 use super::batch::combined;
 use super::chaos::Death;
-use super::node::{ControlTask, Post, Running, State};
+use super::node::{ControlTask, Running, ShardTask, State};
 use super::{Occurrence, Parcel, World};
 use crate::history::{Loss, NodeIndex};
 use crate::options::{MS, SECOND};
@@ -50,23 +50,23 @@ impl World {
             // Killed between the state file and the first shard: what was owed stays owed.
             return self.plan_in(AGAIN_US, Occurrence::Boot { node: at, life });
         }
-        let Some(posts) = self.open_shards(at, clean, lost) else {
+        let Some(tasks) = self.open_shards(at, clean, lost) else {
             self.note(at, || "cannot start: its disk takes no writes".into());
             return self.plan_in(AGAIN_US, Occurrence::Boot { node: at, life });
         };
         let node = &mut self.nodes[usize::from(at)];
-        if !posts.iter().any(|post| post.batch.shard().owes_ends()) {
+        if !tasks.iter().any(|task| task.batch.shard().owes_ends()) {
             node.reported_loss = false;
             node.state = node.state.map(|state| State { renewal_owed: false, ..state });
         }
-        self.run(at, posts);
+        self.run(at, tasks);
     }
 
     /// The shards are open: the links begin to meet the other nodes.
-    fn run(&mut self, at: NodeIndex, posts: Vec<Post>) {
+    fn run(&mut self, at: NodeIndex, tasks: Vec<ShardTask>) {
         let (now, options) = (self.clock(at), &self.options);
         let node = &mut self.nodes[usize::from(at)];
-        let starts: Vec<u64> = posts.iter().map(|post| post.batch.shard().start()).collect();
+        let starts: Vec<u64> = tasks.iter().map(|task| task.batch.shard().start()).collect();
         let start = combined(&starts);
         let others = (0..options.nodes).filter(|peer| *peer != at).map(|peer| self.keys.node(peer));
         let named = |id: NodeId| self.keys.layout().node(id).map(|of| (id, of.name.clone()));
@@ -94,7 +94,7 @@ impl World {
         let links = Links::new(config, ids, now, rng);
         let view = Arc::new(ClusterView::new(self.keys.layout().clone(), &node.catalog.records));
         node.running = Some(Running {
-            shards: posts,
+            shards: tasks,
             starts,
             start,
             links,
@@ -109,7 +109,7 @@ impl World {
         self.link_event(at, LinkEvent::Tick);
     }
 
-    fn open_shards(&mut self, at: NodeIndex, clean: bool, lost: bool) -> Option<Vec<Post>> {
+    fn open_shards(&mut self, at: NodeIndex, clean: bool, lost: bool) -> Option<Vec<ShardTask>> {
         let options = &self.options;
         let node = &mut self.nodes[usize::from(at)];
         if node.ids.is_none() {
@@ -117,7 +117,7 @@ impl World {
         }
         let replaced = node.is_replaced();
         let view = Arc::new(ClusterView::new(self.keys.layout().clone(), &node.catalog.records));
-        let mut posts = Vec::with_capacity(node.disks.len());
+        let mut tasks = Vec::with_capacity(node.disks.len());
         for (index, disk) in (0..).zip(&mut node.disks) {
             if !clean {
                 // The replayed tail is made durable before anything else.
@@ -142,9 +142,9 @@ impl World {
                 return None;
             };
             disk.sync(written);
-            posts.push(Post::new(shard, written, options.max_waiting));
+            tasks.push(ShardTask::new(shard, written, options.max_waiting));
         }
-        Some(posts)
+        Some(tasks)
     }
 
     /// The store has failed for good: the node stops promising at once, and its process ends.
@@ -233,7 +233,7 @@ impl World {
         for disk in &mut node.disks {
             disk.sync(disk.written());
         }
-        let renewal_owed = running.shards.iter().any(|post| post.batch.shard().owes_ends());
+        let renewal_owed = running.shards.iter().any(|task| task.batch.shard().owes_ends());
         node.state = node.state.map(|state| State { clean: true, renewal_owed, ..state });
         let life = node.life;
         self.note(at, || "stops".into());

@@ -114,7 +114,7 @@ impl Node {
     /// Whether it serves, and no end of a tenure is owed.
     pub(super) fn has_met_its_peers(&self) -> bool {
         let shards = self.running.iter().flat_map(|running| &running.shards);
-        self.is_serving() && !shards.into_iter().any(|post| post.batch.shard().owes_ends())
+        self.is_serving() && !shards.into_iter().any(|task| task.batch.shard().owes_ends())
     }
 
     /// Whether there is no room on its disk.
@@ -131,7 +131,7 @@ impl Node {
 /// A running process.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) shards: Vec<Post>,
+    pub(super) shards: Vec<ShardTask>,
     /// The start ids of the shards, and the one that is made of them.
     pub(super) starts: Vec<u64>,
     pub(super) start: StartId,
@@ -179,11 +179,11 @@ impl ControlTask {
 
 /// A shard with its queues.
 #[derive(Debug)]
-pub(super) struct Post {
+pub(super) struct ShardTask {
     pub(super) batch: GroupCommit,
     /// Inputs that are handled ahead of the requests.
     pub(super) inputs: Vec<Input>,
-    pub(super) works: Vec<Event>,
+    pub(super) requests: Vec<Event>,
     /// When the batch under way ends.
     pub(super) busy_until_us: u64,
     /// The earliest wake that is planned, `u64::MAX` if none.
@@ -193,12 +193,12 @@ pub(super) struct Post {
     pub(super) sync_again: bool,
 }
 
-impl Post {
+impl ShardTask {
     pub(super) fn new(shard: Shard, synced: u64, max_waiting: usize) -> Self {
         Self {
             batch: GroupCommit::new(shard, CommitSeq(synced), max_waiting),
             inputs: Vec::new(),
-            works: Vec::new(),
+            requests: Vec::new(),
             busy_until_us: 0,
             wake_us: u64::MAX,
             syncing: false,
