@@ -31,6 +31,17 @@ pub(crate) struct Tenures {
     starts: StartIds,
     /// Partitions whose actor has ended while the store still has its row.
     owed: BTreeSet<PartitionId>,
+    /// The last ended actor of each partition, if it ended without any sign that this disk is an old one.
+    sound: BTreeMap<PartitionId, ActorRow>,
+}
+
+/// Why a tenure ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EndCause {
+    /// Someone has seen more of the actor than this disk has: the disk is an old or cloned one.
+    OldDisk,
+    /// Data of the actor may be lost, or could not be compared.
+    Loss,
 }
 
 impl Tenures {
@@ -46,10 +57,10 @@ impl Tenures {
     ) -> Result<Self, StoreFault> {
         let actors = rows::load::<ActorRow>(store, Kind::Actor)?.into_iter().map(|(partition, _, row)| (partition, row)).collect();
         let starts = StartIds::open(store, lost, rng)?;
-        let mut tenures = Self { actors, starts, owed: BTreeSet::new() };
+        let mut tenures = Self { actors, starts, owed: BTreeSet::new(), sound: BTreeMap::new() };
         let outrun = |(partition, row): (&PartitionId, &ActorRow)| (lost || observed(*partition, row.actor)).then_some(*partition);
         let ended: Vec<PartitionId> = tenures.actors.iter().filter_map(outrun).collect();
-        ended.iter().for_each(|partition| tenures.end(*partition));
+        ended.iter().for_each(|partition| tenures.end(*partition, EndCause::OldDisk));
         if !ended.is_empty() {
             tenures.renew_start(rng);
         }
@@ -93,10 +104,20 @@ impl Tenures {
     }
 
     /// Ends the tenure of a partition's actor, if there is one. The removal of its row is owed.
-    pub(crate) fn end(&mut self, partition: PartitionId) {
-        if self.actors.remove(&partition).is_some() {
-            self.owed.insert(partition);
+    pub(crate) fn end(&mut self, partition: PartitionId, cause: EndCause) {
+        let Some(row) = self.actors.remove(&partition) else { return };
+        self.owed.insert(partition);
+        match cause {
+            EndCause::OldDisk => drop(self.sound.remove(&partition)),
+            EndCause::Loss => drop(self.sound.insert(partition, row)),
         }
+    }
+
+    /// Whether an actor's writes still stand, after an answer with the context `seen`: it is the current actor, or the
+    /// last one and nothing shows that it minted on an old disk.
+    pub(crate) fn stands(&self, partition: PartitionId, actor: ActorId, seen: &VersionVector) -> bool {
+        let ended = self.sound.get(&partition).filter(|row| row.actor == actor);
+        self.is_current(partition, actor) || ended.is_some_and(|row| seen.highest(actor) < row.next)
     }
 
     /// To be called with every end of a tenure, once for ends that come together: retries of what the old actors wrote

@@ -13,6 +13,7 @@ use super::Shard;
 use super::event::{Alarm, Effect};
 use super::turn::{Turn, fault_code};
 use crate::port::{Change, Space, StoreFault};
+use crate::tenure::EndCause;
 
 /// The most damaged copies that are remembered one by one. Keys of a lost range are not among them.
 const MAX_UNREADABLE: usize = 10_000;
@@ -99,7 +100,7 @@ impl Shard {
         let known_loss = lost_upto(turn, store_key).is_some_and(|upto| self.knows_loss(partition, upto));
         // Rule: untold damage ends a tenure.
         if !known_loss && !self.unreadable.contains(store_key) && self.tenures.has_actor(partition) {
-            self.owe_tenure_end(turn, partition, DAMAGE);
+            self.owe_tenure_end(turn, partition, EndCause::Loss, DAMAGE);
         }
         StoredRow::GivenUp
     }
@@ -129,7 +130,7 @@ impl Shard {
         turn.effects.push(Effect::Alarm(Alarm::Damaged { partition, what: what.clone() }));
         // Rule: damage ends a tenure. Without an actor nothing was minted since the last end, so nothing has to end.
         if self.tenures.has_actor(partition) {
-            self.end_tenure(turn, partition, DAMAGE);
+            self.end_tenure(turn, partition, EndCause::Loss, DAMAGE);
         }
     }
 

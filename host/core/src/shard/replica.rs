@@ -12,6 +12,7 @@ use super::event::{Alarm, Barrier, Effect};
 use super::turn::Turn;
 use crate::causal;
 use crate::port::Change;
+use crate::tenure::EndCause;
 
 impl Shard {
     /// Joins an object that comes in with this node's copy, and returns the copy as it is then. Replication, repair and
@@ -52,8 +53,8 @@ impl Shard {
         Ok(Copy { object: joined, row })
     }
 
-    /// To be called for every context that arrives. One that has seen a counter which this node's actor has not used yet
-    /// ends the tenure before anything more is minted. What it has seen of other actors is remembered.
+    /// To be called for every context that arrives. One that has seen a counter which this node's actor has not used
+    /// yet ends the tenure before anything more is minted. What it has seen of other actors is remembered.
     pub(super) fn check_context(&mut self, turn: &mut Turn<'_>, partition: PartitionId, context: &VersionVector) {
         // Rule: contexts end a tenure.
         if self.tenures.is_outrun(partition, context) {
@@ -63,13 +64,18 @@ impl Shard {
         self.observed.note(partition, context, |actor| tenures.is_current(partition, actor));
     }
 
-    /// Compares the writes that a context claims of this node's actor with this node's copy of the key. The copy holds or
-    /// supersedes all that the actor has minted for the key, so a claim of more shows that the disk went back: the
+    /// Compares the writes that a context claims of this node's actor with this node's copy of the key. The copy holds
+    /// or supersedes all that the actor has minted for the key, so a claim of more shows that the disk went back: the
     /// tenure ends.
     pub(super) fn check_claims(&mut self, turn: &mut Turn<'_>, partition: PartitionId, claimed: &VersionVector, copy: &VersionVector) {
         let outrun = self.tenures.actor(partition).is_some_and(|actor| claimed.highest(actor) > copy.highest(actor));
         if outrun {
-            self.end_tenure(turn, partition, "a context has seen later writes of the old one to a key: this is an old or cloned disk");
+            self.end_tenure(
+                turn,
+                partition,
+                EndCause::OldDisk,
+                "a context has seen later writes of the old one to a key: this is an old or cloned disk",
+            );
         }
     }
 

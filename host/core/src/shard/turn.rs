@@ -14,6 +14,7 @@ use super::op::{Op, Origin, Step};
 use crate::layouts::Owners;
 use crate::port::{Change, Store, StoreFault};
 use crate::quorum::Tally;
+use crate::tenure::EndCause;
 
 /// The arguments of one call.
 pub(super) struct Turn<'a> {
@@ -53,9 +54,9 @@ impl Shard {
         }
     }
 
-    /// Writes a change, and in front of it the ends of tenures that are owed. So nothing is minted, and nothing takes the
-    /// place of a damaged copy, except in one record with the end that has to come before it. A failure for good is also
-    /// told to the shell.
+    /// Writes a change, and in front of it the ends of tenures that are owed. So nothing is minted, and nothing takes
+    /// the place of a damaged copy, except in one record with the end that has to come before it. A failure for good is
+    /// also told to the shell.
     pub(super) fn write(&mut self, turn: &mut Turn<'_>, change: Change) -> Result<(), ErrorCode> {
         if !self.tenures.owes() {
             return turn.store.write(change).map_err(|fault| fault_code(turn, fault));
@@ -72,19 +73,19 @@ impl Shard {
     /// others is: should the end be lost with this process, the next start knows it from there.
     pub(super) fn end_outrun(&mut self, turn: &mut Turn<'_>, partition: PartitionId, seen: &VersionVector, why: &'static str) {
         self.observed.note(partition, seen, |_| false);
-        self.end_tenure(turn, partition, why);
+        self.end_tenure(turn, partition, EndCause::OldDisk, why);
     }
 
     /// Ends the tenure of the partition's actor, in a record of its own. If the store does not take that, it is owed.
-    pub(super) fn end_tenure(&mut self, turn: &mut Turn<'_>, partition: PartitionId, why: &'static str) {
-        self.owe_tenure_end(turn, partition, why);
+    pub(super) fn end_tenure(&mut self, turn: &mut Turn<'_>, partition: PartitionId, cause: EndCause, why: &'static str) {
+        self.owe_tenure_end(turn, partition, cause, why);
         self.write_tenure_ends(turn);
     }
 
     /// Ends the tenure of the partition's actor. The caller writes a change next, and the end goes in that record; if
     /// the store does not take it, the end stays owed.
-    pub(super) fn owe_tenure_end(&mut self, turn: &mut Turn<'_>, partition: PartitionId, why: &'static str) {
-        self.tenures.end(partition);
+    pub(super) fn owe_tenure_end(&mut self, turn: &mut Turn<'_>, partition: PartitionId, cause: EndCause, why: &'static str) {
+        self.tenures.end(partition, cause);
         self.counters.tenures_ended += 1;
         turn.effects.push(Effect::Alarm(Alarm::TenureEnded { partition, why }));
         self.renew_start(turn);
@@ -96,7 +97,7 @@ impl Shard {
         if partitions.is_empty() {
             return;
         }
-        partitions.iter().for_each(|partition| self.tenures.end(*partition));
+        partitions.iter().for_each(|partition| self.tenures.end(*partition, EndCause::Loss));
         let count = partitions.len() as u64;
         self.counters.tenures_ended += count;
         turn.effects.push(Effect::Alarm(Alarm::TenuresEnded { count, why }));
@@ -104,8 +105,8 @@ impl Shard {
         self.write_tenure_ends(turn);
     }
 
-    /// Retries of what ended actors wrote are not recognised any more. Until the shell has told the node's new start id,
-    /// every retry is answered *unknown*.
+    /// Retries of what ended actors wrote are not recognised any more. Until the shell has told the node's new start
+    /// id, every retry is answered *unknown*.
     fn renew_start(&mut self, turn: &mut Turn<'_>) {
         self.tenures.renew_start(&mut self.rng);
         self.start = None;

@@ -179,8 +179,8 @@ impl Shard {
         self.mint_and_replicate(turn, op, write, copy, tally)
     }
 
-    /// The siblings at the limit have been merged, or could not be. The write goes on either way, and is refused if there
-    /// is still no room.
+    /// The siblings at the limit have been merged, or could not be. The write goes on either way, and is refused if
+    /// there is still no room.
     pub(super) fn write_merged(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, result: Result<Merged, PluginError>) -> Step {
         let (write, inputs) = match core::mem::replace(&mut op.work, Work::Starting) {
             Work::Write(WriteWork { write, phase: WritePhase::Folding { inputs } }) => (write, inputs),
@@ -245,12 +245,13 @@ impl Shard {
         self.own_ack(turn, op)
     }
 
-    /// Writes an object whose copy here cannot be read, and of which the `absent` owners that have answered have nothing.
+    /// Writes an object whose copy here cannot be read, and of which the `absent` owners that have answered have
+    /// nothing.
     ///
-    /// A copy that is lost for good is given up. If so many others have nothing that every acknowledged write would have
-    /// been met, none was lost. Otherwise the lost copy may have been the only one: a put or a delete is what makes the
-    /// key whole again, and a create is refused, because it promises that there was nothing. A copy that is only damaged
-    /// may be read again, and keeps its place.
+    /// A copy that is lost for good is given up. If so many others have nothing that every acknowledged write would
+    /// have been met, none was lost. Otherwise the lost copy may have been the only one: a put or a delete is what
+    /// makes the key whole again, and a create is refused, because it promises that there was nothing. A copy that is
+    /// only damaged may be read again, and keeps its place.
     pub(super) fn write_over_lost(&mut self, turn: &mut Turn<'_>, op: Box<Op>, write: PendingWrite, absent: u8) -> Step {
         let (partition, store_key) = (op.target.partition, op.target.store_key.clone());
         let place = Place { partition, store_key: &store_key };
@@ -356,14 +357,19 @@ impl Shard {
     pub(super) fn write_superseded(&mut self, turn: &mut Turn<'_>, op: Box<Op>, from: NodeId, seen: &VersionVector) -> Step {
         let partition = op.target.partition;
         self.check_context(turn, partition, seen);
-        if let Ok(copy) = self.load(turn, Place { partition, store_key: &op.target.store_key }) {
-            self.check_claims(turn, partition, seen, &copy.object.context);
-        }
+        let mut claims_more = false;
         let minted = match &op.work {
             Work::Write(WriteWork { phase: WritePhase::Replicating { dot, .. }, .. }) => Some(dot.actor),
             _ => None,
         };
-        let goes_on = minted.is_none_or(|actor| self.tenures.is_current(partition, actor));
+        if let Ok(copy) = self.load(turn, Place { partition, store_key: &op.target.store_key }) {
+            let own = &copy.object.context;
+            self.check_claims(turn, partition, seen, own);
+            claims_more = minted.is_some_and(|actor| seen.highest(actor) > own.highest(actor));
+        }
+        // The tenure may have ended meanwhile for another reason, such as a damaged copy. That says nothing of this
+        // write.
+        let goes_on = minted.is_none_or(|actor| !claims_more && self.tenures.stands(partition, actor, seen));
         // Rule: outrun writes are not acked.
         if goes_on {
             return self.write_acked(turn, op, from);
@@ -386,8 +392,8 @@ impl Shard {
         self.write_step(turn, op)
     }
 
-    /// Replies as soon as W is reached, or cannot be reached any more. The write stays where it has come to: read repair
-    /// brings it to the owners that are missing.
+    /// Replies as soon as W is reached, or cannot be reached any more. The write stays where it has come to: read
+    /// repair brings it to the owners that are missing.
     fn write_step(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Step {
         let Work::Write(WriteWork { write, phase: WritePhase::Replicating { tally, context, .. } }) = &op.work else {
             return Step::Keep(op);
