@@ -1,8 +1,8 @@
 //! Group commit: events of one shard go in, the journal is written once for all of them, and then the effects go out.
 //!
-//! The rules live here that keep acknowledged writes: no effect of a batch leaves the node before the batch is *written*
-//! to the journal file, and an acknowledgement that promises more also waits until the batch is on the disk. After a
-//! failure of the store nothing leaves any more. [`GroupCommit`] starts no sync and sends nothing itself.
+//! The rules live here that keep acknowledged writes: no effect of a batch leaves the node before the batch is
+//! *written* to the journal file, and an acknowledgement that promises more also waits until the batch is on the disk.
+//! After a failure of the store nothing leaves any more. [`GroupCommit`] starts no sync and sends nothing itself.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -99,10 +99,10 @@ impl GroupCommit {
         self.failed
     }
 
-    /// When a batch is due even if there is no input, in microseconds of [`Now::mono_us`].
+    /// When a batch is due even if there is no input, in microseconds of [`Now::mono_us`]. Never after a failure.
     #[must_use]
     pub fn next_wake_us(&self) -> u64 {
-        self.shard.next_wake_us()
+        if self.failed { u64::MAX } else { self.shard.next_wake_us() }
     }
 
     /// Takes one input of the current batch.

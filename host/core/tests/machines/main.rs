@@ -1,5 +1,6 @@
 //! The shards and the control machine of the core, driven event by event.
 
+mod batches;
 mod bounds;
 mod control;
 mod faults;

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use rejoin_core::port::{Change, Space, Store, StoreFault};
+use rejoin_core::port::{Change, CommitSeq, Journal, Space, Store, StoreFault};
 
 /// What a write is answered with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,6 +34,16 @@ impl Memory {
     /// Loses the range of all keys: what is written from now on can be read.
     pub(crate) fn lose_all(&mut self) {
         self.lost_upto = Some(self.written);
+    }
+}
+
+impl Journal for Memory {
+    fn commit(&mut self) -> Result<CommitSeq, StoreFault> {
+        Ok(CommitSeq(self.written as u64))
+    }
+
+    fn sync_is_due(&mut self) -> bool {
+        false
     }
 }
 
