@@ -37,6 +37,8 @@ pub const SAVE_AGAIN_US: u64 = 1_000_000;
 /// The most messages per peer that are reported as taken once the catalog can be saved. Any more are reported at the
 /// peer's next connect.
 const MAX_UNTAKEN: usize = 1024;
+/// The most refused records that are remembered. Beyond that a start waits for its peers in vain, as long as it may.
+const MAX_REFUSED: usize = 1024;
 /// The most records that a catalog holds.
 pub const MAX_RECORDS: usize = 100_000;
 
@@ -181,8 +183,8 @@ struct PendingChange {
 pub struct Control {
     records: BTreeMap<RecordKey, Record>,
     up: BTreeSet<NodeId>,
-    /// The peers that were sent this node's summary since they connected. Once is enough: an answer to every answer would
-    /// never end.
+    /// The peers that were sent this node's summary since they connected. Once is enough: an answer to every answer
+    /// would never end.
     summarised: BTreeSet<NodeId>,
     pending: BTreeMap<u64, PendingChange>,
     /// The records that a peer still lacks, and the number of the message that it must take before the next.
@@ -191,6 +193,8 @@ pub struct Control {
     peers: BTreeMap<NodeId, PeerCatalog>,
     saving: Option<PendingSave>,
     failed_save: Option<FailedSave>,
+    /// Records of peers that this catalog does not take, with their ranks: it does not wait for them.
+    refused: BTreeMap<RecordKey, (u64, u64)>,
     next_number: u64,
 }
 
@@ -201,7 +205,7 @@ impl Control {
         let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
         let (up, summarised) = (BTreeSet::new(), BTreeSet::new());
         let (pending, sending, peers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { records, up, summarised, pending, sending, peers, saving: None, failed_save: None, next_number: 1 }
+        Self { records, up, summarised, pending, sending, peers, saving: None, failed_save: None, refused: BTreeMap::new(), next_number: 1 }
     }
 
     /// The catalog to be saved.
@@ -399,7 +403,7 @@ impl Control {
     }
 
     fn is_older(&self, key: &RecordKey, rank: (u64, u64)) -> bool {
-        self.records.get(key).is_none_or(|known| known.rank() < rank)
+        self.records.get(key).is_none_or(|known| known.rank() < rank) && self.refused.get(key) != Some(&rank)
     }
 
     fn peer_ready(&mut self, peer: NodeId, digest: u64, effects: &mut Vec<CatalogEffect>) {
@@ -472,12 +476,14 @@ impl Control {
 
     fn learn(&mut self, peer: NodeId, number: u64, records: Vec<Record>, effects: &mut Vec<CatalogEffect>) {
         let (mut changed, mut better, mut kept) = (false, Vec::new(), Vec::new());
-        for record in records.into_iter().filter(is_sound) {
+        let (is_alone, mut refused) = (records.len() == 1, Vec::new());
+        for record in records {
             match self.records.get(&record.key).cloned() {
-                None if self.records.len() >= MAX_RECORDS => {}
+                _ if !is_sound(&record) => refused.push(record),
+                None if self.records.len() >= MAX_RECORDS => refused.push(record),
                 Some(known) if known.rank() == record.rank() => {}
                 // Rule: races renumber no bucket.
-                Some(known) if race::renumbers(&known, &record) => {}
+                Some(known) if race::renumbers(&known, &record) => refused.push(record),
                 Some(known) if known.rank() > record.rank() => {
                     kept.extend(self.keep_loser(record, &known, effects));
                     better.push(known);
@@ -494,7 +500,14 @@ impl Control {
             }
         }
         changed |= !kept.is_empty();
+        // A change that is refused here is not reported as taken. A part of a catalog is, or the next one would not
+        // follow.
+        let number = if is_alone && !refused.is_empty() { 0 } else { number };
         let mut behind = Vec::new();
+        if !refused.is_empty() {
+            self.refuse(refused);
+            self.agree(&mut behind);
+        }
         if changed {
             behind.push(CatalogEffect::Changed);
             self.overrule(&mut behind);
@@ -520,6 +533,13 @@ impl Control {
             Some((peer, number)) => effects.push(CatalogEffect::Send(peer, PeerBody::CatalogTaken { number })),
             None => {}
         }
+    }
+
+    fn refuse(&mut self, records: Vec<Record>) {
+        if self.refused.len() + records.len() > MAX_REFUSED {
+            self.refused.clear();
+        }
+        self.refused.extend(records.into_iter().take(MAX_REFUSED).map(|record| (record.key.clone(), record.rank())));
     }
 
     /// Keeps a bucket that has lost its name under another one. Returns the record that does, if the catalog did not

@@ -690,3 +690,29 @@ fn two_nodes_that_change_while_they_meet_still_agree() {
     assert_eq!(nodes.agreed, [(0, 1), (1, 0)]);
     assert!(nodes.agree() && nodes.all[0].records().count() == 2);
 }
+
+#[test]
+fn a_record_that_is_refused_is_not_reported_as_taken_and_nobody_waits_for_it() {
+    let mut nodes = Nodes::connected(2);
+    nodes.change(0, 1, create("good", 8));
+    nodes.deliver();
+    let good = nodes.answer(1).expect("made");
+    // No honest catalog gets to that version.
+    let bad = Record { key: RecordKey::Bucket(tenant(), name("bad")), version: 1 << 60, ..good.clone() };
+    let mut taken = |number, records| {
+        nodes.event(1, CatalogEvent::Peer(NodeId(0), PeerBody::CatalogRecords { number, records }));
+        nodes.wire.drain(..).any(|(_, _, body)| body == PeerBody::CatalogTaken { number })
+    };
+    assert!(taken(7, vec![good.clone()]));
+    assert!(!taken(8, vec![bad.clone()]), "its operator must see who lacks the change");
+    assert!(taken(9, vec![good.clone(), bad.clone()]), "the next part of a catalog must follow");
+    // A start compares catalogs: it must not wait for what it does not take.
+    let mut nodes = Nodes::new(2);
+    nodes.event(1, CatalogEvent::PeerUp(NodeId(0), 1));
+    let (version, hash) = bad.rank();
+    nodes.event(1, CatalogEvent::Peer(NodeId(0), PeerBody::CatalogSummary(vec![(bad.key.clone(), version, hash)])));
+    nodes.event(1, CatalogEvent::PeerReady(NodeId(0), 1));
+    assert!(nodes.agreed.is_empty());
+    nodes.event(1, CatalogEvent::Peer(NodeId(0), PeerBody::CatalogRecords { number: 0, records: vec![bad] }));
+    assert_eq!(nodes.agreed, [(1, 0)]);
+}
