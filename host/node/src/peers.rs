@@ -293,6 +293,7 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
             true => ctx.problems.clear("clocks"),
             false => ctx.problems.set("clocks", lines.join("; ")),
         },
+        LinkOutput::CorrectClock(ms) => ctx.broadcast(|| ShardMessage::Core(Box::new(Event::CorrectClock(ms)))),
         LinkOutput::CompareCatalog(peer, digest) => drop(ctx.catalog.send(CatalogRequest::PeerReady { peer, digest })),
         LinkOutput::Refused(peer, why) => {
             let name = ctx.peer_name(peer);

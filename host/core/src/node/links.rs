@@ -141,6 +141,9 @@ pub enum LinkOutput {
     SendClock(u64),
     /// The wall clocks that are wrong have changed: a line for each, this node's or a peer's; none if all are good.
     Clocks(Vec<String>),
+    /// This node's wall clock is so many milliseconds behind those of most nodes, by more than the allowed skew; 0 if
+    /// it is good. Every shard adds that to its wall clock.
+    CorrectClock(i64),
     /// Have the catalog compared with one of that digest; [`LinkEvent::CaughtUp`] answers.
     CompareCatalog(NodeId, u64),
     /// A peer and this node refuse each other, with the reason.
@@ -235,6 +238,8 @@ pub struct Links {
     latest_start_us: u64,
     serving: bool,
     clocks: Clocks,
+    /// As it was last sent to the shards, in milliseconds.
+    correction_ms: i64,
     next_clock_us: u64,
     /// When something was last handled: what was due by then is done.
     seen_us: u64,
@@ -269,6 +274,7 @@ impl Links {
             latest_start_us,
             serving: false,
             clocks: Clocks::default(),
+            correction_ms: 0,
             next_clock_us: now.mono_us + clocks::EVERY_US,
             seen_us: now.mono_us,
         }
@@ -534,8 +540,8 @@ impl Links {
             let lived_us = now.mono_us.saturating_sub(active.since_us);
             of = Some(peer);
             outputs.push(LinkOutput::PeerDown(peer));
-            // The peer may still use a connection that this one had replaced. That would keep it from dialling anew, while
-            // this node could send nothing to it.
+            // The peer may still use a connection that this one had replaced. That would keep it from dialling anew,
+            // while this node could send nothing to it.
             for (retired, _) in self.retired.extract_if(.., |_, (of, _)| *of == peer) {
                 outputs.push(LinkOutput::Close(retired, CloseReason::Replaced));
             }
@@ -583,6 +589,14 @@ impl Links {
         let links = &self.links;
         let news = self.clocks.news(self.config.params.max_skew_ms, |peer| links.get(&peer).map(|link| link.name.clone()));
         outputs.extend(news.map(LinkOutput::Clocks));
+        let max_skew_ms = self.config.params.max_skew_ms;
+        let correction_ms = self.clocks.correction_ms(max_skew_ms);
+        // Small changes are the delay of messages.
+        let has_moved = correction_ms.abs_diff(self.correction_ms) > max_skew_ms / 2;
+        if has_moved || (correction_ms == 0) != (self.correction_ms == 0) {
+            self.correction_ms = correction_ms;
+            outputs.push(LinkOutput::CorrectClock(correction_ms));
+        }
     }
 
     /// Whether this node has to dial a peer: there is no connection to it, and none is on its way.

@@ -56,6 +56,9 @@ pub enum Event {
     PeerDown(NodeId),
     /// A peer is about to stop: nothing more is asked of it, and what was asked of it may still be answered.
     PeerLeaving(NodeId),
+    /// This node's wall clock is wrong, by the clocks of most nodes: so many milliseconds are to be added to it. 0: it
+    /// is good.
+    CorrectClock(i64),
     /// A client's request.
     Client(ClientRequest),
     /// A message of another node.

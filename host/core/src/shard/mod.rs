@@ -124,6 +124,8 @@ pub struct Shard {
     observed: Observed,
     retries: Retries,
     clock: Hlc,
+    /// Milliseconds to add to the wall clock, and when that became known.
+    correction: Option<(i64, Now)>,
     /// By number. Boxed, since every step takes one out and puts it back.
     ops: BTreeMap<u64, Box<Op>>,
     /// The bytes that they hold.
@@ -171,6 +173,7 @@ impl Shard {
             observed,
             retries,
             clock: Hlc::default(),
+            correction: None,
             ops: BTreeMap::new(),
             op_bytes: 0,
             deadlines: BTreeSet::new(),
@@ -243,10 +246,11 @@ impl Shard {
 
     /// Handles one event. Effects are added to `effects` in the order in which they are to happen.
     pub fn handle(&mut self, now: Now, event: Event, store: &mut dyn Store, effects: &mut Vec<Effect>) {
-        let mut turn = Turn { now, store, effects };
+        let mut turn = Turn { now: self.corrected(now), store, effects };
         match event {
             Event::View(view) => self.view = view,
             Event::Serving { met_all } => self.serve(&mut turn, met_all),
+            Event::CorrectClock(ms) => self.correction = (ms != 0).then_some((ms, now)),
             Event::Replaced => self.config.replaced = true,
             Event::Start(start) => self.start = Some(start),
             Event::PeerUp(peer) => self.liveness.connected(peer),
@@ -273,6 +277,19 @@ impl Shard {
             }),
             Event::Tick => self.tick(&mut turn),
         }
+    }
+
+    /// The time by the clocks of most nodes, if this node's wall clock is known to be wrong. A wrong clock would hide
+    /// and drop values before their time to live is over, and stamp values with a time far ahead. Once the wall clock
+    /// has been set, which shows against the monotonic clock, the correction is void.
+    fn corrected(&mut self, now: Now) -> Now {
+        let Some((ms, since)) = self.correction else { return now };
+        let expected_ms = since.wall_ms.saturating_add(now.mono_us.saturating_sub(since.mono_us) / 1000);
+        if now.wall_ms.abs_diff(expected_ms) > self.config.max_skew_ms {
+            self.correction = None;
+            return now;
+        }
+        Now { wall_ms: now.wall_ms.saturating_add_signed(ms), ..now }
     }
 
     fn serve(&mut self, turn: &mut Turn<'_>, met_all: bool) {

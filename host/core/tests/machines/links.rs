@@ -406,3 +406,23 @@ fn a_peer_that_says_no_hello_is_let_go_and_dialled_again_later() {
     nodes.pass(3000);
     assert_eq!(nodes.served(higher), Some(true));
 }
+
+#[test]
+fn a_wall_clock_that_most_peers_contradict_is_corrected_until_they_agree_again() {
+    let mut nodes = Nodes::new(3);
+    (0..3).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    let connections = [1, 2].map(|peer| nodes.links[0].as_ref().and_then(|links| links.connection(node(peer))).expect("connected"));
+    let corrections = |nodes: &Nodes| -> Vec<i64> {
+        let all = nodes.outputs[0].iter();
+        all.filter_map(|output| if let LinkOutput::CorrectClock(ms) = output { Some(*ms) } else { None }).collect()
+    };
+    let own_ms = at(nodes.now_ms).wall_ms;
+    nodes.event(0, LinkEvent::Clock(connections[0], own_ms + 3_600_000));
+    assert_eq!(corrections(&nodes), [], "one peer against one");
+    nodes.event(0, LinkEvent::Clock(connections[1], own_ms + 3_600_000));
+    nodes.event(0, LinkEvent::Clock(connections[1], own_ms + 3_600_100));
+    assert_eq!(corrections(&nodes), [3_600_000], "once");
+    nodes.event(0, LinkEvent::Clock(connections[0], own_ms));
+    assert_eq!(corrections(&nodes), [3_600_000, 0]);
+}

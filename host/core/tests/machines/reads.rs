@@ -2,7 +2,7 @@
 
 use rejoin_core::shard::event::{Event, Merged};
 use rejoin_proto::catalog::{Activation, BucketProps, Quorum};
-use rejoin_proto::client::{Get, PutOutcome};
+use rejoin_proto::client::{Basis, Get, Put, PutOutcome};
 use rejoin_proto::fault::{MergeFault, TrapKind};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{Content, ErrorCode, Hlc, PluginDigest, ProfileId};
@@ -242,4 +242,28 @@ pub(crate) fn a_repair_asks_for_no_answer() {
     assert_eq!(cluster.wire.len(), 2);
     cluster.deliver();
     assert!(cluster.agrees("k", &[0, 1, 2]));
+}
+
+/// A node starts with a clock that is ten years ahead, and learns it from its peers.
+#[test]
+fn a_corrected_clock_hides_no_live_value_and_stamps_none_in_the_future() {
+    const YEARS_MS: u64 = 10 * 365 * 86_400_000;
+    let mut cluster = Cluster::new(3, BucketProps::default());
+    cluster.put(1, Put { ttl_ms: Some(86_400_000), ..put("k", "lives for a day", 1) });
+    cluster.nodes[0].ahead_ms = YEARS_MS;
+    cluster.event(0, Event::CorrectClock(-(YEARS_MS as i64)));
+    assert_eq!(cluster.refused(0, Put { basis: Basis::Create, ..put("k", "new", 2) }), ErrorCode::Exists);
+    assert_eq!(cluster.put(0, put("k", "beside it", 3)).outcome, PutOutcome::Stored);
+    assert_eq!(cluster.get(0, get("k")).siblings.len(), 2);
+    for node in 0..3 {
+        let copy = cluster.stored(node, "k");
+        assert_eq!(copy.entries.len(), 2, "node {node}");
+        assert!(copy.entries.iter().all(|entry| entry.stamp.ms() < WALL_MS + 1000), "node {node}: {copy:?}");
+    }
+    // Somebody sets the clock: the correction would make it wrong again.
+    cluster.nodes[0].ahead_ms = 0;
+    cluster.pass(10);
+    assert_eq!(cluster.get(0, get("k")).siblings.len(), 2);
+    cluster.pass(86_400_000 + 1);
+    assert_eq!(cluster.get(0, get("k")).value.as_deref(), Some(&b"beside it"[..]), "its time is over now");
 }

@@ -98,7 +98,7 @@ impl World {
     /// The actors that a node announces.
     pub(super) fn actors(&self, at: NodeIndex) -> Vec<ActorNext> {
         let running = self.nodes[usize::from(at)].running.as_ref();
-        running.map(|running| running.shards.iter().flat_map(|post| post.batch.shard().actors()).collect()).unwrap_or_default()
+        running.map(|running| running.shards.iter().flat_map(|task| task.batch.shard().actors()).collect()).unwrap_or_default()
     }
 
     /// Hands an event to a node's links, and carries out their outputs.
@@ -187,6 +187,10 @@ impl World {
                     self.recorder.mark("wrong clock told");
                     self.note(at, || lines.join("; "));
                 }
+            }
+            LinkOutput::CorrectClock(ms) => {
+                self.recorder.mark("wall clock corrected");
+                self.tell_all(at, &Event::CorrectClock(ms));
             }
             LinkOutput::CompareCatalog(peer, digest) => self.tell_control(at, CatalogEvent::PeerReady(peer, digest), None),
             LinkOutput::Refused(_, why) => panic!("equal nodes refuse each other: {why}"),
