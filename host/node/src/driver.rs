@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use rejoin_core::node::batch::{GroupCommit, Input, Output};
-use rejoin_core::shard::event::{Event, MergeTicket, ReplyTo};
+use rejoin_core::shard::event::{Event, MergeTicket, Now, ReplyTo};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{Reply, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest};
@@ -176,10 +176,11 @@ impl Driver {
                 }
             };
             self.batch.handle(now, Input::Event(event), &mut self.store);
+            if self.batch.is_full() {
+                self.commit(state, now);
+            }
         }
-        let mut outputs = Vec::new();
-        self.batch.commit(now, &mut self.store, &mut outputs);
-        self.act(state, outputs);
+        self.commit(state, now);
         if self.batch.has_failed() {
             // Actors that were not written must not be announced. The callers see that the shard is gone.
             state.actors.clear();
@@ -188,6 +189,12 @@ impl Driver {
             let _ = answer.send(self.batch.shard().actors());
         }
         stop
+    }
+
+    fn commit(&mut self, state: &mut DriverState, now: Now) {
+        let mut outputs = Vec::new();
+        self.batch.commit(now, &mut self.store, &mut outputs);
+        self.act(state, outputs);
     }
 
     /// The span of a request on this node. The trace id is the same on every node that handles the request.

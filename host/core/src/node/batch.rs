@@ -9,14 +9,21 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
 
+use bytes::Bytes;
+
 use rejoin_proto::NodeId;
 use rejoin_proto::client::Reply;
-use rejoin_proto::peer::{ActorNext, PeerEnvelope};
+use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
 
 use super::sync_queue::SyncQueue;
+use crate::causal;
 use crate::port::{CommitSeq, Journal, StoreFault};
 use crate::shard::Shard;
 use crate::shard::event::{Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, ReplyTo, ValidateJob, ValidateTicket};
+
+/// The bytes of values in the effects of a batch at which the batch is full. The budget of requests under way does not
+/// bound them: a read that one copy answers has ended while its reply still waits for the commit.
+pub const FULL_BATCH_BYTES: usize = 16 << 20;
 
 /// An input of a batch.
 #[derive(Debug)]
@@ -73,6 +80,9 @@ pub struct GroupCommit {
     tickets: SyncQueue<DurableTicket>,
     /// Effects of the current batch, and the peers whose actors were checked in it.
     effects: Vec<Effect>,
+    /// The bytes of values in them, and how many of them are counted.
+    effect_bytes: usize,
+    counted: usize,
     checked: Vec<(NodeId, u64)>,
     fault: Option<String>,
     failed: bool,
@@ -84,7 +94,7 @@ impl GroupCommit {
     #[must_use]
     pub fn new(shard: Shard, synced: CommitSeq, max_waiting: usize) -> Self {
         let (held, tickets) = (SyncQueue::new(max_waiting, synced), SyncQueue::new(max_waiting, synced));
-        Self { shard, held, tickets, effects: Vec::new(), checked: Vec::new(), fault: None, failed: false }
+        Self { shard, held, tickets, effects: Vec::new(), effect_bytes: 0, counted: 0, checked: Vec::new(), fault: None, failed: false }
     }
 
     /// The shard. Between two batches its state is that of the journal.
@@ -123,6 +133,15 @@ impl GroupCommit {
             }
             Input::Synced(Err(fault)) => self.fault = Some(fault.to_string()),
         }
+        self.effect_bytes += self.effects[self.counted..].iter().map(value_bytes).sum::<usize>();
+        self.counted = self.effects.len();
+    }
+
+    /// Whether the batch should be committed before it takes another input, because its effects hold
+    /// [`FULL_BATCH_BYTES`].
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.effect_bytes >= FULL_BATCH_BYTES
     }
 
     /// Ends the batch: durable requests hear of the disk, the journal is written, and `outputs` gets what may leave
@@ -139,6 +158,7 @@ impl GroupCommit {
             self.shard.handle(now, Event::Durable(ticket), store, &mut self.effects);
         }
         self.shard.handle(now, Event::Tick, store, &mut self.effects);
+        (self.effect_bytes, self.counted) = (0, 0);
         let fault = self.fault.take().or_else(|| fatal(&self.effects));
         let committed = match fault {
             Some(why) => Err(why),
@@ -196,6 +216,27 @@ impl GroupCommit {
     pub fn needs_sync(&self) -> bool {
         self.held.needs_sync() || self.tickets.needs_sync()
     }
+}
+
+/// The bytes of the values that an effect holds.
+fn value_bytes(effect: &Effect) -> usize {
+    match effect {
+        Effect::Reply { reply, .. } => reply_bytes(reply),
+        Effect::Send { envelope, .. } => match &envelope.body {
+            PeerBody::ReadReply { copy: Ok(object), .. } => causal::value_bytes(object),
+            PeerBody::Replicate(message) => causal::value_bytes(&message.state),
+            PeerBody::ForwardReply { reply, .. } => reply_bytes(reply),
+            _ => 0,
+        },
+        Effect::Merge(_, job) => job.siblings.iter().map(|sibling| sibling.value.len()).sum(),
+        _ => 0,
+    }
+}
+
+fn reply_bytes(reply: &Reply) -> usize {
+    let Reply::Get(get) = reply else { return 0 };
+    let single = [&get.value, &get.shown].into_iter().flatten().map(Bytes::len).sum::<usize>();
+    single + get.siblings.iter().map(|sibling| sibling.value.len()).sum::<usize>()
 }
 
 /// Why the store has failed, if the shard met that within the batch.
