@@ -1,14 +1,14 @@
-//! Decides: causality, quorums, placement, coordination and the catalog.
+//! The decisions of a node, as pure state machines: causality, quorums, placement, coordination and the catalog.
 //!
-//! What is here: pure state machines. Time, randomness, the network and plugins come in as arguments and events and go
-//! out as effects; the only thing that is asked directly is a synchronous [`port::Store`]. What is not here: files,
-//! clocks, threads, sockets, WebAssembly. The crate is `no_std`, so that none of them can slip in.
+//! Time, random numbers, messages and results of plugins come in as arguments and events, and requests to the outside
+//! go out as effects. Only the disk is asked directly, through a synchronous [`port::Store`]. There are no files,
+//! clocks, threads, sockets or WebAssembly here: the crate is `no_std`.
 //!
 //! ```
 //! use rejoin_core::causal::{self, Write};
 //! use rejoin_proto::{ActorId, Content, Dot, Hlc, Object, VersionVector};
 //!
-//! // Two replicas take a write each, neither having seen the other's ...
+//! // Two replicas take a write each, and neither has seen the other's ...
 //! let write = |actor, value: &'static str| {
 //!     let mut object = Object::default();
 //!     let dot = Dot { actor: ActorId(actor), counter: 1 };
@@ -16,13 +16,13 @@
 //!     causal::put(&mut object, Write { seen: VersionVector::new(), dot, content, stamp: Hlc::from_ms(1), expires: None });
 //!     object
 //! };
-//! // ... and when they meet, both values are there.
+//! // ... so their join has both values.
 //! let (joined, _) = causal::sync(&write(1, "milk"), &write(2, "bread"));
 //! assert_eq!(causal::visible(&joined, 0).len(), 2);
 //! ```
 //!
-//! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`quorum`], [`placement`], [`port`], [`view`], [`shard`],
-//! [`control`], [`node`].
+//! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`quorum`], [`placement`], [`port`], [`view`],
+//! [`shard`], [`control`], [`node`].
 //!
 //! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a
 //! copy of the core without that line, which a test must catch.

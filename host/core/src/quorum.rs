@@ -39,8 +39,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Waits, in each layout in which one of the asked nodes counts, for `needed` good answers, of which `needed_owners`
-    /// from owners.
+    /// Waits, in each layout in which one of the asked nodes counts, for `needed` good answers, of which
+    /// `needed_owners` from owners.
     #[must_use]
     pub fn new(needed: u8, needed_owners: u8, asked: impl IntoIterator<Item = (NodeId, Seat)>) -> Self {
         let waiting: Nodes = asked.into_iter().collect();

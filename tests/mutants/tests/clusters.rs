@@ -1,11 +1,10 @@
-//! The checkers must be able to fail: rules of the core are broken, one at a time, and each is caught on whole
-//! simulated clusters by the checker that is named for it. The sound core is not accused on the very same seeds.
+//! Mutants on whole simulated clusters: rules of the core are broken, one at a time, and the checker named for the rule
+//! must find it. On the same seeds nothing is found without the mutant.
 //!
-//! Every rule also has a test of its own that misses it, see `core.rs`. Here are those whose breach shows in
-//! what clients and owners see. Options favour the breach, so that a few seeds are enough; which seed it is does not
-//! matter. Each mutant is hunted several times on seeds of their own, and the median number of operations until it is
-//! caught is printed. `REJOIN_MUTANTS=Name,Name cargo test --workspace --test clusters -- --nocapture` hunts some of
-//! them.
+//! Every rule also has a test of its own, see `core.rs`. Here are the rules whose breach shows in what clients and
+//! owners see. The options make the breach likely, so that a few seeds are enough; any seed will do. Each mutant is
+//! hunted several times on seeds of their own, and the median number of operations until it is caught is printed.
+//! `REJOIN_MUTANTS=Name,Name cargo test --workspace --test clusters -- --nocapture` hunts some of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -16,14 +15,14 @@ use rejoin_mutant_sim::history::Kind;
 use rejoin_mutant_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
 use rejoin_mutant_sim::run::{self, CATALOG, CLASHES, LIVENESS, PANIC};
 
-/// So many seeds are tried before a mutant counts as having survived.
+/// The seeds that are tried before a mutant has survived.
 const SEEDS: u64 = 100;
 /// Hunts for each mutant, an odd number for the sake of the median.
 const HUNTS: u64 = 3;
 /// A virtual second, in microseconds.
 const SECOND: u64 = 1_000_000;
 
-/// A broken rule, the checkers of which one must catch it, and what favours that.
+/// A broken rule, the checkers of which one must find it, and the options that make that likely.
 struct Mutant {
     rule: Rule,
     /// Rules that are broken along with it, because each of them hides its absence. The core that lacks only these must
@@ -131,12 +130,12 @@ const fn mutant(rule: Rule, caught_by: &'static [&'static str], favour: fn(&mut 
     Mutant { rule, along_with: &[], caught_by, favour }
 }
 
-/// A rule that is a second safety behind others.
+/// A rule that backs up others.
 const fn behind(rule: Rule, along_with: &'static [Rule], caught_by: &'static [&'static str], favour: fn(&mut Options)) -> Mutant {
     Mutant { rule, along_with, caught_by, favour }
 }
 
-/// Many who ask much of one key.
+/// Many busy sessions on one key.
 fn crowd(options: &mut Options) {
     (options.clients.sessions, options.clients.think_us, options.buckets[0].keys) = (12, 2000, 1);
 }
@@ -201,7 +200,7 @@ fn retries(options: &mut Options) {
     options.faults.reset = SECOND / 4;
 }
 
-/// A small cluster that is asked much of one set, with a network that loses a little and nothing else that goes wrong.
+/// A small cluster with a busy bucket of sets, a network that loses a little, and no other fault.
 fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     let mut options = Options::draw(seed);
     let bucket = BucketOptions { kind: Kind::Set, n: 3, r: 2, w: 2, fsync: true, siblings: 32, plugin: false, keys: 2 };
@@ -234,7 +233,7 @@ fn hunt(mutant: &Mutant, first_seed: u64) -> Option<Caught> {
         let report = without(mutant.rule, || without_what_hides(mutant, seed));
         operations += report.operations;
         let finding = report.findings.into_iter().find(|finding| mutant.caught_by.contains(&finding.checker))?;
-        // What is found without the mutant too is no catch of it.
+        // A finding without the mutant proves nothing.
         let is_hidden = !mutant.along_with.is_empty();
         let accused = is_hidden && !without_what_hides(mutant, seed).findings.is_empty();
         (!accused).then_some(Caught { seed, finding, operations })
@@ -247,7 +246,7 @@ fn hunted() -> Vec<&'static Mutant> {
     MUTANTS.iter().filter(|mutant| wanted.is_empty() || wanted.split(',').any(|name| name == format!("{:?}", mutant.rule))).collect()
 }
 
-/// Hunts a mutant, and tells what is wrong with the hunt.
+/// Hunts a mutant. The error says what is wrong.
 #[allow(clippy::print_stdout)] // The figures are part of what a run of the tests prints.
 fn judge(mutant: &Mutant) -> Result<(), String> {
     let mut operations = Vec::new();
@@ -288,7 +287,7 @@ fn every_mutant_is_caught_by_name_and_the_sound_core_is_not_accused() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-/// The first seed from there on with which a rule is missed.
+/// The first seed from there on that finds the breach of a rule.
 fn miss(rule: Rule, from: u64) -> run::Report {
     let runs = (from..from + 200).map(|seed| without(rule, || run::with(Options::draw(seed), None)));
     runs.into_iter().find(|report| !report.findings.is_empty()).unwrap_or_else(|| panic!("{rule:?} is not missed"))

@@ -36,7 +36,7 @@ use std::panic::catch_unwind;
 
 use rejoin_core::mutants::{Rule, without};
 
-/// The test that misses a rule.
+/// The test that fails when a rule is broken.
 fn catcher(rule: Rule) -> fn() {
     match rule {
         Rule::LossEndsTenures => scenarios::an_acknowledged_write_survives_its_coordinators_crash_before_its_own_fsync,

@@ -1,6 +1,6 @@
 //! The core with every mutant in it, each behind a switch.
 //!
-//! A test that passes proves little unless it fails where it should. Each file of `mutants/` breaks one rule of
+//! A test proves little unless it fails when the rule is broken. Each file of `mutants/` breaks one rule of
 //! `host/core`: it names the text that keeps the rule and the text that does not. The build script copies the source of
 //! the core and splices all of them in, so this crate has the interface of `rejoin_core`, and behaves like it until
 //! [`without`] breaks a rule. The product contains nothing of this.

@@ -1,8 +1,8 @@
-//! Races: two changes of one record that did not know of each other. The record with the higher rank wins on every node.
-//! Here is what becomes of the loser, and what its operator is told.
+//! Races: two changes of one record that did not know of each other. The record with the higher rank wins on every
+//! node. Here is what becomes of the loser, and what its operator is told.
 //!
-//! A bucket that loses its name has an id of its own, so its objects are not read as the winner's, under another n. It is
-//! kept under a name made of its id, so that no acknowledged write is lost.
+//! A bucket that loses its name has an id of its own, so its objects are not read as the winner's, under another n. It
+//! is kept under a name made of its id, so that no acknowledged write is lost.
 
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::{ErrorCode, ErrorReply, Name};

@@ -36,8 +36,8 @@ impl Disks {
         Self { own, replaced: None, peers: BTreeMap::new() }
     }
 
-    /// Remembers a peer's disk. Returns whether anything has changed. A peer that does not know yet that its directory was
-    /// replaced keeps its old id here, so that it is told again after a crash.
+    /// Remembers a peer's disk. Returns whether anything has changed. A peer that does not know yet that its directory
+    /// was replaced keeps its old id here, so that it is told again after a crash.
     pub(crate) fn remember(&mut self, peer: NodeId, disk: DiskId, knows_it_was_replaced: bool) -> bool {
         match self.peers.get(&peer) {
             Some(known) if *known == disk || !knows_it_was_replaced => false,
@@ -48,8 +48,8 @@ impl Disks {
         }
     }
 
-    /// Takes in which disk of this node a peer remembers. Returns whether this node learns from it that its directory was
-    /// replaced.
+    /// Takes in which disk of this node a peer remembers. Returns whether this node learns from it that its directory
+    /// was replaced.
     pub(crate) fn remembered_by(&mut self, by: &Name, remembered: Option<DiskId>) -> bool {
         let replaced = self.replaced.is_none() && remembered.is_some_and(|disk| disk != self.own);
         if replaced {

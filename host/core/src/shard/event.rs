@@ -16,9 +16,9 @@ use crate::view::ClusterView;
 /// The time, as the shell reads it once per batch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Now {
-    /// Microseconds of a clock that never goes back. For deadlines.
+    /// Microseconds of a clock that never goes back, for deadlines.
     pub mono_us: u64,
-    /// Milliseconds since 1970. For stamps and time to live; it may jump.
+    /// Milliseconds since 1970, for stamps and times to live. It may jump.
     pub wall_ms: u64,
 }
 
@@ -36,25 +36,23 @@ pub struct ReplyTo {
 pub enum Event {
     /// Layout or catalog have changed.
     View(Arc<ClusterView>),
-    /// From now on requests are taken. Unless every peer has had its say about this node's actors, their tenures end
-    /// first.
+    /// Requests are taken from now on. Unless every peer could object to this node's actors, their tenures end first.
     Serving {
-        /// Whether every peer has had its say.
+        /// Whether every peer could object.
         met_all: bool,
     },
-    /// The node's data directory was replaced: this replica has lost what the old one held, and its copies do not count
-    /// in a read.
+    /// The node's data directory was replaced by an empty one. The copies of this replica do not count in reads.
     Replaced,
-    /// The node-wide start id, which stands for the start ids of all shards.
+    /// The node's start id, made of those of all shards.
     Start(StartId),
     /// A peer is connected, and can be asked.
     PeerUp(NodeId),
     /// A peer has announced its actors in this shard's partitions. The shard objects to those that it has seen later
     /// writes of.
     PeerActors(NodeId, Vec<ActorNext>),
-    /// A peer's connection is lost. Nothing sent on it will be answered.
+    /// The connection to a peer is lost. Requests to it will not be answered.
     PeerDown(NodeId),
-    /// A peer is about to stop: nothing more is asked of it, and what was asked of it may still be answered.
+    /// A peer is about to stop. It is asked nothing more; requests under way may still be answered.
     PeerLeaving(NodeId),
     /// This node's wall clock is wrong, by the clocks of most nodes: so many milliseconds are to be added to it. 0: it
     /// is good.
@@ -63,13 +61,13 @@ pub enum Event {
     Client(ClientRequest),
     /// A message of another node.
     Peer(NodeId, PeerEnvelope),
-    /// What became of an [`Effect::Merge`].
+    /// The result of an [`Effect::Merge`].
     Merged(MergeTicket, Result<Merged, PluginError>),
-    /// What became of an [`Effect::Validate`].
+    /// The result of an [`Effect::Validate`].
     Validated(ValidateTicket, Result<(), PluginError>),
-    /// What [`Effect::WhenDurable`] asked for has come: everything up to it is on the disk.
+    /// The answer to [`Effect::WhenDurable`]: its batch is on the disk.
     Durable(DurableTicket),
-    /// A client has the answers to these writes, and will not repeat them.
+    /// A client has the answers to these writes, and will not retry them.
     Settled(Vec<Receipt>),
     /// Time has passed; due at [`crate::shard::Shard::next_wake_us`].
     Tick,
@@ -78,17 +76,17 @@ pub enum Event {
 /// A client's request.
 #[derive(Clone, Debug)]
 pub struct ClientRequest {
-    /// To whom the reply goes.
+    /// Where the reply goes.
     pub reply_to: ReplyTo,
-    /// The token's tenant.
+    /// The tenant of the client's token.
     pub tenant: TenantId,
     /// The layout by which it was routed. Not looked at yet: there is one layout.
     pub layout: LayoutRef,
     /// Follows the request through every node.
     pub trace: u64,
-    /// When the client stops waiting, in microseconds of [`Now::mono_us`].
+    /// The deadline, in microseconds of [`Now::mono_us`].
     pub deadline_us: u64,
-    /// What is wanted.
+    /// The request itself.
     pub request: DataRequest,
 }
 
@@ -104,64 +102,64 @@ pub struct ValidateTicket(pub(crate) u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct DurableTicket(pub(crate) u64);
 
-/// A merge to be run.
+/// A merge for a plugin to run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MergeJob {
-    /// By which component.
+    /// The component.
     pub plugin: PluginDigest,
-    /// For which bucket: each has its share of the threads.
+    /// The bucket. Each bucket has its share of the threads.
     pub bucket: BucketId,
     /// The bucket's name, for logs.
     pub bucket_name: Name,
-    /// For which key.
+    /// The key, for the plugin.
     pub key: Bytes,
     /// The key's place on the ring, for logs.
     pub key_hash: u128,
-    /// One sibling (to be shown only) or more, in canonical order.
+    /// The inputs in canonical order. A single one is shown only.
     pub siblings: Vec<Sibling>,
-    /// Whether the readable form is wanted.
+    /// Whether the reader wants the readable form too.
     pub show: bool,
-    /// Fuel it may burn.
+    /// The limit of fuel.
     pub fuel: u64,
-    /// Linear memory it may have, in bytes.
+    /// The limit of linear memory, in bytes.
     pub memory_bytes: u32,
-    /// The most bytes of its result.
+    /// The limit of the result, in bytes.
     pub result_bytes: u32,
-    /// When nobody waits for it any more, in microseconds of [`Now::mono_us`].
+    /// The deadline of the request, in microseconds of [`Now::mono_us`].
     pub deadline_us: u64,
 }
 
 /// A merge's result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Merged {
-    /// The value. For a single sibling, that one's.
+    /// The merged value. Of a single sibling its own.
     pub value: Bytes,
-    /// Its readable form, if it was wanted and the plugin has one.
+    /// The readable form, if it was wanted and the plugin has one.
     pub shown: Option<Bytes>,
-    /// What it ran under.
+    /// The engine's profile.
     pub profile: ProfileId,
 }
 
-/// A value to be validated before it is written.
+/// A value for a plugin to validate before it is written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ValidateJob {
-    /// By which component.
+    /// The component.
     pub plugin: PluginDigest,
-    /// For which bucket: each has its share of the threads.
+    /// The bucket. Each bucket has its share of the threads.
     pub bucket: BucketId,
     /// The bucket's name, for logs.
     pub bucket_name: Name,
-    /// For which key.
+    /// The key, for the plugin.
     pub key: Bytes,
     /// The key's place on the ring, for logs.
     pub key_hash: u128,
     /// The value.
     pub value: Bytes,
-    /// Fuel it may burn.
+    /// The limit of fuel.
     pub fuel: u64,
-    /// Linear memory it may have, in bytes.
+    /// The limit of linear memory, in bytes.
     pub memory_bytes: u32,
-    /// When nobody waits for it any more, in microseconds of [`Now::mono_us`].
+    /// The deadline of the request, in microseconds of [`Now::mono_us`].
     pub deadline_us: u64,
 }
 
@@ -249,25 +247,25 @@ pub enum Effect {
         /// The reply.
         reply: Reply,
     },
-    /// A plugin to be run; [`Event::Merged`] answers, whatever happens.
+    /// A merge to run. [`Event::Merged`] answers in any case.
     Merge(MergeTicket, MergeJob),
-    /// A value to be validated by a plugin; [`Event::Validated`] answers, whatever happens.
+    /// A value to validate. [`Event::Validated`] answers in any case.
     Validate(ValidateTicket, ValidateJob),
-    /// [`Event::Durable`] is wanted as soon as this batch is on the disk.
+    /// Send [`Event::Durable`] as soon as this batch is on the disk.
     WhenDurable(DurableTicket),
-    /// A tenure has ended: the node's start id is to be made anew from this shard's.
+    /// This shard's start id has changed: the node's is to be made anew.
     StartRenewed(u64),
-    /// Something that a person should know.
+    /// Something that an operator should know.
     Alarm(Alarm),
     /// The store has failed for good: the node must stop.
     Fatal(String),
 }
 
-/// Something that a person should know.
+/// Something that an operator should know.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Alarm {
-    /// A disk was cloned or went back before this node knew.
+    /// A disk was cloned or went back, and wrote before that was noticed.
     #[error("one dot under two values in {object:?}: a disk was cloned or restored; both values are kept")]
     OneDotTwoValues {
         /// Where.

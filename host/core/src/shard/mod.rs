@@ -42,41 +42,41 @@ use crate::retries::Retries;
 use crate::tenure::{Observed, Tenures};
 use crate::view::ClusterView;
 
-/// How often what is durable only lazily is written down, in microseconds.
+/// The pause between two writes of lazily durable rows, in microseconds.
 const UPKEEP_US: u64 = 1_000_000;
-/// The most rows of the request-id table that are dropped at once, and after how many microseconds the next may be: few
-/// and often, because requests wait meanwhile.
+/// The most retry rows that are dropped at once, and the pause before the next, in microseconds: few and often, because
+/// requests wait meanwhile.
 const EXPIRED_AT_ONCE: usize = 256;
 const NEXT_EXPIRED_US: u64 = 1_000;
 
-/// What a shard is made with.
+/// The configuration of a shard.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// This node.
     pub node: NodeId,
     /// Which of the node's shards it is.
     pub shard: u16,
-    /// Seals contexts.
+    /// The key that seals contexts.
     pub contexts: ContextKey,
     /// How far clocks may differ, in milliseconds.
     pub max_skew_ms: u64,
-    /// For how long a retry is recognised, in milliseconds.
+    /// The time for which a retry is recognised, in milliseconds.
     pub retry_window_ms: u64,
-    /// The most bytes that the writes remembered for their retries take, in memory and in each segment of the journal.
+    /// The limit of retry rows, in bytes: in memory, and in each segment of the journal.
     pub max_retry_bytes: usize,
-    /// The most requests under way; one more is answered *overloaded*.
+    /// The limit of requests under way. Any more are answered *overloaded*.
     pub max_ops: usize,
-    /// The most bytes that requests under way may hold: values that are written, and copies that were read. What would
-    /// need more is answered *overloaded*, unless it is alone.
+    /// The limit of bytes that requests under way hold: values to be written, and copies that were read. A request that
+    /// would exceed it is answered *overloaded*, unless it is alone.
     pub max_op_bytes: usize,
-    /// Data may be gone (lost, or unsynced at an operating system's end): no actor of the last run goes on.
+    /// Whether data may be gone (lost, or unsynced when the machine went down): then no actor of the last run goes on.
     pub lost: bool,
-    /// The data directory was replaced by an empty one, and the replica is not rebuilt: its copies do not count in a
-    /// read.
+    /// Whether the data directory was replaced by an empty one and the replica is not rebuilt: then its copies do not
+    /// count in reads.
     pub replaced: bool,
 }
 
-/// What a shard has done since it was made.
+/// Counts of what a shard has done since it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[allow(missing_docs)] // The names say it, and the metrics page explains each.
 pub struct Counters {
@@ -134,11 +134,11 @@ pub struct Shard {
     deadlines: BTreeSet<(u64, u64)>,
     /// The operation of each write, so that a retry finds the attempt under way.
     writing: BTreeMap<Claim, u64>,
-    /// Reads that have been answered and only wait for late owners, to repair them. They take no request's place.
+    /// Answered reads that wait for late owners, to repair them. They do not count as requests under way.
     lingering: BTreeSet<u64>,
     /// Store keys whose copy was damaged when it was last asked for.
     unreadable: BTreeSet<Bytes>,
-    /// Up to which of the store's writes what is lost for good has ended its partition's tenure.
+    /// Per partition, the write number of the store up to which losses have ended the tenure.
     lost_upto: BTreeMap<PartitionId, u64>,
     next_op: u64,
     next_upkeep_us: u64,
@@ -150,7 +150,7 @@ impl Shard {
     /// Opens a shard on what the store kept.
     ///
     /// # Errors
-    /// What the store says; the node must not start then.
+    /// A fault of the store. The node must not start then.
     pub fn open(config: Config, view: Arc<ClusterView>, mut rng: Prng, store: &mut dyn Store) -> Result<Self, StoreFault> {
         let observed = Observed::open(store)?;
         // Rule: observed ends a tenure. A counter of an own actor is noted only after its tenure has ended.
@@ -188,7 +188,7 @@ impl Shard {
         })
     }
 
-    /// What the node's handshakes announce for this shard.
+    /// The actors that the node's handshakes announce for this shard.
     #[must_use]
     pub fn actors(&self) -> Vec<ActorNext> {
         self.tenures.announce()
@@ -200,13 +200,13 @@ impl Shard {
         self.tenures.start()
     }
 
-    /// What it has done since it was made.
+    /// Counts since it was opened.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Requests under way.
+    /// The number of requests under way.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.ops.len()
@@ -218,7 +218,7 @@ impl Shard {
         self.op_bytes
     }
 
-    /// The bytes that the writes remembered for their retries take.
+    /// The bytes that the retry rows take.
     #[must_use]
     pub fn retry_bytes(&self) -> usize {
         self.retries.bytes()
@@ -231,14 +231,14 @@ impl Shard {
         self.deadlines.first().map_or(own, |&(at, _)| at.min(own))
     }
 
-    /// Whether the store has yet to take the end of a tenure, because it was full or busy. Until then a start must be
-    /// told again that data may be gone.
+    /// Whether the end of a tenure is owed, because the store was full or busy. Until then a start must be told again
+    /// that data may be gone.
     #[must_use]
     pub fn owes_ends(&self) -> bool {
         self.tenures.owes()
     }
 
-    /// Whether something that was asked of a peer is not answered yet.
+    /// Whether a request to a peer is not answered yet.
     #[must_use]
     pub fn waits_for(&self, peer: NodeId) -> bool {
         self.ops.values().any(|op| op.waits_for(peer))
@@ -441,15 +441,14 @@ impl Shard {
         }
     }
 
-    /// Clients have their answers to these writes and will not repeat them: their rows go with the next change, or the
-    /// next look.
+    /// Clients will not retry these writes: their rows go with the next change, or the next upkeep.
     fn settle_retries(&mut self, turn: &Turn<'_>, receipts: Vec<Receipt>) {
         for receipt in receipts {
             self.counters.retries_settled += u64::from(self.retries.settle(turn.store, receipt));
         }
     }
 
-    /// The epoch of rows that are written now.
+    /// The epoch of retry rows that are written now.
     fn retry_epoch(&mut self, now: Now) -> u64 {
         // Rule: retries age by running time.
         self.retries.epoch(now.mono_us)
@@ -558,7 +557,7 @@ impl Shard {
     }
 }
 
-/// Writes what a start owes. A disk without room for it does not keep the shard from its reads.
+/// Writes the ends that a start owes. A full disk must not keep the shard from serving reads.
 fn settle_at_open(tenures: &mut Tenures, store: &mut dyn Store) -> Result<(), StoreFault> {
     let mut change = Change::default();
     tenures.settle(&mut change);

@@ -240,8 +240,8 @@ impl Shard {
         self.read_step(turn, op)
     }
 
-    /// What a create has found. Nothing: the write goes on with the context of that nothing, so that it replaces what was
-    /// deleted before. Something: it is refused.
+    /// What a create has found. Nothing: the write goes on with the context of that nothing, so that it replaces what
+    /// was deleted before. Something: it is refused.
     fn created(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put, nothing: bool) -> Step {
         let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         if !nothing {
@@ -292,7 +292,8 @@ impl Shard {
         }
     }
 
-    /// The deadline has come: the reader is told, if it has no reply yet, and the owners that have answered are repaired.
+    /// The deadline has come: the reader is told, if it has no reply yet, and the owners that have answered are
+    /// repaired.
     pub(super) fn read_timed_out(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>) -> Step {
         let Work::Read(read) = &mut op.work else { return Step::Done };
         match &read.phase {
@@ -311,8 +312,8 @@ impl Shard {
         Step::Done
     }
 
-    /// Read repair: this node takes the join, and folds it if a plugin has run and its inputs are still there unchanged.
-    /// Every owner whose copy differs, or cannot be read, is sent the result.
+    /// Read repair: this node takes the join, and folds it if a plugin has run and its inputs are still there
+    /// unchanged. Every owner whose copy differs, or cannot be read, is sent the result.
     pub(super) fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
         let Work::Read(read) = &op.work else { return };
         let sound = read.copies.iter().all(|&(_, current)| current) && read.damaged.is_empty();

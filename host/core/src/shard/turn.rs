@@ -69,8 +69,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Ends the tenure of an actor of which someone has seen more than it has written. That is noted as what is seen of
-    /// others is: should the end be lost with this process, the next start knows it from there.
+    /// Ends the tenure of an actor of which someone has seen more than it has written. The counter is also noted among
+    /// the observed ones: if the end is lost with this process, the next start finds it there.
     pub(super) fn end_outrun(&mut self, turn: &mut Turn<'_>, partition: PartitionId, seen: &VersionVector, why: &'static str) {
         self.observed.note(partition, seen, |_| false);
         self.end_tenure(turn, partition, EndCause::OldDisk, why);
@@ -148,7 +148,7 @@ impl Shard {
         tally
     }
 
-    /// An error that tells how a quorum was missed.
+    /// An error that names the nodes by which a quorum was missed.
     pub(super) fn quorum_error(&mut self, code: ErrorCode, message: &str, tally: &Tally) -> Reply {
         self.counters.quorum_failures += 1;
         let verdict = |(node, why): (NodeId, &str)| NodeFailure { node: self.view.node_name(node), why: why.into() };
@@ -158,7 +158,7 @@ impl Shard {
 }
 
 impl Shard {
-    /// A refusal of this node's own store, for a client.
+    /// The error for a client when this node's own store refuses.
     pub(super) fn store_error(&self, code: ErrorCode) -> Reply {
         let name = self.view.node_name(self.config.node);
         let message = match code {
@@ -177,7 +177,7 @@ impl Shard {
     }
 }
 
-/// What a fault of this node's own store is called. One for good is also told to the shell.
+/// The error code of a fault of this node's own store. A failure for good is also told to the shell.
 pub(super) fn fault_code(turn: &mut Turn<'_>, fault: StoreFault) -> ErrorCode {
     match fault {
         StoreFault::Full => ErrorCode::DiskFull,
