@@ -56,7 +56,7 @@ impl Processes {
     /// # Errors
     /// A process cannot be started.
     pub(crate) fn start(&mut self) -> Result<Vec<u32>, Failure> {
-        let rejoin = std::env::current_exe().map_err(|why| Failure::usage(format!("this program cannot find itself: {why}")))?;
+        let rejoin = std::env::current_exe().map_err(|why| Failure::usage(format!("the path of this program cannot be found: {why}")))?;
         let mut ids = Vec::new();
         let threads = threads_each(self.cluster.nodes().len()).to_string();
         for node in self.cluster.nodes() {
@@ -80,7 +80,7 @@ impl Processes {
         loop {
             let ended = self.running.iter_mut().find_map(|(name, child)| Some((name, child.try_wait().ok()??)));
             if let Some((name, status)) = ended {
-                return Failure::usage(format!("{name} has ended by itself ({status}); what it said is above"));
+                return Failure::usage(format!("{name} has ended by itself ({status}); the end of its log is above"));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }

@@ -44,9 +44,9 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Re
         // The failure is reported below; an error of the stop adds nothing.
         let _ = node.stop().await;
         let what = format!("{name} has stopped: {why}");
-        return Err(Failure::new(Exit::Negative, what).next("repair the cause, then start it again: acknowledged writes are kept"));
+        return Err(Failure::new(Exit::Negative, what).next("remove the cause, then start it again: acknowledged writes are kept"));
     }
-    note(format!("{name} is stopping: requests under way end first"));
+    note(format!("{name} is stopping: pending requests are completed first"));
     node.stop().await.map_err(|why| Failure::new(Exit::Negative, format!("{name}: {why}")))?;
     note(format!("{name} has stopped"));
     Ok(())

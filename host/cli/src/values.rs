@@ -38,7 +38,7 @@ impl From<DurabilityArg> for Durability {
 
 /// Parses a length of time: a number and its unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no length of time: write a number and ms, s, m, h or d, such as 500ms or 7d");
+    let bad = || format!("{text:?} is not a length of time: write a number and ms, s, m, h or d, such as 500ms or 7d");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
     let (number, unit) = text.split_at(digits);
     let unit_ms: u64 = match unit {
@@ -50,7 +50,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(bad()),
     };
     let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms)).ok_or_else(bad)?;
-    if ms == 0 { Err(format!("{text:?} is no time at all")) } else { Ok(Duration::from_millis(ms)) }
+    if ms == 0 { Err(format!("{text:?} is zero: give a longer time")) } else { Ok(Duration::from_millis(ms)) }
 }
 
 /// Parses a time to live, or `none`.

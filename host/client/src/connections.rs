@@ -90,27 +90,27 @@ impl Connections {
         let dial = Session::open(&self.connector.endpoint, at, &self.connector.hello);
         let (session, layout) = tokio::time::timeout(limit, dial).await.map_err(|_| silent(&at, limit))??;
         let session = Arc::new(session);
-        let link = self.link(session.node, address);
-        *link.session.lock().await = Some(Arc::clone(&session));
+        let node = self.node(session.node, address);
+        *node.session.lock().await = Some(Arc::clone(&session));
         Ok((session, layout))
     }
 
     /// The session with a node, opened if there is none, within `limit` and the connect time-out.
     pub(crate) async fn session(self: &Arc<Self>, target: &Target, limit: Duration) -> Result<Opened, Error> {
-        let link = self.link(target.id, &target.address);
+        let node = self.node(target.id, &target.address);
         let limit = self.connector.connect_timeout.min(limit);
-        let opened = tokio::time::timeout(limit, self.reuse_or_open(&link, target)).await;
+        let opened = tokio::time::timeout(limit, self.reuse_or_open(&node, target)).await;
         let opened = opened.unwrap_or_else(|_| Err(silent(&target.address, limit)));
         match &opened {
-            Ok((_, Some(_))) => *lock(&link.health) = Health::Well,
+            Ok((_, Some(_))) => *lock(&node.health) = Health::Well,
             Ok(_) => {}
-            Err(_) => self.failed(target, &link),
+            Err(_) => self.failed(target, &node),
         }
         opened
     }
 
-    async fn reuse_or_open(&self, link: &NodeConnection, target: &Target) -> Result<Opened, Error> {
-        let mut slot = link.session.lock().await;
+    async fn reuse_or_open(&self, node: &NodeConnection, target: &Target) -> Result<Opened, Error> {
+        let mut slot = node.session.lock().await;
         if let Some(session) = slot.as_ref().filter(|session| session.is_open()) {
             return Ok((Arc::clone(session), None));
         }
@@ -124,13 +124,13 @@ impl Connections {
     /// Handles an unanswered request. If the session was `silent` it is dropped, and the node avoided: a killed node
     /// does not close its connections.
     pub(crate) fn unanswered(self: &Arc<Self>, target: &Target, session: &Arc<Session>, silent: bool) {
-        let link = self.link(target.id, &target.address);
+        let node = self.node(target.id, &target.address);
         if !silent && session.is_open() {
             return;
         }
-        self.failed(target, &link);
+        self.failed(target, &node);
         // The time of the call is over, so this must not wait. A task that holds the lock is dialling a new session.
-        if let Ok(mut slot) = link.session.try_lock()
+        if let Ok(mut slot) = node.session.try_lock()
             && slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, session))
         {
             *slot = None;
@@ -138,22 +138,22 @@ impl Connections {
     }
 
     /// Avoids a node and starts a probe, so that no caller has to wait for a dead node.
-    fn failed(self: &Arc<Self>, target: &Target, link: &Arc<NodeConnection>) {
-        if std::mem::replace(&mut *lock(&link.health), Health::Failed) == Health::Well {
-            let (connections, link) = (Arc::downgrade(self), Arc::downgrade(link));
-            tokio::spawn(probe(connections, link, self.connector.clone(), target.clone()));
+    fn failed(self: &Arc<Self>, target: &Target, node: &Arc<NodeConnection>) {
+        if std::mem::replace(&mut *lock(&node.health), Health::Failed) == Health::Well {
+            let (connections, node) = (Arc::downgrade(self), Arc::downgrade(node));
+            tokio::spawn(probe(connections, node, self.connector.clone(), target.clone()));
         }
     }
 
     /// Handles an answered request.
     pub(crate) fn answered(&self, target: &Target) {
-        *lock(&self.link(target.id, &target.address).health) = Health::Well;
+        *lock(&self.node(target.id, &target.address).health) = Health::Well;
     }
 
     /// Whether other nodes are to be preferred.
     pub(crate) fn avoided(&self, target: &Target) -> bool {
         let connections = lock(&self.connections);
-        connections.get(&(target.id, target.address.clone())).is_some_and(|link| *lock(&link.health) == Health::Failed)
+        connections.get(&(target.id, target.address.clone())).is_some_and(|node| *lock(&node.health) == Health::Failed)
     }
 
     /// Closes the connections to nodes that are not among these.
@@ -161,7 +161,7 @@ impl Connections {
         lock(&self.connections).retain(|(id, address), _| targets.iter().any(|target| target.id == *id && target.address == *address));
     }
 
-    fn link(&self, id: NodeId, address: &Address) -> Arc<NodeConnection> {
+    fn node(&self, id: NodeId, address: &Address) -> Arc<NodeConnection> {
         Arc::clone(lock(&self.connections).entry((id, address.clone())).or_default())
     }
 }
@@ -194,20 +194,20 @@ impl Connector {
 }
 
 /// Probes a failed node until it answers, the layout no longer has it, or the client is gone.
-async fn probe(connections: Weak<Connections>, link: Weak<NodeConnection>, connector: Connector, target: Target) {
+async fn probe(connections: Weak<Connections>, node: Weak<NodeConnection>, connector: Connector, target: Target) {
     for n in 0.. {
         tokio::time::sleep(probe_pause(n)).await;
-        let wanted = |link: &Arc<NodeConnection>| connections.strong_count() > 0 && *lock(&link.health) == Health::Failed;
-        if !link.upgrade().is_some_and(|link| wanted(&link)) {
+        let wanted = |node: &Arc<NodeConnection>| connections.strong_count() > 0 && *lock(&node.health) == Health::Failed;
+        if !node.upgrade().is_some_and(|node| wanted(&node)) {
             return;
         }
         let Ok(Some(session)) = tokio::time::timeout(connector.connect_timeout, connector.probe(&target)).await else { continue };
-        let Some(link) = link.upgrade() else { return };
-        let mut slot = link.session.lock().await;
+        let Some(node) = node.upgrade() else { return };
+        let mut slot = node.session.lock().await;
         if !slot.as_ref().is_some_and(|session| session.is_open()) {
             *slot = Some(Arc::new(session));
         }
-        *lock(&link.health) = Health::Well;
+        *lock(&node.health) = Health::Well;
         tracing::debug!(node = %target.name, "a node that had failed answers again");
         return;
     }

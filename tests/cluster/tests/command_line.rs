@@ -160,7 +160,7 @@ async fn a_plugin_is_built_pushed_and_merges_what_two_writers_wrote() {
 async fn tokens_are_made_shown_once_and_withdrawn() {
     let cluster = Cluster::start(3).await;
     cluster.bucket("plain", BucketProps::default()).await;
-    let token = cluster.rejoin(&["token", "create", "app"]).said(0, "nobody can show it again").text().to_owned();
+    let token = cluster.rejoin(&["token", "create", "app"]).said(0, "it cannot be shown again").text().to_owned();
     let root = cluster.rejoin(&["token", "root", "--secret", "secret"]).done().text().to_owned();
     let profile = std::fs::read_to_string(cluster.files.profile()).unwrap();
     assert!(profile.contains(&root));

@@ -228,7 +228,7 @@ mod tests {
             ("put --rate 0", "0 is not in"),
             ("put --clients 0", "0 is not in"),
             ("mixed --reads 101", "101 is not in"),
-            ("put --warm-up soon", "no length of time"),
+            ("put --warm-up soon", "not a length of time"),
             ("sprint", "[possible values: put, get, mixed, conflict]"),
         ] {
             let refused = plan(line).expect_err(line);

@@ -13,12 +13,12 @@ use super::schedule::Schedule;
 use crate::failure::{Exit, Failure};
 
 /// One client of the measured system.
-pub(crate) enum Client {
+pub(crate) enum LoadClient {
     Rejoin(Writer),
     Redis(Redis, u32),
 }
 
-impl Client {
+impl LoadClient {
     async fn fill(&mut self, plan: &Plan) -> Result<(), Failure> {
         match self {
             Self::Rejoin(writer) => Ok(writer.fill(plan).await?),
@@ -47,7 +47,7 @@ impl Client {
 ///
 /// # Errors
 /// The first failure of a client.
-pub(crate) async fn fill(plan: &Arc<Plan>, clients: Vec<Client>) -> Result<Vec<Client>, Failure> {
+pub(crate) async fn fill(plan: &Arc<Plan>, clients: Vec<LoadClient>) -> Result<Vec<LoadClient>, Failure> {
     let mut filling = JoinSet::new();
     for mut client in clients {
         let plan = plan.clone();
@@ -65,7 +65,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts all clients.
-    pub(crate) fn start(plan: &Arc<Plan>, schedule: &Arc<Schedule>, clients: Vec<Client>) -> Self {
+    pub(crate) fn start(plan: &Arc<Plan>, schedule: &Arc<Schedule>, clients: Vec<LoadClient>) -> Self {
         let recorder = Arc::new(Mutex::new(Recorder::new(schedule.began)));
         let mut running = JoinSet::new();
         for client in clients {
@@ -83,7 +83,7 @@ impl Load {
     }
 }
 
-async fn run(plan: Arc<Plan>, schedule: Arc<Schedule>, recorder: Arc<Mutex<Recorder>>, mut client: Client) {
+async fn run(plan: Arc<Plan>, schedule: Arc<Schedule>, recorder: Arc<Mutex<Recorder>>, mut client: LoadClient) {
     while let Some(due) = schedule.next().await {
         let (kind, outcome) = if schedule.is_over(Instant::now()) {
             (Kind::Write, Outcome::Failed("NeverBegun".into()))

@@ -147,7 +147,7 @@ impl BenchTarget {
 }
 
 /// The clients of a cluster. They do not retry, so that every failure is counted.
-async fn writers(builder: &ClientBuilder, args: &BenchArgs, plan: &Plan) -> Result<Vec<load::Client>, Failure> {
+async fn writers(builder: &ClientBuilder, args: &BenchArgs, plan: &Plan) -> Result<Vec<load::LoadClient>, Failure> {
     let mut shared: Vec<Client> = Vec::new();
     for _ in 0..args.connections {
         shared.push(builder.clone().attempts(1).connect().await?);
@@ -156,17 +156,17 @@ async fn writers(builder: &ClientBuilder, args: &BenchArgs, plan: &Plan) -> Resu
     let bucket = bucket(first, args, plan.mode).await?;
     let mut clients = Vec::new();
     for (number, client) in (0..plan.clients).zip(shared.iter().cycle()) {
-        clients.push(load::Client::Rejoin(Writer::new(client.bucket(&bucket)?, number, plan)));
+        clients.push(load::LoadClient::Rejoin(Writer::new(client.bucket(&bucket)?, number, plan)));
     }
     Ok(clients)
 }
 
-async fn redis_clients(server: SocketAddr, args: &BenchArgs, plan: &Plan) -> Result<Vec<load::Client>, Failure> {
+async fn redis_clients(server: SocketAddr, args: &BenchArgs, plan: &Plan) -> Result<Vec<load::LoadClient>, Failure> {
     let mut clients = Vec::new();
     for number in 0..plan.clients {
         let redis = Redis::connect(server, args.wait, plan).await;
         let redis = redis.map_err(|why| Failure::new(Exit::Unreachable, format!("Redis at {server}: {why}")))?;
-        clients.push(load::Client::Redis(redis, number));
+        clients.push(load::LoadClient::Redis(redis, number));
     }
     Ok(clients)
 }
@@ -181,7 +181,9 @@ async fn bucket(client: &Client, args: &BenchArgs, mode: Mode) -> Result<String,
     match admin.bucket(&name).await {
         Ok(there) if there.props.durability == durability && there.props.plugin.is_some() == (mode == Mode::Conflict) => return Ok(name),
         Ok(_) => {
-            let what = format!("bucket {name} has another durability, or a plugin where this run has none, or none where it needs one");
+            let what = format!(
+                "bucket {name} does not fit this run: its durability differs, or it has a plugin where the run needs none, or none where it needs one"
+            );
             return Err(Failure::usage(what).next("name another with --bucket, or leave it out to have one made"));
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {}

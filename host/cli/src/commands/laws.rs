@@ -33,7 +33,7 @@ pub(crate) fn run(out: Output, compiler: &Compiler, args: &TestArgs) -> Result<(
 
 fn component(path: &Path) -> Result<Vec<u8>, Failure> {
     if path.is_dir() {
-        let what = format!("{} is a directory, and what is tested is a component", path.display());
+        let what = format!("{} is a directory, not a component", path.display());
         return Err(Failure::usage(what).next(format!("`rejoin plugin build {}` makes it, if that is a guest crate", path.display())));
     }
     build::component_in(files::read(path)?).map_err(|why| not_built(&why))
@@ -190,12 +190,12 @@ fn conclude(
             under_test.most_fuel(),
             under_test.fuel()
         ));
-        note(format!("next: `rejoin plugin push {}`; laws are not all: write down scenarios too", component.display()));
+        note(format!("next: `rejoin plugin push {}`; the laws are not sufficient: write scenarios too", component.display()));
         return Ok(());
     }
     if let Some(Counterexample { violation: Violation::NoSample { seed, size, reason }, .. }) = broken.first() {
         let what = format!("the plugin's sampler has no value for seed {seed} and size {size}, so nothing could be tried: {reason}");
-        return Err(Failure::new(Exit::Negative, what).next("mend the sampler, which must answer whatever it is given"));
+        return Err(Failure::new(Exit::Negative, what).next("fix the sampler: it must return a value for every seed and size"));
     }
     if !out.json {
         fixture.cases().iter().for_each(explain);
@@ -204,7 +204,7 @@ fn conclude(
     let failure = Failure::new(Exit::Negative, format!("the plugin breaks the law of {}", laws.join(", of ")));
     Err(match file {
         Some(file) => failure.next(format!(
-            "mend it, build it, and try the same again: `rejoin plugin test {} --replay {}`",
+            "fix it, build it, and check the same cases again: `rejoin plugin test {} --replay {}`",
             component.display(),
             file.display()
         )),

@@ -56,7 +56,7 @@ fn unmerged(args: &GetArgs, object: &Object<Vec<u8>>) -> Failure {
     let why = object.merge_fault.as_deref().unwrap_or("the bucket has no plugin");
     let what = format!("{bucket}/{key} has {count} siblings that were not merged ({why})");
     let typed = args.key.typed();
-    let next = format!("`rejoin get {bucket} --siblings {typed}` prints them; then put what they come to, with the context above");
+    let next = format!("`rejoin get {bucket} --siblings {typed}` prints them; merge them and put the result with the context above");
     Failure::new(Exit::Negative, what).next(next)
 }
 

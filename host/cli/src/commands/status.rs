@@ -75,7 +75,7 @@ pub(crate) fn first_problem(status: &Status) -> Option<String> {
     }
     let replaced: Vec<&str> = status.nodes.iter().filter(|node| node.replaced).map(|node| node.name.as_str()).collect();
     if !replaced.is_empty() {
-        return Some(format!("an empty data directory has taken the place of that of {}: reads do not count it", replaced.join(", ")));
+        return Some(format!("the data directory of {} was replaced by an empty one: reads do not count it", replaced.join(", ")));
     }
     if !status.missing_plugins.is_empty() {
         return Some(format!("{} has not fetched {} plugin(s) yet", status.node, status.missing_plugins.len()));
@@ -99,7 +99,7 @@ fn print(out: Output, status: &Status) -> Result<(), Failure> {
     out.table(&["node", "zone", "address", "state", "first owner of", "owner of"], status.nodes.iter().map(row).collect())?;
     let until = |ms: u64| utc_text(ms / 1_000);
     let (own, authority) = (until(status.certificate_until_ms), until(status.authority_until_ms));
-    out.line(format!("{}'s certificate holds until {own}, its authority's until {authority}", status.node))?;
+    out.line(format!("{}'s certificate is valid until {own}, its authority's until {authority}", status.node))?;
     if let Some(spare) = status.spare {
         out.line(can_lose(spare))?;
     }

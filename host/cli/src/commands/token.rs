@@ -28,7 +28,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: TokenCommand)
         }
         TokenCommand::Revoke { name } => {
             let behind = connect(global).await?.admin().revoke_token(&name).await?;
-            note(format!("token {name} is withdrawn"));
+            note(format!("token {name} is revoked"));
             if !behind.is_empty() {
                 note(format!("not yet known to {}: a node accepts the token until it connects", names(&behind)));
             }

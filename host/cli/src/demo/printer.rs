@@ -29,7 +29,7 @@ impl Printer {
     /// Prints a claim that was checked. Fails if it does not hold.
     pub(super) fn claim(self, holds: bool, claim: &str, seen: &str) -> Result<(), Failure> {
         if !holds {
-            return Err(Failure::new(Exit::Negative, format!("this did not hold: {claim}; seen was {seen}")));
+            return Err(Failure::new(Exit::Negative, format!("this did not hold: {claim}; the cluster has {seen}")));
         }
         self.print(&format!("  {} {claim}", self.mark()))
     }
