@@ -1,5 +1,5 @@
-//! Small components that are expensive to compile, given to a real compiling process: each is refused at once for what
-//! it has too much of, and where the scan is switched off, the limits of the process hold.
+//! Small components that are expensive to compile, in a real compiling process: the scan refuses each for the limit it
+//! exceeds, and without the scan the limits of the process hold.
 
 use std::path::Path;
 use std::sync::mpsc::channel;
@@ -194,8 +194,10 @@ fn the_process_limits_its_memory_time_and_descriptors_itself() {
         .spawn()
         .expect("a process");
     let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", process.id())).expect("it waits for its input");
-    // It starts anew once it has set its limits, without its arguments.
-    while of("cmdline").contains("134217728") {
+    // It restarts itself once it has set its limits, without these arguments. While a program starts it has none at
+    // all.
+    let has_restarted = |line: String| line.contains(rejoin_merge::CHILD_VERB) && !line.contains(arguments[1]);
+    while !has_restarted(of("cmdline")) {
         std::thread::yield_now();
     }
     let limits = of("limits");
