@@ -1,5 +1,5 @@
-//! Inputs as files: hexadecimal text, so that they can be read, compared and explained. A line that begins with `#` is
-//! a remark.
+//! Inputs as files of hexadecimal text, so that they can be read, compared and explained. A line that begins with `#`
+//! is a comment.
 
 use std::path::{Path, PathBuf};
 

@@ -1,12 +1,12 @@
-//! Bytes that somebody who means ill, or a broken disk, would send: whole messages, damaged where formats break.
+//! Hostile inputs: whole messages, damaged at places where formats break.
 
 use bolero::generator::bolero_generator::driver::{ByteSliceDriver, Options};
 use bolero::{Driver, ValueGenerator};
 
-/// The most bytes of an input: enough for any parser's every branch.
+/// The most bytes of an input, enough to reach every branch of the parsers.
 const MAX_LEN: usize = 16 << 10;
 
-/// Makes inputs of seeds. A share of them is pure noise, because noise reaches what no whole message does.
+/// Mutates seeds. Some inputs are random bytes, which reach branches that no whole message does.
 #[derive(Clone, Debug)]
 pub struct Hostile {
     seeds: Vec<Vec<u8>>,

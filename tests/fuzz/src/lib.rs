@@ -1,12 +1,12 @@
-//! Whatever bytes arrive: what the fuzz targets share. The targets themselves are in `tests/fuzz`.
+//! The shared parts of the fuzz targets. The targets are in `tests/fuzz`.
 //!
-//! Every target is a property of bytes ([`Target::property`]), so that an input is a file whoever found it: the random
-//! engine, a person, or a bug of the past. In order, a target looks at its corpus (`corpus/NAME`: hand-made evil and
-//! every input that once failed), at its seeds, and then at what [`Hostile`] makes of its seeds until its time is over.
-//! What fails is kept as a file, with the command that looks at it again.
+//! Every target is a property of bytes ([`Target::property`]), so an input is a file, whether the random engine, a
+//! person or an earlier bug has produced it. A target runs its corpus (`corpus/NAME`: inputs made by hand and every
+//! input that once failed), then its seeds, and then mutations of its seeds by [`Hostile`] until its time is over. A
+//! failing input is stored as a file, and the report has the command to run it again.
 //!
-//! The random engine is bolero's, on the pinned compiler, without coverage: what stands for it are seeds that are whole
-//! messages, and edits that know where formats break. `cargo xtask fuzz` gives it more time.
+//! The random engine is bolero's, on the pinned compiler and without coverage. Seeds that are whole messages, and edits
+//! at places where formats break, make up for that. `cargo xtask fuzz` gives it more time.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 

@@ -1,4 +1,4 @@
-//! Runs a property: over its corpus, then over hostile bytes for a while; and keeps what fails.
+//! Runs a property on its corpus and then on hostile inputs for a while, and stores inputs that fail.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
-//! The scripts of the `shards` target against the twin of the core: what is watched must show a broken rule, or
-//! watching proves nothing.
+//! Runs the scripts of the `shards` target on the twin of the core: the checks must find a broken rule.
 #![forbid(unsafe_code)]
 
 // The scripts name the core; here that is the twin.

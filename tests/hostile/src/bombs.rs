@@ -1,6 +1,6 @@
-//! Components that are small, and expensive to read or to compile.
+//! Small components that are expensive to read or to compile.
 //!
-//! Each is a plugin or begins as one, so that nothing but what it is too much of speaks against it.
+//! Each is a plugin or begins as one, so that only the limit that it exceeds speaks against it.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! Guests that never end, each in another way: what costs most time for its fuel shows how long a budget can last.
+//! Guests that never end, each in another way. The slowest one for its fuel shows how long a budget can last.
 
 use crate::guests::{merging, with_memory};
 

@@ -1,4 +1,4 @@
-//! The guests. Each is a core module with the least that makes a plugin, and a body of its own for `merge`.
+//! Guests that misbehave when they run. Each is a minimal plugin with its own body of `merge`.
 
 use crate::component;
 

@@ -1,8 +1,7 @@
-//! Plugins that break one law each, and are otherwise as good as a plugin can be: they draw values, show them, and
-//! refuse garbage.
+//! Plugins that break one law each and are correct otherwise: they draw values, show them, and refuse garbage.
 //!
-//! Their values are single digits, which are JSON as they stand. What a merge makes of them is a few instructions, so
-//! that it can be seen which law it breaks, and that it breaks no other.
+//! Their values are single digits, which are JSON. A merge is a few instructions, so that a reader sees that it breaks
+//! this law and no other.
 
 use crate::component;
 

@@ -1,7 +1,10 @@
-//! Hostile modules against the merge host.
+//! Hostile components for tests of the merge host.
 //!
-//! The guests are written in WebAssembly text, because no compiler would make them: each does one wrong thing, and
-//! nothing else. They are made components by the same code that makes real ones.
+//! The guests are WebAssembly text, because no compiler would produce them: each does exactly one thing wrong. The code
+//! that makes real components makes components of them.
+//!
+//! `guests` misbehave when they run, `lawless` break a law, `bombs` are expensive to compile, `oddities` have strange
+//! content, `costly` burn fuel.
 
 #![forbid(unsafe_code)]
 

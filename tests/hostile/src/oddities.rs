@@ -1,4 +1,4 @@
-//! Components of strange content: what no compiler writes, what other engines allow, and what is true of no plugin.
+//! Components with strange content: what no compiler writes, what only other engines allow, and what no plugin has.
 
 use std::fmt::Write;
 

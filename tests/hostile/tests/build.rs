@@ -1,4 +1,4 @@
-//! Guest crates that make no plugin: each is told what to do about it.
+//! Guest crates that make no plugin: each error says what to do.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What a plugin does wrong when it runs: each has its own answer, and the host and its other plugins do not notice.
+//! Plugins that misbehave when they run: each gets its own fault, and the host and other plugins are not affected.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is refused before it ever runs, each for its own reason and in words that help.
+//! Components that are refused before they run, each for its own reason and with a helpful message.
 
 use rejoin_merge::{Host, HostConfig, MergeFault, ModuleLimits, Rejection, TrapKind};
 use rejoin_test_hostile::{Bench, guests};

@@ -1,4 +1,4 @@
-//! The pool under plugins that hold its threads: bounded, and always an answer.
+//! The pool under plugins that hold its threads: it stays bounded, and every job is answered.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 

@@ -1,6 +1,5 @@
-//! Strange components on the way that a push takes: the scan, a real compiling process under limits that are a fraction
-//! of a node's, and the trial runs. Each is refused in words that name what is wrong, or is a plugin that merges like
-//! any other.
+//! Strange components on the path of a push: the scan, a real compiling process under a fraction of a node's limits,
+//! and the trial runs. Each is refused with a message that names the fault, or merges like any other plugin.
 
 use std::cell::RefCell;
 use std::sync::mpsc::channel;

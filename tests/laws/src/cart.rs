@@ -1,4 +1,4 @@
-//! The classic stories of a cart: what a customer must find in it, whatever the replicas went through.
+//! The scenarios of a cart: the items that a customer must find, whatever happens to the replicas.
 
 use rejoin_laws::{ModelCluster, ReadResult, Scenario, ScenarioError};
 use rejoin_plugin_cart::{Cart, Session};

@@ -1,4 +1,4 @@
-//! The components of the tree's plugins, built from their sources as `rejoin plugin build` does it.
+//! Builds the components of the tree's plugins as `rejoin plugin build` does.
 
 use std::path::Path;
 use std::sync::OnceLock;

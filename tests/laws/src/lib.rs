@@ -1,6 +1,6 @@
-//! Laws and scenarios for the plugins in the tree, natively and on the built component, by the same code.
+//! Checks laws and scenarios on the plugins of the tree, natively and on the built components, with the same code.
 //!
-//! [`cart`] has the cart's scenarios; [`component`] builds the real things.
+//! [`cart`] has the cart's scenarios, [`component`] builds components, [`strangers`] has right and wrong merges.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Merges that are wrong are found to be wrong: by a law where a law can see it, by a story where only a story can.
+//! Wrong merges are found: by a law where a law can, and by a scenario where only a scenario can.
 
 use serde_json::Value;
 

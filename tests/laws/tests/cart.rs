@@ -1,4 +1,4 @@
-//! The cart obeys the laws and its stories end well, as plain functions and as the component, with the same bytes.
+//! The cart obeys the laws and passes its scenarios, natively and as the component, with the same bytes.
 
 use rejoin_guest::Native;
 use rejoin_laws::{Case, CheckConfig, Merge, Rng, Sampler, check};

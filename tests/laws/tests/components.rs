@@ -1,4 +1,4 @@
-//! Components are refuted by the law that they break and by no other, and what refutes them can be kept and run again.
+//! A broken component is reported by the law that it breaks and by no other, and its counterexample can be replayed.
 
 use rejoin_laws::{CheckConfig, Counterexample, Law, MergeError, Verdict, Violation, check_law};
 use rejoin_merge::{Compiler, Fixture, FixtureError, LawReport, ModuleLimits, PluginUnderTest, check_laws};

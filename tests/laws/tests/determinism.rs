@@ -1,4 +1,4 @@
-//! Equal inputs give equal bytes and equal fuel: at every call, on every thread, on another host, through the memo.
+//! Equal inputs give equal bytes and equal fuel: in every call, on every thread, on another host, through the memo.
 
 use std::sync::mpsc::channel;
 

@@ -1,4 +1,4 @@
-//! A panic in a guest is told with its message and place, whichever ability it was in, and a merge's fault names the
+//! A panic in any export of a guest is reported with its message and location, and the fault of a merge names the
 //! sibling.
 
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
-//! Merges of strangers: each wrong one is refuted by the law that it breaks, and no right one is accused.
+//! Merges as authors write them: each wrong one is reported by the law that it breaks, and no right one is.
 //!
-//! Two kinds of wrong merges break no law: the largest of numbers compared as text, and a total that is kept beside the
-//! parts of which it is no sum any more. Both are lattice joins, of another order than was meant: only a validator that
-//! checks the total, or a story of what should come out, tells.
+//! Two kinds of wrong merges break no law: the maximum of numbers compared as text, and a total stored beside its parts
+//! that is no longer their sum. Both are lattice joins, of another order than was meant. Only a validator that checks
+//! the total, or a scenario, finds them.
 
 use rejoin_guest::{Merger, Native, Sampler};
 use rejoin_laws::{CheckConfig, Counterexample, Law, Violation, check, check_law};

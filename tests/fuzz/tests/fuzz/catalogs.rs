@@ -1,5 +1,4 @@
-//! Messages about the catalog, from a peer that lies: records that are none are not taken, and honest nodes still agree
-//! afterwards.
+//! Catalog messages from a lying peer: invalid records are refused, and honest nodes still agree afterwards.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,4 +1,4 @@
-//! From a certificate, or a text that is said to be one, to who somebody is.
+//! Certificates, and other bytes in their place, to identities.
 
 use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};

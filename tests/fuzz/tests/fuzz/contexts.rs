@@ -1,4 +1,4 @@
-//! Contexts that clients hand back: nothing opens but what was sealed, for its own key, in its one form.
+//! Contexts that clients return: only a context that was sealed for this key, in canonical form, can be opened.
 
 use bytes::Bytes;
 

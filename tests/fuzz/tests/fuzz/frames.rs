@@ -1,4 +1,4 @@
-//! Frames of a stream, cut from it in pieces of any size.
+//! Frames, read from a stream in pieces of any size.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! The targets: one test each, whose name is that of its corpus. How inputs come about: `rejoin_test_fuzz`.
+//! The targets: one test each, named as its corpus. `rejoin_test_fuzz` produces the inputs.
 #![deny(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 

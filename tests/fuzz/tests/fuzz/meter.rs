@@ -1,4 +1,4 @@
-//! How much memory something takes, as the thread that does it sees it.
+//! Measures the memory that the current thread allocates.
 //!
 //! `unsafe`: counting allocations takes a global allocator, whose trait is unsafe. It forwards to the system's and adds
 //! numbers.

@@ -1,4 +1,4 @@
-//! Components that somebody pushes, and what a guest returns.
+//! Pushed components, and results of guests.
 
 use std::sync::LazyLock;
 use std::time::Duration;

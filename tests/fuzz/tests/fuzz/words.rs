@@ -1,4 +1,4 @@
-//! Everything that is encoded: messages of clients and peers, records, layouts and stored objects.
+//! All encoded types: messages of clients and peers, records, layouts and stored objects.
 
 use std::fmt::Debug;
 

@@ -1,7 +1,7 @@
 //! Sequences of events against a real shard: clients, peers that lie, disks that fill up, messages damaged on the way.
 //!
-//! An input is a script of steps of sixteen bytes each, so that an edit of one byte is an edit of one step. [`script`]
-//! reads them, [`world`] is everything around the shard, and [`watch`] holds what must be true whatever happens.
+//! An input is a script of steps of sixteen bytes each, so an edit of one byte changes one step. [`script`] parses it,
+//! [`world`] is the environment of the shard, and [`watch`] checks the invariants.
 
 mod script;
 #[path = "../../../../host/core/tests/support/store.rs"]

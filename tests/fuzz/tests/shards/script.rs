@@ -1,5 +1,4 @@
-//! What the bytes of a script mean. Every byte means something, and a number that is too large is taken modulo what
-//! there is.
+//! Parses scripts. Every byte is valid: a number that is too large is taken modulo the number of choices.
 
 use bytes::Bytes;
 

@@ -1,5 +1,4 @@
-//! What must be true of a shard whatever it is told: of each call's effects, of what it keeps, and of its answers taken
-//! together.
+//! The invariants of a shard under any events: of the effects of each call, of its state, and of all its answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! A shard of node n0 with everything around it: clients, three peers, a disk in memory, plugins, and what its shell
-//! holds back.
+//! A shard of node n0 with its environment: clients, three peers, a disk in memory, plugins, and the effects that its
+//! shell holds back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

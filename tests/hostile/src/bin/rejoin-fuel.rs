@@ -1,5 +1,5 @@
-//! How long a unit of fuel lasts, for guests that make it last as long as they can. `cargo run -p rejoin-test-hostile
-//! --bin rejoin-fuel`.
+//! Measures how long a unit of fuel lasts, for the slowest guests: `cargo run -p rejoin-test-hostile --bin
+//! rejoin-fuel`.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! A program that only compiles, as `rejoin` does when a node starts it for that.
+//! A compiling process without the rest of `rejoin`.
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {

@@ -1,4 +1,4 @@
-//! What a store finds on its disk: records, damaged files, small files.
+//! The store's input from its disk: records, damaged files, small files.
 
 mod files;
 mod ram;

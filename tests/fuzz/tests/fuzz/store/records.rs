@@ -1,5 +1,5 @@
-//! A record whose checksum, index and chain are right, and whose payload is whatever somebody thought of: what a newer
-//! release, or a bug, would write.
+//! Records with the right checksum, index and chain and an arbitrary payload, as a newer release or a bug would write
+//! them.
 
 use std::path::PathBuf;
 

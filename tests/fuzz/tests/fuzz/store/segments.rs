@@ -1,4 +1,4 @@
-//! Files that a disk has damaged: what was synced is there as it was last written, or its loss is said.
+//! Damaged files: synced data is there as it was last written, or its loss is reported.
 
 use std::path::PathBuf;
 
