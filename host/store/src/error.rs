@@ -1,9 +1,9 @@
-//! What can go wrong while files are opened, read or replaced. Faults of a running store are the port's `StoreFault`.
+//! Errors of opening, reading and replacing files. Faults of a running store are the port's `StoreFault`.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::disk::is_damage;
+use crate::io_cause::IoCause;
 
 /// A small file (control, state, module) could not be read or replaced.
 #[derive(Debug, thiserror::Error)]
@@ -12,35 +12,35 @@ pub enum FileError {
     /// The operating system refused.
     #[error("cannot {action} {path}: {source}", path = path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The action that failed, as a verb.
         action: &'static str,
-        /// On which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file is there, but is not what was written.
+    /// The file exists but its content is not what was written.
     #[error("{path} is damaged ({why}); restore it from a copy, or wipe this node's data directory and let it rebuild", path = path.display())]
     Damaged {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// How it was noticed.
+        /// The check that failed.
         why: String,
     },
-    /// Neither the file nor its copy is what was written.
+    /// Neither the file nor its copy has the content that was written.
     #[error("{path} and its copy {copy} are both damaged ({why}): {advice}", path = path.display(), copy = copy.display())]
     BothDamaged {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Its copy.
         copy: PathBuf,
-        /// How it was noticed.
+        /// The check that failed.
         why: String,
-        /// What can be done.
+        /// What an operator can do.
         advice: &'static str,
     },
-    /// A control file's name that could leave its directory.
-    #[error("{name:?} is no name for a control file: use 1 to 64 of a-z, 0-9 and -")]
+    /// A control file's name with characters that are not allowed, such as those that could leave the directory.
+    #[error("{name:?} is not a valid name for a control file: use 1 to 64 of a-z, 0-9 and -")]
     BadName {
         /// The name.
         name: String,
@@ -48,40 +48,23 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// Whether the disk is full, or the process or machine short of descriptors or memory: nothing is wrong with the
-    /// file, and the same may succeed later.
+    /// Whether the disk is full, or the process or machine out of file descriptors or memory. The file is sound, and
+    /// the same call may succeed later.
     #[must_use]
     pub fn is_for_want_of_room(&self) -> bool {
-        self.source_error().is_some_and(|error| crate::disk::no_room(error) || crate::disk::is_short(error))
+        self.cause().is_transient()
     }
 
-    /// What the operating system said, if it was asked.
-    pub(crate) fn source_error(&self) -> Option<&io::Error> {
+    /// What the error says about the disk.
+    pub(crate) fn cause(&self) -> IoCause {
         match self {
-            Self::Io { source, .. } => Some(source),
-            _ => None,
+            Self::Io { source, .. } => IoCause::of(source),
+            Self::Damaged { .. } | Self::BothDamaged { .. } => IoCause::WrongContent,
+            Self::BadName { .. } => IoCause::Other,
         }
     }
 
-    /// Whether the file is gone, is not what was written, or cannot be read by the disk.
-    pub(crate) fn is_damage(&self) -> bool {
-        match self {
-            Self::Io { source, .. } => is_damage(source),
-            Self::Damaged { .. } | Self::BothDamaged { .. } => true,
-            Self::BadName { .. } => false,
-        }
-    }
-
-    /// As an I/O error, for those who go by its kind.
-    pub(crate) fn into_io(self) -> io::Error {
-        match self {
-            Self::Io { source, .. } if source.raw_os_error().is_some() => source,
-            Self::Io { ref source, .. } => io::Error::new(source.kind(), self.to_string()),
-            other => io::Error::other(other.to_string()),
-        }
-    }
-
-    /// Wraps an I/O error with what was tried.
+    /// An I/O error with the action that failed and its file.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_path_buf(), source }
     }
@@ -91,13 +74,13 @@ impl FileError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another process (or another handle of this one) has it open.
+    /// Another process, or another handle of this process, has the directory open.
     #[error("{path} is in use by another process: stop that node first, or give this one its own data directory", path = path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
     },
-    /// Written by a newer release.
+    /// A newer release has written the directory.
     #[error("{path} has data format {found}, this release knows up to {supported}: start a newer release of rejoin on it", path = path.display())]
     Newer {
         /// The directory or file.
@@ -112,9 +95,9 @@ pub enum OpenError {
     OtherCluster {
         /// The directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The owner that the directory names.
         found: String,
-        /// Whose it should be.
+        /// The owner that was asked for.
         expected: String,
     },
     /// Another node's directory.
@@ -122,9 +105,9 @@ pub enum OpenError {
     OtherNode {
         /// The directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The owner that the directory names.
         found: String,
-        /// Whose it should be.
+        /// The owner that was asked for.
         expected: String,
     },
     /// The number of shards is fixed when the directory is made.
@@ -132,9 +115,9 @@ pub enum OpenError {
     OtherShards {
         /// The directory.
         path: PathBuf,
-        /// How many it has.
+        /// The number that the directory names.
         found: u16,
-        /// How many were asked for.
+        /// The number that was asked for.
         expected: u16,
     },
     /// A file could not be read or written.
@@ -145,14 +128,14 @@ pub enum OpenError {
     Tree {
         /// The tree's directory.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         why: String,
     },
 }
 
-/// Short for wrapping an I/O error as a [`FileError`].
+/// Turns an [`io::Error`] into a [`FileError`].
 pub(crate) trait Context<T> {
-    /// Says what was tried on which file.
+    /// Adds the action that failed, as a verb, and its file.
     fn context(self, action: &'static str, path: &Path) -> Result<T, FileError>;
 }
 

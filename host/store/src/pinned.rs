@@ -1,4 +1,4 @@
-//! The pinned rows, which live in memory: the journal's records change them, and each segment begins with a copy of
+//! The pinned rows. They live in memory; the journal's records change them, and each segment begins with a copy of
 //! them.
 
 use std::collections::BTreeMap;
@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-/// Keys up to this length stand in the map's own nodes. There may be some 100 000 rows of retries; a search that
-/// followed a pointer for every key it compares would miss the cache dozens of times. The longest key of the core's has
-/// 19 bytes, and 23 are what fits into 32 with the rest.
+/// Keys up to this length are stored in the map's nodes. There may be some 100 000 rows of retries, and a search that
+/// follows a pointer for every key it compares misses the cache dozens of times. The core's longest key has 19 bytes;
+/// 23 make a [`Key`] of 32 bytes.
 const INLINE: usize = 23;
 
-/// A pinned row's key.
 pub(crate) type Key = SmallVec<[u8; INLINE]>;
 
 /// The pinned rows, in the order of their keys.

@@ -1,4 +1,4 @@
-//! A script done on a disk, or a tree, whose calls fail: until the store stops, or to its end.
+//! Runs a script on a disk or a tree whose calls fail, until the store stops or the script ends.
 
 use std::path::Path;
 
@@ -6,20 +6,20 @@ use rejoin_core::port::{Store, StoreFault};
 
 use crate::{Image, MemoryDisk, Model, Node, Step, script};
 
-/// How often a write is tried that is refused for a fault that passes.
+/// Tries of a write that is refused for a transient fault.
 const TRIES: usize = 3;
 
-/// A script under way, or ended.
+/// A running or finished script.
 pub struct Attempt<'a> {
     /// The data directory.
     pub root: &'a Path,
     /// The disk of all files but the tree's.
     pub disk: MemoryDisk,
-    /// The node, unless it has stopped or could not start.
+    /// The node; `None` once it has stopped, or if it could not start.
     pub node: Option<Node>,
-    /// What was promised.
+    /// What the store has promised.
     pub model: Model,
-    /// Why the store has failed while it ran, if it has. The node is still there then, to be looked at.
+    /// The reason if the running store has failed. The node is kept, to be looked at.
     pub failed: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl Stopped {
 }
 
 impl<'a> Attempt<'a> {
-    /// Does so many steps of the script of a seed, without its power cuts. `prepare` says what is wrong with the disk.
+    /// Runs so many steps of the script of a seed, without its power cuts. `prepare` breaks the disk.
     #[must_use]
     pub fn new(root: &'a Path, seed: u64, steps: u64, prepare: impl FnOnce(&MemoryDisk)) -> Self {
         let disk = MemoryDisk::new(root, &Image::default());
@@ -46,7 +46,7 @@ impl<'a> Attempt<'a> {
         attempt
     }
 
-    /// Starts the node on what is there.
+    /// Starts the node on the present files.
     ///
     /// # Errors
     /// [`Stopped`] if it does not start.
@@ -105,7 +105,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Whether a call was done; only a failed store refuses one that may not be refused.
+/// Asserts that a call that the store may not refuse fails only once the store has failed.
 fn goes_on<T>(result: Result<T, StoreFault>) -> Result<T, Stopped> {
     result.map_err(|fault| {
         assert!(matches!(fault, StoreFault::Failed(_)), "{fault}");
@@ -113,7 +113,7 @@ fn goes_on<T>(result: Result<T, StoreFault>) -> Result<T, Stopped> {
     })
 }
 
-/// What a fault that passes may end in: the store goes on.
+/// Accepts transient faults, after which the store goes on.
 ///
 /// # Errors
 /// [`Stopped`] for a fault that does not pass.

@@ -1,4 +1,5 @@
-//! Many cuts of many seeds, counted. A failure names its seed and place, and the command that repeats just that one.
+//! Runs a test over many seeds and counts its cuts. A failure names its seed, its place, and the command that repeats
+//! that cut alone.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -11,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::verify::{Expected, Found, verify};
+use crate::verify::{Expected, Outcome, verify};
 use crate::{Image, Recording, Tree};
 
-/// Which seeds are run instead of those that the test names, as `A..B`.
+/// The seeds to run instead of the test's own, as `A..B`.
 const SEEDS: &str = "REJOIN_STORE_SEEDS";
-/// The one place that is cut.
+/// The only place to cut.
 const PLACE: &str = "REJOIN_STORE_PLACE";
 
 /// An empty directory: in memory where there is such a place, since tens of thousands of starts each sync the tree's
@@ -52,7 +53,7 @@ impl Cuts {
         self.only.is_none_or(|only| only == place)
     }
 
-    /// Starts on what is found there, unless it is what was found and expected last.
+    /// Starts on the files of a cut, unless files and expectations are those of the last cut.
     ///
     /// # Panics
     /// If what was promised is not kept.
@@ -85,12 +86,12 @@ impl Cuts {
     }
 
     /// Counts what was found.
-    pub fn count(&mut self, found: &Found) {
+    pub fn count(&mut self, found: &Outcome) {
         self.figures.cuts += 1;
         match found {
-            Found::Sound => {}
-            Found::Lost => self.figures.lost += 1,
-            Found::Damaged => self.figures.damaged += 1,
+            Outcome::Sound => {}
+            Outcome::Lost => self.figures.lost += 1,
+            Outcome::Damaged => self.figures.damaged += 1,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A disk that fails, fills up or holds on when it is told to; otherwise the real one.
+//! The real disk with faults that a test switches on: failing calls, no room, blocked syncs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use rejoin_store::{Disk, DiskFile, OsDisk};
 
-/// Holds callers back until it is opened, and says how many wait.
+/// Blocks callers while it is closed, and counts them.
 #[derive(Default)]
 pub struct Gate {
     state: Mutex<(bool, usize)>,
@@ -43,7 +43,7 @@ impl Gate {
     }
 }
 
-/// What is wrong with the disk.
+/// The present faults.
 #[derive(Default)]
 pub struct Faults {
     /// Syncs of files fail.
@@ -54,9 +54,9 @@ pub struct Faults {
     pub full: AtomicBool,
     /// There is no memory to reserve room with.
     pub no_memory: AtomicBool,
-    /// The call with this number fails so, counted from 0.
+    /// The call with this number, counted from 0, fails with this error.
     pub once: Mutex<Option<(u64, Errno)>>,
-    /// How many calls there were.
+    /// The number of calls so far.
     pub calls: AtomicU64,
     /// The disk cannot read this file.
     pub unreadable: Mutex<Option<PathBuf>>,
@@ -65,7 +65,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Counts a call, which may be the one that fails.
+    /// Counts a call, and fails it if it is the one.
     fn count(&self) -> io::Result<()> {
         let call = self.calls.fetch_add(1, SeqCst);
         match *self.once.lock().unwrap() {
@@ -78,7 +78,7 @@ impl Faults {
 /// The real disk with faults.
 #[derive(Clone, Default)]
 pub struct FaultDisk {
-    /// What is wrong with it.
+    /// Its faults.
     pub faults: Arc<Faults>,
 }
 

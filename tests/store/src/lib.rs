@@ -1,4 +1,8 @@
-//! The store under crashes, damage and full disks: what the tests share.
+//! Shared parts of the store's tests: a disk in memory that records calls and fails, scripts, a model of what the store
+//! promises, and the checks after a crash. Nothing here uses the store's own formats, except to damage them.
+//!
+//! Reading order: [`script`], [`MemoryDisk`], [`Model`], [`Recording`] and [`Cursor`], [`verify`](verify()),
+//! [`campaign`].
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
@@ -25,22 +29,22 @@ use rejoin_store::{Disk, OpenError, Options, OsDisk, Recovery, ShardStore, Start
 pub use attempt::{Attempt, Stopped, passes};
 pub use campaign::{Cuts, campaign, recording, scratch};
 pub use faults::{FaultDisk, Faults, Gate};
-pub use machine::{Call, Content, Crash, Fault, Image, Machine, MemoryDisk, Piece, SECTOR, Seen, Survival, sealed};
+pub use machine::{Call, Content, Crash, DiskEvent, Fault, FileChange, Image, Machine, MemoryDisk, SECTOR, Survival, sealed};
 pub use model::{Model, Rows};
 pub use node::{Node, SHARD};
 pub use random::Random;
-pub use recording::{Event, Recording, STEPS, Told, Walk};
+pub use recording::{Cursor, Event, Promise, Recording, STEPS};
 pub use script::{Step, script};
 pub use transcript::transcript;
 pub use tree::Tree;
-pub use verify::{Expected, Found, Loss, verify};
+pub use verify::{Expected, Loss, Outcome, verify};
 
-/// Small limits, so that a test meets them.
+/// Options with small limits, so that a test reaches them.
 pub fn small() -> Options {
     Options {
         segment_bytes: 64 << 10,
         memtable_bytes: 128 << 10,
-        young_rows: 16,
+        write_buffer_rows: 16,
         free_space_floor: 0,
         cache_bytes: 1 << 20,
         ..Options::default()
@@ -52,7 +56,7 @@ pub fn open(dir: &Path, start: Start) -> (ShardStore, Recovery) {
     open_on(dir, Arc::new(OsDisk), start).unwrap()
 }
 
-/// Opens a shard with small limits on this disk.
+/// Opens a shard with [`small`] limits on this disk.
 pub fn open_on(dir: &Path, disk: Arc<dyn Disk>, start: Start) -> Result<(ShardStore, Recovery), OpenError> {
     ShardStore::open(dir, small(), disk, &start)
 }
@@ -88,7 +92,7 @@ pub fn segments(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Copies a directory with all that is in it.
+/// Copies a directory recursively.
 pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -1,4 +1,5 @@
-//! What a store promises, kept as plainly as can be: every change in order, and how far it was heard of and synced.
+//! A model of what the store promises: every change in order, the last one that others may know of, and the last one
+//! that was acknowledged as durable. It shares no code with the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use rejoin_core::port::{Row, Space};
 /// The rows of both spaces.
 pub type Rows = BTreeMap<(Space, Bytes), Bytes>;
 
-/// All values that a row ever had, each with the number of the change that wrote it.
+/// All values of a row, each with the number of the change that wrote it.
 type Past = Vec<(u64, Option<Bytes>)>;
 
 /// The changes of one shard. The first has the number 1.
@@ -17,13 +18,15 @@ type Past = Vec<(u64, Option<Bytes>)>;
 pub struct Model {
     changes: Vec<Vec<Row>>,
     past: BTreeMap<(Space, Bytes), Past>,
-    /// All values that anyone ever tried to write, whatever became of them.
+    /// All values that were ever written, also by changes that are gone.
     tried: BTreeSet<(Space, Bytes, Bytes)>,
-    /// Up to here a commit has returned: others may know.
+    /// The last change for which a commit has returned: others may know of it.
     heard: u64,
-    /// Up to here a sync has returned: acknowledged as durable.
+    /// The last change for which a sync has returned: it was acknowledged as durable.
     synced: u64,
-    /// Something that was heard of is gone, and those who heard of it are not safe yet.
+    /// The last change that was synced before the last sync began.
+    confirmed: u64,
+    /// A change that others know of is gone, and new actors are not durable yet.
     owed: bool,
 }
 
@@ -47,15 +50,17 @@ impl Model {
     /// A sync has returned this number.
     pub fn sync(&mut self, number: u64) {
         assert!(number <= self.heard && number >= self.synced, "{number}: a sync covers what was committed, and takes nothing back");
+        if number > self.synced {
+            self.confirmed = self.synced;
+        }
         self.synced = number;
     }
 
-    /// The store is opened and has found the changes up to this number; they are durable from now on. Those behind it
-    /// never were.
+    /// The store was opened and has the changes up to this number, durably. Later ones are gone.
     pub fn reopen(&mut self, number: u64) {
         self.forget_behind(number);
         self.owed |= number < self.heard;
-        (self.heard, self.synced) = (number, number);
+        (self.heard, self.synced, self.confirmed) = (number, number, number);
     }
 
     /// New actors are durable, if any were owed.
@@ -74,22 +79,29 @@ impl Model {
         self.forget_behind(self.heard);
     }
 
-    /// How many changes were made.
+    /// The number of changes.
     #[must_use]
     pub fn made(&self) -> u64 {
         self.changes.len() as u64
     }
 
-    /// Up to which change others may know.
+    /// The last change that others may know of.
     #[must_use]
     pub fn heard(&self) -> u64 {
         self.heard
     }
 
-    /// Up to which change all was acknowledged as durable.
+    /// The last change that was acknowledged as durable.
     #[must_use]
     pub fn synced(&self) -> u64 {
         self.synced
+    }
+
+    /// The last change that was synced before the last sync began. If the disk lies about the last sync alone, that
+    /// looks like a power cut during it.
+    #[must_use]
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed
     }
 
     /// All keys that were ever written.
@@ -104,7 +116,7 @@ impl Model {
         self.past.iter().filter_map(|(key, past)| Some((key.clone(), value(past)?))).collect()
     }
 
-    /// Where these rows are not those after a change; `None` if they are.
+    /// The first difference between these rows and those after a change.
     #[must_use]
     pub fn difference(&self, rows: &Rows, number: u64) -> Option<String> {
         let expected = self.rows_after(number);
@@ -122,7 +134,7 @@ impl Model {
         ))
     }
 
-    /// A row that nobody ever tried to write like that.
+    /// A row whose value was never written.
     #[must_use]
     pub fn never_written(&self, rows: &Rows) -> Option<String> {
         let written = |((space, key), value): &(&(Space, Bytes), &Bytes)| self.tried.contains(&(*space, key.clone(), (*value).clone()));

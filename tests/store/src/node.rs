@@ -10,19 +10,18 @@ use rejoin_store::{DataDir, Identity, OpenError, Options, Recovery, ShardStore, 
 
 use crate::{MemoryDisk, Rows};
 
-/// Whose the directory is.
+/// The owner of the directory.
 const IDENTITY: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), shards: 1 };
-/// Where the shard is in it.
+/// The shard's directory, relative to the node's.
 pub const SHARD: &str = "shard-000";
 
-/// Limits so small that a few changes fill a segment and a few more a memtable. Everything happens on the caller's
-/// thread.
+/// Limits so small that a few changes fill a segment and some more a memtable. Everything runs on the caller's thread.
 #[must_use]
 pub(crate) fn tiny() -> Options {
     Options {
         segment_bytes: 2 << 10,
         memtable_bytes: 6 << 10,
-        young_rows: 7,
+        write_buffer_rows: 7,
         cache_bytes: 64 << 10,
         free_space_floor: 1 << 20,
         parallel_mark: false,
@@ -59,8 +58,7 @@ impl Node {
         self.start.unsynced_may_be_gone() || !self.recovery.lost.is_empty()
     }
 
-    /// What a node does before it takes writes: its core has written new actors if they were called for, and they
-    /// become durable here. Afterwards the directory is told that nothing is owed any more.
+    /// Makes new actors durable and settles the loss, as a node does before it takes writes.
     pub fn renew_actors(&mut self) {
         self.store.commit().unwrap();
         self.store.syncer().sync().unwrap();

@@ -1,4 +1,4 @@
-//! The one source of chance: the same seed draws the same script, the same faults and the same crashes.
+//! The random numbers of the tests: one seed draws the same script, faults and crashes at every run.
 
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;

@@ -1,4 +1,4 @@
-//! A script done to a store, with every call that the store made meanwhile and every promise that it gave.
+//! Records a script: every call that the store makes to the disk, and every promise that it gives.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,23 +6,23 @@ use std::sync::Arc;
 use rejoin_core::port::{Row, Store, StoreFault};
 
 use crate::node::{Node, SHARD};
-use crate::{Call, Image, Machine, MemoryDisk, Model, Random, Seen, Step, Survival, Tree, scratch, script};
+use crate::{Call, DiskEvent, Image, Machine, MemoryDisk, Model, Random, Step, Survival, Tree, scratch, script};
 
 /// How many steps a script has.
 pub const STEPS: u64 = 1000;
 
-/// What happened, in order.
+/// An event of a recording.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Below the store.
-    Seen(Seen),
-    /// Above it.
-    Told(Told),
+    /// At the disk.
+    DiskEvent(DiskEvent),
+    /// At the store's interface.
+    Promise(Promise),
 }
 
-/// What the one who uses the store did and was told.
+/// A call to the store, or its result.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Told {
+pub enum Promise {
     /// A change was made.
     Wrote(Vec<Row>),
     /// Everything up to this change was committed.
@@ -39,16 +39,16 @@ pub enum Told {
     Settled,
 }
 
-/// A script and what came of it.
+/// A recorded script.
 pub struct Recording {
-    /// What the script was drawn from.
+    /// The seed of the script.
     pub seed: u64,
-    /// What happened.
+    /// The events, in order.
     pub events: Vec<Event>,
 }
 
 impl Recording {
-    /// Does the script of a seed.
+    /// Runs the script of a seed and records it.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let root = scratch();
@@ -57,11 +57,11 @@ impl Recording {
         Self { seed, events: running.events }
     }
 
-    /// A walk through what happened, from the empty disk on.
+    /// A cursor at the empty disk.
     #[must_use]
-    pub fn walk(&self) -> Walk<'_> {
+    pub fn walk(&self) -> Cursor<'_> {
         let (machine, model) = (Machine::default(), Model::default());
-        Walk {
+        Cursor {
             events: &self.events,
             place: 0,
             machine,
@@ -102,15 +102,15 @@ impl<'a> Running<'a> {
                     self.step(Step::Commit);
                     self.node().store.maintenance().run().unwrap();
                 }
-                self.tell(Told::Wrote(rows));
+                self.tell(Promise::Wrote(rows));
             }
             Step::Commit => {
                 let number = self.node().store.commit().unwrap().0;
-                self.tell(Told::Committed(number));
+                self.tell(Promise::Committed(number));
             }
             Step::Sync => {
                 let number = self.node().store.syncer().sync().unwrap().0;
-                self.tell(Told::Synced(number));
+                self.tell(Promise::Synced(number));
             }
             Step::Maintain => {
                 self.node().store.maintenance().run().unwrap();
@@ -118,26 +118,26 @@ impl<'a> Running<'a> {
             }
             Step::Kill => {
                 self.node = None;
-                self.tell(Told::Ended);
+                self.tell(Promise::Ended);
                 self.open();
             }
             Step::Stop => {
                 let Node { data, store, .. } = self.node.take().expect("a node that runs");
                 let number = self.model.made();
                 store.close().unwrap();
-                self.tell(Told::Committed(number));
-                self.tell(Told::Synced(number));
+                self.tell(Promise::Committed(number));
+                self.tell(Promise::Synced(number));
                 data.mark_clean().unwrap();
-                self.tell(Told::Ended);
+                self.tell(Promise::Ended);
                 self.open();
             }
             Step::PowerCut => {
                 self.node = None;
-                self.tell(Told::Ended);
+                self.tell(Promise::Ended);
                 let mut image = self.disk.machine().crash(Survival::Sectors(crate::SECTOR), &mut self.random).image;
                 image.reboot();
                 self.disk = MemoryDisk::new(self.root, &image).watching(&self.root.join(SHARD).join("tree"));
-                self.tell(Told::Found(image));
+                self.tell(Promise::Found(image));
                 self.open();
             }
         }
@@ -153,42 +153,42 @@ impl<'a> Running<'a> {
         let end = node.store.commit().unwrap().0;
         assert!((self.model.synced()..=self.model.made()).contains(&end), "{end} was found");
         assert_eq!(self.model.difference(&node.rows().unwrap(), end), None);
-        self.tell(Told::Opened(end));
+        self.tell(Promise::Opened(end));
         node.renew_actors();
-        self.tell(Told::Settled);
+        self.tell(Promise::Settled);
         node.data.settle().unwrap();
         self.node = Some(node);
         self.collect();
     }
 
     fn collect(&mut self) {
-        self.events.extend(self.disk.seen().into_iter().map(Event::Seen));
+        self.events.extend(self.disk.seen().into_iter().map(Event::DiskEvent));
     }
 
-    fn tell(&mut self, told: Told) {
+    fn tell(&mut self, told: Promise) {
         self.collect();
         hear(&mut self.model, &told);
-        self.events.push(Event::Told(told));
+        self.events.push(Event::Promise(told));
     }
 }
 
-/// What the model makes of it.
-fn hear(model: &mut Model, told: &Told) {
+/// Tells the model.
+fn hear(model: &mut Model, told: &Promise) {
     match told {
-        Told::Wrote(rows) => model.write(rows.clone()),
-        Told::Committed(number) => model.commit(*number),
-        Told::Synced(number) => model.sync(*number),
-        Told::Ended => model.kill(),
-        Told::Found(_) => {}
-        Told::Opened(number) => model.reopen(*number),
-        Told::Settled => model.settle(),
+        Promise::Wrote(rows) => model.write(rows.clone()),
+        Promise::Committed(number) => model.commit(*number),
+        Promise::Synced(number) => model.sync(*number),
+        Promise::Ended => model.kill(),
+        Promise::Found(_) => {}
+        Promise::Opened(number) => model.reopen(*number),
+        Promise::Settled => model.settle(),
     }
 }
 
-/// A moment of a recording: all that was done and promised until then.
-pub struct Walk<'a> {
+/// A moment of a recording: the disk and the promises at that time.
+pub struct Cursor<'a> {
     events: &'a [Event],
-    /// How many events are past.
+    /// The number of events before it.
     pub place: usize,
     /// The disk.
     pub machine: Machine,
@@ -206,39 +206,39 @@ pub struct Walk<'a> {
     starting: bool,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Cursor<'a> {
     /// Goes on to the moment right before the next thing that happens below the store, with all promises given until
     /// then, and says what it will be; `None` at the end.
-    pub fn next_moment(&mut self) -> Option<&'a Seen> {
-        while let Event::Told(told) = self.events.get(self.place)? {
+    pub fn next_moment(&mut self) -> Option<&'a DiskEvent> {
+        while let Event::Promise(told) = self.events.get(self.place)? {
             self.place += 1;
             hear(&mut self.model, told);
             match told {
-                Told::Opened(_) => (self.opened, self.cut) = (true, false),
-                Told::Ended => self.starting = true,
-                Told::Settled => self.starting = false,
-                Told::Found(image) => (self.machine, self.process_only, self.cut) = (Machine::holding(image), false, true),
+                Promise::Opened(_) => (self.opened, self.cut) = (true, false),
+                Promise::Ended => self.starting = true,
+                Promise::Settled => self.starting = false,
+                Promise::Found(image) => (self.machine, self.process_only, self.cut) = (Machine::holding(image), false, true),
                 _ => {}
             }
         }
         match &self.events[self.place] {
-            Event::Seen(seen) => Some(seen),
-            Event::Told(_) => None,
+            Event::DiskEvent(seen) => Some(seen),
+            Event::Promise(_) => None,
         }
     }
 
-    /// Lets it happen.
+    /// Applies the next event.
     pub fn pass(&mut self) {
         self.pass_unless(|_| false);
     }
 
-    /// Lets it happen; but the sync of a file whose name the disk lies about does nothing.
+    /// Applies the next event; a sync of a file about which the disk lies does nothing.
     pub fn pass_unless(&mut self, lies: impl FnOnce(&str) -> bool) {
         match &self.events[self.place] {
-            Event::Seen(Seen::Call(Call::Sync(file))) if lies(self.machine.name_of(*file)) => {}
-            Event::Seen(Seen::Call(call)) => self.machine.apply(call),
-            Event::Seen(Seen::Tree(tree)) => self.tree = Arc::clone(tree),
-            Event::Told(told) => hear(&mut self.model, told),
+            Event::DiskEvent(DiskEvent::Call(Call::Sync(file))) if lies(self.machine.name_of(*file)) => {}
+            Event::DiskEvent(DiskEvent::Call(call)) => self.machine.apply(call),
+            Event::DiskEvent(DiskEvent::Tree(tree)) => self.tree = Arc::clone(tree),
+            Event::Promise(told) => hear(&mut self.model, told),
         }
         self.place += 1;
     }
@@ -258,7 +258,7 @@ impl<'a> Walk<'a> {
     /// The calls from here on, up to the next promise or change of the tree.
     pub fn calls_ahead(&self) -> impl Iterator<Item = &'a Call> + use<'a> {
         self.events[self.place..].iter().map_while(|event| match event {
-            Event::Seen(Seen::Call(call)) => Some(call),
+            Event::DiskEvent(DiskEvent::Call(call)) => Some(call),
             _ => None,
         })
     }

@@ -1,10 +1,10 @@
-//! What is done to a store, drawn from a seed.
+//! Scripts of calls to a store, drawn from a seed.
 
 use rejoin_core::port::{Change, Space};
 
 use crate::Random;
 
-/// One thing that is done.
+/// A step of a script.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
     /// A change is made.
@@ -45,8 +45,8 @@ pub fn script(seed: u64, steps: u64) -> Vec<Step> {
         .collect()
 }
 
-/// What a core writes: objects, their deletes, rows that go, and with most of them an actor's, a retry's or an observed
-/// counter's row.
+/// A change as a core writes it: objects, tombstones and removed rows, and with most of them a row of an actor, a retry
+/// or an observed counter.
 fn change(step: u64, random: &mut Random) -> Change {
     let mut change = Change::default();
     for row in 0..=random.below(3) {

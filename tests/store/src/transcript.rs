@@ -1,4 +1,4 @@
-//! A recording as lines of text that another run of the same seed must repeat, to the byte.
+//! A recording as text that another run of the same seed must repeat to the byte.
 //!
 //! The tree writes the time into its tables, so a table's bytes and its checksum differ from run to run. Checksums
 //! stand in the copy of the tree's list of tables, which is why each is replaced by the name of the table that it
@@ -9,16 +9,16 @@ use std::fmt::Write;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::{Call, Content, Event, Image, Machine, Piece, Recording, SECTOR, SHARD, Seen, Told, Tree};
+use crate::{Call, Content, DiskEvent, Event, FileChange, Image, Machine, Promise, Recording, SECTOR, SHARD, Tree};
 
 /// The lines of a recording, one per event.
 #[must_use]
 pub fn transcript(recording: &Recording) -> Vec<String> {
     let (mut machine, mut lists) = (Machine::default(), TableLists::default());
     let mut line = |event: &Event| match event {
-        Event::Seen(Seen::Call(call)) => {
+        Event::DiskEvent(DiskEvent::Call(call)) => {
             let line = match call {
-                Call::Change(file, Piece::Write(at, bytes)) if TableLists::is_one(machine.name_of(*file)) => {
+                Call::Change(file, FileChange::Write(at, bytes)) if TableLists::is_one(machine.name_of(*file)) => {
                     format!("Write {file} at {at}: {}", lists.written(bytes))
                 }
                 call => format!("{call:?}"),
@@ -26,12 +26,12 @@ pub fn transcript(recording: &Recording) -> Vec<String> {
             machine.apply(call);
             line
         }
-        Event::Seen(Seen::Tree(tree)) => lists.tree(tree),
-        Event::Told(Told::Found(image)) => {
+        Event::DiskEvent(DiskEvent::Tree(tree)) => lists.tree(tree),
+        Event::Promise(Promise::Found(image)) => {
             machine = Machine::holding(image);
             lists.found(image)
         }
-        Event::Told(told) => format!("{told:?}"),
+        Event::Promise(told) => format!("{told:?}"),
     };
     recording.events.iter().map(&mut line).collect()
 }
@@ -84,7 +84,7 @@ impl TableLists {
     /// What a loss of power has left. It may have left some sectors of a list only: each is named by the write that it
     /// is of.
     fn found(&self, image: &Image) -> String {
-        let mut line = "Found".to_owned();
+        let mut line = "Outcome".to_owned();
         for (name, content) in &image.files {
             let shown = if Self::is_one(name) { self.sectors(content) } else { format!("{content:?}") };
             let _ = write!(line, " {name}: {shown}");

@@ -1,4 +1,5 @@
-//! The files of the tree, which makes its own calls to the real file system: kept, put elsewhere, and mixed.
+//! Copies of the tree's files. lsm-tree makes its own calls to the real file system, so its states are looked at from
+//! outside.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +16,7 @@ pub struct Tree {
 const CURRENT: &str = "current";
 
 impl Tree {
-    /// What is in a directory; nothing if there is none.
+    /// Reads a directory; no files if there is none.
     #[must_use]
     pub fn read(path: &Path) -> Self {
         let names = names(path).into_keys();
@@ -34,7 +35,7 @@ impl Tree {
         same && current
     }
 
-    /// Puts the files into a directory that has none.
+    /// Writes the files into an empty directory.
     pub fn write(&self, path: &Path) {
         for (name, bytes) in &self.files {
             let path = path.join(name);

@@ -10,47 +10,48 @@ use rejoin_core::port::{Change, Space, Store, StoreFault};
 use crate::node::{Node, SHARD};
 use crate::{Image, MemoryDisk, Model, Random, Rows, Survival, Tree};
 
-/// What may be said about what is found.
+/// Whether a start may, must or cannot report a loss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Loss {
-    /// Nothing is lost, and nothing may be called so.
+    /// Nothing is lost, and no loss may be reported.
     None,
-    /// Everything is there, and some may still be called lost.
-    MayBeFeared,
-    /// What is missing must be called lost.
-    MustBeSaid,
-    /// The disk has forgotten so consistently that nothing shows it: what is there was once written, and that is all.
-    CannotBeSeen,
+    /// Nothing is lost, and a loss may be reported.
+    Allowed,
+    /// Missing rows must be reported.
+    Required,
+    /// The disk has lost writes so consistently that nothing shows it. All that holds is that every row was once
+    /// written.
+    Undetectable,
 }
 
-/// What was found.
+/// What a start found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Found {
-    /// All that was promised, and no loss was said.
+pub enum Outcome {
+    /// Everything that was promised, and no loss was reported.
     Sound,
-    /// A loss was said.
+    /// A loss was reported.
     Lost,
-    /// A read said that a row is damaged.
+    /// A read reported a damaged row.
     Damaged,
 }
 
 /// What a start must find.
 pub struct Expected<'a> {
-    /// What was promised.
+    /// What the store has promised.
     pub model: &'a Model,
-    /// Up to which change it may have come.
+    /// The changes at which the store may end.
     pub end: RangeInclusive<u64>,
-    /// What may be said.
+    /// Whether a loss is to be reported.
     pub loss: Loss,
     /// The machine never stopped, so there is no reason for new actors.
     pub same_boot: bool,
 }
 
-/// Starts on what is there and compares; then goes on, loses the power once more, and finds everything again.
+/// Starts on the files and compares; then writes on, loses the power once more, and must find everything again.
 ///
 /// # Errors
 /// What is wrong, for people.
-pub fn verify(root: &Path, image: &Image, tree: &Tree, expected: &Expected<'_>) -> Result<Found, String> {
+pub fn verify(root: &Path, image: &Image, tree: &Tree, expected: &Expected<'_>) -> Result<Outcome, String> {
     tree.write(&root.join(SHARD).join("tree"));
     let disk = MemoryDisk::new(root, image);
     let mut node = match Node::open(root, &disk) {
@@ -64,7 +65,7 @@ pub fn verify(root: &Path, image: &Image, tree: &Tree, expected: &Expected<'_>) 
     }
     let rows = match node.rows() {
         Ok(rows) => rows,
-        Err(StoreFault::Damaged(_) | StoreFault::Lost { .. }) if expected.loss == Loss::MustBeSaid => {
+        Err(StoreFault::Damaged(_) | StoreFault::Lost { .. }) if expected.loss == Loss::Required => {
             return row_by_row(&node, expected, lost);
         }
         Err(fault) => return Err(format!("reading: {fault}")),
@@ -77,7 +78,7 @@ pub fn verify(root: &Path, image: &Image, tree: &Tree, expected: &Expected<'_>) 
         return Err(format!("changes up to {} were heard of, {end} is the last there, and nobody is told", expected.model.heard()));
     }
     go_on(root, node, &disk, rows)?;
-    Ok(if lost { Found::Lost } else { Found::Sound })
+    Ok(if lost { Outcome::Lost } else { Outcome::Sound })
 }
 
 /// Rows against the model.
@@ -86,7 +87,7 @@ fn compare(expected: &Expected<'_>, rows: &Rows, end: u64, lost: bool) -> Result
     if let Some(wrong) = model.never_written(rows) {
         return Err(wrong);
     }
-    if *loss == Loss::CannotBeSeen {
+    if *loss == Loss::Undetectable {
         return Ok(());
     }
     if !lost {
@@ -97,12 +98,12 @@ fn compare(expected: &Expected<'_>, rows: &Rows, end: u64, lost: bool) -> Result
     }
     // With a loss said too much, everything promised must still be there; with one said rightly, what is there was once
     // written.
-    let older = if *loss == Loss::MustBeSaid { None } else { model.older(rows, *allowed.start()) };
+    let older = if *loss == Loss::Required { None } else { model.older(rows, *allowed.start()) };
     older.map_or(Ok(()), Err)
 }
 
 /// Of a tree with a damaged table every row is read that can be: it is right, or it is an error.
-fn row_by_row(node: &Node, expected: &Expected<'_>, lost: bool) -> Result<Found, String> {
+fn row_by_row(node: &Node, expected: &Expected<'_>, lost: bool) -> Result<Outcome, String> {
     let right = expected.model.rows_after(*expected.end.end());
     for (space, key) in expected.model.keys() {
         let row = (*space, key.clone());
@@ -119,10 +120,10 @@ fn row_by_row(node: &Node, expected: &Expected<'_>, lost: bool) -> Result<Found,
             },
         }
     }
-    Ok(Found::Damaged)
+    Ok(Outcome::Damaged)
 }
 
-/// Works on, so that the next crash finds a sound store again.
+/// Writes on, loses the power, and starts again: the store must be sound.
 fn go_on(root: &Path, mut node: Node, disk: &MemoryDisk, mut rows: Rows) -> Result<(), String> {
     let failed = |fault: StoreFault| format!("going on: {fault}");
     node.renew_actors();

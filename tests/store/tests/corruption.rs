@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rejoin_test_store::{
-    Content, Cuts, Expected, Found, Image, Loss, Machine, MemoryDisk, Model, Node, Random, SECTOR, SHARD, Seen, Survival, Tree, campaign,
-    recording, used, verify,
+    Content, Cuts, DiskEvent, Expected, Image, Loss, Machine, MemoryDisk, Model, Node, Outcome, Random, SECTOR, SHARD, Survival, Tree,
+    campaign, recording, used, verify,
 };
 
 /// Seeds per kind of damage.
@@ -17,7 +17,7 @@ const SEEDS: u64 = 5;
 const MOMENTS: usize = 4;
 
 /// All files of a directory in which everything is synced.
-struct AtRest {
+struct SyncedDir {
     place: usize,
     image: Image,
     tree: Arc<Tree>,
@@ -25,7 +25,7 @@ struct AtRest {
 }
 
 /// Directories from all over a script.
-fn at_rest(seed: u64) -> Vec<AtRest> {
+fn at_rest(seed: u64) -> Vec<SyncedDir> {
     let recording = recording(seed);
     let mut walk = recording.walk();
     let mut found = Vec::new();
@@ -41,17 +41,17 @@ fn at_rest(seed: u64) -> Vec<AtRest> {
     while walk.next_moment().is_some() {
         if chosen.contains(&walk.place) {
             let image = walk.machine.crash(Survival::Everything, &mut Random::new(seed, 0)).image;
-            all.push(AtRest { place: walk.place, image, tree: Arc::clone(&walk.tree), model: walk.model.clone() });
+            all.push(SyncedDir { place: walk.place, image, tree: Arc::clone(&walk.tree), model: walk.model.clone() });
         }
         walk.pass();
     }
     all
 }
 
-impl AtRest {
+impl SyncedDir {
     fn expected(&self) -> Expected<'_> {
         let end = self.model.synced()..=self.model.made();
-        Expected { model: &self.model, end, loss: Loss::MustBeSaid, same_boot: false }
+        Expected { model: &self.model, end, loss: Loss::Required, same_boot: false }
     }
 
     /// Damages one of the files beside the tree.
@@ -86,7 +86,7 @@ fn flips(seed: u64, place: usize, length: usize, step: u64) -> impl Iterator<Ite
     (first..length).step_by(step as usize).map(move |at| (at, 1 << random.below(8)))
 }
 
-fn each(test: &'static str, damage: impl Fn(u64, &AtRest, &mut Cuts) + Sync) {
+fn each(test: &'static str, damage: impl Fn(u64, &SyncedDir, &mut Cuts) + Sync) {
     campaign(test, 0..SEEDS, |seed, cuts| at_rest(seed).iter().for_each(|rest| damage(seed, rest, cuts)));
 }
 
@@ -262,15 +262,15 @@ fn a_loss_is_said_again_after_a_crash_at_any_call_of_the_start_that_found_it() {
             let mut machine = Machine::holding(&image);
             for (call, seen) in seen.into_iter().enumerate() {
                 match seen {
-                    Seen::Call(call) => machine.apply(&call),
-                    Seen::Tree(after) => tree = Tree::clone(&after),
+                    DiskEvent::Call(call) => machine.apply(&call),
+                    DiskEvent::Tree(after) => tree = Tree::clone(&after),
                 }
                 for survival in [Survival::Nothing, Survival::Everything, Survival::WholeChanges] {
                     let image = machine.crash(survival, &mut Random::new(seed, call as u64)).image;
                     let what = format_args!("{damaged} is damaged, {survival:?} survives after call {call}");
                     let found = cuts.on_a_fresh_directory(rest.place, &what, |root| {
                         let found = verify(root, &image, &tree, &rest.expected())?;
-                        if found == Found::Sound { Err("the loss is forgotten".to_owned()) } else { Ok(found) }
+                        if found == Outcome::Sound { Err("the loss is forgotten".to_owned()) } else { Ok(found) }
                     });
                     cuts.count(&found);
                 }
@@ -280,7 +280,7 @@ fn a_loss_is_said_again_after_a_crash_at_any_call_of_the_start_that_found_it() {
 }
 
 /// What a start on a damaged directory does below the store.
-fn start_with_a_loss(root: &Path, image: &Image, tree: &Tree) -> Result<Vec<Seen>, String> {
+fn start_with_a_loss(root: &Path, image: &Image, tree: &Tree) -> Result<Vec<DiskEvent>, String> {
     let path = root.join(SHARD).join("tree");
     tree.write(&path);
     let disk = MemoryDisk::new(root, image).watching(&path);

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_test_store::{
-    Call, Cuts, Expected, Loss, Piece, Random, Recording, SECTOR, STEPS, Seen, Survival, Walk, campaign, recording, transcript,
+    Call, Cursor, Cuts, DiskEvent, Expected, FileChange, Loss, Random, Recording, SECTOR, STEPS, Survival, campaign, recording, transcript,
 };
 
 /// Seeds per kind of crash.
@@ -22,18 +22,18 @@ fn power_cuts(test: &'static str, survival: Survival, seeds: std::ops::Range<u64
     });
 }
 
-fn power_cut(walk: &Walk<'_>, survival: Survival, seed: u64, cuts: &mut Cuts) {
+fn power_cut(walk: &Cursor<'_>, survival: Survival, seed: u64, cuts: &mut Cuts) {
     let mut crash = walk.machine.crash(survival, &mut Random::new(seed, walk.place as u64));
     crash.image.reboot();
     // Noise in a sector that held synced bytes too is damage, and to be said.
-    let loss = if crash.spoilt { Loss::MustBeSaid } else { loss_of_power(walk) };
+    let loss = if crash.spoilt { Loss::Required } else { loss_of_power(walk) };
     let expected = Expected { model: &walk.model, end: walk.model.synced()..=walk.model.made(), loss, same_boot: false };
     cuts.cut(walk.place, &format_args!("{survival:?} survives"), crash.image, &walk.tree, &expected);
 }
 
 /// A start that was never finished may be taken for a loss: nothing had been promised.
-fn loss_of_power(walk: &Walk<'_>) -> Loss {
-    if walk.opened { Loss::None } else { Loss::MayBeFeared }
+fn loss_of_power(walk: &Cursor<'_>) -> Loss {
+    if walk.opened { Loss::None } else { Loss::Allowed }
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn the_end_of_the_process_within_a_write_takes_nothing_that_was_committed() {
         let recording = recording(seed);
         let mut walk = recording.walk();
         while let Some(next) = walk.next_moment() {
-            if let Seen::Call(Call::Change(file, Piece::Write(offset, bytes))) = next {
+            if let DiskEvent::Call(Call::Change(file, FileChange::Write(offset, bytes))) = next {
                 let mut random = Random::new(seed, walk.place as u64);
                 let mut image = walk.machine.crash(Survival::Everything, &mut random).image;
                 let done = random.index(bytes.len());
@@ -108,7 +108,7 @@ fn a_loss_of_power_that_leaves_noise_in_a_sector() {
     power_cuts("a_loss_of_power_that_leaves_noise_in_a_sector", Survival::Noise, 0..SEEDS);
 }
 
-/// The mark's sync runs beside the journal's and may be the faster one.
+/// The mark's sync runs beside the journal's and may be the faster one. Nobody was answered yet, so nothing is lost.
 #[test]
 fn a_loss_of_power_between_the_sync_of_the_mark_and_that_of_the_journal() {
     let test = "a_loss_of_power_between_the_sync_of_the_mark_and_that_of_the_journal";
@@ -116,7 +116,7 @@ fn a_loss_of_power_between_the_sync_of_the_mark_and_that_of_the_journal() {
         let recording = recording(seed);
         let mut walk = recording.walk();
         while let Some(next) = walk.next_moment() {
-            let journal = matches!(next, Seen::Call(Call::Sync(file)) if walk.machine.name_of(*file).ends_with(".seg"));
+            let journal = matches!(next, DiskEvent::Call(Call::Sync(file)) if walk.machine.name_of(*file).ends_with(".seg"));
             if journal && walk.opened && cuts.wants(walk.place) {
                 let mut machine = walk.machine.clone();
                 let mark = |call: &&Call| match call {
@@ -129,7 +129,7 @@ fn a_loss_of_power_between_the_sync_of_the_mark_and_that_of_the_journal() {
                     let mut image = machine.crash(survival, &mut Random::new(seed, walk.place as u64)).image;
                     image.reboot();
                     let end = walk.model.synced()..=walk.model.made();
-                    let expected = Expected { model: &walk.model, end, loss: Loss::MayBeFeared, same_boot: false };
+                    let expected = Expected { model: &walk.model, end, loss: Loss::None, same_boot: false };
                     cuts.cut(walk.place, &format_args!("{survival:?} survives but the mark"), image, &walk.tree, &expected);
                 }
             }
@@ -145,7 +145,7 @@ fn a_crash_while_the_tree_flushes_and_compacts() {
         let recording = recording(seed);
         let mut walk = recording.walk();
         while let Some(next) = walk.next_moment() {
-            if let Seen::Tree(after) = next {
+            if let DiskEvent::Tree(after) = next {
                 for (state, tree) in walk.tree.on_the_way_to(after).into_iter().enumerate() {
                     let tree = std::sync::Arc::new(tree);
                     for survival in [Survival::Nothing, Survival::Everything] {

@@ -131,10 +131,47 @@ fn a_journal_that_ends_before_the_mark_has_lost_its_end() {
         let last = bytes.windows(5).position(|bytes| bytes == b"key 5").unwrap();
         bytes[last - 34..].fill(0);
     });
-    let (store, recovery) = open(dir.path(), Start::POWER_LOST);
+    let (store, recovery) = open(dir.path(), Start::KILLED);
     assert_eq!(intact(&store), RECORDS - 1);
     drop(store);
     said_until_settled(dir.path(), &recovery);
+}
+
+/// Journal and mark are synced in parallel, so a power cut may leave a mark that is ahead of the journal by the sync
+/// that was under way. Nobody was answered for it.
+#[test]
+fn after_a_power_cut_only_records_of_the_last_sync_may_be_missing_without_a_loss() {
+    let base = tempfile::tempdir().unwrap();
+    synced(base.path());
+    let (mut store, _) = open(base.path(), Start::CLEAN);
+    for key in ["key 6", "key 7", "key 8"] {
+        store.write(put(Space::Objects, key, &key.replace("key", "value"))).unwrap();
+        store.commit().unwrap();
+        store.syncer().sync().unwrap();
+    }
+    // Cuts the journal in front of a record.
+    let cut = |dir: &Path, key: &str| {
+        edit(&segments(dir).pop().unwrap(), |bytes| {
+            let record = bytes.windows(5).position(|bytes| bytes == key.as_bytes()).unwrap() - 34;
+            bytes[record..].fill(0);
+        });
+    };
+    let lost = |key: &str, start: Start| {
+        let (dir, _) = copied(base.path());
+        cut(dir.path(), key);
+        let (store, recovery) = open(dir.path(), start);
+        assert_eq!(intact(&store), key.trim_start_matches("key ").parse::<usize>().unwrap());
+        !recovery.lost.is_empty()
+    };
+    assert!(!lost("key 8", Start::POWER_LOST), "its sync need not have ended");
+    assert!(lost("key 7", Start::POWER_LOST), "its sync had ended before the next one began");
+    assert!(lost("key 8", Start::KILLED) && lost("key 8", Start::CLEAN), "the page cache outlives the process");
+    // Maintenance that is idle for two turns confirms the last sync.
+    let maintenance = store.maintenance();
+    for _ in 0..3 {
+        assert!(maintenance.turn().is_some());
+    }
+    assert!(lost("key 8", Start::POWER_LOST));
 }
 
 #[test]

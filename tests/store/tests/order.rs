@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use rejoin_core::port::{Space, Store};
-use rejoin_test_store::{Fault, Image, Machine, MemoryDisk, Node, Random, SHARD, Seen, Survival, put, scratch};
+use rejoin_test_store::{DiskEvent, Fault, Image, Machine, MemoryDisk, Node, Random, SHARD, Survival, put, scratch};
 
 /// Everything that was not synced is gone, and the machine is started again.
 fn cut_the_power(machine: &Machine, root: &Path) -> MemoryDisk {
@@ -86,10 +86,10 @@ fn ends_in_the_middle_of_a_start(failed_sync: bool) {
     let mut machine = disk.machine();
     drop(Node::open(root.path(), &disk).unwrap());
     let seen = disk.seen();
-    let flushed = seen.iter().rposition(|seen| matches!(seen, Seen::Tree(_))).expect("a flush");
-    let (before, Seen::Tree(tree)) = (&seen[..flushed], &seen[flushed]) else { panic!("a flush") };
+    let flushed = seen.iter().rposition(|seen| matches!(seen, DiskEvent::Tree(_))).expect("a flush");
+    let (before, DiskEvent::Tree(tree)) = (&seen[..flushed], &seen[flushed]) else { panic!("a flush") };
     for seen in before {
-        if let Seen::Call(call) = seen {
+        if let DiskEvent::Call(call) = seen {
             machine.apply(call);
         }
     }

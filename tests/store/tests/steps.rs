@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rejoin_core::port::{Change, Space, Store};
 use rejoin_store::{Options, ShardStore, Start};
 use rejoin_test_store::{
-    Call, Fault, Found, Image, MemoryDisk, Piece, Random, SHARD, Seen, Survival, campaign, recording, rows, scratch, small,
+    Call, DiskEvent, Fault, FileChange, Image, MemoryDisk, Outcome, Random, SHARD, Survival, campaign, recording, rows, scratch, small,
 };
 
 /// Where the next segment is made.
@@ -46,11 +46,11 @@ impl Watch {
         let mut copied = 0;
         for seen in disk.seen() {
             match seen {
-                Seen::Call(Call::Create(name, file)) if name == NEXT => self.file = Some(file),
-                Seen::Call(Call::Change(file, Piece::Write(at, bytes))) if self.file == Some(file) && at > 0 => {
+                DiskEvent::Call(Call::Create(name, file)) if name == NEXT => self.file = Some(file),
+                DiskEvent::Call(Call::Change(file, FileChange::Write(at, bytes))) if self.file == Some(file) && at > 0 => {
                     copied += bytes.len() as u64
                 }
-                Seen::Call(Call::Rename(name, _)) if name == NEXT => self.file = None,
+                DiskEvent::Call(Call::Rename(name, _)) if name == NEXT => self.file = None,
                 _ => {}
             }
         }
@@ -111,8 +111,8 @@ fn no_commit_copies_more_than_its_share_and_the_segment_is_left_in_time() {
     disk.break_down(Fault { calls: 0..u64::MAX, kind: ErrorKind::StorageFull, room: Some(0) });
     // It opens, to be read.
     drop(ShardStore::open(root.path().join(SHARD), options(), Arc::new(disk.clone()), &Start::CLEAN).unwrap());
-    let first = disk.seen().into_iter().find(|seen| !matches!(seen, Seen::Call(Call::SyncNames(_))));
-    assert!(matches!(first, Some(Seen::Call(Call::Remove(name))) if name == NEXT), "its room goes first");
+    let first = disk.seen().into_iter().find(|seen| !matches!(seen, DiskEvent::Call(Call::SyncNames(_))));
+    assert!(matches!(first, Some(DiskEvent::Call(Call::Remove(name))) if name == NEXT), "its room goes first");
     disk.heal();
     let (store, recovery) = open(Start::CLEAN);
     assert_eq!((recovery.lost, rows(&store, Space::Pinned)), (vec![], there));
@@ -129,7 +129,7 @@ fn the_scripts_make_segments_in_steps_in_which_rows_change_behind_the_copy() {
             let image = walk.machine.crash(Survival::Everything, &mut Random::new(seed, 0)).image;
             if let Some(made) = image.files.get(NEXT) {
                 moments += 1;
-                if matches!(seen, Seen::Call(Call::Rename(name, _)) if name == NEXT) {
+                if matches!(seen, DiskEvent::Call(Call::Rename(name, _)) if name == NEXT) {
                     let (twice, gone) = snapshot(made.written());
                     (again, removed) = (again + twice, removed + gone);
                 }
@@ -140,7 +140,7 @@ fn the_scripts_make_segments_in_steps_in_which_rows_change_behind_the_copy() {
         cuts.on_a_fresh_directory(0, &"the script's calls", |_| {
             if enough { Ok(()) } else { Err(format!("{moments} moments, {again} rows copied again, {removed} removed")) }
         });
-        cuts.count(&Found::Sound);
+        cuts.count(&Outcome::Sound);
     });
 }
 

@@ -15,7 +15,14 @@ use rejoin_test_store::{FaultDisk, edit, put, segments};
 const ROWS: u64 = 600;
 
 fn options() -> Options {
-    Options { segment_bytes: 1 << 20, memtable_bytes: 64 << 10, young_rows: 16, free_space_floor: 0, cache_bytes: 0, ..Options::default() }
+    Options {
+        segment_bytes: 1 << 20,
+        memtable_bytes: 64 << 10,
+        write_buffer_rows: 16,
+        free_space_floor: 0,
+        cache_bytes: 0,
+        ..Options::default()
+    }
 }
 
 fn open(dir: &Path, start: Start) -> (ShardStore, rejoin_store::Recovery) {

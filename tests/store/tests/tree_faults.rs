@@ -85,7 +85,7 @@ fn nothing_is_lost(attempt: &mut Attempt<'_>, call: u64) {
     attempt.node = None;
     let image = attempt.disk.machine().crash(Survival::Everything, &mut Random::new(0, 0)).image;
     let end = attempt.model.heard()..=attempt.model.made();
-    let loss = if attempt.model.made() == 0 { Loss::MayBeFeared } else { Loss::None };
+    let loss = if attempt.model.made() == 0 { Loss::Allowed } else { Loss::None };
     let expected = Expected { model: &attempt.model, end, loss, same_boot: true };
     let fresh = rejoin_test_store::scratch();
     let found = verify(fresh.path(), &image, &Tree::read(&tree(attempt.root)), &expected);
@@ -302,7 +302,7 @@ fn the_power_fails_at_any_call_of_the_tree() {
                 let mut image = attempt.disk.machine().crash(survival, &mut Random::new(0, 0)).image;
                 image.reboot();
                 let end = attempt.model.synced()..=attempt.model.made();
-                let loss = if attempt.model.made() == 0 { Loss::MayBeFeared } else { Loss::None };
+                let loss = if attempt.model.made() == 0 { Loss::Allowed } else { Loss::None };
                 let expected = Expected { model: &attempt.model, end, loss, same_boot: false };
                 let fresh = rejoin_test_store::scratch();
                 let found = verify(fresh.path(), &image, &Tree::read(&tree(attempt.root)), &expected);

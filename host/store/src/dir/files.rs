@@ -1,5 +1,5 @@
-//! The small files beside the shards: control files, replaced as a whole, and plugin modules, addressed by their
-//! content.
+//! The small files beside the shards: control files, which are replaced as a whole, and plugin modules, which are named
+//! by their digest.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use crate::blob;
 use crate::disk::{Disk, if_found};
 use crate::error::{Context, FileError};
 
-/// What can be done about a control file of which both copies are damaged.
+/// The advice for a control file of which both copies are damaged.
 const ADVICE: &str =
     "restore one of them from a backup, or remove both: the node then takes their content from its configuration and its peers";
 
-/// Small durable files by name (catalog, layout), each replaced atomically, kept in two copies, and checked when it is
-/// read.
+/// Small durable files by name (catalog, layout). Each is replaced atomically, kept in two copies, and verified when it
+/// is read.
 #[derive(Clone)]
 pub struct ControlFile {
     dir: PathBuf,
@@ -31,16 +31,16 @@ impl ControlFile {
         Self { dir, disk }
     }
 
-    /// The content last written under a name, `None` if nothing ever was. Of a damaged file the copy is read.
+    /// The content last written under a name, `None` if nothing ever was. If the file is damaged the copy is read.
     ///
     /// # Errors
-    /// [`FileError::BothDamaged`] if neither is what was written; never to be taken for "nothing".
+    /// [`FileError::BothDamaged`] if neither is intact; it must not be taken for "no content".
     pub fn read(&self, name: &str) -> Result<Option<Bytes>, FileError> {
         Ok(blob::read_either(self.disk.as_ref(), &self.path(name)?, ADVICE)?.map(Bytes::from))
     }
 
-    /// Durably replaces the content under a name (1 to 64 of `a-z 0-9 -`). After a crash the old content is there or
-    /// the new.
+    /// Durably replaces the content under a name (1 to 64 of `a-z 0-9 -`). After a crash either the old or the new
+    /// content is read.
     ///
     /// # Errors
     /// [`FileError`]; the old content is then still there.
@@ -48,11 +48,11 @@ impl ControlFile {
         blob::write_twice(self.disk.as_ref(), &self.path(name)?, content)
     }
 
-    /// Writes anew what is damaged, where a copy is whole.
+    /// Rewrites damaged files whose copy is intact.
     pub(super) fn mend(&self) {
         let names = if_found(self.disk.list(&self.dir)).ok().flatten().unwrap_or_default();
         let names: BTreeSet<&str> = names.iter().map(|name| name.strip_suffix(".copy").unwrap_or(name)).collect();
-        // A name with a dot is that of a file half written.
+        // Names with a dot are those of unfinished files.
         names.into_iter().filter_map(|name| self.path(name).ok()).for_each(|path| blob::mend(self.disk.as_ref(), &path));
     }
 
@@ -65,8 +65,8 @@ impl ControlFile {
     }
 }
 
-/// The plugin modules on this node's disk, by SHA-256. The caller verifies the digest, before it puts and after it
-/// gets: hashing is not this crate's, and a module that no longer has its digest is to be fetched again from a peer.
+/// The plugin modules on this node's disk, by SHA-256. The caller verifies the digest before a put and after a get, and
+/// fetches a module with another digest again from a peer.
 #[derive(Clone)]
 pub struct Modules {
     dir: PathBuf,
@@ -78,19 +78,19 @@ impl Modules {
         Self { dir, disk }
     }
 
-    /// Durably keeps a module. Putting it again replaces the copy.
+    /// Durably stores a module, or replaces it.
     ///
     /// # Errors
     /// [`FileError`] if the disk refuses.
     pub fn put(&self, digest: &PluginDigest, module: &[u8]) -> Result<(), FileError> {
-        // Two may be put at once, also of one digest.
+        // Two puts may run at once, also of the same digest.
         static PUTS: AtomicU64 = AtomicU64::new(0);
         let path = self.dir.join(digest.to_string());
         let beside = path.with_extension(format!("new{}", PUTS.fetch_add(1, Relaxed)));
         blob::write_beside(self.disk.as_ref(), &path, &beside, module)
     }
 
-    /// Removes what a crash has left of puts.
+    /// Removes unfinished modules that a crash has left.
     pub(super) fn clear(&self) {
         let names = if_found(self.disk.list(&self.dir)).ok().flatten().unwrap_or_default();
         for name in names.iter().filter(|name| name.contains(".new")) {
@@ -98,7 +98,7 @@ impl Modules {
         }
     }
 
-    /// The bytes kept under a digest, to be verified by the caller; `None` if there are none.
+    /// The module under a digest, not verified; `None` if there is none.
     ///
     /// # Errors
     /// [`FileError`] if the disk refuses.
@@ -115,8 +115,7 @@ impl Modules {
         if_found(self.disk.remove(&path)).map(drop).context("remove", &path)
     }
 
-    /// The digests of the modules kept, in order. Files that are no modules (one half written at a crash) are passed
-    /// over.
+    /// The digests of the stored modules, in order. Files with other names are skipped.
     ///
     /// # Errors
     /// [`FileError`] if the directory cannot be read.

@@ -1,17 +1,20 @@
-//! A node's data directory: who it belongs to, whether the last stop was clean, and the small files beside the shards.
+//! A node's data directory: its owner, whether the last stop was clean, and the small files beside the shards.
+//!
+//! It knows the shards' directories only to free room in them at a start; their stores are opened by the node.
 //!
 //! ```text
 //! LOCK       held (flock) while a process has the directory open
 //! VERSION    format, cluster, node, shards: readable text behind a checksum; and VERSION.copy, the same again
 //! BALLAST    room for a start on a full disk
 //! STATE      OS boot id, clean-stop mark, whether new actors are still owed
-//! control/   small files, replaced whole, each with a copy        modules/   plugin components by SHA-256        shard-000/ …
+//! control/   small files, replaced whole, each with a copy        modules/   plugin components by SHA-256
+//! shard-000/ …
 //! ```
 
 mod files;
 mod state;
 
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -21,48 +24,50 @@ use state::State;
 use rejoin_proto::id::{ClusterId, NodeId};
 
 use crate::blob;
-use crate::disk::{Disk, OsDisk, PRIVATE, if_found, no_room};
+use crate::disk::{Disk, OsDisk, PRIVATE, if_found, sync_parent};
 use crate::error::{Context, FileError, OpenError};
+use crate::io_cause::IoCause;
 use crate::journal::discard_next;
+use crate::lock::lock_dir;
 use crate::shard::remove_unlisted;
+use crate::start::Start;
 
 pub use files::{ControlFile, Modules};
-pub use state::Start;
 
 /// The data format that this release writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// What other users may do with a directory.
+/// The mode bits of other users.
 const OTHERS: u32 = 0o077;
-/// A directory in which everybody has files of his own.
+/// The mode bit of a directory that is shared by all users, such as /tmp.
 const STICKY: u32 = 0o1000;
 
-/// What can be done about a version file of which both copies are damaged.
+/// The advice for a version file of which both copies are damaged.
 const ADVICE: &str = "restore one of them from a backup, or from what was copied of this directory before; nothing else in it is lost";
 
 /// The file that is removed to make room for a start.
 const BALLAST: &str = "BALLAST";
-/// Its length: the state file, and a mark and the front of a journal segment for some dozens of shards.
+/// The length of the ballast: room for the state file, and for a mark and a small segment of some dozens of shards.
 const BALLAST_BYTES: u64 = 4 << 20;
-/// The free space above which it is made.
+/// The free space above which the ballast is made.
 const BALLAST_ABOVE: u64 = 16 * BALLAST_BYTES;
 
-/// Whose a data directory is. Fixed when it is made.
+/// The owner of a data directory, fixed when the directory is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// The cluster.
+    /// The node's cluster.
     pub cluster: ClusterId,
-    /// The node.
+    /// The node's id.
     pub node: NodeId,
-    /// How many shards the node has, 1 to 4096.
+    /// The number of shards, 1 to 4096.
     pub shards: u16,
 }
 
-/// A data directory as it is found before anything is written to it.
-pub struct Found {
-    /// It holds no store yet: opening it makes one.
+/// What [`DataDir::inspect`] found.
+pub struct Inspection {
+    /// The directory holds no store yet: opening it makes one.
     pub first: bool,
-    /// Its small files, to be read.
+    /// The control files, to be read.
     pub control: ControlFile,
 }
 
@@ -71,7 +76,6 @@ pub struct DataDir {
     path: PathBuf,
     disk: Arc<dyn Disk>,
     state: Mutex<State>,
-    /// Held for the lock on it; the kernel releases it when the process ends, however it ends.
     _lock: File,
 }
 
@@ -86,15 +90,15 @@ impl DataDir {
         Self::open_on(path, identity, Arc::new(OsDisk))
     }
 
-    /// Looks whether [`DataDir::open_on`] would take a directory, and writes nothing.
+    /// Checks whether [`DataDir::open_on`] would accept a directory, and writes nothing.
     ///
     /// # Errors
     /// [`OpenError`]: another cluster's, node's or shard count's, from a newer release, damaged, or it cannot be read.
-    pub fn look(path: impl AsRef<Path>, identity: Identity, disk: &Arc<dyn Disk>) -> Result<Found, OpenError> {
+    pub fn inspect(path: impl AsRef<Path>, identity: Identity, disk: &Arc<dyn Disk>) -> Result<Inspection, OpenError> {
         let path = path.as_ref();
         let missing = if_found(disk.list(path)).context("list", path)?.is_none();
         let first = missing || is_new(disk.as_ref(), path, identity)?;
-        Ok(Found { first, control: ControlFile::new(path.join("control"), Arc::clone(disk)) })
+        Ok(Inspection { first, control: ControlFile::new(path.join("control"), Arc::clone(disk)) })
     }
 
     /// As [`DataDir::open`], with the small files on another [`Disk`]. The lock is always the operating system's.
@@ -104,15 +108,13 @@ impl DataDir {
     pub fn open_on(path: impl AsRef<Path>, identity: Identity, disk: Arc<dyn Disk>) -> Result<(Self, Start), OpenError> {
         let path = path.as_ref().to_path_buf();
         disk.create_dir(&path).context("create", &path)?;
-        let lock = lock(&path)?;
+        let lock = lock_dir(&path)?;
         let first = is_new(disk.as_ref(), &path, identity)?;
         if first {
             let Identity { cluster, node, shards } = identity;
             let text = format!("format {FORMAT_VERSION}\ncluster {cluster}\nnode {node}\nshards {shards}\n");
             blob::write_twice(disk.as_ref(), &path.join("VERSION"), text.as_bytes())?;
-            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                disk.sync_dir(parent).context("sync", parent)?;
-            }
+            sync_parent(disk.as_ref(), &path)?;
         }
         keep_private(&path);
         make_room(disk.as_ref(), &path, identity.shards);
@@ -129,13 +131,13 @@ impl DataDir {
         Ok((Self { path, disk, state: Mutex::new(state), _lock: lock }, start))
     }
 
-    /// Where shard `index` lives; made by [`ShardStore::open`](crate::ShardStore::open).
+    /// The directory of shard `index`, which [`ShardStore::open`](crate::ShardStore::open) makes.
     #[must_use]
     pub fn shard_dir(&self, index: u16) -> PathBuf {
         self.path.join(shard_name(index))
     }
 
-    /// The small files that are replaced as a whole: catalog, layout.
+    /// The control files: catalog, layout.
     #[must_use]
     pub fn control(&self) -> ControlFile {
         ControlFile::new(self.path.join("control"), Arc::clone(&self.disk))
@@ -147,9 +149,9 @@ impl DataDir {
         Modules::new(self.path.join("modules"), Arc::clone(&self.disk))
     }
 
-    /// Says that every shard is there, and that each that needed new actors has them durably. Until then a further
-    /// start goes on saying [`Start::unsynced_may_be_gone`], whatever its boot id, so a crash in between cannot keep
-    /// old actors. Writes nothing if that was said before.
+    /// Records that every shard is there and has new actors, durably, if it needed them. Until then every start reports
+    /// [`Start::unsynced_may_be_gone`] again, whatever its boot id, so that a crash in between cannot keep old actors.
+    /// Writes nothing if it was recorded before.
     ///
     /// # Errors
     /// [`FileError`] if the state file cannot be replaced; the directory then still owes new actors.
@@ -157,7 +159,7 @@ impl DataDir {
         self.set_owed(false)
     }
 
-    /// Says that an actor has ended and its shard could not write that down. A further start then says
+    /// Records that an actor has ended and its shard could not write that. The next start then reports
     /// [`Start::unsynced_may_be_gone`], also after a clean stop, until it settles. Needs no room on the disk.
     ///
     /// # Errors
@@ -176,8 +178,8 @@ impl DataDir {
         Ok(())
     }
 
-    /// Leaves the clean-stop mark. To be called only after every shard was closed by
-    /// [`ShardStore::close`](crate::ShardStore::close), which syncs it.
+    /// Writes the clean-stop mark. To be called only after every shard was closed by
+    /// [`ShardStore::close`](crate::ShardStore::close), which syncs the shard.
     ///
     /// # Errors
     /// [`FileError`] if the mark cannot be written; the next start is then an unclean one.
@@ -187,8 +189,7 @@ impl DataDir {
     }
 }
 
-/// Takes from others what an earlier release, or somebody, has let them have. A directory that is there for all, such
-/// as /tmp, is left to its owner, with a warning.
+/// Removes other users' permissions. A directory that all users share, such as /tmp, is left as it is, with a warning.
 fn keep_private(path: &Path) {
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     if mode & OTHERS == 0 {
@@ -203,9 +204,8 @@ fn keep_private(path: &Path) {
     }
 }
 
-/// Removes what only takes room, before anything is written: what a flush or compaction that failed has left, segments
-/// that were never finished, and the ballast if there is little room. What cannot be removed shows when something is
-/// written.
+/// Frees room before anything is written: removes what a failed flush or compaction has left, unfinished segments, and
+/// the ballast if there is little room. A failure is not reported: if room is missing, the next write fails.
 fn make_room(disk: &dyn Disk, path: &Path, shards: u16) {
     for index in 0..shards {
         let shard = path.join(shard_name(index));
@@ -219,7 +219,7 @@ fn make_room(disk: &dyn Disk, path: &Path, shards: u16) {
     }
 }
 
-/// Keeps some room for a later start, while there is plenty.
+/// Makes the ballast while there is plenty of room.
 fn keep_ballast(disk: &dyn Disk, path: &Path) -> Result<(), FileError> {
     let name = path.join(BALLAST);
     let plenty = disk.free_space(path).is_ok_and(|free| free >= BALLAST_ABOVE);
@@ -228,7 +228,7 @@ fn keep_ballast(disk: &dyn Disk, path: &Path) -> Result<(), FileError> {
     }
     let made = disk.create(&name).and_then(|file| file.preallocate(BALLAST_BYTES));
     match made {
-        Err(error) if no_room(&error) => {
+        Err(error) if IoCause::of(&error) == IoCause::NoRoom => {
             let _ = disk.remove(&name);
             Ok(())
         }
@@ -240,18 +240,7 @@ fn shard_name(index: u16) -> String {
     format!("shard-{index:03}")
 }
 
-/// Takes the directory's lock, or says who is in the way.
-pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
-    let name = path.join("LOCK");
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).context("open", &name)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_path_buf() }),
-        Err(TryLockError::Error(source)) => Err(FileError::io("lock", &name, source).into()),
-    }
-}
-
-/// Compares the version file with what is asked for. Returns whether there is none: then the directory is new.
+/// Compares the version file with the identity that was asked for. Returns whether there is none: the directory is new.
 fn is_new(disk: &dyn Disk, path: &Path, identity: Identity) -> Result<bool, OpenError> {
     let name = path.join("VERSION");
     let Some(content) = blob::read_either(disk, &name, ADVICE)? else {
@@ -262,7 +251,7 @@ fn is_new(disk: &dyn Disk, path: &Path, identity: Identity) -> Result<bool, Open
     let damaged = |why: &str| FileError::Damaged { path: name.clone(), why: why.to_owned() };
     let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     let format: u32 = field("format").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no format"))?;
-    // Before anything else: only the format line is promised to stay as it is.
+    // Checked first: a newer format may change every line but this one.
     if format > FORMAT_VERSION {
         return Err(OpenError::Newer { path: path.to_path_buf(), found: format, supported: FORMAT_VERSION });
     }
@@ -282,7 +271,7 @@ fn is_new(disk: &dyn Disk, path: &Path, identity: Identity) -> Result<bool, Open
     Ok(false)
 }
 
-/// A directory without a version file must not hold a store: taking it for a new one would hide what was lost.
+/// Refuses a directory that holds a store but no version file: taking it for a new one would hide a loss.
 fn refuse_strange(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
     let names = disk.list(path).context("list", path)?;
     match names.iter().find(|name| name.starts_with("shard-") || *name == "STATE") {

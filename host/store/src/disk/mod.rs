@@ -1,16 +1,21 @@
-//! The file operations of journal, mark and control files, behind a trait: a test holds them back or fails them, a
-//! simulator replaces them. The tree does its own file operations and is not behind it.
+//! The file operations of journal, mark and control files. They are behind a trait so that a test can delay or fail
+//! them and a simulator can replace them. lsm-tree makes its own system calls, so the tree's files are not behind it.
+//!
+//! [`replace`] is the one routine that durably replaces a file, and [`read_readable`] the one that reads around bad
+//! blocks.
 
-mod errors;
 mod os;
+mod replace;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-pub(crate) use errors::{is_damage, is_other_content, is_short, no_room};
 pub use os::OsDisk;
 pub(crate) use os::PRIVATE;
+pub(crate) use replace::{replace, sync_parent};
+
+use crate::io_cause::IoCause;
 
 /// A disk. Paths are those of the data directory; every method may block.
 pub trait Disk: Send + Sync {
@@ -26,7 +31,7 @@ pub trait Disk: Send + Sync {
     /// [`io::ErrorKind::NotFound`] if there is none, else what the operating system says.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// The names of what is directly in a directory, sorted.
+    /// The names of a directory's entries, sorted.
     ///
     /// # Errors
     /// What the operating system says.
@@ -50,20 +55,21 @@ pub trait Disk: Send + Sync {
     /// What the operating system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the names in a directory durable.
+    /// Makes the directory's entries durable (fsync of the directory).
     ///
     /// # Errors
     /// What the operating system says.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Bytes that this process may still write on the file system that holds `dir`.
+    /// Free bytes of the file system that holds `dir`, as statvfs tells an unprivileged process. A quota may allow
+    /// less.
     ///
     /// # Errors
     /// What the operating system says.
     fn free_space(&self, dir: &Path) -> io::Result<u64>;
 }
 
-/// An open file of a [`Disk`]; shared between the thread that writes and the one that syncs.
+/// An open file of a [`Disk`]. The thread that writes and the thread that syncs share it.
 pub trait DiskFile: Send + Sync {
     /// The file's length in bytes.
     ///
@@ -77,7 +83,7 @@ pub trait DiskFile: Send + Sync {
     /// [`io::ErrorKind::StorageFull`] if there is no room, else what the operating system says.
     fn preallocate(&self, length: u64) -> io::Result<()>;
 
-    /// Cuts or extends the file.
+    /// Truncates or extends the file.
     ///
     /// # Errors
     /// What the operating system says.
@@ -118,4 +124,33 @@ pub(crate) fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The size in which a file is read once it has shown unreadable blocks.
+const BLOCK: usize = 4096;
+
+/// Reads a whole file, with zeros where the disk cannot read a block. Returns the bytes and how many blocks those are.
+///
+/// # Errors
+/// Every error that is not [damage](IoCause::is_damage).
+pub(crate) fn read_readable(file: &dyn DiskFile) -> io::Result<(Vec<u8>, usize)> {
+    let length = match file.length() {
+        Err(error) if IoCause::of(&error).is_damage() => return Ok((Vec::new(), 1)),
+        length => usize::try_from(length?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?,
+    };
+    match read_all(file) {
+        Err(error) if IoCause::of(&error).is_damage() => {}
+        read => return read.map(|bytes| (bytes, 0)),
+    }
+    let (mut bytes, mut unreadable) = (vec![0; length], 0);
+    for (place, block) in bytes.chunks_mut(BLOCK).enumerate() {
+        match file.read_at(block, (place * BLOCK) as u64) {
+            Err(error) if IoCause::of(&error).is_damage() => {
+                block.fill(0);
+                unreadable += 1;
+            }
+            read => drop(read?),
+        }
+    }
+    Ok((bytes, unreadable))
 }

@@ -11,12 +11,19 @@ use rustix::io::retry_on_intr;
 
 use super::{Disk, DiskFile};
 
-/// The mode of directories: what is in them is for the user that the node runs as.
+/// The mode of directories: only the user that the node runs as may enter.
 pub(crate) const PRIVATE: u32 = 0o700;
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct OsDisk;
+
+impl OsDisk {
+    /// Opens a file for reading only, which a file system that is mounted read-only allows too.
+    pub(crate) fn open_to_read(path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OsFile(File::open(path)?)))
+    }
+}
 
 impl Disk for OsDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -73,8 +80,7 @@ impl DiskFile for OsFile {
         }
         match retry_on_intr(|| fallocate(&self.0, FallocateFlags::empty(), 0, length)) {
             Ok(()) => Ok(()),
-            // Some file systems cannot reserve room; a longer file is the best they offer, and a full disk shows at the
-            // write.
+            // Some file systems cannot reserve room. There a longer file must do, and a full disk shows at the write.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.0.set_len(length),
             Err(error) => Err(error.into()),
         }

@@ -1,6 +1,11 @@
-//! One record: `len u32 ‖ crc32c u32 ‖ index u64 ‖ chain u64 ‖ payload`, little endian. The checksum covers everything
-//! but itself. The payload is `version u8 ‖ rows u32 ‖ row …`, a row
-//! `flags u8 ‖ key length u32 ‖ key ‖ [value length u32 ‖ value]`.
+//! Encodes and decodes records.
+//!
+//! ```text
+//! record    len u32 ‖ crc32c u32 ‖ index u64 ‖ chain u64 ‖ payload
+//! payload   version u8 ‖ rows u32 ‖ row …
+//! row       flags u8 ‖ key length u32 ‖ key ‖ [value length u32 ‖ value]
+//! ```
+//! Little endian. The checksum covers the whole record but itself.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -22,7 +27,7 @@ const PINNED: u8 = 1;
 /// Row flag: the row has a value; without it the row is removed.
 const VALUE: u8 = 2;
 
-/// The chain after a record.
+/// The chain value after a record.
 pub(super) fn link(chain: u64, index: u64, payload: &[u8]) -> u64 {
     xxh3_64_with_seed(payload, chain ^ index.rotate_left(32))
 }
@@ -43,7 +48,7 @@ pub(super) fn encode_rows<'a>(buffer: &mut Vec<u8>, count: usize, rows: impl Ite
     rows.for_each(|(space, key, value)| encode_row(buffer, space, key, value));
 }
 
-/// Appends what is in front of a payload's rows.
+/// Appends a payload's version and row count, which precede the rows.
 pub(super) fn encode_count(buffer: &mut Vec<u8>, rows: usize) {
     buffer.push(VERSION);
     buffer.extend_from_slice(&word(rows));
@@ -65,7 +70,7 @@ fn word(length: usize) -> [u8; 4] {
     u32::try_from(length).expect("a payload is at most 1 GiB").to_le_bytes()
 }
 
-/// Reads a payload back; `None` if it is none. Allocates no more than it was given.
+/// Decodes a payload; `None` if it is malformed. The memory that it allocates is bounded by the payload's length.
 pub(super) fn decode_rows(payload: &[u8]) -> Option<Vec<Row>> {
     let mut rest = payload;
     if take(&mut rest, 1)? != [VERSION] {
@@ -93,7 +98,7 @@ pub(super) fn decode_rows(payload: &[u8]) -> Option<Vec<Row>> {
     rest.is_empty().then_some(rows)
 }
 
-/// Appends a record of these rows and returns the chain after it.
+/// Appends a record of these rows and returns the chain value after it.
 pub(super) fn encode(buffer: &mut Vec<u8>, index: u64, chain: u64, rows: &[Row]) -> u64 {
     let start = buffer.len();
     buffer.extend_from_slice(&[0; HEAD]);
@@ -109,30 +114,28 @@ pub(super) fn encode(buffer: &mut Vec<u8>, index: u64, chain: u64, rows: &[Row])
     chain
 }
 
-/// A record as it stands in a segment.
-pub(super) struct Found<'a> {
-    /// Its index.
+/// A record as it stands in a segment, not yet verified.
+pub(super) struct RawRecord<'a> {
     pub(super) index: u64,
-    /// The chain it claims to lead to.
+    /// The chain value that it claims to lead to.
     pub(super) chain: u64,
-    /// All its bytes.
+    /// The whole record, head included.
     pub(super) bytes: &'a [u8],
 }
 
-impl Found<'_> {
-    /// The payload.
+impl RawRecord<'_> {
     pub(super) fn payload(&self) -> &[u8] {
         &self.bytes[HEAD..]
     }
 
-    /// Whether the checksum is right.
+    /// Whether the checksum matches.
     pub(super) fn intact(&self) -> bool {
         read_u32(self.bytes, 4) == checksum(self.bytes)
     }
 }
 
-/// What stands at an offset, if its length is plausible. Nothing is checked yet.
-pub(super) fn at(segment: &[u8], offset: usize) -> Option<Found<'_>> {
+/// The record at an offset, if its length is plausible. Its checksum is not verified.
+pub(super) fn at(segment: &[u8], offset: usize) -> Option<RawRecord<'_>> {
     let rest = segment.get(offset..)?;
     let head = rest.get(..HEAD)?;
     let length = read_u32(head, 0) as usize;
@@ -140,7 +143,7 @@ pub(super) fn at(segment: &[u8], offset: usize) -> Option<Found<'_>> {
         return None;
     }
     let bytes = rest.get(..HEAD + length)?;
-    Some(Found { index: read_u64(head, 8), chain: read_u64(head, 16), bytes })
+    Some(RawRecord { index: read_u64(head, 8), chain: read_u64(head, 16), bytes })
 }
 
 /// The checksum of a record: all of it but the checksum's own four bytes.
@@ -148,14 +151,14 @@ fn checksum(record: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&record[..4]), &record[8..])
 }
 
-/// Four bytes at an offset that is known to be inside.
+/// Panics if the offset is not within `bytes`.
 pub(super) fn read_u32(bytes: &[u8], offset: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[offset..offset + 4]);
     u32::from_le_bytes(word)
 }
 
-/// Eight bytes at an offset that is known to be inside.
+/// Panics if the offset is not within `bytes`.
 pub(super) fn read_u64(bytes: &[u8], offset: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[offset..offset + 8]);

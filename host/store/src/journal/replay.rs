@@ -1,73 +1,72 @@
-//! Reads the journal back, and tells a torn end from a loss.
+//! Reads the journal back and tells a torn end from a loss.
+//!
+//! Every record up to the last confirmed sync must be there; what is missing or damaged among those is *lost*. The
+//! first bad record behind it is the torn end of the journal, and everything from there on is cut. After a power cut
+//! the records between the two slots of the mark may be missing too: the mark's sync was the faster one, and nobody had
+//! been answered yet. Such a record counts as torn only if a part of it was never written; other damage there is a
+//! loss.
 
-use std::io;
 use std::path::Path;
 
 use rejoin_core::port::{Row, Space};
 
-use super::mark::Mark;
+use super::mark::{Mark, Marks};
+use super::position::{FIRST_CHAIN, Position};
 use super::record;
-use super::rewrite::Stretch;
-use super::segment::{Header, list_segments, segment_path};
-use super::{FIRST_CHAIN, Position};
-use crate::disk::{Disk, DiskFile, is_damage, read_all};
+use super::rewrite::SegmentRange;
+use super::segment::{Header, ReadHeader, list_segments, segment_path};
+use crate::disk::{Disk, read_readable};
 use crate::error::{Context, FileError};
+use crate::io_cause::IoCause;
 use crate::pinned::{Key, Pinned};
 
-/// How much is read at a time once a file has shown unreadable blocks.
-const BLOCK: usize = 4096;
+/// Bytes that a disk writes atomically.
+const SECTOR: usize = 512;
 
-/// What the journal held.
+/// The result of a replay.
 pub(crate) struct Replayed {
-    /// Where it ends, or must be taken to end: never before the mark.
+    /// The end of the journal. After a loss it is never before the mark, so that no index is used twice.
     pub(crate) end: Position,
-    /// The pinned rows there.
+    /// The pinned rows at the end.
     pub(crate) pinned: Pinned,
-    /// How many records were applied.
+    /// The number of records that were applied.
     pub(crate) records: u64,
-    /// Bytes behind the end that were thrown away: a torn tail, never synced.
+    /// Bytes behind the end that were cut as torn.
     pub(crate) cut_bytes: u64,
-    /// What was synced once and is gone or damaged, for people.
+    /// What was synced once and is missing or damaged now, for people.
     pub(crate) lost: Vec<String>,
-    /// The segment files that are there.
+    /// The numbers of all segment files.
     pub(crate) segments: Vec<u64>,
-    /// Where that lies which was applied and is behind the mark: perhaps in the page cache only.
-    pub(crate) unsynced: Vec<Stretch>,
+    /// Where the applied records are that no confirmed sync covers. They may be in the page cache only.
+    pub(crate) unsynced: Vec<SegmentRange>,
 }
 
-/// Applies every object row of the journal in order. `mark` is what the high-water mark says; `None` if it cannot be
-/// read (which is the caller's to report).
+/// Applies every object row of the journal in order. `marks` is `None` if the mark cannot be read, which is the
+/// caller's to report. `power_lost` says that the machine has stopped since the last write.
 ///
 /// # Errors
-/// [`FileError`] if the directory cannot be read at all, or the system is out of something that reading needs. Blocks
+/// [`FileError`] if the directory cannot be listed, or for an error that is not [damage](IoCause::is_damage). Blocks
 /// that the disk cannot read are losses, not errors.
-pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mut dyn FnMut(Row)) -> Result<Replayed, FileError> {
+pub(crate) fn replay(
+    disk: &dyn Disk,
+    dir: &Path,
+    marks: Option<Marks>,
+    power_lost: bool,
+    apply: &mut dyn FnMut(Row),
+) -> Result<Replayed, FileError> {
     let segments = list_segments(disk, dir).context("list", dir)?;
+    let mark = marks.map(|marks| marks.newest);
     let first = mark.map_or(0, |mark| mark.first_segment);
-    let live: Vec<u64> = segments.iter().copied().filter(|number| *number >= first).collect();
-    let mut headers = Vec::new();
-    for number in &live {
-        let path = segment_path(dir, *number);
-        // An unreadable header counts as a damaged one: what it held shows as a hole.
-        headers.extend(match Header::read(disk, &path, *number) {
-            Err(error) if is_damage(&error) => None,
-            header => header.context("read", &path)?,
-        });
-    }
-    // A segment that begins before an earlier one did says that the earlier one was behind a torn end, and is to be
-    // passed over.
-    let firsts: Vec<u64> = headers.iter().map(|header: &Header| header.first_index).collect();
-    let mut place = 0;
-    headers.retain(|header| {
-        place += 1;
-        firsts[place..].iter().all(|later| *later >= header.first_index)
-    });
-    // Without a mark everything that a later segment vouches for must be there.
-    let vouched = headers.iter().map(|header| header.first_index - 1).max().unwrap_or(0);
-    let mut walk = Walk {
+    let (headers, damaged) = live_headers(disk, dir, &segments, first)?;
+    // Without a mark, everything that a later segment's header implies must be there.
+    let implied = headers.iter().map(|header| header.first_index - 1).max().unwrap_or(0);
+    let confirmed = marks.map_or(implied, |marks| marks.confirmed);
+    let mut replayer = Replayer {
         at: Position { index: 0, chain: FIRST_CHAIN },
-        mark: mark.map_or(vouched, |mark| mark.index),
-        mark_chain: mark.map(|mark| mark.chain),
+        mark,
+        confirmed,
+        // A segment with a damaged header may have held the records of the last sync.
+        required: if power_lost && !damaged { confirmed } else { mark.map_or(implied, |mark| mark.index) },
         pinned: Pinned::new(),
         records: 0,
         cut_bytes: 0,
@@ -76,44 +75,73 @@ pub(crate) fn replay(disk: &dyn Disk, dir: &Path, mark: Option<Mark>, apply: &mu
         unsynced: Vec::new(),
         apply,
     };
-    // Also where nothing was ever synced: a later segment that is there vouches for what came before it.
-    let vouches = headers.first().is_some_and(|header| header.first_index > 1);
-    if headers.first().map(|header| header.number) != Some(first) && (walk.mark > 0 || vouches) && mark.is_some() {
-        walk.lost.push(format!("journal segment {first}, the first that is still needed, is missing or damaged"));
+    // Also where nothing was ever synced: a later segment implies that there was an earlier one.
+    let follows = headers.first().is_some_and(|header| header.first_index > 1);
+    let first_is_missing = headers.first().map(|header| header.number) != Some(first);
+    if first_is_missing && mark.is_some_and(|mark| mark.index > 0 || follows) {
+        replayer.lost.push(format!("journal segment {first}, the first that is still needed, is missing or damaged"));
     }
     for (place, header) in headers.iter().enumerate() {
         // A later header says where this segment ends: what follows there was cut before.
         let stop = headers[place + 1..].iter().map(|later| later.first_index - 1).min().unwrap_or(u64::MAX);
-        walk.segment(disk, dir, header, place == 0, stop)?;
+        replayer.segment(disk, dir, header, place == 0, stop)?;
     }
-    walk.finish();
-    let Walk { at: end, pinned, records, cut_bytes, lost, unsynced, .. } = walk;
+    replayer.finish(dir);
+    let Replayer { at: end, pinned, records, cut_bytes, lost, unsynced, .. } = replayer;
     Ok(Replayed { end, pinned, records, cut_bytes, lost, segments, unsynced })
 }
 
-/// The state of a reading.
-struct Walk<'a> {
-    /// After the last record applied or given up.
+/// The headers of the segments from `first` on, without those that a later segment has superseded, and whether any is
+/// damaged.
+fn live_headers(disk: &dyn Disk, dir: &Path, segments: &[u64], first: u64) -> Result<(Vec<Header>, bool), FileError> {
+    let (mut headers, mut damaged) = (Vec::new(), false);
+    for number in segments.iter().copied().filter(|number| *number >= first) {
+        let path = segment_path(dir, number);
+        // The records of a segment without a header show as a gap.
+        match Header::read(disk, &path, number) {
+            Ok(ReadHeader::Intact(header)) => headers.push(header),
+            Ok(ReadHeader::NeverWritten) => {}
+            Ok(ReadHeader::Damaged) => damaged = true,
+            Err(error) if IoCause::of(&error).is_damage() => damaged = true,
+            Err(error) => return Err(FileError::io("read", &path, error)),
+        }
+    }
+    // A segment that begins before an earlier one did was begun after a start that had cut the earlier one as torn.
+    let firsts: Vec<u64> = headers.iter().map(|header: &Header| header.first_index).collect();
+    let mut place = 0;
+    headers.retain(|header| {
+        place += 1;
+        firsts[place..].iter().all(|later| *later >= header.first_index)
+    });
+    Ok((headers, damaged))
+}
+
+/// The state of a replay.
+struct Replayer<'a> {
+    /// The position after the last record that was applied or given up.
     at: Position,
-    /// Up to which index everything was synced.
-    mark: u64,
-    mark_chain: Option<u64>,
+    /// The newest mark, until its chain value was found to be wrong.
+    mark: Option<Mark>,
+    /// The last record that a sync is known to have covered.
+    confirmed: u64,
+    /// The last record that must be there.
+    required: u64,
     pinned: Pinned,
     records: u64,
     cut_bytes: u64,
     lost: Vec<String>,
-    /// The end has been found: nothing behind it counts.
+    /// The torn end was found: nothing behind it counts.
     torn: bool,
-    unsynced: Vec<Stretch>,
+    unsynced: Vec<SegmentRange>,
     apply: &'a mut dyn FnMut(Row),
 }
 
-impl Walk<'_> {
-    /// Reads one segment.
+impl Replayer<'_> {
+    /// Replays one segment up to record `stop`.
     fn segment(&mut self, disk: &dyn Disk, dir: &Path, header: &Header, first: bool, stop: u64) -> Result<(), FileError> {
         let path = segment_path(dir, header.number);
         let file = disk.open(&path).context("open", &path)?;
-        let (bytes, unreadable) = read_what_can_be_read(file.as_ref()).context("read", &path)?;
+        let (bytes, unreadable) = read_readable(file.as_ref()).context("read", &path)?;
         if unreadable > 0 {
             self.lost.push(format!("journal segment {} has {unreadable} unreadable blocks", header.number));
         }
@@ -122,10 +150,10 @@ impl Walk<'_> {
             return Ok(());
         }
         let mut offset = header.records();
-        // Of a segment that begins behind the mark, the header is unsynced too.
-        let mut unsynced = (header.first_index > self.mark).then_some(0);
+        // If no confirmed sync covers the segment's first record, none need have covered its header either.
+        let mut unsynced = (header.first_index > self.confirmed).then_some(0);
         while self.at.index < stop {
-            if self.at.index == self.mark {
+            if self.at.index == self.confirmed {
                 unsynced = unsynced.or(Some(offset));
             }
             match self.step(&bytes, offset, header.number) {
@@ -134,7 +162,7 @@ impl Walk<'_> {
             }
         }
         if let Some(from) = unsynced.filter(|from| *from < offset) {
-            self.unsynced.push(Stretch { segment: header.number, from: from as u64, to: offset as u64 });
+            self.unsynced.push(SegmentRange { segment: header.number, from: from as u64, to: offset as u64 });
         }
         if self.torn {
             self.cut_bytes += trailing(&bytes, offset);
@@ -142,7 +170,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Checks that a segment goes on where the last one ended. Returns whether to read it.
+    /// Checks that a segment continues where the last one ended, and takes its snapshot. Returns whether to read it.
     fn enter(&mut self, header: &Header, bytes: &[u8], first: bool) -> bool {
         let begins = Position { index: header.first_index - 1, chain: header.chain };
         if !first {
@@ -165,7 +193,8 @@ impl Walk<'_> {
         true
     }
 
-    /// Reads the record at an offset. Returns the offset of the next one, `None` where this segment can tell no more.
+    /// Replays the record at an offset. Returns the offset of the next one; `None` where this segment has no more that
+    /// can be read.
     fn step(&mut self, bytes: &[u8], offset: usize, number: u64) -> Option<usize> {
         let index = self.at.index + 1;
         let found = record::at(bytes, offset);
@@ -181,12 +210,14 @@ impl Walk<'_> {
             self.check_mark();
             return Some(offset + found.bytes.len());
         }
-        if index > self.mark {
+        // No sync that is known to have ended covers the record.
+        let marked = self.mark.is_some_and(|mark| index <= mark.index);
+        if index > self.required && (!marked || never_written(bytes, offset, index)) {
             self.torn = true;
             return None;
         }
         self.lost.push(format!("record {index} at byte {offset} of journal segment {number} is damaged or missing"));
-        // Its head may still be good: then the next record proves itself against the chain that the head names.
+        // Its head may be intact. Then the next record can be verified against the chain value that the head names.
         let found = found.filter(|found| found.index == index)?;
         let next = offset + found.bytes.len();
         let proof = record::at(bytes, next)?;
@@ -198,7 +229,6 @@ impl Walk<'_> {
         Some(next)
     }
 
-    /// Applies a row.
     fn row(&mut self, row: Row) {
         match (row.space, row.value) {
             (Space::Pinned, Some(value)) => drop(self.pinned.insert(Key::from_slice(&row.key), value)),
@@ -207,49 +237,82 @@ impl Walk<'_> {
         }
     }
 
-    /// At the mark the chain must be the one that was synced.
+    /// At the mark's index the chain value must be the mark's: otherwise this is another journal's record.
     fn check_mark(&mut self) {
-        if self.at.index == self.mark && self.mark_chain.is_some_and(|chain| chain != self.at.chain) {
-            self.lost.push(format!("record {} is not the one that was synced: the journal is another history", self.mark));
-            self.mark_chain = None;
+        if let Some(Mark { index, chain, .. }) = self.mark
+            && self.at.index == index
+            && self.at.chain != chain
+        {
+            self.lost.push(format!("record {index} is not the one that was synced: the journal is another history"));
+            self.mark = None;
         }
     }
 
-    /// A journal that ends before the mark has lost its end.
-    fn finish(&mut self) {
-        if self.mark > self.at.index {
-            let ends = self.at.index;
-            self.lost.push(format!("records up to {} were synced, but the journal ends after record {ends}", self.mark));
-            self.at.index = self.mark;
+    /// Reports a journal that ends before the required record.
+    fn finish(&mut self, dir: &Path) {
+        let ends = self.at.index;
+        let synced = self.mark.map_or(self.required, |mark| mark.index);
+        if synced > ends && (self.required > ends || !self.lost.is_empty()) {
+            self.lost.push(format!("records up to {synced} were synced, but the journal ends after record {ends}"));
+            self.at.index = synced;
+        } else if synced > ends {
+            tracing::warn!(dir = %dir.display(), ends, synced, "the power failed during a sync: records that nobody relied on are cut");
         }
     }
 }
 
-/// How many bytes from an offset up to the last one that is not zero.
+/// Whether a part of the record at an offset was never written. Disks write sectors atomically, and a segment is zeros
+/// where nothing was written: so each sector of a record that a power cut has torn is complete or zero.
+fn never_written(bytes: &[u8], offset: usize, index: u64) -> bool {
+    let rest = bytes.get(offset..).unwrap_or_default();
+    let has_gap = |length: usize| {
+        let end = offset.saturating_add(length);
+        let mut at = offset;
+        while at < end {
+            let next = end.min((at / SECTOR + 1) * SECTOR);
+            // What lies behind the end of the file was not written either.
+            if bytes.get(at..next).is_none_or(|part| part.iter().all(|byte| *byte == 0)) {
+                return true;
+            }
+            at = next;
+        }
+        false
+    };
+    if has_gap(record::HEAD) {
+        return true;
+    }
+    let length = record::read_u32(rest, 0) as usize;
+    length <= record::MAX_PAYLOAD && record::read_u64(rest, 8) == index && has_gap(record::HEAD + length)
+}
+
+/// The number of bytes from an offset to the last byte that is not zero, inclusive.
 fn trailing(bytes: &[u8], offset: usize) -> u64 {
     let rest = bytes.get(offset..).unwrap_or_default();
     rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
 }
 
-/// The file's bytes, with zeros where the disk cannot read a block, and how many blocks those are.
-fn read_what_can_be_read(file: &dyn DiskFile) -> io::Result<(Vec<u8>, usize)> {
-    let length = match file.length() {
-        Err(error) if is_damage(&error) => return Ok((Vec::new(), 1)),
-        length => usize::try_from(length?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?,
-    };
-    match read_all(file) {
-        Err(error) if is_damage(&error) => {}
-        read => return read.map(|bytes| (bytes, 0)),
-    }
-    let (mut bytes, mut unreadable) = (vec![0; length], 0);
-    for (place, block) in bytes.chunks_mut(BLOCK).enumerate() {
-        match file.read_at(block, (place * BLOCK) as u64) {
-            Err(error) if is_damage(&error) => {
-                block.fill(0);
-                unreadable += 1;
-            }
-            read => drop(read?),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_was_never_written_where_a_sector_of_it_is_zero_and_not_where_it_is_noise() {
+        let mut change = rejoin_core::port::Change::default();
+        change.put(Space::Objects, "key", vec![b'v'; 3 * SECTOR]);
+        let mut bytes = vec![1; 500];
+        record::encode(&mut bytes, 7, 99, &change.rows);
+        let end = bytes.len();
+        bytes.resize(4096, 0);
+        let after = |edit: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = bytes.clone();
+            edit(&mut bytes);
+            never_written(&bytes, 500, 7)
+        };
+        assert!(!after(&|_| ()) && !after(&|bytes| bytes[700..900].fill(0)), "no sector is missing");
+        for (from, to) in [(500, end), (500, SECTOR), (SECTOR, 2 * SECTOR), (3 * SECTOR, end)] {
+            assert!(after(&|bytes| bytes[from..to].fill(0)), "{from} to {to}");
+            assert!(!after(&|bytes| bytes[from..to].fill(9)), "noise at {from} to {to}");
         }
+        assert!(after(&|bytes| bytes.truncate(600)) && after(&|bytes| bytes.truncate(510)), "the file ends within it");
     }
-    Ok((bytes, unreadable))
 }

@@ -1,4 +1,4 @@
-//! Writes again what may be in the page cache only.
+//! Rewrites records that may be in the page cache only.
 
 use std::path::Path;
 
@@ -6,28 +6,28 @@ use super::segment::segment_path;
 use crate::disk::Disk;
 use crate::error::{Context, FileError};
 
-/// How much is written at a time.
+/// Bytes that are rewritten at a time.
 const CHUNK: usize = 1 << 20;
 
 /// A part of a segment's file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stretch {
+pub(crate) struct SegmentRange {
     /// The segment's number.
     pub(crate) segment: u64,
-    /// The first byte.
+    /// Inclusive.
     pub(crate) from: u64,
-    /// One past the last byte.
+    /// Exclusive.
     pub(crate) to: u64,
 }
 
-/// Writes these bytes over themselves and syncs them. After a failed sync the system takes them for written, and a
-/// further sync alone succeeds without writing anything (“Can Applications Recover from fsync Failures?”, USENIX ATC
-/// 2020).
+/// Overwrites these bytes with themselves and syncs them. After a failed sync the kernel considers the pages clean, so
+/// a further sync alone succeeds without writing anything (“Can Applications Recover from fsync Failures?”, USENIX
+/// ATC 2020).
 ///
 /// # Errors
 /// What the disk says.
-pub(crate) fn rewrite(disk: &dyn Disk, dir: &Path, stretches: &[Stretch]) -> Result<(), FileError> {
-    for Stretch { segment, from, to } in stretches {
+pub(crate) fn rewrite(disk: &dyn Disk, dir: &Path, ranges: &[SegmentRange]) -> Result<(), FileError> {
+    for SegmentRange { segment, from, to } in ranges {
         let path = segment_path(dir, *segment);
         let file = disk.open(&path).context("open", &path)?;
         let mut buffer = vec![0; CHUNK];
@@ -41,5 +41,5 @@ pub(crate) fn rewrite(disk: &dyn Disk, dir: &Path, stretches: &[Stretch]) -> Res
         }
         file.sync_data().context("sync", &path)?;
     }
-    if stretches.is_empty() { Ok(()) } else { disk.sync_dir(dir).context("sync", dir) }
+    if ranges.is_empty() { Ok(()) } else { disk.sync_dir(dir).context("sync", dir) }
 }

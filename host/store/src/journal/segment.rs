@@ -1,22 +1,23 @@
-//! One segment file: its name, its header with the snapshot of the pinned rows, and where its records begin.
+//! A segment file: its name, its header, and the snapshot of the pinned rows in front of its records.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::position::Position;
 use super::record::{ROWS_HEAD, decode_rows, encode_count, read_u32, read_u64};
 use crate::disk::{Disk, if_found};
 use crate::pinned::{Key, Pinned};
 
-/// What a segment begins with; the last digits are its version.
+/// The magic number; its last digits are the version.
 const MAGIC: &[u8; 8] = b"RJSEGM01";
 /// Bytes in front of the snapshot: magic, number, first index, chain, snapshot length, snapshot checksum, header
 /// checksum.
 const HEAD: usize = 48;
 
-/// Where the rows of the snapshot begin: behind the header, and the snapshot's version and count.
+/// The offset of the snapshot's rows: behind the header and the snapshot's version and row count.
 pub(super) const ROWS: usize = HEAD + ROWS_HEAD;
 
-/// Where a segment is.
+/// The path of a segment.
 pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:016x}.seg"))
 }
@@ -35,33 +36,39 @@ pub(super) struct Header {
     pub(super) number: u64,
     /// The index of the first record.
     pub(super) first_index: u64,
-    /// The chain before it.
+    /// The chain value before it.
     pub(super) chain: u64,
     snapshot_len: u64,
     snapshot_check: u32,
 }
 
-/// The rows of a snapshot as they were copied: in no order, and of a key's rows the last one counts.
+/// The extent of a snapshot's rows. They stand in the order in which they were copied; the last row of a key counts.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Copied {
-    /// How many.
+pub(super) struct SnapshotRows {
     pub(super) rows: usize,
-    /// Their bytes.
     pub(super) bytes: u64,
-    /// The checksum of these.
+    /// CRC-32C of the bytes.
     pub(super) check: u32,
 }
 
+/// The result of reading a header.
+pub(super) enum ReadHeader {
+    Intact(Header),
+    NeverWritten,
+    Damaged,
+}
+
 impl Header {
-    /// What a segment begins with: all of it up to the snapshot's rows, which are in the file already.
-    pub(super) fn encode(number: u64, first_index: u64, chain: u64, copied: Copied) -> Vec<u8> {
+    /// Encodes everything in front of the snapshot's rows, which are in the file already. The segment's records begin
+    /// after `at`.
+    pub(super) fn encode(number: u64, at: Position, copied: SnapshotRows) -> Vec<u8> {
         let mut bytes = vec![0; HEAD];
         encode_count(&mut bytes, copied.rows);
         let rows = usize::try_from(copied.bytes).expect("what was written from memory has a length");
         let check = crc32c::crc32c_combine(crc32c::crc32c(&bytes[HEAD..]), copied.check, rows);
         let length = ROWS_HEAD as u64 + copied.bytes;
         bytes[..8].copy_from_slice(MAGIC);
-        for (slot, word) in [number, first_index, chain, length].iter().enumerate() {
+        for (slot, word) in [number, at.index + 1, at.chain, length].iter().enumerate() {
             bytes[8 + slot * 8..16 + slot * 8].copy_from_slice(&word.to_le_bytes());
         }
         bytes[40..44].copy_from_slice(&check.to_le_bytes());
@@ -70,7 +77,7 @@ impl Header {
         bytes
     }
 
-    /// The header at the front of these bytes, `None` if it is damaged, of another segment or not yet written.
+    /// Decodes the header; `None` if it is damaged, belongs to another segment, or was never written.
     pub(super) fn decode(bytes: &[u8], number: u64) -> Option<Self> {
         let head = bytes.get(..HEAD)?;
         if &head[..8] != MAGIC || read_u32(head, 44) != crc32c::crc32c(&head[..44]) {
@@ -82,19 +89,24 @@ impl Header {
         (header.number == number && header.first_index > 0).then_some(header)
     }
 
-    /// Reads only the header of a segment file.
-    pub(super) fn read(disk: &dyn Disk, path: &Path, number: u64) -> io::Result<Option<Self>> {
+    /// Reads the header of a segment file, and nothing else of it. It is written last, in one sector: where it is not
+    /// intact it is zero if it was never written.
+    pub(super) fn read(disk: &dyn Disk, path: &Path, number: u64) -> io::Result<ReadHeader> {
         let mut head = [0; HEAD];
         let read = disk.open(path)?.read_at(&mut head, 0)?;
-        Ok(Self::decode(&head[..read], number))
+        Ok(match Self::decode(&head[..read], number) {
+            Some(header) => ReadHeader::Intact(header),
+            None if head.iter().all(|byte| *byte == 0) => ReadHeader::NeverWritten,
+            None => ReadHeader::Damaged,
+        })
     }
 
-    /// Where the records begin.
+    /// The offset of the first record.
     pub(super) fn records(&self) -> usize {
         HEAD.saturating_add(usize::try_from(self.snapshot_len).unwrap_or(usize::MAX))
     }
 
-    /// The pinned rows at the segment's beginning, `None` if they are damaged.
+    /// The pinned rows at the beginning of the segment, `None` if they are damaged.
     pub(super) fn snapshot(&self, segment: &[u8]) -> Option<Pinned> {
         let bytes = segment.get(HEAD..self.records())?;
         if crc32c::crc32c(bytes) != self.snapshot_check {
@@ -104,7 +116,7 @@ impl Header {
         for row in decode_rows(bytes)? {
             match row.value {
                 Some(value) => drop(pinned.insert(Key::from_slice(&row.key), value)),
-                // It was copied, and then removed before the segment was in use.
+                // The row was copied and then removed, before the segment was in use.
                 None => drop(pinned.remove(row.key.as_ref())),
             }
         }

@@ -1,87 +1,79 @@
-//! Appends to the journal: records gather in a buffer and reach the file in one write per batch.
+//! Appends to the journal. Records are gathered in a buffer and reach the file in one write per batch.
+//!
+//! The writer never syncs: [`Writer::file`] hands the file to the thread that does.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rejoin_core::port::Row;
 
-use super::next::{Made, Next, discard_next};
+use super::next_segment::{NewSegment, NextSegment, discard_next};
+use super::position::{JournalDir, Position};
 use super::record;
-use crate::disk::{Disk, DiskFile, no_room};
+use crate::disk::DiskFile;
+use crate::io_cause::IoCause;
 use crate::pinned::Pinned;
 
-/// The room that the first segment after a start is begun with. It grows as it is written: a node that is written
-/// little must not take more, and one that is written much has its later segments reserved whole.
+/// The room that is reserved for the first segment after a start. It grows with the records, so that a node with few
+/// writes takes little of the disk. Later segments are reserved whole.
 const FIRST_ROOM: u64 = 1 << 20;
 
-/// The least room that a segment is begun with.
-const LEAST_ROOM: u64 = 64 << 10;
+/// The least room with which a segment is begun.
+const MIN_ROOM: u64 = 64 << 10;
 
-/// The most that is zeroed at a time. A sync of blocks that were never written has the file system note that they now
-/// are, which takes about as long again as the sync itself; so zeros are written there first, and one sync in many
-/// pays. Larger chunks hold the shard up: a page of them takes some 3 to 10 µs.
+/// The most zeros that are written ahead at a time. A sync of blocks that were never written makes the file system
+/// record that they now are, which doubles the time of the sync. Zeros written ahead make one sync in many pay for
+/// that. Larger chunks would delay the shard: a page of zeros takes 3 to 10 µs.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-/// The least: small segments have small chunks.
-const LEAST_ZEROS: u64 = 2 << 10;
+/// The fewest zeros at a time: small segments have small chunks.
+const MIN_ZEROS: u64 = 2 << 10;
 
-/// The most pinned rows that one commit copies into the next segment if its batch is small: some 25 KB, a tenth of a
+/// The most pinned rows that a commit with a small batch copies into the next segment: some 25 KB, a tenth of a
 /// millisecond.
 const COPY_ROWS: u64 = 512;
-/// The fewest: small segments are made in as many steps.
-const LEAST_ROWS: u64 = 4;
-/// After how many bytes the next segment is synced along, so that the first sync of it as the open one has little left.
+/// The fewest pinned rows that a commit copies, so that small segments take many steps too.
+const MIN_ROWS: u64 = 4;
+/// Bytes after which the next segment is synced along with the open one, so that its first sync as the open segment is
+/// short.
 const SYNC_BYTES: u64 = 256 << 10;
-
-/// A place in the journal: a record's index and the chain after it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Position {
-    /// The record's index, 0 before the first.
-    pub(crate) index: u64,
-    /// The chain after it.
-    pub(crate) chain: u64,
-}
 
 /// The open segment and the batch that is being gathered.
 pub(crate) struct Writer {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    /// After how many bytes of records the next segment is due.
-    segment_bytes: u64,
-    segment: Segment,
-    /// The one after it, once it is begun.
-    next: Option<Next>,
+    dir: JournalDir,
+    segment: OpenSegment,
+    /// The next segment, once its preparation has begun.
+    next: Option<NextSegment>,
     buffer: Vec<u8>,
-    /// The bytes of the last batch, until rows were copied for it.
+    /// Bytes of the last batch, until pinned rows were copied for it.
     batch: u64,
-    /// After the last record gathered.
+    /// The position after the last gathered record.
     gathered: Position,
 }
 
-/// The file written to.
-struct Segment {
+/// The segment that is written. All fields but `number` and `file` are byte offsets or lengths.
+struct OpenSegment {
     number: u64,
     file: Arc<dyn DiskFile>,
-    /// Where the records begin.
+    /// The first record.
     records: u64,
-    /// Where the next batch goes.
+    /// The end of the last batch.
     end: u64,
-    /// Up to where the disk has promised room.
+    /// The end of the reserved room.
     reserved: u64,
-    /// Up to where the file was written, with records or zeros.
+    /// The end of what was ever written, records or zeros.
     touched: u64,
-    /// How much is zeroed at a time.
+    /// How much is zeroed at a time; 0 once zeros have found no room.
     chunk: u64,
 }
 
-impl Segment {
-    /// A segment that was made just now.
-    fn new(number: u64, Made { file, records, reserved }: Made, chunk: u64) -> Self {
+impl OpenSegment {
+    /// A new segment without records.
+    fn new(number: u64, NewSegment { file, records, reserved }: NewSegment, chunk: u64) -> Self {
         Self { number, file, records, end: records, reserved, touched: records, chunk }
     }
 
-    /// Writes zeros ahead of the records, so that a batch of up to half a chunk finds its place written before. A
-    /// larger one pays for itself: zeros would only be more to write.
+    /// Writes zeros ahead of the records, so that a batch of up to half a chunk goes to blocks that were written
+    /// before. For larger batches zeros would only add to what is written.
     fn zero_ahead(&mut self, batch: u64) -> io::Result<()> {
         self.touched = self.touched.max(self.end);
         let to = self.reserved.min(self.touched + self.chunk);
@@ -91,15 +83,15 @@ impl Segment {
         let zeros = usize::try_from(to - self.touched).map_or(&ZEROS[..], |length| &ZEROS[..length.min(ZEROS.len())]);
         match self.file.write_at(zeros, self.touched) {
             Ok(()) => self.touched += zeros.len() as u64,
-            // Where room cannot be promised, a full disk shows here first. The records may still fit.
-            Err(error) if no_room(&error) => self.chunk = 0,
+            // Where the file system cannot reserve room, a full disk shows here first. The records may still fit.
+            Err(error) if IoCause::of(&error) == IoCause::NoRoom => self.chunk = 0,
             Err(error) => return Err(error),
         }
         Ok(())
     }
 }
 
-/// Where a segment would be that there was no room for.
+/// Stands in for the segment of a store that was opened without room for one.
 struct NoFile;
 
 impl DiskFile for NoFile {
@@ -123,72 +115,71 @@ impl DiskFile for NoFile {
     }
 }
 
-/// How much is zeroed at a time.
+/// Zeros that are written ahead at a time.
 fn chunk(segment_bytes: u64) -> u64 {
-    (segment_bytes / 1024).clamp(LEAST_ZEROS, ZEROS.len() as u64)
+    (segment_bytes / 1024).clamp(MIN_ZEROS, ZEROS.len() as u64)
 }
 
-/// How far a batch may reach past a segment's share: most fit in this.
+/// How far a segment may grow beyond `segment_bytes`, while the next one is prepared or for the last batch.
 fn headroom(segment_bytes: u64) -> u64 {
-    (segment_bytes / 8).clamp(LEAST_ROOM, 8 << 20)
+    (segment_bytes / 8).clamp(MIN_ROOM, 8 << 20)
 }
 
 impl Writer {
-    /// Begins a segment after `at` with these pinned rows. Not durable before the file and the directory are synced.
-    pub(crate) fn begin(
-        disk: Arc<dyn Disk>,
-        dir: PathBuf,
-        segment_bytes: u64,
-        number: u64,
-        at: Position,
-        pinned: &Pinned,
-    ) -> io::Result<Self> {
-        let create = |room| {
-            let mut next = Next::create(disk.as_ref(), &dir, room)?;
-            next.copy(pinned, usize::MAX)?;
-            next.finish(disk.as_ref(), &dir, number, at, room)
-        };
-        // A node must start on a disk that is nearly full, or nobody could read what it has: a little room will do.
-        let made = match create((segment_bytes + headroom(segment_bytes)).min(FIRST_ROOM)) {
-            Err(error) if no_room(&error) => create(LEAST_ROOM),
-            created => created,
-        };
-        if made.is_err() {
-            // The room that it took may be needed.
-            let _ = discard_next(disk.as_ref(), &dir);
-        }
-        let segment = Segment::new(number, made?, chunk(segment_bytes));
-        Ok(Self { disk, dir, segment_bytes, segment, next: None, buffer: Vec::new(), batch: 0, gathered: at })
-    }
-
-    /// A journal that ends at `at` and has no segment to go on in, for want of room: every change is refused.
-    pub(crate) fn unbegun(disk: Arc<dyn Disk>, dir: PathBuf, segment_bytes: u64, number: u64, at: Position) -> Self {
-        let made = Made { file: Arc::new(NoFile), records: 0, reserved: 0 };
-        let segment = Segment::new(number, made, 0);
-        Self { disk, dir, segment_bytes, segment, next: None, buffer: Vec::new(), batch: 0, gathered: at }
-    }
-
-    /// Gives back the room behind the last record: a segment that is left at a stop is not written any more.
+    /// Begins segment `number` after `at` with these pinned rows. It is durable once its file and the directory are
+    /// synced.
     ///
     /// # Errors
-    /// What the disk says; nothing but the room is at stake.
+    /// What the disk says; no file is left then.
+    pub(crate) fn begin(dir: JournalDir, number: u64, at: Position, pinned: &Pinned) -> io::Result<Self> {
+        let create = |room| {
+            let mut next = NextSegment::create(&dir, room)?;
+            next.copy(pinned, usize::MAX)?;
+            next.finish(&dir, number, at, room)
+        };
+        // A node must start on a nearly full disk, or nobody could read its data. A little room is enough for that.
+        let created = match create((dir.segment_bytes + headroom(dir.segment_bytes)).min(FIRST_ROOM)) {
+            Err(error) if IoCause::of(&error) == IoCause::NoRoom => create(MIN_ROOM),
+            created => created,
+        };
+        if created.is_err() {
+            // The room that the unfinished file takes may be needed.
+            let _ = discard_next(dir.disk.as_ref(), &dir.path);
+        }
+        let segment = OpenSegment::new(number, created?, chunk(dir.segment_bytes));
+        Ok(Self { dir, segment, next: None, buffer: Vec::new(), batch: 0, gathered: at })
+    }
+
+    /// The writer of a store that was opened without room for a segment: the journal ends at `at`, and every write
+    /// fails for want of room.
+    pub(crate) fn without_room(dir: JournalDir, number: u64, at: Position) -> Self {
+        let segment = NewSegment { file: Arc::new(NoFile), records: 0, reserved: 0 };
+        let segment = OpenSegment::new(number, segment, 0);
+        Self { dir, segment, next: None, buffer: Vec::new(), batch: 0, gathered: at }
+    }
+
+    /// Truncates the segment behind its last record. For a clean stop: the segment is not written any more.
+    ///
+    /// # Errors
+    /// What the disk says; only the reserved room is kept then.
     pub(crate) fn trim(&self) -> io::Result<()> {
         self.segment.file.set_length(self.segment.end)
     }
 
-    /// Makes sure that a change fits: reserves more room if the batch would reach past what the disk has promised.
+    /// Makes sure that a change fits, and reserves more room if it does not.
     ///
     /// # Errors
-    /// What the disk says; nothing has changed then.
+    /// What the disk says, or [`io::ErrorKind::FileTooLarge`] for a change of more than 1 GiB; nothing has changed
+    /// then.
     pub(crate) fn reserve(&mut self, rows: &[Row]) -> io::Result<()> {
         let payload = record::rows_len(rows.iter());
         if payload > record::MAX_PAYLOAD {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "a change of more than 1 GiB"));
         }
         let need = self.segment.end + (self.buffer.len() + record::HEAD + payload) as u64;
-        // A segment that was begun with little room has its share in steps, in time for the zeros ahead of its records.
-        let headroom = headroom(self.segment_bytes);
-        let whole = need.max(self.segment.records + self.segment_bytes + headroom);
+        // A segment that was begun with little room grows in steps, early enough for the zeros ahead of its records.
+        let headroom = headroom(self.dir.segment_bytes);
+        let whole = need.max(self.segment.records + self.dir.segment_bytes + headroom);
         if whole.min(need + self.segment.chunk) > self.segment.reserved {
             let reserved = if need < whole { whole.min(need + headroom) } else { need + headroom };
             match self.segment.file.preallocate(reserved) {
@@ -207,16 +198,16 @@ impl Writer {
         self.gathered = Position { index, chain };
     }
 
-    /// Whether nothing is gathered: the memtable then holds nothing that the journal file does not.
+    /// Whether nothing is gathered. The memtable then holds nothing that is not in the journal file.
     pub(crate) fn at_boundary(&self) -> bool {
         self.buffer.is_empty()
     }
 
-    /// Writes the batch in one call, and now and then zeros ahead of it. Returns where the journal now ends and how
-    /// many bytes were written.
+    /// Writes the batch in one call, and zeros ahead of it when they are due. Returns the end of the journal and the
+    /// bytes written.
     ///
     /// # Errors
-    /// What the disk says; part of the batch may be in the file, and nothing may be written after it.
+    /// What the disk says. Part of the batch may then be in the file, so nothing may be written after it.
     pub(crate) fn write_batch(&mut self) -> io::Result<(Position, u64)> {
         let written = self.buffer.len() as u64;
         self.segment.file.write_at(&self.buffer, self.segment.end)?;
@@ -224,54 +215,58 @@ impl Writer {
         self.batch = written;
         self.segment.zero_ahead(written)?;
         self.buffer.clear();
-        // A rare large batch must not keep its memory.
+        // Do not keep the memory of a rare large batch.
         self.buffer.shrink_to(1 << 20);
         Ok((self.gathered, written))
     }
 
-    /// Whether the segment has had its share.
+    /// Whether the segment has reached `segment_bytes`.
     pub(crate) fn is_full(&self) -> bool {
-        self.segment.end - self.segment.records >= self.segment_bytes
+        self.segment.end - self.segment.records >= self.dir.segment_bytes
     }
 
-    /// Whether the segment has any record.
     pub(crate) fn has_records(&self) -> bool {
         self.segment.end > self.segment.records
     }
 
-    /// The segment's number.
+    /// The number of the open segment.
     pub(crate) fn number(&self) -> u64 {
         self.segment.number
     }
 
-    /// The segment's file.
+    /// The file of the open segment, to be synced.
     pub(crate) fn file(&self) -> Arc<dyn DiskFile> {
         Arc::clone(&self.segment.file)
     }
 
-    /// A pinned row is written or removed: what was copied of it for the next segment is not what it is.
+    /// The position after the last gathered record.
+    pub(crate) fn gathered(&self) -> Position {
+        self.gathered
+    }
+
+    /// Notes that a pinned row was written or removed, for the next segment.
     pub(crate) fn change(&mut self, key: &[u8]) {
         if let Some(next) = &mut self.next {
             next.change(key);
         }
     }
 
-    /// Whether the next segment is begun.
+    /// Whether the next segment is in preparation.
     pub(crate) fn has_next(&self) -> bool {
         self.next.is_some()
     }
 
-    /// Whether the segment has had so much more than its share that the next one can no longer be waited for.
+    /// Whether the segment has used its headroom too, so that the next one must be finished at once.
     pub(crate) fn is_late(&self) -> bool {
-        self.segment.end - self.segment.records >= self.segment_bytes + headroom(self.segment_bytes)
+        self.segment.end - self.segment.records >= self.dir.segment_bytes + headroom(self.dir.segment_bytes)
     }
 
-    /// Copies pinned rows into the next segment: those that the last batch has changed, and so many others that none
-    /// are left when the open segment is late, or all of them `at_once`. Returns whether the journal goes on in the
-    /// next segment now. Only between batches.
+    /// Copies pinned rows into the next segment: those that the last batch has changed, and enough others to be done
+    /// before the open segment is late, or all of them `at_once`. Returns whether the next segment is the open one now.
+    /// Only between batches.
     ///
     /// # Errors
-    /// What the disk says; the journal then goes on in the old segment.
+    /// What the disk says; the old segment stays the open one.
     ///
     /// # Panics
     /// If a batch is being gathered: the snapshot would hold what is not yet in the journal.
@@ -285,7 +280,7 @@ impl Writer {
         advanced
     }
 
-    /// Gives up the next segment, if it is begun: the room that it takes may be needed.
+    /// Removes the next segment if it is in preparation: the room that it takes may be needed.
     pub(crate) fn abandon(&mut self) {
         if self.next.take().is_some() {
             self.discard();
@@ -293,28 +288,27 @@ impl Writer {
     }
 
     fn discard(&self) {
-        // What stays is removed at the next start, or taken by the next attempt.
-        let _ = discard_next(self.disk.as_ref(), &self.dir);
+        // A file that stays is replaced by the next attempt, or removed at the next start.
+        let _ = discard_next(self.dir.disk.as_ref(), &self.dir.path);
     }
 
     /// The file of the next segment, if a sync of it is due.
     pub(crate) fn next_to_sync(&mut self) -> Option<Arc<dyn DiskFile>> {
-        let bytes = (self.segment_bytes / 256).clamp(64, SYNC_BYTES);
+        let bytes = (self.dir.segment_bytes / 256).clamp(64, SYNC_BYTES);
         self.next.as_mut()?.due_for_sync(bytes)
     }
 
-    /// How many rows one commit copies of this many. A large batch copies more: what must be copied while the segment
-    /// takes so many bytes.
+    /// How many of `pinned` rows the commit copies. A large batch uses up more of the headroom, so it copies more.
     fn further(&mut self, pinned: usize) -> usize {
-        let share = pinned as u64 * std::mem::take(&mut self.batch) / headroom(self.segment_bytes);
-        usize::try_from(share.max((self.segment_bytes >> 17).clamp(LEAST_ROWS, COPY_ROWS))).unwrap_or(usize::MAX)
+        let share = pinned as u64 * std::mem::take(&mut self.batch) / headroom(self.dir.segment_bytes);
+        usize::try_from(share.max((self.dir.segment_bytes >> 17).clamp(MIN_ROWS, COPY_ROWS))).unwrap_or(usize::MAX)
     }
 
     fn copy(&mut self, pinned: &Pinned, further: usize) -> io::Result<bool> {
-        let room = self.segment_bytes + headroom(self.segment_bytes);
+        let room = self.dir.segment_bytes + headroom(self.dir.segment_bytes);
         let mut next = match self.next.take() {
             Some(next) => next,
-            None => Next::create(self.disk.as_ref(), &self.dir, room)?,
+            None => NextSegment::create(&self.dir, room)?,
         };
         next.copy(pinned, further)?;
         if !next.is_whole() {
@@ -322,25 +316,26 @@ impl Writer {
             return Ok(false);
         }
         let number = self.segment.number + 1;
-        let made = next.finish(self.disk.as_ref(), &self.dir, number, self.gathered, room)?;
-        self.segment = Segment::new(number, made, chunk(self.segment_bytes));
+        let segment = next.finish(&self.dir, number, self.gathered, room)?;
+        self.segment = OpenSegment::new(number, segment, chunk(self.dir.segment_bytes));
         Ok(true)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::FIRST_CHAIN;
+    use super::super::position::FIRST_CHAIN;
+    use super::super::recording_disk::RecordingDisk;
     use super::super::segment::{Header, segment_path};
-    use super::super::watched::Watched;
     use super::*;
     use crate::pinned::Key;
     use rejoin_core::port::{Change, Space};
     use std::path::Path;
 
-    fn begin(disk: &Watched, dir: &Path, segment_bytes: u64) -> Writer {
+    fn begin(disk: &RecordingDisk, dir: &Path, segment_bytes: u64) -> Writer {
         let at = Position { index: 0, chain: FIRST_CHAIN };
-        Writer::begin(Arc::new(disk.clone()), dir.to_path_buf(), segment_bytes, 1, at, &Pinned::new()).expect("a segment")
+        let dir = JournalDir { disk: Arc::new(disk.clone()), path: dir.to_path_buf(), segment_bytes };
+        Writer::begin(dir, 1, at, &Pinned::new()).expect("a segment")
     }
 
     /// A batch of one record whose value has that many bytes. Returns where it begins and how long it is.
@@ -355,7 +350,7 @@ mod tests {
 
     #[test]
     fn small_batches_find_their_place_written_and_no_zeros_touch_a_record() {
-        let (disk, dir) = (Watched::default(), tempfile::tempdir().expect("a directory"));
+        let (disk, dir) = (RecordingDisk::default(), tempfile::tempdir().expect("a directory"));
         let mut writer = begin(&disk, dir.path(), 64 << 20);
         let (chunk, mut touched, mut zeroed, mut unwritten) = (writer.segment.chunk, disk.writes()[0].1.len() as u64, 0, 0);
         for number in 0..3000_u64 {
@@ -386,7 +381,7 @@ mod tests {
 
     #[test]
     fn large_batches_have_no_zeros_ahead_and_a_full_disk_ends_them() {
-        let (mut disk, dir) = (Watched::default(), tempfile::tempdir().expect("a directory"));
+        let (mut disk, dir) = (RecordingDisk::default(), tempfile::tempdir().expect("a directory"));
         let mut writer = begin(&disk, dir.path(), 64 << 20);
         for _ in 0..10 {
             batch(&mut writer, ZEROS.len() / 2);
@@ -403,9 +398,9 @@ mod tests {
 
     #[test]
     fn zeros_end_where_the_room_does() {
-        let (disk, dir) = (Watched::default(), tempfile::tempdir().expect("a directory"));
+        let (disk, dir) = (RecordingDisk::default(), tempfile::tempdir().expect("a directory"));
         let mut writer = begin(&disk, dir.path(), 1);
-        assert_eq!(writer.segment.chunk, LEAST_ZEROS);
+        assert_eq!(writer.segment.chunk, MIN_ZEROS);
         while writer.segment.end + 1000 < writer.segment.reserved {
             batch(&mut writer, 500);
         }
@@ -417,7 +412,7 @@ mod tests {
     /// are finished in a hurry.
     #[test]
     fn a_segment_begins_with_exactly_the_rows_that_are_there_when_it_is_begun() {
-        let (disk, dir) = (Watched::default(), tempfile::tempdir().expect("a directory"));
+        let (disk, dir) = (RecordingDisk::default(), tempfile::tempdir().expect("a directory"));
         let (mut writer, mut pinned) = (begin(&disk, dir.path(), 1), Pinned::new());
         let mut random = 7_u64;
         let mut next = |below: u64| {
@@ -450,7 +445,7 @@ mod tests {
 
     #[test]
     fn a_large_batch_copies_more_so_that_the_segment_is_ready_in_time() {
-        let (disk, dir) = (Watched::default(), tempfile::tempdir().expect("a directory"));
+        let (disk, dir) = (RecordingDisk::default(), tempfile::tempdir().expect("a directory"));
         let mut writer = begin(&disk, dir.path(), 64 << 20);
         let pinned: Pinned = (0..200_000_u64).map(|number| (Key::from_slice(&number.to_be_bytes()), "row".into())).collect();
         writer.batch = 3_000;

@@ -1,5 +1,7 @@
-//! Work that no shard waits for: flushes, compactions, segments that are no longer needed, and the watch over free
-//! space.
+//! Background work: flushes, compactions, repairs of damaged tables, retiring segments, and watching the free space.
+//!
+//! Work that fails is tried again with new files after a pause. Only a store that cannot tell which version of its tree
+//! is the current one, or fails five times in a row, is stopped.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,36 +10,43 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lsm_tree::Error;
-
 use rejoin_core::port::StoreFault;
 
-use super::open::remove_set_aside;
-use super::shared::{Backoff, Shared, Suspects, Trouble, lock, note_version};
-use super::tree::{Suspect, Sweep};
-use crate::disk::{is_short, no_room};
+use super::failures::{BackgroundFailures, Backoff, DamageReports};
+use super::files::{remove_quarantine, remove_set_aside};
+use super::shared::Shared;
+use super::signal::lock;
+use super::tree::{RepairContext, SuspectTables, Sweep, TreeError};
+use crate::io_cause::IoCause;
 
-/// How often free space is looked at when nothing else happens.
+/// The time between two turns when nothing happens, in which the free space is looked at.
 const IDLE: Duration = Duration::from_secs(10);
-/// So many failures in a row of one kind of work, for nothing that passes and no damage, stop the store.
-const MOST_FAILURES: u32 = 5;
-/// The same while the disk is full or a run has failed.
+/// The time between two turns while the disk is full or something has failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// Failures in a row of one kind of work that stop the store, other than for damage and for errors that pass.
+const MAX_FAILURES: u32 = 5;
 
-/// What one run did.
+/// Selects the failures of one kind of work.
+type Kind = fn(&mut BackgroundFailures) -> &mut Backoff;
+
+const FLUSH: Kind = |failures| &mut failures.flush;
+const COMPACTION: Kind = |failures| &mut failures.compaction;
+const REPAIR: Kind = |failures| &mut failures.repair;
+
+/// The work of one run.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct WorkDone {
     /// Whether sealed memtables were flushed.
     pub flushed: bool,
-    /// Whether a compaction was done; there is at most one in a run.
+    /// Whether there was a compaction; a run has at most one.
     pub compacted: bool,
-    /// Whether there is more to do at once.
+    /// Whether there is more work to do at once.
     pub more: bool,
 }
 
-/// Flushes, compacts and retires segments. Call [`Maintenance::turn`] when `on_work` says so and as often as it wants
-/// itself, or give a thread to [`Maintenance::run_until_stopped`].
+/// Flushes, compacts and retires segments. Call [`Maintenance::turn`] whenever [`Options::on_work`](crate::Options) is
+/// called and after the time that it returns, or give a thread to [`Maintenance::run_until_stopped`].
 pub struct Maintenance {
     shared: Arc<Shared>,
 }
@@ -47,13 +56,13 @@ impl Maintenance {
         Self { shared }
     }
 
-    /// Does what is due, at once also what has failed before. Blocks for as long as that takes; a flush syncs the
-    /// journal first.
+    /// Does the work that is due, without a pause also what has failed before. Blocks for as long as that takes; a
+    /// flush syncs the journal first.
     ///
     /// # Errors
-    /// [`StoreFault::Full`]: no room to flush or compact, to be tried again. [`StoreFault::Busy`]: the system is out of
-    /// descriptors or memory, to be tried again. [`StoreFault::Damaged`]: a table is damaged and could not be taken out
-    /// of the tree yet; writing and reading go on. [`StoreFault::Failed`]: the store has stopped.
+    /// [`StoreFault::Full`]: no room to flush or compact; try again. [`StoreFault::Busy`]: the system is out of
+    /// descriptors or memory; try again. [`StoreFault::Damaged`]: a table is damaged and could not be taken out of the
+    /// tree yet; writes and reads go on. [`StoreFault::Failed`]: the store has stopped.
     pub fn run(&self) -> Result<WorkDone, StoreFault> {
         self.guarded(false)
     }
@@ -62,29 +71,31 @@ impl Maintenance {
         let shared = &self.shared;
         let _one_at_a_time = lock(&shared.running);
         shared.poison.check()?;
-        // The tree asserts its invariants. A thread of its own must not die of it in silence, with writes piling up.
+        // lsm-tree asserts its invariants. A panic must not end the thread silently while writes pile up.
         let work = catch_unwind(AssertUnwindSafe(|| self.work(patient)));
         work.unwrap_or_else(|_| Err(shared.poison.set("flush or compact", &"the tree has panicked")))
     }
 
-    /// Does what is due but for what has just failed, and says after how long to look again at the latest, if `on_work`
-    /// does not ask for it before; none once the store has failed.
+    /// Does the work that is due, except what has just failed. Returns the time until the next turn, unless `on_work`
+    /// is called before; `None` once the store has failed.
     #[must_use]
     pub fn turn(&self) -> Option<Duration> {
-        match self.guarded(true) {
+        let done = self.guarded(true).and_then(|done| self.confirm_if_idle(done).map(|()| done));
+        match done {
             Ok(done) if done.more => Some(Duration::ZERO),
-            Ok(_) if lock(&self.shared.trouble).any() => Some(RETRY),
+            Ok(_) if lock(&self.shared.failures).any() => Some(RETRY),
             Ok(_) if !self.shared.full.load(Relaxed) => Some(IDLE),
             Ok(_) | Err(StoreFault::Full) => Some(RETRY),
             Err(StoreFault::Failed(_)) => None,
             Err(fault) => {
-                tracing::error!(dir = %self.shared.dir.display(), %fault, "maintenance of the store failed");
+                tracing::error!(dir = %self.shared.paths.dir.display(), %fault, "maintenance of the store has failed");
                 Some(RETRY)
             }
         }
     }
 
-    /// Works whenever work is due, until the store is dropped, stopped by [`Maintenance::stopper`], or failed.
+    /// Takes a turn whenever one is due, until the store is dropped, has failed, or is stopped by
+    /// [`Maintenance::stopper`].
     pub fn run_until_stopped(&self) {
         let mut pause = Some(IDLE);
         while let Some(at_most) = pause
@@ -94,15 +105,15 @@ impl Maintenance {
         }
     }
 
-    /// Runs [`Maintenance::run_until_stopped`] on a thread of this name. Under Linux it stands back behind threads that
-    /// answer: its nice value is 5, for a third of their share where the processors do not suffice for all.
+    /// Runs [`Maintenance::run_until_stopped`] on a thread of this name. On Linux it has a lower priority than the
+    /// threads that serve requests: nice value 5, a third of their share when processors are short.
     ///
     /// # Errors
-    /// What the operating system says when it has no thread.
+    /// What the operating system says if there is no thread.
     pub fn spawn(self, name: &str) -> io::Result<MaintenanceThread> {
         let stopper = self.stopper();
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            stand_back();
+            lower_priority();
             self.run_until_stopped();
         })?;
         Ok(MaintenanceThread { stopper, thread: Some(thread) })
@@ -114,94 +125,108 @@ impl Maintenance {
         StopMaintenance { shared: Arc::clone(&self.shared) }
     }
 
-    /// All kinds of work, the most urgent first. If it is to be patient, what has failed waits until its pause is over.
+    /// Does every kind of work, the most urgent first. If it is `patient`, failed work waits until its pause is over.
     fn work(&self, patient: bool) -> Result<WorkDone, StoreFault> {
         let shared = &self.shared;
         self.watch_space();
-        let waits = |backoff: fn(&mut Trouble) -> &mut Backoff| patient && backoff(&mut lock(&shared.trouble)).left().is_some();
-        // A fault of one kind of work must not hold up another: flushes go on while a damaged table cannot be
+        let waits = |kind: Kind| patient && kind(&mut lock(&shared.failures)).left().is_some();
+        // A failure of one kind of work must not delay another: flushes go on while a damaged table cannot be
         // compacted, and before tables are read for damage.
-        let flushed = if waits(|trouble| &mut trouble.flush) { Ok(false) } else { self.flush() };
-        let mended = if waits(|trouble| &mut trouble.mending) { Ok(()) } else { self.look_into_suspects() };
-        let compacted = if waits(|trouble| &mut trouble.compaction) { Ok(false) } else { self.compact() };
+        let flushed = if waits(FLUSH) { Ok(false) } else { self.flush() };
+        let verified = if waits(REPAIR) { Ok(()) } else { self.verify_reported() };
+        let compacted = if waits(COMPACTION) { Ok(false) } else { self.compact() };
         shared.counters.l0_runs.store(shared.tree.l0_runs(), Relaxed);
         let (flushed, compacted) = (flushed?, compacted?);
-        mended?;
-        let more = compacted || lock(&shared.gate).sealed.is_some() && lock(&shared.trouble).flush.left().is_none();
+        verified?;
+        let more = compacted || lock(&shared.gate).sealed.is_some() && lock(&shared.failures).flush.left().is_none();
         Ok(WorkDone { flushed, compacted, more })
     }
 
+    /// Confirms the last sync in the mark if there was no sync between two turns.
+    fn confirm_if_idle(&self, done: WorkDone) -> Result<(), StoreFault> {
+        let durable = lock(&self.shared.durable).position.index;
+        let before = self.shared.idle_at.swap(durable, Relaxed);
+        if done.more || before != durable { Ok(()) } else { self.shared.confirm() }
+    }
+
     /// Refuses writes below the floor of free space, and takes them again when there is room above it for a segment and
-    /// for what waits to be written.
+    /// for what waits to be flushed.
     fn watch_space(&self) {
         let shared = &self.shared;
         let Ok(free) = self.free() else { return };
         let floor = shared.options.free_space_floor;
         if free < floor {
-            // Damaged tables are kept for people to look at, while there is room.
-            let _ = std::fs::remove_dir_all(shared.aside());
-            remove_set_aside(&shared.dir);
+            let dir = shared.paths.dir.display();
+            // Damaged tables and overwritten rows are kept only while there is room.
+            remove_quarantine(&shared.paths);
+            remove_set_aside(&shared.paths);
+            let snapshots = shared.tree.expire_snapshots();
+            if snapshots > 0 {
+                tracing::warn!(%dir, snapshots, "too little free space: snapshots were given up");
+            }
             if !shared.full.swap(true, Relaxed) {
-                tracing::error!(dir = %shared.dir.display(), free, floor, "too little free space: writes are refused, reads go on");
+                tracing::error!(%dir, free, floor, "too little free space: writes are refused, reads go on");
             }
         } else if free >= self.room_needed() && shared.full.swap(false, Relaxed) {
-            tracing::info!(dir = %shared.dir.display(), free, "there is room again: writes are taken");
+            tracing::info!(dir = %shared.paths.dir.display(), free, "there is room again: writes are taken");
         }
     }
 
-    /// The free bytes on the disk. Not to know them is no fault of the store: what needs room finds out.
+    /// The free bytes on the disk. An error is not a failure of the store: work that needs room will notice.
     fn free(&self) -> Result<u64, StoreFault> {
-        let free = self.shared.disk.free_space(&self.shared.journal);
+        let paths = &self.shared.paths;
+        let free = self.shared.disk.free_space(&paths.journal);
         free.map_err(|error| {
-            tracing::warn!(dir = %self.shared.dir.display(), %error, "cannot look at the free space");
+            tracing::warn!(dir = %paths.dir.display(), %error, "cannot look at the free space");
             StoreFault::Busy
         })
     }
 
-    /// What must be free before writes are taken again.
+    /// The free bytes from which on writes are taken again.
     fn room_needed(&self) -> u64 {
         let shared = &self.shared;
         let (tree, options) = (&shared.tree, &shared.options);
         let stuck = shared.counters.l0_runs.load(Relaxed) >= options.max_l0_runs;
-        let compaction = if stuck { tree.due().map_or(0, |due| due.bytes) } else { 0 };
+        let compaction = if stuck { tree.due_compaction().map_or(0, |due| due.bytes) } else { 0 };
         (options.free_space_floor + options.segment_bytes).max(tree.flush_bytes() + compaction)
     }
 
-    /// Reads the tables in which a read has met damage, and takes out those that are damaged.
-    fn look_into_suspects(&self) -> Result<(), StoreFault> {
+    /// Verifies the tables in which reads have met damage, and takes out those that are damaged.
+    fn verify_reported(&self) -> Result<(), StoreFault> {
         let shared = &self.shared;
-        let Suspects { keys, behind } = std::mem::take(&mut *lock(&shared.suspects));
+        let DamageReports { keys, behind } = std::mem::take(&mut *lock(&shared.damage_reports));
         if behind.is_none() && keys.is_empty() {
-            lock(&shared.trouble).mending.worked();
+            lock(&shared.failures).repair.succeeded();
             return Ok(());
         }
-        let at_keys = if keys.is_empty() { Ok(false) } else { self.mend(&Suspect::Keys(&keys)) };
-        let looked = at_keys.and_then(|_| behind.as_ref().map_or(Ok(false), |behind| self.mend(&Suspect::Behind(behind))));
-        if looked.is_err() {
-            let mut now = lock(&shared.suspects);
-            now.keys.extend(keys);
-            now.behind = now.behind.take().or(behind);
+        let at_keys = if keys.is_empty() { Ok(false) } else { self.repair(&SuspectTables::Keys(&keys)) };
+        let verified = at_keys.and_then(|_| behind.as_ref().map_or(Ok(false), |behind| self.repair(&SuspectTables::Behind(behind))));
+        if verified.is_err() {
+            let mut reports = lock(&shared.damage_reports);
+            reports.keys.extend(keys);
+            reports.behind = reports.behind.take().or(behind);
         }
-        looked.map(drop)
+        verified.map(drop)
     }
 
-    /// Takes damaged tables out. Returns whether there were any.
-    fn mend(&self, suspect: &Suspect<'_>) -> Result<bool, StoreFault> {
+    /// Takes damaged tables out of the tree. Returns whether there were any.
+    fn repair(&self, suspects: &SuspectTables<'_>) -> Result<bool, StoreFault> {
         let shared = &self.shared;
-        let mended = shared.tree.mend(suspect, &|lost| shared.note_lost(lost), &shared.aside());
-        let said = mended.map_err(|error| self.fault("take a damaged table out of the tree", error, |trouble| &mut trouble.mending))?;
-        lock(&shared.trouble).mending.worked();
-        if !said.is_empty() {
-            self.note_version();
+        let context = RepairContext { save_lost: &|lost| shared.write_lost_ranges(lost), quarantine: &shared.paths.quarantine() };
+        let repaired = shared.tree.repair(suspects, &context);
+        let lines = repaired.map_err(|error| self.fault("take a damaged table out of the tree", &error, REPAIR))?;
+        lock(&shared.failures).repair.succeeded();
+        if !lines.is_empty() {
+            shared.write_table_list();
         }
-        for what in &said {
-            tracing::error!(dir = %shared.dir.display(), what, "a table of the tree is damaged");
+        for what in &lines {
+            tracing::error!(dir = %shared.paths.dir.display(), what, "a table of the tree is damaged");
         }
         shared.counters.lost_ranges.store(shared.tree.lost().ranges().len() as u64, Relaxed);
-        Ok(!said.is_empty())
+        Ok(!lines.is_empty())
     }
 
-    /// Flushes what is sealed, and retires the segments that only held that.
+    /// Flushes the sealed memtable, and retires the segments that held no other rows.
     fn flush(&self) -> Result<bool, StoreFault> {
         let shared = &self.shared;
         let first_needed = {
@@ -221,150 +246,139 @@ impl Maintenance {
         Ok(flushed)
     }
 
-    /// The tree must never hold what the journal has not got durably, so the journal goes first.
+    /// Syncs the journal and flushes: the tree must never hold rows that a start could cut from the journal as torn.
     fn flush_sealed(&self) -> Result<bool, StoreFault> {
         let shared = &self.shared;
         shared.sync()?;
+        shared.confirm()?;
         let need = shared.tree.flush_bytes();
         let free = self.free()?;
         if free < need {
-            // Not `set_full`: that would wake this very thread to try again at once.
+            // Not `set_full`, which would wake this thread to try again at once.
             shared.full.store(true, Relaxed);
-            return Err(self.no_room_to("flush", need, free, |trouble| &mut trouble.flush));
+            return Err(self.no_room_to("flush", need, free, FLUSH));
         }
         let flushed = shared.tree.reconcile().and_then(|()| shared.tree.flush()).map_err(|error| {
-            let fault = self.fault("flush the memtable", error, |trouble| &mut trouble.flush);
+            let fault = self.fault("flush the memtable", &error, FLUSH);
             shared.full.fetch_or(fault == StoreFault::Full, Relaxed);
             fault
         })?;
-        self.note_version();
-        lock(&shared.trouble).flush.worked();
+        shared.write_table_list();
+        lock(&shared.failures).flush.succeeded();
         shared.counters.flushes.fetch_add(u64::from(flushed), Relaxed);
         Ok(flushed)
     }
 
-    /// Does the compaction that is due, if there is room for what it writes beside what it reads.
+    /// Does the compaction that is due, if its result has room beside its inputs.
     fn compact(&self) -> Result<bool, StoreFault> {
         let shared = &self.shared;
-        let Some(due) = shared.tree.due() else {
-            lock(&shared.trouble).compaction.worked();
+        let Some(due) = shared.tree.due_compaction() else {
+            lock(&shared.failures).compaction.succeeded();
             return Ok(false);
         };
         let (need, free) = (due.bytes + shared.tree.flush_bytes(), self.free()?);
         if free < need {
             let stuck = shared.counters.l0_runs.load(Relaxed) >= shared.options.max_l0_runs;
             shared.full.fetch_or(stuck, Relaxed);
-            return Err(self.no_room_to("compact", need, free, |trouble| &mut trouble.compaction));
+            return Err(self.no_room_to("compact", need, free, COMPACTION));
         }
-        let compact = || shared.tree.reconcile().and_then(|()| shared.tree.compact(&|| self.note_version()));
+        let compact = || {
+            shared.tree.reconcile()?;
+            shared.tree.save_removals(&due.tables, &|lost| shared.write_lost_ranges(lost))?;
+            shared.tree.compact(&|| shared.write_table_list())
+        };
         let compacted = match compact() {
             Ok(compacted) => compacted,
-            Err(error) => return self.not_compacted(&due.tables, error),
+            Err(error) => return self.not_compacted(&due.tables, &error),
         };
-        lock(&shared.trouble).compaction.worked();
+        lock(&shared.failures).compaction.succeeded();
         shared.counters.compactions.fetch_add(u64::from(compacted), Relaxed);
         Ok(compacted)
     }
 
-    /// A compaction has failed: if it was for a table that it read, that one is taken out and the next compaction does
-    /// without it.
-    fn not_compacted(&self, tables: &[u64], error: Error) -> Result<bool, StoreFault> {
+    /// Handles a failed compaction. If one of its inputs is damaged, that table is taken out, and the next compaction
+    /// does without it.
+    fn not_compacted(&self, tables: &[u64], error: &TreeError) -> Result<bool, StoreFault> {
         let shared = &self.shared;
-        if passes(&error) {
-            return Err(self.fault("compact", error, |trouble| &mut trouble.compaction));
+        if error.cause().is_transient() {
+            return Err(self.fault("compact", error, COMPACTION));
         }
-        self.sweep("compact", &error)?;
-        match self.mend(&Suspect::Tables(tables)) {
+        self.sweep("compact", error)?;
+        match self.repair(&SuspectTables::Tables(tables)) {
             Ok(true) => {
                 shared.counters.failures.fetch_add(1, Relaxed);
                 Ok(true)
             }
-            // All that it read is sound: a read has failed for a moment, or a write.
-            Ok(false) => Err(self.fault("compact", error, |trouble| &mut trouble.compaction)),
+            // The inputs are sound: a read has failed once, or a write.
+            Ok(false) => Err(self.fault("compact", error, COMPACTION)),
             Err(fault) => {
-                lock(&shared.trouble).compaction.failed(format!("{error}; {fault}"));
+                lock(&shared.failures).compaction.failed(format!("{error}; {fault}"));
                 Err(fault)
             }
         }
     }
 
-    /// Keeps a copy of the list of tables. Without it a damaged list costs the whole tree; so it is not worth a fault
-    /// of its own.
-    fn note_version(&self) {
-        let shared = &self.shared;
-        if let Err(error) = note_version(shared.disk.as_ref(), &shared.dir, &shared.tree) {
-            tracing::warn!(dir = %shared.dir.display(), %error, "no copy is kept of the tree's list of tables");
-        }
-    }
-
-    fn no_room_to(&self, what: &str, need: u64, free: u64, of: fn(&mut Trouble) -> &mut Backoff) -> StoreFault {
+    fn no_room_to(&self, what: &str, need: u64, free: u64, kind: Kind) -> StoreFault {
         let why = format!("no room to {what}: it needs {need} bytes, {free} are free");
-        // Said once, not at every look.
-        if of(&mut lock(&self.shared.trouble)).waits(why.clone()) {
-            tracing::warn!(dir = %self.shared.dir.display(), why);
+        // Logged once, not at every turn.
+        if kind(&mut lock(&self.shared.failures)).blocked(why.clone()) {
+            tracing::warn!(dir = %self.shared.paths.dir.display(), why);
         }
         StoreFault::Full
     }
 
-    /// Removes what a failed flush or compaction has left: or it would take more room with each attempt.
-    fn sweep(&self, tried: &str, error: &Error) -> Result<(), StoreFault> {
+    /// Removes the files that a failed flush or compaction has left. Otherwise each attempt would take more room.
+    fn sweep(&self, tried: &str, error: &TreeError) -> Result<(), StoreFault> {
         match self.shared.tree.sweep() {
             Ok(Sweep::Removed(_)) => Ok(()),
             // The next attempt begins with the version on the disk.
-            Ok(Sweep::Unclear) if passes(error) => Ok(()),
+            Ok(Sweep::Unclear) if error.cause().is_transient() => Ok(()),
             Ok(Sweep::Unclear) => {
                 Err(self.shared.poison.set(tried, &format!("{error}, and it is not known which version of the tree counts")))
             }
             Err(error) => {
-                tracing::warn!(dir = %self.shared.dir.display(), %error, "what a failed {tried} has left could not be removed");
+                tracing::warn!(dir = %self.shared.paths.dir.display(), %error, "the files of a failed {tried} could not be removed");
                 Ok(())
             }
         }
     }
 
-    /// What a tree error means for the store. Of work that has not been published nothing is left, and nobody relies on
-    /// it: it is tried again with new files, but not for ever on a disk that cannot write.
-    fn fault(&self, tried: &str, error: Error, of: fn(&mut Trouble) -> &mut Backoff) -> StoreFault {
+    /// Handles a failure of the tree. Work that was not published has left nothing, and nobody relies on it. So it is
+    /// tried again with new files, but not for ever on a disk that cannot write.
+    fn fault(&self, tried: &str, error: &TreeError, kind: Kind) -> StoreFault {
         let shared = &self.shared;
         shared.counters.failures.fetch_add(1, Relaxed);
-        if let Err(fault) = self.sweep(tried, &error) {
+        if let Err(fault) = self.sweep(tried, error) {
             return fault;
         }
-        let fault = match &error {
-            Error::Io(error) if no_room(error) => StoreFault::Full,
-            Error::Io(error) if is_short(error) => StoreFault::Busy,
-            Error::Io(error) if of(&mut lock(&shared.trouble)).failures() + 1 >= MOST_FAILURES => {
+        let fault = match error.cause() {
+            IoCause::NoRoom => StoreFault::Full,
+            IoCause::OutOfResources => StoreFault::Busy,
+            _ if error.is_io() && kind(&mut lock(&shared.failures)).failures() + 1 >= MAX_FAILURES => {
                 return shared.poison.set(tried, error);
             }
-            error => StoreFault::Damaged(format!("cannot {tried}: {error}")),
+            _ => StoreFault::Damaged(format!("cannot {tried}: {error}")),
         };
-        of(&mut lock(&shared.trouble)).failed(format!("cannot {tried}: {error}"));
+        kind(&mut lock(&shared.failures)).failed(format!("cannot {tried}: {error}"));
         fault
     }
 }
 
-/// Whether an error is over when there is room, descriptors or memory again.
-fn passes(error: &Error) -> bool {
-    matches!(error, Error::Io(error) if no_room(error) || is_short(error))
-}
-
-/// How far maintenance stands back. Writes are answered busy when it falls behind, so it must not starve: at 10 a tenth
-/// would be left to it.
+/// The nice value of maintenance. Writes are answered busy when it falls behind, so it must not starve: 10 would leave
+/// it a tenth of a processor.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 5;
 
-/// Lets other threads go before this one, where the system can do that for a thread alone. If it does not, nothing is
-/// wrong.
-fn stand_back() {
-    // Linux counts niceness per thread, and no process means the calling thread. Elsewhere it would be that of the
-    // whole process.
+/// Lowers the priority of this thread, where the system can do that for a single thread. A failure does no harm.
+fn lower_priority() {
+    // On Linux `None` is the calling thread. Elsewhere it would be the whole process.
     #[cfg(target_os = "linux")]
     if rustix::process::getpriority_process(None).is_ok_and(|now| now < NICE) {
         let _ = rustix::process::setpriority_process(None, NICE);
     }
 }
 
-/// Tells what is wrong with a store, from any thread. It does not keep the store open.
+/// Returns the problems of a store, on any thread. It does not keep the store open.
 #[derive(Clone)]
 pub struct StoreWatch {
     shared: Weak<Shared>,
@@ -382,20 +396,20 @@ impl StoreWatch {
     }
 }
 
-/// Stops maintenance.
+/// A handle that stops [`Maintenance::run_until_stopped`].
 #[derive(Clone)]
 pub struct StopMaintenance {
     shared: Arc<Shared>,
 }
 
 impl StopMaintenance {
-    /// Makes [`Maintenance::run_until_stopped`] return once its present run has ended.
+    /// Ends it after its present run.
     pub fn stop(&self) {
         self.shared.signal.stop();
     }
 }
 
-/// A thread that does the maintenance; dropping it stops and joins it.
+/// A maintenance thread. Dropping it stops and joins the thread.
 pub struct MaintenanceThread {
     stopper: StopMaintenance,
     thread: Option<JoinHandle<()>>,
@@ -405,7 +419,7 @@ impl Drop for MaintenanceThread {
     fn drop(&mut self) {
         self.stopper.stop();
         if let Some(thread) = self.thread.take() {
-            // A panic inside was turned into a fault of the store; there is nothing to add here.
+            // A panic was turned into a fault of the store already.
             let _ = thread.join();
         }
     }
@@ -420,7 +434,7 @@ mod tests {
         let nice = || rustix::process::getpriority_process(None).expect("a priority");
         let before = nice();
         let inside = std::thread::spawn(move || {
-            stand_back();
+            lower_priority();
             nice()
         });
         assert_eq!((inside.join().expect("no panic"), nice()), (NICE.max(before), before));

@@ -1,15 +1,26 @@
-//! One shard's store: a [`Store`] over journal, tree and pinned rows.
+//! One shard's store: a [`Store`] over journal, write buffer, tree and pinned rows.
+//!
+//! [`ShardStore`] belongs to the shard and is the only writer. It never syncs, flushes or compacts: [`Syncer`] and
+//! [`Maintenance`] do that on other threads, and [`Snapshot`] reads on other threads. What they have in common is in
+//! [`shared`].
 
+mod durable;
+mod failures;
+mod files;
 mod maintenance;
 mod open;
+mod open_tree;
 mod options;
-mod recent;
+mod read_only;
+mod recovered;
+mod row_cache;
 mod shared;
+mod signal;
+mod snapshot;
 mod stats;
 mod sync;
 mod tree;
-mod unbegun;
-mod young;
+mod write_buffer;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -18,26 +29,29 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use recent::Recent;
-use shared::{Place, Shared, lock};
-use unbegun::Unbegun;
-use young::Young;
+use failures::ReadPosition;
+use read_only::ReadOnly;
+use row_cache::RowCache;
+use shared::Shared;
+use signal::lock;
+use write_buffer::WriteBuffer;
 
 use rejoin_core::port::{Change, Journal, Row, Space, Store, StoreFault};
 
-use crate::disk::{is_short, no_room};
 use crate::error::FileError;
+use crate::io_cause::IoCause;
 use crate::journal::{Writer, is_key_length};
 use crate::pinned::{Key, Pinned};
 
 pub use maintenance::{Maintenance, MaintenanceThread, StopMaintenance, StoreWatch, WorkDone};
-pub use open::Recovery;
 pub use options::Options;
+pub use recovered::Recovery;
 pub use rejoin_core::port::CommitSeq;
+pub use snapshot::{ScanError, Snapshot};
 pub use stats::Stats;
 pub use sync::Syncer;
-pub use tree::Descriptors;
 pub(crate) use tree::remove_unlisted;
+pub use tree::{Descriptors, ScanLimit, ScanStep, UnreadableRange};
 
 /// The store of one shard, owned by the shard. Dropping it stops its [`Maintenance`] and syncs nothing: see
 /// [`ShardStore::close`].
@@ -45,43 +59,54 @@ pub struct ShardStore {
     shared: Arc<Shared>,
     writer: Writer,
     pinned: Pinned,
-    /// Behind a cell, since reads fill it too.
-    recent: RefCell<Recent>,
-    /// Behind a cell, since a scan hands them to the tree.
-    young: RefCell<Young>,
-    /// The active memtable's size, without the young rows.
+    /// In a cell, since reads fill it too.
+    row_cache: RefCell<RowCache>,
+    /// In a cell, since a scan drains it.
+    write_buffer: RefCell<WriteBuffer>,
+    /// Bytes in the active memtable, without the write buffer.
     memtable_bytes: Cell<u64>,
     /// The last record in the journal file.
     committed: CommitSeq,
-    /// Bytes committed since [`ShardStore::sync_is_due`] last said so.
+    /// Bytes committed since [`ShardStore::sync_is_due`] last returned true.
     unsynced: u64,
-    /// What is left of the start until there is room for it.
-    unbegun: Option<Box<Unbegun>>,
+    /// Set while the store is read-only.
+    read_only: Option<Box<ReadOnly>>,
+}
+
+/// The result of a step towards the next segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SegmentSwitch {
+    /// The next segment is the open one now.
+    Switched,
+    /// Pinned rows are still to be copied.
+    InProgress,
+    /// For want of room, descriptors or memory the old segment goes on. Nothing waits for the next one.
+    Deferred,
 }
 
 impl ShardStore {
-    /// Writes all changes since the last commit to the journal file, in one call. From its return on they survive the
-    /// end of this process, not yet that of the machine. With nothing to write it is cheap. May begin a new segment and
-    /// seal the memtable.
+    /// Writes all changes since the last commit to the journal file, in one call. When it returns they survive the end
+    /// of this process, but not a power cut. It is cheap with nothing to write. It may begin a new segment and seal the
+    /// memtable.
     ///
     /// # Errors
-    /// [`StoreFault::Failed`]: the write failed, the store is poisoned and the node must stop.
+    /// [`StoreFault::Failed`]: the write has failed, and the node must stop.
     pub fn commit(&mut self) -> Result<CommitSeq, StoreFault> {
         self.shared.poison.check()?;
         if !self.writer.at_boundary() {
             let (position, bytes) = self.writer.write_batch().map_err(|error| self.shared.poison.set("write to the journal", &error))?;
             self.shared.counters.commits.fetch_add(1, Relaxed);
             self.shared.counters.journal_bytes.fetch_add(bytes, Relaxed);
-            lock(&self.shared.written).committed = position;
+            lock(&self.shared.unsynced).committed = position;
             self.committed = CommitSeq(position.index);
             self.unsynced += bytes;
         }
-        self.turn_over()?;
+        self.rotate()?;
         Ok(self.committed)
     }
 
-    /// Whether [`Options::sync_bytes`] were committed since it last was. A sync is then due even if nobody waits for
-    /// it: what nobody has synced is left to the next flush, and would be written back in one go.
+    /// Whether [`Options::sync_bytes`] were committed since this last returned true. A sync is then due although nobody
+    /// waits for it: otherwise the next flush would have to sync everything at once.
     pub fn sync_is_due(&mut self) -> bool {
         let due = self.unsynced >= self.shared.options.sync_bytes;
         if due {
@@ -90,19 +115,18 @@ impl ShardStore {
         due
     }
 
-    /// Commits and syncs: a clean stop of this shard. Afterwards, when all shards are closed, the node leaves the
-    /// clean-stop mark.
+    /// Commits and syncs, for a clean stop. When all shards are closed, the node writes the clean-stop mark.
     ///
     /// # Errors
-    /// [`StoreFault::Failed`]: no clean-stop mark may be left.
+    /// [`StoreFault::Failed`]: no clean-stop mark may be written.
     pub fn close(mut self) -> Result<(), StoreFault> {
         self.commit()?;
         self.syncer().sync()?;
-        if let Some(unbegun) = &self.unbegun {
-            return unbegun.is_as_it_was_left();
+        if let Some(read_only) = &self.read_only {
+            return read_only.can_stop_cleanly();
         }
         if let Err(error) = self.writer.trim() {
-            tracing::warn!(dir = %self.shared.dir.display(), %error, "the room behind the journal's end is not given back");
+            tracing::warn!(dir = %self.shared.paths.dir.display(), %error, "the room behind the journal's end could not be freed");
         }
         Ok(())
     }
@@ -113,56 +137,66 @@ impl ShardStore {
         Syncer::new(Arc::clone(&self.shared))
     }
 
-    /// A handle that flushes, compacts and retires segments, on a thread of the caller's.
+    /// A handle that flushes, compacts and retires segments, on the caller's thread.
     #[must_use]
     pub fn maintenance(&self) -> Maintenance {
         Maintenance::new(Arc::clone(&self.shared))
     }
 
-    /// Says that every actor of this shard that [`Recovery::lost`] put in doubt has durably ended. Until then each
-    /// start repeats what was lost.
+    /// Opens a snapshot of all object rows as they are now. It costs draining the write buffer, at most 1 MiB; its
+    /// steps run on any thread.
     ///
     /// # Errors
-    /// [`FileError`] if the note cannot be removed; it is then repeated.
-    pub fn settle_loss(&self) -> Result<(), FileError> {
-        open::forget_loss(self.shared.disk.as_ref(), &self.shared.dir)
+    /// [`StoreFault::Failed`] if the store has stopped.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreFault> {
+        self.shared.poison.check()?;
+        self.drain_write_buffer();
+        Ok(Snapshot::new(Arc::clone(&self.shared), CommitSeq(self.writer.gathered().index)))
     }
 
-    /// What the store has done since it was opened.
+    /// Records that every actor of this shard that [`Recovery::lost`] put in doubt has durably ended. Until then each
+    /// start reports the loss again.
+    ///
+    /// # Errors
+    /// [`FileError`] if the record cannot be removed; the next start reports the loss again.
+    pub fn settle_loss(&self) -> Result<(), FileError> {
+        files::remove_loss(self.shared.disk.as_ref(), &self.shared.paths)
+    }
+
+    /// The store's counters and sizes.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 
-    /// What is wrong with this store at the moment, for people, one line each; none if nothing is. Asks the disk for
-    /// its free space.
+    /// The present problems of this store, for people, one line each. Asks the disk for its free space.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         self.shared.problems()
     }
 
-    /// A handle that tells [`ShardStore::problems`] from any thread.
+    /// A handle that returns [`ShardStore::problems`] on any thread.
     #[must_use]
     pub fn watch(&self) -> StoreWatch {
         StoreWatch::new(&self.shared)
     }
 
-    /// Begins a new segment and seals the memtable when they have had their share, in steps if there is much to copy.
-    /// Only between batches.
-    fn turn_over(&mut self) -> Result<(), StoreFault> {
-        if self.unbegun.is_some() {
+    /// Begins a new segment, and seals the memtable, when they have reached their sizes. With many pinned rows that
+    /// takes several calls. Only between batches.
+    fn rotate(&mut self) -> Result<(), StoreFault> {
+        if self.read_only.is_some() {
             return Ok(());
         }
         let memtable_bytes = self.memtable_bytes();
         self.shared.counters.memtable_bytes.store(memtable_bytes, Relaxed);
         let seal = self.must_seal();
-        // A segment that is begun is finished, even if what called for it has passed.
+        // A next segment in preparation is finished, even if its reason is gone.
         if !seal && !self.writer.is_full() && !self.writer.has_next() {
             return Ok(());
         }
         let share = self.shared.options.memtable_bytes;
         let late = self.writer.is_late() || seal && memtable_bytes >= share.saturating_add(share / 8);
-        if self.writer.has_records() && !self.switch(late)? {
+        if self.writer.has_records() && self.switch_segment(late)? == SegmentSwitch::InProgress {
             return Ok(());
         }
         if seal {
@@ -178,15 +212,15 @@ impl ShardStore {
         if self.memtable_bytes() < options.memtable_bytes && live <= options.max_segments {
             return false;
         }
-        // A flush takes all sealed memtables at once and has synced the journal only up to those it knew. This one
-        // waits.
+        // A flush under way takes every sealed memtable, but has synced the journal for the earlier ones only.
         let gate = lock(&self.shared.gate);
         !gate.flushing && gate.sealed.is_none()
     }
 
-    /// Seals the memtable, which [`Self::must_seal`] has allowed: a flush begins only behind what is sealed here.
+    /// Seals the memtable after [`Self::must_seal`] has allowed it: no flush is under way, and none begins before the
+    /// gate is set.
     fn seal(&mut self) {
-        self.hand_over();
+        self.drain_write_buffer();
         let shared = &self.shared;
         let mut gate = lock(&shared.gate);
         shared.tree.rotate();
@@ -197,86 +231,86 @@ impl ShardStore {
         shared.signal.work_is_due();
     }
 
-    /// Goes a step towards the next segment, or all the way. Returns whether it is the open one now; or whether it need
-    /// not be waited for: on a full disk the old one goes on, and further writes are refused.
-    fn switch(&mut self, at_once: bool) -> Result<bool, StoreFault> {
+    /// Takes a step towards the next segment, or all of them `at_once`.
+    fn switch_segment(&mut self, at_once: bool) -> Result<SegmentSwitch, StoreFault> {
         if self.shared.full.load(Relaxed) {
             self.writer.abandon();
-            return Ok(true);
+            return Ok(SegmentSwitch::Deferred);
         }
-        match self.writer.advance(&self.pinned, at_once) {
+        let error = match self.writer.advance(&self.pinned, at_once) {
             Ok(false) => {
                 self.sync_next_along();
-                Ok(false)
+                return Ok(SegmentSwitch::InProgress);
             }
             Ok(true) => {
-                let mut written = lock(&self.shared.written);
-                written.files.push(self.writer.file());
-                written.names = true;
+                let mut unsynced = lock(&self.shared.unsynced);
+                unsynced.files.push(self.writer.file());
+                unsynced.names = true;
                 self.shared.counters.last_segment.store(self.writer.number(), Relaxed);
-                Ok(true)
+                return Ok(SegmentSwitch::Switched);
             }
-            Err(error) if no_room(&error) => {
-                self.shared.set_full();
-                Ok(true)
-            }
-            Err(error) if is_short(&error) => {
+            Err(error) => error,
+        };
+        match IoCause::of(&error) {
+            IoCause::NoRoom => self.shared.set_full(),
+            IoCause::OutOfResources => {
                 if self.shared.counters.short.fetch_add(1, Relaxed).is_power_of_two() {
-                    let dir = self.shared.dir.display();
+                    let dir = self.shared.paths.dir.display();
                     tracing::warn!(%dir, %error, "the journal goes on in its segment: the system is out of descriptors or memory");
                 }
-                Ok(true)
             }
-            Err(error) => Err(self.shared.poison.set("begin a journal segment", &error)),
+            _ => return Err(self.shared.poison.set("begin a journal segment", &error)),
         }
+        Ok(SegmentSwitch::Deferred)
     }
 
-    /// Has the next sync take a part of the next segment along. Nobody relies on that: once it is the open segment, it
-    /// is synced as such.
+    /// Has the next sync include the next segment, if much of it is unsynced. Nothing relies on that: once it is the
+    /// open segment, it is synced as such.
     fn sync_next_along(&mut self) {
         let Some(file) = self.writer.next_to_sync() else { return };
-        let mut written = lock(&self.shared.written);
-        let open = written.files.len() - 1;
-        if !written.files.iter().any(|other| Arc::ptr_eq(other, &file)) {
-            written.files.insert(open, file);
+        let mut unsynced = lock(&self.shared.unsynced);
+        let open = unsynced.files.len() - 1;
+        if !unsynced.files.iter().any(|other| Arc::ptr_eq(other, &file)) {
+            unsynced.files.insert(open, file);
         }
     }
 
-    /// What waits for a flush in memory.
+    /// Bytes that wait for a flush in memory.
     fn memtable_bytes(&self) -> u64 {
-        self.memtable_bytes.get() + self.young.borrow().bytes()
+        self.memtable_bytes.get() + self.write_buffer.borrow().bytes()
     }
 
-    /// Gives the tree every row that it does not have yet.
-    fn hand_over(&self) {
-        let rows = self.young.borrow_mut().take();
+    /// Moves every row of the write buffer to the tree's memtable.
+    fn drain_write_buffer(&self) {
+        let rows = self.write_buffer.borrow_mut().take();
         for (key, value) in rows {
             self.memtable_bytes.set(self.shared.tree.apply(&key, value.as_deref()));
         }
     }
 
-    /// Whether flushes or compactions are too far behind to take more.
+    /// Whether flushes or compactions are too far behind for further writes.
     fn is_behind(&self) -> bool {
         let options = &self.shared.options;
         self.memtable_bytes() >= options.memtable_bytes.saturating_mul(2)
             || self.shared.counters.l0_runs.load(Relaxed) >= options.max_l0_runs
     }
 
-    /// Refuses what would not fit.
+    /// Refuses a change that there is no room for in memory or on the disk.
     fn admit(&mut self, rows: &[Row]) -> Result<(), StoreFault> {
         if self.shared.full.load(Relaxed) {
             return Err(StoreFault::Full);
         }
-        if self.unbegun.is_some() {
-            self.begin_now()?;
+        if let Some(read_only) = &self.read_only {
+            self.writer = read_only.finish_start(&self.shared, &self.pinned)?;
+            self.read_only = None;
         }
-        // A caller's mistake: nothing is written, because the journal would hold what no start could put into the tree.
+        // A mistake of the caller. It must not reach the journal: no start could put the row into the tree.
         if let Some(row) = rows.iter().find(|row| !is_key_length(row.key.len())) {
             return Err(StoreFault::Failed(format!("a row's key has 1 to 65535 bytes, not {}", row.key.len())));
         }
         if self.is_behind() {
             if self.writer.at_boundary() {
-                self.turn_over()?;
+                self.rotate()?;
             }
             if self.is_behind() {
                 self.shared.counters.busy.fetch_add(1, Relaxed);
@@ -284,19 +318,19 @@ impl ShardStore {
                 return Err(StoreFault::Busy);
             }
         }
-        match self.writer.reserve(rows) {
-            Ok(()) => Ok(()),
-            Err(error) if no_room(&error) => {
+        let Err(error) = self.writer.reserve(rows) else { return Ok(()) };
+        match IoCause::of(&error) {
+            IoCause::NoRoom => {
                 self.shared.set_full();
                 Err(StoreFault::Full)
             }
-            Err(error) if is_short(&error) => {
+            IoCause::OutOfResources => {
                 self.shared.counters.short.fetch_add(1, Relaxed);
                 Err(StoreFault::Busy)
             }
-            // A caller's mistake, not the disk's: nothing was written and nothing is in doubt.
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(StoreFault::Failed(error.to_string())),
-            Err(error) => Err(self.shared.poison.set("reserve room in the journal", &error)),
+            // A mistake of the caller, not the disk's: nothing was written and nothing is in doubt.
+            _ if error.kind() == io::ErrorKind::FileTooLarge => Err(StoreFault::Failed(error.to_string())),
+            _ => Err(self.shared.poison.set("reserve room in the journal", &error)),
         }
     }
 }
@@ -317,16 +351,16 @@ impl Store for ShardStore {
         match space {
             Space::Pinned => Ok(self.pinned.get(key).cloned()),
             Space::Objects => {
-                if let Some(row) = self.recent.borrow().get(key) {
+                if let Some(row) = self.row_cache.borrow().get(key) {
                     return Ok(Some(row));
                 }
-                let young = self.young.borrow().get(key).cloned();
-                let row = match young {
+                let buffered = self.write_buffer.borrow().get(key).cloned();
+                let row = match buffered {
                     Some(row) => row,
-                    None => self.shared.tree.get(key).map_err(|fault| self.shared.read_fault(fault, Place::Key(key)))?,
+                    None => self.shared.tree.get(key).map_err(|fault| self.shared.read_fault(fault, ReadPosition::Key(key)))?,
                 };
                 if let Some(row) = &row {
-                    self.recent.borrow_mut().put(Bytes::copy_from_slice(key), row.clone());
+                    self.row_cache.borrow_mut().put(Bytes::copy_from_slice(key), row.clone());
                 }
                 Ok(row)
             }
@@ -347,7 +381,7 @@ impl Store for ShardStore {
         let range = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
         match space {
             Space::Objects => {
-                self.hand_over();
+                self.drain_write_buffer();
                 let (mut last, mut visited) = (from.to_vec(), false);
                 let mut visit = |key: &[u8], value| {
                     last.clear();
@@ -357,7 +391,7 @@ impl Store for ShardStore {
                 };
                 let scanned = self.shared.tree.scan(range, &mut visit);
                 let bound = if visited { Bound::Excluded(last.into()) } else { Bound::Included(last.into()) };
-                scanned.map_err(|fault| self.shared.read_fault(fault, Place::Behind(bound)))
+                scanned.map_err(|fault| self.shared.read_fault(fault, ReadPosition::After(bound)))
             }
             Space::Pinned => {
                 let rows = self.pinned.range::<[u8], _>(range);
@@ -379,23 +413,22 @@ impl Store for ShardStore {
                 (Space::Pinned, value) => {
                     self.writer.change(&row.key);
                     match value {
-                        // Copied: what a row was encoded into has room for larger ones, and some 10⁵ rows stay for a
-                        // while.
+                        // Copied, since the buffer of an encoded row has room for larger ones and 10⁵ rows may stay.
                         Some(value) => drop(self.pinned.insert(Key::from_slice(&row.key), Bytes::copy_from_slice(&value))),
                         None => drop(self.pinned.remove(row.key.as_ref())),
                     }
                 }
                 (Space::Objects, value) => {
                     match &value {
-                        Some(value) => self.recent.get_mut().put(row.key.clone(), value.clone()),
-                        None => self.recent.get_mut().remove(&row.key),
+                        Some(value) => self.row_cache.get_mut().put(row.key.clone(), value.clone()),
+                        None => self.row_cache.get_mut().remove(&row.key),
                     }
-                    self.young.get_mut().put(row.key, value);
+                    self.write_buffer.get_mut().put(row.key, value);
                 }
             }
         }
-        if self.young.get_mut().is_full(self.shared.options.young_rows) {
-            self.hand_over();
+        if self.write_buffer.get_mut().is_full(self.shared.options.write_buffer_rows) {
+            self.drain_write_buffer();
         }
         Ok(())
     }

@@ -1,41 +1,43 @@
-//! What a shard's store may use.
+//! The limits of a shard's store.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::tree::Descriptors;
 
+/// The largest segment.
+pub(super) const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+
 /// Limits of one shard's store. A node with S shards divides its memory among them.
 #[derive(Clone)]
 pub struct Options {
-    /// Bytes of records after which a journal segment is left for the next, at most an eighth later while that one is
-    /// made (64 KiB to 8 MiB); files are preallocated that much larger, but for the first after a start, which begins
-    /// with 1 MiB and grows. Default 64 MiB.
+    /// Bytes of records after which the next journal segment is begun. While it is prepared the open one grows by at
+    /// most an eighth (64 KiB to 8 MiB). Files are preallocated with that size; the first one after a start begins with
+    /// 1 MiB and grows. A start reads a whole segment into memory, so at most 1 GiB; larger values count as that.
+    /// Default 64 MiB.
     pub segment_bytes: u64,
-    /// Bytes in the memtable after which it is sealed and flushed, at most an eighth later while the next segment is
-    /// made; at twice as much writes are answered busy. Default 64 MiB.
+    /// Bytes after which the memtable is sealed and flushed, at most an eighth later while the next segment is
+    /// prepared. At twice as much writes are answered busy. Default 64 MiB.
     pub memtable_bytes: u64,
-    /// Written rows that are gathered before the tree gets them, in order; 1 MiB of them are too many as well. Default
-    /// 2048.
-    pub young_rows: usize,
-    /// Committed bytes after which a sync is due that nobody waits for. Default 4 MiB.
+    /// Rows of the write buffer, which is drained into the memtable in key order; also at 1 MiB. Default 2048.
+    pub write_buffer_rows: usize,
+    /// Committed bytes after which a sync is due although nobody waits for it. Default 4 MiB.
     pub sync_bytes: u64,
-    /// Live segments above which the memtable is sealed however small, so that segments can be retired. Default 4.
+    /// Live segments above which the memtable is sealed whatever its size, so that segments can be retired. Default 4.
     pub max_segments: u64,
-    /// Runs in the tree's first level at which writes are answered busy. Default 32.
+    /// Runs in the tree's first level from which on writes are answered busy. Default 32.
     pub max_l0_runs: u64,
-    /// Bytes of cache: a quarter of them for single rows as they were last read or written, the rest for blocks of the
-    /// tree. Default 32 MiB.
+    /// Bytes of cache: a quarter for the row cache, the rest for blocks of the tree. Default 32 MiB.
     pub cache_bytes: u64,
-    /// Free bytes on the file system below which writes are refused, and a start flushes nothing. Default 64 MiB.
+    /// Free bytes of the file system below which writes are refused and a start does not flush. Default 64 MiB.
     pub free_space_floor: u64,
     /// File descriptors for the tables of the tree. Default [`Descriptors::of_process`], which all shards share.
     pub descriptors: Descriptors,
-    /// Whether the mark is written and synced on a thread of its own, in parallel with the journal. Default true; a
-    /// simulator that runs everything on one thread says false, and the mark follows the journal.
+    /// Whether a thread writes and syncs the mark in parallel with the journal's sync. Without it the mark follows the
+    /// journal on the caller's thread, for a simulator with one thread. Default true.
     pub parallel_mark: bool,
-    /// Called, from any thread, when [`Maintenance::turn`](crate::Maintenance::turn) has something to do. Must be
-    /// quick. A node that uses [`Maintenance::run_until_stopped`](crate::Maintenance::run_until_stopped) needs none.
+    /// Called from any thread when [`Maintenance::turn`](crate::Maintenance::turn) has work to do. It must return
+    /// quickly. A node that uses [`Maintenance::run_until_stopped`](crate::Maintenance::run_until_stopped) needs none.
     pub on_work: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -44,7 +46,7 @@ impl Default for Options {
         Self {
             segment_bytes: 64 << 20,
             memtable_bytes: 64 << 20,
-            young_rows: 2048,
+            write_buffer_rows: 2048,
             sync_bytes: 4 << 20,
             max_segments: 4,
             max_l0_runs: 32,

@@ -1,8 +1,8 @@
-//! Counters, for metrics.
+//! Counters for metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What a shard's store has done since it was opened, and what it holds.
+/// The counters of a shard's store since it was opened, and its present sizes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -12,7 +12,7 @@ pub struct Stats {
     pub commits: u64,
     /// Syncs of journal and mark.
     pub syncs: u64,
-    /// Microseconds spent in them.
+    /// Microseconds spent in syncs.
     pub sync_micros: u64,
     /// Live journal segments.
     pub segments: u64,
@@ -28,13 +28,13 @@ pub struct Stats {
     pub busy: u64,
     /// Whether writes are refused for want of room.
     pub full: bool,
-    /// Whether the store was opened without room for a journal segment and takes no writes before there is some.
+    /// Whether the store was opened without room for a journal segment and there still is none.
     pub read_only: bool,
-    /// Ranges of keys that were lost with damaged tables, and read as damaged until they are written anew.
+    /// Key ranges that were lost with damaged tables. Their keys read as lost until they are written anew.
     pub lost_ranges: u64,
     /// Flushes and compactions that failed.
     pub failures: u64,
-    /// Reads that were refused, and new segments that were put off, for want of descriptors or memory.
+    /// Reads and writes that were refused, and new segments that were delayed, for want of descriptors or memory.
     pub short: u64,
 }
 
@@ -58,7 +58,6 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Their values now.
     pub(super) fn read(&self, full: bool, read_only: bool) -> Stats {
         let first = self.first_segment.load(Relaxed);
         Stats {

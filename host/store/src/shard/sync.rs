@@ -1,31 +1,23 @@
-//! Makes commits durable: the journal files and the high-water mark, both syncs in parallel.
+//! Makes commits durable: syncs the journal and writes the mark, in parallel. Retires segments.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rejoin_core::port::StoreFault;
 
 use super::CommitSeq;
-use super::shared::{Shared, lock};
-use crate::disk::is_short;
-use crate::journal::{Mark, MarkFile, Position};
+use super::shared::{Shared, spare_descriptor};
+use super::signal::lock;
+use crate::io_cause::IoCause;
 
-/// The pause before a sync is tried again for which the system had no descriptor or memory.
-const SHORT_PAUSE: Duration = Duration::from_millis(20);
-/// How often.
-const SHORT_TRIES: usize = 5;
+/// The pause before a sync of the directory is tried again that the system had no descriptor or memory for.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// How often it is tried again.
+const RETRIES: usize = 5;
 
-/// A descriptor that is there to be given up.
-pub(super) fn spare_descriptor() -> Option<File> {
-    File::open("/dev/null").ok()
-}
-
-/// A handle that makes commits durable. Cheap to clone, and used from another thread while the shard goes on
-/// committing.
+/// A handle that makes commits durable, from another thread than the one that commits. Cheap to clone.
 #[derive(Clone)]
 pub struct Syncer {
     shared: Arc<Shared>,
@@ -36,36 +28,14 @@ impl Syncer {
         Self { shared }
     }
 
-    /// Makes everything durable that was committed before the call, and returns up to where the journal now is durable.
-    /// Calls at the same time queue; each serves all that was committed when its turn came.
+    /// Makes everything durable that was committed before the call, and returns the last durable commit. Concurrent
+    /// calls queue; each covers everything that was committed when its turn came.
     ///
     /// # Errors
-    /// [`StoreFault::Busy`]: the system is out of descriptors or memory; to be called again. [`StoreFault::Failed`]:
-    /// the disk failed. The store is poisoned; a later call never succeeds.
+    /// [`StoreFault::Busy`]: the system is out of descriptors or memory; call again. [`StoreFault::Failed`]: the disk
+    /// has failed, and no later call succeeds.
     pub fn sync(&self) -> Result<CommitSeq, StoreFault> {
         self.shared.sync()
-    }
-}
-
-/// What is durable, and the mark that says so.
-pub(super) struct Durable {
-    /// The end of what is durable.
-    pub(super) position: Position,
-    /// The first segment that is still needed.
-    pub(super) first_segment: u64,
-    /// The version of the tree that has what the segments before that one held.
-    pub(super) tree: u64,
-    /// The mark.
-    pub(super) mark: MarkWriter,
-}
-
-impl Durable {
-    /// Writes the mark durably, with this as the end of the journal, while `journal` makes that true.
-    fn write(&mut self, end: Position, journal: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let Self { first_segment, tree, .. } = *self;
-        self.mark.write_beside(Mark { index: end.index, chain: end.chain, first_segment, tree }, journal)?;
-        self.position = end;
-        Ok(())
     }
 }
 
@@ -73,63 +43,63 @@ impl Shared {
     /// See [`Syncer::sync`].
     pub(super) fn sync(&self) -> Result<CommitSeq, StoreFault> {
         let mut durable = lock(&self.durable);
-        // Asked only now: the sync that this one queued behind may have failed.
+        // Checked with the lock held: the sync that this one has queued behind may have failed.
         self.poison.check()?;
         let (goal, files, names) = {
-            let mut written = lock(&self.written);
-            // A new segment's header is unsynced even when all records are: the mark may soon name it as the first.
-            if written.committed == durable.position && written.files.len() == 1 && !written.names {
+            let mut unsynced = lock(&self.unsynced);
+            // With a new segment there is more to sync than records: the mark may soon name its header as the first.
+            if unsynced.committed == durable.position && unsynced.files.len() == 1 && !unsynced.names {
                 return Ok(CommitSeq(durable.position.index));
             }
-            (written.committed, written.files.clone(), std::mem::take(&mut written.names))
+            (unsynced.committed, unsynced.files.clone(), std::mem::take(&mut unsynced.names))
         };
         let started = Instant::now();
-        let mut short = false;
+        let mut directory_not_opened = false;
         let journal = || {
             files.iter().try_for_each(|file| file.sync_data())?;
             let synced = if names { self.sync_names() } else { Ok(()) };
-            short = synced.as_ref().is_err_and(is_short);
+            directory_not_opened = synced.as_ref().is_err_and(is_out_of_resources);
             synced
         };
         if let Err(error) = durable.write(goal, journal) {
-            if !short {
+            if !directory_not_opened {
                 return Err(self.poison.set("sync the journal", &error));
             }
-            // Nothing has failed on the disk: the directory could not be opened. The names are as unsynced as they
-            // were.
-            lock(&self.written).names = true;
-            tracing::error!(dir = %self.journal.display(), %error, "a sync waits: the system is out of descriptors or memory");
+            // The disk has not failed. The next sync syncs the names.
+            lock(&self.unsynced).names = true;
+            let dir = self.paths.journal.display();
+            tracing::error!(%dir, %error, "a sync waits: the system is out of descriptors or memory");
             return Err(StoreFault::Busy);
         }
-        // All files but the last were complete when they were synced, or are listed again once they are the last.
-        lock(&self.written).files.drain(..files.len() - 1);
+        // All files but the last are complete and synced. The next segment is listed again once it is the open one.
+        lock(&self.unsynced).files.drain(..files.len() - 1);
         self.counters.syncs.fetch_add(1, Relaxed);
         self.counters.sync_micros.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
         Ok(CommitSeq(goal.index))
     }
 
-    /// Syncs the names in the journal's directory. It has to be opened for that: where the system has no descriptor
-    /// left, the spare one is given up for it.
+    /// Syncs the journal's directory. That has to open it: if the system has no descriptor left, the spare one is
+    /// closed first.
     fn sync_names(&self) -> io::Result<()> {
-        let mut result = self.disk.sync_dir(&self.journal);
-        for _ in 0..SHORT_TRIES {
-            if !result.as_ref().is_err_and(is_short) {
+        let mut result = self.disk.sync_dir(&self.paths.journal);
+        for _ in 0..RETRIES {
+            if !result.as_ref().is_err_and(is_out_of_resources) {
                 break;
             }
             let mut spare = lock(&self.spare);
             drop(spare.take());
-            result = self.disk.sync_dir(&self.journal);
+            result = self.disk.sync_dir(&self.paths.journal);
             *spare = spare_descriptor();
             drop(spare);
-            if result.as_ref().is_err_and(is_short) {
-                std::thread::sleep(SHORT_PAUSE);
+            if result.as_ref().is_err_and(is_out_of_resources) {
+                std::thread::sleep(RETRY_PAUSE);
             }
         }
         result
     }
 
-    /// Durably says that segments before `first` are no longer needed now that the tree has this version, and removes
-    /// them.
+    /// Removes the segments before `first`, whose rows are in version `tree` of the tree. The mark names `first` before
+    /// that.
     pub(super) fn retire(&self, first: u64, tree: u64) -> Result<(), StoreFault> {
         let mut durable = lock(&self.durable);
         self.poison.check()?;
@@ -144,57 +114,27 @@ impl Shared {
         self.counters.first_segment.store(first, Relaxed);
         for number in old..first {
             // A file that stays is removed at the next start: the mark says that it is not needed.
-            let path = crate::journal::segment_path(&self.journal, number);
+            let path = crate::journal::segment_path(&self.paths.journal, number);
             if let Err(error) = self.disk.remove(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove a journal segment that is no longer needed");
             }
         }
         Ok(())
     }
+
+    /// Writes the mark once more if the last sync is not confirmed: until both slots have its index, a start after a
+    /// power cut takes a missing record of that sync for one whose sync had not ended.
+    pub(super) fn confirm(&self) -> Result<(), StoreFault> {
+        let mut durable = lock(&self.durable);
+        self.poison.check()?;
+        if durable.confirmed == durable.position.index || self.read_only.load(Relaxed) {
+            return Ok(());
+        }
+        let end = durable.position;
+        durable.write(end, || Ok(())).map_err(|error| self.poison.set("write the mark", &error))
+    }
 }
 
-/// Writes the mark, on a thread of its own or in turn.
-pub(super) enum MarkWriter {
-    /// There was no room to begin with: nothing is written that it would tell of.
-    Nowhere,
-    /// After the journal, on the caller's thread.
-    InTurn(MarkFile),
-    /// Beside it. The thread ends when the sender is dropped.
-    Beside(SyncSender<Mark>, Receiver<io::Result<()>>),
-}
-
-impl MarkWriter {
-    /// A writer of this file.
-    pub(super) fn start(mut file: MarkFile, parallel: bool) -> io::Result<Self> {
-        if !parallel {
-            return Ok(Self::InTurn(file));
-        }
-        let (ask, asked) = sync_channel::<Mark>(1);
-        let (answer, answered) = sync_channel(1);
-        std::thread::Builder::new().name("rejoin-mark".to_owned()).spawn(move || {
-            for mark in asked {
-                if answer.send(file.write(mark)).is_err() {
-                    return;
-                }
-            }
-        })?;
-        Ok(Self::Beside(ask, answered))
-    }
-
-    /// Writes the mark durably while `journal` runs. Both have ended when this returns.
-    fn write_beside(&mut self, mark: Mark, journal: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        match self {
-            Self::Nowhere => Err(io::ErrorKind::StorageFull.into()),
-            Self::InTurn(file) => {
-                journal()?;
-                file.write(mark)
-            }
-            Self::Beside(ask, answered) => {
-                let gone = || io::Error::other("the thread that writes the mark has ended");
-                ask.send(mark).map_err(|_| gone())?;
-                let journal = journal();
-                journal.and(answered.recv().map_err(|_| gone())?)
-            }
-        }
-    }
+fn is_out_of_resources(error: &io::Error) -> bool {
+    IoCause::of(error) == IoCause::OutOfResources
 }

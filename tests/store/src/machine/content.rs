@@ -1,4 +1,4 @@
-//! What a file holds.
+//! The content of a file.
 
 /// A file's bytes. What lies between the last byte written and the length reads as zero and takes no memory, so that
 /// preallocated segments cost nothing.

@@ -1,14 +1,14 @@
-//! What is found on the disk after a crash.
+//! The files that a crash leaves.
 
 use std::collections::BTreeMap;
 
-use super::{Content, File, FileId, Machine, Naming, Pending, Piece};
+use super::{Content, File, FileChange, FileId, Machine, NameChange, Pending};
 use crate::{Random, crc};
 
 /// The bytes that a disk writes whole or not at all.
 pub const SECTOR: usize = 512;
 
-/// What of the changes that were never synced is found after a loss of power.
+/// The unsynced changes that survive a power cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Survival {
     /// None of them.
@@ -25,7 +25,7 @@ pub enum Survival {
     Noise,
 }
 
-/// All files of a data directory but those of the tree.
+/// All files of a data directory, except those of the tree.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Image {
     /// By name, relative to the directory.
@@ -51,7 +51,7 @@ pub fn sealed(content: &str) -> Vec<u8> {
     format!("rejoin-file 1 {} {:08x}\n{content}", content.len(), crc(content.as_bytes())).into_bytes()
 }
 
-/// A crash and what it left.
+/// The result of a crash.
 pub struct Crash {
     /// What is found.
     pub image: Image,
@@ -66,7 +66,7 @@ impl Machine {
         let (first, end) = (self.oldest(), self.clock + 1);
         let moment = first + random.below(end + 1 - first.min(end));
         let mut names = self.platter.clone();
-        for Naming { at, name, file } in &self.pending {
+        for NameChange { at, name, file } in &self.pending {
             let survives = match survival {
                 Survival::Nothing => false,
                 Survival::Everything => true,
@@ -137,7 +137,7 @@ impl File {
         for Pending { at, piece, .. } in &self.pending {
             match piece {
                 piece if *at < moment => piece.apply(&mut content),
-                Piece::Write(offset, bytes) if *at == moment => {
+                FileChange::Write(offset, bytes) if *at == moment => {
                     // Whole sectors of it, counted from the file's beginning as the disk does.
                     let end = offset + random.index(bytes.len() + 1);
                     let end = (end - end % SECTOR).max(*offset);
@@ -153,8 +153,9 @@ impl File {
     fn torn(&self, size: usize, random: &mut Random) -> Content {
         let mut content = self.platter.clone();
         let mut lengths = vec![content.length()];
-        lengths
-            .extend(self.pending.iter().filter_map(|pending| if let Piece::Length(length) = pending.piece { Some(length) } else { None }));
+        lengths.extend(
+            self.pending.iter().filter_map(|pending| if let FileChange::Length(length) = pending.piece { Some(length) } else { None }),
+        );
         lengths.push(self.live.length());
         for block in self.dirty(size) {
             let block = block * size..(block + 1) * size;
@@ -170,7 +171,7 @@ impl File {
     /// The blocks that pending writes touch.
     fn dirty(&self, size: usize) -> Vec<usize> {
         let blocks = self.pending.iter().filter_map(|pending| match &pending.piece {
-            Piece::Write(offset, bytes) if !bytes.is_empty() => Some(offset / size..(offset + bytes.len()).div_ceil(size)),
+            FileChange::Write(offset, bytes) if !bytes.is_empty() => Some(offset / size..(offset + bytes.len()).div_ceil(size)),
             _ => None,
         });
         let mut blocks: Vec<_> = blocks.flatten().collect();
@@ -180,7 +181,7 @@ impl File {
     }
 }
 
-impl Piece {
+impl FileChange {
     /// The part of a write that lies within a block: where, and its bytes.
     fn within(&self, block: &std::ops::Range<usize>) -> Option<(usize, &[u8])> {
         let Self::Write(offset, bytes) = self else { return None };

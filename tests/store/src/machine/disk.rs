@@ -1,4 +1,4 @@
-//! The machine as the store sees it: a [`Disk`].
+//! The machine as a [`Disk`] of the store.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rejoin_store::{Disk, DiskFile};
 
-use super::{Call, FileId, Image, Machine, Piece};
+use super::{Call, FileChange, FileId, Image, Machine};
 use crate::Tree;
 
-/// What is wrong with the disk, and when.
+/// A fault of the disk.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// During which of the calls that change or sync something, counted from the disk's beginning.
@@ -22,9 +22,9 @@ pub struct Fault {
     pub room: Option<usize>,
 }
 
-/// What happened below the store.
+/// An event at the disk.
 #[derive(Clone, Debug)]
-pub enum Seen {
+pub enum DiskEvent {
     /// A call.
     Call(Call),
     /// The tree's directory is found changed. The tree makes its own calls, and has synced what it wants to rely on.
@@ -44,7 +44,7 @@ struct State {
     machine: Machine,
     fault: Option<Fault>,
     calls: u64,
-    seen: Vec<Seen>,
+    seen: Vec<DiskEvent>,
     /// Where the tree is, if its changes are to be seen, and what it was last.
     tree: Option<(PathBuf, Arc<Tree>)>,
 }
@@ -82,7 +82,7 @@ impl MemoryDisk {
 
     /// What happened since this was last asked.
     #[must_use]
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<DiskEvent> {
         let mut state = self.state();
         state.look_at_the_tree();
         std::mem::take(&mut state.seen)
@@ -122,7 +122,7 @@ impl State {
         self.look_at_the_tree();
         self.machine.apply(&call);
         if self.tree.is_some() {
-            self.seen.push(Seen::Call(call));
+            self.seen.push(DiskEvent::Call(call));
         }
     }
 
@@ -130,7 +130,7 @@ impl State {
         let Some((path, last)) = &mut self.tree else { return };
         if !last.is_still_at(path) {
             *last = Arc::new(Tree::read(path));
-            self.seen.push(Seen::Tree(Arc::clone(last)));
+            self.seen.push(DiskEvent::Tree(Arc::clone(last)));
         }
     }
 }
@@ -204,7 +204,7 @@ impl MemoryFile {
 
     fn change_length(&self, state: &mut State, length: usize) -> io::Result<()> {
         state.count(length.saturating_sub(self.length(state)))?;
-        state.call(Call::Change(self.file, Piece::Length(length)));
+        state.call(Call::Change(self.file, FileChange::Length(length)));
         Ok(())
     }
 }
@@ -228,7 +228,7 @@ impl DiskFile for MemoryFile {
         // A write that fails may have been done in part.
         let done = if counted.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
         if counted.is_ok() || needs == 0 {
-            state.call(Call::Change(self.file, Piece::Write(offset, done.into())));
+            state.call(Call::Change(self.file, FileChange::Write(offset, done.into())));
         }
         counted
     }

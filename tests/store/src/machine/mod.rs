@@ -1,5 +1,5 @@
-//! A machine in memory: what its processes see of the disk, and what of that is on the platter. A process can end at
-//! any moment, the power can fail at any moment, and the platter can be damaged at rest.
+//! A machine's disk in memory: the files as processes see them, and as they are on the platter. Processes can end and
+//! the power can fail at any moment, and the platter can be damaged at rest.
 
 mod content;
 mod crash;
@@ -10,21 +10,21 @@ use std::sync::Arc;
 
 pub use content::Content;
 pub use crash::{Crash, Image, SECTOR, Survival, sealed};
-pub use disk::{Fault, MemoryDisk, Seen};
+pub use disk::{DiskEvent, Fault, MemoryDisk};
 
-/// A file, whatever its name at the moment.
+/// The number of a file, whatever its present name.
 pub(crate) type FileId = usize;
 
-/// A change of a file that is not on the platter before the file is synced.
+/// A change of a file. It reaches the platter when the file is synced.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Piece {
+pub enum FileChange {
     /// Bytes at an offset.
     Write(usize, Arc<[u8]>),
     /// A new length.
     Length(usize),
 }
 
-impl Piece {
+impl FileChange {
     fn apply(&self, content: &mut Content) {
         match self {
             Self::Write(offset, bytes) => content.write(bytes, *offset),
@@ -39,7 +39,7 @@ pub enum Call {
     /// A new, empty file takes a name.
     Create(String, FileId),
     /// A file is changed.
-    Change(FileId, Piece),
+    Change(FileId, FileChange),
     /// A file is synced.
     Sync(FileId),
     /// A file's sync fails: the system forgets that what was written is not on the platter, so a later sync does not
@@ -53,13 +53,13 @@ pub enum Call {
     SyncNames(String),
 }
 
-/// A change of a file on its way to the platter.
+/// A change that is not on the platter.
 #[derive(Clone)]
 struct Pending {
-    /// Which change of the whole machine it is.
+    /// The number of the change, among all changes of the machine.
     at: u64,
-    piece: Piece,
-    /// A failed sync has dropped it: no sync brings it to the platter any more.
+    piece: FileChange,
+    /// A failed sync has dropped it: no later sync writes it to the platter.
     dropped: bool,
 }
 
@@ -71,9 +71,9 @@ struct File {
     pending: Vec<Pending>,
 }
 
-/// A name that is given or taken away, not yet on the platter.
+/// A change of a directory entry that is not on the platter.
 #[derive(Clone)]
-struct Naming {
+struct NameChange {
     at: u64,
     name: String,
     file: Option<FileId>,
@@ -85,7 +85,7 @@ pub struct Machine {
     files: Vec<File>,
     live: BTreeMap<String, FileId>,
     platter: BTreeMap<String, FileId>,
-    pending: Vec<Naming>,
+    pending: Vec<NameChange>,
     clock: u64,
 }
 
@@ -137,7 +137,7 @@ impl Machine {
         }
     }
 
-    /// The name that processes see a file under.
+    /// The present name of a file.
     #[must_use]
     pub fn name_of(&self, file: FileId) -> &str {
         self.live.iter().find(|(_, other)| **other == file).map_or("", |(name, _)| name)
@@ -148,7 +148,7 @@ impl Machine {
             Some(file) => self.live.insert(name.to_owned(), file),
             None => self.live.remove(name),
         };
-        self.pending.push(Naming { at: self.clock, name: name.to_owned(), file });
+        self.pending.push(NameChange { at: self.clock, name: name.to_owned(), file });
     }
 }
 
@@ -163,7 +163,7 @@ mod tests {
     use crate::Random;
 
     fn write(machine: &mut Machine, file: FileId, offset: usize, bytes: &[u8]) {
-        machine.apply(&Call::Change(file, Piece::Write(offset, bytes.into())));
+        machine.apply(&Call::Change(file, FileChange::Write(offset, bytes.into())));
     }
 
     fn text(machine: &Machine, survival: Survival) -> Option<String> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -177,6 +177,29 @@ fn path_of(fd: c_int) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(link.as_bytes())))
 }
 
+/// Notes a write, and says how it fails if it does.
+fn write_fault(fd: c_int) -> Option<Errno> {
+    let path = path_of(fd)?;
+    with_plan(&path, |plan| {
+        if !plan.unsynced.contains(&path) {
+            plan.unsynced.push(path.clone());
+        }
+        plan.fails(Kind::Write, &path, None)
+    })?
+}
+
+/// Notes a sync, and says how it fails if it does.
+fn sync_fault(fd: c_int) -> Option<Errno> {
+    let path = path_of(fd)?;
+    with_plan(&path, |plan| {
+        let fault = plan.fails(Kind::Sync, &path, None);
+        if fault.is_none() {
+            plan.synced(&path);
+        }
+        fault
+    })?
+}
+
 fn is_dir(path: &Path) -> bool {
     rustix::fs::stat(path).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
 }
@@ -239,14 +262,7 @@ pub(crate) unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: 
 /// As write(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn write(fd: c_int, bytes: *const c_void, length: usize) -> isize {
-    if let Some(path) = path_of(fd)
-        && let Some(Some(errno)) = with_plan(&path, |plan| {
-            if !plan.unsynced.contains(&path) {
-                plan.unsynced.push(path.clone());
-            }
-            plan.fails(Kind::Write, &path, None)
-        })
-    {
+    if let Some(errno) = write_fault(fd) {
         return fail(errno);
     }
     // SAFETY: as the caller promises.
@@ -285,22 +301,38 @@ pub(crate) unsafe extern "C" fn pread64(fd: c_int, bytes: *mut c_void, length: u
 }
 
 /// # Safety
+/// As pwrite(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pwrite64(fd: c_int, bytes: *const c_void, length: usize, at: i64) -> isize {
+    if let Some(errno) = write_fault(fd) {
+        return fail(errno);
+    }
+    // SAFETY: as the caller promises.
+    let (file, bytes) = unsafe { (BorrowedFd::borrow_raw(fd), std::slice::from_raw_parts(bytes.cast::<u8>(), length)) };
+    done(rustix::io::pwrite(file, bytes, at as u64))
+}
+
+/// # Safety
+/// As fdatasync(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
+    if let Some(errno) = sync_fault(fd) {
+        return fail(errno) as c_int;
+    }
+    // SAFETY: as the caller promises.
+    let file = unsafe { BorrowedFd::borrow_raw(fd) };
+    rustix::fs::fdatasync(file).map_or_else(|errno| fail(errno) as c_int, |()| 0)
+}
+
+/// # Safety
 /// As fsync(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn fsync(fd: c_int) -> c_int {
-    // SAFETY: as the caller promises.
-    let file = unsafe { BorrowedFd::borrow_raw(fd) };
-    if let Some(path) = path_of(file.as_raw_fd())
-        && let Some(Some(errno)) = with_plan(&path, |plan| {
-            let fault = plan.fails(Kind::Sync, &path, None);
-            if fault.is_none() {
-                plan.synced(&path);
-            }
-            fault
-        })
-    {
+    if let Some(errno) = sync_fault(fd) {
         return fail(errno) as c_int;
     }
+    // SAFETY: as the caller promises.
+    let file = unsafe { BorrowedFd::borrow_raw(fd) };
     rustix::fs::fsync(file).map_or_else(|errno| fail(errno) as c_int, |()| 0)
 }
 

@@ -1,4 +1,4 @@
-//! Whether a table is what was written, and which files no version lists.
+//! Verifies tables and removes files that no version lists.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
@@ -13,25 +13,26 @@ use lsm_tree::{AbstractTree, Cache, Checksum, DescriptorTable, SeqNo, Table};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Tree;
-use super::manifest::{Entry, KeyRange, Manifest, Ranges, contents_of, version_name};
-use super::salvage::Damaged;
-use crate::disk::{PRIVATE, is_damage};
+use super::error::TreeError;
+use super::manifest::{KeyRange, Manifest, TableEntry, TableRanges, contents_of, version_name};
+use super::salvage::DamagedTable;
+use crate::disk::PRIVATE;
+use crate::io_cause::IoCause;
 
-/// By how much the sequence numbers of a table that does not tell them can be above all others: more than a memtable
-/// has rows.
+/// How far the sequence numbers of a table with unknown ones can be above all others: more than a memtable has rows.
 const UNKNOWN_ABOVE: SeqNo = 1 << 40;
 
-/// What is wrong with the tables that a version lists, as far as opening them shows it: all but the rows themselves is
-/// read. `ranges` says which rows they had where they do not say it themselves.
+/// The tables of a version that cannot be opened. Opening a table reads all of it but its rows. `ranges` has the key
+/// ranges of tables that cannot tell their own.
 ///
 /// # Errors
 /// What the operating system says for want of descriptors, memory or permission.
 pub(super) fn damaged_tables(
     tree: &Path,
     manifest: &Manifest,
-    ranges: &Ranges,
+    ranges: &TableRanges,
     lost_upto: Option<SeqNo>,
-) -> io::Result<Vec<(Damaged, String)>> {
+) -> io::Result<Vec<DamagedTable>> {
     let (mut found, mut highest) = (Vec::new(), lost_upto.unwrap_or_default());
     for (level, entry) in manifest.tables() {
         match open_table(tree, level, entry)? {
@@ -45,16 +46,16 @@ pub(super) fn damaged_tables(
             Some(KeyRange { upto, first, last }) => (*upto, (Bound::Included(first.clone()), Bound::Included(last.clone()))),
             None => (unknown, (Bound::Unbounded, Bound::Unbounded)),
         };
-        (Damaged { entry, level, upto, between }, why)
+        DamagedTable { entry, level, upto, between, why }
     };
     Ok(found.into_iter().map(damaged).collect())
 }
 
-/// Opens a table as the tree would. Returns its highest sequence number, or what is wrong with it.
-fn open_table(tree: &Path, level: usize, entry: Entry) -> io::Result<Result<SeqNo, String>> {
+/// Opens a table as lsm-tree would. Returns its highest sequence number, or the damage.
+fn open_table(tree: &Path, level: usize, entry: TableEntry) -> io::Result<Result<SeqNo, String>> {
     let name = format!("tables/{}", entry.id);
     let path = tree.join(&name);
-    // The tree would believe the lengths at the end of it.
+    // lsm-tree would trust the lengths in the trailer.
     let end = File::open(&path).and_then(|file| contents_of(&file, &name));
     if let Err(error) = end {
         return damage_or(error);
@@ -68,19 +69,19 @@ fn open_table(tree: &Path, level: usize, entry: Entry) -> io::Result<Result<SeqN
         Ok(Ok(table)) => Ok(Ok(table.get_highest_seqno())),
         Ok(Err(lsm_tree::Error::Io(error))) => damage_or(error),
         Ok(Err(error)) => Ok(Err(error.to_string())),
-        Err(_) => Ok(Err("the facts in it do not go together".to_owned())),
+        Err(_) => Ok(Err("its metadata is inconsistent".to_owned())),
     }
 }
 
 fn damage_or<T>(error: io::Error) -> io::Result<Result<T, String>> {
-    if is_damage(&error) { Ok(Err(error.to_string())) } else { Err(error) }
+    if IoCause::of(&error).is_damage() { Ok(Err(error.to_string())) } else { Err(error) }
 }
 
-/// Reads a whole table. Returns what is wrong with it, if anything is.
+/// Reads a whole table. Returns the damage, if there is any.
 ///
 /// # Errors
 /// What the operating system says for want of descriptors, memory or permission.
-pub(super) fn verify(tree: &Path, entry: Entry) -> io::Result<Option<String>> {
+pub(super) fn verify(tree: &Path, entry: TableEntry) -> io::Result<Option<String>> {
     let read = || -> io::Result<u128> {
         let mut file = File::open(tree.join("tables").join(entry.id.to_string()))?;
         let (mut sum, mut buffer) = (Xxh3Default::new(), vec![0; 1 << 18]);
@@ -95,40 +96,41 @@ pub(super) fn verify(tree: &Path, entry: Entry) -> io::Result<Option<String>> {
     };
     match read() {
         Ok(sum) if sum == entry.checksum => Ok(None),
-        Ok(_) => Ok(Some("it has not the checksum that it was written with".to_owned())),
-        Err(error) if is_damage(&error) => Ok(Some(error.to_string())),
+        Ok(_) => Ok(Some("its checksum is wrong".to_owned())),
+        Err(error) if IoCause::of(&error).is_damage() => Ok(Some(error.to_string())),
         Err(error) => Err(error),
     }
 }
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) enum Sweep {
-    /// Files were removed, if there were any: so many bytes.
+    /// Unlisted files with so many bytes in all were removed.
     Removed(u64),
-    /// Another version counts on the disk than in memory: it is not known what the tree's last write has done.
+    /// The current version on the disk is not the one in memory, so it is not known what lsm-tree's last write has
+    /// done.
     Unclear,
 }
 
 impl Tree {
-    /// Removes what a failed flush or compaction has left: tables that the version which counts does not list.
+    /// Removes what a failed flush or compaction has left: tables that the current version does not list.
     ///
     /// # Errors
     /// What the operating system says.
-    pub(in crate::shard) fn sweep(&self) -> io::Result<Sweep> {
-        // No read may be under way that still wants a table of the version before.
+    pub(in crate::shard) fn sweep(&self) -> Result<Sweep, TreeError> {
+        // A read under way may still need a table of the version before.
         let open = self.exclusive();
         let version = open.tree.current_version();
         if Manifest::current_id(&self.path)? != version.id() {
             return Ok(Sweep::Unclear);
         }
         let listed = version.iter_tables().map(Table::id).collect();
-        remove_others(&self.path, version.id(), &listed).map(Sweep::Removed)
+        Ok(Sweep::Removed(remove_others(&self.path, version.id(), &listed)?))
     }
 }
 
-/// Removes, before a tree is opened, what its version does not list. Nothing is removed where the version cannot be
-/// read. Returns how many bytes went.
+/// Removes the files of a closed tree that its version does not list; none if the version cannot be read. Returns the
+/// bytes removed.
 ///
 /// # Errors
 /// What the operating system says.
@@ -139,12 +141,12 @@ pub(crate) fn remove_unlisted(tree: &Path) -> io::Result<u64> {
     }
 }
 
-/// Moves out of the way what lies among a tree's tables and is none, such as a backup that somebody made: the tree does
-/// not open beside it.
+/// Moves files out of a tree's `tables` directory that are not tables, such as a backup that somebody made: lsm-tree
+/// does not open a tree with such a file.
 ///
 /// # Errors
 /// What the operating system says.
-pub(in crate::shard) fn clear_strays(tree: &Path, aside: &Path) -> io::Result<()> {
+pub(in crate::shard) fn clear_strays(tree: &Path, quarantine: &Path) -> io::Result<()> {
     let entries = match std::fs::read_dir(tree.join("tables")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -154,9 +156,9 @@ pub(in crate::shard) fn clear_strays(tree: &Path, aside: &Path) -> io::Result<()
         let name = entry.file_name();
         let is_table = name.to_str().is_some_and(|name| name.parse::<u64>().is_ok()) && !entry.file_type()?.is_dir();
         if !is_table {
-            DirBuilder::new().recursive(true).mode(PRIVATE).create(aside)?;
-            std::fs::rename(entry.path(), aside.join(&name))?;
-            tracing::warn!(path = %entry.path().display(), to = %aside.display(), "moved aside what is no table of the tree");
+            DirBuilder::new().recursive(true).mode(PRIVATE).create(quarantine)?;
+            std::fs::rename(entry.path(), quarantine.join(&name))?;
+            tracing::warn!(path = %entry.path().display(), to = %quarantine.display(), "moved a file that is not a table out of the tree");
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The file descriptors that trees keep open.
+//! The budget of file descriptors for tables.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -6,13 +6,13 @@ use std::sync::{Arc, OnceLock};
 use lsm_tree::{AbstractTree, AnyTree, DescriptorTable};
 use rustix::process::{Resource, getrlimit};
 
-/// The share of the process's descriptors that tables may keep open: the others are for connections, journals, and the
-/// tables that a compaction reads.
+/// Tables get one in so many of the process's descriptors. The others are for connections, journals, and the tables
+/// that a compaction reads.
 const SHARE: u64 = 4;
-/// Fewer make every read open a file.
-const FEWEST: u64 = 64;
-/// More would only be more to look through.
-const MOST: u64 = 8192;
+/// With fewer descriptors every read would open a file.
+const MIN: u64 = 64;
+/// More descriptors would not save further opens.
+const MAX: u64 = 8192;
 
 /// A budget of descriptors for the tables of all trees that share it. Past it the ones not used for longest are closed.
 /// Cheap to clone.
@@ -20,21 +20,21 @@ const MOST: u64 = 8192;
 pub struct Descriptors(Arc<DescriptorTable>);
 
 impl Descriptors {
-    /// A budget of so many.
+    /// A budget of so many descriptors.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self(Arc::new(DescriptorTable::new(most)))
     }
 
-    /// The one of this process: a quarter of what it may open when this is first called, 64 at least and 8192 at most.
+    /// The budget of this process: a quarter of its limit at the first call, at least 64 and at most 8192.
     #[must_use]
     pub fn of_process() -> Self {
         static SHARED: OnceLock<Descriptors> = OnceLock::new();
         SHARED.get_or_init(|| Self::new(share(getrlimit(Resource::Nofile).current))).clone()
     }
 
-    /// Closes what is open of a tree that is closed: the table keeps descriptors under a number that only this tree
-    /// has, and with them the room of files that are removed later.
+    /// Closes the descriptors of a tree that is closed. Nothing else would: they are kept under the tree's number,
+    /// which no other tree has, and they would hold the room of files that are removed later.
     pub(super) fn forget(&self, tree: &AnyTree) {
         for table in tree.current_version().iter_tables() {
             self.0.remove_for_table(&(tree.id(), table.id()).into());
@@ -52,9 +52,9 @@ impl fmt::Debug for Descriptors {
     }
 }
 
-/// What tables get of this limit; none is no limit.
+/// The share of the tables; `None` is no limit.
 fn share(limit: Option<u64>) -> usize {
-    usize::try_from(limit.map_or(MOST, |limit| (limit / SHARE).clamp(FEWEST, MOST))).unwrap_or(usize::MAX)
+    usize::try_from(limit.map_or(MAX, |limit| (limit / SHARE).clamp(MIN, MAX))).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -1,46 +1,50 @@
-//! The files that say which tables the tree has: read and proved before the tree is opened, and written anew without a
-//! damaged table.
+//! The files that list the tree's tables. They are verified before the tree is opened, and rewritten without a damaged
+//! table.
 //!
-//! lsm-tree 3.1 checks every block that it reads, but neither its version file, which lists the tables, nor the length
-//! fields at the end of a table. One flipped bit there becomes a table that is passed over, a panic, or an allocation
-//! of many gigabytes that ends the process. Both can be proved from what is written in them.
+//! lsm-tree 3.1 checks every block that it reads. It checks neither its version file, which lists the tables, nor the
+//! length fields at the end of a table: one flipped bit there is a table passed over, a panic, or an allocation of many
+//! gigabytes that ends the process. Both have checksums, which are verified here.
 //!
 //! ```text
-//! current     version u64 ‖ XXH3-128 of the version file u128 ‖ 0                                      little endian, as all here
+//! current     version u64 ‖ XXH3-128 of the version file u128 ‖ 0
 //! v7          an archive, whose section "tables" lists the tables of all levels
-//! tables/12   an archive: … ‖ contents ‖ "SFA!" ‖ 1 ‖ 0 ‖ XXH3-128 of the contents u128 ‖ their place u64 ‖ their length u64
-//! copy        version u64 ‖ ranges u32 ‖ range … (table u64 ‖ checksum u128 ‖ highest sequence number u64 ‖ first and last key, each
-//!             behind its length u32) ‖ the version file
+//! tables/12   an archive: … ‖ contents ‖ "SFA!" ‖ 1 ‖ 0 ‖ XXH3-128 of the contents u128 ‖ their place u64
+//!             ‖ their length u64
+//! copy        version u64 ‖ ranges u32 ‖ range … ‖ the version file
+//! range       table u64 ‖ checksum u128 ‖ highest sequence number u64 ‖ first and last key, each behind its length u32
 //! contents    "TOC!" ‖ sections u32 ‖ section … with place u64 ‖ length u64 ‖ length of the name u16 ‖ name
 //! ```
+//! Little endian throughout.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::disk::is_other_content;
+use crate::disk::{Disk, OsDisk, replace};
+use crate::error::{Context, FileError};
+use crate::io_cause::IoCause;
 
-/// The file that names the version that counts.
+/// The file that names the current version.
 pub(super) const CURRENT: &str = "current";
 /// The bytes of `current`.
 const CURRENT_BYTES: usize = 25;
-/// The bytes of an archive's end.
+/// The bytes of an archive's trailer.
 const TRAILER: usize = 38;
-/// What an archive's end begins with.
+/// The beginning of an archive's trailer.
 const MAGIC: &[u8; 6] = b"SFA!\x01\x00";
-/// What a table takes in a version's list: id u64 ‖ 0 ‖ checksum u128 ‖ sequence number u64.
+/// The bytes of a table in a version's list: id u64 ‖ 0 ‖ checksum u128 ‖ sequence number u64.
 const ENTRY: usize = 33;
 /// The section of a version that lists its tables.
 const TABLES: &[u8] = b"tables";
 
 /// A table as a version lists it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::shard) struct Entry {
+pub(in crate::shard) struct TableEntry {
     pub(super) id: u64,
     /// XXH3-128 of the whole file.
     pub(super) checksum: u128,
@@ -48,46 +52,46 @@ pub(in crate::shard) struct Entry {
     pub(super) seqno: u64,
 }
 
-/// Which rows a table can have.
+/// The rows that a table can have.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct KeyRange {
-    /// Its highest sequence number.
+    /// The highest sequence number.
     pub(super) upto: u64,
     pub(super) first: Bytes,
     pub(super) last: Bytes,
 }
 
-/// The ranges of tables, by number and checksum. They are kept beside the tree: a table that is gone cannot tell its
-/// own.
+/// The key ranges of tables, by number and checksum. They are kept beside the tree, because a missing table cannot tell
+/// its own.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(in crate::shard) struct Ranges(BTreeMap<(u64, u128), KeyRange>);
+pub(in crate::shard) struct TableRanges(BTreeMap<(u64, u128), KeyRange>);
 
-impl Ranges {
-    /// Those of a copy of the list of tables; none if it is no such copy.
+impl TableRanges {
+    /// The ranges in a copy of the list of tables; none if the copy is malformed.
     pub(super) fn of_copy(copy: Option<&[u8]>) -> Self {
         copy.and_then(|copy| Manifest::from_copy(copy).ok()).map(|(_, ranges)| ranges).unwrap_or_default()
     }
 
-    pub(super) fn insert(&mut self, table: &Entry, range: KeyRange) {
+    pub(super) fn insert(&mut self, table: &TableEntry, range: KeyRange) {
         self.0.insert((table.id, table.checksum), range);
     }
 
-    pub(super) fn get(&self, table: &Entry) -> Option<&KeyRange> {
+    pub(super) fn get(&self, table: &TableEntry) -> Option<&KeyRange> {
         self.0.get(&(table.id, table.checksum))
     }
 }
 
-/// A version of the tree: which tables it has, by level and run.
+/// A version of the tree: its tables by level and run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::shard) struct Manifest {
     pub(super) id: u64,
-    pub(super) levels: Vec<Vec<Vec<Entry>>>,
-    /// The sections of its file, in order.
+    pub(super) levels: Vec<Vec<Vec<TableEntry>>>,
+    /// The sections of the version file, in order.
     sections: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Manifest {
-    /// Reads the version that counts.
+    /// Reads the current version.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidData`], [`ErrorKind::NotFound`] or [`ErrorKind::UnexpectedEof`] if the files are not what
@@ -102,7 +106,7 @@ impl Manifest {
         Self::decode(id, &bytes, &name)
     }
 
-    /// The number of the version that counts.
+    /// The number of the current version.
     ///
     /// # Errors
     /// As [`Manifest::read`].
@@ -127,39 +131,37 @@ impl Manifest {
         Ok(Self { id, levels: decode_levels(&tables.1)?, sections })
     }
 
-    /// Its tables with their levels.
-    pub(super) fn tables(&self) -> impl Iterator<Item = (usize, Entry)> {
+    /// The tables with their levels.
+    pub(super) fn tables(&self) -> impl Iterator<Item = (usize, TableEntry)> {
         let levels = self.levels.iter().enumerate();
         levels.flat_map(|(level, runs)| runs.iter().flatten().map(move |entry| (level, *entry)))
     }
 
-    /// Durably makes it the version that counts. What the version before it had stays on the disk until the tree is
-    /// opened.
+    /// Durably makes it the current version. Tables that it does not list stay on the disk until the tree is opened.
     ///
     /// # Errors
-    /// What the operating system says; until `current` is replaced, the version before it counts.
-    pub(super) fn write(&self, tree: &Path) -> io::Result<()> {
-        let bytes = self.encode();
-        write_synced(&tree.join(version_name(self.id)), &bytes)?;
+    /// [`FileError::Io`]; until `current` is replaced, the version before it is the current one.
+    pub(super) fn write(&self, tree: &Path) -> Result<(), FileError> {
+        let (path, bytes) = (tree.join(version_name(self.id)), self.encode());
+        // Nobody reads the version file before `current` names it, so it can be written under its own name.
+        let file = OsDisk.create(&path).context("create", &path)?;
+        file.write_at(&bytes, 0).context("write", &path)?;
+        file.sync_data().context("sync", &path)?;
         let mut current = self.id.to_le_bytes().to_vec();
         current.extend_from_slice(&xxh3_128(&bytes).to_le_bytes());
         current.push(0);
-        // No name that the tree takes for one of its own; what a crash leaves of it is removed with the unlisted
-        // tables.
-        let beside = tree.join(BESIDE);
-        write_synced(&beside, &current)?;
-        File::open(tree)?.sync_all()?;
-        std::fs::rename(&beside, tree.join(CURRENT))?;
-        File::open(tree)?.sync_all()
+        OsDisk.sync_dir(tree).context("sync", tree)?;
+        // lsm-tree has no file of that name. What a crash leaves of it is removed with the unlisted tables.
+        replace(&OsDisk, &tree.join(CURRENT), &tree.join(BESIDE), |file| file.write_at(&current, 0)).map(drop)
     }
 
-    /// The list with these tables in place of its own.
-    pub(super) fn with(&self, id: u64, levels: Vec<Vec<Vec<Entry>>>) -> Self {
+    /// The version file with another number and other tables.
+    pub(super) fn with(&self, id: u64, levels: Vec<Vec<Vec<TableEntry>>>) -> Self {
         Self { id, levels, sections: self.sections.clone() }
     }
 
-    /// It as a copy that is kept elsewhere, with what a table would have told of itself.
-    pub(super) fn to_copy(&self, ranges: &Ranges) -> Vec<u8> {
+    /// Encodes a copy to be kept outside the tree, with the key ranges of the tables.
+    pub(super) fn to_copy(&self, ranges: &TableRanges) -> Vec<u8> {
         let mut bytes = self.id.to_le_bytes().to_vec();
         bytes.extend_from_slice(&(ranges.0.len() as u32).to_le_bytes());
         for ((id, checksum), KeyRange { upto, first, last }) in &ranges.0 {
@@ -175,14 +177,14 @@ impl Manifest {
         bytes
     }
 
-    /// Reads a copy.
+    /// Decodes a copy.
     ///
     /// # Errors
     /// As [`Manifest::read`].
-    pub(super) fn from_copy(mut copy: &[u8]) -> io::Result<(Self, Ranges)> {
+    pub(super) fn from_copy(mut copy: &[u8]) -> io::Result<(Self, TableRanges)> {
         let id = u64::from_le_bytes(take(&mut copy)?);
         let tables = u32::from_le_bytes(take(&mut copy)?);
-        let mut ranges = Ranges::default();
+        let mut ranges = TableRanges::default();
         for _ in 0..tables {
             let table = (u64::from_le_bytes(take(&mut copy)?), u128::from_le_bytes(take(&mut copy)?));
             let upto = u64::from_le_bytes(take(&mut copy)?);
@@ -224,19 +226,13 @@ impl Manifest {
 /// The name under which [`Manifest::write`] prepares `current`.
 const BESIDE: &str = "current.new";
 
-/// The file of a version.
+/// The name of a version's file.
 pub(super) fn version_name(id: u64) -> String {
     format!("v{id}")
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// Reads `levels u8 ‖ level …`, a level being `runs u8 ‖ run …`, a run `tables u32 ‖ entry …`.
-fn decode_levels(mut rest: &[u8]) -> io::Result<Vec<Vec<Vec<Entry>>>> {
+/// Decodes `levels u8 ‖ level …`, a level being `runs u8 ‖ run …`, a run `tables u32 ‖ entry …`.
+fn decode_levels(mut rest: &[u8]) -> io::Result<Vec<Vec<Vec<TableEntry>>>> {
     let [levels] = take(&mut rest)?;
     (0..levels)
         .map(|_| {
@@ -251,19 +247,19 @@ fn decode_levels(mut rest: &[u8]) -> io::Result<Vec<Vec<Vec<Entry>>>> {
         .collect()
 }
 
-fn decode_entry(mut entry: &[u8]) -> io::Result<Entry> {
+fn decode_entry(mut entry: &[u8]) -> io::Result<TableEntry> {
     let id = u64::from_le_bytes(take(&mut entry)?);
     let [_kind] = take(&mut entry)?;
-    Ok(Entry { id, checksum: u128::from_le_bytes(take(&mut entry)?), seqno: u64::from_le_bytes(take(&mut entry)?) })
+    Ok(TableEntry { id, checksum: u128::from_le_bytes(take(&mut entry)?), seqno: u64::from_le_bytes(take(&mut entry)?) })
 }
 
-fn encode_levels(bytes: &mut Vec<u8>, levels: &[Vec<Vec<Entry>>]) {
+fn encode_levels(bytes: &mut Vec<u8>, levels: &[Vec<Vec<TableEntry>>]) {
     bytes.push(levels.len() as u8);
     for runs in levels {
         bytes.push(runs.len() as u8);
         for run in runs {
             bytes.extend_from_slice(&(run.len() as u32).to_le_bytes());
-            for Entry { id, checksum, seqno } in run {
+            for TableEntry { id, checksum, seqno } in run {
                 bytes.extend_from_slice(&id.to_le_bytes());
                 bytes.push(0);
                 bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -273,7 +269,7 @@ fn encode_levels(bytes: &mut Vec<u8>, levels: &[Vec<Vec<Entry>>]) {
     }
 }
 
-/// An archive's sections and their places, which the bytes at its end vouch for.
+/// The sections of an archive and their places. The trailer's checksum covers them.
 pub(super) fn contents(archive: &[u8], name: &str) -> io::Result<Vec<(Vec<u8>, Range<usize>)>> {
     let end = archive.len().checked_sub(TRAILER).ok_or_else(|| bad(name, "is too short"))?;
     let contents = trailing_contents(&archive[end..], end as u64, name)?;
@@ -281,7 +277,7 @@ pub(super) fn contents(archive: &[u8], name: &str) -> io::Result<Vec<(Vec<u8>, R
     sections(toc.unwrap_or_default(), &contents, name)
 }
 
-/// The same of a file of which only the end is read.
+/// As [`contents`], reading only the end of the file.
 pub(super) fn contents_of(file: &File, name: &str) -> io::Result<Vec<(Vec<u8>, Range<usize>)>> {
     use std::os::unix::fs::FileExt;
     let end = file.metadata()?.len().checked_sub(TRAILER as u64).ok_or_else(|| bad(name, "is too short"))?;
@@ -293,7 +289,7 @@ pub(super) fn contents_of(file: &File, name: &str) -> io::Result<Vec<(Vec<u8>, R
     sections(&toc, &contents, name)
 }
 
-/// Where an archive's contents are, and their checksum.
+/// The table of contents of an archive.
 struct Contents {
     start: u64,
     sum: u128,
@@ -303,8 +299,8 @@ fn trailing_contents(trailer: &[u8], end: u64, name: &str) -> io::Result<Content
     let Some(mut rest) = trailer.strip_prefix(MAGIC) else { return Err(bad(name, "has no end")) };
     let sum = u128::from_le_bytes(take(&mut rest)?);
     let (start, size) = (u64::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?));
-    // Only what lies between the contents' place and the end is ever read, so no length here can ask for more than the
-    // file has.
+    // Only the bytes between the table of contents and the trailer are read, so a wrong length cannot ask for more than
+    // the file has.
     if start.checked_add(size) == Some(end) {
         Ok(Contents { start, sum })
     } else {
@@ -348,8 +344,8 @@ fn bad(name: &str, why: &str) -> io::Error {
 
 fn named(name: &str, error: &io::Error) -> io::Error {
     match error.raw_os_error() {
-        // Kept as it is: whether the system is out of something is told by the number.
-        Some(_) if !is_other_content(error) => io::Error::from_raw_os_error(error.raw_os_error().unwrap_or_default()),
+        // The cause is told by the number, which a new error would not have.
+        Some(number) if IoCause::of(error) != IoCause::WrongContent => io::Error::from_raw_os_error(number),
         _ => io::Error::new(error.kind(), format!("{name}: {error}")),
     }
 }

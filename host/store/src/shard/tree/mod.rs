@@ -1,19 +1,25 @@
-//! The lsm-tree, behind the few things that a shard asks of it.
+//! The lsm-tree of a shard: reads, writes, flushes, compactions, snapshots, and the repair of damaged tables.
 //!
-//! Two of its counters must never be fed from elsewhere: every sequence number is drawn from `seqno`, which flushes and
-//! compactions draw from too. Reads ask for the newest of everything: only the shard itself writes, so that is always
-//! what it wrote last.
+//! It never syncs the journal and never decides when work is due: that is maintenance's.
 //!
-//! lsm-tree does not live with damage: it tries the compaction of a damaged table again and again. So such a table is
-//! taken out of the list of tables (`mend`), what can be read of it takes its place (`salvage`), and what cannot is
-//! remembered as lost (`lost`).
+//! Every sequence number is drawn from the counter `seqno`, from which lsm-tree's flushes and compactions draw too.
+//! Reads ask for the newest version of a row: only the shard writes, so that is its last write.
+//!
+//! lsm-tree retries the compaction of a damaged table for ever. So a damaged table is taken out of the list of tables
+//! ([`repair`]), its readable rows go into a new table ([`salvage`]), and the other keys are listed as lost
+//! ([`lost_ranges`]).
+//!
+//! Reading order: this file, [`snapshot`], [`lost_ranges`], [`check`] and [`manifest`] (what is verified), [`repair`],
+//! [`salvage`].
 
 mod check;
 mod descriptors;
-mod lost;
+mod error;
+mod lost_ranges;
 mod manifest;
-mod mend;
+mod repair;
 mod salvage;
+mod snapshot;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -28,24 +34,30 @@ use lsm_tree::Table;
 use lsm_tree::compaction::{Choice, CompactionStrategy, Leveled};
 use lsm_tree::table::filter::standard_bloom;
 use lsm_tree::{
-    AbstractTree, AnyTree, Cache, Config, Error, Guard, InternalValue, Memtable, SeqNo, SequenceNumberCounter, Slice, Tree as Plain,
+    AbstractTree, AnyTree, Cache, Config, Error, Guard, InternalValue, Memtable, SeqNo, SequenceNumberCounter, Slice, Tree as LsmTree,
 };
-use manifest::{Entry, KeyRange, Manifest, Ranges};
+use manifest::{KeyRange, Manifest, TableEntry, TableRanges};
+use snapshot::Snapshots;
 
-use crate::disk::{PRIVATE, is_damage, is_short};
+use crate::disk::PRIVATE;
+use crate::io_cause::IoCause;
 
 pub(super) use check::Sweep;
 pub(super) use check::clear_strays;
 pub(crate) use check::remove_unlisted;
 pub use descriptors::Descriptors;
-pub(super) use lost::Lost;
-pub(super) use mend::{DamagedTable, Found, Suspect, look_before_open, mend_before_open, restore};
+pub(super) use error::{ReadFault, TreeError};
+pub(super) use lost_ranges::LostRanges;
+pub(super) use repair::{RepairContext, SaveLost, SuspectTables, TreeCheck, check_before_open, repair_before_open, restore};
+pub(super) use salvage::DamagedTable;
+pub(super) use snapshot::TreeSnapshot;
+pub use snapshot::{ScanLimit, ScanStep, UnreadableRange};
 
-/// Sequence numbers have 63 bits; reading below the largest sees all.
+/// Sequence numbers have 63 bits; a read below the largest sees every row.
 const NEWEST: SeqNo = 0x7fff_ffff_ffff_ffff;
-/// Values up to this length are copied out of their block; longer ones keep it.
+/// Bytes up to which a value is copied out of its block; a longer one shares the block's memory.
 const COPY_UP_TO: usize = 2048;
-/// What is added to an estimate of a flush or a compaction: the tables' indexes and filters, and the new version.
+/// Bytes added to the estimate of a flush or a compaction, for indexes, filters and the new version.
 const MARGIN: u64 = 256 << 10;
 
 /// The tree of one shard.
@@ -55,75 +67,65 @@ pub(super) struct Tree {
     descriptors: Descriptors,
     seqno: SequenceNumberCounter,
     visible: SequenceNumberCounter,
-    /// Exclusive while files go that a read may want, and while a tree is put in another one's place, which no write
+    snapshots: Arc<Snapshots>,
+    /// Locked exclusively while files are removed that a read may need, and while the tree is replaced, which no write
     /// may miss.
-    open: RwLock<Open>,
+    open: RwLock<OpenTree>,
 }
 
 /// The open tree.
-struct Open {
+struct OpenTree {
     tree: AnyTree,
-    /// The list of tables as it was when the tree was opened.
+    /// The list of tables as of the opening.
     manifest: Manifest,
     /// The sealed memtables, oldest first.
     sealed: Vec<Arc<Memtable>>,
-    lost: Lost,
-}
-
-/// Why a row cannot be read.
-#[derive(Debug)]
-pub(super) enum ReadFault {
-    /// It was lost with a table, and that is known: no row above that sequence number.
-    Lost { upto: u64, what: String },
-    /// A table is damaged that nobody has looked at yet.
-    Unreadable(String),
-    /// The system is out of descriptors or memory.
-    Short(String),
+    lost: Arc<LostRanges>,
 }
 
 /// A compaction that is due.
-pub(super) struct Due {
-    /// The tables that it reads.
+pub(super) struct DueCompaction {
+    /// The numbers of the tables that it reads.
     pub(super) tables: Vec<u64>,
-    /// The room that it needs until those are removed.
+    /// Bytes of room that it needs until those tables are removed.
     pub(super) bytes: u64,
 }
 
-/// Whether there is a tree. One of which the disk cannot tell is there, and damaged.
+/// Whether there is a tree at `path`. If the disk cannot tell, there is one, and it is damaged.
 ///
 /// # Errors
-/// What the operating system says for want of memory or permission.
+/// Every error that is not [damage](IoCause::is_damage).
 pub(super) fn exists(path: &Path) -> io::Result<bool> {
     match path.join(manifest::CURRENT).try_exists() {
-        Err(error) if is_damage(&error) => Ok(true),
+        Err(error) if IoCause::of(&error).is_damage() => Ok(true),
         exists => exists,
     }
 }
 
 impl Tree {
-    /// Opens or creates the tree. `lost` is what earlier damage has cost it.
-    pub(super) fn open(path: &Path, cache_bytes: u64, descriptors: Descriptors, lost: Lost) -> Result<Self, Error> {
+    /// Opens or creates the tree. `lost` has the ranges that earlier damage has cost.
+    pub(super) fn open(path: &Path, cache_bytes: u64, descriptors: Descriptors, lost: LostRanges) -> Result<Self, TreeError> {
         let (seqno, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
-        // The tree asserts what it expects of its files.
+        // lsm-tree asserts what it expects of its files.
         let opened = catch_unwind(AssertUnwindSafe(|| open_files(path, cache_bytes, &descriptors, (&seqno, &visible))));
         let (tree, manifest) = opened.unwrap_or(Err(Error::Unrecoverable))?;
-        // What is written from now on is newer than all that was there, also than what is lost.
+        // Every later write is newer than all rows that were there or are lost.
         let next = tree.get_highest_persisted_seqno().max(lost.highest()).map_or(0, |highest| highest + 1);
         seqno.fetch_max(next);
         visible.fetch_max(next);
-        let open = RwLock::new(Open { tree, manifest, sealed: Vec::new(), lost });
-        Ok(Self { path: path.to_path_buf(), cache_bytes, descriptors, seqno, visible, open })
+        let open = RwLock::new(OpenTree { tree, manifest, sealed: Vec::new(), lost: Arc::new(lost) });
+        Ok(Self { path: path.to_path_buf(), cache_bytes, descriptors, seqno, visible, snapshots: Arc::default(), open })
     }
 
-    fn shared(&self) -> RwLockReadGuard<'_, Open> {
+    fn shared(&self) -> RwLockReadGuard<'_, OpenTree> {
         self.open.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn exclusive(&self) -> RwLockWriteGuard<'_, Open> {
+    fn exclusive(&self) -> RwLockWriteGuard<'_, OpenTree> {
         self.open.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes or removes a row. Returns the memtable's size.
+    /// Writes or removes a row. Returns the memtable's size in bytes.
     pub(super) fn apply(&self, key: &[u8], value: Option<&[u8]>) -> u64 {
         let open = self.shared();
         let seqno = self.seqno.next();
@@ -135,16 +137,15 @@ impl Tree {
         size
     }
 
-    /// The row's value.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadFault> {
         let open = self.shared();
         if open.lost.hides(key, None).is_some() {
             return open.get_among_lost(key);
         }
-        Ok(open.tree.get(key, NEWEST)?.map(out))
+        Ok(open.tree.get(key, NEWEST)?.map(into_bytes))
     }
 
-    /// Visits rows in order. Where rows were lost the others are visited all the same, and the fault comes at the end.
+    /// Visits rows in key order. Where rows were lost the others are visited, and the fault is returned at the end.
     pub(super) fn scan(
         &self,
         range: (Bound<&[u8]>, Bound<&[u8]>),
@@ -156,7 +157,7 @@ impl Tree {
         }
         for row in open.tree.range::<&[u8], _>(range, NEWEST, None) {
             let (key, value) = row.into_inner()?;
-            if visit(&key, out(value)).is_break() {
+            if visit(&key, into_bytes(value)).is_break() {
                 break;
             }
         }
@@ -170,60 +171,98 @@ impl Tree {
         open.sealed.extend(sealed);
     }
 
-    /// The room that a flush of what is sealed needs.
+    /// Bytes of room that a flush of the sealed memtables needs.
     pub(super) fn flush_bytes(&self) -> u64 {
         let sealed: u64 = self.shared().sealed.iter().map(|memtable| memtable.size()).sum();
         if sealed == 0 { 0 } else { sealed + sealed / 16 + MARGIN }
     }
 
-    /// Writes all sealed memtables to a table, durably. Returns whether there were any.
-    pub(super) fn flush(&self) -> Result<bool, Error> {
+    /// Durably writes all sealed memtables to a table. Returns whether there were any.
+    pub(super) fn flush(&self) -> Result<bool, TreeError> {
         let tree = self.shared().tree.clone();
-        let flushed = tree.flush(&tree.get_flush_lock(), self.visible.get())?.is_some();
+        let flushed = tree.flush(&tree.get_flush_lock(), self.gc_seqno())?.is_some();
         tree.get_version_history_lock().maintenance(&self.path, NEWEST)?;
         let sealed = std::mem::take(&mut self.exclusive().sealed);
-        // Only now: to free a memtable takes a while, and nobody is to wait for it.
+        // Without the lock: freeing a memtable takes a while.
         drop(sealed);
         Ok(flushed)
     }
 
     /// The compaction that is due, if there is one.
-    pub(super) fn due(&self) -> Option<Due> {
+    pub(super) fn due_compaction(&self) -> Option<DueCompaction> {
         let tree = self.shared().tree.clone();
         let version = tree.current_version();
         let tables: Vec<u64> = match Leveled::default().choose(&version, tree.tree_config(), &Default::default()) {
             Choice::DoNothing => return None,
-            Choice::Move(input) => return Some(Due { tables: input.table_ids.into_iter().collect(), bytes: MARGIN }),
+            Choice::Move(input) => return Some(DueCompaction { tables: input.table_ids.into_iter().collect(), bytes: MARGIN }),
             Choice::Merge(input) => input.table_ids.into_iter().collect(),
             Choice::Drop(tables) => tables.into_iter().collect(),
         };
         let inputs = version.iter_tables().filter(|table| tables.contains(&table.id()));
         let bytes: u64 = inputs.map(|table| table.metadata.file_size).sum();
-        Some(Due { tables, bytes: bytes + bytes / 16 + MARGIN })
+        Some(DueCompaction { tables, bytes: bytes + bytes / 16 + MARGIN })
     }
 
-    /// Does one compaction, if one is due: flushes have their turn before the next. `done` is called before what it has
-    /// read is removed. Returns whether it was done.
-    pub(super) fn compact(&self, done: &dyn Fn()) -> Result<bool, Error> {
+    /// Does one compaction if one is due; flushes have their turn before the next. `published` is called before the
+    /// tables that it has read are removed. Returns whether there was one.
+    pub(super) fn compact(&self, published: &dyn Fn()) -> Result<bool, TreeError> {
         let tree = self.shared().tree.clone();
         let before = tree.current_version();
-        tree.compact(Arc::new(Leveled::default()), self.visible.get())?;
-        done();
-        // The versions before this one keep the files of the tables that went into it.
+        tree.compact(Arc::new(Leveled::default()), self.gc_seqno())?;
+        published();
+        // Earlier versions keep the files of the tables that were compacted.
         tree.get_version_history_lock().maintenance(&self.path, NEWEST)?;
-        // Removed by this, without a lock: it takes tens of milliseconds.
+        // Dropping `before` removes the files, without a lock: that takes tens of milliseconds.
         Ok(before.id() != tree.current_version().id())
     }
 
-    /// The version that counts on the disk. It grows with every flush and compaction.
+    /// Lists the removals in lost ranges that a compaction of these tables may forget: it drops the tombstones that it
+    /// writes to the last level, and the keys would read as lost again.
+    ///
+    /// # Errors
+    /// [`TreeError`]; the compaction must not be done then.
+    pub(super) fn save_removals(&self, tables: &[u64], save: SaveLost<'_>) -> Result<(), TreeError> {
+        let (tree, lost) = {
+            let open = self.shared();
+            (open.tree.clone(), Arc::clone(&open.lost))
+        };
+        let mut more = LostRanges::clone(&lost);
+        let version = tree.current_version();
+        for table in version.iter_tables().filter(|table| tables.contains(&table.id()) && table.tombstone_count() > 0) {
+            for range in lost.ranges() {
+                let slice = |bound: &Bound<Bytes>| bound.as_ref().map(|key| Slice::from(&key[..]));
+                for row in table.range((slice(&range.from), slice(&range.to))) {
+                    let row = row?;
+                    if row.is_tombstone() && row.key.seqno > range.upto {
+                        more.remove(&row.key.user_key, row.key.seqno);
+                    }
+                }
+            }
+        }
+        if more != *lost {
+            save(&more)?;
+            self.set_lost(more);
+        }
+        Ok(())
+    }
+
+    fn set_lost(&self, lost: LostRanges) {
+        self.exclusive().lost = Arc::new(lost);
+    }
+
+    fn gc_seqno(&self) -> SeqNo {
+        self.snapshots.gc_seqno(self.visible.get())
+    }
+
+    /// The number of the current version. It grows with every flush and compaction.
     pub(super) fn version(&self) -> u64 {
         self.shared().tree.current_version().id()
     }
 
-    /// A copy of the list of tables, which [`restore`] takes.
+    /// A copy of the list of tables, for [`restore`].
     pub(super) fn copy_of_manifest(&self) -> Vec<u8> {
         let version = self.shared().tree.current_version();
-        let mut ranges = Ranges::default();
+        let mut ranges = TableRanges::default();
         for table in version.iter_tables() {
             let range = &table.metadata.key_range;
             let (first, last) = (Bytes::copy_from_slice(range.min()), Bytes::copy_from_slice(range.max()));
@@ -232,7 +271,7 @@ impl Tree {
         self.manifest().to_copy(&ranges)
     }
 
-    /// The list of tables that counts, from memory: its file may be what is damaged.
+    /// The list of tables from memory, since its file may be damaged.
     fn manifest(&self) -> Manifest {
         let open = self.shared();
         let version = open.tree.current_version();
@@ -240,20 +279,20 @@ impl Tree {
         open.manifest.with(version.id(), levels.collect())
     }
 
-    /// Runs in the first level.
+    /// The number of runs in the first level.
     pub(super) fn l0_runs(&self) -> u64 {
         self.shared().tree.l0_run_count() as u64
     }
 
-    /// What was lost with damaged tables.
-    pub(super) fn lost(&self) -> Lost {
-        self.shared().lost.clone()
+    /// The ranges that were lost with damaged tables.
+    pub(super) fn lost(&self) -> Arc<LostRanges> {
+        Arc::clone(&self.shared().lost)
     }
 }
 
-/// A table as the list of tables has it.
-fn entry(table: &Table) -> Entry {
-    Entry { id: table.id(), checksum: table.checksum().into_u128(), seqno: table.global_seqno() }
+/// A table's entry in the list of tables.
+fn entry(table: &Table) -> TableEntry {
+    TableEntry { id: table.id(), checksum: table.checksum().into_u128(), seqno: table.global_seqno() }
 }
 
 impl Drop for Tree {
@@ -262,8 +301,8 @@ impl Drop for Tree {
     }
 }
 
-impl Open {
-    /// Of a key in a lost range only a row counts that is newer than the table which is lost.
+impl OpenTree {
+    /// Reads a key in a lost range: only a row that is newer than the lost table is valid.
     fn get_among_lost(&self, key: &[u8]) -> Result<Option<Bytes>, ReadFault> {
         let newest = match self.in_memory(key) {
             Some(row) => Some(row),
@@ -271,7 +310,11 @@ impl Open {
         };
         match self.lost.hides(key, newest.as_ref().map(|row| row.key.seqno)) {
             Some(range) => Err(ReadFault::of(range)),
-            None => Ok(newest.filter(|row| !row.is_tombstone()).map(|row| out(row.value))),
+            None => {
+                let removed = self.lost.removed(key);
+                let live = |row: &InternalValue| !row.is_tombstone() && removed.is_none_or(|removed| removed < row.key.seqno);
+                Ok(newest.filter(live).map(|row| into_bytes(row.value)))
+            }
         }
     }
 
@@ -298,13 +341,13 @@ impl Open {
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), ReadFault> {
         let version = self.tree.get_version_history_lock().latest_version();
-        for row in Plain::create_internal_range::<&[u8], _>(version, &range, NEWEST, None) {
+        for row in LsmTree::create_internal_range::<&[u8], _>(version, &range, NEWEST, None) {
             let row = row?;
             let key = &row.key.user_key;
-            if self.lost.hides(key, Some(row.key.seqno)).is_some() {
+            if !self.lost.is_valid(key, row.key.seqno, NEWEST) {
                 continue;
             }
-            if visit(key, out(row.value)).is_break() {
+            if visit(key, into_bytes(row.value)).is_break() {
                 return self.lost.between(range.0, Bound::Included(key)).map_or(Ok(()), ReadFault::said);
             }
         }
@@ -313,26 +356,16 @@ impl Open {
 }
 
 impl ReadFault {
-    fn of(range: &lost::LostRange) -> Self {
+    fn of(range: &lost_ranges::LostRange) -> Self {
         Self::Lost { upto: range.upto, what: format!("lost are the {range}") }
     }
 
-    fn said(range: &lost::LostRange) -> Result<(), Self> {
+    fn said(range: &lost_ranges::LostRange) -> Result<(), Self> {
         Err(Self::of(range))
     }
 }
 
-impl From<Error> for ReadFault {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Io(error) if is_short(&error) => Self::Short(error.to_string()),
-            // Whatever it is: the row may be there, so it is never "absent".
-            error => Self::Unreadable(error.to_string()),
-        }
-    }
-}
-
-/// Opens the files of a tree, or creates them.
+/// Opens or creates the files of a tree.
 fn open_files(
     path: &Path,
     cache_bytes: u64,
@@ -346,15 +379,7 @@ fn open_files(
     Ok((tree, Manifest::read(path)?))
 }
 
-/// Whether an error on opening means that files are gone or not what they were.
-pub(super) fn shows_damage(error: &Error) -> bool {
-    match error {
-        Error::Io(error) => is_damage(error),
-        _ => true,
-    }
-}
-
-/// Takes a value out of the tree.
-fn out(value: Slice) -> Bytes {
+/// Converts a value of the tree.
+fn into_bytes(value: Slice) -> Bytes {
     if value.len() <= COPY_UP_TO { Bytes::copy_from_slice(&value) } else { Bytes::from_owner(value) }
 }

@@ -1,11 +1,10 @@
-//! Takes what can be read out of a damaged table into a sound one, and says which ranges of keys are lost.
+//! Copies the readable rows of a damaged table into a new one, and names the key ranges that are lost.
 //!
-//! A table is blocks of rows in key order, then an index that says where each block is and with which key it ends, a
-//! filter, and a few facts about the table. Each block has a checksum of its own, so one flipped bit or one unreadable
-//! sector costs one block of rows; damage behind the rows costs none.
+//! A table is blocks of rows in key order, then an index with the place and the last key of each block, a filter, and
+//! the table's metadata. Each block has its own checksum. So one flipped bit or one unreadable sector costs one block
+//! of rows, and damage behind the rows costs none.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
 use std::ops::{Bound, Range};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -18,67 +17,92 @@ use lsm_tree::table::block::{BlockType, Header};
 use lsm_tree::table::{Block, DataBlock, IndexBlock, Writer};
 use lsm_tree::{CompressionType, Error, InternalValue, SeqNo, Slice};
 
-use super::lost::LostRange;
-use super::manifest::{Entry, contents};
-use crate::disk::is_damage;
+use super::error::TreeError;
+use super::lost_ranges::LostRange;
+use super::manifest::{TableEntry, contents, contents_of};
+use crate::disk::{OsDisk, read_readable};
+use crate::io_cause::IoCause;
 
-/// How much is read at a time once a file has shown unreadable blocks.
-const SECTOR: usize = 4096;
-/// Bits of a table's filter for each key, as the tree has them.
+/// Bits of a table's filter for each key, as lsm-tree has them.
 const FILTER_BITS: f32 = 10.0;
 
-/// What became of a damaged table.
+/// The result of a salvage.
 pub(super) struct Salvaged {
-    /// The table that takes its place; none if no row could be read.
-    pub(super) instead: Option<Entry>,
-    /// What is lost.
+    /// The new table; `None` if no row could be read.
+    pub(super) replacement: Option<TableEntry>,
     pub(super) lost: Vec<LostRange>,
 }
 
 /// A damaged table, and what is known of it without its file.
-pub(in crate::shard) struct Damaged {
-    pub(super) entry: Entry,
+pub(in crate::shard) struct DamagedTable {
+    pub(super) entry: TableEntry,
     pub(super) level: usize,
-    /// The highest sequence number that its rows can have, if its file does not say.
+    /// The highest sequence number that its rows can have, for a file that does not tell.
     pub(super) upto: SeqNo,
-    /// The keys between which its rows are, if its file does not say.
+    /// The bounds of its keys, for a file that does not tell.
     pub(super) between: (Bound<Bytes>, Bound<Bytes>),
+    /// The damage, for people.
+    pub(super) why: String,
 }
 
-impl Damaged {
-    /// Its number.
+impl DamagedTable {
     pub(in crate::shard) fn id(&self) -> u64 {
         self.entry.id
     }
+
+    pub(in crate::shard) fn why(&self) -> &str {
+        &self.why
+    }
 }
 
-/// Writes the rows of a damaged table that can be read into a new one with this number.
+/// Writes the readable rows of a damaged table into a new one with this number.
 ///
 /// # Errors
-/// What the operating system says when the new table cannot be written, or the old one not be opened for want of
-/// descriptors or memory.
-pub(super) fn salvage(tables: &Path, damaged: &Damaged, number: u64) -> Result<Salvaged, Error> {
-    let bytes = read_what_can_be_read(&tables.join(damaged.entry.id.to_string()))?;
+/// [`TreeError`] if the new table cannot be written, or if an error that is not damage kept the old one from being
+/// read.
+pub(super) fn salvage(tables: &Path, damaged: &DamagedTable, number: u64) -> Result<Salvaged, TreeError> {
+    let bytes = match OsDisk::open_to_read(&tables.join(damaged.entry.id.to_string())) {
+        Err(error) if IoCause::of(&error).is_damage() => Vec::new(),
+        file => read_readable(file?.as_ref())?.0,
+    };
     let sections = contents(&bytes, "").unwrap_or_default();
     let section = |name: &[u8]| sections.iter().find(|(section, _)| section == name).map(|(_, place)| place.clone());
-    let facts = Facts::read(&bytes, section(b"meta"), damaged);
-    let pieces = match index(&bytes, section(b"index").or_else(|| section(b"tli"))) {
-        Some(index) => by_index(&bytes, &index, &facts),
-        None => in_order(&bytes, &facts),
+    let bounds = TableBounds::read(&bytes, section(b"meta"), damaged);
+    let index = section(b"index").or_else(|| section(b"tli")).and_then(|place| decode_index(bytes.get(place)?));
+    let salvaged = match index {
+        Some(index) => by_index(&bytes, &index, &bounds),
+        None => in_order(&bytes, &bounds),
     };
-    let instead = write(tables, damaged, number, &pieces.blocks)?;
-    let lost = pieces.gaps.into_iter().map(|(from, to)| LostRange { table: damaged.entry.id, upto: facts.upto, from, to }).collect();
-    Ok(Salvaged { instead, lost })
+    let replacement = write(tables, damaged, number, &salvaged.blocks)?;
+    let range = |(from, to)| LostRange { table: damaged.entry.id, upto: bounds.upto, from, to };
+    Ok(Salvaged { replacement, lost: salvaged.gaps.into_iter().map(range).collect() })
 }
 
-/// What a table says of itself, or else what is known of it.
-struct Facts {
+/// The last key of the block in which the keys behind `from` begin, according to the table's index; `None` if the index
+/// cannot be read.
+pub(super) fn end_of_block(table: &Path, from: Bound<&[u8]>) -> Option<Bytes> {
+    let file = File::open(table).ok()?;
+    let sections = contents_of(&file, "").ok()?;
+    let section = |name: &[u8]| sections.iter().find(|(section, _)| section == name).map(|(_, place)| place.clone());
+    let place = section(b"index").or_else(|| section(b"tli"))?;
+    let mut bytes = vec![0; place.len()];
+    file.read_exact_at(&mut bytes, place.start as u64).ok()?;
+    let reaches = |block: &BlockLocation| match from {
+        Bound::Included(key) => block.last >= key,
+        Bound::Excluded(key) => block.last > key,
+        Bound::Unbounded => true,
+    };
+    decode_index(&bytes)?.into_iter().find(reaches).map(|block| block.last)
+}
+
+/// The bounds of a table's rows: from its metadata if they can be read, else what is known without the file.
+struct TableBounds {
     upto: SeqNo,
     between: (Bound<Bytes>, Bound<Bytes>),
 }
 
-impl Facts {
-    fn read(bytes: &[u8], meta: Option<Range<usize>>, damaged: &Damaged) -> Self {
+impl TableBounds {
+    fn read(bytes: &[u8], meta: Option<Range<usize>>, damaged: &DamagedTable) -> Self {
         let known = || Self { upto: damaged.upto, between: damaged.between.clone() };
         let Some((block, BlockType::Meta, _)) = meta.and_then(|place| block_at(bytes.get(place)?)) else { return known() };
         let meta = DataBlock::new(block);
@@ -90,15 +114,15 @@ impl Facts {
     }
 }
 
-/// The blocks of rows that can be read, and the ranges between them.
+/// The readable blocks of rows, and the key ranges between them.
 #[derive(Default)]
-struct Pieces {
+struct SalvagedBlocks {
     blocks: Vec<DataBlock>,
     gaps: Vec<(Bound<Bytes>, Bound<Bytes>)>,
 }
 
-impl Pieces {
-    /// Notes that what lies between these bounds is lost; what touches the range before it becomes one with it.
+impl SalvagedBlocks {
+    /// Adds a lost range, and merges it with the one before if they touch.
     fn gap(&mut self, from: Bound<Bytes>, to: Bound<Bytes>) {
         if let (Some((_, end)), Bound::Excluded(key)) = (self.gaps.last_mut(), &from)
             && *end == Bound::Included(key.clone())
@@ -110,15 +134,14 @@ impl Pieces {
     }
 }
 
-/// Where a block of rows is, and the last key in it.
-struct Place {
+/// The place of a block of rows, and its last key.
+struct BlockLocation {
     bytes: Range<usize>,
     last: Bytes,
 }
 
-/// The places of a table's blocks, if all of its index can be read.
-fn index(bytes: &[u8], section: Option<Range<usize>>) -> Option<Vec<Place>> {
-    let mut rest = bytes.get(section?)?;
+/// Decodes a table's index; `None` if any part of it is damaged.
+fn decode_index(mut rest: &[u8]) -> Option<Vec<BlockLocation>> {
     let mut places = Vec::new();
     while !rest.is_empty() {
         let (block, BlockType::Index, length) = block_at(rest)? else { return None };
@@ -127,59 +150,59 @@ fn index(bytes: &[u8], section: Option<Range<usize>>) -> Option<Vec<Place>> {
             let handle = item.materialize(block.as_slice());
             let from = usize::try_from(*handle.offset()).ok()?;
             let last = Bytes::copy_from_slice(handle.end_key());
-            places.push(Place { bytes: from..from.checked_add(handle.size() as usize)?, last });
+            places.push(BlockLocation { bytes: from..from.checked_add(handle.size() as usize)?, last });
         }
         rest = &rest[length..];
     }
     Some(places)
 }
 
-/// Reads each block where the index says it is. A bad one costs the keys between the last of the block before it and
-/// its own last.
-fn by_index(bytes: &[u8], index: &[Place], facts: &Facts) -> Pieces {
-    let (mut pieces, mut from) = (Pieces::default(), facts.between.0.clone());
-    for Place { bytes: place, last } in index {
+/// Reads each block at its place in the index. A bad block costs the keys between the last key of the block before it
+/// and its own.
+fn by_index(bytes: &[u8], index: &[BlockLocation], bounds: &TableBounds) -> SalvagedBlocks {
+    let (mut salvaged, mut from) = (SalvagedBlocks::default(), bounds.between.0.clone());
+    for BlockLocation { bytes: place, last } in index {
         match bytes.get(place.clone()).and_then(block_at) {
-            // Another block in its place has a good checksum too.
-            Some((block, BlockType::Data, _)) if ends_with(&block, last) => pieces.blocks.push(DataBlock::new(block)),
-            _ => pieces.gap(from, Bound::Included(last.clone())),
+            // A misplaced block has a good checksum too.
+            Some((block, BlockType::Data, _)) if ends_with(&block, last) => salvaged.blocks.push(DataBlock::new(block)),
+            _ => salvaged.gap(from, Bound::Included(last.clone())),
         }
         from = Bound::Excluded(last.clone());
     }
-    pieces
+    salvaged
 }
 
 fn ends_with(block: &Block, last: &[u8]) -> bool {
     rows(&DataBlock::new(block.clone())).last().is_some_and(|row| row.key.user_key == last)
 }
 
-/// Without an index: from block to block, up to the first that has no rows. A block whose rows are damaged is passed
-/// over by its length; where the length is damaged too, everything behind it is lost, since bytes that look like a
-/// block may be a part of somebody's value.
-fn in_order(bytes: &[u8], facts: &Facts) -> Pieces {
-    let (mut pieces, mut rest) = (Pieces::default(), bytes);
-    let (mut last, mut open) = (facts.between.0.clone(), None);
+/// Reads the blocks one after the other, for a table without an index, up to the first block that has no rows. A block
+/// with damaged rows is skipped by its length. If its length is damaged too, everything behind it is lost: bytes that
+/// look like a block may be part of a value.
+fn in_order(bytes: &[u8], bounds: &TableBounds) -> SalvagedBlocks {
+    let (mut salvaged, mut rest) = (SalvagedBlocks::default(), bytes);
+    let (mut last, mut open) = (bounds.between.0.clone(), None);
     loop {
         let Some((header, payload)) = header_at(rest) else {
-            pieces.gap(open.unwrap_or(last), facts.between.1.clone());
-            return pieces;
+            salvaged.gap(open.unwrap_or(last), bounds.between.1.clone());
+            return salvaged;
         };
         if header.block_type != BlockType::Data {
             if let Some(from) = open {
-                pieces.gap(from, facts.between.1.clone());
+                salvaged.gap(from, bounds.between.1.clone());
             }
-            return pieces;
+            return salvaged;
         }
         match block_at(rest) {
             Some((block, _, _)) => {
                 let block = DataBlock::new(block);
                 if let (Some(from), Some(first)) = (open.take(), rows(&block).next()) {
-                    pieces.gap(from, Bound::Excluded(Bytes::copy_from_slice(&first.key.user_key)));
+                    salvaged.gap(from, Bound::Excluded(Bytes::copy_from_slice(&first.key.user_key)));
                 }
                 if let Some(row) = rows(&block).last() {
                     last = Bound::Excluded(Bytes::copy_from_slice(&row.key.user_key));
                 }
-                pieces.blocks.push(block);
+                salvaged.blocks.push(block);
             }
             None => open = open.or_else(|| Some(last.clone())),
         }
@@ -187,14 +210,14 @@ fn in_order(bytes: &[u8], facts: &Facts) -> Pieces {
     }
 }
 
-/// The header at the front of these bytes, and where its payload lies, if both are there.
+/// The header at the front of these bytes and the place of its payload, if both are complete.
 fn header_at(bytes: &[u8]) -> Option<(Header, Range<usize>)> {
     let header = Header::decode_from(&mut &bytes[..]).ok()?;
     let payload = Header::serialized_len()..Header::serialized_len() + header.data_length as usize;
     (payload.end <= bytes.len()).then_some((header, payload))
 }
 
-/// The block at the front of these bytes, its kind and its length, if it is what was written.
+/// The block at the front of these bytes, its type and its length, if its checksum is right.
 fn block_at(bytes: &[u8]) -> Option<(Block, BlockType, usize)> {
     let (header, payload) = header_at(bytes)?;
     let block = Block::from_reader(&mut &bytes[..payload.end], CompressionType::None).ok()?;
@@ -205,8 +228,8 @@ fn rows(block: &DataBlock) -> impl Iterator<Item = InternalValue> {
     block.iter().map(|row| row.materialize(block.as_slice()))
 }
 
-/// Writes the table that takes the damaged one's place, durably.
-fn write(tables: &Path, damaged: &Damaged, number: u64, blocks: &[DataBlock]) -> Result<Option<Entry>, Error> {
+/// Durably writes the new table.
+fn write(tables: &Path, damaged: &DamagedTable, number: u64, blocks: &[DataBlock]) -> Result<Option<TableEntry>, Error> {
     if blocks.is_empty() {
         return Ok(None);
     }
@@ -221,27 +244,5 @@ fn write(tables: &Path, damaged: &Damaged, number: u64, blocks: &[DataBlock]) ->
         }
     }
     let written = writer.finish()?;
-    Ok(written.map(|(id, checksum)| Entry { id, checksum: checksum.into_u128(), seqno: damaged.entry.seqno }))
-}
-
-/// The file's bytes, with zeros where a sector cannot be read; none if there is no such file.
-fn read_what_can_be_read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if is_damage(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let length = usize::try_from(file.metadata()?.len()).map_err(|_| io::Error::from(ErrorKind::FileTooLarge))?;
-    let mut bytes = vec![0; length];
-    match file.read_exact_at(&mut bytes, 0) {
-        Err(error) if is_damage(&error) => {}
-        read => return read.map(|()| bytes),
-    }
-    for (place, sector) in bytes.chunks_mut(SECTOR).enumerate() {
-        match file.read_exact_at(sector, (place * SECTOR) as u64) {
-            Err(error) if is_damage(&error) => sector.fill(0),
-            read => read?,
-        }
-    }
-    Ok(bytes)
+    Ok(written.map(|(id, checksum)| TableEntry { id, checksum: checksum.into_u128(), seqno: damaged.entry.seqno }))
 }

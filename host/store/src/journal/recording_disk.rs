@@ -1,4 +1,4 @@
-//! A disk that remembers every write, for tests of the writer.
+//! A disk that records every write, for tests of the writer.
 
 use std::io;
 use std::path::Path;
@@ -6,29 +6,29 @@ use std::sync::{Arc, Mutex};
 
 use crate::disk::{Disk, DiskFile, OsDisk};
 
-/// A write: where, and what.
+/// A write: its offset and its bytes.
 pub(super) type Write = (u64, Vec<u8>);
 
-/// The real disk, and what was written to it.
+/// The real disk and a record of the writes.
 #[derive(Clone, Default)]
-pub(super) struct Watched {
+pub(super) struct RecordingDisk {
     writes: Arc<Mutex<Vec<Write>>>,
-    /// Writes of nothing but zeros find no room.
+    /// Writes of nothing but zeros fail for want of room.
     pub(super) no_room_for_zeros: bool,
 }
 
-impl Watched {
-    /// What was written since this was last asked.
+impl RecordingDisk {
+    /// The writes since the last call.
     pub(super) fn writes(&self) -> Vec<Write> {
         std::mem::take(&mut self.writes.lock().expect("no test panics with it"))
     }
 
     fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(WatchedFile { file, disk: self.clone() })
+        Arc::new(RecordingFile { file, disk: self.clone() })
     }
 }
 
-impl Disk for Watched {
+impl Disk for RecordingDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         Ok(self.file(OsDisk.create(path)?))
     }
@@ -55,12 +55,12 @@ impl Disk for Watched {
     }
 }
 
-struct WatchedFile {
+struct RecordingFile {
     file: Arc<dyn DiskFile>,
-    disk: Watched,
+    disk: RecordingDisk,
 }
 
-impl DiskFile for WatchedFile {
+impl DiskFile for RecordingFile {
     fn length(&self) -> io::Result<u64> {
         self.file.length()
     }

@@ -1,6 +1,6 @@
-//! The segment after the open one, while it is made. There may be some 100 000 pinned rows, and to copy them in one go
-//! would hold the shard up for tens of milliseconds: so at each commit a few are copied into a file beside the
-//! segments. It becomes one by its header and its name, once it holds all of them.
+//! Prepares the next segment while the open one is written. A shard may have some 100 000 pinned rows, and copying them
+//! in one go would block it for tens of milliseconds. So each commit copies a few into a file beside the segments. Once
+//! the file holds all pinned rows, it gets a header and a segment's name.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,19 +10,19 @@ use std::sync::Arc;
 
 use rejoin_core::port::Space;
 
+use super::position::{JournalDir, Position};
 use super::record::encode_row;
-use super::segment::{Copied, Header, ROWS, segment_path};
-use super::writer::Position;
+use super::segment::{Header, ROWS, SnapshotRows, segment_path};
 use crate::disk::{Disk, DiskFile, if_found};
 use crate::pinned::{Key, Pinned};
 
-/// Where it is made. No segment has such a name, so whatever a crash leaves there is not read, and the next start
-/// removes it.
+/// The path of the file. It is not a segment's name, so a start does not read what a crash leaves there, and removes
+/// it.
 fn path(dir: &Path) -> PathBuf {
     dir.join("next")
 }
 
-/// Removes what is there, if anything is.
+/// Removes a next segment that was never finished, if there is one.
 ///
 /// # Errors
 /// What the disk says.
@@ -30,48 +30,48 @@ pub(crate) fn discard_next(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     if_found(disk.remove(&path(dir))).map(drop)
 }
 
-/// A segment that is made.
-pub(super) struct Next {
+/// A segment in preparation.
+pub(super) struct NextSegment {
     file: Arc<dyn DiskFile>,
-    /// Up to where the disk has promised room.
+    /// The offset up to which room is reserved.
     reserved: u64,
-    copied: Copied,
-    /// Rows up to this key are copied; none, if none is.
+    copied: SnapshotRows,
+    /// The last key that was copied; `None` before the first.
     upto: Option<Key>,
-    /// All rows are copied.
+    /// Every row was copied at least once.
     all: bool,
-    /// Rows that were copied and have changed since.
+    /// Rows that have changed since they were copied.
     changed: BTreeSet<Key>,
-    /// Bytes that nobody was asked to sync.
+    /// Bytes written since [`NextSegment::due_for_sync`] last returned the file.
     unsynced: u64,
 }
 
-/// A segment that was made.
-pub(super) struct Made {
+/// A finished segment without records.
+pub(super) struct NewSegment {
     pub(super) file: Arc<dyn DiskFile>,
-    /// Where its records begin.
+    /// The offset of the first record.
     pub(super) records: u64,
-    /// Up to where the disk has promised room.
+    /// The offset up to which room is reserved.
     pub(super) reserved: u64,
 }
 
-impl Next {
-    /// Begins one, with so much room.
-    pub(super) fn create(disk: &dyn Disk, dir: &Path, room: u64) -> io::Result<Self> {
-        let file = disk.create(&path(dir))?;
+impl NextSegment {
+    /// Creates the file and reserves `room` bytes.
+    pub(super) fn create(dir: &JournalDir, room: u64) -> io::Result<Self> {
+        let file = dir.disk.create(&path(&dir.path))?;
         file.preallocate(room)?;
-        let (copied, changed) = (Copied::default(), BTreeSet::new());
+        let (copied, changed) = (SnapshotRows::default(), BTreeSet::new());
         Ok(Self { file, reserved: room, copied, upto: None, all: false, changed, unsynced: 0 })
     }
 
-    /// A pinned row is written or removed.
+    /// Notes that a pinned row was written or removed, so that it is copied again if it was copied before.
     pub(super) fn change(&mut self, key: &[u8]) {
         if self.all || self.upto.as_ref().is_some_and(|upto| key <= upto.as_slice()) {
             self.changed.insert(Key::from_slice(key));
         }
     }
 
-    /// Copies again what has changed, and up to so many further rows.
+    /// Copies the rows that have changed once more, and up to `further` others.
     pub(super) fn copy(&mut self, pinned: &Pinned, further: usize) -> io::Result<()> {
         let (mut bytes, mut rows) = (Vec::new(), self.changed.len());
         for key in std::mem::take(&mut self.changed) {
@@ -88,12 +88,12 @@ impl Next {
         self.append(&bytes, rows)
     }
 
-    /// Whether it holds exactly the pinned rows.
+    /// Whether the file holds exactly the pinned rows.
     pub(super) fn is_whole(&self) -> bool {
         self.all && self.changed.is_empty()
     }
 
-    /// The file, if so many bytes of it are unsynced: a sync of all of it at the end would take long.
+    /// The file, if at least so many bytes of it are unsynced. Syncing it in parts keeps the sync at the end short.
     pub(super) fn due_for_sync(&mut self, bytes: u64) -> Option<Arc<dyn DiskFile>> {
         let due = self.unsynced >= bytes;
         due.then(|| {
@@ -102,19 +102,20 @@ impl Next {
         })
     }
 
-    /// Makes it the segment that begins after `at`, with room for so many bytes of records.
-    pub(super) fn finish(self, disk: &dyn Disk, dir: &Path, number: u64, at: Position, room: u64) -> io::Result<Made> {
+    /// Turns it into segment `number`, which begins after `at` and has room for `room` bytes of records.
+    pub(super) fn finish(self, dir: &JournalDir, number: u64, at: Position, room: u64) -> io::Result<NewSegment> {
         let records = self.end();
         let reserved = self.reserved.max(records + room);
         self.file.preallocate(reserved)?;
-        self.file.write_at(&Header::encode(number, at.index + 1, at.chain, self.copied), 0)?;
-        let to = segment_path(dir, number);
-        if let Err(error) = disk.rename(&path(dir), &to) {
-            // A header would say that the segment before it ends here, and that one may go on.
-            let _ = disk.remove(&to);
+        self.file.write_at(&Header::encode(number, at, self.copied), 0)?;
+        let to = segment_path(&dir.path, number);
+        if let Err(error) = dir.disk.rename(&path(&dir.path), &to) {
+            // The rename may have been done all the same. The header would then end the segment before it at `at`,
+            // while that segment goes on.
+            let _ = dir.disk.remove(&to);
             return Err(error);
         }
-        Ok(Made { file: self.file, records, reserved })
+        Ok(NewSegment { file: self.file, records, reserved })
     }
 
     fn end(&self) -> u64 {
