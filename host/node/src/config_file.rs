@@ -10,7 +10,7 @@ use crate::bootstrap;
 use crate::config::{Config, ConfigError};
 
 /// The bytes that a journal segment may be set to.
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 30;
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// A process that compiles needs some memory for itself.
 const LEAST_COMPILE_BYTES: u64 = 64 << 20;
 
@@ -125,7 +125,7 @@ impl Config {
             return invalid("hello_ms, drain_ms", "must be at most a minute and ten minutes, and hello_ms at least 1");
         }
         if !SEGMENT_BYTES.contains(&self.segment_bytes) {
-            return invalid("segment_bytes", "must be 65536 to 17179869184 (64 KiB to 16 GiB)");
+            return invalid("segment_bytes", "must be 65536 to 1073741824 (64 KiB to 1 GiB)");
         }
         if self.timeout_ms == 0 || self.max_timeout_ms < self.timeout_ms {
             return invalid("max_timeout_ms", "must be at least timeout_ms, and that at least 1");

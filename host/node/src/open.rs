@@ -99,7 +99,7 @@ impl StartPlan {
         let disk = platform.disk.clone();
         let disk = if config.dev_faults { Arc::new(FaultDisk { disk, faults: faults.clone() }) } else { disk };
         let owner = rejoin_store::Identity { cluster, node, shards: config.shards };
-        let found = DataDir::look(&config.data, owner, &disk)?;
+        let found = DataDir::inspect(&config.data, owner, &disk)?;
         let kept = kept_layout(&found.control)?;
         let contradictions = kept.as_ref().map_or_else(Vec::new, |kept| bootstrap::contradictions(&config.bootstrap, kept));
         let new_layout = kept.is_none();

@@ -16,8 +16,9 @@
 //! Three rules hold everywhere:
 //! - The tree never holds rows that are not durable in the journal: a flush syncs the journal first. So the end of the
 //!   journal is the end of the shard, and replay is "apply everything that is left, in order".
-//! - Only records that no finished sync covers may be cut as torn. Everything else that is missing or damaged is *lost*:
-//!   opening succeeds, [`Recovery::lost`] tells what, and each start repeats it until [`ShardStore::settle_loss`].
+//! - Only records that no finished sync covers may be cut as torn. Everything else that is missing or damaged is
+//!   *lost*: opening succeeds, [`Recovery::lost`] tells what, and each start repeats it until
+//!   [`ShardStore::settle_loss`].
 //! - A failed write or sync is never retried into success: the store is poisoned and every later call fails.
 #![forbid(unsafe_code)]
 

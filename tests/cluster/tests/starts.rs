@@ -61,7 +61,7 @@ fn a_configuration_that_is_wrong_is_named_by_its_key() {
     refused(&cluster, &good.replace("\"ca.pem\"", "\"secret\""), "the CA certificate cannot be read");
     for bytes in ["4611686018427387904", "1"] {
         let changed = good.replace("segment_bytes = 4194304", &format!("segment_bytes = {bytes}"));
-        refused(&cluster, &changed, "segment_bytes: must be 65536 to 17179869184");
+        refused(&cluster, &changed, "segment_bytes: must be 65536 to 1073741824");
     }
     let off_loopback = good.replacen(&cluster.address(0).ip().to_string(), "192.0.2.1", 1);
     refused(&cluster, &off_loopback, "dev_faults: is for demonstrations and tests");
