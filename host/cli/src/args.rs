@@ -54,6 +54,9 @@ pub(crate) enum Command {
     Delete(DeleteArgs),
     /// Show the cluster as one node sees it
     Status(StatusArgs),
+    /// Show what the nodes think of each other
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Make, show and change buckets
     #[command(subcommand)]
     Bucket(BucketCommand),
@@ -68,6 +71,12 @@ pub(crate) enum Command {
     Cert(CertCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum NodeCommand {
+    /// Ask every node what it thinks of every other one: whether it answers, since when, and why
+    List,
 }
 
 #[derive(Args, Debug)]

@@ -30,7 +30,7 @@ use crate::{Error, ErrorKind, Result};
 
 pub use records::{BucketInfo, NewToken, PluginInfo, TokenInfo, activation};
 pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Scope};
-pub use rejoin_proto::client::{NodeStatus, Status};
+pub use rejoin_proto::client::{Doubt, Liveness, MemberView, NodeStatus, Status};
 pub use rejoin_proto::{BucketId, ClusterId, LayoutRef, Name, PluginDigest, TenantId};
 
 /// The operator's interface of a [`Client`](crate::Client). Clones are cheap.
@@ -73,6 +73,25 @@ impl Admin {
     pub async fn status(&self) -> Result<Status> {
         match self.ask(AdminRequest::Status).await? {
             Reply::Status(status) => Ok(status),
+            _ => Err(unexpected("the node")),
+        }
+    }
+
+    /// What the node that answers thinks of every other one: whether it answers, since when, and why.
+    ///
+    /// ```no_run
+    /// # use rejoin_client::admin::Liveness;
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let members = client.admin().members().await?;
+    /// let doubted = members.iter().filter(|member| member.liveness != Liveness::Alive).count();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Admin::status`].
+    pub async fn members(&self) -> Result<Vec<MemberView>> {
+        match self.ask(AdminRequest::Members).await? {
+            Reply::Members(members) => Ok(members),
             _ => Err(unexpected("the node")),
         }
     }

@@ -6,8 +6,9 @@
 //!
 //! A change is compare-and-set on a record's version. Of two changes that race, the record with the larger (version,
 //! hash) wins on every node; nothing is deleted because of it, and an operator whose change has lost is told so. There
-//! is no leader: a node that was away learns what it missed when it connects. A change is answered when every connected
-//! node has saved it, or after [`CHANGE_WAIT_US`]; the answer names the nodes that have.
+//! is no leader: a node that was away learns what it missed when it connects. A node passes on what it learns, so a
+//! change also reaches the nodes that its maker does not. A change is answered when every connected node has saved it,
+//! or after [`CHANGE_WAIT_US`]; the answer names the nodes that have.
 //!
 //! A full disk does not stop the catalog. Records of other nodes hold in memory, are saved again every
 //! [`SAVE_AGAIN_US`], and are not reported as taken until then. A change that was asked for here is refused and undone.
@@ -460,6 +461,22 @@ impl Control {
         effects.push(CatalogEffect::Send(peer, PeerBody::CatalogRecords { number, records }));
     }
 
+    /// Sends what was learnt from a peer to all others: they may not be connected to the node that made it. Those that
+    /// have it learn nothing and pass nothing on.
+    fn pass_on(&mut self, from: NodeId, learnt: &VecDeque<RecordKey>, effects: &mut Vec<CatalogEffect>) {
+        let others: Vec<NodeId> = self.up.iter().copied().filter(|other| *other != from).collect();
+        for other in others {
+            // Rule: learnt records are passed on.
+            let learnt = learnt.clone();
+            match self.sending.get_mut(&other) {
+                // Behind the part that it has not taken yet.
+                Some((_, lacking)) => lacking.extend(learnt),
+                None if learnt.is_empty() => {}
+                None => self.send_part(other, learnt, effects),
+            }
+        }
+    }
+
     /// The next number that an answer can name.
     fn number(&mut self) -> u64 {
         let number = self.next_number;
@@ -475,7 +492,7 @@ impl Control {
     }
 
     fn learn(&mut self, peer: NodeId, number: u64, records: Vec<Record>, effects: &mut Vec<CatalogEffect>) {
-        let (mut changed, mut better, mut kept) = (false, Vec::new(), Vec::new());
+        let (mut changed, mut better, mut kept, mut learnt) = (false, Vec::new(), Vec::new(), VecDeque::new());
         let (is_alone, mut refused) = (records.len() == 1, Vec::new());
         for record in records {
             match self.records.get(&record.key).cloned() {
@@ -493,9 +510,8 @@ impl Control {
                     changed = true;
                     if let Some(known) = known {
                         kept.extend(self.keep_loser(known.clone(), &record, effects));
-                        // The makers of the two records may not be connected to each other.
-                        kept.extend((known.version == record.version).then_some(record));
                     }
+                    learnt.push_back(record.key);
                 }
             }
         }
@@ -513,6 +529,7 @@ impl Control {
             self.overrule(&mut behind);
             self.agree(&mut behind);
         }
+        self.pass_on(peer, &learnt, &mut behind);
         if !kept.is_empty() {
             let records = |_| PeerBody::CatalogRecords { number: 0, records: kept.clone() };
             behind.extend(self.up.iter().map(|&peer| CatalogEffect::Send(peer, records(peer))));

@@ -119,6 +119,11 @@ impl Tally {
         self.waiting.iter().any(|&(asked, _)| asked == node)
     }
 
+    /// Who is still to answer.
+    pub fn waiting(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.waiting.iter().map(|&(node, _)| node)
+    }
+
     /// The answers that are needed in all: the larger of both demands.
     #[must_use]
     pub fn needed(&self) -> u8 {

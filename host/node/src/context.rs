@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::faults::Faults;
 use crate::lock::lock;
+use crate::members::Membership;
 use crate::messages::{CatalogRequest, ShardHandle, ShardMessage};
 use crate::metrics::Metrics;
 use crate::peer_table::Peers;
@@ -44,6 +45,8 @@ pub(crate) struct NodeContext {
     pub(crate) barred: watch::Sender<Option<String>>,
     pub(crate) catalog_digest: AtomicU64,
     pub(crate) peers: Mutex<Peers>,
+    /// Locked after `peers`, never before.
+    pub(crate) members: Mutex<Membership>,
     /// Peers to dial, for the links task.
     pub(crate) dials: mpsc::UnboundedSender<NodeId>,
     pub(crate) files: ControlFile,
@@ -130,6 +133,10 @@ impl NodeContext {
 
     pub(crate) fn peers(&self) -> MutexGuard<'_, Peers> {
         lock(&self.peers)
+    }
+
+    pub(crate) fn members(&self) -> MutexGuard<'_, Membership> {
+        lock(&self.members)
     }
 
     pub(crate) fn peer_name(&self, id: NodeId) -> Name {

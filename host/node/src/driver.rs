@@ -15,13 +15,14 @@ use rejoin_core::node::batch::{GroupCommit, Input, Output};
 use rejoin_core::shard::event::{Event, MergeTicket, Now, ReplyTo};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{Reply, StartId};
-use rejoin_proto::peer::{ActorNext, DataRequest};
-use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId};
+use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
+use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, codec};
 use rejoin_store::{CommitSeq, ShardStore};
 use rejoin_wire::{Frame, SendError, Sender};
 
 use crate::clock::Clock;
 use crate::frames::{BULK_BYTES, answer, frame};
+use crate::members::ShardRequests;
 use crate::messages::{InboxItem, ShardMessage, ShardReport, ShardStopped};
 use crate::metrics::Metrics;
 use crate::plugins::PluginService;
@@ -54,6 +55,8 @@ pub(crate) struct Driver {
     pub(crate) checked: mpsc::UnboundedSender<u64>,
     /// The new start id of a shard (by index) whose tenure has ended.
     pub(crate) starts: mpsc::UnboundedSender<(u16, u64)>,
+    /// What has become of requests to peers, for the membership task.
+    pub(crate) requests: mpsc::UnboundedSender<ShardRequests>,
     /// Reasons for which the node must stop.
     pub(crate) failures: mpsc::UnboundedSender<String>,
 }
@@ -83,16 +86,15 @@ struct Backlog {
 }
 
 impl Backlog {
-    /// Drops messages from the end until at most `limit` bytes are left. Returns how many were dropped.
-    fn truncate(&mut self, limit: usize) -> usize {
+    /// Drops messages from the end until at most `limit` bytes are left. Returns those that were dropped.
+    fn truncate(&mut self, limit: usize) -> Vec<Frame> {
         let before = self.frames.len();
         let mut bytes = 0_usize;
         let over = self.frames.iter().position(|frame| {
             bytes = bytes.saturating_add(frame.body.len());
             bytes > limit
         });
-        self.frames.truncate(over.unwrap_or(before));
-        before - self.frames.len()
+        self.frames.split_off(over.unwrap_or(before))
     }
 }
 
@@ -291,6 +293,7 @@ impl Driver {
                 Output::Validate(ticket, job) => self.plugins.validate(ticket, job, self.messages.clone()),
                 Output::ActorsChecked(_, connection) => checked.push(connection),
                 Output::StartRenewed(start) => drop(self.starts.send((self.index, start))),
+                Output::Requests(requests) => drop(self.requests.send((self.index, requests))),
                 Output::Alarm(alarm) => tracing::error!(shard = self.index, "{alarm}"),
                 Output::Sync => self.syncs.request(),
                 // The oldest commit is on the disk already: this message only starts another batch.
@@ -330,15 +333,24 @@ impl Driver {
     }
 
     /// Queues the messages that fit, and asks for a [`ShardMessage::QueueSpace`] for the rest. Messages beyond
-    /// `backlog_bytes` are dropped.
+    /// `backlog_bytes` are dropped, and the machine is told of each.
     fn send_backlog(&self, state: &mut DriverState, peer: NodeId) {
         let (Some(sender), Some(backlog)) = (state.peers.get(&peer), state.backlogs.get_mut(&peer)) else { return };
         let too_large = queue(sender, &mut backlog.frames);
         if !too_large.is_empty() {
             tracing::error!(shard = self.index, %peer, messages = too_large.len(), "messages above the frame limit were not sent");
         }
-        let dropped = if sender.is_closed() { std::mem::take(&mut backlog.frames).len() } else { backlog.truncate(self.backlog_bytes) };
-        self.metrics.sends_dropped.increment((too_large.len() + dropped) as u64);
+        if sender.is_closed() {
+            // The machine is told that the peer is gone.
+            self.metrics.sends_dropped.increment(backlog.frames.len() as u64);
+            backlog.frames.clear();
+        }
+        let mut dropped = backlog.truncate(self.backlog_bytes);
+        dropped.extend(too_large);
+        self.metrics.sends_dropped.increment(dropped.len() as u64);
+        for body in dropped.iter().filter_map(|frame| codec::decode::<PeerEnvelope>(&frame.body).ok()).map(|envelope| envelope.body) {
+            let _ = self.messages.send(ShardMessage::Core(Box::new(Event::NotSent(peer, Box::new(body)))));
+        }
         for frame in &backlog.frames {
             if !std::mem::replace(&mut backlog.awaited[frame.class.index()], true) {
                 let (class, sender, messages) = (frame.class, sender.clone(), self.messages.clone());

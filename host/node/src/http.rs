@@ -61,6 +61,7 @@ pub(crate) async fn figures(ctx: &NodeContext) -> String {
         memo_hits,
         memo_misses,
     });
+    ctx.metrics.members(ctx.members().figures());
     let (own, authority) = ctx.certificates.ends();
     ctx.metrics.certificates(own, authority);
     ctx.metrics.render()

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use rejoin_core::members::Counters;
+
 use crate::lock::lock;
 use crate::messages::ShardReport;
 
@@ -150,6 +152,23 @@ impl Metrics {
         gauge("rejoin_plugins_missing", report.plugins_missing);
         self.recorder.register_counter(&Key::from_name("rejoin_memo_hits_total"), &METADATA).absolute(report.memo_hits);
         self.recorder.register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA).absolute(report.memo_misses);
+    }
+
+    /// Sets what the node thinks of its peers, and what it has done to find out.
+    pub(crate) fn members(&self, ([suspect, down], done): ([usize; 2], Counters)) {
+        self.gauge(Key::from_name("rejoin_peers_suspect"), suspect as u64);
+        self.gauge(Key::from_name("rejoin_peers_down"), down as u64);
+        for (name, value) in [
+            ("rejoin_member_datagrams_sent_total", done.datagrams_sent),
+            ("rejoin_member_bytes_sent_total", done.bytes_sent),
+            ("rejoin_member_datagrams_received_total", done.datagrams_received),
+            ("rejoin_member_datagrams_rejected_total", done.datagrams_rejected),
+            ("rejoin_member_suspicions_total", done.suspected),
+            ("rejoin_member_downs_total", done.declared_down),
+            ("rejoin_member_pauses_total", done.pauses),
+        ] {
+            self.recorder.register_counter(&Key::from_name(name), &METADATA).absolute(value);
+        }
     }
 
     /// Sets when the certificates of the node and of its authority end, in seconds since 1970.

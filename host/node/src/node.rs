@@ -26,6 +26,7 @@ use crate::context::NodeContext;
 use crate::driver::Driver;
 use crate::engine::{self, Engine};
 use crate::error::{StartError, StopError};
+use crate::members::{self, Membership, ShardRequests};
 use crate::messages::{CatalogRequest, InboxItem, ShardHandle, ShardMessage};
 use crate::metrics::Metrics;
 use crate::open::{FirstStartGuard, OpenedNode, OpenedShard, StartPlan};
@@ -75,12 +76,14 @@ struct Channels {
     failures: mpsc::UnboundedReceiver<String>,
     starts: mpsc::UnboundedReceiver<(u16, u64)>,
     checked: mpsc::UnboundedReceiver<u64>,
+    requests: mpsc::UnboundedReceiver<ShardRequests>,
 }
 
 /// By which shards report to the node's own tasks.
 struct ShardReports {
     starts: mpsc::UnboundedSender<(u16, u64)>,
     checked: mpsc::UnboundedSender<u64>,
+    requests: mpsc::UnboundedSender<ShardRequests>,
 }
 
 impl Node {
@@ -121,7 +124,7 @@ impl Node {
         let engine = Engine::open(&config, threads, compiling, pool)?;
         let plugins = PluginService::new(engine, opened.dir.modules(), clock, metrics.clone());
 
-        let OpenedNode { dir, layout, control, links, view, shards, lost } = opened;
+        let OpenedNode { dir, layout, control, links, members, view, shards, lost } = opened;
         let (handles, queues): (Vec<ShardHandle>, Vec<ShardQueues>) = shards.iter().map(|_| shard_queues(&config)).unzip();
         let starts: Vec<u64> = shards.iter().map(|opened| opened.batch.shard().start()).collect();
         let (view_in, view) = watch::channel(view);
@@ -131,8 +134,9 @@ impl Node {
         let (failures_in, failures) = mpsc::unbounded_channel();
         let (starts_in, renewed) = mpsc::unbounded_channel();
         let (checked_in, checked) = mpsc::unbounded_channel();
-        let reports = ShardReports { starts: starts_in, checked: checked_in };
-        let channels = Channels { view: view_in, start: start_in, catalog, dials, failures, starts: renewed, checked };
+        let (requests_in, requests) = mpsc::unbounded_channel();
+        let reports = ShardReports { starts: starts_in, checked: checked_in, requests: requests_in };
+        let channels = Channels { view: view_in, start: start_in, catalog, dials, failures, starts: renewed, checked, requests };
         let ctx = Arc::new(NodeContext {
             cluster: plan.identity.cluster(),
             node: plan.node,
@@ -144,6 +148,7 @@ impl Node {
             barred: watch::Sender::default(),
             catalog_digest: AtomicU64::new(control.digest()),
             peers: std::sync::Mutex::new(Peers::new(links)),
+            members: std::sync::Mutex::new(Membership::new(members)),
             dials: dials_in,
             files: dir.control(),
             failures: failures_in,
@@ -218,6 +223,7 @@ impl Node {
             starts: reports.starts.clone(),
             failures: self.ctx.failures.clone(),
             checked: reports.checked.clone(),
+            requests: reports.requests.clone(),
             backlog_bytes: self.ctx.config.in_flight_bytes,
             batch: opened.batch,
             store: opened.store,
@@ -236,7 +242,7 @@ impl Node {
         failed: watch::Sender<Option<String>>,
     ) {
         let (ctx, endpoint) = (self.ctx.clone(), self.endpoint.clone());
-        let Channels { view, start, catalog, dials, failures, starts: renewed, checked } = channels;
+        let Channels { view, start, catalog, dials, failures, starts: renewed, checked, requests } = channels;
         let task = CatalogTask { control, layout, secret, files: self.dir.control(), view, failures: ctx.failures.clone() };
         self.tasks.spawn(run::supervised("the catalog", ctx.failures.clone(), task.run(ctx.clone(), catalog)));
         self.tasks.spawn(run::publish_start_ids(ctx.clone(), starts, start, renewed));
@@ -248,6 +254,8 @@ impl Node {
         self.tasks.spawn(run::supervised("accepting", ctx.failures.clone(), accepting));
         let links = peers::run_links(ctx.clone(), endpoint.clone(), dials, checked);
         self.tasks.spawn(run::supervised("the links", ctx.failures.clone(), links));
+        let members = members::run_members(ctx.clone(), requests);
+        self.tasks.spawn(run::supervised("membership", ctx.failures.clone(), members));
         self.tasks.spawn(peers::reserve_handshakes(ctx.clone(), endpoint.clone()));
         self.tasks.spawn(run::upkeep(ctx.metrics.clone()));
         let certificates = renewal::watch(ctx.clone(), endpoint);

@@ -10,6 +10,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::sync::Notify;
 
 use rejoin_core::control::{Catalog, Control};
+use rejoin_core::members::{self, Members};
 use rejoin_core::node::MAX_WAITING;
 use rejoin_core::node::batch::GroupCommit;
 use rejoin_core::node::identity::Disks;
@@ -66,6 +67,7 @@ pub(crate) struct OpenedNode {
     pub(crate) layout: Layout,
     pub(crate) control: Control,
     pub(crate) links: Links,
+    pub(crate) members: Members,
     pub(crate) view: Arc<NodeView>,
     pub(crate) shards: Vec<OpenedShard>,
     /// Data that the stores found missing, for people.
@@ -151,7 +153,15 @@ impl StartPlan {
         };
         let (shards, lost) = opener.open_all()?;
         let links = self.links(config, disks, clock, rng);
-        Ok(OpenedNode { dir, layout: self.layout.clone(), control, links, view, shards, lost })
+        let members = self.members(clock, rng);
+        Ok(OpenedNode { dir, layout: self.layout.clone(), control, links, members, view, shards, lost })
+    }
+
+    fn members(&self, clock: Clock, rng: &SharedRng) -> Members {
+        let others = self.layout.nodes.iter().map(|other| other.id).filter(|other| *other != self.node);
+        let now = clock.now();
+        let config = members::Config { node: self.node, peers: others.collect(), start: now.wall_ms, timing: members::Timing::default() };
+        Members::new(config, now.mono_us, Xoshiro256PlusPlus::from_seed(rng.next_seed()))
     }
 
     fn links(&self, config: &Config, disks: Disks, clock: Clock, rng: &SharedRng) -> Links {

@@ -14,6 +14,7 @@ use rejoin_proto::client::{AdminRequest, NodeStatus, RecordKind, Reply, Status};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PartitionId, TenantId};
 
 use crate::context::NodeContext;
+use crate::members;
 use crate::messages::CatalogRequest;
 use crate::token::ROOT;
 
@@ -21,6 +22,7 @@ use crate::token::ROOT;
 pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: AdminRequest, wait: Duration) -> Reply {
     let result = match request {
         AdminRequest::Status => return Reply::Status(status(ctx)),
+        AdminRequest::Members => return Reply::Members(members::views(ctx)),
         AdminRequest::List(kind) => return list(ctx, kind, tenant).await,
         AdminRequest::BucketCreate { props, .. } | AdminRequest::BucketSet { props, .. } if uses_removed_plugin(ctx, &props) => {
             Reply::Error(removed_plugin(&props))

@@ -25,6 +25,7 @@ use crate::context::NodeContext;
 use crate::control_files::DISKS_FILE;
 use crate::drain;
 use crate::frames::{CLOCK, HELLO, MESSAGE, READY, RELEASED, STOPPING, frame};
+use crate::members;
 use crate::messages::{CatalogRequest, InboxItem, ShardMessage};
 use crate::peer_table::Peers;
 
@@ -155,7 +156,11 @@ pub(crate) async fn serve(ctx: &Arc<NodeContext>, connection: Connection, name: 
     if let Err(why) = send_hello(ctx, &connection, peer).await {
         return tracing::debug!(peer = %name, why, "the hello could not be sent");
     }
-    receive(ctx, &connection, peer, number).await;
+    tokio::select! {
+        biased;
+        () = receive(ctx, &connection, peer, number) => {}
+        () = members::receive(ctx, &connection, peer, number) => {}
+    }
     tracing::info!(peer = %name, reason = ?connection.close_reason(), "disconnected");
     drop(guard);
 }
@@ -272,7 +277,8 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
                 // close.
                 let _ = connection.sender().try_send(Class::Control, STOPPING, Bytes::new());
             }
-            peers.up.insert(peer, connection);
+            peers.up.insert(peer, connection.clone());
+            members::connected(ctx, peer, connection);
             let _ = ctx.catalog.send(CatalogRequest::PeerUp { peer, connection: number, digest: catalog });
             let name = ctx.peer_name(peer);
             tracing::info!(peer = %name, "connected");
@@ -282,6 +288,7 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
         }
         LinkOutput::PeerDown(peer) => {
             peers.up.remove(&peer);
+            members::disconnected(ctx, peer);
             ctx.broadcast(|| ShardMessage::PeerDown(peer));
             let _ = ctx.catalog.send(CatalogRequest::PeerDown(peer));
         }

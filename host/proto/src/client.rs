@@ -281,6 +281,8 @@ pub enum AdminRequest {
         /// The bytes of the component.
         module: Bytes,
     },
+    /// What this node thinks of every other one.
+    Members,
 }
 
 /// A kind of record.
@@ -314,6 +316,51 @@ pub struct NodeStatus {
     /// Whether its data directory was replaced by an empty one, as far as the answering node knows. Reads do not count
     /// it.
     pub replaced: bool,
+}
+
+/// Whether a node answers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Liveness {
+    /// It answers.
+    Alive,
+    /// It is late: others are asked before it.
+    Suspect,
+    /// It has not answered for long.
+    Down,
+}
+
+/// Why a node is not taken for alive.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Doubt {
+    /// There is no connection to it.
+    NotConnected,
+    /// It leaves probes unanswered.
+    Probes,
+    /// It leaves requests unanswered.
+    Requests,
+    /// That node says so. It may be the answering one, if its probes were answered neither directly nor through others.
+    Gossip(Name),
+}
+
+/// What one node thinks of another. Ages are in milliseconds at the time of the answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Of whom.
+    pub node: Name,
+    /// What it thinks.
+    pub liveness: Liveness,
+    /// For how long.
+    pub for_ms: u64,
+    /// Why, unless it is alive.
+    pub doubt: Option<Doubt>,
+    /// The suspicion, in thousandths of phi.
+    pub phi_milli: u64,
+    /// How long ago the other node answered a probe, if it ever did.
+    pub probe_answered_ms: Option<u64>,
+    /// How long ago it answered a request, if it ever did.
+    pub request_answered_ms: Option<u64>,
+    /// What is said of it in the cluster, whether or not the answering node believes it.
+    pub gossip: Liveness,
 }
 
 /// The state of the cluster as one node sees it.
@@ -374,6 +421,8 @@ pub enum Reply {
         /// name.
         behind: Vec<Name>,
     },
+    /// To [`AdminRequest::Members`].
+    Members(Vec<MemberView>),
 }
 
 /// A reply, and what every reply carries.

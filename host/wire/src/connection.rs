@@ -19,6 +19,7 @@ use crate::{
     frame::{Decoder, Oversized},
     identity::Remote,
     inbox::Inbox,
+    limits::MAX_DATAGRAM,
     outbox::Outbox,
     preamble::Stream,
     runtime::lock,
@@ -180,6 +181,18 @@ impl Connection {
         let Some(first) = self.recv().await else { return 0 };
         out.push(first);
         1 + self.0.shared.inbox.take(out, max - 1)
+    }
+
+    /// Sends a datagram of at most [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes, ahead of all frames. It has no order
+    /// and may be lost. If too many wait, the oldest are dropped. Returns false if it is too large or the connection
+    /// has ended.
+    pub fn send_datagram(&self, body: Bytes) -> bool {
+        body.len() <= MAX_DATAGRAM && self.0.shared.quic.send_datagram(body).is_ok()
+    }
+
+    /// The next datagram, `None` once the connection has ended. If too many wait, the oldest are dropped.
+    pub async fn recv_datagram(&self) -> Option<Bytes> {
+        self.0.shared.quic.read_datagram().await.ok()
     }
 
     /// Closes the connection at once. Queued frames are dropped, frames in flight may be lost. The other side sees the

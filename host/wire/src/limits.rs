@@ -12,6 +12,10 @@ use crate::{Class, Error, Role, Subject};
 
 /// The smallest datagram that QUIC allows a path to have.
 const MIN_MTU: u16 = 1_200;
+/// Most bytes of a datagram beside the frames: what a path of [`MIN_MTU`] has room for.
+pub const MAX_DATAGRAM: usize = 1_100;
+/// Bytes of datagrams that wait on a connection, in each direction.
+const DATAGRAM_BUFFER: usize = 8 << 10;
 /// Above this, segmentation offload was measured to lose datagrams.
 const MAX_MTU: u16 = 6_500;
 
@@ -208,8 +212,8 @@ impl Limits {
             .receive_window(if streams == 0 { self.window() } else { self.first_window() })
             .send_window(4 * u64::from(self.stream_window))
             .send_fairness(true)
-            .datagram_receive_buffer_size(None)
-            .datagram_send_buffer_size(0)
+            .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+            .datagram_send_buffer_size(DATAGRAM_BUFFER)
             .crypto_buffer_size(16 << 10)
             .initial_mtu(MIN_MTU)
             .min_mtu(MIN_MTU)

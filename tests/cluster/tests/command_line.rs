@@ -117,6 +117,41 @@ async fn values_come_from_the_line_a_file_or_stdin_and_come_back_byte_for_byte()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_says_what_it_thinks_of_every_other_and_a_killed_one_is_named_with_the_reason() {
+    let mut cluster = Cluster::start(3).await;
+    let list = |cluster: &Cluster| cluster.rejoin(&["node", "list", "--json"]).done().json();
+    let liveness = |list: &Value, by: usize, of: &str| {
+        let members = list[by]["members"].as_array().unwrap();
+        members.iter().find(|member| member["node"] == of).map(|member| member["liveness"].clone())
+    };
+    eventually("all are alive", async || {
+        let list = list(&cluster);
+        let alive = |by: usize| list[by]["members"].as_array().unwrap().iter().filter(|m| m["liveness"] == "alive").count();
+        if (0..3).all(|by| alive(by) == 2) { Ok(()) } else { Err(list) }
+    })
+    .await;
+    let table = cluster.rejoin(&["node", "list"]);
+    let text = table.done().text();
+    assert!(text.contains("last probe") && text.contains("alive"), "{text}");
+    cluster.kill(2);
+    let listed = eventually("both others take it for down", async || {
+        let list = list(&cluster);
+        let down = |by| liveness(&list, by, "n3") == Some(json!("down"));
+        if down(0) && down(1) { Ok(list) } else { Err(list) }
+    })
+    .await;
+    assert_eq!(liveness(&listed, 0, "n2"), Some(json!("alive")), "{listed}");
+    let why = &listed[0]["members"].as_array().unwrap().iter().find(|member| member["node"] == "n3").unwrap()["reason"];
+    assert!(["not_connected", "probes", "gossip"].iter().any(|reason| why == reason), "{listed}");
+    assert!(listed[2]["error"].is_string(), "it cannot be asked, and that is said: {listed}");
+    let table = cluster.rejoin(&["node", "list"]);
+    table.done();
+    assert!(format!("{table:?}").contains("n3 was not asked"), "{table:?}");
+    let alone = cluster.rejoin(&["node", "list", "--json", "--node", &cluster.address(1).to_string()]).done().json();
+    assert_eq!((alone.as_array().unwrap().len(), &alone[0]["node"]), (1, &json!("n2")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_is_built_pushed_and_merges_what_two_writers_wrote() {
     let cluster = Cluster::start(3).await;
     let run = |arguments: &[&str]| cluster.rejoin(arguments);

@@ -7,6 +7,8 @@
 
 #[path = "../../../host/core/tests/machines/bounds.rs"]
 mod bounds;
+#[path = "../../../host/core/tests/machines/contacts.rs"]
+mod contacts;
 #[path = "../../../host/core/tests/machines/control.rs"]
 mod control;
 #[path = "../../../host/core/tests/machines/faults.rs"]
@@ -15,6 +17,8 @@ mod faults;
 mod limits;
 #[path = "../../../host/core/tests/machines/links.rs"]
 mod links;
+#[path = "../../../host/core/tests/machines/members.rs"]
+mod members;
 #[path = "../../../host/core/tests/machines/reads.rs"]
 mod reads;
 #[path = "../../../host/core/tests/machines/replicas.rs"]
@@ -39,6 +43,12 @@ use rejoin_core::mutants::{Rule, without};
 /// The test that fails when a rule is broken.
 fn catcher(rule: Rule) -> fn() {
     match rule {
+        Rule::OwnPausesAreNotCounted => members::a_node_that_stood_still_suspects_nobody,
+        Rule::LearntRecordsArePassedOn => control::what_a_node_learns_reaches_those_that_the_changer_does_not,
+        Rule::UnsentMessagesAreTold => contacts::what_could_not_be_sent_is_not_waited_for,
+        Rule::SuspectsStayOwners => contacts::a_node_that_is_down_stays_an_owner_and_counts,
+        Rule::ProbesFeedSuspicion => members::probes_make_a_suspect_of_a_node_that_only_this_one_cannot_reach,
+        Rule::RequestsFeedSuspicion => members::requests_without_answers_make_a_suspect_of_a_node_that_answers_probes,
         Rule::LossEndsTenures => scenarios::an_acknowledged_write_survives_its_coordinators_crash_before_its_own_fsync,
         Rule::DamageEndsATenure => tenures::a_copy_that_cannot_be_read_ends_the_tenure_once,
         Rule::EndsAreOwed => tenures::an_end_that_a_full_or_busy_disk_did_not_take_is_written_when_it_can_be,

@@ -24,6 +24,7 @@ mod plugins;
 mod record;
 mod rng;
 pub mod run;
+pub mod swarm;
 pub mod trace;
 mod workload;
 mod world;

@@ -9,8 +9,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use rejoin_test_sim::campaign;
-use rejoin_test_sim::options::Options;
+use rejoin_test_sim::options::{Options, PerMillion};
+
 use rejoin_test_sim::run;
+use rejoin_test_sim::swarm::{self, Setup};
 use rejoin_test_sim::trace::Filter;
 
 /// Runs the whole cluster in one thread, from a seed.
@@ -52,6 +54,19 @@ enum Verb {
         #[arg(long, default_value_t = 1e9)]
         to: f64,
     },
+    /// Run the membership machines alone, and print what they find out and what it costs: one line for each size of
+    /// the cluster and each share of lost datagrams.
+    Members {
+        /// Nodes [default: 3 to 1000].
+        #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u64).range(3..=1000))]
+        nodes: Vec<u64>,
+        /// Lost datagrams, in percent [default: 0, 1, 5 and 20].
+        #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(0..=90))]
+        loss: Vec<u32>,
+        /// The seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Print what a seed stands for.
     Options {
         /// The seed.
@@ -66,6 +81,7 @@ fn main() -> ExitCode {
             let micros = |seconds: f64| (seconds * 1e6) as u64;
             replay(seed, Filter { key, node, from_us: micros(from), to_us: micros(to) })
         }
+        Verb::Members { nodes, loss, seed } => members(&nodes, &loss, seed),
         Verb::Options { seed } => {
             println!("{:#?}", Options::draw(seed));
             ExitCode::SUCCESS
@@ -88,6 +104,18 @@ fn run_seeds(seeds: Range<u64>, jobs: Option<usize>, json: bool) -> ExitCode {
         println!("{summary}");
     }
     if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn members(nodes: &[u64], loss: &[u32], seed: u64) -> ExitCode {
+    let sizes = if nodes.is_empty() { swarm::SIZES.to_vec() } else { nodes.to_vec() };
+    let losses = if loss.is_empty() { swarm::LOSSES.to_vec() } else { loss.iter().map(|percent| PerMillion(percent * 10_000)).collect() };
+    println!("{}", swarm::HEADS);
+    for loss in losses {
+        for &nodes in &sizes {
+            println!("{}", swarm::run(Setup { nodes, loss, seed }));
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn replay(seed: u64, filter: Filter) -> ExitCode {

@@ -121,6 +121,16 @@ impl Network {
         Passage::Arrives { at_us, again_us }
     }
 
+    /// When a datagram arrives that is sent now: perhaps never, perhaps twice.
+    pub(crate) fn datagram(&mut self, now_us: u64, from: NodeIndex, to: NodeIndex) -> [Option<u64>; 2] {
+        if self.is_cut(from, to) || (!self.calm && self.rng.chance(self.options.loss)) {
+            return [None, None];
+        }
+        let twice = !self.calm && self.rng.chance(self.options.duplicates);
+        let at_us = now_us + self.delay_us();
+        [Some(at_us), twice.then(|| now_us + self.delay_us())]
+    }
+
     /// When a message between a client and a node arrives, if it does. None of them straggles: a write that travels for
     /// longer than the retry window could be done twice, and a client's connection is idle long before.
     pub(crate) fn client_passage(&mut self, now_us: u64) -> Option<u64> {

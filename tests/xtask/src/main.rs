@@ -40,6 +40,8 @@ Test it:
                                     run a range of seeds
                  --replay SEED [--key K] [--node N] [--from S] [--to S]
                                     show what happened in one seed
+                 --members [--nodes N,..] [--loss PERCENT,..] [--seed S]
+                                    measure membership alone: detection, false suspicions, load of a node
   licences     Check the licences of all dependencies against deny.toml.
 
 Measure it (both build with --release):

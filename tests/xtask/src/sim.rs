@@ -13,8 +13,9 @@ impl Options {
     pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
         let words = match words {
             ["--replay", seed, rest @ ..] => [&["replay", *seed][..], rest].concat(),
+            ["--members", rest @ ..] => [&["members"][..], rest].concat(),
             ["--seeds", ..] => [&["run"][..], words].concat(),
-            _ => return Err("sim needs --seeds FIRST..END or --replay SEED".to_owned()),
+            _ => return Err("sim needs --seeds FIRST..END, --replay SEED or --members".to_owned()),
         };
         Ok(Self(words.into_iter().map(str::to_owned).collect()))
     }
@@ -38,13 +39,14 @@ mod tests {
     #[test]
     fn ranges_and_seeds_reach_the_simulator() {
         assert_eq!(shown("--seeds 0..1000 --jobs 2").unwrap(), "/elsewhere/rejoin-sim run --seeds 0..1000 --jobs 2");
+        assert_eq!(shown("--members --nodes 3,10").unwrap(), "/elsewhere/rejoin-sim members --nodes 3,10");
         assert_eq!(shown("--replay 7 --key 3").unwrap(), "/elsewhere/rejoin-sim replay 7 --key 3");
     }
 
     #[test]
     fn what_would_run_nothing_is_refused() {
         for line in ["", "--jobs 2", "--replay"] {
-            assert!(shown(line).unwrap_err().contains("--replay SEED"), "{line}");
+            assert!(shown(line).unwrap_err().contains("--members"), "{line}");
         }
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod component;
 pub(crate) mod json;
 pub(crate) mod laws;
 pub(crate) mod new;
+pub(crate) mod node;
 pub(crate) mod object;
 pub(crate) mod plugin;
 pub(crate) mod status;

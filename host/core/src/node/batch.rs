@@ -17,6 +17,7 @@ use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
 
 use super::sync_queue::SyncQueue;
 use crate::causal;
+use crate::members::Requests;
 use crate::port::{CommitSeq, Journal, StoreFault};
 use crate::shard::Shard;
 use crate::shard::event::{Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, ReplyTo, ValidateJob, ValidateTicket};
@@ -59,6 +60,8 @@ pub enum Output {
     ActorsChecked(NodeId, u64),
     /// A tenure has ended: the node's start id is made anew from this shard's.
     StartRenewed(u64),
+    /// What has become of this shard's requests to peers, for [`Members`](crate::members::Members).
+    Requests(Vec<(NodeId, Requests)>),
     /// Log it for an operator.
     Alarm(Alarm),
     /// Begin a sync of everything that is committed by now; [`Input::Synced`] answers.
@@ -191,6 +194,7 @@ impl GroupCommit {
                 Effect::Merge(ticket, job) => outputs.push(Output::Merge(ticket, job)),
                 Effect::Validate(ticket, job) => outputs.push(Output::Validate(ticket, job)),
                 Effect::StartRenewed(start) => outputs.push(Output::StartRenewed(start)),
+                Effect::Requests(requests) => outputs.push(Output::Requests(requests)),
                 Effect::Alarm(alarm) => outputs.push(Output::Alarm(alarm)),
                 // Looked for before the commit.
                 Effect::Fatal(_) => {}

@@ -1,5 +1,6 @@
 //! The events that a shard handles, and the effects that it asks for.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -8,9 +9,10 @@ use bytes::Bytes;
 
 use rejoin_proto::client::{Receipt, Reply, Sibling, StartId};
 use rejoin_proto::fault::MergeFault;
-use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
+use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
 use rejoin_proto::{BucketId, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
 
+use crate::members::{Liveness, Requests};
 use crate::view::ClusterView;
 
 /// The time, as the shell reads it once per batch.
@@ -57,6 +59,10 @@ pub enum Event {
     /// This node's wall clock is wrong, by the clocks of most nodes: so many milliseconds are to be added to it. 0: it
     /// is good.
     CorrectClock(i64),
+    /// A message of this shard to a peer was not sent, because its queue is full or it is too large.
+    NotSent(NodeId, Box<PeerBody>),
+    /// A peer answers, or it does not: those that do not are asked last.
+    Liveness(NodeId, Liveness),
     /// A client's request.
     Client(ClientRequest),
     /// A message of another node.
@@ -255,6 +261,8 @@ pub enum Effect {
     WhenDurable(DurableTicket),
     /// This shard's start id has changed: the node's is to be made anew.
     StartRenewed(u64),
+    /// What has become of requests to peers since that was last told, for [`Members`](crate::members::Members).
+    Requests(Vec<(NodeId, Requests)>),
     /// Something that an operator should know.
     Alarm(Alarm),
     /// The store has failed for good: the node must stop.

@@ -5,8 +5,9 @@
 //! reads no clock and draws from the generator that it was given, so the same events give the same effects.
 //!
 //! In reading order: [`event`], `op` (an operation), `turn` (one call), `copy` (objects in the store), `replica`
-//! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`.
+//! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts` (whom to ask first).
 
+mod contacts;
 mod copy;
 pub mod event;
 mod forward;
@@ -25,6 +26,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use contacts::Contacts;
 use event::{Effect, Event, Merged, Now, PluginError};
 use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
 use peers::Liveness;
@@ -117,6 +119,7 @@ pub struct Shard {
     rng: Prng,
     view: Arc<ClusterView>,
     liveness: Liveness,
+    contacts: Contacts,
     serving: bool,
     /// The node's start id; `None` until the shell has told it after a change of this shard's.
     start: Option<StartId>,
@@ -167,6 +170,7 @@ impl Shard {
             rng,
             view,
             liveness: Liveness::default(),
+            contacts: Contacts::default(),
             serving: false,
             start: None,
             tenures,
@@ -227,7 +231,7 @@ impl Shard {
     /// When an [`Event::Tick`] is due, in microseconds of [`Now::mono_us`].
     #[must_use]
     pub fn next_wake_us(&self) -> u64 {
-        let own = self.next_upkeep_us.min(self.next_expiry_us);
+        let own = self.next_upkeep_us.min(self.next_expiry_us).min(self.next_report_us());
         self.deadlines.first().map_or(own, |&(at, _)| at.min(own))
     }
 
@@ -257,6 +261,8 @@ impl Shard {
             Event::PeerActors(peer, actors) => self.peer_actors(&mut turn, peer, &actors),
             Event::PeerDown(peer) => self.peer_down(&mut turn, peer),
             Event::PeerLeaving(peer) => self.liveness.leaving(peer),
+            Event::NotSent(peer, body) => self.not_sent(&mut turn, peer, &body),
+            Event::Liveness(peer, liveness) => self.contacts.set(peer, liveness),
             Event::Client(client) => {
                 let (origin, deadline_us) = (Origin::Client(client.reply_to), client.deadline_us);
                 let of = Admission { origin, tenant: client.tenant, trace: client.trace, deadline_us };
@@ -313,6 +319,7 @@ impl Shard {
 
     fn peer_down(&mut self, turn: &mut Turn<'_>, peer: NodeId) {
         self.liveness.lost(peer);
+        self.contacts.lost(peer);
         let waiting: Vec<u64> = self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();
         for number in waiting {
             self.with_op(turn, number, |shard, turn, op| shard.node_failed(turn, op, peer, "the connection was lost"));
@@ -321,6 +328,9 @@ impl Shard {
 
     fn peer_message(&mut self, turn: &mut Turn<'_>, from: NodeId, envelope: PeerEnvelope) {
         let trace = envelope.trace;
+        if let PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } = &envelope.body {
+            self.heard(turn, from, op.number);
+        }
         match envelope.body {
             PeerBody::Forward(forward) => {
                 let deadline_us = turn.now.mono_us.saturating_add(u64::from(forward.deadline_ms) * 1000);
@@ -398,7 +408,8 @@ impl Shard {
         let id = OpId { shard: self.config.shard, number: self.next_op };
         self.next_op += 1;
         let origins = alloc::vec![origin];
-        let op = Box::new(Op { id, origins, trace, deadline_us, target, work: Work::Starting, claim: None, bytes: 0 });
+        let asked_us = turn.now.mono_us;
+        let op = Box::new(Op { id, origins, trace, deadline_us, asked_us, target, work: Work::Starting, claim: None, bytes: 0 });
         let is_owner = op.target.owners.contains(self.config.node);
         self.begin(turn, op, |shard, turn, op| match (is_owner, request) {
             (true, DataRequest::Get(get)) => shard.start_get(turn, op, get),
@@ -439,6 +450,7 @@ impl Shard {
         if turn.now.mono_us >= self.next_expiry_us {
             self.expire_retries(turn);
         }
+        self.report(turn);
     }
 
     /// Clients will not retry these writes: their rows go with the next change, or the next upkeep.
@@ -468,6 +480,7 @@ impl Shard {
 
     /// An operation's deadline has come.
     fn out_of_time(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Step {
+        self.stop_waiting(&op);
         match op.work {
             Work::Starting => Step::Done,
             Work::Forward { is_put, .. } => {

@@ -45,6 +45,8 @@ pub(super) struct Op {
     pub(super) origins: Vec<Origin>,
     pub(super) trace: u64,
     pub(super) deadline_us: u64,
+    /// When other nodes were last asked for something, in microseconds.
+    pub(super) asked_us: u64,
     pub(super) target: Target,
     pub(super) work: Work,
     /// Set for a write before it is kept, so that its retries find it.
@@ -174,6 +176,20 @@ impl Op {
             Work::Read(read) => read.tally.is_waiting_for(node),
             Work::Write(write) => matches!(&write.phase, WritePhase::Replicating { tally, .. } if tally.is_waiting_for(node)),
         }
+    }
+
+    /// The nodes of which an answer is still to come.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let (forwarded, tally) = match &self.work {
+            Work::Starting | Work::Validate(_) => (None, None),
+            Work::Forward { to, .. } => (Some(*to), None),
+            Work::Read(read) => (None, Some(&read.tally)),
+            Work::Write(write) => match &write.phase {
+                WritePhase::Folding { .. } => (None, None),
+                WritePhase::Replicating { tally, .. } => (None, Some(tally)),
+            },
+        };
+        forwarded.into_iter().chain(tally.into_iter().flat_map(Tally::waiting))
     }
 
     /// The bytes of memory that it holds now.

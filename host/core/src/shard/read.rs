@@ -53,7 +53,10 @@ impl Shard {
         if alone.verdict() != Verdict::Impossible && copy.is_ok() && complete {
             tally = alone;
         }
-        for node in op.target.owners.iter().filter(|&node| node != from && tally.is_waiting_for(node)) {
+        let mut asked: Vec<NodeId> = op.target.owners.iter().filter(|&node| node != from && tally.is_waiting_for(node)).collect();
+        self.contacts.sort(&mut asked);
+        op.asked_us = turn.now.mono_us;
+        for node in asked {
             self.send(turn, node, op.trace, PeerBody::Read { op: op.id, object: op.target.object.clone() });
         }
         let epoch = self.epoch();

@@ -241,6 +241,7 @@ impl Shard {
             return self.finish(turn, &op, reply);
         }
         self.replicate(turn, &op, object, dot, &tally);
+        op.asked_us = turn.now.mono_us;
         op.work = Work::Write(WriteWork { write, phase: WritePhase::Replicating { dot, tally, context } });
         self.own_ack(turn, op)
     }
@@ -406,6 +407,7 @@ impl Shard {
             }
             Verdict::Waiting => return Step::Keep(op),
         };
+        self.stop_waiting(&op);
         let receipt = (outcome == PutOutcome::Stored).then(|| op.receipt(&write.put));
         let reply = PutReply { outcome, context: context.clone().into(), acked: tally.got(), needed: tally.needed(), receipt };
         self.finish(turn, &op, Reply::Put(reply))

@@ -172,6 +172,40 @@ fn racing_creates_have_one_winner_on_every_node_in_every_order() {
     assert_eq!(winners[0], winners[1], "the content decides, not the order");
 }
 
+#[test]
+pub(crate) fn what_a_node_learns_reaches_those_that_the_changer_does_not() {
+    let mut nodes = Nodes::new(4);
+    // A line: 0 reaches 1 only, and 3 reaches 2 only.
+    [(0, 1), (1, 2), (2, 3)].into_iter().for_each(|(a, b)| nodes.connect(a, b));
+    nodes.change(0, 1, create("cart", 10));
+    nodes.deliver();
+    assert!(nodes.agree(), "a change goes down the line");
+    // Also what is learnt at a connect.
+    nodes.cut(1, 2);
+    let one_more = |at: usize| {
+        let props = BucketProps { siblings: 10, ..BucketProps::default() };
+        CatalogChange::BucketCreate(tenant(), name(&format!("bucket-{at}")), props)
+    };
+    for at in 0..200 {
+        nodes.change(0, 10 + at as u64, one_more(at));
+        nodes.deliver();
+    }
+    let before = nodes.delivered;
+    nodes.connect(1, 2);
+    assert!(nodes.agree());
+    assert!(nodes.delivered - before < 50, "in a few messages: {}", nodes.delivered - before);
+}
+
+#[test]
+fn passing_on_ends_where_everybody_knows() {
+    let mut nodes = Nodes::connected(6);
+    nodes.change(0, 1, create("cart", 10));
+    nodes.deliver();
+    assert!(nodes.agree());
+    // One to each of five, one back from each, and each of five to the four others.
+    assert!(nodes.delivered <= 5 + 5 + 20 + 60, "{} messages", nodes.delivered);
+}
+
 /// Two administrators make one bucket on both sides of a split, with another n. What was written to each is read as it
 /// was written.
 #[test]

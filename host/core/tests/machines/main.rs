@@ -2,10 +2,12 @@
 
 mod batches;
 mod bounds;
+mod contacts;
 mod control;
 mod faults;
 mod limits;
 mod links;
+mod members;
 mod reads;
 mod replicas;
 mod retries;

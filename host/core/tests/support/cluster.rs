@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use rejoin_core::members::Requests;
 use rejoin_core::port::{Space, Store};
 use rejoin_core::shard::event::{
     Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged, PluginError, ReplyTo, ValidateJob,
@@ -59,6 +60,8 @@ pub(crate) struct Cluster {
     pub(crate) wire: VecDeque<(NodeId, NodeId, PeerEnvelope)>,
     pub(crate) replies: BTreeMap<u64, Reply>,
     pub(crate) alarms: Vec<Alarm>,
+    /// What shards have told of their requests to peers.
+    pub(crate) requests: Vec<(usize, Vec<(NodeId, Requests)>)>,
     pub(crate) fatal: Vec<String>,
     /// Merges that were asked for and not run yet.
     pub(crate) merges: VecDeque<(usize, MergeTicket, MergeJob)>,
@@ -103,6 +106,7 @@ impl Cluster {
             wire: VecDeque::new(),
             replies: BTreeMap::new(),
             alarms: Vec::new(),
+            requests: Vec::new(),
             fatal: Vec::new(),
             merges: VecDeque::new(),
             plugin: Some(merge::union),
@@ -187,6 +191,7 @@ impl Cluster {
                 None => self.validations.push_back((from, ticket, job)),
             },
             Effect::StartRenewed(start) => self.event(from, Event::Start(StartId(start))),
+            Effect::Requests(requests) => self.requests.push((from, requests)),
             Effect::Alarm(alarm) => self.alarms.push(alarm),
             Effect::Fatal(why) => self.fatal.push(why),
         }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::{Quorum, Scope};
 use rejoin_proto::client::{
-    AdminRequest, Basis, ClientHello, Get, GetReply, HelloReply, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Receipt,
-    RecordKind, Reply, ReplyEnvelope, Request, RequestBody, ServerHello, Sibling, StartId, Status,
+    AdminRequest, Basis, ClientHello, Doubt, Get, GetReply, HelloReply, Liveness, MemberView, MergedBy, NodeStatus, PROTOCOL, Put,
+    PutOutcome, PutReply, Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, ServerHello, Sibling, StartId, Status,
 };
 use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeFailure, PartitionId, RequestId};
 
@@ -67,6 +67,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("delete", RequestBody::Put(put(Basis::Blind, Content::Tombstone))),
         ("layout", RequestBody::Layout),
         ("status", admin(AdminRequest::Status)),
+        ("members", admin(AdminRequest::Members)),
         ("list-tenants", admin(AdminRequest::List(RecordKind::Tenant))),
         ("list-buckets", admin(AdminRequest::List(RecordKind::Bucket))),
         ("list-plugins", admin(AdminRequest::List(RecordKind::Plugin))),
@@ -120,6 +121,22 @@ fn status() -> Status {
     }
 }
 
+fn members() -> Vec<MemberView> {
+    let member = |liveness, doubt| MemberView {
+        node: name("n2"),
+        liveness,
+        for_ms: 3_400,
+        doubt,
+        phi_milli: 8_250,
+        probe_answered_ms: Some(9_000),
+        request_answered_ms: None,
+        gossip: Liveness::Suspect,
+    };
+    let doubted = [Doubt::NotConnected, Doubt::Probes, Doubt::Requests, Doubt::Gossip(name("n3"))];
+    let doubted = doubted.into_iter().map(|doubt| member(Liveness::Down, Some(doubt)));
+    [member(Liveness::Alive, None)].into_iter().chain(doubted).collect()
+}
+
 fn replies() -> Vec<(&'static str, Reply)> {
     let context = Bytes::from_static(&[1, 2, 3]);
     let receipt = Some(Receipt { partition: PartitionId(3), id: 0x77 << 100 });
@@ -132,6 +149,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("put-unknown", put(PutOutcome::Unknown)),
         ("layout", Reply::Layout(layout())),
         ("status", Reply::Status(status())),
+        ("members", Reply::Members(members())),
         ("records", Reply::Records(vec![bucket_record(), plugin_record(), token_record()])),
         ("changed", Reply::Changed { record: bucket_record(), behind: vec![name("n2")] }),
         ("error", Reply::Error(error)),

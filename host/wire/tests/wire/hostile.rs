@@ -177,8 +177,20 @@ async fn streams_beyond_the_three_are_not_given() {
     assert!(fourth.is_err(), "no credit for a fourth stream");
     let one_way = tokio::time::timeout(Duration::from_millis(200), raw.open_uni()).await;
     assert!(one_way.is_err(), "no credit for a one-way stream");
-    assert!(raw.max_datagram_size().is_none(), "datagrams are off");
     assert_eq!(node.identity().subject().unwrap().role, rejoin_wire::Role::Node(name("n1")));
+}
+
+#[tokio::test]
+async fn a_clients_datagrams_are_dropped() {
+    let (ca, node) = setting(Limits::default());
+    let (raw, _streams, accepted) = greeted(&ca, &node).await;
+    for _ in 0..2_000 {
+        // The oldest that wait give way.
+        raw.send_datagram(vec![0; 1_000].into()).unwrap();
+        tokio::task::yield_now().await;
+    }
+    still_serves(&ca, &node).await;
+    assert!(accepted.close_reason().is_none());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use rejoin_wire::{Class, CloseCode, Closed, Connection, Frame, Limits, PerClass, SendError};
+use rejoin_wire::{Class, CloseCode, Closed, Connection, Frame, Limits, MAX_DATAGRAM, PerClass, SendError};
 
 use crate::support::{CLUSTER, Pair, accept_client, authority, client_of, node_of, pair, soon};
 
@@ -197,4 +197,52 @@ async fn a_body_above_the_limit_is_refused_where_it_is_sent() {
     assert_eq!(refused, Err(SendError::TooLarge { class: Class::Control, len: 101, limit: 100 }));
     dialer.sender().try_send(Class::Control, 2, vec![0; 100].into()).unwrap();
     assert_eq!(soon(acceptor.recv()).await.unwrap().id, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_arrive_while_nobody_reads_the_frames() {
+    let Pair { dialer, acceptor, endpoints: _open } = pair(Limits::default()).await;
+    // More than flow control lets through: the bulk stream stands still.
+    let sender = dialer.sender();
+    for id in 0..64 {
+        sender.try_send(Class::Bulk, id, vec![0; 400 << 10].into()).unwrap();
+    }
+    let largest = Bytes::from(vec![7; MAX_DATAGRAM]);
+    for _ in 0..20 {
+        // On its way a datagram may get lost.
+        let arrives = async {
+            loop {
+                assert!(dialer.send_datagram(largest.clone()));
+                tokio::select! {
+                    body = acceptor.recv_datagram() => return body,
+                    () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                }
+            }
+        };
+        assert_eq!(soon(arrives).await.as_ref(), Some(&largest));
+    }
+    assert!(!dialer.send_datagram(vec![7; MAX_DATAGRAM + 1].into()), "one that is too large is refused");
+    dialer.close(CloseCode::DONE, "enough");
+    while soon(acceptor.recv_datagram()).await.is_some() {}
+    assert!(!dialer.send_datagram(largest), "and so is one on a connection that has ended");
+}
+
+#[tokio::test]
+async fn datagrams_that_nobody_takes_are_dropped_and_hold_no_memory() {
+    let Pair { dialer, acceptor, endpoints: _open } = pair(Limits::default()).await;
+    for number in 0..1_000_u32 {
+        let mut body = number.to_le_bytes().to_vec();
+        body.resize(MAX_DATAGRAM, 0);
+        dialer.send_datagram(body.into());
+        tokio::task::yield_now().await;
+    }
+    dialer.sender().send(Class::Request, 1, Bytes::new()).await.unwrap();
+    assert!(soon(acceptor.recv()).await.is_some());
+    dialer.close(CloseCode::DONE, "enough");
+    soon(acceptor.closed()).await;
+    let mut left = 0;
+    while soon(acceptor.recv_datagram()).await.is_some() {
+        left += 1;
+    }
+    assert!(left <= 8, "{left} datagrams were kept");
 }

@@ -161,7 +161,7 @@ impl World {
                 Effect::Validate(ticket, _) => self.validations.push((ticket, cause)),
                 Effect::Reply { reply_to, reply } => self.contexts.extend(self.watch.told(reply_to, &reply)),
                 Effect::StartRenewed(start) => self.event(None, Event::Start(StartId(start))),
-                Effect::Alarm(_) => {}
+                Effect::Alarm(_) | Effect::Requests(_) => {}
                 Effect::Fatal(why) => panic!("no disk here fails for good: {why}"),
             }
         }

@@ -4,6 +4,7 @@
 mod cuts;
 mod deadlines;
 mod identity;
+mod members;
 mod overload;
 mod plain;
 mod restart;

@@ -167,6 +167,7 @@ impl World {
             Output::Validate(ticket, job) => self.validate(at, index, ticket, &job),
             Output::ActorsChecked(_, connection) => self.link_event(at, LinkEvent::ActorsChecked(connection)),
             Output::StartRenewed(start) => self.start_renewed(at, index, start),
+            Output::Requests(told) => self.requests_told(at, index, told),
             Output::Alarm(alarm) => {
                 self.recorder.alarm(&alarm);
                 self.note(at, || format!("ALARM {alarm}"));

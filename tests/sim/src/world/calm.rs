@@ -13,6 +13,8 @@ use crate::workload::{self, Session};
 
 /// The time after the last fault in which all nodes must serve and be connected, and all old calls and messages end.
 const SETTLED_US: u64 = 120 * SECOND;
+/// The time after that in which every node must come to take every other one for alive.
+const TRUSTED_US: u64 = 30 * SECOND;
 /// The time limit of one round of reads.
 const ROUND_US: u64 = 60 * SECOND;
 /// After so many rounds all owners must agree: the first joins what is there, the second folds what a plugin makes of
@@ -30,6 +32,14 @@ impl World {
         let until_us = self.now_us + SETTLED_US;
         if !self.run_while(until_us, Self::is_quiet) {
             return vec![format!("{} s after the last fault: {}", SETTLED_US / SECOND, self.unquiet())];
+        }
+        let until_us = self.now_us + TRUSTED_US;
+        if !self.run_while(until_us, |world| world.suspicions().is_empty()) {
+            return vec![format!(
+                "{} s after all nodes were connected: (by, of) {:?} are suspected",
+                TRUSTED_US / SECOND,
+                self.suspicions()
+            )];
         }
         for _ in 0..READERS {
             self.sessions.push(Session::new(self.sessions.len() as u32));

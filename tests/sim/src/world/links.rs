@@ -2,6 +2,7 @@
 //! own [`Links`](rejoin_core::node::links::Links) decides what a node does about them.
 
 use rejoin_core::control::CatalogEvent;
+use rejoin_core::members::MemberEvent;
 use rejoin_core::node::batch::Input;
 use rejoin_core::node::links::{CloseReason, LinkEvent, LinkOutput};
 use rejoin_core::node::route::{Route, route};
@@ -162,10 +163,12 @@ impl World {
                 for (shard, actors) in (0..).zip(actors) {
                     self.input(at, shard, Input::PeerUp { peer, connection, actors });
                 }
+                self.member_event(at, MemberEvent::LinkUp(peer));
                 self.tell_control(at, CatalogEvent::PeerUp(peer, catalog), Some(connection as u32));
             }
             LinkOutput::PeerDown(peer) => {
                 self.tell_all(at, &Event::PeerDown(peer));
+                self.member_event(at, MemberEvent::LinkDown(peer));
                 self.tell_control(at, CatalogEvent::PeerDown(peer), None);
             }
             LinkOutput::SendReady(connection) => {

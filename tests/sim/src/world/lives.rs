@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand_core::Rng as _;
 
+use rejoin_core::members::{self, MemberEvent, Members};
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{self, LinkEvent, Links};
 use rejoin_core::shard::event::Event;
@@ -92,6 +93,10 @@ impl World {
         let rng = Rng::raw(options.seed, Stream::Shard(at, node.life, u16::MAX));
         let ids = node.ids.clone().expect("made when the shards were opened");
         let links = Links::new(config, ids, now, rng);
+        let peers = (0..options.nodes).filter(|peer| *peer != at).map(|peer| self.keys.node(peer)).collect();
+        let config = members::Config { node: self.keys.node(at), peers, start: now.wall_ms, timing: members::Timing::default() };
+        let rng = Rng::raw(options.seed, Stream::Member(u64::from(at) << 32 | u64::from(node.life)));
+        let members = Members::new(config, now.mono_us, rng);
         let view = Arc::new(ClusterView::new(self.keys.layout().clone(), &node.catalog.records));
         node.running = Some(Running {
             shards: tasks,
@@ -99,6 +104,8 @@ impl World {
             start,
             links,
             links_wake_us: u64::MAX,
+            members,
+            members_wake_us: u64::MAX,
             open: BTreeMap::new(),
             control: ControlTask::new(node.catalog.clone()),
             view,
@@ -107,6 +114,7 @@ impl World {
         });
         self.tell_all(at, &Event::Start(start));
         self.link_event(at, LinkEvent::Tick);
+        self.member_event(at, MemberEvent::Tick);
     }
 
     fn open_shards(&mut self, at: NodeIndex, clean: bool, lost: bool) -> Option<Vec<ShardTask>> {

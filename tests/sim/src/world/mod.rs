@@ -14,12 +14,14 @@ mod clients;
 mod leaving;
 mod links;
 mod lives;
+mod members;
 mod node;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chaos::{Class, Heal};
 use links::Dialling;
 use node::Node;
@@ -66,6 +68,10 @@ enum Occurrence {
     GiveUp { call: CallId },
     /// A node's links have something to do.
     Links { node: NodeIndex, life: u32 },
+    /// A node's membership has something to do.
+    Members { node: NodeIndex, life: u32 },
+    /// A datagram comes over a connection between nodes.
+    Datagram { from: NodeIndex, to: NodeIndex, connection: u32, body: Bytes },
     /// A node's catalog has something to do.
     Control { node: NodeIndex, life: u32 },
     /// A datagram that opens a connection is sent.
@@ -256,6 +262,8 @@ impl World {
             Occurrence::Synced { node, life, shard, goal } if self.lives(node, life) => self.synced(node, shard, goal),
             Occurrence::Notice { node, life, shard, event } if self.lives(node, life) => self.tell(node, shard, *event),
             Occurrence::Links { node, life } if self.lives(node, life) => self.links_due(node),
+            Occurrence::Members { node, life } if self.lives(node, life) => self.members_due(node),
+            Occurrence::Datagram { from, to, connection, body } => self.datagram_arrived(from, to, connection, body),
             Occurrence::Control { node, life } if self.lives(node, life) => self.control_due(node),
             Occurrence::Connected { node, life, peer, connection, dialled } => {
                 self.network.under_way -= 1;
@@ -279,6 +287,7 @@ impl World {
             | Occurrence::Synced { .. }
             | Occurrence::Notice { .. }
             | Occurrence::Links { .. }
+            | Occurrence::Members { .. }
             | Occurrence::Control { .. }
             | Occurrence::Request { .. }
             | Occurrence::Leaving { .. }

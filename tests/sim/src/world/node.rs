@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use rejoin_core::control::{Catalog, CatalogEvent, Control};
+use rejoin_core::members::Members;
 use rejoin_core::node::batch::{GroupCommit, Input};
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::Links;
@@ -138,6 +139,9 @@ pub(super) struct Running {
     pub(super) links: Links,
     /// The earliest wake of the links that is planned, `u64::MAX` if none.
     pub(super) links_wake_us: u64,
+    pub(super) members: Members,
+    /// The earliest wake of the membership that is planned, `u64::MAX` if none.
+    pub(super) members_wake_us: u64,
     /// Connections that are open as far as this end knows.
     pub(super) open: BTreeMap<u32, Open>,
     pub(super) control: ControlTask,

@@ -1,0 +1,189 @@
+//! SWIM, by `foca`: its timers in virtual time, its outputs, and which members it thinks otherwise of than before.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::fmt;
+use core::mem;
+use core::num::{NonZeroU8, NonZeroUsize};
+use core::time::Duration;
+
+use bytes::Bytes;
+use foca::{Foca, Member, NoCustomBroadcast, Notification, PeriodicParams, State, Timer};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use rejoin_proto::NodeId;
+
+use super::Timing;
+use super::codec::{self, Codec, Identity, MAX_DATAGRAM, Packet};
+
+/// Members that are asked to probe another one, and that gossip goes to at once.
+const FAN_OUT: usize = 3;
+/// The pause between two rounds of gossip while there is something to tell.
+const GOSSIP_US: u64 = 200_000;
+/// How often one member is asked for those it knows, and how often one that is down is looked for.
+const ANNOUNCE_US: u64 = 30_000_000;
+const ANNOUNCE_DOWN_US: u64 = 10_000_000;
+/// How long a member that is down is remembered as such.
+const REMEMBER_DOWN_US: u64 = 3_600_000_000;
+
+/// What SWIM wants done.
+#[derive(Debug, Default)]
+pub(super) struct Acts {
+    /// To whom, what, and whether that is a direct probe.
+    pub(super) sends: Vec<(NodeId, Bytes, bool)>,
+    /// Members that it thinks otherwise of, perhaps, and what it thinks.
+    pub(super) changed: Vec<(NodeId, State)>,
+}
+
+/// What one call of `foca` has asked for.
+#[derive(Default)]
+struct Runtime {
+    acts: Acts,
+    timers: Vec<(Timer<Identity>, Duration)>,
+    touched: Vec<NodeId>,
+}
+
+impl foca::Runtime<Identity> for &mut Runtime {
+    fn notify(&mut self, notification: Notification<'_, Identity>) {
+        match notification {
+            Notification::MemberUp(member) | Notification::MemberDown(member) | Notification::Rename(_, member) => {
+                self.touched.push(member.node);
+            }
+            Notification::Active | Notification::Idle | Notification::Defunct | Notification::Rejoin(_) => {}
+        }
+    }
+
+    fn send_to(&mut self, to: Identity, data: &[u8]) {
+        self.acts.sends.push((to.node, codec::swim(data), codec::is_probe(data)));
+    }
+
+    fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
+        self.timers.push((event, after));
+    }
+}
+
+pub(super) struct Swim {
+    foca: Foca<Identity, Codec, Xoshiro256PlusPlus, NoCustomBroadcast>,
+    /// By due time, and then in the order in which they were set.
+    timers: BTreeMap<(u64, u64), Timer<Identity>>,
+    set: u64,
+    /// Whom the last probe was sent to.
+    probed: Option<NodeId>,
+}
+
+impl fmt::Debug for Swim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Swim").field("identity", self.foca.identity()).field("timers", &self.timers.len()).finish_non_exhaustive()
+    }
+}
+
+/// The configuration for a cluster of so many nodes.
+fn config(nodes: usize, timing: &Timing) -> foca::Config {
+    let us = Duration::from_micros;
+    let count = |count: usize| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
+    let periodic = |every_us, members| Some(PeriodicParams { frequency: us(every_us), num_members: count(members) });
+    // A hundred times the decimal logarithm, a little less: enough for bounds that grow with it.
+    let log = 30 * u64::from((nodes + 1).ilog2());
+    foca::Config {
+        probe_period: us(timing.probe_us),
+        probe_rtt: us(timing.indirect_us),
+        num_indirect_probes: count(FAN_OUT),
+        max_transmissions: NonZeroU8::new(u8::try_from(4 * log / 100).unwrap_or(u8::MAX).max(4)).unwrap_or(NonZeroU8::MIN),
+        suspect_to_down_after: us(timing.probe_us.saturating_mul(4).saturating_mul(log.max(100)) / 100),
+        remove_down_after: Some(us(REMEMBER_DOWN_US)),
+        max_packet_size: count(MAX_DATAGRAM - 1),
+        notify_down_members: true,
+        periodic_announce: periodic(ANNOUNCE_US, 1),
+        periodic_announce_to_down_members: periodic(ANNOUNCE_DOWN_US, 1),
+        periodic_gossip: periodic(GOSSIP_US, FAN_OUT),
+    }
+}
+
+impl Swim {
+    pub(super) fn new(identity: Identity, nodes: usize, timing: &Timing, rng: Xoshiro256PlusPlus) -> Self {
+        Self { foca: Foca::new(identity, config(nodes, timing), rng, Codec), timers: BTreeMap::new(), set: 0, probed: None }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        *self.foca.identity()
+    }
+
+    pub(super) fn next_due_us(&self) -> u64 {
+        self.timers.first_key_value().map_or(u64::MAX, |(&(at_us, _), _)| at_us)
+    }
+
+    /// All timers are due so much later.
+    pub(super) fn postpone(&mut self, by_us: u64) {
+        let timers = mem::take(&mut self.timers);
+        self.timers = timers.into_iter().map(|((at_us, number), timer)| ((at_us.saturating_add(by_us), number), timer)).collect();
+    }
+
+    /// Fires the timers that are due.
+    pub(super) fn fire(&mut self, now_us: u64, acts: &mut Acts) {
+        while self.next_due_us() <= now_us {
+            let Some((_, timer)) = self.timers.pop_first() else { return };
+            // A failed probe makes a suspect, of which foca does not notify.
+            let mut touched: Vec<NodeId> = match &timer {
+                Timer::ProbeRandomMember(_) => self.probed.take().into_iter().collect(),
+                _ => Vec::new(),
+            };
+            self.run(now_us, acts, &mut touched, |foca, runtime| foca.handle_timer(timer, runtime));
+        }
+    }
+
+    /// Takes a packet that was looked at.
+    pub(super) fn packet(&mut self, now_us: u64, packet: &Packet, acts: &mut Acts) {
+        self.outlive(now_us, packet, acts);
+        let mut touched: Vec<NodeId> = packet.members.iter().map(|member| member.node).collect();
+        touched.push(packet.sender.node);
+        self.run(now_us, acts, &mut touched, |foca, runtime| foca.handle_data(&packet.body, runtime));
+    }
+
+    /// Someone remembers a later process of this node than this one, because its clock went back: this one takes a
+    /// number above that.
+    fn outlive(&mut self, now_us: u64, packet: &Packet, acts: &mut Acts) {
+        let own = self.identity();
+        let named = packet.members.iter().chain([&packet.receiver]).filter(|member| member.node == own.node);
+        let Some(start) = named.map(|member| member.start).max().filter(|start| *start > own.start) else { return };
+        let next = Identity { start: start.saturating_add(1), ..own };
+        self.run(now_us, acts, &mut Vec::new(), |foca, runtime| foca.change_identity(next, runtime));
+    }
+
+    /// A node has named its process, by other means than SWIM's. If that was given up, the announcement tells it so.
+    pub(super) fn met(&mut self, now_us: u64, identity: Identity, acts: &mut Acts) {
+        let alive = core::iter::once(Member::alive(identity));
+        let mut touched = alloc::vec![identity.node];
+        self.run(now_us, acts, &mut touched, |foca, runtime| foca.apply_many(alive, false, runtime));
+        let is_alive = |member: &Member<Identity>| *member.id() == identity && member.state() == State::Alive;
+        if !self.foca.iter_members().any(is_alive) {
+            self.run(now_us, acts, &mut Vec::new(), |foca, runtime| foca.announce(identity, runtime));
+        }
+    }
+
+    /// Calls `foca`, and takes in what it asks for. Its errors are about packets that it drops; all that can be wrong
+    /// with one was looked at before.
+    fn run(
+        &mut self,
+        now_us: u64,
+        acts: &mut Acts,
+        touched: &mut Vec<NodeId>,
+        call: impl FnOnce(&mut Foca<Identity, Codec, Xoshiro256PlusPlus, NoCustomBroadcast>, &mut Runtime) -> Result<(), foca::Error>,
+    ) {
+        let mut runtime = Runtime::default();
+        let _ = call(&mut self.foca, &mut runtime);
+        for (timer, after) in runtime.timers {
+            self.set += 1;
+            let due_us = now_us.saturating_add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
+            self.timers.insert((due_us, self.set), timer);
+        }
+        if let Some((probed, ..)) = runtime.acts.sends.iter().find(|(_, _, is_probe)| *is_probe) {
+            self.probed = Some(*probed);
+        }
+        acts.sends.append(&mut runtime.acts.sends);
+        touched.append(&mut runtime.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        let states = self.foca.iter_membership_state().filter(|member| touched.binary_search(&member.id().node).is_ok());
+        acts.changed.extend(states.map(|member| (member.id().node, member.state())));
+    }
+}

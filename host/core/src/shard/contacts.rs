@@ -1,0 +1,142 @@
+//! What this shard sees of its peers' liveness, and what it is told of it.
+//!
+//! What has become of its requests goes to [`Members`](crate::members::Members). What comes back, a peer's
+//! [`Liveness`], changes the order in which owners are asked, and nothing else.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use rejoin_proto::client::Reply;
+use rejoin_proto::peer::PeerBody;
+use rejoin_proto::{ErrorCode, ErrorReply, NodeId};
+
+use super::Shard;
+use super::event::Effect;
+use super::op::{Op, Work};
+use super::turn::Turn;
+use crate::members::{Liveness, Requests};
+
+/// When a client may try again whose request found the queue to the owner full, in milliseconds.
+const QUEUE_RETRY_MS: u32 = 50;
+/// How often the outcomes of requests are told, in microseconds.
+const REPORT_US: u64 = 200_000;
+/// For how long an answer is waited for that no operation needs any more, in microseconds.
+const LATE_US: u64 = 5_000_000;
+
+/// The requests to each peer, since they were last told.
+#[derive(Debug, Default)]
+pub(super) struct Contacts {
+    /// The longest time that an answer of a peer took.
+    answered: BTreeMap<NodeId, u64>,
+    /// When the oldest question was asked whose operation has ended without the peer's answer: W was reached, or the
+    /// deadline came.
+    late: BTreeMap<NodeId, u64>,
+    /// The peers of which an open request was told.
+    waiting: Vec<NodeId>,
+    /// The peers that are not alive.
+    doubted: BTreeMap<NodeId, Liveness>,
+    next_report_us: u64,
+}
+
+impl Contacts {
+    pub(super) fn set(&mut self, peer: NodeId, liveness: Liveness) {
+        match liveness {
+            Liveness::Alive => drop(self.doubted.remove(&peer)),
+            doubted => drop(self.doubted.insert(peer, doubted)),
+        }
+    }
+
+    /// Whether a peer answers, as far as this node knows.
+    pub(super) fn liveness(&self, peer: NodeId) -> Liveness {
+        self.doubted.get(&peer).copied().unwrap_or(Liveness::Alive)
+    }
+
+    /// Puts those that answer first. Others keep their order.
+    pub(super) fn sort(&self, nodes: &mut [NodeId]) {
+        if !self.doubted.is_empty() {
+            nodes.sort_by_key(|node| self.liveness(*node));
+        }
+    }
+
+    /// The connection to a peer is lost: nothing that was asked on it will be answered.
+    pub(super) fn lost(&mut self, peer: NodeId) {
+        self.late.remove(&peer);
+        self.answered.remove(&peer);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.answered.is_empty() && self.late.is_empty() && self.waiting.is_empty()
+    }
+}
+
+impl Shard {
+    /// A peer has answered a request, whatever it says.
+    pub(super) fn heard(&mut self, turn: &Turn<'_>, from: NodeId, number: u64) {
+        let open = self.ops.get(&number).filter(|op| op.waits_for(from)).map(|op| op.asked_us);
+        let late = self.contacts.late.remove(&from);
+        let Some(asked_us) = open.or(late) else { return };
+        let took_us = turn.now.mono_us.saturating_sub(asked_us);
+        let longest = self.contacts.answered.entry(from).or_default();
+        *longest = took_us.max(*longest);
+    }
+
+    /// An operation ends: answers that are still to come say something of the peers that owe them.
+    pub(super) fn stop_waiting(&mut self, op: &Op) {
+        for peer in op.awaited().filter(|peer| *peer != self.config.node) {
+            self.contacts.late.entry(peer).or_insert(op.asked_us);
+        }
+    }
+
+    /// A message was not sent: the operation that waits for its answer goes on without, or ends.
+    pub(super) fn not_sent(&mut self, turn: &mut Turn<'_>, to: NodeId, body: &PeerBody) {
+        let op = match body {
+            PeerBody::Forward(forward) => Some(forward.op),
+            PeerBody::Read { op, .. } => Some(*op),
+            PeerBody::Replicate(message) => message.op,
+            // Nobody here waits for an answer to anything else.
+            _ => None,
+        };
+        let Some(op) = op else { return };
+        self.with_op(turn, op.number, |shard, turn, op| match op.work {
+            Work::Forward { to: owner, .. } if owner == to => {
+                let message = "too much waits to be sent to the owner of the key; nothing was done";
+                let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(QUEUE_RETRY_MS);
+                shard.finish(turn, &op, Reply::Error(error))
+            }
+            // Rule: unsent messages are told.
+            _ => shard.node_failed(turn, op, to, "too much waits to be sent to it"),
+        });
+    }
+
+    /// When the outcomes of requests are due to be told.
+    pub(super) fn next_report_us(&self) -> u64 {
+        if self.ops.is_empty() && self.contacts.is_idle() { u64::MAX } else { self.contacts.next_report_us }
+    }
+
+    /// Tells what has become of requests to peers: of each that has answered, or that a request waits for, and once
+    /// more of each that none waits for any more.
+    pub(super) fn report(&mut self, turn: &mut Turn<'_>) {
+        if turn.now.mono_us < self.next_report_us() {
+            return;
+        }
+        self.contacts.next_report_us = turn.now.mono_us.saturating_add(REPORT_US);
+        let mut requests: BTreeMap<NodeId, Requests> = BTreeMap::new();
+        for (peer, longest_us) in core::mem::take(&mut self.contacts.answered) {
+            requests.entry(peer).or_default().answered_after_us = Some(longest_us);
+        }
+        for peer in self.contacts.waiting.drain(..) {
+            requests.entry(peer).or_default();
+        }
+        self.contacts.late.retain(|_, asked_us| turn.now.mono_us.saturating_sub(*asked_us) < LATE_US);
+        let late = self.contacts.late.iter().map(|(peer, asked_us)| (*peer, *asked_us));
+        let open = self.ops.values().flat_map(|op| op.awaited().map(|peer| (peer, op.asked_us)));
+        for (peer, asked_us) in late.chain(open).filter(|(peer, _)| *peer != self.config.node) {
+            let since_us = &mut requests.entry(peer).or_default().waiting_since_us;
+            *since_us = Some(since_us.map_or(asked_us, |at_us| at_us.min(asked_us)));
+        }
+        self.contacts.waiting.extend(requests.iter().filter(|(_, told)| told.waiting_since_us.is_some()).map(|(peer, _)| *peer));
+        if !requests.is_empty() {
+            turn.effects.push(Effect::Requests(requests.into_iter().collect()));
+        }
+    }
+}
