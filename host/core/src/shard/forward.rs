@@ -11,7 +11,8 @@ use super::op::{Op, Origin, Step, Work};
 use super::turn::Turn;
 
 impl Shard {
-    /// Sends the request to the first owner that can be asked and that answers, as far as is known, with the time that is left for it.
+    /// Sends the request to the first owner that can be asked and that answers, as far as is known, with the time that
+    /// is left for it.
     pub(super) fn forward(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, tenant: TenantId, request: DataRequest) -> Step {
         if op.origins.iter().any(|origin| matches!(origin, Origin::Peer { .. })) {
             let message = "the forwarding node's layout counts this node among the owners, its own does not; try again shortly";
