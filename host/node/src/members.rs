@@ -77,6 +77,8 @@ pub(crate) async fn receive(ctx: &NodeContext, connection: &Connection, peer: No
 }
 
 fn step(ctx: &NodeContext, event: MemberEvent) {
+    // The end of a connection is logged where it is noticed.
+    let is_news = !matches!(event, MemberEvent::LinkDown(_));
     let mut outputs = Vec::new();
     let mut membership = ctx.members();
     membership.members.handle(ctx.clock.now().mono_us, event, &mut outputs);
@@ -87,7 +89,9 @@ fn step(ctx: &NodeContext, event: MemberEvent) {
                 let _ = membership.connections.get(&to).map(|connection| connection.send_datagram(body));
             }
             MemberOutput::Changed(peer, liveness) => {
-                tracing::info!(peer = %ctx.peer_name(peer), ?liveness, "liveness");
+                if is_news {
+                    tracing::info!(peer = %ctx.peer_name(peer), ?liveness, "liveness");
+                }
                 ctx.broadcast(|| ShardMessage::Core(Box::new(Event::Liveness(peer, liveness))));
             }
         }

@@ -58,14 +58,17 @@ fn a_peer_that_stops_reading_gets_a_bounded_queue_and_holds_up_nobody_who_does_n
         }
         assert!(world.figure(hearing, "rejoin_sends_dropped_total").await > 0.0);
 
-        // Who does need it is not told that its message was dropped: it waits for the answer, up to its deadline.
+        // A write that needs the peer is told at once that its message was dropped, perhaps before others have answered.
         let (wait, begun) = (Duration::from_millis(700), world.now());
         let error = bucket.put("all", vec![1; VALUE]).blind().w(3).timeout(wait).await.unwrap_err();
-        assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::Unknown, 3, 2), "{error}");
+        assert_eq!((error.kind(), error.needed()), (ErrorKind::Unknown, 3), "{error}");
+        assert!(error.got() <= 2 && world.now() - begun < wait, "after {:?}: {error}", world.now() - begun);
+        // A read is small and waits in another queue, for the answer, up to its deadline.
+        let begun = world.now();
         let error = bucket.get("0").r(3).timeout(wait).await.unwrap_err();
         assert_eq!((error.kind(), error.needed(), error.got()), (ErrorKind::TimedOut, 3, 2), "{error}");
         let took = world.now() - begun;
-        assert!(took >= 2 * wait && took < 2 * wait + Duration::from_millis(500), "it took {took:?}");
+        assert!(took >= wait && took < wait + Duration::from_millis(500), "it took {took:?}");
     });
 }
 
