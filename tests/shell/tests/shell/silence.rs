@@ -58,7 +58,8 @@ fn a_peer_that_stops_reading_gets_a_bounded_queue_and_holds_up_nobody_who_does_n
         }
         assert!(world.figure(hearing, "rejoin_sends_dropped_total").await > 0.0);
 
-        // A write that needs the peer is told at once that its message was dropped, perhaps before others have answered.
+        // A write that needs the peer is told at once that its message was dropped, perhaps before others have
+        // answered.
         let (wait, begun) = (Duration::from_millis(700), world.now());
         let error = bucket.put("all", vec![1; VALUE]).blind().w(3).timeout(wait).await.unwrap_err();
         assert_eq!((error.kind(), error.needed()), (ErrorKind::Unknown, 3), "{error}");
