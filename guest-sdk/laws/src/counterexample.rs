@@ -49,8 +49,12 @@ impl fmt::Display for Counterexample {
                 }
                 write!(f, "  {failure}")
             }
-            Violation::Grown { bytes, limit } => write!(f, "  merged, they have {bytes} bytes, and should have at most {limit}"),
-            Violation::NoSample { seed, size, reason } => write!(f, "  the sampler has no value for seed {seed} and size {size}: {reason}"),
+            Violation::Grown { bytes, limit } => {
+                write!(f, "  merged, they have {bytes} bytes, and should have at most {limit}")
+            }
+            Violation::NoSample { seed, size, reason } => {
+                write!(f, "  the sampler has no value for seed {seed} and size {size}: {reason}")
+            }
         }
     }
 }
@@ -73,7 +77,9 @@ const READABLE: usize = 400;
 /// Bytes for people: quoted if they are UTF-8, hexadecimal otherwise. Long values are cut, and their length is added.
 pub(crate) fn readable(bytes: &[u8]) -> String {
     let start = match str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => format!("{:?}", text.chars().take(READABLE).collect::<String>()),
+        Ok(text) if !text.chars().any(char::is_control) => {
+            format!("{:?}", text.chars().take(READABLE).collect::<String>())
+        }
         _ => bytes.iter().take(READABLE / 2).fold(String::from("hex "), |text, byte| text + &format!("{byte:02x}")),
     };
     if bytes.len() > READABLE { format!("{start}… ({} bytes)", bytes.len()) } else { start }

@@ -116,7 +116,9 @@ fn check_every_byte_counts(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHe
     };
     let places: BTreeSet<Option<usize>> = others.iter().map(changed_at).collect();
     let values: BTreeSet<&[u8]> = siblings.iter().map(|sibling| &sibling.value[..]).collect();
-    let (Some(Some(place)), 1, true) = (places.first(), places.len(), values.len() == siblings.len()) else { return Ok(()) };
+    let (Some(Some(place)), 1, true) = (places.first(), places.len(), values.len() == siblings.len()) else {
+        return Ok(());
+    };
     let form = canonical(merge, key, first)?;
     if others.iter().any(|other| canonical(merge, key, other).as_ref() != Ok(&form)) {
         return Ok(());
@@ -157,7 +159,9 @@ fn check_validator(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHeld> {
         match merge.validate(key, &sibling.value) {
             None => return Ok(()),
             Some(Err(failure)) if !valid && failure.is_refusal() => {}
-            Some(Err(failure)) => return Err(not_validated(if *valid { "a valid value" } else { "garbage" }, sibling, failure)),
+            Some(Err(failure)) => {
+                return Err(not_validated(if *valid { "a valid value" } else { "garbage" }, sibling, failure));
+            }
             Some(Ok(())) if *valid => {}
             Some(Ok(())) => {
                 let alone = canonical(merge, key, sibling);

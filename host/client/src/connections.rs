@@ -201,7 +201,9 @@ async fn probe(connections: Weak<Connections>, node: Weak<NodeConnection>, conne
         if !node.upgrade().is_some_and(|node| wanted(&node)) {
             return;
         }
-        let Ok(Some(session)) = tokio::time::timeout(connector.connect_timeout, connector.probe(&target)).await else { continue };
+        let Ok(Some(session)) = tokio::time::timeout(connector.connect_timeout, connector.probe(&target)).await else {
+            continue;
+        };
         let Some(node) = node.upgrade() else { return };
         let mut slot = node.session.lock().await;
         if !slot.as_ref().is_some_and(|session| session.is_open()) {

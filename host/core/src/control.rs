@@ -16,20 +16,21 @@
 //! In reading order: [`CatalogEvent`], [`CatalogEffect`], [`Control::handle`], `decide` (is a change good), `learn`
 //! (records of others), `race` (what becomes of the loser).
 
+mod decide;
 mod race;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::PeerBody;
-use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest, TenantId};
+use rejoin_proto::{ErrorReply, Name, NodeId, PluginDigest, TenantId};
 
 /// How long the answer to a change waits for the other nodes at most, in microseconds.
 pub const CHANGE_WAIT_US: u64 = 2_000_000;
@@ -583,7 +584,9 @@ impl Control {
     fn overrule(&mut self, effects: &mut Vec<CatalogEffect>) {
         let records = &self.records;
         self.pending.retain(|_, pending| {
-            let Some(now) = records.get(&pending.record.key).filter(|now| race::has_lost(&pending.record, now)) else { return true };
+            let Some(now) = records.get(&pending.record.key).filter(|now| race::has_lost(&pending.record, now)) else {
+                return true;
+            };
             effects.push(CatalogEffect::Answer(pending.call, Err(race::refusal(&pending.record, now))));
             false
         });
@@ -623,106 +626,6 @@ impl Control {
             effects.push(CatalogEffect::Answer(call, Ok(Published { record: same.unwrap_or(record), taken_by })));
         }
     }
-
-    /// The record that a change makes, if it may.
-    fn decide(&self, wall_ms: u64, change: CatalogChange) -> Result<Record, ErrorReply> {
-        let record = self.changed(Hlc::from_ms(wall_ms), change)?;
-        // A full catalog takes no new records, but those that are there can be changed: above all, a token can be
-        // withdrawn.
-        if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
-            return Err(ErrorReply::new(ErrorCode::TooLarge, alloc::format!("the catalog has its {MAX_RECORDS} records")));
-        }
-        if record.version > MAX_VERSION {
-            return Err(ErrorReply::new(ErrorCode::TooLarge, "this record has the last version that there is, and cannot be changed"));
-        }
-        Ok(record)
-    }
-
-    fn changed(&self, stamp: Hlc, change: CatalogChange) -> Result<Record, ErrorReply> {
-        match change {
-            CatalogChange::BucketCreate(tenant, name, props) => {
-                let key = RecordKey::Bucket(tenant, name.clone());
-                self.is_free(&key, "bucket", &name)?;
-                let props = self.checked(props, None, stamp)?;
-                let id = BucketId::derive(tenant, &name, props.incarnation());
-                Ok(Record { key, version: 1, stamp, body: RecordBody::Bucket { id, props } })
-            }
-            CatalogChange::BucketSet(tenant, name, version, props) => {
-                let key = RecordKey::Bucket(tenant, name.clone());
-                let Some(Record { version: current, body: RecordBody::Bucket { id, props: old }, .. }) = self.records.get(&key) else {
-                    return Err(absent("bucket", &name));
-                };
-                if *current != version {
-                    let message = alloc::format!("bucket {name} is at version {current}, not {version}: look at it again, then set it");
-                    return Err(ErrorReply::new(ErrorCode::VersionConflict, message));
-                }
-                if old.n != props.n {
-                    let message = alloc::format!("n of a bucket cannot be changed yet: bucket {name} was made with n = {}", old.n);
-                    return Err(ErrorReply::new(ErrorCode::BadRequest, message));
-                }
-                let props = self.checked(props, old.plugin, stamp)?;
-                Ok(Record { key, version: version + 1, stamp, body: RecordBody::Bucket { id: *id, props } })
-            }
-            CatalogChange::TokenCreate(tenant, name, scope, secret_hash) => {
-                let key = RecordKey::Token(name.clone());
-                let version = match self.records.get(&key) {
-                    Some(Record { version, body: RecordBody::Token { revoked: true, .. }, .. }) => version + 1,
-                    _ => self.is_free(&key, "token", &name).map(|()| 1)?,
-                };
-                Ok(Record { key, version, stamp, body: RecordBody::Token { tenant, scope, secret_hash, revoked: false } })
-            }
-            CatalogChange::TokenRevoke(name) => {
-                let key = RecordKey::Token(name.clone());
-                let Some(known) = self.records.get(&key) else { return Err(absent("token", &name)) };
-                let Record { version, body: RecordBody::Token { tenant, scope, secret_hash, revoked }, .. } = known else {
-                    return Err(absent("token", &name));
-                };
-                if *revoked {
-                    // Withdrawing it again changes nothing, and must not race with who makes it anew.
-                    return Ok(known.clone());
-                }
-                let body = RecordBody::Token { tenant: *tenant, scope: *scope, secret_hash: *secret_hash, revoked: true };
-                Ok(Record { key, version: version + 1, stamp, body })
-            }
-            CatalogChange::PluginAdd(digest, body) => {
-                let key = RecordKey::Plugin(digest);
-                // Pushing the same component again changes nothing and is no error.
-                let known = self.records.get(&key).cloned();
-                Ok(known.unwrap_or(Record { key, version: 1, stamp, body }))
-            }
-            CatalogChange::TenantCreate(name) => {
-                let key = RecordKey::Tenant(TenantId::from_name(&name));
-                self.is_free(&key, "tenant", &name)?;
-                Ok(Record { key, version: 1, stamp, body: RecordBody::Tenant { name } })
-            }
-        }
-    }
-
-    fn is_free(&self, key: &RecordKey, kind: &str, name: &Name) -> Result<(), ErrorReply> {
-        match self.records.contains_key(key) {
-            true => Err(ErrorReply::new(ErrorCode::Exists, alloc::format!("there is a {kind} {name} already"))),
-            false => Ok(()),
-        }
-    }
-
-    /// Checks properties, and fills in of the plugin what the catalog knows and when it was activated.
-    fn checked(&self, mut props: BucketProps, old: Option<Activation>, stamp: Hlc) -> Result<BucketProps, ErrorReply> {
-        props.check().map_err(|bad| ErrorReply::new(ErrorCode::BadRequest, bad.to_string()))?;
-        let Some(wanted) = props.plugin else { return Ok(props) };
-        if let Some(old) = old.filter(|old| old.plugin == wanted.plugin) {
-            props.plugin = Some(old);
-            return Ok(props);
-        }
-        let Some(Record { body: RecordBody::Plugin { self_causal, validates, .. }, .. }) =
-            self.records.get(&RecordKey::Plugin(wanted.plugin))
-        else {
-            let message = alloc::format!("there is no plugin {} here: push it first with `rejoin plugin push FILE`", wanted.plugin);
-            return Err(ErrorReply::new(ErrorCode::NotFound, message));
-        };
-        let (self_causal, validates, replaces) = (*self_causal, *validates, old.is_some());
-        props.plugin = Some(Activation { plugin: wanted.plugin, self_causal, since: stamp, replaces, validates });
-        Ok(props)
-    }
 }
 
 /// Whether a change of a bucket moves one of its quorums.
@@ -732,10 +635,6 @@ fn moves_quorums(before: &Record, after: &Record) -> bool {
         _ => None,
     };
     quorums(before) != quorums(after)
-}
-
-fn absent(kind: &str, name: &Name) -> ErrorReply {
-    ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no {kind} {name}"))
 }
 
 /// Whether a record of another node may be kept: its key and body fit, and its properties and version are within

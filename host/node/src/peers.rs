@@ -67,7 +67,9 @@ pub(crate) async fn run_links(
 
 async fn dial(ctx: Arc<NodeContext>, endpoint: Endpoint, peer: NodeId) {
     let node = ctx.cluster_view().layout().node(peer).cloned();
-    let Some(node) = node.filter(|_| !ctx.faults.is_cut(peer)) else { return handle_event(&ctx, LinkEvent::DialFailed(peer)) };
+    let Some(node) = node.filter(|_| !ctx.faults.is_cut(peer)) else {
+        return handle_event(&ctx, LinkEvent::DialFailed(peer));
+    };
     match endpoint.connect_peer_at(&node.address, &node.name).await {
         Ok(connection) => serve(&ctx, connection, node.name, true).await,
         Err(error) => {

@@ -274,7 +274,9 @@ impl PluginService {
                         tracing::error!(%digest, %rejection, "a stored plugin cannot be used");
                     }
                 }
-                Ok(Some(_)) => tracing::error!(%digest, "a stored plugin does not have its digest: it is fetched again"),
+                Ok(Some(_)) => {
+                    tracing::error!(%digest, "a stored plugin does not have its digest: it is fetched again")
+                }
                 Ok(None) => {}
                 Err(error) => tracing::error!(%digest, %error, "a stored plugin cannot be read: it is fetched again"),
             }

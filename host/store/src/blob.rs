@@ -110,7 +110,9 @@ pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, File
     let line = std::str::from_utf8(&bytes[..split]).map_err(|_| damaged("its first line is not text"))?;
     let content = &bytes[split + 1..];
     let words: Vec<&str> = line.split(' ').collect();
-    let ["rejoin-file", version, length, check] = words[..] else { return Err(damaged("its first line is not that of a rejoin file")) };
+    let ["rejoin-file", version, length, check] = words[..] else {
+        return Err(damaged("its first line is not that of a rejoin file"));
+    };
     if version != VERSION.to_string() {
         return Err(damaged("it has a version that this release does not know"));
     }

@@ -49,7 +49,9 @@ pub(crate) fn close_reason(error: &Error) -> (CloseCode, String) {
         _ => CloseCode::PROTOCOL,
     };
     let words = match error {
-        Error::Version { theirs, .. } => format!("this side speaks wire version {VERSION}, you speak {theirs}; upgrade the older one"),
+        Error::Version { theirs, .. } => {
+            format!("this side speaks wire version {VERSION}, you speak {theirs}; upgrade the older one")
+        }
         Error::NotANode { subject } => format!("{subject} is not a node"),
         Error::NoSlot { .. } => "all slots are taken; try another node".into(),
         Error::NoCertificate => "a peer shows a node's certificate".into(),

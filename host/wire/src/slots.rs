@@ -166,7 +166,9 @@ impl ConnectionSlots {
         let mut state = lock(&self.state);
         let full = state.clients.len() >= self.limits.max_connections;
         if full || (new && state.new_clients.len() >= self.limits.max_new_clients) {
-            let Some((oldest, silent)) = state.new_clients.pop_first() else { return Err(Error::NoSlot { whom: "clients" }) };
+            let Some((oldest, silent)) = state.new_clients.pop_first() else {
+                return Err(Error::NoSlot { whom: "clients" });
+            };
             state.clients.remove(&oldest);
             silent.close(VarInt::from_u32(CloseCode::BUSY.0), EVICTED);
         }

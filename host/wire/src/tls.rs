@@ -45,7 +45,9 @@ fn tls(error: impl ToString) -> Error {
 /// The configuration of a node as a server: both protocols on one port. Every client is asked for a certificate, which
 /// is verified within the handshake. `None` without a node's identity.
 pub(crate) fn server_config(identity: &Identity) -> Result<Option<QuicServerConfig>, Error> {
-    let Some(own) = identity.credentials.as_ref().filter(|own| matches!(own.subject.role, crate::Role::Node(_))) else { return Ok(None) };
+    let Some(own) = identity.credentials.as_ref().filter(|own| matches!(own.subject.role, crate::Role::Node(_))) else {
+        return Ok(None);
+    };
     let inner = WebPkiClientVerifier::builder_with_provider(roots(identity)?, provider()).allow_unauthenticated().build().map_err(tls)?;
     let verifier = Arc::new(DialerVerifier { inner, cluster: identity.cluster });
     let mut config = rustls::ServerConfig::builder_with_provider(provider())

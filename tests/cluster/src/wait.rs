@@ -25,7 +25,9 @@ pub async fn within<T, W: Debug>(bound: Duration, what: &str, mut look: impl Asy
     loop {
         match look().await {
             Ok(seen) => return seen,
-            Err(instead) if Instant::now() >= end => panic!("not within {} s: {what}; seen last: {instead:?}", bound.as_secs()),
+            Err(instead) if Instant::now() >= end => {
+                panic!("not within {} s: {what}; seen last: {instead:?}", bound.as_secs())
+            }
             Err(_) => tokio::time::sleep(GLANCE).await,
         }
     }

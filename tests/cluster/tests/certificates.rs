@@ -55,7 +55,9 @@ async fn a_certificate_that_ends_soon_is_said_and_renewed_without_a_restart() {
     cluster.hang_up(0);
     eventually(
         "it says so",
-        async || if cluster.log(0).contains("the new certificates are in use") { Ok(()) } else { Err(cluster.log(0)) },
+        async || {
+            if cluster.log(0).contains("the new certificates are in use") { Ok(()) } else { Err(cluster.log(0)) }
+        },
     )
     .await;
     assert!(shown(&cluster, 0).await > today + 399 * DAY);
@@ -66,7 +68,9 @@ async fn a_certificate_that_ends_soon_is_said_and_renewed_without_a_restart() {
     std::fs::write(cluster.files.dir.join("n1.pem"), &other.cert_pem).unwrap();
     std::fs::write(cluster.files.dir.join("n1.key"), &other.key_pem).unwrap();
     cluster.hang_up(0);
-    let refused = async || if cluster.log(0).contains("the certificate files are not used: ") { Ok(()) } else { Err(cluster.log(0)) };
+    let refused = async || {
+        if cluster.log(0).contains("the certificate files are not used: ") { Ok(()) } else { Err(cluster.log(0)) }
+    };
     eventually("it says so", refused).await;
     assert!(status(0)["warnings"].to_string().contains("the certificates on the disk are not in use"), "{}", status(0));
     assert!(shown(&cluster, 0).await > today + 399 * DAY);
@@ -94,7 +98,9 @@ async fn a_certificate_that_has_ended_is_named_on_both_sides() {
     let error = expired.connect_peer(cluster.address(0), &name("n1")).await.unwrap_err();
     assert!(matches!(error, Error::CertificateRefused { .. }), "{error:?}");
     assert!(error.to_string().contains("it has expired, or one of the two machines has a wrong clock"), "{error}");
-    let log = async || if cluster.log(0).contains("it has to be renewed with `rejoin cert`") { Ok(()) } else { Err(cluster.log(0)) };
+    let log = async || {
+        if cluster.log(0).contains("it has to be renewed with `rejoin cert`") { Ok(()) } else { Err(cluster.log(0)) }
+    };
     eventually("the node says so too", log).await;
 
     let client = Identity::client(cluster.files.ca.cert_pem(), None).unwrap();

@@ -132,7 +132,9 @@ fn message(envelope: &PeerEnvelope) -> String {
             format!("replicate {dot} {}", object(&message.state))
         }
         PeerBody::Replicated { outcome: Ok(Absorbed::Stored), .. } => "stored".to_owned(),
-        PeerBody::Replicated { outcome: Ok(Absorbed::Superseded(seen)), .. } => format!("superseded by {}", vector(seen)),
+        PeerBody::Replicated { outcome: Ok(Absorbed::Superseded(seen)), .. } => {
+            format!("superseded by {}", vector(seen))
+        }
         PeerBody::Replicated { outcome: Err(code), .. } => format!("refused: {code:?}"),
         PeerBody::Observed { actor, counter } => {
             format!("OBJECTS: actor {:04x} of p{} has used {counter}, not only below {}", actor.actor.0 >> 48, actor.partition, actor.next)

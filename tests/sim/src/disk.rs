@@ -286,7 +286,9 @@ impl Disk {
 
     /// Remembers the put that a change holds, if it holds one.
     fn notice_put(&mut self, rows: &[Row]) {
-        let Some(retry) = rows.iter().find(|row| row.space == Space::Pinned && row.key.first() == Some(&RETRY)) else { return };
+        let Some(retry) = rows.iter().find(|row| row.space == Space::Pinned && row.key.first() == Some(&RETRY)) else {
+            return;
+        };
         let object = rows.iter().find(|row| row.space == Space::Objects);
         if let (Some(row), Some(Row { key, value: Some(object), .. })) = (&retry.value, object) {
             let RetryRow { dot, .. } = codec::decode(row).expect("a retry row as it is kept");

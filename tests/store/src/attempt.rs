@@ -93,7 +93,9 @@ impl<'a> Attempt<'a> {
             }
             Step::Stop => {
                 let made = self.model.made();
-                let Some(Node { data, store, .. }) = self.node.take() else { return Err(Stopped::of("there is no node")) };
+                let Some(Node { data, store, .. }) = self.node.take() else {
+                    return Err(Stopped::of("there is no node"));
+                };
                 goes_on(store.close())?;
                 self.model.commit(made);
                 self.model.sync(made);

@@ -179,7 +179,9 @@ async fn bucket(client: &Client, args: &BenchArgs, mode: Mode) -> Result<String,
     let name = named.unwrap_or_else(|| format!("bench-{shape}-{}", if durability == Durability::Fsync { "fsync" } else { "os" }));
     let admin = client.admin();
     match admin.bucket(&name).await {
-        Ok(there) if there.props.durability == durability && there.props.plugin.is_some() == (mode == Mode::Conflict) => return Ok(name),
+        Ok(there) if there.props.durability == durability && there.props.plugin.is_some() == (mode == Mode::Conflict) => {
+            return Ok(name);
+        }
         Ok(_) => {
             let what = format!(
                 "bucket {name} does not fit this run: its durability differs, or it has a plugin where the run needs none, or none where it needs one"

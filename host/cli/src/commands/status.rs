@@ -35,7 +35,9 @@ fn can_lose((reads, writes): (i16, i16)) -> String {
     let nodes = |count: i16| if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
     match (reads, writes) {
         (0, 0) => "can lose no node without losing reads and writes of some keys".into(),
-        (reads, writes) if reads.min(writes) > 0 => format!("can lose {} without losing reads or writes", nodes(reads.min(writes))),
+        (reads, writes) if reads.min(writes) > 0 => {
+            format!("can lose {} without losing reads or writes", nodes(reads.min(writes)))
+        }
         (..0, ..0) => "some keys can be neither read nor written now".into(),
         (..0, _) => "some keys cannot be read now".into(),
         (_, ..0) => "some keys cannot be written now".into(),

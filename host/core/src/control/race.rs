@@ -32,7 +32,9 @@ pub(super) fn renumbers(known: &Record, record: &Record) -> bool {
 
 /// The record that keeps a bucket which has lost its name, and its name now: the same on every node that makes it.
 pub(super) fn kept(loser: &Record) -> Option<(Name, Record)> {
-    let (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, .. }) = (&loser.key, &loser.body) else { return None };
+    let (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, .. }) = (&loser.key, &loser.body) else {
+        return None;
+    };
     let short = name.as_str().get(..KEPT_NAME).unwrap_or(name.as_str());
     let name = Name::new(alloc::format!("{short}.lost-{id}")).ok()?;
     let key = RecordKey::Bucket(*tenant, name.clone());

@@ -346,12 +346,14 @@ impl Shard {
                 self.with_op(turn, op.number, |shard, turn, op| shard.read_answered(turn, op, answer));
             }
             PeerBody::Replicate(message) => self.serve_replicate(turn, from, trace, message),
-            PeerBody::Replicated { op, outcome, .. } => self.with_op(turn, op.number, |shard, turn, op| match outcome {
-                Ok(Absorbed::Stored) => shard.write_acked(turn, op, from),
-                Ok(Absorbed::Superseded(seen)) => shard.write_superseded(turn, op, from, &seen),
-                // Rule: refusals do not count.
-                Err(code) => shard.node_failed(turn, op, from, &rejoin_proto::peer::refusal(code)),
-            }),
+            PeerBody::Replicated { op, outcome, .. } => {
+                self.with_op(turn, op.number, |shard, turn, op| match outcome {
+                    Ok(Absorbed::Stored) => shard.write_acked(turn, op, from),
+                    Ok(Absorbed::Superseded(seen)) => shard.write_superseded(turn, op, from, &seen),
+                    // Rule: refusals do not count.
+                    Err(code) => shard.node_failed(turn, op, from, &rejoin_proto::peer::refusal(code)),
+                })
+            }
             PeerBody::Observed { actor, counter } => self.objected(turn, actor, counter),
             // The catalog and modules are the control machine's and the shell's.
             PeerBody::CatalogSummary(_)

@@ -174,7 +174,9 @@ impl Op {
             Work::Starting | Work::Validate(_) => false,
             Work::Forward { to, .. } => *to == node,
             Work::Read(read) => read.tally.is_waiting_for(node),
-            Work::Write(write) => matches!(&write.phase, WritePhase::Replicating { tally, .. } if tally.is_waiting_for(node)),
+            Work::Write(write) => {
+                matches!(&write.phase, WritePhase::Replicating { tally, .. } if tally.is_waiting_for(node))
+            }
         }
     }
 

@@ -163,7 +163,9 @@ impl Shard {
     pub(super) fn store_error(&self, code: ErrorCode) -> Reply {
         let name = self.view.node_name(self.config.node);
         let message = match code {
-            ErrorCode::DiskFull => format!("the disk of {name} is full: writes are refused until there is room, reads go on"),
+            ErrorCode::DiskFull => {
+                format!("the disk of {name} is full: writes are refused until there is room, reads go on")
+            }
             ErrorCode::Overloaded => {
                 format!("the store of {name} is behind its flushes, or out of file descriptors or memory; nothing was written")
             }

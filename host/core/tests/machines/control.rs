@@ -1,137 +1,21 @@
 //! The catalog: changes race to one winner, and who was away learns.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use rejoin_core::control::{
-    CHANGE_WAIT_US, Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, MAX_RECORDS, Published, SAVE_AGAIN_US, Wait,
-    plugin_record,
+    CHANGE_WAIT_US, Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, MAX_RECORDS, SAVE_AGAIN_US, Wait, plugin_record,
 };
 use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
-use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Name, NodeId, PluginDigest};
 
+use crate::support::catalog::{LONG_US, Nodes};
 use crate::support::{name, tenant};
-
-/// How long a change waits for all nodes in these tests.
-const LONG_US: u64 = 10_000_000;
 
 fn nobody() -> Wait {
     Wait { all: BTreeSet::new(), until_us: 0 }
-}
-
-/// Control machines with a wire between them.
-struct Nodes {
-    all: Vec<Control>,
-    wire: VecDeque<(usize, usize, PeerBody)>,
-    answers: Vec<(u64, Result<Published, ErrorReply>)>,
-    overruled: Vec<(Record, Option<Name>)>,
-    /// Which node has come to contain whose catalog.
-    agreed: Vec<(usize, usize)>,
-    /// The nodes without room on their disks.
-    full: BTreeSet<usize>,
-    /// What each would find at a restart.
-    kept: Vec<Catalog>,
-    now_us: u64,
-    wall_ms: u64,
-    delivered: usize,
-}
-
-impl Nodes {
-    fn new(count: usize) -> Self {
-        let all = (0..count).map(|_| Control::new(Default::default())).collect();
-        Self {
-            all,
-            wire: VecDeque::new(),
-            answers: Vec::new(),
-            overruled: Vec::new(),
-            agreed: Vec::new(),
-            full: BTreeSet::new(),
-            kept: vec![Catalog::default(); count],
-            now_us: 0,
-            wall_ms: 1000,
-            delivered: 0,
-        }
-    }
-
-    fn connected(count: usize) -> Self {
-        let mut nodes = Self::new(count);
-        (0..count).for_each(|a| (0..a).for_each(|b| nodes.connect(a, b)));
-        nodes
-    }
-
-    fn event(&mut self, to: usize, event: CatalogEvent) {
-        let mut effects = Vec::new();
-        self.all[to].handle(self.now_us, self.wall_ms, event, &mut effects);
-        if effects.last() == Some(&CatalogEffect::Save) {
-            let full = ErrorReply::new(ErrorCode::DiskFull, "the disk is full");
-            let saved = if self.full.contains(&to) { Err(full) } else { Ok(()) };
-            if saved.is_ok() {
-                self.kept[to] = self.all[to].catalog();
-            }
-            self.all[to].handle(self.now_us, self.wall_ms, CatalogEvent::Saved(saved), &mut effects);
-        }
-        for effect in effects {
-            match effect {
-                CatalogEffect::Save | CatalogEffect::Changed => {}
-                CatalogEffect::Send(peer, body) => self.wire.push_back((to, peer.0 as usize, body)),
-                CatalogEffect::Answer(call, result) => self.answers.push((call, result)),
-                CatalogEffect::CaughtUp(peer) => self.agreed.push((to, peer.0 as usize)),
-                CatalogEffect::Overruled { lost, kept } => self.overruled.push((lost, kept)),
-            }
-        }
-    }
-
-    fn connect(&mut self, a: usize, b: usize) {
-        let (of_a, of_b) = (self.all[a].digest(), self.all[b].digest());
-        self.event(a, CatalogEvent::PeerUp(NodeId(b as u64), of_b));
-        self.event(b, CatalogEvent::PeerUp(NodeId(a as u64), of_a));
-        self.deliver();
-    }
-
-    fn cut(&mut self, a: usize, b: usize) {
-        self.event(a, CatalogEvent::PeerDown(NodeId(b as u64)));
-        self.event(b, CatalogEvent::PeerDown(NodeId(a as u64)));
-    }
-
-    fn deliver(&mut self) {
-        while self.deliver_one() {}
-    }
-
-    fn deliver_one(&mut self) -> bool {
-        let Some((from, to, body)) = self.wire.pop_front() else { return false };
-        self.delivered += 1;
-        assert!(self.delivered < 10_000, "the nodes never stop talking");
-        self.event(to, CatalogEvent::Peer(NodeId(from as u64), body));
-        true
-    }
-
-    fn change(&mut self, at: usize, call: u64, change: CatalogChange) {
-        let all = (0..self.all.len()).filter(|other| *other != at).map(|other| NodeId(other as u64)).collect();
-        self.event(at, CatalogEvent::Change(call, change, Wait { all, until_us: self.now_us + LONG_US }));
-    }
-
-    fn answer(&mut self, call: u64) -> Result<Record, ErrorReply> {
-        self.published(call).map(|published| published.record)
-    }
-
-    fn published(&mut self, call: u64) -> Result<Published, ErrorReply> {
-        let at = self.answers.iter().position(|(of, _)| *of == call).expect("an answer");
-        self.answers.remove(at).1
-    }
-
-    /// A bucket of the shop as one node has it.
-    fn bucket(&self, at: usize, bucket: &str) -> (BucketId, u8) {
-        match &self.all[at].get(&RecordKey::Bucket(tenant(), name(bucket))).expect("a bucket").body {
-            RecordBody::Bucket { id, props } => (*id, props.n),
-            other => panic!("a bucket was expected, not {other:?}"),
-        }
-    }
-
-    fn agree(&self) -> bool {
-        self.all.windows(2).all(|pair| pair[0].catalog() == pair[1].catalog() && pair[0].digest() == pair[1].digest())
-    }
 }
 
 fn create(bucket: &str, siblings: u16) -> CatalogChange {

@@ -211,7 +211,9 @@ impl Cluster {
 
     /// Delivers the first message on the wire that is one of those.
     pub(crate) fn deliver_one(&mut self, which: impl Fn(NodeId, NodeId, &PeerBody) -> bool) -> bool {
-        let Some(at) = self.wire.iter().position(|(from, to, envelope)| which(*from, *to, &envelope.body)) else { return false };
+        let Some(at) = self.wire.iter().position(|(from, to, envelope)| which(*from, *to, &envelope.body)) else {
+            return false;
+        };
         let (from, to, envelope) = self.wire.remove(at).expect("it was found");
         let bytes = codec::encode(&envelope);
         let envelope = codec::decode(&bytes).expect("what is sent can be read");

@@ -1,7 +1,8 @@
-//! A cluster of the real shards, driven by hand: an in-memory store per node, messages that are delivered one by one,
-//! and barriers that are honoured as the shell honours them.
-#![allow(dead_code)] // Each room of tests uses its part.
+//! Clusters of real shards and of real control machines, driven by hand: an in-memory store per node, messages that are
+//! delivered one by one, and barriers that are honoured as the shell honours them.
+#![allow(dead_code)] // Each test file uses its part.
 
+pub(crate) mod catalog;
 pub(crate) mod cluster;
 pub(crate) mod merge;
 pub(crate) mod store;

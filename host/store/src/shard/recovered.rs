@@ -81,7 +81,9 @@ impl Recovered {
         rewrite(disk, &paths.journal, &self.replayed.unsynced)?;
         let end = self.replayed.end;
         // Without a mark there is a loss, which is saved and stays so.
-        let Some(mark) = self.mark.filter(|mark| !self.replayed.unsynced.is_empty() || mark.index != end.index) else { return Ok(()) };
+        let Some(mark) = self.mark.filter(|mark| !self.replayed.unsynced.is_empty() || mark.index != end.index) else {
+            return Ok(());
+        };
         MarkFile::replace(disk, &paths.mark, Mark { index: end.index, chain: end.chain, ..mark }).map(drop)
     }
 

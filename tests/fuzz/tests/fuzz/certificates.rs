@@ -62,7 +62,9 @@ fn names(text: &str) {
             let as_node = Identity::node(MADE.ca.cert_pem(), &cert.pem(), &MADE.key.serialize_pem());
             assert_eq!(as_node.is_ok(), matches!(subject.role, Role::Node(_)), "only a node passes for one");
         }
-        (Err(Error::WrongCluster { found, .. }), Some((cluster, _))) => assert!(found.to_string() == cluster && found != CLUSTER),
+        (Err(Error::WrongCluster { found, .. }), Some((cluster, _))) => {
+            assert!(found.to_string() == cluster && found != CLUSTER)
+        }
         (Err(Error::NoIdentity), None) => {}
         (found, expected) => panic!("{found:?} where {expected:?} was expected"),
     }

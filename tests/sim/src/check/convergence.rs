@@ -101,7 +101,9 @@ impl Model {
         for one in &self.live {
             let holder = object.entries.iter().find(|entry| entry.dots.contains(one.dot));
             match holder {
-                None if !one.is_tombstone() && !one.has_expired(wall_ms) => return Some(format!("nothing speaks for {:?}", one.entry)),
+                None if !one.is_tombstone() && !one.has_expired(wall_ms) => {
+                    return Some(format!("nothing speaks for {:?}", one.entry));
+                }
                 Some(holder) if one.is_tombstone() && *holder != one.entry => {
                     return Some(format!("a value speaks for the delete {:?}", one.dot));
                 }
@@ -127,8 +129,9 @@ impl Landed {
         let (dot, write) = (minted.dot, first_attempt(index.run, minted.call));
         // A create's own reply is all that tells what it had found. That names its own dot too, which it does not
         // replace.
-        let before_itself =
-            |known: Dot| if known.actor == dot.actor { Dot { counter: known.counter.min(dot.counter - 1), ..known } } else { known };
+        let before_itself = |known: Dot| {
+            if known.actor == dot.actor { Dot { counter: known.counter.min(dot.counter - 1), ..known } } else { known }
+        };
         let told = index.seen(write)?;
         let mut seen: VersionVector = told.iter().map(before_itself).collect();
         // What the bound took from the context was not replaced.

@@ -71,7 +71,9 @@ fn owners(index: &Index<'_>, findings: &mut Vec<Finding>) {
             }
         }
         for held in by_key.finals.iter().map(|&at| &index.run.finals[at]) {
-            let Some(object) = held.object.as_ref().filter(|object| !object.context.covers(&acknowledged)) else { continue };
+            let Some(object) = held.object.as_ref().filter(|object| !object.context.covers(&acknowledged)) else {
+                continue;
+            };
             let evidence = format!("owner {} has seen {:?} in the end, and {acknowledged:?} was acknowledged", held.node, object.context);
             findings.push(Finding { checker: NAME, key: Some(key as u32), evidence });
         }

@@ -77,7 +77,9 @@ impl World {
     pub(super) fn let_go(&mut self, at: NodeIndex, peer: NodeIndex, connection: u32) {
         let id = self.keys.node(peer);
         let node = &self.nodes[usize::from(at)];
-        let Some(running) = node.running.as_ref().filter(|running| running.open.contains_key(&connection)) else { return };
+        let Some(running) = node.running.as_ref().filter(|running| running.open.contains_key(&connection)) else {
+            return;
+        };
         if running.shards.iter().any(|task| task.batch.shard().waits_for(id)) {
             let life = node.life;
             return self.plan_in(GLANCE_US, Occurrence::LetGo { node: at, life, peer, connection });

@@ -194,7 +194,9 @@ impl Tree {
         let version = tree.current_version();
         let tables: Vec<u64> = match Leveled::default().choose(&version, tree.tree_config(), &Default::default()) {
             Choice::DoNothing => return None,
-            Choice::Move(input) => return Some(DueCompaction { tables: input.table_ids.into_iter().collect(), bytes: MARGIN }),
+            Choice::Move(input) => {
+                return Some(DueCompaction { tables: input.table_ids.into_iter().collect(), bytes: MARGIN });
+            }
             Choice::Merge(input) => input.table_ids.into_iter().collect(),
             Choice::Drop(tables) => tables.into_iter().collect(),
         };

@@ -156,7 +156,9 @@ fn line(table: &DamagedTable, lost: &[LostRange]) -> String {
     match lost {
         [] => format!("table {id} was damaged ({why}); all of its rows could be read and were written anew"),
         [one] => format!("table {id} is damaged ({why}); lost are the {one}"),
-        [first, rest @ ..] => format!("table {id} is damaged ({why}); lost are the {first}, and {} further ranges", rest.len()),
+        [first, rest @ ..] => {
+            format!("table {id} is damaged ({why}); lost are the {first}, and {} further ranges", rest.len())
+        }
     }
 }
 

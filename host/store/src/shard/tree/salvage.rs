@@ -104,11 +104,15 @@ struct TableBounds {
 impl TableBounds {
     fn read(bytes: &[u8], meta: Option<Range<usize>>, damaged: &DamagedTable) -> Self {
         let known = || Self { upto: damaged.upto, between: damaged.between.clone() };
-        let Some((block, BlockType::Meta, _)) = meta.and_then(|place| block_at(bytes.get(place)?)) else { return known() };
+        let Some((block, BlockType::Meta, _)) = meta.and_then(|place| block_at(bytes.get(place)?)) else {
+            return known();
+        };
         let meta = DataBlock::new(block);
         let fact = |name: &[u8]| meta.point_read(name, SeqNo::MAX).map(|row| Bytes::copy_from_slice(&row.value));
         let highest = fact(b"seqno#max").and_then(|word| Some(SeqNo::from_le_bytes(word[..].try_into().ok()?)));
-        let (Some(first), Some(last), Some(highest)) = (fact(b"key#min"), fact(b"key#max"), highest) else { return known() };
+        let (Some(first), Some(last), Some(highest)) = (fact(b"key#min"), fact(b"key#max"), highest) else {
+            return known();
+        };
         let upto = highest.saturating_add(damaged.entry.seqno);
         Self { upto, between: (Bound::Included(first), Bound::Included(last)) }
     }

@@ -46,7 +46,9 @@ fn property(bytes: &[u8]) {
     let state = disk.read(path("STATE"));
     disk.write(path("STATE"), &wrapped(bytes));
     match open() {
-        Ok((_, start)) => assert!(start.first == says("made false") && (!start.clean || says("clean true")), "{start:?} of {text}"),
+        Ok((_, start)) => {
+            assert!(start.first == says("made false") && (!start.clean || says("clean true")), "{start:?} of {text}")
+        }
         Err(error) => assert!(matches!(error, OpenError::File(FileError::Damaged { .. })), "{error}"),
     }
     disk.write(path("STATE"), &state);
