@@ -42,7 +42,11 @@ from_fault!(operator);
 impl<T: Merger> merger::Guest for Adapter<T> {
     fn merge(key: Vec<u8>, siblings: Vec<merger::Sibling>) -> Result<Vec<u8>, merger::Fault> {
         install_panic_hook();
-        let lend = |sibling: merger::Sibling| Sibling { value: sibling.value, stamp_ms: sibling.stamp_ms, writer: sibling.writer };
+        let lend = |sibling: merger::Sibling| Sibling {
+            value: sibling.value,
+            stamp_ms: sibling.stamp_ms,
+            writer: sibling.writer,
+        };
         let siblings: Vec<Sibling> = siblings.into_iter().map(lend).collect();
         T::merge(&key, &siblings).map_err(Into::into)
     }
@@ -56,7 +60,12 @@ impl<T: Validator> validator::Guest for Adapter<T> {
 }
 
 impl<T: Operator> operator::Guest for Adapter<T> {
-    fn apply(key: Vec<u8>, state: Option<Vec<u8>>, operation: Vec<u8>, dot: operator::Dot) -> Result<Vec<u8>, operator::Fault> {
+    fn apply(
+        key: Vec<u8>,
+        state: Option<Vec<u8>>,
+        operation: Vec<u8>,
+        dot: operator::Dot,
+    ) -> Result<Vec<u8>, operator::Fault> {
         install_panic_hook();
         let dot = Dot { actor: dot.actor, counter: dot.counter };
         T::apply(&key, state.as_deref(), &operation, dot).map_err(Into::into)

@@ -24,8 +24,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
-    VariantAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, VariantAccess, Visitor,
 };
 
 /// The largest whole number that every JSON reader represents exactly, 2^53.
@@ -59,7 +59,11 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         self.0.deserialize_option(Guard(visitor))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, D::Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -192,7 +196,11 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Strict<A> {
         self.0.tuple_variant(len, Guard(visitor))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, A::Error> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, A::Error> {
         // Read as any content: serde_json's own method would accept an array in place of the fields.
         self.0.newtype_variant_seed(Fields { fields, visitor })
     }
@@ -287,7 +295,10 @@ mod tests {
     #[test]
     fn what_is_plain_is_read_as_serde_json_reads_it() {
         let json = br#" {"b":["Nothing",{"Dot":{"x":1}},{"Line":[{"x":1,"y":2},{"y":null,"x":3}]}],"a":[{"Circle":{"radius":-4,"middle":{"x":5}}}]} "#;
-        assert_eq!(from_slice::<Wrapped>(json).expect("plain"), serde_json::from_slice::<Wrapped>(json).expect("plain"));
+        assert_eq!(
+            from_slice::<Wrapped>(json).expect("plain"),
+            serde_json::from_slice::<Wrapped>(json).expect("plain")
+        );
         let json = br#"{"null":null,"true":true,"text":"\u00e9\ud83d\ude00","numbers":[0,-1,9007199254740992,-9007199254740992],"c":{"b":{},"a":[]}}"#;
         assert_eq!(from_slice::<Value>(json).expect("plain"), serde_json::from_slice::<Value>(json).expect("plain"));
     }
@@ -313,8 +324,18 @@ mod tests {
 
     #[test]
     fn a_number_that_readers_could_round_or_spell_otherwise_is_refused() {
-        for number in ["1.0", "1e2", "-0", "-0.0", "0.5", "1E400", "9007199254740993", "-9007199254740993", "18446744073709551616", "1e999"]
-        {
+        for number in [
+            "1.0",
+            "1e2",
+            "-0",
+            "-0.0",
+            "0.5",
+            "1E400",
+            "9007199254740993",
+            "-9007199254740993",
+            "18446744073709551616",
+            "1e999",
+        ] {
             for json in [number.to_owned(), format!("[{number}]"), format!("{{\"a\":{number}}}")] {
                 refused::<Value>(&json);
             }
@@ -336,9 +357,19 @@ mod tests {
 
     #[test]
     fn broken_text_depth_and_what_follows_are_refused() {
-        for json in
-            [r#""\ud800""#, r#""\udc00\ud800""#, r#"{"\ud800":1}"#, "{} {}", "1,", "\u{feff}1", "", "[1,]", "{\"a\":1,}", "'a'", "/**/1"]
-        {
+        for json in [
+            r#""\ud800""#,
+            r#""\udc00\ud800""#,
+            r#"{"\ud800":1}"#,
+            "{} {}",
+            "1,",
+            "\u{feff}1",
+            "",
+            "[1,]",
+            "{\"a\":1,}",
+            "'a'",
+            "/**/1",
+        ] {
             refused::<Value>(json);
         }
         assert!(from_slice::<Value>(b"\"\xc3\x28\"").is_err() && from_slice::<Value>(b"{\"\xff\":1}").is_err());

@@ -58,9 +58,14 @@ impl<T: Validator> Native<T> {
 impl<T: Merger> rejoin_laws::Merge for Native<T> {
     /// A panic counts as a trap, which it would be in WebAssembly.
     fn merge(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
-        let lend = |one: &rejoin_laws::Sibling| Sibling { value: one.value.clone(), stamp_ms: one.stamp_ms, writer: one.writer };
+        let lend = |one: &rejoin_laws::Sibling| Sibling {
+            value: one.value.clone(),
+            stamp_ms: one.stamp_ms,
+            writer: one.writer,
+        };
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
-        let answer = catch_unwind(|| T::merge(key, &siblings)).map_err(|panic| MergeError::Trapped(panic_message(&*panic)))?;
+        let answer =
+            catch_unwind(|| T::merge(key, &siblings)).map_err(|panic| MergeError::Trapped(panic_message(&*panic)))?;
         answer.map_err(failure)
     }
 

@@ -20,7 +20,9 @@ pub(crate) fn record() {
 fn write_record(info: &PanicHookInfo<'_>) {
     let mut text = Text { bytes: [0; TEXT_BYTES], len: 0 };
     let message = info.payload().downcast_ref::<&str>().copied();
-    let message = message.or_else(|| info.payload().downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message");
+    let message = message
+        .or_else(|| info.payload().downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message");
     // The text is cut where the record ends, which is no error.
     let _ = match info.location() {
         Some(place) => write!(text, "{}:{}:{}: {message}", place.file(), place.line(), place.column()),

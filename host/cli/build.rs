@@ -60,19 +60,47 @@ fn require_target(root: &Path) -> Result<(), String> {
     let output = Command::new(&rustc).current_dir(root).args(["--print", "target-libdir", "--target", TARGET]).output();
     let output = output.map_err(|why| format!("{} cannot be run: {why}", rustc.display()))?;
     let libraries = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let installed = output.status.success() && std::fs::read_dir(libraries).is_ok_and(|mut entries| entries.next().is_some());
-    if installed { Ok(()) } else { Err(format!("the {TARGET} target is not installed: run `rustup target add {TARGET}`")) }
+    let installed =
+        output.status.success() && std::fs::read_dir(libraries).is_ok_and(|mut entries| entries.next().is_some());
+    if installed {
+        Ok(())
+    } else {
+        Err(format!("the {TARGET} target is not installed: run `rustup target add {TARGET}`"))
+    }
 }
 
 fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(variable("CARGO")?);
-    cargo.current_dir(root).args(["build", "--lib", "-p", "rejoin-plugin-cart", "--profile", "guest", "--target", TARGET, "--target-dir"]);
+    cargo.current_dir(root).args([
+        "build",
+        "--lib",
+        "-p",
+        "rejoin-plugin-cart",
+        "--profile",
+        "guest",
+        "--target",
+        TARGET,
+        "--target-dir",
+    ]);
     cargo.arg(target_dir).stdin(Stdio::null());
     // Variables of the outer cargo (or clippy) configure the host build, not the guest.
     let keep = ["CARGO", "CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_PROXY"];
     let ours = |name: &str| {
-        (name.starts_with("CARGO") && !keep.contains(&name) && !name.starts_with("CARGO_REGISTRIES_") && !name.starts_with("CARGO_SOURCE_"))
-            || ["RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "MAKEFLAGS", "MFLAGS", "CLIPPY_ARGS", "TARGET", "HOST", "PROFILE"].contains(&name)
+        (name.starts_with("CARGO")
+            && !keep.contains(&name)
+            && !name.starts_with("CARGO_REGISTRIES_")
+            && !name.starts_with("CARGO_SOURCE_"))
+            || [
+                "RUSTFLAGS",
+                "RUSTC_WORKSPACE_WRAPPER",
+                "MAKEFLAGS",
+                "MFLAGS",
+                "CLIPPY_ARGS",
+                "TARGET",
+                "HOST",
+                "PROFILE",
+            ]
+            .contains(&name)
     };
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(ours) {
@@ -84,7 +112,9 @@ fn build(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let why = said.lines().filter(|line| line.contains("error")).collect::<Vec<_>>().join("\n");
-        return Err(format!("the cart plugin does not build: {why}; see `cargo build -p rejoin-plugin-cart --target {TARGET}`"));
+        return Err(format!(
+            "the cart plugin does not build: {why}; see `cargo build -p rejoin-plugin-cart --target {TARGET}`"
+        ));
     }
     Ok(target_dir.join(TARGET).join("guest/rejoin_plugin_cart.wasm"))
 }

@@ -19,8 +19,9 @@ fn main() {
     let mut sources = BTreeMap::new();
     read_sources(&core, &core, &mut sources);
     let mutants = read_mutants(&mutants);
-    let twin = splice::all(&sources, &mutants)
-        .unwrap_or_else(|problems| panic!("the mutants in tests/twin/mutants do not fit host/core/src any more:\n{}", problems.join("\n")));
+    let twin = splice::all(&sources, &mutants).unwrap_or_else(|problems| {
+        panic!("the mutants in tests/twin/mutants do not fit host/core/src any more:\n{}", problems.join("\n"))
+    });
     let root = out.join("src");
     // A file that the core no longer has must not stay behind.
     let _ = fs::remove_dir_all(&root);

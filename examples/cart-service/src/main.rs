@@ -43,7 +43,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<()> {
-    let client = Client::from_profile(&args.profile).await.with_context(|| format!("connecting by {}", args.profile.display()))?;
+    let client = Client::from_profile(&args.profile)
+        .await
+        .with_context(|| format!("connecting by {}", args.profile.display()))?;
     let carts = CartService::new(&client, &args.bucket, "shell")?;
     match args.command {
         Command::Show { user } => print(&user, &carts.show(&user).await?),

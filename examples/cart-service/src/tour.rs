@@ -26,7 +26,11 @@ async fn concurrent_adds(phone: &CartService, laptop: &CartService, user: &str) 
     on_laptop?;
     let cart = phone.show(user).await?;
     print(user, &cart);
-    ensure!(quantities(&cart) == [("apples", 3), ("pears", 1)], "both were added, yet the cart holds {:?}", cart.items());
+    ensure!(
+        quantities(&cart) == [("apples", 3), ("pears", 1)],
+        "both were added, yet the cart holds {:?}",
+        cart.items()
+    );
     Ok(())
 }
 

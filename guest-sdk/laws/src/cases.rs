@@ -64,7 +64,11 @@ impl Case {
         for _ in 0..count {
             let fresh = if collide { colliding(rng, base, size) } else { scattered(rng, size) };
             let twin = if collide && rng.one_in(4) { rng.pick(&inputs).cloned() } else { None };
-            inputs.push(twin.map_or(fresh.clone(), |twin| Input { stamp_ms: fresh.stamp_ms, writer: fresh.writer, ..twin }));
+            inputs.push(twin.map_or(fresh.clone(), |twin| Input {
+                stamp_ms: fresh.stamp_ms,
+                writer: fresh.writer,
+                ..twin
+            }));
         }
         if rng.one_in(4)
             && let Some(input) = inputs.last_mut()
@@ -88,7 +92,13 @@ fn colliding(rng: &mut Rng, base: u64, size: u32) -> Input {
 
 fn scattered(rng: &mut Rng, size: u32) -> Input {
     let seeds = draw_seeds(rng, Rng::next_u64);
-    Input { seeds, size: draw_size(rng, size), damage: None, stamp_ms: NOON_MS + rng.below(1 << 40), writer: rng.next_u64() }
+    Input {
+        seeds,
+        size: draw_size(rng, size),
+        damage: None,
+        stamp_ms: NOON_MS + rng.below(1 << 40),
+        writer: rng.next_u64(),
+    }
 }
 
 fn draw_seeds(rng: &mut Rng, mut seed: impl FnMut(&mut Rng) -> u64) -> Vec<u64> {
@@ -138,7 +148,8 @@ impl Case {
     /// # Errors
     /// As [`Input::build`].
     pub fn build(&self, merge: &dyn Merge, sampler: &dyn Sampler) -> Result<Trial, CaseError> {
-        let siblings = self.inputs.iter().map(|input| input.build(merge, sampler, &self.key)).collect::<Result<_, _>>()?;
+        let siblings =
+            self.inputs.iter().map(|input| input.build(merge, sampler, &self.key)).collect::<Result<_, _>>()?;
         let valid = sampler.draws_valid_values() && self.inputs.iter().all(|input| input.damage.is_none());
         Ok(Trial { key: self.key.clone(), siblings, valid })
     }

@@ -34,7 +34,15 @@ pub struct CheckConfig {
 
 impl Default for CheckConfig {
     fn default() -> Self {
-        Self { seed: 1, cases: 300, size: 12, collide: true, bucket: None, siblings: 32, shrink: Duration::from_secs(20) }
+        Self {
+            seed: 1,
+            cases: 300,
+            size: 12,
+            collide: true,
+            bucket: None,
+            siblings: 32,
+            shrink: Duration::from_secs(20),
+        }
     }
 }
 
@@ -64,7 +72,11 @@ pub struct LawStats {
 ///
 /// # Errors
 /// A shrunk [`Counterexample`] to the first law that does not hold.
-pub fn check(merge: &dyn Merge, sampler: &dyn Sampler, config: CheckConfig) -> Result<Vec<LawStats>, Box<Counterexample>> {
+pub fn check(
+    merge: &dyn Merge,
+    sampler: &dyn Sampler,
+    config: CheckConfig,
+) -> Result<Vec<LawStats>, Box<Counterexample>> {
     let tried = Law::ALL.into_iter().filter(|law| *law != Law::Limits || config.bucket.is_some());
     tried.map(|law| check_law(law, merge, sampler, config)).collect()
 }
@@ -73,7 +85,12 @@ pub fn check(merge: &dyn Merge, sampler: &dyn Sampler, config: CheckConfig) -> R
 ///
 /// # Errors
 /// A shrunk [`Counterexample`]. A sampler that gives no value, or always the same, is a counterexample too.
-pub fn check_law(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, config: CheckConfig) -> Result<LawStats, Box<Counterexample>> {
+pub fn check_law(
+    law: Law,
+    merge: &dyn Merge,
+    sampler: &dyn Sampler,
+    config: CheckConfig,
+) -> Result<LawStats, Box<Counterexample>> {
     check_law_with_progress(law, merge, sampler, config, &mut |_| {})
 }
 
@@ -121,7 +138,8 @@ pub fn check_law_with_progress(
             Verdict::Unjudged => {}
             Verdict::Broken(violation) => {
                 let budget = ShrinkBudget::new(law, config.shrink, watch);
-                let FailingCase { trial, violation, .. } = shrink(law, merge, sampler, FailingCase { case, trial, violation }, budget);
+                let FailingCase { trial, violation, .. } =
+                    shrink(law, merge, sampler, FailingCase { case, trial, violation }, budget);
                 return Err(Box::new(Counterexample { law, trial, violation, seed: config.seed }));
             }
         }

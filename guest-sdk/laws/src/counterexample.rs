@@ -32,7 +32,13 @@ impl std::error::Error for Counterexample {}
 
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the merge breaks the law of {} (found with seed {}): {}", self.law, self.seed, self.law.statement())?;
+        writeln!(
+            f,
+            "the merge breaks the law of {} (found with seed {}): {}",
+            self.law,
+            self.seed,
+            self.law.statement()
+        )?;
         writeln!(f, "  key:     {}", readable(&self.trial.key))?;
         for (index, sibling) in self.trial.siblings.iter().enumerate() {
             write_sibling(f, &format!("input {index}"), sibling)?;

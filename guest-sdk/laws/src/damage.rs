@@ -4,13 +4,26 @@ use crate::merge::Sampler;
 use crate::rng::Rng;
 
 /// Inputs that break careless parsers: empty, of other types, broken UTF-8, huge lengths, numbers out of range.
-const NASTY: [&[u8]; 12] =
-    [b"", b"\0", b"null", b"0", b"-1", b"1e999", b"[]", b"{}", b"\"", b"\xff\xfe\x00", &[0xff; 16], b"{\"a\":1,\"a\":2}"];
+const NASTY: [&[u8]; 12] = [
+    b"",
+    b"\0",
+    b"null",
+    b"0",
+    b"-1",
+    b"1e999",
+    b"[]",
+    b"{}",
+    b"\"",
+    b"\xff\xfe\x00",
+    &[0xff; 16],
+    b"{\"a\":1,\"a\":2}",
+];
 /// Nested brackets, enough to overflow the stack of a recursive parser.
 const DEEP: usize = 50_000;
 
 /// Bytes that no format reads: no UTF-8, and of lengths that no array of machine words has.
-const UNREADABLE: [&[u8]; 3] = [b"\xff\xfe\x80", b"\x80{\"\xc1:\xff", b"\xf8\x88\x80\x80\x80\xfe\xff\xc0\xaf\xf5\xee\xff\x81"];
+const UNREADABLE: [&[u8]; 3] =
+    [b"\xff\xfe\x80", b"\x80{\"\xc1:\xff", b"\xf8\x88\x80\x80\x80\xfe\xff\xc0\xaf\xf5\xee\xff\x81"];
 /// Damage from this seed on replaces the value by one of the [`UNREADABLE`] texts.
 pub(crate) const TO_UNREADABLE: u64 = 1 << 40;
 /// Damage from this seed on adds the member [`UNKNOWN`] to the value's first JSON object, its second, and so on.
@@ -83,7 +96,10 @@ pub(crate) fn damaged(value: &[u8], seed: u64) -> Vec<u8> {
         return with_unknown(value, nth);
     }
     if let Some(nth) = seed.checked_sub(TO_UNREADABLE) {
-        return UNREADABLE.get(usize::try_from(nth).unwrap_or(usize::MAX)).map(|text| text.to_vec()).unwrap_or_default();
+        return UNREADABLE
+            .get(usize::try_from(nth).unwrap_or(usize::MAX))
+            .map(|text| text.to_vec())
+            .unwrap_or_default();
     }
     let mut rng = Rng::new(seed);
     let mut bytes = value.to_vec();
@@ -169,12 +185,16 @@ mod tests {
     #[test]
     fn unreadable_texts_differ_and_are_no_text() {
         let all: BTreeSet<Vec<u8>> = (0..unreadable_texts()).map(|nth| damaged(b"7", TO_UNREADABLE + nth)).collect();
-        assert!(all.len() == 3 && all.iter().all(|text| is_unreadable(text) && str::from_utf8(text).is_err() && text.len() % 4 != 0));
+        assert!(
+            all.len() == 3
+                && all.iter().all(|text| is_unreadable(text) && str::from_utf8(text).is_err() && text.len() % 4 != 0)
+        );
     }
 
     #[test]
     fn raw_values_differ_and_grow_with_their_size() {
-        let draw = |size| (0..40).map(|seed| RawBytes.sample(seed, size).expect("it always has one")).collect::<BTreeSet<_>>();
+        let draw =
+            |size| (0..40).map(|seed| RawBytes.sample(seed, size).expect("it always has one")).collect::<BTreeSet<_>>();
         assert!(draw(9).len() > 20);
         assert!(draw(1_000).iter().any(|value| value.len() >= 1_000));
         assert!(!RawBytes.draws_valid_values());

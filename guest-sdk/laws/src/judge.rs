@@ -130,7 +130,9 @@ fn same(equation: &str, left: MergeResult, right: MergeResult) -> Result<(), Not
     match (&left, &right) {
         (Ok(one), Ok(two)) if one == two => Ok(()),
         (Err(_), Err(_)) => Err(NotHeld::Unjudged),
-        _ if answers(&left) && answers(&right) => Err(NotHeld::Broken(Violation::Differ { equation: equation.into(), left, right })),
+        _ if answers(&left) && answers(&right) => {
+            Err(NotHeld::Broken(Violation::Differ { equation: equation.into(), left, right }))
+        }
         _ => Err(NotHeld::Unjudged),
     }
 }
@@ -167,7 +169,11 @@ fn bracketing(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(),
 fn idempotence(merge: &dyn Merge, key: &[u8], sibling: &Sibling) -> Result<(), NotHeld> {
     let canonical = canonical(merge, key, sibling)?;
     let value = canonical.value.clone();
-    same("m(a',a') = a', where a' = m(a,a)", merge.merge(key, &[canonical.clone(), canonical.clone()]), Ok(value.clone()))?;
+    same(
+        "m(a',a') = a', where a' = m(a,a)",
+        merge.merge(key, &[canonical.clone(), canonical.clone()]),
+        Ok(value.clone()),
+    )?;
     same("m(a,a') = a', where a' = m(a,a)", merge.merge(key, &[sibling.clone(), canonical]), Ok(value))
 }
 
@@ -200,7 +206,11 @@ fn replay(merge: &dyn Merge, key: &[u8], siblings: &[Sibling]) -> Result<(), Not
     if first == again {
         return Ok(());
     }
-    Err(NotHeld::Broken(Violation::Differ { equation: "m(all) = m(all), asked again elsewhere".into(), left: first, right: again }))
+    Err(NotHeld::Broken(Violation::Differ {
+        equation: "m(all) = m(all), asked again elsewhere".into(),
+        left: first,
+        right: again,
+    }))
 }
 
 /// A merge of large values must not trap or exceed its fuel and memory. Its result may be too large.

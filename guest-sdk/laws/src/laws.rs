@@ -81,12 +81,18 @@ impl Law {
             Self::Totality => {
                 "keys with such siblings are never merged, and readers get all of them; or a part of a value is lost without a word."
             }
-            Self::Permutation => "siblings may come in another order on another replica: replicas show different values.",
-            Self::Bracketing => "replicas merge values that others have already merged, in any grouping: replicas show different values.",
+            Self::Permutation => {
+                "siblings may come in another order on another replica: replicas show different values."
+            }
+            Self::Bracketing => {
+                "replicas merge values that others have already merged, in any grouping: replicas show different values."
+            }
             Self::Idempotence => "a value that is merged again changes again, so replicas never agree.",
             Self::Absorption => "a replica that was away brings a value that was already merged, and it counts twice.",
             Self::Growth => "values grow with every merge, until the object reaches its limit in bytes.",
-            Self::Replay => "nodes return different values for the same siblings, and a merge cannot be repeated to find out what it did.",
+            Self::Replay => {
+                "nodes return different values for the same siblings, and a merge cannot be repeated to find out what it did."
+            }
             Self::Limits => "keys with many writers, which have the most and the largest siblings, are not merged.",
         }
     }
@@ -109,11 +115,17 @@ impl Law {
                  stamp, then the value. A merged value has the latest stamp of its inputs and the largest of their writers, so a merge \
                  that decides by the writer breaks this law."
             }
-            Self::Idempotence => "join sets or take maxima instead of adding or appending; count the elements of a set of tagged writes.",
-            Self::Absorption => "let the result remember its inputs: as a set of tags, or as a counter for each writer.",
+            Self::Idempotence => {
+                "join sets or take maxima instead of adding or appending; count the elements of a set of tagged writes."
+            }
+            Self::Absorption => {
+                "let the result remember its inputs: as a set of tags, or as a counter for each writer."
+            }
             Self::Growth => "drop what the merged value no longer needs.",
             Self::Replay => "iterate in a fixed order (BTreeMap, sorted lists), and keep nothing between calls.",
-            Self::Limits => "merge in one pass over sorted inputs, without copying each; or give the bucket more fuel or memory.",
+            Self::Limits => {
+                "merge in one pass over sorted inputs, without copying each; or give the bucket more fuel or memory."
+            }
         }
     }
 }

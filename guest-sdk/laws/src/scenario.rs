@@ -55,7 +55,8 @@ impl Scenario {
     /// # Errors
     /// [`ScenarioError`] with the wrong result and the steps that led to it.
     pub fn run(&self, merge: &dyn Merge) -> Result<(), ScenarioError> {
-        (self.steps)(&mut ModelCluster::new(merge, b"scenario")).map_err(|error| ScenarioError { scenario: Some(self.name), ..error })
+        (self.steps)(&mut ModelCluster::new(merge, b"scenario"))
+            .map_err(|error| ScenarioError { scenario: Some(self.name), ..error })
     }
 }
 
@@ -117,7 +118,14 @@ impl<'a> ModelCluster<'a> {
     /// An empty cluster.
     #[must_use]
     pub fn new(merge: &'a dyn Merge, key: &[u8]) -> Self {
-        Self { merge, key: key.to_vec(), replicas: BTreeMap::new(), next_actor: 1, now_ms: 1_700_000_000_000, log: Vec::new() }
+        Self {
+            merge,
+            key: key.to_vec(),
+            replicas: BTreeMap::new(),
+            next_actor: 1,
+            now_ms: 1_700_000_000_000,
+            log: Vec::new(),
+        }
     }
 
     /// Reads the key at a replica.
@@ -199,7 +207,12 @@ impl<'a> ModelCluster<'a> {
     ///
     /// # Errors
     /// [`ScenarioError`] if it does not.
-    pub fn expect_that(&mut self, at: &str, wanted: &str, test: impl FnOnce(Option<&[u8]>) -> bool) -> Result<(), ScenarioError> {
+    pub fn expect_that(
+        &mut self,
+        at: &str,
+        wanted: &str,
+        test: impl FnOnce(Option<&[u8]>) -> bool,
+    ) -> Result<(), ScenarioError> {
         let seen = self.read(at)?;
         if test(seen.value.as_deref()) {
             return Ok(());
@@ -220,7 +233,9 @@ impl<'a> ModelCluster<'a> {
             return Ok(siblings.pop().map(|sibling| sibling.value));
         }
         let merged = self.merge.merge(&self.key, &siblings);
-        merged.map(Some).map_err(|reason| self.error(format!("the merge of {} siblings at {at} failed: {reason}", siblings.len())))
+        merged
+            .map(Some)
+            .map_err(|reason| self.error(format!("the merge of {} siblings at {at} failed: {reason}", siblings.len())))
     }
 
     fn put(&mut self, at: &str, value: Option<Vec<u8>>, context: &BTreeMap<u64, u64>) {

@@ -49,7 +49,12 @@ impl<'a> ShrinkBudget<'a> {
             return false;
         }
         let bytes = best.siblings.iter().map(|sibling| sibling.value.len()).sum();
-        (self.watch)(Progress::Shrinking { law: self.law, attempts: self.attempts, siblings: best.siblings.len(), bytes });
+        (self.watch)(Progress::Shrinking {
+            law: self.law,
+            attempts: self.attempts,
+            siblings: best.siblings.len(),
+            bytes,
+        });
         self.attempts += 1;
         true
     }
@@ -57,7 +62,13 @@ impl<'a> ShrinkBudget<'a> {
 
 /// The smallest failing case that greedy steps lead to: first other samples, then fewer bytes if the values may be
 /// invalid.
-pub(crate) fn shrink(law: Law, merge: &dyn Merge, sampler: &dyn Sampler, start: FailingCase, mut budget: ShrinkBudget<'_>) -> FailingCase {
+pub(crate) fn shrink(
+    law: Law,
+    merge: &dyn Merge,
+    sampler: &dyn Sampler,
+    start: FailingCase,
+    mut budget: ShrinkBudget<'_>,
+) -> FailingCase {
     let mut best = start;
     while let Some(found) = smaller(&best.case).into_iter().find_map(|candidate| {
         if !budget.may_try(&best.trial) {
@@ -197,7 +208,10 @@ mod tests {
         assert!(matches!(told[0], Progress::Shrinking { attempts: 0, siblings: 3, bytes: 120, .. }), "{:?}", told[0]);
         let Violation::NoAnswer { siblings, failure } = &small.violation else { panic!("it still breaks") };
         assert_eq!(*failure, MergeError::Trapped("too long".into()));
-        assert!(siblings.iter().map(|sibling| sibling.value.len()).sum::<usize>() == 4 && small.trial.key.is_empty(), "{siblings:?}");
+        assert!(
+            siblings.iter().map(|sibling| sibling.value.len()).sum::<usize>() == 4 && small.trial.key.is_empty(),
+            "{siblings:?}"
+        );
     }
     #[test]
     fn what_was_found_is_kept_when_the_time_is_over() {
@@ -208,7 +222,11 @@ mod tests {
         let mut told = Vec::new();
         let mut watch = |progress| told.push(progress);
         let budget = ShrinkBudget::new(Law::Totality, Duration::ZERO, &mut watch);
-        let kept = shrink(Law::Totality, &Brittle, &Zeros, FailingCase { case, trial: trial.clone(), violation }, budget);
-        assert_eq!((kept.trial, told), (trial, vec![Progress::OutOfTime { law: Law::Totality, budget: Duration::ZERO }]));
+        let kept =
+            shrink(Law::Totality, &Brittle, &Zeros, FailingCase { case, trial: trial.clone(), violation }, budget);
+        assert_eq!(
+            (kept.trial, told),
+            (trial, vec![Progress::OutOfTime { law: Law::Totality, budget: Duration::ZERO }])
+        );
     }
 }

@@ -55,7 +55,11 @@ fn check_garbage_is_refused(merge: &dyn Merge, trial: &Trial) -> Result<(), NotH
     for (index, sibling) in siblings.iter().enumerate() {
         let alone = canonical(merge, key, sibling);
         if let (Ok(_), Err(MergeError::Refused(_))) = (&all, &alone) {
-            return differ(format!("m(all) = m(input {index}, input {index}), a fault: garbage must not be skipped"), all, alone);
+            return differ(
+                format!("m(all) = m(input {index}, input {index}), a fault: garbage must not be skipped"),
+                all,
+                alone,
+            );
         }
         if let Ok(value) = &alone
             && has_unknown(&sibling.value)
@@ -97,7 +101,8 @@ fn check_values_differ(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHeld> 
     if siblings.iter().any(|sibling| canonical(merge, key, sibling).as_ref() != Ok(&form)) {
         return Ok(());
     }
-    let equation = format!("m(first, first) = something of the first, and not the same for all {} values", siblings.len());
+    let equation =
+        format!("m(first, first) = something of the first, and not the same for all {} values", siblings.len());
     differ(equation, Ok(form), Ok(last.value.clone()))
 }
 
@@ -126,14 +131,17 @@ fn check_every_byte_counts(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHe
     if first.value.len() > SMALL_BYTES && !first.value.starts_with(&form) {
         return Ok(());
     }
-    let equation = format!("m(input 0, input 0) = a value that depends on byte {place} of input 0, or a fault for another byte there");
+    let equation = format!(
+        "m(input 0, input 0) = a value that depends on byte {place} of input 0, or a fault for another byte there"
+    );
     differ(equation, Ok(form), Ok(first.value.clone()))
 }
 
 /// Unreadable bytes must be refused, and not be skipped as if the sibling were not there.
 fn check_unreadable_is_not_skipped(merge: &dyn Merge, trial: &Trial) -> Result<(), NotHeld> {
     let Trial { key, siblings, .. } = trial;
-    let (unreadable, valid): (Vec<&Sibling>, Vec<&Sibling>) = siblings.iter().partition(|sibling| is_unreadable(&sibling.value));
+    let (unreadable, valid): (Vec<&Sibling>, Vec<&Sibling>) =
+        siblings.iter().partition(|sibling| is_unreadable(&sibling.value));
     let [first, .., last] = unreadable.as_slice() else { return Ok(()) };
     let nothing = canonical(merge, key, first)?;
     let is_nothing = |text: &&Sibling| text.value != nothing && canonical(merge, key, text).as_ref() == Ok(&nothing);

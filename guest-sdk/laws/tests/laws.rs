@@ -3,7 +3,8 @@
 use std::cell::Cell;
 
 use rejoin_laws::{
-    BucketLimits, CheckConfig, Law, Merge, MergeError, MergeResult, RawBytes, Rng, Sampler, Sibling, Verdict, Violation, check, check_law,
+    BucketLimits, CheckConfig, Law, Merge, MergeError, MergeResult, RawBytes, Rng, Sampler, Sibling, Verdict,
+    Violation, check, check_law,
 };
 
 /// Merges small letters by a function, and refuses whatever else there is.
@@ -89,8 +90,8 @@ fn broken(merge: &dyn Merge, sampler: &dyn Sampler, config: CheckConfig) -> Vec<
 #[test]
 fn a_union_obeys_every_law() {
     let largest = BucketLimits { siblings: 32, value_bytes: 1 << 16, object_bytes: 1 << 18 };
-    let tried =
-        check(&By(union), &Sets, CheckConfig { bucket: Some(largest), ..CheckConfig::default() }).expect("a union is a semilattice");
+    let tried = check(&By(union), &Sets, CheckConfig { bucket: Some(largest), ..CheckConfig::default() })
+        .expect("a union is a semilattice");
     assert_eq!(tried.iter().map(|tried| tried.law).collect::<Vec<_>>(), Law::ALL);
     for tried in &tried[..7] {
         assert!(tried.cases == 300 && tried.judged > 100, "{tried:?}");
@@ -187,7 +188,11 @@ fn a_merge_that_always_refuses_is_not_total() {
         }
     }
     assert_eq!(broken(&Refuses, &Sets, CheckConfig::default()), [Law::Totality]);
-    assert_eq!(broken(&Refuses, &RawBytes, CheckConfig::default()), [], "of values that may be invalid nothing can be said");
+    assert_eq!(
+        broken(&Refuses, &RawBytes, CheckConfig::default()),
+        [],
+        "of values that may be invalid nothing can be said"
+    );
 }
 
 #[test]
@@ -196,7 +201,11 @@ fn garbage_may_be_refused_and_must_not_break_anything() {
     impl Merge for Trusting {
         fn merge(&self, key: &[u8], siblings: &[Sibling]) -> MergeResult {
             let merged = By(union).merge(key, siblings);
-            if siblings.iter().any(|sibling| sibling.value.contains(&b'[')) { Err(MergeError::Trapped("a bracket".into())) } else { merged }
+            if siblings.iter().any(|sibling| sibling.value.contains(&b'[')) {
+                Err(MergeError::Trapped("a bracket".into()))
+            } else {
+                merged
+            }
         }
     }
     assert_eq!(broken(&Trusting, &Sets, CheckConfig::default()), [Law::Totality]);
@@ -237,12 +246,18 @@ fn only_the_largest_siblings_show_what_is_over_the_limits() {
         }
     }
     assert_eq!(broken(&Slow, &Words, CheckConfig::default()), [], "small values do not show it");
-    let config =
-        CheckConfig { bucket: Some(BucketLimits { siblings: 32, value_bytes: 1 << 16, object_bytes: 1 << 18 }), ..CheckConfig::default() };
+    let config = CheckConfig {
+        bucket: Some(BucketLimits { siblings: 32, value_bytes: 1 << 16, object_bytes: 1 << 18 }),
+        ..CheckConfig::default()
+    };
     assert_eq!(broken(&Slow, &Words, config), [Law::Limits]);
     let found = check_law(Law::Limits, &Slow, &Words, config).expect_err("too slow");
     let bytes: usize = found.trial.siblings.iter().map(|sibling| sibling.value.len()).sum();
-    assert!(found.trial.siblings.len() == 3 && bytes < 180_000, "{} siblings, {bytes} bytes", found.trial.siblings.len());
+    assert!(
+        found.trial.siblings.len() == 3 && bytes < 180_000,
+        "{} siblings, {bytes} bytes",
+        found.trial.siblings.len()
+    );
 }
 
 #[test]
@@ -265,12 +280,17 @@ fn a_sampler_that_fails_is_a_counterexample_too() {
         }
     }
     let found = check(&By(union), &Empty, CheckConfig::default()).expect_err("there is nothing to try");
-    assert!(matches!(found.violation, Violation::NoSample { .. }) && found.to_string().contains("no values today"), "{found}");
+    assert!(
+        matches!(found.violation, Violation::NoSample { .. }) && found.to_string().contains("no values today"),
+        "{found}"
+    );
 }
 
 #[test]
 fn the_same_seed_finds_the_same() {
-    let find = |seed| check(&By(bag), &Sets, CheckConfig { seed, ..CheckConfig::default() }).expect_err("a bag is not idempotent");
+    let find = |seed| {
+        check(&By(bag), &Sets, CheckConfig { seed, ..CheckConfig::default() }).expect_err("a bag is not idempotent")
+    };
     assert_eq!(find(7), find(7));
 }
 
@@ -289,12 +309,16 @@ impl Merge for Validated {
 
 #[test]
 fn a_validator_takes_what_the_merge_takes_and_makes() {
-    let letters = |value: &[u8]| value.iter().all(u8::is_ascii_lowercase).then_some(()).ok_or_else(|| MergeError::from("no small letters"));
+    let letters = |value: &[u8]| {
+        value.iter().all(u8::is_ascii_lowercase).then_some(()).ok_or_else(|| MergeError::from("no small letters"))
+    };
     assert_eq!(broken(&Validated(letters), &Sets, CheckConfig::default()), []);
     let too_strict = |value: &[u8]| (!value.contains(&b'c')).then_some(()).ok_or_else(|| MergeError::from("no c"));
     let too_lax = |_: &[u8]| Ok(());
     let no_results = |value: &[u8]| {
-        (value.len() <= 6 && value.iter().all(u8::is_ascii_lowercase)).then_some(()).ok_or_else(|| MergeError::from("too many letters"))
+        (value.len() <= 6 && value.iter().all(u8::is_ascii_lowercase))
+            .then_some(())
+            .ok_or_else(|| MergeError::from("too many letters"))
     };
     let breaks = |value: &[u8]| match value.iter().find(|byte| !byte.is_ascii_lowercase()) {
         Some(b'[') => Err(MergeError::Trapped("a bracket".into())),
@@ -318,9 +342,15 @@ fn a_validator_takes_what_the_merge_takes_and_makes() {
 fn a_check_says_how_far_it_has_come_and_shrinking_ends_with_its_time() {
     let mut told = Vec::new();
     let config = CheckConfig { shrink: std::time::Duration::ZERO, ..CheckConfig::default() };
-    let found = rejoin_laws::check_law_with_progress(Law::Permutation, &By(last), &Sets, config, &mut |progress| told.push(progress));
+    let found = rejoin_laws::check_law_with_progress(Law::Permutation, &By(last), &Sets, config, &mut |progress| {
+        told.push(progress)
+    });
     let unshrunk = found.expect_err("the order decides");
-    assert!(matches!(told[0], rejoin_laws::Progress::Checking { law: Law::Permutation, case: 1, cases } if cases > 300), "{:?}", told[0]);
+    assert!(
+        matches!(told[0], rejoin_laws::Progress::Checking { law: Law::Permutation, case: 1, cases } if cases > 300),
+        "{:?}",
+        told[0]
+    );
     let end = rejoin_laws::Progress::OutOfTime { law: Law::Permutation, budget: config.shrink };
     assert!(told.ends_with(&[end]) && told.iter().filter(|one| **one == end).count() == 1, "{:?}", told.last());
     assert!(matches!(unshrunk.replay(&By(last)), Verdict::Broken(_)), "what was found first is kept: {unshrunk}");

@@ -32,7 +32,9 @@ fn every_verb_is_spelled_as_documented() {
         "put b k @file --blind".into(),
         "put b k - --ttl 7d".into(),
         "delete b k --blind --w 3".into(),
-        format!("bucket create b --plugin {digest} --n 3 --r 1 --w quorum --pr 0 --pw 2 --durability os --ttl 30s --strict"),
+        format!(
+            "bucket create b --plugin {digest} --n 3 --r 1 --w quorum --pr 0 --pw 2 --durability os --ttl 30s --strict"
+        ),
         "bucket list".into(),
         "bucket show b".into(),
         "bucket set b --r 2 --plugin none --ttl none --version 4".into(),
@@ -83,9 +85,14 @@ fn values_and_contexts_may_begin_with_a_dash() {
 fn the_help_names_the_defaults_that_a_bucket_has() {
     let props = rejoin_client::admin::BucketProps::default();
     let mut command = Cli::command();
-    let create = command.find_subcommand_mut("bucket").and_then(|bucket| bucket.find_subcommand_mut("create")).expect("bucket create");
+    let create = command
+        .find_subcommand_mut("bucket")
+        .and_then(|bucket| bucket.find_subcommand_mut("create"))
+        .expect("bucket create");
     let help = create.render_long_help().to_string();
-    for number in [u64::from(props.n), props.value_bytes.into(), props.siblings.into(), props.fuel, props.memory_bytes.into()] {
+    for number in
+        [u64::from(props.n), props.value_bytes.into(), props.siblings.into(), props.fuel, props.memory_bytes.into()]
+    {
         assert!(help.contains(&format!("[default: {number}]")), "{number}: {help}");
     }
 }

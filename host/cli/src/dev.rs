@@ -86,7 +86,12 @@ pub(crate) async fn run(out: Output, args: &DevArgs, color_stderr: bool) -> Resu
 }
 
 /// Starts the nodes, prints what to try, and returns when a node fails.
-async fn serve(out: Output, cluster: &LocalCluster, cluster_dir: &ClusterDir, nodes: &mut Nodes) -> Result<(), Failure> {
+async fn serve(
+    out: Output,
+    cluster: &LocalCluster,
+    cluster_dir: &ClusterDir,
+    nodes: &mut Nodes,
+) -> Result<(), Failure> {
     for node in cluster.nodes() {
         nodes.start(&cluster.config(*node)).await?;
     }
@@ -96,7 +101,12 @@ async fn serve(out: Output, cluster: &LocalCluster, cluster_dir: &ClusterDir, no
     if out.json {
         let node = |node: &LocalNode| DevNode { name: node.name(), address: node.address, admin: node.admin };
         let nodes = cluster.nodes().iter().map(node).collect();
-        out.json(&DevOutput { profile: cluster.profile(), nodes, bucket: cart::BUCKET, plugin: plugin.digest.to_string() })?;
+        out.json(&DevOutput {
+            profile: cluster.profile(),
+            nodes,
+            bucket: cart::BUCKET,
+            plugin: plugin.digest.to_string(),
+        })?;
     } else {
         out.line(next_steps(out, cluster, &plugin, cluster_dir.kept))?;
     }
@@ -148,7 +158,8 @@ impl Nodes {
 
     /// Waits until a node fails.
     async fn failed(&self) -> Failure {
-        let mut all: Vec<_> = self.0.iter().map(|(name, node)| Box::pin(async move { (name, node.failed().await) })).collect();
+        let mut all: Vec<_> =
+            self.0.iter().map(|(name, node)| Box::pin(async move { (name, node.failed().await) })).collect();
         let (name, why) = std::future::poll_fn(|context| {
             let done = all.iter_mut().find_map(|one| match one.as_mut().poll(context) {
                 std::task::Poll::Ready(failed) => Some(failed),
@@ -197,11 +208,16 @@ fn cluster_dir(args: &DevArgs) -> Result<(ClusterDir, Shape), Failure> {
 fn existing_shape(dir: &Path, args: &DevArgs) -> Result<Shape, Failure> {
     let path = dir.join(SHAPE_FILE);
     let text = files::read_text(&path)?;
-    let shape: Shape = toml::from_str(&text).map_err(|why| Failure::usage(format!("{}: {}", path.display(), why.message())))?;
-    let other = args.nodes.is_some_and(|nodes| nodes != shape.nodes) || args.base_port.is_some_and(|port| port != shape.base_port);
+    let shape: Shape =
+        toml::from_str(&text).map_err(|why| Failure::usage(format!("{}: {}", path.display(), why.message())))?;
+    let other = args.nodes.is_some_and(|nodes| nodes != shape.nodes)
+        || args.base_port.is_some_and(|port| port != shape.base_port);
     if other {
-        let what = format!("{} holds a cluster of {} nodes on base port {}", dir.display(), shape.nodes, shape.base_port);
-        return Err(Failure::usage(what).next("leave --nodes and --base-port out to start it again, or name another directory"));
+        let what =
+            format!("{} holds a cluster of {} nodes on base port {}", dir.display(), shape.nodes, shape.base_port);
+        return Err(
+            Failure::usage(what).next("leave --nodes and --base-port out to start it again, or name another directory")
+        );
     }
     ports_are_free(shape)?;
     Ok(shape)
@@ -210,8 +226,13 @@ fn existing_shape(dir: &Path, args: &DevArgs) -> Result<Shape, Failure> {
 /// Checks the ports before any file is made. A port that is taken after this fails the start of its node.
 fn ports_are_free(shape: Shape) -> Result<(), Failure> {
     let taken = |address: SocketAddr, what: &str, why: &std::io::Error| {
-        let why = if why.kind() == std::io::ErrorKind::AddrInUse { "it is in use by another program".into() } else { why.to_string() };
-        Failure::usage(format!("{what} {address} cannot be used: {why}")).next("stop what uses it, or choose other ports with --base-port")
+        let why = if why.kind() == std::io::ErrorKind::AddrInUse {
+            "it is in use by another program".into()
+        } else {
+            why.to_string()
+        };
+        Failure::usage(format!("{what} {address} cannot be used: {why}"))
+            .next("stop what uses it, or choose other ports with --base-port")
     };
     for node in nodes(shape) {
         std::net::UdpSocket::bind(node.address).map_err(|why| taken(node.address, "UDP", &why))?;
@@ -242,7 +263,11 @@ fn next_steps(out: Output, cluster: &LocalCluster, plugin: &PluginInfo, kept: bo
     let admin = cluster.nodes().first().map_or_else(String::new, |node| node.admin.to_string());
     let apples = r#"'{"clock":{"ann":1},"items":{"apples":{"ann:1":3}}}'"#;
     let pears = r#"'{"clock":{"bob":1},"items":{"pears":{"bob:1":1}}}'"#;
-    let end = if kept { format!("Ctrl-C stops it; {} keeps it", cluster.dir().display()) } else { "Ctrl-C stops it and removes it".into() };
+    let end = if kept {
+        format!("Ctrl-C stops it; {} keeps it", cluster.dir().display())
+    } else {
+        "Ctrl-C stops it and removes it".into()
+    };
     [
         out.bold(&format!("a cluster of {} is up: {}", nodes.len(), nodes.join(", "))),
         format!("bucket {} merges with plugin {} {} ({})", cart::BUCKET, plugin.name, plugin.version, plugin.digest),

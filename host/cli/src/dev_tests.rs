@@ -45,7 +45,8 @@ fn a_directory_of_something_else_is_left_alone() {
 
 #[test]
 fn a_temporary_cluster_is_removed_with_its_directory() {
-    let (cluster_dir, _) = cluster_dir(&DevArgs { nodes: None, base_port: None, data: None }).expect("a folder of our own");
+    let (cluster_dir, _) =
+        cluster_dir(&DevArgs { nodes: None, base_port: None, data: None }).expect("a folder of our own");
     let dir = cluster_dir.dir.clone();
     assert!(dir.is_dir());
     drop(cluster_dir);

@@ -137,8 +137,11 @@ impl From<rejoin_client::Error> for Failure {
         let failure = Self::new(exit_of(error.kind()), &error);
         match error.kind() {
             ErrorKind::Unreachable => failure.next("start the nodes, or check the seeds in the profile"),
-            ErrorKind::Denied => failure.next("check the token in the profile; an operator makes another with `rejoin token create NAME`"),
-            ErrorKind::Unavailable | ErrorKind::TimedOut => failure.next("`rejoin status` shows which nodes are up; then try again"),
+            ErrorKind::Denied => failure
+                .next("check the token in the profile; an operator makes another with `rejoin token create NAME`"),
+            ErrorKind::Unavailable | ErrorKind::TimedOut => {
+                failure.next("`rejoin status` shows which nodes are up; then try again")
+            }
             ErrorKind::VersionConflict => failure.next("read it again and repeat the change"),
             _ => failure,
         }
@@ -175,7 +178,13 @@ mod tests {
 
     #[test]
     fn whatever_may_be_retried_exits_with_3_or_4() {
-        let kinds = [ErrorKind::Unreachable, ErrorKind::Unavailable, ErrorKind::Overloaded, ErrorKind::StaleLayout, ErrorKind::DiskFull];
+        let kinds = [
+            ErrorKind::Unreachable,
+            ErrorKind::Unavailable,
+            ErrorKind::Overloaded,
+            ErrorKind::StaleLayout,
+            ErrorKind::DiskFull,
+        ];
         for kind in kinds {
             assert!(kind.is_retryable() && matches!(exit_of(kind), Exit::Unreachable | Exit::Retry), "{kind:?}");
         }

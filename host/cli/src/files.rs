@@ -23,7 +23,8 @@ pub(crate) enum Mode {
 pub(crate) fn create(path: &Path, content: &[u8], mode: Mode) -> Result<(), Failure> {
     write(path, content, mode, OpenOptions::new().write(true).create_new(true)).map_err(|why| match why.kind() {
         std::io::ErrorKind::AlreadyExists => {
-            Failure::usage(format!("{} exists already, and is not overwritten", path.display())).next("name another directory with --dir")
+            Failure::usage(format!("{} exists already, and is not overwritten", path.display()))
+                .next("name another directory with --dir")
         }
         _ => Failure::file(path, "written", &why),
     })

@@ -91,7 +91,10 @@ mod tests {
         ] {
             let (body, request) = asked(Method::GET, reply.into()).await;
             assert_eq!(body.as_deref(), Ok("a 1\nb\n"), "{reply}");
-            assert!(request.starts_with("GET /metrics HTTP/1.1\r\n") && request.contains("host: 127.0.0.1:"), "{request}");
+            assert!(
+                request.starts_with("GET /metrics HTTP/1.1\r\n") && request.contains("host: 127.0.0.1:"),
+                "{request}"
+            );
         }
         let (body, request) = asked(Method::POST, b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()).await;
         assert_eq!((body.as_deref(), request.starts_with("POST /metrics ")), (Ok(""), true), "{request}");
@@ -100,10 +103,20 @@ mod tests {
     #[tokio::test]
     async fn only_a_2xx_of_moderate_size_is_a_success() {
         let large = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &vec![b'x'; MAX_BODY_BYTES + 1]].concat();
-        let replies = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(), b"SSH-2.0\r\n".to_vec(), Vec::new(), large];
+        let replies = [
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            b"SSH-2.0\r\n".to_vec(),
+            Vec::new(),
+            large,
+        ];
         for (reply, why) in replies.into_iter().zip(["404 Not Found", "", "", "length limit"]) {
             let failed = asked(Method::GET, reply).await.0.unwrap_err();
-            assert!(failed.starts_with("GET /metrics at 127.0.0.1:") && failed.contains(" failed: ") && failed.contains(why), "{failed}");
+            assert!(
+                failed.starts_with("GET /metrics at 127.0.0.1:")
+                    && failed.contains(" failed: ")
+                    && failed.contains(why),
+                "{failed}"
+            );
         }
     }
 }

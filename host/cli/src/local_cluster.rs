@@ -80,13 +80,16 @@ impl LocalCluster {
     /// A file cannot be written, or existing files do not belong together.
     pub(crate) fn write(&self) -> Result<(), Failure> {
         files::directory(&self.dir)?;
-        let ca = if self.dir.join("ca.pem").exists() { cert::load(&self.dir)? } else { cert::authority(&self.dir, 3650)? };
+        let ca =
+            if self.dir.join("ca.pem").exists() { cert::load(&self.dir)? } else { cert::authority(&self.dir, 3650)? };
         for node in &self.nodes {
             let home = self.dir.join(node.name());
             files::directory(&home)?;
             if !home.join("cert.pem").exists() {
                 let name = Name::new(node.name()).map_err(Failure::usage)?;
-                let issued = ca.issue_node(&name, &[node.address.ip().to_string()], cert::days_from_now(3650)).map_err(Failure::usage)?;
+                let issued = ca
+                    .issue_node(&name, &[node.address.ip().to_string()], cert::days_from_now(3650))
+                    .map_err(Failure::usage)?;
                 files::replace(&home.join("key.pem"), issued.key_pem.as_bytes(), Mode::Private)?;
                 files::replace(&home.join("cert.pem"), issued.cert_pem.as_bytes(), Mode::Public)?;
             }
@@ -98,8 +101,11 @@ impl LocalCluster {
 
     fn config_text(&self, node: LocalNode) -> String {
         let LocalNode { address, admin, .. } = node;
-        let mut text = format!("name = \"{}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ndata = \"data\"\n", node.name());
-        text.push_str("ca = \"../ca.pem\"\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\nsecret = \"../cluster-secret\"\n");
+        let mut text =
+            format!("name = \"{}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ndata = \"data\"\n", node.name());
+        text.push_str(
+            "ca = \"../ca.pem\"\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\nsecret = \"../cluster-secret\"\n",
+        );
         if self.dev_faults {
             text.push_str("dev_faults = true\n");
         }

@@ -69,7 +69,8 @@ impl Output {
 
     /// One JSON document on one line.
     pub(crate) fn json(self, value: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string(value).map_err(|why| Failure::usage(format!("the result cannot be printed as JSON: {why}")))?;
+        let text = serde_json::to_string(value)
+            .map_err(|why| Failure::usage(format!("the result cannot be printed as JSON: {why}")))?;
         self.line(text)
     }
 

@@ -56,7 +56,8 @@ impl Processes {
     /// # Errors
     /// A process cannot be started.
     pub(crate) fn start(&mut self) -> Result<Vec<u32>, Failure> {
-        let rejoin = std::env::current_exe().map_err(|why| Failure::usage(format!("the path of this program cannot be found: {why}")))?;
+        let rejoin = std::env::current_exe()
+            .map_err(|why| Failure::usage(format!("the path of this program cannot be found: {why}")))?;
         let mut ids = Vec::new();
         let threads = threads_each(self.cluster.nodes().len()).to_string();
         for node in self.cluster.nodes() {
@@ -64,7 +65,9 @@ impl Processes {
             let file = File::create(&log).map_err(|why| Failure::file(&log, "written", &why))?;
             let copy = file.try_clone().map_err(|why| Failure::file(&log, "written", &why))?;
             let mut command = Command::new(&rejoin);
-            command.args(["serve", "--with-parent", "--threads", &threads, "--color", "never", "--config"]).arg(self.cluster.config(*node));
+            command
+                .args(["serve", "--with-parent", "--threads", &threads, "--color", "never", "--config"])
+                .arg(self.cluster.config(*node));
             command.stdin(Stdio::null()).stdout(file).stderr(copy).kill_on_drop(true);
             // Ctrl-C must reach the parent only, which then stops them.
             command.process_group(0);
@@ -96,7 +99,9 @@ impl Processes {
         for node in self.cluster.nodes() {
             let text = files::read_text(&self.log(*node)).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
-            words.extend(lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| format!("{}: {line}", node.name())));
+            words.extend(
+                lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| format!("{}: {line}", node.name())),
+            );
         }
         words
     }
@@ -104,7 +109,11 @@ impl Processes {
     /// Asks every process to stop, and kills those that do not. `Child::id` is `None` once a process was reaped, so no
     /// other process is signalled.
     pub(crate) async fn end(&mut self) {
-        let ids = self.running.iter().filter_map(|(_, child)| child.id()).filter_map(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let ids = self
+            .running
+            .iter()
+            .filter_map(|(_, child)| child.id())
+            .filter_map(|id| Pid::from_raw(i32::try_from(id).ok()?));
         for id in ids {
             // Fails if the process has just ended.
             let _ = kill_process(id, Signal::TERM);

@@ -30,8 +30,11 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Re
     let config = Config::load(&args.config).map_err(|why| Failure::usage(format!("{path}: {why}")).next(KEYS))?;
     let (name, data) = (config.name.to_string(), config.data.display().to_string());
     let node = Node::start(config).await.map_err(|why| Failure::usage(format!("{name} does not start: {why}")))?;
-    let serving =
-        Serving { node: name, address: node.address().to_string(), admin: node.admin_address().map(|address| address.to_string()) };
+    let serving = Serving {
+        node: name,
+        address: node.address().to_string(),
+        admin: node.admin_address().map(|address| address.to_string()),
+    };
     if out.json {
         out.json(&serving)?;
     } else {
@@ -44,7 +47,8 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Re
         // The failure is reported below; an error of the stop adds nothing.
         let _ = node.stop().await;
         let what = format!("{name} has stopped: {why}");
-        return Err(Failure::new(Exit::Negative, what).next("remove the cause, then start it again: acknowledged writes are kept"));
+        return Err(Failure::new(Exit::Negative, what)
+            .next("remove the cause, then start it again: acknowledged writes are kept"));
     }
     note(format!("{name} is stopping: pending requests are completed first"));
     node.stop().await.map_err(|why| Failure::new(Exit::Negative, format!("{name}: {why}")))?;

@@ -18,7 +18,11 @@ impl Signals {
     /// The operating system refuses a handler.
     pub(crate) fn listen() -> Result<Self, Failure> {
         let on = |kind| signal(kind).map_err(|why| Failure::usage(format!("signals cannot be received: {why}")));
-        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())?, hangup: on(SignalKind::hangup())? })
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hangup: on(SignalKind::hangup())?,
+        })
     }
 
     /// Waits for any of the signals. For a command without files to reload SIGHUP means that the terminal is gone.

@@ -109,7 +109,8 @@ impl Admin {
     /// # Errors
     /// As [`Admin::status`].
     pub async fn buckets(&self) -> Result<Vec<BucketInfo>> {
-        let mut buckets: Vec<BucketInfo> = self.list(RecordKind::Bucket).await?.into_iter().filter_map(bucket_info).collect();
+        let mut buckets: Vec<BucketInfo> =
+            self.list(RecordKind::Bucket).await?.into_iter().filter_map(bucket_info).collect();
         buckets.sort_by(|a, b| (&a.name, a.tenant).cmp(&(&b.name, b.tenant)));
         Ok(buckets)
     }
@@ -126,9 +127,13 @@ impl Admin {
     /// [`ErrorKind::NotFound`] if there is none; otherwise as [`Admin::status`].
     pub async fn bucket(&self, name: &str) -> Result<BucketInfo> {
         let tenant = self.engine.routes().tenant();
-        let found = self.buckets().await?.into_iter().find(|bucket| bucket.name.as_str() == name && bucket.tenant == tenant);
+        let found =
+            self.buckets().await?.into_iter().find(|bucket| bucket.name.as_str() == name && bucket.tenant == tenant);
         found.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no bucket {name:?}; `rejoin bucket list` shows those there are"))
+            Error::new(
+                ErrorKind::NotFound,
+                format!("there is no bucket {name:?}; `rejoin bucket list` shows those there are"),
+            )
         })
     }
 
@@ -184,7 +189,8 @@ impl Admin {
     /// # Errors
     /// As [`Admin::status`].
     pub async fn tokens(&self) -> Result<Vec<TokenInfo>> {
-        let mut tokens: Vec<TokenInfo> = self.list(RecordKind::Token).await?.into_iter().filter_map(token_info).collect();
+        let mut tokens: Vec<TokenInfo> =
+            self.list(RecordKind::Token).await?.into_iter().filter_map(token_info).collect();
         tokens.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(tokens)
     }
@@ -205,7 +211,8 @@ impl Admin {
     pub async fn create_token(&self, name: &str, scope: Scope) -> Result<NewToken> {
         let name = admin_name(name)?;
         let mut token = NewToken::draw(&name);
-        (_, token.behind) = self.change(AdminRequest::TokenCreate { name, scope, secret_hash: token.secret_hash }, token_info).await?;
+        (_, token.behind) =
+            self.change(AdminRequest::TokenCreate { name, scope, secret_hash: token.secret_hash }, token_info).await?;
         Ok(token)
     }
 
@@ -237,7 +244,8 @@ impl Admin {
     /// # Errors
     /// As [`Admin::status`].
     pub async fn plugins(&self) -> Result<Vec<PluginInfo>> {
-        let mut plugins: Vec<PluginInfo> = self.list(RecordKind::Plugin).await?.into_iter().filter_map(plugin_info).collect();
+        let mut plugins: Vec<PluginInfo> =
+            self.list(RecordKind::Plugin).await?.into_iter().filter_map(plugin_info).collect();
         plugins.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
         Ok(plugins)
     }
@@ -257,7 +265,9 @@ impl Admin {
     /// [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
     pub async fn push_plugin(&self, name: &str, component: Vec<u8>) -> Result<PluginInfo> {
         let name = admin_name(name)?;
-        self.change(AdminRequest::PluginPush { name, module: component.into() }, plugin_info).await.map(|(plugin, _)| plugin)
+        self.change(AdminRequest::PluginPush { name, module: component.into() }, plugin_info)
+            .await
+            .map(|(plugin, _)| plugin)
     }
 
     async fn list(&self, kind: RecordKind) -> Result<Vec<Record>> {
@@ -276,7 +286,9 @@ impl Admin {
     async fn change<T>(&self, verb: AdminRequest, info: fn(Record) -> Option<T>) -> Result<(T, Vec<Name>)> {
         let class = if matches!(verb, AdminRequest::PluginPush { .. }) { Class::Bulk } else { Class::Request };
         match self.engine.once(class, RequestBody::Admin(verb), self.timeout).await? {
-            Reply::Changed { record, behind } => info(record).map(|record| (record, behind)).ok_or_else(|| unexpected("the node")),
+            Reply::Changed { record, behind } => {
+                info(record).map(|record| (record, behind)).ok_or_else(|| unexpected("the node"))
+            }
             _ => Err(unexpected("the node")),
         }
     }

@@ -46,7 +46,9 @@ impl Attempts {
     /// Replaces the error of the latest attempt by the most specific one so far. An owner whose disk is full says more
     /// about why a write failed than the next node, which could not be reached.
     pub(crate) fn with_most_specific(&mut self, mut failed: FailedAttempt) -> FailedAttempt {
-        if let Some(earlier) = self.most_specific.take().filter(|error| error.specificity() > failed.error.specificity()) {
+        if let Some(earlier) =
+            self.most_specific.take().filter(|error| error.specificity() > failed.error.specificity())
+        {
             failed.error = earlier;
         }
         self.most_specific = Some(failed.error.clone());

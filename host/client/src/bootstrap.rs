@@ -26,7 +26,11 @@ pub(crate) struct Bootstrapped {
 ///
 /// # Errors
 /// The most specific refusal, or all errors if no seed could be reached.
-pub(crate) async fn bootstrap(connections: &Arc<Connections>, seeds: &[String], timeout: Duration) -> Result<Bootstrapped> {
+pub(crate) async fn bootstrap(
+    connections: &Arc<Connections>,
+    seeds: &[String],
+    timeout: Duration,
+) -> Result<Bootstrapped> {
     let deadline = Instant::now() + timeout;
     let stagger = STAGGER.min(timeout / u32::try_from(2 * seeds.len()).unwrap_or(u32::MAX));
     let (mut dials, mut waiting, mut failures) = (JoinSet::new(), seeds.iter(), Vec::new());
@@ -34,7 +38,8 @@ pub(crate) async fn bootstrap(connections: &Arc<Connections>, seeds: &[String], 
         if let Some(seed) = waiting.next() {
             dials.spawn(dial(Arc::clone(connections), seed.clone(), deadline));
         }
-        let slow = async { if waiting.len() > 0 { tokio::time::sleep(stagger).await } else { std::future::pending().await } };
+        let slow =
+            async { if waiting.len() > 0 { tokio::time::sleep(stagger).await } else { std::future::pending().await } };
         tokio::select! { biased;
             done = dials.join_next() => match done {
                 Some(Ok(Ok(met))) => return Ok(met),
@@ -50,9 +55,12 @@ pub(crate) async fn bootstrap(connections: &Arc<Connections>, seeds: &[String], 
 
 /// Dials every IP address of a seed until one admits the client.
 async fn dial(connections: Arc<Connections>, seed: String, deadline: Instant) -> Result<Bootstrapped> {
-    let address: Address = seed.parse().map_err(|why| Error::new(ErrorKind::Config, format!("the seed {seed:?} is no address: {why}")))?;
+    let address: Address =
+        seed.parse().map_err(|why| Error::new(ErrorKind::Config, format!("the seed {seed:?} is no address: {why}")))?;
     let found = tokio::time::timeout_at(deadline, connections.resolve(&address)).await;
-    let found = found.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unreachable, format!("{address}: the resolver does not answer"))))?;
+    let found = found.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Unreachable, format!("{address}: the resolver does not answer")))
+    })?;
     let mut failures = Vec::new();
     for at in found {
         match connections.dial(at, &address, deadline).await {

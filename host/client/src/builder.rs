@@ -75,7 +75,11 @@ impl Source {
 impl Tls {
     /// Reads the files and checks that they belong together.
     fn identity(&self) -> Result<Identity> {
-        let own = self.own.as_ref().map(|(certificate, key)| Ok::<_, Error>((certificate.text()?, key.text()?))).transpose()?;
+        let own = self
+            .own
+            .as_ref()
+            .map(|(certificate, key)| Ok::<_, Error>((certificate.text()?, key.text()?)))
+            .transpose()?;
         let own = own.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
         Identity::client(&self.authority.text()?, own).map_err(endpoint_error)
     }
@@ -255,7 +259,8 @@ impl ClientBuilder {
         if self.seeds.is_empty() {
             return Err(config("no seeds: give at least one node's address with `seeds`"));
         }
-        let hello = ClientHello { protocol: PROTOCOL, token: self.token.clone(), client: self.name.chars().take(64).collect() };
+        let hello =
+            ClientHello { protocol: PROTOCOL, token: self.token.clone(), client: self.name.chars().take(64).collect() };
         let timeout = time::bounded("a time-out", self.timeout)?;
         let connect_timeout = time::bounded("a time-out for connecting", self.connect_timeout)?;
         let connections = Arc::new(Connections::open(&*self.network, self.seed, identity, hello, connect_timeout)?);

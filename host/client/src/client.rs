@@ -69,7 +69,8 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Config`] if the name is invalid.
     pub fn bucket<C: Codec>(&self, name: &str) -> Result<Bucket<C>> {
-        let name = Name::new(name).map_err(|why| Error::new(ErrorKind::Config, format!("{name:?} cannot be a bucket's name: {why}")))?;
+        let name = Name::new(name)
+            .map_err(|why| Error::new(ErrorKind::Config, format!("{name:?} cannot be a bucket's name: {why}")))?;
         Ok(Bucket { engine: Arc::clone(&self.0), name, codec: PhantomData })
     }
 

@@ -85,7 +85,12 @@ impl Connections {
     }
 
     /// Dials one IP address of a seed, whose node is not known yet, within the connect time-out.
-    pub(crate) async fn dial(&self, at: SocketAddr, address: &Address, deadline: Instant) -> Result<(Arc<Session>, Layout), Error> {
+    pub(crate) async fn dial(
+        &self,
+        at: SocketAddr,
+        address: &Address,
+        deadline: Instant,
+    ) -> Result<(Arc<Session>, Layout), Error> {
         let limit = self.connector.connect_timeout.min(deadline.saturating_duration_since(Instant::now()));
         let dial = Session::open(&self.connector.endpoint, at, &self.connector.hello);
         let (session, layout) = tokio::time::timeout(limit, dial).await.map_err(|_| silent(&at, limit))??;
@@ -158,7 +163,8 @@ impl Connections {
 
     /// Closes the connections to nodes that are not among these.
     pub(crate) fn keep(&self, targets: &[Target]) {
-        lock(&self.connections).retain(|(id, address), _| targets.iter().any(|target| target.id == *id && target.address == *address));
+        lock(&self.connections)
+            .retain(|(id, address), _| targets.iter().any(|target| target.id == *id && target.address == *address));
     }
 
     fn node(&self, id: NodeId, address: &Address) -> Arc<NodeConnection> {
@@ -174,8 +180,12 @@ impl Connector {
             match Session::open(&self.endpoint, address, &self.hello).await {
                 Ok((session, layout)) if session.node == target.id => return Ok((session, layout)),
                 Ok((session, _)) => {
-                    let names = format!("{} answers at {} where {} was expected", session.name, target.address, target.name);
-                    last = Some(Error::new(ErrorKind::Untrusted, format!("{names}: the layout's address is wrong or out of date")));
+                    let names =
+                        format!("{} answers at {} where {} was expected", session.name, target.address, target.name);
+                    last = Some(Error::new(
+                        ErrorKind::Untrusted,
+                        format!("{names}: the layout's address is wrong or out of date"),
+                    ));
                 }
                 Err(error) => last = Some(error),
             }
@@ -197,7 +207,8 @@ impl Connector {
 async fn probe(connections: Weak<Connections>, node: Weak<NodeConnection>, connector: Connector, target: Target) {
     for n in 0.. {
         tokio::time::sleep(probe_pause(n)).await;
-        let wanted = |node: &Arc<NodeConnection>| connections.strong_count() > 0 && *lock(&node.health) == Health::Failed;
+        let wanted =
+            |node: &Arc<NodeConnection>| connections.strong_count() > 0 && *lock(&node.health) == Health::Failed;
         if !node.upgrade().is_some_and(|node| wanted(&node)) {
             return;
         }
@@ -217,7 +228,10 @@ async fn probe(connections: Weak<Connections>, node: Weak<NodeConnection>, conne
 
 fn silent(address: &impl std::fmt::Display, waited: Duration) -> Error {
     let waited = waited.as_millis();
-    Error::new(ErrorKind::Unreachable, format!("{address} did not answer within {waited} ms; is the node up, and does UDP pass?"))
+    Error::new(
+        ErrorKind::Unreachable,
+        format!("{address} did not answer within {waited} ms; is the node up, and does UDP pass?"),
+    )
 }
 
 #[cfg(test)]

@@ -71,7 +71,8 @@ impl Engine {
         let routes = RoutingTable::new(layout, first.tenant)?;
         let first_node = Target { id: first.node, name: first.name.clone(), address };
         let (timeout, attempts, pinned) = (settings.timeout, settings.attempts, settings.pinned);
-        let (routes, budget, rng) = (RwLock::new(Arc::new(routes)), Mutex::new(RetryBudget::new()), ClientRng::new(settings.seed));
+        let (routes, budget, rng) =
+            (RwLock::new(Arc::new(routes)), Mutex::new(RetryBudget::new()), ClientRng::new(settings.seed));
         Some(Self {
             connections,
             cluster: first.cluster,
@@ -129,7 +130,9 @@ impl Engine {
             let plan = AttemptPlan { body: &body, trace: attempts.trace, until: attempts.attempt_deadline() };
             match self.attempt(&target, class, &plan).await.map_err(|failed| attempts.with_most_specific(failed)) {
                 Ok((reply, _)) => return Ok(reply),
-                Err(failed) if failed.failure == Failure::NotSent => self.again(&mut attempts, &failed, Duration::ZERO).await?,
+                Err(failed) if failed.failure == Failure::NotSent => {
+                    self.again(&mut attempts, &failed, Duration::ZERO).await?
+                }
                 Err(failed) if failed.failure == Failure::NoAnswer => return Err(Error::unknown(failed.error)),
                 Err(failed) => return Err(failed.error),
             }
@@ -149,11 +152,14 @@ impl Engine {
                 Err(failed) => attempts.with_most_specific(failed),
             };
             let next = writes.after(failed.failure, failed.sent, Instant::now(), attempts.pause(self.rng.jitter()));
-            let unknown_outcome = |error: Error| if error.kind() == ErrorKind::Unknown { error } else { Error::unknown(error) };
+            let unknown_outcome =
+                |error: Error| if error.kind() == ErrorKind::Unknown { error } else { Error::unknown(error) };
             match next {
                 Decision::GiveUp if writes.uncertain().is_some() => return Err(unknown_outcome(failed.error)),
                 Decision::GiveUp => return Err(failed.error),
-                Decision::SameNode(_, wait) => self.again(&mut attempts, &failed, wait).await.map_err(unknown_outcome)?,
+                Decision::SameNode(_, wait) => {
+                    self.again(&mut attempts, &failed, wait).await.map_err(unknown_outcome)?
+                }
                 Decision::AnyNode(wait) => {
                     self.again(&mut attempts, &failed, wait).await?;
                     target = self.pick(route, &mut attempts)?;
@@ -183,8 +189,13 @@ impl Engine {
                 // After more than one attempt the node must still recognise the write: an earlier attempt may arrive
                 // late.
                 let only = writes.number() == 0 && writes.uncertain().is_none();
-                if let Some(receipts) = reply.receipt.filter(|_| only).and_then(|receipt| session.keep_receipt(receipt)) {
-                    session.send_unanswered(&self.request(attempts.trace, attempts.attempt_deadline(), RequestBody::Settled(receipts)));
+                if let Some(receipts) = reply.receipt.filter(|_| only).and_then(|receipt| session.keep_receipt(receipt))
+                {
+                    session.send_unanswered(&self.request(
+                        attempts.trace,
+                        attempts.attempt_deadline(),
+                        RequestBody::Settled(receipts),
+                    ));
                 }
                 Ok(reply)
             }
@@ -194,7 +205,11 @@ impl Engine {
                 Err(FailedAttempt { failure: Failure::OutcomeUnknown, error, sent: Some(sent) })
             }
             // The node sent some other reply to a write: it may have been written.
-            _ => Err(FailedAttempt { failure: Failure::NoAnswer, error: unexpected(session.name.as_str()), sent: Some(sent) }),
+            _ => Err(FailedAttempt {
+                failure: Failure::NoAnswer,
+                error: unexpected(session.name.as_str()),
+                sent: Some(sent),
+            }),
         }
     }
 
@@ -215,14 +230,20 @@ impl Engine {
         }
         let other = self.pick(route, attempts).ok().filter(|other| other.id != target.id);
         let Some(other) = other.filter(|_| lock(&self.budget).take()) else { return first.await };
-        let mut second = std::pin::pin!(async { self.attempt(&other, Class::Request, plan).await.map(|(reply, _)| reply) });
+        let mut second =
+            std::pin::pin!(async { self.attempt(&other, Class::Request, plan).await.map(|(reply, _)| reply) });
         tokio::select! { biased;
             done = &mut first => either(done, second).await,
             done = &mut second => either(done, first).await,
         }
     }
 
-    async fn attempt(self: &Arc<Self>, target: &Target, class: Class, plan: &AttemptPlan<'_>) -> AttemptResult<(Reply, SentAttempt)> {
+    async fn attempt(
+        self: &Arc<Self>,
+        target: &Target,
+        class: Class,
+        plan: &AttemptPlan<'_>,
+    ) -> AttemptResult<(Reply, SentAttempt)> {
         let session = self.session(target, plan.until.saturating_duration_since(Instant::now())).await?;
         // After connecting, so that its time is taken off the deadline that the node is told.
         let request = self.request(plan.trace, plan.until, plan.body.clone());
@@ -249,7 +270,12 @@ impl Engine {
         class: Class,
         request: &Request,
     ) -> AttemptResult<(Reply, SentAttempt)> {
-        let sent = SentAttempt { node: target.id, start: session.start(), since: Instant::now(), window: session.retry_window };
+        let sent = SentAttempt {
+            node: target.id,
+            start: session.start(),
+            since: Instant::now(),
+            window: session.retry_window,
+        };
         match session.call(class, request).await {
             Ok(answer) => {
                 self.connections.answered(target);
@@ -275,7 +301,11 @@ impl Engine {
             Err(CallError::NotSent(error)) => Err(not_sent(error)),
             Err(CallError::Lost { why, silent }) => {
                 self.connections.unanswered(target, session, silent);
-                Err(FailedAttempt { failure: Failure::NoAnswer, error: Error::new(ErrorKind::TimedOut, why), sent: Some(sent) })
+                Err(FailedAttempt {
+                    failure: Failure::NoAnswer,
+                    error: Error::new(ErrorKind::TimedOut, why),
+                    sent: Some(sent),
+                })
             }
         }
     }
@@ -321,7 +351,15 @@ impl Engine {
         let attempts = self.attempts.max(1);
         let dials_left = self.routes().len() + usize::from(attempts);
         let trace = self.rng.next_u64().max(1);
-        Ok(Attempts { deadline, trace, limit: attempts, left: attempts, dials_left, asked: Vec::new(), most_specific: None })
+        Ok(Attempts {
+            deadline,
+            trace,
+            limit: attempts,
+            left: attempts,
+            dials_left,
+            asked: Vec::new(),
+            most_specific: None,
+        })
     }
 
     fn pick(&self, route: Route<'_>, attempts: &mut Attempts) -> Result<Target> {
@@ -380,5 +418,8 @@ async fn either<T>(first: AttemptResult<T>, second: impl Future<Output = Attempt
 
 /// The node sent a reply of another kind than the request.
 pub(crate) fn unexpected(node: &str) -> Error {
-    Error::new(ErrorKind::Protocol, format!("{node} has answered what was not asked: is it of the same release as this client?"))
+    Error::new(
+        ErrorKind::Protocol,
+        format!("{node} has answered what was not asked: is it of the same release as this client?"),
+    )
 }

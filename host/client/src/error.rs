@@ -79,7 +79,10 @@ impl ErrorKind {
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         use ErrorKind::{DiskFull, NotServing, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unreachable};
-        matches!(self, Unreachable | Unavailable | TimedOut | Overloaded | StaleLayout | Stopping | DiskFull | NotServing)
+        matches!(
+            self,
+            Unreachable | Unavailable | TimedOut | Overloaded | StaleLayout | Stopping | DiskFull | NotServing
+        )
     }
 }
 
@@ -151,7 +154,15 @@ struct Detail {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let detail = Detail { kind, message: message.into(), needed: 0, got: 0, why: Vec::new(), retry_after: None, context: None };
+        let detail = Detail {
+            kind,
+            message: message.into(),
+            needed: 0,
+            got: 0,
+            why: Vec::new(),
+            retry_after: None,
+            context: None,
+        };
         Self(Box::new(detail))
     }
 
@@ -174,7 +185,10 @@ impl Error {
     /// Ranks the errors of an operation's attempts, to report the most specific one: the refusal of a request before a
     /// temporary problem of a node, and an unreachable node last.
     pub(crate) fn specificity(&self) -> u8 {
-        use ErrorKind::{Damaged, DiskFull, NotServing, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unknown, Unreachable};
+        use ErrorKind::{
+            Damaged, DiskFull, NotServing, Overloaded, StaleLayout, Stopping, TimedOut, Unavailable, Unknown,
+            Unreachable,
+        };
         match self.0.kind {
             Unreachable => 0,
             TimedOut if self.0.needed == 0 => 1,
@@ -261,7 +275,8 @@ mod tests {
     #[test]
     fn a_quorum_error_says_needed_got_and_why() {
         let why = vec![NodeFailure { node: Name::new("n2").unwrap(), why: "no answer".into() }];
-        let error = Error::from(ErrorReply::new(ErrorCode::Unavailable, "too few replicas").quorum(2, 1, why).retry_after(40));
+        let error =
+            Error::from(ErrorReply::new(ErrorCode::Unavailable, "too few replicas").quorum(2, 1, why).retry_after(40));
         assert_eq!((error.needed(), error.got(), error.why().len()), (2, 1, 1));
         assert_eq!(error.retry_after(), Some(Duration::from_millis(40)));
         assert_eq!(error.to_string(), "too few replicas (1 of 2 needed); n2: no answer");

@@ -9,5 +9,8 @@ pub(crate) fn check_key(key: &[u8]) -> Result<()> {
     if key.len() <= MAX_KEY_BYTES {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::TooLarge, format!("the key has {} bytes, at most {MAX_KEY_BYTES} are possible: use a hash of it", key.len())))
+    Err(Error::new(
+        ErrorKind::TooLarge,
+        format!("the key has {} bytes, at most {MAX_KEY_BYTES} are possible: use a hash of it", key.len()),
+    ))
 }

@@ -74,7 +74,10 @@ impl<V> Object<V> {
         }
         let why = self.merge_fault.as_deref().unwrap_or("the bucket has no plugin");
         let advice = "merge them yourself and put the result with the context of this read";
-        Err(Error::new(ErrorKind::Conflict, format!("the key has {} siblings that were not merged ({why}); {advice}", self.siblings.len())))
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!("the key has {} siblings that were not merged ({why}); {advice}", self.siblings.len()),
+        ))
     }
 
     /// Returns the value, `merge`d if there are unmerged siblings; `None` if nothing was found.
@@ -92,8 +95,12 @@ impl<V> Object<V> {
     /// Decodes a reply.
     pub(crate) fn from_reply<C: Codec<Value = V>>(reply: GetReply) -> Result<Self> {
         let decode = |bytes: &[u8]| C::decode(bytes).map_err(|why| undecodable(&why));
-        let sibling = |s: rejoin_proto::client::Sibling| Ok(Sibling { value: decode(&s.value)?, stamp_ms: s.stamp_ms, writer: s.writer });
-        let merged_by = reply.merged_by.map(|by| MergedBy { name: by.name.map(|name| name.to_string()), digest: by.digest.to_string() });
+        let sibling = |s: rejoin_proto::client::Sibling| {
+            Ok(Sibling { value: decode(&s.value)?, stamp_ms: s.stamp_ms, writer: s.writer })
+        };
+        let merged_by = reply
+            .merged_by
+            .map(|by| MergedBy { name: by.name.map(|name| name.to_string()), digest: by.digest.to_string() });
         Ok(Self {
             value: reply.value.as_deref().map(decode).transpose()?,
             context: Context::from_wire(reply.context),
@@ -117,7 +124,8 @@ mod tests {
     use crate::Json;
 
     fn reply(value: Option<&'static str>, siblings: &[&'static str]) -> GetReply {
-        let sibling = |text: &&'static str| rejoin_proto::client::Sibling { value: (*text).into(), stamp_ms: 1, writer: 2 };
+        let sibling =
+            |text: &&'static str| rejoin_proto::client::Sibling { value: (*text).into(), stamp_ms: 1, writer: 2 };
         GetReply {
             value: value.map(Into::into),
             shown: None,
@@ -143,7 +151,10 @@ mod tests {
         assert!(error.to_string().contains("it trapped"), "{error}");
         let sum = |siblings: Vec<Sibling<u32>>| siblings.iter().map(|sibling| sibling.value).sum();
         let merged = |value, siblings| object(value, siblings).unwrap().into_value_with(sum);
-        assert_eq!((merged(Some("7"), &["3", "4"]), merged(None, &["1", "2"]), merged(None, &[])), (Some(7), Some(3), None));
+        assert_eq!(
+            (merged(Some("7"), &["3", "4"]), merged(None, &["1", "2"]), merged(None, &[])),
+            (Some(7), Some(3), None)
+        );
         assert_eq!(object(Some("seven"), &[]).unwrap_err().kind(), ErrorKind::Codec);
     }
 }

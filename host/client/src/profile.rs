@@ -110,7 +110,8 @@ impl std::fmt::Debug for Profile {
 }
 
 pub(crate) fn read_file(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|why| Error::new(ErrorKind::Config, format!("{} cannot be read: {why}", path.display())))
+    std::fs::read_to_string(path)
+        .map_err(|why| Error::new(ErrorKind::Config, format!("{} cannot be read: {why}", path.display())))
 }
 
 #[cfg(test)]

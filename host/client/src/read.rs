@@ -37,7 +37,11 @@ impl<C> Clone for Get<C> {
 
 impl<C> fmt::Debug for Get<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Get").field("get", &self.get).field("timeout", &self.timeout).field("hedge", &self.hedge).finish_non_exhaustive()
+        f.debug_struct("Get")
+            .field("get", &self.get)
+            .field("timeout", &self.timeout)
+            .field("hedge", &self.hedge)
+            .finish_non_exhaustive()
     }
 }
 

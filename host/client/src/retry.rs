@@ -100,7 +100,13 @@ impl WriteAttempts {
     }
 
     /// The decision after a failed attempt. `sent` describes it, `None` if nothing was sent.
-    pub(crate) fn after(&mut self, failure: Failure, sent: Option<SentAttempt>, now: Instant, pause: Duration) -> Decision {
+    pub(crate) fn after(
+        &mut self,
+        failure: Failure,
+        sent: Option<SentAttempt>,
+        now: Instant,
+        pause: Duration,
+    ) -> Decision {
         let unknown = matches!(failure, Failure::NoAnswer | Failure::OutcomeUnknown);
         if let Some(sent) = sent.filter(|_| unknown && self.uncertain.is_none()) {
             self.uncertain = Some(sent);

@@ -16,8 +16,12 @@ fn a_read_goes_anywhere_unless_repeating_is_pointless() {
     let wait = Duration::from_millis(300);
     assert_eq!(after_read(Failure::Refused(ErrorCode::Overloaded, wait), PAUSE), Decision::AnyNode(wait));
     assert_eq!(after_read(Failure::Refused(ErrorCode::Damaged, Duration::ZERO), PAUSE), Decision::AnyNode(PAUSE));
-    for failure in [Failure::Refused(ErrorCode::Denied, Duration::ZERO), Failure::AtEveryNode, Failure::OutcomeUnknown, Failure::Forgotten]
-    {
+    for failure in [
+        Failure::Refused(ErrorCode::Denied, Duration::ZERO),
+        Failure::AtEveryNode,
+        Failure::OutcomeUnknown,
+        Failure::Forgotten,
+    ] {
         assert_eq!(after_read(failure, PAUSE), Decision::GiveUp, "{failure:?}");
     }
 }
@@ -53,9 +57,15 @@ fn a_lost_write_is_repeated_only_at_its_node() {
 fn an_uncertain_write_ends_with_its_window() {
     let since = Instant::now();
     let mut write = WriteAttempts::default();
-    assert_eq!(write.after(Failure::NoAnswer, Some(sent(since)), since + Duration::from_secs(10), PAUSE), Decision::GiveUp);
+    assert_eq!(
+        write.after(Failure::NoAnswer, Some(sent(since)), since + Duration::from_secs(10), PAUSE),
+        Decision::GiveUp
+    );
     let mut write = WriteAttempts::default();
-    assert_eq!(write.after(Failure::NoAnswer, Some(sent(since)), since + Duration::from_secs(9), PAUSE), Decision::SameNode(A, PAUSE));
+    assert_eq!(
+        write.after(Failure::NoAnswer, Some(sent(since)), since + Duration::from_secs(9), PAUSE),
+        Decision::SameNode(A, PAUSE)
+    );
     // The pause counts: it must still be within the window when it is sent.
     let late = Failure::Refused(ErrorCode::Overloaded, Duration::from_secs(2));
     assert_eq!(write.after(late, Some(sent(since)), since + Duration::from_secs(9), PAUSE), Decision::GiveUp);

@@ -49,7 +49,8 @@ impl RoutingTable {
     pub(crate) fn candidates(&self, bucket: &Name, key: &[u8]) -> Vec<Target> {
         let bucket = BucketId::derive(self.tenant, bucket, 0);
         let object = ObjectId { tenant: self.tenant, bucket, key: key.to_vec().into() };
-        let mut order: Vec<Target> = self.layout.owners(self.layout.partition(&object), u8::MAX).map(Target::from).collect();
+        let mut order: Vec<Target> =
+            self.layout.owners(self.layout.partition(&object), u8::MAX).map(Target::from).collect();
         let owners = order.len();
         let first = (object.hash() % self.layout.nodes.len() as u128) as usize;
         let around = self.layout.nodes[first..].iter().chain(&self.layout.nodes[..first]);
@@ -74,7 +75,11 @@ impl RoutingTable {
 
 /// The next node to ask: preferably one that was not asked yet and is not avoided, then one not asked yet, then one not
 /// avoided, then the first.
-pub(crate) fn choose<'a>(candidates: &'a [Target], asked: &[NodeId], avoid: impl Fn(&Target) -> bool) -> Option<&'a Target> {
+pub(crate) fn choose<'a>(
+    candidates: &'a [Target],
+    asked: &[NodeId],
+    avoid: impl Fn(&Target) -> bool,
+) -> Option<&'a Target> {
     let fresh = |target: &&Target| !asked.contains(&target.id);
     let well = |target: &&Target| !avoid(target);
     candidates
@@ -123,7 +128,8 @@ mod tests {
     fn the_dead_are_skipped_while_there_is_a_choice() {
         let targets = map(3).all();
         let [a, b, c] = [targets[0].id, targets[1].id, targets[2].id];
-        let pick = |asked: &[NodeId], down: &[NodeId]| choose(&targets, asked, |target| down.contains(&target.id)).unwrap().id;
+        let pick =
+            |asked: &[NodeId], down: &[NodeId]| choose(&targets, asked, |target| down.contains(&target.id)).unwrap().id;
         assert_eq!(pick(&[], &[]), a);
         assert_eq!(pick(&[], &[a]), b);
         assert_eq!(pick(&[b], &[a]), c);

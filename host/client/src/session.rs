@@ -78,10 +78,16 @@ pub(crate) struct Session {
 
 impl Session {
     /// Connects and sends the client's hello. Also returns the node's layout.
-    pub(crate) async fn open(endpoint: &Endpoint, address: SocketAddr, hello: &ClientHello) -> Result<(Self, Layout), Error> {
+    pub(crate) async fn open(
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        hello: &ClientHello,
+    ) -> Result<(Self, Layout), Error> {
         let connection = endpoint.connect_client(address).await.map_err(dial_error)?;
         let hello = codec::encode(hello);
-        let lost = |why: &dyn std::fmt::Display| Error::new(ErrorKind::Unreachable, format!("{address} was lost during the hello: {why}"));
+        let lost = |why: &dyn std::fmt::Display| {
+            Error::new(ErrorKind::Unreachable, format!("{address} was lost during the hello: {why}"))
+        };
         connection.sender().send(Class::Control, 0, hello.into()).await.map_err(|why| lost(&why))?;
         let reply = loop {
             match connection.recv().await {
@@ -90,8 +96,8 @@ impl Session {
                 None => return Err(lost(&connection.closed().await)),
             }
         };
-        let reply =
-            codec::decode(&reply).map_err(|why| Error::new(ErrorKind::Protocol, format!("{address} answers the hello with {why}")))?;
+        let reply = codec::decode(&reply)
+            .map_err(|why| Error::new(ErrorKind::Protocol, format!("{address} answers the hello with {why}")))?;
         match reply {
             HelloReply::Refused(reply) => Err(reply.into()),
             HelloReply::Welcome(hello) if hello.protocol != PROTOCOL => {
@@ -157,7 +163,10 @@ impl Session {
         };
         // Removes the entry in every case, also if the caller drops the future.
         let _entry = Entry { shared: &self.shared, id };
-        self.connection.sender().try_send(class, id, codec::encode(request).into()).map_err(|why| CallError::NotSent(self.refused(why)))?;
+        self.connection
+            .sender()
+            .try_send(class, id, codec::encode(request).into())
+            .map_err(|why| CallError::NotSent(self.refused(why)))?;
         let wait = Duration::from_millis(u64::from(request.deadline_ms)) + GRACE;
         let lost = |why: String| {
             let silent = self.shared.heard.load(Ordering::Acquire) == heard;
@@ -246,12 +255,17 @@ async fn read(connection: Connection, shared: Arc<Shared>) {
 pub(crate) fn dial_error(error: rejoin_wire::Error) -> Error {
     use rejoin_wire::Error as Wire;
     let kind = match error {
-        Wire::Untrusted { .. } | Wire::WrongCluster { .. } | Wire::WrongNode { .. } | Wire::NotANode { .. } => ErrorKind::Untrusted,
+        Wire::Untrusted { .. } | Wire::WrongCluster { .. } | Wire::WrongNode { .. } | Wire::NotANode { .. } => {
+            ErrorKind::Untrusted
+        }
         Wire::CertificateRefused { .. } => ErrorKind::Denied,
         Wire::NoSuchProtocol { .. } | Wire::Version { .. } | Wire::Foreign => ErrorKind::Protocol,
-        Wire::BadPem { .. } | Wire::NoIdentity | Wire::KeyMismatch { .. } | Wire::BadLimits(_) | Wire::NoRuntime | Wire::Tls(_) => {
-            ErrorKind::Config
-        }
+        Wire::BadPem { .. }
+        | Wire::NoIdentity
+        | Wire::KeyMismatch { .. }
+        | Wire::BadLimits(_)
+        | Wire::NoRuntime
+        | Wire::Tls(_) => ErrorKind::Config,
         _ => ErrorKind::Unreachable,
     };
     Error::new(kind, error.to_string())

@@ -19,7 +19,8 @@ pub(crate) fn bounded(what: &str, given: Duration) -> Result<Duration> {
 /// A time to live in milliseconds, rounded up.
 pub(crate) fn ttl_ms(given: Duration) -> Result<u64> {
     if given.is_zero() {
-        let message = "a time to live of no time at all would hide the value at once: give 1 ms or more, or delete the key";
+        let message =
+            "a time to live of no time at all would hide the value at once: give 1 ms or more, or delete the key";
         return Err(Error::new(ErrorKind::Config, message));
     }
     Ok(u64::try_from(given.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))

@@ -77,7 +77,11 @@ impl<C: Codec> Bucket<C> {
     /// println!("now {}", updated.value);
     /// # Ok(()) }
     /// ```
-    pub fn update<'f>(&self, key: impl AsRef<[u8]>, edit: impl FnMut(Option<C::Value>) -> C::Value + Send + 'f) -> Update<'f, C> {
+    pub fn update<'f>(
+        &self,
+        key: impl AsRef<[u8]>,
+        edit: impl FnMut(Option<C::Value>) -> C::Value + Send + 'f,
+    ) -> Update<'f, C> {
         Update::new(self.clone(), key.as_ref(), Box::new(edit))
     }
 }
@@ -163,7 +167,8 @@ impl<'f, C: Codec> Update<'f, C> {
                 Err(error) if rounds.again(&error) => error,
                 done => return done,
             };
-            let pause = retry::pause(rounds.made, self.bucket.engine.rng.jitter()).max(error.retry_after().unwrap_or_default());
+            let pause =
+                retry::pause(rounds.made, self.bucket.engine.rng.jitter()).max(error.retry_after().unwrap_or_default());
             if Instant::now() + pause >= deadline {
                 return Err(error);
             }
@@ -199,7 +204,12 @@ impl<'f, C: Codec> Update<'f, C> {
 /// The time left until an update's deadline.
 fn left(deadline: Instant) -> Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let over = || Error::new(ErrorKind::TimedOut, "the time was over before the update had written anything: give it more with `timeout`");
+    let over = || {
+        Error::new(
+            ErrorKind::TimedOut,
+            "the time was over before the update had written anything: give it more with `timeout`",
+        )
+    };
     if left.is_zero() { Err(over()) } else { Ok(left) }
 }
 

@@ -79,7 +79,18 @@ impl<S> Write<S> {
             check_key(key)?;
             let (request, start) = (RequestId(engine.rng.request_id()), StartId::default());
             let key = key.to_vec().into();
-            Ok(Put { bucket, key, content, basis: Basis::Blind, request, start, attempt: 0, w: None, pw: None, ttl_ms: None })
+            Ok(Put {
+                bucket,
+                key,
+                content,
+                basis: Basis::Blind,
+                request,
+                start,
+                attempt: 0,
+                w: None,
+                pw: None,
+                ttl_ms: None,
+            })
         });
         let timeout = engine.timeout;
         Self { engine, put, timeout, state: std::marker::PhantomData }

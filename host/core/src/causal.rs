@@ -106,7 +106,8 @@ fn without_doubles(mut entries: Vec<Entry>) -> (Vec<Entry>, Option<OneDotTwoValu
             kept.push(entry);
         }
     }
-    let spoken_for = |entry: &Entry| kept.iter().any(|other| other.dots != entry.dots && entry.dots.is_subset(&other.dots));
+    let spoken_for =
+        |entry: &Entry| kept.iter().any(|other| other.dots != entry.dots && entry.dots.is_subset(&other.dots));
     let redundant: Vec<bool> = kept.iter().map(spoken_for).collect();
     let mut at = redundant.into_iter();
     kept.retain(|_| !at.next().unwrap_or(false));
@@ -190,7 +191,12 @@ pub fn writers_view(object: &Object, seen: &VersionVector, dot: Dot) -> VersionV
     for run in view.cloud().to_vec() {
         // Of what this copy has not seen itself it cannot tell whether it is live.
         if run.hi <= object.context.get(run.actor) {
-            let below = hidden.spans().iter().filter(|other| other.actor == run.actor && other.hi <= run.lo).map(|other| other.hi).max();
+            let below = hidden
+                .spans()
+                .iter()
+                .filter(|other| other.actor == run.actor && other.hi <= run.lo)
+                .map(|other| other.hi)
+                .max();
             view.insert_span(DotSpan { lo: below.unwrap_or(0), ..run });
         }
     }
@@ -209,7 +215,8 @@ pub fn bounded(object: &Object, mut seen: VersionVector) -> VersionVector {
     }
     let mut context = object.context.clone();
     context.join(&seen);
-    let left = || object.entries.iter().map(|entry| (entry, entry.dots.unseen_by(&seen))).filter(|(_, dots)| !dots.is_empty());
+    let left =
+        || object.entries.iter().map(|entry| (entry, entry.dots.unseen_by(&seen))).filter(|(_, dots)| !dots.is_empty());
     let dots: DotSet = left().flat_map(|(_, dots)| dots.spans().to_vec()).collect();
     // The covers of a fold of them all.
     let covers: DotSet = left().flat_map(|(entry, _)| entry.covers.spans().iter().copied()).collect();
@@ -259,7 +266,9 @@ pub fn fold(object: &mut Object, inputs: &[Entry], merged: Bytes, by: Option<Fol
 }
 
 fn joined(inputs: &[Entry], merged: Bytes, by: Option<FoldedBy>) -> Entry {
-    let spans = |pick: fn(&Entry) -> &DotSet| inputs.iter().flat_map(|entry| pick(entry).spans().iter().copied()).collect::<DotSet>();
+    let spans = |pick: fn(&Entry) -> &DotSet| {
+        inputs.iter().flat_map(|entry| pick(entry).spans().iter().copied()).collect::<DotSet>()
+    };
     let never = inputs.iter().any(|entry| entry.expires.is_none());
     Entry {
         // Rule: runs are whole.
@@ -285,10 +294,15 @@ mod tests {
 
     /// Every object of two actors with two writes each and up to two values.
     fn small_objects() -> Vec<Object> {
-        let all: Vec<Dot> = (1..=2).flat_map(|actor| (1..=2).map(move |counter| Dot { actor: ActorId(actor), counter })).collect();
-        let picked = |mask: usize| (0..4).filter(move |bit| mask & 1 << bit != 0).map(|bit| all[bit]).collect::<Vec<_>>();
+        let all: Vec<Dot> =
+            (1..=2).flat_map(|actor| (1..=2).map(move |counter| Dot { actor: ActorId(actor), counter })).collect();
+        let picked =
+            |mask: usize| (0..4).filter(move |bit| mask & 1 << bit != 0).map(|bit| all[bit]).collect::<Vec<_>>();
         let entry = |mask: usize| {
-            let dots: DotSet = picked(mask).iter().map(|dot| DotSpan { actor: dot.actor, lo: dot.counter - 1, hi: dot.counter }).collect();
+            let dots: DotSet = picked(mask)
+                .iter()
+                .map(|dot| DotSpan { actor: dot.actor, lo: dot.counter - 1, hi: dot.counter })
+                .collect();
             let content = Content::Value(Bytes::from(alloc::vec![mask as u8]));
             Entry { covers: dots.clone(), dots, content, stamp: Hlc::default(), expires: None, folded_by: None }
         };

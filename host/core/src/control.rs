@@ -207,7 +207,18 @@ impl Control {
         let records = kept.records.into_iter().map(|record| (record.key.clone(), record)).collect();
         let (up, summarised) = (BTreeSet::new(), BTreeSet::new());
         let (pending, sending, peers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { records, up, summarised, pending, sending, peers, saving: None, failed_save: None, refused: BTreeMap::new(), next_number: 1 }
+        Self {
+            records,
+            up,
+            summarised,
+            pending,
+            sending,
+            peers,
+            saving: None,
+            failed_save: None,
+            refused: BTreeMap::new(),
+            next_number: 1,
+        }
     }
 
     /// The catalog to be saved.
@@ -261,7 +272,11 @@ impl Control {
 
     /// Handles one event at a time: `now_us` of a clock that never goes back, `wall_ms` for the stamps of records.
     pub fn handle(&mut self, now_us: u64, wall_ms: u64, event: CatalogEvent, effects: &mut Vec<CatalogEffect>) {
-        debug_assert_eq!(self.saving.is_some(), matches!(event, CatalogEvent::Saved(_)), "a save is answered before anything else");
+        debug_assert_eq!(
+            self.saving.is_some(),
+            matches!(event, CatalogEvent::Saved(_)),
+            "a save is answered before anything else"
+        );
         match event {
             CatalogEvent::PeerUp(peer, digest) => {
                 self.up.insert(peer);
@@ -301,7 +316,9 @@ impl Control {
                 self.agree(effects);
             }
             CatalogEvent::PeerReady(peer, digest) => self.peer_ready(peer, digest, effects),
-            CatalogEvent::Peer(peer, PeerBody::CatalogRecords { number, records }) => self.learn(peer, number, records, effects),
+            CatalogEvent::Peer(peer, PeerBody::CatalogRecords { number, records }) => {
+                self.learn(peer, number, records, effects)
+            }
             CatalogEvent::Peer(peer, PeerBody::CatalogTaken { number }) => {
                 if self.sending.get(&peer).is_some_and(|(awaited, _)| *awaited == number)
                     && let Some((_, lacking)) = self.sending.remove(&peer)
@@ -314,12 +331,16 @@ impl Control {
             CatalogEvent::Change(call, change, wait) => match self.decide(wall_ms, change) {
                 Ok(record) => {
                     let before = self.records.insert(record.key.clone(), record.clone());
-                    self.save(PendingSave::Change { call, record: Box::new(record), before: before.map(Box::new), wait }, effects);
+                    self.save(
+                        PendingSave::Change { call, record: Box::new(record), before: before.map(Box::new), wait },
+                        effects,
+                    );
                 }
                 Err(error) => effects.push(CatalogEffect::Answer(call, Err(error))),
             },
             CatalogEvent::Tick => {
-                let late: Vec<u64> = self.pending.iter().filter(|(_, s)| s.until_us <= now_us).map(|(&number, _)| number).collect();
+                let late: Vec<u64> =
+                    self.pending.iter().filter(|(_, s)| s.until_us <= now_us).map(|(&number, _)| number).collect();
                 late.into_iter().for_each(|number| self.answer(number, effects));
                 if self.failed_save.as_ref().is_some_and(|save| save.again_at_us <= now_us) {
                     self.save(PendingSave::Again, effects);
@@ -337,7 +358,8 @@ impl Control {
 
     fn saved(&mut self, now_us: u64, effects: &mut Vec<CatalogEffect>) {
         for (peer, numbers) in self.failed_save.take().map(|save| save.untaken).unwrap_or_default() {
-            effects.extend(numbers.into_iter().map(|number| CatalogEffect::Send(peer, PeerBody::CatalogTaken { number })));
+            effects
+                .extend(numbers.into_iter().map(|number| CatalogEffect::Send(peer, PeerBody::CatalogTaken { number })));
         }
         match self.saving.take() {
             Some(PendingSave::Change { call, record, before, wait }) => {
@@ -351,7 +373,8 @@ impl Control {
             }
             Some(PendingSave::Learnt { effects: behind, taken }) => {
                 effects.extend(behind);
-                effects.extend(taken.map(|(peer, number)| CatalogEffect::Send(peer, PeerBody::CatalogTaken { number })));
+                effects
+                    .extend(taken.map(|(peer, number)| CatalogEffect::Send(peer, PeerBody::CatalogTaken { number })));
             }
             Some(PendingSave::Again) | None => {}
         }
@@ -380,7 +403,8 @@ impl Control {
 
     fn save_again(&mut self, now_us: u64) {
         let again_at_us = now_us + SAVE_AGAIN_US;
-        self.failed_save.get_or_insert_with(|| FailedSave { again_at_us, untaken: BTreeMap::new() }).again_at_us = again_at_us;
+        self.failed_save.get_or_insert_with(|| FailedSave { again_at_us, untaken: BTreeMap::new() }).again_at_us =
+            again_at_us;
     }
 
     /// A message is reported as taken when the catalog is saved.
@@ -487,7 +511,8 @@ impl Control {
 
     /// The records that are newer here than in a summary, or not in it.
     fn missing_from(&self, summary: &[(RecordKey, u64, u64)]) -> VecDeque<RecordKey> {
-        let theirs: BTreeMap<&RecordKey, (u64, u64)> = summary.iter().map(|(key, version, hash)| (key, (*version, *hash))).collect();
+        let theirs: BTreeMap<&RecordKey, (u64, u64)> =
+            summary.iter().map(|(key, version, hash)| (key, (*version, *hash))).collect();
         let newer = |record: &&Record| theirs.get(&record.key).is_none_or(|rank| *rank < record.rank());
         self.records.values().filter(newer).map(|record| record.key.clone()).collect()
     }

@@ -165,7 +165,13 @@ mod tests {
         let node = |at: u16| {
             let name = Name::new(format!("n{at}")).expect("a good name");
             let zone = Name::new("z").expect("a good name");
-            LayoutNode { id: NodeId::from_name(&name), name, zone, capacity: 1, address: ([127, 0, 0, 1], 7000 + at).into() }
+            LayoutNode {
+                id: NodeId::from_name(&name),
+                name,
+                zone,
+                capacity: 1,
+                address: ([127, 0, 0, 1], 7000 + at).into(),
+            }
         };
         bootstrap(nodes.map(node).collect(), 16).expect("a layout")
     }

@@ -17,7 +17,8 @@ pub const DEFAULT_PARTITIONS: u32 = 256;
 /// [`BadLayout`] if there are no nodes, too many, two of one name, or the number of partitions is no power of two.
 pub fn bootstrap(mut nodes: Vec<LayoutNode>, partitions: u32) -> Result<Layout, BadLayout> {
     nodes.sort_by_key(|node| node.id);
-    let mut load = Load { held: alloc::vec![[0; MAX_OWNERS]; nodes.len()], heirs: alloc::vec![0; nodes.len() * nodes.len()] };
+    let mut load =
+        Load { held: alloc::vec![[0; MAX_OWNERS]; nodes.len()], heirs: alloc::vec![0; nodes.len() * nodes.len()] };
     let owners = (0..partitions as usize).map(|_| owner_list(&nodes, &mut load)).collect();
     let layout = Layout { version: 1, nodes, owners };
     layout.check()?;
@@ -70,17 +71,26 @@ mod tests {
         let node = |at: usize| {
             let name = Name::new(format!("n{at}")).expect("a good name");
             let zone = Name::new(format!("z{}", at % zones)).expect("a good name");
-            LayoutNode { id: NodeId::from_name(&name), name, zone, capacity: 1, address: ([127, 0, 0, 1], 7000 + at as u16).into() }
+            LayoutNode {
+                id: NodeId::from_name(&name),
+                name,
+                zone,
+                capacity: 1,
+                address: ([127, 0, 0, 1], 7000 + at as u16).into(),
+            }
         };
         (0..count).map(node).collect()
     }
 
     #[test]
     fn every_prefix_is_balanced_over_equal_zones() {
-        for (count, zones) in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (7, 1), (4, 2), (6, 2), (6, 3), (9, 3), (3, 3), (5, 5)] {
+        for (count, zones) in
+            [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (7, 1), (4, 2), (6, 2), (6, 3), (9, 3), (3, 3), (5, 5)]
+        {
             let layout = bootstrap(nodes(count, zones), 256).expect("a layout");
             for n in 1..=5 {
-                let holds = |id| (0..256).filter(|&p| layout.owners(PartitionId(p), n).any(|node| node.id == id)).count();
+                let holds =
+                    |id| (0..256).filter(|&p| layout.owners(PartitionId(p), n).any(|node| node.id == id)).count();
                 let shares: Vec<usize> = layout.nodes.iter().map(|node| holds(node.id)).collect();
                 let (least, most) = (shares.iter().min().expect("nodes"), shares.iter().max().expect("nodes"));
                 assert!(most - least <= 3, "{count} nodes in {zones} zones, n = {n}: {shares:?}");

@@ -47,9 +47,18 @@ impl Retries {
     /// Reads the table. `limit` is in bytes, the window in milliseconds.
     pub(crate) fn open(store: &dyn Store, limit: usize, window_ms: u64) -> Result<Self, StoreFault> {
         let epoch_us = (window_ms.saturating_mul(1000) / EPOCHS).max(1);
-        let mut table = Self { rows: BTreeMap::new(), settled: VecDeque::new(), bytes: 0, limit, epoch: 0, epoch_us, ends_us: None };
+        let mut table = Self {
+            rows: BTreeMap::new(),
+            settled: VecDeque::new(),
+            bytes: 0,
+            limit,
+            epoch: 0,
+            epoch_us,
+            ends_us: None,
+        };
         for (partition, rest, row) in rows::load::<RetryRow>(store, Kind::Retry)? {
-            let request = <[u8; 16]>::try_from(rest.as_slice()).map_err(|_| StoreFault::Damaged("retry row: short key".into()))?;
+            let request = <[u8; 16]>::try_from(rest.as_slice())
+                .map_err(|_| StoreFault::Damaged("retry row: short key".into()))?;
             let bytes = cost(codec::encode(&row).len());
             table.rows.insert((row.epoch, partition, RequestId(u128::from_be_bytes(request))), bytes);
             table.bytes += bytes as usize;
@@ -59,7 +68,11 @@ impl Retries {
     }
 
     /// The row of the write that was done for this request, if one was.
-    pub(crate) fn get(store: &dyn Store, partition: PartitionId, request: RequestId) -> Result<Option<RetryRow>, StoreFault> {
+    pub(crate) fn get(
+        store: &dyn Store,
+        partition: PartitionId,
+        request: RequestId,
+    ) -> Result<Option<RetryRow>, StoreFault> {
         let Some(row) = store.get(Space::Pinned, &rows::retry_key(partition, request))? else { return Ok(None) };
         codec::decode(&row).map(Some).map_err(|error| StoreFault::Damaged(alloc::format!("{error}")))
     }
@@ -116,7 +129,10 @@ impl Retries {
     pub(crate) fn droppable(&self, most: usize, change: &mut Change) -> usize {
         let settled = self.settled.iter().map(|&(partition, request, _)| (partition, request));
         let oldest = self.epoch.saturating_sub(EPOCHS + LATE_EPOCHS);
-        let over = self.rows.range(..(oldest, PartitionId(0), RequestId(0))).map(|(&(_, partition, request), _)| (partition, request));
+        let over = self
+            .rows
+            .range(..(oldest, PartitionId(0), RequestId(0)))
+            .map(|(&(_, partition, request), _)| (partition, request));
         let mut count = 0;
         for (partition, request) in settled.chain(over).take(most) {
             change.remove(Space::Pinned, rows::retry_key(partition, request));
@@ -146,7 +162,15 @@ mod tests {
     use super::*;
 
     fn table(epoch: u64) -> Retries {
-        Retries { rows: BTreeMap::new(), settled: VecDeque::new(), bytes: 0, limit: 1000, epoch, epoch_us: 100, ends_us: None }
+        Retries {
+            rows: BTreeMap::new(),
+            settled: VecDeque::new(),
+            bytes: 0,
+            limit: 1000,
+            epoch,
+            epoch_us: 100,
+            ends_us: None,
+        }
     }
 
     #[test]

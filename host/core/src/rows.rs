@@ -91,13 +91,18 @@ pub(crate) fn retry_key(partition: PartitionId, request: RequestId) -> Vec<u8> {
 pub(crate) fn load<T: Versioned>(store: &dyn Store, kind: Kind) -> Result<Vec<(PartitionId, Vec<u8>, T)>, StoreFault> {
     let mut rows = Vec::new();
     let mut fault = None;
-    store.scan(Space::Pinned, &[kind as u8], Some(&[kind as u8 + 1]), &mut |key, value| match (key, codec::decode(&value)) {
+    store.scan(Space::Pinned, &[kind as u8], Some(&[kind as u8 + 1]), &mut |key, value| match (
+        key,
+        codec::decode(&value),
+    ) {
         ([_, high, low, rest @ ..], Ok(row)) => {
             rows.push((PartitionId(u16::from_be_bytes([*high, *low])), rest.to_vec(), row));
             core::ops::ControlFlow::Continue(())
         }
         (_, decoded) => {
-            let why = decoded.err().map_or_else(|| alloc::format!("{}: short key", T::WHAT), |error| alloc::format!("{error}"));
+            let why = decoded
+                .err()
+                .map_or_else(|| alloc::format!("{}: short key", T::WHAT), |error| alloc::format!("{error}"));
             fault = Some(StoreFault::Damaged(why));
             core::ops::ControlFlow::Break(())
         }

@@ -55,10 +55,15 @@ impl Tenures {
         lost: bool,
         rng: &mut Prng,
     ) -> Result<Self, StoreFault> {
-        let actors = rows::load::<ActorRow>(store, Kind::Actor)?.into_iter().map(|(partition, _, row)| (partition, row)).collect();
+        let actors = rows::load::<ActorRow>(store, Kind::Actor)?
+            .into_iter()
+            .map(|(partition, _, row)| (partition, row))
+            .collect();
         let starts = StartIds::open(store, lost, rng)?;
         let mut tenures = Self { actors, starts, owed: BTreeSet::new(), sound: BTreeMap::new() };
-        let outrun = |(partition, row): (&PartitionId, &ActorRow)| (lost || observed(*partition, row.actor)).then_some(*partition);
+        let outrun = |(partition, row): (&PartitionId, &ActorRow)| {
+            (lost || observed(*partition, row.actor)).then_some(*partition)
+        };
         let ended: Vec<PartitionId> = tenures.actors.iter().filter_map(outrun).collect();
         ended.iter().for_each(|partition| tenures.end(*partition, EndCause::OldDisk));
         if !ended.is_empty() {
@@ -182,7 +187,8 @@ impl Observed {
     pub(crate) fn open(store: &dyn Store) -> Result<Self, StoreFault> {
         let mut observed = Self { seen: BTreeMap::new(), forgotten: Vec::new(), clock: 0 };
         for (partition, rest, row) in rows::load::<NumberRow>(store, Kind::Observed)? {
-            let actor = <[u8; 8]>::try_from(rest.as_slice()).map_err(|_| StoreFault::Damaged("observed row: short key".into()))?;
+            let actor = <[u8; 8]>::try_from(rest.as_slice())
+                .map_err(|_| StoreFault::Damaged("observed row: short key".into()))?;
             let actor = ActorId(u64::from_be_bytes(actor));
             let seen = ObservedActor { actor, counter: row.0, touched: 0, dirty: false, kept: true, minter: None };
             observed.seen.entry(partition).or_default().push(seen);
@@ -214,7 +220,14 @@ impl Observed {
                         self.forgotten.push(rows::observed_key(partition, gone.actor));
                     }
                 }
-                known.push(ObservedActor { actor: dot.actor, counter: dot.counter, touched, dirty: true, kept: false, minter: None });
+                known.push(ObservedActor {
+                    actor: dot.actor,
+                    counter: dot.counter,
+                    touched,
+                    dirty: true,
+                    kept: false,
+                    minter: None,
+                });
             }
         }
     }
@@ -249,7 +262,10 @@ impl Observed {
     /// The counter seen of an announced actor, if the actor has not used it yet.
     pub(crate) fn outruns(&self, announced: &ActorNext) -> Option<u64> {
         let known = self.seen.get(&announced.partition)?;
-        known.iter().find(|seen| seen.actor == announced.actor && seen.counter >= announced.next).map(|seen| seen.counter)
+        known
+            .iter()
+            .find(|seen| seen.actor == announced.actor && seen.counter >= announced.next)
+            .map(|seen| seen.counter)
     }
 
     /// Adds what has changed since the last [`flushed`](Self::flushed) to a change.
@@ -259,7 +275,11 @@ impl Observed {
         }
         for (&partition, known) in &self.seen {
             for seen in known.iter().filter(|seen| seen.dirty) {
-                change.put(Space::Pinned, rows::observed_key(partition, seen.actor), codec::encode(&NumberRow(seen.counter)));
+                change.put(
+                    Space::Pinned,
+                    rows::observed_key(partition, seen.actor),
+                    codec::encode(&NumberRow(seen.counter)),
+                );
             }
         }
     }
@@ -301,7 +321,11 @@ mod tests {
             note(&mut observed, round * 100..round * 100 + 100);
         }
         assert_eq!(observed.seen[&PartitionId(1)].len(), MAX_OBSERVED);
-        assert_eq!(rows(&observed), 2 * MAX_OBSERVED, "those that are new, and the removal of those that were written down");
+        assert_eq!(
+            rows(&observed),
+            2 * MAX_OBSERVED,
+            "those that are new, and the removal of those that were written down"
+        );
         observed.flushed();
         assert_eq!(rows(&observed), 0);
     }
@@ -325,7 +349,9 @@ mod tests {
         let announced = |actor| ActorNext { partition: here, actor: ActorId(actor), next: 10 };
         let mut observed = nothing();
         let flood = |observed: &mut Observed, round: u64| {
-            (1..10).for_each(|at| observed.note(here, &context(round * 1000 + at * 100..round * 1000 + at * 100 + 90), |_| false));
+            (1..10).for_each(|at| {
+                observed.note(here, &context(round * 1000 + at * 100..round * 1000 + at * 100 + 90), |_| false)
+            });
         };
         let known = |observed: &Observed| [1, 2, 3].map(|actor| observed.knows(here, ActorId(actor)));
         observed.minted(n1, here, dot(1));

@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::hash::MAX_KEY_BYTES;
-use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, TenantId};
+use rejoin_proto::{
+    BucketId, ErrorCode, ErrorReply, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, TenantId,
+};
 
 use crate::layouts::{LiveLayouts, Owners};
 
@@ -60,7 +62,8 @@ impl ClusterView {
         for record in records {
             match (&record.key, &record.body) {
                 (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, props }) => {
-                    let bucket = Arc::new(Bucket { id: *id, name: name.clone(), version: record.version, props: props.clone() });
+                    let bucket =
+                        Arc::new(Bucket { id: *id, name: name.clone(), version: record.version, props: props.clone() });
                     buckets.entry(*tenant).or_default().insert(name.clone(), bucket.clone());
                     by_id.insert(*id, bucket);
                 }
@@ -145,8 +148,9 @@ impl ClusterView {
     #[must_use]
     pub fn spare<'a>(&'a self, read: impl Fn(NodeId) -> bool, write: impl Fn(NodeId) -> bool) -> Option<(i16, i16)> {
         let least = |n: u8, counts: &dyn Fn(NodeId) -> bool| {
-            let alive =
-                |(layout, partition): (&Layout, PartitionId)| layout.owners(partition, n).filter(|owner| counts(owner.id)).count() as i16;
+            let alive = |(layout, partition): (&Layout, PartitionId)| {
+                layout.owners(partition, n).filter(|owner| counts(owner.id)).count() as i16
+            };
             let partitions = |layout: &'a Layout| partition_ids(layout).map(move |partition| (layout, partition));
             self.layouts.iter().flat_map(partitions).map(alive).min()
         };
@@ -175,6 +179,9 @@ fn partition_ids(layout: &Layout) -> impl Iterator<Item = PartitionId> + use<> {
 /// If `shards` is not a power of two or larger than `partitions`; both are checked when a data directory is made.
 #[must_use]
 pub fn shard_of(partition: PartitionId, partitions: u32, shards: u16) -> u16 {
-    assert!(shards.is_power_of_two() && u32::from(shards) <= partitions, "shards are a power of two up to the number of partitions");
+    assert!(
+        shards.is_power_of_two() && u32::from(shards) <= partitions,
+        "shards are a power of two up to the number of partitions"
+    );
     (u32::from(partition.0) / (partitions / u32::from(shards))) as u16
 }

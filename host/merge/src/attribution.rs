@@ -14,7 +14,14 @@ impl Host {
     ///
     /// Merges each sibling once, together with at most twice the fuel and at most the wall-clock limit of one merge.
     #[must_use]
-    pub fn attribute_fault(&self, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits, fault: MergeFault) -> MergeFault {
+    pub fn attribute_fault(
+        &self,
+        plugin: &Plugin,
+        key: &[u8],
+        siblings: &[Sibling],
+        limits: &CallLimits,
+        fault: MergeFault,
+    ) -> MergeFault {
         if !fault.is_caused_by_a_value() || siblings.len() < 2 {
             return fault;
         }
@@ -28,7 +35,13 @@ impl Host {
                 && own.reason() == fault.reason()
             {
                 let (place, of) = (index + 1, siblings.len());
-                return MergeFault::InSibling { place, of, stamp_ms: sibling.stamp_ms, writer: sibling.writer, fault: Box::new(own) };
+                return MergeFault::InSibling {
+                    place,
+                    of,
+                    stamp_ms: sibling.stamp_ms,
+                    writer: sibling.writer,
+                    fault: Box::new(own),
+                };
             }
         }
         fault

@@ -46,13 +46,21 @@ impl Host {
     ///
     /// # Errors
     /// A [`MergeFault`]; the plugin stays usable.
-    pub fn merge(&self, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits) -> Result<Merged, MergeFault> {
+    pub fn merge(
+        &self,
+        plugin: &Plugin,
+        key: &[u8],
+        siblings: &[Sibling],
+        limits: &CallLimits,
+    ) -> Result<Merged, MergeFault> {
         if siblings.len() > limits.max_siblings {
             return Err(MergeFault::TooManySiblings { count: siblings.len(), limit: limits.max_siblings });
         }
         let lent: Vec<merger::Sibling<'_>> = siblings.iter().map(Sibling::lend).collect();
         let merge = &plugin.0.merge;
-        let call = |store: &mut Store<CallState>| merge.instantiate(&mut *store)?.rejoin_plugin_merger().call_merge(store, key, &lent);
+        let call = |store: &mut Store<CallState>| {
+            merge.instantiate(&mut *store)?.rejoin_plugin_merger().call_merge(store, key, &lent)
+        };
         let (answer, fuel_used) = run(merge.engine(), limits, call)?;
         let value = answer.map_err(|fault| MergeFault::Refused(fault.into()))?;
         Ok(Merged { value: fits(value, limits)?.into(), fuel_used })
@@ -65,8 +73,9 @@ impl Host {
     /// as for a merge.
     pub fn validate(&self, plugin: &Plugin, key: &[u8], value: &[u8], limits: &CallLimits) -> Result<(), MergeFault> {
         let validate = plugin.0.validate.as_ref().ok_or(MergeFault::NotExported { interface: "validator" })?;
-        let call =
-            |store: &mut Store<CallState>| validate.instantiate(&mut *store)?.rejoin_plugin_validator().call_validate(store, key, value);
+        let call = |store: &mut Store<CallState>| {
+            validate.instantiate(&mut *store)?.rejoin_plugin_validator().call_validate(store, key, value)
+        };
         let (answer, _) = run(validate.engine(), limits, call)?;
         answer.map_err(|fault| MergeFault::Refused(fault.into()))
     }
@@ -77,7 +86,9 @@ impl Host {
     /// [`MergeFault::NotExported`] if the plugin has no presenter; otherwise as for a merge.
     pub fn show(&self, plugin: &Plugin, value: &[u8], limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
         let present = plugin.0.present.as_ref().ok_or(MergeFault::NotExported { interface: "presenter" })?;
-        let call = |store: &mut Store<CallState>| present.instantiate(&mut *store)?.rejoin_plugin_presenter().call_show(store, value);
+        let call = |store: &mut Store<CallState>| {
+            present.instantiate(&mut *store)?.rejoin_plugin_presenter().call_show(store, value)
+        };
         fits(run(present.engine(), limits, call)?.0, limits)
     }
 
@@ -87,7 +98,9 @@ impl Host {
     /// [`MergeFault::NotExported`] if the plugin has no sampler; otherwise as for a merge.
     pub fn sample(&self, plugin: &Plugin, seed: u64, size: u32, limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
         let sample = plugin.0.sample.as_ref().ok_or(MergeFault::NotExported { interface: "sampler" })?;
-        let call = |store: &mut Store<CallState>| sample.instantiate(&mut *store)?.rejoin_plugin_sampler().call_sample(store, seed, size);
+        let call = |store: &mut Store<CallState>| {
+            sample.instantiate(&mut *store)?.rejoin_plugin_sampler().call_sample(store, seed, size)
+        };
         fits(run(sample.engine(), limits, call)?.0, limits)
     }
 }
@@ -139,7 +152,11 @@ pub(crate) fn run<T>(
 }
 
 fn fits(value: Vec<u8>, limits: &CallLimits) -> Result<Vec<u8>, MergeFault> {
-    if value.len() > limits.result_bytes { Err(MergeFault::ResultTooLarge { limit: limits.result_bytes }) } else { Ok(value) }
+    if value.len() > limits.result_bytes {
+        Err(MergeFault::ResultTooLarge { limit: limits.result_bytes })
+    } else {
+        Ok(value)
+    }
 }
 
 /// The fault that an error of the engine stands for.
@@ -154,12 +171,17 @@ fn fault_of(error: &wasmtime::Error, limits: &CallLimits, store: &Store<CallStat
         return MergeFault::Host { reason: escape_untrusted(&format!("{error:#}")) };
     }
     // The error carries a core dump and a backtrace, which are no part of the reason.
-    let parts = error.chain().map(ToString::to_string).filter(|part| !part.starts_with(REMAINS) && !part.starts_with(BACKTRACE));
+    let parts = error
+        .chain()
+        .map(ToString::to_string)
+        .filter(|part| !part.starts_with(REMAINS) && !part.starts_with(BACKTRACE));
     let reason = parts.collect::<Vec<_>>().join(": ");
     match error.downcast_ref::<Trap>() {
         Some(trap) => with_panic_message(fault_of_trap(*trap, limits), error, store),
         // The engine has no public type for this error. tests/hostile fails if its text changes.
-        None if reason.contains("fuel allocated for hostcalls") => MergeFault::ResultTooLarge { limit: limits.result_bytes },
+        None if reason.contains("fuel allocated for hostcalls") => {
+            MergeFault::ResultTooLarge { limit: limits.result_bytes }
+        }
         None => MergeFault::BadResult { reason: escape_untrusted(&reason) },
     }
 }
@@ -175,7 +197,9 @@ fn with_panic_message(fault: MergeFault, error: &wasmtime::Error, store: &Store<
     match (kind, panic) {
         (TrapKind::StackOverflow, _) => fault,
         (_, Some(message)) => MergeFault::Panicked { message },
-        (kind, None) => panic_record::function_names(error).map_or(fault, |functions| MergeFault::TrappedIn { kind, functions }),
+        (kind, None) => {
+            panic_record::function_names(error).map_or(fault, |functions| MergeFault::TrappedIn { kind, functions })
+        }
     }
 }
 

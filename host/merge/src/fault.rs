@@ -8,7 +8,9 @@ pub use rejoin_proto::fault::{MergeFault, Refusal, TrapKind};
 #[non_exhaustive]
 pub enum HostError {
     /// The engine refuses its configuration or cannot reserve its address space.
-    #[error("the WebAssembly engine cannot start: {0}. It reserves address space for its instances: is it limited (ulimit -v)?")]
+    #[error(
+        "the WebAssembly engine cannot start: {0}. It reserves address space for its instances: is it limited (ulimit -v)?"
+    )]
     Engine(String),
     /// A thread could not be started.
     #[error("a merge thread cannot be started: {0}. Is the number of threads limited (ulimit -u)?")]
@@ -47,13 +49,17 @@ pub enum Rejection {
         name: String,
     },
     /// It does not export the merger interface.
-    #[error("the component does not export rejoin:plugin/merger@0.1 (it exports {exports}): list Merger in rejoin_guest::export!")]
+    #[error(
+        "the component does not export rejoin:plugin/merger@0.1 (it exports {exports}): list Merger in rejoin_guest::export!"
+    )]
     NoMerger {
         /// Its exports, at most eight names.
         exports: String,
     },
     /// It exports one of the plugin interfaces in another version or with other types.
-    #[error("the component's export \"{interface}\" is not what this host expects: {reason}. Rebuild it with this version's SDK")]
+    #[error(
+        "the component's export \"{interface}\" is not what this host expects: {reason}. Rebuild it with this version's SDK"
+    )]
     WrongInterface {
         /// The export's name.
         interface: String,
@@ -89,7 +95,9 @@ pub enum Rejection {
         reason: String,
     },
     /// Compiling it exceeds a limit of memory, time or machine code. This depends on the machine, so it is tried again.
-    #[error("the component takes more than {limit} to compile: make its largest functions smaller, or have it built with opt-level \"s\"")]
+    #[error(
+        "the component takes more than {limit} to compile: make its largest functions smaller, or have it built with opt-level \"s\""
+    )]
     TooCostly {
         /// The limit that was exceeded, with its unit.
         limit: String,

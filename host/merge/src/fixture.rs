@@ -115,14 +115,23 @@ pub enum FixtureError {
 
 impl Fixture {
     /// A fixture of counterexamples, with values as the plugin's presenter shows them.
-    pub fn new<'a>(under_test: &PluginUnderTest, seed: u64, found: impl IntoIterator<Item = &'a Counterexample>) -> Self {
+    pub fn new<'a>(
+        under_test: &PluginUnderTest,
+        seed: u64,
+        found: impl IntoIterator<Item = &'a Counterexample>,
+    ) -> Self {
         let metadata = under_test.plugin.metadata();
         let plugin = PluginName {
             name: metadata.map(|metadata| metadata.name.clone()),
             version: metadata.map(|metadata| metadata.version.clone()),
             digest: under_test.plugin.digest().to_string(),
         };
-        Self { format: FORMAT, plugin, seed, counterexamples: found.into_iter().map(|one| shown(under_test, one)).collect() }
+        Self {
+            format: FORMAT,
+            plugin,
+            seed,
+            counterexamples: found.into_iter().map(|one| shown(under_test, one)).collect(),
+        }
     }
 
     /// The counterexamples.
@@ -159,7 +168,8 @@ impl Fixture {
             Some(format) => return Err(FixtureError::Format(format)),
             None => return Err(FixtureError::Malformed("it has no `format`".into())),
         }
-        let fixture: Self = serde_json::from_value(value).map_err(|error| FixtureError::Malformed(error.to_string()))?;
+        let fixture: Self =
+            serde_json::from_value(value).map_err(|error| FixtureError::Malformed(error.to_string()))?;
         if fixture.plugin.digest.parse::<rejoin_proto::PluginDigest>().is_err() {
             return Err(FixtureError::Malformed(format!("{:?} is no plugin's digest", fixture.plugin.digest)));
         }
@@ -183,7 +193,8 @@ impl Fixture {
 }
 
 fn trial(shown: &FixtureCase) -> Result<(Law, Trial), FixtureError> {
-    let law = Law::from_name(&shown.law).ok_or_else(|| FixtureError::Malformed(format!("there is no law of {:?}", shown.law)))?;
+    let law = Law::from_name(&shown.law)
+        .ok_or_else(|| FixtureError::Malformed(format!("there is no law of {:?}", shown.law)))?;
     if !(2..=MAX_SIBLINGS).contains(&shown.siblings.len()) {
         return Err(FixtureError::Malformed(format!("{} siblings cannot be merged", shown.siblings.len())));
     }
@@ -227,21 +238,29 @@ fn violation(under_test: &PluginUnderTest, found: &Counterexample) -> FixtureVio
     match &found.violation {
         Violation::Differ { equation, left, right } => {
             let (of_left, of_right) = equation.split_once(" = ").unwrap_or((equation, "the same"));
-            FixtureViolation { expected: equation.clone(), got: vec![said(of_left.into(), left), said(of_right.into(), right)] }
+            FixtureViolation {
+                expected: equation.clone(),
+                got: vec![said(of_left.into(), left), said(of_right.into(), right)],
+            }
         }
         Violation::NoAnswer { siblings, failure } => {
             let expected = if found.trial.valid { "an answer" } else { "an answer or a fault" };
             let mut got: Vec<FixtureAnswer> = Vec::new();
             if *siblings != found.trial.siblings {
                 let merged = siblings.iter().enumerate();
-                got.extend(merged.map(|(index, one)| said(format!("merging, sibling {index}"), &Ok(one.value.clone()))));
+                got.extend(
+                    merged.map(|(index, one)| said(format!("merging, sibling {index}"), &Ok(one.value.clone()))),
+                );
             }
             got.push(failed("their merge".into(), failure.to_string()));
             FixtureViolation { expected: expected.into(), got }
         }
         Violation::Grown { bytes, limit } => {
             let expected = format!("at most {limit} bytes");
-            FixtureViolation { expected, got: vec![failed("the merge of their canonical forms".into(), format!("has {bytes} bytes"))] }
+            FixtureViolation {
+                expected,
+                got: vec![failed("the merge of their canonical forms".into(), format!("has {bytes} bytes"))],
+            }
         }
         Violation::NoSample { seed, size, reason } => {
             let of = format!("sample({seed}, {size})");

@@ -103,8 +103,9 @@ fn read_metadata(inner: &Inner) -> Result<Option<PluginMetadata>, Rejection> {
     let Some(describe) = &inner.describe else { return Ok(None) };
     let limits = CallLimits::for_loading();
     let bad = |reason: String| Rejection::BadMetadata { reason };
-    let (metadata, _): (about::Card, u64) =
-        call::run(describe.engine(), &limits, |store| describe.instantiate(&mut *store)?.rejoin_plugin_about().call_describe(store))
-            .map_err(|fault| bad(fault.to_string()))?;
+    let (metadata, _): (about::Card, u64) = call::run(describe.engine(), &limits, |store| {
+        describe.instantiate(&mut *store)?.rejoin_plugin_about().call_describe(store)
+    })
+    .map_err(|fault| bad(fault.to_string()))?;
     PluginMetadata::check(metadata).map(Some).map_err(bad)
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rejoin_laws::{BucketLimits, CheckConfig, Counterexample, Law, LawStats, Progress, Violation, check_law_with_progress};
+use rejoin_laws::{
+    BucketLimits, CheckConfig, Counterexample, Law, LawStats, Progress, Violation, check_law_with_progress,
+};
 use rejoin_proto::catalog::BucketProps;
 
 use crate::compile::{CancelToken, Compiler};
@@ -77,7 +79,12 @@ impl PluginUnderTest {
     ///
     /// # Errors
     /// [`LoadError`] if the component is no plugin, or an engine cannot be started.
-    pub fn load(component: &[u8], compiler: &Compiler, modules: &ModuleLimits, props: &BucketProps) -> Result<Self, LoadError> {
+    pub fn load(
+        component: &[u8],
+        compiler: &Compiler,
+        modules: &ModuleLimits,
+        props: &BucketProps,
+    ) -> Result<Self, LoadError> {
         let limits = CallLimits {
             fuel: props.fuel,
             memory_bytes: props.memory_bytes as usize,
@@ -113,7 +120,8 @@ pub fn check_laws_with_progress(
     let config = CheckConfig { bucket: Some(bucket), siblings, ..config };
     let mut outcomes = Vec::new();
     for law in Law::ALL {
-        let is_total = || !outcomes.iter().any(|outcome: &LawOutcome| outcome.law == Law::Totality && outcome.result.is_err());
+        let is_total =
+            || !outcomes.iter().any(|outcome: &LawOutcome| outcome.law == Law::Totality && outcome.result.is_err());
         // A merge that fails on small values would fail on large ones for the same reason.
         if law == Law::Limits && !is_total() {
             break;

@@ -62,8 +62,8 @@ mod workers;
 
 pub use call::{Merged, Sibling};
 pub use compile::{
-    ArtefactCache, CHILD_VERB, CacheError, CancelToken, ChildCompiler, CompileQueue, Compiled, Compiler, PendingCompile, QueueConfig,
-    child_main, is_child,
+    ArtefactCache, CHILD_VERB, CacheError, CancelToken, ChildCompiler, CompileQueue, Compiled, Compiler,
+    PendingCompile, QueueConfig, child_main, is_child,
 };
 pub use escape::{escape_untrusted, is_printable};
 pub use fault::{HostError, MergeFault, Refusal, Rejection, TrapKind};

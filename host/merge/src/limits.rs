@@ -107,7 +107,8 @@ impl ModuleLimits {
     pub fn for_bytes(bytes: usize) -> Self {
         let base = Self::default();
         let times = u32::try_from(bytes.div_ceil(MODULE_BYTES).max(1)).unwrap_or(u32::MAX);
-        let (small, large) = (|limit: u32| limit.saturating_mul(times), |limit: u64| limit.saturating_mul(u64::from(times)));
+        let (small, large) =
+            (|limit: u32| limit.saturating_mul(times), |limit: u64| limit.saturating_mul(u64::from(times)));
         Self {
             bytes,
             functions: small(base.functions),
@@ -171,6 +172,12 @@ impl CallLimits {
 
 impl Default for CallLimits {
     fn default() -> Self {
-        Self { fuel: 5_000_000_000, memory_bytes: 64 << 20, result_bytes: 1 << 20, max_siblings: 64, wall: Duration::from_secs(10) }
+        Self {
+            fuel: 5_000_000_000,
+            memory_bytes: 64 << 20,
+            result_bytes: 1 << 20,
+            max_siblings: 64,
+            wall: Duration::from_secs(10),
+        }
     }
 }

@@ -76,7 +76,10 @@ pub struct Memo {
 
 impl std::fmt::Debug for Memo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Memo").field("entries", &self.cache.len()).field("bytes", &self.cache.weight()).finish_non_exhaustive()
+        f.debug_struct("Memo")
+            .field("entries", &self.cache.len())
+            .field("bytes", &self.cache.weight())
+            .finish_non_exhaustive()
     }
 }
 
@@ -93,19 +96,44 @@ impl Memo {
     ///
     /// # Errors
     /// As [`Host::merge`], with the sibling named that causes it ([`Host::attribute_fault`]).
-    pub fn merge(&self, host: &Host, plugin: &Plugin, key: &[u8], siblings: &[Sibling], limits: &CallLimits) -> Result<Merged, MergeFault> {
-        let name = MemoKey { kind: Kind::Merge, digest: plugin.digest(), profile: host.profile(), inputs: hash(key, siblings, limits) };
+    pub fn merge(
+        &self,
+        host: &Host,
+        plugin: &Plugin,
+        key: &[u8],
+        siblings: &[Sibling],
+        limits: &CallLimits,
+    ) -> Result<Merged, MergeFault> {
+        let name = MemoKey {
+            kind: Kind::Merge,
+            digest: plugin.digest(),
+            profile: host.profile(),
+            inputs: hash(key, siblings, limits),
+        };
         let merge = || host.merge(plugin, key, siblings, limits);
-        self.remembered(name, true, || merge().map_err(|fault| host.attribute_fault(plugin, key, siblings, limits, fault)))
+        self.remembered(name, true, || {
+            merge().map_err(|fault| host.attribute_fault(plugin, key, siblings, limits, fault))
+        })
     }
 
     /// [`Host::show`], or its cached result.
     ///
     /// # Errors
     /// As [`Host::show`].
-    pub fn show(&self, host: &Host, plugin: &Plugin, value: &bytes::Bytes, limits: &CallLimits) -> Result<bytes::Bytes, MergeFault> {
+    pub fn show(
+        &self,
+        host: &Host,
+        plugin: &Plugin,
+        value: &bytes::Bytes,
+        limits: &CallLimits,
+    ) -> Result<bytes::Bytes, MergeFault> {
         let input = [Sibling { value: value.clone(), stamp_ms: 0, writer: 0 }];
-        let name = MemoKey { kind: Kind::Show, digest: plugin.digest(), profile: host.profile(), inputs: hash(&[], &input, limits) };
+        let name = MemoKey {
+            kind: Kind::Show,
+            digest: plugin.digest(),
+            profile: host.profile(),
+            inputs: hash(&[], &input, limits),
+        };
         // The fuel of a presenter is not used.
         let show = || host.show(plugin, value, limits).map(|shown| Merged { value: shown.into(), fuel_used: 0 });
         self.remembered(name, true, show).map(|shown| shown.value)
@@ -115,9 +143,21 @@ impl Memo {
     ///
     /// # Errors
     /// As [`Host::validate`].
-    pub fn validate(&self, host: &Host, plugin: &Plugin, key: &[u8], value: &bytes::Bytes, limits: &CallLimits) -> Result<(), MergeFault> {
+    pub fn validate(
+        &self,
+        host: &Host,
+        plugin: &Plugin,
+        key: &[u8],
+        value: &bytes::Bytes,
+        limits: &CallLimits,
+    ) -> Result<(), MergeFault> {
         let input = [Sibling { value: value.clone(), stamp_ms: 0, writer: 0 }];
-        let name = MemoKey { kind: Kind::Validate, digest: plugin.digest(), profile: host.profile(), inputs: hash(key, &input, limits) };
+        let name = MemoKey {
+            kind: Kind::Validate,
+            digest: plugin.digest(),
+            profile: host.profile(),
+            inputs: hash(key, &input, limits),
+        };
         let good = Merged { value: bytes::Bytes::new(), fuel_used: 0 };
         self.remembered(name, false, || host.validate(plugin, key, value, limits).map(|()| good)).map(drop)
     }
@@ -137,7 +177,11 @@ impl Memo {
         match &outcome {
             Err(fault @ MergeFault::OutOfTime { .. }) => {
                 let now = rested.map_or(FIRST_BACKOFF, |rest| rest.next);
-                let rest = TimedOutCall { fault: fault.clone(), until: Instant::now() + now, next: (now * 2).min(LONGEST_BACKOFF) };
+                let rest = TimedOutCall {
+                    fault: fault.clone(),
+                    until: Instant::now() + now,
+                    next: (now * 2).min(LONGEST_BACKOFF),
+                };
                 self.timed_out.insert(name, rest);
             }
             Err(fault) if !fault.is_deterministic() => {}

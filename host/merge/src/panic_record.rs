@@ -57,6 +57,10 @@ mod tests {
         damaged[25] ^= 1;
         assert_eq!(record_in(&damaged), None);
         assert_eq!(record_in(&[damaged, whole].concat()).as_deref(), Some("text"), "the next one is whole");
-        assert_eq!(record_in(&[damaged.repeat(CANDIDATES), whole.to_vec()].concat()), None, "only a bounded number is decoded");
+        assert_eq!(
+            record_in(&[damaged.repeat(CANDIDATES), whole.to_vec()].concat()),
+            None,
+            "only a bounded number is decoded"
+        );
     }
 }

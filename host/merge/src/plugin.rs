@@ -91,14 +91,21 @@ impl Plugin {
 
 impl std::fmt::Debug for Plugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plugin").field("digest", &self.0.digest).field("metadata", &self.0.metadata).finish_non_exhaustive()
+        f.debug_struct("Plugin")
+            .field("digest", &self.0.digest)
+            .field("metadata", &self.0.metadata)
+            .finish_non_exhaustive()
     }
 }
 
 impl Inner {
     /// Finds the interfaces among the exports. An exported interface must match the contract; a missing optional one is
     /// no error.
-    pub(crate) fn new(digest: PluginDigest, pre: &InstancePre<CallState>, exports: &[String]) -> Result<Self, Rejection> {
+    pub(crate) fn new(
+        digest: PluginDigest,
+        pre: &InstancePre<CallState>,
+        exports: &[String],
+    ) -> Result<Self, Rejection> {
         macro_rules! ability {
             ($interface:literal, $pre:ty) => {
                 exported(exports, $interface, || <$pre>::new(pre.clone()))?
@@ -124,7 +131,8 @@ impl Inner {
         macro_rules! try_ability {
             ($interface:literal, $pre:expr) => {
                 if let Some(pre) = $pre {
-                    let made = call::run(pre.engine(), &CallLimits::for_loading(), |store| pre.instantiate(store).map(drop));
+                    let made =
+                        call::run(pre.engine(), &CallLimits::for_loading(), |store| pre.instantiate(store).map(drop));
                     made.map_err(|fault| cannot_start($interface, exports, fault))?;
                 }
             };
@@ -143,7 +151,10 @@ fn cannot_start(interface: &str, exports: &[String], fault: MergeFault) -> Rejec
     match fault {
         MergeFault::BadResult { reason } => {
             let name = exports.iter().find(|name| is_interface(name, interface));
-            Rejection::WrongInterface { interface: name.map_or_else(|| interface.to_owned(), |name| escape_untrusted(name)), reason }
+            Rejection::WrongInterface {
+                interface: name.map_or_else(|| interface.to_owned(), |name| escape_untrusted(name)),
+                reason,
+            }
         }
         // The functions on the stack say nothing here, since no function was called.
         MergeFault::TrappedIn { kind, .. } => Rejection::CannotStart { fault: MergeFault::Trapped(kind) },
@@ -152,11 +163,16 @@ fn cannot_start(interface: &str, exports: &[String], fault: MergeFault) -> Rejec
     }
 }
 
-fn exported<T>(exports: &[String], interface: &str, new: impl FnOnce() -> wasmtime::Result<T>) -> Result<Option<T>, Rejection> {
+fn exported<T>(
+    exports: &[String],
+    interface: &str,
+    new: impl FnOnce() -> wasmtime::Result<T>,
+) -> Result<Option<T>, Rejection> {
     let Some(name) = exports.iter().find(|name| is_interface(name, interface)) else { return Ok(None) };
-    new()
-        .map(Some)
-        .map_err(|error| Rejection::WrongInterface { interface: escape_untrusted(name), reason: escape_untrusted(&format!("{error:#}")) })
+    new().map(Some).map_err(|error| Rejection::WrongInterface {
+        interface: escape_untrusted(name),
+        reason: escape_untrusted(&format!("{error:#}")),
+    })
 }
 
 impl PluginMetadata {

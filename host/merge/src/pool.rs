@@ -184,7 +184,8 @@ impl Pool {
             done(work());
             return Ok(());
         };
-        let failed = |reason: String| Err(if reason == STOPPED { MergeFault::Stopped } else { MergeFault::Host { reason } });
+        let failed =
+            |reason: String| Err(if reason == STOPPED { MergeFault::Stopped } else { MergeFault::Host { reason } });
         Ok(workers.submit(bucket, || false, work, failed, done)?)
     }
 }

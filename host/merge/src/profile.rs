@@ -142,6 +142,10 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn the_profile_is_a_constant() {
         assert_eq!(profile_id(), profile_id());
-        assert_eq!(profile_id().to_string(), "88eb322ea2968ef9", "the profile has changed: every node must run the same one");
+        assert_eq!(
+            profile_id().to_string(),
+            "88eb322ea2968ef9",
+            "the profile has changed: every node must run the same one"
+        );
     }
 }

@@ -26,9 +26,11 @@ mod tests {
     #[test]
     fn what_is_short_is_found_at_the_end_of_the_chain() {
         for code in SHORT {
-            let error = wasmtime::Error::from(io::Error::from_raw_os_error(code)).context("mmap failed to reserve 0x1000 bytes");
+            let error = wasmtime::Error::from(io::Error::from_raw_os_error(code))
+                .context("mmap failed to reserve 0x1000 bytes");
             assert!(is_out_of_resources(&error), "{error:#}");
-            let text = wasmtime::Error::msg(format!("Cannot allocate memory (os error {code})")).context("failed to make code executable");
+            let text = wasmtime::Error::msg(format!("Cannot allocate memory (os error {code})"))
+                .context("failed to make code executable");
             assert!(is_out_of_resources(&text), "{text:#}");
         }
         for other in ["type mismatch with parameters", "no export `merge` found", "(os error 12) is no end of it"] {

@@ -50,7 +50,12 @@ impl PluginUnderTest {
     }
 
     /// The failure of a merge with the sibling named that causes it.
-    pub(crate) fn with_faulty_sibling(&self, key: &[u8], siblings: &[rejoin_laws::Sibling], failure: MergeError) -> MergeError {
+    pub(crate) fn with_faulty_sibling(
+        &self,
+        key: &[u8],
+        siblings: &[rejoin_laws::Sibling],
+        failure: MergeError,
+    ) -> MergeError {
         let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
         let limits = self.limits_for(&siblings);
         let Err(fault) = self.host.merge(&self.plugin, key, &siblings, &limits) else { return failure };
@@ -90,11 +95,13 @@ fn lend(one: &rejoin_laws::Sibling) -> Sibling {
 fn merge_error(fault: MergeFault) -> MergeError {
     let reason = fault.to_string();
     match fault {
-        MergeFault::Refused(Refusal::TooLarge) | MergeFault::ResultTooLarge { .. } | MergeFault::TooManySiblings { .. } => {
-            MergeError::TooLarge(reason)
-        }
+        MergeFault::Refused(Refusal::TooLarge)
+        | MergeFault::ResultTooLarge { .. }
+        | MergeFault::TooManySiblings { .. } => MergeError::TooLarge(reason),
         MergeFault::Refused(_) => MergeError::Refused(reason),
-        MergeFault::OutOfFuel { .. } | MergeFault::OutOfTime { .. } | MergeFault::TooMuchMemory { .. } => MergeError::Exceeded(reason),
+        MergeFault::OutOfFuel { .. } | MergeFault::OutOfTime { .. } | MergeFault::TooMuchMemory { .. } => {
+            MergeError::Exceeded(reason)
+        }
         _ => MergeError::Trapped(reason),
     }
 }
@@ -105,7 +112,8 @@ impl rejoin_laws::Merge for PluginUnderTest {
     }
 
     fn merge_elsewhere(&self, key: &[u8], siblings: &[rejoin_laws::Sibling]) -> MergeResult {
-        let (host, plugin) = self.elsewhere.as_ref().map_or((&self.host, &self.plugin), |(host, plugin)| (host, plugin));
+        let (host, plugin) =
+            self.elsewhere.as_ref().map_or((&self.host, &self.plugin), |(host, plugin)| (host, plugin));
         self.merge_on(host, plugin, key, siblings)
     }
 

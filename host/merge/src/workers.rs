@@ -64,7 +64,8 @@ impl Queue {
     /// The next job and its group.
     fn take(&mut self, group_threads: usize) -> Option<(u64, Job)> {
         let may_run = |group: &Group| !group.jobs.is_empty() && group.running < group_threads;
-        let (&name, group) = self.groups.iter_mut().filter(|(_, group)| may_run(group)).min_by_key(|(_, group)| group.spent)?;
+        let (&name, group) =
+            self.groups.iter_mut().filter(|(_, group)| may_run(group)).min_by_key(|(_, group)| group.spent)?;
         let job = group.jobs.pop_front()?;
         group.running += 1;
         self.waiting -= 1;
@@ -182,7 +183,8 @@ impl Workers {
         for number in 0..threads {
             let shared = shared.clone();
             // The guest's stack is part of the thread's; 4 MiB more are for the host's frames and the compiler.
-            let builder = std::thread::Builder::new().name(format!("{name}-{number}")).stack_size(WASM_STACK_BYTES + (4 << 20));
+            let builder =
+                std::thread::Builder::new().name(format!("{name}-{number}")).stack_size(WASM_STACK_BYTES + (4 << 20));
             builder.spawn(move || shared.work())?;
         }
         Ok(workers)
@@ -206,11 +208,14 @@ impl Workers {
             done(match turn {
                 StartSignal::Stopped => failed(STOPPED.into()),
                 // A panic of this crate or the engine, never of the guest. It must not end the thread.
-                StartSignal::Run => catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| failed(panic_message(&*panic))),
+                StartSignal::Run => {
+                    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| failed(panic_message(&*panic)))
+                }
             });
         };
         let shared = &self.0.0;
-        let pushed = shared.lock().push(group, Job { run: Box::new(run), is_cancelled: Box::new(is_cancelled) }, &shared.limits);
+        let pushed =
+            shared.lock().push(group, Job { run: Box::new(run), is_cancelled: Box::new(is_cancelled) }, &shared.limits);
         // A refused job is dropped here, outside of the lock: dropping it may run the caller's code.
         pushed.map_err(|(full, _job)| full)?;
         shared.ready.notify_one();
@@ -222,7 +227,8 @@ impl Workers {
 pub(crate) const STOPPED: &str = "the node is stopping";
 
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text =
+        panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a panic without a message".into())
 }
 
@@ -251,7 +257,10 @@ mod tests {
     #[test]
     fn one_group_never_has_all_threads_nor_all_places() {
         let mut queue = queue(&[1, 1, 1, 1]);
-        assert_eq!(queue.push(1, job(), &LIMITS).err().map(|(full, _)| full), Some(QueueFull { limit: 4, of_group: true }));
+        assert_eq!(
+            queue.push(1, job(), &LIMITS).err().map(|(full, _)| full),
+            Some(QueueFull { limit: 4, of_group: true })
+        );
         assert_eq!([next(&mut queue), next(&mut queue), next(&mut queue)], [Some(1), Some(1), None]);
         assert!(queue.push(2, job(), &LIMITS).is_ok());
         assert_eq!(next(&mut queue), Some(2), "the third thread is for others");

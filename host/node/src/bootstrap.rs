@@ -23,7 +23,10 @@ pub(crate) fn members(list: &[BootstrapNode]) -> Vec<LayoutNode> {
 pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     let list = &config.bootstrap;
     if list.len() > MAX_NODES {
-        return Err(invalid("bootstrap", format!("a cluster has at most {MAX_NODES} nodes, and the list names {}", list.len())));
+        return Err(invalid(
+            "bootstrap",
+            format!("a cluster has at most {MAX_NODES} nodes, and the list names {}", list.len()),
+        ));
     }
     for (at, node) in list.iter().enumerate() {
         check_node(at, node, &list[..at])?;
@@ -43,15 +46,22 @@ fn check_node(at: usize, node: &BootstrapNode, before: &[BootstrapNode]) -> Resu
     let BootstrapNode { name, address, capacity, .. } = node;
     let key = |field: &str| format!("bootstrap[{at}].{field}");
     if before.iter().any(|other| other.name == *name) {
-        let why = format!("node {name} stands in the list twice; write each node once, under the name in its certificate");
+        let why =
+            format!("node {name} stands in the list twice; write each node once, under the name in its certificate");
         return Err(invalid(&key("name"), why));
     }
     if let Some(other) = before.iter().find(|other| other.address.plain() == address.plain()) {
-        let why = format!("{address} is also the address of {}; write for each node the address at which it alone is reached", other.name);
+        let why = format!(
+            "{address} is also the address of {}; write for each node the address at which it alone is reached",
+            other.name
+        );
         return Err(invalid(&key("address"), why));
     }
     if address.port() == 0 {
-        return Err(invalid(&key("address"), format!("{address} has port 0; write the port at which the others reach {name}")));
+        return Err(invalid(
+            &key("address"),
+            format!("{address} has port 0; write the port at which the others reach {name}"),
+        ));
     }
     if let Some(what) = address.ip().and_then(|address| unusable(address.ip())) {
         let why = format!("{address} is {what}; write the address at which the others reach {name}");
@@ -78,10 +88,14 @@ fn unusable(ip: IpAddr) -> Option<&'static str> {
 /// Why a node that listens there certainly cannot be reached at its address in the list. Routers in between may
 /// translate addresses and ports; within this machine nothing does.
 fn unreachable_at(listen: &Address, own: &Address) -> Option<String> {
-    let write =
-        |what: &dyn std::fmt::Display| Some(format!("{listen} is not where the [[bootstrap]] list says this node is; write {what}"));
+    let write = |what: &dyn std::fmt::Display| {
+        Some(format!("{listen} is not where the [[bootstrap]] list says this node is; write {what}"))
+    };
     if listen.port() == 0 {
-        return Some(format!("port 0 is any free one, and the [[bootstrap]] list says this node is at {own}; write port {}", own.port()));
+        return Some(format!(
+            "port 0 is any free one, and the [[bootstrap]] list says this node is at {own}; write port {}",
+            own.port()
+        ));
     }
     let (listens, reached) = (listen.ip()?.ip().to_canonical(), own.ip()?);
     let (address, port) = (reached.ip().to_canonical(), reached.port());
@@ -112,7 +126,10 @@ pub(crate) fn contradictions(list: &[BootstrapNode], kept: &Layout) -> Vec<Strin
             continue;
         };
         let mut differs = |what: &str, file: &dyn std::fmt::Display, layout: &dyn std::fmt::Display| {
-            found.push(format!("{what} of node {} is {file} in the [[bootstrap]] list, and {layout} in the kept layout", node.name));
+            found.push(format!(
+                "{what} of node {} is {file} in the [[bootstrap]] list, and {layout} in the kept layout",
+                node.name
+            ));
         };
         if node.address.plain() != known.address.plain() {
             differs("the address", &node.address, &known.address);
@@ -124,13 +141,17 @@ pub(crate) fn contradictions(list: &[BootstrapNode], kept: &Layout) -> Vec<Strin
             differs("the capacity", &node.capacity, &known.capacity);
         }
     }
-    let unlisted = kept.nodes.iter().filter(|node| !list.is_empty() && !list.iter().any(|listed| listed.name == node.name));
-    found.extend(unlisted.map(|node| format!("the kept layout has node {}, and the [[bootstrap]] list does not", node.name)));
+    let unlisted =
+        kept.nodes.iter().filter(|node| !list.is_empty() && !list.iter().any(|listed| listed.name == node.name));
+    found.extend(
+        unlisted.map(|node| format!("the kept layout has node {}, and the [[bootstrap]] list does not", node.name)),
+    );
     found
 }
 
 /// The line that follows the differences.
-pub(crate) const KEPT: &str = "the kept layout is in use, since the list is only read at a node's first start: make the list say the same";
+pub(crate) const KEPT: &str =
+    "the kept layout is in use, since the list is only read at a node's first start: make the list say the same";
 
 fn invalid(key: &str, message: String) -> ConfigError {
     ConfigError::Invalid { key: key.into(), message }
@@ -142,8 +163,9 @@ mod tests {
     use std::path::Path;
 
     fn config(listen: &str, nodes: &[(&str, &str)]) -> Result<Config, String> {
-        let mut text =
-            format!("name = \"n1\"\nlisten = \"{listen}\"\ndata = \"d\"\nca = \"c\"\ncertificate = \"c\"\nkey = \"k\"\nsecret = \"s\"\n");
+        let mut text = format!(
+            "name = \"n1\"\nlisten = \"{listen}\"\ndata = \"d\"\nca = \"c\"\ncertificate = \"c\"\nkey = \"k\"\nsecret = \"s\"\n"
+        );
         for (name, address) in nodes {
             text.push_str(&format!("[[bootstrap]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
         }
@@ -161,10 +183,25 @@ mod tests {
         let (n1, n2) = (("n1", "10.0.0.1:7400"), ("n2", "10.0.0.2:7400"));
         assert!(config("10.0.0.1:7400", &[n1, n2]).is_ok());
         let listen = "10.0.0.1:7400";
-        refused(listen, &[n1, ("n2", "10.0.0.1:7400")], "bootstrap[1].address: ", "is also the address of n1; write for each node");
+        refused(
+            listen,
+            &[n1, ("n2", "10.0.0.1:7400")],
+            "bootstrap[1].address: ",
+            "is also the address of n1; write for each node",
+        );
         refused(listen, &[n1, ("n2", "[::ffff:10.0.0.1]:7400")], "bootstrap[1].address: ", "is also the address of n1");
-        refused(listen, &[n1, n2, ("n1", "10.0.0.3:7400")], "bootstrap[2].name: ", "stands in the list twice; write each node once");
-        refused(listen, &[n1, ("n2", "db.example:7400"), ("n3", "DB.example.:7400")], "bootstrap[2].address: ", "the address of n2");
+        refused(
+            listen,
+            &[n1, n2, ("n1", "10.0.0.3:7400")],
+            "bootstrap[2].name: ",
+            "stands in the list twice; write each node once",
+        );
+        refused(
+            listen,
+            &[n1, ("n2", "db.example:7400"), ("n3", "DB.example.:7400")],
+            "bootstrap[2].address: ",
+            "the address of n2",
+        );
         for nobody in ["0.0.0.0:7400", "[::]:7400", "[::ffff:0.0.0.0]:7400"] {
             refused(
                 listen,
@@ -174,7 +211,12 @@ mod tests {
             );
         }
         refused(listen, &[n1, ("n2", "224.0.0.1:7400")], "bootstrap[1].address: ", "the address of many machines");
-        refused(listen, &[n1, ("n2", "255.255.255.255:7400")], "bootstrap[1].address: ", "the address of many machines");
+        refused(
+            listen,
+            &[n1, ("n2", "255.255.255.255:7400")],
+            "bootstrap[1].address: ",
+            "the address of many machines",
+        );
         refused(listen, &[n1, ("n2", "10.0.0.2:0")], "bootstrap[1].address: ", "has port 0; write the port");
         refused(listen, &[n1, ("n2", "db.example:0")], "bootstrap[1].address: ", "has port 0; write the port");
         refused(listen, &[n1, ("n2", "10.0.0.2")], "bootstrap[1].address: ", "the port is missing: write HOST:PORT");
@@ -220,13 +262,18 @@ mod tests {
         let mut turned = good.bootstrap.clone();
         turned.reverse();
         assert!(contradictions(&turned, &kept).is_empty());
-        assert_eq!(rejoin_core::placement::bootstrap(members(&turned), 16), Ok(kept.clone()), "the order decides nothing");
+        assert_eq!(
+            rejoin_core::placement::bootstrap(members(&turned), 16),
+            Ok(kept.clone()),
+            "the order decides nothing"
+        );
 
         let mut changed = good.bootstrap.clone();
         (changed[0].capacity, changed[0].zone) = (3, rejoin_proto::Name::new("east").expect("a name"));
         changed[1] = BootstrapNode { name: rejoin_proto::Name::new("n3").expect("a name"), ..changed[1].clone() };
         let found = contradictions(&changed, &kept);
-        for words in ["zone of node n1 is east", "capacity of node n1 is 3", "names node n3", "kept layout has node n2"] {
+        for words in ["zone of node n1 is east", "capacity of node n1 is 3", "names node n3", "kept layout has node n2"]
+        {
             assert!(found.iter().any(|line| line.contains(words)), "{words}: {found:?}");
         }
         changed = good.bootstrap.clone();

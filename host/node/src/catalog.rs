@@ -44,7 +44,8 @@ impl CatalogTask {
         let mut fetch = tokio::time::interval(FETCH_INTERVAL);
         self.want_modules(&ctx);
         loop {
-            let wake = self.control.next_wake_us().map_or_else(|| ctx.clock.instant(u64::MAX), |at| ctx.clock.instant(at));
+            let wake =
+                self.control.next_wake_us().map_or_else(|| ctx.clock.instant(u64::MAX), |at| ctx.clock.instant(at));
             let mut hello_from = None;
             let event = tokio::select! {
                 biased;
@@ -119,7 +120,10 @@ impl CatalogTask {
             CatalogEffect::Send(peer, body) => peers::send(ctx, peer, body),
             CatalogEffect::CaughtUp(peer) => peers::handle_event(ctx, LinkEvent::CaughtUp(peer)),
             CatalogEffect::Overruled { lost, kept } => {
-                let kept = kept.map_or_else(|| "it is not taken any more".to_owned(), |name| format!("it is kept as bucket {name}"));
+                let kept = kept.map_or_else(
+                    || "it is not taken any more".to_owned(),
+                    |name| format!("it is kept as bucket {name}"),
+                );
                 tracing::error!(record = ?lost.key, "another node has made one of this name at the same time, and that one has won; {kept}");
             }
             CatalogEffect::Answer(call, result) => {
@@ -146,8 +150,9 @@ impl CatalogTask {
                         "{name}: the catalog cannot be saved ({error}): changes made here are refused, and a restart forgets those of peers"
                     ),
                 );
-                let message =
-                    format!("{name} cannot save the change ({error}): nothing was changed; free space on its disk, or ask another node");
+                let message = format!(
+                    "{name} cannot save the change ({error}): nothing was changed; free space on its disk, or ask another node"
+                );
                 Ok(Err(ErrorReply::new(ErrorCode::DiskFull, message)))
             }
             Err(error) => Err(error),

@@ -53,7 +53,10 @@ pub(crate) fn own_id(config: &Config, identity: &Identity) -> Result<NodeId, Sta
         Some(Role::Node(name)) if *name == config.name => Ok(NodeId::from_name(name)),
         Some(role) => {
             let path = config.certificate.display();
-            Err(StartError::Unfit(format!("certificate = {path}: it is for {role:?}, and this node is {}", config.name)))
+            Err(StartError::Unfit(format!(
+                "certificate = {path}: it is for {role:?}, and this node is {}",
+                config.name
+            )))
         }
         None => Err(StartError::Unfit(format!("certificate = {}: it names nobody", config.certificate.display()))),
     }
@@ -85,7 +88,10 @@ impl Certificate<'_> {
         if self.period.ended_before(now) {
             Some(format!("{key} = {path}: it has expired on {}; {}", utc_text(self.period.until), self.remedy))
         } else if self.period.begins_after(now) {
-            Some(format!("{key} = {path}: it holds only from {}: is this machine's clock right?", utc_text(self.period.from)))
+            Some(format!(
+                "{key} = {path}: it holds only from {}: is this machine's clock right?",
+                utc_text(self.period.from)
+            ))
         } else {
             None
         }
@@ -110,7 +116,10 @@ fn own_and_authority<'a>(config: &'a Config, identity: &Identity) -> Vec<Certifi
         key: "certificate",
         path: &config.certificate,
         period,
-        remedy: format!("`rejoin cert node {} --renew` makes another, which a running node takes by itself", config.name),
+        remedy: format!(
+            "`rejoin cert node {} --renew` makes another, which a running node takes by itself",
+            config.name
+        ),
     };
     let authority = Certificate {
         key: "ca",
@@ -140,7 +149,8 @@ impl Certificates {
     /// Warnings about this node's certificates.
     pub(crate) fn warnings(&self, config: &Config) -> Vec<String> {
         let (state, now) = (self.state(), SystemTime::now());
-        let ends = own_and_authority(config, &state.identity).into_iter().filter_map(|certificate| certificate.warning(now));
+        let ends =
+            own_and_authority(config, &state.identity).into_iter().filter_map(|certificate| certificate.warning(now));
         let problem = state.problem.iter().map(|why| format!("the certificates on the disk are not in use: {why}"));
         ends.chain(problem).collect()
     }

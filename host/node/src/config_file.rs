@@ -69,7 +69,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the key and what to do.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
         Self::parse(&text, path.parent().unwrap_or(Path::new(".")))
     }
 
@@ -78,8 +79,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the key and what to do.
     pub fn parse(text: &str, base: &Path) -> Result<Self, ConfigError> {
-        let invalid =
-            |key: String, error: &dyn fmt::Display| ConfigError::Invalid { key, message: error.to_string().trim_end().to_owned() };
+        let invalid = |key: String, error: &dyn fmt::Display| ConfigError::Invalid {
+            key,
+            message: error.to_string().trim_end().to_owned(),
+        };
         let document = toml::Deserializer::parse(text).map_err(|error| invalid("the file".into(), &error))?;
         let mut unknown = Vec::new();
         let mut track = serde_path_to_error::Track::new();
@@ -113,7 +116,10 @@ impl Config {
             return invalid("inbox, in_flight, merge_queue, merge_threads", "must be at least 1");
         }
         if [self.merge_bucket_threads, self.merge_bucket_queue, self.compile_threads, self.compile_queue].contains(&0) {
-            return invalid("merge_bucket_threads, merge_bucket_queue, compile_threads, compile_queue", "must be at least 1");
+            return invalid(
+                "merge_bucket_threads, merge_bucket_queue, compile_threads, compile_queue",
+                "must be at least 1",
+            );
         }
         if self.compile_memory_bytes < LEAST_COMPILE_BYTES || self.compile_seconds == 0 {
             return invalid("compile_memory_bytes, compile_seconds", "must be at least 67108864 (64 MiB), and 1");
@@ -142,7 +148,8 @@ impl Config {
 
     fn check_faults(&self, listen: &Address, admin: Option<&Address>) -> Result<(), ConfigError> {
         if self.dev_faults && !(loopback(listen) && admin.is_none_or(loopback)) {
-            let message = "is for demonstrations and tests: it is refused unless listen and admin are on loopback".into();
+            let message =
+                "is for demonstrations and tests: it is refused unless listen and admin are on loopback".into();
             return Err(ConfigError::Invalid { key: "dev_faults".into(), message });
         }
         Ok(())

@@ -146,7 +146,8 @@ impl NodeContext {
     /// Warnings about the certificates of connected peers.
     pub(crate) fn peer_certificate_warnings(&self) -> Vec<String> {
         let now = SystemTime::now();
-        let shown: Vec<_> = self.peers().all().map(|(peer, connection)| (*peer, connection.certificate_validity())).collect();
+        let shown: Vec<_> =
+            self.peers().all().map(|(peer, connection)| (*peer, connection.certificate_validity())).collect();
         let warning = |(peer, period): (NodeId, Option<Validity>)| {
             let (name, period) = (self.peer_name(peer), period?);
             if period.ended_before(now) {

@@ -39,7 +39,8 @@ pub(crate) async fn drain(ctx: &NodeContext, endpoint: &Endpoint) {
 /// Tells every peer that this node stops, and waits until each has released it or is disconnected.
 async fn drain_peers(ctx: &NodeContext) {
     let mut released_by = ctx.released_by.subscribe();
-    let peers: Vec<(NodeId, Sender)> = ctx.peers().all().map(|(peer, connection)| (*peer, connection.sender())).collect();
+    let peers: Vec<(NodeId, Sender)> =
+        ctx.peers().all().map(|(peer, connection)| (*peer, connection.sender())).collect();
     for (_, sender) in &peers {
         let sender = sender.clone();
         // In tasks: a peer whose queue is full must not delay the others.

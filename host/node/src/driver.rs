@@ -100,7 +100,11 @@ impl Backlog {
 
 impl Driver {
     /// Runs until a [`ShardMessage::Stop`], or until all senders are gone.
-    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<InboxItem>, mut queue: mpsc::UnboundedReceiver<ShardMessage>) {
+    pub(crate) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<InboxItem>,
+        mut queue: mpsc::UnboundedReceiver<ShardMessage>,
+    ) {
         let mut state = DriverState::default();
         let (mut items, mut messages) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
         let mut alarm = pin!(tokio::time::sleep_until(self.clock.instant(self.batch.next_wake_us())));
@@ -261,7 +265,8 @@ impl Driver {
             }
             ShardMessage::Report(answer) => {
                 let shard = self.batch.shard();
-                let (in_flight, in_flight_bytes, retry_bytes) = (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
+                let (in_flight, in_flight_bytes, retry_bytes) =
+                    (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
                 let (core, store) = (shard.counters(), self.store.stats());
                 let _ = answer.send(ShardReport { core, store, in_flight, in_flight_bytes, retry_bytes, waiting });
                 return Ok(None);
@@ -299,7 +304,11 @@ impl Driver {
                 // The oldest commit is on the disk already: this message only starts another batch.
                 Output::Again => drop(self.messages.send(ShardMessage::Synced(Ok(CommitSeq::default())))),
                 Output::Dropped(count) => {
-                    tracing::warn!(shard = self.index, count, "too much waits for the disk: requests will end at their deadlines");
+                    tracing::warn!(
+                        shard = self.index,
+                        count,
+                        "too much waits for the disk: requests will end at their deadlines"
+                    );
                     self.metrics.sends_dropped.increment(count as u64);
                 }
                 Output::Failed(why) => {
@@ -317,7 +326,12 @@ impl Driver {
         }
     }
 
-    fn send_all(&self, state: &mut DriverState, frames: BTreeMap<NodeId, Vec<Frame>>, replies: BTreeMap<u64, Vec<Frame>>) {
+    fn send_all(
+        &self,
+        state: &mut DriverState,
+        frames: BTreeMap<NodeId, Vec<Frame>>,
+        replies: BTreeMap<u64, Vec<Frame>>,
+    ) {
         for (peer, frames) in frames {
             // Messages to a peer that is not connected are dropped; the requests end at their deadlines.
             if state.peers.contains_key(&peer) {
@@ -348,7 +362,11 @@ impl Driver {
         let mut dropped = backlog.truncate(self.backlog_bytes);
         dropped.extend(too_large);
         self.metrics.sends_dropped.increment(dropped.len() as u64);
-        for body in dropped.iter().filter_map(|frame| codec::decode::<PeerEnvelope>(&frame.body).ok()).map(|envelope| envelope.body) {
+        for body in dropped
+            .iter()
+            .filter_map(|frame| codec::decode::<PeerEnvelope>(&frame.body).ok())
+            .map(|envelope| envelope.body)
+        {
             let _ = self.messages.send(ShardMessage::Core(Box::new(Event::NotSent(peer, Box::new(body)))));
         }
         for frame in &backlog.frames {
@@ -378,7 +396,8 @@ impl Driver {
             if frame.body.len() <= BULK_BYTES {
                 return frame;
             }
-            let why = "the client reads its replies more slowly than it sends requests: read faster, or send fewer at once";
+            let why =
+                "the client reads its replies more slowly than it sends requests: read faster, or send fewer at once";
             instead(&frame, ErrorReply::new(ErrorCode::Overloaded, why).retry_after(SLOW_READER_RETRY_MS))
         };
         let mut again: Vec<Frame> = frames.into_iter().map(behind).collect();
@@ -430,7 +449,8 @@ impl DriverState {
 fn queue(sender: &Sender, frames: &mut Vec<Frame>) -> Vec<Frame> {
     let mut too_large = Vec::new();
     while let Err(SendError::TooLarge { class, limit, .. }) = sender.try_send_batch(frames) {
-        let fits = |frame: &Frame| frame.class != class || u32::try_from(frame.body.len()).is_ok_and(|len| len <= limit);
+        let fits =
+            |frame: &Frame| frame.class != class || u32::try_from(frame.body.len()).is_ok_and(|len| len <= limit);
         let (kept, refused): (Vec<Frame>, Vec<Frame>) = std::mem::take(frames).into_iter().partition(fits);
         *frames = kept;
         too_large.extend(refused);

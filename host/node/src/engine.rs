@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rejoin_merge::{
-    ArtefactCache, ChildCompiler, CompileLimits, CompileQueue, Compiler, Host, HostConfig, Memo, ModuleLimits, Pool, PoolConfig,
-    QueueConfig,
+    ArtefactCache, ChildCompiler, CompileLimits, CompileQueue, Compiler, Host, HostConfig, Memo, ModuleLimits, Pool,
+    PoolConfig, QueueConfig,
 };
 
 use crate::config::Config;
@@ -51,14 +51,20 @@ impl Engine {
     ///
     /// # Errors
     /// A thread could not be started.
-    pub(crate) fn open(config: &Config, threads: Threads, compiling: Compiling, pool: Pool) -> Result<Self, StartError> {
+    pub(crate) fn open(
+        config: &Config,
+        threads: Threads,
+        compiling: Compiling,
+        pool: Pool,
+    ) -> Result<Self, StartError> {
         let limits = ModuleLimits::for_bytes(usize::try_from(config.module_bytes).unwrap_or(usize::MAX));
         let (host, compiler) = (pool.host().clone(), compiler(config, compiling));
         if threads == Threads::Shared {
             return Ok(Self { pool, queue: CompileQueue::inline(host, compiler, None), limits });
         }
         let cache = ArtefactCache::open(&config.data.join("compiled"), config.compiled_bytes, &host);
-        let cache = cache.inspect_err(|error| tracing::warn!(%error, "the cache of compiled plugins cannot be opened")).ok();
+        let cache =
+            cache.inspect_err(|error| tracing::warn!(%error, "the cache of compiled plugins cannot be opened")).ok();
         let at_once = QueueConfig { threads: config.compile_threads, queue: config.compile_queue };
         Ok(Self { pool, queue: CompileQueue::new(host, compiler, cache, at_once)?, limits })
     }

@@ -30,9 +30,10 @@ pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {
     let class = match &envelope.body {
         PeerBody::Module { .. } => Class::Bulk,
         _ if body.len() > BULK_BYTES => Class::Bulk,
-        PeerBody::Observed { .. } | PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. } => {
-            Class::Control
-        }
+        PeerBody::Observed { .. }
+        | PeerBody::CatalogSummary(_)
+        | PeerBody::CatalogRecords { .. }
+        | PeerBody::CatalogTaken { .. } => Class::Control,
         _ => Class::Request,
     };
     Frame { class, id: MESSAGE, body: body.into() }

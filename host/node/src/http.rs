@@ -85,7 +85,14 @@ async fn health(State(ctx): State<Arc<NodeContext>>) -> (StatusCode, String) {
     if let Some(reason) = ctx.peers().links.why_not_serving() {
         let _ = writeln!(text, "not serving: {}", reason.why);
     }
-    (if serving && ctx.lost.is_empty() && problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+    (
+        if serving && ctx.lost.is_empty() && problems.is_empty() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        },
+        text,
+    )
 }
 
 async fn cut(State(ctx): State<Arc<NodeContext>>, Path(peer): Path<String>) -> (StatusCode, String) {

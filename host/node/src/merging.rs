@@ -117,8 +117,10 @@ impl PluginService {
         if let [only] = siblings.as_slice() {
             return self.show(plugin, only.value.clone(), request);
         }
-        let inputs = siblings.into_iter().map(|s| Sibling { value: s.value, stamp_ms: s.stamp_ms, writer: s.writer }).collect();
-        let (call, key, wanted) = (request.call(plugin.clone()), request.job.key.clone(), self.wanted(request.job.deadline_us));
+        let inputs =
+            siblings.into_iter().map(|s| Sibling { value: s.value, stamp_ms: s.stamp_ms, writer: s.writer }).collect();
+        let (call, key, wanted) =
+            (request.call(plugin.clone()), request.job.key.clone(), self.wanted(request.job.deadline_us));
         let (service, kept) = (self.clone(), SharedRequest::new(request));
         let again = kept.clone();
         let done = move |result: Result<rejoin_merge::Merged, MergeFault>| {
@@ -154,7 +156,8 @@ impl PluginService {
         if !plugin.exports().present {
             return request.reply(Ok((value, None, profile)));
         }
-        let (call, wanted, kept) = (request.call(plugin), self.wanted(request.job.deadline_us), SharedRequest::new(request));
+        let (call, wanted, kept) =
+            (request.call(plugin), self.wanted(request.job.deadline_us), SharedRequest::new(request));
         let (service, again, of) = (self.clone(), kept.clone(), value.clone());
         let done = move |shown: Result<Bytes, MergeFault>| {
             let Some(request) = again.take() else { return };
@@ -188,10 +191,21 @@ impl PluginService {
         }
     }
 
-    fn run_validation(&self, plugin: Plugin, ticket: ValidateTicket, job: ValidateJob, messages: UnboundedSender<ShardMessage>) {
-        let limits =
-            CallLimits { fuel: job.fuel, memory_bytes: job.memory_bytes as usize, wall: wall_for(job.fuel), ..CallLimits::default() };
-        let log_fields = LogFields { bucket: job.bucket, name: job.bucket_name, key_hash: job.key_hash, plugin: job.plugin };
+    fn run_validation(
+        &self,
+        plugin: Plugin,
+        ticket: ValidateTicket,
+        job: ValidateJob,
+        messages: UnboundedSender<ShardMessage>,
+    ) {
+        let limits = CallLimits {
+            fuel: job.fuel,
+            memory_bytes: job.memory_bytes as usize,
+            wall: wall_for(job.fuel),
+            ..CallLimits::default()
+        };
+        let log_fields =
+            LogFields { bucket: job.bucket, name: job.bucket_name, key_hash: job.key_hash, plugin: job.plugin };
         let (call, wanted) = (PluginCall { bucket: job.bucket.0, plugin, limits }, self.wanted(job.deadline_us));
         let (service, reply) = (self.clone(), messages.clone());
         let done = move |result: Result<(), MergeFault>| {
@@ -253,7 +267,11 @@ mod tests {
         for fuel in [1, BucketProps::default().fuel, MAX_FUEL] {
             let most = fuel_for(fuel, usize::MAX);
             let slowest = Duration::from_nanos(4 * most);
-            assert!(wall_for(most) >= 2 * slowest, "{most} units end after {slowest:?}, the clock after {:?}", wall_for(most));
+            assert!(
+                wall_for(most) >= 2 * slowest,
+                "{most} units end after {slowest:?}, the clock after {:?}",
+                wall_for(most)
+            );
         }
         assert_eq!(wall_for(u64::MAX), Duration::from_nanos(u64::MAX));
         assert_eq!(wall_for(0), MIN_WALL);

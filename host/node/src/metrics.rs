@@ -11,7 +11,8 @@ use crate::lock::lock;
 use crate::messages::ShardReport;
 
 /// Upper bounds of the latency buckets, in seconds.
-const SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+const SECONDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 /// Upper bounds of the fuel buckets.
 const FUEL: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8];
 
@@ -62,7 +63,11 @@ impl Metrics {
         let describe = |name: &'static str, unit, text: &'static str| {
             recorder.describe_histogram(KeyName::from_const_str(name), unit, SharedString::const_str(text));
         };
-        describe("rejoin_request_seconds", Some(Unit::Seconds), "From a request's arrival at its coordinator or forwarder to its reply.");
+        describe(
+            "rejoin_request_seconds",
+            Some(Unit::Seconds),
+            "From a request's arrival at its coordinator or forwarder to its reply.",
+        );
         describe(
             "rejoin_merge_seconds",
             Some(Unit::Seconds),
@@ -98,8 +103,9 @@ impl Metrics {
         let ShardReport { core, store, .. } = report;
         let _guard = lock(&self.shards);
         let label = || vec![Label::new("shard", shard.to_string())];
-        let total =
-            |name: &'static str, value: u64| self.recorder.register_counter(&Key::from_parts(name, label()), &METADATA).absolute(value);
+        let total = |name: &'static str, value: u64| {
+            self.recorder.register_counter(&Key::from_parts(name, label()), &METADATA).absolute(value)
+        };
         for (name, value) in [
             ("rejoin_gets_total", core.gets),
             ("rejoin_puts_total", core.puts),
@@ -151,7 +157,9 @@ impl Metrics {
         gauge("rejoin_plugins_ready", report.plugins_ready);
         gauge("rejoin_plugins_missing", report.plugins_missing);
         self.recorder.register_counter(&Key::from_name("rejoin_memo_hits_total"), &METADATA).absolute(report.memo_hits);
-        self.recorder.register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA).absolute(report.memo_misses);
+        self.recorder
+            .register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA)
+            .absolute(report.memo_misses);
     }
 
     /// Sets what the node thinks of its peers, and what it has done to find out.

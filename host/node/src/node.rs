@@ -125,7 +125,8 @@ impl Node {
         let plugins = PluginService::new(engine, opened.dir.modules(), clock, metrics.clone());
 
         let OpenedNode { dir, layout, control, links, members, view, shards, lost } = opened;
-        let (handles, queues): (Vec<ShardHandle>, Vec<ShardQueues>) = shards.iter().map(|_| shard_queues(&config)).unzip();
+        let (handles, queues): (Vec<ShardHandle>, Vec<ShardQueues>) =
+            shards.iter().map(|_| shard_queues(&config)).unzip();
         let starts: Vec<u64> = shards.iter().map(|opened| opened.batch.shard().start()).collect();
         let (view_in, view) = watch::channel(view);
         let (start_in, start) = watch::channel(run::node_start_id(&starts));
@@ -136,7 +137,8 @@ impl Node {
         let (checked_in, checked) = mpsc::unbounded_channel();
         let (requests_in, requests) = mpsc::unbounded_channel();
         let reports = ShardReports { starts: starts_in, checked: checked_in, requests: requests_in };
-        let channels = Channels { view: view_in, start: start_in, catalog, dials, failures, starts: renewed, checked, requests };
+        let channels =
+            Channels { view: view_in, start: start_in, catalog, dials, failures, starts: renewed, checked, requests };
         let ctx = Arc::new(NodeContext {
             cluster: plan.identity.cluster(),
             node: plan.node,
@@ -207,7 +209,9 @@ impl Node {
         let messages = self.ctx.shards[usize::from(index)].messages.clone();
         let maintenance = opened.store.maintenance();
         match threads {
-            Threads::Own => self.maintenance.push(maintenance.spawn(&format!("flush-{index}")).map_err(StartError::Thread)?),
+            Threads::Own => {
+                self.maintenance.push(maintenance.spawn(&format!("flush-{index}")).map_err(StartError::Thread)?)
+            }
             Threads::Shared => drop(self.tasks.spawn(run::maintain(maintenance, opened.due))),
         }
         let driver = Driver {
@@ -218,7 +222,8 @@ impl Node {
             view: self.ctx.cluster_view(),
             plugins: self.ctx.plugins.clone(),
             metrics: self.ctx.metrics.clone(),
-            syncs: syncing::start(threads, index, opened.store.syncer(), messages.clone()).map_err(StartError::Thread)?,
+            syncs: syncing::start(threads, index, opened.store.syncer(), messages.clone())
+                .map_err(StartError::Thread)?,
             messages,
             starts: reports.starts.clone(),
             failures: self.ctx.failures.clone(),
@@ -243,7 +248,8 @@ impl Node {
     ) {
         let (ctx, endpoint) = (self.ctx.clone(), self.endpoint.clone());
         let Channels { view, start, catalog, dials, failures, starts: renewed, checked, requests } = channels;
-        let task = CatalogTask { control, layout, secret, files: self.dir.control(), view, failures: ctx.failures.clone() };
+        let task =
+            CatalogTask { control, layout, secret, files: self.dir.control(), view, failures: ctx.failures.clone() };
         self.tasks.spawn(run::supervised("the catalog", ctx.failures.clone(), task.run(ctx.clone(), catalog)));
         self.tasks.spawn(run::publish_start_ids(ctx.clone(), starts, start, renewed));
         self.tasks.spawn(run::watch_failures(failures, failed, endpoint.clone()));

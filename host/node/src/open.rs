@@ -103,15 +103,35 @@ impl StartPlan {
         let owner = rejoin_store::Identity { cluster, node, shards: config.shards };
         let found = DataDir::inspect(&config.data, owner, &disk)?;
         let kept = kept_layout(&found.control)?;
-        let contradictions = kept.as_ref().map_or_else(Vec::new, |kept| bootstrap::contradictions(&config.bootstrap, kept));
+        let contradictions =
+            kept.as_ref().map_or_else(Vec::new, |kept| bootstrap::contradictions(&config.bootstrap, kept));
         let new_layout = kept.is_none();
         let layout = kept.map_or_else(|| first_layout(config, node), Ok)?;
         if u32::from(config.shards) > layout.partitions() {
-            return Err(StartError::Unfit(format!("shards = {}: more than the ring's {} partitions", config.shards, layout.partitions())));
+            return Err(StartError::Unfit(format!(
+                "shards = {}: more than the ring's {} partitions",
+                config.shards,
+                layout.partitions()
+            )));
         }
         let catalog = catalog(&found.control)?;
         let first = found.first;
-        Ok(Self { identity, files, node, secret, listen, admin, faults, contradictions, first, owner, disk, layout, new_layout, catalog })
+        Ok(Self {
+            identity,
+            files,
+            node,
+            secret,
+            listen,
+            admin,
+            faults,
+            contradictions,
+            first,
+            owner,
+            disk,
+            layout,
+            new_layout,
+            catalog,
+        })
     }
 
     /// Opens everything that a node has on its disk, or creates it.
@@ -160,7 +180,12 @@ impl StartPlan {
     fn members(&self, clock: Clock, rng: &SharedRng) -> Members {
         let others = self.layout.nodes.iter().map(|other| other.id).filter(|other| *other != self.node);
         let now = clock.now();
-        let config = members::Config { node: self.node, peers: others.collect(), start: now.wall_ms, timing: members::Timing::default() };
+        let config = members::Config {
+            node: self.node,
+            peers: others.collect(),
+            start: now.wall_ms,
+            timing: members::Timing::default(),
+        };
         Members::new(config, now.mono_us, Xoshiro256PlusPlus::from_seed(rng.next_seed()))
     }
 
@@ -245,7 +270,8 @@ impl Drop for FirstStartGuard {
 fn kept_layout(files: &ControlFile) -> Result<Option<Layout>, StartError> {
     let unfit = |why: String| StartError::Unfit(why);
     let Some(kept) = files.read(LAYOUT_FILE)? else { return Ok(None) };
-    let layout: Layout = codec::decode(&kept).map_err(|error| unfit(format!("the kept layout cannot be read: {error}")))?;
+    let layout: Layout =
+        codec::decode(&kept).map_err(|error| unfit(format!("the kept layout cannot be read: {error}")))?;
     layout.check().map_err(|bad| unfit(format!("the kept layout is damaged: {bad}")))?;
     Ok(Some(layout))
 }
@@ -262,13 +288,15 @@ fn first_layout(config: &Config, node: NodeId) -> Result<Layout, StartError> {
     if !nodes.iter().any(|member| member.id == node) {
         return Err(unfit(format!("the [[bootstrap]] list does not name this node, {}", config.name)));
     }
-    placement::bootstrap(nodes, DEFAULT_PARTITIONS).map_err(|bad| unfit(format!("the [[bootstrap]] list makes no layout: {bad}")))
+    placement::bootstrap(nodes, DEFAULT_PARTITIONS)
+        .map_err(|bad| unfit(format!("the [[bootstrap]] list makes no layout: {bad}")))
 }
 
 /// The stored catalog, or a new one with the default tenant.
 fn catalog(files: &ControlFile) -> Result<Catalog, StartError> {
     if let Some(kept) = files.read(CATALOG_FILE)? {
-        return codec::decode(&kept).map_err(|error| StartError::Unfit(format!("the kept catalog cannot be read: {error}")));
+        return codec::decode(&kept)
+            .map_err(|error| StartError::Unfit(format!("the kept catalog cannot be read: {error}")));
     }
     let name = Name::new(DEFAULT_TENANT).map_err(|error| StartError::Unfit(error.to_string()))?;
     let key = RecordKey::Tenant(TenantId::from_name(&name));
@@ -279,7 +307,8 @@ fn catalog(files: &ControlFile) -> Result<Catalog, StartError> {
 /// The ids of this node's disk and of its peers' disks. A new directory gets a random id.
 fn disks(files: &ControlFile, rng: &SharedRng) -> Result<Disks, StartError> {
     if let Some(kept) = files.read(DISKS_FILE)? {
-        return codec::decode(&kept).map_err(|error| StartError::Unfit(format!("the kept disk ids cannot be read: {error}")));
+        return codec::decode(&kept)
+            .map_err(|error| StartError::Unfit(format!("the kept disk ids cannot be read: {error}")));
     }
     let disks = Disks::new(DiskId(rng.next_u64()));
     files.write(DISKS_FILE, &codec::encode(&disks))?;
@@ -321,7 +350,8 @@ impl ShardOpener<'_> {
     fn open(&self, index: u16) -> Result<(OpenedShard, Vec<String>), StartError> {
         let due = Arc::new(Notify::new());
         let options = self.store_options(index, &due);
-        let (mut store, recovery) = ShardStore::open(self.dir.shard_dir(index), options, self.disk.clone(), self.start)?;
+        let (mut store, recovery) =
+            ShardStore::open(self.dir.shard_dir(index), options, self.disk.clone(), self.start)?;
         let lost = !recovery.lost.is_empty();
         let config = shard::Config {
             node: self.node,
@@ -394,7 +424,10 @@ mod tests {
         std::fs::create_dir_all(at("mount/lost+found")).expect("writable");
         drop(make("mount/n1", true));
         drop(make("mount", true));
-        let left: Vec<_> = std::fs::read_dir(at("mount")).expect("it stays").map(|entry| entry.expect("an entry").file_name()).collect();
+        let left: Vec<_> = std::fs::read_dir(at("mount"))
+            .expect("it stays")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
         assert_eq!(left, ["lost+found"]);
         drop(make("kept", false));
         make("succeeded", true).disarm();
@@ -406,8 +439,10 @@ mod tests {
         let limit = 64 << 20;
         for shards in [2, 4, 16] {
             let nodes = ["n1", "n2", "n3"].map(|name| NodeId::from_name(&Name::new(name).expect("a name")));
-            let shares: Vec<Vec<u64>> =
-                nodes.iter().map(|node| (0..shards).map(|shard| memtable_share(limit, *node, shard)).collect()).collect();
+            let shares: Vec<Vec<u64>> = nodes
+                .iter()
+                .map(|node| (0..shards).map(|shard| memtable_share(limit, *node, shard)).collect())
+                .collect();
             assert!(shares.iter().flatten().all(|share| (limit - limit / 4..=limit).contains(share)), "{shares:?}");
             for shares in &shares {
                 let apart = |(place, share): (usize, &u64)| {

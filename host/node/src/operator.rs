@@ -24,11 +24,17 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: Admin
         AdminRequest::Status => return Reply::Status(status(ctx)),
         AdminRequest::Members => return Reply::Members(members::views(ctx)),
         AdminRequest::List(kind) => return list(ctx, kind, tenant).await,
-        AdminRequest::BucketCreate { props, .. } | AdminRequest::BucketSet { props, .. } if uses_removed_plugin(ctx, &props) => {
+        AdminRequest::BucketCreate { props, .. } | AdminRequest::BucketSet { props, .. }
+            if uses_removed_plugin(ctx, &props) =>
+        {
             Reply::Error(removed_plugin(&props))
         }
-        AdminRequest::BucketCreate { name, props } => change(ctx, wait, CatalogChange::BucketCreate(tenant, name, props)).await,
-        AdminRequest::BucketSet { name, version, props } => change(ctx, wait, CatalogChange::BucketSet(tenant, name, version, props)).await,
+        AdminRequest::BucketCreate { name, props } => {
+            change(ctx, wait, CatalogChange::BucketCreate(tenant, name, props)).await
+        }
+        AdminRequest::BucketSet { name, version, props } => {
+            change(ctx, wait, CatalogChange::BucketSet(tenant, name, version, props)).await
+        }
         AdminRequest::TokenCreate { name, .. } if name.as_str() == ROOT => Reply::Error(ErrorReply::new(
             ErrorCode::Exists,
             "root is the name of the token that is derived from the cluster's secret; choose another name",
@@ -107,7 +113,9 @@ async fn push(ctx: &Arc<NodeContext>, wait: Duration, name: Name, module: Bytes)
 fn status(ctx: &NodeContext) -> Status {
     let view = ctx.cluster_view();
     let layout = view.layout();
-    let owners = |n: u8| (0..layout.partitions()).map(move |p| layout.owners(PartitionId(u16::try_from(p).unwrap_or(u16::MAX)), n));
+    let owners = |n: u8| {
+        (0..layout.partitions()).map(move |p| layout.owners(PartitionId(u16::try_from(p).unwrap_or(u16::MAX)), n))
+    };
     let (own, authority) = ctx.certificates.ends();
     // Copied, so that the lock is not held while the status is computed: the links need it.
     let (up, replaced): (BTreeSet<NodeId>, BTreeSet<NodeId>) = {

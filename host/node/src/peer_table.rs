@@ -22,7 +22,13 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(links: Links) -> Self {
-        Self { links, open: BTreeMap::new(), up: BTreeMap::new(), dial_problems: BTreeMap::new(), save_again_at_us: None }
+        Self {
+            links,
+            open: BTreeMap::new(),
+            up: BTreeMap::new(),
+            dial_problems: BTreeMap::new(),
+            save_again_at_us: None,
+        }
     }
 
     pub(crate) fn next_wake_us(&self) -> u64 {

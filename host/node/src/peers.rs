@@ -194,7 +194,13 @@ async fn receive(ctx: &Arc<NodeContext>, connection: &Connection, peer: NodeId, 
 }
 
 /// Handles one frame. `known`: the machine has accepted the peer's hello on this connection.
-async fn received(ctx: &Arc<NodeContext>, peer: NodeId, number: u64, frame: &Frame, known: &mut bool) -> Result<(), &'static str> {
+async fn received(
+    ctx: &Arc<NodeContext>,
+    peer: NodeId,
+    number: u64,
+    frame: &Frame,
+    known: &mut bool,
+) -> Result<(), &'static str> {
     match (frame.class, frame.id) {
         (Class::Control, HELLO) => {
             let hello = codec::decode::<PeerHello>(&frame.body).map_err(|_| "its hello cannot be decoded")?;
@@ -207,7 +213,8 @@ async fn received(ctx: &Arc<NodeContext>, peer: NodeId, number: u64, frame: &Fra
         (_, MESSAGE) => {
             *known = *known || ctx.peers().links.is_known(peer, number);
             if *known {
-                let envelope = codec::decode::<PeerEnvelope>(&frame.body).map_err(|_| "it has sent a message that cannot be decoded")?;
+                let envelope = codec::decode::<PeerEnvelope>(&frame.body)
+                    .map_err(|_| "it has sent a message that cannot be decoded")?;
                 route(ctx, peer, envelope, frame.body.len()).await;
             }
         }
@@ -272,7 +279,12 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
         LinkOutput::PeerUp { peer, connection: number, actors, catalog } => {
             let Some(connection) = peers.open.get(&number).cloned() else { return };
             for (shard, actors) in ctx.shards.iter().zip(actors) {
-                let _ = shard.messages.send(ShardMessage::PeerUp { peer, connection: number, sender: connection.sender(), actors });
+                let _ = shard.messages.send(ShardMessage::PeerUp {
+                    peer,
+                    connection: number,
+                    sender: connection.sender(),
+                    actors,
+                });
             }
             if ctx.stopping.initialized() {
                 // This connection is newer than the news of the stop. If its queue is full, the peer learns it from the
@@ -310,7 +322,8 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
                 // It is not in this node's layout, so it is no problem of this cluster.
                 return tracing::warn!(why, "a node that is not in the layout was refused");
             }
-            ctx.problems.set(&format!("peer {name}"), format!("{} and {name} contradict each other: {why}", ctx.config.name));
+            ctx.problems
+                .set(&format!("peer {name}"), format!("{} and {name} contradict each other: {why}", ctx.config.name));
         }
         LinkOutput::Reconciled(peer) => ctx.problems.clear(&format!("peer {}", ctx.peer_name(peer))),
         LinkOutput::Serve { met_all } => {
@@ -363,7 +376,8 @@ async fn route(ctx: &Arc<NodeContext>, peer: NodeId, envelope: PeerEnvelope, byt
             }
         }
         Route::Ahead(shard) => {
-            let _ = ctx.shards[usize::from(shard)].messages.send(ShardMessage::Core(Box::new(Event::Peer(peer, envelope))));
+            let _ =
+                ctx.shards[usize::from(shard)].messages.send(ShardMessage::Core(Box::new(Event::Peer(peer, envelope))));
         }
         Route::Control => drop(ctx.catalog.send(CatalogRequest::Peer(peer, envelope.body))),
         Route::Modules => handle_module(ctx, peer, envelope.body),
@@ -388,7 +402,8 @@ fn handle_module(ctx: &Arc<NodeContext>, peer: NodeId, body: PeerBody) {
 /// Sends a message that belongs to no shard. A lost catalog message would not be sent again on the same connection, so
 /// if the peer's queue is full, the connection is closed: on the next one both sides compare their catalogs.
 pub(crate) fn send(ctx: &NodeContext, peer: NodeId, body: PeerBody) {
-    let is_catalog = matches!(body, PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. });
+    let is_catalog =
+        matches!(body, PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. });
     let envelope = PeerEnvelope { layout: ctx.cluster_view().layout_name(), trace: 0, body };
     let Frame { class, id, body } = frame(&envelope);
     let peers = ctx.peers();

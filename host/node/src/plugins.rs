@@ -105,7 +105,8 @@ impl PluginTable {
     fn update_wanted(&mut self) {
         let unused = self.named.iter().filter(|(digest, _)| !self.active.contains(digest));
         let pushed = |digest| self.pushed.get(digest).copied().unwrap_or(0);
-        let mut unused: Vec<(u64, Hlc, PluginDigest)> = unused.map(|(digest, stamp)| (pushed(digest), *stamp, *digest)).collect();
+        let mut unused: Vec<(u64, Hlc, PluginDigest)> =
+            unused.map(|(digest, stamp)| (pushed(digest), *stamp, *digest)).collect();
         unused.sort_unstable();
         let surplus = unused.len().saturating_sub(MAX_UNUSED_MODULES);
         let removed: BTreeSet<PluginDigest> = unused.iter().take(surplus).map(|(_, _, digest)| *digest).collect();
@@ -162,7 +163,8 @@ impl PluginTable {
         if !self.wanted.contains(&digest) {
             return;
         }
-        let pause = self.refused.get(&digest).and_then(|refused| refused.retry).map_or(FIRST_RETRY_PAUSE, |(_, next)| next);
+        let pause =
+            self.refused.get(&digest).and_then(|refused| refused.retry).map_or(FIRST_RETRY_PAUSE, |(_, next)| next);
         let retry = (!rejection.is_final()).then(|| (Instant::now() + pause, (pause * 2).min(MAX_RETRY_PAUSE)));
         self.refused.insert(digest, RefusedPlugin { reason: rejection.to_string(), retry });
     }
@@ -341,10 +343,13 @@ impl PluginService {
     async fn compile(&self, bytes: Bytes) -> Result<Plugin, Rejection> {
         let (done, compiled) = oneshot::channel();
         let digest = digest_of(&bytes);
-        let result = match self.0.engine.queue.compile(bytes, self.0.engine.limits, move |result| drop(done.send(result))) {
-            Ok(_pending) => compiled.await.unwrap_or_else(|_| Err(Rejection::NotTried { reason: "the node is stopping".into() })),
-            Err(rejection) => Err(rejection),
-        };
+        let result =
+            match self.0.engine.queue.compile(bytes, self.0.engine.limits, move |result| drop(done.send(result))) {
+                Ok(_pending) => compiled
+                    .await
+                    .unwrap_or_else(|_| Err(Rejection::NotTried { reason: "the node is stopping".into() })),
+                Err(rejection) => Err(rejection),
+            };
         let mut table = self.table();
         match &result {
             Ok(plugin) => table.make_ready(plugin.clone()),

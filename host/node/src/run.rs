@@ -85,7 +85,11 @@ pub(crate) async fn publish_start_ids(
 }
 
 /// Closes the network at the first failure, so that the node acknowledges nothing more.
-pub(crate) async fn watch_failures(mut failures: mpsc::UnboundedReceiver<String>, out: watch::Sender<Option<String>>, endpoint: Endpoint) {
+pub(crate) async fn watch_failures(
+    mut failures: mpsc::UnboundedReceiver<String>,
+    out: watch::Sender<Option<String>>,
+    endpoint: Endpoint,
+) {
     if let Some(why) = failures.recv().await {
         tracing::error!(why, "the node cannot continue and stops");
         out.send_replace(Some(why));

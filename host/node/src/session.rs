@@ -12,7 +12,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use rejoin_core::shard::event::{ClientRequest, ReplyTo};
 use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::Scope;
-use rejoin_proto::client::{ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Receipt, Reply, Request, RequestBody, ServerHello};
+use rejoin_proto::client::{
+    ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Receipt, Reply, Request, RequestBody, ServerHello,
+};
 use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{ErrorCode, ErrorReply, LayoutRef, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
@@ -244,13 +246,17 @@ impl ClientSession {
             }
             RequestBody::Settled(receipts) => self.settled(receipts),
             RequestBody::Admin(_) if self.principal.scope != Scope::Admin => {
-                let message = format!("token {} may read and write, not administer; use one made with --admin", self.principal.name);
+                let message = format!(
+                    "token {} may read and write, not administer; use one made with --admin",
+                    self.principal.name
+                );
                 self.answer(frame, Reply::Error(ErrorReply::new(ErrorCode::Denied, message)));
             }
             RequestBody::Admin(admin) => {
                 let Ok(permit) = self.admin_permits.clone().try_acquire_owned() else {
-                    let message =
-                        format!("{MAX_ADMIN_REQUESTS} administrative requests of this client are under way; wait for one of them");
+                    let message = format!(
+                        "{MAX_ADMIN_REQUESTS} administrative requests of this client are under way; wait for one of them"
+                    );
                     let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS);
                     return self.answer(frame, Reply::Error(error));
                 };
@@ -280,7 +286,8 @@ impl ClientSession {
             Err(error) => return self.answer(frame, Reply::Error(error)),
         };
         let config = &self.ctx.config;
-        let wait_ms = if head.deadline_ms == 0 { config.timeout_ms } else { head.deadline_ms.min(config.max_timeout_ms) };
+        let wait_ms =
+            if head.deadline_ms == 0 { config.timeout_ms } else { head.deadline_ms.min(config.max_timeout_ms) };
         let client = ClientRequest {
             reply_to: ReplyTo { connection: self.number, request: frame.id },
             tenant: self.principal.tenant,
@@ -314,8 +321,13 @@ impl ClientSession {
         let view = self.ctx.cluster_view();
         let partitions = view.layout().partitions();
         let mut of_shards: BTreeMap<usize, Vec<Receipt>> = BTreeMap::new();
-        for receipt in receipts.into_iter().take(MAX_RECEIPTS).filter(|receipt| u32::from(receipt.partition.0) < partitions) {
-            of_shards.entry(usize::from(shard_of(receipt.partition, partitions, self.ctx.shard_count()))).or_default().push(receipt);
+        for receipt in
+            receipts.into_iter().take(MAX_RECEIPTS).filter(|receipt| u32::from(receipt.partition.0) < partitions)
+        {
+            of_shards
+                .entry(usize::from(shard_of(receipt.partition, partitions, self.ctx.shard_count())))
+                .or_default()
+                .push(receipt);
         }
         for (shard, receipts) in of_shards {
             let _ = self.ctx.shards[shard].inbox.try_send(InboxItem::Settled(receipts));

@@ -29,7 +29,9 @@ pub struct Secret(Vec<u8>);
 
 /// The secret is so short that it could be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("it has fewer than {MIN_SECRET_BYTES} bytes, its line end not counted: give every node the file that `rejoin cert ca` has made")]
+#[error(
+    "it has fewer than {MIN_SECRET_BYTES} bytes, its line end not counted: give every node the file that `rejoin cert ca` has made"
+)]
 pub struct ShortSecret;
 
 impl Secret {
@@ -52,7 +54,8 @@ impl Secret {
     /// A check value: equal on two nodes of a cluster exactly if their secrets are equal. It reveals nothing else.
     #[must_use]
     pub fn key_check(&self, cluster: ClusterId) -> u64 {
-        let check = blake3::derive_key("rejoin 2026 secret key check", &[&cluster.0.to_le_bytes()[..], &self.0].concat());
+        let check =
+            blake3::derive_key("rejoin 2026 secret key check", &[&cluster.0.to_le_bytes()[..], &self.0].concat());
         u64::from_le_bytes(std::array::from_fn(|at| check[at]))
     }
 
@@ -102,7 +105,8 @@ impl Tokens {
     pub(crate) fn new<'a>(secret: &Secret, records: impl IntoIterator<Item = &'a Record>) -> Self {
         let mut known = BTreeMap::new();
         for record in records {
-            if let (RecordKey::Token(name), RecordBody::Token { tenant, scope, secret_hash, revoked: false }) = (&record.key, &record.body)
+            if let (RecordKey::Token(name), RecordBody::Token { tenant, scope, secret_hash, revoked: false }) =
+                (&record.key, &record.body)
             {
                 known.insert(name.clone(), (*tenant, *scope, *secret_hash));
             }
@@ -140,7 +144,12 @@ mod tests {
         let (text, secret_hash) = ("app:s3cret", *blake3::hash(b"s3cret").as_bytes());
         let tenant = TenantId(7);
         let body = |revoked| RecordBody::Token { tenant, scope: Scope::Data, secret_hash, revoked };
-        let record = |revoked| Record { key: RecordKey::Token(name.clone()), version: 1, stamp: Hlc::default(), body: body(revoked) };
+        let record = |revoked| Record {
+            key: RecordKey::Token(name.clone()),
+            version: 1,
+            stamp: Hlc::default(),
+            body: body(revoked),
+        };
         let cluster = Secret(b"secret".to_vec());
         let tokens = Tokens::new(&cluster, [&record(false)]);
         assert_eq!(tokens.check(text).map(|principal| principal.tenant), Some(tenant));
@@ -178,7 +187,8 @@ mod tests {
             let secret_hash = *blake3::hash(secret.as_bytes()).as_bytes();
             let body = RecordBody::Token { tenant: TenantId(7), scope: Scope::Data, secret_hash, revoked: false };
             let key = RecordKey::Token(Name::new("app").unwrap());
-            let tokens = Tokens::new(&Secret(b"secret".to_vec()), [&Record { key, version: 1, stamp: Hlc::default(), body }]);
+            let tokens =
+                Tokens::new(&Secret(b"secret".to_vec()), [&Record { key, version: 1, stamp: Hlc::default(), body }]);
             tokens.check(&format!("app:{secret}")).is_some()
         };
         assert!(check(MAX_TOKEN_BYTES) && !check(MAX_TOKEN_BYTES + 1));

@@ -101,7 +101,9 @@ impl Address {
     pub fn plain(&self) -> Self {
         match self {
             Self::Ip(address) => Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port())),
-            Self::Host(Host { name, port }) => Self::Host(Host { name: name.trim_end_matches('.').into(), port: *port }),
+            Self::Host(Host { name, port }) => {
+                Self::Host(Host { name: name.trim_end_matches('.').into(), port: *port })
+            }
         }
     }
 }
@@ -146,7 +148,10 @@ fn check_host(host: &str) -> Result<(), BadAddress> {
     let labels = host.strip_suffix('.').unwrap_or(host);
     let good = |label: &str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        (1..=MAX_LABEL_BYTES).contains(&label.len()) && label.bytes().all(allowed) && !label.starts_with('-') && !label.ends_with('-')
+        (1..=MAX_LABEL_BYTES).contains(&label.len())
+            && label.bytes().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     if host.len() > MAX_HOST_BYTES || !labels.split('.').all(good) {
         return Err(BadAddress::Host);

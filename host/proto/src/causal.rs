@@ -94,7 +94,8 @@ impl VersionVector {
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         let cloud_is = |cloud: &DotSet| cloud.unseen_by(self).is_empty();
-        other.seen.iter().all(|&(actor, counter)| counter <= self.get(actor)) && other.cloud.as_deref().is_none_or(cloud_is)
+        other.seen.iter().all(|&(actor, counter)| counter <= self.get(actor))
+            && other.cloud.as_deref().is_none_or(cloud_is)
     }
 
     /// Adds all writes of `dot.actor` up to `dot`.
@@ -176,7 +177,11 @@ impl VersionVector {
         let mut vector = Self { seen, cloud: None };
         let above = cloud.spans().iter().all(|run| run.lo > vector.get(run.actor));
         vector.set_cloud(cloud);
-        if sorted && above && vector.seen.iter().all(|&(_, counter)| counter > 0) { Ok(vector) } else { Err(NotCanonical) }
+        if sorted && above && vector.seen.iter().all(|&(_, counter)| counter > 0) {
+            Ok(vector)
+        } else {
+            Err(NotCanonical)
+        }
     }
 
     fn find(&self, actor: ActorId) -> Result<usize, usize> {
@@ -385,7 +390,8 @@ mod tests {
     #[test]
     fn a_context_cuts_a_span_from_below() {
         let runs: DotSet = [run(1, 0, 7), run(2, 0, 2)].into_iter().collect();
-        let seen: VersionVector = [Dot { actor: ActorId(1), counter: 5 }, Dot { actor: ActorId(2), counter: 2 }].into_iter().collect();
+        let seen: VersionVector =
+            [Dot { actor: ActorId(1), counter: 5 }, Dot { actor: ActorId(2), counter: 2 }].into_iter().collect();
         assert_eq!(runs.unseen_by(&seen).spans(), [run(1, 5, 7)]);
     }
 
@@ -443,14 +449,18 @@ mod tests {
     fn what_is_not_canonical_is_refused() {
         let runs = |runs: &[DotSpan]| DotSet::checked(runs.iter().copied().collect());
         let vector = |seen: &[(u64, u64)]| {
-            VersionVector::checked(seen.iter().map(|&(actor, counter)| (ActorId(actor), counter)).collect(), DotSet::default())
+            VersionVector::checked(
+                seen.iter().map(|&(actor, counter)| (ActorId(actor), counter)).collect(),
+                DotSet::default(),
+            )
         };
         assert!(runs(&[run(1, 3, 7), run(1, 8, 9)]).is_ok() && vector(&[(1, 1), (2, 1)]).is_ok());
         assert!(runs(&[run(1, 3, 7), run(1, 7, 9)]).is_err(), "touching");
         assert!(runs(&[run(1, 7, 7)]).is_err(), "empty");
         assert!(vector(&[(2, 1), (1, 1)]).is_err(), "unsorted");
         assert!(vector(&[(2, 0)]).is_err(), "zero");
-        let clouded = |span| VersionVector::checked([(ActorId(1), 3)].into_iter().collect(), [span].into_iter().collect());
+        let clouded =
+            |span| VersionVector::checked([(ActorId(1), 3)].into_iter().collect(), [span].into_iter().collect());
         assert!(clouded(run(1, 4, 5)).is_ok() && clouded(run(2, 1, 2)).is_ok());
         assert!(clouded(run(1, 3, 5)).is_err() && clouded(run(2, 0, 1)).is_err(), "the counter reaches it");
     }

@@ -36,7 +36,9 @@ pub enum ContextError {
     #[error("the context is malformed: pass it on exactly as it was received")]
     Malformed,
     /// Sealed for another key or under another secret, or altered.
-    #[error("the context does not belong to this key of this cluster: read the key again and use the context of that reply")]
+    #[error(
+        "the context does not belong to this key of this cluster: read the key again and use the context of that reply"
+    )]
     Foreign,
 }
 

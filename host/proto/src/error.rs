@@ -60,7 +60,13 @@ impl ErrorCode {
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::Unavailable | Self::TimedOut | Self::Overloaded | Self::StaleLayout | Self::Stopping | Self::DiskFull | Self::NotServing
+            Self::Unavailable
+                | Self::TimedOut
+                | Self::Overloaded
+                | Self::StaleLayout
+                | Self::Stopping
+                | Self::DiskFull
+                | Self::NotServing
         )
     }
 }

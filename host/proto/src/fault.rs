@@ -114,9 +114,9 @@ impl MergeFault {
             Self::Refused(Refusal::Unsupported) => "unsupported",
             Self::Refused(Refusal::TooLarge) => "too_large",
             Self::Trapped(TrapKind::StackOverflow) => "stack_overflow",
-            Self::Trapped(TrapKind::Unreachable) | Self::TrappedIn { kind: TrapKind::Unreachable, .. } | Self::Panicked { .. } => {
-                "panicked"
-            }
+            Self::Trapped(TrapKind::Unreachable)
+            | Self::TrappedIn { kind: TrapKind::Unreachable, .. }
+            | Self::Panicked { .. } => "panicked",
             Self::Trapped(_) | Self::TrappedIn { .. } => "trapped",
             Self::InSibling { fault, .. } => fault.reason(),
             Self::OutOfFuel { .. } => "out_of_fuel",

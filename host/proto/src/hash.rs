@@ -27,7 +27,11 @@ pub struct ObjectId {
 /// Checks the length: objects from other nodes are stored under this key.
 fn checked_key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
     let key = Bytes::deserialize(deserializer)?;
-    if (1..=MAX_KEY_BYTES).contains(&key.len()) { Ok(key) } else { Err(serde::de::Error::custom("a key has 1 to 1024 bytes")) }
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) {
+        Ok(key)
+    } else {
+        Err(serde::de::Error::custom("a key has 1 to 1024 bytes"))
+    }
 }
 
 impl ObjectId {

@@ -188,7 +188,11 @@ impl Name {
         let text = text.into();
         let starts_well = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        if starts_well && text.len() <= MAX_NAME_BYTES && text.bytes().all(allowed) { Ok(Self(text)) } else { Err(BadName) }
+        if starts_well && text.len() <= MAX_NAME_BYTES && text.bytes().all(allowed) {
+            Ok(Self(text))
+        } else {
+            Err(BadName)
+        }
     }
 
     /// The text.

@@ -44,6 +44,8 @@ pub use causal::{DotSet, DotSpan, VersionVector};
 pub use error::{ErrorCode, ErrorReply, NodeFailure};
 pub use hash::ObjectId;
 pub use hlc::Hlc;
-pub use id::{ActorId, BadName, BucketId, ClusterId, Dot, Name, NodeId, PartitionId, PluginDigest, ProfileId, RequestId, TenantId};
+pub use id::{
+    ActorId, BadName, BucketId, ClusterId, Dot, Name, NodeId, PartitionId, PluginDigest, ProfileId, RequestId, TenantId,
+};
 pub use layout::{Layout, LayoutNode, LayoutRef};
 pub use object::{Content, Entry, FoldedBy, Object, ReapEpoch};

@@ -92,7 +92,8 @@ fn memory_is_bounded_by_what_was_sent() {
     for filler in 0..=3 {
         for length in [10usize, 100, 1000, 20_000] {
             let count = [0x80 | (length & 0x7f) as u8, 0x80 | (length >> 7 & 0x7f) as u8, (length >> 14) as u8];
-            for tags in [&[][..], &[0], &[0, 0], &[0, 0, 0, 11], &[0, 0, 0, 12, 0], &[1, 0, 0, 0, 0, 0], &[0, 0, 0, 4]] {
+            for tags in [&[][..], &[0], &[0, 0], &[0, 0, 0, 11], &[0, 0, 0, 12, 0], &[1, 0, 0, 0, 0, 0], &[0, 0, 0, 4]]
+            {
                 let mut bytes = vec![1];
                 bytes.extend_from_slice(tags);
                 bytes.extend_from_slice(&count);

@@ -59,7 +59,16 @@ fn a_digest_is_64_hexadecimal_digits_and_nothing_else() {
     let plus = format!("+f{}", &text[2..]);
     let signed = format!("{}+1", &text[..62]);
     let wide = format!("ä{}", &text[2..]);
-    for bad in ["", &text[..63], &format!("{text}0"), &text.replace('0', "g"), &plus, &signed, &wide, &format!(" {}", &text[1..])] {
+    for bad in [
+        "",
+        &text[..63],
+        &format!("{text}0"),
+        &text.replace('0', "g"),
+        &plus,
+        &signed,
+        &wide,
+        &format!(" {}", &text[1..]),
+    ] {
         assert!(bad.parse::<PluginDigest>().is_err(), "{bad}");
     }
 }

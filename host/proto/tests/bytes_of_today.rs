@@ -24,7 +24,9 @@ fn unhex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     digits
         .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("a readable fixture"), 16).expect("a readable fixture"))
+        .map(|pair| {
+            u8::from_str_radix(std::str::from_utf8(pair).expect("a readable fixture"), 16).expect("a readable fixture")
+        })
         .collect()
 }
 

@@ -51,9 +51,12 @@ pub(crate) fn read_either(disk: &dyn Disk, path: &Path, advice: &'static str) ->
         }
         (Ok(None), None) => Ok(None),
         (Err(error), _) if !error.cause().is_damage() => Err(error),
-        (Ok(None), Some(error)) | (Err(error), _) => {
-            Err(FileError::BothDamaged { path: path.to_path_buf(), copy: copy_of(path), why: error.to_string(), advice })
-        }
+        (Ok(None), Some(error)) | (Err(error), _) => Err(FileError::BothDamaged {
+            path: path.to_path_buf(),
+            copy: copy_of(path),
+            why: error.to_string(),
+            advice,
+        }),
     }
 }
 
@@ -64,7 +67,8 @@ pub(crate) fn mend(disk: &dyn Disk, path: &Path) {
     if whole(path) && whole(&copy_of(path)) {
         return;
     }
-    let mended = read_either(disk, path, "").and_then(|content| content.map_or(Ok(()), |content| write_twice(disk, path, &content)));
+    let mended = read_either(disk, path, "")
+        .and_then(|content| content.map_or(Ok(()), |content| write_twice(disk, path, &content)));
     if let Err(error) = mended {
         tracing::warn!(path = %path.display(), %error, "a damaged file could not be rewritten from its copy");
     }

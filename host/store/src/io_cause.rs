@@ -24,7 +24,9 @@ pub(crate) enum IoCause {
 impl IoCause {
     /// Classifies an error.
     pub(crate) fn of(error: &io::Error) -> Self {
-        let is = |codes: &[Errno]| number(error).is_some_and(|number| codes.iter().any(|code| code.raw_os_error() == number));
+        let is = |codes: &[Errno]| {
+            number(error).is_some_and(|number| codes.iter().any(|code| code.raw_os_error() == number))
+        };
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoRoom,
             ErrorKind::OutOfMemory => Self::OutOfResources,

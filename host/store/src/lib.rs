@@ -37,7 +37,7 @@ pub use dir::{ControlFile, DataDir, FORMAT_VERSION, Identity, Inspection, Module
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use error::{FileError, OpenError};
 pub use shard::{
-    CommitSeq, Descriptors, Maintenance, MaintenanceThread, Options, Recovery, ScanError, ScanLimit, ScanStep, ShardStore, Snapshot, Stats,
-    StopMaintenance, StoreWatch, Syncer, UnreadableRange, WorkDone,
+    CommitSeq, Descriptors, Maintenance, MaintenanceThread, Options, Recovery, ScanError, ScanLimit, ScanStep,
+    ShardStore, Snapshot, Stats, StopMaintenance, StoreWatch, Syncer, UnreadableRange, WorkDone,
 };
 pub use start::Start;

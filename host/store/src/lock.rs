@@ -12,7 +12,8 @@ use crate::error::{Context, FileError, OpenError};
 /// [`OpenError::InUse`] if another handle has the lock.
 pub(crate) fn lock_dir(path: &Path) -> Result<File, OpenError> {
     let name = path.join("LOCK");
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).context("open", &name)?;
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).context("open", &name)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_path_buf() }),

@@ -27,7 +27,10 @@ mod tests {
         let keys: [&[u8]; 5] = [b"", b"r", &[b'r'; 19], &[b'r'; INLINE], &[b'r'; 40]];
         let rows: Pinned = keys.iter().rev().map(|key| (Key::from_slice(key), Bytes::copy_from_slice(key))).collect();
         assert!(rows.keys().map(Key::as_slice).eq(keys) && keys.is_sorted());
-        assert!(rows.keys().all(|key| key.spilled() == (key.len() > INLINE)), "only a longer key has memory of its own");
+        assert!(
+            rows.keys().all(|key| key.spilled() == (key.len() > INLINE)),
+            "only a longer key has memory of its own"
+        );
         assert!(keys.iter().all(|key| rows.get(*key).is_some_and(|value| value == key)));
         let between = (Bound::Included(&b"r"[..]), Bound::Excluded(&[b'r'; INLINE][..]));
         assert_eq!(rows.range::<[u8], _>(between).count(), 2);

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType,
 };
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
@@ -68,9 +69,13 @@ impl ClusterCa {
         let cert = certificates("the CA certificate", cert_pem)?.swap_remove(0);
         let subject = Subject::of(&cert)?;
         if subject.role != Role::Authority {
-            return Err(Error::BadPem { what: "the CA certificate", why: format!("it is the certificate of {subject}") });
+            return Err(Error::BadPem {
+                what: "the CA certificate",
+                why: format!("it is the certificate of {subject}"),
+            });
         }
-        let key = KeyPair::from_pem(key_pem).map_err(|error| Error::BadPem { what: "the CA's private key", why: error.to_string() })?;
+        let key = KeyPair::from_pem(key_pem)
+            .map_err(|error| Error::BadPem { what: "the CA's private key", why: error.to_string() })?;
         if !same_key(&cert, &key) {
             return Err(Error::KeyMismatch { subject });
         }
@@ -138,15 +143,19 @@ impl ClusterCa {
             Role::Client(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Role::Authority => return Err(unreadable(format!("it is the certificate of {subject}"))),
         };
-        let names = alt_names(&cert).ok_or_else(|| unreadable("its names are malformed".into()))?.into_iter().map(|name| match name {
-            AltName::Dns(name) => Ok(SanType::DnsName(name.try_into().map_err(issue)?)),
-            AltName::Ip(ip) => Ok(SanType::IpAddress(ip)),
-        });
+        let names =
+            alt_names(&cert).ok_or_else(|| unreadable("its names are malformed".into()))?.into_iter().map(|name| {
+                match name {
+                    AltName::Dns(name) => Ok(SanType::DnsName(name.try_into().map_err(issue)?)),
+                    AltName::Ip(ip) => Ok(SanType::IpAddress(ip)),
+                }
+            });
         let names = names.collect::<Result<Vec<_>, Error>>()?;
         let key = match key_pem {
             None => new_key()?,
             Some(pem) => {
-                let key = KeyPair::from_pem(pem).map_err(|error| Error::BadPem { what: "the private key", why: error.to_string() })?;
+                let key = KeyPair::from_pem(pem)
+                    .map_err(|error| Error::BadPem { what: "the private key", why: error.to_string() })?;
                 if !same_key(&cert, &key) {
                     return Err(Error::KeyMismatch { subject });
                 }
@@ -164,7 +173,13 @@ impl ClusterCa {
         Ok(ca_params(self.cluster, Some(valid))?.self_signed(self.issuer.key()).map_err(issue)?.pem())
     }
 
-    fn issue(&self, role: Role, names: Vec<SanType>, usages: Vec<ExtendedKeyUsagePurpose>, valid: Validity) -> Result<Issued, Error> {
+    fn issue(
+        &self,
+        role: Role,
+        names: Vec<SanType>,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+        valid: Validity,
+    ) -> Result<Issued, Error> {
         self.issue_with(new_key()?, role, names, usages, valid)
     }
 
@@ -281,7 +296,10 @@ mod tests {
         for new in [&kept, &anew] {
             assert_eq!(alt_names(&der(new)).unwrap(), names);
             let identity = Identity::node(ca.cert_pem(), &new.cert_pem, &new.key_pem).unwrap();
-            assert_eq!(identity.subject().map(ToString::to_string).unwrap(), format!("rejoin://{}/node/n1", ClusterId(5)));
+            assert_eq!(
+                identity.subject().map(ToString::to_string).unwrap(),
+                format!("rejoin://{}/node/n1", ClusterId(5))
+            );
             assert_eq!(identity.own_validity().unwrap(), identity.authority_validity());
         }
         let client = ca.issue_client(&name("c"), valid()).unwrap();
@@ -320,7 +338,10 @@ mod tests {
         assert!(matches!(ClusterCa::load("nothing", "nothing"), Err(Error::BadPem { .. })));
         assert!(matches!(Identity::node(ca, &node.cert_pem, &client.key_pem), Err(Error::KeyMismatch { .. })));
         assert!(matches!(Identity::node(ca, &client.cert_pem, &client.key_pem), Err(Error::NotANode { .. })));
-        assert!(matches!(Identity::node(other.cert_pem(), &node.cert_pem, &node.key_pem), Err(Error::WrongCluster { .. })));
+        assert!(matches!(
+            Identity::node(other.cert_pem(), &node.cert_pem, &node.key_pem),
+            Err(Error::WrongCluster { .. })
+        ));
         assert!(matches!(Identity::client(&node.cert_pem, None), Err(Error::BadPem { .. })));
         assert!(Identity::client(ca, Some((&client.cert_pem, &client.key_pem))).is_ok());
         assert!(!format!("{node:?}").contains("PRIVATE"), "a key is never printed");

@@ -349,8 +349,10 @@ async fn read_class(shared: &Shared, class: Class, limits: &ReadLimits, stream: 
                 shared.inbox.push(&mut frames);
                 if let Err(Oversized { len, limit }) = decoded {
                     tracing::warn!(remote = %shared.quic.remote_address(), %class, len, limit, "oversized frame, closing the connection");
-                    return shared
-                        .close(CloseCode::FRAME_TOO_LARGE, &format!("a {class} frame of {len} bytes is above the limit of {limit}"));
+                    return shared.close(
+                        CloseCode::FRAME_TOO_LARGE,
+                        &format!("a {class} frame of {len} bytes is above the limit of {limit}"),
+                    );
                 }
             }
             Err(ReadError::ConnectionLost(_)) => return,

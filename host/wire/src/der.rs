@@ -137,7 +137,8 @@ fn moment(year: i16, text: &[u8]) -> Option<u64> {
 /// A decimal number of so many digits, and the bytes after it.
 fn number(text: &[u8], digits: usize) -> Option<(i16, &[u8])> {
     let (digits, rest) = text.split_at_checked(digits)?;
-    let sum = digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i16::from(byte - b'0')))?;
+    let sum =
+        digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i16::from(byte - b'0')))?;
     Some((sum, rest))
 }
 
@@ -157,8 +158,19 @@ mod tests {
         assert_eq!(read(UTC_TIME, "500101000000Z"), Some((0, 0)), "1950");
         assert_eq!(read(GENERALIZED_TIME, "19691231235959Z"), Some((0, 0)));
         assert_eq!(read(GENERALIZED_TIME, "99991231235959Z"), Some((253_402_300_799, 0)), "no end (RFC 5280, 4.1.2.5)");
-        assert_eq!(read(GENERALIZED_TIME, "20261231235960Z"), read(GENERALIZED_TIME, "20261231235959Z"), "a leap second");
-        for bad in ["20260229000000Z", "20261301000000Z", "20260101240000Z", "20260101006000Z", "20260101000061Z", "2026010100000Z"] {
+        assert_eq!(
+            read(GENERALIZED_TIME, "20261231235960Z"),
+            read(GENERALIZED_TIME, "20261231235959Z"),
+            "a leap second"
+        );
+        for bad in [
+            "20260229000000Z",
+            "20261301000000Z",
+            "20260101240000Z",
+            "20260101006000Z",
+            "20260101000061Z",
+            "2026010100000Z",
+        ] {
             assert_eq!(read(GENERALIZED_TIME, bad), None, "{bad}");
         }
     }

@@ -16,8 +16,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use rejoin_proto::{Address, Name};
 
 use crate::{
-    Accepted, CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake, runtime::within, slots::Slot,
-    tls, warning_limiter::WarningLimiter,
+    Accepted, CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake,
+    runtime::within, slots::Slot, tls, warning_limiter::WarningLimiter,
 };
 
 /// Accepted connections that wait for [`Endpoint::accept`]. Further ones wait within their handshake, and count as
@@ -67,7 +67,10 @@ struct Counters {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("local", &self.local).field("identity", &self.handshake.identity()).finish_non_exhaustive()
+        f.debug_struct("Endpoint")
+            .field("local", &self.local)
+            .field("identity", &self.handshake.identity())
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,7 +114,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`Error::AddressInUse`], [`Error::Bind`].
-    pub fn open_port(network: &dyn Network, addr: SocketAddr, limits: &Limits) -> Result<Arc<dyn AsyncUdpSocket>, Error> {
+    pub fn open_port(
+        network: &dyn Network,
+        addr: SocketAddr,
+        limits: &Limits,
+    ) -> Result<Arc<dyn AsyncUdpSocket>, Error> {
         network.open(addr, limits.socket_buffer).map_err(|error| bind_error(addr, &error))
     }
 
@@ -128,10 +135,17 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Endpoint::bind`].
-    pub fn for_dialling_on(network: &dyn Network, seed: Option<[u8; 32]>, identity: Identity, limits: Limits) -> Result<Self, Error> {
+    pub fn for_dialling_on(
+        network: &dyn Network,
+        seed: Option<[u8; 32]>,
+        identity: Identity,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let any6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         match Self::bind_on(network, seed, any6, identity.clone(), limits.clone()) {
-            Err(Error::Bind { .. }) => Self::bind_on(network, seed, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), identity, limits),
+            Err(Error::Bind { .. }) => {
+                Self::bind_on(network, seed, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), identity, limits)
+            }
             done => done,
         }
     }
@@ -243,7 +257,9 @@ impl Endpoint {
         }
         let handshake = &self.0.handshake;
         let found = within(&*handshake.runtime, handshake.limits.handshake, resolve(address)).await;
-        found.unwrap_or_else(|| Err(Error::Unresolved { address: address.clone(), why: "the resolver does not answer".into() }))
+        found.unwrap_or_else(|| {
+            Err(Error::Unresolved { address: address.clone(), why: "the resolver does not answer".into() })
+        })
     }
 
     /// Dials a node as a client. Any node of the cluster may answer.
@@ -309,7 +325,9 @@ impl Acceptor {
             let handshake = &self.handshake;
             let (limits, counters) = (&handshake.limits, &self.counters);
             let pending = handshake.slots.counts().handshakes;
-            if counters.closed_to_new.load(Ordering::Relaxed) || self.quic.open_connections() >= most_connections(limits) {
+            if counters.closed_to_new.load(Ordering::Relaxed)
+                || self.quic.open_connections() >= most_connections(limits)
+            {
                 counters.refused.fetch_add(1, Ordering::Relaxed);
                 incoming.refuse();
             } else if pending * 2 >= limits.max_handshakes && incoming.may_retry() {
@@ -317,9 +335,11 @@ impl Acceptor {
                 if incoming.retry().is_err() {
                     counters.refused.fetch_add(1, Ordering::Relaxed);
                 }
-            } else if let Some((slot, evicted)) =
-                handshake.slots.handshake(incoming.remote_address(), incoming.remote_address_validated(), handshake.runtime.now())
-            {
+            } else if let Some((slot, evicted)) = handshake.slots.handshake(
+                incoming.remote_address(),
+                incoming.remote_address_validated(),
+                handshake.runtime.now(),
+            ) {
                 self.spawn_handshake(incoming, slot, evicted);
             } else {
                 counters.refused.fetch_add(1, Ordering::Relaxed);
@@ -345,7 +365,8 @@ impl Acceptor {
                     let _ = ready.send(accepted).await;
                 }
                 Err(error) => {
-                    let counter = if matches!(error, Error::NoSlot { .. }) { &counters.refused } else { &counters.failed };
+                    let counter =
+                        if matches!(error, Error::NoSlot { .. }) { &counters.refused } else { &counters.failed };
                     counter.fetch_add(1, Ordering::Relaxed);
                     if warnings.allows(remote.ip(), &error, handshake.runtime.now()) {
                         tracing::warn!(%remote, %error, "incoming connection refused");
@@ -389,7 +410,8 @@ pub async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, Error> {
         return Ok(vec![address]);
     }
     let found = tokio::net::lookup_host(address.to_string()).await;
-    let found: Vec<SocketAddr> = found.map_err(|why| Error::Unresolved { address: address.clone(), why: why.to_string() })?.collect();
+    let found: Vec<SocketAddr> =
+        found.map_err(|why| Error::Unresolved { address: address.clone(), why: why.to_string() })?.collect();
     if found.is_empty() { Err(no_ip_address(address)) } else { Ok(found) }
 }
 

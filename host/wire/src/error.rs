@@ -19,7 +19,9 @@ pub enum Error {
         why: String,
     },
     /// A certificate has no subject of the form that Rejoin uses.
-    #[error("the certificate carries no single name of the form rejoin://<cluster>/node/<name>; make it with `rejoin cert`")]
+    #[error(
+        "the certificate carries no single name of the form rejoin://<cluster>/node/<name>; make it with `rejoin cert`"
+    )]
     NoIdentity,
     /// The private key belongs to another certificate.
     #[error("the private key does not belong to the certificate of {subject}; give the pair that was made together")]
@@ -31,7 +33,9 @@ pub enum Error {
     #[error("the certificate could not be made: {0}")]
     Issue(String),
     /// The remote certificate was not signed by this cluster's authority, or has expired.
-    #[error("{addr} shows a certificate that this cluster's authority does not vouch for ({why}); check the address and the CA file")]
+    #[error(
+        "{addr} shows a certificate that this cluster's authority does not vouch for ({why}); check the address and the CA file"
+    )]
     Untrusted {
         /// The dialled address.
         addr: SocketAddr,
@@ -55,7 +59,9 @@ pub enum Error {
         found: Name,
     },
     /// The certificate files of a running endpoint were replaced by those of another subject.
-    #[error("the certificate is of {found}, and this side is {expected}; make one for the same name with `rejoin cert`")]
+    #[error(
+        "the certificate is of {found}, and this side is {expected}; make one for the same name with `rejoin cert`"
+    )]
     OtherSubject {
         /// The subject of this side.
         expected: String,

@@ -14,8 +14,8 @@ use rejoin_proto::{ClusterId, Name};
 
 use crate::slots::ConnectionSlots;
 use crate::{
-    CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Subject, Validity,
-    connection::Accepted, identity::Remote, preamble, runtime::within, tls,
+    CLIENT_PROTOCOL, CloseCode, Closed, Connection, Error, Identity, Limits, NODE_DNS_NAME, PEER_PROTOCOL, Subject,
+    Validity, connection::Accepted, identity::Remote, preamble, runtime::within, tls,
 };
 
 /// The TLS alert for "none of these protocols" (RFC 7301).
@@ -46,13 +46,23 @@ impl Handshake {
     }
 
     /// Dials `addr` as a peer of the node `expected`, or, without a name, as a client of any node.
-    pub(crate) async fn dial(&self, quic: &quinn::Endpoint, addr: SocketAddr, expected: Option<Name>) -> Result<Connection, Error> {
+    pub(crate) async fn dial(
+        &self,
+        quic: &quinn::Endpoint,
+        addr: SocketAddr,
+        expected: Option<Name>,
+    ) -> Result<Connection, Error> {
         let attempt = self.try_dial(quic, addr, expected);
         let in_time = within(&*self.runtime, self.limits.handshake, attempt).await;
         in_time.unwrap_or(Err(Error::Unreachable { addr, waited: self.limits.handshake }))
     }
 
-    async fn try_dial(&self, quic: &quinn::Endpoint, addr: SocketAddr, expected: Option<Name>) -> Result<Connection, Error> {
+    async fn try_dial(
+        &self,
+        quic: &quinn::Endpoint,
+        addr: SocketAddr,
+        expected: Option<Name>,
+    ) -> Result<Connection, Error> {
         let protocol = if expected.is_some() { PEER_PROTOCOL } else { CLIENT_PROTOCOL };
         let identity = self.identity();
         let (crypto, refusal) = tls::client_config(&identity, protocol, expected)?;
@@ -72,7 +82,15 @@ impl Handshake {
             }
             Err(error) => return Err(connection.reject(error)),
         };
-        Ok(Connection::start(&*self.runtime, connection.disarm(), streams, &self.limits, identity.subject(), remote, None))
+        Ok(Connection::start(
+            &*self.runtime,
+            connection.disarm(),
+            streams,
+            &self.limits,
+            identity.subject(),
+            remote,
+            None,
+        ))
     }
 
     /// Completes the handshake of an incoming attempt. On failure the other side has been sent the reason.
@@ -109,8 +127,15 @@ impl Handshake {
             Ok(streams) => streams,
             Err(error) => return Err(connection.reject(error)),
         };
-        let connection =
-            Connection::start(&*self.runtime, connection.disarm(), streams, &self.limits, identity.subject(), remote, Some((slot, new)));
+        let connection = Connection::start(
+            &*self.runtime,
+            connection.disarm(),
+            streams,
+            &self.limits,
+            identity.subject(),
+            remote,
+            Some((slot, new)),
+        );
         Ok(match node {
             Some(name) => Accepted::Peer(connection, name),
             None => Accepted::Client(connection),
@@ -167,7 +192,8 @@ fn authorize(connection: &quinn::Connection, cluster: ClusterId) -> Result<(Opti
 
 /// The certificate of the other side, `None` if it sent none.
 fn certificate_of(connection: &quinn::Connection) -> Result<Option<Remote>, Error> {
-    let chain = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let chain =
+        connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
     let Some(certificate) = chain.as_ref().and_then(|chain| chain.first()) else { return Ok(None) };
     Ok(Some(Remote { subject: Subject::of(certificate)?, validity: Validity::of(certificate)? }))
 }

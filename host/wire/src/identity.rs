@@ -32,7 +32,11 @@ impl Subject {
 
     /// Refuses a subject of another cluster.
     pub(crate) fn expect_cluster(&self, cluster: ClusterId) -> Result<(), Error> {
-        if self.cluster == cluster { Ok(()) } else { Err(Error::WrongCluster { expected: cluster, found: self.cluster }) }
+        if self.cluster == cluster {
+            Ok(())
+        } else {
+            Err(Error::WrongCluster { expected: cluster, found: self.cluster })
+        }
     }
 }
 
@@ -63,7 +67,10 @@ pub(crate) struct Credentials {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("cluster", &self.cluster).field("subject", &self.subject()).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("cluster", &self.cluster)
+            .field("subject", &self.subject())
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,7 +124,10 @@ impl Identity {
         let authority = certificates("the CA certificate", ca_pem)?.swap_remove(0);
         let subject = Subject::of(&authority)?;
         if subject.role != Role::Authority {
-            return Err(Error::BadPem { what: "the CA certificate", why: format!("it is the certificate of {subject}") });
+            return Err(Error::BadPem {
+                what: "the CA certificate",
+                why: format!("it is the certificate of {subject}"),
+            });
         }
         let own = own.map(|(cert_pem, key_pem)| Credentials::load(subject.cluster, cert_pem, key_pem)).transpose()?;
         let authority_validity = Validity::of(&authority)?;
@@ -128,7 +138,8 @@ impl Identity {
 impl Credentials {
     fn load(cluster: ClusterId, cert_pem: &str, key_pem: &str) -> Result<Self, Error> {
         let chain = certificates("the certificate", cert_pem)?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| bad_pem("the private key", &error))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| bad_pem("the private key", &error))?;
         let subject = Subject::of(&chain[0])?;
         subject.expect_cluster(cluster)?;
         let validity = Validity::of(&chain[0])?;

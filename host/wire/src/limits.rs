@@ -142,7 +142,8 @@ impl Limits {
 
     /// Refuses values that could not work, before a socket is opened.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let zero = [self.max_handshakes, self.max_connections, self.max_peers, self.max_new_clients, self.max_incoming].contains(&0);
+        let zero = [self.max_handshakes, self.max_connections, self.max_peers, self.max_new_clients, self.max_incoming]
+            .contains(&0);
         let problem = if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
             "mtu must be between 1200 and 6500 bytes"
         } else if self.stream_window < 16 << 10 || self.stream_window > 1 << 28 {
@@ -166,7 +167,11 @@ impl Limits {
     /// The keys of connection ids and stateless resets are derived from the private key, if there is one. A process
     /// that is restarted under the same identity then resets the connections of its killed predecessor at their first
     /// packet. Otherwise the peers would wait for `idle_timeout`.
-    pub(crate) fn endpoint_config(&self, seed: Option<[u8; 32]>, own: Option<&Credentials>) -> Result<EndpointConfig, Error> {
+    pub(crate) fn endpoint_config(
+        &self,
+        seed: Option<[u8; 32]>,
+        own: Option<&Credentials>,
+    ) -> Result<EndpointConfig, Error> {
         let mut config = EndpointConfig::default();
         if let Some(own) = own {
             let derive = |what: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, own.key.secret_der()), what);
@@ -198,7 +203,8 @@ impl Limits {
     /// The limits of a connection. The other side may open `streams` bidirectional streams: three on an accepted
     /// connection, none on a dialled one.
     pub(crate) fn transport(&self, streams: u32) -> Result<TransportConfig, Error> {
-        let idle = IdleTimeout::try_from(self.idle_timeout).map_err(|_| Error::BadLimits("idle_timeout is out of range"))?;
+        let idle =
+            IdleTimeout::try_from(self.idle_timeout).map_err(|_| Error::BadLimits("idle_timeout is out of range"))?;
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(self.mtu);
         let mut transport = TransportConfig::default();

@@ -34,8 +34,9 @@ impl Network for OsNetwork {
         let socket = UdpSocket::bind(addr)?;
         // A smaller buffer is slower, not wrong.
         if let Ok(state) = quinn::udp::UdpSocketState::new((&socket).into()) {
-            let sized =
-                state.set_recv_buffer_size((&socket).into(), buffer).and_then(|()| state.set_send_buffer_size((&socket).into(), buffer));
+            let sized = state
+                .set_recv_buffer_size((&socket).into(), buffer)
+                .and_then(|()| state.set_send_buffer_size((&socket).into(), buffer));
             if let Err(error) = sized {
                 tracing::debug!(%error, "the socket keeps the system's buffer sizes");
             }

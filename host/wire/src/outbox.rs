@@ -291,7 +291,8 @@ mod tests {
     use std::task::Waker;
 
     fn sender(queue_bytes: usize) -> Sender {
-        let limits = Limits { queue_bytes: PerClass::all(queue_bytes), max_frame: PerClass::all(10_000), ..Limits::default() };
+        let limits =
+            Limits { queue_bytes: PerClass::all(queue_bytes), max_frame: PerClass::all(10_000), ..Limits::default() };
         Sender(Arc::new(Outbox::new(Arc::new(limits.clone()), limits.max_frame, None)))
     }
 
@@ -306,9 +307,17 @@ mod tests {
         one.try_send(Class::Request, 1, large()).unwrap();
         one.try_send(Class::Request, 2, large()).unwrap();
         assert_eq!(two.try_send(Class::Request, 1, large()), Ok(()));
-        assert_eq!(two.try_send(Class::Request, 2, large()), Err(SendError::Full(Class::Request)), "its own queue has room");
+        assert_eq!(
+            two.try_send(Class::Request, 2, large()),
+            Err(SendError::Full(Class::Request)),
+            "its own queue has room"
+        );
         let three = client();
-        assert_eq!(three.try_send(Class::Request, 1, large()), Err(SendError::Full(Class::Request)), "also if it is empty");
+        assert_eq!(
+            three.try_send(Class::Request, 1, large()),
+            Err(SendError::Full(Class::Request)),
+            "also if it is empty"
+        );
         three.try_send(Class::Request, 2, vec![0; 1_000].into()).expect("room to be told why");
         one.0.written(Class::Request, 100_012);
         drop(take(&one, Class::Request));
@@ -364,7 +373,11 @@ mod tests {
             frame(Class::Control, 5, 0),
         ];
         assert_eq!(sender.try_send_batch(&mut frames), Ok(3));
-        assert_eq!(frames.iter().map(|frame| frame.id).collect::<Vec<_>>(), [2, 4], "4 would fit, but must not overtake 2");
+        assert_eq!(
+            frames.iter().map(|frame| frame.id).collect::<Vec<_>>(),
+            [2, 4],
+            "4 would fit, but must not overtake 2"
+        );
         frames.push(frame(Class::Control, 6, 10_001));
         assert!(matches!(sender.try_send_batch(&mut frames), Err(SendError::TooLarge { len: 10_001, .. })));
         sender.0.close();

@@ -83,7 +83,12 @@ pub(crate) struct SlotCounts {
 impl State {
     /// Makes sure that one more handshake of a group fits into `most`, by evicting its oldest. `None` if that one may
     /// not be evicted yet.
-    fn make_space(&mut self, most: usize, group: impl Fn(&PendingHandshake) -> bool, may_evict: impl Fn(Instant) -> bool) -> Option<()> {
+    fn make_space(
+        &mut self,
+        most: usize,
+        group: impl Fn(&PendingHandshake) -> bool,
+        may_evict: impl Fn(Instant) -> bool,
+    ) -> Option<()> {
         let mut members = self.handshakes.iter().filter(|(_, other)| group(other));
         let oldest = members.next().map(|(&number, other)| (number, other.begun));
         if usize::from(oldest.is_some()) + members.count() < most {
@@ -129,7 +134,12 @@ impl ConnectionSlots {
     /// An expected peer that has `proven` its address has reserved slots. All others share [`Limits::max_handshakes`],
     /// of which one IP address gets at most three quarters. If no slot is free, the oldest handshake of the same group
     /// is evicted, provided that it had its minimum time: unfinished handshakes cannot keep others out.
-    pub(crate) fn handshake(self: &Arc<Self>, from: SocketAddr, proven: bool, now: Instant) -> Option<(Slot, oneshot::Receiver<()>)> {
+    pub(crate) fn handshake(
+        self: &Arc<Self>,
+        from: SocketAddr,
+        proven: bool,
+        now: Instant,
+    ) -> Option<(Slot, oneshot::Receiver<()>)> {
         let from = canonical(from);
         let mut state = lock(&self.state);
         let reserved = proven && state.expected.contains(&from);
@@ -137,7 +147,8 @@ impl ConnectionSlots {
             state.make_space(HANDSHAKES_PER_PEER, |other| other.reserved && other.from == from, |_| true)?;
         } else {
             let most = self.limits.max_handshakes;
-            let had_its_time = |begun| now.saturating_duration_since(begun) >= self.limits.handshake / MIN_HANDSHAKE_FRACTION;
+            let had_its_time =
+                |begun| now.saturating_duration_since(begun) >= self.limits.handshake / MIN_HANDSHAKE_FRACTION;
             let of_address = |other: &PendingHandshake| !other.reserved && other.from.ip() == from.ip();
             state.make_space(most - most / 4, of_address, had_its_time)?;
             state.make_space(most, |other| !other.reserved, had_its_time)?;
@@ -231,10 +242,18 @@ mod tests {
     fn an_expected_peer_has_places_that_nobody_else_can_take() {
         let (slots, now) = (slots(4), Instant::now());
         slots.expect([at("10.0.0.9:7400")]);
-        let flood: Vec<_> = (1..=4).map(|host| slots.handshake(at(&format!("10.0.0.{host}:1")), true, now).unwrap()).collect();
-        assert!(slots.handshake(at("10.0.0.9:7401"), true, now).is_none(), "another port of that machine is not the peer");
-        assert!(slots.handshake(at("10.0.0.9:7400"), false, now).is_none(), "anybody can write that address on a datagram");
-        let mut of_peer: Vec<_> = (0..3).map(|_| slots.handshake(at("[::ffff:10.0.0.9]:7400"), true, now).unwrap()).collect();
+        let flood: Vec<_> =
+            (1..=4).map(|host| slots.handshake(at(&format!("10.0.0.{host}:1")), true, now).unwrap()).collect();
+        assert!(
+            slots.handshake(at("10.0.0.9:7401"), true, now).is_none(),
+            "another port of that machine is not the peer"
+        );
+        assert!(
+            slots.handshake(at("10.0.0.9:7400"), false, now).is_none(),
+            "anybody can write that address on a datagram"
+        );
+        let mut of_peer: Vec<_> =
+            (0..3).map(|_| slots.handshake(at("[::ffff:10.0.0.9]:7400"), true, now).unwrap()).collect();
         assert!(of_peer[0].1.try_recv().is_ok() && of_peer[1].1.try_recv().is_err(), "its own oldest gives way");
         assert_eq!((flood.len(), slots.counts().handshakes), (4, 6));
     }

@@ -48,7 +48,10 @@ pub(crate) fn server_config(identity: &Identity) -> Result<Option<QuicServerConf
     let Some(own) = identity.credentials.as_ref().filter(|own| matches!(own.subject.role, crate::Role::Node(_))) else {
         return Ok(None);
     };
-    let inner = WebPkiClientVerifier::builder_with_provider(roots(identity)?, provider()).allow_unauthenticated().build().map_err(tls)?;
+    let inner = WebPkiClientVerifier::builder_with_provider(roots(identity)?, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(tls)?;
     let verifier = Arc::new(DialerVerifier { inner, cluster: identity.cluster });
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -67,7 +70,11 @@ pub(crate) fn server_config(identity: &Identity) -> Result<Option<QuicServerConf
 pub(crate) type Refusal = Arc<OnceLock<Error>>;
 
 /// The configuration of one dial. `expected` is the node that must answer, `None` for any node of the cluster.
-pub(crate) fn client_config(identity: &Identity, protocol: &str, expected: Option<Name>) -> Result<(QuicClientConfig, Refusal), Error> {
+pub(crate) fn client_config(
+    identity: &Identity,
+    protocol: &str,
+    expected: Option<Name>,
+) -> Result<(QuicClientConfig, Refusal), Error> {
     let inner = WebPkiServerVerifier::builder_with_provider(roots(identity)?, provider()).build().map_err(tls)?;
     let refusal = Refusal::default();
     let verifier = Arc::new(NodeVerifier { inner, cluster: identity.cluster, expected, refusal: refusal.clone() });

@@ -86,7 +86,9 @@ mod tests {
                 let period = Validity::of(&certificates("it", pem).unwrap()[0]).unwrap();
                 let until = day * 86_400 + 3_723 + u64::from(length) * 86_400;
                 assert_eq!(period, Validity { from: (day - 1) * 86_400 + 3_723, until }, "day {day}");
-                assert!(!period.ended_before(period.end()) && period.ended_before(period.end() + Duration::from_secs(1)));
+                assert!(
+                    !period.ended_before(period.end()) && period.ended_before(period.end() + Duration::from_secs(1))
+                );
                 assert!(!period.begins_after(now) && period.begins_after(now - Duration::from_secs(86_401)));
                 assert_eq!(period.left(now), Duration::from_secs(u64::from(length) * 86_400));
             }

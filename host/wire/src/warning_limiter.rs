@@ -53,9 +53,14 @@ mod tests {
     fn each_address_and_reason_is_warned_of_once_a_minute() {
         let (warned, begun) = (WarningLimiter::default(), Instant::now());
         let untrusted = |why: &str| Error::Untrusted { addr: ([10, 0, 0, 1], 7400).into(), why: why.into() };
-        let news = |host: u8, error: &Error, after| warned.allows([10, 0, 0, host].into(), error, begun + Duration::from_secs(after));
+        let news = |host: u8, error: &Error, after| {
+            warned.allows([10, 0, 0, host].into(), error, begun + Duration::from_secs(after))
+        };
         assert!(news(1, &untrusted("UnknownIssuer"), 0) && !news(1, &untrusted("BadSignature"), 59));
-        assert!(news(1, &untrusted("certificate expired: 7 s ago"), 59) && !news(1, &untrusted("certificate expired: 8 s ago"), 60));
+        assert!(
+            news(1, &untrusted("certificate expired: 7 s ago"), 59)
+                && !news(1, &untrusted("certificate expired: 8 s ago"), 60)
+        );
         assert!(news(2, &untrusted("UnknownIssuer"), 59) && news(1, &untrusted("UnknownIssuer"), 60));
         assert!(!news(1, &Error::NoSlot { whom: "handshakes" }, 60), "load is none of it");
         let warned_of = (0..=255_u8).filter(|host| news(*host, &Error::NoCertificate, 61)).count();

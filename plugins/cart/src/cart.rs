@@ -37,10 +37,12 @@ impl Cart {
     /// [`BadCart`] if it is not JSON of the documented form, is ambiguous (see [`rejoin_guest::json`]), or has a tag
     /// that its own clock does not cover.
     pub fn parse(json: &[u8]) -> Result<Self, BadCart> {
-        let mut cart: Self = rejoin_guest::json::from_slice(json).map_err(|error| BadCart(format!("this is no cart: {error}")))?;
+        let mut cart: Self =
+            rejoin_guest::json::from_slice(json).map_err(|error| BadCart(format!("this is no cart: {error}")))?;
         for (tag, quantity) in cart.items.values().flatten() {
             if *quantity == 0 || !well_formed(tag) || !cart.covers(tag) {
-                let what = format!("this is no cart: tag {tag:?} has no quantity, no counter, or is not covered by the clock");
+                let what =
+                    format!("this is no cart: tag {tag:?} has no quantity, no counter, or is not covered by the clock");
                 return Err(BadCart(what));
             }
         }
@@ -81,9 +83,9 @@ impl Cart {
     /// [`BadCart`] names the writer that has no counters left.
     pub fn check(&self) -> Result<(), BadCart> {
         match self.clock.iter().find(|(_, counter)| **counter > MAX_COUNTER) {
-            Some((writer, _)) => {
-                Err(BadCart(format!("writer {writer:?} has used up its {MAX_COUNTER} counters: add under the name of a new session")))
-            }
+            Some((writer, _)) => Err(BadCart(format!(
+                "writer {writer:?} has used up its {MAX_COUNTER} counters: add under the name of a new session"
+            ))),
             None => Ok(()),
         }
     }
@@ -99,11 +101,14 @@ impl Cart {
         // A cart can only have removed tags that it has seen. Siblings mostly share none, and then the sets are not
         // built.
         let (mine, theirs) = (LazyCell::new(|| self.tags()), LazyCell::new(|| other.tags()));
-        let every = other.items.iter().flat_map(|(item, tags)| tags.iter().map(move |(tag, quantity)| (item, tag, *quantity)));
+        let every =
+            other.items.iter().flat_map(|(item, tags)| tags.iter().map(move |(tag, quantity)| (item, tag, *quantity)));
         let new: Vec<_> = every.filter(|(_, tag, _)| !self.covers(tag) || mine.contains(tag.as_str())).collect();
         // Carts without a common writer have seen no tags of each other.
         if self.clock.keys().any(|writer| other.clock.contains_key(writer)) {
-            self.items.values_mut().for_each(|tags| tags.retain(|tag, _| !other.covers(tag) || theirs.contains(tag.as_str())));
+            self.items
+                .values_mut()
+                .for_each(|tags| tags.retain(|tag, _| !other.covers(tag) || theirs.contains(tag.as_str())));
         }
         for (item, tag, quantity) in new {
             // Two quantities for one tag are a writer's mistake. All replicas keep the larger one.

@@ -5,14 +5,16 @@ use rejoin_guest::{Fault, Merger, Native, Presenter, Sampler, Sibling, Validator
 use rejoin_plugin_cart::{Cart, Plugin, Session};
 
 fn merge(values: &[&[u8]]) -> Result<Vec<u8>, Fault> {
-    let siblings: Vec<Sibling> = values.iter().map(|value| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 }).collect();
+    let siblings: Vec<Sibling> =
+        values.iter().map(|value| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 }).collect();
     Plugin::merge(b"", &siblings)
 }
 
 #[test]
 fn the_laws_hold() {
     let plugin = Native::<Plugin>::with_validator();
-    check(&plugin, &plugin, CheckConfig { cases: 2_000, ..CheckConfig::default() }).unwrap_or_else(|found| panic!("{found}"));
+    check(&plugin, &plugin, CheckConfig { cases: 2_000, ..CheckConfig::default() })
+        .unwrap_or_else(|found| panic!("{found}"));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use rejoin_guest::{Fault, Merger, Native, Sibling, Validator};
 use rejoin_plugin_highest::Highest;
 
 fn merge(values: &[&str]) -> Result<Vec<u8>, Fault> {
-    let siblings: Vec<Sibling> = values.iter().map(|value| Sibling { value: (*value).into(), stamp_ms: 0, writer: 0 }).collect();
+    let siblings: Vec<Sibling> =
+        values.iter().map(|value| Sibling { value: (*value).into(), stamp_ms: 0, writer: 0 }).collect();
     Highest::merge(b"key", &siblings)
 }
 

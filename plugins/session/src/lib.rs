@@ -58,7 +58,11 @@ impl std::error::Error for StampsUsedUp {}
 
 impl std::fmt::Display for StampsUsedUp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "field {:?} has the largest stamp already: write it under another name, or delete the key", self.field)
+        write!(
+            f,
+            "field {:?} has the largest stamp already: write it under another name, or delete the key",
+            self.field
+        )
     }
 }
 

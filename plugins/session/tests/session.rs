@@ -11,7 +11,8 @@ fn session(edit: impl FnOnce(&mut Session) -> Result<(), StampsUsedUp>) -> Sessi
 }
 
 fn merge(values: &[&[u8]]) -> Result<Vec<u8>, Fault> {
-    let siblings: Vec<Sibling> = values.iter().map(|value| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 }).collect();
+    let siblings: Vec<Sibling> =
+        values.iter().map(|value| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 }).collect();
     Plugin::merge(b"", &siblings)
 }
 
@@ -24,7 +25,8 @@ fn shown(values: &[&Session]) -> String {
 #[test]
 fn the_laws_hold() {
     let plugin = Native::<Plugin>::with_validator();
-    check(&plugin, &plugin, CheckConfig { cases: 2_000, ..CheckConfig::default() }).unwrap_or_else(|found| panic!("{found}"));
+    check(&plugin, &plugin, CheckConfig { cases: 2_000, ..CheckConfig::default() })
+        .unwrap_or_else(|found| panic!("{found}"));
 }
 
 #[test]
@@ -90,7 +92,8 @@ fn two_browsers_and_an_old_replica_agree_in_the_end() {
     let plugin = Native::<Plugin>::default();
     let mut cluster = ModelCluster::new(&plugin, b"session/17");
     let edit = |seen: &Option<Vec<u8>>, change: &dyn Fn(&mut Session) -> Result<(), StampsUsedUp>| {
-        let mut session = seen.as_deref().map_or_else(Session::default, |json| Session::parse(json).expect("a session"));
+        let mut session =
+            seen.as_deref().map_or_else(Session::default, |json| Session::parse(json).expect("a session"));
         change(&mut session).expect("there are larger stamps");
         session.to_json()
     };
@@ -111,7 +114,9 @@ fn two_browsers_and_an_old_replica_agree_in_the_end() {
     cluster.write("attic", "app", &edit(&seen.value, &|s| s.set("app", 9, "size", "l")), &seen);
     cluster.sync("east", "attic");
     for at in ["east", "attic"] {
-        let wanted = |found: Option<&[u8]>| found.is_some_and(|json| Plugin::show(json) == br#"{"lang":"x","size":"l","theme":"x"}"#);
+        let wanted = |found: Option<&[u8]>| {
+            found.is_some_and(|json| Plugin::show(json) == br#"{"lang":"x","size":"l","theme":"x"}"#)
+        };
         cluster.expect_that(at, "lang, size and theme", wanted).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }

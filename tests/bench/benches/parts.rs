@@ -15,13 +15,16 @@ fn messages(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("framed call, 64 under way");
     for bytes in [SMALL, KIB] {
         let rpc = Rpc::new(bytes, 64);
-        group.bench_function(BenchmarkId::from_parameter(bytes), |bench| bench.iter_custom(|calls| CpuTime::of(|| rpc.calls(calls))));
+        group.bench_function(BenchmarkId::from_parameter(bytes), |bench| {
+            bench.iter_custom(|calls| CpuTime::of(|| rpc.calls(calls)))
+        });
     }
 }
 
 fn store(criterion: &mut Criterion<CpuTime>) {
     let mut tree = Tree::new(SMALL, false);
-    criterion.bench_function("tree: insert", |bench| bench.iter_custom(|inserts| CpuTime::of(|| tree.inserts(inserts))));
+    criterion
+        .bench_function("tree: insert", |bench| bench.iter_custom(|inserts| CpuTime::of(|| tree.inserts(inserts))));
     for (name, flushed) in [("tree: point read, in memory", false), ("tree: point read, flushed", true)] {
         let mut tree = Tree::new(SMALL, flushed);
         if !flushed {
@@ -38,11 +41,14 @@ fn store(criterion: &mut Criterion<CpuTime>) {
 
 fn core(criterion: &mut Criterion<CpuTime>) {
     let mut absorb = Absorb::new(SMALL);
-    criterion.bench_function("absorb a write", |bench| bench.iter_custom(|writes| CpuTime::of(|| absorb.writes(writes))));
+    criterion
+        .bench_function("absorb a write", |bench| bench.iter_custom(|writes| CpuTime::of(|| absorb.writes(writes))));
     let mut group = criterion.benchmark_group("sync, siblings");
     for count in [1, 3, 10, 32] {
         let [one, other] = siblings(count + 1, SMALL);
-        group.bench_function(BenchmarkId::from_parameter(count), |bench| bench.iter(|| causal::sync(black_box(&one), black_box(&other))));
+        group.bench_function(BenchmarkId::from_parameter(count), |bench| {
+            bench.iter(|| causal::sync(black_box(&one), black_box(&other)))
+        });
     }
 }
 
@@ -50,7 +56,9 @@ fn merges(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("merge of 3 carts, fresh instance, bytes each");
     for bytes in [SMALL, KIB, 16 * KIB] {
         let merge = Merge::new(3, bytes);
-        group.bench_function(BenchmarkId::from_parameter(bytes), |bench| bench.iter_custom(|merges| CpuTime::of(|| merge.fresh(merges))));
+        group.bench_function(BenchmarkId::from_parameter(bytes), |bench| {
+            bench.iter_custom(|merges| CpuTime::of(|| merge.fresh(merges)))
+        });
     }
     group.finish();
     let merge = Merge::new(3, KIB);

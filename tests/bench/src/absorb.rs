@@ -17,7 +17,8 @@ use rejoin_proto::catalog::Durability;
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{OpId, PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{
-    ActorId, BucketId, Content, Dot, DotSet, Entry, Hlc, LayoutNode, Name, NodeId, Object, ObjectId, ReapEpoch, TenantId, VersionVector,
+    ActorId, BucketId, Content, Dot, DotSet, Entry, Hlc, LayoutNode, Name, NodeId, Object, ObjectId, ReapEpoch,
+    TenantId, VersionVector,
 };
 
 /// Number of keys. Writes go to them in turn.
@@ -86,7 +87,10 @@ impl Absorb {
     fn write(&self, number: u64) -> Replicate {
         let dot = Dot { actor: ActorId(7), counter: number };
         let key = format!("{:08}", number % KEYS).into();
-        let state = Object { context: [dot].into_iter().collect(), entries: vec![entry(dot, number.saturating_sub(KEYS), &self.value)] };
+        let state = Object {
+            context: [dot].into_iter().collect(),
+            entries: vec![entry(dot, number.saturating_sub(KEYS), &self.value)],
+        };
         Replicate {
             op: Some(OpId { shard: 0, number }),
             object: ObjectId { tenant: TenantId(1), bucket: BucketId(2), key },

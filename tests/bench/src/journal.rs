@@ -35,7 +35,8 @@ impl Journal {
     pub fn new(value: usize, batch: u64, sync: Sync) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let start = Start::FIRST;
-        let (store, _) = ShardStore::open(dir.path().join("shard"), Options::default(), Arc::new(OsDisk), &start).expect("a store");
+        let (store, _) =
+            ShardStore::open(dir.path().join("shard"), Options::default(), Arc::new(OsDisk), &start).expect("a store");
         Self { store, batch, sync, value: crate::bytes(value), _dir: dir }
     }
 

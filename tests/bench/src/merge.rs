@@ -27,7 +27,8 @@ impl Merge {
         let component = build::guest(&dir, &Options::default()).unwrap_or_else(|error| panic!("{error}"));
         let host = Host::new(HostConfig::default()).expect("an engine");
         let plugin = host.compile(&component, &ModuleLimits::default()).expect("a plugin");
-        let siblings = (1..=siblings).map(|writer| Sibling { value: cart(writer, bytes), stamp_ms: writer, writer }).collect();
+        let siblings =
+            (1..=siblings).map(|writer| Sibling { value: cart(writer, bytes), stamp_ms: writer, writer }).collect();
         Self { host, plugin, memo: Memo::new(32 << 20), siblings, limits: CallLimits::default() }
     }
 

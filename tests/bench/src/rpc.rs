@@ -34,7 +34,8 @@ impl Rpc {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let (endpoints, client) = runtime.block_on(async {
             let node = Endpoint::bind(any, identity, Limits::default()).expect("a node");
-            let client = Endpoint::bind(any, Identity::client(ca.cert_pem(), None).expect("an identity"), Limits::default());
+            let client =
+                Endpoint::bind(any, Identity::client(ca.cert_pem(), None).expect("an identity"), Limits::default());
             let client = client.expect("a client");
             let (dialled, accepted) = tokio::join!(client.connect_client(node.local_addr()), node.accept());
             let Some(Accepted::Client(accepted)) = accepted else { panic!("a client was expected") };

@@ -90,7 +90,8 @@ impl Cluster {
     }
 
     async fn seen(&self, index: usize, running: &[usize]) -> Result<(), String> {
-        let client = self.builder(index).connect().await.map_err(|error| format!("{error}; its log:\n{}", self.log(index)))?;
+        let client =
+            self.builder(index).connect().await.map_err(|error| format!("{error}; its log:\n{}", self.log(index)))?;
         let status = client.admin().status().await.map_err(|error| error.to_string())?;
         let up = |&&other: &&usize| status.nodes.iter().any(|node| node.up && node.name == self.files.nodes[other].0);
         if running.iter().filter(up).count() < running.len() || !status.missing_plugins.is_empty() {
@@ -127,7 +128,10 @@ impl Cluster {
     /// # Panics
     /// If the node does not let it in for 20 s.
     pub async fn pinned(&self, index: usize) -> Client {
-        eventually("a node lets a client in", async || self.builder(index).connect_timeout(Duration::from_secs(2)).connect().await).await
+        eventually("a node lets a client in", async || {
+            self.builder(index).connect_timeout(Duration::from_secs(2)).connect().await
+        })
+        .await
     }
 
     /// Where clients reach a node.

@@ -17,5 +17,7 @@ pub fn workspace() -> PathBuf {
 /// If it does not build; the message says why.
 pub fn cart() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES.get_or_init(|| build::guest(&workspace().join("plugins/cart"), &Options::default()).unwrap_or_else(|error| panic!("{error}")))
+    BYTES.get_or_init(|| {
+        build::guest(&workspace().join("plugins/cart"), &Options::default()).unwrap_or_else(|error| panic!("{error}"))
+    })
 }

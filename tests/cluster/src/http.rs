@@ -41,7 +41,8 @@ pub fn held(admin: SocketAddr) -> usize {
 pub fn metric(admin: SocketAddr, name: &str) -> f64 {
     let (_, text) = get(admin, "/metrics").expect("the node answers");
     let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-    let values: Vec<f64> = text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+    let values: Vec<f64> =
+        text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
     assert!(!values.is_empty(), "there is no metric {name} in\n{text}");
     values.iter().sum()
 }

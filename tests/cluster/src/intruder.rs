@@ -30,7 +30,12 @@ impl Intruder {
     ///
     /// # Panics
     /// If this side cannot be set up.
-    pub async fn dial(to: SocketAddr, ca_pem: &str, protocol: &str, own: Option<&Issued>) -> Result<Self, quinn::ConnectionError> {
+    pub async fn dial(
+        to: SocketAddr,
+        ca_pem: &str,
+        protocol: &str,
+        own: Option<&Issued>,
+    ) -> Result<Self, quinn::ConnectionError> {
         let mut endpoint = quinn::Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()).expect("a free port");
         endpoint.set_default_client_config(config(ca_pem, protocol, own));
         let connection = endpoint.connect(to, SERVER_NAME).expect("a good address").await?;
@@ -64,8 +69,9 @@ fn config(ca_pem: &str, protocol: &str, own: Option<&Issued>) -> quinn::ClientCo
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("a certificate")).expect("an authority");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]).expect("TLS 1.3");
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3");
     let builder = builder.with_root_certificates(roots);
     let mut config = match own {
         Some(own) => {

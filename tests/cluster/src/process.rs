@@ -23,8 +23,13 @@ pub(crate) fn sibling(program: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a test knows where it is");
     // A test lies in a folder of the profile's, a binary beside the others.
     let beside = this.ancestors().skip(1).take(2).map(|folder| folder.join(program));
-    let path = beside.reduce(|first, second| if first.is_file() { first } else { second }).expect("it lies in a folder");
-    assert!(path.is_file(), "{} is not there: `cargo build --workspace` makes it, and `cargo xtask test` does that first", path.display());
+    let path =
+        beside.reduce(|first, second| if first.is_file() { first } else { second }).expect("it lies in a folder");
+    assert!(
+        path.is_file(),
+        "{} is not there: `cargo build --workspace` makes it, and `cargo xtask test` does that first",
+        path.display()
+    );
     path
 }
 

@@ -78,12 +78,18 @@ async fn a_context_that_is_not_of_this_key_is_refused_whoever_made_it() {
 async fn what_is_too_large_is_refused_with_its_size_and_the_limit() {
     let cluster = cluster().await;
     cluster.rejoin(&["put", "small", "k", &"v".repeat(100)]).done();
-    cluster.rejoin(&["put", "small", "l", &"v".repeat(101)]).said(2, "the value has 101 bytes, bucket small takes 100 at most");
+    cluster
+        .rejoin(&["put", "small", "l", &"v".repeat(101)])
+        .said(2, "the value has 101 bytes, bucket small takes 100 at most");
     std::fs::write(cluster.files.dir.join("large"), vec![7; (1 << 20) + 1]).unwrap();
-    cluster.rejoin(&["put", "plain", "l", "@large"]).said(2, "the value has 1048577 bytes, bucket plain takes 1048576 at most");
+    cluster
+        .rejoin(&["put", "plain", "l", "@large"])
+        .said(2, "the value has 1048577 bytes, bucket plain takes 1048576 at most");
     cluster.rejoin(&["put", "plain", &"k".repeat(1025), "v"]).said(2, "the key has 1025 bytes");
     cluster.rejoin(&["put", "plain", "", "v"]).said(2, "the key is empty");
-    cluster.rejoin(&["bucket", "create", "huge", "--value-bytes", "16777217"]).said(2, "value_bytes must be 1 to 16777216");
+    cluster
+        .rejoin(&["bucket", "create", "huge", "--value-bytes", "16777217"])
+        .said(2, "value_bytes must be 1 to 16777216");
 
     // Whatever a client says, the node looks itself: this value is larger than any message may be.
     let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
@@ -110,7 +116,10 @@ async fn one_node_in_three_writes_nothing_and_says_who_was_missing() {
     })
     .await;
     refused.said(4, "too few replicas of the key can be reached; nothing was written (1 of 2 needed); ");
-    refused.said(4, "n2: not connected").said(4, "n3: not connected").said(4, "next: `rejoin status` shows which nodes are up");
+    refused
+        .said(4, "n2: not connected")
+        .said(4, "n3: not connected")
+        .said(4, "next: `rejoin status` shows which nodes are up");
     cluster.rejoin(&["get", "plain", "k", "--node", &node]).said(4, "(1 of 2 needed)");
     let status = cluster.rejoin(&["status", "--node", &node]);
     status.said(1, "the cluster is not whole: not reached by n1: n2, n3");
@@ -124,12 +133,18 @@ async fn a_write_that_wants_every_owner_is_refused_or_unknown_while_one_is_down(
     let mut cluster = cluster().await;
     cluster.kill(2);
     let node = cluster.address(0).to_string();
-    let put = |key: &str| cluster.rejoin(&["put", "plain", key, "v", "--blind", "--w", "3", "--node", &node, "--timeout", "1s", "--json"]);
+    let put = |key: &str| {
+        cluster.rejoin(&["put", "plain", key, "v", "--blind", "--w", "3", "--node", &node, "--timeout", "1s", "--json"])
+    };
     // The connection to the dead node has not timed out yet: the write is on two owners, and the third may have it.
     let first = put("x");
     first.said(4, "it may or may not have been written");
     let outcome = first.json();
-    assert_eq!((&outcome["outcome"], &outcome["acked"], &outcome["needed"]), (&"unknown".into(), &2.into(), &3.into()), "{first:?}");
+    assert_eq!(
+        (&outcome["outcome"], &outcome["acked"], &outcome["needed"]),
+        (&"unknown".into(), &2.into(), &3.into()),
+        "{first:?}"
+    );
     let later = rejoin_test_cluster::eventually("the third is noticed to be gone", async || {
         let ran = put("y");
         assert_eq!(ran.code, Some(4), "{ran:?}");
@@ -149,9 +164,11 @@ async fn a_node_with_too_much_to_do_says_so_at_once_and_when_to_come_again() {
     rejoin_test_cluster::http::post(cluster.admin(0), "/faults/hold/fsync");
     rejoin_test_cluster::http::post(cluster.admin(1), "/faults/hold/fsync");
     let first = tokio::spawn(std::future::IntoFuture::into_future(bucket.put("first", b"v".to_vec()).blind()));
-    rejoin_test_cluster::eventually("the first write is under way", async || match rejoin_test_cluster::http::held(cluster.admin(0)) {
-        0 => Err("nothing is held"),
-        held => Ok(held),
+    rejoin_test_cluster::eventually("the first write is under way", async || {
+        match rejoin_test_cluster::http::held(cluster.admin(0)) {
+            0 => Err("nothing is held"),
+            held => Ok(held),
+        }
     })
     .await;
     let began = std::time::Instant::now();

@@ -14,7 +14,10 @@ fn counted(cluster: &Cluster, nodes: usize, counter: &str) -> u64 {
     let mut sum = 0;
     for index in 0..nodes {
         let (_, page) = http::get(cluster.admin(index), "/metrics").unwrap();
-        let values = page.lines().filter(|line| line.starts_with(&format!("{counter}{{"))).filter_map(|line| line.rsplit_once(' '));
+        let values = page
+            .lines()
+            .filter(|line| line.starts_with(&format!("{counter}{{")))
+            .filter_map(|line| line.rsplit_once(' '));
         sum += values.map(|(_, value)| value.parse::<u64>().unwrap()).sum::<u64>();
     }
     sum
@@ -23,7 +26,11 @@ fn counted(cluster: &Cluster, nodes: usize, counter: &str) -> u64 {
 fn all_done(report: &Value) {
     assert_eq!((&report["operations"], &report["errors"]), (&json!(300), &json!({})), "{report}");
     let rows = report["rows"].as_array().unwrap();
-    assert_eq!(rows.iter().map(|row| row["operations"].as_u64().unwrap()).sum::<u64>(), 300, "every operation stands in its second");
+    assert_eq!(
+        rows.iter().map(|row| row["operations"].as_u64().unwrap()).sum::<u64>(),
+        300,
+        "every operation stands in its second"
+    );
     for quantile in ["p50_us", "p99_us", "p999_us", "max_us"] {
         assert!(report["latency"][quantile].as_u64().unwrap() > 0, "{report}");
     }
@@ -35,14 +42,18 @@ async fn every_mode_does_what_its_name_says_and_counts_it() {
     let admin: Vec<String> = (0..3).map(|index| cluster.admin(index).to_string()).collect();
     let run = |mode: &str, keys: &str, more: &[&str]| {
         let metrics = admin.iter().flat_map(|admin| ["--metrics", admin.as_str()]);
-        let line: Vec<&str> = ["bench", mode].into_iter().chain(LOAD).chain([keys]).chain(metrics).chain(more.iter().copied()).collect();
+        let line: Vec<&str> =
+            ["bench", mode].into_iter().chain(LOAD).chain([keys]).chain(metrics).chain(more.iter().copied()).collect();
         let report = cluster.rejoin(&line).done().json();
         all_done(&report);
         report
     };
 
     let put = run("put", "16", &[]);
-    assert_eq!((&put["durability"], &put["read_latency"], &put["connections"]), (&json!("fsync"), &Value::Null, &json!(1)));
+    assert_eq!(
+        (&put["durability"], &put["read_latency"], &put["connections"]),
+        (&json!("fsync"), &Value::Null, &json!(1))
+    );
     assert_eq!(counted(&cluster, 3, "rejoin_puts_total"), 300);
     assert!(put["journal_sync_us"].as_f64().unwrap() > 0.0, "the nodes have synced what they acknowledged: {put}");
     assert_eq!(cluster.rejoin(&["bucket", "show", "bench-plain-fsync", "--json"]).done().json()["durability"], "fsync");
@@ -66,7 +77,11 @@ async fn every_mode_does_what_its_name_says_and_counts_it() {
     let conflict = run("conflict", "3", &["--durability", "os"]);
     assert!(conflict["reads_merged"].as_u64().unwrap() > 10, "{conflict}");
     let marked: u64 = conflict["rows"].as_array().unwrap().iter().map(|row| row["merges"].as_u64().unwrap()).sum();
-    assert_eq!(marked, counted(&cluster, 3, "rejoin_merges_total"), "merges are marked in the seconds in which they were");
+    assert_eq!(
+        marked,
+        counted(&cluster, 3, "rejoin_merges_total"),
+        "merges are marked in the seconds in which they were"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,7 +92,8 @@ async fn what_fails_is_counted_by_its_kind_and_nothing_done_is_a_failure() {
     cluster.rejoin(&other).said(2, "bucket bench-plain-fsync does not fit this run");
     cluster.kill(1);
     cluster.kill(2);
-    let line = ["bench", "put", "--operations", "20", "--clients", "4", "--warm-up", "none", "--timeout", "3s", "--json"];
+    let line =
+        ["bench", "put", "--operations", "20", "--clients", "4", "--warm-up", "none", "--timeout", "3s", "--json"];
     let ran = cluster.rejoin(&line);
     let report = ran.said(4, "no operation succeeded").json();
     let errors = report["errors"].as_object().unwrap();
@@ -98,7 +114,10 @@ fn a_private_cluster_is_measured_from_all_sides_and_leaves_nothing_behind() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     all_done(&report);
     assert_eq!(report["rate_wanted"], 400);
-    assert!(report["server_cpu_us"].as_f64().unwrap() > 0.0 && report["client_cpu_us"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(
+        report["server_cpu_us"].as_f64().unwrap() > 0.0 && report["client_cpu_us"].as_f64().unwrap() > 0.0,
+        "{report}"
+    );
     assert!(report["fdatasync"]["p50_us"].as_u64().unwrap() > 0, "{report}");
     assert!(report["rows"][0]["flushes"].is_u64(), "{report}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -31,17 +31,27 @@ async fn shown(cluster: &Cluster, index: usize) -> u64 {
 async fn a_certificate_that_ends_soon_is_said_and_renewed_without_a_restart() {
     let mut cluster = Cluster::prepare(2, "");
     let now = SystemTime::now();
-    put(&cluster, "n1", &cluster.files.ca.issue_node(&name("n1"), &["10.9.8.7".into()], Validity::days(now, 12)).unwrap());
+    put(
+        &cluster,
+        "n1",
+        &cluster.files.ca.issue_node(&name("n1"), &["10.9.8.7".into()], Validity::days(now, 12)).unwrap(),
+    );
     std::fs::write(cluster.files.dir.join("ca-key.pem"), cluster.files.ca.key_pem()).unwrap();
     (0..2).for_each(|index| cluster.spawn(index));
     cluster.together().await;
-    let status = |index: usize| cluster.rejoin(&["status", "--json", "--node", &cluster.address(index).to_string()]).done().json();
+    let status = |index: usize| {
+        cluster.rejoin(&["status", "--json", "--node", &cluster.address(index).to_string()]).done().json()
+    };
     let warned = "n1.pem: it ends on ";
     let remedy = " days; `rejoin cert node n1 --renew` makes another";
     for words in [warned, remedy] {
         assert!(status(0)["warnings"].to_string().contains(words), "{}", status(0));
         assert!(http::get(cluster.admin(0), "/health").unwrap().1.contains(words));
-        eventually("the log says so", async || if cluster.log(0).contains(words) { Ok(()) } else { Err(cluster.log(0)) }).await;
+        eventually(
+            "the log says so",
+            async || if cluster.log(0).contains(words) { Ok(()) } else { Err(cluster.log(0)) },
+        )
+        .await;
     }
     assert!(status(1)["warnings"].to_string().contains("the certificate of node n1 ends on "), "{}", status(1));
     let until = http::metric(cluster.admin(0), "rejoin_certificate_until_seconds{which=\"node\"}");
@@ -49,16 +59,15 @@ async fn a_certificate_that_ends_soon_is_said_and_renewed_without_a_restart() {
     assert!(until as u64 >= today + 11 * DAY && until as u64 <= today + 13 * DAY, "{until}");
     assert_eq!(status(0)["certificate_until_ms"].as_u64(), Some(until as u64 * 1_000));
 
-    let renew = |arguments: &[&str]| cli::rejoin(&cluster.files.dir, None, &[&["cert", "node", "n1", "--renew"], arguments].concat(), b"");
+    let renew = |arguments: &[&str]| {
+        cli::rejoin(&cluster.files.dir, None, &[&["cert", "node", "n1", "--renew"], arguments].concat(), b"")
+    };
     renew(&["--host", "x"]).said(2, "the names in the certificate stay as they are");
     renew(&["--days", "400"]).done();
     cluster.hang_up(0);
-    eventually(
-        "it says so",
-        async || {
-            if cluster.log(0).contains("the new certificates are in use") { Ok(()) } else { Err(cluster.log(0)) }
-        },
-    )
+    eventually("it says so", async || {
+        if cluster.log(0).contains("the new certificates are in use") { Ok(()) } else { Err(cluster.log(0)) }
+    })
     .await;
     assert!(shown(&cluster, 0).await > today + 399 * DAY);
     assert!(!status(0)["warnings"].to_string().contains("n1.pem"), "{}", status(0));
@@ -108,7 +117,8 @@ async fn a_certificate_that_has_ended_is_named_on_both_sides() {
     let error = client.connect_client(expired.local_addr()).await.unwrap_err();
     assert!(matches!(error, Error::Untrusted { .. }) && error.to_string().contains("it has to be renewed"), "{error}");
 
-    let foreign = rejoin_wire::cert::ClusterCa::create(cluster.files.ca.cluster(), Validity::days(SystemTime::now(), 5)).unwrap();
+    let foreign =
+        rejoin_wire::cert::ClusterCa::create(cluster.files.ca.cluster(), Validity::days(SystemTime::now(), 5)).unwrap();
     let issued = foreign.issue_node(&name("n2"), &[], Validity::days(SystemTime::now(), 5)).unwrap();
     let identity = Identity::node(foreign.cert_pem(), &issued.cert_pem, &issued.key_pem).unwrap();
     drop(Intruder::dial(cluster.address(0), cluster.files.ca.cert_pem(), "rejoin-peer/1", Some(&issued)).await);
@@ -168,5 +178,9 @@ async fn nodes_of_different_authorities_name_each_other_once_until_they_connect(
     };
     eventually("all is well", well).await;
     let log = cluster.log(dialler);
-    assert_eq!(log.lines().filter(|line| line.contains(" cannot connect: ")).count(), 2, "one line for each reason: {log}");
+    assert_eq!(
+        log.lines().filter(|line| line.contains(" cannot connect: ")).count(),
+        2,
+        "one line for each reason: {log}"
+    );
 }

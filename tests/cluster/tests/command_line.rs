@@ -18,8 +18,19 @@ fn fields(value: &Value) -> Vec<&str> {
     fields
 }
 
-const GOT: [&str; 11] =
-    ["bucket", "context", "found", "key", "key_base64", "merge_fault", "merged_by", "shown", "siblings", "value", "value_base64"];
+const GOT: [&str; 11] = [
+    "bucket",
+    "context",
+    "found",
+    "key",
+    "key_base64",
+    "merge_fault",
+    "merged_by",
+    "shown",
+    "siblings",
+    "value",
+    "value_base64",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn get_put_and_delete_print_what_scripts_rely_on() {
@@ -37,14 +48,20 @@ async fn get_put_and_delete_print_what_scripts_rely_on() {
     assert_eq!(fields(&put), ["acked", "context", "needed", "outcome"]);
     assert_eq!((&put["outcome"], &put["needed"]), (&json!("stored"), &json!(2)));
     let context = put["context"].as_str().unwrap();
-    assert!(context.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)), "safe in headers and shells: {context}");
+    assert!(
+        context.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)),
+        "safe in headers and shells: {context}"
+    );
     run(&["put", "plain", "k", "two"]).said(1, "next: `rejoin get plain k` gives its context");
     run(&["put", "plain", "k", "two", "--context", context]).done();
     run(&["put", "plain", "k", "three", "--context", context, "--w", "3"]).done();
 
     let got = run(&["get", "plain", "k", "--json", "--r", "3"]).done().json();
     assert_eq!(fields(&got), GOT);
-    assert_eq!((&got["bucket"], &got["key"], &got["found"], &got["value"]), (&json!("plain"), &json!("k"), &json!(true), &Value::Null));
+    assert_eq!(
+        (&got["bucket"], &got["key"], &got["found"], &got["value"]),
+        (&json!("plain"), &json!("k"), &json!(true), &Value::Null)
+    );
     let siblings = got["siblings"].as_array().unwrap();
     assert_eq!(siblings.len(), 2);
     for sibling in siblings {
@@ -57,7 +74,8 @@ async fn get_put_and_delete_print_what_scripts_rely_on() {
     let unmerged = run(&["get", "plain", "k"]);
     unmerged.said(1, "2 siblings that were not merged").said(1, "--siblings");
     assert_eq!(unmerged.text(), "", "siblings are no value");
-    let mut lines: Vec<String> = run(&["get", "plain", "k", "--siblings"]).done().text().lines().map(str::to_owned).collect();
+    let mut lines: Vec<String> =
+        run(&["get", "plain", "k", "--siblings"]).done().text().lines().map(str::to_owned).collect();
     lines.sort_unstable();
     assert_eq!(lines, ["three", "two"]);
 
@@ -73,10 +91,14 @@ async fn any_key_and_value_can_be_typed_and_errors_are_json_where_that_is_wanted
     for value in ["@home", "-", "--x", ""] {
         cluster.rejoin(&["put", "plain", "--key-base64", "/wAt", "--value", value, "--blind"]).done();
         let got = cluster.rejoin(&["get", "plain", "--key-base64", "/wAt", "--json"]).done().json();
-        cluster.rejoin(&["delete", "plain", "--key-base64", "/wAt", "--context", got["context"].as_str().unwrap()]).done();
+        cluster
+            .rejoin(&["delete", "plain", "--key-base64", "/wAt", "--context", got["context"].as_str().unwrap()])
+            .done();
         assert_eq!((&got["value"], &got["key"], &got["key_base64"]), (&json!(value), &Value::Null, &json!("/wAt")));
     }
-    cluster.rejoin(&["get", "plain", "--key-base64", "/wAt"]).said(1, "`rejoin put plain --key-base64 /wAt --value VALUE` writes one");
+    cluster
+        .rejoin(&["get", "plain", "--key-base64", "/wAt"])
+        .said(1, "`rejoin put plain --key-base64 /wAt --value VALUE` writes one");
     cluster.rejoin(&["get", "plain", "--", "-k"]).said(1, "`rejoin put plain -- -k VALUE` writes one");
     cluster.rejoin(&["put", "plain", "--", "-k", "v"]).done();
     assert_eq!(cluster.rejoin(&["get", "plain", "--", "-k"]).done().text(), "v");
@@ -89,7 +111,11 @@ async fn any_key_and_value_can_be_typed_and_errors_are_json_where_that_is_wanted
     assert!(error["error"].as_str().unwrap().contains("there is no bucket nowhere") && ran.out.is_empty(), "{ran:?}");
 
     let made = cluster.rejoin(&["bucket", "create", "five", "--n", "5"]);
-    assert!(made.done().talk.contains("n = 5 and the cluster has 3 nodes") && made.talk.contains("no merge plugin"), "{}", made.talk);
+    assert!(
+        made.done().talk.contains("n = 5 and the cluster has 3 nodes") && made.talk.contains("no merge plugin"),
+        "{}",
+        made.talk
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,9 +146,16 @@ async fn values_come_from_the_line_a_file_or_stdin_and_come_back_byte_for_byte()
 async fn every_node_says_what_it_thinks_of_every_other_and_a_killed_one_is_named_with_the_reason() {
     let mut cluster = Cluster::start(3).await;
     let list = |cluster: &Cluster| cluster.rejoin(&["node", "list", "--json"]).done().json();
-    let by = |list: &Value, node: &str| list.as_array().unwrap().iter().find(|asked| asked["node"] == node).unwrap().clone();
+    let by =
+        |list: &Value, node: &str| list.as_array().unwrap().iter().find(|asked| asked["node"] == node).unwrap().clone();
     let view = |list: &Value, node: &str, of: &str| {
-        by(list, node)["members"].as_array().unwrap().iter().find(|member| member["node"] == of).cloned().unwrap_or_default()
+        by(list, node)["members"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|member| member["node"] == of)
+            .cloned()
+            .unwrap_or_default()
     };
     eventually("all are alive", async || {
         let list = list(&cluster);
@@ -160,14 +193,32 @@ async fn a_plugin_is_built_pushed_and_merges_what_two_writers_wrote() {
     assert_eq!(run(&["plugin", "push", "cart.wasm"]).done().text(), digest);
     let listed = run(&["plugin", "list", "--json"]).done().json();
     assert_eq!((&listed[0]["digest"], &listed[0]["name"]), (&json!(digest), &json!("cart")));
-    run(&["bucket", "create", "carts", "--plugin", digest, "--n", "3", "--r", "2", "--w", "quorum", "--durability", "os", "--strict"])
-        .done();
+    run(&[
+        "bucket",
+        "create",
+        "carts",
+        "--plugin",
+        digest,
+        "--n",
+        "3",
+        "--r",
+        "2",
+        "--w",
+        "quorum",
+        "--durability",
+        "os",
+        "--strict",
+    ])
+    .done();
     let shown = eventually("the others hear of it", async || match run(&["bucket", "show", "carts", "--json"]) {
         Ran { code: Some(0), out, .. } => Ok(serde_json::from_slice::<Value>(&out).unwrap()),
         other => Err(other),
     })
     .await;
-    assert_eq!((&shown["plugin"], &shown["durability"], &shown["sloppy"]), (&json!(digest), &json!("os"), &json!(false)));
+    assert_eq!(
+        (&shown["plugin"], &shown["durability"], &shown["sloppy"]),
+        (&json!(digest), &json!("os"), &json!(false))
+    );
     assert_eq!(shown["validates"], json!(true), "the cart has a validator");
     let table = run(&["bucket", "list"]);
     let rows: Vec<Vec<&str>> = table.done().text().lines().map(|line| line.split_whitespace().collect()).collect();
@@ -237,7 +288,9 @@ impl Dev {
     fn start(dir: &std::path::Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary());
         command.current_dir(dir).arg("dev").args(arguments).env("TMPDIR", dir).stdin(Stdio::null());
-        command.stdout(std::fs::File::create(dir.join("out")).unwrap()).stderr(std::fs::File::create(dir.join("talk")).unwrap());
+        command
+            .stdout(std::fs::File::create(dir.join("out")).unwrap())
+            .stderr(std::fs::File::create(dir.join("talk")).unwrap());
         Self(command.spawn().unwrap())
     }
 
@@ -269,7 +322,8 @@ fn base_port() -> String {
     let start = 20_000 + (std::process::id() % 400) as u16 * 20;
     let free = |base: &u16| {
         (1..=3).all(|i| {
-            std::net::UdpSocket::bind(("127.0.0.1", base + i)).is_ok() && std::net::TcpListener::bind(("127.0.0.1", base + 100 + i)).is_ok()
+            std::net::UdpSocket::bind(("127.0.0.1", base + i)).is_ok()
+                && std::net::TcpListener::bind(("127.0.0.1", base + 100 + i)).is_ok()
         })
     };
     (start..30_000).step_by(20).find(free).expect("free ports").to_string()
@@ -282,7 +336,8 @@ async fn a_development_cluster_cleans_up_after_itself_or_keeps_everything_if_tol
     let mut dev = Dev::start(dir.path(), &["--base-port", &base, "--json"]);
     let ready = dev.ready(dir.path()).await;
     let addresses: Vec<String> = (1..=3).map(|i| format!("127.0.0.1:{}", port + i)).collect();
-    let listed: Vec<&str> = ready["nodes"].as_array().unwrap().iter().filter_map(|node| node["address"].as_str()).collect();
+    let listed: Vec<&str> =
+        ready["nodes"].as_array().unwrap().iter().filter_map(|node| node["address"].as_str()).collect();
     assert_eq!(listed, addresses);
     assert_eq!(ready["nodes"][0]["admin"], json!(format!("127.0.0.1:{}", port + 101)));
     let profile = std::path::PathBuf::from(ready["profile"].as_str().unwrap());
@@ -301,7 +356,8 @@ async fn a_development_cluster_cleans_up_after_itself_or_keeps_everything_if_tol
         assert!(run(&profile, &["get", "cart", "ann"]).done().text().contains("tea"));
         dev.interrupt();
     }
-    cli::rejoin(dir.path(), None, &["dev", "--data", "kept", "--nodes", "5"], b"").said(2, "holds a cluster of 3 nodes");
+    cli::rejoin(dir.path(), None, &["dev", "--data", "kept", "--nodes", "5"], b"")
+        .said(2, "holds a cluster of 3 nodes");
 }
 
 /// The one line that a failed command prints on stderr with `--json`.
@@ -334,10 +390,15 @@ fn what_cannot_be_parsed_or_read_is_told_programs_in_json() {
     ];
     for (line, words) in mistyped {
         let error = json_error(&run(line), 2, words);
-        assert!(error["next"].as_str().is_some_and(|next| next.contains("rejoin") || next.contains("--help")), "{error}");
+        assert!(
+            error["next"].as_str().is_some_and(|next| next.contains("rejoin") || next.contains("--help")),
+            "{error}"
+        );
     }
     run(&["get", "b", "--", "k", "--json"]).said(2, "error: unexpected argument '--json'");
-    for (line, words) in [(["get", "--json", "--help"], "Usage: rejoin get"), (["--json", "--version", "-h"], "rejoin ")] {
+    for (line, words) in
+        [(["get", "--json", "--help"], "Usage: rejoin get"), (["--json", "--version", "-h"], "rejoin ")]
+    {
         assert!(run(&line).done().text().contains(words), "{line:?}");
     }
     // Files: a configuration, a profile, and what TLS needs.

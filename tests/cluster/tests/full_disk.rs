@@ -38,9 +38,12 @@ fn in_a_mount_namespace(test: &str, run: impl Future<Output = ()>) {
         wrapped
     };
     let probe = tempfile::tempdir().unwrap();
-    let mount = private(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(probe.path())).output();
+    let mount =
+        private(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(probe.path())).output();
     if !mount.as_ref().is_ok_and(|mount| mount.status.success()) {
-        eprintln!("SKIPPED: {test} needs to mount a tmpfs in a mount namespace of its own, which this user may not: {mount:?}");
+        eprintln!(
+            "SKIPPED: {test} needs to mount a tmpfs in a mount namespace of its own, which this user may not: {mount:?}"
+        );
         return;
     }
     let this = std::env::current_exe().unwrap();
@@ -105,9 +108,11 @@ async fn filled() {
     let client = cluster.client().await;
     let bucket = client.bucket::<Bytes>("plain").unwrap();
     read_all(&bucket, written).await;
-    let again = eventually("a write is refused for want of room", async || match bucket.put(key(written), value(written)).blind().await {
-        Err(error) if error.kind() == ErrorKind::DiskFull => Ok(error),
-        other => Err(format!("{other:?}")),
+    let again = eventually("a write is refused for want of room", async || {
+        match bucket.put(key(written), value(written)).blind().await {
+            Err(error) if error.kind() == ErrorKind::DiskFull => Ok(error),
+            other => Err(format!("{other:?}")),
+        }
     });
     assert!(again.await.to_string().contains("n1.data"));
     is_called_full(&cluster);

@@ -36,7 +36,12 @@ fn valid() -> Validity {
 /// All three nodes still are the processes that were started, see each other, and take a write and a read.
 async fn assert_goes_on(cluster: &Cluster, after: &str) {
     let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
-    bucket.put(after, after.as_bytes().to_vec()).create().w(3).await.unwrap_or_else(|error| panic!("after {after}: {error}"));
+    bucket
+        .put(after, after.as_bytes().to_vec())
+        .create()
+        .w(3)
+        .await
+        .unwrap_or_else(|error| panic!("after {after}: {error}"));
     let object = bucket.get(after).r(3).await.unwrap_or_else(|error| panic!("after {after}: {error}"));
     assert_eq!(object.value.as_deref(), Some(after.as_bytes()));
     for index in 0..3 {
@@ -65,7 +70,10 @@ fn assert_alert(error: &ConnectionError, who: &str) {
 fn assert_closed(error: &ConnectionError, code: CloseCode, words: &str) {
     let ConnectionError::ApplicationClosed(close) = error else { panic!("not closed with {words:?}: {error:?}") };
     let said = String::from_utf8_lossy(&close.reason);
-    assert!(close.error_code.into_inner() == u64::from(code.0) && said.contains(words), "{close:?} instead of {words:?}");
+    assert!(
+        close.error_code.into_inner() == u64::from(code.0) && said.contains(words),
+        "{close:?} instead of {words:?}"
+    );
 }
 
 /// A certificate that its own key has signed.
@@ -85,7 +93,8 @@ fn signed(ca: &ClusterCa, uri: &str) -> Issued {
     let issuer = rcgen::Issuer::new(issuer, rcgen::KeyPair::from_pem(&ca.key_pem()).unwrap());
     let mut params = rcgen::CertificateParams::new(vec!["node.rejoin".to_owned()]).unwrap();
     params.subject_alt_names.push(rcgen::SanType::URI(uri.try_into().unwrap()));
-    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     let own = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     Issued { cert_pem: params.signed_by(&own, &issuer).unwrap().pem(), key_pem: own.serialize_pem() }
 }
@@ -96,7 +105,11 @@ async fn a_certificate_that_is_no_nodes_of_this_cluster_is_refused_before_any_ap
     let ca = &cluster.files.ca;
 
     let client = ca.issue_client(&name("somebody"), valid()).unwrap();
-    assert_closed(&refusal(&cluster, PEER, Some(&client)).await, CloseCode::NOT_A_NODE, "/client/somebody is not a node");
+    assert_closed(
+        &refusal(&cluster, PEER, Some(&client)).await,
+        CloseCode::NOT_A_NODE,
+        "/client/somebody is not a node",
+    );
     assert_goes_on(&cluster, "a client's certificate").await;
 
     assert_closed(&refusal(&cluster, PEER, None).await, CloseCode::NOT_A_NODE, "a node's certificate");
@@ -109,7 +122,11 @@ async fn a_certificate_that_is_no_nodes_of_this_cluster_is_refused_before_any_ap
 
     let ours = signed(ca, &format!("rejoin://{}/node/n2", ca.cluster()));
     let let_in = Intruder::dial(cluster.address(0), ca.cert_pem(), CLIENT, Some(&ours)).await.unwrap();
-    assert_eq!(let_in.greet().await.len(), 3, "the authority's signature is good, so only the name can be at fault below");
+    assert_eq!(
+        let_in.greet().await.len(),
+        3,
+        "the authority's signature is good, so only the name can be at fault below"
+    );
     let theirs = signed(ca, &format!("rejoin://{}/node/n2", cluster_id(1)));
     assert_alert(&refusal(&cluster, PEER, Some(&theirs)).await, "a node of another cluster");
     assert_goes_on(&cluster, "another cluster's node").await;
@@ -238,16 +255,19 @@ async fn a_wrong_token_a_withdrawn_one_and_one_without_rights_are_denied() {
 
     admin.revoke_token("app").await.unwrap();
     // The open connection ends with its next request, and no other is made.
-    let error = eventually("the token is taken no more", async || match bucket.get("app").timeout(Duration::from_secs(2)).await {
-        Err(error) if error.kind() == ErrorKind::Denied => Ok(error),
-        other => Err(other),
+    let error = eventually("the token is taken no more", async || {
+        match bucket.get("app").timeout(Duration::from_secs(2)).await {
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(error),
+            other => Err(other),
+        }
     });
     assert!(error.await.to_string().contains("this cluster does not accept the token"));
     for index in 0..3 {
-        let denied = eventually("no node takes it", async || match cluster.builder(index).token(token.text()).connect().await {
-            Err(error) if error.kind() == ErrorKind::Denied => Ok(()),
-            other => Err(other.map(|_| ())),
-        });
+        let denied =
+            eventually("no node takes it", async || match cluster.builder(index).token(token.text()).connect().await {
+                Err(error) if error.kind() == ErrorKind::Denied => Ok(()),
+                other => Err(other.map(|_| ())),
+            });
         denied.await;
     }
     assert_goes_on(&cluster, "a withdrawn token").await;

@@ -84,7 +84,10 @@ async fn one_token_does_not_take_the_places_of_others() {
     let error = connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
     assert!(error.to_string().contains("token app has 3 connections to this node, which is the limit"), "{error}");
-    assert!(admin.admin().status().await.is_ok() && cluster.builder(0).connect().await.is_ok(), "other tokens have their own");
+    assert!(
+        admin.admin().status().await.is_ok() && cluster.builder(0).connect().await.is_ok(),
+        "other tokens have their own"
+    );
     open.pop();
     eventually("a place comes back", connect).await;
 }

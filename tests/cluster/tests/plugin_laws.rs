@@ -23,7 +23,9 @@ fn a_plugin_that_obeys_the_laws_is_told_so_law_by_law() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("cart.wasm"), guests::cart()).unwrap();
     let ran = rejoin(dir.path(), &["test", "cart.wasm", "--cases", "40"]);
-    ran.said(0, "no law was broken").said(0, "next: `rejoin plugin push cart.wasm`").said(0, "values of the plugin's own sampler");
+    ran.said(0, "no law was broken")
+        .said(0, "next: `rejoin plugin push cart.wasm`")
+        .said(0, "values of the plugin's own sampler");
     let rows: Vec<Vec<&str>> = ran.text().lines().map(|line| line.split_whitespace().take(3).collect()).collect();
     assert_eq!((rows.len(), rows[0].as_slice()), (9, ["LAW", "VERDICT", "CASES"].as_slice()), "{}", ran.text());
     assert!(rows[1..].iter().all(|row| row[1] == "held"), "{}", ran.text());
@@ -33,10 +35,28 @@ fn a_plugin_that_obeys_the_laws_is_told_so_law_by_law() {
     let shape = rejoin(dir.path(), &["test", "cart.wasm", "--cases", "10", "--seed", "7", "--json"]).done().json();
     let mut fields: Vec<&str> = shape.as_object().unwrap().keys().map(String::as_str).collect();
     fields.sort_unstable();
-    let documented = ["counterexamples", "digest", "file", "fuel", "held", "laws", "most_fuel", "name", "sampler", "seed", "version"];
+    let documented = [
+        "counterexamples",
+        "digest",
+        "file",
+        "fuel",
+        "held",
+        "laws",
+        "most_fuel",
+        "name",
+        "sampler",
+        "seed",
+        "version",
+    ];
     assert_eq!(fields, documented);
-    assert_eq!((&shape["held"], &shape["sampler"], &shape["seed"], &shape["file"]), (&json!(true), &json!(true), &json!(7), &Value::Null));
-    assert_eq!((&shape["name"], &shape["laws"][0]["law"], &shape["laws"][0]["cases"]), (&json!("cart"), &json!("totality"), &json!(10)));
+    assert_eq!(
+        (&shape["held"], &shape["sampler"], &shape["seed"], &shape["file"]),
+        (&json!(true), &json!(true), &json!(7), &Value::Null)
+    );
+    assert_eq!(
+        (&shape["name"], &shape["laws"][0]["law"], &shape["laws"][0]["cases"]),
+        (&json!("cart"), &json!("totality"), &json!(10))
+    );
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was written");
 }
 
@@ -48,10 +68,12 @@ fn what_breaks_a_law_is_explained_kept_and_run_again() {
     let ran = rejoin(dir.path(), &["test", "score.wasm"]);
     ran.said(1, "the plugin breaks the law of idempotence, of absorption");
     ran.said(1, "the law of idempotence is broken on").said(1, "looking for less");
-    let hurried = rejoin(dir.path(), &["test", "score.wasm", "--shrink-time", "1ms", "--counterexample", "hurried.json"]);
+    let hurried =
+        rejoin(dir.path(), &["test", "score.wasm", "--shrink-time", "1ms", "--counterexample", "hurried.json"]);
     hurried.said(1, "the plugin breaks the law of idempotence");
     assert_eq!(json_of(&dir.path().join("hurried.json"))["counterexamples"][0]["law"], "idempotence");
-    rejoin(dir.path(), &["test", "score.wasm", "--replay", "hurried.json"]).said(1, "still breaks the law of idempotence");
+    rejoin(dir.path(), &["test", "score.wasm", "--replay", "hurried.json"])
+        .said(1, "still breaks the law of idempotence");
     ran.said(1, "what to do: join sets or take maxima").said(1, "--replay score.counterexample.json`");
     assert!(ran.text().contains("idempotence  BROKEN") && ran.text().contains("bracketing   held"), "{}", ran.text());
 
@@ -71,7 +93,8 @@ fn what_breaks_a_law_is_explained_kept_and_run_again() {
     rejoin(dir.path(), &replay).said(1, "still breaks");
 
     write(lawless::first());
-    rejoin(dir.path(), &["test", "score.wasm", "--counterexample", "kept.json", "--json"]).said(1, "the law of permutation");
+    rejoin(dir.path(), &["test", "score.wasm", "--counterexample", "kept.json", "--json"])
+        .said(1, "the law of permutation");
     assert_eq!(json_of(&dir.path().join("kept.json"))["counterexamples"][0]["law"], "permutation");
 }
 
@@ -85,14 +108,18 @@ fn what_is_not_what_it_should_be_is_refused_with_what_to_do() {
     write("text.wasm", b"no component");
     write("first.wasm", &rejoin_test_hostile::guests::first());
     write("refuses.wasm", &rejoin_test_hostile::guests::refusing());
-    rejoin(dir.path(), &["test", "refuses.wasm", "--cases", "10"]).said(1, "no law has judged a case").said(1, "list Sampler");
+    rejoin(dir.path(), &["test", "refuses.wasm", "--cases", "10"])
+        .said(1, "no law has judged a case")
+        .said(1, "list Sampler");
     rejoin(dir.path(), &["test", "cart.wasm", "--module-bytes", "1000"]).said(7, "1000 are allowed");
     rejoin(dir.path(), &["test", "no-such.wasm"]).said(2, "no-such.wasm cannot be read");
     rejoin(dir.path(), &["test", "."]).said(2, "next: `rejoin plugin build .`");
     rejoin(dir.path(), &["test", "text.wasm"]).said(7, "no WebAssembly component");
     rejoin(dir.path(), &["test", "clock.wasm"]).said(7, "a plugin may import nothing");
     rejoin(dir.path(), &["test", "mute.wasm"]).said(7, "list Merger in rejoin_guest::export!");
-    rejoin(dir.path(), &["test", "first.wasm"]).said(1, "it has no sampler").said(1, "list Sampler in rejoin_guest::export!");
+    rejoin(dir.path(), &["test", "first.wasm"])
+        .said(1, "it has no sampler")
+        .said(1, "list Sampler in rejoin_guest::export!");
 
     let fixture = json_of(&dir.path().join("first.counterexample.json"));
     let replay = |change: &dyn Fn(&mut Value)| {

@@ -21,7 +21,8 @@ fn assert_faulty(cluster: &Cluster, name: &str, reason: &str) {
     let got = cluster.rejoin(&["get", name, "k", "--r", "3", "--json"]);
     let json = got.done().json();
     assert!(json["value"].is_null() && json["merged_by"].is_null(), "{json}");
-    let mut values: Vec<&str> = json["siblings"].as_array().unwrap().iter().filter_map(|s| s["value"].as_str()).collect();
+    let mut values: Vec<&str> =
+        json["siblings"].as_array().unwrap().iter().filter_map(|s| s["value"].as_str()).collect();
     values.sort_unstable();
     assert_eq!(values, ["one", "two"], "{json}");
     let fault = json["merge_fault"].as_str().unwrap_or_default();
@@ -75,7 +76,11 @@ async fn a_merge_that_traps_loops_grows_or_returns_too_much_leaves_all_siblings_
         ("traps", guests::merging("", "(unreachable)"), "): the plugin trapped: it panicked or aborted"),
         ("loops", guests::endless(), "the plugin used up its 3000000 units of fuel"),
         ("grows", guests::merging("", greedy), "the plugin wanted more than its 16777216 bytes of memory"),
-        ("floods", guests::with_memory("8", "(call $answer (i32.const 0) (i32.const 400000))"), "the plugin's result is larger than"),
+        (
+            "floods",
+            guests::with_memory("8", "(call $answer (i32.const 0) (i32.const 400000))"),
+            "the plugin's result is larger than",
+        ),
         ("lies", guests::merging("", "(call $answer (i32.const -8) (i32.const 16))"), "the plugin"),
     ] {
         bucket(&cluster, name, component).await;
@@ -172,7 +177,11 @@ async fn a_value_that_the_plugin_does_not_take_is_refused_before_anything_is_wri
     for index in 0..3 {
         let node = cluster.address(index).to_string();
         for (value, how, words) in [
-            ("!one", "--blind", "does not take the value: the plugin refused: a value is malformed; nothing was written"),
+            (
+                "!one",
+                "--blind",
+                "does not take the value: the plugin refused: a value is malformed; nothing was written",
+            ),
             ("#two", "--blind", "a value is in a form that this version does not support"),
             ("?three", "--blind", "does not take the value: the plugin trapped"),
             ("~four", "--blind", "does not take the value: the plugin used up its 3000000 units of fuel"),

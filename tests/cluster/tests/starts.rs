@@ -82,8 +82,16 @@ fn a_list_of_nodes_that_no_cluster_can_work_with_is_refused() {
     let listed = |from: &str, to: &str| format!("{head}[[bootstrap]]{}", list.replacen(from, to, 1));
     refused(&cluster, &listed(&other, &own), "is also the address of n1; write for each node");
     refused(&cluster, &listed("\"n2\"", "\"n1\""), "node n1 stands in the list twice");
-    refused(&cluster, &listed(&other, "0.0.0.0:7400"), "bootstrap[1].address: 0.0.0.0:7400 is every address of a machine");
-    refused(&cluster, &listed(&other, "[::]:7400"), "none that can be dialled; write the address at which the others reach n2");
+    refused(
+        &cluster,
+        &listed(&other, "0.0.0.0:7400"),
+        "bootstrap[1].address: 0.0.0.0:7400 is every address of a machine",
+    );
+    refused(
+        &cluster,
+        &listed(&other, "[::]:7400"),
+        "none that can be dialled; write the address at which the others reach n2",
+    );
     refused(&cluster, &listed(&other, "127.0.0.1:0"), "127.0.0.1:0 has port 0; write the port");
     refused(&cluster, &listed(&other, "n2.example"), "the port is missing: write HOST:PORT");
     refused(
@@ -91,8 +99,16 @@ fn a_list_of_nodes_that_no_cluster_can_work_with_is_refused() {
         &listed(&own, "192.0.2.1:7400"),
         &format!("listen: {own} is not where the [[bootstrap]] list says this node is; write"),
     );
-    refused(&cluster, &listed(&own, &own.replace(":7400", ":7401")), "is not where the [[bootstrap]] list says this node is; write");
-    refused(&cluster, &good.replacen(&format!("listen = \"{own}\""), "listen = \"nowhere.invalid:7400\"", 1), "is for demonstrations");
+    refused(
+        &cluster,
+        &listed(&own, &own.replace(":7400", ":7401")),
+        "is not where the [[bootstrap]] list says this node is; write",
+    );
+    refused(
+        &cluster,
+        &good.replacen(&format!("listen = \"{own}\""), "listen = \"nowhere.invalid:7400\"", 1),
+        "is for demonstrations",
+    );
     let open = good.replace("dev_faults = true", "");
     refused(
         &cluster,
@@ -174,7 +190,8 @@ async fn a_kept_layout_that_contradicts_the_file_is_said() {
     std::fs::write(cluster.files.config_path(0), format!("{changed}zone = \"east\"\n")).unwrap();
     cluster.spawn(0);
     cluster.together().await;
-    let address = format!("the address of node n2 is 127.0.0.1:7999 in the [[bootstrap]] list, and {other} in the kept layout");
+    let address =
+        format!("the address of node n2 is 127.0.0.1:7999 in the [[bootstrap]] list, and {other} in the kept layout");
     let zone = "the zone of node n2 is east in the [[bootstrap]] list, and default in the kept layout";
     let node = cluster.address(0).to_string();
     let health = eventually("health answers", async || http::get(cluster.admin(0), "/health")).await;
@@ -192,10 +209,15 @@ fn an_identity_that_does_not_fit_is_refused() {
     let (cluster, other) = (Cluster::prepare(2, ""), Cluster::prepare(1, ""));
     let good = cluster.files.config(0);
     let elsewhere = |file: &str| other.files.dir.join(file).display().to_string();
-    refused(&cluster, &good.replace("\"n1.pem\"", "\"n2.pem\"").replace("\"n1.key\"", "\"n2.key\""), "and this node is n1");
+    refused(
+        &cluster,
+        &good.replace("\"n1.pem\"", "\"n2.pem\"").replace("\"n1.key\"", "\"n2.key\""),
+        "and this node is n1",
+    );
     refused(&cluster, &good.replace("\"n1.key\"", "\"n2.key\""), "the private key does not belong to the certificate");
-    let foreign =
-        good.replace("\"n1.pem\"", &format!("{:?}", elsewhere("n1.pem"))).replace("\"n1.key\"", &format!("{:?}", elsewhere("n1.key")));
+    let foreign = good
+        .replace("\"n1.pem\"", &format!("{:?}", elsewhere("n1.pem")))
+        .replace("\"n1.key\"", &format!("{:?}", elsewhere("n1.key")));
     refused(&cluster, &foreign, "the certificate is of cluster");
     std::fs::write(cluster.files.dir.join("short"), "secret").unwrap();
     refused(&cluster, &good.replace("\"secret\"", "\"short\""), "fewer than 16 bytes");
@@ -208,20 +230,37 @@ async fn a_port_or_a_data_directory_that_somebody_else_uses_is_named() {
     let data = |cluster: &Cluster| cluster.files.dir.join("n1.data").display().to_string();
 
     let (udp, tcp) = (UdpSocket::bind(spare.address(0)).unwrap(), TcpListener::bind(spare.admin(0)).unwrap());
-    refused(&spare, &spare.files.config(0), &format!("{} is in use by another program; stop it or choose another port", spare.address(0)));
+    refused(
+        &spare,
+        &spare.files.config(0),
+        &format!("{} is in use by another program; stop it or choose another port", spare.address(0)),
+    );
     drop(udp);
     refused(&spare, &spare.files.config(0), &format!("admin = {}", spare.admin(0)));
     drop(tcp);
 
-    let moved = |config: String| config.replace(&cluster.address(0).ip().to_string(), &spare.address(0).ip().to_string());
-    refused_by_a_running_node(&cluster, &moved(cluster.files.config(0)), "is in use by another process: stop that node first");
+    let moved =
+        |config: String| config.replace(&cluster.address(0).ip().to_string(), &spare.address(0).ip().to_string());
+    refused_by_a_running_node(
+        &cluster,
+        &moved(cluster.files.config(0)),
+        "is in use by another process: stop that node first",
+    );
     assert_eq!(cluster.rejoin(&["status"]).done().code, Some(0), "who has it goes on");
 
     let theirs = spare.files.config(0).replace("\"n1.data\"", &format!("{:?}", data(&cluster)));
     drop(cluster_stopped(cluster, |cluster| {
-        refused(&spare, &theirs, &format!("belongs to cluster {}, not to {}", cluster.files.ca.cluster(), spare.files.ca.cluster()));
+        refused(
+            &spare,
+            &theirs,
+            &format!("belongs to cluster {}, not to {}", cluster.files.ca.cluster(), spare.files.ca.cluster()),
+        );
         rewrite_format(&cluster.files.dir.join("n1.data/VERSION"), 9);
-        refused(cluster, &cluster.files.config(0), "has data format 9, this release knows up to 1: start a newer release of rejoin on it");
+        refused(
+            cluster,
+            &cluster.files.config(0),
+            "has data format 9, this release knows up to 1: start a newer release of rejoin on it",
+        );
     }));
 }
 
@@ -260,10 +299,13 @@ fn a_development_cluster_says_which_port_is_taken_and_what_a_directory_holds() {
 async fn nodes_and_clients_find_each_other_by_host_names() {
     let mut cluster = Cluster::prepare(3, "");
     let free: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-    let names: Vec<String> = free.iter().map(|socket| format!("localhost:{}", socket.local_addr().unwrap().port())).collect();
+    let names: Vec<String> =
+        free.iter().map(|socket| format!("localhost:{}", socket.local_addr().unwrap().port())).collect();
     drop(free);
     let renamed = |mut text: String| {
-        (0..3).for_each(|index| text = text.replace(&format!("\"{}\"", cluster.address(index)), &format!("\"{}\"", names[index])));
+        (0..3).for_each(|index| {
+            text = text.replace(&format!("\"{}\"", cluster.address(index)), &format!("\"{}\"", names[index]))
+        });
         text
     };
     let texts: Vec<String> = (0..3).map(|index| renamed(cluster.files.config(index))).collect();
@@ -274,7 +316,9 @@ async fn nodes_and_clients_find_each_other_by_host_names() {
         std::fs::write(cluster.files.config_path(index), text).unwrap();
         cluster.spawn(index);
     }
-    let client = eventually("a client is let in", async || rejoin_client::Client::from_profile(cluster.files.profile()).await).await;
+    let client =
+        eventually("a client is let in", async || rejoin_client::Client::from_profile(cluster.files.profile()).await)
+            .await;
     let all_up = async || match client.admin().status().await {
         Ok(status) if status.nodes.iter().all(|node| node.up) => Ok(status),
         other => Err(other),

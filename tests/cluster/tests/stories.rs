@@ -91,7 +91,8 @@ async fn a_node_that_was_away_gets_what_it_missed_with_the_next_read() {
     cluster.bucket("plain", BucketProps::default()).await;
     cluster.kill(2);
     let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
-    let written = eventually("two of three take the write", async || bucket.put("k", b"v".to_vec()).blind().await).await;
+    let written =
+        eventually("two of three take the write", async || bucket.put("k", b"v".to_vec()).blind().await).await;
     assert_eq!((written.acked, written.needed), (2, 2));
     cluster.spawn(2);
     cluster.together().await;

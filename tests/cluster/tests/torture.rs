@@ -31,14 +31,20 @@ impl Record {
     fn add(&mut self, key: &str, element: &str, outcome: Result<()>) {
         let of = match outcome {
             Ok(()) => &mut self.acknowledged,
-            Err(error) if error.kind() == ErrorKind::Unavailable || error.kind() == ErrorKind::Overloaded => &mut self.failed,
+            Err(error) if error.kind() == ErrorKind::Unavailable || error.kind() == ErrorKind::Overloaded => {
+                &mut self.failed
+            }
             Err(_) => &mut self.unknown,
         };
         of.entry(key.to_owned()).or_default().insert(element.to_owned());
     }
 
     fn absorb(&mut self, other: Self) {
-        let pairs = [(&mut self.acknowledged, other.acknowledged), (&mut self.failed, other.failed), (&mut self.unknown, other.unknown)];
+        let pairs = [
+            (&mut self.acknowledged, other.acknowledged),
+            (&mut self.failed, other.failed),
+            (&mut self.unknown, other.unknown),
+        ];
         for (mine, theirs) in pairs {
             theirs.into_iter().for_each(|(key, elements)| mine.entry(key).or_default().extend(elements));
         }
@@ -63,7 +69,11 @@ async fn write(number: usize, client: Client, acknowledged: Arc<AtomicUsize>, st
             break;
         }
         let (key, element) = (format!("set{}", (number + turn) % SETS), format!("e{number}-{turn}"));
-        let outcome = if turn % 2 == 0 { into_what_is_there(&sets, &key, &element).await } else { beside(&sets, &key, &element).await };
+        let outcome = if turn % 2 == 0 {
+            into_what_is_there(&sets, &key, &element).await
+        } else {
+            beside(&sets, &key, &element).await
+        };
         if outcome.is_ok() {
             acknowledged.fetch_add(1, Ordering::Relaxed);
         }
@@ -142,7 +152,11 @@ async fn assert_kept(cluster: &Cluster, record: &Record) {
                 let object = sets.get(key).r(1).await.map_err(|error| error.to_string())?;
                 assert_eq!(object.answered, [node], "its own copy was asked for");
                 let found = elements(object.into_value().map_err(|error| error.to_string())?.as_deref());
-                if found.is_superset(wanted) { Ok(found) } else { Err(format!("{node} lacks {:?} of {key}", wanted - &found)) }
+                if found.is_superset(wanted) {
+                    Ok(found)
+                } else {
+                    Err(format!("{node} lacks {:?} of {key}", wanted - &found))
+                }
             });
             assert_is_between(record, key, &found.await, node);
         }
@@ -154,6 +168,10 @@ fn assert_is_between(record: &Record, key: &str, found: &BTreeSet<String>, who: 
     let lost = &record.acknowledged[key] - found;
     assert!(lost.is_empty(), "{who} has lost {lost:?} of {key}");
     let invented = found - &record.may_be_there(key);
-    let refused: Vec<_> = record.failed.get(key).into_iter().flatten().filter(|element| invented.contains(*element)).collect();
-    assert!(invented.is_empty(), "{who} has {invented:?} in {key}, which was refused or never written (refused: {refused:?})");
+    let refused: Vec<_> =
+        record.failed.get(key).into_iter().flatten().filter(|element| invented.contains(*element)).collect();
+    assert!(
+        invented.is_empty(),
+        "{who} has {invented:?} in {key}, which was refused or never written (refused: {refused:?})"
+    );
 }

@@ -34,8 +34,9 @@ pub fn targets() -> Vec<String> {
 #[must_use]
 pub fn fixtures(prefixes: &[&str]) -> Vec<Vec<u8>> {
     let all = folder(&home().join("../../host/proto/tests/fixtures"));
-    let wanted =
-        |path: &Path| path.file_name().is_some_and(|name| prefixes.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)));
+    let wanted = |path: &Path| {
+        path.file_name().is_some_and(|name| prefixes.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)))
+    };
     let found: Vec<Vec<u8>> = all.into_iter().filter(|(path, _)| wanted(path)).map(|(_, bytes)| bytes).collect();
     assert!(!found.is_empty(), "no fixtures of {prefixes:?}");
     found
@@ -48,8 +49,12 @@ pub fn fixtures(prefixes: &[&str]) -> Vec<Vec<u8>> {
 #[must_use]
 pub fn read(path: &Path) -> Vec<u8> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let digits: Vec<u8> =
-        text.lines().filter(|line| !line.starts_with('#')).flat_map(str::bytes).filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let digits: Vec<u8> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(str::bytes)
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
     let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
     let byte = |pair: &[u8]| match pair {
         [high, low] => Some(digit(high)? << 4 | digit(low)?),
@@ -73,8 +78,10 @@ fn home() -> PathBuf {
 
 fn folder(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
-    let mut paths: Vec<PathBuf> =
-        entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|it| it == "hex")).collect();
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == "hex"))
+        .collect();
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
 }

@@ -157,7 +157,8 @@ mod tests {
         let all: Vec<Vec<u8>> = (0..4000).map(|number| hostile.drawn(number)).collect();
         assert!(all.iter().collect::<BTreeSet<_>>().len() > 1000);
         assert!(all.iter().all(|bytes| bytes.len() <= MAX_LEN));
-        let like = |part: &[u8]| all.iter().filter(|bytes| bytes.windows(part.len()).any(|window| window == part)).count();
+        let like =
+            |part: &[u8]| all.iter().filter(|bytes| bytes.windows(part.len()).any(|window| window == part)).count();
         let (one, other, lies) = (like(b"message"), like(b"another"), like(b"\xff\xff\xff"));
         assert!(one > 200 && other > 100, "damaged, but still near what is understood: {one} {other}");
         assert!(lies > 10, "lengths that are a lie: {lies}");

@@ -54,8 +54,10 @@ impl Target {
         let failed: Mutex<Option<Vec<u8>>> = Mutex::new(None);
         let property = self.property;
         let search = || {
-            let check =
-                bolero::check!(name = self.name).with_generator(Hostile::of(seeds)).with_test_time(SHORT).with_shrink_time(SHRINKING);
+            let check = bolero::check!(name = self.name)
+                .with_generator(Hostile::of(seeds))
+                .with_test_time(SHORT)
+                .with_shrink_time(SHRINKING);
             check.for_each(|bytes: &Vec<u8>| {
                 if let Err(panic) = catch_unwind(|| property(bytes)) {
                     // The engine looks for smaller ones that fail as well: the smallest is the one to keep.
@@ -85,7 +87,11 @@ impl Target {
 
     /// Says which input has failed, and how to look at it again.
     fn tell(&self, path: &Path) {
-        eprintln!("\nrefuted by {}; to look at it again:\n  cargo xtask fuzz --target {} --input {0}\n", path.display(), self.name);
+        eprintln!(
+            "\nrefuted by {}; to look at it again:\n  cargo xtask fuzz --target {} --input {0}\n",
+            path.display(),
+            self.name
+        );
     }
 }
 
@@ -101,7 +107,8 @@ mod tests {
     #[test]
     fn what_refutes_a_property_is_found_kept_and_refutes_it_again() {
         let dir = tempfile::tempdir().unwrap();
-        let target = Target { name: "frames", seeds: vec![vec![8; 40]], property: no_ee, keep: dir.path().to_path_buf() };
+        let target =
+            Target { name: "frames", seeds: vec![vec![8; 40]], property: no_ee, keep: dir.path().to_path_buf() };
         assert!(catch_unwind(AssertUnwindSafe(|| target.run())).is_err());
         let kept = corpus::read(&dir.path().join("frames.hex"));
         assert!(kept.contains(&0xee) && kept.len() < 40, "{kept:?}");

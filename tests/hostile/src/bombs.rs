@@ -20,10 +20,12 @@ fn repeated(count: usize, part: impl FnMut(usize) -> String) -> String {
 /// each.
 #[must_use]
 pub fn nested_instances(levels: usize) -> Vec<u8> {
-    let mut text = String::from("(component $root (component $c0 (core module $m (func)) (core instance (instantiate $m)))");
+    let mut text =
+        String::from("(component $root (component $c0 (core module $m (func)) (core instance (instantiate $m)))");
     for level in 1..=levels {
         let one = format!("(instance (instantiate $c{}))", level - 1);
-        let _ = write!(text, "(component $c{level} (alias outer $root $c{0} (component $c{0})) {one} {one})", level - 1);
+        let _ =
+            write!(text, "(component $c{level} (alias outer $root $c{0} (component $c{0})) {one} {one})", level - 1);
     }
     let _ = write!(text, "(instance (instantiate $c{levels})))");
     parsed(&text)
@@ -33,7 +35,8 @@ pub fn nested_instances(levels: usize) -> Vec<u8> {
 /// instantiates.
 #[must_use]
 pub fn passed_instances(levels: usize) -> Vec<u8> {
-    let mut text = String::from("(component $root (component $c0 (core module $m (func)) (core instance (instantiate $m)))");
+    let mut text =
+        String::from("(component $root (component $c0 (core module $m (func)) (core instance (instantiate $m)))");
     for level in 1..=levels {
         let _ = write!(
             text,
@@ -68,7 +71,8 @@ pub fn wide_types(levels: usize) -> Vec<u8> {
     for level in 1..=levels {
         let _ = write!(text, "(type $t{level} (tuple $t{0} $t{0}))", level - 1);
     }
-    let _ = write!(text, r#"(type $f (func (param "x" $t{levels}) (result $t{levels}))) (import "f" (func (type $f))))"#);
+    let _ =
+        write!(text, r#"(type $f (func (param "x" $t{levels}) (result $t{levels}))) (import "f" (func (type $f))))"#);
     parsed(&text)
 }
 
@@ -137,15 +141,26 @@ pub fn deep_blocks(depth: usize) -> Vec<u8> {
 /// Loops one after the other over locals that all change: at each, the compiler joins every local.
 #[must_use]
 pub fn joins(locals: usize, loops: usize) -> Vec<u8> {
-    let change = repeated(locals, |local| format!("(local.set {0} (i32.add (local.get {0}) (i32.const 1)))", local + 1));
-    let body = format!("{} {change} {}", "(loop (br_if 0 (local.get 0)))".repeat(loops), "(loop (br_if 0 (local.get 0)))".repeat(loops));
-    merging(&format!("(func (param i32) (local {}) (loop {body} (br_if 0 (local.get 0))))", "i32 ".repeat(locals)), ANSWER)
+    let change =
+        repeated(locals, |local| format!("(local.set {0} (i32.add (local.get {0}) (i32.const 1)))", local + 1));
+    let body = format!(
+        "{} {change} {}",
+        "(loop (br_if 0 (local.get 0)))".repeat(loops),
+        "(loop (br_if 0 (local.get 0)))".repeat(loops)
+    );
+    merging(
+        &format!("(func (param i32) (local {}) (loop {body} (br_if 0 (local.get 0))))", "i32 ".repeat(locals)),
+        ANSWER,
+    )
 }
 
 /// A branch table of that many targets.
 #[must_use]
 pub fn branch_table(targets: usize) -> Vec<u8> {
-    merging(&format!("(func (param i32) (block (block (br_table {} (local.get 0)))))", "0 1 ".repeat(targets / 2)), ANSWER)
+    merging(
+        &format!("(func (param i32) (block (block (br_table {} (local.get 0)))))", "0 1 ".repeat(targets / 2)),
+        ANSWER,
+    )
 }
 
 /// So many of a thing that a core module can list, beside a plugin.

@@ -65,7 +65,10 @@ pub fn first() -> Vec<u8> {
 /// Refuses every value as malformed, and draws none.
 #[must_use]
 pub fn refusing() -> Vec<u8> {
-    with_memory("128", "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 0)) (i32.const 1024)")
+    with_memory(
+        "128",
+        "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 0)) (i32.const 1024)",
+    )
 }
 
 /// As [`first`], after it has counted down from `rounds`, which takes about six units of fuel and less than two
@@ -120,7 +123,11 @@ pub fn describing(body: &str) -> Vec<u8> {
              (i32.const 1100))
            (func (export "rejoin:plugin/about@0.1.0#describe") (result i32) {body})"#
     );
-    component(&core(MEMORY, REALLOC, &about, "(i32.const 1024)"), "hostile", "world hostile { export merger; export about; }")
+    component(
+        &core(MEMORY, REALLOC, &about, "(i32.const 1024)"),
+        "hostile",
+        "world hostile { export merger; export about; }",
+    )
 }
 
 /// A plugin that validates: it refuses what begins with `!` as malformed and with `#` as unsupported, traps on `?` and
@@ -129,7 +136,9 @@ pub fn describing(body: &str) -> Vec<u8> {
 pub fn validating() -> Vec<u8> {
     let is = |byte: char| format!("(i32.eq (i32.load8_u (local.get $value)) (i32.const {}))", u32::from(byte));
     let refuse = |fault: u8| {
-        format!("(i32.store8 (i32.const 1100) (i32.const 1)) (i32.store8 (i32.const 1101) (i32.const {fault})) (return (i32.const 1100))")
+        format!(
+            "(i32.store8 (i32.const 1100) (i32.const 1)) (i32.store8 (i32.const 1101) (i32.const {fault})) (return (i32.const 1100))"
+        )
     };
     let validate = format!(
         r#"(func (export "rejoin:plugin/validator@0.1.0#validate")
@@ -154,7 +163,8 @@ pub fn validating() -> Vec<u8> {
 /// Wants a clock.
 #[must_use]
 pub fn importing() -> Vec<u8> {
-    let core = core(r#"(import "$root" "clock" (func (result i64)))"#, &format!("{MEMORY} {REALLOC}"), "", "(i32.const 1024)");
+    let core =
+        core(r#"(import "$root" "clock" (func (result i64)))"#, &format!("{MEMORY} {REALLOC}"), "", "(i32.const 1024)");
     component(&core, "wants", "world wants { import clock: func() -> u64; export merger; }")
 }
 
@@ -175,8 +185,10 @@ pub fn from_the_future() -> Vec<u8> {
 /// Has a merger of another type.
 #[must_use]
 pub fn of_another_type() -> Vec<u8> {
-    let core =
-        format!(r#"(module {MEMORY} {REALLOC} (func (export "rejoin:plugin/merger@0.1.0#merge") (param i32) (result i32) (local.get 0)))"#);
-    let wit = "package rejoin:plugin@0.1.0; interface merger { merge: func(a: u32) -> u32; } world merge { export merger; }";
+    let core = format!(
+        r#"(module {MEMORY} {REALLOC} (func (export "rejoin:plugin/merger@0.1.0#merge") (param i32) (result i32) (local.get 0)))"#
+    );
+    let wit =
+        "package rejoin:plugin@0.1.0; interface merger { merge: func(a: u32) -> u32; } world merge { export merger; }";
     crate::component_of(&core, "merge", wit)
 }

@@ -65,7 +65,8 @@ fn folding(start: &str, step: &str, end: &str) -> String {
 }
 
 /// Keeps the larger of the number so far and the next.
-const LARGER: &str = "(if (i32.gt_u (local.get $other) (local.get $so_far)) (then (local.set $so_far (local.get $other))))";
+const LARGER: &str =
+    "(if (i32.gt_u (local.get $other) (local.get $so_far)) (then (local.set $so_far (local.get $other))))";
 const ANSWER: &str = "(call $number (local.get $so_far))";
 
 /// A plugin whose digits go up to `most`, and whose `$merge` is that function.
@@ -110,7 +111,10 @@ pub fn last_writer() -> Vec<u8> {
     let stamp = "(i64.load offset=8 (call $sibling (local.get $siblings) (local.get $index)))";
     let best = "(i64.load offset=8 (call $sibling (local.get $siblings) (local.get $so_far)))";
     let step = format!("(if (i64.gt_u {stamp} {best}) (then (local.set $so_far (local.get $index))))");
-    plugin(7, &folding("(i32.const 0)", &step, "(call $number (call $digit (local.get $siblings) (local.get $so_far)))"))
+    plugin(
+        7,
+        &folding("(i32.const 0)", &step, "(call $number (call $digit (local.get $siblings) (local.get $so_far)))"),
+    )
 }
 
 /// Rock (1), paper (2), scissors (4): of two the winner, and of all three a draw (7) for ever. Two by two it goes

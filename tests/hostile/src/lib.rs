@@ -70,7 +70,8 @@ impl Bench {
     #[must_use]
     pub fn new(config: HostConfig) -> Self {
         let host = Host::new(config).unwrap_or_else(|error| panic!("{error}"));
-        let good = host.compile(&guests::first(), &ModuleLimits::default()).unwrap_or_else(|rejection| panic!("{rejection}"));
+        let good =
+            host.compile(&guests::first(), &ModuleLimits::default()).unwrap_or_else(|rejection| panic!("{rejection}"));
         let expected = host.merge(&good, b"k", &siblings(), &CallLimits::default()).expect("it behaves well");
         assert_eq!(expected.value, "one");
         Self { host, good, expected }

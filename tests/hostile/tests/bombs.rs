@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rejoin_merge::{
-    ArtefactCache, CancelToken, ChildCompiler, CompileLimits, CompileQueue, Compiler, ModuleLimits, Plugin, QueueConfig, Rejection,
+    ArtefactCache, CancelToken, ChildCompiler, CompileLimits, CompileQueue, Compiler, ModuleLimits, Plugin,
+    QueueConfig, Rejection,
 };
 use rejoin_test_hostile::{Bench, bombs, guests, lawless};
 
@@ -50,10 +51,12 @@ fn good_components_are_compiled_by_the_process_and_run() {
     let bench = Bench::default();
     let here = bench.plugin(&lawless::largest());
     let compiler = Compiler::Child(child(CompileLimits::default()));
-    let compiled = compiler.compile(&bench.host, &lawless::largest(), &ModuleLimits::default(), &CancelToken::default());
+    let compiled =
+        compiler.compile(&bench.host, &lawless::largest(), &ModuleLimits::default(), &CancelToken::default());
     let plugin = bench.host.load(&compiled.expect("a good plugin")).expect("a good plugin");
     assert_eq!((plugin.digest(), plugin.exports()), (here.digest(), here.exports()));
-    let siblings = [("3", 1), ("5", 2)].map(|(value, writer)| rejoin_merge::Sibling { value: value.into(), stamp_ms: 1, writer });
+    let siblings =
+        [("3", 1), ("5", 2)].map(|(value, writer)| rejoin_merge::Sibling { value: value.into(), stamp_ms: 1, writer });
     let limits = rejoin_merge::CallLimits::default();
     let merged = [&plugin, &here].map(|plugin| bench.host.merge(plugin, b"k", &siblings, &limits));
     assert!(merged[0].is_ok() && merged[0] == merged[1], "the same value for the same fuel: {merged:?}");
@@ -111,7 +114,10 @@ fn what_cannot_be_read_is_said_to_be_unreadable() {
     for bytes in broken {
         let rejection = compile(&bytes, &ModuleLimits::default()).expect_err("it is broken");
         assert!(
-            matches!(rejection, Rejection::NotAComponent { .. } | Rejection::NoMerger { .. } | Rejection::StructureLimit { .. }),
+            matches!(
+                rejection,
+                Rejection::NotAComponent { .. } | Rejection::NoMerger { .. } | Rejection::StructureLimit { .. }
+            ),
             "{bytes:?}: {rejection}"
         );
     }
@@ -119,7 +125,12 @@ fn what_cannot_be_read_is_said_to_be_unreadable() {
 
 #[test]
 fn without_a_scan_the_limits_of_the_process_hold() {
-    let tight = CompileLimits { memory_bytes: 128 << 20, cpu_seconds: 2, wall: Duration::from_secs(60), ..CompileLimits::default() };
+    let tight = CompileLimits {
+        memory_bytes: 128 << 20,
+        cpu_seconds: 2,
+        wall: Duration::from_secs(60),
+        ..CompileLimits::default()
+    };
     for (name, bomb) in [
         ("instances", bombs::nested_instances(30)),
         ("passed instances", bombs::passed_instances(30)),
@@ -130,7 +141,10 @@ fn without_a_scan_the_limits_of_the_process_hold() {
         // A merger is only asked for once everything else is in order.
         let outcome = child(tight).compile(&bomb, &no_scan(), &CancelToken::default()).map(drop);
         assert!(
-            matches!(outcome, Err(Rejection::TooCostly { .. } | Rejection::Uncompilable { .. } | Rejection::NoMerger { .. })),
+            matches!(
+                outcome,
+                Err(Rejection::TooCostly { .. } | Rejection::Uncompilable { .. } | Rejection::NoMerger { .. })
+            ),
             "{name}: {outcome:?}"
         );
     }
@@ -143,7 +157,12 @@ fn memory_time_and_machine_code_are_bounded() {
         Err(Rejection::TooCostly { limit }) => limit,
         other => panic!("{other:?}"),
     };
-    let plenty = CompileLimits { memory_bytes: 16 << 30, cpu_seconds: 600, wall: Duration::from_secs(600), artefact_bytes: 1 << 30 };
+    let plenty = CompileLimits {
+        memory_bytes: 16 << 30,
+        cpu_seconds: 600,
+        wall: Duration::from_secs(600),
+        artefact_bytes: 1 << 30,
+    };
     assert_eq!(costs(CompileLimits { memory_bytes: 96 << 20, ..plenty }), "96 MiB of memory");
     assert_eq!(costs(CompileLimits { memory_bytes: 700 << 20, cpu_seconds: 1, ..plenty }), "1 s of a processor");
     assert_eq!(costs(CompileLimits { wall: Duration::from_millis(200), ..plenty }), "200ms");
@@ -168,7 +187,8 @@ fn scripted(script: &str, limits: CompileLimits) -> String {
     let program = dir.path().join("compiler");
     std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("it is ours");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).expect("it is ours");
-    let rejection = ChildCompiler { program, limits }.compile(&guests::first(), &ModuleLimits::default(), &CancelToken::default());
+    let rejection =
+        ChildCompiler { program, limits }.compile(&guests::first(), &ModuleLimits::default(), &CancelToken::default());
     rejection.map(drop).expect_err("a script compiles nothing").to_string()
 }
 
@@ -193,7 +213,8 @@ fn the_process_limits_its_memory_time_and_descriptors_itself() {
         .stdout(Stdio::null())
         .spawn()
         .expect("a process");
-    let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", process.id())).expect("it waits for its input");
+    let of =
+        |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", process.id())).expect("it waits for its input");
     // It restarts itself once it has set its limits, without these arguments. While a program starts it has none at
     // all.
     let has_restarted = |line: String| line.contains(rejoin_merge::CHILD_VERB) && !line.contains(arguments[1]);
@@ -201,7 +222,9 @@ fn the_process_limits_its_memory_time_and_descriptors_itself() {
         std::thread::yield_now();
     }
     let limits = of("limits");
-    for (name, most) in [("Max open files", "64"), ("Max data size", "134217728"), ("Max cpu time", "7"), ("Max file size", "0")] {
+    for (name, most) in
+        [("Max open files", "64"), ("Max data size", "134217728"), ("Max cpu time", "7"), ("Max file size", "0")]
+    {
         let line = limits.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         assert_eq!(line[name.len()..].split_whitespace().next(), Some(most), "{limits}");
     }
@@ -212,8 +235,18 @@ fn the_process_limits_its_memory_time_and_descriptors_itself() {
 #[test]
 fn when_nobody_waits_any_more_the_process_ends() {
     let bench = Bench::default();
-    let forever = CompileLimits { memory_bytes: 700 << 20, cpu_seconds: 600, wall: Duration::from_secs(600), ..CompileLimits::default() };
-    let queue = CompileQueue::new(bench.host.clone(), Compiler::Child(child(forever)), None, QueueConfig { threads: 1, queue: 4 });
+    let forever = CompileLimits {
+        memory_bytes: 700 << 20,
+        cpu_seconds: 600,
+        wall: Duration::from_secs(600),
+        ..CompileLimits::default()
+    };
+    let queue = CompileQueue::new(
+        bench.host.clone(),
+        Compiler::Child(child(forever)),
+        None,
+        QueueConfig { threads: 1, queue: 4 },
+    );
     let queue = queue.expect("one thread");
     let (send, outcomes) = channel();
     let ask = |bytes: Vec<u8>| {
@@ -240,7 +273,9 @@ fn what_is_kept_is_loaded_without_compiling() {
     };
     let compile = |queue: &CompileQueue| {
         let (send, outcome) = channel();
-        let done = move |outcome: Result<Plugin, Rejection>| send.send(outcome.map(|plugin| plugin.digest())).expect("it waits");
+        let done = move |outcome: Result<Plugin, Rejection>| {
+            send.send(outcome.map(|plugin| plugin.digest())).expect("it waits")
+        };
         let _pending = queue.compile(lawless::largest().into(), ModuleLimits::default(), done).expect("there is room");
         outcome.recv().expect("it is answered")
     };

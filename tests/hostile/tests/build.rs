@@ -24,7 +24,8 @@ fn a_directory_without_a_crate() {
 #[test]
 fn source_that_does_not_compile_is_answered_with_the_compilers_words() {
     let dir = tempfile::tempdir().expect("a directory");
-    let error = built(dir.path(), &format!("{MANIFEST}{CDYLIB}"), "pub fn broken() -> u8 { \"text\" }").expect_err("it does not compile");
+    let error = built(dir.path(), &format!("{MANIFEST}{CDYLIB}"), "pub fn broken() -> u8 { \"text\" }")
+        .expect_err("it does not compile");
     assert!(matches!(&error, BuildError::Failed { output } if output.contains("mismatched types")), "{error}");
 }
 
@@ -38,12 +39,15 @@ fn a_crate_that_makes_no_module() {
 #[test]
 fn a_module_without_the_contract_is_no_plugin() {
     let dir = tempfile::tempdir().expect("a directory");
-    let component = built(dir.path(), &format!("{MANIFEST}{CDYLIB}"), "#[unsafe(no_mangle)] pub extern \"C\" fn merge() {}");
+    let component =
+        built(dir.path(), &format!("{MANIFEST}{CDYLIB}"), "#[unsafe(no_mangle)] pub extern \"C\" fn merge() {}");
     match component {
         Err(error) => assert!(matches!(error, BuildError::NotAGuest { .. }), "{error}"),
         Ok(component) => {
-            let rejection =
-                Bench::default().host.compile(&component, &rejoin_merge::ModuleLimits::default()).expect_err("it exports nothing");
+            let rejection = Bench::default()
+                .host
+                .compile(&component, &rejoin_merge::ModuleLimits::default())
+                .expect_err("it exports nothing");
             assert!(matches!(rejection, rejoin_merge::Rejection::NoMerger { .. }), "{rejection}");
         }
     }

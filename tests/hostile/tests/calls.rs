@@ -57,7 +57,8 @@ fn memory_over_the_limit_traps_and_is_never_seen_to_fail() {
         "(if (result i32) (i32.eq (memory.grow (i32.const 60000)) (i32.const -1))
            (then (call $answer (i32.const 0) (i32.const 1))) (else (unreachable)))",
     );
-    let bounded = guests::with_memory("1 2", "(drop (memory.grow (i32.const 5))) (call $answer (i32.const 0) (i32.const 1))");
+    let bounded =
+        guests::with_memory("1 2", "(drop (memory.grow (i32.const 5))) (call $answer (i32.const 0) (i32.const 1))");
     let born_large = guests::with_memory("80", "(unreachable)");
     for guest in [greedy, curious, bounded, born_large] {
         assert_eq!(bench.fault(&guest, &limits), MergeFault::TooMuchMemory { limit: limits.memory_bytes });
@@ -100,14 +101,20 @@ fn a_result_that_is_none_is_refused() {
     ] {
         let fault = bench.fault(&guests::merging("", body), &limits());
         assert!(
-            matches!(fault, MergeFault::BadResult { .. } | MergeFault::Trapped(TrapKind::CallingConvention | TrapKind::OutOfBounds)),
+            matches!(
+                fault,
+                MergeFault::BadResult { .. } | MergeFault::Trapped(TrapKind::CallingConvention | TrapKind::OutOfBounds)
+            ),
             "{body}: {fault:?}"
         );
     }
     for realloc in ["(i32.const -64)", "(i32.const 65530)", "(i32.const 3)"] {
         let fault = bench.fault(&guests::with_realloc(realloc), &limits());
         assert!(
-            matches!(fault, MergeFault::BadResult { .. } | MergeFault::Trapped(TrapKind::CallingConvention | TrapKind::OutOfBounds)),
+            matches!(
+                fault,
+                MergeFault::BadResult { .. } | MergeFault::Trapped(TrapKind::CallingConvention | TrapKind::OutOfBounds)
+            ),
             "{realloc}: {fault:?}"
         );
     }
@@ -162,8 +169,9 @@ fn when_every_instance_is_in_use_the_answer_is_busy() {
                 .find(|outcome| *outcome != Err(MergeFault::Busy))
         };
         let holder = scope.spawn(hold);
-        let mut answers =
-            std::iter::from_fn(|| (!holder.is_finished()).then(|| bench.host.merge(bench.good(), b"k", &siblings(), &limits())));
+        let mut answers = std::iter::from_fn(|| {
+            (!holder.is_finished()).then(|| bench.host.merge(bench.good(), b"k", &siblings(), &limits()))
+        });
         assert!(answers.any(|answer| answer == Err(MergeFault::Busy)), "the one instance was never in use");
         let held = holder.join().expect("a thread that only merges");
         assert_eq!(held, Some(Err(MergeFault::OutOfTime { limit: long.wall })));
@@ -181,7 +189,8 @@ fn a_plugin_that_decides_by_order_is_refuted_on_the_component() {
     }
     let bench = Bench::default();
     let under_test = rejoin_merge::PluginUnderTest::new(bench.host.clone(), bench.good().clone(), limits());
-    let found = rejoin_laws::check(&under_test, &Letters, rejoin_laws::CheckConfig::default()).expect_err("the first sibling wins");
+    let found = rejoin_laws::check(&under_test, &Letters, rejoin_laws::CheckConfig::default())
+        .expect_err("the first sibling wins");
     assert_eq!(found.law, rejoin_laws::Law::Permutation);
 }
 

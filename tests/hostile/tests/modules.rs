@@ -86,7 +86,10 @@ fn too_many_bytes() {
     let limits = ModuleLimits { bytes: good.len() - 1, ..ModuleLimits::default() };
     assert_eq!(rejection(&good, &limits), Rejection::TooLarge { bytes: good.len(), limit: limits.bytes });
     let limits = ModuleLimits { bytes: good.len(), ..limits };
-    assert!(Host::new(HostConfig::default()).expect("a host").compile(&good, &limits).is_ok(), "the limit itself is allowed");
+    assert!(
+        Host::new(HostConfig::default()).expect("a host").compile(&good, &limits).is_ok(),
+        "the limit itself is allowed"
+    );
 }
 
 #[test]

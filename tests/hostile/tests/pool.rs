@@ -3,8 +3,8 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rejoin_merge::{
-    CallLimits, CompileQueue, Compiler, Memo, MergeFault, ModuleLimits, Overloaded, Plugin, PluginCall, Pool, PoolConfig, QueueConfig,
-    Rejection,
+    CallLimits, CompileQueue, Compiler, Memo, MergeFault, ModuleLimits, Overloaded, Plugin, PluginCall, Pool,
+    PoolConfig, QueueConfig, Rejection,
 };
 use rejoin_test_hostile::{Bench, guests, siblings};
 
@@ -21,8 +21,12 @@ struct Held {
 
 /// A pool of one thread that is held: the job on it has merged, and waits in its callback.
 fn held(bench: &Bench, queue: usize) -> (Pool, Held) {
-    let pool = Pool::new(bench.host.clone(), Memo::new(0), PoolConfig { threads: 1, queue, bucket_threads: 1, bucket_queue: queue })
-        .expect("one thread");
+    let pool = Pool::new(
+        bench.host.clone(),
+        Memo::new(0),
+        PoolConfig { threads: 1, queue, bucket_threads: 1, bucket_queue: queue },
+    )
+    .expect("one thread");
     let (release, wait) = channel::<()>();
     let (send, answers) = channel();
     let (started, is_started) = channel();
@@ -80,8 +84,12 @@ fn a_callback_that_panics_takes_no_thread_with_it() {
 fn others_get_their_turn_beside_endless_plugins() {
     let bench = Bench::default();
     let endless = bench.plugin(&guests::endless());
-    let pool = Pool::new(bench.host.clone(), Memo::new(1 << 20), PoolConfig { threads: 2, queue: 64, bucket_threads: 2, bucket_queue: 64 })
-        .expect("two threads");
+    let pool = Pool::new(
+        bench.host.clone(),
+        Memo::new(1 << 20),
+        PoolConfig { threads: 2, queue: 64, bucket_threads: 2, bucket_queue: 64 },
+    )
+    .expect("two threads");
     let limits = CallLimits { fuel: 5_000_000, ..CallLimits::default() };
     let (send, answers) = channel();
     for number in 0..20_u8 {
@@ -96,7 +104,8 @@ fn others_get_their_turn_beside_endless_plugins() {
     }
     drop(send);
     for (number, outcome) in answers {
-        let expected = if number % 2 == 0 { Err(MergeFault::OutOfFuel { limit: limits.fuel }) } else { Ok("one".into()) };
+        let expected =
+            if number % 2 == 0 { Err(MergeFault::OutOfFuel { limit: limits.fuel }) } else { Ok("one".into()) };
         assert_eq!(outcome, expected);
     }
 }
@@ -120,7 +129,10 @@ fn a_fault_is_remembered_if_every_node_would_meet_it() {
     );
     let hasty = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_millis(20), ..limits };
     for _ in 0..3 {
-        assert!(matches!(memo.merge(&bench.host, &endless, b"k", &siblings(), &hasty), Err(MergeFault::OutOfTime { .. })));
+        assert!(matches!(
+            memo.merge(&bench.host, &endless, b"k", &siblings(), &hasty),
+            Err(MergeFault::OutOfTime { .. })
+        ));
     }
     assert_eq!(memo.hits_and_misses(), (4, 3), "what the clock has stopped is not begun again at once");
 }
@@ -146,8 +158,15 @@ fn a_bucket_with_slow_merges_leaves_a_thread_and_places_to_the_others() {
     let pool = Pool::new(bench.host.clone(), Memo::new(0), config).expect("two threads");
     // It ends with the test, which waits for nothing of this bucket: what it holds, it holds for all of the test.
     let limits = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_secs(20), ..CallLimits::default() };
-    let slow =
-        |key: u8| pool.merge(PluginCall { bucket: 7, plugin: endless.clone(), limits }, vec![key].into(), siblings(), || true, |_| ());
+    let slow = |key: u8| {
+        pool.merge(
+            PluginCall { bucket: 7, plugin: endless.clone(), limits },
+            vec![key].into(),
+            siblings(),
+            || true,
+            |_| (),
+        )
+    };
     let refused = (0..12).filter_map(|key| slow(key).err()).next_back();
     assert_eq!(refused, Some(Overloaded { waiting: 4, of_bucket: true }), "its own places are taken, and no others");
     let (send, answers) = channel();
@@ -179,7 +198,8 @@ fn what_is_shown_is_remembered() {
 #[test]
 fn what_waits_to_be_compiled_when_the_queue_stops_is_told_so() {
     let bench = Bench::default();
-    let queue = CompileQueue::new(bench.host.clone(), Compiler::InProcess, None, QueueConfig { threads: 1, queue: 1 }).expect("one thread");
+    let queue = CompileQueue::new(bench.host.clone(), Compiler::InProcess, None, QueueConfig { threads: 1, queue: 1 })
+        .expect("one thread");
     let (release, wait) = channel::<()>();
     let (started, is_started) = channel();
     let hold = move |_| {
@@ -191,7 +211,9 @@ fn what_waits_to_be_compiled_when_the_queue_stops_is_told_so() {
     let (send, compiled) = channel();
     let ask = || {
         let send = send.clone();
-        queue.compile(guests::first().into(), ModuleLimits::default(), move |outcome| send.send(outcome).expect("the test waits"))
+        queue.compile(guests::first().into(), ModuleLimits::default(), move |outcome| {
+            send.send(outcome).expect("the test waits")
+        })
     };
     let waits = ask().expect("there is room for one");
     assert!(matches!(ask(), Err(Rejection::NotTried { reason }) if reason.contains("waiting")), "and for one only");

@@ -6,13 +6,18 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rejoin_merge::{
-    CallLimits, ChildCompiler, CompileLimits, CompileQueue, Compiler, MergeFault, ModuleLimits, Plugin, Rejection, TrapKind,
+    CallLimits, ChildCompiler, CompileLimits, CompileQueue, Compiler, MergeFault, ModuleLimits, Plugin, Rejection,
+    TrapKind,
 };
 use rejoin_test_hostile::{Bench, bombs, guests, oddities, siblings};
 
 /// A quarter of what a node allows: a component that is near a limit of the scan must not be near these.
-const LIMITS: CompileLimits =
-    CompileLimits { memory_bytes: 256 << 20, cpu_seconds: 10, wall: Duration::from_secs(120), artefact_bytes: 16 << 20 };
+const LIMITS: CompileLimits = CompileLimits {
+    memory_bytes: 256 << 20,
+    cpu_seconds: 10,
+    wall: Duration::from_secs(120),
+    artefact_bytes: 16 << 20,
+};
 
 /// The way of a push, without the node around it.
 struct Door {
@@ -80,9 +85,17 @@ fn what_other_engines_can_do_is_refused_by_its_name() {
         ("64-bit memory", "(core module (memory i64 1))", "memory64"),
         ("several memories", "(core module (memory 1) (memory 1))", "multi"),
         ("tail calls", "(core module (func $f (return_call $f)))", "tail calls"),
-        ("relaxed vectors", "(core module (func (param v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))))", "relaxed"),
+        (
+            "relaxed vectors",
+            "(core module (func (param v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))))",
+            "relaxed",
+        ),
         ("pages of other sizes", "(core module (memory 1 (pagesize 1)))", "page"),
-        ("wide arithmetic", "(core module (func (param i64) (i64.mul_wide_u (local.get 0) (local.get 0)) drop drop))", "wide"),
+        (
+            "wide arithmetic",
+            "(core module (func (param i64) (i64.mul_wide_u (local.get 0) (local.get 0)) drop drop))",
+            "wide",
+        ),
         ("streams", "(type (stream u8))", "async"),
         ("futures", "(type (future u8))", "async"),
         ("error contexts", "(type error-context)", "error-context"),
@@ -126,7 +139,11 @@ fn what_would_be_made_too_often_is_counted_through_aliases() {
     door.takes("a plan of twenty instances", oddities::beside(&few));
     door.refuses("components one after the other", oddities::beside(&"(component)".repeat(30_000)), "component");
     door.refuses("exports", oddities::beside(&many_exports(5_000)), "exports");
-    door.refuses("a long name", oddities::beside(&format!(r#"(type u8) (export "{}" (type 0))"#, "n".repeat(20_000))), "bytes in one name");
+    door.refuses(
+        "a long name",
+        oddities::beside(&format!(r#"(type u8) (export "{}" (type 0))"#, "n".repeat(20_000))),
+        "bytes in one name",
+    );
     door.close();
 }
 
@@ -139,10 +156,22 @@ fn bodies_at_the_limits_of_the_scan_are_compiled_in_a_fraction_of_the_limits() {
     let door = Door::new();
     for (what, field) in [
         ("vectors", oddities::steps("(local.set $v (i8x16.popcnt (i64x2.mul (local.get $v) (local.get $v))))", 9_000)),
-        ("shuffles", oddities::steps(&format!("(local.set $v (i8x16.shuffle {} (local.get $v) (local.get $v)))", "3 ".repeat(16)), 5_000)),
+        (
+            "shuffles",
+            oddities::steps(
+                &format!("(local.set $v (i8x16.shuffle {} (local.get $v) (local.get $v)))", "3 ".repeat(16)),
+                5_000,
+            ),
+        ),
         ("selects", oddities::steps("(local.set $i (select (local.get $i) (i32.const 7) (local.get $i)))", 12_000)),
         ("divisions", oddities::steps("(local.set $i (i32.div_s (local.get $i) (local.get $i)))", 14_000)),
-        ("calls", format!("(core module (func $f (param i32)) (func (param $i i32) {}))", "(call $f (local.get $i))".repeat(30_000))),
+        (
+            "calls",
+            format!(
+                "(core module (func $f (param i32)) (func (param $i i32) {}))",
+                "(call $f (local.get $i))".repeat(30_000)
+            ),
+        ),
     ] {
         door.takes(what, oddities::beside(&field));
     }
@@ -166,13 +195,21 @@ fn branches_blocks_and_segments_beyond_the_limits_are_named() {
         ("a million targets", bombs::branch_table(1_000_000), "bytes in one function"),
         ("blocks of many results", block_results(1_000), "results"),
         ("data that is larger than a component may be", bombs::customs(1, 3 << 20), "bytes, and 2097152 are allowed"),
-        ("data outside of memory", guests::merging(r#"(data (i32.const 65530) "0123456789")"#, "(i32.const 1024)"), "outside its memory"),
+        (
+            "data outside of memory",
+            guests::merging(r#"(data (i32.const 65530) "0123456789")"#, "(i32.const 1024)"),
+            "outside its memory",
+        ),
         (
             "elements outside of a table",
             guests::merging("(table 1 funcref) (func $f) (elem (i32.const 1) $f)", "(i32.const 1024)"),
             "outside its memory",
         ),
-        ("a table of the most elements", guests::merging("(table 90000 funcref)", "(i32.const 1024)"), "table elements"),
+        (
+            "a table of the most elements",
+            guests::merging("(table 90000 funcref)", "(i32.const 1024)"),
+            "table elements",
+        ),
         ("an interface without its function", oddities::hollow(), "is not what this host expects"),
     ] {
         door.refuses(what, component, words);
@@ -194,7 +231,10 @@ fn custom_sections_and_names_may_say_anything() {
     };
     door.takes("a megabyte", custom("x", &vec![7; 1 << 20]));
     door.takes("names that are none", custom("name", &[0xff; 4_096]));
-    door.takes("names of four thousand million functions", custom("component-name", &[1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f]));
+    door.takes(
+        "names of four thousand million functions",
+        custom("component-name", &[1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+    );
     let names = r#"(core module (func $f) (@custom "name" "\01\ff\ff\ff\ff\0f"))"#;
     door.takes("a module's names that are cut", oddities::beside(names));
     door.close();
@@ -236,7 +276,11 @@ fn what_a_plugin_does_around_its_answer_is_bounded_as_the_answer_is() {
         ("a trap after the answer", after("(unreachable)"), MergeFault::Trapped(TrapKind::Unreachable)),
         ("growth after the answer", after(grows), MergeFault::TooMuchMemory { limit: limits.memory_bytes }),
         ("a trap in the allocator", guests::with_realloc("(unreachable)"), MergeFault::Trapped(TrapKind::Unreachable)),
-        ("growth in the allocator", guests::with_realloc(grows), MergeFault::TooMuchMemory { limit: limits.memory_bytes }),
+        (
+            "growth in the allocator",
+            guests::with_realloc(grows),
+            MergeFault::TooMuchMemory { limit: limits.memory_bytes },
+        ),
         ("a loop in the allocator", guests::with_realloc("(loop $again (br $again)) (unreachable)"), out_of_fuel),
     ] {
         assert_eq!(bench.fault(&component, &limits), fault, "{what}");

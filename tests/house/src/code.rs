@@ -48,7 +48,10 @@ pub fn test_modules(code: &str) -> Vec<&str> {
 }
 
 /// The numbers, from 1, of the lines of `code` for which `wanted` holds.
-pub fn lines_where<'a>(code: &'a str, mut wanted: impl FnMut(&'a str) -> bool + 'a) -> impl Iterator<Item = usize> + 'a {
+pub fn lines_where<'a>(
+    code: &'a str,
+    mut wanted: impl FnMut(&'a str) -> bool + 'a,
+) -> impl Iterator<Item = usize> + 'a {
     code.lines().enumerate().filter(move |(_, line)| wanted(line)).map(|(index, _)| index + 1)
 }
 
@@ -57,7 +60,8 @@ pub fn lines_where<'a>(code: &'a str, mut wanted: impl FnMut(&'a str) -> bool + 
 pub fn has_word(line: &str, word: &str) -> bool {
     let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
-        !line[..at].chars().next_back().is_some_and(part_of_name) && !line[at + word.len()..].chars().next().is_some_and(part_of_name)
+        !line[..at].chars().next_back().is_some_and(part_of_name)
+            && !line[at + word.len()..].chars().next().is_some_and(part_of_name)
     })
 }
 
@@ -214,8 +218,9 @@ mod tests {
 
     #[test]
     fn comments_and_literals_are_blanked_and_code_stays() {
-        let code =
-            code_only("let a = \"x // { \\\" y\"; // tail {\n/* { /* nested */ } */ b('{', '\\'', 'é', r#\"raw \" {\"#, br\"{\");\n");
+        let code = code_only(
+            "let a = \"x // { \\\" y\"; // tail {\n/* { /* nested */ } */ b('{', '\\'', 'é', r#\"raw \" {\"#, br\"{\");\n",
+        );
         assert!(!code.contains('{') && !code.contains("tail") && !code.contains("nested") && !code.contains("raw"));
         assert!(code.contains("let a = \"") && code.contains("b('") && code.ends_with(");\n"));
         assert_eq!(code.lines().count(), 2);
@@ -229,8 +234,7 @@ mod tests {
 
     #[test]
     fn items_for_tests_are_blanked_and_the_code_after_them_stays() {
-        let code =
-            "fn a() {}\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n  fn b() { c([1; 2]) }\n}\n#[cfg(test)]\nextern crate std;\nfn d() {}\n";
+        let code = "fn a() {}\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n  fn b() { c([1; 2]) }\n}\n#[cfg(test)]\nextern crate std;\nfn d() {}\n";
         let product = without_tests(code);
         assert!(product.contains("fn a()") && product.contains("fn d()"));
         assert!(!product.contains("fn b()") && !product.contains("extern crate"));

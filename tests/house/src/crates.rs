@@ -24,8 +24,9 @@ pub fn unknown_folders(tree: &Tree) -> Vec<String> {
 /// Crate roots that do not forbid unsafe code, outside [`MAY_BE_UNSAFE`].
 #[must_use]
 pub fn unsafe_not_forbidden(workspace: &Workspace, tree: &Tree) -> Vec<String> {
-    let may_be_unsafe =
-        |dir: &str| MAY_BE_UNSAFE.iter().any(|allowed| dir == *allowed || (allowed.ends_with('/') && dir.starts_with(allowed)));
+    let may_be_unsafe = |dir: &str| {
+        MAY_BE_UNSAFE.iter().any(|allowed| dir == *allowed || (allowed.ends_with('/') && dir.starts_with(allowed)))
+    };
     let forbids = |file: &File| file.code.contains("#![forbid(unsafe_code)]");
     let strict = workspace.crates.iter().filter(|member| !may_be_unsafe(&member.dir));
     roots_without(strict, tree, forbids, "must begin with #![forbid(unsafe_code)]")
@@ -46,7 +47,8 @@ pub fn without_profile(workspace: &Workspace, tree: &Tree) -> Vec<String> {
     let manifest = tree.find("Cargo.toml").map_or("", |file| file.text.as_str());
     let section = manifest.split_once("\n[profile.dev.package]\n").map_or("", |(_, rest)| rest);
     let section = section.split("\n[").next().unwrap_or_default();
-    let named = |member: &&Crate| section.lines().any(|line| line.starts_with(&format!("{} = {{ opt-level", member.name)));
+    let named =
+        |member: &&Crate| section.lines().any(|line| line.starts_with(&format!("{} = {{ opt-level", member.name)));
     let missing = workspace.crates.iter().filter(|member| !named(member));
     missing.map(|member| format!("{} is missing under [profile.dev.package] of Cargo.toml", member.name)).collect()
 }
@@ -55,7 +57,12 @@ pub fn without_profile(workspace: &Workspace, tree: &Tree) -> Vec<String> {
 #[must_use]
 pub fn undocumented(workspace: &Workspace, tree: &Tree) -> Vec<String> {
     let documented = |file: &File| file.text.trim_start().starts_with("//! ");
-    roots_without(workspace.crates.iter(), tree, documented, "must begin with crate documentation (//!): what it is and what it is not")
+    roots_without(
+        workspace.crates.iter(),
+        tree,
+        documented,
+        "must begin with crate documentation (//!): what it is and what it is not",
+    )
 }
 
 /// Crates whose manifest does not take the lints of the workspace.
@@ -82,7 +89,9 @@ pub fn empty_crates(workspace: &Workspace, tree: &Tree) -> Vec<String> {
     };
     let empty = |member: &&Crate| {
         let folder = format!("{}/", member.dir);
-        let nested = |file: &&File| workspace.crates.iter().any(|other| other.dir.starts_with(&folder) && inside(file, &other.dir));
+        let nested = |file: &&File| {
+            workspace.crates.iter().any(|other| other.dir.starts_with(&folder) && inside(file, &other.dir))
+        };
         let own = tree.rust().filter(|file| inside(file, &member.dir)).filter(|file| !nested(file));
         !own.flat_map(|file| file.code.lines()).any(is_code)
     };
@@ -94,7 +103,12 @@ fn inside(file: &File, dir: &str) -> bool {
     file.path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn roots_without<'a>(crates: impl Iterator<Item = &'a Crate>, tree: &Tree, holds: impl Fn(&File) -> bool, must: &str) -> Vec<String> {
+fn roots_without<'a>(
+    crates: impl Iterator<Item = &'a Crate>,
+    tree: &Tree,
+    holds: impl Fn(&File) -> bool,
+    must: &str,
+) -> Vec<String> {
     let mut problems = Vec::new();
     for root in crates.flat_map(|member| &member.roots) {
         if !tree.find(root).is_some_and(&holds) {
@@ -109,7 +123,12 @@ mod tests {
     use super::*;
 
     fn one(dir: &str, files: &[(&str, &str)]) -> (Workspace, Tree) {
-        let member = Crate { name: "a".to_owned(), dir: dir.to_owned(), roots: vec![format!("{dir}/src/lib.rs")], edges: Vec::new() };
+        let member = Crate {
+            name: "a".to_owned(),
+            dir: dir.to_owned(),
+            roots: vec![format!("{dir}/src/lib.rs")],
+            edges: Vec::new(),
+        };
         let files = files.iter().map(|(path, text)| File::new(&format!("{dir}/{path}"), text)).collect();
         (Workspace { crates: vec![member] }, Tree::new(files, Vec::new()))
     }
@@ -118,7 +137,9 @@ mod tests {
     fn a_crate_without_an_optimisation_is_found() {
         let (workspace, _) = one("host/a", &[]);
         let find = |profile: &str| {
-            let manifest = format!("[workspace]\n\n[profile.dev.package]\n{profile}\n[profile.release]\na = {{ opt-level = 3 }}\n");
+            let manifest = format!(
+                "[workspace]\n\n[profile.dev.package]\n{profile}\n[profile.release]\na = {{ opt-level = 3 }}\n"
+            );
             without_profile(&workspace, &Tree::new(vec![File::new("Cargo.toml", &manifest)], Vec::new()))
         };
         assert_eq!(find("a = { opt-level = 1 }\n"), [""; 0]);
@@ -137,7 +158,9 @@ mod tests {
         assert_eq!(unsafe_not_forbidden(&workspace, &tree).len(), 1);
         let (workspace, tree) = one("host/node", &[("src/lib.rs", "//! x\n#![forbid(unsafe_code)]\n")]);
         assert!(unsafe_not_forbidden(&workspace, &tree).is_empty());
-        for (dir, excused) in [("host/merge", true), ("plugins/cart", true), ("guest-sdk", true), ("guest-sdk/laws", false)] {
+        for (dir, excused) in
+            [("host/merge", true), ("plugins/cart", true), ("guest-sdk", true), ("guest-sdk/laws", false)]
+        {
             let (workspace, tree) = one(dir, &[("src/lib.rs", "//! x\n")]);
             assert_eq!(unsafe_not_forbidden(&workspace, &tree).is_empty(), excused, "{dir}");
         }
@@ -176,8 +199,16 @@ mod tests {
         let (workspace, tree) = one("host/sim", &[("src/lib.rs", "//! Soon.\n#![no_std]\n")]);
         assert_eq!(empty_crates(&workspace, &tree).len(), 1);
         let (mut workspace, tree) = one("guest", &[("src/lib.rs", "//! x\n"), ("laws/src/lib.rs", "fn f() {}")]);
-        workspace.crates.push(Crate { name: "b".to_owned(), dir: "guest/laws".to_owned(), roots: Vec::new(), edges: Vec::new() });
-        assert_eq!(empty_crates(&workspace, &tree), ["guest is an empty crate: add a crate in the change that fills it"]);
+        workspace.crates.push(Crate {
+            name: "b".to_owned(),
+            dir: "guest/laws".to_owned(),
+            roots: Vec::new(),
+            edges: Vec::new(),
+        });
+        assert_eq!(
+            empty_crates(&workspace, &tree),
+            ["guest is an empty crate: add a crate in the change that fills it"]
+        );
         let (workspace, tree) = one("tests/laws", &[("src/lib.rs", "//! x\n"), ("tests/a.rs", "fn f() {}")]);
         assert!(empty_crates(&workspace, &tree).is_empty());
     }

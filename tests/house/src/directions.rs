@@ -15,7 +15,10 @@ const HOST: &[(&str, &[&str])] = &[
     ("rejoin-wire", &["rejoin-proto"]),
     ("rejoin-client", &["rejoin-wire", "rejoin-proto"]),
     ("rejoin-node", &["rejoin-store", "rejoin-core", "rejoin-merge", "rejoin-wire", "rejoin-proto"]),
-    ("rejoin", &["rejoin-node", "rejoin-client", "rejoin-merge", "rejoin-store", "rejoin-core", "rejoin-wire", "rejoin-proto"]),
+    (
+        "rejoin",
+        &["rejoin-node", "rejoin-client", "rejoin-merge", "rejoin-store", "rejoin-core", "rejoin-wire", "rejoin-proto"],
+    ),
 ];
 
 /// Members that a crate must not depend on, not even indirectly.
@@ -27,7 +30,8 @@ const NEVER_REACHED: &[(&str, &[&str])] = &[
 ];
 
 /// Foreign crates that only one member may depend on. Test crates may, to compare results.
-const ENGINES: &[(&str, &str)] = &[("wasmtime", "rejoin-merge"), ("wasmparser", "rejoin-merge"), ("lsm-tree", "rejoin-store")];
+const ENGINES: &[(&str, &str)] =
+    &[("wasmtime", "rejoin-merge"), ("wasmparser", "rejoin-merge"), ("lsm-tree", "rejoin-store")];
 
 /// Dependencies between members that the table does not allow.
 #[must_use]
@@ -54,8 +58,12 @@ pub fn wrong_reach(workspace: &Workspace) -> Vec<String> {
     let mut problems = Vec::new();
     for (from, never) in NEVER_REACHED {
         let reach = workspace.reach(from);
-        problems
-            .extend(never.iter().filter(|to| reach.contains(*to)).map(|to| format!("{from} reaches {to}, which it must never pull in")));
+        problems.extend(
+            never
+                .iter()
+                .filter(|to| reach.contains(*to))
+                .map(|to| format!("{from} reaches {to}, which it must never pull in")),
+        );
     }
     problems
 }
@@ -84,7 +92,12 @@ pub fn unknown_crates(workspace: &Workspace) -> Vec<String> {
     };
     let strangers = workspace.crates.iter().filter(|member| !known(member));
     strangers
-        .map(|member| format!("{} in {} is not in the table of crates: see tests/house/src/directions.rs", member.name, member.dir))
+        .map(|member| {
+            format!(
+                "{} in {} is not in the table of crates: see tests/house/src/directions.rs",
+                member.name, member.dir
+            )
+        })
         .collect()
 }
 
@@ -123,7 +136,11 @@ fn allowed(from: &Crate, to: &Crate, kind: Kind) -> bool {
         }
         // What a service team starts from: the client, and the in-memory cluster in its own tests.
         // A service edits its values with the same code that its plugin merges them with.
-        Folder::Example => to.name == "rejoin-client" || folder(to) == Folder::Plugin || (to.name == "rejoin-node" && kind == Kind::Dev),
+        Folder::Example => {
+            to.name == "rejoin-client"
+                || folder(to) == Folder::Plugin
+                || (to.name == "rejoin-node" && kind == Kind::Dev)
+        }
         Folder::Unknown => false,
     }
 }
@@ -225,9 +242,12 @@ mod tests {
 
     #[test]
     fn wasmtime_outside_merge_and_lsm_tree_outside_store_are_found() {
-        let bad = house_with(member("rejoin-node", "host/node", &[("wasmtime", Kind::Normal), ("lsm-tree", Kind::Dev)]));
+        let bad =
+            house_with(member("rejoin-node", "host/node", &[("wasmtime", Kind::Normal), ("lsm-tree", Kind::Dev)]));
         assert_eq!(wrong_engines(&bad).len(), 2);
-        assert!(wrong_engines(&house_with(member("rejoin-merge", "host/merge", &[("wasmtime", Kind::Normal)]))).is_empty());
+        assert!(
+            wrong_engines(&house_with(member("rejoin-merge", "host/merge", &[("wasmtime", Kind::Normal)]))).is_empty()
+        );
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub fn missing_files(tree: &Tree) -> Vec<String> {
             let named = line.split('`').skip(1).step_by(2).filter(|name| tops.iter().any(|top| name.starts_with(top)));
             // A pattern such as `tests/*` names no single file.
             let missing = named.filter(|name| !name.contains('*') && !exists(tree, name.trim_end_matches('/')));
-            problems.extend(missing.map(|name| format!("{}:{}: `{name}` is not in the tree", document.path, number + 1)));
+            problems
+                .extend(missing.map(|name| format!("{}:{}: `{name}` is not in the tree", document.path, number + 1)));
         }
     }
     problems
@@ -147,7 +148,8 @@ fn links(text: &str) -> Vec<Link<'_>> {
         while let Some((before, after)) = rest.split_once("](") {
             let Some((target, further)) = after.split_once(')') else { break };
             let text = before.rsplit_once('[').map_or(before, |(_, text)| text);
-            let (target, heading) = target.split_once('#').map_or((target, None), |(path, heading)| (path, Some(heading)));
+            let (target, heading) =
+                target.split_once('#').map_or((target, None), |(path, heading)| (path, Some(heading)));
             links.push(Link { line: number + 1, text, target, heading });
             rest = further;
         }
@@ -170,8 +172,7 @@ mod tests {
 
     #[test]
     fn links_to_files_headings_and_functions_that_are_there_pass() {
-        let good =
-            "[b](host/a/book/b.md#what-it-does-all), [`Shard::seal_it`](host/a/src/c.rs), [x](https://example.org/y), [me](#top)\n# Top\n";
+        let good = "[b](host/a/book/b.md#what-it-does-all), [`Shard::seal_it`](host/a/src/c.rs), [x](https://example.org/y), [me](#top)\n# Top\n";
         assert_eq!(broken_links(&tree(good)), [""; 0]);
         assert_eq!(broken_links(&tree("```\n[b](nowhere.md)\n```\n")), [""; 0]);
     }
@@ -186,14 +187,16 @@ mod tests {
             ("[`named_here`](host/a/src/c.rs)", "no such name"),
         ] {
             let problems = broken_links(&tree(&format!("text\n{bad}\n")));
-            assert!(problems.len() == 1 && problems[0].starts_with("A.md:2: ") && problems[0].contains(why), "{bad}: {problems:?}");
+            assert!(
+                problems.len() == 1 && problems[0].starts_with("A.md:2: ") && problems[0].contains(why),
+                "{bad}: {problems:?}"
+            );
         }
     }
 
     #[test]
     fn limits_that_the_code_does_not_have_are_found() {
-        let page =
-            "| what | bound | where |\n|---|---|---|\n| key | 1 | `MAX_KEY`, core `hash.rs` |\n| value | 2 | bucket `value_bytes` |\n";
+        let page = "| what | bound | where |\n|---|---|---|\n| key | 1 | `MAX_KEY`, core `hash.rs` |\n| value | 2 | bucket `value_bytes` |\n";
         let find = |code: &str| {
             let files = vec![File::new(LIMITS, page), File::new("host/core/src/hash.rs", code)];
             unknown_limits(&Tree::new(files, Vec::new()))
@@ -212,7 +215,10 @@ mod tests {
 
     #[test]
     fn files_that_are_named_must_be_there() {
-        assert_eq!(missing_files(&tree("`host/a/src/c.rs`, `host/a`, `host/a/book/`, `seal_it`, `target/x`\n")), [""; 0]);
+        assert_eq!(
+            missing_files(&tree("`host/a/src/c.rs`, `host/a`, `host/a/book/`, `seal_it`, `target/x`\n")),
+            [""; 0]
+        );
         let problems = missing_files(&tree("\n`host/a/src/d.rs`\n"));
         assert_eq!(problems, ["A.md:2: `host/a/src/d.rs` is not in the tree"]);
     }

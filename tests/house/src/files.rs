@@ -58,7 +58,9 @@ impl Tree {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let stems: BTreeSet<String> = files.iter().flat_map(test_module_stems).collect();
         for file in &mut files {
-            let test = stems.iter().any(|stem| file.path == format!("{stem}.rs") || file.path.starts_with(&format!("{stem}/")));
+            let test = stems
+                .iter()
+                .any(|stem| file.path == format!("{stem}.rs") || file.path.starts_with(&format!("{stem}/")));
             if test {
                 file.product.clear();
             }
@@ -72,7 +74,8 @@ impl Tree {
     /// When a folder or a file cannot be read, or a file is not UTF-8.
     pub fn read(root: &Path) -> io::Result<Self> {
         let ignore = fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
-        let ignored: BTreeSet<&str> = ignore.lines().map(|line| line.trim().trim_matches('/')).chain([".git"]).collect();
+        let ignored: BTreeSet<&str> =
+            ignore.lines().map(|line| line.trim().trim_matches('/')).chain([".git"]).collect();
         let (mut files, mut others, mut top) = (Vec::new(), BTreeSet::new(), Vec::new());
         for entry in fs::read_dir(root)? {
             let entry = entry?;
@@ -120,7 +123,8 @@ fn read_folder(folder: &Path, path: &str, files: &mut Vec<File>, others: &mut BT
 fn read_file(file: &Path, path: String, files: &mut Vec<File>, others: &mut BTreeSet<String>) -> io::Result<()> {
     let wanted = path == ".ci/run" || path.rsplit_once('.').is_some_and(|(_, extension)| READ.contains(&extension));
     if wanted {
-        let text = fs::read_to_string(file).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
+        let text =
+            fs::read_to_string(file).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
         files.push(File::new(&path, &text));
     } else {
         others.insert(path);
@@ -153,7 +157,8 @@ mod tests {
             File::new("a/src/put/tests.rs", "fn f() {}"),
         ];
         let tree = Tree::new(files, Vec::new());
-        let product: Vec<&str> = tree.rust().filter(|file| file.product.contains("fn f")).map(|file| file.path.as_str()).collect();
+        let product: Vec<&str> =
+            tree.rust().filter(|file| file.product.contains("fn f")).map(|file| file.path.as_str()).collect();
         assert_eq!(product, ["a/src/put.rs"]);
     }
 

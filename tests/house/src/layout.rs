@@ -99,8 +99,9 @@ mod tests {
 
     #[test]
     fn wide_comments_are_found_and_wide_literals_are_not() {
-        let find =
-            |text: &str| apart_from("", &tree(text), |file| wide_lines(file).into_iter().map(|line| (line, String::new())).collect());
+        let find = |text: &str| {
+            apart_from("", &tree(text), |file| wide_lines(file).into_iter().map(|line| (line, String::new())).collect())
+        };
         assert_eq!(find(&comment(COLUMNS)), [""; 0]);
         assert_eq!(find(&comment(COLUMNS + 1)), ["a.rs:2: "]);
         assert_eq!(find(&format!("let a = 1; // {}\n", "x".repeat(COLUMNS))).len(), 1);
@@ -110,8 +111,7 @@ mod tests {
     #[test]
     fn imports_out_of_order_are_found_on_their_line() {
         let find = |text: &str| unordered(&File::new("a.rs", text));
-        let good =
-            "use std::fs;\n\nuse ::bytes::Bytes;\n\nuse rejoin_proto::Key;\n\nuse super::a;\nuse crate::b;\nmod c {\n    use std::io;\n}\n";
+        let good = "use std::fs;\n\nuse ::bytes::Bytes;\n\nuse rejoin_proto::Key;\n\nuse super::a;\nuse crate::b;\nmod c {\n    use std::io;\n}\n";
         assert_eq!(find(good), [0; 0]);
         assert_eq!(find("use bytes::Bytes;\nuse std::fs;\n"), [2]);
         assert_eq!(find("use rejoin_core::a;\nuse tokio::b;\nuse crate::c;\nuse alloc::d;\n"), [2, 4]);
@@ -120,7 +120,9 @@ mod tests {
     #[test]
     fn a_list_excuses_its_files_until_they_keep_the_rule() {
         let find = |list: &str, text: &str| {
-            apart_from(list, &tree(text), |file| unordered(file).into_iter().map(|line| (line, "late".to_owned())).collect())
+            apart_from(list, &tree(text), |file| {
+                unordered(file).into_iter().map(|line| (line, "late".to_owned())).collect()
+            })
         };
         let bad = "use crate::b;\nuse std::fs;\n";
         assert_eq!(find("", bad), ["a.rs:2: late"]);

@@ -18,17 +18,36 @@ pub fn unfinished(tree: &Tree) -> Vec<String> {
     let notes = [concat!("TO", "DO"), concat!("FIX", "ME")];
     let switched_off = concat!("#[ig", "nore");
     let not_compiled = |line: &str| {
-        line.split_once(concat!("`", "``")).is_some_and(|(_, language)| language.split(',').any(|word| word.trim() == "ignore"))
+        line.split_once(concat!("`", "``"))
+            .is_some_and(|(_, language)| language.split(',').any(|word| word.trim() == "ignore"))
     };
     let mut problems = Vec::new();
     for file in &tree.files {
         let said = |line: &str| notes.iter().any(|note| has_word(line, note));
-        report(&mut problems, file, &file.text, said, "unfinished work is an issue, not a note in a file: do it or open one");
+        report(
+            &mut problems,
+            file,
+            &file.text,
+            said,
+            "unfinished work is an issue, not a note in a file: do it or open one",
+        );
         let stub = |line: &str| has_word(line, "todo!") || has_word(line, "unimplemented!") || line.contains("todo!(");
         report(&mut problems, file, &file.code, stub, "a stub: build the part or leave it out");
-        report(&mut problems, file, &file.code, |line| line.contains(switched_off), "a test that is switched off proves nothing");
+        report(
+            &mut problems,
+            file,
+            &file.code,
+            |line| line.contains(switched_off),
+            "a test that is switched off proves nothing",
+        );
         if file.is_rust() {
-            report(&mut problems, file, &file.text, not_compiled, "an example that is not compiled: use no_run, or text if it is no Rust");
+            report(
+                &mut problems,
+                file,
+                &file.text,
+                not_compiled,
+                "an example that is not compiled: use no_run, or text if it is no Rust",
+            );
         }
     }
     problems
@@ -46,7 +65,8 @@ pub fn hash_order(tree: &Tree) -> Vec<String> {
 pub fn outside_world(tree: &Tree) -> Vec<String> {
     let names = ["SystemTime", "Instant"];
     let paths = ["std::time", "std::fs", "std::net", "std::thread", "std::env", "std::io", "std::process"];
-    let reaches = |line: &str| names.iter().any(|name| has_word(line, name)) || paths.iter().any(|path| line.contains(path));
+    let reaches =
+        |line: &str| names.iter().any(|name| has_word(line, name)) || paths.iter().any(|path| line.contains(path));
     pure(tree, reaches, "time, files, threads and the network are arguments, events and ports here")
 }
 
@@ -76,7 +96,8 @@ pub fn mutants(tree: &Tree) -> Vec<String> {
 /// Files that use `unsafe` without a comment that says why.
 #[must_use]
 pub fn unexplained_unsafe(tree: &Tree) -> Vec<String> {
-    let explains = |file: &File| file.text.lines().any(|line| line.trim_start().starts_with("//") && has_word(line, "unsafe"));
+    let explains =
+        |file: &File| file.text.lines().any(|line| line.trim_start().starts_with("//") && has_word(line, "unsafe"));
     let mut problems = Vec::new();
     for file in tree.rust().filter(|file| !explains(file)) {
         let why = "a file with unsafe code says in a comment (with the word unsafe) why it needs it";
@@ -89,7 +110,10 @@ pub fn unexplained_unsafe(tree: &Tree) -> Vec<String> {
 #[must_use]
 pub fn long_files(tree: &Tree) -> Vec<String> {
     let long = tree.rust().map(|file| (file, file.text.lines().count())).filter(|(_, lines)| *lines > FILE_LINES);
-    long.map(|(file, lines)| format!("{}: {lines} lines, at most {FILE_LINES}: split it by what its parts know", file.path)).collect()
+    long.map(|(file, lines)| {
+        format!("{}: {lines} lines, at most {FILE_LINES}: split it by what its parts know", file.path)
+    })
+    .collect()
 }
 
 /// Plugins that are longer than what they are meant to show.
@@ -99,7 +123,10 @@ pub fn long_plugins(tree: &Tree) -> Vec<String> {
     for file in tree.rust().filter(|file| file.path.starts_with("plugins/") && file.path.ends_with("/src/lib.rs")) {
         let lines = file.product.lines().filter(|line| !line.trim().is_empty()).count();
         if lines > PLUGIN_LINES {
-            problems.push(format!("{}: {lines} lines of code, at most {PLUGIN_LINES}: a plugin shows how little is needed", file.path));
+            problems.push(format!(
+                "{}: {lines} lines of code, at most {PLUGIN_LINES}: a plugin shows how little is needed",
+                file.path
+            ));
         }
     }
     problems
@@ -145,7 +172,10 @@ mod tests {
         ];
         for (path, text) in bad {
             let problems = unfinished(&tree(path, text));
-            assert!(problems.len() == 1 && problems[0].starts_with(&format!("{path}:2: ")), "{text:?} gave {problems:?}");
+            assert!(
+                problems.len() == 1 && problems[0].starts_with(&format!("{path}:2: ")),
+                "{text:?} gave {problems:?}"
+            );
         }
         assert!(unfinished(&tree("a.rs", "//! ```no_run\nlet s = \"todo!()\"; // ignore, MASTODON")).is_empty());
     }
@@ -161,7 +191,9 @@ mod tests {
 
     #[test]
     fn clocks_and_files_in_the_core_are_found() {
-        for text in ["let now = Instant::now();", "use std::time::Duration;", "fn a(t: SystemTime) {}", "std::fs::read(p)?;"] {
+        for text in
+            ["let now = Instant::now();", "use std::time::Duration;", "fn a(t: SystemTime) {}", "std::fs::read(p)?;"]
+        {
             assert_eq!(outside_world(&tree("host/core/src/a.rs", text)).len(), 1, "{text}");
             assert!(outside_world(&tree("host/store/src/a.rs", text)).is_empty());
         }
@@ -180,7 +212,10 @@ mod tests {
     #[test]
     fn unsafe_without_a_reason_is_found() {
         assert_eq!(unexplained_unsafe(&tree("a.rs", "fn a() {\n    unsafe { b() }\n}\n")).len(), 1);
-        assert!(unexplained_unsafe(&tree("a.rs", "//! Needs unsafe: compiled plugins are mapped.\nunsafe fn a() {}")).is_empty());
+        assert!(
+            unexplained_unsafe(&tree("a.rs", "//! Needs unsafe: compiled plugins are mapped.\nunsafe fn a() {}"))
+                .is_empty()
+        );
         assert!(unexplained_unsafe(&tree("a.rs", "#![forbid(unsafe_code)]\n")).is_empty());
     }
 

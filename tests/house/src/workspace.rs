@@ -70,7 +70,8 @@ impl Workspace {
     /// # Errors
     /// When `json` is not that.
     pub fn parse(json: &str) -> Result<Self, String> {
-        let metadata: Metadata = serde_json::from_str(json).map_err(|error| format!("cargo metadata is not understood: {error}"))?;
+        let metadata: Metadata =
+            serde_json::from_str(json).map_err(|error| format!("cargo metadata is not understood: {error}"))?;
         let root = metadata.workspace_root;
         let mut crates: Vec<Crate> = metadata.packages.into_iter().map(|package| package.into_crate(&root)).collect();
         crates.sort_by(|a, b| a.dir.cmp(&b.dir));

@@ -19,7 +19,10 @@ fn tree() -> Tree {
 
 fn workspace() -> Workspace {
     let workspace = Workspace::read(&root()).expect("cargo describes the workspace");
-    assert!(workspace.find("rejoin-core").is_some() && workspace.crates.len() > 10, "the workspace was not found: {workspace:?}");
+    assert!(
+        workspace.find("rejoin-core").is_some() && workspace.crates.len() > 10,
+        "the workspace was not found: {workspace:?}"
+    );
     workspace
 }
 
@@ -149,7 +152,10 @@ fn unit_graph(verb: &str) -> String {
 #[test]
 fn the_tests_use_everything_that_the_demo_has_built() {
     let wasted = builds::built_twice(&unit_graph("demo"), &unit_graph("test")).expect("unit graphs");
-    assert!(wasted.is_empty(), "`cargo xtask test` would build again, with other features, what the demo had built: {wasted:?}");
+    assert!(
+        wasted.is_empty(),
+        "`cargo xtask test` would build again, with other features, what the demo had built: {wasted:?}"
+    );
 }
 
 #[test]

@@ -5,7 +5,11 @@ use rejoin_plugin_cart::{Cart, Session};
 
 /// Every scenario.
 pub const SCENARIOS: [Scenario; 7] = [
-    Scenario { name: "both sides add", about: "Two sides add to one cart while apart: the union.", steps: both_sides_add },
+    Scenario {
+        name: "both sides add",
+        about: "Two sides add to one cart while apart: the union.",
+        steps: both_sides_add,
+    },
     Scenario {
         name: "an old replica returns",
         about: "A replica comes back with a disk from before a removal: it stays removed.",
@@ -21,7 +25,11 @@ pub const SCENARIOS: [Scenario; 7] = [
         about: "An add and a remove of one item at the same time: the add wins, what the remover saw goes.",
         steps: add_wins,
     },
-    Scenario { name: "folds apart", about: "Two replicas fold different siblings, meet, and agree to the byte.", steps: folds_apart },
+    Scenario {
+        name: "folds apart",
+        about: "Two replicas fold different siblings, meet, and agree to the byte.",
+        steps: folds_apart,
+    },
     Scenario {
         name: "a session changes sides",
         about: "A session goes on at a replica that has not got its last write: neither write is lost.",

@@ -17,7 +17,11 @@ fn bytes(value: &impl Serialize) -> Vec<u8> {
 }
 
 fn numbers(siblings: &[Sibling]) -> Result<Vec<u64>, Fault> {
-    siblings.iter().map(|sibling| str::from_utf8(&sibling.value).ok()?.parse().ok()).collect::<Option<_>>().ok_or(Fault::Malformed)
+    siblings
+        .iter()
+        .map(|sibling| str::from_utf8(&sibling.value).ok()?.parse().ok())
+        .collect::<Option<_>>()
+        .ok_or(Fault::Malformed)
 }
 
 /// A word of a few letters, as long as `size` says and a letter more.
@@ -262,7 +266,9 @@ impl Map {
                 *seen = (*seen).max(*counter);
             }
             for (field, dots) in &map.fields {
-                for (dot, value) in dots.iter().filter(|(dot, _)| maps.iter().all(|other| other.has(field, dot) || !other.covers(dot))) {
+                for (dot, value) in
+                    dots.iter().filter(|(dot, _)| maps.iter().all(|other| other.has(field, dot) || !other.covers(dot)))
+                {
                     let kept = merged.fields.entry(field.clone()).or_default().entry(dot.clone()).or_default();
                     *kept = value.max(kept).clone();
                 }
@@ -277,7 +283,8 @@ impl Map {
         for writer in ["a", "b", "c"] {
             for counter in 1..=rng.below(2 + u64::from(size) / 3) {
                 let mut fixed = Rng::new(counter * 31 + u64::from(writer.as_bytes()[0]));
-                let (field, value) = (format!("f{}", fixed.below(3 + u64::from(size) / 8)), format!("v{}", fixed.below(3)));
+                let (field, value) =
+                    (format!("f{}", fixed.below(3 + u64::from(size) / 8)), format!("v{}", fixed.below(3)));
                 map.clock.insert(writer.into(), counter);
                 if !rng.one_in(3) {
                     map.fields.entry(field).or_default().insert(format!("{writer}:{counter}"), value);

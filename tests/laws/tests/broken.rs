@@ -71,7 +71,11 @@ struct Freshest;
 
 impl Merger for Freshest {
     fn merge(_key: &[u8], siblings: &[Sibling]) -> Result<Vec<u8>, Fault> {
-        siblings.iter().map(|sibling| sibling.value.clone()).max_by_key(|value| (value.len(), value.clone())).ok_or(Fault::Malformed)
+        siblings
+            .iter()
+            .map(|sibling| sibling.value.clone())
+            .max_by_key(|value| (value.len(), value.clone()))
+            .ok_or(Fault::Malformed)
     }
 }
 
@@ -91,7 +95,10 @@ fn a_union_obeys_every_law_and_still_brings_back_what_was_removed() {
 fn the_story_that_fails_says_why() {
     let wrong = SCENARIOS[2].run(&Native::<Union>::default()).expect_err("the apples are back");
     let text = wrong.to_string();
-    assert!(text.starts_with("an old tab writes: a read at east should give [(\"bread\", 1), (\"plums\", 1)]"), "{text}");
+    assert!(
+        text.starts_with("an old tab writes: a read at east should give [(\"bread\", 1), (\"plums\", 1)]"),
+        "{text}"
+    );
     assert!(text.contains("bob writes") && text.contains("apples"), "{text}");
 }
 
@@ -101,7 +108,14 @@ fn order_is_no_merge() {
     let found = check(&merge, &merge, CheckConfig::default()).expect_err("the order decides");
     assert_eq!(found.law, Law::Permutation);
     assert_eq!(found.trial.siblings.len(), 2, "{found}");
-    assert!(found.trial.siblings.iter().all(|sibling| Cart::parse(&sibling.value).is_ok_and(|cart| cart.items().len() <= 1)), "{found}");
+    assert!(
+        found
+            .trial
+            .siblings
+            .iter()
+            .all(|sibling| Cart::parse(&sibling.value).is_ok_and(|cart| cart.items().len() <= 1)),
+        "{found}"
+    );
 }
 
 #[test]
@@ -115,6 +129,7 @@ fn neither_is_the_clock() {
 #[test]
 fn the_greatest_value_obeys_every_law_and_loses_adds() {
     let merge = Native::<Freshest>::default();
-    check(&merge, &merge, CheckConfig::default()).unwrap_or_else(|found| panic!("a greatest element is a semilattice: {found}"));
+    check(&merge, &merge, CheckConfig::default())
+        .unwrap_or_else(|found| panic!("a greatest element is a semilattice: {found}"));
     assert!(failed_stories::<Freshest>().contains(&"both sides add"));
 }

@@ -7,8 +7,12 @@ use rejoin_test_laws::cart::SCENARIOS;
 use rejoin_test_laws::component;
 
 fn laws_hold(under_test: &(impl Merge + Sampler), cases: u32) {
-    let report = check(under_test, under_test, CheckConfig { cases, ..CheckConfig::default() }).unwrap_or_else(|found| panic!("{found}"));
-    assert!(report.iter().all(|tried| tried.collisions > 0 && tried.judged > cases / 2), "that finds nothing: {report:?}");
+    let report = check(under_test, under_test, CheckConfig { cases, ..CheckConfig::default() })
+        .unwrap_or_else(|found| panic!("{found}"));
+    assert!(
+        report.iter().all(|tried| tried.collisions > 0 && tried.judged > cases / 2),
+        "that finds nothing: {report:?}"
+    );
 }
 
 fn stories_end_well(merge: &dyn Merge) {
@@ -49,7 +53,11 @@ fn the_component_says_what_it_is() {
     assert_eq!((metadata.name.as_str(), metadata.schema, metadata.self_causal), ("cart", 1, true));
     let exports = plugin.exports();
     assert!(exports.present && exports.sample && exports.describe && exports.validate && !exports.operate);
-    let shown = component::cart().host.show(plugin, br#"{"clock":{"a":1},"items":{"figs":{"a:1":2}}}"#, &component::cart().limits);
+    let shown = component::cart().host.show(
+        plugin,
+        br#"{"clock":{"a":1},"items":{"figs":{"a:1":2}}}"#,
+        &component::cart().limits,
+    );
     assert_eq!(shown.expect("a cart"), br#"{"figs":2}"#);
 }
 
@@ -75,7 +83,8 @@ fn the_component_knows_nothing_of_the_machine_that_built_it() {
     let bytes = component::cart_bytes();
     let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
     assert!(!has(workspace.to_string_lossy().as_bytes()), "the workspace's path is in the component");
-    for home in [std::env::var("CARGO_HOME"), std::env::var("HOME")].into_iter().flatten().filter(|home| home.len() > 1) {
+    for home in [std::env::var("CARGO_HOME"), std::env::var("HOME")].into_iter().flatten().filter(|home| home.len() > 1)
+    {
         assert!(!has(format!("{home}/").as_bytes()), "{home} is in the component");
     }
     assert!(has(registry), "paths are expected in panic messages; without any this test would show nothing");

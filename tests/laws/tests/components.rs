@@ -68,13 +68,26 @@ fn the_plugins_of_the_tree_obey_every_law() {
         let props = BucketProps::default();
         let under_test = load(&component::built(plugin), &props);
         let report = check_laws(&under_test, &props, CheckConfig { cases: 200, ..CheckConfig::default() });
-        assert_eq!(broken(&report), [], "{plugin}: {}", report.counterexamples().next().map_or("".into(), ToString::to_string));
-        let tried =
-            |law: Law| *report.outcomes.iter().find_map(|outcome| outcome.result.as_ref().ok().filter(|t| t.law == law)).expect("it held");
+        assert_eq!(
+            broken(&report),
+            [],
+            "{plugin}: {}",
+            report.counterexamples().next().map_or("".into(), ToString::to_string)
+        );
+        let tried = |law: Law| {
+            *report
+                .outcomes
+                .iter()
+                .find_map(|outcome| outcome.result.as_ref().ok().filter(|t| t.law == law))
+                .expect("it held")
+        };
         assert!(tried(Law::Replay).judged > 100 && tried(Law::Permutation).judged > 100, "{report:?}");
         let largest = tried(Law::Limits);
         assert!(largest.judged == 2 && largest.bytes > 2 << 20, "the sampler fills a bucket: {largest:?}");
-        assert!(plugin != "cart" || report.too_large() > 0, "a union of the largest carts is larger than one value may be: {report:?}");
+        assert!(
+            plugin != "cart" || report.too_large() > 0,
+            "a union of the largest carts is larger than one value may be: {report:?}"
+        );
         assert!((1_000_000..report.fuel).contains(&report.most_fuel), "{}", report.most_fuel);
     }
 }
@@ -122,16 +135,27 @@ fn equal_stamps_are_found_only_because_cases_collide() {
 #[test]
 fn what_traps_is_told_with_the_merge_that_did() {
     let (_, found) = refuted(&lawless::trapping(), Law::Totality);
-    let Violation::NoAnswer { siblings, failure: MergeError::Trapped(reason) } = &found.violation else { panic!("{found}") };
+    let Violation::NoAnswer { siblings, failure: MergeError::Trapped(reason) } = &found.violation else {
+        panic!("{found}")
+    };
     assert!(siblings.iter().any(|one| one.value == b"5") && reason.contains("arithmetic"), "{found}");
     let (_, found) = refuted(&lawless::slow(), Law::Limits);
-    assert!(matches!(&found.violation, Violation::NoAnswer { failure: MergeError::Exceeded(why), .. } if why.contains("fuel")), "{found}");
+    assert!(
+        matches!(&found.violation, Violation::NoAnswer { failure: MergeError::Exceeded(why), .. } if why.contains("fuel")),
+        "{found}"
+    );
 }
 
 #[test]
 fn a_fixture_is_red_on_the_broken_plugin_and_green_on_the_mended_one() {
     let mended = on_a_host(&lawless::largest());
-    let broken = [lawless::first(), lawless::rock_paper_scissors(), lawless::sum(), lawless::once_or_twice(), lawless::trapping()];
+    let broken = [
+        lawless::first(),
+        lawless::rock_paper_scissors(),
+        lawless::sum(),
+        lawless::once_or_twice(),
+        lawless::trapping(),
+    ];
     for bytes in broken {
         let under_test = on_a_host(&bytes);
         let report = checked(&under_test, CheckConfig::default());
@@ -152,7 +176,8 @@ fn a_fixture_is_red_on_the_broken_plugin_and_green_on_the_mended_one() {
 fn a_fixture_shows_values_as_the_plugin_does() {
     let (under_test, found) = refuted(&lawless::trapping(), Law::Totality);
     let fixture = Fixture::new(&under_test, 1, [&found]);
-    let shown: Vec<_> = fixture.cases()[0].siblings.iter().map(|one| (one.value.shown.clone(), one.value.base64.as_str())).collect();
+    let shown: Vec<_> =
+        fixture.cases()[0].siblings.iter().map(|one| (one.value.shown.clone(), one.value.base64.as_str())).collect();
     assert!(shown.contains(&(Some(serde_json::json!(5)), "NQ==")), "{shown:?}");
 }
 
@@ -160,17 +185,20 @@ fn a_fixture_shows_values_as_the_plugin_does() {
 fn what_is_no_fixture_of_this_plugin_is_refused_with_advice() {
     let cart = on_a_host(component::cart_bytes());
     let (under_test, found) = refuted(&lawless::first(), Law::Permutation);
-    let good: serde_json::Value = serde_json::from_slice(&Fixture::new(&under_test, 1, [&found]).to_json()).expect("JSON");
+    let good: serde_json::Value =
+        serde_json::from_slice(&Fixture::new(&under_test, 1, [&found]).to_json()).expect("JSON");
     let with = |change: &dyn Fn(&mut serde_json::Value)| {
         let mut json = good.clone();
         change(&mut json);
-        Fixture::parse(json.to_string().as_bytes()).and_then(|fixture| fixture.trials(&cart.plugin).map(|trials| trials.len()))
+        Fixture::parse(json.to_string().as_bytes())
+            .and_then(|fixture| fixture.trials(&cart.plugin).map(|trials| trials.len()))
     };
     assert_eq!(with(&|_| {}).expect("a plugin without a name may be anyone"), 1);
     for (what, change, words) in [
         (
             "another plugin",
-            (&|json: &mut serde_json::Value| json["plugin"]["name"] = "session".into()) as &dyn Fn(&mut serde_json::Value),
+            (&|json: &mut serde_json::Value| json["plugin"]["name"] = "session".into())
+                as &dyn Fn(&mut serde_json::Value),
             "session",
         ),
         ("another format", &|json| json["format"] = 2.into(), "format 2"),
@@ -193,7 +221,11 @@ fn a_plugin_that_would_remember_cannot() {
     let under_test = on_a_host(&guests::counter());
     let report = checked(&under_test, CheckConfig::default());
     assert_eq!(broken(&report), []);
-    let replay = report.outcomes.iter().find(|outcome| outcome.law == Law::Replay).and_then(|outcome| outcome.result.as_ref().ok());
+    let replay = report
+        .outcomes
+        .iter()
+        .find(|outcome| outcome.law == Law::Replay)
+        .and_then(|outcome| outcome.result.as_ref().ok());
     assert!(replay.is_some_and(|tried| tried.judged == tried.cases), "it was judged by its answers: {replay:?}");
 }
 
@@ -201,7 +233,11 @@ fn a_plugin_that_would_remember_cannot() {
 fn a_merge_is_replayed_on_the_other_host() {
     let (here, there) = (on_a_host(&lawless::largest()), on_a_host(&lawless::first()));
     let two_faced = PluginUnderTest::new(here.host, here.plugin, here.limits).and_elsewhere(there.host, there.plugin);
-    assert_eq!(broken(&checked(&two_faced, CheckConfig::default())), [Law::Replay], "the other host runs another component");
+    assert_eq!(
+        broken(&checked(&two_faced, CheckConfig::default())),
+        [Law::Replay],
+        "the other host runs another component"
+    );
 }
 
 #[test]
@@ -210,5 +246,8 @@ fn without_a_sampler_only_what_is_accepted_is_judged() {
     let report = checked(&on_a_host(&guests::first()), CheckConfig::default());
     assert_eq!(broken(&report), [Law::Permutation]);
     let (_, found) = refuted(&guests::first(), Law::Permutation);
-    assert!(!found.trial.valid && found.trial.siblings.iter().map(|one| one.value.len()).sum::<usize>() <= 1, "{found}");
+    assert!(
+        !found.trial.valid && found.trial.siblings.iter().map(|one| one.value.len()).sum::<usize>() <= 1,
+        "{found}"
+    );
 }

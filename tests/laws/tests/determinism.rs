@@ -3,7 +3,9 @@
 use std::sync::mpsc::channel;
 
 use rejoin_laws::{Case, Rng};
-use rejoin_merge::{CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, PluginCall, Pool, PoolConfig, Sibling};
+use rejoin_merge::{
+    CallLimits, Host, HostConfig, Memo, MergeFault, Merged, ModuleLimits, Plugin, PluginCall, Pool, PoolConfig, Sibling,
+};
 use rejoin_plugin_cart::Cart;
 use rejoin_test_laws::component;
 
@@ -12,8 +14,10 @@ type Outcome = Result<Merged, MergeFault>;
 fn cases_of_carts() -> Vec<Vec<Sibling>> {
     let cart = component::cart();
     let mut rng = Rng::new(11);
-    let lend = |one: rejoin_laws::Sibling| Sibling { value: one.value.into(), stamp_ms: one.stamp_ms, writer: one.writer };
-    let draws = std::iter::repeat_with(|| Case::draw(&mut rng, 20, true).build(cart, cart).expect("the sampler draws carts"));
+    let lend =
+        |one: rejoin_laws::Sibling| Sibling { value: one.value.into(), stamp_ms: one.stamp_ms, writer: one.writer };
+    let draws =
+        std::iter::repeat_with(|| Case::draw(&mut rng, 20, true).build(cart, cart).expect("the sampler draws carts"));
     draws.filter(|trial| trial.valid).take(40).map(|trial| trial.siblings.into_iter().map(lend).collect()).collect()
 }
 
@@ -27,8 +31,9 @@ fn calls_and_threads_agree_on_bytes_and_fuel() {
     let first = all(&cart.host, &cart.plugin, &cases);
     assert!(first.iter().all(|outcome| outcome.as_ref().is_ok_and(|merged| merged.fuel_used > 1_000)));
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| (0..3).map(|_| all(&cart.host, &cart.plugin, &cases)).collect::<Vec<_>>())).collect();
+        let threads: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| (0..3).map(|_| all(&cart.host, &cart.plugin, &cases)).collect::<Vec<_>>()))
+            .collect();
         for thread in threads {
             for again in thread.join().expect("a thread that only merges") {
                 assert_eq!(again, first);
@@ -51,9 +56,12 @@ fn another_host_agrees() {
 fn the_pool_and_the_memo_agree_with_the_host() {
     let (cart, cases) = (component::cart(), cases_of_carts());
     let expected = all(&cart.host, &cart.plugin, &cases);
-    let threads =
-        Pool::new(cart.host.clone(), Memo::new(1 << 20), PoolConfig { threads: 3, queue: 1_000, bucket_threads: 3, bucket_queue: 1_000 })
-            .expect("three threads");
+    let threads = Pool::new(
+        cart.host.clone(),
+        Memo::new(1 << 20),
+        PoolConfig { threads: 3, queue: 1_000, bucket_threads: 3, bucket_queue: 1_000 },
+    )
+    .expect("three threads");
     let inline = Pool::inline(cart.host.clone(), Memo::new(1 << 20));
     for pool in [threads, inline] {
         for round in 0..2 {
@@ -122,7 +130,10 @@ fn carts_at_the_byte_limit_of_an_object_fit_the_fuel_of_their_bucket() {
         // A result may be as large as it likes here: the fuel is what is asked for.
         let fuel = rejoin_proto::catalog::fuel_for(props.fuel, bytes);
         let limits = CallLimits { fuel, result_bytes: 16 << 20, ..CallLimits::default() };
-        let merged = cart.host.merge(&cart.plugin, b"k", &lent, &CallLimits { fuel: 10 * fuel, ..limits }).expect("with ten times as much");
+        let merged = cart
+            .host
+            .merge(&cart.plugin, b"k", &lent, &CallLimits { fuel: 10 * fuel, ..limits })
+            .expect("with ten times as much");
         let share = merged.fuel_used * 100 / fuel;
         assert!(share <= 95, "{what}: {} fuel for {bytes} bytes, {share} % of {fuel}", merged.fuel_used);
     }

@@ -87,8 +87,11 @@ fn limits() -> CallLimits {
 }
 
 fn siblings(values: &[&'static str]) -> Vec<Sibling> {
-    let sibling =
-        |(at, value): (usize, &&'static str)| Sibling { value: (*value).into(), stamp_ms: 1000 + at as u64, writer: 0xab + at as u64 };
+    let sibling = |(at, value): (usize, &&'static str)| Sibling {
+        value: (*value).into(),
+        stamp_ms: 1000 + at as u64,
+        writer: 0xab + at as u64,
+    };
     values.iter().enumerate().map(sibling).collect()
 }
 
@@ -114,10 +117,16 @@ fn merges_validators_and_presenters_keep_their_panics() {
         for fault in &faults {
             let MergeFault::Panicked { message: said } = fault else { panic!("{fault:?}") };
             assert!(said.starts_with(&line(at)) && said.contains(words), "{said}");
-            assert!(fault.to_string().starts_with("the plugin panicked at src/lib.rs:") && fault.is_deterministic(), "{fault}");
+            assert!(
+                fault.to_string().starts_with("the plugin panicked at src/lib.rs:") && fault.is_deterministic(),
+                "{fault}"
+            );
             assert_eq!(fault.reason(), "panicked");
         }
-        assert!(faults.iter().all(|fault| *fault == faults[0]), "it is the same wherever and whenever it is asked: {faults:?}");
+        assert!(
+            faults.iter().all(|fault| *fault == faults[0]),
+            "it is the same wherever and whenever it is asked: {faults:?}"
+        );
     }
 }
 
@@ -126,7 +135,8 @@ fn long_words_are_cut_and_a_good_call_follows() {
     let fragile = fragile();
     let fault = fragile.host.validate(&fragile.plugin, b"k", b"long", &limits()).expect_err("it panics").to_string();
     assert!(fault.contains("xxx") && fault.chars().count() < 500, "{fault}");
-    let merged = fragile.host.merge(&fragile.plugin, b"k", &siblings(&["a", "b"]), &limits()).expect("a fresh instance");
+    let merged =
+        fragile.host.merge(&fragile.plugin, b"k", &siblings(&["a", "b"]), &limits()).expect("a fresh instance");
     assert_eq!(merged.value, "b");
 }
 
@@ -134,7 +144,8 @@ fn long_words_are_cut_and_a_good_call_follows() {
 fn the_sibling_to_which_a_failed_merge_is_due_is_named() {
     let fragile = fragile();
     let memo = Memo::new(1 << 20);
-    let merge = |values: &[&'static str]| memo.merge(&fragile.host, &fragile.plugin, b"k", &siblings(values), &limits());
+    let merge =
+        |values: &[&'static str]| memo.merge(&fragile.host, &fragile.plugin, b"k", &siblings(values), &limits());
     let bad = merge(&["a", "b", "bad", "c"]).expect_err("one is bad");
     let said = "sibling 3 of 4 (written at 1002 ms by 00000000000000ad): the plugin refused: a value is malformed";
     assert_eq!((bad.to_string().as_str(), bad.reason()), (said, "malformed"));
@@ -142,7 +153,8 @@ fn the_sibling_to_which_a_failed_merge_is_due_is_named() {
     assert_eq!(merge(&["a", "b", "bad", "c"]), Err(bad), "it is remembered with its name");
     let panicked = merge(&["words", "a"]).expect_err("one makes it panic").to_string();
     assert!(
-        panicked.starts_with("sibling 1 of 2 (written at 1000 ms by 00000000000000ab): the plugin panicked at src/lib.rs:"),
+        panicked
+            .starts_with("sibling 1 of 2 (written at 1000 ms by 00000000000000ab): the plugin panicked at src/lib.rs:"),
         "{panicked}"
     );
     assert_eq!(merge(&["a", "b"]).expect("both are good").value, "b");
@@ -155,7 +167,8 @@ fn plugin_test_says_it_too() {
     let props = BucketProps::default();
     let config = rejoin_laws::CheckConfig { cases: 40, ..rejoin_laws::CheckConfig::default() };
     let report = check_laws(fragile, &props, config);
-    let found = report.counterexamples().find(|found| found.law == Law::Totality).expect("a valid value makes it panic");
+    let found =
+        report.counterexamples().find(|found| found.law == Law::Totality).expect("a valid value makes it panic");
     let Violation::NoAnswer { failure: MergeError::Trapped(reason), .. } = &found.violation else { panic!("{found}") };
     assert!(reason.contains("the plugin panicked at src/lib.rs:") && reason.contains("words of 5 bytes"), "{reason}");
     assert!(reason.starts_with("sibling "), "{reason}");
@@ -165,7 +178,8 @@ fn plugin_test_says_it_too() {
 fn a_guest_without_the_sdk_is_told_by_its_functions() {
     let merge = "(func $read (param i32) (result i32) (i32.div_u (i32.const 1) (local.get 0))) (func $decode (result i32) (call $read (i32.const 0)))";
     let other = rejoin_test_laws::component::on_a_host(&rejoin_test_hostile::guests::merging(merge, "(call $decode)"));
-    let fault = other.host.merge(&other.plugin, b"k", &siblings(&["a", "b"]), &limits()).expect_err("it divides by zero");
+    let fault =
+        other.host.merge(&other.plugin, b"k", &siblings(&["a", "b"]), &limits()).expect_err("it divides by zero");
     assert_eq!(fault.to_string(), "the plugin trapped: an arithmetic error, in read, called by decode");
     assert_eq!(fault.reason(), "trapped");
 }

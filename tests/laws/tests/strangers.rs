@@ -10,7 +10,10 @@ use rejoin_test_laws::strangers::*;
 
 fn found<T: Merger + Sampler>() -> Vec<Counterexample> {
     let plugin = Native::<T>::default();
-    Law::ALL.into_iter().filter_map(|law| check_law(law, &plugin, &plugin, CheckConfig::default()).err().map(|found| *found)).collect()
+    Law::ALL
+        .into_iter()
+        .filter_map(|law| check_law(law, &plugin, &plugin, CheckConfig::default()).err().map(|found| *found))
+        .collect()
 }
 
 fn broken<T: Merger + Sampler>() -> Vec<Law> {
@@ -96,5 +99,8 @@ fn what_refutes_them_is_small_and_says_why() {
 fn a_sampler_with_one_value_has_tried_nothing() {
     let plugin = Native::<Lazy>::default();
     let found = check(&plugin, &plugin, CheckConfig::default()).expect_err("it passes any law");
-    assert!(matches!(found.violation, Violation::NoSample { .. }) && found.to_string().contains("the same value"), "{found}");
+    assert!(
+        matches!(found.violation, Violation::NoSample { .. }) && found.to_string().contains("the same value"),
+        "{found}"
+    );
 }

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rejoin_core::mutants::{Rule, without};
 use rejoin_mutant_sim::campaign::failure;
-use rejoin_mutant_sim::check::{Finding, bounds, carts as cart_checker, convergence, deletions, dots, reads, survival, values};
+use rejoin_mutant_sim::check::{
+    Finding, bounds, carts as cart_checker, convergence, deletions, dots, reads, survival, values,
+};
 use rejoin_mutant_sim::history::Kind;
 use rejoin_mutant_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
 use rejoin_mutant_sim::run::{self, CATALOG, CLASHES, LIVENESS, PANIC};
@@ -48,11 +50,20 @@ const MUTANTS: &[Mutant] = &[
         (options.faults.old_copy, options.faults.partition) = (SECOND / 2, SECOND / 2);
         options.start_grace_us = SECOND / 4;
     }),
-    mutant(Rule::EndsAreOwed, &[dots::NAME, survival::NAME, reads::NAME, convergence::NAME, PANIC, CLASHES], ends_on_full_disks),
-    behind(Rule::CopiesEndATenure, &[Rule::PeersObject, Rule::ContextsEndATenure], &[dots::NAME, PANIC, CLASHES], |options| {
-        old_copies(options);
-        (options.clients.reads, options.clients.blind) = (share(50), share(0));
-    }),
+    mutant(
+        Rule::EndsAreOwed,
+        &[dots::NAME, survival::NAME, reads::NAME, convergence::NAME, PANIC, CLASHES],
+        ends_on_full_disks,
+    ),
+    behind(
+        Rule::CopiesEndATenure,
+        &[Rule::PeersObject, Rule::ContextsEndATenure],
+        &[dots::NAME, PANIC, CLASHES],
+        |options| {
+            old_copies(options);
+            (options.clients.reads, options.clients.blind) = (share(50), share(0));
+        },
+    ),
     mutant(Rule::ReplacedReplicasDoNotCount, &[reads::NAME], |options| {
         (options.faults.wipe, options.faults.partition, options.network.loss) = (SECOND, SECOND, share(5));
         options.buckets[0].keys = 8;
@@ -80,7 +91,11 @@ const MUTANTS: &[Mutant] = &[
     }),
     mutant(Rule::RefusalsDoNotCount, &[reads::NAME, survival::NAME], busy_disks),
     mutant(Rule::ErrorsAreNoCopies, &[reads::NAME], bad_blocks),
-    mutant(Rule::UnreadableIsNotAbsent, &[reads::NAME, survival::NAME, dots::NAME, convergence::NAME, PANIC], bad_blocks),
+    mutant(
+        Rule::UnreadableIsNotAbsent,
+        &[reads::NAME, survival::NAME, dots::NAME, convergence::NAME, PANIC],
+        bad_blocks,
+    ),
     mutant(Rule::JoinsKeepBoth, &[survival::NAME, reads::NAME], |_| {}),
     mutant(Rule::SiblingsStay, &[survival::NAME, reads::NAME], |_| {}),
     mutant(Rule::SiblingsStay, &[cart_checker::NAME], carts_in_a_crowd),
@@ -120,7 +135,9 @@ const MUTANTS: &[Mutant] = &[
         options.clients.deletes = share(0);
         crowd(options);
     }),
-    mutant(Rule::LimitsDropNothing, &[survival::NAME, convergence::NAME, reads::NAME], |options| options.buckets[0].siblings = 2),
+    mutant(Rule::LimitsDropNothing, &[survival::NAME, convergence::NAME, reads::NAME], |options| {
+        options.buckets[0].siblings = 2
+    }),
     mutant(Rule::RetriesOutliveRestarts, &[dots::NAME], retries),
     mutant(Rule::RetriesOutliveTheirValue, &[dots::NAME], retries),
     mutant(Rule::ReadsRepair, &[LIVENESS], |options| options.faults.partition = 3 * SECOND),
@@ -131,7 +148,12 @@ const fn mutant(rule: Rule, caught_by: &'static [&'static str], favour: fn(&mut 
 }
 
 /// A rule that backs up others.
-const fn behind(rule: Rule, along_with: &'static [Rule], caught_by: &'static [&'static str], favour: fn(&mut Options)) -> Mutant {
+const fn behind(
+    rule: Rule,
+    along_with: &'static [Rule],
+    caught_by: &'static [&'static str],
+    favour: fn(&mut Options),
+) -> Mutant {
     Mutant { rule, along_with, caught_by, favour }
 }
 
@@ -223,7 +245,8 @@ struct Caught {
 /// Runs a seed on the core that lacks only what hides a mutant: the sound one, unless the rule is a second safety.
 fn without_what_hides(mutant: &Mutant, seed: u64) -> run::Report {
     let run: Box<dyn Fn() -> run::Report> = Box::new(|| run::with(options(seed, mutant.favour), None));
-    let breaking = |run: Box<dyn Fn() -> run::Report>, rule: &'static Rule| Box::new(move || without(*rule, &run)) as Box<_>;
+    let breaking =
+        |run: Box<dyn Fn() -> run::Report>, rule: &'static Rule| Box::new(move || without(*rule, &run)) as Box<_>;
     mutant.along_with.iter().fold(run, breaking)()
 }
 
@@ -243,7 +266,10 @@ fn hunt(mutant: &Mutant, first_seed: u64) -> Option<Caught> {
 /// The mutants that are hunted.
 fn hunted() -> Vec<&'static Mutant> {
     let wanted = std::env::var("REJOIN_MUTANTS").unwrap_or_default();
-    MUTANTS.iter().filter(|mutant| wanted.is_empty() || wanted.split(',').any(|name| name == format!("{:?}", mutant.rule))).collect()
+    MUTANTS
+        .iter()
+        .filter(|mutant| wanted.is_empty() || wanted.split(',').any(|name| name == format!("{:?}", mutant.rule)))
+        .collect()
 }
 
 /// Hunts a mutant. The error says what is wrong.
@@ -256,15 +282,25 @@ fn judge(mutant: &Mutant) -> Result<(), String> {
         };
         let sound = run::with(options(caught.seed, mutant.favour), None);
         if !sound.findings.is_empty() {
-            return Err(format!("the sound core is accused where {:?} is caught, seed {}: {:?}", mutant.rule, caught.seed, sound.findings));
+            return Err(format!(
+                "the sound core is accused where {:?} is caught, seed {}: {:?}",
+                mutant.rule, caught.seed, sound.findings
+            ));
         }
         if number == 0 || std::env::var("REJOIN_MUTANTS").is_ok() {
-            println!("{:?}: seed {}, {}: {:.120}", mutant.rule, caught.seed, caught.finding.checker, caught.finding.evidence);
+            println!(
+                "{:?}: seed {}, {}: {:.120}",
+                mutant.rule, caught.seed, caught.finding.checker, caught.finding.evidence
+            );
         }
         operations.push(caught.operations);
     }
     operations.sort_unstable();
-    println!("{:?}: caught after {} operations (median of {HUNTS} hunts)", mutant.rule, operations[operations.len() / 2]);
+    println!(
+        "{:?}: caught after {} operations (median of {HUNTS} hunts)",
+        mutant.rule,
+        operations[operations.len() / 2]
+    );
     Ok(())
 }
 
@@ -298,7 +334,12 @@ fn a_failing_seed_says_all_that_is_needed_to_see_it_again() {
     let report = miss(Rule::SiblingsStay, 0);
     let text = failure(&report);
     let seed = report.options.seed;
-    for part in [format!("seed {seed} failed"), format!("\"seed\":{seed},"), "commit".into(), format!("cargo xtask sim --replay {seed}")] {
+    for part in [
+        format!("seed {seed} failed"),
+        format!("\"seed\":{seed},"),
+        "commit".into(),
+        format!("cargo xtask sim --replay {seed}"),
+    ] {
         assert!(text.contains(&part), "{part} is missing in\n{text}");
     }
     assert!(text.contains(report.findings[0].checker) && text.contains(&report.findings[0].evidence));

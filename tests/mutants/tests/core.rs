@@ -60,14 +60,22 @@ fn catcher(rule: Rule) -> fn() {
         Rule::LossesEndATenureOnce => bounds::a_lost_range_ends_a_partitions_tenure_once_however_many_keys_it_has,
         Rule::UntoldDamageEndsATenure => bounds::damaged_copies_that_are_not_told_apart_end_a_tenure_when_replaced,
         Rule::UnreadableIsReplaced => faults::a_copy_that_cannot_be_read_is_replaced_by_what_comes_in,
-        Rule::PeersObject | Rule::ObjectionsEndATenure => tenures::a_handshake_tells_an_old_disk_what_its_actor_has_done,
+        Rule::PeersObject | Rule::ObjectionsEndATenure => {
+            tenures::a_handshake_tells_an_old_disk_what_its_actor_has_done
+        }
         Rule::ContextsEndATenure => tenures::a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint,
         Rule::RacesRenumberNoBucket => control::a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name,
         Rule::UnsavedChangesAreUndone => control::a_change_that_cannot_be_saved_is_refused_and_undone,
-        Rule::UnsavedRecordsAreNotTaken => control::records_that_cannot_be_saved_hold_at_once_and_are_taken_when_they_are_saved,
-        Rule::CatalogsAreEqualAtTheStart => links::a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_catalog,
+        Rule::UnsavedRecordsAreNotTaken => {
+            control::records_that_cannot_be_saved_hold_at_once_and_are_taken_when_they_are_saved
+        }
+        Rule::CatalogsAreEqualAtTheStart => {
+            links::a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_catalog
+        }
         Rule::UnmetPeersEndTenures => replicas::a_start_that_has_not_met_every_peer_takes_new_actors,
-        Rule::OutrunWritesAreNotAcked => replicas::superseded_by_later_writes_of_the_minting_actor_is_no_acknowledgement,
+        Rule::OutrunWritesAreNotAcked => {
+            replicas::superseded_by_later_writes_of_the_minting_actor_is_no_acknowledgement
+        }
         Rule::ReplacedReplicasDoNotCount => replicas::an_empty_disk_in_the_place_of_a_full_one_does_not_count_towards_r,
         Rule::ObservedIsDurable => tenures::what_was_observed_survives_the_observers_restart,
         Rule::MintersAreRemembered => tenures::an_old_disk_is_objected_to_whatever_ended_actors_old_contexts_name,
@@ -78,7 +86,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::RefusalsDoNotCount => faults::a_replica_whose_disk_is_full_is_counted_out,
         Rule::ErrorsAreNoCopies | Rule::UnreadableIsNotAbsent => faults::a_damaged_copy_is_an_error_and_never_absent,
         Rule::RunsNumberApart => tenures::an_answer_to_what_was_asked_before_a_restart_answers_nothing_after_it,
-        Rule::JoinsKeepBoth | Rule::SiblingsStay => reads::any_other_plugin_merges_for_the_reader_and_leaves_the_siblings,
+        Rule::JoinsKeepBoth | Rule::SiblingsStay => {
+            reads::any_other_plugin_merges_for_the_reader_and_leaves_the_siblings
+        }
         Rule::ClashesAreKept => tenures::a_cloned_disk_that_minted_the_same_dot_keeps_both_values_and_alarms,
         Rule::WritesReplaceWhatWasSeen => writes::a_write_is_read_from_every_node_and_a_delete_ends_it,
         Rule::ContextsAreRemembered => scenarios::what_a_writer_has_replaced_stays_replaced_where_it_arrives_later,

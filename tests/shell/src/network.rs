@@ -38,7 +38,11 @@ impl SimNetwork {
     /// A network whose weather is decided by that seed, and good to begin with.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(Sky { weather: Weather::default(), chance: Xoshiro256PlusPlus::seed_from_u64(seed), fate: [0; 3] })))
+        Self(Arc::new(Mutex::new(Sky {
+            weather: Weather::default(),
+            chance: Xoshiro256PlusPlus::seed_from_u64(seed),
+            fate: [0; 3],
+        })))
     }
 
     /// Changes the weather.
@@ -82,7 +86,8 @@ impl Network for SimNetwork {
         }
         // A host has one address, and its sockets are bound to all of them. Binding never waits.
         let mut bind = std::pin::pin!(UdpSocket::bind(("0.0.0.0", addr.port())));
-        let Poll::Ready(socket) = Future::poll(bind.as_mut(), &mut Context::from_waker(std::task::Waker::noop())) else {
+        let Poll::Ready(socket) = Future::poll(bind.as_mut(), &mut Context::from_waker(std::task::Waker::noop()))
+        else {
             return Err(ErrorKind::WouldBlock.into());
         };
         Ok(Arc::new(Socket { udp: Arc::new(socket?), network: self.clone(), readable: Mutex::default() }))
@@ -118,7 +123,12 @@ impl AsyncUdpSocket for Socket {
         Ok(())
     }
 
-    fn poll_recv(&self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> Poll<io::Result<usize>> {
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
         let mut readable = self.readable.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let udp = self.udp.clone();

@@ -28,7 +28,8 @@ pub fn traced(run: impl FnOnce()) -> Vec<String> {
     // One for all threads, and at work on those that want it: what a scoped one hears depends on which thread has met a
     // line of code first.
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| tracing::subscriber::set_global_default(Registry::default().with(Trace)).expect("the only one"));
+    INSTALLED
+        .call_once(|| tracing::subscriber::set_global_default(Registry::default().with(Trace)).expect("the only one"));
     LINES.set(Some(Vec::new()));
     run();
     LINES.take().unwrap_or_default()
@@ -60,9 +61,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Trace {
         let mut words = Words::default();
         event.record(&mut words);
         let at = turmoil::sim_elapsed().unwrap_or_default().as_micros();
-        let host = context
-            .event_scope(event)
-            .and_then(|scope| scope.from_root().find_map(|span| span.extensions().get::<Host>().map(|host| host.0.clone())));
+        let host = context.event_scope(event).and_then(|scope| {
+            scope.from_root().find_map(|span| span.extensions().get::<Host>().map(|host| host.0.clone()))
+        });
         let line = format!("{at:>9} {} {}{}", host.unwrap_or_default(), event.metadata().target(), words.text);
         LINES.with_borrow_mut(|lines| lines.get_or_insert_default().push(line));
     }

@@ -32,7 +32,12 @@ pub(crate) struct Atlas {
 impl Atlas {
     /// A coordinator has let an acknowledgement go. `false`: a bad block had taken the only copy before, so the write
     /// is not guarded.
-    pub(crate) fn acknowledged<I: Iterator<Item = Bytes>>(&mut self, key: KeyId, dot: Dot, copies: impl FnOnce() -> I) -> bool {
+    pub(crate) fn acknowledged<I: Iterator<Item = Bytes>>(
+        &mut self,
+        key: KeyId,
+        dot: Dot,
+        copies: impl FnOnce() -> I,
+    ) -> bool {
         let lost = self.replaced.get(&key).is_some_and(|lost| lost.contains(dot));
         if lost && !copies().any(|copy| object(&copy).context.contains(dot)) {
             return false;
@@ -51,7 +56,8 @@ impl Atlas {
         let (old, copies) = (object(old), copies.map(object).collect::<Vec<_>>());
         let mut gone = Vec::new();
         if let Some(dots) = self.acknowledged.get_mut(key as usize) {
-            let is_gone = |dot: &mut Dot| old.context.contains(*dot) && !copies.iter().any(|copy| copy.context.contains(*dot));
+            let is_gone =
+                |dot: &mut Dot| old.context.contains(*dot) && !copies.iter().any(|copy| copy.context.contains(*dot));
             gone.extend(dots.extract_if(.., is_gone));
         }
         self.replaced.entry(key).or_default().join(&old.context);
@@ -68,7 +74,8 @@ impl Atlas {
     ) -> bool {
         let Some(dots) = self.acknowledged.get(key as usize) else { return true };
         let (now, left) = (now.map(object).unwrap_or_default(), left.map(object).unwrap_or_default());
-        let mut forgotten = dots.iter().filter(|dot| now.context.contains(**dot) && !left.context.contains(**dot)).peekable();
+        let mut forgotten =
+            dots.iter().filter(|dot| now.context.contains(**dot) && !left.context.contains(**dot)).peekable();
         if forgotten.peek().is_none() {
             return true;
         }

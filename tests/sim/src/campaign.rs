@@ -62,7 +62,10 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (million, rate, times) = (self.operations as f64 / 1e6, self.rate(), self.times_real_time());
         let Self { seeds, seconds, cpu_seconds, jobs, failed, .. } = self;
-        write!(f, "{seeds} seeds, {million:.2} million operations in {seconds:.1} s on {jobs} threads, {cpu_seconds:.1} s of a core: ")?;
+        write!(
+            f,
+            "{seeds} seeds, {million:.2} million operations in {seconds:.1} s on {jobs} threads, {cpu_seconds:.1} s of a core: "
+        )?;
         write!(f, "{rate:.0} operations a second and {times:.0} × real time a core; {} seeds failed", failed.len())
     }
 }
@@ -110,7 +113,8 @@ pub fn failure(report: &Report) -> String {
         let key = finding.key.map_or_else(String::new, |key| format!(" (key {key})"));
         text += &format!("  {}{key}: {}\n", finding.checker, finding.evidence);
     }
-    let key = report.findings.iter().find_map(|finding| finding.key).map_or_else(String::new, |key| format!(" --key {key}"));
+    let key =
+        report.findings.iter().find_map(|finding| finding.key).map_or_else(String::new, |key| format!(" --key {key}"));
     text + &format!("  replay   cargo xtask sim --replay {}{key}\n", report.options.seed)
 }
 

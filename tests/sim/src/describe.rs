@@ -14,11 +14,15 @@ pub(crate) fn event(trace: &mut Trace, now_us: u64, at: NodeIndex, keys: &Keys, 
     match event {
         Event::Client(client) => {
             let key = key_of(&client.request, keys);
-            trace.line(now_us, Some(at), key, || format!("takes c{}: {}", client.reply_to.request, request(&client.request)));
+            trace.line(now_us, Some(at), key, || {
+                format!("takes c{}: {}", client.reply_to.request, request(&client.request))
+            });
         }
         Event::Peer(from, envelope) => {
             let from = keys.index(*from);
-            trace.line(now_us, Some(at), key_of_message(envelope, keys, calls), || format!("hears n{from}: {}", message(envelope)));
+            trace.line(now_us, Some(at), key_of_message(envelope, keys, calls), || {
+                format!("hears n{from}: {}", message(envelope))
+            });
         }
         _ => {}
     }
@@ -33,7 +37,9 @@ pub(crate) fn sent(
     calls: &[Call],
     envelope: &PeerEnvelope,
 ) {
-    trace.line(now_us, Some(from), key_of_message(envelope, keys, calls), || format!("tells n{to}: {}", message(envelope)));
+    trace.line(now_us, Some(from), key_of_message(envelope, keys, calls), || {
+        format!("tells n{to}: {}", message(envelope))
+    });
 }
 
 /// A client's request.
@@ -137,7 +143,12 @@ fn message(envelope: &PeerEnvelope) -> String {
         }
         PeerBody::Replicated { outcome: Err(code), .. } => format!("refused: {code:?}"),
         PeerBody::Observed { actor, counter } => {
-            format!("OBJECTS: actor {:04x} of p{} has used {counter}, not only below {}", actor.actor.0 >> 48, actor.partition, actor.next)
+            format!(
+                "OBJECTS: actor {:04x} of p{} has used {counter}, not only below {}",
+                actor.actor.0 >> 48,
+                actor.partition,
+                actor.next
+            )
         }
         other => other.kind().to_owned(),
     };

@@ -190,10 +190,18 @@ impl Disk {
     /// The objects of a range of keys that a loss would take: those that are durable, since only durable rows go to the
     /// tree.
     pub(crate) fn durable_objects(&self, first: &Bytes, last: &Bytes) -> BTreeMap<Bytes, Bytes> {
-        let mut objects: BTreeMap<Bytes, Option<Bytes>> =
-            self.objects.range::<Bytes, _>(first..=last).map(|(key, object)| (key.clone(), Some(object.clone()))).collect();
+        let mut objects: BTreeMap<Bytes, Option<Bytes>> = self
+            .objects
+            .range::<Bytes, _>(first..=last)
+            .map(|(key, object)| (key.clone(), Some(object.clone())))
+            .collect();
         // The oldest undo of a key knows what is durable.
-        for undo in self.undo.iter().rev().filter(|undo| undo.space == Space::Objects && *first <= undo.key && undo.key <= *last) {
+        for undo in self
+            .undo
+            .iter()
+            .rev()
+            .filter(|undo| undo.space == Space::Objects && *first <= undo.key && undo.key <= *last)
+        {
             objects.insert(undo.key.clone(), undo.value.clone().filter(|_| !undo.lost));
         }
         objects.into_iter().filter_map(|(key, object)| Some((key, object?))).collect()
@@ -404,7 +412,9 @@ mod tests {
 
     #[test]
     fn a_loss_of_power_leaves_what_is_durable_and_a_prefix_of_the_rest() {
-        for (cut, left) in [(0, vec![("a", "1")]), (1, vec![("a", "1")]), (2, vec![("a", "2")]), (3, vec![("a", "2"), ("b", "1")])] {
+        for (cut, left) in
+            [(0, vec![("a", "1")]), (1, vec![("a", "1")]), (2, vec![("a", "2")]), (3, vec![("a", "2"), ("b", "1")])]
+        {
             let mut disk = disk();
             disk.kill(0);
             disk.cut(cut);
@@ -433,7 +443,8 @@ mod tests {
         let lost: Vec<&[u8]> = lost.iter().map(|lost| &lost.object[..]).collect();
         assert_eq!(lost, [b"3", b"1"], "a, and what b was before");
         assert_eq!(rows(&disk), [("b", "2"), ("d", "1")]);
-        let is_lost = |disk: &Disk, key: &str| matches!(disk.get(Space::Objects, key.as_bytes()), Err(StoreFault::Lost { .. }));
+        let is_lost =
+            |disk: &Disk, key: &str| matches!(disk.get(Space::Objects, key.as_bytes()), Err(StoreFault::Lost { .. }));
         assert!(is_lost(&disk, "a") && is_lost(&disk, "aa") && !is_lost(&disk, "b") && !is_lost(&disk, "d"));
         let mut change = Change::default();
         change.put(Space::Objects, "a", "4").remove(Space::Objects, "aa");

@@ -290,17 +290,25 @@ struct CartText {
 }
 
 fn carts(values: &[Bytes]) -> Option<Vec<Element>> {
-    let texts = values.iter().map(|value| serde_json::from_slice::<CartText>(value).ok()).collect::<Option<Vec<_>>>()?;
+    let texts =
+        values.iter().map(|value| serde_json::from_slice::<CartText>(value).ok()).collect::<Option<Vec<_>>>()?;
     let mut read = Vec::with_capacity(texts.len());
     for text in &texts {
-        let clock = text.clock.iter().map(|(writer, count)| Some((session(writer)?, *count))).collect::<Option<BTreeMap<u32, u64>>>()?;
-        let mut tags = text.items.values().flat_map(BTreeMap::keys).map(|tag| element(tag)).collect::<Option<Vec<_>>>()?;
+        let clock = text
+            .clock
+            .iter()
+            .map(|(writer, count)| Some((session(writer)?, *count)))
+            .collect::<Option<BTreeMap<u32, u64>>>()?;
+        let mut tags =
+            text.items.values().flat_map(BTreeMap::keys).map(|tag| element(tag)).collect::<Option<Vec<_>>>()?;
         tags.sort_unstable();
         read.push((clock, tags));
     }
     let stays = |element: &Element| {
         let (session, count) = ((element.0 >> 32) as u32, element.0 & 0xffff_ffff);
-        read.iter().all(|(clock, tags)| tags.binary_search(element).is_ok() || clock.get(&session).is_none_or(|seen| *seen < count))
+        read.iter().all(|(clock, tags)| {
+            tags.binary_search(element).is_ok() || clock.get(&session).is_none_or(|seen| *seen < count)
+        })
     };
     Some(read.iter().flat_map(|(_, tags)| tags.iter().copied()).filter(stays).collect())
 }

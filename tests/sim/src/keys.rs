@@ -62,9 +62,16 @@ impl Keys {
     pub(crate) fn new(options: &Options) -> Self {
         let node = |at: u8| {
             let (name, zone) = (name(&format!("n{at}")), name(&format!("z{}", at % options.zones)));
-            LayoutNode { id: NodeId::from_name(&name), name, zone, capacity: 1, address: ([127, 0, 0, 1], 7000 + u16::from(at)).into() }
+            LayoutNode {
+                id: NodeId::from_name(&name),
+                name,
+                zone,
+                capacity: 1,
+                address: ([127, 0, 0, 1], 7000 + u16::from(at)).into(),
+            }
         };
-        let layout = placement::bootstrap((0..options.nodes).map(node).collect(), options.partitions).expect("a layout");
+        let layout =
+            placement::bootstrap((0..options.nodes).map(node).collect(), options.partitions).expect("a layout");
         let nodes = layout.nodes.iter().map(|node| node.id).collect();
         let bucket = |(at, bucket): (usize, &BucketOptions)| {
             let name = name(&format!("b{at}"));
@@ -115,7 +122,11 @@ impl Keys {
 
     /// The shard that a message about an object goes to.
     pub(crate) fn shard_of(&self, object: &ObjectId) -> u16 {
-        if self.shards == 1 { 0 } else { shard_of(self.layout.partition(object), self.layout.partitions(), self.shards) }
+        if self.shards == 1 {
+            0
+        } else {
+            shard_of(self.layout.partition(object), self.layout.partitions(), self.shards)
+        }
     }
 
     /// The shard of a partition.

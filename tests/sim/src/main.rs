@@ -108,7 +108,11 @@ fn run_seeds(seeds: Range<u64>, jobs: Option<usize>, json: bool) -> ExitCode {
 
 fn members(nodes: &[u64], loss: &[u32], seed: u64) -> ExitCode {
     let sizes = if nodes.is_empty() { swarm::SIZES.to_vec() } else { nodes.to_vec() };
-    let losses = if loss.is_empty() { swarm::LOSSES.to_vec() } else { loss.iter().map(|percent| PerMillion(percent * 10_000)).collect() };
+    let losses = if loss.is_empty() {
+        swarm::LOSSES.to_vec()
+    } else {
+        loss.iter().map(|percent| PerMillion(percent * 10_000)).collect()
+    };
     println!("{}", swarm::HEADS);
     for loss in losses {
         for &nodes in &sizes {
@@ -123,7 +127,12 @@ fn replay(seed: u64, filter: Filter) -> ExitCode {
     for line in &report.lines {
         println!("{line}");
     }
-    println!("{} operations in {} virtual seconds, digest {:016x}", report.operations, report.virtual_us / 1_000_000, report.digest);
+    println!(
+        "{} operations in {} virtual seconds, digest {:016x}",
+        report.operations,
+        report.virtual_us / 1_000_000,
+        report.digest
+    );
     if report.findings.is_empty() {
         println!("nothing was found fault with");
         return ExitCode::SUCCESS;

@@ -46,7 +46,15 @@ pub(crate) enum Passage {
 
 impl Network {
     pub(crate) fn new(nodes: usize, options: NetworkOptions, rng: Rng) -> Self {
-        Self { nodes, links: vec![Link::default(); nodes * nodes], options, rng, generations: 0, under_way: 0, calm: false }
+        Self {
+            nodes,
+            links: vec![Link::default(); nodes * nodes],
+            options,
+            rng,
+            generations: 0,
+            under_way: 0,
+            calm: false,
+        }
     }
 
     pub(crate) fn link(&mut self, from: NodeIndex, to: NodeIndex) -> &mut Link {
@@ -142,5 +150,8 @@ impl Network {
 /// Whether a message may arrive twice, or after the end of its connection. A forwarded request must not: it would be
 /// begun twice, and may be refused the first time and done the second. No real connection does that.
 fn bears_anything(body: &PeerBody) -> bool {
-    matches!(body, PeerBody::Read { .. } | PeerBody::ReadReply { .. } | PeerBody::Replicate(_) | PeerBody::Replicated { .. })
+    matches!(
+        body,
+        PeerBody::Read { .. } | PeerBody::ReadReply { .. } | PeerBody::Replicate(_) | PeerBody::Replicated { .. }
+    )
 }

@@ -188,7 +188,8 @@ impl Options {
         let clients = clients(rng);
         // Some thousand calls for each seed, whatever the pace, but never so short that no fault fits in.
         let calls = rng.between(2000, 6000);
-        let chaos_us = (calls * (clients.think_us + 4 * MS) / u64::from(clients.sessions)).clamp(10 * SECOND, 300 * SECOND);
+        let chaos_us =
+            (calls * (clients.think_us + 4 * MS) / u64::from(clients.sessions)).clamp(10 * SECOND, 300 * SECOND);
         let network = network(rng);
         let mut faults = faults(rng, chaos_us);
         if network.ghosts {
@@ -261,13 +262,22 @@ fn clients(rng: &mut Rng) -> ClientOptions {
 }
 
 fn buckets(rng: &mut Rng, nodes: u8) -> Vec<BucketOptions> {
-    const KINDS: [&[Kind]; 5] = [&[Kind::Set], &[Kind::Cart], &[Kind::Latest], &[Kind::Set, Kind::Cart], &[Kind::Set, Kind::Latest]];
+    const KINDS: [&[Kind]; 5] =
+        [&[Kind::Set], &[Kind::Cart], &[Kind::Latest], &[Kind::Set, Kind::Cart], &[Kind::Set, Kind::Latest]];
     let kinds = *rng.pick(&KINDS);
     let bucket = |&kind: &Kind| {
         let n = (*rng.pick(&[1, 2, 3, 3, 3, 3, 3, 5])).min(nodes);
         let majority = n / 2 + 1;
         // Mostly quorums that meet. Without that, only convergence and survival are checked.
-        let (r, w) = *rng.pick(&[(majority, majority), (majority, majority), (majority, majority), (1, n), (n, 1), (1, 1), (1, majority)]);
+        let (r, w) = *rng.pick(&[
+            (majority, majority),
+            (majority, majority),
+            (majority, majority),
+            (1, n),
+            (n, 1),
+            (1, 1),
+            (1, majority),
+        ]);
         BucketOptions {
             kind,
             n,
@@ -347,7 +357,8 @@ mod tests {
 
     #[test]
     fn every_class_of_faults_is_on_in_some_seeds_and_off_in_others() {
-        let all: Vec<serde_json::Value> = (0..300).map(|seed| serde_json::to_value(Options::draw(seed).faults).unwrap()).collect();
+        let all: Vec<serde_json::Value> =
+            (0..300).map(|seed| serde_json::to_value(Options::draw(seed).faults).unwrap()).collect();
         for name in all[0].as_object().unwrap().keys() {
             let on = all.iter().filter(|faults| faults[name] != 0).count();
             assert!((10..250).contains(&on), "{name} is on in {on} of 300 seeds");

@@ -30,7 +30,8 @@ struct Union;
 impl Merge for Union {
     fn merge(&self, _key: &[u8], siblings: &[Sibling]) -> MergeResult {
         // Little-endian words are compared as numbers, so that the result is as the format wants it.
-        let words = siblings.iter().flat_map(|sibling| sibling.value.as_chunks::<8>().0).map(|word| u64::from_le_bytes(*word));
+        let words =
+            siblings.iter().flat_map(|sibling| sibling.value.as_chunks::<8>().0).map(|word| u64::from_le_bytes(*word));
         let sorted: BTreeSet<u64> = words.collect();
         Ok(sorted.into_iter().flat_map(u64::to_le_bytes).collect())
     }
@@ -76,7 +77,11 @@ pub(crate) fn of(kind: Kind) -> &'static dyn Merge {
 
 /// Runs a merge natively.
 pub(crate) fn native(kind: Kind, job: &MergeJob) -> Result<Merged, PluginError> {
-    let lend = |one: &rejoin_proto::client::Sibling| Sibling { value: one.value.to_vec(), stamp_ms: one.stamp_ms, writer: one.writer };
+    let lend = |one: &rejoin_proto::client::Sibling| Sibling {
+        value: one.value.to_vec(),
+        stamp_ms: one.stamp_ms,
+        writer: one.writer,
+    };
     let siblings: Vec<Sibling> = job.siblings.iter().map(lend).collect();
     let value = of(kind).merge(&job.key, &siblings).map_err(fault)?.into();
     Ok(Merged { value, shown: None, profile: NATIVE })
@@ -117,7 +122,8 @@ pub(crate) fn wasm(job: &MergeJob) -> Result<Merged, PluginError> {
     };
     let (answer, answered) = std::sync::mpsc::sync_channel(1);
     let done = move |outcome| drop(answer.send(outcome));
-    let (call, siblings) = (PluginCall { bucket: job.bucket.0, plugin, limits }, job.siblings.iter().map(lend).collect());
+    let (call, siblings) =
+        (PluginCall { bucket: job.bucket.0, plugin, limits }, job.siblings.iter().map(lend).collect());
     pool()
         .merge(call, job.key.clone(), siblings, || true, done)
         .map_err(|full| PluginError::Overloaded { waiting: full.waiting, of_bucket: full.of_bucket })?;
@@ -152,7 +158,8 @@ mod tests {
     use rejoin_proto::{BucketId, Name};
 
     fn job(values: &[&'static str]) -> MergeJob {
-        let sibling = |(at, value): (usize, &&'static str)| Given { value: (*value).into(), stamp_ms: at as u64, writer: 1 };
+        let sibling =
+            |(at, value): (usize, &&'static str)| Given { value: (*value).into(), stamp_ms: at as u64, writer: 1 };
         MergeJob {
             plugin: PluginDigest([0; 32]),
             bucket: BucketId(1),

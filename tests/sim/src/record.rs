@@ -56,7 +56,11 @@ impl Recorder {
     pub(crate) fn minted(&mut self, at_us: u64, node: NodeIndex, put: &Put, keys: &Keys) {
         let call = (put.request & u128::from(u32::MAX)) as CallId;
         let object: Object = codec::decode(&put.object).expect("a stored object");
-        let entry = object.entries.iter().find(|entry| entry.dots.contains(put.dot)).expect("a put is live in what it has made");
+        let entry = object
+            .entries
+            .iter()
+            .find(|entry| entry.dots.contains(put.dot))
+            .expect("a put is live in what it has made");
         let cloudless = self.seen(call).is_some_and(|seen| !seen.cloud().is_empty() && !replaces(&object, seen));
         let (dot, stamp, expires) = (put.dot, entry.stamp, entry.expires);
         self.run.minted.push(Minted { call, node, at_us, dot, stamp, expires, cloudless });
@@ -124,7 +128,8 @@ impl Recorder {
     /// A node has refused a call because it does not know a bucket in use.
     pub(crate) fn unknown_bucket(&mut self, node: NodeIndex, key: KeyId) {
         if self.catalog.is_empty() {
-            self.catalog.push(format!("n{node} has met all of its peers, serves, and does not know the bucket of k{key}"));
+            self.catalog
+                .push(format!("n{node} has met all of its peers, serves, and does not know the bucket of k{key}"));
         }
     }
 

@@ -31,7 +31,9 @@ impl Stream {
             Self::Clients => 4,
             Self::Plugins => 5,
             Self::Member(node) => 1 << 62 | node,
-            Self::Shard(node, start, shard) => 1 << 63 | u64::from(node) << 48 | u64::from(shard) << 32 | u64::from(start),
+            Self::Shard(node, start, shard) => {
+                1 << 63 | u64::from(node) << 48 | u64::from(shard) << 32 | u64::from(start)
+            }
         }
     }
 }

@@ -67,7 +67,9 @@ pub fn with(options: Options, filter: Option<Filter>) -> Report {
         world.settle()
     }));
     let mut findings: Vec<Finding> = match outcome {
-        Ok(problems) => problems.into_iter().map(|evidence| Finding { checker: LIVENESS, key: None, evidence }).collect(),
+        Ok(problems) => {
+            problems.into_iter().map(|evidence| Finding { checker: LIVENESS, key: None, evidence }).collect()
+        }
         Err(panic) => vec![Finding { checker: PANIC, key: None, evidence: words_of(&*panic) }],
     };
     let run = world.finish();
@@ -91,6 +93,7 @@ pub fn with(options: Options, filter: Option<Filter>) -> Report {
 }
 
 fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text =
+        panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a panic without words".into())
 }

@@ -96,8 +96,15 @@ struct Swarm {
 impl Swarm {
     fn new(setup: Setup) -> Self {
         let rng = Rng::new(setup.seed, Stream::Network);
-        let mut swarm =
-            Self { setup, rng, nodes: BTreeMap::new(), plan: BinaryHeap::new(), planned: 0, now_us: SECOND, changes: Vec::new() };
+        let mut swarm = Self {
+            setup,
+            rng,
+            nodes: BTreeMap::new(),
+            plan: BinaryHeap::new(),
+            planned: 0,
+            now_us: SECOND,
+            changes: Vec::new(),
+        };
         let all = || 1..=setup.nodes;
         for node in all() {
             let peers = all().filter(|peer| *peer != node).map(NodeId).collect();
@@ -230,7 +237,8 @@ pub fn run(setup: Setup) -> Outcome {
     swarm.stall(stalled);
     swarm.changes.clear();
     swarm.run(AFTER_STALL_US);
-    let by_stalled = |change: &&(u64, u64, u64, Liveness)| change.1 == stalled && change.2 != dead && change.3 != Liveness::Alive;
+    let by_stalled =
+        |change: &&(u64, u64, u64, Liveness)| change.1 == stalled && change.2 != dead && change.3 != Liveness::Alive;
     let suspected_by_stalled = swarm.changes.iter().filter(by_stalled).count() as u64;
     let estranged = |node: &&Node| node.members.liveness(NodeId(stalled)) != Liveness::Alive;
     let estranged = swarm.nodes.values().filter(estranged).count() as u64;
@@ -256,8 +264,9 @@ pub const HEADS: &str = "nodes  loss   datagrams/s  bytes/s  false suspects  fal
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { setup, false_downs, .. } = self;
-        let seconds =
-            |delays: &[u64], at: usize| delays.get(at).map_or_else(|| "never".to_owned(), |us| format!("{:.1} s", *us as f64 / 1e6));
+        let seconds = |delays: &[u64], at: usize| {
+            delays.get(at).map_or_else(|| "never".to_owned(), |us| format!("{:.1} s", *us as f64 / 1e6))
+        };
         let all = setup.nodes as usize - 1;
         let node_hours = setup.nodes as f64 * (QUIET_US / SECOND) as f64 / 3600.0;
         write!(f, "{:>5} {:>4.0} %", setup.nodes, f64::from(setup.loss.0) / 1e4)?;

@@ -68,7 +68,13 @@ impl Trace {
     }
 
     /// Adds a line if it is wanted. The text is made only then.
-    pub(crate) fn line(&mut self, at_us: u64, node: Option<NodeIndex>, key: Option<KeyId>, text: impl FnOnce() -> String) {
+    pub(crate) fn line(
+        &mut self,
+        at_us: u64,
+        node: Option<NodeIndex>,
+        key: Option<KeyId>,
+        text: impl FnOnce() -> String,
+    ) {
         let Some(filter) = &self.filter else { return };
         let in_time = (filter.from_us..=filter.to_us).contains(&at_us);
         // Lines about a whole node are shown for every key.
@@ -123,8 +129,13 @@ mod tests {
             trace.digest()
         };
         let base = digest(&[(1, 0, 5), (2, 1, 6)]);
-        for other in [&[(1, 0, 5), (2, 1, 7)][..], &[(1, 0, 5), (3, 1, 6)], &[(1, 0, 5), (2, 0, 6)], &[(2, 1, 6), (1, 0, 5)], &[(1, 0, 5)]]
-        {
+        for other in [
+            &[(1, 0, 5), (2, 1, 7)][..],
+            &[(1, 0, 5), (3, 1, 6)],
+            &[(1, 0, 5), (2, 0, 6)],
+            &[(2, 1, 6), (1, 0, 5)],
+            &[(1, 0, 5)],
+        ] {
             assert_ne!(digest(other), base);
         }
     }

@@ -80,7 +80,12 @@ impl Session {
     }
 
     /// The next call, and the bucket and slot whose key is full and has to be replaced.
-    pub(crate) fn step(&mut self, options: &ClientOptions, keys: &Keys, rng: &mut Rng) -> (Ask, Option<(usize, usize)>) {
+    pub(crate) fn step(
+        &mut self,
+        options: &ClientOptions,
+        keys: &Keys,
+        rng: &mut Rng,
+    ) -> (Ask, Option<(usize, usize)>) {
         if let Some(key) = self.next.take() {
             let fresh = self.known.get(&key).and_then(|known| known.last()).cloned();
             return (self.write(key, fresh, options, keys, rng), None);
@@ -224,7 +229,15 @@ impl Session {
     ) -> Ask {
         let of = keys.bucket_of(key);
         let w = of.options.w;
-        let asked = Asked::Put { w, basis, value: value.clone(), adds, expires: ttl_ms.is_some(), malformed: false, retry_of: None };
+        let asked = Asked::Put {
+            w,
+            basis,
+            value: value.clone(),
+            adds,
+            expires: ttl_ms.is_some(),
+            malformed: false,
+            retry_of: None,
+        };
         let put = Put {
             bucket: of.name.clone(),
             key: keys.place(key).name.clone(),
@@ -264,7 +277,13 @@ impl Session {
 /// A read.
 pub(crate) fn get(key: KeyId, r: Option<u8>, keys: &Keys) -> Ask {
     let of = keys.bucket_of(key);
-    let get =
-        Get { bucket: of.name.clone(), key: keys.place(key).name.clone(), r: r.map(Quorum::Count), pr: None, siblings: false, show: false };
+    let get = Get {
+        bucket: of.name.clone(),
+        key: keys.place(key).name.clone(),
+        r: r.map(Quorum::Count),
+        pr: None,
+        siblings: false,
+        show: false,
+    };
     Ask { key, asked: Asked::Get { r: r.unwrap_or(of.options.r) }, request: DataRequest::Get(get) }
 }

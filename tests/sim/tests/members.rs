@@ -17,7 +17,10 @@ fn a_dead_node_is_known_everywhere_and_the_load_of_a_node_does_not_grow() {
         let others = outcome.setup.nodes as usize - 1;
         assert_eq!((outcome.false_suspects, outcome.false_downs), (0, 0), "{outcome}");
         assert_eq!((outcome.suspected_us.len(), outcome.down_us.len()), (others, others), "{outcome}");
-        assert!(outcome.suspected_us[others - 1] < 10 * SECOND && outcome.down_us[others - 1] < 25 * SECOND, "{outcome}");
+        assert!(
+            outcome.suspected_us[others - 1] < 10 * SECOND && outcome.down_us[others - 1] < 25 * SECOND,
+            "{outcome}"
+        );
         assert_eq!((outcome.suspected_by_stalled, outcome.estranged), (0, 0), "{outcome}");
     }
     let [small, _, large] = outcomes;

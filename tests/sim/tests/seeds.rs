@@ -69,7 +69,10 @@ fn a_trace_can_be_read_and_filtered() {
     let report = run::traced(17, filter);
     assert!(!report.lines.is_empty());
     for line in &report.lines {
-        assert!(line.key.is_none_or(|key| key == 0) && line.node.is_none_or(|node| node == 1) && line.at_us <= 20_000_000, "{line}");
+        assert!(
+            line.key.is_none_or(|key| key == 0) && line.node.is_none_or(|node| node == 1) && line.at_us <= 20_000_000,
+            "{line}"
+        );
     }
     let text = report.lines.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(text.contains("connected to n") && text.contains(" k0 "), "{text}");

@@ -60,7 +60,10 @@ impl Cuts {
     pub fn cut(&mut self, place: usize, what: &dyn Display, image: Image, tree: &Arc<Tree>, expected: &Expected<'_>) {
         let promised = [*expected.end.start(), *expected.end.end(), expected.model.heard()];
         if !self.wants(place)
-            || self.last.as_ref().is_some_and(|(last, at, was)| *last == image && Arc::ptr_eq(at, tree) && *was == promised)
+            || self
+                .last
+                .as_ref()
+                .is_some_and(|(last, at, was)| *last == image && Arc::ptr_eq(at, tree) && *was == promised)
         {
             return;
         }
@@ -73,14 +76,20 @@ impl Cuts {
     ///
     /// # Panics
     /// If it fails, with what is needed to repeat it.
-    pub fn on_a_fresh_directory<T>(&self, place: usize, what: &dyn Display, work: impl FnOnce(&Path) -> Result<T, String>) -> T {
+    pub fn on_a_fresh_directory<T>(
+        &self,
+        place: usize,
+        what: &dyn Display,
+        work: impl FnOnce(&Path) -> Result<T, String>,
+    ) -> T {
         let root: PathBuf = self.scratch.path().join("node");
         std::fs::create_dir(&root).unwrap();
-        let done =
-            catch_unwind(AssertUnwindSafe(|| work(&root))).unwrap_or_else(|panic| Err(format!("panic: {}", message(panic.as_ref()))));
+        let done = catch_unwind(AssertUnwindSafe(|| work(&root)))
+            .unwrap_or_else(|panic| Err(format!("panic: {}", message(panic.as_ref()))));
         let Self { test, seed, .. } = self;
         let again = format!("{SEEDS}={seed}..{} {PLACE}={place} cargo test -p rejoin-test-store {test}", seed + 1);
-        let done = done.unwrap_or_else(|wrong| panic!("seed {seed}, place {place}, {what}: {wrong}\nto repeat it: {again}"));
+        let done =
+            done.unwrap_or_else(|wrong| panic!("seed {seed}, place {place}, {what}: {wrong}\nto repeat it: {again}"));
         std::fs::remove_dir_all(&root).unwrap();
         done
     }
@@ -130,7 +139,8 @@ pub fn campaign(test: &'static str, seeds: Range<u64>, work: impl Fn(u64, &mut C
     assert!(cuts > 0, "nothing was cut");
     let told = format!("{lost} losses and {damaged} damaged rows were told");
     // Past the capture of the test's output: the figures are to be seen in every run.
-    let line = format!("{test}: {cuts} cuts of {} seeds; {told}; nothing wrong, nothing silent\n", seeds.end - seeds.start);
+    let line =
+        format!("{test}: {cuts} cuts of {} seeds; {told}; nothing wrong, nothing silent\n", seeds.end - seeds.start);
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
@@ -147,5 +157,9 @@ fn range(text: &str) -> Range<u64> {
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
-    panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_default()
 }

@@ -138,7 +138,11 @@ impl DiskFile for FaultFile {
         if self.faults.no_memory.load(SeqCst) {
             return Err(Errno::NOMEM.into());
         }
-        if self.faults.full.load(SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { self.file.preallocate(length) }
+        if self.faults.full.load(SeqCst) {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            self.file.preallocate(length)
+        }
     }
     fn set_length(&self, length: u64) -> io::Result<()> {
         self.file.set_length(length)
@@ -157,6 +161,10 @@ impl DiskFile for FaultFile {
     }
     fn sync_data(&self) -> io::Result<()> {
         self.faults.syncs.pass();
-        if self.faults.fail_sync.load(SeqCst) { Err(io::Error::other("a fault in the test disk")) } else { self.file.sync_data() }
+        if self.faults.fail_sync.load(SeqCst) {
+            Err(io::Error::other("a fault in the test disk"))
+        } else {
+            self.file.sync_data()
+        }
     }
 }

@@ -29,7 +29,9 @@ use rejoin_store::{Disk, OpenError, Options, OsDisk, Recovery, ShardStore, Start
 pub use attempt::{Attempt, Stopped, passes};
 pub use campaign::{Cuts, campaign, recording, scratch};
 pub use faults::{FaultDisk, Faults, Gate};
-pub use machine::{Call, Content, Crash, DiskEvent, Fault, FileChange, Image, Machine, MemoryDisk, SECTOR, Survival, sealed};
+pub use machine::{
+    Call, Content, Crash, DiskEvent, Fault, FileChange, Image, Machine, MemoryDisk, SECTOR, Survival, sealed,
+};
 pub use model::{Model, Rows};
 pub use node::{Node, SHARD};
 pub use random::Random;
@@ -86,7 +88,8 @@ pub fn rows(store: &ShardStore, space: Space) -> Vec<(String, String)> {
 
 /// The journal's segments, in order.
 pub fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
     paths.sort();
     paths
@@ -121,7 +124,7 @@ pub fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 /// CRC-32C, bit by bit.
 #[must_use]
 pub fn crc(bytes: &[u8]) -> u32 {
-    !bytes
-        .iter()
-        .fold(!0_u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & 0_u32.wrapping_sub(crc & 1))))
+    !bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & 0_u32.wrapping_sub(crc & 1)))
+    })
 }

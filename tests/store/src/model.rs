@@ -49,7 +49,10 @@ impl Model {
 
     /// A sync has returned this number.
     pub fn sync(&mut self, number: u64) {
-        assert!(number <= self.heard && number >= self.synced, "{number}: a sync covers what was committed, and takes nothing back");
+        assert!(
+            number <= self.heard && number >= self.synced,
+            "{number}: a sync covers what was committed, and takes nothing back"
+        );
         if number > self.synced {
             self.confirmed = self.synced;
         }
@@ -112,7 +115,9 @@ impl Model {
     /// The rows after a change.
     #[must_use]
     pub fn rows_after(&self, number: u64) -> Rows {
-        let value = |past: &Past| past[..past.partition_point(|(when, _)| *when <= number)].last().and_then(|(_, value)| value.clone());
+        let value = |past: &Past| {
+            past[..past.partition_point(|(when, _)| *when <= number)].last().and_then(|(_, value)| value.clone())
+        };
         self.past.iter().filter_map(|(key, past)| Some((key.clone(), value(past)?))).collect()
     }
 
@@ -123,7 +128,9 @@ impl Model {
         let wrong = expected.iter().find(|(key, value)| rows.get(*key) != Some(value));
         let wrong = wrong.or_else(|| rows.iter().find(|(key, _)| !expected.contains_key(*key)))?.0;
         let show = |rows: &Rows| {
-            rows.get(wrong).map_or("nothing".to_owned(), |value| String::from_utf8_lossy(&value[..value.len().min(24)]).into_owned())
+            rows.get(wrong).map_or("nothing".to_owned(), |value| {
+                String::from_utf8_lossy(&value[..value.len().min(24)]).into_owned()
+            })
         };
         Some(format!(
             "{:?} {} is {}, and was {} after change {number}",
@@ -137,7 +144,9 @@ impl Model {
     /// A row whose value was never written.
     #[must_use]
     pub fn never_written(&self, rows: &Rows) -> Option<String> {
-        let written = |((space, key), value): &(&(Space, Bytes), &Bytes)| self.tried.contains(&(*space, key.clone(), (*value).clone()));
+        let written = |((space, key), value): &(&(Space, Bytes), &Bytes)| {
+            self.tried.contains(&(*space, key.clone(), (*value).clone()))
+        };
         let (key, _) = rows.iter().find(|row| !written(row))?;
         Some(format!("{:?} {} has a value that was never written", key.0, String::from_utf8_lossy(&key.1)))
     }
@@ -188,6 +197,10 @@ mod tests {
         model.reopen(2);
         assert_eq!((model.made(), model.heard(), model.synced()), (2, 2, 2));
         let gone = Rows::from([(key("a"), Bytes::from("three"))]);
-        assert!(model.never_written(&gone).is_none() && model.older(&gone, 2).is_some() && model.difference(&gone, 2).is_some());
+        assert!(
+            model.never_written(&gone).is_none()
+                && model.older(&gone, 2).is_some()
+                && model.difference(&gone, 2).is_some()
+        );
     }
 }

@@ -88,7 +88,8 @@ struct Running<'a> {
 impl<'a> Running<'a> {
     fn start(root: &'a Path, seed: u64) -> Self {
         let disk = MemoryDisk::new(root, &Image::default()).watching(&root.join(SHARD).join("tree"));
-        let mut running = Self { root, disk, node: None, model: Model::default(), random: Random::new(seed, 2), events: Vec::new() };
+        let mut running =
+            Self { root, disk, node: None, model: Model::default(), random: Random::new(seed, 2), events: Vec::new() };
         running.open();
         running
     }
@@ -217,7 +218,9 @@ impl<'a> Cursor<'a> {
                 Promise::Opened(_) => (self.opened, self.cut) = (true, false),
                 Promise::Ended => self.starting = true,
                 Promise::Settled => self.starting = false,
-                Promise::Found(image) => (self.machine, self.process_only, self.cut) = (Machine::holding(image), false, true),
+                Promise::Found(image) => {
+                    (self.machine, self.process_only, self.cut) = (Machine::holding(image), false, true)
+                }
                 _ => {}
             }
         }

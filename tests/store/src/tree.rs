@@ -29,9 +29,15 @@ impl Tree {
     pub fn is_still_at(&self, path: &Path) -> bool {
         let there = names(path);
         let same = self.files.len() == there.len()
-            && self.files.iter().zip(&there).all(|((name, bytes), (other, length))| name == other && bytes.len() as u64 == *length);
-        let current =
-            self.files.get(CURRENT).is_none_or(|bytes| std::fs::read(path.join(CURRENT)).is_ok_and(|there| there[..] == bytes[..]));
+            && self
+                .files
+                .iter()
+                .zip(&there)
+                .all(|((name, bytes), (other, length))| name == other && bytes.len() as u64 == *length);
+        let current = self
+            .files
+            .get(CURRENT)
+            .is_none_or(|bytes| std::fs::read(path.join(CURRENT)).is_ok_and(|there| there[..] == bytes[..]));
         same && current
     }
 
@@ -53,7 +59,8 @@ impl Tree {
     pub fn on_the_way_to(&self, after: &Self) -> Vec<Self> {
         let mut states = Vec::new();
         let mut now = self.clone();
-        let mut new: Vec<_> = after.files.iter().filter(|(name, _)| *name != CURRENT && !self.files.contains_key(*name)).collect();
+        let mut new: Vec<_> =
+            after.files.iter().filter(|(name, _)| *name != CURRENT && !self.files.contains_key(*name)).collect();
         // Tables come before the version that names them.
         new.sort_by_key(|(name, _)| (!name.starts_with("tables/"), (*name).clone()));
         for (name, bytes) in new {

@@ -75,7 +75,10 @@ pub fn verify(root: &Path, image: &Image, tree: &Tree, expected: &Expected<'_>) 
         return Err("new actors are called for, and the machine has never stopped".to_owned());
     }
     if expected.model.owes_actors(end) && !node.needs_new_actors() {
-        return Err(format!("changes up to {} were heard of, {end} is the last there, and nobody is told", expected.model.heard()));
+        return Err(format!(
+            "changes up to {} were heard of, {end} is the last there, and nobody is told",
+            expected.model.heard()
+        ));
     }
     go_on(root, node, &disk, rows)?;
     Ok(if lost { Outcome::Lost } else { Outcome::Sound })
@@ -129,7 +132,8 @@ fn go_on(root: &Path, mut node: Node, disk: &MemoryDisk, mut rows: Rows) -> Resu
     node.renew_actors();
     node.data.settle().map_err(|error| format!("going on: {error}"))?;
     for number in 0..3 {
-        let (key, value) = (Bytes::from(format!("object {number:02}")), Bytes::from(format!("after the crash {number}")));
+        let (key, value) =
+            (Bytes::from(format!("object {number:02}")), Bytes::from(format!("after the crash {number}")));
         let mut change = Change::default();
         for space in [Space::Objects, Space::Pinned] {
             change.put(space, key.clone(), value.clone());
@@ -142,7 +146,8 @@ fn go_on(root: &Path, mut node: Node, disk: &MemoryDisk, mut rows: Rows) -> Resu
     drop(node);
     let mut image = disk.machine().crash(Survival::Nothing, &mut Random::new(0, 0)).image;
     image.reboot();
-    let node = Node::open(root, &MemoryDisk::new(root, &image)).map_err(|error| format!("it does not open again: {error}"))?;
+    let node =
+        Node::open(root, &MemoryDisk::new(root, &image)).map_err(|error| format!("it does not open again: {error}"))?;
     if !node.recovery.lost.is_empty() {
         return Err(format!("after it went on, this is lost: {:?}", node.recovery.lost));
     }

@@ -71,7 +71,10 @@ fn committed_survives_a_drop_and_uncommitted_does_not() {
     drop(store);
     for round in 0..3 {
         let (store, recovery) = open(dir.path(), Start::KILLED);
-        assert_eq!((recovery.lost, recovery.cut_bytes, recovery.replayed_records), (vec![], 0, if round == 0 { 2 } else { 0 }));
+        assert_eq!(
+            (recovery.lost, recovery.cut_bytes, recovery.replayed_records),
+            (vec![], 0, if round == 0 { 2 } else { 0 })
+        );
         assert_eq!(rows(&store, Space::Objects), [("key".into(), "value".into())]);
         assert_eq!(rows(&store, Space::Pinned), [("actor".into(), "7".into())]);
     }
@@ -84,7 +87,9 @@ fn rows_that_the_tree_could_not_take_are_refused_before_the_journal() {
     let (mut store, _) = open(dir.path(), Start::FIRST);
     for key in [String::new(), "k".repeat(65_536)] {
         for space in [Space::Objects, Space::Pinned] {
-            assert!(matches!(store.write(put(space, &key, "v")), Err(StoreFault::Failed(why)) if why.contains("65535")));
+            assert!(
+                matches!(store.write(put(space, &key, "v")), Err(StoreFault::Failed(why)) if why.contains("65535"))
+            );
         }
     }
     let longest = "k".repeat(65_535);

@@ -27,11 +27,13 @@ fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
 fn a_second_process_is_refused_and_has_changed_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let shard = dir.path().join("shard");
-    let mut first = Command::new(env!("CARGO_BIN_EXE_store-writer")).arg(&shard).arg("0").stdout(Stdio::piped()).spawn().unwrap();
+    let mut first =
+        Command::new(env!("CARGO_BIN_EXE_store-writer")).arg(&shard).arg("0").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(first.stdout.take().unwrap()).lines();
     let heard = lines.next().unwrap().unwrap();
     assert!(matches!(open_on(&shard, Arc::new(OsDisk), Start::KILLED), Err(OpenError::InUse { .. })));
-    let second = Command::new(env!("CARGO_BIN_EXE_store-writer")).arg(&shard).arg("1").stderr(Stdio::piped()).output().unwrap();
+    let second =
+        Command::new(env!("CARGO_BIN_EXE_store-writer")).arg(&shard).arg("1").stderr(Stdio::piped()).output().unwrap();
     assert!(!second.status.success() && second.stdout.is_empty());
     assert!(String::from_utf8_lossy(&second.stderr).contains("InUse"), "{}", String::from_utf8_lossy(&second.stderr));
     // The first goes on as if nothing had been.
@@ -97,11 +99,9 @@ fn an_old_copy_serves_what_it_was_and_calls_for_new_actors_after_a_restart_of_th
         assert_eq!(recovery.lost, Vec::<String>::new());
         let rows = rows(&store, Space::Objects);
         assert_eq!((rows.len(), get(&store, Space::Pinned, "actor").as_deref()), (700, Some("699")));
-        assert!(
-            rows.iter()
-                .enumerate()
-                .all(|(number, (key, value))| { *key == format!("{number:04}") && value.starts_with(&format!("value {number} v")) })
-        );
+        assert!(rows.iter().enumerate().all(|(number, (key, value))| {
+            *key == format!("{number:04}") && value.starts_with(&format!("value {number} v"))
+        }));
     }
 }
 

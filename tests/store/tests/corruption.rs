@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rejoin_test_store::{
-    Content, Cuts, DiskEvent, Expected, Image, Loss, Machine, MemoryDisk, Model, Node, Outcome, Random, SECTOR, SHARD, Survival, Tree,
-    campaign, recording, used, verify,
+    Content, Cuts, DiskEvent, Expected, Image, Loss, Machine, MemoryDisk, Model, Node, Outcome, Random, SECTOR, SHARD,
+    Survival, Tree, campaign, recording, used, verify,
 };
 
 /// Seeds per kind of damage.
@@ -67,7 +67,13 @@ impl SyncedDir {
         let mut bytes = tree.files[name].to_vec();
         damage(&mut bytes);
         tree.files.insert(name.to_owned(), bytes.into());
-        cuts.cut(self.place, &format_args!("tree/{name}: {what}"), self.image.clone(), &Arc::new(tree), &self.expected());
+        cuts.cut(
+            self.place,
+            &format_args!("tree/{name}: {what}"),
+            self.image.clone(),
+            &Arc::new(tree),
+            &self.expected(),
+        );
     }
 
     fn journal(&self) -> impl Iterator<Item = (&String, &Content)> {
@@ -108,7 +114,9 @@ fn a_flipped_bit_in_the_mark() {
     each("a_flipped_bit_in_the_mark", |seed, rest, cuts| {
         for (name, content) in rest.image.files.iter().filter(|(name, _)| name.ends_with("/mark")) {
             let length = content.written().len();
-            for (at, bit) in flips(seed, rest.place, length, 1).filter(|(at, _)| content.written()[*at] != 0 || at % 64 == 0) {
+            for (at, bit) in
+                flips(seed, rest.place, length, 1).filter(|(at, _)| content.written()[*at] != 0 || at % 64 == 0)
+            {
                 rest.damage(cuts, name, &format!("bit {bit:#x} of byte {at}"), |content| content.edit()[at] ^= bit);
             }
         }
@@ -155,13 +163,17 @@ fn a_sector_that_was_lost() {
             for (name, content) in &rest.image.files {
                 for start in (0..content.written().len()).step_by(size) {
                     let end = content.written().len().min(start + size);
-                    rest.damage(cuts, name, &format!("{size} zeros at {start}"), |content| content.edit()[start..end].fill(0));
+                    rest.damage(cuts, name, &format!("{size} zeros at {start}"), |content| {
+                        content.edit()[start..end].fill(0)
+                    });
                 }
             }
             for (name, bytes) in &rest.tree.files {
                 for start in (0..bytes.len()).step_by(size) {
                     let end = bytes.len().min(start + size);
-                    rest.damage_tree(cuts, name, &format!("{size} zeros at {start}"), |bytes| bytes[start..end].fill(0));
+                    rest.damage_tree(cuts, name, &format!("{size} zeros at {start}"), |bytes| {
+                        bytes[start..end].fill(0)
+                    });
                 }
             }
         }
@@ -207,7 +219,13 @@ fn a_file_that_is_gone_or_cut_short() {
         for (name, bytes) in &rest.tree.files {
             let mut tree = Tree::clone(&rest.tree);
             tree.files.remove(name);
-            cuts.cut(rest.place, &format_args!("tree/{name} is gone"), rest.image.clone(), &Arc::new(tree), &rest.expected());
+            cuts.cut(
+                rest.place,
+                &format_args!("tree/{name} is gone"),
+                rest.image.clone(),
+                &Arc::new(tree),
+                &rest.expected(),
+            );
             for length in [0, bytes.len() / 2, bytes.len() - 1] {
                 rest.damage_tree(cuts, name, &format!("cut to {length}"), |bytes| bytes.truncate(length));
             }
@@ -225,9 +243,21 @@ fn a_file_or_the_tree_as_it_was_some_time_ago() {
                 for (name, content) in older.image.files.iter().filter(|(name, _)| name.contains('/')) {
                     let mut image = rest.image.clone();
                     image.files.insert(name.clone(), content.clone());
-                    cuts.cut(rest.place, &format_args!("{name} as at {}", older.place), image, &rest.tree, &rest.expected());
+                    cuts.cut(
+                        rest.place,
+                        &format_args!("{name} as at {}", older.place),
+                        image,
+                        &rest.tree,
+                        &rest.expected(),
+                    );
                 }
-                cuts.cut(rest.place, &format_args!("the tree as at {}", older.place), rest.image.clone(), &older.tree, &rest.expected());
+                cuts.cut(
+                    rest.place,
+                    &format_args!("the tree as at {}", older.place),
+                    rest.image.clone(),
+                    &older.tree,
+                    &rest.expected(),
+                );
             }
         }
     });

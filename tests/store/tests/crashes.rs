@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use rejoin_test_store::{
-    Call, Cursor, Cuts, DiskEvent, Expected, FileChange, Loss, Random, Recording, SECTOR, STEPS, Survival, campaign, recording, transcript,
+    Call, Cursor, Cuts, DiskEvent, Expected, FileChange, Loss, Random, Recording, SECTOR, STEPS, Survival, campaign,
+    recording, transcript,
 };
 
 /// Seeds per kind of crash.
@@ -27,7 +28,8 @@ fn power_cut(walk: &Cursor<'_>, survival: Survival, seed: u64, cuts: &mut Cuts) 
     crash.image.reboot();
     // Noise in a sector that held synced bytes too is damage, and to be said.
     let loss = if crash.spoilt { Loss::Required } else { loss_of_power(walk) };
-    let expected = Expected { model: &walk.model, end: walk.model.synced()..=walk.model.made(), loss, same_boot: false };
+    let expected =
+        Expected { model: &walk.model, end: walk.model.synced()..=walk.model.made(), loss, same_boot: false };
     cuts.cut(walk.place, &format_args!("{survival:?} survives"), crash.image, &walk.tree, &expected);
 }
 
@@ -45,7 +47,8 @@ fn the_end_of_the_process_at_any_call_takes_nothing_that_was_committed() {
         while walk.next_moment().is_some() {
             let image = walk.machine.crash(Survival::Everything, &mut Random::new(seed, 0)).image;
             let end = walk.written()..=walk.model.made();
-            let expected = Expected { model: &walk.model, end, loss: loss_of_power(&walk), same_boot: walk.process_only };
+            let expected =
+                Expected { model: &walk.model, end, loss: loss_of_power(&walk), same_boot: walk.process_only };
             cuts.cut(walk.place, &"the process ends", image, &walk.tree, &expected);
             walk.pass();
         }
@@ -65,8 +68,15 @@ fn the_end_of_the_process_within_a_write_takes_nothing_that_was_committed() {
                 let done = random.index(bytes.len());
                 image.files.get_mut(walk.machine.name_of(*file)).unwrap().write(&bytes[..done], *offset);
                 let end = walk.written()..=walk.model.made();
-                let expected = Expected { model: &walk.model, end, loss: loss_of_power(&walk), same_boot: walk.process_only };
-                cuts.cut(walk.place, &format_args!("{done} of {} bytes are written", bytes.len()), image, &walk.tree, &expected);
+                let expected =
+                    Expected { model: &walk.model, end, loss: loss_of_power(&walk), same_boot: walk.process_only };
+                cuts.cut(
+                    walk.place,
+                    &format_args!("{done} of {} bytes are written", bytes.len()),
+                    image,
+                    &walk.tree,
+                    &expected,
+                );
             }
             walk.pass();
         }
@@ -85,7 +95,11 @@ fn a_loss_of_power_that_takes_nothing() {
 
 #[test]
 fn a_loss_of_power_that_takes_what_came_after_a_moment_and_tears_the_last_write() {
-    power_cuts("a_loss_of_power_that_takes_what_came_after_a_moment_and_tears_the_last_write", Survival::UpToAMoment, 0..SEEDS);
+    power_cuts(
+        "a_loss_of_power_that_takes_what_came_after_a_moment_and_tears_the_last_write",
+        Survival::UpToAMoment,
+        0..SEEDS,
+    );
 }
 
 #[test]
@@ -116,7 +130,8 @@ fn a_loss_of_power_between_the_sync_of_the_mark_and_that_of_the_journal() {
         let recording = recording(seed);
         let mut walk = recording.walk();
         while let Some(next) = walk.next_moment() {
-            let journal = matches!(next, DiskEvent::Call(Call::Sync(file)) if walk.machine.name_of(*file).ends_with(".seg"));
+            let journal =
+                matches!(next, DiskEvent::Call(Call::Sync(file)) if walk.machine.name_of(*file).ends_with(".seg"));
             if journal && walk.opened && cuts.wants(walk.place) {
                 let mut machine = walk.machine.clone();
                 let mark = |call: &&Call| match call {
@@ -130,7 +145,13 @@ fn a_loss_of_power_between_the_sync_of_the_mark_and_that_of_the_journal() {
                     image.reboot();
                     let end = walk.model.synced()..=walk.model.made();
                     let expected = Expected { model: &walk.model, end, loss: Loss::None, same_boot: false };
-                    cuts.cut(walk.place, &format_args!("{survival:?} survives but the mark"), image, &walk.tree, &expected);
+                    cuts.cut(
+                        walk.place,
+                        &format_args!("{survival:?} survives but the mark"),
+                        image,
+                        &walk.tree,
+                        &expected,
+                    );
                 }
             }
             walk.pass();
@@ -152,8 +173,15 @@ fn a_crash_while_the_tree_flushes_and_compacts() {
                         let mut image = walk.machine.crash(survival, &mut Random::new(seed, 0)).image;
                         image.reboot();
                         let end = walk.model.synced()..=walk.model.made();
-                        let expected = Expected { model: &walk.model, end, loss: loss_of_power(&walk), same_boot: false };
-                        cuts.cut(walk.place, &format_args!("{survival:?} survives, the tree in state {state}"), image, &tree, &expected);
+                        let expected =
+                            Expected { model: &walk.model, end, loss: loss_of_power(&walk), same_boot: false };
+                        cuts.cut(
+                            walk.place,
+                            &format_args!("{survival:?} survives, the tree in state {state}"),
+                            image,
+                            &tree,
+                            &expected,
+                        );
                     }
                 }
             }

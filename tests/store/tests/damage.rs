@@ -262,7 +262,11 @@ fn a_segment_of_two_histories_is_a_loss() {
     });
     let (store, recovery) = open(one.path(), Start::CLEAN);
     assert!(!recovery.lost.is_empty());
-    assert_eq!(get(&store, Space::Objects, "key 11").as_deref(), Some("other 11"), "it was written once, and the loss is said");
+    assert_eq!(
+        get(&store, Space::Objects, "key 11").as_deref(),
+        Some("other 11"),
+        "it was written once, and the loss is said"
+    );
 }
 
 #[test]

@@ -35,7 +35,10 @@ fn starts_tell_first_clean_and_killed_apart() {
     assert!(start.first && !start.unsynced_may_be_gone());
     drop(data);
     let (data, start) = DataDir::open(dir.path(), IDENTITY).unwrap();
-    assert!(start.first && !start.clean && !start.unsynced_may_be_gone(), "no start has come to its end so far: {start:?}");
+    assert!(
+        start.first && !start.clean && !start.unsynced_may_be_gone(),
+        "no start has come to its end so far: {start:?}"
+    );
     data.settle().unwrap();
     drop(data);
     let (data, start) = DataDir::open(dir.path(), IDENTITY).unwrap();
@@ -115,9 +118,15 @@ fn a_directory_is_opened_once_and_the_error_names_it() {
 fn another_clusters_nodes_or_shard_count_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(DataDir::open(dir.path(), IDENTITY).unwrap());
-    assert!(matches!(refused(dir.path(), Identity { cluster: ClusterId(8), ..IDENTITY }), OpenError::OtherCluster { .. }));
+    assert!(matches!(
+        refused(dir.path(), Identity { cluster: ClusterId(8), ..IDENTITY }),
+        OpenError::OtherCluster { .. }
+    ));
     assert!(matches!(refused(dir.path(), Identity { node: NodeId(2), ..IDENTITY }), OpenError::OtherNode { .. }));
-    assert!(matches!(refused(dir.path(), Identity { shards: 3, ..IDENTITY }), OpenError::OtherShards { found: 2, expected: 3, .. }));
+    assert!(matches!(
+        refused(dir.path(), Identity { shards: 3, ..IDENTITY }),
+        OpenError::OtherShards { found: 2, expected: 3, .. }
+    ));
     DataDir::open(dir.path(), IDENTITY).unwrap();
 }
 
@@ -133,12 +142,21 @@ fn a_newer_or_damaged_version_is_refused() {
     edit(&dir.path().join("VERSION"), |bytes| bytes[40] ^= 1);
     edit(&dir.path().join("VERSION.copy"), |bytes| bytes[40] ^= 1);
     let error = refused(dir.path(), IDENTITY);
-    assert!(matches!(error, OpenError::File(FileError::BothDamaged { .. })) && error.to_string().contains("backup"), "{error}");
+    assert!(
+        matches!(error, OpenError::File(FileError::BothDamaged { .. })) && error.to_string().contains("backup"),
+        "{error}"
+    );
     std::fs::remove_file(dir.path().join("VERSION")).unwrap();
-    assert!(matches!(refused(dir.path(), IDENTITY), OpenError::File(FileError::BothDamaged { .. })), "not taken for a new one");
+    assert!(
+        matches!(refused(dir.path(), IDENTITY), OpenError::File(FileError::BothDamaged { .. })),
+        "not taken for a new one"
+    );
     std::fs::remove_file(dir.path().join("VERSION.copy")).unwrap();
     std::fs::create_dir(shard).unwrap();
-    assert!(matches!(refused(dir.path(), IDENTITY), OpenError::File(FileError::Damaged { .. })), "not taken for a new one");
+    assert!(
+        matches!(refused(dir.path(), IDENTITY), OpenError::File(FileError::Damaged { .. })),
+        "not taken for a new one"
+    );
 }
 
 #[test]
@@ -169,7 +187,11 @@ fn control_files_are_replaced_whole_and_checked() {
         edit(damaged, Vec::clear);
         drop(data);
         data = DataDir::open(dir.path(), IDENTITY).unwrap().0;
-        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&second).unwrap(), "a start writes anew what is damaged");
+        assert_eq!(
+            std::fs::read(&path).unwrap(),
+            std::fs::read(&second).unwrap(),
+            "a start writes anew what is damaged"
+        );
         assert_eq!(data.control().read("catalog").unwrap().unwrap(), b"two\nlines"[..]);
     }
 }

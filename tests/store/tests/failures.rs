@@ -11,8 +11,8 @@ use std::sync::Arc;
 use rejoin_core::port::{Space, Store, StoreFault};
 use rejoin_store::{Options, ShardStore, Start};
 use rejoin_test_store::{
-    Attempt, Cursor, Cuts, Expected, Fault, Image, Loss, MemoryDisk, Node, Random, SHARD, Survival, Tree, campaign, put, recording, rows,
-    small,
+    Attempt, Cursor, Cuts, Expected, Fault, Image, Loss, MemoryDisk, Node, Random, SHARD, Survival, Tree, campaign,
+    put, recording, rows, small,
 };
 
 /// Seeds per kind of failure.
@@ -159,7 +159,13 @@ fn lies(test: &'static str, about: fn(&str) -> bool, expected: fn(&Cursor<'_>, &
                     // A lie about the last sync alone looks like a power cut during that sync.
                     let end = walk.model.confirmed()..=walk.model.made();
                     let expected = Expected { model: &walk.model, end, loss, same_boot: false };
-                    cuts.cut(walk.place, &format_args!("{survival:?} survives of what was never synced"), image, &walk.tree, &expected);
+                    cuts.cut(
+                        walk.place,
+                        &format_args!("{survival:?} survives of what was never synced"),
+                        image,
+                        &walk.tree,
+                        &expected,
+                    );
                 }
             }
             walk.pass_unless(about);

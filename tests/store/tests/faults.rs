@@ -215,7 +215,11 @@ fn nothing_is_compacted_that_does_not_fit() {
     let before = tables(dir.path());
     assert_eq!(store.maintenance().run(), Err(StoreFault::Full));
     assert_eq!((tables(dir.path()), store.stats().compactions), (before, 0));
-    assert!(store.problems().iter().any(|line| line.contains("no room to compact: it needs")), "{:?}", store.problems());
+    assert!(
+        store.problems().iter().any(|line| line.contains("no room to compact: it needs")),
+        "{:?}",
+        store.problems()
+    );
     disk.faults.full.store(false, SeqCst);
     assert!(store.maintenance().run().unwrap().compacted && tables(dir.path()) < before);
 }
@@ -311,7 +315,8 @@ fn a_file_that_the_disk_cannot_read_keeps_no_store_from_opening() {
         for start in [Start::KILLED, Start::CLEAN] {
             let disk = FaultDisk::default();
             *disk.faults.unreadable.lock().unwrap() = Some(dir.path().join(name));
-            let (store, recovery) = open_on(dir.path(), Arc::new(disk), start).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let (store, recovery) =
+                open_on(dir.path(), Arc::new(disk), start).unwrap_or_else(|error| panic!("{name}: {error}"));
             let costs_rows = name.ends_with(".seg");
             assert_eq!(recovery.lost.is_empty(), name == "tables", "{name}: {:?}", recovery.lost);
             assert!(costs_rows || rows(&store, Space::Objects).len() == ROWS, "{name}");

@@ -14,8 +14,12 @@ fn a_killed_writer_has_lost_nothing_that_it_committed() {
     let shard = dir.path().join("shard");
     let mut next = 0;
     for round in 0..10 {
-        let mut child =
-            Command::new(env!("CARGO_BIN_EXE_store-writer")).arg(&shard).arg(next.to_string()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_store-writer"))
+            .arg(&shard)
+            .arg(next.to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let enough = next + 500 + round * 300;
         let mut last = None;
@@ -36,7 +40,9 @@ fn a_killed_writer_has_lost_nothing_that_it_committed() {
         assert!(pinned >= committed, "{pinned} after row {committed}");
         let rows = rows(&store, Space::Objects);
         assert_eq!(rows.len() as u64, pinned + 1, "the rows of a change are there together");
-        assert!(rows.iter().enumerate().all(|(index, (key, value))| *key == format!("{index:06}") && value.len() == 200));
+        assert!(
+            rows.iter().enumerate().all(|(index, (key, value))| *key == format!("{index:06}") && value.len() == 200)
+        );
         // A batch may have been committed in part, if it met a busy store: the next writer goes on behind the last row.
         next = pinned + 1;
     }

@@ -10,7 +10,10 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use bytes::Bytes;
 use rejoin_core::port::{Change, Space, Store, StoreFault};
-use rejoin_store::{CommitSeq, Maintenance, Options, OsDisk, ScanError, ScanLimit, ScanStep, ShardStore, Snapshot, Start, UnreadableRange};
+use rejoin_store::{
+    CommitSeq, Maintenance, Options, OsDisk, ScanError, ScanLimit, ScanStep, ShardStore, Snapshot, Start,
+    UnreadableRange,
+};
 use rejoin_test_store::{FaultDisk, edit};
 
 const ROWS: u64 = 600;
@@ -66,7 +69,11 @@ fn whole() -> (Bound<Bytes>, Bound<Bytes>) {
 }
 
 /// Steps through a range, with something else done between the steps.
-fn scan(snapshot: &Snapshot, (from, to): (Bound<Bytes>, Bound<Bytes>), mut between: impl FnMut()) -> (Rows, Vec<UnreadableRange>) {
+fn scan(
+    snapshot: &Snapshot,
+    (from, to): (Bound<Bytes>, Bound<Bytes>),
+    mut between: impl FnMut(),
+) -> (Rows, Vec<UnreadableRange>) {
     let (mut rows, mut unreadable, mut next, mut last) = (Rows::new(), Vec::new(), Some(from), None);
     while let Some(from) = next {
         let step: ScanStep = snapshot.step(&from, &to, LIMIT).unwrap();
@@ -158,10 +165,15 @@ fn a_step_ends_at_its_limits_and_at_the_bounds() {
     let maintenance = store.maintenance();
     round(&mut store, &maintenance, 1, 0..20);
     let snapshot = store.snapshot().unwrap();
-    let step = |from: Bound<Bytes>, to: Bound<Bytes>, rows, bytes| snapshot.step(&from, &to, ScanLimit { rows, bytes }).unwrap();
+    let step = |from: Bound<Bytes>, to: Bound<Bytes>, rows, bytes| {
+        snapshot.step(&from, &to, ScanLimit { rows, bytes }).unwrap()
+    };
     let (from, to) = (Bound::Included(key(3)), Bound::Excluded(key(9)));
     let all = step(from.clone(), to.clone(), 100, 1 << 20);
-    assert_eq!((all.rows.iter().map(|row| row.0.clone()).collect::<Vec<_>>(), all.next), ((3..9).map(key).collect(), None));
+    assert_eq!(
+        (all.rows.iter().map(|row| row.0.clone()).collect::<Vec<_>>(), all.next),
+        ((3..9).map(key).collect(), None)
+    );
     let one = step(from.clone(), to.clone(), 0, 0);
     assert_eq!((one.rows.len(), one.next), (1, Some(Bound::Excluded(key(3)))), "a step gets on whatever its limits");
     assert_eq!(step(from.clone(), to.clone(), 100, 300).rows.len(), 2, "the row that passes the limit is the last one");
@@ -206,13 +218,19 @@ fn rows_that_cannot_be_read_are_reported_and_the_scan_goes_on() {
         let missing: BTreeSet<u64> = (0..ROWS).filter(|number| !rows.contains_key(&key(*number))).collect();
         assert!((1..40).contains(&missing.len()), "{missing:?}");
         assert!(rows.iter().all(|(key, found)| generation(2)[key] == found), "nothing older is read");
-        assert!(missing.iter().all(|number| unreadable.iter().any(|range| covers(range, &key(*number)))), "{missing:?} in {unreadable:?}");
+        assert!(
+            missing.iter().all(|number| unreadable.iter().any(|range| covers(range, &key(*number)))),
+            "{missing:?} in {unreadable:?}"
+        );
         missing
     };
     let (rows, unreadable) = scan(&snapshot, whole(), || ());
     let missing = complete(&rows, &unreadable);
     assert!(unreadable.iter().all(|range| range.lost_upto.is_none()), "nobody has looked at it: {unreadable:?}");
-    assert!((0..ROWS).filter(|number| unreadable.iter().any(|range| covers(range, &key(*number)))).count() < 60, "{unreadable:?}");
+    assert!(
+        (0..ROWS).filter(|number| unreadable.iter().any(|range| covers(range, &key(*number)))).count() < 60,
+        "{unreadable:?}"
+    );
     // The table is taken out while the scan is under way; what is lost stays so, also when all rows are written anew.
     let mut generation_now = 2;
     let (rows, unreadable) = scan(&snapshot, whole(), || {
@@ -235,7 +253,9 @@ fn a_lost_key_that_was_removed_stays_absent_when_its_tombstone_is_gone() {
     damaged(dir.path());
     let mut store = open(dir.path(), Start::CLEAN);
     let mut maintenance = store.maintenance();
-    let unreadable = |store: &ShardStore| (0..ROWS).filter(|number| store.get(Space::Objects, &key(*number)).is_err()).collect::<Vec<_>>();
+    let unreadable = |store: &ShardStore| {
+        (0..ROWS).filter(|number| store.get(Space::Objects, &key(*number)).is_err()).collect::<Vec<_>>()
+    };
     let lost = unreadable(&store);
     while maintenance.run().unwrap().more {}
     assert_eq!((store.stats().lost_ranges, unreadable(&store) == lost, lost.len() > 2), (1, true, true));

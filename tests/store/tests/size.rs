@@ -80,7 +80,10 @@ fn a_node_starts_on_a_disk_without_any_room_and_goes_on_when_there_is_some() {
         disk.break_down(Fault { calls: 0..u64::MAX, kind: ErrorKind::StorageFull, room: Some(0) });
         let mut node = Node::open(root.path(), &disk).unwrap();
         assert_eq!(node.start.clean, clean);
-        assert_eq!((node.recovery.lost.clone(), node.recovery.read_only, node.store.stats().read_only), (vec![], true, true));
+        assert_eq!(
+            (node.recovery.lost.clone(), node.recovery.read_only, node.store.stats().read_only),
+            (vec![], true, true)
+        );
         assert_eq!(get(&node.store, Space::Objects, "key").as_deref(), Some("value"));
         assert_eq!(node.store.write(put(Space::Objects, "key", "other")), Err(StoreFault::Full));
         node.store.commit().unwrap();
@@ -100,7 +103,10 @@ fn a_node_starts_on_a_disk_without_any_room_and_goes_on_when_there_is_some() {
         assert_eq!((node.store.stats().read_only, node.store.problems()), (false, Vec::new()));
         drop(node);
         let node = Node::open(root.path(), &disk).unwrap();
-        assert_eq!((node.recovery.lost.clone(), get(&node.store, Space::Objects, "key").as_deref()), (vec![], Some("other")));
+        assert_eq!(
+            (node.recovery.lost.clone(), get(&node.store, Space::Objects, "key").as_deref()),
+            (vec![], Some("other"))
+        );
     }
 }
 
@@ -149,7 +155,9 @@ fn the_first_start_on_a_full_disk_is_refused() {
 fn the_ballast_makes_room_for_a_start_and_comes_back() {
     let root = rejoin_test_store::scratch();
     let disk = MemoryDisk::new(root.path(), &Image::default());
-    let ballast = || disk.machine().crash(rejoin_test_store::Survival::Everything, &mut rejoin_test_store::Random::new(0, 0)).image;
+    let ballast = || {
+        disk.machine().crash(rejoin_test_store::Survival::Everything, &mut rejoin_test_store::Random::new(0, 0)).image
+    };
     let there = || ballast().files.contains_key("BALLAST");
     drop(Node::open(root.path(), &disk).unwrap());
     assert!(there());

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use rejoin_core::port::{Change, Space, Store};
 use rejoin_store::{Options, ShardStore, Start};
 use rejoin_test_store::{
-    Call, DiskEvent, Fault, FileChange, Image, MemoryDisk, Outcome, Random, SHARD, Survival, campaign, recording, rows, scratch, small,
+    Call, DiskEvent, Fault, FileChange, Image, MemoryDisk, Outcome, Random, SHARD, Survival, campaign, recording, rows,
+    scratch, small,
 };
 
 /// Where the next segment is made.
@@ -47,7 +48,9 @@ impl Watch {
         for seen in disk.seen() {
             match seen {
                 DiskEvent::Call(Call::Create(name, file)) if name == NEXT => self.file = Some(file),
-                DiskEvent::Call(Call::Change(file, FileChange::Write(at, bytes))) if self.file == Some(file) && at > 0 => {
+                DiskEvent::Call(Call::Change(file, FileChange::Write(at, bytes)))
+                    if self.file == Some(file) && at > 0 =>
+                {
                     copied += bytes.len() as u64
                 }
                 DiskEvent::Call(Call::Rename(name, _)) if name == NEXT => self.file = None,
@@ -67,7 +70,13 @@ fn is_there(disk: &MemoryDisk) -> bool {
 fn no_commit_copies_more_than_its_share_and_the_segment_is_left_in_time() {
     let root = scratch();
     let disk = MemoryDisk::new(root.path(), &Image::default()).watching(&root.path().join(SHARD).join("tree"));
-    let options = || Options { segment_bytes: SEGMENT, memtable_bytes: 64 << 20, free_space_floor: 1, parallel_mark: false, ..small() };
+    let options = || Options {
+        segment_bytes: SEGMENT,
+        memtable_bytes: 64 << 20,
+        free_space_floor: 1,
+        parallel_mark: false,
+        ..small()
+    };
     let open = |start| ShardStore::open(root.path().join(SHARD), options(), Arc::new(disk.clone()), &start).unwrap();
     let (mut store, mut watch) = (open(Start::FIRST).0, Watch::default());
     (0..2 * PINNED).for_each(|number| store.write(change(number, 1)).unwrap());
@@ -81,7 +90,10 @@ fn no_commit_copies_more_than_its_share_and_the_segment_is_left_in_time() {
         number += 1;
         let (batch, copied) = (store.stats().journal_bytes - before, watch.copied(&disk));
         let share = ROWS.max(PINNED * batch / HEADROOM) + 1;
-        assert!(copied <= share * ROW_BYTES, "a batch of {batch} bytes has copied {copied}, and its share were {share} rows");
+        assert!(
+            copied <= share * ROW_BYTES,
+            "a batch of {batch} bytes has copied {copied}, and its share were {share} rows"
+        );
         steps += u64::from(copied > 0);
     };
     while store.stats().segments < 5 {
@@ -138,7 +150,11 @@ fn the_scripts_make_segments_in_steps_in_which_rows_change_behind_the_copy() {
         }
         let enough = moments > 500 && again > 50 && removed > 10;
         cuts.on_a_fresh_directory(0, &"the script's calls", |_| {
-            if enough { Ok(()) } else { Err(format!("{moments} moments, {again} rows copied again, {removed} removed")) }
+            if enough {
+                Ok(())
+            } else {
+                Err(format!("{moments} moments, {again} rows copied again, {removed} removed"))
+            }
         });
         cuts.count(&Outcome::Sound);
     });

@@ -60,7 +60,8 @@ fn flush(store: &mut ShardStore, maintenance: &Maintenance) {
 }
 
 fn tables(dir: &Path) -> Vec<PathBuf> {
-    let mut tables: Vec<PathBuf> = std::fs::read_dir(dir.join("tree/tables")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut tables: Vec<PathBuf> =
+        std::fs::read_dir(dir.join("tree/tables")).unwrap().map(|entry| entry.unwrap().path()).collect();
     tables.sort_by_key(|path| path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap());
     tables
 }
@@ -75,7 +76,11 @@ fn damaged(store: &ShardStore, last: impl Fn(u64) -> Option<String>) -> BTreeSet
     for number in 0..ROWS {
         match store.get(Space::Objects, key(number).as_bytes()) {
             Err(StoreFault::Damaged(_) | StoreFault::Lost { .. }) => drop(damaged.insert(number)),
-            found => assert_eq!(found.unwrap().map(|value| String::from_utf8(value.to_vec()).unwrap()), last(number), "row {number}"),
+            found => assert_eq!(
+                found.unwrap().map(|value| String::from_utf8(value.to_vec()).unwrap()),
+                last(number),
+                "row {number}"
+            ),
         }
     }
     damaged
@@ -165,7 +170,12 @@ fn damage_behind_the_rows_of_a_table_costs_nothing() {
         let (mut store, recovery) = open(dir.path(), Start::CLEAN);
         assert_eq!(recovery.lost, Vec::<String>::new(), "{back} bytes from the end");
         let maintenance = store.maintenance();
-        assert_eq!(damaged(&store, |number| Some(value(number, 2))), BTreeSet::new(), "{back} bytes from the end: {:?}", recovery.damaged);
+        assert_eq!(
+            damaged(&store, |number| Some(value(number, 2))),
+            BTreeSet::new(),
+            "{back} bytes from the end: {:?}",
+            recovery.damaged
+        );
         flush(&mut store, &maintenance);
         assert_eq!(damaged(&store, |number| Some(value(number, 2))), BTreeSet::new(), "{back} bytes from the end");
     }
@@ -188,7 +198,10 @@ fn a_table_that_is_gone_costs_itself_and_never_brings_older_rows_back() {
     let (store, recovery) = open(dir.path(), Start::CLEAN);
     assert_eq!((recovery.lost, recovery.damaged.len()), (vec![], 1));
     let unread = damaged(&store, |number| Some(value(number, 2)));
-    assert!((0..ROWS).step_by(2).all(|number| unread.contains(&number)), "a row that was replaced is not what there is");
+    assert!(
+        (0..ROWS).step_by(2).all(|number| unread.contains(&number)),
+        "a row that was replaced is not what there is"
+    );
 }
 
 #[test]
@@ -238,7 +251,8 @@ fn what_a_crash_left_of_a_flush_is_removed_before_anything_is_written() {
 
 /// Descriptors of this process for files below a directory that are removed: their room is not given back.
 fn removed_and_open(dir: &Path) -> Vec<PathBuf> {
-    let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let links =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
     links.filter(|link| link.starts_with(dir) && link.to_string_lossy().ends_with(" (deleted)")).collect()
 }
 
@@ -258,8 +272,13 @@ fn after_a_table_was_taken_out_no_removed_file_stays_open() {
     assert!(store.stats().compactions > 0);
     assert_eq!(removed_and_open(dir.path()), Vec::<PathBuf>::new());
     drop((store, maintenance));
-    let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
-    assert_eq!(links.filter(|link| link.starts_with(dir.path().join("tree"))).count(), 0, "a tree that is closed holds nothing open");
+    let links =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    assert_eq!(
+        links.filter(|link| link.starts_with(dir.path().join("tree"))).count(),
+        0,
+        "a tree that is closed holds nothing open"
+    );
 }
 
 /// Tables of rising keys, which are one run of the tree.

@@ -15,7 +15,9 @@ use calls::{Kind, Plan, Trigger};
 use rustix::io::Errno;
 
 use rejoin_core::port::{Space, Store, StoreFault};
-use rejoin_test_store::{Attempt, Expected, Image, Loss, MemoryDisk, Node, Random, SHARD, Step, Survival, Tree, passes, put, verify};
+use rejoin_test_store::{
+    Attempt, Expected, Image, Loss, MemoryDisk, Node, Random, SHARD, Step, Survival, Tree, passes, put, verify,
+};
 
 /// Steps of a script of which every call of the tree fails once, each in a run of its own.
 const STEPS: u64 = 90;
@@ -126,7 +128,12 @@ fn any_call_of_the_tree_finds_no_room_once() {
 #[test]
 fn there_is_no_room_from_any_call_of_the_tree_on_and_then_there_is() {
     let on = |call| Trigger::From(call, Errno::NOSPC);
-    each_call("there_is_no_room_from_any_call_of_the_tree_on_and_then_there_is", &[Kind::Create, Kind::Write], on, goes_on);
+    each_call(
+        "there_is_no_room_from_any_call_of_the_tree_on_and_then_there_is",
+        &[Kind::Create, Kind::Write],
+        on,
+        goes_on,
+    );
 }
 
 #[test]
@@ -138,13 +145,23 @@ fn any_call_of_the_tree_finds_no_descriptor_once() {
 #[test]
 fn there_is_no_descriptor_from_any_call_of_the_tree_on_and_then_there_are() {
     let on = |call| Trigger::From(call, Errno::MFILE);
-    each_call("there_is_no_descriptor_from_any_call_of_the_tree_on_and_then_there_are", &[Kind::Create, Kind::Open], on, goes_on);
+    each_call(
+        "there_is_no_descriptor_from_any_call_of_the_tree_on_and_then_there_are",
+        &[Kind::Create, Kind::Open],
+        on,
+        goes_on,
+    );
 }
 
 #[test]
 fn any_write_or_sync_of_the_tree_fails_once() {
     let once = |call| Trigger::Once(call, Errno::IO);
-    each_call("any_write_or_sync_of_the_tree_fails_once", &[Kind::Write, Kind::Sync, Kind::Rename], once, nothing_is_lost);
+    each_call(
+        "any_write_or_sync_of_the_tree_fails_once",
+        &[Kind::Write, Kind::Sync, Kind::Rename],
+        once,
+        nothing_is_lost,
+    );
 }
 
 /// A path that fails for a moment is no damage, and no reason to stop.
@@ -168,7 +185,8 @@ fn there_is_no_descriptor_while_a_damaged_table_is_taken_out() {
         attempt.node = None;
         attempt.model.kill();
         assert!(attempt.open().is_ok());
-        let mut tables: Vec<_> = std::fs::read_dir(tree(root.path()).join("tables")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut tables: Vec<_> =
+            std::fs::read_dir(tree(root.path()).join("tables")).unwrap().map(|entry| entry.unwrap().path()).collect();
         tables.sort();
         plan.break_block(&tables[table], 0);
         calls::arm(plan);

@@ -7,7 +7,13 @@
 //!
 //! A test compiles against the twin by `extern crate rejoin_test_twin as rejoin_core;` at its root.
 #![forbid(unsafe_code)]
-#![allow(unused, missing_docs, unreachable_pub, clippy::all, reason = "the core is linted where it stands, and mutants are no style")]
+#![allow(
+    unused,
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "the core is linted where it stands, and mutants are no style"
+)]
 #![allow(rustdoc::broken_intra_doc_links, reason = "the documentation is the core's")]
 
 /// Whether the rule of that name is broken on this thread.

@@ -40,7 +40,10 @@ pub(crate) struct Edit {
 /// # Errors
 /// What does not fit, a line each: a text that is not there or not unique, mutants that overlap, a rule that the core
 /// does not mark, a mark without a mutant, a mutant without its switch.
-pub(crate) fn all(sources: &BTreeMap<String, String>, mutants: &[Mutant]) -> Result<BTreeMap<String, String>, Vec<String>> {
+pub(crate) fn all(
+    sources: &BTreeMap<String, String>,
+    mutants: &[Mutant],
+) -> Result<BTreeMap<String, String>, Vec<String>> {
     let mut problems = unmarked(sources, mutants);
     let unswitched = mutants.iter().filter(|mutant| {
         let switch = format!("broken!({})", mutant.name);
@@ -48,12 +51,16 @@ pub(crate) fn all(sources: &BTreeMap<String, String>, mutants: &[Mutant]) -> Res
     });
     problems.extend(unswitched.map(|mutant| format!("{0}: the mutated text never asks broken!({0})", mutant.name)));
     let mut edits: BTreeMap<&str, Vec<(usize, usize, &Mutant, &Edit)>> = BTreeMap::new();
-    for (mutant, change) in mutants.iter().flat_map(|mutant| mutant.changes.iter().map(move |change| (mutant, change))) {
+    for (mutant, change) in mutants.iter().flat_map(|mutant| mutant.changes.iter().map(move |change| (mutant, change)))
+    {
         match sources.get(&change.file).map(|text| find(text, &change.original)) {
             None => problems.push(format!("{}: host/core/src has no file {}", mutant.name, change.file)),
             Some(Err(times)) => {
                 let original = change.original.trim();
-                problems.push(format!("{}: its original text stands {times} times in {}, not once:\n{original}", mutant.name, change.file));
+                problems.push(format!(
+                    "{}: its original text stands {times} times in {}, not once:\n{original}",
+                    mutant.name, change.file
+                ));
             }
             Some(Ok((start, end))) => edits.entry(&change.file).or_default().push((start, end, mutant, change)),
         }
@@ -99,17 +106,23 @@ fn find(source: &str, wanted: &str) -> Result<(usize, usize), usize> {
 
 /// Rules that no comment of the core names, and comments that name a rule without a mutant.
 fn unmarked(sources: &BTreeMap<String, String>, mutants: &[Mutant]) -> Vec<String> {
-    let marks: Vec<(&str, String)> = sources.iter().flat_map(|(file, text)| marks(text).map(move |mark| (file.as_str(), mark))).collect();
+    let marks: Vec<(&str, String)> =
+        sources.iter().flat_map(|(file, text)| marks(text).map(move |mark| (file.as_str(), mark))).collect();
     let mut problems = Vec::new();
     for mutant in mutants {
         let words = words(&mutant.name);
-        if !marks.iter().any(|(file, mark)| *mark == words && mutant.changes.iter().any(|change| change.file == *file)) {
+        if !marks.iter().any(|(file, mark)| *mark == words && mutant.changes.iter().any(|change| change.file == *file))
+        {
             problems.push(format!("{}: no file that it changes has the comment `// Rule: {words}.`", mutant.name));
         }
     }
     let known: Vec<String> = mutants.iter().map(|mutant| words(&mutant.name)).collect();
-    problems
-        .extend(marks.iter().filter(|(_, mark)| !known.contains(mark)).map(|(file, mark)| format!("{file}: `Rule: {mark}` has no mutant")));
+    problems.extend(
+        marks
+            .iter()
+            .filter(|(_, mark)| !known.contains(mark))
+            .map(|(file, mark)| format!("{file}: `Rule: {mark}` has no mutant")),
+    );
     problems
 }
 
@@ -169,13 +182,15 @@ mod tests {
 
     #[test]
     fn a_mutant_takes_the_place_of_its_text_however_that_is_formatted() {
-        let twin = spliced(SOURCE, &[mutant("if a.ready() {", "if a.ready() || broken!(AcksWait) {")]).expect("it fits");
+        let twin =
+            spliced(SOURCE, &[mutant("if a.ready() {", "if a.ready() || broken!(AcksWait) {")]).expect("it fits");
         assert_eq!(twin, "// Rule: acks wait.\nif a.ready() || broken!(AcksWait) {\n    go();\n}\n");
     }
 
     #[test]
     fn a_mutant_that_does_not_fit_is_named() {
-        let problem = |mutants: &[Mutant], source: &str| spliced(source, mutants).expect_err("it does not fit").join("\n");
+        let problem =
+            |mutants: &[Mutant], source: &str| spliced(source, mutants).expect_err("it does not fit").join("\n");
         let good = mutant("go();", "if !broken!(AcksWait) { go(); }");
         assert!(spliced(SOURCE, std::slice::from_ref(&good)).is_ok());
         assert!(problem(&[mutant("gone();", "broken!(AcksWait)")], SOURCE).contains("stands 0 times in a.rs"));

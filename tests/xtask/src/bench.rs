@@ -66,14 +66,20 @@ fn runs(redis: PathBuf) -> Result<PathBuf, String> {
     if command.status().is_ok_and(|status| status.success()) {
         return Ok(redis);
     }
-    Err(format!("{} does not run: install Redis (Debian: apt-get install redis-server) or name it in REDIS_SERVER", redis.display()))
+    Err(format!(
+        "{} does not run: install Redis (Debian: apt-get install redis-server) or name it in REDIS_SERVER",
+        redis.display()
+    ))
 }
 
 /// The `rejoin` that was built with `--release`.
 fn released(root: &Path) -> Result<PathBuf, String> {
     let debug = setup::binary(root, "rejoin")?;
-    let release = debug.ancestors().nth(2).map(|target| target.join("release").join(debug.file_name().unwrap_or_default()));
-    release.filter(|path| path.is_file()).ok_or_else(|| format!("no rejoin was built with --release beside {}", debug.display()))
+    let release =
+        debug.ancestors().nth(2).map(|target| target.join("release").join(debug.file_name().unwrap_or_default()));
+    release
+        .filter(|path| path.is_file())
+        .ok_or_else(|| format!("no rejoin was built with --release beside {}", debug.display()))
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
@@ -93,11 +99,14 @@ fn bench(rejoin: &Path, load: &[&str], more: &[String]) -> Result<String, String
 }
 
 fn row(system: &str, mode: &str, report: &str) -> Result<String, String> {
-    let number = |path: &[&str]| number(report, path).ok_or_else(|| format!("the report has no {}: {report}", path.join(".")));
+    let number =
+        |path: &[&str]| number(report, path).ok_or_else(|| format!("the report has no {}: {report}", path.join(".")));
     let ms = |path: &[&str]| Ok::<_, String>(number(path)? / 1e3);
     let (p50, p99, sync) = (ms(&["latency", "p50_us"])?, ms(&["latency", "p99_us"])?, ms(&["fdatasync", "p50_us"])?);
     let (rate, server, client) = (number(&["rate"])?, number(&["server_cpu_us"])?, number(&["client_cpu_us"])?);
-    Ok(format!("| {system} | {mode} | {rate:.0} | {p50:.2} ms | {p99:.2} ms | {server:.1} µs | {client:.1} µs | {sync:.2} ms |"))
+    Ok(format!(
+        "| {system} | {mode} | {rate:.0} | {p50:.2} ms | {p99:.2} ms | {server:.1} µs | {client:.1} µs | {sync:.2} ms |"
+    ))
 }
 
 /// A number in a JSON document of the shape that `rejoin bench` prints: each name of the path is looked for behind the
@@ -133,7 +142,9 @@ impl Servers {
                 command.args(["--replicaof", "127.0.0.1"]).arg(servers.ports[0].to_string());
             }
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            servers.running.push(command.spawn().map_err(|why| format!("{} could not be started: {why}", redis.display()))?);
+            servers
+                .running
+                .push(command.spawn().map_err(|why| format!("{} could not be started: {why}", redis.display()))?);
         }
         servers.wait_for_replicas()?;
         Ok(servers)
@@ -153,7 +164,8 @@ impl Servers {
 
     /// What `rejoin bench` is to be told of them.
     fn arguments(&self) -> Vec<String> {
-        let mut arguments = vec!["--redis".to_owned(), format!("127.0.0.1:{}", self.ports[0]), "--wait".to_owned(), "1".to_owned()];
+        let mut arguments =
+            vec!["--redis".to_owned(), format!("127.0.0.1:{}", self.ports[0]), "--wait".to_owned(), "1".to_owned()];
         arguments.extend(self.running.iter().flat_map(|child| ["--pid".to_owned(), child.id().to_string()]));
         arguments.extend(["--disk".to_owned(), self.dir.display().to_string()]);
         arguments
@@ -186,7 +198,9 @@ fn info(port: u16) -> std::io::Result<String> {
 fn free_ports(count: usize) -> Result<Vec<u16>, String> {
     let held: Result<Vec<TcpListener>, _> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
     let held = held.map_err(|why| format!("no free port: {why}"))?;
-    held.iter().map(|listener| listener.local_addr().map(|address| address.port()).map_err(|why| why.to_string())).collect()
+    held.iter()
+        .map(|listener| listener.local_addr().map(|address| address.port()).map_err(|why| why.to_string()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -197,10 +211,16 @@ mod tests {
     fn numbers_are_found_where_they_stand() {
         let json = r#"{"rate":12.5,"latency":{"p50_us":3,"p99_us":40},"fdatasync":{"p50_us":150},"last":7}"#;
         assert_eq!(number(json, &["rate"]), Some(12.5));
-        assert_eq!((number(json, &["latency", "p99_us"]), number(json, &["fdatasync", "p50_us"])), (Some(40.0), Some(150.0)));
+        assert_eq!(
+            (number(json, &["latency", "p99_us"]), number(json, &["fdatasync", "p50_us"])),
+            (Some(40.0), Some(150.0))
+        );
         assert_eq!((number(json, &["last"]), number(json, &["nothing"])), (Some(7.0), None));
         let report = r#"{"rate":1000.4,"client_cpu_us":2.0,"server_cpu_us":30.05,"latency":{"p50_us":1500,"p99_us":2500},"fdatasync":{"p50_us":90}}"#;
-        assert_eq!(row("x", "put", report).unwrap(), "| x | put | 1000 | 1.50 ms | 2.50 ms | 30.1 µs | 2.0 µs | 0.09 ms |");
+        assert_eq!(
+            row("x", "put", report).unwrap(),
+            "| x | put | 1000 | 1.50 ms | 2.50 ms | 30.1 µs | 2.0 µs | 0.09 ms |"
+        );
         assert!(row("x", "put", "{}").unwrap_err().contains("has no latency.p50_us"));
     }
 
@@ -208,7 +228,9 @@ mod tests {
     fn a_missing_redis_gives_one_line_that_says_what_to_do() {
         let reason = runs("no-such-redis".into()).unwrap_err();
         assert!(
-            reason.starts_with("no-such-redis does not run") && reason.contains("apt-get install") && !reason.contains('\n'),
+            reason.starts_with("no-such-redis does not run")
+                && reason.contains("apt-get install")
+                && !reason.contains('\n'),
             "{reason}"
         );
     }
@@ -221,7 +243,10 @@ mod tests {
         let pid = child.id().to_string();
         let servers = Servers { dir: dir.clone(), ports: free_ports(3).unwrap(), running: vec![child] };
         let arguments = servers.arguments().join(" ");
-        assert!(arguments.contains(&format!("--redis 127.0.0.1:{} --wait 1 --pid {pid} --disk", servers.ports[0])), "{arguments}");
+        assert!(
+            arguments.contains(&format!("--redis 127.0.0.1:{} --wait 1 --pid {pid} --disk", servers.ports[0])),
+            "{arguments}"
+        );
         drop(servers);
         assert!(!dir.exists() && !Path::new("/proc").join(pid).exists());
     }

@@ -22,7 +22,9 @@ impl Options {
         let (pairs, rest) = words.as_chunks::<2>();
         for [flag, value] in pairs {
             match *flag {
-                "--minutes" => options.minutes = value.parse().map_err(|_| format!("`{value}` is no number of minutes"))?,
+                "--minutes" => {
+                    options.minutes = value.parse().map_err(|_| format!("`{value}` is no number of minutes"))?
+                }
                 "--target" => options.target = Some((*value).to_owned()),
                 "--input" => options.input = Some(PathBuf::from(value)),
                 other => return Err(format!("fuzz has no flag `{other}`")),
@@ -42,8 +44,10 @@ impl Options {
     /// # Errors
     /// When there is no such target: the test runner would run nothing and be content.
     pub(crate) fn plan(&self, root: &Path) -> Result<Vec<Step>, String> {
-        let mut arguments =
-            vec!["test", "--workspace", "--test", "fuzz", "--", "--nocapture"].into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let mut arguments = vec!["test", "--workspace", "--test", "fuzz", "--", "--nocapture"]
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
         if let Some(target) = &self.target {
             if !root.join("tests/fuzz/corpus").join(target).is_dir() {
                 return Err(format!("there is no target `{target}`: they are the folders of tests/fuzz/corpus"));
@@ -80,10 +84,15 @@ mod tests {
         let all = shown("--minutes 5").unwrap();
         assert_eq!(all, "BOLERO_RANDOM_TEST_TIME_MS='300000' cargo test --workspace --test fuzz -- --nocapture");
         assert!(
-            shown("--target frames --minutes 2").unwrap().ends_with("'120000' cargo test --workspace --test fuzz -- --nocapture ::frames")
+            shown("--target frames --minutes 2")
+                .unwrap()
+                .ends_with("'120000' cargo test --workspace --test fuzz -- --nocapture ::frames")
         );
         let one = shown("--target frames --input /kept/frames.hex").unwrap();
-        assert_eq!(one, "REJOIN_FUZZ_INPUT='/kept/frames.hex' cargo test --workspace --test fuzz -- --nocapture ::frames");
+        assert_eq!(
+            one,
+            "REJOIN_FUZZ_INPUT='/kept/frames.hex' cargo test --workspace --test fuzz -- --nocapture ::frames"
+        );
     }
 
     #[test]

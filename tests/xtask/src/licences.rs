@@ -12,23 +12,31 @@ use crate::steps::{cargo_path, command};
 /// # Errors
 /// When a crate's licence is not allowed, one does not come from crates.io, or cargo or deny.toml cannot be read.
 pub(crate) fn check(root: &Path) -> Result<(), String> {
-    let read = |name: &str| std::fs::read_to_string(root.join(name)).map_err(|error| format!("{name} could not be read: {error}"));
+    let read = |name: &str| {
+        std::fs::read_to_string(root.join(name)).map_err(|error| format!("{name} could not be read: {error}"))
+    };
     let allowed = allow_list(&read("deny.toml")?)?;
     let tree = cargo_tree(root)?;
     let crates = dependencies(&tree);
     let mut problems = offenders(&crates, &allowed);
     problems.extend(strange_sources(&read("Cargo.lock")?));
     if problems.is_empty() {
-        eprintln!("xtask: licences … {} crates, all within the allow list of deny.toml and from crates.io", crates.len());
+        eprintln!(
+            "xtask: licences … {} crates, all within the allow list of deny.toml and from crates.io",
+            crates.len()
+        );
         return Ok(());
     }
     Err(format!("licences: {} problem(s)\n  {}", problems.len(), problems.join("\n  ")))
 }
 
 fn cargo_tree(root: &Path) -> Result<String, String> {
-    let arguments = ["tree", "--workspace", "--target", "all", "-e", "normal,build", "--prefix", "none", "-f", "{p}|{l}"];
-    let output =
-        command(&cargo_path(), root).args(arguments).output().map_err(|error| format!("cargo tree could not be started: {error}"))?;
+    let arguments =
+        ["tree", "--workspace", "--target", "all", "-e", "normal,build", "--prefix", "none", "-f", "{p}|{l}"];
+    let output = command(&cargo_path(), root)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("cargo tree could not be started: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -50,7 +58,10 @@ fn allow_list(deny: &str) -> Result<Vec<String>, String> {
 /// The foreign crates of the tree, as (name and version, licence expression). Ours show their path, and are not asked.
 fn dependencies(tree: &str) -> BTreeSet<(&str, &str)> {
     let lines = tree.lines().filter_map(|line| line.trim_end_matches("(*)").trim_end().split_once('|'));
-    lines.filter(|(name, _)| !name.contains("(/") && !name.contains(":\\")).map(|(name, licence)| (name, licence.trim())).collect()
+    lines
+        .filter(|(name, _)| !name.contains("(/") && !name.contains(":\\"))
+        .map(|(name, licence)| (name, licence.trim()))
+        .collect()
 }
 
 fn offenders(crates: &BTreeSet<(&str, &str)>, allowed: &[String]) -> Vec<String> {
@@ -67,7 +78,8 @@ fn offenders(crates: &BTreeSet<(&str, &str)>, allowed: &[String]) -> Vec<String>
 
 fn strange_sources(lock: &str) -> Vec<String> {
     let sources: BTreeSet<&str> = lock.lines().filter_map(|line| line.strip_prefix("source = ")).collect();
-    let strange = sources.into_iter().filter(|source| *source != "\"registry+https://github.com/rust-lang/crates.io-index\"");
+    let strange =
+        sources.into_iter().filter(|source| *source != "\"registry+https://github.com/rust-lang/crates.io-index\"");
     strange.map(|source| format!("Cargo.lock: {source} is not crates.io")).collect()
 }
 
@@ -87,7 +99,9 @@ mod tests {
     fn a_licence_outside_the_list_and_a_missing_one_are_offenders() {
         let problems = offenders(&dependencies(TREE), &["MIT".to_owned()]);
         assert_eq!(problems.len(), 2);
-        assert!(problems[0].starts_with("b v2.0.0 (proc-macro): `GPL-3.0-only`") && problems[1].starts_with("c v3.0.0: ``"));
+        assert!(
+            problems[0].starts_with("b v2.0.0 (proc-macro): `GPL-3.0-only`") && problems[1].starts_with("c v3.0.0: ``")
+        );
     }
 
     #[test]

@@ -96,11 +96,17 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
         && matches!(verb.as_str(), "fuzz" | "sim")
         && !options.iter().any(|option| option == "--help")
     {
-        let (dry_run, options): (Vec<&str>, Vec<&str>) = options.iter().map(String::as_str).partition(|option| *option == "--dry-run");
-        let verb = if verb == "fuzz" { Verb::Fuzz(fuzz::Options::parse(&options)?) } else { Verb::Sim(sim::Options::parse(&options)?) };
+        let (dry_run, options): (Vec<&str>, Vec<&str>) =
+            options.iter().map(String::as_str).partition(|option| *option == "--dry-run");
+        let verb = if verb == "fuzz" {
+            Verb::Fuzz(fuzz::Options::parse(&options)?)
+        } else {
+            Verb::Sim(sim::Options::parse(&options)?)
+        };
         return Ok((verb, !dry_run.is_empty()));
     }
-    let (flags, words): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|argument| argument.starts_with("--"));
+    let (flags, words): (Vec<&String>, Vec<&String>) =
+        arguments.iter().partition(|argument| argument.starts_with("--"));
     let verb = match words.as_slice() {
         [] if flags.iter().any(|flag| *flag == "--help") => return Ok((Verb::Help, false)),
         [] => return Err("no command given".to_owned()),
@@ -151,7 +157,9 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
         bench::redis()?;
     }
     if verb == Verb::Ci && !setup::has_cargo_deny() {
-        eprintln!("xtask: skipped: cargo-deny (not installed); licences and sources are checked by xtask, bans are not");
+        eprintln!(
+            "xtask: skipped: cargo-deny (not installed); licences and sources are checked by xtask, bans are not"
+        );
     }
     if verb == Verb::Demo {
         eprintln!("{DEMO}");
@@ -236,8 +244,11 @@ mod tests {
     #[test]
     fn the_help_explains_every_command() {
         for command in ["demo", "test", "ci", "fuzz", "sim", "licences", "bench", "bench-peers", "help"] {
-            let explained =
-                |line: &str| line.strip_prefix("  ").and_then(|line| line.strip_prefix(command)).is_some_and(|rest| rest.starts_with("  "));
+            let explained = |line: &str| {
+                line.strip_prefix("  ")
+                    .and_then(|line| line.strip_prefix(command))
+                    .is_some_and(|rest| rest.starts_with("  "))
+            };
             assert!(USAGE.lines().any(explained), "{command}");
         }
         assert!(USAGE.lines().all(|line| line.len() <= 120));
@@ -245,7 +256,11 @@ mod tests {
 
     #[test]
     fn the_summary_names_the_longest_step_first() {
-        let took = [("clippy", Duration::from_secs(7)), ("the build", Duration::from_secs(90)), ("the tests", Duration::from_secs(8))];
+        let took = [
+            ("clippy", Duration::from_secs(7)),
+            ("the build", Duration::from_secs(90)),
+            ("the tests", Duration::from_secs(8)),
+        ];
         assert_eq!(summary(&took), "xtask: 105 s in all: the build 90 s, the tests 8 s, clippy 7 s");
     }
 

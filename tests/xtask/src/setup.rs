@@ -33,9 +33,13 @@ pub(crate) fn has_cargo_deny() -> bool {
 /// When cargo does not say.
 pub(crate) fn binary(root: &Path, name: &str) -> Result<PathBuf, String> {
     let arguments = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
-    let output = command(&cargo_path(), root).args(arguments).output().map_err(|error| format!("cargo could not be started: {error}"))?;
-    let target = target_directory(&String::from_utf8_lossy(&output.stdout))
-        .ok_or_else(|| format!("cargo metadata does not say where it builds to: {}", String::from_utf8_lossy(&output.stderr).trim()))?;
+    let output = command(&cargo_path(), root)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("cargo could not be started: {error}"))?;
+    let target = target_directory(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
+        format!("cargo metadata does not say where it builds to: {}", String::from_utf8_lossy(&output.stderr).trim())
+    })?;
     Ok(target.join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
@@ -80,7 +84,9 @@ fn add_target(root: &Path, rustup: &OsString, target: &str) -> Result<(), String
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let reason = said.lines().rev().find(|line| line.contains("error")).unwrap_or("rustup gave no reason").trim();
-    Err(format!("the target {target} is refused ({reason}): run `rustup target add {target}` where the network allows it, then try again"))
+    Err(format!(
+        "the target {target} is refused ({reason}): run `rustup target add {target}` where the network allows it, then try again"
+    ))
 }
 
 fn quiet(program: &OsString, arguments: &[&str], root: &Path) -> bool {
@@ -100,7 +106,11 @@ mod tests {
     #[test]
     fn a_missing_c_compiler_gives_one_line_that_says_what_to_do() {
         let reason = c_compiler(here(), &"no-such-cc -O2".into()).unwrap_err();
-        assert!(reason.starts_with("no C compiler: `no-such-cc --version`") && reason.contains("install") && !reason.contains('\n'));
+        assert!(
+            reason.starts_with("no C compiler: `no-such-cc --version`")
+                && reason.contains("install")
+                && !reason.contains('\n')
+        );
         assert_eq!(c_compiler(here(), &std::env::var_os("CC").unwrap_or_else(|| "cc".into())), Ok(()));
     }
 

@@ -133,7 +133,8 @@ impl Run {
         let began = Instant::now();
         let mut command = command(&self.program, root);
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let status = command.status().map_err(|error| format!("{} could not be started: {error}: {self}", self.what))?;
+        let status =
+            command.status().map_err(|error| format!("{} could not be started: {error}: {self}", self.what))?;
         if !status.success() {
             let (what, seconds) = (self.what, began.elapsed().as_secs());
             return Err(format!("{what} failed after {seconds} s ({status}): {self}{}", self.advice()));
@@ -200,7 +201,9 @@ mod tests {
 
     #[test]
     fn everything_but_the_no_std_builds_is_built_with_the_features_of_the_whole_workspace() {
-        let builds = |line: &&String| ["build", "clippy", "doc", "test"].iter().any(|verb| line.contains(&format!("cargo {verb} ")));
+        let builds = |line: &&String| {
+            ["build", "clippy", "doc", "test"].iter().any(|verb| line.contains(&format!("cargo {verb} ")))
+        };
         for line in shown(&ci(false)).iter().chain(&shown(&demo(Path::new("rejoin")))).filter(builds) {
             assert!(line.contains("--workspace") != line.contains(WASM), "{line}");
         }
@@ -221,10 +224,20 @@ mod tests {
     #[test]
     fn a_failing_command_and_a_missing_one_are_named() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let run = |program: OsString| Run { what: "a step", program, arguments: owned(&["no-such-verb"]), environment: Vec::new() };
+        let run = |program: OsString| Run {
+            what: "a step",
+            program,
+            arguments: owned(&["no-such-verb"]),
+            environment: Vec::new(),
+        };
         let failed = run(cargo_path()).run(here).unwrap_err();
         assert!(failed.starts_with("a step failed") && failed.ends_with("cargo no-such-verb"), "{failed}");
-        let unformatted = Run { what: FORMATTING, program: cargo_path(), arguments: owned(&["no-such-verb"]), environment: Vec::new() };
+        let unformatted = Run {
+            what: FORMATTING,
+            program: cargo_path(),
+            arguments: owned(&["no-such-verb"]),
+            environment: Vec::new(),
+        };
         assert!(unformatted.run(here).unwrap_err().ends_with("run `cargo fmt --all`"));
         assert!(run("no such program".into()).run(here).unwrap_err().starts_with("a step could not be started"));
     }

@@ -57,7 +57,8 @@ impl Object {
         entries.sort();
         // Two folds of the same writes may differ: of entries with equal dots the first in order is kept.
         entries.dedup_by(|later, earlier| later.dots == earlier.dots);
-        let speaks_for = |larger: &Entry, entry: &Entry| entry.dots.len() < larger.dots.len() && entry.dots.is_subset(&larger.dots);
+        let speaks_for =
+            |larger: &Entry, entry: &Entry| entry.dots.len() < larger.dots.len() && entry.dots.is_subset(&larger.dots);
         let all = entries.clone();
         entries.retain(|entry| !all.iter().any(|larger| speaks_for(larger, entry)));
         Self { context: join(self.context.clone(), &other.context), entries }
@@ -67,7 +68,8 @@ impl Object {
     fn surviving(&self, other: &Self) -> Vec<Entry> {
         let live: BTreeSet<Dot> = other.entries.iter().flat_map(|entry| entry.dots.iter().copied()).collect();
         let keep = |entry: &Entry| {
-            let dots = entry.dots.iter().copied().filter(|dot| !covered(&other.context, dot) || live.contains(dot)).collect();
+            let dots =
+                entry.dots.iter().copied().filter(|dot| !covered(&other.context, dot) || live.contains(dot)).collect();
             Entry { dots, ..entry.clone() }
         };
         self.entries.iter().map(keep).filter(|entry| !entry.dots.is_empty()).collect()

@@ -140,24 +140,28 @@ impl Plan {
     pub(crate) fn of(args: &BenchArgs, global: &GlobalArgs) -> Result<Self, Failure> {
         let keys = args.keys.unwrap_or(if args.mode == Mode::Conflict { 100 } else { 10_000 });
         if args.mode == Mode::Conflict && args.redis.is_some() {
-            return Err(Failure::usage("Redis has no siblings: conflict needs a cluster").next("use put, get or mixed with --redis"));
+            return Err(Failure::usage("Redis has no siblings: conflict needs a cluster")
+                .next("use put, get or mixed with --redis"));
         }
         if args.mode != Mode::Conflict && keys < args.clients {
             let what = format!("{keys} keys are too few for {} clients: each writes to keys of its own", args.clients);
-            return Err(Failure::usage(what).next("give more --keys or fewer --clients; clients share keys in `rejoin bench conflict`"));
+            return Err(Failure::usage(what)
+                .next("give more --keys or fewer --clients; clients share keys in `rejoin bench conflict`"));
         }
         if args.connections > args.clients {
             let what = format!("{} clients cannot use {} connections", args.clients, args.connections);
             return Err(Failure::usage(what).next("give at most as many --connections as --clients"));
         }
         if args.value_bytes > MAX_VALUE_BYTES {
-            let what = format!("{} bytes are more than a value of this benchmark may have ({MAX_VALUE_BYTES})", args.value_bytes);
+            let what = format!(
+                "{} bytes are more than a value of this benchmark may have ({MAX_VALUE_BYTES})",
+                args.value_bytes
+            );
             return Err(Failure::usage(what));
         }
         if args.dev.is_some() && (global.profile.is_some() || global.node.is_some()) {
-            return Err(
-                Failure::usage("--dev starts a cluster of its own: --profile and --node name another one").next("leave one of them out")
-            );
+            return Err(Failure::usage("--dev starts a cluster of its own: --profile and --node name another one")
+                .next("leave one of them out"));
         }
         Ok(Self {
             mode: args.mode,
@@ -205,7 +209,10 @@ mod tests {
     #[test]
     fn a_plan_says_how_long_how_many_and_on_what() {
         let put = plan("put").unwrap();
-        assert_eq!((put.keys, put.clients, put.rate, put.length), (10_000, 64, None, RunLength::Time(Duration::from_secs(10))));
+        assert_eq!(
+            (put.keys, put.clients, put.rate, put.length),
+            (10_000, 64, None, RunLength::Time(Duration::from_secs(10)))
+        );
         assert_eq!(put.warm_up, Duration::from_secs(1));
         let conflict = plan("conflict --operations 7 --warm-up none --rate 9").unwrap();
         assert_eq!((conflict.keys, conflict.rate, conflict.length), (100, Some(9), RunLength::Operations(7)));

@@ -24,8 +24,8 @@ pub(crate) fn own() -> Duration {
 pub(crate) fn of(processes: &[u32]) -> Result<Duration, Failure> {
     processes.iter().try_fold(Duration::ZERO, |sum, pid| {
         let path = format!("/proc/{pid}/stat");
-        let text =
-            fs::read_to_string(&path).map_err(|why| Failure::usage(format!("the CPU time of process {pid} cannot be read: {why}")))?;
+        let text = fs::read_to_string(&path)
+            .map_err(|why| Failure::usage(format!("the CPU time of process {pid} cannot be read: {why}")))?;
         let ticks = ticks(&text).ok_or_else(|| Failure::usage(format!("{path} cannot be parsed")))?;
         Ok(sum + TICK * u32::try_from(ticks).unwrap_or(u32::MAX))
     })

@@ -66,7 +66,12 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, args: &BenchArgs) -> R
 }
 
 /// The measurement, up to the last reply.
-async fn measured(global: &GlobalArgs, args: &BenchArgs, plan: &Arc<Plan>, processes: Option<&mut Processes>) -> Result<Measured, Failure> {
+async fn measured(
+    global: &GlobalArgs,
+    args: &BenchArgs,
+    plan: &Arc<Plan>,
+    processes: Option<&mut Processes>,
+) -> Result<Measured, Failure> {
     let target = match (args.redis, processes) {
         (Some(server), _) => BenchTarget::redis(args, server),
         (None, None) => BenchTarget::of_profile(args, connect::builder(global)?),
@@ -176,10 +181,13 @@ async fn bucket(client: &Client, args: &BenchArgs, mode: Mode) -> Result<String,
     let durability = Durability::from(args.durability);
     let shape = if mode == Mode::Conflict { "conflict" } else { "plain" };
     let named = args.bucket.clone();
-    let name = named.unwrap_or_else(|| format!("bench-{shape}-{}", if durability == Durability::Fsync { "fsync" } else { "os" }));
+    let name = named
+        .unwrap_or_else(|| format!("bench-{shape}-{}", if durability == Durability::Fsync { "fsync" } else { "os" }));
     let admin = client.admin();
     match admin.bucket(&name).await {
-        Ok(there) if there.props.durability == durability && there.props.plugin.is_some() == (mode == Mode::Conflict) => {
+        Ok(there)
+            if there.props.durability == durability && there.props.plugin.is_some() == (mode == Mode::Conflict) =>
+        {
             return Ok(name);
         }
         Ok(_) => {

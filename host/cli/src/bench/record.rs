@@ -61,7 +61,12 @@ impl Latencies {
     /// `None` if nothing was recorded.
     pub(crate) fn quantiles(&self) -> Option<Quantiles> {
         let at = |quantile| self.0.value_at_quantile(quantile);
-        (!self.0.is_empty()).then(|| Quantiles { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), max_us: self.0.max() })
+        (!self.0.is_empty()).then(|| Quantiles {
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: self.0.max(),
+        })
     }
 }
 
@@ -128,7 +133,8 @@ impl Recorder {
 
     fn end_row(&mut self) {
         let quantiles = self.now.quantiles();
-        let row = quantiles.map_or(self.row, |q| Row { p50_us: q.p50_us, p99_us: q.p99_us, max_us: q.max_us, ..self.row });
+        let row =
+            quantiles.map_or(self.row, |q| Row { p50_us: q.p50_us, p99_us: q.p99_us, max_us: q.max_us, ..self.row });
         self.rows.push(row);
         self.row = empty_row(row.second + 1);
         self.now.0.reset();
@@ -214,9 +220,16 @@ mod tests {
         recorder.add(Kind::Write, at(10), at(2_500), DONE);
         recorder.add(Kind::Write, at(10), at(2_400), Outcome::Failed("Overloaded".into()));
         let Results { rows, operations, errors, took, .. } = recorder.finish(at(2_600));
-        assert_eq!(rows.iter().map(|row| (row.second, row.operations, row.errors)).collect::<Vec<_>>(), [(0, 1, 0), (1, 0, 0), (2, 1, 1)]);
+        assert_eq!(
+            rows.iter().map(|row| (row.second, row.operations, row.errors)).collect::<Vec<_>>(),
+            [(0, 1, 0), (1, 0, 0), (2, 1, 1)]
+        );
         assert_eq!((rows[1].max_us, rows[1].p50_us), (0, 0));
         assert!(rows[2].max_us >= 2_489_000 && rows[0].max_us < 10_100, "a row has the latencies of its own second");
-        assert_eq!((operations, errors["Overloaded"], took), (1 + 1, 1, Duration::from_millis(2_600)), "a failure is no operation");
+        assert_eq!(
+            (operations, errors["Overloaded"], took),
+            (1 + 1, 1, Duration::from_millis(2_600)),
+            "a failure is no operation"
+        );
     }
 }

@@ -183,7 +183,8 @@ mod tests {
     async fn commands_are_written_as_the_protocol_has_them() {
         let (outcome, request) = asked(2, Kind::Write, b"+OK\r\n:2\r\n").await;
         assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
-        let expected = "*3\r\n$3\r\nSET\r\n$10\r\np-00000000\r\n$3\r\nv\r\n\r\n*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$4\r\n1500\r\n";
+        let expected =
+            "*3\r\n$3\r\nSET\r\n$10\r\np-00000000\r\n$3\r\nv\r\n\r\n*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$4\r\n1500\r\n";
         assert_eq!(String::from_utf8(request).unwrap(), expected);
         let (outcome, request) = asked(0, Kind::Read, b"$5\r\na\r\nbc\r\n").await;
         assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");

@@ -100,9 +100,11 @@ struct SecondCounters {
 
 impl Report {
     pub(crate) fn new(plan: &Plan, measured: Measured) -> Self {
-        let Measured { system, durability, connections, began, recorded, client_cpu, server_cpu, counters, syncs } = measured;
-        let syncs: Option<Vec<(Duration, Duration)>> =
-            syncs.map(|all| all.into_iter().filter_map(|(at, took)| Some((at.checked_duration_since(began)?, took))).collect());
+        let Measured { system, durability, connections, began, recorded, client_cpu, server_cpu, counters, syncs } =
+            measured;
+        let syncs: Option<Vec<(Duration, Duration)>> = syncs.map(|all| {
+            all.into_iter().filter_map(|(at, took)| Some((at.checked_duration_since(began)?, took))).collect()
+        });
         let operations = recorded.operations as f64;
         let seconds = recorded.took.as_secs_f64();
         let conflict = plan.mode == Mode::Conflict;
@@ -129,7 +131,8 @@ impl Report {
             read_latency: recorded.read_latency,
             write_latency: recorded.write_latency,
             errors: recorded.errors,
-            siblings_per_read: (conflict && recorded.reads > 0).then(|| recorded.siblings as f64 / recorded.reads as f64),
+            siblings_per_read: (conflict && recorded.reads > 0)
+                .then(|| recorded.siblings as f64 / recorded.reads as f64),
             reads_merged: conflict.then_some(recorded.merged),
             fdatasync: syncs.as_deref().and_then(quantiles),
             journal_sync_us: (done.syncs > 0).then(|| done.sync_us as f64 / done.syncs as f64),
@@ -157,24 +160,33 @@ impl Report {
     fn title(&self, plan: &Plan) -> String {
         let mode = format!("{:?}", self.mode).to_lowercase();
         let of = self.durability.map_or_else(|| "Redis".to_owned(), |durability| format!("durability {durability}"));
-        let schedule = self.rate_wanted.map_or_else(|| "as fast as they go".to_owned(), |rate| format!("{rate} due a second"));
+        let schedule =
+            self.rate_wanted.map_or_else(|| "as fast as they go".to_owned(), |rate| format!("{rate} due a second"));
         let length = match plan.length {
             RunLength::Time(time) => format!("{} s", time.as_secs()),
             RunLength::Operations(operations) => format!("{operations} operations"),
         };
         let (clients, connections) = (self.clients, self.connections);
-        let load = format!("{clients} clients, {connections} connections to each server, {} bytes, {} keys", self.value_bytes, self.keys);
+        let load = format!(
+            "{clients} clients, {connections} connections to each server, {} bytes, {} keys",
+            self.value_bytes, self.keys
+        );
         format!("{mode}, {of}: {load}, {schedule}, {length}")
     }
 
     fn figures(&self) -> Vec<Vec<String>> {
         let mut figures = vec![
-            ("rate".to_owned(), format!("{:.0} operations a second ({} in {:.1} s)", self.rate, self.operations, self.seconds)),
+            (
+                "rate".to_owned(),
+                format!("{:.0} operations a second ({} in {:.1} s)", self.rate, self.operations, self.seconds),
+            ),
             ("CPU per operation".to_owned(), self.cpu()),
         ];
-        for (name, latency) in
-            [("latency", self.latency), ("latency of reads", self.read_latency), ("latency of writes", self.write_latency)]
-        {
+        for (name, latency) in [
+            ("latency", self.latency),
+            ("latency of reads", self.read_latency),
+            ("latency of writes", self.write_latency),
+        ] {
             // With one kind only, its latency equals that of all operations.
             let alone = name != "latency" && (self.read_latency.is_none() || self.write_latency.is_none());
             figures.extend(latency.filter(|_| !alone).map(|latency| (name.to_owned(), latency.to_string())));
@@ -182,10 +194,16 @@ impl Report {
         let errors: Vec<String> = self.errors.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         figures.push(("errors".to_owned(), if errors.is_empty() { "none".to_owned() } else { errors.join(", ") }));
         if let (Some(siblings), Some(merged)) = (self.siblings_per_read, self.reads_merged) {
-            figures.push(("siblings".to_owned(), format!("{siblings:.2} found by a read on average; {merged} reads merged by the plugin")));
+            figures.push((
+                "siblings".to_owned(),
+                format!("{siblings:.2} found by a read on average; {merged} reads merged by the plugin"),
+            ));
         }
         figures.extend(self.fdatasync.map(|sync| ("fdatasync of 4 KiB beside it".to_owned(), sync.to_string())));
-        figures.extend(self.journal_sync_us.map(|us| ("sync of journal and mark".to_owned(), format!("{} on average", time(us as u64)))));
+        figures.extend(
+            self.journal_sync_us
+                .map(|us| ("sync of journal and mark".to_owned(), format!("{} on average", time(us as u64)))),
+        );
         figures.into_iter().map(|(name, value)| vec![name, value]).collect()
     }
 
@@ -210,8 +228,14 @@ impl Second {
 
 impl std::fmt::Display for SecondCounters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let named = [("flushes", self.flushes), ("compactions", self.compactions), ("merges", self.merges), ("folds", self.folds)];
-        let some: Vec<String> = named.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}")).collect();
+        let named = [
+            ("flushes", self.flushes),
+            ("compactions", self.compactions),
+            ("merges", self.merges),
+            ("folds", self.folds),
+        ];
+        let some: Vec<String> =
+            named.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}")).collect();
         f.write_str(&some.join(", "))
     }
 }
@@ -226,7 +250,12 @@ impl std::fmt::Display for Quantiles {
 fn second(row: &Row, counters: Option<&[Counters]>, syncs: Option<&[(Duration, Duration)]>) -> Second {
     let at = usize::try_from(row.second).unwrap_or(usize::MAX);
     let counters = counters.and_then(|counters| counters.get(at));
-    let counters = counters.map(|m| SecondCounters { flushes: m.flushes, compactions: m.compactions, merges: m.merges, folds: m.folds });
+    let counters = counters.map(|m| SecondCounters {
+        flushes: m.flushes,
+        compactions: m.compactions,
+        merges: m.merges,
+        folds: m.folds,
+    });
     let longest = syncs.into_iter().flatten().filter(|(at, _)| at.as_secs() == row.second).map(|(_, took)| *took).max();
     Second {
         second: row.second,
@@ -306,12 +335,17 @@ mod tests {
         assert_eq!((json["operations"].as_u64(), json["rate"].as_f64()), (Some(2), Some(1.0)));
         assert_eq!((json["client_cpu_us"].as_f64(), json["server_cpu_us"].as_f64()), (Some(15.0), Some(500.0)));
         assert_eq!((json["journal_sync_us"].as_f64(), json["siblings_per_read"].as_f64()), (Some(50.0), Some(3.0)));
-        assert_eq!((&json["durability"], &json["reads_merged"], &json["mode"]), (&"os".into(), &1.into(), &"conflict".into()));
+        assert_eq!(
+            (&json["durability"], &json["reads_merged"], &json["mode"]),
+            (&"os".into(), &1.into(), &"conflict".into())
+        );
         let rows = json["rows"].as_array().unwrap();
         assert_eq!((&rows[0]["flushes"], &rows[1]["flushes"], &rows[1]["merges"]), (&0.into(), &1.into(), &1.into()));
         assert_eq!((&rows[0]["fdatasync_max_us"], &rows[1]["fdatasync_max_us"]), (&150.into(), &4000.into()));
         assert_eq!(report.rows[1].cells().last().unwrap(), "1 flushes, 1 merges");
-        assert!(report.title(&plan).contains("3 clients") && report.title(&plan).contains("2 due a second, 2 operations"));
+        assert!(
+            report.title(&plan).contains("3 clients") && report.title(&plan).contains("2 due a second, 2 operations")
+        );
     }
 
     #[test]

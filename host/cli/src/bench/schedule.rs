@@ -115,7 +115,10 @@ mod tests {
         }
         assert_eq!(due.len(), 50, "20 of the warm-up and 30 that count");
         assert_eq!(due.iter().filter(|moment| schedule.counts(**moment)).count(), 30);
-        assert!(due.windows(2).all(|pair| pair[1] - pair[0] == Duration::from_micros(100)), "evenly, whatever the clients do");
+        assert!(
+            due.windows(2).all(|pair| pair[1] - pair[0] == Duration::from_micros(100)),
+            "evenly, whatever the clients do"
+        );
         assert!(!schedule.is_over(schedule.began) && schedule.is_over(schedule.began + Duration::from_secs(6)));
     }
 

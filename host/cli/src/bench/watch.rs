@@ -104,7 +104,8 @@ impl Watch {
     /// A node did not answer.
     pub(crate) async fn end(self) -> Result<Vec<Counters>, Failure> {
         drop(self.stop);
-        let seen = self.task.await.map_err(|why| Failure::usage(format!("the nodes could not be watched: {why}")))??;
+        let seen =
+            self.task.await.map_err(|why| Failure::usage(format!("the nodes could not be watched: {why}")))??;
         Ok(seen.windows(2).map(|pair| pair[1] - pair[0]).collect())
     }
 }

@@ -24,7 +24,9 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
                     "warning: n = {copies} and the cluster has {nodes} nodes: each key has {nodes} copies, and a quorum is still one of {copies}"
                 )),
                 Ok(_) => {}
-                Err(why) => note(format!("the number of nodes, which should be {copies} or more, cannot be read now: {why}")),
+                Err(why) => {
+                    note(format!("the number of nodes, which should be {copies} or more, cannot be read now: {why}"))
+                }
             }
             if !merges {
                 note(
@@ -46,10 +48,13 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
             let old = admin.bucket(&name).await?;
             if let Some(version) = version.filter(|version| *version != old.version) {
                 let what = format!("bucket {name} is at version {}, not {version}", old.version);
-                return Err(Failure::new(Exit::Stale, what).next(format!("`rejoin bucket show {name}` shows what it is now")));
+                return Err(
+                    Failure::new(Exit::Stale, what).next(format!("`rejoin bucket show {name}` shows what it is now"))
+                );
             }
             let props = changed(old.props.clone(), &props)?;
-            let moved = (old.props.r, old.props.w, old.props.pr, old.props.pw) != (props.r, props.w, props.pr, props.pw);
+            let moved =
+                (old.props.r, old.props.w, old.props.pr, old.props.pw) != (props.r, props.w, props.pr, props.pw);
             let bucket = admin.set_bucket(&name, old.version, props).await?;
             if moved && !bucket.behind.is_empty() {
                 note(format!(
@@ -133,7 +138,10 @@ fn list(out: Output, buckets: &[BucketInfo]) -> Result<(), Failure> {
         row.extend([bucket.durability.to_owned(), plugin, yes_or_no(bucket.validates).to_owned()]);
         row
     };
-    out.table(&["bucket", "n", "r", "w", "pr", "pw", "durability", "plugin", "validates"], rows.into_iter().map(row).collect())
+    out.table(
+        &["bucket", "n", "r", "w", "pr", "pw", "durability", "plugin", "validates"],
+        rows.into_iter().map(row).collect(),
+    )
 }
 
 fn show(out: Output, bucket: &BucketInfo) -> Result<(), Failure> {

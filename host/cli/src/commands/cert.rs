@@ -38,11 +38,16 @@ pub(crate) fn run(out: Output, command: &CertCommand) -> Result<(), Failure> {
         }
         CertCommand::Ca { place, days, renew: false } => {
             let ca = authority(&place.dir, *days)?;
-            IssuedFiles { cluster: ca.cluster().to_string(), files: [CA, CA_KEY, SECRET].map(|file| place.dir.join(file)).into() }
+            IssuedFiles {
+                cluster: ca.cluster().to_string(),
+                files: [CA, CA_KEY, SECRET].map(|file| place.dir.join(file)).into(),
+            }
         }
         CertCommand::Node { name, host, place, renewal: CertRenewal { renew: true, new_key }, days } => {
             if !host.is_empty() {
-                return Err(Failure::usage("--host cannot be given with --renew: the names in the certificate stay as they are"));
+                return Err(Failure::usage(
+                    "--host cannot be given with --renew: the names in the certificate stay as they are",
+                ));
             }
             renew(&load(&place.dir)?, &place.dir, &check_name(name)?, *new_key, *days)?
         }
@@ -88,7 +93,9 @@ pub(crate) fn authority(dir: &Path, days: u32) -> Result<ClusterCa, Failure> {
 /// # Errors
 /// A file is missing, or the files do not belong together.
 pub(crate) fn load(dir: &Path) -> Result<ClusterCa, Failure> {
-    let advice = |failure: Failure| failure.next(format!("`rejoin cert ca --dir {}` makes a new cluster's authority", dir.display()));
+    let advice = |failure: Failure| {
+        failure.next(format!("`rejoin cert ca --dir {}` makes a new cluster's authority", dir.display()))
+    };
     let cert = files::read_text(&dir.join(CA)).map_err(advice)?;
     let key = files::read_text(&dir.join(CA_KEY)).map_err(advice)?;
     ClusterCa::load(&cert, &key).map_err(Failure::usage)
@@ -106,7 +113,9 @@ fn write_pair(ca: &ClusterCa, dir: &Path, name: &str, issued: &Issued) -> Result
 /// Replaces a certificate, and with `new_key` its key.
 fn renew(ca: &ClusterCa, dir: &Path, name: &Name, new_key: bool, days: u32) -> Result<IssuedFiles, Failure> {
     let (cert, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}-key.pem")));
-    let advice = |failure: Failure| failure.next(format!("`rejoin cert node {name}` makes a first certificate, without --renew"));
+    let advice = |failure: Failure| {
+        failure.next(format!("`rejoin cert node {name}` makes a first certificate, without --renew"))
+    };
     let old = files::read_text(&cert).map_err(advice)?;
     let old_key = if new_key { None } else { Some(files::read_text(&key).map_err(advice)?) };
     let issued = ca.renew(&old, old_key.as_deref(), days_from_now(days));

@@ -60,7 +60,10 @@ impl GetOutput {
             shown: object.shown.clone(),
             context: object.context.to_string(),
             siblings: object.siblings.iter().map(sibling).collect(),
-            merged_by: object.merged_by.as_ref().map(|by| MergedBy { name: by.name.clone(), digest: by.digest.clone() }),
+            merged_by: object
+                .merged_by
+                .as_ref()
+                .map(|by| MergedBy { name: by.name.clone(), digest: by.digest.clone() }),
             merge_fault: object.merge_fault.clone(),
         }
     }
@@ -83,11 +86,21 @@ pub(crate) struct Put {
 
 impl Put {
     pub(crate) fn stored(written: &Written) -> Self {
-        Self { outcome: "stored", context: Some(written.context.to_string()), acked: written.acked, needed: written.needed }
+        Self {
+            outcome: "stored",
+            context: Some(written.context.to_string()),
+            acked: written.acked,
+            needed: written.needed,
+        }
     }
 
     pub(crate) fn unknown(error: &rejoin_client::Error) -> Self {
-        Self { outcome: "unknown", context: error.context().map(ToString::to_string), acked: error.got(), needed: error.needed() }
+        Self {
+            outcome: "unknown",
+            context: error.context().map(ToString::to_string),
+            acked: error.got(),
+            needed: error.needed(),
+        }
     }
 }
 

@@ -9,7 +9,8 @@ fn keys(value: &impl Serialize) -> Vec<String> {
 
 #[test]
 fn a_get_has_the_documented_fields() {
-    let sibling = Sibling { value: None, value_base64: "/w==".into(), stamp_ms: 5, writer: format!("{:016x}", u64::MAX) };
+    let sibling =
+        Sibling { value: None, value_base64: "/w==".into(), stamp_ms: 5, writer: format!("{:016x}", u64::MAX) };
     let got = GetOutput {
         bucket: "b".into(),
         key: text(b"k"),

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rejoin_client::admin::BucketProps;
 use rejoin_merge::laws::{CheckConfig, Counterexample, Law, Progress, Trial, Verdict, Violation};
 use rejoin_merge::{
-    Compiler, EncodedBytes, Fixture, FixtureCase, LawReport, LoadError, ModuleLimits, PluginUnderTest, build, check_laws_with_progress,
+    Compiler, EncodedBytes, Fixture, FixtureCase, LawReport, LoadError, ModuleLimits, PluginUnderTest, build,
+    check_laws_with_progress,
 };
 
 use crate::args::TestArgs;
@@ -34,7 +35,8 @@ pub(crate) fn run(out: Output, compiler: &Compiler, args: &TestArgs) -> Result<(
 fn component(path: &Path) -> Result<Vec<u8>, Failure> {
     if path.is_dir() {
         let what = format!("{} is a directory, not a component", path.display());
-        return Err(Failure::usage(what).next(format!("`rejoin plugin build {}` makes it, if that is a guest crate", path.display())));
+        return Err(Failure::usage(what)
+            .next(format!("`rejoin plugin build {}` makes it, if that is a guest crate", path.display())));
     }
     build::component_in(files::read(path)?).map_err(|why| not_built(&why))
 }
@@ -70,11 +72,13 @@ fn test(out: Output, under_test: &PluginUnderTest, props: &BucketProps, args: &T
     // A sampler that fails leaves nothing to run again.
     let found = report.counterexamples().filter(|found| !matches!(found.violation, Violation::NoSample { .. }));
     let fixture = Fixture::new(under_test, args.seed, found);
-    let file = (!fixture.cases().is_empty()).then(|| args.counterexample.clone().unwrap_or_else(|| default_file(&args.file)));
+    let file =
+        (!fixture.cases().is_empty()).then(|| args.counterexample.clone().unwrap_or_else(|| default_file(&args.file)));
     if let Some(file) = &file {
         files::replace(file, &fixture.to_json(), Mode::Public)?;
     }
-    let laws: Vec<json::Law> = report.outcomes.iter().map(|outcome| law(outcome.law, outcome.result.as_ref().ok())).collect();
+    let laws: Vec<json::Law> =
+        report.outcomes.iter().map(|outcome| law(outcome.law, outcome.result.as_ref().ok())).collect();
     print(out, under_test, Some(args.seed), laws, fixture.cases(), file.as_deref())?;
     conclude(out, under_test, &report, &fixture, &args.file, file.as_deref())
 }
@@ -164,7 +168,9 @@ fn print(
         });
     }
     let count = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let row = |law: json::Law| vec![law.law.to_owned(), law.verdict().to_owned(), count(law.cases), count(law.judged), law.says.to_owned()];
+    let row = |law: json::Law| {
+        vec![law.law.to_owned(), law.verdict().to_owned(), count(law.cases), count(law.judged), law.says.to_owned()]
+    };
     out.table(&["law", "verdict", "cases", "judged", "what it says"], laws.into_iter().map(row).collect())
 }
 
@@ -179,9 +185,8 @@ fn conclude(
     let broken: Vec<&Counterexample> = report.counterexamples().collect();
     if !report.has_judged() {
         let what = "no law has judged a case: the plugin refused every value, so nothing is known of its merge";
-        return Err(
-            Failure::new(Exit::Negative, what).next("list Sampler in rejoin_guest::export!, and draw values that the merge accepts")
-        );
+        return Err(Failure::new(Exit::Negative, what)
+            .next("list Sampler in rejoin_guest::export!, and draw values that the merge accepts"));
     }
     if broken.is_empty() {
         warn_of_results(report, under_test.limits.result_bytes);
@@ -190,12 +195,19 @@ fn conclude(
             under_test.most_fuel(),
             under_test.fuel()
         ));
-        note(format!("next: `rejoin plugin push {}`; the laws are not sufficient: write scenarios too", component.display()));
+        note(format!(
+            "next: `rejoin plugin push {}`; the laws are not sufficient: write scenarios too",
+            component.display()
+        ));
         return Ok(());
     }
     if let Some(Counterexample { violation: Violation::NoSample { seed, size, reason }, .. }) = broken.first() {
-        let what = format!("the plugin's sampler has no value for seed {seed} and size {size}, so nothing could be tried: {reason}");
-        return Err(Failure::new(Exit::Negative, what).next("fix the sampler: it must return a value for every seed and size"));
+        let what = format!(
+            "the plugin's sampler has no value for seed {seed} and size {size}, so nothing could be tried: {reason}"
+        );
+        return Err(
+            Failure::new(Exit::Negative, what).next("fix the sampler: it must return a value for every seed and size")
+        );
     }
     if !out.json {
         fixture.cases().iter().for_each(explain);
@@ -233,7 +245,8 @@ fn replay(out: Output, under_test: &PluginUnderTest, args: &TestArgs, path: &Pat
     if fixture.digest() != under_test.plugin.digest().to_string() {
         note(format!("{} was found on another component, {}", path.display(), fixture.digest()));
     }
-    let verdicts: Vec<(Law, bool, Option<Counterexample>)> = trials.into_iter().map(|(law, trial)| again(under_test, law, trial)).collect();
+    let verdicts: Vec<(Law, bool, Option<Counterexample>)> =
+        trials.into_iter().map(|(law, trial)| again(under_test, law, trial)).collect();
     let found: Vec<&Counterexample> = verdicts.iter().filter_map(|(_, _, found)| found.as_ref()).collect();
     let still = Fixture::new(under_test, 0, found);
     let laws = verdicts.iter().map(|(law, held, _)| json::Law {
@@ -246,7 +259,10 @@ fn replay(out: Output, under_test: &PluginUnderTest, args: &TestArgs, path: &Pat
     print(out, under_test, None, laws.collect(), still.cases(), None)?;
     let failed: Vec<&str> = verdicts.iter().filter(|(_, held, _)| !held).map(|(law, ..)| law.name()).collect();
     if failed.is_empty() {
-        note(format!("what broke a law breaks none now; next: `rejoin plugin test {}`, for others", args.file.display()));
+        note(format!(
+            "what broke a law breaks none now; next: `rejoin plugin test {}`, for others",
+            args.file.display()
+        ));
         return Ok(());
     }
     if !out.json {
@@ -273,10 +289,17 @@ fn explain(found: &FixtureCase) {
     note(format!("\nthe law of {} is broken: {}", found.law, found.says));
     note(format!("  key         {}", shown(&found.key)));
     for (index, sibling) in found.siblings.iter().enumerate() {
-        note(format!("  sibling {index}   {}   written at {} ms by {}", shown(&sibling.value), sibling.stamp_ms, sibling.writer));
+        note(format!(
+            "  sibling {index}   {}   written at {} ms by {}",
+            shown(&sibling.value),
+            sibling.stamp_ms,
+            sibling.writer
+        ));
     }
     if !found.valid {
-        note("  (a sibling is garbage: it may be refused, but what is accepted must be merged by the laws, and nothing may break)");
+        note(
+            "  (a sibling is garbage: it may be refused, but what is accepted must be merged by the laws, and nothing may break)",
+        );
     }
     note(format!("  expected    {}", found.violation.expected));
     for answer in &found.violation.got {
@@ -347,7 +370,8 @@ mod tests {
         std::fs::write(&core, crate::cart::CORE).expect("it is ours");
         assert_eq!(component(&core).expect("a core module"), crate::cart::component().expect("the same"));
         std::fs::write(&fixture, b"{\"format\":2}").expect("it is ours");
-        let failure = run(QUIET, &Compiler::InProcess, &TestArgs { replay: Some(fixture), ..args(&core) }).expect_err("another format");
+        let failure = run(QUIET, &Compiler::InProcess, &TestArgs { replay: Some(fixture), ..args(&core) })
+            .expect_err("another format");
         assert!(failure.exit == Exit::Usage && failure.to_string().contains("format 2"), "{failure}");
     }
 
@@ -356,12 +380,18 @@ mod tests {
         let mut printer = ProgressPrinter::new(None);
         let law = Law::Growth;
         let trying = Progress::Checking { law, case: 7, cases: 300 };
-        assert_eq!((printer.line(trying, false), printer.line(trying, true)), (None, Some("growth: case 7 of 300".into())));
+        assert_eq!(
+            (printer.line(trying, false), printer.line(trying, true)),
+            (None, Some("growth: case 7 of 300".into()))
+        );
         let shrinking = |attempts| Progress::Shrinking { law, attempts, siblings: 2, bytes: 9 };
         let begun = printer.line(shrinking(0), false).expect("it begins");
         assert!(begun.contains("the law of growth is broken on 2 siblings of 9 bytes"), "{begun}");
         assert_eq!(printer.line(shrinking(1), false), None);
-        assert_eq!(printer.line(shrinking(40), true).as_deref(), Some("growth: 2 siblings of 9 bytes after 40 attempts"));
+        assert_eq!(
+            printer.line(shrinking(40), true).as_deref(),
+            Some("growth: 2 siblings of 9 bytes after 40 attempts")
+        );
         let over = printer.line(Progress::OutOfTime { law, budget: Duration::from_millis(1500) }, false);
         assert!(over.is_some_and(|line| line.contains("within 1.5s") && line.contains("--shrink-time")));
     }

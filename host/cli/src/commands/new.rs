@@ -20,7 +20,8 @@ pub(crate) fn run(out: Output, dir: &Path, sdk: &Path) -> Result<(), Failure> {
         return Err(Failure::usage(what).next("give --sdk the folder `guest-sdk` of Rejoin's source tree"));
     }
     if dir.exists() {
-        return Err(Failure::usage(format!("{} exists already, and is not overwritten", dir.display())).next("choose another name"));
+        return Err(Failure::usage(format!("{} exists already, and is not overwritten", dir.display()))
+            .next("choose another name"));
     }
     files::directory(&dir.join("src"))?;
     files::directory(&dir.join("tests"))?;
@@ -90,7 +91,8 @@ mod tests {
     #[test]
     fn a_new_crate_is_the_template_under_its_own_name() {
         let folder = tempfile::tempdir().expect("a directory");
-        let (dir, sdk) = (folder.path().join("high-scores"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-sdk"));
+        let (dir, sdk) =
+            (folder.path().join("high-scores"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-sdk"));
         run(OUT, &dir, &sdk).expect("it is new");
         let read = |file: &str| std::fs::read_to_string(dir.join(file)).expect("it was made");
         let manifest: toml::Table = read("Cargo.toml").parse().expect("TOML");

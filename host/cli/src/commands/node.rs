@@ -108,7 +108,15 @@ fn row(by: &str, member: &Member) -> Vec<String> {
         (Some(what), _) => format!("{what} are not answered, phi {:.1}", member.phi),
     };
     let (says, since) = (member.liveness.to_owned(), seconds(member.for_ms));
-    vec![by.to_owned(), member.node.clone(), says, since, why, ago(member.probe_answered_ms), ago(member.request_answered_ms)]
+    vec![
+        by.to_owned(),
+        member.node.clone(),
+        says,
+        since,
+        why,
+        ago(member.probe_answered_ms),
+        ago(member.request_answered_ms),
+    ]
 }
 
 fn seconds(ms: u64) -> String {

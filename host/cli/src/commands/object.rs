@@ -48,7 +48,8 @@ fn not_found(args: &GetArgs, said: bool) -> Failure {
     }
     let (bucket, key, typed) = (&args.bucket, args.key.shown(), args.key.typed());
     let value = if std::str::from_utf8(args.key.bytes()).is_ok() { "VALUE" } else { "--value VALUE" };
-    Failure::new(Exit::Negative, format!("{bucket}/{key} has no value")).next(format!("`rejoin put {bucket} {typed} {value}` writes one"))
+    Failure::new(Exit::Negative, format!("{bucket}/{key} has no value"))
+        .next(format!("`rejoin put {bucket} {typed} {value}` writes one"))
 }
 
 fn unmerged(args: &GetArgs, object: &Object<Vec<u8>>) -> Failure {
@@ -56,7 +57,9 @@ fn unmerged(args: &GetArgs, object: &Object<Vec<u8>>) -> Failure {
     let why = object.merge_fault.as_deref().unwrap_or("the bucket has no plugin");
     let what = format!("{bucket}/{key} has {count} siblings that were not merged ({why})");
     let typed = args.key.typed();
-    let next = format!("`rejoin get {bucket} --siblings {typed}` prints them; merge them and put the result with the context above");
+    let next = format!(
+        "`rejoin get {bucket} --siblings {typed}` prints them; merge them and put the result with the context above"
+    );
     Failure::new(Exit::Negative, what).next(next)
 }
 
@@ -103,16 +106,25 @@ pub(crate) async fn put(global: &GlobalArgs, out: Output, args: &PutArgs) -> Res
         Basis::Blind => put.blind(),
         Basis::None => put.create(),
     };
-    let next = format!("`rejoin get {} {}` gives its context; then `rejoin put … --context CONTEXT`", args.bucket, args.key.typed());
+    let next = format!(
+        "`rejoin get {} {}` gives its context; then `rejoin put … --context CONTEXT`",
+        args.bucket,
+        args.key.typed()
+    );
     finish(out, ready.await, &next)
 }
 
 /// Deletes a key.
 pub(crate) async fn delete(global: &GlobalArgs, out: Output, args: &DeleteArgs) -> Result<(), Failure> {
     let basis = Basis::of(&args.write)?;
-    let next = format!("`rejoin get {} {}` gives its context; then `rejoin delete … --context CONTEXT`", args.bucket, args.key.typed());
+    let next = format!(
+        "`rejoin get {} {}` gives its context; then `rejoin delete … --context CONTEXT`",
+        args.bucket,
+        args.key.typed()
+    );
     if matches!(basis, Basis::None) {
-        let why = "a delete says what it deletes: what a context has seen (--context), or nothing that is there (--blind)";
+        let why =
+            "a delete says what it deletes: what a context has seen (--context), or nothing that is there (--blind)";
         return Err(Failure::usage(why).next(next));
     }
     let bucket = connect(global).await?.bucket::<Bytes>(&args.bucket)?;
@@ -179,7 +191,9 @@ fn refused(error: rejoin_client::Error, next: &str) -> Failure {
 fn value(text: &str) -> Result<Vec<u8>, Failure> {
     if text == "-" {
         let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map_err(|why| Failure::usage(format!("stdin cannot be read: {why}")))?;
+        std::io::stdin()
+            .read_to_end(&mut bytes)
+            .map_err(|why| Failure::usage(format!("stdin cannot be read: {why}")))?;
         return Ok(bytes);
     }
     match text.strip_prefix('@') {

@@ -85,7 +85,9 @@ fn compile(compiler: &Compiler, limits: &ModuleLimits, component: &[u8]) -> Resu
 
 fn default_file(dir: &Path) -> Result<PathBuf, Failure> {
     let full = dir.canonicalize().map_err(|why| Failure::file(dir, "read", &why))?;
-    let name = full.file_name().ok_or_else(|| Failure::usage(format!("{} has no name: give the file with -o", full.display())))?;
+    let name = full
+        .file_name()
+        .ok_or_else(|| Failure::usage(format!("{} has no name: give the file with -o", full.display())))?;
     Ok(PathBuf::from(name).with_extension("wasm"))
 }
 
@@ -95,7 +97,14 @@ fn shape(compiled: &Compiled, component: &[u8], file: &Path) -> Plugin {
         None => (stem(file), "-".into(), false),
     };
     let bytes = u64::try_from(component.len()).unwrap_or(u64::MAX);
-    Plugin { digest: compiled.digest().to_string(), name, version, bytes, self_causal, file: Some(file.display().to_string()) }
+    Plugin {
+        digest: compiled.digest().to_string(),
+        name,
+        version,
+        bytes,
+        self_causal,
+        file: Some(file.display().to_string()),
+    }
 }
 
 async fn push(global: &GlobalArgs, out: Output, file: &Path, name: Option<String>) -> Result<(), Failure> {
@@ -123,17 +132,25 @@ mod tests {
         let limits = ModuleLimits::default();
         let failure = compile(&Compiler::InProcess, &limits, b"no component").unwrap_err();
         assert_eq!(failure.exit, Exit::Rejected);
-        let missing =
-            make(Output { json: false, color: false }, |_| unreachable!("there is no crate"), Path::new("no/such/crate"), None, true)
-                .unwrap_err();
+        let missing = make(
+            Output { json: false, color: false },
+            |_| unreachable!("there is no crate"),
+            Path::new("no/such/crate"),
+            None,
+            true,
+        )
+        .unwrap_err();
         assert_eq!(missing.exit, Exit::Usage);
     }
 
     #[test]
     fn the_embedded_cart_is_a_plugin_that_says_its_name() {
         let component = crate::cart::component().unwrap();
-        let shape =
-            shape(&compile(&Compiler::InProcess, &ModuleLimits::default(), &component).unwrap(), &component, Path::new("x/other.wasm"));
+        let shape = shape(
+            &compile(&Compiler::InProcess, &ModuleLimits::default(), &component).unwrap(),
+            &component,
+            Path::new("x/other.wasm"),
+        );
         assert_eq!((shape.name.as_str(), shape.self_causal), ("cart", true));
         assert_eq!(shape.digest, rejoin_merge::digest_of(&component).to_string());
     }

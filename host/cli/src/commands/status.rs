@@ -77,7 +77,10 @@ pub(crate) fn first_problem(status: &Status) -> Option<String> {
     }
     let replaced: Vec<&str> = status.nodes.iter().filter(|node| node.replaced).map(|node| node.name.as_str()).collect();
     if !replaced.is_empty() {
-        return Some(format!("the data directory of {} was replaced by an empty one: reads do not count it", replaced.join(", ")));
+        return Some(format!(
+            "the data directory of {} was replaced by an empty one: reads do not count it",
+            replaced.join(", ")
+        ));
     }
     if !status.missing_plugins.is_empty() {
         return Some(format!("{} has not fetched {} plugin(s) yet", status.node, status.missing_plugins.len()));
@@ -88,7 +91,10 @@ pub(crate) fn first_problem(status: &Status) -> Option<String> {
 fn print(out: Output, status: &Status) -> Result<(), Failure> {
     let (up, all) = (status.nodes.iter().filter(|node| node.up).count(), status.nodes.len());
     let version = status.layout.version;
-    out.line(out.bold(&format!("{up} of {all} nodes up, {} partitions, layout {version}, as {} sees it", status.partitions, status.node)))?;
+    out.line(out.bold(&format!(
+        "{up} of {all} nodes up, {} partitions, layout {version}, as {} sees it",
+        status.partitions, status.node
+    )))?;
     let row = |node: &rejoin_client::admin::NodeStatus| {
         let up = match (node.up, node.replaced) {
             (false, _) => "down",
@@ -96,9 +102,15 @@ fn print(out: Output, status: &Status) -> Result<(), Failure> {
             (true, false) => "up",
         };
         let share = [node.first_owner_of.to_string(), node.owner_of.to_string()];
-        [node.name.to_string(), node.zone.to_string(), node.address.to_string(), up.into()].into_iter().chain(share).collect()
+        [node.name.to_string(), node.zone.to_string(), node.address.to_string(), up.into()]
+            .into_iter()
+            .chain(share)
+            .collect()
     };
-    out.table(&["node", "zone", "address", "state", "first owner of", "owner of"], status.nodes.iter().map(row).collect())?;
+    out.table(
+        &["node", "zone", "address", "state", "first owner of", "owner of"],
+        status.nodes.iter().map(row).collect(),
+    )?;
     let until = |ms: u64| utc_text(ms / 1_000);
     let (own, authority) = (until(status.certificate_until_ms), until(status.authority_until_ms));
     out.line(format!("{}'s certificate is valid until {own}, its authority's until {authority}", status.node))?;

@@ -42,7 +42,12 @@ async fn create(global: &GlobalArgs, out: Output, name: &str, admin: bool) -> Re
     let allowed = if admin { Scope::Admin } else { Scope::Data };
     let token = connect(global).await?.admin().create_token(name, allowed).await?;
     if out.json {
-        return out.json(&Token { name: name.into(), scope: scope(allowed), revoked: false, token: Some(token.text().into()) });
+        return out.json(&Token {
+            name: name.into(),
+            scope: scope(allowed),
+            revoked: false,
+            token: Some(token.text().into()),
+        });
     }
     if !token.behind().is_empty() {
         note(format!("not yet known to {}: a node refuses the token until it connects", names(token.behind())));
@@ -54,7 +59,12 @@ async fn create(global: &GlobalArgs, out: Output, name: &str, admin: bool) -> Re
 fn root(out: Output, path: &Path) -> Result<(), Failure> {
     let token = root_token(path)?;
     if out.json {
-        return out.json(&Token { name: "root".into(), scope: scope(Scope::Admin), revoked: false, token: Some(token) });
+        return out.json(&Token {
+            name: "root".into(),
+            scope: scope(Scope::Admin),
+            revoked: false,
+            token: Some(token),
+        });
     }
     out.line(token)
 }

@@ -40,7 +40,9 @@ impl Cart {
         for (item, tags) in &self.items {
             let by: Vec<String> = tags
                 .iter()
-                .map(|(tag, quantity)| format!("{quantity} by {}", tag.rsplit_once(':').map_or(tag.as_str(), |(writer, _)| writer)))
+                .map(|(tag, quantity)| {
+                    format!("{quantity} by {}", tag.rsplit_once(':').map_or(tag.as_str(), |(writer, _)| writer))
+                })
                 .collect();
             lines.push(format!("{item}: {}", by.join(", ")));
         }
@@ -49,7 +51,11 @@ impl Cart {
 
     /// The quantities of all items.
     pub(super) fn contents(&self) -> BTreeMap<&str, u32> {
-        self.items.keys().map(|item| (item.as_str(), self.quantity(item))).filter(|(_, quantity)| *quantity > 0).collect()
+        self.items
+            .keys()
+            .map(|item| (item.as_str(), self.quantity(item)))
+            .filter(|(_, quantity)| *quantity > 0)
+            .collect()
     }
 }
 
@@ -84,7 +90,12 @@ impl CartClient {
     }
 
     /// Reads at `quorum` replicas, edits, and writes at as many with the context of the read.
-    pub(super) async fn edit(&self, key: &str, quorum: u8, edit: impl Fn(&mut Cart, &str) + Send + Sync) -> Result<Cart, Failure> {
+    pub(super) async fn edit(
+        &self,
+        key: &str,
+        quorum: u8,
+        edit: impl Fn(&mut Cart, &str) + Send + Sync,
+    ) -> Result<Cart, Failure> {
         let edited = |cart: Option<Cart>| {
             let mut cart = cart.unwrap_or_default();
             edit(&mut cart, &self.writer);

@@ -110,7 +110,11 @@ impl PartitionDemo<'_> {
         self.printer.line(&format!("n1 says: {ann}"))?;
         self.printer.line(&format!("n3 says: {bob}"))?;
         let seen = format!("{ann} and {bob}");
-        let apart = ann == left && bob == right && ann.quantity("bread") == 0 && bob.quantity("bread") == 1 && bob.quantity("pears") == 0;
+        let apart = ann == left
+            && bob == right
+            && ann.quantity("bread") == 0
+            && bob.quantity("bread") == 1
+            && bob.quantity("pears") == 0;
         self.printer.claim(apart, "both sides took writes, and differ", &seen)
     }
 
@@ -132,7 +136,11 @@ impl PartitionDemo<'_> {
         let by = format!("they were merged by plugin {name}, component {}…", digest.get(..16).unwrap_or_default());
         self.printer.claim((name, digest) == expected, &by, "another plugin, or none")?;
         let shown = seen.cart.to_string();
-        self.printer.claim(is_union(&seen.cart), "everything both have added is there: 3 apples, 3 pears, 1 cheese", &shown)?;
+        self.printer.claim(
+            is_union(&seen.cart),
+            "everything both have added is there: 3 apples, 3 pears, 1 cheese",
+            &shown,
+        )?;
         self.printer.claim(seen.cart.quantity("bread") == 0, "the bread that Ann took out stays out", &shown)?;
         seen.cart.writers().iter().try_for_each(|line| self.printer.line(line))
     }

@@ -65,7 +65,13 @@ impl PluginInfo {
     /// ```
     #[must_use]
     pub fn activation(&self) -> Activation {
-        Activation { plugin: self.digest, self_causal: self.self_causal, since: Hlc::default(), replaces: false, validates: self.validates }
+        Activation {
+            plugin: self.digest,
+            self_causal: self.self_causal,
+            since: Hlc::default(),
+            replaces: false,
+            validates: self.validates,
+        }
     }
 }
 
@@ -165,7 +171,9 @@ pub(super) fn bucket_info(record: Record) -> Option<BucketInfo> {
 
 pub(super) fn token_info(record: Record) -> Option<TokenInfo> {
     match (record.key, record.body) {
-        (RecordKey::Token(name), RecordBody::Token { tenant, scope, revoked, .. }) => Some(TokenInfo { name, tenant, scope, revoked }),
+        (RecordKey::Token(name), RecordBody::Token { tenant, scope, revoked, .. }) => {
+            Some(TokenInfo { name, tenant, scope, revoked })
+        }
         _ => None,
     }
 }

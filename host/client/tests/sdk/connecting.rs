@@ -40,7 +40,8 @@ async fn silent_seeds_do_not_keep_the_next_one_from_being_asked() {
 async fn the_time_out_bounds_connecting_too() {
     let cluster = Cluster::start(1).await;
     let quiet = silent().await;
-    let builder = cluster.builder().connect_timeout(FOR_EVER).timeout(Duration::from_millis(200)).seeds([quiet.1.clone()]);
+    let builder =
+        cluster.builder().connect_timeout(FOR_EVER).timeout(Duration::from_millis(200)).seeds([quiet.1.clone()]);
     let error = in_time(builder.connect()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
     assert!(error.to_string().contains(&quiet.1), "{error}");

@@ -8,10 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use rejoin_client::{Client, ClientBuilder, Tls};
 use rejoin_proto::client::{
-    ClientHello, GetReply, HelloReply, PROTOCOL, Put, PutOutcome, PutReply, Receipt, Reply, ReplyEnvelope, Request, RequestBody,
-    ServerHello, StartId,
+    ClientHello, GetReply, HelloReply, PROTOCOL, Put, PutOutcome, PutReply, Receipt, Reply, ReplyEnvelope, Request,
+    RequestBody, ServerHello, StartId,
 };
-use rejoin_proto::{BucketId, ClusterId, ErrorCode, ErrorReply, Layout, LayoutNode, Name, NodeId, ObjectId, PartitionId, TenantId, codec};
+use rejoin_proto::{
+    BucketId, ClusterId, ErrorCode, ErrorReply, Layout, LayoutNode, Name, NodeId, ObjectId, PartitionId, TenantId,
+    codec,
+};
 use rejoin_wire::{Accepted, Class, CloseCode, Connection, Endpoint, Identity, Limits};
 use rejoin_wire::{Validity, cert::ClusterCa};
 
@@ -76,8 +79,14 @@ impl Cluster {
         }
         let layout = layout(&bound);
         let (start, tag) = (AtomicU64::new(100), AtomicU64::new(0));
-        let shared =
-            Arc::new(Shared { layout: Mutex::new(layout), window_ms, reactions: Mutex::default(), seen: Mutex::default(), start, tag });
+        let shared = Arc::new(Shared {
+            layout: Mutex::new(layout),
+            window_ms,
+            reactions: Mutex::default(),
+            seen: Mutex::default(),
+            start,
+            tag,
+        });
         let addresses = bound.iter().map(|(_, endpoint)| endpoint.local_addr()).collect();
         let run = |(name, endpoint): (Name, Endpoint)| {
             let task = tokio::spawn(serve(endpoint.clone(), name, Arc::clone(&shared)));
@@ -90,7 +99,11 @@ impl Cluster {
     /// A builder that knows every node as a seed.
     pub(crate) fn builder(&self) -> ClientBuilder {
         let seeds = self.addresses.iter().map(ToString::to_string);
-        Client::builder().seeds(seeds).tls(Tls::pem(self.ca_pem.clone())).token(TOKEN).connect_timeout(Duration::from_millis(700))
+        Client::builder()
+            .seeds(seeds)
+            .tls(Tls::pem(self.ca_pem.clone()))
+            .token(TOKEN)
+            .connect_timeout(Duration::from_millis(700))
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -182,7 +195,8 @@ async fn talk(connection: Connection, name: Name, shared: Arc<Shared>) {
         let request: Request = codec::decode(&frame.body).unwrap();
         match shared.reaction(&name, frame.class, request) {
             React::Say(reply) => {
-                let (layout, start) = (shared.layout.lock().unwrap().name(), StartId(shared.start.load(Ordering::SeqCst)));
+                let (layout, start) =
+                    (shared.layout.lock().unwrap().name(), StartId(shared.start.load(Ordering::SeqCst)));
                 let answer = ReplyEnvelope { layout, start, reply };
                 let _ = connection.sender().try_send(frame.class, frame.id, codec::encode(&answer).into());
             }

@@ -56,7 +56,11 @@ async fn a_dead_node_is_passed_over() {
     assert_eq!(stock.get("k").await.unwrap().value, Some(5));
     let begun = Instant::now();
     assert_eq!(stock.get("k").await.unwrap().value, Some(5));
-    assert!(begun.elapsed() < Duration::from_millis(650), "the second read does not wait for the dead node: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_millis(650),
+        "the second read does not wait for the dead node: {:?}",
+        begun.elapsed()
+    );
     assert!(cluster.seen().iter().all(|seen| seen.node != dead));
 }
 

@@ -18,7 +18,8 @@ async fn a_write_goes_to_the_first_owner_and_says_what_it_replaces() {
     let notes = notes(&cluster.client().await);
     let context: Context = "AQEC".parse().unwrap();
     for key in ["a", "b", "c", "d"] {
-        let written = notes.put(key, b"v".to_vec()).context(&context).w(3).pw(1).ttl(Duration::from_secs(2)).await.unwrap();
+        let written =
+            notes.put(key, b"v".to_vec()).context(&context).w(3).pw(1).ttl(Duration::from_secs(2)).await.unwrap();
         assert_eq!((written.acked, written.needed, written.context.as_bytes()), (2, 2, &[7_u8, 7][..]));
         let (node, put) = cluster.puts().pop().unwrap();
         assert_eq!(node, cluster.owners("notes", key)[0]);
@@ -170,7 +171,8 @@ fn conflict(values: &[&'static str]) -> React {
     let mut reply = crate::fake::found("0", 7);
     let one = reply.siblings[0].clone();
     reply.value = None;
-    reply.siblings = values.iter().map(|value| rejoin_proto::client::Sibling { value: (*value).into(), ..one.clone() }).collect();
+    reply.siblings =
+        values.iter().map(|value| rejoin_proto::client::Sibling { value: (*value).into(), ..one.clone() }).collect();
     React::Say(rejoin_proto::client::Reply::Get(reply))
 }
 
@@ -182,10 +184,14 @@ async fn an_update_merges_siblings_if_it_is_told_how() {
     cluster.react([conflict(&["5", "7"])]);
     let error = stock.update("apples", add_one).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    assert!(error.to_string().contains("update(..).resolve(..)") && error.to_string().contains("merge plugin"), "{error}");
+    assert!(
+        error.to_string().contains("update(..).resolve(..)") && error.to_string().contains("merge plugin"),
+        "{error}"
+    );
     assert!(cluster.puts().is_empty());
     cluster.react([conflict(&["5", "7"])]);
-    let most = |siblings: Vec<rejoin_client::Sibling<u32>>| siblings.iter().map(|sibling| sibling.value).max().unwrap_or(0);
+    let most =
+        |siblings: Vec<rejoin_client::Sibling<u32>>| siblings.iter().map(|sibling| sibling.value).max().unwrap_or(0);
     assert_eq!(stock.update("apples", add_one).resolve(most).await.unwrap().value, 8);
     let (_, put) = cluster.puts().pop().unwrap();
     assert_eq!((put.content, put.basis), (Content::Value("8".into()), Basis::Context(vec![9, 7].into())));
@@ -195,12 +201,15 @@ async fn an_update_merges_siblings_if_it_is_told_how() {
 async fn an_update_of_a_full_key_goes_on_for_as_long_as_there_is_time() {
     let cluster = Cluster::start(1).await;
     let stock: Bucket<Json<u32>> = cluster.client().await.bucket("stock").unwrap();
-    let round = || [React::Say(rejoin_proto::client::Reply::Get(crate::fake::found("5", 0))), refused(ErrorCode::TooManySiblings)];
+    let round = || {
+        [React::Say(rejoin_proto::client::Reply::Get(crate::fake::found("5", 0))), refused(ErrorCode::TooManySiblings)]
+    };
     cluster.react((0..6).flat_map(|_| round()));
     let updated = stock.update("apples", |old| old.unwrap_or(0) + 1).timeout(Duration::from_secs(60)).await.unwrap();
     assert_eq!((updated.value, cluster.puts().len()), (6, 7), "more rounds than the client has attempts");
     cluster.react((0..600).flat_map(|_| round()));
-    let error = stock.update("apples", |old| old.unwrap_or(0) + 1).timeout(Duration::from_millis(300)).await.unwrap_err();
+    let error =
+        stock.update("apples", |old| old.unwrap_or(0) + 1).timeout(Duration::from_millis(300)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooManySiblings, "{error}");
 }
 

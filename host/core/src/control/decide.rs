@@ -16,10 +16,16 @@ impl Control {
         // A full catalog takes no new records, but those that are there can be changed: above all, a token can be
         // withdrawn.
         if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&record.key) {
-            return Err(ErrorReply::new(ErrorCode::TooLarge, alloc::format!("the catalog has its {MAX_RECORDS} records")));
+            return Err(ErrorReply::new(
+                ErrorCode::TooLarge,
+                alloc::format!("the catalog has its {MAX_RECORDS} records"),
+            ));
         }
         if record.version > MAX_VERSION {
-            return Err(ErrorReply::new(ErrorCode::TooLarge, "this record has the last version that there is, and cannot be changed"));
+            return Err(ErrorReply::new(
+                ErrorCode::TooLarge,
+                "this record has the last version that there is, and cannot be changed",
+            ));
         }
         Ok(record)
     }
@@ -35,15 +41,22 @@ impl Control {
             }
             CatalogChange::BucketSet(tenant, name, version, props) => {
                 let key = RecordKey::Bucket(tenant, name.clone());
-                let Some(Record { version: current, body: RecordBody::Bucket { id, props: old }, .. }) = self.records.get(&key) else {
+                let Some(Record { version: current, body: RecordBody::Bucket { id, props: old }, .. }) =
+                    self.records.get(&key)
+                else {
                     return Err(absent("bucket", &name));
                 };
                 if *current != version {
-                    let message = alloc::format!("bucket {name} is at version {current}, not {version}: look at it again, then set it");
+                    let message = alloc::format!(
+                        "bucket {name} is at version {current}, not {version}: look at it again, then set it"
+                    );
                     return Err(ErrorReply::new(ErrorCode::VersionConflict, message));
                 }
                 if old.n != props.n {
-                    let message = alloc::format!("n of a bucket cannot be changed yet: bucket {name} was made with n = {}", old.n);
+                    let message = alloc::format!(
+                        "n of a bucket cannot be changed yet: bucket {name} was made with n = {}",
+                        old.n
+                    );
                     return Err(ErrorReply::new(ErrorCode::BadRequest, message));
                 }
                 let props = self.checked(props, old.plugin, stamp)?;
@@ -55,19 +68,26 @@ impl Control {
                     Some(Record { version, body: RecordBody::Token { revoked: true, .. }, .. }) => version + 1,
                     _ => self.is_free(&key, "token", &name).map(|()| 1)?,
                 };
-                Ok(Record { key, version, stamp, body: RecordBody::Token { tenant, scope, secret_hash, revoked: false } })
+                Ok(Record {
+                    key,
+                    version,
+                    stamp,
+                    body: RecordBody::Token { tenant, scope, secret_hash, revoked: false },
+                })
             }
             CatalogChange::TokenRevoke(name) => {
                 let key = RecordKey::Token(name.clone());
                 let Some(known) = self.records.get(&key) else { return Err(absent("token", &name)) };
-                let Record { version, body: RecordBody::Token { tenant, scope, secret_hash, revoked }, .. } = known else {
+                let Record { version, body: RecordBody::Token { tenant, scope, secret_hash, revoked }, .. } = known
+                else {
                     return Err(absent("token", &name));
                 };
                 if *revoked {
                     // Withdrawing it again changes nothing, and must not race with who makes it anew.
                     return Ok(known.clone());
                 }
-                let body = RecordBody::Token { tenant: *tenant, scope: *scope, secret_hash: *secret_hash, revoked: true };
+                let body =
+                    RecordBody::Token { tenant: *tenant, scope: *scope, secret_hash: *secret_hash, revoked: true };
                 Ok(Record { key, version: version + 1, stamp, body })
             }
             CatalogChange::PluginAdd(digest, body) => {
@@ -102,7 +122,10 @@ impl Control {
         let Some(Record { body: RecordBody::Plugin { self_causal, validates, .. }, .. }) =
             self.records.get(&RecordKey::Plugin(wanted.plugin))
         else {
-            let message = alloc::format!("there is no plugin {} here: push it first with `rejoin plugin push FILE`", wanted.plugin);
+            let message = alloc::format!(
+                "there is no plugin {} here: push it first with `rejoin plugin push FILE`",
+                wanted.plugin
+            );
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
         let (self_causal, validates, replaces) = (*self_causal, *validates, old.is_some());

@@ -25,7 +25,9 @@ pub(super) fn are_rivals(one: &Record, other: &Record) -> bool {
 /// Whether taking this record for that one would change n of a bucket. No node makes such a record.
 pub(super) fn renumbers(known: &Record, record: &Record) -> bool {
     match (&known.body, &record.body) {
-        (RecordBody::Bucket { id, props }, RecordBody::Bucket { id: other, props: new }) => id == other && props.n != new.n,
+        (RecordBody::Bucket { id, props }, RecordBody::Bucket { id: other, props: new }) => {
+            id == other && props.n != new.n
+        }
         _ => false,
     }
 }
@@ -48,7 +50,9 @@ pub(super) fn has_lost(made: &Record, now: &Record) -> bool {
         (RecordBody::Bucket { id, props }, RecordBody::Bucket { id: other, props: new }) => {
             id != other || (tie && props.incarnation() != new.incarnation())
         }
-        (RecordBody::Token { secret_hash, revoked: false, .. }, RecordBody::Token { secret_hash: other, .. }) => secret_hash != other,
+        (RecordBody::Token { secret_hash, revoked: false, .. }, RecordBody::Token { secret_hash: other, .. }) => {
+            secret_hash != other
+        }
         (RecordBody::Token { revoked: true, .. }, RecordBody::Token { revoked, .. }) => tie && !revoked,
         (made, now) => tie && made != now,
     }
@@ -67,13 +71,17 @@ pub(super) fn refusal(made: &Record, now: &Record) -> ErrorReply {
             )
         }
         (RecordKey::Bucket(_, name), _) => {
-            alloc::format!("lost the race: bucket {name} was changed at another node at the same time; look at it again, then set it")
+            alloc::format!(
+                "lost the race: bucket {name} was changed at another node at the same time; look at it again, then set it"
+            )
         }
         (RecordKey::Token(name), _) => alloc::format!(
             "lost the race: another node has made or changed token {name} at the same time, and this one is not taken anywhere; use another name"
         ),
         (RecordKey::Plugin(_), RecordBody::Plugin { name, .. }) => {
-            alloc::format!("lost the race: the component is stored, but another node has pushed it under the name {name}, which it has now")
+            alloc::format!(
+                "lost the race: the component is stored, but another node has pushed it under the name {name}, which it has now"
+            )
         }
         _ => "lost the race: another node has changed this record at the same time; look at it again".into(),
     };

@@ -120,7 +120,9 @@ impl Packet {
             return None;
         }
         let count = if rest.is_empty() { 0 } else { usize::from(rest.try_get_u16().ok()?) };
-        if rest.len() != count * MEMBER_BYTES || (matches!(header.message, Message::Announce) && body.len() > HEADER_BYTES) {
+        if rest.len() != count * MEMBER_BYTES
+            || (matches!(header.message, Message::Announce) && body.len() > HEADER_BYTES)
+        {
             return None;
         }
         let mut members = Vec::with_capacity(count);

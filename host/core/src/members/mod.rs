@@ -281,7 +281,8 @@ impl Members {
     fn datagram(&mut self, now_us: u64, from: NodeId, body: &Bytes, outputs: &mut Vec<MemberOutput>) {
         self.counters.datagrams_received += 1;
         let known = |node: NodeId| node == self.node || self.peers.contains_key(&node);
-        let Some(datagram) = Datagram::decode(body, from, self.node, known).filter(|_| self.peers.contains_key(&from)) else {
+        let Some(datagram) = Datagram::decode(body, from, self.node, known).filter(|_| self.peers.contains_key(&from))
+        else {
             self.counters.datagrams_rejected += 1;
             return;
         };
@@ -328,7 +329,13 @@ impl Members {
         });
     }
 
-    fn requests(&mut self, now_us: u64, shard: u16, (of, requests): (NodeId, Requests), outputs: &mut Vec<MemberOutput>) {
+    fn requests(
+        &mut self,
+        now_us: u64,
+        shard: u16,
+        (of, requests): (NodeId, Requests),
+        outputs: &mut Vec<MemberOutput>,
+    ) {
         let (timing, resumed_us) = (self.timing, self.resumed_us);
         self.with_peer(now_us, of, outputs, |peer| {
             if let Some(after_us) = requests.answered_after_us {
@@ -370,7 +377,13 @@ impl Members {
     }
 
     /// Changes something about a peer, and judges it anew.
-    fn with_peer(&mut self, now_us: u64, node: NodeId, outputs: &mut Vec<MemberOutput>, change: impl FnOnce(&mut Peer)) {
+    fn with_peer(
+        &mut self,
+        now_us: u64,
+        node: NodeId,
+        outputs: &mut Vec<MemberOutput>,
+        change: impl FnOnce(&mut Peer),
+    ) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         change(peer);
         self.judge(now_us, node, outputs);

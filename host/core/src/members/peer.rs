@@ -209,7 +209,8 @@ impl Peer {
     }
 
     pub(super) fn view(&self, node: NodeId, now_us: u64, timing: &Timing) -> PeerView {
-        let phi_milli = (self.probes.phi_milli(now_us, timing.check_us), self.requests.phi_milli(now_us, timing.request_us));
+        let phi_milli =
+            (self.probes.phi_milli(now_us, timing.check_us), self.requests.phi_milli(now_us, timing.request_us));
         PeerView {
             node,
             liveness: self.judged.liveness,

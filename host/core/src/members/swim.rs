@@ -73,7 +73,10 @@ pub(super) struct Swim {
 
 impl fmt::Debug for Swim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Swim").field("identity", self.foca.identity()).field("timers", &self.timers.len()).finish_non_exhaustive()
+        f.debug_struct("Swim")
+            .field("identity", self.foca.identity())
+            .field("timers", &self.timers.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,7 +91,8 @@ fn config(nodes: usize, timing: &Timing) -> foca::Config {
         probe_period: us(timing.probe_us),
         probe_rtt: us(timing.indirect_us),
         num_indirect_probes: count(FAN_OUT),
-        max_transmissions: NonZeroU8::new(u8::try_from(4 * log / 100).unwrap_or(u8::MAX).max(4)).unwrap_or(NonZeroU8::MIN),
+        max_transmissions: NonZeroU8::new(u8::try_from(4 * log / 100).unwrap_or(u8::MAX).max(4))
+            .unwrap_or(NonZeroU8::MIN),
         suspect_to_down_after: us(timing.probe_us.saturating_mul(4).saturating_mul(log.max(100)) / 100),
         remove_down_after: Some(us(REMEMBER_DOWN_US)),
         max_packet_size: count(MAX_DATAGRAM - 1),
@@ -101,7 +105,12 @@ fn config(nodes: usize, timing: &Timing) -> foca::Config {
 
 impl Swim {
     pub(super) fn new(identity: Identity, nodes: usize, timing: &Timing, rng: Xoshiro256PlusPlus) -> Self {
-        Self { foca: Foca::new(identity, config(nodes, timing), rng, Codec), timers: BTreeMap::new(), set: 0, probed: None }
+        Self {
+            foca: Foca::new(identity, config(nodes, timing), rng, Codec),
+            timers: BTreeMap::new(),
+            set: 0,
+            probed: None,
+        }
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -115,7 +124,8 @@ impl Swim {
     /// All timers are due so much later.
     pub(super) fn postpone(&mut self, by_us: u64) {
         let timers = mem::take(&mut self.timers);
-        self.timers = timers.into_iter().map(|((at_us, number), timer)| ((at_us.saturating_add(by_us), number), timer)).collect();
+        self.timers =
+            timers.into_iter().map(|((at_us, number), timer)| ((at_us.saturating_add(by_us), number), timer)).collect();
     }
 
     /// Fires the timers that are due.
@@ -167,7 +177,10 @@ impl Swim {
         now_us: u64,
         acts: &mut Acts,
         touched: &mut Vec<NodeId>,
-        call: impl FnOnce(&mut Foca<Identity, Codec, Xoshiro256PlusPlus, NoCustomBroadcast>, &mut Runtime) -> Result<(), foca::Error>,
+        call: impl FnOnce(
+            &mut Foca<Identity, Codec, Xoshiro256PlusPlus, NoCustomBroadcast>,
+            &mut Runtime,
+        ) -> Result<(), foca::Error>,
     ) {
         let mut runtime = Runtime::default();
         let _ = call(&mut self.foca, &mut runtime);
@@ -183,7 +196,8 @@ impl Swim {
         touched.append(&mut runtime.touched);
         touched.sort_unstable();
         touched.dedup();
-        let states = self.foca.iter_membership_state().filter(|member| touched.binary_search(&member.id().node).is_ok());
+        let states =
+            self.foca.iter_membership_state().filter(|member| touched.binary_search(&member.id().node).is_ok());
         acts.changed.extend(states.map(|member| (member.id().node, member.state())));
     }
 }

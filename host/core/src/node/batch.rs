@@ -20,7 +20,9 @@ use crate::causal;
 use crate::members::Requests;
 use crate::port::{CommitSeq, Journal, StoreFault};
 use crate::shard::Shard;
-use crate::shard::event::{Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, ReplyTo, ValidateJob, ValidateTicket};
+use crate::shard::event::{
+    Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, ReplyTo, ValidateJob, ValidateTicket,
+};
 
 /// The bytes of values in the effects of a batch at which the batch is full. The budget of requests under way does not
 /// bound them: a read that one copy answers has ended while its reply still waits for the commit.
@@ -97,7 +99,17 @@ impl GroupCommit {
     #[must_use]
     pub fn new(shard: Shard, synced: CommitSeq, max_waiting: usize) -> Self {
         let (held, tickets) = (SyncQueue::new(max_waiting, synced), SyncQueue::new(max_waiting, synced));
-        Self { shard, held, tickets, effects: Vec::new(), effect_bytes: 0, counted: 0, checked: Vec::new(), fault: None, failed: false }
+        Self {
+            shard,
+            held,
+            tickets,
+            effects: Vec::new(),
+            effect_bytes: 0,
+            counted: 0,
+            checked: Vec::new(),
+            fault: None,
+            failed: false,
+        }
     }
 
     /// The shard. Between two batches its state is that of the journal.

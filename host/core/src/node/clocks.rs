@@ -63,10 +63,19 @@ impl Clocks {
         let named = |peer: &NodeId| name(*peer).map(|name| (name, self.ahead_ms[peer]));
         let apart: Vec<(Name, i64)> = self.reported.differ.iter().filter_map(named).collect();
         if self.reported.own {
-            let peers: Vec<String> = apart.iter().map(|(name, ahead_ms)| format!("{} {name}'s", behind(*ahead_ms))).collect();
-            return Some(alloc::vec![format!("this node's wall clock is wrong: it is {}; set it by NTP", peers.join(", "))]);
+            let peers: Vec<String> =
+                apart.iter().map(|(name, ahead_ms)| format!("{} {name}'s", behind(*ahead_ms))).collect();
+            return Some(alloc::vec![format!(
+                "this node's wall clock is wrong: it is {}; set it by NTP",
+                peers.join(", ")
+            )]);
         }
-        Some(apart.iter().map(|(name, ahead_ms)| format!("the wall clock of {name} is {} this node's", behind(-ahead_ms))).collect())
+        Some(
+            apart
+                .iter()
+                .map(|(name, ahead_ms)| format!("the wall clock of {name} is {} this node's", behind(-ahead_ms)))
+                .collect(),
+        )
     }
 }
 
@@ -92,7 +101,10 @@ mod tests {
         }
         assert_eq!(clocks.news(1000, name), None, "half a second is nothing");
         clocks.observe(NodeId(3), 61_000, 1_000_000);
-        assert_eq!(clocks.news(1000, name).as_deref(), Some(&["the wall clock of n3 is 939 s behind this node's".into()][..]));
+        assert_eq!(
+            clocks.news(1000, name).as_deref(),
+            Some(&["the wall clock of n3 is 939 s behind this node's".into()][..])
+        );
         assert_eq!(clocks.news(1000, name), None, "said once");
         for peer in [2, 4] {
             clocks.observe(NodeId(peer), 11_000_000, 1_000_000);

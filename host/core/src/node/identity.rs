@@ -71,7 +71,10 @@ mod tests {
         // Node 2 comes back with an empty directory.
         let mut theirs = Disks::new(DiskId(21));
         assert!(!ours.remember(n2, theirs.own, theirs.replaced.is_some()), "it does not know yet");
-        assert!(theirs.remembered_by(&n1, ours.peers.get(&n2).copied()) && !theirs.remembered_by(&n1, ours.peers.get(&n2).copied()));
+        assert!(
+            theirs.remembered_by(&n1, ours.peers.get(&n2).copied())
+                && !theirs.remembered_by(&n1, ours.peers.get(&n2).copied())
+        );
         assert!(ours.remember(n2, theirs.own, theirs.replaced.is_some()));
         assert!(!Disks::new(DiskId(5)).remembered_by(&n1, None), "a node that nobody knew has lost nothing");
     }

@@ -260,7 +260,8 @@ impl Links {
         let links = config.peers.iter().map(|(id, name)| (*id, link(name))).collect();
         let run = rng.next_u64();
         let [grace_at_us, minority_at_us, latest_start_us] =
-            [config.grace_us, config.minority_us, config.longest_start_us].map(|wait_us| now.mono_us.saturating_add(wait_us));
+            [config.grace_us, config.minority_us, config.longest_start_us]
+                .map(|wait_us| now.mono_us.saturating_add(wait_us));
         Self {
             config,
             rng,
@@ -346,7 +347,8 @@ impl Links {
     #[must_use]
     pub fn next_wake_us(&self) -> u64 {
         let hellos = self.pending_hellos.values().map(|pending| pending.until_us);
-        let dials = self.links.iter().filter(|(peer, link)| self.may_dial(**peer, link)).map(|(_, link)| link.dial_at_us);
+        let dials =
+            self.links.iter().filter(|(peer, link)| self.may_dial(**peer, link)).map(|(_, link)| link.dial_at_us);
         let starts = [self.grace_at_us, self.minority_at_us, self.latest_start_us];
         let start = starts.into_iter().filter(|at| !self.serving && *at > self.seen_us);
         let retired = self.retired.values().map(|(_, until_us)| *until_us);
@@ -360,7 +362,9 @@ impl Links {
             LinkEvent::DialFailed(peer) => self.dial_failed(now, peer),
             LinkEvent::Hello(connection, hello) => self.hello_came(now, connection, hello, outputs),
             LinkEvent::ActorsChecked(connection) => {
-                self.step(connection, outputs, |active| active.unchecked_shards = active.unchecked_shards.saturating_sub(1));
+                self.step(connection, outputs, |active| {
+                    active.unchecked_shards = active.unchecked_shards.saturating_sub(1)
+                });
             }
             LinkEvent::CatalogSent(connection) => self.step(connection, outputs, |active| active.catalog_sent = true),
             LinkEvent::Ready(connection, digest) => {
@@ -370,7 +374,9 @@ impl Links {
                 }
             }
             LinkEvent::CaughtUp(peer) => {
-                if let Some(active) = self.links.get_mut(&peer).and_then(|link| link.active.as_mut()).filter(|active| active.ready) {
+                if let Some(active) =
+                    self.links.get_mut(&peer).and_then(|link| link.active.as_mut()).filter(|active| active.ready)
+                {
                     active.caught_up = true;
                 }
             }
@@ -443,7 +449,8 @@ impl Links {
                     return;
                 }
                 (true, false, true) => drop(self.retired.insert(active.connection, (peer, until_us))),
-                _ => outputs.extend([LinkOutput::Close(active.connection, CloseReason::Replaced), LinkOutput::PeerDown(peer)]),
+                _ => outputs
+                    .extend([LinkOutput::Close(active.connection, CloseReason::Replaced), LinkOutput::PeerDown(peer)]),
             }
         }
         link.active = Some(ActiveConnection {
@@ -468,13 +475,20 @@ impl Links {
         }
         self.clocks.observe(peer, hello.wall_ms, now.wall_ms);
         self.judge_clocks(outputs);
-        outputs.push(LinkOutput::PeerUp { peer, connection, actors: self.by_shard(&hello.actors), catalog: hello.catalog });
+        outputs.push(LinkOutput::PeerUp {
+            peer,
+            connection,
+            actors: self.by_shard(&hello.actors),
+            catalog: hello.catalog,
+        });
     }
 
     /// Compares what must be equal across a cluster. The error names both sides.
     fn check(&self, peer: NodeId, hello: &PeerHello) -> Result<(), String> {
         let Some(link) = self.links.get(&peer) else {
-            return Err(format!("node {peer} is not in this node's layout: compare the [[bootstrap]] lists of both nodes"));
+            return Err(format!(
+                "node {peer} is not in this node's layout: compare the [[bootstrap]] lists of both nodes"
+            ));
         };
         let (ours, theirs, name) = (&self.config.params, &hello.params, &link.name);
         let differs = |what: &str, here: &dyn core::fmt::Display, there: &dyn core::fmt::Display, advice: &str| {
@@ -487,11 +501,14 @@ impl Links {
             return Err(format!("the hello of {name} and its certificate name different nodes or clusters"));
         }
         if theirs.secret_check != ours.secret_check {
-            return Err(format!("the cluster's secret differs from that of {name}: give both nodes the same secret file"));
+            return Err(format!(
+                "the cluster's secret differs from that of {name}: give both nodes the same secret file"
+            ));
         }
         if theirs.layout != ours.layout {
             let shown = |layout: rejoin_proto::LayoutRef| format!("version {} ({:016x})", layout.version, layout.hash);
-            let advice = "the [[bootstrap]] lists must name the same nodes with the same zones, capacities and addresses";
+            let advice =
+                "the [[bootstrap]] lists must name the same nodes with the same zones, capacities and addresses";
             return differs("the layout", &shown(ours.layout), &shown(theirs.layout), advice);
         }
         if theirs.max_skew_ms != ours.max_skew_ms {
@@ -565,7 +582,9 @@ impl Links {
     }
 
     fn close_silent(&mut self, now: Now, outputs: &mut Vec<LinkOutput>) {
-        let late = |(connection, pending): (&u64, &PendingHello)| (pending.until_us <= now.mono_us).then_some((*connection, pending.peer));
+        let late = |(connection, pending): (&u64, &PendingHello)| {
+            (pending.until_us <= now.mono_us).then_some((*connection, pending.peer))
+        };
         let silent: Vec<(u64, NodeId)> = self.pending_hellos.iter().filter_map(late).collect();
         for (connection, peer) in silent {
             self.pending_hellos.remove(&connection);
@@ -587,7 +606,8 @@ impl Links {
 
     fn judge_clocks(&mut self, outputs: &mut Vec<LinkOutput>) {
         let links = &self.links;
-        let news = self.clocks.news(self.config.params.max_skew_ms, |peer| links.get(&peer).map(|link| link.name.clone()));
+        let news =
+            self.clocks.news(self.config.params.max_skew_ms, |peer| links.get(&peer).map(|link| link.name.clone()));
         outputs.extend(news.map(LinkOutput::Clocks));
         let max_skew_ms = self.config.params.max_skew_ms;
         let correction_ms = self.clocks.correction_ms(max_skew_ms);
@@ -602,11 +622,15 @@ impl Links {
     /// Whether this node has to dial a peer: there is no connection to it, and none is on its way.
     fn may_dial(&self, peer: NodeId, link: &Link) -> bool {
         let ours = self.config.node < peer || !self.serving;
-        ours && link.active.is_none() && !link.dialling && !self.pending_hellos.values().any(|pending| pending.peer == peer)
+        ours && link.active.is_none()
+            && !link.dialling
+            && !self.pending_hellos.values().any(|pending| pending.peer == peer)
     }
 
     fn dial_due(&mut self, now: Now, outputs: &mut Vec<LinkOutput>) {
-        let due = |(peer, link): (&NodeId, &Link)| (link.dial_at_us <= now.mono_us && self.may_dial(*peer, link)).then_some(*peer);
+        let due = |(peer, link): (&NodeId, &Link)| {
+            (link.dial_at_us <= now.mono_us && self.may_dial(*peer, link)).then_some(*peer)
+        };
         let due: Vec<NodeId> = self.links.iter().filter_map(due).collect();
         for peer in due {
             if let Some(link) = self.links.get_mut(&peer) {
@@ -620,7 +644,8 @@ impl Links {
     fn contradiction(&self) -> Option<String> {
         let agree = 1 + self.links.values().filter(|link| link.active.is_some()).count();
         let against: Vec<&str> = self.links.values().filter_map(|link| link.refused.as_deref()).collect();
-        (!against.is_empty() && against.len() >= agree).then(|| format!("it and its peers contradict each other: {}", against.join("; ")))
+        (!against.is_empty() && against.len() >= agree)
+            .then(|| format!("it and its peers contradict each other: {}", against.join("; ")))
     }
 
     fn consider_serving(&mut self, now: Now, outputs: &mut Vec<LinkOutput>) {
@@ -636,7 +661,8 @@ impl Links {
         // A peer that is reached gets more time: its shards may be busy.
         let waits = now.mono_us < self.grace_at_us
             || now.mono_us < self.minority_at_us && is_minority
-            || now.mono_us < self.latest_start_us && (self.links.values().any(is_reached) || !self.pending_hellos.is_empty());
+            || now.mono_us < self.latest_start_us
+                && (self.links.values().any(is_reached) || !self.pending_hellos.is_empty());
         if met_all || !waits {
             self.serving = true;
             outputs.push(LinkOutput::Serve { met_all });

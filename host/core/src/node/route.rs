@@ -33,11 +33,7 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
         PeerBody::Read { object, .. } => Route::Shard(of_partition(layout.partition(object))),
         PeerBody::Replicate(message) => Route::Shard(of_partition(layout.partition(&message.object))),
         PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } => {
-            if op.shard < shards {
-                Route::Shard(op.shard)
-            } else {
-                Route::Nowhere
-            }
+            if op.shard < shards { Route::Shard(op.shard) } else { Route::Nowhere }
         }
         PeerBody::Observed { actor, .. } => {
             if u32::from(actor.partition.0) < layout.partitions() {

@@ -134,7 +134,9 @@ impl Shard {
             let since_us = &mut requests.entry(peer).or_default().waiting_since_us;
             *since_us = Some(since_us.map_or(asked_us, |at_us| at_us.min(asked_us)));
         }
-        self.contacts.waiting.extend(requests.iter().filter(|(_, told)| told.waiting_since_us.is_some()).map(|(peer, _)| *peer));
+        self.contacts
+            .waiting
+            .extend(requests.iter().filter(|(_, told)| told.waiting_since_us.is_some()).map(|(peer, _)| *peer));
         if !requests.is_empty() {
             turn.effects.push(Effect::Requests(requests.into_iter().collect()));
         }

@@ -13,15 +13,26 @@ use super::turn::Turn;
 impl Shard {
     /// Sends the request to the first owner that can be asked and that answers, as far as is known, with the time that
     /// is left for it.
-    pub(super) fn forward(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, tenant: TenantId, request: DataRequest) -> Step {
+    pub(super) fn forward(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        tenant: TenantId,
+        request: DataRequest,
+    ) -> Step {
         if op.origins.iter().any(|origin| matches!(origin, Origin::Peer { .. })) {
-            let message = "the forwarding node's layout counts this node among the owners, its own does not; try again shortly";
+            let message =
+                "the forwarding node's layout counts this node among the owners, its own does not; try again shortly";
             return self.finish(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::StaleLayout, message)));
         }
         let owners = op.target.owners.iter().filter(|&owner| self.reachable(owner));
         let Some(to) = owners.min_by_key(|owner| self.contacts.liveness(*owner)) else {
             let tally = self.tally(&op.target.owners, 1, 0);
-            let reply = self.quorum_error(ErrorCode::Unavailable, "no owner of the key can be reached; nothing was done", &tally);
+            let reply = self.quorum_error(
+                ErrorCode::Unavailable,
+                "no owner of the key can be reached; nothing was done",
+                &tally,
+            );
             return self.finish(turn, &op, reply);
         };
         self.counters.forwards += 1;

@@ -154,7 +154,12 @@ impl Shard {
     ///
     /// # Errors
     /// A fault of the store. The node must not start then.
-    pub fn open(config: Config, view: Arc<ClusterView>, mut rng: Prng, store: &mut dyn Store) -> Result<Self, StoreFault> {
+    pub fn open(
+        config: Config,
+        view: Arc<ClusterView>,
+        mut rng: Prng,
+        store: &mut dyn Store,
+    ) -> Result<Self, StoreFault> {
         let observed = Observed::open(store)?;
         // Rule: observed ends a tenure. A counter of an own actor is noted only after its tenure has ended.
         let ended = |partition, actor| observed.knows(partition, actor);
@@ -301,7 +306,10 @@ impl Shard {
     fn serve(&mut self, turn: &mut Turn<'_>, met_all: bool) {
         // Rule: unmet peers end tenures.
         if !met_all {
-            self.end_all_tenures(turn, "not every peer could be asked whether it has seen later writes of the old ones");
+            self.end_all_tenures(
+                turn,
+                "not every peer could be asked whether it has seen later writes of the old ones",
+            );
         }
         self.serving = true;
     }
@@ -320,7 +328,8 @@ impl Shard {
     fn peer_down(&mut self, turn: &mut Turn<'_>, peer: NodeId) {
         self.liveness.lost(peer);
         self.contacts.lost(peer);
-        let waiting: Vec<u64> = self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();
+        let waiting: Vec<u64> =
+            self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();
         for number in waiting {
             self.with_op(turn, number, |shard, turn, op| shard.node_failed(turn, op, peer, "the connection was lost"));
         }
@@ -328,7 +337,9 @@ impl Shard {
 
     fn peer_message(&mut self, turn: &mut Turn<'_>, from: NodeId, envelope: PeerEnvelope) {
         let trace = envelope.trace;
-        if let PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } = &envelope.body {
+        if let PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } =
+            &envelope.body
+        {
             self.heard(turn, from, op.number);
         }
         match envelope.body {
@@ -373,7 +384,12 @@ impl Shard {
         let outrun = self.tenures.is_outrun(partition, &seen);
         // Rule: objections end a tenure.
         if outrun {
-            self.end_outrun(turn, partition, &seen, "a peer has seen later writes of the old one: this is an old or cloned disk");
+            self.end_outrun(
+                turn,
+                partition,
+                &seen,
+                "a peer has seen later writes of the old one: this is an old or cloned disk",
+            );
         }
     }
 
@@ -382,7 +398,10 @@ impl Shard {
         let Admission { origin, tenant, trace, deadline_us } = of;
         let refused = |error| Reply::Error(error);
         if turn.now.mono_us >= deadline_us {
-            let error = ErrorReply::new(ErrorCode::TimedOut, "the deadline had passed before the request was begun; nothing was done");
+            let error = ErrorReply::new(
+                ErrorCode::TimedOut,
+                "the deadline had passed before the request was begun; nothing was done",
+            );
             return self.reply_to(turn, origin, trace, refused(error));
         }
         self.bound_lingering(turn);
@@ -411,7 +430,17 @@ impl Shard {
         self.next_op += 1;
         let origins = alloc::vec![origin];
         let asked_us = turn.now.mono_us;
-        let op = Box::new(Op { id, origins, trace, deadline_us, asked_us, target, work: Work::Starting, claim: None, bytes: 0 });
+        let op = Box::new(Op {
+            id,
+            origins,
+            trace,
+            deadline_us,
+            asked_us,
+            target,
+            work: Work::Starting,
+            claim: None,
+            bytes: 0,
+        });
         let is_owner = op.target.owners.contains(self.config.node);
         self.begin(turn, op, |shard, turn, op| match (is_owner, request) {
             (true, DataRequest::Get(get)) => shard.start_get(turn, op, get),
@@ -510,7 +539,12 @@ impl Shard {
     }
 
     /// Runs the first step of an operation. One that goes on is kept until it ends, at its deadline at the latest.
-    fn begin(&mut self, turn: &mut Turn<'_>, op: Box<Op>, step: impl FnOnce(&mut Self, &mut Turn<'_>, Box<Op>) -> Step) {
+    fn begin(
+        &mut self,
+        turn: &mut Turn<'_>,
+        op: Box<Op>,
+        step: impl FnOnce(&mut Self, &mut Turn<'_>, Box<Op>) -> Step,
+    ) {
         if let Step::Keep(op) = step(self, turn, op) {
             self.deadlines.insert((op.deadline_us, op.id.number));
             if let Some(claim) = op.claim {
@@ -521,7 +555,12 @@ impl Shard {
     }
 
     /// Runs a step of the operation with that number, if it has not ended.
-    fn with_op(&mut self, turn: &mut Turn<'_>, number: u64, step: impl FnOnce(&mut Self, &mut Turn<'_>, Box<Op>) -> Step) {
+    fn with_op(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        step: impl FnOnce(&mut Self, &mut Turn<'_>, Box<Op>) -> Step,
+    ) {
         let Some(op) = self.ops.remove(&number) else { return };
         self.op_bytes -= op.bytes;
         let (deadline_us, claim) = (op.deadline_us, op.claim);
@@ -549,7 +588,8 @@ impl Shard {
     /// Whether an operation may hold so many bytes beside all others. Answered reads that wait for late owners give way
     /// to it.
     fn has_room_for(&mut self, turn: &mut Turn<'_>, bytes: usize) -> bool {
-        let above = |shard: &Self| shard.op_bytes > 0 && shard.op_bytes.saturating_add(bytes) > shard.config.max_op_bytes;
+        let above =
+            |shard: &Self| shard.op_bytes > 0 && shard.op_bytes.saturating_add(bytes) > shard.config.max_op_bytes;
         while above(self) && self.end_oldest_lingering(turn) {}
         // Rule: bytes are bounded.
         !above(self)

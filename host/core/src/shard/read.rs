@@ -39,7 +39,13 @@ impl Shard {
 
     /// Begins to read an object with `(r, pr)`. All owners are asked at once, so that one slow owner costs nothing and
     /// all of them can be repaired. A read that this node's own copy can answer asks nobody.
-    pub(super) fn start_read(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, purpose: ReadPurpose, (r, pr): (u8, u8)) -> Step {
+    pub(super) fn start_read(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        purpose: ReadPurpose,
+        (r, pr): (u8, u8),
+    ) -> Step {
         let mut tally = self.tally(&op.target.owners, r, pr);
         if tally.verdict() == Verdict::Impossible {
             let message = "too few replicas of the key can be reached; nothing was done";
@@ -53,7 +59,8 @@ impl Shard {
         if alone.verdict() != Verdict::Impossible && copy.is_ok() && complete {
             tally = alone;
         }
-        let mut asked: Vec<NodeId> = op.target.owners.iter().filter(|&node| node != from && tally.is_waiting_for(node)).collect();
+        let mut asked: Vec<NodeId> =
+            op.target.owners.iter().filter(|&node| node != from && tally.is_waiting_for(node)).collect();
         self.contacts.sort(&mut asked);
         op.asked_us = turn.now.mono_us;
         for node in asked {
@@ -186,7 +193,12 @@ impl Shard {
     }
 
     /// The plugin has run, or could not.
-    pub(super) fn read_merged(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, result: Result<Merged, PluginError>) -> Step {
+    pub(super) fn read_merged(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        result: Result<Merged, PluginError>,
+    ) -> Step {
         let plugin = op.target.bucket.props.plugin;
         let folds = op.target.bucket.props.folds_at_once(turn.now.wall_ms);
         let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
@@ -248,7 +260,8 @@ impl Shard {
     fn created(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put, nothing: bool) -> Step {
         let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         if !nothing {
-            let message = "the key already has a value: read it and write with its context, or write blind to stand beside it";
+            let message =
+                "the key already has a value: read it and write with its context, or write blind to stand beside it";
             return self.finish(turn, &op, Reply::Error(ErrorReply::new(ErrorCode::Exists, message)));
         }
         let seen = core::mem::take(&mut read.joined.context);
@@ -302,7 +315,8 @@ impl Shard {
         match &read.phase {
             ReadPhase::Answered => self.repair(turn, &op),
             ReadPhase::Collecting => {
-                let reply = self.quorum_error(ErrorCode::TimedOut, "too few replicas answered the read in time", &read.tally);
+                let reply =
+                    self.quorum_error(ErrorCode::TimedOut, "too few replicas answered the read in time", &read.tally);
                 self.reply(turn, &op, reply);
             }
             // A merge that is too slow is a failed merge: the reader gets the siblings.

@@ -21,7 +21,13 @@ impl Shard {
     /// Refused only for an older reap epoch, or if the store does not take the result; never for its size. A copy here
     /// that cannot be read is given up, and what comes in takes its place. An empty object takes no place, because a
     /// damaged copy must not become an absent one.
-    pub(super) fn absorb(&mut self, turn: &mut Turn<'_>, id: &ObjectId, epoch: ReapEpoch, incoming: &Object) -> Result<Copy, ErrorCode> {
+    pub(super) fn absorb(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: &ObjectId,
+        epoch: ReapEpoch,
+        incoming: &Object,
+    ) -> Result<Copy, ErrorCode> {
         if epoch < self.epoch() {
             return Err(ErrorCode::VersionConflict);
         }
@@ -58,7 +64,12 @@ impl Shard {
     pub(super) fn check_context(&mut self, turn: &mut Turn<'_>, partition: PartitionId, context: &VersionVector) {
         // Rule: contexts end a tenure.
         if self.tenures.is_outrun(partition, context) {
-            self.end_outrun(turn, partition, context, "a context has seen later writes of the old one: this is an old or cloned disk");
+            self.end_outrun(
+                turn,
+                partition,
+                context,
+                "a context has seen later writes of the old one: this is an old or cloned disk",
+            );
         }
         let tenures = &self.tenures;
         self.observed.note(partition, context, |actor| tenures.is_current(partition, actor));
@@ -67,7 +78,13 @@ impl Shard {
     /// Compares the writes that a context claims of this node's actor with this node's copy of the key. The copy holds
     /// or supersedes all that the actor has minted for the key, so a claim of more shows that the disk went back: the
     /// tenure ends.
-    pub(super) fn check_claims(&mut self, turn: &mut Turn<'_>, partition: PartitionId, claimed: &VersionVector, copy: &VersionVector) {
+    pub(super) fn check_claims(
+        &mut self,
+        turn: &mut Turn<'_>,
+        partition: PartitionId,
+        claimed: &VersionVector,
+        copy: &VersionVector,
+    ) {
         let outrun = self.tenures.actor(partition).is_some_and(|actor| claimed.highest(actor) > copy.highest(actor));
         if outrun {
             self.end_tenure(
@@ -116,11 +133,14 @@ impl Shard {
     pub(super) fn serve_replicate(&mut self, turn: &mut Turn<'_>, from: NodeId, trace: u64, message: Replicate) {
         let partition = self.view.layout().partition(&message.object);
         let outcome = match self.view.may_own(self.config.node, partition) {
-            true => self.absorb(turn, &message.object, message.epoch, &message.state).map(|copy| fate(&copy.object, message.dot)),
+            true => self
+                .absorb(turn, &message.object, message.epoch, &message.state)
+                .map(|copy| fate(&copy.object, message.dot)),
             false => Err(ErrorCode::StaleLayout),
         };
         // The sender has minted this dot, so its actor is one that must be remembered for longest.
-        let is_another = |dot: &Dot| message.state.context.contains(*dot) && !self.tenures.is_current(partition, dot.actor);
+        let is_another =
+            |dot: &Dot| message.state.context.contains(*dot) && !self.tenures.is_current(partition, dot.actor);
         if let Some(dot) = message.dot.filter(is_another) {
             self.observed.minted(from, partition, dot);
         }
@@ -139,7 +159,9 @@ impl Shard {
 /// What became of a write in a copy that has absorbed it.
 fn fate(copy: &Object, dot: Option<Dot>) -> Absorbed {
     match dot {
-        Some(dot) if !copy.entries.iter().any(|entry| entry.dots.contains(dot)) => Absorbed::Superseded(copy.context.clone()),
+        Some(dot) if !copy.entries.iter().any(|entry| entry.dots.contains(dot)) => {
+            Absorbed::Superseded(copy.context.clone())
+        }
         _ => Absorbed::Stored,
     }
 }

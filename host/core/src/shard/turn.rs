@@ -71,20 +71,38 @@ impl Shard {
 
     /// Ends the tenure of an actor of which someone has seen more than it has written. The counter is also noted among
     /// the observed ones: if the end is lost with this process, the next start finds it there.
-    pub(super) fn end_outrun(&mut self, turn: &mut Turn<'_>, partition: PartitionId, seen: &VersionVector, why: &'static str) {
+    pub(super) fn end_outrun(
+        &mut self,
+        turn: &mut Turn<'_>,
+        partition: PartitionId,
+        seen: &VersionVector,
+        why: &'static str,
+    ) {
         self.observed.note(partition, seen, |_| false);
         self.end_tenure(turn, partition, EndCause::OldDisk, why);
     }
 
     /// Ends the tenure of the partition's actor, in a record of its own. If the store does not take that, it is owed.
-    pub(super) fn end_tenure(&mut self, turn: &mut Turn<'_>, partition: PartitionId, cause: EndCause, why: &'static str) {
+    pub(super) fn end_tenure(
+        &mut self,
+        turn: &mut Turn<'_>,
+        partition: PartitionId,
+        cause: EndCause,
+        why: &'static str,
+    ) {
         self.owe_tenure_end(turn, partition, cause, why);
         self.write_tenure_ends(turn);
     }
 
     /// Ends the tenure of the partition's actor. The caller writes a change next, and the end goes in that record; if
     /// the store does not take it, the end stays owed.
-    pub(super) fn owe_tenure_end(&mut self, turn: &mut Turn<'_>, partition: PartitionId, cause: EndCause, why: &'static str) {
+    pub(super) fn owe_tenure_end(
+        &mut self,
+        turn: &mut Turn<'_>,
+        partition: PartitionId,
+        cause: EndCause,
+        why: &'static str,
+    ) {
         self.tenures.end(partition, cause);
         self.counters.tenures_ended += 1;
         turn.effects.push(Effect::Alarm(Alarm::TenureEnded { partition, why }));
@@ -167,7 +185,9 @@ impl Shard {
                 format!("the disk of {name} is full: writes are refused until there is room, reads go on")
             }
             ErrorCode::Overloaded => {
-                format!("the store of {name} is behind its flushes, or out of file descriptors or memory; nothing was written")
+                format!(
+                    "the store of {name} is behind its flushes, or out of file descriptors or memory; nothing was written"
+                )
             }
             ErrorCode::Damaged => format!(
                 "{name} coordinates and cannot read its copy; nothing was written. Try another node; where there is \

@@ -19,7 +19,13 @@ const UNJUDGED_RETRY_MS: u32 = 200;
 
 impl Shard {
     /// Has the value validated. The write is kept meanwhile, so that its retries meet it.
-    pub(super) fn start_validation(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, work: ValidateWork, job: ValidateJob) -> Step {
+    pub(super) fn start_validation(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        work: ValidateWork,
+        job: ValidateJob,
+    ) -> Step {
         turn.effects.push(Effect::Validate(ValidateTicket(op.id.number), job));
         op.work = Work::Validate(work);
         Step::Keep(op)
@@ -58,9 +64,11 @@ impl Shard {
 fn refusal(op: &Op, error: &PluginError) -> ErrorReply {
     let bucket = &op.target.bucket.name;
     if error.is_deterministic() {
-        let message = alloc::format!("the plugin of bucket {bucket} does not take the value: {error}; nothing was written");
+        let message =
+            alloc::format!("the plugin of bucket {bucket} does not take the value: {error}; nothing was written");
         return ErrorReply::new(ErrorCode::InvalidValue, message);
     }
-    let message = alloc::format!("the plugin of bucket {bucket} could not validate the value: {error}; nothing was written");
+    let message =
+        alloc::format!("the plugin of bucket {bucket} could not validate the value: {error}; nothing was written");
     ErrorReply::new(ErrorCode::Overloaded, message).retry_after(UNJUDGED_RETRY_MS)
 }

@@ -70,7 +70,13 @@ impl Shard {
     }
 
     /// The write is good as far as it alone can be judged. A create has yet to read, and must find nothing.
-    pub(super) fn begin_put(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put, seen: Option<VersionVector>) -> Step {
+    pub(super) fn begin_put(
+        &mut self,
+        turn: &mut Turn<'_>,
+        op: Box<Op>,
+        put: Put,
+        seen: Option<VersionVector>,
+    ) -> Step {
         match seen {
             Some(seen) => self.write_object(turn, op, PendingWrite { put, seen }, false),
             None => {
@@ -135,7 +141,13 @@ impl Shard {
     }
 
     /// Writes the object here and sends it to the other owners. An object at its limit is merged first, once.
-    pub(super) fn write_object(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, write: PendingWrite, merge_tried: bool) -> Step {
+    pub(super) fn write_object(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        write: PendingWrite,
+        merge_tried: bool,
+    ) -> Step {
         // W must be reachable before the dot is minted: afterwards the answer could only be *unknown*.
         let tally = match self.reachable_tally(&op, &write.put) {
             Ok(tally) => tally,
@@ -159,7 +171,9 @@ impl Shard {
         let replaced = causal::bounded(object, write.seen.clone());
         if is_above_limit(&op, object, &write.put, &replaced) {
             let inputs = causal::visible(object, turn.now.wall_ms);
-            if inputs.len() == 1 && causal::fold(object, &inputs, Bytes::new(), None) && !is_above_limit(&op, object, &write.put, &replaced)
+            if inputs.len() == 1
+                && causal::fold(object, &inputs, Bytes::new(), None)
+                && !is_above_limit(&op, object, &write.put, &replaced)
             {
                 // What stood beside the one value were tombstones; no plugin is needed to drop them.
                 return self.mint_and_replicate(turn, op, write, copy, tally);
@@ -181,7 +195,12 @@ impl Shard {
 
     /// The siblings at the limit have been merged, or could not be. The write goes on either way, and is refused if
     /// there is still no room.
-    pub(super) fn write_merged(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, result: Result<Merged, PluginError>) -> Step {
+    pub(super) fn write_merged(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        result: Result<Merged, PluginError>,
+    ) -> Step {
         let (write, inputs) = match core::mem::replace(&mut op.work, Work::Starting) {
             Work::Write(WriteWork { write, phase: WritePhase::Folding { inputs } }) => (write, inputs),
             // The answer came twice.
@@ -211,7 +230,14 @@ impl Shard {
 
     /// The write becomes real: it gets its dot, and object, actor and retry row are written in one record. Only then do
     /// the other owners hear of it.
-    fn mint_and_replicate(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, write: PendingWrite, copy: Copy, tally: Tally) -> Step {
+    fn mint_and_replicate(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut op: Box<Op>,
+        write: PendingWrite,
+        copy: Copy,
+        tally: Tally,
+    ) -> Step {
         let (Copy { mut object, row }, partition) = (copy, op.target.partition);
         let mut change = Change::default();
         let dot = self.tenures.mint(partition, &mut change, &mut self.rng);
@@ -253,7 +279,13 @@ impl Shard {
     /// have been met, none was lost. Otherwise the lost copy may have been the only one: a put or a delete is what
     /// makes the key whole again, and a create is refused, because it promises that there was nothing. A copy that is
     /// only damaged may be read again, and keeps its place.
-    pub(super) fn write_over_lost(&mut self, turn: &mut Turn<'_>, op: Box<Op>, write: PendingWrite, absent: u8) -> Step {
+    pub(super) fn write_over_lost(
+        &mut self,
+        turn: &mut Turn<'_>,
+        op: Box<Op>,
+        write: PendingWrite,
+        absent: u8,
+    ) -> Step {
         let (partition, store_key) = (op.target.partition, op.target.store_key.clone());
         let place = Place { partition, store_key: &store_key };
         match self.load(turn, place) {
@@ -355,7 +387,13 @@ impl Shard {
     /// An owner has what supersedes the write. That is an acknowledgement, unless the owner has seen later writes of
     /// the minting actor than this node's copy holds: then the disk is an old one, the write was minted under a used
     /// dot, and the owner has dropped it.
-    pub(super) fn write_superseded(&mut self, turn: &mut Turn<'_>, op: Box<Op>, from: NodeId, seen: &VersionVector) -> Step {
+    pub(super) fn write_superseded(
+        &mut self,
+        turn: &mut Turn<'_>,
+        op: Box<Op>,
+        from: NodeId,
+        seen: &VersionVector,
+    ) -> Step {
         let partition = op.target.partition;
         self.check_context(turn, partition, seen);
         let mut claims_more = false;
@@ -375,7 +413,12 @@ impl Shard {
         if goes_on {
             return self.write_acked(turn, op, from);
         }
-        self.write_failed(turn, op, from, "it has seen later writes of this node's actor: this node's disk is an old one")
+        self.write_failed(
+            turn,
+            op,
+            from,
+            "it has seen later writes of this node's actor: this node's disk is an old one",
+        )
     }
 
     pub(super) fn write_acked(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, from: NodeId) -> Step {
@@ -409,7 +452,8 @@ impl Shard {
         };
         self.stop_waiting(&op);
         let receipt = (outcome == PutOutcome::Stored).then(|| op.receipt(&write.put));
-        let reply = PutReply { outcome, context: context.clone().into(), acked: tally.got(), needed: tally.needed(), receipt };
+        let reply =
+            PutReply { outcome, context: context.clone().into(), acked: tally.got(), needed: tally.needed(), receipt };
         self.finish(turn, &op, Reply::Put(reply))
     }
 
@@ -422,7 +466,8 @@ impl Shard {
                 Reply::Put(PutReply { outcome, context, acked, needed, receipt: None })
             }
             _ => {
-                let message = "the merge of the siblings at the object's limit did not end in time; nothing was written";
+                let message =
+                    "the merge of the siblings at the object's limit did not end in time; nothing was written";
                 Reply::Error(ErrorReply::new(ErrorCode::TimedOut, message))
             }
         };
@@ -439,7 +484,8 @@ fn check_put(op: &Op, put: &Put) -> Result<(), ErrorReply> {
         return Err(ErrorReply::new(ErrorCode::TooLarge, message));
     }
     if put.ttl_ms == Some(0) {
-        let message = "a time to live of no time at all would hide the value at once: give 1 ms or more, or delete the key";
+        let message =
+            "a time to live of no time at all would hide the value at once: give 1 ms or more, or delete the key";
         return Err(ErrorReply::new(ErrorCode::BadRequest, message));
     }
     Ok(())

@@ -36,7 +36,10 @@ pub(crate) fn steps(folds: bool) -> impl Strategy<Value = Vec<Step>> {
     let old = (any::<usize>(), at.clone()).prop_map(|(which, to)| Step::DeliverOld { which, to });
     let fold = (at.clone(), 0..2u8).prop_map(|(at, plugin)| Step::Fold { at, plugin });
     let (read, actor) = (at.clone().prop_map(|at| Step::Read { at }), at.prop_map(|at| Step::NewActor { at }));
-    vec(prop_oneof![6 => put, 3 => read, 5 => deliver, 2 => old, (if folds { 4 } else { 0 }) => fold, 1 => actor], 1..40)
+    vec(
+        prop_oneof![6 => put, 3 => read, 5 => deliver, 2 => old, (if folds { 4 } else { 0 }) => fold, 1 => actor],
+        1..40,
+    )
 }
 
 #[derive(Clone, Debug, Default)]
@@ -64,7 +67,8 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn run(steps: &[Step]) -> Self {
-        let replicas = (0..REPLICAS).map(|at| Replica { actor: at as u64 + 1, next: 1, ..Replica::default() }).collect();
+        let replicas =
+            (0..REPLICAS).map(|at| Replica { actor: at as u64 + 1, next: 1, ..Replica::default() }).collect();
         let mut model = Self {
             replicas,
             minted: BTreeMap::new(),
@@ -113,17 +117,26 @@ impl Model {
         replica.next += 1 + (context as u64 % 3);
         let text = format!("{}.{}", dot.actor.0, dot.counter);
         let content = if tombstone { Content::Tombstone } else { Content::Value(text.into()) };
-        causal::put(&mut replica.object, Write { seen: seen.clone(), dot, content, stamp: Hlc(dot.counter), expires: None });
+        causal::put(
+            &mut replica.object,
+            Write { seen: seen.clone(), dot, content, stamp: Hlc(dot.counter), expires: None },
+        );
         replica.known.extend(shown.iter().copied().chain([dot]));
         self.overwritten.extend(shown.iter().copied());
-        self.clouded.extend(self.minted.keys().copied().filter(|other| seen.cloud().iter().any(|run| run.holds(*other))));
+        self.clouded
+            .extend(self.minted.keys().copied().filter(|other| seen.cloud().iter().any(|run| run.holds(*other))));
         self.minted.insert(dot, tombstone);
 
         let view = causal::writers_view(&replica.object, &seen, dot);
-        assert!(view.contains(dot) && view.covers(&seen), "a writer is told of its own write, and of nothing less than it knew: {view:?}");
+        assert!(
+            view.contains(dot) && view.covers(&seen),
+            "a writer is told of its own write, and of nothing less than it knew: {view:?}"
+        );
         let mut told = shown;
         told.insert(dot);
-        for (unseen, tombstone) in self.minted.iter().filter(|(other, _)| view.contains(**other) && !told.contains(other)) {
+        for (unseen, tombstone) in
+            self.minted.iter().filter(|(other, _)| view.contains(**other) && !told.contains(other))
+        {
             // A tombstone may have been dropped by a fold; its effect is in the context, and nothing is lost by naming
             // it.
             let harmless = *tombstone || self.overwritten.contains(unseen);
@@ -153,7 +166,10 @@ impl Model {
                 assert!(seen || !replica.known.contains(&dot), "{dot:?} is forgotten");
                 assert!(seen || !live.contains(&dot), "{dot:?} is live and not in the context");
                 let may_be_gone = self.overwritten.contains(&dot) || tombstone;
-                assert!(!seen || live.contains(&dot) || may_be_gone, "{dot:?} was lost: nobody who overwrote it had seen it");
+                assert!(
+                    !seen || live.contains(&dot) || may_be_gone,
+                    "{dot:?} was lost: nobody who overwrote it had seen it"
+                );
             }
             for entry in &object.entries {
                 assert!(!entry.dots.is_empty() && entry.dots.is_subset(&entry.covers), "{entry:?}");

@@ -22,7 +22,10 @@ fn sync(a: &Object, b: &Object) -> Object {
 }
 
 fn values(object: &Object) -> Vec<String> {
-    causal::siblings(&causal::visible(object, 0)).iter().map(|sibling| String::from_utf8_lossy(&sibling.value).into_owned()).collect()
+    causal::siblings(&causal::visible(object, 0))
+        .iter()
+        .map(|sibling| String::from_utf8_lossy(&sibling.value).into_owned())
+        .collect()
 }
 
 /// Scenario 7.
@@ -203,7 +206,11 @@ fn a_chain_of_own_contexts_stays_one_sibling_and_its_contexts_stay_small() {
         seen = causal::writers_view(&object, &seen, own);
         let mine = object.entries.iter().filter(|entry| entry.content == Content::Value("mine".into())).count();
         assert_eq!(mine, 1, "round {round}: {object:?}");
-        assert!(seen.cloud().len() < object.entries.len(), "round {round}: {seen:?} beside {} entries", object.entries.len());
+        assert!(
+            seen.cloud().len() < object.entries.len(),
+            "round {round}: {seen:?} beside {} entries",
+            object.entries.len()
+        );
         write(&mut object, &VersionVector::new(), 1, own.counter + 1, Some("another's"));
         if round % 8 == 0 {
             let shown = object.context.clone();
@@ -242,7 +249,8 @@ fn clouds_cut_a_bounded_number_of_holes() {
         write(&mut object, &taken, 1, own.counter, Some("mine"));
         seen = causal::writers_view(&object, &seen, own);
         fold(&mut object, 0);
-        let spans: Vec<usize> = object.entries.iter().map(|entry| entry.dots.spans().len().max(entry.covers.spans().len())).collect();
+        let spans: Vec<usize> =
+            object.entries.iter().map(|entry| entry.dots.spans().len().max(entry.covers.spans().len())).collect();
         assert!(spans.iter().all(|&spans| spans <= causal::MAX_SPANS), "round {round}: {spans:?}");
     }
 }

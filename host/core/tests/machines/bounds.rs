@@ -16,7 +16,8 @@ pub(crate) fn sixteen_attempts_at_one_write_wait_for_it_and_no_more() {
     let mut cluster = Cluster::new(3, BucketProps::default());
     let first = cluster.ask_put(0, put("k", "a", 1));
     let retries: Vec<u64> = (0..20).map(|_| cluster.ask_put(0, put("k", "a", 1))).collect();
-    let (turned_away, waiting): (Vec<u64>, Vec<u64>) = retries.into_iter().partition(|number| cluster.replies.contains_key(number));
+    let (turned_away, waiting): (Vec<u64>, Vec<u64>) =
+        retries.into_iter().partition(|number| cluster.replies.contains_key(number));
     assert_eq!((waiting.len(), turned_away.len()), (15, 5), "with the first one sixteen wait");
     turned_away.into_iter().for_each(|number| assert_eq!(cluster.error(number).code, ErrorCode::Unknown));
     cluster.deliver();
@@ -83,7 +84,11 @@ pub(crate) fn damaged_copies_that_are_not_told_apart_end_a_tenure_when_replaced(
     let written = cluster.nodes[0].store.written;
     assert_eq!(cluster.put(0, put("k10000", "after", 4)).outcome, PutOutcome::Stored);
     assert_eq!(ends(&cluster), 1, "its actor's writes were in what is lost");
-    assert_eq!(cluster.nodes[0].store.written - written, 2, "the end and what replaces the copy are one record, the write is the other");
+    assert_eq!(
+        cluster.nodes[0].store.written - written,
+        2,
+        "the end and what replaces the copy are one record, the write is the other"
+    );
     assert_eq!(cluster.stored(0, "k10000").entries.len(), 2, "beside what the others had");
 }
 
@@ -129,7 +134,8 @@ pub(crate) fn sixty_four_actors_of_others_are_remembered_per_partition() {
         let state = Object { context: actors.collect(), entries: Vec::new() };
         let (op, object) = (Some(OpId { shard: 0, number: round }), object_id("k"));
         let (epoch, durability) = (ReapEpoch::default(), Durability::Os);
-        let body = PeerBody::Replicate(Replicate { op, object, bucket_version: 1, epoch, dot: None, durability, state });
+        let body =
+            PeerBody::Replicate(Replicate { op, object, bucket_version: 1, epoch, dot: None, durability, state });
         cluster.event(0, Event::Peer(peer, PeerEnvelope { layout: cluster.view.layout_name(), trace: 0, body }));
         cluster.pass(1001);
     }
@@ -151,13 +157,17 @@ pub(crate) fn requests_under_way_hold_no_more_bytes_than_they_may() {
     let big = "x".repeat(MIB);
     // Writes: their values, until the quorum has them.
     let writes: Vec<u64> = (0..12).map(|at| cluster.ask_put(0, put(&format!("k{at}"), &big, at))).collect();
-    let (refused, under_way): (Vec<u64>, Vec<u64>) = writes.into_iter().partition(|number| cluster.replies.contains_key(number));
+    let (refused, under_way): (Vec<u64>, Vec<u64>) =
+        writes.into_iter().partition(|number| cluster.replies.contains_key(number));
     assert_eq!((under_way.len(), refused.len()), (7, 5), "and what each request takes beside its value");
     let held = cluster.nodes[0].shard.in_flight_bytes();
     assert!((7 * MIB..8 * MIB).contains(&held), "{held}");
     for number in refused {
         let error = cluster.error(number);
-        assert!(error.code == ErrorCode::Overloaded && error.retry_after_ms > 0 && error.message.contains("bytes"), "{error}");
+        assert!(
+            error.code == ErrorCode::Overloaded && error.retry_after_ms > 0 && error.message.contains("bytes"),
+            "{error}"
+        );
     }
     cluster.deliver();
     under_way.into_iter().for_each(|number| assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored));

@@ -84,12 +84,18 @@ fn answers_open_requests_and_late_ones_are_told() {
     assert_eq!(cluster.replies.len(), 1, "W was reached without the third");
     let kept: Vec<_> = cluster.wire.drain(..).collect();
     let waiting = Requests { answered_after_us: None, waiting_since_us: Some(asked_us) };
-    assert_eq!(told(&mut cluster, 0, node(1)), Some(Requests { answered_after_us: Some(30_000), waiting_since_us: None }));
+    assert_eq!(
+        told(&mut cluster, 0, node(1)),
+        Some(Requests { answered_after_us: Some(30_000), waiting_since_us: None })
+    );
     assert_eq!(told(&mut cluster, 0, node(2)), Some(waiting), "the operation has ended, and the answer is still owed");
     cluster.wire.extend(kept);
     cluster.deliver();
     let took_us = cluster.now_ms * 1_000 - asked_us;
-    assert_eq!(told(&mut cluster, 0, node(2)), Some(Requests { answered_after_us: Some(took_us), waiting_since_us: None }));
+    assert_eq!(
+        told(&mut cluster, 0, node(2)),
+        Some(Requests { answered_after_us: Some(took_us), waiting_since_us: None })
+    );
     assert_eq!(told(&mut cluster, 0, node(2)), None, "nothing is open");
 }
 
@@ -122,7 +128,11 @@ pub(crate) fn what_could_not_be_sent_is_not_waited_for() {
     let number = cluster.ask_put(0, put("k", "v", 1));
     unsent(&mut cluster, 0, 2);
     let reply = cluster.put_reply(number);
-    assert_eq!((reply.outcome, reply.needed), (PutOutcome::Unknown, 3), "W cannot be reached, and that is said at once");
+    assert_eq!(
+        (reply.outcome, reply.needed),
+        (PutOutcome::Unknown, 3),
+        "W cannot be reached, and that is said at once"
+    );
     cluster.deliver();
     // A read that has enough without it goes on, and one that has not ends.
     let number = cluster.ask_get(0, get("k"));

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use rejoin_core::control::{
-    CHANGE_WAIT_US, Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, MAX_RECORDS, SAVE_AGAIN_US, Wait, plugin_record,
+    CHANGE_WAIT_US, Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, MAX_RECORDS, SAVE_AGAIN_US, Wait,
+    plugin_record,
 };
 use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
@@ -48,7 +49,10 @@ fn racing_creates_have_one_winner_on_every_node_in_every_order() {
         assert!(nodes.agree());
         let answers = [nodes.answer(1), nodes.answer(2)];
         let lost: Vec<&ErrorReply> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-        assert!(lost.len() == 1 && lost[0].code == ErrorCode::VersionConflict, "one of them hears that it has lost: {answers:?}");
+        assert!(
+            lost.len() == 1 && lost[0].code == ErrorCode::VersionConflict,
+            "one of them hears that it has lost: {answers:?}"
+        );
         assert!(lost[0].message.starts_with("lost the race"), "{}", lost[0].message);
         let record = nodes.all[1].get(&RecordKey::Bucket(tenant(), name("cart"))).expect("the bucket").clone();
         winners.push(props(&record).siblings);
@@ -115,7 +119,10 @@ pub(crate) fn a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name(
     let kept = format!("b.lost-{}", loser.0);
     assert_eq!(nodes.bucket(2, &kept), loser, "under its id and with its n");
     assert_eq!(nodes.all[0].list(RecordKind::Bucket, tenant()).len(), 2);
-    assert!(nodes.overruled.iter().all(|(_, name)| name.as_ref().map(Name::as_str) == Some(&kept[..])) && !nodes.overruled.is_empty());
+    assert!(
+        nodes.overruled.iter().all(|(_, name)| name.as_ref().map(Name::as_str) == Some(&kept[..]))
+            && !nodes.overruled.is_empty()
+    );
     // It can be administered as any other.
     nodes.change(0, 9, CatalogChange::BucketSet(tenant(), name(&kept), 1, BucketProps { siblings: 7, ..of(loser.1) }));
     nodes.deliver();
@@ -125,8 +132,18 @@ pub(crate) fn a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name(
 #[test]
 fn the_same_bucket_made_twice_at_once_is_one_bucket() {
     let mut nodes = Nodes::connected(2);
-    let plugin = Activation { plugin: PluginDigest([5; 32]), self_causal: false, since: Hlc(0), replaces: false, validates: false };
-    nodes.change(0, 1, CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, false, false)));
+    let plugin = Activation {
+        plugin: PluginDigest([5; 32]),
+        self_causal: false,
+        since: Hlc(0),
+        replaces: false,
+        validates: false,
+    };
+    nodes.change(
+        0,
+        1,
+        CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, false, false)),
+    );
     nodes.deliver();
     nodes.answer(1).expect("known");
     let props = BucketProps { plugin: Some(plugin), ..BucketProps::default() };
@@ -167,19 +184,28 @@ fn changes_of_one_bucket_that_race_have_one_winner_and_one_who_hears_of_it() {
     let mut nodes = Nodes::connected(2);
     nodes.change(0, 1, create("cart", 10));
     nodes.deliver();
-    let set = |siblings| CatalogChange::BucketSet(tenant(), name("cart"), 1, BucketProps { siblings, ..BucketProps::default() });
+    let set = |siblings| {
+        CatalogChange::BucketSet(tenant(), name("cart"), 1, BucketProps { siblings, ..BucketProps::default() })
+    };
     nodes.change(0, 2, set(20));
     nodes.change(1, 3, set(30));
     nodes.deliver();
     let answers = [nodes.answer(2), nodes.answer(3)];
     assert!(nodes.agree() && nodes.overruled.is_empty(), "it is one bucket all the same");
-    assert_eq!(answers.iter().filter(|answer| matches!(answer, Err(error) if error.code == ErrorCode::VersionConflict)).count(), 1);
+    assert_eq!(
+        answers
+            .iter()
+            .filter(|answer| matches!(answer, Err(error) if error.code == ErrorCode::VersionConflict))
+            .count(),
+        1
+    );
 }
 
 #[test]
 fn a_token_or_plugin_that_loses_a_race_is_refused_loudly() {
     let token = |secret| CatalogChange::TokenCreate(tenant(), name("app"), Scope::Data, [secret; 32]);
-    let push = |text| CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name(text), "1".into(), 9, true, false));
+    let push =
+        |text| CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name(text), "1".into(), 9, true, false));
     for (one, two) in [(token(1), token(2)), (push("cart"), push("basket"))] {
         let mut nodes = Nodes::connected(2);
         nodes.change(0, 1, one);
@@ -264,8 +290,9 @@ fn a_change_is_compare_and_set() {
     assert_eq!(nodes.answer(1).expect("made").version, 1);
     nodes.change(1, 2, create("cart", 11));
     assert_eq!(code(nodes.answer(2)), ErrorCode::Exists);
-    let set =
-        |version, siblings| CatalogChange::BucketSet(tenant(), name("cart"), version, BucketProps { siblings, ..BucketProps::default() });
+    let set = |version, siblings| {
+        CatalogChange::BucketSet(tenant(), name("cart"), version, BucketProps { siblings, ..BucketProps::default() })
+    };
     nodes.change(1, 3, set(1, 20));
     nodes.deliver();
     assert_eq!(nodes.answer(3).expect("set").version, 2);
@@ -273,7 +300,11 @@ fn a_change_is_compare_and_set() {
     assert_eq!(code(nodes.answer(4)), ErrorCode::VersionConflict);
     nodes.change(0, 5, set(2, 1));
     assert_eq!(code(nodes.answer(5)), ErrorCode::BadRequest);
-    nodes.change(0, 6, CatalogChange::BucketSet(tenant(), name("cart"), 2, BucketProps { n: 1, ..BucketProps::default() }));
+    nodes.change(
+        0,
+        6,
+        CatalogChange::BucketSet(tenant(), name("cart"), 2, BucketProps { n: 1, ..BucketProps::default() }),
+    );
     assert_eq!(code(nodes.answer(6)), ErrorCode::BadRequest);
     nodes.change(0, 7, CatalogChange::BucketSet(tenant(), name("none"), 1, BucketProps::default()));
     assert_eq!(code(nodes.answer(7)), ErrorCode::NotFound);
@@ -310,12 +341,26 @@ fn a_change_is_answered_when_connected_peers_have_it_or_after_two_seconds() {
 #[test]
 fn a_plugin_is_known_before_a_bucket_takes_it_and_its_card_is_what_counts() {
     let mut nodes = Nodes::connected(2);
-    let wanted = Activation { plugin: PluginDigest([5; 32]), self_causal: false, since: Hlc(0), replaces: true, validates: false };
+    let wanted = Activation {
+        plugin: PluginDigest([5; 32]),
+        self_causal: false,
+        since: Hlc(0),
+        replaces: true,
+        validates: false,
+    };
     let with = BucketProps { plugin: Some(wanted), ..BucketProps::default() };
     nodes.change(0, 1, CatalogChange::BucketCreate(tenant(), name("cart"), with.clone()));
     assert_eq!(code(nodes.answer(1)), ErrorCode::NotFound);
-    nodes.change(0, 2, CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, true, true)));
-    nodes.change(0, 3, CatalogChange::PluginAdd(PluginDigest([6; 32]), plugin_record(name("cart"), "2".into(), 9, false, false)));
+    nodes.change(
+        0,
+        2,
+        CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, true, true)),
+    );
+    nodes.change(
+        0,
+        3,
+        CatalogChange::PluginAdd(PluginDigest([6; 32]), plugin_record(name("cart"), "2".into(), 9, false, false)),
+    );
     nodes.deliver();
     nodes.change(1, 4, CatalogChange::BucketCreate(tenant(), name("cart"), with.clone()));
     nodes.deliver();
@@ -325,7 +370,8 @@ fn a_plugin_is_known_before_a_bucket_takes_it_and_its_card_is_what_counts() {
         first.self_causal && first.validates && !first.replaces && first.since == Hlc::from_ms(1000),
         "as the card and the clock say: {first:?}"
     );
-    let other = BucketProps { plugin: Some(Activation { plugin: PluginDigest([6; 32]), ..wanted }), ..BucketProps::default() };
+    let other =
+        BucketProps { plugin: Some(Activation { plugin: PluginDigest([6; 32]), ..wanted }), ..BucketProps::default() };
     nodes.change(1, 5, CatalogChange::BucketSet(tenant(), name("cart"), 1, other));
     nodes.deliver();
     let second = active(&nodes.answer(5).expect("set"));
@@ -363,7 +409,9 @@ pub(crate) fn a_change_of_quorums_waits_for_nodes_that_are_away() {
         RecordBody::Bucket { props, .. } => props.clone(),
         other => panic!("a bucket was expected, not {other:?}"),
     };
-    let set = |version, w| CatalogChange::BucketSet(tenant(), name("cart"), version, BucketProps { w: props(w).w, ..old.clone() });
+    let set = |version, w| {
+        CatalogChange::BucketSet(tenant(), name("cart"), version, BucketProps { w: props(w).w, ..old.clone() })
+    };
     nodes.change(0, 2, set(1, 3));
     nodes.deliver();
     nodes.now_us += CHANGE_WAIT_US;
@@ -394,7 +442,8 @@ pub(crate) fn a_change_that_cannot_be_saved_is_refused_and_undone() {
     nodes.full.insert(0);
     nodes.change(0, 2, create("session", 10));
     assert_eq!(code(nodes.answer(2)), ErrorCode::DiskFull);
-    let set = CatalogChange::BucketSet(tenant(), name("cart"), 1, BucketProps { siblings: 99, ..BucketProps::default() });
+    let set =
+        CatalogChange::BucketSet(tenant(), name("cart"), 1, BucketProps { siblings: 99, ..BucketProps::default() });
     nodes.change(0, 3, set.clone());
     assert_eq!(code(nodes.answer(3)), ErrorCode::DiskFull);
     nodes.deliver();
@@ -507,7 +556,8 @@ fn the_largest_catalog_travels_in_messages_that_fit_a_frame() {
     let mut parts = 0;
     while let Some((from, to, body)) = nodes.wire.pop_front() {
         parts += usize::from(matches!(body, PeerBody::CatalogRecords { .. }));
-        let under_way = nodes.wire.iter().filter(|(_, _, body)| matches!(body, PeerBody::CatalogRecords { .. })).count();
+        let under_way =
+            nodes.wire.iter().filter(|(_, _, body)| matches!(body, PeerBody::CatalogRecords { .. })).count();
         assert_eq!(under_way, 0, "the next part is sent when this one is taken");
         let envelope = PeerEnvelope { layout: Default::default(), trace: 0, body };
         assert!(codec::encode(&envelope).len() <= FRAME_BYTES);
@@ -549,17 +599,26 @@ fn what_is_kept_comes_back_and_unsound_records_are_not_taken() {
     assert_eq!(again.digest(), nodes.all[1].digest());
     let key = RecordKey::Bucket(tenant(), name("bad"));
     let bad = |body| Record { key: key.clone(), version: 9, stamp: Hlc(1), body };
-    let out_of_bounds =
-        RecordBody::Bucket { id: crate::support::object_id("").bucket, props: BucketProps { n: 9, ..BucketProps::default() } };
+    let out_of_bounds = RecordBody::Bucket {
+        id: crate::support::object_id("").bucket,
+        props: BucketProps { n: 9, ..BucketProps::default() },
+    };
     let token = |version| {
         let body = RecordBody::Token { tenant: tenant(), scope: Scope::Data, secret_hash: [0; 32], revoked: false };
         Record { key: RecordKey::Token(name("t")), version, stamp: Hlc(1), body }
     };
-    let records = vec![bad(out_of_bounds), bad(RecordBody::Tenant { name: name("x") }), token(0), token(u64::MAX), token((1 << 48) + 1)];
+    let records = vec![
+        bad(out_of_bounds),
+        bad(RecordBody::Tenant { name: name("x") }),
+        token(0),
+        token(u64::MAX),
+        token((1 << 48) + 1),
+    ];
     nodes.event(0, CatalogEvent::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records }));
     assert_eq!(nodes.all[0].digest(), nodes.all[1].digest());
     // The last version is taken, and then cannot be changed any more.
-    nodes.event(0, CatalogEvent::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records: vec![token(1 << 48)] }));
+    nodes
+        .event(0, CatalogEvent::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records: vec![token(1 << 48)] }));
     nodes.change(0, 2, CatalogChange::TokenRevoke(name("t")));
     assert_eq!(code(nodes.answer(2)), ErrorCode::TooLarge);
 }

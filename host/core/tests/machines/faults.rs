@@ -283,7 +283,13 @@ pub(crate) fn a_stamp_from_the_future_is_taken_with_an_alarm_and_moves_no_clock(
     assert!(matches!(cluster.alarms[0], Alarm::FutureStamp { ahead_ms, .. } if ahead_ms == 10 * SKEW_MS));
     cluster.deliver();
     cluster.put(to, put("k", "b", 2));
-    let newest = cluster.stored(to, "k").entries.iter().map(|entry| entry.stamp.ms()).filter(|&ms| ms < WALL_MS + 2 * SKEW_MS).max();
+    let newest = cluster
+        .stored(to, "k")
+        .entries
+        .iter()
+        .map(|entry| entry.stamp.ms())
+        .filter(|&ms| ms < WALL_MS + 2 * SKEW_MS)
+        .max();
     assert_eq!(newest, Some(WALL_MS + SKEW_MS), "ahead by what may be, not by what may not");
 }
 
@@ -328,7 +334,10 @@ pub(crate) fn reads_that_only_wait_for_a_paused_owner_take_no_requests_place() {
     // One of those reads still lingers, and both places are free for writes.
     let (one, two) = (cluster.ask_put(0, put("k", "b", 2)), cluster.ask_put(0, put("k", "c", 3)));
     cluster.deliver_without(2);
-    assert_eq!((cluster.put_reply(one).outcome, cluster.put_reply(two).outcome), (PutOutcome::Stored, PutOutcome::Stored));
+    assert_eq!(
+        (cluster.put_reply(one).outcome, cluster.put_reply(two).outcome),
+        (PutOutcome::Stored, PutOutcome::Stored)
+    );
 }
 
 #[test]
@@ -338,7 +347,8 @@ pub(crate) fn a_node_that_does_not_serve_yet_mints_nothing() {
     let cluster = three();
     let mut store = crate::support::store::Memory::default();
     let rng = <rand_xoshiro::Xoshiro256PlusPlus as rand_core::SeedableRng>::seed_from_u64(1);
-    let mut shard = Shard::open(cluster.nodes[0].config.clone(), cluster.view.clone(), rng, &mut store).expect("a shard");
+    let mut shard =
+        Shard::open(cluster.nodes[0].config.clone(), cluster.view.clone(), rng, &mut store).expect("a shard");
     let request = rejoin_core::shard::event::ClientRequest {
         reply_to: rejoin_core::shard::event::ReplyTo { connection: 1, request: 1 },
         tenant: crate::support::tenant(),
@@ -349,7 +359,9 @@ pub(crate) fn a_node_that_does_not_serve_yet_mints_nothing() {
     };
     let mut effects = Vec::new();
     shard.handle(crate::support::at(0), Event::Client(request), &mut store, &mut effects);
-    assert!(matches!(&effects[..], [Effect::Reply { reply: Reply::Error(error), .. }] if error.code == ErrorCode::Overloaded));
+    assert!(
+        matches!(&effects[..], [Effect::Reply { reply: Reply::Error(error), .. }] if error.code == ErrorCode::Overloaded)
+    );
     assert_eq!(shard.actors(), []);
 }
 

@@ -9,8 +9,13 @@ use crate::support::cluster::Cluster;
 use crate::support::{WALL_MS, delete, get, put, with};
 
 fn limited(siblings: u16, plugin: bool) -> BucketProps {
-    let activation =
-        Activation { plugin: PluginDigest([1; 32]), self_causal: false, since: Hlc::from_ms(WALL_MS), replaces: true, validates: false };
+    let activation = Activation {
+        plugin: PluginDigest([1; 32]),
+        self_causal: false,
+        since: Hlc::from_ms(WALL_MS),
+        replaces: true,
+        validates: false,
+    };
     BucketProps { siblings, plugin: plugin.then_some(activation), ..BucketProps::default() }
 }
 
@@ -37,7 +42,10 @@ pub(crate) fn at_the_limit_with_a_plugin_that_traps_full_contexts_get_through() 
         assert_eq!(cluster.refused(0, put("k", "one more", 3)), ErrorCode::TooManySiblings);
         assert_eq!(cluster.refused(0, delete("k", 4)), ErrorCode::TooManySiblings);
         let read = cluster.get(1, get("k"));
-        assert_eq!((read.siblings.len(), read.merge_fault.as_deref()), (3, Some("the plugin trapped: it reached outside its memory")));
+        assert_eq!(
+            (read.siblings.len(), read.merge_fault.as_deref()),
+            (3, Some("the plugin trapped: it reached outside its memory"))
+        );
         let last = if deletes { delete("k", 5) } else { put("k", "last", 5) };
         assert_eq!(cluster.put(2, with(&read.context, last)).outcome, PutOutcome::Stored);
         assert_eq!(cluster.stored(0, "k").entries.len(), 1);
@@ -90,7 +98,8 @@ pub(crate) fn two_thousand_stale_writes_keep_an_object_small_and_lose_nothing() 
         for node in 0..3 {
             let object = cluster.stored(node, "k");
             assert!(object.entries.len() <= 8 && object.context.len() == 1);
-            let spans: usize = object.entries.iter().map(|entry| entry.dots.spans().len() + entry.covers.spans().len()).sum();
+            let spans: usize =
+                object.entries.iter().map(|entry| entry.dots.spans().len() + entry.covers.spans().len()).sum();
             assert!(spans <= 2 * object.entries.len(), "{spans} spans in {} entries", object.entries.len());
         }
         let value = cluster.get(0, get("k")).value.expect("a value");

@@ -115,9 +115,11 @@ impl Nodes {
                 }
             }
             LinkOutput::PeerUp { connection, .. } => {
-                for event in
-                    [LinkEvent::ActorsChecked(connection), LinkEvent::ActorsChecked(connection), LinkEvent::CatalogSent(connection)]
-                {
+                for event in [
+                    LinkEvent::ActorsChecked(connection),
+                    LinkEvent::ActorsChecked(connection),
+                    LinkEvent::CatalogSent(connection),
+                ] {
                     self.event(index, event);
                 }
             }
@@ -126,7 +128,9 @@ impl Nodes {
                     self.wire.push_back((index, other, Said::Ready(connection, 0)));
                 }
             }
-            LinkOutput::CompareCatalog(peer, _) if self.catalogs_are_equal => self.event(index, LinkEvent::CaughtUp(peer)),
+            LinkOutput::CompareCatalog(peer, _) if self.catalogs_are_equal => {
+                self.event(index, LinkEvent::CaughtUp(peer))
+            }
             _ => {}
         }
     }
@@ -232,7 +236,8 @@ fn a_connection_that_was_replaced_is_closed_with_the_one_that_replaced_it() {
     nodes.pass(3000);
     nodes.start(high);
     nodes.pass(20);
-    let held = |nodes: &Nodes, at: usize, peer: usize| nodes.links[at].as_ref().and_then(|links| links.connection(node(peer)));
+    let held =
+        |nodes: &Nodes, at: usize, peer: usize| nodes.links[at].as_ref().and_then(|links| links.connection(node(peer)));
     let first = held(&nodes, high, low).expect("the higher id has dialled");
     let dead = first + 100;
     nodes.event(high, LinkEvent::Connected { peer: node(low), connection: dead, dialled: false });
@@ -339,7 +344,10 @@ fn whatever_must_be_equal_is_compared_and_refused_on_both_sides_by_name() {
         nodes.pass(20_000);
         for (index, other) in [(0, "n2"), (1, "n2"), (2, "n0"), (2, "n1")] {
             let refusals = nodes.refusals(index);
-            assert!(refusals.iter().any(|why| why.contains(words) && why.contains(other)), "node {index}: {refusals:?}");
+            assert!(
+                refusals.iter().any(|why| why.contains(words) && why.contains(other)),
+                "node {index}: {refusals:?}"
+            );
         }
         assert_eq!([0, 1].map(|index| nodes.served(index)), [Some(false); 2], "{words}: two agree against one");
         assert_eq!(nodes.served(2), None, "{words}");
@@ -412,7 +420,8 @@ fn a_wall_clock_that_most_peers_contradict_is_corrected_until_they_agree_again()
     let mut nodes = Nodes::new(3);
     (0..3).for_each(|index| nodes.start(index));
     nodes.pass(20);
-    let connections = [1, 2].map(|peer| nodes.links[0].as_ref().and_then(|links| links.connection(node(peer))).expect("connected"));
+    let connections =
+        [1, 2].map(|peer| nodes.links[0].as_ref().and_then(|links| links.connection(node(peer))).expect("connected"));
     let corrections = |nodes: &Nodes| -> Vec<i64> {
         let all = nodes.outputs[0].iter();
         all.filter_map(|output| if let LinkOutput::CorrectClock(ms) = output { Some(*ms) } else { None }).collect()

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use rejoin_core::members::{Config, Liveness, MAX_DATAGRAM, MemberEvent, MemberOutput, Members, PeerView, Reason, Requests, Timing};
+use rejoin_core::members::{
+    Config, Liveness, MAX_DATAGRAM, MemberEvent, MemberOutput, Members, PeerView, Reason, Requests, Timing,
+};
 use rejoin_proto::NodeId;
 
 const MS: u64 = 1_000;
@@ -126,7 +128,8 @@ fn a_node_that_stops_is_suspected_then_down_and_alive_when_it_is_back() {
     swarm.run(30 * SECOND);
     for at in 1..=4 {
         assert_eq!(swarm.liveness(at, 5), Liveness::Down);
-        let of_5: Vec<Liveness> = swarm.changes.iter().filter(|(by, of, _)| (*by, *of) == (at, 5)).map(|change| change.2).collect();
+        let of_5: Vec<Liveness> =
+            swarm.changes.iter().filter(|(by, of, _)| (*by, *of) == (at, 5)).map(|change| change.2).collect();
         assert_eq!(of_5, [Liveness::Suspect, Liveness::Down], "at {at}");
     }
     assert!(swarm.changes.iter().all(|(_, of, _)| *of == 5), "nobody else: {:?}", swarm.changes);
@@ -229,7 +232,8 @@ fn a_node_knows_whose_word_it_took_for_a_peer_being_down() {
     let mut swarm = Swarm::new(40);
     swarm.stopped.insert(40);
     swarm.run(60 * SECOND);
-    let told: Vec<PeerView> = (1..40).map(|at| swarm.view(at, 40)).filter(|view| matches!(view.reason, Reason::Gossip(_))).collect();
+    let told: Vec<PeerView> =
+        (1..40).map(|at| swarm.view(at, 40)).filter(|view| matches!(view.reason, Reason::Gossip(_))).collect();
     assert!(told.len() > 20, "most have heard of it: {}", told.len());
     for view in told {
         let Reason::Gossip(by) = view.reason else { continue };
@@ -281,7 +285,11 @@ fn halves_that_lost_each_other_meet_again() {
     swarm.run(40 * SECOND);
     for at in 1..=6 {
         for view in swarm.think(at) {
-            assert_eq!((view.liveness, view.gossip.liveness()), (Liveness::Alive, Liveness::Alive), "at {at}: {view:?}");
+            assert_eq!(
+                (view.liveness, view.gossip.liveness()),
+                (Liveness::Alive, Liveness::Alive),
+                "at {at}: {view:?}"
+            );
         }
     }
 }

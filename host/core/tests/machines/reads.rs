@@ -11,8 +11,13 @@ use crate::support::cluster::{Cluster, contexts};
 use crate::support::{WALL_MS, delete, get, object_id, put, with};
 
 fn plugin(self_causal: bool) -> BucketProps {
-    let activation =
-        Activation { plugin: PluginDigest([1; 32]), self_causal, since: Hlc::from_ms(WALL_MS), replaces: false, validates: false };
+    let activation = Activation {
+        plugin: PluginDigest([1; 32]),
+        self_causal,
+        since: Hlc::from_ms(WALL_MS),
+        replaces: false,
+        validates: false,
+    };
     BucketProps { plugin: Some(activation), w: Quorum::Count(1), ..BucketProps::default() }
 }
 
@@ -128,7 +133,8 @@ pub(crate) fn a_merge_result_that_comes_after_its_inputs_were_overwritten_is_thr
     assert_eq!(cluster.get_reply(number).value.as_deref(), Some(&b"a,b,c"[..]), "the reader's view is what it was");
     let counters = cluster.nodes[0].shard.counters();
     assert_eq!((counters.folds, counters.folds_discarded), (0, 1));
-    let values = |node: usize| cluster.stored(node, "k").entries.iter().map(|entry| entry.content.clone()).collect::<Vec<_>>();
+    let values =
+        |node: usize| cluster.stored(node, "k").entries.iter().map(|entry| entry.content.clone()).collect::<Vec<_>>();
     assert!(values(0).contains(&Content::Value("newer".into())));
     assert!(!values(0).contains(&Content::Value("a,b,c".into())));
 }
@@ -206,7 +212,10 @@ pub(crate) fn an_expired_value_is_hidden_and_never_reaches_a_plugin() {
     assert_eq!(cluster.stored(0, "k").entries.len(), 2, "hidden, and still there while clocks may differ");
     cluster.pass(60_001);
     cluster.put(0, put("k", "more", 3));
-    assert!(!cluster.stored(0, "k").entries.iter().any(|entry| entry.content == Content::Value("short".into())), "and then dropped");
+    assert!(
+        !cluster.stored(0, "k").entries.iter().any(|entry| entry.content == Content::Value("short".into())),
+        "and then dropped"
+    );
     assert!(cluster.agrees("k", &[0, 1, 2]), "its absence travels as that of a delete");
 }
 

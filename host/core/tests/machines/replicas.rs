@@ -52,10 +52,14 @@ fn superseded_counts_although_the_tenure_has_ended_for_another_reason() {
     let mut cluster = three();
     let layout = cluster.view.layout().clone();
     let partition = |key: &str| layout.partition(&object_id(key));
-    let other = (0..).map(|at| format!("other {at}")).find(|key| partition(key) == partition("k")).expect("there are many keys");
+    let other = (0..)
+        .map(|at| format!("other {at}"))
+        .find(|key| partition(key) == partition("k"))
+        .expect("there are many keys");
     let (coordinator, owner) = (cluster.nodes[0].id, cluster.nodes[1].id);
     let number = cluster.ask_put(0, put("k", "a", 1));
-    let (_, _, replicate) = cluster.wire.iter().find(|(_, to, _)| *to == owner).cloned().expect("it is sent to all owners");
+    let (_, _, replicate) =
+        cluster.wire.iter().find(|(_, to, _)| *to == owner).cloned().expect("it is sent to all owners");
     cluster.event(1, Event::Peer(coordinator, replicate.clone()));
     cluster.wire.clear();
     // The owner's answer is lost, and the write is overwritten there before it comes a second time.

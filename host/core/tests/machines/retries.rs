@@ -36,8 +36,13 @@ pub(crate) fn a_retry_after_an_overwrite_or_a_delete_is_not_done_again() {
 
 #[test]
 pub(crate) fn a_retry_after_a_fold_is_not_done_again() {
-    let activation =
-        Activation { plugin: PluginDigest([1; 32]), self_causal: true, since: Hlc::from_ms(WALL_MS), replaces: false, validates: false };
+    let activation = Activation {
+        plugin: PluginDigest([1; 32]),
+        self_causal: true,
+        since: Hlc::from_ms(WALL_MS),
+        replaces: false,
+        validates: false,
+    };
     let mut cluster = Cluster::new(3, BucketProps { plugin: Some(activation), ..BucketProps::default() });
     cluster.put(0, put("k", "a", 1));
     cluster.put(1, put("k", "b", 2));
@@ -212,7 +217,8 @@ pub(crate) fn a_restart_gives_every_row_its_time_again_and_each_goes_in_the_end(
 #[test]
 pub(crate) fn a_receipt_frees_the_row_of_its_own_write_and_no_other() {
     let mut cluster = alone(|_| {});
-    let receipts: Vec<Receipt> = (1..=8).map(|request| cluster.put(0, put("k", "a", request)).receipt.expect("one")).collect();
+    let receipts: Vec<Receipt> =
+        (1..=8).map(|request| cluster.put(0, put("k", "a", request)).receipt.expect("one")).collect();
     let full = cluster.nodes[0].shard.retry_bytes();
     let stranger = Receipt { id: receipts[0].id ^ 1, ..receipts[0] };
     let elsewhere = Receipt { partition: rejoin_proto::PartitionId(receipts[0].partition.0 ^ 1), ..receipts[0] };

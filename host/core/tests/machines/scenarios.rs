@@ -28,8 +28,13 @@ fn three() -> Cluster {
 }
 
 fn folding() -> BucketProps {
-    let activation =
-        Activation { plugin: PluginDigest([1; 32]), self_causal: true, since: Hlc::from_ms(WALL_MS), replaces: false, validates: false };
+    let activation = Activation {
+        plugin: PluginDigest([1; 32]),
+        self_causal: true,
+        since: Hlc::from_ms(WALL_MS),
+        replaces: false,
+        validates: false,
+    };
     BucketProps { plugin: Some(activation), ..BucketProps::default() }
 }
 
@@ -40,7 +45,8 @@ fn all(get: Get) -> Get {
 /// What a reader of every owner is shown, in order.
 fn shown(cluster: &mut Cluster, at: usize, key: &str) -> Vec<String> {
     let read = cluster.get(at, all(get(key)));
-    let mut values: Vec<String> = read.siblings.iter().map(|sibling| String::from_utf8_lossy(&sibling.value).into_owned()).collect();
+    let mut values: Vec<String> =
+        read.siblings.iter().map(|sibling| String::from_utf8_lossy(&sibling.value).into_owned()).collect();
     values.sort();
     values
 }
@@ -59,7 +65,8 @@ pub(crate) fn an_acknowledged_write_survives_its_coordinators_crash_before_its_o
     // Another key of the partition takes the counter that was lost; a later one then seems to have come after the lost
     // write too.
     let partition = |key: &str| cluster.view.layout().partition(&object_id(key));
-    let neighbour = (0..).map(|at| format!("key {at}")).find(|key| partition(key) == partition("k")).expect("few partitions");
+    let neighbour =
+        (0..).map(|at| format!("key {at}")).find(|key| partition(key) == partition("k")).expect("few partitions");
     cluster.put(0, put(&neighbour, "x", 3));
     assert_eq!(cluster.put(0, put("k", "second", 4)).outcome, PutOutcome::Stored);
     assert_eq!(shown(&mut cluster, 1, "k"), ["first", "second", "zeroth"], "the acknowledged write is there");
@@ -151,9 +158,16 @@ pub(crate) fn folds_that_overlap_raise_no_alarm_and_the_owners_agree() {
         cluster.pass(1000);
         cluster.wire.clear();
     }
-    assert_eq!((cluster.stored(0, "k").entries.len(), cluster.stored(2, "k").entries.len()), (1, 1), "each has folded two of three");
+    assert_eq!(
+        (cluster.stored(0, "k").entries.len(), cluster.stored(2, "k").entries.len()),
+        (1, 1),
+        "each has folded two of three"
+    );
     for node in [1, 0] {
-        assert_eq!(shown(&mut cluster, node, "k").join(",").split(',').collect::<BTreeSet<_>>(), BTreeSet::from(["a", "b", "c"]));
+        assert_eq!(
+            shown(&mut cluster, node, "k").join(",").split(',').collect::<BTreeSet<_>>(),
+            BTreeSet::from(["a", "b", "c"])
+        );
     }
     assert_eq!(cluster.alarms, []);
     assert!(cluster.agrees("k", &[0, 1, 2]));
@@ -168,8 +182,13 @@ pub(crate) fn an_old_disk_is_told_before_it_takes_its_first_write() {
     cluster.put(0, put("k", "b", 2));
     let number = cluster.restart_asked(0, old, put("k", "c", 3));
     cluster.deliver();
-    assert!(cluster.alarms.iter().all(|alarm| !matches!(alarm, Alarm::OneDotTwoValues { .. })), "a dot was minted twice");
-    assert!(cluster.replies.remove(&number).is_some_and(|reply| matches!(reply, rejoin_proto::client::Reply::Error(_))));
+    assert!(
+        cluster.alarms.iter().all(|alarm| !matches!(alarm, Alarm::OneDotTwoValues { .. })),
+        "a dot was minted twice"
+    );
+    assert!(
+        cluster.replies.remove(&number).is_some_and(|reply| matches!(reply, rejoin_proto::client::Reply::Error(_)))
+    );
     assert_eq!(cluster.put(0, put("k", "d", 4)).outcome, PutOutcome::Stored);
     assert_eq!(shown(&mut cluster, 1, "k"), ["a", "b", "d"]);
 }
@@ -191,7 +210,11 @@ pub(crate) fn a_clock_that_is_ahead_drops_nothing_that_others_still_show() {
 /// they are at the end of a partition, or in the time that a write takes in a healthy cluster. Returns (acknowledged,
 /// lost).
 pub(crate) fn concurrent_adds(partitioned: bool) -> (usize, usize) {
-    let props = BucketProps { w: Quorum::Count(if partitioned { 1 } else { 2 }), durability: Durability::Os, ..BucketProps::default() };
+    let props = BucketProps {
+        w: Quorum::Count(if partitioned { 1 } else { 2 }),
+        durability: Durability::Os,
+        ..BucketProps::default()
+    };
     let mut cluster = Cluster::new(3, props);
     let (mut acknowledged, mut lost) = (0, 0);
     for round in 0..100u128 {

@@ -122,7 +122,15 @@ pub(crate) fn an_old_disk_is_objected_to_whatever_ended_actors_old_contexts_name
             for (from, to) in [(1, 2), (2, 1)] {
                 let state = Object { context: actors.clone().collect(), entries: Vec::new() };
                 let (epoch, durability, object) = (ReapEpoch::default(), Durability::Os, object.clone());
-                let body = PeerBody::Replicate(Replicate { op: None, object, bucket_version: 1, epoch, dot: None, durability, state });
+                let body = PeerBody::Replicate(Replicate {
+                    op: None,
+                    object,
+                    bucket_version: 1,
+                    epoch,
+                    dot: None,
+                    durability,
+                    state,
+                });
                 let from = cluster.nodes[from].id;
                 cluster.event(to, Event::Peer(from, PeerEnvelope { layout, trace: 0, body }));
             }
@@ -243,7 +251,8 @@ fn rows(cluster: &Cluster, node: usize, kind: u8) -> usize {
 /// A node whose disk has gone back behind two writes that its peers have seen, and takes no writes. They object, so the
 /// tenure has ended; the end could not be written down.
 fn an_old_disk_that_takes_no_writes(writes: Writes) -> (Cluster, String) {
-    let mut cluster = Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
+    let mut cluster =
+        Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
     let neighbour = neighbour(&cluster);
     cluster.put(0, put("k", "a", 1));
     let mut old = cluster.nodes[0].store.clone();
@@ -314,7 +323,8 @@ pub(crate) fn nothing_is_minted_for_a_partition_whose_end_is_owed() {
 #[test]
 pub(crate) fn a_start_ends_an_actor_of_which_more_was_observed() {
     let (mut cluster, neighbour) = an_old_disk_that_takes_no_writes(Writes::Full);
-    let lost_end: Vec<_> = cluster.nodes[0].store.rows.clone().into_iter().filter(|((_, key), _)| matches!(key[0], b'a' | b's')).collect();
+    let lost_end: Vec<_> =
+        cluster.nodes[0].store.rows.clone().into_iter().filter(|((_, key), _)| matches!(key[0], b'a' | b's')).collect();
     cluster.nodes[0].store.writes = Writes::Work;
     cluster.pass(1_001);
     assert!(rows(&cluster, 0, b'o') > 0);
@@ -327,7 +337,8 @@ pub(crate) fn a_start_ends_an_actor_of_which_more_was_observed() {
 /// small rows.
 #[test]
 pub(crate) fn a_stored_copy_that_has_seen_more_ends_the_tenure() {
-    let mut cluster = Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
+    let mut cluster =
+        Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
     cluster.put(0, put("k", "a", 1));
     let used = cluster.actor_of(0, "k").expect("an actor");
     let rows_then = cluster.nodes[0].store.rows.clone();
@@ -367,7 +378,8 @@ pub(crate) fn a_start_on_a_full_disk_reads_and_owes_what_it_cannot_write() {
 #[test]
 pub(crate) fn an_end_that_only_a_client_knew_of_is_owed_across_a_stop() {
     for told in [true, false] {
-        let mut cluster = Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
+        let mut cluster =
+            Cluster::new(3, BucketProps { r: Quorum::Count(1), w: Quorum::Count(1), ..BucketProps::default() });
         let neighbour = neighbour(&cluster);
         cluster.put(0, put(&neighbour, "x", 1));
         let old = cluster.nodes[0].store.clone();
@@ -385,7 +397,11 @@ pub(crate) fn an_end_that_only_a_client_knew_of_is_owed_across_a_stop() {
         cluster.restart(0, told && owes_ends, disk);
         assert_eq!((ended(&cluster), actor(&cluster, 0) == used), (1, !told), "no peer objects");
         assert_eq!(cluster.put(0, put("k", "new", 7)).outcome, PutOutcome::Stored);
-        assert_eq!(contents(&cluster, 1), if told { 2 } else { 1 }, "the actor that came back destroys what was acknowledged");
+        assert_eq!(
+            contents(&cluster, 1),
+            if told { 2 } else { 1 },
+            "the actor that came back destroys what was acknowledged"
+        );
     }
 }
 
@@ -406,7 +422,10 @@ pub(crate) fn a_stale_announcement_does_not_end_a_sound_tenure() {
     cluster.put(1, with(&read.context, put("k", "c", 3)));
     let (before, start) = (cluster.actor_of(0, "k"), cluster.nodes[0].shard.start());
     cluster.event(2, Event::PeerActors(zero, announced));
-    assert!(cluster.wire.iter().any(|(_, _, envelope)| matches!(envelope.body, PeerBody::Observed { .. })), "node 2 objects");
+    assert!(
+        cluster.wire.iter().any(|(_, _, envelope)| matches!(envelope.body, PeerBody::Observed { .. })),
+        "node 2 objects"
+    );
     cluster.deliver();
     assert_eq!((cluster.actor_of(0, "k"), cluster.nodes[0].shard.start(), ended(&cluster)), (before, start, 0));
 }
@@ -476,7 +495,10 @@ pub(crate) fn an_answer_to_what_was_asked_before_a_restart_answers_nothing_after
     }
     cluster.deliver();
     assert_eq!((contents_of(&cluster, 1, "other"), contents_of(&cluster, 2, "other")), (0, 0));
-    assert!(!cluster.replies.contains_key(&number), "nobody but the coordinator has the write, and it was acknowledged");
+    assert!(
+        !cluster.replies.contains_key(&number),
+        "nobody but the coordinator has the write, and it was acknowledged"
+    );
 }
 
 fn contents_of(cluster: &Cluster, node: usize, key: &str) -> usize {

@@ -12,8 +12,13 @@ use crate::support::{WALL_MS, delete, get, put, with};
 
 /// A bucket whose plugin has a validator.
 fn validated() -> BucketProps {
-    let activation =
-        Activation { plugin: PluginDigest([1; 32]), self_causal: true, since: Hlc::from_ms(WALL_MS), replaces: false, validates: true };
+    let activation = Activation {
+        plugin: PluginDigest([1; 32]),
+        self_causal: true,
+        since: Hlc::from_ms(WALL_MS),
+        replaces: false,
+        validates: true,
+    };
     BucketProps { plugin: Some(activation), ..BucketProps::default() }
 }
 
@@ -53,7 +58,9 @@ pub(crate) fn a_value_that_the_plugin_refuses_is_not_written() {
             let error = cluster.error(number);
             assert_eq!(error.code, ErrorCode::InvalidValue);
             assert!(
-                error.message.contains("does not take the value: the plugin refused: a value is malformed; nothing was written"),
+                error
+                    .message
+                    .contains("does not take the value: the plugin refused: a value is malformed; nothing was written"),
                 "{error}"
             );
         }

@@ -152,7 +152,10 @@ pub(crate) fn pw_and_w_of_one_request_are_kept() {
     let mut cluster = three();
     cluster.cut(2);
     assert_eq!(cluster.refused(0, put("k", "a", 1).also(|put| put.w = Some(Quorum::Count(3)))), ErrorCode::Unavailable);
-    assert_eq!(cluster.refused(0, put("k", "a", 2).also(|put| put.pw = Some(Quorum::Count(3)))), ErrorCode::Unavailable);
+    assert_eq!(
+        cluster.refused(0, put("k", "a", 2).also(|put| put.pw = Some(Quorum::Count(3)))),
+        ErrorCode::Unavailable
+    );
     let alone = put("k", "a", 3).also(|put| put.w = Some(Quorum::Count(1)));
     assert_eq!(cluster.put(2, alone).acked, 1, "w = 1 needs nobody else");
     let number = cluster.ask_get(0, get("k").also(|get| get.pr = Some(Quorum::Count(3))));
@@ -210,7 +213,8 @@ pub(crate) fn a_chain_of_own_contexts_replaces_its_own_writes_beside_a_sibling_i
         context = written.context;
     }
     let read = cluster.get(1, get("k"));
-    let mut values: Vec<String> = read.siblings.iter().map(|sibling| String::from_utf8_lossy(&sibling.value).into_owned()).collect();
+    let mut values: Vec<String> =
+        read.siblings.iter().map(|sibling| String::from_utf8_lossy(&sibling.value).into_owned()).collect();
     values.sort_unstable();
     assert_eq!(values, ["mine 100", "unseen 0", "unseen 1", "unseen 2"]);
     assert!(context.len() < 200, "{} bytes", context.len());
@@ -258,15 +262,22 @@ pub(crate) fn keys_values_and_buckets_are_checked() {
 #[test]
 pub(crate) fn nothing_is_left_of_a_write_that_has_ended() {
     let mut alone = Cluster::new(1, BucketProps { n: 1, durability: Durability::Os, ..BucketProps::default() });
-    (1..50).for_each(|request| assert_eq!(alone.put(0, put(&request.to_string(), "a", request)).outcome, PutOutcome::Stored));
+    (1..50).for_each(|request| {
+        assert_eq!(alone.put(0, put(&request.to_string(), "a", request)).outcome, PutOutcome::Stored)
+    });
     let mut cut = three();
     cut.cut(0);
     (1..50).for_each(|request| assert_eq!(cut.refused(0, put("k", "a", request)), ErrorCode::Unavailable));
     let mut whole = three();
-    (1..50).for_each(|request| assert_eq!(whole.put(0, put(&(request % 30).to_string(), "a", request % 30)).outcome, PutOutcome::Stored));
+    (1..50).for_each(|request| {
+        assert_eq!(whole.put(0, put(&(request % 30).to_string(), "a", request % 30)).outcome, PutOutcome::Stored)
+    });
     for shard in [&alone.nodes[0].shard, &cut.nodes[0].shard, &whole.nodes[0].shard] {
         assert_eq!(shard.in_flight(), 0);
         let inside = format!("{shard:?}");
-        assert!(inside.contains("writing: {}") && inside.contains("deadlines: {}"), "a claim or a deadline is left behind");
+        assert!(
+            inside.contains("writing: {}") && inside.contains("deadlines: {}"),
+            "a claim or a deadline is left behind"
+        );
     }
 }

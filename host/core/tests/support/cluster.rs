@@ -9,8 +9,8 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_core::members::Requests;
 use rejoin_core::port::{Space, Store};
 use rejoin_core::shard::event::{
-    Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged, PluginError, ReplyTo, ValidateJob,
-    ValidateTicket,
+    Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged, PluginError, ReplyTo,
+    ValidateJob, ValidateTicket,
 };
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;

@@ -44,7 +44,13 @@ pub(crate) fn object_id(key: &str) -> ObjectId {
 pub(crate) fn layout(nodes: usize) -> Layout {
     let node = |at: usize| {
         let name = name(&format!("n{at}"));
-        LayoutNode { id: NodeId::from_name(&name), name, zone: self::name("z"), capacity: 1, address: ([127, 0, 0, 1], at as u16).into() }
+        LayoutNode {
+            id: NodeId::from_name(&name),
+            name,
+            zone: self::name("z"),
+            capacity: 1,
+            address: ([127, 0, 0, 1], at as u16).into(),
+        }
     };
     placement::bootstrap((0..nodes).map(node).collect(), 8).expect("a layout")
 }

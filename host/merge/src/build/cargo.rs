@@ -43,7 +43,9 @@ fn crate_in(metadata: &[u8], dir: &Path) -> Option<Crate> {
     let metadata: Value = serde_json::from_slice(metadata).ok()?;
     let manifest = dir.canonicalize().ok()?.join("Cargo.toml");
     let is_it = |package: &&Value| {
-        package["manifest_path"].as_str().is_some_and(|path| Path::new(path).canonicalize().ok().as_ref() == Some(&manifest))
+        package["manifest_path"]
+            .as_str()
+            .is_some_and(|path| Path::new(path).canonicalize().ok().as_ref() == Some(&manifest))
     };
     let package = metadata["packages"].as_array()?.iter().find(is_it)?;
     Some(Crate {
@@ -57,7 +59,15 @@ fn crate_in(metadata: &[u8], dir: &Path) -> Option<Crate> {
 /// Builds the crate and returns the path of its core module.
 pub(super) fn build(guest: &Crate, dir: &Path, options: &Options) -> Result<PathBuf, BuildError> {
     let mut command = cargo(dir, options);
-    command.args(["build", "--lib", "--target", TARGET, "--message-format", "json-render-diagnostics", "--manifest-path"]);
+    command.args([
+        "build",
+        "--lib",
+        "--target",
+        TARGET,
+        "--message-format",
+        "json-render-diagnostics",
+        "--manifest-path",
+    ]);
     command.arg(&guest.manifest).args(profile_flags(&guest.workspace));
     command.arg("--config").arg(remapped(&guest.workspace));
     command.arg("--target-dir").arg(options.target_dir.clone().unwrap_or_else(|| guest.target_dir.join("guest")));
@@ -72,10 +82,14 @@ pub(super) fn build(guest: &Crate, dir: &Path, options: &Options) -> Result<Path
 fn module_in(messages: &[u8], manifest: &Path) -> Option<PathBuf> {
     let messages = messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     let ours = messages.filter(|message| message["reason"] == "compiler-artifact").filter(|message| {
-        message["manifest_path"].as_str().is_some_and(|path| Path::new(path).canonicalize().ok().as_deref() == Some(manifest))
+        message["manifest_path"]
+            .as_str()
+            .is_some_and(|path| Path::new(path).canonicalize().ok().as_deref() == Some(manifest))
     });
     let files = ours.flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());
-    files.filter_map(|file| file.as_str().map(PathBuf::from)).find(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+    files
+        .filter_map(|file| file.as_str().map(PathBuf::from))
+        .find(|path| path.extension().is_some_and(|extension| extension == "wasm"))
 }
 
 /// The workspace's own profile for guests, or settings that make a release build as small.
@@ -94,8 +108,8 @@ fn remapped(workspace: &Path) -> String {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from);
     // The last matching prefix wins, so a workspace inside of cargo's home gets the workspace's name.
-    let flags =
-        [(cargo_home.as_path(), "/cargo"), (workspace, "/guest")].map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
+    let flags = [(cargo_home.as_path(), "/cargo"), (workspace, "/guest")]
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
     // A JSON list of strings is a TOML list of strings.
     format!("target.{TARGET}.rustflags={}", serde_json::json!(flags))
 }
@@ -123,7 +137,10 @@ fn cargo(dir: &Path, options: &Options) -> Command {
 }
 
 fn run(mut command: Command, tool: &str) -> Result<Output, BuildError> {
-    command.stdin(std::process::Stdio::null()).output().map_err(|source| BuildError::NoTool { tool: tool.to_owned(), source })
+    command
+        .stdin(std::process::Stdio::null())
+        .output()
+        .map_err(|source| BuildError::NoTool { tool: tool.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -136,9 +153,12 @@ mod tests {
         let manifest = dir.path().canonicalize().expect("it exists").join("Cargo.toml");
         std::fs::write(&manifest, "").expect("it is ours");
         let line = |path: &Path, file: &str| {
-            serde_json::json!({"reason": "compiler-artifact", "manifest_path": path, "filenames": ["x.rlib", file]}).to_string()
+            serde_json::json!({"reason": "compiler-artifact", "manifest_path": path, "filenames": ["x.rlib", file]})
+                .to_string()
         };
-        let messages = [line(Path::new("/else/Cargo.toml"), "wrong.wasm"), "warning".into(), line(&manifest, "right.wasm")].join("\n");
+        let messages =
+            [line(Path::new("/else/Cargo.toml"), "wrong.wasm"), "warning".into(), line(&manifest, "right.wasm")]
+                .join("\n");
         assert_eq!(module_in(messages.as_bytes(), &manifest), Some("right.wasm".into()));
         assert_eq!(module_in(line(&manifest, "only.rlib").as_bytes(), &manifest), None);
     }

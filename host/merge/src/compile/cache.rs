@@ -127,10 +127,12 @@ impl ArtefactCache {
         let fault = |source| CacheError { path: path.clone(), source };
         self.make_room(size).map_err(fault)?;
         let beside = path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(fault)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(fault)?;
         let mac = *self.mac(&compiled.digest, limits, &rest).as_bytes();
         // Not synced: the MAC of a file that a power cut has damaged does not match.
-        let written = file.write_all(&mac).and_then(|()| file.write_all(&rest)).and_then(|()| std::fs::rename(&beside, &path));
+        let written =
+            file.write_all(&mac).and_then(|()| file.write_all(&rest)).and_then(|()| std::fs::rename(&beside, &path));
         written.inspect_err(|_| drop(std::fs::remove_file(&beside))).map_err(fault)
     }
 
@@ -234,9 +236,13 @@ mod tests {
         let cache = open(dir.path(), 1, 1);
         assert!(cache.get(&DIGEST, &ModuleLimits::default()).is_none());
         cache.put(&compiled(DIGEST, 1_000), &ModuleLimits::default()).expect("there is room");
-        let found = open(dir.path(), 1, 1).get(&DIGEST, &ModuleLimits::default()).expect("the key is kept, so it is found");
+        let found =
+            open(dir.path(), 1, 1).get(&DIGEST, &ModuleLimits::default()).expect("the key is kept, so it is found");
         assert_eq!((found.artefact.len(), found.exports.len()), (1_000, 1));
-        assert!(open(dir.path(), 2, 1).get(&DIGEST, &ModuleLimits::default()).is_none(), "another fuel table, another profile");
+        assert!(
+            open(dir.path(), 2, 1).get(&DIGEST, &ModuleLimits::default()).is_none(),
+            "another fuel table, another profile"
+        );
         cache.put(&compiled(DIGEST, 1_000), &ModuleLimits::default()).expect("there is room");
         assert!(open(dir.path(), 1, 2).get(&DIGEST, &ModuleLimits::default()).is_none(), "another processor");
         cache.put(&compiled(DIGEST, 1_000), &ModuleLimits::default()).expect("there is room");
@@ -297,8 +303,9 @@ mod tests {
             let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(number));
             file.set_modified(then).expect("it is ours");
         }
-        let kept: Vec<u8> =
-            (0..10_u8).filter(|number| cache.get(&PluginDigest([*number; 32]), &ModuleLimits::default()).is_some()).collect();
+        let kept: Vec<u8> = (0..10_u8)
+            .filter(|number| cache.get(&PluginDigest([*number; 32]), &ModuleLimits::default()).is_some())
+            .collect();
         assert_eq!(kept, [7, 8, 9]);
         let digest = |number: u8| PluginDigest([number; 32]);
         cache.keep(BTreeSet::from([digest(7)]));
@@ -308,6 +315,9 @@ mod tests {
         let mut kept: Vec<u8> = (0..30).filter(|number| cache.path(&digest(*number)).exists()).collect();
         assert!(kept.remove(0) == 7 && kept.len() == 2, "a plugin that a bucket uses goes last: {kept:?}");
         cache.put(&compiled(DIGEST, 200_000), &ModuleLimits::default()).expect("too large is no error");
-        assert!(cache.get(&DIGEST, &ModuleLimits::default()).is_some() && !dir.path().join("new").exists(), "the old one stays");
+        assert!(
+            cache.get(&DIGEST, &ModuleLimits::default()).is_some() && !dir.path().join("new").exists(),
+            "the old one stays"
+        );
     }
 }

@@ -88,10 +88,12 @@ fn work() -> Result<(), String> {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     let mut request = Vec::new();
     std::io::stdin().lock().read_to_end(&mut request).map_err(|why| format!("the component cannot be read: {why}"))?;
-    let thread = std::thread::Builder::new().name("compile".into()).stack_size(STACK_BYTES).spawn(move || compile(&request));
+    let thread =
+        std::thread::Builder::new().name("compile".into()).stack_size(STACK_BYTES).spawn(move || compile(&request));
     let worked = thread.map_err(|why| why.to_string())?.join();
-    let (verdict, artefact) =
-        worked.unwrap_or_else(|panic| Ok((ChildVerdict::Panicked { reason: escape_untrusted(&panic_message(&*panic)) }, Vec::new())))?;
+    let (verdict, artefact) = worked.unwrap_or_else(|panic| {
+        Ok((ChildVerdict::Panicked { reason: escape_untrusted(&panic_message(&*panic)) }, Vec::new()))
+    })?;
     let line = wire::answer(&verdict).map_err(|why| why.to_string())?;
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(&line).and_then(|()| stdout.write_all(&artefact)).and_then(|()| stdout.flush());

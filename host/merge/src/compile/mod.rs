@@ -49,7 +49,13 @@ impl Compiler {
     ///
     /// # Errors
     /// A [`Rejection`], also if the compilation was cancelled.
-    pub fn compile(&self, host: &Host, bytes: &[u8], limits: &ModuleLimits, cancel: &CancelToken) -> Result<Compiled, Rejection> {
+    pub fn compile(
+        &self,
+        host: &Host,
+        bytes: &[u8],
+        limits: &ModuleLimits,
+        cancel: &CancelToken,
+    ) -> Result<Compiled, Rejection> {
         match self {
             Self::InProcess => Compiled::new(host.engine(), bytes, limits),
             Self::Child(child) => child.compile(bytes, limits, cancel),
@@ -84,7 +90,10 @@ pub struct Compiled {
 
 impl std::fmt::Debug for Compiled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compiled").field("digest", &self.digest).field("bytes", &self.artefact.len()).finish_non_exhaustive()
+        f.debug_struct("Compiled")
+            .field("digest", &self.digest)
+            .field("bytes", &self.artefact.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,7 +112,11 @@ fn compile_error(error: &wasmtime::Error) -> Rejection {
 
 /// The error of loading machine code. It says nothing about the component if the machine lacks a resource.
 pub(crate) fn load_error(error: &wasmtime::Error) -> Rejection {
-    if is_out_of_resources(error) { Rejection::NotTried { reason: escape_untrusted(&format!("{error:#}")) } } else { compile_error(error) }
+    if is_out_of_resources(error) {
+        Rejection::NotTried { reason: escape_untrusted(&format!("{error:#}")) }
+    } else {
+        compile_error(error)
+    }
 }
 
 /// Cancels a compilation from any thread that has a clone.

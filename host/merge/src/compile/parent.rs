@@ -32,7 +32,12 @@ impl ChildCompiler {
     ///
     /// # Errors
     /// A [`Rejection`]; [`Rejection::TooCostly`] if the process exceeds a limit.
-    pub fn compile(&self, component: &[u8], limits: &ModuleLimits, cancel: &CancelToken) -> Result<Compiled, Rejection> {
+    pub fn compile(
+        &self,
+        component: &[u8],
+        limits: &ModuleLimits,
+        cancel: &CancelToken,
+    ) -> Result<Compiled, Rejection> {
         check_header(component, limits)?;
         let request = wire::request(limits).map_err(not_tried)?;
         let mut process = self.spawn()?;
@@ -41,15 +46,16 @@ impl ChildCompiler {
         let _ = process.kill();
         let status = process.wait().map_err(not_tried)?;
         let (answer, words) = outcome?;
-        let too_much_code = || Rejection::TooCostly { limit: format!("{} bytes of machine code", self.limits.artefact_bytes) };
+        let too_much_code =
+            || Rejection::TooCostly { limit: format!("{} bytes of machine code", self.limits.artefact_bytes) };
         if answer.len() as u64 > self.most_bytes() {
             return Err(too_much_code());
         }
         match wire::read_answer(&answer).filter(|_| status.success()) {
             Some((_, artefact)) if artefact.len() > self.limits.artefact_bytes => Err(too_much_code()),
-            Some((verdict, artefact)) => {
-                verdict.into_result(component, artefact).map_err(|rejection| rejection.unwrap_or_else(|| self.out_of_memory()))
-            }
+            Some((verdict, artefact)) => verdict
+                .into_result(component, artefact)
+                .map_err(|rejection| rejection.unwrap_or_else(|| self.out_of_memory())),
             None => Err(self.exit_reason(status, &words)),
         }
     }
@@ -75,7 +81,9 @@ impl ChildCompiler {
         request: &[u8],
         cancel: &CancelToken,
     ) -> Result<(Vec<u8>, String), Rejection> {
-        let (Some(stdin), Some(stdout), Some(stderr)) = (process.stdin.take(), process.stdout.take(), process.stderr.take()) else {
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (process.stdin.take(), process.stdout.take(), process.stderr.take())
+        else {
             return Err(not_tried("the compiling process has no pipes"));
         };
         let (told, events) = channel();
@@ -84,11 +92,15 @@ impl ChildCompiler {
         }
         let most = self.most_bytes();
         std::thread::scope(|scope| {
-            let exchange = move || drop(told.send(ChildEvent::Answered(exchange(stdin, stdout, [request, component], most))));
+            let exchange =
+                move || drop(told.send(ChildEvent::Answered(exchange(stdin, stdout, [request, component], most))));
             std::thread::Builder::new().name("compile-pipe".into()).spawn_scoped(scope, exchange).map_err(not_tried)?;
             // Read while the process runs: with a full pipe it would block.
             let listen = || read_stderr(stderr);
-            let words = std::thread::Builder::new().name("compile-words".into()).spawn_scoped(scope, listen).map_err(not_tried)?;
+            let words = std::thread::Builder::new()
+                .name("compile-words".into())
+                .spawn_scoped(scope, listen)
+                .map_err(not_tried)?;
             let event = events.recv_timeout(self.limits.wall);
             // Before the end of the scope, which waits for the pipe threads: they end with the process.
             let _ = process.kill();

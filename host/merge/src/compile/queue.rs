@@ -57,9 +57,18 @@ impl CompileQueue {
     ///
     /// # Errors
     /// [`HostError::Thread`] if one cannot be started.
-    pub fn new(host: Host, compiler: Compiler, cache: Option<ArtefactCache>, config: QueueConfig) -> Result<Self, HostError> {
-        let limits =
-            WorkerLimits { threads: config.threads, queue: config.queue, group_threads: config.threads, group_queue: config.queue };
+    pub fn new(
+        host: Host,
+        compiler: Compiler,
+        cache: Option<ArtefactCache>,
+        config: QueueConfig,
+    ) -> Result<Self, HostError> {
+        let limits = WorkerLimits {
+            threads: config.threads,
+            queue: config.queue,
+            group_threads: config.threads,
+            group_queue: config.queue,
+        };
         Ok(Self { workers: Some(Workers::new("compile", limits)?), ..Self::inline(host, compiler, cache) })
     }
 

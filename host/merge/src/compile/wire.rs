@@ -84,7 +84,9 @@ impl ChildVerdict {
             Rejection::NotAComponent { reason } => Self::NotAComponent { reason },
             Rejection::Imports { name } => Self::Imports { name },
             Rejection::NoMerger { exports } => Self::NoMerger { exports },
-            Rejection::StructureLimit { what, count, limit } => Self::StructureLimit { what: what.to_owned(), count, limit },
+            Rejection::StructureLimit { what, count, limit } => {
+                Self::StructureLimit { what: what.to_owned(), count, limit }
+            }
             // The engine reports what it cannot map as any other error.
             Rejection::Uncompilable { reason } if reason.contains("os error 12") => Self::OutOfMemory,
             Rejection::Uncompilable { reason } => Self::Uncompilable { reason },
@@ -108,7 +110,9 @@ impl ChildVerdict {
                 Rejection::StructureLimit { what: named.unwrap_or("parts"), count, limit }
             }
             Self::Uncompilable { reason } => Rejection::Uncompilable { reason },
-            Self::Panicked { reason } => Rejection::Uncompilable { reason: format!("the compiler failed on it: {reason}") },
+            Self::Panicked { reason } => {
+                Rejection::Uncompilable { reason: format!("the compiler failed on it: {reason}") }
+            }
             Self::OutOfMemory => return Err(None),
         }))
     }

@@ -1,7 +1,10 @@
 //! Counts instances through nested components. A component that is instantiated twice creates its own instances twice,
 //! so a few nested components can create any number.
 
-use wasmparser::{BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, Instance, Payload};
+use wasmparser::{
+    BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, Instance,
+    Payload,
+};
 
 /// What one instance of a component creates.
 #[derive(Clone, Copy, Default, Debug)]

@@ -190,7 +190,9 @@ impl Scan {
                     let import = import?;
                     self.counts.name(import.name.name);
                     if outermost {
-                        return Err(ScanError::Rejected(Rejection::Imports { name: escape_untrusted(import.name.name) }));
+                        return Err(ScanError::Rejected(Rejection::Imports {
+                            name: escape_untrusted(import.name.name),
+                        }));
                     }
                     let component = import.ty.kind() == ComponentExternalKind::Component;
                     self.counts.add(Quantity::PassedComponents, u64::from(component));
@@ -207,7 +209,8 @@ impl Scan {
                 }
             }
             Payload::ComponentAliasSection(aliases) => {
-                let passed = aliases.clone().into_iter().filter(|alias| alias.as_ref().is_ok_and(graph::takes_component));
+                let passed =
+                    aliases.clone().into_iter().filter(|alias| alias.as_ref().is_ok_and(graph::takes_component));
                 self.counts.add(Quantity::PassedComponents, passed.count() as u64);
             }
             Payload::CoreTypeSection(types) => self.counts.add(Quantity::Types, u64::from(types.count())),

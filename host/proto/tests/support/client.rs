@@ -4,22 +4,33 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::{Quorum, Scope};
 use rejoin_proto::client::{
-    AdminRequest, Basis, ClientHello, Doubt, Get, GetReply, HelloReply, Liveness, MemberView, MergedBy, NodeStatus, PROTOCOL, Put,
-    PutOutcome, PutReply, Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, ServerHello, Sibling, StartId, Status,
+    AdminRequest, Basis, ClientHello, Doubt, Get, GetReply, HelloReply, Liveness, MemberView, MergedBy, NodeStatus,
+    PROTOCOL, Put, PutOutcome, PutReply, Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, ServerHello,
+    Sibling, StartId, Status,
 };
 use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeFailure, PartitionId, RequestId};
 
-use super::{Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, sample, tenant, token_record};
+use super::{
+    Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, sample, tenant,
+    token_record,
+};
 
 pub(crate) fn samples() -> Vec<Sample> {
     let mut all = vec![
-        sample("hello-client", &ClientHello { protocol: PROTOCOL, token: "ops.c2VjcmV0".into(), client: "cart-service/1".into() }),
+        sample(
+            "hello-client",
+            &ClientHello { protocol: PROTOCOL, token: "ops.c2VjcmV0".into(), client: "cart-service/1".into() },
+        ),
         sample("hello-welcome", &HelloReply::Welcome(welcome())),
         sample("hello-refused", &HelloReply::Refused(ErrorReply::new(ErrorCode::Denied, "the token is unknown"))),
     ];
-    let request = |(tag, body)| sample(&format!("request-{tag}"), &Request { deadline_ms: 1500, trace: 42, layout: layout_ref(), body });
+    let request = |(tag, body)| {
+        sample(&format!("request-{tag}"), &Request { deadline_ms: 1500, trace: 42, layout: layout_ref(), body })
+    };
     all.extend(requests().into_iter().map(request));
-    let answer = |(tag, reply)| sample(&format!("answer-{tag}"), &ReplyEnvelope { layout: layout_ref(), start: StartId(11), reply });
+    let answer = |(tag, reply)| {
+        sample(&format!("answer-{tag}"), &ReplyEnvelope { layout: layout_ref(), start: StartId(11), reply })
+    };
     all.extend(replies().into_iter().map(answer));
     all
 }
@@ -37,7 +48,14 @@ fn welcome() -> ServerHello {
 }
 
 pub(crate) fn get() -> Get {
-    Get { bucket: name("cart"), key: "alice".into(), r: Some(Quorum::Count(2)), pr: Some(Quorum::Majority), siblings: true, show: true }
+    Get {
+        bucket: name("cart"),
+        key: "alice".into(),
+        r: Some(Quorum::Count(2)),
+        pr: Some(Quorum::Majority),
+        siblings: true,
+        show: true,
+    }
 }
 
 pub(crate) fn put(basis: Basis, content: Content) -> Put {
@@ -74,7 +92,10 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("list-tokens", admin(AdminRequest::List(RecordKind::Token))),
         ("bucket-create", admin(AdminRequest::BucketCreate { name: name("cart"), props: plain_props() })),
         ("bucket-set", admin(AdminRequest::BucketSet { name: name("cart"), version: 3, props: props() })),
-        ("token-create", admin(AdminRequest::TokenCreate { name: name("app"), scope: Scope::Data, secret_hash: [9; 32] })),
+        (
+            "token-create",
+            admin(AdminRequest::TokenCreate { name: name("app"), scope: Scope::Data, secret_hash: [9; 32] }),
+        ),
         ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app") })),
         ("plugin-push", admin(AdminRequest::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
     ]

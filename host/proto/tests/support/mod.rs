@@ -10,8 +10,8 @@ use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Record,
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::{
-    ActorId, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutRef, Name, NodeId, Object, ObjectId,
-    PluginDigest, ProfileId, TenantId, VersionVector,
+    ActorId, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutRef, Name, NodeId, Object,
+    ObjectId, PluginDigest, ProfileId, TenantId, VersionVector,
 };
 
 /// An encoded value, and how to decode and encode it again.
@@ -62,7 +62,10 @@ pub(crate) fn digest() -> PluginDigest {
 }
 
 pub(crate) fn vector() -> VersionVector {
-    [(3, 300), (5, 7), (u64::MAX, u64::MAX)].map(|(actor, counter)| Dot { actor: ActorId(actor), counter }).into_iter().collect()
+    [(3, 300), (5, 7), (u64::MAX, u64::MAX)]
+        .map(|(actor, counter)| Dot { actor: ActorId(actor), counter })
+        .into_iter()
+        .collect()
 }
 
 /// The same, with a write that was seen above one that was not.
@@ -113,7 +116,13 @@ pub(crate) fn layout() -> Layout {
             3 => "[::1]:7103".parse().expect("an address"),
             _ => ([127, 0, 0, 1], 7100 + u16::from(at)).into(),
         };
-        LayoutNode { id: NodeId::from_name(&name), name, zone: self::name(&format!("z{at}")), capacity: u32::from(at), address }
+        LayoutNode {
+            id: NodeId::from_name(&name),
+            name,
+            zone: self::name(&format!("z{at}")),
+            capacity: u32::from(at),
+            address,
+        }
     };
     let mut nodes: Vec<LayoutNode> = (1..=3).map(node).collect();
     nodes.sort_by_key(|node| node.id);
@@ -126,7 +135,8 @@ pub(crate) fn layout_ref() -> LayoutRef {
 
 /// Properties of which none is the default.
 pub(crate) fn props() -> BucketProps {
-    let plugin = Activation { plugin: digest(), self_causal: true, since: Hlc::from_ms(5), replaces: true, validates: true };
+    let plugin =
+        Activation { plugin: digest(), self_causal: true, since: Hlc::from_ms(5), replaces: true, validates: true };
     BucketProps {
         n: 5,
         r: Quorum::Count(2),
@@ -174,7 +184,13 @@ pub(crate) fn bucket_record() -> Record {
 }
 
 pub(crate) fn plugin_record() -> Record {
-    let body = RecordBody::Plugin { name: name("cart"), version: "0.1.0".into(), bytes: 37_000, self_causal: true, validates: true };
+    let body = RecordBody::Plugin {
+        name: name("cart"),
+        version: "0.1.0".into(),
+        bytes: 37_000,
+        self_causal: true,
+        validates: true,
+    };
     record(RecordKey::Plugin(digest()), body)
 }
 

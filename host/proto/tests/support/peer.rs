@@ -5,7 +5,8 @@ use bytes::Bytes;
 use rejoin_proto::catalog::{Durability, RecordKey};
 use rejoin_proto::client::{Basis, PROTOCOL, Reply};
 use rejoin_proto::peer::{
-    Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, OpId, PeerBody, PeerEnvelope, PeerHello, Replicate,
+    Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, OpId, PeerBody, PeerEnvelope, PeerHello,
+    Replicate,
 };
 use rejoin_proto::{ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, PartitionId, ReapEpoch};
 
@@ -54,7 +55,8 @@ pub(crate) fn samples() -> Vec<Sample> {
         actors: vec![actor(), ActorNext { partition: PartitionId(255), ..actor() }],
     };
     let mut all = vec![sample("peer-hello", &hello)];
-    let envelope = |tag: &str, body| sample(&format!("peer-{tag}"), &PeerEnvelope { layout: layout_ref(), trace: 42, body });
+    let envelope =
+        |tag: &str, body| sample(&format!("peer-{tag}"), &PeerEnvelope { layout: layout_ref(), trace: 42, body });
     all.extend(bodies().into_iter().map(|(tag, body)| envelope(tag, body)));
     for (at, code) in CODES.into_iter().enumerate() {
         let body = PeerBody::ReadReply { op: op(), epoch: ReapEpoch::default(), copy: Err(code), complete: true };
@@ -73,7 +75,15 @@ fn actor() -> ActorNext {
 
 fn replicate(op: Option<OpId>, dot: Option<Dot>, durability: Durability) -> PeerBody {
     let epoch = ReapEpoch { number: 4, proposer: 5 };
-    PeerBody::Replicate(Replicate { op, object: object_id(), bucket_version: 2, epoch, dot, durability, state: object() })
+    PeerBody::Replicate(Replicate {
+        op,
+        object: object_id(),
+        bucket_version: 2,
+        epoch,
+        dot,
+        durability,
+        state: object(),
+    })
 }
 
 fn bodies() -> Vec<(&'static str, PeerBody)> {
@@ -94,7 +104,10 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
         ("replicated-superseded", replicated(Ok(Absorbed::Superseded(vector())))),
         ("replicated-refused", replicated(Err(ErrorCode::DiskFull))),
         ("observed", PeerBody::Observed { actor: actor(), counter: 400 }),
-        ("catalog-summary", PeerBody::CatalogSummary(vec![(RecordKey::Token(name("ops")), 2, 99), (RecordKey::Plugin(digest()), 1, 3)])),
+        (
+            "catalog-summary",
+            PeerBody::CatalogSummary(vec![(RecordKey::Token(name("ops")), 2, 99), (RecordKey::Plugin(digest()), 1, 3)]),
+        ),
         ("catalog-records", PeerBody::CatalogRecords { number: 6, records: vec![bucket_record()] }),
         ("catalog-taken", PeerBody::CatalogTaken { number: 6 }),
         ("module-wanted", PeerBody::ModuleWanted(digest())),

@@ -15,8 +15,7 @@ use crate::disk::{Disk, if_found};
 use crate::error::{Context, FileError};
 
 /// The advice for a control file of which both copies are damaged.
-const ADVICE: &str =
-    "restore one of them from a backup, or remove both: the node then takes their content from its configuration and its peers";
+const ADVICE: &str = "restore one of them from a backup, or remove both: the node then takes their content from its configuration and its peers";
 
 /// Small durable files by name (catalog, layout). Each is replaced atomically, kept in two copies, and verified when it
 /// is read.
@@ -53,7 +52,10 @@ impl ControlFile {
         let names = if_found(self.disk.list(&self.dir)).ok().flatten().unwrap_or_default();
         let names: BTreeSet<&str> = names.iter().map(|name| name.strip_suffix(".copy").unwrap_or(name)).collect();
         // Names with a dot are those of unfinished files.
-        names.into_iter().filter_map(|name| self.path(name).ok()).for_each(|path| blob::mend(self.disk.as_ref(), &path));
+        names
+            .into_iter()
+            .filter_map(|name| self.path(name).ok())
+            .for_each(|path| blob::mend(self.disk.as_ref(), &path));
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, FileError> {

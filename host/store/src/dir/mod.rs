@@ -43,7 +43,8 @@ const OTHERS: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 
 /// The advice for a version file of which both copies are damaged.
-const ADVICE: &str = "restore one of them from a backup, or from what was copied of this directory before; nothing else in it is lost";
+const ADVICE: &str =
+    "restore one of them from a backup, or from what was copied of this directory before; nothing else in it is lost";
 
 /// The file that is removed to make room for a start.
 const BALLAST: &str = "BALLAST";
@@ -105,7 +106,11 @@ impl DataDir {
     ///
     /// # Errors
     /// As [`DataDir::open`].
-    pub fn open_on(path: impl AsRef<Path>, identity: Identity, disk: Arc<dyn Disk>) -> Result<(Self, Start), OpenError> {
+    pub fn open_on(
+        path: impl AsRef<Path>,
+        identity: Identity,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Self, Start), OpenError> {
         let path = path.as_ref().to_path_buf();
         disk.create_dir(&path).context("create", &path)?;
         let lock = lock_dir(&path)?;
@@ -195,7 +200,11 @@ fn keep_private(path: &Path) {
     if mode & OTHERS == 0 {
         return;
     }
-    let changed = if mode & STICKY == 0 { std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)).is_ok() } else { false };
+    let changed = if mode & STICKY == 0 {
+        std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)).is_ok()
+    } else {
+        false
+    };
     let path = path.display();
     if changed {
         tracing::warn!(%path, "other users could enter the data directory; its mode is 0700 now");
@@ -255,12 +264,18 @@ fn is_new(disk: &dyn Disk, path: &Path, identity: Identity) -> Result<bool, Open
     if format > FORMAT_VERSION {
         return Err(OpenError::Newer { path: path.to_path_buf(), found: format, supported: FORMAT_VERSION });
     }
-    let cluster: ClusterId = field("cluster").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no cluster"))?;
+    let cluster: ClusterId =
+        field("cluster").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no cluster"))?;
     let node: NodeId = field("node").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no node"))?;
-    let shards: u16 = field("shards").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no shard count"))?;
+    let shards: u16 =
+        field("shards").and_then(|it| it.parse().ok()).ok_or_else(|| damaged("it names no shard count"))?;
     let path = path.to_path_buf();
     if cluster != identity.cluster {
-        return Err(OpenError::OtherCluster { path, found: cluster.to_string(), expected: identity.cluster.to_string() });
+        return Err(OpenError::OtherCluster {
+            path,
+            found: cluster.to_string(),
+            expected: identity.cluster.to_string(),
+        });
     }
     if node != identity.node {
         return Err(OpenError::OtherNode { path, found: node.to_string(), expected: identity.node.to_string() });

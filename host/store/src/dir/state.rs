@@ -40,14 +40,20 @@ impl State {
         let start = match last {
             _ if first => Start::FIRST,
             // The first start has not finished: none of its actors was ever used.
-            Some(last) if !last.made => {
-                Start { first: true, clean: false, same_boot: !boot.is_empty() && last.boot == boot, renewal_owed: false }
-            }
+            Some(last) if !last.made => Start {
+                first: true,
+                clean: false,
+                same_boot: !boot.is_empty() && last.boot == boot,
+                renewal_owed: false,
+            },
             // The state file was never written, removed or damaged.
             None => Start::POWER_LOST,
-            Some(last) => {
-                Start { first: false, clean: last.clean, same_boot: !boot.is_empty() && last.boot == boot, renewal_owed: last.renewal_owed }
-            }
+            Some(last) => Start {
+                first: false,
+                clean: last.clean,
+                same_boot: !boot.is_empty() && last.boot == boot,
+                renewal_owed: last.renewal_owed,
+            },
         };
         let state = Self { boot, clean: false, renewal_owed: start.unsynced_may_be_gone(), made: made || !start.first };
         state.write(disk, dir)?;
@@ -58,12 +64,14 @@ impl State {
         let path = file(dir);
         let Some(content) = blob::read(disk, &path)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&content);
-        let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned);
+        let field =
+            |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned);
         let damaged = |why: &str| FileError::Damaged { path: path.clone(), why: why.to_owned() };
         Ok(Some(Self {
             boot: field("boot").ok_or_else(|| damaged("it names no boot id"))?,
             clean: field("clean").ok_or_else(|| damaged("it has no clean-stop mark"))? == "true",
-            renewal_owed: field("renewal_owed").ok_or_else(|| damaged("it does not say whether actors are owed"))? == "true",
+            renewal_owed: field("renewal_owed").ok_or_else(|| damaged("it does not say whether actors are owed"))?
+                == "true",
             made: field("made").is_none_or(|made| made != "false"),
         }))
     }
@@ -71,11 +79,16 @@ impl State {
     /// Durably replaces the state file. On a full disk it is overwritten in place: a node must be able to start and to
     /// stop cleanly there.
     pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), FileError> {
-        let text = format!("boot {}\nclean {}\nrenewal_owed {}\nmade {}\n", self.boot, self.clean, self.renewal_owed, self.made);
+        let text = format!(
+            "boot {}\nclean {}\nrenewal_owed {}\nmade {}\n",
+            self.boot, self.clean, self.renewal_owed, self.made
+        );
         // Overwriting needs a constant length.
         let text = format!("{text:<0$}\n", LENGTH - 1);
         match blob::write(disk, &file(dir), text.as_bytes()) {
-            Err(error) if error.cause() == IoCause::NoRoom => blob::overwrite(disk, &file(dir), text.as_bytes()).map_err(|_| error),
+            Err(error) if error.cause() == IoCause::NoRoom => {
+                blob::overwrite(disk, &file(dir), text.as_bytes()).map_err(|_| error)
+            }
             written => written,
         }
     }

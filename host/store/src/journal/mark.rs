@@ -70,7 +70,10 @@ impl Slot {
             return None;
         }
         let word = |place: usize| read_u64(bytes, 8 + place * 8);
-        Some(Self { generation: word(0), mark: Mark { index: word(1), chain: word(2), first_segment: word(3), tree: word(4) } })
+        Some(Self {
+            generation: word(0),
+            mark: Mark { index: word(1), chain: word(2), first_segment: word(3), tree: word(4) },
+        })
     }
 }
 
@@ -86,7 +89,8 @@ impl MarkFile {
     pub(crate) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Option<Option<Marks>>> {
         let Some(file) = if_found(disk.open(path))? else { return Ok(None) };
         let bytes = read_all(file.as_ref())?;
-        let mut slots: Vec<Slot> = [0, SLOT as usize].into_iter().filter_map(|start| Slot::decode(bytes.get(start..)?)).collect();
+        let mut slots: Vec<Slot> =
+            [0, SLOT as usize].into_iter().filter_map(|start| Slot::decode(bytes.get(start..)?)).collect();
         slots.sort_by_key(|slot| std::cmp::Reverse(slot.generation));
         let Some(Slot { generation, mark: newest }) = slots.first().copied() else { return Ok(Some(None)) };
         let older = slots.get(1).filter(|older| older.generation + 1 == generation);
@@ -135,7 +139,11 @@ mod tests {
         let newest = (mark.generation % 2 * SLOT) as usize;
         bytes[newest + 20] ^= 1;
         std::fs::write(&path, &bytes).expect("written");
-        assert_eq!(read(), Some(Marks { newest: says(6), confirmed: 6 }), "its sync had ended before the torn one began");
+        assert_eq!(
+            read(),
+            Some(Marks { newest: says(6), confirmed: 6 }),
+            "its sync had ended before the torn one began"
+        );
         bytes[SLOT as usize - newest + 20] ^= 1;
         std::fs::write(&path, &bytes).expect("written");
         assert_eq!(read(), None);

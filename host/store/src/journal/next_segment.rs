@@ -84,7 +84,8 @@ impl NextSegment {
             (last, rows) = (Some(key), rows + 1);
         }
         self.upto = last.cloned().or(self.upto.take());
-        self.all = self.all || pinned.last_key_value().is_none_or(|(last, _)| self.upto.as_ref().is_some_and(|upto| last <= upto));
+        self.all = self.all
+            || pinned.last_key_value().is_none_or(|(last, _)| self.upto.as_ref().is_some_and(|upto| last <= upto));
         self.append(&bytes, rows)
     }
 

@@ -43,7 +43,11 @@ pub(super) fn rows_len<'a>(rows: impl Iterator<Item = &'a Row>) -> usize {
 }
 
 /// Appends a payload.
-pub(super) fn encode_rows<'a>(buffer: &mut Vec<u8>, count: usize, rows: impl Iterator<Item = (Space, &'a [u8], Option<&'a [u8]>)>) {
+pub(super) fn encode_rows<'a>(
+    buffer: &mut Vec<u8>,
+    count: usize,
+    rows: impl Iterator<Item = (Space, &'a [u8], Option<&'a [u8]>)>,
+) {
     encode_count(buffer, count);
     rows.for_each(|(space, key, value)| encode_row(buffer, space, key, value));
 }

@@ -138,7 +138,14 @@ struct Replayer<'a> {
 
 impl Replayer<'_> {
     /// Replays one segment up to record `stop`.
-    fn segment(&mut self, disk: &dyn Disk, dir: &Path, header: &Header, first: bool, stop: u64) -> Result<(), FileError> {
+    fn segment(
+        &mut self,
+        disk: &dyn Disk,
+        dir: &Path,
+        header: &Header,
+        first: bool,
+        stop: u64,
+    ) -> Result<(), FileError> {
         let path = segment_path(dir, header.number);
         let file = disk.open(&path).context("open", &path)?;
         let (bytes, unreadable) = read_readable(file.as_ref()).context("read", &path)?;
@@ -179,7 +186,10 @@ impl Replayer<'_> {
             }
             let number = header.number;
             let Position { index, .. } = self.at;
-            self.lost.push(format!("the journal breaks off after record {index} and goes on after {} in segment {number}", begins.index));
+            self.lost.push(format!(
+                "the journal breaks off after record {index} and goes on after {} in segment {number}",
+                begins.index
+            ));
             if begins.index < self.at.index {
                 return false;
             }
@@ -187,7 +197,9 @@ impl Replayer<'_> {
         self.at = begins;
         match header.snapshot(bytes) {
             Some(pinned) => self.pinned = pinned,
-            None => self.lost.push(format!("the pinned rows at the front of journal segment {} are damaged", header.number)),
+            None => {
+                self.lost.push(format!("the pinned rows at the front of journal segment {} are damaged", header.number))
+            }
         }
         self.check_mark();
         true
@@ -221,7 +233,9 @@ impl Replayer<'_> {
         let found = found.filter(|found| found.index == index)?;
         let next = offset + found.bytes.len();
         let proof = record::at(bytes, next)?;
-        let proven = proof.intact() && proof.index == index + 1 && proof.chain == record::link(found.chain, index + 1, proof.payload());
+        let proven = proof.intact()
+            && proof.index == index + 1
+            && proof.chain == record::link(found.chain, index + 1, proof.payload());
         if !proven {
             return None;
         }

@@ -25,7 +25,8 @@ pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
 /// The numbers of the segments in a directory, in order.
 pub(crate) fn list_segments(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u64>> {
     let names = if_found(disk.list(dir))?.unwrap_or_default();
-    let number = |name: &String| u64::from_str_radix(name.strip_suffix(".seg").filter(|stem| stem.len() == 16)?, 16).ok();
+    let number =
+        |name: &String| u64::from_str_radix(name.strip_suffix(".seg").filter(|stem| stem.len() == 16)?, 16).ok();
     Ok(names.iter().filter_map(number).collect())
 }
 
@@ -84,8 +85,13 @@ impl Header {
             return None;
         }
         let word = |slot: usize| read_u64(head, 8 + slot * 8);
-        let header =
-            Self { number: word(0), first_index: word(1), chain: word(2), snapshot_len: word(3), snapshot_check: read_u32(head, 40) };
+        let header = Self {
+            number: word(0),
+            first_index: word(1),
+            chain: word(2),
+            snapshot_len: word(3),
+            snapshot_check: read_u32(head, 40),
+        };
         (header.number == number && header.first_index > 0).then_some(header)
     }
 

@@ -352,14 +352,17 @@ mod tests {
     fn small_batches_find_their_place_written_and_no_zeros_touch_a_record() {
         let (disk, dir) = (RecordingDisk::default(), tempfile::tempdir().expect("a directory"));
         let mut writer = begin(&disk, dir.path(), 64 << 20);
-        let (chunk, mut touched, mut zeroed, mut unwritten) = (writer.segment.chunk, disk.writes()[0].1.len() as u64, 0, 0);
+        let (chunk, mut touched, mut zeroed, mut unwritten) =
+            (writer.segment.chunk, disk.writes()[0].1.len() as u64, 0, 0);
         for number in 0..3000_u64 {
             let (from, length) = batch(&mut writer, 100 + (number * 7919 % 30_000) as usize);
             assert!(length <= chunk / 2);
             for (offset, bytes) in disk.writes() {
                 let to = offset + bytes.len() as u64;
                 if bytes.iter().all(|byte| *byte == 0) {
-                    assert!(offset >= writer.segment.end && bytes.len() as u64 <= chunk && to <= writer.segment.reserved);
+                    assert!(
+                        offset >= writer.segment.end && bytes.len() as u64 <= chunk && to <= writer.segment.reserved
+                    );
                     zeroed += 1;
                 } else {
                     assert_eq!((offset, to), (from, from + length));
@@ -436,7 +439,10 @@ mod tests {
             if finished {
                 let bytes = std::fs::read(segment_path(dir.path(), writer.number())).expect("readable");
                 let header = Header::decode(&bytes, writer.number()).expect("a header");
-                assert_eq!((header.records() as u64, header.snapshot(&bytes)), (writer.segment.records, Some(pinned.clone())));
+                assert_eq!(
+                    (header.records() as u64, header.snapshot(&bytes)),
+                    (writer.segment.records, Some(pinned.clone()))
+                );
                 assert!(!dir.path().join("next").exists());
             }
         }
@@ -447,7 +453,8 @@ mod tests {
     fn a_large_batch_copies_more_so_that_the_segment_is_ready_in_time() {
         let (disk, dir) = (RecordingDisk::default(), tempfile::tempdir().expect("a directory"));
         let mut writer = begin(&disk, dir.path(), 64 << 20);
-        let pinned: Pinned = (0..200_000_u64).map(|number| (Key::from_slice(&number.to_be_bytes()), "row".into())).collect();
+        let pinned: Pinned =
+            (0..200_000_u64).map(|number| (Key::from_slice(&number.to_be_bytes()), "row".into())).collect();
         writer.batch = 3_000;
         assert_eq!(writer.further(pinned.len()), COPY_ROWS as usize);
         for batch in [100, 3_000, 300_000] {

@@ -29,7 +29,9 @@ pub(super) struct DamageReports {
 impl DamageReports {
     pub(super) fn add(&mut self, position: ReadPosition<'_>) {
         match position {
-            ReadPosition::Key(key) if self.keys.len() < MAX_REPORTED_KEYS => drop(self.keys.insert(Bytes::copy_from_slice(key))),
+            ReadPosition::Key(key) if self.keys.len() < MAX_REPORTED_KEYS => {
+                self.keys.insert(Bytes::copy_from_slice(key));
+            }
             ReadPosition::Key(_) => {}
             ReadPosition::After(bound) => self.behind = Some(bound),
         }

@@ -77,7 +77,8 @@ pub(super) fn remove_loss(disk: &dyn Disk, paths: &ShardPaths) -> Result<(), Fil
 pub(super) fn read_lost_ranges(disk: &dyn Disk, paths: &ShardPaths) -> Result<LostRanges, FileError> {
     let path = paths.lost_ranges();
     let text = blob::read(disk, &path)?.unwrap_or_default();
-    LostRanges::decode(&text).ok_or_else(|| FileError::Damaged { path, why: "it is not a list of key ranges".to_owned() })
+    LostRanges::decode(&text)
+        .ok_or_else(|| FileError::Damaged { path, why: "it is not a list of key ranges".to_owned() })
 }
 
 pub(super) fn write_lost_ranges(disk: &dyn Disk, paths: &ShardPaths, lost: &LostRanges) -> Result<(), FileError> {

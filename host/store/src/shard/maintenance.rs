@@ -200,7 +200,8 @@ impl Maintenance {
             return Ok(());
         }
         let at_keys = if keys.is_empty() { Ok(false) } else { self.repair(&SuspectTables::Keys(&keys)) };
-        let verified = at_keys.and_then(|_| behind.as_ref().map_or(Ok(false), |behind| self.repair(&SuspectTables::Behind(behind))));
+        let verified = at_keys
+            .and_then(|_| behind.as_ref().map_or(Ok(false), |behind| self.repair(&SuspectTables::Behind(behind))));
         if verified.is_err() {
             let mut reports = lock(&shared.damage_reports);
             reports.keys.extend(keys);
@@ -212,7 +213,8 @@ impl Maintenance {
     /// Takes damaged tables out of the tree. Returns whether there were any.
     fn repair(&self, suspects: &SuspectTables<'_>) -> Result<bool, StoreFault> {
         let shared = &self.shared;
-        let context = RepairContext { save_lost: &|lost| shared.write_lost_ranges(lost), quarantine: &shared.paths.quarantine() };
+        let context =
+            RepairContext { save_lost: &|lost| shared.write_lost_ranges(lost), quarantine: &shared.paths.quarantine() };
         let repaired = shared.tree.repair(suspects, &context);
         let lines = repaired.map_err(|error| self.fault("take a damaged table out of the tree", &error, REPAIR))?;
         lock(&shared.failures).repair.succeeded();
@@ -333,9 +335,10 @@ impl Maintenance {
             Ok(Sweep::Removed(_)) => Ok(()),
             // The next attempt begins with the version on the disk.
             Ok(Sweep::Unclear) if error.cause().is_transient() => Ok(()),
-            Ok(Sweep::Unclear) => {
-                Err(self.shared.poison.set(tried, &format!("{error}, and it is not known which version of the tree counts")))
-            }
+            Ok(Sweep::Unclear) => Err(self
+                .shared
+                .poison
+                .set(tried, &format!("{error}, and it is not known which version of the tree counts"))),
             Err(error) => {
                 tracing::warn!(dir = %self.shared.paths.dir.display(), %error, "the files of a failed {tried} could not be removed");
                 Ok(())

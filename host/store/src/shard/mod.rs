@@ -94,7 +94,8 @@ impl ShardStore {
     pub fn commit(&mut self) -> Result<CommitSeq, StoreFault> {
         self.shared.poison.check()?;
         if !self.writer.at_boundary() {
-            let (position, bytes) = self.writer.write_batch().map_err(|error| self.shared.poison.set("write to the journal", &error))?;
+            let (position, bytes) =
+                self.writer.write_batch().map_err(|error| self.shared.poison.set("write to the journal", &error))?;
             self.shared.counters.commits.fetch_add(1, Relaxed);
             self.shared.counters.journal_bytes.fetch_add(bytes, Relaxed);
             lock(&self.shared.unsynced).committed = position;
@@ -357,7 +358,11 @@ impl Store for ShardStore {
                 let buffered = self.write_buffer.borrow().get(key).cloned();
                 let row = match buffered {
                     Some(row) => row,
-                    None => self.shared.tree.get(key).map_err(|fault| self.shared.read_fault(fault, ReadPosition::Key(key)))?,
+                    None => self
+                        .shared
+                        .tree
+                        .get(key)
+                        .map_err(|fault| self.shared.read_fault(fault, ReadPosition::Key(key)))?,
                 };
                 if let Some(row) = &row {
                     self.row_cache.borrow_mut().put(Bytes::copy_from_slice(key), row.clone());
@@ -414,7 +419,9 @@ impl Store for ShardStore {
                     self.writer.change(&row.key);
                     match value {
                         // Copied, since the buffer of an encoded row has room for larger ones and 10⁵ rows may stay.
-                        Some(value) => drop(self.pinned.insert(Key::from_slice(&row.key), Bytes::copy_from_slice(&value))),
+                        Some(value) => {
+                            drop(self.pinned.insert(Key::from_slice(&row.key), Bytes::copy_from_slice(&value)))
+                        }
                         None => drop(self.pinned.remove(row.key.as_ref())),
                     }
                 }

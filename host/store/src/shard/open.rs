@@ -35,7 +35,12 @@ impl ShardStore {
     /// # Errors
     /// [`OpenError`] if another handle has the shard open, or for an I/O error that is not damage. Damage and loss are
     /// no errors: see [`Recovery::lost`].
-    pub fn open(dir: impl AsRef<Path>, options: Options, disk: Arc<dyn Disk>, start: &Start) -> Result<(Self, Recovery), OpenError> {
+    pub fn open(
+        dir: impl AsRef<Path>,
+        options: Options,
+        disk: Arc<dyn Disk>,
+        start: &Start,
+    ) -> Result<(Self, Recovery), OpenError> {
         let options = Options { segment_bytes: options.segment_bytes.min(MAX_SEGMENT_BYTES), ..options };
         let paths = ShardPaths::new(dir.as_ref().to_path_buf());
         disk.create_dir(&paths.journal).context("create", &paths.journal)?;
@@ -110,7 +115,9 @@ fn recover(
     let tree = open_tree(disk.as_ref(), paths, options, expected, &mut damage)?;
     let TreeDamage { mut lost, damaged } = damage;
     if expected.version.is_some_and(|version| tree.version() < version) && lost.is_empty() {
-        lost.push("the tree is older than the mark: the rows that it had taken over from the journal are gone".to_owned());
+        lost.push(
+            "the tree is older than the mark: the rows that it had taken over from the journal are gone".to_owned(),
+        );
     }
     let mut apply = |row: Row| *memtable_bytes = tree.apply(&row.key, row.value.as_deref());
     let replayed = replay(disk.as_ref(), &paths.journal, marks, start.unsynced_may_be_gone(), &mut apply)?;
@@ -119,7 +126,8 @@ fn recover(
     if !damaged.is_empty() {
         write_table_list(disk.as_ref(), paths, &tree);
     }
-    let journal = JournalDir { disk: Arc::clone(disk), path: paths.journal.clone(), segment_bytes: options.segment_bytes };
+    let journal =
+        JournalDir { disk: Arc::clone(disk), path: paths.journal.clone(), segment_bytes: options.segment_bytes };
     let mark = marks.map(|marks| marks.newest);
     Ok((Recovered { journal, clean: start.clean, lost, mark, replayed }, tree, damaged))
 }
@@ -162,10 +170,17 @@ impl FoundMark {
     }
 }
 
-fn read_mark(disk: &dyn Disk, paths: &ShardPaths, start: &Start, lost: &mut Vec<String>) -> Result<FoundMark, OpenError> {
+fn read_mark(
+    disk: &dyn Disk,
+    paths: &ShardPaths,
+    start: &Start,
+    lost: &mut Vec<String>,
+) -> Result<FoundMark, OpenError> {
     match MarkFile::read(disk, &paths.mark) {
         Ok(Some(Some(marks))) => return Ok(FoundMark::Marks(marks)),
-        Ok(Some(None)) => lost.push("the journal's high-water mark is damaged: the journal's end cannot be vouched for".to_owned()),
+        Ok(Some(None)) => {
+            lost.push("the journal's high-water mark is damaged: the journal's end cannot be vouched for".to_owned())
+        }
         Ok(None) => {
             let segments = list_segments(disk, &paths.journal).context("list", &paths.journal)?;
             if segments.is_empty() && start.first && !tree::exists(&paths.tree).context("look for", &paths.tree)? {
@@ -177,7 +192,9 @@ fn read_mark(disk: &dyn Disk, paths: &ShardPaths, start: &Start, lost: &mut Vec<
             lost.push("the shard's high-water mark is missing: its files were removed, or never finished".to_owned());
         }
         // The journal is replayed as far as it can be read, and the mark is then replaced.
-        Err(error) if IoCause::of(&error).is_damage() => lost.push(format!("the journal's high-water mark cannot be read: {error}")),
+        Err(error) if IoCause::of(&error).is_damage() => {
+            lost.push(format!("the journal's high-water mark cannot be read: {error}"))
+        }
         Err(error) => return Err(FileError::io("read", &paths.mark, error).into()),
     }
     Ok(FoundMark::Unreadable)

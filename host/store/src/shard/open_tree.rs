@@ -140,6 +140,8 @@ fn not_restored(path: &Path, error: TreeError) -> OpenError {
 
 /// The tree is damaged, and its repair could not be written.
 fn not_repaired(path: &Path, damage: &str, error: &TreeError) -> OpenError {
-    let why = format!("{damage}, and what can be read of it cannot be written anew: {error}; make room on the disk and start again");
+    let why = format!(
+        "{damage}, and what can be read of it cannot be written anew: {error}; make room on the disk and start again"
+    );
     OpenError::Tree { path: path.to_path_buf(), why }
 }

@@ -33,7 +33,9 @@ impl ReadOnly {
         if self.0.is_durable() {
             return Ok(());
         }
-        Err(StoreFault::Failed("there was never room to make the end of the journal durable: the next start does it".to_owned()))
+        Err(StoreFault::Failed(
+            "there was never room to make the end of the journal durable: the next start does it".to_owned(),
+        ))
     }
 
     /// Finishes the start: begins a segment and takes writes from now on.
@@ -67,7 +69,8 @@ impl ReadOnly {
     fn begin(&self, shared: &Shared, pinned: &Pinned) -> Result<(Writer, MarkWriter), FileError> {
         let paths = &shared.paths;
         self.0.secure(paths)?;
-        let BegunJournal { writer, mark } = self.0.begin(&paths.mark, ReplayedRows::Journal, shared.tree.version(), pinned)?;
+        let BegunJournal { writer, mark } =
+            self.0.begin(&paths.mark, ReplayedRows::Journal, shared.tree.version(), pinned)?;
         Ok((writer, MarkWriter::start(mark, shared.options.parallel_mark).context("start a thread for", &paths.mark)?))
     }
 }

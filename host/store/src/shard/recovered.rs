@@ -113,7 +113,13 @@ impl Recovered {
 
     /// Begins the next segment, then durably names it in the mark, and only then removes segments that are no longer
     /// needed. `tree` is the version of the tree.
-    pub(super) fn begin(&self, mark: &Path, rows: ReplayedRows, tree: u64, pinned: &Pinned) -> Result<BegunJournal, FileError> {
+    pub(super) fn begin(
+        &self,
+        mark: &Path,
+        rows: ReplayedRows,
+        tree: u64,
+        pinned: &Pinned,
+    ) -> Result<BegunJournal, FileError> {
         let (disk, end) = (self.journal.disk.as_ref(), self.replayed.end);
         let writer = self.begin_segment(rows, pinned)?;
         // From here on the mark may name the segment, even if replacing it fails.

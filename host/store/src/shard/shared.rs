@@ -161,7 +161,10 @@ impl Shared {
         let mut problems = Vec::new();
         let (dir, floor) = (self.paths.dir.display(), self.options.free_space_floor);
         if self.full.load(Relaxed) || self.read_only.load(Relaxed) {
-            let free = self.disk.free_space(&self.paths.dir).map_or_else(|error| error.to_string(), |free| format!("{free} bytes"));
+            let free = self
+                .disk
+                .free_space(&self.paths.dir)
+                .map_or_else(|error| error.to_string(), |free| format!("{free} bytes"));
             let begun = if self.read_only.load(Relaxed) { ", and there was no room to start with" } else { "" };
             problems.push(format!(
                 "the disk of {dir} is full ({free} free, {floor} are kept free{begun}): writes are refused until there is room, reads go on"
@@ -169,7 +172,12 @@ impl Shared {
         }
         problems.extend(lock(&self.failures).lines().map(|line| format!("{dir}: {line}")));
         let lost = self.tree.lost();
-        problems.extend(lost.ranges().iter().take(SHOWN_RANGES).map(|range| format!("{dir}: lost with a damaged table are the {range}")));
+        problems.extend(
+            lost.ranges()
+                .iter()
+                .take(SHOWN_RANGES)
+                .map(|range| format!("{dir}: lost with a damaged table are the {range}")),
+        );
         if let Some(more) = lost.ranges().len().checked_sub(SHOWN_RANGES).filter(|more| *more > 0) {
             problems.push(format!("{dir}: {more} further ranges of keys are lost"));
         }

@@ -68,7 +68,8 @@ impl WorkSignal {
     pub(super) fn wait(&self, at_most: Duration) -> bool {
         let state = lock(&self.state);
         let idle = |state: &mut WorkSignalState| !state.due && !state.stopped;
-        let (mut state, _) = self.changed.wait_timeout_while(state, at_most, idle).unwrap_or_else(PoisonError::into_inner);
+        let (mut state, _) =
+            self.changed.wait_timeout_while(state, at_most, idle).unwrap_or_else(PoisonError::into_inner);
         state.due = false;
         !state.stopped
     }

@@ -62,7 +62,11 @@ mod tests {
         write_buffer.put("a".into(), Some("one".into()));
         write_buffer.put("b".into(), Some("two".into()));
         write_buffer.put("a".into(), None);
-        assert_eq!((write_buffer.get(b"a"), write_buffer.get(b"c")), (Some(&None), None), "removed is not the same as never written");
+        assert_eq!(
+            (write_buffer.get(b"a"), write_buffer.get(b"c")),
+            (Some(&None), None),
+            "removed is not the same as never written"
+        );
         assert_eq!(write_buffer.bytes(), 5);
         assert!(write_buffer.is_full(2) && !write_buffer.is_full(3));
         write_buffer.put("c".into(), Some(vec![0; MAX_BYTES].into()));

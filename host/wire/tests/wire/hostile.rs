@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use rejoin_wire::{CLIENT_PROTOCOL, Class, CloseCode, Closed, Connection, Endpoint, Error, Limits, PerClass, cert::ClusterCa};
+use rejoin_wire::{
+    CLIENT_PROTOCOL, Class, CloseCode, Closed, Connection, Endpoint, Error, Limits, PerClass, cert::ClusterCa,
+};
 
 use crate::support::{
-    CLUSTER, accept_client, accept_peer, authority, client_of, name, node_of, raw_dial, raw_dial_from, soon, still_serves,
+    CLUSTER, accept_client, accept_peer, authority, client_of, name, node_of, raw_dial, raw_dial_from, soon,
+    still_serves,
 };
 
 fn setting(limits: Limits) -> (ClusterCa, Endpoint) {
@@ -100,8 +103,10 @@ async fn more_handshakes_than_allowed_are_refused_and_room_comes_back() {
     limits.max_handshakes = 2;
     limits.handshake = Duration::from_millis(500);
     let (ca, node) = setting(limits);
-    let slow =
-        [raw_dial(&ca, None, CLIENT_PROTOCOL, node.local_addr()).await, raw_dial(&ca, None, CLIENT_PROTOCOL, node.local_addr()).await];
+    let slow = [
+        raw_dial(&ca, None, CLIENT_PROTOCOL, node.local_addr()).await,
+        raw_dial(&ca, None, CLIENT_PROTOCOL, node.local_addr()).await,
+    ];
     assert!(slow.iter().all(Result::is_ok));
     let refused = raw_dial(&ca, None, CLIENT_PROTOCOL, node.local_addr()).await;
     assert!(matches!(refused, Err(quinn::ConnectionError::ConnectionClosed(_))), "{refused:?}");
@@ -208,7 +213,8 @@ async fn clients_do_not_keep_a_peer_out() {
     assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
     let peer = node_of(&ca, "n2", Limits::default());
     let n1 = name("n1");
-    let (dialled, (_accepted, from)) = tokio::join!(soon(peer.connect_peer(node.local_addr(), &n1)), accept_peer(&node));
+    let (dialled, (_accepted, from)) =
+        tokio::join!(soon(peer.connect_peer(node.local_addr(), &n1)), accept_peer(&node));
     assert!(dialled.is_ok() && from == name("n2"), "{dialled:?}");
     let stats = node.stats();
     assert_eq!((stats.clients, stats.peers, stats.new_clients), (8, 1, 0));
@@ -269,7 +275,10 @@ async fn a_client_that_is_not_let_in_may_send_small_control_frames_and_little_of
             streams[0].write_all(&small).await.unwrap();
         }
     };
-    assert!(tokio::time::timeout(Duration::from_millis(300), flood).await.is_err(), "1.3 MB were taken from a client that is not let in");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), flood).await.is_err(),
+        "1.3 MB were taken from a client that is not let in"
+    );
     assert!(accepted.stats().bytes_received < 10_000, "{:?}", accepted.stats());
     still_serves(&ca, &node).await;
 }

@@ -67,7 +67,11 @@ async fn a_node_certificate_of_another_cluster_is_refused_even_from_the_same_key
     assert!(good.close_reason().is_none(), "the forgery is perfect but for the cluster");
     drop(good);
 
-    for uri in [format!("rejoin://{}/node/n2", ClusterId(2)), "https://example.org/".to_owned(), "rejoin://c1/node/n2".to_owned()] {
+    for uri in [
+        format!("rejoin://{}/node/n2", ClusterId(2)),
+        "https://example.org/".to_owned(),
+        "rejoin://c1/node/n2".to_owned(),
+    ] {
         let forged = of_another_cluster(&ca, &uri);
         let refused = match raw_dial(&ca, Some(&forged), PEER_PROTOCOL, node.local_addr()).await {
             Ok(connection) => soon(connection.closed()).await,
@@ -102,9 +106,14 @@ async fn a_client_certificate_or_none_is_no_peer_and_nothing_it_says_is_read() {
     assert!(matches!(endpoint.connect_peer(node.local_addr(), &name("n1")).await, Err(Error::NotANode { .. })));
     let anonymous = client_of(&ca, Limits::default());
     assert!(matches!(anonymous.connect_peer(node.local_addr(), &name("n1")).await, Err(Error::NoCertificate)));
-    let (dialled, accepted) = tokio::join!(soon(endpoint.connect_client(node.local_addr())), crate::support::accept_client(&node));
+    let (dialled, accepted) =
+        tokio::join!(soon(endpoint.connect_client(node.local_addr())), crate::support::accept_client(&node));
     dialled.unwrap();
-    assert_eq!(accepted.subject().unwrap().to_string(), format!("rejoin://{CLUSTER}/client/shop"), "as a client it is welcome");
+    assert_eq!(
+        accepted.subject().unwrap().to_string(),
+        format!("rejoin://{CLUSTER}/client/shop"),
+        "as a client it is welcome"
+    );
 }
 
 #[tokio::test]

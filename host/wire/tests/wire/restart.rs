@@ -36,7 +36,12 @@ impl AsyncUdpSocket for Mortal {
         if self.dead.load(Ordering::SeqCst) { Ok(()) } else { self.socket.try_send(transmit) }
     }
 
-    fn poll_recv(&self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> Poll<io::Result<usize>> {
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
         self.socket.poll_recv(cx, bufs, meta)
     }
 
@@ -55,7 +60,12 @@ fn patient() -> Limits {
 
 /// Runs an endpoint on a runtime of its own that accepts one connection, and ends that runtime like a kill: no close is
 /// sent.
-fn serve_and_die(identity: Identity, address: mpsc::Sender<SocketAddr>, accepted: mpsc::Sender<()>, die: mpsc::Receiver<()>) {
+fn serve_and_die(
+    identity: Identity,
+    address: mpsc::Sender<SocketAddr>,
+    accepted: mpsc::Sender<()>,
+    die: mpsc::Receiver<()>,
+) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let dead = Arc::new(AtomicBool::new(false));
     let silenced = dead.clone();

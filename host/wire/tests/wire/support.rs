@@ -110,7 +110,9 @@ pub(crate) async fn raw_dial_from(
     let mut config = match own {
         Some(own) => {
             let chain = vec![CertificateDer::from_pem_slice(own.cert_pem.as_bytes()).unwrap()];
-            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).unwrap()).unwrap()
+            builder
+                .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).unwrap())
+                .unwrap()
         }
         None => builder.with_no_client_auth(),
     };

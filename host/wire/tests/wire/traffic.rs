@@ -37,7 +37,12 @@ async fn expect_numbered(connection: &Connection, count: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_of_all_sizes_go_both_ways_in_order() {
     let Pair { dialer, acceptor, endpoints: _open } = pair(Limits::default()).await;
-    tokio::join!(send_numbered(&dialer, 40), send_numbered(&acceptor, 40), expect_numbered(&dialer, 40), expect_numbered(&acceptor, 40));
+    tokio::join!(
+        send_numbered(&dialer, 40),
+        send_numbered(&acceptor, 40),
+        expect_numbered(&dialer, 40),
+        expect_numbered(&acceptor, 40)
+    );
     let (sent, received) = (dialer.stats(), acceptor.stats());
     assert_eq!((sent.frames_sent, sent.bytes_sent), (120, received.bytes_received));
     assert_eq!((received.frames_received, received.inbox_bytes), (120, 0));
@@ -107,8 +112,9 @@ async fn ten_thousand_small_requests_are_pipelined_in_batches_from_a_thread() {
     let thread = std::thread::spawn(move || {
         // A shard: no runtime, one call per batch.
         for first in (0..COUNT).step_by(100) {
-            let mut batch: Vec<_> =
-                (first..first + 100).map(|id| Frame { class: Class::Request, id, body: id.to_le_bytes().to_vec().into() }).collect();
+            let mut batch: Vec<_> = (first..first + 100)
+                .map(|id| Frame { class: Class::Request, id, body: id.to_le_bytes().to_vec().into() })
+                .collect();
             assert_eq!(sender.try_send_batch(&mut batch), Ok(100));
         }
     });
@@ -139,7 +145,9 @@ async fn fill(connection: &Connection, class: Class) -> u64 {
     let sender = connection.sender();
     let mut count = 0;
     let frame = Bytes::from(vec![1; 16 << 10]);
-    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(300), sender.send(class, count, frame.clone())).await {
+    while let Ok(sent) =
+        tokio::time::timeout(Duration::from_millis(300), sender.send(class, count, frame.clone())).await
+    {
         sent.unwrap();
         count += 1;
         assert!(count < 1_000, "nothing bounds what is taken without a reader");

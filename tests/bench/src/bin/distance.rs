@@ -46,7 +46,9 @@ fn main() -> ExitCode {
         }
     }
     print(&parts.table());
-    print("\n| operation | rate /s | p50 | p99 | p99.9 | CPU of servers | CPU with client | sum of the parts | ratio |");
+    print(
+        "\n| operation | rate /s | p50 | p99 | p99.9 | CPU of servers | CPU with client | sum of the parts | ratio |",
+    );
     print("|---|---|---|---|---|---|---|---|---|");
     rows.iter().for_each(|row| print(row));
     ExitCode::SUCCESS

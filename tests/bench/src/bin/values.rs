@@ -60,7 +60,11 @@ struct Cost {
 
 fn main() -> Result<(), Error> {
     let mebibytes: u64 = std::env::args().nth(1).map_or(Ok(64), |text| text.parse())?;
-    println!("{mebibytes} MiB of values, overwritten {OVERWRITES} times; memtable {} MiB, cache {} MiB", MEMTABLE >> 20, CACHE >> 20);
+    println!(
+        "{mebibytes} MiB of values, overwritten {OVERWRITES} times; memtable {} MiB, cache {} MiB",
+        MEMTABLE >> 20,
+        CACHE >> 20
+    );
     println!("value    content layout          CPU/write  written  space  CPU/read   p50      p99");
     for bytes in [1 << 10, 10 << 10, 100 << 10] {
         for text in [true, false] {
@@ -120,11 +124,24 @@ fn measure(layout: &Layout, bytes: usize, text: bool, keys: u64) -> Result<Cost,
     }
     let read_cpu = (CpuTime::now() - cpu) / u32::try_from(READS)?;
     times.sort();
-    Ok(Cost { write_cpu, written, space, read_cpu, median: times[times.len() / 2], tail: times[times.len() * 99 / 100] })
+    Ok(Cost {
+        write_cpu,
+        written,
+        space,
+        read_cpu,
+        median: times[times.len() / 2],
+        tail: times[times.len() * 99 / 100],
+    })
 }
 
-fn open(layout: &Layout, dir: &Path, seqno: &SequenceNumberCounter, visible: &SequenceNumberCounter) -> Result<AnyTree, Error> {
-    let config = Config::new(dir, seqno.clone(), visible.clone()).use_cache(Arc::new(Cache::with_capacity_bytes(CACHE)));
+fn open(
+    layout: &Layout,
+    dir: &Path,
+    seqno: &SequenceNumberCounter,
+    visible: &SequenceNumberCounter,
+) -> Result<AnyTree, Error> {
+    let config =
+        Config::new(dir, seqno.clone(), visible.clone()).use_cache(Arc::new(Cache::with_capacity_bytes(CACHE)));
     let config = config.data_block_compression_policy(CompressionPolicy::all(layout.compression));
     let separation = KvSeparationOptions::default().separation_threshold(1 << 10).compression(layout.compression);
     Ok(config.with_kv_separation(layout.separated.then_some(separation)).open()?)

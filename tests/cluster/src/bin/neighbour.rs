@@ -31,7 +31,8 @@ const SLOW_ROUNDS: u32 = 180_000_000;
 
 #[tokio::main]
 async fn main() {
-    let seconds = std::env::args().nth(1).map_or(10, |text| text.parse().unwrap_or_else(|why| panic!("SECONDS: {why}")));
+    let seconds =
+        std::env::args().nth(1).map_or(10, |text| text.parse().unwrap_or_else(|why| panic!("SECONDS: {why}")));
     let cluster = Cluster::start(3).await;
     cluster.cart().await;
     cluster.bucket_merging_with("slow", guests::slow(SLOW_ROUNDS), BucketProps::default()).await;
@@ -55,7 +56,8 @@ async fn main() {
         beside.row("carts, beside six readers of the slow bucket"),
         slow_reads.row("of the slow bucket"),
     ];
-    std::io::Write::write_all(&mut std::io::stdout(), (table.join("\n") + "\n").as_bytes()).unwrap_or_else(|why| panic!("{why}"));
+    std::io::Write::write_all(&mut std::io::stdout(), (table.join("\n") + "\n").as_bytes())
+        .unwrap_or_else(|why| panic!("{why}"));
 }
 
 /// What became of reads.
@@ -80,7 +82,14 @@ impl Reads {
             self.times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
         };
         let why = self.why.as_ref().map_or_else(String::new, |why| format!(" (the first: {why})"));
-        format!("| {name} | {} | {}{why} | {:.2} ms | {:.2} ms | {:.1} ms |", self.times.len(), self.failed, ms(50), ms(99), ms(100))
+        format!(
+            "| {name} | {} | {}{why} | {:.2} ms | {:.2} ms | {:.1} ms |",
+            self.times.len(),
+            self.failed,
+            ms(50),
+            ms(99),
+            ms(100)
+        )
     }
 }
 
@@ -90,12 +99,19 @@ fn cart(reader: u64, write: u64) -> Vec<u8> {
 }
 
 /// Lets so many readers go for that long.
-async fn load(bucket: &Bucket<Bytes>, readers: u64, turn: u64, time: Duration, value: fn(u64, u64) -> Vec<u8>) -> Reads {
+async fn load(
+    bucket: &Bucket<Bytes>,
+    readers: u64,
+    turn: u64,
+    time: Duration,
+    value: fn(u64, u64) -> Vec<u8>,
+) -> Reads {
     let end = Instant::now() + time;
     let mut running = JoinSet::new();
     for reader in 0..readers {
         let bucket = bucket.clone();
-        running.spawn(async move { read_until(&bucket, turn * readers + reader, value, || Instant::now() >= end).await });
+        running
+            .spawn(async move { read_until(&bucket, turn * readers + reader, value, || Instant::now() >= end).await });
     }
     let mut all = Reads::default();
     running.join_all().await.iter().for_each(|reads| all.add(reads));
@@ -122,7 +138,12 @@ fn slow_value(reader: u64, write: u64) -> Vec<u8> {
 }
 
 /// Makes two siblings of a key of its own and reads them, again and again. Only the read is timed.
-async fn read_until(bucket: &Bucket<Bytes>, reader: u64, value: fn(u64, u64) -> Vec<u8>, is_over: impl Fn() -> bool) -> Reads {
+async fn read_until(
+    bucket: &Bucket<Bytes>,
+    reader: u64,
+    value: fn(u64, u64) -> Vec<u8>,
+    is_over: impl Fn() -> bool,
+) -> Reads {
     static WRITES: AtomicU64 = AtomicU64::new(1);
     let next = || value(reader, WRITES.fetch_add(1, Ordering::Relaxed));
     let key = format!("key of reader {reader}");
@@ -148,7 +169,9 @@ async fn read_until(bucket: &Bucket<Bytes>, reader: u64, value: fn(u64, u64) -> 
         reads.times.push(began.elapsed());
         match read {
             Ok(object) => {
-                if let Some(why) = object.merge_fault.or_else(|| object.merged_by.is_none().then(|| "it was not merged".into())) {
+                if let Some(why) =
+                    object.merge_fault.or_else(|| object.merged_by.is_none().then(|| "it was not merged".into()))
+                {
                     reads.failed += 1;
                     reads.why.get_or_insert(why);
                 }

@@ -68,7 +68,8 @@ fn lines(mut bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 fn property(bytes: &[u8]) {
-    let mut nodes = Nodes { all: vec![Control::new(Catalog::default()), Control::new(Catalog::default())], ..Nodes::default() };
+    let mut nodes =
+        Nodes { all: vec![Control::new(Catalog::default()), Control::new(Catalog::default())], ..Nodes::default() };
     nodes.event(0, CatalogEvent::PeerUp(NodeId(LIAR), 7));
     for (call, line) in lines(bytes).into_iter().enumerate() {
         let Some((&what, line)) = line.split_first() else { continue };
@@ -80,7 +81,10 @@ fn property(bytes: &[u8]) {
             }
             2 => {
                 nodes.waiting.insert(call as u64);
-                nodes.event(to, CatalogEvent::Change(call as u64, change(line), Wait { all: BTreeSet::new(), until_us: 0 }));
+                nodes.event(
+                    to,
+                    CatalogEvent::Change(call as u64, change(line), Wait { all: BTreeSet::new(), until_us: 0 }),
+                );
             }
             3 => {
                 nodes.event(to, CatalogEvent::PeerDown(NodeId(LIAR)));
@@ -128,7 +132,9 @@ fn is_sound(record: &Record) {
     let fits = match (&record.key, &record.body) {
         (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
         (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => {
-            (1..=5).contains(&props.n) && (2..=256).contains(&props.siblings) && (1..=16 << 20).contains(&props.value_bytes)
+            (1..=5).contains(&props.n)
+                && (2..=256).contains(&props.siblings)
+                && (1..=16 << 20).contains(&props.value_bytes)
         }
         (RecordKey::Plugin(_), RecordBody::Plugin { version, .. }) => version.len() <= 64,
         (RecordKey::Token(_), RecordBody::Token { .. }) => true,
@@ -143,8 +149,15 @@ fn catalogs() {
     let said = corpus::fixtures(&["peer-catalog"]);
     let mut seeds: Vec<Vec<u8>> = said.iter().map(|bytes| line(0, bytes)).collect();
     seeds.push(said.iter().enumerate().flat_map(|(at, bytes)| line(at as u8 % 2, bytes)).collect());
-    let changes =
-        [line(4, &[0, 0, 9]), line(5, &[8, 0, 9]), line(4, &[1, 1, 12]), line(4, &[2]), line(5, &[3]), line(8, &[]), line(6, &[])];
+    let changes = [
+        line(4, &[0, 0, 9]),
+        line(5, &[8, 0, 9]),
+        line(4, &[1, 1, 12]),
+        line(4, &[2]),
+        line(5, &[3]),
+        line(8, &[]),
+        line(6, &[]),
+    ];
     seeds.push(changes.concat());
     seeds.push([changes.concat(), line(1, &said[0])].concat());
     // The name is one that changes are about, and the version the last there is.

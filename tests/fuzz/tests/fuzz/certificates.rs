@@ -34,12 +34,14 @@ fn meaning<'a>(names: impl Iterator<Item = &'a str>) -> Option<(String, String)>
     let ours: Vec<&str> = names.filter(|name| name.starts_with("rejoin:")).collect();
     let [only] = ours[..] else { return None };
     let (cluster, role) = only.strip_prefix("rejoin://")?.split_once('/')?;
-    let is_hex = cluster.len() == 32 && cluster.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let is_hex =
+        cluster.len() == 32 && cluster.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     let is_name = |name: &str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         (1..=64).contains(&name.len()) && name.bytes().all(allowed) && name.as_bytes()[0].is_ascii_alphanumeric()
     };
-    let known = role == "ca" || role.split_once('/').is_some_and(|(kind, name)| ["node", "client"].contains(&kind) && is_name(name));
+    let known = role == "ca"
+        || role.split_once('/').is_some_and(|(kind, name)| ["node", "client"].contains(&kind) && is_name(name));
     (is_hex && known).then(|| (cluster.to_owned(), role.to_owned()))
 }
 
@@ -81,7 +83,10 @@ fn der(bytes: &[u8]) {
             assert!(bytes.windows(spelled.len()).any(|window| window == spelled.as_bytes()), "{spelled} is not in it");
         }
         Err(error) => assert!(
-            matches!(error, Error::NoIdentity | Error::WrongCluster { .. } | Error::KeyMismatch { .. } | Error::BadPem { .. }),
+            matches!(
+                error,
+                Error::NoIdentity | Error::WrongCluster { .. } | Error::KeyMismatch { .. } | Error::BadPem { .. }
+            ),
             "{error:?}"
         ),
     }
@@ -118,7 +123,8 @@ fn certificates() {
         format!("rejoin://{}/client/app", ClusterId(2)),
         format!("rejoin://{CLUSTER}/ca"),
     ];
-    let unwrapped = |pem: &str| STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>()).unwrap();
+    let unwrapped =
+        |pem: &str| STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>()).unwrap();
     let ders = [unwrapped(&MADE.node_pem), unwrapped(MADE.ca.cert_pem())];
     let pems = [MADE.ca.cert_pem().to_owned(), format!("{}{}", MADE.ca.cert_pem(), MADE.ca.key_pem())];
     let of = |kind: u8, bytes: &[u8]| [&[kind], bytes].concat();

@@ -21,7 +21,10 @@ fn property(bytes: &[u8]) {
         Ok(seen) => {
             assert_eq!(key().seal(&object(b"k"), &seen), bytes, "one vector, one token");
             assert_eq!(key().open(&object(b"j"), bytes), Err(ContextError::Foreign));
-            assert_eq!(ContextKey::derive(2, b"the secret of the fuzz cluster").open(&object(b"k"), bytes), Err(ContextError::Foreign));
+            assert_eq!(
+                ContextKey::derive(2, b"the secret of the fuzz cluster").open(&object(b"k"), bytes),
+                Err(ContextError::Foreign)
+            );
         }
         Err(error) => {
             let malformed = bytes.len() < 18 || bytes.len() > MAX_CONTEXT_BYTES || bytes[0] != 1;
@@ -53,8 +56,9 @@ fn sealed_comes_back(bytes: &[u8]) {
 
 #[test]
 fn contexts() {
-    let vector =
-        |dots: &[(u64, u64)]| dots.iter().map(|&(actor, counter)| Dot { actor: ActorId(actor), counter }).collect::<VersionVector>();
+    let vector = |dots: &[(u64, u64)]| {
+        dots.iter().map(|&(actor, counter)| Dot { actor: ActorId(actor), counter }).collect::<VersionVector>()
+    };
     let vectors = [vector(&[]), vector(&[(1, 1)]), vector(&[(3, 300), (5, 7), (u64::MAX, u64::MAX)])];
     let tokens = vectors.iter().map(|seen| key().seal(&object(b"k"), seen));
     let texts = vectors.iter().map(|seen| to_text(&key().seal(&object(b"k"), seen)).into_bytes());

@@ -27,7 +27,13 @@ fn module_limits() -> ModuleLimits {
 
 /// Little of everything. Only fuel decides: an answer that hangs on the wall clock would not be the same twice.
 fn call_limits() -> CallLimits {
-    CallLimits { fuel: 100_000, memory_bytes: 2 << 20, result_bytes: 100, max_siblings: 4, wall: Duration::from_secs(60) }
+    CallLimits {
+        fuel: 100_000,
+        memory_bytes: 2 << 20,
+        result_bytes: 100,
+        max_siblings: 4,
+        wall: Duration::from_secs(60),
+    }
 }
 
 fn upload(bytes: &[u8]) {
@@ -48,10 +54,18 @@ fn upload(bytes: &[u8]) {
                 Rejection::CannotStart { .. } | Rejection::BadMetadata { .. } => false,
                 other => panic!("no fault of the host is to be met here: {other}"),
             };
-            assert!(!before_compiling || held <= 8 * bytes.len() + SCAN_BYTES, "{held} bytes held to refuse {}: {rejection}", bytes.len());
+            assert!(
+                !before_compiling || held <= 8 * bytes.len() + SCAN_BYTES,
+                "{held} bytes held to refuse {}: {rejection}",
+                bytes.len()
+            );
             assert!(!rejection.to_string().is_empty());
             let again = BENCH.host.compile(bytes, &module_limits());
-            assert_eq!(again.map(|_| "taken").map_err(|rejection| rejection.to_string()), Err(rejection.to_string()), "one verdict");
+            assert_eq!(
+                again.map(|_| "taken").map_err(|rejection| rejection.to_string()),
+                Err(rejection.to_string()),
+                "one verdict"
+            );
         }
     }
     BENCH.assert_unharmed();
@@ -126,7 +140,9 @@ fn meaning(memory: &[u8], at: usize, limit: usize) -> Option<Result<Vec<u8>, Mer
             match (from.checked_add(len).is_some_and(|end| end <= MEMORY), len > limit) {
                 (false, _) => bad(),
                 (true, true) => Some(Err(MergeFault::ResultTooLarge { limit })),
-                (true, false) => memory.get(from..from + len).filter(|_| from + len <= KNOWN).map(|value| Ok(value.to_vec())),
+                (true, false) => {
+                    memory.get(from..from + len).filter(|_| from + len <= KNOWN).map(|value| Ok(value.to_vec()))
+                }
             }
         }
         (1, 0) => Some(Err(MergeFault::Refused(Refusal::Malformed))),
@@ -152,7 +168,10 @@ fn result(bytes: &[u8]) {
         // A list that is too long and outside as well may be refused for either.
         (Err(MergeFault::ResultTooLarge { .. }), Some(Err(MergeFault::BadResult { .. }))) => {}
         (Err(MergeFault::BadResult { .. }), Some(Err(MergeFault::BadResult { .. }))) => {}
-        (Err(MergeFault::Trapped(TrapKind::CallingConvention | TrapKind::OutOfBounds)), Some(Err(MergeFault::BadResult { .. }))) => {}
+        (
+            Err(MergeFault::Trapped(TrapKind::CallingConvention | TrapKind::OutOfBounds)),
+            Some(Err(MergeFault::BadResult { .. })),
+        ) => {}
         (found, Some(expected)) => assert_eq!(found, expected),
     }
     BENCH.assert_unharmed();
@@ -160,7 +179,9 @@ fn result(bytes: &[u8]) {
 
 #[test]
 fn results() {
-    let told = |at: u32, answer: [u32; 3]| [at, answer[0], answer[1], answer[2]].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let told = |at: u32, answer: [u32; 3]| {
+        [at, answer[0], answer[1], answer[2]].iter().flat_map(|word| word.to_le_bytes()).collect()
+    };
     let seeds = vec![
         told(1024, [0, 1024, 12]),
         told(1024, [0, 0, 100]),

@@ -29,8 +29,16 @@ fn word<T: Versioned + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
             let again = codec::encode(&value);
             assert!(again.len() <= bytes.len(), "{}: what is written is the shortest form", T::WHAT);
             assert_eq!(codec::decode::<T>(&again).as_ref(), Ok(&value));
-            assert_eq!(codec::decode::<T>(&again[..again.len() - 1]), Err(error::<T>(&again[..again.len() - 1])), "cut");
-            assert_eq!(codec::decode::<T>(&[&again[..], &[0]].concat()), Err(DecodeError::Malformed { what: T::WHAT }), "a byte too many");
+            assert_eq!(
+                codec::decode::<T>(&again[..again.len() - 1]),
+                Err(error::<T>(&again[..again.len() - 1])),
+                "cut"
+            );
+            assert_eq!(
+                codec::decode::<T>(&[&again[..], &[0]].concat()),
+                Err(DecodeError::Malformed { what: T::WHAT }),
+                "a byte too many"
+            );
             Some(value)
         }
         Err(found) => {
@@ -70,7 +78,9 @@ fn look_ups_are_safe(layout: &Layout) {
     for hash in [0, 1, u128::MAX / 3, u128::MAX] {
         let partition = partition_of(hash, partitions);
         assert!(u32::from(partition.0) < partitions);
-        assert!((1..=5).contains(&layout.owners(partition, u8::MAX).count()) && layout.owners(partition, 1).count() == 1);
+        assert!(
+            (1..=5).contains(&layout.owners(partition, u8::MAX).count()) && layout.owners(partition, 1).count() == 1
+        );
     }
     for node in &layout.nodes {
         assert_eq!(layout.node(node.id).map(|node| &node.name), Some(&node.name));
@@ -92,13 +102,17 @@ fn objects_property(bytes: &[u8]) {
         return;
     }
     let mut written = taken.clone();
-    causal::put(&mut written, Write { seen: taken.context.clone(), dot, content: Content::Tombstone, stamp: Hlc(1), expires: None });
+    causal::put(
+        &mut written,
+        Write { seen: taken.context.clone(), dot, content: Content::Tombstone, stamp: Hlc(1), expires: None },
+    );
     assert_eq!(written.entries.len(), 1, "a write with a full context leaves itself only");
     for earlier in [&taken, &object] {
         assert_eq!(causal::sync(&written, earlier).0, written, "what was replaced stays replaced");
         assert_eq!(causal::sync(earlier, &written).0, written, "on either side");
     }
-    let id = ObjectId { tenant: rejoin_proto::TenantId(1), bucket: rejoin_proto::BucketId(2), key: bytes.to_vec().into() };
+    let id =
+        ObjectId { tenant: rejoin_proto::TenantId(1), bucket: rejoin_proto::BucketId(2), key: bytes.to_vec().into() };
     assert_eq!(id.store_key().len(), 24 + bytes.len());
 }
 

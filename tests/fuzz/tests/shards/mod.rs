@@ -57,7 +57,13 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             &[PUT, 1, 2, 2, 0x80, 2],
         ]),
         // A create, through its read.
-        script(&[&[PUT, 0, 3, 1, 3, 7], &[READ_REPLY, 1, 0, 0], &[READ_REPLY, 2, 0, 0], &[REPLICATED, 1, 0, 0], &[DURABLE, 1]]),
+        script(&[
+            &[PUT, 0, 3, 1, 3, 7],
+            &[READ_REPLY, 1, 0, 0],
+            &[READ_REPLY, 2, 0, 0],
+            &[REPLICATED, 1, 0, 0],
+            &[DURABLE, 1],
+        ]),
         // Siblings up to the limit and over it, with a plugin that fails.
         script(&[
             &[PUT, 0, 1, 0, 3, 1],
@@ -124,6 +130,12 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             &[VALIDATED, 2, 1],
         ]),
         // A message that is damaged on its way.
-        script(&[&[REPLICATE, 1, 0, 1, 1, 0, 2, 9], &[DAMAGED, 1, 3, 1, 40, 7], &[DAMAGED, 2, 9, 0x80], &[BUCKET, 2], &[GET, 0, 1]]),
+        script(&[
+            &[REPLICATE, 1, 0, 1, 1, 0, 2, 9],
+            &[DAMAGED, 1, 3, 1, 40, 7],
+            &[DAMAGED, 2, 9, 0x80],
+            &[BUCKET, 2],
+            &[GET, 0, 1],
+        ]),
     ]
 }

@@ -8,8 +8,8 @@ use rejoin_proto::client::{Basis, Get, GetReply, Put, PutOutcome, PutReply, Repl
 use rejoin_proto::fault::{MergeFault, Refusal};
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, Forward, OpId, PeerBody, Replicate};
 use rejoin_proto::{
-    ActorId, Content, Dot, DotSet, DotSpan, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, Object, PartitionId, PluginDigest, ProfileId,
-    ReapEpoch, RequestId, VersionVector,
+    ActorId, Content, Dot, DotSet, DotSpan, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, Object, PartitionId,
+    PluginDigest, ProfileId, ReapEpoch, RequestId, VersionVector,
 };
 
 use super::world::{PEERS, World};
@@ -58,7 +58,8 @@ impl Draw<'_> {
     }
 
     fn quorum(&mut self) -> Option<Quorum> {
-        [None, Some(Quorum::Majority), Some(Quorum::Count(1)), Some(Quorum::Count(3)), Some(Quorum::Count(255))][self.below(5)]
+        [None, Some(Quorum::Majority), Some(Quorum::Count(1)), Some(Quorum::Count(3)), Some(Quorum::Count(255))]
+            [self.below(5)]
     }
 }
 
@@ -87,7 +88,11 @@ pub(super) fn step(world: &mut World, bytes: &[u8]) {
         }
         op::PEER_UP => {
             let peer = PEERS[draw.below(PEERS.len())];
-            let actors = (0..draw.below(4)).map(|at| ActorNext { partition: PartitionId(at as u16), actor: ActorId(at as u64), next: 1 });
+            let actors = (0..draw.below(4)).map(|at| ActorNext {
+                partition: PartitionId(at as u16),
+                actor: ActorId(at as u64),
+                next: 1,
+            });
             world.event(None, Event::PeerUp(world.node(peer)));
             world.event(None, Event::PeerActors(world.node(peer), actors.collect()));
         }
@@ -191,12 +196,22 @@ fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {
         }
         op::READ => PeerBody::Read { op: foreign, object: world.object_id(draw.below(3), draw.below(8)) },
         op::FORWARD => {
-            let request = if draw.flag() { DataRequest::Get(get(world, draw)) } else { DataRequest::Put(put(world, draw)) };
-            PeerBody::Forward(Forward { op: foreign, tenant: world.tenant(), deadline_ms: [0, 1, 500, u32::MAX][draw.below(4)], request })
+            let request =
+                if draw.flag() { DataRequest::Get(get(world, draw)) } else { DataRequest::Put(put(world, draw)) };
+            PeerBody::Forward(Forward {
+                op: foreign,
+                tenant: world.tenant(),
+                deadline_ms: [0, 1, 500, u32::MAX][draw.below(4)],
+                request,
+            })
         }
         op::FORWARD_REPLY => PeerBody::ForwardReply { op: asked, reply: reply(draw) },
         _ => {
-            let actor = ActorNext { partition: PartitionId(draw.byte().into()), actor: actor(world, draw), next: u64::from(draw.byte()) };
+            let actor = ActorNext {
+                partition: PartitionId(draw.byte().into()),
+                actor: actor(world, draw),
+                next: u64::from(draw.byte()),
+            };
             PeerBody::Observed { actor, counter: u64::from(draw.byte()) }
         }
     }
@@ -258,11 +273,16 @@ fn object(world: &World, draw: &mut Draw<'_>) -> Object {
     let entries = (0..draw.below(3)).map(|_| {
         let (actor, hi, kind) = (actor(world, draw), counter(draw), draw.byte());
         context.insert(Dot { actor, counter: hi });
-        let dots: DotSet = [DotSpan { actor, lo: hi - 1 - (hi - 1).min(u64::from(kind % 3)), hi }].into_iter().collect();
+        let dots: DotSet =
+            [DotSpan { actor, lo: hi - 1 - (hi - 1).min(u64::from(kind % 3)), hi }].into_iter().collect();
         Entry {
             covers: dots.clone(),
             dots,
-            content: if kind % 5 == 4 { Content::Tombstone } else { Content::Value(vec![kind; usize::from(kind % 40)].into()) },
+            content: if kind % 5 == 4 {
+                Content::Tombstone
+            } else {
+                Content::Value(vec![kind; usize::from(kind % 40)].into())
+            },
             stamp: [Hlc(1), world.stamp(0), world.stamp(3_600_000), Hlc(u64::MAX)][usize::from(kind / 16) % 4],
             expires: [None, Some(Hlc(1)), Some(world.stamp(1000))][usize::from(kind / 4) % 3],
             folded_by: (kind % 7 == 6).then_some(FoldedBy { plugin: PluginDigest([1; 32]), profile: ProfileId(7) }),

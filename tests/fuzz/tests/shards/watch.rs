@@ -72,7 +72,8 @@ impl Watch {
         };
         let validates = target.bucket.props.plugin.is_some_and(|activation| activation.validates);
         let judged = validates && matches!(request, DataRequest::Put(Put { content: Content::Value(_), .. }));
-        self.waiting.insert(reply_to, Asked { object: target.object.clone(), bucket: target.bucket.clone(), seen, judged });
+        self.waiting
+            .insert(reply_to, Asked { object: target.object.clone(), bucket: target.bucket.clone(), seen, judged });
     }
 
     /// The plugin has looked at a value.
@@ -107,11 +108,17 @@ impl Watch {
             match effect {
                 Effect::Send { to, barrier, envelope } => {
                     assert_ne!(*to, self.node, "a node never writes to itself");
-                    assert_eq!(codec::decode::<PeerEnvelope>(&codec::encode(envelope)).as_ref(), Ok(envelope), "what is sent can be read");
+                    assert_eq!(
+                        codec::decode::<PeerEnvelope>(&codec::encode(envelope)).as_ref(),
+                        Ok(envelope),
+                        "what is sent can be read"
+                    );
                     self.sent(cause, envelope, store, &mut fresh);
                     self.answered(arrived.as_ref(), *to, *barrier, envelope, store);
                 }
-                Effect::Reply { reply_to, reply: Reply::Put(reply) } if !self.relayed => self.put_ended(cause, *reply_to, reply),
+                Effect::Reply { reply_to, reply: Reply::Put(reply) } if !self.relayed => {
+                    self.put_ended(cause, *reply_to, reply)
+                }
                 Effect::Merge(_, job) => {
                     let values: BTreeSet<&Bytes> = job.siblings.iter().map(|sibling| &sibling.value).collect();
                     assert!(!values.is_empty() && values.len() == job.siblings.len(), "a plugin gets each value once");
@@ -139,7 +146,10 @@ impl Watch {
             let asked = cause.and_then(|trace| self.waiting.get(&ReplyTo { connection: 1, request: trace }));
             asked.into_iter().for_each(|asked| {
                 replaced_well(asked, message, dot);
-                assert!(!asked.judged || cause.is_some_and(|trace| self.taken.contains(&trace)), "what is written was validated");
+                assert!(
+                    !asked.judged || cause.is_some_and(|trace| self.taken.contains(&trace)),
+                    "what is written was validated"
+                );
             });
         }
     }
@@ -151,28 +161,45 @@ impl Watch {
 
     /// A dot may be minted only where all that its actor minted for the key before has been seen.
     fn minted_well(&self, message: &Replicate, dot: Dot) {
-        let earlier = self
-            .minted
-            .iter()
-            .filter(|(other, object)| other.actor == dot.actor && **object == message.object && other.counter < dot.counter);
+        let earlier = self.minted.iter().filter(|(other, object)| {
+            other.actor == dot.actor && **object == message.object && other.counter < dot.counter
+        });
         for (other, _) in earlier {
             assert!(message.state.context.contains(*other), "{dot:?} is minted beside {other:?}, which it would hide");
         }
-        assert!(message.state.entries.iter().any(|entry| entry.dots.contains(dot)), "a write is live where it was just made");
+        assert!(
+            message.state.entries.iter().any(|entry| entry.dots.contains(dot)),
+            "a write is live where it was just made"
+        );
     }
 
     /// Looks at an answer to a peer: what it promises, and behind which barrier.
-    fn answered(&self, arrived: Option<&(NodeId, PeerEnvelope)>, to: NodeId, barrier: Barrier, envelope: &PeerEnvelope, store: &Memory) {
+    fn answered(
+        &self,
+        arrived: Option<&(NodeId, PeerEnvelope)>,
+        to: NodeId,
+        barrier: Barrier,
+        envelope: &PeerEnvelope,
+        store: &Memory,
+    ) {
         let PeerBody::Replicated { outcome, .. } = &envelope.body else { return };
-        let Some((from, PeerEnvelope { body: PeerBody::Replicate(message), .. })) = arrived else { panic!("nobody has asked for this") };
+        let Some((from, PeerEnvelope { body: PeerBody::Replicate(message), .. })) = arrived else {
+            panic!("nobody has asked for this")
+        };
         assert_eq!(to, *from, "who asked is answered");
-        assert!(message.durability == Durability::Os || barrier == Barrier::Durable, "an acknowledgement waits for the disk");
+        assert!(
+            message.durability == Durability::Os || barrier == Barrier::Durable,
+            "an acknowledgement waits for the disk"
+        );
         match outcome {
             Ok(absorbed) => {
                 let kept = object(store, &message.object.store_key()).unwrap_or_default();
                 assert!(kept.context.covers(&message.state.context), "what is acknowledged has been seen");
                 if let (Absorbed::Stored, Some(dot)) = (absorbed, message.dot) {
-                    assert!(kept.entries.iter().any(|entry| entry.dots.contains(dot)), "what is said to be stored is live");
+                    assert!(
+                        kept.entries.iter().any(|entry| entry.dots.contains(dot)),
+                        "what is said to be stored is live"
+                    );
                 }
             }
             Err(code) => assert!(!format!("{code:?}").is_empty()),
@@ -183,7 +210,9 @@ impl Watch {
     fn put_ended(&self, cause: Cause, reply_to: ReplyTo, reply: &PutReply) {
         let Some(asked) = self.waiting.get(&reply_to) else { panic!("a request is answered once") };
         let acks = cause.and_then(|trace| self.acks.get(&trace));
-        let own = usize::from(asked.bucket.props.durability == Durability::Os && acks.is_none_or(|acks| !acks.contains(&self.node)));
+        let own = usize::from(
+            asked.bucket.props.durability == Durability::Os && acks.is_none_or(|acks| !acks.contains(&self.node)),
+        );
         let got = acks.map_or(0, BTreeSet::len) + own;
         match reply.outcome {
             PutOutcome::Stored => {
@@ -223,7 +252,11 @@ impl Watch {
     /// Looks at what is kept, and at how much is under way.
     pub(super) fn state(&mut self, shard: &Shard, store: &Memory) {
         assert!(shard.in_flight() <= 2 * MAX_OPS, "{} requests are under way", shard.in_flight());
-        assert!(shard.in_flight() > 0 || shard.in_flight_bytes() == 0, "{} bytes of no request", shard.in_flight_bytes());
+        assert!(
+            shard.in_flight() > 0 || shard.in_flight_bytes() == 0,
+            "{} bytes of no request",
+            shard.in_flight_bytes()
+        );
         let mut observed: BTreeMap<&[u8], usize> = BTreeMap::new();
         for ((space, key), value) in &store.rows {
             match space {
@@ -260,6 +293,7 @@ fn replaced_well(asked: &Asked, message: &Replicate, dot: Dot) {
 
 /// The object under a key, if it is there and readable.
 fn object(store: &Memory, key: &[u8]) -> Option<Object> {
-    let value = store.rows.get(&(Space::Objects, Bytes::copy_from_slice(key))).filter(|_| !store.damaged.contains(key))?;
+    let value =
+        store.rows.get(&(Space::Objects, Bytes::copy_from_slice(key))).filter(|_| !store.damaged.contains(key))?;
     codec::decode(value).ok()
 }

@@ -69,7 +69,13 @@ fn tenant() -> TenantId {
 fn layout() -> Layout {
     let node = |at: u16| {
         let name = name(&format!("n{at}"));
-        LayoutNode { id: NodeId::from_name(&name), name, zone: self::name("z"), capacity: 1, address: ([127, 0, 0, 1], at).into() }
+        LayoutNode {
+            id: NodeId::from_name(&name),
+            name,
+            zone: self::name("z"),
+            capacity: 1,
+            address: ([127, 0, 0, 1], at).into(),
+        }
     };
     placement::bootstrap((0..4).map(node).collect(), 8).expect("a layout")
 }
@@ -191,7 +197,8 @@ impl World {
         let target = self.view.target(tenant(), bucket, key).expect("a bucket and a key");
         self.watch.asked(reply_to, &target, &request);
         let deadline_us = self.now_us + PATIENCE_US;
-        let client = ClientRequest { reply_to, tenant: tenant(), layout: self.layout(), trace: number, deadline_us, request };
+        let client =
+            ClientRequest { reply_to, tenant: tenant(), layout: self.layout(), trace: number, deadline_us, request };
         self.event(Some(number), Event::Client(client));
     }
 
@@ -214,14 +221,17 @@ impl World {
     /// What cannot be read, or answers another shard of the node, never reaches this one.
     fn arrives(&mut self, peer: usize) {
         let Ok(envelope) = codec::decode::<PeerEnvelope>(&self.last) else { return };
-        if let PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } | PeerBody::ForwardReply { op, .. } = &envelope.body
+        if let PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } | PeerBody::ForwardReply { op, .. } =
+            &envelope.body
             && op.shard != self.config.shard
         {
             return;
         }
         let about = |op: &OpId| self.asked.iter().find(|(known, _)| known == op).and_then(|(_, cause)| *cause);
         let cause = match &envelope.body {
-            PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } | PeerBody::ForwardReply { op, .. } => about(op),
+            PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } | PeerBody::ForwardReply { op, .. } => {
+                about(op)
+            }
             _ => Some(envelope.trace),
         };
         let from = self.node(peer);
@@ -349,7 +359,8 @@ impl World {
     /// A context that a client was told, of that object or, for every fourth, of any.
     pub(super) fn context(&self, bucket: usize, key: usize, which: usize) -> Option<Bytes> {
         let id = self.object_id(bucket, key);
-        let fitting: Vec<&Bytes> = self.contexts.iter().filter(|(of, _)| which % 4 == 3 || *of == id).map(|(_, context)| context).collect();
+        let fitting: Vec<&Bytes> =
+            self.contexts.iter().filter(|(of, _)| which % 4 == 3 || *of == id).map(|(_, context)| context).collect();
         fitting.get(which % fitting.len().max(1)).map(|context| Bytes::clone(context))
     }
 }

@@ -57,7 +57,10 @@ fn a_long_cut_ends_the_connections_writes_go_on_elsewhere_and_a_healed_link_brin
         let asked = world.now();
         let refused = alone.put("k", b"nowhere".to_vec()).blind().await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
-        assert!(world.now() - asked < Duration::from_secs(2), "what cannot succeed is said after the retries, not at the deadline");
+        assert!(
+            world.now() - asked < Duration::from_secs(2),
+            "what cannot succeed is said after the retries, not at the deadline"
+        );
         let seen = others.get("k").await.unwrap();
         others.put("k", b"during".to_vec()).context(&seen.context).await.unwrap();
 

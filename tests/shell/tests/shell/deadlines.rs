@@ -11,7 +11,10 @@ const ROUND_TRIP: Duration = Duration::from_millis(2 * 3 + 2);
 const GRACE: Duration = Duration::from_millis(200);
 
 /// How a call failed, and after how long.
-async fn failed<T: std::fmt::Debug>(world: &World, call: impl IntoFuture<Output = Result<T>>) -> (rejoin_client::Error, Duration) {
+async fn failed<T: std::fmt::Debug>(
+    world: &World,
+    call: impl IntoFuture<Output = Result<T>>,
+) -> (rejoin_client::Error, Duration) {
     let begun = world.now();
     let error = call.await.unwrap_err();
     (error, world.now() - begun)
@@ -130,8 +133,13 @@ fn a_call_whose_time_is_over_does_not_wait_for_anothers_dial() {
             failed(&world, bucket.get("k").timeout(Duration::from_millis(100))).await;
             failed(&world, bucket.get("k").timeout(Duration::from_secs(2))).await
         };
-        let ((error, after), (unreachable, _)) = tokio::join!(failed(&world, bucket.get("k").timeout(wait)), second_and_third);
-        assert_eq!((error.kind(), unreachable.kind()), (ErrorKind::TimedOut, ErrorKind::Unreachable), "{error}; {unreachable}");
+        let ((error, after), (unreachable, _)) =
+            tokio::join!(failed(&world, bucket.get("k").timeout(wait)), second_and_third);
+        assert_eq!(
+            (error.kind(), unreachable.kind()),
+            (ErrorKind::TimedOut, ErrorKind::Unreachable),
+            "{error}; {unreachable}"
+        );
         assert!(after >= wait + GRACE && after <= wait + GRACE + ROUND_TRIP, "{after:?}");
     });
 }

@@ -24,9 +24,15 @@ fn flood(more: &'static str) {
             reads.spawn(async move { read.await });
         }
         let outcomes = reads.join_all().await;
-        let refused = outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Overloaded)).count();
+        let refused = outcomes
+            .iter()
+            .filter(|outcome| outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Overloaded))
+            .count();
         let answered = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-        assert!(refused > 0 && answered > 0 && refused + answered == 300, "{refused} refused, {answered} answered: {outcomes:?}");
+        assert!(
+            refused > 0 && answered > 0 && refused + answered == 300,
+            "{refused} refused, {answered} answered: {outcomes:?}"
+        );
         assert!(world.now() - begun < Duration::from_millis(100), "it took {:?}", world.now() - begun);
         bucket.get("k").await.expect("there is room again");
     });
@@ -86,7 +92,8 @@ fn an_operator_has_a_bounded_number_of_verbs_under_way() {
         }
         let outcomes = changes.join_all().await;
         let soon = Duration::from_millis(20);
-        let refused = outcomes.iter().filter(|(made, after)| *made == Err(ErrorKind::Overloaded) && *after < soon).count();
+        let refused =
+            outcomes.iter().filter(|(made, after)| *made == Err(ErrorKind::Overloaded) && *after < soon).count();
         let made = outcomes.iter().filter(|(made, after)| made.is_ok() && *after > soon).count();
         assert_eq!((made, refused), (MAX_ADMIN_REQUESTS, 8), "{outcomes:?}");
         client.admin().buckets().await.expect("their places are free again");
@@ -113,13 +120,17 @@ fn a_burst_of_large_requests_among_healthy_nodes_loses_no_message() {
         assert!(buckets.len() * VALUE > Limits::default().queue_bytes.bulk);
         let mut calls = JoinSet::new();
         for (key, bucket) in buckets.iter().cloned().enumerate() {
-            calls.spawn_local(async move { bucket.put(key.to_string(), vec![1; VALUE]).blind().timeout(wait).await.map(drop) });
+            calls.spawn_local(async move {
+                bucket.put(key.to_string(), vec![1; VALUE]).blind().timeout(wait).await.map(drop)
+            });
         }
         calls.join_all().await.into_iter().for_each(|written| written.unwrap());
         // Each value comes from the other node too, in one burst.
         let mut calls = JoinSet::new();
         for (key, bucket) in buckets.into_iter().enumerate() {
-            calls.spawn_local(async move { bucket.get(key.to_string()).timeout(wait).await.map(|read| assert!(read.is_found())) });
+            calls.spawn_local(async move {
+                bucket.get(key.to_string()).timeout(wait).await.map(|read| assert!(read.is_found()))
+            });
         }
         calls.join_all().await.into_iter().for_each(|read| read.unwrap());
         for node in ["n1", "n2"] {

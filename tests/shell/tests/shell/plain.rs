@@ -25,7 +25,11 @@ fn datagrams_that_are_lost_doubled_and_overtake_each_other_change_nothing() {
             let value = |key: u32| vec![key as u8; 1 << (key % 16)];
             for key in 0..60_u32 {
                 bucket.put(key.to_string(), value(key)).create().await.unwrap();
-                assert_eq!(bucket.get(key.to_string()).await.unwrap().value, Some(value(key)), "one reads what one wrote");
+                assert_eq!(
+                    bucket.get(key.to_string()).await.unwrap().value,
+                    Some(value(key)),
+                    "one reads what one wrote"
+                );
             }
             let [lost, _, doubled] = world.network.fate();
             assert!(lost > 50 && doubled > 50, "no storm: {lost} datagrams lost, {doubled} doubled");
@@ -51,7 +55,11 @@ fn what_nobody_waits_to_have_synced_is_synced_by_and_by() {
         for key in 0..4_u32 {
             bucket.put(key.to_string(), vec![1; 1_000_000]).blind().w(3).await.unwrap();
         }
-        assert_eq!(world.figure("n2", "rejoin_journal_syncs_total").await, before, "four million bytes are not yet 4 MiB");
+        assert_eq!(
+            world.figure("n2", "rejoin_journal_syncs_total").await,
+            before,
+            "four million bytes are not yet 4 MiB"
+        );
         bucket.put("4", vec![1; 1_000_000]).blind().w(3).await.unwrap();
         assert_eq!(world.figure("n2", "rejoin_journal_syncs_total").await, before + 1.0);
     });

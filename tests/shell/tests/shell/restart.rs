@@ -15,7 +15,8 @@ fn a_node_that_is_killed_and_started_again_is_found_long_before_it_would_have_be
             world.kill(victim);
             world.start(victim);
             let begun = world.now();
-            while bucket.put(victim, b"after".to_vec()).blind().w(3).timeout(Duration::from_millis(100)).await.is_err() {
+            while bucket.put(victim, b"after".to_vec()).blind().w(3).timeout(Duration::from_millis(100)).await.is_err()
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             // A packet of its peers', a second at most, then a reset, a pause and a handshake. Silence alone takes

@@ -113,7 +113,8 @@ fn an_old_disk_in_a_healthy_cluster_loses_no_acknowledged_write() {
             for key in &acknowledged {
                 let found = there.get(format!("k{key}")).r(3).siblings().await.unwrap();
                 let held = |value: &[u8]| value == b"acknowledged";
-                let there = found.value.as_deref().is_some_and(held) || found.siblings.iter().any(|sibling| held(&sibling.value));
+                let there = found.value.as_deref().is_some_and(held)
+                    || found.siblings.iter().any(|sibling| held(&sibling.value));
                 assert!(there, "{victim}, k{key}: an acknowledged write is gone");
             }
         });
@@ -134,18 +135,27 @@ fn a_node_with_an_empty_disk_says_that_it_has_lost_everything_and_is_not_counted
                 world.start(victim);
                 let client = world.pinned(victim).await;
                 let status = client.admin().status().await.unwrap();
-                assert!(status.problems.iter().any(|problem| problem.contains("lost everything")), "{victim}: {:?}", status.problems);
+                assert!(
+                    status.problems.iter().any(|problem| problem.contains("lost everything")),
+                    "{victim}: {:?}",
+                    status.problems
+                );
                 // Every node says so, and that reads can do without no other node.
                 for node in NODES {
                     let status = world.pinned(node).await.admin().status().await.unwrap();
-                    let replaced: Vec<_> = status.nodes.iter().filter(|node| node.replaced).map(|node| node.name.as_str()).collect();
+                    let replaced: Vec<_> =
+                        status.nodes.iter().filter(|node| node.replaced).map(|node| node.name.as_str()).collect();
                     assert_eq!((replaced, status.spare), (vec![victim], Some((0, 1))), "{victim}, as {node} sees it");
                 }
                 // Neither its own word nor its word to others makes up a quorum.
                 let other = world.pinned_plain(another(victim)).await;
                 let refused = other.get("k").r(3).await.unwrap_err().to_string();
                 assert!(refused.contains("has lost its data"), "{victim}: {refused}");
-                assert_eq!(world.pinned_plain(victim).await.get("k").r(1).await.unwrap().value.as_deref(), Some(&b"v"[..]), "{victim}");
+                assert_eq!(
+                    world.pinned_plain(victim).await.get("k").r(1).await.unwrap().value.as_deref(),
+                    Some(&b"v"[..]),
+                    "{victim}"
+                );
                 world.kill(victim);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }

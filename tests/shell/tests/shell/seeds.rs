@@ -51,7 +51,11 @@ fn trace_of(files: &Arc<Files>, seed: u64) -> Vec<String> {
 fn the_same_seed_gives_the_same_trace_and_another_one_another() {
     let files = Arc::new(Files::create(Setup::default().nodes));
     let (first, again, other) = (trace_of(&files, 7), trace_of(&files, 7), trace_of(&files, 8));
-    assert!(first.len() > 1000 && first.iter().any(|line| line.contains("frame")), "{} lines tell nothing", first.len());
+    assert!(
+        first.len() > 1000 && first.iter().any(|line| line.contains("frame")),
+        "{} lines tell nothing",
+        first.len()
+    );
     for (number, (first, again)) in first.iter().zip(&again).enumerate() {
         assert_eq!(first, again, "line {number}");
     }

@@ -82,11 +82,22 @@ fn a_client_that_stops_reading_is_answered_up_to_a_bound_and_holds_up_no_other()
         let deaf = endpoint.connect_client(world.address("n1")).await.unwrap();
         let hello = ClientHello { protocol: PROTOCOL, token: world.files.token(), client: "deaf".into() };
         deaf.sender().try_send(Class::Control, 0, codec::encode(&hello).into()).unwrap();
-        let HelloReply::Welcome(welcome) = codec::decode(&deaf.recv().await.unwrap().body).unwrap() else { panic!("not welcome") };
-        let get = Get { bucket: name("plain"), key: "large".into(), r: Some(Quorum::Count(1)), pr: None, siblings: false, show: false };
-        let request = Request { deadline_ms: 60_000, trace: 1, layout: welcome.layout.name(), body: RequestBody::Get(get) };
+        let HelloReply::Welcome(welcome) = codec::decode(&deaf.recv().await.unwrap().body).unwrap() else {
+            panic!("not welcome")
+        };
+        let get = Get {
+            bucket: name("plain"),
+            key: "large".into(),
+            r: Some(Quorum::Count(1)),
+            pr: None,
+            siblings: false,
+            show: false,
+        };
+        let request =
+            Request { deadline_ms: 60_000, trace: 1, layout: welcome.layout.name(), body: RequestBody::Get(get) };
         let limits = Limits::default();
-        let bound = (limits.queue_bytes.request + limits.inbox_bytes.request + limits.stream_window as usize) / VALUE + 2;
+        let bound =
+            (limits.queue_bytes.request + limits.inbox_bytes.request + limits.stream_window as usize) / VALUE + 2;
         for id in 0..2 * bound {
             deaf.sender().try_send(Class::Request, id as u64, codec::encode(&request).into()).unwrap();
         }
@@ -109,7 +120,10 @@ fn a_client_that_stops_reading_is_answered_up_to_a_bound_and_holds_up_no_other()
                 other => panic!("{other:?}"),
             }
         }
-        assert!(values > 0 && values <= bound && refused > 0, "{values} values and {refused} refusals, the bound is {bound}");
+        assert!(
+            values > 0 && values <= bound && refused > 0,
+            "{values} values and {refused} refusals, the bound is {bound}"
+        );
     });
 }
 

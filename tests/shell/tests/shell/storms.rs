@@ -100,11 +100,18 @@ fn storm(seed: u64) {
                         Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                     }
                 };
-                let numbers: Vec<u32> =
-                    found.siblings.iter().map(|sibling| u32::from_le_bytes(sibling.value[..].try_into().unwrap())).collect();
+                let numbers: Vec<u32> = found
+                    .siblings
+                    .iter()
+                    .map(|sibling| u32::from_le_bytes(sibling.value[..].try_into().unwrap()))
+                    .collect();
                 // A later one that nobody acknowledged may have taken its place; an earlier one may not.
                 let kept = numbers.iter().any(|number| (story.acked..=story.tried).contains(number));
-                assert!(kept, "{} at {node}: {numbers:?} are there, {} was acknowledged and {} tried", story.key, story.acked, story.tried);
+                assert!(
+                    kept,
+                    "{} at {node}: {numbers:?} are there, {} was acknowledged and {} tried",
+                    story.key, story.acked, story.tried
+                );
             }
         }
     });

@@ -27,7 +27,11 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
             let Some(object) = &held.object else { continue };
             let mut report = |evidence| findings.push(Finding { checker: NAME, key: Some(held.key), evidence });
             if object.entries.len() > most {
-                report(format!("owner {} holds {} siblings, at most {most} can come together", held.node, object.entries.len()));
+                report(format!(
+                    "owner {} holds {} siblings, at most {most} can come together",
+                    held.node,
+                    object.entries.len()
+                ));
             }
             if let Some(stranger) = object.context.iter().find(|dot| !actors.contains(&dot.actor)) {
                 report(format!("owner {} has seen {stranger:?}, whose actor never wrote to the key", held.node));

@@ -64,6 +64,9 @@ mod tests {
         story.refuse(call);
         story.settle();
         story.end();
-        assert!(story.findings(check).iter().any(|found| found.contains("which no write")), "refused, and there all the same");
+        assert!(
+            story.findings(check).iter().any(|found| found.contains("which no write")),
+            "refused, and there all the same"
+        );
     }
 }

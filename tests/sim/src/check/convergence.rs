@@ -26,7 +26,8 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
 
 fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Finding>) {
     let mut report = |evidence| findings.push(Finding { checker: NAME, key: Some(key), evidence });
-    let mut held = by_key.finals.iter().filter_map(|&at| Some((index.run.finals[at].node, index.run.finals[at].object.as_ref()?)));
+    let mut held =
+        by_key.finals.iter().filter_map(|&at| Some((index.run.finals[at].node, index.run.finals[at].object.as_ref()?)));
     let Some((node, object)) = held.next() else { return };
     let bytes = codec::encode(object);
     for (other, copy) in held {
@@ -36,7 +37,8 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
     }
     let Some(model) = Model::of(index, by_key, &object.context) else { return };
     let wall_ms = index.run.wall_ms.1;
-    let problem = if index.run.keys[key as usize].folds { model.folds_to(object, wall_ms) } else { model.is(object, wall_ms) };
+    let problem =
+        if index.run.keys[key as usize].folds { model.folds_to(object, wall_ms) } else { model.is(object, wall_ms) };
     if let Some(problem) = problem {
         report(format!("owner {node} holds {object:?}: {problem}"));
     }
@@ -88,9 +90,11 @@ impl Model {
     fn is(&self, object: &Object, wall_ms: u64) -> Option<String> {
         let is_held = |one: &Landed| object.entries.iter().any(|entry| entry.dots == one.entry.dots);
         let may_be_gone = |one: &Landed| one.is_tombstone() || one.has_expired(wall_ms);
-        let entries = self.live.iter().filter(|one| is_held(one) || !may_be_gone(one)).map(|one| one.entry.clone()).collect();
+        let entries =
+            self.live.iter().filter(|one| is_held(one) || !may_be_gone(one)).map(|one| one.entry.clone()).collect();
         let expected = Object { context: self.context.clone(), entries };
-        (codec::encode(object) != codec::encode(&expected)).then(|| format!("the writes that landed come to {expected:?}"))
+        (codec::encode(object) != codec::encode(&expected))
+            .then(|| format!("the writes that landed come to {expected:?}"))
     }
 
     /// What is wrong with an object in which values may have been folded.
@@ -144,7 +148,14 @@ impl Landed {
         let Asked::Put { value, .. } = &index.call(write).asked else { return None };
         let dots: DotSet = [Span { actor: dot.actor, lo: after, hi: dot.counter }].into_iter().collect();
         let content = value.clone().map_or(Content::Tombstone, Content::Value);
-        let entry = Entry { covers: dots.clone(), dots, content, stamp: minted.stamp, expires: minted.expires, folded_by: None };
+        let entry = Entry {
+            covers: dots.clone(),
+            dots,
+            content,
+            stamp: minted.stamp,
+            expires: minted.expires,
+            folded_by: None,
+        };
         Some(Self { dot, seen, entry })
     }
 
@@ -248,7 +259,8 @@ mod tests {
     fn what_all_owners_agree_on_may_still_be_wrong() {
         for folds in [false, true] {
             broken(folds, |object| {
-                let value = object.entries.iter().position(|entry| entry.content != Content::Tombstone).expect("a value");
+                let value =
+                    object.entries.iter().position(|entry| entry.content != Content::Tombstone).expect("a value");
                 object.entries.remove(value);
             });
             broken(folds, |object| {
@@ -260,7 +272,8 @@ mod tests {
         broken(false, |object| object.entries[0].stamp.0 += 1);
         let latest_only = |object: &mut Object| {
             let latest = object.entries[0].dots.highest().max().expect("a dot");
-            object.entries[0].dots = [Span { actor: latest.actor, lo: latest.counter - 1, hi: latest.counter }].into_iter().collect();
+            object.entries[0].dots =
+                [Span { actor: latest.actor, lo: latest.counter - 1, hi: latest.counter }].into_iter().collect();
         };
         assert!(broken(true, latest_only).contains("nothing speaks for"));
     }
@@ -268,7 +281,10 @@ mod tests {
     #[test]
     fn a_tombstone_may_be_gone_where_nothing_folds() {
         let mut story = busy(Kind::Set);
-        story.replicas.iter_mut().for_each(|replica| replica.entries.retain(|entry| entry.content != Content::Tombstone));
+        story
+            .replicas
+            .iter_mut()
+            .for_each(|replica| replica.entries.retain(|entry| entry.content != Content::Tombstone));
         story.end();
         assert_eq!(story.findings(check), [""; 0]);
     }

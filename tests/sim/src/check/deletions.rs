@@ -79,7 +79,11 @@ fn dead_in_sets(index: &Index<'_>, key: KeyId, by_key: &ByKey) -> Dead {
         let own = write.adds.and_then(|adds| killed.get(&adds).copied());
         for &element in index.shown(write.call) {
             let end = lives.entry(element).or_insert(own);
-            *end = end.zip(own).map(|(a, b)| Death { w: a.w.min(b.w), asked_us: a.asked_us.min(b.asked_us), at_us: a.at_us.max(b.at_us) });
+            *end = end.zip(own).map(|(a, b)| Death {
+                w: a.w.min(b.w),
+                asked_us: a.asked_us.min(b.asked_us),
+                at_us: a.at_us.max(b.at_us),
+            });
         }
     }
     lives.into_iter().filter_map(|(element, end)| Some((element, end?))).collect()
@@ -93,9 +97,14 @@ fn stays_dead(index: &Index<'_>, key: KeyId, by_key: &ByKey, dead: &Dead, findin
         let Asked::Get { r } = call.asked else { continue };
         for element in index.shown(get) {
             let Some(death) = dead.get(element) else { continue };
-            let knows = meets(index.run, key, r, death.w) && death.at_us < call.invoked_us && losses.none_in(death.asked_us, call);
+            let knows = meets(index.run, key, r, death.w)
+                && death.at_us < call.invoked_us
+                && losses.none_in(death.asked_us, call);
             if knows {
-                report(format!("get {get}, asked at {} µs, shows {element:?}, which was deleted at {} µs", call.invoked_us, death.at_us));
+                report(format!(
+                    "get {get}, asked at {} µs, shows {element:?}, which was deleted at {} µs",
+                    call.invoked_us, death.at_us
+                ));
             }
         }
     }

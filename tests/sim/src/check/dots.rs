@@ -74,7 +74,10 @@ fn owners(index: &Index<'_>, findings: &mut Vec<Finding>) {
             let Some(object) = held.object.as_ref().filter(|object| !object.context.covers(&acknowledged)) else {
                 continue;
             };
-            let evidence = format!("owner {} has seen {:?} in the end, and {acknowledged:?} was acknowledged", held.node, object.context);
+            let evidence = format!(
+                "owner {} has seen {:?} in the end, and {acknowledged:?} was acknowledged",
+                held.node, object.context
+            );
             findings.push(Finding { checker: NAME, key: Some(key as u32), evidence });
         }
     }

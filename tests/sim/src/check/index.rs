@@ -93,7 +93,9 @@ impl<'a> Index<'a> {
                 Asked::Put { malformed: true, .. } => {}
                 Asked::Put { w, basis, value, adds, expires, retry_of, .. } => {
                     if let Some(value) = value {
-                        shown = elements(kind, std::slice::from_ref(value)).expect("clients write values of the key's kind").into();
+                        shown = elements(kind, std::slice::from_ref(value))
+                            .expect("clients write values of the key's kind")
+                            .into();
                     }
                     // A context of another key tells nothing of this one, and must be refused.
                     if let Basis::After(basis) = *basis
@@ -122,7 +124,15 @@ impl<'a> Index<'a> {
                         None => {
                             places[first] = by_key.writes.len();
                             let (call_id, invoked_us) = (first as CallId, call.invoked_us);
-                            let write = Write { call: call_id, invoked_us, acked_us, attempted, adds: *adds, expires: *expires, w: *w };
+                            let write = Write {
+                                call: call_id,
+                                invoked_us,
+                                acked_us,
+                                attempted,
+                                adds: *adds,
+                                expires: *expires,
+                                w: *w,
+                            };
                             by_key.writes.push(write);
                         }
                     }

@@ -26,10 +26,14 @@ type Given<'a> = Vec<(&'a [u8], u64, u64)>;
 pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
     let mut known: BTreeMap<(Kind, Given<'_>), &history::Merge> = BTreeMap::new();
     for merge in &index.run.merges {
-        let given = merge.siblings.iter().map(|sibling| (&sibling.value[..], sibling.stamp_ms, sibling.writer)).collect();
+        let given =
+            merge.siblings.iter().map(|sibling| (&sibling.value[..], sibling.stamp_ms, sibling.writer)).collect();
         let first = *known.entry((index.kind(merge.key), given)).or_insert(merge);
         if first.value != merge.value {
-            let evidence = format!("node {} made {:?} of what node {} made {:?} of", merge.node, merge.value, first.node, first.value);
+            let evidence = format!(
+                "node {} made {:?} of what node {} made {:?} of",
+                merge.node, merge.value, first.node, first.value
+            );
             findings.push(Finding { checker: NAME, key: Some(merge.key), evidence });
         }
     }
@@ -46,7 +50,11 @@ fn again(
     native: &dyn Merge,
     findings: &mut Vec<Finding>,
 ) {
-    let lend = |one: &rejoin_proto::client::Sibling| Sibling { value: one.value.to_vec(), stamp_ms: one.stamp_ms, writer: one.writer };
+    let lend = |one: &rejoin_proto::client::Sibling| Sibling {
+        value: one.value.to_vec(),
+        stamp_ms: one.stamp_ms,
+        writer: one.writer,
+    };
     let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
     let mut report = |evidence| findings.push(Finding { checker: NAME, key: Some(key), evidence });
     let made = native.merge(b"", &siblings);
@@ -73,7 +81,11 @@ mod tests {
 
     fn merged(values: &[&[u32]], made: &[u32]) -> history::Merge {
         let set = |elements: &[u32]| set_bytes(elements.iter().map(|&count| Element::new(1, count)));
-        let sibling = |(at, value): (usize, &&[u32])| rejoin_proto::client::Sibling { value: set(value), stamp_ms: at as u64, writer: 1 };
+        let sibling = |(at, value): (usize, &&[u32])| rejoin_proto::client::Sibling {
+            value: set(value),
+            stamp_ms: at as u64,
+            writer: 1,
+        };
         history::Merge { key: 0, node: 0, siblings: values.iter().enumerate().map(sibling).collect(), value: set(made) }
     }
 

@@ -116,7 +116,8 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
                 };
                 let shown = index.shown(get);
                 let missed = |due: &&Due| {
-                    due.element.is_some_and(|element| shown.binary_search(&element).is_err()) && knows(due.asked_us, due.acked_us, due.w)
+                    due.element.is_some_and(|element| shown.binary_search(&element).is_err())
+                        && knows(due.asked_us, due.acked_us, due.w)
                 };
                 if let Some(due) = due.iter().find(missed) {
                     let evidence = format!(
@@ -127,8 +128,10 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
                 }
                 let Some(seen) = context(call) else { continue };
                 if let Some(behind) = told.latest_before(call.invoked_us, knows).find(|context| !seen.covers(context)) {
-                    let evidence =
-                        format!("get {get}, asked at {} µs, is told {seen:?}, after {behind:?} was acknowledged", call.invoked_us);
+                    let evidence = format!(
+                        "get {get}, asked at {} µs, is told {seen:?}, after {behind:?} was acknowledged",
+                        call.invoked_us
+                    );
                     findings.push(Finding { checker: NAME, key: Some(key), evidence });
                 }
             }
@@ -151,7 +154,11 @@ impl<'a> Told<'a> {
         self.contexts.push((asked_us, acked_us, w, context));
     }
 
-    fn latest_before(&self, asked_us: u64, knows: impl Fn(u64, u64, u8) -> bool) -> impl Iterator<Item = &'a VersionVector> {
+    fn latest_before(
+        &self,
+        asked_us: u64,
+        knows: impl Fn(u64, u64, u8) -> bool,
+    ) -> impl Iterator<Item = &'a VersionVector> {
         let before = self.contexts.partition_point(|(_, acked_us, ..)| *acked_us < asked_us);
         let latest = self.contexts[..before].iter().rev().take(LOOKED_AT);
         latest.filter(move |(asked, acked, w, _)| knows(*asked, *acked, *w)).map(|(.., context)| *context)

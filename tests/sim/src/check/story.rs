@@ -12,7 +12,8 @@ use rejoin_proto::{ActorId, Content, Dot, FoldedBy, Hlc, Object, PluginDigest, P
 use super::index::{Index, context};
 use super::{Check, Finding};
 use crate::history::{
-    Answer, Asked, Basis, Call, CallId, Element, Final, Key, KeyId, Kind, Loss, Minted, Outcome, Run, elements, set_bytes,
+    Answer, Asked, Basis, Call, CallId, Element, Final, Key, KeyId, Kind, Loss, Minted, Outcome, Run, elements,
+    set_bytes,
 };
 
 const MS: u64 = 1000;
@@ -28,7 +29,8 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new(kind: Kind) -> Self {
-        let key = Key { kind, owners: vec![0, 1, 2], durability: Durability::Fsync, siblings: 32, folds: kind != Kind::Set };
+        let key =
+            Key { kind, owners: vec![0, 1, 2], durability: Durability::Fsync, siblings: 32, folds: kind != Kind::Set };
         let run = Run { keys: vec![key], ..Run::default() };
         Self { run, replicas: Default::default(), kind, now_us: 0, counters: [0; 3], adds: 0 }
     }
@@ -63,7 +65,14 @@ impl Story {
     }
 
     /// Writes these elements; a cart also knows of those that it `removed`.
-    pub(super) fn write(&mut self, node: usize, basis: Basis, with: &[Element], adds: Option<Element>, removed: &[Element]) -> CallId {
+    pub(super) fn write(
+        &mut self,
+        node: usize,
+        basis: Basis,
+        with: &[Element],
+        adds: Option<Element>,
+        removed: &[Element],
+    ) -> CallId {
         let value = match self.kind {
             Kind::Set | Kind::Latest => set_bytes(with.iter().copied()),
             Kind::Cart => cart(with, removed),
@@ -104,7 +113,15 @@ impl Story {
         let call = self.call(node, asked, Outcome::Refused);
         let stamp = Hlc::from_ms(self.now_us);
         causal::put(&mut self.replicas[node], Write { seen: seen.clone(), dot, content, stamp, expires: None });
-        self.run.minted.push(Minted { call, node: node as u8, at_us: self.now_us, dot, stamp, expires: None, cloudless: false });
+        self.run.minted.push(Minted {
+            call,
+            node: node as u8,
+            at_us: self.now_us,
+            dot,
+            stamp,
+            expires: None,
+            cloudless: false,
+        });
         let context = causal::writers_view(&self.replicas[node], &seen, dot);
         self.run.calls[call as usize].outcome = Outcome::Ok(Answer { values: Vec::new(), context });
         call
@@ -166,7 +183,12 @@ impl Story {
         *expires = true;
         let minted = self.run.minted.iter_mut().find(|minted| minted.call == call).expect("its dot");
         minted.expires = Some(Hlc::from_ms(1));
-        for entry in self.replicas.iter_mut().flat_map(|replica| &mut replica.entries).filter(|entry| entry.dots.contains(minted.dot)) {
+        for entry in self
+            .replicas
+            .iter_mut()
+            .flat_map(|replica| &mut replica.entries)
+            .filter(|entry| entry.dots.contains(minted.dot))
+        {
             entry.expires = minted.expires;
         }
     }
@@ -207,7 +229,8 @@ impl Story {
     /// What the replicas have is what the owners end with.
     pub(super) fn end(&mut self) {
         let held = self.replicas.iter().enumerate();
-        self.run.finals = held.map(|(node, object)| Final { key: 0, node: node as u8, object: Some(object.clone()) }).collect();
+        self.run.finals =
+            held.map(|(node, object)| Final { key: 0, node: node as u8, object: Some(object.clone()) }).collect();
     }
 
     pub(super) fn findings(&self, check: Check) -> Vec<String> {

@@ -27,7 +27,13 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
 }
 
 /// Compares the final copies of a key's owners with the writes to it.
-pub(super) fn ends_as_written(index: &Index<'_>, checker: &'static str, key: KeyId, by_key: &ByKey, findings: &mut Vec<Finding>) {
+pub(super) fn ends_as_written(
+    index: &Index<'_>,
+    checker: &'static str,
+    key: KeyId,
+    by_key: &ByKey,
+    findings: &mut Vec<Finding>,
+) {
     let attempted = by_key.writes.iter().filter(|write| write.attempted);
     let may_be_gone: BTreeSet<Element> = attempted.clone().flat_map(|write| index.may_end(write)).collect();
     // A session of carts has an add of its own in its next cart too, though the first was refused.

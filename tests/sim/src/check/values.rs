@@ -19,7 +19,8 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
         let write = first_attempt(index.run, minted.call);
         if is_malformed(index.call(write)) {
             let (dot, node, at_us) = (minted.dot, minted.node, minted.at_us);
-            let evidence = format!("call {write} has a malformed value; node {node} stored it as {dot:?} at {at_us} µs");
+            let evidence =
+                format!("call {write} has a malformed value; node {node} stored it as {dot:?} at {at_us} µs");
             findings.push(Finding { checker: NAME, key: Some(index.call(write).key), evidence });
         }
     }
@@ -38,7 +39,10 @@ mod tests {
         let Asked::Put { malformed, .. } = &mut story.run.calls[call as usize].asked else { panic!("a put") };
         *malformed = true;
         let found = story.findings(check);
-        assert!(found.len() == 2 && found[0].contains("told that it is stored") && found[1].contains("stored it as"), "{found:?}");
+        assert!(
+            found.len() == 2 && found[0].contains("told that it is stored") && found[1].contains("stored it as"),
+            "{found:?}"
+        );
         story.refuse(call);
         assert_eq!(story.findings(check).len(), 1, "it must not be stored under a refusal either");
         story.run.minted.clear();

@@ -140,7 +140,13 @@ impl World {
     /// An unreadable copy was written over. Its content is lost there, and for good if no other disk has it.
     fn copy_replaced(&mut self, at: NodeIndex, index: u16, copy: &Replaced) {
         self.recorder.mark("damaged copy replaced");
-        self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
+        self.recorder.run.losses.push(Loss {
+            node: at,
+            at_us: self.now_us,
+            synced: true,
+            wiped: false,
+            known_us: None,
+        });
         self.copy_lost(index, copy);
     }
 
@@ -274,7 +280,10 @@ impl World {
 pub(super) fn is_control(body: &PeerBody) -> bool {
     matches!(
         body,
-        PeerBody::Observed { .. } | PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. }
+        PeerBody::Observed { .. }
+            | PeerBody::CatalogSummary(_)
+            | PeerBody::CatalogRecords { .. }
+            | PeerBody::CatalogTaken { .. }
     )
 }
 

@@ -96,7 +96,8 @@ impl World {
     }
 
     fn catalogs_are_equal(&self) -> bool {
-        let mut digests = self.nodes.iter().filter_map(|node| node.running.as_ref()).map(|running| running.control.control.digest());
+        let mut digests =
+            self.nodes.iter().filter_map(|node| node.running.as_ref()).map(|running| running.control.control.digest());
         let first = digests.next();
         digests.all(|digest| Some(digest) == first)
     }
@@ -126,7 +127,8 @@ impl World {
         let may_be_lost = |place: &crate::keys::Place, owner: NodeIndex| {
             self.nodes[usize::from(owner)].disks[usize::from(place.shard)].lost_upto(&place.store_key).is_some()
         };
-        let lost: Vec<bool> = self.keys.places.iter().map(|place| place.owners.iter().any(|owner| may_be_lost(place, *owner))).collect();
+        let lost: Vec<bool> =
+            self.keys.places.iter().map(|place| place.owners.iter().any(|owner| may_be_lost(place, *owner))).collect();
         // Shards that may hold few bytes are asked one thing at a time: whatever is alone must be served.
         let at_once = if self.options.max_ops < FEW_OPS { 1 } else { usize::from(READERS) };
         for some in keys.chunks(at_once) {
@@ -144,10 +146,14 @@ impl World {
         let calls = self.recorder.run.calls.iter().enumerate().skip(first);
         // A replica whose disk was replaced is repaired by these reads like any other, and they do not count it.
         let replaced: Vec<bool> = self.nodes.iter().map(super::node::Node::is_replaced).collect();
-        let counts_all = |key: KeyId| !lost[key as usize] && self.keys.place(key).owners.iter().all(|owner| !replaced[usize::from(*owner)]);
+        let counts_all = |key: KeyId| {
+            !lost[key as usize] && self.keys.place(key).owners.iter().all(|owner| !replaced[usize::from(*owner)])
+        };
         let failed = calls.filter(|(_, call)| !matches!(call.outcome, Outcome::Ok(_)) && counts_all(call.key));
         failed
-            .map(|(id, call)| format!("round {round}: read c{id} of k{} at n{} ended with {:?}", call.key, call.node, call.outcome))
+            .map(|(id, call)| {
+                format!("round {round}: read c{id} of k{} at n{} ended with {:?}", call.key, call.node, call.outcome)
+            })
             .collect()
     }
 
@@ -156,11 +162,19 @@ impl World {
         let copy = |place: &crate::keys::Place, node: NodeIndex| {
             self.nodes[usize::from(node)].disks[usize::from(place.shard)].object(&place.store_key).cloned()
         };
-        let apart = |place: &&crate::keys::Place| place.owners.windows(2).any(|pair| copy(place, pair[0]) != copy(place, pair[1]));
+        let apart = |place: &&crate::keys::Place| {
+            place.owners.windows(2).any(|pair| copy(place, pair[0]) != copy(place, pair[1]))
+        };
         let place = self.keys.places.iter().find(apart)?;
-        let copies =
-            place.owners.iter().map(|node| format!("n{node}: {:?}", copy(place, *node).map(|bytes| codec::decode::<Object>(&bytes))));
-        Some(format!("after {ROUNDS} rounds the owners of {:?} differ: {}", place.name, copies.collect::<Vec<_>>().join("; ")))
+        let copies = place
+            .owners
+            .iter()
+            .map(|node| format!("n{node}: {:?}", copy(place, *node).map(|bytes| codec::decode::<Object>(&bytes))));
+        Some(format!(
+            "after {ROUNDS} rounds the owners of {:?} differ: {}",
+            place.name,
+            copies.collect::<Vec<_>>().join("; ")
+        ))
     }
 
     /// The record, with what the owners hold in the end.

@@ -234,7 +234,8 @@ impl World {
 
     fn cut(&mut self, links: Vec<(NodeIndex, NodeIndex)>, us: u64, what: &str) {
         links.iter().for_each(|(from, to)| self.network.cut(*from, *to));
-        let shown: Vec<String> = if self.trace.is_kept() { links.iter().map(|(a, b)| format!("{a}>{b}")).collect() } else { Vec::new() };
+        let shown: Vec<String> =
+            if self.trace.is_kept() { links.iter().map(|(a, b)| format!("{a}>{b}")).collect() } else { Vec::new() };
         self.trace.line(self.now_us, None, None, || format!("{what}: {} for {} ms", shown.join(" "), us / MS));
         self.plan_in(us, Occurrence::Heal(Heal::Links(links)));
     }
@@ -286,7 +287,8 @@ impl World {
     fn jump(&mut self, at: NodeIndex) {
         // Retries are promised only while clocks differ by no more than the limit.
         let limit = self.options.max_skew_ms;
-        let most = if self.options.clients.retries.0 > 0 { limit / 2 } else { *self.faults.pick(&[limit / 2, limit * 3]) };
+        let most =
+            if self.options.clients.retries.0 > 0 { limit / 2 } else { *self.faults.pick(&[limit / 2, limit * 3]) };
         let skew_ms = self.faults.between(0, 2 * most) as i64 - most as i64;
         self.set_clock(at, skew_ms);
         self.note(at, || format!("has a wall clock that is {skew_ms} ms off"));
@@ -341,7 +343,13 @@ impl World {
         for copy in lost {
             self.copy_lost(index, &copy);
         }
-        self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
+        self.recorder.run.losses.push(Loss {
+            node: at,
+            at_us: self.now_us,
+            synced: true,
+            wiped: false,
+            known_us: None,
+        });
         self.recorder.mark("range lost");
         self.note(at, || format!("has LOST a range of keys with {count} objects"));
     }
@@ -385,7 +393,13 @@ impl World {
             let node = &mut self.nodes[usize::from(at)];
             (node.disks, node.state, node.backup, node.reported_loss) = (empty, None, None, false);
             (node.ids, node.catalog) = (None, Catalog::default());
-            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: true, known_us: None });
+            self.recorder.run.losses.push(Loss {
+                node: at,
+                at_us: self.now_us,
+                synced: true,
+                wiped: true,
+                known_us: None,
+            });
             self.recorder.mark("wipe");
             self.note(at, || "has its disk WIPED".into());
         }
@@ -413,8 +427,15 @@ impl World {
             return;
         }
         let node = &mut self.nodes[usize::from(at)];
-        (node.disks, node.state, node.ids, node.catalog) = (backup.disks, Some(backup.state), backup.ids, backup.catalog);
-        self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
+        (node.disks, node.state, node.ids, node.catalog) =
+            (backup.disks, Some(backup.state), backup.ids, backup.catalog);
+        self.recorder.run.losses.push(Loss {
+            node: at,
+            at_us: self.now_us,
+            synced: true,
+            wiped: false,
+            known_us: None,
+        });
         self.truce(at);
         let life = self.nodes[usize::from(at)].life;
         self.plan_in(50 * MS, Occurrence::Boot { node: at, life });
@@ -461,7 +482,8 @@ impl World {
         };
         let mut outrun = backup.actors.iter().filter(gone_on).peekable();
         let idle = node.puts == backup.puts;
-        (idle || outrun.peek().is_some()) && outrun.all(|actor| self.is_observed(at, actor.partition, actor.actor, actor.next))
+        (idle || outrun.peek().is_some())
+            && outrun.all(|actor| self.is_observed(at, actor.partition, actor.actor, actor.next))
     }
 
     /// Whether a peer remembers, durably, that an actor has used a counter which it would use again: a start that meets
@@ -491,7 +513,13 @@ impl World {
         if self.may_become(at, &left) {
             let node = &mut self.nodes[usize::from(at)];
             (node.disks, node.reported_loss) = (left, true);
-            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: true, wiped: false, known_us: None });
+            self.recorder.run.losses.push(Loss {
+                node: at,
+                at_us: self.now_us,
+                synced: true,
+                wiped: false,
+                known_us: None,
+            });
             self.recorder.mark("reported loss");
             self.note(at, || "has LOST objects, and knows it".into());
         }
@@ -509,7 +537,11 @@ impl World {
         // Within what was promised of it.
         let props = BucketProps { siblings: siblings.clamp(2, most), ..props };
         self.note(at, || format!("bucket b{bucket} is to take {siblings} siblings"));
-        self.tell_control(at, CatalogEvent::Change(0, CatalogChange::BucketSet(tenant(), name, record.version, props), nobody()), None);
+        self.tell_control(
+            at,
+            CatalogEvent::Change(0, CatalogChange::BucketSet(tenant(), name, record.version, props), nobody()),
+            None,
+        );
     }
 
     /// Two operators make one bucket at the same time, with different numbers of copies.
@@ -519,7 +551,11 @@ impl World {
         self.note(at, || format!("makes bucket {name}, and so does n{other}"));
         for (node, n) in [(at, 1), (other, 3)] {
             let props = BucketProps { n, ..BucketProps::default() };
-            self.tell_control(node, CatalogEvent::Change(0, CatalogChange::BucketCreate(tenant(), name.clone(), props), nobody()), None);
+            self.tell_control(
+                node,
+                CatalogEvent::Change(0, CatalogChange::BucketCreate(tenant(), name.clone(), props), nobody()),
+                None,
+            );
         }
     }
 }

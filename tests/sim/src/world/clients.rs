@@ -42,7 +42,8 @@ impl World {
         let Some(node) = self.some_node() else {
             return self.plan_in(NOBODY_US, Occurrence::Act { session });
         };
-        let (ask, full) = self.sessions[usize::from(session)].step(&self.options.clients, &self.keys, &mut self.clients);
+        let (ask, full) =
+            self.sessions[usize::from(session)].step(&self.options.clients, &self.keys, &mut self.clients);
         if let Some((bucket, slot)) = full {
             let (_, key) = self.keys.make(bucket, Some(slot));
             self.recorder.run.keys.push(key);
@@ -54,7 +55,8 @@ impl World {
     pub(super) fn some_node(&mut self) -> Option<NodeIndex> {
         let first = self.clients.index(self.nodes.len());
         let all = (first..self.nodes.len()).chain(0..first);
-        let running = |at: &usize| self.nodes[*at].takes_clients() || (*at == first && self.nodes[*at].running.is_some());
+        let running =
+            |at: &usize| self.nodes[*at].takes_clients() || (*at == first && self.nodes[*at].running.is_some());
         all.into_iter().find(running).map(|at| at as NodeIndex)
     }
 
@@ -148,7 +150,8 @@ impl World {
     }
 
     pub(super) fn reply_arrived(&mut self, call: CallId, reply: Reply) {
-        let (session, key) = (self.recorder.run.calls[call as usize].session as u16, self.recorder.run.calls[call as usize].key);
+        let (session, key) =
+            (self.recorder.run.calls[call as usize].session as u16, self.recorder.run.calls[call as usize].key);
         if self.sessions[usize::from(session)].pending.is_none_or(|(pending, _)| pending != call) {
             return;
         }
@@ -229,8 +232,12 @@ impl World {
         if !matches!(outcome, Outcome::Ok(_)) {
             of.failed();
         }
-        let may_retry = |retry: &Retry| matches!(&retry.ask.request, DataRequest::Put(put) if put.attempt + 1 < ATTEMPTS);
-        if !is_unknown || !of.retry.as_ref().is_some_and(may_retry) || !self.clients.chance(self.options.clients.retries) {
+        let may_retry =
+            |retry: &Retry| matches!(&retry.ask.request, DataRequest::Put(put) if put.attempt + 1 < ATTEMPTS);
+        if !is_unknown
+            || !of.retry.as_ref().is_some_and(may_retry)
+            || !self.clients.chance(self.options.clients.retries)
+        {
             of.retry = None;
         }
         self.recorder.ended(call, self.now_us, outcome);

@@ -44,7 +44,11 @@ impl World {
             told.retain(|connection| running.open.contains_key(connection));
         }
         if now_us >= leaving.until_us || leaving.told.as_ref().is_some_and(Vec::is_empty) {
-            self.recorder.mark(if now_us >= leaving.until_us { "stop that cut something off" } else { "graceful stop" });
+            self.recorder.mark(if now_us >= leaving.until_us {
+                "stop that cut something off"
+            } else {
+                "graceful stop"
+            });
             return self.stop(at);
         }
         if leaving.told.is_none() && !clients_wait {
@@ -56,11 +60,13 @@ impl World {
 
     fn tell_peers(&mut self, at: NodeIndex) {
         let peers = (0..self.options.nodes).filter(|peer| *peer != at);
-        let told: Vec<(NodeIndex, u32)> = peers.map(|peer| (peer, self.held(at, peer))).filter(|(_, held)| *held != 0).collect();
+        let told: Vec<(NodeIndex, u32)> =
+            peers.map(|peer| (peer, self.held(at, peer))).filter(|(_, held)| *held != 0).collect();
         for (peer, connection) in &told {
             self.post_parcel(at, *peer, *connection, Parcel::Leaving, true);
         }
-        if let Some(leaving) = self.nodes[usize::from(at)].running.as_mut().and_then(|running| running.leaving.as_mut()) {
+        if let Some(leaving) = self.nodes[usize::from(at)].running.as_mut().and_then(|running| running.leaving.as_mut())
+        {
             leaving.told = Some(told.into_iter().map(|(_, connection)| connection).collect());
         }
     }
@@ -90,7 +96,9 @@ impl World {
     /// A peer asks nothing more of this node.
     pub(super) fn peer_has_left(&mut self, at: NodeIndex, connection: u32) {
         let running = self.nodes[usize::from(at)].running.as_mut();
-        if let Some(told) = running.and_then(|running| running.leaving.as_mut()).and_then(|leaving| leaving.told.as_mut()) {
+        if let Some(told) =
+            running.and_then(|running| running.leaving.as_mut()).and_then(|leaving| leaving.told.as_mut())
+        {
             told.retain(|other| *other != connection);
         }
     }

@@ -26,11 +26,20 @@ impl World {
     /// The connection to a peer that the shards and the catalog of `at` know, 0 if none.
     pub(super) fn held(&self, at: NodeIndex, peer: NodeIndex) -> u32 {
         let running = self.nodes[usize::from(at)].running.as_ref();
-        running.and_then(|running| running.links.connection(self.keys.node(peer))).map_or(0, |connection| connection as u32)
+        running
+            .and_then(|running| running.links.connection(self.keys.node(peer)))
+            .map_or(0, |connection| connection as u32)
     }
 
     /// Sends something over a connection.
-    pub(super) fn post_parcel(&mut self, from: NodeIndex, to: NodeIndex, connection: u32, parcel: Parcel, ordered: bool) {
+    pub(super) fn post_parcel(
+        &mut self,
+        from: NodeIndex,
+        to: NodeIndex,
+        connection: u32,
+        parcel: Parcel,
+        ordered: bool,
+    ) {
         if ordered {
             // The control stream loses nothing while its connection lives; during a cut its messages wait.
             let at_us = self.network.in_order(self.now_us, from, to);
@@ -75,7 +84,9 @@ impl World {
             Parcel::Clock(wall_ms) if open => self.link_event(to, LinkEvent::Clock(number, wall_ms)),
             Parcel::Leaving if open => self.peer_leaves(to, from, connection),
             Parcel::Left if open => self.peer_has_left(to, connection),
-            Parcel::Closed(refusal) if open => self.connection_ended(to, connection, refusal, "the other side has closed it"),
+            Parcel::Closed(refusal) if open => {
+                self.connection_ended(to, connection, refusal, "the other side has closed it")
+            }
             Parcel::Message(envelope) if (open && current) || self.network.lets_ghosts_through(&envelope.body) => {
                 self.message_arrived(to, from, *envelope);
             }
@@ -99,7 +110,9 @@ impl World {
     /// The actors that a node announces.
     pub(super) fn actors(&self, at: NodeIndex) -> Vec<ActorNext> {
         let running = self.nodes[usize::from(at)].running.as_ref();
-        running.map(|running| running.shards.iter().flat_map(|task| task.batch.shard().actors()).collect()).unwrap_or_default()
+        running
+            .map(|running| running.shards.iter().flat_map(|task| task.batch.shard().actors()).collect())
+            .unwrap_or_default()
     }
 
     /// Hands an event to a node's links, and carries out their outputs.
@@ -139,7 +152,14 @@ impl World {
                 let (to, connection) = (self.keys.index(peer), self.network.next_generation());
                 self.note(at, || format!("dials n{to} as c{connection}"));
                 let life = self.nodes[usize::from(at)].life;
-                let dialling = Dialling { from: at, life, to, connection, until_us: self.now_us + HANDSHAKE_US, resend_us: RESEND_US };
+                let dialling = Dialling {
+                    from: at,
+                    life,
+                    to,
+                    connection,
+                    until_us: self.now_us + HANDSHAKE_US,
+                    resend_us: RESEND_US,
+                };
                 self.network.under_way += 1;
                 self.dialling(dialling);
             }
@@ -152,14 +172,22 @@ impl World {
                 self.note(at, || format!("learns from {by} that its disk was WIPED"));
                 self.recorder.mark("replaced disk known");
                 let now_us = self.now_us;
-                for loss in self.recorder.run.losses.iter_mut().filter(|loss| loss.node == at && loss.wiped && loss.known_us.is_none()) {
+                for loss in self
+                    .recorder
+                    .run
+                    .losses
+                    .iter_mut()
+                    .filter(|loss| loss.node == at && loss.wiped && loss.known_us.is_none())
+                {
                     loss.known_us = Some(now_us);
                 }
                 self.tell_all(at, &Event::Replaced);
             }
             LinkOutput::PeerUp { peer, connection, actors, catalog } => {
                 let other = self.keys.index(peer);
-                self.note(at, || format!("connected to n{other} as c{connection}, whose actors are {}", counters(&actors)));
+                self.note(at, || {
+                    format!("connected to n{other} as c{connection}, whose actors are {}", counters(&actors))
+                });
                 for (shard, actors) in (0..).zip(actors) {
                     self.input(at, shard, Input::PeerUp { peer, connection, actors });
                 }
@@ -195,7 +223,9 @@ impl World {
                 self.recorder.mark("wall clock corrected");
                 self.tell_all(at, &Event::CorrectClock(ms));
             }
-            LinkOutput::CompareCatalog(peer, digest) => self.tell_control(at, CatalogEvent::PeerReady(peer, digest), None),
+            LinkOutput::CompareCatalog(peer, digest) => {
+                self.tell_control(at, CatalogEvent::PeerReady(peer, digest), None)
+            }
             LinkOutput::Refused(_, why) => panic!("equal nodes refuse each other: {why}"),
             LinkOutput::Reconciled(_) => {}
             LinkOutput::Serve { met_all } => {
@@ -282,8 +312,9 @@ impl World {
         self.plan_in((idle_us / 4).max(50 * MS), Occurrence::Connections);
         for at in 0..self.options.nodes {
             let running = self.nodes[usize::from(at)].running.as_ref();
-            let open: Vec<(u32, NodeIndex)> =
-                running.map(|running| running.open.iter().map(|(number, open)| (*number, open.peer)).collect()).unwrap_or_default();
+            let open: Vec<(u32, NodeIndex)> = running
+                .map(|running| running.open.iter().map(|(number, open)| (*number, open.peer)).collect())
+                .unwrap_or_default();
             for (connection, peer) in open {
                 self.look_at_connection(at, peer, connection, idle_us);
             }
@@ -322,7 +353,8 @@ pub(super) struct Dialling {
 
 /// What a message is after its encoding.
 fn recoded(envelope: &PeerEnvelope) -> PeerEnvelope {
-    let decoded = rejoin_proto::codec::decode(&rejoin_proto::codec::encode(envelope)).expect("what is sent can be read");
+    let decoded =
+        rejoin_proto::codec::decode(&rejoin_proto::codec::encode(envelope)).expect("what is sent can be read");
     assert_eq!(*envelope, decoded, "a message is the same after its encoding");
     decoded
 }

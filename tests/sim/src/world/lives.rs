@@ -45,7 +45,11 @@ impl World {
         node.state = Some(State { boot: node.boot, clean: false, renewal_owed: gone });
         let lost = gone || node.reported_loss;
         self.note(at, || {
-            format!("starts (life {life}{}{})", if clean { ", clean" } else { "" }, if lost { ", may have lost writes" } else { "" })
+            format!(
+                "starts (life {life}{}{})",
+                if clean { ", clean" } else { "" },
+                if lost { ", may have lost writes" } else { "" }
+            )
         });
         if self.options.faults.kill > 0 && !self.network.calm && self.faults.percent(3) {
             // Killed between the state file and the first shard: what was owed stays owed.
@@ -94,7 +98,8 @@ impl World {
         let ids = node.ids.clone().expect("made when the shards were opened");
         let links = Links::new(config, ids, now, rng);
         let peers = (0..options.nodes).filter(|peer| *peer != at).map(|peer| self.keys.node(peer)).collect();
-        let config = members::Config { node: self.keys.node(at), peers, start: now.wall_ms, timing: members::Timing::default() };
+        let config =
+            members::Config { node: self.keys.node(at), peers, start: now.wall_ms, timing: members::Timing::default() };
         let rng = Rng::raw(options.seed, Stream::Member(u64::from(at) << 32 | u64::from(node.life)));
         let members = Members::new(config, now.mono_us, rng);
         let view = Arc::new(ClusterView::new(self.keys.layout().clone(), &node.catalog.records));
@@ -121,7 +126,8 @@ impl World {
         let options = &self.options;
         let node = &mut self.nodes[usize::from(at)];
         if node.ids.is_none() {
-            node.ids = Some(Disks::new(DiskId(Rng::raw(options.seed, Stream::Shard(at, node.life, u16::MAX - 1)).next_u64())));
+            node.ids =
+                Some(Disks::new(DiskId(Rng::raw(options.seed, Stream::Shard(at, node.life, u16::MAX - 1)).next_u64())));
         }
         let replaced = node.is_replaced();
         let view = Arc::new(ClusterView::new(self.keys.layout().clone(), &node.catalog.records));
@@ -208,7 +214,13 @@ impl World {
         }
         if lost > 0 {
             self.recorder.mark("power lost with writes");
-            self.recorder.run.losses.push(Loss { node: at, at_us: self.now_us, synced: false, wiped: false, known_us: None });
+            self.recorder.run.losses.push(Loss {
+                node: at,
+                at_us: self.now_us,
+                synced: false,
+                wiped: false,
+                known_us: None,
+            });
         }
         self.note(at, || format!("LOSES POWER, and {lost} changes that were not durable"));
     }
@@ -230,8 +242,9 @@ impl World {
     /// A clean stop: everything is durable, and the state file says so.
     pub(super) fn stop(&mut self, at: NodeIndex) {
         let running = self.nodes[usize::from(at)].running.as_ref();
-        let open: Vec<(u32, NodeIndex)> =
-            running.map(|running| running.open.iter().map(|(number, open)| (*number, open.peer)).collect()).unwrap_or_default();
+        let open: Vec<(u32, NodeIndex)> = running
+            .map(|running| running.open.iter().map(|(number, open)| (*number, open.peer)).collect())
+            .unwrap_or_default();
         for (connection, peer) in open {
             self.post_parcel(at, peer, connection, Parcel::Closed(None), true);
         }

@@ -179,7 +179,8 @@ impl World {
         }
         let catalog = Catalog { records: keys.records() };
         let view = Arc::new(ClusterView::new(keys.layout().clone(), &catalog.records));
-        let network = Network::new(usize::from(options.nodes), options.network.clone(), Rng::new(seed, Stream::Network));
+        let network =
+            Network::new(usize::from(options.nodes), options.network.clone(), Rng::new(seed, Stream::Network));
         let mut world = Self {
             now_us: 0,
             queue: BinaryHeap::with_capacity(1024),
@@ -272,9 +273,13 @@ impl World {
                 }
             }
             Occurrence::Leaving { node, life } if self.lives(node, life) => self.leaving_due(node),
-            Occurrence::LetGo { node, life, peer, connection } if self.lives(node, life) => self.let_go(node, peer, connection),
+            Occurrence::LetGo { node, life, peer, connection } if self.lives(node, life) => {
+                self.let_go(node, peer, connection)
+            }
             Occurrence::Dialling(dialling) => self.dialling(dialling),
-            Occurrence::Request { node, life, request } if self.lives(node, life) => self.request_arrived(node, *request),
+            Occurrence::Request { node, life, request } if self.lives(node, life) => {
+                self.request_arrived(node, *request)
+            }
             Occurrence::Boot { node, life } if self.nodes[usize::from(node)].life == life => self.boot(node),
             Occurrence::Parcel { from, to, connection, parcel } => self.parcel_arrived(from, to, connection, parcel),
             Occurrence::Reply { call, reply } => self.reply_arrived(call, *reply),

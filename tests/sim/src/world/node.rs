@@ -177,7 +177,13 @@ pub(super) struct ControlTask {
 
 impl ControlTask {
     pub(super) fn new(catalog: Catalog) -> Self {
-        Self { control: Control::new(catalog), queue: VecDeque::new(), saving: None, busy_until_us: 0, wake_us: u64::MAX }
+        Self {
+            control: Control::new(catalog),
+            queue: VecDeque::new(),
+            saving: None,
+            busy_until_us: 0,
+            wake_us: u64::MAX,
+        }
     }
 }
 

@@ -154,7 +154,9 @@ impl File {
         let mut content = self.platter.clone();
         let mut lengths = vec![content.length()];
         lengths.extend(
-            self.pending.iter().filter_map(|pending| if let FileChange::Length(length) = pending.piece { Some(length) } else { None }),
+            self.pending
+                .iter()
+                .filter_map(|pending| if let FileChange::Length(length) = pending.piece { Some(length) } else { None }),
         );
         lengths.push(self.live.length());
         for block in self.dirty(size) {
@@ -171,7 +173,9 @@ impl File {
     /// The blocks that pending writes touch.
     fn dirty(&self, size: usize) -> Vec<usize> {
         let blocks = self.pending.iter().filter_map(|pending| match &pending.piece {
-            FileChange::Write(offset, bytes) if !bytes.is_empty() => Some(offset / size..(offset + bytes.len()).div_ceil(size)),
+            FileChange::Write(offset, bytes) if !bytes.is_empty() => {
+                Some(offset / size..(offset + bytes.len()).div_ceil(size))
+            }
             _ => None,
         });
         let mut blocks: Vec<_> = blocks.flatten().collect();

@@ -113,7 +113,9 @@ impl State {
         let call = self.calls;
         self.calls += 1;
         match &self.fault {
-            Some(fault) if fault.calls.contains(&call) && fault.room.is_none_or(|room| needs > room) => Err(fault.kind.into()),
+            Some(fault) if fault.calls.contains(&call) && fault.room.is_none_or(|room| needs > room) => {
+                Err(fault.kind.into())
+            }
             _ => Ok(()),
         }
     }
@@ -150,7 +152,8 @@ impl Disk for MemoryDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let dir = self.name(dir);
         let here = |name: &String| {
-            if dir.is_empty() { Some(name.as_str()) } else { name.strip_prefix(&dir)?.strip_prefix('/') }.map(str::to_owned)
+            if dir.is_empty() { Some(name.as_str()) } else { name.strip_prefix(&dir)?.strip_prefix('/') }
+                .map(str::to_owned)
         };
         let state = self.state();
         let mut names: Vec<String> = state.machine.live.keys().filter_map(here).collect();

@@ -186,7 +186,11 @@ mod tests {
         assert_eq!(text(&machine, Survival::Everything).as_deref(), Some("onetwo"));
         machine.apply(&Call::FailedSync(0));
         machine.apply(&Call::Sync(0));
-        assert_eq!(text(&machine, Survival::Nothing).as_deref(), Some("one"), "a failed sync is not made good by the next");
+        assert_eq!(
+            text(&machine, Survival::Nothing).as_deref(),
+            Some("one"),
+            "a failed sync is not made good by the next"
+        );
         write(&mut machine, 0, 3, b"two");
         machine.apply(&Call::Sync(0));
         machine.apply(&Call::Remove("a/f".into()));
@@ -196,7 +200,8 @@ mod tests {
 
     #[test]
     fn a_rename_is_there_or_not_and_takes_the_content_along() {
-        let mut machine = Machine::holding(&Image { files: [("a/f".to_owned(), Content::new(b"old".to_vec()))].into() });
+        let mut machine =
+            Machine::holding(&Image { files: [("a/f".to_owned(), Content::new(b"old".to_vec()))].into() });
         machine.apply(&Call::Create("a/f.new".into(), 1));
         write(&mut machine, 1, 0, b"new");
         machine.apply(&Call::Sync(1));
@@ -209,13 +214,16 @@ mod tests {
 
     #[test]
     fn torn_sectors_are_old_or_new_each_for_itself() {
-        let mut machine = Machine::holding(&Image { files: [("a/f".to_owned(), Content::new(vec![b'o'; 4 * SECTOR]))].into() });
+        let mut machine =
+            Machine::holding(&Image { files: [("a/f".to_owned(), Content::new(vec![b'o'; 4 * SECTOR]))].into() });
         write(&mut machine, 0, 0, &[b'n'; 4 * SECTOR]);
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..200 {
             let image = machine.crash(Survival::Sectors(SECTOR), &mut Random::new(seed, 1)).image;
             let sectors: Vec<u8> = image.files["a/f"].written().chunks(SECTOR).map(|sector| sector[0]).collect();
-            assert!(image.files["a/f"].written().chunks(SECTOR).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+            assert!(
+                image.files["a/f"].written().chunks(SECTOR).all(|sector| sector.iter().all(|byte| *byte == sector[0]))
+            );
             seen.insert(sectors);
         }
         assert_eq!(seen.len(), 16, "every mixture of four sectors");

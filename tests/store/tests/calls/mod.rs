@@ -85,7 +85,16 @@ pub(crate) fn calm_down() -> u64 {
 
 impl Plan {
     pub(crate) fn new(tree: PathBuf, kinds: &[Kind], trigger: Trigger) -> Self {
-        Self { tree, kinds: kinds.to_vec(), trigger, calls: 0, bad: None, unsynced: Vec::new(), names: Vec::new(), current: None }
+        Self {
+            tree,
+            kinds: kinds.to_vec(),
+            trigger,
+            calls: 0,
+            bad: None,
+            unsynced: Vec::new(),
+            names: Vec::new(),
+            current: None,
+        }
     }
 
     /// From now on a block of a file cannot be read.
@@ -275,10 +284,13 @@ pub(crate) unsafe extern "C" fn write(fd: c_int, bytes: *const c_void, length: u
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn read(fd: c_int, bytes: *mut c_void, length: usize) -> isize {
     // SAFETY: as the caller promises.
-    let (file, buffer) = unsafe { (BorrowedFd::borrow_raw(fd), std::slice::from_raw_parts_mut(bytes.cast::<u8>(), length)) };
+    let (file, buffer) =
+        unsafe { (BorrowedFd::borrow_raw(fd), std::slice::from_raw_parts_mut(bytes.cast::<u8>(), length)) };
     if let Some(path) = path_of(fd) {
         let at = rustix::fs::tell(file).unwrap_or_default();
-        if let Some(Some(errno)) = with_plan(&path, |plan| plan.fails(Kind::Read, &path, Some((at, at + length as u64)))) {
+        if let Some(Some(errno)) =
+            with_plan(&path, |plan| plan.fails(Kind::Read, &path, Some((at, at + length as u64))))
+        {
             return fail(errno);
         }
     }
@@ -290,10 +302,12 @@ pub(crate) unsafe extern "C" fn read(fd: c_int, bytes: *mut c_void, length: usiz
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn pread64(fd: c_int, bytes: *mut c_void, length: usize, at: i64) -> isize {
     // SAFETY: as the caller promises.
-    let (file, buffer) = unsafe { (BorrowedFd::borrow_raw(fd), std::slice::from_raw_parts_mut(bytes.cast::<u8>(), length)) };
+    let (file, buffer) =
+        unsafe { (BorrowedFd::borrow_raw(fd), std::slice::from_raw_parts_mut(bytes.cast::<u8>(), length)) };
     let at = at as u64;
     if let Some(path) = path_of(fd)
-        && let Some(Some(errno)) = with_plan(&path, |plan| plan.fails(Kind::Read, &path, Some((at, at + length as u64))))
+        && let Some(Some(errno)) =
+            with_plan(&path, |plan| plan.fails(Kind::Read, &path, Some((at, at + length as u64))))
     {
         return fail(errno);
     }

@@ -43,7 +43,9 @@ pub(super) fn damaged_tables(
     let unknown = highest.saturating_add(UNKNOWN_ABOVE);
     let damaged = |(level, entry, why)| {
         let (upto, between) = match ranges.get(&entry) {
-            Some(KeyRange { upto, first, last }) => (*upto, (Bound::Included(first.clone()), Bound::Included(last.clone()))),
+            Some(KeyRange { upto, first, last }) => {
+                (*upto, (Bound::Included(first.clone()), Bound::Included(last.clone())))
+            }
             None => (unknown, (Bound::Unbounded, Bound::Unbounded)),
         };
         DamagedTable { entry, level, upto, between, why }
@@ -168,7 +170,9 @@ fn remove_others(tree: &Path, version: u64, listed: &BTreeSet<u64>) -> io::Resul
     let tables = remove_where(&tree.join("tables"), |name| name.parse().is_ok_and(|id| !listed.contains(&id)))?;
     let own = version_name(version);
     let version_file = |name: &str| name.strip_prefix('v').is_some_and(|id| id.parse::<u64>().is_ok());
-    let files = remove_where(tree, |name| name.starts_with(".tmp") || name.ends_with(".new") || version_file(name) && name != own)?;
+    let files = remove_where(tree, |name| {
+        name.starts_with(".tmp") || name.ends_with(".new") || version_file(name) && name != own
+    })?;
     Ok(tables + files)
 }
 

@@ -78,7 +78,13 @@ impl fmt::Display for LostRange {
             Included(key) | Excluded(key) => hex(&key[..key.len().min(SHOWN)]),
             Unbounded => open.to_owned(),
         };
-        write!(f, "keys from {} to {} of table {}", shown(&self.from, "the first"), shown(&self.to, "the last"), self.table)
+        write!(
+            f,
+            "keys from {} to {} of table {}",
+            shown(&self.from, "the first"),
+            shown(&self.to, "the last"),
+            self.table
+        )
     }
 }
 
@@ -273,7 +279,17 @@ mod tests {
         lost.extend([range(1, Unbounded, Included("b")), range(2, Excluded("c"), Unbounded)]);
         assert_eq!(LostRanges::decode(lost.encode().as_bytes()), Some(lost.clone()));
         assert_eq!(LostRanges::decode(b""), Some(LostRanges::default()));
-        for bad in ["1 2 - ", "1 2 (0 -", "1 2 [xx -", "x 2 - -", "1 2 - - -", "removed 2 (00", "removed x [00", "removed 2 -", "\u{e9}"] {
+        for bad in [
+            "1 2 - ",
+            "1 2 (0 -",
+            "1 2 [xx -",
+            "x 2 - -",
+            "1 2 - - -",
+            "removed 2 (00",
+            "removed x [00",
+            "removed 2 -",
+            "\u{e9}",
+        ] {
             assert_eq!(LostRanges::decode(bad.as_bytes()), None, "{bad:?}");
         }
         assert_eq!(lost.highest(), Some(10));
@@ -297,7 +313,9 @@ mod tests {
     #[test]
     fn a_range_is_clipped_to_the_bounds_within_it() {
         let lost = range(1, Excluded("b"), Included("f"));
-        let clipped = |from: Bound<&'static str>, to: Bound<&'static str>| lost.clipped(&from.map(Bytes::from), &to.map(Bytes::from));
+        let clipped = |from: Bound<&'static str>, to: Bound<&'static str>| {
+            lost.clipped(&from.map(Bytes::from), &to.map(Bytes::from))
+        };
         let same = |from: Bound<&'static str>, to: Bound<&'static str>| (from.map(Bytes::from), to.map(Bytes::from));
         assert_eq!(clipped(Unbounded, Unbounded), same(Excluded("b"), Included("f")));
         assert_eq!(clipped(Included("c"), Excluded("e")), same(Included("c"), Excluded("e")));
@@ -311,9 +329,14 @@ mod tests {
         let hidden = |key: &str, newest| lost.hides(key.as_bytes(), newest).is_some();
         assert!(hidden("c", None) && hidden("c", Some(10)) && hidden("d", Some(3)));
         assert!(!hidden("c", Some(11)) && !hidden("b", None) && !hidden("e", None));
-        let meets = |from: Bound<&str>, to: Bound<&str>| lost.between(from.map(str::as_bytes), to.map(str::as_bytes)).is_some();
+        let meets =
+            |from: Bound<&str>, to: Bound<&str>| lost.between(from.map(str::as_bytes), to.map(str::as_bytes)).is_some();
         assert!(meets(Included("a"), Excluded("c")) && meets(Unbounded, Unbounded) && meets(Included("d"), Unbounded));
-        assert!(!meets(Included("a"), Included("b")) && !meets(Excluded("d"), Unbounded) && !meets(Unbounded, Excluded("b")));
+        assert!(
+            !meets(Included("a"), Included("b"))
+                && !meets(Excluded("d"), Unbounded)
+                && !meets(Unbounded, Excluded("b"))
+        );
         for (table, upto) in [(2, 20), (3, 15)] {
             lost.extend([LostRange { upto, ..range(table, Unbounded, Included("c")) }]);
         }

@@ -125,9 +125,13 @@ impl Manifest {
     fn decode(id: u64, bytes: &[u8], name: &str) -> io::Result<Self> {
         let mut sections = Vec::new();
         for (section, place) in contents(bytes, name)? {
-            sections.push((section, bytes.get(place).ok_or_else(|| bad(name, "has contents that are not there"))?.to_vec()));
+            sections.push((
+                section,
+                bytes.get(place).ok_or_else(|| bad(name, "has contents that are not there"))?.to_vec(),
+            ));
         }
-        let tables = sections.iter().find(|(section, _)| section == TABLES).ok_or_else(|| bad(name, "lists no tables"))?;
+        let tables =
+            sections.iter().find(|(section, _)| section == TABLES).ok_or_else(|| bad(name, "lists no tables"))?;
         Ok(Self { id, levels: decode_levels(&tables.1)?, sections })
     }
 
@@ -250,7 +254,11 @@ fn decode_levels(mut rest: &[u8]) -> io::Result<Vec<Vec<Vec<TableEntry>>>> {
 fn decode_entry(mut entry: &[u8]) -> io::Result<TableEntry> {
     let id = u64::from_le_bytes(take(&mut entry)?);
     let [_kind] = take(&mut entry)?;
-    Ok(TableEntry { id, checksum: u128::from_le_bytes(take(&mut entry)?), seqno: u64::from_le_bytes(take(&mut entry)?) })
+    Ok(TableEntry {
+        id,
+        checksum: u128::from_le_bytes(take(&mut entry)?),
+        seqno: u64::from_le_bytes(take(&mut entry)?),
+    })
 }
 
 fn encode_levels(bytes: &mut Vec<u8>, levels: &[Vec<Vec<TableEntry>>]) {
@@ -358,7 +366,11 @@ mod tests {
     #[test]
     fn a_version_is_read_and_written_byte_by_byte_as_the_tree_writes_it() {
         let dir = tempfile::tempdir().expect("a directory");
-        let open = || Config::new(dir.path(), SequenceNumberCounter::default(), SequenceNumberCounter::default()).open().expect("a tree");
+        let open = || {
+            Config::new(dir.path(), SequenceNumberCounter::default(), SequenceNumberCounter::default())
+                .open()
+                .expect("a tree")
+        };
         let tree = open();
         for number in 0..3_u64 {
             tree.insert(format!("key {number}"), "value", number);
@@ -366,7 +378,8 @@ mod tests {
         }
         let manifest = Manifest::read(dir.path()).expect("a version");
         let listed: Vec<_> = manifest.tables().map(|(level, entry)| (level, entry.id, entry.checksum)).collect();
-        let there: Vec<_> = tree.current_version().iter_tables().map(|table| (0, table.id(), table.checksum().into_u128())).collect();
+        let there: Vec<_> =
+            tree.current_version().iter_tables().map(|table| (0, table.id(), table.checksum().into_u128())).collect();
         assert_eq!((manifest.id, listed.len()), (tree.current_version().id(), 3));
         assert_eq!(listed, there);
         let path = dir.path().join(version_name(manifest.id));
@@ -378,7 +391,9 @@ mod tests {
         drop(tree);
         let tree = open();
         assert_eq!((tree.current_version().id(), tree.table_count()), (next.id, 2));
-        assert!(tree.get("key 1", 100).expect("readable").is_none() && tree.get("key 2", 100).expect("readable").is_some());
+        assert!(
+            tree.get("key 1", 100).expect("readable").is_none() && tree.get("key 2", 100).expect("readable").is_some()
+        );
         assert!(!path.exists(), "the tree removes the version before it");
     }
 }

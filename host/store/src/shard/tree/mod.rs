@@ -34,7 +34,8 @@ use lsm_tree::Table;
 use lsm_tree::compaction::{Choice, CompactionStrategy, Leveled};
 use lsm_tree::table::filter::standard_bloom;
 use lsm_tree::{
-    AbstractTree, AnyTree, Cache, Config, Error, Guard, InternalValue, Memtable, SeqNo, SequenceNumberCounter, Slice, Tree as LsmTree,
+    AbstractTree, AnyTree, Cache, Config, Error, Guard, InternalValue, Memtable, SeqNo, SequenceNumberCounter, Slice,
+    Tree as LsmTree,
 };
 use manifest::{KeyRange, Manifest, TableEntry, TableRanges};
 use snapshot::Snapshots;
@@ -48,7 +49,9 @@ pub(crate) use check::remove_unlisted;
 pub use descriptors::Descriptors;
 pub(super) use error::{ReadFault, TreeError};
 pub(super) use lost_ranges::LostRanges;
-pub(super) use repair::{RepairContext, SaveLost, SuspectTables, TreeCheck, check_before_open, repair_before_open, restore};
+pub(super) use repair::{
+    RepairContext, SaveLost, SuspectTables, TreeCheck, check_before_open, repair_before_open, restore,
+};
 pub(super) use salvage::DamagedTable;
 pub(super) use snapshot::TreeSnapshot;
 pub use snapshot::{ScanLimit, ScanStep, UnreadableRange};
@@ -104,7 +107,12 @@ pub(super) fn exists(path: &Path) -> io::Result<bool> {
 
 impl Tree {
     /// Opens or creates the tree. `lost` has the ranges that earlier damage has cost.
-    pub(super) fn open(path: &Path, cache_bytes: u64, descriptors: Descriptors, lost: LostRanges) -> Result<Self, TreeError> {
+    pub(super) fn open(
+        path: &Path,
+        cache_bytes: u64,
+        descriptors: Descriptors,
+        lost: LostRanges,
+    ) -> Result<Self, TreeError> {
         let (seqno, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
         // lsm-tree asserts what it expects of its files.
         let opened = catch_unwind(AssertUnwindSafe(|| open_files(path, cache_bytes, &descriptors, (&seqno, &visible))));
@@ -277,7 +285,8 @@ impl Tree {
     fn manifest(&self) -> Manifest {
         let open = self.shared();
         let version = open.tree.current_version();
-        let levels = version.iter_levels().map(|level| level.iter().map(|run| run.iter().map(entry).collect()).collect());
+        let levels =
+            version.iter_levels().map(|level| level.iter().map(|run| run.iter().map(entry).collect()).collect());
         open.manifest.with(version.id(), levels.collect())
     }
 
@@ -314,7 +323,8 @@ impl OpenTree {
             Some(range) => Err(ReadFault::of(range)),
             None => {
                 let removed = self.lost.removed(key);
-                let live = |row: &InternalValue| !row.is_tombstone() && removed.is_none_or(|removed| removed < row.key.seqno);
+                let live =
+                    |row: &InternalValue| !row.is_tombstone() && removed.is_none_or(|removed| removed < row.key.seqno);
                 Ok(newest.filter(live).map(|row| into_bytes(row.value)))
             }
         }

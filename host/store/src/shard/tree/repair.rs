@@ -50,7 +50,11 @@ pub(in crate::shard) enum TreeCheck {
 ///
 /// # Errors
 /// Every error that is not [damage](IoCause::is_damage).
-pub(in crate::shard) fn check_before_open(tree: &Path, lost: &LostRanges, copy: Option<&[u8]>) -> io::Result<TreeCheck> {
+pub(in crate::shard) fn check_before_open(
+    tree: &Path,
+    lost: &LostRanges,
+    copy: Option<&[u8]>,
+) -> io::Result<TreeCheck> {
     let manifest = match Manifest::read(tree) {
         Ok(manifest) => manifest,
         Err(error) if IoCause::of(&error).is_damage() => return Ok(TreeCheck::Unsound(error.to_string())),
@@ -168,7 +172,8 @@ fn quarantine(tree: &Path, id: u64, dir: &Path) {
     let kept = || -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(PRIVATE).create(dir)?;
         std::fs::hard_link(tree.join("tables").join(id.to_string()), dir.join(id.to_string()))?;
-        let mut kept: Vec<u64> = std::fs::read_dir(dir)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        let mut kept: Vec<u64> =
+            std::fs::read_dir(dir)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         kept.sort_unstable();
         for old in kept.iter().rev().skip(MAX_QUARANTINED) {
             std::fs::remove_file(dir.join(old.to_string()))?;
@@ -185,7 +190,11 @@ impl Tree {
     ///
     /// # Errors
     /// [`TreeError`]. Either the tree is as it was, or [`Tree::reconcile`] opens the repaired one.
-    pub(in crate::shard) fn repair(&self, suspects: &SuspectTables<'_>, context: &RepairContext<'_>) -> Result<Vec<String>, TreeError> {
+    pub(in crate::shard) fn repair(
+        &self,
+        suspects: &SuspectTables<'_>,
+        context: &RepairContext<'_>,
+    ) -> Result<Vec<String>, TreeError> {
         self.reconcile()?;
         let damaged = self.damaged(suspects)?;
         if damaged.is_empty() {
@@ -204,7 +213,9 @@ impl Tree {
         if let Err(error) = self.reopen(lost.into()) {
             // The version on the disk is the current one: the damaged files may be gone. `reconcile` opens it before
             // anything else is written.
-            lines.iter().for_each(|what| tracing::error!(tree = %self.path.display(), what, "a table of the tree is damaged"));
+            lines
+                .iter()
+                .for_each(|what| tracing::error!(tree = %self.path.display(), what, "a table of the tree is damaged"));
             return Err(error);
         }
         Ok(lines)
@@ -251,7 +262,8 @@ impl Tree {
     /// Opens the files as they are now, in place of the open tree.
     fn reopen(&self, lost: Arc<LostRanges>) -> Result<(), TreeError> {
         let mut open = self.exclusive();
-        let (tree, manifest) = open_files(&self.path, self.cache_bytes, &self.descriptors, (&self.seqno, &self.visible))?;
+        let (tree, manifest) =
+            open_files(&self.path, self.cache_bytes, &self.descriptors, (&self.seqno, &self.visible))?;
         // The memtables are carried over with their sequence numbers, so that snapshots stay valid.
         open.sealed.iter().for_each(|memtable| copy(memtable, &tree));
         let sealed = tree.rotate_memtable().into_iter().collect();
@@ -293,7 +305,9 @@ impl SuspectTables<'_> {
         };
         let mut run = run;
         match self {
-            Self::Keys(keys) => run.filter(|table| keys.iter().any(|key| table.metadata.key_range.contains_key(key))).collect(),
+            Self::Keys(keys) => {
+                run.filter(|table| keys.iter().any(|key| table.metadata.key_range.contains_key(key))).collect()
+            }
             Self::Behind(bound) => run.find(|table| reaches(table, bound)).into_iter().collect(),
             Self::Tables(tables) => run.filter(|table| tables.contains(&table.id())).collect(),
         }

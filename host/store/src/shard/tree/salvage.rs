@@ -233,13 +233,19 @@ fn rows(block: &DataBlock) -> impl Iterator<Item = InternalValue> {
 }
 
 /// Durably writes the new table.
-fn write(tables: &Path, damaged: &DamagedTable, number: u64, blocks: &[DataBlock]) -> Result<Option<TableEntry>, Error> {
+fn write(
+    tables: &Path,
+    damaged: &DamagedTable,
+    number: u64,
+    blocks: &[DataBlock],
+) -> Result<Option<TableEntry>, Error> {
     if blocks.is_empty() {
         return Ok(None);
     }
     let path = tables.join(number.to_string());
     let level = u8::try_from(damaged.level).unwrap_or_default();
-    let mut writer = Writer::new(path, number, level)?.use_bloom_policy(BloomConstructionPolicy::BitsPerKey(FILTER_BITS));
+    let mut writer =
+        Writer::new(path, number, level)?.use_bloom_policy(BloomConstructionPolicy::BitsPerKey(FILTER_BITS));
     for block in blocks {
         for row in rows(block) {
             // A copy: the rows of a block share its memory, and the writer keeps keys for its index.

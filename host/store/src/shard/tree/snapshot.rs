@@ -175,7 +175,11 @@ impl Tree {
     }
 
     /// As [`Self::damage_after`], for the tables of one run, which are in key order.
-    fn damage_in_run<'a>(&self, run: impl Iterator<Item = &'a Table>, from: &Bound<Bytes>) -> Result<Option<DamagedBlock>, ReadFault> {
+    fn damage_in_run<'a>(
+        &self,
+        run: impl Iterator<Item = &'a Table>,
+        from: &Bound<Bytes>,
+    ) -> Result<Option<DamagedBlock>, ReadFault> {
         let (mut readable, mut left) = (None, PROBED_ROWS);
         let bound = from.as_ref().map(|key| Slice::from(&key[..]));
         for table in run {
@@ -185,7 +189,9 @@ impl Tree {
                     Err(error) if cause(&error) == IoCause::OutOfResources => return Err(error.into()),
                     Err(_) => {
                         let path = self.path.join("tables").join(table.id().to_string());
-                        let begin = readable.as_ref().map_or_else(|| from.as_ref().map(|key| &key[..]), |key| Bound::Excluded(&key[..]));
+                        let begin = readable
+                            .as_ref()
+                            .map_or_else(|| from.as_ref().map(|key| &key[..]), |key| Bound::Excluded(&key[..]));
                         let last = || Bytes::copy_from_slice(table.metadata.key_range.max());
                         let end = end_of_block(&path, begin).unwrap_or_else(last);
                         return Ok(Some(DamagedBlock { readable, end }));

@@ -63,6 +63,7 @@ fn property(bytes: &[u8]) {
 fn files() {
     let text = format!("format 1\ncluster {}\nnode {}\nshards 2\n", IDENTITY.cluster, IDENTITY.node);
     let state = "boot 3b0e\nclean true\nrenewal_owed false\n";
-    let seeds = vec![text.clone().into_bytes(), state.into(), wrapped(b"the catalog"), wrapped(b""), wrapped(text.as_bytes())];
+    let seeds =
+        vec![text.clone().into_bytes(), state.into(), wrapped(b"the catalog"), wrapped(b""), wrapped(text.as_bytes())];
     fuzz("files", seeds, property);
 }

@@ -17,7 +17,13 @@ use rejoin_store::{Options, Recovery, ShardStore, Start};
 
 /// Small limits: a segment for every few records.
 fn options() -> Options {
-    Options { segment_bytes: 2 << 10, free_space_floor: 0, cache_bytes: 1 << 20, parallel_mark: false, ..Options::default() }
+    Options {
+        segment_bytes: 2 << 10,
+        free_space_floor: 0,
+        cache_bytes: 1 << 20,
+        parallel_mark: false,
+        ..Options::default()
+    }
 }
 
 /// A shard that was closed cleanly: its rows, the files of its journal, and its tree on the real disk.
@@ -34,8 +40,11 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
     std::fs::create_dir(&shard).unwrap();
     let (mut store, _) = ShardStore::open(&shard, options(), Arc::new(disk.clone()), &Start::FIRST).unwrap();
     for at in 0..10u32 {
-        let (space, key) =
-            if at % 3 == 2 { (Space::Pinned, format!("pinned {}", at % 4)) } else { (Space::Objects, format!("key {}", at % 4)) };
+        let (space, key) = if at % 3 == 2 {
+            (Space::Pinned, format!("pinned {}", at % 4))
+        } else {
+            (Space::Objects, format!("key {}", at % 4))
+        };
         let value = format!("{key} as of {at} {}", "and more ".repeat(60));
         let mut change = Change::default();
         change.put(space, key.clone().into_bytes(), value.clone().into_bytes());
@@ -71,7 +80,8 @@ impl Opened {
     }
 
     fn open(dir: tempfile::TempDir, disk: Ram) -> Self {
-        let (store, recovery) = ShardStore::open(dir.path().join("shard"), options(), Arc::new(disk.clone()), &Start::CLEAN).unwrap();
+        let (store, recovery) =
+            ShardStore::open(dir.path().join("shard"), options(), Arc::new(disk.clone()), &Start::CLEAN).unwrap();
         Self { store, recovery, disk, dir }
     }
 

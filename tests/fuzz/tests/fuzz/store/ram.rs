@@ -21,7 +21,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Ram {
     /// A copy of the files in a folder and below it, under paths relative to it.
     pub(super) fn below(&self, dir: &Path) -> Self {
-        let files = self.list_all().into_iter().filter_map(|(path, bytes)| Some((path.strip_prefix(dir).ok()?.to_path_buf(), bytes)));
+        let files = self
+            .list_all()
+            .into_iter()
+            .filter_map(|(path, bytes)| Some((path.strip_prefix(dir).ok()?.to_path_buf(), bytes)));
         Self::of(files)
     }
 
@@ -57,11 +60,17 @@ impl Disk for Ram {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        lock(&self.0).get(path).cloned().map(|file| file as Arc<dyn DiskFile>).ok_or_else(|| io::ErrorKind::NotFound.into())
+        lock(&self.0)
+            .get(path)
+            .cloned()
+            .map(|file| file as Arc<dyn DiskFile>)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let name = |path: &PathBuf| (path.parent() == Some(dir)).then(|| path.file_name()?.to_str().map(str::to_owned)).flatten();
+        let name = |path: &PathBuf| {
+            (path.parent() == Some(dir)).then(|| path.file_name()?.to_str().map(str::to_owned)).flatten()
+        };
         Ok(lock(&self.0).keys().filter_map(name).collect())
     }
 

@@ -24,7 +24,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 /// The last segment, where its records end, and index and chain of the last one.
 fn end() -> (PathBuf, Vec<u8>, u64, u64) {
-    let (path, mut segment) = BASE.disk.list_all().into_iter().rfind(|(path, _)| path.extension().is_some_and(|it| it == "seg")).unwrap();
+    let (path, mut segment) =
+        BASE.disk.list_all().into_iter().rfind(|(path, _)| path.extension().is_some_and(|it| it == "seg")).unwrap();
     let (mut index, mut chain) = (u64_at(&segment, 16) - 1, u64_at(&segment, 24));
     let mut at = SEGMENT_HEAD + u64_at(&segment, 32) as usize;
     while segment.len() >= at + RECORD_HEAD && u32_at(&segment, at) > 0 {
