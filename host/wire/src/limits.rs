@@ -12,7 +12,7 @@ use crate::{Class, Error, Role, Subject};
 
 /// The smallest datagram that QUIC allows a path to have.
 const MIN_MTU: u16 = 1_200;
-/// Most bytes of a datagram beside the frames: what a path of [`MIN_MTU`] has room for.
+/// Most bytes of a datagram beside the frames: what a path of `MIN_MTU` has room for.
 pub const MAX_DATAGRAM: usize = 1_100;
 /// Bytes of datagrams that wait on a connection, in each direction.
 const DATAGRAM_BUFFER: usize = 8 << 10;

@@ -14,14 +14,14 @@ const MAY_BE_UNSAFE: &[&str] = &["host/merge", "host/store", "guest-sdk", "plugi
 /// The crates without the standard library.
 const NO_STD: &[&str] = &["host/proto", "host/core"];
 
-/// Folders at the top level that are not in [`TOP`].
+/// Folders at the top level that are not in `TOP`.
 #[must_use]
 pub fn unknown_folders(tree: &Tree) -> Vec<String> {
     let unknown = tree.top.iter().filter(|name| !TOP.contains(&name.as_str()));
     unknown.map(|name| format!("{name}/ is not one of the folders of the top level: {}", TOP.join(", "))).collect()
 }
 
-/// Crate roots that do not forbid unsafe code, outside [`MAY_BE_UNSAFE`].
+/// Crate roots that do not forbid unsafe code, outside `MAY_BE_UNSAFE`.
 #[must_use]
 pub fn unsafe_not_forbidden(workspace: &Workspace, tree: &Tree) -> Vec<String> {
     let may_be_unsafe = |dir: &str| {

@@ -52,7 +52,7 @@ pub fn wrong_edges(workspace: &Workspace) -> Vec<String> {
     problems
 }
 
-/// Crates that depend, directly or not, on one of [`NEVER_REACHED`].
+/// Crates that depend, directly or not, on one of `NEVER_REACHED`.
 #[must_use]
 pub fn wrong_reach(workspace: &Workspace) -> Vec<String> {
     let mut problems = Vec::new();
@@ -68,7 +68,7 @@ pub fn wrong_reach(workspace: &Workspace) -> Vec<String> {
     problems
 }
 
-/// Members that depend on a foreign crate of [`ENGINES`] that belongs to another member.
+/// Members that depend on a foreign crate of `ENGINES` that belongs to another member.
 #[must_use]
 pub fn wrong_engines(workspace: &Workspace) -> Vec<String> {
     let mut problems = Vec::new();
@@ -82,7 +82,7 @@ pub fn wrong_engines(workspace: &Workspace) -> Vec<String> {
     problems
 }
 
-/// Members outside the known folders, and host crates that [`HOST`] does not list.
+/// Members outside the known folders, and host crates that `HOST` does not list.
 #[must_use]
 pub fn unknown_crates(workspace: &Workspace) -> Vec<String> {
     let known = |member: &Crate| match folder(member) {

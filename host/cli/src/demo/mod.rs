@@ -1,7 +1,7 @@
 //! `demo partition`: a network split and its end, on a cluster of real processes. Each line that it prints was read
 //! from the cluster, and each claim is checked.
 //!
-//! [`partition`] has the steps, [`cart_client`] reads and writes carts, [`printer`] prints and checks.
+//! [`partition`](mod@partition) has the steps, [`cart_client`] reads and writes carts, [`printer`] prints and checks.
 
 mod cart_client;
 mod partition;

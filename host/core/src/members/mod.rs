@@ -3,7 +3,7 @@
 //! [`Members`] is a sans-IO machine. Datagrams, the outcomes of requests and the time go in; datagrams and changes of
 //! liveness come out. Two sources decide about a peer:
 //!
-//! - *Suspicion*: a [`Track`](track::Track) for probes and one for requests count for how long a peer has left a
+//! - *Suspicion*: a `Track` for probes and one for requests count for how long a peer has left a
 //!   question unanswered, against how long it usually takes (phi accrual, after Hayashibara et al. 2004 and, in its
 //!   exponential form, Cassandra). As soon as a peer is late, this node sends it *checks* at a fixed interval, so that
 //!   one lost datagram does not make a suspect.
