@@ -29,7 +29,7 @@ use bytes::Bytes;
 use contacts::Contacts;
 use event::{Effect, Event, Merged, Now, PluginError};
 use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
-use peers::Liveness;
+use peers::PeerConnections;
 use rand_core::Rng;
 use turn::Turn;
 
@@ -118,7 +118,7 @@ pub struct Shard {
     config: Config,
     rng: Prng,
     view: Arc<ClusterView>,
-    liveness: Liveness,
+    connections: PeerConnections,
     contacts: Contacts,
     serving: bool,
     /// The node's start id; `None` until the shell has told it after a change of this shard's.
@@ -174,7 +174,7 @@ impl Shard {
             config,
             rng,
             view,
-            liveness: Liveness::default(),
+            connections: PeerConnections::default(),
             contacts: Contacts::default(),
             serving: false,
             start: None,
@@ -262,10 +262,10 @@ impl Shard {
             Event::CorrectClock(ms) => self.correction = (ms != 0).then_some((ms, now)),
             Event::Replaced => self.config.replaced = true,
             Event::Start(start) => self.start = Some(start),
-            Event::PeerUp(peer) => self.liveness.connected(peer),
+            Event::PeerUp(peer) => self.connections.connected(peer),
             Event::PeerActors(peer, actors) => self.peer_actors(&mut turn, peer, &actors),
             Event::PeerDown(peer) => self.peer_down(&mut turn, peer),
-            Event::PeerLeaving(peer) => self.liveness.leaving(peer),
+            Event::PeerLeaving(peer) => self.connections.leaving(peer),
             Event::NotSent(peer, body) => self.not_sent(&mut turn, peer, &body),
             Event::Liveness(peer, liveness) => self.contacts.set(peer, liveness),
             Event::Client(client) => {
@@ -326,7 +326,7 @@ impl Shard {
     }
 
     fn peer_down(&mut self, turn: &mut Turn<'_>, peer: NodeId) {
-        self.liveness.lost(peer);
+        self.connections.lost(peer);
         self.contacts.lost(peer);
         let waiting: Vec<u64> =
             self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();

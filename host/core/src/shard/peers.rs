@@ -1,19 +1,19 @@
-//! Which other nodes can be asked now. What they announce of their actors is a matter of its own, see
-//! [`Event::PeerActors`](super::event::Event::PeerActors).
+//! The peers that are connected and can be asked. How well they answer is [`contacts`](super::contacts), and what they
+//! announce of their actors is [`Event::PeerActors`](super::event::Event::PeerActors).
 
 use alloc::collections::BTreeSet;
 
 use rejoin_proto::NodeId;
 
-/// The liveness of the other nodes, as the connections tell it.
+/// The connections to the other nodes.
 #[derive(Debug, Default)]
-pub(super) struct Liveness {
+pub(super) struct PeerConnections {
     connected: BTreeSet<NodeId>,
     /// Peers that are about to stop. They stay in it when another connection takes the place of theirs.
     leaving: BTreeSet<NodeId>,
 }
 
-impl Liveness {
+impl PeerConnections {
     pub(super) fn connected(&mut self, peer: NodeId) {
         self.connected.insert(peer);
     }

@@ -155,7 +155,7 @@ impl Shard {
     /// Whether a node can be asked: it is this one, or connected.
     pub(super) fn reachable(&self, node: NodeId) -> bool {
         // Rule: suspects stay owners. One that leaves requests unanswered is asked like any other, only later.
-        node == self.config.node || self.liveness.can_ask(node)
+        node == self.config.node || self.connections.can_ask(node)
     }
 
     /// A tally of all these owners. Those that cannot be asked are counted out at once.
