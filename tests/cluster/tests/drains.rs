@@ -87,7 +87,7 @@ async fn stops_under_load(copies: u8, held: bool) {
         let unknown = seen.unknown.lock().unwrap().clone();
         let counts = (seen.written.load(Ordering::Relaxed), seen.refused.load(Ordering::Relaxed));
         assert!(unknown.is_empty(), "{} of {counts:?} writes are in doubt: {:?}", unknown.len(), unknown.first());
-        assert_eq!(cluster.log(index).contains("not everything under way has ended"), held, "{}", cluster.log(index));
+        assert_eq!(cluster.log(index).contains("stopping with requests still under way"), held, "{}", cluster.log(index));
         cluster.spawn(index);
         cluster.together().await;
     }
@@ -124,5 +124,5 @@ async fn a_hangup_does_not_stop_a_node_and_a_client_that_holds_on_does_not_keep_
     let _holding = hold_on(&cluster, 0).await;
     let stopped = tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
     assert!(stopped.success(), "{}", cluster.log(0));
-    assert!(cluster.log(0).contains("not everything under way has ended"), "{}", cluster.log(0));
+    assert!(cluster.log(0).contains("stopping with requests still under way"), "{}", cluster.log(0));
 }

@@ -222,8 +222,8 @@ async fn hello(cluster: &Cluster, hello: Vec<u8>) -> HelloReply {
 async fn a_hello_that_is_garbage_or_of_another_protocol_is_answered() {
     let cluster = cluster().await;
     for (garbage, words) in [
-        (b"\xff\xff\xff\xff".to_vec(), "no hello that this node understands"),
-        (Vec::new(), "no hello that this node understands"),
+        (b"\xff\xff\xff\xff".to_vec(), "not a hello that this node understands"),
+        (Vec::new(), "not a hello that this node understands"),
         (codec::encode(&ClientHello { protocol: 77, token: String::new(), client: String::new() }), "the client 77"),
     ] {
         let HelloReply::Refused(error) = hello(&cluster, garbage).await else { panic!("it was let in") };
