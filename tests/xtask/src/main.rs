@@ -56,7 +56,7 @@ Exit codes: 0 done, 1 a step failed, 2 wrong usage.";
 
 /// What is said before the demo is built. The figures are those of `cargo xtask demo` in a fresh clone on two cores.
 const DEMO: &str = "\
-xtask: the demo needs the rejoin binary, which is built from 270 packages. The first build takes about 8 minutes on two
+xtask: the demo needs the rejoin binary, which is built from 280 packages. The first build takes about 7 minutes on two
 xtask: cores; cargo shows below how far it is. Later runs take seconds, and `cargo xtask test` uses all that is built now.";
 
 /// What `cargo xtask` was asked to do.
