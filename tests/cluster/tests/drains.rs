@@ -87,7 +87,12 @@ async fn stops_under_load(copies: u8, held: bool) {
         let unknown = seen.unknown.lock().unwrap().clone();
         let counts = (seen.written.load(Ordering::Relaxed), seen.refused.load(Ordering::Relaxed));
         assert!(unknown.is_empty(), "{} of {counts:?} writes are in doubt: {:?}", unknown.len(), unknown.first());
-        assert_eq!(cluster.log(index).contains("stopping with requests still under way"), held, "{}", cluster.log(index));
+        assert_eq!(
+            cluster.log(index).contains("stopping with requests still under way"),
+            held,
+            "{}",
+            cluster.log(index)
+        );
         cluster.spawn(index);
         cluster.together().await;
     }
