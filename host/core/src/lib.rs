@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`quorum`], [`placement`], [`port`], [`view`],
-//! [`shard`], [`control`], [`members`], [`node`].
+//! [`shard`], [`exchange`], [`control`], [`members`], [`node`].
 //!
 //! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a
 //! copy of the core without that line, which a test must catch.
@@ -33,6 +33,7 @@ extern crate alloc;
 
 pub mod causal;
 pub mod control;
+pub mod exchange;
 pub mod layouts;
 pub mod members;
 pub mod node;

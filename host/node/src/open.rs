@@ -10,6 +10,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::sync::Notify;
 
 use rejoin_core::control::{Catalog, Control};
+use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::members::{self, Members};
 use rejoin_core::node::MAX_WAITING;
 use rejoin_core::node::batch::GroupCommit;
@@ -166,6 +167,7 @@ impl StartPlan {
             rng,
             node: self.node,
             contexts: context_key(self.owner.cluster, self.secret.bytes()),
+            causal_key: causal_key(self.owner.cluster, self.secret.bytes()),
             view: &view.cluster,
             replaced: disks.replaced.is_some(),
             dir: &dir,
@@ -323,6 +325,7 @@ struct ShardOpener<'a> {
     rng: &'a SharedRng,
     node: NodeId,
     contexts: ContextKey,
+    causal_key: CausalKey,
     view: &'a Arc<ClusterView>,
     /// A peer knows this node with another data directory.
     replaced: bool,
@@ -357,6 +360,7 @@ impl ShardOpener<'_> {
             node: self.node,
             shard: index,
             contexts: self.contexts.clone(),
+            causal_key: self.causal_key.clone(),
             max_skew_ms: self.config.max_skew_ms,
             retry_window_ms: u64::from(self.config.retry_window_ms),
             max_retry_bytes: self.config.retry_bytes,
@@ -402,6 +406,11 @@ fn memtable_share(bytes: u64, node: NodeId, shard: u16) -> u64 {
 /// each other's contexts.
 fn context_key(cluster: ClusterId, secret: &[u8]) -> ContextKey {
     ContextKey::derive(0, &[&cluster.0.to_le_bytes()[..], secret].concat())
+}
+
+/// The key of causal hashes. It is secret, so that no client can choose values whose hashes cancel out.
+fn causal_key(cluster: ClusterId, secret: &[u8]) -> CausalKey {
+    CausalKey::derive(&[&cluster.0.to_le_bytes()[..], secret].concat())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::placement;
 use rejoin_core::port::{Change, Space, Store, StoreFault};
 use rejoin_core::shard::event::{Event, Now};
@@ -53,6 +54,7 @@ impl Absorb {
             node: own,
             shard: 0,
             contexts: ContextKey::derive(1, b"a secret of a benchmark"),
+            causal_key: CausalKey::derive(b"a secret of a benchmark"),
             max_skew_ms: 60_000,
             retry_window_ms: 30_000,
             max_retry_bytes: 128 << 20,

@@ -39,6 +39,7 @@ use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, OpId, PeerBody, PeerE
 use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, PartitionId, TenantId};
 
 use crate::Prng;
+use crate::exchange::hash::CausalKey;
 use crate::port::{Change, Store, StoreFault};
 use crate::retries::Retries;
 use crate::tenure::{Observed, Tenures};
@@ -60,6 +61,8 @@ pub struct Config {
     pub shard: u16,
     /// The key that seals contexts.
     pub contexts: ContextKey,
+    /// The key of causal hashes.
+    pub causal_key: CausalKey,
     /// How far clocks may differ, in milliseconds.
     pub max_skew_ms: u64,
     /// The time for which a retry is recognised, in milliseconds.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::members::Requests;
 use rejoin_core::port::{Space, Store};
 use rejoin_core::shard::event::{
@@ -87,6 +88,7 @@ impl Cluster {
                 node: node(at),
                 shard: 0,
                 contexts: contexts(),
+                causal_key: CausalKey::derive(b"secret"),
                 max_skew_ms: SKEW_MS,
                 retry_window_ms: WINDOW_MS,
                 max_retry_bytes: 20 << 20,

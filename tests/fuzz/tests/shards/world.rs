@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::placement;
 use rejoin_core::shard::event::{
     ClientRequest, DurableTicket, Effect, Event, MergeTicket, Merged, Now, PluginError, ReplyTo, ValidateTicket,
@@ -111,6 +112,7 @@ impl World {
             node: NodeId::from_name(&name("n0")),
             shard: 0,
             contexts: ContextKey::derive(1, b"secret"),
+            causal_key: CausalKey::derive(b"secret"),
             max_skew_ms: 60_000,
             retry_window_ms: 60_000,
             max_retry_bytes: 2_500,

@@ -141,6 +141,7 @@ impl World {
                 node: node.id,
                 shard: index,
                 contexts: self.contexts.clone(),
+                causal_key: self.causal_key.clone(),
                 max_skew_ms: options.max_skew_ms,
                 retry_window_ms: options.retry_window_ms,
                 max_retry_bytes: options.max_retry_bytes,

@@ -27,6 +27,7 @@ use links::Dialling;
 use node::Node;
 
 use rejoin_core::control::Catalog;
+use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::node::batch::Output;
 use rejoin_core::shard::event::{ClientRequest, Event, Now};
 use rejoin_core::view::ClusterView;
@@ -146,6 +147,7 @@ pub(crate) struct World {
     keys: Keys,
     view: Arc<ClusterView>,
     contexts: ContextKey,
+    causal_key: CausalKey,
     nodes: Vec<Node>,
     network: Network,
     sessions: Vec<Session>,
@@ -190,6 +192,7 @@ impl World {
             keys,
             view,
             contexts: ContextKey::derive(0, b"the simulated cluster"),
+            causal_key: CausalKey::derive(b"the simulated cluster"),
             network,
             recorder,
             atlas: Atlas::default(),
