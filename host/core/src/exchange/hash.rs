@@ -1,18 +1,19 @@
 //! The causal hash: 128 bits over what is stored of an object.
 //!
-//! It covers the object's id, its context, and of each entry the dots, covers, stamp, expiry, plugin and value. Two
-//! copies with equal hashes are taken for equal by every exchange. The hash is never over a view: two folds of equal
-//! dots have equal contexts and may still differ, and must meet in an exchange.
+//! It covers the object's key in the store and its row, which has the context, and of each entry the dots, covers,
+//! stamp, expiry, plugin and value. Both encodings are canonical: equal copies are equal bytes. Two copies with equal
+//! hashes are taken for equal by every exchange. The hash is never over a view: two folds of equal dots have equal
+//! contexts and may still differ, and must meet in an exchange.
 //!
 //! The key comes from the cluster's secret, so that a client cannot choose values whose hashes cancel out in the sum of
 //! a hash tree.
 
-use alloc::vec::Vec;
 use core::fmt;
 
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
-use rejoin_proto::{Content, DotSet, Object, ObjectId, VersionVector};
+use rejoin_proto::{Object, ObjectId, codec};
 
 /// The length of the secret of XXH3.
 const SECRET_BYTES: usize = 192;
@@ -41,31 +42,16 @@ impl CausalKey {
     /// The hash of a copy. An empty object has one too, though no tree contains it.
     #[must_use]
     pub fn hash(&self, id: &ObjectId, object: &Object) -> CausalHash {
-        let mut bytes = Vec::with_capacity(256 + id.key.len());
-        put_u64(&mut bytes, id.tenant.0);
-        put_u64(&mut bytes, id.bucket.0);
-        put_len(&mut bytes, id.key.len());
-        bytes.extend_from_slice(&id.key);
-        put_vector(&mut bytes, &object.context);
-        put_len(&mut bytes, object.entries.len());
-        for entry in &object.entries {
-            put_dots(&mut bytes, &entry.dots);
-            put_dots(&mut bytes, &entry.covers);
-            put_u64(&mut bytes, entry.stamp.0);
-            put_option(&mut bytes, entry.expires, |bytes, expires| put_u64(bytes, expires.0));
-            put_option(&mut bytes, entry.folded_by.as_ref(), |bytes, by| {
-                bytes.extend_from_slice(&by.plugin.0);
-                put_u64(bytes, by.profile.0);
-            });
-            let value = match &entry.content {
-                Content::Tombstone => None,
-                Content::Value(value) => Some(value),
-            };
-            put_option(&mut bytes, value, |bytes, value| {
-                put_len(bytes, value.len());
-                bytes.extend_from_slice(&xxh3_128_with_secret(value, &self.secret).to_le_bytes());
-            });
-        }
+        self.hash_row(&id.store_key(), &codec::encode(object))
+    }
+
+    /// The hash of a copy as it is stored: the object's key in the store, and its row.
+    #[must_use]
+    pub fn hash_row(&self, store_key: &[u8], row: &[u8]) -> CausalHash {
+        let content = xxh3_128_with_secret(row, &self.secret);
+        let mut bytes = SmallVec::<[u8; 128]>::with_capacity(store_key.len() + 16);
+        bytes.extend_from_slice(store_key);
+        bytes.extend_from_slice(&content.to_le_bytes());
         CausalHash(xxh3_128_with_secret(&bytes, &self.secret))
     }
 
@@ -83,46 +69,15 @@ impl fmt::Debug for CausalKey {
     }
 }
 
-fn put_u64(bytes: &mut Vec<u8>, word: u64) {
-    bytes.extend_from_slice(&word.to_le_bytes());
-}
-
-fn put_len(bytes: &mut Vec<u8>, len: usize) {
-    put_u64(bytes, len as u64);
-}
-
-fn put_option<T>(bytes: &mut Vec<u8>, option: Option<T>, put: impl FnOnce(&mut Vec<u8>, T)) {
-    bytes.push(u8::from(option.is_some()));
-    if let Some(value) = option {
-        put(bytes, value);
-    }
-}
-
-fn put_vector(bytes: &mut Vec<u8>, vector: &VersionVector) {
-    put_len(bytes, vector.len());
-    for dot in vector.iter() {
-        put_u64(bytes, dot.actor.0);
-        put_u64(bytes, dot.counter);
-    }
-    put_len(bytes, vector.cloud().len());
-    for span in vector.cloud() {
-        [span.actor.0, span.lo, span.hi].iter().for_each(|&word| put_u64(bytes, word));
-    }
-}
-
-fn put_dots(bytes: &mut Vec<u8>, dots: &DotSet) {
-    put_len(bytes, dots.spans().len());
-    for span in dots.spans() {
-        [span.actor.0, span.lo, span.hi].iter().for_each(|&word| put_u64(bytes, word));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::collections::BTreeSet;
+    use alloc::vec::Vec;
     use bytes::Bytes;
-    use rejoin_proto::{ActorId, BucketId, Dot, DotSpan, Entry, FoldedBy, Hlc, PluginDigest, ProfileId, TenantId};
+    use rejoin_proto::{
+        ActorId, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, PluginDigest, ProfileId, TenantId,
+    };
 
     fn key() -> CausalKey {
         CausalKey::derive(b"a cluster's secret")
