@@ -79,6 +79,12 @@ pub enum StoreFault {
     Failed(String),
 }
 
+/// The smallest key behind `key`: where a scan goes on that has `key` behind it.
+#[must_use]
+pub fn key_after(key: &[u8]) -> Bytes {
+    [key, &[0]].concat().into()
+}
+
 /// How far a journal has come: everything committed up to here. Grows with each commit that wrote something.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct CommitSeq(pub u64);

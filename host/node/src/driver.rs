@@ -26,6 +26,7 @@ use crate::members::ShardRequests;
 use crate::messages::{InboxItem, ShardMessage, ShardReport, ShardStopped};
 use crate::metrics::Metrics;
 use crate::plugins::PluginService;
+use crate::scanning::Scans;
 use crate::syncing::SyncRequests;
 
 /// The most entries that one batch takes from each queue.
@@ -49,6 +50,7 @@ pub(crate) struct Driver {
     pub(crate) plugins: PluginService,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) syncs: SyncRequests,
+    pub(crate) scans: Scans,
     /// The shard's own queue, for results of what it asks for.
     pub(crate) messages: mpsc::UnboundedSender<ShardMessage>,
     /// The connections on which this shard has checked the peer's actors.
@@ -251,6 +253,10 @@ impl Driver {
                 Event::Merged(ticket, result)
             }
             ShardMessage::Validated(ticket, result) => Event::Validated(ticket, result),
+            ShardMessage::Scanned(ticket, scanned) => {
+                self.scans.ended(&self.store);
+                Event::Scanned(ticket, scanned)
+            }
             ShardMessage::QueueSpace(peer, class) => {
                 if let Some(backlog) = state.backlogs.get_mut(&peer) {
                     backlog.awaited[class.index()] = false;
@@ -296,6 +302,7 @@ impl Driver {
                     self.plugins.merge(ticket, job, self.messages.clone());
                 }
                 Output::Validate(ticket, job) => self.plugins.validate(ticket, job, self.messages.clone()),
+                Output::Scan(ticket, job) => self.scans.request(&self.store, ticket, job),
                 Output::ActorsChecked(_, connection) => checked.push(connection),
                 Output::StartRenewed(start) => drop(self.starts.send((self.index, start))),
                 Output::Requests(requests) => drop(self.requests.send((self.index, requests))),

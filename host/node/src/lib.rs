@@ -16,9 +16,9 @@
 //!
 //! In reading order: `node` (start and stop), [`config`] and `config_file`, `bootstrap` (the list of nodes), `open`
 //! (what is on the disk), `context` (the state that tasks share), `messages` (what tasks send each other), `driver` (a
-//! shard's loop), `syncing`, `peers`, `members`, `session` (a client), `operator`, `catalog`, `certificates` and
-//! `renewal`, `drain` (a graceful stop), `plugins` and `merging`, `http` and `metrics`, `problems`, `faults`,
-//! [`token`], [`platform`], [`clock`].
+//! shard's loop), `syncing`, `scanning`, `peers`, `members`, `session` (a client), `operator`, `catalog`,
+//! `certificates` and `renewal`, `drain` (a graceful stop), `plugins` and `merging`, `http` and `metrics`, `problems`,
+//! `faults`, [`token`], [`platform`], [`clock`].
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -53,6 +53,7 @@ mod plugins;
 mod problems;
 mod renewal;
 mod run;
+mod scanning;
 mod session;
 mod sessions;
 mod syncing;

@@ -11,7 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use rejoin_core::control::{CatalogChange, Published, Wait};
 use rejoin_core::port::StoreFault;
 use rejoin_core::shard::Counters;
-use rejoin_core::shard::event::{ClientRequest, Event, MergeTicket, Merged, PluginError, ValidateTicket};
+use rejoin_core::shard::event::{
+    ClientRequest, Event, MergeTicket, Merged, PluginError, ScanTicket, ScannedRows, ValidateTicket,
+};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::Record;
 use rejoin_proto::client::{Receipt, RecordKind, StartId};
@@ -49,6 +51,7 @@ pub(crate) enum ShardMessage {
     Merged(MergeTicket, Result<Merged, PluginError>),
     Validated(ValidateTicket, Result<(), PluginError>),
     Synced(Result<CommitSeq, StoreFault>),
+    Scanned(ScanTicket, Result<ScannedRows, StoreFault>),
     /// The send queue of that class to the peer has space again.
     QueueSpace(NodeId, Class),
     /// Asks for the shard's actors, as they are after the next commit.

@@ -34,6 +34,7 @@ use crate::peer_table::Peers;
 use crate::platform::{Platform, SharedRng, Threads};
 use crate::plugins::PluginService;
 use crate::problems::Problems;
+use crate::scanning::Scans;
 use crate::sessions::Sessions;
 use crate::token::Secret;
 use crate::view::NodeView;
@@ -224,6 +225,7 @@ impl Node {
             metrics: self.ctx.metrics.clone(),
             syncs: syncing::start(threads, index, opened.store.syncer(), messages.clone())
                 .map_err(StartError::Thread)?,
+            scans: Scans::start(threads, index, messages.clone()).map_err(StartError::Thread)?,
             messages,
             starts: reports.starts.clone(),
             failures: self.ctx.failures.clone(),

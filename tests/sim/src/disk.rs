@@ -4,6 +4,8 @@
 //! everything *durable* that was written when it began, and a power loss keeps at least that: a prefix of what was
 //! written. Rows that a change replaces are kept until it is durable, so that a crash can undo it.
 
+mod scan;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
 

@@ -16,6 +16,7 @@ pub(crate) enum Stream {
     Faults,
     Clients,
     Plugins,
+    Scans,
     /// Of a shard, which is opened with it: node, life, shard.
     Shard(u8, u32, u16),
     /// The generator that the membership of a node of a [swarm](crate::swarm) is made with.
@@ -30,6 +31,7 @@ impl Stream {
             Self::Faults => 3,
             Self::Clients => 4,
             Self::Plugins => 5,
+            Self::Scans => 6,
             Self::Member(node) => 1 << 62 | node,
             Self::Shard(node, start, shard) => {
                 1 << 63 | u64::from(node) << 48 | u64::from(shard) << 32 | u64::from(start)

@@ -21,7 +21,8 @@ use crate::members::Requests;
 use crate::port::{CommitSeq, Journal, StoreFault};
 use crate::shard::Shard;
 use crate::shard::event::{
-    Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, ReplyTo, ValidateJob, ValidateTicket,
+    Alarm, Barrier, DurableTicket, Effect, Event, MergeJob, MergeTicket, Now, ReplyTo, ScanJob, ScanTicket,
+    ValidateJob, ValidateTicket,
 };
 
 /// The bytes of values in the effects of a batch at which the batch is full. The budget of requests under way does not
@@ -58,6 +59,8 @@ pub enum Output {
     Merge(MergeTicket, MergeJob),
     /// Have a plugin look at a value; [`Event::Validated`] answers.
     Validate(ValidateTicket, ValidateJob),
+    /// Read object rows at a position that has this batch; [`Event::Scanned`] answers.
+    Scan(ScanTicket, ScanJob),
     /// The shard has checked the actors that a peer has announced on that connection; its objections precede this.
     ActorsChecked(NodeId, u64),
     /// A tenure has ended: the node's start id is made anew from this shard's.
@@ -205,6 +208,7 @@ impl GroupCommit {
                 Effect::Reply { reply_to, reply } => outputs.push(Output::Reply(reply_to, reply)),
                 Effect::Merge(ticket, job) => outputs.push(Output::Merge(ticket, job)),
                 Effect::Validate(ticket, job) => outputs.push(Output::Validate(ticket, job)),
+                Effect::Scan(ticket, job) => outputs.push(Output::Scan(ticket, job)),
                 Effect::StartRenewed(start) => outputs.push(Output::StartRenewed(start)),
                 Effect::Requests(requests) => outputs.push(Output::Requests(requests)),
                 Effect::Alarm(alarm) => outputs.push(Output::Alarm(alarm)),

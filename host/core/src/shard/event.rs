@@ -13,6 +13,7 @@ use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
 use rejoin_proto::{BucketId, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
 
 use crate::members::{Liveness, Requests};
+use crate::port::StoreFault;
 use crate::view::ClusterView;
 
 /// The time, as the shell reads it once per batch.
@@ -73,6 +74,9 @@ pub enum Event {
     Validated(ValidateTicket, Result<(), PluginError>),
     /// The answer to [`Effect::WhenDurable`]: its batch is on the disk.
     Durable(DurableTicket),
+    /// The result of an [`Effect::Scan`]. After a fault nothing is known of the range; [`StoreFault::Busy`] is to be
+    /// tried again.
+    Scanned(ScanTicket, Result<ScannedRows, StoreFault>),
     /// A client has the answers to these writes, and will not retry them.
     Settled(Vec<Receipt>),
     /// Time has passed; due at [`crate::shard::Shard::next_wake_us`].
@@ -169,6 +173,36 @@ pub struct ValidateJob {
     pub deadline_us: u64,
 }
 
+/// Matches a scan's result to its request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ScanTicket(pub u64);
+
+/// A range of object rows to read in key order, off the shard's turn.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScanJob {
+    /// The first key of the range.
+    pub from: Bytes,
+    /// The end of the range, which is not part of it. `None`: to the last key.
+    pub to: Option<Bytes>,
+    /// The most rows of one result; at least one is read.
+    pub max_rows: usize,
+    /// The bytes of keys and values at which a result ends.
+    pub max_bytes: usize,
+}
+
+/// Object rows as they were at one position of the store, which may be older than the store is by now. So a row is read
+/// again before it is dropped or replaced, and a row that is not here may have been written meanwhile.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ScannedRows {
+    /// The rows, in key order. There may be none although `next` is set.
+    pub rows: Vec<(Bytes, Bytes)>,
+    /// The first key that was not looked at. `None` if the whole range was.
+    pub next: Option<Bytes>,
+    /// Ranges of keys, each with its end excluded, in which there may be rows that cannot be read. No key of them may be
+    /// taken for absent.
+    pub unreadable: Vec<(Bytes, Option<Bytes>)>,
+}
+
 /// Why a plugin gave no answer. Siblings stay as they are, and a value is not written.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -259,6 +293,8 @@ pub enum Effect {
     Validate(ValidateTicket, ValidateJob),
     /// Send [`Event::Durable`] as soon as this batch is on the disk.
     WhenDurable(DurableTicket),
+    /// Object rows to read. [`Event::Scanned`] answers in any case.
+    Scan(ScanTicket, ScanJob),
     /// This shard's start id has changed: the node's is to be made anew.
     StartRenewed(u64),
     /// What has become of requests to peers since that was last told, for [`Members`](crate::members::Members).

@@ -289,6 +289,8 @@ impl Shard {
                 let node = shard.config.node;
                 shard.write_acked(turn, op, node)
             }),
+            // Nothing asks for a scan yet.
+            Event::Scanned(..) => {}
             Event::Tick => self.tick(&mut turn),
         }
     }

@@ -8,10 +8,10 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::members::Requests;
-use rejoin_core::port::{Space, Store};
+use rejoin_core::port::{Space, Store, StoreFault};
 use rejoin_core::shard::event::{
     Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged, PluginError, ReplyTo,
-    ValidateJob, ValidateTicket,
+    ScanTicket, ScannedRows, ValidateJob, ValidateTicket,
 };
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
@@ -72,6 +72,10 @@ pub(crate) struct Cluster {
     pub(crate) validations: VecDeque<(usize, ValidateTicket, ValidateJob)>,
     /// `None`: validations are kept for the test to answer.
     pub(crate) validator: Option<Validator>,
+    /// Whether scans are answered at once. If not, they wait in `scans`, with the rows of the time when they were asked
+    /// for.
+    pub(crate) scanning: bool,
+    pub(crate) scans: VecDeque<(usize, ScanTicket, Result<ScannedRows, StoreFault>)>,
     next_request: u64,
     seed: u64,
 }
@@ -114,6 +118,8 @@ impl Cluster {
             plugin: Some(merge::union),
             validations: VecDeque::new(),
             validator: Some(merge::is_words),
+            scanning: true,
+            scans: VecDeque::new(),
             next_request: 1,
             seed: 1000,
         };
@@ -192,6 +198,13 @@ impl Cluster {
                 }
                 None => self.validations.push_back((from, ticket, job)),
             },
+            Effect::Scan(ticket, job) => {
+                let scanned = self.nodes[from].store.scanned(&job);
+                match self.scanning {
+                    true => self.event(from, Event::Scanned(ticket, scanned)),
+                    false => self.scans.push_back((from, ticket, scanned)),
+                }
+            }
             Effect::StartRenewed(start) => self.event(from, Event::Start(StartId(start))),
             Effect::Requests(requests) => self.requests.push((from, requests)),
             Effect::Alarm(alarm) => self.alarms.push(alarm),
@@ -287,6 +300,13 @@ impl Cluster {
         let number = self.ask_put(at, put);
         self.greet(at, true);
         number
+    }
+
+    /// Answers the scan that has waited for the longest. False if there is none.
+    pub(crate) fn answer_scan(&mut self) -> bool {
+        let Some((at, ticket, scanned)) = self.scans.pop_front() else { return false };
+        self.event(at, Event::Scanned(ticket, scanned));
+        true
     }
 
     /// Lets time pass and every node notice it.

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use rejoin_core::port::{Change, CommitSeq, Journal, Space, Store, StoreFault};
+use rejoin_core::port::{Change, CommitSeq, Journal, Space, Store, StoreFault, key_after};
+use rejoin_core::shard::event::{ScanJob, ScannedRows};
 
 /// What a write is answered with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,6 +35,39 @@ impl Memory {
     /// Loses the range of all keys: what is written from now on can be read.
     pub(crate) fn lose_all(&mut self) {
         self.lost_upto = Some(self.written);
+    }
+
+    /// One result of a scan at the present position, as the shell answers it: rows in front of a damaged one are a
+    /// result of their own.
+    pub(crate) fn scanned(&self, job: &ScanJob) -> Result<ScannedRows, StoreFault> {
+        let (mut found, mut bytes) = (ScannedRows::default(), 0);
+        let is_inside = |key: &Bytes| job.to.as_ref().is_none_or(|to| key < to);
+        let rows = self.rows.range((Space::Objects, job.from.clone())..);
+        for ((_, key), value) in rows.take_while(|((space, key), _)| *space == Space::Objects && is_inside(key)) {
+            if self.damaged.contains(&key[..]) {
+                found.next = match found.rows.last() {
+                    Some((last, _)) => Some(key_after(last)),
+                    None => {
+                        found.unreadable.push((job.from.clone(), Some(key_after(key))));
+                        Some(key_after(key))
+                    }
+                };
+                break;
+            }
+            if self.lost_upto.is_none_or(|upto| self.ages.get(key).is_some_and(|age| *age > upto)) {
+                bytes += key.len() + value.len();
+                found.rows.push((key.clone(), value.clone()));
+            }
+            if found.rows.len() >= job.max_rows.max(1) || bytes >= job.max_bytes {
+                found.next = Some(key_after(key));
+                break;
+            }
+        }
+        found.next = found.next.filter(is_inside);
+        if self.lost_upto.is_some() {
+            found.unreadable.push((job.from.clone(), found.next.clone().or_else(|| job.to.clone())));
+        }
+        Ok(found)
     }
 }
 

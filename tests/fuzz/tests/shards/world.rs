@@ -167,6 +167,10 @@ impl World {
                 Effect::WhenDurable(ticket) => self.tickets.push_back((ticket, cause)),
                 Effect::Merge(ticket, _) => self.merges.push((ticket, cause)),
                 Effect::Validate(ticket, _) => self.validations.push((ticket, cause)),
+                Effect::Scan(ticket, job) => {
+                    let scanned = self.store.scanned(&job);
+                    self.event(cause, Event::Scanned(ticket, scanned));
+                }
                 Effect::Reply { reply_to, reply } => self.contexts.extend(self.watch.told(reply_to, &reply)),
                 Effect::StartRenewed(start) => self.event(None, Event::Start(StartId(start))),
                 Effect::Alarm(_) | Effect::Requests(_) => {}

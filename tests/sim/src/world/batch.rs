@@ -171,6 +171,7 @@ impl World {
             Output::Reply(reply_to, reply) => self.reply(at, reply_to, reply),
             Output::Merge(ticket, job) => self.merge(at, index, ticket, &job),
             Output::Validate(ticket, job) => self.validate(at, index, ticket, &job),
+            Output::Scan(ticket, job) => self.scan(at, index, ticket, job),
             Output::ActorsChecked(_, connection) => self.link_event(at, LinkEvent::ActorsChecked(connection)),
             Output::StartRenewed(start) => self.start_renewed(at, index, start),
             Output::Requests(told) => self.requests_told(at, index, told),

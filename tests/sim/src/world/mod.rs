@@ -3,8 +3,8 @@
 //! Everything that happens is an [`Occurrence`] in one queue, ordered by time and then by the order of planning.
 //! Nothing else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node,
 //! control}`); only time, network, disk and chance are simulated. In reading order: this file (the queue), `node` (a
-//! process and its disk), `batch` (a shard's queues), `links` (connections), `leaving` (graceful stops), `catalog` (the
-//! control task), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
+//! process and its disk), `batch` (a shard's queues), `scans`, `links` (connections), `leaving` (graceful stops),
+//! `catalog` (the control task), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
 
 mod batch;
 mod calm;
@@ -16,6 +16,7 @@ mod links;
 mod lives;
 mod members;
 mod node;
+mod scans;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -156,6 +157,7 @@ pub(crate) struct World {
     faults: Rng,
     clients: Rng,
     plugins: Rng,
+    scans: Rng,
     /// The percentage of merges that fail now; above 0 some also take long.
     plugin_trouble: u32,
     /// The latest time that any wall clock showed before it was set back.
@@ -199,6 +201,7 @@ impl World {
             faults: Rng::new(seed, Stream::Faults),
             clients: Rng::new(seed, Stream::Clients),
             plugins: Rng::new(seed, Stream::Plugins),
+            scans: Rng::new(seed, Stream::Scans),
             plugin_trouble: 0,
             latest_wall_ms: 0,
             meeting: Vec::new(),
