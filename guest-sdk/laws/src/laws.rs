@@ -79,19 +79,22 @@ impl Law {
     pub fn consequence(self) -> &'static str {
         match self {
             Self::Totality => {
-                "keys with such siblings are never merged, and readers get all of them; or a part of a value is lost without a word."
+                "keys with such siblings are never merged, and readers get all of them; or a part of a value is lost \
+                    without a word."
             }
             Self::Permutation => {
                 "siblings may come in another order on another replica: replicas show different values."
             }
             Self::Bracketing => {
-                "replicas merge values that others have already merged, in any grouping: replicas show different values."
+                "replicas merge values that others have already merged, in any grouping: replicas show different \
+                    values."
             }
             Self::Idempotence => "a value that is merged again changes again, so replicas never agree.",
             Self::Absorption => "a replica that was away brings a value that was already merged, and it counts twice.",
             Self::Growth => "values grow with every merge, until the object reaches its limit in bytes.",
             Self::Replay => {
-                "nodes return different values for the same siblings, and a merge cannot be repeated to find out what it did."
+                "nodes return different values for the same siblings, and a merge cannot be repeated to find out what \
+                    it did."
             }
             Self::Limits => "keys with many writers, which have the most and the largest siblings, are not merged.",
         }
@@ -102,17 +105,22 @@ impl Law {
     pub fn advice(self) -> &'static str {
         match self {
             Self::Totality => {
-                "return a Fault for a value that cannot be read, and merge every value that can: no panic, no index, no overflow, no \
-                 sibling that is skipped, no value that is cut. Keep or refuse unknown members (serde's deny_unknown_fields): a newer \
+                "return a Fault for a value that cannot be read, and merge every value that can: no panic, no index, \
+                    no overflow, no \
+                 sibling that is skipped, no value that is cut. Keep or refuse unknown members (serde's \
+                 deny_unknown_fields): a newer \
                  client has written them. A validator accepts exactly what the merge accepts."
             }
             Self::Permutation => {
-                "where two siblings compete, compare by a total order and not by position: the stamp, then the bytes. Not the writer: \
+                "where two siblings compete, compare by a total order and not by position: the stamp, then the bytes. \
+                    Not the writer: \
                  a merged value has the latest stamp of its inputs, but not always the writer of the one that won."
             }
             Self::Bracketing => {
-                "let the result carry everything that the next merge needs of its inputs, or take a maximum: of the value, or of the \
-                 stamp, then the value. A merged value has the latest stamp of its inputs and the largest of their writers, so a merge \
+                "let the result carry everything that the next merge needs of its inputs, or take a maximum: of the \
+                    value, or of the \
+                 stamp, then the value. A merged value has the latest stamp of its inputs and the largest of their \
+                 writers, so a merge \
                  that decides by the writer breaks this law."
             }
             Self::Idempotence => {

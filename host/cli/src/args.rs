@@ -16,7 +16,8 @@ use crate::values::{DurabilityArg, PluginChoice, Ttl, duration, plugin, quorum, 
 pub(crate) const DEFAULT_MODULE_BYTES: usize = 2 << 20;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 a negative answer (not found, exists), 2 usage or configuration, 3 unreachable, 4 quorum or time-out (retry),
+Exit codes: 0 done, 1 a negative answer (not found, exists), 2 usage or configuration, 3 unreachable, 4 quorum or \
+time-out (retry),
 5 denied, 6 stale version, 7 plugin rejected.";
 
 /// Rejoin: a key-value store that takes writes on both sides of a split, and merges what diverged with your own code.

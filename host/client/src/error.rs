@@ -133,7 +133,7 @@ pub struct NodeFailure {
 /// match client.bucket::<Bytes>("notes")?.put("k", b"v".to_vec()).create().await {
 ///     Ok(written) => println!("{} of {} replicas have it", written.acked, written.needed),
 ///     Err(error) if error.kind() == ErrorKind::Exists => println!("the key exists"),
-///     Err(error) if error.is_retryable() => println!("later: {error} (needs {}, got {})", error.needed(), error.got()),
+///     Err(error) if error.is_retryable() => println!("later: {error} (got {})", error.got()),
 ///     Err(error) => return Err(error),
 /// }
 /// # Ok(()) }

@@ -84,7 +84,9 @@ impl<V> Object<V> {
     ///
     /// ```no_run
     /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<u32>>) -> rejoin_client::Result<()> {
-    /// let most = |siblings: Vec<rejoin_client::Sibling<u32>>| siblings.into_iter().map(|one| one.value).max().unwrap_or(0);
+    /// use rejoin_client::Sibling;
+    ///
+    /// let most = |siblings: Vec<Sibling<u32>>| siblings.into_iter().map(|one| one.value).max().unwrap_or(0);
     /// let stock = bucket.get("apples").await?.into_value_with(most);
     /// # Ok(()) }
     /// ```

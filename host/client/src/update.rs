@@ -96,11 +96,13 @@ impl<'f, C: Codec> Update<'f, C> {
     /// the result, and the write replaces the siblings. Data that is in a sibling and not in the result is lost.
     ///
     /// ```no_run
-    /// use std::collections::BTreeSet;
+    /// use rejoin_client::{Bucket, Json, Result, Sibling};
     ///
-    /// # async fn run(bucket: rejoin_client::Bucket<rejoin_client::Json<BTreeSet<String>>>) -> rejoin_client::Result<()> {
-    /// let add = |tags: Option<BTreeSet<String>>| tags.into_iter().flatten().chain(["new".into()]).collect();
-    /// let union = |siblings: Vec<rejoin_client::Sibling<BTreeSet<String>>>| siblings.into_iter().flat_map(|one| one.value).collect();
+    /// type Tags = std::collections::BTreeSet<String>;
+    ///
+    /// # async fn run(bucket: Bucket<Json<Tags>>) -> Result<()> {
+    /// let add = |tags: Option<Tags>| tags.into_iter().flatten().chain(["new".into()]).collect();
+    /// let union = |siblings: Vec<Sibling<Tags>>| siblings.into_iter().flat_map(|one| one.value).collect();
     /// bucket.update("tags", add).resolve(union).await?;
     /// # Ok(()) }
     /// ```

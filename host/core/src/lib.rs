@@ -13,7 +13,8 @@
 //!     let mut object = Object::default();
 //!     let dot = Dot { actor: ActorId(actor), counter: 1 };
 //!     let content = Content::Value(value.into());
-//!     causal::put(&mut object, Write { seen: VersionVector::new(), dot, content, stamp: Hlc::from_ms(1), expires: None });
+//!     let seen = VersionVector::new();
+//!     causal::put(&mut object, Write { seen, dot, content, stamp: Hlc::from_ms(1), expires: None });
 //!     object
 //! };
 //! // ... so their join has both values.

@@ -60,7 +60,8 @@ pub enum BuildError {
     },
     /// The module does not implement the plugin interfaces.
     #[error(
-        "the module cannot be made a component: {reason}. Does the crate call rejoin_guest::export!, and does nothing in it need an import?"
+        "the module cannot be made a component: {reason}. Does the crate call rejoin_guest::export!, and does nothing \
+            in it need an import?"
     )]
     NotAGuest {
         /// What is missing or surplus.

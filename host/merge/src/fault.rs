@@ -9,7 +9,8 @@ pub use rejoin_proto::fault::{MergeFault, Refusal, TrapKind};
 pub enum HostError {
     /// The engine refuses its configuration or cannot reserve its address space.
     #[error(
-        "the WebAssembly engine cannot start: {0}. It reserves address space for its instances: is it limited (ulimit -v)?"
+        "the WebAssembly engine cannot start: {0}. It reserves address space for its instances: is it limited (ulimit \
+            -v)?"
     )]
     Engine(String),
     /// A thread could not be started.
@@ -23,7 +24,8 @@ pub enum HostError {
 pub enum Rejection {
     /// It has more bytes than [`ModuleLimits::bytes`](crate::ModuleLimits::bytes).
     #[error(
-        "the module has {bytes} bytes, and {limit} are allowed: build it with opt-level \"s\", lto and strip, or ask for a larger limit"
+        "the module has {bytes} bytes, and {limit} are allowed: build it with opt-level \"s\", lto and strip, or ask \
+            for a larger limit"
     )]
     TooLarge {
         /// Bytes of the component.
@@ -42,7 +44,8 @@ pub enum Rejection {
     CoreModule,
     /// It imports a function, and a plugin may import nothing.
     #[error(
-        "the component imports \"{name}\", and a plugin may import nothing: it has no clock, files, network or random numbers. Remove what needs it"
+        "the component imports \"{name}\", and a plugin may import nothing: it has no clock, files, network or random \
+            numbers. Remove what needs it"
     )]
     Imports {
         /// The name of its first import.
@@ -50,7 +53,8 @@ pub enum Rejection {
     },
     /// It does not export the merger interface.
     #[error(
-        "the component does not export rejoin:plugin/merger@0.1 (it exports {exports}): list Merger in rejoin_guest::export!"
+        "the component does not export rejoin:plugin/merger@0.1 (it exports {exports}): list Merger in \
+            rejoin_guest::export!"
     )]
     NoMerger {
         /// Its exports, at most eight names.
@@ -58,7 +62,8 @@ pub enum Rejection {
     },
     /// It exports one of the plugin interfaces in another version or with other types.
     #[error(
-        "the component's export \"{interface}\" is not what this host expects: {reason}. Rebuild it with this version's SDK"
+        "the component's export \"{interface}\" is not what this host expects: {reason}. Rebuild it with this \
+            version's SDK"
     )]
     WrongInterface {
         /// The export's name.
@@ -96,7 +101,8 @@ pub enum Rejection {
     },
     /// Compiling it exceeds a limit of memory, time or machine code. This depends on the machine, so it is tried again.
     #[error(
-        "the component takes more than {limit} to compile: make its largest functions smaller, or have it built with opt-level \"s\""
+        "the component takes more than {limit} to compile: make its largest functions smaller, or have it built with \
+            opt-level \"s\""
     )]
     TooCostly {
         /// The limit that was exceeded, with its unit.

@@ -100,7 +100,8 @@ pub enum FixtureError {
     Malformed(String),
     /// The file has another format version.
     #[error(
-        "the counterexample is in format {0}, and this release reads format {FORMAT}: run `rejoin plugin test FILE` again to get a new one"
+        "the counterexample is in format {0}, and this release reads format {FORMAT}: run `rejoin plugin test FILE` \
+            again to get a new one"
     )]
     Format(u64),
     /// The file is of another plugin.

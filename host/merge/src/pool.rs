@@ -37,7 +37,10 @@ impl Default for PoolConfig {
 
 /// The queue, or the bucket's share of it, is full. The caller keeps its siblings and may try again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{waiting} merges{} are waiting already; the siblings are kept", if *of_bucket { " of this bucket" } else { "" })]
+#[error(
+    "{waiting} merges{} are waiting already; the siblings are kept",
+    if *of_bucket { " of this bucket" } else { "" }
+)]
 pub struct Overloaded {
     /// The most waiting jobs.
     pub waiting: usize,

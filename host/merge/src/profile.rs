@@ -105,7 +105,8 @@ pub(crate) fn compiling_engine() -> Result<Engine, HostError> {
 pub(crate) fn profile_id() -> ProfileId {
     let fuel = fuel_table();
     let text = format!(
-        "rejoin engine profile {PROFILE_VERSION}; wasmtime {WASMTIME}; {}; stack {WASM_STACK_BYTES}; table {TABLE_ELEMENTS}; fuel {fuel:?}",
+        "rejoin engine profile {PROFILE_VERSION}; wasmtime {WASMTIME}; {}; stack {WASM_STACK_BYTES}; table \
+            {TABLE_ELEMENTS}; fuel {fuel:?}",
         std::env::consts::ARCH
     );
     let hash = Sha256::digest(text.as_bytes());

@@ -164,7 +164,8 @@ mod tests {
 
     fn config(listen: &str, nodes: &[(&str, &str)]) -> Result<Config, String> {
         let mut text = format!(
-            "name = \"n1\"\nlisten = \"{listen}\"\ndata = \"d\"\nca = \"c\"\ncertificate = \"c\"\nkey = \"k\"\nsecret = \"s\"\n"
+            "name = \"n1\"\nlisten = \"{listen}\"\ndata = \"d\"\nca = \"c\"\ncertificate = \"c\"\nkey = \"k\"\nsecret \
+                = \"s\"\n"
         );
         for (name, address) in nodes {
             text.push_str(&format!("[[bootstrap]]\nname = \"{name}\"\naddress = \"{address}\"\n"));

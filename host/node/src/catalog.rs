@@ -124,7 +124,8 @@ impl CatalogTask {
                     || "it is not taken any more".to_owned(),
                     |name| format!("it is kept as bucket {name}"),
                 );
-                tracing::error!(record = ?lost.key, "another node has made one of this name at the same time, and that one has won; {kept}");
+                tracing::error!(record = ?lost.key, "another node has made one of this name at the same time, and that \
+                    one has won; {kept}");
             }
             CatalogEffect::Answer(call, result) => {
                 if let Some(answer) = answers.remove(&call) {
@@ -147,11 +148,13 @@ impl CatalogTask {
                 ctx.problems.set(
                     CATALOG_FILE,
                     format!(
-                        "{name}: the catalog cannot be saved ({error}): changes made here are refused, and a restart forgets those of peers"
+                        "{name}: the catalog cannot be saved ({error}): changes made here are refused, and a restart \
+                            forgets those of peers"
                     ),
                 );
                 let message = format!(
-                    "{name} cannot save the change ({error}): nothing was changed; free space on its disk, or ask another node"
+                    "{name} cannot save the change ({error}): nothing was changed; free space on its disk, or ask \
+                        another node"
                 );
                 Ok(Err(ErrorReply::new(ErrorCode::DiskFull, message)))
             }

@@ -281,7 +281,10 @@ pub enum ConfigError {
         message: String,
     },
     /// A key that means nothing.
-    #[error("{key}: there is no such key{}", suggestion.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default())]
+    #[error(
+        "{key}: there is no such key{}",
+        suggestion.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default()
+    )]
     UnknownKey {
         /// As it was written.
         key: String,

@@ -125,7 +125,8 @@ impl NodeContext {
     pub(crate) fn report_replaced(&self, by: &Name) {
         let name = &self.config.name;
         let problem = format!(
-            "this replica has lost everything: {by} knows {name} with another data directory; reads do not count {name} \
+            "this replica has lost everything: {by} knows {name} with another data directory; reads do not count \
+                {name} \
              until it is rebuilt"
         );
         self.problems.set("data directory", problem);

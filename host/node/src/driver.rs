@@ -359,7 +359,8 @@ impl Driver {
         let (Some(sender), Some(backlog)) = (state.peers.get(&peer), state.backlogs.get_mut(&peer)) else { return };
         let too_large = queue(sender, &mut backlog.frames);
         if !too_large.is_empty() {
-            tracing::error!(shard = self.index, %peer, messages = too_large.len(), "messages above the frame limit were not sent");
+            tracing::error!(shard = self.index, %peer, messages = too_large.len(), "messages above the frame limit \
+                were not sent");
         }
         if sender.is_closed() {
             // The machine is told that the peer is gone.

@@ -283,7 +283,9 @@ fn first_layout(config: &Config, node: NodeId) -> Result<Layout, StartError> {
     let unfit = |why: String| StartError::Unfit(why);
     if config.bootstrap.is_empty() {
         return Err(unfit(
-            "this is a first start and the configuration has no [[bootstrap]] list: name every node of the cluster there".into(),
+            "this is a first start and the configuration has no [[bootstrap]] list: name every node of the cluster \
+                there"
+                .into(),
         ));
     }
     let nodes = bootstrap::members(&config.bootstrap);

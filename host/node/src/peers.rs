@@ -329,7 +329,8 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
         LinkOutput::Serve { met_all } => {
             if !met_all {
                 tracing::warn!(
-                    "not every node could be asked about this node's actors: it begins to serve with new actors for all partitions"
+                    "not every node could be asked about this node's actors: it begins to serve with new actors for \
+                        all partitions"
                 );
             }
             ctx.broadcast(|| ShardMessage::Core(Box::new(Event::Serving { met_all })));

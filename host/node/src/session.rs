@@ -255,7 +255,8 @@ impl ClientSession {
             RequestBody::Admin(admin) => {
                 let Ok(permit) = self.admin_permits.clone().try_acquire_owned() else {
                     let message = format!(
-                        "{MAX_ADMIN_REQUESTS} administrative requests of this client are under way; wait for one of them"
+                        "{MAX_ADMIN_REQUESTS} administrative requests of this client are under way; wait for one of \
+                            them"
                     );
                     let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS);
                     return self.answer(frame, Reply::Error(error));

@@ -30,7 +30,8 @@ pub struct Secret(Vec<u8>);
 /// The secret is so short that it could be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "it has fewer than {MIN_SECRET_BYTES} bytes, its line end not counted: give every node the file that `rejoin cert ca` has made"
+    "it has fewer than {MIN_SECRET_BYTES} bytes, its line end not counted: give every node the file that `rejoin cert \
+        ca` has made"
 )]
 pub struct ShortSecret;
 

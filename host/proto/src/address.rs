@@ -68,7 +68,8 @@ pub enum BadAddress {
     Ip,
     /// The host is neither an IP address nor a host name.
     #[error(
-        "that is no host name: it has 1 to {MAX_HOST_BYTES} bytes, and between its dots 1 to {MAX_LABEL_BYTES} of a-z, 0-9, - and _, - not at an end"
+        "that is no host name: it has 1 to {MAX_HOST_BYTES} bytes, and between its dots 1 to {MAX_LABEL_BYTES} of a-z, \
+            0-9, - and _, - not at an end"
     )]
     Host,
     /// It is an address in another form than the canonical one of the wire.

@@ -16,10 +16,16 @@ fn key() -> ContextKey {
 proptest! {
     #[test]
     fn a_sealed_vector_comes_back_for_its_key_only(
-        dots in vec((any::<u64>(), 1..u64::MAX), 0..40), spans in vec((0..9u64, 0..90u64, 1..9u64), 0..9), own in vec(any::<u8>(), 1..64), other in vec(any::<u8>(), 1..64),
+        dots in vec((any::<u64>(), 1..u64::MAX), 0..40),
+        spans in vec((0..9u64, 0..90u64, 1..9u64), 0..9),
+        own in vec(any::<u8>(), 1..64),
+        other in vec(any::<u8>(), 1..64),
     ) {
-        let mut seen: VersionVector = dots.into_iter().map(|(actor, counter)| Dot { actor: ActorId(actor), counter }).collect();
-        spans.into_iter().for_each(|(actor, lo, length)| seen.insert_span(DotSpan { actor: ActorId(actor), lo, hi: lo + length }));
+        let dot = |(actor, counter)| Dot { actor: ActorId(actor), counter };
+        let mut seen: VersionVector = dots.into_iter().map(dot).collect();
+        for (actor, lo, length) in spans {
+            seen.insert_span(DotSpan { actor: ActorId(actor), lo, hi: lo + length });
+        }
         let id = ObjectId { key: own.clone().into(), ..object_id() };
         let token = key().seal(&id, &seen);
         prop_assert!(token.len() <= 18 + 20 + 20 * seen.len() + 30 * seen.cloud().len());

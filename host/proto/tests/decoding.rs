@@ -46,7 +46,11 @@ proptest! {
     }
 
     #[test]
-    fn altered_messages_never_panic(which in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte: u8) {
+    fn altered_messages_never_panic(
+        which in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        byte: u8,
+    ) {
         let all = samples();
         let Sample { mut bytes, again, .. } = all.into_iter().nth(which.index(samples().len())).unwrap();
         let at = at.index(bytes.len());

@@ -20,7 +20,8 @@ pub enum FileError {
         source: io::Error,
     },
     /// The file exists but its content is not what was written.
-    #[error("{path} is damaged ({why}); restore it from a copy, or wipe this node's data directory and let it rebuild", path = path.display())]
+    #[error("{path} is damaged ({why}); restore it from a copy, or wipe this node's data directory and let it \
+        rebuild", path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -28,7 +29,8 @@ pub enum FileError {
         why: String,
     },
     /// Neither the file nor its copy has the content that was written.
-    #[error("{path} and its copy {copy} are both damaged ({why}): {advice}", path = path.display(), copy = copy.display())]
+    #[error("{path} and its copy {copy} are both damaged ({why}): \
+        {advice}", path = path.display(), copy = copy.display())]
     BothDamaged {
         /// The file.
         path: PathBuf,
@@ -75,13 +77,15 @@ impl FileError {
 #[non_exhaustive]
 pub enum OpenError {
     /// Another process, or another handle of this process, has the directory open.
-    #[error("{path} is in use by another process: stop that node first, or give this one its own data directory", path = path.display())]
+    #[error("{path} is in use by another process: stop that node first, or give this one its own data \
+        directory", path = path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
     },
     /// A newer release has written the directory.
-    #[error("{path} has data format {found}, this release knows up to {supported}: start a newer release of rejoin on it", path = path.display())]
+    #[error("{path} has data format {found}, this release knows up to {supported}: start a newer release of rejoin on \
+        it", path = path.display())]
     Newer {
         /// The directory or file.
         path: PathBuf,
@@ -91,7 +95,8 @@ pub enum OpenError {
         supported: u32,
     },
     /// Another cluster's directory.
-    #[error("{path} belongs to cluster {found}, not to {expected}: check the configured data directory and certificate", path = path.display())]
+    #[error("{path} belongs to cluster {found}, not to {expected}: check the configured data directory and \
+        certificate", path = path.display())]
     OtherCluster {
         /// The directory.
         path: PathBuf,
@@ -101,7 +106,8 @@ pub enum OpenError {
         expected: String,
     },
     /// Another node's directory.
-    #[error("{path} belongs to node {found}, not to {expected}: two nodes must never share or exchange data directories", path = path.display())]
+    #[error("{path} belongs to node {found}, not to {expected}: two nodes must never share or exchange data \
+        directories", path = path.display())]
     OtherNode {
         /// The directory.
         path: PathBuf,
@@ -111,7 +117,8 @@ pub enum OpenError {
         expected: String,
     },
     /// The number of shards is fixed when the directory is made.
-    #[error("{path} was made with {found} shards and cannot be opened with {expected}: set shards = {found}", path = path.display())]
+    #[error("{path} was made with {found} shards and cannot be opened with {expected}: set shards = \
+        {found}", path = path.display())]
     OtherShards {
         /// The directory.
         path: PathBuf,

@@ -344,11 +344,13 @@ async fn read_class(shared: &Shared, class: Class, limits: &ReadLimits, stream: 
                 let mut arrived = chunks[..count].iter_mut().map(std::mem::take);
                 let decoded = arrived.try_for_each(|chunk| decoder.push(chunk, &mut frames));
                 for frame in &frames {
-                    tracing::trace!(remote = %shared.quic.remote_address(), %class, id = frame.id, bytes = frame.body.len(), "frame");
+                    let (remote, bytes) = (shared.quic.remote_address(), frame.body.len());
+                    tracing::trace!(%remote, %class, id = frame.id, bytes, "frame");
                 }
                 shared.inbox.push(&mut frames);
                 if let Err(Oversized { len, limit }) = decoded {
-                    tracing::warn!(remote = %shared.quic.remote_address(), %class, len, limit, "oversized frame, closing the connection");
+                    tracing::warn!(remote = %shared.quic.remote_address(), %class, len, limit, "oversized frame, \
+                        closing the connection");
                     return shared.close(
                         CloseCode::FRAME_TOO_LARGE,
                         &format!("a {class} frame of {len} bytes is above the limit of {limit}"),

@@ -34,7 +34,8 @@ pub enum Error {
     Issue(String),
     /// The remote certificate was not signed by this cluster's authority, or has expired.
     #[error(
-        "{addr} shows a certificate that this cluster's authority does not vouch for ({why}); check the address and the CA file"
+        "{addr} shows a certificate that this cluster's authority does not vouch for ({why}); check the address and \
+            the CA file"
     )]
     Untrusted {
         /// The dialled address.

@@ -20,7 +20,8 @@
 //!
 //! let ca = ClusterCa::create(ClusterId(7), Validity::years(std::time::SystemTime::now(), 10))?;
 //! let issued = ca.issue_node(&Name::new("n1")?, &[], Validity::years(std::time::SystemTime::now(), 2))?;
-//! let node = Endpoint::bind("127.0.0.1:0".parse()?, Identity::node(ca.cert_pem(), &issued.cert_pem, &issued.key_pem)?, Limits::default())?;
+//! let identity = Identity::node(ca.cert_pem(), &issued.cert_pem, &issued.key_pem)?;
+//! let node = Endpoint::bind("127.0.0.1:0".parse()?, identity, Limits::default())?;
 //! let client = Endpoint::bind("127.0.0.1:0".parse()?, Identity::client(ca.cert_pem(), None)?, Limits::default())?;
 //!
 //! let connection = client.connect_client(node.local_addr()).await?;

@@ -3,7 +3,8 @@
 //! # Format
 //! The value is JSON that a person can read, a map from names to fields:
 //! ```json
-//! {"name":{"stamp":1700000000000,"writer":"web-7f3a","value":"Ann"},"theme":{"stamp":1700000000007,"writer":"app-01c9","value":null}}
+//! {"name":{"stamp":1700000000000,"writer":"web-7f3a","value":"Ann"},
+//!  "theme":{"stamp":1700000000007,"writer":"app-01c9","value":null}}
 //! ```
 //! - `stamp` is when the field was set, in milliseconds since the Unix epoch by the clock of its `writer`.
 //! - A field without a value *was removed*. It stays in the map, so that an older copy with a value does not win.

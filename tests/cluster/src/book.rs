@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn only_sh_blocks_are_taken_and_in_order() {
-        let text = "a\n```sh\none\ntwo\n```\n```toml\nx = 1\n```\n```sh no-run\nno\n```\n- in a list\n  ```sh\n  three\n  ```\n";
+        let text = "a\n```sh\none\ntwo\n```\n```toml\nx = 1\n```\n```sh no-run\nno\n```\n- in a list\n  ```sh\n  \
+            three\n  ```\n";
         assert_eq!(sh_blocks(text), ["one\ntwo\n", "  three\n"]);
     }
 }

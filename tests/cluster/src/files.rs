@@ -93,7 +93,8 @@ impl Files {
         let (node, address, admin) = &self.nodes[index];
         let mut text = format!(
             "name = \"{node}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ndata = \"{node}.data\"\nca = \"ca.pem\"\n\
-             certificate = \"{node}.pem\"\nkey = \"{node}.key\"\nsecret = \"secret\"\ndev_faults = true\nsegment_bytes = 4194304\n{}\n",
+             certificate = \"{node}.pem\"\nkey = \"{node}.key\"\nsecret = \"secret\"\ndev_faults = true\nsegment_bytes \
+             = 4194304\n{}\n",
             self.more
         );
         for (name, address, _) in &self.nodes {

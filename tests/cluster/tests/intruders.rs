@@ -56,8 +56,12 @@ async fn refusal(cluster: &Cluster, protocol: &str, own: Option<&Issued>) -> Con
         Err(error) => error,
         Ok(intruder) => tokio::select! {
             ended = intruder.ended() => ended,
-            Ok(mut recv) = intruder.connection.accept_uni() => panic!("a stream was opened to an intruder: {:?}", recv.read_to_end(64).await),
-            Ok((_, mut recv)) = intruder.connection.accept_bi() => panic!("a stream was opened to an intruder: {:?}", recv.read_to_end(64).await),
+            Ok(mut recv) = intruder.connection.accept_uni() => {
+                panic!("a stream was opened to an intruder: {:?}", recv.read_to_end(64).await)
+            }
+            Ok((_, mut recv)) = intruder.connection.accept_bi() => {
+                panic!("a stream was opened to an intruder: {:?}", recv.read_to_end(64).await)
+            }
         },
     }
 }

@@ -11,7 +11,8 @@ fn repeated(step: &str) -> String {
 }
 
 /// A number from which every other follows.
-const NEXT: &str = "(local.set $at (i32.and (i32.add (i32.mul (local.get $at) (i32.const 1664525)) (i32.const 1013904223)) (i32.const 0x3ffffff)))";
+const NEXT: &str = "(local.set $at (i32.and (i32.add (i32.mul (local.get $at) (i32.const 1664525)) (i32.const \
+    1013904223)) (i32.const 0x3ffffff)))";
 
 /// Each way, by name.
 #[must_use]
@@ -19,7 +20,8 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
     let walk = |step: &str| {
         let fill = format!("{GROW} (memory.fill (i32.const 0) (i32.const 1) (i32.const 62914560))");
         format!(
-            "(local $at i32) (local $wide i64) {fill} (loop $again (local.set $at (i32.rem_u (local.get $at) (i32.const 62900000))) {step}
+            "(local $at i32) (local $wide i64) {fill} (loop $again (local.set $at (i32.rem_u (local.get $at) \
+                (i32.const 62900000))) {step}
              (br $again)) (unreachable)"
         )
     };

@@ -137,7 +137,8 @@ pub fn validating() -> Vec<u8> {
     let is = |byte: char| format!("(i32.eq (i32.load8_u (local.get $value)) (i32.const {}))", u32::from(byte));
     let refuse = |fault: u8| {
         format!(
-            "(i32.store8 (i32.const 1100) (i32.const 1)) (i32.store8 (i32.const 1101) (i32.const {fault})) (return (i32.const 1100))"
+            "(i32.store8 (i32.const 1100) (i32.const 1)) (i32.store8 (i32.const 1101) (i32.const {fault})) (return \
+                (i32.const 1100))"
         )
     };
     let validate = format!(

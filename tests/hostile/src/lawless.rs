@@ -157,7 +157,8 @@ pub fn trapping() -> Vec<u8> {
 /// The largest digit; with garbage it reaches past the end of its memory.
 #[must_use]
 pub fn trusting() -> Vec<u8> {
-    let refuse = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 0)) (return (i32.const 1024))";
+    let refuse = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 0)) (return \
+        (i32.const 1024))";
     let skeleton = changed(refuse, "(return (i32.load (i32.const -4)))");
     plugin_on(&skeleton, 7, &folding("(i32.const 0)", LARGER, ANSWER))
 }

@@ -69,7 +69,8 @@ fn memory_over_the_limit_traps_and_is_never_seen_to_fail() {
 fn growing_within_the_limit_is_fine() {
     let grows = guests::merging(
         "",
-        "(i32.store8 (i32.const 2000) (i32.add (i32.const 48) (memory.grow (i32.const 8)))) (call $answer (i32.const 2000) (i32.const 1))",
+        "(i32.store8 (i32.const 2000) (i32.add (i32.const 48) (memory.grow (i32.const 8)))) (call $answer (i32.const \
+            2000) (i32.const 1))",
     );
     assert_eq!(Bench::default().outcome(&grows, &limits()).expect("it may grow").value, "1");
 }
@@ -149,7 +150,8 @@ fn every_call_gets_a_fresh_instance() {
 fn a_not_a_number_has_one_form() {
     let guest = guests::merging(
         "",
-        "(f32.store (i32.const 2000) (f32.div (f32.convert_i32_u (i32.sub (local.get $count) (i32.const 2))) (f32.const 0)))
+        "(f32.store (i32.const 2000) (f32.div (f32.convert_i32_u (i32.sub (local.get $count) (i32.const 2))) \
+            (f32.const 0)))
          (f32.store (i32.const 2004) (f32.sqrt (f32.const -1)))
          (call $answer (i32.const 2000) (i32.const 8))",
     );

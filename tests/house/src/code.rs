@@ -219,7 +219,8 @@ mod tests {
     #[test]
     fn comments_and_literals_are_blanked_and_code_stays() {
         let code = code_only(
-            "let a = \"x // { \\\" y\"; // tail {\n/* { /* nested */ } */ b('{', '\\'', 'é', r#\"raw \" {\"#, br\"{\");\n",
+            "let a = \"x // { \\\" y\"; // tail {\n/* { /* nested */ } */ b('{', '\\'', 'é', r#\"raw \" {\"#, \
+                br\"{\");\n",
         );
         assert!(!code.contains('{') && !code.contains("tail") && !code.contains("nested") && !code.contains("raw"));
         assert!(code.contains("let a = \"") && code.contains("b('") && code.ends_with(");\n"));
@@ -234,7 +235,8 @@ mod tests {
 
     #[test]
     fn items_for_tests_are_blanked_and_the_code_after_them_stays() {
-        let code = "fn a() {}\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n  fn b() { c([1; 2]) }\n}\n#[cfg(test)]\nextern crate std;\nfn d() {}\n";
+        let code = "fn a() {}\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n  fn b() { c([1; 2]) }\n}\n#[cfg(test)]\nextern \
+            crate std;\nfn d() {}\n";
         let product = without_tests(code);
         assert!(product.contains("fn a()") && product.contains("fn d()"));
         assert!(!product.contains("fn b()") && !product.contains("extern crate"));
@@ -244,7 +246,8 @@ mod tests {
 
     #[test]
     fn test_modules_in_files_of_their_own_are_named() {
-        let code = "mod a;\n#[cfg(test)]\nmod tests;\n#[cfg(test)]\npub(crate) mod model;\n#[cfg(test)]\nmod inline { mod x; }\n";
+        let code = "mod a;\n#[cfg(test)]\nmod tests;\n#[cfg(test)]\npub(crate) mod model;\n#[cfg(test)]\nmod inline { \
+            mod x; }\n";
         assert_eq!(test_modules(code), ["tests", "model"]);
     }
 

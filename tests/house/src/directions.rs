@@ -42,7 +42,8 @@ pub fn wrong_edges(workspace: &Workspace) -> Vec<String> {
             let Some(to) = workspace.find(&edge.to) else { continue };
             if !allowed(from, to, edge.kind) {
                 problems.push(format!(
-                    "{} -> {} ({:?}) is not allowed: move the shared code into a crate that both may depend on, or argue for the edge in \
+                    "{} -> {} ({:?}) is not allowed: move the shared code into a crate that both may depend on, or \
+                        argue for the edge in \
                      ARCHITECTURE.md and add it to tests/house/src/directions.rs",
                     from.name, to.name, edge.kind
                 ));

@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn links_to_files_headings_and_functions_that_are_there_pass() {
-        let good = "[b](host/a/book/b.md#what-it-does-all), [`Shard::seal_it`](host/a/src/c.rs), [x](https://example.org/y), [me](#top)\n# Top\n";
+        let good = "[b](host/a/book/b.md#what-it-does-all), [`Shard::seal_it`](host/a/src/c.rs), \
+            [x](https://example.org/y), [me](#top)\n# Top\n";
         assert_eq!(broken_links(&tree(good)), [""; 0]);
         assert_eq!(broken_links(&tree("```\n[b](nowhere.md)\n```\n")), [""; 0]);
     }
@@ -196,7 +197,8 @@ mod tests {
 
     #[test]
     fn limits_that_the_code_does_not_have_are_found() {
-        let page = "| what | bound | where |\n|---|---|---|\n| key | 1 | `MAX_KEY`, core `hash.rs` |\n| value | 2 | bucket `value_bytes` |\n";
+        let page = "| what | bound | where |\n|---|---|---|\n| key | 1 | `MAX_KEY`, core `hash.rs` |\n| value | 2 | \
+            bucket `value_bytes` |\n";
         let find = |code: &str| {
             let files = vec![File::new(LIMITS, page), File::new("host/core/src/hash.rs", code)];
             unknown_limits(&Tree::new(files, Vec::new()))

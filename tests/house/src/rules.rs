@@ -75,7 +75,8 @@ pub fn outside_world(tree: &Tree) -> Vec<String> {
 pub fn unwraps(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     for file in tree.rust().filter(|file| file.path.starts_with("host/") && file.path.contains("/src/")) {
-        let why = "unwrap says nothing when it stops a node: return an error, or expect with the invariant that would be broken";
+        let why = "unwrap says nothing when it stops a node: return an error, or expect with the invariant that would \
+            be broken";
         report(&mut problems, file, &file.product, |line| line.contains(".unwrap()"), why);
     }
     problems

@@ -17,7 +17,8 @@ pub const SCENARIOS: [Scenario; 7] = [
     },
     Scenario {
         name: "an old tab writes",
-        about: "A client that read long ago writes its old cart with one more item: what was removed meanwhile stays removed.",
+        about: "A client that read long ago writes its old cart with one more item: what was removed meanwhile stays \
+            removed.",
         steps: old_tab,
     },
     Scenario {

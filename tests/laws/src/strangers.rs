@@ -84,7 +84,8 @@ strangers! {
     |siblings| Ok(vec![b'x'; siblings.iter().map(|sibling| sibling.value.len()).max().unwrap_or(0)]);
 
     /// Wrong: keeps the first four bytes of the last word in the dictionary.
-    FirstBytes(seed, size) word(seed, size), |siblings| last_word(siblings).map(|word| word[..word.len().min(4)].to_vec());
+    FirstBytes(seed, size) word(seed, size),
+    |siblings| last_word(siblings).map(|word| word[..word.len().min(4)].to_vec());
 
     /// Wrong: keeps a hundred bytes of it. No small value shows it.
     FirstHundred(seed, size) word(seed, size),
@@ -108,7 +109,10 @@ strangers! {
     };
     /// Right: the last writer by the stamp, then the value, as the advice of the laws has it.
     LastByValue(seed, _size) digits(seed),
-    |siblings| siblings.iter().max_by_key(|s| (s.stamp_ms, s.value.clone())).map(|s| s.value.clone()).ok_or(Fault::Malformed);
+    |siblings| {
+        let last = siblings.iter().max_by_key(|s| (s.stamp_ms, s.value.clone()));
+        last.map(|s| s.value.clone()).ok_or(Fault::Malformed)
+    };
 
     /// Wrong: the writer decides between equal stamps, and a merged value does not always have the writer of the one
     /// that won.

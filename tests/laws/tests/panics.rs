@@ -68,8 +68,10 @@ fn fragile() -> &'static PluginUnderTest {
         let dir = tempfile::tempdir().expect("a directory");
         let sdk = workspace().join("guest-sdk").display().to_string();
         let manifest = format!(
-            "[package]\nname = \"fragile\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\", \"rlib\"]\n\
-             [dependencies]\nrejoin-guest = {{ path = {sdk:?} }}\n[workspace]\n[profile.guest]\ninherits = \"release\"\n\
+            "[package]\nname = \"fragile\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\", \
+                \"rlib\"]\n\
+             [dependencies]\nrejoin-guest = {{ path = {sdk:?} }}\n[workspace]\n[profile.guest]\ninherits = \
+             \"release\"\n\
              opt-level = \"s\"\npanic = \"abort\"\nstrip = true\n"
         );
         std::fs::create_dir(dir.path().join("src")).expect("a new directory");
@@ -176,7 +178,8 @@ fn plugin_test_says_it_too() {
 
 #[test]
 fn a_guest_without_the_sdk_is_told_by_its_functions() {
-    let merge = "(func $read (param i32) (result i32) (i32.div_u (i32.const 1) (local.get 0))) (func $decode (result i32) (call $read (i32.const 0)))";
+    let merge = "(func $read (param i32) (result i32) (i32.div_u (i32.const 1) (local.get 0))) (func $decode (result \
+        i32) (call $read (i32.const 0)))";
     let other = rejoin_test_laws::component::on_a_host(&rejoin_test_hostile::guests::merging(merge, "(call $decode)"));
     let fault =
         other.host.merge(&other.plugin, b"k", &siblings(&["a", "b"]), &limits()).expect_err("it divides by zero");

@@ -136,7 +136,8 @@ fn last_write_wins_loses_more_than_half_of_the_acknowledged_adds_and_siblings_lo
         let by_stamp = without(Rule::SiblingsStay, || scenarios::concurrent_adds(partitioned));
         let state = if partitioned { "partitioned" } else { "healthy" };
         println!(
-            "{state}: of {acknowledged} concurrent acknowledged adds siblings lose {lost}; last-write-wins loses {} of {}",
+            "{state}: of {acknowledged} concurrent acknowledged adds siblings lose {lost}; last-write-wins loses {} of \
+                {}",
             by_stamp.1, by_stamp.0
         );
         assert_eq!((acknowledged, lost), (300, 0));

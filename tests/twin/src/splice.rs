@@ -151,7 +151,8 @@ fn words(name: &str) -> String {
 #[allow(dead_code, reason = "only the build script writes it")]
 pub(crate) fn rules(mutants: &[Mutant]) -> String {
     let mut text = String::from(
-        "/// A rule of the core that a mutant breaks.\n#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]\npub enum Rule {\n",
+        "/// A rule of the core that a mutant breaks.\n#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, \
+            Debug)]\npub enum Rule {\n",
     );
     for mutant in mutants {
         let _ = writeln!(text, "    /// {}\n    {},", mutant.rule, mutant.name);

@@ -87,7 +87,8 @@ fn strange_sources(lock: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const TREE: &str = "a v1.0.0|MIT OR Apache-2.0\na v1.0.0|MIT OR Apache-2.0 (*)\n\nours v0.1.0 (/home/me/ours)|Secret\nb v2.0.0 (proc-macro)|GPL-3.0-only\nc v3.0.0|\n";
+    const TREE: &str = "a v1.0.0|MIT OR Apache-2.0\na v1.0.0|MIT OR Apache-2.0 (*)\n\nours v0.1.0 \
+        (/home/me/ours)|Secret\nb v2.0.0 (proc-macro)|GPL-3.0-only\nc v3.0.0|\n";
 
     #[test]
     fn crates_are_listed_once_and_ours_are_not_asked() {
@@ -106,7 +107,8 @@ mod tests {
 
     #[test]
     fn the_allow_list_is_that_of_the_licenses_section() {
-        let deny = "[bans]\nallow = [\"x\"]\n[licenses]\n# allow = [\"y\"]\nallow = [\n  \"MIT\", # why\n  \"ISC\",\n]\n[sources]\n";
+        let deny = "[bans]\nallow = [\"x\"]\n[licenses]\n# allow = [\"y\"]\nallow = [\n  \"MIT\", # why\n  \
+            \"ISC\",\n]\n[sources]\n";
         assert_eq!(allow_list(deny), Ok(vec!["MIT".to_owned(), "ISC".to_owned()]));
         assert!(allow_list("[licenses]\nallow = []").is_err() && allow_list("[bans]\nallow = [\"MIT\"]").is_err());
     }

@@ -58,7 +58,8 @@ fn c_compiler(root: &Path, compiler: &OsString) -> Result<(), String> {
     }
     Err(format!(
         "no C compiler: `{program} --version` does not run, and ring and blake3 are built with one; install it \
-         (Debian: apt-get install gcc libc6-dev, Fedora: dnf install gcc, macOS: xcode-select --install) or name yours in CC"
+         (Debian: apt-get install gcc libc6-dev, Fedora: dnf install gcc, macOS: xcode-select --install) or name yours \
+         in CC"
     ))
 }
 
@@ -77,7 +78,10 @@ fn has_target(root: &Path, target: &str) -> Result<bool, String> {
 
 fn add_target(root: &Path, rustup: &OsString, target: &str) -> Result<(), String> {
     let output = command(rustup, root).args(["target", "add", target]).output().map_err(|error| {
-        format!("the target {target} is missing and rustup could not be started ({error}): install Rust through https://rustup.rs")
+        format!(
+            "the target {target} is missing and rustup could not be started ({error}): install Rust through \
+            https://rustup.rs"
+        )
     })?;
     if output.status.success() && has_target(root, target)? {
         return Ok(());
@@ -85,7 +89,8 @@ fn add_target(root: &Path, rustup: &OsString, target: &str) -> Result<(), String
     let said = String::from_utf8_lossy(&output.stderr);
     let reason = said.lines().rev().find(|line| line.contains("error")).unwrap_or("rustup gave no reason").trim();
     Err(format!(
-        "the target {target} is refused ({reason}): run `rustup target add {target}` where the network allows it, then try again"
+        "the target {target} is refused ({reason}): run `rustup target add {target}` where the network allows it, then \
+            try again"
     ))
 }
 

@@ -192,7 +192,8 @@ async fn bucket(client: &Client, args: &BenchArgs, mode: Mode) -> Result<String,
         }
         Ok(_) => {
             let what = format!(
-                "bucket {name} does not fit this run: its durability differs, or it has a plugin where the run needs none, or none where it needs one"
+                "bucket {name} does not fit this run: its durability differs, or it has a plugin where the run needs \
+                    none, or none where it needs one"
             );
             return Err(Failure::usage(what).next("name another with --bucket, or leave it out to have one made"));
         }

@@ -21,7 +21,8 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
             done(out, &bucket, "made")?;
             match admin.status().await.map(|status| status.nodes.len()) {
                 Ok(nodes) if copies > nodes => note(format!(
-                    "warning: n = {copies} and the cluster has {nodes} nodes: each key has {nodes} copies, and a quorum is still one of {copies}"
+                    "warning: n = {copies} and the cluster has {nodes} nodes: each key has {nodes} copies, and a \
+                        quorum is still one of {copies}"
                 )),
                 Ok(_) => {}
                 Err(why) => {
@@ -30,7 +31,8 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
             }
             if !merges {
                 note(
-                    "warning: the bucket has no merge plugin: concurrent writes stay siblings until a client merges them (`update(..).resolve(..)` in the SDK)",
+                    "warning: the bucket has no merge plugin: concurrent writes stay siblings until a client merges \
+                        them (`update(..).resolve(..)` in the SDK)",
                 );
             }
             Ok(())

@@ -61,7 +61,8 @@ fn test(out: Output, under_test: &PluginUnderTest, props: &BucketProps, args: &T
     note(match under_test.plugin.exports().sample {
         true => format!("{} cases a law from seed {}, with values of the plugin's own sampler", args.cases, args.seed),
         false => format!(
-            "it has no sampler: {} cases a law from seed {}, of raw bytes, and only values that it accepts are judged (`judged` says how \
+            "it has no sampler: {} cases a law from seed {}, of raw bytes, and only values that it accepts are judged \
+                (`judged` says how \
              many cases); list Sampler in rejoin_guest::export! to check it on valid values",
             args.cases, args.seed
         ),
@@ -228,7 +229,8 @@ fn conclude(
 fn warn_of_results(report: &LawReport, result_bytes: usize) {
     if report.too_large() > 0 {
         note(format!(
-            "warning: the largest siblings of a bucket merge to more than the {result_bytes} bytes that it takes as a value; such keys keep \
+            "warning: the largest siblings of a bucket merge to more than the {result_bytes} bytes that it takes as a \
+                value; such keys keep \
              their siblings unmerged until a client writes less, or the bucket has a larger value_bytes"
         ));
     }
@@ -298,7 +300,8 @@ fn explain(found: &FixtureCase) {
     }
     if !found.valid {
         note(
-            "  (a sibling is garbage: it may be refused, but what is accepted must be merged by the laws, and nothing may break)",
+            "  (a sibling is garbage: it may be refused, but what is accepted must be merged by the laws, and nothing \
+                may break)",
         );
     }
     note(format!("  expected    {}", found.violation.expected));

@@ -46,8 +46,10 @@ fn name(dir: &Path) -> Result<&str, Failure> {
     if good {
         return Ok(name);
     }
-    Err(Failure::usage(format!("{name:?} cannot be a crate's name"))
-        .next("name the directory with small letters, digits and dashes, a letter first, such as `rejoin plugin new high-scores`"))
+    Err(Failure::usage(format!("{name:?} cannot be a crate's name")).next(
+        "name the directory with small letters, digits and dashes, a letter first, such as `rejoin plugin new \
+            high-scores`",
+    ))
 }
 
 /// The manifest: a workspace of its own, so that the directory can be anywhere, with the profile of `plugin build` (a

@@ -37,7 +37,10 @@ pub(crate) async fn partition(out: Output) -> Result<(), Failure> {
             Err(Failure::new(Exit::Negative, "the demo was interrupted"))
         }
         done = tokio::time::timeout(LIMIT, PartitionDemo::run(&mut processes, printer)) => {
-            done.unwrap_or_else(|_| Err(Failure::new(Exit::Retry, format!("the demo did not end within {} s", LIMIT.as_secs()))))
+            done.unwrap_or_else(|_| {
+                let why = format!("the demo did not end within {} s", LIMIT.as_secs());
+                Err(Failure::new(Exit::Retry, why))
+            })
         }
     };
     if done.is_err() && !interrupted {

@@ -64,7 +64,8 @@ pub(super) fn refusal(made: &Record, now: &Record) -> ErrorReply {
         (RecordKey::Bucket(_, name), RecordBody::Bucket { props, .. }) if are_rivals(made, now) => {
             let kept = kept(made).map_or_else(|| name.clone(), |(kept, _)| kept);
             alloc::format!(
-                "lost the race: another node has made a bucket {name} with other properties, and that one has the name now (n = {}). Yours holds what \
+                "lost the race: another node has made a bucket {name} with other properties, and that one has the name \
+                    now (n = {}). Yours holds what \
                  was written to it, and is kept as {}; `rejoin bucket show {name}` shows what the name means",
                 props.n,
                 kept
@@ -72,15 +73,18 @@ pub(super) fn refusal(made: &Record, now: &Record) -> ErrorReply {
         }
         (RecordKey::Bucket(_, name), _) => {
             alloc::format!(
-                "lost the race: bucket {name} was changed at another node at the same time; look at it again, then set it"
+                "lost the race: bucket {name} was changed at another node at the same time; look at it again, then set \
+                    it"
             )
         }
         (RecordKey::Token(name), _) => alloc::format!(
-            "lost the race: another node has made or changed token {name} at the same time, and this one is not taken anywhere; use another name"
+            "lost the race: another node has made or changed token {name} at the same time, and this one is not taken \
+                anywhere; use another name"
         ),
         (RecordKey::Plugin(_), RecordBody::Plugin { name, .. }) => {
             alloc::format!(
-                "lost the race: the component is stored, but another node has pushed it under the name {name}, which it has now"
+                "lost the race: the component is stored, but another node has pushed it under the name {name}, which \
+                    it has now"
             )
         }
         _ => "lost the race: another node has changed this record at the same time; look at it again".into(),

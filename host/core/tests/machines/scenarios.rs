@@ -1,16 +1,26 @@
 //! Histories that model checking found, told to the real core, as far as no other room has them.
 //!
-//! | scenario | where |
-//! |---|---|
-//! | 1: a write that its coordinator lost | `tenures::a_node_that_lost_an_acknowledged_write_takes_a_new_actor_and_destroys_nothing`, and here |
-//! | 4: a merge result that comes too late | `reads::a_merge_result_that_comes_after_its_inputs_were_overwritten_is_thrown_away` |
-//! | 6: one dot under two values; folds that share dots | `tenures::a_cloned_disk_that_minted_the_same_dot_keeps_both_values_and_alarms`; `causality::stories`, and here |
-//! | 7: a fold beside a tombstone | `reads::a_fold_beside_a_tombstone_does_not_undo_the_delete`, and here |
-//! | 10: retries | `retries` |
-//! | 11: 2 000 blind and stale puts | `limits::two_thousand_stale_writes_keep_an_object_small_and_lose_nothing` |
-//! | 13: old disks | `tenures::a_handshake_tells_an_old_disk_what_its_actor_has_done` and those after it, and here |
-//! | 14: the limit with a plugin that traps | `limits::at_the_limit_with_a_plugin_that_traps_full_contexts_get_through` |
-//! | 15: foreign and forged contexts; stamps; clocks | `writes::contexts_of_another_key_or_made_up_are_refused_before_anything_is_written`, `faults::a_stamp_from_the_future_is_taken_with_an_alarm_and_moves_no_clock`, and here |
+//! Where each is told:
+//!
+//! - Scenario 1: a write that its coordinator lost;
+//!   `tenures::a_node_that_lost_an_acknowledged_write_takes_a_new_actor_and_destroys_nothing`, and here.
+//! - Scenario 4: a merge result that comes too late;
+//!   `reads::a_merge_result_that_comes_after_its_inputs_were_overwritten_is_thrown_away`.
+//! - Scenario 6: one dot under two values; folds that share dots;
+//!   `tenures::a_cloned_disk_that_minted_the_same_dot_keeps_both_values_and_alarms`; `causality::stories`, and
+//!   here.
+//! - Scenario 7: a fold beside a tombstone; `reads::a_fold_beside_a_tombstone_does_not_undo_the_delete`, and
+//!   here.
+//! - Scenario 10: retries; `retries`.
+//! - Scenario 11: 2 000 blind and stale puts;
+//!   `limits::two_thousand_stale_writes_keep_an_object_small_and_lose_nothing`.
+//! - Scenario 13: old disks; `tenures::a_handshake_tells_an_old_disk_what_its_actor_has_done` and those after it,
+//!   and here.
+//! - Scenario 14: the limit with a plugin that traps;
+//!   `limits::at_the_limit_with_a_plugin_that_traps_full_contexts_get_through`.
+//! - Scenario 15: foreign and forged contexts; stamps; clocks;
+//!   `writes::contexts_of_another_key_or_made_up_are_refused_before_anything_is_written`,
+//!   `faults::a_stamp_from_the_future_is_taken_with_an_alarm_and_moves_no_clock`, and here.
 
 use std::collections::BTreeSet;
 

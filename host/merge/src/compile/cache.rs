@@ -86,7 +86,8 @@ impl ArtefactCache {
             // The time of the last use, for the eviction. If it cannot be set, the file is still good.
             Some(_) => drop(file.set_modified(SystemTime::now())),
             None => {
-                tracing::info!(%digest, "a compiled plugin on the disk is not one of this release and this node: it is compiled again");
+                tracing::info!(%digest, "a compiled plugin on the disk is not one of this release and this node: it is \
+                    compiled again");
                 let _ = std::fs::remove_file(&path);
             }
         }
@@ -185,7 +186,8 @@ fn key(path: &Path) -> std::io::Result<[u8; 32]> {
             if private && whole {
                 return Ok(key);
             }
-            tracing::warn!(path = %path.display(), "the key of the compiled plugins is damaged, or others may read it: a new one is made");
+            tracing::warn!(path = %path.display(), "the key of the compiled plugins is damaged, or others may read it: \
+                a new one is made");
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),

@@ -138,7 +138,8 @@ impl ChildCompiler {
         let said = escape_untrusted(stderr.trim());
         Rejection::NotTried {
             reason: format!(
-                "{program} ended with {status} and no answer (it said: {said}); is it a program of this release that compiles?"
+                "{program} ended with {status} and no answer (it said: {said}); is it a program of this release that \
+                    compiles?"
             ),
         }
     }

@@ -15,7 +15,8 @@ use crate::disk::{Disk, if_found};
 use crate::error::{Context, FileError};
 
 /// The advice for a control file of which both copies are damaged.
-const ADVICE: &str = "restore one of them from a backup, or remove both: the node then takes their content from its configuration and its peers";
+const ADVICE: &str = "restore one of them from a backup, or remove both: the node then takes their content from its \
+    configuration and its peers";
 
 /// Small durable files by name (catalog, layout). Each is replaced atomically, kept in two copies, and verified when it
 /// is read.

@@ -209,7 +209,8 @@ fn keep_private(path: &Path) {
     if changed {
         tracing::warn!(%path, "other users could enter the data directory; its mode is 0700 now");
     } else {
-        tracing::warn!(%path, "other users can enter the data directory: set its mode to 0700, or give the node another");
+        tracing::warn!(%path, "other users can enter the data directory: set its mode to 0700, or give the node \
+            another");
     }
 }
 

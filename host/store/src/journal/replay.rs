@@ -270,7 +270,8 @@ impl Replayer<'_> {
             self.lost.push(format!("records up to {synced} were synced, but the journal ends after record {ends}"));
             self.at.index = synced;
         } else if synced > ends {
-            tracing::warn!(dir = %dir.display(), ends, synced, "the power failed during a sync: records that nobody relied on are cut");
+            tracing::warn!(dir = %dir.display(), ends, synced, "the power failed during a sync: records that nobody \
+                relied on are cut");
         }
     }
 }

@@ -340,7 +340,8 @@ impl Maintenance {
                 .poison
                 .set(tried, &format!("{error}, and it is not known which version of the tree counts"))),
             Err(error) => {
-                tracing::warn!(dir = %self.shared.paths.dir.display(), %error, "the files of a failed {tried} could not be removed");
+                tracing::warn!(dir = %self.shared.paths.dir.display(), %error, "the files of a failed {tried} could \
+                    not be removed");
                 Ok(())
             }
         }

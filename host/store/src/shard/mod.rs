@@ -127,7 +127,8 @@ impl ShardStore {
             return read_only.can_stop_cleanly();
         }
         if let Err(error) = self.writer.trim() {
-            tracing::warn!(dir = %self.shared.paths.dir.display(), %error, "the room behind the journal's end could not be freed");
+            tracing::warn!(dir = %self.shared.paths.dir.display(), %error, "the room behind the journal's end could \
+                not be freed");
         }
         Ok(())
     }
@@ -257,7 +258,8 @@ impl ShardStore {
             IoCause::OutOfResources => {
                 if self.shared.counters.short.fetch_add(1, Relaxed).is_power_of_two() {
                     let dir = self.shared.paths.dir.display();
-                    tracing::warn!(%dir, %error, "the journal goes on in its segment: the system is out of descriptors or memory");
+                    tracing::warn!(%dir, %error, "the journal goes on in its segment: the system is out of descriptors \
+                        or memory");
                 }
             }
             _ => return Err(self.shared.poison.set("begin a journal segment", &error)),

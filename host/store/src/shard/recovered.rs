@@ -129,7 +129,8 @@ impl Recovered {
             // A file that stays is removed at the next start: the mark does not need it.
             let path = segment_path(&self.journal.path, *old);
             if let Err(error) = disk.remove(&path) {
-                tracing::warn!(path = %path.display(), %error, "cannot remove a journal segment that is no longer needed");
+                tracing::warn!(path = %path.display(), %error, "cannot remove a journal segment that is no longer \
+                    needed");
             }
         }
         Ok(BegunJournal { writer, mark })

@@ -93,7 +93,8 @@ impl Shared {
         counters.lost_ranges.store(tree.lost().ranges().len() as u64, Relaxed);
         if read_only {
             let dir = paths.dir.display();
-            tracing::error!(%dir, "the disk is full: the store is open to be read, writes are refused until there is room");
+            tracing::error!(%dir, "the disk is full: the store is open to be read, writes are refused until there is \
+                room");
         }
         let shared = Self {
             signal: WorkSignal::new(options.on_work.clone()),
@@ -167,7 +168,8 @@ impl Shared {
                 .map_or_else(|error| error.to_string(), |free| format!("{free} bytes"));
             let begun = if self.read_only.load(Relaxed) { ", and there was no room to start with" } else { "" };
             problems.push(format!(
-                "the disk of {dir} is full ({free} free, {floor} are kept free{begun}): writes are refused until there is room, reads go on"
+                "the disk of {dir} is full ({free} free, {floor} are kept free{begun}): writes are refused until there \
+                    is room, reads go on"
             ));
         }
         problems.extend(lock(&self.failures).lines().map(|line| format!("{dir}: {line}")));

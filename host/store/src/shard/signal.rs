@@ -26,7 +26,10 @@ impl Poison {
     pub(super) fn set(&self, tried: &str, error: &dyn Display) -> StoreFault {
         let why = self.0.get_or_init(|| {
             tracing::error!(%error, "the store has failed: cannot {tried}");
-            format!("cannot {tried}: {error}; what was not yet acknowledged is in doubt, restart the node once the disk is sound")
+            format!(
+                "cannot {tried}: {error}; what was not yet acknowledged is in doubt, restart the node once the \
+                disk is sound"
+            )
         });
         StoreFault::Failed(why.clone())
     }

@@ -116,7 +116,8 @@ impl Shared {
             // A file that stays is removed at the next start: the mark says that it is not needed.
             let path = crate::journal::segment_path(&self.paths.journal, number);
             if let Err(error) = self.disk.remove(&path) {
-                tracing::warn!(path = %path.display(), %error, "cannot remove a journal segment that is no longer needed");
+                tracing::warn!(path = %path.display(), %error, "cannot remove a journal segment that is no longer \
+                    needed");
             }
         }
         Ok(())

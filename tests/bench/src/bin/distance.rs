@@ -112,7 +112,8 @@ fn row(mode: &str, durability: &str, sum: f64, report: &Value) -> String {
     let [p50, p99, p999] = ["p50_us", "p99_us", "p999_us"].map(latency);
     let rate = number(&report["rate"]);
     format!(
-        "| {mode}, {durability} | {rate:.0} | {p50:.2} ms | {p99:.2} ms | {p999:.2} ms | {servers:.1} µs | {all:.1} µs | {sum:.1} µs | {:.1} |",
+        "| {mode}, {durability} | {rate:.0} | {p50:.2} ms | {p99:.2} ms | {p999:.2} ms | {servers:.1} µs | {all:.1} µs \
+            | {sum:.1} µs | {:.1} |",
         all / sum
     )
 }

@@ -2,7 +2,7 @@
 //!
 //! | checker | promise |
 //! |---|---|
-//! | [`survival`] | 1: no acknowledged write is lost unless a reader of it overwrote it; no value appears from nowhere |
+//! | [`survival`] | 1: no acknowledged write is lost unless a reader overwrote it; no value appears from nowhere |
 //! | [`convergence`] | 2: all owners have the same bytes, those that a model computes from the writes |
 //! | [`deletions`] | 3: nothing deleted comes back |
 //! | [`dots`] | 4: one dot, one value; one write, one dot; contexts never go back |
@@ -12,9 +12,9 @@
 //! | [`carts`] | 11: an acknowledged add that no observing remove covered is in the cart |
 //! | [`values`] | a value that its bucket's plugin must refuse is never written |
 //!
-//! The numbers name the promises in failures. 7 to 9 are reserved for handoff and tenants. Each checker takes time nearly
-//! linear in the record, and is tested with histories in which it must find a fault. None calls the code that it checks:
-//! what a write replaces is read from the record, and [`convergence`] has a model of the algebra of its own.
+//! The numbers name the promises in failures. 7 to 9 are reserved for handoff and tenants. Each checker takes time
+//! nearly linear in the record, and is tested with histories in which it must find a fault. None calls the code that it
+//! checks: what a write replaces is read from the record, and [`convergence`] has a model of the algebra of its own.
 
 pub mod bounds;
 pub mod carts;

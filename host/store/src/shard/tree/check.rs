@@ -160,7 +160,8 @@ pub(in crate::shard) fn clear_strays(tree: &Path, quarantine: &Path) -> io::Resu
         if !is_table {
             DirBuilder::new().recursive(true).mode(PRIVATE).create(quarantine)?;
             std::fs::rename(entry.path(), quarantine.join(&name))?;
-            tracing::warn!(path = %entry.path().display(), to = %quarantine.display(), "moved a file that is not a table out of the tree");
+            tracing::warn!(path = %entry.path().display(), to = %quarantine.display(), "moved a file that is not a \
+                table out of the tree");
         }
     }
     Ok(())
