@@ -13,6 +13,8 @@ pub enum Space {
     /// The objects, in the tree: key order is bucket id ‖ 128-bit hash ‖ key, so a (partition, bucket) is one
     /// contiguous range.
     Objects,
+    /// The leaves of the hash trees, in the tree too. They change with every object and are read at a start only.
+    Trees,
     /// A few small rows that change with nearly every write: actors, retry rows, start ids, observed counters. A store
     /// keeps them in memory and in the journal, and carries them into every new journal segment.
     Pinned,

@@ -26,6 +26,8 @@ const VERSION: u8 = 1;
 const PINNED: u8 = 1;
 /// Row flag: the row has a value; without it the row is removed.
 const VALUE: u8 = 2;
+/// Row flag: the row is of a hash tree.
+const TREES: u8 = 4;
 
 /// The chain value after a record.
 pub(super) fn link(chain: u64, index: u64, payload: &[u8]) -> u64 {
@@ -60,8 +62,12 @@ pub(super) fn encode_count(buffer: &mut Vec<u8>, rows: usize) {
 
 /// Appends one row of a payload.
 pub(super) fn encode_row(buffer: &mut Vec<u8>, space: Space, key: &[u8], value: Option<&[u8]>) {
-    let pinned = if space == Space::Pinned { PINNED } else { 0 };
-    buffer.push(pinned | if value.is_some() { VALUE } else { 0 });
+    let of_space = match space {
+        Space::Objects => 0,
+        Space::Trees => TREES,
+        Space::Pinned => PINNED,
+    };
+    buffer.push(of_space | if value.is_some() { VALUE } else { 0 });
     buffer.extend_from_slice(&word(key.len()));
     buffer.extend_from_slice(key);
     if let Some(value) = value {
@@ -85,9 +91,12 @@ pub(super) fn decode_rows(payload: &[u8]) -> Option<Vec<Row>> {
     let mut rows = Vec::with_capacity(count.min(rest.len() / 5 + 1));
     for _ in 0..count {
         let flags = take(&mut rest, 1)?[0];
-        if flags & !(PINNED | VALUE) != 0 {
-            return None;
-        }
+        let space = match flags & !VALUE {
+            0 => Space::Objects,
+            TREES => Space::Trees,
+            PINNED => Space::Pinned,
+            _ => return None,
+        };
         let length = take_word(&mut rest).filter(|length| is_key_length(*length))?;
         let key = Bytes::copy_from_slice(take(&mut rest, length)?);
         let value = if flags & VALUE == 0 {
@@ -96,7 +105,6 @@ pub(super) fn decode_rows(payload: &[u8]) -> Option<Vec<Row>> {
             let length = take_word(&mut rest)?;
             Some(Bytes::copy_from_slice(take(&mut rest, length)?))
         };
-        let space = if flags & PINNED == 0 { Space::Objects } else { Space::Pinned };
         rows.push(Row { space, key, value });
     }
     rest.is_empty().then_some(rows)
@@ -187,6 +195,7 @@ mod tests {
     fn change() -> Change {
         let mut change = Change::default();
         change.put(Space::Objects, "key", "value").remove(Space::Objects, "gone").put(Space::Pinned, "actor", "");
+        change.put(Space::Trees, "leaf", "sum").remove(Space::Trees, "gone");
         change
     }
 

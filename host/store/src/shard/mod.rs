@@ -17,6 +17,7 @@ mod row_cache;
 mod shared;
 mod signal;
 mod snapshot;
+mod spaces;
 mod stats;
 mod sync;
 mod tree;
@@ -40,7 +41,7 @@ use rejoin_core::port::{Change, Journal, Row, Space, Store, StoreFault};
 
 use crate::error::FileError;
 use crate::io_cause::IoCause;
-use crate::journal::{Writer, is_key_length};
+use crate::journal::Writer;
 use crate::pinned::{Key, Pinned};
 
 pub use maintenance::{Maintenance, MaintenanceThread, StopMaintenance, StoreWatch, WorkDone};
@@ -53,6 +54,9 @@ pub use sync::Syncer;
 pub(crate) use tree::remove_unlisted;
 pub use tree::{Descriptors, ScanLimit, ScanStep, UnreadableRange};
 
+/// The rows of hash trees that are buffered: so many that draining them takes some milliseconds.
+const TREE_BUFFER_ROWS: usize = 16_384;
+
 /// The store of one shard, owned by the shard. Dropping it stops its [`Maintenance`] and syncs nothing: see
 /// [`ShardStore::close`].
 pub struct ShardStore {
@@ -63,7 +67,10 @@ pub struct ShardStore {
     row_cache: RefCell<RowCache>,
     /// In a cell, since a scan drains it.
     write_buffer: RefCell<WriteBuffer>,
-    /// Bytes in the active memtable, without the write buffer.
+    /// The rows of hash trees that were written since the last seal, or since it was full. Few leaves change very often,
+    /// so most of their writes never reach the tree.
+    tree_buffer: RefCell<WriteBuffer>,
+    /// Bytes in the active memtable, without the buffers.
     memtable_bytes: Cell<u64>,
     /// The last record in the journal file.
     committed: CommitSeq,
@@ -223,6 +230,7 @@ impl ShardStore {
     /// gate is set.
     fn seal(&mut self) {
         self.drain_write_buffer();
+        self.drain_tree_buffer();
         let shared = &self.shared;
         let mut gate = lock(&shared.gate);
         shared.tree.rotate();
@@ -278,14 +286,45 @@ impl ShardStore {
         }
     }
 
+    /// Visits rows of the tree in key order.
+    fn scan_tree(
+        &self,
+        from: &[u8],
+        to: Bound<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreFault> {
+        if matches!(to, Bound::Excluded(to) if to <= from) {
+            return Ok(());
+        }
+        let (mut last, mut visited) = (from.to_vec(), false);
+        let mut visit = |key: &[u8], value| {
+            last.clear();
+            last.extend_from_slice(key);
+            visited = true;
+            visit(key, value)
+        };
+        let scanned = self.shared.tree.scan((Bound::Included(from), to), &mut visit);
+        let bound = if visited { Bound::Excluded(last.into()) } else { Bound::Included(last.into()) };
+        scanned.map_err(|fault| self.shared.read_fault(fault, ReadPosition::After(bound)))
+    }
+
     /// Bytes that wait for a flush in memory.
     fn memtable_bytes(&self) -> u64 {
-        self.memtable_bytes.get() + self.write_buffer.borrow().bytes()
+        self.memtable_bytes.get() + self.write_buffer.borrow().bytes() + self.tree_buffer.borrow().bytes()
     }
 
     /// Moves every row of the write buffer to the tree's memtable.
     fn drain_write_buffer(&self) {
-        let rows = self.write_buffer.borrow_mut().take();
+        self.drain(&self.write_buffer);
+    }
+
+    /// The same for the rows of hash trees.
+    fn drain_tree_buffer(&self) {
+        self.drain(&self.tree_buffer);
+    }
+
+    fn drain(&self, buffer: &RefCell<WriteBuffer>) {
+        let rows = buffer.borrow_mut().take();
         for (key, value) in rows {
             self.memtable_bytes.set(self.shared.tree.apply(&key, value.as_deref()));
         }
@@ -307,9 +346,8 @@ impl ShardStore {
             self.writer = read_only.finish_start(&self.shared, &self.pinned)?;
             self.read_only = None;
         }
-        // A mistake of the caller. It must not reach the journal: no start could put the row into the tree.
-        if let Some(row) = rows.iter().find(|row| !is_key_length(row.key.len())) {
-            return Err(StoreFault::Failed(format!("a row's key has 1 to 65535 bytes, not {}", row.key.len())));
+        if let Some(mistake) = rows.iter().find_map(spaces::mistake) {
+            return Err(StoreFault::Failed(mistake));
         }
         if self.is_behind() {
             if self.writer.at_boundary() {
@@ -371,6 +409,18 @@ impl Store for ShardStore {
                 }
                 Ok(row)
             }
+            // The shard keeps them itself, so they are not cached.
+            Space::Trees => {
+                let key = spaces::tree_key(key);
+                let buffered = self.tree_buffer.borrow().get(&key).cloned();
+                match buffered {
+                    Some(row) => Ok(row),
+                    None => {
+                        let read = self.shared.tree.get(&key);
+                        read.map_err(|fault| self.shared.read_fault(fault, ReadPosition::Key(&key)))
+                    }
+                }
+            }
         }
     }
 
@@ -389,16 +439,14 @@ impl Store for ShardStore {
         match space {
             Space::Objects => {
                 self.drain_write_buffer();
-                let (mut last, mut visited) = (from.to_vec(), false);
-                let mut visit = |key: &[u8], value| {
-                    last.clear();
-                    last.extend_from_slice(key);
-                    visited = true;
-                    visit(key, value)
-                };
-                let scanned = self.shared.tree.scan(range, &mut visit);
-                let bound = if visited { Bound::Excluded(last.into()) } else { Bound::Included(last.into()) };
-                scanned.map_err(|fault| self.shared.read_fault(fault, ReadPosition::After(bound)))
+                let end = spaces::objects_end(range.1.map(Bytes::copy_from_slice));
+                self.scan_tree(from, end.as_ref().map(|end| &end[..]), visit)
+            }
+            Space::Trees => {
+                self.drain_tree_buffer();
+                let end = to.map_or(Bound::Unbounded, |to| Bound::Excluded(spaces::tree_key(to)));
+                let mut visit = |key: &[u8], value| visit(&key[spaces::TREES.len()..], value);
+                self.scan_tree(&spaces::tree_key(from), end.as_ref().map(|end| &end[..]), &mut visit)
             }
             Space::Pinned => {
                 let rows = self.pinned.range::<[u8], _>(range);
@@ -434,7 +482,11 @@ impl Store for ShardStore {
                     }
                     self.write_buffer.get_mut().put(row.key, value);
                 }
+                (Space::Trees, value) => self.tree_buffer.get_mut().put(spaces::tree_key(&row.key), value),
             }
+        }
+        if self.tree_buffer.get_mut().is_full(TREE_BUFFER_ROWS) {
+            self.drain_tree_buffer();
         }
         if self.write_buffer.get_mut().is_full(self.shared.options.write_buffer_rows) {
             self.drain_write_buffer();

@@ -2,10 +2,11 @@
 //! byte.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use rejoin_core::port::Row;
+use rejoin_core::port::{Row, Space};
 
 use super::durable::{DurableState, MarkWriter};
 use super::files::{ShardPaths, read_loss, write_table_list};
@@ -15,6 +16,7 @@ use super::read_only::ReadOnly;
 use super::recovered::{BegunJournal, Recovered, Recovery, ReplayedRows};
 use super::row_cache::RowCache;
 use super::shared::{OpenedShard, Shared, Unsynced};
+use super::spaces::tree_key;
 use super::tree::{self, Tree};
 use super::{CommitSeq, ShardStore};
 use crate::disk::Disk;
@@ -88,6 +90,7 @@ impl ShardStore {
             pinned,
             row_cache,
             write_buffer: RefCell::default(),
+            tree_buffer: RefCell::default(),
             memtable_bytes: Cell::new(memtable_bytes),
             committed: CommitSeq(end.index),
             unsynced: 0,
@@ -119,8 +122,16 @@ fn recover(
             "the tree is older than the mark: the rows that it had taken over from the journal are gone".to_owned(),
         );
     }
-    let mut apply = |row: Row| *memtable_bytes = tree.apply(&row.key, row.value.as_deref());
+    // A leaf of a hash tree changes with every object of its range, and only its last row counts.
+    let mut leaves = BTreeMap::new();
+    let mut apply = |row: Row| match row.space {
+        Space::Trees => drop(leaves.insert(tree_key(&row.key), row.value)),
+        _ => *memtable_bytes = tree.apply(&row.key, row.value.as_deref()),
+    };
     let replayed = replay(disk.as_ref(), &paths.journal, marks, start.unsynced_may_be_gone(), &mut apply)?;
+    for (key, value) in leaves {
+        *memtable_bytes = tree.apply(&key, value.as_deref());
+    }
     lost.extend(replayed.lost.iter().cloned());
     // The copy of the list must not name a table that was taken out.
     if !damaged.is_empty() {

@@ -9,6 +9,7 @@ use rejoin_core::port::{CommitSeq, StoreFault};
 
 use super::failures::ReadPosition;
 use super::shared::Shared;
+use super::spaces::objects_end;
 use super::tree::{ScanLimit, ScanStep, TreeSnapshot};
 
 /// A shard's object rows at one position. Its steps block on the disk and run on any thread; the shard, its flushes,
@@ -61,6 +62,7 @@ impl Snapshot {
         if self.view.is_expired() {
             return Err(ScanError::Expired);
         }
+        let to = &objects_end(to.clone());
         if is_empty(from, to) {
             return Ok(ScanStep::default());
         }

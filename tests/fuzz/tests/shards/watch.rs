@@ -261,7 +261,7 @@ impl Watch {
         for ((space, key), value) in &store.rows {
             match space {
                 Space::Pinned if key[0] == b'o' => *observed.entry(&key[..3]).or_default() += 1,
-                Space::Pinned => {}
+                Space::Pinned | Space::Trees => {}
                 Space::Objects => {
                     let object: Object = codec::decode(value).expect("what is kept can be read");
                     assert_eq!(causal::sync(&object, &object).0, object, "objects are kept in canonical form");
