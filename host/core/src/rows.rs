@@ -14,6 +14,7 @@ use crate::port::{Space, Store, StoreFault};
 #[repr(u8)]
 pub(crate) enum Kind {
     Actor = b'a',
+    Gap = b'g',
     Observed = b'o',
     Retry = b'r',
     Start = b's',

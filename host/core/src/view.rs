@@ -18,6 +18,8 @@ use crate::layouts::{LiveLayouts, Owners};
 pub struct Bucket {
     /// Its id.
     pub id: BucketId,
+    /// Its tenant.
+    pub tenant: TenantId,
     /// Its name, for messages.
     pub name: Name,
     /// The version of its record.
@@ -62,8 +64,13 @@ impl ClusterView {
         for record in records {
             match (&record.key, &record.body) {
                 (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, props }) => {
-                    let bucket =
-                        Arc::new(Bucket { id: *id, name: name.clone(), version: record.version, props: props.clone() });
+                    let bucket = Arc::new(Bucket {
+                        id: *id,
+                        tenant: *tenant,
+                        name: name.clone(),
+                        version: record.version,
+                        props: props.clone(),
+                    });
                     buckets.entry(*tenant).or_default().insert(name.clone(), bucket.clone());
                     by_id.insert(*id, bucket);
                 }
@@ -98,6 +105,23 @@ impl ClusterView {
     #[must_use]
     pub fn bucket_version(&self, id: BucketId) -> u64 {
         self.by_id.get(&id).map_or(0, |bucket| bucket.version)
+    }
+
+    /// A bucket by its id.
+    #[must_use]
+    pub fn bucket(&self, id: BucketId) -> Option<&Arc<Bucket>> {
+        self.by_id.get(&id)
+    }
+
+    /// All buckets.
+    pub fn buckets(&self) -> impl Iterator<Item = &Arc<Bucket>> {
+        self.by_id.values()
+    }
+
+    /// The first `n` owners of a partition in each live layout.
+    #[must_use]
+    pub fn owners(&self, partition: PartitionId, n: u8) -> Owners {
+        self.layouts.owners(partition, n)
     }
 
     /// The name of a node, or its id as a name if the layout does not know it.

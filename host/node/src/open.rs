@@ -10,6 +10,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::sync::Notify;
 
 use rejoin_core::control::{Catalog, Control};
+use rejoin_core::exchange::ExchangeConfig;
 use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::members::{self, Members};
 use rejoin_core::node::MAX_WAITING;
@@ -361,6 +362,8 @@ impl ShardOpener<'_> {
         let config = shard::Config {
             node: self.node,
             shard: index,
+            shards: self.config.shards,
+            exchange: ExchangeConfig::default(),
             contexts: self.contexts.clone(),
             causal_key: self.causal_key.clone(),
             max_skew_ms: self.config.max_skew_ms,
@@ -369,6 +372,7 @@ impl ShardOpener<'_> {
             max_ops: self.config.in_flight,
             max_op_bytes: self.config.in_flight_bytes,
             lost: lost || self.start.unsynced_may_be_gone(),
+            rows_lost: lost || !recovery.damaged.is_empty(),
             replaced: self.replaced,
         };
         let rng = Xoshiro256PlusPlus::from_seed(self.rng.next_seed());

@@ -118,8 +118,9 @@ fn scan(snapshot: &Snapshot, job: &ScanJob) -> Result<ScannedRows, StoreFault> {
 /// The rows of a step, with all bounds as the machine has them: the first key of a range, and its end excluded.
 fn scanned(job: &ScanJob, step: ScanStep) -> ScannedRows {
     let next = step.next.map(first_key).filter(|next| job.to.as_ref().is_none_or(|to| next < to));
+    let damaged = step.unreadable.iter().any(|range| range.lost_upto.is_none());
     let unreadable = step.unreadable.into_iter().map(|range| (first_key(range.from), end_key(range.to))).collect();
-    ScannedRows { rows: step.rows, next, unreadable }
+    ScannedRows { rows: step.rows, next, unreadable, damaged }
 }
 
 /// The first key within a lower bound.
@@ -204,7 +205,7 @@ mod tests {
 
     async fn next(messages: &mut UnboundedReceiver<ShardMessage>) -> (ScanTicket, Vec<String>, Option<Bytes>) {
         let Some(ShardMessage::Scanned(ticket, scanned)) = messages.recv().await else { panic!("a result") };
-        let ScannedRows { rows, next, unreadable } = scanned.expect("a healthy disk");
+        let ScannedRows { rows, next, unreadable, .. } = scanned.expect("a healthy disk");
         assert!(unreadable.is_empty(), "{unreadable:?}");
         (ticket, rows.into_iter().map(|(key, _)| String::from_utf8_lossy(&key).into_owned()).collect(), next)
     }

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`catalog`], [`context`],
-//! [`client`], [`peer`], [`error`], [`fault`], [`codec`].
+//! [`client`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -31,6 +31,7 @@ pub mod client;
 pub mod codec;
 pub mod context;
 pub mod error;
+pub mod exchange;
 pub mod fault;
 pub mod hash;
 pub mod hlc;

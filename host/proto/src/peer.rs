@@ -11,6 +11,7 @@ use crate::causal::VersionVector;
 use crate::client::{Get, Put, Reply};
 use crate::codec::Versioned;
 use crate::error::ErrorCode;
+use crate::exchange::{ExchangeAnswer, ExchangeAsk};
 use crate::hash::ObjectId;
 use crate::id::{ActorId, ClusterId, Name, NodeId, PartitionId, PluginDigest, TenantId};
 use crate::layout::LayoutRef;
@@ -174,6 +175,10 @@ pub enum PeerBody {
         /// `None` if the sender does not have it.
         bytes: Option<Bytes>,
     },
+    /// A question of an exchange.
+    ExchangeAsk(ExchangeAsk),
+    /// The answer to a [`PeerBody::ExchangeAsk`].
+    ExchangeAnswer(ExchangeAnswer),
 }
 
 impl PeerBody {
@@ -193,6 +198,8 @@ impl PeerBody {
             Self::CatalogTaken { .. } => "catalog taken",
             Self::ModuleWanted(_) => "module wanted",
             Self::Module { .. } => "module",
+            Self::ExchangeAsk(_) => "exchange ask",
+            Self::ExchangeAnswer(_) => "exchange answer",
         }
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use rejoin_core::exchange::ExchangeConfig;
 use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::placement;
 use rejoin_core::port::{Change, Space, Store, StoreFault};
@@ -53,6 +54,8 @@ impl Absorb {
         let config = Config {
             node: own,
             shard: 0,
+            shards: 1,
+            exchange: ExchangeConfig { paused: true, ..ExchangeConfig::default() },
             contexts: ContextKey::derive(1, b"a secret of a benchmark"),
             causal_key: CausalKey::derive(b"a secret of a benchmark"),
             max_skew_ms: 60_000,
@@ -61,6 +64,7 @@ impl Absorb {
             max_ops: 8192,
             max_op_bytes: 128 << 20,
             lost: false,
+            rows_lost: false,
             replaced: false,
         };
         let mut store = Memory::default();

@@ -15,7 +15,7 @@ use rejoin_mutant_sim::check::{
 };
 use rejoin_mutant_sim::history::Kind;
 use rejoin_mutant_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
-use rejoin_mutant_sim::run::{self, CATALOG, CLASHES, LIVENESS, PANIC};
+use rejoin_mutant_sim::run::{self, CATALOG, CLASHES, LIVENESS, PANIC, TREES};
 
 /// The seeds that are tried before a mutant has survived.
 const SEEDS: u64 = 100;
@@ -141,6 +141,25 @@ const MUTANTS: &[Mutant] = &[
     mutant(Rule::RetriesOutliveRestarts, &[dots::NAME], retries),
     mutant(Rule::RetriesOutliveTheirValue, &[dots::NAME], retries),
     mutant(Rule::ReadsRepair, &[LIVENESS], |options| options.faults.partition = 3 * SECOND),
+    mutant(Rule::LeavesAreWrittenWithTheirObjects, &[TREES, LIVENESS], |options| options.faults.kill = SECOND),
+    mutant(Rule::DoubtfulTreesAreRecounted, &[TREES, LIVENESS], |options| {
+        (options.exchange, options.faults.loss) = (true, SECOND);
+    }),
+    mutant(Rule::RecountsKnowOfNewerRows, &[TREES], |options| {
+        (options.exchange, options.faults.loss, options.clients.think_us) = (true, SECOND, 2000);
+    }),
+    mutant(Rule::UnreadableRowsAreRecounted, &[TREES], |options| {
+        bad_blocks(options);
+        options.exchange = true;
+    }),
+    mutant(Rule::WholeRootsAreCompared, &[LIVENESS], |options| {
+        (options.exchange, options.faults.partition, options.network.loss) = (true, SECOND, share(5));
+        (options.buckets[0].keys, options.clients.reads) = (40, share(0));
+    }),
+    mutant(Rule::GapsEndByQuorum, &[reads::NAME], |options| {
+        (options.exchange, options.faults.wipe, options.faults.partition) = (true, SECOND, SECOND);
+        (options.network.loss, options.buckets[0].keys) = (share(5), 8);
+    }),
 ];
 
 const fn mutant(rule: Rule, caught_by: &'static [&'static str], favour: fn(&mut Options)) -> Mutant {
@@ -231,6 +250,8 @@ fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     (options.clients.sessions, options.clients.think_us, options.clients.deadline_ms) = (6, 20_000, 300);
     (options.clients.ttl, options.clients.creates, options.clients.forged) = (share(0), share(0), share(0));
     options.faults = FaultOptions::default();
+    // Exchanges mend what most mutants break before anybody sees it.
+    options.exchange = false;
     favour(&mut options);
     options
 }

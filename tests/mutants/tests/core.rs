@@ -11,8 +11,12 @@ mod bounds;
 mod contacts;
 #[path = "../../../host/core/tests/machines/control.rs"]
 mod control;
+#[path = "../../../host/core/tests/machines/exchange.rs"]
+mod exchange;
 #[path = "../../../host/core/tests/machines/faults.rs"]
 mod faults;
+#[path = "../../../host/core/tests/machines/gaps.rs"]
+mod gaps;
 #[path = "../../../host/core/tests/machines/limits.rs"]
 mod limits;
 #[path = "../../../host/core/tests/machines/links.rs"]
@@ -31,6 +35,8 @@ mod scenarios;
 mod support;
 #[path = "../../../host/core/tests/machines/tenures.rs"]
 mod tenures;
+#[path = "../../../host/core/tests/machines/trees.rs"]
+mod trees;
 #[path = "../../../host/core/tests/machines/validation.rs"]
 mod validation;
 #[path = "../../../host/core/tests/machines/writes.rs"]
@@ -112,6 +118,23 @@ fn catcher(rule: Rule) -> fn() {
         Rule::StrangeRetriesAreUnknown => retries::a_retry_at_another_node_or_start_is_unknown_and_writes_nothing,
         Rule::BytesAreBounded => bounds::requests_under_way_hold_no_more_bytes_than_they_may,
         Rule::ReadsRepair => reads::a_late_copy_is_repaired_too,
+        Rule::LeavesAreWrittenWithTheirObjects => trees::leaves_are_what_the_objects_come_to_and_survive_a_kill,
+        Rule::DoubtfulTreesAreRecounted => trees::after_a_loss_all_leaves_are_counted_anew,
+        Rule::VoidTreesStayVoid => trees::a_start_that_is_not_told_of_a_loss_again_believes_no_leaf_from_before_it,
+        Rule::RecountsKnowOfNewerRows => trees::what_is_written_while_leaves_are_counted_is_in_them,
+        Rule::UnreadableRowsAreRecounted => {
+            trees::a_copy_that_cannot_be_read_is_left_out_until_something_takes_its_place
+        }
+        Rule::WholeRootsAreCompared => exchange::one_key_that_differs_is_found_every_time,
+        Rule::ExchangesAreOfOneEpoch => exchange::an_exchange_of_another_epoch_is_refused,
+        Rule::ExchangesAreOfOneLayout => exchange::an_exchange_of_another_layout_is_refused,
+        Rule::BatchesNameTheirVersion => exchange::objects_under_another_version_of_their_bucket_are_refused,
+        Rule::WrongLeavesAreRecounted => exchange::a_leaf_that_its_objects_do_not_come_to_is_counted_anew,
+        Rule::StoredBytesAreHashed => exchange::two_folds_of_equal_dots_by_two_plugins_meet,
+        Rule::OldDisksBeginGaps => gaps::an_old_disk_begins_gaps_in_all_partitions,
+        Rule::GapsEndByQuorum => gaps::a_replica_that_has_lost_something_counts_when_it_has_met_enough_others,
+        Rule::LossesBeginGaps => gaps::a_loss_that_the_store_reports_begins_a_gap,
+        Rule::GapsAreWalkedInFull => gaps::a_gap_is_walked_with_whole_hashes,
         Rule::InvalidIsNotWritten => validation::a_value_that_the_plugin_refuses_is_not_written,
     }
 }

@@ -12,9 +12,12 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::port::{Change, CommitSeq, Journal, Row, Space, Store, StoreFault};
 use rejoin_proto::Dot;
 use rejoin_proto::codec::{self, Versioned};
+
+use crate::trees::{self, StoredTrees};
 
 /// Rows by key.
 type Rows = BTreeMap<Bytes, Bytes>;
@@ -98,6 +101,9 @@ struct LostRange {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Disk {
     objects: Rows,
+    trees: Rows,
+    /// Whether rows of hash trees were lost with a table.
+    leaves_lost: bool,
     pinned: Rows,
     lost: Vec<LostRange>,
     /// Keys of lost ranges that were removed after the loss: they are known to be absent.
@@ -161,7 +167,11 @@ impl Disk {
     pub(crate) fn cut(&mut self, cut: u64) {
         let cut = cut.max(self.synced);
         while let Some(undo) = self.undo.pop_back_if(|undo| undo.number > cut) {
-            let rows = if undo.space == Space::Objects { &mut self.objects } else { &mut self.pinned };
+            let rows = match undo.space {
+                Space::Objects => &mut self.objects,
+                Space::Trees => &mut self.trees,
+                Space::Pinned => &mut self.pinned,
+            };
             if undo.bad {
                 self.trouble.bad_blocks.insert(undo.key.clone());
             }
@@ -235,6 +245,34 @@ impl Disk {
         lost.into_iter().map(|(store_key, object)| Replaced { number, store_key, object }).collect()
     }
 
+    /// Loses the durable rows of hash trees for good: those that are not durable are in the journal, and stay.
+    pub(crate) fn lose_leaves(&mut self) {
+        let mut newer = BTreeSet::new();
+        for undo in self.undo.iter_mut().filter(|undo| undo.space == Space::Trees) {
+            if newer.insert(undo.key.clone()) {
+                undo.value = None;
+            }
+        }
+        // Without the head row, which is older than nearly all others.
+        self.trees.retain(|key, _| newer.contains(key) && key.len() > 1);
+        self.leaves_lost = true;
+    }
+
+    /// What is wrong with the stored hash trees.
+    pub(crate) fn tree_problems(&self, key: &CausalKey) -> Vec<String> {
+        let trees = StoredTrees { leaves: &self.trees, objects: &self.objects, key };
+        let in_doubt = |from: &[u8], to: Option<&[u8]>| {
+            let meets = |range: &LostRange| range.last[..] >= *from && to.is_none_or(|to| range.first[..] < *to);
+            self.lost.iter().any(meets)
+        };
+        trees.problems(in_doubt)
+    }
+
+    /// Whether no leaf of the hash trees is unknown. Rows that were lost are not written anew before the next start.
+    pub(crate) fn has_whole_trees(&self) -> bool {
+        self.leaves_lost || trees::are_whole(&self.trees)
+    }
+
     /// The last change that may be lost with what stood under a key, if a loss has taken it.
     pub(crate) fn lost_upto(&self, key: &[u8]) -> Option<u64> {
         if self.lost.is_empty() || self.objects.contains_key(key) || self.removed.contains(key) {
@@ -280,7 +318,11 @@ impl Disk {
         if lost && row.value.is_none() {
             self.removed.insert(row.key.clone());
         }
-        let rows = if row.space == Space::Objects { &mut self.objects } else { &mut self.pinned };
+        let rows = match row.space {
+            Space::Objects => &mut self.objects,
+            Space::Trees => &mut self.trees,
+            Space::Pinned => &mut self.pinned,
+        };
         let key = row.key.clone();
         let value = match row.value {
             Some(value) => rows.insert(row.key, value),
@@ -326,8 +368,10 @@ impl Journal for Disk {
 impl Store for Disk {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
         self.check()?;
-        if space == Space::Pinned {
-            return Ok(self.pinned.get(key).cloned());
+        match space {
+            Space::Pinned => return Ok(self.pinned.get(key).cloned()),
+            Space::Trees => return Ok(self.trees.get(key).cloned()),
+            Space::Objects => {}
         }
         if !self.trouble.bad_blocks.is_empty() && self.trouble.bad_blocks.contains(key) {
             return Err(StoreFault::Damaged("a simulated bad block".into()));
@@ -346,9 +390,27 @@ impl Store for Disk {
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreFault> {
         self.check()?;
-        let rows = if space == Space::Objects { &self.objects } else { &self.pinned };
+        let rows = match space {
+            Space::Objects => &self.objects,
+            Space::Trees => &self.trees,
+            Space::Pinned => &self.pinned,
+        };
         let range = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
-        let _ = rows.range::<[u8], _>(range).try_for_each(|(key, value)| visit(key, value.clone()));
+        for (key, value) in rows.range::<[u8], _>(range) {
+            if space == Space::Objects && self.trouble.bad_blocks.contains(key) {
+                return Err(StoreFault::Damaged("a simulated bad block".into()));
+            }
+            if visit(key, value.clone()).is_break() {
+                return Ok(());
+            }
+        }
+        let meets = |lost: &&LostRange| lost.last[..] >= *from && to.is_none_or(|to| lost.first[..] < *to);
+        if let Some(lost) = self.lost.iter().find(meets).filter(|_| space == Space::Objects) {
+            return Err(StoreFault::Lost { upto: lost.upto, what: "a simulated table".into() });
+        }
+        if space == Space::Trees && self.leaves_lost {
+            return Err(StoreFault::Lost { upto: self.synced, what: "a simulated table".into() });
+        }
         Ok(())
     }
 

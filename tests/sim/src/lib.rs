@@ -26,5 +26,6 @@ mod rng;
 pub mod run;
 pub mod swarm;
 pub mod trace;
+mod trees;
 mod workload;
 mod world;

@@ -53,6 +53,8 @@ pub struct Options {
     pub max_retry_bytes: usize,
     /// The most messages, and tickets, of a shard that wait for the disk.
     pub max_waiting: usize,
+    /// Whether replicas exchange. Without, reads must bring them together.
+    pub exchange: bool,
 }
 
 /// A bucket.
@@ -216,6 +218,7 @@ impl Options {
             max_ops: *rng.pick(&[8, 64, 1024]),
             max_retry_bytes: *rng.pick(&[40_000, 20 << 20, 20 << 20]),
             max_waiting: 0,
+            exchange: true,
         };
         // Drawn last, so that earlier seeds still draw what they drew.
         options.clients.receipts = PerMillion(*rng.pick(&[0, 50, 100]) * 10_000);
@@ -227,6 +230,7 @@ impl Options {
         if rng.percent(15) && !options.is_calm() {
             options.faults.lost_range = chaos_us / rng.between(1, 6);
         }
+        options.exchange = rng.percent(85);
         options
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Recorder {
     copies: BTreeMap<BucketId, u8>,
     /// Contradictions in the catalogs of nodes.
     pub(crate) catalog: Vec<String>,
+    /// Stored hash trees that their objects do not come to.
+    pub(crate) trees: Vec<String>,
 }
 
 impl Recorder {
@@ -110,6 +112,7 @@ impl Recorder {
             Alarm::FutureStamp { .. } => "stamp of the future",
             Alarm::TenureEnded { .. } | Alarm::TenuresEnded { .. } => "tenure ended",
             Alarm::Damaged { .. } => "damage found",
+            Alarm::Rebuilt { .. } => "partition rebuilt",
             _ => "other alarm",
         });
     }

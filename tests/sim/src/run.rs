@@ -19,8 +19,14 @@ pub const PANIC: &str = "panic";
 /// The checker's name in a finding: the catalogs of nodes contradict each other.
 pub const CATALOG: &str = "catalog";
 
+/// The checker's name in a finding: a stored hash tree is not what its objects come to.
+pub const TREES: &str = "trees";
+
 /// The checker's name in a finding: a disk went back, and nobody has noticed.
 pub const CLASHES: &str = "clashes";
+
+/// The most findings about hash trees that are reported.
+const MOST_TREES: usize = 5;
 
 /// The report of one seed.
 #[derive(Debug)]
@@ -81,6 +87,8 @@ pub fn with(options: Options, filter: Option<Filter>) -> Report {
     }
     let strange = std::mem::take(&mut world.recorder.catalog);
     findings.extend(strange.into_iter().map(|evidence| Finding { checker: CATALOG, key: None, evidence }));
+    let wrong = std::mem::take(&mut world.recorder.trees);
+    findings.extend(wrong.into_iter().take(MOST_TREES).map(|evidence| Finding { checker: TREES, key: None, evidence }));
     let marks = std::mem::take(&mut world.recorder.marks);
     if let Some(times) = marks.get(CLASH) {
         findings.push(Finding {

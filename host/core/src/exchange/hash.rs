@@ -48,6 +48,7 @@ impl CausalKey {
     /// The hash of a copy as it is stored: the object's key in the store, and its row.
     #[must_use]
     pub fn hash_row(&self, store_key: &[u8], row: &[u8]) -> CausalHash {
+        // Rule: stored bytes are hashed.
         let content = xxh3_128_with_secret(row, &self.secret);
         let mut bytes = SmallVec::<[u8; 128]>::with_capacity(store_key.len() + 16);
         bytes.extend_from_slice(store_key);

@@ -1,5 +1,19 @@
 //! What makes the replicas of a partition agree: compare what is stored, and send what the other side lacks.
 //!
-//! In reading order: [`hash`] (what is compared).
+//! In reading order: [`hash`] (what is compared), `trees` (the sums, in memory and on the disk), `recount` (leaves that
+//! have to be read again), `own` (what this node has in a range), `walk` (comparing with a peer), `state` (the walks of a
+//! shard), `gaps` (what a replica that has lost something lacks). The messages are in [`rejoin_proto::exchange`].
 
+pub(crate) mod gaps;
 pub mod hash;
+pub(crate) mod own;
+mod recount;
+pub(crate) mod state;
+mod trees;
+pub(crate) mod walk;
+
+pub(crate) use recount::Scanned;
+pub use state::{ExchangeCommand, ExchangeConfig, ExchangeStatus, PairStatus};
+pub use trees::{MAX_LEAF_BYTES, MAX_LEAF_OBJECTS};
+pub(crate) use trees::{OldRow, Trees};
+pub use walk::WalkCounts;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use rejoin_proto::NodeId;
 use rejoin_proto::client::Reply;
+use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk};
 use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
 
 use super::sync_queue::SyncQueue;
@@ -246,6 +247,10 @@ fn value_bytes(effect: &Effect) -> usize {
             PeerBody::ReadReply { copy: Ok(object), .. } => causal::value_bytes(object),
             PeerBody::Replicate(message) => causal::value_bytes(&message.state),
             PeerBody::ForwardReply { reply, .. } => reply_bytes(reply),
+            PeerBody::ExchangeAsk(ExchangeAsk { ask: Ask::Objects(batch), .. })
+            | PeerBody::ExchangeAnswer(ExchangeAnswer { answer: Ok(Answer::Objects { batch, .. }), .. }) => {
+                batch.objects.iter().map(|(_, object)| causal::value_bytes(object)).sum()
+            }
             _ => 0,
         },
         Effect::Merge(_, job) => job.siblings.iter().map(|sibling| sibling.value.len()).sum(),

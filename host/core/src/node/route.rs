@@ -44,5 +44,16 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
         }
         PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. } => Route::Control,
         PeerBody::ModuleWanted(_) | PeerBody::Module { .. } => Route::Modules,
+        PeerBody::ExchangeAsk(asked) => {
+            let is_there = u32::from(asked.partition.0) < layout.partitions();
+            if is_there { Route::Shard(of_partition(asked.partition)) } else { Route::Nowhere }
+        }
+        PeerBody::ExchangeAnswer(answer) => {
+            if answer.walk.shard < shards {
+                Route::Shard(answer.walk.shard)
+            } else {
+                Route::Nowhere
+            }
+        }
     }
 }

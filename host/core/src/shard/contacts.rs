@@ -89,6 +89,9 @@ impl Shard {
 
     /// A message was not sent: the operation that waits for its answer goes on without, or ends.
     pub(super) fn not_sent(&mut self, turn: &mut Turn<'_>, to: NodeId, body: &PeerBody) {
+        if let PeerBody::ExchangeAsk(asked) = body {
+            return self.exchange_not_sent(turn, asked);
+        }
         let op = match body {
             PeerBody::Forward(forward) => Some(forward.op),
             PeerBody::Read { op, .. } => Some(*op),

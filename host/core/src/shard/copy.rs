@@ -12,6 +12,7 @@ use rejoin_proto::{ErrorCode, Object, PartitionId, codec};
 use super::Shard;
 use super::event::{Alarm, Effect};
 use super::turn::{Turn, fault_code};
+use crate::exchange::OldRow;
 use crate::port::{Change, Space, StoreFault};
 use crate::tenure::EndCause;
 
@@ -83,11 +84,16 @@ impl Shard {
     ) -> Result<StoredRow, ErrorCode> {
         let row = Bytes::from(codec::encode(new));
         let is_same = matches!(old, StoredRow::Present(old) if *old == row);
-        if !is_same {
+        let staged = (!is_same).then(|| {
             change.put(Space::Objects, place.store_key.clone(), row.clone());
-        }
+            // Rule: leaves are written with their objects.
+            self.trees.stage(place.store_key, old.as_old(), Some(&row), &mut change)
+        });
         if !change.rows.is_empty() {
             self.write(turn, change)?;
+        }
+        if let Some(staged) = staged {
+            self.trees.apply(staged);
         }
         Ok(StoredRow::Present(row))
     }
@@ -114,7 +120,10 @@ impl Shard {
     fn damage_found(&mut self, turn: &mut Turn<'_>, place: Place<'_>, fault: &StoreFault) {
         let Place { partition, store_key } = place;
         let what = match fault {
-            StoreFault::Damaged(what) if self.is_new_damage(store_key) => what,
+            StoreFault::Damaged(what) if self.is_new_damage(store_key) => {
+                self.trees.doubt(store_key);
+                what
+            }
             StoreFault::Lost { upto, what } => {
                 // It is not damaged any more.
                 self.unreadable.remove(store_key);
@@ -123,6 +132,8 @@ impl Shard {
                     return;
                 }
                 self.lost_upto.insert(partition, *upto);
+                self.trees.doubt_partition(partition);
+                self.begin_gap(partition, turn.now.mono_us);
                 what
             }
             _ => return,
@@ -146,8 +157,19 @@ impl Shard {
     }
 
     fn forget_damage(&mut self, store_key: &Bytes) {
-        if !self.unreadable.is_empty() {
-            self.unreadable.remove(store_key);
+        if !self.unreadable.is_empty() && self.unreadable.remove(store_key) {
+            // The sum of its range was made without it.
+            self.trees.doubt(store_key);
+        }
+    }
+}
+
+impl StoredRow {
+    fn as_old(&self) -> OldRow<'_> {
+        match self {
+            Self::Absent => OldRow::Absent,
+            Self::Present(row) => OldRow::Row(row),
+            Self::GivenUp => OldRow::Unreadable,
         }
     }
 }

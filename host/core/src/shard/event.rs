@@ -12,6 +12,7 @@ use rejoin_proto::fault::MergeFault;
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerBody, PeerEnvelope};
 use rejoin_proto::{BucketId, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, ProfileId, TenantId};
 
+use crate::exchange::ExchangeCommand;
 use crate::members::{Liveness, Requests};
 use crate::port::StoreFault;
 use crate::view::ClusterView;
@@ -44,7 +45,8 @@ pub enum Event {
         /// Whether every peer could object.
         met_all: bool,
     },
-    /// The node's data directory was replaced by an empty one. The copies of this replica do not count in reads.
+    /// The node's data directory was replaced by an empty one. The copies of this replica do not count in reads until
+    /// they are rebuilt.
     Replaced,
     /// The node's start id, made of those of all shards.
     Start(StartId),
@@ -79,6 +81,8 @@ pub enum Event {
     Scanned(ScanTicket, Result<ScannedRows, StoreFault>),
     /// A client has the answers to these writes, and will not retry them.
     Settled(Vec<Receipt>),
+    /// What an operator wants of the exchanges.
+    Exchange(ExchangeCommand),
     /// Time has passed; due at [`crate::shard::Shard::next_wake_us`].
     Tick,
 }
@@ -201,6 +205,8 @@ pub struct ScannedRows {
     /// Ranges of keys, each with its end excluded, in which there may be rows that cannot be read. No key of them may be
     /// taken for absent.
     pub unreadable: Vec<(Bytes, Option<Bytes>)>,
+    /// Whether rows of those ranges may become readable again. Rows that are lost for good may not.
+    pub damaged: bool,
 }
 
 /// Why a plugin gave no answer. Siblings stay as they are, and a value is not written.
@@ -338,6 +344,14 @@ pub enum Alarm {
         count: u64,
         /// Why.
         why: &'static str,
+    },
+    /// What a replica had lost of a partition is rebuilt, as far as the other owners have it.
+    #[error(
+        "partition {partition}: this node has everything again that the other owners have; its copies count in reads"
+    )]
+    Rebuilt {
+        /// Where.
+        partition: PartitionId,
     },
     /// A copy cannot be read.
     #[error("partition {partition}: {what}")]

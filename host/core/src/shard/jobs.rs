@@ -4,27 +4,39 @@ use alloc::vec::Vec;
 
 use rejoin_proto::catalog::fuel_for;
 use rejoin_proto::client::{Put, Sibling};
-use rejoin_proto::{Content, PluginDigest};
+use rejoin_proto::{Content, ObjectId, PluginDigest};
 
 use super::event::{MergeJob, ValidateJob};
 use super::op::Op;
+use crate::view::Bucket;
 
-/// The merge of an object's siblings.
+/// The merge of an object's siblings, for an operation.
 pub(super) fn merge_job(op: &Op, plugin: PluginDigest, siblings: Vec<Sibling>, show: bool) -> MergeJob {
-    let props = &op.target.bucket.props;
+    MergeJob { show, ..fold_job(&op.target.bucket, &op.target.object, plugin, siblings, op.deadline_us) }
+}
+
+/// The merge of an object's siblings, for nobody who waits for it.
+pub(super) fn fold_job(
+    bucket: &Bucket,
+    object: &ObjectId,
+    plugin: PluginDigest,
+    siblings: Vec<Sibling>,
+    deadline_us: u64,
+) -> MergeJob {
+    let props = &bucket.props;
     let bytes = siblings.iter().map(|sibling| sibling.value.len()).sum();
     MergeJob {
         plugin,
-        bucket: op.target.object.bucket,
-        bucket_name: op.target.bucket.name.clone(),
-        key: op.target.object.key.clone(),
-        key_hash: op.target.object.hash(),
+        bucket: object.bucket,
+        bucket_name: bucket.name.clone(),
+        key: object.key.clone(),
+        key_hash: object.hash(),
         siblings,
-        show,
+        show: false,
         fuel: fuel_for(props.fuel, bytes),
         memory_bytes: props.memory_bytes,
         result_bytes: props.value_bytes,
-        deadline_us: op.deadline_us,
+        deadline_us,
     }
 }
 

@@ -5,17 +5,23 @@
 //! reads no clock and draws from the generator that it was given, so the same events give the same effects.
 //!
 //! In reading order: [`event`], `op` (an operation), `turn` (one call), `copy` (objects in the store), `replica`
-//! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts` (whom to ask first).
+//! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts` (whom to ask first),
+//! `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node and others have begun), `folding`
+//! (objects that meet in them).
 
 mod contacts;
 mod copy;
 pub mod event;
+mod exchange;
+mod folding;
 mod forward;
 mod jobs;
 mod op;
 mod peers;
 mod read;
 mod replica;
+mod serving;
+mod trees;
 mod turn;
 mod validate;
 mod write;
@@ -28,6 +34,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use contacts::Contacts;
 use event::{Effect, Event, Merged, Now, PluginError};
+use folding::ExchangeFold;
 use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
 use peers::PeerConnections;
 use rand_core::Rng;
@@ -39,7 +46,10 @@ use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, OpId, PeerBody, PeerE
 use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, PartitionId, TenantId};
 
 use crate::Prng;
+use crate::exchange::gaps::Gaps;
 use crate::exchange::hash::CausalKey;
+use crate::exchange::state::Exchanges;
+use crate::exchange::{ExchangeConfig, Trees};
 use crate::port::{Change, Store, StoreFault};
 use crate::retries::Retries;
 use crate::tenure::{Observed, Tenures};
@@ -59,6 +69,8 @@ pub struct Config {
     pub node: NodeId,
     /// Which of the node's shards it is.
     pub shard: u16,
+    /// How many shards the node has.
+    pub shards: u16,
     /// The key that seals contexts.
     pub contexts: ContextKey,
     /// The key of causal hashes.
@@ -76,8 +88,11 @@ pub struct Config {
     pub max_op_bytes: usize,
     /// Whether data may be gone (lost, or unsynced when the machine went down): then no actor of the last run goes on.
     pub lost: bool,
-    /// Whether the data directory was replaced by an empty one and the replica is not rebuilt: then its copies do not
-    /// count in reads.
+    /// How it exchanges with other owners.
+    pub exchange: ExchangeConfig,
+    /// Whether the store has found at its start that rows are lost. Then the hash trees are counted anew.
+    pub rows_lost: bool,
+    /// Whether the data directory was replaced by an empty one. Its copies do not count in reads until they are rebuilt.
     pub replaced: bool,
 }
 
@@ -129,6 +144,15 @@ pub struct Shard {
     tenures: Tenures,
     observed: Observed,
     retries: Retries,
+    trees: Trees,
+    gaps: Gaps,
+    /// Whether this run has found out that its disk is an old one.
+    disk_is_old: bool,
+    exchanges: Exchanges,
+    /// Merges for exchanges, by ticket.
+    folds: BTreeMap<u64, ExchangeFold>,
+    /// The number of the next scan.
+    next_scan: u64,
     clock: Hlc,
     /// Milliseconds to add to the wall clock, and when that became known.
     correction: Option<(i64, Now)>,
@@ -167,13 +191,15 @@ impl Shard {
         // Rule: observed ends a tenure. A counter of an own actor is noted only after its tenure has ended.
         let ended = |partition, actor| observed.knows(partition, actor);
         // Rule: loss ends tenures.
-        let mut tenures = Tenures::open(store, ended, config.lost, &mut rng)?;
-        settle_at_open(&mut tenures, store)?;
+        let tenures = Tenures::open(store, ended, config.lost, &mut rng)?;
         // Rule: retries outlive restarts. The rows of the last run are the table of this one.
         let retries = Retries::open(store, config.max_retry_bytes, config.retry_window_ms)?;
+        let trees = Trees::open(store, config.causal_key.clone(), view.layout().partitions(), config.rows_lost)?;
+        let gaps = Gaps::open(store)?;
+        let exchanges = Exchanges::new(config.exchange, rng.next_u64() >> 1);
         // Rule: runs number apart. An answer to a request of the last run may still arrive, delayed by a slow disk.
         let next_op = rng.next_u64() >> 1;
-        Ok(Self {
+        let mut shard = Self {
             config,
             rng,
             view,
@@ -184,6 +210,12 @@ impl Shard {
             tenures,
             observed,
             retries,
+            trees,
+            gaps,
+            disk_is_old: false,
+            exchanges,
+            folds: BTreeMap::new(),
+            next_scan: 0,
             clock: Hlc::default(),
             correction: None,
             ops: BTreeMap::new(),
@@ -197,7 +229,35 @@ impl Shard {
             next_upkeep_us: 0,
             next_expiry_us: 0,
             counters: Counters::default(),
-        })
+        };
+        // Rule: losses begin gaps.
+        if shard.config.rows_lost || shard.config.replaced && shard.gaps.note_replaced() {
+            shard.begin_gaps(0);
+        }
+        shard.settle_at_open(store)?;
+        Ok(shard)
+    }
+
+    /// Writes the ends that a start owes. A full disk must not keep the shard from serving reads.
+    fn settle_at_open(&mut self, store: &mut dyn Store) -> Result<(), StoreFault> {
+        let mut change = Change::default();
+        self.tenures.settle(&mut change);
+        self.trees.settle(&mut change);
+        self.gaps.settle(&mut change);
+        if change.rows.is_empty() {
+            return Ok(());
+        }
+        match store.write(change) {
+            Ok(()) => {
+                self.tenures.settled();
+                self.trees.settled();
+                self.gaps.settled();
+                Ok(())
+            }
+            // Rule: ends are owed.
+            Err(StoreFault::Full | StoreFault::Busy) => Ok(()),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// The actors that the node's handshakes announce for this shard.
@@ -239,15 +299,17 @@ impl Shard {
     /// When an [`Event::Tick`] is due, in microseconds of [`Now::mono_us`].
     #[must_use]
     pub fn next_wake_us(&self) -> u64 {
-        let own = self.next_upkeep_us.min(self.next_expiry_us).min(self.next_report_us());
+        let own =
+            self.next_upkeep_us.min(self.next_expiry_us).min(self.next_report_us()).min(self.trees.next_scan_us());
+        let own = own.min(self.next_exchange_us());
         self.deadlines.first().map_or(own, |&(at, _)| at.min(own))
     }
 
-    /// Whether the end of a tenure is owed, because the store was full or busy. Until then a start must be told again
-    /// that data may be gone.
+    /// Whether the end of a tenure, or that of void hash trees, is owed, because the store was full or busy. Until then
+    /// a start must be told again that data may be gone.
     #[must_use]
     pub fn owes_ends(&self) -> bool {
-        self.tenures.owes()
+        self.tenures.owes() || self.trees.owes() || self.gaps.owes()
     }
 
     /// Whether a request to a peer is not answered yet.
@@ -263,9 +325,17 @@ impl Shard {
             Event::View(view) => self.view = view,
             Event::Serving { met_all } => self.serve(&mut turn, met_all),
             Event::CorrectClock(ms) => self.correction = (ms != 0).then_some((ms, now)),
-            Event::Replaced => self.config.replaced = true,
+            Event::Replaced => {
+                if self.gaps.note_replaced() {
+                    self.begin_gaps(now.mono_us);
+                    self.write_tenure_ends(&mut turn);
+                }
+            }
             Event::Start(start) => self.start = Some(start),
-            Event::PeerUp(peer) => self.connections.connected(peer),
+            Event::PeerUp(peer) => {
+                self.connections.connected(peer);
+                self.exchange_with(peer, now.mono_us);
+            }
             Event::PeerActors(peer, actors) => self.peer_actors(&mut turn, peer, &actors),
             Event::PeerDown(peer) => self.peer_down(&mut turn, peer),
             Event::PeerLeaving(peer) => self.connections.leaving(peer),
@@ -280,6 +350,9 @@ impl Shard {
             Event::Settled(receipts) => self.settle_retries(&turn, receipts),
             Event::Merged(ticket, result) => {
                 self.counters.merge_faults += u64::from(result.is_err());
+                if let Some(fold) = self.folds.remove(&ticket.0) {
+                    return self.exchange_merged(&mut turn, fold, result);
+                }
                 self.with_op(&mut turn, ticket.0, |shard, turn, op| shard.merged(turn, op, result));
             }
             Event::Validated(ticket, result) => {
@@ -289,8 +362,8 @@ impl Shard {
                 let node = shard.config.node;
                 shard.write_acked(turn, op, node)
             }),
-            // Nothing asks for a scan yet.
-            Event::Scanned(..) => {}
+            Event::Exchange(command) => self.command_exchange(command),
+            Event::Scanned(ticket, scanned) => self.scanned(&mut turn, ticket, scanned),
             Event::Tick => self.tick(&mut turn),
         }
     }
@@ -332,6 +405,7 @@ impl Shard {
 
     fn peer_down(&mut self, turn: &mut Turn<'_>, peer: NodeId) {
         self.connections.lost(peer);
+        self.exchange_lost(peer);
         self.contacts.lost(peer);
         let waiting: Vec<u64> =
             self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();
@@ -371,6 +445,8 @@ impl Shard {
                 })
             }
             PeerBody::Observed { actor, counter } => self.objected(turn, actor, counter),
+            PeerBody::ExchangeAsk(asked) => self.exchange_asked(turn, from, (envelope.layout, trace), asked),
+            PeerBody::ExchangeAnswer(answer) => self.exchange_answered(turn, from, answer),
             // The catalog and modules are the control machine's and the shell's.
             PeerBody::CatalogSummary(_)
             | PeerBody::CatalogRecords { .. }
@@ -473,19 +549,23 @@ impl Shard {
         }
         if turn.now.mono_us >= self.next_upkeep_us {
             self.next_upkeep_us = turn.now.mono_us + UPKEEP_US;
+            self.close_lonely_gaps();
             let mut change = Change::default();
             self.observed.flush(&mut change);
-            if !change.rows.is_empty() || self.tenures.owes() {
+            if !change.rows.is_empty() || self.owes_ends() {
                 // A full disk must not stop upkeep: what could not be written stays in memory, and is written when
                 // there is room.
                 if self.write(turn, change).is_ok() {
                     self.observed.flushed();
                 }
             }
+            self.tidy_trees(turn);
         }
         if turn.now.mono_us >= self.next_expiry_us {
             self.expire_retries(turn);
         }
+        self.count_leaves(turn);
+        self.exchange(turn);
         self.report(turn);
     }
 
@@ -614,23 +694,5 @@ impl Shard {
             Step::Done
         });
         true
-    }
-}
-
-/// Writes the ends that a start owes. A full disk must not keep the shard from serving reads.
-fn settle_at_open(tenures: &mut Tenures, store: &mut dyn Store) -> Result<(), StoreFault> {
-    let mut change = Change::default();
-    tenures.settle(&mut change);
-    if change.rows.is_empty() {
-        return Ok(());
-    }
-    match store.write(change) {
-        Ok(()) => {
-            tenures.settled();
-            Ok(())
-        }
-        // Rule: ends are owed.
-        Err(StoreFault::Full | StoreFault::Busy) => Ok(()),
-        Err(fault) => Err(fault),
     }
 }

@@ -54,7 +54,9 @@ impl Shard {
         }
         let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
         let copy = self.load(turn, place).map(|copy| copy.object);
-        let (from, complete) = (self.config.node, self.is_complete());
+        let from = self.config.node;
+        // Nobody else could have what the only owner has lost.
+        let complete = self.is_complete(op.target.partition) || op.target.owners.len() == 1;
         let alone = tally.only(from);
         if alone.verdict() != Verdict::Impossible && copy.is_ok() && complete {
             tally = alone;
@@ -95,7 +97,7 @@ impl Shard {
                     if complete {
                         read.tally.good(from);
                     } else {
-                        read.tally.bad(from, "it has lost its data and is not rebuilt");
+                        read.tally.bad(from, "it has lost something and is not rebuilt");
                     }
                 }
             }

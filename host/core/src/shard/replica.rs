@@ -96,9 +96,9 @@ impl Shard {
         }
     }
 
-    /// Whether this replica still has what it has acknowledged.
-    pub(super) fn is_complete(&self) -> bool {
-        !self.config.replaced
+    /// Whether this replica still has what it has acknowledged of a partition.
+    pub(super) fn is_complete(&self, partition: PartitionId) -> bool {
+        self.gaps.is_complete(partition)
     }
 
     /// Keeps this node's stamps ahead of those it has seen, but for stamps no honest clock can have given.
@@ -125,7 +125,7 @@ impl Shard {
             }
             false => Err(ErrorCode::StaleLayout),
         };
-        let reply = PeerBody::ReadReply { op, epoch: self.epoch(), copy, complete: self.is_complete() };
+        let reply = PeerBody::ReadReply { op, epoch: self.epoch(), copy, complete: self.is_complete(partition) };
         self.send(turn, from, trace, reply);
     }
 

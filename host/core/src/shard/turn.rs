@@ -58,14 +58,18 @@ impl Shard {
     /// the place of a damaged copy, except in one record with the end that has to come before it. A failure for good is
     /// also told to the shell.
     pub(super) fn write(&mut self, turn: &mut Turn<'_>, change: Change) -> Result<(), ErrorCode> {
-        if !self.tenures.owes() {
+        if !self.owes_ends() {
             return turn.store.write(change).map_err(|fault| fault_code(turn, fault));
         }
         let mut with_ends = Change::default();
         self.tenures.settle(&mut with_ends);
+        self.trees.settle(&mut with_ends);
+        self.gaps.settle(&mut with_ends);
         with_ends.rows.extend(change.rows);
         turn.store.write(with_ends).map_err(|fault| fault_code(turn, fault))?;
         self.tenures.settled();
+        self.trees.settled();
+        self.gaps.settled();
         Ok(())
     }
 
@@ -79,6 +83,10 @@ impl Shard {
         why: &'static str,
     ) {
         self.observed.note(partition, seen, |_| false);
+        // Rule: old disks begin gaps. All partitions are as old as this one.
+        if !core::mem::replace(&mut self.disk_is_old, true) {
+            self.begin_gaps(turn.now.mono_us);
+        }
         self.end_tenure(turn, partition, EndCause::OldDisk, why);
     }
 
@@ -131,7 +139,7 @@ impl Shard {
         turn.effects.push(Effect::StartRenewed(self.start()));
     }
 
-    fn write_tenure_ends(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn write_tenure_ends(&mut self, turn: &mut Turn<'_>) {
         let mut change = Change::default();
         // Rule: observed is durable. With the end of a tenure at once, otherwise with the next upkeep.
         self.observed.flush(&mut change);

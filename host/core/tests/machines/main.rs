@@ -4,7 +4,9 @@ mod batches;
 mod bounds;
 mod contacts;
 mod control;
+mod exchange;
 mod faults;
+mod gaps;
 mod limits;
 mod links;
 mod members;
@@ -15,5 +17,6 @@ mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenures;
+mod trees;
 mod validation;
 mod writes;

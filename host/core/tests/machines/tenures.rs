@@ -277,7 +277,7 @@ fn nothing_is_minted_twice(mut cluster: Cluster, neighbour: &str) {
     assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
     assert!(!cluster.alarms.iter().any(|alarm| matches!(alarm, Alarm::OneDotTwoValues { .. })), "{:?}", cluster.alarms);
     cluster.pass(1);
-    let values = cluster.get(1, Get { r: Some(Quorum::Count(3)), ..get(neighbour) }).siblings;
+    let values = cluster.get(1, Get { r: Some(Quorum::Count(2)), ..get(neighbour) }).siblings;
     assert!(values.iter().any(|sibling| sibling.value == "new"), "acknowledged, and lost: {values:?}");
 }
 

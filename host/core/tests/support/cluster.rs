@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use rejoin_core::exchange::ExchangeConfig;
 use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::members::Requests;
 use rejoin_core::port::{Space, Store, StoreFault};
@@ -91,6 +92,8 @@ impl Cluster {
             let mut config = Config {
                 node: node(at),
                 shard: 0,
+                shards: 1,
+                exchange: ExchangeConfig { paused: true, ..ExchangeConfig::default() },
                 contexts: contexts(),
                 causal_key: CausalKey::derive(b"secret"),
                 max_skew_ms: SKEW_MS,
@@ -99,6 +102,7 @@ impl Cluster {
                 max_ops: 1000,
                 max_op_bytes: 1 << 30,
                 lost: false,
+                rows_lost: false,
                 replaced: false,
             };
             change(&mut config);

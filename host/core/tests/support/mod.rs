@@ -6,6 +6,8 @@ pub(crate) mod catalog;
 pub(crate) mod cluster;
 pub(crate) mod merge;
 pub(crate) mod store;
+#[path = "../../../../tests/sim/src/trees.rs"]
+pub(crate) mod trees;
 
 use rejoin_core::placement;
 use rejoin_core::shard::event::Now;

@@ -49,6 +49,7 @@ impl Memory {
                     Some((last, _)) => Some(key_after(last)),
                     None => {
                         found.unreadable.push((job.from.clone(), Some(key_after(key))));
+                        found.damaged = true;
                         Some(key_after(key))
                     }
                 };
@@ -100,13 +101,24 @@ impl Store for Memory {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreFault> {
-        let inside = |key: &Bytes| key[..] >= *from && to.is_none_or(|to| key[..] < *to);
-        for ((_, key), value) in self.rows.iter().filter(|((at, key), _)| *at == space && inside(key)) {
+        let inside = |at: Space, key: &Bytes| at == space && to.is_none_or(|to| key[..] < *to);
+        let rows = self.rows.range((space, Bytes::copy_from_slice(from))..);
+        for ((_, key), value) in rows.take_while(|((at, key), _)| inside(*at, key)) {
+            if space == Space::Objects && self.damaged.contains(&key[..]) {
+                return Err(StoreFault::Damaged("a block's checksum is wrong".into()));
+            }
+            let lost = |upto: usize| self.ages.get(key).is_none_or(|age| *age <= upto);
+            if space == Space::Objects && self.lost_upto.is_some_and(lost) {
+                continue;
+            }
             if visit(key, value.clone()).is_break() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+        match self.lost_upto.filter(|_| space == Space::Objects) {
+            Some(upto) => Err(StoreFault::Lost { upto: upto as u64, what: "lost are all keys".into() }),
+            None => Ok(()),
+        }
     }
 
     fn write(&mut self, change: Change) -> Result<(), StoreFault> {

@@ -4,6 +4,9 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::{Durability, RecordKey};
 use rejoin_proto::client::{Basis, PROTOCOL, Reply};
+use rejoin_proto::exchange::{
+    Answer, Ask, Compared, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, RangeHashes, Sum, WalkId,
+};
 use rejoin_proto::peer::{
     Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, OpId, PeerBody, PeerEnvelope, PeerHello,
     Replicate,
@@ -113,5 +116,52 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
         ("module-wanted", PeerBody::ModuleWanted(digest())),
         ("module", PeerBody::Module { digest: digest(), bytes: Some(Bytes::from_static(b"\0asm")) }),
         ("module-absent", PeerBody::Module { digest: digest(), bytes: None }),
+    ]
+    .into_iter()
+    .chain(exchange())
+    .collect()
+}
+
+/// Every question and answer of a walk.
+fn exchange() -> Vec<(&'static str, PeerBody)> {
+    let (walk, epoch) = (WalkId { shard: 3, number: 12 }, ReapEpoch { number: 4, proposer: 5 });
+    let ask = |ask| PeerBody::ExchangeAsk(ExchangeAsk { walk, number: 2, partition: PartitionId(7), epoch, ask });
+    let answer = |answer| PeerBody::ExchangeAnswer(ExchangeAnswer { walk, number: 2, epoch, answer });
+    let bucket = object_id().bucket;
+    let range = HashRange::of_partition(bucket, PartitionId(7), 8);
+    let hashes = Bytes::from_static(b"eight by");
+    let batch = || ObjectBatch { bucket, bucket_version: 2, objects: vec![("alice".into(), object())] };
+    let ranges = vec![
+        (range, RangeHashes::Parts(Bytes::from_static(&[7; 32]))),
+        (range.part(3), RangeHashes::Objects(hashes.clone())),
+    ];
+    let wanted = Ask::Wanted { range, from: "key".into(), salt: 9, width: 4, except: hashes.clone(), max_bytes: 1000 };
+    let differ = Answer::Differ {
+        considered: 2,
+        partitions: vec![PartitionId(7)],
+        refused: vec![PartitionId(8)],
+        incomplete: vec![PartitionId(7)],
+    };
+    let compared = vec![
+        Compared::Parts(0x8001),
+        Compared::Objects(hashes),
+        Compared::Objections { lacking: Bytes::from_static(&[5]), more: true },
+        Compared::Many,
+        Compared::Unknown,
+    ];
+    let sum = Sum { count: 300, bytes: 70_000, hash: 1 << 100 };
+    vec![
+        ("exchange-roots", ask(Ask::Roots(vec![(PartitionId(7), 1 << 99), (PartitionId(8), 0)]))),
+        ("exchange-buckets", ask(Ask::Buckets)),
+        ("exchange-compare", ask(Ask::Compare { salt: 9, width: 4, ranges })),
+        ("exchange-wanted", ask(wanted)),
+        ("exchange-objects", ask(Ask::Objects(batch()))),
+        ("exchange-ended", ask(Ask::Ended)),
+        ("exchange-differ", answer(Ok(differ))),
+        ("exchange-sums", answer(Ok(Answer::Buckets { complete: true, sums: vec![(bucket, 2, sum)] }))),
+        ("exchange-compared", answer(Ok(Answer::Compared(compared)))),
+        ("exchange-sent", answer(Ok(Answer::Objects { batch: batch(), next: Some("next".into()), unreadable: true }))),
+        ("exchange-taken", answer(Ok(Answer::Taken))),
+        ("exchange-refused", answer(Err(ErrorCode::StaleLayout))),
     ]
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use rejoin_core::shard::event::{Event, Merged};
 use rejoin_proto::catalog::{Durability, Quorum};
 use rejoin_proto::client::{Basis, Get, GetReply, Put, PutOutcome, PutReply, Reply, StartId};
+use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, RangeHashes, WalkId};
 use rejoin_proto::fault::{MergeFault, Refusal};
 use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, Forward, OpId, PeerBody, Replicate};
 use rejoin_proto::{
@@ -36,7 +37,8 @@ pub(super) mod op {
     pub(crate) const BUCKET: u8 = 17;
     pub(crate) const DAMAGED: u8 = 18;
     pub(crate) const VALIDATED: u8 = 19;
-    pub(super) const COUNT: u8 = 20;
+    pub(crate) const EXCHANGE: u8 = 20;
+    pub(super) const COUNT: u8 = 21;
 }
 
 /// The bytes of a step, zeros behind its end.
@@ -206,6 +208,7 @@ fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {
             })
         }
         op::FORWARD_REPLY => PeerBody::ForwardReply { op: asked, reply: reply(draw) },
+        op::EXCHANGE => exchange(world, number, epoch, draw),
         _ => {
             let actor = ActorNext {
                 partition: PartitionId(draw.byte().into()),
@@ -215,6 +218,33 @@ fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {
             PeerBody::Observed { actor, counter: u64::from(draw.byte()) }
         }
     }
+}
+
+/// A question of an exchange, or an answer to one that was hardly asked.
+fn exchange(world: &World, number: u64, epoch: ReapEpoch, draw: &mut Draw<'_>) -> PeerBody {
+    let id = world.object_id(draw.below(3), draw.below(8));
+    let walk = WalkId { shard: 0, number };
+    let partition = if draw.flag() { world.partition(&id) } else { PartitionId(draw.byte().into()) };
+    let range = HashRange { bucket: id.bucket, start: u64::from(draw.byte()) << 56, depth: draw.byte() % 70 };
+    let range = if draw.flag() { range } else { HashRange::of_partition(id.bucket, partition, world.partition_bits()) };
+    let (salt, width) = (u128::from(draw.byte()), draw.byte());
+    let hashes = Bytes::from(vec![draw.byte(); draw.below(70)]);
+    let objects = vec![(id.key.clone(), object(world, draw))];
+    let batch = ObjectBatch { bucket: id.bucket, bucket_version: 1, objects };
+    let ask = match draw.below(8) {
+        0 => Ask::Roots(vec![(partition, u128::from(number)), (PartitionId(300), 0)]),
+        1 => Ask::Buckets,
+        2 => Ask::Compare { salt, width, ranges: vec![(range, RangeHashes::Parts(hashes))] },
+        3 => Ask::Compare { salt, width, ranges: vec![(range, RangeHashes::Objects(hashes))] },
+        4 => Ask::Wanted { range, from: hashes.clone(), salt, width, except: hashes, max_bytes: number as u32 },
+        5 => Ask::Objects(batch),
+        6 => Ask::Ended,
+        _ => {
+            let answer = Ok(Answer::Objects { batch, next: Some(hashes), unreadable: false });
+            return PeerBody::ExchangeAnswer(ExchangeAnswer { walk, number, epoch, answer });
+        }
+    };
+    PeerBody::ExchangeAsk(ExchangeAsk { walk, number, partition, epoch, ask })
 }
 
 fn reply(draw: &mut Draw<'_>) -> Reply {

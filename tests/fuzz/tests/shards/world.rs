@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use rejoin_core::exchange::ExchangeConfig;
 use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::placement;
 use rejoin_core::shard::event::{
@@ -20,7 +21,9 @@ use rejoin_proto::client::StartId;
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::peer::{DataRequest, OpId, PeerBody, PeerEnvelope};
-use rejoin_proto::{ActorId, BucketId, Hlc, Layout, LayoutRef, Name, NodeId, ObjectId, PluginDigest, TenantId, codec};
+use rejoin_proto::{
+    ActorId, BucketId, Hlc, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, TenantId, codec,
+};
 
 use super::store::{Memory, Writes};
 use super::watch::Watch;
@@ -111,6 +114,8 @@ impl World {
         let config = Config {
             node: NodeId::from_name(&name("n0")),
             shard: 0,
+            shards: 1,
+            exchange: ExchangeConfig { paused: true, ..ExchangeConfig::default() },
             contexts: ContextKey::derive(1, b"secret"),
             causal_key: CausalKey::derive(b"secret"),
             max_skew_ms: 60_000,
@@ -119,6 +124,7 @@ impl World {
             max_ops: MAX_OPS,
             max_op_bytes: MAX_OP_BYTES,
             lost: false,
+            rows_lost: false,
             replaced: false,
         };
         let mut store = Memory::default();
@@ -339,6 +345,14 @@ impl World {
 
     pub(super) fn object_id(&self, bucket: usize, key: usize) -> ObjectId {
         ObjectId { tenant: tenant(), bucket: BucketId::derive(tenant(), &self.bucket(bucket), 0), key: self.key(key) }
+    }
+
+    pub(super) fn partition(&self, id: &ObjectId) -> PartitionId {
+        self.view.layout().partition(id)
+    }
+
+    pub(super) fn partition_bits(&self) -> u8 {
+        self.view.layout().partitions().trailing_zeros() as u8
     }
 
     pub(super) fn layout(&self) -> LayoutRef {

@@ -26,6 +26,7 @@ impl Disk {
                     found.next = Some(key_after(last));
                 } else {
                     found.unreadable.push((job.from.clone(), Some(key_after(key))));
+                    found.damaged = true;
                     found.next = Some(key_after(key));
                 }
                 break;

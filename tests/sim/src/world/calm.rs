@@ -1,7 +1,8 @@
 //! The liveness phase: all faults end, and then all owners must agree in bounded virtual time.
 //!
-//! Replicas do not exchange in the background yet, so reads bring them together: every key is read from all of its
-//! owners, again and again, until read repair has nothing left to do.
+//! First they must come to agree by themselves, without a read, and replicas that have lost something must be rebuilt.
+//! Then every key is read from all of its owners: each read must succeed, and what the reads fold the owners must agree
+//! about again. In runs without exchanges the reads alone bring them together.
 
 use rejoin_proto::{Object, codec};
 
@@ -15,10 +16,14 @@ use crate::workload::{self, Session};
 const SETTLED_US: u64 = 120 * SECOND;
 /// The time after that in which every node must come to take every other one for alive.
 const TRUSTED_US: u64 = 30 * SECOND;
+/// The time after that in which every leaf of every hash tree must be known.
+const COUNTED_US: u64 = 30 * SECOND;
 /// The time limit of one round of reads.
 const ROUND_US: u64 = 60 * SECOND;
-/// After so many rounds all owners must agree: the first joins what is there, the second folds what a plugin makes of
-/// that.
+/// The time in which exchanges must bring all owners together.
+const AGREED_US: u64 = 120 * SECOND;
+/// Without exchanges all owners must agree after so many rounds of reads: the first joins what is there, the second folds
+/// what a plugin makes of that.
 const ROUNDS: u32 = 4;
 /// Keys that are read at the same time: fewer than the fewest requests that a shard is allowed.
 const READERS: u16 = 4;
@@ -41,18 +46,41 @@ impl World {
                 self.suspicions()
             )];
         }
+        let until_us = self.now_us + COUNTED_US;
+        if !self.run_while(until_us, Self::has_whole_trees) {
+            return vec![format!("{} s after the last fault hash trees have unknown leaves", COUNTED_US / SECOND)];
+        }
         for _ in 0..READERS {
             self.sessions.push(Session::new(self.sessions.len() as u32));
         }
         let mut problems = Vec::new();
         for round in 1..=ROUNDS {
+            if self.options.exchange {
+                problems.extend(self.agree().map(|apart| format!("without a read {apart}")));
+            }
             problems.extend(self.read_everything(round));
+            if self.options.exchange {
+                problems.extend(self.agree().map(|apart| format!("after a round of reads {apart}")));
+                return problems;
+            }
             if !problems.is_empty() || self.disagreement().is_none() {
                 return problems;
             }
         }
         problems.extend(self.disagreement());
         problems
+    }
+
+    /// Waits until the owners of every key agree, and no replica lacks anything. Returns what is not so in the end.
+    fn agree(&mut self) -> Option<String> {
+        let until_us = self.now_us + AGREED_US;
+        while let Some(apart) = self.disagreement().or_else(|| self.gap()) {
+            if self.now_us >= until_us {
+                return Some(apart);
+            }
+            self.run_until(self.now_us + SECOND / 2);
+        }
+        None
     }
 
     fn put_right(&mut self) {
@@ -102,6 +130,29 @@ impl World {
         digests.all(|digest| Some(digest) == first)
     }
 
+    fn has_whole_trees(&self) -> bool {
+        self.nodes.iter().flat_map(|node| &node.disks).all(crate::disk::Disk::has_whole_trees)
+    }
+
+    /// A replica that is not rebuilt.
+    fn gap(&self) -> Option<String> {
+        let running = self.nodes.iter().enumerate().filter_map(|(at, node)| Some((at, node.running.as_ref()?)));
+        let mut shards = running.flat_map(|(at, running)| running.shards.iter().map(move |task| (at, task)));
+        shards.find_map(|(at, task)| {
+            let incomplete = task.batch.shard().exchange_status().incomplete;
+            (!incomplete.is_empty()).then(|| format!("n{at} is not rebuilt in partitions {incomplete:?}"))
+        })
+    }
+
+    /// Whether a replica may lack something of a key.
+    fn has_gap(&self, place: &crate::keys::Place, owner: NodeIndex) -> bool {
+        let partition = self.keys.layout().partition(&place.object);
+        self.nodes[usize::from(owner)].running.as_ref().is_some_and(|running| {
+            let shard = running.shards[usize::from(place.shard)].batch.shard();
+            shard.exchange_status().incomplete.contains(&partition)
+        })
+    }
+
     /// Whether a shard has requests under way.
     fn is_working(&self) -> bool {
         let mut tasks = self.nodes.iter().filter_map(|node| node.running.as_ref()).flat_map(|running| &running.shards);
@@ -144,10 +195,10 @@ impl World {
         let until_us = self.now_us + ROUND_US;
         self.run_while(until_us, |world| !world.is_working() && world.network.under_way == 0);
         let calls = self.recorder.run.calls.iter().enumerate().skip(first);
-        // A replica whose disk was replaced is repaired by these reads like any other, and they do not count it.
-        let replaced: Vec<bool> = self.nodes.iter().map(super::node::Node::is_replaced).collect();
+        // A replica that has lost something is repaired by these reads like any other, and they do not count it.
         let counts_all = |key: KeyId| {
-            !lost[key as usize] && self.keys.place(key).owners.iter().all(|owner| !replaced[usize::from(*owner)])
+            let place = self.keys.place(key);
+            !lost[key as usize] && place.owners.iter().all(|owner| !self.has_gap(place, *owner))
         };
         let failed = calls.filter(|(_, call)| !matches!(call.outcome, Outcome::Ok(_)) && counts_all(call.key));
         failed
@@ -170,15 +221,12 @@ impl World {
             .owners
             .iter()
             .map(|node| format!("n{node}: {:?}", copy(place, *node).map(|bytes| codec::decode::<Object>(&bytes))));
-        Some(format!(
-            "after {ROUNDS} rounds the owners of {:?} differ: {}",
-            place.name,
-            copies.collect::<Vec<_>>().join("; ")
-        ))
+        Some(format!("the owners of {:?} differ: {}", place.name, copies.collect::<Vec<_>>().join("; ")))
     }
 
     /// The record, with what the owners hold in the end.
     pub(crate) fn finish(&mut self) -> Run {
+        (0..self.options.nodes).for_each(|at| self.check_trees(at));
         let mut run = std::mem::take(&mut self.recorder.run);
         for (key, place) in (0..).zip(&self.keys.places) {
             for &node in &place.owners {

@@ -339,6 +339,10 @@ impl World {
         let node = &mut self.nodes[usize::from(at)];
         node.reported_loss |= node.running.is_none();
         let lost = node.disks[shard].lose_range(first, last);
+        if self.faults.percent(30) {
+            // The table had rows of hash trees too.
+            node.disks[shard].lose_leaves();
+        }
         let count = lost.len();
         for copy in lost {
             self.copy_lost(index, &copy);

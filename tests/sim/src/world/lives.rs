@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand_core::Rng as _;
 
+use rejoin_core::exchange::ExchangeConfig;
 use rejoin_core::members::{self, MemberEvent, Members};
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{self, LinkEvent, Links};
@@ -27,6 +28,8 @@ use crate::rng::{Rng, Stream};
 const LONGEST_START_US: u64 = 10 * SECOND;
 /// The byte budget of a shard for each request that it may take: less than some values and copies need.
 const OP_BYTES: usize = 1024;
+/// How often partitions are compared.
+const EXCHANGE_US: u64 = 2 * SECOND;
 /// When a start that has failed is tried again.
 const AGAIN_US: u64 = 300 * MS;
 
@@ -63,6 +66,7 @@ impl World {
         if !tasks.iter().any(|task| task.batch.shard().owes_ends()) {
             node.reported_loss = false;
             node.state = node.state.map(|state| State { renewal_owed: false, ..state });
+            self.check_trees(at);
         }
         self.run(at, tasks);
     }
@@ -122,6 +126,14 @@ impl World {
         self.member_event(at, MemberEvent::Tick);
     }
 
+    /// Compares the stored hash trees of a node with its objects.
+    pub(super) fn check_trees(&mut self, at: NodeIndex) {
+        for (shard, disk) in self.nodes[usize::from(at)].disks.iter().enumerate() {
+            let problems = disk.tree_problems(&self.causal_key).into_iter();
+            self.recorder.trees.extend(problems.map(|problem| format!("n{at}, shard {shard}: {problem}")));
+        }
+    }
+
     fn open_shards(&mut self, at: NodeIndex, clean: bool, lost: bool) -> Option<Vec<ShardTask>> {
         let options = &self.options;
         let node = &mut self.nodes[usize::from(at)];
@@ -140,6 +152,12 @@ impl World {
             let config = Config {
                 node: node.id,
                 shard: index,
+                shards: options.shards,
+                exchange: ExchangeConfig {
+                    interval_us: EXCHANGE_US,
+                    paused: !options.exchange,
+                    ..ExchangeConfig::default()
+                },
                 contexts: self.contexts.clone(),
                 causal_key: self.causal_key.clone(),
                 max_skew_ms: options.max_skew_ms,
@@ -148,6 +166,7 @@ impl World {
                 max_ops: options.max_ops,
                 max_op_bytes: options.max_ops * OP_BYTES,
                 lost,
+                rows_lost: node.reported_loss,
                 replaced,
             };
             let rng = Rng::raw(options.seed, Stream::Shard(at, node.life, index));

@@ -1,0 +1,161 @@
+//! The partitions in which this replica may lack writes that it has acknowledged. Until it has what the other owners have,
+//! its copies are joined by readers and not counted.
+//!
+//! A *gap* begins when rows are lost, when the data directory was replaced, or when the disk turns out to be an old one.
+//! It is durable, and ends for each partition by itself.
+//!
+//! **When it may end.** A write of a bucket with `n` owners was acknowledged by `w` nodes. This replica was one of them,
+//! so at least `w - 1` of the `n - 1` other owners have it (or fallbacks, which readers ask while they hold something).
+//! Any `k` of the others meet every such set of `w - 1` if `k + (w - 1) > n - 1`, so `k = n - w + 1` complete ones are
+//! enough. With `w = 1` that is more than there are: a write that only this replica had is gone, and no exchange brings it
+//! back. So a gap also ends when *all* other owners have been met: then this replica has everything that there is.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use rejoin_proto::codec::{self, Versioned};
+use rejoin_proto::{NodeId, PartitionId};
+
+use crate::layouts::Owners;
+use crate::port::{Change, Space, Store, StoreFault};
+use crate::rows::{self, Kind};
+
+/// A gap as it is stored.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct GapRow {
+    /// The peers from which everything was taken, and whether each was complete then.
+    met: Vec<(NodeId, bool)>,
+}
+
+impl Versioned for GapRow {
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "gap row";
+}
+
+/// Stands for the whole data directory: the row says that its gaps were noted, and are not to be noted with each start.
+const NOTED: PartitionId = PartitionId(u16::MAX);
+/// Behind the key of that row, since a partition may have the same number.
+const NOTED_REST: &[u8] = b"noted";
+
+/// A gap in one partition.
+#[derive(Clone, Debug)]
+struct Gap {
+    met: BTreeMap<NodeId, bool>,
+    /// What a peer has told before this does not count. In microseconds, or 0 from an earlier run.
+    since_us: u64,
+}
+
+/// The gaps of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Gaps {
+    gaps: BTreeMap<PartitionId, Gap>,
+    /// Rows that the store has yet to take.
+    owed: BTreeSet<PartitionId>,
+    /// Whether a replaced data directory was noted, and whether that is stored.
+    noted: bool,
+    noted_owed: bool,
+}
+
+impl Gaps {
+    /// Reads the gaps of the last run.
+    pub(crate) fn open(store: &dyn Store) -> Result<Self, StoreFault> {
+        let mut gaps = Self::default();
+        for (partition, rest, row) in rows::load::<GapRow>(store, Kind::Gap)? {
+            if rest == NOTED_REST {
+                gaps.noted = true;
+            } else {
+                gaps.gaps.insert(partition, Gap { met: row.met.into_iter().collect(), since_us: 0 });
+            }
+        }
+        Ok(gaps)
+    }
+
+    /// Whether a replica has everything of a partition that it has acknowledged.
+    pub(crate) fn is_complete(&self, partition: PartitionId) -> bool {
+        !self.gaps.contains_key(&partition)
+    }
+
+    /// The partitions with a gap.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        self.gaps.keys().copied()
+    }
+
+    /// Something of a partition may be lost: what was taken from peers before does not count any more.
+    pub(crate) fn begin(&mut self, partition: PartitionId, now_us: u64) {
+        self.gaps.insert(partition, Gap { met: BTreeMap::new(), since_us: now_us });
+        self.owed.insert(partition);
+    }
+
+    /// The data directory was replaced by an empty one. Returns whether that is new.
+    pub(crate) fn note_replaced(&mut self) -> bool {
+        self.noted_owed |= !self.noted;
+        !core::mem::replace(&mut self.noted, true)
+    }
+
+    /// This replica has everything that a peer had in a partition at that time. `others` are the owners of each bucket
+    /// without this node, with its `w`. Returns whether the gap is closed by it.
+    pub(crate) fn met(
+        &mut self,
+        partition: PartitionId,
+        peer: NodeId,
+        is_complete: bool,
+        begun_us: u64,
+        others: &[(Owners, u8)],
+    ) -> bool {
+        let Some(gap) = self.gaps.get_mut(&partition).filter(|gap| gap.since_us <= begun_us) else { return false };
+        gap.met.insert(peer, is_complete);
+        self.owed.insert(partition);
+        let closes = |(others, w): &(Owners, u8)| {
+            let (count, met) = (others.len(), |node: &NodeId| gap.met.get(node).copied());
+            let complete = others.iter().filter(|node| met(node) == Some(true)).count();
+            let all = others.iter().all(|node| met(&node).is_some());
+            // Rule: gaps end by quorum. `others` are n - 1, so n - w + 1 of them.
+            all || complete >= (count + 2).saturating_sub(usize::from(*w))
+        };
+        let closed = others.iter().all(closes);
+        if closed {
+            self.gaps.remove(&partition);
+        }
+        closed
+    }
+
+    /// No other node owns the partition along with this one: nobody could bring what is lost.
+    pub(crate) fn close_lonely(&mut self, partition: PartitionId) {
+        if self.gaps.remove(&partition).is_some() {
+            self.owed.insert(partition);
+        }
+    }
+
+    /// Whether the store has yet to take something.
+    pub(crate) fn owes(&self) -> bool {
+        self.noted_owed || !self.owed.is_empty()
+    }
+
+    /// Adds what is owed to a change. Call [`Gaps::settled`] once it is written.
+    pub(crate) fn settle(&self, change: &mut Change) {
+        for partition in &self.owed {
+            let key = rows::key(Kind::Gap, *partition, &[]);
+            match self.gaps.get(partition) {
+                Some(gap) => {
+                    let row = GapRow { met: gap.met.iter().map(|(peer, complete)| (*peer, *complete)).collect() };
+                    change.put(Space::Pinned, key, codec::encode(&row));
+                }
+                None => {
+                    change.remove(Space::Pinned, key);
+                }
+            }
+        }
+        if self.noted_owed {
+            let row = GapRow { met: Vec::new() };
+            change.put(Space::Pinned, rows::key(Kind::Gap, NOTED, NOTED_REST), codec::encode(&row));
+        }
+    }
+
+    /// The change that [`Gaps::settle`] filled is written.
+    pub(crate) fn settled(&mut self) {
+        self.owed.clear();
+        self.noted_owed = false;
+    }
+}

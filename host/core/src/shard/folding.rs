@@ -1,0 +1,81 @@
+//! Folds of objects whose siblings an exchange has brought together. A bucket whose plugin is self-causal folds at once,
+//! any other one at its limit, as reads and writes do. A fold is conditional: it is thrown away if the object has changed
+//! since its inputs were taken.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use rejoin_proto::{Entry, FoldedBy, Object, ObjectId, PluginDigest};
+
+use super::Shard;
+use super::copy::{Copy, Place};
+use super::event::{Effect, MergeTicket, Merged, PluginError};
+use super::jobs::fold_job;
+use super::turn::Turn;
+use crate::causal;
+use crate::port::Change;
+use crate::view::Bucket;
+
+/// The most merges for exchanges under way. Other objects are folded by a read, or when they are exchanged again.
+const MAX_FOLDS: usize = 64;
+/// The time that a merge for an exchange has, in microseconds.
+const FOLD_US: u64 = 10_000_000;
+
+/// A merge under way.
+#[derive(Debug)]
+pub(super) struct ExchangeFold {
+    id: ObjectId,
+    inputs: Vec<Entry>,
+    plugin: PluginDigest,
+}
+
+impl Shard {
+    /// An exchange has brought an object: its siblings are merged if its bucket folds them.
+    pub(super) fn fold_exchanged(&mut self, turn: &mut Turn<'_>, bucket: &Arc<Bucket>, id: &ObjectId, object: &Object) {
+        let props = &bucket.props;
+        let Some(activation) = props.plugin.filter(|_| object.entries.len() > 1 && self.folds.len() < MAX_FOLDS) else {
+            return;
+        };
+        let is_at_limit =
+            object.entries.len() >= usize::from(props.siblings) || causal::value_bytes(object) > props.object_bytes();
+        if !is_at_limit && !props.folds_at_once(turn.now.wall_ms) {
+            return;
+        }
+        let inputs = causal::visible(object, turn.now.wall_ms);
+        let siblings = causal::siblings(&inputs);
+        if siblings.len() < 2 {
+            return;
+        }
+        let number = self.next_op;
+        self.next_op += 1;
+        self.counters.merges += 1;
+        let deadline_us = turn.now.mono_us.saturating_add(FOLD_US);
+        let job = fold_job(bucket, id, activation.plugin, siblings, deadline_us);
+        turn.effects.push(Effect::Merge(MergeTicket(number), job));
+        self.folds.insert(number, ExchangeFold { id: id.clone(), inputs, plugin: activation.plugin });
+    }
+
+    /// The plugin has run. A failure leaves the siblings.
+    pub(super) fn exchange_merged(
+        &mut self,
+        turn: &mut Turn<'_>,
+        fold: ExchangeFold,
+        result: Result<Merged, PluginError>,
+    ) {
+        let Ok(merged) = result else { return };
+        let ExchangeFold { id, inputs, plugin } = fold;
+        let store_key = Bytes::from(id.store_key());
+        let place = Place { partition: self.view.layout().partition(&id), store_key: &store_key };
+        let Ok(Copy { mut object, row }) = self.load(turn, place) else { return };
+        let by = FoldedBy { plugin, profile: merged.profile };
+        if !causal::fold(&mut object, &inputs, merged.value, Some(by)) {
+            self.counters.folds_discarded += 1;
+            return;
+        }
+        if self.store_object(turn, place, &row, &object, Change::default()).is_ok() {
+            self.counters.folds += 1;
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Upkeep of the hash trees: leaves that have to be counted anew are read off the shard's turn, one range at a time.
+
+use super::Shard;
+use super::event::{Effect, ScanTicket, ScannedRows};
+use super::turn::Turn;
+use crate::exchange::Scanned;
+use crate::port::{Change, StoreFault};
+
+/// The rows of void leaves that one change removes, and of new ones that it writes.
+const TIDIED_AT_ONCE: usize = 1000;
+
+impl Shard {
+    /// Asks for the next scan of a range that has to be counted anew.
+    pub(super) fn count_leaves(&mut self, turn: &mut Turn<'_>) {
+        if turn.now.mono_us < self.trees.next_scan_us() {
+            return;
+        }
+        let ticket = self.scan_ticket();
+        if let Some(job) = self.trees.next_scan(turn.now.mono_us, ticket) {
+            turn.effects.push(Effect::Scan(ticket, job));
+        }
+    }
+
+    /// A ticket for a scan.
+    pub(super) fn scan_ticket(&mut self) -> ScanTicket {
+        self.next_scan += 1;
+        ScanTicket(self.next_scan)
+    }
+
+    /// A scan has ended.
+    pub(super) fn scanned(
+        &mut self,
+        turn: &mut Turn<'_>,
+        ticket: ScanTicket,
+        scanned: Result<ScannedRows, StoreFault>,
+    ) {
+        if self.trees.asked_for(ticket) {
+            self.leaf_scanned(turn, ticket, scanned);
+        } else if self.exchanges.serving.contains_key(&ticket) {
+            self.serving_scanned(turn, ticket, scanned);
+        } else {
+            self.walk_scanned(turn, ticket, scanned);
+        }
+    }
+
+    fn leaf_scanned(&mut self, turn: &mut Turn<'_>, ticket: ScanTicket, scanned: Result<ScannedRows, StoreFault>) {
+        match self.trees.scanned(turn.now.mono_us, scanned, ticket) {
+            Scanned::Next(job) => turn.effects.push(Effect::Scan(ticket, job)),
+            Scanned::Ended(recounted) => {
+                let mut change = Change::default();
+                recounted.stage(&mut change);
+                // What a full or busy store does not take is counted again.
+                match self.write(turn, change) {
+                    Ok(()) => self.trees.recounted(recounted),
+                    Err(_) => self.trees.postpone(turn.now.mono_us),
+                }
+            }
+            Scanned::Nothing => {}
+        }
+        if self.trees.is_discovered() {
+            self.tidy_trees(turn);
+        }
+        self.count_leaves(turn);
+    }
+
+    /// Writes what remains of a new beginning of the trees. A store that does not take it is asked again with the next
+    /// upkeep.
+    pub(super) fn tidy_trees(&mut self, turn: &mut Turn<'_>) {
+        let mut change = Change::default();
+        let tidied = self.trees.tidy(TIDIED_AT_ONCE, &mut change);
+        if !change.rows.is_empty() && self.write(turn, change).is_ok() {
+            self.trees.tidied(tidied);
+        }
+    }
+}

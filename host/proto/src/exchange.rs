@@ -1,0 +1,397 @@
+//! Exchanges, by which the replicas of a partition are made to agree: ranges of key hashes, the sums of what is stored in
+//! them, and the messages that compare them and bring what the other side lacks.
+//!
+//! The node that begins a [`Walk`](WalkId) asks, and the other one answers each question by itself, without remembering
+//! the walk.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorCode;
+use crate::id::{BucketId, PartitionId};
+use crate::object::{Object, ReapEpoch};
+
+/// The bits by which a range is divided: into 16 parts.
+pub const BRANCH_BITS: u8 = 4;
+/// The parts of a range.
+pub const BRANCHES: usize = 1 << BRANCH_BITS;
+/// The deepest range: that of one 64-bit prefix of the key hash.
+pub const MAX_DEPTH: u8 = 64;
+
+/// What a set of copies comes to. Sums are additive, so those of trees with different depths can be compared.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Sum {
+    /// The number of objects.
+    pub count: u64,
+    /// The bytes of their rows.
+    pub bytes: u64,
+    /// The wrapping sum of their causal hashes, which are over all that is stored of an object.
+    pub hash: u128,
+}
+
+impl Sum {
+    /// The sum of one row.
+    #[must_use]
+    pub fn of(hash: u128, row_bytes: usize) -> Self {
+        Self { count: 1, bytes: row_bytes as u64, hash }
+    }
+
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            count: self.count.wrapping_add(other.count),
+            bytes: self.bytes.wrapping_add(other.bytes),
+            hash: self.hash.wrapping_add(other.hash),
+        }
+    }
+
+    /// The sum without a part of it; `None` if `other` cannot be a part.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Option<Self> {
+        Some(Self {
+            count: self.count.checked_sub(other.count)?,
+            bytes: self.bytes.checked_sub(other.bytes)?,
+            hash: self.hash.wrapping_sub(other.hash),
+        })
+    }
+
+    /// Whether the objects are the same as those of another sum.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.count, self.hash) == (other.count, other.hash)
+    }
+}
+
+/// The keys of a bucket whose hashes begin with the `depth` leading bits of `start`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct HashRange {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The first 64-bit prefix of the range.
+    pub start: u64,
+    /// The number of bits that all hashes of the range have in common, 0 to [`MAX_DEPTH`].
+    pub depth: u8,
+}
+
+impl HashRange {
+    /// The range of that depth that holds a prefix.
+    #[must_use]
+    pub fn around(bucket: BucketId, prefix: u64, depth: u8) -> Self {
+        Self { bucket, start: prefix & !Self::mask(depth), depth }
+    }
+
+    /// The range of a partition in a bucket, when the ring has 2^`bits` partitions.
+    #[must_use]
+    pub fn of_partition(bucket: BucketId, partition: PartitionId, bits: u8) -> Self {
+        let start = u64::from(partition.0).checked_shl(64 - u32::from(bits)).unwrap_or(0);
+        Self { bucket, start, depth: bits }
+    }
+
+    /// The range of a decoded message, if it is one: aligned, and no deeper than [`MAX_DEPTH`].
+    #[must_use]
+    pub fn checked(self) -> Option<Self> {
+        (self.depth <= MAX_DEPTH && self.start & Self::mask(self.depth) == 0).then_some(self)
+    }
+
+    /// The bits that differ within a range.
+    fn mask(depth: u8) -> u64 {
+        u64::MAX.checked_shr(u32::from(depth)).unwrap_or(0)
+    }
+
+    /// The last prefix of the range.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.start | Self::mask(self.depth)
+    }
+
+    /// Whether a prefix is in the range.
+    #[must_use]
+    pub fn holds(&self, prefix: u64) -> bool {
+        (self.start..=self.last()).contains(&prefix)
+    }
+
+    /// Whether another range of the same bucket is a part of this one.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        self.bucket == other.bucket && self.depth <= other.depth && self.holds(other.start)
+    }
+
+    /// The partition of the range, when the ring has 2^`bits` partitions; `None` if it reaches over several.
+    #[must_use]
+    pub fn partition(&self, bits: u8) -> Option<PartitionId> {
+        (self.depth >= bits).then(|| partition_of(self.start, bits))
+    }
+
+    /// One of its 16 parts; the range itself if it cannot be divided.
+    #[must_use]
+    pub fn part(&self, at: usize) -> Self {
+        let depth = self.depth + BRANCH_BITS;
+        if depth > MAX_DEPTH {
+            return *self;
+        }
+        Self { start: self.start | (at as u64) << (64 - u32::from(depth)), depth, ..*self }
+    }
+
+    /// Which of its parts holds a prefix.
+    #[must_use]
+    pub fn part_of(&self, prefix: u64) -> usize {
+        let depth = u32::from(self.depth + BRANCH_BITS);
+        if depth > u32::from(MAX_DEPTH) {
+            return 0;
+        }
+        (prefix >> (64 - depth)) as usize % BRANCHES
+    }
+
+    /// The range that it is a part of; `None` at a depth below `bits`.
+    #[must_use]
+    pub fn parent(&self, bits: u8) -> Option<Self> {
+        let depth = self.depth.checked_sub(BRANCH_BITS).filter(|depth| *depth >= bits)?;
+        Some(Self::around(self.bucket, self.start, depth))
+    }
+
+    /// The first key of the range in the store.
+    #[must_use]
+    pub fn from(&self) -> Bytes {
+        store_prefix(self.bucket, self.start)
+    }
+
+    /// The first key behind the range in the store; `None` if it reaches to the end.
+    #[must_use]
+    pub fn to(&self) -> Option<Bytes> {
+        match self.last().checked_add(1) {
+            Some(next) => Some(store_prefix(self.bucket, next)),
+            None => self.bucket.0.checked_add(1).map(|next| store_prefix(BucketId(next), 0)),
+        }
+    }
+}
+
+/// The partition of a prefix, when the ring has 2^`bits` partitions.
+#[must_use]
+pub fn partition_of(prefix: u64, bits: u8) -> PartitionId {
+    PartitionId(prefix.checked_shr(64 - u32::from(bits)).unwrap_or(0) as u16)
+}
+
+/// How the keys of a bucket in the store begin from a prefix on.
+fn store_prefix(bucket: BucketId, prefix: u64) -> Bytes {
+    let mut key = Vec::with_capacity(16);
+    key.extend_from_slice(&bucket.0.to_be_bytes());
+    key.extend_from_slice(&prefix.to_be_bytes());
+    key.into()
+}
+
+/// The bucket and the prefix of a key in the store; `None` if it is no object's key.
+#[must_use]
+pub fn place_of(store_key: &[u8]) -> Option<(BucketId, u64)> {
+    let word = |bytes: &[u8]| bytes.iter().fold(0, |word: u64, &byte| word << 8 | u64::from(byte));
+    let (bucket, rest) = store_key.split_at_checked(8)?;
+    let (prefix, _) = rest.split_at_checked(8)?;
+    Some((BucketId(word(bucket)), word(prefix)))
+}
+
+/// Names a walk, within the node that has begun it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct WalkId {
+    /// The shard that has begun it.
+    pub shard: u16,
+    /// Its number in that shard.
+    pub number: u64,
+}
+
+/// A question of a walk. It is answered by an [`ExchangeAnswer`] with the same walk and number.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExchangeAsk {
+    /// The walk.
+    pub walk: WalkId,
+    /// The number of the question in the walk.
+    pub number: u64,
+    /// The partition that it is about; of several the first.
+    pub partition: PartitionId,
+    /// The partition's reap epoch at the sender. Another one is refused.
+    pub epoch: ReapEpoch,
+    /// The question itself.
+    pub ask: Ask,
+}
+
+/// What is asked in a walk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// Which of these partitions differ? In ascending order, beginning with the message's. Each sum is over the buckets
+    /// of which both nodes own the partition.
+    Roots(Vec<(PartitionId, u128)>),
+    /// What are the sums of the partition in each bucket?
+    Buckets,
+    /// Where do these ranges differ?
+    Compare {
+        /// By what hashes are multiplied before their leading bits are compared. Another one for each walk, so that a
+        /// difference which one does not show is found with the next. Odd.
+        salt: u128,
+        /// The bytes of each hash that are compared.
+        width: u8,
+        /// The ranges, of that bucket and partition, with what the sender has in them.
+        ranges: Vec<(HashRange, RangeHashes)>,
+    },
+    /// The objects of a range whose hashes are not among these.
+    Wanted {
+        /// The range.
+        range: HashRange,
+        /// The first key to be looked at, as in the store; empty for the first of the range.
+        from: Bytes,
+        /// As in [`Ask::Compare`].
+        salt: u128,
+        /// As in [`Ask::Compare`].
+        width: u8,
+        /// Hashes of objects that the sender has, `width` bytes each.
+        except: Bytes,
+        /// The bytes of objects after which the answer ends.
+        max_bytes: u32,
+    },
+    /// Objects that the receiver lacks.
+    Objects(ObjectBatch),
+    /// The walk of the partition has ended well: all that either had was compared, and is with both.
+    Ended,
+}
+
+/// What a node has in a range.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RangeHashes {
+    /// The sums of the 16 parts of the range, `width` bytes each.
+    Parts(Bytes),
+    /// The hashes of all objects of the range, `width` bytes each.
+    Objects(Bytes),
+}
+
+/// Objects of one bucket, for the receiver to absorb.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ObjectBatch {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The sender's version of the bucket.
+    pub bucket_version: u64,
+    /// Each key with the object.
+    pub objects: Vec<(Bytes, Object)>,
+}
+
+/// The answer to an [`ExchangeAsk`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExchangeAnswer {
+    /// The walk.
+    pub walk: WalkId,
+    /// The number of the question.
+    pub number: u64,
+    /// The partition's reap epoch at the sender.
+    pub epoch: ReapEpoch,
+    /// The answer itself, or why there is none.
+    pub answer: Result<Answer, ErrorCode>,
+}
+
+/// An answer in a walk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`Ask::Roots`].
+    Differ {
+        /// How many of the partitions were looked at. The others are to be asked for again.
+        considered: u16,
+        /// Those of them that differ.
+        partitions: Vec<PartitionId>,
+        /// Those that cannot be compared, because sums are not known yet.
+        refused: Vec<PartitionId>,
+        /// Those of the others in which the answering node may lack something that it has acknowledged.
+        incomplete: Vec<PartitionId>,
+    },
+    /// To [`Ask::Buckets`].
+    Buckets {
+        /// Whether the answering node has everything that it has acknowledged in the partition.
+        complete: bool,
+        /// Each bucket with objects, its version, and its sum.
+        sums: Vec<(BucketId, u64, Sum)>,
+    },
+    /// To [`Ask::Compare`]: one for each range, or fewer. The others are to be asked for again.
+    Compared(Vec<Compared>),
+    /// To [`Ask::Wanted`].
+    Objects {
+        /// The objects.
+        batch: ObjectBatch,
+        /// The first key that was not looked at; `None` if the whole range was.
+        next: Option<Bytes>,
+        /// Whether rows in front of that could not be read.
+        unreadable: bool,
+    },
+    /// To [`Ask::Objects`]: all are absorbed.
+    Taken,
+}
+
+/// What comes of the comparison of one range.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Compared {
+    /// The parts that differ, a bit for each.
+    Parts(u16),
+    /// The hashes of all objects of the range, as they are few.
+    Objects(Bytes),
+    /// The given objects that are not here, a bit for each, and whether there are others.
+    Objections {
+        /// Bit `at % 8` of byte `at / 8` is set if the object at that place is not here.
+        lacking: Bytes,
+        /// Whether there are objects here that were not given.
+        more: bool,
+    },
+    /// There are many more objects than were given.
+    Many,
+    /// The sum of the range is not known yet.
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::ObjectId;
+    use crate::id::TenantId;
+    use alloc::string::ToString;
+
+    #[test]
+    fn the_parts_of_a_range_are_disjoint_and_come_to_the_range() {
+        for depth in (0..=MAX_DEPTH - BRANCH_BITS).step_by(4) {
+            let range = HashRange::around(BucketId(7), 0x1234_5678_9abc_def0, depth);
+            let mut next = Some(range.start);
+            for at in 0..BRANCHES {
+                let part = range.part(at);
+                assert_eq!(Some(part.start), next);
+                assert!(range.contains(&part) && part.parent(0) == Some(range), "{range:?} {part:?}");
+                assert_eq!([part.start, part.last()].map(|prefix| range.part_of(prefix)), [at; 2]);
+                next = part.last().checked_add(1);
+            }
+            assert_eq!(next, range.last().checked_add(1));
+        }
+    }
+
+    #[test]
+    fn a_range_in_the_store_has_the_keys_of_its_hashes() {
+        let bits = 3;
+        for number in 0..200 {
+            let id = ObjectId { tenant: TenantId(1), bucket: BucketId(7 << 32 | 5), key: number.to_string().into() };
+            let (key, hash) = (id.store_key(), id.hash());
+            let (bucket, prefix) = place_of(&key).expect("a key");
+            assert_eq!((bucket, prefix), (id.bucket, (hash >> 64) as u64));
+            let partition = crate::hash::partition_of(hash, 1 << bits);
+            assert_eq!(partition_of(prefix, bits), partition);
+            for other in 0..1 << bits {
+                let range = HashRange::of_partition(bucket, PartitionId(other), bits);
+                let inside = range.from()[..] <= key[..] && range.to().is_none_or(|to| key[..] < to[..]);
+                assert_eq!((inside, range.holds(prefix)), (other == partition.0, other == partition.0));
+                assert_eq!(range.partition(bits), Some(PartitionId(other)));
+            }
+        }
+        assert_eq!(HashRange { bucket: BucketId(u64::MAX), start: 0, depth: 0 }.to(), None);
+    }
+
+    #[test]
+    fn ranges_that_are_none_are_refused() {
+        let range = |start, depth| HashRange { bucket: BucketId(1), start, depth };
+        assert!(range(0, 0).checked().is_some() && range(u64::MAX, 64).checked().is_some());
+        assert!(
+            range(1, 0).checked().is_none() && range(1, 63).checked().is_none() && range(0, 65).checked().is_none()
+        );
+    }
+}
