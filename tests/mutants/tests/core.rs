@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+#[path = "../../../host/core/tests/machines/batches.rs"]
+mod batches;
 #[path = "../../../host/core/tests/machines/bounds.rs"]
 mod bounds;
 #[path = "../../../host/core/tests/machines/contacts.rs"]
@@ -51,6 +53,7 @@ fn catcher(rule: Rule) -> fn() {
     match rule {
         Rule::OwnPausesAreNotCounted => members::a_node_that_stood_still_suspects_nobody,
         Rule::LearntRecordsArePassedOn => control::what_a_node_learns_reaches_those_that_the_changer_does_not,
+        Rule::FullWaitsAreTold => batches::a_write_that_finds_no_room_to_wait_for_the_disk_is_answered_at_once,
         Rule::UnsentMessagesAreTold => contacts::what_could_not_be_sent_is_not_waited_for,
         Rule::SuspectsStayOwners => contacts::a_node_that_is_down_stays_an_owner_and_counts,
         Rule::ProbesFeedSuspicion => members::probes_make_a_suspect_of_a_node_that_only_this_one_cannot_reach,

@@ -11,10 +11,10 @@ use core::mem;
 
 use bytes::Bytes;
 
-use rejoin_proto::NodeId;
 use rejoin_proto::client::Reply;
 use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk};
 use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
+use rejoin_proto::{ErrorCode, NodeId};
 
 use super::sync_queue::SyncQueue;
 use crate::causal;
@@ -74,7 +74,7 @@ pub enum Output {
     Sync,
     /// Run another batch at once: something is ready that needs no sync.
     Again,
-    /// So many messages or tickets found no room to wait for the disk. The requests behind them end at their deadlines.
+    /// So many acknowledgements found no room to wait for the disk. Those that wait for them are told.
     Dropped(usize),
     /// The store has failed for good. Nothing comes out any more; the node must stop.
     Failed(String),
@@ -87,6 +87,8 @@ pub struct GroupCommit {
     /// Messages that wait for the disk, and tickets of requests that do.
     held: SyncQueue<(NodeId, Box<PeerEnvelope>)>,
     tickets: SyncQueue<DurableTicket>,
+    /// News of those that found no room in the two, for the shard's next batch.
+    refused: Vec<Event>,
     /// Effects of the current batch, and the peers whose actors were checked in it.
     effects: Vec<Effect>,
     /// The bytes of values in them, and how many of them are counted.
@@ -107,6 +109,7 @@ impl GroupCommit {
             shard,
             held,
             tickets,
+            refused: Vec::new(),
             effects: Vec::new(),
             effect_bytes: 0,
             counted: 0,
@@ -176,6 +179,9 @@ impl GroupCommit {
         while let Some(ticket) = self.tickets.pop() {
             self.shard.handle(now, Event::Durable(ticket), store, &mut self.effects);
         }
+        for event in mem::take(&mut self.refused) {
+            self.shard.handle(now, event, store, &mut self.effects);
+        }
         self.shard.handle(now, Event::Tick, store, &mut self.effects);
         (self.effect_bytes, self.counted) = (0, 0);
         let fault = self.fault.take().or_else(|| fatal(&self.effects));
@@ -202,10 +208,18 @@ impl GroupCommit {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { to, barrier: Barrier::Durable, envelope } if !self.held.is_synced(seq) => {
-                    dropped += usize::from(!self.held.push(seq, (to, Box::new(envelope))));
+                    if let Err((to, envelope)) = self.held.push(seq, (to, Box::new(envelope))) {
+                        dropped += 1;
+                        self.refuse(to, envelope, outputs);
+                    }
                 }
                 Effect::Send { to, envelope, .. } => outputs.push(Output::Send(to, Box::new(envelope))),
-                Effect::WhenDurable(ticket) => dropped += usize::from(!self.tickets.push(seq, ticket)),
+                Effect::WhenDurable(ticket) => {
+                    if let Err(ticket) = self.tickets.push(seq, ticket) {
+                        dropped += 1;
+                        self.refused.push(Event::NotDurable(ticket));
+                    }
+                }
                 Effect::Reply { reply_to, reply } => outputs.push(Output::Reply(reply_to, reply)),
                 Effect::Merge(ticket, job) => outputs.push(Output::Merge(ticket, job)),
                 Effect::Validate(ticket, job) => outputs.push(Output::Validate(ticket, job)),
@@ -227,8 +241,19 @@ impl GroupCommit {
         if store.sync_is_due() || self.held.needs_sync() || self.tickets.needs_sync() {
             outputs.push(Output::Sync);
         }
-        if self.tickets.has_ready() {
+        if self.tickets.has_ready() || !self.refused.is_empty() {
             outputs.push(Output::Again);
+        }
+    }
+
+    /// A message has found no room to wait for the disk. The coordinator of a write gets a refusal at once, which does
+    /// not count as an acknowledgement; of any other message the shard hears that it was not sent.
+    fn refuse(&mut self, to: NodeId, mut envelope: Box<PeerEnvelope>, outputs: &mut Vec<Output>) {
+        if let PeerBody::Replicated { outcome, .. } = &mut envelope.body {
+            *outcome = Err(ErrorCode::Overloaded);
+            outputs.push(Output::Send(to, envelope));
+        } else {
+            self.refused.push(Event::NotSent(to, Box::new(envelope.body)));
         }
     }
 

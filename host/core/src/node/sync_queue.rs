@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use crate::port::CommitSeq;
 
 /// The most messages, and as many tickets, that wait for the disk in one shard. A disk that stalls must not use up the
-/// memory: an entry above the bound is dropped like a lost message, and the request behind it ends at its deadline.
+/// memory: an entry above the bound does not wait, and the request that it belongs to is told so.
 pub const MAX_WAITING: usize = 1 << 18;
 
 /// A queue whose front may go as soon as its commit is on the disk.
@@ -27,14 +27,15 @@ impl<T> SyncQueue<T> {
         seq <= self.synced
     }
 
-    /// Adds an entry that waits for that commit, which is no older than those before it. `false`: there is no room.
-    pub(crate) fn push(&mut self, seq: CommitSeq, what: T) -> bool {
+    /// Adds an entry that waits for that commit, which is no older than those before it. Gives it back if there is no
+    /// room.
+    pub(crate) fn push(&mut self, seq: CommitSeq, what: T) -> Result<(), T> {
         debug_assert!(self.queue.back().is_none_or(|(last, _)| *last <= seq), "commits only go forward");
-        let room = self.queue.len() < self.limit;
-        if room {
-            self.queue.push_back((seq, what));
+        if self.queue.len() >= self.limit {
+            return Err(what);
         }
-        room
+        self.queue.push_back((seq, what));
+        Ok(())
     }
 
     /// Everything up to that commit is on the disk.
@@ -72,7 +73,7 @@ mod tests {
     fn nothing_goes_before_its_commit_is_on_the_disk_and_all_of_it_goes_then() {
         let mut queue = SyncQueue::new(MAX_WAITING, CommitSeq::default());
         for (seq, what) in [(1, 10), (1, 11), (2, 20), (4, 40)] {
-            assert!(queue.push(CommitSeq(seq), what));
+            assert_eq!(queue.push(CommitSeq(seq), what), Ok(()));
         }
         assert_eq!((ready(&mut queue), queue.has_ready(), queue.needs_sync()), (vec![], false, true));
         queue.synced(CommitSeq(2));
@@ -88,19 +89,19 @@ mod tests {
     #[test]
     fn what_was_synced_before_is_ready_and_needs_no_sync() {
         let mut queue = SyncQueue::new(MAX_WAITING, CommitSeq(5));
-        assert!(queue.push(CommitSeq(5), 1));
+        assert_eq!(queue.push(CommitSeq(5), 1), Ok(()));
         assert_eq!((queue.has_ready(), queue.needs_sync()), (true, false));
-        assert!(queue.push(CommitSeq(6), 2));
+        assert_eq!(queue.push(CommitSeq(6), 2), Ok(()));
         assert_eq!((queue.has_ready(), queue.needs_sync()), (true, true), "neither hides the other");
     }
 
     #[test]
     fn a_disk_that_stalls_does_not_take_the_memory() {
         let mut queue = SyncQueue::new(100, CommitSeq::default());
-        let taken = (0..107_u32).filter(|what| queue.push(CommitSeq(1), *what)).count();
-        assert_eq!(taken, 100);
+        let refused: Vec<u32> = (0..107).filter_map(|what| queue.push(CommitSeq(1), what).err()).collect();
+        assert_eq!(refused, [100, 101, 102, 103, 104, 105, 106]);
         queue.synced(CommitSeq(1));
         assert_eq!(ready(&mut queue).len(), 100);
-        assert!(queue.push(CommitSeq(2), 0), "there is room again");
+        assert_eq!(queue.push(CommitSeq(2), 0), Ok(()), "there is room again");
     }
 }

@@ -87,7 +87,7 @@ impl Shard {
         }
     }
 
-    /// A message was not sent: the operation that waits for its answer goes on without, or ends.
+    /// A message was not sent: the operation that waits for it goes on without, or ends.
     pub(super) fn not_sent(&mut self, turn: &mut Turn<'_>, to: NodeId, body: &PeerBody) {
         if let PeerBody::ExchangeAsk(asked) = body {
             return self.exchange_not_sent(turn, asked);
@@ -96,6 +96,16 @@ impl Shard {
             PeerBody::Forward(forward) => Some(forward.op),
             PeerBody::Read { op, .. } => Some(*op),
             PeerBody::Replicate(message) => message.op,
+            // The operation is another node's, and waits for this answer. A short one may fit.
+            PeerBody::ReadReply { op, epoch, copy: Ok(_), complete } => {
+                let (op, epoch, complete, copy) = (*op, *epoch, *complete, Err(ErrorCode::Overloaded));
+                return self.send(turn, to, 0, PeerBody::ReadReply { op, epoch, copy, complete });
+            }
+            PeerBody::ForwardReply { op, reply: Reply::Get(_) } => {
+                let message = "too much waits to be sent from the owner of the key";
+                let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(QUEUE_RETRY_MS);
+                return self.send(turn, to, 0, PeerBody::ForwardReply { op: *op, reply: Reply::Error(error) });
+            }
             // Nobody here waits for an answer to anything else.
             _ => None,
         };

@@ -62,7 +62,8 @@ pub enum Event {
     /// This node's wall clock is wrong, by the clocks of most nodes: so many milliseconds are to be added to it. 0: it
     /// is good.
     CorrectClock(i64),
-    /// A message of this shard to a peer was not sent, because its queue is full or it is too large.
+    /// A message of this shard to a peer was not sent, because its queue is full, it is too large, or too much waits for
+    /// the disk.
     NotSent(NodeId, Box<PeerBody>),
     /// A peer answers, or it does not: those that do not are asked last.
     Liveness(NodeId, Liveness),
@@ -76,6 +77,9 @@ pub enum Event {
     Validated(ValidateTicket, Result<(), PluginError>),
     /// The answer to [`Effect::WhenDurable`]: its batch is on the disk.
     Durable(DurableTicket),
+    /// The other answer to [`Effect::WhenDurable`]: too much waits for the disk, so nobody will say when the batch is
+    /// there.
+    NotDurable(DurableTicket),
     /// The result of an [`Effect::Scan`]. After a fault nothing is known of the range; [`StoreFault::Busy`] is to be
     /// tried again.
     Scanned(ScanTicket, Result<ScannedRows, StoreFault>),
@@ -297,7 +301,7 @@ pub enum Effect {
     Merge(MergeTicket, MergeJob),
     /// A value to validate. [`Event::Validated`] answers in any case.
     Validate(ValidateTicket, ValidateJob),
-    /// Send [`Event::Durable`] as soon as this batch is on the disk.
+    /// Send [`Event::Durable`] as soon as this batch is on the disk, or [`Event::NotDurable`] if too much waits for it.
     WhenDurable(DurableTicket),
     /// Object rows to read. [`Event::Scanned`] answers in any case.
     Scan(ScanTicket, ScanJob),

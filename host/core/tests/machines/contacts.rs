@@ -145,6 +145,29 @@ pub(crate) fn what_could_not_be_sent_is_not_waited_for() {
     assert_eq!(error.code, ErrorCode::Unavailable, "{error:?}");
 }
 
+/// The answers of reads carry values, so they are those that find no room.
+#[test]
+fn an_answer_that_could_not_be_sent_is_not_waited_for() {
+    let mut three = cluster(3, Quorum::Count(3));
+    three.put(0, put("k", "v", 1));
+    let number = three.ask_get(0, Get { r: Some(Quorum::Count(3)), ..get("k") });
+    while three.deliver_one(|_, _, body| matches!(body, PeerBody::Read { .. })) {}
+    unsent(&mut three, 1, 0);
+    three.deliver();
+    let error = three.error(number);
+    assert_eq!((error.code, three.now_ms), (ErrorCode::Unavailable, 0), "{error:?}");
+    assert!(error.to_string().contains("overloaded"), "{error}");
+
+    let mut five = cluster(5, Quorum::Majority);
+    let owners = five.owners("k");
+    five.put(owners[0], put("k", "v", 1));
+    let number = five.ask_get(owners[4], get("k"));
+    while five.deliver_one(|_, _, body| !matches!(body, PeerBody::ForwardReply { .. })) {}
+    unsent(&mut five, owners[0], owners[4]);
+    five.deliver();
+    assert_eq!(five.error(number).code, ErrorCode::Overloaded);
+}
+
 #[test]
 fn a_request_that_could_not_be_forwarded_may_be_tried_again() {
     let mut cluster = cluster(5, Quorum::Majority);
