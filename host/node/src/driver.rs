@@ -18,10 +18,10 @@ use rejoin_proto::client::{Reply, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, codec};
 use rejoin_store::{CommitSeq, ShardStore};
-use rejoin_wire::{Frame, SendError, Sender};
+use rejoin_wire::{Class, Frame, SendError, Sender};
 
 use crate::clock::Clock;
-use crate::frames::{BULK_BYTES, answer, frame};
+use crate::frames::{LARGE_BYTES, answer, frame};
 use crate::members::ShardRequests;
 use crate::messages::{InboxItem, ShardMessage, ShardReport, ShardStopped};
 use crate::metrics::Metrics;
@@ -31,8 +31,18 @@ use crate::syncing::SyncRequests;
 
 /// The most entries that one batch takes from each queue.
 const BATCH: usize = 1024;
+/// The most bulk messages that one batch takes. Requests wait for them.
+const BULK_BATCH: usize = 32;
 /// Retry delay for a client that reads its replies more slowly than it sends requests, in milliseconds.
 const SLOW_READER_RETRY_MS: u32 = 50;
+
+/// The receiving ends of a shard's queues.
+pub(crate) struct ShardQueues {
+    pub(crate) inbox: mpsc::Receiver<InboxItem>,
+    /// Bulk messages of peers.
+    pub(crate) bulk: mpsc::Receiver<InboxItem>,
+    pub(crate) messages: mpsc::UnboundedReceiver<ShardMessage>,
+}
 
 /// A shard's machine, its store, and the queues and services that the driver uses for them.
 pub(crate) struct Driver {
@@ -79,36 +89,40 @@ struct DriverState {
 }
 
 /// Messages to a peer whose send queue was full, in order. A burst of large messages between healthy nodes loses none;
-/// their bytes are counted by the operations that they belong to.
+/// their bytes are counted by the operations that they belong to. Bulk messages do not wait here: the exchange sends
+/// them again when the peer takes some.
 #[derive(Default)]
 struct Backlog {
     frames: Vec<Frame>,
     /// By class: whether a [`ShardMessage::QueueSpace`] will come.
-    awaited: [bool; 3],
+    awaited: [bool; Class::COUNT],
 }
 
 impl Backlog {
-    /// Drops messages from the end until at most `limit` bytes are left. Returns those that were dropped.
+    /// Drops the bulk messages, and then messages from the end until at most `limit` bytes are left. Returns those that
+    /// were dropped.
     fn truncate(&mut self, limit: usize) -> Vec<Frame> {
+        let (kept, mut dropped): (Vec<Frame>, Vec<Frame>) =
+            std::mem::take(&mut self.frames).into_iter().partition(|frame| frame.class != Class::Bulk);
+        self.frames = kept;
         let before = self.frames.len();
         let mut bytes = 0_usize;
         let over = self.frames.iter().position(|frame| {
             bytes = bytes.saturating_add(frame.body.len());
             bytes > limit
         });
-        self.frames.split_off(over.unwrap_or(before))
+        dropped.extend(self.frames.split_off(over.unwrap_or(before)));
+        dropped
     }
 }
 
 impl Driver {
     /// Runs until a [`ShardMessage::Stop`], or until all senders are gone.
-    pub(crate) async fn run(
-        mut self,
-        mut inbox: mpsc::Receiver<InboxItem>,
-        mut queue: mpsc::UnboundedReceiver<ShardMessage>,
-    ) {
+    pub(crate) async fn run(mut self, queues: ShardQueues) {
+        let ShardQueues { mut inbox, mut bulk, messages: mut queue } = queues;
         let mut state = DriverState::default();
         let (mut items, mut messages) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+        let mut transfers = Vec::with_capacity(BULK_BATCH);
         let mut alarm = pin!(tokio::time::sleep_until(self.clock.instant(self.batch.next_wake_us())));
         loop {
             // The timer is only moved to an earlier time. When it fires early, the batch is empty; moving it for each
@@ -121,6 +135,7 @@ impl Driver {
                 biased;
                 count = queue.recv_many(&mut messages, BATCH) => if count == 0 { return },
                 count = inbox.recv_many(&mut items, BATCH) => if count == 0 { return },
+                count = bulk.recv_many(&mut transfers, BULK_BATCH) => if count == 0 { return },
                 () = &mut alarm => {}
             }
             // Everything that has arrived by now shares this batch's commit.
@@ -134,6 +149,13 @@ impl Driver {
             {
                 items.push(item);
             }
+            while transfers.len() < BULK_BATCH
+                && let Ok(item) = bulk.try_recv()
+            {
+                transfers.push(item);
+            }
+            // Behind the requests.
+            items.append(&mut transfers);
             let waiting = inbox.len();
             if let Some(stop) = self.batch(&mut state, &mut messages, &mut items, waiting) {
                 let owes_ends = self.batch.shard().owes_ends();
@@ -314,7 +336,7 @@ impl Driver {
                     tracing::warn!(
                         shard = self.index,
                         count,
-                        "too much waits for the disk: requests will end at their deadlines"
+                        "too much waits for the disk: requests are told that their writes may be lost"
                     );
                     self.metrics.sends_dropped.increment(count as u64);
                 }
@@ -401,7 +423,7 @@ impl Driver {
             answer(reply_to, self.view.layout_name(), start, Reply::Error(error))
         };
         let behind = |frame: Frame| {
-            if frame.body.len() <= BULK_BYTES {
+            if frame.body.len() <= LARGE_BYTES {
                 return frame;
             }
             let why =

@@ -6,8 +6,8 @@ use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{LayoutRef, codec};
 use rejoin_wire::{Class, Frame};
 
-/// Larger messages use the bulk class, so that small ones do not queue behind them.
-pub(crate) const BULK_BYTES: usize = 64 << 10;
+/// Larger messages use a class of their own, so that small ones do not queue behind them.
+pub(crate) const LARGE_BYTES: usize = 64 << 10;
 
 // Frame ids between nodes. All but `MESSAGE` are used on the control class only.
 
@@ -28,8 +28,8 @@ pub(crate) const RELEASED: u64 = 5;
 pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {
     let body = codec::encode(envelope);
     let class = match &envelope.body {
-        PeerBody::Module { .. } => Class::Bulk,
-        _ if body.len() > BULK_BYTES => Class::Bulk,
+        bulk if bulk.is_bulk() => Class::Bulk,
+        _ if body.len() > LARGE_BYTES => Class::Large,
         PeerBody::Observed { .. }
         | PeerBody::CatalogSummary(_)
         | PeerBody::CatalogRecords { .. }

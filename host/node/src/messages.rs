@@ -1,8 +1,9 @@
 //! Messages between the tasks of a node: what is sent to a shard and to the catalog.
 //!
-//! A shard has two queues. Its inbox is bounded by entries and bytes and may refuse: requests of clients and messages
-//! of peers. Its other queue is unbounded, because these messages must not be lost: results that the shard waits for,
-//! and news of peers and of the catalog. Their number is bounded by what the shard has asked for.
+//! A shard has three queues. Its inbox is bounded by entries and bytes and may refuse: requests of clients and messages
+//! of peers. Bulk messages of peers have an inbox of their own, of which a batch takes few, behind the requests. The
+//! third queue is unbounded, because these messages must not be lost: results that the shard waits for, and news of
+//! peers and of the catalog. Their number is bounded by what the shard has asked for.
 
 use std::sync::Arc;
 
@@ -83,30 +84,43 @@ pub(crate) struct ShardReport {
 /// The queues of a shard, for the other tasks of the node.
 #[derive(Clone)]
 pub(crate) struct ShardHandle {
-    pub(crate) inbox: mpsc::Sender<InboxItem>,
+    pub(crate) inbox: Inbox,
+    /// For bulk messages of peers.
+    pub(crate) bulk: Inbox,
     pub(crate) messages: mpsc::UnboundedSender<ShardMessage>,
-    /// The free bytes of the inbox.
-    pub(crate) free_bytes: Arc<Semaphore>,
-    /// All bytes of the inbox.
-    pub(crate) inbox_bytes: u32,
+}
+
+/// A bounded queue of a shard. An item is sent with the bytes that were reserved for it.
+#[derive(Clone)]
+pub(crate) struct Inbox {
+    pub(crate) items: mpsc::Sender<InboxItem>,
+    free: Arc<Semaphore>,
+    bytes: u32,
 }
 
 /// Bytes reserved in an inbox, until the item they are for was handled.
 pub(crate) type InboxPermit = OwnedSemaphorePermit;
 
-impl ShardHandle {
-    /// Reserves bytes in the inbox, if they are free. A frame larger than the inbox reserves all of it.
-    pub(crate) fn try_reserve(&self, bytes: usize) -> Option<InboxPermit> {
-        self.free_bytes.clone().try_acquire_many_owned(self.permits(bytes)).ok()
+impl Inbox {
+    /// An inbox of so many items and bytes, and where its items come out.
+    pub(crate) fn new(items: usize, bytes: u32) -> (Self, mpsc::Receiver<InboxItem>) {
+        let free = Arc::new(Semaphore::new(usize::try_from(bytes).unwrap_or(Semaphore::MAX_PERMITS)));
+        let (items, received) = mpsc::channel(items);
+        (Self { items, free, bytes }, received)
     }
 
-    /// As [`ShardHandle::try_reserve`], but waits until the bytes are free.
+    /// Reserves bytes in the inbox, if they are free. A frame larger than the inbox reserves all of it.
+    pub(crate) fn try_reserve(&self, bytes: usize) -> Option<InboxPermit> {
+        self.free.clone().try_acquire_many_owned(self.permits(bytes)).ok()
+    }
+
+    /// As [`Inbox::try_reserve`], but waits until the bytes are free.
     pub(crate) async fn reserve(&self, bytes: usize) -> Option<InboxPermit> {
-        self.free_bytes.clone().acquire_many_owned(self.permits(bytes)).await.ok()
+        self.free.clone().acquire_many_owned(self.permits(bytes)).await.ok()
     }
 
     fn permits(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.inbox_bytes)
+        u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.bytes)
     }
 }
 
@@ -126,16 +140,15 @@ mod tests {
 
     #[tokio::test]
     async fn an_inbox_reserves_its_bytes_and_takes_a_larger_frame_when_it_is_empty() {
-        let ((inbox, _items), (messages, _received)) = (mpsc::channel(8), mpsc::unbounded_channel());
-        let shard = ShardHandle { inbox, messages, free_bytes: Arc::new(Semaphore::new(1000)), inbox_bytes: 1000 };
-        let first = shard.try_reserve(600).expect("free bytes");
-        assert!(shard.try_reserve(401).is_none(), "only 400 bytes are free");
-        let second = shard.try_reserve(400).expect("exactly the free bytes");
+        let (inbox, _items) = Inbox::new(8, 1000);
+        let first = inbox.try_reserve(600).expect("free bytes");
+        assert!(inbox.try_reserve(401).is_none(), "only 400 bytes are free");
+        let second = inbox.try_reserve(400).expect("exactly the free bytes");
         drop((first, second));
-        let large = shard.try_reserve(usize::MAX).expect("it takes the whole inbox");
-        assert!(shard.try_reserve(0).is_none(), "an empty frame reserves one byte");
+        let large = inbox.try_reserve(usize::MAX).expect("it takes the whole inbox");
+        assert!(inbox.try_reserve(0).is_none(), "an empty frame reserves one byte");
         // A peer's message waits, and its connection is not read meanwhile.
-        let waiting = shard.reserve(1);
+        let waiting = inbox.reserve(1);
         tokio::pin!(waiting);
         tokio::select! { biased;
             _ = &mut waiting => panic!("no byte was free"),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, SetOnce, mpsc, oneshot, watch};
+use tokio::sync::{Notify, SetOnce, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use rejoin_core::control::Control;
@@ -23,11 +23,11 @@ use crate::catalog::CatalogTask;
 use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::context::NodeContext;
-use crate::driver::Driver;
+use crate::driver::{Driver, ShardQueues};
 use crate::engine::{self, Engine};
 use crate::error::{StartError, StopError};
 use crate::members::{self, Membership, ShardRequests};
-use crate::messages::{CatalogRequest, InboxItem, ShardHandle, ShardMessage};
+use crate::messages::{CatalogRequest, Inbox, ShardHandle, ShardMessage};
 use crate::metrics::Metrics;
 use crate::open::{FirstStartGuard, OpenedNode, OpenedShard, StartPlan};
 use crate::peer_table::Peers;
@@ -44,6 +44,9 @@ use crate::{drain, http, peers, renewal, run, syncing};
 const PEER_IDLE: Duration = Duration::from_secs(4);
 /// How often a quiet connection between nodes sends something.
 const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// Bulk messages of peers that wait before a shard, and their bytes: enough for one batch while the next is on its way.
+const BULK_INBOX: usize = 256;
+const BULK_INBOX_BYTES: u32 = 8 << 20;
 /// The most bytes of a client's hello. A valid one is far smaller; with this much room a wrong one still gets an answer
 /// that says what is wrong.
 const HELLO_BYTES: u32 = 16 << 10;
@@ -60,12 +63,6 @@ pub struct Node {
     maintenance: Vec<MaintenanceThread>,
     dir: DataDir,
     failures: watch::Receiver<Option<String>>,
-}
-
-/// The receiving ends of a shard's two queues.
-struct ShardQueues {
-    inbox: mpsc::Receiver<InboxItem>,
-    messages: mpsc::UnboundedReceiver<ShardMessage>,
 }
 
 /// The channels of the node's own tasks: the ends that are not in the context.
@@ -235,7 +232,7 @@ impl Node {
             batch: opened.batch,
             store: opened.store,
         };
-        self.shards.push(run::spawn_shard(driver, queues.inbox, queues.messages));
+        self.shards.push(run::spawn_shard(driver, queues));
         Ok(())
     }
 
@@ -370,12 +367,13 @@ fn limits(config: &Config) -> Limits {
     limits
 }
 
-/// Makes the two queues of a shard.
+/// Makes the queues of a shard.
 fn shard_queues(config: &Config) -> (ShardHandle, ShardQueues) {
-    let inbox_bytes = config.inbox_bytes;
-    let free_bytes = Arc::new(Semaphore::new(usize::try_from(inbox_bytes).unwrap_or(Semaphore::MAX_PERMITS)));
-    let ((inbox_in, inbox), (messages_in, messages)) = (mpsc::channel(config.inbox), mpsc::unbounded_channel());
-    (ShardHandle { inbox: inbox_in, messages: messages_in, free_bytes, inbox_bytes }, ShardQueues { inbox, messages })
+    let (inbox_in, inbox) = Inbox::new(config.inbox, config.inbox_bytes);
+    let (bulk_in, bulk) = Inbox::new(BULK_INBOX, BULK_INBOX_BYTES);
+    let (messages_in, messages) = mpsc::unbounded_channel();
+    let handle = ShardHandle { inbox: inbox_in, bulk: bulk_in, messages: messages_in };
+    (handle, ShardQueues { inbox, bulk, messages })
 }
 
 async fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {

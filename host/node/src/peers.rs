@@ -180,10 +180,28 @@ async fn send_hello(ctx: &NodeContext, connection: &Connection, peer: NodeId) ->
     sent.map_err(|error| error.to_string())
 }
 
+/// The classes of requests, and of everything else but bulk.
+const PROMPT: [Class; 3] = [Class::Control, Class::Request, Class::Large];
+
+/// Receives until the connection ends. Bulk has a reader of its own: the others do not wait while its inbox is full.
 async fn receive(ctx: &Arc<NodeContext>, connection: &Connection, peer: NodeId, number: u64) {
+    tokio::join!(
+        biased;
+        receive_classes(ctx, connection, peer, number, &PROMPT),
+        receive_classes(ctx, connection, peer, number, &[Class::Bulk]),
+    );
+}
+
+async fn receive_classes(
+    ctx: &Arc<NodeContext>,
+    connection: &Connection,
+    peer: NodeId,
+    number: u64,
+    classes: &[Class],
+) {
     let mut frames = Vec::with_capacity(MAX_FRAMES);
     let mut known = false;
-    while connection.recv_batch(&mut frames, MAX_FRAMES).await > 0 {
+    while connection.recv_batch_of(classes, &mut frames, MAX_FRAMES).await > 0 {
         for frame in frames.drain(..) {
             if let Err(why) = received(ctx, peer, number, &frame, &mut known).await {
                 tracing::error!(peer = %ctx.peer_name(peer), why, "closing the connection");
@@ -215,7 +233,7 @@ async fn received(
             if *known {
                 let envelope = codec::decode::<PeerEnvelope>(&frame.body)
                     .map_err(|_| "it has sent a message that cannot be decoded")?;
-                route(ctx, peer, envelope, frame.body.len()).await;
+                route(ctx, peer, envelope, frame).await;
             }
         }
         (Class::Control, STOPPING | RELEASED) if !ctx.peers().links.is_known(peer, number) => {}
@@ -366,14 +384,15 @@ pub(crate) fn cut(ctx: &NodeContext, peer: NodeId) {
     }
 }
 
-/// Passes a message of that many bytes to its shard or task. Waits while the shard's inbox is full: meanwhile the
-/// connection is not read, which slows the peer down.
-async fn route(ctx: &Arc<NodeContext>, peer: NodeId, envelope: PeerEnvelope, bytes: usize) {
+/// Passes a message to its shard or task. Waits while the shard's inbox is full: meanwhile the frame's class is not read,
+/// which slows the peer down.
+async fn route(ctx: &Arc<NodeContext>, peer: NodeId, envelope: PeerEnvelope, frame: &Frame) {
     match route_of(&envelope.body, &ctx.cluster_view(), ctx.shard_count()) {
         Route::Shard(shard) => {
             let shard = &ctx.shards[usize::from(shard)];
-            if let Some(permit) = shard.reserve(bytes).await {
-                let _ = shard.inbox.send(InboxItem::Peer(peer, envelope, permit)).await;
+            let inbox = if frame.class == Class::Bulk { &shard.bulk } else { &shard.inbox };
+            if let Some(permit) = inbox.reserve(frame.body.len()).await {
+                let _ = inbox.items.send(InboxItem::Peer(peer, envelope, permit)).await;
             }
         }
         Route::Ahead(shard) => {

@@ -11,8 +11,8 @@ use rejoin_wire::{Accepted, CloseCode, Endpoint};
 
 use crate::admin::AdminListener;
 use crate::context::NodeContext;
-use crate::driver::Driver;
-use crate::messages::{InboxItem, ShardMessage};
+use crate::driver::{Driver, ShardQueues};
+use crate::messages::ShardMessage;
 use crate::metrics::Metrics;
 use crate::{peers, session};
 
@@ -20,13 +20,9 @@ use crate::{peers, session};
 const METRICS_UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Starts a shard's task.
-pub(crate) fn spawn_shard(
-    driver: Driver,
-    inbox: mpsc::Receiver<InboxItem>,
-    messages: mpsc::UnboundedReceiver<ShardMessage>,
-) -> JoinHandle<()> {
+pub(crate) fn spawn_shard(driver: Driver, queues: ShardQueues) -> JoinHandle<()> {
     let (what, failures) = (format!("shard-{}", driver.index), driver.failures.clone());
-    tokio::spawn(async move { supervised(&what, failures, driver.run(inbox, messages)).await })
+    tokio::spawn(async move { supervised(&what, failures, driver.run(queues)).await })
 }
 
 /// Runs a store's maintenance as a task: when work is due, and every few seconds.

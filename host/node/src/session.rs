@@ -27,7 +27,7 @@ use crate::sessions::SessionPermit;
 use crate::token::Principal;
 
 /// The most frames taken from a connection at once.
-const MAX_MAX_MAX_FRAMES: usize = 256;
+const MAX_FRAMES: usize = 256;
 /// The most administrative requests that one client may have under way.
 const MAX_ADMIN_REQUESTS: usize = 32;
 /// Retry delay for a client that is refused because of load, in milliseconds.
@@ -73,7 +73,7 @@ pub(crate) async fn serve(ctx: Arc<NodeContext>, connection: Connection) {
     client.receive(&connection).await;
     for shard in &ctx.shards {
         // Through the inbox, behind the session's requests. A shard that has stopped takes no messages.
-        let _ = shard.inbox.send(InboxItem::SessionClosed(number)).await;
+        let _ = shard.inbox.items.send(InboxItem::SessionClosed(number)).await;
     }
     drop(permit);
 }
@@ -191,7 +191,7 @@ struct RequestHead {
 impl ClientSession {
     async fn receive(&mut self, connection: &Connection) {
         let mut view = self.ctx.view.clone();
-        let mut frames = Vec::with_capacity(MAX_MAX_MAX_FRAMES);
+        let mut frames = Vec::with_capacity(MAX_FRAMES);
         while self.next(connection, &mut frames).await > 0 {
             if view.has_changed().unwrap_or(false) {
                 // The catalog has changed: a revoked token ends its sessions at their next request.
@@ -217,7 +217,7 @@ impl ClientSession {
     /// answers.
     async fn next(&mut self, connection: &Connection, frames: &mut Vec<Frame>) -> usize {
         if self.told_stopping {
-            return connection.recv_batch(frames, MAX_MAX_MAX_FRAMES).await;
+            return connection.recv_batch(frames, MAX_FRAMES).await;
         }
         tokio::select! {
             biased;
@@ -225,9 +225,9 @@ impl ClientSession {
                 self.told_stopping = true;
                 // If the queue is full, the client learns it from its next request.
                 let _ = self.sender.try_send(Class::Control, GOING_AWAY, Bytes::new());
-                connection.recv_batch(frames, MAX_MAX_MAX_FRAMES).await
+                connection.recv_batch(frames, MAX_FRAMES).await
             }
-            count = connection.recv_batch(frames, MAX_MAX_MAX_FRAMES) => count,
+            count = connection.recv_batch(frames, MAX_FRAMES) => count,
         }
     }
 
@@ -298,13 +298,13 @@ impl ClientSession {
             request,
         };
         let shard = self.ctx.shard_of(partition, &view);
-        let Some(permit) = shard.try_reserve(frame.body.len()) else {
+        let Some(permit) = shard.inbox.try_reserve(frame.body.len()) else {
             self.ctx.metrics.overloaded.increment(1);
             let message = "too many bytes of requests are waiting at this node; nothing was done";
             let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS);
             return self.answer(frame, Reply::Error(error));
         };
-        let refusal = match shard.inbox.try_send(InboxItem::Client(client, self.sender.clone(), permit)) {
+        let refusal = match shard.inbox.items.try_send(InboxItem::Client(client, self.sender.clone(), permit)) {
             Ok(()) => return,
             Err(TrySendError::Full(_)) => {
                 self.ctx.metrics.overloaded.increment(1);
@@ -331,7 +331,7 @@ impl ClientSession {
                 .push(receipt);
         }
         for (shard, receipts) in of_shards {
-            let _ = self.ctx.shards[shard].inbox.try_send(InboxItem::Settled(receipts));
+            let _ = self.ctx.shards[shard].inbox.items.try_send(InboxItem::Settled(receipts));
         }
     }
 

@@ -182,6 +182,13 @@ pub enum PeerBody {
 }
 
 impl PeerBody {
+    /// Whether the message is a transfer that no request waits for. It travels on a stream of its own, with no order
+    /// towards other messages, and is the first to be left unsent when the peer does not keep up.
+    #[must_use]
+    pub const fn is_bulk(&self) -> bool {
+        matches!(self, Self::Module { .. } | Self::ExchangeAsk(_) | Self::ExchangeAnswer(_))
+    }
+
     /// The kind of the message, for logs and metrics.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

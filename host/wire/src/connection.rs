@@ -21,7 +21,7 @@ use crate::{
     inbox::Inbox,
     limits::MAX_DATAGRAM,
     outbox::Outbox,
-    preamble::Stream,
+    preamble::Streams,
     runtime::lock,
     slots::Slot,
 };
@@ -113,7 +113,7 @@ impl Connection {
     pub(crate) fn start(
         runtime: &dyn Runtime,
         quic: quinn::Connection,
-        streams: [Stream; 3],
+        streams: Streams,
         limits: &Arc<Limits>,
         own: Option<&Subject>,
         remote: Option<Remote>,
@@ -128,15 +128,16 @@ impl Connection {
         let (admitted, is_admitted) = watch::channel(!new);
         let first = limits.first_frame.unwrap_or(u32::MAX);
         let read_limits = ReadLimits { max_body: received, before_admission: first, admitted: is_admitted };
-        let [(control_out, control_in), (request_out, request_in), (bulk_out, bulk_in)] = streams;
-        let writing = write_all(shared.clone(), [control_out, request_out, bulk_out]);
+        let [(control_out, control_in), (request_out, request_in), (large_out, large_in), (bulk_out, bulk_in)] =
+            streams;
+        let writing = write_all(shared.clone(), [control_out, request_out, large_out, bulk_out]);
         let kept = slot.as_ref().map(Arc::downgrade);
         runtime.spawn(Box::pin(async move {
             writing.await;
             // The slot is free once the connection has ended, even while handles of it exist.
             drop(slot);
         }));
-        runtime.spawn(Box::pin(read_all(shared.clone(), read_limits, [control_in, request_in, bulk_in])));
+        runtime.spawn(Box::pin(read_all(shared.clone(), read_limits, [control_in, request_in, large_in, bulk_in])));
         Self(Arc::new(Handle { shared, limits: limits.clone(), admitted, slot: kept, remote }))
     }
 
@@ -159,8 +160,8 @@ impl Connection {
         Sender(self.0.shared.outbox.clone())
     }
 
-    /// The next frame: of [`Class::Control`] if there is one, else of [`Class::Request`], else of [`Class::Bulk`];
-    /// within a class in the order sent. `None` once the connection has ended and all received frames were taken. A
+    /// The next frame: of [`Class::Control`] if there is one, else of the next class in [`Class::ALL`]; within a class
+    /// in the order sent. `None` once the connection has ended and all received frames were taken. A
     /// caller that stops taking frames stops the other side, class by class.
     pub async fn recv(&self) -> Option<Frame> {
         self.0.shared.inbox.recv(&Class::ALL).await
@@ -175,12 +176,18 @@ impl Connection {
     /// Waits for a frame, then appends up to `max` of the received frames to `out`. Returns their number, 0 once the
     /// connection has ended.
     pub async fn recv_batch(&self, out: &mut Vec<Frame>, max: usize) -> usize {
+        self.recv_batch_of(&Class::ALL, out, max).await
+    }
+
+    /// As [`Connection::recv_batch`], for some classes only, those in front first. Another task may take the other
+    /// classes.
+    pub async fn recv_batch_of(&self, classes: &[Class], out: &mut Vec<Frame>, max: usize) -> usize {
         if max == 0 {
             return 0;
         }
-        let Some(first) = self.recv().await else { return 0 };
+        let Some(first) = self.0.shared.inbox.recv(classes).await else { return 0 };
         out.push(first);
-        1 + self.0.shared.inbox.take(out, max - 1)
+        1 + self.0.shared.inbox.take(classes, out, max - 1)
     }
 
     /// Sends a datagram of at most [`MAX_DATAGRAM`](crate::MAX_DATAGRAM) bytes, ahead of all frames. It has no order
@@ -251,15 +258,15 @@ impl Connection {
     }
 }
 
-/// Writes the three classes within one task, in their order. A class that waits for flow control does not block the
-/// others.
-async fn write_all(shared: Shared, [mut control, mut request, mut bulk]: [SendStream; 3]) {
+/// Writes the classes within one task, in their order. A class that waits for flow control does not block the others.
+async fn write_all(shared: Shared, [mut control, mut request, mut large, mut bulk]: [SendStream; Class::COUNT]) {
     let shared = &shared;
     let classes = async {
         tokio::join!(
             biased;
             write_class(shared, Class::Control, &mut control),
             write_class(shared, Class::Request, &mut request),
+            write_class(shared, Class::Large, &mut large),
             write_class(shared, Class::Bulk, &mut bulk),
         )
     };
@@ -298,8 +305,12 @@ struct ReadLimits {
     admitted: watch::Receiver<bool>,
 }
 
-/// Reads the three classes until the connection ends. Frames received by then are still delivered.
-async fn read_all(shared: Shared, limits: ReadLimits, [mut control, mut request, mut bulk]: [RecvStream; 3]) {
+/// Reads the classes until the connection ends. Frames received by then are still delivered.
+async fn read_all(
+    shared: Shared,
+    limits: ReadLimits,
+    [mut control, mut request, mut large, mut bulk]: [RecvStream; Class::COUNT],
+) {
     let (shared, limits) = (&shared, &limits);
     let ended = async {
         shared.quic.closed().await;
@@ -309,6 +320,7 @@ async fn read_all(shared: Shared, limits: ReadLimits, [mut control, mut request,
         biased;
         read_class(shared, Class::Control, limits, &mut control),
         read_class(shared, Class::Request, limits, &mut request),
+        read_class(shared, Class::Large, limits, &mut large),
         read_class(shared, Class::Bulk, limits, &mut bulk),
         ended,
     );

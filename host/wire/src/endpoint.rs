@@ -17,7 +17,7 @@ use rejoin_proto::{Address, Name};
 
 use crate::{
     Accepted, CloseCode, Connection, Error, Identity, Limits, Network, OsNetwork, Role, handshake::Handshake,
-    runtime::within, slots::Slot, tls, warning_limiter::WarningLimiter,
+    limits::STREAMS, runtime::within, slots::Slot, tls, warning_limiter::WarningLimiter,
 };
 
 /// Accepted connections that wait for [`Endpoint::accept`]. Further ones wait within their handshake, and count as
@@ -389,7 +389,7 @@ fn most_connections(limits: &Limits) -> usize {
 fn server_config(identity: &Identity, limits: &Limits) -> Result<Option<quinn::ServerConfig>, Error> {
     let Some(crypto) = tls::server_config(identity)? else { return Ok(None) };
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(limits.transport(3)?));
+    config.transport_config(Arc::new(limits.transport(STREAMS)?));
     limits.apply_to(&mut config);
     Ok(Some(config))
 }

@@ -20,13 +20,18 @@ pub enum Class {
     Control,
     /// Requests and replies of clients and coordinators.
     Request,
-    /// Exchange, transfers, module downloads: large and patient.
+    /// Those of them that are large. A caller waits for them, but small ones must not.
+    Large,
+    /// Exchange, module downloads: large, and nobody waits for them.
     Bulk,
 }
 
 impl Class {
     /// Every class, in the order in which streams are opened and written.
-    pub const ALL: [Self; 3] = [Self::Control, Self::Request, Self::Bulk];
+    pub const ALL: [Self; Self::COUNT] = [Self::Control, Self::Request, Self::Large, Self::Bulk];
+
+    /// The number of classes.
+    pub const COUNT: usize = 4;
 
     /// The class's place in [`Class::ALL`], which is also its byte on the wire.
     #[must_use]
@@ -34,7 +39,8 @@ impl Class {
         match self {
             Self::Control => 0,
             Self::Request => 1,
-            Self::Bulk => 2,
+            Self::Large => 2,
+            Self::Bulk => 3,
         }
     }
 }
@@ -44,6 +50,7 @@ impl fmt::Display for Class {
         f.write_str(match self {
             Self::Control => "control",
             Self::Request => "request",
+            Self::Large => "large",
             Self::Bulk => "bulk",
         })
     }

@@ -18,7 +18,7 @@ use crate::{Class, Frame, Limits, runtime::lock};
 pub(crate) struct Inbox {
     state: Mutex<State>,
     readable: Notify,
-    space: [Notify; 3],
+    space: [Notify; Class::COUNT],
     limits: Arc<Limits>,
     /// Before admission: holds the frames of one read at a time.
     restricted: AtomicBool,
@@ -26,8 +26,8 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct State {
-    queues: [VecDeque<Frame>; 3],
-    held: [usize; 3],
+    queues: [VecDeque<Frame>; Class::COUNT],
+    held: [usize; Class::COUNT],
     frames: u64,
     bytes: u64,
     phase: Phase,
@@ -125,11 +125,11 @@ impl Inbox {
         }
     }
 
-    /// Takes up to `max` queued frames, [`Class::Control`] first, without waiting.
-    pub(crate) fn take(&self, out: &mut Vec<Frame>, max: usize) -> usize {
+    /// Takes up to `max` queued frames of `classes`, in that order, without waiting.
+    pub(crate) fn take(&self, classes: &[Class], out: &mut Vec<Frame>, max: usize) -> usize {
         let mut state = lock(&self.state);
         let before = out.len();
-        for class in Class::ALL {
+        for &class in classes {
             while out.len() - before < max {
                 let Some(frame) = state.pop(class) else { break };
                 out.push(frame);

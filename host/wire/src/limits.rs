@@ -16,6 +16,8 @@ const MIN_MTU: u16 = 1_200;
 pub const MAX_DATAGRAM: usize = 1_100;
 /// Bytes of datagrams that wait on a connection, in each direction.
 const DATAGRAM_BUFFER: usize = 8 << 10;
+/// The streams of a connection, one for each class.
+pub(crate) const STREAMS: u32 = Class::COUNT as u32;
 /// Above this, segmentation offload was measured to lose datagrams.
 const MAX_MTU: u16 = 6_500;
 
@@ -26,6 +28,8 @@ pub struct PerClass<T> {
     pub control: T,
     /// For [`Class::Request`].
     pub request: T,
+    /// For [`Class::Large`].
+    pub large: T,
     /// For [`Class::Bulk`].
     pub bulk: T,
 }
@@ -33,7 +37,7 @@ pub struct PerClass<T> {
 impl<T: Copy> PerClass<T> {
     /// The same value for each.
     pub const fn all(value: T) -> Self {
-        Self { control: value, request: value, bulk: value }
+        Self { control: value, request: value, large: value, bulk: value }
     }
 
     /// The value for a class.
@@ -41,13 +45,14 @@ impl<T: Copy> PerClass<T> {
         match class {
             Class::Control => self.control,
             Class::Request => self.request,
+            Class::Large => self.large,
             Class::Bulk => self.bulk,
         }
     }
 }
 
-/// The limits of an endpoint. The worst case per connection is about `4 × stream_window` (unacknowledged)
-/// `+ 3 × stream_window` (unread) `+ queue_bytes + inbox_bytes + max_frame` of all classes; the defaults suit a data
+/// The limits of an endpoint. The worst case per connection is about `5 × stream_window` (unacknowledged)
+/// `+ 4 × stream_window` (unread) `+ queue_bytes + inbox_bytes + max_frame` of all classes; the defaults suit a data
 /// centre and tens of peers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -57,10 +62,10 @@ pub struct Limits {
     pub max_frame: PerClass<u32>,
     /// The same for what a node sends, to another node or to a client: an object with all its siblings is larger than
     /// any one value. Applied by a receiver only once the sender's certificate has shown it to be a node. Default 18
-    /// MiB for control, 256 MiB for request and bulk.
+    /// MiB for control, 256 MiB for the others.
     pub max_node_frame: PerClass<u32>,
     /// Bytes of frames waiting to be written before a send answers *full*. One frame is always let into an empty queue.
-    /// Default 8, 32, 32 MiB.
+    /// Default 8, 32, 32, 16 MiB.
     pub queue_bytes: PerClass<usize>,
     /// The same for all accepted clients together, beyond 64 KiB that each class of each of them may always hold.
     /// Default 256 MiB.
@@ -68,8 +73,8 @@ pub struct Limits {
     /// Bytes of received frames waiting to be taken before reading stops, and with it, by flow control, the other side.
     /// Default 4 MiB each.
     pub inbox_bytes: PerClass<usize>,
-    /// Bytes that the other side may have under way on one stream. Default 2 MiB. The connection's window is three
-    /// times this, so that one stalled class cannot take the credit of another, and four times this may be
+    /// Bytes that the other side may have under way on one stream. Default 2 MiB. The connection's window is this times
+    /// the number of classes, so that a stalled class cannot take the credit of another, and once more than that may be
     /// unacknowledged towards a peer. Peers should agree on it.
     pub stream_window: u32,
     /// A connection on which nothing arrives for this long is lost. Default 10 s.
@@ -110,8 +115,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_frame: PerClass::all(18 << 20),
-            max_node_frame: PerClass { control: 18 << 20, request: 256 << 20, bulk: 256 << 20 },
-            queue_bytes: PerClass { control: 8 << 20, request: 32 << 20, bulk: 32 << 20 },
+            max_node_frame: PerClass { control: 18 << 20, ..PerClass::all(256 << 20) },
+            queue_bytes: PerClass { control: 8 << 20, request: 32 << 20, large: 32 << 20, bulk: 16 << 20 },
             client_queues: 256 << 20,
             inbox_bytes: PerClass::all(4 << 20),
             stream_window: 2 << 20,
@@ -188,19 +193,19 @@ impl Limits {
 
     /// The receive window of all streams of a connection together.
     pub(crate) fn window(&self) -> VarInt {
-        VarInt::from_u32(3 * self.stream_window)
+        VarInt::from_u32(STREAMS * self.stream_window)
     }
 
     /// As [`Limits::window`], for a connection that is not known to be a peer or an admitted client yet.
     pub(crate) fn first_window(&self) -> VarInt {
         match self.first_frame {
             // One frame with its header and the preambles, twice, so that the window is extended in time.
-            Some(first) => VarInt::from_u32((2 * (first + 64)).min(3 * self.stream_window)),
+            Some(first) => VarInt::from_u32((2 * (first + 64)).min(STREAMS * self.stream_window)),
             None => self.window(),
         }
     }
 
-    /// The limits of a connection. The other side may open `streams` bidirectional streams: three on an accepted
+    /// The limits of a connection. The other side may open `streams` bidirectional streams: [`STREAMS`] on an accepted
     /// connection, none on a dialled one.
     pub(crate) fn transport(&self, streams: u32) -> Result<TransportConfig, Error> {
         let idle =
@@ -216,7 +221,7 @@ impl Limits {
             .initial_rtt(self.initial_rtt)
             .stream_receive_window(VarInt::from_u32(self.stream_window))
             .receive_window(if streams == 0 { self.window() } else { self.first_window() })
-            .send_window(4 * u64::from(self.stream_window))
+            .send_window(u64::from(STREAMS + 1) * u64::from(self.stream_window))
             .send_fairness(true)
             .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
             .datagram_send_buffer_size(DATAGRAM_BUFFER)

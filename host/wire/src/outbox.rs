@@ -86,7 +86,7 @@ impl Sender {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
-    space: [Notify; 3],
+    space: [Notify; Class::COUNT],
     limits: Arc<Limits>,
     max_frame: PerClass<u32>,
     /// The limit shared by the queues of all clients; `None` for a peer.
@@ -113,11 +113,11 @@ impl ClientQueues {
 
 #[derive(Debug, Default)]
 struct State {
-    queues: [Queue; 3],
+    queues: [Queue; Class::COUNT],
     closed: bool,
     frames: u64,
     bytes: u64,
-    /// The waiting writer. One waker is enough: one task writes all three classes.
+    /// The waiting writer. One waker is enough: one task writes all classes.
     writer: Option<Waker>,
 }
 
@@ -200,7 +200,7 @@ impl Outbox {
         }
         let before = frames.len();
         // After the first refused frame of a class all later ones of it are refused, so that none overtakes it.
-        let mut full = [false; 3];
+        let mut full = [false; Class::COUNT];
         frames.retain(|frame| {
             let refused = &mut full[frame.class.index()];
             *refused = *refused || !self.checked_len(frame).is_ok_and(|len| self.accept(&mut state, len, frame));

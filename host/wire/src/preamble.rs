@@ -14,9 +14,12 @@ const PREAMBLE: usize = 8;
 /// The stream of one class, ready for frames.
 pub(crate) type Stream = (SendStream, RecvStream);
 
-/// Opens the three streams and waits until the other side has answered on each.
-pub(crate) async fn open(connection: &quinn::Connection) -> Result<[Stream; 3], Error> {
-    let mut streams = Vec::with_capacity(3);
+/// The streams of a connection, in the order of [`Class::ALL`].
+pub(crate) type Streams = [Stream; Class::COUNT];
+
+/// Opens the streams and waits until the other side has answered on each.
+pub(crate) async fn open(connection: &quinn::Connection) -> Result<Streams, Error> {
+    let mut streams = Vec::with_capacity(Class::COUNT);
     for class in Class::ALL {
         let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
         send_preamble(&mut send, class).await?;
@@ -28,9 +31,9 @@ pub(crate) async fn open(connection: &quinn::Connection) -> Result<[Stream; 3], 
     into_array(streams)
 }
 
-/// Accepts the three streams and answers on each.
-pub(crate) async fn accept(connection: &quinn::Connection) -> Result<[Stream; 3], Error> {
-    let mut streams = Vec::with_capacity(3);
+/// Accepts the streams and answers on each.
+pub(crate) async fn accept(connection: &quinn::Connection) -> Result<Streams, Error> {
+    let mut streams = Vec::with_capacity(Class::COUNT);
     for class in Class::ALL {
         let (mut send, mut recv) = connection.accept_bi().await.map_err(lost)?;
         expect_preamble(&mut recv, class).await?;
@@ -97,7 +100,7 @@ fn check(got: [u8; PREAMBLE], class: Class) -> Result<(), Error> {
     }
 }
 
-fn into_array(streams: Vec<Stream>) -> Result<[Stream; 3], Error> {
+fn into_array(streams: Vec<Stream>) -> Result<Streams, Error> {
     streams.try_into().map_err(|_| Error::Foreign)
 }
 
@@ -111,7 +114,7 @@ mod tests {
 
     #[test]
     fn only_the_own_preamble_of_the_right_class_passes() {
-        assert_eq!(&preamble(Class::Bulk), b"rejn\x01\x00\x02\x00", "these bytes are the protocol");
+        assert_eq!(&preamble(Class::Bulk), b"rejn\x01\x00\x03\x00", "these bytes are the protocol");
         for class in Class::ALL {
             assert!(check(preamble(class), class).is_ok());
         }

@@ -11,8 +11,9 @@ use rejoin_wire::cert::Issued;
 
 /// What a node's certificate is verified by.
 const SERVER_NAME: &str = "node.rejoin";
-/// The first bytes of each of the three streams: the magic, the version, the class.
-const PREAMBLES: [[u8; 8]; 3] = [*b"rejn\x01\x00\x00\x00", *b"rejn\x01\x00\x01\x00", *b"rejn\x01\x00\x02\x00"];
+/// The first bytes of each of the four streams: the magic, the version, the class.
+const PREAMBLES: [[u8; 8]; 4] =
+    [*b"rejn\x01\x00\x00\x00", *b"rejn\x01\x00\x01\x00", *b"rejn\x01\x00\x02\x00", *b"rejn\x01\x00\x03\x00"];
 
 /// A raw connection, and the endpoint that keeps it alive.
 pub struct Intruder {
@@ -42,7 +43,7 @@ impl Intruder {
         Ok(Self { connection, _endpoint: endpoint })
     }
 
-    /// Opens the three streams as Rejoin does, and gives the sending halves. The receiving halves are left unread.
+    /// Opens the four streams as Rejoin does, and gives the sending halves. The receiving halves are left unread.
     ///
     /// # Panics
     /// If the other side takes none.

@@ -128,7 +128,7 @@ async fn a_certificate_that_is_no_nodes_of_this_cluster_is_refused_before_any_ap
     let let_in = Intruder::dial(cluster.address(0), ca.cert_pem(), CLIENT, Some(&ours)).await.unwrap();
     assert_eq!(
         let_in.greet().await.len(),
-        3,
+        4,
         "the authority's signature is good, so only the name can be at fault below"
     );
     let theirs = signed(ca, &format!("rejoin://{}/node/n2", cluster_id(1)));

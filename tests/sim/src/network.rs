@@ -1,5 +1,8 @@
 //! The links between nodes: cuts, connections, and how long a message takes.
 //!
+//! Bulk messages have a stream of their own: they keep their order among themselves, and have none towards the others.
+//! Their stream may stand while the others go on.
+//!
 //! As on real connections, a message that is sent while its link is cut is sent again when the link heals, and lost
 //! with its connection. Each side closes a connection on its own when it has heard nothing for the idle time.
 
@@ -9,6 +12,11 @@ use crate::history::NodeIndex;
 use crate::options::NetworkOptions;
 use crate::rng::Rng;
 
+/// The mean time for which a bulk stream stands, in microseconds.
+const STALL_US: u64 = 500_000;
+/// A bulk stream whose last message arrives only after this time has a full queue more often than not.
+const BACKLOG_US: u64 = 100_000;
+
 /// One direction of a link.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Link {
@@ -16,6 +24,8 @@ pub(crate) struct Link {
     cuts: u32,
     /// When the last ordered message arrives.
     last_us: u64,
+    /// When the last bulk message arrives.
+    bulk_us: u64,
     /// Messages that wait for the link to heal.
     pub(crate) parked: Vec<(u32, Box<PeerEnvelope>)>,
 }
@@ -115,6 +125,25 @@ impl Network {
         link.last_us
     }
 
+    /// When a bulk message arrives.
+    fn in_bulk_order(&mut self, now_us: u64, from: NodeIndex, to: NodeIndex) -> u64 {
+        let stands = !self.calm && self.rng.chance(self.options.bulk_stalls);
+        let stall_us = if stands { self.rng.exponential(STALL_US) } else { 0 };
+        let at_us = now_us + self.delay_us() + stall_us;
+        let link = self.link(from, to);
+        link.bulk_us = link.bulk_us.max(at_us) + 1;
+        link.bulk_us
+    }
+
+    /// Whether a message finds its queue full: then it is not sent, and the sender is told.
+    pub(crate) fn is_full(&mut self, now_us: u64, from: NodeIndex, to: NodeIndex, body: &PeerBody) -> bool {
+        if self.calm {
+            return false;
+        }
+        let behind = body.is_bulk() && self.link(from, to).bulk_us > now_us + BACKLOG_US;
+        self.rng.chance(self.options.unsent) || (behind && self.rng.percent(60))
+    }
+
     /// The fate of a message between nodes that is sent now.
     pub(crate) fn passage(&mut self, now_us: u64, from: NodeIndex, to: NodeIndex, body: &PeerBody) -> Passage {
         if !self.calm && self.rng.chance(self.options.loss) {
@@ -123,7 +152,11 @@ impl Network {
         if self.is_cut(from, to) {
             return Passage::Waits;
         }
-        let at_us = if self.options.ordered { self.in_order(now_us, from, to) } else { now_us + self.delay_us() };
+        let at_us = match (body.is_bulk(), self.options.ordered) {
+            (true, _) => self.in_bulk_order(now_us, from, to),
+            (false, true) => self.in_order(now_us, from, to),
+            (false, false) => now_us + self.delay_us(),
+        };
         let twice = !self.calm && bears_anything(body) && self.rng.chance(self.options.duplicates);
         let again_us = twice.then(|| now_us + self.delay_us());
         Passage::Arrives { at_us, again_us }

@@ -122,6 +122,10 @@ pub struct NetworkOptions {
     pub ordered: bool,
     /// The share of messages lost on a live connection, as by a full queue.
     pub loss: PerMillion,
+    /// The share of messages that find their queue full: the sender is told.
+    pub unsent: PerMillion,
+    /// The share of bulk messages at which their stream stands for a while.
+    pub bulk_stalls: PerMillion,
     /// The share of messages that come twice.
     pub duplicates: PerMillion,
     /// The share of messages that take a hundred times as long.
@@ -231,6 +235,8 @@ impl Options {
             options.faults.lost_range = chaos_us / rng.between(1, 6);
         }
         options.exchange = rng.percent(85);
+        options.network.unsent = sometimes(rng, 30, 20_000);
+        options.network.bulk_stalls = sometimes(rng, 40, 100_000);
         options
     }
 
@@ -296,16 +302,20 @@ fn buckets(rng: &mut Rng, nodes: u8) -> Vec<BucketOptions> {
     kinds.iter().map(bucket).collect()
 }
 
+/// A share of at most `most` in so many percent of the seeds.
+fn sometimes(rng: &mut Rng, percent: u32, most: u64) -> PerMillion {
+    let on = rng.percent(percent);
+    PerMillion(if on { rng.between(1, most) as u32 } else { 0 })
+}
+
 fn network(rng: &mut Rng) -> NetworkOptions {
-    let sometimes = |rng: &mut Rng, percent: u32, most: u64| {
-        let on = rng.percent(percent);
-        PerMillion(if on { rng.between(1, most) as u32 } else { 0 })
-    };
     NetworkOptions {
         latency_us: *rng.pick(&[50, 200, 200, 2000]),
         jitter_us: *rng.pick(&[10, 100, 1000, 10_000]),
         ordered: rng.percent(50),
         loss: sometimes(rng, 40, 50_000),
+        unsent: PerMillion::default(),
+        bulk_stalls: PerMillion::default(),
         duplicates: sometimes(rng, 40, 50_000),
         stragglers: sometimes(rng, 40, 10_000),
         ghosts: rng.percent(25),

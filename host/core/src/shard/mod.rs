@@ -362,7 +362,7 @@ impl Shard {
                 let node = shard.config.node;
                 shard.write_acked(turn, op, node)
             }),
-// Rule: full waits are told.
+            // Rule: full waits are told.
             Event::NotDurable(ticket) => self.with_op(&mut turn, ticket.0, |shard, turn, op| {
                 let node = shard.config.node;
                 shard.node_failed(turn, op, node, "too much waits for its disk")

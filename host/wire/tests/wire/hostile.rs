@@ -141,11 +141,12 @@ async fn more_connections_than_allowed_are_refused_and_room_comes_back() {
 #[tokio::test]
 async fn an_oversized_frame_closes_its_connection_and_no_other() {
     let mut limits = Limits::default();
-    limits.max_frame = PerClass { control: 100, request: 1_000, bulk: 10_000 };
+    limits.max_frame = PerClass { control: 100, request: 1_000, large: 5_000, bulk: 10_000 };
     limits.max_node_frame = limits.max_frame;
-    let (ca, node) = setting(limits);
+    let (ca, node) = setting(limits.clone());
     let (bystander, _keep, witness) = greeted(&ca, &node).await;
-    for (class, limit) in [(Class::Control, 100_u32), (Class::Request, 1_000), (Class::Bulk, 10_000)] {
+    for class in Class::ALL {
+        let limit = limits.max_frame.get(class);
         let (raw, mut streams, accepted) = greeted(&ca, &node).await;
         let mut good = [&5_u32.to_le_bytes()[..], &1_u64.to_le_bytes(), b"hello"].concat();
         good.extend((limit + 1).to_le_bytes());
@@ -175,11 +176,11 @@ async fn random_bytes_on_greeted_streams_end_one_connection_at_most() {
 }
 
 #[tokio::test]
-async fn streams_beyond_the_three_are_not_given() {
+async fn streams_beyond_those_of_the_classes_are_not_given() {
     let (ca, node) = setting(Limits::default());
     let (raw, _streams, _accepted) = greeted(&ca, &node).await;
-    let fourth = tokio::time::timeout(Duration::from_millis(200), raw.open_bi()).await;
-    assert!(fourth.is_err(), "no credit for a fourth stream");
+    let further = tokio::time::timeout(Duration::from_millis(200), raw.open_bi()).await;
+    assert!(further.is_err(), "no credit for a further stream");
     let one_way = tokio::time::timeout(Duration::from_millis(200), raw.open_uni()).await;
     assert!(one_way.is_err(), "no credit for a one-way stream");
     assert_eq!(node.identity().subject().unwrap().role, rejoin_wire::Role::Node(name("n1")));

@@ -117,7 +117,7 @@ fn a_burst_of_large_requests_among_healthy_nodes_loses_no_message() {
             let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
             buckets.push(client.bucket::<Bytes>("large").unwrap());
         }
-        assert!(buckets.len() * VALUE > Limits::default().queue_bytes.bulk);
+        assert!(buckets.len() * VALUE > Limits::default().queue_bytes.large);
         let mut calls = JoinSet::new();
         for (key, bucket) in buckets.iter().cloned().enumerate() {
             calls.spawn_local(async move {

@@ -47,8 +47,8 @@ fn a_peer_that_stops_reading_gets_a_bounded_queue_and_holds_up_nobody_who_does_n
         world.plain().await;
         let client = world.patiently(|| world.pinned_builder(hearing).attempts(1)).await;
         let bucket = client.bucket::<Bytes>("plain").unwrap();
-        let queue = Limits::default().queue_bytes.bulk + 2 * VALUE;
-        let enough = 2 * Limits::default().queue_bytes.bulk / VALUE;
+        let queue = Limits::default().queue_bytes.large + 2 * VALUE;
+        let enough = 2 * Limits::default().queue_bytes.large / VALUE;
         for key in 0..enough {
             let begun = world.now();
             bucket.put(key.to_string(), vec![1; VALUE]).blind().await.unwrap();

@@ -165,8 +165,13 @@ impl World {
     fn act_on(&mut self, at: NodeIndex, index: u16, output: Output) {
         match output {
             Output::Send(to, envelope) => {
-                let to = self.keys.index(to);
-                self.send(at, to, envelope);
+                let peer = self.keys.index(to);
+                let queued = self.held(at, peer) != 0 && !is_control(&envelope.body);
+                if queued && self.network.is_full(self.now_us, at, peer, &envelope.body) {
+                    self.recorder.mark("message not sent");
+                    return self.tell(at, index, Event::NotSent(to, Box::new(envelope.body)));
+                }
+                self.send(at, peer, envelope);
             }
             Output::Reply(reply_to, reply) => self.reply(at, reply_to, reply),
             Output::Merge(ticket, job) => self.merge(at, index, ticket, &job),

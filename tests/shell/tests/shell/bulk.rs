@@ -1,0 +1,130 @@
+//! A peer that takes no bulk transfers, while it takes and answers requests as ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rejoin_client::Bytes;
+use rejoin_proto::catalog::RecordKey;
+use rejoin_proto::peer::{Absorbed, PeerBody, PeerEnvelope, PeerHello};
+use rejoin_proto::{LayoutRef, NodeId, Object, PluginDigest, ReapEpoch, codec};
+use rejoin_test_hostile::guests;
+use rejoin_test_shell::{Files, Impostor, Setup, World, name, simulate_with};
+use rejoin_wire::{Accepted, Class, Connection, Limits};
+
+/// Frame ids between peers.
+const HELLO: u64 = 0;
+const MESSAGE: u64 = 1;
+const READY: u64 = 2;
+/// The bytes of a plugin's component, and how often the peer asks for it: far more than the queue, the window of the
+/// stream and the inbox of the peer hold.
+const COMPONENT: usize = 1 << 20;
+const WANTED: usize = 48;
+
+/// A component with a section that nobody reads.
+fn padded(component: Vec<u8>, bytes: usize) -> Vec<u8> {
+    let section = [&[3][..], b"pad", &vec![0; bytes]].concat();
+    let mut length = section.len();
+    let mut padded = [component, vec![0]].concat();
+    while length >= 0x80 {
+        padded.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    padded.push(length as u8);
+    padded.extend(section);
+    padded
+}
+
+/// A node that says its hello and answers requests, asks for every plugin that it hears of, and leaves all bulk unread.
+async fn takes_no_bulk(world: World, node: &'static str) {
+    let endpoint = world.endpoint(world.address(node).port(), world.files.identity(node));
+    while let Some(accepted) = endpoint.accept().await {
+        let Accepted::Peer(connection, _) = accepted else { continue };
+        tokio::task::spawn_local(serve(connection, node));
+    }
+}
+
+async fn serve(connection: Connection, node: &'static str) {
+    let theirs: PeerHello = codec::decode(&connection.recv().await.unwrap().body).unwrap();
+    let layout = theirs.params.layout;
+    let catalog = theirs.catalog.to_le_bytes().to_vec();
+    let ours = PeerHello { node: NodeId::from_name(&name(node)), known_disk: None, actors: Vec::new(), ..theirs };
+    connection.sender().try_send(Class::Control, HELLO, codec::encode(&ours).into()).unwrap();
+    connection.sender().try_send(Class::Control, READY, catalog.into()).unwrap();
+    let mut frames = Vec::new();
+    while connection.recv_batch_of(&[Class::Control, Class::Request, Class::Large], &mut frames, 64).await > 0 {
+        for frame in frames.drain(..).filter(|frame| frame.id == MESSAGE) {
+            let envelope: PeerEnvelope = codec::decode(&frame.body).unwrap();
+            answer(&connection, layout, envelope.body);
+        }
+    }
+}
+
+fn answer(connection: &Connection, layout: LayoutRef, body: PeerBody) {
+    let send = |class, body| send(connection, layout, class, body);
+    match body {
+        PeerBody::CatalogRecords { number, records } => {
+            send(Class::Control, PeerBody::CatalogTaken { number });
+            for record in records {
+                if let RecordKey::Plugin(digest) = record.key {
+                    tokio::task::spawn_local(want(connection.clone(), layout, digest));
+                }
+            }
+        }
+        PeerBody::Read { op, .. } => {
+            let (epoch, copy) = (ReapEpoch::default(), Ok(Object::default()));
+            send(Class::Request, PeerBody::ReadReply { op, epoch, copy, complete: true });
+        }
+        PeerBody::Replicate(message) => {
+            if let Some(op) = message.op {
+                let (bucket_version, outcome) = (message.bucket_version, Ok(Absorbed::Stored));
+                send(Class::Request, PeerBody::Replicated { op, layout, bucket_version, outcome });
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Asks for a component again and again: what has found the queue full was not sent.
+async fn want(connection: Connection, layout: LayoutRef, digest: PluginDigest) {
+    for _ in 0..WANTED {
+        send(&connection, layout, Class::Request, PeerBody::ModuleWanted(digest));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn send(connection: &Connection, layout: LayoutRef, class: Class, body: PeerBody) {
+    let envelope = PeerEnvelope { layout, trace: 0, body };
+    // Where the connection has ended, nobody waits.
+    let _ = connection.sender().try_send(class, MESSAGE, codec::encode(&envelope).into());
+}
+
+#[test]
+fn a_peer_that_takes_no_bulk_holds_up_no_request_and_gets_a_bounded_queue() {
+    let setup = Setup::default();
+    let taker = "n3";
+    let impostor: Impostor = (taker, |world, node| Box::pin(takes_no_bulk(world, node)));
+    simulate_with(&setup, Arc::new(Files::create(setup.nodes)), &[impostor], move |world| async move {
+        world.plain().await;
+        let client = world.patiently(|| world.pinned_builder("n1").attempts(1)).await;
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        client.admin().push_plugin("padded", padded(guests::first(), COMPONENT)).await.unwrap();
+        let bound = Limits::default().queue_bytes.bulk + COMPONENT;
+        let queued = async || world.figure("n1", "rejoin_peers_queued_bytes").await as usize;
+        while queued().await + 2 * COMPONENT < Limits::default().queue_bytes.bulk {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for round in 0..50_u32 {
+            let begun = world.now();
+            let key = round.to_string();
+            // Above 64 KiB a value travels as *large*.
+            let value = vec![1; if round % 5 == 0 { 200_000 } else { 100 }];
+            let put = bucket.put(&key, value).blind().w(3).await.unwrap();
+            let read = bucket.get(&key).r(3).await.unwrap();
+            assert_eq!((put.acked, read.answered.len()), (3, 3));
+            assert!(world.now() - begun < Duration::from_millis(200), "round {round} took {:?}", world.now() - begun);
+            let queued = queued().await;
+            assert!(queued > 4 * COMPONENT && queued <= bound, "{queued} bytes are queued");
+        }
+        assert_eq!(world.figure("n1", "rejoin_peers_connected").await, 2.0, "a stalled stream ends no connection");
+    });
+}
