@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::Sibling;
-use rejoin_proto::{Dot, Hlc, Object, VersionVector};
+use rejoin_proto::{Content, Dot, DotSet, Entry, Hlc, Object, VersionVector};
 
 /// A call's place in [`Run::calls`].
 pub type CallId = u32;
@@ -187,6 +187,23 @@ pub struct Final {
     pub object: Option<Object>,
 }
 
+impl Final {
+    /// A copy as a read of this owner alone has shown it: the siblings with their stamps in milliseconds, and the
+    /// opened context. Which dots each sibling stands for is not known.
+    #[must_use]
+    pub fn read(key: KeyId, node: NodeIndex, context: VersionVector, siblings: Vec<(Bytes, u64)>) -> Self {
+        let entry = |(value, stamp_ms)| Entry {
+            dots: DotSet::default(),
+            covers: DotSet::default(),
+            content: Content::Value(value),
+            stamp: Hlc::from_ms(stamp_ms),
+            expires: None,
+            folded_by: None,
+        };
+        Self { key, node, object: Some(Object { context, entries: siblings.into_iter().map(entry).collect() }) }
+    }
+}
+
 /// A disk has lost something.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss {
@@ -235,6 +252,9 @@ pub struct Run {
     pub calls: Vec<Call>,
     /// All dots, in the order in which they were minted.
     pub minted: Vec<Minted>,
+    /// Whether the record has no dots, because nobody could see them minted: that of real processes. The checks that
+    /// need `minted` are then left out.
+    pub dots_unknown: bool,
     /// The copy of every owner of every written key after the liveness phase.
     pub finals: Vec<Final>,
     /// The losses of disks.

@@ -22,10 +22,12 @@ mod network;
 pub mod options;
 mod plugins;
 mod record;
-mod rng;
+pub mod rng;
 pub mod run;
 pub mod swarm;
 pub mod trace;
 mod trees;
 mod workload;
 mod world;
+
+pub use plugins::of as native;

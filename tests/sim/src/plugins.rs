@@ -67,7 +67,8 @@ pub(crate) fn activation(kind: Kind, wasm: bool) -> Activation {
 }
 
 /// The plugin of a kind, natively.
-pub(crate) fn of(kind: Kind) -> &'static dyn Merge {
+#[must_use]
+pub fn of(kind: Kind) -> &'static dyn Merge {
     match kind {
         Kind::Set => &Union,
         Kind::Latest => &Latest,

@@ -1,5 +1,6 @@
 //! Random numbers: one generator per purpose, each seeded from the run's seed, so that another fault does not change
-//! what the clients do. There is no other source of chance in a run.
+//! what the clients do. There is no other source of chance in a run, and none in the plan of a storm over real
+//! processes (`tests/storm`).
 
 use rand_core::{Rng as _, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -10,13 +11,16 @@ pub struct PerMillion(pub u32);
 
 /// The purpose of a generator.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Stream {
+#[allow(missing_docs)] // The names say it.
+pub enum Stream {
     Options,
     Network,
     Faults,
     Clients,
     Plugins,
     Scans,
+    /// One client of a storm, which runs beside the others.
+    Client(u64),
     /// Of a shard, which is opened with it: node, life, shard.
     Shard(u8, u32, u16),
     /// The generator that the membership of a node of a [swarm](crate::swarm) is made with.
@@ -33,6 +37,7 @@ impl Stream {
             Self::Plugins => 5,
             Self::Scans => 6,
             Self::Member(node) => 1 << 62 | node,
+            Self::Client(number) => 1 << 61 | number,
             Self::Shard(node, start, shard) => {
                 1 << 63 | u64::from(node) << 48 | u64::from(shard) << 32 | u64::from(start)
             }
@@ -42,10 +47,12 @@ impl Stream {
 
 /// A generator.
 #[derive(Clone, Debug)]
-pub(crate) struct Rng(Xoshiro256PlusPlus);
+pub struct Rng(Xoshiro256PlusPlus);
 
 impl Rng {
-    pub(crate) fn new(seed: u64, stream: Stream) -> Self {
+    /// The generator of a run for one purpose.
+    #[must_use]
+    pub fn new(seed: u64, stream: Stream) -> Self {
         Self(Self::raw(seed, stream))
     }
 
@@ -56,39 +63,47 @@ impl Rng {
         Xoshiro256PlusPlus::seed_from_u64(mixed)
     }
 
-    pub(crate) fn word(&mut self) -> u64 {
+    /// Any number.
+    pub fn word(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// A number below `bound`, or 0 if that is 0.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.word()) * u128::from(bound)) >> 64) as u64
     }
 
-    pub(crate) fn index(&mut self, len: usize) -> usize {
+    /// A place in a list of that length.
+    pub fn index(&mut self, len: usize) -> usize {
         self.below(len as u64) as usize
     }
 
     /// A number from `low` to `high`, both included.
-    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    pub(crate) fn chance(&mut self, of: PerMillion) -> bool {
+    /// Whether something of that probability happens.
+    pub fn chance(&mut self, of: PerMillion) -> bool {
         of.0 > 0 && self.below(1_000_000) < u64::from(of.0)
     }
 
-    pub(crate) fn percent(&mut self, percent: u32) -> bool {
+    /// Whether something happens in so many cases of a hundred.
+    pub fn percent(&mut self, percent: u32) -> bool {
         self.chance(PerMillion(percent * 10_000))
     }
 
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    /// One of a list.
+    ///
+    /// # Panics
+    /// If the list is empty.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.index(from.len())]
     }
 
     /// An exponentially distributed number with that mean, at most about 44 times the mean. Computed in integers, so
     /// that it is the same on every machine.
-    pub(crate) fn exponential(&mut self, mean: u64) -> u64 {
+    pub fn exponential(&mut self, mean: u64) -> u64 {
         let word = self.word() | 1;
         let zeros = word.leading_zeros();
         // log2 by its whole part and, linearly, the next ten bits.

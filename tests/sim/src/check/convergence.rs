@@ -35,6 +35,9 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
             return report(format!("owners {node} and {other} differ: {object:?} and {copy:?}"));
         }
     }
+    if index.run.dots_unknown {
+        return;
+    }
     let Some(model) = Model::of(index, by_key, &object.context) else { return };
     let wall_ms = index.run.wall_ms.1;
     let problem =
@@ -236,11 +239,16 @@ mod tests {
     }
 
     #[test]
-    fn owners_that_differ_are_found() {
+    fn owners_that_differ_are_found_also_where_no_dots_are_known() {
         let mut story = busy(Kind::Set);
         story.replicas[1].entries[0].stamp.0 += 1;
         story.end();
         assert!(story.findings(check)[0].contains("owners 0 and 1 differ"));
+        story.forget_dots();
+        assert!(story.findings(check)[0].contains("owners 0 and 1 differ"));
+        story.replicas[1] = story.replicas[0].clone();
+        story.end();
+        assert_eq!(story.findings(check), [""; 0], "equal copies are all that can be asked for");
     }
 
     fn broken(folds: bool, breaking: impl Fn(&mut Object)) -> String {

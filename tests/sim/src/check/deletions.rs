@@ -9,7 +9,7 @@
 //! for the other, and shows the elements of both (host/cli/book/internals/objects.md, rule 3). So are keys with values
 //! that expire, since the value that knew of a deletion may be gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Finding;
 use super::index::{ByKey, Index, Write};
@@ -20,19 +20,29 @@ use crate::history::{Asked, Element, KeyId, Kind};
 pub const NAME: &str = "deletions";
 
 pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
-    for (key, by_key) in index.keys.iter().enumerate() {
-        let (key, of) = (key as KeyId, &index.run.keys[key]);
-        let expires = by_key.writes.iter().any(|write| write.expires);
-        let dead = match of.kind {
-            _ if expires => continue,
-            Kind::Set if !of.folds => dead_in_sets(index, key, by_key),
-            Kind::Cart => dead_in_carts(index, by_key),
-            Kind::Set | Kind::Latest => continue,
-        };
-        if !dead.is_empty() {
-            stays_dead(index, key, by_key, &dead, findings);
-        }
+    for (key, by_key) in (0..).zip(&index.keys) {
+        let back = came_back(index, key, by_key).into_iter();
+        findings.extend(back.map(|(_, evidence)| Finding { checker: NAME, key: Some(key), evidence }));
     }
+}
+
+/// The deleted elements that a read or a final copy shows.
+pub(super) fn returned(index: &Index<'_>) -> BTreeSet<(KeyId, Element)> {
+    let keys = (0..).zip(&index.keys);
+    keys.flat_map(|(key, by_key)| came_back(index, key, by_key).into_iter().map(move |(of, _)| (key, of))).collect()
+}
+
+/// Each deleted element of a key that is shown again, with the evidence.
+fn came_back(index: &Index<'_>, key: KeyId, by_key: &ByKey) -> Vec<(Element, String)> {
+    let of = &index.run.keys[key as usize];
+    let expires = by_key.writes.iter().any(|write| write.expires);
+    let dead = match of.kind {
+        _ if expires => return Vec::new(),
+        Kind::Set if !of.folds => dead_in_sets(index, key, by_key),
+        Kind::Cart => dead_in_carts(index, by_key),
+        Kind::Set | Kind::Latest => return Vec::new(),
+    };
+    if dead.is_empty() { Vec::new() } else { stays_dead(index, key, by_key, &dead) }
 }
 
 /// Since when something is dead, and the least W of the writes that made it so.
@@ -89,8 +99,8 @@ fn dead_in_sets(index: &Index<'_>, key: KeyId, by_key: &ByKey) -> Dead {
     lives.into_iter().filter_map(|(element, end)| Some((element, end?))).collect()
 }
 
-fn stays_dead(index: &Index<'_>, key: KeyId, by_key: &ByKey, dead: &Dead, findings: &mut Vec<Finding>) {
-    let mut report = |evidence| findings.push(Finding { checker: NAME, key: Some(key), evidence });
+fn stays_dead(index: &Index<'_>, key: KeyId, by_key: &ByKey, dead: &Dead) -> Vec<(Element, String)> {
+    let mut back = Vec::new();
     let losses = Losses::of(index.run, key);
     for &get in &by_key.gets {
         let call = index.call(get);
@@ -101,10 +111,10 @@ fn stays_dead(index: &Index<'_>, key: KeyId, by_key: &ByKey, dead: &Dead, findin
                 && death.at_us < call.invoked_us
                 && losses.none_in(death.asked_us, call);
             if knows {
-                report(format!(
-                    "get {get}, asked at {} µs, shows {element:?}, which was deleted at {} µs",
-                    call.invoked_us, death.at_us
-                ));
+                let (asked_us, at_us) = (call.invoked_us, death.at_us);
+                let evidence =
+                    format!("get {get}, asked at {asked_us} µs, shows {element:?}, which was deleted at {at_us} µs");
+                back.push((*element, evidence));
             }
         }
     }
@@ -112,10 +122,12 @@ fn stays_dead(index: &Index<'_>, key: KeyId, by_key: &ByKey, dead: &Dead, findin
         let node = index.run.finals[at].node;
         for element in index.held(at).unwrap_or_default() {
             if let Some(death) = dead.get(&element) {
-                report(format!("owner {node} holds {element:?}, which was deleted at {} µs", death.at_us));
+                let evidence = format!("owner {node} holds {element:?}, which was deleted at {} µs", death.at_us);
+                back.push((element, evidence));
             }
         }
     }
+    back
 }
 
 #[cfg(test)]

@@ -68,6 +68,34 @@ const CHECKS: [(&str, Check); 9] = [
 /// The native plugin of a kind.
 pub type Native = fn(Kind) -> &'static dyn Merge;
 
+/// What a record comes to, in writes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// Writes that were acknowledged.
+    pub acknowledged: usize,
+    /// Elements that were acknowledged, are not in some owner's final copy, and that nothing may have ended.
+    pub lost: usize,
+    /// Elements that were deleted, and that a later read or a final copy shows.
+    pub resurrected: usize,
+    /// Writes that may or may not have been done.
+    pub unknown: usize,
+}
+
+impl Tally {
+    /// Counts.
+    #[must_use]
+    pub fn of(run: &Run, native: Native) -> Self {
+        let index = Index::new(run, native);
+        let writes = || index.keys.iter().flat_map(|key| &key.writes);
+        Self {
+            acknowledged: writes().filter(|write| write.acked_us.is_some()).count(),
+            lost: survival::lost(&index).len(),
+            resurrected: deletions::returned(&index).len(),
+            unknown: writes().filter(|write| write.attempted && write.acked_us.is_none()).count(),
+        }
+    }
+}
+
 /// Runs every checker. Nothing is found in a sound run.
 #[must_use]
 pub fn all(run: &Run, native: Native) -> Vec<Finding> {

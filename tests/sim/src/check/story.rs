@@ -153,6 +153,12 @@ impl Story {
         }
     }
 
+    /// The record is one of real processes.
+    pub(super) fn forget_dots(&mut self) {
+        self.run.minted.clear();
+        self.run.dots_unknown = true;
+    }
+
     pub(super) fn read_quorum(&mut self, call: CallId, r: u8) {
         self.run.calls[call as usize].asked = Asked::Get { r };
     }

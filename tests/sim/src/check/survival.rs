@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 
 use super::Finding;
-use super::index::{ByKey, Index};
-use crate::history::{Element, KeyId, Kind};
+use super::index::{ByKey, Index, Write};
+use crate::history::{Element, KeyId, Kind, NodeIndex};
 
 /// Its name in findings.
 pub const NAME: &str = "survival";
@@ -26,6 +26,36 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
+/// An acknowledged element that an owner lacks in the end.
+struct Missing {
+    node: NodeIndex,
+    write: Write,
+    element: Element,
+    acked_us: u64,
+}
+
+/// The acknowledged elements that are gone from an owner of their key though nothing may have ended them.
+pub(super) fn lost(index: &Index<'_>) -> BTreeSet<(KeyId, Element)> {
+    let keys = (0..).zip(&index.keys).filter(|(key, _)| index.kind(*key) != Kind::Latest);
+    keys.flat_map(|(key, by_key)| missing(index, by_key).into_iter().map(move |one| (key, one.element))).collect()
+}
+
+fn missing(index: &Index<'_>, by_key: &ByKey) -> Vec<Missing> {
+    let attempted = by_key.writes.iter().filter(|write| write.attempted);
+    let may_be_gone: BTreeSet<Element> = attempted.flat_map(|write| index.may_end(write)).collect();
+    let mut missing = Vec::new();
+    for &at in &by_key.finals {
+        let Some(held) = index.held(at) else { continue };
+        for write in &by_key.writes {
+            let (Some(element), Some(acked_us)) = (write.adds, write.acked_us) else { continue };
+            if !may_be_gone.contains(&element) && held.binary_search(&element).is_err() {
+                missing.push(Missing { node: index.run.finals[at].node, write: *write, element, acked_us });
+            }
+        }
+    }
+    missing
+}
+
 /// Compares the final copies of a key's owners with the writes to it.
 pub(super) fn ends_as_written(
     index: &Index<'_>,
@@ -35,13 +65,19 @@ pub(super) fn ends_as_written(
     findings: &mut Vec<Finding>,
 ) {
     let attempted = by_key.writes.iter().filter(|write| write.attempted);
-    let may_be_gone: BTreeSet<Element> = attempted.clone().flat_map(|write| index.may_end(write)).collect();
     // A session of carts has an add of its own in its next cart too, though the first was refused.
     let possible: BTreeSet<Element> = match index.kind(key) {
         Kind::Cart => attempted.flat_map(|write| index.shown(write.call).iter().copied()).collect(),
         Kind::Set | Kind::Latest => attempted.filter_map(|write| write.adds).collect(),
     };
     let mut report = |evidence| findings.push(Finding { checker, key: Some(key), evidence });
+    for Missing { node, write, element, acked_us } in missing(index, by_key) {
+        report(format!(
+            "{element:?}, written by call {} and acknowledged at {acked_us} µs, is not at owner {node}, and nobody who \
+             had seen it wrote after it",
+            write.call
+        ));
+    }
     for &at in &by_key.finals {
         let node = index.run.finals[at].node;
         if index.run.finals[at].object.is_none() {
@@ -51,15 +87,6 @@ pub(super) fn ends_as_written(
             report(format!("owner {node} holds bytes that are no value: {:?}", index.run.finals[at].object));
             continue;
         };
-        for write in &by_key.writes {
-            let (Some(element), Some(acked_us)) = (write.adds, write.acked_us) else { continue };
-            if !may_be_gone.contains(&element) && held.binary_search(&element).is_err() {
-                report(format!(
-                    "{element:?}, written by call {} and acknowledged at {acked_us} µs, is not at owner {node}, and nobody who had seen it wrote after it",
-                    write.call
-                ));
-            }
-        }
         for element in held.iter().filter(|element| !possible.contains(element)) {
             report(format!("owner {node} holds {element:?}, which no write that was not refused has added"));
         }
