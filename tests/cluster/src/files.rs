@@ -19,7 +19,32 @@ pub struct Files {
     pub nodes: Vec<(Name, SocketAddr, SocketAddr)>,
     /// The cluster's secret.
     pub secret: String,
+    /// The cluster.
+    pub cluster: ClusterId,
+    seats: Vec<Seat>,
     more: String,
+}
+
+/// A place for a node.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// The node's name.
+    pub name: Name,
+    /// Its address for clients and peers.
+    pub address: SocketAddr,
+    /// Its admin address.
+    pub admin: SocketAddr,
+    /// Its zone, if it is in one.
+    pub zone: Option<Name>,
+}
+
+impl Seat {
+    /// On a loopback address that no other test uses, so that nobody can take its ports between two starts.
+    #[must_use]
+    pub fn on_loopback(name: Name, zone: Option<Name>) -> Self {
+        let (address, admin) = free_addresses();
+        Self { name, address, admin, zone }
+    }
 }
 
 /// A cluster id for tests, so that two clusters of one test differ.
@@ -54,14 +79,25 @@ impl Files {
     /// If a file cannot be written: the test cannot go on.
     #[must_use]
     pub fn create_with(dir: &Path, cluster: ClusterId, count: usize, more: &str) -> Self {
+        let seats = (1..=count).map(|i| Seat::on_loopback(name(&format!("n{i}")), None)).collect();
+        Self::create_at(dir, cluster, seats, more)
+    }
+
+    /// As [`Files::create_with`], with a place for each node. Only nodes on loopback addresses take faults over their
+    /// admin ports.
+    ///
+    /// # Panics
+    /// If a file cannot be written: the test cannot go on.
+    #[must_use]
+    pub fn create_at(dir: &Path, cluster: ClusterId, seats: Vec<Seat>, more: &str) -> Self {
         let valid = Validity::years(SystemTime::now(), 1);
         let ca = ClusterCa::create(cluster, valid).expect("an authority");
         let secret = format!("the secret of cluster {cluster}");
         std::fs::write(dir.join("ca.pem"), ca.cert_pem()).expect("writable");
         std::fs::write(dir.join("secret"), &secret).expect("writable");
-        let nodes: Vec<_> = (1..=count).map(|i| seat(&format!("n{i}"))).collect();
-        let files = Self { dir: dir.to_path_buf(), ca, nodes, secret, more: more.to_owned() };
-        for index in 0..count {
+        let nodes: Vec<_> = seats.iter().map(|seat| (seat.name.clone(), seat.address, seat.admin)).collect();
+        let files = Self { dir: dir.to_path_buf(), ca, nodes, secret, cluster, seats, more: more.to_owned() };
+        for index in 0..files.nodes.len() {
             let (node, ..) = &files.nodes[index];
             let issued = files.ca.issue_node(node, &[], valid).expect("a certificate");
             std::fs::write(dir.join(format!("{node}.pem")), issued.cert_pem).expect("writable");
@@ -91,33 +127,33 @@ impl Files {
     #[must_use]
     pub fn config(&self, index: usize) -> String {
         let (node, address, admin) = &self.nodes[index];
+        let faults = address.ip().is_loopback();
         let mut text = format!(
             "name = \"{node}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ndata = \"{node}.data\"\nca = \"ca.pem\"\n\
-             certificate = \"{node}.pem\"\nkey = \"{node}.key\"\nsecret = \"secret\"\ndev_faults = true\nsegment_bytes \
-             = 4194304\n{}\n",
+             certificate = \"{node}.pem\"\nkey = \"{node}.key\"\nsecret = \"secret\"\ndev_faults = {faults}\n\
+             segment_bytes = 4194304\n{}\n",
             self.more
         );
-        for (name, address, _) in &self.nodes {
+        for Seat { name, address, zone, .. } in &self.seats {
             text.push_str(&format!("[[bootstrap]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
+            if let Some(zone) = zone {
+                text.push_str(&format!("zone = \"{zone}\"\n"));
+            }
         }
         text
     }
 }
 
-/// A name and two addresses for a node, on a loopback address that no other test uses: nobody can take its ports
-/// between two starts.
-fn seat(text: &str) -> (Name, SocketAddr, SocketAddr) {
+/// Two addresses for a node, on a loopback address that no other test uses.
+fn free_addresses() -> (SocketAddr, SocketAddr) {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let process = std::process::id();
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let [high, low] = number.to_be_bytes();
         let ip = Ipv4Addr::new(127, 64 + high % 64 + ((process >> 8) % 64) as u8, (process % 256) as u8, low);
-        if let Some((node, admin)) = free(ip.into()) {
-            return (name(text), node, admin);
-        }
-        if let Some((node, admin)) = free(Ipv4Addr::LOCALHOST.into()) {
-            return (name(text), node, admin);
+        if let Some(addresses) = free(ip.into()).or_else(|| free(Ipv4Addr::LOCALHOST.into())) {
+            return addresses;
         }
     }
 }

@@ -22,6 +22,14 @@ pub fn post(admin: SocketAddr, path: &str) {
     assert_eq!(exchange(admin, "POST", path).map(|(status, _)| status), Ok(200), "{path}");
 }
 
+/// Posts to a path that takes no body. Gives the status.
+///
+/// # Errors
+/// As for [`get`].
+pub fn send(admin: SocketAddr, path: &str) -> Result<u16, String> {
+    exchange(admin, "POST", path).map(|(status, _)| status)
+}
+
 /// How many operations of a node's disk are held back.
 ///
 /// # Panics

@@ -47,10 +47,19 @@ impl Process {
     /// If it cannot be started.
     #[must_use]
     pub fn serve(config: &Path) -> Self {
+        Self::serve_by(Command::new(binary()), config)
+    }
+
+    /// As [`Process::serve`], by a command that ends in `rejoin`: it may enter a namespace first. It must become
+    /// `rejoin` and start no second process.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn serve_by(mut command: Command, config: &Path) -> Self {
         let log = config.with_extension("log");
         let file = OpenOptions::new().create(true).append(true).open(&log).expect("writable");
         let copy = file.try_clone().expect("a file can be opened twice");
-        let mut command = Command::new(binary());
         command.args(["serve", "--with-parent", "--color", "never", "--config"]).arg(config);
         command.env_remove("REJOIN_PROFILE").stdin(Stdio::null()).stdout(file).stderr(copy);
         Self { child: command.spawn().expect("rejoin can be started"), log }
@@ -90,6 +99,15 @@ impl Process {
     /// If it cannot be sent.
     pub fn hang_up(&self) {
         kill_process(Pid::from_child(&self.child), Signal::HUP).expect("it can be sent");
+    }
+
+    /// Stops it with SIGSTOP, or lets it go on with SIGCONT.
+    ///
+    /// # Panics
+    /// If it cannot be sent.
+    pub fn pause(&self, paused: bool) {
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(&self.child), signal).expect("it can be sent");
     }
 
     /// Whether it still runs.

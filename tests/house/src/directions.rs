@@ -130,10 +130,14 @@ fn allowed(from: &Crate, to: &Crate, kind: Kind) -> bool {
         Folder::Plugin => folder(to) == Folder::Guest,
         // These two build and check everything else, so they must build when nothing else does.
         Folder::Test if from.name == "xtask" || from.dir == "tests/house" => false,
-        // Other tests use the hostile modules and the twin of the core. No test crate depends on any other one.
+        // Other tests use the hostile modules and the twin of the core. The storm runs processes as tests/cluster does,
+        // and the checkers of the simulator judge it. No test crate depends on any other one.
         Folder::Test => {
             let is_shared = ["rejoin-test-hostile", "rejoin-test-twin"].contains(&to.name.as_str());
-            is_shared || matches!(folder(to), Folder::Host | Folder::Guest | Folder::Plugin)
+            let of_storm = ["rejoin-test-cluster", "rejoin-test-sim"].contains(&to.name.as_str());
+            is_shared
+                || (from.dir == "tests/storm" && of_storm)
+                || matches!(folder(to), Folder::Host | Folder::Guest | Folder::Plugin)
         }
         // What a service team starts from: the client, and the in-memory cluster in its own tests.
         // A service edits its values with the same code that its plugin merges them with.
@@ -218,6 +222,7 @@ mod tests {
     fn tests_depend_on_the_house_but_nothing_depends_on_tests() {
         assert!(!refused("rejoin-test-laws", "tests/laws", "rejoin-plugin-cart", Kind::Normal));
         assert!(refused("rejoin-test-laws", "tests/laws", "rejoin-test-cluster", Kind::Normal));
+        assert!(!refused("rejoin-test-storm", "tests/storm", "rejoin-test-cluster", Kind::Normal));
         assert!(!refused("rejoin-test-cluster", "tests/cluster", "rejoin-test-hostile", Kind::Normal));
         assert!(refused("rejoin-node", "host/node", "rejoin-test-cluster", Kind::Dev));
         assert!(refused("xtask", "tests/xtask", "rejoin-proto", Kind::Normal));

@@ -12,6 +12,7 @@ mod setup;
 mod sim;
 mod spdx;
 mod steps;
+mod storm;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,8 @@ Try it:
 
 Test it:
   test         Build proto and core without the standard library, then build and run every test of the workspace.
-  ci           Run what CI runs: formatting, Cargo.lock, licences, clippy and the documentation, then all of `test`.
+  ci           Run what CI runs: formatting, Cargo.lock, licences, clippy and the documentation, then all of `test`,
+               with two minutes of `storm` before the tests.
                Prints how long each step took.
   fuzz         Run every fuzz target for one minute.
                  --minutes M        run each target for M minutes
@@ -42,6 +44,13 @@ Test it:
                                     show what happened in one seed
                  --members [--nodes N,..] [--loss PERCENT,..] [--seed S]
                                     measure membership alone: detection, false suspicions, load of a node
+  storm        Run five real nodes in three zones under kills, stops, partitions, wiped and full disks and clock jumps,
+               with clients that write. Exit code 1 if an acknowledged write is lost or a deleted one comes back.
+                 --minutes M        go on for M minutes (2)
+                 --seed S           draw plan and clients from S (1)
+                 --plan             print the plan and run nothing
+                 --sabotage         lose writes on purpose; it must then fail
+                 --loopback         do without network namespaces
   licences     Check the licences of all dependencies against deny.toml.
 
 Measure it (both build with --release):
@@ -69,6 +78,7 @@ enum Verb {
     BenchPeers,
     Fuzz(fuzz::Options),
     Sim(sim::Options),
+    Storm(storm::Options),
     Licences,
     Help,
 }
@@ -93,15 +103,15 @@ fn main() -> ExitCode {
 
 fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
     if let Some((verb, options)) = arguments.split_first()
-        && matches!(verb.as_str(), "fuzz" | "sim")
+        && matches!(verb.as_str(), "fuzz" | "sim" | "storm")
         && !options.iter().any(|option| option == "--help")
     {
         let (dry_run, options): (Vec<&str>, Vec<&str>) =
             options.iter().map(String::as_str).partition(|option| *option == "--dry-run");
-        let verb = if verb == "fuzz" {
-            Verb::Fuzz(fuzz::Options::parse(&options)?)
-        } else {
-            Verb::Sim(sim::Options::parse(&options)?)
+        let verb = match verb.as_str() {
+            "fuzz" => Verb::Fuzz(fuzz::Options::parse(&options)?),
+            "sim" => Verb::Sim(sim::Options::parse(&options)?),
+            _ => Verb::Storm(storm::Options::parse(&options)),
         };
         return Ok((verb, !dry_run.is_empty()));
     }
@@ -117,7 +127,7 @@ fn parse(arguments: &[String]) -> Result<(Verb, bool), String> {
             "bench" => Verb::Bench,
             "bench-peers" => Verb::BenchPeers,
             "licences" => Verb::Licences,
-            "fuzz" | "sim" | "help" => Verb::Help,
+            "fuzz" | "sim" | "storm" | "help" => Verb::Help,
             other => return Err(format!("there is no command `{other}`")),
         },
         [_, extra, ..] => return Err(format!("`{extra}` is one argument too many")),
@@ -138,11 +148,12 @@ fn run(verb: Verb, dry_run: bool) -> Result<(), String> {
         }
         Verb::Demo => steps::demo(&setup::binary(&root, "rejoin")?),
         Verb::Test => steps::test(),
-        Verb::Ci => steps::ci(setup::has_cargo_deny()),
+        Verb::Ci => steps::ci(setup::has_cargo_deny(), &setup::binary(&root, "rejoin-storm")?),
         Verb::Bench => steps::bench(Step::Distance),
         Verb::BenchPeers => steps::bench(Step::Peers),
         Verb::Fuzz(options) => options.plan(&root)?,
         Verb::Sim(options) => options.plan(&setup::binary(&root, "rejoin-sim")?),
+        Verb::Storm(options) => options.plan(&setup::binary(&root, "rejoin-storm")?),
         Verb::Licences => steps::licences(setup::has_cargo_deny()),
     };
     if dry_run {
@@ -231,6 +242,8 @@ mod tests {
         assert_eq!(parsed("test --help"), Ok((Verb::Help, false)));
         assert_eq!(parsed("fuzz --help"), Ok((Verb::Help, false)));
         assert!(matches!(parsed("fuzz --dry-run --minutes 3"), Ok((Verb::Fuzz(_), true))));
+        assert!(matches!(parsed("storm --dry-run --minutes 3"), Ok((Verb::Storm(_), true))));
+        assert!(matches!(parsed("storm"), Ok((Verb::Storm(_), false))));
     }
 
     #[test]
@@ -243,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_help_explains_every_command() {
-        for command in ["demo", "test", "ci", "fuzz", "sim", "licences", "bench", "bench-peers", "help"] {
+        for command in ["demo", "test", "ci", "fuzz", "sim", "storm", "licences", "bench", "bench-peers", "help"] {
             let explained = |line: &str| {
                 line.strip_prefix("  ")
                     .and_then(|line| line.strip_prefix(command))

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::setup::WASM;
+use crate::storm;
 
 const FORMATTING: &str = "formatting";
 const LOCK: &str = "Cargo.lock";
@@ -57,13 +58,15 @@ pub(crate) fn test() -> Vec<Step> {
     ]
 }
 
-/// Everything that must hold before a change is merged, the quickest to fail first.
-pub(crate) fn ci(cargo_deny: bool) -> Vec<Step> {
+/// Everything that must hold before a change is merged, the quickest to fail first. The storm at that path runs once
+/// all is built, while nothing else runs.
+pub(crate) fn ci(cargo_deny: bool, storm: &Path) -> Vec<Step> {
     let mut steps = vec![cargo(FORMATTING, &["fmt", "--all", "--check"]), cargo(LOCK, &["fetch", "--locked"])];
     steps.extend(licences(cargo_deny));
     steps.push(cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
     steps.push(with("the documentation", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]));
     steps.extend(test());
+    steps.insert(steps.len() - 1, storm::in_ci(storm));
     steps
 }
 
@@ -192,9 +195,14 @@ mod tests {
         steps.iter().map(Step::to_string).collect()
     }
 
+    fn storm() -> &'static Path {
+        Path::new("/elsewhere/rejoin-storm")
+    }
+
     #[test]
-    fn ci_ends_with_what_xtask_test_does_and_the_tests_come_last() {
-        let (ci, test) = (shown(&ci(false)), shown(&test()));
+    fn ci_ends_with_what_xtask_test_does_with_the_storm_before_the_tests() {
+        let (mut ci, test) = (shown(&ci(false, storm())), shown(&test()));
+        assert_eq!(ci.remove(ci.len() - 2), "/elsewhere/rejoin-storm --minutes 2");
         assert!(ci.ends_with(&test));
         assert_eq!(test.last().map(String::as_str), Some("cargo test --workspace"));
     }
@@ -204,14 +212,14 @@ mod tests {
         let builds = |line: &&String| {
             ["build", "clippy", "doc", "test"].iter().any(|verb| line.contains(&format!("cargo {verb} ")))
         };
-        for line in shown(&ci(false)).iter().chain(&shown(&demo(Path::new("rejoin")))).filter(builds) {
+        for line in shown(&ci(false, storm())).iter().chain(&shown(&demo(Path::new("rejoin")))).filter(builds) {
             assert!(line.contains("--workspace") != line.contains(WASM), "{line}");
         }
     }
 
     #[test]
     fn nothing_is_built_in_a_second_profile() {
-        assert!(!shown(&ci(true)).iter().any(|line| line.contains("--release") || line.contains("--profile")));
+        assert!(!shown(&ci(true, storm())).iter().any(|line| line.contains("--release") || line.contains("--profile")));
     }
 
     #[test]
