@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 use rejoin_proto::{Address, Name};
 
+use crate::config_members::MembersConfig;
+
 /// What a node is started with. Paths are relative to the file they stand in.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[non_exhaustive]
@@ -129,6 +131,9 @@ pub struct Config {
     /// Free bytes on the disk below which writes are refused.
     #[serde(default = "defaults::free_space_floor")]
     pub free_space_floor: u64,
+    /// When a peer that does not answer is asked last, and when another node takes its place.
+    #[serde(default)]
+    pub members: MembersConfig,
     /// Lets the admin port cut connections and hold the disk back. For demonstrations and tests; refused off loopback.
     #[serde(default)]
     pub dev_faults: bool,

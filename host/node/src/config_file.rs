@@ -56,6 +56,19 @@ const KEYS: &[&str] = &[
     "memtable_bytes",
     "cache_bytes",
     "free_space_floor",
+    "members",
+    "probe_ms",
+    "indirect_ms",
+    "check_ms",
+    "longest_check_ms",
+    "request_ms",
+    "suspect_phi",
+    "down_phi",
+    "fresh_ms",
+    "settle_ms",
+    "settle_step_ms",
+    "forget_ms",
+    "pause_ms",
     "dev_faults",
     "bootstrap",
     "address",
@@ -136,6 +149,7 @@ impl Config {
         if self.timeout_ms == 0 || self.max_timeout_ms < self.timeout_ms {
             return invalid("max_timeout_ms", "must be at least timeout_ms, and that at least 1");
         }
+        self.members.check()?;
         self.check_faults(&self.listen, self.admin.as_ref())?;
         bootstrap::check(self)
     }
@@ -210,6 +224,17 @@ mod tests {
         let text = error(|text| text.replace("\"127.0.0.1:7401\"\n        data", "7\n        data"));
         assert!(text.starts_with("listen: "), "{text}");
         assert!(error(|text| format!("shards = 3\n{text}")).starts_with("shards: "));
+    }
+
+    #[test]
+    fn the_times_of_membership_have_a_table_of_their_own() {
+        let text = MINIMAL.replace("[[bootstrap]]", "[members]\ndown_phi = 12\n[[bootstrap]]");
+        let config = Config::parse(&text, Path::new("/etc/rejoin")).unwrap();
+        assert_eq!((config.members.down_phi, config.members.suspect_phi), (12, 3), "the rest keeps its defaults");
+        let refused = error(|_| text.replace("down_phi = 12", "down_phi = 3"));
+        assert!(refused.starts_with("members.down_phi: "), "{refused}");
+        let misspelt = error(|_| text.replace("down_phi", "down_fi"));
+        assert_eq!(misspelt, "members.down_fi: there is no such key; did you mean down_phi?");
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod certificates;
 pub mod clock;
 pub mod config;
 mod config_file;
+pub mod config_members;
 mod context;
 mod control_files;
 mod drain;

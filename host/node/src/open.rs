@@ -176,20 +176,20 @@ impl StartPlan {
         };
         let (shards, lost) = opener.open_all()?;
         let links = self.links(config, disks, clock, rng);
-        let members = self.members(clock, rng);
+        let members = self.members(config, clock, rng);
         Ok(OpenedNode { dir, layout: self.layout.clone(), control, links, members, view, shards, lost })
     }
 
-    fn members(&self, clock: Clock, rng: &SharedRng) -> Members {
+    fn members(&self, config: &Config, clock: Clock, rng: &SharedRng) -> Members {
         let others = self.layout.nodes.iter().map(|other| other.id).filter(|other| *other != self.node);
         let now = clock.now();
-        let config = members::Config {
+        let of = members::Config {
             node: self.node,
             peers: others.collect(),
             start: now.wall_ms,
-            timing: members::Timing::default(),
+            timing: config.members.timing(),
         };
-        Members::new(config, now.mono_us, Xoshiro256PlusPlus::from_seed(rng.next_seed()))
+        Members::new(of, now.mono_us, Xoshiro256PlusPlus::from_seed(rng.next_seed()))
     }
 
     fn links(&self, config: &Config, disks: Disks, clock: Clock, rng: &SharedRng) -> Links {

@@ -80,19 +80,27 @@ impl fmt::Debug for Swim {
     }
 }
 
+/// How often a node passes on one piece of news, in a cluster that has doubled so often. News that each node sends to x
+/// others reach all but one node in eˣ; where datagrams get lost, x shrinks by that share. With six more than the
+/// doublings, a node misses the news of one death in a thousand at 5 % loss, from 100 to 1 000 nodes.
+fn transmissions(doublings: u32) -> NonZeroU8 {
+    let count = doublings.saturating_add(6);
+    NonZeroU8::new(u8::try_from(count).unwrap_or(u8::MAX)).unwrap_or(NonZeroU8::MIN)
+}
+
 /// The configuration for a cluster of so many nodes.
 fn config(nodes: usize, timing: &Timing) -> foca::Config {
     let us = Duration::from_micros;
     let count = |count: usize| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
     let periodic = |every_us, members| Some(PeriodicParams { frequency: us(every_us), num_members: count(members) });
+    let doublings = (nodes + 1).ilog2();
     // A hundred times the decimal logarithm, a little less: enough for bounds that grow with it.
-    let log = 30 * u64::from((nodes + 1).ilog2());
+    let log = 30 * u64::from(doublings);
     foca::Config {
         probe_period: us(timing.probe_us),
         probe_rtt: us(timing.indirect_us),
         num_indirect_probes: count(FAN_OUT),
-        max_transmissions: NonZeroU8::new(u8::try_from(4 * log / 100).unwrap_or(u8::MAX).max(4))
-            .unwrap_or(NonZeroU8::MIN),
+        max_transmissions: transmissions(doublings),
         suspect_to_down_after: us(timing.probe_us.saturating_mul(4).saturating_mul(log.max(100)) / 100),
         remove_down_after: Some(us(REMEMBER_DOWN_US)),
         max_packet_size: count(MAX_DATAGRAM - 1),

@@ -48,3 +48,19 @@ fn a_node_that_one_other_cannot_reach_is_suspected_there_before_the_connection_e
         thinks(&world, "n2", "n1", Liveness::Alive).await;
     });
 }
+
+#[test]
+fn the_table_members_of_the_configuration_says_when_a_peer_is_down() {
+    let setup = Setup { more: "[members]\ndown_phi = 50", ..Setup::default() };
+    simulate(&setup, |world| async move {
+        world.plain().await;
+        thinks(&world, "n1", "n2", Liveness::Alive).await;
+        world.cut("n1", "n2");
+        // By the defaults it is down before the connection ends.
+        while world.figure("n1", "rejoin_peers_connected").await > 1.0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(view(&world, "n1", "n2").await.liveness, Liveness::Suspect);
+        thinks(&world, "n1", "n2", Liveness::Down).await;
+    });
+}
