@@ -116,6 +116,12 @@ pub trait Store {
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreFault>;
 
+    /// A number that is another one after rows were lost for good, and stays the same with every restart. 0: nothing
+    /// was ever lost.
+    fn losses(&self) -> u64 {
+        0
+    }
+
     /// Applies a change as one atomic journal record.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Scans a shard's object rows on a thread of their own, so that the shard never waits for them.
 //!
 //! A shard has one scan under way at most. The others wait without a snapshot, since an open snapshot makes compactions
-//! keep every row that is overwritten. Each scan opens a snapshot of its own: its rows are those of the time at which it
-//! begins.
+//! keep every row that is overwritten. Each scan opens a snapshot of its own: its rows are those of the time at which
+//! it begins.
 
 use std::collections::VecDeque;
 use std::ops::Bound;

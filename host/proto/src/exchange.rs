@@ -1,5 +1,5 @@
-//! Exchanges, by which the replicas of a partition are made to agree: ranges of key hashes, the sums of what is stored in
-//! them, and the messages that compare them and bring what the other side lacks.
+//! Exchanges, by which the replicas of a partition are made to agree: ranges of key hashes, the sums of what is stored
+//! in them, and the messages that compare them and bring what the other side lacks.
 //!
 //! The node that begins a [`Walk`](WalkId) asks, and the other one answers each question by itself, without remembering
 //! the walk.
@@ -71,6 +71,7 @@ pub struct HashRange {
     /// The bucket.
     pub bucket: BucketId,
     /// The first 64-bit prefix of the range.
+    #[serde(with = "leading_bits")]
     pub start: u64,
     /// The number of bits that all hashes of the range have in common, 0 to [`MAX_DEPTH`].
     pub depth: u8,
@@ -165,6 +166,19 @@ impl HashRange {
             Some(next) => Some(store_prefix(self.bucket, next)),
             None => self.bucket.0.checked_add(1).map(|next| store_prefix(BucketId(next), 0)),
         }
+    }
+}
+
+/// A number of which mostly the leading bits are set, encoded backwards so that it takes few bytes.
+mod leading_bits {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(word: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        word.reverse_bits().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        u64::deserialize(deserializer).map(u64::reverse_bits)
     }
 }
 

@@ -145,9 +145,6 @@ const MUTANTS: &[Mutant] = &[
     mutant(Rule::DoubtfulTreesAreRecounted, &[TREES, LIVENESS], |options| {
         (options.exchange, options.faults.loss) = (true, SECOND);
     }),
-    mutant(Rule::RecountsKnowOfNewerRows, &[TREES], |options| {
-        (options.exchange, options.faults.loss, options.clients.think_us) = (true, SECOND, 2000);
-    }),
     mutant(Rule::UnreadableRowsAreRecounted, &[TREES], |options| {
         bad_blocks(options);
         options.exchange = true;
@@ -155,6 +152,10 @@ const MUTANTS: &[Mutant] = &[
     mutant(Rule::WholeRootsAreCompared, &[LIVENESS], |options| {
         (options.exchange, options.faults.partition, options.network.loss) = (true, SECOND, share(5));
         (options.buckets[0].keys, options.clients.reads) = (40, share(0));
+    }),
+    mutant(Rule::LossesAreNoticed, &[LIVENESS], |options| {
+        (options.exchange, options.faults.lost_range, options.clients.reads) = (true, SECOND, share(0));
+        options.buckets[0].keys = 40;
     }),
     mutant(Rule::GapsEndByQuorum, &[reads::NAME], |options| {
         (options.exchange, options.faults.wipe, options.faults.partition) = (true, SECOND, SECOND);

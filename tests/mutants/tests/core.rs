@@ -135,6 +135,7 @@ fn catcher(rule: Rule) -> fn() {
         Rule::WrongLeavesAreRecounted => exchange::a_leaf_that_its_objects_do_not_come_to_is_counted_anew,
         Rule::StoredBytesAreHashed => exchange::two_folds_of_equal_dots_by_two_plugins_meet,
         Rule::OldDisksBeginGaps => gaps::an_old_disk_begins_gaps_in_all_partitions,
+        Rule::LossesAreNoticed => gaps::a_range_that_is_lost_is_rebuilt_without_a_read,
         Rule::GapsEndByQuorum => gaps::a_replica_that_has_lost_something_counts_when_it_has_met_enough_others,
         Rule::LossesBeginGaps => gaps::a_loss_that_the_store_reports_begins_a_gap,
         Rule::GapsAreWalkedInFull => gaps::a_gap_is_walked_with_whole_hashes,

@@ -414,6 +414,10 @@ impl Store for Disk {
         Ok(())
     }
 
+    fn losses(&self) -> u64 {
+        self.lost.len() as u64
+    }
+
     fn write(&mut self, change: Change) -> Result<(), StoreFault> {
         self.check()?;
         if change.rows.is_empty() {

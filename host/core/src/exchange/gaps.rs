@@ -1,14 +1,15 @@
-//! The partitions in which this replica may lack writes that it has acknowledged. Until it has what the other owners have,
-//! its copies are joined by readers and not counted.
+//! The partitions in which this replica may lack writes that it has acknowledged. Until it has what the other owners
+//! have, its copies are joined by readers and not counted.
 //!
-//! A *gap* begins when rows are lost, when the data directory was replaced, or when the disk turns out to be an old one.
-//! It is durable, and ends for each partition by itself.
+//! A *gap* begins when rows are lost, when the data directory was replaced, or when the disk turns out to be an old
+//! one. It is durable, and ends for each partition by itself.
 //!
-//! **When it may end.** A write of a bucket with `n` owners was acknowledged by `w` nodes. This replica was one of them,
-//! so at least `w - 1` of the `n - 1` other owners have it (or fallbacks, which readers ask while they hold something).
-//! Any `k` of the others meet every such set of `w - 1` if `k + (w - 1) > n - 1`, so `k = n - w + 1` complete ones are
-//! enough. With `w = 1` that is more than there are: a write that only this replica had is gone, and no exchange brings it
-//! back. So a gap also ends when *all* other owners have been met: then this replica has everything that there is.
+//! **When it may end.** A write of a bucket with `n` owners was acknowledged by `w` nodes. This replica was one of
+//! them, so at least `w - 1` of the `n - 1` other owners have it (or fallbacks, which readers ask while they hold
+//! something). Any `k` of the others meet every such set of `w - 1` if `k + (w - 1) > n - 1`, so `k = n - w + 1`
+//! complete ones are enough. With `w = 1` that is more than there are: a write that only this replica had is gone, and
+//! no exchange brings it back. So a gap also ends when *all* other owners have been met: then this replica has
+//! everything that there is.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;

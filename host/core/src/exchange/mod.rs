@@ -1,8 +1,8 @@
 //! What makes the replicas of a partition agree: compare what is stored, and send what the other side lacks.
 //!
 //! In reading order: [`hash`] (what is compared), `trees` (the sums, in memory and on the disk), `recount` (leaves that
-//! have to be read again), `own` (what this node has in a range), `walk` (comparing with a peer), `state` (the walks of a
-//! shard), `gaps` (what a replica that has lost something lacks). The messages are in [`rejoin_proto::exchange`].
+//! have to be read again), `own` (what this node has in a range), `walk` (comparing with a peer), `state` (the walks of
+//! a shard), `gaps` (what a replica that has lost something lacks). The messages are in [`rejoin_proto::exchange`].
 
 pub(crate) mod gaps;
 pub mod hash;

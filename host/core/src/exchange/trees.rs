@@ -92,6 +92,8 @@ struct HeadRow {
     key: u64,
     /// The ring has 2^this partitions.
     partition_bits: u8,
+    /// [`Store::losses`] of which the leaves know.
+    losses: u64,
 }
 
 impl Versioned for HeadRow {
@@ -148,6 +150,10 @@ pub(crate) struct Trees {
     stale: BTreeSet<Place>,
     /// Whether the head row is stored, and rightly so.
     pub(super) headed: bool,
+    /// [`Store::losses`] of which the leaves know.
+    losses: u64,
+    /// Whether rows were lost of which the last run did not know.
+    lost: bool,
     /// Whether a head row is stored that says the leaves are sound, and they are not. Its removal is owed.
     belied: bool,
     pub(super) recounts: Recounts,
@@ -180,7 +186,8 @@ impl Trees {
             Err(StoreFault::Damaged(_) | StoreFault::Lost { .. }) => sound = false,
             Err(fault) => return Err(fault),
         }
-        let expected = HeadRow { key: key.check(), partition_bits: bits };
+        let losses = store.losses();
+        let expected = HeadRow { key: key.check(), partition_bits: bits, losses };
         let mut trees = Self {
             key,
             bits,
@@ -190,13 +197,15 @@ impl Trees {
             stale: BTreeSet::new(),
             headed: true,
             belied: false,
+            losses,
+            lost: head.is_some_and(|head| head.losses != losses),
             recounts: Recounts::default(),
         };
         // Rule: doubtful trees are recounted.
         if !sound || head != Some(expected) {
             trees.undiscovered = Some((BucketId(0), 0));
             trees.stale = leaves.into_keys().collect();
-            (trees.headed, trees.belied) = (false, head == Some(expected));
+            (trees.headed, trees.belied) = (false, head.is_some());
             return Ok(trees);
         }
         leaves.into_iter().for_each(|(place, leaf)| trees.set(place, Some(leaf)));
@@ -324,16 +333,25 @@ impl Trees {
         }
     }
 
-    /// Rows of a partition are lost, and nobody can tell which there were.
-    pub(crate) fn doubt_partition(&mut self, partition: PartitionId) {
-        let bits = self.bits;
-        let of_partition = |(place, _): &(&Place, &Leaf)| partition_of(place.1, bits) == partition;
-        let doubted: Vec<(Place, u8)> =
-            self.leaves.iter().filter(of_partition).map(|(place, leaf)| (*place, leaf.depth)).collect();
+    /// Rows are lost, and nobody can tell which there were: no leaf is known any more. Returns whether that is new.
+    pub(crate) fn lose(&mut self, losses: u64) -> bool {
+        if losses == self.losses {
+            return false;
+        }
+        self.losses = losses;
+        self.belied |= self.headed;
+        self.headed = false;
+        let doubted: Vec<(Place, u8)> = self.leaves.iter().map(|(place, leaf)| (*place, leaf.depth)).collect();
         for (place, depth) in doubted {
             self.recounts.restart(place);
             self.set(place, Some(Leaf { stored: false, ..Leaf::unknown(depth) }));
         }
+        true
+    }
+
+    /// Whether rows were lost of which the last run did not know, as far as this start can tell.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost
     }
 
     /// The ring has 2^this partitions.
@@ -431,7 +449,7 @@ impl Trees {
         }
         let is_last = stale.len() == self.stale.len() && unstored.len() < most && self.is_discovered();
         if is_last {
-            let head = HeadRow { key: self.key.check(), partition_bits: self.bits };
+            let head = HeadRow { key: self.key.check(), partition_bits: self.bits, losses: self.losses };
             change.put(Space::Trees, &HEAD_KEY[..], codec::encode(&head));
         }
         Tidied { stale, unstored, is_last }

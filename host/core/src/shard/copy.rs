@@ -132,8 +132,7 @@ impl Shard {
                     return;
                 }
                 self.lost_upto.insert(partition, *upto);
-                self.trees.doubt_partition(partition);
-                self.begin_gap(partition, turn.now.mono_us);
+                self.notice_losses(turn);
                 what
             }
             _ => return,

@@ -206,8 +206,8 @@ pub struct ScannedRows {
     pub rows: Vec<(Bytes, Bytes)>,
     /// The first key that was not looked at. `None` if the whole range was.
     pub next: Option<Bytes>,
-    /// Ranges of keys, each with its end excluded, in which there may be rows that cannot be read. No key of them may be
-    /// taken for absent.
+    /// Ranges of keys, each with its end excluded, in which there may be rows that cannot be read. No key of them may
+    /// be taken for absent.
     pub unreadable: Vec<(Bytes, Option<Bytes>)>,
     /// Whether rows of those ranges may become readable again. Rows that are lost for good may not.
     pub damaged: bool,

@@ -1,6 +1,6 @@
-//! Folds of objects whose siblings an exchange has brought together. A bucket whose plugin is self-causal folds at once,
-//! any other one at its limit, as reads and writes do. A fold is conditional: it is thrown away if the object has changed
-//! since its inputs were taken.
+//! Folds of objects whose siblings an exchange has brought together. A bucket whose plugin is self-causal folds at
+//! once, any other one at its limit, as reads and writes do. A fold is conditional: it is thrown away if the object has
+//! changed since its inputs were taken.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

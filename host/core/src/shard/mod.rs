@@ -92,7 +92,8 @@ pub struct Config {
     pub exchange: ExchangeConfig,
     /// Whether the store has found at its start that rows are lost. Then the hash trees are counted anew.
     pub rows_lost: bool,
-    /// Whether the data directory was replaced by an empty one. Its copies do not count in reads until they are rebuilt.
+    /// Whether the data directory was replaced by an empty one. Its copies do not count in reads until they are
+    /// rebuilt.
     pub replaced: bool,
 }
 
@@ -196,7 +197,7 @@ impl Shard {
         let retries = Retries::open(store, config.max_retry_bytes, config.retry_window_ms)?;
         let trees = Trees::open(store, config.causal_key.clone(), view.layout().partitions(), config.rows_lost)?;
         let gaps = Gaps::open(store)?;
-        let exchanges = Exchanges::new(config.exchange, rng.next_u64() >> 1);
+        let exchanges = Exchanges::new(config.exchange, rng.next_u64() >> 34);
         // Rule: runs number apart. An answer to a request of the last run may still arrive, delayed by a slow disk.
         let next_op = rng.next_u64() >> 1;
         let mut shard = Self {
@@ -231,7 +232,8 @@ impl Shard {
             counters: Counters::default(),
         };
         // Rule: losses begin gaps.
-        if shard.config.rows_lost || shard.config.replaced && shard.gaps.note_replaced() {
+        let has_lost = shard.config.rows_lost || shard.trees.has_lost();
+        if has_lost || shard.config.replaced && shard.gaps.note_replaced() {
             shard.begin_gaps(0);
         }
         shard.settle_at_open(store)?;
@@ -554,6 +556,7 @@ impl Shard {
         }
         if turn.now.mono_us >= self.next_upkeep_us {
             self.next_upkeep_us = turn.now.mono_us + UPKEEP_US;
+            self.notice_losses(turn);
             self.close_lonely_gaps();
             let mut change = Change::default();
             self.observed.flush(&mut change);

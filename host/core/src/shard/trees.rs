@@ -21,6 +21,14 @@ impl Shard {
         }
     }
 
+    /// Looks whether the store has lost rows since it was last looked at: nobody need have asked for them.
+    pub(super) fn notice_losses(&mut self, turn: &mut Turn<'_>) {
+        // Rule: losses are noticed.
+        if self.trees.lose(turn.store.losses()) {
+            self.begin_gaps(turn.now.mono_us);
+        }
+    }
+
     /// A ticket for a scan.
     pub(super) fn scan_ticket(&mut self) -> ScanTicket {
         self.next_scan += 1;

@@ -121,6 +121,10 @@ impl Store for Memory {
         }
     }
 
+    fn losses(&self) -> u64 {
+        self.lost_upto.map_or(0, |upto| upto as u64 + 1)
+    }
+
     fn write(&mut self, change: Change) -> Result<(), StoreFault> {
         match self.writes {
             Writes::Work => {}

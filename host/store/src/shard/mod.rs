@@ -67,8 +67,8 @@ pub struct ShardStore {
     row_cache: RefCell<RowCache>,
     /// In a cell, since a scan drains it.
     write_buffer: RefCell<WriteBuffer>,
-    /// The rows of hash trees that were written since the last seal, or since it was full. Few leaves change very often,
-    /// so most of their writes never reach the tree.
+    /// The rows of hash trees that were written since the last seal, or since it was full. Few leaves change very
+    /// often, so most of their writes never reach the tree.
     tree_buffer: RefCell<WriteBuffer>,
     /// Bytes in the active memtable, without the buffers.
     memtable_bytes: Cell<u64>,
@@ -454,6 +454,10 @@ impl Store for ShardStore {
                 Ok(())
             }
         }
+    }
+
+    fn losses(&self) -> u64 {
+        self.shared.tree.lost().fingerprint()
     }
 
     fn write(&mut self, change: Change) -> Result<(), StoreFault> {

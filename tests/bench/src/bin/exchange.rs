@@ -1,8 +1,10 @@
-//! `rejoin-bench-exchange`: how many bytes two owners send each other to find what differs, and what the hash trees take.
+//! `rejoin-bench-exchange`: how many bytes two owners send each other to find what differs, and what the hash trees
+//! take.
 //!
 //! Two shards of the real core, each over a store in memory, exchange until they are equal. Every message is encoded as
 //! on the wire and counted. `--keys N` is the number of keys, `--differences A,B,…` how many of them one owner lacks or
 //! has in an older version.
+#![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -52,7 +54,8 @@ fn main() -> ExitCode {
     let leaves = pair.nodes[0].shard.exchange_status().leaves;
     let rows: usize = pair.nodes[0].store.rows(Space::Trees).map(|(key, row)| key.len() + row.len()).sum();
     let per_key = |bytes: usize| bytes as f64 / keys as f64;
-    // An entry of the map of leaves: place 16 bytes, leaf 64, and the share of a node of the map that is two thirds full.
+    // An entry of the map of leaves: place 16 bytes, leaf 64, and the share of a node of the map that is two thirds
+    // full.
     let memory = leaves * (16 + 64) * 3 / 2;
     eprintln!(
         "{keys} keys: {leaves} leaves, {:.2} bytes of rows and about {:.2} bytes of memory per key",
@@ -95,7 +98,7 @@ struct Pair {
     bucket: BucketId,
     layout: LayoutRef,
     keys: u64,
-    round: u64,
+    differed: u64,
     now_us: u64,
 }
 
@@ -146,7 +149,7 @@ impl Pair {
         };
         let nodes = ids.into_iter().map(open).collect();
         let layout = view.layout_name();
-        let mut pair = Self { nodes, wire: VecDeque::new(), bucket, layout, keys, round: 0, now_us: 1 };
+        let mut pair = Self { nodes, wire: VecDeque::new(), bucket, layout, keys, differed: 0, now_us: 1 };
         pair.tick();
         for key in 0..keys {
             (0..2).for_each(|at| pair.absorb(at, key, 1));
@@ -184,10 +187,10 @@ impl Pair {
 
     /// So many keys get a write that only one of the owners has.
     fn differ(&mut self, count: u64) {
-        self.round += 1;
+        self.differed += 1;
         for number in 0..count {
-            let key = number * (self.keys / count.max(1)).max(1) + self.round;
-            self.absorb((number % 2) as usize, key % self.keys, 1 + self.round);
+            let key = number * (self.keys / count.max(1)).max(1) + self.differed;
+            self.absorb((number % 2) as usize, key % self.keys, 1 + self.differed);
         }
         self.wire.clear();
         (0..100).for_each(|_| self.tick());
@@ -199,12 +202,25 @@ impl Pair {
         (0..2).for_each(|at| self.event(at, Event::Tick));
     }
 
-    /// One owner compares everything with the other, until both are equal.
+    /// One owner compares everything with the other, until both are equal. Of very many differences one round misses a
+    /// few, because it compares two bytes of each sum.
     fn exchange(&mut self) -> Spent {
+        let mut spent = Spent::default();
+        self.round(&mut spent);
+        for _ in 0..9 {
+            if self.are_equal() {
+                return spent;
+            }
+            self.round(&mut spent);
+        }
+        assert!(self.are_equal(), "the owners differ");
+        spent
+    }
+
+    fn round(&mut self, spent: &mut Spent) {
         let peer = self.nodes[1].id;
         self.event(0, Event::PeerDown(peer));
         self.event(0, Event::PeerUp(peer));
-        let mut spent = Spent::default();
         for _ in 0..1_000_000 {
             self.now_us += 10;
             self.event(0, Event::Tick);
@@ -225,8 +241,6 @@ impl Pair {
                 break;
             }
         }
-        assert!(self.are_equal(), "the owners differ");
-        spent
     }
 
     fn are_equal(&self) -> bool {

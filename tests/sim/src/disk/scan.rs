@@ -10,8 +10,8 @@ use rejoin_core::shard::event::{ScanJob, ScannedRows};
 use super::Disk;
 
 impl Disk {
-    /// One result of a scan at the present position. As in `rejoin-store`, the rows in front of a bad block are a result
-    /// of their own, and the next one passes the block without a row.
+    /// One result of a scan at the present position. As in `rejoin-store`, the rows in front of a bad block are a
+    /// result of their own, and the next one passes the block without a row.
     pub(crate) fn scanned(&self, job: &ScanJob) -> Result<ScannedRows, StoreFault> {
         self.check()?;
         let mut found = ScannedRows::default();

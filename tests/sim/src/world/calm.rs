@@ -22,8 +22,8 @@ const COUNTED_US: u64 = 30 * SECOND;
 const ROUND_US: u64 = 60 * SECOND;
 /// The time in which exchanges must bring all owners together.
 const AGREED_US: u64 = 120 * SECOND;
-/// Without exchanges all owners must agree after so many rounds of reads: the first joins what is there, the second folds
-/// what a plugin makes of that.
+/// Without exchanges all owners must agree after so many rounds of reads: the first joins what is there, the second
+/// folds what a plugin makes of that.
 const ROUNDS: u32 = 4;
 /// Keys that are read at the same time: fewer than the fewest requests that a shard is allowed.
 const READERS: u16 = 4;

@@ -17,6 +17,7 @@ use std::fmt::{self, Write as _};
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Above so many ranges, those of one table are merged into one.
 const MAX_RANGES: usize = 1000;
@@ -127,6 +128,15 @@ impl LostRanges {
             let _ = writeln!(text, "{REMOVED} {seqno} [{}", hex(key));
         }
         text
+    }
+
+    /// A number that is another one for other ranges, 0 for none.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        if self.ranges.is_empty() {
+            return 0;
+        }
+        let of_ranges = Self { ranges: self.ranges.clone(), removed: BTreeMap::new() };
+        xxh3_64(of_ranges.encode().as_bytes()).max(1)
     }
 
     /// Adds ranges that are not in the list.
