@@ -284,13 +284,15 @@ pub(crate) struct PropsArgs {
     /// How long values stay visible, such as 30s, 12h, 7d, or none [default: none]
     #[arg(long, value_name = "TIME", value_parser = ttl)]
     pub(crate) ttl: Option<Ttl>,
-    /// Only owners store copies: no other node stands in for an unreachable owner. Recorded; in this release none does
-    /// in any bucket
+    /// Only owners store copies: no other node stands in for an owner that cannot take a write
     #[arg(long, action = ArgAction::SetTrue, conflicts_with = "sloppy")]
     pub(crate) strict: bool,
-    /// Other healthy nodes may stand in for unreachable owners (the default). Recorded; in this release none does
+    /// Other healthy nodes stand in for owners that cannot take a write (the default)
     #[arg(long, action = ArgAction::SetTrue)]
     pub(crate) sloppy: bool,
+    /// Zones in which replicas must acknowledge a write, 1 to n [default: 1]
+    #[arg(long)]
+    pub(crate) zones: Option<u8>,
     /// The most bytes of a value, up to 16777216 [default: 1048576]
     #[arg(long, value_name = "BYTES")]
     pub(crate) value_bytes: Option<u32>,

@@ -26,6 +26,9 @@ pub struct Object<V> {
     pub shown: Option<String>,
     /// The names of the replicas that answered in time.
     pub answered: Vec<String>,
+    /// The names of fallbacks that may hold writes to the key and could not be asked. If nothing was found, one of them
+    /// may still have the value.
+    pub unreachable: Vec<String>,
 }
 
 /// One of several concurrently written values.
@@ -111,6 +114,7 @@ impl<V> Object<V> {
             merge_fault: reply.merge_fault,
             shown: reply.shown.map(|text| String::from_utf8_lossy(&text).into_owned()),
             answered: reply.answered.into_iter().map(|name| name.to_string()).collect(),
+            unreachable: reply.unreachable.into_iter().map(|name| name.to_string()).collect(),
         })
     }
 }
@@ -136,6 +140,7 @@ mod tests {
             merged_by: None,
             merge_fault: (value.is_none() && !siblings.is_empty()).then(|| "it trapped".into()),
             answered: Vec::new(),
+            unreachable: Vec::new(),
         }
     }
 

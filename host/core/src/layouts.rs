@@ -3,9 +3,14 @@
 //! A request needs its quorum in each live layout, so that a quorum of either meets it. Layouts become live and cease
 //! to be elsewhere; here is only who owns what meanwhile.
 
+use alloc::vec::Vec;
+
 use smallvec::SmallVec;
 
-use rejoin_proto::{Layout, NodeId, PartitionId};
+use rejoin_proto::{Layout, LayoutNode, NodeId, PartitionId};
+
+/// The most fallbacks that a walk around the ring finds. More than a write can use unless many of them fail during it.
+pub const MAX_FALLBACKS: usize = 16;
 
 /// In which of the live layouts something holds, a bit for each, the newest first.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -18,6 +23,8 @@ impl LayoutSet {
     pub const NEWEST: Self = Self(1);
     /// The older one.
     pub const OLDER: Self = Self(2);
+    /// Both.
+    pub const ALL: Self = Self(3);
 
     /// In either.
     #[must_use]
@@ -151,6 +158,54 @@ impl LiveLayouts {
         }
         owners
     }
+
+    /// Whether a node is one of the first `n` owners of a partition in a live layout.
+    #[must_use]
+    pub fn owns(&self, node: NodeId, partition: PartitionId, n: u8) -> bool {
+        self.iter().any(|layout| layout.owners(partition, n).any(|owner| owner.id == node))
+    }
+
+    /// The nodes that may stand in for owners of a partition in a bucket of `n` copies, the preferred one first, and at
+    /// most [`MAX_FALLBACKS`].
+    ///
+    /// They are met on a walk around the ring of the newest layout, from the partition on. Owners in any live layout
+    /// are none, and neither is a node that `usable` does not accept. Of those that are met, each next one is of the
+    /// zone that has the fewest usable owners and fallbacks before it: a zone without a usable owner comes first.
+    #[must_use]
+    pub fn fallbacks(&self, partition: PartitionId, n: u8, usable: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        let owners = self.owners(partition, n);
+        let zone = |id| self.iter().find_map(|layout| layout.node(id)).map(|node| &node.zone);
+        let mut zones: Vec<_> = owners.iter().filter(|owner| usable(*owner)).filter_map(zone).collect();
+        let mut met = self.walk(partition, |node| usable(node) && !owners.contains(node));
+        let mut fallbacks = Vec::with_capacity(met.len());
+        while !met.is_empty() {
+            let mates = |node: &&LayoutNode| zones.iter().filter(|zone| **zone == &node.zone).count();
+            // The first of the least: the order of the walk decides between equal zones.
+            let Some(next) = (0..met.len()).min_by_key(|at| mates(&met[*at])) else { break };
+            let node = met.remove(next);
+            zones.push(&node.zone);
+            fallbacks.push(node.id);
+        }
+        fallbacks
+    }
+
+    /// The first nodes that `accepts`, in the order in which a walk around the ring meets them.
+    fn walk(&self, from: PartitionId, accepts: impl Fn(NodeId) -> bool) -> Vec<&LayoutNode> {
+        let partitions = self.newest.partitions();
+        let mut met: Vec<&LayoutNode> = Vec::new();
+        for step in 0..partitions {
+            let at = (u32::from(from.0) + step) % partitions;
+            for node in self.newest.owners(PartitionId(u16::try_from(at).unwrap_or(u16::MAX)), u8::MAX) {
+                if !met.iter().any(|other| other.id == node.id) && accepts(node.id) {
+                    met.push(node);
+                    if met.len() == MAX_FALLBACKS {
+                        return met;
+                    }
+                }
+            }
+        }
+        met
+    }
 }
 
 #[cfg(test)]
@@ -207,5 +262,86 @@ mod tests {
             assert_eq!(ids.len(), owners.len());
             assert_eq!(owners.without(ids[0]).len(), owners.len() - 1);
         }
+    }
+
+    /// `nodes` nodes in `zones` zones.
+    fn zoned(nodes: u16, zones: u16) -> Layout {
+        let node = |at: u16| {
+            let (name, zone) = (format!("n{at}"), format!("z{}", at % zones));
+            let (name, zone) = (Name::new(name).expect("a good name"), Name::new(zone).expect("a good name"));
+            let (id, address) = (NodeId::from_name(&name), ([127, 0, 0, 1], 7000 + at).into());
+            LayoutNode { id, name, zone, capacity: 1, address }
+        };
+        bootstrap((0..nodes).map(node).collect(), 16).expect("a layout")
+    }
+
+    /// Every set of usable nodes of small clusters, and some of larger ones.
+    fn usable_sets(layout: &Layout) -> impl Iterator<Item = Vec<NodeId>> + '_ {
+        let picked = |set: u32| {
+            let nodes = layout.nodes.iter().enumerate();
+            nodes.filter(move |(at, _)| set >> at & 1 == 1).map(|(_, node)| node.id).collect()
+        };
+        (0..1_u32 << layout.nodes.len().min(7)).map(move |set| picked(set.wrapping_mul(0x9E37_79B1) ^ set))
+    }
+
+    #[test]
+    fn fallbacks_are_all_usable_nodes_that_own_nothing_of_the_partition_each_once() {
+        for (nodes, zones, n) in [(3, 1, 3), (4, 2, 3), (5, 1, 3), (5, 3, 2), (7, 3, 3), (9, 3, 5)] {
+            let layout = zoned(nodes, zones);
+            let live = LiveLayouts::from(layout.clone());
+            for (usable, partition) in usable_sets(&layout).flat_map(|usable| (0..16).map(move |p| (usable.clone(), p)))
+            {
+                let partition = PartitionId(partition);
+                let mut found = live.fallbacks(partition, n, |node| usable.contains(&node));
+                found.sort();
+                let owns = |node: &NodeId| layout.owners(partition, n).any(|owner| owner.id == *node);
+                let mut expected: Vec<NodeId> = usable.into_iter().filter(|node| !owns(node)).collect();
+                expected.sort();
+                assert_eq!(found, expected, "{nodes} nodes in {zones} zones, n = {n}, {partition}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_fallback_is_of_the_zone_that_has_the_fewest_before_it() {
+        let layout = zoned(9, 3);
+        let live = LiveLayouts::from(layout.clone());
+        let zone = |node: NodeId| layout.node(node).map(|node| node.zone.clone()).expect("a node");
+        for usable in usable_sets(&layout) {
+            for partition in (0..16).map(PartitionId) {
+                let owners = live.owners(partition, 3);
+                let mut before: Vec<Name> = owners.iter().filter(|node| usable.contains(node)).map(zone).collect();
+                let mut left = live.fallbacks(partition, 3, |node| usable.contains(&node));
+                while !left.is_empty() {
+                    let mates = |node: &NodeId| before.iter().filter(|other| **other == zone(*node)).count();
+                    let least = left.iter().map(mates).min();
+                    assert_eq!(Some(mates(&left[0])), least, "{partition}: {left:?} after {before:?}");
+                    before.push(zone(left.remove(0)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_owner_in_either_live_layout_is_no_fallback_and_the_walk_is_bounded() {
+        let live = LiveLayouts::moving(layout(0..3), layout(2..30));
+        for partition in (0..16).map(PartitionId) {
+            let (owners, fallbacks) = (live.owners(partition, 3), live.fallbacks(partition, 3, |_| true));
+            assert_eq!(fallbacks.len(), MAX_FALLBACKS);
+            assert!(fallbacks.iter().all(|node| !owners.contains(*node) && !live.owns(*node, partition, 3)));
+        }
+    }
+
+    #[test]
+    fn a_dead_nodes_writes_are_spread_over_all_that_own_nothing_of_them() {
+        let layout = zoned(6, 1);
+        let live = LiveLayouts::from(layout.clone());
+        let dead = layout.nodes[0].id;
+        let first = |partition: PartitionId| live.fallbacks(partition, 3, |node| node != dead).first().copied();
+        let mut firsts: Vec<NodeId> =
+            (0..16).map(PartitionId).filter(|p| live.owns(dead, *p, 3)).filter_map(first).collect();
+        firsts.sort();
+        firsts.dedup();
+        assert!(firsts.len() >= 4, "{firsts:?}");
     }
 }

@@ -26,6 +26,13 @@ pub enum Verdict {
 /// Nodes, each with where it counts.
 type Nodes = SmallVec<[(NodeId, Seat); 5]>;
 
+/// The zones in which good answers are needed, and the zone of each node by its number.
+#[derive(Clone, Default, Debug)]
+struct Zones {
+    needed: u8,
+    of: SmallVec<[(NodeId, u16); 5]>,
+}
+
 /// The answers to one question asked of several nodes.
 #[derive(Clone, Debug)]
 pub struct Tally {
@@ -36,6 +43,7 @@ pub struct Tally {
     waiting: Nodes,
     good: Nodes,
     bad: Vec<(NodeId, String)>,
+    zones: Zones,
 }
 
 impl Tally {
@@ -45,14 +53,35 @@ impl Tally {
     pub fn new(needed: u8, needed_owners: u8, asked: impl IntoIterator<Item = (NodeId, Seat)>) -> Self {
         let waiting: Nodes = asked.into_iter().collect();
         let layouts = waiting.iter().fold(LayoutSet::NEWEST, |all, (_, seat)| all.union(seat.counts));
-        Self { needed, needed_owners, layouts, waiting, good: Nodes::new(), bad: Vec::new() }
+        Self { needed, needed_owners, layouts, waiting, good: Nodes::new(), bad: Vec::new(), zones: Zones::default() }
+    }
+
+    /// Also waits for good answers from `needed` different zones, by the zones that the nodes have.
+    #[must_use]
+    pub fn in_zones(mut self, needed: u8, zones: impl IntoIterator<Item = (NodeId, u16)>) -> Self {
+        self.zones = Zones { needed, of: zones.into_iter().collect() };
+        self
+    }
+
+    /// Asks one more node: a fallback, mostly. One that was asked before is not asked again.
+    pub fn add(&mut self, node: NodeId, seat: Seat) {
+        if !self.has_asked(node) {
+            self.waiting.push((node, seat));
+        }
+    }
+
+    /// Whether a node was asked, whatever it has answered.
+    #[must_use]
+    pub fn has_asked(&self, node: NodeId) -> bool {
+        let known = |nodes: &Nodes| nodes.iter().any(|(asked, _)| *asked == node);
+        known(&self.waiting) || known(&self.good) || self.bad.iter().any(|(asked, _)| *asked == node)
     }
 
     /// The same count, if only that node were asked.
     #[must_use]
     pub fn only(&self, node: NodeId) -> Self {
         let waiting = self.waiting.iter().copied().filter(|(asked, _)| *asked == node).collect();
-        Self { waiting, good: Nodes::new(), bad: Vec::new(), ..*self }
+        Self { waiting, good: Nodes::new(), bad: Vec::new(), zones: self.zones.clone(), ..*self }
     }
 
     /// Counts a good answer. A second one, or one of a node that was not asked, counts nothing: W and R are distinct
@@ -63,12 +92,17 @@ impl Tally {
         }
     }
 
-    /// Counts a node out, with the reason.
-    pub fn bad(&mut self, node: NodeId, why: impl Into<String>) {
-        if let Some(at) = self.waiting.iter().position(|&(asked, _)| asked == node) {
-            self.waiting.swap_remove(at);
-            self.bad.push((node, why.into()));
-        }
+    /// Counts a node out, with the reason. Returns where it would have counted, if it was waited for.
+    pub fn bad(&mut self, node: NodeId, why: impl Into<String>) -> Option<Seat> {
+        let at = self.waiting.iter().position(|&(asked, _)| asked == node)?;
+        let (_, seat) = self.waiting.swap_remove(at);
+        self.bad.push((node, why.into()));
+        Some(seat)
+    }
+
+    /// Stops waiting for a node that has nothing to say. It counts neither way.
+    pub fn dismiss(&mut self, node: NodeId) {
+        self.waiting.retain(|(asked, _)| *asked != node);
     }
 
     /// Counts everybody who is not counted out as good: how it would stand at best. For saying who is missing before
@@ -98,13 +132,29 @@ impl Tally {
         let owners = |nodes: &Nodes| nodes.iter().filter(|(_, seat)| seat.owns.contains(layout)).count();
         let (needed, needed_owners) = (usize::from(self.needed), usize::from(self.needed_owners));
         let (good, good_owners) = (counted(&self.good), owners(&self.good));
-        if good >= needed && good_owners >= needed_owners {
+        let zones_needed = usize::from(self.zones.needed);
+        let zones = |with_waiting| if zones_needed > 1 { self.zones_in(layout, with_waiting) } else { zones_needed };
+        if good >= needed && good_owners >= needed_owners && zones(false) >= zones_needed {
             Verdict::Enough
-        } else if good + counted(&self.waiting) < needed || good_owners + owners(&self.waiting) < needed_owners {
+        } else if good + counted(&self.waiting) < needed
+            || good_owners + owners(&self.waiting) < needed_owners
+            || zones(true) < zones_needed
+        {
             Verdict::Impossible
         } else {
             Verdict::Waiting
         }
+    }
+
+    /// In how many zones there are good answers in a layout, or may be once all have answered.
+    fn zones_in(&self, layout: LayoutSet, with_waiting: bool) -> usize {
+        let waiting = self.waiting.iter().filter(|_| with_waiting);
+        let counted = self.good.iter().chain(waiting).filter(|(_, seat)| seat.counts.contains(layout));
+        let zone = |node: NodeId| self.zones.of.iter().find(|(of, _)| *of == node).map(|(_, zone)| *zone);
+        let mut zones: SmallVec<[u16; 8]> = counted.filter_map(|(node, _)| zone(*node)).collect();
+        zones.sort_unstable();
+        zones.dedup();
+        zones.len()
     }
 
     /// Whether nobody is left to answer.
@@ -119,21 +169,37 @@ impl Tally {
         self.waiting.iter().any(|&(asked, _)| asked == node)
     }
 
+    /// Where a node counts that is still to answer.
+    #[must_use]
+    pub fn seat(&self, node: NodeId) -> Option<Seat> {
+        self.waiting.iter().find(|(asked, _)| *asked == node).map(|(_, seat)| *seat)
+    }
+
     /// Who is still to answer.
     pub fn waiting(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.waiting.iter().map(|&(node, _)| node)
     }
 
-    /// The answers that are needed in all: the larger of both demands.
+    /// The answers that are needed in all: the largest of the demands.
     #[must_use]
     pub fn needed(&self) -> u8 {
-        self.needed.max(self.needed_owners)
+        self.needed.max(self.needed_owners).max(self.zones.needed)
     }
 
-    /// The good answers so far, in the layout that has fewest. More than 255 are never asked.
+    /// The good answers so far, in the layout that has fewest. Fewer than are needed while a demand is not met: what
+    /// owners or other zones would have to give is not made up for by others. More than 255 are never asked.
     #[must_use]
     pub fn got(&self) -> u8 {
-        let counted = |layout| self.good.iter().filter(|(_, seat)| seat.counts.contains(layout)).count();
+        let counted = |layout| {
+            let good = self.good.iter().filter(|(_, seat)| seat.counts.contains(layout)).count();
+            let owners = self.good.iter().filter(|(_, seat)| seat.owns.contains(layout)).count();
+            let zones = if self.zones.needed > 1 { self.zones_in(layout, false) } else { 1 };
+            let lacking = usize::from(self.needed_owners).saturating_sub(owners);
+            match lacking.max(usize::from(self.zones.needed).saturating_sub(zones)) {
+                0 => good,
+                lacking => good.min(usize::from(self.needed()).saturating_sub(lacking)),
+            }
+        };
         u8::try_from(self.layouts.each().map(counted).min().unwrap_or_default()).unwrap_or(u8::MAX)
     }
 
@@ -225,8 +291,37 @@ mod tests {
         tally.good(NodeId(1));
         tally.good(NodeId(3));
         assert_eq!(tally.verdict(), Verdict::Waiting);
+        assert_eq!((tally.got(), tally.needed()), (1, 2), "one that is lacking is not said to be there");
         tally.bad(NodeId(2), "down");
         assert_eq!(tally.verdict(), Verdict::Impossible);
+    }
+
+    #[test]
+    fn answers_come_from_as_many_zones_as_are_asked_for() {
+        let zones = [(NodeId(1), 0), (NodeId(2), 0), (NodeId(3), 1)];
+        let mut tally = Tally::new(2, 0, asked()).in_zones(2, zones);
+        tally.good(NodeId(1));
+        tally.good(NodeId(2));
+        assert_eq!(tally.verdict(), Verdict::Waiting, "two nodes of one zone");
+        let mut other = tally.clone();
+        other.good(NodeId(3));
+        assert_eq!(other.verdict(), Verdict::Enough);
+        assert!(tally.bad(NodeId(3), "down").is_some());
+        assert_eq!(tally.verdict(), Verdict::Impossible);
+    }
+
+    #[test]
+    fn a_node_is_asked_once_and_one_without_an_answer_is_not_named() {
+        let mut tally = Tally::new(2, 0, asked());
+        assert_eq!(tally.bad(NodeId(3), "its disk is full"), Some(Seat::fallback(LayoutSet::NEWEST)));
+        assert_eq!(tally.bad(NodeId(3), "again"), None);
+        tally.add(NodeId(3), Seat::fallback(LayoutSet::NEWEST));
+        tally.add(NodeId(4), Seat::fallback(LayoutSet::NEWEST));
+        assert!(!tally.is_waiting_for(NodeId(3)) && tally.is_waiting_for(NodeId(4)));
+        tally.dismiss(NodeId(4));
+        [1, 2].iter().for_each(|node| tally.good(NodeId(*node)));
+        assert!(tally.is_complete());
+        assert_eq!(tally.missing().collect::<Vec<_>>(), [(NodeId(3), "its disk is full")]);
     }
 
     #[test]

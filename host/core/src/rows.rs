@@ -15,6 +15,8 @@ use crate::port::{Space, Store, StoreFault};
 pub(crate) enum Kind {
     Actor = b'a',
     Gap = b'g',
+    Holding = b'h',
+    HoldingVersion = b'v',
     Observed = b'o',
     Retry = b'r',
     Start = b's',
@@ -59,7 +61,7 @@ impl Versioned for StartRow {
     const WHAT: &'static str = "start row";
 }
 
-/// An observed counter.
+/// An observed counter, or the version of an advertisement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct NumberRow(pub(crate) u64);
 

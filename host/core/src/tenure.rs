@@ -42,6 +42,8 @@ pub(crate) enum EndCause {
     OldDisk,
     /// Data of the actor may be lost, or could not be compared.
     Loss,
+    /// An object of its partition was dropped, because its owners have it.
+    Drop,
 }
 
 impl Tenures {
@@ -114,7 +116,7 @@ impl Tenures {
         self.owed.insert(partition);
         match cause {
             EndCause::OldDisk => drop(self.sound.remove(&partition)),
-            EndCause::Loss => drop(self.sound.insert(partition, row)),
+            EndCause::Loss | EndCause::Drop => drop(self.sound.insert(partition, row)),
         }
     }
 

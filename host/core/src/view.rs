@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 
@@ -36,6 +37,8 @@ pub struct ClusterView {
     buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>>,
     by_id: BTreeMap<BucketId, Arc<Bucket>>,
     plugins: BTreeMap<PluginDigest, Name>,
+    /// The zone of each node, by a number.
+    zones: BTreeMap<NodeId, u16>,
 }
 
 /// A key with its place in the cluster.
@@ -80,7 +83,8 @@ impl ClusterView {
                 _ => {}
             }
         }
-        Self { layouts, layout_name, buckets, by_id, plugins }
+        let zones = zones(&layouts);
+        Self { layouts, layout_name, buckets, by_id, plugins, zones }
     }
 
     /// The newest layout, by which requests are routed.
@@ -122,6 +126,42 @@ impl ClusterView {
     #[must_use]
     pub fn owners(&self, partition: PartitionId, n: u8) -> Owners {
         self.layouts.owners(partition, n)
+    }
+
+    /// The buckets of which the ids are not below that one, in order.
+    pub fn buckets_from(&self, first: BucketId) -> impl Iterator<Item = BucketId> + '_ {
+        self.by_id.range(first..).map(|(id, _)| *id)
+    }
+
+    /// Whether a node is in a live layout.
+    #[must_use]
+    pub fn is_member(&self, node: NodeId) -> bool {
+        self.zones.contains_key(&node)
+    }
+
+    /// Every node with the number of its zone.
+    pub fn zones(&self) -> impl Iterator<Item = (NodeId, u16)> + '_ {
+        self.zones.iter().map(|(node, zone)| (*node, *zone))
+    }
+
+    /// How many zones the live layouts have.
+    #[must_use]
+    pub fn zone_count(&self) -> usize {
+        self.zones.values().max().map_or(0, |last| usize::from(*last) + 1)
+    }
+
+    /// The nodes that may stand in for owners of a key, see [`LiveLayouts::fallbacks`].
+    #[must_use]
+    pub fn fallbacks(&self, target: &Target, usable: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        self.layouts.fallbacks(target.partition, target.bucket.props.n, usable)
+    }
+
+    /// Whether that node is an owner of what a bucket has in a partition, in a live layout. Of an unknown bucket it may
+    /// be one if any bucket's objects could be its.
+    #[must_use]
+    pub fn owns(&self, node: NodeId, partition: PartitionId, bucket: BucketId) -> bool {
+        let n = self.by_id.get(&bucket).map_or(u8::MAX, |bucket| bucket.props.n);
+        self.layouts.owns(node, partition, n)
     }
 
     /// The name of a node, or its id as a name if the layout does not know it.
@@ -168,7 +208,8 @@ impl ClusterView {
     }
 
     /// How many more nodes may fail before some key loses its read quorum, and its write quorum, in some live layout.
-    /// Only the nodes that `read` or `write` accepts count. Negative: some key has lost it. `None` without buckets.
+    /// Only the nodes that `read` or `write` accepts count; for a write to a sloppy bucket any of them, but for PW.
+    /// Negative: some key has lost it. `None` without buckets.
     #[must_use]
     pub fn spare<'a>(&'a self, read: impl Fn(NodeId) -> bool, write: impl Fn(NodeId) -> bool) -> Option<(i16, i16)> {
         let least = |n: u8, counts: &dyn Fn(NodeId) -> bool| {
@@ -181,16 +222,27 @@ impl ClusterView {
         let spare = |bucket: &Arc<Bucket>| {
             let props = &bucket.props;
             let (reads, writes) = (props.r.of(props.n).max(1), props.w.of(props.n).max(1));
-            Some((least(props.n, &read)? - i16::from(reads), least(props.n, &write)? - i16::from(writes)))
+            let owners = least(props.n, &write)?;
+            let any = self.zones.keys().filter(|node| write(**node)).count().min(i16::MAX as usize) as i16;
+            let of_writes = match (props.sloppy, i16::from(props.pw.of(props.n))) {
+                (false, pw) => owners - i16::from(writes).max(pw),
+                (true, 0) => any - i16::from(writes),
+                (true, pw) => (any - i16::from(writes)).min(owners - pw),
+            };
+            Some((least(props.n, &read)? - i16::from(reads), of_writes))
         };
         self.by_id.values().filter_map(spare).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
     }
+}
 
-    /// Whether that node is among the owners that any bucket could have in a partition.
-    #[must_use]
-    pub fn may_own(&self, node: NodeId, partition: PartitionId) -> bool {
-        self.layouts.iter().any(|layout| layout.owners(partition, u8::MAX).any(|owner| owner.id == node))
-    }
+/// The nodes of the live layouts, each with a number for its zone.
+fn zones(layouts: &LiveLayouts) -> BTreeMap<NodeId, u16> {
+    let nodes = || layouts.iter().flat_map(|layout| &layout.nodes);
+    let mut names: Vec<&Name> = nodes().map(|node| &node.zone).collect();
+    names.sort();
+    names.dedup();
+    let number = |zone: &Name| names.binary_search(&zone).ok().and_then(|at| u16::try_from(at).ok());
+    nodes().map(|node| (node.id, number(&node.zone).unwrap_or(u16::MAX))).collect()
 }
 
 fn partition_ids(layout: &Layout) -> impl Iterator<Item = PartitionId> + use<> {
@@ -208,4 +260,37 @@ pub fn shard_of(partition: PartitionId, partitions: u32, shards: u16) -> u16 {
         "shards are a power of two up to the number of partitions"
     );
     (u32::from(partition.0) / (partitions / u32::from(shards))) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::placement::bootstrap;
+    use alloc::format;
+    use rejoin_proto::Hlc;
+    use rejoin_proto::catalog::Quorum;
+    use rejoin_proto::layout::LayoutNode;
+
+    fn spare(props: BucketProps, dead: usize) -> Option<(i16, i16)> {
+        let node = |at: u16| {
+            let (name, zone) = (Name::new(format!("n{at}")).expect("a name"), Name::new("z").expect("a name"));
+            let (id, address) = (NodeId::from_name(&name), ([127, 0, 0, 1], at).into());
+            LayoutNode { id, name, zone, capacity: 1, address }
+        };
+        let layout = bootstrap((0..5).map(node).collect(), 256).expect("a layout");
+        let dead: Vec<NodeId> = layout.nodes.iter().take(dead).map(|node| node.id).collect();
+        let (tenant, name) = (TenantId(1), Name::new("b").expect("a name"));
+        let body = RecordBody::Bucket { id: BucketId::derive(tenant, &name, 0), props };
+        let record = Record { key: RecordKey::Bucket(tenant, name), version: 1, stamp: Hlc::default(), body };
+        let alive = |node| !dead.contains(&node);
+        ClusterView::new(layout, &[record]).spare(alive, alive)
+    }
+
+    #[test]
+    fn a_sloppy_bucket_takes_writes_while_w_nodes_are_left_and_pw_owners() {
+        let (sloppy, strict) = (BucketProps::default(), BucketProps { sloppy: false, ..BucketProps::default() });
+        assert_eq!([spare(strict.clone(), 0), spare(strict, 2)], [Some((1, 1)), Some((-1, -1))]);
+        assert_eq!([spare(sloppy.clone(), 0), spare(sloppy.clone(), 2)], [Some((1, 3)), Some((-1, 1))]);
+        assert_eq!(spare(BucketProps { pw: Quorum::Count(2), ..sloppy }, 0), Some((1, 1)));
+    }
 }

@@ -118,6 +118,15 @@ pub struct Config {
     /// for 3 s at most, while fewer than half of the nodes, itself included, are met.
     #[serde(default = "defaults::start_wait_ms")]
     pub start_wait_ms: u64,
+    /// Objects that a node which stands in for owners offers them at once, when they are back.
+    #[serde(default = "defaults::handoff_objects")]
+    pub handoff_objects: usize,
+    /// Bytes of keys and objects at which such a batch is full. One object is always in it.
+    #[serde(default = "defaults::handoff_bytes")]
+    pub handoff_bytes: usize,
+    /// The pause of a shard between two batches, in milliseconds.
+    #[serde(default = "defaults::handoff_pause_ms")]
+    pub handoff_pause_ms: u64,
     /// Bytes of a journal segment.
     #[serde(default = "defaults::segment_bytes")]
     pub segment_bytes: u64,
@@ -244,6 +253,15 @@ mod defaults {
     }
     pub(super) fn start_grace_ms() -> u64 {
         500
+    }
+    pub(super) fn handoff_objects() -> usize {
+        64
+    }
+    pub(super) fn handoff_bytes() -> usize {
+        1 << 20
+    }
+    pub(super) fn handoff_pause_ms() -> u64 {
+        5
     }
     pub(super) fn segment_bytes() -> u64 {
         64 << 20

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use rejoin_proto::Address;
+use rejoin_proto::peer::MAX_OFFERED;
 
 use crate::bootstrap;
 use crate::config::{Config, ConfigError};
@@ -52,6 +53,9 @@ const KEYS: &[&str] = &[
     "retry_bytes",
     "start_grace_ms",
     "start_wait_ms",
+    "handoff_objects",
+    "handoff_bytes",
+    "handoff_pause_ms",
     "segment_bytes",
     "memtable_bytes",
     "cache_bytes",
@@ -142,6 +146,13 @@ impl Config {
         }
         if !(1..=60_000).contains(&self.hello_ms) || self.drain_ms > 600_000 {
             return invalid("hello_ms, drain_ms", "must be at most a minute and ten minutes, and hello_ms at least 1");
+        }
+        if !(1..=MAX_OFFERED).contains(&self.handoff_objects)
+            || self.handoff_bytes == 0
+            || self.handoff_pause_ms > 60_000
+        {
+            let message = "must be 1 to 1024, at least 1, and at most 60000 (a minute)";
+            return invalid("handoff_objects, handoff_bytes, handoff_pause_ms", message);
         }
         if !SEGMENT_BYTES.contains(&self.segment_bytes) {
             return invalid("segment_bytes", "must be 65536 to 1073741824 (64 KiB to 1 GiB)");

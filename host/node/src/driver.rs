@@ -295,8 +295,9 @@ impl Driver {
                 let shard = self.batch.shard();
                 let (in_flight, in_flight_bytes, retry_bytes) =
                     (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
-                let (core, store) = (shard.counters(), self.store.stats());
-                let _ = answer.send(ShardReport { core, store, in_flight, in_flight_bytes, retry_bytes, waiting });
+                let (core, store, holdings) = (shard.counters(), self.store.stats(), shard.holdings());
+                let report = ShardReport { core, store, in_flight, in_flight_bytes, retry_bytes, holdings, waiting };
+                let _ = answer.send(report);
                 return Ok(None);
             }
             ShardMessage::Stop(answer) => return Err(answer),

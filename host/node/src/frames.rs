@@ -31,6 +31,7 @@ pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {
         bulk if bulk.is_bulk() => Class::Bulk,
         _ if body.len() > LARGE_BYTES => Class::Large,
         PeerBody::Observed { .. }
+        | PeerBody::Holdings { .. }
         | PeerBody::CatalogSummary(_)
         | PeerBody::CatalogRecords { .. }
         | PeerBody::CatalogTaken { .. } => Class::Control,

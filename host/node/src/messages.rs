@@ -77,6 +77,8 @@ pub(crate) struct ShardReport {
     pub(crate) in_flight_bytes: usize,
     /// Bytes of the rows that recognise retried writes.
     pub(crate) retry_bytes: usize,
+    /// Partitions of which this node holds objects without owning them.
+    pub(crate) holdings: usize,
     /// Entries in the inbox.
     pub(crate) waiting: usize,
 }

@@ -124,6 +124,11 @@ impl Metrics {
             ("rejoin_retries_recognised_total", core.retries_recognised),
             ("rejoin_retries_settled_total", core.retries_settled),
             ("rejoin_copies_replaced_total", core.replaced),
+            ("rejoin_fallback_writes_total", core.fallbacks_asked),
+            ("rejoin_fallback_requests_total", core.stood_in),
+            ("rejoin_holdings_offered_total", core.objects_offered),
+            ("rejoin_holdings_sent_total", core.objects_handed_over),
+            ("rejoin_holdings_dropped_total", core.objects_dropped),
             ("rejoin_journal_bytes_total", store.journal_bytes),
             ("rejoin_journal_commits_total", store.commits),
             ("rejoin_journal_syncs_total", store.syncs),
@@ -139,6 +144,7 @@ impl Metrics {
         gauge("rejoin_requests_in_flight", report.in_flight as u64);
         gauge("rejoin_requests_in_flight_bytes", report.in_flight_bytes as u64);
         gauge("rejoin_retry_bytes", report.retry_bytes as u64);
+        gauge("rejoin_holdings", report.holdings as u64);
         gauge("rejoin_inbox_waiting", report.waiting as u64);
         gauge("rejoin_journal_segments", store.segments);
         gauge("rejoin_memtable_bytes", store.memtable_bytes);

@@ -18,6 +18,7 @@ use rejoin_core::node::batch::GroupCommit;
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{self, Links};
 use rejoin_core::placement::{self, DEFAULT_PARTITIONS};
+use rejoin_core::shard::handoff::HandoffLimits;
 use rejoin_core::shard::{self, Shard};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
@@ -374,6 +375,12 @@ impl ShardOpener<'_> {
             lost: lost || self.start.unsynced_may_be_gone(),
             rows_lost: lost || !recovery.damaged.is_empty(),
             replaced: self.replaced,
+            handoff: HandoffLimits {
+                batch_objects: self.config.handoff_objects,
+                batch_bytes: self.config.handoff_bytes,
+                pause_us: self.config.handoff_pause_ms * 1000,
+                ..HandoffLimits::default()
+            },
         };
         let rng = Xoshiro256PlusPlus::from_seed(self.rng.next_seed());
         let shard = Shard::open(config, self.view.clone(), rng, &mut store)?;

@@ -84,7 +84,8 @@ pub struct BucketProps {
     pub pw: Quorum,
     /// When a replica acknowledges a write.
     pub durability: Durability,
-    /// Whether other healthy nodes may stand in for unreachable owners. Recorded; not used yet.
+    /// Whether other healthy nodes stand in for owners that cannot take a write. They hand what they hold over to the
+    /// owners later.
     pub sloppy: bool,
     /// The merge plugin. Without one, readers get all siblings.
     pub plugin: Option<Activation>,
@@ -101,6 +102,8 @@ pub struct BucketProps {
     pub ttl_ms: Option<u64>,
     /// Milliseconds without folds after a plugin has replaced another one.
     pub fold_delay_ms: u64,
+    /// Zones in which replicas must acknowledge a write, 1 to n.
+    pub zones: u8,
 }
 
 /// The active plugin of a bucket.
@@ -135,6 +138,7 @@ impl Default for BucketProps {
             memory_bytes: 64 * 1024 * 1024,
             ttl_ms: None,
             fold_delay_ms: 24 * 60 * 60 * 1000,
+            zones: 1,
         }
     }
 }
@@ -192,6 +196,9 @@ impl BucketProps {
         }
         if self.memory_bytes < 64 * 1024 {
             return bad("memory_bytes", String::from("at least 65536"));
+        }
+        if !(1..=self.n).contains(&self.zones) {
+            return bad("zones", alloc::format!("1 to n ({})", self.n));
         }
         if self.ttl_ms == Some(0) {
             return bad("ttl", String::from("longer than nothing"));

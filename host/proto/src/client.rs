@@ -210,6 +210,8 @@ pub struct GetReply {
     pub merge_fault: Option<String>,
     /// The replicas that answered in time.
     pub answered: Vec<Name>,
+    /// Fallbacks that may hold writes to the key and could not be asked.
+    pub unreachable: Vec<Name>,
 }
 
 /// The outcome of a write.

@@ -13,7 +13,7 @@ use crate::codec::Versioned;
 use crate::error::ErrorCode;
 use crate::exchange::{ExchangeAnswer, ExchangeAsk};
 use crate::hash::ObjectId;
-use crate::id::{ActorId, ClusterId, Name, NodeId, PartitionId, PluginDigest, TenantId};
+use crate::id::{ActorId, BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, TenantId};
 use crate::layout::LayoutRef;
 use crate::object::{Object, ReapEpoch};
 
@@ -119,6 +119,9 @@ pub enum PeerBody {
         op: OpId,
         /// The object to read.
         object: ObjectId,
+        /// Whether the receiver is asked as a fallback that may hold the object. As an owner it is asked for what it
+        /// must have, and refuses if it is none.
+        as_fallback: bool,
     },
     /// The copy of an object.
     ReadReply {
@@ -137,12 +140,14 @@ pub enum PeerBody {
     Replicated {
         /// The operation of the coordinator.
         op: OpId,
-        /// The layout by which the receiver is an owner.
+        /// The layout by which the receiver is an owner, or a fallback.
         layout: LayoutRef,
         /// The receiver's version of the bucket, 0 if it does not know the bucket.
         bucket_version: u64,
         /// Whether it was absorbed, and how.
         outcome: Result<Absorbed, ErrorCode>,
+        /// If the receiver holds it as a fallback: the version of its advertisement for the partition.
+        held: Option<u64>,
     },
     /// The sender has seen this counter of an actor for which the receiver announced a lower next one: the receiver has
     /// an old or cloned disk.
@@ -179,6 +184,28 @@ pub enum PeerBody {
     ExchangeAsk(ExchangeAsk),
     /// The answer to a [`PeerBody::ExchangeAsk`].
     ExchangeAnswer(ExchangeAnswer),
+    /// Which nodes hold objects of a partition without owning them, as far as the sender knows. A node that learns
+    /// something from it passes that on.
+    Holdings {
+        /// The partition.
+        partition: PartitionId,
+        /// The nodes, in any order. What is said of other nodes does not change.
+        holders: Vec<Holder>,
+    },
+    /// Objects that the sender holds without owning them, for an owner to confirm.
+    Offer(Offer),
+    /// The reply to [`PeerBody::Offer`].
+    OfferReply {
+        /// From [`Offer::op`].
+        op: OpId,
+        /// The newest layout of the replying node. An answer counts only if it is the sender's too.
+        layout: LayoutRef,
+        /// Its version of the bucket, 0 if it does not know the bucket. An answer counts only if it is the sender's
+        /// too.
+        bucket_version: u64,
+        /// One for each object of the offer, in its order. Empty if the node is no owner by that layout and version.
+        answers: Vec<OfferAnswer>,
+    },
 }
 
 impl PeerBody {
@@ -207,6 +234,9 @@ impl PeerBody {
             Self::Module { .. } => "module",
             Self::ExchangeAsk(_) => "exchange ask",
             Self::ExchangeAnswer(_) => "exchange answer",
+            Self::Holdings { .. } => "holdings",
+            Self::Offer(_) => "offer",
+            Self::OfferReply { .. } => "offer reply",
         }
     }
 }
@@ -261,6 +291,58 @@ pub struct Replicate {
     pub durability: Durability,
     /// The state to join with the local copy.
     pub state: Object,
+}
+
+/// Whether a node holds objects of a partition without owning them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Holder {
+    /// The node.
+    pub node: NodeId,
+    /// Chosen by that node, and higher with each change: of two statements the one with the higher version is the
+    /// newer.
+    pub version: u64,
+    /// Whether it holds some.
+    pub holds: bool,
+}
+
+/// Objects that a node holds without owning them. The envelope has the layout by which the receiver is an owner.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Offer {
+    /// For the reply.
+    pub op: OpId,
+    /// The partition of all objects.
+    pub partition: PartitionId,
+    /// The tenant of the bucket.
+    pub tenant: TenantId,
+    /// The bucket of all objects.
+    pub bucket: BucketId,
+    /// The sender's version of the bucket.
+    pub bucket_version: u64,
+    /// The epoch in which the sender read the objects.
+    pub epoch: ReapEpoch,
+    /// The objects, at most [`MAX_OFFERED`].
+    pub objects: Vec<OfferedObject>,
+}
+
+/// The most objects of an [`Offer`]. A receiver looks at no more.
+pub const MAX_OFFERED: usize = 1024;
+
+/// One object of an [`Offer`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OfferedObject {
+    /// The object's key.
+    pub key: Bytes,
+    /// The causal hash of the sender's copy, under the key of the cluster.
+    pub hash: [u8; 16],
+}
+
+/// What an owner says of an offered object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum OfferAnswer {
+    /// Its copy has that hash, and is durable.
+    Confirmed,
+    /// Its copy differs, is absent, or cannot be read: the object is to be sent.
+    Wanted,
 }
 
 /// The result of absorbing a write.

@@ -96,7 +96,8 @@ fn sets_out_of_order_are_refused_inside_messages_too() {
 fn an_objects_id_with_a_key_out_of_bounds_is_refused() {
     let read = |length: usize| {
         let object = rejoin_proto::ObjectId { key: vec![7; length].into(), ..support::object_id() };
-        let body = rejoin_proto::peer::PeerBody::Read { op: rejoin_proto::peer::OpId { shard: 0, number: 1 }, object };
+        let op = rejoin_proto::peer::OpId { shard: 0, number: 1 };
+        let body = rejoin_proto::peer::PeerBody::Read { op, object, as_fallback: false };
         codec::decode::<PeerEnvelope>(&codec::encode(&PeerEnvelope { layout: support::layout_ref(), trace: 0, body }))
     };
     assert!(read(1).is_ok() && read(1024).is_ok());

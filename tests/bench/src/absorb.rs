@@ -66,6 +66,7 @@ impl Absorb {
             lost: false,
             rows_lost: false,
             replaced: false,
+            handoff: Default::default(),
         };
         let mut store = Memory::default();
         let rng = Xoshiro256PlusPlus::seed_from_u64(1);

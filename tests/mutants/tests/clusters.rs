@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use rejoin_core::mutants::{Rule, without};
 use rejoin_mutant_sim::campaign::failure;
 use rejoin_mutant_sim::check::{
-    Finding, bounds, carts as cart_checker, convergence, deletions, dots, reads, survival, values,
+    Finding, bounds, carts as cart_checker, convergence, deletions, dots, handoff, reads, survival, values,
 };
 use rejoin_mutant_sim::history::Kind;
 use rejoin_mutant_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
@@ -35,6 +35,21 @@ struct Mutant {
 }
 
 const MUTANTS: &[Mutant] = &[
+    mutant(Rule::EveryOwnerConfirms, &[handoff::NAME, survival::NAME, LIVENESS], fallbacks),
+    mutant(Rule::ChangedObjectsAreNotDropped, &[handoff::NAME, survival::NAME], |options| {
+        fallbacks(options);
+        (options.clients.sessions, options.clients.think_us) = (12, 2_000);
+    }),
+    mutant(Rule::DropsEndATenure, &[dots::NAME, survival::NAME, convergence::NAME, PANIC, CLASHES], |options| {
+        fallbacks(options);
+        (options.buckets[0].n, options.buckets[0].r, options.buckets[0].w) = (1, 1, 1);
+        options.clients.blind = share(60);
+    }),
+    mutant(Rule::HoldingsEndEmpty, &[LIVENESS, survival::NAME, dots::NAME, convergence::NAME], fallbacks),
+    mutant(Rule::StrictBucketsUseNoFallbacks, &[reads::NAME, survival::NAME, LIVENESS], |options| {
+        fallbacks(options);
+        options.buckets[0].sloppy = false;
+    }),
     mutant(Rule::LossEndsTenures, &[dots::NAME, PANIC], |options| {
         (options.faults.power, options.faults.slow_disk) = (SECOND / 2, SECOND / 2);
         options.faults.reset = SECOND / 4;
@@ -210,6 +225,12 @@ fn bad_blocks(options: &mut Options) {
     options.faults.partition = 2 * SECOND;
 }
 
+/// Owners are often away, and fallbacks take their writes.
+fn fallbacks(options: &mut Options) {
+    (options.nodes, options.zones, options.buckets[0].sloppy) = (5, 3, true);
+    (options.faults.partition, options.faults.kill, options.faults.full_disk) = (SECOND, SECOND, 2 * SECOND);
+}
+
 fn deletes(options: &mut Options) {
     options.clients.deletes = share(20);
     options.clients.stale = share(20);
@@ -245,7 +266,17 @@ fn retries(options: &mut Options) {
 /// A small cluster with a busy bucket of sets, a network that loses a little, and no other fault.
 fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     let mut options = Options::draw(seed);
-    let bucket = BucketOptions { kind: Kind::Set, n: 3, r: 2, w: 2, fsync: true, siblings: 32, plugin: false, keys: 2 };
+    let bucket = BucketOptions {
+        kind: Kind::Set,
+        n: 3,
+        r: 2,
+        w: 2,
+        fsync: true,
+        siblings: 32,
+        plugin: false,
+        keys: 2,
+        sloppy: false,
+    };
     (options.nodes, options.shards, options.partitions, options.buckets) = (3, 1, 4, vec![bucket]);
     (options.chaos_us, options.wasm, options.max_ops, options.max_retry_bytes) = (10 * SECOND, false, 1024, 20 << 20);
     (options.clients.sessions, options.clients.think_us, options.clients.deadline_ms) = (6, 20_000, 300);

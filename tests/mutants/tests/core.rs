@@ -19,6 +19,8 @@ mod exchange;
 mod faults;
 #[path = "../../../host/core/tests/machines/gaps.rs"]
 mod gaps;
+#[path = "../../../host/core/tests/machines/handoff.rs"]
+mod handoff;
 #[path = "../../../host/core/tests/machines/limits.rs"]
 mod limits;
 #[path = "../../../host/core/tests/machines/links.rs"]
@@ -33,6 +35,8 @@ mod replicas;
 mod retries;
 #[path = "../../../host/core/tests/machines/scenarios.rs"]
 mod scenarios;
+#[path = "../../../host/core/tests/machines/sloppy.rs"]
+mod sloppy;
 #[path = "../../../host/core/tests/support/mod.rs"]
 mod support;
 #[path = "../../../host/core/tests/machines/tenures.rs"]
@@ -51,6 +55,19 @@ use rejoin_core::mutants::{Rule, without};
 /// The test that fails when a rule is broken.
 fn catcher(rule: Rule) -> fn() {
     match rule {
+        Rule::EveryOwnerConfirms => handoff::an_object_is_kept_until_every_owner_has_confirmed_it,
+        Rule::ChangedObjectsAreNotDropped => handoff::an_object_that_has_changed_since_it_was_offered_is_kept,
+        Rule::ConfirmsAreOfOneVersion => handoff::a_confirmation_of_another_version_is_void,
+        Rule::DropsEndATenure => handoff::a_fallback_that_has_dropped_an_object_mints_as_a_new_actor,
+        Rule::HoldingsEndEmpty => handoff::what_cannot_be_read_stays_held_until_it_can_be,
+        Rule::HoldingsArePassedOn => sloppy::what_a_fallback_holds_is_known_to_nodes_that_it_does_not_reach,
+        Rule::FallbacksAreNoOwners => sloppy::a_fallback_counts_towards_w_and_not_towards_pw,
+        Rule::EmptyFallbacksDoNotCount => sloppy::a_fallback_that_has_nothing_does_not_count_towards_r,
+        Rule::NotFoundNeedsTheFallbacks => sloppy::nothing_is_not_found_before_the_fallbacks_have_been_asked,
+        Rule::RepairsMakeNoFallbackCopies => sloppy::read_repair_makes_no_copy_at_a_fallback,
+        Rule::StrictBucketsUseNoFallbacks => {
+            sloppy::a_strict_bucket_uses_no_fallback_and_answers_before_anything_is_minted
+        }
         Rule::OwnPausesAreNotCounted => members::a_node_that_stood_still_suspects_nobody,
         Rule::LearntRecordsArePassedOn => control::what_a_node_learns_reaches_those_that_the_changer_does_not,
         Rule::FullWaitsAreTold => batches::a_write_that_finds_no_room_to_wait_for_the_disk_is_answered_at_once,

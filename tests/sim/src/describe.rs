@@ -2,7 +2,7 @@
 
 use rejoin_core::shard::event::Event;
 use rejoin_proto::client::{Basis as Given, Put, Reply};
-use rejoin_proto::peer::{Absorbed, DataRequest, PeerBody, PeerEnvelope};
+use rejoin_proto::peer::{Absorbed, DataRequest, Holder, PeerBody, PeerEnvelope};
 use rejoin_proto::{Content, Dot, DotSet, Entry, Object, VersionVector};
 
 use crate::history::{Asked, Basis, Call, CallId, KeyId, NodeIndex, Outcome};
@@ -130,7 +130,8 @@ fn message(envelope: &PeerEnvelope) -> String {
     let text = match &envelope.body {
         PeerBody::Forward(forward) => format!("forward {}", request(&forward.request)),
         PeerBody::ForwardReply { reply: to, .. } => format!("forward reply {}", reply(to)),
-        PeerBody::Read { .. } => "read".to_owned(),
+        PeerBody::Read { as_fallback: false, .. } => "read".to_owned(),
+        PeerBody::Read { as_fallback: true, .. } => "read what it holds".to_owned(),
         PeerBody::ReadReply { copy: Ok(copy), .. } => format!("copy {}", object(copy)),
         PeerBody::ReadReply { copy: Err(code), .. } => format!("no copy: {code:?}"),
         PeerBody::Replicate(message) => {
@@ -150,6 +151,12 @@ fn message(envelope: &PeerEnvelope) -> String {
                 actor.next
             )
         }
+        PeerBody::Holdings { partition, holders } => {
+            let holder = |holder: &Holder| format!("{} {} ({})", holder.node, holder.holds, holder.version);
+            format!("holdings of p{partition}: {}", holders.iter().map(holder).collect::<Vec<_>>().join(", "))
+        }
+        PeerBody::Offer(offer) => format!("offer of {} objects of p{}", offer.objects.len(), offer.partition),
+        PeerBody::OfferReply { answers, .. } => format!("offer reply {answers:?}"),
         other => other.kind().to_owned(),
     };
     format!("{text}{trace}")

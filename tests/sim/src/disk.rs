@@ -64,13 +64,13 @@ pub(crate) struct Put {
     pub(crate) object: Bytes,
 }
 
-/// An object that could not be read and was written over.
+/// An object that could not be read and was written over, or that was removed.
 #[derive(Clone, Debug)]
 pub(crate) struct Replaced {
-    /// The number of the change that replaced it.
+    /// The number of the change.
     number: u64,
     pub(crate) store_key: Bytes,
-    /// The content of the unreadable block.
+    /// What was there before.
     pub(crate) object: Bytes,
 }
 
@@ -121,6 +121,8 @@ pub(crate) struct Disk {
     pub(crate) replaced: Vec<Replaced>,
     /// Puts since this was last taken.
     pub(crate) puts: Vec<Put>,
+    /// Objects that were removed since this was last taken.
+    pub(crate) removed_objects: Vec<Replaced>,
 }
 
 impl Disk {
@@ -161,6 +163,7 @@ impl Disk {
         let written = self.written;
         self.puts.retain(|put| put.number <= written);
         self.replaced.retain(|replaced| replaced.number <= written);
+        self.removed_objects.retain(|removed| removed.number <= written);
     }
 
     /// The machine has lost power. Durable changes stay, and of the others those before `cut`.
@@ -299,6 +302,13 @@ impl Disk {
         self.objects.get(store_key)
     }
 
+    /// The object under a key that no loss of power takes.
+    pub(crate) fn durable_object(&self, store_key: &[u8]) -> Option<&Bytes> {
+        // The oldest undo of a key knows what is durable.
+        let undo = self.undo.iter().find(|undo| undo.space == Space::Objects && undo.key == store_key);
+        undo.map_or_else(|| self.objects.get(store_key), |undo| undo.value.as_ref().filter(|_| !undo.lost))
+    }
+
     /// The keys of all objects.
     pub(crate) fn object_keys(&self) -> impl Iterator<Item = &Bytes> {
         self.objects.keys()
@@ -323,11 +333,14 @@ impl Disk {
             Space::Trees => &mut self.trees,
             Space::Pinned => &mut self.pinned,
         };
-        let key = row.key.clone();
+        let (key, removes) = (row.key.clone(), row.space == Space::Objects && row.value.is_none());
         let value = match row.value {
             Some(value) => rows.insert(row.key, value),
             None => rows.remove(&row.key),
         };
+        if let Some(object) = value.clone().filter(|_| removes) {
+            self.removed_objects.push(Replaced { number: self.gathered, store_key: key.clone(), object });
+        }
         // A row that is written anew is in another block.
         let bad = row.space == Space::Objects && self.trouble.bad_blocks.remove(&key);
         if let Some(object) = value.clone().filter(|_| bad) {

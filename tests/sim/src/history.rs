@@ -65,6 +65,8 @@ pub struct Key {
     pub siblings: u16,
     /// Whether anything may store merged values: a self-causal plugin, or any plugin at the limit.
     pub folds: bool,
+    /// How many nodes may stand in for owners. 0: only owners take its writes.
+    pub fallbacks: usize,
 }
 
 /// The basis of a write.
@@ -204,6 +206,19 @@ impl Final {
     }
 }
 
+/// A node has dropped an object that it does not own.
+#[derive(Clone, Debug)]
+pub struct Dropped {
+    /// Of which key.
+    pub key: KeyId,
+    /// Which node.
+    pub node: NodeIndex,
+    /// When.
+    pub at_us: u64,
+    /// The owners on whose disks there was less than what was dropped.
+    pub lacking: Vec<NodeIndex>,
+}
+
 /// A disk has lost something.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss {
@@ -257,6 +272,8 @@ pub struct Run {
     pub dots_unknown: bool,
     /// The copy of every owner of every written key after the liveness phase.
     pub finals: Vec<Final>,
+    /// The objects that fallbacks have dropped.
+    pub dropped: Vec<Dropped>,
     /// The losses of disks.
     pub losses: Vec<Loss>,
     /// Writes whose last copy was in an unreadable block that was written over before another node had it. No database

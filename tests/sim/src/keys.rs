@@ -148,6 +148,7 @@ impl Keys {
             durability: of.props.durability,
             siblings: of.options.siblings,
             folds: of.options.plugin,
+            fallbacks: if of.options.sloppy { self.nodes.len() - owners.len() } else { 0 },
         };
         let store_key = Bytes::from(object.store_key());
         let shard = self.shard_of(&object);
@@ -185,6 +186,7 @@ fn props(bucket: &BucketOptions, wasm: bool) -> BucketProps {
         siblings: bucket.siblings,
         plugin: bucket.plugin.then(|| plugins::activation(bucket.kind, wasm)),
         value_bytes: 64 << 10,
+        sloppy: bucket.sloppy,
         ..BucketProps::default()
     }
 }

@@ -76,6 +76,8 @@ pub struct BucketOptions {
     pub plugin: bool,
     /// The number of keys in use at one time.
     pub keys: u16,
+    /// Whether other nodes stand in for owners.
+    pub sloppy: bool,
 }
 
 /// What clients do.
@@ -237,6 +239,7 @@ impl Options {
         options.exchange = rng.percent(85);
         options.network.unsent = sometimes(rng, 30, 20_000);
         options.network.bulk_stalls = sometimes(rng, 40, 100_000);
+        options.buckets.iter_mut().for_each(|bucket| bucket.sloppy = rng.percent(50));
         options
     }
 
@@ -297,6 +300,7 @@ fn buckets(rng: &mut Rng, nodes: u8) -> Vec<BucketOptions> {
             siblings: *rng.pick(&[2, 4, 8, 32]),
             plugin: kind != Kind::Set || rng.percent(70),
             keys: *rng.pick(&[1, 2, 4, 8, 16]),
+            sloppy: false,
         }
     };
     kinds.iter().map(bucket).collect()

@@ -114,9 +114,16 @@ impl Load {
         let object = object(of, id);
         let owners = self.layout.owners(self.layout.partition(&object), COPIES);
         let number = |id| self.layout.nodes.iter().position(|node| node.id == id).map(|at| self.numbers[at]);
-        let owners = owners.filter_map(|owner| number(owner.id)).collect();
-        let key =
-            Key { kind: of.kind, owners, durability: Durability::Fsync, siblings: 32, folds: of.kind == Kind::Cart };
+        let owners: Vec<_> = owners.filter_map(|owner| number(owner.id)).collect();
+        let key = Key {
+            kind: of.kind,
+            // The buckets are sloppy: every other node may stand in for an owner.
+            fallbacks: self.layout.nodes.len() - owners.len(),
+            owners,
+            durability: Durability::Fsync,
+            siblings: 32,
+            folds: of.kind == Kind::Cart,
+        };
         assert_eq!(self.recording.key(key), id, "keys are made one after the other");
         keys.bucket.push(bucket);
         match keys.current[bucket].get_mut(slot) {

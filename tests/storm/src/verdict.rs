@@ -83,7 +83,8 @@ mod tests {
     impl History {
         fn new() -> Self {
             let owners = vec![0, 1, 2];
-            let key = Key { kind: Kind::Set, owners, durability: Durability::Fsync, siblings: 32, folds: false };
+            let (kind, durability, siblings, folds) = (Kind::Set, Durability::Fsync, 32, false);
+            let key = Key { kind, owners, durability, siblings, folds, fallbacks: 0 };
             Self { run: Run { keys: vec![key], dots_unknown: true, ..Run::default() } }
         }
 

@@ -84,6 +84,7 @@ fn changed(mut props: BucketProps, args: &PropsArgs) -> Result<BucketProps, Fail
     set(&mut props.pw, args.pw);
     set(&mut props.value_bytes, args.value_bytes);
     set(&mut props.siblings, args.siblings);
+    set(&mut props.zones, args.zones);
     set(&mut props.fuel, args.fuel);
     set(&mut props.memory_bytes, args.memory_bytes);
     set(&mut props.fold_delay_ms, args.fold_delay.map(millis));
@@ -163,6 +164,7 @@ fn show(out: Output, bucket: &BucketInfo) -> Result<(), Failure> {
         ("pw", shape.pw.to_string()),
         ("durability", shape.durability.to_owned()),
         ("sloppy", if shape.sloppy { "yes" } else { "no (strict)" }.to_owned()),
+        ("zones", shape.zones.to_string()),
         ("plugin", shape.plugin.unwrap_or_else(none)),
         ("self-causal", yes_or_no(shape.self_causal).to_owned()),
         ("validates", yes_or_no(shape.validates).to_owned()),

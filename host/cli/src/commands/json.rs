@@ -25,6 +25,8 @@ pub(crate) struct GetOutput {
     pub(crate) siblings: Vec<Sibling>,
     pub(crate) merged_by: Option<MergedBy>,
     pub(crate) merge_fault: Option<String>,
+    /// Fallbacks that may hold writes to the key and could not be asked.
+    pub(crate) unreachable: Vec<String>,
 }
 
 #[derive(Serialize, Debug)]
@@ -65,6 +67,7 @@ impl GetOutput {
                 .as_ref()
                 .map(|by| MergedBy { name: by.name.clone(), digest: by.digest.clone() }),
             merge_fault: object.merge_fault.clone(),
+            unreachable: object.unreachable.clone(),
         }
     }
 }
@@ -181,6 +184,7 @@ pub(crate) struct Bucket {
     pub(crate) pw: Count,
     pub(crate) durability: &'static str,
     pub(crate) sloppy: bool,
+    pub(crate) zones: u8,
     pub(crate) plugin: Option<String>,
     pub(crate) self_causal: bool,
     /// Whether the plugin validates each value before it is written.
@@ -236,6 +240,7 @@ impl From<&BucketInfo> for Bucket {
                 Durability::Os => "os",
             },
             sloppy: props.sloppy,
+            zones: props.zones,
             plugin: props.plugin.map(|activation| activation.plugin.to_string()),
             self_causal: props.plugin.is_some_and(|activation| activation.self_causal),
             validates: props.plugin.is_some_and(|activation| activation.validates),

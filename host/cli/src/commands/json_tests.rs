@@ -23,12 +23,14 @@ fn a_get_has_the_documented_fields() {
         siblings: vec![sibling],
         merged_by: Some(MergedBy { name: Some("cart".into()), digest: "d".into() }),
         merge_fault: None,
+        unreachable: vec!["n4".into()],
     };
     let expected = json!({
         "bucket": "b", "key": "k", "key_base64": "aw==", "found": true, "value": null, "value_base64": "/w==",
         "shown": null, "context": "c",
         "siblings": [{"value": null, "value_base64": "/w==", "stamp_ms": 5, "writer": "ffffffffffffffff"}],
         "merged_by": {"name": "cart", "digest": "d"}, "merge_fault": null,
+        "unreachable": ["n4"],
     });
     assert_eq!(serde_json::to_value(got).expect("plain data is JSON"), expected);
 }

@@ -36,6 +36,11 @@ pub(crate) async fn get(global: &GlobalArgs, out: Output, args: &GetArgs) -> Res
     } else {
         print(out, &object, args)?;
     }
+    if !object.unreachable.is_empty() && !out.json {
+        let (nodes, found) = (object.unreachable.join(", "), object.is_found());
+        let what = if found { "later writes of this key" } else { "a value of this key" };
+        note(format!("{nodes} may hold {what} for its owners, and cannot be reached"));
+    }
     if object.value.is_none() && object.is_found() && !args.siblings && !out.json {
         return Err(unmerged(args, &object));
     }

@@ -246,6 +246,7 @@ pub(crate) fn found(value: &'static str, tag: u8) -> GetReply {
         merged_by: None,
         merge_fault: None,
         answered: vec![Name::new("n1").unwrap()],
+        unreachable: Vec::new(),
     }
 }
 

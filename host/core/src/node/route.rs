@@ -9,7 +9,8 @@ use crate::view::{ClusterView, shard_of};
 pub enum Route {
     /// That shard, behind the requests that wait there.
     Shard(u16),
-    /// That shard, ahead of its requests: an objection must be handled before the peer's *ready*.
+    /// That shard, ahead of its requests: an objection must be handled before the peer's *ready*, and which nodes hold
+    /// something before the next read.
     Ahead(u16),
     /// The catalog.
     Control,
@@ -32,12 +33,33 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
         }
         PeerBody::Read { object, .. } => Route::Shard(of_partition(layout.partition(object))),
         PeerBody::Replicate(message) => Route::Shard(of_partition(layout.partition(&message.object))),
-        PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } => {
-            if op.shard < shards { Route::Shard(op.shard) } else { Route::Nowhere }
+        PeerBody::ForwardReply { op, .. }
+        | PeerBody::ReadReply { op, .. }
+        | PeerBody::Replicated { op, .. }
+        | PeerBody::OfferReply { op, .. } => {
+            if op.shard < shards {
+                Route::Shard(op.shard)
+            } else {
+                Route::Nowhere
+            }
         }
         PeerBody::Observed { actor, .. } => {
             if u32::from(actor.partition.0) < layout.partitions() {
                 Route::Ahead(of_partition(actor.partition))
+            } else {
+                Route::Nowhere
+            }
+        }
+        PeerBody::Holdings { partition, .. } => {
+            if u32::from(partition.0) < layout.partitions() {
+                Route::Ahead(of_partition(*partition))
+            } else {
+                Route::Nowhere
+            }
+        }
+        PeerBody::Offer(offer) => {
+            if u32::from(offer.partition.0) < layout.partitions() {
+                Route::Shard(of_partition(offer.partition))
             } else {
                 Route::Nowhere
             }

@@ -106,10 +106,14 @@ impl Shard {
                 let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(QUEUE_RETRY_MS);
                 return self.send(turn, to, 0, PeerBody::ForwardReply { op: *op, reply: Reply::Error(error) });
             }
+            PeerBody::Offer(_) => return self.drain.lost(to),
             // Nobody here waits for an answer to anything else.
             _ => None,
         };
         let Some(op) = op else { return };
+        if self.drain.has_sent(op.number) {
+            return self.drain.lost(to);
+        }
         self.with_op(turn, op.number, |shard, turn, op| match op.work {
             Work::Forward { to: owner, .. } if owner == to => {
                 let message = "too much waits to be sent to the owner of the key; nothing was done";

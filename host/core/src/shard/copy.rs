@@ -1,7 +1,8 @@
 //! This node's copies of objects: how they are read and written, and what follows from one that cannot be read.
 //!
-//! Every object is read by [`Shard::load`] and every object row is written by [`Shard::store_object`]. A copy that
-//! cannot be read is never taken for an absent one. Something may take its place, but not before [`Shard::give_up`].
+//! Every object is read by [`Shard::load`], every object row is written by [`Shard::store_object`] and removed by
+//! [`Shard::drop_object`]. A copy that cannot be read is never taken for an absent one. Something may take its place,
+//! but not before [`Shard::give_up`].
 
 use alloc::string::ToString;
 
@@ -84,7 +85,9 @@ impl Shard {
     ) -> Result<StoredRow, ErrorCode> {
         let row = Bytes::from(codec::encode(new));
         let is_same = matches!(old, StoredRow::Present(old) if *old == row);
+        let mut newly_held = None;
         let staged = (!is_same).then(|| {
+            newly_held = self.hold(turn, place, &mut change);
             change.put(Space::Objects, place.store_key.clone(), row.clone());
             // Rule: leaves are written with their objects.
             self.trees.stage(place.store_key, old.as_old(), Some(&row), &mut change)
@@ -95,7 +98,32 @@ impl Shard {
         if let Some(staged) = staged {
             self.trees.apply(staged);
         }
+        if let Some(version) = newly_held {
+            self.holds(turn, place.partition, version);
+        }
         Ok(StoredRow::Present(row))
+    }
+
+    /// Removes an object's row, whose owners have it, with the other rows of `change`. An actor mints only where this
+    /// node's copy has seen all of its writes, so the partition's actor ends in the same journal record.
+    ///
+    /// Objects are dropped here and nowhere else; see [`store_object`](Self::store_object).
+    pub(super) fn drop_object(
+        &mut self,
+        turn: &mut Turn<'_>,
+        place: Place<'_>,
+        old: &StoredRow,
+        mut change: Change,
+    ) -> Result<(), ErrorCode> {
+        // Rule: drops end a tenure.
+        if self.tenures.has_actor(place.partition) {
+            self.owe_tenure_end(turn, place.partition, EndCause::Drop, "an object was handed over to its owners");
+        }
+        change.remove(Space::Objects, place.store_key.clone());
+        let staged = self.trees.stage(place.store_key, old.as_old(), None, &mut change);
+        self.write(turn, change)?;
+        self.trees.apply(staged);
+        Ok(())
     }
 
     /// To be called before something takes the place of a copy that cannot be read. If the tenure has not ended for

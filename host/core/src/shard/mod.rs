@@ -7,7 +7,7 @@
 //! In reading order: [`event`], `op` (an operation), `turn` (one call), `copy` (objects in the store), `replica`
 //! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts` (whom to ask first),
 //! `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node and others have begun), `folding`
-//! (objects that meet in them).
+//! (objects that meet in them), [`handoff`] (nodes that stand in for owners).
 
 mod contacts;
 mod copy;
@@ -15,6 +15,7 @@ pub mod event;
 mod exchange;
 mod folding;
 mod forward;
+pub mod handoff;
 mod jobs;
 mod op;
 mod peers;
@@ -35,6 +36,9 @@ use bytes::Bytes;
 use contacts::Contacts;
 use event::{Effect, Event, Merged, Now, PluginError};
 use folding::ExchangeFold;
+use handoff::HandoffLimits;
+use handoff::drain::Drain;
+use handoff::holdings::Holdings;
 use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
 use peers::PeerConnections;
 use rand_core::Rng;
@@ -50,6 +54,7 @@ use crate::exchange::gaps::Gaps;
 use crate::exchange::hash::CausalKey;
 use crate::exchange::state::Exchanges;
 use crate::exchange::{ExchangeConfig, Trees};
+use crate::members::Liveness;
 use crate::port::{Change, Store, StoreFault};
 use crate::retries::Retries;
 use crate::tenure::{Observed, Tenures};
@@ -95,6 +100,8 @@ pub struct Config {
     /// Whether the data directory was replaced by an empty one. Its copies do not count in reads until they are
     /// rebuilt.
     pub replaced: bool,
+    /// Limits of the walk that empties a fallback.
+    pub handoff: HandoffLimits,
 }
 
 /// Counts of what a shard has done since it was opened.
@@ -118,6 +125,11 @@ pub struct Counters {
     pub retries_recognised: u64,
     pub retries_settled: u64,
     pub replaced: u64,
+    pub fallbacks_asked: u64,
+    pub stood_in: u64,
+    pub objects_offered: u64,
+    pub objects_handed_over: u64,
+    pub objects_dropped: u64,
 }
 
 /// How long a client should wait when there is no room for its request, in milliseconds.
@@ -171,6 +183,8 @@ pub struct Shard {
     unreadable: BTreeSet<Bytes>,
     /// Per partition, the write number of the store up to which losses have ended the tenure.
     lost_upto: BTreeMap<PartitionId, u64>,
+    holdings: Holdings,
+    drain: Drain,
     next_op: u64,
     next_upkeep_us: u64,
     next_expiry_us: u64,
@@ -198,6 +212,7 @@ impl Shard {
         let trees = Trees::open(store, config.causal_key.clone(), view.layout().partitions(), config.rows_lost)?;
         let gaps = Gaps::open(store)?;
         let exchanges = Exchanges::new(config.exchange, rng.next_u64() >> 34);
+        let holdings = Holdings::open(store)?;
         // Rule: runs number apart. An answer to a request of the last run may still arrive, delayed by a slow disk.
         let next_op = rng.next_u64() >> 1;
         let mut shard = Self {
@@ -226,6 +241,8 @@ impl Shard {
             lingering: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             lost_upto: BTreeMap::new(),
+            holdings,
+            drain: Drain::default(),
             next_op,
             next_upkeep_us: 0,
             next_expiry_us: 0,
@@ -298,12 +315,19 @@ impl Shard {
         self.retries.bytes()
     }
 
+    /// How many partitions this node holds objects of without owning them.
+    #[must_use]
+    pub fn holdings(&self) -> usize {
+        self.holdings.count()
+    }
+
     /// When an [`Event::Tick`] is due, in microseconds of [`Now::mono_us`].
     #[must_use]
     pub fn next_wake_us(&self) -> u64 {
         let own =
             self.next_upkeep_us.min(self.next_expiry_us).min(self.next_report_us()).min(self.trees.next_scan_us());
         let own = own.min(self.next_exchange_us());
+        let own = own.min(self.next_drain_us());
         self.deadlines.first().map_or(own, |&(at, _)| at.min(own))
     }
 
@@ -335,14 +359,20 @@ impl Shard {
             }
             Event::Start(start) => self.start = Some(start),
             Event::PeerUp(peer) => {
-                self.connections.connected(peer);
+                self.connections.add(peer);
                 self.exchange_with(peer, now.mono_us);
+                self.tell_holdings(&mut turn, peer);
             }
             Event::PeerActors(peer, actors) => self.peer_actors(&mut turn, peer, &actors),
             Event::PeerDown(peer) => self.peer_down(&mut turn, peer),
             Event::PeerLeaving(peer) => self.connections.leaving(peer),
             Event::NotSent(peer, body) => self.not_sent(&mut turn, peer, &body),
-            Event::Liveness(peer, liveness) => self.contacts.set(peer, liveness),
+            Event::Liveness(peer, liveness) => {
+                self.contacts.set(peer, liveness);
+                if liveness == Liveness::Down {
+                    self.peer_is_silent(&mut turn, peer);
+                }
+            }
             Event::Client(client) => {
                 let (origin, deadline_us) = (Origin::Client(client.reply_to), client.deadline_us);
                 let of = Admission { origin, tenant: client.tenant, trace: client.trace, deadline_us };
@@ -370,6 +400,9 @@ impl Shard {
                 shard.node_failed(turn, op, node, "too much waits for its disk")
             }),
             Event::Exchange(command) => self.command_exchange(command),
+            Event::Scanned(ticket, result) if self.drain.waits_for_scan(ticket) => {
+                self.drain_scanned(&mut turn, result);
+            }
             Event::Scanned(ticket, scanned) => self.scanned(&mut turn, ticket, scanned),
             Event::Tick => self.tick(&mut turn),
         }
@@ -414,6 +447,7 @@ impl Shard {
         self.connections.lost(peer);
         self.exchange_lost(peer);
         self.contacts.lost(peer);
+        self.drain.lost(peer);
         let waiting: Vec<u64> =
             self.ops.iter().filter(|(_, op)| op.waits_for(peer)).map(|(&number, _)| number).collect();
         for number in waiting {
@@ -437,13 +471,23 @@ impl Shard {
             PeerBody::ForwardReply { op, reply } => {
                 self.with_op(turn, op.number, |shard, turn, op| shard.forward_answered(turn, op, from, reply));
             }
-            PeerBody::Read { op, object } => self.serve_read(turn, from, trace, op, &object),
+            PeerBody::Read { op, object, as_fallback } => {
+                self.serve_read(turn, (from, trace), op, &object, as_fallback)
+            }
             PeerBody::ReadReply { op, epoch, copy, complete } => {
                 let answer = CopyAnswer { from, epoch, copy, complete };
                 self.with_op(turn, op.number, |shard, turn, op| shard.read_answered(turn, op, answer));
             }
             PeerBody::Replicate(message) => self.serve_replicate(turn, from, trace, message),
-            PeerBody::Replicated { op, outcome, .. } => {
+            PeerBody::Replicated { op, layout, bucket_version, outcome, held } => {
+                let absorbed = outcome.as_ref().map(|_| ()).map_err(|code| *code);
+                if self.held_absorbed(from, op.number, (layout, bucket_version), absorbed) {
+                    return;
+                }
+                if let (Some(version), Some(op)) = (held, self.ops.get(&op.number)) {
+                    let partition = op.target.partition;
+                    self.learn_holder(turn, partition, from, version);
+                }
                 self.with_op(turn, op.number, |shard, turn, op| match outcome {
                     Ok(Absorbed::Stored) => shard.write_acked(turn, op, from),
                     Ok(Absorbed::Superseded(seen)) => shard.write_superseded(turn, op, from, &seen),
@@ -454,6 +498,11 @@ impl Shard {
             PeerBody::Observed { actor, counter } => self.objected(turn, actor, counter),
             PeerBody::ExchangeAsk(asked) => self.exchange_asked(turn, from, (envelope.layout, trace), asked),
             PeerBody::ExchangeAnswer(answer) => self.exchange_answered(turn, from, answer),
+            PeerBody::Holdings { partition, holders } => self.holdings_told(turn, from, partition, holders),
+            PeerBody::Offer(offer) => self.serve_offer(turn, from, trace, envelope.layout, offer),
+            PeerBody::OfferReply { op, layout, bucket_version, answers } => {
+                self.offer_answered(turn, from, op.number, (layout, bucket_version), &answers);
+            }
             // The catalog and modules are the control machine's and the shell's.
             PeerBody::CatalogSummary(_)
             | PeerBody::CatalogRecords { .. }
@@ -530,7 +579,9 @@ impl Shard {
             bytes: 0,
         });
         let is_owner = op.target.owners.contains(self.config.node);
-        self.begin(turn, op, |shard, turn, op| match (is_owner, request) {
+        let stands_in = !is_owner && matches!(origin, Origin::Client(_)) && self.stands_in(&op.target);
+        self.counters.stood_in += u64::from(stands_in);
+        self.begin(turn, op, |shard, turn, op| match (is_owner || stands_in, request) {
             (true, DataRequest::Get(get)) => shard.start_get(turn, op, get),
             (true, DataRequest::Put(put)) => shard.start_put(turn, op, put),
             (false, request) => shard.forward(turn, op, tenant, request),
@@ -574,6 +625,7 @@ impl Shard {
         }
         self.count_leaves(turn);
         self.exchange(turn);
+        self.drain(turn);
         self.report(turn);
     }
 

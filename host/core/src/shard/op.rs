@@ -97,6 +97,9 @@ pub(super) struct ReadWork {
     pub(super) copies: Vec<(NodeId, bool)>,
     /// The owners that cannot read theirs.
     pub(super) damaged: Vec<NodeId>,
+    /// The nodes that are asked as fallbacks, and those that hold something of the partition and cannot be asked.
+    pub(super) fallbacks: Vec<NodeId>,
+    pub(super) unreachable: Vec<NodeId>,
     /// The join of all copies, and the lowest epoch among them.
     pub(super) joined: Object,
     pub(super) epoch: ReapEpoch,
@@ -107,12 +110,31 @@ pub(super) struct ReadWork {
 
 impl ReadWork {
     pub(super) fn new(purpose: ReadPurpose, tally: Tally, epoch: ReapEpoch) -> Self {
-        let (copies, damaged, joined) = (Vec::new(), Vec::new(), Object::default());
-        Self { purpose, tally, copies, damaged, joined, epoch, phase: ReadPhase::Collecting, fold: None }
+        Self {
+            purpose,
+            tally,
+            copies: Vec::new(),
+            damaged: Vec::new(),
+            fallbacks: Vec::new(),
+            unreachable: Vec::new(),
+            joined: Object::default(),
+            epoch,
+            phase: ReadPhase::Collecting,
+            fold: None,
+        }
     }
 }
 
-/// An owner's answer to a read.
+impl ReadWork {
+    /// Whether nothing was found yet and a fallback that may have a value is still to answer.
+    pub(super) fn awaits_fallbacks(&self, wall_ms: u64) -> bool {
+        // Rule: not found needs the fallbacks.
+        self.fallbacks.iter().any(|node| self.tally.is_waiting_for(*node))
+            && causal::visible(&self.joined, wall_ms).is_empty()
+    }
+}
+
+/// The answer of an owner or a fallback to a read.
 pub(super) struct CopyAnswer {
     pub(super) from: NodeId,
     pub(super) epoch: ReapEpoch,

@@ -14,7 +14,7 @@ pub(super) struct PeerConnections {
 }
 
 impl PeerConnections {
-    pub(super) fn connected(&mut self, peer: NodeId) {
+    pub(super) fn add(&mut self, peer: NodeId) {
         self.connected.insert(peer);
     }
 
@@ -25,6 +25,11 @@ impl PeerConnections {
     pub(super) fn lost(&mut self, peer: NodeId) {
         self.connected.remove(&peer);
         self.leaving.remove(&peer);
+    }
+
+    /// The peers that are connected.
+    pub(super) fn connected(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.connected.iter().copied()
     }
 
     /// Whether a peer can be asked something and is expected to live long enough to answer.

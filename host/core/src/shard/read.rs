@@ -16,12 +16,13 @@ use rejoin_proto::peer::{PeerBody, Replicate};
 use rejoin_proto::{Entry, ErrorCode, ErrorReply, FoldedBy, NodeId, PluginDigest, VersionVector};
 
 use super::Shard;
-use super::copy::Place;
+use super::copy::{Copy, Place, StoredRow};
 use super::event::{Effect, MergeTicket, Merged, PluginError};
 use super::jobs::merge_job;
 use super::op::{CopyAnswer, Op, PendingFold, PendingWrite, ReadPhase, ReadPurpose, ReadWork, Step, Work};
 use super::turn::Turn;
 use crate::causal;
+use crate::layouts::{LayoutSet, Seat};
 use crate::port::Change;
 use crate::quorum::Verdict;
 
@@ -38,7 +39,8 @@ impl Shard {
     }
 
     /// Begins to read an object with `(r, pr)`. All owners are asked at once, so that one slow owner costs nothing and
-    /// all of them can be repaired. A read that this node's own copy can answer asks nobody.
+    /// all of them can be repaired, and so are the fallbacks that hold something of the partition. A read that this
+    /// owner's own copy can answer asks nobody.
     pub(super) fn start_read(
         &mut self,
         turn: &mut Turn<'_>,
@@ -47,6 +49,17 @@ impl Shard {
         (r, pr): (u8, u8),
     ) -> Step {
         let mut tally = self.tally(&op.target.owners, r, pr);
+        let (mut fallbacks, unreachable) = self.holders(&op.target);
+        let (from, nobody_holds) = (self.config.node, fallbacks.is_empty() && unreachable.is_empty());
+        // Nobody else could have what the only owner has lost.
+        let complete = self.is_complete(op.target.partition) || (op.target.owners.len() == 1 && nobody_holds);
+        let is_owner = op.target.owners.contains(from);
+        if !is_owner {
+            fallbacks.push(from);
+        }
+        // A strict bucket counts its owners only. What fallbacks hold from before it became strict is joined.
+        let counts = if op.target.bucket.props.sloppy { LayoutSet::ALL } else { LayoutSet::EMPTY };
+        fallbacks.iter().for_each(|node| tally.add(*node, Seat::fallback(counts)));
         if tally.verdict() == Verdict::Impossible {
             let message = "too few replicas of the key can be reached; nothing was done";
             let reply = self.quorum_error(ErrorCode::Unavailable, message, &tally.at_best());
@@ -54,33 +67,43 @@ impl Shard {
         }
         let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
         let copy = self.load(turn, place).map(|copy| copy.object);
-        let from = self.config.node;
-        // Nobody else could have what the only owner has lost.
-        let complete = self.is_complete(op.target.partition) || op.target.owners.len() == 1;
         let alone = tally.only(from);
-        if alone.verdict() != Verdict::Impossible && copy.is_ok() && complete {
+        if is_owner
+            && alone.verdict() != Verdict::Impossible
+            && complete
+            && let Ok(copy) = &copy
+        {
             tally = alone;
+            // Rule: not found needs the fallbacks.
+            if fallbacks.is_empty() || !causal::visible(copy, turn.now.wall_ms).is_empty() {
+                fallbacks.clear();
+            }
+            fallbacks.iter().for_each(|node| tally.add(*node, Seat::fallback(counts)));
         }
-        let mut asked: Vec<NodeId> =
-            op.target.owners.iter().filter(|&node| node != from && tally.is_waiting_for(node)).collect();
+        let mut asked: Vec<NodeId> = tally.waiting().filter(|node| *node != from).collect();
         self.contacts.sort(&mut asked);
         op.asked_us = turn.now.mono_us;
         for node in asked {
-            self.send(turn, node, op.trace, PeerBody::Read { op: op.id, object: op.target.object.clone() });
+            let (object, as_fallback) = (op.target.object.clone(), fallbacks.contains(&node));
+            self.send(turn, node, op.trace, PeerBody::Read { op: op.id, object, as_fallback });
         }
         let epoch = self.epoch();
-        op.work = Work::Read(ReadWork::new(purpose, tally, epoch));
+        op.work = Work::Read(ReadWork { fallbacks, unreachable, ..ReadWork::new(purpose, tally, epoch) });
         // This node's own copy is the first answer.
         self.read_answered(turn, op, CopyAnswer { from, epoch, copy, complete })
     }
 
-    /// An owner has answered with its copy, or with why it cannot. The copy of a replica that is not complete is joined
-    /// and repaired like any other, but does not count: what it lacks proves nothing.
+    /// An owner or a fallback has answered with its copy, or with why it cannot. The copy of a replica that is not
+    /// complete is joined and repaired like any other, but does not count: what it lacks proves nothing. Neither does a
+    /// fallback that has nothing.
     pub(super) fn read_answered(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, answer: CopyAnswer) -> Step {
         let CopyAnswer { from, epoch, copy, complete } = answer;
         let partition = op.target.partition;
         let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
+        let is_fallback = read.fallbacks.contains(&from);
         match copy {
+            // Rule: empty fallbacks do not count.
+            Ok(copy) if is_fallback && copy.is_empty() && complete => read.tally.dismiss(from),
             Ok(copy) => {
                 if read.tally.is_waiting_for(from) {
                     self.check_context(turn, partition, &copy.context);
@@ -98,15 +121,17 @@ impl Shard {
                         read.tally.good(from);
                     } else {
                         read.tally.bad(from, "it has lost something and is not rebuilt");
+                        read.unreachable.extend(is_fallback.then_some(from));
                     }
                 }
             }
             // Rule: errors are no copies.
             Err(code) => {
-                if code == ErrorCode::Damaged && read.tally.is_waiting_for(from) {
+                if code == ErrorCode::Damaged && !is_fallback && read.tally.is_waiting_for(from) {
                     read.damaged.push(from);
                 }
-                read.tally.bad(from, rejoin_proto::peer::refusal(code));
+                let was_asked = read.tally.bad(from, rejoin_proto::peer::refusal(code)).is_some();
+                read.unreachable.extend((is_fallback && was_asked).then_some(from));
             }
         }
         if matches!(read.phase, ReadPhase::Collecting) && !self.has_room_for(turn, op.held_bytes()) {
@@ -120,7 +145,8 @@ impl Shard {
 
     pub(super) fn read_failed(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, node: NodeId, why: &str) -> Step {
         let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
-        read.tally.bad(node, why);
+        let was_asked = read.tally.bad(node, why).is_some();
+        read.unreachable.extend((was_asked && read.fallbacks.contains(&node)).then_some(node));
         self.read_step(turn, op)
     }
 
@@ -129,6 +155,7 @@ impl Shard {
     fn read_step(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>) -> Step {
         let Work::Read(read) = &mut op.work else { return Step::Keep(op) };
         match (&read.phase, read.tally.verdict()) {
+            (ReadPhase::Collecting, Verdict::Enough) if read.awaits_fallbacks(turn.now.wall_ms) => Step::Keep(op),
             (ReadPhase::Collecting, Verdict::Enough) => self.read_quorum(turn, op),
             (ReadPhase::Collecting, Verdict::Impossible) => self.read_impossible(turn, op),
             (ReadPhase::Answered, _) if read.tally.is_complete() => {
@@ -252,6 +279,7 @@ impl Shard {
             merged_by: digest.map(|digest| MergedBy { name: self.view.plugin_name(&digest).cloned(), digest }),
             merge_fault: outcome.fault.map(|fault| alloc::format!("{fault}")),
             answered: read.tally.answered().map(|node| self.view.node_name(node)).collect(),
+            unreachable: read.unreachable.iter().map(|node| self.view.node_name(*node)).collect(),
         };
         self.reply(turn, &op, Reply::Get(reply));
         self.read_step(turn, op)
@@ -284,7 +312,8 @@ impl Shard {
             return self.finish(turn, &op, error);
         }
         for node in others.iter().filter(|&node| tally.is_waiting_for(node)) {
-            self.send(turn, node, op.trace, PeerBody::Read { op: op.id, object: op.target.object.clone() });
+            let (object, as_fallback) = (op.target.object.clone(), false);
+            self.send(turn, node, op.trace, PeerBody::Read { op: op.id, object, as_fallback });
         }
         op.work = Work::Read(ReadWork::new(ReadPurpose::Recover(write), tally, self.epoch()));
         Step::Keep(op)
@@ -317,8 +346,11 @@ impl Shard {
         match &read.phase {
             ReadPhase::Answered => self.repair(turn, &op),
             ReadPhase::Collecting => {
-                let reply =
-                    self.quorum_error(ErrorCode::TimedOut, "too few replicas answered the read in time", &read.tally);
+                let message = match read.tally.verdict() {
+                    Verdict::Enough => "nothing was found, and a fallback that may have a value did not answer in time",
+                    _ => "too few replicas answered the read in time",
+                };
+                let reply = self.quorum_error(ErrorCode::TimedOut, message, &read.tally);
                 self.reply(turn, &op, reply);
             }
             // A merge that is too slow is a failed merge: the reader gets the siblings.
@@ -331,8 +363,9 @@ impl Shard {
         Step::Done
     }
 
-    /// Read repair: this node takes the join, and folds it if a plugin has run and its inputs are still there
-    /// unchanged. Every owner whose copy differs, or cannot be read, is sent the result.
+    /// Read repair: this node takes the join if it is an owner or has a copy, and folds it if a plugin has run and its
+    /// inputs are still there unchanged. Every owner whose copy differs, or cannot be read, is sent the result. A
+    /// fallback is sent nothing: what it has goes to the owners by its own walk.
     pub(super) fn repair(&mut self, turn: &mut Turn<'_>, op: &Op) {
         let Work::Read(read) = &op.work else { return };
         let sound = read.copies.iter().all(|&(_, current)| current) && read.damaged.is_empty();
@@ -340,8 +373,16 @@ impl Shard {
         if sound && read.fold.is_none() || read.joined.is_empty() {
             return;
         }
-        let Ok(mut copy) = self.absorb(turn, &op.target.object, read.epoch, &read.joined) else { return };
-        if let Some(fold) = &read.fold {
+        let own = self.config.node;
+        let keeps = op.target.owners.contains(own) || read.copies.iter().any(|&(node, _)| node == own);
+        let mut copy = match keeps {
+            true => match self.absorb(turn, &op.target.object, read.epoch, &read.joined) {
+                Ok(copy) => copy,
+                Err(_) => return,
+            },
+            false => Copy { object: read.joined.clone(), row: StoredRow::Absent },
+        };
+        if let Some(fold) = read.fold.as_ref().filter(|_| keeps) {
             if causal::fold(&mut copy.object, &fold.inputs, fold.value.clone(), fold.by) {
                 self.counters.folds += 1;
                 let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
@@ -355,7 +396,9 @@ impl Shard {
         // This node's own copy, or a fold, may have added to what was joined.
         let same = copy.object == read.joined;
         let behind = read.copies.iter().filter(|&&(_, current)| !(current && same)).map(|&(node, _)| node);
-        for node in behind.chain(read.damaged.iter().copied()).filter(|&node| node != self.config.node) {
+        let behind = behind.chain(read.damaged.iter().copied());
+        // Rule: repairs make no fallback copies.
+        for node in behind.filter(|&node| node != own && op.target.owners.contains(node)) {
             self.counters.read_repairs += 1;
             let message = Replicate {
                 op: None,

@@ -115,10 +115,18 @@ impl Shard {
         }
     }
 
-    /// Answers a coordinator that reads.
-    pub(super) fn serve_read(&mut self, turn: &mut Turn<'_>, from: NodeId, trace: u64, op: OpId, id: &ObjectId) {
+    /// Answers a coordinator that reads. A node that is asked as an owner and is none refuses: what it lacks proves
+    /// nothing.
+    pub(super) fn serve_read(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (from, trace): (NodeId, u64),
+        op: OpId,
+        id: &ObjectId,
+        as_fallback: bool,
+    ) {
         let partition = self.view.layout().partition(id);
-        let copy = match self.view.may_own(self.config.node, partition) {
+        let copy = match as_fallback || self.view.owns(self.config.node, partition, id.bucket) {
             true => {
                 let store_key = Bytes::from(id.store_key());
                 self.load(turn, Place { partition, store_key: &store_key }).map(|copy| copy.object)
@@ -132,7 +140,8 @@ impl Shard {
     /// Absorbs what a coordinator sends, and answers whether its write is live here.
     pub(super) fn serve_replicate(&mut self, turn: &mut Turn<'_>, from: NodeId, trace: u64, message: Replicate) {
         let partition = self.view.layout().partition(&message.object);
-        let outcome = match self.view.may_own(self.config.node, partition) {
+        let is_owner = self.view.owns(self.config.node, partition, message.object.bucket);
+        let outcome = match is_owner || self.takes_as_fallback(&message) {
             true => self
                 .absorb(turn, &message.object, message.epoch, &message.state)
                 .map(|copy| fate(&copy.object, message.dot)),
@@ -146,13 +155,22 @@ impl Shard {
         }
         let Some(op) = message.op else { return };
         let bucket_version = self.view.bucket_version(message.object.bucket);
-        let body = PeerBody::Replicated { op, layout: self.view.layout_name(), bucket_version, outcome };
+        let held = self.holdings.held(partition).filter(|_| !is_owner);
+        let body = PeerBody::Replicated { op, layout: self.view.layout_name(), bucket_version, outcome, held };
         let barrier = match message.durability {
             // Rule: acks wait for the disk.
             Durability::Fsync => Barrier::Durable,
             Durability::Os => Barrier::Written,
         };
         self.send_behind(turn, barrier, from, trace, body);
+    }
+
+    /// Whether this node takes an object that it does not own: a new write to a bucket that is sloppy in the newest
+    /// version known here. A repair, or an object of a drain, is for the owners and makes no copy elsewhere.
+    fn takes_as_fallback(&self, message: &Replicate) -> bool {
+        let is_sloppy = self.view.bucket(message.object.bucket).is_some_and(|bucket| bucket.props.sloppy);
+        // Rule: strict buckets use no fallbacks.
+        is_sloppy && message.dot.is_some()
     }
 }
 

@@ -113,7 +113,10 @@ impl Shard {
     ) {
         self.tenures.end(partition, cause);
         self.counters.tenures_ended += 1;
-        turn.effects.push(Effect::Alarm(Alarm::TenureEnded { partition, why }));
+        // A drop is what a fallback is for, and no alarm.
+        if cause != EndCause::Drop {
+            turn.effects.push(Effect::Alarm(Alarm::TenureEnded { partition, why }));
+        }
         self.renew_start(turn);
     }
 

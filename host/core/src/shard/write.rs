@@ -126,8 +126,9 @@ impl Shard {
             self.counters.retries_recognised += 1;
             return Attempt::Done(row);
         }
-        // Rule: strange retries are unknown.
-        if put.attempt > 0 && self.start != Some(put.start) {
+        // Rule: strange retries are unknown. A node that stands in for the owners may have forwarded the first attempt.
+        let stands_in = !op.target.owners.contains(self.config.node);
+        if put.attempt > 0 && (stands_in || self.start != Some(put.start)) {
             let message = "this node has lost track of the first attempt since it was made: the write may have been done; read the key";
             return refused(ErrorCode::Unknown, message);
         }
@@ -298,7 +299,9 @@ impl Shard {
             }
         }
         let props = &op.target.bucket.props;
-        let meets_all = absent.saturating_add(props.w.of(props.n).max(1)) > props.n;
+        // Where a fallback holds something, W owners need not have an acknowledged write.
+        let held = self.holdings.others(partition).next().is_some();
+        let meets_all = !held && absent.saturating_add(props.w.of(props.n).max(1)) > props.n;
         // Rule: lost copies are written over.
         let lost = lost_upto(turn, &store_key).is_some();
         // Rule: creates need proof.
@@ -317,22 +320,36 @@ impl Shard {
         self.mint_and_replicate(turn, op, write, copy, tally)
     }
 
-    /// The owners that a write waits for, or the refusal if too few of them can be reached.
+    /// The nodes that a write waits for, or the refusal if too few of them can be reached.
     fn reachable_tally(&mut self, op: &Op, put: &Put) -> Result<Tally, Box<Reply>> {
         let tally = self.write_tally(op, put);
         if tally.verdict() != Verdict::Impossible {
             return Ok(tally);
         }
-        let message = "too few replicas of the key can be reached; nothing was written";
+        let zones = op.target.bucket.props.zones;
+        let message = match usize::from(zones) <= self.view.zone_count() {
+            true => "too few replicas of the key can be reached; nothing was written",
+            false => {
+                "the bucket asks for acknowledgements from more zones than the layout has; nothing was written. Lower it \
+                 with `rejoin bucket set BUCKET --zones`"
+            }
+        };
         Err(Box::new(self.quorum_error(ErrorCode::Unavailable, message, &tally.at_best())))
     }
 
-    /// A tally with the W and PW of the request, or else of its bucket.
+    /// A tally with the W and PW of the request, or else of its bucket: of the owners, and of a fallback for each that
+    /// is not healthy.
     fn write_tally(&self, op: &Op, put: &Put) -> Tally {
         let props = &op.target.bucket.props;
         let w = put.w.unwrap_or(props.w).of(props.n).max(1);
         let pw = put.pw.unwrap_or(props.pw).of(props.n);
-        self.tally(&op.target.owners, w, pw)
+        let mut tally = self.tally(&op.target.owners, w, pw);
+        self.seat_fallbacks(&op.target, &mut tally);
+        if props.zones > 1 {
+            let zones = self.view.zones().collect::<Vec<_>>();
+            tally = tally.in_zones(props.zones, zones);
+        }
+        tally
     }
 
     /// A retry has met its first attempt's row: the write is done here, but its quorum may still be missing. So it is
@@ -354,21 +371,26 @@ impl Shard {
         self.own_ack(turn, op)
     }
 
-    /// Sends the object to every other owner that is connected. The whole object goes and not only the new entry, so
-    /// that an owner that was behind is not any more.
+    /// Sends the object to every other node that the write waits for. The whole object goes and not only the new entry,
+    /// so that an owner that was behind is not any more.
     fn replicate(&mut self, turn: &mut Turn<'_>, op: &Op, state: Object, dot: Dot, tally: &Tally) {
-        let others = op.target.owners.iter().filter(|&node| node != self.config.node && tally.is_waiting_for(node));
-        for node in others {
-            let message = Replicate {
-                op: Some(op.id),
-                object: op.target.object.clone(),
-                bucket_version: op.target.bucket.version,
-                epoch: self.epoch(),
-                dot: Some(dot),
-                durability: op.target.bucket.props.durability,
-                state: state.clone(),
-            };
+        for node in tally.waiting().filter(|node| *node != self.config.node) {
+            self.counters.fallbacks_asked += u64::from(!op.target.owners.contains(node));
+            let message = self.write_message(op, state.clone(), dot);
             self.send(turn, node, op.trace, PeerBody::Replicate(message));
+        }
+    }
+
+    /// A write as the other nodes get it.
+    pub(super) fn write_message(&self, op: &Op, state: Object, dot: Dot) -> Replicate {
+        Replicate {
+            op: Some(op.id),
+            object: op.target.object.clone(),
+            bucket_version: op.target.bucket.version,
+            epoch: self.epoch(),
+            dot: Some(dot),
+            durability: op.target.bucket.props.durability,
+            state,
         }
     }
 
@@ -390,7 +412,7 @@ impl Shard {
     pub(super) fn write_superseded(
         &mut self,
         turn: &mut Turn<'_>,
-        op: Box<Op>,
+        mut op: Box<Op>,
         from: NodeId,
         seen: &VersionVector,
     ) -> Step {
@@ -413,12 +435,11 @@ impl Shard {
         if goes_on {
             return self.write_acked(turn, op, from);
         }
-        self.write_failed(
-            turn,
-            op,
-            from,
-            "it has seen later writes of this node's actor: this node's disk is an old one",
-        )
+        if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
+            // No other node could do better: the dot is one that was used before.
+            tally.bad(from, "it has seen later writes of this node's actor: this node's disk is an old one");
+        }
+        self.write_step(turn, op)
     }
 
     pub(super) fn write_acked(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, from: NodeId) -> Step {
@@ -430,14 +451,18 @@ impl Shard {
     }
 
     pub(super) fn write_failed(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, node: NodeId, why: &str) -> Step {
-        if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
-            tally.bad(node, why);
+        let seat = match &mut op.work {
+            Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) => tally.bad(node, why),
+            _ => None,
+        };
+        if let Some(seat) = seat {
+            self.stand_in(turn, &mut op, seat);
         }
         self.write_step(turn, op)
     }
 
     /// Replies as soon as W is reached, or cannot be reached any more. The write stays where it has come to: read
-    /// repair brings it to the owners that are missing.
+    /// repair and fallbacks bring it to the owners that are missing.
     fn write_step(&mut self, turn: &mut Turn<'_>, op: Box<Op>) -> Step {
         let Work::Write(WriteWork { write, phase: WritePhase::Replicating { tally, context, .. } }) = &op.work else {
             return Step::Keep(op);

@@ -7,6 +7,7 @@ mod control;
 mod exchange;
 mod faults;
 mod gaps;
+mod handoff;
 mod limits;
 mod links;
 mod members;
@@ -14,6 +15,7 @@ mod reads;
 mod replicas;
 mod retries;
 mod scenarios;
+mod sloppy;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenures;

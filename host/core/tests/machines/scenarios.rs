@@ -98,7 +98,7 @@ pub(crate) fn an_acknowledgement_that_comes_twice_counts_once() {
     let PeerBody::Replicate(message) = &envelope.body else { panic!("a replicate") };
     let op = message.op.expect("an answer is wanted");
     let outcome = Ok(rejoin_proto::peer::Absorbed::Stored);
-    let body = PeerBody::Replicated { op, layout: envelope.layout, bucket_version: 3, outcome };
+    let body = PeerBody::Replicated { op, layout: envelope.layout, bucket_version: 3, outcome, held: None };
     let from = cluster.nodes[1].id;
     cluster.event(0, Event::Peer(from, rejoin_proto::peer::PeerEnvelope { body, ..envelope }));
     assert!(!cluster.replies.contains_key(&number), "two of three owners have it, and three were asked for");

@@ -186,7 +186,7 @@ pub(crate) fn an_object_or_an_answer_that_has_seen_more_ends_the_tenure_too() {
         let op = message.op.take().expect("an answer is wanted");
         let body = if by_answer {
             let outcome = Ok(Absorbed::Superseded(ahead));
-            PeerBody::Replicated { op, layout: envelope.layout, bucket_version: 3, outcome }
+            PeerBody::Replicated { op, layout: envelope.layout, bucket_version: 3, outcome, held: None }
         } else {
             message.state.context.join(&ahead);
             PeerBody::Replicate(message)

@@ -104,6 +104,7 @@ impl Cluster {
                 lost: false,
                 rows_lost: false,
                 replaced: false,
+                handoff: Default::default(),
             };
             change(&mut config);
             config
@@ -254,13 +255,25 @@ impl Cluster {
 
     /// The connections between one node and all others end, with what was under way.
     pub(crate) fn cut(&mut self, at: usize) {
+        (0..self.nodes.len()).filter(|&other| other != at).for_each(|other| self.sever(at, other));
+        // What a node sends when it hears of one end goes nowhere when all of them have ended.
         let id = self.nodes[at].id;
         self.wire.retain(|(from, to, _)| *from != id && *to != id);
-        for other in (0..self.nodes.len()).filter(|&other| other != at) {
-            let peer = self.nodes[other].id;
-            self.event(other, Event::PeerDown(id));
-            self.event(at, Event::PeerDown(peer));
-        }
+    }
+
+    /// The connection between two nodes ends, with what was under way.
+    pub(crate) fn sever(&mut self, a: usize, b: usize) {
+        let (of_a, of_b) = (self.nodes[a].id, self.nodes[b].id);
+        let between = |from, to| (from == of_a && to == of_b) || (from == of_b && to == of_a);
+        self.wire.retain(|(from, to, _)| !between(*from, *to));
+        self.event(a, Event::PeerDown(of_b));
+        self.event(b, Event::PeerDown(of_a));
+    }
+
+    /// Two nodes are connected again.
+    pub(crate) fn join(&mut self, a: usize, b: usize) {
+        self.meet(a, b);
+        self.meet(b, a);
     }
 
     pub(crate) fn heal(&mut self, at: usize) {

@@ -48,6 +48,7 @@ impl Memory {
                 found.next = match found.rows.last() {
                     Some((last, _)) => Some(key_after(last)),
                     None => {
+                        found.damaged = true;
                         found.unreadable.push((job.from.clone(), Some(key_after(key))));
                         found.damaged = true;
                         Some(key_after(key))

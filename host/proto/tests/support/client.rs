@@ -111,6 +111,7 @@ pub(crate) fn get_reply() -> GetReply {
         merged_by: Some(MergedBy { name: Some(name("cart")), digest: digest() }),
         merge_fault: Some("out of fuel".into()),
         answered: vec![name("n1"), name("n3")],
+        unreachable: vec![name("n4")],
     }
 }
 

@@ -152,6 +152,7 @@ pub(crate) fn props() -> BucketProps {
         memory_bytes: 1 << 20,
         ttl_ms: Some(86_400_000),
         fold_delay_ms: 1,
+        zones: 2,
     }
 }
 
@@ -172,6 +173,7 @@ pub(crate) fn plain_props() -> BucketProps {
         memory_bytes: 16 * 1024 * 1024,
         ttl_ms: None,
         fold_delay_ms: 24 * 60 * 60 * 1000,
+        zones: 1,
     }
 }
 

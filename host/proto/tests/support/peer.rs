@@ -8,8 +8,8 @@ use rejoin_proto::exchange::{
     Answer, Ask, Compared, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, RangeHashes, Sum, WalkId,
 };
 use rejoin_proto::peer::{
-    Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, OpId, PeerBody, PeerEnvelope, PeerHello,
-    Replicate,
+    Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, Holder, Offer, OfferAnswer, OfferedObject, OpId,
+    PeerBody, PeerEnvelope, PeerHello, Replicate,
 };
 use rejoin_proto::{ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, PartitionId, ReapEpoch};
 
@@ -89,23 +89,44 @@ fn replicate(op: Option<OpId>, dot: Option<Dot>, durability: Durability) -> Peer
     })
 }
 
+fn holdings() -> PeerBody {
+    let holder = |at, holds| Holder { node: NodeId::from_name(&name(at)), version: 1_700_000_000_000, holds };
+    PeerBody::Holdings { partition: PartitionId(7), holders: vec![holder("n1", true), holder("n2", false)] }
+}
+
+fn offer() -> PeerBody {
+    let object = |key: &'static str, byte| OfferedObject { key: key.into(), hash: [byte; 16] };
+    PeerBody::Offer(Offer {
+        op: op(),
+        partition: PartitionId(7),
+        tenant: tenant(),
+        bucket: object_id().bucket,
+        bucket_version: 2,
+        epoch: ReapEpoch { number: 4, proposer: 5 },
+        objects: vec![object("alice", 1), object("bob", 2)],
+    })
+}
+
 fn bodies() -> Vec<(&'static str, PeerBody)> {
     let epoch = ReapEpoch { number: 4, proposer: 5 };
     let forward = |request| PeerBody::Forward(Forward { op: op(), tenant: tenant(), deadline_ms: 700, request });
-    let replicated = |outcome| PeerBody::Replicated { op: op(), layout: layout_ref(), bucket_version: 2, outcome };
+    let replicated = |outcome, held| {
+        let (op, layout, bucket_version) = (op(), layout_ref(), 2);
+        PeerBody::Replicated { op, layout, bucket_version, outcome, held }
+    };
     let put = client::put(Basis::Blind, Content::Value("milk".into()));
     let dot = Dot { actor: ActorId(3), counter: 300 };
     vec![
         ("forward-get", forward(DataRequest::Get(client::get()))),
         ("forward-put", forward(DataRequest::Put(put))),
         ("forward-reply", PeerBody::ForwardReply { op: op(), reply: Reply::Get(client::get_reply()) }),
-        ("read", PeerBody::Read { op: op(), object: object_id() }),
+        ("read", PeerBody::Read { op: op(), object: object_id(), as_fallback: true }),
         ("read-reply", PeerBody::ReadReply { op: op(), epoch, copy: Ok(object()), complete: false }),
         ("replicate", replicate(Some(op()), Some(dot), Durability::Fsync)),
         ("repair", replicate(None, None, Durability::Os)),
-        ("replicated-stored", replicated(Ok(Absorbed::Stored))),
-        ("replicated-superseded", replicated(Ok(Absorbed::Superseded(vector())))),
-        ("replicated-refused", replicated(Err(ErrorCode::DiskFull))),
+        ("replicated-stored", replicated(Ok(Absorbed::Stored), Some(9))),
+        ("replicated-superseded", replicated(Ok(Absorbed::Superseded(vector())), None)),
+        ("replicated-refused", replicated(Err(ErrorCode::DiskFull), None)),
         ("observed", PeerBody::Observed { actor: actor(), counter: 400 }),
         (
             "catalog-summary",
@@ -116,6 +137,17 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
         ("module-wanted", PeerBody::ModuleWanted(digest())),
         ("module", PeerBody::Module { digest: digest(), bytes: Some(Bytes::from_static(b"\0asm")) }),
         ("module-absent", PeerBody::Module { digest: digest(), bytes: None }),
+        ("holdings", holdings()),
+        ("offer", offer()),
+        (
+            "offer-reply",
+            PeerBody::OfferReply {
+                op: op(),
+                layout: layout_ref(),
+                bucket_version: 2,
+                answers: vec![OfferAnswer::Confirmed, OfferAnswer::Wanted],
+            },
+        ),
     ]
     .into_iter()
     .chain(exchange())

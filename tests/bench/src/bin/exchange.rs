@@ -141,6 +141,7 @@ impl Pair {
                 lost: false,
                 rows_lost: false,
                 replaced: false,
+                handoff: Default::default(),
             };
             let mut store = Memory::default();
             let rng = Xoshiro256PlusPlus::seed_from_u64(id.0);

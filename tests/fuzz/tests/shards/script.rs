@@ -2,12 +2,15 @@
 
 use bytes::Bytes;
 
+use rejoin_core::members::Liveness;
 use rejoin_core::shard::event::{Event, Merged};
 use rejoin_proto::catalog::{Durability, Quorum};
 use rejoin_proto::client::{Basis, Get, GetReply, Put, PutOutcome, PutReply, Reply, StartId};
 use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, RangeHashes, WalkId};
 use rejoin_proto::fault::{MergeFault, Refusal};
-use rejoin_proto::peer::{Absorbed, ActorNext, DataRequest, Forward, OpId, PeerBody, Replicate};
+use rejoin_proto::peer::{
+    Absorbed, ActorNext, DataRequest, Forward, Holder, Offer, OfferAnswer, OfferedObject, OpId, PeerBody, Replicate,
+};
 use rejoin_proto::{
     ActorId, Content, Dot, DotSet, DotSpan, Entry, ErrorCode, ErrorReply, FoldedBy, Hlc, Object, PartitionId,
     PluginDigest, ProfileId, ReapEpoch, RequestId, VersionVector,
@@ -38,7 +41,11 @@ pub(super) mod op {
     pub(crate) const DAMAGED: u8 = 18;
     pub(crate) const VALIDATED: u8 = 19;
     pub(crate) const EXCHANGE: u8 = 20;
-    pub(super) const COUNT: u8 = 21;
+    pub(crate) const HOLDINGS: u8 = 21;
+    pub(crate) const OFFER: u8 = 22;
+    pub(crate) const OFFER_REPLY: u8 = 23;
+    pub(crate) const LIVENESS: u8 = 24;
+    pub(super) const COUNT: u8 = 25;
 }
 
 /// The bytes of a step, zeros behind its end.
@@ -115,6 +122,11 @@ pub(super) fn step(world: &mut World, bytes: &[u8]) {
             let edits: Vec<(u8, u8)> = (0..4).map(|_| (draw.byte(), draw.byte())).collect();
             world.damaged(peer, &edits);
         }
+        op::LIVENESS => {
+            let peer = world.node(PEERS[draw.below(PEERS.len())]);
+            let liveness = [Liveness::Alive, Liveness::Suspect, Liveness::Down][draw.below(3)];
+            world.event(None, Event::Liveness(peer, liveness));
+        }
         said => {
             let peer = PEERS[draw.below(PEERS.len())];
             let body = says(world, said, &mut draw);
@@ -178,7 +190,7 @@ fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {
                 3 => Ok(Absorbed::Superseded(vector(world, draw))),
                 _ => Err([ErrorCode::DiskFull, ErrorCode::Damaged, ErrorCode::StaleLayout][draw.below(3)]),
             };
-            PeerBody::Replicated { op: asked, layout: world.layout(), bucket_version: 1, outcome }
+            PeerBody::Replicated { op: asked, layout: world.layout(), bucket_version: 1, outcome, held: None }
         }
         op::READ_REPLY => {
             let copy = match draw.below(6) {
@@ -196,7 +208,9 @@ fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {
             let op = (number % 4 != 3).then_some(foreign);
             PeerBody::Replicate(Replicate { op, object, bucket_version: 1, epoch, dot, durability, state })
         }
-        op::READ => PeerBody::Read { op: foreign, object: world.object_id(draw.below(3), draw.below(8)) },
+        op::READ => {
+            PeerBody::Read { op: foreign, object: world.object_id(draw.below(3), draw.below(8)), as_fallback: false }
+        }
         op::FORWARD => {
             let request =
                 if draw.flag() { DataRequest::Get(get(world, draw)) } else { DataRequest::Put(put(world, draw)) };
@@ -209,6 +223,33 @@ fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {
         }
         op::FORWARD_REPLY => PeerBody::ForwardReply { op: asked, reply: reply(draw) },
         op::EXCHANGE => exchange(world, number, epoch, draw),
+        op::HOLDINGS => {
+            let holder = |draw: &mut Draw<'_>| Holder {
+                node: world.node(draw.below(4)),
+                version: u64::from(draw.byte()) << (8 * draw.below(8)),
+                holds: draw.flag(),
+            };
+            let holders = (0..draw.below(3)).map(|_| holder(draw)).collect();
+            PeerBody::Holdings { partition: PartitionId(number as u16 % 8), holders }
+        }
+        op::OFFER => {
+            let id = world.object_id(draw.below(3), draw.below(8));
+            let object = OfferedObject { key: id.key, hash: [draw.byte(); 16] };
+            PeerBody::Offer(Offer {
+                op: foreign,
+                partition: PartitionId(number as u16 % 8),
+                tenant: id.tenant,
+                bucket: id.bucket,
+                bucket_version: 1,
+                epoch,
+                objects: vec![object; draw.below(3)],
+            })
+        }
+        op::OFFER_REPLY => {
+            let answer = |draw: &mut Draw<'_>| [OfferAnswer::Confirmed, OfferAnswer::Wanted][draw.below(2)];
+            let answers = (0..draw.below(4)).map(|_| answer(draw)).collect();
+            PeerBody::OfferReply { op: asked, layout: world.layout(), bucket_version: 1, answers }
+        }
         _ => {
             let actor = ActorNext {
                 partition: PartitionId(draw.byte().into()),
@@ -265,6 +306,7 @@ fn reply(draw: &mut Draw<'_>) -> Reply {
             merged_by: None,
             merge_fault: None,
             answered: Vec::new(),
+            unreachable: Vec::new(),
         }),
     }
 }

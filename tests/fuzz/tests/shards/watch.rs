@@ -257,6 +257,8 @@ impl Watch {
             "{} bytes of no request",
             shard.in_flight_bytes()
         );
+        // A fallback drops what its owners have confirmed.
+        self.contexts_seen.retain(|key, _| store.rows.contains_key(&(Space::Objects, key.clone())));
         let mut observed: BTreeMap<&[u8], usize> = BTreeMap::new();
         for ((space, key), value) in &store.rows {
             match space {

@@ -126,6 +126,7 @@ impl World {
             lost: false,
             rows_lost: false,
             replaced: false,
+            handoff: Default::default(),
         };
         let mut store = Memory::default();
         let rng = Xoshiro256PlusPlus::seed_from_u64(0);
@@ -190,6 +191,7 @@ impl World {
         let op = match &envelope.body {
             PeerBody::Forward(forward) => forward.op,
             PeerBody::Read { op, .. } => *op,
+            PeerBody::Offer(offer) => offer.op,
             PeerBody::Replicate(message) => match message.op {
                 Some(op) => op,
                 None => return,
@@ -233,8 +235,10 @@ impl World {
     /// What cannot be read, or answers another shard of the node, never reaches this one.
     fn arrives(&mut self, peer: usize) {
         let Ok(envelope) = codec::decode::<PeerEnvelope>(&self.last) else { return };
-        if let PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } | PeerBody::ForwardReply { op, .. } =
-            &envelope.body
+        if let PeerBody::ReadReply { op, .. }
+        | PeerBody::Replicated { op, .. }
+        | PeerBody::ForwardReply { op, .. }
+        | PeerBody::OfferReply { op, .. } = &envelope.body
             && op.shard != self.config.shard
         {
             return;

@@ -77,7 +77,7 @@ fn answer(connection: &Connection, layout: LayoutRef, body: PeerBody) {
         PeerBody::Replicate(message) => {
             if let Some(op) = message.op {
                 let (bucket_version, outcome) = (message.bucket_version, Ok(Absorbed::Stored));
-                send(Class::Request, PeerBody::Replicated { op, layout, bucket_version, outcome });
+                send(Class::Request, PeerBody::Replicated { op, layout, bucket_version, outcome, held: None });
             }
         }
         _ => {}

@@ -8,19 +8,22 @@
 //! | [`dots`] | 4: one dot, one value; one write, one dot; contexts never go back |
 //! | [`reads`] | 5: with quorums that meet, a read shows every write acknowledged before it |
 //! | [`merges`] | 6: merges give the same bytes in every order, grouping and place |
+//! | [`handoff`] | 7: what a fallback drops is on the disks of all owners |
 //! | [`bounds`] | 10: every bounded value stays within its limit |
 //! | [`carts`] | 11: an acknowledged add that no observing remove covered is in the cart |
 //! | [`values`] | a value that its bucket's plugin must refuse is never written |
 //!
-//! The numbers name the promises in failures. 7 to 9 are reserved for handoff and tenants. Each checker takes time
-//! nearly linear in the record, and is tested with histories in which it must find a fault. None calls the code that it
-//! checks: what a write replaces is read from the record, and [`convergence`] has a model of the algebra of its own.
+//! The numbers name the promises in failures. 8 and 9 are reserved for changes of layout and tenants. Each checker
+//! takes time nearly linear in the record, and is tested with histories in which it must find a fault. None calls the
+//! code that it checks: what a write replaces is read from the record, and [`convergence`] has a model of the algebra
+//! of its own.
 
 pub mod bounds;
 pub mod carts;
 pub mod convergence;
 pub mod deletions;
 pub mod dots;
+pub mod handoff;
 mod index;
 pub mod merges;
 pub mod reads;
@@ -53,13 +56,14 @@ const MOST: usize = 5;
 type Check = fn(&Index<'_>, &mut Vec<Finding>);
 
 /// All of them, by name.
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     (survival::NAME, survival::check),
     (convergence::NAME, convergence::check),
     (deletions::NAME, deletions::check),
     (dots::NAME, dots::check),
     (reads::NAME, reads::check),
     (merges::NAME, merges::check),
+    (handoff::NAME, handoff::check),
     (bounds::NAME, bounds::check),
     (carts::NAME, carts::check),
     (values::NAME, values::check),

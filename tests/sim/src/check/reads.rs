@@ -15,9 +15,10 @@ use crate::history::{Asked, Call, CallId, Element, KeyId, Kind, Run};
 /// Its name in findings.
 pub const NAME: &str = "reads";
 
-/// Whether any two such quorums of a key's owners have an owner in common.
+/// Whether any two such quorums have a node in common. Where fallbacks count, they need not.
 pub(super) fn meets(run: &Run, key: KeyId, r: u8, w: u8) -> bool {
-    usize::from(r) + usize::from(w) > run.keys[key as usize].owners.len()
+    let key = &run.keys[key as usize];
+    key.fallbacks == 0 && usize::from(r) + usize::from(w) > key.owners.len()
 }
 
 /// When disks of a key's owners lost what an acknowledgement may have stood for, in order; and from when on such a

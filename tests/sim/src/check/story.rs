@@ -29,8 +29,14 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new(kind: Kind) -> Self {
-        let key =
-            Key { kind, owners: vec![0, 1, 2], durability: Durability::Fsync, siblings: 32, folds: kind != Kind::Set };
+        let key = Key {
+            kind,
+            owners: vec![0, 1, 2],
+            durability: Durability::Fsync,
+            siblings: 32,
+            folds: kind != Kind::Set,
+            fallbacks: 0,
+        };
         let run = Run { keys: vec![key], ..Run::default() };
         Self { run, replicas: Default::default(), kind, now_us: 0, counters: [0; 3], adds: 0 }
     }

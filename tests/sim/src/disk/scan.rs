@@ -25,6 +25,7 @@ impl Disk {
                 if let Some((last, _)) = found.rows.last() {
                     found.next = Some(key_after(last));
                 } else {
+                    found.damaged = true;
                     found.unreadable.push((job.from.clone(), Some(key_after(key))));
                     found.damaged = true;
                     found.next = Some(key_after(key));

@@ -1,6 +1,8 @@
 //! A shard's queues and batches. The product's own [`GroupCommit`](rejoin_core::node::batch::GroupCommit) decides what
 //! may leave the node and when. Simulated are the time that a batch and a sync take, and crashes in the middle of one.
 
+use bytes::Bytes;
+
 use rejoin_core::node::batch::{Input, Output};
 use rejoin_core::node::links::LinkEvent;
 use rejoin_core::port::CommitSeq;
@@ -8,12 +10,13 @@ use rejoin_core::shard::event::{Event, MergeJob, MergeTicket, PluginError, Valid
 use rejoin_proto::client::{PutOutcome, Reply, StartId};
 use rejoin_proto::fault::{MergeFault, TrapKind};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
+use rejoin_proto::{Object, codec};
 
 use super::node::ShardTask;
 use super::{Occurrence, Parcel, World};
 use crate::describe;
 use crate::disk::Replaced;
-use crate::history::{Kind, Loss, NodeIndex};
+use crate::history::{Dropped, Kind, Loss, NodeIndex};
 use crate::options::MS;
 use crate::plugins;
 use crate::rng::mix;
@@ -122,7 +125,7 @@ impl World {
     pub(super) fn record_puts(&mut self, at: NodeIndex, index: u16) {
         let node = &mut self.nodes[usize::from(at)];
         let disk = &mut node.disks[usize::from(index)];
-        let replaced = std::mem::take(&mut disk.replaced);
+        let (replaced, dropped) = (std::mem::take(&mut disk.replaced), std::mem::take(&mut disk.removed_objects));
         for put in disk.puts.drain(..) {
             self.recorder.minted(self.now_us, at, &put, &self.keys);
             node.puts += 1;
@@ -135,6 +138,24 @@ impl World {
         for copy in replaced {
             self.copy_replaced(at, index, &copy);
         }
+        for copy in dropped {
+            self.copy_dropped(at, index, &copy);
+        }
+    }
+
+    /// A fallback has dropped an object: the record notes which owners have less on their disks.
+    fn copy_dropped(&mut self, at: NodeIndex, index: u16, copy: &Replaced) {
+        self.recorder.mark("object handed over");
+        let key = self.keys.of_store_key(&copy.store_key);
+        let decoded = |bytes: &Bytes| codec::decode::<Object>(bytes).expect("a stored object").context;
+        let context = decoded(&copy.object);
+        let covers = |owner: &NodeIndex| {
+            let disk = &self.nodes[usize::from(*owner)].disks[usize::from(index)];
+            disk.durable_object(&copy.store_key).is_some_and(|held| decoded(held).covers(&context))
+        };
+        let lacking: Vec<NodeIndex> = self.keys.place(key).owners.iter().copied().filter(|at| !covers(at)).collect();
+        self.note(at, || format!("DROPS its copy of k{key}"));
+        self.recorder.run.dropped.push(Dropped { key, node: at, at_us: self.now_us, lacking });
     }
 
     /// An unreadable copy was written over. Its content is lost there, and for good if no other disk has it.
@@ -287,6 +308,7 @@ pub(super) fn is_control(body: &PeerBody) -> bool {
     matches!(
         body,
         PeerBody::Observed { .. }
+            | PeerBody::Holdings { .. }
             | PeerBody::CatalogSummary(_)
             | PeerBody::CatalogRecords { .. }
             | PeerBody::CatalogTaken { .. }

@@ -18,6 +18,8 @@ const SETTLED_US: u64 = 120 * SECOND;
 const TRUSTED_US: u64 = 30 * SECOND;
 /// The time after that in which every leaf of every hash tree must be known.
 const COUNTED_US: u64 = 30 * SECOND;
+/// The time after that in which every fallback must have handed over what it holds.
+const DRAINED_US: u64 = 60 * SECOND;
 /// The time limit of one round of reads.
 const ROUND_US: u64 = 60 * SECOND;
 /// The time in which exchanges must bring all owners together.
@@ -49,6 +51,10 @@ impl World {
         let until_us = self.now_us + COUNTED_US;
         if !self.run_while(until_us, Self::has_whole_trees) {
             return vec![format!("{} s after the last fault hash trees have unknown leaves", COUNTED_US / SECOND)];
+        }
+        let until_us = self.now_us + DRAINED_US;
+        if !self.run_while(until_us, |world| world.held_elsewhere().is_none()) {
+            return self.held_elsewhere().into_iter().collect();
         }
         for _ in 0..READERS {
             self.sessions.push(Session::new(self.sessions.len() as u32));
@@ -121,6 +127,24 @@ impl World {
             let (held, other) = (self.held(at, peer), self.nodes[usize::from(peer)].running.as_ref());
             other.is_some_and(|other| other.open.contains_key(&held))
         })
+    }
+
+    /// A node that has an object which it does not own, or says that it does.
+    fn held_elsewhere(&self) -> Option<String> {
+        for (at, node) in (0..).zip(&self.nodes) {
+            let tasks = node.running.iter().flat_map(|running| &running.shards);
+            let held: usize = tasks.map(|task| task.batch.shard().holdings()).sum();
+            let mut keys = node.disks.iter().flat_map(|disk| disk.object_keys());
+            let stray = keys.find(|key| !self.keys.place(self.keys.of_store_key(key)).owners.contains(&at));
+            if let Some(key) = stray {
+                let key = self.keys.of_store_key(key);
+                return Some(format!("n{at} still has an object of k{key}, whose owners are all in reach"));
+            }
+            if held > 0 {
+                return Some(format!("n{at} still says that it holds something of {held} partitions, and has nothing"));
+            }
+        }
+        None
     }
 
     fn catalogs_are_equal(&self) -> bool {

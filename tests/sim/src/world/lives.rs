@@ -168,6 +168,7 @@ impl World {
                 lost,
                 rows_lost: node.reported_loss,
                 replaced,
+                handoff: Default::default(),
             };
             let rng = Rng::raw(options.seed, Stream::Shard(at, node.life, index));
             let opened = Shard::open(config, Arc::clone(&view), rng, disk);
