@@ -384,8 +384,8 @@ pub(crate) fn cut(ctx: &NodeContext, peer: NodeId) {
     }
 }
 
-/// Passes a message to its shard or task. Waits while the shard's inbox is full: meanwhile the frame's class is not read,
-/// which slows the peer down.
+/// Passes a message to its shard or task. Waits while the shard's inbox is full: meanwhile the frame's class is not
+/// read, which slows the peer down.
 async fn route(ctx: &Arc<NodeContext>, peer: NodeId, envelope: PeerEnvelope, frame: &Frame) {
     match route_of(&envelope.body, &ctx.cluster_view(), ctx.shard_count()) {
         Route::Shard(shard) => {

@@ -62,8 +62,8 @@ pub enum Event {
     /// This node's wall clock is wrong, by the clocks of most nodes: so many milliseconds are to be added to it. 0: it
     /// is good.
     CorrectClock(i64),
-    /// A message of this shard to a peer was not sent, because its queue is full, it is too large, or too much waits for
-    /// the disk.
+    /// A message of this shard to a peer was not sent, because its queue is full, it is too large, or too much waits
+    /// for the disk.
     NotSent(NodeId, Box<PeerBody>),
     /// A peer answers, or it does not: those that do not are asked last.
     Liveness(NodeId, Liveness),
