@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Show what the nodes think of each other
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Show what the nodes still have to make equal, pause that, or go on with it
+    #[command(subcommand)]
+    Exchange(ExchangeCommand),
     /// Make, show and change buckets
     #[command(subcommand)]
     Bucket(BucketCommand),
@@ -78,6 +81,20 @@ pub(crate) enum Command {
 pub(crate) enum NodeCommand {
     /// Ask every node what it thinks of every other one: whether it answers, since when, and why
     List,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ExchangeCommand {
+    /// Show what each node still has to exchange with each other one, hand over, or rebuild
+    Status {
+        /// Wait until nothing is left to do, with a progress bar on a terminal
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Go on with the exchange that was paused
+    Start,
+    /// Pause the exchange of every node, or of --node, until `exchange start` or its next restart
+    Pause,
 }
 
 #[derive(Args, Debug)]

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command, DemoCommand, NodeCommand, ServeArgs};
 use clap::Parser;
-use commands::{bucket, cert, completions, node, object, plugin, status, token};
+use commands::{bucket, cert, completions, exchange, node, object, plugin, status, token};
 use failure::Failure;
 use output::{Output, no_color};
 
@@ -97,6 +97,7 @@ async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failur
         Command::Delete(args) => object::delete(global, out, &args).await,
         Command::Status(args) => status::status(global, out, &args).await,
         Command::Node(NodeCommand::List) => node::list(global, out).await,
+        Command::Exchange(command) => exchange::run(global, out, &command).await,
         Command::Bucket(command) => bucket::run(global, out, command).await,
         Command::Plugin(command) => plugin::run(global, out, command).await,
         Command::Token(command) => token::run(global, out, command).await,

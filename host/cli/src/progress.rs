@@ -1,12 +1,64 @@
-//! Progress bars on stderr, for a person who waits at a terminal. Elsewhere the callers print lines.
+//! Progress on stderr: bars for a person who waits at a terminal, lines elsewhere.
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// How often a bar is drawn while nothing changes, so that its clock advances.
 const TICK: Duration = Duration::from_millis(200);
+
+/// The pause between two lines of a [`Progress`] where stderr is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// The progress of work that a node does, with rate and time left.
+pub(crate) struct Progress {
+    what: String,
+    bar: Option<Bar>,
+    began: Instant,
+    /// What was done when it was first looked at: the rate counts from there.
+    first: Option<u64>,
+    line_due: Instant,
+}
+
+impl Progress {
+    /// Of `what`, such as "n4 is rebuilt".
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        let (what, began) = (what.into(), Instant::now());
+        let bar = Bar::new(std::io::stderr().is_terminal(), "{msg} {wide_bar} {human_pos}/{human_len}");
+        Self { what, bar, began, first: None, line_due: began + LINE_EVERY }
+    }
+
+    /// So much is done by now of all that there is to do, as far as is known.
+    pub(crate) fn set(&mut self, done: u64, total: u64) {
+        let now = Instant::now();
+        let since = done.saturating_sub(*self.first.get_or_insert(done));
+        let pace = pace(since, total.saturating_sub(done), now - self.began);
+        if let Some(Bar(bar)) = &self.bar {
+            bar.set_message(format!("{}, {pace}", self.what));
+            bar.set_length(total);
+            bar.set_position(done);
+        } else if now >= self.line_due {
+            self.line_due = now + LINE_EVERY;
+            eprintln!("{}: {done} of {total}, {pace}", self.what);
+        }
+    }
+}
+
+/// Rate and time left, for people.
+fn pace(done: u64, left: u64, took: Duration) -> String {
+    let per_second = done as f64 / took.as_secs_f64().max(1e-3);
+    if left == 0 || per_second < 1e-3 {
+        return format!("{per_second:.0}/s");
+    }
+    let seconds = left as f64 / per_second;
+    let time = match seconds {
+        ..120.0 => format!("{seconds:.0} s"),
+        120.0..7_200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.0} h", seconds / 3_600.0),
+    };
+    format!("{per_second:.0}/s, {time} left")
+}
 
 /// A bar on stderr that is removed when it is dropped.
 pub(crate) struct Bar(ProgressBar);
@@ -61,6 +113,16 @@ impl Drop for Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rate_and_time_left_are_of_what_was_done_since_the_beginning() {
+        let seconds = Duration::from_secs;
+        assert_eq!(pace(500, 1_000, seconds(10)), "50/s, 20 s left");
+        assert_eq!(pace(1_000, 100_000, seconds(10)), "100/s, 17 min left");
+        assert_eq!(pace(10, 100_000, seconds(10)), "1/s, 28 h left");
+        assert_eq!(pace(500, 0, seconds(10)), "50/s");
+        assert_eq!(pace(0, 500, seconds(10)), "0/s", "no rate yet");
+    }
 
     #[test]
     fn there_is_a_bar_on_a_terminal_only() {

@@ -30,8 +30,8 @@ use crate::{Error, ErrorKind, Result};
 
 pub use records::{BucketInfo, NewToken, PluginInfo, TokenInfo, activation};
 pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Scope};
-pub use rejoin_proto::client::{Doubt, Liveness, MemberView, NodeStatus, Status};
-pub use rejoin_proto::{BucketId, ClusterId, LayoutRef, Name, PluginDigest, TenantId};
+pub use rejoin_proto::client::{Doubt, ExchangePair, ExchangeStatus, Liveness, MemberView, NodeStatus, Status};
+pub use rejoin_proto::{BucketId, ClusterId, LayoutRef, Name, PartitionId, PluginDigest, TenantId};
 
 /// The operator's interface of a [`Client`](crate::Client). Clones are cheap.
 #[derive(Clone, Debug)]
@@ -92,6 +92,42 @@ impl Admin {
     pub async fn members(&self) -> Result<Vec<MemberView>> {
         match self.ask(AdminRequest::Members).await? {
             Reply::Members(members) => Ok(members),
+            _ => Err(unexpected("the node")),
+        }
+    }
+
+    /// What the node that answers still has to make equal with others, and what it has done for that.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let behind = client.admin().exchange().await?.pairs.iter().filter(|pair| pair.differs).count();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Admin::status`].
+    pub async fn exchange(&self) -> Result<ExchangeStatus> {
+        match self.ask(AdminRequest::Exchange).await? {
+            Reply::Exchange(status) => Ok(status),
+            _ => Err(unexpected("the node")),
+        }
+    }
+
+    /// Pauses the exchange of the node that answers, or goes on with it, until it is set again or the node restarts.
+    /// While it is paused the node begins no comparison with another one; it still answers those of others, and reads
+    /// repair what they find.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// assert!(client.admin().pause_exchange(true).await?.paused);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Admin::status`].
+    pub async fn pause_exchange(&self, paused: bool) -> Result<ExchangeStatus> {
+        match self.ask(AdminRequest::ExchangePause(paused)).await? {
+            Reply::Exchange(status) => Ok(status),
             _ => Err(unexpected("the node")),
         }
     }

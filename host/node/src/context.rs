@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use tokio::sync::{Notify, SetOnce, mpsc, watch};
+use tokio::sync::{Notify, SetOnce, mpsc, oneshot, watch};
 
 use rejoin_core::view::{ClusterView, shard_of};
 use rejoin_proto::client::StartId;
@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::faults::Faults;
 use crate::lock::lock;
 use crate::members::Membership;
-use crate::messages::{CatalogRequest, ShardHandle, ShardMessage};
+use crate::messages::{CatalogRequest, ShardHandle, ShardMessage, ShardReport};
 use crate::metrics::Metrics;
 use crate::peer_table::Peers;
 use crate::platform::SharedRng;
@@ -112,6 +112,17 @@ impl NodeContext {
             // A shard that has stopped takes no messages.
             let _ = shard.messages.send(message());
         }
+    }
+
+    /// The figures of all shards that have not stopped, in their order.
+    pub(crate) async fn reports(&self) -> Vec<ShardReport> {
+        let mut reports = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let (answer, answered) = oneshot::channel();
+            let _ = shard.messages.send(ShardMessage::Report(answer));
+            reports.extend(answered.await);
+        }
+        reports
     }
 
     /// The node's problems and those of its stores.

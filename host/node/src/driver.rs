@@ -296,8 +296,17 @@ impl Driver {
                 let (in_flight, in_flight_bytes, retry_bytes) =
                     (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
                 let (core, store, holdings) = (shard.counters(), self.store.stats(), shard.holdings());
-                let report = ShardReport { core, store, in_flight, in_flight_bytes, retry_bytes, holdings, waiting };
-                let _ = answer.send(report);
+                let exchange = shard.exchange_status();
+                let _ = answer.send(ShardReport {
+                    core,
+                    store,
+                    in_flight,
+                    in_flight_bytes,
+                    retry_bytes,
+                    holdings,
+                    waiting,
+                    exchange,
+                });
                 return Ok(None);
             }
             ShardMessage::Stop(answer) => return Err(answer),

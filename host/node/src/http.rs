@@ -7,14 +7,12 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use tokio::sync::oneshot;
 
 use rejoin_proto::{Name, NodeId};
 use rejoin_wire::Connection;
 
 use crate::context::NodeContext;
 use crate::faults::HeldOperation;
-use crate::messages::ShardMessage;
 use crate::metrics::NodeReport;
 use crate::peers;
 
@@ -38,13 +36,10 @@ async fn metrics(State(ctx): State<Arc<NodeContext>>) -> String {
 
 /// The node's metrics, as Prometheus text.
 pub(crate) async fn figures(ctx: &NodeContext) -> String {
-    for (index, shard) in ctx.shards.iter().enumerate() {
-        let (answer, answered) = oneshot::channel();
-        let _ = shard.messages.send(ShardMessage::Report(answer));
-        if let Ok(report) = answered.await {
-            let index = u16::try_from(index).unwrap_or(u16::MAX);
-            ctx.metrics.shard(index, &report);
-        }
+    let (view, now_us) = (ctx.cluster_view(), ctx.clock.now().mono_us);
+    for (index, report) in (0..).zip(ctx.reports().await) {
+        ctx.metrics.shard(index, &report);
+        ctx.metrics.exchange(index, &report.exchange, now_us, |peer| view.node_name(peer).to_string());
     }
     let clients = ctx.sessions.count();
     let pool = ctx.plugins.pool();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use rejoin_core::control::{CatalogChange, Published, Wait};
+use rejoin_core::exchange::ExchangeStatus;
 use rejoin_core::port::StoreFault;
 use rejoin_core::shard::Counters;
 use rejoin_core::shard::event::{
@@ -81,6 +82,7 @@ pub(crate) struct ShardReport {
     pub(crate) holdings: usize,
     /// Entries in the inbox.
     pub(crate) waiting: usize,
+    pub(crate) exchange: ExchangeStatus,
 }
 
 /// The queues of a shard, for the other tasks of the node.

@@ -1,11 +1,14 @@
 //! A node's metrics, as Prometheus text. Each node has its own recorder, so that one process can run several nodes.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use rejoin_core::exchange::{ExchangeStatus, PairStatus, WalkCounts};
 use rejoin_core::members::Counters;
+use rejoin_proto::NodeId;
 
 use crate::lock::lock;
 use crate::messages::ShardReport;
@@ -151,6 +154,37 @@ impl Metrics {
         gauge("rejoin_disk_full", u64::from(store.full));
         gauge("rejoin_disk_read_only", u64::from(store.read_only));
         gauge("rejoin_lost_key_ranges", store.lost_ranges);
+    }
+
+    /// Sets how far a shard's exchange with each peer has come.
+    pub(crate) fn exchange(&self, shard: u16, status: &ExchangeStatus, now_us: u64, name: impl Fn(NodeId) -> String) {
+        let of_shard = || vec![Label::new("shard", shard.to_string())];
+        let gauge = |metric: &'static str, value: u64| self.gauge(Key::from_parts(metric, of_shard()), value);
+        gauge("rejoin_exchange_paused", u64::from(status.paused));
+        gauge("rejoin_incomplete_partitions", status.incomplete.len() as u64);
+        gauge("rejoin_tree_leaves", status.leaves as u64);
+        gauge("rejoin_tree_leaves_unknown", status.unknown_leaves as u64);
+        let mut peers: BTreeMap<NodeId, Vec<&PairStatus>> = BTreeMap::new();
+        for (_, peer, pair) in &status.pairs {
+            peers.entry(*peer).or_default().push(pair);
+        }
+        for (peer, pairs) in peers {
+            let label = || vec![Label::new("shard", shard.to_string()), Label::new("peer", name(peer))];
+            let open = pairs.iter().filter(|pair| pair.differs || pair.equal_us.is_none()).count();
+            let oldest_us = pairs.iter().filter_map(|pair| pair.equal_us).min();
+            let age = oldest_us.map_or(0, |at_us| now_us.saturating_sub(at_us) / 1_000_000);
+            self.gauge(Key::from_parts("rejoin_exchange_open", label()), open as u64);
+            self.gauge(Key::from_parts("rejoin_exchange_age_seconds", label()), age);
+            let sum = |of: fn(&WalkCounts) -> u64| pairs.iter().map(|pair| of(&pair.counts)).sum();
+            for (metric, value) in [
+                ("rejoin_exchange_sent_total", sum(|counts| counts.sent)),
+                ("rejoin_exchange_received_total", sum(|counts| counts.received)),
+                ("rejoin_exchange_sent_bytes_total", sum(|counts| counts.sent_bytes)),
+                ("rejoin_exchange_received_bytes_total", sum(|counts| counts.received_bytes)),
+            ] {
+                self.recorder.register_counter(&Key::from_parts(metric, label()), &METADATA).absolute(value);
+            }
+        }
     }
 
     /// Sets the figures of the node as a whole.

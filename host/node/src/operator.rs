@@ -8,14 +8,16 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use rejoin_core::control::{CatalogChange, Published, Wait, plugin_record};
+use rejoin_core::exchange::ExchangeCommand;
+use rejoin_core::shard::event::Event;
 use rejoin_merge::digest_of;
 use rejoin_proto::catalog::BucketProps;
-use rejoin_proto::client::{AdminRequest, NodeStatus, RecordKind, Reply, Status};
+use rejoin_proto::client::{AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PartitionId, TenantId};
 
 use crate::context::NodeContext;
 use crate::members;
-use crate::messages::CatalogRequest;
+use crate::messages::{CatalogRequest, ShardMessage};
 use crate::token::ROOT;
 
 /// Handles a request of a tenant's administrator, who waits for `wait` at most.
@@ -23,6 +25,13 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: Admin
     let result = match request {
         AdminRequest::Status => return Reply::Status(status(ctx)),
         AdminRequest::Members => return Reply::Members(members::views(ctx)),
+        AdminRequest::Exchange => return Reply::Exchange(exchange(ctx).await),
+        AdminRequest::ExchangePause(paused) => {
+            tracing::info!(paused, "an operator has set the exchange");
+            let command = if paused { ExchangeCommand::Pause } else { ExchangeCommand::Start };
+            ctx.broadcast(|| ShardMessage::Core(Box::new(Event::Exchange(command))));
+            return Reply::Exchange(exchange(ctx).await);
+        }
         AdminRequest::List(kind) => return list(ctx, kind, tenant).await,
         AdminRequest::BucketCreate { props, .. } | AdminRequest::BucketSet { props, .. }
             if uses_removed_plugin(ctx, &props) =>
@@ -72,6 +81,33 @@ async fn list(ctx: &NodeContext, kind: RecordKind, tenant: TenantId) -> Reply {
     let (answer, listed) = oneshot::channel();
     let _ = ctx.catalog.send(CatalogRequest::List(kind, tenant, answer));
     listed.await.map_or_else(|_| Reply::Error(stopping()), Reply::Records)
+}
+
+/// What this node still has to make equal with others.
+async fn exchange(ctx: &NodeContext) -> ExchangeStatus {
+    let (node, view, now_us) = (ctx.config.name.clone(), ctx.cluster_view(), ctx.clock.now().mono_us);
+    let (pairs, incomplete) = (Vec::new(), Vec::new());
+    let mut all = ExchangeStatus { node, paused: false, pairs, incomplete, holdings: 0, handed_over: 0 };
+    for report in ctx.reports().await {
+        all.holdings = all.holdings.saturating_add(u32::try_from(report.holdings).unwrap_or(u32::MAX));
+        all.handed_over += report.core.objects_handed_over;
+        let shard = report.exchange;
+        all.paused |= shard.paused;
+        all.incomplete.extend(shard.incomplete);
+        all.pairs.extend(shard.pairs.into_iter().map(|(partition, peer, pair)| ExchangePair {
+            partition,
+            peer: view.node_name(peer),
+            equal_ago_ms: pair.equal_us.map(|at_us| now_us.saturating_sub(at_us) / 1_000),
+            differs: pair.differs,
+            walking: pair.walking,
+            failures: pair.failures,
+            sent: pair.counts.sent,
+            received: pair.counts.received,
+            sent_bytes: pair.counts.sent_bytes,
+            received_bytes: pair.counts.received_bytes,
+        }));
+    }
+    all
 }
 
 fn stopping() -> ErrorReply {

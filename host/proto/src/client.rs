@@ -285,6 +285,10 @@ pub enum AdminRequest {
     },
     /// What this node thinks of every other one.
     Members,
+    /// What this node still has to make equal with others.
+    Exchange,
+    /// Pauses this node's exchange (`true`), or goes on with it. Answered like [`AdminRequest::Exchange`].
+    ExchangePause(bool),
 }
 
 /// A kind of record.
@@ -365,6 +369,49 @@ pub struct MemberView {
     pub gossip: Liveness,
 }
 
+/// What a node still has to make equal with others, and what it has done since it started.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExchangeStatus {
+    /// The answering node.
+    pub node: Name,
+    /// Whether an operator has paused it.
+    pub paused: bool,
+    /// Each of its partitions with each other owner that it has met.
+    pub pairs: Vec<ExchangePair>,
+    /// Partitions in which it may lack writes that it has acknowledged: its copies do not count in reads until they are
+    /// rebuilt.
+    pub incomplete: Vec<PartitionId>,
+    /// Partitions of which it holds objects for their owners.
+    pub holdings: u32,
+    /// Objects that it held for their owners and has handed over.
+    pub handed_over: u64,
+}
+
+/// A partition of the answering node, and another owner of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExchangePair {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The other owner.
+    pub peer: Name,
+    /// How long ago both were last found or made equal, in milliseconds. `None`: not since they met.
+    pub equal_ago_ms: Option<u64>,
+    /// Whether they were found to differ since.
+    pub differs: bool,
+    /// Whether they are being made equal now.
+    pub walking: bool,
+    /// Attempts that have failed since they were last equal.
+    pub failures: u32,
+    /// Objects that the other owner was sent by walks that the answering node has begun, since it started.
+    pub sent: u64,
+    /// Objects that such walks took from it.
+    pub received: u64,
+    /// Bytes of the objects that were sent.
+    pub sent_bytes: u64,
+    /// Bytes of the objects that were taken.
+    pub received_bytes: u64,
+}
+
 /// The state of the cluster as one node sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -425,6 +472,8 @@ pub enum Reply {
     },
     /// To [`AdminRequest::Members`].
     Members(Vec<MemberView>),
+    /// To [`AdminRequest::Exchange`].
+    Exchange(ExchangeStatus),
 }
 
 /// A reply, and what every reply carries.

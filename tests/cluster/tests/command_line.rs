@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use rejoin_client::Bytes;
 use rejoin_client::admin::BucketProps;
 use rejoin_test_cluster::cli::{self, Ran};
-use rejoin_test_cluster::{Cluster, binary, eventually, guests};
+use rejoin_test_cluster::{Cluster, binary, eventually, guests, http};
 
 /// The fields of an object, sorted.
 fn fields(value: &Value) -> Vec<&str> {
@@ -181,6 +182,64 @@ async fn every_node_says_what_it_thinks_of_every_other_and_a_killed_one_is_named
     assert!(format!("{table:?}").contains("n3 was not asked"), "{table:?}");
     let alone = cluster.rejoin(&["node", "list", "--json", "--node", &cluster.address(1).to_string()]).done().json();
     assert_eq!((alone.as_array().unwrap().len(), &alone[0]["node"]), (1, &json!("n2")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_is_watched_to_its_end_paused_and_started_again() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    cluster.kill(2);
+    let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
+    for key in 0..50_u32 {
+        let key = key.to_string();
+        eventually("two of three take the write", async || bucket.put(&key, b"v".to_vec()).blind().await).await;
+    }
+    cluster.spawn(2);
+    cluster.together().await;
+    let watched = cluster.rejoin(&["exchange", "status", "--watch"]);
+    assert!(watched.done().text().contains("ALL EQUAL") && watched.text().contains("n3"), "{watched:?}");
+    let own = cluster.pinned(2).await.bucket::<Bytes>("plain").unwrap();
+    eventually("the node that was away has every key itself, and nobody has read them", async || {
+        let asked = cluster.rejoin(&["exchange", "status", "--json"]).done().json();
+        // Either side may have begun the walks that brought them.
+        let brought = |asked: &Value| {
+            let count = |pair: &Value| match (asked["node"] == "n3", pair["with"] == "n3") {
+                (true, _) => pair["received"].as_u64(),
+                (false, true) => pair["sent"].as_u64(),
+                (false, false) => None,
+            };
+            asked["pairs"].as_array().unwrap().iter().filter_map(count).sum::<u64>()
+        };
+        let sum: u64 = asked.as_array().unwrap().iter().map(brought).sum();
+        if sum >= 50 { Ok(()) } else { Err(sum) }
+    })
+    .await;
+    for key in 0..50_u32 {
+        assert!(own.get(key.to_string()).r(1).await.unwrap().is_found(), "key {key}");
+    }
+
+    let paused = |cluster: &Cluster| {
+        let asked = cluster.rejoin(&["exchange", "status", "--json"]).done().json();
+        let paused = asked.as_array().unwrap().iter().filter(|asked| asked["paused"] == true);
+        let mut names: Vec<String> = paused.map(|asked| asked["node"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    let said = cluster.rejoin(&["exchange", "pause", "--node", &cluster.address(1).to_string()]);
+    assert_eq!(said.done().text().trim(), "paused on n2");
+    assert_eq!(paused(&cluster), ["n2"]);
+    let said = cluster.rejoin(&["exchange", "pause"]);
+    assert!(said.done().text().starts_with("paused on ") && said.text().matches(", ").count() == 2, "{said:?}");
+    let status = cluster.rejoin(&["exchange", "status"]);
+    assert!(status.done().text().contains("the exchange of n2 is paused"), "{status:?}");
+    assert_eq!(paused(&cluster), ["n1", "n2", "n3"]);
+    cluster.rejoin(&["exchange", "start"]).done();
+    assert!(paused(&cluster).is_empty());
+    let sent = |index| http::metric(cluster.admin(index), "rejoin_exchange_sent_total");
+    let received = http::metric(cluster.admin(2), "rejoin_exchange_received_total");
+    assert!(sent(0) + sent(1) + received >= 50.0);
+    cluster.kill(1);
+    cluster.rejoin(&["exchange", "pause"]).said(3, "not every node was told");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

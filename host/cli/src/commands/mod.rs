@@ -4,6 +4,7 @@ pub(crate) mod bucket;
 pub(crate) mod cert;
 pub(crate) mod completions;
 pub(crate) mod component;
+pub(crate) mod exchange;
 pub(crate) mod json;
 pub(crate) mod laws;
 pub(crate) mod new;

@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::{Quorum, Scope};
 use rejoin_proto::client::{
-    AdminRequest, Basis, ClientHello, Doubt, Get, GetReply, HelloReply, Liveness, MemberView, MergedBy, NodeStatus,
-    PROTOCOL, Put, PutOutcome, PutReply, Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, ServerHello,
-    Sibling, StartId, Status,
+    AdminRequest, Basis, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply, Liveness,
+    MemberView, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Receipt, RecordKind, Reply, ReplyEnvelope,
+    Request, RequestBody, ServerHello, Sibling, StartId, Status,
 };
 use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeFailure, PartitionId, RequestId};
 
@@ -86,6 +86,8 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("layout", RequestBody::Layout),
         ("status", admin(AdminRequest::Status)),
         ("members", admin(AdminRequest::Members)),
+        ("exchange", admin(AdminRequest::Exchange)),
+        ("exchange-pause", admin(AdminRequest::ExchangePause(true))),
         ("list-tenants", admin(AdminRequest::List(RecordKind::Tenant))),
         ("list-buckets", admin(AdminRequest::List(RecordKind::Bucket))),
         ("list-plugins", admin(AdminRequest::List(RecordKind::Plugin))),
@@ -159,6 +161,23 @@ fn members() -> Vec<MemberView> {
     [member(Liveness::Alive, None)].into_iter().chain(doubted).collect()
 }
 
+fn exchange() -> ExchangeStatus {
+    let pair = |differs, equal_ago_ms| ExchangePair {
+        partition: PartitionId(3),
+        peer: name("n2"),
+        equal_ago_ms,
+        differs,
+        walking: differs,
+        failures: 2,
+        sent: 10,
+        received: 11,
+        sent_bytes: 12_000,
+        received_bytes: 13_000,
+    };
+    let (pairs, incomplete) = (vec![pair(true, None), pair(false, Some(1_500))], vec![PartitionId(3)]);
+    ExchangeStatus { node: name("n1"), paused: true, pairs, incomplete, holdings: 7, handed_over: 1_000 }
+}
+
 fn replies() -> Vec<(&'static str, Reply)> {
     let context = Bytes::from_static(&[1, 2, 3]);
     let receipt = Some(Receipt { partition: PartitionId(3), id: 0x77 << 100 });
@@ -172,6 +191,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("layout", Reply::Layout(layout())),
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),
+        ("exchange", Reply::Exchange(exchange())),
         ("records", Reply::Records(vec![bucket_record(), plugin_record(), token_record()])),
         ("changed", Reply::Changed { record: bucket_record(), behind: vec![name("n2")] }),
         ("error", Reply::Error(error)),
