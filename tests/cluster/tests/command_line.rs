@@ -19,7 +19,7 @@ fn fields(value: &Value) -> Vec<&str> {
     fields
 }
 
-const GOT: [&str; 11] = [
+const GOT: [&str; 12] = [
     "bucket",
     "context",
     "found",
@@ -29,6 +29,7 @@ const GOT: [&str; 11] = [
     "merged_by",
     "shown",
     "siblings",
+    "unreachable",
     "value",
     "value_base64",
 ];

@@ -2,10 +2,12 @@
 //! victim is each node in turn, so that it is the dialling side towards some peers and the dialled one towards others.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use rejoin_client::admin::{BucketProps, Scope};
-use rejoin_client::{Bytes, ErrorKind};
+use rejoin_client::{Bucket, Bytes, ErrorKind, Object};
 use rejoin_test_shell::{Setup, simulate};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -74,6 +76,19 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Reads a key with every owner, as soon as all of them count.
+async fn read_of_all(bucket: &Bucket<Bytes>, key: &str) -> Object<Vec<u8>> {
+    loop {
+        match bucket.get(key).r(3).siblings().await {
+            Ok(found) => return found,
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => panic!("{key}: {error}"),
+        }
+    }
+}
+
 #[test]
 fn an_old_disk_in_a_healthy_cluster_loses_no_acknowledged_write() {
     for (seed, victim) in (1..).zip(NODES) {
@@ -111,7 +126,8 @@ fn an_old_disk_in_a_healthy_cluster_loses_no_acknowledged_write() {
             assert!(!acknowledged.is_empty(), "nothing was put to the test");
             let there = world.pinned_plain(another(victim)).await;
             for key in &acknowledged {
-                let found = there.get(format!("k{key}")).r(3).siblings().await.unwrap();
+                // The old disk counts again when it is rebuilt.
+                let found = read_of_all(&there, &format!("k{key}")).await;
                 let held = |value: &[u8]| value == b"acknowledged";
                 let there = found.value.as_deref().is_some_and(held)
                     || found.siblings.iter().any(|sibling| held(&sibling.value));
@@ -123,7 +139,9 @@ fn an_old_disk_in_a_healthy_cluster_loses_no_acknowledged_write() {
 
 #[test]
 fn a_node_with_an_empty_disk_says_that_it_has_lost_everything_and_is_not_counted() {
+    let refusals = Arc::new(AtomicU32::new(0));
     for (seed, victim) in (1..).zip(NODES) {
+        let seen = refusals.clone();
         simulate(&Setup { seed, ..Setup::default() }, move |world| async move {
             let bucket = world.plain().await;
             bucket.put("k", b"v".to_vec()).blind().w(3).await.unwrap();
@@ -147,10 +165,15 @@ fn a_node_with_an_empty_disk_says_that_it_has_lost_everything_and_is_not_counted
                         status.nodes.iter().filter(|node| node.replaced).map(|node| node.name.as_str()).collect();
                     assert_eq!((replaced, status.spare), (vec![victim], Some((0, 1))), "{victim}, as {node} sees it");
                 }
-                // Neither its own word nor its word to others makes up a quorum.
+                // Until it is rebuilt neither its own word nor its word to others makes up a quorum.
                 let other = world.pinned_plain(another(victim)).await;
-                let refused = other.get("k").r(3).await.unwrap_err().to_string();
-                assert!(refused.contains("has lost its data"), "{victim}: {refused}");
+                match other.get("k").r(3).await {
+                    Ok(read) => assert_eq!(read.value.as_deref(), Some(&b"v"[..]), "{victim} is rebuilt"),
+                    Err(error) => {
+                        assert!(error.to_string().contains("is not rebuilt"), "{victim}: {error}");
+                        seen.fetch_add(1, Relaxed);
+                    }
+                }
                 assert_eq!(
                     world.pinned_plain(victim).await.get("k").r(1).await.unwrap().value.as_deref(),
                     Some(&b"v"[..]),
@@ -159,8 +182,13 @@ fn a_node_with_an_empty_disk_says_that_it_has_lost_everything_and_is_not_counted
                 world.kill(victim);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
+            // In the end it has what it lost, and counts again.
+            world.start(victim);
+            let found = read_of_all(&world.pinned_plain(another(victim)).await, "k").await;
+            assert_eq!(found.value.as_deref(), Some(&b"v"[..]), "{victim}");
         });
     }
+    assert_ne!(refusals.load(Relaxed), 0, "no read came before the rebuild");
 }
 
 #[test]
