@@ -14,7 +14,7 @@ fn what_was_written_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, recovery) = open(dir.path(), Start::FIRST);
     assert!(recovery.lost.is_empty() && recovery.replayed_records == 0);
-    for space in [Space::Objects, Space::Pinned] {
+    for space in [Space::Objects, Space::Trees, Space::Pinned] {
         let mut change = Change::default();
         change.put(space, "b", "1").put(space, "a", "2").put(space, "c", "3").put(space, "a", "4").remove(space, "c");
         store.write(change).unwrap();
@@ -28,9 +28,9 @@ fn what_was_written_is_read() {
         assert_eq!(seen, [b"b".to_vec()]);
         store.scan(space, b"c", Some(b"a"), &mut |_, _| panic!("an empty range has no rows")).unwrap();
     }
-    assert_eq!(store.commit().unwrap(), CommitSeq(2));
-    assert_eq!(store.commit().unwrap(), CommitSeq(2));
-    assert_eq!(store.syncer().sync().unwrap(), CommitSeq(2));
+    assert_eq!(store.commit().unwrap(), CommitSeq(3));
+    assert_eq!(store.commit().unwrap(), CommitSeq(3));
+    assert_eq!(store.syncer().sync().unwrap(), CommitSeq(3));
     assert_eq!((store.stats().commits, store.stats().syncs), (1, 1));
 }
 
@@ -86,7 +86,7 @@ fn rows_that_the_tree_could_not_take_are_refused_before_the_journal() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path(), Start::FIRST);
     for key in [String::new(), "k".repeat(65_536)] {
-        for space in [Space::Objects, Space::Pinned] {
+        for space in [Space::Objects, Space::Trees, Space::Pinned] {
             assert!(
                 matches!(store.write(put(space, &key, "v")), Err(StoreFault::Failed(why)) if why.contains("65535"))
             );
@@ -259,14 +259,14 @@ fn random_changes_and_reopenings_agree_with_a_map() {
     for _ in 0..25 {
         let (mut store, recovery) = open(dir.path(), start);
         assert_eq!(recovery.lost, Vec::<String>::new());
-        for (space, model) in [Space::Objects, Space::Pinned].into_iter().zip(&model) {
+        for (space, model) in [Space::Objects, Space::Trees, Space::Pinned].into_iter().zip(&model) {
             assert_eq!(rows(&store, space).into_iter().collect::<BTreeMap<_, _>>(), *model);
         }
         for _ in 0..next(400) {
             let mut change = Change::default();
             for _ in 0..next(4) {
                 let which = next(2) as usize;
-                let space = [Space::Objects, Space::Pinned][which];
+                let space = [Space::Objects, Space::Trees, Space::Pinned][which];
                 let key = format!("{}", next(300));
                 if next(3) == 0 {
                     change.remove(space, key.clone());
