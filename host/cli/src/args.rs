@@ -121,6 +121,8 @@ pub(crate) struct DevArgs {
 pub(crate) enum DemoCommand {
     /// Split a cluster of three, write one cart on both sides, heal, and watch the carts merge
     Partition,
+    /// Kill a node of four, write without it, bring it back, wipe its disk, and watch the others give it everything
+    Handoff,
 }
 
 #[derive(Args, Debug)]

@@ -56,26 +56,55 @@ impl Processes {
     /// # Errors
     /// A process cannot be started.
     pub(crate) fn start(&mut self) -> Result<Vec<u32>, Failure> {
+        let nodes = self.cluster.nodes().to_vec();
+        nodes.into_iter().map(|node| self.start_one(node)).collect()
+    }
+
+    /// Starts the process of a node that does not run. Returns its id.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn start_one(&mut self, node: LocalNode) -> Result<u32, Failure> {
         let rejoin = std::env::current_exe()
             .map_err(|why| Failure::usage(format!("the path of this program cannot be found: {why}")))?;
-        let mut ids = Vec::new();
         let threads = threads_each(self.cluster.nodes().len()).to_string();
-        for node in self.cluster.nodes() {
-            let log = self.log(*node);
-            let file = File::create(&log).map_err(|why| Failure::file(&log, "written", &why))?;
-            let copy = file.try_clone().map_err(|why| Failure::file(&log, "written", &why))?;
-            let mut command = Command::new(&rejoin);
-            command
-                .args(["serve", "--with-parent", "--threads", &threads, "--color", "never", "--config"])
-                .arg(self.cluster.config(*node));
-            command.stdin(Stdio::null()).stdout(file).stderr(copy).kill_on_drop(true);
-            // Ctrl-C must reach the parent only, which then stops them.
-            command.process_group(0);
-            let child = command.spawn().map_err(|why| Failure::file(&rejoin, "started", &why))?;
-            ids.extend(child.id());
-            self.running.push((node.name(), child));
-        }
-        Ok(ids)
+        let log = self.log(node);
+        let written = |why: std::io::Error| Failure::file(&log, "written", &why);
+        // A node that is started again goes on in its log.
+        let file = File::options().create(true).append(true).open(&log).map_err(written)?;
+        let copy = file.try_clone().map_err(written)?;
+        let mut command = Command::new(&rejoin);
+        command
+            .args(["serve", "--with-parent", "--threads", &threads, "--color", "never", "--config"])
+            .arg(self.cluster.config(node));
+        command.stdin(Stdio::null()).stdout(file).stderr(copy).kill_on_drop(true);
+        // Ctrl-C must reach the parent only, which then stops them.
+        command.process_group(0);
+        let child = command.spawn().map_err(|why| Failure::file(&rejoin, "started", &why))?;
+        let id = child.id().unwrap_or_default();
+        self.running.push((node.name(), child));
+        Ok(id)
+    }
+
+    /// Kills the process of a node, as `kill -9` does, and waits for its end.
+    ///
+    /// # Errors
+    /// It does not run, or cannot be killed.
+    pub(crate) async fn kill(&mut self, node: LocalNode) -> Result<(), Failure> {
+        let name = node.name();
+        let at = self.running.iter().position(|(running, _)| *running == name);
+        let mut child =
+            at.map(|at| self.running.remove(at).1).ok_or_else(|| Failure::usage(format!("{name} does not run")))?;
+        child.kill().await.map_err(|why| Failure::usage(format!("{name} cannot be killed: {why}")))
+    }
+
+    /// Removes the data directory of a node that was killed.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) fn wipe(&self, node: LocalNode) -> Result<(), Failure> {
+        let data = self.cluster.dir().join(node.name()).join("data");
+        std::fs::remove_dir_all(&data).map_err(|why| Failure::file(&data, "removed", &why))
     }
 
     /// Waits until a process ends by itself.

@@ -90,7 +90,7 @@ async fn exchange(ctx: &NodeContext) -> ExchangeStatus {
     let mut all = ExchangeStatus { node, paused: false, pairs, incomplete, holdings: 0, handed_over: 0 };
     for report in ctx.reports().await {
         all.holdings = all.holdings.saturating_add(u32::try_from(report.holdings).unwrap_or(u32::MAX));
-        all.handed_over += report.core.objects_handed_over;
+        all.handed_over += report.core.objects_dropped;
         let shard = report.exchange;
         all.paused |= shard.paused;
         all.incomplete.extend(shard.incomplete);

@@ -1,4 +1,4 @@
-//! What the product is for, from end to end: the demo, the example service, a forwarded request, an update that is
+//! What the product is for, from end to end: the demos, the example service, a forwarded request, an update that is
 //! tried again.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
@@ -10,26 +10,39 @@ use rejoin_client::admin::BucketProps;
 use rejoin_test_cluster::{Cluster, binary, cli, eventually, http};
 
 #[test]
-fn the_demo_tells_its_story_and_leaves_nothing_behind() {
+fn the_demo_of_a_split_tells_its_story_and_leaves_nothing_behind() {
+    let out = demo("partition", 3);
+    assert!(out.matches('✓').count() >= 6 && out.contains("merged by plugin cart"), "{out}");
+}
+
+#[test]
+fn the_demo_of_handoff_tells_its_story_and_leaves_nothing_behind() {
+    // The last node is started three times.
+    let out = demo("handoff", 6);
+    assert!(out.matches('✓').count() >= 5 && out.contains("it is rebuilt"), "{out}");
+}
+
+/// Runs a demo to its good end, and checks that its files and processes are gone. Returns what it has printed.
+fn demo(story: &str, started: usize) -> String {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(binary());
-    command.args(["demo", "partition"]).env("TMPDIR", dir.path()).process_group(0);
+    command.args(["demo", story]).env("TMPDIR", dir.path()).process_group(0);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let output = child.wait_with_output().unwrap();
     let (out, talk) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{out}\n{talk}");
-    assert!(out.matches('✓').count() >= 6 && out.contains("merged by plugin cart"), "{out}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "its files are gone");
     let processes: Vec<u32> = out.lines().filter_map(process_of).collect();
-    assert_eq!(processes.len(), 3, "it names its processes: {out}");
+    assert_eq!(processes.len(), started, "it names its processes: {out}");
     for id in processes {
         assert!(!is_rejoin(id), "process {id} is still there");
     }
+    out.into_owned()
 }
 
-/// The id in a line such as `n1 is process 4711, on 127.0.0.1:7401`.
+/// The id in a line such as `n1 is process 4711, on 127.0.0.1:7401` or `n4 is process 4712 now`.
 fn process_of(line: &str) -> Option<u32> {
-    line.split_once(" is process ")?.1.split(',').next()?.parse().ok()
+    line.split_once(" is process ")?.1.split([',', ' ']).next()?.parse().ok()
 }
 
 fn is_rejoin(process: u32) -> bool {

@@ -1,14 +1,18 @@
-//! `demo partition`: a network split and its end, on a cluster of real processes. Each line that it prints was read
-//! from the cluster, and each claim is checked.
+//! Stories on a cluster of real processes: `demo partition`, a network split and its end, and `demo handoff`, a node
+//! that is away and one that loses its disk. Each line that they print was read from the cluster, and each claim is
+//! checked.
 //!
-//! [`partition`](mod@partition) has the steps, [`cart_client`] reads and writes carts, [`printer`] prints and checks.
+//! [`partition`](mod@partition) and [`handoff`](mod@handoff) have the steps, [`cart_client`] reads and writes carts,
+//! [`printer`] prints and checks.
 
 mod cart_client;
+mod handoff;
 mod partition;
 mod printer;
 
 use std::time::{Duration, Instant};
 
+use handoff::HandoffDemo;
 use partition::PartitionDemo;
 use printer::Printer;
 
@@ -20,14 +24,30 @@ use crate::signals::Signals;
 /// Well above the time that the demo takes. A demo that takes longer hangs, and fails.
 const LIMIT: Duration = Duration::from_secs(58);
 
-/// Runs the demo.
+/// Runs the demo of a network split.
 ///
 /// # Errors
 /// A claim that did not hold, or a cluster that does not start. The processes have ended in any case.
 pub(crate) async fn partition(out: Output) -> Result<(), Failure> {
+    tell(out, 3, PartitionDemo::run).await
+}
+
+/// Runs the demo of a node that is away.
+///
+/// # Errors
+/// As [`partition`](fn@partition).
+pub(crate) async fn handoff(out: Output) -> Result<(), Failure> {
+    tell(out, 4, HandoffDemo::run).await
+}
+
+async fn tell(
+    out: Output,
+    nodes: u8,
+    story: impl AsyncFnOnce(&mut Processes, Printer) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let began = Instant::now();
-    let mut processes = Processes::prepare_with_faults("demo", 3)?;
+    let mut processes = Processes::prepare_with_faults("demo", nodes)?;
     let printer = Printer::new(out);
     let mut interrupted = false;
     let done = tokio::select! {
@@ -36,7 +56,7 @@ pub(crate) async fn partition(out: Output) -> Result<(), Failure> {
             interrupted = true;
             Err(Failure::new(Exit::Negative, "the demo was interrupted"))
         }
-        done = tokio::time::timeout(LIMIT, PartitionDemo::run(&mut processes, printer)) => {
+        done = tokio::time::timeout(LIMIT, story(&mut processes, printer)) => {
             done.unwrap_or_else(|_| {
                 let why = format!("the demo did not end within {} s", LIMIT.as_secs());
                 Err(Failure::new(Exit::Retry, why))
