@@ -264,6 +264,7 @@ impl Watch {
             match space {
                 Space::Pinned if key[0] == b'o' => *observed.entry(&key[..3]).or_default() += 1,
                 Space::Pinned | Space::Trees => {}
+                Space::Objects if store.damaged.contains(&key[..]) => {}
                 Space::Objects => {
                     let object: Object = codec::decode(value).expect("what is kept can be read");
                     assert_eq!(causal::sync(&object, &object).0, object, "objects are kept in canonical form");
@@ -273,6 +274,11 @@ impl Watch {
             }
         }
         assert!(observed.values().all(|&rows| rows <= MAX_OBSERVED), "{observed:?}");
+    }
+
+    /// A copy cannot be read any more. Whatever comes in takes its place, even if it has seen less.
+    pub(super) fn damaged(&mut self, key: &[u8]) {
+        self.contexts_seen.remove(key);
     }
 
     /// Nobody who waited at the last run is answered by this one.

@@ -292,6 +292,7 @@ impl World {
     pub(super) fn damage(&mut self, bucket: usize, key: usize, damaged: bool) {
         let key = self.object_id(bucket, key).store_key();
         if damaged {
+            self.watch.damaged(&key);
             self.store.damaged.insert(key);
         } else {
             self.store.damaged.remove(&key);
