@@ -70,6 +70,15 @@ impl Cluster {
         self.nodes[index].as_ref().expect("it runs").hang_up();
     }
 
+    /// The process id of a node.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn pid(&self, index: usize) -> u32 {
+        self.nodes[index].as_ref().expect("it runs").id()
+    }
+
     /// Takes a node's process out: it is the caller's to end.
     ///
     /// # Panics

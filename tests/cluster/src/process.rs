@@ -65,6 +65,12 @@ impl Process {
         Self { child: command.spawn().expect("rejoin can be started"), log }
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has said so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -1,0 +1,315 @@
+//! Measures how a cluster of three processes heals, what that costs, and what its clients feel of it.
+//!
+//! `cargo build --workspace --bins && target/debug/rejoin-bench-healing [KEYS [SECONDS]]`, by default with 100 000 keys
+//! and 10 s for each load. In this order: the start of a killed node, the exchange of an idle cluster, the time to heal
+//! differences of growing numbers of keys, and the latency of clients with and without a rebuild beside them, in turns.
+//! Bytes are those of the loopback interface, so nothing else may use it meanwhile; `unshare --map-root-user --net sh
+//! -c 'ip link set lo up; …'` gives a run an interface of its own.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use rejoin_client::admin::{Admin, BucketProps, Durability, ExchangeStatus};
+use rejoin_client::{Bucket, Bytes};
+use rejoin_test_cluster::{Cluster, cli, http, within};
+
+/// The node that is killed and wiped.
+const VICTIM: usize = 2;
+const NODES: usize = 3;
+/// Writers that fill the bucket.
+const WRITERS: u64 = 64;
+const VALUE_BYTES: usize = 100;
+/// Operations per second of the clients beside a rebuild.
+const RATE: &str = "2000";
+/// How often each pair of loads is measured, and a killed node is started.
+const TURNS: usize = 3;
+/// The time for the cluster to become quiet, and for it to heal.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The time over which an idle cluster is watched.
+const IDLE: Duration = Duration::from_secs(60);
+/// The length of a tick in `/proc/PID/stat`, whatever the kernel's own tick is.
+const TICK: Duration = Duration::from_millis(10);
+
+#[tokio::main]
+async fn main() {
+    let mut arguments = std::env::args().skip(1).map(|text| match text.parse::<u64>() {
+        Ok(number) if number > 0 => number,
+        _ => panic!("{text:?} is not a number above 0: rejoin-bench-healing [KEYS [SECONDS]]"),
+    });
+    let (keys, seconds) = (arguments.next().unwrap_or(100_000), arguments.next().unwrap_or(10));
+    let mut run = Run { cluster: Cluster::start(NODES).await, keys, seconds };
+    let props = BucketProps { durability: Durability::Os, ..BucketProps::default() };
+    run.cluster.bucket("notes", props).await;
+    let began = Instant::now();
+    run.write(0..keys, "first").await;
+    say(&format!("{keys} keys of {VALUE_BYTES} bytes written in {:.1} s\n", began.elapsed().as_secs_f64()));
+    run.starts().await;
+    run.idle().await;
+    run.differences().await;
+    run.rebuilds().await;
+}
+
+/// The cluster, and how much is measured.
+struct Run {
+    cluster: Cluster,
+    keys: u64,
+    seconds: u64,
+}
+
+impl Run {
+    /// Writes these keys, blindly.
+    async fn write(&self, keys: std::ops::Range<u64>, what: &str) {
+        let bucket: Bucket<Bytes> = self.cluster.client().await.bucket("notes").unwrap_or_else(|why| panic!("{why}"));
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let (bucket, keys, what) = (bucket.clone(), keys.clone(), what.to_owned());
+            writers.spawn(async move {
+                for key in keys.skip(writer as usize).step_by(WRITERS as usize) {
+                    let mut value = format!("{what} {key} ").into_bytes();
+                    value.resize(VALUE_BYTES, b'.');
+                    bucket.put(name(key), value).blind().await.unwrap_or_else(|why| panic!("{}: {why}", name(key)));
+                }
+            });
+        }
+        writers.join_all().await;
+    }
+
+    async fn admin(&self, node: usize) -> Admin {
+        self.cluster.pinned(node).await.admin()
+    }
+
+    /// Waits until no node knows of a difference and the victim has been compared with both others since its start.
+    async fn healed(&self) {
+        let mut admins = Vec::new();
+        for node in 0..NODES {
+            admins.push(self.admin(node).await);
+        }
+        within(PATIENCE, "all owners are equal", async || {
+            for (node, admin) in admins.iter().enumerate() {
+                let status = admin.exchange().await.map_err(|why| why.to_string())?;
+                let open = open(&status, node == VICTIM);
+                if open > 0 || !status.incomplete.is_empty() || status.holdings > 0 {
+                    return Err(format!("{open} partitions of {} differ", status.node));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Objects that all walks have sent or taken.
+    async fn moved(&self) -> u64 {
+        let mut moved = 0;
+        for node in 0..NODES {
+            let status = self.admin(node).await.exchange().await.unwrap_or_else(|why| panic!("{why}"));
+            moved += status.pairs.iter().map(|pair| pair.sent + pair.received).sum::<u64>();
+        }
+        moved
+    }
+
+    /// CPU time of all nodes.
+    fn cpu(&self) -> Duration {
+        (0..NODES).map(|node| cpu(self.cluster.pid(node))).sum()
+    }
+
+    async fn starts(&mut self) {
+        let mut table = Table::new(&["start after kill -9", "until it answers", "until it serves its own copies"]);
+        for turn in 0..TURNS as u64 {
+            self.write(0..self.keys.min(10_000), &format!("before kill {turn}")).await;
+            self.cluster.kill(VICTIM);
+            let began = Instant::now();
+            self.cluster.spawn(VICTIM);
+            let client = self.cluster.pinned(VICTIM).await;
+            let answers = began.elapsed();
+            let bucket: Bucket<Bytes> = client.bucket("notes").unwrap_or_else(|why| panic!("{why}"));
+            within(PATIENCE, "the node serves", async || match bucket.get(name(0)).r(1).await {
+                Ok(read) if read.is_found() => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+            .await;
+            table.row(&[format!("{}", turn + 1), text(answers), text(began.elapsed())]);
+        }
+        table.print();
+        self.healed().await;
+    }
+
+    async fn idle(&self) {
+        self.quiet().await;
+        let mut table = Table::new(&["idle, per node and minute", "bytes sent", "CPU"]);
+        for (what, paused) in [("with exchange", false), ("exchange paused", true)] {
+            for node in 0..NODES {
+                let set = self.admin(node).await.pause_exchange(paused).await;
+                set.unwrap_or_else(|why| panic!("{why}"));
+            }
+            let (bytes, cpu) = (loopback(), self.cpu());
+            tokio::time::sleep(IDLE).await;
+            let (bytes, cpu) = (loopback() - bytes, self.cpu() - cpu);
+            table.row(&[what.to_owned(), kilobytes(bytes / NODES as u64), text(cpu / NODES as u32)]);
+        }
+        table.print();
+        for node in 0..NODES {
+            let resumed = self.admin(node).await.pause_exchange(false).await;
+            resumed.unwrap_or_else(|why| panic!("{why}"));
+        }
+    }
+
+    /// Waits until no node flushes or compacts, for two seconds.
+    async fn quiet(&self) {
+        let work = || -> f64 {
+            let names = ["rejoin_flushes_total", "rejoin_compactions_total"];
+            (0..NODES).flat_map(|node| names.map(|name| http::metric(self.cluster.admin(node), name))).sum()
+        };
+        let mut before = f64::NAN;
+        within(PATIENCE, "the cluster is quiet", async || {
+            let now = work();
+            let still = now == before;
+            before = now;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            if still { Ok(()) } else { Err(now) }
+        })
+        .await;
+    }
+
+    async fn differences(&mut self) {
+        let columns = ["keys written while a node was down", "healed after its start", "objects sent", "bytes sent"];
+        let mut table = Table::new(&columns);
+        let mut differ = 1000;
+        while differ <= self.keys {
+            self.cluster.kill(VICTIM);
+            self.write(0..differ, &format!("without one, {differ}")).await;
+            let (moved, bytes) = (self.moved_but_the_victim().await, loopback());
+            let began = Instant::now();
+            self.cluster.spawn(VICTIM);
+            self.healed().await;
+            let (took, bytes) = (began.elapsed(), loopback() - bytes);
+            let moved = self.moved().await - moved;
+            table.row(&[differ.to_string(), text(took), moved.to_string(), kilobytes(bytes)]);
+            differ *= 10;
+        }
+        table.print();
+    }
+
+    /// As [`Run::moved`], while the victim is down. It counts from nothing after its start.
+    async fn moved_but_the_victim(&self) -> u64 {
+        let mut moved = 0;
+        for node in (0..NODES).filter(|node| *node != VICTIM) {
+            let status = self.admin(node).await.exchange().await.unwrap_or_else(|why| panic!("{why}"));
+            moved += status.pairs.iter().map(|pair| pair.sent + pair.received).sum::<u64>();
+        }
+        moved
+    }
+
+    async fn rebuilds(&mut self) {
+        let columns = ["load", "rate /s", "reads p50", "reads p99", "writes p50", "writes p99", "failed", "rebuilt in"];
+        let mut table = Table::new(&columns);
+        for _ in 0..TURNS {
+            self.quiet().await;
+            let mut row = load(&self.cluster.files.dir, &self.cluster.files.profile(), self.seconds);
+            row.insert(0, "alone".to_owned());
+            row.push(String::new());
+            table.row(&row);
+            self.cluster.kill(VICTIM);
+            std::fs::remove_dir_all(self.cluster.data(VICTIM)).unwrap_or_else(|why| panic!("{why}"));
+            let began = Instant::now();
+            self.cluster.spawn(VICTIM);
+            self.cluster.together().await;
+            let (dir, profile, seconds) = (self.cluster.files.dir.clone(), self.cluster.files.profile(), self.seconds);
+            let load = tokio::task::spawn_blocking(move || load(&dir, &profile, seconds));
+            self.healed().await;
+            let took = began.elapsed();
+            let mut row = load.await.unwrap_or_else(|why| panic!("{why}"));
+            row.insert(0, "beside a rebuild".to_owned());
+            row.push(text(took));
+            table.row(&row);
+        }
+        table.print();
+    }
+}
+
+/// What `rejoin bench mixed` measures. It has few keys, so that writing them first takes no time.
+fn load(dir: &Path, profile: &Path, seconds: u64) -> Vec<String> {
+    let seconds = seconds.to_string();
+    let of_bench = ["bench", "mixed", "--durability", "os", "--rate", RATE, "--seconds", &seconds];
+    let few = ["--keys", "1000", "--warm-up", "none", "--json"];
+    let report = cli::rejoin(dir, Some(profile), &[&of_bench[..], &few].concat(), b"").done().json();
+    let of = |latency: &str, quantile: &str| {
+        let us = report[latency][quantile].as_f64().unwrap_or(f64::NAN);
+        format!("{:.2} ms", us / 1e3)
+    };
+    let failed: u64 = report["errors"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
+    vec![
+        format!("{:.0}", report["rate"].as_f64().unwrap_or(f64::NAN)),
+        of("read_latency", "p50_us"),
+        of("read_latency", "p99_us"),
+        of("write_latency", "p50_us"),
+        of("write_latency", "p99_us"),
+        failed.to_string(),
+    ]
+}
+
+/// Partitions that are known to differ, and for a node that was just started those that it has not compared yet.
+fn open(status: &ExchangeStatus, started: bool) -> usize {
+    let pairs = status.pairs.iter();
+    let known = pairs.filter(|pair| pair.differs || started && pair.equal_ago_ms.is_none()).count();
+    if started && status.pairs.is_empty() { known + 1 } else { known }
+}
+
+fn name(key: u64) -> String {
+    format!("note {key:09}")
+}
+
+/// Bytes that the loopback interface has sent.
+fn loopback() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/dev").unwrap_or_else(|why| panic!("/proc/net/dev: {why}"));
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("lo:"));
+    // Eight fields of what was received come first.
+    let sent = line.and_then(|line| line.split_whitespace().nth(8)?.parse().ok());
+    sent.unwrap_or_else(|| panic!("/proc/net/dev has no loopback interface"))
+}
+
+/// CPU time of a process, user plus system: fields 14 and 15 of proc(5), counted after the name in parentheses.
+fn cpu(pid: u32) -> Duration {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|why| panic!("{path}: {why}"));
+    let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
+    let ticks: u32 = fields.into_iter().flatten().filter_map(|field| field.parse::<u32>().ok()).sum();
+    TICK * ticks
+}
+
+fn text(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+fn kilobytes(bytes: u64) -> String {
+    format!("{} kB", bytes.div_ceil(1000))
+}
+
+fn say(text: &str) {
+    writeln!(std::io::stdout(), "{text}").unwrap_or_else(|why| panic!("{why}"));
+}
+
+/// A table in Markdown.
+struct Table(String);
+
+impl Table {
+    fn new(columns: &[&str]) -> Self {
+        let mut table = Self(String::new());
+        table.row(columns);
+        table.row(&vec!["---"; columns.len()]);
+        table
+    }
+
+    fn row(&mut self, cells: &[impl AsRef<str>]) {
+        let cells: Vec<&str> = cells.iter().map(AsRef::as_ref).collect();
+        writeln!(self.0, "| {} |", cells.join(" | ")).unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    fn print(self) {
+        say(&self.0);
+    }
+}
