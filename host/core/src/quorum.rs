@@ -43,6 +43,8 @@ pub struct Tally {
     waiting: Nodes,
     good: Nodes,
     bad: Vec<(NodeId, String)>,
+    /// Those of `waiting` in whose place others were asked, because they are late.
+    relieved: SmallVec<[NodeId; 4]>,
     zones: Zones,
 }
 
@@ -53,7 +55,8 @@ impl Tally {
     pub fn new(needed: u8, needed_owners: u8, asked: impl IntoIterator<Item = (NodeId, Seat)>) -> Self {
         let waiting: Nodes = asked.into_iter().collect();
         let layouts = waiting.iter().fold(LayoutSet::NEWEST, |all, (_, seat)| all.union(seat.counts));
-        Self { needed, needed_owners, layouts, waiting, good: Nodes::new(), bad: Vec::new(), zones: Zones::default() }
+        let (good, bad, relieved) = (Nodes::new(), Vec::new(), SmallVec::new());
+        Self { needed, needed_owners, layouts, waiting, good, bad, relieved, zones: Zones::default() }
     }
 
     /// Also waits for good answers from `needed` different zones, by the zones that the nodes have.
@@ -81,7 +84,8 @@ impl Tally {
     #[must_use]
     pub fn only(&self, node: NodeId) -> Self {
         let waiting = self.waiting.iter().copied().filter(|(asked, _)| *asked == node).collect();
-        Self { waiting, good: Nodes::new(), bad: Vec::new(), zones: self.zones.clone(), ..*self }
+        let (good, bad, relieved) = (Nodes::new(), Vec::new(), SmallVec::new());
+        Self { waiting, good, bad, relieved, zones: self.zones.clone(), ..*self }
     }
 
     /// Counts a good answer. A second one, or one of a node that was not asked, counts nothing: W and R are distinct
@@ -92,11 +96,36 @@ impl Tally {
         }
     }
 
-    /// Counts a node out, with the reason. Returns where it would have counted, if it was waited for.
+    /// Counts a node out, with the reason. Returns where it would have counted, if it was waited for and nobody was
+    /// asked in its place.
     pub fn bad(&mut self, node: NodeId, why: impl Into<String>) -> Option<Seat> {
         let at = self.waiting.iter().position(|&(asked, _)| asked == node)?;
         let (_, seat) = self.waiting.swap_remove(at);
         self.bad.push((node, why.into()));
+        (!self.relieved.contains(&node)).then_some(seat)
+    }
+
+    /// Whether the answer of a node that is no owner could still help.
+    #[must_use]
+    pub fn lacks_nodes(&self) -> bool {
+        self.layouts.each().any(|layout| {
+            let good = self.good.iter().filter(|(_, seat)| seat.counts.contains(layout)).count();
+            let zones = usize::from(self.zones.needed);
+            good < usize::from(self.needed) || zones > 1 && self.zones_in(layout, false) < zones
+        })
+    }
+
+    /// Whether a node is still to answer, and nobody was asked in its place.
+    #[must_use]
+    pub fn is_unrelieved(&self, node: NodeId) -> bool {
+        self.is_waiting_for(node) && !self.relieved.contains(&node)
+    }
+
+    /// Notes that another node is asked in the place of one that is late, which may still answer. Returns where the
+    /// late one would count; `None` if it is not waited for, or was noted before.
+    pub fn relieve(&mut self, node: NodeId) -> Option<Seat> {
+        let seat = self.seat(node).filter(|_| !self.relieved.contains(&node))?;
+        self.relieved.push(node);
         Some(seat)
     }
 

@@ -1,7 +1,7 @@
 //! What this shard sees of its peers' liveness, and what it is told of it.
 //!
 //! What has become of its requests goes to [`Members`](crate::members::Members). What comes back, a peer's
-//! [`Liveness`], changes the order in which owners are asked, and nothing else.
+//! [`Liveness`], changes the order in which owners are asked, and when a fallback is asked in a node's place.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -12,6 +12,7 @@ use rejoin_proto::{ErrorCode, ErrorReply, NodeId};
 
 use super::Shard;
 use super::event::Effect;
+use super::handoff::HandoffLimits;
 use super::op::{Op, Work};
 use super::turn::Turn;
 use crate::members::{Liveness, Requests};
@@ -22,6 +23,26 @@ const QUEUE_RETRY_MS: u32 = 50;
 const REPORT_US: u64 = 200_000;
 /// For how long an answer is waited for that no operation needs any more, in microseconds.
 const LATE_US: u64 = 5_000_000;
+
+/// How long a peer's answers take, in microseconds: mean and mean deviation, smoothed like TCP's round trips (RFC
+/// 6298).
+#[derive(Clone, Copy, Debug)]
+struct Latency {
+    mean_us: u64,
+    deviation_us: u64,
+}
+
+impl Latency {
+    fn first(took_us: u64) -> Self {
+        Self { mean_us: took_us, deviation_us: took_us / 2 }
+    }
+
+    fn add(&mut self, took_us: u64) {
+        let difference = self.mean_us.abs_diff(took_us);
+        self.deviation_us = self.deviation_us - self.deviation_us / 4 + difference / 4;
+        self.mean_us = self.mean_us - self.mean_us / 8 + took_us / 8;
+    }
+}
 
 /// The requests to each peer, since they were last told.
 #[derive(Debug, Default)]
@@ -35,6 +56,7 @@ pub(super) struct Contacts {
     waiting: Vec<NodeId>,
     /// The peers that are not alive.
     doubted: BTreeMap<NodeId, Liveness>,
+    latencies: BTreeMap<NodeId, Latency>,
     next_report_us: u64,
 }
 
@@ -51,6 +73,16 @@ impl Contacts {
         self.doubted.get(&peer).copied().unwrap_or(Liveness::Alive)
     }
 
+    /// How long a write waits for a peer before it asks a fallback too, in microseconds.
+    pub(super) fn patience_us(&self, peer: NodeId, limits: &HandoffLimits) -> u64 {
+        let recent = match (self.liveness(peer), self.latencies.get(&peer)) {
+            (Liveness::Alive, Some(latency)) => latency.mean_us.saturating_add(8 * latency.deviation_us),
+            (Liveness::Alive, None) => limits.max_patience_us,
+            _ => limits.min_patience_us,
+        };
+        recent.min(limits.max_patience_us).max(limits.min_patience_us)
+    }
+
     /// Puts those that answer first. Others keep their order.
     pub(super) fn sort(&self, nodes: &mut [NodeId]) {
         if !self.doubted.is_empty() {
@@ -62,6 +94,7 @@ impl Contacts {
     pub(super) fn lost(&mut self, peer: NodeId) {
         self.late.remove(&peer);
         self.answered.remove(&peer);
+        self.latencies.remove(&peer);
     }
 
     fn is_idle(&self) -> bool {
@@ -72,12 +105,14 @@ impl Contacts {
 impl Shard {
     /// A peer has answered a request, whatever it says.
     pub(super) fn heard(&mut self, turn: &Turn<'_>, from: NodeId, number: u64) {
-        let open = self.ops.get(&number).filter(|op| op.waits_for(from)).map(|op| op.asked_us);
+        let open = self.ops.get(&number).filter(|op| op.waits_for(from)).map(|op| op.asked_at_us(from));
         let late = self.contacts.late.remove(&from);
         let Some(asked_us) = open.or(late) else { return };
         let took_us = turn.now.mono_us.saturating_sub(asked_us);
         let longest = self.contacts.answered.entry(from).or_default();
         *longest = took_us.max(*longest);
+        let latencies = self.contacts.latencies.entry(from);
+        latencies.and_modify(|latency| latency.add(took_us)).or_insert_with(|| Latency::first(took_us));
     }
 
     /// An operation ends: answers that are still to come say something of the peers that owe them.

@@ -185,6 +185,8 @@ pub struct Shard {
     lost_upto: BTreeMap<PartitionId, u64>,
     holdings: Holdings,
     drain: Drain,
+    /// When a write may have waited long enough for a node to ask a fallback too, in microseconds.
+    next_relief_us: u64,
     next_op: u64,
     next_upkeep_us: u64,
     next_expiry_us: u64,
@@ -243,6 +245,7 @@ impl Shard {
             lost_upto: BTreeMap::new(),
             holdings,
             drain: Drain::default(),
+            next_relief_us: u64::MAX,
             next_op,
             next_upkeep_us: 0,
             next_expiry_us: 0,
@@ -327,7 +330,7 @@ impl Shard {
         let own =
             self.next_upkeep_us.min(self.next_expiry_us).min(self.next_report_us()).min(self.trees.next_scan_us());
         let own = own.min(self.next_exchange_us());
-        let own = own.min(self.next_drain_us());
+        let own = own.min(self.next_drain_us()).min(self.next_relief_us);
         self.deadlines.first().map_or(own, |&(at, _)| at.min(own))
     }
 
@@ -369,8 +372,11 @@ impl Shard {
             Event::NotSent(peer, body) => self.not_sent(&mut turn, peer, &body),
             Event::Liveness(peer, liveness) => {
                 self.contacts.set(peer, liveness);
-                if liveness == Liveness::Down {
-                    self.peer_is_silent(&mut turn, peer);
+                match liveness {
+                    Liveness::Down => self.peer_is_silent(&mut turn, peer),
+                    // What waits for it may have waited long enough by now.
+                    Liveness::Suspect => self.next_relief_us = 0,
+                    Liveness::Alive => {}
                 }
             }
             Event::Client(client) => {
@@ -573,6 +579,7 @@ impl Shard {
             trace,
             deadline_us,
             asked_us,
+            relieved_us: 0,
             target,
             work: Work::Starting,
             claim: None,
@@ -605,6 +612,7 @@ impl Shard {
             self.deadlines.pop_first();
             self.with_op(turn, number, Self::out_of_time);
         }
+        self.relieve(turn);
         if turn.now.mono_us >= self.next_upkeep_us {
             self.next_upkeep_us = turn.now.mono_us + UPKEEP_US;
             self.notice_losses(turn);

@@ -47,6 +47,8 @@ pub(super) struct Op {
     pub(super) deadline_us: u64,
     /// When other nodes were last asked for something, in microseconds.
     pub(super) asked_us: u64,
+    /// When a fallback was last asked in the place of a node that is late, in microseconds; 0: never.
+    pub(super) relieved_us: u64,
     pub(super) target: Target,
     pub(super) work: Work,
     /// Set for a write before it is kept, so that its retries find it.
@@ -190,6 +192,11 @@ pub(super) enum WritePhase {
 }
 
 impl Op {
+    /// When a node was asked, in microseconds. Fallbacks may have been asked later than owners.
+    pub(super) fn asked_at_us(&self, node: NodeId) -> u64 {
+        if self.target.owners.contains(node) { self.asked_us } else { self.asked_us.max(self.relieved_us) }
+    }
+
     /// Whether an answer of that node is still to come.
     pub(super) fn waits_for(&self, node: NodeId) -> bool {
         match &self.work {

@@ -234,7 +234,7 @@ impl Shard {
     fn mint_and_replicate(
         &mut self,
         turn: &mut Turn<'_>,
-        mut op: Box<Op>,
+        op: Box<Op>,
         write: PendingWrite,
         copy: Copy,
         tally: Tally,
@@ -268,9 +268,7 @@ impl Shard {
             return self.finish(turn, &op, reply);
         }
         self.replicate(turn, &op, object, dot, &tally);
-        op.asked_us = turn.now.mono_us;
-        op.work = Work::Write(WriteWork { write, phase: WritePhase::Replicating { dot, tally, context } });
-        self.own_ack(turn, op)
+        self.await_acks(turn, op, write, WritePhase::Replicating { dot, tally, context })
     }
 
     /// Writes an object whose copy here cannot be read, and of which the `absent` owners that have answered have
@@ -354,7 +352,7 @@ impl Shard {
 
     /// A retry has met its first attempt's row: the write is done here, but its quorum may still be missing. So it is
     /// replicated once more, under the same dot, and counted anew.
-    fn replicate_again(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, put: Put, row: RetryRow) -> Step {
+    fn replicate_again(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put, row: RetryRow) -> Step {
         let RetryRow { dot, context, .. } = row;
         let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
         let object = match self.load(turn, place) {
@@ -367,7 +365,14 @@ impl Shard {
         let tally = self.write_tally(&op, &put);
         self.replicate(turn, &op, object, dot, &tally);
         let write = PendingWrite { put, seen: VersionVector::new() };
-        op.work = Work::Write(WriteWork { write, phase: WritePhase::Replicating { dot, tally, context } });
+        self.await_acks(turn, op, write, WritePhase::Replicating { dot, tally, context })
+    }
+
+    /// The other nodes have been asked just now.
+    fn await_acks(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, write: PendingWrite, phase: WritePhase) -> Step {
+        op.asked_us = turn.now.mono_us;
+        op.work = Work::Write(WriteWork { write, phase });
+        self.expect_relief(turn.now.mono_us, &op);
         self.own_ack(turn, op)
     }
 

@@ -118,6 +118,67 @@ fn an_owner_whose_connection_is_lost_during_a_write_is_replaced() {
     assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
 }
 
+/// Lets time pass at one node. Nothing is delivered.
+fn wait(cluster: &mut Cluster, at: usize, ms: u64) {
+    cluster.now_ms += ms;
+    cluster.event(at, Event::Tick);
+}
+
+#[test]
+pub(crate) fn a_late_owner_is_relieved_by_a_fallback_in_time_and_gets_the_write_all_the_same() {
+    let (mut cluster, nodes) = five();
+    let asks = |cluster: &Cluster, at: usize| cluster.wire.iter().any(|(_, to, _)| *to == cluster.nodes[at].id);
+    // Answers of the owner are quick.
+    for request in 1..=20 {
+        assert_eq!(cluster.put(nodes[0], w(3, put("k", "before", request))).outcome, PutOutcome::Stored);
+    }
+    let number = cluster.ask_put(nodes[0], w(3, put("k", "a", 100)));
+    cluster.deliver_without(nodes[2]);
+    wait(&mut cluster, nodes[0], 50);
+    assert!(!asks(&cluster, nodes[3]), "not late yet");
+    wait(&mut cluster, nodes[0], 60);
+    assert!(asks(&cluster, nodes[3]), "it usually answers sooner");
+    // The fallback is late as well; nobody is asked twice.
+    wait(&mut cluster, nodes[0], 500);
+    assert!(asks(&cluster, nodes[4]), "half of the time that is left is over");
+    cluster.deliver_without(nodes[2]);
+    let reply = cluster.put_reply(number);
+    assert_eq!((reply.outcome, reply.acked), (PutOutcome::Stored, 3), "two owners and a fallback");
+    cluster.deliver();
+    assert!(cluster.agrees("k", &nodes), "the owner was only late");
+}
+
+#[test]
+fn a_suspected_owner_is_given_less_time_and_a_short_request_does_not_wait_for_long() {
+    let (mut cluster, nodes) = five();
+    let silent = cluster.nodes[nodes[2]].id;
+    let number = cluster.ask_put(nodes[0], w(3, put("k", "a", 1)));
+    cluster.deliver_without(nodes[2]);
+    wait(&mut cluster, nodes[0], 200);
+    cluster.deliver_without(nodes[2]);
+    assert!(!cluster.replies.contains_key(&number), "nothing is known of its answers yet");
+    cluster.event(nodes[0], Event::Liveness(silent, Liveness::Suspect));
+    wait(&mut cluster, nodes[0], 0);
+    cluster.deliver_without(nodes[2]);
+    assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
+}
+
+#[test]
+fn a_late_owner_is_not_replaced_where_a_fallback_would_not_count() {
+    let owners = Put { pw: Some(Quorum::Count(3)), ..w(2, put("k", "a", 1)) };
+    let strict = BucketProps { sloppy: false, ..BucketProps::default() };
+    for (props, put) in [(BucketProps::default(), owners), (strict, w(3, put("k", "b", 2)))] {
+        let (mut cluster, nodes) = with_props(props);
+        let number = cluster.ask_put(nodes[0], put);
+        cluster.deliver_without(nodes[2]);
+        wait(&mut cluster, nodes[0], 900);
+        cluster.deliver_without(nodes[2]);
+        assert_eq!(holders(&cluster), [0; 0]);
+        cluster.deliver();
+        assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
+    }
+}
+
 #[test]
 fn an_owner_that_has_been_silent_for_long_is_asked_along_with_a_fallback() {
     let (mut cluster, nodes) = five();

@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use rejoin_proto::NodeId;
 use rejoin_proto::peer::PeerBody;
 
@@ -34,16 +36,17 @@ impl Shard {
         if !target.bucket.props.sloppy {
             return;
         }
-        let missing = target.owners.seats().filter(|(owner, _)| !self.is_healthy(*owner));
-        let missing: Vec<Seat> = missing.map(|(_, seat)| seat).collect();
+        let missing: Vec<(NodeId, Seat)> =
+            target.owners.seats().filter(|(owner, _)| !self.is_healthy(*owner)).collect();
         if missing.is_empty() {
             return;
         }
         let own = Some(self.config.node).filter(|node| !target.owners.contains(*node));
         let others = self.fallbacks(target).into_iter().filter(|node| Some(*node) != own);
-        for (node, seat) in own.into_iter().chain(others).zip(missing) {
+        for (node, (owner, seat)) in own.into_iter().chain(others).zip(missing) {
             // Rule: fallbacks are no owners.
             tally.add(node, Seat::fallback(seat.counts));
+            tally.relieve(owner);
         }
     }
 
@@ -71,8 +74,78 @@ impl Shard {
         self.counters.fallbacks_asked += 1;
         let message = self.write_message(op, copy.object, dot);
         self.send(turn, node, op.trace, PeerBody::Replicate(message));
+        op.relieved_us = turn.now.mono_us;
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
             tally.add(node, Seat::fallback(seat.counts));
+        }
+        self.expect_relief(turn.now.mono_us, op);
+    }
+
+    /// Asks a fallback in the place of a node that a write still waits for, once.
+    fn relieve_one(&mut self, turn: &mut Turn<'_>, op: &mut Op, late: NodeId) {
+        let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work else { return };
+        if let Some(seat) = tally.relieve(late) {
+            self.stand_in(turn, op, seat);
+        }
+    }
+
+    /// When a write asks a fallback in the place of the first node that is late by then, in microseconds; `None` if no
+    /// fallback could help it.
+    fn relief_due_us(&self, op: &Op) -> Option<u64> {
+        let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &op.work else { return None };
+        // Rule: strict buckets use no fallbacks.
+        if !op.target.bucket.props.sloppy || !tally.lacks_nodes() {
+            return None;
+        }
+        self.unrelieved(op, tally).map(|(_, due_us)| due_us).min()
+    }
+
+    /// The nodes that a write waits for and in whose place none was asked yet, each with the time of that.
+    fn unrelieved<'a>(&'a self, op: &'a Op, tally: &'a Tally) -> impl Iterator<Item = (NodeId, u64)> + 'a {
+        let late = tally.waiting().filter(|node| *node != self.config.node && tally.is_unrelieved(*node));
+        late.map(|node| {
+            let asked_us = op.asked_at_us(node);
+            // Whoever is asked next needs time to answer, too.
+            let half_us = op.deadline_us.saturating_sub(asked_us) / 2;
+            let patience_us = self.contacts.patience_us(node, &self.config.handoff).min(half_us);
+            (node, asked_us.saturating_add(patience_us))
+        })
+    }
+
+    /// Sees to it that a tick comes when a write that has just asked others may ask a fallback too.
+    pub(in crate::shard) fn expect_relief(&mut self, now_us: u64, op: &Op) {
+        if let Some(due_us) = self.relief_due_us(op) {
+            // Not at every tick, whatever the times are.
+            self.next_relief_us = self.next_relief_us.min(due_us.max(now_us + 1));
+        }
+    }
+
+    /// Asks a fallback in the place of each node that has not answered a write in the time that it usually takes. The
+    /// late node still counts if it answers.
+    pub(in crate::shard) fn relieve(&mut self, turn: &mut Turn<'_>) {
+        if turn.now.mono_us < self.next_relief_us {
+            return;
+        }
+        self.next_relief_us = u64::MAX;
+        let mut due: Vec<u64> = Vec::new();
+        for (&number, op) in &self.ops {
+            match self.relief_due_us(op) {
+                Some(due_us) if due_us <= turn.now.mono_us => due.push(number),
+                Some(due_us) => self.next_relief_us = self.next_relief_us.min(due_us),
+                None => {}
+            }
+        }
+        for number in due {
+            self.with_op(turn, number, |shard, turn, mut op: Box<Op>| {
+                // Rule: late nodes are relieved.
+                if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &op.work {
+                    let late = shard.unrelieved(&op, tally).filter(|(_, due_us)| *due_us <= turn.now.mono_us);
+                    let late: SmallVec<[NodeId; 5]> = late.map(|(node, _)| node).collect();
+                    late.into_iter().for_each(|node| shard.relieve_one(turn, &mut op, node));
+                }
+                shard.expect_relief(turn.now.mono_us, &op);
+                Step::Keep(op)
+            });
         }
     }
 
@@ -85,10 +158,8 @@ impl Shard {
                 Work::Read(read) if read.fallbacks.contains(&peer) => {
                     shard.read_failed(turn, op, peer, "it has been silent for long")
                 }
-                Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) => {
-                    if let Some(seat) = tally.seat(peer) {
-                        shard.stand_in(turn, &mut op, seat);
-                    }
+                Work::Write(_) => {
+                    shard.relieve_one(turn, &mut op, peer);
                     Step::Keep(op)
                 }
                 _ => Step::Keep(op),

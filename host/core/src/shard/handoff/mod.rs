@@ -26,10 +26,23 @@ pub struct HandoffLimits {
     pub retry_us: u64,
     /// How long the owners may take for a batch, in microseconds.
     pub wait_us: u64,
+    /// The shortest time, in microseconds, after which a write that waits for a node asks a fallback too. A suspected
+    /// node is given this time; another one's follows its recent answers.
+    pub min_patience_us: u64,
+    /// The longest such time, in microseconds. A node that has not answered anything yet is given this time.
+    pub max_patience_us: u64,
 }
 
 impl Default for HandoffLimits {
     fn default() -> Self {
-        Self { batch_objects: 64, batch_bytes: 1 << 20, pause_us: 5_000, retry_us: 1_000_000, wait_us: 5_000_000 }
+        Self {
+            batch_objects: 64,
+            batch_bytes: 1 << 20,
+            pause_us: 5_000,
+            retry_us: 1_000_000,
+            wait_us: 5_000_000,
+            min_patience_us: 100_000,
+            max_patience_us: 1_000_000,
+        }
     }
 }
