@@ -98,6 +98,15 @@ impl VersionVector {
             && other.cloud.as_deref().is_none_or(cloud_is)
     }
 
+    /// Grows with every write that is added: a vector that covers another and differs from it weighs more. Says nothing
+    /// about two of which neither covers the other.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let counters = self.seen.iter().map(|&(_, counter)| counter);
+        let spans = self.cloud().iter().map(|run| run.hi.saturating_sub(run.lo));
+        counters.chain(spans).fold(0, u64::saturating_add)
+    }
+
     /// Adds all writes of `dot.actor` up to `dot`.
     pub fn insert(&mut self, dot: Dot) {
         match self.find(dot.actor) {

@@ -146,6 +146,12 @@ impl HashRange {
         (prefix >> (64 - depth)) as usize % BRANCHES
     }
 
+    /// The 32 bits of a prefix that follow those which all prefixes of the range have in common.
+    #[must_use]
+    pub fn place(&self, prefix: u64) -> u32 {
+        (prefix.checked_shl(u32::from(self.depth)).unwrap_or(0) >> 32) as u32
+    }
+
     /// The range that it is a part of; `None` at a depth below `bits`.
     #[must_use]
     pub fn parent(&self, bits: u8) -> Option<Self> {
@@ -334,7 +340,10 @@ pub enum Answer {
         unreadable: bool,
     },
     /// To [`Ask::Objects`]: all are absorbed.
-    Taken,
+    Taken {
+        /// Whether each is here now exactly as it was sent. If not, the copies still differ.
+        same: bool,
+    },
 }
 
 /// What comes of the comparison of one range.
@@ -344,17 +353,28 @@ pub enum Compared {
     Parts(u16),
     /// The hashes of all objects of the range, as they are few.
     Objects(Bytes),
-    /// The given objects that are not here, a bit for each, and whether there are others.
+    /// The given objects that are not here, a bit for each, and the objects here that were not given.
     Objections {
         /// Bit `at % 8` of byte `at / 8` is set if the object at that place is not here.
         lacking: Bytes,
-        /// Whether there are objects here that were not given.
-        more: bool,
+        /// The objects here that were not given.
+        others: Vec<OtherCopy>,
     },
     /// There are many more objects than were given.
     Many,
     /// The sum of the range is not known yet.
     Unknown,
+}
+
+/// A copy that was not among those that were given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OtherCopy {
+    /// [`HashRange::place`] of its key.
+    pub place: u32,
+    /// The leading bytes of its hash, as they are compared.
+    pub hash: u32,
+    /// [`VersionVector::weight`](crate::VersionVector::weight) of its context.
+    pub weight: u64,
 }
 
 #[cfg(test)]

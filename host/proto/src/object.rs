@@ -94,6 +94,14 @@ impl Object {
     }
 }
 
+/// The context of an encoded object, without its entries being decoded; `None` if it is malformed.
+#[must_use]
+pub fn context_of(row: &[u8]) -> Option<VersionVector> {
+    let (&version, body) = row.split_first()?;
+    let (context, _) = postcard::take_from_bytes(body).ok().filter(|_| version == Object::VERSION)?;
+    Some(context)
+}
+
 /// A decoded object before its check.
 #[derive(Deserialize)]
 struct UncheckedObject {

@@ -7,6 +7,7 @@ use core::ops::ControlFlow;
 use bytes::Bytes;
 
 use rejoin_proto::exchange::{BRANCHES, HashRange, Sum, place_of};
+use rejoin_proto::object::context_of;
 
 use super::trees::{Leaf, Standing, Trees};
 use crate::port::{Space, Store, StoreFault};
@@ -33,6 +34,15 @@ pub(crate) struct OwnRow {
     pub(crate) store_key: Bytes,
     pub(crate) hash: u128,
     pub(crate) bytes: usize,
+    /// Of two copies of a key, one that dominates the other weighs more.
+    pub(crate) weight: u64,
+}
+
+impl OwnRow {
+    /// Where its key is in a range.
+    pub(crate) fn place(&self, range: &HashRange) -> u32 {
+        place_of(&self.store_key).map_or(0, |(_, prefix)| range.place(prefix))
+    }
 }
 
 /// The rows of a range.
@@ -114,7 +124,8 @@ impl Trees {
                 return ControlFlow::Break(());
             }
             let hash = self.key.hash_row(key, &row).0;
-            read.rows.push(OwnRow { store_key: Bytes::copy_from_slice(key), hash, bytes: row.len() });
+            let weight = context_of(&row).map_or(0, |context| context.weight());
+            read.rows.push(OwnRow { store_key: Bytes::copy_from_slice(key), hash, bytes: row.len(), weight });
             ControlFlow::Continue(())
         });
         match scanned {
@@ -132,6 +143,11 @@ pub(crate) fn shorten(hash: u128, salt: u128, width: u8) -> [u8; 16] {
     let mut bytes = hash.wrapping_mul(salt).to_be_bytes();
     bytes[usize::from(width).min(16)..].fill(0);
     bytes
+}
+
+/// The first four bytes of a shortened hash, as a message has them.
+pub(crate) fn leading(short: &[u8; 16]) -> u32 {
+    u32::from_be_bytes([short[0], short[1], short[2], short[3]])
 }
 
 /// The leading bytes of many hashes, one behind the other.

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use rejoin_proto::exchange::{BRANCHES, Compared, HashRange, RangeHashes, Sum, WalkId};
+use rejoin_proto::exchange::{BRANCHES, Compared, HashRange, OtherCopy, RangeHashes, Sum, WalkId};
 use rejoin_proto::{BucketId, NodeId, PartitionId};
 
 use super::own::{Own, OwnRow, padded_hashes, part_width, shorten, shortened, sorted};
@@ -169,6 +169,11 @@ impl Walk {
         self.todo.extend(ranges);
     }
 
+    /// Whether it compares shortened hashes.
+    pub(crate) fn is_short(&self) -> bool {
+        self.width == SHORT_WIDTH
+    }
+
     /// Whether its next question is due.
     pub(crate) fn is_ready(&self, now_us: u64) -> bool {
         matches!(self.waits, Waits::Nothing) && self.not_before_us <= now_us
@@ -209,15 +214,18 @@ impl Walk {
                 let except = sorted(&theirs, self.width).into_iter().map(|hash| (hash, false)).collect();
                 self.pushes.push_back(Push { range, from: Bytes::new(), except });
             }
-            (Own::Rows(rows), Compared::Objections { lacking, more }) => {
+            (Own::Rows(rows), Compared::Objections { lacking, others }) => {
                 let is_lacking = |at: &usize| lacking.get(at / 8).is_some_and(|byte| byte & 1 << (at % 8) != 0);
-                self.keys.extend((0..rows.len()).filter(is_lacking).map(|at| rows[at].store_key.clone()));
-                if more {
-                    self.pull(range, &rows);
+                let objected: Vec<&OwnRow> = (0..rows.len()).filter(is_lacking).map(|at| &rows[at]).collect();
+                self.keys.extend(objected.iter().map(|row| row.store_key.clone()));
+                let (older, wanted): (Vec<OtherCopy>, Vec<OtherCopy>) =
+                    others.into_iter().partition(|other| self.is_older(&range, &objected, other));
+                if !wanted.is_empty() {
+                    self.pull(range, &rows, &older);
                 }
             }
             (Own::Rows(rows), Compared::Many) => {
-                self.pull(range, &rows);
+                self.pull(range, &rows, &[]);
                 self.keys.extend(rows.into_iter().map(|row| row.store_key));
             }
             // It is not known yet, or no answer to what was asked.
@@ -225,9 +233,20 @@ impl Walk {
         }
     }
 
-    fn pull(&mut self, range: HashRange, rows: &[OwnRow]) {
-        let except = shortened(rows.iter().map(|row| row.hash), self.salt, self.width);
-        self.pulls.push_back(Pull { range, from: Bytes::new(), except });
+    /// Whether a copy of the peer need not be fetched, because the copy of the key here, which is brought, has seen
+    /// more. Of two copies of which neither has seen all of the other the peer's may be left out too: the peer joins
+    /// them, answers that it has another copy than it was sent, and the next walk fetches that.
+    fn is_older(&self, range: &HashRange, brought: &[&OwnRow], other: &OtherCopy) -> bool {
+        // Rule: newer copies are brought. A node that must know that it has everything takes the older ones too.
+        self.is_short() && brought.iter().any(|row| row.place(range) == other.place && row.weight > other.weight)
+    }
+
+    /// Fetches what the peer has of a range, but for this node's own copies and those of the peer that are `older`.
+    fn pull(&mut self, range: HashRange, rows: &[OwnRow], older: &[OtherCopy]) {
+        let own = shortened(rows.iter().map(|row| row.hash), self.salt, self.width);
+        let mut except = Vec::from(own);
+        older.iter().for_each(|other| except.extend_from_slice(&other.hash.to_be_bytes()));
+        self.pulls.push_back(Pull { range, from: Bytes::new(), except: except.into() });
     }
 
     /// Takes the rows of a range that the peer lacks; notes those that it has.

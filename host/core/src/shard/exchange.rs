@@ -461,7 +461,11 @@ impl Shard {
                 walk.failed |= unreadable;
                 self.take(turn, walk, epoch, pull, (batch, next))
             }
-            (Waits::Taken, Answer::Taken) => Step::Next,
+            (Waits::Taken, Answer::Taken { same }) => {
+                // What differs still is for the next walk, soon. A gap may end all the same: its walks fetch first.
+                walk.failed |= !same && walk.is_short();
+                Step::Next
+            }
             // No answer to what was asked.
             _ => Step::Failed,
         }

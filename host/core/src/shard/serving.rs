@@ -3,7 +3,9 @@
 
 use alloc::vec::Vec;
 
-use rejoin_proto::exchange::{Answer, Ask, BRANCHES, Compared, ExchangeAnswer, ExchangeAsk, HashRange, RangeHashes};
+use rejoin_proto::exchange::{
+    Answer, Ask, BRANCHES, Compared, ExchangeAnswer, ExchangeAsk, HashRange, OtherCopy, RangeHashes,
+};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{ErrorCode, LayoutRef, NodeId, PartitionId};
 
@@ -11,7 +13,7 @@ use super::Shard;
 use super::event::{Effect, ScanTicket, ScannedRows};
 use super::exchange::{BATCH_BYTES, READ_ROWS, batch_scan};
 use super::turn::{Turn, fault_code};
-use crate::exchange::own::{Own, OwnRow, part_width, shorten, shortened, sorted};
+use crate::exchange::own::{Own, OwnRow, leading, part_width, shorten, shortened, sorted};
 use crate::exchange::state::Serving;
 use crate::port::StoreFault;
 
@@ -69,7 +71,11 @@ impl Shard {
                         Err(code) => Err(code),
                     }
                 }
-                Ask::Objects(batch) => self.absorb_batch(turn, partition, epoch, batch).map(|_| Answer::Taken),
+                Ask::Objects(batch) => {
+                    let sent = batch.objects.len();
+                    let absorbed = self.absorb_batch(turn, partition, epoch, batch);
+                    absorbed.map(|same| Answer::Taken { same: same.len() == sent })
+                }
                 Ask::Ended => {
                     self.exchanges.walked.remove(&(partition, from));
                     self.exchanges.equal(turn.now.mono_us, partition, from);
@@ -165,18 +171,21 @@ impl Shard {
     ) -> Result<Compared, StoreFault> {
         let width = width.clamp(1, 16);
         let Some(own) = self.trees.few_rows(turn.store, range, COMPARED_ROWS, read)? else { return Ok(Compared::Many) };
-        let mut own: Vec<[u8; 16]> = own.iter().map(|row: &OwnRow| shorten(row.hash, salt, width)).collect();
+        let copy = |row: &OwnRow| (shorten(row.hash, salt, width), row.place(range), row.weight);
+        let mut own: Vec<([u8; 16], u32, u64)> = own.iter().map(copy).collect();
         own.sort_unstable();
         let given = sorted(theirs, width);
         let mut lacking = alloc::vec![0_u8; (theirs.len() / usize::from(width)).div_ceil(8)];
         for (at, hash) in theirs.chunks_exact(usize::from(width)).enumerate() {
             let [hash] = sorted(hash, width)[..] else { continue };
-            if own.binary_search(&hash).is_err() {
+            if own.binary_search_by_key(&hash, |(short, ..)| *short).is_err() {
                 lacking[at / 8] |= 1 << (at % 8);
             }
         }
-        let more = own.iter().any(|hash| given.binary_search(hash).is_err());
-        Ok(Compared::Objections { lacking: lacking.into(), more })
+        let others = own.iter().filter(|(short, ..)| given.binary_search(short).is_err());
+        let others =
+            others.map(|(short, place, weight)| OtherCopy { place: *place, hash: leading(short), weight: *weight });
+        Ok(Compared::Objections { lacking: lacking.into(), others: others.collect() })
     }
 
     /// The rows for a peer's question have been read.

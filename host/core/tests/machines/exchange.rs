@@ -93,6 +93,44 @@ pub(crate) fn what_a_replica_has_missed_it_gets_without_a_read_and_hardly_more()
 }
 
 #[test]
+pub(crate) fn of_two_versions_only_the_newer_one_travels() {
+    let mut cluster = two();
+    for number in 0..2000 {
+        cluster.put(0, put(&format!("k{number}"), "old", number + 1));
+    }
+    pass(&mut cluster, 3000);
+    assert!(are_equal(&cluster));
+    let before = counts(&cluster);
+    cluster.cut(1);
+    for number in 0..400_usize {
+        let (key, at) = (format!("k{number}"), number % 2);
+        cluster.put(at, put(&key, "new", 10_000 + number as u128));
+    }
+    cluster.heal(1);
+    pass(&mut cluster, 3000);
+    assert!(are_equal(&cluster));
+    check(&cluster);
+    let after = counts(&cluster);
+    let moved = after.sent + after.received - before.sent - before.received;
+    assert!((400..=440).contains(&moved), "{moved} objects were moved for 400 that differed");
+}
+
+#[test]
+fn concurrent_versions_meet_whichever_weighs_more() {
+    let mut cluster = two();
+    cluster.cut(1);
+    for number in 0..60_u32 {
+        let key = format!("k{number}");
+        (0..1 + number % 3).for_each(|n| drop(cluster.put(0, put(&key, "a", 1000 + u128::from(number * 10 + n)))));
+        (0..1 + number % 4).for_each(|n| drop(cluster.put(1, put(&key, "b", 5000 + u128::from(number * 10 + n)))));
+    }
+    cluster.heal(1);
+    pass(&mut cluster, 5000);
+    assert!(are_equal(&cluster));
+    check(&cluster);
+}
+
+#[test]
 fn deletes_and_siblings_of_both_sides_meet() {
     let mut cluster = two();
     for number in 0..200 {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use rejoin_proto::catalog::{Durability, RecordKey};
 use rejoin_proto::client::{Basis, PROTOCOL, Reply};
 use rejoin_proto::exchange::{
-    Answer, Ask, Compared, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, RangeHashes, Sum, WalkId,
+    Answer, Ask, Compared, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, OtherCopy, RangeHashes, Sum, WalkId,
 };
 use rejoin_proto::peer::{
     Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, Holder, Offer, OfferAnswer, OfferedObject, OpId,
@@ -177,7 +177,10 @@ fn exchange() -> Vec<(&'static str, PeerBody)> {
     let compared = vec![
         Compared::Parts(0x8001),
         Compared::Objects(hashes),
-        Compared::Objections { lacking: Bytes::from_static(&[5]), more: true },
+        Compared::Objections {
+            lacking: Bytes::from_static(&[5]),
+            others: vec![OtherCopy { place: 9, hash: 7, weight: 3 }],
+        },
         Compared::Many,
         Compared::Unknown,
     ];
@@ -193,7 +196,7 @@ fn exchange() -> Vec<(&'static str, PeerBody)> {
         ("exchange-sums", answer(Ok(Answer::Buckets { complete: true, sums: vec![(bucket, 2, sum)] }))),
         ("exchange-compared", answer(Ok(Answer::Compared(compared)))),
         ("exchange-sent", answer(Ok(Answer::Objects { batch: batch(), next: Some("next".into()), unreadable: true }))),
-        ("exchange-taken", answer(Ok(Answer::Taken))),
+        ("exchange-taken", answer(Ok(Answer::Taken { same: true }))),
         ("exchange-refused", answer(Err(ErrorCode::StaleLayout))),
     ]
 }
