@@ -36,6 +36,14 @@ fn lost_datagrams_make_few_suspects_and_none_is_taken_for_down() {
 }
 
 #[test]
+fn at_five_percent_loss_the_load_of_a_node_does_not_grow_either() {
+    let (small, large) = (outcome(30, 5), outcome(300, 5));
+    assert!(large.datagrams * 2 < small.datagrams * 3, "{small} and {large}");
+    assert_eq!((large.false_downs, large.estranged), (0, 0), "{large}");
+    assert_eq!((large.suspected_us.len(), large.down_us.len()), (299, 299), "{large}");
+}
+
+#[test]
 fn the_same_seed_twice_gives_the_same_outcome() {
     assert_eq!(outcome(5, 5), outcome(5, 5));
 }

@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 
 use bytes::{Buf, BufMut, Bytes};
-use foca::{Header, Member, Message, State};
+use foca::{Header, Member, Message, ProbeNumber, State};
 
 use rejoin_proto::NodeId;
 
@@ -66,6 +66,8 @@ pub(super) struct Packet {
     pub(super) sender: Identity,
     /// Whether it answers a question of this node.
     pub(super) is_answer: bool,
+    /// The probe of this node that it answers, directly or through another node.
+    pub(super) answers: Option<ProbeNumber>,
     /// Under which start the sender knows this node.
     pub(super) receiver: Identity,
     /// Whom it tells of.
@@ -133,7 +135,11 @@ impl Packet {
             return None;
         }
         let is_answer = matches!(header.message, Message::Ack(_) | Message::Feed);
-        Some(Self { body, sender: header.src, is_answer, receiver: header.dst, members })
+        let answers = match header.message {
+            Message::Ack(number) | Message::ForwardedAck { probe_number: number, .. } => Some(number),
+            _ => None,
+        };
+        Some(Self { body, sender: header.src, is_answer, answers, receiver: header.dst, members })
     }
 }
 
@@ -148,9 +154,9 @@ pub(super) fn swim(packet: &[u8]) -> Bytes {
     bytes.into()
 }
 
-/// Whether a packet of this node is a direct probe.
-pub(super) fn is_probe(packet: &[u8]) -> bool {
-    packet.first() == Some(&PING)
+/// The number of a packet that is a direct probe.
+pub(super) fn probe_number(packet: &[u8]) -> Option<ProbeNumber> {
+    packet.get(HEADER_BYTES).copied().filter(|_| packet.first() == Some(&PING))
 }
 
 const PING: u8 = 0;

@@ -32,7 +32,7 @@ pub use self::codec::MAX_DATAGRAM;
 use self::codec::{Datagram, Identity};
 use self::peer::Peer;
 pub use self::peer::{Gossip, Liveness, PeerView, Reason};
-use self::swim::{Acts, Swim};
+use self::swim::{Acts, Standing, Swim};
 
 /// What the members of a node are made with.
 #[derive(Clone, Debug)]
@@ -226,7 +226,8 @@ impl Members {
             MemberEvent::Tick => {}
         }
         let mut acts = Acts::default();
-        self.swim.fire(now_us, &mut acts);
+        let standing = standing(&self.peers, now_us, &self.timing);
+        self.swim.fire(now_us, standing, &mut acts);
         self.act(now_us, acts, None, outputs);
         if now_us >= self.next_pulse_us {
             self.next_pulse_us = now_us.saturating_add(self.timing.check_us);
@@ -361,8 +362,10 @@ impl Members {
 
     /// Does what SWIM wants. `by`: who has sent the packet, if it was one.
     fn act(&mut self, now_us: u64, acts: Acts, by: Option<NodeId>, outputs: &mut Vec<MemberOutput>) {
-        for (to, packet, is_probe) in acts.sends {
-            if is_probe && let Some(peer) = self.peers.get_mut(&to).filter(|peer| peer.linked) {
+        for (to, packet, probe) in acts.sends {
+            if probe.is_some()
+                && let Some(peer) = self.peers.get_mut(&to).filter(|peer| peer.linked)
+            {
                 // Rule: probes feed suspicion.
                 peer.probes.asked(now_us);
                 peer.next_check_us = peer.next_check_us.max(now_us.saturating_add(self.timing.check_us));
@@ -423,5 +426,17 @@ impl Members {
                 }
             });
         }
+        let mut acts = Acts::default();
+        self.swim.settle_doubts(now_us, standing(&self.peers, now_us, &self.timing), &mut acts);
+        self.act(now_us, acts, None, outputs);
     }
+}
+
+/// What this node's own questions say about each peer.
+fn standing<'a>(
+    peers: &'a BTreeMap<NodeId, Peer>,
+    now_us: u64,
+    timing: &'a Timing,
+) -> impl Fn(NodeId) -> Standing + 'a {
+    move |node| peers.get(&node).map_or(Standing::Silent, |peer| peer.standing(now_us, timing))
 }

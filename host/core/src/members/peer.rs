@@ -7,6 +7,7 @@ use foca::State;
 use rejoin_proto::NodeId;
 
 use super::Timing;
+use super::swim::Standing;
 use super::track::Track;
 
 /// An answer to one of this many last checks counts.
@@ -158,6 +159,16 @@ impl Peer {
     pub(super) fn is_quiet(&self) -> bool {
         let asked = self.probes.asked_us.is_some() || self.requests.asked_us.is_some();
         self.linked && !asked && self.gossip.state == State::Alive && self.judged.liveness == Liveness::Alive
+    }
+
+    /// What this node's own probes and checks say about it.
+    pub(super) fn standing(&self, now_us: u64, timing: &Timing) -> Standing {
+        match self.probes.phi_milli(now_us, timing.check_us) {
+            _ if !self.linked => Standing::Silent,
+            _ if self.probes.asked_us.is_none() => Standing::Answers,
+            phi if phi < timing.suspect_phi => Standing::Late,
+            _ => Standing::Silent,
+        }
     }
 
     pub(super) fn excuse(&mut self, now_us: u64, late_us: u64) {

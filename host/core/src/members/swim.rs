@@ -1,6 +1,6 @@
 //! SWIM, by `foca`: its timers in virtual time, its outputs, and which members it thinks otherwise of than before.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
 use core::mem;
@@ -8,7 +8,10 @@ use core::num::{NonZeroU8, NonZeroUsize};
 use core::time::Duration;
 
 use bytes::Bytes;
-use foca::{Foca, Member, NoCustomBroadcast, Notification, PeriodicParams, State, Timer};
+use foca::{
+    Codec as _, Foca, Header, Member, Message, NoCustomBroadcast, Notification, PeriodicParams, ProbeNumber, State,
+    Timer, TimerToken,
+};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_proto::NodeId;
@@ -29,8 +32,8 @@ const REMEMBER_DOWN_US: u64 = 3_600_000_000;
 /// What SWIM wants done.
 #[derive(Debug, Default)]
 pub(super) struct Acts {
-    /// To whom, what, and whether that is a direct probe.
-    pub(super) sends: Vec<(NodeId, Bytes, bool)>,
+    /// To whom, what, and the number of the probe if it is a direct one.
+    pub(super) sends: Vec<(NodeId, Bytes, Option<ProbeNumber>)>,
     /// Members that it thinks otherwise of, perhaps, and what it thinks.
     pub(super) changed: Vec<(NodeId, State)>,
 }
@@ -41,6 +44,25 @@ struct Runtime {
     acts: Acts,
     timers: Vec<(Timer<Identity>, Duration)>,
     touched: Vec<NodeId>,
+    probe: Option<Probe>,
+}
+
+/// A direct probe that `foca` has sent.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    target: Identity,
+    number: ProbeNumber,
+}
+
+/// What this node's own questions say about a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// It has answered all of them.
+    Answers,
+    /// One is open, for less time than makes a suspect.
+    Late,
+    /// One is open for longer.
+    Silent,
 }
 
 impl foca::Runtime<Identity> for &mut Runtime {
@@ -54,7 +76,11 @@ impl foca::Runtime<Identity> for &mut Runtime {
     }
 
     fn send_to(&mut self, to: Identity, data: &[u8]) {
-        self.acts.sends.push((to.node, codec::swim(data), codec::is_probe(data)));
+        let number = codec::probe_number(data);
+        if let Some(number) = number {
+            self.probe = Some(Probe { target: to, number });
+        }
+        self.acts.sends.push((to.node, codec::swim(data), number));
     }
 
     fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
@@ -67,8 +93,13 @@ pub(super) struct Swim {
     /// By due time, and then in the order in which they were set.
     timers: BTreeMap<(u64, u64), Timer<Identity>>,
     set: u64,
-    /// Whom the last probe was sent to.
-    probed: Option<NodeId>,
+    /// The last probe, until it is answered.
+    probe: Option<Probe>,
+    /// Whose probe has failed while this node's own questions were open for less time than makes a suspect.
+    doubted: BTreeSet<NodeId>,
+    /// What `foca` numbers its present timers with.
+    token: TimerToken,
+    suspect_to_down: Duration,
 }
 
 impl fmt::Debug for Swim {
@@ -113,11 +144,16 @@ fn config(nodes: usize, timing: &Timing) -> foca::Config {
 
 impl Swim {
     pub(super) fn new(identity: Identity, nodes: usize, timing: &Timing, rng: Xoshiro256PlusPlus) -> Self {
+        let config = config(nodes, timing);
+        let suspect_to_down = config.suspect_to_down_after;
         Self {
-            foca: Foca::new(identity, config(nodes, timing), rng, Codec),
+            foca: Foca::new(identity, config, rng, Codec),
             timers: BTreeMap::new(),
             set: 0,
-            probed: None,
+            probe: None,
+            doubted: BTreeSet::new(),
+            token: TimerToken::default(),
+            suspect_to_down,
         }
     }
 
@@ -136,22 +172,76 @@ impl Swim {
             timers.into_iter().map(|((at_us, number), timer)| ((at_us.saturating_add(by_us), number), timer)).collect();
     }
 
-    /// Fires the timers that are due.
-    pub(super) fn fire(&mut self, now_us: u64, acts: &mut Acts) {
+    /// Fires the timers that are due. `standing`: what this node's own questions say about a peer.
+    pub(super) fn fire(&mut self, now_us: u64, standing: impl Fn(NodeId) -> Standing, acts: &mut Acts) {
         while self.next_due_us() <= now_us {
             let Some((_, timer)) = self.timers.pop_first() else { return };
-            // A failed probe makes a suspect, of which foca does not notify.
-            let mut touched: Vec<NodeId> = match &timer {
-                Timer::ProbeRandomMember(_) => self.probed.take().into_iter().collect(),
-                _ => Vec::new(),
-            };
+            let mut touched = Vec::new();
+            if let Timer::ProbeRandomMember(_) = &timer
+                && let Some(probe) = self.probe.take()
+            {
+                // A failed probe makes a suspect, of which foca does not notify.
+                touched.push(probe.target.node);
+                self.weigh(now_us, probe, standing(probe.target.node), acts);
+            }
             self.run(now_us, acts, &mut touched, |foca, runtime| foca.handle_timer(timer, runtime));
         }
+    }
+
+    /// A probe has failed, directly and through others. News of a suspicion costs every node of the cluster some
+    /// datagrams, and its refutation as many, so `foca` suspects only those that leave this node's checks unanswered
+    /// as well: it is given the answer to the probe that the peer would have sent.
+    fn weigh(&mut self, now_us: u64, probe: Probe, standing: Standing, acts: &mut Acts) {
+        match standing {
+            Standing::Silent => return,
+            Standing::Late => drop(self.doubted.insert(probe.target.node)),
+            Standing::Answers => {}
+        }
+        let known = self.foca.iter_membership_state().find(|member| *member.id() == probe.target);
+        let Some(incarnation) = known.map(Member::incarnation) else { return };
+        let header = Header {
+            src: probe.target,
+            src_incarnation: incarnation,
+            dst: self.identity(),
+            message: Message::Ack(probe.number),
+        };
+        let mut answer = Vec::new();
+        if Codec.encode_header(&header, &mut answer).is_ok() {
+            self.run(now_us, acts, &mut Vec::new(), |foca, runtime| foca.handle_data(&answer, runtime));
+        }
+    }
+
+    /// Suspects those whose probe has failed and who are silent by now.
+    pub(super) fn settle_doubts(&mut self, now_us: u64, standing: impl Fn(NodeId) -> Standing, acts: &mut Acts) {
+        for node in mem::take(&mut self.doubted) {
+            match standing(node) {
+                Standing::Answers => {}
+                Standing::Late => drop(self.doubted.insert(node)),
+                Standing::Silent => self.suspect(now_us, node, acts),
+            }
+        }
+    }
+
+    /// Suspects a member, as `foca` does when a probe fails.
+    fn suspect(&mut self, now_us: u64, node: NodeId, acts: &mut Acts) {
+        let is_meant = |member: &&Member<Identity>| member.id().node == node && member.state() == State::Alive;
+        let Some(member) = self.foca.iter_membership_state().find(is_meant) else { return };
+        let (member_id, incarnation) = (*member.id(), member.incarnation());
+        let suspect = core::iter::once(Member::new(member_id, incarnation, State::Suspect));
+        let down = Timer::ChangeSuspectToDown { member_id, incarnation, token: self.token };
+        let after = self.suspect_to_down;
+        self.run(now_us, acts, &mut alloc::vec![node], |foca, runtime| {
+            foca::Runtime::submit_after(&mut &mut *runtime, down, after);
+            foca.apply_many(suspect, true, runtime)
+        });
     }
 
     /// Takes a packet that was looked at.
     pub(super) fn packet(&mut self, now_us: u64, packet: &Packet, acts: &mut Acts) {
         self.outlive(now_us, packet, acts);
+        if packet.answers.is_some() && self.probe.map(|probe| probe.number) == packet.answers {
+            self.probe = None;
+        }
         let mut touched: Vec<NodeId> = packet.members.iter().map(|member| member.node).collect();
         touched.push(packet.sender.node);
         self.run(now_us, acts, &mut touched, |foca, runtime| foca.handle_data(&packet.body, runtime));
@@ -194,16 +284,20 @@ impl Swim {
         let _ = call(&mut self.foca, &mut runtime);
         for (timer, after) in runtime.timers {
             self.set += 1;
+            if let Timer::ProbeRandomMember(token) = timer {
+                self.token = token;
+            }
             let due_us = now_us.saturating_add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
             self.timers.insert((due_us, self.set), timer);
         }
-        if let Some((probed, ..)) = runtime.acts.sends.iter().find(|(_, _, is_probe)| *is_probe) {
-            self.probed = Some(*probed);
-        }
+        self.probe = runtime.probe.or(self.probe);
         acts.sends.append(&mut runtime.acts.sends);
         touched.append(&mut runtime.touched);
         touched.sort_unstable();
         touched.dedup();
+        if touched.is_empty() {
+            return;
+        }
         let states =
             self.foca.iter_membership_state().filter(|member| touched.binary_search(&member.id().node).is_ok());
         acts.changed.extend(states.map(|member| (member.id().node, member.state())));

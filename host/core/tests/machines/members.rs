@@ -232,6 +232,19 @@ fn a_lost_datagram_makes_no_suspect() {
 }
 
 #[test]
+fn a_peer_that_answers_checks_is_not_suspected_for_a_failed_probe() {
+    let mut swarm = Swarm::new(3);
+    for _ in 0..20_000 {
+        // No packet of SWIM arrives at node 2; checks do.
+        swarm.wire.retain(|_, (_, to, body)| *to != 2 || body[0] != 1);
+        swarm.run(MS / 2);
+        let gossip: Vec<Liveness> = (1..=3).flat_map(|at| swarm.think(at)).map(|view| view.gossip.liveness()).collect();
+        assert_eq!(gossip, [Liveness::Alive; 6]);
+    }
+    assert!(swarm.changes.is_empty(), "{:?}", swarm.changes);
+}
+
+#[test]
 fn a_node_knows_whose_word_it_took_for_a_peer_being_down() {
     let mut swarm = Swarm::new(40);
     swarm.stopped.insert(40);
