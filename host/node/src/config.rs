@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use rejoin_proto::{Address, Name};
 
+use crate::config_exchange::ExchangeConfig;
 use crate::config_members::MembersConfig;
 
 /// What a node is started with. Paths are relative to the file they stand in.
@@ -143,6 +144,9 @@ pub struct Config {
     /// When a peer that does not answer is asked last, and when another node takes its place.
     #[serde(default)]
     pub members: MembersConfig,
+    /// How often partitions are compared with their other owners, and how much that may cost.
+    #[serde(default)]
+    pub exchange: ExchangeConfig,
     /// Lets the admin port cut connections and hold the disk back. For demonstrations and tests; refused off loopback.
     #[serde(default)]
     pub dev_faults: bool,

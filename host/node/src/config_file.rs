@@ -73,6 +73,12 @@ const KEYS: &[&str] = &[
     "settle_step_ms",
     "forget_ms",
     "pause_ms",
+    "exchange",
+    "interval_ms",
+    "max_walks",
+    "floor_bytes",
+    "max_bytes",
+    "paused",
     "dev_faults",
     "bootstrap",
     "address",
@@ -161,6 +167,7 @@ impl Config {
             return invalid("max_timeout_ms", "must be at least timeout_ms, and that at least 1");
         }
         self.members.check()?;
+        self.exchange.check()?;
         self.check_faults(&self.listen, self.admin.as_ref())?;
         bootstrap::check(self)
     }
@@ -246,6 +253,21 @@ mod tests {
         assert!(refused.starts_with("members.down_phi: "), "{refused}");
         let misspelt = error(|_| text.replace("down_phi", "down_fi"));
         assert_eq!(misspelt, "members.down_fi: there is no such key; did you mean down_phi?");
+    }
+
+    #[test]
+    fn the_pace_of_exchanges_has_a_table_of_its_own() {
+        let text = MINIMAL.replace("[[bootstrap]]", "[exchange]\nmax_walks = 8\n[[bootstrap]]");
+        let config = Config::parse(&text, Path::new("/etc/rejoin")).unwrap();
+        assert_eq!(
+            (config.exchange.max_walks, config.exchange.interval_ms),
+            (8, 10_000),
+            "the rest keeps its defaults"
+        );
+        let refused = error(|_| text.replace("max_walks = 8", "max_walks = 0"));
+        assert!(refused.starts_with("exchange.max_walks: "), "{refused}");
+        let misspelt = error(|_| text.replace("max_walks", "max_walk"));
+        assert_eq!(misspelt, "exchange.max_walk: there is no such key; did you mean max_walks?");
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod catalog;
 mod certificates;
 pub mod clock;
 pub mod config;
+pub mod config_exchange;
 mod config_file;
 pub mod config_members;
 mod context;

@@ -10,7 +10,6 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::sync::Notify;
 
 use rejoin_core::control::{Catalog, Control};
-use rejoin_core::exchange::ExchangeConfig;
 use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::members::{self, Members};
 use rejoin_core::node::MAX_WAITING;
@@ -364,7 +363,7 @@ impl ShardOpener<'_> {
             node: self.node,
             shard: index,
             shards: self.config.shards,
-            exchange: ExchangeConfig::default(),
+            exchange: self.config.exchange.pace(),
             contexts: self.contexts.clone(),
             causal_key: self.causal_key.clone(),
             max_skew_ms: self.config.max_skew_ms,

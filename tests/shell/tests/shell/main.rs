@@ -4,6 +4,7 @@
 mod bulk;
 mod cuts;
 mod deadlines;
+mod exchanges;
 mod identity;
 mod members;
 mod overload;
