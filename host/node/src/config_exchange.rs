@@ -14,8 +14,8 @@ const LEAST_INTERVAL_MS: u32 = 100;
 const MOST_INTERVAL_MS: u32 = 3_600_000;
 /// The most walks of a shard. Each keeps what it has read and not sent yet in memory.
 const MOST_WALKS: usize = 64;
-/// The least and the most of both rates, in bytes per second. Below the least, one object of 16 MiB would stop the walks
-/// of a shard for longer than four minutes.
+/// The least and the most of both rates, in bytes per second. Below the least, one object of 16 MiB would stop the
+/// walks of a shard for longer than four minutes.
 const LEAST_RATE: u64 = 64 << 10;
 const MOST_RATE: u64 = 1 << 40;
 

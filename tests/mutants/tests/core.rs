@@ -61,6 +61,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::DropsEndATenure => handoff::a_fallback_that_has_dropped_an_object_mints_as_a_new_actor,
         Rule::HoldingsEndEmpty => handoff::what_cannot_be_read_stays_held_until_it_can_be,
         Rule::HoldingsArePassedOn => sloppy::what_a_fallback_holds_is_known_to_nodes_that_it_does_not_reach,
+        Rule::LateNodesAreRelieved => {
+            sloppy::a_late_owner_is_relieved_by_a_fallback_in_time_and_gets_the_write_all_the_same
+        }
         Rule::FallbacksAreNoOwners => sloppy::a_fallback_counts_towards_w_and_not_towards_pw,
         Rule::EmptyFallbacksDoNotCount => sloppy::a_fallback_that_has_nothing_does_not_count_towards_r,
         Rule::NotFoundNeedsTheFallbacks => sloppy::nothing_is_not_found_before_the_fallbacks_have_been_asked,
@@ -146,6 +149,7 @@ fn catcher(rule: Rule) -> fn() {
             trees::a_copy_that_cannot_be_read_is_left_out_until_something_takes_its_place
         }
         Rule::WholeRootsAreCompared => exchange::one_key_that_differs_is_found_every_time,
+        Rule::NewerCopiesAreBrought => exchange::of_two_versions_only_the_newer_one_travels,
         Rule::ExchangesAreOfOneEpoch => exchange::an_exchange_of_another_epoch_is_refused,
         Rule::ExchangesAreOfOneLayout => exchange::an_exchange_of_another_layout_is_refused,
         Rule::BatchesNameTheirVersion => exchange::objects_under_another_version_of_their_bucket_are_refused,
