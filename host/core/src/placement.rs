@@ -1,4 +1,11 @@
-//! Who owns what: the layout that a cluster starts with.
+//! Who owns what: the layout that a cluster starts with ([`bootstrap`]), layouts for other nodes and capacities
+//! ([`solver`]), and what layouts give and move ([`change`]).
+
+pub mod change;
+mod fill;
+mod lists;
+mod quota;
+pub mod solver;
 
 use alloc::vec::Vec;
 

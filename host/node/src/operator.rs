@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 
 use rejoin_core::control::{CatalogChange, Published, Wait, plugin_record};
 use rejoin_core::exchange::ExchangeCommand;
+use rejoin_core::placement::change::shares;
 use rejoin_core::shard::event::Event;
 use rejoin_merge::digest_of;
 use rejoin_proto::catalog::BucketProps;
 use rejoin_proto::client::{AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status};
-use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PartitionId, TenantId};
+use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, TenantId};
 
 use crate::context::NodeContext;
 use crate::members;
@@ -149,9 +150,7 @@ async fn push(ctx: &Arc<NodeContext>, wait: Duration, name: Name, module: Bytes)
 fn status(ctx: &NodeContext) -> Status {
     let view = ctx.cluster_view();
     let layout = view.layout();
-    let owners = |n: u8| {
-        (0..layout.partitions()).map(move |p| layout.owners(PartitionId(u16::try_from(p).unwrap_or(u16::MAX)), n))
-    };
+    let (first, any) = (shares(layout, 1), shares(layout, u8::MAX));
     let (own, authority) = ctx.certificates.ends();
     // Copied, so that the lock is not held while the status is computed: the links need it.
     let (up, replaced): (BTreeSet<NodeId>, BTreeSet<NodeId>) = {
@@ -160,13 +159,13 @@ fn status(ctx: &NodeContext) -> Status {
         (peers.all().map(|(peer, _)| *peer).chain([ctx.node]).collect(), replaced.collect())
     };
     let is_up = |node: NodeId| up.contains(&node);
-    let node = |node: &rejoin_proto::LayoutNode| NodeStatus {
+    let node = |(at, node): (usize, &rejoin_proto::LayoutNode)| NodeStatus {
         name: node.name.clone(),
         zone: node.zone.clone(),
         address: node.address.clone(),
         up: is_up(node.id),
-        first_owner_of: owners(1).flatten().filter(|owner| owner.id == node.id).count() as u32,
-        owner_of: owners(u8::MAX).flatten().filter(|owner| owner.id == node.id).count() as u32,
+        first_owner_of: first[at],
+        owner_of: any[at],
         replaced: replaced.contains(&node.id),
     };
     Status {
@@ -176,7 +175,7 @@ fn status(ctx: &NodeContext) -> Status {
         uptime_ms: ctx.clock.now().mono_us / 1000,
         layout: view.layout_name(),
         partitions: layout.partitions(),
-        nodes: layout.nodes.iter().map(node).collect(),
+        nodes: layout.nodes.iter().enumerate().map(node).collect(),
         lost: ctx.lost.clone(),
         missing_plugins: ctx.plugins.missing(),
         warnings: ctx.warnings(),
