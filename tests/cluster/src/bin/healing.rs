@@ -3,8 +3,8 @@
 //! `cargo build --workspace --bins && target/debug/rejoin-bench-healing [KEYS [SECONDS]]`, by default with 100 000 keys
 //! and 10 s for each load. In this order: the start of a killed node, the exchange of an idle cluster, the time to heal
 //! differences of growing numbers of keys, and the latency of clients with and without a rebuild beside them, in turns.
-//! Bytes are those of the loopback interface, so nothing else may use it meanwhile; `unshare --map-root-user --net sh
-//! -c 'ip link set lo up; …'` gives a run an interface of its own.
+//! Bytes of the idle cluster are those of the loopback interface, so nothing else may use it meanwhile; `unshare
+//! --map-root-user --net sh -c 'ip link set lo up; …'` gives a run an interface of its own.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -32,6 +32,8 @@ const TURNS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The time over which an idle cluster is watched.
 const IDLE: Duration = Duration::from_secs(60);
+/// How often it is looked whether the cluster has healed.
+const GLANCE: Duration = Duration::from_millis(100);
 /// The length of a tick in `/proc/PID/stat`, whatever the kernel's own tick is.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -90,6 +92,8 @@ impl Run {
             admins.push(self.admin(node).await);
         }
         within(PATIENCE, "all owners are equal", async || {
+            // Each answer names all partitions: asking all the time would be a load of its own.
+            tokio::time::sleep(GLANCE).await;
             for (node, admin) in admins.iter().enumerate() {
                 let status = admin.exchange().await.map_err(|why| why.to_string())?;
                 let open = open(&status, node == VICTIM);
@@ -102,12 +106,15 @@ impl Run {
         .await;
     }
 
-    /// Objects that all walks have sent or taken.
-    async fn moved(&self) -> u64 {
-        let mut moved = 0;
-        for node in 0..NODES {
+    /// What all walks of these nodes have sent or taken since their starts: objects, and the bytes of them.
+    async fn moved(&self, nodes: std::ops::Range<usize>) -> (u64, u64) {
+        let mut moved = (0, 0);
+        for node in nodes {
             let status = self.admin(node).await.exchange().await.unwrap_or_else(|why| panic!("{why}"));
-            moved += status.pairs.iter().map(|pair| pair.sent + pair.received).sum::<u64>();
+            for pair in &status.pairs {
+                moved.0 += pair.sent + pair.received;
+                moved.1 += pair.sent_bytes + pair.received_bytes;
+            }
         }
         moved
     }
@@ -176,32 +183,24 @@ impl Run {
     }
 
     async fn differences(&mut self) {
-        let columns = ["keys written while a node was down", "healed after its start", "objects sent", "bytes sent"];
+        let columns = ["keys written while a node was down", "healed after its start", "objects sent", "their bytes"];
         let mut table = Table::new(&columns);
         let mut differ = 1000;
         while differ <= self.keys {
             self.cluster.kill(VICTIM);
             self.write(0..differ, &format!("without one, {differ}")).await;
-            let (moved, bytes) = (self.moved_but_the_victim().await, loopback());
+            // The victim, which is the last node, counts from nothing after its start.
+            let before = self.moved(0..VICTIM).await;
             let began = Instant::now();
             self.cluster.spawn(VICTIM);
             self.healed().await;
-            let (took, bytes) = (began.elapsed(), loopback() - bytes);
-            let moved = self.moved().await - moved;
-            table.row(&[differ.to_string(), text(took), moved.to_string(), kilobytes(bytes)]);
+            let took = began.elapsed();
+            let after = self.moved(0..NODES).await;
+            let (objects, bytes) = (after.0 - before.0, after.1 - before.1);
+            table.row(&[differ.to_string(), text(took), objects.to_string(), kilobytes(bytes)]);
             differ *= 10;
         }
         table.print();
-    }
-
-    /// As [`Run::moved`], while the victim is down. It counts from nothing after its start.
-    async fn moved_but_the_victim(&self) -> u64 {
-        let mut moved = 0;
-        for node in (0..NODES).filter(|node| *node != VICTIM) {
-            let status = self.admin(node).await.exchange().await.unwrap_or_else(|why| panic!("{why}"));
-            moved += status.pairs.iter().map(|pair| pair.sent + pair.received).sum::<u64>();
-        }
-        moved
     }
 
     async fn rebuilds(&mut self) {
