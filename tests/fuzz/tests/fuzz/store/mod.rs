@@ -58,7 +58,12 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
 
 /// A row's place: its space, then its key.
 fn row(space: Space, key: &[u8]) -> Vec<u8> {
-    [&[u8::from(space == Space::Pinned)], key].concat()
+    let space = match space {
+        Space::Objects => 0,
+        Space::Pinned => 1,
+        Space::Trees => 4,
+    };
+    [&[space], key].concat()
 }
 
 /// A copy of the base as it is found after a clean stop, with whatever has happened to its files. The folder lives as
@@ -94,7 +99,7 @@ impl Opened {
     /// Everything there is.
     fn rows(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut rows = BTreeMap::new();
-        for space in [Space::Objects, Space::Pinned] {
+        for space in [Space::Objects, Space::Pinned, Space::Trees] {
             let mut visit = |key: &[u8], value: bytes::Bytes| {
                 rows.insert(row(space, key), value.to_vec());
                 ControlFlow::Continue(())

@@ -65,14 +65,14 @@ fn meaning(payload: &[u8]) -> Option<Vec<Row>> {
         let length = u32_at(take(4)?, 0) as usize;
         let key = take(length).filter(|key| (1..=65_535).contains(&key.len()))?.to_vec();
         let value = match flags {
-            0 | 1 => None,
-            2 | 3 => {
+            0 | 1 | 4 => None,
+            2 | 3 | 6 => {
                 let length = u32_at(take(4)?, 0) as usize;
                 Some(take(length)?.to_vec())
             }
             _ => return None,
         };
-        rows.push(([&[flags & 1], &key[..]].concat(), value));
+        rows.push(([&[flags & 5], &key[..]].concat(), value));
     }
     take(1).is_none().then_some(rows)
 }
@@ -123,6 +123,8 @@ fn records() {
     let seeds = vec![
         payload(&[(2, b"key 1", b"replaced"), (3, b"pinned 0", b"replaced"), (0, b"key 2", b"")]),
         payload(&[(2, b"new", b""), (1, b"pinned 1", b""), (2, b"new", &[7; 300]), (2, b"k", b"v")]),
+        payload(&[(6, b"leaf", b"sums"), (4, b"no leaf", b""), (7, b"in two spaces", b"")]),
+        payload(&[(6, b"leaf", b"sums"), (4, b"no leaf", b""), (2, b"leaf", b"of an object")]),
         payload(&[]),
     ];
     fuzz("records", seeds, property);
