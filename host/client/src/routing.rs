@@ -92,6 +92,8 @@ pub(crate) fn choose<'a>(
 
 #[cfg(test)]
 mod tests {
+    use rejoin_proto::LayoutPolicy;
+
     use super::*;
 
     fn map(nodes: u16) -> RoutingTable {
@@ -104,7 +106,7 @@ mod tests {
             .collect();
         list.sort_by_key(|node| node.id);
         let owners = (0..8).map(|p| (0..3.min(nodes)).map(|copy| (p + copy) % nodes).collect()).collect();
-        let layout = Layout { version: 1, nodes: list, owners };
+        let layout = Layout { version: 1, policy: LayoutPolicy::default(), nodes: list, owners };
         RoutingTable::new(layout, TenantId(5)).unwrap()
     }
 

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`quorum`], [`placement`], [`port`], [`view`],
-//! [`shard`], [`exchange`], [`control`], [`members`], [`node`].
+//! [`shard`], [`exchange`], [`control`], [`ring`], [`members`], [`node`].
 //!
 //! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a
 //! copy of the core without that line, which a test must catch.
@@ -42,6 +42,7 @@ pub mod placement;
 pub mod port;
 pub mod quorum;
 mod retries;
+pub mod ring;
 mod rows;
 pub mod shard;
 mod start;

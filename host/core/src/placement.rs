@@ -9,8 +9,8 @@ pub mod solver;
 
 use alloc::vec::Vec;
 
-use rejoin_proto::Layout;
 use rejoin_proto::layout::{BadLayout, LayoutNode, MAX_OWNERS};
+use rejoin_proto::{Layout, LayoutPolicy};
 
 /// The number of partitions of a new cluster.
 pub const DEFAULT_PARTITIONS: u32 = 256;
@@ -27,7 +27,7 @@ pub fn bootstrap(mut nodes: Vec<LayoutNode>, partitions: u32) -> Result<Layout, 
     let mut load =
         Load { held: alloc::vec![[0; MAX_OWNERS]; nodes.len()], heirs: alloc::vec![0; nodes.len() * nodes.len()] };
     let owners = (0..partitions as usize).map(|_| owner_list(&nodes, &mut load)).collect();
-    let layout = Layout { version: 1, nodes, owners };
+    let layout = Layout { version: 1, policy: LayoutPolicy::default(), nodes, owners };
     layout.check()?;
     Ok(layout)
 }

@@ -39,11 +39,40 @@ pub struct LayoutNode {
     pub address: Address,
 }
 
+/// The zones that the first n owners of a partition must be in, for the default n.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize, Deserialize)]
+pub enum ZoneDemand {
+    /// As many as there are.
+    #[default]
+    Spread,
+    /// As many as there are, and at least so many.
+    AtLeast(u8),
+    /// Any: zones are ignored.
+    Waived,
+}
+
+/// What a layout is made for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct LayoutPolicy {
+    /// The number of copies for which the nodes' shares are balanced, 1 to [`MAX_OWNERS`].
+    pub n: u8,
+    /// The zones that these copies are in.
+    pub zones: ZoneDemand,
+}
+
+impl Default for LayoutPolicy {
+    fn default() -> Self {
+        Self { n: 3, zones: ZoneDemand::default() }
+    }
+}
+
 /// Which node owns which partition.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Layout {
     /// Grows by one with each change, from 1.
     pub version: u64,
+    /// What it was made for. The next one is made for the same, unless an operator says otherwise.
+    pub policy: LayoutPolicy,
     /// The nodes, ordered by id.
     pub nodes: Vec<LayoutNode>,
     /// For each partition up to [`MAX_OWNERS`] owners, as indices of `nodes`, in order of preference. A bucket with n

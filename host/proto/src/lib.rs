@@ -17,7 +17,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`catalog`], [`context`],
+//! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`ring`], [`catalog`], [`context`],
 //! [`client`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
@@ -39,6 +39,7 @@ pub mod id;
 pub mod layout;
 pub mod object;
 pub mod peer;
+pub mod ring;
 
 pub use address::{Address, BadAddress};
 pub use causal::{DotSet, DotSpan, VersionVector};
@@ -48,5 +49,6 @@ pub use hlc::Hlc;
 pub use id::{
     ActorId, BadName, BucketId, ClusterId, Dot, Name, NodeId, PartitionId, PluginDigest, ProfileId, RequestId, TenantId,
 };
-pub use layout::{Layout, LayoutNode, LayoutRef};
+pub use layout::{Layout, LayoutNode, LayoutPolicy, LayoutRef, ZoneDemand};
 pub use object::{Content, Entry, FoldedBy, Object, ReapEpoch};
+pub use ring::{Ring, RingMessage};

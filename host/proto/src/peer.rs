@@ -16,6 +16,7 @@ use crate::hash::ObjectId;
 use crate::id::{ActorId, BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, TenantId};
 use crate::layout::LayoutRef;
 use crate::object::{Object, ReapEpoch};
+use crate::ring::RingMessage;
 
 /// The first message of a node to another, in each direction.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -206,6 +207,8 @@ pub enum PeerBody {
         /// One for each object of the offer, in its order. Empty if the node is no owner by that layout and version.
         answers: Vec<OfferAnswer>,
     },
+    /// About layouts and their changes.
+    Ring(RingMessage),
 }
 
 impl PeerBody {
@@ -237,6 +240,7 @@ impl PeerBody {
             Self::Holdings { .. } => "holdings",
             Self::Offer(_) => "offer",
             Self::OfferReply { .. } => "offer reply",
+            Self::Ring(_) => "ring",
         }
     }
 }

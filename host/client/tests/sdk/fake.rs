@@ -12,8 +12,8 @@ use rejoin_proto::client::{
     RequestBody, ServerHello, StartId,
 };
 use rejoin_proto::{
-    BucketId, ClusterId, ErrorCode, ErrorReply, Layout, LayoutNode, Name, NodeId, ObjectId, PartitionId, TenantId,
-    codec,
+    BucketId, ClusterId, ErrorCode, ErrorReply, Layout, LayoutNode, LayoutPolicy, Name, NodeId, ObjectId, PartitionId,
+    TenantId, codec,
 };
 use rejoin_wire::{Accepted, Class, CloseCode, Connection, Endpoint, Identity, Limits};
 use rejoin_wire::{Validity, cert::ClusterCa};
@@ -163,7 +163,7 @@ fn layout(bound: &[(Name, Endpoint)]) -> Layout {
     nodes.sort_by_key(|node| node.id);
     let count = u16::try_from(nodes.len()).unwrap();
     let owners = (0..8).map(|partition| (0..count.min(3)).map(|copy| (partition + copy) % count).collect()).collect();
-    Layout { version: 1, nodes, owners }
+    Layout { version: 1, policy: LayoutPolicy::default(), nodes, owners }
 }
 
 async fn serve(endpoint: Endpoint, name: Name, shared: Arc<Shared>) {

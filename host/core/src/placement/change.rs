@@ -118,7 +118,7 @@ mod tests {
     use crate::placement::bootstrap;
     use alloc::format;
     use proptest::prelude::*;
-    use rejoin_proto::LayoutNode;
+    use rejoin_proto::{LayoutNode, LayoutPolicy};
 
     fn node(at: u16, zones: u16) -> LayoutNode {
         let name = |text| Name::new(text).expect("a good name");
@@ -162,7 +162,7 @@ mod tests {
         };
         let list = |list: &Vec<u16>| list.iter().map(|&at| place(before.nodes[usize::from(at)].id)).collect();
         let owners = before.owners.iter().map(list).collect();
-        let after = Layout { version: 2, nodes: nodes.clone(), owners };
+        let after = Layout { version: 2, policy: LayoutPolicy::default(), nodes: nodes.clone(), owners };
         after.check().expect("a sound layout");
         let change = compare(&before, &after, 3).expect("comparable");
         let had = shares(&before, 3)[2];

@@ -15,22 +15,10 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use rejoin_proto::layout::{BadLayout, LayoutNode, MAX_NODES, MAX_OWNERS};
-use rejoin_proto::{Layout, Name, NodeId, PartitionId};
+use rejoin_proto::{Layout, LayoutPolicy, Name, NodeId, PartitionId, ZoneDemand};
 
 use super::change::shares;
 use super::lists::{GONE, Ring};
-
-/// The zones that the first n owners of a partition must be in, for the default n.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum ZoneDemand {
-    /// As many as there are.
-    #[default]
-    Spread,
-    /// As many as there are, and at least so many.
-    AtLeast(u8),
-    /// Any: zones are ignored.
-    Waived,
-}
 
 /// What a layout is wanted for.
 #[derive(Clone, Debug)]
@@ -41,10 +29,8 @@ pub struct Demand<'a> {
     pub partitions: u32,
     /// The layout before.
     pub before: Option<&'a Layout>,
-    /// The default n, for which the layout is balanced.
-    pub n: u8,
-    /// The zones.
-    pub zones: ZoneDemand,
+    /// The default n, for which the layout is balanced, and the zones.
+    pub policy: LayoutPolicy,
 }
 
 /// A layout, and what it lacks.
@@ -106,7 +92,8 @@ pub enum Infeasible {
 /// # Errors
 /// [`Infeasible`] says which demand cannot be met, and what to do.
 pub fn solve(demand: Demand<'_>) -> Result<Solution, Infeasible> {
-    let Demand { mut nodes, partitions, before, n, zones } = demand;
+    let Demand { mut nodes, partitions, before, policy } = demand;
+    let LayoutPolicy { n, zones } = policy;
     nodes.sort_by_key(|node| node.id);
     let zone_of = zone_indices(&nodes);
     let zone_count = check(&nodes, &zone_of, (partitions, n, zones), before)?;
@@ -121,7 +108,7 @@ pub fn solve(demand: Demand<'_>) -> Result<Solution, Infeasible> {
         before: &before.map(|layout| kept(layout, &nodes)).unwrap_or_default(),
     };
     let owners = ring.lists();
-    let layout = Layout { version: before.map_or(1, |layout| layout.version + 1), nodes, owners };
+    let layout = Layout { version: before.map_or(1, |layout| layout.version + 1), policy, nodes, owners };
     layout.check()?;
     let uneven = uneven(&layout, n);
     Ok(Solution { layout, uneven })
@@ -213,7 +200,7 @@ mod tests {
     }
 
     fn demand(nodes: Vec<LayoutNode>) -> Demand<'static> {
-        Demand { nodes, partitions: 256, before: None, n: 3, zones: ZoneDemand::Spread }
+        Demand { nodes, partitions: 256, before: None, policy: LayoutPolicy::default() }
     }
 
     fn cluster(count: usize, zones: usize) -> Vec<LayoutNode> {
@@ -232,7 +219,8 @@ mod tests {
     fn equal_nodes_are_even_for_every_n() {
         for (count, zones) in [(1, 1), (3, 1), (4, 1), (5, 1), (7, 1), (6, 2), (6, 3), (9, 3), (5, 5), (20, 4)] {
             let n = count.min(3) as u8;
-            let solved = solve(Demand { n, ..demand(cluster(count, zones)) }).expect("a layout");
+            let policy = LayoutPolicy { n, ..LayoutPolicy::default() };
+            let solved = solve(Demand { policy, ..demand(cluster(count, zones)) }).expect("a layout");
             for copies in 1..=5 {
                 let shares = shares(&solved.layout, copies);
                 let (least, most) = (shares.iter().min().expect("nodes"), shares.iter().max().expect("nodes"));
@@ -281,13 +269,15 @@ mod tests {
     #[test]
     fn demands_that_cannot_be_met_are_refused_with_the_reason_or_waived() {
         let two_zones = || demand(cluster(5, 2));
-        let at_least = |zones| Demand { zones: ZoneDemand::AtLeast(zones), ..two_zones() };
+        let zoned = |zones| Demand { policy: LayoutPolicy { n: 3, zones }, ..two_zones() };
+        let at_least = |zones| zoned(ZoneDemand::AtLeast(zones));
         assert_eq!(solve(at_least(3)), Err(Infeasible::Zones { demanded: 3, zones: 2 }));
         assert_eq!(solve(at_least(4)), Err(Infeasible::MoreZonesThanCopies { demanded: 4, n: 3 }));
         assert!(solve(at_least(2)).is_ok());
-        assert!(solve(Demand { zones: ZoneDemand::Waived, ..two_zones() }).is_ok());
+        assert!(solve(zoned(ZoneDemand::Waived)).is_ok());
         assert_eq!(solve(demand(cluster(2, 1))), Err(Infeasible::Nodes { n: 3, nodes: 2 }));
-        assert_eq!(solve(Demand { n: 6, ..two_zones() }), Err(Infeasible::Copies(6)));
+        let six = LayoutPolicy { n: 6, ..LayoutPolicy::default() };
+        assert_eq!(solve(Demand { policy: six, ..two_zones() }), Err(Infeasible::Copies(6)));
         assert_eq!(solve(demand(Vec::new())), Err(BadLayout::Nodes.into()));
         assert_eq!(solve(Demand { partitions: 100, ..two_zones() }), Err(BadLayout::Partitions.into()));
         let doubled = [cluster(3, 1), cluster(1, 1)].concat();

@@ -10,8 +10,8 @@ use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Record,
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::{
-    ActorId, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutRef, Name, NodeId, Object,
-    ObjectId, PluginDigest, ProfileId, TenantId, VersionVector,
+    ActorId, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutPolicy, LayoutRef, Name,
+    NodeId, Object, ObjectId, PluginDigest, ProfileId, TenantId, VersionVector,
 };
 
 /// An encoded value, and how to decode and encode it again.
@@ -126,7 +126,12 @@ pub(crate) fn layout() -> Layout {
     };
     let mut nodes: Vec<LayoutNode> = (1..=3).map(node).collect();
     nodes.sort_by_key(|node| node.id);
-    Layout { version: 1, nodes, owners: vec![vec![0, 1, 2], vec![1, 2, 0], vec![2, 0], vec![1]] }
+    Layout {
+        version: 1,
+        policy: LayoutPolicy::default(),
+        nodes,
+        owners: vec![vec![0, 1, 2], vec![1, 2, 0], vec![2, 0], vec![1]],
+    }
 }
 
 pub(crate) fn layout_ref() -> LayoutRef {

@@ -1,0 +1,198 @@
+//! An operator's commands: what is staged, the layout that comes of it, and its application.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use rejoin_proto::layout::LayoutNode;
+use rejoin_proto::ring::{MAX_LIVE, PastLayout, Role, Staged};
+use rejoin_proto::{ErrorCode, ErrorReply, LayoutPolicy, LayoutRef, Name, NodeId, Ring};
+
+use super::{RingCommand, RingControl};
+use crate::placement::change::compare;
+use crate::placement::solver::{Demand, Infeasible, Solution, solve};
+
+/// The largest capacity of a node. Shares are products of capacities and partitions.
+pub const MAX_CAPACITY: u32 = 1_000_000;
+
+/// What an operator stages.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Staging {
+    /// New roles of nodes.
+    pub roles: Vec<(Name, Role)>,
+    /// Another policy.
+    pub policy: Option<LayoutPolicy>,
+}
+
+/// Why there is no plan.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanRefused {
+    /// Nothing is staged.
+    #[error("nothing is staged: stage a change with `rejoin layout assign NODE` or `rejoin layout remove NODE`")]
+    NothingStaged,
+    /// The demands cannot be met.
+    #[error(transparent)]
+    Infeasible(#[from] Infeasible),
+}
+
+/// The layout that comes of what is staged. The same ring gives the same plan on every node.
+///
+/// # Errors
+/// [`PlanRefused`] says why there is none, and what to do.
+pub fn plan(ring: &Ring) -> Result<Solution, PlanRefused> {
+    let (newest, policy) = (ring.newest(), super::policy(ring));
+    let staged: Vec<(NodeId, &Role)> = ring.staged().collect();
+    if staged.is_empty() && policy == newest.policy {
+        return Err(PlanRefused::NothingStaged);
+    }
+    let role = |id: NodeId| staged.iter().find(|(node, _)| *node == id).map(|(_, role)| *role);
+    let mut nodes: Vec<LayoutNode> =
+        newest.nodes.iter().filter_map(|node| with_role(ring, node, role(node.id))).collect();
+    for (id, role) in staged.iter().filter(|(id, _)| newest.node(*id).is_none()) {
+        if let (Role::Member { zone, capacity }, Some(known)) = (role, ring.notes.announced.get(id)) {
+            let (name, address) = (known.name.clone(), known.address.clone());
+            nodes.push(LayoutNode { id: *id, name, zone: zone.clone(), capacity: *capacity, address });
+        }
+    }
+    Ok(solve(Demand { nodes, partitions: newest.partitions(), before: Some(newest), policy })?)
+}
+
+/// A member of the newest layout as it is to be, with the address that it has announced.
+fn with_role(ring: &Ring, node: &LayoutNode, role: Option<&Role>) -> Option<LayoutNode> {
+    let mut node = node.clone();
+    if let Some(announced) = ring.notes.announced.get(&node.id) {
+        node.address = announced.address.clone();
+    }
+    match role {
+        Some(Role::Removed) => return None,
+        Some(Role::Member { zone, capacity }) => (node.zone, node.capacity) = (zone.clone(), *capacity),
+        None => {}
+    }
+    Some(node)
+}
+
+impl RingControl {
+    /// Carries a command out in memory. The ring is unchanged if it is refused.
+    pub(super) fn command(&mut self, wall_ms: u64, command: RingCommand) -> Result<(), ErrorReply> {
+        match command {
+            RingCommand::Stage(staging) => self.stage(staging),
+            RingCommand::Revert => self.revert(),
+            RingCommand::Apply(name) => self.apply(wall_ms, name),
+            RingCommand::Skip(name) => self.skip(&name),
+        }
+    }
+
+    fn stage(&mut self, staging: Staging) -> Result<(), ErrorReply> {
+        let mut roles = Vec::with_capacity(staging.roles.len());
+        for (name, role) in staging.roles {
+            let id = NodeId::from_name(&name);
+            let is_member = self.ring.newest().node(id).is_some();
+            match &role {
+                Role::Removed if !is_member => {
+                    return Err(bad(format!(
+                        "node {name} is not in the layout: `rejoin layout show` lists its members"
+                    )));
+                }
+                Role::Member { .. } if !is_member && !self.ring.notes.announced.contains_key(&id) => {
+                    let why = format!(
+                        "no node {name} is known: start it with `join = [...]` in its configuration, then assign it"
+                    );
+                    return Err(bad(why));
+                }
+                Role::Member { capacity, .. } if *capacity > MAX_CAPACITY => {
+                    return Err(bad(format!("the capacity of node {name} is {capacity}; the most is {MAX_CAPACITY}")));
+                }
+                _ => roles.push((id, role)),
+            }
+        }
+        roles.into_iter().for_each(|(id, role)| self.set_staged(id, Some(role)));
+        if let Some(policy) = staging.policy {
+            self.set_policy(Some(policy));
+        }
+        Ok(())
+    }
+
+    fn revert(&mut self) -> Result<(), ErrorReply> {
+        let staged: Vec<NodeId> = self.ring.staged().map(|(node, _)| node).collect();
+        if staged.is_empty() && self.ring.staged_policy().is_none() {
+            return Err(bad(PlanRefused::NothingStaged.to_string()));
+        }
+        staged.into_iter().for_each(|node| self.set_staged(node, None));
+        self.set_policy(None);
+        Ok(())
+    }
+
+    fn set_staged(&mut self, node: NodeId, what: Option<Role>) {
+        let base = self.ring.newest().name();
+        let known = self.ring.notes.staged.get(&node);
+        let number = number_after(known.map(|known| (known.base, known.number)), base);
+        self.ring.notes.staged.insert(node, Staged { base, number, what });
+    }
+
+    fn set_policy(&mut self, what: Option<LayoutPolicy>) {
+        let base = self.ring.newest().name();
+        let known = self.ring.notes.policy.as_ref();
+        let number = number_after(known.map(|known| (known.base, known.number)), base);
+        self.ring.notes.policy = Some(Staged { base, number, what });
+    }
+
+    fn apply(&mut self, wall_ms: u64, name: LayoutRef) -> Result<(), ErrorReply> {
+        if self.ring.live.len() >= MAX_LIVE {
+            let why = format!(
+                "{MAX_LIVE} layouts are live, and no more may be: wait until a change has ended; `rejoin layout show` \
+                    says what it waits for"
+            );
+            return Err(ErrorReply::new(ErrorCode::Overloaded, why));
+        }
+        let solution = self.plan().map_err(|refused| bad(refused.to_string()))?;
+        let planned = solution.layout.name();
+        // Rule: only what was shown is applied.
+        if planned != name {
+            let why = format!(
+                "the plan is not what was shown any more: it is version {} with hash {:016x} now. Look at it with \
+                    `rejoin layout plan`, then apply that",
+                planned.version, planned.hash
+            );
+            return Err(ErrorReply::new(ErrorCode::VersionConflict, why));
+        }
+        let moved = compare(self.ring.newest(), &solution.layout, solution.layout.policy.n);
+        let past = PastLayout {
+            applied_ms: wall_ms,
+            by: self.node,
+            nodes: u32::try_from(solution.layout.nodes.len()).unwrap_or(u32::MAX),
+            moved: moved.map_or(0, |change| change.moved()),
+        };
+        self.ring.notes.past.insert(planned, past);
+        self.ring.add(alloc::vec![solution.layout]);
+        Ok(())
+    }
+
+    fn skip(&mut self, name: &Name) -> Result<(), ErrorReply> {
+        let (node, newest) = (NodeId::from_name(name), self.ring.newest().name());
+        let refused = if !self.ring.live.iter().any(|layout| layout.node(node).is_some()) {
+            Some(format!("node {name} is in no live layout: `rejoin layout show` lists the members"))
+        } else if self.ring.live.len() < 2 {
+            Some("no change of layout is under way, so none waits for it".to_string())
+        } else if node == self.node || self.up.contains_key(&node) {
+            Some(format!("node {name} answers. Only a node that will not come back may be skipped: stop it first"))
+        } else {
+            None
+        };
+        match refused {
+            Some(why) => Err(bad(why)),
+            None => {
+                self.ring.notes.skipped.insert(node, newest);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn number_after(known: Option<(LayoutRef, u32)>, base: LayoutRef) -> u32 {
+    known.filter(|(known, _)| *known == base).map_or(1, |(_, number)| number.saturating_add(1))
+}
+
+fn bad(why: alloc::string::String) -> ErrorReply {
+    ErrorReply::new(ErrorCode::BadRequest, why)
+}
