@@ -147,7 +147,7 @@ impl RingControl {
         }
         let solution = self.plan().map_err(|refused| bad(refused.to_string()))?;
         let planned = solution.layout.name();
-        // Rule: only what was shown is applied.
+        // Rule: only shown plans are applied.
         if planned != name {
             let why = format!(
                 "the plan is not what was shown any more: it is version {} with hash {:016x} now. Look at it with \

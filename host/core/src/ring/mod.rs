@@ -261,7 +261,7 @@ impl RingControl {
                 }
                 self.go_on(effects);
             }
-            // Rule: unsaved commands are undone. Nobody has seen it yet.
+            // Rule: unsaved rings are undone. Nobody has seen it yet.
             (Err(error), Some((call, before))) => {
                 self.ring = before;
                 effects.push(RingEffect::Answer(call, Err(error)));

@@ -146,12 +146,12 @@ impl RingControl {
         }
         let mut own = self.own();
         let complete = |control: &Self, step| missing(&control.ring, step).is_empty();
-        // Rule: acknowledged when older writes have ended.
+        // Rule: older writes have ended.
         if own.acknowledged < newest && self.unsettled.is_empty() {
             own.acknowledged = newest;
             self.progress(own);
         }
-        // Rule: exchanges wait for all acknowledgements.
+        // Rule: exchanges wait for acknowledgements.
         if own.closed < newest && own.acknowledged >= newest && complete(self, Step::Acknowledge) {
             own.closed = newest;
             self.progress(own);
@@ -170,7 +170,7 @@ impl RingControl {
             own.reads = newest;
             self.progress(own);
         }
-        // Rule: layouts retire when nobody reads by them.
+        // Rule: layouts retire unread.
         if self.ring.notes.oldest < newest && complete(self, Step::Read) {
             self.ring.notes.oldest = newest;
             self.ring.retire();

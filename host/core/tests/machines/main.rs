@@ -14,6 +14,7 @@ mod members;
 mod reads;
 mod replicas;
 mod retries;
+mod ring;
 mod scenarios;
 mod sloppy;
 #[path = "../support/mod.rs"]
