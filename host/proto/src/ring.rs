@@ -8,6 +8,7 @@
 //! all nodes alike, by version and then hash: of two layouts that administrators applied at the same time, the one with
 //! the larger name is the target, and the other one is live like any older layout.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -132,7 +133,7 @@ pub enum RingMessage {
         /// The names of the sender's live layouts, in their order.
         live: Vec<LayoutRef>,
         /// What is new, or all.
-        notes: RingNotes,
+        notes: Box<RingNotes>,
         /// The sender wants the receiver's in return.
         wants: bool,
     },

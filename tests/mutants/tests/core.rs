@@ -98,11 +98,12 @@ fn catcher(rule: Rule) -> fn() {
         Rule::RacesRenumberNoBucket => control::a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name,
         Rule::UnsavedRingsAreUndone => ring::a_command_that_cannot_be_saved_is_undone,
         Rule::OnlyShownPlansAreApplied => ring::only_the_plan_that_was_shown_is_applied,
-        Rule::StepsComeWithTheirLayouts
-        | Rule::ReadsWaitForTheExchange
-        | Rule::OlderWritesHaveEnded
-        | Rule::ExchangesWaitForAcknowledgements
-        | Rule::LayoutsRetireUnread => ring::a_quorum_read_finds_every_acknowledged_write_during_changes,
+        Rule::StepsComeWithTheirLayouts | Rule::ReadsWaitForTheExchange | Rule::LayoutsRetireUnread => {
+            ring::a_quorum_read_finds_every_acknowledged_write_during_changes
+        }
+        Rule::OlderWritesHaveEnded | Rule::ExchangesWaitForAcknowledgements => {
+            ring::no_write_is_refused_because_of_a_change_while_all_nodes_answer
+        }
         Rule::UnsavedChangesAreUndone => control::a_change_that_cannot_be_saved_is_refused_and_undone,
         Rule::UnsavedRecordsAreNotTaken => {
             control::records_that_cannot_be_saved_hold_at_once_and_are_taken_when_they_are_saved

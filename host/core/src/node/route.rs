@@ -65,6 +65,7 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
             }
         }
         PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. } => Route::Control,
+        PeerBody::Ring(_) => Route::Nowhere,
         PeerBody::ModuleWanted(_) | PeerBody::Module { .. } => Route::Modules,
         PeerBody::ExchangeAsk(asked) => {
             let is_there = u32::from(asked.partition.0) < layout.partitions();

@@ -9,9 +9,11 @@
 //!
 //! 1. *Acknowledge.* A node that learns of a layout gives it to its shards. Each new write needs its quorum in every
 //!    live layout; when the writes that began before have ended, the node has acknowledged.
-//! 2. *Exchange.* When all have acknowledged, no acknowledged write is only where the older layouts have it from then
-//!    on. A node that has seen that *closes* the older ones: it refuses writes by them. The owners that gain partitions
-//!    take them from the older owners that have closed, and are done when they have been equal with all of these.
+//! 2. *Exchange.* When all have acknowledged, nobody writes by the older layouts alone any more. A node that has seen
+//!    that *closes* them: it refuses writes by them, so what it has is all of theirs that it will ever acknowledge. The
+//!    owners that gain partitions take them from the older owners that have closed, and are done when they have been
+//!    equal with all of these. (Closing is what makes this safe. The acknowledgements are waited for so that no write is
+//!    refused because of a change.)
 //! 3. *Read.* When all have exchanged, a node reads by the newest layout only, and says so when the reads that began
 //!    before have ended. Until then it reads by the oldest live one, which has everything.
 //! 4. *Retire.* When all read by the newest layout, the older ones are not live any more. Who owns nothing of a
@@ -29,19 +31,19 @@
 mod commands;
 mod steps;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use rand_core::Rng;
 
-use rejoin_proto::peer::PeerBody;
 use rejoin_proto::ring::{Announced, RingMessage, RingNotes};
 use rejoin_proto::{ErrorReply, Layout, LayoutPolicy, LayoutRef, Name, NodeId, Ring};
 
 use crate::Prng;
 use crate::placement::solver::Solution;
 
-pub use commands::{PlanRefused, Staging, plan};
+pub use commands::{MAX_CAPACITY, PlanRefused, Staging, plan};
 pub use steps::{Awaited, RingView, Step};
 
 /// How often a node compares its ring with that of a peer, in microseconds.
@@ -101,8 +103,8 @@ pub enum RingEffect {
     Save,
     /// Shards and sessions need a new [`RingControl::view`], links and members the members of the live layouts.
     Changed,
-    /// A message to a connected peer.
-    Send(NodeId, PeerBody),
+    /// A message to a connected peer, as a [`PeerBody::Ring`](rejoin_proto::peer::PeerBody::Ring).
+    Send(NodeId, RingMessage),
     /// The answer to a command: the name of the newest layout.
     Answer(u64, Result<LayoutRef, ErrorReply>),
 }
@@ -203,7 +205,7 @@ impl RingControl {
             RingEvent::PeerUp(peer) => {
                 self.up.insert(peer, None);
                 let digest = RingMessage::Digest(self.ring.digest());
-                effects.push(RingEffect::Send(peer, PeerBody::Ring(digest)));
+                effects.push(RingEffect::Send(peer, digest));
             }
             RingEvent::PeerDown(peer) => drop(self.up.remove(&peer)),
             RingEvent::Peer(peer, message) => self.message(peer, message, effects),
@@ -239,9 +241,20 @@ impl RingControl {
     fn go_on(&mut self, effects: &mut Vec<RingEffect>) {
         self.advance();
         let is_news = self.ring.notes != self.told || self.names() != self.told_live;
-        // What could not be saved is tried again later.
-        if is_news && self.save_again_us.is_none() {
-            self.save(None, effects);
+        // What could not be saved is tried again later, and is not shown before.
+        match (is_news, self.save_again_us) {
+            (false, _) => self.show(effects),
+            (true, None) => self.save(None, effects),
+            (true, Some(_)) => {}
+        }
+    }
+
+    /// Has the shell make a new view, if there is one.
+    fn show(&mut self, effects: &mut Vec<RingEffect>) {
+        let view = self.view();
+        if self.shown.as_ref() != Some(&view) {
+            self.shown = Some(view);
+            effects.push(RingEffect::Changed);
         }
     }
 
@@ -271,13 +284,9 @@ impl RingControl {
         }
     }
 
-    /// What is new is saved: tells all connected peers, and the shell if the shards need another view.
+    /// What is new is saved: shows it to the shell, and tells all connected peers.
     fn tell(&mut self, by_command: bool, effects: &mut Vec<RingEffect>) {
-        let view = self.view();
-        if self.shown.as_ref() != Some(&view) {
-            self.shown = Some(view);
-            effects.push(RingEffect::Changed);
-        }
+        self.show(effects);
         let (live, mut news) = (self.names(), self.ring.notes.since(&self.told));
         let new_layouts = self.ring.live.iter().filter(|layout| !self.told_live.contains(&layout.name()));
         // What others have made was pushed by them, and is passed on by gossip: a push by every node that learns it
@@ -293,11 +302,11 @@ impl RingControl {
         if news != nothing {
             for &peer in self.up.keys() {
                 if !layouts.is_empty() {
-                    let body = PeerBody::Ring(RingMessage::Layouts(layouts.clone()));
+                    let body = RingMessage::Layouts(layouts.clone());
                     effects.push(RingEffect::Send(peer, body));
                 }
-                let message = RingMessage::News { live: live.clone(), notes: news.clone(), wants: false };
-                effects.push(RingEffect::Send(peer, PeerBody::Ring(message)));
+                let message = RingMessage::News { live: live.clone(), notes: Box::new(news.clone()), wants: false };
+                effects.push(RingEffect::Send(peer, message));
             }
         }
         (self.told, self.told_live) = (self.ring.notes.clone(), live);
@@ -316,7 +325,7 @@ impl RingControl {
         let at = self.rng.next_u64() as usize % self.up.len().max(1);
         if let Some(&peer) = self.up.keys().nth(at) {
             let digest = RingMessage::Digest(self.ring.digest());
-            effects.push(RingEffect::Send(peer, PeerBody::Ring(digest)));
+            effects.push(RingEffect::Send(peer, digest));
         }
     }
 
@@ -334,13 +343,13 @@ impl RingControl {
                 if wants {
                     effects.push(RingEffect::Send(from, self.everything(false)));
                 }
-                self.news(from, &live, notes, effects);
+                self.news(from, &live, &notes, effects);
             }
             RingMessage::Wanted(names) => {
                 let wanted = |layout: &&Layout| names.contains(&layout.name());
                 let layouts: Vec<Layout> = self.ring.live.iter().filter(wanted).cloned().collect();
                 // Also if there are none any more: then the other one learns from the notes that they are retired.
-                effects.push(RingEffect::Send(from, PeerBody::Ring(RingMessage::Layouts(layouts))));
+                effects.push(RingEffect::Send(from, RingMessage::Layouts(layouts)));
                 effects.push(RingEffect::Send(from, self.everything(false)));
             }
             RingMessage::Layouts(layouts) => {
@@ -352,25 +361,25 @@ impl RingControl {
         }
     }
 
-    fn everything(&self, wants: bool) -> PeerBody {
-        let notes = self.ring.notes.clone();
-        PeerBody::Ring(RingMessage::News { live: self.names(), notes, wants })
+    fn everything(&self, wants: bool) -> RingMessage {
+        let notes = Box::new(self.ring.notes.clone());
+        RingMessage::News { live: self.names(), notes, wants }
     }
 
     /// Joins a peer's news, once all layouts that it has are here: what it says of its steps is about these.
-    fn news(&mut self, from: NodeId, live: &[LayoutRef], notes: RingNotes, effects: &mut Vec<RingEffect>) {
+    fn news(&mut self, from: NodeId, live: &[LayoutRef], notes: &RingNotes, effects: &mut Vec<RingEffect>) {
         // Rule: steps come with their layouts.
         let lacking: Vec<LayoutRef> = live.iter().copied().filter(|name| self.ring.lacks(*name)).collect();
         if lacking.is_empty() {
-            self.ring.join(&notes);
+            self.ring.join(notes);
             return self.join_parked();
         }
         if let Some(parked) = self.up.get_mut(&from) {
             let parked = parked.get_or_insert_default();
             parked.live.extend(live);
-            parked.notes.join(&notes);
+            parked.notes.join(notes);
         }
-        effects.push(RingEffect::Send(from, PeerBody::Ring(RingMessage::Wanted(lacking))));
+        effects.push(RingEffect::Send(from, RingMessage::Wanted(lacking)));
     }
 
     /// Joins the news that waited for layouts, once all of these are here, or retired.

@@ -509,10 +509,11 @@ impl Shard {
             PeerBody::OfferReply { op, layout, bucket_version, answers } => {
                 self.offer_answered(turn, from, op.number, (layout, bucket_version), &answers);
             }
-            // The catalog and modules are the control machine's and the shell's.
+            // The catalog, the ring and modules are other machines' and the shell's.
             PeerBody::CatalogSummary(_)
             | PeerBody::CatalogRecords { .. }
             | PeerBody::CatalogTaken { .. }
+            | PeerBody::Ring(_)
             | PeerBody::ModuleWanted(_)
             | PeerBody::Module { .. } => {}
         }

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
+use rejoin_proto::ring::{Announced, PastLayout, Progress, RingNotes, Role, Staged};
 use rejoin_proto::{
     ActorId, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutPolicy, LayoutRef, Name,
-    NodeId, Object, ObjectId, PluginDigest, ProfileId, TenantId, VersionVector,
+    NodeId, Object, ObjectId, PluginDigest, ProfileId, Ring, TenantId, VersionVector, ZoneDemand,
 };
 
 /// An encoded value, and how to decode and encode it again.
@@ -35,6 +36,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         sample("object", &object()),
         sample("object-empty", &Object::default()),
         sample("layout", &layout()),
+        sample("ring", &Ring { notes: ring_notes(), ..Ring::new(layout()) }),
         sample("record-tenant", &record(RecordKey::Tenant(tenant()), RecordBody::Tenant { name: name("shop") })),
         sample("record-bucket", &bucket_record()),
         sample("record-plugin", &plugin_record()),
@@ -131,6 +133,26 @@ pub(crate) fn layout() -> Layout {
         policy: LayoutPolicy::default(),
         nodes,
         owners: vec![vec![0, 1, 2], vec![1, 2, 0], vec![2, 0], vec![1]],
+    }
+}
+
+/// Notes with something in every field.
+pub(crate) fn ring_notes() -> RingNotes {
+    let (layout, node) = (layout_ref(), NodeId::from_name(&name("n4")));
+    let zone = name("z1");
+    let steps = Progress { acknowledged: layout, closed: layout, exchanged: LayoutRef::default(), reads: layout };
+    let role = Staged { base: layout, number: 2, what: Some(Role::Member { zone, capacity: 5 }) };
+    let policy = LayoutPolicy { n: 2, zones: ZoneDemand::AtLeast(2) };
+    let announced = Announced { number: 1, name: name("n4"), address: ([127, 0, 0, 1], 7104).into() };
+    let past = PastLayout { applied_ms: 1_700_000_000_000, by: node, nodes: 3, moved: 4 };
+    RingNotes {
+        oldest: layout,
+        progress: [(node, steps)].into(),
+        skipped: [(node, layout)].into(),
+        staged: [(node, role), (NodeId(1), Staged { base: layout, number: 1, what: Some(Role::Removed) })].into(),
+        policy: Some(Staged { base: layout, number: 1, what: Some(policy) }),
+        announced: [(node, announced)].into(),
+        past: [(layout, past)].into(),
     }
 }
 

@@ -11,7 +11,7 @@ use rejoin_proto::peer::{
     Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, Holder, Offer, OfferAnswer, OfferedObject, OpId,
     PeerBody, PeerEnvelope, PeerHello, Replicate,
 };
-use rejoin_proto::{ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, PartitionId, ReapEpoch};
+use rejoin_proto::{ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, PartitionId, ReapEpoch, RingMessage};
 
 use super::{Sample, bucket_record, client, digest, layout_ref, name, object, object_id, sample, tenant, vector};
 
@@ -151,7 +151,18 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
     ]
     .into_iter()
     .chain(exchange())
+    .chain(ring())
     .collect()
+}
+
+fn ring() -> Vec<(&'static str, PeerBody)> {
+    let news = RingMessage::News { live: vec![layout_ref()], notes: Box::new(super::ring_notes()), wants: true };
+    vec![
+        ("ring-digest", PeerBody::Ring(RingMessage::Digest(7))),
+        ("ring-news", PeerBody::Ring(news)),
+        ("ring-wanted", PeerBody::Ring(RingMessage::Wanted(vec![layout_ref()]))),
+        ("ring-layouts", PeerBody::Ring(RingMessage::Layouts(vec![super::layout()]))),
+    ]
 }
 
 /// Every question and answer of a walk.
