@@ -4,16 +4,16 @@
 //! decides each step of this node and tells the others. It never reads a file or a clock: the shell saves the ring when
 //! asked to, hands [`RingView`]s to the shards, and reports what these have done.
 //!
-//! No step blocks data, and each is complete when all members of live layouts have taken it (a node that an operator has
-//! declared dead is not waited for):
+//! No step blocks data, and each is complete when all members of live layouts have taken it (a node that an operator
+//! has declared dead is not waited for):
 //!
 //! 1. *Acknowledge.* A node that learns of a layout gives it to its shards. Each new write needs its quorum in every
 //!    live layout; when the writes that began before have ended, the node has acknowledged.
 //! 2. *Exchange.* When all have acknowledged, nobody writes by the older layouts alone any more. A node that has seen
 //!    that *closes* them: it refuses writes by them, so what it has is all of theirs that it will ever acknowledge. The
 //!    owners that gain partitions take them from the older owners that have closed, and are done when they have been
-//!    equal with all of these. (Closing is what makes this safe. The acknowledgements are waited for so that no write is
-//!    refused because of a change.)
+//!    equal with all of these. (Closing is what makes this safe. The acknowledgements are waited for so that no write
+//!    is refused because of a change.)
 //! 3. *Read.* When all have exchanged, a node reads by the newest layout only, and says so when the reads that began
 //!    before have ended. Until then it reads by the oldest live one, which has everything.
 //! 4. *Retire.* When all read by the newest layout, the older ones are not live any more. Who owns nothing of a
