@@ -99,6 +99,12 @@ impl ClusterView {
         self.layout_name
     }
 
+    /// Whether another view has the same live layouts.
+    #[must_use]
+    pub fn has_layouts_of(&self, other: &Self) -> bool {
+        self.layouts.iter().eq(other.layouts.iter())
+    }
+
     /// The name of a plugin in the catalog.
     #[must_use]
     pub fn plugin_name(&self, digest: &PluginDigest) -> Option<&Name> {

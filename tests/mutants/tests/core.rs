@@ -17,6 +17,8 @@ mod control;
 mod exchange;
 #[path = "../../../host/core/tests/machines/faults.rs"]
 mod faults;
+#[path = "../../../host/core/tests/machines/former_owners.rs"]
+mod former_owners;
 #[path = "../../../host/core/tests/machines/gaps.rs"]
 mod gaps;
 #[path = "../../../host/core/tests/machines/handoff.rs"]
@@ -62,6 +64,13 @@ fn catcher(rule: Rule) -> fn() {
         Rule::ConfirmsAreOfOneVersion => handoff::a_confirmation_of_another_version_is_void,
         Rule::DropsEndATenure => handoff::a_fallback_that_has_dropped_an_object_mints_as_a_new_actor,
         Rule::HoldingsEndEmpty => handoff::what_cannot_be_read_stays_held_until_it_can_be,
+        Rule::FormerOwnersHold => former_owners::a_node_that_is_no_owner_any_more_holds_what_it_has_and_hands_it_over,
+        Rule::StartsMarkHoldings => {
+            former_owners::a_node_that_became_a_former_owner_while_it_was_down_holds_what_it_has_from_its_start_on
+        }
+        Rule::ChangesOfOwnersTouchHoldings => {
+            former_owners::a_walk_that_has_gone_past_what_is_held_now_does_not_end_the_holding
+        }
         Rule::HoldingsArePassedOn => sloppy::what_a_fallback_holds_is_known_to_nodes_that_it_does_not_reach,
         Rule::LateNodesAreRelieved => {
             sloppy::a_late_owner_is_relieved_by_a_fallback_in_time_and_gets_the_write_all_the_same

@@ -365,6 +365,17 @@ impl Trees {
         self.roots.range(all).map(|(&(_, bucket), &root)| (bucket, root))
     }
 
+    /// The partitions and buckets that have objects, or may have some where a sum is not known.
+    pub(crate) fn filled(&self) -> impl Iterator<Item = (PartitionId, BucketId)> + '_ {
+        self.roots.keys().copied()
+    }
+
+    /// The partitions in which a bucket has objects, or may have some.
+    pub(crate) fn partitions(&self, bucket: BucketId) -> impl Iterator<Item = PartitionId> + '_ {
+        let all = (0..1_u32 << self.bits).map(|at| PartitionId(u16::try_from(at).unwrap_or(u16::MAX)));
+        all.filter(move |partition| self.roots.contains_key(&(*partition, bucket)))
+    }
+
     /// Whether every object is counted by some leaf, be it an unknown one.
     pub(crate) fn is_discovered(&self) -> bool {
         self.undiscovered.is_none()

@@ -351,7 +351,7 @@ impl Shard {
     pub fn handle(&mut self, now: Now, event: Event, store: &mut dyn Store, effects: &mut Vec<Effect>) {
         let mut turn = Turn { now: self.corrected(now), store, effects };
         match event {
-            Event::View(view) => self.view = view,
+            Event::View(view) => self.take_view(&mut turn, view),
             Event::Serving { met_all } => self.serve(&mut turn, met_all),
             Event::CorrectClock(ms) => self.correction = (ms != 0).then_some((ms, now)),
             Event::Replaced => {
@@ -436,6 +436,8 @@ impl Shard {
             );
         }
         self.serving = true;
+        // Rule: starts mark holdings.
+        self.hold_all_unowned(turn);
     }
 
     /// Objects to the announced actors that this node has seen later writes of: the peer's disk is an old one.
@@ -628,6 +630,7 @@ impl Shard {
                 }
             }
             self.tidy_trees(turn);
+            self.hold_owed(turn);
         }
         if turn.now.mono_us >= self.next_expiry_us {
             self.expire_retries(turn);

@@ -52,6 +52,7 @@ impl Shard {
     }
 
     fn leaf_scanned(&mut self, turn: &mut Turn<'_>, ticket: ScanTicket, scanned: Result<ScannedRows, StoreFault>) {
+        let was_discovered = self.trees.is_discovered();
         match self.trees.scanned(turn.now.mono_us, scanned, ticket) {
             Scanned::Next(job) => turn.effects.push(Effect::Scan(ticket, job)),
             Scanned::Ended(recounted) => {
@@ -67,6 +68,9 @@ impl Shard {
         }
         if self.trees.is_discovered() {
             self.tidy_trees(turn);
+        }
+        if self.trees.is_discovered() && !was_discovered {
+            self.hold_all_unowned(turn);
         }
         self.count_leaves(turn);
     }

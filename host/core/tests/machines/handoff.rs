@@ -14,7 +14,7 @@ use crate::support::store::Writes;
 use crate::support::{bucket, get, put, with};
 
 /// Lets so much time pass that a pass over every partition is done twice.
-fn drain(cluster: &mut Cluster) {
+pub(crate) fn drain(cluster: &mut Cluster) {
     for _ in 0..40 {
         cluster.pass(100);
     }

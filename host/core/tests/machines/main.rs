@@ -6,6 +6,7 @@ mod contacts;
 mod control;
 mod exchange;
 mod faults;
+mod former_owners;
 mod gaps;
 mod handoff;
 mod limits;

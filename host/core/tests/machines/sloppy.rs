@@ -37,7 +37,7 @@ fn cut_but_from(cluster: &mut Cluster, node: usize, friend: usize) {
         .for_each(|other| cluster.sever(node, other));
 }
 
-fn holders(cluster: &Cluster) -> Vec<usize> {
+pub(crate) fn holders(cluster: &Cluster) -> Vec<usize> {
     (0..cluster.nodes.len()).filter(|at| cluster.nodes[*at].shard.holdings() > 0).collect()
 }
 

@@ -417,7 +417,12 @@ impl Cluster {
     }
 
     pub(crate) fn records(&mut self, records: &[Record]) {
-        self.view = Arc::new(ClusterView::new(self.view.layout().clone(), records));
+        self.show(ClusterView::new(self.view.layout().clone(), records));
+    }
+
+    /// Every node gets another view of the cluster.
+    pub(crate) fn show(&mut self, view: ClusterView) {
+        self.view = Arc::new(view);
         for at in 0..self.nodes.len() {
             let view = self.view.clone();
             self.event(at, Event::View(view));

@@ -24,6 +24,8 @@ pub(in crate::shard) struct Holdings {
     own: BTreeMap<PartitionId, u64>,
     /// The highest version that this shard has used.
     version: u64,
+    /// Whether the store did not take rows that say what this node holds.
+    pub(super) owed: bool,
     /// What others have said, by partition and node.
     others: BTreeMap<PartitionId, BTreeMap<NodeId, Statement>>,
 }
@@ -41,7 +43,7 @@ impl Holdings {
         let own: BTreeMap<PartitionId, u64> = rows.map(|(partition, _, row)| (partition, row.0)).collect();
         let used = rows::load::<NumberRow>(store, Kind::HoldingVersion)?.into_iter().map(|(_, _, row)| row.0);
         let version = used.chain(own.values().copied()).max().unwrap_or_default();
-        Ok(Self { own, version, others: BTreeMap::new() })
+        Ok(Self { own, version, owed: false, others: BTreeMap::new() })
     }
 
     /// How many partitions this node holds something of.
@@ -67,7 +69,7 @@ impl Holdings {
 
     /// A version above `heard` and above all that this shard has used. It follows the wall clock, so that a replaced
     /// disk goes on above what its peers remember of the old one.
-    fn next_version(&self, heard: u64, wall_ms: u64) -> u64 {
+    pub(super) fn next_version(&self, heard: u64, wall_ms: u64) -> u64 {
         self.version.max(heard).saturating_add(1).max(wall_ms)
     }
 
@@ -100,7 +102,7 @@ impl Shard {
             return None;
         }
         let version = self.holdings.next_version(0, turn.now.wall_ms);
-        change.put(Space::Pinned, rows::key(Kind::Holding, place.partition, &[]), codec::encode(&NumberRow(version)));
+        put_row(change, place.partition, version);
         Some(version)
     }
 
@@ -198,7 +200,7 @@ impl Shard {
         let mut change = Change::default();
         change.put(Space::Pinned, version_key(), codec::encode(&NumberRow(version)));
         if own.is_some() {
-            change.put(Space::Pinned, rows::key(Kind::Holding, partition, &[]), codec::encode(&NumberRow(version)));
+            put_row(&mut change, partition, version);
         }
         // A full disk takes it later: the peer says it again at its next connect.
         if self.write(turn, change).is_ok() {
@@ -231,6 +233,11 @@ impl Shard {
         let bucket = super::drain::bucket_of(place.store_key);
         self.view.owns(self.config.node, place.partition, bucket)
     }
+}
+
+/// Adds the row that says of a partition that this node holds something of it.
+pub(super) fn put_row(change: &mut Change, partition: PartitionId, version: u64) {
+    change.put(Space::Pinned, rows::key(Kind::Holding, partition, &[]), codec::encode(&NumberRow(version)));
 }
 
 /// The key of the row with the highest version that was used.

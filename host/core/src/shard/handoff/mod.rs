@@ -5,11 +5,15 @@
 //! expire: what it holds is what its store has. While it holds anything of a partition, it has a row that says so, and
 //! its peers know by an advertisement. A read that has found nothing asks it before it says so.
 //!
+//! A *former owner*, which has objects that belong to others by now, holds them in the same way.
+//!
 //! In reading order: `fallbacks` (who stands in, for whom), `holdings` (which nodes hold what, and how that is told),
-//! `drain` (the walk that empties a fallback), `offer` (the owner's side of it).
+//! `former_owners` (objects that change owners), `drain` (the walk that empties a fallback), `offer` (the owner's side
+//! of it).
 
 pub(super) mod drain;
 mod fallbacks;
+mod former_owners;
 pub(super) mod holdings;
 mod offer;
 
