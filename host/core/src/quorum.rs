@@ -33,6 +33,17 @@ struct Zones {
     of: SmallVec<[(NodeId, u16); 5]>,
 }
 
+/// What an answer from a node's zone is worth, the most first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ZoneNeed {
+    /// Too few zones have answered or are going to, and the node's is none of them.
+    Missing,
+    /// The zones that have answered and are going to are enough, or no others are needed.
+    Open,
+    /// The node's zone has answered, and others are needed.
+    Answered,
+}
+
 /// The answers to one question asked of several nodes.
 #[derive(Clone, Debug)]
 pub struct Tally {
@@ -175,15 +186,44 @@ impl Tally {
         }
     }
 
+    /// What an answer from a node's zone would be worth in layouts in which it is to count. Of the nodes that are still
+    /// to answer those count that do so `in_time` and in whose place none was asked.
+    #[must_use]
+    pub fn zone_need(&self, node: NodeId, layouts: LayoutSet, in_time: impl Fn(NodeId) -> bool) -> ZoneNeed {
+        let (needed, Some(zone)) = (usize::from(self.zones.needed), self.zone_of(node)) else { return ZoneNeed::Open };
+        let need = |layout| {
+            let answered = self.zones_of(layout, |_| false);
+            let expected = self.zones_of(layout, |waiting| in_time(waiting) && !self.relieved.contains(&waiting));
+            if answered.len() >= needed {
+                ZoneNeed::Open
+            } else if expected.len() < needed && !expected.contains(&zone) {
+                ZoneNeed::Missing
+            } else if answered.contains(&zone) {
+                ZoneNeed::Answered
+            } else {
+                ZoneNeed::Open
+            }
+        };
+        layouts.each().map(need).min().unwrap_or(ZoneNeed::Open)
+    }
+
+    fn zone_of(&self, node: NodeId) -> Option<u16> {
+        self.zones.of.iter().find(|(of, _)| *of == node).map(|(_, zone)| *zone)
+    }
+
     /// In how many zones there are good answers in a layout, or may be once all have answered.
     fn zones_in(&self, layout: LayoutSet, with_waiting: bool) -> usize {
-        let waiting = self.waiting.iter().filter(|_| with_waiting);
-        let counted = self.good.iter().chain(waiting).filter(|(_, seat)| seat.counts.contains(layout));
-        let zone = |node: NodeId| self.zones.of.iter().find(|(of, _)| *of == node).map(|(_, zone)| *zone);
-        let mut zones: SmallVec<[u16; 8]> = counted.filter_map(|(node, _)| zone(*node)).collect();
+        self.zones_of(layout, |_| with_waiting).len()
+    }
+
+    /// The zones in which there are good answers in a layout, or may be once those have answered that are expected.
+    fn zones_of(&self, layout: LayoutSet, is_expected: impl Fn(NodeId) -> bool) -> SmallVec<[u16; 8]> {
+        let expected = self.waiting.iter().filter(|(node, _)| is_expected(*node));
+        let counted = self.good.iter().chain(expected).filter(|(_, seat)| seat.counts.contains(layout));
+        let mut zones: SmallVec<[u16; 8]> = counted.filter_map(|(node, _)| self.zone_of(*node)).collect();
         zones.sort_unstable();
         zones.dedup();
-        zones.len()
+        zones
     }
 
     /// Whether nobody is left to answer.
@@ -337,6 +377,25 @@ mod tests {
         assert_eq!(other.verdict(), Verdict::Enough);
         assert!(tally.bad(NodeId(3), "down").is_some());
         assert_eq!(tally.verdict(), Verdict::Impossible);
+    }
+
+    #[test]
+    fn a_zone_is_needed_while_too_few_have_answered_or_are_going_to() {
+        let zones = (1..=6).map(|at| (NodeId(at), at as u16 / 3));
+        let (owner, layout) = (Seat::owner(LayoutSet::NEWEST), LayoutSet::NEWEST);
+        // Of the zones 0, 0 and 1.
+        let asked = [1, 2, 3].map(|at| (NodeId(at), owner));
+        let mut tally = Tally::new(2, 0, asked).in_zones(2, zones);
+        let need = |tally: &Tally, node, late| tally.zone_need(NodeId(node), layout, |node| node != NodeId(late));
+        assert_eq!(need(&tally, 4, 0), ZoneNeed::Open, "two zones are going to answer");
+        assert_eq!([4, 2, 6].map(|node| need(&tally, node, 3)), [ZoneNeed::Missing, ZoneNeed::Open, ZoneNeed::Missing]);
+        tally.good(NodeId(1));
+        assert_eq!([2, 4].map(|node| need(&tally, node, 0)), [ZoneNeed::Answered, ZoneNeed::Open]);
+        tally.relieve(NodeId(3));
+        assert_eq!(need(&tally, 4, 0), ZoneNeed::Missing, "somebody else is asked in the place of a late node");
+        tally.good(NodeId(3));
+        assert_eq!([2, 4, 6].map(|node| need(&tally, node, 0)), [ZoneNeed::Open; 3]);
+        assert_eq!(need(&Tally::new(2, 0, asked), 4, 3), ZoneNeed::Open, "no zones are asked for");
     }
 
     #[test]

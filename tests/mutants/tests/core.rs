@@ -51,6 +51,8 @@ mod trees;
 mod validation;
 #[path = "../../../host/core/tests/machines/writes.rs"]
 mod writes;
+#[path = "../../../host/core/tests/machines/zones.rs"]
+mod zones;
 
 use std::panic::catch_unwind;
 
@@ -64,6 +66,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::ConfirmsAreOfOneVersion => handoff::a_confirmation_of_another_version_is_void,
         Rule::DropsEndATenure => handoff::a_fallback_that_has_dropped_an_object_mints_as_a_new_actor,
         Rule::HoldingsEndEmpty => handoff::what_cannot_be_read_stays_held_until_it_can_be,
+        Rule::MissingZonesComeFirst => {
+            zones::an_owner_that_refuses_or_is_late_is_replaced_by_a_node_of_the_zone_that_is_missing
+        }
         Rule::FormerOwnersHold => former_owners::a_node_that_is_no_owner_any_more_holds_what_it_has_and_hands_it_over,
         Rule::StartsMarkHoldings => {
             former_owners::a_node_that_became_a_former_owner_while_it_was_down_holds_what_it_has_from_its_start_on

@@ -342,11 +342,10 @@ impl Shard {
         let w = put.w.unwrap_or(props.w).of(props.n).max(1);
         let pw = put.pw.unwrap_or(props.pw).of(props.n);
         let mut tally = self.tally(&op.target.owners, w, pw);
-        self.seat_fallbacks(&op.target, &mut tally);
         if props.zones > 1 {
-            let zones = self.view.zones().collect::<Vec<_>>();
-            tally = tally.in_zones(props.zones, zones);
+            tally = tally.in_zones(props.zones, self.view.zones());
         }
+        self.seat_fallbacks(&op.target, &mut tally);
         tally
     }
 

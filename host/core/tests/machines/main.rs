@@ -24,3 +24,4 @@ mod tenures;
 mod trees;
 mod validation;
 mod writes;
+mod zones;

@@ -119,7 +119,7 @@ fn an_owner_whose_connection_is_lost_during_a_write_is_replaced() {
 }
 
 /// Lets time pass at one node. Nothing is delivered.
-fn wait(cluster: &mut Cluster, at: usize, ms: u64) {
+pub(crate) fn wait(cluster: &mut Cluster, at: usize, ms: u64) {
     cluster.now_ms += ms;
     cluster.event(at, Event::Tick);
 }

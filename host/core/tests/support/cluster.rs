@@ -20,7 +20,7 @@ use rejoin_proto::catalog::{BucketProps, Record};
 use rejoin_proto::client::{Get, GetReply, Put, PutReply, Reply, StartId};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{DataRequest, PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, NodeId, Object, ObjectId, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Layout, NodeId, Object, ObjectId, codec};
 
 use super::store::Memory;
 use super::{DEADLINE_US, SKEW_MS, WINDOW_MS, at, bucket, layout, merge, node, object_id, tenant};
@@ -87,7 +87,13 @@ impl Cluster {
     }
 
     pub(crate) fn with_config(nodes: usize, props: BucketProps, change: impl Fn(&mut Config)) -> Self {
-        let view = Arc::new(ClusterView::new(layout(nodes), &[bucket(props)]));
+        Self::with_layout(layout(nodes), props, change)
+    }
+
+    /// The nodes of a layout, which are n0, n1, ....
+    pub(crate) fn with_layout(layout: Layout, props: BucketProps, change: impl Fn(&mut Config)) -> Self {
+        let nodes = layout.nodes.len();
+        let view = Arc::new(ClusterView::new(layout, &[bucket(props)]));
         let config = |at| {
             let mut config = Config {
                 node: node(at),

@@ -10,7 +10,7 @@ use rejoin_proto::peer::PeerBody;
 
 use crate::layouts::Seat;
 use crate::members::Liveness;
-use crate::quorum::Tally;
+use crate::quorum::{Tally, ZoneNeed};
 use crate::shard::Shard;
 use crate::shard::copy::Place;
 use crate::shard::op::{Op, Step, Work, WritePhase, WriteWork};
@@ -41,20 +41,31 @@ impl Shard {
         if missing.is_empty() {
             return;
         }
-        let own = Some(self.config.node).filter(|node| !target.owners.contains(*node));
-        let others = self.fallbacks(target).into_iter().filter(|node| Some(*node) != own);
-        for (node, (owner, seat)) in own.into_iter().chain(others).zip(missing) {
+        let fallbacks = self.fallbacks(target);
+        // A node that stands in has the write itself.
+        let mut own = Some(self.config.node).filter(|node| !target.owners.contains(*node));
+        for (owner, seat) in missing {
+            let Some(node) = own.take().or_else(|| self.next_fallback(&fallbacks, tally, seat)) else { break };
             // Rule: fallbacks are no owners.
             tally.add(node, Seat::fallback(seat.counts));
             tally.relieve(owner);
         }
     }
 
-    /// The healthy nodes that may stand in for owners of a key, the preferred one first. Suspected ones come last.
+    /// The healthy nodes that may stand in for owners of a key, the preferred one first.
     fn fallbacks(&self, target: &Target) -> Vec<NodeId> {
-        let mut fallbacks = self.view.fallbacks(target, |node| self.is_healthy(node));
-        self.contacts.sort(&mut fallbacks);
-        fallbacks
+        self.view.fallbacks(target, |node| self.is_healthy(node))
+    }
+
+    /// The one of these fallbacks that is asked next. One without which there would be too few zones comes first, a
+    /// suspected one after others, and one of a zone that has answered last.
+    fn next_fallback(&self, fallbacks: &[NodeId], tally: &Tally, seat: Seat) -> Option<NodeId> {
+        let unasked = fallbacks.iter().copied().filter(|node| !tally.has_asked(*node));
+        unasked.min_by_key(|&node| {
+            let need = tally.zone_need(node, seat.counts, |waiting| self.is_healthy(waiting));
+            // Rule: missing zones come first.
+            (need != ZoneNeed::Missing, self.contacts.liveness(node), need)
+        })
     }
 
     /// A node that a write waits for will not take it, or is silent: the next fallback that was not asked yet is sent
@@ -64,7 +75,7 @@ impl Shard {
         if !op.target.bucket.props.sloppy {
             return;
         }
-        let Some(node) = self.fallbacks(&op.target).into_iter().find(|node| !tally.has_asked(*node)) else { return };
+        let Some(node) = self.next_fallback(&self.fallbacks(&op.target), tally, seat) else { return };
         let (dot, place) = (*dot, Place { partition: op.target.partition, store_key: &op.target.store_key });
         // The copy may have come further meanwhile; then it has seen the write.
         let Ok(copy) = self.load(turn, place) else { return };
