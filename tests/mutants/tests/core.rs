@@ -19,6 +19,8 @@ mod exchange;
 mod faults;
 #[path = "../../../host/core/tests/machines/former_owners.rs"]
 mod former_owners;
+#[path = "../../../host/core/tests/machines/forwards.rs"]
+mod forwards;
 #[path = "../../../host/core/tests/machines/gaps.rs"]
 mod gaps;
 #[path = "../../../host/core/tests/machines/handoff.rs"]
@@ -66,6 +68,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::ConfirmsAreOfOneVersion => handoff::a_confirmation_of_another_version_is_void,
         Rule::DropsEndATenure => handoff::a_fallback_that_has_dropped_an_object_mints_as_a_new_actor,
         Rule::HoldingsEndEmpty => handoff::what_cannot_be_read_stays_held_until_it_can_be,
+        Rule::SlowGetsAreForwardedAgain => {
+            forwards::a_read_that_was_forwarded_to_a_slow_owner_is_forwarded_to_the_next_one_too
+        }
         Rule::MissingZonesComeFirst => {
             zones::an_owner_that_refuses_or_is_late_is_replaced_by_a_node_of_the_zone_that_is_missing
         }

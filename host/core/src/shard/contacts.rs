@@ -13,12 +13,12 @@ use rejoin_proto::{ErrorCode, ErrorReply, NodeId};
 use super::Shard;
 use super::event::Effect;
 use super::handoff::HandoffLimits;
-use super::op::{Op, Work};
+use super::op::Op;
 use super::turn::Turn;
 use crate::members::{Liveness, Requests};
 
 /// When a client may try again whose request found the queue to the owner full, in milliseconds.
-const QUEUE_RETRY_MS: u32 = 50;
+pub(super) const QUEUE_RETRY_MS: u32 = 50;
 /// How often the outcomes of requests are told, in microseconds.
 const REPORT_US: u64 = 200_000;
 /// For how long an answer is waited for that no operation needs any more, in microseconds.
@@ -118,7 +118,7 @@ impl Shard {
     /// An operation ends: answers that are still to come say something of the peers that owe them.
     pub(super) fn stop_waiting(&mut self, op: &Op) {
         for peer in op.awaited().filter(|peer| *peer != self.config.node) {
-            self.contacts.late.entry(peer).or_insert(op.asked_us);
+            self.contacts.late.entry(peer).or_insert(op.asked_at_us(peer));
         }
     }
 
@@ -128,7 +128,11 @@ impl Shard {
             return self.exchange_not_sent(turn, asked);
         }
         let op = match body {
-            PeerBody::Forward(forward) => Some(forward.op),
+            PeerBody::Forward(forward) => {
+                let request = forward.request.clone();
+                return self
+                    .with_op(turn, forward.op.number, |shard, turn, op| shard.not_forwarded(turn, op, to, request));
+            }
             PeerBody::Read { op, .. } => Some(*op),
             PeerBody::Replicate(message) => message.op,
             // The operation is another node's, and waits for this answer. A short one may fit.
@@ -149,14 +153,9 @@ impl Shard {
         if self.drain.has_sent(op.number) {
             return self.drain.lost(to);
         }
-        self.with_op(turn, op.number, |shard, turn, op| match op.work {
-            Work::Forward { to: owner, .. } if owner == to => {
-                let message = "too much waits to be sent to the owner of the key; nothing was done";
-                let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(QUEUE_RETRY_MS);
-                shard.finish(turn, &op, Reply::Error(error))
-            }
+        self.with_op(turn, op.number, |shard, turn, op| {
             // Rule: unsent messages are told.
-            _ => shard.node_failed(turn, op, to, "too much waits to be sent to it"),
+            shard.node_failed(turn, op, to, "too much waits to be sent to it")
         });
     }
 
@@ -181,7 +180,7 @@ impl Shard {
         }
         self.contacts.late.retain(|_, asked_us| turn.now.mono_us.saturating_sub(*asked_us) < LATE_US);
         let late = self.contacts.late.iter().map(|(peer, asked_us)| (*peer, *asked_us));
-        let open = self.ops.values().flat_map(|op| op.awaited().map(|peer| (peer, op.asked_us)));
+        let open = self.ops.values().flat_map(|op| op.awaited().map(|peer| (peer, op.asked_at_us(peer))));
         for (peer, asked_us) in late.chain(open).filter(|(peer, _)| *peer != self.config.node) {
             let since_us = &mut requests.entry(peer).or_default().waiting_since_us;
             *since_us = Some(since_us.map_or(asked_us, |at_us| at_us.min(asked_us)));

@@ -594,7 +594,7 @@ impl Shard {
         self.begin(turn, op, |shard, turn, op| match (is_owner || stands_in, request) {
             (true, DataRequest::Get(get)) => shard.start_get(turn, op, get),
             (true, DataRequest::Put(put)) => shard.start_put(turn, op, put),
-            (false, request) => shard.forward(turn, op, tenant, request),
+            (false, request) => shard.forward(turn, op, request),
         });
     }
 
@@ -603,7 +603,7 @@ impl Shard {
         match op.work {
             Work::Read(_) => self.read_merged(turn, op, result),
             Work::Write(_) => self.write_merged(turn, op, result),
-            Work::Forward { .. } | Work::Validate(_) | Work::Starting => Step::Keep(op),
+            Work::Forward(_) | Work::Validate(_) | Work::Starting => Step::Keep(op),
         }
     }
 
@@ -671,10 +671,7 @@ impl Shard {
         self.stop_waiting(&op);
         match op.work {
             Work::Starting => Step::Done,
-            Work::Forward { is_put, .. } => {
-                let reply = forward::lost(is_put, "the owner that it was forwarded to did not answer in time");
-                self.finish(turn, &op, reply)
-            }
+            Work::Forward(_) => self.forward_timed_out(turn, &op),
             Work::Validate(_) => self.validate_timed_out(turn, &op),
             Work::Read(_) => self.read_timed_out(turn, op),
             Work::Write(_) => self.write_timed_out(turn, &op),
@@ -685,11 +682,8 @@ impl Shard {
     fn node_failed(&mut self, turn: &mut Turn<'_>, op: Box<Op>, node: NodeId, why: &str) -> Step {
         match op.work {
             Work::Starting => Step::Done,
-            Work::Forward { to, is_put } if to == node => {
-                let reply = forward::lost(is_put, "the connection to the owner that it was forwarded to was lost");
-                self.finish(turn, &op, reply)
-            }
-            Work::Forward { .. } | Work::Validate(_) => Step::Keep(op),
+            Work::Forward(_) => self.forward_failed(turn, op, node, why),
+            Work::Validate(_) => Step::Keep(op),
             Work::Read(_) => self.read_failed(turn, op, node, why),
             Work::Write(_) => self.write_failed(turn, op, node, why),
         }

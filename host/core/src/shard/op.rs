@@ -11,6 +11,7 @@ use rejoin_proto::peer::OpId;
 use rejoin_proto::{Dot, Entry, ErrorCode, NodeId, Object, ObjectId, ReapEpoch, RequestId, TenantId, VersionVector};
 
 use super::event::ReplyTo;
+use super::forward::ForwardWork;
 use crate::causal;
 use crate::quorum::Tally;
 use crate::view::Target;
@@ -66,10 +67,7 @@ pub(super) enum Work {
     /// Not decided yet; never kept.
     Starting,
     /// Waits for an owner to answer the client's request.
-    Forward {
-        to: NodeId,
-        is_put: bool,
-    },
+    Forward(ForwardWork),
     Read(ReadWork),
     /// Waits for the bucket's plugin to validate the value. Nothing is written yet.
     Validate(ValidateWork),
@@ -194,6 +192,9 @@ pub(super) enum WritePhase {
 impl Op {
     /// When a node was asked, in microseconds. Fallbacks may have been asked later than owners.
     pub(super) fn asked_at_us(&self, node: NodeId) -> u64 {
+        if let Work::Forward(forward) = &self.work {
+            return forward.asked_at_us(node).unwrap_or(self.asked_us);
+        }
         if self.target.owners.contains(node) { self.asked_us } else { self.asked_us.max(self.relieved_us) }
     }
 
@@ -201,7 +202,7 @@ impl Op {
     pub(super) fn waits_for(&self, node: NodeId) -> bool {
         match &self.work {
             Work::Starting | Work::Validate(_) => false,
-            Work::Forward { to, .. } => *to == node,
+            Work::Forward(forward) => forward.tally.is_waiting_for(node),
             Work::Read(read) => read.tally.is_waiting_for(node),
             Work::Write(write) => {
                 matches!(&write.phase, WritePhase::Replicating { tally, .. } if tally.is_waiting_for(node))
@@ -211,23 +212,23 @@ impl Op {
 
     /// The nodes of which an answer is still to come.
     pub(super) fn awaited(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let (forwarded, tally) = match &self.work {
-            Work::Starting | Work::Validate(_) => (None, None),
-            Work::Forward { to, .. } => (Some(*to), None),
-            Work::Read(read) => (None, Some(&read.tally)),
+        let tally = match &self.work {
+            Work::Starting | Work::Validate(_) => None,
+            Work::Forward(forward) => Some(&forward.tally),
+            Work::Read(read) => Some(&read.tally),
             Work::Write(write) => match &write.phase {
-                WritePhase::Folding { .. } => (None, None),
-                WritePhase::Replicating { tally, .. } => (None, Some(tally)),
+                WritePhase::Folding { .. } => None,
+                WritePhase::Replicating { tally, .. } => Some(tally),
             },
         };
-        forwarded.into_iter().chain(tally.into_iter().flat_map(Tally::waiting))
+        tally.into_iter().flat_map(Tally::waiting)
     }
 
     /// The bytes of memory that it holds now.
     pub(super) fn held_bytes(&self) -> usize {
         let folding = |inputs: &[Entry]| inputs.iter().map(|entry| entry.content.len()).sum::<usize>();
         let held = match &self.work {
-            Work::Starting | Work::Forward { .. } => 0,
+            Work::Starting | Work::Forward(_) => 0,
             Work::Validate(validate) => validate.put.content.len(),
             Work::Read(read) => {
                 let put = match &read.purpose {

@@ -116,7 +116,7 @@ fn an_answer_that_never_comes_is_given_up_and_that_is_told_once() {
 }
 
 /// Takes the first message to a node off the wire and tells its sender that it was not sent.
-fn unsent(cluster: &mut Cluster, from: usize, to: usize) {
+pub(crate) fn unsent(cluster: &mut Cluster, from: usize, to: usize) {
     let at = cluster.wire.iter().position(|(by, peer, _)| (*by, *peer) == (node(from), node(to))).expect("a message");
     let (_, peer, envelope) = cluster.wire.remove(at).expect("it was found");
     cluster.event(from, Event::NotSent(peer, Box::new(envelope.body)));
@@ -173,7 +173,10 @@ fn a_request_that_could_not_be_forwarded_may_be_tried_again() {
     let mut cluster = cluster(5, Quorum::Majority);
     let owners = cluster.owners("k");
     let number = cluster.ask_put(owners[4], put("k", "v", 1));
-    unsent(&mut cluster, owners[4], owners[0]);
+    for owner in &owners[..3] {
+        assert!(!cluster.replies.contains_key(&number));
+        unsent(&mut cluster, owners[4], *owner);
+    }
     let error = cluster.error(number);
     assert_eq!(error.code, ErrorCode::Overloaded, "nothing was done: {error:?}");
     assert!(cluster.wire.is_empty());

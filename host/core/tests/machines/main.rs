@@ -7,6 +7,7 @@ mod control;
 mod exchange;
 mod faults;
 mod former_owners;
+mod forwards;
 mod gaps;
 mod handoff;
 mod limits;

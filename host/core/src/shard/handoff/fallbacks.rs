@@ -92,29 +92,39 @@ impl Shard {
         self.expect_relief(turn.now.mono_us, op);
     }
 
-    /// Asks a fallback in the place of a node that a write still waits for, once.
+    /// Asks another node in the place of one that an operation still waits for, once.
     fn relieve_one(&mut self, turn: &mut Turn<'_>, op: &mut Op, late: NodeId) {
-        let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work else { return };
-        if let Some(seat) = tally.relieve(late) {
-            self.stand_in(turn, op, seat);
+        match &mut op.work {
+            Work::Forward(_) => self.forward_again(turn, op, late),
+            Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) => {
+                if let Some(seat) = tally.relieve(late) {
+                    self.stand_in(turn, op, seat);
+                }
+            }
+            _ => {}
         }
     }
 
-    /// When a write asks a fallback in the place of the first node that is late by then, in microseconds; `None` if no
-    /// fallback could help it.
+    /// When an operation asks another node in the place of the first one that is late by then, in microseconds; `None`
+    /// if none could help it.
     fn relief_due_us(&self, op: &Op) -> Option<u64> {
-        let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &op.work else { return None };
-        // Rule: strict buckets use no fallbacks.
-        if !op.target.bucket.props.sloppy || !tally.lacks_nodes() {
-            return None;
-        }
-        self.unrelieved(op, tally).map(|(_, due_us)| due_us).min()
+        self.unrelieved(op).map(|(_, due_us)| due_us).min()
     }
 
-    /// The nodes that a write waits for and in whose place none was asked yet, each with the time of that.
-    fn unrelieved<'a>(&'a self, op: &'a Op, tally: &'a Tally) -> impl Iterator<Item = (NodeId, u64)> + 'a {
-        let late = tally.waiting().filter(|node| *node != self.config.node && tally.is_unrelieved(*node));
-        late.map(|node| {
+    /// The nodes that an operation waits for and in whose place others can be asked and none was yet, each with the
+    /// time of that.
+    fn unrelieved<'a>(&'a self, op: &'a Op) -> impl Iterator<Item = (NodeId, u64)> + 'a {
+        let tally = match &op.work {
+            Work::Forward(forward) => Some(&forward.tally).filter(|_| forward.may_ask_others()),
+            Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) => {
+                // Rule: strict buckets use no fallbacks.
+                Some(tally).filter(|tally| op.target.bucket.props.sloppy && tally.lacks_nodes())
+            }
+            _ => None,
+        };
+        let waiting =
+            tally.into_iter().flat_map(|tally| tally.waiting().filter(move |node| tally.is_unrelieved(*node)));
+        waiting.filter(move |node| *node != self.config.node).map(move |node| {
             let asked_us = op.asked_at_us(node);
             // Whoever is asked next needs time to answer, too.
             let half_us = op.deadline_us.saturating_sub(asked_us) / 2;
@@ -123,7 +133,7 @@ impl Shard {
         })
     }
 
-    /// Sees to it that a tick comes when a write that has just asked others may ask a fallback too.
+    /// Sees to it that a tick comes when an operation that has just asked others may ask one more.
     pub(in crate::shard) fn expect_relief(&mut self, now_us: u64, op: &Op) {
         if let Some(due_us) = self.relief_due_us(op) {
             // Not at every tick, whatever the times are.
@@ -131,8 +141,9 @@ impl Shard {
         }
     }
 
-    /// Asks a fallback in the place of each node that has not answered a write in the time that it usually takes. The
-    /// late node still counts if it answers.
+    /// Asks a fallback in the place of each node that has not answered a write in the time that it usually takes, and
+    /// the next owner in the place of one that has not answered a read which was forwarded to it. The late node still
+    /// counts if it answers.
     pub(in crate::shard) fn relieve(&mut self, turn: &mut Turn<'_>) {
         if turn.now.mono_us < self.next_relief_us {
             return;
@@ -149,11 +160,9 @@ impl Shard {
         for number in due {
             self.with_op(turn, number, |shard, turn, mut op: Box<Op>| {
                 // Rule: late nodes are relieved.
-                if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &op.work {
-                    let late = shard.unrelieved(&op, tally).filter(|(_, due_us)| *due_us <= turn.now.mono_us);
-                    let late: SmallVec<[NodeId; 5]> = late.map(|(node, _)| node).collect();
-                    late.into_iter().for_each(|node| shard.relieve_one(turn, &mut op, node));
-                }
+                let late = shard.unrelieved(&op).filter(|(_, due_us)| *due_us <= turn.now.mono_us);
+                let late: SmallVec<[NodeId; 5]> = late.map(|(node, _)| node).collect();
+                late.into_iter().for_each(|node| shard.relieve_one(turn, &mut op, node));
                 shard.expect_relief(turn.now.mono_us, &op);
                 Step::Keep(op)
             });
@@ -169,7 +178,7 @@ impl Shard {
                 Work::Read(read) if read.fallbacks.contains(&peer) => {
                     shard.read_failed(turn, op, peer, "it has been silent for long")
                 }
-                Work::Write(_) => {
+                Work::Write(_) | Work::Forward(_) => {
                     shard.relieve_one(turn, &mut op, peer);
                     Step::Keep(op)
                 }
