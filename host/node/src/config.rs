@@ -128,6 +128,13 @@ pub struct Config {
     /// The pause of a shard between two batches, in milliseconds.
     #[serde(default = "defaults::handoff_pause_ms")]
     pub handoff_pause_ms: u64,
+    /// The least time that a node is given to answer a write before a fallback is asked too, and a forwarded read
+    /// before the next owner is, in milliseconds. A suspected node is given this time.
+    #[serde(default = "defaults::relief_min_ms")]
+    pub relief_min_ms: u64,
+    /// The longest such time, in milliseconds. Between the two it follows the node's recent answers.
+    #[serde(default = "defaults::relief_max_ms")]
+    pub relief_max_ms: u64,
     /// Bytes of a journal segment.
     #[serde(default = "defaults::segment_bytes")]
     pub segment_bytes: u64,
@@ -266,6 +273,12 @@ mod defaults {
     }
     pub(super) fn handoff_pause_ms() -> u64 {
         5
+    }
+    pub(super) fn relief_min_ms() -> u64 {
+        100
+    }
+    pub(super) fn relief_max_ms() -> u64 {
+        1_000
     }
     pub(super) fn segment_bytes() -> u64 {
         64 << 20

@@ -56,6 +56,8 @@ const KEYS: &[&str] = &[
     "handoff_objects",
     "handoff_bytes",
     "handoff_pause_ms",
+    "relief_min_ms",
+    "relief_max_ms",
     "segment_bytes",
     "memtable_bytes",
     "cache_bytes",
@@ -159,6 +161,10 @@ impl Config {
         {
             let message = "must be 1 to 1024, at least 1, and at most 60000 (a minute)";
             return invalid("handoff_objects, handoff_bytes, handoff_pause_ms", message);
+        }
+        if self.relief_min_ms == 0 || self.relief_max_ms < self.relief_min_ms || self.relief_max_ms > 60_000 {
+            let message = "must be at least 1, and from relief_min_ms to 60000 (a minute)";
+            return invalid("relief_min_ms, relief_max_ms", message);
         }
         if !SEGMENT_BYTES.contains(&self.segment_bytes) {
             return invalid("segment_bytes", "must be 65536 to 1073741824 (64 KiB to 1 GiB)");
@@ -268,6 +274,21 @@ mod tests {
         assert!(refused.starts_with("exchange.max_walks: "), "{refused}");
         let misspelt = error(|_| text.replace("max_walks", "max_walk"));
         assert_eq!(misspelt, "exchange.max_walk: there is no such key; did you mean max_walks?");
+    }
+
+    #[test]
+    fn the_times_of_relief_have_bounds_and_the_defaults_of_the_core() {
+        let config = Config::parse(MINIMAL, Path::new("/etc/rejoin")).unwrap();
+        let core = rejoin_core::shard::handoff::HandoffLimits::default();
+        assert_eq!(
+            (config.relief_min_ms * 1000, config.relief_max_ms * 1000),
+            (core.relief_min_us, core.relief_max_us)
+        );
+        for times in ["relief_min_ms = 0", "relief_min_ms = 1001", "relief_max_ms = 99", "relief_max_ms = 60001"] {
+            let refused = error(|text| format!("{times}\n{text}"));
+            assert!(refused.starts_with("relief_min_ms, relief_max_ms: must be at least 1, "), "{times}: {refused}");
+        }
+        assert!(Config::parse(&format!("relief_max_ms = 100\n{MINIMAL}"), Path::new("/etc/rejoin")).is_ok());
     }
 
     #[test]

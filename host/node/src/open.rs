@@ -378,6 +378,8 @@ impl ShardOpener<'_> {
                 batch_objects: self.config.handoff_objects,
                 batch_bytes: self.config.handoff_bytes,
                 pause_us: self.config.handoff_pause_ms * 1000,
+                relief_min_us: self.config.relief_min_ms * 1000,
+                relief_max_us: self.config.relief_max_ms * 1000,
                 ..HandoffLimits::default()
             },
         };

@@ -77,10 +77,10 @@ impl Contacts {
     pub(super) fn patience_us(&self, peer: NodeId, limits: &HandoffLimits) -> u64 {
         let recent = match (self.liveness(peer), self.latencies.get(&peer)) {
             (Liveness::Alive, Some(latency)) => latency.mean_us.saturating_add(8 * latency.deviation_us),
-            (Liveness::Alive, None) => limits.max_patience_us,
-            _ => limits.min_patience_us,
+            (Liveness::Alive, None) => limits.relief_max_us,
+            _ => limits.relief_min_us,
         };
-        recent.min(limits.max_patience_us).max(limits.min_patience_us)
+        recent.min(limits.relief_max_us).max(limits.relief_min_us)
     }
 
     /// Puts those that answer first. Others keep their order.

@@ -5,6 +5,7 @@ mod bulk;
 mod cuts;
 mod deadlines;
 mod exchanges;
+mod fallbacks;
 mod identity;
 mod members;
 mod overload;

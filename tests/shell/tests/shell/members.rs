@@ -12,7 +12,7 @@ async fn view(world: &World, by: &str, of: &str) -> MemberView {
 }
 
 /// Waits until a node thinks so of another one.
-async fn thinks(world: &World, by: &str, of: &str, liveness: Liveness) -> MemberView {
+pub(crate) async fn thinks(world: &World, by: &str, of: &str, liveness: Liveness) -> MemberView {
     loop {
         let view = view(world, by, of).await;
         if view.liveness == liveness {

@@ -30,11 +30,12 @@ pub struct HandoffLimits {
     pub retry_us: u64,
     /// How long the owners may take for a batch, in microseconds.
     pub wait_us: u64,
-    /// The shortest time, in microseconds, after which a write that waits for a node asks a fallback too. A suspected
-    /// node is given this time; another one's follows its recent answers.
-    pub min_patience_us: u64,
+    /// The shortest time, in microseconds, after which a write that waits for a node asks a fallback too, and a read
+    /// that was forwarded to one the next owner. A suspected node is given this time; another one's follows its recent
+    /// answers.
+    pub relief_min_us: u64,
     /// The longest such time, in microseconds. A node that has not answered anything yet is given this time.
-    pub max_patience_us: u64,
+    pub relief_max_us: u64,
 }
 
 impl Default for HandoffLimits {
@@ -45,8 +46,8 @@ impl Default for HandoffLimits {
             pause_us: 5_000,
             retry_us: 1_000_000,
             wait_us: 5_000_000,
-            min_patience_us: 100_000,
-            max_patience_us: 1_000_000,
+            relief_min_us: 100_000,
+            relief_max_us: 1_000_000,
         }
     }
 }
