@@ -1,5 +1,5 @@
-//! Who owns what: the layout that a cluster starts with ([`bootstrap`]), layouts for other nodes and capacities
-//! ([`solver`]), and what layouts give and move ([`change`]).
+//! Who owns what: the [`solver`] makes layouts, [`bootstrap`] has it make the first one, and [`change`] counts what
+//! layouts give and move.
 
 pub mod change;
 mod fill;
@@ -9,69 +9,33 @@ pub mod solver;
 
 use alloc::vec::Vec;
 
-use rejoin_proto::layout::{BadLayout, LayoutNode, MAX_OWNERS};
+use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::{Layout, LayoutPolicy};
+
+use solver::{Demand, Infeasible};
 
 /// The number of partitions of a new cluster.
 pub const DEFAULT_PARTITIONS: u32 = 256;
 
-/// The first layout over equal nodes. The owners of a partition are in different zones as far as there are any; within
-/// that, every prefix of the owner lists is balanced over the nodes (within three lists at 256 partitions), so that a
-/// bucket of any n is. Zones of unequal size cannot be both, and are kept apart first. The same nodes give the same
-/// layout on every node.
+/// The first layout, for three copies or as many as there are nodes: see [`solver`]. The same nodes give the same layout
+/// on every node.
 ///
 /// # Errors
-/// [`BadLayout`] if there are no nodes, too many, two of one name, or the number of partitions is no power of two.
-pub fn bootstrap(mut nodes: Vec<LayoutNode>, partitions: u32) -> Result<Layout, BadLayout> {
-    nodes.sort_by_key(|node| node.id);
-    let mut load =
-        Load { held: alloc::vec![[0; MAX_OWNERS]; nodes.len()], heirs: alloc::vec![0; nodes.len() * nodes.len()] };
-    let owners = (0..partitions as usize).map(|_| owner_list(&nodes, &mut load)).collect();
-    let layout = Layout { version: 1, policy: LayoutPolicy::default(), nodes, owners };
-    layout.check()?;
-    Ok(layout)
-}
-
-/// What the lists made so far demand of each node.
-struct Load {
-    /// Per node and position: in how many lists it stands up to that position.
-    held: Vec<[u32; MAX_OWNERS]>,
-    /// Per pair of nodes: in how many lists the second comes right after the first, and so takes over from it.
-    heirs: Vec<u32>,
-}
-
-/// Picks the owners of the next partition one position after the other: from the zone that is least in the list, a node
-/// that stands in few lists up to that position, and second the one that least often comes after that first owner, so
-/// that a dead node's load falls on all the others.
-fn owner_list(nodes: &[LayoutNode], load: &mut Load) -> Vec<u16> {
-    let count = nodes.len();
-    let mut list: Vec<usize> = Vec::with_capacity(MAX_OWNERS);
-    for position in 0..count.min(MAX_OWNERS) {
-        let least = load.held.iter().map(|held| held[position]).min().unwrap_or_default();
-        let rank = |node: usize| {
-            let zone_mates = list.iter().filter(|&&other| nodes[other].zone == nodes[node].zone).count();
-            let held = load.held[node][position];
-            match list.as_slice() {
-                // One more list than the least is near enough for an heir: without that slack every node would have one
-                // and the same.
-                [first] => (zone_mates, held.saturating_sub(least + 1), load.heirs[first * count + node], held),
-                _ => (zone_mates, held, 0, 0),
-            }
-        };
-        let Some(next) = (0..count).filter(|node| !list.contains(node)).min_by_key(|&node| rank(node)) else { break };
-        if let [first] = list.as_slice() {
-            load.heirs[first * count + next] += 1;
-        }
-        list.push(next);
-        list.iter().for_each(|&node| load.held[node][position] += 1);
-    }
-    list.into_iter().filter_map(|at| u16::try_from(at).ok()).collect()
+/// [`Infeasible`] if there are no nodes, too many, two of one name, none with capacity, or the number of partitions is
+/// no power of two.
+pub fn bootstrap(nodes: Vec<LayoutNode>, partitions: u32) -> Result<Layout, Infeasible> {
+    let with_capacity = nodes.iter().filter(|node| node.capacity > 0).count();
+    let default = LayoutPolicy::default();
+    let n = u8::try_from(with_capacity).unwrap_or(u8::MAX).clamp(1, default.n);
+    let policy = LayoutPolicy { n, ..default };
+    Ok(solver::solve(Demand { nodes, partitions, before: None, policy })?.layout)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::format;
+    use rejoin_proto::layout::BadLayout;
     use rejoin_proto::{Name, NodeId, PartitionId};
 
     fn nodes(count: usize, zones: usize) -> Vec<LayoutNode> {
@@ -133,10 +97,10 @@ mod tests {
 
     #[test]
     fn bad_demands_are_refused() {
-        assert_eq!(bootstrap(Vec::new(), 256), Err(BadLayout::Nodes));
-        assert_eq!(bootstrap(nodes(3, 1), 100), Err(BadLayout::Partitions));
+        assert_eq!(bootstrap(Vec::new(), 256), Err(BadLayout::Nodes.into()));
+        assert_eq!(bootstrap(nodes(3, 1), 100), Err(BadLayout::Partitions.into()));
         let mut doubled = nodes(2, 1);
         doubled.push(doubled[0].clone());
-        assert_eq!(bootstrap(doubled, 256), Err(BadLayout::Order));
+        assert_eq!(bootstrap(doubled, 256), Err(BadLayout::Order.into()));
     }
 }

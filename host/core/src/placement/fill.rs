@@ -47,6 +47,15 @@ struct Label {
 
 const FAR: Label = Label { cost: i32::MAX, from: NONE };
 
+/// A number that looks random for each pair of partition and node. (The finaliser of MurmurHash3.)
+fn mix(partition: usize, node: usize) -> u64 {
+    let mut word = (partition as u64) << 32 | node as u64;
+    for factor in [0xff51_afd7_ed55_8ccd_u64, 0xc4ce_b9fe_1a85_ec53] {
+        word = (word ^ word >> 33).wrapping_mul(factor);
+    }
+    word ^ word >> 33
+}
+
 impl Fill<'_> {
     /// Adds as many copies as there is room for, at the least cost. Returns how many are still missing.
     pub(super) fn run(&mut self) -> usize {
@@ -90,14 +99,10 @@ impl Fill<'_> {
     fn direct(&mut self) {
         for partition in 0..self.sets.len() {
             while self.sets[partition].len() < self.want {
-                let count = self.zone_of.len();
                 let candidate =
                     |at: &usize| self.load[*at] < self.room[*at] && self.may_take(partition, NONE, *at as u16);
-                // Ties are broken by a place that turns with the partition, so that pairs of nodes vary.
-                let rank = |at: &usize| {
-                    let turned = (at + count - partition % count) % count;
-                    (self.load[*at].abs_diff(self.room[*at]), core::cmp::Reverse(turned))
-                };
+                // Ties are broken by a hash, so that each node has copies in common with all others.
+                let rank = |at: &usize| (self.load[*at].abs_diff(self.room[*at]), mix(partition, *at));
                 let Some(node) = self.candidates(partition).filter(candidate).max_by_key(rank) else { break };
                 self.sets[partition].push(node as u16);
                 self.load[node] += 1;

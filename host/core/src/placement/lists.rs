@@ -1,6 +1,7 @@
 //! Owner lists from quotas: first the owners of a bucket with the default number of copies, then their order, then the
 //! owners behind them. Nodes and zones are indices here.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::fill::Fill;
@@ -47,6 +48,9 @@ impl Ring<'_> {
     pub(super) fn lists(&self) -> Vec<Vec<u16>> {
         let set = self.owners();
         let mut lists = self.order(set);
+        if self.before.is_empty() {
+            self.vary_seconds(&mut lists);
+        }
         for copies in self.n + 1..=self.longest {
             lists = self.extend(lists, copies);
         }
@@ -114,6 +118,50 @@ impl Ring<'_> {
         prefix
     }
 
+    /// Has different nodes follow a first owner, so that the load of one that fails falls on many. Two lists that have
+    /// their second and third owners the other way round exchange them, which changes no share. Only for a first
+    /// layout: buckets with two copies would move theirs.
+    fn vary_seconds(&self, lists: &mut [Vec<u16>]) {
+        if self.n < 3 {
+            return;
+        }
+        let mut follows: BTreeMap<(u16, u16), i64> = BTreeMap::new();
+        let mut turned: BTreeMap<(u16, u16), Vec<usize>> = BTreeMap::new();
+        for (at, list) in lists.iter().enumerate() {
+            *follows.entry((list[0], list[1])).or_default() += 1;
+            turned.entry((list[1], list[2])).or_default().push(at);
+        }
+        let apart = |one: u16, other: u16| {
+            self.spread(2) < 2 || self.zone_of[usize::from(one)] != self.zone_of[usize::from(other)]
+        };
+        for at in 0..lists.len() {
+            let [first, second, third] = [0, 1, 2].map(|place| lists[at][place]);
+            let others = turned.get(&(third, second)).map_or(&[][..], Vec::as_slice);
+            let count = |pair| follows.get(&pair).copied().unwrap_or_default();
+            // Squares of the counts: how much smaller their sum becomes.
+            let gain = |other: &usize| {
+                let other = lists[*other][0];
+                let (more, less) = ([(first, third), (other, second)], [(first, second), (other, third)]);
+                less.map(count).iter().sum::<i64>() - more.map(count).iter().sum::<i64>() - 2
+            };
+            let fits = |other: &&usize| apart(first, third) && apart(lists[**other][0], second);
+            let Some(&other) = others.iter().filter(fits).max_by_key(|other| gain(other)) else { continue };
+            if gain(&other) <= 0 || lists[other][0] == first {
+                continue;
+            }
+            for (list, out, into) in [(at, second, third), (other, third, second)] {
+                let owner = lists[list][0];
+                *follows.entry((owner, out)).or_default() -= 1;
+                *follows.entry((owner, into)).or_default() += 1;
+                lists[list].swap(1, 2);
+                if let Some(places) = turned.get_mut(&(out, into)) {
+                    places.retain(|place| *place != list);
+                }
+                turned.entry((into, out)).or_default().push(list);
+            }
+        }
+    }
+
     /// Adds one owner to each list.
     fn extend(&self, lists: Vec<Vec<u16>>, copies: usize) -> Vec<Vec<u16>> {
         let had = self.had(copies);
@@ -144,7 +192,7 @@ impl Ring<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::collections::{BTreeMap, BTreeSet};
+    use alloc::collections::BTreeSet;
     use proptest::prelude::*;
 
     fn zones(ring: &Ring<'_>, owners: &[u16]) -> usize {
