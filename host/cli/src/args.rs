@@ -73,6 +73,8 @@ pub(crate) enum Command {
     /// Make the certificates of a cluster
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Print a Grafana dashboard of the nodes' metrics
+    Dashboard,
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

@@ -103,6 +103,7 @@ async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failur
         Command::Plugin(command) => plugin::run(global, out, command).await,
         Command::Token(command) => token::run(global, out, command).await,
         Command::Cert(command) => cert::run(out, &command),
+        Command::Dashboard => out.bytes(rejoin_node::DASHBOARD.as_bytes()),
         Command::Completions(args) => completions::run(out, &args),
     }
 }

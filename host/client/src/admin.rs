@@ -30,7 +30,9 @@ use crate::{Error, ErrorKind, Result};
 
 pub use records::{BucketInfo, NewToken, PluginInfo, TokenInfo, activation};
 pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Scope};
-pub use rejoin_proto::client::{Doubt, ExchangePair, ExchangeStatus, Liveness, MemberView, NodeStatus, Status};
+pub use rejoin_proto::client::{
+    Doubt, ExchangePair, ExchangeStatus, Holdings, Liveness, MemberView, NodeStatus, Rebuild, Status,
+};
 pub use rejoin_proto::{BucketId, ClusterId, LayoutRef, Name, PartitionId, PluginDigest, TenantId};
 
 /// The operator's interface of a [`Client`](crate::Client). Clones are cheap.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use tokio::sync::{Notify, SetOnce, mpsc, oneshot, watch};
 
+use rejoin_core::node::identity::Disks;
 use rejoin_core::view::{ClusterView, shard_of};
 use rejoin_proto::client::StartId;
 use rejoin_proto::{ClusterId, Name, NodeId, PartitionId};
@@ -132,9 +133,12 @@ impl NodeContext {
         self.problems.all().into_iter().chain(stores).collect()
     }
 
-    /// Reports that this node's data directory was replaced by an empty one.
-    pub(crate) fn report_replaced(&self, by: &Name) {
+    /// Reports whether this node's data directory was replaced by an empty one, and the node is not rebuilt yet.
+    pub(crate) fn report_replaced(&self, disks: &Disks) {
         let name = &self.config.name;
+        let Some(by) = disks.replaced.as_ref().filter(|_| disks.is_replaced()) else {
+            return self.problems.clear("data directory");
+        };
         let problem = format!(
             "this replica has lost everything: {by} knows {name} with another data directory; reads do not count \
                 {name} \

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use rejoin_core::node::batch::{GroupCommit, Input, Output};
+use rejoin_core::node::links::LinkEvent;
 use rejoin_core::shard::event::{Event, MergeTicket, Now, ReplyTo};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{Reply, StartId};
@@ -63,8 +64,8 @@ pub(crate) struct Driver {
     pub(crate) scans: Scans,
     /// The shard's own queue, for results of what it asks for.
     pub(crate) messages: mpsc::UnboundedSender<ShardMessage>,
-    /// The connections on which this shard has checked the peer's actors.
-    pub(crate) checked: mpsc::UnboundedSender<u64>,
+    /// What the links have to know of this shard.
+    pub(crate) links: mpsc::UnboundedSender<LinkEvent>,
     /// The new start id of a shard (by index) whose tenure has ended.
     pub(crate) starts: mpsc::UnboundedSender<(u16, u64)>,
     /// What has become of requests to peers, for the membership task.
@@ -295,7 +296,7 @@ impl Driver {
                 let shard = self.batch.shard();
                 let (in_flight, in_flight_bytes, retry_bytes) =
                     (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
-                let (core, store, holdings) = (shard.counters(), self.store.stats(), shard.holdings());
+                let (core, store, held) = (shard.counters(), self.store.stats(), shard.held());
                 let exchange = shard.exchange_status();
                 let _ = answer.send(ShardReport {
                     core,
@@ -303,7 +304,7 @@ impl Driver {
                     in_flight,
                     in_flight_bytes,
                     retry_bytes,
-                    holdings,
+                    held,
                     waiting,
                     exchange,
                 });
@@ -339,6 +340,7 @@ impl Driver {
                 Output::StartRenewed(start) => drop(self.starts.send((self.index, start))),
                 Output::Requests(requests) => drop(self.requests.send((self.index, requests))),
                 Output::Alarm(alarm) => tracing::error!(shard = self.index, "{alarm}"),
+                Output::Rebuilt => drop(self.links.send(LinkEvent::ShardRebuilt(self.index))),
                 Output::Sync => self.syncs.request(),
                 // The oldest commit is on the disk already: this message only starts another batch.
                 Output::Again => drop(self.messages.send(ShardMessage::Synced(Ok(CommitSeq::default())))),
@@ -361,7 +363,7 @@ impl Driver {
         // After the sends: the links task sends `READY` behind the objections that were just queued.
         for connection in checked {
             // When the node stops, the links task ends before the shards.
-            let _ = self.checked.send(connection);
+            let _ = self.links.send(LinkEvent::ActorsChecked(connection));
         }
     }
 

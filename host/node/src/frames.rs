@@ -23,6 +23,8 @@ pub(crate) const CLOCK: u64 = 3;
 pub(crate) const STOPPING: u64 = 4;
 /// The sender waits for nothing more from the receiver, which is about to stop.
 pub(crate) const RELEASED: u64 = 5;
+/// The sender is rebuilt, after its data directory was replaced.
+pub(crate) const REBUILT: u64 = 6;
 
 /// Encodes a message to a peer.
 pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {

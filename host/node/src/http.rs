@@ -13,6 +13,7 @@ use rejoin_wire::Connection;
 
 use crate::context::NodeContext;
 use crate::faults::HeldOperation;
+use crate::lag::ShardSums;
 use crate::metrics::NodeReport;
 use crate::peers;
 
@@ -71,6 +72,9 @@ async fn health(State(ctx): State<Arc<NodeContext>>) -> (StatusCode, String) {
     }
     for warning in ctx.warnings() {
         let _ = writeln!(text, "warning: {warning}");
+    }
+    for line in ShardSums::ask(&ctx).await.lines() {
+        let _ = writeln!(text, "{line}");
     }
     let problems = ctx.all_problems();
     for problem in &problems {

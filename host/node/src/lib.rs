@@ -40,6 +40,7 @@ mod failure_log;
 mod faults;
 mod frames;
 mod http;
+mod lag;
 mod lock;
 mod members;
 mod merging;
@@ -61,6 +62,9 @@ mod sessions;
 mod syncing;
 pub mod token;
 mod view;
+
+/// A Grafana dashboard of the metrics of nodes, as JSON to be imported.
+pub const DASHBOARD: &str = include_str!("../dashboard.json");
 
 pub use config::{BootstrapNode, Config, ConfigError};
 pub use error::{StartError, StopError};

@@ -16,6 +16,7 @@ use rejoin_core::shard::Counters;
 use rejoin_core::shard::event::{
     ClientRequest, Event, MergeTicket, Merged, PluginError, ScanTicket, ScannedRows, ValidateTicket,
 };
+use rejoin_core::shard::handoff::Held;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::Record;
 use rejoin_proto::client::{Receipt, RecordKind, StartId};
@@ -78,8 +79,8 @@ pub(crate) struct ShardReport {
     pub(crate) in_flight_bytes: usize,
     /// Bytes of the rows that recognise retried writes.
     pub(crate) retry_bytes: usize,
-    /// Partitions of which this node holds objects without owning them.
-    pub(crate) holdings: usize,
+    /// What this node holds without owning it.
+    pub(crate) held: Held,
     /// Entries in the inbox.
     pub(crate) waiting: usize,
     pub(crate) exchange: ExchangeStatus,

@@ -147,7 +147,8 @@ impl Metrics {
         gauge("rejoin_requests_in_flight", report.in_flight as u64);
         gauge("rejoin_requests_in_flight_bytes", report.in_flight_bytes as u64);
         gauge("rejoin_retry_bytes", report.retry_bytes as u64);
-        gauge("rejoin_holdings", report.holdings as u64);
+        gauge("rejoin_holdings", report.held.partitions.len() as u64);
+        gauge("rejoin_held_objects", report.held.objects);
         gauge("rejoin_inbox_waiting", report.waiting as u64);
         gauge("rejoin_journal_segments", store.segments);
         gauge("rejoin_memtable_bytes", store.memtable_bytes);
@@ -162,6 +163,9 @@ impl Metrics {
         let gauge = |metric: &'static str, value: u64| self.gauge(Key::from_parts(metric, of_shard()), value);
         gauge("rejoin_exchange_paused", u64::from(status.paused));
         gauge("rejoin_incomplete_partitions", status.incomplete.len() as u64);
+        gauge("rejoin_rebuild_partitions", status.rebuild.partitions as u64);
+        gauge("rejoin_rebuild_objects", status.rebuild.objects);
+        gauge("rejoin_rebuild_bytes", status.rebuild.bytes);
         gauge("rejoin_tree_leaves", status.leaves as u64);
         gauge("rejoin_tree_leaves_unknown", status.unknown_leaves as u64);
         let mut peers: BTreeMap<NodeId, Vec<&PairStatus>> = BTreeMap::new();

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, SetOnce, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use rejoin_core::control::Control;
+use rejoin_core::node::links::LinkEvent;
 use rejoin_proto::client::StartId;
 use rejoin_proto::{Layout, Name, NodeId};
 use rejoin_store::{DataDir, MaintenanceThread};
@@ -73,14 +74,14 @@ struct Channels {
     dials: mpsc::UnboundedReceiver<NodeId>,
     failures: mpsc::UnboundedReceiver<String>,
     starts: mpsc::UnboundedReceiver<(u16, u64)>,
-    checked: mpsc::UnboundedReceiver<u64>,
+    links: mpsc::UnboundedReceiver<LinkEvent>,
     requests: mpsc::UnboundedReceiver<ShardRequests>,
 }
 
 /// By which shards report to the node's own tasks.
 struct ShardReports {
     starts: mpsc::UnboundedSender<(u16, u64)>,
-    checked: mpsc::UnboundedSender<u64>,
+    links: mpsc::UnboundedSender<LinkEvent>,
     requests: mpsc::UnboundedSender<ShardRequests>,
 }
 
@@ -132,11 +133,19 @@ impl Node {
         let (dials_in, dials) = mpsc::unbounded_channel();
         let (failures_in, failures) = mpsc::unbounded_channel();
         let (starts_in, renewed) = mpsc::unbounded_channel();
-        let (checked_in, checked) = mpsc::unbounded_channel();
+        let (links_in, link_events) = mpsc::unbounded_channel();
         let (requests_in, requests) = mpsc::unbounded_channel();
-        let reports = ShardReports { starts: starts_in, checked: checked_in, requests: requests_in };
-        let channels =
-            Channels { view: view_in, start: start_in, catalog, dials, failures, starts: renewed, checked, requests };
+        let reports = ShardReports { starts: starts_in, links: links_in, requests: requests_in };
+        let channels = Channels {
+            view: view_in,
+            start: start_in,
+            catalog,
+            dials,
+            failures,
+            starts: renewed,
+            links: link_events,
+            requests,
+        };
         let ctx = Arc::new(NodeContext {
             cluster: plan.identity.cluster(),
             node: plan.node,
@@ -226,7 +235,7 @@ impl Node {
             messages,
             starts: reports.starts.clone(),
             failures: self.ctx.failures.clone(),
-            checked: reports.checked.clone(),
+            links: reports.links.clone(),
             requests: reports.requests.clone(),
             backlog_bytes: self.ctx.config.in_flight_bytes,
             batch: opened.batch,
@@ -246,18 +255,16 @@ impl Node {
         failed: watch::Sender<Option<String>>,
     ) {
         let (ctx, endpoint) = (self.ctx.clone(), self.endpoint.clone());
-        let Channels { view, start, catalog, dials, failures, starts: renewed, checked, requests } = channels;
+        let Channels { view, start, catalog, dials, failures, starts: renewed, links: events, requests } = channels;
         let task =
             CatalogTask { control, layout, secret, files: self.dir.control(), view, failures: ctx.failures.clone() };
         self.tasks.spawn(run::supervised("the catalog", ctx.failures.clone(), task.run(ctx.clone(), catalog)));
         self.tasks.spawn(run::publish_start_ids(ctx.clone(), starts, start, renewed));
         self.tasks.spawn(run::watch_failures(failures, failed, endpoint.clone()));
-        if let Some(by) = &ctx.peers().links.disks().replaced {
-            ctx.report_replaced(by);
-        }
+        ctx.report_replaced(ctx.peers().links.disks());
         let accepting = run::accept(ctx.clone(), endpoint.clone());
         self.tasks.spawn(run::supervised("accepting", ctx.failures.clone(), accepting));
-        let links = peers::run_links(ctx.clone(), endpoint.clone(), dials, checked);
+        let links = peers::run_links(ctx.clone(), endpoint.clone(), dials, events);
         self.tasks.spawn(run::supervised("the links", ctx.failures.clone(), links));
         let members = members::run_members(ctx.clone(), requests);
         self.tasks.spawn(run::supervised("membership", ctx.failures.clone(), members));

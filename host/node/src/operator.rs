@@ -17,6 +17,7 @@ use rejoin_proto::client::{AdminRequest, ExchangePair, ExchangeStatus, NodeStatu
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, TenantId};
 
 use crate::context::NodeContext;
+use crate::lag::ShardSums;
 use crate::members;
 use crate::messages::{CatalogRequest, ShardMessage};
 use crate::token::ROOT;
@@ -24,7 +25,7 @@ use crate::token::ROOT;
 /// Handles a request of a tenant's administrator, who waits for `wait` at most.
 pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: AdminRequest, wait: Duration) -> Reply {
     let result = match request {
-        AdminRequest::Status => return Reply::Status(status(ctx)),
+        AdminRequest::Status => return Reply::Status(status(ctx).await),
         AdminRequest::Members => return Reply::Members(members::views(ctx)),
         AdminRequest::Exchange => return Reply::Exchange(exchange(ctx).await),
         AdminRequest::ExchangePause(paused) => {
@@ -90,7 +91,7 @@ async fn exchange(ctx: &NodeContext) -> ExchangeStatus {
     let (pairs, incomplete) = (Vec::new(), Vec::new());
     let mut all = ExchangeStatus { node, paused: false, pairs, incomplete, holdings: 0, handed_over: 0 };
     for report in ctx.reports().await {
-        all.holdings = all.holdings.saturating_add(u32::try_from(report.holdings).unwrap_or(u32::MAX));
+        all.holdings = all.holdings.saturating_add(u32::try_from(report.held.partitions.len()).unwrap_or(u32::MAX));
         all.handed_over += report.core.objects_dropped;
         let shard = report.exchange;
         all.paused |= shard.paused;
@@ -147,7 +148,8 @@ async fn push(ctx: &Arc<NodeContext>, wait: Duration, name: Name, module: Bytes)
 }
 
 /// The cluster's state as this node sees it.
-fn status(ctx: &NodeContext) -> Status {
+async fn status(ctx: &NodeContext) -> Status {
+    let ShardSums { holdings, rebuild, warning } = ShardSums::ask(ctx).await;
     let view = ctx.cluster_view();
     let layout = view.layout();
     let (first, any) = (shares(layout, 1), shares(layout, u8::MAX));
@@ -178,10 +180,12 @@ fn status(ctx: &NodeContext) -> Status {
         nodes: layout.nodes.iter().enumerate().map(node).collect(),
         lost: ctx.lost.clone(),
         missing_plugins: ctx.plugins.missing(),
-        warnings: ctx.warnings(),
+        warnings: ctx.warnings().into_iter().chain(warning).collect(),
         certificate_until_ms: own.saturating_mul(1_000),
         authority_until_ms: authority.saturating_mul(1_000),
         problems: ctx.all_problems(),
         spare: view.spare(|node| is_up(node) && !replaced.contains(&node), is_up),
+        holdings,
+        rebuild,
     }
 }

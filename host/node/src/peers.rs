@@ -24,7 +24,7 @@ use rejoin_wire::{Class, CloseCode, Closed, Connection, Endpoint, Error, Frame, 
 use crate::context::NodeContext;
 use crate::control_files::DISKS_FILE;
 use crate::drain;
-use crate::frames::{CLOCK, HELLO, MESSAGE, READY, RELEASED, STOPPING, frame};
+use crate::frames::{CLOCK, HELLO, MESSAGE, READY, REBUILT, RELEASED, STOPPING, frame};
 use crate::members;
 use crate::messages::{CatalogRequest, InboxItem, ShardMessage};
 use crate::peer_table::Peers;
@@ -40,13 +40,12 @@ const REPLACED: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 2);
 const CUT: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 3);
 const BEHIND: CloseCode = CloseCode(CloseCode::FIRST_FREE.0 + 4);
 
-/// Dials the peers that the machine asks for, and gives it the time and the connections on which a shard has checked
-/// the peer's actors.
+/// Dials the peers that the machine asks for, and gives it the time and what shards have to tell it.
 pub(crate) async fn run_links(
     ctx: Arc<NodeContext>,
     endpoint: Endpoint,
     mut dials: mpsc::UnboundedReceiver<NodeId>,
-    mut checked: mpsc::UnboundedReceiver<u64>,
+    mut events: mpsc::UnboundedReceiver<LinkEvent>,
 ) {
     let mut dialling = JoinSet::new();
     handle_event(&ctx, LinkEvent::Tick);
@@ -54,7 +53,7 @@ pub(crate) async fn run_links(
         let wake = ctx.clock.instant(ctx.peers().next_wake_us());
         tokio::select! {
             biased;
-            Some(connection) = checked.recv() => handle_event(&ctx, LinkEvent::ActorsChecked(connection)),
+            Some(event) = events.recv() => handle_event(&ctx, event),
             Some(peer) = dials.recv() => drop(dialling.spawn(dial(ctx.clone(), endpoint.clone(), peer))),
             Some(_) = dialling.join_next(), if !dialling.is_empty() => {}
             () = ctx.redial.notified() => handle_event(&ctx, LinkEvent::Redial),
@@ -227,6 +226,7 @@ async fn received(
         (Class::Control, READY) => {
             handle_event(ctx, LinkEvent::Ready(number, word(&frame.body)?));
         }
+        (Class::Control, REBUILT) => handle_event(ctx, LinkEvent::PeerRebuilt(number)),
         (Class::Control, CLOCK) => handle_event(ctx, LinkEvent::Clock(number, word(&frame.body)?)),
         (_, MESSAGE) => {
             *known = *known || ctx.peers().links.is_known(peer, number);
@@ -290,8 +290,8 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
             }
         }
         LinkOutput::SaveDisks => save_disk_ids(ctx, peers),
-        LinkOutput::Replaced(by) => {
-            ctx.report_replaced(&by);
+        LinkOutput::Replaced(_) => {
+            ctx.report_replaced(peers.links.disks());
             ctx.broadcast(|| ShardMessage::Core(Box::new(Event::Replaced)));
         }
         LinkOutput::PeerUp { peer, connection: number, actors, catalog } => {
@@ -327,6 +327,8 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
         LinkOutput::SendReady(number) => {
             send_word(peers, number, READY, ctx.catalog_digest.load(Relaxed));
         }
+        LinkOutput::Rebuilt => ctx.report_replaced(peers.links.disks()),
+        LinkOutput::SendRebuilt(number) => send_control(peers, number, REBUILT, Bytes::new()),
         LinkOutput::SendClock(number) => send_word(peers, number, CLOCK, ctx.clock.now().wall_ms),
         LinkOutput::Clocks(lines) => match lines.is_empty() {
             true => ctx.problems.clear("clocks"),
@@ -358,11 +360,14 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
     }
 }
 
-/// Sends a control frame with a number, behind everything sent in that class before. A peer whose queue is full is
-/// disconnected.
 fn send_word(peers: &Peers, number: u64, id: u64, word: u64) {
+    send_control(peers, number, id, Bytes::copy_from_slice(&word.to_le_bytes()));
+}
+
+/// Sends a control frame, behind everything sent in that class before. A peer whose queue is full is disconnected.
+fn send_control(peers: &Peers, number: u64, id: u64, body: Bytes) {
     if let Some(connection) = peers.open.get(&number)
-        && connection.sender().try_send(Class::Control, id, Bytes::copy_from_slice(&word.to_le_bytes())).is_err()
+        && connection.sender().try_send(Class::Control, id, body).is_err()
     {
         connection.close(BEHIND, "its send queue is full: it reads too slowly");
     }

@@ -445,6 +445,32 @@ pub struct Status {
     /// How many more nodes can fail before some key loses its read quorum, and its write quorum. Negative if some key
     /// has lost it. `None` without buckets.
     pub spare: Option<(i16, i16)>,
+    /// What the answering node holds for the owners of others' partitions.
+    pub holdings: Holdings,
+    /// What it rebuilds, if it has lost something.
+    pub rebuild: Option<Rebuild>,
+}
+
+/// Objects that a node holds for their owners, because these could not take them.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Holdings {
+    /// Their partitions.
+    pub partitions: Vec<PartitionId>,
+    /// How many objects.
+    pub objects: u64,
+}
+
+/// How far a node has come with the rebuild of what it has lost.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Rebuild {
+    /// The partitions that are left: its copies of them do not count in reads.
+    pub left: Vec<PartitionId>,
+    /// How many there were, since the last rebuild has ended or since the start.
+    pub partitions: u32,
+    /// Objects that were taken from other owners for them.
+    pub objects: u64,
+    /// Bytes of those.
+    pub bytes: u64,
 }
 
 /// One reply.

@@ -31,6 +31,9 @@ pub struct PeerHello {
     pub disk: DiskId,
     /// Whether the sender knows that its data directory was replaced, and the data of the old one lost.
     pub replaced: bool,
+    /// Whether what was lost with it is rebuilt, as far as the other owners have it. Until then the sender's copies do
+    /// not count in reads.
+    pub rebuilt: bool,
     /// The receiver's data directory, as the sender remembers it.
     pub known_disk: Option<DiskId>,
     /// The sender's wall clock, in milliseconds since 1970.

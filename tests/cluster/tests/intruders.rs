@@ -162,6 +162,7 @@ async fn a_node_that_is_not_in_the_layout_is_turned_away() {
         run: 1,
         disk: rejoin_proto::peer::DiskId(1),
         replaced: false,
+        rebuilt: false,
         known_disk: None,
         wall_ms: 0,
         catalog: 0,

@@ -184,6 +184,10 @@ fn catcher(rule: Rule) -> fn() {
         Rule::BatchesNameTheirVersion => exchange::objects_under_another_version_of_their_bucket_are_refused,
         Rule::WrongLeavesAreRecounted => exchange::a_leaf_that_its_objects_do_not_come_to_is_counted_anew,
         Rule::StoredBytesAreHashed => exchange::two_folds_of_equal_dots_by_two_plugins_meet,
+        Rule::EveryShardIsRebuilt => {
+            links::a_node_is_replaced_until_all_its_shards_are_rebuilt_and_its_peers_hear_of_it
+        }
+        Rule::EndedRebuildsStayEnded => gaps::a_rebuild_has_ended_when_a_restart_does_not_bring_it_back,
         Rule::OldDisksBeginGaps => gaps::an_old_disk_begins_gaps_in_all_partitions,
         Rule::LossesAreNoticed => gaps::a_range_that_is_lost_is_rebuilt_without_a_read,
         Rule::GapsEndByQuorum => gaps::a_replica_that_has_lost_something_counts_when_it_has_met_enough_others,

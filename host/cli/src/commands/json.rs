@@ -126,6 +126,26 @@ pub(crate) struct ClusterStatus {
     warnings: Vec<String>,
     certificate_until_ms: u64,
     authority_until_ms: u64,
+    /// What `node` holds for the owners.
+    holdings: Holdings,
+    /// What it rebuilds; null if it has lost nothing.
+    rebuild: Option<Rebuild>,
+}
+
+#[derive(Serialize, Debug)]
+struct Holdings {
+    partitions: Vec<u16>,
+    objects: u64,
+}
+
+#[derive(Serialize, Debug)]
+struct Rebuild {
+    /// The partitions that are left, and how many there were.
+    left: Vec<u16>,
+    partitions: u32,
+    /// What was taken for them.
+    objects: u64,
+    bytes: u64,
 }
 
 #[derive(Serialize, Debug)]
@@ -167,6 +187,16 @@ impl From<&Status> for ClusterStatus {
             warnings: status.warnings.clone(),
             certificate_until_ms: status.certificate_until_ms,
             authority_until_ms: status.authority_until_ms,
+            holdings: Holdings {
+                partitions: status.holdings.partitions.iter().map(|partition| partition.0).collect(),
+                objects: status.holdings.objects,
+            },
+            rebuild: status.rebuild.as_ref().map(|rebuild| Rebuild {
+                left: rebuild.left.iter().map(|partition| partition.0).collect(),
+                partitions: rebuild.partitions,
+                objects: rebuild.objects,
+                bytes: rebuild.bytes,
+            }),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rejoin_client::admin::Status;
+use rejoin_client::admin::{Holdings, Status};
 use rejoin_wire::utc_text;
 
 use crate::args::StatusArgs;
@@ -44,6 +44,26 @@ fn can_lose((reads, writes): (i16, i16)) -> String {
         (0, _) => "can lose no node without losing reads of some keys".into(),
         _ => "can lose no node without losing writes of some keys".into(),
     }
+}
+
+/// What the answering node has to hand over and to rebuild, as sentences.
+fn work(status: &Status) -> Vec<String> {
+    let node = &status.node;
+    let count = |count: u64, what: &str| if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
+    let Holdings { partitions, objects } = &status.holdings;
+    let held = (!partitions.is_empty()).then(|| {
+        let (objects, partitions) = (count(*objects, "object"), count(partitions.len() as u64, "partition"));
+        format!("{node} holds {objects} of {partitions} for their owners")
+    });
+    let rebuilt = status.rebuild.as_ref().map(|rebuild| {
+        let (left, objects) = (rebuild.left.len(), count(rebuild.objects, "object"));
+        format!(
+            "{node} rebuilds {left} of {}, and has taken {objects} for that ({:.1} MB)",
+            count(rebuild.partitions.into(), "partition"),
+            rebuild.bytes as f64 / 1e6
+        )
+    });
+    held.into_iter().chain(rebuilt).collect()
 }
 
 async fn ask(global: &GlobalArgs) -> Result<Status, Failure> {
@@ -116,6 +136,9 @@ fn print(out: Output, status: &Status) -> Result<(), Failure> {
     out.line(format!("{}'s certificate is valid until {own}, its authority's until {authority}", status.node))?;
     if let Some(spare) = status.spare {
         out.line(can_lose(spare))?;
+    }
+    for line in work(status) {
+        out.line(line)?;
     }
     for warning in &status.warnings {
         note(format!("warning: {warning}"));

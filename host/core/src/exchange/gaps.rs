@@ -48,6 +48,17 @@ struct Gap {
     since_us: u64,
 }
 
+/// How far a shard has come with what it rebuilds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RebuildProgress {
+    /// The partitions that have had a gap since there last was none, or since the start.
+    pub partitions: usize,
+    /// Objects that were taken for them.
+    pub objects: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+}
+
 /// The gaps of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
@@ -57,6 +68,9 @@ pub(crate) struct Gaps {
     /// Whether a replaced data directory was noted, and whether that is stored.
     noted: bool,
     noted_owed: bool,
+    /// Whether the shard has told that it is rebuilt since.
+    told_rebuilt: bool,
+    progress: RebuildProgress,
 }
 
 impl Gaps {
@@ -70,6 +84,7 @@ impl Gaps {
                 gaps.gaps.insert(partition, Gap { met: row.met.into_iter().collect(), since_us: 0 });
             }
         }
+        gaps.progress.partitions = gaps.gaps.len();
         Ok(gaps)
     }
 
@@ -85,13 +100,31 @@ impl Gaps {
 
     /// Something of a partition may be lost: what was taken from peers before does not count any more.
     pub(crate) fn begin(&mut self, partition: PartitionId, now_us: u64) {
-        self.gaps.insert(partition, Gap { met: BTreeMap::new(), since_us: now_us });
+        if self.gaps.is_empty() {
+            self.progress = RebuildProgress::default();
+        }
+        let known = self.gaps.insert(partition, Gap { met: BTreeMap::new(), since_us: now_us });
+        self.progress.partitions += usize::from(known.is_none());
         self.owed.insert(partition);
+    }
+
+    /// Objects of a partition were taken from a peer.
+    pub(crate) fn took(&mut self, partition: PartitionId, objects: u64, bytes: u64) {
+        if !self.is_complete(partition) {
+            self.progress.objects += objects;
+            self.progress.bytes += bytes;
+        }
+    }
+
+    /// How far the rebuild has come.
+    pub(crate) fn progress(&self) -> RebuildProgress {
+        self.progress
     }
 
     /// The data directory was replaced by an empty one. Returns whether that is new.
     pub(crate) fn note_replaced(&mut self) -> bool {
         self.noted_owed |= !self.noted;
+        self.told_rebuilt = false;
         !core::mem::replace(&mut self.noted, true)
     }
 
@@ -127,6 +160,14 @@ impl Gaps {
         if self.gaps.remove(&partition).is_some() {
             self.owed.insert(partition);
         }
+    }
+
+    /// Whether it is news that nothing is missing any more of what the replaced data directory had. A restart cannot
+    /// bring a gap back by then.
+    pub(crate) fn is_newly_rebuilt(&mut self) -> bool {
+        // Rule: ended rebuilds stay ended.
+        let is_rebuilt = self.noted && self.gaps.is_empty() && !self.owes();
+        is_rebuilt && !core::mem::replace(&mut self.told_rebuilt, true)
     }
 
     /// Whether the store has yet to take something.

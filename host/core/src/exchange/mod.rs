@@ -12,6 +12,7 @@ pub(crate) mod state;
 mod trees;
 pub(crate) mod walk;
 
+pub use gaps::RebuildProgress;
 pub(crate) use recount::Scanned;
 pub use state::{ExchangeCommand, ExchangeConfig, ExchangeStatus, PairStatus};
 pub use trees::{MAX_LEAF_BYTES, MAX_LEAF_OBJECTS};

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rejoin_proto::exchange::{HashRange, WalkId};
 use rejoin_proto::{NodeId, PartitionId};
 
+use super::gaps::RebuildProgress;
 use super::walk::{Walk, WalkCounts};
 use crate::shard::event::ScanTicket;
 
@@ -63,6 +64,8 @@ pub struct ExchangeStatus {
     pub paused: bool,
     /// The partitions in which this replica may lack writes that it has acknowledged.
     pub incomplete: Vec<PartitionId>,
+    /// How far their rebuild has come.
+    pub rebuild: RebuildProgress,
     /// Each partition and peer that both own.
     pub pairs: Vec<(PartitionId, NodeId, PairStatus)>,
     /// The leaves of the hash trees.

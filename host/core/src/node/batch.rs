@@ -70,6 +70,8 @@ pub enum Output {
     Requests(Vec<(NodeId, Requests)>),
     /// Log it for an operator.
     Alarm(Alarm),
+    /// The shard is rebuilt: the links are told.
+    Rebuilt,
     /// Begin a sync of everything that is committed by now; [`Input::Synced`] answers.
     Sync,
     /// Run another batch at once: something is ready that needs no sync.
@@ -227,6 +229,7 @@ impl GroupCommit {
                 Effect::StartRenewed(start) => outputs.push(Output::StartRenewed(start)),
                 Effect::Requests(requests) => outputs.push(Output::Requests(requests)),
                 Effect::Alarm(alarm) => outputs.push(Output::Alarm(alarm)),
+                Effect::Rebuilt => outputs.push(Output::Rebuilt),
                 // Looked for before the commit.
                 Effect::Fatal(_) => {}
             }

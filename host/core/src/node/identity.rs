@@ -20,6 +20,8 @@ pub struct Disks {
     /// The peer that has noticed that this node's directory was replaced, if one has. Until the replica is rebuilt its
     /// copies do not count in reads.
     pub replaced: Option<Name>,
+    /// Whether the replica is rebuilt since.
+    pub rebuilt: bool,
     /// The disk ids of the peers.
     pub peers: BTreeMap<NodeId, DiskId>,
 }
@@ -33,7 +35,20 @@ impl Disks {
     /// The ids of a directory that was just made.
     #[must_use]
     pub fn new(own: DiskId) -> Self {
-        Self { own, replaced: None, peers: BTreeMap::new() }
+        Self { own, replaced: None, rebuilt: false, peers: BTreeMap::new() }
+    }
+
+    /// Whether this node's directory was replaced and is not rebuilt yet.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.is_some() && !self.rebuilt
+    }
+
+    /// All shards of this node are rebuilt. Returns whether that is new.
+    pub(crate) fn rebuilt(&mut self) -> bool {
+        let is_new = self.is_replaced();
+        self.rebuilt |= is_new;
+        is_new
     }
 
     /// Remembers a peer's disk. Returns whether anything has changed. A peer that does not know yet that its directory
@@ -76,6 +91,10 @@ mod tests {
                 && !theirs.remembered_by(&n1, ours.peers.get(&n2).copied())
         );
         assert!(ours.remember(n2, theirs.own, theirs.replaced.is_some()));
+        assert!(theirs.is_replaced() && theirs.rebuilt() && !theirs.is_replaced() && !theirs.rebuilt());
+        let n3 = Name::new("n3").expect("a name");
+        assert!(!theirs.remembered_by(&n3, Some(DiskId(20))), "one that was away is late with its news");
+        assert!(!Disks::new(DiskId(7)).rebuilt(), "nothing was replaced");
         assert!(!Disks::new(DiskId(5)).remembered_by(&n1, None), "a node that nobody knew has lost nothing");
     }
 }

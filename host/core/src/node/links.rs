@@ -17,7 +17,7 @@
 //! that it has kept end first, because a peer that was not met might have objected. A node that has met fewer than half
 //! of the cluster waits longer: its peers may be up and only slow to connect, and its catalog would be an old one.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 
 use rand_core::Rng;
 
-use rejoin_proto::peer::{ActorNext, ClusterParams, PeerHello};
+use rejoin_proto::peer::{ActorNext, ClusterParams, DiskId, PeerHello};
 use rejoin_proto::{Name, NodeId};
 
 use super::clocks::{self, Clocks};
@@ -101,6 +101,10 @@ pub enum LinkEvent {
     Ready(u64, u64),
     /// This node's catalog has all records that the peer had when it became ready.
     CaughtUp(NodeId),
+    /// A shard of this node is rebuilt after its data directory was replaced. Told once by each start.
+    ShardRebuilt(u16),
+    /// The peer says that it is rebuilt.
+    PeerRebuilt(u64),
     /// A peer's wall clock, in milliseconds since 1970.
     Clock(u64, u64),
     /// A connection has ended, with the reason if the other side has refused this node.
@@ -122,6 +126,10 @@ pub enum LinkOutput {
     SaveDisks,
     /// This node's data directory was replaced, says that peer: every shard counts its copies as lost.
     Replaced(Name),
+    /// All shards of this node are rebuilt since.
+    Rebuilt,
+    /// Tell the peer that this node is rebuilt, behind everything that was sent on the connection so far.
+    SendRebuilt(u64),
     /// Tell shards and catalog that a peer is up: each shard its part of the actors, the catalog the digest.
     PeerUp {
         /// The peer.
@@ -194,7 +202,9 @@ struct ActiveConnection {
     /// Names the peer's process.
     run: u64,
     since_us: u64,
-    /// Its data directory was replaced.
+    /// Its data directory.
+    disk: DiskId,
+    /// That directory has taken the place of another one, and the peer is not rebuilt.
     replaced: bool,
     /// How many shards have not checked the peer's actors yet.
     unchecked_shards: u16,
@@ -229,6 +239,8 @@ pub struct Links {
     rng: Prng,
     run: u64,
     disks: Disks,
+    /// The shards that have not said that they are rebuilt.
+    unrebuilt: BTreeSet<u16>,
     links: BTreeMap<NodeId, Link>,
     pending_hellos: BTreeMap<u64, PendingHello>,
     /// Connections that another one to the same process has replaced, with their peer and when they are closed.
@@ -262,11 +274,13 @@ impl Links {
         let [grace_at_us, minority_at_us, latest_start_us] =
             [config.grace_us, config.minority_us, config.longest_start_us]
                 .map(|wait_us| now.mono_us.saturating_add(wait_us));
+        let unrebuilt = (0..config.shards).collect();
         Self {
             config,
             rng,
             run,
             disks,
+            unrebuilt,
             links,
             pending_hellos: BTreeMap::new(),
             retired: BTreeMap::new(),
@@ -305,12 +319,12 @@ impl Links {
         self.connection(peer) == Some(connection) || self.retired.get(&connection).is_some_and(|(of, _)| *of == peer)
     }
 
-    /// Whether a node's data directory was replaced by an empty one, as far as this node knows. Then its copies do not
-    /// count in reads.
+    /// Whether a node's data directory was replaced by an empty one and the node is not rebuilt yet, as far as this
+    /// node knows. Then its copies do not count in reads.
     #[must_use]
     pub fn is_replaced(&self, node: NodeId) -> bool {
         let of_peer = || self.links.get(&node)?.active.as_ref().map(|active| active.replaced);
-        if node == self.config.node { self.disks.replaced.is_some() } else { of_peer().unwrap_or(false) }
+        if node == self.config.node { self.disks.is_replaced() } else { of_peer().unwrap_or(false) }
     }
 
     /// Why a node that is not serving is not. None if it is.
@@ -336,6 +350,7 @@ impl Links {
             run: self.run,
             disk: self.disks.own,
             replaced: self.disks.replaced.is_some(),
+            rebuilt: self.disks.rebuilt,
             known_disk: self.disks.peers.get(&peer).copied(),
             wall_ms: now.wall_ms,
             catalog,
@@ -380,6 +395,11 @@ impl Links {
                     active.caught_up = true;
                 }
             }
+            LinkEvent::ShardRebuilt(shard) => {
+                self.unrebuilt.remove(&shard);
+                self.consider_rebuilt(outputs);
+            }
+            LinkEvent::PeerRebuilt(connection) => self.peer_rebuilt(connection, outputs),
             LinkEvent::Clock(connection, wall_ms) => {
                 if let Some((peer, _)) = self.active_mut(connection) {
                     self.clocks.observe(peer, wall_ms, now.wall_ms);
@@ -458,8 +478,10 @@ impl Links {
             by_lower,
             run: hello.run,
             since_us: now.mono_us,
+            disk: hello.disk,
             // The peer need not know that itself yet.
-            replaced: hello.replaced || self.disks.peers.get(&peer).is_some_and(|known| *known != hello.disk),
+            replaced: !hello.rebuilt
+                && (hello.replaced || self.disks.peers.get(&peer).is_some_and(|known| *known != hello.disk)),
             unchecked_shards: self.config.shards,
             catalog_sent: false,
             ready: false,
@@ -471,7 +493,12 @@ impl Links {
             outputs.push(LinkOutput::SaveDisks);
         }
         if is_news {
+            self.unrebuilt = (0..self.config.shards).collect();
             outputs.push(LinkOutput::Replaced(name));
+        }
+        if self.disks.rebuilt {
+            // It may be so since the hello was sent.
+            outputs.push(LinkOutput::SendRebuilt(connection));
         }
         self.clocks.observe(peer, hello.wall_ms, now.wall_ms);
         self.judge_clocks(outputs);
@@ -481,6 +508,26 @@ impl Links {
             actors: self.by_shard(&hello.actors),
             catalog: hello.catalog,
         });
+    }
+
+    /// Tells the peers as soon as every shard has rebuilt what it had lost with the data directory.
+    fn consider_rebuilt(&mut self, outputs: &mut Vec<LinkOutput>) {
+        // Rule: every shard is rebuilt.
+        if self.unrebuilt.is_empty() && self.disks.rebuilt() {
+            outputs.extend([LinkOutput::SaveDisks, LinkOutput::Rebuilt]);
+            let connections = self.links.values().filter_map(|link| link.active.as_ref());
+            outputs.extend(connections.map(|active| LinkOutput::SendRebuilt(active.connection)));
+        }
+    }
+
+    fn peer_rebuilt(&mut self, connection: u64, outputs: &mut Vec<LinkOutput>) {
+        let Some((peer, active)) = self.active_mut(connection) else { return };
+        active.replaced = false;
+        let disk = active.disk;
+        // It knows that its directory was replaced, so nobody has to tell it any more.
+        if self.disks.remember(peer, disk, true) {
+            outputs.push(LinkOutput::SaveDisks);
+        }
     }
 
     /// Compares what must be equal across a cluster. The error names both sides.

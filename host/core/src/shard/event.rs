@@ -311,6 +311,9 @@ pub enum Effect {
     Requests(Vec<(NodeId, Requests)>),
     /// Something that an operator should know.
     Alarm(Alarm),
+    /// This shard has what the other owners have, after the node's data directory was replaced. Told once by each start
+    /// on such a directory.
+    Rebuilt,
     /// The store has failed for good: the node must stop.
     Fatal(String),
 }

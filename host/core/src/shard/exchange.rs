@@ -90,6 +90,7 @@ impl Shard {
         ExchangeStatus {
             paused: self.exchanges.paused,
             incomplete: self.gaps.partitions().collect(),
+            rebuild: self.gaps.progress(),
             pairs: pairs.map(|(&(partition, peer), &status)| (partition, peer, status)).collect(),
             leaves,
             unknown_leaves,
@@ -520,6 +521,8 @@ impl Shard {
         if !self.view.owners(partition, bucket.props.n).contains(self.config.node) {
             return Err(ErrorCode::StaleLayout);
         }
+        let bytes = |(key, object): &(Bytes, Object)| (key.len() + crate::causal::value_bytes(object)) as u64;
+        self.gaps.took(partition, batch.objects.len() as u64, batch.objects.iter().map(bytes).sum());
         let mut same = Vec::new();
         for (key, object) in batch.objects {
             let id = ObjectId { tenant: bucket.tenant, bucket: bucket.id, key };

@@ -253,7 +253,8 @@ impl Shard {
         };
         // Rule: losses begin gaps.
         let has_lost = shard.config.rows_lost || shard.trees.has_lost();
-        if has_lost || shard.config.replaced && shard.gaps.note_replaced() {
+        let is_new = shard.config.replaced && shard.gaps.note_replaced();
+        if has_lost || is_new {
             shard.begin_gaps(0);
         }
         shard.settle_at_open(store)?;
@@ -637,6 +638,9 @@ impl Shard {
         }
         self.count_leaves(turn);
         self.exchange(turn);
+        if self.gaps.is_newly_rebuilt() {
+            turn.effects.push(Effect::Rebuilt);
+        }
         self.drain(turn);
         self.report(turn);
     }

@@ -1,6 +1,6 @@
 //! Replicas that have lost something: their copies do not count until they have what the others have.
 
-use rejoin_core::exchange::ExchangeConfig;
+use rejoin_core::exchange::{ExchangeConfig, RebuildProgress};
 use rejoin_core::port::Space;
 use rejoin_core::shard::event::Event;
 use rejoin_proto::ErrorCode;
@@ -10,7 +10,7 @@ use rejoin_proto::exchange::{Ask, ExchangeAsk};
 use rejoin_proto::peer::PeerBody;
 
 use crate::support::cluster::Cluster;
-use crate::support::store::Memory;
+use crate::support::store::{Memory, Writes};
 use crate::support::{get, object_id, put};
 use crate::trees::problems;
 
@@ -76,14 +76,18 @@ pub(crate) fn a_replica_that_has_lost_something_counts_when_it_has_met_enough_ot
     assert_eq!(incomplete(&cluster), 8);
     cluster.cut(2);
     cluster.heal(1);
+    assert_eq!(cluster.rebuilt, [0; 0]);
     pass(&mut cluster);
     assert_eq!(incomplete(&cluster), 0, "node 2 was met in the last run");
+    assert_eq!(cluster.rebuilt, [0], "it says so, and once");
     cluster.cut(1);
     cluster.heal(2);
     assert_eq!(reads(&mut cluster), [Ok(Some("a".into())), Ok(Some("a".into()))]);
     let store = cluster.nodes[0].store.clone();
     cluster.restart(0, false, store);
     assert_eq!(incomplete(&cluster), 0, "the same directory is not noted twice");
+    pass(&mut cluster);
+    assert_eq!(cluster.rebuilt, [0, 0], "each start says so");
 }
 
 #[test]
@@ -107,11 +111,16 @@ pub(crate) fn a_range_that_is_lost_is_rebuilt_without_a_read() {
         cluster.put(0, put(&format!("k{number}"), "v", number + 1));
     }
     pass(&mut cluster);
+    let progress = |cluster: &Cluster| cluster.nodes[0].shard.exchange_status().rebuild;
+    assert_eq!(progress(&cluster), RebuildProgress::default());
     cluster.nodes[0].store.lose_all();
     cluster.pass(1000);
-    assert_eq!(incomplete(&cluster), 8);
+    assert_eq!((incomplete(&cluster), progress(&cluster).partitions), (8, 8));
     pass(&mut cluster);
-    assert_eq!(incomplete(&cluster), 0);
+    assert_eq!((incomplete(&cluster), progress(&cluster).partitions), (0, 8));
+    // Both others may have brought it at the same time.
+    let taken = progress(&cluster);
+    assert!((50..=100).contains(&taken.objects) && taken.bytes >= 50, "{taken:?}");
     for number in 0..50 {
         assert_eq!(cluster.stored(0, &format!("k{number}")), cluster.stored(1, &format!("k{number}")));
     }
@@ -141,6 +150,27 @@ pub(crate) fn an_old_disk_begins_gaps_in_all_partitions() {
 }
 
 #[test]
+pub(crate) fn a_rebuild_has_ended_when_a_restart_does_not_bring_it_back() {
+    let mut cluster = three();
+    cluster.put(0, put("k", "a", 1));
+    cluster.nodes[0].config.replaced = true;
+    cluster.restart(0, true, Memory::default());
+    pass(&mut cluster);
+    assert_eq!((incomplete(&cluster), cluster.rebuilt.as_slice()), (0, &[0][..]));
+    // It has everything and does not know it, and the disk does not take the ends of the gaps.
+    cluster.rebuilt.clear();
+    let mut store = cluster.nodes[0].store.clone();
+    store.rows.retain(|(space, key), _| *space != Space::Pinned || !key.ends_with(b"noted"));
+    store.writes = Writes::Full;
+    cluster.restart(0, false, store);
+    pass(&mut cluster);
+    assert_eq!((incomplete(&cluster), cluster.rebuilt.as_slice()), (0, &[][..]));
+    cluster.nodes[0].store.writes = Writes::Work;
+    pass(&mut cluster);
+    assert_eq!((incomplete(&cluster), cluster.rebuilt.as_slice()), (0, &[0][..]));
+}
+
+#[test]
 fn a_replica_without_other_owners_has_nobody_to_wait_for() {
     let props = BucketProps { n: 1, w: rejoin_proto::catalog::Quorum::Count(1), ..BucketProps::default() };
     let mut cluster = Cluster::with_config(1, props, |config| config.exchange = ExchangeConfig::default());
@@ -148,6 +178,8 @@ fn a_replica_without_other_owners_has_nobody_to_wait_for() {
     cluster.nodes[0].config.replaced = true;
     cluster.restart(0, true, Memory::default());
     assert_eq!(incomplete(&cluster), 0);
+    pass(&mut cluster);
+    assert_eq!(cluster.rebuilt, [0], "what nobody can bring is not waited for");
     assert_eq!(cluster.get(0, get("k")).value, None);
 }
 

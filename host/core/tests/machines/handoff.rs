@@ -71,9 +71,15 @@ fn many_objects_are_handed_over_in_batches() {
         cluster.put(coordinator, w(3, put(key, "v", at)));
     }
     cluster.heal(nodes[2]);
+    for at in 0..5 {
+        let is_held = |key: &&String| !cluster.owners(key).contains(&at) && !cluster.stored(at, key).is_empty();
+        let (count, held) = (keys.iter().filter(is_held).count() as u64, cluster.nodes[at].shard.held());
+        assert_eq!((held.objects, held.partitions.len()), (count, cluster.nodes[at].shard.holdings()), "node {at}");
+    }
     for _ in 0..200 {
         cluster.pass(50);
     }
+    assert!((0..5).all(|at| cluster.nodes[at].shard.held() == Default::default()));
     for key in keys.iter().filter(|key| of_k(&cluster, key)) {
         assert_empty(&cluster, &nodes, key);
     }

@@ -20,6 +20,7 @@ enum Said {
     Hello(u64, PeerHello),
     Ready(u64, u64),
     Closed(u64, Option<String>),
+    Rebuilt(u64),
 }
 
 /// Nodes n0, n1, ... and the wires between them. A dial connects when both are there, or fails.
@@ -128,6 +129,11 @@ impl Nodes {
                     self.wire.push_back((index, other, Said::Ready(connection, 0)));
                 }
             }
+            LinkOutput::SendRebuilt(connection) => {
+                for other in (0..self.links.len()).filter(|other| *other != index) {
+                    self.wire.push_back((index, other, Said::Rebuilt(connection)));
+                }
+            }
             LinkOutput::CompareCatalog(peer, _) if self.catalogs_are_equal => {
                 self.event(index, LinkEvent::CaughtUp(peer))
             }
@@ -154,6 +160,7 @@ impl Nodes {
                 Said::Hello(connection, hello) => self.event(to, LinkEvent::Hello(connection, hello)),
                 Said::Ready(connection, digest) => self.event(to, LinkEvent::Ready(connection, digest)),
                 Said::Closed(connection, refusal) => self.event(to, LinkEvent::Closed(connection, refusal)),
+                Said::Rebuilt(connection) => self.event(to, LinkEvent::PeerRebuilt(connection)),
             }
         }
     }
@@ -172,6 +179,12 @@ impl Nodes {
             LinkOutput::Serve { met_all } => Some(*met_all),
             _ => None,
         })
+    }
+
+    /// Which nodes take that one for replaced.
+    fn takers_for_replaced(&self, index: usize) -> Vec<usize> {
+        let takes = |at: &usize| self.links[*at].as_ref().is_some_and(|links| links.is_replaced(node(index)));
+        (0..self.links.len()).filter(takes).collect()
     }
 
     fn refusals(&self, index: usize) -> Vec<&str> {
@@ -400,6 +413,58 @@ fn a_node_whose_data_directory_was_replaced_is_told_before_it_serves_and_remembe
     nodes.start(1);
     nodes.pass(20);
     assert!(nodes.outputs[1].iter().any(|output| matches!(output, LinkOutput::Replaced(_))));
+}
+
+#[test]
+pub(crate) fn a_node_is_replaced_until_all_its_shards_are_rebuilt_and_its_peers_hear_of_it() {
+    let mut nodes = Nodes::new(3);
+    (0..3).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    nodes.stop(1);
+    nodes.disks[1] = Disks::new(DiskId(99));
+    nodes.start(1);
+    nodes.pass(20);
+    assert_eq!(nodes.takers_for_replaced(1), [0, 1, 2]);
+    nodes.event(1, LinkEvent::ShardRebuilt(0));
+    nodes.event(1, LinkEvent::ShardRebuilt(0));
+    nodes.deliver();
+    assert_eq!(nodes.takers_for_replaced(1), [0, 1, 2], "its other shard is not");
+    // One peer is away, with the disk id of before.
+    nodes.stop(2);
+    nodes.event(1, LinkEvent::ShardRebuilt(1));
+    nodes.deliver();
+    assert_eq!(nodes.takers_for_replaced(1), [0; 0]);
+    assert!(nodes.outputs[1].contains(&LinkOutput::Rebuilt));
+    nodes.start(2);
+    nodes.pass(3000);
+    assert_eq!(nodes.takers_for_replaced(1), [0; 0], "as the hello says");
+    // Neither restart brings it back, whatever the peers remember.
+    for index in [1, 0] {
+        nodes.stop(index);
+        nodes.outputs[1].clear();
+        nodes.start(index);
+        nodes.pass(3000);
+        assert_eq!(nodes.takers_for_replaced(1), [0; 0]);
+        assert!(!nodes.outputs[1].iter().any(|output| matches!(output, LinkOutput::Replaced(_))));
+    }
+}
+
+/// The node hears of its loss and is rebuilt on one and the same connection; then its peer has the old disk id until it
+/// hears so.
+#[test]
+fn what_a_peer_hears_of_a_rebuild_it_remembers() {
+    let mut nodes = Nodes::new(2);
+    (0..2).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    nodes.stop(1);
+    nodes.disks[1] = Disks::new(DiskId(99));
+    nodes.start(1);
+    nodes.pass(20);
+    let known = |nodes: &Nodes| nodes.links[0].as_ref().and_then(|links| links.disks().peers.get(&node(1)).copied());
+    assert_eq!(known(&nodes), Some(DiskId(11)));
+    (0..2).for_each(|shard| nodes.event(1, LinkEvent::ShardRebuilt(shard)));
+    nodes.deliver();
+    assert_eq!(known(&nodes), Some(DiskId(99)));
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub(crate) struct Cluster {
     pub(crate) wire: VecDeque<(NodeId, NodeId, PeerEnvelope)>,
     pub(crate) replies: BTreeMap<u64, Reply>,
     pub(crate) alarms: Vec<Alarm>,
+    /// The nodes that have told that they are rebuilt.
+    pub(crate) rebuilt: Vec<usize>,
     /// What shards have told of their requests to peers.
     pub(crate) requests: Vec<(usize, Vec<(NodeId, Requests)>)>,
     pub(crate) fatal: Vec<String>,
@@ -123,6 +125,7 @@ impl Cluster {
             wire: VecDeque::new(),
             replies: BTreeMap::new(),
             alarms: Vec::new(),
+            rebuilt: Vec::new(),
             requests: Vec::new(),
             fatal: Vec::new(),
             merges: VecDeque::new(),
@@ -219,6 +222,7 @@ impl Cluster {
             Effect::StartRenewed(start) => self.event(from, Event::Start(StartId(start))),
             Effect::Requests(requests) => self.requests.push((from, requests)),
             Effect::Alarm(alarm) => self.alarms.push(alarm),
+            Effect::Rebuilt => self.rebuilt.push(from),
             Effect::Fatal(why) => self.fatal.push(why),
         }
     }

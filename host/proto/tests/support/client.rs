@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::{Quorum, Scope};
 use rejoin_proto::client::{
-    AdminRequest, Basis, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply, Liveness,
-    MemberView, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Receipt, RecordKind, Reply, ReplyEnvelope,
-    Request, RequestBody, ServerHello, Sibling, StartId, Status,
+    AdminRequest, Basis, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply, Holdings,
+    Liveness, MemberView, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Rebuild, Receipt, RecordKind,
+    Reply, ReplyEnvelope, Request, RequestBody, ServerHello, Sibling, StartId, Status,
 };
 use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeFailure, PartitionId, RequestId};
 
@@ -142,6 +142,8 @@ fn status() -> Status {
         authority_until_ms: 2_082_585_600_000,
         problems: vec!["the disk is full".into()],
         spare: Some((1, -1)),
+        holdings: Holdings { partitions: vec![PartitionId(2), PartitionId(3)], objects: 40 },
+        rebuild: Some(Rebuild { left: vec![PartitionId(1)], partitions: 4, objects: 500, bytes: 60_000 }),
     }
 }
 

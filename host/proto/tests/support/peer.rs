@@ -52,6 +52,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         run: 77,
         disk: DiskId(88),
         replaced: true,
+        rebuilt: false,
         known_disk: Some(DiskId(99)),
         wall_ms: 1_700_000_000_000,
         catalog: 0xdead_beef,

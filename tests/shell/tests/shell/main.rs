@@ -3,6 +3,7 @@
 
 mod bulk;
 mod cuts;
+mod dashboard;
 mod deadlines;
 mod exchanges;
 mod fallbacks;

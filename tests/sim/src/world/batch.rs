@@ -201,6 +201,7 @@ impl World {
             Output::ActorsChecked(_, connection) => self.link_event(at, LinkEvent::ActorsChecked(connection)),
             Output::StartRenewed(start) => self.start_renewed(at, index, start),
             Output::Requests(told) => self.requests_told(at, index, told),
+            Output::Rebuilt => self.link_event(at, LinkEvent::ShardRebuilt(index)),
             Output::Alarm(alarm) => {
                 self.recorder.alarm(&alarm);
                 self.note(at, || format!("ALARM {alarm}"));

@@ -81,6 +81,7 @@ impl World {
         match parcel {
             Parcel::Hello(hello) if open => self.link_event(to, LinkEvent::Hello(number, *hello)),
             Parcel::Ready(digest) if open => self.link_event(to, LinkEvent::Ready(number, digest)),
+            Parcel::Rebuilt if open => self.link_event(to, LinkEvent::PeerRebuilt(number)),
             Parcel::Clock(wall_ms) if open => self.link_event(to, LinkEvent::Clock(number, wall_ms)),
             Parcel::Leaving if open => self.peer_leaves(to, from, connection),
             Parcel::Left if open => self.peer_has_left(to, connection),
@@ -204,6 +205,17 @@ impl World {
                 let (digest, connection) = (running.control.control.digest(), connection as u32);
                 if let Some(peer) = running.open.get(&connection).map(|open| open.peer) {
                     self.post_parcel(at, peer, connection, Parcel::Ready(digest), true);
+                }
+            }
+            LinkOutput::Rebuilt => {
+                self.note(at, || "is rebuilt".into());
+                self.recorder.mark("node rebuilt");
+            }
+            LinkOutput::SendRebuilt(connection) => {
+                let connection = connection as u32;
+                let Some(running) = &self.nodes[usize::from(at)].running else { return };
+                if let Some(peer) = running.open.get(&connection).map(|open| open.peer) {
+                    self.post_parcel(at, peer, connection, Parcel::Rebuilt, true);
                 }
             }
             LinkOutput::SendClock(connection) => {

@@ -101,6 +101,8 @@ enum Parcel {
     Hello(Box<PeerHello>),
     /// *Ready*, behind all objections to the receiver's actors, with the digest of the sender's catalog.
     Ready(u64),
+    /// The sender is rebuilt, after its disk was replaced.
+    Rebuilt,
     /// The sender's wall clock.
     Clock(u64),
     /// The sender is about to stop.

@@ -90,7 +90,29 @@ impl Holdings {
     }
 }
 
+/// What a shard holds for the owners of other partitions.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Held {
+    /// The partitions of which it holds something without owning it.
+    pub partitions: Vec<PartitionId>,
+    /// How many objects it holds of them, as far as they are counted.
+    pub objects: u64,
+}
+
 impl Shard {
+    /// What this node holds without owning it.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let partitions: Vec<PartitionId> = self.holdings.partitions().collect();
+        let of = |partition: &PartitionId| {
+            let partition = *partition;
+            let foreign = move |bucket| !self.view.owns(self.config.node, partition, bucket);
+            self.trees.roots(partition).filter(move |(bucket, _)| foreign(*bucket)).map(|(_, root)| root.sum.count)
+        };
+        let objects = partitions.iter().flat_map(of).sum();
+        Held { partitions, objects }
+    }
+
     /// To be called with every change that writes an object row. If this node does not own the object and holds nothing
     /// of its partition yet, the change gets the row that says so; returns its version.
     pub(in crate::shard) fn hold(&mut self, turn: &Turn<'_>, place: Place<'_>, change: &mut Change) -> Option<u64> {

@@ -17,6 +17,8 @@ mod former_owners;
 pub(super) mod holdings;
 mod offer;
 
+pub use holdings::Held;
+
 /// Limits of the walk that empties a fallback.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HandoffLimits {
