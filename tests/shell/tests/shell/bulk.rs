@@ -128,3 +128,46 @@ fn a_peer_that_takes_no_bulk_holds_up_no_request_and_gets_a_bounded_queue() {
         assert_eq!(world.figure("n1", "rejoin_peers_connected").await, 2.0, "a stalled stream ends no connection");
     });
 }
+
+#[test]
+fn a_peer_that_takes_no_bulk_keeps_nobody_from_making_the_others_equal() {
+    let setup = Setup { more: "[exchange]\ninterval_ms = 1000", ..Setup::default() };
+    let impostor: Impostor = ("n3", |world, node| Box::pin(takes_no_bulk(world, node)));
+    simulate_with(&setup, Arc::new(Files::create(setup.nodes)), &[impostor], move |world| async move {
+        world.plain().await;
+        let bucket = world.pinned_plain("n1").await;
+        world.kill("n2");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        for key in 0..200_u32 {
+            bucket.put(key.to_string(), vec![1; 10_000]).blind().w(2).await.unwrap();
+        }
+        world.start("n2");
+        loop {
+            let begun = world.now();
+            bucket.put(format!("probe at {begun:?}"), b"p".to_vec()).blind().w(2).await.unwrap();
+            assert!(world.now() - begun < Duration::from_millis(200), "it took {:?}", world.now() - begun);
+            let equal = async |at: &str, with: &str| {
+                let pairs = world.pinned(at).await.admin().exchange().await.unwrap().pairs.into_iter();
+                let is_equal = |pair: &rejoin_client::admin::ExchangePair| {
+                    pair.peer.as_str() == with && pair.equal_ago_ms.is_some() && !pair.differs
+                };
+                pairs.filter(is_equal).count()
+            };
+            // It has compared nothing when it starts.
+            if equal("n2", "n1").await == 256 {
+                assert_eq!(equal("n1", "n3").await, 0, "nothing is known of one that does not answer");
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let other = world.pinned_plain("n2").await;
+        for key in 0..200_u32 {
+            let read = other.get(key.to_string()).r(1).await.unwrap();
+            assert_eq!(
+                (read.value.map(|value| value.len()), &read.answered[..]),
+                (Some(10_000), &["n2".to_owned()][..])
+            );
+        }
+        assert_eq!(world.figure("n1", "rejoin_peers_connected").await, 2.0, "a stalled stream ends no connection");
+    });
+}
