@@ -1,7 +1,7 @@
 //! The `[exchange]` table of the configuration: how often a node compares its partitions with their other owners, and
 //! how much of its time and network the walks take.
 //!
-//! Nodes need not agree on it: each paces the walks that it has begun. Questions of peers are answered in any case.
+//! Nodes need not agree on it: each paces its own part of the work.
 
 use serde::Deserialize;
 
@@ -18,6 +18,12 @@ const MOST_WALKS: usize = 64;
 /// walks of a shard for longer than four minutes.
 const LEAST_RATE: u64 = 64 << 10;
 const MOST_RATE: u64 = 1 << 40;
+/// The least and the most that requests may be slowed down, in percent.
+const LEAST_SLOWDOWN: u32 = 5;
+const MOST_SLOWDOWN: u32 = 10_000;
+/// The least and the most bytes of a message of objects.
+const LEAST_PIECE: usize = 4 << 10;
+const MOST_PIECE: usize = 1 << 20;
 
 /// How each shard of a node exchanges. See [`Pace`] for what each value is; the interval is in milliseconds here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -29,6 +35,8 @@ pub struct ExchangeConfig {
     pub max_walks: usize,
     pub floor_bytes: u64,
     pub max_bytes: u64,
+    pub slowdown_percent: u32,
+    pub piece_bytes: usize,
     pub paused: bool,
 }
 
@@ -40,6 +48,8 @@ impl Default for ExchangeConfig {
             max_walks: pace.max_walks,
             floor_bytes: pace.floor_bytes,
             max_bytes: pace.max_bytes,
+            slowdown_percent: pace.slowdown_percent,
+            piece_bytes: pace.piece_bytes,
             paused: pace.paused,
         }
     }
@@ -53,6 +63,8 @@ impl ExchangeConfig {
             max_walks: self.max_walks,
             floor_bytes: self.floor_bytes,
             max_bytes: self.max_bytes,
+            slowdown_percent: self.slowdown_percent,
+            piece_bytes: self.piece_bytes,
             paused: self.paused,
         }
     }
@@ -76,6 +88,12 @@ impl ExchangeConfig {
             let message =
                 format!("must be at least floor_bytes, which is {}, and at most {MOST_RATE}", self.floor_bytes);
             return invalid("max_bytes", message);
+        }
+        if !(LEAST_SLOWDOWN..=MOST_SLOWDOWN).contains(&self.slowdown_percent) {
+            return invalid("slowdown_percent", format!("must be {LEAST_SLOWDOWN} to {MOST_SLOWDOWN}"));
+        }
+        if !(LEAST_PIECE..=MOST_PIECE).contains(&self.piece_bytes) {
+            return invalid("piece_bytes", format!("must be {LEAST_PIECE} to {MOST_PIECE} (4 KiB to 1 MiB)"));
         }
         Ok(())
     }
@@ -106,5 +124,9 @@ mod tests {
         assert!(refused(|config| config.floor_bytes = u64::MAX).starts_with("exchange.floor_bytes: "));
         assert!(refused(|config| config.max_bytes = 1 << 20).starts_with("exchange.max_bytes: must be at least "));
         assert!(refused(|config| config.max_bytes = u64::MAX).starts_with("exchange.max_bytes: "));
+        assert!(refused(|config| config.slowdown_percent = 4).starts_with("exchange.slowdown_percent: must be 5 to "));
+        assert!(refused(|config| config.slowdown_percent = 10_001).starts_with("exchange.slowdown_percent: "));
+        assert!(refused(|config| config.piece_bytes = 4095).starts_with("exchange.piece_bytes: must be 4096 to "));
+        assert!(refused(|config| config.piece_bytes = (1 << 20) + 1).starts_with("exchange.piece_bytes: "));
     }
 }

@@ -80,6 +80,8 @@ const KEYS: &[&str] = &[
     "max_walks",
     "floor_bytes",
     "max_bytes",
+    "slowdown_percent",
+    "piece_bytes",
     "paused",
     "dev_faults",
     "bootstrap",

@@ -32,8 +32,9 @@ use crate::syncing::SyncRequests;
 
 /// The most entries that one batch takes from each queue.
 const BATCH: usize = 1024;
-/// The most bulk messages that one batch takes. Requests wait for them.
-const BULK_BATCH: usize = 32;
+/// The most bulk messages that one batch takes. Requests wait for them, and for each that carries objects about two
+/// milliseconds.
+const BULK_BATCH: usize = 4;
 /// Retry delay for a client that reads its replies more slowly than it sends requests, in milliseconds.
 const SLOW_READER_RETRY_MS: u32 = 50;
 
@@ -156,6 +157,7 @@ impl Driver {
                 transfers.push(item);
             }
             // Behind the requests.
+            let is_long = !transfers.is_empty();
             items.append(&mut transfers);
             let waiting = inbox.len();
             if let Some(stop) = self.batch(&mut state, &mut messages, &mut items, waiting) {
@@ -164,6 +166,10 @@ impl Driver {
                 // The store is closed even if the caller is gone.
                 let _ = stop.send(ShardStopped { owes_ends, closed });
                 return;
+            }
+            if is_long {
+                // The connections that this thread drives have waited.
+                tokio::task::yield_now().await;
             }
         }
     }

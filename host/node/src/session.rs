@@ -289,12 +289,14 @@ impl ClientSession {
         let config = &self.ctx.config;
         let wait_ms =
             if head.deadline_ms == 0 { config.timeout_ms } else { head.deadline_ms.min(config.max_timeout_ms) };
+        let arrived_us = self.ctx.clock.now().mono_us;
         let client = ClientRequest {
             reply_to: ReplyTo { connection: self.number, request: frame.id },
             tenant: self.principal.tenant,
             layout: head.layout,
             trace: if head.trace == 0 { self.ctx.rng.next_u64() } else { head.trace },
-            deadline_us: self.ctx.clock.now().mono_us + u64::from(wait_ms) * 1000,
+            arrived_us,
+            deadline_us: arrived_us + u64::from(wait_ms) * 1000,
             request,
         };
         let shard = self.ctx.shard_of(partition, &view);

@@ -178,6 +178,10 @@ fn catcher(rule: Rule) -> fn() {
             trees::a_copy_that_cannot_be_read_is_left_out_until_something_takes_its_place
         }
         Rule::WholeRootsAreCompared => exchange::one_key_that_differs_is_found_every_time,
+        Rule::ExchangesYieldToRequests => exchange::exchanges_give_way_to_requests_that_they_delay,
+        Rule::ReceiversHoldExchangesBack => {
+            exchange::a_node_whose_requests_are_late_takes_few_objects_of_one_that_has_none
+        }
         Rule::NewerCopiesAreBrought => exchange::of_two_versions_only_the_newer_one_travels,
         Rule::ExchangesAreOfOneEpoch => exchange::an_exchange_of_another_epoch_is_refused,
         Rule::ExchangesAreOfOneLayout => exchange::an_exchange_of_another_layout_is_refused,

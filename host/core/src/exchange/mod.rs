@@ -2,11 +2,13 @@
 //!
 //! In reading order: [`hash`] (what is compared), `trees` (the sums, in memory and on the disk), `recount` (leaves that
 //! have to be read again), `own` (what this node has in a range), `walk` (comparing with a peer), `state` (the walks of
-//! a shard), `gaps` (what a replica that has lost something lacks). The messages are in [`rejoin_proto::exchange`].
+//! a shard), `pace` (how much they may do beside requests), `gaps` (what a replica that has lost something lacks). The
+//! messages are in [`rejoin_proto::exchange`].
 
 pub(crate) mod gaps;
 pub mod hash;
 pub(crate) mod own;
+pub(crate) mod pace;
 mod recount;
 pub(crate) mod state;
 mod trees;

@@ -5,38 +5,56 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use rejoin_proto::exchange::{HashRange, WalkId};
-use rejoin_proto::{NodeId, PartitionId};
+use rejoin_proto::exchange::{ExchangeAsk, HashRange, WalkId};
+use rejoin_proto::peer::Offer;
+use rejoin_proto::{LayoutRef, NodeId, PartitionId};
 
 use super::gaps::RebuildProgress;
+use super::pace::Pacer;
 use super::walk::{Walk, WalkCounts};
 use crate::shard::event::ScanTicket;
+
+/// The pause after a walk that could not be ended, in microseconds.
+pub(crate) const AGAIN_US: u64 = 1_000_000;
 
 /// How a shard exchanges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExchangeConfig {
     /// How long a partition that was equal to a peer's is not compared with that peer again, in microseconds.
     pub interval_us: u64,
-    /// The most walks that a shard has begun and not ended.
+    /// The most walks that a shard has begun and not ended. With 0 no peer is compared with.
     pub max_walks: usize,
-    /// The bytes of objects that are sent and fetched per second while requests are under way.
+    /// The bytes of objects that are sent, fetched and taken per second however late requests are.
     pub floor_bytes: u64,
-    /// The same while there are none.
+    /// The same while there are no requests, and the most beside them.
     pub max_bytes: u64,
-    /// Whether exchanges are paused at the start. Questions of peers are answered all the same.
+    /// How much longer than alone requests may take beside exchanges, in percent.
+    pub slowdown_percent: u32,
+    /// The bytes of objects of one message, unless one object alone is larger. Absorbing them takes a shard one turn.
+    pub piece_bytes: usize,
+    /// Whether exchanges are paused at the start, as by [`ExchangeCommand::Pause`].
     pub paused: bool,
 }
 
 impl Default for ExchangeConfig {
     fn default() -> Self {
-        Self { interval_us: 10_000_000, max_walks: 4, floor_bytes: 2 << 20, max_bytes: 64 << 20, paused: false }
+        Self {
+            interval_us: 10_000_000,
+            max_walks: 4,
+            floor_bytes: 2 << 20,
+            max_bytes: 64 << 20,
+            slowdown_percent: 50,
+            piece_bytes: 32 << 10,
+            paused: false,
+        }
     }
 }
 
 /// What an operator may ask of a shard's exchanges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExchangeCommand {
-    /// Begin no more walks. Those under way end.
+    /// Begin no more walks, and hand over nothing that is held for others. Walks under way end, and questions of peers
+    /// are answered.
     Pause,
     /// Go on, with every partition at once.
     Start,
@@ -100,13 +118,29 @@ pub(crate) struct AskedRoots {
 #[derive(Debug)]
 pub(crate) struct Serving {
     pub(crate) peer: NodeId,
-    pub(crate) walk: WalkId,
-    pub(crate) number: u64,
-    pub(crate) partition: PartitionId,
+    /// The walk, the number of its question, and the partition.
+    pub(crate) of: (WalkId, u64, PartitionId),
     pub(crate) range: HashRange,
     pub(crate) salt: u128,
     pub(crate) width: u8,
     pub(crate) except: Bytes,
+    /// The bytes that the pacer has been told of.
+    pub(crate) reserved: u64,
+}
+
+/// A peer's question about objects that has to wait.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) peer: NodeId,
+    pub(crate) layout: LayoutRef,
+    pub(crate) trace: u64,
+    pub(crate) body: HeldBody,
+}
+
+#[derive(Debug)]
+pub(crate) enum HeldBody {
+    Exchange(ExchangeAsk),
+    Offer(Offer),
 }
 
 /// The state of a shard's exchanges.
@@ -120,10 +154,10 @@ pub(crate) struct Exchanges {
     pub(crate) serving: BTreeMap<ScanTicket, Serving>,
     /// Partitions that peers walk with this node, and until when nothing is done about them from here.
     pub(crate) walked: BTreeMap<(PartitionId, NodeId), u64>,
+    /// Questions about objects that wait until this shard may work on them, in the order in which they came.
+    pub(crate) held: VecDeque<Held>,
+    pub(crate) pacer: Pacer,
     pub(crate) next_walk: u64,
-    /// Bytes that may be sent and fetched now. Below zero after more than that.
-    tokens: i64,
-    refilled_us: u64,
     /// When something is due.
     pub(crate) next_us: u64,
 }
@@ -138,9 +172,9 @@ impl Exchanges {
             pairs: BTreeMap::new(),
             serving: BTreeMap::new(),
             walked: BTreeMap::new(),
+            held: VecDeque::new(),
+            pacer: Pacer::new(&config),
             next_walk,
-            tokens: 0,
-            refilled_us: 0,
             next_us: 0,
         }
     }
@@ -151,26 +185,41 @@ impl Exchanges {
         WalkId { shard, number: self.next_walk }
     }
 
-    /// When the next bytes may be sent or fetched. With requests under way they are fewer, but never fewer than the
-    /// floor.
-    pub(crate) fn may_send_at(&mut self, now_us: u64, requests: usize) -> u64 {
-        let rate = (self.config.max_bytes / (1 + requests as u64)).max(self.config.floor_bytes).max(1);
-        let passed_us = now_us.saturating_sub(self.refilled_us).min(1_000_000);
-        let refill = i64::try_from(u128::from(rate) * u128::from(passed_us) / 1_000_000).unwrap_or(i64::MAX);
-        // Not more than a tenth of a second's bytes at once.
-        let most = i64::try_from(rate / 10).unwrap_or(i64::MAX);
-        self.tokens = self.tokens.saturating_add(refill).min(most.max(1));
-        self.refilled_us = now_us;
-        if self.tokens > 0 {
-            return now_us;
-        }
-        let missing = self.tokens.unsigned_abs() + 1;
-        now_us + u64::try_from(u128::from(missing) * 1_000_000 / u128::from(rate)).unwrap_or(u64::MAX).max(1_000)
+    /// Whether a partition is being walked with some peer, whoever has begun.
+    pub(crate) fn is_walked(&self, partition: PartitionId, now_us: u64) -> bool {
+        self.walks.values().any(|walk| walk.partition == partition) || self.is_walked_by(partition, now_us, |_| true)
     }
 
-    /// Bytes were sent or fetched.
-    pub(crate) fn spend(&mut self, bytes: u64) {
-        self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+    /// Whether such a peer walks a partition with this node.
+    pub(crate) fn is_walked_by(&self, partition: PartitionId, now_us: u64, which: impl Fn(NodeId) -> bool) -> bool {
+        let of = (partition, NodeId(0))..=(partition, NodeId(u64::MAX));
+        self.walked.range(of).any(|((_, peer), until_us)| which(*peer) && *until_us > now_us)
+    }
+
+    /// The next partition to walk with a peer: one that nobody walks with this node.
+    pub(crate) fn next_differing(&mut self, peer: NodeId, now_us: u64) -> Option<PartitionId> {
+        let differing = &self.peers.get(&peer)?.differing;
+        let at = differing.iter().position(|partition| !self.is_walked(*partition, now_us))?;
+        self.peers.get_mut(&peer)?.differing.remove(at)
+    }
+
+    /// When a partition that differs can be walked at the latest, unless a walk ends before.
+    pub(crate) fn next_free_us(&self, now_us: u64) -> Option<u64> {
+        let waits = self.peers.values().any(|rounds| !rounds.differing.is_empty());
+        self.walked.values().copied().filter(|until_us| waits && *until_us > now_us).min()
+    }
+
+    /// A partition was walked to the end with a peer. What it lacked of others it may have by now: their roots are
+    /// compared again, before it is walked with one of them. While this replica is not complete, all are.
+    pub(crate) fn walked_with(&mut self, now_us: u64, partition: PartitionId, peer: NodeId, complete: bool) {
+        self.equal(now_us, partition, peer);
+        for (other, rounds) in &mut self.peers {
+            let pair = self.pairs.get(&(partition, *other)).copied().unwrap_or_default();
+            rounds.differing.retain(|differing| *differing != partition);
+            if !complete || pair.differs || pair.equal_us.is_none() {
+                rounds.next_us = rounds.next_us.min(now_us + AGAIN_US);
+            }
+        }
     }
 
     pub(crate) fn pair(&mut self, partition: PartitionId, peer: NodeId) -> &mut PairStatus {

@@ -102,6 +102,8 @@ pub struct ClientRequest {
     pub layout: LayoutRef,
     /// Follows the request through every node.
     pub trace: u64,
+    /// When it arrived, in microseconds of [`Now::mono_us`]: it may have waited in a queue since.
+    pub arrived_us: u64,
     /// The deadline, in microseconds of [`Now::mono_us`].
     pub deadline_us: u64,
     /// The request itself.

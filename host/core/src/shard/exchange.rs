@@ -15,7 +15,8 @@ use rejoin_proto::{BucketId, ErrorCode, NodeId, Object, ObjectId, PartitionId, R
 use super::Shard;
 use super::event::{Alarm, Effect, ScanJob, ScanTicket, ScannedRows};
 use super::turn::{Turn, fault_code};
-use crate::exchange::state::{AskedRoots, ExchangeCommand, ExchangeStatus, Rounds};
+use crate::exchange::pace::OBJECT_BYTES;
+use crate::exchange::state::{AGAIN_US, AskedRoots, ExchangeCommand, ExchangeStatus, Rounds};
 use crate::exchange::walk::{Pull, Push, Waits, Walk};
 use crate::layouts::Owners;
 use crate::port::{Change, Space, StoreFault};
@@ -24,13 +25,7 @@ use crate::view::{Bucket, shard_of};
 /// The most roots of one question.
 const MAX_ROOTS: usize = 1024;
 /// How long an answer is waited for, in microseconds.
-const ANSWER_US: u64 = 5_000_000;
-/// The pause after a walk that could not be ended, in microseconds.
-const AGAIN_US: u64 = 1_000_000;
-/// The bytes of objects in one message, unless one object alone is larger.
-pub(super) const BATCH_BYTES: usize = 256 << 10;
-/// The most rows that are looked at for one message.
-pub(super) const BATCH_ROWS: usize = 1024;
+pub(super) const ANSWER_US: u64 = 5_000_000;
 /// The most rows that one question or its answer may make a shard read at once.
 pub(super) const READ_ROWS: usize = 1024;
 
@@ -47,28 +42,35 @@ impl Shard {
             return;
         }
         self.end_late(now_us);
+        self.answer_waiting(turn);
         let ready: Vec<u64> =
             self.exchanges.walks.iter().filter(|(_, walk)| walk.is_ready(now_us)).map(|(n, _)| *n).collect();
         for number in ready {
             self.with_walk(turn, number, Self::next_step);
         }
-        if !self.exchanges.paused {
+        if !self.begins_none() {
             self.begin_walks(turn);
             self.begin_rounds(turn);
         }
+        let (held, free) = (self.next_held_us(turn.now), self.exchanges.next_free_us(now_us));
         let walks = self.exchanges.walks.values().map(Walk::wakes_us);
-        let paused = self.exchanges.paused;
+        let paused = self.begins_none();
         let rounds = self.exchanges.peers.values().filter_map(|rounds| match &rounds.asked {
             Some(asked) => Some(asked.deadline_us),
             // The next walk begins when one has ended.
             None if paused || !rounds.differing.is_empty() => None,
             None => Some(rounds.next_us),
         });
-        self.exchanges.next_us = walks.chain(rounds).min().unwrap_or(u64::MAX).max(now_us + 1);
+        self.exchanges.next_us = walks.chain(rounds).chain(held).chain(free).min().unwrap_or(u64::MAX).max(now_us + 1);
+    }
+
+    /// Whether no walks are begun, and no roots compared.
+    fn begins_none(&self) -> bool {
+        self.exchanges.paused || self.config.exchange.max_walks == 0
     }
 
     /// Something has happened that may make a step due.
-    fn exchange_soon(&mut self) {
+    pub(super) fn exchange_soon(&mut self) {
         self.exchanges.next_us = 0;
     }
 
@@ -119,6 +121,7 @@ impl Shard {
             }
         }
         self.exchanges.serving.retain(|_, serving| serving.peer != peer);
+        self.exchanges.held.retain(|held| held.peer != peer);
         self.exchanges.walked.retain(|(_, of), _| *of != peer);
     }
 
@@ -137,10 +140,18 @@ impl Shard {
 
     /// A peer walks a partition with this node: nothing is begun about it from here meanwhile. If both have begun, the
     /// walk of the node with the lower id goes on. Returns whether the peer's does.
+    ///
+    /// A partition that is walked with one peer is not walked with another one: both would bring the same objects. The
+    /// other one is put off, and compares roots again. A walk that has found its peer is not given up for another.
     pub(super) fn walked_by(&mut self, now_us: u64, partition: PartitionId, peer: NodeId) -> bool {
-        let own = self.exchanges.walks.iter().find(|(_, walk)| (walk.partition, walk.peer) == (partition, peer));
-        if let Some((&number, _)) = own {
-            if self.config.node < peer {
+        // Rule: one walk at a time.
+        if self.exchanges.is_walked_by(partition, now_us, |other| other != peer) {
+            return false;
+        }
+        let own = self.exchanges.walks.iter().find(|(_, walk)| walk.partition == partition);
+        if let Some((&number, walk)) = own {
+            let has_found_another = walk.peer != peer && !matches!(walk.waits, Waits::Buckets);
+            if self.config.node < peer || has_found_another {
                 return false;
             }
             if let Some(walk) = self.exchanges.walks.remove(&number) {
@@ -182,7 +193,7 @@ impl Shard {
         for peer in peers {
             while self.connections.can_ask(peer)
                 && self.exchanges.walks.len() < self.exchanges.config.max_walks
-                && let Some(partition) = self.next_differing(peer)
+                && let Some(partition) = self.exchanges.next_differing(peer, now_us)
             {
                 let id = self.exchanges.name(self.config.shard);
                 // 64 bits are enough to move every bit of a hash, and take fewer bytes.
@@ -197,11 +208,6 @@ impl Shard {
                 self.exchanges.walks.insert(id.number, walk);
             }
         }
-    }
-
-    fn next_differing(&mut self, peer: NodeId) -> Option<PartitionId> {
-        let rounds = self.exchanges.peers.get_mut(&peer)?;
-        rounds.differing.pop_front()
     }
 
     /// Asks peers to compare roots: one message to each, about all partitions that are due.
@@ -226,14 +232,10 @@ impl Shard {
         // A little early, so that a round takes all that come due at about the same time.
         let interval_us = self.exchanges.config.interval_us;
         let before_us = (now_us + interval_us / 4).saturating_sub(interval_us);
-        let walked =
-            |partition| self.exchanges.walks.values().any(|walk| (walk.partition, walk.peer) == (partition, peer));
         let is_due = |partition: &PartitionId| {
             let pair = self.exchanges.pairs.get(&(*partition, peer)).copied().unwrap_or_default();
             let is_old = pair.equal_us.is_none_or(|equal_us| equal_us <= before_us);
-            let walked_by_peer =
-                self.exchanges.walked.get(&(*partition, peer)).is_some_and(|until_us| *until_us > now_us);
-            (is_old || !self.gaps.is_complete(*partition)) && !walked(*partition) && !walked_by_peer
+            (is_old || !self.gaps.is_complete(*partition)) && !self.exchanges.is_walked(*partition, now_us)
         };
         self.own_partitions().filter(|partition| self.shares_any(*partition, peer)).filter(is_due).collect()
     }
@@ -287,6 +289,7 @@ impl Shard {
         }
         self.with_walk(turn, number, |shard, turn, walk| match answer.answer {
             Ok(good) => shard.walk_answered(turn, walk, answer.epoch, good),
+            Err(ErrorCode::Overloaded) if matches!(walk.waits, Waits::Buckets) => Step::PutOff,
             Err(_) => Step::Failed,
         });
     }
@@ -341,14 +344,26 @@ impl Shard {
                 self.gap_met(turn, walk.partition, walk.peer, walk.peer_is_complete, walk.begun_us);
             }
             Step::Failed => self.walk_ended(&walk, false, turn.now.mono_us),
+            Step::PutOff => self.walk_put_off(&walk, turn.now.mono_us),
         }
         self.exchange_soon();
+    }
+
+    /// The peer does not take a walk now, because another one is under way there: roots are compared again later. Not
+    /// by all who wait at the same time.
+    fn walk_put_off(&mut self, walk: &Walk, now_us: u64) {
+        let later_us = AGAIN_US + self.rng.next_u64() % AGAIN_US;
+        self.exchanges.pair(walk.partition, walk.peer).walking = false;
+        if let Some(rounds) = self.exchanges.peers.get_mut(&walk.peer) {
+            rounds.next_us = rounds.next_us.min(now_us + later_us);
+        }
     }
 
     fn walk_ended(&mut self, walk: &Walk, well: bool, now_us: u64) {
         let (partition, peer) = (walk.partition, walk.peer);
         if well {
-            self.exchanges.equal(now_us, partition, peer);
+            let complete = self.gaps.is_complete(partition);
+            self.exchanges.walked_with(now_us, partition, peer, complete);
         } else if let Some(rounds) = self.exchanges.peers.get_mut(&peer) {
             rounds.next_us = rounds.next_us.min(now_us + AGAIN_US);
         }
@@ -361,20 +376,17 @@ impl Shard {
     /// The next question of a walk, or its end.
     fn next_step(&mut self, turn: &mut Turn<'_>, walk: &mut Walk) -> Step {
         walk.waits = Waits::Nothing;
-        walk.deadline_us = turn.now.mono_us + ANSWER_US;
-        let bulk = !walk.keys.is_empty() || !walk.pulls.is_empty() || !walk.pushes.is_empty();
-        if bulk {
-            let requests = self.ops.len() - self.lingering.len();
-            walk.not_before_us = self.exchanges.may_send_at(turn.now.mono_us, requests);
-            walk.deadline_us = walk.not_before_us + ANSWER_US;
-            if walk.not_before_us > turn.now.mono_us {
-                return Step::Waits;
-            }
+        walk.not_before_us = self.may_work_at(turn.now);
+        walk.deadline_us = walk.not_before_us + ANSWER_US;
+        if walk.not_before_us > turn.now.mono_us {
+            return Step::Waits;
         }
         if let Some(pull) = walk.pulls.pop_front() {
             let (range, from, except) = (pull.range, pull.from.clone(), pull.except.clone());
             walk.waits = Waits::Wanted(pull);
-            let (salt, width, max_bytes) = (walk.salt, walk.width, BATCH_BYTES as u32);
+            let piece_bytes = self.config.exchange.piece_bytes;
+            self.exchanges.pacer.spend(turn.now.mono_us, piece_bytes as u64);
+            let (salt, width, max_bytes) = (walk.salt, walk.width, u32::try_from(piece_bytes).unwrap_or(u32::MAX));
             self.ask(turn, walk, Ask::Wanted { range, from, salt, width, except, max_bytes });
             return Step::Waits;
         }
@@ -384,7 +396,7 @@ impl Shard {
         }
         if let Some(push) = walk.pushes.pop_front() {
             let ticket = self.scan_ticket();
-            let job = batch_scan(&push.range, &push.from);
+            let job = self.batch_scan(&push.range, &push.from);
             walk.waits = Waits::Scan(ticket, push);
             turn.effects.push(Effect::Scan(ticket, job));
             return Step::Waits;
@@ -415,6 +427,7 @@ impl Shard {
             }
         }
         walk.compare_later(todo);
+        self.spend_reading(turn.now, read);
         if !ranges.is_empty() {
             walk.waits = Waits::Compare(asked);
             let (salt, width) = (walk.salt, walk.width);
@@ -488,7 +501,7 @@ impl Shard {
         let bytes: usize =
             batch.objects.iter().map(|(key, object)| key.len() + crate::causal::value_bytes(object)).sum();
         walk.counts.received_bytes += bytes as u64;
-        self.exchanges.spend(bytes as u64);
+        self.exchanges.pacer.give_back(self.config.exchange.piece_bytes as u64);
         let Ok(absorbed) = self.absorb_batch(turn, walk.partition, epoch, batch) else { return Step::Failed };
         for same in &absorbed {
             walk.keys.remove(same);
@@ -521,6 +534,8 @@ impl Shard {
         if !self.view.owners(partition, bucket.props.n).contains(self.config.node) {
             return Err(ErrorCode::StaleLayout);
         }
+        let sizes = batch.objects.iter().map(|(key, object)| key.len() + crate::causal::value_bytes(object));
+        self.spend_moved(turn.now, sizes);
         let bytes = |(key, object): &(Bytes, Object)| (key.len() + crate::causal::value_bytes(object)) as u64;
         self.gaps.took(partition, batch.objects.len() as u64, batch.objects.iter().map(bytes).sum());
         let mut same = Vec::new();
@@ -543,8 +558,8 @@ impl Shard {
     fn bring_keys(&mut self, turn: &mut Turn<'_>, walk: &mut Walk) -> Step {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let mut of: Option<BucketId> = None;
-        while bytes < BATCH_BYTES
-            && rows.len() < BATCH_ROWS
+        while bytes < self.config.exchange.piece_bytes
+            && rows.len() < self.piece_rows()
             && let Some(key) = walk.keys.first()
         {
             let Some((bucket, _)) = place_of(key) else { return Step::Failed };
@@ -599,6 +614,17 @@ impl Shard {
         });
     }
 
+    /// A scan for the objects of one message.
+    pub(super) fn batch_scan(&self, range: &HashRange, from: &Bytes) -> ScanJob {
+        let from = if from.is_empty() { range.from() } else { from.clone() };
+        ScanJob { from, to: range.to(), max_rows: self.piece_rows(), max_bytes: self.config.exchange.piece_bytes }
+    }
+
+    /// The most rows that are looked at for one message.
+    fn piece_rows(&self) -> usize {
+        (self.config.exchange.piece_bytes / OBJECT_BYTES as usize).max(1)
+    }
+
     /// Sends rows of one bucket to the peer.
     fn bring(
         &mut self,
@@ -613,7 +639,7 @@ impl Shard {
         let bytes: usize = rows.iter().map(|(_, row)| row.len()).sum();
         walk.counts.sent += batch.objects.len() as u64;
         walk.counts.sent_bytes += bytes as u64;
-        self.exchanges.spend(bytes as u64);
+        self.spend_moved(turn.now, rows.iter().map(|(_, row)| row.len()));
         walk.waits = Waits::Taken;
         self.ask(turn, walk, Ask::Objects(batch));
         Step::Waits
@@ -748,13 +774,9 @@ pub(super) enum Step {
     /// It has ended well.
     Ended,
     Failed,
+    /// Another time.
+    PutOff,
 }
 
 /// Where the key begins in a key of the store, behind bucket and hash.
 const KEY_AT: usize = 24;
-
-/// A scan for the objects of one message.
-pub(super) fn batch_scan(range: &HashRange, from: &Bytes) -> ScanJob {
-    let from = if from.is_empty() { range.from() } else { from.clone() };
-    ScanJob { from, to: range.to(), max_rows: BATCH_ROWS, max_bytes: BATCH_BYTES }
-}

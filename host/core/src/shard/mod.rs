@@ -6,8 +6,9 @@
 //!
 //! In reading order: [`event`], `op` (an operation), `turn` (one call), `copy` (objects in the store), `replica`
 //! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts` (whom to ask first),
-//! `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node and others have begun), `folding`
-//! (objects that meet in them), [`handoff`] (nodes that stand in for owners).
+//! `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node and others have begun), `pacing`
+//! (what they may do beside requests), `folding` (objects that meet in them), [`handoff`] (nodes that stand in for
+//! owners).
 
 mod contacts;
 mod copy;
@@ -18,6 +19,7 @@ mod forward;
 pub mod handoff;
 mod jobs;
 mod op;
+mod pacing;
 mod peers;
 mod read;
 mod replica;
@@ -52,7 +54,8 @@ use rejoin_proto::{Dot, ErrorCode, ErrorReply, Hlc, NodeId, PartitionId, TenantI
 use crate::Prng;
 use crate::exchange::gaps::Gaps;
 use crate::exchange::hash::CausalKey;
-use crate::exchange::state::Exchanges;
+use crate::exchange::pace::Kind;
+use crate::exchange::state::{Exchanges, Held, HeldBody};
 use crate::exchange::{ExchangeConfig, Trees};
 use crate::members::Liveness;
 use crate::port::{Change, Store, StoreFault};
@@ -140,6 +143,7 @@ struct Admission {
     origin: Origin,
     tenant: TenantId,
     trace: u64,
+    begun_us: u64,
     deadline_us: u64,
 }
 
@@ -382,7 +386,8 @@ impl Shard {
             }
             Event::Client(client) => {
                 let (origin, deadline_us) = (Origin::Client(client.reply_to), client.deadline_us);
-                let of = Admission { origin, tenant: client.tenant, trace: client.trace, deadline_us };
+                let begun_us = client.arrived_us.min(now.mono_us);
+                let of = Admission { origin, tenant: client.tenant, trace: client.trace, begun_us, deadline_us };
                 self.admit(&mut turn, of, client.request);
             }
             Event::Peer(from, envelope) => self.peer_message(&mut turn, from, envelope),
@@ -466,6 +471,7 @@ impl Shard {
 
     fn peer_message(&mut self, turn: &mut Turn<'_>, from: NodeId, envelope: PeerEnvelope) {
         let trace = envelope.trace;
+        self.note_peer_message(turn.now, &envelope.body);
         if let PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } =
             &envelope.body
         {
@@ -474,8 +480,9 @@ impl Shard {
         match envelope.body {
             PeerBody::Forward(forward) => {
                 let deadline_us = turn.now.mono_us.saturating_add(u64::from(forward.deadline_ms) * 1000);
-                let origin = Origin::Peer { node: from, op: forward.op };
-                self.admit(turn, Admission { origin, tenant: forward.tenant, trace, deadline_us }, forward.request);
+                let (origin, begun_us) = (Origin::Peer { node: from, op: forward.op }, turn.now.mono_us);
+                let of = Admission { origin, tenant: forward.tenant, trace, begun_us, deadline_us };
+                self.admit(turn, of, forward.request);
             }
             PeerBody::ForwardReply { op, reply } => {
                 self.with_op(turn, op.number, |shard, turn, op| shard.forward_answered(turn, op, from, reply));
@@ -505,10 +512,16 @@ impl Shard {
                 })
             }
             PeerBody::Observed { actor, counter } => self.objected(turn, actor, counter),
-            PeerBody::ExchangeAsk(asked) => self.exchange_asked(turn, from, (envelope.layout, trace), asked),
+            PeerBody::ExchangeAsk(asked) => {
+                let held = Held::new(from, (envelope.layout, trace), HeldBody::Exchange(asked));
+                self.asked_by_peer(turn, held);
+            }
             PeerBody::ExchangeAnswer(answer) => self.exchange_answered(turn, from, answer),
             PeerBody::Holdings { partition, holders } => self.holdings_told(turn, from, partition, holders),
-            PeerBody::Offer(offer) => self.serve_offer(turn, from, trace, envelope.layout, offer),
+            PeerBody::Offer(offer) => {
+                let held = Held::new(from, (envelope.layout, trace), HeldBody::Offer(offer));
+                self.asked_by_peer(turn, held);
+            }
             PeerBody::OfferReply { op, layout, bucket_version, answers } => {
                 self.offer_answered(turn, from, op.number, (layout, bucket_version), &answers);
             }
@@ -542,7 +555,7 @@ impl Shard {
 
     /// Admits a request, or answers it at once if it cannot be served: starts it here, or forwards it to an owner.
     fn admit(&mut self, turn: &mut Turn<'_>, of: Admission, request: DataRequest) {
-        let Admission { origin, tenant, trace, deadline_us } = of;
+        let Admission { origin, tenant, trace, begun_us, deadline_us } = of;
         let refused = |error| Reply::Error(error);
         if turn.now.mono_us >= deadline_us {
             let error = ErrorReply::new(
@@ -577,10 +590,13 @@ impl Shard {
         self.next_op += 1;
         let origins = alloc::vec![origin];
         let asked_us = turn.now.mono_us;
+        let kind = if matches!(request, DataRequest::Get(_)) { Kind::Read } else { Kind::Write };
         let op = Box::new(Op {
             id,
             origins,
             trace,
+            kind,
+            begun_us,
             deadline_us,
             asked_us,
             relieved_us: 0,

@@ -13,6 +13,7 @@ use rejoin_proto::{Dot, Entry, ErrorCode, NodeId, Object, ObjectId, ReapEpoch, R
 use super::event::ReplyTo;
 use super::forward::ForwardWork;
 use crate::causal;
+use crate::exchange::pace::Kind;
 use crate::quorum::Tally;
 use crate::view::Target;
 
@@ -45,6 +46,9 @@ pub(super) struct Op {
     /// More than one when a retry has met the first attempt still under way.
     pub(super) origins: Vec<Origin>,
     pub(super) trace: u64,
+    pub(super) kind: Kind,
+    /// When it arrived at this node, in microseconds.
+    pub(super) begun_us: u64,
     pub(super) deadline_us: u64,
     /// When other nodes were last asked for something, in microseconds.
     pub(super) asked_us: u64,

@@ -11,7 +11,7 @@ use rejoin_proto::{ErrorCode, LayoutRef, NodeId, PartitionId};
 
 use super::Shard;
 use super::event::{Effect, ScanTicket, ScannedRows};
-use super::exchange::{BATCH_BYTES, READ_ROWS, batch_scan};
+use super::exchange::READ_ROWS;
 use super::turn::{Turn, fault_code};
 use crate::exchange::own::{Own, OwnRow, leading, part_width, shorten, shortened, sorted};
 use crate::exchange::state::Serving;
@@ -58,11 +58,14 @@ impl Shard {
                 Ask::Wanted { range, from: key, salt, width, except, max_bytes } => {
                     match self.check_range(from, partition, range) {
                         Ok(range) if except.len() <= MAX_EXCEPT_BYTES && self.exchanges.serving.len() < MAX_SERVING => {
-                            let serving = Serving { peer: from, walk, number, partition, range, salt, width, except };
                             let ticket = self.scan_ticket();
-                            let mut job = batch_scan(&range, &key);
+                            let mut job = self.batch_scan(&range, &key);
                             job.from = job.from.max(range.from());
-                            job.max_bytes = BATCH_BYTES.min(max_bytes as usize);
+                            job.max_bytes = job.max_bytes.min(max_bytes as usize);
+                            let reserved = job.max_bytes as u64;
+                            self.exchanges.pacer.spend(turn.now.mono_us, reserved);
+                            let of = (walk, number, partition);
+                            let serving = Serving { peer: from, of, range, salt, width, except, reserved };
                             self.exchanges.serving.insert(ticket, serving);
                             turn.effects.push(Effect::Scan(ticket, job));
                             return;
@@ -135,6 +138,7 @@ impl Shard {
                 break;
             }
         }
+        self.spend_reading(turn.now, read);
         Ok(Answer::Compared(answers))
     }
 
@@ -196,7 +200,8 @@ impl Shard {
         scanned: Result<ScannedRows, StoreFault>,
     ) {
         let Some(serving) = self.exchanges.serving.remove(&ticket) else { return };
-        let Serving { peer, walk, number, partition, range, salt, width, except } = serving;
+        let Serving { peer, of: (walk, number, partition), range, salt, width, except, reserved } = serving;
+        self.exchanges.pacer.give_back(reserved);
         let answer = match scanned {
             // The layout may have changed meanwhile.
             Ok(found) => self.check_range(peer, partition, range).and_then(|range| {
@@ -207,6 +212,7 @@ impl Shard {
                 };
                 let (rows, unreadable) =
                     (found.rows.into_iter().filter(is_wanted).collect::<Vec<_>>(), found.unreadable);
+                self.spend_moved(turn.now, rows.iter().map(|(_, row)| row.len()));
                 let batch = self.batch(range.bucket, &rows).ok_or(ErrorCode::VersionConflict)?;
                 let unreadable = !unreadable.is_empty() || batch.objects.len() < rows.len();
                 Ok(Answer::Objects { batch, next: found.next, unreadable })

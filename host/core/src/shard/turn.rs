@@ -35,13 +35,14 @@ impl Shard {
     }
 
     /// Ends an operation with a reply.
-    pub(super) fn finish(&self, turn: &mut Turn<'_>, op: &Op, reply: Reply) -> Step {
+    pub(super) fn finish(&mut self, turn: &mut Turn<'_>, op: &Op, reply: Reply) -> Step {
         self.reply(turn, op, reply);
         Step::Done
     }
 
     /// Replies to everyone who waits for an operation.
-    pub(super) fn reply(&self, turn: &mut Turn<'_>, op: &Op, reply: Reply) {
+    pub(super) fn reply(&mut self, turn: &mut Turn<'_>, op: &Op, reply: Reply) {
+        self.note_latency(turn.now, op);
         for &origin in &op.origins {
             self.reply_to(turn, origin, op.trace, reply.clone());
         }

@@ -33,7 +33,8 @@ fn first_of(cluster: &Cluster, store: &mut Memory, max_waiting: usize) -> GroupC
 fn ask(number: u64, request: DataRequest) -> Input {
     let (reply_to, deadline_us) = (ReplyTo { connection: 1, request: number }, DEADLINE_US);
     let layout = Default::default();
-    Input::Event(Event::Client(ClientRequest { reply_to, tenant: tenant(), layout, trace: 1, deadline_us, request }))
+    let (tenant, arrived_us) = (tenant(), 0);
+    Input::Event(Event::Client(ClientRequest { reply_to, tenant, layout, trace: 1, arrived_us, deadline_us, request }))
 }
 
 /// A read that one copy answers ends within its event, so no budget of requests under way counts its value.

@@ -9,7 +9,7 @@ use rejoin_core::port::Space;
 use rejoin_core::shard::event::Event;
 use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum};
 use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, RangeHashes, WalkId};
-use rejoin_proto::peer::{PeerBody, PeerEnvelope, Replicate};
+use rejoin_proto::peer::{DataRequest, PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{
     BucketId, Content, ErrorCode, FoldedBy, Hlc, LayoutRef, Object, PartitionId, PluginDigest, ProfileId, ReapEpoch,
 };
@@ -493,6 +493,60 @@ fn an_idle_exchange_costs_one_message_to_each_peer_and_its_answer() {
         cluster.deliver();
     }
     assert!((4..=14).contains(&asked), "{asked} rounds in a minute");
+}
+
+/// Reads come to these nodes, one each millisecond. Each has waited there for a millisecond, and for 20 while node 1
+/// gets objects.
+fn reads(cluster: &mut Cluster, nodes: &[usize], ms: u64) {
+    let (mut rows, mut slow_until_ms) = (cluster.nodes[1].store.rows.len(), 0);
+    for _ in 0..ms {
+        if core::mem::replace(&mut rows, cluster.nodes[1].store.rows.len()) != rows {
+            slow_until_ms = cluster.now_ms + 60;
+        }
+        let waited_ms = if cluster.now_ms < slow_until_ms { 20 } else { 1 };
+        for &at in nodes {
+            let since_us = cluster.now_ms.saturating_sub(waited_ms) * 1000;
+            cluster.ask_since(at, DataRequest::Get(get("k0")), since_us);
+        }
+        cluster.pass(1);
+    }
+    cluster.replies.clear();
+}
+
+/// An empty replica is filled while reads come to these nodes, which that delays. Returns how many of the 3 000 objects
+/// it gets in three seconds.
+fn rebuilt_beside_late_reads(nodes: impl Fn(&Cluster) -> Vec<usize>) -> usize {
+    let slowly = ExchangeConfig { floor_bytes: 64 << 10, ..ExchangeConfig::default() };
+    let props = BucketProps { n: 2, w: Quorum::Count(1), r: Quorum::Count(1), ..BucketProps::default() };
+    let mut cluster = Cluster::with_config(2, props, |config| config.exchange = slowly);
+    cluster.cut(1);
+    for number in 0..3000 {
+        cluster.put(0, put(&format!("k{number}"), &"x".repeat(1000), number + 1));
+    }
+    let nodes = nodes(&cluster);
+    // Behind the silence of exchanges, so that they have time for what they do.
+    pass(&mut cluster, 1000);
+    reads(&mut cluster, &nodes, 500);
+    cluster.heal(1);
+    reads(&mut cluster, &nodes, 3000);
+    let rebuilt = objects(&cluster, 1).len();
+    pass(&mut cluster, 10_000);
+    assert!(are_equal(&cluster), "without reads it is soon at its end");
+    check(&cluster);
+    rebuilt
+}
+
+#[test]
+pub(crate) fn exchanges_give_way_to_requests_that_they_delay() {
+    let rebuilt = rebuilt_beside_late_reads(|_| vec![0, 1]);
+    assert!((50..=500).contains(&rebuilt), "{rebuilt} objects");
+}
+
+#[test]
+pub(crate) fn a_node_whose_requests_are_late_takes_few_objects_of_one_that_has_none() {
+    // The walks are begun by the node with the lower id.
+    let rebuilt = rebuilt_beside_late_reads(|cluster| vec![usize::from(cluster.nodes[0].id < cluster.nodes[1].id)]);
+    assert!((50..=500).contains(&rebuilt), "{rebuilt} objects");
 }
 
 #[test]

@@ -354,6 +354,7 @@ pub(crate) fn a_node_that_does_not_serve_yet_mints_nothing() {
         tenant: crate::support::tenant(),
         layout: cluster.view.layout_name(),
         trace: 0,
+        arrived_us: 0,
         deadline_us: 1_000_000,
         request: rejoin_proto::peer::DataRequest::Put(put("k", "a", 1)),
     };

@@ -142,6 +142,7 @@ pub(crate) fn work_that_comes_after_its_deadline_is_not_begun() {
         tenant: crate::support::tenant(),
         layout: cluster.view.layout_name(),
         trace: 0,
+        arrived_us: 0,
         deadline_us: 1_000_000,
         request: rejoin_proto::peer::DataRequest::Put(put("k", "milk", 2)),
     };

@@ -101,7 +101,7 @@ impl Cluster {
                 node: node(at),
                 shard: 0,
                 shards: 1,
-                exchange: ExchangeConfig { paused: true, ..ExchangeConfig::default() },
+                exchange: ExchangeConfig { max_walks: 0, ..ExchangeConfig::default() },
                 contexts: contexts(),
                 causal_key: CausalKey::derive(b"secret"),
                 max_skew_ms: SKEW_MS,
@@ -345,6 +345,11 @@ impl Cluster {
 
     /// Asks a node; what it sends stays on the wire. Returns the number under which the reply is found.
     pub(crate) fn ask(&mut self, to: usize, request: DataRequest) -> u64 {
+        self.ask_since(to, request, self.now_ms * 1000)
+    }
+
+    /// The same with a request that has waited at the node since then.
+    pub(crate) fn ask_since(&mut self, to: usize, request: DataRequest, arrived_us: u64) -> u64 {
         let number = self.next_request;
         self.next_request += 1;
         let request = ClientRequest {
@@ -352,6 +357,7 @@ impl Cluster {
             tenant: tenant(),
             layout: self.view.layout_name(),
             trace: number,
+            arrived_us,
             deadline_us: self.now_ms * 1000 + DEADLINE_US,
             request,
         };

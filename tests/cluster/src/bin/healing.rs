@@ -1,8 +1,9 @@
 //! Measures how a cluster of three processes heals, what that costs, and what its clients feel of it.
 //!
-//! `cargo build --workspace --bins && target/debug/rejoin-bench-healing [KEYS [SECONDS]]`, by default with 100 000 keys
-//! and 10 s for each load. In this order: the start of a killed node, the exchange of an idle cluster, the time to heal
-//! differences of growing numbers of keys, and the latency of clients with and without a rebuild beside them, in turns.
+//! `cargo build --workspace --bins && target/debug/rejoin-bench-healing [KEYS [SECONDS [PART…]]]`, by default with
+//! 100 000 keys, 10 s for each load, and all parts. In this order: the start of a killed node (`starts`), the exchange
+//! of an idle cluster (`idle`), the time to heal differences of growing numbers of keys (`differences`), and the latency
+//! of clients with and without a rebuild beside them, in turns (`rebuilds`).
 //! Bytes of the idle cluster are those of the loopback interface, so nothing else may use it meanwhile; `unshare
 //! --map-root-user --net sh -c 'ip link set lo up; …'` gives a run an interface of its own.
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ use rejoin_client::admin::{Admin, BucketProps, Durability, ExchangeStatus};
 use rejoin_client::{Bucket, Bytes};
 use rejoin_test_cluster::{Cluster, cli, http, within};
 
+const PARTS: [&str; 4] = ["starts", "idle", "differences", "rebuilds"];
 /// The node that is killed and wiped.
 const VICTIM: usize = 2;
 const NODES: usize = 3;
@@ -39,21 +41,36 @@ const TICK: Duration = Duration::from_millis(10);
 
 #[tokio::main]
 async fn main() {
-    let mut arguments = std::env::args().skip(1).map(|text| match text.parse::<u64>() {
-        Ok(number) if number > 0 => number,
-        _ => panic!("{text:?} is not a number above 0: rejoin-bench-healing [KEYS [SECONDS]]"),
-    });
-    let (keys, seconds) = (arguments.next().unwrap_or(100_000), arguments.next().unwrap_or(10));
+    let mut arguments = std::env::args().skip(1);
+    let mut number = |default| match arguments.next().map(|text| text.parse::<u64>()) {
+        None => default,
+        Some(Ok(number)) if number > 0 => number,
+        _ => panic!("not a number above 0: rejoin-bench-healing [KEYS [SECONDS [PART…]]]"),
+    };
+    let (keys, seconds) = (number(100_000), number(10));
+    let parts: Vec<String> = arguments.collect();
+    if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        panic!("{unknown:?} is none of {PARTS:?}");
+    }
+    let wants = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     let mut run = Run { cluster: Cluster::start(NODES).await, keys, seconds };
     let props = BucketProps { durability: Durability::Os, ..BucketProps::default() };
     run.cluster.bucket("notes", props).await;
     let began = Instant::now();
     run.write(0..keys, "first").await;
     say(&format!("{keys} keys of {VALUE_BYTES} bytes written in {:.1} s\n", began.elapsed().as_secs_f64()));
-    run.starts().await;
-    run.idle().await;
-    run.differences().await;
-    run.rebuilds().await;
+    if wants("starts") {
+        run.starts().await;
+    }
+    if wants("idle") {
+        run.idle().await;
+    }
+    if wants("differences") {
+        run.differences().await;
+    }
+    if wants("rebuilds") {
+        run.rebuilds().await;
+    }
 }
 
 /// The cluster, and how much is measured.

@@ -115,7 +115,7 @@ impl World {
             node: NodeId::from_name(&name("n0")),
             shard: 0,
             shards: 1,
-            exchange: ExchangeConfig { paused: true, ..ExchangeConfig::default() },
+            exchange: ExchangeConfig { max_walks: 0, ..ExchangeConfig::default() },
             contexts: ContextKey::derive(1, b"secret"),
             causal_key: CausalKey::derive(b"secret"),
             max_skew_ms: 60_000,
@@ -211,8 +211,15 @@ impl World {
         let target = self.view.target(tenant(), bucket, key).expect("a bucket and a key");
         self.watch.asked(reply_to, &target, &request);
         let deadline_us = self.now_us + PATIENCE_US;
-        let client =
-            ClientRequest { reply_to, tenant: tenant(), layout: self.layout(), trace: number, deadline_us, request };
+        let client = ClientRequest {
+            reply_to,
+            tenant: tenant(),
+            layout: self.layout(),
+            trace: number,
+            arrived_us: self.now_us,
+            deadline_us,
+            request,
+        };
         self.event(Some(number), Event::Client(client));
     }
 

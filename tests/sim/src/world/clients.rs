@@ -105,6 +105,7 @@ impl World {
                 tenant: tenant(),
                 layout: self.view.layout_name(),
                 trace: u64::from(call) + 1,
+                arrived_us: at_us,
                 deadline_us: at_us + 1 + u64::from(deadline_ms) * MS,
                 request: retry.ask.request.clone(),
             };

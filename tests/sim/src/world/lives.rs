@@ -155,7 +155,7 @@ impl World {
                 shards: options.shards,
                 exchange: ExchangeConfig {
                     interval_us: EXCHANGE_US,
-                    paused: !options.exchange,
+                    max_walks: if options.exchange { ExchangeConfig::default().max_walks } else { 0 },
                     ..ExchangeConfig::default()
                 },
                 contexts: self.contexts.clone(),

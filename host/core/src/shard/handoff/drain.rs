@@ -173,6 +173,11 @@ impl Shard {
         if turn.now.mono_us < self.next_drain_us() {
             return;
         }
+        let begins_work = !matches!(&self.drain.pass, Some(Pass { stage: Stage::Offering(_), .. }));
+        if let Some(until_us) = self.drain_waits_until(turn.now).filter(|_| begins_work) {
+            self.drain.next_us = until_us;
+            return;
+        }
         match self.drain.pass.take() {
             None => self.begin_pass(turn),
             Some(pass) if pass.layout != self.view.layout_name() => self.abandon(turn, pass),
@@ -407,6 +412,7 @@ impl Shard {
             state,
         };
         self.counters.objects_handed_over += 1;
+        self.spend_moved(turn.now, [row.len()]);
         self.send(turn, owner, 0, PeerBody::Replicate(message));
     }
 
