@@ -43,6 +43,8 @@ pub(crate) struct Push {
     pub(crate) from: Bytes,
     /// Sorted, each with whether it was found here.
     pub(crate) except: Vec<([u8; 16], bool)>,
+    /// Whether the peer lacked something so far.
+    pub(crate) brought: bool,
 }
 
 /// What a walk waits for.
@@ -212,7 +214,7 @@ impl Walk {
             // They have few, and this node many.
             (Own::Parts(_), Compared::Objects(theirs)) => {
                 let except = sorted(&theirs, self.width).into_iter().map(|hash| (hash, false)).collect();
-                self.pushes.push_back(Push { range, from: Bytes::new(), except });
+                self.pushes.push_back(Push { range, from: Bytes::new(), except, brought: false });
             }
             (Own::Rows(rows), Compared::Objections { lacking, others }) => {
                 let is_lacking = |at: &usize| lacking.get(at / 8).is_some_and(|byte| byte & 1 << (at % 8) != 0);
@@ -259,12 +261,17 @@ impl Walk {
                 None => lacking.push((key, row)),
             }
         }
+        push.brought |= !lacking.is_empty();
         lacking
     }
 
-    /// A range is brought: what the peer has of it, and this node was not found to have, is fetched.
+    /// A range is brought. What the peer has of it, and this node was not found to have, may be older versions of what
+    /// was brought: the range is compared again. If nothing was, and in a walk that ends a gap, it is fetched.
     pub(crate) fn pushed(&mut self, push: &Push) {
         if push.except.iter().any(|(_, found)| !found) {
+            if push.brought && self.is_short() {
+                return self.todo.push(push.range);
+            }
             let found = push.except.iter().filter(|(_, found)| *found).map(|(hash, _)| hash);
             let except = padded_hashes(found, self.width);
             self.pulls.push_back(Pull { range: push.range, from: Bytes::new(), except });
