@@ -81,7 +81,9 @@ impl Shard {
                 }
                 Ask::Ended => {
                     self.exchanges.walked.remove(&(partition, from));
-                    self.exchanges.equal(turn.now.mono_us, partition, from);
+                    let complete = self.is_complete(partition);
+                    self.exchanges.walked_with(turn.now.mono_us, partition, from, complete);
+                    self.exchange_soon();
                     return;
                 }
             }

@@ -116,6 +116,30 @@ pub(crate) fn of_two_versions_only_the_newer_one_travels() {
 }
 
 #[test]
+pub(crate) fn two_owners_that_both_have_what_a_third_one_lacks_bring_it_once() {
+    let mut cluster = exchanging(3, BucketProps { n: 3, w: Quorum::Count(1), ..BucketProps::default() });
+    for number in 0..1000 {
+        cluster.put(0, put(&format!("k{number}"), "old", number + 1));
+    }
+    pass(&mut cluster, 3000);
+    assert!(are_equal(&cluster));
+    let before = counts(&cluster);
+    // Both others begin at once with the node that has the highest id.
+    let away = (0..3).max_by_key(|at| cluster.nodes[*at].id).expect("three nodes");
+    cluster.cut(away);
+    for number in 0..600 {
+        cluster.put((away + 1) % 3, put(&format!("k{}", 500 + number), &"new".repeat(100), 10_000 + number));
+    }
+    cluster.heal(away);
+    pass(&mut cluster, 10_000);
+    assert!(are_equal(&cluster));
+    check(&cluster);
+    let after = counts(&cluster);
+    let moved = after.sent + after.received - before.sent - before.received;
+    assert!((600..=660).contains(&moved), "{moved} objects were moved for 600 that differed");
+}
+
+#[test]
 fn concurrent_versions_meet_whichever_weighs_more() {
     let mut cluster = two();
     cluster.cut(1);
