@@ -20,6 +20,7 @@
 //! assert!(twice.expect_err("which one is it?").to_string().contains("the name \"a\" comes twice"));
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -221,17 +222,17 @@ impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Fields<V> {
 }
 
 /// The members of an object, with the names read so far.
-struct Members<A> {
+struct Members<'de, A> {
     members: A,
-    names: Names,
+    names: Names<'de>,
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'de, A> {
     type Error = A::Error;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
-        let Some(name) = self.members.next_key::<String>()? else { return Ok(None) };
-        if !self.names.insert(&name) {
+        let Some(name) = self.members.next_key_seed(Name)? else { return Ok(None) };
+        if !self.names.insert(name.clone()) {
             return Err(A::Error::custom(format_args!("the name {name:?} comes twice in one object")));
         }
         seed.deserialize(name.into_deserializer()).map(Some)
@@ -242,22 +243,49 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
     }
 }
 
-/// The names read so far. While they are in order, as in canonical JSON, comparing with the last one is enough.
-#[derive(Default)]
-struct Names {
-    sorted: Vec<String>,
-    /// The names that came out of order.
-    others: BTreeSet<String>,
+/// The name of a member. One without escapes is borrowed from the input.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Cow<'de, str>, D::Error> {
+        reader.deserialize_str(self)
+    }
 }
 
-impl Names {
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E: serde::de::Error>(self, name: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(name.into())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Cow<'de, str>, E> {
+        Ok(name.to_owned().into())
+    }
+}
+
+/// The names read so far. While they are in order, as in canonical JSON, comparing with the last one is enough.
+#[derive(Default)]
+struct Names<'de> {
+    sorted: Vec<Cow<'de, str>>,
+    /// The names that came out of order.
+    others: BTreeSet<Cow<'de, str>>,
+}
+
+impl<'de> Names<'de> {
     /// Whether the name is new.
-    fn insert(&mut self, name: &str) -> bool {
-        if self.others.is_empty() && self.sorted.last().is_none_or(|last| last.as_str() < name) {
-            self.sorted.push(name.into());
+    fn insert(&mut self, name: Cow<'de, str>) -> bool {
+        if self.others.is_empty() && self.sorted.last().is_none_or(|last| *last < name) {
+            self.sorted.push(name);
             return true;
         }
-        self.sorted.binary_search_by(|known| known.as_str().cmp(name)).is_err() && self.others.insert(name.into())
+        self.sorted.binary_search(&name).is_err() && self.others.insert(name)
     }
 }
 
