@@ -101,14 +101,25 @@ impl Cart {
         // A cart can only have removed tags that it has seen. Siblings mostly share none, and then the sets are not
         // built.
         let (mine, theirs) = (LazyCell::new(|| self.tags()), LazyCell::new(|| other.tags()));
-        let every =
-            other.items.iter().flat_map(|(item, tags)| tags.iter().map(move |(tag, quantity)| (item, tag, *quantity)));
-        let new: Vec<_> = every.filter(|(_, tag, _)| !self.covers(tag) || mine.contains(tag.as_str())).collect();
+        let mut new = Vec::new();
+        for (item, tags) in &other.items {
+            let known = self.items.get(item);
+            // A tag that both have is under the same item in both, unless a client has written nonsense.
+            let stays = |tag: &str| {
+                known.is_some_and(|known| known.contains_key(tag)) || !self.covers(tag) || mine.contains(tag)
+            };
+            new.extend(tags.iter().filter(|(tag, _)| stays(tag)).map(|(tag, quantity)| (item, tag, *quantity)));
+        }
         // Carts without a common writer have seen no tags of each other.
         if self.clock.keys().any(|writer| other.clock.contains_key(writer)) {
-            self.items
-                .values_mut()
-                .for_each(|tags| tags.retain(|tag, _| !other.covers(tag) || theirs.contains(tag.as_str())));
+            for (item, tags) in &mut self.items {
+                let known = other.items.get(item);
+                tags.retain(|tag, _| {
+                    known.is_some_and(|known| known.contains_key(tag))
+                        || !other.covers(tag)
+                        || theirs.contains(tag.as_str())
+                });
+            }
         }
         for (item, tag, quantity) in new {
             // Two quantities for one tag are a writer's mistake. All replicas keep the larger one.
@@ -125,7 +136,10 @@ impl Cart {
     }
 
     fn tags(&self) -> HashSet<&str, BuildHasherDefault<DefaultHasher>> {
-        self.items.values().flat_map(|tags| tags.keys().map(String::as_str)).collect()
+        let count = self.items.values().map(BTreeMap::len).sum();
+        let mut tags = HashSet::with_capacity_and_hasher(count, BuildHasherDefault::default());
+        tags.extend(self.items.values().flat_map(|tags| tags.keys().map(String::as_str)));
+        tags
     }
 
     fn covers(&self, tag: &str) -> bool {
