@@ -19,6 +19,8 @@ use crate::rng::Rng;
 
 /// The size at which a set is full, and another key is begun.
 const FULL: usize = 40;
+/// The fewest bytes of a value that is full: an element is eight bytes of a set, and more of a cart.
+const FULL_BYTES: usize = FULL * 8;
 /// The answers that a session remembers per key.
 const REMEMBERED: usize = 4;
 /// Values that are no carts. A parser that takes the last of two equal names would lose an item in the second and
@@ -94,7 +96,7 @@ impl Session {
         let slots = &keys.current[bucket];
         let slot = (0..=options.heat).map(|_| rng.index(slots.len())).min().unwrap_or_default();
         let key = slots[slot];
-        let full = self.elements_of(key, keys) >= FULL;
+        let full = self.is_full(key, keys);
         if rng.chance(options.reads) {
             return (self.read(key, keys, rng), full.then_some((bucket, slot)));
         }
@@ -114,10 +116,11 @@ impl Session {
         (ask, full.then_some((bucket, slot)))
     }
 
-    fn elements_of(&self, key: KeyId, keys: &Keys) -> usize {
-        let kind = keys.kind(key);
-        let last = self.known.get(&key).and_then(|known| known.last());
-        last.and_then(|last| elements(kind, &last.values)).map_or(0, |elements| elements.len())
+    /// Whether the values that the session has last seen of a key have many elements.
+    fn is_full(&self, key: KeyId, keys: &Keys) -> bool {
+        let Some(last) = self.known.get(&key).and_then(|known| known.last()) else { return false };
+        last.values.iter().map(Bytes::len).sum::<usize>() >= FULL_BYTES
+            && elements(keys.kind(key), &last.values).is_some_and(|elements| elements.len() >= FULL)
     }
 
     fn read(&self, key: KeyId, keys: &Keys, rng: &mut Rng) -> Ask {
@@ -212,8 +215,9 @@ impl Session {
         // Siblings that no plugin has merged are merged by the application. It skips values that are no carts; the
         // checkers report those.
         let known: Vec<Sibling> = known.iter().filter(|value| Cart::parse(value).is_ok()).map(sibling).collect();
-        let read = (!known.is_empty()).then(|| Carts.merge(b"", &known).expect("these are carts"));
-        self.cart(key).0.edit(read.as_deref(), change).expect("what was read is a cart").into()
+        let merged = (known.len() > 1).then(|| Carts.merge(b"", &known).expect("these are carts"));
+        let read = merged.as_deref().or_else(|| known.first().map(|only| &only.value[..]));
+        self.cart(key).0.edit(read, change).expect("what was read is a cart").into()
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, put together")]

@@ -121,9 +121,9 @@ fn stays_dead(index: &Index<'_>, key: KeyId, by_key: &ByKey, dead: &Dead) -> Vec
     for &at in &by_key.finals {
         let node = index.run.finals[at].node;
         for element in index.held(at).unwrap_or_default() {
-            if let Some(death) = dead.get(&element) {
+            if let Some(death) = dead.get(element) {
                 let evidence = format!("owner {node} holds {element:?}, which was deleted at {} µs", death.at_us);
-                back.push((element, evidence));
+                back.push((*element, evidence));
             }
         }
     }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use rejoin_proto::{Content, Dot, VersionVector};
+use bytes::Bytes;
+
+use rejoin_proto::{Content, Dot, Object, VersionVector};
 
 use super::Native;
 use crate::history::{Asked, Basis, Call, CallId, Element, KeyId, Kind, Outcome, Run, elements};
@@ -26,6 +28,9 @@ pub(super) struct Index<'a> {
     pub(super) copied: BTreeSet<(KeyId, Element)>,
     /// Gets that were answered with bytes that are no value.
     pub(super) malformed: Vec<CallId>,
+    /// By place in [`Run::finals`]: the elements of its siblings. `None` if it cannot be read, or has bytes that are no
+    /// value.
+    held: Vec<Option<Rc<[Element]>>>,
 }
 
 /// The calls on one key.
@@ -70,7 +75,9 @@ impl<'a> Index<'a> {
             dots,
             copied: BTreeSet::new(),
             malformed: Vec::new(),
+            held: Vec::new(),
         };
+        let mut known = Decoded::default();
         // A session of carts joins what it reads with all that it has read and written of the cart before.
         let mut carts: BTreeMap<(u32, KeyId), Rc<[Element]>> = BTreeMap::new();
         // Where the write that begins with a call stands among those of its key.
@@ -83,8 +90,8 @@ impl<'a> Index<'a> {
                 Asked::Get { .. } => {
                     if let Some(answer) = call.answer() {
                         by_key.gets.push(id as CallId);
-                        match elements(kind, &answer.values) {
-                            Some(read) => shown = read.into(),
+                        match known.elements(kind, &answer.values) {
+                            Some(read) => shown = read,
                             None => index.malformed.push(id as CallId),
                         }
                     }
@@ -93,9 +100,9 @@ impl<'a> Index<'a> {
                 Asked::Put { malformed: true, .. } => {}
                 Asked::Put { w, basis, value, adds, expires, retry_of, .. } => {
                     if let Some(value) = value {
-                        shown = elements(kind, std::slice::from_ref(value))
-                            .expect("clients write values of the key's kind")
-                            .into();
+                        shown = known
+                            .elements(kind, std::slice::from_ref(value))
+                            .expect("clients write values of the key's kind");
                     }
                     // A context of another key tells nothing of this one, and must be refused.
                     if let Basis::After(basis) = *basis
@@ -143,6 +150,8 @@ impl<'a> Index<'a> {
         }
         for (at, held) in run.finals.iter().enumerate() {
             keys[held.key as usize].finals.push(at);
+            let kind = run.keys[held.key as usize].kind;
+            index.held.push(held.object.as_ref().and_then(|object| known.held(kind, object)));
         }
         for (at, minted) in run.minted.iter().enumerate() {
             keys[run.calls[minted.call as usize].key as usize].minted.push(at);
@@ -203,19 +212,49 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// The elements of an owner's siblings in the end. `None` if its copy cannot be read.
-    pub(super) fn held(&self, at: usize) -> Option<Vec<Element>> {
-        let held = &self.run.finals[at];
-        let object = held.object.as_ref()?;
-        let values = object.entries.iter().filter_map(|entry| match &entry.content {
-            Content::Value(value) => Some(value.clone()),
-            Content::Tombstone => None,
-        });
-        elements(self.kind(held.key), &values.collect::<Vec<_>>())
+    /// The elements of an owner's siblings in the end, in ascending order. `None` if its copy cannot be read.
+    pub(super) fn held(&self, at: usize) -> Option<&[Element]> {
+        self.held[at].as_deref()
     }
 
     pub(super) fn kind(&self, key: KeyId) -> Kind {
         self.run.keys[key as usize].kind
+    }
+}
+
+/// Carts that were decoded. Calls and owners show the same ones again and again, and decoding JSON is slow.
+#[derive(Default)]
+struct Decoded<'a>(BTreeMap<&'a [u8], Rc<[Element]>>);
+
+impl<'a> Decoded<'a> {
+    /// As [`elements`].
+    fn elements(&mut self, kind: Kind, values: &'a [Bytes]) -> Option<Rc<[Element]>> {
+        match (kind, values) {
+            (Kind::Cart, [cart]) => self.cart(cart),
+            _ => elements(kind, values).map(Rc::from),
+        }
+    }
+
+    /// The elements of an object's siblings.
+    fn held(&mut self, kind: Kind, object: &'a Object) -> Option<Rc<[Element]>> {
+        let value = |content: &'a Content| match content {
+            Content::Value(value) => Some(value),
+            Content::Tombstone => None,
+        };
+        let values: Vec<&'a Bytes> = object.entries.iter().filter_map(|entry| value(&entry.content)).collect();
+        match (kind, &values[..]) {
+            (Kind::Cart, [cart]) => self.cart(cart),
+            _ => elements(kind, &values.into_iter().cloned().collect::<Vec<_>>()).map(Rc::from),
+        }
+    }
+
+    fn cart(&mut self, cart: &'a Bytes) -> Option<Rc<[Element]>> {
+        if let Some(known) = self.0.get(&cart[..]) {
+            return Some(known.clone());
+        }
+        let decoded: Rc<[Element]> = elements(Kind::Cart, std::slice::from_ref(cart))?.into();
+        self.0.insert(cart, decoded.clone());
+        Some(decoded)
     }
 }
 

@@ -3,11 +3,12 @@
 //! The same siblings must have been merged to the same bytes wherever and by whatever they were, the component or the
 //! native plugin. And what a run has met is merged again: in other orders, and in groups, by the laws of `rejoin-laws`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use rejoin_laws::{Law, Merge, Sibling, Trial, Verdict};
+use rejoin_laws::{Law, Merge, MergeError, MergeResult, Sibling, Trial, Verdict};
 
 use super::Finding;
 use super::index::Index;
@@ -57,6 +58,7 @@ fn again(
     };
     let siblings: Vec<Sibling> = siblings.iter().map(lend).collect();
     let mut report = |evidence| findings.push(Finding { checker: NAME, key: Some(key), evidence });
+    let native = &Remembering { merge: native, known: RefCell::default() };
     let made = native.merge(b"", &siblings);
     if made.as_deref() != Ok(&value[..]) {
         report(format!("{value:?} was made of {siblings:?}, of which the native plugin makes {made:?}"));
@@ -72,12 +74,37 @@ fn again(
     }
 }
 
+/// A merge of which the laws ask the same several times: it is run once. Whether it says the same each time is what
+/// [`Law::Replay`] asks, and that runs it anew. The key is always the same.
+struct Remembering<'a> {
+    merge: &'a dyn Merge,
+    known: RefCell<BTreeMap<Vec<Sibling>, MergeResult>>,
+}
+
+impl Merge for Remembering<'_> {
+    fn merge(&self, key: &[u8], siblings: &[Sibling]) -> MergeResult {
+        if let Some(known) = self.known.borrow().get(siblings) {
+            return known.clone();
+        }
+        let made = self.merge.merge(key, siblings);
+        self.known.borrow_mut().insert(siblings.to_vec(), made.clone());
+        made
+    }
+
+    fn merge_elsewhere(&self, key: &[u8], siblings: &[Sibling]) -> MergeResult {
+        self.merge.merge_elsewhere(key, siblings)
+    }
+
+    fn validate(&self, key: &[u8], value: &[u8]) -> Option<Result<(), MergeError>> {
+        self.merge.validate(key, value)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::story::Story;
     use super::*;
     use crate::history::{Basis, Element, set_bytes};
-    use rejoin_laws::MergeResult;
 
     fn merged(values: &[&[u32]], made: &[u32]) -> history::Merge {
         let set = |elements: &[u32]| set_bytes(elements.iter().map(|&count| Element::new(1, count)));
