@@ -63,10 +63,10 @@ fn live(object: &Object) -> DotSet {
 
 /// An entry with the dots that the other side has live or has not seen; `None` if there are none.
 fn surviving(entry: &Entry, seen: &VersionVector, live: &DotSet) -> Option<Entry> {
-    let fresh = entry.dots.unseen_by(seen);
-    if fresh == entry.dots {
+    if entry.dots.is_new_to(seen) {
         return Some(entry.clone());
     }
+    let fresh = entry.dots.unseen_by(seen);
     let dots = fresh.union(&entry.dots.intersection(live));
     (!dots.is_empty()).then(|| Entry { dots, ..entry.clone() })
 }
@@ -92,6 +92,9 @@ fn clash(a: &Entry, b: &Entry) -> bool {
 /// Keeps the preferred one of entries with equal dots (both, if they [`clash`]), and drops entries whose dots are a
 /// proper part of another's.
 fn without_doubles(mut entries: Vec<Entry>) -> (Vec<Entry>, Option<OneDotTwoValues>) {
+    if entries.len() < 2 {
+        return (entries, None);
+    }
     entries.sort_by(order);
     let mut alarm = None;
     let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());

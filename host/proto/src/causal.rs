@@ -306,6 +306,9 @@ impl DotSet {
     /// The dots that are not in the vector.
     #[must_use]
     pub fn unseen_by(&self, seen: &VersionVector) -> Self {
+        if self.is_new_to(seen) {
+            return self.clone();
+        }
         let cut = |run: &DotSpan| DotSpan { lo: run.lo.max(seen.get(run.actor)), ..*run };
         let above: Self = self.runs.iter().map(cut).collect();
         match &seen.cloud {
@@ -342,10 +345,15 @@ impl DotSet {
         self.runs.iter().all(|run| seen.get(run.actor) <= run.lo && !clouded(run))
     }
 
+    /// Whether every dot here was seen.
+    #[must_use]
+    pub fn is_seen_by(&self, seen: &VersionVector) -> bool {
+        self.runs.iter().all(|run| run.hi <= seen.get(run.actor))
+            || (seen.cloud.is_some() && self.unseen_by(seen).is_empty())
+    }
+
     fn checked(runs: Spans) -> Result<Self, NotCanonical> {
-        let apart = |a: &DotSpan, b: &DotSpan| a.actor < b.actor || (a.actor == b.actor && a.hi < b.lo);
-        let ordered = runs.windows(2).all(|pair| apart(&pair[0], &pair[1]));
-        if ordered && runs.iter().all(|run| run.lo < run.hi) { Ok(Self { runs }) } else { Err(NotCanonical) }
+        if is_canonical(&runs) { Ok(Self { runs }) } else { Err(NotCanonical) }
     }
 
     /// The dot with the highest counter of each actor.
@@ -354,10 +362,19 @@ impl DotSet {
     }
 }
 
+/// Whether spans are in order, not empty, and neither overlap nor touch.
+fn is_canonical(runs: &[DotSpan]) -> bool {
+    let apart = |a: &DotSpan, b: &DotSpan| a.actor < b.actor || (a.actor == b.actor && a.hi < b.lo);
+    runs.windows(2).all(|pair| apart(&pair[0], &pair[1])) && runs.iter().all(|run| run.lo < run.hi)
+}
+
 impl FromIterator<DotSpan> for DotSet {
     /// Sorts the spans, joins those that overlap or touch, and drops empty ones.
     fn from_iter<I: IntoIterator<Item = DotSpan>>(runs: I) -> Self {
         let mut sorted: Spans = runs.into_iter().filter(|run| run.lo < run.hi).collect();
+        if is_canonical(&sorted) {
+            return Self { runs: sorted };
+        }
         sorted.sort_unstable();
         let mut joined = Spans::with_capacity(sorted.len());
         for run in sorted {
@@ -402,6 +419,7 @@ mod tests {
         let seen: VersionVector =
             [Dot { actor: ActorId(1), counter: 5 }, Dot { actor: ActorId(2), counter: 2 }].into_iter().collect();
         assert_eq!(runs.unseen_by(&seen).spans(), [run(1, 5, 7)]);
+        assert!(!runs.is_seen_by(&seen) && !runs.is_new_to(&seen));
     }
 
     #[test]

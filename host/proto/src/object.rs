@@ -115,7 +115,7 @@ impl TryFrom<UncheckedObject> for Object {
     /// Refuses an entry without dots, or with a dot outside the context: no write could ever replace it, and it would
     /// return from every replica.
     fn try_from(UncheckedObject { context, entries }: UncheckedObject) -> Result<Self, NotCanonical> {
-        let replaceable = |entry: &Entry| !entry.dots.is_empty() && entry.dots.unseen_by(&context).is_empty();
+        let replaceable = |entry: &Entry| !entry.dots.is_empty() && entry.dots.is_seen_by(&context);
         if entries.iter().all(replaceable) { Ok(Self { context, entries }) } else { Err(NotCanonical) }
     }
 }

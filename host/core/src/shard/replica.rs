@@ -31,11 +31,12 @@ impl Shard {
         if epoch < self.epoch() {
             return Err(ErrorCode::VersionConflict);
         }
-        let partition = self.view.layout().partition(id);
+        let hash = id.hash();
+        let partition = self.view.layout().partition_of(hash);
         // Before anything else: what comes in may show that this node's disk is an old one.
         self.check_context(turn, partition, &incoming.context);
         self.advance_clock(turn, id, incoming);
-        let store_key = Bytes::from(id.store_key());
+        let store_key = Bytes::from(id.store_key_of(hash));
         let place = Place { partition, store_key: &store_key };
         let (joined, row) = match self.load(turn, place) {
             Ok(Copy { object: local, row }) => {
@@ -125,10 +126,11 @@ impl Shard {
         id: &ObjectId,
         as_fallback: bool,
     ) {
-        let partition = self.view.layout().partition(id);
+        let hash = id.hash();
+        let partition = self.view.layout().partition_of(hash);
         let copy = match as_fallback || self.view.owns(self.config.node, partition, id.bucket) {
             true => {
-                let store_key = Bytes::from(id.store_key());
+                let store_key = Bytes::from(id.store_key_of(hash));
                 self.load(turn, Place { partition, store_key: &store_key }).map(|copy| copy.object)
             }
             false => Err(ErrorCode::StaleLayout),

@@ -530,7 +530,7 @@ fn expiry(op: &Op, put: &Put, stamp: Hlc) -> Option<Hlc> {
 /// itself only, and never is.
 fn is_above_limit(op: &Op, object: &Object, put: &Put, seen: &VersionVector) -> bool {
     // Rule: full contexts pass.
-    let stays = |entry: &&Entry| !entry.dots.unseen_by(seen).is_empty();
+    let stays = |entry: &&Entry| !entry.dots.is_seen_by(seen);
     let left: Vec<&Entry> = object.entries.iter().filter(stays).collect();
     if left.is_empty() {
         return false;
