@@ -1,6 +1,7 @@
 //! The keys of a run, with their places and the buckets of the catalog.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 
@@ -15,7 +16,8 @@ use crate::plugins;
 
 /// The tenant of all clients.
 pub(crate) fn tenant() -> TenantId {
-    TenantId::from_name(&name("sim"))
+    static TENANT: LazyLock<TenantId> = LazyLock::new(|| TenantId::from_name(&name("sim")));
+    *TENANT
 }
 
 fn name(text: &str) -> Name {

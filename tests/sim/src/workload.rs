@@ -210,14 +210,15 @@ impl Session {
         self.carts.entry(key).or_insert_with(|| (CartSession::new(Element::writer(number)), 0))
     }
 
-    fn edit(&mut self, key: KeyId, known: &[Bytes], change: impl FnOnce(&mut Cart, &str)) -> Bytes {
-        let sibling = |value: &Bytes| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 };
-        // Siblings that no plugin has merged are merged by the application. It skips values that are no carts; the
-        // checkers report those.
-        let known: Vec<Sibling> = known.iter().filter(|value| Cart::parse(value).is_ok()).map(sibling).collect();
-        let merged = (known.len() > 1).then(|| Carts.merge(b"", &known).expect("these are carts"));
-        let read = merged.as_deref().or_else(|| known.first().map(|only| &only.value[..]));
-        self.cart(key).0.edit(read, change).expect("what was read is a cart").into()
+    fn edit(&mut self, key: KeyId, known: &[Bytes], change: impl Fn(&mut Cart, &str)) -> Bytes {
+        let session = &mut self.cart(key).0;
+        // The application skips values that are no carts; the checkers report those.
+        let edited = match known {
+            [] => session.edit(None, change),
+            [only] => session.edit(Some(&only[..]), &change).or_else(|_| session.edit(None, &change)),
+            several => session.edit(merged(several).as_deref(), change),
+        };
+        edited.expect("an edit of a cart").into()
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, put together")]
@@ -276,6 +277,13 @@ impl Session {
     pub(crate) fn failed(&mut self) {
         self.next = None;
     }
+}
+
+/// Siblings that no plugin has merged are merged by the application. `None` if none of them is a cart.
+fn merged(known: &[Bytes]) -> Option<Vec<u8>> {
+    let sibling = |value: &Bytes| Sibling { value: value.to_vec(), stamp_ms: 0, writer: 0 };
+    let known: Vec<Sibling> = known.iter().filter(|value| Cart::parse(value).is_ok()).map(sibling).collect();
+    (!known.is_empty()).then(|| Carts.merge(b"", &known).expect("these are carts"))
 }
 
 /// A read.
