@@ -6,6 +6,7 @@
 
 use alloc::vec::Vec;
 
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -57,7 +58,28 @@ const INITIAL_CAPACITY: usize = 256;
 pub fn encode<T: Versioned>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(INITIAL_CAPACITY);
     bytes.push(T::VERSION);
-    postcard::to_extend(value, bytes).expect("encoding into memory does not fail for these types")
+    postcard::serialize_with_flavor(value, Growing(bytes)).expect("encoding into memory does not fail for these types")
+}
+
+/// Writes behind what a vector has, and copies slices as a whole.
+struct Growing(Vec<u8>);
+
+impl Flavor for Growing {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
 }
 
 /// Decodes a value with its version byte.
