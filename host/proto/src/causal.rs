@@ -57,11 +57,18 @@ pub struct NotCanonical;
 /// actor, which no counter can express. A span moves into its actor's counter as soon as the counter reaches its lower
 /// end. This is the compact causal context of delta-state CRDTs (Almeida, Shoker, Baquero 2016): a vector and a dot
 /// cloud.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct VersionVector {
     seen: Counters,
     /// Every span begins above its actor's counter. Rare, and so boxed; never an empty set.
     cloud: Option<Box<DotSet>>,
+}
+
+// Not derived: a `SmallVec` clones its elements one by one, and these are copied as a whole.
+impl Clone for VersionVector {
+    fn clone(&self) -> Self {
+        Self { seen: Counters::from_slice(&self.seen), cloud: self.cloud.clone() }
+    }
 }
 
 impl VersionVector {
@@ -256,9 +263,15 @@ impl DotSpan {
 
 /// A set of dots of one key, as spans: sorted, neither overlapping nor touching. Consecutive writes of one actor are
 /// one span, however many there are. (Keeping only the largest dot of each actor would lose the others.)
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct DotSet {
     runs: Spans,
+}
+
+impl Clone for DotSet {
+    fn clone(&self) -> Self {
+        Self { runs: Spans::from_slice(&self.runs) }
+    }
 }
 
 impl DotSet {
