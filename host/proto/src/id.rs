@@ -1,6 +1,6 @@
 //! Identifiers. Each is a newtype, so that the compiler tells them apart.
 
-use alloc::string::String;
+use alloc::sync::Arc;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -175,21 +175,22 @@ pub const MAX_NAME_BYTES: usize = 64;
 
 /// The name of a tenant, bucket, node, zone, token or plugin: 1 to 64 bytes of `a-z A-Z 0-9 . _ -`, beginning with a
 /// letter or digit, so that it is safe in a shell, a file name, a certificate and a metric label.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct Name(String);
+///
+/// A clone shares the text: names go from request to reply and message.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
 
 impl Name {
     /// Checks a name.
     ///
     /// # Errors
     /// [`BadName`] if the text is empty, too long, or has a character outside the set.
-    pub fn new(text: impl Into<String>) -> Result<Self, BadName> {
-        let text = text.into();
+    pub fn new(text: impl AsRef<str>) -> Result<Self, BadName> {
+        let text = text.as_ref();
         let starts_well = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         if starts_well && text.len() <= MAX_NAME_BYTES && text.bytes().all(allowed) {
-            Ok(Self(text))
+            Ok(Self(text.into()))
         } else {
             Err(BadName)
         }
@@ -221,9 +222,27 @@ impl core::str::FromStr for Name {
     }
 }
 
+impl Serialize for Name {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Name, E> {
+                Name::new(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 
