@@ -588,7 +588,7 @@ impl Shard {
         };
         let id = OpId { shard: self.config.shard, number: self.next_op };
         self.next_op += 1;
-        let origins = alloc::vec![origin];
+        let origins = smallvec::smallvec![origin];
         let asked_us = turn.now.mono_us;
         let kind = if matches!(request, DataRequest::Get(_)) { Kind::Read } else { Kind::Write };
         let op = Box::new(Op {

@@ -6,6 +6,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use rejoin_proto::client::{Get, Put, Receipt};
 use rejoin_proto::peer::OpId;
 use rejoin_proto::{Dot, Entry, ErrorCode, NodeId, Object, ObjectId, ReapEpoch, RequestId, TenantId, VersionVector};
@@ -44,7 +46,7 @@ pub(super) struct Op {
     /// Names it in messages, tickets and deadlines.
     pub(super) id: OpId,
     /// More than one when a retry has met the first attempt still under way.
-    pub(super) origins: Vec<Origin>,
+    pub(super) origins: SmallVec<[Origin; 1]>,
     pub(super) trace: u64,
     pub(super) kind: Kind,
     /// When it arrived at this node, in microseconds.
@@ -98,7 +100,7 @@ pub(super) struct ReadWork {
     pub(super) tally: Tally,
     /// Who has answered with a copy, and whether that copy equals the join of all: the others are repaired. The copies
     /// themselves are not kept, because an answered read may wait for a late owner until its deadline.
-    pub(super) copies: Vec<(NodeId, bool)>,
+    pub(super) copies: SmallVec<[(NodeId, bool); 3]>,
     /// The owners that cannot read theirs.
     pub(super) damaged: Vec<NodeId>,
     /// The nodes that are asked as fallbacks, and those that hold something of the partition and cannot be asked.
@@ -117,7 +119,7 @@ impl ReadWork {
         Self {
             purpose,
             tally,
-            copies: Vec::new(),
+            copies: SmallVec::new(),
             damaged: Vec::new(),
             fallbacks: Vec::new(),
             unreachable: Vec::new(),

@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::client::{Get, GetReply, MergedBy, Put, Reply, Sibling};
@@ -80,7 +81,7 @@ impl Shard {
             }
             fallbacks.iter().for_each(|node| tally.add(*node, Seat::fallback(counts)));
         }
-        let mut asked: Vec<NodeId> = tally.waiting().filter(|node| *node != from).collect();
+        let mut asked: SmallVec<[NodeId; 5]> = tally.waiting().filter(|node| *node != from).collect();
         self.contacts.sort(&mut asked);
         op.asked_us = turn.now.mono_us;
         for node in asked {
@@ -107,13 +108,17 @@ impl Shard {
             Ok(copy) => {
                 if read.tally.is_waiting_for(from) {
                     self.check_context(turn, partition, &copy.context);
-                    let joined = causal::sync(&read.joined, &copy).0;
-                    if joined != read.joined {
-                        // The copies that were current until now lack what this one has brought.
-                        read.copies.iter_mut().for_each(|(_, current)| *current = false);
+                    if copy == read.joined {
+                        read.copies.push((from, true));
+                    } else {
+                        let joined = causal::sync(&read.joined, &copy).0;
+                        if joined != read.joined {
+                            // The copies that were current until now lack what this one has brought.
+                            read.copies.iter_mut().for_each(|(_, current)| *current = false);
+                        }
+                        read.copies.push((from, copy == joined));
+                        read.joined = joined;
                     }
-                    read.copies.push((from, copy == joined));
-                    read.joined = joined;
                     // A joined object is as old as the oldest copy in it.
                     read.epoch = read.epoch.min(epoch);
                     // Rule: replaced replicas do not count.

@@ -43,9 +43,11 @@ impl Shard {
     /// Replies to everyone who waits for an operation.
     pub(super) fn reply(&mut self, turn: &mut Turn<'_>, op: &Op, reply: Reply) {
         self.note_latency(turn.now, op);
-        for &origin in &op.origins {
+        let Some((&last, others)) = op.origins.split_last() else { return };
+        for &origin in others {
             self.reply_to(turn, origin, op.trace, reply.clone());
         }
+        self.reply_to(turn, last, op.trace, reply);
     }
 
     pub(super) fn reply_to(&self, turn: &mut Turn<'_>, origin: Origin, trace: u64, reply: Reply) {

@@ -377,10 +377,14 @@ impl Shard {
 
     /// Sends the object to every other node that the write waits for. The whole object goes and not only the new entry,
     /// so that an owner that was behind is not any more.
-    fn replicate(&mut self, turn: &mut Turn<'_>, op: &Op, state: Object, dot: Dot, tally: &Tally) {
-        for node in tally.waiting().filter(|node| *node != self.config.node) {
+    fn replicate(&mut self, turn: &mut Turn<'_>, op: &Op, mut state: Object, dot: Dot, tally: &Tally) {
+        let own = self.config.node;
+        let mut nodes = tally.waiting().filter(|node| *node != own).peekable();
+        while let Some(node) = nodes.next() {
             self.counters.fallbacks_asked += u64::from(!op.target.owners.contains(node));
-            let message = self.write_message(op, state.clone(), dot);
+            let is_last = nodes.peek().is_none();
+            let sent = if is_last { core::mem::take(&mut state) } else { state.clone() };
+            let message = self.write_message(op, sent, dot);
             self.send(turn, node, op.trace, PeerBody::Replicate(message));
         }
     }
