@@ -130,8 +130,10 @@ impl Cart {
         }
         self.items.retain(|_, tags| !tags.is_empty());
         for (writer, counter) in &other.clock {
-            let known = self.clock.entry(writer.clone()).or_insert(0);
-            *known = (*known).max(*counter);
+            match self.clock.get_mut(writer) {
+                Some(known) => *known = (*known).max(*counter),
+                None => drop(self.clock.insert(writer.clone(), *counter)),
+            }
         }
     }
 
