@@ -333,10 +333,11 @@ impl Disk {
             Space::Trees => &mut self.trees,
             Space::Pinned => &mut self.pinned,
         };
-        let (key, removes) = (row.key.clone(), row.space == Space::Objects && row.value.is_none());
-        let value = match row.value {
-            Some(value) => rows.insert(row.key, value),
-            None => rows.remove(&row.key),
+        let (key, removes) = (row.key, row.space == Space::Objects && row.value.is_none());
+        let value = match (row.value, rows.get_mut(&key)) {
+            (Some(value), Some(stored)) => Some(std::mem::replace(stored, value)),
+            (Some(value), None) => rows.insert(key.clone(), value),
+            (None, _) => rows.remove(&key),
         };
         if let Some(object) = value.clone().filter(|_| removes) {
             self.removed_objects.push(Replaced { number: self.gathered, store_key: key.clone(), object });

@@ -115,14 +115,20 @@ enum Parcel {
 
 #[derive(Debug)]
 struct Planned {
-    at_us: u64,
-    number: u64,
+    /// The time in the upper half, and the number of the plan in the lower: one comparison orders two plans.
+    order: u128,
     what: Occurrence,
+}
+
+impl Planned {
+    fn at_us(&self) -> u64 {
+        (self.order >> 64) as u64
+    }
 }
 
 impl PartialEq for Planned {
     fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
+        self.order == other.order
     }
 }
 
@@ -136,7 +142,7 @@ impl PartialOrd for Planned {
 
 impl Ord for Planned {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_us, self.number).cmp(&(other.at_us, other.number))
+        self.order.cmp(&other.order)
     }
 }
 
@@ -237,7 +243,8 @@ impl World {
 
     fn plan_at(&mut self, at_us: u64, what: Occurrence) {
         self.planned += 1;
-        self.queue.push(Reverse(Planned { at_us: at_us.max(self.now_us), number: self.planned, what }));
+        let order = u128::from(at_us.max(self.now_us)) << 64 | u128::from(self.planned);
+        self.queue.push(Reverse(Planned { order, what }));
     }
 
     fn plan_in(&mut self, us: u64, what: Occurrence) {
@@ -246,7 +253,7 @@ impl World {
 
     /// Runs up to that time.
     pub(crate) fn run_until(&mut self, end_us: u64) {
-        while self.queue.peek().is_some_and(|Reverse(next)| next.at_us <= end_us) {
+        while self.queue.peek().is_some_and(|Reverse(next)| next.at_us() <= end_us) {
             self.step();
         }
         self.now_us = self.now_us.max(end_us);
@@ -255,7 +262,7 @@ impl World {
     /// Runs until `done`, or up to that time. Returns whether it is done.
     fn run_while(&mut self, end_us: u64, done: impl Fn(&Self) -> bool) -> bool {
         while !done(self) {
-            if self.queue.peek().is_none_or(|Reverse(next)| next.at_us > end_us) {
+            if self.queue.peek().is_none_or(|Reverse(next)| next.at_us() > end_us) {
                 return false;
             }
             self.step();
@@ -264,9 +271,9 @@ impl World {
     }
 
     fn step(&mut self) {
-        let Some(Reverse(Planned { at_us, what, .. })) = self.queue.pop() else { return };
-        self.now_us = at_us;
-        match what {
+        let Some(Reverse(planned)) = self.queue.pop() else { return };
+        self.now_us = planned.at_us();
+        match planned.what {
             Occurrence::Wake { node, life, shard } if self.lives(node, life) => self.wake(node, shard),
             Occurrence::Synced { node, life, shard, goal } if self.lives(node, life) => self.synced(node, shard, goal),
             Occurrence::Notice { node, life, shard, event } if self.lives(node, life) => self.tell(node, shard, *event),
