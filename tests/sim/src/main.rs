@@ -15,6 +15,10 @@ use rejoin_test_sim::run;
 use rejoin_test_sim::swarm::{self, Setup};
 use rejoin_test_sim::trace::Filter;
 
+/// The allocator of the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs the whole cluster in one thread, from a seed.
 #[derive(Parser)]
 #[command(name = "rejoin-sim")]
