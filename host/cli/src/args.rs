@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use rejoin_client::admin::Quorum;
+use rejoin_client::admin::{PluginDigest, Quorum};
 
 use crate::bench::args::BenchArgs;
 use crate::global::GlobalArgs;
-use crate::values::{DurabilityArg, PluginChoice, Ttl, duration, plugin, quorum, ttl};
+use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, ttl};
 
 /// A node's default for `module_bytes`.
 pub(crate) const DEFAULT_MODULE_BYTES: usize = 2 << 20;
@@ -367,6 +367,12 @@ pub(crate) enum PluginCommand {
     },
     /// List the plugins that were pushed
     List,
+    /// End the quarantine of a plugin: its merges are run again
+    Release {
+        /// The plugin's digest, as `plugin list` and `status` print it
+        #[arg(value_name = "SHA256", value_parser = digest)]
+        digest: PluginDigest,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -75,6 +75,11 @@ pub(crate) fn plugin(text: &str) -> Result<PluginChoice, String> {
     digest.map(PluginChoice::Digest).map_err(|why| format!("{why}, or `none`; `rejoin plugin list` shows them"))
 }
 
+/// Parses a plugin's digest.
+pub(crate) fn digest(text: &str) -> Result<PluginDigest, String> {
+    text.parse().map_err(|why| format!("{why}; `rejoin plugin list` shows the digests"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -308,6 +308,24 @@ impl Admin {
             .map(|(plugin, _)| plugin)
     }
 
+    /// Ends the quarantine of a plugin: its merges are run again on every node. One that is not quarantined stays as it
+    /// is.
+    ///
+    /// ```no_run
+    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
+    /// let admin = client.admin();
+    /// for plugin in admin.plugins().await?.into_iter().filter(|plugin| plugin.quarantined.is_some()) {
+    ///     admin.release_plugin(plugin.digest).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such plugin; else as [`Admin::status`].
+    pub async fn release_plugin(&self, digest: PluginDigest) -> Result<PluginInfo> {
+        self.change(AdminRequest::PluginRelease { digest }, plugin_info).await.map(|(plugin, _)| plugin)
+    }
+
     async fn list(&self, kind: RecordKind) -> Result<Vec<Record>> {
         match self.ask(AdminRequest::List(kind)).await? {
             Reply::Records(records) => Ok(records),

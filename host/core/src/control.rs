@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::catalog::{BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey, Scope};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::PeerBody;
@@ -76,6 +76,10 @@ pub enum CatalogChange {
     TokenRevoke(Name),
     /// A plugin whose component this node has checked and stored.
     PluginAdd(PluginDigest, RecordBody),
+    /// A plugin's merges are not to be run any more, with the reason.
+    PluginQuarantine(PluginDigest, String),
+    /// A quarantined plugin's merges are to be run again.
+    PluginRelease(PluginDigest),
     /// A tenant.
     TenantCreate(Name),
 }
@@ -668,7 +672,9 @@ fn is_sound(record: &Record) -> bool {
     let fits = match (&record.key, &record.body) {
         (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
         (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => props.check().is_ok(),
-        (RecordKey::Plugin(_), RecordBody::Plugin { version, .. }) => version.len() <= 64,
+        (RecordKey::Plugin(_), RecordBody::Plugin { version, quarantined, .. }) => {
+            version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES)
+        }
         (RecordKey::Token(_), RecordBody::Token { .. }) => true,
         _ => false,
     };
@@ -679,5 +685,5 @@ fn is_sound(record: &Record) -> bool {
 #[must_use]
 pub fn plugin_record(name: Name, version: String, bytes: u64, self_causal: bool, validates: bool) -> RecordBody {
     let version = version.chars().take(64).filter(char::is_ascii).collect();
-    RecordBody::Plugin { name, version, bytes, self_causal, validates }
+    RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined: None }
 }

@@ -1,6 +1,7 @@
 //! The cluster as a shard sees it: an immutable snapshot of layout and catalog, handed to it as an event.
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -37,6 +38,8 @@ pub struct ClusterView {
     buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>>,
     by_id: BTreeMap<BucketId, Arc<Bucket>>,
     plugins: BTreeMap<PluginDigest, Name>,
+    /// The plugins whose merges are not run, with the reason.
+    quarantines: BTreeMap<PluginDigest, String>,
     /// The zone of each node, by a number.
     zones: BTreeMap<NodeId, u16>,
 }
@@ -62,7 +65,7 @@ impl ClusterView {
     pub fn new<'a>(layouts: impl Into<LiveLayouts>, records: impl IntoIterator<Item = &'a Record>) -> Self {
         let layouts = layouts.into();
         let layout_name = layouts.newest().name();
-        let (mut by_id, mut plugins) = (BTreeMap::new(), BTreeMap::new());
+        let (mut by_id, mut plugins, mut quarantines) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>> = BTreeMap::new();
         for record in records {
             match (&record.key, &record.body) {
@@ -77,14 +80,15 @@ impl ClusterView {
                     buckets.entry(*tenant).or_default().insert(name.clone(), bucket.clone());
                     by_id.insert(*id, bucket);
                 }
-                (RecordKey::Plugin(digest), RecordBody::Plugin { name, .. }) => {
+                (RecordKey::Plugin(digest), RecordBody::Plugin { name, quarantined, .. }) => {
                     plugins.insert(*digest, name.clone());
+                    quarantines.extend(quarantined.clone().map(|why| (*digest, why)));
                 }
                 _ => {}
             }
         }
         let zones = zones(&layouts);
-        Self { layouts, layout_name, buckets, by_id, plugins, zones }
+        Self { layouts, layout_name, buckets, by_id, plugins, quarantines, zones }
     }
 
     /// The newest layout, by which requests are routed.
@@ -109,6 +113,17 @@ impl ClusterView {
     #[must_use]
     pub fn plugin_name(&self, digest: &PluginDigest) -> Option<&Name> {
         self.plugins.get(digest)
+    }
+
+    /// Why the merges of a plugin are not run, if they are not.
+    #[must_use]
+    pub fn quarantine(&self, digest: &PluginDigest) -> Option<&str> {
+        self.quarantines.get(digest).map(String::as_str)
+    }
+
+    /// The plugins whose merges are not run, with the reason.
+    pub fn quarantines(&self) -> impl Iterator<Item = (&PluginDigest, &str)> {
+        self.quarantines.iter().map(|(digest, why)| (digest, why.as_str()))
     }
 
     /// The version of a bucket's record, 0 if it is not known here.

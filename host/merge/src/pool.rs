@@ -72,6 +72,8 @@ pub struct PluginCall {
     pub plugin: Plugin,
     /// The limits of the call.
     pub limits: CallLimits,
+    /// Whether the plugin is called though the memo may have the result of a merge. The result is not memoised then.
+    pub fresh: bool,
 }
 
 impl Pool {
@@ -114,6 +116,7 @@ impl Pool {
     ) -> Result<(), Overloaded> {
         let (host, memo, bucket) = (self.host.clone(), self.memo.clone(), call.bucket);
         let work = move || match wanted() {
+            true if call.fresh => host.merge(&call.plugin, &key, &siblings, &call.limits),
             true => memo.merge(&host, &call.plugin, &key, &siblings, &call.limits),
             false => Err(MergeFault::TooLate),
         };

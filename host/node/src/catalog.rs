@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use rejoin_core::control::{Catalog, CatalogEffect, CatalogEvent, Control, Published};
 use rejoin_core::node::links::LinkEvent;
+use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Layout, PluginDigest, codec};
 use rejoin_store::{ControlFile, FileError};
 
-use crate::context::NodeContext;
+use crate::context::{NodeContext, quarantined};
 use crate::control_files::CATALOG_FILE;
 use crate::messages::{CatalogRequest, ShardMessage};
 use crate::peers;
@@ -112,6 +113,7 @@ impl CatalogTask {
             CatalogEffect::Save => {}
             CatalogEffect::Changed => {
                 let view = Arc::new(node_view(&self.layout, &self.control, &self.secret));
+                log_quarantines(&self.view.borrow().cluster, &view.cluster);
                 ctx.catalog_digest.store(self.control.digest(), Relaxed);
                 ctx.broadcast(|| ShardMessage::View(view.cluster.clone()));
                 self.view.send_replace(view);
@@ -176,6 +178,16 @@ impl CatalogTask {
         // Here and not in the spawned task, so that the list of the later of two changes stays.
         ctx.plugins.want(named, active.collect());
         load_and_fetch(ctx);
+    }
+}
+
+/// Logs which plugins are quarantined now and were not before, or the other way round.
+fn log_quarantines(before: &ClusterView, now: &ClusterView) {
+    for quarantine in now.quarantines().filter(|(digest, _)| before.quarantine(digest).is_none()) {
+        tracing::error!("{}", quarantined(now, quarantine));
+    }
+    for (digest, _) in before.quarantines().filter(|(digest, _)| now.quarantine(digest).is_none()) {
+        tracing::info!(%digest, "the plugin is released from its quarantine");
     }
 }
 

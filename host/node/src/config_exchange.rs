@@ -24,8 +24,12 @@ const MOST_SLOWDOWN: u32 = 10_000;
 /// The least and the most bytes of a message of objects.
 const LEAST_PIECE: usize = 4 << 10;
 const MOST_PIECE: usize = 1 << 20;
+/// The most comparisons of views in a minute, of each shard. Each runs merges on two nodes.
+const MOST_SAMPLES: u32 = 600;
+const MINUTE_US: u64 = 60_000_000;
 
-/// How each shard of a node exchanges. See [`Pace`] for what each value is; the interval is in milliseconds here.
+/// How each shard of a node exchanges. See [`Pace`] for what each value is; the interval of walks is in milliseconds
+/// here, and that of comparisons is given by their number in a minute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -37,6 +41,7 @@ pub struct ExchangeConfig {
     pub max_bytes: u64,
     pub slowdown_percent: u32,
     pub piece_bytes: usize,
+    pub view_samples_per_minute: u32,
     pub paused: bool,
 }
 
@@ -50,6 +55,7 @@ impl Default for ExchangeConfig {
             max_bytes: pace.max_bytes,
             slowdown_percent: pace.slowdown_percent,
             piece_bytes: pace.piece_bytes,
+            view_samples_per_minute: u32::try_from(MINUTE_US / pace.view_interval_us.max(1)).unwrap_or(0),
             paused: pace.paused,
         }
     }
@@ -65,6 +71,7 @@ impl ExchangeConfig {
             max_bytes: self.max_bytes,
             slowdown_percent: self.slowdown_percent,
             piece_bytes: self.piece_bytes,
+            view_interval_us: MINUTE_US.checked_div(self.view_samples_per_minute.into()).unwrap_or(0),
             paused: self.paused,
         }
     }
@@ -95,6 +102,9 @@ impl ExchangeConfig {
         if !(LEAST_PIECE..=MOST_PIECE).contains(&self.piece_bytes) {
             return invalid("piece_bytes", format!("must be {LEAST_PIECE} to {MOST_PIECE} (4 KiB to 1 MiB)"));
         }
+        if self.view_samples_per_minute > MOST_SAMPLES {
+            return invalid("view_samples_per_minute", format!("must be 0 to {MOST_SAMPLES}"));
+        }
         Ok(())
     }
 }
@@ -123,6 +133,9 @@ mod tests {
         assert!(refused(|config| config.floor_bytes = 0).starts_with("exchange.floor_bytes: must be 65536 to "));
         assert!(refused(|config| config.floor_bytes = u64::MAX).starts_with("exchange.floor_bytes: "));
         assert!(refused(|config| config.max_bytes = 1 << 20).starts_with("exchange.max_bytes: must be at least "));
+        assert!(
+            refused(|config| config.view_samples_per_minute = 601).starts_with("exchange.view_samples_per_minute: ")
+        );
         assert!(refused(|config| config.max_bytes = u64::MAX).starts_with("exchange.max_bytes: "));
         assert!(refused(|config| config.slowdown_percent = 4).starts_with("exchange.slowdown_percent: must be 5 to "));
         assert!(refused(|config| config.slowdown_percent = 10_001).starts_with("exchange.slowdown_percent: "));

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, SetOnce, mpsc, oneshot, watch};
 use rejoin_core::node::identity::Disks;
 use rejoin_core::view::{ClusterView, shard_of};
 use rejoin_proto::client::StartId;
-use rejoin_proto::{ClusterId, Name, NodeId, PartitionId};
+use rejoin_proto::{ClusterId, Name, NodeId, PartitionId, PluginDigest};
 use rejoin_store::{ControlFile, StoreWatch};
 use rejoin_wire::{Validity, utc_text};
 
@@ -81,6 +81,15 @@ pub(crate) struct NodeContext {
     pub(crate) stores: Vec<StoreWatch>,
 }
 
+/// What there is to say of a quarantined plugin.
+pub(crate) fn quarantined(view: &ClusterView, (digest, why): (&PluginDigest, &str)) -> String {
+    let name = view.plugin_name(digest).map_or_else(String::new, |name| format!("{name}, "));
+    format!(
+        "plugin {name}{digest}, is quarantined: {why}. Its merges are not run, and readers get all siblings, until `rejoin \
+         plugin release {digest}`"
+    )
+}
+
 impl NodeContext {
     pub(crate) fn cluster_view(&self) -> Arc<ClusterView> {
         self.view.borrow().cluster.clone()
@@ -104,6 +113,8 @@ impl NodeContext {
         }
         warnings.extend(self.certificates.warnings(&self.config));
         warnings.extend(self.peer_certificate_warnings());
+        let view = self.cluster_view();
+        warnings.extend(view.quarantines().map(|quarantine| quarantined(&view, quarantine)));
         warnings
     }
 

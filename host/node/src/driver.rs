@@ -4,27 +4,28 @@
 //! The driver owns the queues, the connections and the metrics. It decides nothing: the machine says what may leave the
 //! node, and when. Begin with `run`, then `batch`, `input_of` and `act`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use rejoin_core::control::{CatalogChange, Wait};
 use rejoin_core::node::batch::{GroupCommit, Input, Output};
 use rejoin_core::node::links::LinkEvent;
 use rejoin_core::shard::event::{Event, MergeTicket, Now, ReplyTo};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{Reply, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PluginDigest, codec};
 use rejoin_store::{CommitSeq, ShardStore};
 use rejoin_wire::{Class, Frame, SendError, Sender};
 
 use crate::clock::Clock;
 use crate::frames::{LARGE_BYTES, answer, frame};
 use crate::members::ShardRequests;
-use crate::messages::{InboxItem, ShardMessage, ShardReport, ShardStopped};
+use crate::messages::{CatalogRequest, InboxItem, ShardMessage, ShardReport, ShardStopped};
 use crate::metrics::Metrics;
 use crate::plugins::PluginService;
 use crate::scanning::Scans;
@@ -69,6 +70,8 @@ pub(crate) struct Driver {
     pub(crate) links: mpsc::UnboundedSender<LinkEvent>,
     /// The new start id of a shard (by index) whose tenure has ended.
     pub(crate) starts: mpsc::UnboundedSender<(u16, u64)>,
+    /// The catalog's queue.
+    pub(crate) catalog: mpsc::UnboundedSender<CatalogRequest>,
     /// What has become of requests to peers, for the membership task.
     pub(crate) requests: mpsc::UnboundedSender<ShardRequests>,
     /// Reasons for which the node must stop.
@@ -347,6 +350,7 @@ impl Driver {
                 Output::Requests(requests) => drop(self.requests.send((self.index, requests))),
                 Output::Alarm(alarm) => tracing::error!(shard = self.index, "{alarm}"),
                 Output::Rebuilt => drop(self.links.send(LinkEvent::ShardRebuilt(self.index))),
+                Output::Quarantine(plugin, why) => self.quarantine(plugin, why),
                 Output::Sync => self.syncs.request(),
                 // The oldest commit is on the disk already: this message only starts another batch.
                 Output::Again => drop(self.messages.send(ShardMessage::Synced(Ok(CommitSeq::default())))),
@@ -371,6 +375,13 @@ impl Driver {
             // When the node stops, the links task ends before the shards.
             let _ = self.links.send(LinkEvent::ActorsChecked(connection));
         }
+    }
+
+    /// Has the catalog quarantine a plugin. If that fails, it is found out again.
+    fn quarantine(&self, plugin: PluginDigest, why: String) {
+        let (change, nobody) = (CatalogChange::PluginQuarantine(plugin, why), BTreeSet::new());
+        let (answer, _) = oneshot::channel();
+        let _ = self.catalog.send(CatalogRequest::Change(change, Wait { all: nobody, until_us: 0 }, answer));
     }
 
     fn send_all(

@@ -54,6 +54,7 @@ pub(crate) async fn figures(ctx: &NodeContext) -> String {
         merges_waiting: pool.waiting(),
         plugins_ready: ctx.plugins.ready(),
         plugins_missing: ctx.plugins.missing().len(),
+        plugins_quarantined: view.quarantines().count(),
         memo_hits,
         memo_misses,
     });

@@ -73,7 +73,7 @@ impl MergeRequest {
             max_siblings: MAX_SIBLINGS,
             wall: wall_for(self.job.fuel),
         };
-        PluginCall { bucket: self.job.bucket.0, plugin, limits }
+        PluginCall { bucket: self.job.bucket.0, plugin, limits, fresh: self.job.fresh }
     }
 }
 
@@ -206,7 +206,8 @@ impl PluginService {
         };
         let log_fields =
             LogFields { bucket: job.bucket, name: job.bucket_name, key_hash: job.key_hash, plugin: job.plugin };
-        let (call, wanted) = (PluginCall { bucket: job.bucket.0, plugin, limits }, self.wanted(job.deadline_us));
+        let (call, wanted) =
+            (PluginCall { bucket: job.bucket.0, plugin, limits, fresh: false }, self.wanted(job.deadline_us));
         let (service, reply) = (self.clone(), messages.clone());
         let done = move |result: Result<(), MergeFault>| {
             // A refusal is a result, and the core counts it.

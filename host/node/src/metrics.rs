@@ -43,6 +43,7 @@ pub(crate) struct NodeReport {
     pub(crate) merges_waiting: usize,
     pub(crate) plugins_ready: usize,
     pub(crate) plugins_missing: usize,
+    pub(crate) plugins_quarantined: usize,
     pub(crate) memo_hits: u64,
     pub(crate) memo_misses: u64,
 }
@@ -132,6 +133,9 @@ impl Metrics {
             ("rejoin_holdings_offered_total", core.objects_offered),
             ("rejoin_holdings_sent_total", core.objects_handed_over),
             ("rejoin_holdings_dropped_total", core.objects_dropped),
+            ("rejoin_views_compared_total", core.views_compared),
+            ("rejoin_views_different_total", core.views_different),
+            ("rejoin_quarantines_total", core.quarantines),
             ("rejoin_journal_bytes_total", store.journal_bytes),
             ("rejoin_journal_commits_total", store.commits),
             ("rejoin_journal_syncs_total", store.syncs),
@@ -200,6 +204,7 @@ impl Metrics {
         gauge("rejoin_merges_waiting", report.merges_waiting);
         gauge("rejoin_plugins_ready", report.plugins_ready);
         gauge("rejoin_plugins_missing", report.plugins_missing);
+        gauge("rejoin_plugins_quarantined", report.plugins_quarantined);
         self.recorder.register_counter(&Key::from_name("rejoin_memo_hits_total"), &METADATA).absolute(report.memo_hits);
         self.recorder
             .register_counter(&Key::from_name("rejoin_memo_misses_total"), &METADATA)

@@ -236,6 +236,7 @@ impl Node {
             starts: reports.starts.clone(),
             failures: self.ctx.failures.clone(),
             links: reports.links.clone(),
+            catalog: self.ctx.catalog.clone(),
             requests: reports.requests.clone(),
             backlog_bytes: self.ctx.config.in_flight_bytes,
             batch: opened.batch,

@@ -54,6 +54,7 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: Admin
             change(ctx, wait, CatalogChange::TokenCreate(tenant, name, scope, secret_hash)).await
         }
         AdminRequest::TokenRevoke { name } => change(ctx, wait, CatalogChange::TokenRevoke(name)).await,
+        AdminRequest::PluginRelease { digest } => change(ctx, wait, CatalogChange::PluginRelease(digest)).await,
         AdminRequest::PluginPush { name, module } => push(ctx, wait, name, module).await,
     };
     if let Reply::Error(error) = &result {

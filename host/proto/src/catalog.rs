@@ -22,6 +22,9 @@ pub const MAX_MODULE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// A call of a plugin with this many bytes of inputs gets exactly [`BucketProps::fuel`].
 pub const FUEL_BYTES: u64 = 2 * 1024 * 1024;
+/// The most bytes of the reason for a plugin's quarantine.
+pub const MAX_QUARANTINE_BYTES: usize = 512;
+
 /// Fuel does not grow beyond this many bytes of inputs: the largest object of a bucket with the defaults.
 pub const MOST_FUEL_BYTES: u64 = OBJECT_VALUES as u64 * DEFAULT_VALUE_BYTES as u64;
 /// The least fuel of a call, however small its inputs, unless [`BucketProps::fuel`] is less.
@@ -264,6 +267,9 @@ pub enum RecordBody {
         self_causal: bool,
         /// See [`Activation::validates`].
         validates: bool,
+        /// Why its merges are not run, if it was found to make different values of the same siblings. At most
+        /// [`MAX_QUARANTINE_BYTES`].
+        quarantined: Option<String>,
     },
     /// A token. Only a hash of its secret is kept.
     Token {

@@ -289,6 +289,11 @@ pub enum AdminRequest {
     Exchange,
     /// Pauses this node's exchange (`true`), or goes on with it. Answered like [`AdminRequest::Exchange`].
     ExchangePause(bool),
+    /// Runs the merges of a quarantined plugin again.
+    PluginRelease {
+        /// A plugin of the catalog.
+        digest: PluginDigest,
+    },
 }
 
 /// A kind of record.

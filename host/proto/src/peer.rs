@@ -13,7 +13,7 @@ use crate::codec::Versioned;
 use crate::error::ErrorCode;
 use crate::exchange::{ExchangeAnswer, ExchangeAsk};
 use crate::hash::ObjectId;
-use crate::id::{ActorId, BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, TenantId};
+use crate::id::{ActorId, BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, ProfileId, TenantId};
 use crate::layout::LayoutRef;
 use crate::object::{Object, ReapEpoch};
 use crate::ring::RingMessage;
@@ -212,6 +212,16 @@ pub enum PeerBody {
     },
     /// About layouts and their changes.
     Ring(RingMessage),
+    /// Asks what a plugin makes of the receiver's copy of an object, to be compared with the sender's.
+    ViewAsk(ViewAsk),
+    /// The reply to [`PeerBody::ViewAsk`].
+    ViewAnswer {
+        /// From [`ViewAsk::op`].
+        op: OpId,
+        /// The hash of the merged value, under the key of the cluster. `None` if the copy, the plugin or the engine is
+        /// another one, or the merge gave no value.
+        view: Option<[u8; 16]>,
+    },
 }
 
 impl PeerBody {
@@ -244,6 +254,8 @@ impl PeerBody {
             Self::Offer(_) => "offer",
             Self::OfferReply { .. } => "offer reply",
             Self::Ring(_) => "ring",
+            Self::ViewAsk(_) => "view ask",
+            Self::ViewAnswer { .. } => "view answer",
         }
     }
 }
@@ -350,6 +362,21 @@ pub enum OfferAnswer {
     Confirmed,
     /// Its copy differs, is absent, or cannot be read: the object is to be sent.
     Wanted,
+}
+
+/// Asks for the view of an object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ViewAsk {
+    /// For the reply.
+    pub op: OpId,
+    /// The object.
+    pub object: ObjectId,
+    /// The causal hash of the sender's copy, under the key of the cluster. Only an equal copy is compared.
+    pub hash: [u8; 16],
+    /// The plugin by which the sender has merged it.
+    pub plugin: PluginDigest,
+    /// The profile of the sender's engine.
+    pub profile: ProfileId,
 }
 
 /// The result of absorbing a write.

@@ -64,6 +64,13 @@ async fn what_is_no_plugin_is_rejected_at_the_push_with_the_reason() {
     let known = cluster.rejoin(&["plugin", "list", "--json"]).done().json();
     assert_eq!(known.as_array().unwrap().len(), 1, "only the good one is there: {known}");
     cluster.rejoin(&["bucket", "create", "b", "--plugin", &"00".repeat(32)]).said(1, "plugin");
+    // Only a quarantine could be ended.
+    let digest = known[0]["digest"].as_str().unwrap();
+    let released = cluster.rejoin(&["plugin", "release", digest, "--json"]).done().json();
+    assert!(released["digest"] == digest && released["quarantined"].is_null(), "{released}");
+    assert_eq!(cluster.rejoin(&["plugin", "list", "--json"]).done().json(), known);
+    cluster.rejoin(&["plugin", "release", &"00".repeat(32)]).said(1, "there is no plugin");
+    cluster.rejoin(&["plugin", "release", "a-name"]).said(2, "rejoin plugin list");
     assert_unharmed(&cluster);
 }
 

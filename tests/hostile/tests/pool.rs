@@ -10,7 +10,7 @@ use rejoin_test_hostile::{Bench, guests, siblings};
 
 /// A call of bucket 1.
 fn call(plugin: &Plugin) -> PluginCall {
-    PluginCall { bucket: 1, plugin: plugin.clone(), limits: CallLimits::default() }
+    PluginCall { bucket: 1, plugin: plugin.clone(), limits: CallLimits::default(), fresh: false }
 }
 
 struct Held {
@@ -99,7 +99,7 @@ fn others_get_their_turn_beside_endless_plugins() {
             send.send((number, outcome.map(|merged: rejoin_merge::Merged| merged.value))).expect("the test waits")
         };
         // Another key each, or the memo would remember the first fault.
-        let call = PluginCall { bucket: u64::from(number % 2), plugin, limits };
+        let call = PluginCall { bucket: u64::from(number % 2), plugin, limits, fresh: false };
         pool.merge(call, vec![number].into(), siblings(), || true, done).expect("room for all");
     }
     drop(send);
@@ -160,7 +160,7 @@ fn a_bucket_with_slow_merges_leaves_a_thread_and_places_to_the_others() {
     let limits = CallLimits { fuel: u64::MAX, wall: std::time::Duration::from_secs(20), ..CallLimits::default() };
     let slow = |key: u8| {
         pool.merge(
-            PluginCall { bucket: 7, plugin: endless.clone(), limits },
+            PluginCall { bucket: 7, plugin: endless.clone(), limits, fresh: false },
             vec![key].into(),
             siblings(),
             || true,

@@ -69,7 +69,8 @@ fn the_pool_and_the_memo_agree_with_the_host() {
             for (number, siblings) in cases.iter().enumerate() {
                 let send = send.clone();
                 let done = move |outcome| send.send((number, outcome)).expect("the test waits");
-                let call = PluginCall { bucket: 1, plugin: cart.plugin.clone(), limits: CallLimits::default() };
+                let call =
+                    PluginCall { bucket: 1, plugin: cart.plugin.clone(), limits: CallLimits::default(), fresh: false };
                 pool.merge(call, "k".into(), siblings.clone(), || true, done).expect("room for all");
             }
             drop(send);

@@ -51,6 +51,8 @@ mod tenures;
 mod trees;
 #[path = "../../../host/core/tests/machines/validation.rs"]
 mod validation;
+#[path = "../../../host/core/tests/machines/views.rs"]
+mod views;
 #[path = "../../../host/core/tests/machines/writes.rs"]
 mod writes;
 #[path = "../../../host/core/tests/machines/zones.rs"]
@@ -189,6 +191,15 @@ fn catcher(rule: Rule) -> fn() {
         Rule::BatchesNameTheirVersion => exchange::objects_under_another_version_of_their_bucket_are_refused,
         Rule::WrongLeavesAreRecounted => exchange::a_leaf_that_its_objects_do_not_come_to_is_counted_anew,
         Rule::StoredBytesAreHashed => exchange::two_folds_of_equal_dots_by_two_plugins_meet,
+        Rule::EqualObjectsOnlyAreCompared => views::copies_that_differ_are_not_compared,
+        Rule::OneClaimQuarantinesNothing => views::one_claim_of_one_peer_is_told_and_quarantines_nothing,
+        Rule::LonelyViewsQuarantineNothing => {
+            views::one_node_that_computes_wrongly_or_lies_is_named_and_quarantines_nothing
+        }
+        Rule::VaryingViewsEndAPlugin => views::a_plugin_that_varies_from_call_to_call_is_quarantined_by_whoever_sees_it,
+        Rule::QuarantinedPluginsAreNotRun => {
+            views::a_quarantined_plugin_is_not_run_and_readers_get_all_siblings_and_the_reason
+        }
         Rule::EveryShardIsRebuilt => {
             links::a_node_is_replaced_until_all_its_shards_are_rebuilt_and_its_peers_hear_of_it
         }

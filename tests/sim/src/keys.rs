@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
+use rejoin_core::control::plugin_record;
 use rejoin_core::placement;
 use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::{BucketProps, Durability, Quorum, Record, RecordBody, RecordKey};
@@ -175,7 +176,17 @@ impl Keys {
             stamp: Hlc::default(),
             body: RecordBody::Bucket { id: bucket.id, props: bucket.props.clone() },
         };
-        self.buckets.iter().map(record).collect()
+        let plugin = |bucket: &Bucket| {
+            let plugin = bucket.props.plugin?.plugin;
+            let (key, stamp) = (RecordKey::Plugin(plugin), Hlc::default());
+            Some(Record {
+                key,
+                version: 1,
+                stamp,
+                body: plugin_record(bucket.name.clone(), "1".into(), 0, false, true),
+            })
+        };
+        self.buckets.iter().map(record).chain(self.buckets.iter().filter_map(plugin)).collect()
     }
 }
 

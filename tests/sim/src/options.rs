@@ -55,6 +55,19 @@ pub struct Options {
     pub max_waiting: usize,
     /// Whether replicas exchange. Without, reads must bring them together.
     pub exchange: bool,
+    /// How the plugin of sets is not deterministic. Never drawn.
+    pub liar: Option<Liar>,
+}
+
+/// On what the result of a merge depends that it must not depend on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum Liar {
+    /// On the call.
+    Calls,
+    /// On the node.
+    Nodes,
+    /// On whether it is that node: it computes wrongly.
+    OneNode(u8),
 }
 
 /// A bucket.
@@ -225,6 +238,7 @@ impl Options {
             max_retry_bytes: *rng.pick(&[40_000, 20 << 20, 20 << 20]),
             max_waiting: 0,
             exchange: true,
+            liar: None,
         };
         // Drawn last, so that earlier seeds still draw what they drew.
         options.clients.receipts = PerMillion(*rng.pick(&[0, 50, 100]) * 10_000);

@@ -123,8 +123,10 @@ pub(crate) fn wasm(job: &MergeJob) -> Result<Merged, PluginError> {
     };
     let (answer, answered) = std::sync::mpsc::sync_channel(1);
     let done = move |outcome| drop(answer.send(outcome));
-    let (call, siblings) =
-        (PluginCall { bucket: job.bucket.0, plugin, limits }, job.siblings.iter().map(lend).collect());
+    let (call, siblings) = (
+        PluginCall { bucket: job.bucket.0, plugin, limits, fresh: job.fresh },
+        job.siblings.iter().map(lend).collect(),
+    );
     pool()
         .merge(call, job.key.clone(), siblings, || true, done)
         .map_err(|full| PluginError::Overloaded { waiting: full.waiting, of_bucket: full.of_bucket })?;
@@ -169,6 +171,7 @@ mod tests {
             key_hash: 0,
             siblings: values.iter().enumerate().map(sibling).collect(),
             show: false,
+            fresh: false,
             fuel: 5_000_000_000,
             memory_bytes: 64 << 20,
             result_bytes: 1 << 20,

@@ -16,6 +16,11 @@ use crate::keys::Keys;
 const MERGE_SHARE: u64 = 16;
 const MERGES: usize = 500;
 
+/// The mark of a plugin that a node has found not to be deterministic.
+pub(crate) const QUARANTINED: &str = "plugin quarantined";
+/// The mark of a node that merges to another result than the others.
+pub(crate) const VIEWS_DIFFER: &str = "views differ";
+
 /// The mark for one dot under two values: a disk went back, and no handshake has found it out.
 pub(crate) const CLASH: &str = "one dot, two values";
 
@@ -113,6 +118,8 @@ impl Recorder {
             Alarm::TenureEnded { .. } | Alarm::TenuresEnded { .. } => "tenure ended",
             Alarm::Damaged { .. } => "damage found",
             Alarm::Rebuilt { .. } => "partition rebuilt",
+            Alarm::NotDeterministic { .. } => QUARANTINED,
+            Alarm::ViewsDiffer { .. } => VIEWS_DIFFER,
             _ => "other alarm",
         });
     }

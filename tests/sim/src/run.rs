@@ -7,7 +7,7 @@ use crate::check::{self, Finding};
 use crate::history::Run;
 use crate::options::Options;
 use crate::plugins;
-use crate::record::CLASH;
+use crate::record::{CLASH, QUARANTINED, VIEWS_DIFFER};
 use crate::trace::{Filter, Line};
 use crate::world::World;
 
@@ -24,6 +24,9 @@ pub const TREES: &str = "trees";
 
 /// The checker's name in a finding: a disk went back, and nobody has noticed.
 pub const CLASHES: &str = "clashes";
+
+/// The checker's name in a finding: a good plugin was found not to be deterministic.
+pub const VIEWS: &str = "views";
 
 /// The most findings about hash trees that are reported.
 const MOST_TREES: usize = 5;
@@ -90,6 +93,11 @@ pub fn with(options: Options, filter: Option<Filter>) -> Report {
     let wrong = std::mem::take(&mut world.recorder.trees);
     findings.extend(wrong.into_iter().take(MOST_TREES).map(|evidence| Finding { checker: TREES, key: None, evidence }));
     let marks = std::mem::take(&mut world.recorder.marks);
+    for mark in [QUARANTINED, VIEWS_DIFFER] {
+        if let (Some(times), None) = (marks.get(mark), options.liar) {
+            findings.push(Finding { checker: VIEWS, key: None, evidence: format!("{mark}, {times} times") });
+        }
+    }
     if let Some(times) = marks.get(CLASH) {
         findings.push(Finding {
             checker: CLASHES,

@@ -316,6 +316,8 @@ pub(crate) struct Plugin {
     pub(crate) version: String,
     pub(crate) bytes: u64,
     pub(crate) self_causal: bool,
+    /// Why its merges are not run; null if they are.
+    pub(crate) quarantined: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<String>,
 }
@@ -328,6 +330,7 @@ impl From<&PluginInfo> for Plugin {
             version: plugin.version.clone(),
             bytes: plugin.bytes,
             self_causal: plugin.self_causal,
+            quarantined: plugin.quarantined.clone(),
             file: None,
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rejoin_client::ErrorKind;
+use rejoin_client::admin::PluginDigest;
 use rejoin_merge::{CancelToken, ChildCompiler, Compiler, Host, HostConfig, ModuleLimits, Plugin as Compiled, build};
 
 use crate::args::PluginCommand;
@@ -25,6 +26,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
         }
         PluginCommand::Test(args) => laws::run(out, &compiler(), &args),
         PluginCommand::Push { file, name } => push(global, out, &file, name).await,
+        PluginCommand::Release { digest } => release(global, out, digest).await,
         PluginCommand::List => {
             let plugins = connect(global).await?.admin().plugins().await?;
             let plugins: Vec<Plugin> = plugins.iter().map(Plugin::from).collect();
@@ -33,9 +35,13 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
             }
             let row = |p: Plugin| {
                 let folds = if p.self_causal { "yes" } else { "no" };
-                vec![p.name, p.version, p.bytes.to_string(), folds.into(), p.digest]
+                let state = if p.quarantined.is_some() { "quarantined" } else { "good" };
+                vec![p.name, p.version, p.bytes.to_string(), folds.into(), state.into(), p.digest]
             };
-            out.table(&["plugin", "version", "bytes", "self-causal", "digest"], plugins.into_iter().map(row).collect())
+            out.table(
+                &["plugin", "version", "bytes", "self-causal", "state", "digest"],
+                plugins.into_iter().map(row).collect(),
+            )
         }
     }
 }
@@ -103,8 +109,18 @@ fn shape(compiled: &Compiled, component: &[u8], file: &Path) -> Plugin {
         version,
         bytes,
         self_causal,
+        quarantined: None,
         file: Some(file.display().to_string()),
     }
+}
+
+async fn release(global: &GlobalArgs, out: Output, digest: PluginDigest) -> Result<(), Failure> {
+    let plugin = Plugin::from(&connect(global).await?.admin().release_plugin(digest).await?);
+    if out.json {
+        return out.json(&plugin);
+    }
+    note(format!("the merges of {} {} are run", plugin.name, plugin.version));
+    out.line(&plugin.digest)
 }
 
 async fn push(global: &GlobalArgs, out: Output, file: &Path, name: Option<String>) -> Result<(), Failure> {

@@ -51,6 +51,8 @@ pub struct PluginInfo {
     pub self_causal: bool,
     /// Whether it has a validator, which is called before every put.
     pub validates: bool,
+    /// Why its merges are not run, if it is quarantined.
+    pub quarantined: Option<String>,
 }
 
 impl PluginInfo {
@@ -180,9 +182,10 @@ pub(super) fn token_info(record: Record) -> Option<TokenInfo> {
 
 pub(super) fn plugin_info(record: Record) -> Option<PluginInfo> {
     match (record.key, record.body) {
-        (RecordKey::Plugin(digest), RecordBody::Plugin { name, version, bytes, self_causal, validates }) => {
-            Some(PluginInfo { digest, name, version, bytes, self_causal, validates })
-        }
+        (
+            RecordKey::Plugin(digest),
+            RecordBody::Plugin { name, version, bytes, self_causal, validates, quarantined },
+        ) => Some(PluginInfo { digest, name, version, bytes, self_causal, validates, quarantined }),
         _ => None,
     }
 }

@@ -64,7 +64,14 @@ async fn a_plugin_travels_as_bulk() {
     let cluster = Cluster::start(2).await;
     let admin = cluster.client().await.admin();
     let name = Name::new("cart").unwrap();
-    let body = RecordBody::Plugin { name, version: "1".into(), bytes: 3, self_causal: true, validates: true };
+    let body = RecordBody::Plugin {
+        name,
+        version: "1".into(),
+        bytes: 3,
+        self_causal: true,
+        validates: true,
+        quarantined: None,
+    };
     let record = Record { key: RecordKey::Plugin(PluginDigest([7; 32])), version: 1, stamp: Hlc::default(), body };
     cluster.react([React::Say(Reply::Changed { record, behind: Vec::new() })]);
     let plugin = admin.push_plugin("cart", vec![1, 2, 3]).await.unwrap();

@@ -2,10 +2,10 @@
 //!
 //! Nothing is changed here: [`Control::decide`] answers from the records that there are.
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 
-use rejoin_proto::catalog::{Activation, BucketProps, Record, RecordBody, RecordKey};
-use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, TenantId};
+use rejoin_proto::catalog::{Activation, BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey};
+use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Hlc, Name, PluginDigest, TenantId};
 
 use super::{CatalogChange, Control, MAX_RECORDS, MAX_VERSION};
 
@@ -96,12 +96,31 @@ impl Control {
                 let known = self.records.get(&key).cloned();
                 Ok(known.unwrap_or(Record { key, version: 1, stamp, body }))
             }
+            CatalogChange::PluginQuarantine(digest, why) => self.quarantined(digest, stamp, Some(why)),
+            CatalogChange::PluginRelease(digest) => self.quarantined(digest, stamp, None),
             CatalogChange::TenantCreate(name) => {
                 let key = RecordKey::Tenant(TenantId::from_name(&name));
                 self.is_free(&key, "tenant", &name)?;
                 Ok(Record { key, version: 1, stamp, body: RecordBody::Tenant { name } })
             }
         }
+    }
+
+    /// The record of a plugin that is quarantined for that reason from now on, or is not any more. One that is already
+    /// as wanted stays as it is.
+    fn quarantined(&self, digest: PluginDigest, stamp: Hlc, why: Option<String>) -> Result<Record, ErrorReply> {
+        let key = RecordKey::Plugin(digest);
+        let Some(known) = self.records.get(&key) else {
+            return Err(ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no plugin {digest}")));
+        };
+        let mut record = known.clone();
+        if let RecordBody::Plugin { quarantined, .. } = &mut record.body
+            && quarantined.is_some() != why.is_some()
+        {
+            *quarantined = why.map(|why| cut(why, MAX_QUARANTINE_BYTES));
+            (record.version, record.stamp) = (known.version + 1, stamp);
+        }
+        Ok(record)
     }
 
     fn is_free(&self, key: &RecordKey, kind: &str, name: &Name) -> Result<(), ErrorReply> {
@@ -119,7 +138,7 @@ impl Control {
             props.plugin = Some(old);
             return Ok(props);
         }
-        let Some(Record { body: RecordBody::Plugin { self_causal, validates, .. }, .. }) =
+        let Some(Record { body: RecordBody::Plugin { self_causal, validates, quarantined, .. }, .. }) =
             self.records.get(&RecordKey::Plugin(wanted.plugin))
         else {
             let message = alloc::format!(
@@ -128,10 +147,25 @@ impl Control {
             );
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
+        if let Some(why) = quarantined {
+            let message = alloc::format!(
+                "plugin {0} is quarantined: {why}; `rejoin plugin release {0}` ends that",
+                wanted.plugin
+            );
+            return Err(ErrorReply::new(ErrorCode::BadRequest, message));
+        }
         let (self_causal, validates, replaces) = (*self_causal, *validates, old.is_some());
         props.plugin = Some(Activation { plugin: wanted.plugin, self_causal, since: stamp, replaces, validates });
         Ok(props)
     }
+}
+
+/// The beginning of a text that has so many bytes at most.
+fn cut(mut text: String, most: usize) -> String {
+    while text.len() > most {
+        text.pop();
+    }
+    text
 }
 
 fn absent(kind: &str, name: &Name) -> ErrorReply {

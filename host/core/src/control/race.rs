@@ -81,6 +81,10 @@ pub(super) fn refusal(made: &Record, now: &Record) -> ErrorReply {
             "lost the race: another node has made or changed token {name} at the same time, and this one is not taken \
                 anywhere; use another name"
         ),
+        (RecordKey::Plugin(_), RecordBody::Plugin { .. }) if made.version > 1 => {
+            "lost the race: the plugin was quarantined or released at another node at the same time; look at it again"
+                .into()
+        }
         (RecordKey::Plugin(_), RecordBody::Plugin { name, .. }) => {
             alloc::format!(
                 "lost the race: the component is stored, but another node has pushed it under the name {name}, which \

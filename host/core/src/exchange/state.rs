@@ -32,7 +32,9 @@ pub struct ExchangeConfig {
     pub slowdown_percent: u32,
     /// The bytes of objects of one message, unless one object alone is larger. Absorbing them takes a shard one turn.
     pub piece_bytes: usize,
-    /// Whether exchanges are paused at the start, as by [`ExchangeCommand::Pause`].
+    /// The mean time between two comparisons of views, in microseconds; 0: none.
+    pub view_interval_us: u64,
+    /// Whether exchanges are paused at the start, as by [`ExchangeCommand::Pause`], and comparisons of views.
     pub paused: bool,
 }
 
@@ -45,6 +47,7 @@ impl Default for ExchangeConfig {
             max_bytes: 64 << 20,
             slowdown_percent: 50,
             piece_bytes: 32 << 10,
+            view_interval_us: 10_000_000,
             paused: false,
         }
     }

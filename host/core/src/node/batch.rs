@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rejoin_proto::client::Reply;
 use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk};
 use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, NodeId};
+use rejoin_proto::{ErrorCode, NodeId, PluginDigest};
 
 use super::sync_queue::SyncQueue;
 use crate::causal;
@@ -72,6 +72,8 @@ pub enum Output {
     Alarm(Alarm),
     /// The shard is rebuilt: the links are told.
     Rebuilt,
+    /// A plugin is not deterministic, with the evidence: the catalog is to quarantine it.
+    Quarantine(PluginDigest, String),
     /// Begin a sync of everything that is committed by now; [`Input::Synced`] answers.
     Sync,
     /// Run another batch at once: something is ready that needs no sync.
@@ -230,6 +232,7 @@ impl GroupCommit {
                 Effect::Requests(requests) => outputs.push(Output::Requests(requests)),
                 Effect::Alarm(alarm) => outputs.push(Output::Alarm(alarm)),
                 Effect::Rebuilt => outputs.push(Output::Rebuilt),
+                Effect::Quarantine(plugin, why) => outputs.push(Output::Quarantine(plugin, why)),
                 // Looked for before the commit.
                 Effect::Fatal(_) => {}
             }

@@ -33,10 +33,12 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
         }
         PeerBody::Read { object, .. } => Route::Shard(of_partition(layout.partition(object))),
         PeerBody::Replicate(message) => Route::Shard(of_partition(layout.partition(&message.object))),
+        PeerBody::ViewAsk(ask) => Route::Shard(of_partition(layout.partition(&ask.object))),
         PeerBody::ForwardReply { op, .. }
         | PeerBody::ReadReply { op, .. }
         | PeerBody::Replicated { op, .. }
-        | PeerBody::OfferReply { op, .. } => {
+        | PeerBody::OfferReply { op, .. }
+        | PeerBody::ViewAnswer { op, .. } => {
             if op.shard < shards {
                 Route::Shard(op.shard)
             } else {

@@ -139,6 +139,8 @@ pub struct MergeJob {
     pub siblings: Vec<Sibling>,
     /// Whether the reader wants the readable form too.
     pub show: bool,
+    /// Whether the plugin must run, though the result of an equal merge may be known.
+    pub fresh: bool,
     /// The limit of fuel.
     pub fuel: u64,
     /// The limit of linear memory, in bytes.
@@ -222,6 +224,16 @@ pub enum PluginError {
     /// The bucket has no plugin.
     #[error("the bucket has no merge plugin: the siblings are as they were written")]
     NoPlugin,
+    /// The plugin is not deterministic.
+    #[error(
+        "plugin {plugin} is quarantined, and the siblings are kept: {why}; `rejoin plugin release {plugin}` ends that"
+    )]
+    Quarantined {
+        /// The component.
+        plugin: PluginDigest,
+        /// The evidence.
+        why: String,
+    },
     /// The component has not reached this node.
     #[error("this node does not have plugin {0} yet; it is being fetched from the others")]
     Missing(PluginDigest),
@@ -255,6 +267,7 @@ impl PluginError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoPlugin => "no_plugin",
+            Self::Quarantined { .. } => "plugin_quarantined",
             Self::Missing(_) => "plugin_missing",
             Self::Unusable { .. } => "plugin_refused",
             Self::Overloaded { of_bucket: true, .. } => "bucket_overloaded",
@@ -316,6 +329,8 @@ pub enum Effect {
     /// This shard has what the other owners have, after the node's data directory was replaced. Told once by each start
     /// on such a directory.
     Rebuilt,
+    /// A plugin is not deterministic, with the evidence: the catalog is to quarantine it.
+    Quarantine(PluginDigest, String),
     /// The store has failed for good: the node must stop.
     Fatal(String),
 }
@@ -361,6 +376,29 @@ pub enum Alarm {
     Rebuilt {
         /// Where.
         partition: PartitionId,
+    },
+    /// A plugin makes different values of the same siblings. It is quarantined.
+    #[error("plugin {plugin}: {why}")]
+    NotDeterministic {
+        /// The component.
+        plugin: PluginDigest,
+        /// The evidence.
+        why: String,
+    },
+    /// One node makes another value of the same siblings than the other owners, and makes it again.
+    #[error(
+        "plugin {plugin}, bucket {bucket}: of {owners} owners that merged the same siblings, {node} got another result; \
+         that is not enough to quarantine the plugin, and the machine of {node} may compute wrongly"
+    )]
+    ViewsDiffer {
+        /// The component.
+        plugin: PluginDigest,
+        /// The bucket.
+        bucket: Name,
+        /// The node with another result. Of two nodes either may be it; then it is the other one than this.
+        node: Name,
+        /// How many were compared.
+        owners: usize,
     },
     /// A copy cannot be read.
     #[error("partition {partition}: {what}")]

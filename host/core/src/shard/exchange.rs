@@ -714,7 +714,7 @@ impl Shard {
     }
 
     /// The partitions of this shard.
-    fn own_partitions(&self) -> impl Iterator<Item = PartitionId> + '_ {
+    pub(super) fn own_partitions(&self) -> impl Iterator<Item = PartitionId> + '_ {
         let partitions = self.view.layout().partitions();
         let all = (0..partitions).map(|at| PartitionId(u16::try_from(at).unwrap_or(u16::MAX)));
         all.filter(move |partition| self.is_own(*partition))
@@ -779,4 +779,4 @@ pub(super) enum Step {
 }
 
 /// Where the key begins in a key of the store, behind bucket and hash.
-const KEY_AT: usize = 24;
+pub(super) const KEY_AT: usize = 24;

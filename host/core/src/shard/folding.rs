@@ -35,9 +35,10 @@ impl Shard {
     /// An exchange has brought an object: its siblings are merged if its bucket folds them.
     pub(super) fn fold_exchanged(&mut self, turn: &mut Turn<'_>, bucket: &Arc<Bucket>, id: &ObjectId, object: &Object) {
         let props = &bucket.props;
-        let Some(activation) = props.plugin.filter(|_| object.entries.len() > 1 && self.folds.len() < MAX_FOLDS) else {
+        if object.entries.len() < 2 || self.folds.len() >= MAX_FOLDS {
             return;
-        };
+        }
+        let Ok(activation) = self.merger(bucket) else { return };
         let is_at_limit =
             object.entries.len() >= usize::from(props.siblings) || causal::value_bytes(object) > props.object_bytes();
         if !is_at_limit && !props.folds_at_once(turn.now.wall_ms) {

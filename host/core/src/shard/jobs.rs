@@ -33,6 +33,7 @@ pub(super) fn fold_job(
         key_hash: object.hash(),
         siblings,
         show: false,
+        fresh: false,
         fuel: fuel_for(props.fuel, bytes),
         memory_bytes: props.memory_bytes,
         result_bytes: props.value_bytes,

@@ -7,8 +7,8 @@
 //! In reading order: [`event`], `op` (an operation), `turn` (one call), `copy` (objects in the store), `replica`
 //! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts` (whom to ask first),
 //! `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node and others have begun), `pacing`
-//! (what they may do beside requests), `folding` (objects that meet in them), [`handoff`] (nodes that stand in for
-//! owners).
+//! (what they may do beside requests), `folding` (objects that meet in them), `views` (what owners make of equal
+//! objects), [`handoff`] (nodes that stand in for owners).
 
 mod contacts;
 mod copy;
@@ -27,6 +27,7 @@ mod serving;
 mod trees;
 mod turn;
 mod validate;
+mod views;
 mod write;
 
 use alloc::boxed::Box;
@@ -45,6 +46,7 @@ use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
 use peers::PeerConnections;
 use rand_core::Rng;
 use turn::Turn;
+use views::Views;
 
 use rejoin_proto::client::{Receipt, Reply, StartId};
 use rejoin_proto::context::ContextKey;
@@ -133,6 +135,9 @@ pub struct Counters {
     pub objects_offered: u64,
     pub objects_handed_over: u64,
     pub objects_dropped: u64,
+    pub views_compared: u64,
+    pub views_different: u64,
+    pub quarantines: u64,
 }
 
 /// How long a client should wait when there is no room for its request, in milliseconds.
@@ -168,6 +173,7 @@ pub struct Shard {
     exchanges: Exchanges,
     /// Merges for exchanges, by ticket.
     folds: BTreeMap<u64, ExchangeFold>,
+    views: Views,
     /// The number of the next scan.
     next_scan: u64,
     clock: Hlc,
@@ -237,6 +243,7 @@ impl Shard {
             disk_is_old: false,
             exchanges,
             folds: BTreeMap::new(),
+            views: Views::default(),
             next_scan: 0,
             clock: Hlc::default(),
             correction: None,
@@ -334,7 +341,7 @@ impl Shard {
     pub fn next_wake_us(&self) -> u64 {
         let own =
             self.next_upkeep_us.min(self.next_expiry_us).min(self.next_report_us()).min(self.trees.next_scan_us());
-        let own = own.min(self.next_exchange_us());
+        let own = own.min(self.next_exchange_us()).min(self.next_view_us());
         let own = own.min(self.next_drain_us()).min(self.next_relief_us);
         self.deadlines.first().map_or(own, |&(at, _)| at.min(own))
     }
@@ -394,6 +401,9 @@ impl Shard {
             Event::Settled(receipts) => self.settle_retries(&turn, receipts),
             Event::Merged(ticket, result) => {
                 self.counters.merge_faults += u64::from(result.is_err());
+                if self.views.waits_for_merge(ticket) {
+                    return self.view_merged(&mut turn, ticket, result);
+                }
                 if let Some(fold) = self.folds.remove(&ticket.0) {
                     return self.exchange_merged(&mut turn, fold, result);
                 }
@@ -525,6 +535,8 @@ impl Shard {
             PeerBody::OfferReply { op, layout, bucket_version, answers } => {
                 self.offer_answered(turn, from, op.number, (layout, bucket_version), &answers);
             }
+            PeerBody::ViewAsk(ask) => self.serve_view(turn, from, trace, ask),
+            PeerBody::ViewAnswer { op, view } => self.view_answered(turn, from, op, view),
             // The catalog, the ring and modules are other machines' and the shell's.
             PeerBody::CatalogSummary(_)
             | PeerBody::CatalogRecords { .. }
@@ -654,6 +666,7 @@ impl Shard {
         }
         self.count_leaves(turn);
         self.exchange(turn);
+        self.compare_views(turn);
         if self.gaps.is_newly_rebuilt() {
             turn.effects.push(Effect::Rebuilt);
         }

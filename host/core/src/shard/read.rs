@@ -212,7 +212,8 @@ impl Shard {
         };
         // A single value needs the plugin only for its readable form.
         let is_wanted = siblings.len() > 1 || (siblings.len() == 1 && get.show);
-        if let (true, Some(activation)) = (is_wanted, op.target.bucket.props.plugin) {
+        let merger = self.merger(&op.target.bucket);
+        if let (true, Ok(activation)) = (is_wanted, &merger) {
             let show = get.show;
             read.phase = ReadPhase::Merging { inputs, seen: read.joined.context.clone() };
             self.counters.merges += 1;
@@ -220,7 +221,7 @@ impl Shard {
             turn.effects.push(Effect::Merge(MergeTicket(op.id.number), job));
             return Step::Keep(op);
         }
-        let fault = (siblings.len() > 1).then_some(PluginError::NoPlugin);
+        let fault = merger.err().filter(|_| siblings.len() > 1);
         let value = if siblings.len() == 1 { siblings.first().map(|sibling| sibling.value.clone()) } else { None };
         let (plugin, seen) = (folded_by(&inputs), read.joined.context.clone());
         self.answer_read(turn, op, Outcome { inputs, seen, value, shown: None, plugin, fault })

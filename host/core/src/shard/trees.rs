@@ -44,6 +44,8 @@ impl Shard {
     ) {
         if self.trees.asked_for(ticket) {
             self.leaf_scanned(turn, ticket, scanned);
+        } else if self.views.waits_for_scan(ticket) {
+            self.views_scanned(turn, scanned);
         } else if self.exchanges.serving.contains_key(&ticket) {
             self.serving_scanned(turn, ticket, scanned);
         } else {

@@ -179,8 +179,8 @@ impl Shard {
                 // What stood beside the one value were tombstones; no plugin is needed to drop them.
                 return self.mint_and_replicate(turn, op, write, copy, tally);
             }
-            let plugin = op.target.bucket.props.plugin;
-            let Some(activation) = plugin.filter(|_| inputs.len() > 1 && !merge_tried) else {
+            let merger = self.merger(&op.target.bucket).ok();
+            let Some(activation) = merger.filter(|_| inputs.len() > 1 && !merge_tried) else {
                 // Rule: limits drop nothing.
                 let refusal = too_many_siblings(&op);
                 return self.finish(turn, &op, refusal);

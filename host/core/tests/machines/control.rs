@@ -525,6 +525,46 @@ fn a_full_catalog_takes_nothing_new_and_still_withdraws_a_token() {
     assert!(matches!(effects.last(), Some(CatalogEffect::Answer(2, Ok(_)))), "{effects:?}");
 }
 
+#[test]
+fn a_quarantine_reaches_every_node_and_ends_with_its_release() {
+    let mut nodes = Nodes::connected(3);
+    let digest = PluginDigest([5; 32]);
+    nodes.change(0, 1, CatalogChange::PluginAdd(digest, plugin_record(name("cart"), "1".into(), 9, false, false)));
+    nodes.deliver();
+    let why = |nodes: &Nodes| -> Vec<Option<String>> {
+        let of = |control: &Control| match &control.get(&RecordKey::Plugin(digest)).expect("a plugin").body {
+            RecordBody::Plugin { quarantined, .. } => quarantined.clone(),
+            other => panic!("{other:?}"),
+        };
+        nodes.all.iter().map(of).collect()
+    };
+    nodes.change(1, 2, CatalogChange::PluginQuarantine(digest, "ä".repeat(400)));
+    nodes.deliver();
+    let reason = Some("ä".repeat(256));
+    assert_eq!(why(&nodes), [reason.clone(), reason.clone(), reason.clone()], "as much as a record takes");
+    // Who finds the same later changes nothing, and neither does a push of the same component.
+    nodes.change(2, 3, CatalogChange::PluginQuarantine(digest, "another reason".into()));
+    nodes.change(2, 4, CatalogChange::PluginAdd(digest, plugin_record(name("cart"), "1".into(), 9, false, false)));
+    nodes.deliver();
+    assert_eq!(why(&nodes), [reason.clone(), reason.clone(), reason]);
+    let (since, plugin) = (Hlc::default(), digest);
+    let activation = Activation { plugin, self_causal: false, since, replaces: false, validates: false };
+    let props = BucketProps { plugin: Some(activation), ..BucketProps::default() };
+    nodes.change(0, 5, CatalogChange::BucketCreate(tenant(), name("b"), props.clone()));
+    let refused = nodes.answer(5).unwrap_err();
+    assert!(refused.message.contains("is quarantined"), "{refused}");
+    nodes.change(0, 6, CatalogChange::PluginRelease(digest));
+    nodes.deliver();
+    assert_eq!(why(&nodes), [None, None, None]);
+    nodes.change(0, 7, CatalogChange::PluginRelease(digest));
+    nodes.change(0, 8, CatalogChange::BucketCreate(tenant(), name("b"), props));
+    nodes.change(0, 9, CatalogChange::PluginRelease(PluginDigest([6; 32])));
+    nodes.deliver();
+    assert_eq!((nodes.answer(6).unwrap().version, nodes.answer(7).unwrap().version), (3, 3), "nothing is left to end");
+    assert!(nodes.answer(8).is_ok());
+    assert_eq!(nodes.answer(9).unwrap_err().code, ErrorCode::NotFound);
+}
+
 /// What a control frame takes between nodes, bytes (`rejoin_wire::Limits::max_node_frame`).
 const FRAME_BYTES: usize = 18 << 20;
 
@@ -539,6 +579,7 @@ fn largest_catalog() -> Catalog {
             bytes: u64::MAX,
             self_causal: true,
             validates: true,
+            quarantined: Some("q".repeat(512)),
         };
         Record { key: RecordKey::Plugin(PluginDigest(digest)), version: 1 << 48, stamp: Hlc(u64::MAX), body }
     };

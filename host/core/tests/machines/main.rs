@@ -24,5 +24,6 @@ mod support;
 mod tenures;
 mod trees;
 mod validation;
+mod views;
 mod writes;
 mod zones;

@@ -20,7 +20,7 @@ use rejoin_proto::catalog::{BucketProps, Record};
 use rejoin_proto::client::{Get, GetReply, Put, PutReply, Reply, StartId};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{DataRequest, PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Layout, NodeId, Object, ObjectId, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Layout, NodeId, Object, ObjectId, PluginDigest, codec};
 
 use super::store::Memory;
 use super::{DEADLINE_US, SKEW_MS, WINDOW_MS, at, bucket, layout, merge, node, object_id, tenant};
@@ -62,6 +62,8 @@ pub(crate) struct Cluster {
     pub(crate) wire: VecDeque<(NodeId, NodeId, PeerEnvelope)>,
     pub(crate) replies: BTreeMap<u64, Reply>,
     pub(crate) alarms: Vec<Alarm>,
+    /// Which node wants which plugin quarantined, and why.
+    pub(crate) quarantines: Vec<(usize, PluginDigest, String)>,
     /// The nodes that have told that they are rebuilt.
     pub(crate) rebuilt: Vec<usize>,
     /// What shards have told of their requests to peers.
@@ -125,6 +127,7 @@ impl Cluster {
             wire: VecDeque::new(),
             replies: BTreeMap::new(),
             alarms: Vec::new(),
+            quarantines: Vec::new(),
             rebuilt: Vec::new(),
             requests: Vec::new(),
             fatal: Vec::new(),
@@ -223,6 +226,7 @@ impl Cluster {
             Effect::Requests(requests) => self.requests.push((from, requests)),
             Effect::Alarm(alarm) => self.alarms.push(alarm),
             Effect::Rebuilt => self.rebuilt.push(from),
+            Effect::Quarantine(plugin, why) => self.quarantines.push((from, plugin, why)),
             Effect::Fatal(why) => self.fatal.push(why),
         }
     }

@@ -99,6 +99,7 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
             admin(AdminRequest::TokenCreate { name: name("app"), scope: Scope::Data, secret_hash: [9; 32] }),
         ),
         ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app") })),
+        ("plugin-release", admin(AdminRequest::PluginRelease { digest: digest() })),
         ("plugin-push", admin(AdminRequest::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
     ]
 }

@@ -219,6 +219,7 @@ pub(crate) fn plugin_record() -> Record {
         bytes: 37_000,
         self_causal: true,
         validates: true,
+        quarantined: Some("n2 got another result".into()),
     };
     record(RecordKey::Plugin(digest()), body)
 }

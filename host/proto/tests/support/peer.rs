@@ -9,9 +9,11 @@ use rejoin_proto::exchange::{
 };
 use rejoin_proto::peer::{
     Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, Holder, Offer, OfferAnswer, OfferedObject, OpId,
-    PeerBody, PeerEnvelope, PeerHello, Replicate,
+    PeerBody, PeerEnvelope, PeerHello, Replicate, ViewAsk,
 };
-use rejoin_proto::{ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, PartitionId, ReapEpoch, RingMessage};
+use rejoin_proto::{
+    ActorId, ClusterId, Content, Dot, ErrorCode, NodeId, PartitionId, ProfileId, ReapEpoch, RingMessage,
+};
 
 use super::{Sample, bucket_record, client, digest, layout_ref, name, object, object_id, sample, tenant, vector};
 
@@ -108,6 +110,11 @@ fn offer() -> PeerBody {
     })
 }
 
+fn view_ask() -> PeerBody {
+    let (object, hash, plugin, profile) = (object_id(), [5; 16], digest(), ProfileId(9));
+    PeerBody::ViewAsk(ViewAsk { op: op(), object, hash, plugin, profile })
+}
+
 fn bodies() -> Vec<(&'static str, PeerBody)> {
     let epoch = ReapEpoch { number: 4, proposer: 5 };
     let forward = |request| PeerBody::Forward(Forward { op: op(), tenant: tenant(), deadline_ms: 700, request });
@@ -149,6 +156,9 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
                 answers: vec![OfferAnswer::Confirmed, OfferAnswer::Wanted],
             },
         ),
+        ("view-ask", view_ask()),
+        ("view-answer", PeerBody::ViewAnswer { op: op(), view: Some([7; 16]) }),
+        ("view-no-answer", PeerBody::ViewAnswer { op: op(), view: None }),
     ]
     .into_iter()
     .chain(exchange())

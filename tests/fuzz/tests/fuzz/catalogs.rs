@@ -136,7 +136,9 @@ fn is_sound(record: &Record) {
                 && (2..=256).contains(&props.siblings)
                 && (1..=16 << 20).contains(&props.value_bytes)
         }
-        (RecordKey::Plugin(_), RecordBody::Plugin { version, .. }) => version.len() <= 64,
+        (RecordKey::Plugin(_), RecordBody::Plugin { version, quarantined, .. }) => {
+            version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= 512)
+        }
         (RecordKey::Token(_), RecordBody::Token { .. }) => true,
         _ => false,
     };

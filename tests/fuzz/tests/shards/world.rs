@@ -180,7 +180,7 @@ impl World {
                 }
                 Effect::Reply { reply_to, reply } => self.contexts.extend(self.watch.told(reply_to, &reply)),
                 Effect::StartRenewed(start) => self.event(None, Event::Start(StartId(start))),
-                Effect::Alarm(_) | Effect::Requests(_) | Effect::Rebuilt => {}
+                Effect::Alarm(_) | Effect::Requests(_) | Effect::Rebuilt | Effect::Quarantine(..) => {}
                 Effect::Fatal(why) => panic!("no disk here fails for good: {why}"),
             }
         }

@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use rejoin_client::Bytes;
 use rejoin_proto::catalog::RecordKey;
-use rejoin_proto::peer::{Absorbed, PeerBody, PeerEnvelope, PeerHello};
-use rejoin_proto::{LayoutRef, NodeId, Object, PluginDigest, ReapEpoch, codec};
+use rejoin_proto::peer::PeerBody;
+use rejoin_proto::{LayoutRef, PluginDigest};
 use rejoin_test_hostile::guests;
-use rejoin_test_shell::{Files, Impostor, Setup, World, name, simulate_with};
-use rejoin_wire::{Accepted, Class, Connection, Limits};
+use rejoin_test_shell::{Files, Impostor, Setup, World, simulate_with};
+use rejoin_wire::{Class, Connection, Limits};
 
-/// Frame ids between peers.
-const HELLO: u64 = 0;
-const MESSAGE: u64 = 1;
-const READY: u64 = 2;
+use crate::impostor::{self, send};
+
 /// The bytes of a plugin's component, and how often the peer asks for it: far more than the queue, the window of the
 /// stream and the inbox of the peer hold.
 const COMPONENT: usize = 1 << 20;
@@ -34,54 +32,18 @@ fn padded(component: Vec<u8>, bytes: usize) -> Vec<u8> {
     padded
 }
 
-/// A node that says its hello and answers requests, asks for every plugin that it hears of, and leaves all bulk unread.
+/// A node that answers requests, asks for every plugin that it hears of, and leaves all bulk unread.
 async fn takes_no_bulk(world: World, node: &'static str) {
-    let endpoint = world.endpoint(world.address(node).port(), world.files.identity(node));
-    while let Some(accepted) = endpoint.accept().await {
-        let Accepted::Peer(connection, _) = accepted else { continue };
-        tokio::task::spawn_local(serve(connection, node));
-    }
-}
-
-async fn serve(connection: Connection, node: &'static str) {
-    let theirs: PeerHello = codec::decode(&connection.recv().await.unwrap().body).unwrap();
-    let layout = theirs.params.layout;
-    let catalog = theirs.catalog.to_le_bytes().to_vec();
-    let ours = PeerHello { node: NodeId::from_name(&name(node)), known_disk: None, actors: Vec::new(), ..theirs };
-    connection.sender().try_send(Class::Control, HELLO, codec::encode(&ours).into()).unwrap();
-    connection.sender().try_send(Class::Control, READY, catalog.into()).unwrap();
-    let mut frames = Vec::new();
-    while connection.recv_batch_of(&[Class::Control, Class::Request, Class::Large], &mut frames, 64).await > 0 {
-        for frame in frames.drain(..).filter(|frame| frame.id == MESSAGE) {
-            let envelope: PeerEnvelope = codec::decode(&frame.body).unwrap();
-            answer(&connection, layout, envelope.body);
-        }
-    }
-}
-
-fn answer(connection: &Connection, layout: LayoutRef, body: PeerBody) {
-    let send = |class, body| send(connection, layout, class, body);
-    match body {
-        PeerBody::CatalogRecords { number, records } => {
-            send(Class::Control, PeerBody::CatalogTaken { number });
+    impostor::play(world, node, |connection, layout, body| {
+        if let PeerBody::CatalogRecords { records, .. } = body {
             for record in records {
                 if let RecordKey::Plugin(digest) = record.key {
                     tokio::task::spawn_local(want(connection.clone(), layout, digest));
                 }
             }
         }
-        PeerBody::Read { op, .. } => {
-            let (epoch, copy) = (ReapEpoch::default(), Ok(Object::default()));
-            send(Class::Request, PeerBody::ReadReply { op, epoch, copy, complete: true });
-        }
-        PeerBody::Replicate(message) => {
-            if let Some(op) = message.op {
-                let (bucket_version, outcome) = (message.bucket_version, Ok(Absorbed::Stored));
-                send(Class::Request, PeerBody::Replicated { op, layout, bucket_version, outcome, held: None });
-            }
-        }
-        _ => {}
-    }
+    })
+    .await;
 }
 
 /// Asks for a component again and again: what has found the queue full was not sent.
@@ -90,12 +52,6 @@ async fn want(connection: Connection, layout: LayoutRef, digest: PluginDigest) {
         send(&connection, layout, Class::Request, PeerBody::ModuleWanted(digest));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-fn send(connection: &Connection, layout: LayoutRef, class: Class, body: PeerBody) {
-    let envelope = PeerEnvelope { layout, trace: 0, body };
-    // Where the connection has ended, nobody waits.
-    let _ = connection.sender().try_send(class, MESSAGE, codec::encode(&envelope).into());
 }
 
 #[test]

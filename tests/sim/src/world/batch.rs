@@ -3,21 +3,23 @@
 
 use bytes::Bytes;
 
+use rejoin_core::control::{CatalogChange, CatalogEvent};
 use rejoin_core::node::batch::{Input, Output};
 use rejoin_core::node::links::LinkEvent;
 use rejoin_core::port::CommitSeq;
-use rejoin_core::shard::event::{Event, MergeJob, MergeTicket, PluginError, ValidateJob, ValidateTicket};
+use rejoin_core::shard::event::{Event, MergeJob, MergeTicket, Merged, PluginError, ValidateJob, ValidateTicket};
 use rejoin_proto::client::{PutOutcome, Reply, StartId};
 use rejoin_proto::fault::{MergeFault, TrapKind};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{Object, codec};
 
+use super::chaos::nobody;
 use super::node::ShardTask;
 use super::{Occurrence, Parcel, World};
 use crate::describe;
 use crate::disk::Replaced;
 use crate::history::{Dropped, Kind, Loss, NodeIndex};
-use crate::options::MS;
+use crate::options::{Liar, MS};
 use crate::plugins;
 use crate::rng::mix;
 
@@ -202,6 +204,10 @@ impl World {
             Output::StartRenewed(start) => self.start_renewed(at, index, start),
             Output::Requests(told) => self.requests_told(at, index, told),
             Output::Rebuilt => self.link_event(at, LinkEvent::ShardRebuilt(index)),
+            Output::Quarantine(plugin, why) => {
+                let change = CatalogChange::PluginQuarantine(plugin, why);
+                self.tell_control(at, CatalogEvent::Change(0, change, nobody()), None);
+            }
             Output::Alarm(alarm) => {
                 self.recorder.alarm(&alarm);
                 self.note(at, || format!("ALARM {alarm}"));
@@ -241,11 +247,29 @@ impl World {
             (false, true) => plugins::wasm(job),
             (false, false) => plugins::native(kind, job),
         };
+        let result = result.map(|merged| self.lied(at, kind, merged));
         if let Ok(merged) = &result {
             let key = self.keys.of_name(&job.key);
             self.recorder.merged(key, at, job, &merged.value);
         }
         self.plugin_answers(at, shard, Event::Merged(ticket, result));
+    }
+
+    /// What a plugin that is not deterministic makes of a good result. Of sets it is the same set in another order.
+    fn lied(&mut self, at: NodeIndex, kind: Kind, merged: Merged) -> Merged {
+        let turns = match self.options.liar {
+            Some(Liar::Calls) => self.plugins.below(2) as usize,
+            Some(Liar::Nodes) => usize::from(at),
+            Some(Liar::OneNode(node)) => usize::from(node == at),
+            None => 0,
+        };
+        let words = merged.value.len() / 8;
+        if turns == 0 || kind != Kind::Set || words < 2 {
+            return merged;
+        }
+        let mut value = merged.value.to_vec();
+        value.rotate_left(8 * (turns % words));
+        Merged { value: value.into(), ..merged }
     }
 
     fn validate(&mut self, at: NodeIndex, shard: u16, ticket: ValidateTicket, job: &ValidateJob) {

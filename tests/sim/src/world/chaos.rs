@@ -567,6 +567,6 @@ impl World {
 }
 
 /// A wait for the connected nodes only.
-fn nobody() -> Wait {
+pub(super) fn nobody() -> Wait {
     Wait { all: BTreeSet::new(), until_us: 0 }
 }

@@ -30,6 +30,8 @@ const LONGEST_START_US: u64 = 10 * SECOND;
 const OP_BYTES: usize = 1024;
 /// How often partitions are compared.
 const EXCHANGE_US: u64 = 2 * SECOND;
+/// The mean time between two comparisons of views by a shard.
+const VIEWS_US: u64 = 500 * MS;
 /// When a start that has failed is tried again.
 const AGAIN_US: u64 = 300 * MS;
 
@@ -155,6 +157,7 @@ impl World {
                 shards: options.shards,
                 exchange: ExchangeConfig {
                     interval_us: EXCHANGE_US,
+                    view_interval_us: VIEWS_US,
                     max_walks: if options.exchange { ExchangeConfig::default().max_walks } else { 0 },
                     ..ExchangeConfig::default()
                 },
