@@ -10,6 +10,7 @@ use rejoin_client::admin::{PluginDigest, Quorum};
 
 use crate::bench::args::BenchArgs;
 use crate::global::GlobalArgs;
+use crate::layout_args::{LayoutCommand, name as node_name};
 use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, ttl};
 
 /// A node's default for `module_bytes`.
@@ -55,9 +56,12 @@ pub(crate) enum Command {
     Delete(DeleteArgs),
     /// Show the cluster as one node sees it
     Status(StatusArgs),
-    /// Show what the nodes think of each other
+    /// Show what the nodes think of each other, or drain one
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Show who owns what, and add, move, re-weigh and remove nodes
+    #[command(subcommand)]
+    Layout(LayoutCommand),
     /// Show what the nodes still have to make equal, pause that, or go on with it
     #[command(subcommand)]
     Exchange(ExchangeCommand),
@@ -83,6 +87,12 @@ pub(crate) enum Command {
 pub(crate) enum NodeCommand {
     /// Ask every node what it thinks of every other one: whether it answers, since when, and why
     List,
+    /// Stage that a node owns nothing any more and stays a member: `layout assign NODE --capacity 0`
+    Drain {
+        /// The name of the node
+        #[arg(id = "member", value_name = "NODE", value_parser = node_name)]
+        member: rejoin_client::admin::Name,
+    },
 }
 
 #[derive(Subcommand, Debug)]

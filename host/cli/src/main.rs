@@ -19,6 +19,7 @@ mod failure;
 mod files;
 mod global;
 mod http;
+mod layout_args;
 mod local_cluster;
 mod output;
 mod processes;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command, DemoCommand, NodeCommand, ServeArgs};
 use clap::Parser;
-use commands::{bucket, cert, completions, exchange, node, object, plugin, status, token};
+use commands::{bucket, cert, completions, exchange, layout, node, object, plugin, status, token};
 use failure::Failure;
 use output::{Output, no_color};
 
@@ -98,6 +99,8 @@ async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failur
         Command::Delete(args) => object::delete(global, out, &args).await,
         Command::Status(args) => status::status(global, out, &args).await,
         Command::Node(NodeCommand::List) => node::list(global, out).await,
+        Command::Node(NodeCommand::Drain { member }) => layout::drain(global, out, member).await,
+        Command::Layout(command) => layout::run(global, out, command).await,
         Command::Exchange(command) => exchange::run(global, out, &command).await,
         Command::Bucket(command) => bucket::run(global, out, command).await,
         Command::Plugin(command) => plugin::run(global, out, command).await,

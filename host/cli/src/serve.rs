@@ -29,7 +29,16 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Re
     let path = args.config.display();
     let config = Config::load(&args.config).map_err(|why| Failure::usage(format!("{path}: {why}")).next(KEYS))?;
     let (name, data) = (config.name.to_string(), config.data.display().to_string());
-    let node = Node::start(config).await.map_err(|why| Failure::usage(format!("{name} does not start: {why}")))?;
+    let started = tokio::select! {
+        biased;
+        // A node that waits until it may join can be stopped meanwhile.
+        () = stopped(&mut signals) => {
+            note(format!("{name} is stopped before it has started"));
+            return Ok(());
+        }
+        started = Node::start(config) => started,
+    };
+    let node = started.map_err(|why| Failure::usage(format!("{name} does not start: {why}")))?;
     let serving = Serving {
         node: name,
         address: node.address().to_string(),
@@ -54,6 +63,11 @@ pub(crate) async fn run(out: Output, args: &ServeArgs, color_stderr: bool) -> Re
     node.stop().await.map_err(|why| Failure::new(Exit::Negative, format!("{name}: {why}")))?;
     note(format!("{name} has stopped"));
     Ok(())
+}
+
+/// Waits for a signal to stop.
+async fn stopped(signals: &mut Signals) {
+    while !matches!(signals.next().await, SignalAction::Stop) {}
 }
 
 /// Waits for a signal to stop, or for a failure of the node, which is returned. SIGHUP reloads the certificates.

@@ -1,4 +1,4 @@
-//! The operator's interface: status, buckets, tokens and plugins.
+//! The operator's interface: status, buckets, tokens, plugins and layouts.
 //!
 //! The types of records and properties are those of the cluster. Changes are compare-and-set: they name the version
 //! that was read, and fail with [`ErrorKind::VersionConflict`] if the record was changed meanwhile. Changes are sent
@@ -14,6 +14,7 @@
 //! # Ok(()) }
 //! ```
 
+mod layouts;
 mod records;
 
 use std::sync::Arc;
@@ -33,7 +34,14 @@ pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Sco
 pub use rejoin_proto::client::{
     Doubt, ExchangePair, ExchangeStatus, Holdings, Liveness, MemberView, NodeStatus, Rebuild, Status,
 };
-pub use rejoin_proto::{BucketId, ClusterId, LayoutRef, Name, PartitionId, PluginDigest, TenantId};
+pub use rejoin_proto::layout_request::{
+    AwaitedNode, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutStatus, LayoutStep, MemberStatus,
+    NodeChange, PastLayoutStatus, PlannedNode,
+};
+pub use rejoin_proto::ring::Role;
+pub use rejoin_proto::{
+    BucketId, ClusterId, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest, TenantId, ZoneDemand,
+};
 
 /// The operator's interface of a [`Client`](crate::Client). Clones are cheap.
 #[derive(Clone, Debug)]

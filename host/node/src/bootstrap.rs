@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rejoin_proto::layout::MAX_NODES;
-use rejoin_proto::{Address, Layout, LayoutNode, NodeId};
+use rejoin_proto::{Address, Layout, LayoutNode, Name, NodeId, Ring};
 
 use crate::config::{BootstrapNode, Config, ConfigError};
 
@@ -31,7 +31,27 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     for (at, node) in list.iter().enumerate() {
         check_node(at, node, &list[..at])?;
     }
+    check_joining(config)?;
     check_listen(config, &config.listen)
+}
+
+/// Refuses a node that would both begin a cluster and join one, and addresses that cannot be dialled.
+fn check_joining(config: &Config) -> Result<(), ConfigError> {
+    if !config.join.is_empty() && !config.bootstrap.is_empty() {
+        let why = "a node either begins a cluster, by a [[bootstrap]] list, or joins a running one: keep one of both";
+        return Err(invalid("join", why.into()));
+    }
+    let own = config.address.iter().map(|address| ("address".to_owned(), address));
+    let joined = config.join.iter().enumerate().map(|(at, address)| (format!("join[{at}]"), address));
+    for (key, address) in own.chain(joined) {
+        if address.port() == 0 {
+            return Err(invalid(&key, format!("{address} has port 0; write the port at which the node is reached")));
+        }
+        if let Some(what) = address.ip().and_then(|address| unusable(address.ip())) {
+            return Err(invalid(&key, format!("{address} is {what}; write an address at which the node is reached")));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a `listen` address at which no peer can reach this node.
@@ -117,8 +137,20 @@ fn unreachable_at(listen: &Address, own: &Address) -> Option<String> {
     write(&format_args!("{own}, or {anywhere}:{port}, or correct the list: it says {}", SocketAddr::new(address, port)))
 }
 
-/// The differences between a stored layout and the list, one line each. An empty list has none.
-pub(crate) fn contradictions(list: &[BootstrapNode], kept: &Layout) -> Vec<String> {
+/// The newest layout of a ring, with the addresses that the nodes have announced since.
+pub(crate) fn with_addresses(ring: &Ring) -> Layout {
+    let mut layout = ring.newest().clone();
+    for node in &mut layout.nodes {
+        if let Some(announced) = ring.notes.announced.get(&node.id) {
+            node.address = announced.address.clone();
+        }
+    }
+    layout
+}
+
+/// The differences between a stored layout and the list, one line each. An empty list has none. A node that starts
+/// announces its own address, so that is not compared.
+pub(crate) fn contradictions(own: &Name, list: &[BootstrapNode], kept: &Layout) -> Vec<String> {
     let mut found = Vec::new();
     for node in list {
         let Some(known) = kept.node(NodeId::from_name(&node.name)) else {
@@ -131,7 +163,7 @@ pub(crate) fn contradictions(list: &[BootstrapNode], kept: &Layout) -> Vec<Strin
                 node.name
             ));
         };
-        if node.address.plain() != known.address.plain() {
+        if node.name != *own && node.address.plain() != known.address.plain() {
             differs("the address", &node.address, &known.address);
         }
         if node.zone != known.zone {
@@ -258,11 +290,12 @@ mod tests {
     fn a_kept_layout_is_compared_with_the_list_name_by_name() {
         let good = config("10.0.0.1:7400", &[("n1", "10.0.0.1:7400"), ("n2", "10.0.0.2:7400")]).expect("a good one");
         let kept = rejoin_core::placement::bootstrap(members(&good.bootstrap), 16).expect("a layout");
-        assert!(contradictions(&good.bootstrap, &kept).is_empty());
-        assert!(contradictions(&[], &kept).is_empty(), "a list that is gone says nothing");
+        let own = Name::new("n1").expect("a name");
+        assert!(contradictions(&own, &good.bootstrap, &kept).is_empty());
+        assert!(contradictions(&own, &[], &kept).is_empty(), "a list that is gone says nothing");
         let mut turned = good.bootstrap.clone();
         turned.reverse();
-        assert!(contradictions(&turned, &kept).is_empty());
+        assert!(contradictions(&own, &turned, &kept).is_empty());
         assert_eq!(
             rejoin_core::placement::bootstrap(members(&turned), 16),
             Ok(kept.clone()),
@@ -272,7 +305,7 @@ mod tests {
         let mut changed = good.bootstrap.clone();
         (changed[0].capacity, changed[0].zone) = (3, rejoin_proto::Name::new("east").expect("a name"));
         changed[1] = BootstrapNode { name: rejoin_proto::Name::new("n3").expect("a name"), ..changed[1].clone() };
-        let found = contradictions(&changed, &kept);
+        let found = contradictions(&own, &changed, &kept);
         for words in ["zone of node n1 is east", "capacity of node n1 is 3", "names node n3", "kept layout has node n2"]
         {
             assert!(found.iter().any(|line| line.contains(words)), "{words}: {found:?}");
@@ -280,7 +313,7 @@ mod tests {
         changed = good.bootstrap.clone();
         changed[1].address = ([10, 0, 0, 3], 7400).into();
         assert_eq!(
-            contradictions(&changed, &kept),
+            contradictions(&own, &changed, &kept),
             ["the address of node n2 is 10.0.0.3:7400 in the [[bootstrap]] list, and 10.0.0.2:7400 in the kept layout"]
         );
     }

@@ -1,5 +1,5 @@
-//! The task that owns the catalog: it runs the control machine, saves the catalog, and publishes each change to
-//! sessions, shards and peers. It never decides a race; that is the machine's part.
+//! The task that owns catalog and ring: it runs their machines, saves what they ask for, and publishes each change to
+//! sessions, shards and peers. It never decides a race; that is the machines' part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,17 +10,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use rejoin_core::control::{Catalog, CatalogEffect, CatalogEvent, Control, Published};
 use rejoin_core::node::links::LinkEvent;
+use rejoin_core::ring::{RingCommand, RingEvent, staging};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
-use rejoin_proto::{ErrorCode, ErrorReply, Hlc, Layout, PluginDigest, codec};
+use rejoin_proto::peer::PeerBody;
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, PluginDigest, codec};
 use rejoin_store::{ControlFile, FileError};
 
 use crate::context::{NodeContext, quarantined};
 use crate::control_files::CATALOG_FILE;
-use crate::messages::{CatalogRequest, ShardMessage};
-use crate::peers;
+use crate::messages::{CatalogRequest, RingRequest, ShardMessage};
+use crate::ring::{RingPart, RingWork};
 use crate::token::Secret;
 use crate::view::{NodeView, node_view};
+use crate::{members, peers};
 
 /// How often peers are asked again for missing plugin modules.
 const FETCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -30,7 +33,7 @@ type Answers = BTreeMap<u64, oneshot::Sender<Result<Published, ErrorReply>>>;
 
 pub(crate) struct CatalogTask {
     pub(crate) control: Control,
-    pub(crate) layout: Layout,
+    pub(crate) ring: RingPart,
     pub(crate) secret: Secret,
     pub(crate) files: ControlFile,
     pub(crate) view: watch::Sender<Arc<NodeView>>,
@@ -45,20 +48,31 @@ impl CatalogTask {
         let mut fetch = tokio::time::interval(FETCH_INTERVAL);
         self.want_modules(&ctx);
         loop {
-            let wake =
-                self.control.next_wake_us().map_or_else(|| ctx.clock.instant(u64::MAX), |at| ctx.clock.instant(at));
-            let mut hello_from = None;
+            let (catalog, ring) = (self.control.next_wake_us().unwrap_or(u64::MAX), self.ring.next_wake_us());
+            let wake = ctx.clock.instant(catalog.min(ring));
+            let (mut hello_from, mut ring_event) = (None, None);
             let event = tokio::select! {
                 biased;
                 request = requests.recv() => match request {
                     None => return,
+                    Some(CatalogRequest::Ring(request)) => {
+                        let done = self.ring_request(&ctx, request);
+                        match self.kept(done) {
+                            true => continue,
+                            false => return,
+                        }
+                    }
                     Some(CatalogRequest::PeerUp { peer, connection, digest }) => {
                         peers::ask_for_modules(&ctx, &ctx.plugins.to_fetch());
                         hello_from = Some(connection);
+                        ring_event = Some(RingEvent::PeerUp(peer));
                         CatalogEvent::PeerUp(peer, digest)
                     }
                     Some(CatalogRequest::PeerReady { peer, digest }) => CatalogEvent::PeerReady(peer, digest),
-                    Some(CatalogRequest::PeerDown(peer)) => CatalogEvent::PeerDown(peer),
+                    Some(CatalogRequest::PeerDown(peer)) => {
+                        ring_event = Some(RingEvent::PeerDown(peer));
+                        CatalogEvent::PeerDown(peer)
+                    }
                     Some(CatalogRequest::Peer(peer, body)) => CatalogEvent::Peer(peer, body),
                     Some(CatalogRequest::Change(change, wait, answer)) => {
                         next_call += 1;
@@ -71,14 +85,18 @@ impl CatalogTask {
                         continue;
                     }
                 },
-                () = tokio::time::sleep_until(wake) => CatalogEvent::Tick,
+                () = tokio::time::sleep_until(wake) => {
+                    ring_event = Some(RingEvent::Tick);
+                    CatalogEvent::Tick
+                }
                 _ = fetch.tick() => {
                     load_and_fetch(&ctx);
                     continue;
                 }
             };
-            if let Err(error) = self.step(&ctx, event, &mut answers) {
-                let _ = self.failures.send(format!("the catalog cannot be kept: {error}"));
+            let stepped = self.step(&ctx, event, &mut answers);
+            let stepped = stepped.and_then(|()| ring_event.map_or(Ok(()), |event| self.ring_step(&ctx, event)));
+            if !self.kept(stepped) {
                 return;
             }
             if let Some(connection) = hello_from {
@@ -86,6 +104,69 @@ impl CatalogTask {
                 peers::handle_event(&ctx, LinkEvent::CatalogSent(connection));
             }
         }
+    }
+
+    /// Whether everything was saved that had to be. If not, the node stops.
+    fn kept(&self, result: Result<(), FileError>) -> bool {
+        if let Err(error) = &result {
+            let _ = self.failures.send(format!("the catalog or the ring cannot be kept: {error}"));
+        }
+        result.is_ok()
+    }
+
+    /// Handles a request that is about the ring.
+    fn ring_request(&mut self, ctx: &Arc<NodeContext>, request: RingRequest) -> Result<(), FileError> {
+        match request {
+            RingRequest::Event(event) => self.ring_step(ctx, event),
+            RingRequest::Command(command, answer) => {
+                let work = self.ring.command(ctx, command, answer)?;
+                self.ring_work(ctx, work);
+                Ok(())
+            }
+            RingRequest::Stage(changes, answer) => {
+                let command = RingCommand::Stage(staging(self.ring.ring(), changes));
+                let work = self.ring.command(ctx, command, answer)?;
+                self.ring_work(ctx, work);
+                Ok(())
+            }
+            RingRequest::Get(answer) => {
+                // The caller may be gone.
+                let _ = answer.send(self.ring.ring().clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn ring_step(&mut self, ctx: &Arc<NodeContext>, event: RingEvent) -> Result<(), FileError> {
+        let work = self.ring.step(ctx, event)?;
+        self.ring_work(ctx, work);
+        Ok(())
+    }
+
+    fn ring_work(&self, ctx: &Arc<NodeContext>, work: Vec<RingWork>) {
+        for part in work {
+            match part {
+                RingWork::Publish => {
+                    self.publish(ctx);
+                    let (peers, members) = {
+                        let view = ctx.view.borrow();
+                        (view.peers_of(ctx.node), view.members_besides(ctx.node))
+                    };
+                    members::set(ctx, members);
+                    peers::handle_event(ctx, peers);
+                }
+                RingWork::Send(peer, message) => peers::send(ctx, peer, PeerBody::Ring(message)),
+            }
+        }
+    }
+
+    /// Gives shards and sessions the layouts and the catalog as they are now.
+    fn publish(&self, ctx: &NodeContext) {
+        let view = Arc::new(node_view((self.ring.ring(), &self.ring.view()), &self.control, &self.secret));
+        log_quarantines(&self.view.borrow().cluster, &view.cluster);
+        ctx.catalog_digest.store(self.control.digest(), Relaxed);
+        ctx.broadcast(|| ShardMessage::View(view.cluster.clone()));
+        self.view.send_replace(view);
     }
 
     /// Handles one event, and the result of a save that it asks for.
@@ -112,11 +193,7 @@ impl CatalogTask {
             // `step` handles it, because the machine needs the result.
             CatalogEffect::Save => {}
             CatalogEffect::Changed => {
-                let view = Arc::new(node_view(&self.layout, &self.control, &self.secret));
-                log_quarantines(&self.view.borrow().cluster, &view.cluster);
-                ctx.catalog_digest.store(self.control.digest(), Relaxed);
-                ctx.broadcast(|| ShardMessage::View(view.cluster.clone()));
-                self.view.send_replace(view);
+                self.publish(ctx);
                 self.want_modules(ctx);
             }
             CatalogEffect::Send(peer, body) => peers::send(ctx, peer, body),

@@ -157,7 +157,13 @@ pub struct Config {
     /// Lets the admin port cut connections and hold the disk back. For demonstrations and tests; refused off loopback.
     #[serde(default)]
     pub dev_faults: bool,
-    /// The nodes of a new cluster, the same list on each; only read while the data directory has no layout.
+    /// Where the other nodes and clients reach this one. By default the address in the `[[bootstrap]]` list, or else
+    /// `listen`. A node with another address than before is found under the new one once it has met another node.
+    pub address: Option<Address>,
+    /// Addresses of nodes of a running cluster, which this node joins; only read while the data directory has no ring.
+    #[serde(default)]
+    pub join: Vec<Address>,
+    /// The nodes of a new cluster, the same list on each; only read while the data directory has no ring.
     #[serde(default)]
     pub bootstrap: Vec<BootstrapNode>,
 }

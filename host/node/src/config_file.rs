@@ -84,6 +84,7 @@ const KEYS: &[&str] = &[
     "piece_bytes",
     "paused",
     "dev_faults",
+    "join",
     "bootstrap",
     "address",
     "zone",

@@ -167,7 +167,8 @@ impl NodeContext {
     }
 
     pub(crate) fn peer_name(&self, id: NodeId) -> Name {
-        self.cluster_view().node_name(id)
+        let view = self.view.borrow();
+        view.nodes.get(&id).map_or_else(|| view.cluster.node_name(id), |known| known.name.clone())
     }
 
     /// Warnings about the certificates of connected peers.

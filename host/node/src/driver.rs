@@ -306,7 +306,7 @@ impl Driver {
                 let (in_flight, in_flight_bytes, retry_bytes) =
                     (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
                 let (core, store, held) = (shard.counters(), self.store.stats(), shard.held());
-                let exchange = shard.exchange_status();
+                let (exchange, object_bytes) = (shard.exchange_status(), shard.object_bytes());
                 let _ = answer.send(ShardReport {
                     core,
                     store,
@@ -316,6 +316,7 @@ impl Driver {
                     held,
                     waiting,
                     exchange,
+                    object_bytes,
                 });
                 return Ok(None);
             }

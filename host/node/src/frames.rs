@@ -34,6 +34,7 @@ pub(crate) fn frame(envelope: &PeerEnvelope) -> Frame {
         _ if body.len() > LARGE_BYTES => Class::Large,
         PeerBody::Observed { .. }
         | PeerBody::Holdings { .. }
+        | PeerBody::Ring(_)
         | PeerBody::CatalogSummary(_)
         | PeerBody::CatalogRecords { .. }
         | PeerBody::CatalogTaken { .. } => Class::Control,

@@ -66,8 +66,9 @@ pub(crate) async fn figures(ctx: &NodeContext) -> String {
 
 /// Answers 200 if the node serves, has lost no data and has no problem, else 503. The text says why.
 async fn health(State(ctx): State<Arc<NodeContext>>) -> (StatusCode, String) {
-    let nodes = ctx.cluster_view().layout().nodes.len();
-    let mut text = format!("{}: connected to {} of {} other nodes\n", ctx.config.name, ctx.peers().count(), nodes - 1);
+    let others = ctx.view.borrow().members_besides(ctx.node);
+    let connected = ctx.peers().all().filter(|(peer, _)| others.contains(peer)).count();
+    let mut text = format!("{}: connected to {connected} of {} other nodes\n", ctx.config.name, others.len());
     for lost in &ctx.lost {
         let _ = writeln!(text, "this replica has lost data: {lost}");
     }
@@ -97,7 +98,7 @@ async fn health(State(ctx): State<Arc<NodeContext>>) -> (StatusCode, String) {
 
 async fn cut(State(ctx): State<Arc<NodeContext>>, Path(peer): Path<String>) -> (StatusCode, String) {
     let known = Name::new(peer.as_str()).ok().map(|name| NodeId::from_name(&name));
-    match known.filter(|id| ctx.cluster_view().layout().node(*id).is_some() && *id != ctx.node) {
+    match known.filter(|id| ctx.view.borrow().nodes.contains_key(id) && *id != ctx.node) {
         Some(id) => {
             peers::cut(&ctx, id);
             (StatusCode::OK, format!("cut from {peer}\n"))

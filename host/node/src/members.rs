@@ -64,6 +64,11 @@ pub(crate) fn disconnected(ctx: &NodeContext, peer: NodeId) {
     step(ctx, MemberEvent::LinkDown(peer));
 }
 
+/// The other members of the live layouts are these now.
+pub(crate) fn set(ctx: &NodeContext, members: Vec<NodeId>) {
+    step(ctx, MemberEvent::Members(members));
+}
+
 /// Takes a connection's datagrams for as long as it lives. Never ends: whoever reads the connection's frames knows when
 /// it does.
 pub(crate) async fn receive(ctx: &NodeContext, connection: &Connection, peer: NodeId, number: u64) {

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use rejoin_core::control::{CatalogChange, Published, Wait};
 use rejoin_core::exchange::ExchangeStatus;
 use rejoin_core::port::StoreFault;
+use rejoin_core::ring::{RingCommand, RingEvent};
 use rejoin_core::shard::Counters;
 use rejoin_core::shard::event::{
     ClientRequest, Event, MergeTicket, Merged, PluginError, ScanTicket, ScannedRows, ValidateTicket,
@@ -20,10 +21,13 @@ use rejoin_core::shard::handoff::Held;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::Record;
 use rejoin_proto::client::{Receipt, RecordKind, StartId};
+use rejoin_proto::layout_request::LayoutChanges;
 use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorReply, NodeId, TenantId};
+use rejoin_proto::{ErrorReply, NodeId, Ring, TenantId};
 use rejoin_store::{CommitSeq, Stats};
 use rejoin_wire::{Class, Sender};
+
+use crate::ring::RingAnswer;
 
 /// An entry of a shard's bounded inbox.
 pub(crate) enum InboxItem {
@@ -84,6 +88,8 @@ pub(crate) struct ShardReport {
     /// Entries in the inbox.
     pub(crate) waiting: usize,
     pub(crate) exchange: ExchangeStatus,
+    /// Bytes of the objects that the hash trees count.
+    pub(crate) object_bytes: u64,
 }
 
 /// The queues of a shard, for the other tasks of the node.
@@ -137,6 +143,18 @@ pub(crate) enum CatalogRequest {
     Peer(NodeId, PeerBody),
     Change(CatalogChange, Wait, oneshot::Sender<Result<Published, ErrorReply>>),
     List(RecordKind, TenantId, oneshot::Sender<Vec<Record>>),
+    Ring(RingRequest),
+}
+
+/// A message about the ring.
+pub(crate) enum RingRequest {
+    /// For the machine, as it is.
+    Event(RingEvent),
+    /// An operator stages changes.
+    Stage(LayoutChanges, RingAnswer),
+    /// Another command of an operator.
+    Command(RingCommand, RingAnswer),
+    Get(oneshot::Sender<Ring>),
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use rejoin_core::control::Control;
 use rejoin_core::node::links::LinkEvent;
 use rejoin_proto::client::StartId;
-use rejoin_proto::{Layout, Name, NodeId};
+use rejoin_proto::{Name, NodeId};
 use rejoin_store::{DataDir, MaintenanceThread};
 use rejoin_wire::{CloseCode, Endpoint, Limits};
 
@@ -35,6 +35,7 @@ use crate::peer_table::Peers;
 use crate::platform::{Platform, SharedRng, Threads};
 use crate::plugins::PluginService;
 use crate::problems::Problems;
+use crate::ring::RingPart;
 use crate::scanning::Scans;
 use crate::sessions::Sessions;
 use crate::token::Secret;
@@ -111,7 +112,8 @@ impl Node {
         };
         let pool = engine::pool(&config, threads)?;
         let mut first_start = FirstStartGuard::new(&config.data, plan.first);
-        let opened = plan.open(&config, threads, (clock, &rng), &mut first_start)?;
+        let bound = socket.local_addr().ok();
+        let opened = plan.open(&config, threads, (clock, &rng), (bound, &mut first_start))?;
         for why in &plan.contradictions {
             tracing::warn!(why, "{}", bootstrap::KEPT);
         }
@@ -123,7 +125,7 @@ impl Node {
         let engine = Engine::open(&config, threads, compiling, pool)?;
         let plugins = PluginService::new(engine, opened.dir.modules(), clock, metrics.clone());
 
-        let OpenedNode { dir, layout, control, links, members, view, shards, lost } = opened;
+        let OpenedNode { dir, ring, control, links, members, view, shards, lost } = opened;
         let (handles, queues): (Vec<ShardHandle>, Vec<ShardQueues>) =
             shards.iter().map(|_| shard_queues(&config)).unzip();
         let starts: Vec<u64> = shards.iter().map(|opened| opened.batch.shard().start()).collect();
@@ -195,7 +197,7 @@ impl Node {
         for (opened, queues) in shards.into_iter().zip(queues) {
             node.spawn_shard(threads, opened, queues, &reports)?;
         }
-        node.spawn_tasks(channels, (control, layout, plan.secret), starts, failed_in);
+        node.spawn_tasks(channels, (control, ring, plan.secret), starts, failed_in);
         if let Some(listener) = admin {
             node.tasks.spawn(run::admin(listener, http::routes(node.ctx.clone())));
         }
@@ -251,14 +253,14 @@ impl Node {
     fn spawn_tasks(
         &mut self,
         channels: Channels,
-        (control, layout, secret): (Control, Layout, Secret),
+        (control, ring, secret): (Control, RingPart, Secret),
         starts: Vec<u64>,
         failed: watch::Sender<Option<String>>,
     ) {
         let (ctx, endpoint) = (self.ctx.clone(), self.endpoint.clone());
         let Channels { view, start, catalog, dials, failures, starts: renewed, links: events, requests } = channels;
         let task =
-            CatalogTask { control, layout, secret, files: self.dir.control(), view, failures: ctx.failures.clone() };
+            CatalogTask { control, ring, secret, files: self.dir.control(), view, failures: ctx.failures.clone() };
         self.tasks.spawn(run::supervised("the catalog", ctx.failures.clone(), task.run(ctx.clone(), catalog)));
         self.tasks.spawn(run::publish_start_ids(ctx.clone(), starts, start, renewed));
         self.tasks.spawn(run::watch_failures(failures, failed, endpoint.clone()));

@@ -1,6 +1,7 @@
 //! The steps of a start: reads and checks identity, configuration and stored layout (`StartPlan`), then opens data
 //! directory, catalog and shards (`OpenedNode`). Nothing runs yet.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use rejoin_core::node::batch::GroupCommit;
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{self, Links};
 use rejoin_core::placement::{self, DEFAULT_PARTITIONS};
+use rejoin_core::ring::RingControl;
 use rejoin_core::shard::handoff::HandoffLimits;
 use rejoin_core::shard::{self, Shard};
 use rejoin_core::view::ClusterView;
@@ -24,7 +26,7 @@ use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::PROTOCOL;
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{ClusterParams, DiskId};
-use rejoin_proto::{Address, ClusterId, Hlc, Layout, Name, NodeId, TenantId, codec};
+use rejoin_proto::{Address, ClusterId, Hlc, Layout, Name, NodeId, Ring, TenantId, codec};
 use rejoin_store::{ControlFile, DataDir, Disk, OpenError, Options, ShardStore, Start};
 use rejoin_wire::Identity;
 
@@ -32,10 +34,12 @@ use crate::bootstrap;
 use crate::certificates::{CertificateFiles, own_id, read};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control_files::{CATALOG_FILE, DISKS_FILE, LAYOUT_FILE};
+use crate::control_files::{CATALOG_FILE, DISKS_FILE, LAYOUT_FILE, RING_FILE};
 use crate::error::StartError;
 use crate::faults::{FaultDisk, Faults};
+use crate::joining;
 use crate::platform::{Platform, SharedRng, Threads};
+use crate::ring::RingPart;
 use crate::token::{DEFAULT_TENANT, Secret};
 use crate::view::{NodeView, node_view};
 
@@ -57,16 +61,14 @@ pub(crate) struct StartPlan {
     pub(crate) first: bool,
     owner: rejoin_store::Identity,
     disk: Arc<dyn Disk>,
-    layout: Layout,
-    /// The layout is not stored yet.
-    new_layout: bool,
+    ring: Ring,
     catalog: Catalog,
 }
 
 /// An open node that does not run yet.
 pub(crate) struct OpenedNode {
     pub(crate) dir: DataDir,
-    pub(crate) layout: Layout,
+    pub(crate) ring: RingPart,
     pub(crate) control: Control,
     pub(crate) links: Links,
     pub(crate) members: Members,
@@ -104,16 +106,20 @@ impl StartPlan {
         let disk = if config.dev_faults { Arc::new(FaultDisk { disk, faults: faults.clone() }) } else { disk };
         let owner = rejoin_store::Identity { cluster, node, shards: config.shards };
         let found = DataDir::inspect(&config.data, owner, &disk)?;
-        let kept = kept_layout(&found.control)?;
-        let contradictions =
-            kept.as_ref().map_or_else(Vec::new, |kept| bootstrap::contradictions(&config.bootstrap, kept));
-        let new_layout = kept.is_none();
-        let layout = kept.map_or_else(|| first_layout(config, node), Ok)?;
-        if u32::from(config.shards) > layout.partitions() {
+        let kept = kept_ring(&found.control)?;
+        let contradictions = kept.as_ref().map_or_else(Vec::new, |kept| {
+            bootstrap::contradictions(&config.name, &config.bootstrap, &bootstrap::with_addresses(kept))
+        });
+        let ring = match kept {
+            Some(ring) => ring,
+            None if !config.join.is_empty() => joining::fetch_ring(config, platform, &identity, &secret).await?,
+            None => Ring::new(first_layout(config, node)?),
+        };
+        let partitions = ring.newest().partitions();
+        if u32::from(config.shards) > partitions {
             return Err(StartError::Unfit(format!(
-                "shards = {}: more than the ring's {} partitions",
-                config.shards,
-                layout.partitions()
+                "shards = {}: more than the ring's {partitions} partitions",
+                config.shards
             )));
         }
         let catalog = catalog(&found.control)?;
@@ -130,8 +136,7 @@ impl StartPlan {
             first,
             owner,
             disk,
-            layout,
-            new_layout,
+            ring,
             catalog,
         })
     }
@@ -142,8 +147,9 @@ impl StartPlan {
         config: &Config,
         threads: Threads,
         (clock, rng): (Clock, &SharedRng),
-        first_start: &mut FirstStartGuard,
+        (bound, first_start): (Option<SocketAddr>, &mut FirstStartGuard),
     ) -> Result<OpenedNode, StartError> {
+        let address = own_address(config, self.node, bound.unwrap_or(self.listen), &self.ring)?;
         let opened = DataDir::open_on(&config.data, self.owner, self.disk.clone());
         let made_by_another = match &opened {
             Err(OpenError::InUse { .. }) => true,
@@ -155,11 +161,12 @@ impl StartPlan {
             first_start.disarm();
         }
         let (dir, start) = opened?;
-        if self.new_layout {
-            dir.control().write(LAYOUT_FILE, &codec::encode(&self.layout))?;
-        }
         let control = Control::new(self.catalog.clone());
-        let view = Arc::new(node_view(&self.layout, &control, &self.secret));
+        let ring_rng = Xoshiro256PlusPlus::from_seed(rng.next_seed());
+        let own = (config.name.clone(), address);
+        let ring = RingControl::new(self.node, config.shards, self.ring.clone(), own, ring_rng);
+        dir.control().write(RING_FILE, &codec::encode(ring.ring()))?;
+        let view = Arc::new(node_view((ring.ring(), &ring.view()), &control, &self.secret));
         let disks = disks(&dir.control(), rng)?;
         let opener = ShardOpener {
             config,
@@ -177,19 +184,25 @@ impl StartPlan {
         let (shards, lost) = opener.open_all()?;
         let links = self.links(config, disks, clock, rng);
         let members = self.members(config, clock, rng);
-        Ok(OpenedNode { dir, layout: self.layout.clone(), control, links, members, view, shards, lost })
+        let ring = RingPart::new(ring, dir.control());
+        Ok(OpenedNode { dir, ring, control, links, members, view, shards, lost })
     }
 
     fn members(&self, config: &Config, clock: Clock, rng: &SharedRng) -> Members {
-        let others = self.layout.nodes.iter().map(|other| other.id).filter(|other| *other != self.node);
         let now = clock.now();
         let of = members::Config {
             node: self.node,
-            peers: others.collect(),
+            peers: self.others().into_keys().collect(),
             start: now.wall_ms,
             timing: config.members.timing(),
         };
         Members::new(of, now.mono_us, Xoshiro256PlusPlus::from_seed(rng.next_seed()))
+    }
+
+    /// The other members of the live layouts.
+    fn others(&self) -> BTreeMap<NodeId, Name> {
+        let members = self.ring.live.iter().flat_map(|layout| &layout.nodes);
+        members.filter(|node| node.id != self.node).map(|node| (node.id, node.name.clone())).collect()
     }
 
     fn links(&self, config: &Config, disks: Disks, clock: Clock, rng: &SharedRng) -> Links {
@@ -198,15 +211,14 @@ impl StartPlan {
             protocol: PROTOCOL,
             cluster,
             secret_check: self.secret.key_check(cluster),
-            layout: self.layout.name(),
+            origin: self.ring.origin,
             max_skew_ms: config.max_skew_ms,
         };
-        let others = self.layout.nodes.iter().filter(|other| other.id != self.node);
         let config = links::Config {
             node: self.node,
-            peers: others.map(|other| (other.id, other.name.clone())).collect(),
+            peers: self.others().into_iter().collect(),
             params,
-            partitions: self.layout.partitions(),
+            partitions: self.ring.newest().partitions(),
             shards: config.shards,
             grace_us: config.start_grace_ms.saturating_mul(1000),
             minority_us: config.start_grace_ms.max(config.start_wait_ms.min(LONELY_MS)).saturating_mul(1000),
@@ -269,14 +281,40 @@ impl Drop for FirstStartGuard {
     }
 }
 
-/// The stored layout.
-fn kept_layout(files: &ControlFile) -> Result<Option<Layout>, StartError> {
+/// The stored ring, or one of the only layout that was stored before there were rings.
+fn kept_ring(files: &ControlFile) -> Result<Option<Ring>, StartError> {
     let unfit = |why: String| StartError::Unfit(why);
+    if let Some(kept) = files.read(RING_FILE)? {
+        let ring: Ring =
+            codec::decode(&kept).map_err(|error| unfit(format!("the kept ring cannot be read: {error}")))?;
+        ring.check().map_err(|bad| unfit(format!("the kept ring is damaged: {bad}")))?;
+        return Ok(Some(ring));
+    }
     let Some(kept) = files.read(LAYOUT_FILE)? else { return Ok(None) };
     let layout: Layout =
         codec::decode(&kept).map_err(|error| unfit(format!("the kept layout cannot be read: {error}")))?;
     layout.check().map_err(|bad| unfit(format!("the kept layout is damaged: {bad}")))?;
-    Ok(Some(layout))
+    Ok(Some(Ring::new(layout)))
+}
+
+/// The address that this node announces: where others reach it.
+fn own_address(config: &Config, node: NodeId, bound: SocketAddr, ring: &Ring) -> Result<Address, StartError> {
+    let listed = || config.bootstrap.iter().find(|listed| listed.name == config.name).map(|own| own.address.clone());
+    let listens = || match &config.listen {
+        Address::Ip(_) => (!bound.ip().is_unspecified()).then(|| bound.into()),
+        name @ Address::Host(_) => (name.port() != 0).then(|| name.clone()),
+    };
+    let announced = || ring.notes.announced.get(&node).map(|known| known.address.clone());
+    let kept = || ring.newest().node(node).map(|known| known.address.clone());
+    config.address.clone().or_else(listed).or_else(listens).or_else(announced).or_else(kept).ok_or_else(|| {
+        let why = format!(
+            "listen = {}: the other nodes cannot know from that where this one is reached; write `address` too, such \
+                as address = \"10.0.0.4:{}\"",
+            config.listen,
+            bound.port()
+        );
+        StartError::Unfit(why)
+    })
 }
 
 /// The layout of the bootstrap list.
@@ -284,14 +322,18 @@ fn first_layout(config: &Config, node: NodeId) -> Result<Layout, StartError> {
     let unfit = |why: String| StartError::Unfit(why);
     if config.bootstrap.is_empty() {
         return Err(unfit(
-            "this is a first start and the configuration has no [[bootstrap]] list: name every node of the cluster \
-                there"
+            "this is a first start, and the configuration has neither a [[bootstrap]] list, which names every node of \
+                a new cluster, nor `join`, which names nodes of a running one"
                 .into(),
         ));
     }
     let nodes = bootstrap::members(&config.bootstrap);
     if !nodes.iter().any(|member| member.id == node) {
-        return Err(unfit(format!("the [[bootstrap]] list does not name this node, {}", config.name)));
+        return Err(unfit(format!(
+            "the [[bootstrap]] list does not name this node, {}: a node that is added to a running cluster has `join` \
+                instead of a list",
+            config.name
+        )));
     }
     placement::bootstrap(nodes, DEFAULT_PARTITIONS)
         .map_err(|bad| unfit(format!("the [[bootstrap]] list makes no layout: {bad}")))

@@ -18,9 +18,9 @@ use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, TenantId};
 
 use crate::context::NodeContext;
 use crate::lag::ShardSums;
-use crate::members;
 use crate::messages::{CatalogRequest, ShardMessage};
 use crate::token::ROOT;
+use crate::{layouts, members};
 
 /// Handles a request of a tenant's administrator, who waits for `wait` at most.
 pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: AdminRequest, wait: Duration) -> Reply {
@@ -34,6 +34,7 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: Admin
             ctx.broadcast(|| ShardMessage::Core(Box::new(Event::Exchange(command))));
             return Reply::Exchange(exchange(ctx).await);
         }
+        AdminRequest::Layout(request) => layouts::run(ctx, request).await,
         AdminRequest::List(kind) => return list(ctx, kind, tenant).await,
         AdminRequest::BucketCreate { props, .. } | AdminRequest::BucketSet { props, .. }
             if uses_removed_plugin(ctx, &props) =>
@@ -67,13 +68,13 @@ async fn change(ctx: &NodeContext, wait: Duration, change: CatalogChange) -> Rep
     let (answer, made) = oneshot::channel();
     // A fifth of the time is left for the reply to travel.
     let until_us = ctx.clock.now().mono_us + u64::try_from((wait - wait / 5).as_micros()).unwrap_or(u64::MAX / 2);
-    let others = ctx.cluster_view().layout().nodes.iter().map(|node| node.id).filter(|id| *id != ctx.node).collect();
+    let others = ctx.view.borrow().members_besides(ctx.node).into_iter().collect();
     let _ = ctx.catalog.send(CatalogRequest::Change(change, Wait { all: others, until_us }, answer));
     match made.await {
         Ok(Ok(Published { record, taken_by })) => {
-            let view = ctx.cluster_view();
-            let nodes = view.layout().nodes.iter().filter(|node| node.id != ctx.node && !taken_by.contains(&node.id));
-            Reply::Changed { record, behind: nodes.map(|node| node.name.clone()).collect() }
+            let others = ctx.view.borrow().members_besides(ctx.node).into_iter();
+            let behind = others.filter(|node| !taken_by.contains(node)).map(|node| ctx.peer_name(node)).collect();
+            Reply::Changed { record, behind }
         }
         Ok(Err(error)) => Reply::Error(error),
         Err(_) => Reply::Error(stopping()),
@@ -153,6 +154,7 @@ async fn status(ctx: &NodeContext) -> Status {
     let ShardSums { holdings, rebuild, warning } = ShardSums::ask(ctx).await;
     let view = ctx.cluster_view();
     let layout = view.layout();
+    let known = ctx.view.borrow().clone();
     let (first, any) = (shares(layout, 1), shares(layout, u8::MAX));
     let (own, authority) = ctx.certificates.ends();
     // Copied, so that the lock is not held while the status is computed: the links need it.
@@ -165,7 +167,7 @@ async fn status(ctx: &NodeContext) -> Status {
     let node = |(at, node): (usize, &rejoin_proto::LayoutNode)| NodeStatus {
         name: node.name.clone(),
         zone: node.zone.clone(),
-        address: node.address.clone(),
+        address: known.nodes.get(&node.id).map_or(&node.address, |known| &known.address).clone(),
         up: is_up(node.id),
         first_owner_of: first[at],
         owner_of: any[at],

@@ -40,10 +40,6 @@ impl Peers {
         self.up.iter()
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.up.len()
-    }
-
     pub(crate) fn sender(&self, peer: NodeId) -> Option<Sender> {
         self.up.get(&peer).map(Connection::sender)
     }

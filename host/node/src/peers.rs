@@ -16,9 +16,10 @@ use tokio::task::JoinSet;
 use rejoin_core::control::SAVE_AGAIN_US;
 use rejoin_core::node::links::{CloseReason, LinkEvent, LinkOutput};
 use rejoin_core::node::route::{Route, route as route_of};
+use rejoin_core::ring::RingEvent;
 use rejoin_core::shard::event::Event;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope, PeerHello};
-use rejoin_proto::{Name, NodeId, PluginDigest, codec};
+use rejoin_proto::{Address, Name, NodeId, PluginDigest, codec};
 use rejoin_wire::{Class, CloseCode, Closed, Connection, Endpoint, Error, Frame, SendError};
 
 use crate::context::NodeContext;
@@ -26,8 +27,9 @@ use crate::control_files::DISKS_FILE;
 use crate::drain;
 use crate::frames::{CLOCK, HELLO, MESSAGE, READY, REBUILT, RELEASED, STOPPING, frame};
 use crate::members;
-use crate::messages::{CatalogRequest, InboxItem, ShardMessage};
+use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardMessage};
 use crate::peer_table::Peers;
+use crate::view::NodeView;
 
 /// The most frames taken from a connection at once.
 const MAX_FRAMES: usize = 512;
@@ -48,7 +50,8 @@ pub(crate) async fn run_links(
     mut events: mpsc::UnboundedReceiver<LinkEvent>,
 ) {
     let mut dialling = JoinSet::new();
-    handle_event(&ctx, LinkEvent::Tick);
+    let peers = ctx.view.borrow().peers_of(ctx.node);
+    handle_event(&ctx, peers);
     loop {
         let wake = ctx.clock.instant(ctx.peers().next_wake_us());
         tokio::select! {
@@ -65,7 +68,7 @@ pub(crate) async fn run_links(
 }
 
 async fn dial(ctx: Arc<NodeContext>, endpoint: Endpoint, peer: NodeId) {
-    let node = ctx.cluster_view().layout().node(peer).cloned();
+    let node = ctx.view.borrow().nodes.get(&peer).cloned();
     let Some(node) = node.filter(|_| !ctx.faults.is_cut(peer)) else {
         return handle_event(&ctx, LinkEvent::DialFailed(peer));
     };
@@ -109,20 +112,28 @@ fn dial_source(name: &Name) -> String {
     format!("dialling {name}")
 }
 
-/// Reserves handshakes for the peers at their addresses in the layout. Host names are resolved again every minute.
+/// Reserves handshakes for the peers at their addresses. Host names are resolved again every minute, and when a node
+/// has another address.
 pub(crate) async fn reserve_handshakes(ctx: Arc<NodeContext>, endpoint: Endpoint) {
+    let mut view = ctx.view.clone();
     loop {
-        let view = ctx.cluster_view();
+        let addresses = peer_addresses(&ctx, &view.borrow_and_update());
         let mut lookups = JoinSet::new();
-        for node in view.layout().nodes.iter().filter(|node| node.id != ctx.node) {
-            let (endpoint, address) = (endpoint.clone(), node.address.clone());
+        for address in addresses.clone() {
+            let endpoint = endpoint.clone();
             lookups.spawn(async move { endpoint.resolve(&address).await });
         }
         // A host name that does not resolve has no reserved handshakes until the next round.
         let found = lookups.join_all().await;
         endpoint.expect_peers(found.into_iter().flatten().flatten());
-        tokio::time::sleep(RESOLVE_INTERVAL).await;
+        let moved = view.wait_for(|view| peer_addresses(&ctx, view) != addresses);
+        // Whether something has moved, or the time is over: resolve again.
+        let _ = tokio::time::timeout(RESOLVE_INTERVAL, moved).await;
     }
+}
+
+fn peer_addresses(ctx: &NodeContext, view: &NodeView) -> Vec<Address> {
+    view.nodes.iter().filter(|(id, _)| **id != ctx.node).map(|(_, known)| known.address.clone()).collect()
 }
 
 /// Tells the machine that a connection is gone, however its task ends.
@@ -150,7 +161,7 @@ pub(crate) async fn serve(ctx: &Arc<NodeContext>, connection: Connection, name: 
     let (peer, number) = (NodeId::from_name(&name), ctx.connection_numbers.fetch_add(1, Relaxed) + 1);
     ctx.peers().open.insert(number, connection.clone());
     let guard = ConnectionGuard { ctx, number, connection: connection.clone() };
-    handle_event(ctx, LinkEvent::Connected { peer, connection: number, dialled });
+    handle_event(ctx, LinkEvent::Connected { peer, name: name.clone(), connection: number, dialled });
     if ctx.faults.is_cut(peer) {
         return connection.close(CUT, "cut by an injected fault");
     }
@@ -338,9 +349,9 @@ fn apply(ctx: &NodeContext, peers: &mut Peers, output: LinkOutput) {
         LinkOutput::CompareCatalog(peer, digest) => drop(ctx.catalog.send(CatalogRequest::PeerReady { peer, digest })),
         LinkOutput::Refused(peer, why) => {
             let name = ctx.peer_name(peer);
-            if ctx.cluster_view().layout().node(peer).is_none() {
-                // It is not in this node's layout, so it is no problem of this cluster.
-                return tracing::warn!(why, "a node that is not in the layout was refused");
+            if !ctx.view.borrow().is_member(peer) {
+                // It is in no layout of this node, so it is no problem of this cluster.
+                return tracing::warn!(why, "a node that is in no layout was refused");
             }
             ctx.problems
                 .set(&format!("peer {name}"), format!("{} and {name} contradict each other: {why}", ctx.config.name));
@@ -404,7 +415,13 @@ async fn route(ctx: &Arc<NodeContext>, peer: NodeId, envelope: PeerEnvelope, fra
             let _ =
                 ctx.shards[usize::from(shard)].messages.send(ShardMessage::Core(Box::new(Event::Peer(peer, envelope))));
         }
-        Route::Control => drop(ctx.catalog.send(CatalogRequest::Peer(peer, envelope.body))),
+        Route::Control => {
+            let request = match envelope.body {
+                PeerBody::Ring(message) => CatalogRequest::Ring(RingRequest::Event(RingEvent::Peer(peer, message))),
+                body => CatalogRequest::Peer(peer, body),
+            };
+            let _ = ctx.catalog.send(request);
+        }
         Route::Modules => handle_module(ctx, peer, envelope.body),
         Route::Nowhere => {}
     }

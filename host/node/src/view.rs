@@ -1,21 +1,70 @@
-//! An immutable snapshot of layout, catalog and tokens. The catalog task replaces it after each change.
+//! An immutable snapshot of ring, catalog and tokens. The catalog task replaces it after each change.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rejoin_core::control::Control;
+use rejoin_core::node::links::{LinkEvent, Standing};
+use rejoin_core::ring::RingView;
 use rejoin_core::view::ClusterView;
-use rejoin_proto::Layout;
+use rejoin_proto::{Address, Name, NodeId, Ring};
 
 use crate::token::{Secret, Tokens};
 
-/// Layout and catalog, and the tokens that sessions are checked against.
+/// Layouts and catalog, the nodes of the ring, and the tokens that sessions are checked against.
 pub(crate) struct NodeView {
     pub(crate) cluster: Arc<ClusterView>,
     pub(crate) tokens: Tokens,
+    /// Every node that the ring names, this one included.
+    pub(crate) nodes: BTreeMap<NodeId, KnownNode>,
 }
 
-/// The snapshot of the catalog's present records.
-pub(crate) fn node_view(layout: &Layout, control: &Control, secret: &Secret) -> NodeView {
-    let cluster = Arc::new(ClusterView::new(layout.clone(), control.records()));
-    NodeView { cluster, tokens: Tokens::new(secret, control.records()) }
+/// A node that the ring names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct KnownNode {
+    pub(crate) name: Name,
+    /// The address that it has announced, or that of the layout.
+    pub(crate) address: Address,
+    pub(crate) standing: Standing,
+}
+
+impl NodeView {
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|known| known.standing == Standing::Member)
+    }
+
+    /// Tells the links of `node` whom the ring names.
+    pub(crate) fn peers_of(&self, node: NodeId) -> LinkEvent {
+        let named = |(id, known): (&NodeId, &KnownNode)| (*id, known.name.clone(), known.standing);
+        let peers = self.nodes.iter().filter(|(id, _)| **id != node).map(named).collect();
+        LinkEvent::Peers { is_member: self.is_member(node), peers }
+    }
+
+    /// The other members of the live layouts.
+    pub(crate) fn members_besides(&self, node: NodeId) -> Vec<NodeId> {
+        let members = self.nodes.iter().filter(|(_, known)| known.standing == Standing::Member);
+        members.map(|(id, _)| *id).filter(|id| *id != node).collect()
+    }
+}
+
+/// The snapshot of the ring and the catalog's present records.
+pub(crate) fn node_view((ring, view): (&Ring, &RingView), control: &Control, secret: &Secret) -> NodeView {
+    let newest = view.live.last().expect("a ring has a live layout").clone();
+    let cluster = Arc::new(ClusterView::new(newest, control.records()));
+    NodeView { cluster, tokens: Tokens::new(secret, control.records()), nodes: known_nodes(ring) }
+}
+
+/// The nodes that a ring names.
+pub(crate) fn known_nodes(ring: &Ring) -> BTreeMap<NodeId, KnownNode> {
+    let other = |node: &NodeId| if ring.notes.skipped.contains_key(node) { Standing::Dead } else { Standing::Other };
+    let announced = ring.notes.announced.iter().map(|(node, known)| {
+        (*node, KnownNode { name: known.name.clone(), address: known.address.clone(), standing: other(node) })
+    });
+    let mut nodes: BTreeMap<NodeId, KnownNode> = announced.collect();
+    for node in ring.live.iter().flat_map(|layout| &layout.nodes) {
+        let (name, address) = (node.name.clone(), node.address.clone());
+        let known = nodes.entry(node.id).or_insert(KnownNode { name, address, standing: Standing::Member });
+        known.standing = Standing::Member;
+    }
+    nodes
 }

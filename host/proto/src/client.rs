@@ -13,7 +13,9 @@ use crate::codec::Versioned;
 use crate::error::ErrorReply;
 use crate::id::{ClusterId, Name, PartitionId, PluginDigest, RequestId, TenantId};
 use crate::layout::{Layout, LayoutRef};
+use crate::layout_request::{LayoutPlan, LayoutRequest, LayoutStatus};
 use crate::object::Content;
+use crate::ring::Ring;
 
 /// The protocol version of this release.
 pub const PROTOCOL: u16 = 1;
@@ -294,6 +296,8 @@ pub enum AdminRequest {
         /// A plugin of the catalog.
         digest: PluginDigest,
     },
+    /// About layouts.
+    Layout(LayoutRequest),
 }
 
 /// A kind of record.
@@ -505,6 +509,14 @@ pub enum Reply {
     Members(Vec<MemberView>),
     /// To [`AdminRequest::Exchange`].
     Exchange(ExchangeStatus),
+    /// To [`LayoutRequest::Show`].
+    LayoutStatus(LayoutStatus),
+    /// To [`LayoutRequest::Plan`].
+    LayoutPlan(LayoutPlan),
+    /// To a change of what is staged, of the newest layout, or of whom changes wait for: the name of the newest layout.
+    LayoutChanged(LayoutRef),
+    /// To [`LayoutRequest::Join`].
+    Ring(Ring),
 }
 
 /// A reply, and what every reply carries.

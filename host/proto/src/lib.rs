@@ -17,8 +17,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`ring`], [`catalog`], [`context`],
-//! [`client`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
+//! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`ring`], [`catalog`],
+//! [`context`],
+//! [`client`],
+//! [`layout_request`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -37,6 +39,7 @@ pub mod hash;
 pub mod hlc;
 pub mod id;
 pub mod layout;
+pub mod layout_request;
 pub mod object;
 pub mod peer;
 pub mod ring;

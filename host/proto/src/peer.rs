@@ -59,8 +59,8 @@ pub struct ClusterParams {
     pub cluster: ClusterId,
     /// A hash derived from the cluster's secret.
     pub secret_check: u64,
-    /// Version and hash of the layout: nodes, zones, capacities, addresses and owners.
-    pub layout: LayoutRef,
+    /// Version and hash of the cluster's first layout. The newest one may differ while nodes learn of it.
+    pub origin: LayoutRef,
     /// The most that clocks may differ, in milliseconds.
     pub max_skew_ms: u64,
 }

@@ -54,6 +54,20 @@ impl Cluster {
         self.nodes[index] = Some(Process::serve(&self.files.config_path(index)));
     }
 
+    /// Starts another node, which joins the cluster, and waits until it serves. Returns its index.
+    pub async fn join(&mut self, node: &str) -> usize {
+        let index = self.add(node);
+        self.spawn(index);
+        self.pinned(index).await;
+        index
+    }
+
+    /// Makes the files of another node, which joins the cluster once it is started. Returns its index.
+    pub fn add(&mut self, node: &str) -> usize {
+        self.nodes.push(None);
+        self.files.add(node)
+    }
+
     /// Kills a node with SIGKILL.
     ///
     /// # Panics

@@ -111,6 +111,21 @@ impl Files {
         files
     }
 
+    /// Adds the files of a node that joins the cluster when it runs. Returns its index.
+    ///
+    /// # Panics
+    /// If a file cannot be written: the test cannot go on.
+    pub fn add(&mut self, node: &str) -> usize {
+        let Seat { name: node, address, admin, .. } = Seat::on_loopback(name(node), None);
+        let issued = self.ca.issue_node(&node, &[], Validity::years(SystemTime::now(), 1)).expect("a certificate");
+        std::fs::write(self.dir.join(format!("{node}.pem")), issued.cert_pem).expect("writable");
+        std::fs::write(self.dir.join(format!("{node}.key")), issued.key_pem).expect("writable");
+        self.nodes.push((node, address, admin));
+        let index = self.nodes.len() - 1;
+        std::fs::write(self.config_path(index), self.config(index)).expect("writable");
+        index
+    }
+
     /// The profile of an administrator.
     #[must_use]
     pub fn profile(&self) -> PathBuf {
@@ -134,6 +149,11 @@ impl Files {
              segment_bytes = 4194304\n{}\n",
             self.more
         );
+        if index >= self.seats.len() {
+            let members: Vec<String> = self.seats.iter().map(|seat| format!("\"{}\"", seat.address)).collect();
+            text.push_str(&format!("join = [{}]\n", members.join(", ")));
+            return text;
+        }
         for Seat { name, address, zone, .. } in &self.seats {
             text.push_str(&format!("[[bootstrap]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
             if let Some(zone) = zone {

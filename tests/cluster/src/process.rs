@@ -99,6 +99,15 @@ impl Process {
         self.child.wait().expect("it can be waited for")
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    #[must_use]
+    pub fn ended(mut self) -> ExitStatus {
+        self.child.wait().expect("it can be waited for")
+    }
+
     /// Sends it SIGHUP.
     ///
     /// # Panics

@@ -144,7 +144,7 @@ async fn a_certificate_that_is_no_nodes_of_this_cluster_is_refused_before_any_ap
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_not_in_the_layout_is_turned_away() {
+async fn a_node_with_another_secret_or_first_layout_is_turned_away() {
     let cluster = cluster().await;
     let issued = cluster.files.ca.issue_node(&name("n9"), &[], valid()).unwrap();
     let identity = Identity::node(cluster.files.ca.cert_pem(), &issued.cert_pem, &issued.key_pem).unwrap();
@@ -155,7 +155,7 @@ async fn a_node_that_is_not_in_the_layout_is_turned_away() {
             protocol: PROTOCOL,
             cluster: cluster.files.ca.cluster(),
             secret_check: 0,
-            layout: rejoin_proto::LayoutRef::default(),
+            origin: rejoin_proto::LayoutRef::default(),
             max_skew_ms: 60_000,
         },
         node: rejoin_proto::NodeId::from_name(&name("n9")),
@@ -171,8 +171,8 @@ async fn a_node_that_is_not_in_the_layout_is_turned_away() {
     connection.sender().send(Class::Control, 0, codec::encode(&hello).into()).await.unwrap();
     let closed = connection.closed().await;
     let Closed::ByPeer { reason, .. } = &closed else { panic!("{closed:?}") };
-    assert!(reason.contains("is not in this node's layout"), "{reason}");
-    assert_goes_on(&cluster, "a node that is not in the layout").await;
+    assert!(reason.contains("secret differs"), "{reason}");
+    assert_goes_on(&cluster, "a node with another secret").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

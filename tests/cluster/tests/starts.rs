@@ -343,7 +343,7 @@ async fn nodes_and_clients_find_each_other_by_host_names() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_were_set_up_differently_refuse_each_other_and_say_how() {
     for (change, words) in [
-        (("[[bootstrap]]\nname = \"n2\"", "[[bootstrap]]\nzone = \"east\"\nname = \"n2\""), "the layout differs"),
+        (("[[bootstrap]]\nname = \"n2\"", "[[bootstrap]]\nzone = \"east\"\nname = \"n2\""), "the first layout differs"),
         (("secret = \"secret\"", "secret = \"other-secret\""), "the cluster's secret differs"),
         (("dev_faults = true", "dev_faults = true\nmax_skew_ms = 1234"), "max_skew_ms differs"),
     ] {

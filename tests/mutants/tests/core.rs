@@ -132,6 +132,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::CatalogsAreEqualAtTheStart => {
             links::a_starting_node_serves_when_its_peers_are_ready_and_it_has_their_catalog
         }
+        Rule::TheDeadComeBackEmpty => {
+            links::a_node_that_was_declared_dead_and_removed_is_refused_until_it_comes_with_an_empty_directory
+        }
         Rule::UnmetPeersEndTenures => replicas::a_start_that_has_not_met_every_peer_takes_new_actors,
         Rule::OutrunWritesAreNotAcked => {
             replicas::superseded_by_later_writes_of_the_minting_actor_is_no_acknowledgement

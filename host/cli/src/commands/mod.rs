@@ -7,6 +7,8 @@ pub(crate) mod component;
 pub(crate) mod exchange;
 pub(crate) mod json;
 pub(crate) mod laws;
+pub(crate) mod layout;
+mod layout_json;
 pub(crate) mod new;
 pub(crate) mod node;
 pub(crate) mod object;

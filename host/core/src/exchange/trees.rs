@@ -376,6 +376,11 @@ impl Trees {
         all.filter(move |partition| self.roots.contains_key(&(*partition, bucket)))
     }
 
+    /// The bytes of all objects that known leaves count.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.roots.values().map(|root| root.sum.bytes).sum()
+    }
+
     /// Whether every object is counted by some leaf, be it an unknown one.
     pub(crate) fn is_discovered(&self) -> bool {
         self.undiscovered.is_none()

@@ -39,7 +39,7 @@ use self::swim::{Acts, Standing, Swim};
 pub struct Config {
     /// This node.
     pub node: NodeId,
-    /// The other nodes of the layout. Datagrams that name others are rejected.
+    /// The other members of the live layouts. Datagrams that name nodes which were never met are rejected.
     pub peers: Vec<NodeId>,
     /// Orders the processes of this node: milliseconds since 1970 at its start. If a peer remembers a later one, this
     /// process goes on with a number above that.
@@ -105,6 +105,8 @@ pub enum MemberEvent {
     LinkUp(NodeId),
     /// There is none any more.
     LinkDown(NodeId),
+    /// The other members of the live layouts are these now. Other nodes count while they are connected.
+    Members(Vec<NodeId>),
     /// A peer has sent a datagram.
     Datagram(NodeId, Bytes),
     /// What has become of a shard's requests to peers since it last told. It tells again and again while one waits, and
@@ -151,7 +153,11 @@ pub struct Members {
     node: NodeId,
     timing: Timing,
     swim: Swim,
+    /// The other members of the live layouts.
+    members: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Peer>,
+    /// Nodes that are peers no more. News of them may still be under way.
+    former: BTreeSet<NodeId>,
     /// Peers of whose liveness time alone may change something.
     watched: BTreeSet<NodeId>,
     /// The number of the last check.
@@ -174,6 +180,8 @@ impl Members {
             node,
             timing,
             swim,
+            members: peers.iter().copied().collect(),
+            former: BTreeSet::new(),
             watched: peers.iter().copied().collect(),
             peers: peers.into_iter().map(|peer| (peer, Peer::new(now_us))).collect(),
             checks: 0,
@@ -216,7 +224,9 @@ impl Members {
                     peer.linked = false;
                     peer.probes.asked(now_us);
                 });
+                self.forget_others();
             }
+            MemberEvent::Members(members) => self.set_members(now_us, members),
             MemberEvent::Datagram(from, body) => self.datagram(now_us, from, &body, outputs),
             MemberEvent::Requests(shard, told) => {
                 for (peer, requests) in told {
@@ -251,8 +261,33 @@ impl Members {
         }
     }
 
+    fn set_members(&mut self, now_us: u64, members: Vec<NodeId>) {
+        self.members = members.into_iter().filter(|member| *member != self.node).collect();
+        for &member in &self.members {
+            self.peers.entry(member).or_insert_with(|| {
+                self.watched.insert(member);
+                Peer::new(now_us)
+            });
+        }
+        self.forget_others();
+    }
+
+    /// Who is neither a member nor connected is no peer any more.
+    fn forget_others(&mut self) {
+        let Self { members, peers, watched, former, .. } = self;
+        peers.retain(|node, peer| {
+            let stays = peer.linked || members.contains(node);
+            if !stays {
+                watched.remove(node);
+                former.insert(*node);
+            }
+            stays
+        });
+    }
+
     fn link_up(&mut self, now_us: u64, peer: NodeId, outputs: &mut Vec<MemberOutput>) {
-        let Some(known) = self.peers.get_mut(&peer) else { return };
+        self.watched.insert(peer);
+        let known = self.peers.entry(peer).or_insert_with(|| Peer::new(now_us));
         known.linked = true;
         // The usual pause begins anew: the peer may have been down for long.
         known.check_pause_us = self.timing.check_us;
@@ -281,7 +316,7 @@ impl Members {
 
     fn datagram(&mut self, now_us: u64, from: NodeId, body: &Bytes, outputs: &mut Vec<MemberOutput>) {
         self.counters.datagrams_received += 1;
-        let known = |node: NodeId| node == self.node || self.peers.contains_key(&node);
+        let known = |node: NodeId| node == self.node || self.peers.contains_key(&node) || self.former.contains(&node);
         let Some(datagram) = Datagram::decode(body, from, self.node, known).filter(|_| self.peers.contains_key(&from))
         else {
             self.counters.datagrams_rejected += 1;

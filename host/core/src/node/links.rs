@@ -13,7 +13,10 @@
 //! 3. *Ready*, sent behind the objections and the catalog's summary.
 //! 4. The catalog. The receiver of a *ready* waits until its catalog has all records of the peer's.
 //!
-//! A node serves when all peers have come through all four, or when its grace is over. In the second case the tenures
+//! The peers are the members of the live layouts and the nodes that have announced themselves. A node that is unknown
+//! here and fits the cluster becomes one by its hello. Only members are waited for.
+//!
+//! A node serves when all members have come through all four, or when its grace is over. In the second case the tenures
 //! that it has kept end first, because a peer that was not met might have objected. A node that has met fewer than half
 //! of the cluster waits longer: its peers may be up and only slow to connect, and its catalog would be an old one.
 
@@ -39,7 +42,7 @@ use crate::view::shard_of;
 pub struct Config {
     /// This node.
     pub node: NodeId,
-    /// The other nodes of the layout.
+    /// The other members of the live layouts. [`LinkEvent::Peers`] changes them.
     pub peers: Vec<(NodeId, Name)>,
     /// What must be equal on all nodes.
     pub params: ClusterParams,
@@ -64,6 +67,8 @@ pub struct Timing {
     pub first_pause_us: u64,
     /// The longest pause.
     pub longest_pause_us: u64,
+    /// The longest pause for a peer that is no member. It may be gone for good; if it is not, it dials too.
+    pub others_pause_us: u64,
     /// How long a peer may take for its hello.
     pub hello_us: u64,
     /// How long a connection stays open that another one to the same process has replaced. Answers may be under way on
@@ -73,8 +78,25 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { first_pause_us: 50_000, longest_pause_us: 2_000_000, hello_us: 5_000_000, retire_us: 5_000_000 }
+        Self {
+            first_pause_us: 50_000,
+            longest_pause_us: 2_000_000,
+            others_pause_us: 30_000_000,
+            hello_us: 5_000_000,
+            retire_us: 5_000_000,
+        }
     }
+}
+
+/// What a peer is in the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// A member of a live layout.
+    Member,
+    /// In no live layout: it was not assigned yet, or was removed.
+    Other,
+    /// In no live layout, and an operator has declared it dead before. With the data of that time it is refused.
+    Dead,
 }
 
 /// Something that has happened, for the links to handle. Connections are named by numbers.
@@ -84,10 +106,19 @@ pub enum LinkEvent {
     Connected {
         /// The node at the other end.
         peer: NodeId,
+        /// Its name.
+        name: Name,
         /// The number of the connection; each is larger than all before it.
         connection: u64,
         /// Whether this node dialled it.
         dialled: bool,
+    },
+    /// The ring has changed: the other nodes that it names, with what they are.
+    Peers {
+        /// Whether this node is a member. One that is none dials all others, which may not know of it.
+        is_member: bool,
+        /// The others.
+        peers: Vec<(NodeId, Name, Standing)>,
     },
     /// An attempt to dial has failed.
     DialFailed(NodeId),
@@ -189,6 +220,7 @@ pub struct NotServing {
 #[derive(Debug)]
 struct PendingHello {
     peer: NodeId,
+    name: Name,
     /// Whether the lower id has dialled it.
     by_lower: bool,
     until_us: u64,
@@ -217,6 +249,7 @@ struct ActiveConnection {
 #[derive(Debug)]
 struct Link {
     name: Name,
+    standing: Standing,
     active: Option<ActiveConnection>,
     dialling: bool,
     pause_us: u64,
@@ -226,6 +259,14 @@ struct Link {
 }
 
 impl Link {
+    fn new(name: Name, standing: Standing, pause_us: u64, now: Now) -> Self {
+        Self { name, standing, active: None, dialling: false, pause_us, dial_at_us: now.mono_us, refused: None }
+    }
+
+    fn is_member(&self) -> bool {
+        self.standing == Standing::Member
+    }
+
     fn is_settled(&self) -> bool {
         // Rule: catalogs are equal at the start.
         self.active.as_ref().is_some_and(|active| active.ready && active.caught_up)
@@ -242,6 +283,7 @@ pub struct Links {
     /// The shards that have not said that they are rebuilt.
     unrebuilt: BTreeSet<u16>,
     links: BTreeMap<NodeId, Link>,
+    is_member: bool,
     pending_hellos: BTreeMap<u64, PendingHello>,
     /// Connections that another one to the same process has replaced, with their peer and when they are closed.
     retired: BTreeMap<u64, (NodeId, u64)>,
@@ -261,14 +303,7 @@ impl Links {
     /// The links of a process that starts now.
     #[must_use]
     pub fn new(config: Config, disks: Disks, now: Now, mut rng: Prng) -> Self {
-        let link = |name: &Name| Link {
-            name: name.clone(),
-            active: None,
-            dialling: false,
-            pause_us: config.timing.first_pause_us,
-            dial_at_us: now.mono_us,
-            refused: None,
-        };
+        let link = |name: &Name| Link::new(name.clone(), Standing::Member, config.timing.first_pause_us, now);
         let links = config.peers.iter().map(|(id, name)| (*id, link(name))).collect();
         let run = rng.next_u64();
         let [grace_at_us, minority_at_us, latest_start_us] =
@@ -282,6 +317,7 @@ impl Links {
             disks,
             unrebuilt,
             links,
+            is_member: true,
             pending_hellos: BTreeMap::new(),
             retired: BTreeMap::new(),
             grace_at_us,
@@ -336,7 +372,7 @@ impl Links {
         if let Some(why) = self.contradiction() {
             return Some(NotServing { why, lasting: true });
         }
-        let unsettled = self.links.values().filter(|link| !link.is_settled());
+        let unsettled = self.members().filter(|link| !link.is_settled());
         let waiting: Vec<&str> = unsettled.map(|link| link.name.as_str()).collect();
         Some(NotServing { why: format!("it is starting, and waits for {}", waiting.join(", ")), lasting: false })
     }
@@ -351,7 +387,8 @@ impl Links {
             disk: self.disks.own,
             replaced: self.disks.replaced.is_some(),
             rebuilt: self.disks.rebuilt,
-            known_disk: self.disks.peers.get(&peer).copied(),
+            // Who is no member has nothing that could be lost.
+            known_disk: self.disks.peers.get(&peer).copied().filter(|_| self.standing(peer) == Standing::Member),
             wall_ms: now.wall_ms,
             catalog,
             actors,
@@ -373,7 +410,10 @@ impl Links {
     /// Handles one event.
     pub fn handle(&mut self, now: Now, event: LinkEvent, outputs: &mut Vec<LinkOutput>) {
         match event {
-            LinkEvent::Connected { peer, connection, dialled } => self.connected(now, peer, connection, dialled),
+            LinkEvent::Connected { peer, name, connection, dialled } => {
+                self.connected(now, (peer, name), connection, dialled);
+            }
+            LinkEvent::Peers { is_member, peers } => self.set_peers(now, is_member, peers),
             LinkEvent::DialFailed(peer) => self.dial_failed(now, peer),
             LinkEvent::Hello(connection, hello) => self.hello_came(now, connection, hello, outputs),
             LinkEvent::ActorsChecked(connection) => {
@@ -422,13 +462,40 @@ impl Links {
         self.consider_serving(now, outputs);
     }
 
-    fn connected(&mut self, now: Now, peer: NodeId, connection: u64, dialled: bool) {
+    fn standing(&self, peer: NodeId) -> Standing {
+        self.links.get(&peer).map_or(Standing::Other, |link| link.standing)
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Link> + '_ {
+        self.links.values().filter(|link| link.is_member())
+    }
+
+    /// Takes in whom the ring names. Who is connected stays a peer: its announcement may not have come yet.
+    fn set_peers(&mut self, now: Now, is_member: bool, peers: Vec<(NodeId, Name, Standing)>) {
+        self.is_member = is_member;
+        let named: BTreeSet<NodeId> = peers.iter().map(|(peer, ..)| *peer).collect();
+        self.links.retain(|peer, link| named.contains(peer) || link.active.is_some() || link.dialling);
+        for (peer, link) in &mut self.links {
+            if !named.contains(peer) {
+                link.standing = Standing::Other;
+            }
+        }
+        let first_pause_us = self.config.timing.first_pause_us;
+        for (peer, name, standing) in peers.into_iter().filter(|(peer, ..)| *peer != self.config.node) {
+            match self.links.get_mut(&peer) {
+                Some(link) => link.standing = standing,
+                None => drop(self.links.insert(peer, Link::new(name, standing, first_pause_us, now))),
+            }
+        }
+    }
+
+    fn connected(&mut self, now: Now, (peer, name): (NodeId, Name), connection: u64, dialled: bool) {
         if let Some(link) = self.links.get_mut(&peer).filter(|_| dialled) {
             link.dialling = false;
         }
         let by_lower = dialled == (self.config.node < peer);
         let until_us = now.mono_us + self.config.timing.hello_us;
-        self.pending_hellos.insert(connection, PendingHello { peer, by_lower, until_us });
+        self.pending_hellos.insert(connection, PendingHello { peer, name, by_lower, until_us });
     }
 
     fn dial_failed(&mut self, now: Now, peer: NodeId) {
@@ -441,21 +508,24 @@ impl Links {
     /// The next attempt to dial a peer comes after a pause. Jittered, so that nodes which lost each other at one moment
     /// do not meet again in lockstep.
     fn pause(&mut self, now: Now, peer: NodeId) {
-        let (word, longest_us) = (self.rng.next_u64() % 1024, self.config.timing.longest_pause_us);
+        let (word, timing) = (self.rng.next_u64() % 1024, self.config.timing);
         if let Some(link) = self.links.get_mut(&peer) {
+            let longest_us = if link.is_member() { timing.longest_pause_us } else { timing.others_pause_us };
             link.dial_at_us = now.mono_us + link.pause_us * (512 + word) / 1024;
             link.pause_us = (link.pause_us * 2).min(longest_us);
         }
     }
 
     fn hello_came(&mut self, now: Now, connection: u64, hello: PeerHello, outputs: &mut Vec<LinkOutput>) {
-        let Some(PendingHello { peer, by_lower, .. }) = self.pending_hellos.remove(&connection) else { return };
-        if let Err(why) = self.check(peer, &hello) {
+        let Some(PendingHello { peer, name, by_lower, .. }) = self.pending_hellos.remove(&connection) else { return };
+        if let Err(why) = self.check(peer, &name, &hello) {
             self.refuse(peer, &why, outputs);
             self.pause(now, peer);
             return outputs.push(LinkOutput::Close(connection, CloseReason::Refused(why)));
         }
-        let Some(link) = self.links.get_mut(&peer) else { return };
+        let first_pause_us = self.config.timing.first_pause_us;
+        let unknown = || Link::new(name.clone(), Standing::Other, first_pause_us, now);
+        let link = self.links.entry(peer).or_insert_with(unknown);
         if link.refused.take().is_some() {
             outputs.push(LinkOutput::Reconciled(peer));
         }
@@ -481,15 +551,16 @@ impl Links {
             disk: hello.disk,
             // The peer need not know that itself yet.
             replaced: !hello.rebuilt
-                && (hello.replaced || self.disks.peers.get(&peer).is_some_and(|known| *known != hello.disk)),
+                && (hello.replaced
+                    || link.is_member() && self.disks.peers.get(&peer).is_some_and(|known| *known != hello.disk)),
             unchecked_shards: self.config.shards,
             catalog_sent: false,
             ready: false,
             caught_up: false,
         });
-        let name = link.name.clone();
+        let is_member = link.is_member();
         let is_news = self.disks.remembered_by(&name, hello.known_disk);
-        if self.disks.remember(peer, hello.disk, hello.replaced) || is_news {
+        if self.disks.remember(peer, hello.disk, hello.replaced || !is_member) || is_news {
             outputs.push(LinkOutput::SaveDisks);
         }
         if is_news {
@@ -531,13 +602,8 @@ impl Links {
     }
 
     /// Compares what must be equal across a cluster. The error names both sides.
-    fn check(&self, peer: NodeId, hello: &PeerHello) -> Result<(), String> {
-        let Some(link) = self.links.get(&peer) else {
-            return Err(format!(
-                "node {peer} is not in this node's layout: compare the [[bootstrap]] lists of both nodes"
-            ));
-        };
-        let (ours, theirs, name) = (&self.config.params, &hello.params, &link.name);
+    fn check(&self, peer: NodeId, name: &Name, hello: &PeerHello) -> Result<(), String> {
+        let (ours, theirs) = (&self.config.params, &hello.params);
         let differs = |what: &str, here: &dyn core::fmt::Display, there: &dyn core::fmt::Display, advice: &str| {
             Err(format!("{what} differs: {here} here, {there} on {name}; {advice}"))
         };
@@ -552,11 +618,18 @@ impl Links {
                 "the cluster's secret differs from that of {name}: give both nodes the same secret file"
             ));
         }
-        if theirs.layout != ours.layout {
+        if theirs.origin != ours.origin {
             let shown = |layout: rejoin_proto::LayoutRef| format!("version {} ({:016x})", layout.version, layout.hash);
-            let advice =
-                "the [[bootstrap]] lists must name the same nodes with the same zones, capacities and addresses";
-            return differs("the layout", &shown(ours.layout), &shown(theirs.layout), advice);
+            let advice = "the [[bootstrap]] lists must name the same nodes with the same zones, capacities and \
+                addresses; a node that is added later has `join` instead of a list";
+            return differs("the first layout", &shown(ours.origin), &shown(theirs.origin), advice);
+        }
+        // Rule: the dead come back empty.
+        if self.standing(peer) == Standing::Dead && self.disks.peers.get(&peer) == Some(&hello.disk) {
+            return Err(format!(
+                "node {name} was declared dead and removed: stop it, remove its data directory, and start it with \
+                    `join`"
+            ));
         }
         if theirs.max_skew_ms != ours.max_skew_ms {
             return differs("max_skew_ms", &ours.max_skew_ms, &theirs.max_skew_ms, "set one value on all nodes");
@@ -668,7 +741,7 @@ impl Links {
 
     /// Whether this node has to dial a peer: there is no connection to it, and none is on its way.
     fn may_dial(&self, peer: NodeId, link: &Link) -> bool {
-        let ours = self.config.node < peer || !self.serving;
+        let ours = self.config.node < peer || !self.serving || !self.is_member;
         ours && link.active.is_none()
             && !link.dialling
             && !self.pending_hellos.values().any(|pending| pending.peer == peer)
@@ -689,8 +762,8 @@ impl Links {
 
     /// Why this node must not serve: as many nodes refuse it as accept it, itself included.
     fn contradiction(&self) -> Option<String> {
-        let agree = 1 + self.links.values().filter(|link| link.active.is_some()).count();
-        let against: Vec<&str> = self.links.values().filter_map(|link| link.refused.as_deref()).collect();
+        let agree = 1 + self.members().filter(|link| link.active.is_some()).count();
+        let against: Vec<&str> = self.members().filter_map(|link| link.refused.as_deref()).collect();
         (!against.is_empty() && against.len() >= agree)
             .then(|| format!("it and its peers contradict each other: {}", against.join("; ")))
     }
@@ -699,17 +772,17 @@ impl Links {
         if self.serving || self.contradiction().is_some() {
             return;
         }
-        let met = self.links.values().filter(|link| link.is_settled()).count();
-        let met_all = met == self.links.len();
+        let (met, all) = (self.members().filter(|link| link.is_settled()).count(), self.members().count());
+        let met_all = met == all;
         // A change of the catalog made while this node was down is known to one of the met half, or else its operator
         // was told which nodes lack it. Of two nodes one is half, so it does not wait long for the other.
-        let is_minority = 2 * (met + 1) < self.links.len() + 1;
+        let is_minority = 2 * (met + 1) < all + 1;
         let is_reached = |link: &Link| link.active.is_some() && !link.is_settled();
         // A peer that is reached gets more time: its shards may be busy.
         let waits = now.mono_us < self.grace_at_us
             || now.mono_us < self.minority_at_us && is_minority
             || now.mono_us < self.latest_start_us
-                && (self.links.values().any(is_reached) || !self.pending_hellos.is_empty());
+                && (self.members().any(is_reached) || !self.pending_hellos.is_empty());
         if met_all || !waits {
             self.serving = true;
             outputs.push(LinkOutput::Serve { met_all });

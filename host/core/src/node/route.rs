@@ -66,8 +66,10 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
                 Route::Nowhere
             }
         }
-        PeerBody::CatalogSummary(_) | PeerBody::CatalogRecords { .. } | PeerBody::CatalogTaken { .. } => Route::Control,
-        PeerBody::Ring(_) => Route::Nowhere,
+        PeerBody::CatalogSummary(_)
+        | PeerBody::CatalogRecords { .. }
+        | PeerBody::CatalogTaken { .. }
+        | PeerBody::Ring(_) => Route::Control,
         PeerBody::ModuleWanted(_) | PeerBody::Module { .. } => Route::Modules,
         PeerBody::ExchangeAsk(asked) => {
             let is_there = u32::from(asked.partition.0) < layout.partitions();

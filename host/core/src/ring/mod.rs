@@ -28,6 +28,7 @@
 //!
 //! In reading order: [`RingEvent`], [`RingEffect`], [`RingControl::handle`], `steps`, `commands`.
 
+mod changes;
 mod commands;
 mod steps;
 
@@ -43,6 +44,7 @@ use rejoin_proto::{ErrorReply, Layout, LayoutPolicy, LayoutRef, Name, NodeId, Ri
 use crate::Prng;
 use crate::placement::solver::Solution;
 
+pub use changes::staging;
 pub use commands::{MAX_CAPACITY, PlanRefused, Staging, plan};
 pub use steps::{Awaited, RingView, Step};
 

@@ -10,6 +10,12 @@ use crate::port::{Change, StoreFault};
 const TIDIED_AT_ONCE: usize = 1000;
 
 impl Shard {
+    /// The bytes of the objects that this shard has, as far as its hash trees have counted them.
+    #[must_use]
+    pub fn object_bytes(&self) -> u64 {
+        self.trees.bytes()
+    }
+
     /// Asks for the next scan of a range that has to be counted anew.
     pub(super) fn count_leaves(&mut self, turn: &mut Turn<'_>) {
         if turn.now.mono_us < self.trees.next_scan_us() {

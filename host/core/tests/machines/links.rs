@@ -6,7 +6,7 @@ use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::node::identity::Disks;
-use rejoin_core::node::links::{CloseReason, Config, LinkEvent, LinkOutput, Links, Timing};
+use rejoin_core::node::links::{CloseReason, Config, LinkEvent, LinkOutput, Links, Standing, Timing};
 use rejoin_proto::peer::{ClusterParams, DiskId, PeerHello};
 use rejoin_proto::{ClusterId, LayoutRef, NodeId};
 
@@ -39,8 +39,8 @@ struct Nodes {
 
 impl Nodes {
     fn new(count: usize) -> Self {
-        let layout = LayoutRef { version: 1, hash: 7 };
-        let params = ClusterParams { protocol: 1, cluster: ClusterId(5), secret_check: 9, layout, max_skew_ms: 1000 };
+        let origin = LayoutRef { version: 1, hash: 7 };
+        let params = ClusterParams { protocol: 1, cluster: ClusterId(5), secret_check: 9, origin, max_skew_ms: 1000 };
         Self {
             links: (0..count).map(|_| None).collect(),
             params: vec![params; count],
@@ -76,6 +76,18 @@ impl Nodes {
         let rng = Xoshiro256PlusPlus::seed_from_u64(self.seed);
         self.links[index] = Some(Links::new(config, self.disks[index].clone(), at(self.now_ms), rng));
         self.event(index, LinkEvent::Tick);
+    }
+
+    /// The ring that node has heard of: `members` are in the layout, with or without itself.
+    fn ring(&mut self, index: usize, members: &[usize], others: &[(usize, Standing)]) {
+        let member = |at: &usize| (node(*at), name(&format!("n{at}")), Standing::Member);
+        let other = |(at, standing): &(usize, Standing)| (node(*at), name(&format!("n{at}")), *standing);
+        let peers = members.iter().map(member).chain(others.iter().map(other)).collect();
+        self.event(index, LinkEvent::Peers { is_member: members.contains(&index), peers });
+    }
+
+    fn connected(&self, a: usize, b: usize) -> bool {
+        self.links[a].as_ref().is_some_and(|links| links.connection(node(b)).is_some())
     }
 
     fn stop(&mut self, index: usize) {
@@ -148,7 +160,8 @@ impl Nodes {
         self.connections += 1;
         let connection = self.connections;
         for (index, peer, dialled) in [(from, to, true), (to, from, false)] {
-            self.event(index, LinkEvent::Connected { peer: node(peer), connection, dialled });
+            let name = name(&format!("n{peer}"));
+            self.event(index, LinkEvent::Connected { peer: node(peer), name, connection, dialled });
             let hello = self.links[index].as_ref().expect("it runs").hello(node(peer), at(self.now_ms), 0, Vec::new());
             self.wire.push_back((index, peer, Said::Hello(connection, hello)));
         }
@@ -253,7 +266,8 @@ fn a_connection_that_was_replaced_is_closed_with_the_one_that_replaced_it() {
         |nodes: &Nodes, at: usize, peer: usize| nodes.links[at].as_ref().and_then(|links| links.connection(node(peer)));
     let first = held(&nodes, high, low).expect("the higher id has dialled");
     let dead = first + 100;
-    nodes.event(high, LinkEvent::Connected { peer: node(low), connection: dead, dialled: false });
+    let name = name(&format!("n{low}"));
+    nodes.event(high, LinkEvent::Connected { peer: node(low), name, connection: dead, dialled: false });
     let hello = nodes.links[low].as_ref().expect("it runs").hello(node(high), at(nodes.now_ms), 0, Vec::new());
     nodes.event(high, LinkEvent::Hello(dead, hello));
     assert_eq!(held(&nodes, high, low), Some(dead), "the connection of the lower id is preferred");
@@ -347,7 +361,7 @@ fn whatever_must_be_equal_is_compared_and_refused_on_both_sides_by_name() {
         ("the protocol differs", |params| params.protocol = 2),
         ("different nodes or clusters", |params| params.cluster = ClusterId(6)),
         ("the cluster's secret differs", |params| params.secret_check = 1),
-        ("the layout differs", |params| params.layout.hash = 8),
+        ("the first layout differs", |params| params.origin.hash = 8),
         ("max_skew_ms differs", |params| params.max_skew_ms = 2),
     ];
     for (words, change) in changes {
@@ -380,7 +394,7 @@ fn whatever_must_be_equal_is_compared_and_refused_on_both_sides_by_name() {
 fn of_two_halves_that_contradict_each_other_none_serves() {
     let mut nodes = Nodes::new(4);
     for index in [2, 3] {
-        nodes.params[index].layout.hash = 8;
+        nodes.params[index].origin.hash = 8;
     }
     (0..4).for_each(|index| nodes.start(index));
     nodes.pass(20_000);
@@ -472,7 +486,8 @@ fn a_peer_that_says_no_hello_is_let_go_and_dialled_again_later() {
     let mut nodes = Nodes::new(2);
     let (lower, higher) = nodes.lower(0, 1);
     nodes.start(lower);
-    nodes.event(lower, LinkEvent::Connected { peer: node(higher), connection: 77, dialled: false });
+    let name = name(&format!("n{higher}"));
+    nodes.event(lower, LinkEvent::Connected { peer: node(higher), name, connection: 77, dialled: false });
     nodes.pass(6000);
     assert!(nodes.outputs[lower].contains(&LinkOutput::Close(77, CloseReason::NoHello)));
     nodes.start(higher);
@@ -493,10 +508,84 @@ fn a_wall_clock_that_most_peers_contradict_is_corrected_until_they_agree_again()
     };
     let own_ms = at(nodes.now_ms).wall_ms;
     nodes.event(0, LinkEvent::Clock(connections[0], own_ms + 3_600_000));
-    assert_eq!(corrections(&nodes), [], "one peer against one");
+    assert!(corrections(&nodes).is_empty(), "one peer against one");
     nodes.event(0, LinkEvent::Clock(connections[1], own_ms + 3_600_000));
     nodes.event(0, LinkEvent::Clock(connections[1], own_ms + 3_600_100));
     assert_eq!(corrections(&nodes), [3_600_000], "once");
     nodes.event(0, LinkEvent::Clock(connections[0], own_ms));
     assert_eq!(corrections(&nodes), [3_600_000, 0]);
+}
+
+#[test]
+fn a_node_that_joins_is_met_by_members_that_have_not_heard_of_it_and_serves() {
+    for joiner in 0..4 {
+        let members: Vec<usize> = (0..4).filter(|at| *at != joiner).collect();
+        let mut nodes = Nodes::new(4);
+        for &member in &members {
+            nodes.start(member);
+            nodes.ring(member, &members, &[]);
+        }
+        nodes.pass(600);
+        assert!(members.iter().all(|at| nodes.served(*at) == Some(true)), "they do not wait for who is no member");
+        nodes.start(joiner);
+        nodes.ring(joiner, &members, &[]);
+        nodes.pass(20);
+        assert_eq!(nodes.served(joiner), Some(true));
+        assert!(members.iter().all(|at| nodes.connected(*at, joiner) && nodes.connected(joiner, *at)));
+        // Its links break while nobody has heard of it yet: it dials all, whoever has the lower id.
+        for &member in &members {
+            let connection = nodes.links[member].as_ref().and_then(|links| links.connection(node(joiner)));
+            let connection = connection.expect("connected");
+            nodes.event(member, LinkEvent::Closed(connection, None));
+            nodes.ring(member, &members, &[]);
+            nodes.event(joiner, LinkEvent::Closed(connection, None));
+        }
+        nodes.pass(3_000);
+        assert!(members.iter().all(|at| nodes.connected(*at, joiner) && nodes.connected(joiner, *at)), "{joiner}");
+    }
+}
+
+#[test]
+fn a_member_that_is_added_is_dialled_and_one_that_is_removed_is_not_waited_for() {
+    let mut nodes = Nodes::new(4);
+    nodes.start(0);
+    nodes.ring(0, &[0, 1], &[(2, Standing::Other)]);
+    for index in [1, 2] {
+        nodes.start(index);
+        nodes.ring(index, &[0, 1], &[(2, Standing::Other)]);
+    }
+    nodes.pass(20);
+    assert_eq!([0, 1, 2].map(|index| nodes.served(index)), [Some(true); 3], "node 3 is named by no ring");
+    nodes.start(3);
+    nodes.ring(3, &[0, 1, 3], &[]);
+    nodes.ring(0, &[0, 1, 3], &[]);
+    nodes.pass(20);
+    assert!(nodes.connected(0, 3) && nodes.connected(3, 0) && nodes.connected(1, 3));
+}
+
+#[test]
+pub(crate) fn a_node_that_was_declared_dead_and_removed_is_refused_until_it_comes_with_an_empty_directory() {
+    let mut nodes = Nodes::new(3);
+    (0..3).for_each(|index| nodes.start(index));
+    nodes.pass(20);
+    nodes.stop(2);
+    let dead = [(2, Standing::Dead)];
+    (0..2).for_each(|index| nodes.ring(index, &[0, 1], &dead));
+    nodes.outputs[2].clear();
+    nodes.start(2);
+    nodes.pass(3_000);
+    assert!(!nodes.connected(0, 2) && !nodes.connected(1, 2));
+    let why = nodes.refusals(2).concat();
+    assert!(why.contains("was declared dead and removed: stop it, remove its data directory"), "{why}");
+    assert_eq!(nodes.served(2), None);
+    nodes.stop(2);
+    nodes.disks[2] = Disks::new(DiskId(99));
+    nodes.outputs[2].clear();
+    nodes.start(2);
+    nodes.ring(2, &[0, 1], &[]);
+    nodes.pass(3_000);
+    assert!(nodes.connected(0, 2) && nodes.connected(1, 2));
+    let replaced = |output: &LinkOutput| matches!(output, LinkOutput::Replaced(_));
+    assert!(!nodes.outputs[2].iter().any(replaced), "it is no member, and has lost nothing");
+    assert!(!nodes.links[0].as_ref().is_some_and(|links| links.is_replaced(node(2))));
 }

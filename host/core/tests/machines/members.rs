@@ -356,3 +356,34 @@ fn the_same_events_give_the_same_outputs() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn a_node_that_joins_is_met_and_one_that_has_left_is_forgotten_without_doubts_about_others() {
+    let mut swarm = Swarm::new(3);
+    swarm.start(4, 4, 1_000);
+    swarm.run(5 * SECOND);
+    for node in 1..=4 {
+        let views = swarm.think(node);
+        assert!(views.len() == 3 && views.iter().all(|view| view.liveness == Liveness::Alive), "{node}: {views:?}");
+    }
+    let rejected: u64 = (1..=4).map(|node| swarm.nodes[&node].counters().datagrams_rejected).sum();
+    // It is a member from now on, and stays a peer while there is no connection.
+    for node in 1..=3 {
+        let others = (1..=4).filter(|other| *other != node).map(NodeId).collect();
+        swarm.event(node, MemberEvent::Members(others));
+        swarm.event(node, MemberEvent::LinkDown(NodeId(4)));
+    }
+    swarm.stopped.insert(4);
+    swarm.run(SECOND);
+    assert!((1..=3).all(|node| swarm.think(node).len() == 3));
+    for node in 1..=3 {
+        let others = (1..=3).filter(|other| *other != node).map(NodeId).collect();
+        swarm.event(node, MemberEvent::Members(others));
+    }
+    swarm.changes.clear();
+    swarm.run(60 * SECOND);
+    assert!((1..=3).all(|node| swarm.think(node).len() == 2), "it is forgotten");
+    assert!(swarm.changes.is_empty(), "nobody else is doubted: {:?}", swarm.changes);
+    let since: u64 = (1..=4).map(|node| swarm.nodes[&node].counters().datagrams_rejected).sum();
+    assert_eq!(since, rejected, "news of it that are still under way are taken");
+}

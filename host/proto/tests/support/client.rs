@@ -8,11 +8,19 @@ use rejoin_proto::client::{
     Liveness, MemberView, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Rebuild, Receipt, RecordKind,
     Reply, ReplyEnvelope, Request, RequestBody, ServerHello, Sibling, StartId, Status,
 };
-use rejoin_proto::{ClusterId, Content, ErrorCode, ErrorReply, NodeFailure, PartitionId, RequestId};
+use rejoin_proto::layout_request::{
+    AwaitedNode, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest, LayoutStatus, LayoutStep,
+    MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
+};
+use rejoin_proto::ring::{PastLayout, Role};
+use rejoin_proto::{
+    ClusterId, Content, ErrorCode, ErrorReply, LayoutPolicy, NodeFailure, NodeId, PartitionId, RequestId, Ring,
+    ZoneDemand,
+};
 
 use super::{
-    Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, sample, tenant,
-    token_record,
+    Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, ring_notes, sample,
+    tenant, token_record,
 };
 
 pub(crate) fn samples() -> Vec<Sample> {
@@ -88,6 +96,13 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("members", admin(AdminRequest::Members)),
         ("exchange", admin(AdminRequest::Exchange)),
         ("exchange-pause", admin(AdminRequest::ExchangePause(true))),
+        ("layout-show", admin(AdminRequest::Layout(LayoutRequest::Show))),
+        ("layout-stage", admin(AdminRequest::Layout(LayoutRequest::Stage(layout_changes())))),
+        ("layout-revert", admin(AdminRequest::Layout(LayoutRequest::Revert))),
+        ("layout-plan", admin(AdminRequest::Layout(LayoutRequest::Plan))),
+        ("layout-apply", admin(AdminRequest::Layout(LayoutRequest::Apply(layout_ref())))),
+        ("layout-skip", admin(AdminRequest::Layout(LayoutRequest::Skip(name("n2"))))),
+        ("layout-join", admin(AdminRequest::Layout(LayoutRequest::Join(name("n4"))))),
         ("list-tenants", admin(AdminRequest::List(RecordKind::Tenant))),
         ("list-buckets", admin(AdminRequest::List(RecordKind::Bucket))),
         ("list-plugins", admin(AdminRequest::List(RecordKind::Plugin))),
@@ -181,6 +196,64 @@ fn exchange() -> ExchangeStatus {
     ExchangeStatus { node: name("n1"), paused: true, pairs, incomplete, holdings: 7, handed_over: 1_000 }
 }
 
+fn layout_changes() -> LayoutChanges {
+    let (node, zone, capacity) = (name("n4"), Some(name("z2")), Some(2));
+    let nodes = vec![NodeChange::Assign { node, zone, capacity }, NodeChange::Remove(name("n1"))];
+    LayoutChanges { nodes, n: Some(3), zones: Some(ZoneDemand::AtLeast(2)) }
+}
+
+fn layout_status() -> LayoutStatus {
+    let policy = LayoutPolicy::default();
+    let node = |at: &str, member, staged| LayoutNodeStatus {
+        name: name(at),
+        address: ([127, 0, 0, 1], 7101).into(),
+        up: true,
+        member,
+        in_older: true,
+        dead: true,
+        staged,
+    };
+    let member = MemberStatus { zone: name("z1"), capacity: 2, owner_of: 192 };
+    let staged = Role::Member { zone: name("z2"), capacity: 3 };
+    let past = PastLayout { applied_ms: 1_700_000_000_000, by: NodeId::from_name(&name("n1")), nodes: 3, moved: 64 };
+    LayoutStatus {
+        node: name("n1"),
+        live: vec![layout_ref()],
+        policy,
+        partitions: 256,
+        nodes: vec![node("n1", Some(member), Some(Role::Removed)), node("n4", None, Some(staged))],
+        change: Some(ChangeStatus {
+            step: LayoutStep::Exchange,
+            waits_for: vec![AwaitedNode { name: name("n2"), up: false }],
+        }),
+        staged_policy: Some(policy),
+        past: vec![PastLayoutStatus { name: layout_ref(), layout: past, by: name("n1") }],
+    }
+}
+
+fn layout_plan() -> LayoutPlan {
+    let node = PlannedNode {
+        id: NodeId::from_name(&name("n4")),
+        name: name("n4"),
+        role: Some((name("z2"), 2)),
+        before: 1,
+        after: 192,
+        gains: 193,
+        loses: 2,
+    };
+    LayoutPlan {
+        name: layout_ref(),
+        policy: LayoutPolicy::default(),
+        partitions: 256,
+        nodes: vec![node],
+        moved: 192,
+        least_moved: 191,
+        partition_bytes: Some(1_000_000),
+        pace_bytes: 64 << 20,
+        warnings: vec!["node n2 is down".into()],
+    }
+}
+
 fn replies() -> Vec<(&'static str, Reply)> {
     let context = Bytes::from_static(&[1, 2, 3]);
     let receipt = Some(Receipt { partition: PartitionId(3), id: 0x77 << 100 });
@@ -195,6 +268,10 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),
         ("exchange", Reply::Exchange(exchange())),
+        ("layout-status", Reply::LayoutStatus(layout_status())),
+        ("layout-planned", Reply::LayoutPlan(layout_plan())),
+        ("layout-changed", Reply::LayoutChanged(layout_ref())),
+        ("ring", Reply::Ring(Ring { notes: ring_notes(), ..Ring::new(layout()) })),
         ("records", Reply::Records(vec![bucket_record(), plugin_record(), token_record()])),
         ("changed", Reply::Changed { record: bucket_record(), behind: vec![name("n2")] }),
         ("error", Reply::Error(error)),

@@ -47,7 +47,7 @@ pub(crate) fn samples() -> Vec<Sample> {
             protocol: PROTOCOL,
             cluster: ClusterId(0xfeed),
             secret_check: 0x5ec4e7,
-            layout: layout_ref(),
+            origin: layout_ref(),
             max_skew_ms: 60_000,
         },
         node: NodeId::from_name(&name("n1")),

@@ -25,7 +25,7 @@ pub(crate) async fn play(world: World, node: &'static str, more: More) {
 
 async fn serve(connection: Connection, node: &'static str, more: More) {
     let theirs: PeerHello = codec::decode(&connection.recv().await.unwrap().body).unwrap();
-    let layout = theirs.params.layout;
+    let layout = theirs.params.origin;
     let catalog = theirs.catalog.to_le_bytes().to_vec();
     let ours = PeerHello { node: NodeId::from_name(&name(node)), known_disk: None, actors: Vec::new(), ..theirs };
     connection.sender().try_send(Class::Control, HELLO, codec::encode(&ours).into()).unwrap();

@@ -283,7 +283,9 @@ impl World {
         let (id, now, now_us, actors) = (self.keys.node(peer), self.clock(at), self.now_us, self.actors(at));
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
         running.open.insert(connection, Open { peer, heard_us: now_us });
-        self.link_event(at, LinkEvent::Connected { peer: id, connection: u64::from(connection), dialled });
+        let name = self.keys.layout().node(id).map(|node| node.name.clone()).expect("a node of the layout");
+        let connection_number = u64::from(connection);
+        self.link_event(at, LinkEvent::Connected { peer: id, name, connection: connection_number, dialled });
         let Some(running) = &self.nodes[usize::from(at)].running else { return };
         let hello = running.links.hello(id, now, running.control.control.digest(), actors);
         self.post_parcel(at, peer, connection, Parcel::Hello(Box::new(hello)), true);

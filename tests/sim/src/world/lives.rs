@@ -85,7 +85,7 @@ impl World {
             protocol: PROTOCOL,
             cluster: ClusterId(1),
             secret_check: 1,
-            layout: self.keys.layout().name(),
+            origin: self.keys.layout().name(),
             max_skew_ms: options.max_skew_ms,
         };
         let config = links::Config {
