@@ -61,6 +61,19 @@ fn a_fallback_is_empty_once_its_owners_are_back() {
 }
 
 #[test]
+fn nothing_is_handed_over_while_exchanges_are_paused() {
+    use rejoin_core::exchange::ExchangeCommand;
+    let (mut cluster, nodes) = held();
+    cluster.event(nodes[3], Event::Exchange(ExchangeCommand::Pause));
+    drain(&mut cluster);
+    assert_eq!(cluster.nodes[nodes[3]].shard.counters().objects_offered, 0);
+    assert!(cluster.nodes[nodes[3]].shard.holdings() > 0);
+    cluster.event(nodes[3], Event::Exchange(ExchangeCommand::Start));
+    drain(&mut cluster);
+    assert_empty(&cluster, &nodes, "k");
+}
+
+#[test]
 fn many_objects_are_handed_over_in_batches() {
     let (mut cluster, nodes) = five();
     cluster.cut(nodes[2]);
