@@ -188,6 +188,7 @@ fn catcher(rule: Rule) -> fn() {
             exchange::a_node_whose_requests_are_late_takes_few_objects_of_one_that_has_none
         }
         Rule::OneWalkAtATime => exchange::two_owners_that_both_have_what_a_third_one_lacks_bring_it_once,
+        Rule::LargeRowsAreReadOffTheTurn => exchange::large_objects_are_compared_off_the_shards_turn,
         Rule::NewerCopiesAreBrought => exchange::of_two_versions_only_the_newer_one_travels,
         Rule::ExchangesAreOfOneEpoch => exchange::an_exchange_of_another_epoch_is_refused,
         Rule::ExchangesAreOfOneLayout => exchange::an_exchange_of_another_layout_is_refused,

@@ -9,13 +9,18 @@ use bytes::Bytes;
 use rejoin_proto::exchange::{BRANCHES, HashRange, Sum, place_of};
 use rejoin_proto::object::context_of;
 
+use super::hash::CausalKey;
 use super::trees::{Leaf, Standing, Trees};
 use crate::port::{Space, Store, StoreFault};
+use crate::shard::event::{ScanJob, ScannedRows};
 
 /// The most objects whose hashes are listed. Of more, the sums of the parts take fewer bytes.
 pub(crate) const FEW_OBJECTS: u64 = 10;
 /// The most rows that are read at once for one range. A leaf that is larger is about to be divided.
 const MAX_ROWS: usize = 2048;
+/// The most rows, and bytes of them, that one question or its answer makes a shard read on its turn.
+const READ_ROWS: usize = 1024;
+const READ_BYTES: u64 = 1 << 20;
 
 /// What this node has in a range.
 #[derive(Debug)]
@@ -26,6 +31,113 @@ pub(crate) enum Own {
     Parts(Box<[Sum; BRANCHES]>),
     /// That is not known yet.
     Unknown,
+    /// Its rows have to be read, and are more than is left to be read on this turn.
+    Spent,
+    /// Its rows have to be read, and are too large for a turn of the shard.
+    Large,
+}
+
+/// The rows of a range, as far as they are wanted.
+#[derive(Debug)]
+pub(crate) enum FewRows {
+    Rows(Vec<OwnRow>),
+    /// There are more than is asked for.
+    Many,
+    /// As [`Own::Spent`] and [`Own::Large`].
+    Spent,
+    Large,
+}
+
+/// What one turn may still read.
+#[derive(Debug, Default)]
+pub(crate) struct ReadBudget {
+    rows: usize,
+    bytes: u64,
+}
+
+/// Whether rows can be read on this turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Readable {
+    Now,
+    /// When nothing else was read on the turn.
+    Later,
+    /// Only off the turn.
+    Never,
+}
+
+impl ReadBudget {
+    /// Whether nothing more is read.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.rows >= READ_ROWS || self.bytes >= READ_BYTES
+    }
+
+    /// The rows and bytes that were read.
+    pub(crate) fn read(&self) -> (usize, u64) {
+        (self.rows, self.bytes)
+    }
+
+    fn judge(&self, bytes: u64) -> Readable {
+        // Rule: large rows are read off the turn.
+        if bytes > READ_BYTES {
+            return Readable::Never;
+        }
+        if self.bytes + bytes > READ_BYTES { Readable::Later } else { Readable::Now }
+    }
+
+    fn spend(&mut self, rows: &[OwnRow]) {
+        self.rows += rows.len();
+        self.bytes += rows.iter().map(|row| row.bytes as u64).sum::<u64>();
+    }
+}
+
+/// A range whose rows are read off the turn, step by step.
+#[derive(Debug)]
+pub(crate) struct RangeScan {
+    pub(crate) range: HashRange,
+    rows: Vec<OwnRow>,
+    /// Whether it has more rows than were wanted.
+    pub(crate) has_more: bool,
+}
+
+impl RangeScan {
+    pub(crate) fn new(range: HashRange) -> Self {
+        Self { range, rows: Vec::new(), has_more: false }
+    }
+
+    /// The next step.
+    pub(crate) fn job(&self, from: Option<Bytes>) -> ScanJob {
+        let from = from.unwrap_or_else(|| self.range.from());
+        ScanJob { from, to: self.range.to(), max_rows: READ_ROWS, max_bytes: READ_BYTES as usize }
+    }
+
+    /// Takes the rows of a step. Returns the next one, unless the range has ended or has more rows than `most`.
+    pub(crate) fn take(&mut self, key: &CausalKey, found: ScannedRows, most: usize) -> Option<ScanJob> {
+        self.rows.extend(found.rows.iter().map(|(store_key, row)| OwnRow::of(key, store_key.clone(), row)));
+        let next = found.next?;
+        self.has_more = self.rows.len() > most;
+        (!self.has_more).then(|| self.job(Some(next)))
+    }
+
+    /// The rows as they were when each step was read, which may be older than the store is.
+    pub(crate) fn into_rows(self) -> Vec<OwnRow> {
+        self.rows
+    }
+}
+
+impl Own {
+    /// What all rows of a range come to.
+    pub(crate) fn of_rows(range: &HashRange, rows: Vec<OwnRow>) -> Self {
+        if rows.len() as u64 <= FEW_OBJECTS {
+            return Self::Rows(rows);
+        }
+        let mut parts = [Sum::default(); BRANCHES];
+        for row in rows {
+            let prefix = place_of(&row.store_key).map_or(range.start, |(_, prefix)| prefix);
+            let part = &mut parts[range.part_of(prefix)];
+            *part = part.plus(Sum::of(row.hash, row.bytes));
+        }
+        Self::Parts(Box::new(parts))
+    }
 }
 
 /// A row of this node.
@@ -39,6 +151,12 @@ pub(crate) struct OwnRow {
 }
 
 impl OwnRow {
+    fn of(key: &CausalKey, store_key: Bytes, row: &[u8]) -> Self {
+        let hash = key.hash_row(&store_key, row).0;
+        let weight = context_of(row).map_or(0, |context| context.weight());
+        Self { store_key, hash, bytes: row.len(), weight }
+    }
+
     /// Where its key is in a range.
     pub(crate) fn place(&self, range: &HashRange) -> u32 {
         place_of(&self.store_key).map_or(0, |(_, prefix)| range.place(prefix))
@@ -53,9 +171,13 @@ struct Read {
 }
 
 impl Trees {
-    /// What this node has in a range. Adds the rows that it had to read to `read`. A leaf whose objects do not come to
-    /// its sum is counted anew.
-    pub(crate) fn look(&mut self, store: &dyn Store, range: &HashRange, read: &mut usize) -> Result<Own, StoreFault> {
+    /// What this node has in a range. A leaf whose objects do not come to its sum is counted anew.
+    pub(crate) fn look(
+        &mut self,
+        store: &dyn Store,
+        range: &HashRange,
+        budget: &mut ReadBudget,
+    ) -> Result<Own, StoreFault> {
         let leaves: Vec<(HashRange, Leaf)> = self.leaves_in(range).map(|(range, leaf)| (range, *leaf)).collect();
         let is_undiscovered = self.undiscovered.is_some_and(|from| (range.bucket, range.last()) >= from);
         if is_undiscovered || leaves.iter().any(|(_, leaf)| leaf.standing == Standing::Unknown) {
@@ -75,8 +197,13 @@ impl Trees {
             }
             return Ok(Own::Parts(Box::new(parts)));
         }
+        match budget.judge(sum.bytes) {
+            Readable::Now => {}
+            Readable::Later => return Ok(Own::Spent),
+            Readable::Never => return Ok(Own::Large),
+        }
         let found = self.rows(store, range)?;
-        *read += found.rows.len();
+        budget.spend(&found.rows);
         let rows_sum = found.rows.iter().fold(Sum::default(), |sum, row| sum.plus(Sum::of(row.hash, row.bytes)));
         if whole && !found.partial && !rows_sum.is_same(&sum) {
             // Rule: wrong leaves are recounted.
@@ -85,34 +212,33 @@ impl Trees {
         if found.partial && found.rows.len() >= MAX_ROWS {
             return Ok(Own::Unknown);
         }
-        if found.rows.len() as u64 <= FEW_OBJECTS {
-            return Ok(Own::Rows(found.rows));
-        }
-        let mut parts = [Sum::default(); BRANCHES];
-        for row in found.rows {
-            let prefix = place_of(&row.store_key).map_or(range.start, |(_, prefix)| prefix);
-            let part = &mut parts[range.part_of(prefix)];
-            *part = part.plus(Sum::of(row.hash, row.bytes));
-        }
-        Ok(Own::Parts(Box::new(parts)))
+        Ok(Own::of_rows(range, found.rows))
     }
 
     /// The rows of a range, if there are no more than so many.
+    ///
+    /// # Errors
+    /// A fault of the store.
     pub(crate) fn few_rows(
         &self,
         store: &dyn Store,
         range: &HashRange,
-        most: u64,
-        read: &mut usize,
-    ) -> Result<Option<Vec<OwnRow>>, StoreFault> {
-        let known: u64 =
-            self.leaves_in(range).filter(|(leaf, _)| range.contains(leaf)).map(|(_, of)| of.sum.count).sum();
-        if known > most {
-            return Ok(None);
+        most: usize,
+        budget: &mut ReadBudget,
+    ) -> Result<FewRows, StoreFault> {
+        let within = self.leaves_in(range).filter(|(leaf, _)| range.contains(leaf));
+        let known: u64 = within.map(|(_, of)| of.sum.count).sum();
+        if known > most as u64 {
+            return Ok(FewRows::Many);
+        }
+        match budget.judge(self.leaves_in(range).map(|(_, of)| of.sum.bytes).sum()) {
+            Readable::Now => {}
+            Readable::Later => return Ok(FewRows::Spent),
+            Readable::Never => return Ok(FewRows::Large),
         }
         let found = self.rows(store, range)?;
-        *read += found.rows.len();
-        Ok((found.rows.len() as u64 <= most).then_some(found.rows))
+        budget.spend(&found.rows);
+        Ok(if found.rows.len() <= most { FewRows::Rows(found.rows) } else { FewRows::Many })
     }
 
     /// The readable rows of a range.
@@ -123,9 +249,7 @@ impl Trees {
                 read.partial = true;
                 return ControlFlow::Break(());
             }
-            let hash = self.key.hash_row(key, &row).0;
-            let weight = context_of(&row).map_or(0, |context| context.weight());
-            read.rows.push(OwnRow { store_key: Bytes::copy_from_slice(key), hash, bytes: row.len(), weight });
+            read.rows.push(OwnRow::of(&self.key, Bytes::copy_from_slice(key), &row));
             ControlFlow::Continue(())
         });
         match scanned {

@@ -5,11 +5,12 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use rejoin_proto::exchange::{ExchangeAsk, HashRange, WalkId};
+use rejoin_proto::exchange::{ExchangeAsk, HashRange, RangeHashes, WalkId};
 use rejoin_proto::peer::Offer;
 use rejoin_proto::{LayoutRef, NodeId, PartitionId};
 
 use super::gaps::RebuildProgress;
+use super::own::RangeScan;
 use super::pace::Pacer;
 use super::walk::{Walk, WalkCounts};
 use crate::shard::event::ScanTicket;
@@ -120,15 +121,32 @@ pub(crate) struct AskedRoots {
 /// A peer's question that waits for a scan.
 #[derive(Debug)]
 pub(crate) struct Serving {
+    pub(crate) served: Served,
+    pub(crate) work: ServingWork,
+}
+
+/// Whose question it is, and how hashes are shortened in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Served {
     pub(crate) peer: NodeId,
     /// The walk, the number of its question, and the partition.
     pub(crate) of: (WalkId, u64, PartitionId),
-    pub(crate) range: HashRange,
     pub(crate) salt: u128,
     pub(crate) width: u8,
-    pub(crate) except: Bytes,
-    /// The bytes that the pacer has been told of.
-    pub(crate) reserved: u64,
+}
+
+/// What the rows are read for.
+#[derive(Debug)]
+pub(crate) enum ServingWork {
+    /// To send those whose hashes are not among `except`.
+    Wanted {
+        range: HashRange,
+        except: Bytes,
+        /// The bytes that the pacer has been told of.
+        reserved: u64,
+    },
+    /// To compare them: they are too large to be read on the shard's turn.
+    Compare(RangeScan, RangeHashes),
 }
 
 /// A peer's question about objects that has to wait.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rejoin_proto::exchange::{BRANCHES, Compared, HashRange, OtherCopy, RangeHashes, Sum, WalkId};
 use rejoin_proto::{BucketId, NodeId, PartitionId};
 
-use super::own::{Own, OwnRow, padded_hashes, part_width, shorten, shortened, sorted};
+use super::own::{Own, OwnRow, RangeScan, padded_hashes, part_width, shorten, shortened, sorted};
 use crate::shard::event::ScanTicket;
 
 /// The ranges of one question.
@@ -57,6 +57,8 @@ pub(crate) enum Waits {
     Wanted(Pull),
     /// Rows of a range to bring.
     Scan(ScanTicket, Push),
+    /// Rows of a range that are too large to be read on the shard's turn.
+    Look(ScanTicket, RangeScan),
     Taken,
 }
 
@@ -176,6 +178,16 @@ impl Walk {
         self.width == SHORT_WIDTH
     }
 
+    /// Whether it waits for an answer of its peer.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        !matches!(self.waits, Waits::Nothing | Waits::Scan(..) | Waits::Look(..))
+    }
+
+    /// Whether it waits for that scan.
+    pub(crate) fn awaits_scan(&self, ticket: ScanTicket) -> bool {
+        matches!(&self.waits, Waits::Scan(of, _) | Waits::Look(of, _) if *of == ticket)
+    }
+
     /// Whether its next question is due.
     pub(crate) fn is_ready(&self, now_us: u64) -> bool {
         matches!(self.waits, Waits::Nothing) && self.not_before_us <= now_us
@@ -201,7 +213,7 @@ impl Walk {
                 let width = part_width(self.width);
                 Some(RangeHashes::Parts(shortened(parts.iter().map(|part| part.hash), self.salt, width)))
             }
-            Own::Unknown => None,
+            Own::Unknown | Own::Spent | Own::Large => None,
         }
     }
 

@@ -15,6 +15,7 @@ use rejoin_proto::{BucketId, ErrorCode, NodeId, Object, ObjectId, PartitionId, R
 use super::Shard;
 use super::event::{Alarm, Effect, ScanJob, ScanTicket, ScannedRows};
 use super::turn::{Turn, fault_code};
+use crate::exchange::own::{Own, ReadBudget};
 use crate::exchange::pace::OBJECT_BYTES;
 use crate::exchange::state::{AGAIN_US, AskedRoots, ExchangeCommand, ExchangeStatus, Rounds};
 use crate::exchange::walk::{Pull, Push, Waits, Walk};
@@ -26,8 +27,6 @@ use crate::view::{Bucket, shard_of};
 const MAX_ROOTS: usize = 1024;
 /// How long an answer is waited for, in microseconds.
 pub(super) const ANSWER_US: u64 = 5_000_000;
-/// The most rows that one question or its answer may make a shard read at once.
-pub(super) const READ_ROWS: usize = 1024;
 
 impl Shard {
     /// When the next step of an exchange is due.
@@ -120,7 +119,7 @@ impl Shard {
                 self.walk_ended(&walk, false, 0);
             }
         }
-        self.exchanges.serving.retain(|_, serving| serving.peer != peer);
+        self.exchanges.serving.retain(|_, serving| serving.served.peer != peer);
         self.exchanges.held.retain(|held| held.peer != peer);
         self.exchanges.walked.retain(|(_, of), _| *of != peer);
     }
@@ -281,9 +280,7 @@ impl Shard {
             return self.roots_answered(turn, from, asked, answer.answer);
         }
         let number = answer.walk.number;
-        let is_awaited = |walk: &&mut Walk| {
-            walk.peer == from && walk.number == answer.number && !matches!(walk.waits, Waits::Nothing | Waits::Scan(..))
-        };
+        let is_awaited = |walk: &&mut Walk| walk.peer == from && walk.number == answer.number && walk.awaits_answer();
         if self.exchanges.walks.get_mut(&number).filter(is_awaited).is_none() {
             return;
         }
@@ -405,34 +402,39 @@ impl Shard {
     }
 
     fn compare_next(&mut self, turn: &mut Turn<'_>, walk: &mut Walk) -> Step {
-        let (mut asked, mut ranges, mut read) = (Vec::new(), Vec::new(), 0);
+        let (mut asked, mut ranges, mut budget) = (Vec::new(), Vec::new(), ReadBudget::default());
         let mut todo = walk.next_ranges().into_iter();
         for range in todo.by_ref() {
-            let own = match self.trees.look(turn.store, &range, &mut read) {
+            let own = match self.trees.look(turn.store, &range, &mut budget) {
                 Ok(own) => own,
                 Err(fault) => {
                     fault_code(turn, fault);
                     return Step::Failed;
                 }
             };
-            match walk.hashes_of(&own) {
-                Some(hashes) => {
+            match (walk.hashes_of(&own), own) {
+                (Some(hashes), own) => {
                     ranges.push((range, hashes));
                     asked.push((range, own));
                 }
-                None => walk.failed = true,
+                (None, Own::Large) if ranges.is_empty() => {
+                    walk.compare_later(todo);
+                    return self.look_off_turn(turn, walk, range);
+                }
+                (None, Own::Large | Own::Spent) => {
+                    walk.compare_later([range]);
+                    break;
+                }
+                (None, _) => walk.failed = true,
             }
-            if read >= READ_ROWS {
+            if budget.is_spent() {
                 break;
             }
         }
         walk.compare_later(todo);
-        self.spend_reading(turn.now, read);
+        self.spend_reading(turn.now, budget.read());
         if !ranges.is_empty() {
-            walk.waits = Waits::Compare(asked);
-            let (salt, width) = (walk.salt, walk.width);
-            self.ask(turn, walk, Ask::Compare { salt, width, ranges });
-            return Step::Waits;
+            return self.ask_compare(turn, walk, asked, ranges);
         }
         match (walk.is_done(), walk.failed) {
             (false, _) => Step::Next,
@@ -590,13 +592,15 @@ impl Shard {
         ticket: ScanTicket,
         scanned: Result<ScannedRows, StoreFault>,
     ) {
-        let waits = |(_, walk): &(&u64, &Walk)| matches!(&walk.waits, Waits::Scan(of, _) if *of == ticket);
+        let waits = |(_, walk): &(&u64, &Walk)| walk.awaits_scan(ticket);
         let Some(number) = self.exchanges.walks.iter().find(waits).map(|(number, _)| *number) else { return };
         self.with_walk(turn, number, |shard, turn, walk| {
-            let Waits::Scan(_, mut push) = core::mem::replace(&mut walk.waits, Waits::Nothing) else {
-                return Step::Failed;
-            };
             let Ok(found) = scanned else { return Step::Failed };
+            let mut push = match core::mem::replace(&mut walk.waits, Waits::Nothing) {
+                Waits::Scan(_, push) => push,
+                Waits::Look(ticket, scan) => return shard.looked(turn, walk, (ticket, scan), found),
+                _ => return Step::Failed,
+            };
             // What cannot be read here the peer may have or not.
             walk.failed |= !found.unreadable.is_empty();
             let hash = |(key, row): (Bytes, Bytes)| {
@@ -655,7 +659,7 @@ impl Shard {
         Some(ObjectBatch { bucket, bucket_version, objects: rows.iter().filter_map(decoded).collect() })
     }
 
-    fn ask(&self, turn: &mut Turn<'_>, walk: &mut Walk, ask: Ask) {
+    pub(super) fn ask(&self, turn: &mut Turn<'_>, walk: &mut Walk, ask: Ask) {
         walk.number += 1;
         let (id, partition) = (walk.id, walk.partition);
         let asked = ExchangeAsk { walk: id, number: walk.number, partition, epoch: self.epoch(), ask };

@@ -18,6 +18,7 @@ mod folding;
 mod forward;
 pub mod handoff;
 mod jobs;
+mod looking;
 mod op;
 mod pacing;
 mod peers;

@@ -57,9 +57,10 @@ impl Shard {
     }
 
     /// Rows were read to compare them.
-    pub(super) fn spend_reading(&mut self, now: Now, rows: usize) {
+    pub(super) fn spend_reading(&mut self, now: Now, (rows, bytes): (usize, u64)) {
         if rows > 0 {
-            self.exchanges.pacer.spend(now.mono_us, rows as u64 * OBJECT_BYTES / READING);
+            let cost = bytes.max(rows as u64 * OBJECT_BYTES) / READING;
+            self.exchanges.pacer.spend(now.mono_us, cost);
         }
     }
 

@@ -519,6 +519,27 @@ fn an_idle_exchange_costs_one_message_to_each_peer_and_its_answer() {
     assert!((4..=14).contains(&asked), "{asked} rounds in a minute");
 }
 
+#[test]
+pub(crate) fn large_objects_are_compared_off_the_shards_turn() {
+    let mut cluster = two();
+    for number in 0..24 {
+        cluster.put(0, put(&format!("k{number}"), &"x".repeat(1 << 20), number + 1));
+    }
+    pass(&mut cluster, 3000);
+    assert!(are_equal(&cluster));
+    cluster.cut(1);
+    for number in 0..6 {
+        cluster.put(number % 2, put(&format!("k{number}"), &"y".repeat(1 << 20), 100 + number as u128));
+    }
+    cluster.nodes.iter().for_each(|node| node.store.scanned_bytes.set(0));
+    cluster.heal(1);
+    pass(&mut cluster, 10_000);
+    let scanned = cluster.nodes.iter().map(|node| node.store.scanned_bytes.get());
+    assert_eq!(scanned.sum::<usize>(), 0, "bytes that were read on a turn");
+    assert!(are_equal(&cluster));
+    check(&cluster);
+}
+
 /// Reads come to these nodes, one each millisecond. Each has waited there for a millisecond, and for 20 while node 1
 /// gets objects.
 fn reads(cluster: &mut Cluster, nodes: &[usize], ms: u64) {

@@ -1,5 +1,6 @@
 //! A store in memory that can be told to be full, damaged or broken.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -25,6 +26,8 @@ pub(crate) struct Memory {
     pub(crate) damaged: BTreeSet<Vec<u8>>,
     pub(crate) writes: Writes,
     pub(crate) written: usize,
+    /// The bytes of objects that were read by [`Store::scan`].
+    pub(crate) scanned_bytes: Cell<usize>,
     /// Objects written up to then are lost, and nobody can tell which there were.
     lost_upto: Option<usize>,
     /// When each object was written.
@@ -111,6 +114,9 @@ impl Store for Memory {
             let lost = |upto: usize| self.ages.get(key).is_none_or(|age| *age <= upto);
             if space == Space::Objects && self.lost_upto.is_some_and(lost) {
                 continue;
+            }
+            if space == Space::Objects {
+                self.scanned_bytes.set(self.scanned_bytes.get() + value.len());
             }
             if visit(key, value.clone()).is_break() {
                 return Ok(());
