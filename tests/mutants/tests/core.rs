@@ -211,6 +211,9 @@ fn catcher(rule: Rule) -> fn() {
         Rule::OldDisksBeginGaps => gaps::an_old_disk_begins_gaps_in_all_partitions,
         Rule::LossesAreNoticed => gaps::a_range_that_is_lost_is_rebuilt_without_a_read,
         Rule::GapsEndByQuorum => gaps::a_replica_that_has_lost_something_counts_when_it_has_met_enough_others,
+        Rule::LearntBucketsBeginGaps => {
+            gaps::a_replaced_node_counts_in_no_bucket_that_it_learns_of_before_it_is_rebuilt
+        }
         Rule::LossesBeginGaps => gaps::a_loss_that_the_store_reports_begins_a_gap,
         Rule::GapsAreWalkedInFull => gaps::a_gap_is_walked_with_whole_hashes,
         Rule::InvalidIsNotWritten => validation::a_value_that_the_plugin_refuses_is_not_written,

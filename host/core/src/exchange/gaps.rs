@@ -162,6 +162,11 @@ impl Gaps {
         }
     }
 
+    /// Whether the data directory was replaced, and the shard has not told yet that it is rebuilt.
+    pub(crate) fn is_rebuilding(&self) -> bool {
+        self.noted && !self.told_rebuilt
+    }
+
     /// Whether it is news that nothing is missing any more of what the replaced data directory had. A restart cannot
     /// bring a gap back by then.
     pub(crate) fn is_newly_rebuilt(&mut self) -> bool {

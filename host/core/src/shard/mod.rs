@@ -668,7 +668,9 @@ impl Shard {
         self.count_leaves(turn);
         self.exchange(turn);
         self.compare_views(turn);
-        if self.gaps.is_newly_rebuilt() {
+        // A catalog without buckets may be one that was replaced too.
+        let has_catalog = self.serving && self.view.buckets().next().is_some();
+        if has_catalog && self.gaps.is_newly_rebuilt() {
             turn.effects.push(Effect::Rebuilt);
         }
         self.drain(turn);

@@ -1,8 +1,11 @@
 //! Replicas that have lost something: their copies do not count until they have what the others have.
 
+use std::sync::Arc;
+
 use rejoin_core::exchange::{ExchangeConfig, RebuildProgress};
 use rejoin_core::port::Space;
 use rejoin_core::shard::event::Event;
+use rejoin_core::view::ClusterView;
 use rejoin_proto::ErrorCode;
 use rejoin_proto::catalog::BucketProps;
 use rejoin_proto::client::PutOutcome;
@@ -88,6 +91,22 @@ pub(crate) fn a_replica_that_has_lost_something_counts_when_it_has_met_enough_ot
     assert_eq!(incomplete(&cluster), 0, "the same directory is not noted twice");
     pass(&mut cluster);
     assert_eq!(cluster.rebuilt, [0, 0], "each start says so");
+}
+
+#[test]
+pub(crate) fn a_replaced_node_counts_in_no_bucket_that_it_learns_of_before_it_is_rebuilt() {
+    let mut cluster = three();
+    with_a_write_of_two(&mut cluster);
+    let (full, empty) = (cluster.view.clone(), Arc::new(ClusterView::new(cluster.view.layout().clone(), &[])));
+    // With its data directory the catalog is gone. It hears of the loss first, and then of the buckets.
+    cluster.view = empty;
+    restart(&mut cluster, Memory::default(), true);
+    cluster.view = full.clone();
+    cluster.event(0, Event::View(full));
+    assert_eq!(reads(&mut cluster), [Err(ErrorCode::Unavailable), Err(ErrorCode::Unavailable)]);
+    cluster.heal(1);
+    pass(&mut cluster);
+    assert_eq!(reads(&mut cluster), [Ok(Some("a".into())), Ok(Some("a".into()))]);
 }
 
 #[test]

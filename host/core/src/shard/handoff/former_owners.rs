@@ -22,7 +22,13 @@ type Part = (PartitionId, BucketId);
 impl Shard {
     /// Layout or catalog have changed. This node holds what it owned until now, and others do from now on.
     pub(in crate::shard) fn take_view(&mut self, turn: &mut Turn<'_>, view: Arc<ClusterView>) {
+        let is_known = |id| self.view.bucket(id).is_some();
+        let learns = self.gaps.is_rebuilding() && view.buckets().any(|bucket| !is_known(bucket.id));
         let old = core::mem::replace(&mut self.view, view);
+        if learns {
+            // Rule: learnt buckets begin gaps. The old data directory had their objects, and its catalog is lost too.
+            self.begin_gaps(turn.now.mono_us);
+        }
         let mut parts: Vec<Part> = Vec::new();
         if self.view.has_layouts_of(&old) {
             // Few changes of the catalog change an owner, and a node may have many buckets.
