@@ -229,7 +229,12 @@ impl PeerBody {
     /// towards other messages, and is the first to be left unsent when the peer does not keep up.
     #[must_use]
     pub const fn is_bulk(&self) -> bool {
-        matches!(self, Self::Module { .. } | Self::ExchangeAsk(_) | Self::ExchangeAnswer(_))
+        match self {
+            Self::Module { .. } | Self::ExchangeAsk(_) | Self::ExchangeAnswer(_) | Self::Offer(_) => true,
+            // An object of a repair or a drain. A write has a dot.
+            Self::Replicate(message) => message.dot.is_none(),
+            _ => false,
+        }
     }
 
     /// The kind of the message, for logs and metrics.
