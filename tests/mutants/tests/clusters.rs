@@ -46,6 +46,10 @@ const MUTANTS: &[Mutant] = &[
         options.clients.blind = share(60);
     }),
     mutant(Rule::HoldingsEndEmpty, &[LIVENESS, survival::NAME, dots::NAME, convergence::NAME], fallbacks),
+    mutant(Rule::FallbacksAreNoOwners, &[reads::NAME], |options| {
+        fallbacks(options);
+        (options.buckets[0].pr, options.buckets[0].pw) = (2, 2);
+    }),
     mutant(Rule::StrictBucketsUseNoFallbacks, &[reads::NAME, survival::NAME, LIVENESS], |options| {
         fallbacks(options);
         options.buckets[0].sloppy = false;
@@ -271,6 +275,8 @@ fn options(seed: u64, favour: fn(&mut Options)) -> Options {
         n: 3,
         r: 2,
         w: 2,
+        pr: 0,
+        pw: 0,
         fsync: true,
         siblings: 32,
         plugin: false,

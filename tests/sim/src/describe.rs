@@ -45,7 +45,7 @@ pub(crate) fn sent(
 /// A client's request.
 pub(crate) fn asked(session: u32, call: CallId, asked: &Asked) -> String {
     match asked {
-        Asked::Get { r } => format!("s{session} asks c{call}: get, r = {r}"),
+        Asked::Get { r } => format!("s{session} asks c{call}: get, r = {}, pr = {}", r.nodes, r.owners),
         Asked::Put { w, basis, value, adds, retry_of, .. } => {
             let what = match (value, adds) {
                 (None, _) => "delete".to_owned(),
@@ -58,7 +58,7 @@ pub(crate) fn asked(session: u32, call: CallId, asked: &Asked) -> String {
                 Basis::Create => "create".to_owned(),
             };
             let again = retry_of.map_or_else(String::new, |first| format!(", again for c{first}"));
-            format!("s{session} asks c{call}: {what}, {basis}, w = {w}{again}")
+            format!("s{session} asks c{call}: {what}, {basis}, w = {}, pw = {}{again}", w.nodes, w.owners)
         }
     }
 }

@@ -80,18 +80,41 @@ pub enum Basis {
     Create,
 }
 
+/// How many answers a call waits for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Answers {
+    /// R or W: of any nodes that count.
+    pub nodes: u8,
+    /// PR or PW: of owners.
+    pub owners: u8,
+}
+
+impl Answers {
+    /// The fewest of each.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        Self { nodes: self.nodes.min(other.nodes), owners: self.owners.min(other.owners) }
+    }
+}
+
+impl From<u8> for Answers {
+    fn from(nodes: u8) -> Self {
+        Self { nodes, owners: 0 }
+    }
+}
+
 /// A client's request.
 #[derive(Clone, Debug)]
 pub enum Asked {
-    /// A read that waits for so many owners.
+    /// A read.
     Get {
-        /// How many.
-        r: u8,
+        /// What it waits for.
+        r: Answers,
     },
-    /// A write that waits for so many owners.
+    /// A write.
     Put {
-        /// How many.
-        w: u8,
+        /// What it waits for.
+        w: Answers,
         /// Its basis.
         basis: Basis,
         /// The value, `None` for a delete.

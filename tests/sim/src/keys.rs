@@ -195,6 +195,8 @@ fn props(bucket: &BucketOptions, wasm: bool) -> BucketProps {
         n: bucket.n,
         r: Quorum::Count(bucket.r),
         w: Quorum::Count(bucket.w),
+        pr: Quorum::Count(bucket.pr),
+        pw: Quorum::Count(bucket.pw),
         durability: if bucket.fsync { Durability::Fsync } else { Durability::Os },
         siblings: bucket.siblings,
         plugin: bucket.plugin.then(|| plugins::activation(bucket.kind, wasm)),

@@ -81,6 +81,10 @@ pub struct BucketOptions {
     pub r: u8,
     /// w.
     pub w: u8,
+    /// pr.
+    pub pr: u8,
+    /// pw.
+    pub pw: u8,
     /// Whether acknowledgements wait for the disk.
     pub fsync: bool,
     /// The limit of siblings.
@@ -254,6 +258,12 @@ impl Options {
         options.network.unsent = sometimes(rng, 30, 20_000);
         options.network.bulk_stalls = sometimes(rng, 40, 100_000);
         options.buckets.iter_mut().for_each(|bucket| bucket.sloppy = rng.percent(50));
+        // Where fallbacks count, reads show what was written if the owners meet.
+        for bucket in options.buckets.iter_mut().filter(|bucket| bucket.sloppy) {
+            let (n, majority) = (bucket.n, bucket.n / 2 + 1);
+            let choices = [(0, 0), (0, 0), (majority, majority), (majority, majority), (1, n), (n, 1)];
+            (bucket.pr, bucket.pw) = *rng.pick(&choices);
+        }
         options
     }
 
@@ -310,6 +320,8 @@ fn buckets(rng: &mut Rng, nodes: u8) -> Vec<BucketOptions> {
             n,
             r,
             w,
+            pr: 0,
+            pw: 0,
             fsync: rng.percent(65),
             siblings: *rng.pick(&[2, 4, 8, 32]),
             plugin: kind != Kind::Set || rng.percent(70),

@@ -11,7 +11,7 @@ use rejoin_proto::client::{Basis as Given, Get, Put, StartId};
 use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{Content, RequestId};
 
-use crate::history::{Asked, Basis, CallId, Element, KeyId, Kind, elements, set_bytes};
+use crate::history::{Answers, Asked, Basis, CallId, Element, KeyId, Kind, elements, set_bytes};
 use crate::keys::Keys;
 use crate::options::ClientOptions;
 use crate::plugins::Carts;
@@ -233,7 +233,7 @@ impl Session {
         keys: &Keys,
     ) -> Ask {
         let of = keys.bucket_of(key);
-        let w = of.options.w;
+        let w = Answers { nodes: of.options.w, owners: of.options.pw };
         let asked = Asked::Put {
             w,
             basis,
@@ -297,5 +297,9 @@ pub(crate) fn get(key: KeyId, r: Option<u8>, keys: &Keys) -> Ask {
         siblings: false,
         show: false,
     };
-    Ask { key, asked: Asked::Get { r: r.unwrap_or(of.options.r) }, request: DataRequest::Get(get) }
+    Ask {
+        key,
+        asked: Asked::Get { r: Answers { nodes: r.unwrap_or(of.options.r), owners: of.options.pr } },
+        request: DataRequest::Get(get),
+    }
 }

@@ -19,6 +19,8 @@ fn with(seed: u64, liar: Liar) -> Report {
         n: 3,
         r: 2,
         w: 2,
+        pr: 0,
+        pw: 0,
         fsync: true,
         siblings: 32,
         plugin: true,

@@ -260,7 +260,7 @@ impl Worker {
     async fn read(&mut self, key: KeyId) -> Result<Option<Read>, String> {
         let r = if self.rng.percent(5) { 1 } else { QUORUM };
         let bucket = self.bucket(key)?;
-        let call = self.load.recording.asks(self.session, key, Asked::Get { r });
+        let call = self.load.recording.asks(self.session, key, Asked::Get { r: r.into() });
         let object = match bucket.get(name_of(key)).r(r).await {
             Ok(object) => object,
             Err(error) => {
@@ -300,8 +300,15 @@ impl Worker {
             }
         };
         let basis = read.as_ref().map_or(Basis::Blind, |read| Basis::After(read.call));
-        let asked =
-            Asked::Put { w: QUORUM, basis, value: value.clone(), adds, expires: false, malformed, retry_of: None };
+        let asked = Asked::Put {
+            w: QUORUM.into(),
+            basis,
+            value: value.clone(),
+            adds,
+            expires: false,
+            malformed,
+            retry_of: None,
+        };
         let bucket = self.bucket(key)?;
         let call = self.load.recording.asks(session, key, asked);
         let written = match (value, &read) {

@@ -97,14 +97,21 @@ mod tests {
 
         fn put(&mut self, basis: Basis, element: Option<Element>, outcome: Outcome) -> CallId {
             let value = element.map(|element| set_bytes([element]));
-            let asked =
-                Asked::Put { w: 2, basis, value, adds: element, expires: false, malformed: false, retry_of: None };
+            let asked = Asked::Put {
+                w: 2.into(),
+                basis,
+                value,
+                adds: element,
+                expires: false,
+                malformed: false,
+                retry_of: None,
+            };
             self.call(asked, outcome)
         }
 
         fn get(&mut self, shown: &[Element], writes: u64) -> CallId {
             let values = vec![set_bytes(shown.iter().copied())];
-            self.call(Asked::Get { r: 2 }, Outcome::Ok(Answer { values, context: seen(writes) }))
+            self.call(Asked::Get { r: 2.into() }, Outcome::Ok(Answer { values, context: seen(writes) }))
         }
 
         fn end(&mut self, held: &[Element], writes: u64) {

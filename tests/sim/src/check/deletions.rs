@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Finding;
 use super::index::{ByKey, Index, Write};
 use super::reads::{Losses, meets};
-use crate::history::{Asked, Element, KeyId, Kind};
+use crate::history::{Answers, Asked, Element, KeyId, Kind};
 
 /// Its name in findings.
 pub const NAME: &str = "deletions";
@@ -53,7 +53,7 @@ struct Death {
     at_us: u64,
     /// When the deletion was asked: between that and `at_us` its answers came.
     asked_us: u64,
-    w: u8,
+    w: Answers,
 }
 
 fn death(write: &Write) -> Option<Death> {
@@ -90,7 +90,7 @@ fn dead_in_sets(index: &Index<'_>, key: KeyId, by_key: &ByKey) -> Dead {
         for &element in index.shown(write.call) {
             let end = lives.entry(element).or_insert(own);
             *end = end.zip(own).map(|(a, b)| Death {
-                w: a.w.min(b.w),
+                w: a.w.least(b.w),
                 asked_us: a.asked_us.min(b.asked_us),
                 at_us: a.at_us.max(b.at_us),
             });
@@ -214,9 +214,9 @@ mod tests {
         story.replicas[0] = before[0].clone();
         let late = story.get(0);
         assert_eq!(story.findings(check).len(), 1, "its quorum meets that of the delete");
-        story.read_quorum(late, 1);
+        story.read_quorum(late, 1.into());
         assert_eq!(story.findings(check), [""; 0], "a single owner need not know");
-        story.read_quorum(late, 2);
+        story.read_quorum(late, 2.into());
         story.loss(1);
         story.get(0);
         assert_eq!(story.findings(check).len(), 1, "the second read comes after a loss");

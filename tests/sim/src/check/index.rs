@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rejoin_proto::{Content, Dot, Object, VersionVector};
 
 use super::Native;
-use crate::history::{Asked, Basis, Call, CallId, Element, KeyId, Kind, Outcome, Run, elements};
+use crate::history::{Answers, Asked, Basis, Call, CallId, Element, KeyId, Kind, Outcome, Run, elements};
 
 /// A record with its calls sorted by key.
 pub(super) struct Index<'a> {
@@ -58,7 +58,7 @@ pub(super) struct Write {
     pub(super) attempted: bool,
     pub(super) adds: Option<Element>,
     pub(super) expires: bool,
-    pub(super) w: u8,
+    pub(super) w: Answers,
 }
 
 impl<'a> Index<'a> {

@@ -6,7 +6,7 @@
 //! | [`convergence`] | 2: all owners have the same bytes, those that a model computes from the writes |
 //! | [`deletions`] | 3: nothing deleted comes back |
 //! | [`dots`] | 4: one dot, one value; one write, one dot; contexts never go back |
-//! | [`reads`] | 5: with quorums that meet, a read shows every write acknowledged before it |
+//! | [`reads`] | 5: with quorums that meet, of owners where fallbacks count, a read shows what was acknowledged |
 //! | [`merges`] | 6: merges give the same bytes in every order, grouping and place |
 //! | [`handoff`] | 7: what a fallback drops is on the disks of all owners |
 //! | [`bounds`] | 10: every bounded value stays within its limit |

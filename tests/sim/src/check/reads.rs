@@ -1,5 +1,7 @@
 //! Checker 5: with quorums that meet (R + W > N), a read shows every write acknowledged before it began.
 //!
+//! Where fallbacks count towards R and W, the owners must meet (PR + PW > N).
+//!
 //! This holds for the writes of all sessions, because quorums meet whoever asks. The read's context must cover the
 //! contexts of those acknowledgements, and the read must show the elements that they added, unless a client that had
 //! seen them wrote a value without them before the read ended. An acknowledgement does not count across a loss on a
@@ -10,15 +12,16 @@ use rejoin_proto::catalog::Durability;
 
 use super::Finding;
 use super::index::{ByKey, Index, context};
-use crate::history::{Asked, Call, CallId, Element, KeyId, Kind, Run};
+use crate::history::{Answers, Asked, Call, CallId, Element, KeyId, Kind, Run};
 
 /// Its name in findings.
 pub const NAME: &str = "reads";
 
-/// Whether any two such quorums have a node in common. Where fallbacks count, they need not.
-pub(super) fn meets(run: &Run, key: KeyId, r: u8, w: u8) -> bool {
+/// Whether any two such quorums have an owner in common. Where fallbacks count, only the demands on owners say so.
+pub(super) fn meets(run: &Run, key: KeyId, r: Answers, w: Answers) -> bool {
     let key = &run.keys[key as usize];
-    key.fallbacks == 0 && usize::from(r) + usize::from(w) > key.owners.len()
+    let owners = |of: Answers| usize::from(if key.fallbacks == 0 { of.nodes.max(of.owners) } else { of.owners });
+    owners(r) + owners(w) > key.owners.len()
 }
 
 /// When disks of a key's owners lost what an acknowledgement may have stood for, in order; and from when on such a
@@ -52,7 +55,7 @@ impl Losses {
 struct Due {
     acked_us: u64,
     asked_us: u64,
-    w: u8,
+    w: Answers,
     call: CallId,
     element: Option<Element>,
 }
@@ -112,7 +115,7 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
             Moment::Read(get) => {
                 let call = index.call(get);
                 let Asked::Get { r } = call.asked else { continue };
-                let knows = |asked_us: u64, acked_us: u64, w: u8| {
+                let knows = |asked_us: u64, acked_us: u64, w: Answers| {
                     acked_us < call.invoked_us && meets(index.run, key, r, w) && losses.none_in(asked_us, call)
                 };
                 let shown = index.shown(get);
@@ -144,21 +147,21 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
 /// acknowledgement covers what it replaced, looking at the last few is nearly as good as looking at all, and linear.
 #[derive(Default)]
 struct Told<'a> {
-    contexts: Vec<(u64, u64, u8, &'a VersionVector)>,
+    contexts: Vec<(u64, u64, Answers, &'a VersionVector)>,
 }
 
 /// Acknowledgements that are looked at for one read.
 const LOOKED_AT: usize = 8;
 
 impl<'a> Told<'a> {
-    fn acknowledged(&mut self, asked_us: u64, acked_us: u64, w: u8, context: &'a VersionVector) {
+    fn acknowledged(&mut self, asked_us: u64, acked_us: u64, w: Answers, context: &'a VersionVector) {
         self.contexts.push((asked_us, acked_us, w, context));
     }
 
     fn latest_before(
         &self,
         asked_us: u64,
-        knows: impl Fn(u64, u64, u8) -> bool,
+        knows: impl Fn(u64, u64, Answers) -> bool,
     ) -> impl Iterator<Item = &'a VersionVector> {
         let before = self.contexts.partition_point(|(_, acked_us, ..)| *acked_us < asked_us);
         let latest = self.contexts[..before].iter().rev().take(LOOKED_AT);
@@ -191,8 +194,23 @@ mod tests {
         let read = story.get(1);
         let found = story.findings(check);
         assert!(found.len() == 2 && found[0].contains("does not show") && found[1].contains("is told"), "{found:?}");
-        story.read_quorum(read, 1);
+        story.read_quorum(read, 1.into());
         assert_eq!(story.findings(check), [""; 0], "a single owner need not know");
+    }
+
+    #[test]
+    fn where_fallbacks_count_only_the_owners_of_both_quorums_must_meet() {
+        let mut story = Story::new(Kind::Set);
+        let (write, _) = story.add(0, Basis::Blind, &[]);
+        let read = story.get(1);
+        story.run.keys[0].fallbacks = 2;
+        assert_eq!(story.findings(check), [""; 0], "two fallbacks may have acknowledged it");
+        let owners = |owners| Answers { nodes: 2, owners };
+        for (pr, pw, missed) in [(2, 1, false), (2, 2, true), (1, 3, true), (3, 0, false)] {
+            story.read_quorum(read, owners(pr));
+            story.write_quorum(write, owners(pw));
+            assert_eq!(!story.findings(check).is_empty(), missed, "PR = {pr}, PW = {pw}");
+        }
     }
 
     #[test]

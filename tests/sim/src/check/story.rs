@@ -12,8 +12,8 @@ use rejoin_proto::{ActorId, Content, Dot, FoldedBy, Hlc, Object, PluginDigest, P
 use super::index::{Index, context};
 use super::{Check, Finding};
 use crate::history::{
-    Answer, Asked, Basis, Call, CallId, Element, Final, Key, KeyId, Kind, Loss, Minted, Outcome, Run, elements,
-    set_bytes,
+    Answer, Answers, Asked, Basis, Call, CallId, Element, Final, Key, KeyId, Kind, Loss, Minted, Outcome, Run,
+    elements, set_bytes,
 };
 
 const MS: u64 = 1000;
@@ -115,7 +115,7 @@ impl Story {
         self.counters[node] += 1;
         let dot = Dot { actor: ActorId(node as u64 + 1), counter: self.counters[node] };
         let content = value.clone().map_or(Content::Tombstone, Content::Value);
-        let asked = Asked::Put { w: 2, basis, value, adds, expires: false, malformed: false, retry_of: None };
+        let asked = Asked::Put { w: 2.into(), basis, value, adds, expires: false, malformed: false, retry_of: None };
         let call = self.call(node, asked, Outcome::Refused);
         let stamp = Hlc::from_ms(self.now_us);
         causal::put(&mut self.replicas[node], Write { seen: seen.clone(), dot, content, stamp, expires: None });
@@ -143,7 +143,7 @@ impl Story {
         let object = &self.replicas[node];
         let values = causal::siblings(&causal::visible(object, 0)).into_iter().map(|sibling| sibling.value).collect();
         let answer = Answer { values, context: object.context.clone() };
-        self.call(node, Asked::Get { r: 2 }, Outcome::Ok(answer))
+        self.call(node, Asked::Get { r: 2.into() }, Outcome::Ok(answer))
     }
 
     /// What a read showed.
@@ -165,8 +165,14 @@ impl Story {
         self.run.dots_unknown = true;
     }
 
-    pub(super) fn read_quorum(&mut self, call: CallId, r: u8) {
+    pub(super) fn read_quorum(&mut self, call: CallId, r: Answers) {
         self.run.calls[call as usize].asked = Asked::Get { r };
+    }
+
+    pub(super) fn write_quorum(&mut self, call: CallId, answers: Answers) {
+        if let Asked::Put { w, .. } = &mut self.run.calls[call as usize].asked {
+            *w = answers;
+        }
     }
 
     /// The client was told that nothing was done.
