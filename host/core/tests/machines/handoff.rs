@@ -8,7 +8,7 @@ use rejoin_proto::catalog::{BucketProps, Quorum, Record};
 use rejoin_proto::client::PutOutcome;
 use rejoin_proto::peer::PeerBody;
 
-use crate::sloppy::{five, neighbour, w};
+use crate::sloppy::{cut_owners, five, heal_owners, neighbour, w, without_the_third};
 use crate::support::cluster::Cluster;
 use crate::support::store::Writes;
 use crate::support::{bucket, get, put, with};
@@ -29,8 +29,7 @@ fn assert_empty(cluster: &Cluster, nodes: &[usize], key: &str) {
 
 /// A key that was written while its third owner was away. The owner is back, and nothing was handed over yet.
 fn held() -> (Cluster, Vec<usize>) {
-    let (mut cluster, nodes) = five();
-    cluster.cut(nodes[2]);
+    let (mut cluster, nodes) = without_the_third();
     cluster.put(nodes[0], w(3, put("k", "a", 1)));
     assert!(!cluster.stored(nodes[3], "k").is_empty());
     cluster.heal(nodes[2]);
@@ -75,8 +74,7 @@ fn nothing_is_handed_over_while_exchanges_are_paused() {
 
 #[test]
 fn many_objects_are_handed_over_in_batches() {
-    let (mut cluster, nodes) = five();
-    cluster.cut(nodes[2]);
+    let (mut cluster, nodes) = without_the_third();
     let keys: Vec<String> = (0..600).map(|at| format!("key {at}")).collect();
     let of_k = |cluster: &Cluster, key: &str| cluster.owners(key) == cluster.owners("k");
     for (at, key) in (10..).zip(&keys) {
@@ -106,20 +104,20 @@ fn many_objects_are_handed_over_in_batches() {
 #[test]
 pub(crate) fn a_fallback_that_has_dropped_an_object_mints_as_a_new_actor() {
     let (mut cluster, nodes) = five();
-    nodes[..3].iter().for_each(|owner| cluster.cut(*owner));
+    cut_owners(&mut cluster, &nodes);
     let first = cluster.put(nodes[3], w(1, put("k", "a", 1)));
     let actor = cluster.actor_of(nodes[3], "k").expect("it has minted").actor;
-    nodes[..3].iter().for_each(|owner| cluster.heal(*owner));
+    heal_owners(&mut cluster, &nodes);
     drain(&mut cluster);
     assert!(cluster.actor_of(nodes[3], "k").is_none(), "the end is in the record of the drop");
     // A restart finds none either.
     let store = cluster.nodes[nodes[3]].store.clone();
     cluster.restart(nodes[3], false, store);
     cluster.put(nodes[0], with(&first.context, put("k", "b", 2)));
-    nodes[..3].iter().for_each(|owner| cluster.cut(*owner));
+    cut_owners(&mut cluster, &nodes);
     cluster.put(nodes[3], w(1, put("k", "c", 3)));
     assert_ne!(cluster.actor_of(nodes[3], "k").expect("it has minted").actor, actor);
-    nodes[..3].iter().for_each(|owner| cluster.heal(*owner));
+    heal_owners(&mut cluster, &nodes);
     drain(&mut cluster);
     let read =
         cluster.get(nodes[0], rejoin_proto::client::Get { r: Some(Quorum::Count(3)), siblings: true, ..get("k") });
@@ -198,9 +196,9 @@ pub(crate) fn a_confirmation_of_another_version_is_void() {
 #[test]
 fn a_bucket_that_turns_strict_is_still_handed_over_and_found_meanwhile() {
     let (mut cluster, nodes) = five();
-    nodes[..3].iter().for_each(|owner| cluster.cut(*owner));
+    cut_owners(&mut cluster, &nodes);
     cluster.put(nodes[3], w(1, put("k", "a", 1)));
-    nodes[..3].iter().for_each(|owner| cluster.heal(*owner));
+    heal_owners(&mut cluster, &nodes);
     let view = later_view(&cluster, BucketProps { sloppy: false, ..BucketProps::default() });
     (0..5).for_each(|at| cluster.event(at, Event::View(view.clone())));
     assert_eq!(cluster.get(nodes[0], get("k")).value.as_deref(), Some(&b"a"[..]));

@@ -4,6 +4,11 @@
 //!
 //! - Scenario 1: a write that its coordinator lost;
 //!   `tenures::a_node_that_lost_an_acknowledged_write_takes_a_new_actor_and_destroys_nothing`, and here.
+//! - Scenario 2: a fallback drops and mints again;
+//!   `handoff::a_fallback_that_has_dropped_an_object_mints_as_a_new_actor`.
+//! - Scenario 3: one owner has confirmed; the object has changed; versions differ;
+//!   `handoff::an_object_is_kept_until_every_owner_has_confirmed_it` and those after it,
+//!   `former_owners::of_two_nodes_that_take_each_other_for_the_owner_neither_drops_its_copy`.
 //! - Scenario 4: a merge result that comes too late;
 //!   `reads::a_merge_result_that_comes_after_its_inputs_were_overwritten_is_thrown_away`.
 //! - Scenario 6: one dot under two values; folds that share dots;
@@ -11,6 +16,9 @@
 //!   here.
 //! - Scenario 7: a fold beside a tombstone; `reads::a_fold_beside_a_tombstone_does_not_undo_the_delete`, and
 //!   here.
+//! - Scenario 9, as far as it is about buckets: one turns strict, or changes n, while fallbacks hold some of it;
+//!   `handoff::a_bucket_that_turns_strict_is_still_handed_over_and_found_meanwhile`,
+//!   `handoff::a_fallback_that_becomes_an_owner_keeps_its_copy_and_says_that_it_holds_nothing`, `former_owners`.
 //! - Scenario 10: retries; `retries`.
 //! - Scenario 11: 2 000 blind and stale puts;
 //!   `limits::two_thousand_stale_writes_keep_an_object_small_and_lose_nothing`.

@@ -22,6 +22,23 @@ fn with_props(props: BucketProps) -> (Cluster, Vec<usize>) {
     (cluster, nodes)
 }
 
+/// The same, with the third owner away.
+pub(crate) fn without_the_third() -> (Cluster, Vec<usize>) {
+    let (mut cluster, nodes) = five();
+    cluster.cut(nodes[2]);
+    (cluster, nodes)
+}
+
+/// All owners go away.
+pub(crate) fn cut_owners(cluster: &mut Cluster, nodes: &[usize]) {
+    nodes[..3].iter().for_each(|owner| cluster.cut(*owner));
+}
+
+/// All owners are back.
+pub(crate) fn heal_owners(cluster: &mut Cluster, nodes: &[usize]) {
+    nodes[..3].iter().for_each(|owner| cluster.heal(*owner));
+}
+
 pub(crate) fn w(count: u8, put: Put) -> Put {
     Put { w: Some(Quorum::Count(count)), ..put }
 }
@@ -53,8 +70,7 @@ fn value(reply: &GetReply) -> Option<&[u8]> {
 
 #[test]
 fn a_fallback_takes_a_write_in_the_place_of_an_owner_that_is_away() {
-    let (mut cluster, nodes) = five();
-    cluster.cut(nodes[2]);
+    let (mut cluster, nodes) = without_the_third();
     let reply = cluster.put(nodes[0], w(3, put("k", "a", 1)));
     assert_eq!((reply.outcome, reply.acked), (PutOutcome::Stored, 3));
     assert_eq!(holders(&cluster), [nodes[3]], "the next node of the walk, and it knows that it is no owner");
@@ -75,8 +91,7 @@ pub(crate) fn a_strict_bucket_uses_no_fallback_and_answers_before_anything_is_mi
 
 #[test]
 fn a_node_does_not_take_what_it_does_not_own_in_a_bucket_that_it_knows_to_be_strict() {
-    let (mut cluster, nodes) = five();
-    cluster.cut(nodes[2]);
+    let (mut cluster, nodes) = without_the_third();
     let strict = crate::support::bucket(BucketProps { sloppy: false, ..BucketProps::default() });
     let view = rejoin_core::view::ClusterView::new(
         cluster.view.layout().clone(),
@@ -89,8 +104,7 @@ fn a_node_does_not_take_what_it_does_not_own_in_a_bucket_that_it_knows_to_be_str
 
 #[test]
 pub(crate) fn a_fallback_counts_towards_w_and_not_towards_pw() {
-    let (mut cluster, nodes) = five();
-    cluster.cut(nodes[2]);
+    let (mut cluster, nodes) = without_the_third();
     let strict = Put { pw: Some(Quorum::Count(3)), ..put("k", "a", 1) };
     assert_eq!(cluster.refused(nodes[0], strict), ErrorCode::Unavailable);
     let two = Put { pw: Some(Quorum::Count(2)), ..w(3, put("k", "a", 2)) };
@@ -203,7 +217,7 @@ fn an_owner_that_has_been_silent_for_long_is_asked_along_with_a_fallback() {
 #[test]
 fn a_fallback_coordinates_where_no_owner_is_in_reach() {
     let (mut cluster, nodes) = five();
-    nodes[..3].iter().for_each(|owner| cluster.cut(*owner));
+    cut_owners(&mut cluster, &nodes);
     let first = cluster.put(nodes[3], w(2, put("k", "a", 1)));
     assert_eq!((first.outcome, first.acked), (PutOutcome::Stored, 2));
     let actor = cluster.actor_of(nodes[3], "k").expect("it mints as itself");
@@ -227,7 +241,7 @@ fn a_node_that_stands_in_does_not_repeat_what_it_had_forwarded() {
     let number = cluster.ask_put(nodes[3], first.clone());
     cluster.deliver_one(|_, _, body| matches!(body, PeerBody::Forward(_)));
     assert!(!cluster.stored(nodes[0], "k").is_empty());
-    nodes[..3].iter().for_each(|owner| cluster.cut(*owner));
+    cut_owners(&mut cluster, &nodes);
     assert_eq!(cluster.error(number).code, ErrorCode::Unknown);
     assert_eq!(cluster.refused(nodes[3], w(1, Put { attempt: 1, ..first })), ErrorCode::Unknown);
     assert!(cluster.stored(nodes[3], "k").is_empty());
@@ -242,11 +256,11 @@ fn a_node_that_stands_in_does_not_repeat_what_it_had_forwarded() {
 /// The value was written while its owners were away, and has not been handed over yet.
 fn written_at_a_fallback() -> (Cluster, Vec<usize>) {
     let (mut cluster, nodes) = five();
-    nodes[..3].iter().for_each(|owner| cluster.cut(*owner));
+    cut_owners(&mut cluster, &nodes);
     cluster.put(nodes[3], w(1, put("k", "a", 1)));
     // The other fallback has nothing.
     cluster.restart(nodes[4], false, Default::default());
-    nodes[..3].iter().for_each(|owner| cluster.heal(*owner));
+    heal_owners(&mut cluster, &nodes);
     (cluster, nodes)
 }
 
