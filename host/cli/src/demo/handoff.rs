@@ -9,8 +9,8 @@ use rejoin_client::admin::{BucketProps, ExchangeStatus};
 use rejoin_client::{Bucket, Bytes, Client, Profile};
 
 use crate::demo::printer::Printer;
-use crate::dev::wait_connected;
-use crate::failure::{Exit, Failure};
+use crate::demo::steps;
+use crate::failure::Failure;
 use crate::local_cluster::LocalNode;
 use crate::processes::Processes;
 use crate::progress::Progress;
@@ -24,7 +24,6 @@ const AT_ONCE: usize = 64;
 const MOST_TRIED: usize = 4 * KEYS;
 /// The time for a step of the cluster.
 const TIMEOUT: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// The demo. The last node is the one that is killed.
 pub(super) struct HandoffDemo<'a> {
@@ -52,18 +51,8 @@ impl HandoffDemo<'_> {
     }
 
     async fn begin(processes: &mut Processes, printer: Printer) -> Result<HandoffDemo<'_>, Failure> {
-        printer.chapter("A cluster of four")?;
-        let ids = processes.start()?;
+        let client = steps::begin(processes, &printer, "A cluster of four").await?;
         let nodes = processes.cluster.nodes().to_vec();
-        for (node, id) in nodes.iter().zip(ids) {
-            printer.line(&format!("{} is process {id}, on {}", node.name(), node.address))?;
-        }
-        let cluster = processes.cluster.clone();
-        let client = tokio::select! {
-            biased;
-            client = wait_connected(&cluster) => client?,
-            ended = processes.one_has_ended() => return Err(ended),
-        };
         client.admin().create_bucket(BUCKET, BucketProps::default()).await?;
         let (victim, others) = nodes.split_last().ok_or_else(|| Failure::usage("a cluster needs a node"))?;
         let (victim, others) = (*victim, others.to_vec());
@@ -105,8 +94,9 @@ impl HandoffDemo<'_> {
         let name = self.victim.name();
         for node in self.others.clone() {
             let admin = self.client_at(node).await?.admin();
-            self.wait("the others do not miss n4", async || {
-                Ok(admin.status().await?.nodes.iter().all(|of| of.up == (of.name.as_str() != name)))
+            steps::until(TIMEOUT, "the others do not miss n4", async || {
+                let status = admin.status().await?;
+                Ok(status.nodes.iter().all(|of| of.up == (of.name.as_str() != name)).then_some(()))
             })
             .await?;
         }
@@ -145,18 +135,13 @@ impl HandoffDemo<'_> {
         self.printer.line(&format!("n4 is process {id} now, on the data of before"))?;
         let began = Instant::now();
         let mut progress = Progress::new("n1, n2 and n3 hand over to n4");
-        let handed_over = loop {
+        let handed_over = steps::until(TIMEOUT, "not everything was handed over to n4 in time", async || {
             let statuses = self.statuses().await?;
             let done = statuses.iter().map(|of| of.handed_over).sum::<u64>() - before;
             progress.set(done, KEYS as u64);
-            if statuses.iter().all(|of| of.holdings == 0) {
-                break done;
-            }
-            if began.elapsed() >= TIMEOUT {
-                return Err(Failure::new(Exit::Retry, format!("only {done} objects were handed over to n4 in time")));
-            }
-            tokio::time::sleep(PAUSE).await;
-        };
+            Ok(statuses.iter().all(|of| of.holdings == 0).then_some(done))
+        });
+        let handed_over = handed_over.await?;
         drop(progress);
         let took = began.elapsed().as_secs_f64();
         let claim = format!("after {took:.1} s the others hold nothing for n4 any more");
@@ -190,17 +175,12 @@ impl HandoffDemo<'_> {
         let admin = self.patient_client_at(self.victim).await?.admin();
         let partitions = u64::from(admin.status().await?.partitions);
         let mut progress = Progress::new("n4 is rebuilt");
-        loop {
+        steps::until(TIMEOUT, "n4 was not rebuilt in time", async || {
             let exchange = admin.exchange().await?;
             progress.set(partitions - (exchange.incomplete.len() as u64).min(partitions), partitions);
-            if exchange.incomplete.is_empty() {
-                break;
-            }
-            if began.elapsed() >= TIMEOUT {
-                return Err(Failure::new(Exit::Retry, "n4 was not rebuilt in time"));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+            Ok(exchange.incomplete.is_empty().then_some(()))
+        })
+        .await?;
         drop(progress);
         self.printer
             .line(&format!("after {:.1} s it is rebuilt, and counts in reads again", began.elapsed().as_secs_f64()))
@@ -222,28 +202,12 @@ impl HandoffDemo<'_> {
 
     /// As [`Self::client_at`], for a node that is starting.
     async fn patient_client_at(&self, node: LocalNode) -> Result<Client, Failure> {
-        let end = Instant::now() + TIMEOUT;
-        loop {
-            match self.client_at(node).await {
-                Err(_) if Instant::now() < end => tokio::time::sleep(PAUSE).await,
-                connected => return connected,
-            }
-        }
+        let not_yet = format!("{} takes no clients", node.name());
+        steps::until(TIMEOUT, &not_yet, async || Ok(self.client_at(node).await.ok())).await
     }
 
     async fn bucket_at(&self, node: LocalNode) -> Result<Bucket<Bytes>, Failure> {
         Ok(self.patient_client_at(node).await?.bucket(BUCKET)?)
-    }
-
-    async fn wait(&self, not_yet: &str, done: impl AsyncFn() -> Result<bool, Failure>) -> Result<(), Failure> {
-        let end = Instant::now() + TIMEOUT;
-        while !done().await? {
-            if Instant::now() >= end {
-                return Err(Failure::new(Exit::Retry, not_yet));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        Ok(())
     }
 }
 

@@ -3,12 +3,13 @@
 //! checked.
 //!
 //! [`partition`](mod@partition) and [`handoff`](mod@handoff) have the steps, [`cart_client`] reads and writes carts,
-//! [`printer`] prints and checks.
+//! [`printer`] prints and checks, [`steps`] has what both have in common.
 
 mod cart_client;
 mod handoff;
 mod partition;
 mod printer;
+mod steps;
 
 use std::time::{Duration, Instant};
 

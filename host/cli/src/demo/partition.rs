@@ -11,8 +11,9 @@ use rejoin_client::admin::PluginInfo;
 use crate::cart;
 use crate::demo::cart_client::{Cart, CartClient, Seen};
 use crate::demo::printer::Printer;
+use crate::demo::steps;
 use crate::dev::wait_connected;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::http::post;
 use crate::processes::Processes;
 
@@ -48,17 +49,7 @@ impl PartitionDemo<'_> {
     }
 
     async fn begin(processes: &mut Processes, printer: Printer) -> Result<PartitionDemo<'_>, Failure> {
-        printer.chapter("A cluster of three")?;
-        let ids = processes.start()?;
-        for (node, id) in processes.cluster.nodes().iter().zip(ids) {
-            printer.line(&format!("{} is process {id}, on {}", node.name(), node.address))?;
-        }
-        let cluster = processes.cluster.clone();
-        let client = tokio::select! {
-            biased;
-            client = wait_connected(&cluster) => client?,
-            ended = processes.one_has_ended() => return Err(ended),
-        };
+        let client = steps::begin(processes, &printer, "A cluster of three").await?;
         let plugin = cart::set_up(&client, 3).await?;
         printer.line(&format!("bucket cart keeps 3 copies and merges with {} {}", plugin.name, plugin.version))?;
         printer.line(&format!("  (component {})", plugin.digest))?;
@@ -169,16 +160,8 @@ impl PartitionDemo<'_> {
 
     /// Reads, and retries for a while: nodes need a moment to notice a cut or a heal.
     async fn read(&self, who: &CartClient, r: u8) -> Result<Seen, Failure> {
-        let end = Instant::now() + TIMEOUT;
-        loop {
-            if let Some(seen) = who.read(KEY, r).await? {
-                return Ok(seen);
-            }
-            if Instant::now() >= end {
-                return Err(Failure::new(Exit::Retry, format!("the cart could not be read from {r} replicas")));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        let not_yet = format!("the cart could not be read from {r} replicas");
+        steps::until(TIMEOUT, &not_yet, async || who.read(KEY, r).await).await
     }
 }
 
