@@ -12,13 +12,13 @@ use alloc::vec::Vec;
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::{Layout, LayoutPolicy};
 
-use solver::{Demand, Infeasible};
+use self::solver::{Demand, Infeasible};
 
 /// The number of partitions of a new cluster.
 pub const DEFAULT_PARTITIONS: u32 = 256;
 
-/// The first layout, for three copies or as many as there are nodes: see [`solver`]. The same nodes give the same layout
-/// on every node.
+/// The first layout, for three copies or as many as there are nodes: see [`solver`]. The same nodes give the same
+/// layout on every node.
 ///
 /// # Errors
 /// [`Infeasible`] if there are no nodes, too many, two of one name, none with capacity, or the number of partitions is

@@ -21,6 +21,7 @@
 //! [`context`],
 //! [`client`],
 //! [`layout_request`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
+//! [`context`], [`client`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
