@@ -103,22 +103,16 @@ impl Cart {
         let (mine, theirs) = (LazyCell::new(|| self.tags()), LazyCell::new(|| other.tags()));
         let mut new = Vec::new();
         for (item, tags) in &other.items {
-            let known = self.items.get(item);
             // A tag that both have is under the same item in both, unless a client has written nonsense.
-            let stays = |tag: &str| {
-                known.is_some_and(|known| known.contains_key(tag)) || !self.covers(tag) || mine.contains(tag)
-            };
+            let has = |tag: &str| self.items.get(item).is_some_and(|known| known.contains_key(tag));
+            let stays = |tag: &str| !self.covers(tag) || has(tag) || mine.contains(tag);
             new.extend(tags.iter().filter(|(tag, _)| stays(tag)).map(|(tag, quantity)| (item, tag, *quantity)));
         }
         // Carts without a common writer have seen no tags of each other.
         if self.clock.keys().any(|writer| other.clock.contains_key(writer)) {
             for (item, tags) in &mut self.items {
-                let known = other.items.get(item);
-                tags.retain(|tag, _| {
-                    known.is_some_and(|known| known.contains_key(tag))
-                        || !other.covers(tag)
-                        || theirs.contains(tag.as_str())
-                });
+                let has = |tag: &str| other.items.get(item).is_some_and(|known| known.contains_key(tag));
+                tags.retain(|tag, _| !other.covers(tag) || has(tag) || theirs.contains(tag.as_str()));
             }
         }
         for (item, tag, quantity) in new {
