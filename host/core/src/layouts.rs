@@ -1,35 +1,52 @@
-//! The live layouts: one, or two while partitions move from an older layout to the newest.
+//! The live layouts: one, or more while partitions move from older layouts to the newest.
 //!
-//! A request needs its quorum in each live layout, so that a quorum of either meets it. Layouts become live and cease
-//! to be elsewhere; here is only who owns what meanwhile.
+//! A write needs its quorum in each live layout. A read needs it in one of them only, the layout that reads use: while
+//! partitions move that is an older one, because its owners have everything. Layouts become live and cease to be in
+//! [`ring`](crate::ring); here is only who owns what meanwhile.
 
 use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
-use rejoin_proto::{Layout, LayoutNode, NodeId, PartitionId};
+use rejoin_proto::{Layout, LayoutNode, LayoutRef, NodeId, PartitionId};
 
 /// The most fallbacks that a walk around the ring finds. More than a write can use unless many of them fail during it.
 pub const MAX_FALLBACKS: usize = 16;
 
 /// In which of the live layouts something holds, a bit for each, the newest first.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct LayoutSet(u8);
+pub struct LayoutSet(u32);
 
 impl LayoutSet {
     /// None of them.
     pub const EMPTY: Self = Self(0);
     /// The newest one.
     pub const NEWEST: Self = Self(1);
-    /// The older one.
-    pub const OLDER: Self = Self(2);
-    /// Both.
-    pub const ALL: Self = Self(3);
+    /// The most layouts that have a bit of their own.
+    const MOST: usize = 32;
+
+    /// The layout at that place, the newest at place 0.
+    ///
+    /// # Panics
+    /// If the place is 32 or higher. Administrators can race to more than [`MAX_LIVE`](rejoin_proto::ring::MAX_LIVE)
+    /// live layouts, but that many would need eleven of them in as many parts of a cluster that hear nothing of one
+    /// another.
+    #[must_use]
+    pub const fn at(place: usize) -> Self {
+        assert!(place < Self::MOST, "no more than 32 layouts are live at once");
+        Self(1 << place)
+    }
 
     /// In either.
     #[must_use]
-    pub fn union(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// In both.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether all of `other` is in this.
@@ -38,9 +55,16 @@ impl LayoutSet {
         self.0 & other.0 == other.0
     }
 
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// The layouts in it, one by one.
     pub(crate) fn each(self) -> impl Iterator<Item = Self> {
-        [Self::NEWEST, Self::OLDER].into_iter().filter(move |layout| self.contains(*layout))
+        let last = Self::MOST - self.0.leading_zeros() as usize;
+        (0..last).map(Self::at).filter(move |layout| self.contains(*layout))
     }
 }
 
@@ -69,17 +93,59 @@ impl Seat {
 
 /// The owners of a partition in all live layouts, each once.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Owners(SmallVec<[(NodeId, LayoutSet); 5]>);
+pub struct Owners {
+    nodes: SmallVec<[(NodeId, LayoutSet); 5]>,
+    /// The layout whose owners answer reads.
+    reads: LayoutSet,
+}
 
 impl Owners {
     /// The nodes, those of the newest layout first, each layout in its order of preference.
     pub fn iter(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.0.iter().map(|&(node, _)| node)
+        self.nodes.iter().map(|&(node, _)| node)
     }
 
     /// Each node with its seat.
     pub fn seats(&self) -> impl Iterator<Item = (NodeId, Seat)> + '_ {
-        self.0.iter().map(|&(node, layouts)| (node, Seat::owner(layouts)))
+        self.nodes.iter().map(|&(node, layouts)| (node, Seat::owner(layouts)))
+    }
+
+    /// Each owner that answers reads, with its seat in the layout that these use.
+    pub fn readers(&self) -> impl Iterator<Item = (NodeId, Seat)> + '_ {
+        let reading = self.nodes.iter().filter(|(_, owns)| owns.contains(self.reads));
+        reading.map(|&(node, _)| (node, Seat::owner(self.reads)))
+    }
+
+    /// Whether a node is one of those.
+    #[must_use]
+    pub fn reads_at(&self, node: NodeId) -> bool {
+        self.owns_in(node, self.reads)
+    }
+
+    /// The layout that reads use.
+    #[must_use]
+    pub fn reads(&self) -> LayoutSet {
+        self.reads
+    }
+
+    /// Whether a node is an owner in all of these layouts.
+    #[must_use]
+    pub fn owns_in(&self, node: NodeId, layouts: LayoutSet) -> bool {
+        self.nodes.iter().any(|(owner, owns)| *owner == node && owns.contains(layouts))
+    }
+
+    /// The owners that answer reads, but for one node, in that layout only.
+    #[must_use]
+    pub fn readers_besides(&self, node: NodeId) -> Self {
+        let others = self.readers().filter(|(reader, _)| *reader != node);
+        Self { nodes: others.map(|(reader, seat)| (reader, seat.owns)).collect(), reads: self.reads }
+    }
+
+    /// The owners in one layout, but for one node.
+    #[must_use]
+    pub fn others_in(&self, layout: LayoutSet, node: NodeId) -> Self {
+        let others = self.nodes.iter().copied().filter(|(owner, owns)| *owner != node && owns.contains(layout));
+        Self { nodes: others.collect(), reads: self.reads }
     }
 
     /// Whether a node is one of them.
@@ -91,25 +157,26 @@ impl Owners {
     /// All but one.
     #[must_use]
     pub fn without(&self, node: NodeId) -> Self {
-        Self(self.0.iter().copied().filter(|(owner, _)| *owner != node).collect())
+        let others = self.nodes.iter().copied().filter(|(owner, _)| *owner != node);
+        Self { nodes: others.collect(), reads: self.reads }
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.nodes.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.nodes.is_empty()
     }
 
     fn add(&mut self, node: NodeId, layout: LayoutSet) {
-        match self.0.iter_mut().find(|(owner, _)| *owner == node) {
+        match self.nodes.iter_mut().find(|(owner, _)| *owner == node) {
             Some((_, layouts)) => *layouts = layouts.union(layout),
-            None => self.0.push((node, layout)),
+            None => self.nodes.push((node, layout)),
         }
     }
 }
@@ -117,44 +184,104 @@ impl Owners {
 /// The live layouts of a cluster.
 #[derive(Clone, Debug)]
 pub struct LiveLayouts {
-    newest: Layout,
-    older: Option<Layout>,
-}
-
-impl From<Layout> for LiveLayouts {
-    fn from(newest: Layout) -> Self {
-        Self { newest, older: None }
-    }
+    /// The newest first. Never empty.
+    layouts: Vec<Layout>,
+    names: Vec<LayoutRef>,
+    reads: LayoutSet,
 }
 
 impl LiveLayouts {
-    /// Two live layouts.
+    /// These layouts, the newest last, of which reads use the one with that name, or else the oldest.
     ///
     /// # Panics
-    /// If they have different numbers of partitions: then a partition of one is none of the other.
+    /// If there are none, or they have different numbers of partitions: then a partition of one is none of the other.
     #[must_use]
-    pub fn moving(older: Layout, newest: Layout) -> Self {
-        assert_eq!(older.partitions(), newest.partitions(), "layouts that are live together have the same partitions");
-        Self { newest, older: Some(older) }
+    pub fn new(mut layouts: Vec<Layout>, reads: LayoutRef) -> Self {
+        layouts.reverse();
+        let partitions = layouts.first().expect("a ring has a live layout").partitions();
+        assert!(
+            layouts.iter().all(|layout| layout.partitions() == partitions),
+            "layouts that are live together have the same partitions"
+        );
+        let names: Vec<LayoutRef> = layouts.iter().map(Layout::name).collect();
+        let place = names.iter().position(|name| *name == reads).unwrap_or(names.len() - 1);
+        Self { layouts, names, reads: LayoutSet::at(place) }
     }
 
     /// The layout by which requests are routed.
     #[must_use]
     pub fn newest(&self) -> &Layout {
-        &self.newest
+        &self.layouts[0]
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn newest_name(&self) -> LayoutRef {
+        self.names[0]
+    }
+
+    /// Their names, the newest first.
+    #[must_use]
+    pub fn names(&self) -> &[LayoutRef] {
+        &self.names
+    }
+
+    /// The layout whose owners answer reads.
+    #[must_use]
+    pub fn reads(&self) -> LayoutSet {
+        self.reads
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn reads_name(&self) -> LayoutRef {
+        self.names[self.reads.0.trailing_zeros() as usize]
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> LayoutSet {
+        (0..self.layouts.len()).fold(LayoutSet::EMPTY, |all, place| all.union(LayoutSet::at(place)))
+    }
+
+    /// The oldest live layout.
+    #[must_use]
+    pub fn oldest(&self) -> LayoutSet {
+        LayoutSet::at(self.layouts.len() - 1)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn oldest_name(&self) -> LayoutRef {
+        self.names[self.names.len() - 1]
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.layouts.len()
     }
 
     /// All of them, the newest first.
     pub fn iter(&self) -> impl Iterator<Item = &Layout> {
-        core::iter::once(&self.newest).chain(&self.older)
+        self.layouts.iter()
+    }
+
+    /// One of them.
+    ///
+    /// # Panics
+    /// If it is not a single one of them.
+    #[must_use]
+    pub fn get(&self, layout: LayoutSet) -> &Layout {
+        &self.layouts[layout.0.trailing_zeros() as usize]
     }
 
     /// The first `n` owners of a partition in each live layout.
     #[must_use]
     pub fn owners(&self, partition: PartitionId, n: u8) -> Owners {
-        let mut owners = Owners::default();
-        for (layout, set) in self.iter().zip([LayoutSet::NEWEST, LayoutSet::OLDER]) {
-            layout.owners(partition, n).for_each(|node| owners.add(node.id, set));
+        let mut owners = Owners { nodes: SmallVec::new(), reads: self.reads };
+        for (place, layout) in self.iter().enumerate() {
+            layout.owners(partition, n).for_each(|node| owners.add(node.id, LayoutSet::at(place)));
         }
         owners
     }
@@ -191,11 +318,11 @@ impl LiveLayouts {
 
     /// The first nodes that `accepts`, in the order in which a walk around the ring meets them.
     fn walk(&self, from: PartitionId, accepts: impl Fn(NodeId) -> bool) -> Vec<&LayoutNode> {
-        let partitions = self.newest.partitions();
+        let partitions = self.newest().partitions();
         let mut met: Vec<&LayoutNode> = Vec::new();
         for step in 0..partitions {
             let at = (u32::from(from.0) + step) % partitions;
-            for node in self.newest.owners(PartitionId(u16::try_from(at).unwrap_or(u16::MAX)), u8::MAX) {
+            for node in self.newest().owners(PartitionId(u16::try_from(at).unwrap_or(u16::MAX)), u8::MAX) {
                 if !met.iter().any(|other| other.id == node.id) && accepts(node.id) {
                     met.push(node);
                     if met.len() == MAX_FALLBACKS {
@@ -216,6 +343,20 @@ mod tests {
     use alloc::vec::Vec;
     use rejoin_proto::{LayoutNode, Name};
 
+    /// One live layout.
+    fn settled(layout: Layout) -> LiveLayouts {
+        let name = layout.name();
+        LiveLayouts::new(alloc::vec![layout], name)
+    }
+
+    /// Two live layouts. Reads use the older one.
+    fn moving(older: Layout, newest: Layout) -> LiveLayouts {
+        let name = older.name();
+        LiveLayouts::new(alloc::vec![older, newest], name)
+    }
+
+    const OLDER: LayoutSet = LayoutSet::at(1);
+
     fn layout(nodes: core::ops::Range<u16>) -> Layout {
         let node = |at: u16| {
             let name = Name::new(format!("n{at}")).expect("a good name");
@@ -233,7 +374,7 @@ mod tests {
 
     #[test]
     fn one_layout_has_its_owners_in_their_order() {
-        let (one, live) = (layout(0..5), LiveLayouts::from(layout(0..5)));
+        let (one, live) = (layout(0..5), settled(layout(0..5)));
         for partition in (0..16).map(PartitionId) {
             let ids: Vec<NodeId> = one.owners(partition, 3).map(|node| node.id).collect();
             let owners = live.owners(partition, 3);
@@ -245,15 +386,18 @@ mod tests {
     #[test]
     fn an_owner_in_both_layouts_stands_once_with_a_seat_in_each() {
         let (older, newest) = (layout(0..3), layout(1..5));
-        let live = LiveLayouts::moving(older.clone(), newest.clone());
+        let live = moving(older.clone(), newest.clone());
         for partition in (0..16).map(PartitionId) {
             let owners = live.owners(partition, 3);
             let owns = |layout: &Layout, id| layout.owners(partition, 3).any(|node| node.id == id);
             for (id, seat) in owners.seats() {
                 assert_eq!(seat.owns.contains(LayoutSet::NEWEST), owns(&newest, id));
-                assert_eq!(seat.owns.contains(LayoutSet::OLDER), owns(&older, id));
+                assert_eq!(seat.owns.contains(OLDER), owns(&older, id));
             }
             assert!(older.owners(partition, 3).chain(newest.owners(partition, 3)).all(|node| owners.contains(node.id)));
+            let readers: Vec<NodeId> = owners.readers().map(|(node, _)| node).collect();
+            assert_eq!(readers.len(), 3, "reads are for the owners of one layout");
+            assert!(readers.iter().all(|node| owns(&older, *node) && owners.owns_in(*node, live.oldest())));
             let first = newest.owners(partition, 1).next().map(|node| node.id);
             assert_eq!(owners.iter().next(), first, "requests go to the newest layout first");
             let mut ids: Vec<NodeId> = owners.iter().collect();
@@ -262,6 +406,25 @@ mod tests {
             assert_eq!(ids.len(), owners.len());
             assert_eq!(owners.without(ids[0]).len(), owners.len() - 1);
         }
+    }
+
+    #[test]
+    fn each_of_many_live_layouts_has_owners_of_its_own() {
+        let layouts: Vec<Layout> = (0..6).map(|at| layout(at..at + 4)).collect();
+        let live = LiveLayouts::new(layouts.clone(), layouts[2].name());
+        assert_eq!((live.count(), live.reads_name()), (6, layouts[2].name()));
+        for partition in (0..16).map(PartitionId) {
+            let owners = live.owners(partition, 3);
+            for (place, layout) in layouts.iter().rev().enumerate() {
+                let expected: Vec<NodeId> = layout.owners(partition, 3).map(|node| node.id).collect();
+                let mut found: Vec<NodeId> = owners.others_in(LayoutSet::at(place), NodeId(0)).iter().collect();
+                found.sort_by_key(|node| expected.iter().position(|other| other == node));
+                assert_eq!(found, expected);
+            }
+        }
+        let all = (0..6).fold(LayoutSet::EMPTY, |all, place| all.union(LayoutSet::at(place)));
+        assert_eq!(all.each().collect::<Vec<_>>(), (0..6).map(LayoutSet::at).collect::<Vec<_>>());
+        assert_eq!(LayoutSet::EMPTY.each().count(), 0);
     }
 
     /// `nodes` nodes in `zones` zones.
@@ -288,7 +451,7 @@ mod tests {
     fn fallbacks_are_all_usable_nodes_that_own_nothing_of_the_partition_each_once() {
         for (nodes, zones, n) in [(3, 1, 3), (4, 2, 3), (5, 1, 3), (5, 3, 2), (7, 3, 3), (9, 3, 5)] {
             let layout = zoned(nodes, zones);
-            let live = LiveLayouts::from(layout.clone());
+            let live = settled(layout.clone());
             for (usable, partition) in usable_sets(&layout).flat_map(|usable| (0..16).map(move |p| (usable.clone(), p)))
             {
                 let partition = PartitionId(partition);
@@ -305,7 +468,7 @@ mod tests {
     #[test]
     fn each_fallback_is_of_the_zone_that_has_the_fewest_before_it() {
         let layout = zoned(9, 3);
-        let live = LiveLayouts::from(layout.clone());
+        let live = settled(layout.clone());
         let zone = |node: NodeId| layout.node(node).map(|node| node.zone.clone()).expect("a node");
         for usable in usable_sets(&layout) {
             for partition in (0..16).map(PartitionId) {
@@ -324,7 +487,7 @@ mod tests {
 
     #[test]
     fn an_owner_in_either_live_layout_is_no_fallback_and_the_walk_is_bounded() {
-        let live = LiveLayouts::moving(layout(0..3), layout(2..30));
+        let live = moving(layout(0..3), layout(2..30));
         for partition in (0..16).map(PartitionId) {
             let (owners, fallbacks) = (live.owners(partition, 3), live.fallbacks(partition, 3, |_| true));
             assert_eq!(fallbacks.len(), MAX_FALLBACKS);
@@ -335,7 +498,7 @@ mod tests {
     #[test]
     fn a_dead_nodes_writes_are_spread_over_all_that_own_nothing_of_them() {
         let layout = zoned(6, 1);
-        let live = LiveLayouts::from(layout.clone());
+        let live = settled(layout.clone());
         let dead = layout.nodes[0].id;
         let first = |partition: PartitionId| live.fallbacks(partition, 3, |node| node != dead).first().copied();
         let mut firsts: Vec<NodeId> =

@@ -1,6 +1,7 @@
 //! Counts answers: a [`Tally`] is told what came and says whether that is enough, still possible, or not any more.
 //!
-//! A quorum is needed in each live layout. The tally sends nothing and knows no time. (The separation of counting from
+//! A quorum is needed in each layout in which one of the asked nodes counts: for a write that is every live layout, for
+//! a read the one that reads use. The tally sends nothing and knows no time. (The separation of counting from
 //! messaging is that of riak_kv's get and put cores.)
 
 use alloc::string::String;
@@ -65,7 +66,9 @@ impl Tally {
     #[must_use]
     pub fn new(needed: u8, needed_owners: u8, asked: impl IntoIterator<Item = (NodeId, Seat)>) -> Self {
         let waiting: Nodes = asked.into_iter().collect();
-        let layouts = waiting.iter().fold(LayoutSet::NEWEST, |all, (_, seat)| all.union(seat.counts));
+        let layouts = waiting.iter().fold(LayoutSet::EMPTY, |all, (_, seat)| all.union(seat.counts));
+        // Where nobody is asked, a quorum is missing and not met.
+        let layouts = if layouts.is_empty() { LayoutSet::NEWEST } else { layouts };
         let (good, bad, relieved) = (Nodes::new(), Vec::new(), SmallVec::new());
         Self { needed, needed_owners, layouts, waiting, good, bad, relieved, zones: Zones::default() }
     }
@@ -296,8 +299,8 @@ mod tests {
 
     /// The owners of a partition that moves: 1 to 3 in the older layout, 3 to 5 in the newest.
     fn moving() -> [(NodeId, Seat); 5] {
-        let both = LayoutSet::NEWEST.union(LayoutSet::OLDER);
-        let sets = [LayoutSet::OLDER, LayoutSet::OLDER, both, LayoutSet::NEWEST, LayoutSet::NEWEST];
+        let both = LayoutSet::NEWEST.union(LayoutSet::at(1));
+        let sets = [LayoutSet::at(1), LayoutSet::at(1), both, LayoutSet::NEWEST, LayoutSet::NEWEST];
         core::array::from_fn(|at| (NodeId(at as u64 + 1), Seat::owner(sets[at])))
     }
 
@@ -334,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_fallback_counts_where_it_stands_in_and_is_an_owner_nowhere() {
-        let stand_in = (NodeId(6), Seat::fallback(LayoutSet::OLDER));
+        let stand_in = (NodeId(6), Seat::fallback(LayoutSet::at(1)));
         let without_two = moving().into_iter().filter(|(node, _)| *node != NodeId(2)).chain([stand_in]);
         let mut tally = Tally::new(2, 1, without_two);
         for node in [6, 4, 5] {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use rejoin_proto::codec::{self, Versioned};
-use rejoin_proto::{ActorId, Dot, PartitionId, RequestId};
+use rejoin_proto::{ActorId, Dot, LayoutRef, NodeId, PartitionId, RequestId};
 
 use crate::port::{Space, Store, StoreFault};
 
@@ -14,12 +14,14 @@ use crate::port::{Space, Store, StoreFault};
 #[repr(u8)]
 pub(crate) enum Kind {
     Actor = b'a',
+    Gain = b'n',
     Gap = b'g',
     Holding = b'h',
     HoldingVersion = b'v',
     Observed = b'o',
     Retry = b'r',
     Start = b's',
+    Vouched = b'l',
 }
 
 /// The actor of a partition and the counter it uses next.
@@ -68,6 +70,29 @@ pub(crate) struct NumberRow(pub(crate) u64);
 impl Versioned for NumberRow {
     const VERSION: u8 = 1;
     const WHAT: &'static str = "number row";
+}
+
+/// A partition that is being taken from the owners in an older layout, see [`Gains`](crate::exchange::gains::Gains).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct GainRow {
+    /// The layout by which it is gained.
+    pub(crate) layout: LayoutRef,
+    /// The owners from which everything was taken.
+    pub(crate) met: Vec<NodeId>,
+}
+
+impl Versioned for GainRow {
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "gain row";
+}
+
+/// The newest layout for which everything was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct VouchedRow(pub(crate) LayoutRef);
+
+impl Versioned for VouchedRow {
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "vouched row";
 }
 
 /// The key of a row: kind (1 byte) ‖ partition (2 bytes) ‖ the rest.

@@ -1,6 +1,6 @@
 //! The cluster as a shard sees it: an immutable snapshot of layout and catalog, handed to it as an event.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -13,7 +13,8 @@ use rejoin_proto::{
     BucketId, ErrorCode, ErrorReply, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, TenantId,
 };
 
-use crate::layouts::{LiveLayouts, Owners};
+use crate::layouts::{LayoutSet, LiveLayouts, Owners};
+use crate::ring::RingView;
 
 /// A bucket as a coordinator needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +35,11 @@ pub struct Bucket {
 #[derive(Clone, Debug)]
 pub struct ClusterView {
     layouts: LiveLayouts,
-    layout_name: LayoutRef,
+    /// As in [`RingView`].
+    generation: u64,
+    closed: bool,
+    sources: BTreeSet<NodeId>,
+    dead: BTreeSet<NodeId>,
     buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>>,
     by_id: BTreeMap<BucketId, Arc<Bucket>>,
     plugins: BTreeMap<PluginDigest, Name>,
@@ -57,14 +62,19 @@ pub struct Target {
     pub partition: PartitionId,
     /// Its owners in the live layouts, the preferred one first.
     pub owners: Owners,
+    /// The newest of these layouts, and the one that reads use. They are those of the whole operation, whatever becomes
+    /// of the ring meanwhile.
+    pub layout: LayoutRef,
+    /// See `layout`.
+    pub reads: LayoutRef,
 }
 
 impl ClusterView {
-    /// Makes a snapshot of one layout or of several live ones.
+    /// Makes a snapshot of the ring, or of a single layout that does not change.
     #[must_use]
-    pub fn new<'a>(layouts: impl Into<LiveLayouts>, records: impl IntoIterator<Item = &'a Record>) -> Self {
-        let layouts = layouts.into();
-        let layout_name = layouts.newest().name();
+    pub fn new<'a>(ring: impl Into<RingView>, records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let RingView { live, reads, generation, closed, sources, dead } = ring.into();
+        let layouts = LiveLayouts::new(live, reads);
         let (mut by_id, mut plugins, mut quarantines) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>> = BTreeMap::new();
         for record in records {
@@ -88,7 +98,7 @@ impl ClusterView {
             }
         }
         let zones = zones(&layouts);
-        Self { layouts, layout_name, buckets, by_id, plugins, quarantines, zones }
+        Self { layouts, generation, closed, sources, dead, buckets, by_id, plugins, quarantines, zones }
     }
 
     /// The newest layout, by which requests are routed.
@@ -100,7 +110,36 @@ impl ClusterView {
     /// Its version and hash.
     #[must_use]
     pub fn layout_name(&self) -> LayoutRef {
-        self.layout_name
+        self.layouts.newest_name()
+    }
+
+    /// The live layouts.
+    #[must_use]
+    pub fn layouts(&self) -> &LiveLayouts {
+        &self.layouts
+    }
+
+    /// See [`RingView::generation`].
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// See [`RingView::closed`].
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The nodes that have closed the older layouts too, without those that an operator has declared dead.
+    pub fn sources(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.sources.difference(&self.dead).copied()
+    }
+
+    /// Whether an operator has declared a node dead.
+    #[must_use]
+    pub fn is_dead(&self, node: NodeId) -> bool {
+        self.dead.contains(&node)
     }
 
     /// Whether another view has the same live layouts.
@@ -202,7 +241,8 @@ impl ClusterView {
         let store_key = Bytes::from(object.store_key_of(hash));
         let partition = self.layout().partition_of(hash);
         let owners = self.layouts.owners(partition, bucket.props.n);
-        Ok(Target { object, store_key, bucket: bucket.clone(), partition, owners })
+        let (layout, reads) = (self.layouts.newest_name(), self.layouts.reads_name());
+        Ok(Target { object, store_key, bucket: bucket.clone(), partition, owners, layout, reads })
     }
 
     /// The partition of a tenant's key, and so its shard.
@@ -228,29 +268,29 @@ impl ClusterView {
         Ok((found, ObjectId { tenant, bucket: found.id, key: key.clone() }))
     }
 
-    /// How many more nodes may fail before some key loses its read quorum, and its write quorum, in some live layout.
+    /// How many more nodes may fail before some key loses its read quorum, and its write quorum in some live layout.
     /// Only the nodes that `read` or `write` accepts count; for a write to a sloppy bucket any of them, but for PW.
     /// Negative: some key has lost it. `None` without buckets.
     #[must_use]
     pub fn spare<'a>(&'a self, read: impl Fn(NodeId) -> bool, write: impl Fn(NodeId) -> bool) -> Option<(i16, i16)> {
-        let least = |n: u8, counts: &dyn Fn(NodeId) -> bool| {
+        let least = |n: u8, of: LayoutSet, counts: &dyn Fn(NodeId) -> bool| {
             let alive = |(layout, partition): (&Layout, PartitionId)| {
                 layout.owners(partition, n).filter(|owner| counts(owner.id)).count() as i16
             };
             let partitions = |layout: &'a Layout| partition_ids(layout).map(move |partition| (layout, partition));
-            self.layouts.iter().flat_map(partitions).map(alive).min()
+            of.each().map(|layout| self.layouts.get(layout)).flat_map(partitions).map(alive).min()
         };
         let spare = |bucket: &Arc<Bucket>| {
             let props = &bucket.props;
             let (reads, writes) = (props.r.of(props.n).max(1), props.w.of(props.n).max(1));
-            let owners = least(props.n, &write)?;
+            let owners = least(props.n, self.layouts.all(), &write)?;
             let any = self.zones.keys().filter(|node| write(**node)).count().min(i16::MAX as usize) as i16;
             let of_writes = match (props.sloppy, i16::from(props.pw.of(props.n))) {
                 (false, pw) => owners - i16::from(writes).max(pw),
                 (true, 0) => any - i16::from(writes),
                 (true, pw) => (any - i16::from(writes)).min(owners - pw),
             };
-            Some((least(props.n, &read)? - i16::from(reads), of_writes))
+            Some((least(props.n, self.layouts.reads(), &read)? - i16::from(reads), of_writes))
         };
         self.by_id.values().filter_map(spare).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
     }

@@ -349,6 +349,8 @@ impl Driver {
                 Output::ActorsChecked(_, connection) => checked.push(connection),
                 Output::StartRenewed(start) => drop(self.starts.send((self.index, start))),
                 Output::Requests(requests) => drop(self.requests.send((self.index, requests))),
+                // Layouts do not change yet.
+                Output::OlderEnded(_) | Output::Exchanged(_) => {}
                 Output::Alarm(alarm) => tracing::error!(shard = self.index, "{alarm}"),
                 Output::Rebuilt => drop(self.links.send(LinkEvent::ShardRebuilt(self.index))),
                 Output::Quarantine(plugin, why) => self.quarantine(plugin, why),

@@ -50,6 +50,9 @@ const MUTANTS: &[Mutant] = &[
         fallbacks(options);
         (options.buckets[0].pr, options.buckets[0].pw) = (2, 2);
     }),
+    mutant(Rule::ReadsWaitForTheExchange, &[reads::NAME], layouts),
+    mutant(Rule::EveryOlderOwnerIsMet, &[reads::NAME, survival::NAME], layouts),
+    mutant(Rule::FormerOwnersHold, &[LIVENESS, survival::NAME], layouts),
     mutant(Rule::StrictBucketsUseNoFallbacks, &[reads::NAME, survival::NAME, LIVENESS], |options| {
         fallbacks(options);
         options.buckets[0].sloppy = false;
@@ -267,6 +270,12 @@ fn retries(options: &mut Options) {
     options.faults.reset = SECOND / 4;
 }
 
+/// Changes of layout one after the other, and a network that tears.
+fn layouts(options: &mut Options) {
+    (options.nodes, options.spares, options.exchange) = (5, 2, true);
+    (options.faults.layout, options.faults.partition, options.clients.reads) = (SECOND, SECOND, share(50));
+}
+
 /// A small cluster with a busy bucket of sets, a network that loses a little, and no other fault.
 fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     let mut options = Options::draw(seed);
@@ -289,7 +298,7 @@ fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     (options.clients.ttl, options.clients.creates, options.clients.forged) = (share(0), share(0), share(0));
     options.faults = FaultOptions::default();
     // Exchanges mend what most mutants break before anybody sees it.
-    options.exchange = false;
+    (options.exchange, options.spares) = (false, 0);
     favour(&mut options);
     options
 }

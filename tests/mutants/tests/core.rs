@@ -25,6 +25,8 @@ mod forwards;
 mod gaps;
 #[path = "../../../host/core/tests/machines/handoff.rs"]
 mod handoff;
+#[path = "../../../host/core/tests/machines/layouts.rs"]
+mod layouts;
 #[path = "../../../host/core/tests/machines/limits.rs"]
 mod limits;
 #[path = "../../../host/core/tests/machines/links.rs"]
@@ -125,6 +127,20 @@ fn catcher(rule: Rule) -> fn() {
         Rule::OlderWritesHaveEnded | Rule::ExchangesWaitForAcknowledgements => {
             ring::no_write_is_refused_because_of_a_change_while_all_nodes_answer
         }
+        Rule::OneLayoutIsRead => layouts::a_read_needs_nobody_who_is_an_owner_in_the_newest_layout_only,
+        Rule::OlderWritesAreRefused => layouts::a_write_by_an_older_layout_is_refused_where_that_is_closed,
+        Rule::RetiredLayoutsAreNotRead => layouts::a_read_by_a_retired_layout_is_refused_by_who_still_owns_the_key,
+        Rule::SourcesHaveClosed | Rule::EveryOlderOwnerIsMet => {
+            layouts::a_partition_is_taken_from_every_older_owner_that_has_closed
+        }
+        Rule::DeadOwnersAreNotWaitedFor => layouts::an_older_owner_that_is_declared_dead_is_not_waited_for,
+        Rule::GainsAreOfOneLayout => layouts::what_was_taken_for_one_layout_is_taken_again_for_the_next,
+        Rule::TakingsAreDurable => layouts::what_was_taken_is_on_the_disk_before_that_is_said,
+        Rule::SkippedNodesAreNotComplete => {
+            layouts::a_node_that_a_change_has_skipped_does_not_count_until_it_is_rebuilt
+        }
+        Rule::NewOwnersKnowNoRetries => layouts::a_retry_at_a_new_owner_that_forwarded_the_first_attempt_is_unknown,
+        Rule::OnlyOwnersCompare => layouts::an_ex_owner_is_not_taken_from,
         Rule::UnsavedChangesAreUndone => control::a_change_that_cannot_be_saved_is_refused_and_undone,
         Rule::UnsavedRecordsAreNotTaken => {
             control::records_that_cannot_be_saved_hold_at_once_and_are_taken_when_they_are_saved

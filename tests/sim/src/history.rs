@@ -67,6 +67,8 @@ pub struct Key {
     pub folds: bool,
     /// How many nodes may stand in for owners. 0: only owners take its writes.
     pub fallbacks: usize,
+    /// Whether changes of the layout give it other owners.
+    pub moves: bool,
 }
 
 /// The basis of a write.

@@ -57,8 +57,10 @@ pub(crate) struct Keys {
     by_store_key: BTreeMap<Bytes, KeyId>,
     /// Per bucket, the keys in use.
     pub(crate) current: Vec<Vec<KeyId>>,
-    /// The nodes in the order of the layout.
-    nodes: Vec<NodeId>,
+    /// All nodes, in the order of their ids. The layout at the start has all but the spare ones.
+    all: Vec<LayoutNode>,
+    /// Whether owners change.
+    moves: bool,
 }
 
 impl Keys {
@@ -73,9 +75,10 @@ impl Keys {
                 address: ([127, 0, 0, 1], 7000 + u16::from(at)).into(),
             }
         };
-        let layout =
-            placement::bootstrap((0..options.nodes).map(node).collect(), options.partitions).expect("a layout");
-        let nodes = layout.nodes.iter().map(|node| node.id).collect();
+        let members = (0..options.nodes - options.spares).map(node).collect();
+        let layout = placement::bootstrap(members, options.partitions).expect("a layout");
+        let mut all: Vec<LayoutNode> = (0..options.nodes).map(node).collect();
+        all.sort_by_key(|node| node.id);
         let bucket = |(at, bucket): (usize, &BucketOptions)| {
             let name = name(&format!("b{at}"));
             let id = BucketId::derive(tenant(), &name, 0);
@@ -83,16 +86,37 @@ impl Keys {
         };
         let buckets = options.buckets.iter().enumerate().map(bucket).collect();
         let (places, by_store_key, current) = (Vec::new(), BTreeMap::new(), vec![Vec::new(); options.buckets.len()]);
-        Self { layout, shards: options.shards, buckets, places, by_store_key, current, nodes }
+        let (shards, moves) = (options.shards, options.faults.layout > 0);
+        Self { layout, shards, buckets, places, by_store_key, current, all, moves }
     }
 
     /// Nodes of this cluster, by their place.
     pub(crate) fn node(&self, at: NodeIndex) -> NodeId {
-        self.nodes[usize::from(at)]
+        self.of(at).id
+    }
+
+    /// Name, zone and address of a node.
+    pub(crate) fn of(&self, at: NodeIndex) -> &LayoutNode {
+        &self.all[usize::from(at)]
+    }
+
+    /// The owners of all keys are those of that layout now.
+    pub(crate) fn settle(&mut self, layout: &Layout) {
+        let mut places = std::mem::take(&mut self.places);
+        for place in &mut places {
+            let n = self.buckets[place.bucket].options.n;
+            place.owners = self.owners(layout, &place.object, n);
+        }
+        self.places = places;
+    }
+
+    /// The owners of an object in a layout.
+    pub(crate) fn owners(&self, layout: &Layout, object: &ObjectId, n: u8) -> Vec<NodeIndex> {
+        layout.owners(layout.partition(object), n).map(|owner| self.index(owner.id)).collect()
     }
 
     pub(crate) fn index(&self, id: NodeId) -> NodeIndex {
-        self.nodes.binary_search(&id).expect("a node of this cluster") as NodeIndex
+        self.all.binary_search_by_key(&id, |node| node.id).expect("a node of this cluster") as NodeIndex
     }
 
     /// The key of a stored object.
@@ -143,15 +167,15 @@ impl Keys {
         let of = &self.buckets[bucket];
         let name = Bytes::from(format!("k{id}"));
         let object = ObjectId { tenant: tenant(), bucket: of.id, key: name.clone() };
-        let partition = self.layout.partition(&object);
-        let owners = self.layout.owners(partition, of.options.n).map(|owner| self.index(owner.id)).collect::<Vec<_>>();
+        let owners = self.owners(&self.layout, &object, of.options.n);
         let key = Key {
             kind: of.options.kind,
             owners: owners.clone(),
             durability: of.props.durability,
             siblings: of.options.siblings,
             folds: of.options.plugin,
-            fallbacks: if of.options.sloppy { self.nodes.len() - owners.len() } else { 0 },
+            fallbacks: if of.options.sloppy { self.all.len() - owners.len() } else { 0 },
+            moves: self.moves,
         };
         let store_key = Bytes::from(object.store_key());
         let shard = self.shard_of(&object);

@@ -55,6 +55,8 @@ pub struct Options {
     pub max_waiting: usize,
     /// Whether replicas exchange. Without, reads must bring them together.
     pub exchange: bool,
+    /// How many of the nodes are in no layout at the start.
+    pub spares: u8,
     /// How the plugin of sets is not deterministic. Never drawn.
     pub liar: Option<Liar>,
 }
@@ -202,7 +204,12 @@ pub struct FaultOptions {
     pub crammed: u64,
     /// A store loses a table, and with it a range of keys.
     pub lost_range: u64,
+    /// An operator changes the layout.
+    pub layout: u64,
 }
+
+/// From this seed on layouts change in every run.
+pub const LAYOUT_SEEDS: u64 = 1 << 40;
 
 impl Options {
     /// The options of a seed.
@@ -243,6 +250,7 @@ impl Options {
             max_waiting: 0,
             exchange: true,
             liar: None,
+            spares: 0,
         };
         // Drawn last, so that earlier seeds still draw what they drew.
         options.clients.receipts = PerMillion(*rng.pick(&[0, 50, 100]) * 10_000);
@@ -264,7 +272,18 @@ impl Options {
             let choices = [(0, 0), (0, 0), (majority, majority), (majority, majority), (1, n), (n, 1)];
             (bucket.pr, bucket.pw) = *rng.pick(&choices);
         }
+        if (rng.percent(20) && !options.is_calm()) || seed >= LAYOUT_SEEDS {
+            options.change_layouts(rng);
+        }
         options
+    }
+
+    /// Has operators change the layout, some of them with spare nodes.
+    pub fn change_layouts(&mut self, rng: &mut Rng) {
+        self.faults.layout = self.chaos_us / rng.between(1, 8);
+        self.spares = rng.between(0, 2) as u8;
+        self.nodes += self.spares;
+        self.exchange = true;
     }
 
     /// Whether anything can go wrong at all.
@@ -384,6 +403,7 @@ fn faults(rng: &mut Rng, chaos_us: u64) -> FaultOptions {
         race: every(15, 4),
         crammed: 0,
         lost_range: 0,
+        layout: 0,
     }
 }
 

@@ -119,6 +119,7 @@ impl Load {
             kind: of.kind,
             // The buckets are sloppy: every other node may stand in for an owner.
             fallbacks: self.layout.nodes.len() - owners.len(),
+            moves: false,
             owners,
             durability: Durability::Fsync,
             siblings: 32,

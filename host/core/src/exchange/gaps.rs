@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::{NodeId, PartitionId};
 
+use super::gains::Gains;
 use crate::layouts::Owners;
 use crate::port::{Change, Space, Store, StoreFault};
 use crate::rows::{self, Kind};
@@ -71,12 +72,14 @@ pub(crate) struct Gaps {
     /// Whether the shard has told that it is rebuilt since.
     told_rebuilt: bool,
     progress: RebuildProgress,
+    /// What this replica gains by a change of layout.
+    pub(crate) gains: Gains,
 }
 
 impl Gaps {
     /// Reads the gaps of the last run.
     pub(crate) fn open(store: &dyn Store) -> Result<Self, StoreFault> {
-        let mut gaps = Self::default();
+        let mut gaps = Self { gains: Gains::open(store)?, ..Self::default() };
         for (partition, rest, row) in rows::load::<GapRow>(store, Kind::Gap)? {
             if rest == NOTED_REST {
                 gaps.noted = true;
@@ -177,7 +180,7 @@ impl Gaps {
 
     /// Whether the store has yet to take something.
     pub(crate) fn owes(&self) -> bool {
-        self.noted_owed || !self.owed.is_empty()
+        self.noted_owed || !self.owed.is_empty() || self.gains.owes()
     }
 
     /// Adds what is owed to a change. Call [`Gaps::settled`] once it is written.
@@ -198,11 +201,13 @@ impl Gaps {
             let row = GapRow { met: Vec::new() };
             change.put(Space::Pinned, rows::key(Kind::Gap, NOTED, NOTED_REST), codec::encode(&row));
         }
+        self.gains.settle(change);
     }
 
     /// The change that [`Gaps::settle`] filled is written.
     pub(crate) fn settled(&mut self) {
         self.owed.clear();
         self.noted_owed = false;
+        self.gains.settled();
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! In reading order: [`hash`] (what is compared), `trees` (the sums, in memory and on the disk), `recount` (leaves that
 //! have to be read again), `own` (what this node has in a range), `walk` (comparing with a peer), `state` (the walks of
-//! a shard), `pace` (how much they may do beside requests), `gaps` (what a replica that has lost something lacks). The
-//! messages are in [`rejoin_proto::exchange`].
+//! a shard), `pace` (how much they may do beside requests), `gaps` (what a replica that has lost something lacks),
+//! `gains` (what a new owner takes). The messages are in [`rejoin_proto::exchange`].
 
+pub(crate) mod gains;
 pub(crate) mod gaps;
 pub mod hash;
 pub(crate) mod own;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rejoin_proto::client::Reply;
 use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk};
 use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, NodeId, PluginDigest};
+use rejoin_proto::{ErrorCode, LayoutRef, NodeId, PluginDigest};
 
 use super::sync_queue::SyncQueue;
 use crate::causal;
@@ -68,6 +68,11 @@ pub enum Output {
     StartRenewed(u64),
     /// What has become of this shard's requests to peers, for [`Members`](crate::members::Members).
     Requests(Vec<(NodeId, Requests)>),
+    /// Tell the ring that this shard has settled in that generation,
+    /// [`RingEvent::Settled`](crate::ring::RingEvent::Settled).
+    OlderEnded(u64),
+    /// Tell the ring that this shard has exchanged, [`RingEvent::Exchanged`](crate::ring::RingEvent::Exchanged).
+    Exchanged(LayoutRef),
     /// Log it for an operator.
     Alarm(Alarm),
     /// The shard is rebuilt: the links are told.
@@ -230,6 +235,8 @@ impl GroupCommit {
                 Effect::Scan(ticket, job) => outputs.push(Output::Scan(ticket, job)),
                 Effect::StartRenewed(start) => outputs.push(Output::StartRenewed(start)),
                 Effect::Requests(requests) => outputs.push(Output::Requests(requests)),
+                Effect::OlderEnded(generation) => outputs.push(Output::OlderEnded(generation)),
+                Effect::Exchanged(layout) => outputs.push(Output::Exchanged(layout)),
                 Effect::Alarm(alarm) => outputs.push(Output::Alarm(alarm)),
                 Effect::Rebuilt => outputs.push(Output::Rebuilt),
                 Effect::Quarantine(plugin, why) => outputs.push(Output::Quarantine(plugin, why)),

@@ -95,6 +95,18 @@ pub struct RingView {
     pub dead: BTreeSet<NodeId>,
 }
 
+impl From<Layout> for RingView {
+    fn from(layout: Layout) -> Self {
+        Self::settled(layout)
+    }
+}
+
+impl From<&RingView> for RingView {
+    fn from(ring: &RingView) -> Self {
+        ring.clone()
+    }
+}
+
 impl RingView {
     /// The view of a cluster whose layout does not change.
     #[must_use]

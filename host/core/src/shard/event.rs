@@ -324,6 +324,11 @@ pub enum Effect {
     StartRenewed(u64),
     /// What has become of requests to peers since that was last told, for [`Members`](crate::members::Members).
     Requests(Vec<(NodeId, Requests)>),
+    /// All operations have ended that began with views of an earlier generation than this one
+    /// ([`RingView::generation`](crate::ring::RingView::generation)).
+    OlderEnded(u64),
+    /// This shard has everything of the partitions that it gains by that layout, and that is on the disk.
+    Exchanged(LayoutRef),
     /// Something that an operator should know.
     Alarm(Alarm),
     /// This shard has what the other owners have, after the node's data directory was replaced. Told once by each start

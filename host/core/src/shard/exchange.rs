@@ -2,7 +2,6 @@
 //! walks. What it answers to others is [`serving`](super::serving).
 
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -13,15 +12,14 @@ use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{BucketId, ErrorCode, NodeId, Object, ObjectId, PartitionId, ReapEpoch, codec};
 
 use super::Shard;
-use super::event::{Alarm, Effect, ScanJob, ScanTicket, ScannedRows};
+use super::event::{Effect, ScanJob, ScanTicket, ScannedRows};
 use super::turn::{Turn, fault_code};
 use crate::exchange::own::{Own, ReadBudget};
 use crate::exchange::pace::OBJECT_BYTES;
 use crate::exchange::state::{AGAIN_US, AskedRoots, ExchangeCommand, ExchangeStatus, Rounds};
 use crate::exchange::walk::{Pull, Push, Waits, Walk};
-use crate::layouts::Owners;
-use crate::port::{Change, Space, StoreFault};
-use crate::view::{Bucket, shard_of};
+use crate::port::{Space, StoreFault};
+use crate::view::shard_of;
 
 /// The most roots of one question.
 const MAX_ROOTS: usize = 1024;
@@ -124,6 +122,27 @@ impl Shard {
         self.exchanges.walked.retain(|(_, of), _| *of != peer);
     }
 
+    /// What is under way is void: it was about another layout.
+    pub(super) fn end_exchanges(&mut self, now_us: u64) {
+        for walk in core::mem::take(&mut self.exchanges.walks).into_values() {
+            self.walk_ended(&walk, false, now_us);
+        }
+        self.exchanges.peers.values_mut().for_each(|rounds| {
+            (rounds.asked, rounds.next_us) = (None, now_us);
+            rounds.differing.clear();
+        });
+        self.exchanges.serving.clear();
+        self.exchange_soon();
+    }
+
+    /// Compares roots with all peers as soon as that may come to something.
+    pub(super) fn exchange_all_soon(&mut self) {
+        if !self.gaps.gains.are_closed() {
+            self.exchanges.peers.values_mut().for_each(|rounds| rounds.next_us = 0);
+            self.exchange_soon();
+        }
+    }
+
     /// A question could not be sent.
     pub(super) fn exchange_not_sent(&mut self, turn: &Turn<'_>, asked: &ExchangeAsk) {
         if let Some(walk) = self.exchanges.walks.remove(&asked.walk.number) {
@@ -198,7 +217,7 @@ impl Shard {
                 // 64 bits are enough to move every bit of a hash, and take fewer bytes.
                 let salt = u128::from(self.rng.next_u64());
                 // Rule: gaps are walked in full. A difference that short sums hide would be taken for none.
-                let mut walk = Walk::new(id, peer, partition, salt, !self.gaps.is_complete(partition));
+                let mut walk = Walk::new(id, peer, partition, salt, !self.has_all(partition));
                 walk.begun_us = now_us;
                 walk.deadline_us = now_us + ANSWER_US;
                 walk.waits = Waits::Buckets;
@@ -234,7 +253,8 @@ impl Shard {
         let is_due = |partition: &PartitionId| {
             let pair = self.exchanges.pairs.get(&(*partition, peer)).copied().unwrap_or_default();
             let is_old = pair.equal_us.is_none_or(|equal_us| equal_us <= before_us);
-            (is_old || !self.gaps.is_complete(*partition)) && !self.exchanges.is_walked(*partition, now_us)
+            let is_wanted = is_old || !self.gaps.is_complete(*partition) || self.gaps.gains.wants(*partition, peer);
+            is_wanted && !self.exchanges.is_walked(*partition, now_us)
         };
         self.own_partitions().filter(|partition| self.shares_any(*partition, peer)).filter(is_due).collect()
     }
@@ -313,6 +333,7 @@ impl Shard {
                 self.exchanges.peers.entry(peer).or_default().differing.push_back(partition);
             } else {
                 self.exchanges.equal(now_us, partition, peer);
+                self.gain_met(partition, peer, asked.walk.number);
                 self.gap_met(turn, partition, peer, !incomplete.contains(&partition), asked.asked_us);
             }
         }
@@ -338,6 +359,7 @@ impl Shard {
             Step::Waits | Step::Next => drop(self.exchanges.walks.insert(number, walk)),
             Step::Ended => {
                 self.walk_ended(&walk, true, turn.now.mono_us);
+                self.gain_met(walk.partition, walk.peer, walk.id.number);
                 self.gap_met(turn, walk.partition, walk.peer, walk.peer_is_complete, walk.begun_us);
             }
             Step::Failed => self.walk_ended(&walk, false, turn.now.mono_us),
@@ -359,7 +381,7 @@ impl Shard {
     fn walk_ended(&mut self, walk: &Walk, well: bool, now_us: u64) {
         let (partition, peer) = (walk.partition, walk.peer);
         if well {
-            let complete = self.gaps.is_complete(partition);
+            let complete = self.has_all(partition);
             self.exchanges.walked_with(now_us, partition, peer, complete);
         } else if let Some(rounds) = self.exchanges.peers.get_mut(&peer) {
             rounds.next_us = rounds.next_us.min(now_us + AGAIN_US);
@@ -666,57 +688,6 @@ impl Shard {
         self.send(turn, walk.peer, 0, PeerBody::ExchangeAsk(asked));
     }
 
-    /// Everything that a peer had in a partition is here. If this replica had lost something there, it may be complete
-    /// by that. The end is durable with what was taken, which stands in front of it in the journal.
-    fn gap_met(&mut self, turn: &mut Turn<'_>, partition: PartitionId, peer: NodeId, complete: bool, begun_us: u64) {
-        if self.gaps.is_complete(partition) {
-            return;
-        }
-        let others = self.other_owners(partition);
-        if self.gaps.met(partition, peer, complete, begun_us, &others) {
-            turn.effects.push(Effect::Alarm(Alarm::Rebuilt { partition }));
-        }
-        // What is owed goes with the next change, if the store does not take it now.
-        let _ = self.write(turn, Change::default());
-    }
-
-    /// The other owners of each bucket of which this node is one, and the bucket's W.
-    fn other_owners(&self, partition: PartitionId) -> Vec<(Owners, u8)> {
-        let others = |bucket: &Arc<Bucket>| {
-            let owners = self.view.owners(partition, bucket.props.n);
-            let is_owner = owners.contains(self.config.node);
-            let w = bucket.props.w.of(bucket.props.n).max(1);
-            is_owner.then(|| (owners.without(self.config.node), w)).filter(|(others, _)| !others.is_empty())
-        };
-        self.view.buckets().filter_map(others).collect()
-    }
-
-    /// This replica may lack writes of a partition. Where there is no other owner nobody could bring them.
-    pub(super) fn begin_gap(&mut self, partition: PartitionId, now_us: u64) {
-        let widest = self.view.buckets().map(|bucket| bucket.props.n).max().unwrap_or(u8::MAX);
-        let owners = self.view.owners(partition, widest);
-        if owners.contains(self.config.node) && owners.len() > 1 {
-            self.gaps.begin(partition, now_us);
-            self.exchange_soon();
-        }
-    }
-
-    /// Closes gaps in partitions that this node does not own along with another one. A node that serves knows all
-    /// buckets; before that it may not know with whom it owns what.
-    pub(super) fn close_lonely_gaps(&mut self) {
-        let alone = |partition: &PartitionId| self.other_owners(*partition).is_empty();
-        let lonely: Vec<PartitionId> = self.gaps.partitions().filter(alone).collect();
-        if self.serving {
-            lonely.into_iter().for_each(|partition| self.gaps.close_lonely(partition));
-        }
-    }
-
-    /// This replica may lack writes of all its partitions.
-    pub(super) fn begin_gaps(&mut self, now_us: u64) {
-        let partitions: Vec<PartitionId> = self.own_partitions().collect();
-        partitions.into_iter().for_each(|partition| self.begin_gap(partition, now_us));
-    }
-
     /// The partitions of this shard.
     pub(super) fn own_partitions(&self) -> impl Iterator<Item = PartitionId> + '_ {
         let partitions = self.view.layout().partitions();
@@ -730,14 +701,16 @@ impl Shard {
         u32::from(partition.0) < partitions && shard_of(partition, partitions, self.config.shards) == self.config.shard
     }
 
-    /// Whether both nodes own a partition in some bucket.
+    /// Whether both nodes own a partition in some bucket. One that this node gains may be in buckets that it does not
+    /// know yet.
     fn shares_any(&self, partition: PartitionId, peer: NodeId) -> bool {
         let widest = self.view.buckets().map(|bucket| bucket.props.n).max().unwrap_or_default();
+        let widest = if self.gaps.gains.has(partition) { u8::MAX } else { widest };
         self.shares(partition, peer, widest)
     }
 
     /// Whether both nodes own a partition in a bucket with `n` copies.
-    fn shares(&self, partition: PartitionId, peer: NodeId, n: u8) -> bool {
+    pub(super) fn shares(&self, partition: PartitionId, peer: NodeId, n: u8) -> bool {
         let owners = self.view.owners(partition, n);
         owners.contains(self.config.node) && owners.contains(peer)
     }

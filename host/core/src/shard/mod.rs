@@ -7,17 +7,20 @@
 //! In reading order: [`event`], `op` (an operation), `turn` (one call), `copy` (objects in the store), `replica`
 //! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts` (whom to ask first),
 //! `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node and others have begun), `pacing`
-//! (what they may do beside requests), `folding` (objects that meet in them), `views` (what owners make of equal
-//! objects), [`handoff`] (nodes that stand in for owners).
+//! (what they may do beside requests), `gaps` (what this replica lacks), `folding` (objects that meet in them), `views`
+//! (what owners make of equal objects), [`handoff`] (nodes that stand in for owners), `layouts` (changes of layouts).
 
 mod contacts;
 mod copy;
+mod counters;
 pub mod event;
 mod exchange;
 mod folding;
 mod forward;
+mod gaps;
 pub mod handoff;
 mod jobs;
+mod layouts;
 mod looking;
 mod op;
 mod pacing;
@@ -43,11 +46,14 @@ use folding::ExchangeFold;
 use handoff::HandoffLimits;
 use handoff::drain::Drain;
 use handoff::holdings::Holdings;
+use layouts::RingSteps;
 use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
 use peers::PeerConnections;
 use rand_core::Rng;
 use turn::Turn;
 use views::Views;
+
+pub use counters::Counters;
 
 use rejoin_proto::client::{Receipt, Reply, StartId};
 use rejoin_proto::context::ContextKey;
@@ -110,37 +116,6 @@ pub struct Config {
     pub handoff: HandoffLimits,
 }
 
-/// Counts of what a shard has done since it was opened.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-#[allow(missing_docs)] // The names say it, and the metrics page explains each.
-pub struct Counters {
-    pub gets: u64,
-    pub puts: u64,
-    pub forwards: u64,
-    pub absorbs: u64,
-    pub merges: u64,
-    pub merge_faults: u64,
-    pub values_refused: u64,
-    pub folds: u64,
-    pub folds_discarded: u64,
-    pub read_repairs: u64,
-    pub siblings_seen: u64,
-    pub tenures_ended: u64,
-    pub quorum_failures: u64,
-    pub overloaded: u64,
-    pub retries_recognised: u64,
-    pub retries_settled: u64,
-    pub replaced: u64,
-    pub fallbacks_asked: u64,
-    pub stood_in: u64,
-    pub objects_offered: u64,
-    pub objects_handed_over: u64,
-    pub objects_dropped: u64,
-    pub views_compared: u64,
-    pub views_different: u64,
-    pub quarantines: u64,
-}
-
 /// How long a client should wait when there is no room for its request, in milliseconds.
 const BUSY_RETRY_MS: u32 = 50;
 
@@ -196,6 +171,7 @@ pub struct Shard {
     lost_upto: BTreeMap<PartitionId, u64>,
     holdings: Holdings,
     drain: Drain,
+    ring: RingSteps,
     /// When a write may have waited long enough for a node to ask a fallback too, in microseconds.
     next_relief_us: u64,
     next_op: u64,
@@ -257,6 +233,7 @@ impl Shard {
             lost_upto: BTreeMap::new(),
             holdings,
             drain: Drain::default(),
+            ring: RingSteps::default(),
             next_relief_us: u64::MAX,
             next_op,
             next_upkeep_us: 0,
@@ -269,6 +246,7 @@ impl Shard {
         if has_lost || is_new {
             shard.begin_gaps(0);
         }
+        shard.open_ring();
         shard.settle_at_open(store)?;
         Ok(shard)
     }
@@ -364,7 +342,11 @@ impl Shard {
     pub fn handle(&mut self, now: Now, event: Event, store: &mut dyn Store, effects: &mut Vec<Effect>) {
         let mut turn = Turn { now: self.corrected(now), store, effects };
         match event {
-            Event::View(view) => self.take_view(&mut turn, view),
+            Event::View(view) => {
+                let before = (self.view.generation(), self.view.layout_name());
+                self.take_view(&mut turn, view);
+                self.ring_changed(&mut turn, before);
+            }
             Event::Serving { met_all } => self.serve(&mut turn, met_all),
             Event::CorrectClock(ms) => self.correction = (ms != 0).then_some((ms, now)),
             Event::Replaced => {
@@ -413,6 +395,8 @@ impl Shard {
             Event::Validated(ticket, result) => {
                 self.with_op(&mut turn, ticket.0, |shard, turn, op| shard.validated(turn, op, result));
             }
+            Event::Durable(ticket) if self.ring.waits_for(ticket) => self.taken_durably(&mut turn, true),
+            Event::NotDurable(ticket) if self.ring.waits_for(ticket) => self.taken_durably(&mut turn, false),
             Event::Durable(ticket) => self.with_op(&mut turn, ticket.0, |shard, turn, op| {
                 let node = shard.config.node;
                 shard.write_acked(turn, op, node)
@@ -499,13 +483,13 @@ impl Shard {
                 self.with_op(turn, op.number, |shard, turn, op| shard.forward_answered(turn, op, from, reply));
             }
             PeerBody::Read { op, object, as_fallback } => {
-                self.serve_read(turn, (from, trace), op, &object, as_fallback)
+                self.serve_read(turn, (from, trace, envelope.layout), op, &object, as_fallback)
             }
             PeerBody::ReadReply { op, epoch, copy, complete } => {
                 let answer = CopyAnswer { from, epoch, copy, complete };
                 self.with_op(turn, op.number, |shard, turn, op| shard.read_answered(turn, op, answer));
             }
-            PeerBody::Replicate(message) => self.serve_replicate(turn, from, trace, message),
+            PeerBody::Replicate(message) => self.serve_replicate(turn, (from, trace, envelope.layout), message),
             PeerBody::Replicated { op, layout, bucket_version, outcome, held } => {
                 let absorbed = outcome.as_ref().map(|_| ()).map_err(|code| *code);
                 if self.held_absorbed(from, op.number, (layout, bucket_version), absorbed) {
@@ -666,6 +650,7 @@ impl Shard {
             self.expire_retries(turn);
         }
         self.count_leaves(turn);
+        self.take_ring_steps(turn);
         self.exchange(turn);
         self.compare_views(turn);
         // A catalog without buckets may be one that was replaced too.
@@ -761,6 +746,7 @@ impl Shard {
                 {
                     self.writing.remove(&claim);
                 }
+                self.no_longer_earlier(turn, number);
             }
         }
     }

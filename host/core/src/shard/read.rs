@@ -49,18 +49,22 @@ impl Shard {
         purpose: ReadPurpose,
         (r, pr): (u8, u8),
     ) -> Step {
-        let mut tally = self.tally(&op.target.owners, r, pr);
+        let mut tally = self.read_tally(&op.target.owners, r, pr);
         let (mut fallbacks, unreachable) = self.holders(&op.target);
         let (from, nobody_holds) = (self.config.node, fallbacks.is_empty() && unreachable.is_empty());
         // Nobody else could have what the only owner has lost.
-        let complete = self.is_complete(op.target.partition) || (op.target.owners.len() == 1 && nobody_holds);
-        let is_owner = op.target.owners.contains(from);
+        let owners = &op.target.owners;
+        let is_owner = owners.reads_at(from);
+        let complete = self.vouches(op.target.partition, op.target.bucket.props.n, !is_owner)
+            || (owners.len() == 1 && nobody_holds);
         if !is_owner {
             fallbacks.push(from);
         }
         // A strict bucket counts its owners only. What fallbacks hold from before it became strict is joined.
-        let counts = if op.target.bucket.props.sloppy { LayoutSet::ALL } else { LayoutSet::EMPTY };
-        fallbacks.iter().for_each(|node| tally.add(*node, Seat::fallback(counts)));
+        let counts = if op.target.bucket.props.sloppy { owners.reads() } else { LayoutSet::EMPTY };
+        // Neither does an owner in another live layout stand in for one in the layout that is read.
+        let counts_of = |node: &NodeId| if owners.contains(*node) { LayoutSet::EMPTY } else { counts };
+        fallbacks.iter().for_each(|node| tally.add(*node, Seat::fallback(counts_of(node))));
         if tally.verdict() == Verdict::Impossible {
             let message = "too few replicas of the key can be reached; nothing was done";
             let reply = self.quorum_error(ErrorCode::Unavailable, message, &tally.at_best());
@@ -79,14 +83,14 @@ impl Shard {
             if fallbacks.is_empty() || !causal::visible(copy, turn.now.wall_ms).is_empty() {
                 fallbacks.clear();
             }
-            fallbacks.iter().for_each(|node| tally.add(*node, Seat::fallback(counts)));
+            fallbacks.iter().for_each(|node| tally.add(*node, Seat::fallback(counts_of(node))));
         }
         let mut asked: SmallVec<[NodeId; 5]> = tally.waiting().filter(|node| *node != from).collect();
         self.contacts.sort(&mut asked);
         op.asked_us = turn.now.mono_us;
         for node in asked {
             let (object, as_fallback) = (op.target.object.clone(), fallbacks.contains(&node));
-            self.send(turn, node, op.trace, PeerBody::Read { op: op.id, object, as_fallback });
+            self.send_for(turn, &op, node, PeerBody::Read { op: op.id, object, as_fallback });
         }
         let epoch = self.epoch();
         op.work = Work::Read(ReadWork { fallbacks, unreachable, ..ReadWork::new(purpose, tally, epoch) });
@@ -169,6 +173,7 @@ impl Shard {
             }
             (ReadPhase::Answered, _) => {
                 self.lingering.insert(op.id.number);
+                self.no_longer_earlier(turn, op.id.number);
                 Step::Keep(op)
             }
             _ => Step::Keep(op),
@@ -306,7 +311,7 @@ impl Shard {
 
     /// Asks the other owners for their copies of an object whose copy here cannot be read, so that the write can go on.
     pub(super) fn recover(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, write: PendingWrite) -> Step {
-        let others = op.target.owners.without(self.config.node);
+        let others = op.target.owners.readers_besides(self.config.node);
         let props = &op.target.bucket.props;
         let needed = props.r.of(props.n).max(1).min(u8::try_from(others.len()).unwrap_or(u8::MAX));
         let tally = self.tally(&others, needed, 0);
@@ -319,7 +324,7 @@ impl Shard {
         }
         for node in others.iter().filter(|&node| tally.is_waiting_for(node)) {
             let (object, as_fallback) = (op.target.object.clone(), false);
-            self.send(turn, node, op.trace, PeerBody::Read { op: op.id, object, as_fallback });
+            self.send_for(turn, &op, node, PeerBody::Read { op: op.id, object, as_fallback });
         }
         op.work = Work::Read(ReadWork::new(ReadPurpose::Recover(write), tally, self.epoch()));
         Step::Keep(op)
@@ -415,7 +420,7 @@ impl Shard {
                 durability: Durability::Os,
                 state: copy.object.clone(),
             };
-            self.send(turn, node, op.trace, PeerBody::Replicate(message));
+            self.send_for(turn, op, node, PeerBody::Replicate(message));
         }
     }
 }

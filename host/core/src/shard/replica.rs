@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::Durability;
 use rejoin_proto::peer::{Absorbed, OpId, PeerBody, Replicate};
-use rejoin_proto::{Dot, ErrorCode, Hlc, NodeId, Object, ObjectId, PartitionId, ReapEpoch, VersionVector};
+use rejoin_proto::{Dot, ErrorCode, Hlc, LayoutRef, NodeId, Object, ObjectId, PartitionId, ReapEpoch, VersionVector};
 
 use super::Shard;
 use super::copy::{Copy, Place};
@@ -97,11 +97,6 @@ impl Shard {
         }
     }
 
-    /// Whether this replica still has what it has acknowledged of a partition.
-    pub(super) fn is_complete(&self, partition: PartitionId) -> bool {
-        self.gaps.is_complete(partition)
-    }
-
     /// Keeps this node's stamps ahead of those it has seen, but for stamps no honest clock can have given.
     fn advance_clock(&mut self, turn: &mut Turn<'_>, id: &ObjectId, incoming: &Object) {
         let horizon = Hlc::from_ms(turn.now.wall_ms.saturating_add(self.config.max_skew_ms));
@@ -121,29 +116,44 @@ impl Shard {
     pub(super) fn serve_read(
         &mut self,
         turn: &mut Turn<'_>,
-        (from, trace): (NodeId, u64),
+        (from, trace, layout): (NodeId, u64, LayoutRef),
         op: OpId,
         id: &ObjectId,
         as_fallback: bool,
     ) {
         let hash = id.hash();
         let partition = self.view.layout().partition_of(hash);
-        let copy = match as_fallback || self.view.owns(self.config.node, partition, id.bucket) {
+        // Rule: retired layouts are not read. By the newer ones others have what this node may lack.
+        let is_asked_as_owner = self.view.layouts().oldest_name() <= layout;
+        let is_owner = is_asked_as_owner && self.view.owns(self.config.node, partition, id.bucket);
+        let copy = match as_fallback || is_owner {
             true => {
                 let store_key = Bytes::from(id.store_key_of(hash));
                 self.load(turn, Place { partition, store_key: &store_key }).map(|copy| copy.object)
             }
             false => Err(ErrorCode::StaleLayout),
         };
-        let reply = PeerBody::ReadReply { op, epoch: self.epoch(), copy, complete: self.is_complete(partition) };
+        let n = self.view.bucket(id.bucket).map_or(u8::MAX, |bucket| bucket.props.n);
+        let complete = self.vouches(partition, n, as_fallback);
+        let reply = PeerBody::ReadReply { op, epoch: self.epoch(), copy, complete };
         self.send(turn, from, trace, reply);
     }
 
     /// Absorbs what a coordinator sends, and answers whether its write is live here.
-    pub(super) fn serve_replicate(&mut self, turn: &mut Turn<'_>, from: NodeId, trace: u64, message: Replicate) {
+    pub(super) fn serve_replicate(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (from, trace, layout): (NodeId, u64, LayoutRef),
+        message: Replicate,
+    ) {
         let partition = self.view.layout().partition(&message.object);
         let is_owner = self.view.owns(self.config.node, partition, message.object.bucket);
-        let outcome = match is_owner || self.takes_as_fallback(&message) {
+        // Rule: older writes are refused. Where a layout is closed nothing more is acknowledged by the older ones.
+        let is_older = self.view.is_closed() && layout < self.view.layout_name() && message.dot.is_some();
+        // Who writes by a newer layout knows better who is an owner.
+        let is_newer = layout > self.view.layout_name() && message.dot.is_some();
+        let is_taken = is_owner || is_newer || self.takes_as_fallback(&message);
+        let outcome = match is_taken && !is_older {
             true => self
                 .absorb(turn, &message.object, message.epoch, &message.state)
                 .map(|copy| fate(&copy.object, message.dot)),

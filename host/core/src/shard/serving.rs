@@ -41,6 +41,9 @@ impl Shard {
         let answer = if layout != self.view.layout_name() || !self.is_own(partition) {
             // Rule: exchanges are of one layout.
             Err(ErrorCode::StaleLayout)
+        } else if !matches!(ask, Ask::Roots(_)) && !self.shares(partition, from, u8::MAX) {
+            // What an ex-owner has left says nothing.
+            Err(ErrorCode::StaleLayout)
         } else if epoch != self.epoch() {
             // Rule: exchanges are of one epoch.
             Err(ErrorCode::VersionConflict)
@@ -52,7 +55,7 @@ impl Shard {
                 Ask::Buckets => {
                     let shared = self.shared_buckets(partition, from).into_iter();
                     let known: Option<Vec<_>> = shared.map(|(id, version, sum)| Some((id, version, sum?))).collect();
-                    let complete = self.is_complete(partition);
+                    let complete = self.gaps.is_complete(partition);
                     known.map(|sums| Answer::Buckets { complete, sums }).ok_or(ErrorCode::Overloaded)
                 }
                 Ask::Compare { salt, width, ranges } => {
@@ -91,7 +94,7 @@ impl Shard {
                 }
                 Ask::Ended => {
                     self.exchanges.walked.remove(&(partition, from));
-                    let complete = self.is_complete(partition);
+                    let complete = self.gaps.is_complete(partition);
                     self.exchanges.walked_with(turn.now.mono_us, partition, from, complete);
                     self.exchange_soon();
                     return;
@@ -110,7 +113,9 @@ impl Shard {
                 break;
             }
             considered += 1;
-            match self.shared_root(partition, peer) {
+            // Rule: only owners compare. An ex-owner may have handed over what it had.
+            let is_shared = self.shares(partition, peer, u8::MAX);
+            match is_shared.then(|| self.shared_root(partition, peer)).flatten() {
                 None => refused.push(partition),
                 // Rule: whole roots are compared.
                 Some(own) if own == theirs => self.exchanges.equal(turn.now.mono_us, partition, peer),
@@ -118,7 +123,7 @@ impl Shard {
             }
         }
         let considered_roots = roots.iter().take(usize::from(considered)).map(|(partition, _)| *partition);
-        let incomplete = considered_roots.filter(|partition| !self.is_complete(*partition)).collect();
+        let incomplete = considered_roots.filter(|partition| !self.gaps.is_complete(*partition)).collect();
         Answer::Differ { considered, partitions, refused, incomplete }
     }
 

@@ -34,6 +34,14 @@ impl Shard {
         turn.effects.push(Effect::Send { to, barrier, envelope });
     }
 
+    /// Sends another node a part of an operation. The layout in it is the operation's: that of its owners, or for a
+    /// read the one in which their answers count. The node's own may be newer by now.
+    pub(super) fn send_for(&self, turn: &mut Turn<'_>, op: &Op, to: NodeId, body: PeerBody) {
+        let layout = if matches!(body, PeerBody::Read { .. }) { op.target.reads } else { op.target.layout };
+        let envelope = PeerEnvelope { layout, trace: op.trace, body };
+        turn.effects.push(Effect::Send { to, barrier: Barrier::Written, envelope });
+    }
+
     /// Ends an operation with a reply.
     pub(super) fn finish(&mut self, turn: &mut Turn<'_>, op: &Op, reply: Reply) -> Step {
         self.reply(turn, op, reply);
@@ -139,7 +147,7 @@ impl Shard {
 
     /// Retries of what ended actors wrote are not recognised any more. Until the shell has told the node's new start
     /// id, every retry is answered *unknown*.
-    fn renew_start(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn renew_start(&mut self, turn: &mut Turn<'_>) {
         self.tenures.renew_start(&mut self.rng);
         self.start = None;
         turn.effects.push(Effect::StartRenewed(self.start()));
@@ -174,7 +182,16 @@ impl Shard {
 
     /// A tally of all these owners. Those that cannot be asked are counted out at once.
     pub(super) fn tally(&self, owners: &Owners, needed: u8, needed_owners: u8) -> Tally {
-        let mut tally = Tally::new(needed, needed_owners, owners.seats());
+        self.count_out(Tally::new(needed, needed_owners, owners.seats()), owners)
+    }
+
+    /// The same of those that answer reads.
+    pub(super) fn read_tally(&self, owners: &Owners, needed: u8, needed_owners: u8) -> Tally {
+        // Rule: one layout is read. Owners in the others only need not have everything.
+        self.count_out(Tally::new(needed, needed_owners, owners.readers()), owners)
+    }
+
+    fn count_out(&self, mut tally: Tally, owners: &Owners) -> Tally {
         for node in owners.iter().filter(|&node| !self.reachable(node)) {
             tally.bad(node, "not connected");
         }

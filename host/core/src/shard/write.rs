@@ -385,7 +385,7 @@ impl Shard {
             let is_last = nodes.peek().is_none();
             let sent = if is_last { core::mem::take(&mut state) } else { state.clone() };
             let message = self.write_message(op, sent, dot);
-            self.send(turn, node, op.trace, PeerBody::Replicate(message));
+            self.send_for(turn, op, node, PeerBody::Replicate(message));
         }
     }
 

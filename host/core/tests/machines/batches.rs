@@ -82,6 +82,12 @@ pub(crate) fn a_write_that_finds_no_room_to_wait_for_the_disk_is_answered_at_onc
     let (mut store, mut outputs) = (Memory::default(), Vec::new());
     let mut batch = first_of(&cluster, &mut store, 1);
     batch.handle(at(1), Input::Event(Event::Serving { met_all: true }), &mut store);
+    // What the shard tells the ring at its start waits for the disk, too.
+    batch.commit(at(1), &mut store, &mut outputs);
+    let synced = store.commit();
+    batch.handle(at(1), Input::Synced(synced), &mut store);
+    batch.commit(at(1), &mut store, &mut outputs);
+    outputs.clear();
     for number in [1, 2] {
         batch.handle(at(1), ask(number, DataRequest::Put(put("k", "v", number.into()))), &mut store);
     }

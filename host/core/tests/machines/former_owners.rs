@@ -56,10 +56,10 @@ pub(crate) fn a_node_that_is_no_owner_any_more_holds_what_it_has_and_hands_it_ov
 #[test]
 fn what_only_a_former_owner_has_is_found() {
     let (mut cluster, nodes) = five();
-    let number = cluster.ask_put(nodes[0], w(1, put("k", "a", 1)));
+    let number = cluster.ask_put(nodes[2], w(1, put("k", "a", 1)));
     cluster.wire.clear();
     cluster.put_reply(number);
-    cluster.show(moved(&cluster));
+    cluster.show(with_copies(&cluster, 9, 2));
     cluster.deliver();
     assert_eq!(cluster.get(nodes[1], get("k")).value.as_deref(), Some(&b"a"[..]));
 }

@@ -10,6 +10,7 @@ mod former_owners;
 mod forwards;
 mod gaps;
 mod handoff;
+mod layouts;
 mod limits;
 mod links;
 mod members;

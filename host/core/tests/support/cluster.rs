@@ -10,6 +10,7 @@ use rejoin_core::exchange::ExchangeConfig;
 use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::members::Requests;
 use rejoin_core::port::{Space, Store, StoreFault};
+use rejoin_core::ring::RingView;
 use rejoin_core::shard::event::{
     Alarm, Barrier, ClientRequest, DurableTicket, Effect, Event, MergeJob, MergeTicket, Merged, PluginError, ReplyTo,
     ScanTicket, ScannedRows, ValidateJob, ValidateTicket,
@@ -20,7 +21,7 @@ use rejoin_proto::catalog::{BucketProps, Record};
 use rejoin_proto::client::{Get, GetReply, Put, PutReply, Reply, StartId};
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{DataRequest, PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Layout, NodeId, Object, ObjectId, PluginDigest, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Layout, LayoutRef, NodeId, Object, ObjectId, PluginDigest, codec};
 
 use super::store::Memory;
 use super::{DEADLINE_US, SKEW_MS, WINDOW_MS, at, bucket, layout, merge, node, object_id, tenant};
@@ -66,6 +67,10 @@ pub(crate) struct Cluster {
     pub(crate) quarantines: Vec<(usize, PluginDigest, String)>,
     /// The nodes that have told that they are rebuilt.
     pub(crate) rebuilt: Vec<usize>,
+    /// The nodes that have ended the operations of earlier generations, each with the generation.
+    pub(crate) settled: Vec<(usize, u64)>,
+    /// The nodes that have taken what they gain, each with the layout.
+    pub(crate) exchanged: Vec<(usize, LayoutRef)>,
     /// What shards have told of their requests to peers.
     pub(crate) requests: Vec<(usize, Vec<(NodeId, Requests)>)>,
     pub(crate) fatal: Vec<String>,
@@ -96,8 +101,17 @@ impl Cluster {
 
     /// The nodes of a layout, which are n0, n1, ....
     pub(crate) fn with_layout(layout: Layout, props: BucketProps, change: impl Fn(&mut Config)) -> Self {
-        let nodes = layout.nodes.len();
-        let view = Arc::new(ClusterView::new(layout, &[bucket(props)]));
+        Self::in_ring(layout.nodes.len(), layout, props, change)
+    }
+
+    /// Nodes n0, n1, ..., of which some may be in no layout.
+    pub(crate) fn in_ring(
+        nodes: usize,
+        ring: impl Into<RingView>,
+        props: BucketProps,
+        change: impl Fn(&mut Config),
+    ) -> Self {
+        let view = Arc::new(ClusterView::new(ring, &[bucket(props)]));
         let config = |at| {
             let mut config = Config {
                 node: node(at),
@@ -129,6 +143,8 @@ impl Cluster {
             alarms: Vec::new(),
             quarantines: Vec::new(),
             rebuilt: Vec::new(),
+            settled: Vec::new(),
+            exchanged: Vec::new(),
             requests: Vec::new(),
             fatal: Vec::new(),
             merges: VecDeque::new(),
@@ -224,6 +240,8 @@ impl Cluster {
             }
             Effect::StartRenewed(start) => self.event(from, Event::Start(StartId(start))),
             Effect::Requests(requests) => self.requests.push((from, requests)),
+            Effect::OlderEnded(generation) => self.settled.push((from, generation)),
+            Effect::Exchanged(layout) => self.exchanged.push((from, layout)),
             Effect::Alarm(alarm) => self.alarms.push(alarm),
             Effect::Rebuilt => self.rebuilt.push(from),
             Effect::Quarantine(plugin, why) => self.quarantines.push((from, plugin, why)),

@@ -179,6 +179,7 @@ impl World {
                     self.event(cause, Event::Scanned(ticket, scanned));
                 }
                 Effect::Reply { reply_to, reply } => self.contexts.extend(self.watch.told(reply_to, &reply)),
+                Effect::OlderEnded(_) | Effect::Exchanged(_) => {}
                 Effect::StartRenewed(start) => self.event(None, Event::Start(StartId(start))),
                 Effect::Alarm(_) | Effect::Requests(_) | Effect::Rebuilt | Effect::Quarantine(..) => {}
                 Effect::Fatal(why) => panic!("no disk here fails for good: {why}"),

@@ -32,7 +32,8 @@ impl Losses {
     pub(super) fn of(run: &Run, key: KeyId) -> Self {
         let key = &run.keys[key as usize];
         let counts = |synced: bool| synced || key.durability == Durability::Os;
-        let lost = run.losses.iter().filter(|loss| counts(loss.synced) && key.owners.contains(&loss.node));
+        let lost =
+            run.losses.iter().filter(|loss| counts(loss.synced) && (key.moves || key.owners.contains(&loss.node)));
         let mut times: Vec<(u64, u64)> = lost.map(|loss| (loss.at_us, loss.known_us.unwrap_or(u64::MAX))).collect();
         times.sort_unstable();
         Self(times)

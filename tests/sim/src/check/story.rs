@@ -36,6 +36,7 @@ impl Story {
             siblings: 32,
             folds: kind != Kind::Set,
             fallbacks: 0,
+            moves: false,
         };
         let run = Run { keys: vec![key], ..Run::default() };
         Self { run, replicas: Default::default(), kind, now_us: 0, counters: [0; 3], adds: 0 }

@@ -7,11 +7,12 @@ use rejoin_core::control::{CatalogChange, CatalogEvent};
 use rejoin_core::node::batch::{Input, Output};
 use rejoin_core::node::links::LinkEvent;
 use rejoin_core::port::CommitSeq;
+use rejoin_core::ring::RingEvent;
 use rejoin_core::shard::event::{Event, MergeJob, MergeTicket, Merged, PluginError, ValidateJob, ValidateTicket};
 use rejoin_proto::client::{PutOutcome, Reply, StartId};
 use rejoin_proto::fault::{MergeFault, TrapKind};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
-use rejoin_proto::{Object, codec};
+use rejoin_proto::{Layout, Object, codec};
 
 use super::chaos::nobody;
 use super::node::ShardTask;
@@ -155,7 +156,11 @@ impl World {
             let disk = &self.nodes[usize::from(*owner)].disks[usize::from(index)];
             disk.durable_object(&copy.store_key).is_some_and(|held| decoded(held).covers(&context))
         };
-        let lacking: Vec<NodeIndex> = self.keys.place(key).owners.iter().copied().filter(|at| !covers(at)).collect();
+        let (object, n) = (&self.keys.place(key).object, self.keys.bucket_of(key).options.n);
+        let lacking_by = |layout: &Layout| -> Vec<NodeIndex> {
+            self.keys.owners(layout, object, n).into_iter().filter(|at| !covers(at)).collect()
+        };
+        let lacking = self.layouts_of(at).into_iter().map(lacking_by).min_by_key(Vec::len).unwrap_or_default();
         self.note(at, || format!("DROPS its copy of k{key}"));
         self.recorder.run.dropped.push(Dropped { key, node: at, at_us: self.now_us, lacking });
     }
@@ -208,6 +213,10 @@ impl World {
                 let change = CatalogChange::PluginQuarantine(plugin, why);
                 self.tell_control(at, CatalogEvent::Change(0, change, nobody()), None);
             }
+            Output::OlderEnded(generation) => {
+                self.ring_event(at, RingEvent::Settled { shard: index, generation });
+            }
+            Output::Exchanged(layout) => self.ring_event(at, RingEvent::Exchanged { shard: index, layout }),
             Output::Alarm(alarm) => {
                 self.recorder.alarm(&alarm);
                 self.note(at, || format!("ALARM {alarm}"));
@@ -337,6 +346,7 @@ pub(super) fn is_control(body: &PeerBody) -> bool {
             | PeerBody::CatalogSummary(_)
             | PeerBody::CatalogRecords { .. }
             | PeerBody::CatalogTaken { .. }
+            | PeerBody::Ring(_)
     )
 }
 

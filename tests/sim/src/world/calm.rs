@@ -14,6 +14,8 @@ use crate::workload::{self, Session};
 
 /// The time after the last fault in which all nodes must serve and be connected, and all old calls and messages end.
 const SETTLED_US: u64 = 120 * SECOND;
+/// The time after that in which changes of layout must end.
+const CHANGED_US: u64 = 120 * SECOND;
 /// The time after that in which every node must come to take every other one for alive.
 const TRUSTED_US: u64 = 30 * SECOND;
 /// The time after that in which every leaf of every hash tree must be known.
@@ -40,6 +42,11 @@ impl World {
         if !self.run_while(until_us, Self::is_quiet) {
             return vec![format!("{} s after the last fault: {}", SETTLED_US / SECOND, self.unquiet())];
         }
+        let until_us = self.now_us + CHANGED_US;
+        if self.has_changes() && !self.run_while(until_us, |world| world.unfinished_change().is_none()) {
+            return self.unfinished_change().into_iter().collect();
+        }
+        self.settle_owners();
         let until_us = self.now_us + TRUSTED_US;
         if !self.run_while(until_us, |world| world.suspicions().is_empty()) {
             return vec![format!(

@@ -1,12 +1,8 @@
 //! The task that owns a node's catalog: it handles one event at a time and waits for each save. The product's own
 //! [`Control`](rejoin_core::control::Control) decides.
 
-use std::sync::Arc;
-
 use rejoin_core::control::{CatalogEffect, CatalogEvent};
 use rejoin_core::node::links::LinkEvent;
-use rejoin_core::shard::event::Event;
-use rejoin_core::view::ClusterView;
 use rejoin_proto::peer::PeerEnvelope;
 use rejoin_proto::{ErrorCode, ErrorReply};
 
@@ -86,7 +82,7 @@ impl World {
         for effect in effects {
             match effect {
                 CatalogEffect::Save => {}
-                CatalogEffect::Changed => self.catalog_changed(at),
+                CatalogEffect::Changed => self.view_changed(at),
                 CatalogEffect::Send(peer, body) => {
                     let to = self.keys.index(peer);
                     let envelope = PeerEnvelope { layout: self.view.layout_name(), trace: 0, body };
@@ -102,15 +98,5 @@ impl World {
         if let Some(connection) = told {
             self.link_event(at, LinkEvent::CatalogSent(u64::from(connection)));
         }
-    }
-
-    /// Makes a new view of a node's catalog for its shards.
-    fn catalog_changed(&mut self, at: NodeIndex) {
-        let layout = self.view.layout().clone();
-        let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
-        let view = Arc::new(ClusterView::new(layout, running.control.control.records()));
-        running.view = Arc::clone(&view);
-        self.recorder.buckets_seen(at, running.control.control.records());
-        self.tell_all(at, &Event::View(view));
     }
 }

@@ -51,6 +51,7 @@ pub(super) enum Class {
     Race,
     Crammed,
     LostRange,
+    Layout,
 }
 
 /// The end of a fault.
@@ -110,6 +111,7 @@ fn classes(faults: &FaultOptions) -> Vec<(Class, u64)> {
         (Class::Race, faults.race),
         (Class::Crammed, faults.crammed),
         (Class::LostRange, faults.lost_range),
+        (Class::Layout, faults.layout),
     ];
     all.into_iter().filter(|(_, every_us)| *every_us > 0).collect()
 }
@@ -139,7 +141,7 @@ impl World {
         }
     }
 
-    fn any_node(&mut self) -> NodeIndex {
+    pub(super) fn any_node(&mut self) -> NodeIndex {
         self.faults.index(self.nodes.len()) as NodeIndex
     }
 
@@ -200,6 +202,14 @@ impl World {
             Class::Race => self.race(at),
             Class::Crammed => self.cram(at),
             Class::LostRange => self.lose_range(at),
+            Class::Layout => {
+                self.change_layout(at);
+                if self.faults.percent(15) {
+                    // Two operators at once, who need not have heard of one another's change.
+                    let other = self.another(at);
+                    self.change_layout(other);
+                }
+            }
         }
     }
 
@@ -394,7 +404,9 @@ impl World {
         let empty = vec![Disk::default(); usize::from(self.options.shards)];
         self.die(at, Death::Kill, None);
         if self.may_become(at, &empty) && self.others_know_the_buckets(at) {
+            let ring = self.ring_of_another(at);
             let node = &mut self.nodes[usize::from(at)];
+            node.ring = ring;
             (node.disks, node.state, node.backup, node.reported_loss) = (empty, None, None, false);
             (node.ids, node.catalog) = (None, Catalog::default());
             self.recorder.run.losses.push(Loss {

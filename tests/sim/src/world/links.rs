@@ -6,8 +6,9 @@ use rejoin_core::members::MemberEvent;
 use rejoin_core::node::batch::Input;
 use rejoin_core::node::links::{CloseReason, LinkEvent, LinkOutput};
 use rejoin_core::node::route::{Route, route};
+use rejoin_core::ring::RingEvent;
 use rejoin_core::shard::event::Event;
-use rejoin_proto::peer::{ActorNext, PeerEnvelope};
+use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
 
 use super::node::Open;
 use super::{Occurrence, Parcel, World};
@@ -99,6 +100,9 @@ impl World {
     fn message_arrived(&mut self, at: NodeIndex, from: NodeIndex, envelope: PeerEnvelope) {
         let envelope = if self.options.encoded { recoded(&envelope) } else { envelope };
         let peer = self.keys.node(from);
+        if let PeerBody::Ring(message) = envelope.body {
+            return self.ring_event(at, RingEvent::Peer(peer, message));
+        }
         let Some(running) = &self.nodes[usize::from(at)].running else { return };
         match route(&envelope.body, &running.view, self.options.shards) {
             Route::Shard(shard) => self.work(at, shard, Event::Peer(peer, envelope)),
@@ -194,11 +198,13 @@ impl World {
                 }
                 self.member_event(at, MemberEvent::LinkUp(peer));
                 self.tell_control(at, CatalogEvent::PeerUp(peer, catalog), Some(connection as u32));
+                self.ring_event(at, RingEvent::PeerUp(peer));
             }
             LinkOutput::PeerDown(peer) => {
                 self.tell_all(at, &Event::PeerDown(peer));
                 self.member_event(at, MemberEvent::LinkDown(peer));
                 self.tell_control(at, CatalogEvent::PeerDown(peer), None);
+                self.ring_event(at, RingEvent::PeerDown(peer));
             }
             LinkOutput::SendReady(connection) => {
                 let Some(running) = &self.nodes[usize::from(at)].running else { return };
@@ -283,7 +289,7 @@ impl World {
         let (id, now, now_us, actors) = (self.keys.node(peer), self.clock(at), self.now_us, self.actors(at));
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
         running.open.insert(connection, Open { peer, heard_us: now_us });
-        let name = self.keys.layout().node(id).map(|node| node.name.clone()).expect("a node of the layout");
+        let name = self.keys.of(peer).name.clone();
         let connection_number = u64::from(connection);
         self.link_event(at, LinkEvent::Connected { peer: id, name, connection: connection_number, dialled });
         let Some(running) = &self.nodes[usize::from(at)].running else { return };

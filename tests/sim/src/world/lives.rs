@@ -9,16 +9,17 @@ use rejoin_core::exchange::ExchangeConfig;
 use rejoin_core::members::{self, MemberEvent, Members};
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::{self, LinkEvent, Links};
+use rejoin_core::ring::RingEvent;
 use rejoin_core::shard::event::Event;
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
+use rejoin_proto::ClusterId;
 use rejoin_proto::client::PROTOCOL;
 use rejoin_proto::peer::{ClusterParams, DiskId};
-use rejoin_proto::{ClusterId, NodeId};
 
 use super::batch::combined;
 use super::chaos::Death;
-use super::node::{ControlTask, Running, ShardTask, State};
+use super::node::{ControlTask, RingTask, Running, ShardTask, State};
 use super::{Occurrence, Parcel, World};
 use crate::history::{Loss, NodeIndex};
 use crate::options::{MS, SECOND};
@@ -60,7 +61,8 @@ impl World {
             // Killed between the state file and the first shard: what was owed stays owed.
             return self.plan_in(AGAIN_US, Occurrence::Boot { node: at, life });
         }
-        let Some(tasks) = self.open_shards(at, clean, lost) else {
+        let ring = self.open_ring(at);
+        let Some(tasks) = self.open_shards(at, clean, lost, ring.as_ref()) else {
             self.note(at, || "cannot start: its disk takes no writes".into());
             return self.plan_in(AGAIN_US, Occurrence::Boot { node: at, life });
         };
@@ -70,17 +72,17 @@ impl World {
             node.state = node.state.map(|state| State { renewal_owed: false, ..state });
             self.check_trees(at);
         }
-        self.run(at, tasks);
+        self.run(at, tasks, ring);
     }
 
     /// The shards are open: the links begin to meet the other nodes.
-    fn run(&mut self, at: NodeIndex, tasks: Vec<ShardTask>) {
+    fn run(&mut self, at: NodeIndex, tasks: Vec<ShardTask>, ring: Option<RingTask>) {
+        let view = self.ring_view(ring.as_ref());
         let (now, options) = (self.clock(at), &self.options);
         let node = &mut self.nodes[usize::from(at)];
         let starts: Vec<u64> = tasks.iter().map(|task| task.batch.shard().start()).collect();
         let start = combined(&starts);
-        let others = (0..options.nodes).filter(|peer| *peer != at).map(|peer| self.keys.node(peer));
-        let named = |id: NodeId| self.keys.layout().node(id).map(|of| (id, of.name.clone()));
+        let others = (0..options.nodes).filter(|peer| *peer != at).map(|peer| self.keys.of(peer));
         let params = ClusterParams {
             protocol: PROTOCOL,
             cluster: ClusterId(1),
@@ -90,7 +92,7 @@ impl World {
         };
         let config = links::Config {
             node: node.id,
-            peers: others.filter_map(named).collect(),
+            peers: others.map(|of| (of.id, of.name.clone())).collect(),
             params,
             partitions: options.partitions,
             shards: options.shards,
@@ -108,7 +110,7 @@ impl World {
             members::Config { node: self.keys.node(at), peers, start: now.wall_ms, timing: members::Timing::default() };
         let rng = Rng::raw(options.seed, Stream::Member(u64::from(at) << 32 | u64::from(node.life)));
         let members = Members::new(config, now.mono_us, rng);
-        let view = Arc::new(ClusterView::new(self.keys.layout().clone(), &node.catalog.records));
+        let view = Arc::new(ClusterView::new(view, &node.catalog.records));
         node.running = Some(Running {
             shards: tasks,
             starts,
@@ -119,6 +121,7 @@ impl World {
             members_wake_us: u64::MAX,
             open: BTreeMap::new(),
             control: ControlTask::new(node.catalog.clone()),
+            ring,
             view,
             met_all: false,
             leaving: None,
@@ -126,6 +129,9 @@ impl World {
         self.tell_all(at, &Event::Start(start));
         self.link_event(at, LinkEvent::Tick);
         self.member_event(at, MemberEvent::Tick);
+        if self.has_changes() {
+            self.ring_event(at, RingEvent::Tick);
+        }
     }
 
     /// Compares the stored hash trees of a node with its objects.
@@ -136,7 +142,14 @@ impl World {
         }
     }
 
-    fn open_shards(&mut self, at: NodeIndex, clean: bool, lost: bool) -> Option<Vec<ShardTask>> {
+    fn open_shards(
+        &mut self,
+        at: NodeIndex,
+        clean: bool,
+        lost: bool,
+        ring: Option<&RingTask>,
+    ) -> Option<Vec<ShardTask>> {
+        let view = self.ring_view(ring);
         let options = &self.options;
         let node = &mut self.nodes[usize::from(at)];
         if node.ids.is_none() {
@@ -144,7 +157,7 @@ impl World {
                 Some(Disks::new(DiskId(Rng::raw(options.seed, Stream::Shard(at, node.life, u16::MAX - 1)).next_u64())));
         }
         let replaced = node.is_replaced();
-        let view = Arc::new(ClusterView::new(self.keys.layout().clone(), &node.catalog.records));
+        let view = Arc::new(ClusterView::new(view, &node.catalog.records));
         let mut tasks = Vec::with_capacity(node.disks.len());
         for (index, disk) in (0..).zip(&mut node.disks) {
             if !clean {

@@ -4,7 +4,8 @@
 //! Nothing else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node,
 //! control}`); only time, network, disk and chance are simulated. In reading order: this file (the queue), `node` (a
 //! process and its disk), `batch` (a shard's queues), `scans`, `links` (connections), `leaving` (graceful stops),
-//! `catalog` (the control task), `lives` (starts and ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
+//! `catalog` (the control task), `rings` (changes of layout), `lives` (starts and ends), `clients`, `chaos` (faults),
+//! `calm` (the liveness phase).
 
 mod batch;
 mod calm;
@@ -16,6 +17,7 @@ mod links;
 mod lives;
 mod members;
 mod node;
+mod rings;
 mod scans;
 
 use std::cmp::Reverse;
@@ -32,6 +34,7 @@ use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::node::batch::Output;
 use rejoin_core::shard::event::{ClientRequest, Event, Now};
 use rejoin_core::view::ClusterView;
+use rejoin_proto::Ring;
 use rejoin_proto::client::Reply;
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{PeerEnvelope, PeerHello};
@@ -76,6 +79,8 @@ enum Occurrence {
     Datagram { from: NodeIndex, to: NodeIndex, connection: u32, body: Bytes },
     /// A node's catalog has something to do.
     Control { node: NodeIndex, life: u32 },
+    /// A node's ring has something to do.
+    Ring { node: NodeIndex, life: u32 },
     /// A datagram that opens a connection is sent.
     Dialling(Dialling),
     /// A connection is open at one end.
@@ -190,6 +195,7 @@ impl World {
             (0..of.keys).for_each(|_| recorder.run.keys.push(keys.make(bucket, None).1));
         }
         let catalog = Catalog { records: keys.records() };
+        let ring = Ring::new(keys.layout().clone());
         let view = Arc::new(ClusterView::new(keys.layout().clone(), &catalog.records));
         let network =
             Network::new(usize::from(options.nodes), options.network.clone(), Rng::new(seed, Stream::Network));
@@ -197,7 +203,9 @@ impl World {
             now_us: 0,
             queue: BinaryHeap::with_capacity(1024),
             planned: 0,
-            nodes: (0..options.nodes).map(|at| Node::new(keys.node(at), options.shards, catalog.clone())).collect(),
+            nodes: (0..options.nodes)
+                .map(|at| Node::new(keys.node(at), options.shards, catalog.clone(), ring.clone()))
+                .collect(),
             sessions: (0..options.clients.sessions).map(|number| Session::new(u32::from(number))).collect(),
             keys,
             view,
@@ -281,6 +289,7 @@ impl World {
             Occurrence::Members { node, life } if self.lives(node, life) => self.members_due(node),
             Occurrence::Datagram { from, to, connection, body } => self.datagram_arrived(from, to, connection, body),
             Occurrence::Control { node, life } if self.lives(node, life) => self.control_due(node),
+            Occurrence::Ring { node, life } if self.lives(node, life) => self.ring_due(node),
             Occurrence::Connected { node, life, peer, connection, dialled } => {
                 self.network.under_way -= 1;
                 if self.lives(node, life) {
@@ -309,6 +318,7 @@ impl World {
             | Occurrence::Links { .. }
             | Occurrence::Members { .. }
             | Occurrence::Control { .. }
+            | Occurrence::Ring { .. }
             | Occurrence::Request { .. }
             | Occurrence::Leaving { .. }
             | Occurrence::LetGo { .. }

@@ -9,12 +9,13 @@ use rejoin_core::node::batch::{GroupCommit, Input};
 use rejoin_core::node::identity::Disks;
 use rejoin_core::node::links::Links;
 use rejoin_core::port::CommitSeq;
+use rejoin_core::ring::RingControl;
 use rejoin_core::shard::Shard;
 use rejoin_core::shard::event::Event;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::StartId;
 use rejoin_proto::peer::ActorNext;
-use rejoin_proto::{ActorId, NodeId};
+use rejoin_proto::{ActorId, Layout, NodeId, Ring};
 
 use super::chaos::Death;
 use super::leaving::Leaving;
@@ -53,6 +54,10 @@ pub(super) struct Node {
     pub(super) ids: Option<Disks>,
     /// The saved catalog.
     pub(super) catalog: Catalog,
+    /// The saved ring. It stays as it is when the disks of the shards are replaced.
+    pub(super) ring: Ring,
+    /// The newest layout of its view before the last change of that.
+    pub(super) earlier_layout: Option<Layout>,
     pub(super) backup: Option<Backup>,
     /// Whether its store has reported a loss.
     pub(super) reported_loss: bool,
@@ -81,13 +86,15 @@ pub(super) const SERVICE_US: u64 = 20;
 pub(super) const SYNC_US: u64 = 500;
 
 impl Node {
-    pub(super) fn new(id: NodeId, shards: u16, catalog: Catalog) -> Self {
+    pub(super) fn new(id: NodeId, shards: u16, catalog: Catalog, ring: Ring) -> Self {
         Self {
             id,
             disks: vec![Disk::default(); usize::from(shards)],
             state: None,
             ids: None,
             catalog,
+            ring,
+            earlier_layout: None,
             backup: None,
             reported_loss: false,
             boot: 1,
@@ -145,6 +152,8 @@ pub(super) struct Running {
     /// Connections that are open as far as this end knows.
     pub(super) open: BTreeMap<u32, Open>,
     pub(super) control: ControlTask,
+    /// The ring's machine, if layouts change in this run.
+    pub(super) ring: Option<RingTask>,
     /// The latest view that the shards were given.
     pub(super) view: Arc<ClusterView>,
     /// Whether it has served since all of its peers were met.
@@ -172,6 +181,14 @@ pub(super) struct ControlTask {
     /// When the save under way ends.
     pub(super) busy_until_us: u64,
     /// The earliest turn that is planned, `u64::MAX` if none.
+    pub(super) wake_us: u64,
+}
+
+/// The ring's machine.
+#[derive(Debug)]
+pub(super) struct RingTask {
+    pub(super) control: RingControl,
+    /// The earliest wake that is planned, `u64::MAX` if none.
     pub(super) wake_us: u64,
 }
 

@@ -488,10 +488,17 @@ impl Shard {
             past.offered_to = pass.offered_to.unwrap_or_default();
             past.reached_all = pass.reached_all;
         }
+        let is_read_elsewhere = self.is_read_elsewhere(pass.partition);
         // Rule: holdings end empty.
-        if !pass.left && !touched && self.release(turn, pass.partition) {
+        if !pass.left && !touched && !is_read_elsewhere && self.release(turn, pass.partition) {
             self.drain.past.remove(&pass.partition);
         }
+    }
+
+    /// Whether this node owns a partition, and is not asked by reads yet: they must go on to ask it as a fallback.
+    fn is_read_elsewhere(&self, partition: PartitionId) -> bool {
+        let owners = self.view.owners(partition, u8::MAX);
+        owners.contains(self.config.node) && !owners.reads_at(self.config.node)
     }
 
     /// The first key that a bucket can have in a partition.

@@ -23,10 +23,11 @@ impl Shard {
         self.reachable(node) && self.contacts.liveness(node) != Liveness::Down
     }
 
-    /// Whether this node, which is no owner of the key, coordinates requests for it: the bucket is sloppy, and no owner
-    /// is healthy.
+    /// Whether this node, which is no owner of the key, coordinates requests for it: it is a member of a live layout, the
+    /// bucket is sloppy, and no owner is healthy.
     pub(in crate::shard) fn stands_in(&self, target: &Target) -> bool {
-        target.bucket.props.sloppy && !target.owners.iter().any(|owner| self.is_healthy(owner))
+        let is_member = self.view.is_member(self.config.node);
+        is_member && target.bucket.props.sloppy && !target.owners.iter().any(|owner| self.is_healthy(owner))
     }
 
     /// Adds a fallback to a write's tally for each owner that is not healthy. An owner that is connected is asked all
@@ -84,7 +85,7 @@ impl Shard {
         }
         self.counters.fallbacks_asked += 1;
         let message = self.write_message(op, copy.object, dot);
-        self.send(turn, node, op.trace, PeerBody::Replicate(message));
+        self.send_for(turn, op, node, PeerBody::Replicate(message));
         op.relieved_us = turn.now.mono_us;
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
             tally.add(node, Seat::fallback(seat.counts));

@@ -246,7 +246,7 @@ impl Shard {
     /// The nodes that may hold writes to a key as fallbacks: those that can be asked, and those that cannot.
     pub(in crate::shard) fn holders(&self, target: &crate::view::Target) -> (Vec<NodeId>, Vec<NodeId>) {
         let others = self.holdings.others(target.partition);
-        let others = others.filter(|node| !target.owners.contains(*node) && self.view.is_member(*node));
+        let others = others.filter(|node| !target.owners.reads_at(*node) && self.view.is_member(*node));
         others.partition(|node| self.is_healthy(*node))
     }
 

@@ -1,0 +1,179 @@
+//! The shard's part in a change of layouts: it says when older operations have ended, and when it has everything of the
+//! partitions that this node gains. The steps themselves are decided by [`ring`](crate::ring).
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use rejoin_proto::{LayoutRef, NodeId, PartitionId};
+
+use super::Shard;
+use super::event::{DurableTicket, Effect};
+use super::turn::Turn;
+use crate::port::Change;
+
+/// What the ring is to be told.
+#[derive(Debug, Default)]
+pub(super) struct RingSteps {
+    /// The operations under way that began with views of an earlier generation.
+    earlier: BTreeSet<u64>,
+    /// The generation that is told when they have ended.
+    generation: Option<u64>,
+    /// The layout of which it was told that everything is here.
+    exchanged: LayoutRef,
+    /// The layout of which that is told when it is on the disk.
+    on_its_way: Option<(DurableTicket, LayoutRef)>,
+    /// The layout for which gains have begun in this run.
+    gaining: Option<LayoutRef>,
+}
+
+impl RingSteps {
+    pub(super) fn waits_for(&self, ticket: DurableTicket) -> bool {
+        self.on_its_way.is_some_and(|(awaited, _)| awaited == ticket)
+    }
+}
+
+impl Shard {
+    /// The view that the shard opens with.
+    pub(super) fn open_ring(&mut self) {
+        self.ring.generation = Some(self.view.generation());
+        // A new data directory has all that there is of the oldest layout, and one from before there were changes too.
+        if self.gaps.gains.vouched() == LayoutRef::default() {
+            self.gaps.gains.vouch(self.view.layouts().oldest_name());
+        }
+        if self.view.layouts().count() > 1 {
+            // The last run may have ended before it saw the newest one, see `ring_changed`.
+            self.tenures.renew_start(&mut self.rng);
+        }
+        self.gain(0);
+    }
+
+    /// There is another view. The one before had that generation, and that newest layout.
+    pub(super) fn ring_changed(&mut self, turn: &mut Turn<'_>, before: (u64, LayoutRef)) {
+        if self.view.generation() != before.0 {
+            // Reads that linger have answered.
+            let under_way = self.ops.keys().filter(|number| !self.lingering.contains(*number));
+            self.ring.earlier = under_way.copied().collect();
+            self.ring.generation = Some(self.view.generation());
+        }
+        if self.view.layout_name() != before.1 {
+            self.end_exchanges(turn.now.mono_us);
+            // Rule: new owners know no retries. A first attempt may have been forwarded to an owner of that time.
+            self.renew_start(turn);
+            self.write_tenure_ends(turn);
+        }
+        self.gain(turn.now.mono_us);
+        self.take_ring_steps(turn);
+    }
+
+    /// An operation has ended, or its client has an answer.
+    pub(super) fn no_longer_earlier(&mut self, turn: &mut Turn<'_>, number: u64) {
+        if self.ring.earlier.remove(&number) {
+            self.take_ring_steps(turn);
+        }
+    }
+
+    /// Tells what has been done.
+    pub(super) fn take_ring_steps(&mut self, turn: &mut Turn<'_>) {
+        if self.ring.earlier.is_empty()
+            && let Some(generation) = self.ring.generation.take()
+        {
+            turn.effects.push(Effect::OlderEnded(generation));
+        }
+        let newest = self.view.layout_name();
+        let is_taken = self.is_gaining() && self.gaps.gains.are_closed();
+        if !is_taken || self.ring.exchanged == newest || self.ring.on_its_way.is_some() {
+            return;
+        }
+        self.gaps.gains.vouch(newest);
+        if self.owes_ends() && self.write(turn, Change::default()).is_err() {
+            // The next tick tries again.
+            return;
+        }
+        let ticket = DurableTicket(self.next_op);
+        self.next_op += 1;
+        self.ring.on_its_way = Some((ticket, newest));
+        // Rule: takings are durable. Others drop what this node says that it has.
+        turn.effects.push(Effect::WhenDurable(ticket));
+    }
+
+    /// What was taken is on the disk, or nobody will say when it is.
+    pub(super) fn taken_durably(&mut self, turn: &mut Turn<'_>, is_durable: bool) {
+        if let Some((_, layout)) = self.ring.on_its_way.take().filter(|_| is_durable) {
+            self.ring.exchanged = layout;
+            turn.effects.push(Effect::Exchanged(layout));
+        }
+    }
+
+    /// Begins to take what this node gains by the newest layout, once it refuses writes by the older ones.
+    fn gain(&mut self, now_us: u64) {
+        let view = self.view.clone();
+        let (newest, oldest) = (view.layout_name(), view.layouts().oldest_name());
+        if self.gaps.gains.vouched() < oldest {
+            // Rule: skipped nodes are not complete. What this node has gained meanwhile it never took.
+            self.begin_gaps(now_us);
+            self.gaps.gains.vouch(oldest);
+        }
+        if !view.is_closed() {
+            return;
+        }
+        if !self.is_gaining() {
+            let gained: Vec<PartitionId> =
+                self.own_partitions().filter(|partition| self.gains_by_newest(*partition)).collect();
+            let is_done = self.gaps.gains.vouched() == newest;
+            self.gaps.gains.begin(newest, gained.into_iter().filter(|_| !is_done));
+            self.ring.gaining = Some(newest);
+        }
+        self.gaps.gains.set_sources(view.sources(), self.exchanges.next_walk);
+        self.end_gains();
+        self.exchange_all_soon();
+    }
+
+    /// Whether gains have begun for the newest layout in this run.
+    fn is_gaining(&self) -> bool {
+        self.ring.gaining == Some(self.view.layout_name())
+    }
+
+    /// Whether this node is a new owner of a partition in the newest layout, for any number of copies.
+    fn gains_by_newest(&self, partition: PartitionId) -> bool {
+        let layouts = self.view.layouts();
+        let place = |layout: &rejoin_proto::Layout| {
+            let mut owners = layout.owners(partition, u8::MAX);
+            owners.position(|owner| owner.id == self.config.node).unwrap_or(usize::MAX)
+        };
+        place(layouts.newest()) < place(layouts.get(layouts.oldest()))
+    }
+
+    /// Everything that a peer had in a partition is here, from a walk with that number.
+    pub(super) fn gain_met(&mut self, partition: PartitionId, peer: NodeId, walk: u64) {
+        self.gaps.gains.met(partition, peer, walk);
+        self.end_gains();
+    }
+
+    /// Ends the gains of partitions that were taken from all older owners that are not declared dead.
+    fn end_gains(&mut self) {
+        let partitions: Vec<PartitionId> = self.gaps.gains.partitions().collect();
+        let layouts = self.view.layouts();
+        for partition in partitions {
+            let owners = layouts.get(layouts.oldest()).owners(partition, u8::MAX).map(|owner| owner.id);
+            // Rule: dead owners are not waited for.
+            let alive = owners.filter(|owner| *owner != self.config.node && !self.view.is_dead(*owner));
+            self.gaps.gains.close(partition, alive);
+        }
+    }
+
+    /// Whether this replica has all that it has acknowledged of a partition; and as an owner of buckets with `n` copies
+    /// also what it gains.
+    pub(super) fn vouches(&self, partition: PartitionId, n: u8, as_fallback: bool) -> bool {
+        let is_whole = as_fallback || self.view.layouts().count() == 1;
+        self.gaps.is_complete(partition) && (is_whole || self.has_taken(partition, n))
+    }
+
+    /// Whether this replica has owned a partition for long, or has taken it.
+    fn has_taken(&self, partition: PartitionId, n: u8) -> bool {
+        let layouts = self.view.layouts();
+        let is_old = self.view.owners(partition, n).owns_in(self.config.node, layouts.oldest());
+        let newest = self.view.layout_name();
+        let gains = &self.gaps.gains;
+        is_old || gains.vouched() == newest || self.is_gaining() && !gains.has(partition)
+    }
+}
