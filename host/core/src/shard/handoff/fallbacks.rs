@@ -23,8 +23,8 @@ impl Shard {
         self.reachable(node) && self.contacts.liveness(node) != Liveness::Down
     }
 
-    /// Whether this node, which is no owner of the key, coordinates requests for it: it is a member of a live layout, the
-    /// bucket is sloppy, and no owner is healthy.
+    /// Whether this node, which is no owner of the key, coordinates requests for it: it is a member of a live layout,
+    /// the bucket is sloppy, and no owner is healthy.
     pub(in crate::shard) fn stands_in(&self, target: &Target) -> bool {
         let is_member = self.view.is_member(self.config.node);
         is_member && target.bucket.props.sloppy && !target.owners.iter().any(|owner| self.is_healthy(owner))
