@@ -30,15 +30,17 @@ pub mod mutants {
 
     include!(concat!(env!("OUT_DIR"), "/rules.rs"));
 
-    // Each rule is a bit of `BROKEN`.
-    const _: () = assert!(Rule::ALL.len() <= 128, "there are more rules than bits for them");
+    /// A bit for each rule.
+    type Switches = [u64; 4];
+
+    const _: () = assert!(Rule::ALL.len() <= 256, "there are more rules than bits for them");
 
     thread_local! {
-        static BROKEN: Cell<u128> = const { Cell::new(0) };
+        static BROKEN: Cell<Switches> = const { Cell::new([0; 4]) };
     }
 
     /// Restores the switches, also when a test panics.
-    struct Restore(u128);
+    struct Restore(Switches);
 
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -48,15 +50,17 @@ pub mod mutants {
 
     /// Runs something while a rule is broken on this thread. Calls may be nested, to break several.
     pub fn without<T>(rule: Rule, run: impl FnOnce() -> T) -> T {
-        let restore = Restore(BROKEN.get());
-        BROKEN.set(restore.0 | 1 << rule as u8);
+        let mut broken = BROKEN.get();
+        let _restore = Restore(broken);
+        broken[rule as usize / 64] |= 1 << (rule as usize % 64);
+        BROKEN.set(broken);
         run()
     }
 
     /// Whether a rule is broken on this thread.
     #[must_use]
     pub fn is_broken(rule: Rule) -> bool {
-        BROKEN.get() & 1 << rule as u8 != 0
+        BROKEN.get()[rule as usize / 64] & 1 << (rule as usize % 64) != 0
     }
 }
 
