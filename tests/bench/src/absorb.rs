@@ -19,8 +19,8 @@ use rejoin_proto::catalog::Durability;
 use rejoin_proto::context::ContextKey;
 use rejoin_proto::peer::{OpId, PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{
-    ActorId, BucketId, Content, Dot, DotSet, Entry, Hlc, LayoutNode, Name, NodeId, Object, ObjectId, ReapEpoch,
-    TenantId, VersionVector,
+    ActorId, BucketId, Content, Dot, DotSet, Entry, Hlc, LayoutNode, LayoutRef, Name, NodeId, Object, ObjectId,
+    ReapEpoch, TenantId, VersionVector,
 };
 
 /// Number of keys. Writes go to them in turn.
@@ -32,6 +32,7 @@ pub struct Absorb {
     shard: Shard,
     store: Memory,
     peer: NodeId,
+    layout: LayoutRef,
     value: Bytes,
     next: u64,
 }
@@ -51,6 +52,7 @@ impl Absorb {
         let nodes: Vec<LayoutNode> = (1..=3).map(node).collect();
         let (own, peer) = (nodes[0].id, nodes[1].id);
         let layout = placement::bootstrap(nodes, placement::DEFAULT_PARTITIONS).expect("a layout");
+        let name = layout.name();
         let config = Config {
             node: own,
             shard: 0,
@@ -71,7 +73,7 @@ impl Absorb {
         let mut store = Memory::default();
         let rng = Xoshiro256PlusPlus::seed_from_u64(1);
         let shard = Shard::open(config, Arc::new(ClusterView::new(layout, [])), rng, &mut store).expect("a shard");
-        Self { shard, store, peer, value: crate::bytes(value).into(), next: 0 }
+        Self { shard, store, peer, layout: name, value: crate::bytes(value).into(), next: 0 }
     }
 
     /// Absorbs `writes` writes.
@@ -83,7 +85,7 @@ impl Absorb {
         for _ in 0..writes {
             self.next += 1;
             let body = PeerBody::Replicate(self.write(self.next));
-            let envelope = PeerEnvelope { layout: Default::default(), trace: 0, body };
+            let envelope = PeerEnvelope { layout: self.layout, trace: 0, body };
             self.shard.handle(NOW, Event::Peer(self.peer, envelope), &mut self.store, &mut effects);
             assert_eq!(effects.len(), 1, "every write is answered");
             effects.clear();
