@@ -304,7 +304,9 @@ fn own_address(config: &Config, node: NodeId, bound: SocketAddr, ring: &Ring) ->
         Address::Ip(_) => (!bound.ip().is_unspecified()).then(|| bound.into()),
         name @ Address::Host(_) => (name.port() != 0).then(|| name.clone()),
     };
+    // One with another port is that of an earlier start.
     let announced = || ring.notes.announced.get(&node).map(|known| known.address.clone());
+    let announced = || announced().filter(|known| known.port() == bound.port());
     let kept = || ring.newest().node(node).map(|known| known.address.clone());
     config.address.clone().or_else(listed).or_else(listens).or_else(announced).or_else(kept).ok_or_else(|| {
         let why = format!(
