@@ -66,7 +66,7 @@ fn a_configuration_that_is_wrong_is_named_by_its_key() {
     let off_loopback = good.replacen(&cluster.address(0).ip().to_string(), "192.0.2.1", 1);
     refused(&cluster, &off_loopback, "dev_faults: is for demonstrations and tests");
     let (head, _) = good.split_once("[[bootstrap]]").unwrap();
-    refused(&cluster, head, "this is a first start and the configuration has no [[bootstrap]] list");
+    refused(&cluster, head, "the configuration has neither a [[bootstrap]] list");
     let other = good.replacen("[[bootstrap]]\nname = \"n1\"", "[[bootstrap]]\nname = \"n7\"", 1);
     refused(&cluster, &other, "the [[bootstrap]] list does not name this node, n1");
     let ran = cli::rejoin(&cluster.files.dir, None, &["serve", "--config", "no-such.toml"], b"");
