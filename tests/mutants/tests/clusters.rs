@@ -50,8 +50,6 @@ const MUTANTS: &[Mutant] = &[
         fallbacks(options);
         (options.buckets[0].pr, options.buckets[0].pw) = (2, 2);
     }),
-    mutant(Rule::ReadsWaitForTheExchange, &[reads::NAME], layouts),
-    mutant(Rule::EveryOlderOwnerIsMet, &[reads::NAME, survival::NAME], layouts),
     mutant(Rule::FormerOwnersHold, &[LIVENESS, survival::NAME], layouts),
     mutant(Rule::StrictBucketsUseNoFallbacks, &[reads::NAME, survival::NAME, LIVENESS], |options| {
         fallbacks(options);
