@@ -135,6 +135,8 @@ pub(crate) enum DemoCommand {
     Partition,
     /// Kill a node of four, write without it, bring it back, wipe its disk, and watch the others give it everything
     Handoff,
+    /// Let a cluster of three under load become five in three zones, and retire one of the first
+    Grow,
 }
 
 #[derive(Args, Debug)]

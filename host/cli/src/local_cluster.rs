@@ -36,18 +36,34 @@ pub(crate) struct LocalCluster {
     nodes: Vec<LocalNode>,
     dev_faults: bool,
     shards: Option<usize>,
+    /// How many of the nodes begin the cluster; the others join it.
+    founders: usize,
 }
 
 impl LocalCluster {
     /// A cluster in that directory, of those nodes.
     pub(crate) fn new(dir: PathBuf, nodes: Vec<LocalNode>) -> Self {
-        Self { dir, nodes, dev_faults: false, shards: None }
+        let founders = nodes.len();
+        Self { dir, nodes, dev_faults: false, shards: None, founders }
     }
 
     /// Sets the shards of each node, a power of two. For new directories only: the shards of a node are fixed.
     pub(crate) fn with_shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self
+    }
+
+    /// Has only so many of the nodes begin the cluster. The others join it when they are started.
+    pub(crate) fn with_founders(mut self, founders: usize) -> Self {
+        self.founders = founders;
+        self
+    }
+
+    /// The nodes that begin the cluster, as a cluster.
+    pub(crate) fn founders(&self) -> Self {
+        let mut founders = self.clone();
+        founders.nodes.truncate(self.founders);
+        founders
     }
 
     /// Enables fault injection on the admin ports.
@@ -113,7 +129,12 @@ impl LocalCluster {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "shards = {shards}");
         }
-        for node in &self.nodes {
+        let founders = &self.nodes[..self.founders];
+        if let Some(first) = founders.first().filter(|_| !founders.contains(&node)) {
+            let _ = writeln!(text, "join = [\"{}\"]", first.address);
+            return text;
+        }
+        for node in founders {
             // Writing to a string cannot fail.
             let _ = write!(text, "\n[[bootstrap]]\nname = \"{}\"\naddress = \"{}\"\n", node.name(), node.address);
         }
@@ -121,7 +142,8 @@ impl LocalCluster {
     }
 
     fn profile_text(&self, token: &str) -> String {
-        let seeds: Vec<String> = self.nodes.iter().map(|node| format!("\"{}\"", node.address)).collect();
+        let seeds: Vec<String> =
+            self.nodes[..self.founders].iter().map(|node| format!("\"{}\"", node.address)).collect();
         format!("seeds = [{}]\nca = \"ca.pem\"\ntoken = \"{token}\"\n", seeds.join(", "))
     }
 }

@@ -44,6 +44,14 @@ impl Processes {
         Self::write(new_cluster(purpose, nodes)?.with_faults())
     }
 
+    /// As [`Processes::prepare`], where only the first `founders` nodes begin the cluster.
+    ///
+    /// # Errors
+    /// As [`Processes::prepare`].
+    pub(crate) fn prepare_growing(purpose: &str, nodes: u8, founders: usize) -> Result<Self, Failure> {
+        Self::write(new_cluster(purpose, nodes)?.with_founders(founders))
+    }
+
     fn write(cluster: LocalCluster) -> Result<Self, Failure> {
         // Owned from here on, so that the directory is also removed if writing fails.
         let this = Self { cluster, running: Vec::new() };
@@ -96,6 +104,23 @@ impl Processes {
         let mut child =
             at.map(|at| self.running.remove(at).1).ok_or_else(|| Failure::usage(format!("{name} does not run")))?;
         child.kill().await.map_err(|why| Failure::usage(format!("{name} cannot be killed: {why}")))
+    }
+
+    /// Asks the process of a node to stop, and waits for its end.
+    ///
+    /// # Errors
+    /// It does not run, or does not stop in time.
+    pub(crate) async fn stop(&mut self, node: LocalNode) -> Result<(), Failure> {
+        let name = node.name();
+        let at = self.running.iter().position(|(running, _)| *running == name);
+        let (_, mut child) =
+            at.map(|at| self.running.remove(at)).ok_or_else(|| Failure::usage(format!("{name} does not run")))?;
+        if let Some(id) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+            // Fails if the process has just ended.
+            let _ = kill_process(id, Signal::TERM);
+        }
+        let ended = tokio::time::timeout(TIMEOUT, child.wait()).await;
+        ended.map(drop).map_err(|_| Failure::usage(format!("{name} does not stop")))
     }
 
     /// Removes the data directory of a node that was killed.

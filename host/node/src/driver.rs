@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use rejoin_core::control::{CatalogChange, Wait};
 use rejoin_core::node::batch::{GroupCommit, Input, Output};
 use rejoin_core::node::links::LinkEvent;
+use rejoin_core::ring::RingEvent;
 use rejoin_core::shard::event::{Event, MergeTicket, Now, ReplyTo};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{Reply, StartId};
@@ -25,7 +26,7 @@ use rejoin_wire::{Class, Frame, SendError, Sender};
 use crate::clock::Clock;
 use crate::frames::{LARGE_BYTES, answer, frame};
 use crate::members::ShardRequests;
-use crate::messages::{CatalogRequest, InboxItem, ShardMessage, ShardReport, ShardStopped};
+use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardMessage, ShardReport, ShardStopped};
 use crate::metrics::Metrics;
 use crate::plugins::PluginService;
 use crate::scanning::Scans;
@@ -349,8 +350,10 @@ impl Driver {
                 Output::ActorsChecked(_, connection) => checked.push(connection),
                 Output::StartRenewed(start) => drop(self.starts.send((self.index, start))),
                 Output::Requests(requests) => drop(self.requests.send((self.index, requests))),
-                // Layouts do not change yet.
-                Output::OlderEnded(_) | Output::Exchanged(_) => {}
+                Output::OlderEnded(generation) => {
+                    self.tell_ring(RingEvent::Settled { shard: self.index, generation });
+                }
+                Output::Exchanged(layout) => self.tell_ring(RingEvent::Exchanged { shard: self.index, layout }),
                 Output::Alarm(alarm) => tracing::error!(shard = self.index, "{alarm}"),
                 Output::Rebuilt => drop(self.links.send(LinkEvent::ShardRebuilt(self.index))),
                 Output::Quarantine(plugin, why) => self.quarantine(plugin, why),
@@ -385,6 +388,11 @@ impl Driver {
         let (change, nobody) = (CatalogChange::PluginQuarantine(plugin, why), BTreeSet::new());
         let (answer, _) = oneshot::channel();
         let _ = self.catalog.send(CatalogRequest::Change(change, Wait { all: nobody, until_us: 0 }, answer));
+    }
+
+    fn tell_ring(&self, event: RingEvent) {
+        // When the node stops, the task of the ring ends before the shards.
+        let _ = self.catalog.send(CatalogRequest::Ring(RingRequest::Event(event)));
     }
 
     fn send_all(

@@ -19,8 +19,6 @@ use crate::context::NodeContext;
 use crate::messages::{CatalogRequest, RingRequest};
 use crate::ring::RingAnswer;
 
-/// Shards do not carry changes out yet.
-const NOT_YET: &str = "this release plans changes of layouts and does not carry them out yet";
 /// Shares of two buckets that differ by so many partitions are worth a warning.
 const UNEVEN: u32 = 2;
 /// A node with so many times the capacity of the median is worth a warning.
@@ -39,7 +37,7 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, request: LayoutRequest) -> Reply
         LayoutRequest::Join(name) => join(ctx, &name).await,
         LayoutRequest::Stage(changes) => command(ctx, |answer| RingRequest::Stage(changes, answer)).await,
         LayoutRequest::Revert => command_of(ctx, RingCommand::Revert).await,
-        LayoutRequest::Apply(_) => Reply::Error(ErrorReply::new(ErrorCode::BadRequest, NOT_YET)),
+        LayoutRequest::Apply(name) => command_of(ctx, RingCommand::Apply(name)).await,
         LayoutRequest::Skip(name) => command_of(ctx, RingCommand::Skip(name)).await,
     }
 }

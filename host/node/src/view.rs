@@ -49,7 +49,7 @@ impl NodeView {
 
 /// The snapshot of the ring and the catalog's present records.
 pub(crate) fn node_view((ring, view): (&Ring, &RingView), control: &Control, secret: &Secret) -> NodeView {
-    let cluster = Arc::new(ClusterView::new(view, control.records()));
+    let cluster = Arc::new(ClusterView::new(view.clone(), control.records()));
     NodeView { cluster, tokens: Tokens::new(secret, control.records()), nodes: known_nodes(ring) }
 }
 

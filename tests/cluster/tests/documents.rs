@@ -26,6 +26,18 @@ fn the_runbook_starts_a_cluster_and_stops_it() {
     }
 }
 
+/// The page goes on with the cluster of the runbook, before that is stopped.
+#[test]
+fn a_running_cluster_is_changed_as_the_book_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut start = blocks("host/cli/book/start-a-cluster.md", 8);
+    start.pop();
+    let ran = type_in(&[start, blocks("host/cli/book/change-a-cluster.md", 8)].concat(), dir.path(), "");
+    let log = |node: &str| std::fs::read_to_string(dir.path().join(format!("{node}.log"))).unwrap_or_default();
+    assert_eq!(ran.code, Some(0), "{}\n{}\n{}\n{}\n{}", ran.text(), ran.talk, log("n1"), log("n4"), log("n5"));
+    assert!(ran.text().contains("n4 is unassigned") && ran.talk.contains("node n3 is down"), "{}", ran.text());
+}
+
 /// A directory that looks like the root of a built clone.
 fn clone_in(dir: &Path) {
     for entry in std::fs::read_dir(workspace()).unwrap() {

@@ -74,6 +74,7 @@ async fn a_node_that_joins_is_unassigned_forwards_requests_and_can_be_planned() 
     let text = cluster.rejoin(&["layout", "plan"]).done().text().to_owned();
     let hash = plan["plan"].as_str().unwrap();
     assert!(text.contains(&format!("rejoin layout apply --version 2 --plan {hash}")), "{text}");
+    cluster.rejoin(&["layout", "apply", "--version", "2", "--plan", "00000000000000ff"]).said(6, "not what was shown");
     cluster.rejoin(&["node", "drain", "n1"]).done();
     let show = show(&cluster);
     assert_eq!(shown(&show, "n1").unwrap()["staged"]["capacity"], 0);

@@ -22,6 +22,12 @@ fn the_demo_of_handoff_tells_its_story_and_leaves_nothing_behind() {
     assert!(out.matches('✓').count() >= 5 && out.contains("it is rebuilt"), "{out}");
 }
 
+#[test]
+fn the_demo_of_growth_tells_its_story_and_leaves_nothing_behind() {
+    let out = demo("grow", 5);
+    assert!(out.matches('✓').count() >= 4 && out.contains("none has failed"), "{out}");
+}
+
 /// Runs a demo to its good end, and checks that its files and processes are gone. Returns what it has printed.
 fn demo(story: &str, started: usize) -> String {
     let dir = tempfile::tempdir().unwrap();

@@ -1,11 +1,12 @@
 //! Stories on a cluster of real processes: `demo partition`, a network split and its end, and `demo handoff`, a node
-//! that is away and one that loses its disk. Each line that they print was read from the cluster, and each claim is
-//! checked.
+//! that is away and one that loses its disk; `demo grow`, a cluster that grows and shrinks. Each line that they print
+//! was read from the cluster, and each claim is checked.
 //!
-//! [`partition`](mod@partition) and [`handoff`](mod@handoff) have the steps, [`cart_client`] reads and writes carts,
-//! [`printer`] prints and checks, [`steps`] has what both have in common.
+//! [`partition`](mod@partition), [`handoff`](mod@handoff) and [`grow`](mod@grow) have the steps, [`cart_client`] reads
+//! and writes carts, [`printer`] prints and checks, [`steps`] has what they have in common.
 
 mod cart_client;
+mod grow;
 mod handoff;
 mod partition;
 mod printer;
@@ -13,6 +14,7 @@ mod steps;
 
 use std::time::{Duration, Instant};
 
+use grow::{FOUNDERS, GrowDemo};
 use handoff::HandoffDemo;
 use partition::PartitionDemo;
 use printer::Printer;
@@ -30,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(58);
 /// # Errors
 /// A claim that did not hold, or a cluster that does not start. The processes have ended in any case.
 pub(crate) async fn partition(out: Output) -> Result<(), Failure> {
-    tell(out, 3, PartitionDemo::run).await
+    tell(out, Processes::prepare_with_faults("demo", 3)?, PartitionDemo::run).await
 }
 
 /// Runs the demo of a node that is away.
@@ -38,17 +40,24 @@ pub(crate) async fn partition(out: Output) -> Result<(), Failure> {
 /// # Errors
 /// As [`partition`](fn@partition).
 pub(crate) async fn handoff(out: Output) -> Result<(), Failure> {
-    tell(out, 4, HandoffDemo::run).await
+    tell(out, Processes::prepare_with_faults("demo", 4)?, HandoffDemo::run).await
+}
+
+/// Runs the demo of a cluster that grows.
+///
+/// # Errors
+/// As [`partition`](fn@partition).
+pub(crate) async fn grow(out: Output) -> Result<(), Failure> {
+    tell(out, Processes::prepare_growing("demo", 5, FOUNDERS)?, GrowDemo::run).await
 }
 
 async fn tell(
     out: Output,
-    nodes: u8,
+    mut processes: Processes,
     story: impl AsyncFnOnce(&mut Processes, Printer) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let began = Instant::now();
-    let mut processes = Processes::prepare_with_faults("demo", nodes)?;
     let printer = Printer::new(out);
     let mut interrupted = false;
     let done = tokio::select! {

@@ -1,0 +1,263 @@
+//! Changes of the layout on real processes, under readers and writers: no request fails, and no write is lost.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use rejoin_client::admin::BucketProps;
+use rejoin_client::{Bytes, Client};
+use rejoin_test_cluster::{Cluster, eventually};
+
+/// Writes new keys and reads old ones until it is told to stop.
+#[derive(Default)]
+struct Load {
+    over: AtomicBool,
+    written: Mutex<Vec<u64>>,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Load {
+    async fn run(self: Arc<Self>, client: Client, first: u64) {
+        let bucket = client.bucket::<Bytes>("plain").unwrap();
+        let mut key = first;
+        while !self.over.load(Ordering::Relaxed) {
+            key += 1;
+            match bucket.put(key.to_be_bytes(), value(key)).create().await {
+                Ok(_) => self.written.lock().unwrap().push(key),
+                Err(error) => self.failures.lock().unwrap().push(format!("writing {key}: {error}")),
+            }
+            let old = {
+                let written = self.written.lock().unwrap();
+                written.get((key.wrapping_mul(1_000_003) % written.len().max(1) as u64) as usize).copied()
+            };
+            if let Some(old) = old {
+                match bucket.get(old.to_be_bytes()).await {
+                    Ok(read) if read.value == Some(value(old)) => {}
+                    other => self.failures.lock().unwrap().push(format!("reading {old}: {other:?}")),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    }
+
+    /// Lets clients run until `over`.
+    async fn begin(cluster: &Cluster) -> (Arc<Self>, JoinSet<()>) {
+        let (load, mut tasks) = (Arc::new(Self::default()), JoinSet::new());
+        for writer in 1..=3_u64 {
+            tasks.spawn(load.clone().run(cluster.client().await, writer << 32));
+        }
+        let written = async || match load.written.lock().unwrap().len() {
+            count if count > 300 => Ok(()),
+            count => Err(count),
+        };
+        eventually("the clients write", written).await;
+        (load, tasks)
+    }
+
+    /// Stops the clients. None of their requests has failed, and each acknowledged write is found.
+    async fn end(&self, mut tasks: JoinSet<()>, cluster: &Cluster, asked: usize) {
+        self.over.store(true, Ordering::Relaxed);
+        while tasks.join_next().await.is_some() {}
+        let failures = self.failures.lock().unwrap().clone();
+        assert!(
+            failures.is_empty(),
+            "{} requests have failed: {:?}",
+            failures.len(),
+            &failures[..failures.len().min(5)]
+        );
+        let bucket = cluster.pinned(asked).await.bucket::<Bytes>("plain").unwrap();
+        let written = self.written.lock().unwrap().clone();
+        for key in written {
+            assert_eq!(bucket.get(key.to_be_bytes()).await.unwrap().value, Some(value(key)), "{key} is lost");
+        }
+    }
+}
+
+fn value(key: u64) -> Vec<u8> {
+    [&key.to_be_bytes()[..], &[7; 500]].concat()
+}
+
+fn apply(cluster: &Cluster, ask: &[&str]) -> Value {
+    let with = |words: &[&str]| cluster.rejoin(&[words, ask].concat());
+    let plan = with(&["layout", "plan", "--json"]).done().json();
+    let (version, hash) = (plan["version"].to_string(), plan["plan"].as_str().unwrap());
+    with(&["layout", "apply", "--version", &version, "--plan", hash]).done();
+    plan
+}
+
+/// Waits until no change is under way, as the node at that address sees it.
+async fn settled(cluster: &Cluster, index: usize) {
+    let address = cluster.address(index).to_string();
+    rejoin_test_cluster::within(Duration::from_secs(60), "the change ends", async || {
+        let show = cluster.rejoin(&["layout", "show", "--json", "--node", &address]).done().json();
+        match show["change"].is_null() {
+            true => Ok(()),
+            false => Err(show.to_string()),
+        }
+    })
+    .await;
+}
+
+/// Waits until a node holds nothing that it does not own.
+async fn drained(cluster: &Cluster, index: usize) {
+    let admin = cluster.pinned(index).await.admin();
+    rejoin_test_cluster::within(Duration::from_secs(60), "it hands over what it has", async || {
+        match admin.exchange().await.unwrap().holdings {
+            0 => Ok(()),
+            count => Err(count),
+        }
+    })
+    .await;
+}
+
+fn disk_usage(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(of) if of.is_dir() => disk_usage(&entry.path()),
+        Ok(of) => of.len(),
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_become_four_and_one_of_the_first_leaves_while_clients_go_on() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let (load, tasks) = Load::begin(&cluster).await;
+    let n4 = cluster.join("n4").await;
+    cluster.rejoin(&["layout", "assign", "n4"]).done();
+    let plan = apply(&cluster, &[]);
+    assert_eq!(plan["copies_moved"], 192, "{plan}");
+    settled(&cluster, 0).await;
+    settled(&cluster, n4).await;
+    // The new node's own copies, without anybody else's.
+    let (mut own, bucket) = (0, cluster.pinned(n4).await.bucket::<Bytes>("plain").unwrap());
+    let written = load.written.lock().unwrap().clone();
+    for key in written {
+        let read = bucket.get(key.to_be_bytes()).r(1).await.unwrap();
+        if read.answered == ["n4"] {
+            assert_eq!(read.value, Some(value(key)), "{key} is missing at n4");
+            own += 1;
+        }
+    }
+    assert!(own > 100, "{own}");
+
+    cluster.rejoin(&["layout", "remove", "n1"]).done();
+    apply(&cluster, &[]);
+    settled(&cluster, 1).await;
+    drained(&cluster, 0).await;
+    let status = cluster.take(0).stop();
+    assert_eq!(status.code(), Some(0));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    load.end(tasks, &cluster, 2).await;
+    let show =
+        cluster.rejoin(&["layout", "history", "--json", "--node", &cluster.address(2).to_string()]).done().json();
+    assert_eq!(show.as_array().unwrap().len(), 2, "{show}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_is_replaced_once_it_is_skipped_and_does_not_come_back_with_its_data() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let (load, tasks) = Load::begin(&cluster).await;
+    let n4 = cluster.join("n4").await;
+    cluster.kill(2);
+    cluster.rejoin(&["layout", "assign", "n4"]).done();
+    cluster.rejoin(&["layout", "remove", "n3"]).done();
+    let told = eventually("n3 is known to be down", async || {
+        let ran = cluster.rejoin(&["layout", "plan"]);
+        if ran.talk.contains("node n3 is down") { Ok(ran) } else { Err(ran) }
+    })
+    .await;
+    assert!(told.talk.contains("`rejoin layout skip n3`"), "{told:?}");
+    apply(&cluster, &[]);
+    let stuck = eventually("it says whom it waits for", async || {
+        let ran = cluster.rejoin(&["layout", "show"]);
+        if ran.text().contains("n3 is down: start it, or `rejoin layout skip n3`") { Ok(ran) } else { Err(ran) }
+    })
+    .await;
+    assert!(stuck.text().contains("step 1 of 4, acknowledge"), "{stuck:?}");
+    cluster.rejoin(&["layout", "skip", "n1", "--yes"]).said(2, "node n1 answers");
+    cluster.rejoin(&["layout", "skip", "n3", "--yes"]).done();
+    settled(&cluster, 0).await;
+    settled(&cluster, n4).await;
+    load.end(tasks, &cluster, n4).await;
+    cluster.spawn(2);
+    eventually("n3 is refused", async || match cluster.log(2) {
+        log if log.contains("was declared dead and removed") => Ok(()),
+        log => Err(log),
+    })
+    .await;
+    drop(cluster.take(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_goes_on_after_a_new_owner_and_an_old_one_were_killed() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let (load, tasks) = Load::begin(&cluster).await;
+    load.over.store(true, Ordering::Relaxed);
+    let n4 = cluster.join("n4").await;
+    cluster.rejoin(&["layout", "assign", "n4"]).done();
+    apply(&cluster, &[]);
+    for index in [n4, 0, n4] {
+        cluster.kill(index);
+        cluster.spawn(index);
+        cluster.pinned(index).await;
+    }
+    settled(&cluster, 1).await;
+    load.end(tasks, &cluster, n4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_frees_its_disk() {
+    let mut cluster = Cluster::start_with(3, "memtable_bytes = 1048576").await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
+    let mut writes = JoinSet::new();
+    for key in 0..600_u64 {
+        let write = bucket.put(key.to_be_bytes(), noise(key)).create().w(3);
+        writes.spawn(async move { write.await.map(drop) });
+        if writes.len() >= 32 {
+            writes.join_next().await.unwrap().unwrap().unwrap();
+        }
+    }
+    while let Some(written) = writes.join_next().await {
+        written.unwrap().unwrap();
+    }
+    let n4 = cluster.join("n4").await;
+    cluster.rejoin(&["layout", "assign", "n4"]).done();
+    cluster.rejoin(&["node", "drain", "n1"]).done();
+    apply(&cluster, &[]);
+    settled(&cluster, 0).await;
+    drained(&cluster, 0).await;
+    let (full, n1) = (disk_usage(&cluster.data(1)), cluster.data(0));
+    rejoin_test_cluster::within(Duration::from_secs(60), "its disk is freed", async || match disk_usage(&n1) {
+        bytes if bytes < full / 2 => Ok(()),
+        bytes => Err(format!("{bytes} bytes, where a full node has {full}")),
+    })
+    .await;
+    for key in (0..600_u64).step_by(7) {
+        let read = bucket.get(key.to_be_bytes()).await.unwrap();
+        assert_eq!(read.value, Some(noise(key)));
+    }
+    drop(cluster.take(n4));
+}
+
+/// 20 kB that do not compress.
+fn noise(key: u64) -> Vec<u8> {
+    let mut state = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let word = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_be_bytes()
+    };
+    (0..2_500).flat_map(word).collect()
+}
