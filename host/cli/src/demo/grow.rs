@@ -101,7 +101,8 @@ impl GrowDemo<'_> {
 
     async fn join(&mut self) -> Result<(), Failure> {
         self.printer.chapter("Two nodes join")?;
-        for node in self.nodes[FOUNDERS..].to_vec() {
+        for at in FOUNDERS..self.nodes.len() {
+            let node = self.nodes[at];
             let id = self.processes.start_one(node)?;
             self.printer.line(&format!("{} is process {id}, and knows only the address of n1", node.name()))?;
         }
@@ -175,9 +176,9 @@ impl GrowDemo<'_> {
         let mut found = 0;
         for keys in keys.chunks(AT_ONCE) {
             let mut reads = JoinSet::new();
-            for key in keys.iter().cloned() {
-                let read = bucket.get(&key);
-                reads.spawn(async move { read.await.map(|read| read.value == Some(value(&key))) });
+            for key in keys {
+                let (read, expected) = (bucket.get(key), value(key));
+                reads.spawn(async move { read.await.map(|read| read.value == Some(expected)) });
             }
             for read in reads.join_all().await {
                 found += usize::from(read?);
