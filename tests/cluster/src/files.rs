@@ -164,15 +164,19 @@ impl Files {
     }
 }
 
-/// Two addresses for a node, on a loopback address that no other test uses.
-fn free_addresses() -> (SocketAddr, SocketAddr) {
+/// A loopback address that no other test uses. Linux has all of 127.0.0.0/8; other systems may have only 127.0.0.1.
+#[must_use]
+pub fn own_loopback() -> Ipv4Addr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let process = std::process::id();
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    Ipv4Addr::new(127, 64 + high % 64 + ((process >> 8) % 64) as u8, (process % 256) as u8, low)
+}
+
+/// Two addresses for a node, on a loopback address that no other test uses.
+fn free_addresses() -> (SocketAddr, SocketAddr) {
     loop {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let [high, low] = number.to_be_bytes();
-        let ip = Ipv4Addr::new(127, 64 + high % 64 + ((process >> 8) % 64) as u8, (process % 256) as u8, low);
-        if let Some(addresses) = free(ip.into()).or_else(|| free(Ipv4Addr::LOCALHOST.into())) {
+        if let Some(addresses) = free(own_loopback().into()).or_else(|| free(Ipv4Addr::LOCALHOST.into())) {
             return addresses;
         }
     }

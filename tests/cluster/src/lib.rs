@@ -16,7 +16,7 @@ mod process;
 mod wait;
 
 pub use cluster::Cluster;
-pub use files::{Files, Seat, cluster_id, name};
+pub use files::{Files, Seat, cluster_id, name, own_loopback};
 pub use intruder::Intruder;
 pub use process::{Process, binary};
 pub use wait::{eventually, within};

@@ -1,11 +1,12 @@
 //! The commands that the documents show are run as they stand, from the first to the last.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rejoin_test_cluster::book::{sh_blocks, type_in};
-use rejoin_test_cluster::{binary, guests::workspace};
+use rejoin_test_cluster::{binary, guests::workspace, own_loopback};
 
 fn blocks(document: &str, at_least: usize) -> Vec<String> {
     let text = std::fs::read_to_string(workspace().join(document)).unwrap();
@@ -14,10 +15,17 @@ fn blocks(document: &str, at_least: usize) -> Vec<String> {
     blocks
 }
 
+/// The commands of a page that names ports of 127.0.0.1, on an address of their own: the tests here run at once, and
+/// something else on the machine may use these ports.
+fn blocks_elsewhere(document: &str, at_least: usize, ip: Ipv4Addr) -> Vec<String> {
+    let blocks = blocks(document, at_least);
+    blocks.into_iter().map(|block| block.replace("127.0.0.1", &ip.to_string())).collect()
+}
+
 #[test]
 fn the_runbook_starts_a_cluster_and_stops_it() {
     let dir = tempfile::tempdir().unwrap();
-    let ran = type_in(&blocks("host/cli/book/start-a-cluster.md", 8), dir.path(), "");
+    let ran = type_in(&blocks_elsewhere("host/cli/book/start-a-cluster.md", 8, own_loopback()), dir.path(), "");
     let log = |node: &str| std::fs::read_to_string(dir.path().join(format!("{node}.log"))).unwrap_or_default();
     assert_eq!(ran.code, Some(0), "{}\n{}\n{}\n{}\n{}", ran.text(), ran.talk, log("n1"), log("n2"), log("n3"));
     assert!(ran.text().contains("world") && ran.text().contains("n3 is down"), "what was put was got: {}", ran.text());
@@ -30,9 +38,11 @@ fn the_runbook_starts_a_cluster_and_stops_it() {
 #[test]
 fn a_running_cluster_is_changed_as_the_book_says() {
     let dir = tempfile::tempdir().unwrap();
-    let mut start = blocks("host/cli/book/start-a-cluster.md", 8);
+    let ip = own_loopback();
+    let mut start = blocks_elsewhere("host/cli/book/start-a-cluster.md", 8, ip);
     start.pop();
-    let ran = type_in(&[start, blocks("host/cli/book/change-a-cluster.md", 8)].concat(), dir.path(), "");
+    let change = blocks_elsewhere("host/cli/book/change-a-cluster.md", 8, ip);
+    let ran = type_in(&[start, change].concat(), dir.path(), "");
     let log = |node: &str| std::fs::read_to_string(dir.path().join(format!("{node}.log"))).unwrap_or_default();
     assert_eq!(ran.code, Some(0), "{}\n{}\n{}\n{}\n{}", ran.text(), ran.talk, log("n1"), log("n4"), log("n5"));
     for shown in ["n4 is unassigned", "n3 is declared dead", "layout 5 is applied"] {
