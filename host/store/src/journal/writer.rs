@@ -15,7 +15,7 @@ use crate::io_cause::IoCause;
 use crate::pinned::Pinned;
 
 /// The room that is reserved for the first segment after a start. It grows with the records, so that a node with few
-/// writes takes little of the disk. Later segments are reserved whole.
+/// writes takes little of the disk. Later segments are reserved whole, but for those of a node that is written no more.
 const FIRST_ROOM: u64 = 1 << 20;
 
 /// The least room with which a segment is begun.
@@ -43,6 +43,8 @@ pub(crate) struct Writer {
     segment: OpenSegment,
     /// The next segment, once its preparation has begun.
     next: Option<NextSegment>,
+    /// Few records are expected in the next segment.
+    little: bool,
     buffer: Vec<u8>,
     /// Bytes of the last batch, until pinned rows were copied for it.
     batch: u64,
@@ -147,7 +149,7 @@ impl Writer {
             let _ = discard_next(dir.disk.as_ref(), &dir.path);
         }
         let segment = OpenSegment::new(number, created?, chunk(dir.segment_bytes));
-        Ok(Self { dir, segment, next: None, buffer: Vec::new(), batch: 0, gathered: at })
+        Ok(Self { dir, segment, next: None, little: false, buffer: Vec::new(), batch: 0, gathered: at })
     }
 
     /// The writer of a store that was opened without room for a segment: the journal ends at `at`, and every write
@@ -155,7 +157,7 @@ impl Writer {
     pub(crate) fn without_room(dir: JournalDir, number: u64, at: Position) -> Self {
         let segment = NewSegment { file: Arc::new(NoFile), records: 0, reserved: 0 };
         let segment = OpenSegment::new(number, segment, 0);
-        Self { dir, segment, next: None, buffer: Vec::new(), batch: 0, gathered: at }
+        Self { dir, segment, next: None, little: false, buffer: Vec::new(), batch: 0, gathered: at }
     }
 
     /// Truncates the segment behind its last record. For a clean stop: the segment is not written any more.
@@ -256,6 +258,11 @@ impl Writer {
         self.next.is_some()
     }
 
+    /// Has the next segment begin with little room, as the first one after a start.
+    pub(crate) fn expect_little(&mut self) {
+        self.little = true;
+    }
+
     /// Whether the segment has used its headroom too, so that the next one must be finished at once.
     pub(crate) fn is_late(&self) -> bool {
         self.segment.end - self.segment.records >= self.dir.segment_bytes + headroom(self.dir.segment_bytes)
@@ -305,7 +312,8 @@ impl Writer {
     }
 
     fn copy(&mut self, pinned: &Pinned, further: usize) -> io::Result<bool> {
-        let room = self.dir.segment_bytes + headroom(self.dir.segment_bytes);
+        let whole = self.dir.segment_bytes + headroom(self.dir.segment_bytes);
+        let room = if self.little { whole.min(FIRST_ROOM) } else { whole };
         let mut next = match self.next.take() {
             Some(next) => next,
             None => NextSegment::create(&self.dir, room)?,
@@ -318,6 +326,7 @@ impl Writer {
         let number = self.segment.number + 1;
         let segment = next.finish(&self.dir, number, self.gathered, room)?;
         self.segment = OpenSegment::new(number, segment, chunk(self.dir.segment_bytes));
+        self.little = false;
         Ok(true)
     }
 }

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rejoin_core::port::StoreFault;
 
@@ -16,13 +16,15 @@ use super::failures::{BackgroundFailures, Backoff, DamageReports};
 use super::files::{remove_quarantine, remove_set_aside};
 use super::shared::Shared;
 use super::signal::lock;
-use super::tree::{RepairContext, SuspectTables, Sweep, TreeError};
+use super::tree::{DueCompaction, RepairContext, SuspectTables, Sweep, TreeError};
 use crate::io_cause::IoCause;
 
 /// The time between two turns when nothing happens, in which the free space is looked at.
 const IDLE: Duration = Duration::from_secs(10);
 /// The time between two turns while the disk is full or something has failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// The least time between two turns for the room of removed rows.
+const AT_LEAST: Duration = Duration::from_millis(100);
 /// Failures in a row of one kind of work that stop the store, other than for damage and for errors that pass.
 const MAX_FAILURES: u32 = 5;
 
@@ -84,7 +86,10 @@ impl Maintenance {
         match done {
             Ok(done) if done.more => Some(Duration::ZERO),
             Ok(_) if lock(&self.shared.failures).any() => Some(RETRY),
-            Ok(_) if !self.shared.full.load(Relaxed) => Some(IDLE),
+            Ok(_) if !self.shared.full.load(Relaxed) => {
+                let reclaim = self.shared.reclaim.due_in(self.shared.options.reclaim_rows);
+                Some(reclaim.map_or(IDLE, |due| due.clamp(AT_LEAST, IDLE)))
+            }
             Ok(_) | Err(StoreFault::Full) => Some(RETRY),
             Err(StoreFault::Failed(_)) => None,
             Err(fault) => {
@@ -129,12 +134,13 @@ impl Maintenance {
     fn work(&self, patient: bool) -> Result<WorkDone, StoreFault> {
         let shared = &self.shared;
         self.watch_space();
+        self.watch_removals(patient);
         let waits = |kind: Kind| patient && kind(&mut lock(&shared.failures)).left().is_some();
         // A failure of one kind of work must not delay another: flushes go on while a damaged table cannot be
         // compacted, and before tables are read for damage.
         let flushed = if waits(FLUSH) { Ok(false) } else { self.flush() };
         let verified = if waits(REPAIR) { Ok(()) } else { self.verify_reported() };
-        let compacted = if waits(COMPACTION) { Ok(false) } else { self.compact() };
+        let compacted = if waits(COMPACTION) { Ok(false) } else { self.compact(patient) };
         shared.counters.l0_runs.store(shared.tree.l0_runs(), Relaxed);
         let (flushed, compacted) = (flushed?, compacted?);
         verified?;
@@ -169,6 +175,14 @@ impl Maintenance {
             }
         } else if free >= self.room_needed() && shared.full.swap(false, Relaxed) {
             tracing::info!(dir = %shared.paths.dir.display(), free, "there is room again: writes are taken");
+        }
+    }
+
+    /// Asks for the memtable to be sealed, if the removals in it are worth it.
+    fn watch_removals(&self, patient: bool) {
+        let (reclaim, least) = (&self.shared.reclaim, self.shared.options.reclaim_rows);
+        if reclaim.is_worth_it(self.shared.tree.removed_rows(), least) {
+            reclaim.consider_seal(least, patient);
         }
     }
 
@@ -271,10 +285,21 @@ impl Maintenance {
         Ok(flushed)
     }
 
+    /// The compaction that is due. One for the room of removed rows comes last, and waits if it is `patient`.
+    fn due_compaction(&self, patient: bool) -> Option<DueCompaction> {
+        let Shared { tree, reclaim, options, .. } = &*self.shared;
+        tree.due_compaction().or_else(|| {
+            let may = !patient || reclaim.may_compact();
+            let rows = tree.removed_rows();
+            let worth_it = rows.removed > 0 && reclaim.is_worth_it(rows, options.reclaim_rows);
+            if may && worth_it { tree.due_reclaim() } else { None }
+        })
+    }
+
     /// Does the compaction that is due, if its result has room beside its inputs.
-    fn compact(&self) -> Result<bool, StoreFault> {
+    fn compact(&self, patient: bool) -> Result<bool, StoreFault> {
         let shared = &self.shared;
-        let Some(due) = shared.tree.due_compaction() else {
+        let Some(due) = self.due_compaction(patient) else {
             lock(&shared.failures).compaction.succeeded();
             return Ok(false);
         };
@@ -284,15 +309,20 @@ impl Maintenance {
             shared.full.fetch_or(stuck, Relaxed);
             return Err(self.no_room_to("compact", need, free, COMPACTION));
         }
+        let begun = Instant::now();
         let compact = || {
             shared.tree.reconcile()?;
             shared.tree.save_removals(&due.tables, &|lost| shared.write_lost_ranges(lost))?;
-            shared.tree.compact(&|| shared.write_table_list())
+            shared.tree.compact(&due, &|| shared.write_table_list())
         };
         let compacted = match compact() {
             Ok(compacted) => compacted,
             Err(error) => return self.not_compacted(&due.tables, &error),
         };
+        if due.frees {
+            shared.reclaim.compacted(begun.elapsed());
+            shared.counters.reclaims.fetch_add(u64::from(compacted), Relaxed);
+        }
         lock(&shared.failures).compaction.succeeded();
         shared.counters.compactions.fetch_add(u64::from(compacted), Relaxed);
         Ok(compacted)

@@ -12,6 +12,7 @@ mod open;
 mod open_tree;
 mod options;
 mod read_only;
+mod reclaim;
 mod recovered;
 mod row_cache;
 mod shared;
@@ -204,6 +205,9 @@ impl ShardStore {
             return Ok(());
         }
         let share = self.shared.options.memtable_bytes;
+        if seal && self.shared.reclaim.wants_seal() {
+            self.writer.expect_little();
+        }
         let late = self.writer.is_late() || seal && memtable_bytes >= share.saturating_add(share / 8);
         if self.writer.has_records() && self.switch_segment(late)? == SegmentSwitch::InProgress {
             return Ok(());
@@ -218,7 +222,8 @@ impl ShardStore {
     fn must_seal(&self) -> bool {
         let options = &self.shared.options;
         let live = self.shared.live_segments(self.writer.number());
-        if self.memtable_bytes() < options.memtable_bytes && live <= options.max_segments {
+        let due = self.memtable_bytes() >= options.memtable_bytes || live > options.max_segments;
+        if !due && !self.shared.reclaim.wants_seal() {
             return false;
         }
         // A flush under way takes every sealed memtable, but has synced the journal for the earlier ones only.
@@ -234,6 +239,7 @@ impl ShardStore {
         let shared = &self.shared;
         let mut gate = lock(&shared.gate);
         shared.tree.rotate();
+        shared.reclaim.sealed();
         self.memtable_bytes.set(0);
         gate.sealed = Some(self.writer.number());
         drop(gate);
@@ -482,7 +488,12 @@ impl Store for ShardStore {
                 (Space::Objects, value) => {
                     match &value {
                         Some(value) => self.row_cache.get_mut().put(row.key.clone(), value.clone()),
-                        None => self.row_cache.get_mut().remove(&row.key),
+                        None => {
+                            self.row_cache.get_mut().remove(&row.key);
+                            if self.shared.reclaim.removed() == self.shared.options.reclaim_rows {
+                                self.shared.signal.work_is_due();
+                            }
+                        }
                     }
                     self.write_buffer.get_mut().put(row.key, value);
                 }

@@ -52,15 +52,15 @@ impl ShardStore {
         let lock = lock_dir(&paths.dir)?;
         // An unfinished segment holds nothing that is not elsewhere, and the room that it takes may be needed.
         discard_next(disk.as_ref(), &paths.journal).context("clear", &paths.journal)?;
-        let mut memtable_bytes = 0;
-        let (mut recovered, tree, damaged) = recover(&disk, &paths, &options, start, &mut memtable_bytes)?;
+        let mut memtable = ReplayedMemtable::default();
+        let (mut recovered, tree, damaged) = recover(&disk, &paths, &options, start, &mut memtable)?;
         let pinned = std::mem::take(&mut recovered.replayed.pinned);
         // With little room the rows stay in the journal: a flush could take what the start needs.
         let free = disk.free_space(&paths.journal).context("look at the free space of", &paths.journal)?;
         let flush = !recovered.is_durable() && free >= options.free_space_floor;
         let (rows, begun) = begin(&recovered, &paths, &tree, &pinned, flush)?;
         if rows == ReplayedRows::Tree {
-            memtable_bytes = 0;
+            memtable = ReplayedMemtable::default();
         }
         let recovery = recovered.recovery(pinned.len(), begun.is_none(), damaged);
         let Recovery { replayed_records: records, cut_bytes, read_only, .. } = recovery;
@@ -83,6 +83,7 @@ impl ShardStore {
             lock,
             tree,
             read_only,
+            removed: memtable.removed,
         });
         let store = Self {
             shared,
@@ -91,7 +92,7 @@ impl ShardStore {
             row_cache,
             write_buffer: RefCell::default(),
             tree_buffer: RefCell::default(),
-            memtable_bytes: Cell::new(memtable_bytes),
+            memtable_bytes: Cell::new(memtable.bytes),
             committed: CommitSeq(end.index),
             unsynced: 0,
             read_only: read_only.then(|| Box::new(ReadOnly::new(recovered))),
@@ -100,13 +101,21 @@ impl ShardStore {
     }
 }
 
+/// What a replay has put into the memtable.
+#[derive(Default)]
+struct ReplayedMemtable {
+    bytes: u64,
+    /// Removed object rows.
+    removed: u64,
+}
+
 /// Reads mark, tree and journal. Returns also a line about each damage of the tree whose cost is known.
 fn recover(
     disk: &Arc<dyn Disk>,
     paths: &ShardPaths,
     options: &Options,
     start: &Start,
-    memtable_bytes: &mut u64,
+    memtable: &mut ReplayedMemtable,
 ) -> Result<(Recovered, Tree, Vec<String>), OpenError> {
     let mut lost = read_loss(disk.as_ref(), paths)?;
     let found = read_mark(disk.as_ref(), paths, start, &mut lost)?;
@@ -126,11 +135,14 @@ fn recover(
     let mut leaves = BTreeMap::new();
     let mut apply = |row: Row| match row.space {
         Space::Trees => drop(leaves.insert(tree_key(&row.key), row.value)),
-        _ => *memtable_bytes = tree.apply(&row.key, row.value.as_deref()),
+        _ => {
+            memtable.removed += u64::from(row.value.is_none());
+            memtable.bytes = tree.apply(&row.key, row.value.as_deref());
+        }
     };
     let replayed = replay(disk.as_ref(), &paths.journal, marks, start.unsynced_may_be_gone(), &mut apply)?;
     for (key, value) in leaves {
-        *memtable_bytes = tree.apply(&key, value.as_deref());
+        memtable.bytes = tree.apply(&key, value.as_deref());
     }
     lost.extend(replayed.lost.iter().cloned());
     // The copy of the list must not name a table that was taken out.

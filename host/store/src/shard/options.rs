@@ -27,6 +27,8 @@ pub struct Options {
     pub max_segments: u64,
     /// Runs in the tree's first level from which on writes are answered busy. Default 32.
     pub max_l0_runs: u64,
+    /// Removed rows from which on their room is freed, if they are also a sixteenth of all rows. Default 256.
+    pub reclaim_rows: u64,
     /// Bytes of cache: a quarter for the row cache, the rest for blocks of the tree. Default 32 MiB.
     pub cache_bytes: u64,
     /// Free bytes of the file system below which writes are refused and a start does not flush. Default 64 MiB.
@@ -50,6 +52,7 @@ impl Default for Options {
             sync_bytes: 4 << 20,
             max_segments: 4,
             max_l0_runs: 32,
+            reclaim_rows: 256,
             cache_bytes: 32 << 20,
             free_space_floor: 64 << 20,
             descriptors: Descriptors::of_process(),

@@ -12,6 +12,7 @@ use super::durable::DurableState;
 use super::failures::{BackgroundFailures, DamageReports, ReadPosition};
 use super::files::{ShardPaths, write_lost_ranges, write_table_list};
 use super::options::Options;
+use super::reclaim::Reclaim;
 use super::signal::{Poison, WorkSignal, lock};
 use super::stats::{Counters, Stats};
 use super::tree::{LostRanges, ReadFault, Tree};
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) damage_reports: Mutex<DamageReports>,
     pub(super) failures: Mutex<BackgroundFailures>,
     pub(super) signal: WorkSignal,
+    pub(super) reclaim: Reclaim,
     pub(super) counters: Counters,
     /// The durable index that the last idle turn of maintenance has seen.
     pub(super) idle_at: AtomicU64,
@@ -81,11 +83,14 @@ pub(super) struct OpenedShard {
     /// The number of the open segment.
     pub(super) last_segment: u64,
     pub(super) read_only: bool,
+    /// Removed object rows that were replayed and not flushed.
+    pub(super) removed: u64,
 }
 
 impl Shared {
     pub(super) fn new(opened: OpenedShard) -> Arc<Self> {
-        let OpenedShard { disk, paths, options, lock, tree, unsynced, durable, last_segment, read_only } = opened;
+        let OpenedShard { disk, paths, options, lock, tree, unsynced, durable, last_segment, .. } = opened;
+        let (read_only, removed) = (opened.read_only, opened.removed);
         let counters = Counters::default();
         counters.first_segment.store(durable.first_segment, Relaxed);
         counters.last_segment.store(last_segment, Relaxed);
@@ -106,6 +111,7 @@ impl Shared {
             read_only: AtomicBool::new(read_only),
             damage_reports: Mutex::default(),
             failures: Mutex::default(),
+            reclaim: Reclaim::new(removed),
             poison: Poison::default(),
             disk,
             paths,

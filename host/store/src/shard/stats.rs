@@ -24,6 +24,8 @@ pub struct Stats {
     pub flushes: u64,
     /// Compactions.
     pub compactions: u64,
+    /// Of these, compactions that have freed the room of removed rows.
+    pub reclaims: u64,
     /// Writes answered busy.
     pub busy: u64,
     /// Whether writes are refused for want of room.
@@ -51,6 +53,7 @@ pub(super) struct Counters {
     pub(super) l0_runs: AtomicU64,
     pub(super) flushes: AtomicU64,
     pub(super) compactions: AtomicU64,
+    pub(super) reclaims: AtomicU64,
     pub(super) busy: AtomicU64,
     pub(super) lost_ranges: AtomicU64,
     pub(super) failures: AtomicU64,
@@ -70,6 +73,7 @@ impl Counters {
             l0_runs: self.l0_runs.load(Relaxed),
             flushes: self.flushes.load(Relaxed),
             compactions: self.compactions.load(Relaxed),
+            reclaims: self.reclaims.load(Relaxed),
             busy: self.busy.load(Relaxed),
             full,
             read_only,

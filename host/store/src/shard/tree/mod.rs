@@ -9,10 +9,11 @@
 //! ([`repair`]), its readable rows go into a new table ([`salvage`]), and the other keys are listed as lost
 //! ([`lost_ranges`]).
 //!
-//! Reading order: this file, [`snapshot`], [`lost_ranges`], [`check`] and [`manifest`] (what is verified), [`repair`],
-//! [`salvage`].
+//! Reading order: this file, [`compaction`], [`snapshot`], [`lost_ranges`], [`check`] and [`manifest`] (what is
+//! verified), [`repair`], [`salvage`].
 
 mod check;
+mod compaction;
 mod descriptors;
 mod error;
 mod lost_ranges;
@@ -31,7 +32,6 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use lsm_tree::Table;
-use lsm_tree::compaction::{Choice, CompactionStrategy, Leveled};
 use lsm_tree::table::filter::standard_bloom;
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, Error, Guard, InternalValue, Memtable, SeqNo, SequenceNumberCounter, Slice,
@@ -46,6 +46,7 @@ use crate::io_cause::IoCause;
 pub(super) use check::Sweep;
 pub(super) use check::clear_strays;
 pub(crate) use check::remove_unlisted;
+pub(super) use compaction::{DueCompaction, RemovedRows};
 pub use descriptors::Descriptors;
 pub(super) use error::{ReadFault, TreeError};
 pub(super) use lost_ranges::LostRanges;
@@ -84,14 +85,6 @@ struct OpenTree {
     /// The sealed memtables, oldest first.
     sealed: Vec<Arc<Memtable>>,
     lost: Arc<LostRanges>,
-}
-
-/// A compaction that is due.
-pub(super) struct DueCompaction {
-    /// The numbers of the tables that it reads.
-    pub(super) tables: Vec<u64>,
-    /// Bytes of room that it needs until those tables are removed.
-    pub(super) bytes: u64,
 }
 
 /// Whether there is a tree at `path`. If the disk cannot tell, there is one, and it is damaged.
@@ -194,36 +187,6 @@ impl Tree {
         // Without the lock: freeing a memtable takes a while.
         drop(sealed);
         Ok(flushed)
-    }
-
-    /// The compaction that is due, if there is one.
-    pub(super) fn due_compaction(&self) -> Option<DueCompaction> {
-        let tree = self.shared().tree.clone();
-        let version = tree.current_version();
-        let tables: Vec<u64> = match Leveled::default().choose(&version, tree.tree_config(), &Default::default()) {
-            Choice::DoNothing => return None,
-            Choice::Move(input) => {
-                return Some(DueCompaction { tables: input.table_ids.into_iter().collect(), bytes: MARGIN });
-            }
-            Choice::Merge(input) => input.table_ids.into_iter().collect(),
-            Choice::Drop(tables) => tables.into_iter().collect(),
-        };
-        let inputs = version.iter_tables().filter(|table| tables.contains(&table.id()));
-        let bytes: u64 = inputs.map(|table| table.metadata.file_size).sum();
-        Some(DueCompaction { tables, bytes: bytes + bytes / 16 + MARGIN })
-    }
-
-    /// Does one compaction if one is due; flushes have their turn before the next. `published` is called before the
-    /// tables that it has read are removed. Returns whether there was one.
-    pub(super) fn compact(&self, published: &dyn Fn()) -> Result<bool, TreeError> {
-        let tree = self.shared().tree.clone();
-        let before = tree.current_version();
-        tree.compact(Arc::new(Leveled::default()), self.gc_seqno())?;
-        published();
-        // Earlier versions keep the files of the tables that were compacted.
-        tree.get_version_history_lock().maintenance(&self.path, NEWEST)?;
-        // Dropping `before` removes the files, without a lock: that takes tens of milliseconds.
-        Ok(before.id() != tree.current_version().id())
     }
 
     /// Lists the removals in lost ranges that a compaction of these tables may forget: it drops the tombstones that it

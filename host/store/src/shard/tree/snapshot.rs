@@ -42,7 +42,12 @@ impl Snapshots {
     /// newest version below this number too, if there is a newer one above it. So no number but 0 is safe for a
     /// snapshot.
     pub(super) fn gc_seqno(&self, visible: SeqNo) -> SeqNo {
-        if self.lock().open.is_empty() { visible } else { 0 }
+        if self.any() { 0 } else { visible }
+    }
+
+    /// Whether a snapshot is open.
+    pub(super) fn any(&self) -> bool {
+        !self.lock().open.is_empty()
     }
 }
 
