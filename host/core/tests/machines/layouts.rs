@@ -265,7 +265,7 @@ fn what_was_taken_before_a_kill_is_not_taken_again() {
 }
 
 #[test]
-fn a_new_owner_does_not_count_for_readers_that_are_ahead_of_it() {
+pub(crate) fn a_new_owner_does_not_count_for_readers_that_are_ahead_of_it() {
     let (first, second) = (owned(1, &[0, 1, 2]), owned(2, &[3, 1, 4]));
     let mut cluster = beginning_with(&first);
     write_without_node_1(&mut cluster);

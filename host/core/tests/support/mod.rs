@@ -5,6 +5,7 @@
 pub(crate) mod catalog;
 pub(crate) mod cluster;
 pub(crate) mod merge;
+pub(crate) mod rings;
 pub(crate) mod store;
 #[path = "../../../../tests/sim/src/trees.rs"]
 pub(crate) mod trees;
