@@ -22,6 +22,7 @@ pub(crate) fn tiny() -> Options {
         segment_bytes: 2 << 10,
         memtable_bytes: 6 << 10,
         write_buffer_rows: 7,
+        reclaim_rows: 4,
         cache_bytes: 64 << 10,
         free_space_floor: 1 << 20,
         parallel_mark: false,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rejoin_core::port::{Change, Space, Store};
 use rejoin_store::{Options, OsDisk, ShardStore, Start};
-use rejoin_test_store::{Random, rows, scratch, small};
+use rejoin_test_store::{Attempt, Random, STEPS, Step, rows, scratch, script, small};
 
 /// Rows, and bytes of each, which do not compress.
 const ROWS: u64 = 1_000;
@@ -149,4 +149,23 @@ fn the_room_is_freed_also_when_the_process_ends_in_between() {
     work(&mut store);
     assert!(store.stats().reclaims > 0);
     assert_eq!(std::fs::read_dir(root.path().join("tree").join("tables")).unwrap().count(), 0);
+}
+
+/// Or the scripts that are cut at each call of the store and of the tree would show nothing about it.
+#[test]
+fn the_scripts_free_room() {
+    for (steps, at_least) in [(STEPS, 10), (90, 1)] {
+        let (mut reclaims, mut before) = (0, 0);
+        for seed in 0..2 {
+            let root = scratch();
+            let mut attempt = Attempt::new(root.path(), seed, 0, |_| {});
+            for step in script(seed, steps).into_iter().filter(|step| *step != Step::PowerCut) {
+                attempt.step(step).unwrap();
+                let now = attempt.node.as_ref().unwrap().store.stats().reclaims;
+                reclaims += now.saturating_sub(before);
+                before = now;
+            }
+        }
+        assert!(reclaims >= at_least, "{reclaims} in {steps} steps");
+    }
 }
