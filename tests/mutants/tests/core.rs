@@ -135,6 +135,7 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::DeadOwnersAreNotWaitedFor => layouts::an_older_owner_that_is_declared_dead_is_not_waited_for,
         Rule::GainsAreOfOneLayout => layouts::what_was_taken_for_one_layout_is_taken_again_for_the_next,
+        Rule::GainsCountWhenTaken => layouts::a_new_owner_does_not_count_for_readers_that_are_ahead_of_it,
         Rule::TakingsAreDurable => layouts::what_was_taken_is_on_the_disk_before_that_is_said,
         Rule::SkippedNodesAreNotComplete => {
             layouts::a_node_that_a_change_has_skipped_does_not_count_until_it_is_rebuilt

@@ -174,6 +174,7 @@ impl Shard {
         let is_old = self.view.owners(partition, n).owns_in(self.config.node, layouts.oldest());
         let newest = self.view.layout_name();
         let gains = &self.gaps.gains;
+        // Rule: gains count when taken.
         is_old || gains.vouched() == newest || self.is_gaining() && !gains.has(partition)
     }
 }

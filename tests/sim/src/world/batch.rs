@@ -163,6 +163,9 @@ impl World {
         let lacking = self.layouts_of(at).into_iter().map(lacking_by).min_by_key(Vec::len).unwrap_or_default();
         self.note(at, || format!("DROPS its copy of k{key}"));
         self.recorder.run.dropped.push(Dropped { key, node: at, at_us: self.now_us, lacking });
+        if self.has_changes() {
+            self.look_for(key, &format!("n{at} has dropped its copy"));
+        }
     }
 
     /// An unreadable copy was written over. Its content is lost there, and for good if no other disk has it.

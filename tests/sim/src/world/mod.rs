@@ -4,7 +4,7 @@
 //! Nothing else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node,
 //! control}`); only time, network, disk and chance are simulated. In reading order: this file (the queue), `node` (a
 //! process and its disk), `batch` (a shard's queues), `scans`, `links` (connections), `leaving` (graceful stops),
-//! `catalog` (the control task), `rings` (changes of layout), `lives` (starts and ends), `clients`, `chaos` (faults),
+//! `catalog` (the control task), `rings` (changes of layout), `steps` (what owners hold meanwhile), `lives` (starts and ends), `clients`, `chaos` (faults),
 //! `calm` (the liveness phase).
 
 mod batch;
@@ -19,6 +19,7 @@ mod members;
 mod node;
 mod rings;
 mod scans;
+mod steps;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 use chaos::{Class, Heal};
 use links::Dialling;
 use node::Node;
+use steps::Steps;
 
 use rejoin_core::control::Catalog;
 use rejoin_core::exchange::hash::CausalKey;
@@ -167,6 +169,7 @@ pub(crate) struct World {
     sessions: Vec<Session>,
     pub(crate) recorder: Recorder,
     atlas: Atlas,
+    steps: Steps,
     faults: Rng,
     clients: Rng,
     plugins: Rng,
@@ -214,6 +217,7 @@ impl World {
             network,
             recorder,
             atlas: Atlas::default(),
+            steps: Steps::default(),
             faults: Rng::new(seed, Stream::Faults),
             clients: Rng::new(seed, Stream::Clients),
             plugins: Rng::new(seed, Stream::Plugins),

@@ -63,6 +63,7 @@ impl World {
                 }
             }
         }
+        self.look_at_steps(at);
         self.want_ring(at);
     }
 
