@@ -116,7 +116,15 @@ impl Files {
     /// # Panics
     /// If a file cannot be written: the test cannot go on.
     pub fn add(&mut self, node: &str) -> usize {
-        let Seat { name: node, address, admin, .. } = Seat::on_loopback(name(node), None);
+        self.add_at(Seat::on_loopback(name(node), None))
+    }
+
+    /// As [`Files::add`], at a place of its own.
+    ///
+    /// # Panics
+    /// If a file cannot be written: the test cannot go on.
+    pub fn add_at(&mut self, seat: Seat) -> usize {
+        let Seat { name: node, address, admin, .. } = seat;
         let issued = self.ca.issue_node(&node, &[], Validity::years(SystemTime::now(), 1)).expect("a certificate");
         std::fs::write(self.dir.join(format!("{node}.pem")), issued.cert_pem).expect("writable");
         std::fs::write(self.dir.join(format!("{node}.key")), issued.key_pem).expect("writable");
@@ -136,6 +144,26 @@ impl Files {
     #[must_use]
     pub fn config_path(&self, index: usize) -> PathBuf {
         self.dir.join(format!("{}.toml", self.nodes[index].0))
+    }
+
+    /// Has a node join the cluster at its next start with an empty directory, whether or not it was there when the
+    /// cluster began.
+    ///
+    /// # Panics
+    /// If the file cannot be written: the test cannot go on.
+    pub fn joins(&self, index: usize) {
+        let (config, own) = (self.config(index), self.nodes[index].1);
+        let kept = config.split("[[bootstrap]]").next().unwrap_or_default();
+        let others: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| node.1)
+            .filter(|other| *other != own)
+            .map(|other| format!("\"{other}\""))
+            .collect();
+        let kept: String =
+            kept.lines().filter(|line| !line.starts_with("join")).map(|line| format!("{line}\n")).collect();
+        std::fs::write(self.config_path(index), format!("{kept}join = [{}]\n", others.join(", "))).expect("writable");
     }
 
     /// A node's configuration.
