@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use rejoin_proto::client::{Put, PutOutcome, PutReply, Reply, ReplyEnvelope, Request, RequestBody};
-use rejoin_proto::{Address, ClusterId, ErrorCode, Layout, Name};
+use rejoin_proto::{Address, ClusterId, ErrorCode, Layout, Name, TenantId};
 use rejoin_wire::Class;
 
 use crate::attempts::{AttemptResult, Attempts, FailedAttempt, not_sent};
@@ -25,6 +26,8 @@ use crate::{Context, Error, ErrorKind, Result, time};
 pub(crate) struct Engine {
     pub(crate) connections: Arc<Connections>,
     pub(crate) cluster: ClusterId,
+    /// The tenant whose data the requests are about.
+    pub(crate) tenant: Name,
     routes: RwLock<Arc<RoutingTable>>,
     learning: AtomicBool,
     budget: Mutex<RetryBudget>,
@@ -68,7 +71,7 @@ impl Engine {
         layout: Layout,
         settings: &Settings,
     ) -> Option<Self> {
-        let routes = RoutingTable::new(layout, first.tenant)?;
+        let routes = RoutingTable::new(layout, TenantId::from_name(&first.tenant))?;
         let first_node = Target { id: first.node, name: first.name.clone(), address };
         let (timeout, attempts, pinned) = (settings.timeout, settings.attempts, settings.pinned);
         let (routes, budget, rng) =
@@ -76,6 +79,7 @@ impl Engine {
         Some(Self {
             connections,
             cluster: first.cluster,
+            tenant: first.tenant.clone(),
             routes,
             learning: AtomicBool::new(false),
             budget,
@@ -136,6 +140,37 @@ impl Engine {
                 Err(failed) if failed.failure == Failure::NoAnswer => return Err(Error::unknown(failed.error)),
                 Err(failed) => return Err(failed.error),
             }
+        }
+    }
+
+    /// Sends a request to every node, once, or with a pinned client to its node. Returns the replies of those that gave
+    /// one.
+    ///
+    /// # Errors
+    /// None did; then the error of one of them.
+    pub(crate) async fn every(self: &Arc<Self>, body: &RequestBody, timeout: Duration) -> Result<Vec<Reply>> {
+        let attempts = self.start_attempts(timeout)?;
+        let (trace, until) = (attempts.trace, attempts.attempt_deadline());
+        let targets = if self.pinned { vec![self.first_node.clone()] } else { self.routes().all() };
+        let mut asked = JoinSet::new();
+        for target in targets {
+            let (engine, body) = (Arc::clone(self), body.clone());
+            asked.spawn(async move {
+                let plan = AttemptPlan { body: &body, trace, until };
+                engine.attempt(&target, Class::Request, &plan).await.map(|(reply, _)| reply)
+            });
+        }
+        let (mut replies, mut failed) = (Vec::new(), None);
+        while let Some(answer) = asked.join_next().await {
+            match answer {
+                Ok(Ok(reply)) => replies.push(reply),
+                Ok(Err(attempt)) => failed = Some(attempt.error),
+                Err(_) => {}
+            }
+        }
+        match failed {
+            Some(error) if replies.is_empty() => Err(error),
+            _ => Ok(replies),
         }
     }
 

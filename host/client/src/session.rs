@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL, Receipt, ReplyEnvelope, Request, ServerHello, StartId};
-use rejoin_proto::{ClusterId, Layout, Name, NodeId, TenantId, codec};
+use rejoin_proto::{ClusterId, Layout, Name, NodeId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Endpoint, SendError};
 
 use crate::sync::lock;
@@ -70,7 +70,7 @@ pub(crate) struct Session {
     pub(crate) node: NodeId,
     pub(crate) name: Name,
     pub(crate) cluster: ClusterId,
-    pub(crate) tenant: TenantId,
+    pub(crate) tenant: Name,
     pub(crate) retry_window: Duration,
     /// Receipts of answered writes that were not sent yet.
     receipts: Mutex<Vec<Receipt>>,

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`quorum`], [`placement`], [`port`], [`view`],
-//! [`shard`], [`exchange`], [`control`], [`ring`], [`members`], [`node`].
+//! [`shard`], [`exchange`], [`access`], [`control`], [`ring`], [`members`], [`node`].
 //!
 //! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a
 //! copy of the core without that line, which a test must catch.
@@ -32,6 +32,7 @@
 
 extern crate alloc;
 
+pub mod access;
 pub mod causal;
 pub mod control;
 pub mod exchange;

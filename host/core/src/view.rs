@@ -42,9 +42,10 @@ pub struct ClusterView {
     dead: BTreeSet<NodeId>,
     buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>>,
     by_id: BTreeMap<BucketId, Arc<Bucket>>,
-    plugins: BTreeMap<PluginDigest, Name>,
+    tenants: BTreeMap<TenantId, Name>,
+    plugins: BTreeMap<(TenantId, PluginDigest), Name>,
     /// The plugins whose merges are not run, with the reason.
-    quarantines: BTreeMap<PluginDigest, String>,
+    quarantines: BTreeMap<(TenantId, PluginDigest), String>,
     /// The zone of each node, by a number.
     zones: BTreeMap<NodeId, u16>,
 }
@@ -76,6 +77,7 @@ impl ClusterView {
         let RingView { live, reads, generation, closed, sources, dead } = ring.into();
         let layouts = LiveLayouts::new(live, reads);
         let (mut by_id, mut plugins, mut quarantines) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut tenants = BTreeMap::new();
         let mut buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>> = BTreeMap::new();
         for record in records {
             match (&record.key, &record.body) {
@@ -90,15 +92,18 @@ impl ClusterView {
                     buckets.entry(*tenant).or_default().insert(name.clone(), bucket.clone());
                     by_id.insert(*id, bucket);
                 }
-                (RecordKey::Plugin(digest), RecordBody::Plugin { name, quarantined, .. }) => {
-                    plugins.insert(*digest, name.clone());
-                    quarantines.extend(quarantined.clone().map(|why| (*digest, why)));
+                (RecordKey::Plugin(tenant, digest), RecordBody::Plugin { name, quarantined, .. }) => {
+                    plugins.insert((*tenant, *digest), name.clone());
+                    quarantines.extend(quarantined.clone().map(|why| ((*tenant, *digest), why)));
+                }
+                (RecordKey::Tenant(tenant), RecordBody::Tenant { name }) => {
+                    tenants.insert(*tenant, name.clone());
                 }
                 _ => {}
             }
         }
         let zones = zones(&layouts);
-        Self { layouts, generation, closed, sources, dead, buckets, by_id, plugins, quarantines, zones }
+        Self { layouts, generation, closed, sources, dead, buckets, by_id, tenants, plugins, quarantines, zones }
     }
 
     /// The newest layout, by which requests are routed.
@@ -148,21 +153,27 @@ impl ClusterView {
         self.layouts.iter().eq(other.layouts.iter())
     }
 
-    /// The name of a plugin in the catalog.
+    /// The name of a tenant in the catalog.
     #[must_use]
-    pub fn plugin_name(&self, digest: &PluginDigest) -> Option<&Name> {
-        self.plugins.get(digest)
+    pub fn tenant_name(&self, tenant: TenantId) -> Option<&Name> {
+        self.tenants.get(&tenant)
     }
 
-    /// Why the merges of a plugin are not run, if they are not.
+    /// The name of a tenant's plugin in the catalog.
     #[must_use]
-    pub fn quarantine(&self, digest: &PluginDigest) -> Option<&str> {
-        self.quarantines.get(digest).map(String::as_str)
+    pub fn plugin_name(&self, tenant: TenantId, digest: &PluginDigest) -> Option<&Name> {
+        self.plugins.get(&(tenant, *digest))
+    }
+
+    /// Why the merges of a tenant's plugin are not run, if they are not.
+    #[must_use]
+    pub fn quarantine(&self, tenant: TenantId, digest: &PluginDigest) -> Option<&str> {
+        self.quarantines.get(&(tenant, *digest)).map(String::as_str)
     }
 
     /// The plugins whose merges are not run, with the reason.
-    pub fn quarantines(&self) -> impl Iterator<Item = (&PluginDigest, &str)> {
-        self.quarantines.iter().map(|(digest, why)| (digest, why.as_str()))
+    pub fn quarantines(&self) -> impl Iterator<Item = (TenantId, &PluginDigest, &str)> {
+        self.quarantines.iter().map(|((tenant, digest), why)| (*tenant, digest, why.as_str()))
     }
 
     /// The version of a bucket's record, 0 if it is not known here.

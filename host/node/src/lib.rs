@@ -23,6 +23,7 @@
 
 mod admin;
 mod bootstrap;
+mod caller;
 mod catalog;
 mod certificates;
 pub mod clock;

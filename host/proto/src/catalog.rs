@@ -4,6 +4,7 @@ use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Grant;
 use crate::codec::Versioned;
 use crate::hlc::Hlc;
 use crate::id::{BucketId, Name, PluginDigest, TenantId};
@@ -218,15 +219,6 @@ impl BucketProps {
     }
 }
 
-/// The permissions of a token.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum Scope {
-    /// Get, put and delete in the tenant's buckets.
-    Data,
-    /// Also the requests of an operator ([`crate::client::AdminRequest`]).
-    Admin,
-}
-
 /// The key of a record in the catalog.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum RecordKey {
@@ -234,10 +226,10 @@ pub enum RecordKey {
     Tenant(TenantId),
     /// A bucket, by tenant and name.
     Bucket(TenantId, Name),
-    /// A plugin.
-    Plugin(PluginDigest),
-    /// A token, by name.
-    Token(Name),
+    /// A plugin of a tenant.
+    Plugin(TenantId, PluginDigest),
+    /// A token, by tenant and name.
+    Token(TenantId, Name),
 }
 
 /// The content of a record.
@@ -271,17 +263,28 @@ pub enum RecordBody {
         /// [`MAX_QUARANTINE_BYTES`].
         quarantined: Option<String>,
     },
-    /// A token. Only a hash of its secret is kept.
+    /// A token. Only hashes of its secrets are kept.
     Token {
-        /// The tenant whose buckets it opens.
-        tenant: TenantId,
-        /// Its permissions.
-        scope: Scope,
+        /// What it allows.
+        grant: Grant,
         /// BLAKE3 of the secret part.
         secret_hash: [u8; 32],
+        /// After a rotation: the secret before, which is taken for a while.
+        before: Option<OldSecret>,
         /// A revoked token is refused.
         revoked: bool,
+        /// Certificates of this name are refused, for good.
+        barred: bool,
     },
+}
+
+/// The secret that a token had before its rotation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OldSecret {
+    /// BLAKE3 of the secret part.
+    pub hash: [u8; 32],
+    /// Until when it is taken, in milliseconds since 1970.
+    pub until_ms: u64,
 }
 
 /// One record. Of two records with one key the larger by [`Record::rank`] wins, on all nodes.
@@ -298,6 +301,15 @@ pub struct Record {
 }
 
 impl Record {
+    /// The record as it may leave the cluster: without the hashes of secrets.
+    #[must_use]
+    pub fn without_secrets(mut self) -> Self {
+        if let RecordBody::Token { secret_hash, before, .. } = &mut self.body {
+            (*secret_hash, *before) = ([0; 32], None);
+        }
+        self
+    }
+
     /// Decides between two records of one key: the version, then the hash of the whole record.
     #[must_use]
     pub fn rank(&self) -> (u64, u64) {

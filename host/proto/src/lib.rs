@@ -18,15 +18,13 @@
 //! ```
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`ring`], [`catalog`],
-//! [`context`],
-//! [`client`],
-//! [`layout_request`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
-//! [`context`], [`client`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
+//! [`access`], [`context`], [`client`], [`layout_request`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod access;
 pub mod address;
 pub mod catalog;
 pub mod causal;

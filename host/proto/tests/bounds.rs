@@ -37,7 +37,7 @@ fn a_bad_name_is_refused_inside_a_message_too() {
     use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
     use rejoin_proto::codec;
     let record = Record {
-        key: RecordKey::Token(support::name("ops")),
+        key: RecordKey::Token(support::tenant(), support::name("ops")),
         version: 1,
         stamp: Hlc(0),
         body: RecordBody::Tenant { name: support::name("ops") },

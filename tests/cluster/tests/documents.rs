@@ -50,6 +50,26 @@ fn a_running_cluster_is_changed_as_the_book_says() {
     }
 }
 
+#[test]
+fn a_cluster_is_shared_as_the_book_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut start = blocks_elsewhere("host/cli/book/start-a-cluster.md", 8, own_loopback());
+    start.pop();
+    let share = blocks("host/cli/book/share-a-cluster.md", 5);
+    let ran = type_in(&[start, share].concat(), dir.path(), "");
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.text(), ran.talk);
+    for shown in ["world", "the shop's"] {
+        assert!(ran.text().contains(shown), "{shown} is missing in\n{}", ran.text());
+    }
+    for said in [
+        "token reports (read-only) may not write: that takes a token of scope read-write",
+        "token reports (read-only) may not show nodes and layouts: that takes a token of scope operator",
+        "token reports revoked",
+    ] {
+        assert!(ran.talk.contains(said), "{said} is missing in\n{}", ran.talk);
+    }
+}
+
 /// A directory that looks like the root of a built clone.
 fn clone_in(dir: &Path) {
     for entry in std::fs::read_dir(workspace()).unwrap() {

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+#[path = "../../../host/core/tests/machines/access.rs"]
+mod access;
 #[path = "../../../host/core/tests/machines/batches.rs"]
 mod batches;
 #[path = "../../../host/core/tests/machines/bounds.rs"]
@@ -119,6 +121,12 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::ContextsEndATenure => tenures::a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint,
         Rule::RacesRenumberNoBucket => control::a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name,
+        Rule::OtherTenantsAreClosed => access::nothing_but_an_operator_reaches_another_tenant_or_the_cluster,
+        Rule::NobodyGrantsWhatHeLacks => {
+            access::a_tenants_administrator_neither_makes_nor_takes_over_an_operators_token
+        }
+        Rule::TokensKeepTheirLimits => access::a_limited_token_opens_only_its_buckets_and_keys,
+        Rule::TokensAreOfTheirTenant => access::tokens_of_one_name_in_two_tenants_are_two_tokens,
         Rule::UnsavedRingsAreUndone => ring::a_command_that_cannot_be_saved_is_undone,
         Rule::OnlyShownPlansAreApplied => ring::only_the_plan_that_was_shown_is_applied,
         Rule::StepsComeWithTheirLayouts | Rule::ReadsWaitForTheExchange | Rule::LayoutsRetireUnread => {

@@ -202,7 +202,7 @@ impl Keys {
         };
         let plugin = |bucket: &Bucket| {
             let plugin = bucket.props.plugin?.plugin;
-            let (key, stamp) = (RecordKey::Plugin(plugin), Hlc::default());
+            let (key, stamp) = (RecordKey::Plugin(tenant(), plugin), Hlc::default());
             Some(Record {
                 key,
                 version: 1,

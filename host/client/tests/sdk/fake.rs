@@ -19,7 +19,10 @@ use rejoin_wire::{Accepted, Class, CloseCode, Connection, Endpoint, Identity, Li
 use rejoin_wire::{Validity, cert::ClusterCa};
 
 pub(crate) const TOKEN: &str = "app:secret";
-const TENANT: TenantId = TenantId(11);
+/// The tenant of the client.
+pub(crate) fn tenant() -> Name {
+    Name::new("shop").unwrap()
+}
 
 /// The behaviour of a node for a request.
 #[derive(Clone)]
@@ -131,8 +134,9 @@ impl Cluster {
 
     /// The owners of a key, in order.
     pub(crate) fn owners(&self, bucket: &str, key: &str) -> Vec<String> {
-        let bucket = BucketId::derive(TENANT, &Name::new(bucket).unwrap(), 0);
-        let object = ObjectId { tenant: TENANT, bucket, key: key.as_bytes().to_vec().into() };
+        let tenant = TenantId::from_name(&tenant());
+        let bucket = BucketId::derive(tenant, &Name::new(bucket).unwrap(), 0);
+        let object = ObjectId { tenant, bucket, key: key.as_bytes().to_vec().into() };
         let layout = self.shared.layout.lock().unwrap();
         layout.owners(layout.partition(&object), 5).map(|node| node.name.to_string()).collect()
     }
@@ -182,7 +186,7 @@ async fn talk(connection: Connection, name: Name, shared: Arc<Shared>) {
             protocol: PROTOCOL,
             cluster: ClusterId(3),
             node: name.clone(),
-            tenant: TENANT,
+            tenant: tenant(),
             start: StartId(shared.start.load(Ordering::SeqCst)),
             retry_window_ms: shared.window_ms,
             layout: shared.layout.lock().unwrap().clone(),

@@ -335,7 +335,7 @@ pub enum Effect {
     /// on such a directory.
     Rebuilt,
     /// A plugin is not deterministic, with the evidence: the catalog is to quarantine it.
-    Quarantine(PluginDigest, String),
+    Quarantine(TenantId, PluginDigest, String),
     /// The store has failed for good: the node must stop.
     Fatal(String),
 }

@@ -287,7 +287,10 @@ impl Shard {
             shown: outcome.shown,
             siblings,
             context: self.config.contexts.seal(&op.target.object, &outcome.seen).into(),
-            merged_by: digest.map(|digest| MergedBy { name: self.view.plugin_name(&digest).cloned(), digest }),
+            merged_by: digest.map(|digest| {
+                let name = self.view.plugin_name(op.target.object.tenant, &digest).cloned();
+                MergedBy { name, digest }
+            }),
             merge_fault: outcome.fault.map(|fault| alloc::format!("{fault}")),
             answered: read.tally.answered().map(|node| self.view.node_name(node)).collect(),
             unreachable: read.unreachable.iter().map(|node| self.view.node_name(*node)).collect(),

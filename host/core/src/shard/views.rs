@@ -119,7 +119,7 @@ impl Shard {
     pub(super) fn merger(&self, bucket: &Bucket) -> Result<Activation, PluginError> {
         let activation = bucket.props.plugin.ok_or(PluginError::NoPlugin)?;
         let plugin = activation.plugin;
-        match self.view.quarantine(&plugin) {
+        match self.view.quarantine(bucket.tenant, &plugin) {
             // Rule: quarantined plugins are not run.
             Some(why) => Err(PluginError::Quarantined { plugin, why: why.into() }),
             None => Ok(activation),
@@ -335,7 +335,7 @@ impl Shard {
         let why = alloc::format!("its merges are not deterministic: in bucket {bucket}, {found}");
         self.counters.quarantines += 1;
         turn.effects.push(Effect::Alarm(Alarm::NotDeterministic { plugin, why: why.clone() }));
-        turn.effects.push(Effect::Quarantine(plugin, why));
+        turn.effects.push(Effect::Quarantine(sample.bucket.tenant, plugin, why));
     }
 
     /// Another owner asks for the view of an object.

@@ -1,5 +1,6 @@
 //! The shards and the control machine of the core, driven event by event.
 
+mod access;
 mod batches;
 mod bounds;
 mod contacts;

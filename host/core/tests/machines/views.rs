@@ -13,7 +13,7 @@ use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{Hlc, PluginDigest, ProfileId};
 
 use crate::support::cluster::Cluster;
-use crate::support::{bucket, get, merge, name, put};
+use crate::support::{bucket, get, merge, name, put, tenant};
 
 const PLUGIN: PluginDigest = PluginDigest([1; 32]);
 /// The mean time between two comparisons of a node.
@@ -199,7 +199,7 @@ fn record(quarantined: bool) -> Record {
     if let RecordBody::Plugin { quarantined: why, .. } = &mut body {
         *why = quarantined.then(|| "it was seen to vary".into());
     }
-    Record { key: RecordKey::Plugin(PLUGIN), version: 2, stamp: Hlc::default(), body }
+    Record { key: RecordKey::Plugin(tenant(), PLUGIN), version: 2, stamp: Hlc::default(), body }
 }
 
 #[test]

@@ -244,7 +244,7 @@ impl Cluster {
             Effect::Exchanged(layout) => self.exchanged.push((from, layout)),
             Effect::Alarm(alarm) => self.alarms.push(alarm),
             Effect::Rebuilt => self.rebuilt.push(from),
-            Effect::Quarantine(plugin, why) => self.quarantines.push((from, plugin, why)),
+            Effect::Quarantine(_, plugin, why) => self.quarantines.push((from, plugin, why)),
             Effect::Fatal(why) => self.fatal.push(why),
         }
     }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use rejoin_proto::catalog::{Quorum, Scope};
+use rejoin_proto::access::Scope;
+use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{
     AdminRequest, Basis, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply, Holdings,
     Liveness, MemberView, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Rebuild, Receipt, RecordKind,
@@ -20,14 +21,19 @@ use rejoin_proto::{
 
 use super::{
     Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, ring_notes, sample,
-    tenant, token_record,
+    token_record,
 };
 
 pub(crate) fn samples() -> Vec<Sample> {
     let mut all = vec![
         sample(
             "hello-client",
-            &ClientHello { protocol: PROTOCOL, token: "ops.c2VjcmV0".into(), client: "cart-service/1".into() },
+            &ClientHello {
+                protocol: PROTOCOL,
+                token: "shop/ops:c2VjcmV0".into(),
+                tenant: Some(name("shop")),
+                client: "cart-service/1".into(),
+            },
         ),
         sample("hello-welcome", &HelloReply::Welcome(welcome())),
         sample("hello-refused", &HelloReply::Refused(ErrorReply::new(ErrorCode::Denied, "the token is unknown"))),
@@ -48,7 +54,7 @@ fn welcome() -> ServerHello {
         protocol: PROTOCOL,
         cluster: ClusterId(0xfeed),
         node: name("n1"),
-        tenant: tenant(),
+        tenant: name("shop"),
         start: StartId(11),
         retry_window_ms: 60_000,
         layout: layout(),
@@ -111,9 +117,18 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("bucket-set", admin(AdminRequest::BucketSet { name: name("cart"), version: 3, props: props() })),
         (
             "token-create",
-            admin(AdminRequest::TokenCreate { name: name("app"), scope: Scope::Data, secret_hash: [9; 32] }),
+            admin(AdminRequest::TokenCreate {
+                name: name("app"),
+                grant: Scope::ReadWrite.into(),
+                secret_hash: [9; 32],
+            }),
         ),
-        ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app") })),
+        (
+            "token-rotate",
+            admin(AdminRequest::TokenRotate { name: name("app"), secret_hash: [9; 32], overlap_ms: 86_400_000 }),
+        ),
+        ("tenant-create", admin(AdminRequest::TenantCreate { name: name("shop") })),
+        ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app"), certificates: true })),
         ("plugin-release", admin(AdminRequest::PluginRelease { digest: digest() })),
         ("plugin-push", admin(AdminRequest::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
     ]

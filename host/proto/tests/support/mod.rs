@@ -6,7 +6,8 @@ pub(crate) mod peer;
 
 use bytes::Bytes;
 
-use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::access::{Grant, Limits, Scope};
+use rejoin_proto::catalog::{Activation, BucketProps, Durability, OldSecret, Quorum, Record, RecordBody, RecordKey};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::ring::{Announced, PastLayout, Progress, RingNotes, Role, Staged};
@@ -221,10 +222,16 @@ pub(crate) fn plugin_record() -> Record {
         validates: true,
         quarantined: Some("n2 got another result".into()),
     };
-    record(RecordKey::Plugin(digest()), body)
+    record(RecordKey::Plugin(tenant(), digest()), body)
+}
+
+pub(crate) fn grant() -> Grant {
+    let limits = Limits { buckets: vec![name("cart")], prefix: Bytes::from_static(b"eu/") };
+    Grant { scope: Scope::ReadOnly, limits, expires_ms: Some(1_800_000_000_000) }
 }
 
 pub(crate) fn token_record() -> Record {
-    let body = RecordBody::Token { tenant: tenant(), scope: Scope::Admin, secret_hash: [7; 32], revoked: true };
-    record(RecordKey::Token(name("ops")), body)
+    let before = Some(OldSecret { hash: [6; 32], until_ms: 1_700_000_600_000 });
+    let body = RecordBody::Token { grant: grant(), secret_hash: [7; 32], before, revoked: true, barred: true };
+    record(RecordKey::Token(tenant(), name("ops")), body)
 }

@@ -209,8 +209,8 @@ impl World {
             Output::StartRenewed(start) => self.start_renewed(at, index, start),
             Output::Requests(told) => self.requests_told(at, index, told),
             Output::Rebuilt => self.link_event(at, LinkEvent::ShardRebuilt(index)),
-            Output::Quarantine(plugin, why) => {
-                let change = CatalogChange::PluginQuarantine(plugin, why);
+            Output::Quarantine(tenant, plugin, why) => {
+                let change = CatalogChange::PluginQuarantine(tenant, plugin, why);
                 self.tell_control(at, CatalogEvent::Change(0, change, nobody()), None);
             }
             Output::OlderEnded(generation) => {
