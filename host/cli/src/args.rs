@@ -296,7 +296,7 @@ pub(crate) struct PropsArgs {
     /// The merge plugin by its digest (of `plugin push` or `plugin list`), or none
     #[arg(long, value_name = "SHA256", value_parser = plugin)]
     pub(crate) plugin: Option<PluginChoice>,
-    /// Copies of each object, 1 to 5 [default: 3]
+    /// Copies of each object, 1 to 5 [default: 3]. A change of it moves objects, and is done by itself
     #[arg(long)]
     pub(crate) n: Option<u8>,
     /// Replicas that must answer a read: 1 to n, or quorum [default: quorum]
@@ -341,6 +341,13 @@ pub(crate) struct PropsArgs {
     /// The time without folds after a plugin has replaced another [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) fold_delay: Option<Duration>,
+}
+
+impl PropsArgs {
+    /// Whether it says how many copies there are, or who stores them.
+    pub(crate) fn sets_copies(&self) -> bool {
+        self.n.is_some() || self.strict || self.sloppy
+    }
 }
 
 #[derive(Subcommand, Debug)]

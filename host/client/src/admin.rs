@@ -35,8 +35,8 @@ pub use rejoin_proto::client::{
     Doubt, ExchangePair, ExchangeStatus, Holdings, Liveness, MemberView, NodeStatus, Rebuild, Status,
 };
 pub use rejoin_proto::layout_request::{
-    AwaitedNode, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutStatus, LayoutStep, MemberStatus,
-    NodeChange, PastLayoutStatus, PlannedNode,
+    AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutStatus,
+    LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
 };
 pub use rejoin_proto::ring::Role;
 pub use rejoin_proto::{
@@ -206,6 +206,10 @@ impl Admin {
     /// Replaces all properties of a bucket, if its version is still `version`. [`BucketInfo::behind`] names the nodes
     /// that still use the old properties. Until they have the change, a read there may miss writes made with another r
     /// and w.
+    ///
+    /// `n` and `sloppy` are changed by themselves, with all other properties as they are. Such a change takes the steps
+    /// of a change of layout, which have begun when this returns. [`LayoutStatus::buckets`] has the bucket until they
+    /// are done. No request fails because of it.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {

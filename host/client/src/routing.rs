@@ -106,7 +106,7 @@ mod tests {
             .collect();
         list.sort_by_key(|node| node.id);
         let owners = (0..8).map(|p| (0..3.min(nodes)).map(|copy| (p + copy) % nodes).collect()).collect();
-        let layout = Layout { version: 1, policy: LayoutPolicy::default(), nodes: list, owners };
+        let layout = Layout { version: 1, policy: LayoutPolicy::default(), nodes: list, owners, copies: Vec::new() };
         RoutingTable::new(layout, TenantId(5)).unwrap()
     }
 

@@ -68,7 +68,8 @@ impl Versioned for Catalog {
 pub enum CatalogChange {
     /// A new bucket.
     BucketCreate(TenantId, Name, BucketProps),
-    /// New properties of a bucket, if its record is still at that version.
+    /// New properties of a bucket, if its record is still at that version. They are given with its copies as they are
+    /// now; those are not changed by it.
     BucketSet(TenantId, Name, u64, BucketProps),
     /// A new token.
     TokenCreate(TenantId, Name, Scope, [u8; 32]),
@@ -671,7 +672,7 @@ fn moves_quorums(before: &Record, after: &Record) -> bool {
 fn is_sound(record: &Record) -> bool {
     let fits = match (&record.key, &record.body) {
         (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
-        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => props.check().is_ok(),
+        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => props.check_record().is_ok(),
         (RecordKey::Plugin(_), RecordBody::Plugin { version, quarantined, .. }) => {
             version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES)
         }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use rejoin_core::copies::Copies;
 use rejoin_core::placement::change::{compare, shares};
 use rejoin_core::placement::solver::Solution;
 use rejoin_core::ring::{Awaited, RingCommand, Step, plan};
+use rejoin_core::view::{Bucket, ClusterView};
 use rejoin_proto::client::Reply;
 use rejoin_proto::layout_request::{
-    AwaitedNode, ChangeStatus, LayoutNodeStatus, LayoutPlan, LayoutRequest, LayoutStatus, LayoutStep, MemberStatus,
-    PastLayoutStatus, PlannedNode,
+    AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutNodeStatus, LayoutPlan, LayoutRequest, LayoutStatus,
+    LayoutStep, MemberStatus, PastLayoutStatus, PlannedNode,
 };
 use rejoin_proto::{ErrorCode, ErrorReply, Layout, Name, NodeId, Ring};
 
@@ -48,7 +50,7 @@ async fn ring(ctx: &NodeContext) -> Option<Ring> {
     answered.await.ok()
 }
 
-async fn command_of(ctx: &NodeContext, of: RingCommand) -> Reply {
+pub(crate) async fn command_of(ctx: &NodeContext, of: RingCommand) -> Reply {
     command(ctx, |answer| RingRequest::Command(of, answer)).await
 }
 
@@ -117,6 +119,7 @@ fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
         partitions: newest.partitions(),
         nodes,
         change: change(ctx, ring, &up),
+        buckets: changing(&view.cluster),
         staged_policy: ring.staged_policy(),
         past: ring
             .notes
@@ -129,6 +132,17 @@ fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
             })
             .collect(),
     }
+}
+
+/// The buckets whose copies differ between the live layouts.
+fn changing(view: &ClusterView) -> Vec<BucketChange> {
+    let status = |Copies { n, sloppy }: Copies| CopiesStatus { n, sloppy };
+    let change = |bucket: &Arc<Bucket>| {
+        let from = bucket.live.in_layout(view.layouts().oldest());
+        let (from, to) = (status(from), status(bucket.live.at(0)));
+        (from != to).then(|| BucketChange { bucket: bucket.id, name: bucket.name.clone(), from, to })
+    };
+    view.buckets().filter_map(change).collect()
 }
 
 fn change(ctx: &NodeContext, ring: &Ring, up: &BTreeSet<NodeId>) -> Option<ChangeStatus> {

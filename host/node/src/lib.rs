@@ -23,6 +23,7 @@
 
 mod admin;
 mod bootstrap;
+mod buckets;
 mod catalog;
 mod certificates;
 pub mod clock;

@@ -12,7 +12,7 @@ use rejoin_core::exchange::ExchangeCommand;
 use rejoin_core::placement::change::shares;
 use rejoin_core::shard::event::Event;
 use rejoin_merge::digest_of;
-use rejoin_proto::catalog::BucketProps;
+use rejoin_proto::catalog::{BucketProps, Record};
 use rejoin_proto::client::{AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, TenantId};
 
@@ -20,7 +20,7 @@ use crate::context::NodeContext;
 use crate::lag::ShardSums;
 use crate::messages::{CatalogRequest, ShardMessage};
 use crate::token::ROOT;
-use crate::{layouts, members};
+use crate::{buckets, layouts, members};
 
 /// Handles a request of a tenant's administrator, who waits for `wait` at most.
 pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: AdminRequest, wait: Duration) -> Reply {
@@ -45,7 +45,7 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: Admin
             change(ctx, wait, CatalogChange::BucketCreate(tenant, name, props)).await
         }
         AdminRequest::BucketSet { name, version, props } => {
-            change(ctx, wait, CatalogChange::BucketSet(tenant, name, version, props)).await
+            buckets::set(ctx, tenant, (name, version, props), wait).await
         }
         AdminRequest::TokenCreate { name, .. } if name.as_str() == ROOT => Reply::Error(ErrorReply::new(
             ErrorCode::Exists,
@@ -64,7 +64,7 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: Admin
     result
 }
 
-async fn change(ctx: &NodeContext, wait: Duration, change: CatalogChange) -> Reply {
+pub(crate) async fn change(ctx: &NodeContext, wait: Duration, change: CatalogChange) -> Reply {
     let (answer, made) = oneshot::channel();
     // A fifth of the time is left for the reply to travel.
     let until_us = ctx.clock.now().mono_us + u64::try_from((wait - wait / 5).as_micros()).unwrap_or(u64::MAX / 2);
@@ -74,7 +74,7 @@ async fn change(ctx: &NodeContext, wait: Duration, change: CatalogChange) -> Rep
         Ok(Ok(Published { record, taken_by })) => {
             let others = ctx.view.borrow().members_besides(ctx.node).into_iter();
             let behind = others.filter(|node| !taken_by.contains(node)).map(|node| ctx.peer_name(node)).collect();
-            Reply::Changed { record, behind }
+            Reply::Changed { record: buckets::shown(&ctx.cluster_view(), record), behind }
         }
         Ok(Err(error)) => Reply::Error(error),
         Err(_) => Reply::Error(stopping()),
@@ -82,9 +82,16 @@ async fn change(ctx: &NodeContext, wait: Duration, change: CatalogChange) -> Rep
 }
 
 async fn list(ctx: &NodeContext, kind: RecordKind, tenant: TenantId) -> Reply {
+    let Some(records) = records(ctx, kind, tenant).await else { return Reply::Error(stopping()) };
+    let view = ctx.cluster_view();
+    Reply::Records(records.into_iter().map(|record| buckets::shown(&view, record)).collect())
+}
+
+/// The records of a kind as the catalog has them; `None` while the node stops.
+pub(crate) async fn records(ctx: &NodeContext, kind: RecordKind, tenant: TenantId) -> Option<Vec<Record>> {
     let (answer, listed) = oneshot::channel();
     let _ = ctx.catalog.send(CatalogRequest::List(kind, tenant, answer));
-    listed.await.map_or_else(|_| Reply::Error(stopping()), Reply::Records)
+    listed.await.ok()
 }
 
 /// What this node still has to make equal with others.

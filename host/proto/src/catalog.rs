@@ -75,7 +75,8 @@ pub enum Durability {
 /// The properties of a bucket.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BucketProps {
-    /// Copies of each object, 1 to 5.
+    /// Copies of each object, 1 to 5. In a record those that the bucket was made with: what has become of them since is
+    /// in the layouts ([`Layout::copies`](crate::Layout::copies)).
     pub n: u8,
     /// Replicas that must answer a read.
     pub r: Quorum,
@@ -88,7 +89,7 @@ pub struct BucketProps {
     /// When a replica acknowledges a write.
     pub durability: Durability,
     /// Whether other healthy nodes stand in for owners that cannot take a write. They hand what they hold over to the
-    /// owners later.
+    /// owners later. In a record as with `n`.
     pub sloppy: bool,
     /// The merge plugin. Without one, readers get all siblings.
     pub plugin: Option<Activation>,
@@ -178,14 +179,27 @@ impl BucketProps {
     /// # Errors
     /// [`BadProps`] names the property and the allowed values.
     pub fn check(&self) -> Result<(), BadProps> {
+        self.check_with(self.n)
+    }
+
+    /// Checks what holds whatever n has become of the one that the bucket was made with.
+    ///
+    /// # Errors
+    /// As [`BucketProps::check`].
+    pub fn check_record(&self) -> Result<(), BadProps> {
+        self.check_with(MAX_OWNERS as u8)
+    }
+
+    /// Checks every bound, with quorums up to a number of copies.
+    fn check_with(&self, copies: u8) -> Result<(), BadProps> {
         let bad = |property, allowed: String| Err(BadProps { property, allowed });
         if !(1..=MAX_OWNERS).contains(&usize::from(self.n)) {
             return bad("n", alloc::format!("1 to {MAX_OWNERS}"));
         }
         let counted = [("r", self.r, 1), ("w", self.w, 1), ("pr", self.pr, 0), ("pw", self.pw, 0)];
         for (property, quorum, least) in counted {
-            if matches!(quorum, Quorum::Count(count) if count < least || count > self.n) {
-                return bad(property, alloc::format!("{least} to n ({}), or quorum", self.n));
+            if matches!(quorum, Quorum::Count(count) if count < least || count > copies) {
+                return bad(property, alloc::format!("{least} to n ({copies}), or quorum"));
             }
         }
         if !(1..=MAX_VALUE_BYTES).contains(&self.value_bytes) {
@@ -200,8 +214,8 @@ impl BucketProps {
         if self.memory_bytes < 64 * 1024 {
             return bad("memory_bytes", String::from("at least 65536"));
         }
-        if !(1..=self.n).contains(&self.zones) {
-            return bad("zones", alloc::format!("1 to n ({})", self.n));
+        if !(1..=copies).contains(&self.zones) {
+            return bad("zones", alloc::format!("1 to n ({copies})"));
         }
         if self.ttl_ms == Some(0) {
             return bad("ttl", String::from("longer than nothing"));

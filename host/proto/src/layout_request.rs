@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
-use crate::id::{Name, NodeId};
+use crate::id::{BucketId, Name, NodeId};
 use crate::layout::{LayoutPolicy, LayoutRef};
 use crate::ring::{PastLayout, Role};
 
@@ -92,6 +92,8 @@ pub struct LayoutStatus {
     pub nodes: Vec<LayoutNodeStatus>,
     /// The change that is under way.
     pub change: Option<ChangeStatus>,
+    /// The buckets whose copies it changes.
+    pub buckets: Vec<BucketChange>,
     /// The policy that is staged.
     pub staged_policy: Option<LayoutPolicy>,
     /// The layouts that were applied, the last one last.
@@ -135,6 +137,28 @@ pub struct ChangeStatus {
     pub step: LayoutStep,
     /// The nodes that have not taken it yet.
     pub waits_for: Vec<AwaitedNode>,
+}
+
+/// A bucket whose copies differ between the live layouts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BucketChange {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// Its name.
+    pub name: Name,
+    /// Its copies in the oldest live layout.
+    pub from: CopiesStatus,
+    /// Its copies in the newest.
+    pub to: CopiesStatus,
+}
+
+/// The copies of a bucket in a layout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CopiesStatus {
+    /// How many.
+    pub n: u8,
+    /// Whether other nodes stand in for owners.
+    pub sloppy: bool,
 }
 
 /// A node that a change of layout waits for.

@@ -53,6 +53,6 @@ pub use hlc::Hlc;
 pub use id::{
     ActorId, BadName, BucketId, ClusterId, Dot, Name, NodeId, PartitionId, PluginDigest, ProfileId, RequestId, TenantId,
 };
-pub use layout::{Layout, LayoutNode, LayoutPolicy, LayoutRef, ZoneDemand};
+pub use layout::{BucketCopies, Layout, LayoutNode, LayoutPolicy, LayoutRef, ZoneDemand};
 pub use object::{Content, Entry, FoldedBy, Object, ReapEpoch};
 pub use ring::{Ring, RingMessage};

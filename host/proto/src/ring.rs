@@ -121,6 +121,19 @@ pub struct PastLayout {
     pub nodes: u32,
     /// Copies of partitions that it moved, for the default n.
     pub moved: u32,
+    /// The bucket whose copies it changed, and nothing else; `None` if it changed nodes.
+    pub bucket: Option<ChangedBucket>,
+}
+
+/// A bucket whose copies a layout changed, for the operator.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct ChangedBucket {
+    /// Its name then.
+    pub name: Name,
+    /// Copies of each object.
+    pub n: u8,
+    /// Whether other nodes stand in for owners.
+    pub sloppy: bool,
 }
 
 /// A message about the ring.

@@ -252,3 +252,99 @@ fn noise(key: u64) -> Vec<u8> {
     };
     (0..2_500).flat_map(word).collect()
 }
+
+/// Waits until the copies of the bucket do not change any more, as the node at that address sees it.
+async fn has_copies(cluster: &Cluster, index: usize, n: u8) {
+    let address = cluster.address(index).to_string();
+    rejoin_test_cluster::within(Duration::from_secs(60), "the copies have changed", async || {
+        let show = cluster.rejoin(&["bucket", "show", "plain", "--json", "--node", &address]).done().json();
+        match show["change"].is_null() && show["n"] == n {
+            true => Ok(()),
+            false => Err(show.to_string()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_goes_from_three_copies_to_five_and_to_two_and_turns_strict_while_clients_go_on() {
+    let mut cluster = Cluster::start(5).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let (load, tasks) = Load::begin(&cluster).await;
+    let set = |words: &[&str]| cluster.rejoin(&[&["bucket", "set", "plain"], words].concat());
+    set(&["--n", "5"]).said(0, "`rejoin bucket show plain` says how far they have come");
+    has_copies(&cluster, 0, 5).await;
+    has_copies(&cluster, 4, 5).await;
+    // Each node has every key, and answers for itself.
+    let written = load.written.lock().unwrap().clone();
+    for index in 0..5 {
+        let bucket = cluster.pinned(index).await.bucket::<Bytes>("plain").unwrap();
+        for key in written.iter().copied().step_by(7) {
+            let read = bucket.get(key.to_be_bytes()).r(1).await.unwrap();
+            assert_eq!((read.value, read.answered.len()), (Some(value(key)), 1), "{key} at node {index}");
+        }
+    }
+    set(&["--n", "4", "--r", "3"]).said(2, "by themselves: give the other properties in a command of their own");
+    set(&["--r", "3"]).done();
+    set(&["--n", "2"]).said(2, "bucket plain has r = 3, which 2 copies could never reach: set it first, with");
+    set(&["--r", "quorum"]).done();
+    let version = cluster.rejoin(&["bucket", "show", "plain", "--json"]).done().json()["version"].clone();
+    assert_eq!(version, 4, "every change counts");
+    set(&["--n", "2"]).done();
+    has_copies(&cluster, 2, 2).await;
+    set(&["--strict", "--version", "4"]).said(6, "bucket plain is at version 5, not 4");
+    set(&["--strict"]).done();
+    has_copies(&cluster, 3, 2).await;
+    for index in 0..5 {
+        settled(&cluster, index).await;
+        drained(&cluster, index).await;
+    }
+    load.end(tasks, &cluster, 4).await;
+    let history = cluster.rejoin(&["layout", "history"]).done().text().to_owned();
+    assert!(history.contains("bucket plain: n = 5") && history.contains("bucket plain: n = 2, strict"), "{history}");
+
+    // A node that is away is waited for, and the command that would go on without it is shown.
+    cluster.kill(4);
+    eventually("it is noticed", async || {
+        let status = cluster.rejoin(&["status", "--json"]);
+        let nodes = status.json()["nodes"].as_array().unwrap().clone();
+        match nodes.iter().any(|node| node["up"] == false) {
+            true => Ok(()),
+            false => Err(status),
+        }
+    })
+    .await;
+    cluster.rejoin(&["bucket", "set", "plain", "--n", "3"]).done();
+    let text = cluster.rejoin(&["bucket", "show", "plain"]).done().text().to_owned();
+    let expected = ["bucket plain: n = 2 becomes 3", "step 1 of 4, acknowledge", "rejoin layout skip n5"];
+    assert!(expected.iter().all(|words| text.contains(words)), "{text}");
+    let text = cluster.rejoin(&["layout", "show"]).done().text().to_owned();
+    assert!(text.contains("bucket plain: n = 2 becomes 3"), "{text}");
+    cluster.spawn(4);
+    has_copies(&cluster, 0, 3).await;
+}
+
+/// Whatever is killed, the change ends, and nothing that was acknowledged is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_change_although_every_node_is_killed_once() {
+    let mut cluster = Cluster::start(5).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
+    for key in 0..200_u64 {
+        bucket.put(key.to_be_bytes(), value(key)).create().await.unwrap();
+    }
+    for (n, victims) in [(5, [0, 1]), (1, [2, 3]), (3, [4, 0])] {
+        let at = cluster.address(victims[0]).to_string();
+        cluster.rejoin(&["bucket", "set", "plain", "--n", &n.to_string(), "--node", &at]).done();
+        for victim in victims {
+            cluster.kill(victim);
+            cluster.spawn(victim);
+        }
+        cluster.together().await;
+        has_copies(&cluster, victims[1], n).await;
+        let bucket = cluster.pinned(victims[0]).await.bucket::<Bytes>("plain").unwrap();
+        for key in 0..200_u64 {
+            assert_eq!(bucket.get(key.to_be_bytes()).await.unwrap().value, Some(value(key)), "{key} at n = {n}");
+        }
+    }
+}

@@ -45,7 +45,13 @@ fn a_running_cluster_is_changed_as_the_book_says() {
     let ran = type_in(&[start, change].concat(), dir.path(), "");
     let log = |node: &str| std::fs::read_to_string(dir.path().join(format!("{node}.log"))).unwrap_or_default();
     assert_eq!(ran.code, Some(0), "{}\n{}\n{}\n{}\n{}", ran.text(), ran.talk, log("n1"), log("n4"), log("n5"));
-    for shown in ["n4 is unassigned", "n3 is declared dead", "layout 5 is applied"] {
+    for shown in [
+        "n4 is unassigned",
+        "n3 is declared dead",
+        "layout 8 is applied",
+        "water the plants",
+        "bucket notes: n = 3, strict",
+    ] {
         assert!(ran.text().contains(shown), "{shown} is missing in\n{}", ran.text());
     }
 }

@@ -13,6 +13,8 @@ mod bounds;
 mod contacts;
 #[path = "../../../host/core/tests/machines/control.rs"]
 mod control;
+#[path = "../../../host/core/tests/machines/copies.rs"]
+mod copies;
 #[path = "../../../host/core/tests/machines/exchange.rs"]
 mod exchange;
 #[path = "../../../host/core/tests/machines/faults.rs"]
@@ -127,6 +129,15 @@ fn catcher(rule: Rule) -> fn() {
         Rule::OlderWritesHaveEnded | Rule::ExchangesWaitForAcknowledgements => {
             ring::no_write_is_refused_because_of_a_change_while_all_nodes_answer
         }
+        Rule::EachLayoutHasItsQuorum => copies::a_write_needs_its_quorum_by_the_copies_of_each_live_layout,
+        Rule::ChangedCopiesMeet => copies::fewer_owners_take_what_the_others_have_before_they_are_read_alone,
+        Rule::FallbacksHandOverFirst => copies::a_bucket_turns_strict_when_its_owners_have_what_fallbacks_hold,
+        Rule::FallbacksCountWhereTheyMay => copies::a_fallback_counts_for_nothing_while_an_older_layout_is_strict,
+        Rule::UnknownLayoutsAreNotRead | Rule::SkippedOwnersTakeFirst => {
+            copies::an_owner_that_a_change_of_copies_has_skipped_does_not_count_for_readers_that_are_ahead_of_it
+        }
+        Rule::OvertakenRequestsGoOn => layouts::a_write_by_an_older_layout_is_refused_where_that_is_closed,
+        Rule::ChangesOfCopiesAreComparedFirst => ring::a_change_of_copies_is_of_what_its_operator_has_seen,
         Rule::OneLayoutIsRead => layouts::a_read_needs_nobody_who_is_an_owner_in_the_newest_layout_only,
         Rule::OlderWritesAreRefused => layouts::a_write_by_an_older_layout_is_refused_where_that_is_closed,
         Rule::RetiredLayoutsAreNotRead => layouts::a_read_by_a_retired_layout_is_refused_by_who_still_owns_the_key,

@@ -1,8 +1,8 @@
 //! `layout`: who owns which partitions, and changes of that. `layout_json` has what `--json` prints.
 
 use rejoin_client::admin::{
-    Admin, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutPolicy, LayoutRef, LayoutStatus,
-    LayoutStep, NodeChange, PlannedNode, Role, ZoneDemand,
+    Admin, BucketChange, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutPolicy, LayoutRef,
+    LayoutStatus, LayoutStep, NodeChange, PlannedNode, Role, ZoneDemand,
 };
 use rejoin_wire::utc_text;
 
@@ -87,10 +87,17 @@ fn history(out: Output, status: &LayoutStatus) -> Result<(), Failure> {
             past.by.to_string(),
             past.layout.nodes.to_string(),
             past.layout.moved.to_string(),
+            past.layout.bucket.as_ref().map_or_else(
+                || "nodes".to_owned(),
+                |of| {
+                    let mode = if of.sloppy { "" } else { ", strict" };
+                    format!("bucket {}: n = {}{mode}", of.name, of.n)
+                },
+            ),
         ]
     };
     let rows = status.past.iter().map(row).collect();
-    out.table(&["version", "hash", "applied", "at node", "members", "copies moved"], rows)
+    out.table(&["version", "hash", "applied", "at node", "members", "copies moved", "of"], rows)
 }
 
 pub(super) fn hash(layout: LayoutRef) -> String {
@@ -191,14 +198,29 @@ fn remarks(status: &LayoutStatus) -> Vec<String> {
             status.live.iter().map(|layout| format!("{} ({})", layout.version, hash(*layout))).collect();
         lines.push(format!("live layouts: {}", live.join(", ")));
     }
+    lines.extend(status.buckets.iter().map(copies_text));
     if let Some(change) = &status.change {
         lines.extend(change_lines(change));
     }
     lines
 }
 
+/// What a change makes of a bucket.
+pub(super) fn copies_text(changing: &BucketChange) -> String {
+    let BucketChange { name, from, to, .. } = changing;
+    let mode = |sloppy| if sloppy { "sloppy" } else { "strict" };
+    let mut changes = Vec::new();
+    if from.n != to.n {
+        changes.push(format!("n = {} becomes {}", from.n, to.n));
+    }
+    if from.sloppy != to.sloppy {
+        changes.push(format!("{} becomes {}", mode(from.sloppy), mode(to.sloppy)));
+    }
+    format!("bucket {name}: {}", changes.join(", "))
+}
+
 /// The step that is under way, and what would unblock it.
-fn change_lines(change: &ChangeStatus) -> Vec<String> {
+pub(super) fn change_lines(change: &ChangeStatus) -> Vec<String> {
     let what = match change.step {
         LayoutStep::Acknowledge => "step 1 of 4, acknowledge: writes go by the new layout too once",
         LayoutStep::Exchange => "step 2 of 4, exchange: the new owners have everything once",
@@ -265,7 +287,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rejoin_client::admin::{AwaitedNode, Name};
+    use rejoin_client::admin::{AwaitedNode, BucketId, CopiesStatus, Name};
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
@@ -282,6 +304,15 @@ mod tests {
         let waits_for = vec![node("n4", true)];
         let lines = change_lines(&ChangeStatus { step: LayoutStep::Acknowledge, waits_for });
         assert_eq!(lines, ["step 1 of 4, acknowledge: writes go by the new layout too once n4 is done"]);
+    }
+
+    #[test]
+    fn other_copies_of_a_bucket_are_named() {
+        let (from, to) = (CopiesStatus { n: 3, sloppy: true }, CopiesStatus { n: 5, sloppy: false });
+        let changing = BucketChange { bucket: BucketId(1), name: name("cart"), from, to };
+        assert_eq!(copies_text(&changing), "bucket cart: n = 3 becomes 5, sloppy becomes strict");
+        let more = BucketChange { to: CopiesStatus { n: 5, ..from }, ..changing };
+        assert_eq!(copies_text(&more), "bucket cart: n = 3 becomes 5");
     }
 
     #[test]

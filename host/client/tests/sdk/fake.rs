@@ -163,7 +163,7 @@ fn layout(bound: &[(Name, Endpoint)]) -> Layout {
     nodes.sort_by_key(|node| node.id);
     let count = u16::try_from(nodes.len()).unwrap();
     let owners = (0..8).map(|partition| (0..count.min(3)).map(|copy| (partition + copy) % count).collect()).collect();
-    Layout { version: 1, policy: LayoutPolicy::default(), nodes, owners }
+    Layout { version: 1, policy: LayoutPolicy::default(), nodes, owners, copies: Vec::new() }
 }
 
 async fn serve(endpoint: Endpoint, name: Name, shared: Arc<Shared>) {

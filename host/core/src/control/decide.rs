@@ -52,14 +52,9 @@ impl Control {
                     );
                     return Err(ErrorReply::new(ErrorCode::VersionConflict, message));
                 }
-                if old.n != props.n {
-                    let message = alloc::format!(
-                        "n of a bucket cannot be changed yet: bucket {name} was made with n = {}",
-                        old.n
-                    );
-                    return Err(ErrorReply::new(ErrorCode::BadRequest, message));
-                }
                 let props = self.checked(props, old.plugin, stamp)?;
+                // The copies are changed in the ring: a record keeps those that the bucket was made with.
+                let props = BucketProps { n: old.n, sloppy: old.sloppy, ..props };
                 Ok(Record { key, version: version + 1, stamp, body: RecordBody::Bucket { id: *id, props } })
             }
             CatalogChange::TokenCreate(tenant, name, scope, secret_hash) => {

@@ -22,11 +22,12 @@ pub(super) fn are_rivals(one: &Record, other: &Record) -> bool {
     }
 }
 
-/// Whether taking this record for that one would change n of a bucket. No node makes such a record.
+/// Whether taking this record for that one would change the copies that a bucket was made with. No node makes such a
+/// record.
 pub(super) fn renumbers(known: &Record, record: &Record) -> bool {
     match (&known.body, &record.body) {
         (RecordBody::Bucket { id, props }, RecordBody::Bucket { id: other, props: new }) => {
-            id == other && props.n != new.n
+            id == other && (props.n, props.sloppy) != (new.n, new.sloppy)
         }
         _ => false,
     }

@@ -19,6 +19,12 @@
 //! 4. *Retire.* When all read by the newest layout, the older ones are not live any more. Who owns nothing of a
 //!    partition any more hands over what it has left, as a fallback does.
 //!
+//! **Copies of a bucket.** Their number, and whether other nodes stand in for owners, are a part of each layout
+//! ([`BucketCopies`](rejoin_proto::BucketCopies)), so another n is another layout, and takes the same steps. All owners
+//! of the bucket in it take what the older ones have, also those that were owners before: a quorum of fewer owners need
+//! not meet one of more. Where nodes stood in and do not any more, a node has exchanged when it has also handed over
+//! what it holds.
+//!
 //! **Two administrators at once.** Of two layouts with one version, the one with the larger hash is the target. The
 //! other one is live, and is retired with the older ones. Each node names the newest layout it knows, so neither is
 //! completed by nodes that have not heard of the other: the one that took the command has.
@@ -45,7 +51,7 @@ use crate::Prng;
 use crate::placement::solver::Solution;
 
 pub use changes::staging;
-pub use commands::{MAX_CAPACITY, PlanRefused, Staging, plan};
+pub use commands::{CopiesChange, MAX_CAPACITY, PlanRefused, Staging, plan};
 pub use steps::{Awaited, RingView, Step};
 
 /// How often a node compares its ring with that of a peer, in microseconds.
@@ -65,6 +71,8 @@ pub enum RingCommand {
     /// Do not wait for a node in the changes that are under way. What only it has acknowledged is given up by reads of
     /// one quorum.
     Skip(Name),
+    /// Other copies of a bucket: another n, or other nodes that stand in for owners or do not any more.
+    SetCopies(CopiesChange),
 }
 
 /// What happens to the machine.

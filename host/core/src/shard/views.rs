@@ -164,7 +164,7 @@ impl Shard {
                 let Some(bucket) = self.view.bucket(*id).filter(|bucket| self.merger(bucket).is_ok()) else {
                     return false;
                 };
-                let owners = self.view.owners(partition, bucket.props.n);
+                let owners = self.view.owners_of(partition, bucket);
                 owners.contains(self.config.node) && owners.len() > 1
             };
             let buckets = self.trees.roots(partition).map(|(id, _)| id).filter(is_compared);
@@ -196,7 +196,7 @@ impl Shard {
         let Some(siblings) = siblings_of(row) else { return };
         let id = ObjectId { tenant: bucket.tenant, bucket: bucket.id, key: key.slice(KEY_AT.min(key.len())..) };
         let partition = self.view.layout().partition(&id);
-        let others = self.view.owners(partition, bucket.props.n).without(self.config.node);
+        let others = self.view.owners_of(partition, &bucket).without(self.config.node);
         let mut left: Vec<NodeId> = others.iter().filter(|node| self.connections.can_ask(*node)).collect();
         let Some(first) = self.drawn(left.len()) else { return };
         left.rotate_left(first);

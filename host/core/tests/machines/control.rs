@@ -303,9 +303,18 @@ fn a_change_is_compare_and_set() {
     nodes.change(
         0,
         6,
-        CatalogChange::BucketSet(tenant(), name("cart"), 2, BucketProps { n: 1, ..BucketProps::default() }),
+        CatalogChange::BucketSet(
+            tenant(),
+            name("cart"),
+            2,
+            BucketProps { n: 5, sloppy: false, r: Quorum::Count(4), ..BucketProps::default() },
+        ),
     );
-    assert_eq!(code(nodes.answer(6)), ErrorCode::BadRequest);
+    nodes.deliver();
+    let Ok(Record { version: 3, body: RecordBody::Bucket { props, .. }, .. }) = nodes.answer(6) else {
+        panic!("a quorum of the copies that it has now is taken")
+    };
+    assert_eq!((props.n, props.sloppy, props.r), (3, true, Quorum::Count(4)), "its copies are changed in the ring");
     nodes.change(0, 7, CatalogChange::BucketSet(tenant(), name("none"), 1, BucketProps::default()));
     assert_eq!(code(nodes.answer(7)), ErrorCode::NotFound);
     assert!(nodes.agree());

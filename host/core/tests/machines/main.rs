@@ -4,6 +4,7 @@ mod batches;
 mod bounds;
 mod contacts;
 mod control;
+mod copies;
 mod exchange;
 mod faults;
 mod former_owners;

@@ -9,13 +9,13 @@ use rejoin_proto::client::{
     Reply, ReplyEnvelope, Request, RequestBody, ServerHello, Sibling, StartId, Status,
 };
 use rejoin_proto::layout_request::{
-    AwaitedNode, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest, LayoutStatus, LayoutStep,
-    MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
+    AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest,
+    LayoutStatus, LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
 };
-use rejoin_proto::ring::{PastLayout, Role};
+use rejoin_proto::ring::{ChangedBucket, PastLayout, Role};
 use rejoin_proto::{
-    ClusterId, Content, ErrorCode, ErrorReply, LayoutPolicy, NodeFailure, NodeId, PartitionId, RequestId, Ring,
-    ZoneDemand,
+    BucketId, ClusterId, Content, ErrorCode, ErrorReply, LayoutPolicy, NodeFailure, NodeId, PartitionId, RequestId,
+    Ring, ZoneDemand,
 };
 
 use super::{
@@ -215,7 +215,9 @@ fn layout_status() -> LayoutStatus {
     };
     let member = MemberStatus { zone: name("z1"), capacity: 2, owner_of: 192 };
     let staged = Role::Member { zone: name("z2"), capacity: 3 };
-    let past = PastLayout { applied_ms: 1_700_000_000_000, by: NodeId::from_name(&name("n1")), nodes: 3, moved: 64 };
+    let bucket = Some(ChangedBucket { name: name("cart"), n: 5, sloppy: true });
+    let by = NodeId::from_name(&name("n1"));
+    let past = PastLayout { applied_ms: 1_700_000_000_000, by, nodes: 3, moved: 64, bucket };
     LayoutStatus {
         node: name("n1"),
         live: vec![layout_ref()],
@@ -226,6 +228,12 @@ fn layout_status() -> LayoutStatus {
             step: LayoutStep::Exchange,
             waits_for: vec![AwaitedNode { name: name("n2"), up: false }],
         }),
+        buckets: vec![BucketChange {
+            bucket: BucketId(3),
+            name: name("cart"),
+            from: CopiesStatus { n: 3, sloppy: true },
+            to: CopiesStatus { n: 5, sloppy: false },
+        }],
         staged_policy: Some(policy),
         past: vec![PastLayoutStatus { name: layout_ref(), layout: past, by: name("n1") }],
     }

@@ -11,8 +11,8 @@ use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::ring::{Announced, PastLayout, Progress, RingNotes, Role, Staged};
 use rejoin_proto::{
-    ActorId, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutPolicy, LayoutRef, Name,
-    NodeId, Object, ObjectId, PluginDigest, ProfileId, Ring, TenantId, VersionVector, ZoneDemand,
+    ActorId, BucketCopies, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutPolicy,
+    LayoutRef, Name, NodeId, Object, ObjectId, PluginDigest, ProfileId, Ring, TenantId, VersionVector, ZoneDemand,
 };
 
 /// An encoded value, and how to decode and encode it again.
@@ -133,6 +133,7 @@ pub(crate) fn layout() -> Layout {
         policy: LayoutPolicy::default(),
         nodes,
         owners: vec![vec![0, 1, 2], vec![1, 2, 0], vec![2, 0], vec![1]],
+        copies: vec![BucketCopies { bucket: BucketId(3), change: 2, n: 5, sloppy: true }],
     }
 }
 
@@ -144,7 +145,7 @@ pub(crate) fn ring_notes() -> RingNotes {
     let role = Staged { base: layout, number: 2, what: Some(Role::Member { zone, capacity: 5 }) };
     let policy = LayoutPolicy { n: 2, zones: ZoneDemand::AtLeast(2) };
     let announced = Announced { number: 1, name: name("n4"), address: ([127, 0, 0, 1], 7104).into() };
-    let past = PastLayout { applied_ms: 1_700_000_000_000, by: node, nodes: 3, moved: 4 };
+    let past = PastLayout { applied_ms: 1_700_000_000_000, by: node, nodes: 3, moved: 4, bucket: None };
     RingNotes {
         oldest: layout,
         progress: [(node, steps)].into(),

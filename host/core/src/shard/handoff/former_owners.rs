@@ -1,4 +1,4 @@
-//! Objects that change owners: in a new layout, or when the copies of their bucket become fewer.
+//! Objects that change owners: in a new layout, which may also have fewer copies of their bucket.
 //!
 //! The node that has them and does not own them any more *holds* them from then on. So reads that find nothing
 //! elsewhere ask it, and the walk of [`drain`](super::drain) hands them over to the owners. The hash trees say where
@@ -14,7 +14,7 @@ use super::holdings::put_row;
 use crate::port::Change;
 use crate::shard::Shard;
 use crate::shard::turn::Turn;
-use crate::view::ClusterView;
+use crate::view::{Bucket, ClusterView};
 
 /// What a bucket has in a partition.
 type Part = (PartitionId, BucketId);
@@ -32,8 +32,8 @@ impl Shard {
         let mut parts: Vec<Part> = Vec::new();
         if self.view.has_layouts_of(&old) {
             // Few changes of the catalog change an owner, and a node may have many buckets.
-            let copies = |view: &ClusterView, id| view.bucket(id).map(|bucket| bucket.props.n);
-            let changed = self.view.buckets().filter(|bucket| copies(&old, bucket.id) != Some(bucket.props.n));
+            let is_known = |bucket: &Bucket| old.bucket(bucket.id).is_some_and(|old| old.live == bucket.live);
+            let changed = self.view.buckets().filter(|bucket| !is_known(bucket));
             for id in changed.map(|bucket| bucket.id) {
                 parts.extend(self.trees.partitions(id).map(|partition| (partition, id)));
             }
