@@ -51,6 +51,13 @@ const MUTANTS: &[Mutant] = &[
         (options.buckets[0].pr, options.buckets[0].pw) = (2, 2);
     }),
     mutant(Rule::FormerOwnersHold, &[LIVENESS, survival::NAME], layouts),
+    mutant(Rule::EachLayoutHasItsQuorum, &[reads::NAME, survival::NAME], copies),
+    mutant(Rule::ChangedCopiesMeet, &[reads::NAME], copies),
+    mutant(Rule::FallbacksHandOverFirst, &[reads::NAME], |options| {
+        options.buckets[0].sloppy = true;
+        copies(options);
+        (options.faults.kill, options.buckets[0].keys) = (SECOND, 8);
+    }),
     mutant(Rule::StrictBucketsUseNoFallbacks, &[reads::NAME, survival::NAME, LIVENESS], |options| {
         fallbacks(options);
         options.buckets[0].sloppy = false;
@@ -274,6 +281,13 @@ fn layouts(options: &mut Options) {
     (options.faults.layout, options.faults.partition, options.clients.reads) = (SECOND, SECOND, share(50));
 }
 
+/// The same with changes of a bucket's copies.
+fn copies(options: &mut Options) {
+    layouts(options);
+    (options.spares, options.network.loss) = (0, share(2));
+    options.change_copies();
+}
+
 /// A small cluster with a busy bucket of sets, a network that loses a little, and no other fault.
 fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     let mut options = Options::draw(seed);
@@ -296,7 +310,7 @@ fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     (options.clients.ttl, options.clients.creates, options.clients.forged) = (share(0), share(0), share(0));
     options.faults = FaultOptions::default();
     // Exchanges mend what most mutants break before anybody sees it.
-    (options.exchange, options.spares) = (false, 0);
+    (options.exchange, options.spares, options.change_copies) = (false, 0, false);
     favour(&mut options);
     options
 }

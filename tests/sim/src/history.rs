@@ -69,6 +69,10 @@ pub struct Key {
     pub fallbacks: usize,
     /// Whether changes of the layout give it other owners.
     pub moves: bool,
+    /// How many nodes that are neither may own it later, because the copies of its bucket change.
+    pub later_owners: usize,
+    /// From when on only its owners answer reads, if its bucket turned strict in the run; in microseconds.
+    pub strict_from_us: Option<u64>,
 }
 
 /// The basis of a write.

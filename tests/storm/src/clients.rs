@@ -120,6 +120,8 @@ impl Load {
             // The buckets are sloppy: every other node may stand in for an owner.
             fallbacks: self.layout.nodes.len() - owners.len(),
             moves: false,
+            later_owners: 0,
+            strict_from_us: None,
             owners,
             durability: Durability::Fsync,
             siblings: 32,

@@ -84,7 +84,8 @@ mod tests {
         fn new() -> Self {
             let owners = vec![0, 1, 2];
             let (kind, durability, siblings, folds) = (Kind::Set, Durability::Fsync, 32, false);
-            let key = Key { kind, owners, durability, siblings, folds, fallbacks: 0, moves: false };
+            let (fallbacks, moves, later_owners, strict_from_us) = (0, false, 0, None);
+            let key = Key { kind, owners, durability, siblings, folds, fallbacks, moves, later_owners, strict_from_us };
             Self { run: Run { keys: vec![key], dots_unknown: true, ..Run::default() } }
         }
 

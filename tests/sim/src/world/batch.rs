@@ -156,9 +156,9 @@ impl World {
             let disk = &self.nodes[usize::from(*owner)].disks[usize::from(index)];
             disk.durable_object(&copy.store_key).is_some_and(|held| decoded(held).covers(&context))
         };
-        let (object, n) = (&self.keys.place(key).object, self.keys.bucket_of(key).options.n);
+        let place = self.keys.place(key);
         let lacking_by = |layout: &Layout| -> Vec<NodeIndex> {
-            self.keys.owners(layout, object, n).into_iter().filter(|at| !covers(at)).collect()
+            self.keys.owners(layout, place.bucket, &place.object).into_iter().filter(|at| !covers(at)).collect()
         };
         let lacking = self.layouts_of(at).into_iter().map(lacking_by).min_by_key(Vec::len).unwrap_or_default();
         self.note(at, || format!("DROPS its copy of k{key}"));

@@ -21,7 +21,7 @@ mod rings;
 mod scans;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -177,6 +177,8 @@ pub(crate) struct World {
     latest_wall_ms: u64,
     /// Nodes with an old disk that have not met all peers yet.
     meeting: Vec<NodeIndex>,
+    /// From when on buckets are strict that were sloppy before.
+    strict_from_us: BTreeMap<usize, u64>,
     /// The catalog of a new cluster.
     catalog: Catalog,
     /// Whether sessions begin calls.
@@ -221,6 +223,7 @@ impl World {
             plugin_trouble: 0,
             latest_wall_ms: 0,
             meeting: Vec::new(),
+            strict_from_us: BTreeMap::new(),
             catalog,
             open: true,
             trace: Trace::new(filter),
