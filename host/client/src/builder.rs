@@ -265,8 +265,8 @@ impl ClientBuilder {
         let connect_timeout = time::bounded("a time-out for connecting", self.connect_timeout)?;
         let connections = Arc::new(Connections::open(&*self.network, self.seed, identity, hello, connect_timeout)?);
         let settings = Settings { timeout, attempts: self.attempts, pinned: self.pinned, seed: self.seed };
-        let Bootstrapped { session, layout, address } = bootstrap(&connections, &self.seeds, timeout).await?;
+        let Bootstrapped { session, routes, address } = bootstrap(&connections, &self.seeds, timeout).await?;
         let bad = || Error::new(ErrorKind::Protocol, format!("{} has sent an invalid layout", session.name));
-        Ok(Client(Arc::new(Engine::new(connections, &session, address, layout, &settings).ok_or_else(bad)?)))
+        Ok(Client(Arc::new(Engine::new(connections, &session, address, routes, &settings).ok_or_else(bad)?)))
     }
 }

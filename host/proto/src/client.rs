@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::catalog::{BucketProps, Quorum, Record, Scope};
 use crate::codec::Versioned;
 use crate::error::ErrorReply;
-use crate::id::{ClusterId, Name, PartitionId, PluginDigest, RequestId, TenantId};
+use crate::id::{ClusterId, Name, NodeId, PartitionId, PluginDigest, RequestId, TenantId};
 use crate::layout::{Layout, LayoutRef};
 use crate::layout_request::{LayoutPlan, LayoutRequest, LayoutStatus};
 use crate::object::Content;
@@ -55,8 +55,28 @@ pub struct ServerHello {
     pub start: StartId,
     /// The node recognises retries of a write for this many milliseconds after the first attempt.
     pub retry_window_ms: u32,
-    /// The layout for routing.
+    /// Where requests go.
+    pub routes: Routes,
+}
+
+/// What a client routes by.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Routes {
+    /// The layout.
     pub layout: Layout,
+    /// The nodes of the layout that were started under another address since.
+    pub moved: Vec<MovedNode>,
+}
+
+/// The address of a node that was started under another one than its first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MovedNode {
+    /// The node.
+    pub node: NodeId,
+    /// Counts its addresses: the one with the larger number is in use.
+    pub number: u64,
+    /// The address.
+    pub address: Address,
 }
 
 /// The answer to a client's hello.
@@ -490,7 +510,7 @@ pub enum Reply {
     /// To a put or delete.
     Put(PutReply),
     /// To a request for the layout; also sent with [`crate::ErrorCode::StaleLayout`] on its way.
-    Layout(Layout),
+    Layout(Routes),
     /// To [`AdminRequest::Status`].
     Status(Status),
     /// To [`AdminRequest::List`].

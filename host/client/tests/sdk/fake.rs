@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rejoin_client::{Client, ClientBuilder, Tls};
 use rejoin_proto::client::{
     ClientHello, GetReply, HelloReply, PROTOCOL, Put, PutOutcome, PutReply, Receipt, Reply, ReplyEnvelope, Request,
-    RequestBody, ServerHello, StartId,
+    RequestBody, Routes, ServerHello, StartId,
 };
 use rejoin_proto::{
     BucketId, ClusterId, ErrorCode, ErrorReply, Layout, LayoutNode, LayoutPolicy, Name, NodeId, ObjectId, PartitionId,
@@ -185,7 +185,7 @@ async fn talk(connection: Connection, name: Name, shared: Arc<Shared>) {
             tenant: TENANT,
             start: StartId(shared.start.load(Ordering::SeqCst)),
             retry_window_ms: shared.window_ms,
-            layout: shared.layout.lock().unwrap().clone(),
+            routes: shared.routes(),
         })
     } else {
         HelloReply::Refused(ErrorReply::new(ErrorCode::Denied, "the token is not known"))
@@ -211,9 +211,13 @@ async fn talk(connection: Connection, name: Name, shared: Arc<Shared>) {
 }
 
 impl Shared {
+    fn routes(&self) -> Routes {
+        Routes { layout: self.layout.lock().unwrap().clone(), moved: Vec::new() }
+    }
+
     fn reaction(&self, node: &Name, class: Class, request: Request) -> React {
         if request.body == RequestBody::Layout {
-            return React::Say(Reply::Layout(self.layout.lock().unwrap().clone()));
+            return React::Say(Reply::Layout(self.routes()));
         }
         let usual = self.usual(&request.body);
         self.seen.lock().unwrap().push(Seen { node: node.to_string(), class, request });

@@ -129,6 +129,8 @@ struct Parked {
 #[derive(Debug)]
 pub struct RingControl {
     node: NodeId,
+    /// This node's name and address.
+    own: (Name, rejoin_proto::Address),
     shards: u16,
     ring: Ring,
     /// What is saved, and so may be told.
@@ -155,14 +157,13 @@ impl RingControl {
     /// The machine of a node that starts with this ring. The caller saves [`RingControl::ring`] before anything else.
     #[must_use]
     pub fn new(node: NodeId, shards: u16, kept: Ring, own: (Name, rejoin_proto::Address), mut rng: Prng) -> Self {
-        let mut ring = kept;
-        announce(&mut ring, node, own);
         let next_gossip_us = rng.next_u64() % GOSSIP_US;
         let given = (LayoutRef::default(), false);
         let mut control = Self {
             node,
+            own,
             shards,
-            ring,
+            ring: kept,
             told: RingNotes::default(),
             told_live: Vec::new(),
             shown: None,
@@ -177,6 +178,7 @@ impl RingControl {
             next_gossip_us,
         };
         control.advance();
+        announce(&mut control.ring, node, &control.own);
         control
     }
 
@@ -242,6 +244,8 @@ impl RingControl {
     /// Takes the steps that are possible now, and saves what has changed.
     fn go_on(&mut self, effects: &mut Vec<RingEffect>) {
         self.advance();
+        // The others may have forgotten this node while it was down, or may know of an earlier address only.
+        announce(&mut self.ring, self.node, &self.own);
         let is_news = self.ring.notes != self.told || self.names() != self.told_live;
         // What could not be saved is tried again later, and is not shown before.
         match (is_news, self.save_again_us) {
@@ -397,11 +401,12 @@ impl RingControl {
 }
 
 /// Notes the node's own name and address.
-fn announce(ring: &mut Ring, node: NodeId, (name, address): (Name, rejoin_proto::Address)) {
+fn announce(ring: &mut Ring, node: NodeId, (name, address): &(Name, rejoin_proto::Address)) {
     let known = ring.notes.announced.get(&node);
-    if known.is_none_or(|known| (&known.name, &known.address) != (&name, &address)) {
+    if known.is_none_or(|known| (&known.name, &known.address) != (name, address)) {
         let number = known.map_or(1, |known| known.number + 1);
-        ring.notes.announced.insert(node, Announced { number, name, address });
+        let announced = Announced { number, name: name.clone(), address: address.clone() };
+        ring.notes.announced.insert(node, announced);
     }
 }
 

@@ -596,3 +596,40 @@ fn commands_that_make_no_sense_are_refused() {
     world.stage(id(0), 2, Role::Removed);
     assert!(world.nodes[&id(0)].control.plan().is_err(), "one node cannot have three copies");
 }
+
+/// The nodes whose address a node knows.
+fn addresses(world: &World, at: usize) -> Vec<NodeId> {
+    world.nodes[&id(at)].control.ring().notes.announced.keys().copied().collect()
+}
+
+#[test]
+fn nodes_that_have_left_are_forgotten_with_the_next_change_and_known_again_if_they_return() {
+    let mut world = World::new(4, 1, 13);
+    world.stage(id(0), 3, Role::Removed);
+    assert!(world.apply(id(0)));
+    world.settle();
+    assert_eq!(addresses(&world, 0).len(), 5, "n3 has left and still runs");
+    let mut gone = Vec::new();
+    for at in [3, 4] {
+        (0..5).for_each(|other| world.disconnect(id(at), id(other)));
+        gone.push(world.nodes.remove(&id(at)).expect("a node"));
+    }
+    world.stage(id(0), 2, member(2));
+    assert!(world.apply(id(0)));
+    world.settle();
+    for at in 0..3 {
+        let known: BTreeSet<NodeId> = addresses(&world, at).into_iter().collect();
+        assert_eq!(known, [0, 1, 2].map(id).into(), "n3 and n4 are down since before this change");
+        assert_eq!(world.nodes[&id(at)].control.ring().notes.progress.len(), 3);
+    }
+    // They come back with what they kept, and are known under their addresses as before.
+    for (at, node) in [3, 4].into_iter().zip(gone) {
+        world.nodes.insert(id(at), node);
+        world.restart(id(at));
+    }
+    world.settle();
+    assert!((0..5).all(|at| addresses(&world, at).len() == 5));
+    world.stage(id(1), 4, member(1));
+    assert!(world.apply(id(1)), "and can be assigned");
+    world.settle();
+}

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use rejoin_proto::catalog::{Quorum, Scope};
 use rejoin_proto::client::{
     AdminRequest, Basis, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply, Holdings,
-    Liveness, MemberView, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Rebuild, Receipt, RecordKind,
-    Reply, ReplyEnvelope, Request, RequestBody, ServerHello, Sibling, StartId, Status,
+    Liveness, MemberView, MergedBy, MovedNode, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Rebuild, Receipt,
+    RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes, ServerHello, Sibling, StartId, Status,
 };
 use rejoin_proto::layout_request::{
     AwaitedNode, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest, LayoutStatus, LayoutStep,
@@ -51,8 +51,14 @@ fn welcome() -> ServerHello {
         tenant: tenant(),
         start: StartId(11),
         retry_window_ms: 60_000,
-        layout: layout(),
+        routes: routes(),
     }
+}
+
+fn routes() -> Routes {
+    let layout = layout();
+    let node = layout.nodes[0].id;
+    Routes { layout, moved: vec![MovedNode { node, number: 2, address: ([127, 0, 0, 1], 7777).into() }] }
 }
 
 pub(crate) fn get() -> Get {
@@ -264,7 +270,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("get", Reply::Get(get_reply())),
         ("put-stored", put(PutOutcome::Stored)),
         ("put-unknown", put(PutOutcome::Unknown)),
-        ("layout", Reply::Layout(layout())),
+        ("layout", Reply::Layout(routes())),
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),
         ("exchange", Reply::Exchange(exchange())),

@@ -93,8 +93,12 @@ fn a_client_that_stops_reading_is_answered_up_to_a_bound_and_holds_up_no_other()
             siblings: false,
             show: false,
         };
-        let request =
-            Request { deadline_ms: 60_000, trace: 1, layout: welcome.layout.name(), body: RequestBody::Get(get) };
+        let request = Request {
+            deadline_ms: 60_000,
+            trace: 1,
+            layout: welcome.routes.layout.name(),
+            body: RequestBody::Get(get),
+        };
         let limits = Limits::default();
         let bound =
             (limits.queue_bytes.request + limits.inbox_bytes.request + limits.stream_window as usize) / VALUE + 2;
