@@ -28,6 +28,7 @@ use crate::platform::SharedRng;
 use crate::plugins::PluginService;
 use crate::problems::Problems;
 use crate::sessions::Sessions;
+use crate::sizes::Sizes;
 use crate::view::NodeView;
 
 /// The shared state of a node's tasks.
@@ -77,6 +78,7 @@ pub(crate) struct NodeContext {
     /// Data that the store found missing at the start, for people.
     pub(crate) lost: Vec<String>,
     pub(crate) problems: Problems,
+    pub(crate) sizes: Sizes,
     /// One for each shard.
     pub(crate) stores: Vec<StoreWatch>,
 }

@@ -307,7 +307,7 @@ impl Driver {
                 let (in_flight, in_flight_bytes, retry_bytes) =
                     (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
                 let (core, store, held) = (shard.counters(), self.store.stats(), shard.held());
-                let (exchange, object_bytes) = (shard.exchange_status(), shard.object_bytes());
+                let exchange = shard.exchange_status();
                 let _ = answer.send(ShardReport {
                     core,
                     store,
@@ -317,8 +317,11 @@ impl Driver {
                     held,
                     waiting,
                     exchange,
-                    object_bytes,
                 });
+                return Ok(None);
+            }
+            ShardMessage::Sizes(answer) => {
+                let _ = answer.send(self.batch.shard().partition_bytes());
                 return Ok(None);
             }
             ShardMessage::Stop(answer) => return Err(answer),

@@ -62,6 +62,7 @@ mod run;
 mod scanning;
 mod session;
 mod sessions;
+mod sizes;
 mod syncing;
 pub mod token;
 mod view;

@@ -172,8 +172,6 @@ pub struct LayoutPlan {
     pub moved: u32,
     /// The fewest moves with which any layout could give the nodes these shares.
     pub least_moved: u32,
-    /// The bytes of a copy of a partition, on average on the answering node. `None`: it owns none.
-    pub partition_bytes: Option<u64>,
     /// The bytes that a node takes in a second at most.
     pub pace_bytes: u64,
     /// What an operator should look at before the change.
@@ -197,4 +195,6 @@ pub struct PlannedNode {
     pub gains: u32,
     /// Those that it gives up.
     pub loses: u32,
+    /// The bytes of those that it has to take, as the nodes that own them now have told.
+    pub bytes: u64,
 }

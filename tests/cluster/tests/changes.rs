@@ -252,3 +252,31 @@ fn noise(key: u64) -> Vec<u8> {
     };
     (0..2_500).flat_map(word).collect()
 }
+
+/// The bytes that a plan names are those of the partitions that move, which the answering node need not own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_names_the_bytes_of_what_moves() {
+    let mut cluster = Cluster::start(4).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
+    // A few large values, so that partitions differ.
+    let value = |key: u64| noise(key).repeat(1 + key as usize % 7);
+    for key in 0..40_u64 {
+        bucket.put(key.to_be_bytes(), value(key)).create().w(3).await.unwrap();
+    }
+    let n5 = cluster.join("n5").await;
+    cluster.rejoin(&["layout", "assign", "n5"]).done();
+    let plan = apply(&cluster, &[]);
+    settled(&cluster, n5).await;
+    let (own, mut taken) = (cluster.pinned(n5).await.bucket::<Bytes>("plain").unwrap(), 0);
+    for key in 0..40_u64 {
+        let read = own.get(key.to_be_bytes()).r(1).await.unwrap();
+        assert_eq!(read.value, Some(value(key)));
+        if read.answered == ["n5"] {
+            taken += value(key).len() as u64;
+        }
+    }
+    let nodes = plan["nodes"].as_array().unwrap();
+    let named = nodes.iter().find(|node| node["node"] == "n5").unwrap()["bytes_taken"].as_u64().unwrap();
+    assert!(taken > 0 && named.abs_diff(taken) < taken / 50, "{named} bytes were named, {taken} were taken: {plan}");
+}

@@ -229,8 +229,8 @@ fn print_plan(out: Output, plan: &LayoutPlan) -> Result<(), Failure> {
             || ("-".to_owned(), "-".to_owned()),
             |(zone, capacity)| (zone.to_string(), capacity.to_string()),
         );
-        let bytes = plan.partition_bytes.map_or_else(|| "-".to_owned(), |bytes| size(bytes * u64::from(node.gains)));
-        let counts = [share(node.before), share(node.after), node.gains.to_string(), node.loses.to_string(), bytes];
+        let (gains, loses) = (node.gains.to_string(), node.loses.to_string());
+        let counts = [share(node.before), share(node.after), gains, loses, size(node.bytes)];
         [node.name.to_string(), zone, capacity].into_iter().chain(counts).collect()
     };
     let header = ["node", "zone", "capacity", "owner of", "then", "takes", "gives up", "bytes taken"];
@@ -239,9 +239,7 @@ fn print_plan(out: Output, plan: &LayoutPlan) -> Result<(), Failure> {
         "{} copies of partitions move; no layout with these shares moves fewer than {}",
         plan.moved, plan.least_moved
     ))?;
-    if let Some(seconds) = least_seconds(plan) {
-        out.line(format!("that takes {seconds} s or longer, and gives way to requests"))?;
-    }
+    out.line(format!("that takes {} s or longer, and gives way to requests", least_seconds(plan)))?;
     for warning in &plan.warnings {
         note(format!("warning: {warning}"));
     }
@@ -249,9 +247,9 @@ fn print_plan(out: Output, plan: &LayoutPlan) -> Result<(), Failure> {
 }
 
 /// How long the node that takes most needs at the configured pace.
-pub(super) fn least_seconds(plan: &LayoutPlan) -> Option<u64> {
-    let most = plan.nodes.iter().map(|node| u64::from(node.gains)).max()?;
-    Some(most.saturating_mul(plan.partition_bytes?).div_ceil(plan.pace_bytes.max(1)))
+pub(super) fn least_seconds(plan: &LayoutPlan) -> u64 {
+    let most = plan.nodes.iter().map(|node| node.bytes).max().unwrap_or(0);
+    most.div_ceil(plan.pace_bytes.max(1))
 }
 
 fn size(bytes: u64) -> String {

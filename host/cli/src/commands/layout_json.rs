@@ -146,10 +146,8 @@ pub(super) struct PlanJson {
     nodes: Vec<PlannedJson>,
     copies_moved: u32,
     copies_moved_at_least: u32,
-    /// The bytes of a copy of a partition, on average on the node that answered; null if it owns none.
-    partition_bytes: Option<u64>,
     /// At the configured pace, for the node that takes most.
-    seconds_at_least: Option<u64>,
+    seconds_at_least: u64,
     warnings: Vec<String>,
 }
 
@@ -163,7 +161,7 @@ struct PlannedJson {
     then: u32,
     takes: u32,
     gives_up: u32,
-    bytes_taken: Option<u64>,
+    bytes_taken: u64,
 }
 
 impl From<&LayoutPlan> for PlanJson {
@@ -176,7 +174,7 @@ impl From<&LayoutPlan> for PlanJson {
             then: node.after,
             takes: node.gains,
             gives_up: node.loses,
-            bytes_taken: plan.partition_bytes.map(|bytes| bytes.saturating_mul(u64::from(node.gains))),
+            bytes_taken: node.bytes,
         };
         Self {
             version: plan.name.version,
@@ -187,7 +185,6 @@ impl From<&LayoutPlan> for PlanJson {
             nodes: plan.nodes.iter().map(node).collect(),
             copies_moved: plan.moved,
             copies_moved_at_least: plan.least_moved,
-            partition_bytes: plan.partition_bytes,
             seconds_at_least: least_seconds(plan),
             warnings: plan.warnings.clone(),
         }

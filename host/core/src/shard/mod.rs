@@ -522,13 +522,15 @@ impl Shard {
             }
             PeerBody::ViewAsk(ask) => self.serve_view(turn, from, trace, ask),
             PeerBody::ViewAnswer { op, view } => self.view_answered(turn, from, op, view),
-            // The catalog, the ring and modules are other machines' and the shell's.
+            // The catalog, the ring, modules and sizes are other machines' and the shell's.
             PeerBody::CatalogSummary(_)
             | PeerBody::CatalogRecords { .. }
             | PeerBody::CatalogTaken { .. }
             | PeerBody::Ring(_)
             | PeerBody::ModuleWanted(_)
-            | PeerBody::Module { .. } => {}
+            | PeerBody::Module { .. }
+            | PeerBody::SizesWanted(_)
+            | PeerBody::Sizes { .. } => {}
         }
     }
 

@@ -246,6 +246,7 @@ fn layout_plan() -> LayoutPlan {
         after: 192,
         gains: 193,
         loses: 2,
+        bytes: 193_000_000,
     };
     LayoutPlan {
         name: layout_ref(),
@@ -254,7 +255,6 @@ fn layout_plan() -> LayoutPlan {
         nodes: vec![node],
         moved: 192,
         least_moved: 191,
-        partition_bytes: Some(1_000_000),
         pace_bytes: 64 << 20,
         warnings: vec!["node n2 is down".into()],
     }

@@ -158,6 +158,8 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
         ),
         ("view-ask", view_ask()),
         ("view-answer", PeerBody::ViewAnswer { op: op(), view: Some([7; 16]) }),
+        ("sizes-wanted", PeerBody::SizesWanted(8)),
+        ("sizes", PeerBody::Sizes { number: 8, bytes: vec![(PartitionId(3), 4_096)] }),
         ("view-no-answer", PeerBody::ViewAnswer { op: op(), view: None }),
     ]
     .into_iter()
