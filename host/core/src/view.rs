@@ -10,7 +10,8 @@ use bytes::Bytes;
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::hash::MAX_KEY_BYTES;
 use rejoin_proto::{
-    BucketId, ErrorCode, ErrorReply, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, TenantId,
+    BucketId, ErrorCode, ErrorReply, Hlc, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest,
+    TenantId,
 };
 
 use crate::layouts::{LayoutSet, LiveLayouts, Owners};
@@ -27,6 +28,8 @@ pub struct Bucket {
     pub name: Name,
     /// The version of its record.
     pub version: u64,
+    /// When it was created, if its record is the first one.
+    pub created: Option<Hlc>,
     /// Its properties.
     pub props: BucketProps,
 }
@@ -85,6 +88,7 @@ impl ClusterView {
                         tenant: *tenant,
                         name: name.clone(),
                         version: record.version,
+                        created: (record.version == 1).then_some(record.stamp),
                         props: props.clone(),
                     });
                     buckets.entry(*tenant).or_default().insert(name.clone(), bucket.clone());
@@ -328,7 +332,6 @@ mod tests {
     use super::*;
     use crate::placement::bootstrap;
     use alloc::format;
-    use rejoin_proto::Hlc;
     use rejoin_proto::catalog::Quorum;
     use rejoin_proto::layout::LayoutNode;
 

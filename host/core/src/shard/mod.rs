@@ -341,6 +341,7 @@ impl Shard {
     /// Handles one event. Effects are added to `effects` in the order in which they are to happen.
     pub fn handle(&mut self, now: Now, event: Event, store: &mut dyn Store, effects: &mut Vec<Effect>) {
         let mut turn = Turn { now: self.corrected(now), store, effects };
+        self.gaps.date_loss(turn.now.wall_ms);
         match event {
             Event::View(view) => {
                 let before = (self.view.generation(), self.view.layout_name());

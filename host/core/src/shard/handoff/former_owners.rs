@@ -14,7 +14,7 @@ use super::holdings::put_row;
 use crate::port::Change;
 use crate::shard::Shard;
 use crate::shard::turn::Turn;
-use crate::view::ClusterView;
+use crate::view::{Bucket, ClusterView};
 
 /// What a bucket has in a partition.
 type Part = (PartitionId, BucketId);
@@ -22,11 +22,13 @@ type Part = (PartitionId, BucketId);
 impl Shard {
     /// Layout or catalog have changed. This node holds what it owned until now, and others do from now on.
     pub(in crate::shard) fn take_view(&mut self, turn: &mut Turn<'_>, view: Arc<ClusterView>) {
-        let is_known = |id| self.view.bucket(id).is_some();
-        let learns = self.gaps.is_rebuilding() && view.buckets().any(|bucket| !is_known(bucket.id));
+        let is_learnt = |bucket: &Bucket| self.view.bucket(bucket.id).is_none();
+        let had = |bucket: &Bucket| self.gaps.may_have_lost(bucket.created, self.config.max_skew_ms);
+        let learns = view.buckets().any(|bucket| is_learnt(bucket) && (self.gaps.is_rebuilding() || had(bucket)));
         let old = core::mem::replace(&mut self.view, view);
         if learns {
             // Rule: learnt buckets begin gaps. The old data directory had their objects, and its catalog is lost too.
+            // Also after the rebuild, which did not wait for their owners.
             self.begin_gaps(turn.now.mono_us);
         }
         let mut parts: Vec<Part> = Vec::new();
