@@ -396,6 +396,12 @@ impl Shard {
             Event::Validated(ticket, result) => {
                 self.with_op(&mut turn, ticket.0, |shard, turn, op| shard.validated(turn, op, result));
             }
+            Event::Durable(ticket) if self.exchanges.pacer.is_timed(ticket.0) => {
+                self.exchanges.pacer.acknowledged(turn.now.mono_us, true);
+            }
+            Event::NotDurable(ticket) if self.exchanges.pacer.is_timed(ticket.0) => {
+                self.exchanges.pacer.acknowledged(turn.now.mono_us, false);
+            }
             Event::Durable(ticket) if self.ring.waits_for(ticket) => self.taken_durably(&mut turn, true),
             Event::NotDurable(ticket) if self.ring.waits_for(ticket) => self.taken_durably(&mut turn, false),
             Event::Durable(ticket) => self.with_op(&mut turn, ticket.0, |shard, turn, op| {
@@ -467,7 +473,7 @@ impl Shard {
 
     fn peer_message(&mut self, turn: &mut Turn<'_>, from: NodeId, envelope: PeerEnvelope) {
         let trace = envelope.trace;
-        self.note_peer_message(turn.now, &envelope.body);
+        self.note_peer_message(turn, &envelope.body);
         if let PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } =
             &envelope.body
         {

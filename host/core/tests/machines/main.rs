@@ -14,6 +14,7 @@ mod layouts;
 mod limits;
 mod links;
 mod members;
+mod pace;
 mod plans;
 mod reads;
 mod replicas;
