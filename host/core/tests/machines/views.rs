@@ -155,6 +155,10 @@ pub(crate) fn one_claim_of_one_peer_is_told_and_quarantines_nothing() {
     assert!(counters(&cluster).views_different > 5);
     assert!(cluster.quarantines.is_empty(), "{:?}", cluster.quarantines);
     assert_eq!(alone(&cluster), ["n0", "n1"], "each names the other");
+    let told: Vec<String> = cluster.alarms.iter().map(ToString::to_string).collect();
+    assert!(told.iter().all(|line| line.contains("of 2 owners") && line.contains("either node may")), "{told:?}");
+    // Nothing is lost, and reads go on with what each node merges.
+    assert_eq!([0, 1].map(|at| cluster.stored(at, "k").entries.len()), [2, 2]);
 }
 
 #[test]
