@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use rejoin_client::admin::{PluginDigest, Quorum};
+use rejoin_client::admin::{PluginDigest, Quorum, Scope};
 
 use crate::bench::args::BenchArgs;
 use crate::global::GlobalArgs;
 use crate::layout_args::{LayoutCommand, name as node_name};
+use crate::token_args::{TokenCommand, scope};
 use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, ttl};
 
 /// A node's default for `module_bytes`.
@@ -71,9 +72,12 @@ pub(crate) enum Command {
     /// Make, build, test, push and list merge plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
-    /// Make, list and revoke access tokens
+    /// Make, list, rotate and revoke access tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Make and show tenants, who share the cluster and do not see each other
+    #[command(subcommand)]
+    Tenant(TenantCommand),
     /// Make the certificates of a cluster
     #[command(subcommand)]
     Cert(CertCommand),
@@ -296,7 +300,7 @@ pub(crate) struct PropsArgs {
     /// The merge plugin by its digest (of `plugin push` or `plugin list`), or none
     #[arg(long, value_name = "SHA256", value_parser = plugin)]
     pub(crate) plugin: Option<PluginChoice>,
-    /// Copies of each object, 1 to 5 [default: 3]
+    /// Copies of each object, 1 to 5 [default: 3]. A change of it moves objects, and is done by itself
     #[arg(long)]
     pub(crate) n: Option<u8>,
     /// Replicas that must answer a read: 1 to n, or quorum [default: quorum]
@@ -341,6 +345,13 @@ pub(crate) struct PropsArgs {
     /// The time without folds after a plugin has replaced another [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) fold_delay: Option<Duration>,
+}
+
+impl PropsArgs {
+    /// Whether it says how many copies there are, or who stores them.
+    pub(crate) fn sets_copies(&self) -> bool {
+        self.n.is_some() || self.strict || self.sloppy
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -412,24 +423,13 @@ pub(crate) struct TestArgs {
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum TokenCommand {
-    /// Make a token and print it; its secret is stored nowhere
-    Create {
-        name: String,
-        /// Also allow the commands of an operator
-        #[arg(long)]
-        admin: bool,
-    },
-    /// List all tokens, without their secrets
+pub(crate) enum TenantCommand {
+    /// Make a tenant, in which there is nothing yet
+    Create { name: String },
+    /// List all tenants, or without the scope operator the token's own
     List,
-    /// Revoke a token
-    Revoke { name: String },
-    /// Print the first admin token, which is derived from the cluster's secret. Needs no node
-    Root {
-        /// The cluster's secret, as `cert ca` made it
-        #[arg(long, value_name = "FILE")]
-        secret: PathBuf,
-    },
+    /// Show a tenant: its buckets, plugins and tokens
+    Show { name: String },
 }
 
 #[derive(Subcommand, Debug)]
@@ -463,6 +463,9 @@ pub(crate) enum CertCommand {
     /// Make a client's certificate: NAME.pem and NAME-key.pem
     Client {
         name: String,
+        /// Let the certificate take the place of a token of this scope, in the tenant `default` or that of --tenant
+        #[arg(long, value_parser = scope, conflicts_with = "renew")]
+        scope: Option<Scope>,
         #[command(flatten)]
         place: CertPlace,
         /// For how many days it is valid

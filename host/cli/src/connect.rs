@@ -30,6 +30,10 @@ pub(crate) fn builder(global: &GlobalArgs) -> Result<rejoin_client::ClientBuilde
     let named = global.profile.clone().or_else(|| from_environment(std::env::var_os(VARIABLE)));
     let profile = Profile::load(named.ok_or_else(missing)?)?;
     let builder = profile.builder().name(concat!("rejoin-cli/", env!("CARGO_PKG_VERSION"))).timeout(global.timeout);
+    let builder = match &global.tenant {
+        Some(tenant) => builder.tenant(tenant.clone()),
+        None => builder,
+    };
     Ok(match &global.node {
         Some(node) => builder.seeds([node.clone()]).pinned(),
         None => builder,

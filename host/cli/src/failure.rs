@@ -137,8 +137,10 @@ impl From<rejoin_client::Error> for Failure {
         let failure = Self::new(exit_of(error.kind()), &error);
         match error.kind() {
             ErrorKind::Unreachable => failure.next("start the nodes, or check the seeds in the profile"),
-            ErrorKind::Denied => failure
-                .next("check the token in the profile; an operator makes another with `rejoin token create NAME`"),
+            ErrorKind::Denied => failure.next(
+                "check the token in the profile; an administrator makes another with `rejoin token create NAME --scope \
+                 SCOPE`",
+            ),
             ErrorKind::Unavailable | ErrorKind::TimedOut => {
                 failure.next("`rejoin status` shows which nodes are up; then try again")
             }

@@ -21,6 +21,9 @@ pub(crate) struct GlobalArgs {
     /// Ask only this node, instead of the owners of the key
     #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) node: Option<String>,
+    /// Act in this tenant instead of the token's own; takes a token of scope operator
+    #[arg(long, global = true, value_name = "TENANT")]
+    pub(crate) tenant: Option<String>,
     /// How long to wait for an answer, such as 500ms, 5s, 2m
     #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,

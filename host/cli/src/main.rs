@@ -26,6 +26,7 @@ mod processes;
 mod progress;
 mod serve;
 mod signals;
+mod token_args;
 mod values;
 
 use std::io::IsTerminal;
@@ -33,7 +34,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command, DemoCommand, NodeCommand, ServeArgs};
 use clap::Parser;
-use commands::{bucket, cert, completions, exchange, layout, node, object, plugin, status, token};
+use commands::{bucket, cert, completions, exchange, layout, node, object, plugin, status, tenant, token};
 use failure::Failure;
 use output::{Output, no_color};
 
@@ -106,7 +107,8 @@ async fn command(cli: Cli, out: Output, color_stderr: bool) -> Result<(), Failur
         Command::Bucket(command) => bucket::run(global, out, command).await,
         Command::Plugin(command) => plugin::run(global, out, command).await,
         Command::Token(command) => token::run(global, out, command).await,
-        Command::Cert(command) => cert::run(out, &command),
+        Command::Tenant(command) => tenant::run(global, out, command).await,
+        Command::Cert(command) => cert::run(global, out, &command),
         Command::Dashboard => out.bytes(rejoin_node::DASHBOARD.as_bytes()),
         Command::Completions(args) => completions::run(out, &args),
     }

@@ -1,4 +1,4 @@
-//! The operator's interface: status, buckets, tokens, plugins and layouts.
+//! The interface of operators and tenants' administrators: status, tenants, buckets, tokens, plugins and layouts.
 //!
 //! The types of records and properties are those of the cluster. Changes are compare-and-set: they name the version
 //! that was read, and fail with [`ErrorKind::VersionConflict`] if the record was changed meanwhile. Changes are sent
@@ -16,11 +16,13 @@
 
 mod layouts;
 mod records;
+mod tenants;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use records::{bucket_info, plugin_info, token_info};
+use records::{bucket_info, plugin_info};
 
 use rejoin_proto::catalog::Record;
 use rejoin_proto::client::{AdminRequest, RecordKind, Reply, RequestBody};
@@ -29,21 +31,24 @@ use rejoin_wire::Class;
 use crate::engine::{Engine, Route, unexpected};
 use crate::{Error, ErrorKind, Result};
 
-pub use records::{BucketInfo, NewToken, PluginInfo, TokenInfo, activation};
-pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Scope};
+pub use records::{BucketInfo, PluginInfo, activation};
+pub use rejoin_proto::access::{Grant, Limits, Scope};
+pub use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum};
 pub use rejoin_proto::client::{
-    Doubt, ExchangePair, ExchangeStatus, Holdings, Liveness, MemberView, NodeStatus, Rebuild, Status,
+    Doubt, ExchangePair, ExchangeStatus, Holdings, Liveness, MemberView, NodeStatus, Rebuild, Status, TokenStatus,
 };
 pub use rejoin_proto::layout_request::{
-    AwaitedNode, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutStatus, LayoutStep, MemberStatus,
-    NodeChange, PastLayoutStatus, PlannedNode,
+    AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutStatus,
+    LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
 };
 pub use rejoin_proto::ring::Role;
 pub use rejoin_proto::{
     BucketId, ClusterId, LayoutPolicy, LayoutRef, Name, PartitionId, PluginDigest, TenantId, ZoneDemand,
 };
+pub use tenants::TenantInfo;
+pub use tokens::NewToken;
 
-/// The operator's interface of a [`Client`](crate::Client). Clones are cheap.
+/// The administrative interface of a [`Client`](crate::Client). Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Admin {
     engine: Arc<Engine>,
@@ -78,7 +83,7 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] without an admin token, and the errors of a node that cannot be reached or does not
+    /// [`ErrorKind::Denied`] for a token whose scope does not allow it, and the errors of a node that cannot be reached or does not
     /// answer.
     pub async fn status(&self) -> Result<Status> {
         match self.ask(AdminRequest::Status).await? {
@@ -142,7 +147,7 @@ impl Admin {
         }
     }
 
-    /// All buckets, by name.
+    /// All buckets of the tenant, by name.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -157,11 +162,11 @@ impl Admin {
     pub async fn buckets(&self) -> Result<Vec<BucketInfo>> {
         let mut buckets: Vec<BucketInfo> =
             self.list(RecordKind::Bucket).await?.into_iter().filter_map(bucket_info).collect();
-        buckets.sort_by(|a, b| (&a.name, a.tenant).cmp(&(&b.name, b.tenant)));
+        buckets.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(buckets)
     }
 
-    /// The bucket with that name of the token's tenant.
+    /// The tenant's bucket with that name.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -172,9 +177,7 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none; otherwise as [`Admin::status`].
     pub async fn bucket(&self, name: &str) -> Result<BucketInfo> {
-        let tenant = self.engine.routes().tenant();
-        let found =
-            self.buckets().await?.into_iter().find(|bucket| bucket.name.as_str() == name && bucket.tenant == tenant);
+        let found = self.buckets().await?.into_iter().find(|bucket| bucket.name.as_str() == name);
         found.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
@@ -207,6 +210,10 @@ impl Admin {
     /// that still use the old properties. Until they have the change, a read there may miss writes made with another r
     /// and w.
     ///
+    /// `n` and `sloppy` are changed by themselves, with all other properties as they are. Such a change takes the steps
+    /// of a change of layout, which have begun when this returns. [`LayoutStatus::buckets`] has the bucket until they
+    /// are done. No request fails because of it.
+    ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
     /// let admin = client.admin();
@@ -224,60 +231,7 @@ impl Admin {
         Ok(BucketInfo { behind, ..bucket })
     }
 
-    /// All tokens, by name, revoked ones too.
-    ///
-    /// ```no_run
-    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
-    /// let valid = client.admin().tokens().await?.into_iter().filter(|token| !token.revoked).count();
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`Admin::status`].
-    pub async fn tokens(&self) -> Result<Vec<TokenInfo>> {
-        let mut tokens: Vec<TokenInfo> =
-            self.list(RecordKind::Token).await?.into_iter().filter_map(token_info).collect();
-        tokens.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(tokens)
-    }
-
-    /// Makes a token. The client draws its secret and sends only the hash.
-    ///
-    /// ```no_run
-    /// # use rejoin_client::admin::Scope;
-    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
-    /// let token = client.admin().create_token("checkout", Scope::Data).await?;
-    /// println!("{}", token.text());
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`ErrorKind::Exists`], [`ErrorKind::VersionConflict`] if another node has made one at the same time, and that
-    /// one has won, [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
-    pub async fn create_token(&self, name: &str, scope: Scope) -> Result<NewToken> {
-        let name = admin_name(name)?;
-        let mut token = NewToken::draw(&name);
-        (_, token.behind) =
-            self.change(AdminRequest::TokenCreate { name, scope, secret_hash: token.secret_hash }, token_info).await?;
-        Ok(token)
-    }
-
-    /// Revokes a token. Returns the nodes that do not have the change yet and still accept the token.
-    ///
-    /// ```no_run
-    /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
-    /// let still_taken_by = client.admin().revoke_token("checkout").await?;
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`], [`ErrorKind::Config`] for a malformed name; else as [`Admin::status`].
-    pub async fn revoke_token(&self, name: &str) -> Result<Vec<Name>> {
-        let name = admin_name(name)?;
-        self.change(AdminRequest::TokenRevoke { name }, token_info).await.map(|(_, behind)| behind)
-    }
-
-    /// All plugins, by name, then digest.
+    /// All plugins of the tenant, by name, then digest.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use rejoin_proto::{Address, Layout};
+use rejoin_proto::Address;
+use rejoin_proto::client::Routes;
 
 use crate::connections::Connections;
 use crate::session::Session;
@@ -18,7 +19,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// The first node that admitted the client.
 pub(crate) struct Bootstrapped {
     pub(crate) session: Arc<Session>,
-    pub(crate) layout: Layout,
+    pub(crate) routes: Routes,
     pub(crate) address: Address,
 }
 
@@ -64,7 +65,7 @@ async fn dial(connections: Arc<Connections>, seed: String, deadline: Instant) ->
     let mut failures = Vec::new();
     for at in found {
         match connections.dial(at, &address, deadline).await {
-            Ok((session, layout)) => return Ok(Bootstrapped { session, layout, address }),
+            Ok((session, routes)) => return Ok(Bootstrapped { session, routes, address }),
             Err(error) => failures.push(error),
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rejoin_proto::Name;
 use rejoin_proto::client::{ClientHello, PROTOCOL};
 use rejoin_wire::{Identity, Network, OsNetwork};
 
@@ -50,8 +51,8 @@ impl Tls {
         Self { authority: Source::Pem(text.into()), own: None }
     }
 
-    /// Also sends a certificate of the client (`rejoin cert client`), from these files. Nodes need none, since they
-    /// check the token, but refuse one of another cluster.
+    /// Also sends a certificate of the client (`rejoin cert client`), from these files. One that was made with a scope
+    /// takes the place of the token. Others are checked only for the cluster, and the token says whose the client is.
     ///
     /// ```
     /// let tls = rejoin_client::Tls::file("ca.pem").certificate("app.pem", "app.key");
@@ -85,13 +86,15 @@ impl Tls {
     }
 }
 
-/// Configures a [`Client`]. Seeds, TLS and a token are required, the rest has defaults.
+/// Configures a [`Client`]. Seeds, TLS and a token (or a certificate that takes its place) are required, the rest has
+/// defaults.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct ClientBuilder {
     seeds: Vec<String>,
     tls: Option<Tls>,
     token: String,
+    tenant: Option<String>,
     name: String,
     timeout: Duration,
     connect_timeout: Duration,
@@ -107,6 +110,7 @@ impl Default for ClientBuilder {
             seeds: Vec::new(),
             tls: None,
             token: String::new(),
+            tenant: None,
             name: concat!("rejoin-client/", env!("CARGO_PKG_VERSION")).into(),
             timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(1),
@@ -121,10 +125,11 @@ impl Default for ClientBuilder {
 impl std::fmt::Debug for ClientBuilder {
     /// Without the token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { seeds, tls, name, timeout, connect_timeout, attempts, pinned, .. } = self;
+        let Self { seeds, tls, tenant, name, timeout, connect_timeout, attempts, pinned, .. } = self;
         f.debug_struct("ClientBuilder")
             .field("seeds", seeds)
             .field("tls", tls)
+            .field("tenant", tenant)
             .field("name", name)
             .field("timeout", timeout)
             .field("connect_timeout", connect_timeout)
@@ -164,6 +169,16 @@ impl ClientBuilder {
     /// ```
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = token.into();
+        self
+    }
+
+    /// Reads and writes in this tenant, not in that of the token. Only an operator's token may.
+    ///
+    /// ```
+    /// let builder = rejoin_client::Client::builder().tenant("shop");
+    /// ```
+    pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = Some(tenant.into());
         self
     }
 
@@ -248,7 +263,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for an invalid configuration (a time-out of zero, or no seed that is an address),
-    /// [`ErrorKind::Denied`] for an unknown token, [`ErrorKind::Untrusted`] for a seed that is not a node of the
+    /// [`ErrorKind::Denied`] for an unknown token, or one that does not open the tenant, [`ErrorKind::NotFound`] for a
+    /// tenant that there is not, [`ErrorKind::Untrusted`] for a seed that is not a node of the
     /// authority's cluster, [`ErrorKind::Unreachable`] if no seed answers.
     pub async fn connect(self) -> Result<Client> {
         let config = |what: &str| Error::new(ErrorKind::Config, what.to_string());
@@ -259,14 +275,17 @@ impl ClientBuilder {
         if self.seeds.is_empty() {
             return Err(config("no seeds: give at least one node's address with `seeds`"));
         }
-        let hello =
-            ClientHello { protocol: PROTOCOL, token: self.token.clone(), client: self.name.chars().take(64).collect() };
+        let bad_tenant =
+            |why: rejoin_proto::BadName| config(&format!("{:?} cannot be a tenant's name: {why}", self.tenant));
+        let tenant = self.tenant.as_ref().map(Name::new).transpose().map_err(bad_tenant)?;
+        let client = self.name.chars().take(64).collect();
+        let hello = ClientHello { protocol: PROTOCOL, token: self.token.clone(), tenant, client };
         let timeout = time::bounded("a time-out", self.timeout)?;
         let connect_timeout = time::bounded("a time-out for connecting", self.connect_timeout)?;
         let connections = Arc::new(Connections::open(&*self.network, self.seed, identity, hello, connect_timeout)?);
         let settings = Settings { timeout, attempts: self.attempts, pinned: self.pinned, seed: self.seed };
-        let Bootstrapped { session, layout, address } = bootstrap(&connections, &self.seeds, timeout).await?;
+        let Bootstrapped { session, routes, address } = bootstrap(&connections, &self.seeds, timeout).await?;
         let bad = || Error::new(ErrorKind::Protocol, format!("{} has sent an invalid layout", session.name));
-        Ok(Client(Arc::new(Engine::new(connections, &session, address, layout, &settings).ok_or_else(bad)?)))
+        Ok(Client(Arc::new(Engine::new(connections, &session, address, routes, &settings).ok_or_else(bad)?)))
     }
 }

@@ -57,7 +57,32 @@ impl Client {
         Profile::load(path)?.builder().connect().await
     }
 
-    /// A bucket of the token's tenant, whose values are encoded by `C`. Sends nothing: an unknown bucket is reported by
+    /// The tenant whose data this client reads and writes: that of its token, or the one that
+    /// [`ClientBuilder::tenant`] named.
+    ///
+    /// ```no_run
+    /// # fn run(client: rejoin_client::Client) {
+    /// println!("in tenant {}", client.tenant());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        self.0.tenant.as_str()
+    }
+
+    /// How many nodes the layout in use has.
+    ///
+    /// ```no_run
+    /// # fn run(client: rejoin_client::Client) {
+    /// println!("{} nodes", client.nodes());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.0.routes().len()
+    }
+
+    /// A bucket of the tenant, whose values are encoded by `C`. Sends nothing: an unknown bucket is reported by
     /// the first operation.
     ///
     /// ```no_run
@@ -74,7 +99,7 @@ impl Client {
         Ok(Bucket { engine: Arc::clone(&self.0), name, codec: PhantomData })
     }
 
-    /// The operator's interface. It needs an admin token.
+    /// The interface of operators and of tenants' administrators. Each call needs a token whose scope allows it.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use rejoin_proto::client::{ClientHello, Request, RequestBody};
-use rejoin_proto::{Address, Layout, NodeId};
+use rejoin_proto::client::{ClientHello, Request, RequestBody, Routes};
+use rejoin_proto::{Address, NodeId};
 use rejoin_wire::{Class, Endpoint, Identity, Limits, Network};
 
 use crate::routing::Target;
@@ -17,14 +18,16 @@ use crate::session::{Session, dial_error, endpoint_error};
 use crate::sync::lock;
 use crate::{Error, ErrorKind};
 
-/// A session, and the layout of its node if the session was opened just now.
-pub(crate) type Opened = (Arc<Session>, Option<Layout>);
+/// A session, and the routes of its node if the session was opened just now.
+pub(crate) type Opened = (Arc<Session>, Option<Routes>);
 
 /// All connections of a client.
 #[derive(Debug)]
 pub(crate) struct Connections {
     connector: Connector,
     connections: Mutex<BTreeMap<(NodeId, Address), Arc<NodeConnection>>>,
+    /// A node does not answer where it was: it may have been started under another address.
+    moved: AtomicBool,
 }
 
 /// Opens sessions.
@@ -76,7 +79,11 @@ impl Connections {
         connect_timeout: Duration,
     ) -> Result<Self, Error> {
         let endpoint = Endpoint::for_dialling_on(network, seed, identity, limits()).map_err(endpoint_error)?;
-        Ok(Self { connector: Connector { endpoint, hello, connect_timeout }, connections: Mutex::default() })
+        Ok(Self {
+            connector: Connector { endpoint, hello, connect_timeout },
+            connections: Mutex::default(),
+            moved: AtomicBool::new(false),
+        })
     }
 
     /// Resolves an address.
@@ -90,14 +97,14 @@ impl Connections {
         at: SocketAddr,
         address: &Address,
         deadline: Instant,
-    ) -> Result<(Arc<Session>, Layout), Error> {
+    ) -> Result<(Arc<Session>, Routes), Error> {
         let limit = self.connector.connect_timeout.min(deadline.saturating_duration_since(Instant::now()));
         let dial = Session::open(&self.connector.endpoint, at, &self.connector.hello);
-        let (session, layout) = tokio::time::timeout(limit, dial).await.map_err(|_| silent(&at, limit))??;
+        let (session, routes) = tokio::time::timeout(limit, dial).await.map_err(|_| silent(&at, limit))??;
         let session = Arc::new(session);
         let node = self.node(session.node, address);
         *node.session.lock().await = Some(Arc::clone(&session));
-        Ok((session, layout))
+        Ok((session, routes))
     }
 
     /// The session with a node, opened if there is none, within `limit` and the connect time-out.
@@ -120,10 +127,10 @@ impl Connections {
             return Ok((Arc::clone(session), None));
         }
         *slot = None;
-        let (session, layout) = self.connector.open(target).await?;
+        let (session, routes) = self.connector.open(target).await?;
         let session = Arc::new(session);
         *slot = Some(Arc::clone(&session));
-        Ok((session, Some(layout)))
+        Ok((session, Some(routes)))
     }
 
     /// Handles an unanswered request. If the session was `silent` it is dropped, and the node avoided: a killed node
@@ -142,8 +149,14 @@ impl Connections {
         }
     }
 
+    /// Whether a node has left another question unanswered since the last call, so that it may have moved.
+    pub(crate) fn take_moved(&self) -> bool {
+        self.moved.load(Ordering::Relaxed) && self.moved.swap(false, Ordering::Relaxed)
+    }
+
     /// Avoids a node and starts a probe, so that no caller has to wait for a dead node.
     fn failed(self: &Arc<Self>, target: &Target, node: &Arc<NodeConnection>) {
+        self.moved.store(true, Ordering::Relaxed);
         if std::mem::replace(&mut *lock(&node.health), Health::Failed) == Health::Well {
             let (connections, node) = (Arc::downgrade(self), Arc::downgrade(node));
             tokio::spawn(probe(connections, node, self.connector.clone(), target.clone()));
@@ -174,11 +187,11 @@ impl Connections {
 
 impl Connector {
     /// Opens a session with a node, at its first IP address that answers.
-    async fn open(&self, target: &Target) -> Result<(Session, Layout), Error> {
+    async fn open(&self, target: &Target) -> Result<(Session, Routes), Error> {
         let mut last = None;
         for address in self.endpoint.resolve(&target.address).await.map_err(dial_error)? {
             match Session::open(&self.endpoint, address, &self.hello).await {
-                Ok((session, layout)) if session.node == target.id => return Ok((session, layout)),
+                Ok((session, routes)) if session.node == target.id => return Ok((session, routes)),
                 Ok((session, _)) => {
                     let names =
                         format!("{} answers at {} where {} was expected", session.name, target.address, target.name);
@@ -195,9 +208,9 @@ impl Connector {
 
     /// Opens a session and sends one request: a node that completes handshakes may still not answer requests.
     async fn probe(&self, target: &Target) -> Option<Session> {
-        let (session, layout) = self.open(target).await.ok()?;
+        let (session, routes) = self.open(target).await.ok()?;
         let deadline_ms = u32::try_from(self.connect_timeout.as_millis()).unwrap_or(u32::MAX).max(1);
-        let request = Request { deadline_ms, trace: 0, layout: layout.name(), body: RequestBody::Layout };
+        let request = Request { deadline_ms, trace: 0, layout: routes.layout.name(), body: RequestBody::Layout };
         session.call(Class::Request, &request).await.ok()?;
         Some(session)
     }
@@ -213,6 +226,9 @@ async fn probe(connections: Weak<Connections>, node: Weak<NodeConnection>, conne
             return;
         }
         let Ok(Some(session)) = tokio::time::timeout(connector.connect_timeout, connector.probe(&target)).await else {
+            if let Some(connections) = connections.upgrade() {
+                connections.moved.store(true, Ordering::Relaxed);
+            }
             continue;
         };
         let Some(node) = node.upgrade() else { return };

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use rejoin_proto::client::{Put, PutOutcome, PutReply, Reply, ReplyEnvelope, Request, RequestBody};
-use rejoin_proto::{Address, ClusterId, ErrorCode, Layout, Name};
+use rejoin_proto::client::{Put, PutOutcome, PutReply, Reply, ReplyEnvelope, Request, RequestBody, Routes};
+use rejoin_proto::{Address, ClusterId, ErrorCode, Name, TenantId};
 use rejoin_wire::Class;
 
 use crate::attempts::{AttemptResult, Attempts, FailedAttempt, not_sent};
@@ -25,6 +26,8 @@ use crate::{Context, Error, ErrorKind, Result, time};
 pub(crate) struct Engine {
     pub(crate) connections: Arc<Connections>,
     pub(crate) cluster: ClusterId,
+    /// The tenant whose data the requests are about.
+    pub(crate) tenant: Name,
     routes: RwLock<Arc<RoutingTable>>,
     learning: AtomicBool,
     budget: Mutex<RetryBudget>,
@@ -60,15 +63,15 @@ pub(crate) struct Settings {
 }
 
 impl Engine {
-    /// An engine with a session to its first node. `None` if that node's layout is invalid ([`Layout::check`]).
+    /// An engine with a session to its first node. `None` if that node's layout is invalid.
     pub(crate) fn new(
         connections: Arc<Connections>,
         first: &Session,
         address: Address,
-        layout: Layout,
+        routes: Routes,
         settings: &Settings,
     ) -> Option<Self> {
-        let routes = RoutingTable::new(layout, first.tenant)?;
+        let routes = RoutingTable::new(routes, TenantId::from_name(&first.tenant))?;
         let first_node = Target { id: first.node, name: first.name.clone(), address };
         let (timeout, attempts, pinned) = (settings.timeout, settings.attempts, settings.pinned);
         let (routes, budget, rng) =
@@ -76,6 +79,7 @@ impl Engine {
         Some(Self {
             connections,
             cluster: first.cluster,
+            tenant: first.tenant.clone(),
             routes,
             learning: AtomicBool::new(false),
             budget,
@@ -136,6 +140,37 @@ impl Engine {
                 Err(failed) if failed.failure == Failure::NoAnswer => return Err(Error::unknown(failed.error)),
                 Err(failed) => return Err(failed.error),
             }
+        }
+    }
+
+    /// Sends a request to every node, once, or with a pinned client to its node. Returns the replies of those that gave
+    /// one.
+    ///
+    /// # Errors
+    /// None did; then the error of one of them.
+    pub(crate) async fn every(self: &Arc<Self>, body: &RequestBody, timeout: Duration) -> Result<Vec<Reply>> {
+        let attempts = self.start_attempts(timeout)?;
+        let (trace, until) = (attempts.trace, attempts.attempt_deadline());
+        let targets = if self.pinned { vec![self.first_node.clone()] } else { self.routes().all() };
+        let mut asked = JoinSet::new();
+        for target in targets {
+            let (engine, body) = (Arc::clone(self), body.clone());
+            asked.spawn(async move {
+                let plan = AttemptPlan { body: &body, trace, until };
+                engine.attempt(&target, Class::Request, &plan).await.map(|(reply, _)| reply)
+            });
+        }
+        let (mut replies, mut failed) = (Vec::new(), None);
+        while let Some(answer) = asked.join_next().await {
+            match answer {
+                Ok(Ok(reply)) => replies.push(reply),
+                Ok(Err(attempt)) => failed = Some(attempt.error),
+                Err(_) => {}
+            }
+        }
+        match failed {
+            Some(error) if replies.is_empty() => Err(error),
+            _ => Ok(replies),
         }
     }
 
@@ -251,13 +286,13 @@ impl Engine {
     }
 
     async fn session(&self, target: &Target, limit: Duration) -> AttemptResult<Arc<Session>> {
-        let (session, layout) = self.connections.session(target, limit).await.map_err(not_sent)?;
+        let (session, routes) = self.connections.session(target, limit).await.map_err(not_sent)?;
         if session.cluster != self.cluster {
             let error = format!("{} is a node of cluster {}, not of {}", session.name, session.cluster, self.cluster);
             return Err(not_sent(Error::new(ErrorKind::Untrusted, error)));
         }
-        if let Some(layout) = layout {
-            self.learn(layout);
+        if let Some(routes) = routes {
+            self.learn(routes);
         }
         Ok(session)
     }
@@ -310,12 +345,14 @@ impl Engine {
         }
     }
 
-    /// Fetches the layout if the reply names a newer one than ours. Only a request that was refused as stale waits for
-    /// it.
+    /// Fetches the layout if the reply names a newer one than ours, and the addresses of nodes if one does not answer
+    /// where it was. Only a request that was refused as stale waits for it.
     async fn catch_up(self: &Arc<Self>, session: &Arc<Session>, answer: &ReplyEnvelope) {
         if matches!(&answer.reply, Reply::Error(error) if error.code == ErrorCode::StaleLayout) {
             self.fetch_layout(session).await;
-        } else if answer.layout > self.routes().name() && !self.learning.swap(true, Ordering::AcqRel) {
+        } else if (answer.layout > self.routes().name() || self.connections.take_moved())
+            && !self.learning.swap(true, Ordering::AcqRel)
+        {
             let (engine, session) = (Arc::clone(self), Arc::clone(session));
             tokio::spawn(async move {
                 engine.fetch_layout(&session).await;
@@ -326,19 +363,19 @@ impl Engine {
 
     async fn fetch_layout(&self, session: &Session) {
         let request = Request { deadline_ms: 1_000, trace: 0, layout: self.routes().name(), body: RequestBody::Layout };
-        if let Ok(ReplyEnvelope { reply: Reply::Layout(layout), .. }) = session.call(Class::Request, &request).await {
-            self.learn(layout);
+        if let Ok(ReplyEnvelope { reply: Reply::Layout(routes), .. }) = session.call(Class::Request, &request).await {
+            self.learn(routes);
         }
     }
 
-    /// Adopts a layout if it is valid and newer than ours.
-    fn learn(&self, layout: Layout) {
-        let Some(new) = RoutingTable::new(layout, self.routes().tenant()) else {
+    /// Adopts what is newer than ours: the layout, if it is valid, and addresses of nodes.
+    fn learn(&self, routes: Routes) {
+        let Some(told) = RoutingTable::new(routes, self.routes().tenant()) else {
             tracing::warn!("a node has sent an invalid layout; the earlier one stays in use");
             return;
         };
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        if new.name() > routes.name() {
+        if let Some(new) = routes.joined(told) {
             let mut targets = new.all();
             targets.push(self.first_node.clone());
             self.connections.keep(&targets);

@@ -27,6 +27,7 @@ pub struct Profile {
 struct File {
     seeds: Vec<String>,
     ca: String,
+    #[serde(default)]
     token: String,
     certificate: Option<String>,
     key: Option<String>,
@@ -50,7 +51,8 @@ impl Profile {
     /// seeds = ["127.0.0.1:7401", "127.0.0.1:7402"]
     /// ca = "ca.pem"          # relative to this file
     /// token = "app:6d2f"
-    /// # certificate = "app.pem" and key = "app.key" show a certificate of the client's own
+    /// # certificate = "app.pem" and key = "app-key.pem" show a certificate of the client's own; one of a tenant
+    /// # (`rejoin cert client --scope`) takes the place of the token
     /// ```
     ///
     /// ```no_run

@@ -1,5 +1,8 @@
 //! Routing: the order in which nodes are asked. Pure: the layout and the state of the nodes are arguments.
 
+use std::collections::BTreeMap;
+
+use rejoin_proto::client::{MovedNode, Routes};
 use rejoin_proto::{Address, BucketId, Layout, LayoutNode, LayoutRef, Name, NodeId, ObjectId, TenantId};
 
 /// A node to send requests to.
@@ -16,20 +19,52 @@ impl From<&LayoutNode> for Target {
     }
 }
 
-/// A valid layout, with its name computed once.
-#[derive(Debug)]
+/// A valid layout, with its name computed once, and with the addresses that its nodes have now.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RoutingTable {
     layout: Layout,
     name: LayoutRef,
     tenant: TenantId,
+    /// The nodes that have another address than at first, with the number of that.
+    moved: BTreeMap<NodeId, (u64, Address)>,
 }
 
 impl RoutingTable {
     /// `None` if the layout is invalid ([`Layout::check`]).
-    pub(crate) fn new(layout: Layout, tenant: TenantId) -> Option<Self> {
+    pub(crate) fn new(routes: Routes, tenant: TenantId) -> Option<Self> {
+        let Routes { layout, moved } = routes;
         layout.check().ok()?;
         let name = layout.name();
-        Some(Self { layout, name, tenant })
+        let mut table = Self { layout, name, tenant, moved: BTreeMap::new() };
+        for MovedNode { node, number, address } in moved {
+            table.move_node(node, (number, address));
+        }
+        Some(table)
+    }
+
+    /// Takes in an address of a node, unless a later one is known.
+    fn move_node(&mut self, node: NodeId, to: (u64, Address)) {
+        if self.moved.get(&node).is_some_and(|known| known.0 > to.0) {
+            return;
+        }
+        if let Some(at) = self.layout.nodes.iter().position(|known| known.id == node) {
+            self.layout.nodes[at].address = to.1.clone();
+        }
+        self.moved.insert(node, to);
+    }
+
+    /// This table with what another one has that is newer: all of it if its layout is, and else the later addresses.
+    /// `None` if there is nothing. A layout has the addresses of the time at which it was made, and who tells of it
+    /// knows of later ones.
+    pub(crate) fn joined(&self, other: Self) -> Option<Self> {
+        if other.name > self.name {
+            return Some(other);
+        }
+        let mut joined = self.clone();
+        for (node, to) in other.moved {
+            joined.move_node(node, to);
+        }
+        (joined != *self).then_some(joined)
     }
 
     pub(crate) fn name(&self) -> LayoutRef {
@@ -106,8 +141,31 @@ mod tests {
             .collect();
         list.sort_by_key(|node| node.id);
         let owners = (0..8).map(|p| (0..3.min(nodes)).map(|copy| (p + copy) % nodes).collect()).collect();
-        let layout = Layout { version: 1, policy: LayoutPolicy::default(), nodes: list, owners };
-        RoutingTable::new(layout, TenantId(5)).unwrap()
+        let layout = Layout { version: 1, policy: LayoutPolicy::default(), nodes: list, owners, copies: Vec::new() };
+        RoutingTable::new(Routes { layout, moved: Vec::new() }, TenantId(5)).unwrap()
+    }
+
+    fn moved(table: &RoutingTable, node: usize, number: u64, port: u16) -> RoutingTable {
+        let mut other = table.clone();
+        other.move_node(table.layout.nodes[node].id, (number, Address::from(([127, 0, 0, 1], port))));
+        other
+    }
+
+    #[test]
+    fn the_latest_address_of_a_node_is_used_with_any_layout() {
+        let first = map(3);
+        let once = first.joined(moved(&first, 0, 2, 9001)).unwrap();
+        assert_eq!((once.all()[0].address.port(), once.name()), (9001, first.name()), "the layout is the same");
+        assert!(once.joined(first.clone()).is_none(), "who does not know of it says nothing");
+        let twice = once.joined(moved(&first, 0, 3, 9002)).unwrap();
+        assert!(twice.joined(moved(&first, 0, 2, 9001)).is_none(), "news of an earlier address");
+        let mut layout = first.layout.clone();
+        layout.version += 1;
+        let to = MovedNode { node: layout.nodes[1].id, number: 2, address: Address::from(([127, 0, 0, 1], 9003)) };
+        let newer = RoutingTable::new(Routes { layout, moved: vec![to] }, TenantId(5)).unwrap();
+        let newer = twice.joined(newer).unwrap();
+        let ports = [0, 1].map(|at: usize| newer.all()[at].address.port());
+        assert_eq!((ports, newer.name().version), ([first.all()[0].address.port(), 9003], 2));
     }
 
     #[test]
@@ -145,6 +203,6 @@ mod tests {
     fn a_layout_that_breaks_its_rules_is_not_taken() {
         let mut layout = map(3).layout;
         layout.owners[0] = vec![9];
-        assert!(RoutingTable::new(layout, TenantId(5)).is_none());
+        assert!(RoutingTable::new(Routes { layout, moved: Vec::new() }, TenantId(5)).is_none());
     }
 }

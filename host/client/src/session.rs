@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL, Receipt, ReplyEnvelope, Request, ServerHello, StartId};
-use rejoin_proto::{ClusterId, Layout, Name, NodeId, TenantId, codec};
+use rejoin_proto::client::{
+    ClientHello, HelloReply, PROTOCOL, Receipt, ReplyEnvelope, Request, Routes, ServerHello, StartId,
+};
+use rejoin_proto::{ClusterId, Name, NodeId, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Endpoint, SendError};
 
 use crate::sync::lock;
@@ -70,19 +72,19 @@ pub(crate) struct Session {
     pub(crate) node: NodeId,
     pub(crate) name: Name,
     pub(crate) cluster: ClusterId,
-    pub(crate) tenant: TenantId,
+    pub(crate) tenant: Name,
     pub(crate) retry_window: Duration,
     /// Receipts of answered writes that were not sent yet.
     receipts: Mutex<Vec<Receipt>>,
 }
 
 impl Session {
-    /// Connects and sends the client's hello. Also returns the node's layout.
+    /// Connects and sends the client's hello. Also returns the node's routes.
     pub(crate) async fn open(
         endpoint: &Endpoint,
         address: SocketAddr,
         hello: &ClientHello,
-    ) -> Result<(Self, Layout), Error> {
+    ) -> Result<(Self, Routes), Error> {
         let connection = endpoint.connect_client(address).await.map_err(dial_error)?;
         let hello = codec::encode(hello);
         let lost = |why: &dyn std::fmt::Display| {
@@ -108,7 +110,7 @@ impl Session {
         }
     }
 
-    fn welcomed(connection: Connection, hello: ServerHello) -> (Self, Layout) {
+    fn welcomed(connection: Connection, hello: ServerHello) -> (Self, Routes) {
         let shared = Arc::new(Shared { waiting: Mutex::new(Some(BTreeMap::new())), ..Shared::default() });
         shared.start.store(hello.start.0, Ordering::Release);
         let reader = tokio::spawn(read(connection.clone(), Arc::clone(&shared)));
@@ -124,7 +126,7 @@ impl Session {
             retry_window: Duration::from_millis(u64::from(hello.retry_window_ms)),
             receipts: Mutex::default(),
         };
-        (session, hello.layout)
+        (session, hello.routes)
     }
 
     /// The node's start id in its latest reply.

@@ -18,6 +18,7 @@
 
 mod decide;
 mod race;
+mod tokens;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,11 +27,14 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use rejoin_proto::catalog::{BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::access::Scope;
+use rejoin_proto::catalog::{BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBody, RecordKey};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{ErrorReply, Name, NodeId, PluginDigest, TenantId};
+
+pub use tokens::TokenChange;
 
 /// How long the answer to a change waits for the other nodes at most, in microseconds.
 pub const CHANGE_WAIT_US: u64 = 2_000_000;
@@ -68,18 +72,17 @@ impl Versioned for Catalog {
 pub enum CatalogChange {
     /// A new bucket.
     BucketCreate(TenantId, Name, BucketProps),
-    /// New properties of a bucket, if its record is still at that version.
+    /// New properties of a bucket, if its record is still at that version. They are given with its copies as they are
+    /// now; those are not changed by it.
     BucketSet(TenantId, Name, u64, BucketProps),
-    /// A new token.
-    TokenCreate(TenantId, Name, Scope, [u8; 32]),
-    /// The end of a token.
-    TokenRevoke(Name),
-    /// A plugin whose component this node has checked and stored.
-    PluginAdd(PluginDigest, RecordBody),
+    /// A change of a tenant's token, asked for with a token of that scope.
+    Token(TenantId, Name, Scope, TokenChange),
+    /// A tenant's plugin whose component this node has checked and stored.
+    PluginAdd(TenantId, PluginDigest, RecordBody),
     /// A plugin's merges are not to be run any more, with the reason.
-    PluginQuarantine(PluginDigest, String),
+    PluginQuarantine(TenantId, PluginDigest, String),
     /// A quarantined plugin's merges are to be run again.
-    PluginRelease(PluginDigest),
+    PluginRelease(TenantId, PluginDigest),
     /// A tenant.
     TenantCreate(Name),
 }
@@ -242,13 +245,14 @@ impl Control {
         self.records.get(key)
     }
 
-    /// The records of a kind, of buckets only those of that tenant.
+    /// A tenant's records of a kind, or all tenants.
     #[must_use]
     pub fn list(&self, kind: RecordKind, tenant: TenantId) -> Vec<Record> {
         let wanted = |record: &&Record| match (&record.key, kind) {
-            (RecordKey::Tenant(_), RecordKind::Tenant) | (RecordKey::Plugin(_), RecordKind::Plugin) => true,
-            (RecordKey::Token(_), RecordKind::Token) => true,
-            (RecordKey::Bucket(owner, _), RecordKind::Bucket) => *owner == tenant,
+            (RecordKey::Tenant(_), RecordKind::Tenant) => true,
+            (RecordKey::Plugin(owner, _), RecordKind::Plugin)
+            | (RecordKey::Token(owner, _), RecordKind::Token)
+            | (RecordKey::Bucket(owner, _), RecordKind::Bucket) => *owner == tenant,
             _ => false,
         };
         self.records.values().filter(wanted).cloned().collect()
@@ -671,11 +675,13 @@ fn moves_quorums(before: &Record, after: &Record) -> bool {
 fn is_sound(record: &Record) -> bool {
     let fits = match (&record.key, &record.body) {
         (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
-        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => props.check().is_ok(),
-        (RecordKey::Plugin(_), RecordBody::Plugin { version, quarantined, .. }) => {
+        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => props.check_record().is_ok(),
+        (RecordKey::Plugin(..), RecordBody::Plugin { version, quarantined, .. }) => {
             version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES)
         }
-        (RecordKey::Token(_), RecordBody::Token { .. }) => true,
+        (RecordKey::Token(..), RecordBody::Token { grant, revoked, barred, .. }) => {
+            grant.check().is_ok() && (*revoked || !barred)
+        }
         _ => false,
     };
     fits && (1..=MAX_VERSION).contains(&record.version)

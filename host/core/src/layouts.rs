@@ -37,6 +37,12 @@ impl LayoutSet {
         Self(1 << place)
     }
 
+    /// The place of a single one.
+    #[must_use]
+    pub const fn place(self) -> usize {
+        self.0.trailing_zeros() as usize
+    }
+
     /// In either.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
@@ -235,7 +241,7 @@ impl LiveLayouts {
     /// Its name.
     #[must_use]
     pub fn reads_name(&self) -> LayoutRef {
-        self.names[self.reads.0.trailing_zeros() as usize]
+        self.names[self.reads.place()]
     }
 
     /// All of them.
@@ -273,23 +279,31 @@ impl LiveLayouts {
     /// If it is not a single one of them.
     #[must_use]
     pub fn get(&self, layout: LayoutSet) -> &Layout {
-        &self.layouts[layout.0.trailing_zeros() as usize]
+        &self.layouts[layout.place()]
     }
 
     /// The first `n` owners of a partition in each live layout.
     #[must_use]
     pub fn owners(&self, partition: PartitionId, n: u8) -> Owners {
+        self.owners_by(partition, |_| n)
+    }
+
+    /// The first owners of a partition in each live layout, as many as there are copies by its place.
+    #[must_use]
+    pub fn owners_by(&self, partition: PartitionId, n: impl Fn(usize) -> u8) -> Owners {
         let mut owners = Owners { nodes: SmallVec::new(), reads: self.reads };
         for (place, layout) in self.iter().enumerate() {
-            layout.owners(partition, n).for_each(|node| owners.add(node.id, LayoutSet::at(place)));
+            layout.owners(partition, n(place)).for_each(|node| owners.add(node.id, LayoutSet::at(place)));
         }
         owners
     }
 
-    /// Whether a node is one of the first `n` owners of a partition in a live layout.
+    /// Whether a node is one of the first owners of a partition in a live layout, of as many as there are copies by its
+    /// place.
     #[must_use]
-    pub fn owns(&self, node: NodeId, partition: PartitionId, n: u8) -> bool {
-        self.iter().any(|layout| layout.owners(partition, n).any(|owner| owner.id == node))
+    pub fn owns_by(&self, node: NodeId, partition: PartitionId, n: impl Fn(usize) -> u8) -> bool {
+        let mut layouts = self.iter().enumerate();
+        layouts.any(|(place, layout)| layout.owners(partition, n(place)).any(|owner| owner.id == node))
     }
 
     /// The nodes that may stand in for owners of a partition in a bucket of `n` copies, the preferred one first, and at
@@ -491,7 +505,7 @@ mod tests {
         for partition in (0..16).map(PartitionId) {
             let (owners, fallbacks) = (live.owners(partition, 3), live.fallbacks(partition, 3, |_| true));
             assert_eq!(fallbacks.len(), MAX_FALLBACKS);
-            assert!(fallbacks.iter().all(|node| !owners.contains(*node) && !live.owns(*node, partition, 3)));
+            assert!(fallbacks.iter().all(|node| !owners.contains(*node) && !live.owns_by(*node, partition, |_| 3)));
         }
     }
 
@@ -502,7 +516,7 @@ mod tests {
         let dead = layout.nodes[0].id;
         let first = |partition: PartitionId| live.fallbacks(partition, 3, |node| node != dead).first().copied();
         let mut firsts: Vec<NodeId> =
-            (0..16).map(PartitionId).filter(|p| live.owns(dead, *p, 3)).filter_map(first).collect();
+            (0..16).map(PartitionId).filter(|p| live.owns_by(dead, *p, |_| 3)).filter_map(first).collect();
         firsts.sort();
         firsts.dedup();
         assert!(firsts.len() >= 4, "{firsts:?}");

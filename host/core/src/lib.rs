@@ -22,8 +22,8 @@
 //! assert_eq!(causal::visible(&joined, 0).len(), 2);
 //! ```
 //!
-//! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`quorum`], [`placement`], [`port`], [`view`],
-//! [`shard`], [`exchange`], [`control`], [`ring`], [`members`], [`node`].
+//! Reading order: [`causal`] (the algebra of an object), [`layouts`], [`copies`], [`quorum`], [`placement`], [`port`],
+//! [`view`], [`shard`], [`exchange`], [`access`], [`control`], [`ring`], [`members`], [`node`].
 //!
 //! A comment `// Rule: …` marks a line that a safety property depends on. `tests/twin` has a mutant for each of them: a
 //! copy of the core without that line, which a test must catch.
@@ -32,8 +32,10 @@
 
 extern crate alloc;
 
+pub mod access;
 pub mod causal;
 pub mod control;
+pub mod copies;
 pub mod exchange;
 pub mod layouts;
 pub mod members;

@@ -1,8 +1,8 @@
 //! Counts answers: a [`Tally`] is told what came and says whether that is enough, still possible, or not any more.
 //!
 //! A quorum is needed in each layout in which one of the asked nodes counts: for a write that is every live layout, for
-//! a read the one that reads use. The tally sends nothing and knows no time. (The separation of counting from
-//! messaging is that of riak_kv's get and put cores.)
+//! a read the one that reads use. While the copies of a bucket change, it is another number in each. The tally sends
+//! nothing and knows no time. (The separation of counting from messaging is that of riak_kv's get and put cores.)
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -27,12 +27,26 @@ pub enum Verdict {
 /// Nodes, each with where it counts.
 type Nodes = SmallVec<[(NodeId, Seat); 5]>;
 
-/// The zones in which good answers are needed, and the zone of each node by its number.
-#[derive(Clone, Default, Debug)]
-struct Zones {
-    needed: u8,
-    of: SmallVec<[(NodeId, u16); 5]>,
+/// The good answers that are needed in a layout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Need {
+    /// From so many nodes.
+    pub nodes: u8,
+    /// From so many owners.
+    pub owners: u8,
+    /// From so many zones. 0 or 1: from any.
+    pub zones: u8,
 }
+
+impl Need {
+    /// The largest of the demands.
+    fn most(self) -> u8 {
+        self.nodes.max(self.owners).max(self.zones)
+    }
+}
+
+/// The zone of each node by its number.
+type Zones = SmallVec<[(NodeId, u16); 5]>;
 
 /// What an answer from a node's zone is worth, the most first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -48,8 +62,9 @@ pub enum ZoneNeed {
 /// The answers to one question asked of several nodes.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    needed: u8,
-    needed_owners: u8,
+    need: Need,
+    /// The layouts in which something else is needed than `need`, because a bucket's copies change.
+    other_needs: SmallVec<[(LayoutSet, Need); 1]>,
     /// The layouts in each of which so many are needed.
     layouts: LayoutSet,
     waiting: Nodes,
@@ -70,13 +85,30 @@ impl Tally {
         // Where nobody is asked, a quorum is missing and not met.
         let layouts = if layouts.is_empty() { LayoutSet::NEWEST } else { layouts };
         let (good, bad, relieved) = (Nodes::new(), Vec::new(), SmallVec::new());
-        Self { needed, needed_owners, layouts, waiting, good, bad, relieved, zones: Zones::default() }
+        let need = Need { nodes: needed, owners: needed_owners, zones: 0 };
+        let other_needs = SmallVec::new();
+        Self { need, other_needs, layouts, waiting, good, bad, relieved, zones: Zones::new() }
+    }
+
+    /// Needs something else in one layout.
+    #[must_use]
+    pub fn needing(mut self, layout: LayoutSet, need: Need) -> Self {
+        if need != self.need {
+            self.other_needs.push((layout, need));
+        }
+        self
+    }
+
+    fn need_in(&self, layout: LayoutSet) -> Need {
+        let other = self.other_needs.iter().find(|(of, _)| *of == layout);
+        other.map_or(self.need, |(_, need)| *need)
     }
 
     /// Also waits for good answers from `needed` different zones, by the zones that the nodes have.
     #[must_use]
     pub fn in_zones(mut self, needed: u8, zones: impl IntoIterator<Item = (NodeId, u16)>) -> Self {
-        self.zones = Zones { needed, of: zones.into_iter().collect() };
+        self.need.zones = needed;
+        self.zones = zones.into_iter().collect();
         self
     }
 
@@ -99,7 +131,8 @@ impl Tally {
     pub fn only(&self, node: NodeId) -> Self {
         let waiting = self.waiting.iter().copied().filter(|(asked, _)| *asked == node).collect();
         let (good, bad, relieved) = (Nodes::new(), Vec::new(), SmallVec::new());
-        Self { waiting, good, bad, relieved, zones: self.zones.clone(), ..*self }
+        let (zones, other_needs) = (self.zones.clone(), self.other_needs.clone());
+        Self { waiting, good, bad, relieved, zones, other_needs, ..*self }
     }
 
     /// Counts a good answer. A second one, or one of a node that was not asked, counts nothing: W and R are distinct
@@ -124,8 +157,9 @@ impl Tally {
     pub fn lacks_nodes(&self) -> bool {
         self.layouts.each().any(|layout| {
             let good = self.good.iter().filter(|(_, seat)| seat.counts.contains(layout)).count();
-            let zones = usize::from(self.zones.needed);
-            good < usize::from(self.needed) || zones > 1 && self.zones_in(layout, false) < zones
+            let need = self.need_in(layout);
+            let zones = usize::from(need.zones);
+            good < usize::from(need.nodes) || zones > 1 && self.zones_in(layout, false) < zones
         })
     }
 
@@ -173,9 +207,11 @@ impl Tally {
     fn verdict_in(&self, layout: LayoutSet) -> Verdict {
         let counted = |nodes: &Nodes| nodes.iter().filter(|(_, seat)| seat.counts.contains(layout)).count();
         let owners = |nodes: &Nodes| nodes.iter().filter(|(_, seat)| seat.owns.contains(layout)).count();
-        let (needed, needed_owners) = (usize::from(self.needed), usize::from(self.needed_owners));
+        // Rule: each layout has its quorum. The copies of a bucket may differ between them.
+        let need = self.need_in(layout);
+        let (needed, needed_owners) = (usize::from(need.nodes), usize::from(need.owners));
         let (good, good_owners) = (counted(&self.good), owners(&self.good));
-        let zones_needed = usize::from(self.zones.needed);
+        let zones_needed = usize::from(need.zones);
         let zones = |with_waiting| if zones_needed > 1 { self.zones_in(layout, with_waiting) } else { zones_needed };
         if good >= needed && good_owners >= needed_owners && zones(false) >= zones_needed {
             Verdict::Enough
@@ -193,8 +229,9 @@ impl Tally {
     /// to answer those count that do so `in_time` and in whose place none was asked.
     #[must_use]
     pub fn zone_need(&self, node: NodeId, layouts: LayoutSet, in_time: impl Fn(NodeId) -> bool) -> ZoneNeed {
-        let (needed, Some(zone)) = (usize::from(self.zones.needed), self.zone_of(node)) else { return ZoneNeed::Open };
+        let Some(zone) = self.zone_of(node) else { return ZoneNeed::Open };
         let need = |layout| {
+            let needed = usize::from(self.need_in(layout).zones);
             let answered = self.zones_of(layout, |_| false);
             let expected = self.zones_of(layout, |waiting| in_time(waiting) && !self.relieved.contains(&waiting));
             if answered.len() >= needed {
@@ -211,7 +248,7 @@ impl Tally {
     }
 
     fn zone_of(&self, node: NodeId) -> Option<u16> {
-        self.zones.of.iter().find(|(of, _)| *of == node).map(|(_, zone)| *zone)
+        self.zones.iter().find(|(of, _)| *of == node).map(|(_, zone)| *zone)
     }
 
     /// In how many zones there are good answers in a layout, or may be once all have answered.
@@ -252,10 +289,10 @@ impl Tally {
         self.waiting.iter().map(|&(node, _)| node)
     }
 
-    /// The answers that are needed in all: the largest of the demands.
+    /// The answers that are needed in all: the largest of the demands, in the layout that has the largest.
     #[must_use]
     pub fn needed(&self) -> u8 {
-        self.needed.max(self.needed_owners).max(self.zones.needed)
+        self.layouts.each().map(|layout| self.need_in(layout).most()).max().unwrap_or_default()
     }
 
     /// The good answers so far, in the layout that has fewest. Fewer than are needed while a demand is not met: what
@@ -265,12 +302,16 @@ impl Tally {
         let counted = |layout| {
             let good = self.good.iter().filter(|(_, seat)| seat.counts.contains(layout)).count();
             let owners = self.good.iter().filter(|(_, seat)| seat.owns.contains(layout)).count();
-            let zones = if self.zones.needed > 1 { self.zones_in(layout, false) } else { 1 };
-            let lacking = usize::from(self.needed_owners).saturating_sub(owners);
-            match lacking.max(usize::from(self.zones.needed).saturating_sub(zones)) {
+            let need = self.need_in(layout);
+            let zones = if need.zones > 1 { self.zones_in(layout, false) } else { 1 };
+            let lacking = usize::from(need.owners).saturating_sub(owners);
+            let got = match lacking.max(usize::from(need.zones).saturating_sub(zones)) {
                 0 => good,
-                lacking => good.min(usize::from(self.needed()).saturating_sub(lacking)),
-            }
+                lacking => good.min(usize::from(need.most()).saturating_sub(lacking)),
+            };
+            // What is enough there is enough, although another layout needs more.
+            let is_met = got >= usize::from(need.most());
+            if is_met { got.max(usize::from(self.needed())) } else { got }
         };
         u8::try_from(self.layouts.each().map(counted).min().unwrap_or_default()).unwrap_or(u8::MAX)
     }
@@ -315,6 +356,22 @@ mod tests {
         assert_eq!((tally.verdict(), tally.got()), (Verdict::Waiting, 1), "a node in both counts in both");
         tally.good(NodeId(5));
         assert_eq!((tally.verdict(), tally.got()), (Verdict::Enough, 2));
+    }
+
+    #[test]
+    fn where_copies_change_each_layout_needs_as_many_as_there_are_by_it() {
+        let need = |nodes| Need { nodes, owners: 0, zones: 0 };
+        let mut tally = Tally::new(2, 0, moving()).needing(LayoutSet::at(1), need(1));
+        tally.good(NodeId(4));
+        tally.good(NodeId(5));
+        assert_eq!((tally.verdict(), tally.got(), tally.needed()), (Verdict::Waiting, 0, 2));
+        tally.good(NodeId(1));
+        assert_eq!((tally.verdict(), tally.got()), (Verdict::Enough, 2), "one is enough in the older layout");
+        let mut more = Tally::new(2, 0, moving()).needing(LayoutSet::at(1), need(3));
+        [3, 4, 1].iter().for_each(|node| more.good(NodeId(*node)));
+        assert_eq!((more.verdict(), more.got(), more.needed()), (Verdict::Waiting, 2, 3));
+        more.bad(NodeId(2), "down");
+        assert_eq!(more.verdict(), Verdict::Impossible);
     }
 
     #[test]

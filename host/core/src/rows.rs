@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     Gain = b'n',
     Gap = b'g',
     Holding = b'h',
+    Loss = b'c',
     HoldingVersion = b'v',
     Observed = b'o',
     Retry = b'r',
@@ -84,6 +85,15 @@ pub(crate) struct GainRow {
 impl Versioned for GainRow {
     const VERSION: u8 = 1;
     const WHAT: &'static str = "gain row";
+}
+
+/// When everything was lost that this replica had, in milliseconds of the wall clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct LossRow(pub(crate) u64);
+
+impl Versioned for LossRow {
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "loss row";
 }
 
 /// The newest layout for which everything was taken.

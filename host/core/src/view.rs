@@ -10,9 +10,11 @@ use bytes::Bytes;
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::hash::MAX_KEY_BYTES;
 use rejoin_proto::{
-    BucketId, ErrorCode, ErrorReply, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest, TenantId,
+    BucketId, ErrorCode, ErrorReply, Hlc, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest,
+    TenantId,
 };
 
+use crate::copies::{Copies, LiveCopies};
 use crate::layouts::{LayoutSet, LiveLayouts, Owners};
 use crate::ring::RingView;
 
@@ -27,8 +29,12 @@ pub struct Bucket {
     pub name: Name,
     /// The version of its record.
     pub version: u64,
-    /// Its properties.
+    /// When it was created, if its record is the first one.
+    pub created: Option<Hlc>,
+    /// Its properties, with its copies in the newest layout.
     pub props: BucketProps,
+    /// Its copies in each live layout.
+    pub live: LiveCopies,
 }
 
 /// A snapshot of layout and catalog.
@@ -42,9 +48,10 @@ pub struct ClusterView {
     dead: BTreeSet<NodeId>,
     buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>>,
     by_id: BTreeMap<BucketId, Arc<Bucket>>,
-    plugins: BTreeMap<PluginDigest, Name>,
+    tenants: BTreeMap<TenantId, Name>,
+    plugins: BTreeMap<(TenantId, PluginDigest), Name>,
     /// The plugins whose merges are not run, with the reason.
-    quarantines: BTreeMap<PluginDigest, String>,
+    quarantines: BTreeMap<(TenantId, PluginDigest), String>,
     /// The zone of each node, by a number.
     zones: BTreeMap<NodeId, u16>,
 }
@@ -69,6 +76,14 @@ pub struct Target {
     pub reads: LayoutRef,
 }
 
+impl Target {
+    /// The bucket's copies in the layout that reads use.
+    #[must_use]
+    pub fn read_copies(&self) -> Copies {
+        self.bucket.live.in_layout(self.owners.reads())
+    }
+}
+
 impl ClusterView {
     /// Makes a snapshot of the ring, or of a single layout that does not change.
     #[must_use]
@@ -76,29 +91,37 @@ impl ClusterView {
         let RingView { live, reads, generation, closed, sources, dead } = ring.into();
         let layouts = LiveLayouts::new(live, reads);
         let (mut by_id, mut plugins, mut quarantines) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut tenants = BTreeMap::new();
         let mut buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>> = BTreeMap::new();
         for record in records {
             match (&record.key, &record.body) {
                 (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, props }) => {
+                    let live = LiveCopies::new(layouts.iter().map(|layout| Copies::of(layout, *id, props)));
+                    let Copies { n, sloppy } = live.at(0);
                     let bucket = Arc::new(Bucket {
                         id: *id,
                         tenant: *tenant,
                         name: name.clone(),
                         version: record.version,
-                        props: props.clone(),
+                        created: (record.version == 1).then_some(record.stamp),
+                        props: BucketProps { n, sloppy, ..props.clone() },
+                        live,
                     });
                     buckets.entry(*tenant).or_default().insert(name.clone(), bucket.clone());
                     by_id.insert(*id, bucket);
                 }
-                (RecordKey::Plugin(digest), RecordBody::Plugin { name, quarantined, .. }) => {
-                    plugins.insert(*digest, name.clone());
-                    quarantines.extend(quarantined.clone().map(|why| (*digest, why)));
+                (RecordKey::Plugin(tenant, digest), RecordBody::Plugin { name, quarantined, .. }) => {
+                    plugins.insert((*tenant, *digest), name.clone());
+                    quarantines.extend(quarantined.clone().map(|why| ((*tenant, *digest), why)));
+                }
+                (RecordKey::Tenant(tenant), RecordBody::Tenant { name }) => {
+                    tenants.insert(*tenant, name.clone());
                 }
                 _ => {}
             }
         }
         let zones = zones(&layouts);
-        Self { layouts, generation, closed, sources, dead, buckets, by_id, plugins, quarantines, zones }
+        Self { layouts, generation, closed, sources, dead, buckets, by_id, tenants, plugins, quarantines, zones }
     }
 
     /// The newest layout, by which requests are routed.
@@ -148,27 +171,39 @@ impl ClusterView {
         self.layouts.iter().eq(other.layouts.iter())
     }
 
-    /// The name of a plugin in the catalog.
+    /// The name of a tenant in the catalog.
     #[must_use]
-    pub fn plugin_name(&self, digest: &PluginDigest) -> Option<&Name> {
-        self.plugins.get(digest)
+    pub fn tenant_name(&self, tenant: TenantId) -> Option<&Name> {
+        self.tenants.get(&tenant)
     }
 
-    /// Why the merges of a plugin are not run, if they are not.
+    /// The name of a tenant's plugin in the catalog.
     #[must_use]
-    pub fn quarantine(&self, digest: &PluginDigest) -> Option<&str> {
-        self.quarantines.get(digest).map(String::as_str)
+    pub fn plugin_name(&self, tenant: TenantId, digest: &PluginDigest) -> Option<&Name> {
+        self.plugins.get(&(tenant, *digest))
+    }
+
+    /// Why the merges of a tenant's plugin are not run, if they are not.
+    #[must_use]
+    pub fn quarantine(&self, tenant: TenantId, digest: &PluginDigest) -> Option<&str> {
+        self.quarantines.get(&(tenant, *digest)).map(String::as_str)
     }
 
     /// The plugins whose merges are not run, with the reason.
-    pub fn quarantines(&self) -> impl Iterator<Item = (&PluginDigest, &str)> {
-        self.quarantines.iter().map(|(digest, why)| (digest, why.as_str()))
+    pub fn quarantines(&self) -> impl Iterator<Item = (TenantId, &PluginDigest, &str)> {
+        self.quarantines.iter().map(|((tenant, digest), why)| (*tenant, digest, why.as_str()))
     }
 
     /// The version of a bucket's record, 0 if it is not known here.
     #[must_use]
     pub fn bucket_version(&self, id: BucketId) -> u64 {
         self.by_id.get(&id).map_or(0, |bucket| bucket.version)
+    }
+
+    /// A tenant's bucket by its name.
+    #[must_use]
+    pub fn bucket_named(&self, tenant: TenantId, name: &Name) -> Option<&Arc<Bucket>> {
+        self.buckets.get(&tenant)?.get(name)
     }
 
     /// A bucket by its id.
@@ -186,6 +221,18 @@ impl ClusterView {
     #[must_use]
     pub fn owners(&self, partition: PartitionId, n: u8) -> Owners {
         self.layouts.owners(partition, n)
+    }
+
+    /// The owners of what a bucket has in a partition, in each live layout.
+    #[must_use]
+    pub fn owners_of(&self, partition: PartitionId, bucket: &Bucket) -> Owners {
+        self.layouts.owners_by(partition, |place| bucket.live.at(place).n)
+    }
+
+    /// The most copies that any bucket has in any live layout; `None` without buckets.
+    #[must_use]
+    pub fn most_copies(&self) -> Option<u8> {
+        self.by_id.values().map(|bucket| bucket.live.most()).max()
     }
 
     /// The buckets of which the ids are not below that one, in order.
@@ -213,15 +260,15 @@ impl ClusterView {
     /// The nodes that may stand in for owners of a key, see [`LiveLayouts::fallbacks`].
     #[must_use]
     pub fn fallbacks(&self, target: &Target, usable: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
-        self.layouts.fallbacks(target.partition, target.bucket.props.n, usable)
+        self.layouts.fallbacks(target.partition, target.bucket.live.most(), usable)
     }
 
     /// Whether that node is an owner of what a bucket has in a partition, in a live layout. Of an unknown bucket it may
     /// be one if any bucket's objects could be its.
     #[must_use]
     pub fn owns(&self, node: NodeId, partition: PartitionId, bucket: BucketId) -> bool {
-        let n = self.by_id.get(&bucket).map_or(u8::MAX, |bucket| bucket.props.n);
-        self.layouts.owns(node, partition, n)
+        let bucket = self.by_id.get(&bucket);
+        self.layouts.owns_by(node, partition, |place| bucket.map_or(u8::MAX, |bucket| bucket.live.at(place).n))
     }
 
     /// The name of a node, or its id as a name if the layout does not know it.
@@ -240,7 +287,7 @@ impl ClusterView {
         let hash = object.hash();
         let store_key = Bytes::from(object.store_key_of(hash));
         let partition = self.layout().partition_of(hash);
-        let owners = self.layouts.owners(partition, bucket.props.n);
+        let owners = self.owners_of(partition, bucket);
         let (layout, reads) = (self.layouts.newest_name(), self.layouts.reads_name());
         Ok(Target { object, store_key, bucket: bucket.clone(), partition, owners, layout, reads })
     }
@@ -261,7 +308,7 @@ impl ClusterView {
             let message = alloc::format!("the key has {} bytes, the most is {MAX_KEY_BYTES}", key.len());
             return Err(ErrorReply::new(ErrorCode::TooLarge, message));
         }
-        let Some(found) = self.buckets.get(&tenant).and_then(|known| known.get(bucket)) else {
+        let Some(found) = self.bucket_named(tenant, bucket) else {
             let message = alloc::format!("there is no bucket {bucket}: make it with `rejoin bucket create {bucket}`");
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
@@ -272,25 +319,27 @@ impl ClusterView {
     /// Only the nodes that `read` or `write` accepts count; for a write to a sloppy bucket any of them, but for PW.
     /// Negative: some key has lost it. `None` without buckets.
     #[must_use]
-    pub fn spare<'a>(&'a self, read: impl Fn(NodeId) -> bool, write: impl Fn(NodeId) -> bool) -> Option<(i16, i16)> {
+    pub fn spare(&self, read: impl Fn(NodeId) -> bool, write: impl Fn(NodeId) -> bool) -> Option<(i16, i16)> {
         let least = |n: u8, of: LayoutSet, counts: &dyn Fn(NodeId) -> bool| {
-            let alive = |(layout, partition): (&Layout, PartitionId)| {
-                layout.owners(partition, n).filter(|owner| counts(owner.id)).count() as i16
-            };
-            let partitions = |layout: &'a Layout| partition_ids(layout).map(move |partition| (layout, partition));
-            of.each().map(|layout| self.layouts.get(layout)).flat_map(partitions).map(alive).min()
+            let layout = self.layouts.get(of);
+            let alive =
+                |partition: PartitionId| layout.owners(partition, n).filter(|owner| counts(owner.id)).count() as i16;
+            partition_ids(layout).map(alive).min()
+        };
+        let any = self.zones.keys().filter(|node| write(**node)).count().min(i16::MAX as usize) as i16;
+        let of_writes = |props: &BucketProps, layout: LayoutSet, Copies { n, sloppy }: Copies| {
+            let (writes, owners) = (i16::from(props.w.of(n).max(1)), least(n, layout, &write)?);
+            Some(match (sloppy, i16::from(props.pw.of(n))) {
+                (false, pw) => owners - writes.max(pw),
+                (true, 0) => any - writes,
+                (true, pw) => (any - writes).min(owners - pw),
+            })
         };
         let spare = |bucket: &Arc<Bucket>| {
-            let props = &bucket.props;
-            let (reads, writes) = (props.r.of(props.n).max(1), props.w.of(props.n).max(1));
-            let owners = least(props.n, self.layouts.all(), &write)?;
-            let any = self.zones.keys().filter(|node| write(**node)).count().min(i16::MAX as usize) as i16;
-            let of_writes = match (props.sloppy, i16::from(props.pw.of(props.n))) {
-                (false, pw) => owners - i16::from(writes).max(pw),
-                (true, 0) => any - i16::from(writes),
-                (true, pw) => (any - i16::from(writes)).min(owners - pw),
-            };
-            Some((least(props.n, self.layouts.reads(), &read)? - i16::from(reads), of_writes))
+            let (props, reads) = (&bucket.props, self.layouts.reads());
+            let n = bucket.live.in_layout(reads).n;
+            let writes = bucket.live.each().filter_map(|(layout, copies)| of_writes(props, layout, copies)).min()?;
+            Some((least(n, reads, &read)? - i16::from(props.r.of(n).max(1)), writes))
         };
         self.by_id.values().filter_map(spare).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
     }
@@ -328,7 +377,6 @@ mod tests {
     use super::*;
     use crate::placement::bootstrap;
     use alloc::format;
-    use rejoin_proto::Hlc;
     use rejoin_proto::catalog::Quorum;
     use rejoin_proto::layout::LayoutNode;
 

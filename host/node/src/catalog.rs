@@ -14,7 +14,7 @@ use rejoin_core::ring::{RingCommand, RingEvent, staging};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::peer::PeerBody;
-use rejoin_proto::{ErrorCode, ErrorReply, Hlc, PluginDigest, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Hlc, PluginDigest, TenantId, codec};
 use rejoin_store::{ControlFile, FileError};
 
 use crate::context::{NodeContext, quarantined};
@@ -244,10 +244,15 @@ impl CatalogTask {
     /// Starts to compile the catalog's plugins, and to fetch those that are missing.
     fn want_modules(&self, ctx: &Arc<NodeContext>) {
         let plugin = |record: &Record| match record.key {
-            RecordKey::Plugin(digest) => Some((digest, record.stamp)),
+            RecordKey::Plugin(_, digest) => Some((digest, record.stamp)),
             _ => None,
         };
-        let named: BTreeMap<PluginDigest, Hlc> = self.control.records().filter_map(plugin).collect();
+        // Tenants that have pushed the same component share it; the last one counts.
+        let mut named: BTreeMap<PluginDigest, Hlc> = BTreeMap::new();
+        for (digest, stamp) in self.control.records().filter_map(plugin) {
+            let known = named.entry(digest).or_insert(stamp);
+            *known = stamp.max(*known);
+        }
         let active = self.control.records().filter_map(|record| match &record.body {
             RecordBody::Bucket { props, .. } => props.plugin.as_ref().map(|activation| activation.plugin),
             _ => None,
@@ -260,10 +265,11 @@ impl CatalogTask {
 
 /// Logs which plugins are quarantined now and were not before, or the other way round.
 fn log_quarantines(before: &ClusterView, now: &ClusterView) {
-    for quarantine in now.quarantines().filter(|(digest, _)| before.quarantine(digest).is_none()) {
+    for quarantine in now.quarantines().filter(|(tenant, digest, _)| before.quarantine(*tenant, digest).is_none()) {
         tracing::error!("{}", quarantined(now, quarantine));
     }
-    for (digest, _) in before.quarantines().filter(|(digest, _)| now.quarantine(digest).is_none()) {
+    let is_over = |(tenant, digest, _): &(TenantId, &PluginDigest, &str)| now.quarantine(*tenant, digest).is_none();
+    for (_, digest, _) in before.quarantines().filter(is_over) {
         tracing::info!(%digest, "the plugin is released from its quarantine");
     }
 }

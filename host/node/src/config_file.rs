@@ -72,7 +72,7 @@ const KEYS: &[&str] = &[
     "down_phi",
     "fresh_ms",
     "settle_ms",
-    "settle_step_ms",
+    "spread_step_ms",
     "forget_ms",
     "pause_ms",
     "exchange",

@@ -31,7 +31,7 @@ pub struct MembersConfig {
     pub down_phi: u32,
     pub fresh_ms: u32,
     pub settle_ms: u32,
-    pub settle_step_ms: u32,
+    pub spread_step_ms: u32,
     pub forget_ms: u32,
     pub pause_ms: u32,
 }
@@ -50,7 +50,7 @@ impl Default for MembersConfig {
             down_phi: thousandth(timing.down_phi),
             fresh_ms: thousandth(timing.fresh_us),
             settle_ms: thousandth(timing.settle_us),
-            settle_step_ms: thousandth(timing.settle_step_us),
+            spread_step_ms: thousandth(timing.spread_step_us),
             forget_ms: thousandth(timing.forget_us),
             pause_ms: thousandth(timing.pause_us),
         }
@@ -71,7 +71,7 @@ impl MembersConfig {
             down_phi: thousand(self.down_phi),
             fresh_us: thousand(self.fresh_ms),
             settle_us: thousand(self.settle_ms),
-            settle_step_us: thousand(self.settle_step_ms),
+            spread_step_us: thousand(self.spread_step_ms),
             forget_us: thousand(self.forget_ms),
             pause_us: thousand(self.pause_ms),
         }
@@ -88,7 +88,7 @@ impl MembersConfig {
             ("request_ms", self.request_ms),
             ("fresh_ms", self.fresh_ms),
             ("settle_ms", self.settle_ms),
-            ("settle_step_ms", self.settle_step_ms),
+            ("spread_step_ms", self.spread_step_ms),
             ("forget_ms", self.forget_ms),
             ("pause_ms", self.pause_ms),
         ];

@@ -9,8 +9,9 @@ use tokio::sync::{Notify, SetOnce, mpsc, oneshot, watch};
 
 use rejoin_core::node::identity::Disks;
 use rejoin_core::view::{ClusterView, shard_of};
+use rejoin_proto::access::DEFAULT_TENANT;
 use rejoin_proto::client::StartId;
-use rejoin_proto::{ClusterId, Name, NodeId, PartitionId, PluginDigest};
+use rejoin_proto::{ClusterId, Name, NodeId, PartitionId, PluginDigest, TenantId};
 use rejoin_store::{ControlFile, StoreWatch};
 use rejoin_wire::{Validity, utc_text};
 
@@ -28,6 +29,7 @@ use crate::platform::SharedRng;
 use crate::plugins::PluginService;
 use crate::problems::Problems;
 use crate::sessions::Sessions;
+use crate::sizes::Sizes;
 use crate::view::NodeView;
 
 /// The shared state of a node's tasks.
@@ -77,15 +79,20 @@ pub(crate) struct NodeContext {
     /// Data that the store found missing at the start, for people.
     pub(crate) lost: Vec<String>,
     pub(crate) problems: Problems,
+    pub(crate) sizes: Sizes,
     /// One for each shard.
     pub(crate) stores: Vec<StoreWatch>,
 }
 
 /// What there is to say of a quarantined plugin.
-pub(crate) fn quarantined(view: &ClusterView, (digest, why): (&PluginDigest, &str)) -> String {
-    let name = view.plugin_name(digest).map_or_else(String::new, |name| format!("{name}, "));
+pub(crate) fn quarantined(view: &ClusterView, (tenant, digest, why): (TenantId, &PluginDigest, &str)) -> String {
+    let name = view.plugin_name(tenant, digest).map_or_else(String::new, |name| format!("{name}, "));
+    let of = match view.tenant_name(tenant) {
+        Some(tenant) if tenant.as_str() != DEFAULT_TENANT => format!(" of tenant {tenant}"),
+        _ => String::new(),
+    };
     format!(
-        "plugin {name}{digest}, is quarantined: {why}. Its merges are not run, and readers get all siblings, until `rejoin \
+        "plugin {name}{digest}{of}, is quarantined: {why}. Its merges are not run, and readers get all siblings, until `rejoin \
          plugin release {digest}`"
     )
 }

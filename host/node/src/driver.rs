@@ -19,7 +19,7 @@ use rejoin_core::shard::event::{Event, MergeTicket, Now, ReplyTo};
 use rejoin_core::view::ClusterView;
 use rejoin_proto::client::{Reply, StartId};
 use rejoin_proto::peer::{ActorNext, DataRequest, PeerEnvelope};
-use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PluginDigest, codec};
+use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, PluginDigest, TenantId, codec};
 use rejoin_store::{CommitSeq, ShardStore};
 use rejoin_wire::{Class, Frame, SendError, Sender};
 
@@ -307,7 +307,7 @@ impl Driver {
                 let (in_flight, in_flight_bytes, retry_bytes) =
                     (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
                 let (core, store, held) = (shard.counters(), self.store.stats(), shard.held());
-                let (exchange, object_bytes) = (shard.exchange_status(), shard.object_bytes());
+                let exchange = shard.exchange_status();
                 let _ = answer.send(ShardReport {
                     core,
                     store,
@@ -317,8 +317,11 @@ impl Driver {
                     held,
                     waiting,
                     exchange,
-                    object_bytes,
                 });
+                return Ok(None);
+            }
+            ShardMessage::Sizes(answer) => {
+                let _ = answer.send(self.batch.shard().partition_bytes());
                 return Ok(None);
             }
             ShardMessage::Stop(answer) => return Err(answer),
@@ -356,7 +359,7 @@ impl Driver {
                 Output::Exchanged(layout) => self.tell_ring(RingEvent::Exchanged { shard: self.index, layout }),
                 Output::Alarm(alarm) => tracing::error!(shard = self.index, "{alarm}"),
                 Output::Rebuilt => drop(self.links.send(LinkEvent::ShardRebuilt(self.index))),
-                Output::Quarantine(plugin, why) => self.quarantine(plugin, why),
+                Output::Quarantine(tenant, plugin, why) => self.quarantine(tenant, plugin, why),
                 Output::Sync => self.syncs.request(),
                 // The oldest commit is on the disk already: this message only starts another batch.
                 Output::Again => drop(self.messages.send(ShardMessage::Synced(Ok(CommitSeq::default())))),
@@ -384,8 +387,8 @@ impl Driver {
     }
 
     /// Has the catalog quarantine a plugin. If that fails, it is found out again.
-    fn quarantine(&self, plugin: PluginDigest, why: String) {
-        let (change, nobody) = (CatalogChange::PluginQuarantine(plugin, why), BTreeSet::new());
+    fn quarantine(&self, tenant: TenantId, plugin: PluginDigest, why: String) {
+        let (change, nobody) = (CatalogChange::PluginQuarantine(tenant, plugin, why), BTreeSet::new());
         let (answer, _) = oneshot::channel();
         let _ = self.catalog.send(CatalogRequest::Change(change, Wait { all: nobody, until_us: 0 }, answer));
     }

@@ -84,8 +84,8 @@ async fn ask_on(connection: &Connection, config: &Config, secret: &Secret) -> Re
     let lost = || Refusal::Now("the connection was lost".to_owned());
     let strange = |what: &str| Refusal::Now(format!("its {what} cannot be understood: run one release on all nodes"));
     let sender = connection.sender();
-    let hello =
-        ClientHello { protocol: PROTOCOL, token: secret.root_token(), client: format!("{}, which joins", config.name) };
+    let client = format!("{}, which joins", config.name);
+    let hello = ClientHello { protocol: PROTOCOL, token: secret.root_token(), tenant: None, client };
     sender.send(Class::Control, 0, codec::encode(&hello).into()).await.map_err(|_| lost())?;
     let answer = connection.recv().await.ok_or_else(lost)?;
     match codec::decode::<HelloReply>(&answer.body).map_err(|_| strange("hello"))? {

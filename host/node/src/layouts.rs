@@ -1,23 +1,26 @@
 //! Requests of an operator about layouts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use rejoin_core::copies::Copies;
 use rejoin_core::placement::change::{compare, shares};
 use rejoin_core::placement::solver::Solution;
 use rejoin_core::ring::{Awaited, RingCommand, Step, plan};
+use rejoin_core::view::{Bucket, ClusterView};
 use rejoin_proto::client::Reply;
 use rejoin_proto::layout_request::{
-    AwaitedNode, ChangeStatus, LayoutNodeStatus, LayoutPlan, LayoutRequest, LayoutStatus, LayoutStep, MemberStatus,
-    PastLayoutStatus, PlannedNode,
+    AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutNodeStatus, LayoutPlan, LayoutRequest, LayoutStatus,
+    LayoutStep, MemberStatus, PastLayoutStatus, PlannedNode,
 };
-use rejoin_proto::{ErrorCode, ErrorReply, Layout, Name, NodeId, Ring};
+use rejoin_proto::{ErrorCode, ErrorReply, Layout, Name, NodeId, PartitionId, Ring};
 
 use crate::context::NodeContext;
 use crate::messages::{CatalogRequest, RingRequest};
 use crate::ring::RingAnswer;
+use crate::sizes;
 
 /// Shares of two buckets that differ by so many partitions are worth a warning.
 const UNEVEN: u32 = 2;
@@ -48,7 +51,7 @@ async fn ring(ctx: &NodeContext) -> Option<Ring> {
     answered.await.ok()
 }
 
-async fn command_of(ctx: &NodeContext, of: RingCommand) -> Reply {
+pub(crate) async fn command_of(ctx: &NodeContext, of: RingCommand) -> Reply {
     command(ctx, |answer| RingRequest::Command(of, answer)).await
 }
 
@@ -117,6 +120,7 @@ fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
         partitions: newest.partitions(),
         nodes,
         change: change(ctx, ring, &up),
+        buckets: changing(&view.cluster),
         staged_policy: ring.staged_policy(),
         past: ring
             .notes
@@ -129,6 +133,17 @@ fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
             })
             .collect(),
     }
+}
+
+/// The buckets whose copies differ between the live layouts.
+fn changing(view: &ClusterView) -> Vec<BucketChange> {
+    let status = |Copies { n, sloppy }: Copies| CopiesStatus { n, sloppy };
+    let change = |bucket: &Arc<Bucket>| {
+        let from = bucket.live.in_layout(view.layouts().oldest());
+        let (from, to) = (status(from), status(bucket.live.at(0)));
+        (from != to).then(|| BucketChange { bucket: bucket.id, name: bucket.name.clone(), from, to })
+    };
+    view.buckets().filter_map(change).collect()
 }
 
 fn change(ctx: &NodeContext, ring: &Ring, up: &BTreeSet<NodeId>) -> Option<ChangeStatus> {
@@ -152,20 +167,20 @@ async fn planned(ctx: &NodeContext, ring: Ring) -> Reply {
     });
     match made.await {
         Ok(Ok((ring, solution))) => {
-            let bytes = ctx.reports().await.iter().map(|report| report.object_bytes).sum();
-            Reply::LayoutPlan(describe(ctx, (ring.newest(), &solution), bytes))
+            let sizes = sizes::of_partitions(ctx).await;
+            Reply::LayoutPlan(describe(ctx, (ring.newest(), &solution), &sizes))
         }
         Ok(Err(why)) => Reply::Error(ErrorReply::new(ErrorCode::BadRequest, why)),
         Err(_) => stopping(),
     }
 }
 
-fn describe(ctx: &NodeContext, (before, solution): (&Layout, &Solution), own_bytes: u64) -> LayoutPlan {
+fn describe(ctx: &NodeContext, (before, solution): (&Layout, &Solution), sizes: &sizes::Known) -> LayoutPlan {
     let after = &solution.layout;
     let n = after.policy.n;
     // The solver has refused other numbers of partitions.
     let change = compare(before, after, n).unwrap_or_default();
-    let owned = before.nodes.iter().position(|node| node.id == ctx.node).map_or(0, |at| shares(before, n)[at]);
+    let (bytes, estimated) = bytes_to_take((before, after), n, sizes);
     let node = |(id, of): (&NodeId, &rejoin_core::placement::change::NodeChange)| PlannedNode {
         id: *id,
         name: after.node(*id).or(before.node(*id)).map_or_else(|| ctx.peer_name(*id), |node| node.name.clone()),
@@ -174,21 +189,46 @@ fn describe(ctx: &NodeContext, (before, solution): (&Layout, &Solution), own_byt
         after: of.after,
         gains: of.gains,
         loses: of.loses,
+        bytes: bytes.get(id).copied().unwrap_or(0),
     };
     let mut nodes: Vec<PlannedNode> = change.nodes.iter().map(node).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     let up = up(ctx);
+    let unknown = (estimated > 0).then(|| {
+        format!(
+            "no owner of {estimated} partitions that move has told their size: they are taken to be like the others"
+        )
+    });
     LayoutPlan {
         name: after.name(),
         policy: after.policy,
         partitions: after.partitions(),
         moved: change.moved(),
         least_moved: change.least_moved(),
-        partition_bytes: (owned > 0).then(|| own_bytes / u64::from(owned)),
         pace_bytes: ctx.config.exchange.max_bytes.saturating_mul(u64::from(ctx.shard_count())),
-        warnings: warnings(before, solution, |node| up.contains(&node)),
+        warnings: warnings(before, solution, |node| up.contains(&node)).into_iter().chain(unknown).collect(),
         nodes,
     }
+}
+
+/// The bytes of the partitions that each node gains. Those whose owners have not told are taken to be like the others;
+/// also gives their number.
+fn bytes_to_take((before, after): (&Layout, &Layout), n: u8, sizes: &sizes::Known) -> (BTreeMap<NodeId, u64>, u64) {
+    let owned = |layout: &Layout, of| layout.owners(of, n).map(|node| node.id).collect::<BTreeSet<NodeId>>();
+    let all = || (0..before.partitions()).filter_map(|at| u16::try_from(at).ok()).map(PartitionId);
+    let is_told = |of: PartitionId| !owned(before, of).is_disjoint(&sizes.by);
+    let told = all().filter(|of| is_told(*of)).count() as u64;
+    let average = sizes.bytes.values().sum::<u64>().checked_div(told).unwrap_or(0);
+    let (mut bytes, mut estimated) = (BTreeMap::new(), BTreeSet::new());
+    for partition in all() {
+        let gaining = &owned(after, partition) - &owned(before, partition);
+        if !gaining.is_empty() && !is_told(partition) {
+            estimated.insert(partition);
+        }
+        let size = if is_told(partition) { sizes.bytes.get(&partition).copied().unwrap_or(0) } else { average };
+        gaining.into_iter().for_each(|node| *bytes.entry(node).or_default() += size);
+    }
+    (bytes, estimated.len() as u64)
 }
 
 /// What an operator should look at before the change.

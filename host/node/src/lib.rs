@@ -23,6 +23,8 @@
 
 mod admin;
 mod bootstrap;
+mod buckets;
+mod caller;
 mod catalog;
 mod certificates;
 pub mod clock;
@@ -62,6 +64,7 @@ mod run;
 mod scanning;
 mod session;
 mod sessions;
+mod sizes;
 mod syncing;
 pub mod token;
 mod view;

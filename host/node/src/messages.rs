@@ -23,7 +23,7 @@ use rejoin_proto::catalog::Record;
 use rejoin_proto::client::{Receipt, RecordKind, StartId};
 use rejoin_proto::layout_request::LayoutChanges;
 use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorReply, NodeId, Ring, TenantId};
+use rejoin_proto::{ErrorReply, NodeId, PartitionId, Ring, TenantId};
 use rejoin_store::{CommitSeq, Stats};
 use rejoin_wire::{Class, Sender};
 
@@ -64,6 +64,8 @@ pub(crate) enum ShardMessage {
     /// Asks for the shard's actors, as they are after the next commit.
     Actors(oneshot::Sender<Vec<ActorNext>>),
     Report(oneshot::Sender<ShardReport>),
+    /// Asks for the bytes of each partition.
+    Sizes(oneshot::Sender<Vec<(PartitionId, u64)>>),
     Stop(oneshot::Sender<ShardStopped>),
 }
 
@@ -88,8 +90,6 @@ pub(crate) struct ShardReport {
     /// Entries in the inbox.
     pub(crate) waiting: usize,
     pub(crate) exchange: ExchangeStatus,
-    /// Bytes of the objects that the hash trees count.
-    pub(crate) object_bytes: u64,
 }
 
 /// The queues of a shard, for the other tasks of the node.

@@ -114,6 +114,7 @@ impl Metrics {
             ("rejoin_gets_total", core.gets),
             ("rejoin_puts_total", core.puts),
             ("rejoin_forwards_total", core.forwards),
+            ("rejoin_requests_overtaken_total", core.overtaken),
             ("rejoin_absorbs_total", core.absorbs),
             ("rejoin_merges_total", core.merges),
             ("rejoin_merge_faults_total", core.merge_faults),

@@ -38,6 +38,7 @@ use crate::problems::Problems;
 use crate::ring::RingPart;
 use crate::scanning::Scans;
 use crate::sessions::Sessions;
+use crate::sizes::Sizes;
 use crate::token::Secret;
 use crate::view::NodeView;
 use crate::{drain, http, peers, renewal, run, syncing};
@@ -179,6 +180,7 @@ impl Node {
             contradictions: plan.contradictions,
             lost,
             problems: Problems::default(),
+            sizes: Sizes::default(),
             stores: shards.iter().map(|opened| opened.store.watch()).collect(),
             config,
         });

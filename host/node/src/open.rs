@@ -22,6 +22,7 @@ use rejoin_core::ring::RingControl;
 use rejoin_core::shard::handoff::HandoffLimits;
 use rejoin_core::shard::{self, Shard};
 use rejoin_core::view::ClusterView;
+use rejoin_proto::access::DEFAULT_TENANT;
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::PROTOCOL;
 use rejoin_proto::context::ContextKey;
@@ -40,7 +41,7 @@ use crate::faults::{FaultDisk, Faults};
 use crate::joining;
 use crate::platform::{Platform, SharedRng, Threads};
 use crate::ring::RingPart;
-use crate::token::{DEFAULT_TENANT, Secret};
+use crate::token::Secret;
 use crate::view::{NodeView, node_view};
 
 /// The longest wait of a start that is connected to fewer than half of the nodes, in milliseconds. It is long enough

@@ -1,4 +1,4 @@
-//! Requests of an administrator: status, and changes of buckets, tokens and plugins.
+//! Requests that are not about objects: status, and changes of tenants, buckets, tokens and plugins.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,23 +7,29 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use rejoin_core::control::{CatalogChange, Published, Wait, plugin_record};
+use rejoin_core::control::{CatalogChange, Published, TokenChange, Wait, plugin_record};
 use rejoin_core::exchange::ExchangeCommand;
 use rejoin_core::placement::change::shares;
 use rejoin_core::shard::event::Event;
 use rejoin_merge::digest_of;
-use rejoin_proto::catalog::BucketProps;
-use rejoin_proto::client::{AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status};
+use rejoin_proto::access::Scope;
+use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
+use rejoin_proto::client::{
+    AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status, TokenStatus,
+};
 use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, TenantId};
 
+use crate::caller::Caller;
 use crate::context::NodeContext;
 use crate::lag::ShardSums;
 use crate::messages::{CatalogRequest, ShardMessage};
 use crate::token::ROOT;
-use crate::{layouts, members};
+use crate::{buckets, layouts, members};
 
-/// Handles a request of a tenant's administrator, who waits for `wait` at most.
-pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: AdminRequest, wait: Duration) -> Reply {
+/// Handles a request that is not about an object, of a client that may make it and waits for `wait` at most.
+pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminRequest, wait: Duration) -> Reply {
+    let tenant = caller.tenant;
+    let token = |name, change| CatalogChange::Token(tenant, name, caller.scope(), change);
     let result = match request {
         AdminRequest::Status => return Reply::Status(status(ctx).await),
         AdminRequest::Members => return Reply::Members(members::views(ctx)),
@@ -35,7 +41,7 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: Admin
             return Reply::Exchange(exchange(ctx).await);
         }
         AdminRequest::Layout(request) => layouts::run(ctx, request).await,
-        AdminRequest::List(kind) => return list(ctx, kind, tenant).await,
+        AdminRequest::List(kind) => return list(ctx, kind, caller).await,
         AdminRequest::BucketCreate { props, .. } | AdminRequest::BucketSet { props, .. }
             if uses_removed_plugin(ctx, &props) =>
         {
@@ -45,26 +51,33 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, tenant: TenantId, request: Admin
             change(ctx, wait, CatalogChange::BucketCreate(tenant, name, props)).await
         }
         AdminRequest::BucketSet { name, version, props } => {
-            change(ctx, wait, CatalogChange::BucketSet(tenant, name, version, props)).await
+            buckets::set(ctx, tenant, (name, version, props), wait).await
         }
         AdminRequest::TokenCreate { name, .. } if name.as_str() == ROOT => Reply::Error(ErrorReply::new(
             ErrorCode::Exists,
             "root is the name of the token that is derived from the cluster's secret; choose another name",
         )),
-        AdminRequest::TokenCreate { name, scope, secret_hash } => {
-            change(ctx, wait, CatalogChange::TokenCreate(tenant, name, scope, secret_hash)).await
+        AdminRequest::TokenCreate { name, grant, secret_hash } => {
+            change(ctx, wait, token(name, TokenChange::Create(grant, secret_hash))).await
         }
-        AdminRequest::TokenRevoke { name } => change(ctx, wait, CatalogChange::TokenRevoke(name)).await,
-        AdminRequest::PluginRelease { digest } => change(ctx, wait, CatalogChange::PluginRelease(digest)).await,
-        AdminRequest::PluginPush { name, module } => push(ctx, wait, name, module).await,
+        AdminRequest::TokenRotate { name, secret_hash, overlap_ms } => {
+            change(ctx, wait, token(name, TokenChange::Rotate(secret_hash, overlap_ms))).await
+        }
+        AdminRequest::TokenRevoke { name, certificates } => {
+            let revoke = if certificates { TokenChange::Bar } else { TokenChange::Revoke };
+            change(ctx, wait, token(name, revoke)).await
+        }
+        AdminRequest::PluginRelease { digest } => change(ctx, wait, CatalogChange::PluginRelease(tenant, digest)).await,
+        AdminRequest::PluginPush { name, module } => push(ctx, wait, (tenant, name), module).await,
+        AdminRequest::TenantCreate { name } => change(ctx, wait, CatalogChange::TenantCreate(name)).await,
     };
     if let Reply::Error(error) = &result {
-        tracing::info!(%error, "an administrator's request was refused");
+        tracing::info!(token = %caller.principal.name, tenant = %caller.tenant_name, %error, "a request was refused");
     }
     result
 }
 
-async fn change(ctx: &NodeContext, wait: Duration, change: CatalogChange) -> Reply {
+pub(crate) async fn change(ctx: &NodeContext, wait: Duration, change: CatalogChange) -> Reply {
     let (answer, made) = oneshot::channel();
     // A fifth of the time is left for the reply to travel.
     let until_us = ctx.clock.now().mono_us + u64::try_from((wait - wait / 5).as_micros()).unwrap_or(u64::MAX / 2);
@@ -74,17 +87,49 @@ async fn change(ctx: &NodeContext, wait: Duration, change: CatalogChange) -> Rep
         Ok(Ok(Published { record, taken_by })) => {
             let others = ctx.view.borrow().members_besides(ctx.node).into_iter();
             let behind = others.filter(|node| !taken_by.contains(node)).map(|node| ctx.peer_name(node)).collect();
-            Reply::Changed { record, behind }
+            Reply::Changed { record: buckets::shown(&ctx.cluster_view(), record.without_secrets()), behind }
         }
         Ok(Err(error)) => Reply::Error(error),
         Err(_) => Reply::Error(stopping()),
     }
 }
 
-async fn list(ctx: &NodeContext, kind: RecordKind, tenant: TenantId) -> Reply {
+/// The records of a kind that the caller may see.
+async fn list(ctx: &NodeContext, kind: RecordKind, caller: &Caller) -> Reply {
+    let Some(mut records) = records(ctx, kind, caller.tenant).await else { return Reply::Error(stopping()) };
+    let limits = &caller.principal.grant.limits;
+    records.retain(|record| match &record.key {
+        RecordKey::Bucket(_, name) => limits.admit_bucket(name),
+        RecordKey::Tenant(tenant) => caller.scope() == Scope::Operator || *tenant == caller.tenant,
+        RecordKey::Plugin(..) | RecordKey::Token(..) => true,
+    });
+    match kind {
+        RecordKind::Token => {
+            Reply::Tokens(records.into_iter().filter_map(|record| token_status(ctx, record)).collect())
+        }
+        _ => {
+            let view = ctx.cluster_view();
+            Reply::Records(records.into_iter().map(|record| buckets::shown(&view, record)).collect())
+        }
+    }
+}
+
+/// The records of a kind as the catalog has them; `None` while the node stops.
+pub(crate) async fn records(ctx: &NodeContext, kind: RecordKind, tenant: TenantId) -> Option<Vec<Record>> {
     let (answer, listed) = oneshot::channel();
     let _ = ctx.catalog.send(CatalogRequest::List(kind, tenant, answer));
-    listed.await.map_or_else(|_| Reply::Error(stopping()), Reply::Records)
+    listed.await.ok()
+}
+
+fn token_status(ctx: &NodeContext, record: Record) -> Option<TokenStatus> {
+    let (RecordKey::Token(tenant, name), RecordBody::Token { grant, before, revoked, .. }) = (record.key, record.body)
+    else {
+        return None;
+    };
+    let now_ms = ctx.clock.now().wall_ms;
+    let rotating_until_ms = before.map(|old| old.until_ms).filter(|until_ms| !revoked && now_ms < *until_ms);
+    let last_used_ms = ctx.sessions.last_used_ms(&(tenant, name.clone()));
+    Some(TokenStatus { name, grant, rotating_until_ms, revoked, last_used_ms })
 }
 
 /// What this node still has to make equal with others.
@@ -130,7 +175,7 @@ fn removed_plugin(props: &BucketProps) -> ErrorReply {
 }
 
 /// Compiles a plugin and stores it, then adds it to the catalog.
-async fn push(ctx: &Arc<NodeContext>, wait: Duration, name: Name, module: Bytes) -> Reply {
+async fn push(ctx: &Arc<NodeContext>, wait: Duration, (tenant, name): (TenantId, Name), module: Bytes) -> Reply {
     let pushed = match ctx.plugins.push(module.clone()).await {
         Ok(pushed) => pushed,
         Err(rejection) => return Reply::Error(ErrorReply::new(ErrorCode::PluginRejected, rejection.to_string())),
@@ -146,7 +191,7 @@ async fn push(ctx: &Arc<NodeContext>, wait: Duration, name: Name, module: Bytes)
     let version = metadata.map(|metadata| metadata.version.clone()).unwrap_or_default();
     let self_causal = metadata.is_some_and(|metadata| metadata.self_causal);
     let record = plugin_record(name, version, module.len() as u64, self_causal, plugin.exports().validate);
-    change(ctx, wait, CatalogChange::PluginAdd(digest_of(&module), record)).await
+    change(ctx, wait, CatalogChange::PluginAdd(tenant, digest_of(&module), record)).await
 }
 
 /// The cluster's state as this node sees it.

@@ -29,6 +29,7 @@ use crate::frames::{CLOCK, HELLO, MESSAGE, READY, REBUILT, RELEASED, STOPPING, f
 use crate::members;
 use crate::messages::{CatalogRequest, InboxItem, RingRequest, ShardMessage};
 use crate::peer_table::Peers;
+use crate::sizes;
 use crate::view::NodeView;
 
 /// The most frames taken from a connection at once.
@@ -423,6 +424,7 @@ async fn route(ctx: &Arc<NodeContext>, peer: NodeId, envelope: PeerEnvelope, fra
             let _ = ctx.catalog.send(request);
         }
         Route::Modules => handle_module(ctx, peer, envelope.body),
+        Route::Sizes => sizes::handle(ctx, peer, envelope.body),
         Route::Nowhere => {}
     }
 }

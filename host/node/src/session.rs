@@ -11,7 +11,6 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use rejoin_core::shard::event::{ClientRequest, ReplyTo};
 use rejoin_core::view::shard_of;
-use rejoin_proto::catalog::Scope;
 use rejoin_proto::client::{
     ClientHello, HelloReply, MAX_RECEIPTS, PROTOCOL, Receipt, Reply, Request, RequestBody, ServerHello,
 };
@@ -19,12 +18,12 @@ use rejoin_proto::peer::DataRequest;
 use rejoin_proto::{ErrorCode, ErrorReply, LayoutRef, codec};
 use rejoin_wire::{Class, CloseCode, Connection, Frame, Sender};
 
+use crate::caller::{Caller, Proof};
 use crate::context::NodeContext;
 use crate::frames::answer;
 use crate::messages::InboxItem;
 use crate::operator;
 use crate::sessions::SessionPermit;
-use crate::token::Principal;
 
 /// The most frames taken from a connection at once.
 const MAX_FRAMES: usize = 256;
@@ -54,19 +53,19 @@ pub(crate) async fn serve(ctx: Arc<NodeContext>, connection: Connection) {
     if let Err(refusal) = entered {
         return refuse(&connection, refusal, hello_wait).await;
     }
-    let (token, principal, permit) = match tokio::time::timeout(hello_wait, authenticate(&ctx, &connection)).await {
+    let (caller, permit) = match tokio::time::timeout(hello_wait, authenticate(&ctx, &connection)).await {
         Ok(Ok(admitted)) => admitted,
         Ok(Err(refusal)) => return refuse(&connection, refusal, hello_wait).await,
         Err(_) => return connection.close(REFUSED, "no hello"),
     };
     let number = ctx.session_numbers.fetch_add(1, Relaxed) + 1;
-    tracing::debug!(token = %principal.name, from = %connection.remote_address(), "client connected");
+    tracing::debug!(token = %caller.principal.name, from = %connection.remote_address(), "client connected");
     let mut client = ClientSession {
         ctx: ctx.clone(),
         sender: connection.sender(),
         number,
-        token,
-        principal,
+        caller,
+        permit,
         admin_permits: Arc::new(Semaphore::new(MAX_ADMIN_REQUESTS)),
         told_stopping: false,
     };
@@ -75,7 +74,6 @@ pub(crate) async fn serve(ctx: Arc<NodeContext>, connection: Connection) {
         // Through the inbox, behind the session's requests. A shard that has stopped takes no messages.
         let _ = shard.inbox.items.send(InboxItem::SessionClosed(number)).await;
     }
-    drop(permit);
 }
 
 /// Waits until the node serves. Before that it may lack buckets and tokens that other nodes have. If the wait would be
@@ -112,7 +110,7 @@ async fn wait_until_serving(ctx: &NodeContext) -> Result<(), ErrorReply> {
 async fn authenticate<'a>(
     ctx: &'a Arc<NodeContext>,
     connection: &Connection,
-) -> Result<(String, Principal, SessionPermit<'a>), ErrorReply> {
+) -> Result<(Caller, SessionPermit<'a>), ErrorReply> {
     let refused = |code, message: &str| Err(ErrorReply::new(code, message));
     let Some(frame) = connection.recv().await else { return refused(ErrorCode::BadRequest, "the connection was lost") };
     let hello: ClientHello = match codec::decode(&frame.body) {
@@ -124,34 +122,40 @@ async fn authenticate<'a>(
         return refused(ErrorCode::Protocol, &message);
     }
     let view = ctx.view.borrow().clone();
-    let Some(principal) = view.tokens.check(&hello.token) else {
-        return refused(ErrorCode::Denied, "this cluster does not accept the token; ask its operator for another");
+    let now_ms = ctx.clock.now().wall_ms;
+    let proof = Proof::of(connection, hello.token)?;
+    let Some(principal) = proof.check(&view.tokens, now_ms) else {
+        let what = if matches!(proof, Proof::Token(_)) { "token" } else { "certificate" };
+        let message = format!("this cluster does not accept the {what}; ask its operator for another");
+        return refused(ErrorCode::Denied, &message);
     };
+    let caller = Caller::new(proof, principal, hello.tenant, &view.cluster)?;
     if ctx.stopping.initialized() {
         return refused(ErrorCode::Stopping, STOPPING);
     }
     let limit = ctx.config.clients_per_token;
-    let Some(permit) = ctx.sessions.try_admit(&(principal.tenant, principal.name.clone()), limit) else {
+    let Some(permit) = ctx.sessions.try_admit(&caller.token_key(), limit) else {
         let message = format!(
             "token {} has {limit} connections to this node, which is the limit; close some, use more tokens, or raise \
              clients_per_token",
-            principal.name
+            caller.principal.name
         );
         return Err(ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS));
     };
+    permit.used(now_ms);
     connection.admit();
     let welcome = ServerHello {
         protocol: PROTOCOL,
         cluster: ctx.cluster,
         node: ctx.config.name.clone(),
-        tenant: principal.tenant,
+        tenant: caller.tenant_name.clone(),
         start: *ctx.start.borrow(),
         retry_window_ms: ctx.config.retry_window_ms,
-        layout: view.cluster.layout().clone(),
+        routes: view.routes(),
     };
     let body = codec::encode(&HelloReply::Welcome(welcome));
     match connection.sender().send(Class::Control, 0, body.into()).await {
-        Ok(()) => Ok((hello.token, principal, permit)),
+        Ok(()) => Ok((caller, permit)),
         Err(_) => refused(ErrorCode::BadRequest, "the connection was lost"),
     }
 }
@@ -168,12 +172,12 @@ async fn refuse(connection: &Connection, refusal: ErrorReply, wait: Duration) {
 }
 
 /// An admitted client.
-struct ClientSession {
+struct ClientSession<'a> {
     ctx: Arc<NodeContext>,
     sender: Sender,
     number: u64,
-    token: String,
-    principal: Principal,
+    caller: Caller,
+    permit: SessionPermit<'a>,
     /// Bounds the administrative requests under way.
     admin_permits: Arc<Semaphore>,
     /// The client was told that the node is stopping.
@@ -188,18 +192,30 @@ struct RequestHead {
     deadline_ms: u32,
 }
 
-impl ClientSession {
+impl ClientSession<'_> {
     async fn receive(&mut self, connection: &Connection) {
         let mut view = self.ctx.view.clone();
         let mut frames = Vec::with_capacity(MAX_FRAMES);
-        while self.next(connection, &mut frames).await > 0 {
-            if view.has_changed().unwrap_or(false) {
-                // The catalog has changed: a revoked token ends its sessions at their next request.
-                let tokens = view.borrow_and_update().tokens.check(&self.token);
-                match tokens {
-                    Some(principal) => self.principal = principal,
-                    None => return connection.close(REFUSED, "the token was revoked"),
-                }
+        loop {
+            let ends = self.caller.ends_in(self.ctx.clock.now().wall_ms);
+            let count = tokio::select! {
+                biased;
+                // The catalog has changed: a revoked token ends its connections, also those that are idle. Fails only
+                // when the node stops.
+                Ok(()) = view.changed() => None,
+                () = tokio::time::sleep(ends.unwrap_or_default()), if ends.is_some() => None,
+                count = self.next(connection, &mut frames) => Some(count),
+            };
+            let now_ms = self.ctx.clock.now().wall_ms;
+            match count {
+                Some(0) => return,
+                Some(_) => self.permit.used(now_ms),
+                None => {}
+            }
+            let is_checked = count.is_some() && ends.is_none() && !view.has_changed().unwrap_or(false);
+            if !is_checked && let Err(why) = self.caller.check_again(&view.borrow_and_update(), now_ms) {
+                tracing::info!(token = %self.caller.principal.name, why, "a connection of a client is closed");
+                return connection.close(REFUSED, why);
             }
             for frame in frames.drain(..) {
                 match codec::decode::<Request>(&frame.body) {
@@ -236,22 +252,18 @@ impl ClientSession {
             let error = ErrorReply::new(ErrorCode::Stopping, "the node is stopping, and nothing was done; try another");
             return self.answer(frame, Reply::Error(error));
         }
+        if let Err(denied) = self.caller.authorise(&request.body) {
+            return self.answer(frame, Reply::Error(denied));
+        }
         let head = RequestHead { layout: request.layout, trace: request.trace, deadline_ms: request.deadline_ms };
         match request.body {
             RequestBody::Get(get) => self.data(frame, head, DataRequest::Get(get)),
             RequestBody::Put(put) => self.data(frame, head, DataRequest::Put(put)),
             RequestBody::Layout => {
-                let layout = self.ctx.cluster_view().layout().clone();
-                self.answer(frame, Reply::Layout(layout));
+                let routes = self.ctx.view.borrow().routes();
+                self.answer(frame, Reply::Layout(routes));
             }
             RequestBody::Settled(receipts) => self.settled(receipts),
-            RequestBody::Admin(_) if self.principal.scope != Scope::Admin => {
-                let message = format!(
-                    "token {} may read and write, not administer; use one made with --admin",
-                    self.principal.name
-                );
-                self.answer(frame, Reply::Error(ErrorReply::new(ErrorCode::Denied, message)));
-            }
             RequestBody::Admin(admin) => {
                 let Ok(permit) = self.admin_permits.clone().try_acquire_owned() else {
                     let message = format!(
@@ -261,7 +273,7 @@ impl ClientSession {
                     let error = ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS);
                     return self.answer(frame, Reply::Error(error));
                 };
-                let (ctx, tenant) = (self.ctx.clone(), self.principal.tenant);
+                let (ctx, caller) = (self.ctx.clone(), self.caller.clone());
                 let (sender, id, class) = (self.sender.clone(), frame.id, frame.class);
                 let connection = connection.clone();
                 let wait = Duration::from_millis(u64::from(head.deadline_ms));
@@ -270,7 +282,7 @@ impl ClientSession {
                     tokio::select! {
                         biased;
                         _ = connection.closed() => {}
-                        reply = operator::run(&ctx, tenant, admin, wait) => send_reply(&ctx, &sender, class, id, reply),
+                        reply = operator::run(&ctx, &caller, admin, wait) => send_reply(&ctx, &sender, class, id, reply),
                     }
                     drop(permit);
                 });
@@ -282,7 +294,7 @@ impl ClientSession {
     fn data(&mut self, frame: &Frame, head: RequestHead, request: DataRequest) {
         let view = self.ctx.cluster_view();
         let (bucket, key) = request.bucket_and_key();
-        let partition = match view.partition(self.principal.tenant, bucket, key) {
+        let partition = match view.partition(self.caller.tenant, bucket, key) {
             Ok(partition) => partition,
             Err(error) => return self.answer(frame, Reply::Error(error)),
         };
@@ -292,7 +304,7 @@ impl ClientSession {
         let arrived_us = self.ctx.clock.now().mono_us;
         let client = ClientRequest {
             reply_to: ReplyTo { connection: self.number, request: frame.id },
-            tenant: self.principal.tenant,
+            tenant: self.caller.tenant,
             layout: head.layout,
             trace: if head.trace == 0 { self.ctx.rng.next_u64() } else { head.trace },
             arrived_us,

@@ -1,32 +1,49 @@
-//! Counts the admitted client sessions, in total and per token.
+//! Counts the admitted client sessions, in total and per token, and remembers when each token was last used.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
-use rejoin_proto::TenantId;
+use rejoin_proto::{Name, TenantId};
 
 use crate::lock::lock;
 
 /// The tenant is part of the key: tokens of different tenants may have the same name.
-type TokenKey = (TenantId, String);
+pub(crate) type TokenKey = (TenantId, Name);
 
 /// The admitted sessions.
 #[derive(Default)]
 pub(crate) struct Sessions {
     by_token: Mutex<BTreeMap<TokenKey, usize>>,
     open: watch::Sender<usize>,
+    /// When each token was last used, in milliseconds since 1970, since the node started. One entry for each token that
+    /// was ever admitted, so no more than the catalog has.
+    used_ms: Mutex<BTreeMap<TokenKey, Arc<AtomicU64>>>,
 }
 
 /// Counts one session of a token until it is dropped.
 pub(crate) struct SessionPermit<'a> {
     sessions: &'a Sessions,
     token: TokenKey,
+    used_ms: Arc<AtomicU64>,
+}
+
+impl SessionPermit<'_> {
+    /// Notes that the token is used at that time.
+    pub(crate) fn used(&self, now_ms: u64) {
+        self.used_ms.store(now_ms, Ordering::Relaxed);
+    }
 }
 
 impl Sessions {
+    /// When a token was last used, in milliseconds since 1970, if it was since the node started.
+    pub(crate) fn last_used_ms(&self, token: &TokenKey) -> Option<u64> {
+        lock(&self.used_ms).get(token).map(|used_ms| used_ms.load(Ordering::Relaxed))
+    }
+
     /// How many sessions are open.
     pub(crate) fn count(&self) -> usize {
         *self.open.borrow()
@@ -48,7 +65,8 @@ impl Sessions {
         *count += 1;
         drop(by_token);
         self.open.send_modify(|open| *open += 1);
-        Some(SessionPermit { sessions: self, token: token.clone() })
+        let used_ms = lock(&self.used_ms).entry(token.clone()).or_default().clone();
+        Some(SessionPermit { sessions: self, token: token.clone(), used_ms })
     }
 }
 

@@ -1,24 +1,21 @@
 //! Tokens, by which clients authenticate.
 //!
-//! A token is `NAME:SECRET`. The catalog has only the BLAKE3 hash of the secret part. The root token is derived from
-//! the cluster's secret file and is not in the catalog: the owner of that file is the operator.
+//! A token is `TENANT/NAME:SECRET`, or `NAME:SECRET` of the tenant `default`. The catalog has only the BLAKE3 hash of the
+//! secret part. The root token is derived from the cluster's secret file and is not in the catalog: the owner of that
+//! file is the operator. A client that shows a certificate of a tenant shows no token: the certificate says what a token
+//! would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use rejoin_proto::catalog::{Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::access::{DEFAULT_TENANT, Grant, Scope, TokenText};
+use rejoin_proto::catalog::{OldSecret, Record, RecordBody, RecordKey};
 use rejoin_proto::{ClusterId, Name, TenantId};
 
 /// The name of the root token. No other token can have it.
 pub const ROOT: &str = "root";
-
-/// The name of a new cluster's only tenant.
-pub const DEFAULT_TENANT: &str = "default";
-
-/// The most bytes of a token's text. Longer ones are refused without hashing them.
-const MAX_TOKEN_BYTES: usize = 256;
 
 /// The fewest bytes of a cluster's secret.
 const MIN_SECRET_BYTES: usize = 16;
@@ -90,47 +87,91 @@ fn derived_token(secret: &[u8]) -> String {
 /// The owner and rights of a token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Principal {
-    pub(crate) name: String,
+    pub(crate) name: Name,
+    /// The tenant that the token belongs to.
     pub(crate) tenant: TenantId,
+    pub(crate) grant: Grant,
+    /// When the text of the token ceases to be taken, in milliseconds since 1970: the token expires, or its secret is
+    /// one from before a rotation.
+    pub(crate) until_ms: Option<u64>,
+}
+
+/// The certificate of a client that shows no token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Certificate {
+    pub(crate) tenant: Name,
     pub(crate) scope: Scope,
+    pub(crate) name: Name,
+    /// When it ends, in milliseconds since 1970.
+    pub(crate) until_ms: u64,
+}
+
+/// A token of the catalog that is not revoked.
+#[derive(Clone, Debug)]
+struct Known {
+    grant: Grant,
+    secret_hash: [u8; 32],
+    before: Option<OldSecret>,
 }
 
 /// The valid tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {
     root: [u8; 32],
-    known: BTreeMap<Name, (TenantId, Scope, [u8; 32])>,
+    known: BTreeMap<(TenantId, Name), Known>,
+    /// The names of certificates that are refused.
+    barred: BTreeSet<(TenantId, Name)>,
 }
 
 impl Tokens {
     pub(crate) fn new<'a>(secret: &Secret, records: impl IntoIterator<Item = &'a Record>) -> Self {
-        let mut known = BTreeMap::new();
+        let (mut known, mut barred) = (BTreeMap::new(), BTreeSet::new());
         for record in records {
-            if let (RecordKey::Token(name), RecordBody::Token { tenant, scope, secret_hash, revoked: false }) =
-                (&record.key, &record.body)
-            {
-                known.insert(name.clone(), (*tenant, *scope, *secret_hash));
+            let RecordKey::Token(tenant, name) = &record.key else { continue };
+            match &record.body {
+                RecordBody::Token { grant, secret_hash, before, revoked: false, .. } => {
+                    let token = Known { grant: grant.clone(), secret_hash: *secret_hash, before: *before };
+                    known.insert((*tenant, name.clone()), token);
+                }
+                RecordBody::Token { barred: true, .. } => drop(barred.insert((*tenant, name.clone()))),
+                _ => {}
             }
         }
         let root = secret.root_token();
         let secret = root.rsplit(':').next().unwrap_or_default();
-        Self { root: *blake3::hash(secret.as_bytes()).as_bytes(), known }
+        Self { root: *blake3::hash(secret.as_bytes()).as_bytes(), known, barred }
     }
 
-    /// The owner of a token, or `None` if it is wrong, unknown or revoked. The caller cannot tell which.
-    pub(crate) fn check(&self, token: &str) -> Option<Principal> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return None;
-        }
-        let (name, secret) = token.split_once(':')?;
+    /// The owner of a token, or `None` if it is wrong, unknown, expired or revoked. The caller cannot tell which.
+    pub(crate) fn check(&self, token: &str, now_ms: u64) -> Option<Principal> {
+        let TokenText { tenant, name, secret } = TokenText::parse(token)?;
+        let is_root = tenant.as_str() == DEFAULT_TENANT && name.as_str() == ROOT;
+        let tenant = TenantId::from_name(&tenant);
         let hash = blake3::hash(secret.as_bytes());
-        if name == ROOT {
-            let tenant = TenantId::from_name(&Name::new(DEFAULT_TENANT).ok()?);
+        if is_root {
+            let grant = Grant::of(Scope::Operator);
             // BLAKE3 hashes compare in constant time.
-            return (hash == self.root).then(|| Principal { name: name.to_owned(), tenant, scope: Scope::Admin });
+            return (hash == self.root).then(|| Principal { name, tenant, grant, until_ms: None });
         }
-        let (tenant, scope, expected) = self.known.get(&Name::new(name).ok()?)?;
-        (hash == *expected).then(|| Principal { name: name.to_owned(), tenant: *tenant, scope: *scope })
+        let known = self.known.get(&(tenant, name.clone()))?;
+        let grant = known.grant.clone();
+        let until_ms = match known.before {
+            _ if hash == known.secret_hash => grant.expires_ms,
+            Some(OldSecret { hash: old, until_ms }) if hash == old => {
+                Some(grant.expires_ms.map_or(until_ms, |expires_ms| expires_ms.min(until_ms)))
+            }
+            _ => return None,
+        };
+        until_ms.is_none_or(|until_ms| now_ms < until_ms).then_some(Principal { name, tenant, grant, until_ms })
+    }
+
+    /// The owner of a certificate, which TLS has verified; `None` if it has ended or is revoked.
+    pub(crate) fn certified(&self, certificate: &Certificate, now_ms: u64) -> Option<Principal> {
+        let Certificate { tenant, scope, name, until_ms } = certificate;
+        let tenant = TenantId::from_name(tenant);
+        let is_taken = now_ms < *until_ms && !self.barred.contains(&(tenant, name.clone()));
+        let (name, grant, until_ms) = (name.clone(), Grant::of(*scope), Some(*until_ms));
+        is_taken.then_some(Principal { name, tenant, grant, until_ms })
     }
 }
 
@@ -138,27 +179,88 @@ impl Tokens {
 mod tests {
     use super::*;
     use rejoin_proto::Hlc;
+    use rejoin_proto::access::MAX_TOKEN_BYTES;
+
+    const NOW_MS: u64 = 1_000;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn hash(secret: &str) -> [u8; 32] {
+        *blake3::hash(secret.as_bytes()).as_bytes()
+    }
+
+    /// The token `app` of the tenant `shop`.
+    fn record(body: RecordBody) -> Record {
+        let key = RecordKey::Token(TenantId::from_name(&name("shop")), name("app"));
+        Record { key, version: 1, stamp: Hlc::default(), body }
+    }
+
+    fn body(secret: &str, expires_ms: Option<u64>) -> RecordBody {
+        let grant = Grant { expires_ms, ..Grant::of(Scope::ReadWrite) };
+        RecordBody::Token { grant, secret_hash: hash(secret), before: None, revoked: false, barred: false }
+    }
+
+    fn tokens(body: RecordBody) -> Tokens {
+        Tokens::new(&Secret(b"secret".to_vec()), [&record(body)])
+    }
 
     #[test]
     fn only_the_right_secret_of_a_known_token_is_taken() {
-        let name = Name::new("app").unwrap();
-        let (text, secret_hash) = ("app:s3cret", *blake3::hash(b"s3cret").as_bytes());
-        let tenant = TenantId(7);
-        let body = |revoked| RecordBody::Token { tenant, scope: Scope::Data, secret_hash, revoked };
-        let record = |revoked| Record {
-            key: RecordKey::Token(name.clone()),
-            version: 1,
-            stamp: Hlc::default(),
-            body: body(revoked),
-        };
-        let cluster = Secret(b"secret".to_vec());
-        let tokens = Tokens::new(&cluster, [&record(false)]);
-        assert_eq!(tokens.check(text).map(|principal| principal.tenant), Some(tenant));
-        assert_eq!(tokens.check(&root_token(b"secret")).map(|principal| principal.scope), Some(Scope::Admin));
-        for wrong in [&text[..text.len() - 1], "app:", "nobody:x", "app", "", &root_token(b"other")] {
-            assert_eq!(tokens.check(wrong), None, "{wrong:?}");
+        let text = "shop/app:s3cret";
+        let known = tokens(body("s3cret", None));
+        let check = |text: &str| known.check(text, NOW_MS);
+        assert_eq!(check(text).map(|principal| principal.tenant), Some(TenantId::from_name(&name("shop"))));
+        let root = check(&root_token(b"secret")).expect("the owner of the secret");
+        assert_eq!((root.grant.scope, root.tenant), (Scope::Operator, TenantId::from_name(&name(DEFAULT_TENANT))));
+        let other_root = root_token(b"other");
+        let wrong_tenants = ["app:s3cret", "other/app:s3cret", &format!("shop/{}", root_token(b"secret"))];
+        for wrong in [&text[..text.len() - 1], "shop/app:", "nobody:x", "app", "", &other_root] {
+            assert_eq!(check(wrong), None, "{wrong:?}");
         }
-        assert_eq!(Tokens::new(&cluster, [&record(true)]).check(text), None, "withdrawn");
+        for wrong in wrong_tenants {
+            assert_eq!(check(wrong), None, "{wrong:?}");
+        }
+        let RecordBody::Token { grant, secret_hash, before, .. } = body("s3cret", None) else { panic!("a token") };
+        let revoked = RecordBody::Token { grant, secret_hash, before, revoked: true, barred: true };
+        assert_eq!(tokens(revoked).check(text, NOW_MS), None, "withdrawn");
+    }
+
+    #[test]
+    fn a_token_ends_when_it_expires_and_an_old_secret_with_its_overlap() {
+        let until = |known: &Tokens, secret: &str, now_ms| {
+            known.check(&format!("shop/app:{secret}"), now_ms).map(|principal| principal.until_ms)
+        };
+        let expiring = tokens(body("new", Some(5_000)));
+        assert_eq!([until(&expiring, "new", 4_999), until(&expiring, "new", 5_000)], [Some(Some(5_000)), None]);
+
+        for (expires_ms, ends_ms) in [(None, 2_000), (Some(1_500), 1_500), (Some(9_000), 2_000)] {
+            let RecordBody::Token { grant, secret_hash, .. } = body("new", expires_ms) else { panic!("a token") };
+            let before = Some(OldSecret { hash: hash("old"), until_ms: 2_000 });
+            let rotated = tokens(RecordBody::Token { grant, secret_hash, before, revoked: false, barred: false });
+            assert_eq!(until(&rotated, "new", NOW_MS), Some(expires_ms));
+            assert_eq!(until(&rotated, "old", ends_ms - 1), Some(Some(ends_ms)));
+            assert_eq!(until(&rotated, "old", ends_ms), None);
+            assert_eq!(until(&rotated, "older", NOW_MS), None);
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_taken_until_it_ends_or_its_name_is_barred() {
+        let certificate = |tenant: &str| {
+            let (tenant, scope, until_ms) = (name(tenant), Scope::TenantAdmin, NOW_MS + 1);
+            Certificate { tenant, scope, name: name("app"), until_ms }
+        };
+        let shop = certificate("shop");
+        let known = tokens(body("s3cret", None));
+        let owner = known.certified(&shop, NOW_MS).expect("nothing bars it");
+        assert_eq!((owner.grant.scope, owner.tenant), (Scope::TenantAdmin, TenantId::from_name(&name("shop"))));
+        assert_eq!(known.certified(&shop, NOW_MS + 1), None, "it has ended");
+        let RecordBody::Token { grant, secret_hash, before, .. } = body("s3cret", None) else { panic!("a token") };
+        let barred = tokens(RecordBody::Token { grant, secret_hash, before, revoked: true, barred: true });
+        assert_eq!(barred.certified(&shop, NOW_MS), None);
+        assert!(barred.certified(&certificate("other"), NOW_MS).is_some(), "that of another tenant");
     }
 
     #[test]
@@ -184,13 +286,8 @@ mod tests {
     #[test]
     fn a_token_above_its_limit_is_not_looked_at_even_if_it_is_right() {
         let check = |length: usize| {
-            let secret = "s".repeat(length - 4);
-            let secret_hash = *blake3::hash(secret.as_bytes()).as_bytes();
-            let body = RecordBody::Token { tenant: TenantId(7), scope: Scope::Data, secret_hash, revoked: false };
-            let key = RecordKey::Token(Name::new("app").unwrap());
-            let tokens =
-                Tokens::new(&Secret(b"secret".to_vec()), [&Record { key, version: 1, stamp: Hlc::default(), body }]);
-            tokens.check(&format!("app:{secret}")).is_some()
+            let secret = "s".repeat(length - "shop/app:".len());
+            tokens(body(&secret, None)).check(&format!("shop/app:{secret}"), NOW_MS).is_some()
         };
         assert!(check(MAX_TOKEN_BYTES) && !check(MAX_TOKEN_BYTES + 1));
     }

@@ -7,6 +7,7 @@ use rejoin_core::control::Control;
 use rejoin_core::node::links::{LinkEvent, Standing};
 use rejoin_core::ring::RingView;
 use rejoin_core::view::ClusterView;
+use rejoin_proto::client::{MovedNode, Routes};
 use rejoin_proto::{Address, Name, NodeId, Ring};
 
 use crate::token::{Secret, Tokens};
@@ -25,12 +26,26 @@ pub(crate) struct KnownNode {
     pub(crate) name: Name,
     /// The address that it has announced, or that of the layout.
     pub(crate) address: Address,
+    /// Counts the addresses that it has announced.
+    pub(crate) number: u64,
     pub(crate) standing: Standing,
 }
 
 impl NodeView {
     pub(crate) fn is_member(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|known| known.standing == Standing::Member)
+    }
+
+    /// What clients route by.
+    pub(crate) fn routes(&self) -> Routes {
+        let layout = self.cluster.layout().clone();
+        let moved = layout.nodes.iter().filter_map(|node| {
+            let known = self.nodes.get(&node.id)?;
+            let has_moved = known.number > 1 || known.address != node.address;
+            has_moved.then(|| MovedNode { node: node.id, number: known.number, address: known.address.clone() })
+        });
+        let moved = moved.collect();
+        Routes { layout, moved }
     }
 
     /// Tells the links of `node` whom the ring names.
@@ -57,12 +72,14 @@ pub(crate) fn node_view((ring, view): (&Ring, &RingView), control: &Control, sec
 pub(crate) fn known_nodes(ring: &Ring) -> BTreeMap<NodeId, KnownNode> {
     let other = |node: &NodeId| if ring.notes.skipped.contains_key(node) { Standing::Dead } else { Standing::Other };
     let announced = ring.notes.announced.iter().map(|(node, known)| {
-        (*node, KnownNode { name: known.name.clone(), address: known.address.clone(), standing: other(node) })
+        let (name, address, number) = (known.name.clone(), known.address.clone(), known.number);
+        (*node, KnownNode { name, address, number, standing: other(node) })
     });
     let mut nodes: BTreeMap<NodeId, KnownNode> = announced.collect();
     for node in ring.live.iter().flat_map(|layout| &layout.nodes) {
         let (name, address) = (node.name.clone(), node.address.clone());
-        let known = nodes.entry(node.id).or_insert(KnownNode { name, address, standing: Standing::Member });
+        let from_layout = KnownNode { name, address, number: 0, standing: Standing::Member };
+        let known = nodes.entry(node.id).or_insert(from_layout);
         known.standing = Standing::Member;
     }
     nodes

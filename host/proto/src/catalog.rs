@@ -4,6 +4,7 @@ use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Grant;
 use crate::codec::Versioned;
 use crate::hlc::Hlc;
 use crate::id::{BucketId, Name, PluginDigest, TenantId};
@@ -75,7 +76,8 @@ pub enum Durability {
 /// The properties of a bucket.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BucketProps {
-    /// Copies of each object, 1 to 5.
+    /// Copies of each object, 1 to 5. In a record those that the bucket was made with: what has become of them since is
+    /// in the layouts ([`Layout::copies`](crate::Layout::copies)).
     pub n: u8,
     /// Replicas that must answer a read.
     pub r: Quorum,
@@ -88,7 +90,7 @@ pub struct BucketProps {
     /// When a replica acknowledges a write.
     pub durability: Durability,
     /// Whether other healthy nodes stand in for owners that cannot take a write. They hand what they hold over to the
-    /// owners later.
+    /// owners later. In a record as with `n`.
     pub sloppy: bool,
     /// The merge plugin. Without one, readers get all siblings.
     pub plugin: Option<Activation>,
@@ -178,14 +180,27 @@ impl BucketProps {
     /// # Errors
     /// [`BadProps`] names the property and the allowed values.
     pub fn check(&self) -> Result<(), BadProps> {
+        self.check_with(self.n)
+    }
+
+    /// Checks what holds whatever n has become of the one that the bucket was made with.
+    ///
+    /// # Errors
+    /// As [`BucketProps::check`].
+    pub fn check_record(&self) -> Result<(), BadProps> {
+        self.check_with(MAX_OWNERS as u8)
+    }
+
+    /// Checks every bound, with quorums up to a number of copies.
+    fn check_with(&self, copies: u8) -> Result<(), BadProps> {
         let bad = |property, allowed: String| Err(BadProps { property, allowed });
         if !(1..=MAX_OWNERS).contains(&usize::from(self.n)) {
             return bad("n", alloc::format!("1 to {MAX_OWNERS}"));
         }
         let counted = [("r", self.r, 1), ("w", self.w, 1), ("pr", self.pr, 0), ("pw", self.pw, 0)];
         for (property, quorum, least) in counted {
-            if matches!(quorum, Quorum::Count(count) if count < least || count > self.n) {
-                return bad(property, alloc::format!("{least} to n ({}), or quorum", self.n));
+            if matches!(quorum, Quorum::Count(count) if count < least || count > copies) {
+                return bad(property, alloc::format!("{least} to n ({copies}), or quorum"));
             }
         }
         if !(1..=MAX_VALUE_BYTES).contains(&self.value_bytes) {
@@ -200,8 +215,8 @@ impl BucketProps {
         if self.memory_bytes < 64 * 1024 {
             return bad("memory_bytes", String::from("at least 65536"));
         }
-        if !(1..=self.n).contains(&self.zones) {
-            return bad("zones", alloc::format!("1 to n ({})", self.n));
+        if !(1..=copies).contains(&self.zones) {
+            return bad("zones", alloc::format!("1 to n ({copies})"));
         }
         if self.ttl_ms == Some(0) {
             return bad("ttl", String::from("longer than nothing"));
@@ -218,15 +233,6 @@ impl BucketProps {
     }
 }
 
-/// The permissions of a token.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum Scope {
-    /// Get, put and delete in the tenant's buckets.
-    Data,
-    /// Also the requests of an operator ([`crate::client::AdminRequest`]).
-    Admin,
-}
-
 /// The key of a record in the catalog.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum RecordKey {
@@ -234,10 +240,10 @@ pub enum RecordKey {
     Tenant(TenantId),
     /// A bucket, by tenant and name.
     Bucket(TenantId, Name),
-    /// A plugin.
-    Plugin(PluginDigest),
-    /// A token, by name.
-    Token(Name),
+    /// A plugin of a tenant.
+    Plugin(TenantId, PluginDigest),
+    /// A token, by tenant and name.
+    Token(TenantId, Name),
 }
 
 /// The content of a record.
@@ -271,17 +277,28 @@ pub enum RecordBody {
         /// [`MAX_QUARANTINE_BYTES`].
         quarantined: Option<String>,
     },
-    /// A token. Only a hash of its secret is kept.
+    /// A token. Only hashes of its secrets are kept.
     Token {
-        /// The tenant whose buckets it opens.
-        tenant: TenantId,
-        /// Its permissions.
-        scope: Scope,
+        /// What it allows.
+        grant: Grant,
         /// BLAKE3 of the secret part.
         secret_hash: [u8; 32],
+        /// After a rotation: the secret before, which is taken for a while.
+        before: Option<OldSecret>,
         /// A revoked token is refused.
         revoked: bool,
+        /// Certificates of this name are refused, for good.
+        barred: bool,
     },
+}
+
+/// The secret that a token had before its rotation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OldSecret {
+    /// BLAKE3 of the secret part.
+    pub hash: [u8; 32],
+    /// Until when it is taken, in milliseconds since 1970.
+    pub until_ms: u64,
 }
 
 /// One record. Of two records with one key the larger by [`Record::rank`] wins, on all nodes.
@@ -298,6 +315,15 @@ pub struct Record {
 }
 
 impl Record {
+    /// The record as it may leave the cluster: without the hashes of secrets.
+    #[must_use]
+    pub fn without_secrets(mut self) -> Self {
+        if let RecordBody::Token { secret_hash, before, .. } = &mut self.body {
+            (*secret_hash, *before) = ([0; 32], None);
+        }
+        self
+    }
+
     /// Decides between two records of one key: the version, then the hash of the whole record.
     #[must_use]
     pub fn rank(&self) -> (u64, u64) {

@@ -7,11 +7,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Grant;
 use crate::address::Address;
-use crate::catalog::{BucketProps, Quorum, Record, Scope};
+use crate::catalog::{BucketProps, Quorum, Record};
 use crate::codec::Versioned;
 use crate::error::ErrorReply;
-use crate::id::{ClusterId, Name, PartitionId, PluginDigest, RequestId, TenantId};
+use crate::id::{ClusterId, Name, NodeId, PartitionId, PluginDigest, RequestId};
 use crate::layout::{Layout, LayoutRef};
 use crate::layout_request::{LayoutPlan, LayoutRequest, LayoutStatus};
 use crate::object::Content;
@@ -29,8 +30,11 @@ pub struct StartId(pub u64);
 pub struct ClientHello {
     /// The client's [`PROTOCOL`].
     pub protocol: u16,
-    /// The token text, `name:secret`.
+    /// The token text, `tenant/name:secret`; `name:secret` is a token of the tenant `default`. Empty for a client whose
+    /// certificate names its tenant.
     pub token: String,
+    /// The tenant whose data the requests are about. `None`: that of the token. Only an operator's token opens another.
+    pub tenant: Option<Name>,
     /// The client's name in the node's log. At most 64 bytes are kept.
     pub client: String,
 }
@@ -49,14 +53,34 @@ pub struct ServerHello {
     pub cluster: ClusterId,
     /// The name of the node.
     pub node: Name,
-    /// The tenant of the token, needed to find the owners of a key.
-    pub tenant: TenantId,
+    /// The tenant whose data the requests are about. Its id is part of the place of each key.
+    pub tenant: Name,
     /// See [`StartId`].
     pub start: StartId,
     /// The node recognises retries of a write for this many milliseconds after the first attempt.
     pub retry_window_ms: u32,
-    /// The layout for routing.
+    /// Where requests go.
+    pub routes: Routes,
+}
+
+/// What a client routes by.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Routes {
+    /// The layout.
     pub layout: Layout,
+    /// The nodes of the layout that were started under another address since.
+    pub moved: Vec<MovedNode>,
+}
+
+/// The address of a node that was started under another one than its first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MovedNode {
+    /// The node.
+    pub node: NodeId,
+    /// Counts its addresses: the one with the larger number is in use.
+    pub number: u64,
+    /// The address.
+    pub address: Address,
 }
 
 /// The answer to a client's hello.
@@ -124,7 +148,7 @@ pub struct Receipt {
 /// Reads an object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Get {
-    /// A bucket of the token's tenant.
+    /// A bucket of the connection's tenant.
     pub bucket: Name,
     /// At most 1 KiB.
     pub key: Bytes,
@@ -152,7 +176,7 @@ pub enum Basis {
 /// Writes or deletes an object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Put {
-    /// A bucket of the token's tenant.
+    /// A bucket of the connection's tenant.
     pub bucket: Name,
     /// At most 1 KiB.
     pub key: Bytes,
@@ -246,7 +270,8 @@ pub struct PutReply {
 pub enum AdminRequest {
     /// The state of the cluster as this node sees it.
     Status,
-    /// All records of a kind.
+    /// All records of a kind of the tenant: of tenants itself only, unless an operator asks. Of tokens the answer is
+    /// [`Reply::Tokens`].
     List(RecordKind),
     /// Makes a bucket.
     BucketCreate {
@@ -266,17 +291,28 @@ pub enum AdminRequest {
     },
     /// Makes a token. The client draws the secret and sends only its hash.
     TokenCreate {
-        /// Unique within the cluster.
+        /// Unique within the tenant.
         name: Name,
-        /// The permissions.
-        scope: Scope,
+        /// What it allows.
+        grant: Grant,
         /// BLAKE3 of the secret part.
         secret_hash: [u8; 32],
     },
-    /// Revokes a token.
-    TokenRevoke {
+    /// Gives a token another secret. Both are taken for a while.
+    TokenRotate {
         /// An existing token.
         name: Name,
+        /// BLAKE3 of the new secret part.
+        secret_hash: [u8; 32],
+        /// For how long the old secret is taken, in milliseconds.
+        overlap_ms: u64,
+    },
+    /// Revokes a token.
+    TokenRevoke {
+        /// An existing token, or the name of certificates.
+        name: Name,
+        /// Also refuses every certificate of that name, for good.
+        certificates: bool,
     },
     /// Stores a plugin on this node, which checks it first. The other nodes fetch it from there.
     PluginPush {
@@ -298,6 +334,11 @@ pub enum AdminRequest {
     },
     /// About layouts.
     Layout(LayoutRequest),
+    /// Makes a tenant.
+    TenantCreate {
+        /// Unique within the cluster.
+        name: Name,
+    },
 }
 
 /// A kind of record.
@@ -311,6 +352,21 @@ pub enum RecordKind {
     Plugin,
     /// Tokens.
     Token,
+}
+
+/// One token, as the answering node sees it. Neither its secret nor a hash of it is told.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TokenStatus {
+    /// Its name.
+    pub name: Name,
+    /// What it allows.
+    pub grant: Grant,
+    /// Until when the secret before its last rotation is taken, in milliseconds since 1970, if it still is.
+    pub rotating_until_ms: Option<u64>,
+    /// A revoked token is refused.
+    pub revoked: bool,
+    /// When a client last used it at the answering node, in milliseconds since 1970, if one did since that started.
+    pub last_used_ms: Option<u64>,
 }
 
 /// One node, as the answering node sees it.
@@ -490,10 +546,10 @@ pub enum Reply {
     /// To a put or delete.
     Put(PutReply),
     /// To a request for the layout; also sent with [`crate::ErrorCode::StaleLayout`] on its way.
-    Layout(Layout),
+    Layout(Routes),
     /// To [`AdminRequest::Status`].
     Status(Status),
-    /// To [`AdminRequest::List`].
+    /// To [`AdminRequest::List`], but for tokens.
     Records(Vec<Record>),
     /// The request failed.
     Error(ErrorReply),
@@ -517,6 +573,8 @@ pub enum Reply {
     LayoutChanged(LayoutRef),
     /// To [`LayoutRequest::Join`].
     Ring(Ring),
+    /// To [`AdminRequest::List`] of tokens.
+    Tokens(Vec<TokenStatus>),
 }
 
 /// A reply, and what every reply carries.

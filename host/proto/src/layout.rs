@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Address;
 use crate::codec::{self, Versioned};
 use crate::hash::{ObjectId, partition_of};
-use crate::id::{Name, NodeId, PartitionId};
+use crate::id::{BucketId, Name, NodeId, PartitionId};
 
 /// The most owners that a layout lists for a partition, and so the largest `n` of a bucket.
 pub const MAX_OWNERS: usize = 5;
@@ -78,6 +78,22 @@ pub struct Layout {
     /// For each partition up to [`MAX_OWNERS`] owners, as indices of `nodes`, in order of preference. A bucket with n
     /// copies uses the first n.
     pub owners: Vec<Vec<u16>>,
+    /// The buckets whose copies were changed after they were made, ordered by id. The next layout has them too.
+    pub copies: Vec<BucketCopies>,
+}
+
+/// The copies of a bucket, if they were changed after it was made. They are a part of the layout, so that their changes
+/// are carried out as those of owners are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct BucketCopies {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// Counts the changes, from 1.
+    pub change: u32,
+    /// Copies of each object, 1 to [`MAX_OWNERS`].
+    pub n: u8,
+    /// Whether other nodes stand in for owners.
+    pub sloppy: bool,
 }
 
 impl Versioned for Layout {
@@ -101,6 +117,9 @@ pub enum BadLayout {
     /// An owner list is empty, too long, repeats a node or names an unknown one.
     #[error("each partition has 1 to {MAX_OWNERS} different owners among the nodes")]
     Owners,
+    /// The copies of buckets are unsorted, or out of bounds.
+    #[error("the copies of buckets are ordered by bucket, each once, with 1 to {MAX_OWNERS} copies")]
+    Copies,
 }
 
 impl Layout {
@@ -122,7 +141,12 @@ impl Layout {
         let distinct = |list: &[u16]| list.iter().enumerate().all(|(at, node)| !list[..at].contains(node));
         let known = |list: &[u16]| list.iter().all(|&node| usize::from(node) < self.nodes.len());
         let sound = |list: &Vec<u16>| (1..=MAX_OWNERS).contains(&list.len()) && distinct(list) && known(list);
-        if self.owners.iter().all(sound) { Ok(()) } else { Err(BadLayout::Owners) }
+        if !self.owners.iter().all(sound) {
+            return Err(BadLayout::Owners);
+        }
+        let ordered = self.copies.windows(2).all(|pair| pair[0].bucket < pair[1].bucket);
+        let bounded = |of: &BucketCopies| (1..=MAX_OWNERS).contains(&usize::from(of.n)) && of.change > 0;
+        if ordered && self.copies.iter().all(bounded) { Ok(()) } else { Err(BadLayout::Copies) }
     }
 
     /// Version and hash.
@@ -153,6 +177,12 @@ impl Layout {
     pub fn owners(&self, partition: PartitionId, n: u8) -> impl Iterator<Item = &LayoutNode> + '_ {
         let list = self.owners.get(usize::from(partition.0)).map_or(&[][..], Vec::as_slice);
         list.iter().take(usize::from(n)).map(|&at| &self.nodes[usize::from(at)])
+    }
+
+    /// The copies of a bucket, if they were changed after it was made.
+    #[must_use]
+    pub fn copies_of(&self, bucket: BucketId) -> Option<&BucketCopies> {
+        self.copies.binary_search_by_key(&bucket, |of| of.bucket).ok().map(|at| &self.copies[at])
     }
 
     /// The node with that id.

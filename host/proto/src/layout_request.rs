@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
-use crate::id::{Name, NodeId};
+use crate::id::{BucketId, Name, NodeId};
 use crate::layout::{LayoutPolicy, LayoutRef};
 use crate::ring::{PastLayout, Role};
 
@@ -92,6 +92,8 @@ pub struct LayoutStatus {
     pub nodes: Vec<LayoutNodeStatus>,
     /// The change that is under way.
     pub change: Option<ChangeStatus>,
+    /// The buckets whose copies it changes.
+    pub buckets: Vec<BucketChange>,
     /// The policy that is staged.
     pub staged_policy: Option<LayoutPolicy>,
     /// The layouts that were applied, the last one last.
@@ -137,6 +139,28 @@ pub struct ChangeStatus {
     pub waits_for: Vec<AwaitedNode>,
 }
 
+/// A bucket whose copies differ between the live layouts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BucketChange {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// Its name.
+    pub name: Name,
+    /// Its copies in the oldest live layout.
+    pub from: CopiesStatus,
+    /// Its copies in the newest.
+    pub to: CopiesStatus,
+}
+
+/// The copies of a bucket in a layout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CopiesStatus {
+    /// How many.
+    pub n: u8,
+    /// Whether other nodes stand in for owners.
+    pub sloppy: bool,
+}
+
 /// A node that a change of layout waits for.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AwaitedNode {
@@ -172,8 +196,6 @@ pub struct LayoutPlan {
     pub moved: u32,
     /// The fewest moves with which any layout could give the nodes these shares.
     pub least_moved: u32,
-    /// The bytes of a copy of a partition, on average on the answering node. `None`: it owns none.
-    pub partition_bytes: Option<u64>,
     /// The bytes that a node takes in a second at most.
     pub pace_bytes: u64,
     /// What an operator should look at before the change.
@@ -197,4 +219,6 @@ pub struct PlannedNode {
     pub gains: u32,
     /// Those that it gives up.
     pub loses: u32,
+    /// The bytes of those that it has to take, as the nodes that own them now have told.
+    pub bytes: u64,
 }

@@ -18,15 +18,13 @@
 //! ```
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`ring`], [`catalog`],
-//! [`context`],
-//! [`client`],
-//! [`layout_request`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
-//! [`context`], [`client`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
+//! [`access`], [`context`], [`client`], [`layout_request`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod access;
 pub mod address;
 pub mod catalog;
 pub mod causal;
@@ -53,6 +51,6 @@ pub use hlc::Hlc;
 pub use id::{
     ActorId, BadName, BucketId, ClusterId, Dot, Name, NodeId, PartitionId, PluginDigest, ProfileId, RequestId, TenantId,
 };
-pub use layout::{Layout, LayoutNode, LayoutPolicy, LayoutRef, ZoneDemand};
+pub use layout::{BucketCopies, Layout, LayoutNode, LayoutPolicy, LayoutRef, ZoneDemand};
 pub use object::{Content, Entry, FoldedBy, Object, ReapEpoch};
 pub use ring::{Ring, RingMessage};

@@ -222,6 +222,15 @@ pub enum PeerBody {
         /// another one, or the merge gave no value.
         view: Option<[u8; 16]>,
     },
+    /// Asks how many bytes of objects the receiver has, of each partition. The number names the question.
+    SizesWanted(u64),
+    /// The reply to [`PeerBody::SizesWanted`].
+    Sizes {
+        /// Of the question.
+        number: u64,
+        /// The partitions of which it has something.
+        bytes: Vec<(PartitionId, u64)>,
+    },
 }
 
 impl PeerBody {
@@ -261,6 +270,8 @@ impl PeerBody {
             Self::Ring(_) => "ring",
             Self::ViewAsk(_) => "view ask",
             Self::ViewAnswer { .. } => "view answer",
+            Self::SizesWanted(_) => "sizes wanted",
+            Self::Sizes { .. } => "sizes",
         }
     }
 }

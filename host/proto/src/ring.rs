@@ -54,7 +54,8 @@ pub struct RingNotes {
     pub staged: BTreeMap<NodeId, Staged<Role>>,
     /// The policy that is staged. The larger entry wins.
     pub policy: Option<Staged<LayoutPolicy>>,
-    /// All nodes that have started, members of a layout or not, and their addresses. The later start wins.
+    /// The nodes that have started, members of a layout or not, and their addresses. The later start wins. Those that
+    /// have left are forgotten ([`Ring::retire`]).
     pub announced: BTreeMap<NodeId, Announced>,
     /// The layouts that were applied so far, the last [`MAX_PAST`].
     pub past: BTreeMap<LayoutRef, PastLayout>,
@@ -121,6 +122,19 @@ pub struct PastLayout {
     pub nodes: u32,
     /// Copies of partitions that it moved, for the default n.
     pub moved: u32,
+    /// The bucket whose copies it changed, and nothing else; `None` if it changed nodes.
+    pub bucket: Option<ChangedBucket>,
+}
+
+/// A bucket whose copies a layout changed, for the operator.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct ChangedBucket {
+    /// Its name then.
+    pub name: Name,
+    /// Copies of each object.
+    pub n: u8,
+    /// Whether other nodes stand in for owners.
+    pub sloppy: bool,
 }
 
 /// A message about the ring.
@@ -253,11 +267,27 @@ impl Ring {
         name >= self.notes.oldest && self.live.iter().all(|known| known.name() != name)
     }
 
-    /// Drops the layouts that are older than the oldest live one. The newest always stays.
+    /// Drops the layouts that are older than the oldest live one, and the nodes that were last seen before it and are
+    /// no members. The newest layout always stays.
+    ///
+    /// A running node acknowledges each layout, whether it is a member or not. So one that has not acknowledged the
+    /// oldest live layout is down since before the last change, and announces itself anew if it returns. A node that
+    /// was declared dead stays known, because its data is refused.
     pub fn retire(&mut self) {
         let oldest = self.notes.oldest;
         let retired = self.live.iter().take(self.live.len() - 1).take_while(|layout| layout.name() < oldest).count();
         self.live.drain(..retired);
+        let Self { live, notes, .. } = self;
+        let is_gone = |(node, progress): &(&NodeId, &Progress)| {
+            progress.acknowledged < oldest
+                && !notes.skipped.contains_key(node)
+                && live.iter().all(|layout| layout.node(**node).is_none())
+        };
+        let gone: Vec<NodeId> = notes.progress.iter().filter(is_gone).map(|(node, _)| *node).collect();
+        for node in gone {
+            notes.progress.remove(&node);
+            notes.announced.remove(&node);
+        }
     }
 
     /// A hash of everything: equal rings have equal digests.

@@ -37,7 +37,7 @@ fn a_bad_name_is_refused_inside_a_message_too() {
     use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
     use rejoin_proto::codec;
     let record = Record {
-        key: RecordKey::Token(support::name("ops")),
+        key: RecordKey::Token(support::tenant(), support::name("ops")),
         version: 1,
         stamp: Hlc(0),
         body: RecordBody::Tenant { name: support::name("ops") },
@@ -105,6 +105,18 @@ fn a_layout_is_checked_for_all_that_look_ups_rely_on() {
     assert_eq!(broken(|layout| layout.owners[0] = vec![0, 1, 0]), Err(BadLayout::Owners));
     assert_eq!(broken(|layout| layout.owners[0] = vec![3]), Err(BadLayout::Owners));
     assert_eq!(broken(|layout| layout.owners[0] = vec![0, 1, 2, 0, 1, 2]), Err(BadLayout::Owners));
+    assert_eq!(broken(|layout| layout.copies.insert(0, layout.copies[0])), Err(BadLayout::Copies), "one bucket twice");
+    assert_eq!(broken(|layout| layout.copies[0].n = 0), Err(BadLayout::Copies));
+    assert_eq!(broken(|layout| layout.copies[0].n = 6), Err(BadLayout::Copies));
+    assert_eq!(broken(|layout| layout.copies[0].change = 0), Err(BadLayout::Copies));
+}
+
+#[test]
+fn a_record_may_have_quorums_of_more_copies_than_its_bucket_was_made_with() {
+    let props = BucketProps { n: 1, w: Quorum::Count(5), zones: 5, ..BucketProps::default() };
+    assert!(props.check().is_err() && props.check_record().is_ok());
+    let too_many = BucketProps { w: Quorum::Count(6), ..props };
+    assert!(too_many.check_record().is_err());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
+use rejoin_proto::access::Scope;
 use rejoin_proto::{ClusterId, Name};
 
 use crate::{
@@ -127,6 +128,15 @@ impl ClusterCa {
         self.issue(Role::Client(name.clone()), Vec::new(), vec![ExtendedKeyUsagePurpose::ClientAuth], valid)
     }
 
+    /// Signs a certificate for a client that shows no token: nodes take it for what the certificate says.
+    ///
+    /// # Errors
+    /// [`Error::Issue`] if the system gives no randomness.
+    pub fn issue_tenant(&self, tenant: &Name, scope: Scope, name: &Name, valid: Validity) -> Result<Issued, Error> {
+        let role = Role::Tenant { tenant: tenant.clone(), scope, name: name.clone() };
+        self.issue(role, Vec::new(), vec![ExtendedKeyUsagePurpose::ClientAuth], valid)
+    }
+
     /// Signs a certificate that replaces an earlier one, valid or expired: for the same node or client, with the same
     /// names. With `key_pem` the key stays the same, otherwise a new one is made.
     ///
@@ -140,7 +150,7 @@ impl ClusterCa {
         subject.expect_cluster(self.cluster)?;
         let usages = match &subject.role {
             Role::Node(_) => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
-            Role::Client(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Role::Client(_) | Role::Tenant { .. } => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Role::Authority => return Err(unreadable(format!("it is the certificate of {subject}"))),
         };
         let names =
@@ -227,7 +237,7 @@ fn common_name(subject: &Subject) -> rcgen::DistinguishedName {
         DnType::CommonName,
         match &subject.role {
             Role::Authority => "ca".to_owned(),
-            Role::Node(name) | Role::Client(name) => name.to_string(),
+            Role::Node(name) | Role::Client(name) | Role::Tenant { name, .. } => name.to_string(),
         },
     );
     name

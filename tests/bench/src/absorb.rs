@@ -1,7 +1,5 @@
 //! Absorbing a write at a replica, and the join of two objects. No disk, no network.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +9,6 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rejoin_core::exchange::ExchangeConfig;
 use rejoin_core::exchange::hash::CausalKey;
 use rejoin_core::placement;
-use rejoin_core::port::{Change, Space, Store, StoreFault};
 use rejoin_core::shard::event::{Event, Now};
 use rejoin_core::shard::{Config, Shard};
 use rejoin_core::view::ClusterView;
@@ -22,6 +19,8 @@ use rejoin_proto::{
     ActorId, BucketId, Content, Dot, DotSet, Entry, Hlc, LayoutNode, LayoutRef, Name, NodeId, Object, ObjectId,
     ReapEpoch, TenantId, VersionVector,
 };
+
+use crate::memory::Memory;
 
 /// Number of keys. Writes go to them in turn.
 const KEYS: u64 = 10_000;
@@ -130,39 +129,6 @@ fn entry(dot: Dot, after: u64, value: &Bytes) -> Entry {
     Entry { covers: dots.clone(), dots, content, stamp: Hlc::from_ms(NOW.wall_ms), expires: None, folded_by: None }
 }
 
-/// Rows in memory.
-#[derive(Default)]
-struct Memory(BTreeMap<(Space, Bytes), Bytes>);
-
-impl Store for Memory {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
-        Ok(self.0.get(&(space, Bytes::copy_from_slice(key))).cloned())
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
-    ) -> Result<(), StoreFault> {
-        let inside = |key: &[u8]| key >= from && to.is_none_or(|to| key < to);
-        let mut rows = self.0.iter().filter(|((at, key), _)| *at == space && inside(key));
-        let _ = rows.try_for_each(|((_, key), value)| visit(key, value.clone()));
-        Ok(())
-    }
-
-    fn write(&mut self, change: Change) -> Result<(), StoreFault> {
-        for row in change.rows {
-            match row.value {
-                Some(value) => self.0.insert((row.space, row.key), value),
-                None => self.0.remove(&(row.space, row.key)),
-            };
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,7 +138,7 @@ mod tests {
         let mut absorb = Absorb::new(100);
         absorb.writes(2 * KEYS + 1);
         assert_eq!(absorb.shard.counters().absorbs, 2 * KEYS + 1);
-        assert_eq!(absorb.store.0.iter().filter(|((space, _), _)| *space == Space::Objects).count() as u64, KEYS);
+        assert_eq!(absorb.store.objects(), KEYS);
         let [one, other] = siblings(8, 10);
         assert_eq!((one.entries.len(), other.entries.len()), (7, 7));
         let (joined, alarm) = rejoin_core::causal::sync(&one, &other);

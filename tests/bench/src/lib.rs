@@ -8,13 +8,17 @@
 
 mod absorb;
 mod cpu;
+mod crowd;
 mod journal;
+pub mod layouts;
+mod memory;
 mod merge;
 mod rpc;
 mod tree;
 
 pub use absorb::{Absorb, siblings};
 pub use cpu::CpuTime;
+pub use crowd::{Cost, Crowd};
 pub use journal::{Journal, Sync};
 pub use merge::Merge;
 pub use rpc::Rpc;

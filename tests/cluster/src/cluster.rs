@@ -11,7 +11,7 @@ use rejoin_client::admin::{BucketProps, PluginInfo};
 use rejoin_client::{Client, ClientBuilder, Profile};
 
 use crate::cli::{self, Ran};
-use crate::{Files, Process, cluster_id, eventually, guests};
+use crate::{Files, Process, Seat, cluster_id, eventually, guests, name};
 
 /// Nodes in processes of their own, in a directory that goes with them.
 #[derive(Debug)]
@@ -42,11 +42,21 @@ impl Cluster {
     /// If they cannot be made.
     #[must_use]
     pub fn prepare(count: usize, more: &str) -> Self {
+        Self::prepare_at((1..=count).map(|i| Seat::on_loopback(name(&format!("n{i}")), None)).collect(), more)
+    }
+
+    /// As [`Cluster::prepare`], with a place for each node.
+    ///
+    /// # Panics
+    /// If the files cannot be made.
+    #[must_use]
+    pub fn prepare_at(seats: Vec<Seat>, more: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(100);
         let dir = tempfile::tempdir().expect("a directory can be made");
         let id = cluster_id(NEXT.fetch_add(1, Ordering::Relaxed).into());
-        let files = Files::create_with(dir.path(), id, count, more);
-        Self { nodes: (0..count).map(|_| None).collect(), files, dir }
+        let nodes = seats.iter().map(|_| None).collect();
+        let files = Files::create_at(dir.path(), id, seats, more);
+        Self { nodes, files, dir }
     }
 
     /// Starts a node, and does not wait for it.
@@ -64,8 +74,13 @@ impl Cluster {
 
     /// Makes the files of another node, which joins the cluster once it is started. Returns its index.
     pub fn add(&mut self, node: &str) -> usize {
+        self.add_at(Seat::on_loopback(name(node), None))
+    }
+
+    /// As [`Cluster::add`], at a place.
+    pub fn add_at(&mut self, seat: Seat) -> usize {
         self.nodes.push(None);
-        self.files.add(node)
+        self.files.add_at(seat)
     }
 
     /// Kills a node with SIGKILL.

@@ -45,6 +45,25 @@ impl Seat {
         let (address, admin) = free_addresses();
         Self { name, address, admin, zone }
     }
+
+    /// On ports of an address that others use as well. `None` if this machine does not have the address.
+    #[must_use]
+    pub fn at(name: Name, ip: IpAddr) -> Option<Self> {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let is_here = UdpSocket::bind((ip, 0)).is_ok();
+        // Below the ports that systems give out, so that nobody takes them between two starts.
+        let mut ports = std::iter::repeat_with(|| {
+            let number = NEXT.fetch_add(2, Ordering::Relaxed);
+            10_000 + (std::process::id() as u16).wrapping_mul(64).wrapping_add(number) % 20_000
+        });
+        let free = |port: u16| {
+            let node = UdpSocket::bind((ip, port)).ok()?;
+            let admin = TcpListener::bind((ip, port + 1)).ok()?;
+            Some((node.local_addr().ok()?, admin.local_addr().ok()?))
+        };
+        let (address, admin) = is_here.then(|| ports.find_map(free))??;
+        Some(Self { name, address, admin, zone: None })
+    }
 }
 
 /// A cluster id for tests, so that two clusters of one test differ.
@@ -116,7 +135,15 @@ impl Files {
     /// # Panics
     /// If a file cannot be written: the test cannot go on.
     pub fn add(&mut self, node: &str) -> usize {
-        let Seat { name: node, address, admin, .. } = Seat::on_loopback(name(node), None);
+        self.add_at(Seat::on_loopback(name(node), None))
+    }
+
+    /// As [`Files::add`], at a place.
+    ///
+    /// # Panics
+    /// If a file cannot be written: the test cannot go on.
+    pub fn add_at(&mut self, seat: Seat) -> usize {
+        let Seat { name: node, address, admin, .. } = seat;
         let issued = self.ca.issue_node(&node, &[], Validity::years(SystemTime::now(), 1)).expect("a certificate");
         std::fs::write(self.dir.join(format!("{node}.pem")), issued.cert_pem).expect("writable");
         std::fs::write(self.dir.join(format!("{node}.key")), issued.key_pem).expect("writable");
@@ -136,6 +163,26 @@ impl Files {
     #[must_use]
     pub fn config_path(&self, index: usize) -> PathBuf {
         self.dir.join(format!("{}.toml", self.nodes[index].0))
+    }
+
+    /// Has a node join the cluster at its next start with an empty directory, whether or not it was there when the
+    /// cluster began.
+    ///
+    /// # Panics
+    /// If the file cannot be written: the test cannot go on.
+    pub fn joins(&self, index: usize) {
+        let (config, own) = (self.config(index), self.nodes[index].1);
+        let kept = config.split("[[bootstrap]]").next().unwrap_or_default();
+        let others: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| node.1)
+            .filter(|other| *other != own)
+            .map(|other| format!("\"{other}\""))
+            .collect();
+        let kept: String =
+            kept.lines().filter(|line| !line.starts_with("join")).map(|line| format!("{line}\n")).collect();
+        std::fs::write(self.config_path(index), format!("{kept}join = [{}]\n", others.join(", "))).expect("writable");
     }
 
     /// A node's configuration.

@@ -2,12 +2,13 @@
 //!
 //! In reading order: [`Files`] of a cluster, [`Process`] that runs one node of it, [`Cluster`] of such processes,
 //! [`http`] for its admin ports, [`cli`] for the command line, [`guests`] for plugins, [`book`] for the commands that
-//! documents show.
+//! documents show, [`figures`] for the programs that measure.
 #![forbid(unsafe_code)]
 
 pub mod book;
 pub mod cli;
 mod cluster;
+pub mod figures;
 mod files;
 pub mod guests;
 pub mod http;

@@ -211,7 +211,7 @@ async fn a_change_goes_on_after_a_new_owner_and_an_old_one_were_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drained_node_holds_nothing_any_more_and_nothing_is_lost() {
+async fn a_drained_node_holds_nothing_any_more_frees_its_disk_and_nothing_is_lost() {
     let mut cluster = Cluster::start(3).await;
     cluster.bucket("plain", BucketProps::default()).await;
     let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
@@ -227,11 +227,21 @@ async fn a_drained_node_holds_nothing_any_more_and_nothing_is_lost() {
         written.unwrap().unwrap();
     }
     let n4 = cluster.join("n4").await;
+    let full = taken(&cluster.data(0));
+    assert!(full > 600 * 20_000, "{full} bytes");
     cluster.rejoin(&["layout", "assign", "n4"]).done();
     cluster.rejoin(&["node", "drain", "n1"]).done();
     apply(&cluster, &[]);
     settled(&cluster, 0).await;
     drained(&cluster, 0).await;
+    let left = rejoin_test_cluster::within(Duration::from_secs(60), "its disk has room again", async || {
+        match taken(&cluster.data(0)) {
+            left if left < LITTLE => Ok(left),
+            left => Err(left),
+        }
+    })
+    .await;
+    eprintln!("a node of {full} bytes that has handed over everything takes {left} bytes");
     let shown = cluster.rejoin(&["layout", "show", "--json"]).done().json();
     assert!(shown["change"].is_null(), "{shown}");
     for key in (0..600_u64).step_by(7) {
@@ -239,6 +249,21 @@ async fn a_drained_node_holds_nothing_any_more_and_nothing_is_lost() {
         assert_eq!(read.value, Some(noise(key)));
     }
     drop(cluster.take(n4));
+}
+
+/// Bytes that a node without objects takes at most: 4.2 MB of ballast, and a first segment for each of its shards.
+const LITTLE: u64 = 8 << 20;
+
+/// Bytes of blocks that a directory takes on the disk.
+fn taken(dir: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    // Files come and go meanwhile.
+    let of = |entry: std::io::Result<std::fs::DirEntry>| match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
+        Ok((found, entry)) if found.is_dir() => taken(&entry.path()),
+        Ok((found, _)) => found.blocks() * 512,
+        Err(_) => 0,
+    };
+    std::fs::read_dir(dir).map_or(0, |entries| entries.map(of).sum())
 }
 
 /// 20 kB that do not compress.
@@ -251,4 +276,122 @@ fn noise(key: u64) -> Vec<u8> {
         state.to_be_bytes()
     };
     (0..2_500).flat_map(word).collect()
+}
+
+/// Waits until the copies of the bucket do not change any more, as the node at that address sees it.
+async fn has_copies(cluster: &Cluster, index: usize, n: u8) {
+    let address = cluster.address(index).to_string();
+    rejoin_test_cluster::within(Duration::from_secs(60), "the copies have changed", async || {
+        let show = cluster.rejoin(&["bucket", "show", "plain", "--json", "--node", &address]).done().json();
+        match show["change"].is_null() && show["n"] == n {
+            true => Ok(()),
+            false => Err(show.to_string()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_goes_from_three_copies_to_five_and_to_two_and_turns_strict_while_clients_go_on() {
+    let mut cluster = Cluster::start(5).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let (load, tasks) = Load::begin(&cluster).await;
+    let set = |words: &[&str]| cluster.rejoin(&[&["bucket", "set", "plain"], words].concat());
+    set(&["--n", "5"]).said(0, "`rejoin bucket show plain` says how far they have come");
+    has_copies(&cluster, 0, 5).await;
+    has_copies(&cluster, 4, 5).await;
+    // Each node has every key, and answers for itself.
+    let written = load.written.lock().unwrap().clone();
+    for index in 0..5 {
+        let bucket = cluster.pinned(index).await.bucket::<Bytes>("plain").unwrap();
+        for key in written.iter().copied().step_by(7) {
+            let read = bucket.get(key.to_be_bytes()).r(1).await.unwrap();
+            assert_eq!((read.value, read.answered.len()), (Some(value(key)), 1), "{key} at node {index}");
+        }
+    }
+    set(&["--n", "4", "--r", "3"]).said(2, "by themselves: give the other properties in a command of their own");
+    set(&["--r", "3"]).done();
+    set(&["--n", "2"]).said(2, "bucket plain has r = 3, which 2 copies could never reach: set it first, with");
+    set(&["--r", "quorum"]).done();
+    let version = cluster.rejoin(&["bucket", "show", "plain", "--json"]).done().json()["version"].clone();
+    assert_eq!(version, 4, "every change counts");
+    set(&["--n", "2"]).done();
+    has_copies(&cluster, 2, 2).await;
+    set(&["--strict", "--version", "4"]).said(6, "bucket plain is at version 5, not 4");
+    set(&["--strict"]).done();
+    has_copies(&cluster, 3, 2).await;
+    for index in 0..5 {
+        settled(&cluster, index).await;
+        drained(&cluster, index).await;
+    }
+    load.end(tasks, &cluster, 4).await;
+    let history = cluster.rejoin(&["layout", "history"]).done().text().to_owned();
+    assert!(history.contains("bucket plain: n = 5") && history.contains("bucket plain: n = 2, strict"), "{history}");
+
+    // A node that is away is waited for, and the command that would go on without it is shown.
+    cluster.kill(4);
+    cluster.rejoin(&["bucket", "set", "plain", "--n", "3"]).done();
+    let expected = ["bucket plain: n = 2 becomes 3", "step 1 of 4, acknowledge", "rejoin layout skip n5"];
+    eventually("the step is shown, and what would unblock it", async || {
+        let text = cluster.rejoin(&["bucket", "show", "plain"]).done().text().to_owned();
+        if expected.iter().all(|words| text.contains(words)) { Ok(()) } else { Err(text) }
+    })
+    .await;
+    let text = cluster.rejoin(&["layout", "show"]).done().text().to_owned();
+    assert!(text.contains("bucket plain: n = 2 becomes 3"), "{text}");
+    cluster.spawn(4);
+    has_copies(&cluster, 0, 3).await;
+}
+
+/// Whatever is killed, the change ends, and nothing that was acknowledged is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_change_although_every_node_is_killed_once() {
+    let mut cluster = Cluster::start(5).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
+    for key in 0..200_u64 {
+        bucket.put(key.to_be_bytes(), value(key)).create().await.unwrap();
+    }
+    for (n, victims) in [(5, [0, 1]), (1, [2, 3]), (3, [4, 0])] {
+        let at = cluster.address(victims[0]).to_string();
+        cluster.rejoin(&["bucket", "set", "plain", "--n", &n.to_string(), "--node", &at]).done();
+        for victim in victims {
+            cluster.kill(victim);
+            cluster.spawn(victim);
+        }
+        cluster.together().await;
+        has_copies(&cluster, victims[1], n).await;
+        let bucket = cluster.pinned(victims[0]).await.bucket::<Bytes>("plain").unwrap();
+        for key in 0..200_u64 {
+            assert_eq!(bucket.get(key.to_be_bytes()).await.unwrap().value, Some(value(key)), "{key} at n = {n}");
+        }
+    }
+}
+
+/// The bytes that a plan names are those of the partitions that move, which the answering node need not own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_names_the_bytes_of_what_moves() {
+    let mut cluster = Cluster::start(4).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let bucket = cluster.client().await.bucket::<Bytes>("plain").unwrap();
+    // A few large values, so that partitions differ.
+    let value = |key: u64| noise(key).repeat(1 + key as usize % 7);
+    for key in 0..40_u64 {
+        bucket.put(key.to_be_bytes(), value(key)).create().w(3).await.unwrap();
+    }
+    let n5 = cluster.join("n5").await;
+    cluster.rejoin(&["layout", "assign", "n5"]).done();
+    let plan = apply(&cluster, &[]);
+    settled(&cluster, n5).await;
+    let (own, mut taken) = (cluster.pinned(n5).await.bucket::<Bytes>("plain").unwrap(), 0);
+    for key in 0..40_u64 {
+        let read = own.get(key.to_be_bytes()).r(1).await.unwrap();
+        assert_eq!(read.value, Some(value(key)));
+        if read.answered == ["n5"] {
+            taken += value(key).len() as u64;
+        }
+    }
+    let nodes = plan["nodes"].as_array().unwrap();
+    let named = nodes.iter().find(|node| node["node"] == "n5").unwrap()["bytes_taken"].as_u64().unwrap();
+    assert!(taken > 0 && named.abs_diff(taken) < taken / 50, "{named} bytes were named, {taken} were taken: {plan}");
 }

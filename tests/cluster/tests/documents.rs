@@ -45,8 +45,34 @@ fn a_running_cluster_is_changed_as_the_book_says() {
     let ran = type_in(&[start, change].concat(), dir.path(), "");
     let log = |node: &str| std::fs::read_to_string(dir.path().join(format!("{node}.log"))).unwrap_or_default();
     assert_eq!(ran.code, Some(0), "{}\n{}\n{}\n{}\n{}", ran.text(), ran.talk, log("n1"), log("n4"), log("n5"));
-    for shown in ["n4 is unassigned", "n3 is declared dead", "layout 5 is applied"] {
+    for shown in [
+        "n4 is unassigned",
+        "n3 is declared dead",
+        "layout 8 is applied",
+        "water the plants",
+        "bucket notes: n = 3, strict",
+    ] {
         assert!(ran.text().contains(shown), "{shown} is missing in\n{}", ran.text());
+    }
+}
+
+#[test]
+fn a_cluster_is_shared_as_the_book_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut start = blocks_elsewhere("host/cli/book/start-a-cluster.md", 8, own_loopback());
+    start.pop();
+    let share = blocks("host/cli/book/share-a-cluster.md", 5);
+    let ran = type_in(&[start, share].concat(), dir.path(), "");
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.text(), ran.talk);
+    for shown in ["world", "the shop's"] {
+        assert!(ran.text().contains(shown), "{shown} is missing in\n{}", ran.text());
+    }
+    for said in [
+        "token reports (read-only) may not write: that takes a token of scope read-write",
+        "token reports (read-only) may not show nodes and layouts: that takes a token of scope operator",
+        "token reports revoked",
+    ] {
+        assert!(ran.talk.contains(said), "{said} is missing in\n{}", ran.talk);
     }
 }
 

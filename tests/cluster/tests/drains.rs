@@ -45,6 +45,7 @@ async fn hold_on(cluster: &Cluster, index: usize) -> (Intruder, Vec<(quinn::Send
     let hello = rejoin_proto::client::ClientHello {
         protocol: rejoin_proto::client::PROTOCOL,
         token: rejoin_node::root_token(cluster.files.secret.as_bytes()),
+        tenant: None,
         client: "holds on".into(),
     };
     let hello = rejoin_proto::codec::encode(&hello);

@@ -149,7 +149,7 @@ async fn changed() {
     cluster.together().await;
     cluster.bucket("plain", BucketProps { n: 2, ..BucketProps::default() }).await;
     let other = cluster.pinned(1).await.admin();
-    other.create_token("app", Scope::Data).await.unwrap();
+    other.create_token("app", Scope::ReadWrite).await.unwrap();
     fill(&data.join("filler"));
 
     // A change that the full node is asked for is not made anywhere.

@@ -229,7 +229,10 @@ async fn a_hello_that_is_garbage_or_of_another_protocol_is_answered() {
     for (garbage, words) in [
         (b"\xff\xff\xff\xff".to_vec(), "not a hello that this node understands"),
         (Vec::new(), "not a hello that this node understands"),
-        (codec::encode(&ClientHello { protocol: 77, token: String::new(), client: String::new() }), "the client 77"),
+        (
+            codec::encode(&ClientHello { protocol: 77, token: String::new(), tenant: None, client: String::new() }),
+            "the client 77",
+        ),
     ] {
         let HelloReply::Refused(error) = hello(&cluster, garbage).await else { panic!("it was let in") };
         assert_eq!(error.code, ErrorCode::Protocol);
@@ -250,16 +253,21 @@ async fn a_wrong_token_a_withdrawn_one_and_one_without_rights_are_denied() {
     assert_goes_on(&cluster, "wrong tokens").await;
 
     let admin = cluster.pinned(0).await.admin();
-    let token = admin.create_token("app", Scope::Data).await.unwrap();
+    let token = admin.create_token("app", Scope::ReadWrite).await.unwrap();
     let client = cluster.builder(0).token(token.text()).connect().await.unwrap();
     let bucket = client.bucket::<Bytes>("plain").unwrap();
     bucket.put("app", b"v".to_vec()).create().await.unwrap();
-    let error = client.admin().create_token("more", Scope::Admin).await.unwrap_err();
+    let error = client.admin().create_token("more", Scope::TenantAdmin).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-    assert!(error.to_string().contains("token app may read and write, not administer"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("token app (read-write) may not make tokens: that takes a token of scope tenant-admin"),
+        "{error}"
+    );
 
     admin.revoke_token("app").await.unwrap();
-    // The open connection ends with its next request, and no other is made.
+    // The open connection ends, and no other is made.
     let error = eventually("the token is taken no more", async || {
         match bucket.get("app").timeout(Duration::from_secs(2)).await {
             Err(error) if error.kind() == ErrorKind::Denied => Ok(error),

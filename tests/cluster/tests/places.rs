@@ -66,7 +66,7 @@ async fn before_its_hello_a_client_may_say_little() {
     let ConnectionError::ApplicationClosed(close) = early.ended().await else { panic!("it was not closed") };
     assert_eq!(close.reason, "no hello");
 
-    let hello = ClientHello { protocol: PROTOCOL, token: "x".repeat(3_000), client: String::new() };
+    let hello = ClientHello { protocol: PROTOCOL, token: "x".repeat(3_000), tenant: None, client: String::new() };
     let (denied, mut streams) = intruder(&cluster).await;
     streams[0].0.write_all(&frame(&codec::encode(&hello))).await.unwrap();
     let ConnectionError::ApplicationClosed(close) = denied.ended().await else { panic!("it was not closed") };
@@ -78,7 +78,7 @@ async fn before_its_hello_a_client_may_say_little() {
 async fn one_token_does_not_take_the_places_of_others() {
     let cluster = Cluster::start_with(1, "clients_per_token = 3").await;
     let admin = cluster.pinned(0).await;
-    let token = admin.admin().create_token("app", Scope::Data).await.unwrap();
+    let token = admin.admin().create_token("app", Scope::ReadWrite).await.unwrap();
     let connect = async || cluster.builder(0).token(token.text()).connect().await;
     let mut open = vec![connect().await.unwrap(), connect().await.unwrap(), connect().await.unwrap()];
     let error = connect().await.unwrap_err();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use rejoin_core::mutants::{Rule, without};
 use rejoin_mutant_sim::campaign::failure;
 use rejoin_mutant_sim::check::{
-    Finding, bounds, carts as cart_checker, convergence, deletions, dots, handoff, reads, survival, values,
+    Finding, bounds, carts as cart_checker, convergence, deletions, dots, handoff, reads, steps, survival, values,
 };
 use rejoin_mutant_sim::history::Kind;
 use rejoin_mutant_sim::options::{BucketOptions, FaultOptions, Options, PerMillion};
@@ -51,6 +51,20 @@ const MUTANTS: &[Mutant] = &[
         (options.buckets[0].pr, options.buckets[0].pw) = (2, 2);
     }),
     mutant(Rule::FormerOwnersHold, &[LIVENESS, survival::NAME], layouts),
+    mutant(Rule::EachLayoutHasItsQuorum, &[reads::NAME, survival::NAME], copies),
+    mutant(Rule::ChangedCopiesMeet, &[reads::NAME], copies),
+    mutant(Rule::FallbacksHandOverFirst, &[reads::NAME], |options| {
+        options.buckets[0].sloppy = true;
+        copies(options);
+        (options.faults.kill, options.buckets[0].keys) = (SECOND, 8);
+    }),
+    mutant(Rule::EveryOlderOwnerIsMet, &[steps::NAME], rare_copies),
+    behind(Rule::ReadsWaitForTheExchange, &[Rule::GainsCountWhenTaken], &[reads::NAME], hurried_layouts),
+    mutant(Rule::LayoutsRetireUnread, &[reads::NAME, steps::NAME, survival::NAME], hurried_layouts),
+    mutant(Rule::SourcesHaveClosed, &[reads::NAME, steps::NAME], hurried_layouts),
+    mutant(Rule::OlderWritesAreRefused, &[reads::NAME, steps::NAME], hurried_layouts),
+    mutant(Rule::RetiredLayoutsAreNotRead, &[reads::NAME], hurried_layouts),
+    mutant(Rule::ConfirmsAreOfOneVersion, &[handoff::NAME, survival::NAME, steps::NAME], hurried_layouts),
     mutant(Rule::StrictBucketsUseNoFallbacks, &[reads::NAME, survival::NAME, LIVENESS], |options| {
         fallbacks(options);
         options.buckets[0].sloppy = false;
@@ -274,6 +288,29 @@ fn layouts(options: &mut Options) {
     (options.faults.layout, options.faults.partition, options.clients.reads) = (SECOND, SECOND, share(50));
 }
 
+/// The same with changes of a bucket's copies.
+fn copies(options: &mut Options) {
+    layouts(options);
+    (options.spares, options.network.loss) = (0, share(2));
+    options.change_copies();
+}
+
+/// Changes of layout follow each other quickly, under many writes, and nodes hear of them late.
+fn hurried_layouts(options: &mut Options) {
+    layouts(options);
+    (options.faults.layout, options.faults.partition, options.faults.kill) = (SECOND / 2, SECOND / 2, SECOND);
+    (options.clients.sessions, options.clients.think_us) = (8, 5_000);
+    (options.network.jitter_us, options.network.ordered) = (10_000, false);
+    options.buckets[0].keys = 8;
+}
+
+/// Each write is acknowledged by one owner, which may be the only one that has it when the layout changes.
+fn rare_copies(options: &mut Options) {
+    hurried_layouts(options);
+    (options.buckets[0].r, options.buckets[0].w) = (3, 1);
+    (options.network.loss, options.clients.reads) = (share(20), share(0));
+}
+
 /// A small cluster with a busy bucket of sets, a network that loses a little, and no other fault.
 fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     let mut options = Options::draw(seed);
@@ -296,7 +333,7 @@ fn options(seed: u64, favour: fn(&mut Options)) -> Options {
     (options.clients.ttl, options.clients.creates, options.clients.forged) = (share(0), share(0), share(0));
     options.faults = FaultOptions::default();
     // Exchanges mend what most mutants break before anybody sees it.
-    (options.exchange, options.spares) = (false, 0);
+    (options.exchange, options.spares, options.change_copies) = (false, 0, false);
     favour(&mut options);
     options
 }

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+#[path = "../../../host/core/tests/machines/access.rs"]
+mod access;
 #[path = "../../../host/core/tests/machines/batches.rs"]
 mod batches;
 #[path = "../../../host/core/tests/machines/bounds.rs"]
@@ -13,6 +15,8 @@ mod bounds;
 mod contacts;
 #[path = "../../../host/core/tests/machines/control.rs"]
 mod control;
+#[path = "../../../host/core/tests/machines/copies.rs"]
+mod copies;
 #[path = "../../../host/core/tests/machines/exchange.rs"]
 mod exchange;
 #[path = "../../../host/core/tests/machines/faults.rs"]
@@ -119,6 +123,12 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::ContextsEndATenure => tenures::a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint,
         Rule::RacesRenumberNoBucket => control::a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name,
+        Rule::OtherTenantsAreClosed => access::nothing_but_an_operator_reaches_another_tenant_or_the_cluster,
+        Rule::NobodyGrantsWhatHeLacks => {
+            access::a_tenants_administrator_neither_makes_nor_takes_over_an_operators_token
+        }
+        Rule::TokensKeepTheirLimits => access::a_limited_token_opens_only_its_buckets_and_keys,
+        Rule::TokensAreOfTheirTenant => access::tokens_of_one_name_in_two_tenants_are_two_tokens,
         Rule::UnsavedRingsAreUndone => ring::a_command_that_cannot_be_saved_is_undone,
         Rule::OnlyShownPlansAreApplied => ring::only_the_plan_that_was_shown_is_applied,
         Rule::StepsComeWithTheirLayouts | Rule::ReadsWaitForTheExchange | Rule::LayoutsRetireUnread => {
@@ -127,6 +137,15 @@ fn catcher(rule: Rule) -> fn() {
         Rule::OlderWritesHaveEnded | Rule::ExchangesWaitForAcknowledgements => {
             ring::no_write_is_refused_because_of_a_change_while_all_nodes_answer
         }
+        Rule::EachLayoutHasItsQuorum => copies::a_write_needs_its_quorum_by_the_copies_of_each_live_layout,
+        Rule::ChangedCopiesMeet => copies::fewer_owners_take_what_the_others_have_before_they_are_read_alone,
+        Rule::FallbacksHandOverFirst => copies::a_bucket_turns_strict_when_its_owners_have_what_fallbacks_hold,
+        Rule::FallbacksCountWhereTheyMay => copies::a_fallback_counts_for_nothing_while_an_older_layout_is_strict,
+        Rule::UnknownLayoutsAreNotRead | Rule::SkippedOwnersTakeFirst => {
+            copies::an_owner_that_a_change_of_copies_has_skipped_does_not_count_for_readers_that_are_ahead_of_it
+        }
+        Rule::OvertakenRequestsGoOn => layouts::a_write_by_an_older_layout_is_refused_where_that_is_closed,
+        Rule::ChangesOfCopiesAreComparedFirst => ring::a_change_of_copies_is_of_what_its_operator_has_seen,
         Rule::OneLayoutIsRead => layouts::a_read_needs_nobody_who_is_an_owner_in_the_newest_layout_only,
         Rule::OlderWritesAreRefused => layouts::a_write_by_an_older_layout_is_refused_where_that_is_closed,
         Rule::RetiredLayoutsAreNotRead => layouts::a_read_by_a_retired_layout_is_refused_by_who_still_owns_the_key,
@@ -135,6 +154,7 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::DeadOwnersAreNotWaitedFor => layouts::an_older_owner_that_is_declared_dead_is_not_waited_for,
         Rule::GainsAreOfOneLayout => layouts::what_was_taken_for_one_layout_is_taken_again_for_the_next,
+        Rule::GainsCountWhenTaken => layouts::a_new_owner_does_not_count_for_readers_that_are_ahead_of_it,
         Rule::TakingsAreDurable => layouts::what_was_taken_is_on_the_disk_before_that_is_said,
         Rule::SkippedNodesAreNotComplete => {
             layouts::a_node_that_a_change_has_skipped_does_not_count_until_it_is_rebuilt

@@ -65,6 +65,12 @@ impl Files {
         self.ca.cert_pem()
     }
 
+    /// The authority, for who makes certificates.
+    #[must_use]
+    pub fn ca(&self) -> &ClusterCa {
+        &self.ca
+    }
+
     /// An administrator's token.
     #[must_use]
     pub fn token(&self) -> String {

@@ -69,6 +69,10 @@ pub struct Key {
     pub fallbacks: usize,
     /// Whether changes of the layout give it other owners.
     pub moves: bool,
+    /// How many nodes that are neither may own it later, because the copies of its bucket change.
+    pub later_owners: usize,
+    /// From when on only its owners answer reads, if its bucket turned strict in the run; in microseconds.
+    pub strict_from_us: Option<u64>,
 }
 
 /// The basis of a write.
@@ -244,6 +248,21 @@ pub struct Dropped {
     pub lacking: Vec<NodeIndex>,
 }
 
+/// A write that no owner had at a step of a change of layout.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    /// Of which key.
+    pub key: KeyId,
+    /// When.
+    pub at_us: u64,
+    /// When it was acknowledged.
+    pub acked_us: u64,
+    /// The step, for people.
+    pub step: String,
+    /// The owners in the layouts that were live.
+    pub owners: Vec<NodeIndex>,
+}
+
 /// A disk has lost something.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss {
@@ -299,6 +318,8 @@ pub struct Run {
     pub finals: Vec<Final>,
     /// The objects that fallbacks have dropped.
     pub dropped: Vec<Dropped>,
+    /// Acknowledged writes that no owner had at a step of a change of layout.
+    pub missing: Vec<Missing>,
     /// The losses of disks.
     pub losses: Vec<Loss>,
     /// Writes whose last copy was in an unreadable block that was written over before another node had it. No database

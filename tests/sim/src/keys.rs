@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 
 use rejoin_core::control::plugin_record;
+use rejoin_core::copies::Copies;
 use rejoin_core::placement;
 use rejoin_core::view::shard_of;
 use rejoin_proto::catalog::{BucketProps, Durability, Quorum, Record, RecordBody, RecordKey};
@@ -59,8 +60,9 @@ pub(crate) struct Keys {
     pub(crate) current: Vec<Vec<KeyId>>,
     /// All nodes, in the order of their ids. The layout at the start has all but the spare ones.
     all: Vec<LayoutNode>,
-    /// Whether owners change.
+    /// Whether owners change, and whether copies do.
     moves: bool,
+    pub(crate) changes_copies: bool,
 }
 
 impl Keys {
@@ -82,12 +84,13 @@ impl Keys {
         let bucket = |(at, bucket): (usize, &BucketOptions)| {
             let name = name(&format!("b{at}"));
             let id = BucketId::derive(tenant(), &name, 0);
-            Bucket { name, options: bucket.clone(), id, props: props(bucket, options.wasm) }
+            Bucket { name, options: bucket.clone(), id, props: props(bucket, options) }
         };
         let buckets = options.buckets.iter().enumerate().map(bucket).collect();
         let (places, by_store_key, current) = (Vec::new(), BTreeMap::new(), vec![Vec::new(); options.buckets.len()]);
         let (shards, moves) = (options.shards, options.faults.layout > 0);
-        Self { layout, shards, buckets, places, by_store_key, current, all, moves }
+        let changes_copies = options.change_copies;
+        Self { layout, shards, buckets, places, by_store_key, current, all, moves, changes_copies }
     }
 
     /// Nodes of this cluster, by their place.
@@ -104,15 +107,26 @@ impl Keys {
     pub(crate) fn settle(&mut self, layout: &Layout) {
         let mut places = std::mem::take(&mut self.places);
         for place in &mut places {
-            let n = self.buckets[place.bucket].options.n;
-            place.owners = self.owners(layout, &place.object, n);
+            place.owners = self.owners(layout, place.bucket, &place.object);
         }
         self.places = places;
     }
 
-    /// The owners of an object in a layout.
-    pub(crate) fn owners(&self, layout: &Layout, object: &ObjectId, n: u8) -> Vec<NodeIndex> {
+    /// The owners of an object of a bucket in a layout.
+    pub(crate) fn owners(&self, layout: &Layout, bucket: usize, object: &ObjectId) -> Vec<NodeIndex> {
+        let n = self.copies(layout, bucket).n;
         layout.owners(layout.partition(object), n).map(|owner| self.index(owner.id)).collect()
+    }
+
+    /// The copies of a bucket in a layout.
+    pub(crate) fn copies(&self, layout: &Layout, bucket: usize) -> Copies {
+        let of = &self.buckets[bucket];
+        Copies::of(layout, of.id, &of.props)
+    }
+
+    /// The id of a bucket.
+    pub(crate) fn bucket_id(&self, bucket: usize) -> BucketId {
+        self.buckets[bucket].id
     }
 
     pub(crate) fn index(&self, id: NodeId) -> NodeIndex {
@@ -167,7 +181,7 @@ impl Keys {
         let of = &self.buckets[bucket];
         let name = Bytes::from(format!("k{id}"));
         let object = ObjectId { tenant: tenant(), bucket: of.id, key: name.clone() };
-        let owners = self.owners(&self.layout, &object, of.options.n);
+        let owners = self.owners(&self.layout, bucket, &object);
         let key = Key {
             kind: of.options.kind,
             owners: owners.clone(),
@@ -176,6 +190,8 @@ impl Keys {
             folds: of.options.plugin,
             fallbacks: if of.options.sloppy { self.all.len() - owners.len() } else { 0 },
             moves: self.moves,
+            later_owners: if self.changes_copies && !of.options.sloppy { self.all.len() - owners.len() } else { 0 },
+            strict_from_us: None,
         };
         let store_key = Bytes::from(object.store_key());
         let shard = self.shard_of(&object);
@@ -202,7 +218,7 @@ impl Keys {
         };
         let plugin = |bucket: &Bucket| {
             let plugin = bucket.props.plugin?.plugin;
-            let (key, stamp) = (RecordKey::Plugin(plugin), Hlc::default());
+            let (key, stamp) = (RecordKey::Plugin(tenant(), plugin), Hlc::default());
             Some(Record {
                 key,
                 version: 1,
@@ -214,16 +230,20 @@ impl Keys {
     }
 }
 
-fn props(bucket: &BucketOptions, wasm: bool) -> BucketProps {
+fn props(bucket: &BucketOptions, options: &Options) -> BucketProps {
+    let quorum = |count| match options.change_copies && count > 0 {
+        true => Quorum::Majority,
+        false => Quorum::Count(count),
+    };
     BucketProps {
         n: bucket.n,
-        r: Quorum::Count(bucket.r),
-        w: Quorum::Count(bucket.w),
-        pr: Quorum::Count(bucket.pr),
-        pw: Quorum::Count(bucket.pw),
+        r: quorum(bucket.r),
+        w: quorum(bucket.w),
+        pr: quorum(bucket.pr),
+        pw: quorum(bucket.pw),
         durability: if bucket.fsync { Durability::Fsync } else { Durability::Os },
         siblings: bucket.siblings,
-        plugin: bucket.plugin.then(|| plugins::activation(bucket.kind, wasm)),
+        plugin: bucket.plugin.then(|| plugins::activation(bucket.kind, options.wasm)),
         value_bytes: 64 << 10,
         sloppy: bucket.sloppy,
         ..BucketProps::default()

@@ -120,7 +120,7 @@ fn members(nodes: &[u64], loss: &[u32], seed: u64) -> ExitCode {
     println!("{}", swarm::HEADS);
     for loss in losses {
         for &nodes in &sizes {
-            println!("{}", swarm::run(Setup { nodes, loss, seed }));
+            println!("{}", swarm::run(Setup { nodes, known: nodes, loss, seed }));
         }
     }
     ExitCode::SUCCESS

@@ -57,6 +57,8 @@ pub struct Options {
     pub exchange: bool,
     /// How many of the nodes are in no layout at the start.
     pub spares: u8,
+    /// Whether operators change the copies of buckets too. All quorums of these are majorities, of whatever n there is.
+    pub change_copies: bool,
     /// How the plugin of sets is not deterministic. Never drawn.
     pub liar: Option<Liar>,
 }
@@ -251,6 +253,7 @@ impl Options {
             exchange: true,
             liar: None,
             spares: 0,
+            change_copies: false,
         };
         // Drawn last, so that earlier seeds still draw what they drew.
         options.clients.receipts = PerMillion(*rng.pick(&[0, 50, 100]) * 10_000);
@@ -284,6 +287,20 @@ impl Options {
         self.spares = rng.between(0, 2) as u8;
         self.nodes += self.spares;
         self.exchange = true;
+        if rng.percent(50) {
+            self.change_copies();
+        }
+    }
+
+    /// Has them change the copies of buckets too.
+    pub fn change_copies(&mut self) {
+        self.change_copies = true;
+        for bucket in &mut self.buckets {
+            let majority = bucket.n / 2 + 1;
+            (bucket.r, bucket.w) = (majority, majority);
+            let of_owners = if bucket.sloppy && bucket.pr + bucket.pw > bucket.n { majority } else { 0 };
+            (bucket.pr, bucket.pw) = (of_owners, of_owners);
+        }
     }
 
     /// Whether anything can go wrong at all.

@@ -38,6 +38,8 @@ const SOCKET: usize = 64;
 pub struct Setup {
     /// The nodes.
     pub nodes: u64,
+    /// Of how many of them each one knows when it starts. It learns of the others at once.
+    pub known: u64,
     /// Which share of the datagrams gets lost.
     pub loss: PerMillion,
     /// Everything else that chance decides.
@@ -107,11 +109,14 @@ impl Swarm {
         };
         let all = || 1..=setup.nodes;
         for node in all() {
-            let peers = all().filter(|peer| *peer != node).map(NodeId).collect();
+            let peers = (1..=setup.known).filter(|peer| *peer != node).map(NodeId).collect();
             let config = Config { node: NodeId(node), peers, start: 1_000 + node, timing: Timing::default() };
             let rng = Rng::raw(setup.seed, Stream::Member(node));
             let members = Members::new(config, swarm.now_us, rng);
             swarm.nodes.insert(node, Node { members, wake_us: u64::MAX, runs: true, socket: Vec::new() });
+        }
+        for node in all().filter(|_| setup.known < setup.nodes) {
+            swarm.event(node, MemberEvent::Members(all().map(NodeId).collect()));
         }
         for node in all() {
             all().filter(|peer| *peer != node).for_each(|peer| swarm.event(node, MemberEvent::LinkUp(NodeId(peer))));

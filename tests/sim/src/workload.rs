@@ -126,7 +126,8 @@ impl Session {
     fn read(&self, key: KeyId, keys: &Keys, rng: &mut Rng) -> Ask {
         let of = keys.bucket_of(key);
         let r = if rng.percent(5) { Some(rng.between(1, u64::from(of.options.n)) as u8) } else { None };
-        get(key, r, keys)
+        // A fixed number is no majority any more when the copies change.
+        get(key, r.filter(|_| !keys.changes_copies), keys)
     }
 
     fn create(&mut self, key: KeyId, keys: &Keys) -> Ask {

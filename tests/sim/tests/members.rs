@@ -7,7 +7,7 @@ use rejoin_test_sim::swarm::{Outcome, Setup, run};
 const SECOND: u64 = 1_000_000;
 
 fn outcome(nodes: u64, loss_percent: u32) -> Outcome {
-    run(Setup { nodes, loss: PerMillion(loss_percent * 10_000), seed: 1 })
+    run(Setup { nodes, known: nodes, loss: PerMillion(loss_percent * 10_000), seed: 1 })
 }
 
 #[test]
@@ -41,6 +41,16 @@ fn at_five_percent_loss_the_load_of_a_node_does_not_grow_either() {
     assert!(large.datagrams * 2 < small.datagrams * 3, "{small} and {large}");
     assert_eq!((large.false_downs, large.estranged), (0, 0), "{large}");
     assert_eq!((large.suspected_us.len(), large.down_us.len()), (299, 299), "{large}");
+}
+
+/// Not even when the nodes have begun as a cluster of three.
+#[test]
+fn at_twenty_percent_loss_the_load_of_a_node_does_not_grow_while_the_cluster_does() {
+    let small = outcome(30, 20);
+    let grown = run(Setup { nodes: 300, known: 3, loss: PerMillion(200_000), seed: 1 });
+    assert!(grown.datagrams * 4 < small.datagrams * 5, "{small} and {grown}");
+    assert_eq!((grown.false_downs, grown.estranged), (0, 0), "{grown}");
+    assert_eq!((grown.suspected_us.len(), grown.down_us.len()), (299, 299), "{grown}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! `bucket create|list|show|set`.
 
-use rejoin_client::admin::{BucketInfo, BucketProps, Durability, Name, activation};
+use rejoin_client::admin::{BucketInfo, BucketProps, Durability, LayoutStatus, Name, activation};
 
 use crate::args::{BucketCommand, PropsArgs};
 use crate::commands::json::{Bucket, Count};
+use crate::commands::layout::{change_lines, copies_text};
+use crate::commands::layout_json::{BucketChangeJson, ShownBucket};
 use crate::connect::connect;
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
@@ -14,20 +16,16 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
     match command {
         BucketCommand::Create { name, props } => {
             let props = changed(BucketProps::default(), &props)?;
-            let admin = connect(global).await?.admin();
+            let client = connect(global).await?;
             let (copies, merges) = (usize::from(props.n), props.plugin.is_some());
-            let bucket = admin.create_bucket(&name, props).await?;
-            // Printed first: the bucket exists even if the status cannot be read.
+            let bucket = client.admin().create_bucket(&name, props).await?;
             done(out, &bucket, "made")?;
-            match admin.status().await.map(|status| status.nodes.len()) {
-                Ok(nodes) if copies > nodes => note(format!(
+            let nodes = client.nodes();
+            if copies > nodes {
+                note(format!(
                     "warning: n = {copies} and the cluster has {nodes} nodes: each key has {nodes} copies, and a \
                         quorum is still one of {copies}"
-                )),
-                Ok(_) => {}
-                Err(why) => {
-                    note(format!("the number of nodes, which should be {copies} or more, cannot be read now: {why}"))
-                }
+                ));
             }
             if !merges {
                 note(
@@ -42,8 +40,10 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
             list(out, &buckets)
         }
         BucketCommand::Show { name } => {
-            let bucket = connect(global).await?.admin().bucket(&name).await?;
-            show(out, &bucket)
+            let admin = connect(global).await?.admin();
+            let bucket = admin.bucket(&name).await?;
+            // A change of its copies is one of layout.
+            show(out, &bucket, &admin.layout().await?)
         }
         BucketCommand::Set { name, version, props } => {
             let admin = connect(global).await?.admin();
@@ -54,7 +54,12 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
                     Failure::new(Exit::Stale, what).next(format!("`rejoin bucket show {name}` shows what it is now"))
                 );
             }
-            let props = changed(old.props.clone(), &props)?;
+            let props = if props.sets_copies() {
+                applied(old.props.clone(), &props)
+            } else {
+                changed(old.props.clone(), &props)?
+            };
+            let has_other_copies = (old.props.n, old.props.sloppy) != (props.n, props.sloppy);
             let moved =
                 (old.props.r, old.props.w, old.props.pr, old.props.pw) != (props.r, props.w, props.pr, props.pw);
             let bucket = admin.set_bucket(&name, old.version, props).await?;
@@ -64,7 +69,14 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
                     names(&bucket.behind)
                 ));
             }
-            done(out, &bucket, "changed")
+            done(out, &bucket, "changed")?;
+            if has_other_copies {
+                note(format!(
+                    "the new copies take four steps, as a change of layout does; no request fails because of it. \
+                     `rejoin bucket show {name}` says how far they have come"
+                ));
+            }
+            Ok(())
         }
     }
 }
@@ -73,7 +85,14 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: BucketCommand
 ///
 /// # Errors
 /// A property is out of its bounds.
-fn changed(mut props: BucketProps, args: &PropsArgs) -> Result<BucketProps, Failure> {
+fn changed(props: BucketProps, args: &PropsArgs) -> Result<BucketProps, Failure> {
+    let props = applied(props, args);
+    props.check().map_err(|bad| Failure::usage(bad).next("`rejoin bucket create --help` lists the properties"))?;
+    Ok(props)
+}
+
+/// The same, whatever the bounds are.
+fn applied(mut props: BucketProps, args: &PropsArgs) -> BucketProps {
     fn set<T: Copy>(property: &mut T, given: Option<T>) {
         *property = given.unwrap_or(*property);
     }
@@ -100,8 +119,7 @@ fn changed(mut props: BucketProps, args: &PropsArgs) -> Result<BucketProps, Fail
         Some(Ttl::None) => props.ttl_ms = None,
         None => {}
     }
-    props.check().map_err(|bad| Failure::usage(bad).next("`rejoin bucket create --help` lists the properties"))?;
-    Ok(props)
+    props
 }
 
 fn millis(time: std::time::Duration) -> u64 {
@@ -147,10 +165,12 @@ fn list(out: Output, buckets: &[BucketInfo]) -> Result<(), Failure> {
     )
 }
 
-fn show(out: Output, bucket: &BucketInfo) -> Result<(), Failure> {
+fn show(out: Output, bucket: &BucketInfo, layout: &LayoutStatus) -> Result<(), Failure> {
+    let changing = layout.buckets.iter().find(|changing| changing.bucket == bucket.id);
     let shape = Bucket::from(bucket);
     if out.json {
-        return out.json(&shape);
+        let change = changing.map(|changing| BucketChangeJson::of(changing, layout));
+        return out.json(&ShownBucket { bucket: shape, change });
     }
     let none = || "none".to_owned();
     let rows = [
@@ -175,7 +195,18 @@ fn show(out: Output, bucket: &BucketInfo) -> Result<(), Failure> {
         ("memory-bytes", shape.memory_bytes.to_string()),
         ("fold-delay", format!("{} ms", shape.fold_delay_ms)),
     ];
-    out.table(&["property", "value"], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect())
+    out.table(&["property", "value"], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect())?;
+    if let Some(changing) = changing {
+        out.line(format!(
+            "{}, by layout {}",
+            copies_text(changing),
+            layout.live.last().map_or(0, |name| name.version)
+        ))?;
+        for line in layout.change.iter().flat_map(change_lines) {
+            out.line(line)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use rejoin_proto::access::DEFAULT_TENANT;
 use rejoin_proto::{ClusterId, Name};
 use rejoin_wire::{
     Validity,
@@ -14,6 +15,7 @@ use rejoin_wire::{
 use crate::args::{CertCommand, CertRenewal};
 use crate::failure::Failure;
 use crate::files::{self, Mode};
+use crate::global::GlobalArgs;
 use crate::output::{Output, note};
 
 const CA: &str = "ca.pem";
@@ -28,7 +30,7 @@ struct IssuedFiles {
     files: Vec<PathBuf>,
 }
 
-pub(crate) fn run(out: Output, command: &CertCommand) -> Result<(), Failure> {
+pub(crate) fn run(global: &GlobalArgs, out: Output, command: &CertCommand) -> Result<(), Failure> {
     let issued_files = match command {
         CertCommand::Ca { place, days, renew: true } => {
             let ca = load(&place.dir)?;
@@ -51,7 +53,7 @@ pub(crate) fn run(out: Output, command: &CertCommand) -> Result<(), Failure> {
             }
             renew(&load(&place.dir)?, &place.dir, &check_name(name)?, *new_key, *days)?
         }
-        CertCommand::Client { name, place, renewal: CertRenewal { renew: true, new_key }, days } => {
+        CertCommand::Client { name, place, renewal: CertRenewal { renew: true, new_key }, days, .. } => {
             renew(&load(&place.dir)?, &place.dir, &check_name(name)?, *new_key, *days)?
         }
         CertCommand::Node { name, host, place, days, .. } => {
@@ -59,9 +61,17 @@ pub(crate) fn run(out: Output, command: &CertCommand) -> Result<(), Failure> {
             let issued = ca.issue_node(&check_name(name)?, host, days_from_now(*days)).map_err(Failure::usage)?;
             write_pair(&ca, &place.dir, name, &issued)?
         }
-        CertCommand::Client { name, place, days, .. } => {
-            let ca = load(&place.dir)?;
-            let issued = ca.issue_client(&check_name(name)?, days_from_now(*days)).map_err(Failure::usage)?;
+        CertCommand::Client { name, scope: None, .. } if global.tenant.is_some() => {
+            let next = format!("`rejoin cert client {name} --tenant TENANT --scope SCOPE` makes it of a tenant");
+            return Err(Failure::usage("--tenant is given without --scope").next(next));
+        }
+        CertCommand::Client { name, scope, place, days, .. } => {
+            let (ca, valid, owner) = (load(&place.dir)?, days_from_now(*days), check_name(name)?);
+            let issued = match scope {
+                Some(scope) => ca.issue_tenant(&tenant(global)?, *scope, &owner, valid),
+                None => ca.issue_client(&owner, valid),
+            };
+            let issued = issued.map_err(Failure::usage)?;
             write_pair(&ca, &place.dir, name, &issued)?
         }
     };
@@ -70,6 +80,12 @@ pub(crate) fn run(out: Output, command: &CertCommand) -> Result<(), Failure> {
     }
     note(format!("cluster {}", issued_files.cluster));
     issued_files.files.iter().try_for_each(|file| out.line(file.display()))
+}
+
+/// The tenant of a client's certificate.
+fn tenant(global: &GlobalArgs) -> Result<Name, Failure> {
+    let named = global.tenant.as_deref().unwrap_or(DEFAULT_TENANT);
+    Name::new(named).map_err(|why| Failure::usage(format!("{named:?} cannot be a tenant's name: {why}")))
 }
 
 /// Makes a new cluster's authority and secret in a directory.

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use rejoin_client::admin::{BucketInfo, Durability, PluginInfo, Quorum, Scope, Status, TokenInfo};
+use rejoin_client::admin::{BucketInfo, Durability, PluginInfo, Quorum, Status};
 use rejoin_client::{Object, Written};
 use rejoin_merge::FixtureCase;
 
@@ -281,30 +281,6 @@ impl From<&BucketInfo> for Bucket {
             memory_bytes: props.memory_bytes,
             fold_delay_ms: props.fold_delay_ms,
         }
-    }
-}
-
-/// `token list`, and with its text `token create`.
-#[derive(Serialize, Debug)]
-pub(crate) struct Token {
-    pub(crate) name: String,
-    /// `data` or `admin`.
-    pub(crate) scope: &'static str,
-    pub(crate) revoked: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) token: Option<String>,
-}
-
-pub(crate) fn scope(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Data => "data",
-        Scope::Admin => "admin",
-    }
-}
-
-impl From<&TokenInfo> for Token {
-    fn from(token: &TokenInfo) -> Self {
-        Self { name: token.name.to_string(), scope: scope(token.scope), revoked: token.revoked, token: None }
     }
 }
 

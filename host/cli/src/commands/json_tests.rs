@@ -1,11 +1,6 @@
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
-
-fn keys(value: &impl Serialize) -> Vec<String> {
-    let Value::Object(object) = serde_json::to_value(value).expect("plain data is JSON") else { panic!("no object") };
-    object.keys().cloned().collect()
-}
 
 #[test]
 fn a_get_has_the_documented_fields() {
@@ -50,12 +45,4 @@ fn a_quorum_is_a_number_or_the_word() {
         serde_json::to_value([Count::from(Quorum::Count(2)), Quorum::Majority.into()]).expect("plain data is JSON"),
         json!([2, "quorum"])
     );
-}
-
-#[test]
-fn a_listed_token_has_no_secret_field() {
-    let mut token = Token { name: "t".into(), scope: scope(Scope::Data), revoked: false, token: None };
-    assert_eq!(keys(&token), ["name", "revoked", "scope"]);
-    token.token = Some("t:s".into());
-    assert_eq!(keys(&token), ["name", "revoked", "scope", "token"]);
 }

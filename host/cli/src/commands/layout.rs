@@ -1,8 +1,8 @@
 //! `layout`: who owns which partitions, and changes of that. `layout_json` has what `--json` prints.
 
 use rejoin_client::admin::{
-    Admin, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutPolicy, LayoutRef, LayoutStatus,
-    LayoutStep, NodeChange, PlannedNode, Role, ZoneDemand,
+    Admin, BucketChange, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutPolicy, LayoutRef,
+    LayoutStatus, LayoutStep, NodeChange, PlannedNode, Role, ZoneDemand,
 };
 use rejoin_wire::utc_text;
 
@@ -87,10 +87,17 @@ fn history(out: Output, status: &LayoutStatus) -> Result<(), Failure> {
             past.by.to_string(),
             past.layout.nodes.to_string(),
             past.layout.moved.to_string(),
+            past.layout.bucket.as_ref().map_or_else(
+                || "nodes".to_owned(),
+                |of| {
+                    let mode = if of.sloppy { "" } else { ", strict" };
+                    format!("bucket {}: n = {}{mode}", of.name, of.n)
+                },
+            ),
         ]
     };
     let rows = status.past.iter().map(row).collect();
-    out.table(&["version", "hash", "applied", "at node", "members", "copies moved"], rows)
+    out.table(&["version", "hash", "applied", "at node", "members", "copies moved", "of"], rows)
 }
 
 pub(super) fn hash(layout: LayoutRef) -> String {
@@ -191,14 +198,29 @@ fn remarks(status: &LayoutStatus) -> Vec<String> {
             status.live.iter().map(|layout| format!("{} ({})", layout.version, hash(*layout))).collect();
         lines.push(format!("live layouts: {}", live.join(", ")));
     }
+    lines.extend(status.buckets.iter().map(copies_text));
     if let Some(change) = &status.change {
         lines.extend(change_lines(change));
     }
     lines
 }
 
+/// What a change makes of a bucket.
+pub(super) fn copies_text(changing: &BucketChange) -> String {
+    let BucketChange { name, from, to, .. } = changing;
+    let mode = |sloppy| if sloppy { "sloppy" } else { "strict" };
+    let mut changes = Vec::new();
+    if from.n != to.n {
+        changes.push(format!("n = {} becomes {}", from.n, to.n));
+    }
+    if from.sloppy != to.sloppy {
+        changes.push(format!("{} becomes {}", mode(from.sloppy), mode(to.sloppy)));
+    }
+    format!("bucket {name}: {}", changes.join(", "))
+}
+
 /// The step that is under way, and what would unblock it.
-fn change_lines(change: &ChangeStatus) -> Vec<String> {
+pub(super) fn change_lines(change: &ChangeStatus) -> Vec<String> {
     let what = match change.step {
         LayoutStep::Acknowledge => "step 1 of 4, acknowledge: writes go by the new layout too once",
         LayoutStep::Exchange => "step 2 of 4, exchange: the new owners have everything once",
@@ -229,8 +251,8 @@ fn print_plan(out: Output, plan: &LayoutPlan) -> Result<(), Failure> {
             || ("-".to_owned(), "-".to_owned()),
             |(zone, capacity)| (zone.to_string(), capacity.to_string()),
         );
-        let bytes = plan.partition_bytes.map_or_else(|| "-".to_owned(), |bytes| size(bytes * u64::from(node.gains)));
-        let counts = [share(node.before), share(node.after), node.gains.to_string(), node.loses.to_string(), bytes];
+        let (gains, loses) = (node.gains.to_string(), node.loses.to_string());
+        let counts = [share(node.before), share(node.after), gains, loses, size(node.bytes)];
         [node.name.to_string(), zone, capacity].into_iter().chain(counts).collect()
     };
     let header = ["node", "zone", "capacity", "owner of", "then", "takes", "gives up", "bytes taken"];
@@ -239,9 +261,7 @@ fn print_plan(out: Output, plan: &LayoutPlan) -> Result<(), Failure> {
         "{} copies of partitions move; no layout with these shares moves fewer than {}",
         plan.moved, plan.least_moved
     ))?;
-    if let Some(seconds) = least_seconds(plan) {
-        out.line(format!("that takes {seconds} s or longer, and gives way to requests"))?;
-    }
+    out.line(format!("that takes {} s or longer, and gives way to requests", least_seconds(plan)))?;
     for warning in &plan.warnings {
         note(format!("warning: {warning}"));
     }
@@ -249,9 +269,9 @@ fn print_plan(out: Output, plan: &LayoutPlan) -> Result<(), Failure> {
 }
 
 /// How long the node that takes most needs at the configured pace.
-pub(super) fn least_seconds(plan: &LayoutPlan) -> Option<u64> {
-    let most = plan.nodes.iter().map(|node| u64::from(node.gains)).max()?;
-    Some(most.saturating_mul(plan.partition_bytes?).div_ceil(plan.pace_bytes.max(1)))
+pub(super) fn least_seconds(plan: &LayoutPlan) -> u64 {
+    let most = plan.nodes.iter().map(|node| node.bytes).max().unwrap_or(0);
+    most.div_ceil(plan.pace_bytes.max(1))
 }
 
 fn size(bytes: u64) -> String {
@@ -265,7 +285,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rejoin_client::admin::{AwaitedNode, Name};
+    use rejoin_client::admin::{AwaitedNode, BucketId, CopiesStatus, Name};
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
@@ -282,6 +302,15 @@ mod tests {
         let waits_for = vec![node("n4", true)];
         let lines = change_lines(&ChangeStatus { step: LayoutStep::Acknowledge, waits_for });
         assert_eq!(lines, ["step 1 of 4, acknowledge: writes go by the new layout too once n4 is done"]);
+    }
+
+    #[test]
+    fn other_copies_of_a_bucket_are_named() {
+        let (from, to) = (CopiesStatus { n: 3, sloppy: true }, CopiesStatus { n: 5, sloppy: false });
+        let changing = BucketChange { bucket: BucketId(1), name: name("cart"), from, to };
+        assert_eq!(copies_text(&changing), "bucket cart: n = 3 becomes 5, sloppy becomes strict");
+        let more = BucketChange { to: CopiesStatus { n: 5, ..from }, ..changing };
+        assert_eq!(copies_text(&more), "bucket cart: n = 3 becomes 5");
     }
 
     #[test]

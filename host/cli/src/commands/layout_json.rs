@@ -3,9 +3,11 @@
 use serde::Serialize;
 
 use rejoin_client::admin::{
-    AwaitedNode, LayoutNodeStatus, LayoutPlan, LayoutRef, LayoutStatus, PastLayoutStatus, PlannedNode, Role,
+    AwaitedNode, BucketChange, ChangeStatus, LayoutNodeStatus, LayoutPlan, LayoutRef, LayoutStatus, PastLayoutStatus,
+    PlannedNode, Role,
 };
 
+use super::json::Bucket;
 use super::layout::{hash, least_seconds, step, zones};
 
 /// A layout by its name.
@@ -47,6 +49,8 @@ pub(super) struct ShowJson {
     nodes: Vec<NodeJson>,
     /// Null if no change is under way.
     change: Option<ChangeJson>,
+    /// The buckets whose copies it changes.
+    buckets: Vec<CopiesChangeJson>,
     staged_policy: Option<PolicyJson>,
 }
 
@@ -78,6 +82,51 @@ struct RoleJson {
     capacity: u32,
 }
 
+/// `bucket show`.
+#[derive(Serialize, Debug)]
+pub(super) struct ShownBucket {
+    #[serde(flatten)]
+    pub(super) bucket: Bucket,
+    /// Null if its copies do not change.
+    pub(super) change: Option<BucketChangeJson>,
+}
+
+/// How far a change of a bucket's copies has come.
+#[derive(Serialize, Debug)]
+pub(super) struct BucketChangeJson {
+    #[serde(flatten)]
+    copies: CopiesChangeJson,
+    /// Null when it is done on all nodes, and the one that answered has not noticed yet.
+    change: Option<ChangeJson>,
+}
+
+impl BucketChangeJson {
+    pub(super) fn of(changing: &BucketChange, layout: &LayoutStatus) -> Self {
+        Self { copies: changing.into(), change: layout.change.as_ref().map(ChangeJson::from) }
+    }
+}
+
+#[derive(Serialize, Debug)]
+struct CopiesChangeJson {
+    bucket: String,
+    n_from: u8,
+    n_to: u8,
+    sloppy_from: bool,
+    sloppy_to: bool,
+}
+
+impl From<&BucketChange> for CopiesChangeJson {
+    fn from(changing: &BucketChange) -> Self {
+        Self {
+            bucket: changing.name.to_string(),
+            n_from: changing.from.n,
+            n_to: changing.to.n,
+            sloppy_from: changing.from.sloppy,
+            sloppy_to: changing.to.sloppy,
+        }
+    }
+}
+
 #[derive(Serialize, Debug)]
 struct ChangeJson {
     /// `acknowledge`, `exchange` or `read`.
@@ -91,9 +140,15 @@ struct AwaitedJson {
     up: bool,
 }
 
+impl From<&ChangeStatus> for ChangeJson {
+    fn from(change: &ChangeStatus) -> Self {
+        let awaited = |node: &AwaitedNode| AwaitedJson { node: node.name.to_string(), up: node.up };
+        Self { step: step(change.step), waits_for: change.waits_for.iter().map(awaited).collect() }
+    }
+}
+
 impl From<&LayoutStatus> for ShowJson {
     fn from(status: &LayoutStatus) -> Self {
-        let awaited = |node: &AwaitedNode| AwaitedJson { node: node.name.to_string(), up: node.up };
         Self {
             node: status.node.to_string(),
             live: status.live.iter().copied().map(NameJson::from).collect(),
@@ -101,10 +156,8 @@ impl From<&LayoutStatus> for ShowJson {
             n: status.policy.n,
             zones: zones(status.policy.zones),
             nodes: status.nodes.iter().map(NodeJson::from).collect(),
-            change: status.change.as_ref().map(|change| ChangeJson {
-                step: step(change.step),
-                waits_for: change.waits_for.iter().map(awaited).collect(),
-            }),
+            change: status.change.as_ref().map(ChangeJson::from),
+            buckets: status.buckets.iter().map(CopiesChangeJson::from).collect(),
             staged_policy: status.staged_policy.map(|policy| PolicyJson { n: policy.n, zones: zones(policy.zones) }),
         }
     }
@@ -146,10 +199,8 @@ pub(super) struct PlanJson {
     nodes: Vec<PlannedJson>,
     copies_moved: u32,
     copies_moved_at_least: u32,
-    /// The bytes of a copy of a partition, on average on the node that answered; null if it owns none.
-    partition_bytes: Option<u64>,
     /// At the configured pace, for the node that takes most.
-    seconds_at_least: Option<u64>,
+    seconds_at_least: u64,
     warnings: Vec<String>,
 }
 
@@ -163,7 +214,7 @@ struct PlannedJson {
     then: u32,
     takes: u32,
     gives_up: u32,
-    bytes_taken: Option<u64>,
+    bytes_taken: u64,
 }
 
 impl From<&LayoutPlan> for PlanJson {
@@ -176,7 +227,7 @@ impl From<&LayoutPlan> for PlanJson {
             then: node.after,
             takes: node.gains,
             gives_up: node.loses,
-            bytes_taken: plan.partition_bytes.map(|bytes| bytes.saturating_mul(u64::from(node.gains))),
+            bytes_taken: node.bytes,
         };
         Self {
             version: plan.name.version,
@@ -187,7 +238,6 @@ impl From<&LayoutPlan> for PlanJson {
             nodes: plan.nodes.iter().map(node).collect(),
             copies_moved: plan.moved,
             copies_moved_at_least: plan.least_moved,
-            partition_bytes: plan.partition_bytes,
             seconds_at_least: least_seconds(plan),
             warnings: plan.warnings.clone(),
         }
@@ -204,6 +254,8 @@ pub(super) struct PastJson {
     by: String,
     members: u32,
     copies_moved: u32,
+    /// The bucket whose copies it changed; null if it changed nodes.
+    bucket: Option<String>,
 }
 
 impl From<&PastLayoutStatus> for PastJson {
@@ -215,6 +267,7 @@ impl From<&PastLayoutStatus> for PastJson {
             by: past.by.to_string(),
             members: past.layout.nodes,
             copies_moved: past.layout.moved,
+            bucket: past.layout.bucket.as_ref().map(|of| of.name.to_string()),
         }
     }
 }

@@ -14,4 +14,6 @@ pub(crate) mod node;
 pub(crate) mod object;
 pub(crate) mod plugin;
 pub(crate) mod status;
+pub(crate) mod tenant;
 pub(crate) mod token;
+mod token_json;

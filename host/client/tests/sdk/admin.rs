@@ -1,17 +1,17 @@
 //! The operator's interface.
 
 use rejoin_client::ErrorKind;
-use rejoin_client::admin::{BucketProps, Scope};
+use rejoin_client::admin::{BucketProps, Grant, Scope};
 use rejoin_proto::catalog::{Record, RecordBody, RecordKey};
 use rejoin_proto::client::{AdminRequest, Reply, RequestBody};
 use rejoin_proto::{BucketId, ErrorCode, Hlc, Name, PluginDigest, TenantId};
 use rejoin_wire::Class;
 
-use crate::fake::{Cluster, React, refused};
+use crate::fake::{Cluster, React, refused, tenant};
 
 fn bucket(name: &str) -> Record {
     let name = Name::new(name).unwrap();
-    let tenant = TenantId(11);
+    let tenant = TenantId::from_name(&tenant());
     let body = RecordBody::Bucket { id: BucketId::derive(tenant, &name, 0), props: BucketProps::default() };
     Record { key: RecordKey::Bucket(tenant, name), version: 4, stamp: Hlc::default(), body }
 }
@@ -39,15 +39,25 @@ async fn a_change_names_the_nodes_that_have_not_taken_it() {
     let admin = cluster.client().await.admin();
     let behind = vec![Name::new("n7").unwrap()];
     let token = |revoked| {
-        let body = RecordBody::Token { tenant: TenantId(11), scope: Scope::Data, secret_hash: [1; 32], revoked };
-        Record { key: RecordKey::Token(Name::new("app").unwrap()), version: 1, stamp: Hlc::default(), body }
+        let grant = Grant::of(Scope::ReadWrite);
+        let body = RecordBody::Token { grant, secret_hash: [0; 32], before: None, revoked, barred: false };
+        let tenant = TenantId::from_name(&tenant());
+        Record { key: RecordKey::Token(tenant, Name::new("app").unwrap()), version: 1, stamp: Hlc::default(), body }
     };
     let changed = |record| React::Say(Reply::Changed { record, behind: behind.clone() });
     cluster.react([changed(bucket("cart")), changed(bucket("cart")), changed(token(false)), changed(token(true))]);
     assert_eq!(admin.create_bucket("cart", BucketProps::default()).await.unwrap().behind, behind);
     assert_eq!(admin.set_bucket("cart", 4, BucketProps::default()).await.unwrap().behind, behind);
-    assert_eq!(admin.create_token("app", Scope::Data).await.unwrap().behind(), behind);
+    assert_eq!(admin.create_token("app", Scope::ReadWrite).await.unwrap().behind(), behind);
     assert_eq!(admin.revoke_token("app").await.unwrap(), behind);
+    cluster.react([changed(token(false))]);
+    let rotated = admin.rotate_token("app", std::time::Duration::from_secs(9)).await.unwrap();
+    assert!(rotated.behind() == behind && rotated.text().starts_with("shop/app:"));
+    let sent = cluster.seen().pop().unwrap().request.body;
+    let RequestBody::Admin(AdminRequest::TokenRotate { secret_hash, overlap_ms: 9_000, .. }) = sent else {
+        panic!("{sent:?}")
+    };
+    assert_eq!(secret_hash, rotated.secret_hash());
 }
 
 #[tokio::test]
@@ -55,7 +65,7 @@ async fn a_change_is_sent_once() {
     let cluster = Cluster::start(2).await;
     let admin = cluster.client().await.admin();
     cluster.react([React::Close]);
-    let error = admin.create_token("app", Scope::Data).await.unwrap_err();
+    let error = admin.create_token("app", Scope::ReadWrite).await.unwrap_err();
     assert_eq!((error.kind(), cluster.seen().len()), (ErrorKind::Unknown, 1));
 }
 
@@ -72,7 +82,12 @@ async fn a_plugin_travels_as_bulk() {
         validates: true,
         quarantined: None,
     };
-    let record = Record { key: RecordKey::Plugin(PluginDigest([7; 32])), version: 1, stamp: Hlc::default(), body };
+    let record = Record {
+        key: RecordKey::Plugin(TenantId::from_name(&tenant()), PluginDigest([7; 32])),
+        version: 1,
+        stamp: Hlc::default(),
+        body,
+    };
     cluster.react([React::Say(Reply::Changed { record, behind: Vec::new() })]);
     let plugin = admin.push_plugin("cart", vec![1, 2, 3]).await.unwrap();
     assert!(plugin.activation().self_causal && plugin.activation().validates && plugin.digest == PluginDigest([7; 32]));

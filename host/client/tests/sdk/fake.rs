@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rejoin_client::{Client, ClientBuilder, Tls};
 use rejoin_proto::client::{
     ClientHello, GetReply, HelloReply, PROTOCOL, Put, PutOutcome, PutReply, Receipt, Reply, ReplyEnvelope, Request,
-    RequestBody, ServerHello, StartId,
+    RequestBody, Routes, ServerHello, StartId,
 };
 use rejoin_proto::{
     BucketId, ClusterId, ErrorCode, ErrorReply, Layout, LayoutNode, LayoutPolicy, Name, NodeId, ObjectId, PartitionId,
@@ -19,7 +19,10 @@ use rejoin_wire::{Accepted, Class, CloseCode, Connection, Endpoint, Identity, Li
 use rejoin_wire::{Validity, cert::ClusterCa};
 
 pub(crate) const TOKEN: &str = "app:secret";
-const TENANT: TenantId = TenantId(11);
+/// The tenant of the client.
+pub(crate) fn tenant() -> Name {
+    Name::new("shop").unwrap()
+}
 
 /// The behaviour of a node for a request.
 #[derive(Clone)]
@@ -131,8 +134,9 @@ impl Cluster {
 
     /// The owners of a key, in order.
     pub(crate) fn owners(&self, bucket: &str, key: &str) -> Vec<String> {
-        let bucket = BucketId::derive(TENANT, &Name::new(bucket).unwrap(), 0);
-        let object = ObjectId { tenant: TENANT, bucket, key: key.as_bytes().to_vec().into() };
+        let tenant = TenantId::from_name(&tenant());
+        let bucket = BucketId::derive(tenant, &Name::new(bucket).unwrap(), 0);
+        let object = ObjectId { tenant, bucket, key: key.as_bytes().to_vec().into() };
         let layout = self.shared.layout.lock().unwrap();
         layout.owners(layout.partition(&object), 5).map(|node| node.name.to_string()).collect()
     }
@@ -163,7 +167,7 @@ fn layout(bound: &[(Name, Endpoint)]) -> Layout {
     nodes.sort_by_key(|node| node.id);
     let count = u16::try_from(nodes.len()).unwrap();
     let owners = (0..8).map(|partition| (0..count.min(3)).map(|copy| (partition + copy) % count).collect()).collect();
-    Layout { version: 1, policy: LayoutPolicy::default(), nodes, owners }
+    Layout { version: 1, policy: LayoutPolicy::default(), nodes, owners, copies: Vec::new() }
 }
 
 async fn serve(endpoint: Endpoint, name: Name, shared: Arc<Shared>) {
@@ -182,10 +186,10 @@ async fn talk(connection: Connection, name: Name, shared: Arc<Shared>) {
             protocol: PROTOCOL,
             cluster: ClusterId(3),
             node: name.clone(),
-            tenant: TENANT,
+            tenant: tenant(),
             start: StartId(shared.start.load(Ordering::SeqCst)),
             retry_window_ms: shared.window_ms,
-            layout: shared.layout.lock().unwrap().clone(),
+            routes: shared.routes(),
         })
     } else {
         HelloReply::Refused(ErrorReply::new(ErrorCode::Denied, "the token is not known"))
@@ -211,9 +215,13 @@ async fn talk(connection: Connection, name: Name, shared: Arc<Shared>) {
 }
 
 impl Shared {
+    fn routes(&self) -> Routes {
+        Routes { layout: self.layout.lock().unwrap().clone(), moved: Vec::new() }
+    }
+
     fn reaction(&self, node: &Name, class: Class, request: Request) -> React {
         if request.body == RequestBody::Layout {
-            return React::Say(Reply::Layout(self.layout.lock().unwrap().clone()));
+            return React::Say(Reply::Layout(self.routes()));
         }
         let usual = self.usual(&request.body);
         self.seen.lock().unwrap().push(Seen { node: node.to_string(), class, request });

@@ -35,7 +35,7 @@ impl Control {
             CatalogChange::BucketCreate(tenant, name, props) => {
                 let key = RecordKey::Bucket(tenant, name.clone());
                 self.is_free(&key, "bucket", &name)?;
-                let props = self.checked(props, None, stamp)?;
+                let props = self.checked(tenant, props, None, stamp)?;
                 let id = BucketId::derive(tenant, &name, props.incarnation());
                 Ok(Record { key, version: 1, stamp, body: RecordBody::Bucket { id, props } })
             }
@@ -52,52 +52,22 @@ impl Control {
                     );
                     return Err(ErrorReply::new(ErrorCode::VersionConflict, message));
                 }
-                if old.n != props.n {
-                    let message = alloc::format!(
-                        "n of a bucket cannot be changed yet: bucket {name} was made with n = {}",
-                        old.n
-                    );
-                    return Err(ErrorReply::new(ErrorCode::BadRequest, message));
-                }
-                let props = self.checked(props, old.plugin, stamp)?;
+                let props = self.checked(tenant, props, old.plugin, stamp)?;
+                // The copies are changed in the ring: a record keeps those that the bucket was made with.
+                let props = BucketProps { n: old.n, sloppy: old.sloppy, ..props };
                 Ok(Record { key, version: version + 1, stamp, body: RecordBody::Bucket { id: *id, props } })
             }
-            CatalogChange::TokenCreate(tenant, name, scope, secret_hash) => {
-                let key = RecordKey::Token(name.clone());
-                let version = match self.records.get(&key) {
-                    Some(Record { version, body: RecordBody::Token { revoked: true, .. }, .. }) => version + 1,
-                    _ => self.is_free(&key, "token", &name).map(|()| 1)?,
-                };
-                Ok(Record {
-                    key,
-                    version,
-                    stamp,
-                    body: RecordBody::Token { tenant, scope, secret_hash, revoked: false },
-                })
-            }
-            CatalogChange::TokenRevoke(name) => {
-                let key = RecordKey::Token(name.clone());
-                let Some(known) = self.records.get(&key) else { return Err(absent("token", &name)) };
-                let Record { version, body: RecordBody::Token { tenant, scope, secret_hash, revoked }, .. } = known
-                else {
-                    return Err(absent("token", &name));
-                };
-                if *revoked {
-                    // Withdrawing it again changes nothing, and must not race with who makes it anew.
-                    return Ok(known.clone());
-                }
-                let body =
-                    RecordBody::Token { tenant: *tenant, scope: *scope, secret_hash: *secret_hash, revoked: true };
-                Ok(Record { key, version: version + 1, stamp, body })
-            }
-            CatalogChange::PluginAdd(digest, body) => {
-                let key = RecordKey::Plugin(digest);
+            CatalogChange::Token(tenant, name, by, change) => self.changed_token(stamp, (tenant, name), by, change),
+            CatalogChange::PluginAdd(tenant, digest, body) => {
+                let key = RecordKey::Plugin(tenant, digest);
                 // Pushing the same component again changes nothing and is no error.
                 let known = self.records.get(&key).cloned();
                 Ok(known.unwrap_or(Record { key, version: 1, stamp, body }))
             }
-            CatalogChange::PluginQuarantine(digest, why) => self.quarantined(digest, stamp, Some(why)),
-            CatalogChange::PluginRelease(digest) => self.quarantined(digest, stamp, None),
+            CatalogChange::PluginQuarantine(tenant, digest, why) => {
+                self.quarantined((tenant, digest), stamp, Some(why))
+            }
+            CatalogChange::PluginRelease(tenant, digest) => self.quarantined((tenant, digest), stamp, None),
             CatalogChange::TenantCreate(name) => {
                 let key = RecordKey::Tenant(TenantId::from_name(&name));
                 self.is_free(&key, "tenant", &name)?;
@@ -108,8 +78,13 @@ impl Control {
 
     /// The record of a plugin that is quarantined for that reason from now on, or is not any more. One that is already
     /// as wanted stays as it is.
-    fn quarantined(&self, digest: PluginDigest, stamp: Hlc, why: Option<String>) -> Result<Record, ErrorReply> {
-        let key = RecordKey::Plugin(digest);
+    fn quarantined(
+        &self,
+        (tenant, digest): (TenantId, PluginDigest),
+        stamp: Hlc,
+        why: Option<String>,
+    ) -> Result<Record, ErrorReply> {
+        let key = RecordKey::Plugin(tenant, digest);
         let Some(known) = self.records.get(&key) else {
             return Err(ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no plugin {digest}")));
         };
@@ -131,7 +106,13 @@ impl Control {
     }
 
     /// Checks properties, and fills in of the plugin what the catalog knows and when it was activated.
-    fn checked(&self, mut props: BucketProps, old: Option<Activation>, stamp: Hlc) -> Result<BucketProps, ErrorReply> {
+    fn checked(
+        &self,
+        tenant: TenantId,
+        mut props: BucketProps,
+        old: Option<Activation>,
+        stamp: Hlc,
+    ) -> Result<BucketProps, ErrorReply> {
         props.check().map_err(|bad| ErrorReply::new(ErrorCode::BadRequest, bad.to_string()))?;
         let Some(wanted) = props.plugin else { return Ok(props) };
         if let Some(old) = old.filter(|old| old.plugin == wanted.plugin) {
@@ -139,7 +120,7 @@ impl Control {
             return Ok(props);
         }
         let Some(Record { body: RecordBody::Plugin { self_causal, validates, quarantined, .. }, .. }) =
-            self.records.get(&RecordKey::Plugin(wanted.plugin))
+            self.records.get(&RecordKey::Plugin(tenant, wanted.plugin))
         else {
             let message = alloc::format!(
                 "there is no plugin {} here: push it first with `rejoin plugin push FILE`",
@@ -168,6 +149,6 @@ fn cut(mut text: String, most: usize) -> String {
     text
 }
 
-fn absent(kind: &str, name: &Name) -> ErrorReply {
+pub(super) fn absent(kind: &str, name: &Name) -> ErrorReply {
     ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no {kind} {name}"))
 }

@@ -22,11 +22,12 @@ pub(super) fn are_rivals(one: &Record, other: &Record) -> bool {
     }
 }
 
-/// Whether taking this record for that one would change n of a bucket. No node makes such a record.
+/// Whether taking this record for that one would change the copies that a bucket was made with. No node makes such a
+/// record.
 pub(super) fn renumbers(known: &Record, record: &Record) -> bool {
     match (&known.body, &record.body) {
         (RecordBody::Bucket { id, props }, RecordBody::Bucket { id: other, props: new }) => {
-            id == other && props.n != new.n
+            id == other && (props.n, props.sloppy) != (new.n, new.sloppy)
         }
         _ => false,
     }
@@ -53,7 +54,9 @@ pub(super) fn has_lost(made: &Record, now: &Record) -> bool {
         (RecordBody::Token { secret_hash, revoked: false, .. }, RecordBody::Token { secret_hash: other, .. }) => {
             secret_hash != other
         }
-        (RecordBody::Token { revoked: true, .. }, RecordBody::Token { revoked, .. }) => tie && !revoked,
+        (RecordBody::Token { revoked: true, barred, .. }, RecordBody::Token { revoked, barred: now, .. }) => {
+            tie && (!revoked || (*barred && !now))
+        }
         (made, now) => tie && made != now,
     }
 }
@@ -77,15 +80,15 @@ pub(super) fn refusal(made: &Record, now: &Record) -> ErrorReply {
                     it"
             )
         }
-        (RecordKey::Token(name), _) => alloc::format!(
+        (RecordKey::Token(_, name), _) => alloc::format!(
             "lost the race: another node has made or changed token {name} at the same time, and this one is not taken \
                 anywhere; use another name"
         ),
-        (RecordKey::Plugin(_), RecordBody::Plugin { .. }) if made.version > 1 => {
+        (RecordKey::Plugin(..), RecordBody::Plugin { .. }) if made.version > 1 => {
             "lost the race: the plugin was quarantined or released at another node at the same time; look at it again"
                 .into()
         }
-        (RecordKey::Plugin(_), RecordBody::Plugin { name, .. }) => {
+        (RecordKey::Plugin(..), RecordBody::Plugin { name, .. }) => {
             alloc::format!(
                 "lost the race: the component is stored, but another node has pushed it under the name {name}, which \
                     it has now"

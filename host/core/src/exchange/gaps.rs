@@ -10,6 +10,10 @@
 //! complete ones are enough. With `w = 1` that is more than there are: a write that only this replica had is gone, and
 //! no exchange brings it back. So a gap also ends when *all* other owners have been met: then this replica has
 //! everything that there is.
+//!
+//! With its data directory a node loses its catalog. It may learn of a bucket only after its gaps have ended, which did
+//! not wait for the owners of that one then. So it remembers when the loss was, and a bucket that is older begins gaps
+//! anew. One that was created since had nothing that could be lost.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -17,12 +21,12 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use rejoin_proto::codec::{self, Versioned};
-use rejoin_proto::{NodeId, PartitionId};
+use rejoin_proto::{Hlc, NodeId, PartitionId};
 
 use super::gains::Gains;
 use crate::layouts::Owners;
 use crate::port::{Change, Space, Store, StoreFault};
-use crate::rows::{self, Kind};
+use crate::rows::{self, Kind, LossRow};
 
 /// A gap as it is stored.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -60,6 +64,17 @@ pub struct RebuildProgress {
     pub bytes: u64,
 }
 
+/// When this replica has lost all that it had, or what it had since some time, along with its catalog.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Loss {
+    #[default]
+    Never,
+    /// It has, and has not seen a clock yet.
+    Undated,
+    /// In milliseconds of the wall clock.
+    At(u64),
+}
+
 /// The gaps of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
@@ -71,6 +86,8 @@ pub(crate) struct Gaps {
     noted_owed: bool,
     /// Whether the shard has told that it is rebuilt since.
     told_rebuilt: bool,
+    loss: Loss,
+    loss_owed: bool,
     progress: RebuildProgress,
     /// What this replica gains by a change of layout.
     pub(crate) gains: Gains,
@@ -88,6 +105,8 @@ impl Gaps {
             }
         }
         gaps.progress.partitions = gaps.gaps.len();
+        let dated = rows::load::<LossRow>(store, Kind::Loss)?.into_iter().map(|(_, _, row)| Loss::At(row.0)).next();
+        gaps.loss = dated.unwrap_or(if gaps.noted { Loss::Undated } else { Loss::Never });
         Ok(gaps)
     }
 
@@ -128,7 +147,32 @@ impl Gaps {
     pub(crate) fn note_replaced(&mut self) -> bool {
         self.noted_owed |= !self.noted;
         self.told_rebuilt = false;
-        !core::mem::replace(&mut self.noted, true)
+        let is_new = !core::mem::replace(&mut self.noted, true);
+        if is_new {
+            self.note_loss();
+        }
+        is_new
+    }
+
+    /// What this replica had since some time is lost, and its catalog as well.
+    pub(crate) fn note_loss(&mut self) {
+        self.loss = Loss::Undated;
+    }
+
+    /// What was lost by now is dated.
+    pub(crate) fn date_loss(&mut self, wall_ms: u64) {
+        if self.loss == Loss::Undated {
+            (self.loss, self.loss_owed) = (Loss::At(wall_ms), true);
+        }
+    }
+
+    /// Whether a bucket that this replica learns of may have been there before its loss.
+    pub(crate) fn may_have_lost(&self, created: Option<Hlc>, max_skew_ms: u64) -> bool {
+        match self.loss {
+            Loss::Never => false,
+            Loss::Undated => true,
+            Loss::At(ms) => created.is_none_or(|created| created.ms() <= ms.saturating_add(max_skew_ms)),
+        }
     }
 
     /// This replica has everything that a peer had in a partition at that time. `others` are the owners of each bucket
@@ -180,7 +224,7 @@ impl Gaps {
 
     /// Whether the store has yet to take something.
     pub(crate) fn owes(&self) -> bool {
-        self.noted_owed || !self.owed.is_empty() || self.gains.owes()
+        self.noted_owed || self.loss_owed || !self.owed.is_empty() || self.gains.owes()
     }
 
     /// Adds what is owed to a change. Call [`Gaps::settled`] once it is written.
@@ -201,13 +245,18 @@ impl Gaps {
             let row = GapRow { met: Vec::new() };
             change.put(Space::Pinned, rows::key(Kind::Gap, NOTED, NOTED_REST), codec::encode(&row));
         }
+        if let Loss::At(ms) = self.loss
+            && self.loss_owed
+        {
+            change.put(Space::Pinned, rows::key(Kind::Loss, PartitionId(0), &[]), codec::encode(&LossRow(ms)));
+        }
         self.gains.settle(change);
     }
 
     /// The change that [`Gaps::settle`] filled is written.
     pub(crate) fn settled(&mut self) {
         self.owed.clear();
-        self.noted_owed = false;
+        (self.noted_owed, self.loss_owed) = (false, false);
         self.gains.settled();
     }
 }

@@ -9,6 +9,10 @@
 //! To know what requests take alone during a rebuild of hours, exchanges are silent for [`QUIET_MS`] in every
 //! [`QUIET_EVERY_MS`] of the wall clock. All nodes are then silent at about the same time, and each learns what
 //! requests take without the work of any. A clock that is wrong only makes the silence a lonely one.
+//!
+//! A shard that coordinates nothing does not know what clients wait for. It times the acknowledgements that it gives to
+//! the coordinators of writes instead, as far as these wait for its disk. Of reads that it serves, and of writes that
+//! do not wait for the disk, it knows nothing; with no others its rate stays as it is.
 
 use crate::exchange::ExchangeConfig;
 use crate::shard::event::Now;
@@ -34,6 +38,10 @@ const SETTLE_US: u64 = 50_000;
 /// The silence of exchanges: how long, and how often, in milliseconds.
 const QUIET_MS: u64 = 250;
 const QUIET_EVERY_MS: u64 = 10_000;
+/// Not more often than that the acknowledgement of a write is timed that another node coordinates, in microseconds.
+const TIMED_EVERY_US: u64 = 5_000;
+/// An acknowledgement that takes longer is not waited for any more.
+const TIMED_FOR_US: u64 = 5_000_000;
 /// The bytes that were not used are kept for a fiftieth of a second.
 const BURST: u64 = 50;
 
@@ -42,6 +50,8 @@ const BURST: u64 = 50;
 pub(crate) enum Kind {
     Read,
     Write,
+    /// A write that another node coordinates, until it is acknowledged to that one.
+    Served,
 }
 
 /// Chooses how much exchange work a shard does.
@@ -56,8 +66,11 @@ pub(crate) struct Pacer {
     tokens: i64,
     refilled_us: u64,
     /// What nine of ten reads, and writes, take at most while no exchange is at work.
-    alone: [Quantile; 2],
+    alone: [Quantile; 3],
     window: Window,
+    /// The served write that is timed: its number, and when it came. Its end is known to be awaited until then.
+    timed: Option<(u64, u64)>,
+    last_timed_us: u64,
     /// When something was last done for an exchange.
     worked_us: Option<u64>,
     /// When a request was last answered, or known to be under way.
@@ -83,8 +96,10 @@ impl Pacer {
             rate: config.floor_bytes.max(1),
             tokens: 0,
             refilled_us: 0,
-            alone: [Quantile::default(); 2],
+            alone: [Quantile::default(); 3],
             window: Window::default(),
+            timed: None,
+            last_timed_us: 0,
             worked_us: None,
             asked_us: None,
         }
@@ -106,6 +121,28 @@ impl Pacer {
     pub(crate) fn served(&mut self, now_us: u64) {
         self.asked_us = Some(now_us);
         self.window.unknown = self.window.unknown.saturating_add(1);
+    }
+
+    /// Whether the write that is served now is to be timed, under that number.
+    pub(crate) fn times(&mut self, now_us: u64, number: u64) -> bool {
+        let since_us = now_us.saturating_sub(self.last_timed_us);
+        let is_due = if self.timed.is_some() { since_us >= TIMED_FOR_US } else { since_us >= TIMED_EVERY_US };
+        if is_due {
+            (self.timed, self.last_timed_us) = (Some((number, now_us)), now_us);
+        }
+        is_due
+    }
+
+    /// Whether a write is timed under that number.
+    pub(crate) fn is_timed(&self, number: u64) -> bool {
+        self.timed.is_some_and(|(timed, _)| timed == number)
+    }
+
+    /// The write that is timed is acknowledged, or it will never be known when it was.
+    pub(crate) fn acknowledged(&mut self, now_us: u64, is_durable: bool) {
+        if let Some((_, begun_us)) = self.timed.take().filter(|_| is_durable) {
+            self.answered(now_us, begun_us, Kind::Served);
+        }
     }
 
     /// Whether the rate is due for a change, with [`adapt`](Self::adapt).
@@ -290,6 +327,39 @@ mod tests {
         // With them it is the floor at first.
         let next_us = pacer.may_work_at(at(1_000), 1);
         assert!(next_us > 60_000_000, "{next_us}");
+    }
+
+    /// Lets writes come that other nodes coordinate, one each millisecond, and each is acknowledged after so long.
+    fn served(pacer: &mut Pacer, ms: core::ops::Range<u64>, took_us: u64, beside: bool) {
+        for ms in ms {
+            let now_us = ms * 1_000;
+            if beside {
+                pacer.spend(now_us, 0);
+            }
+            pacer.served(now_us);
+            if pacer.times(now_us, ms) {
+                assert!(pacer.is_timed(ms) && !pacer.is_timed(ms + 1));
+                pacer.acknowledged(now_us + took_us, true);
+            }
+            if pacer.is_due(now_us) {
+                pacer.adapt(now_us, core::iter::empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_shard_that_coordinates_nothing_goes_by_what_its_acknowledgements_take() {
+        let mut pacer = pacer();
+        served(&mut pacer, 1_000..3_000, 500, false);
+        let before = pacer.rate;
+        served(&mut pacer, 3_000..9_000, 600, true);
+        assert!(pacer.rate > before + (8 << 20), "{} and {before}", pacer.rate);
+        served(&mut pacer, 9_000..12_000, 9_000, true);
+        assert_eq!(pacer.rate, 1 << 20);
+        // An acknowledgement of which nothing is heard does not end the timing.
+        assert!(pacer.times(20_000_000, 1) && !pacer.times(21_000_000, 2) && pacer.times(26_000_000, 3));
+        pacer.acknowledged(26_100_000, false);
+        assert!(!pacer.is_timed(3));
     }
 
     #[test]

@@ -68,15 +68,33 @@ pub struct Timing {
     pub down_phi: u64,
     /// For how long an answer of the peer outweighs gossip about it.
     pub fresh_us: u64,
-    /// How long others must have suspected a peer before that counts: most suspicions are of one lost datagram too
-    /// many, and the peer refutes them. Grows with the binary logarithm of the cluster, by `settle_step_us` for each.
+    /// How much longer a peer must leave questions open before this node tells others of its suspicion, for each
+    /// doubling of the cluster. Each such suspicion costs every node some datagrams, so they must not become more when
+    /// nodes do.
+    pub spread_step_us: u64,
+    /// How long others must have suspected a peer before that counts: it may refute it.
     pub settle_us: u64,
-    /// See `settle_us`.
-    pub settle_step_us: u64,
     /// How long requests that were given up without an answer count after that.
     pub forget_us: u64,
     /// A timer that fires so late means that this process stood still.
     pub pause_us: u64,
+}
+
+impl Timing {
+    /// The binary logarithm of a cluster with so many nodes besides this one.
+    fn doublings(peers: usize) -> u32 {
+        (peers + 1).ilog2()
+    }
+
+    /// How much later than its own suspicion this node tells others of it.
+    fn spread_us(&self, peers: usize) -> u64 {
+        self.spread_step_us.saturating_mul(u64::from(Self::doublings(peers)))
+    }
+
+    /// From this suspicion on this node tells others of it: later by that for a peer that usually answers at once.
+    fn spread_phi(&self, peers: usize) -> u64 {
+        self.suspect_phi.saturating_add(track::milli_phi(self.spread_us(peers), self.check_us))
+    }
 }
 
 impl Default for Timing {
@@ -90,8 +108,8 @@ impl Default for Timing {
             suspect_phi: 3_000,
             down_phi: 8_000,
             fresh_us: 2_000_000,
+            spread_step_us: 200_000,
             settle_us: 1_000_000,
-            settle_step_us: 200_000,
             forget_us: 10_000_000,
             pause_us: 500_000,
         }
@@ -163,6 +181,8 @@ pub struct Members {
     /// The number of the last check.
     checks: u64,
     next_pulse_us: u64,
+    /// See [`Timing::spread_phi`].
+    spread_phi: u64,
     /// When this process last went on after it had stood still. What was asked before counts from then.
     resumed_us: u64,
     counters: Counters,
@@ -172,10 +192,9 @@ impl Members {
     /// The members as a process that begins now sees them: nobody is connected.
     #[must_use]
     pub fn new(config: Config, now_us: u64, rng: Xoshiro256PlusPlus) -> Self {
-        let Config { node, peers, start, mut timing } = config;
-        let log = u64::from((peers.len() + 1).ilog2());
-        timing.settle_us = timing.settle_us.saturating_add(log * timing.settle_step_us);
-        let swim = Swim::new(Identity { node, start }, peers.len() + 1, &timing, rng);
+        let Config { node, peers, start, timing } = config;
+        let swim = Swim::new(Identity { node, start }, peers.len(), &timing, rng);
+        let spread_phi = timing.spread_phi(peers.len());
         Self {
             node,
             timing,
@@ -186,6 +205,7 @@ impl Members {
             peers: peers.into_iter().map(|peer| (peer, Peer::new(now_us))).collect(),
             checks: 0,
             next_pulse_us: now_us.saturating_add(timing.check_us),
+            spread_phi,
             resumed_us: now_us,
             counters: Counters::default(),
         }
@@ -236,7 +256,7 @@ impl Members {
             MemberEvent::Tick => {}
         }
         let mut acts = Acts::default();
-        let standing = standing(&self.peers, now_us, &self.timing);
+        let standing = standing(&self.peers, now_us, (&self.timing, self.spread_phi));
         self.swim.fire(now_us, standing, &mut acts);
         self.act(now_us, acts, None, outputs);
         if now_us >= self.next_pulse_us {
@@ -270,6 +290,8 @@ impl Members {
             });
         }
         self.forget_others();
+        self.spread_phi = self.timing.spread_phi(self.members.len());
+        self.swim.resize(self.members.len(), &self.timing);
     }
 
     /// Who is neither a member nor connected is no peer any more.
@@ -462,7 +484,8 @@ impl Members {
             });
         }
         let mut acts = Acts::default();
-        self.swim.settle_doubts(now_us, standing(&self.peers, now_us, &self.timing), &mut acts);
+        let standing = standing(&self.peers, now_us, (&self.timing, self.spread_phi));
+        self.swim.settle_doubts(now_us, standing, &mut acts);
         self.act(now_us, acts, None, outputs);
     }
 }
@@ -471,7 +494,7 @@ impl Members {
 fn standing<'a>(
     peers: &'a BTreeMap<NodeId, Peer>,
     now_us: u64,
-    timing: &'a Timing,
+    (timing, spread_phi): (&'a Timing, u64),
 ) -> impl Fn(NodeId) -> Standing + 'a {
-    move |node| peers.get(&node).map_or(Standing::Silent, |peer| peer.standing(now_us, timing))
+    move |node| peers.get(&node).map_or(Standing::Silent, |peer| peer.standing(now_us, timing, spread_phi))
 }

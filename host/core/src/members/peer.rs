@@ -162,11 +162,11 @@ impl Peer {
     }
 
     /// What this node's own probes and checks say about it.
-    pub(super) fn standing(&self, now_us: u64, timing: &Timing) -> Standing {
+    pub(super) fn standing(&self, now_us: u64, timing: &Timing, spread_phi: u64) -> Standing {
         match self.probes.phi_milli(now_us, timing.check_us) {
             _ if !self.linked => Standing::Silent,
             _ if self.probes.asked_us.is_none() => Standing::Answers,
-            phi if phi < timing.suspect_phi => Standing::Late,
+            phi if phi < spread_phi => Standing::Late,
             _ => Standing::Silent,
         }
     }

@@ -59,7 +59,7 @@ struct Probe {
 pub(super) enum Standing {
     /// It has answered all of them.
     Answers,
-    /// One is open, for less time than makes a suspect.
+    /// One is open, for less time than makes this node tell others.
     Late,
     /// One is open for longer.
     Silent,
@@ -95,7 +95,7 @@ pub(super) struct Swim {
     set: u64,
     /// The last probe, until it is answered.
     probe: Option<Probe>,
-    /// Whose probe has failed while this node's own questions were open for less time than makes a suspect.
+    /// Whose probe has failed while this node's own questions were open for less time than makes it tell others.
     doubted: BTreeSet<NodeId>,
     /// What `foca` numbers its present timers with.
     token: TimerToken,
@@ -119,20 +119,21 @@ fn transmissions(doublings: u32) -> NonZeroU8 {
     NonZeroU8::new(u8::try_from(count).unwrap_or(u8::MAX)).unwrap_or(NonZeroU8::MIN)
 }
 
-/// The configuration for a cluster of so many nodes.
-fn config(nodes: usize, timing: &Timing) -> foca::Config {
+/// The configuration for a cluster with so many nodes besides this one.
+fn config(peers: usize, timing: &Timing) -> foca::Config {
     let us = Duration::from_micros;
     let count = |count: usize| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
     let periodic = |every_us, members| Some(PeriodicParams { frequency: us(every_us), num_members: count(members) });
-    let doublings = (nodes + 1).ilog2();
+    let doublings = Timing::doublings(peers);
     // A hundred times the decimal logarithm, a little less: enough for bounds that grow with it.
     let log = 30 * u64::from(doublings);
+    let to_down_us = timing.probe_us.saturating_mul(4).saturating_mul(log.max(100)) / 100;
     foca::Config {
         probe_period: us(timing.probe_us),
         probe_rtt: us(timing.indirect_us),
         num_indirect_probes: count(FAN_OUT),
         max_transmissions: transmissions(doublings),
-        suspect_to_down_after: us(timing.probe_us.saturating_mul(4).saturating_mul(log.max(100)) / 100),
+        suspect_to_down_after: us(to_down_us.saturating_sub(timing.spread_us(peers))),
         remove_down_after: Some(us(REMEMBER_DOWN_US)),
         max_packet_size: count(MAX_DATAGRAM - 1),
         notify_down_members: true,
@@ -143,8 +144,8 @@ fn config(nodes: usize, timing: &Timing) -> foca::Config {
 }
 
 impl Swim {
-    pub(super) fn new(identity: Identity, nodes: usize, timing: &Timing, rng: Xoshiro256PlusPlus) -> Self {
-        let config = config(nodes, timing);
+    pub(super) fn new(identity: Identity, peers: usize, timing: &Timing, rng: Xoshiro256PlusPlus) -> Self {
+        let config = config(peers, timing);
         let suspect_to_down = config.suspect_to_down_after;
         Self {
             foca: Foca::new(identity, config, rng, Codec),
@@ -154,6 +155,16 @@ impl Swim {
             doubted: BTreeSet::new(),
             token: TimerToken::default(),
             suspect_to_down,
+        }
+    }
+
+    /// The cluster has so many nodes besides this one now: news is passed on as often as it takes to reach all of them.
+    pub(super) fn resize(&mut self, peers: usize, timing: &Timing) {
+        let config = config(peers, timing);
+        let after = config.suspect_to_down_after;
+        // Refused only for other periods of probes, which do not depend on the size.
+        if self.foca.set_config(config).is_ok() {
+            self.suspect_to_down = after;
         }
     }
 
@@ -301,5 +312,26 @@ impl Swim {
         let states =
             self.foca.iter_membership_state().filter(|member| touched.binary_search(&member.id().node).is_ok());
         acts.changed.extend(states.map(|member| (member.id().node, member.state())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_xoshiro::rand_core::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn the_configuration_follows_the_cluster_up_and_down() {
+        let timing = Timing::default();
+        let of = |peers| {
+            Swim::new(Identity { node: NodeId(1), start: 1 }, peers, &timing, Xoshiro256PlusPlus::seed_from_u64(1))
+        };
+        let mut swim = of(2);
+        for peers in [299, 2, 999] {
+            swim.resize(peers, &timing);
+            assert_eq!(swim.suspect_to_down, of(peers).suspect_to_down, "{peers} peers");
+        }
+        assert!(of(2).suspect_to_down < of(299).suspect_to_down);
     }
 }

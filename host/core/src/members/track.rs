@@ -24,6 +24,11 @@ pub(super) struct Track {
     mean_us: u64,
 }
 
+/// Suspicion in thousandths of phi after so long without an answer that takes `mean_us` on average.
+pub(super) fn milli_phi(elapsed_us: u64, mean_us: u64) -> u64 {
+    u64::try_from(u128::from(elapsed_us) * MILLI_PHI / u128::from(mean_us.max(1))).unwrap_or(u64::MAX)
+}
+
 impl Track {
     /// A question was asked then, and is not answered yet. What was asked before the last answer counts from that on.
     pub(super) fn asked(&mut self, at_us: u64) {
@@ -66,8 +71,8 @@ impl Track {
     /// Suspicion in thousandths of phi, 0 if no question is open. `least_us` is the least that is taken for the mean.
     pub(super) fn phi_milli(&self, now_us: u64, least_us: u64) -> u64 {
         let Some(asked_us) = self.asked_us else { return 0 };
-        let elapsed = u128::from(self.given_up_us.unwrap_or(now_us).saturating_sub(asked_us));
-        u64::try_from(elapsed * MILLI_PHI / u128::from(self.mean(least_us))).unwrap_or(u64::MAX)
+        let elapsed_us = self.given_up_us.unwrap_or(now_us).saturating_sub(asked_us);
+        milli_phi(elapsed_us, self.mean(least_us))
     }
 
     /// This process stood still for so long: open questions were asked that much later.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rejoin_proto::client::Reply;
 use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk};
 use rejoin_proto::peer::{ActorNext, PeerBody, PeerEnvelope};
-use rejoin_proto::{ErrorCode, LayoutRef, NodeId, PluginDigest};
+use rejoin_proto::{ErrorCode, LayoutRef, NodeId, PluginDigest, TenantId};
 
 use super::sync_queue::SyncQueue;
 use crate::causal;
@@ -78,7 +78,7 @@ pub enum Output {
     /// The shard is rebuilt: the links are told.
     Rebuilt,
     /// A plugin is not deterministic, with the evidence: the catalog is to quarantine it.
-    Quarantine(PluginDigest, String),
+    Quarantine(TenantId, PluginDigest, String),
     /// Begin a sync of everything that is committed by now; [`Input::Synced`] answers.
     Sync,
     /// Run another batch at once: something is ready that needs no sync.
@@ -239,7 +239,7 @@ impl GroupCommit {
                 Effect::Exchanged(layout) => outputs.push(Output::Exchanged(layout)),
                 Effect::Alarm(alarm) => outputs.push(Output::Alarm(alarm)),
                 Effect::Rebuilt => outputs.push(Output::Rebuilt),
-                Effect::Quarantine(plugin, why) => outputs.push(Output::Quarantine(plugin, why)),
+                Effect::Quarantine(tenant, plugin, why) => outputs.push(Output::Quarantine(tenant, plugin, why)),
                 // Looked for before the commit.
                 Effect::Fatal(_) => {}
             }

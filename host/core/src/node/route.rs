@@ -1,4 +1,4 @@
-//! Routes a peer's message to a shard, the catalog or the store of plugins.
+//! Routes a peer's message to a shard, the catalog, the store of plugins, or whoever wants sizes of partitions.
 
 use rejoin_proto::peer::PeerBody;
 
@@ -16,6 +16,8 @@ pub enum Route {
     Control,
     /// The store of plugins.
     Modules,
+    /// Whoever asks or tells how large partitions are.
+    Sizes,
     /// None: it names a shard or a partition that this node does not have.
     Nowhere,
 }
@@ -71,6 +73,7 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
         | PeerBody::CatalogTaken { .. }
         | PeerBody::Ring(_) => Route::Control,
         PeerBody::ModuleWanted(_) | PeerBody::Module { .. } => Route::Modules,
+        PeerBody::SizesWanted(_) | PeerBody::Sizes { .. } => Route::Sizes,
         PeerBody::ExchangeAsk(asked) => {
             let is_there = u32::from(asked.partition.0) < layout.partitions();
             if is_there { Route::Shard(of_partition(asked.partition)) } else { Route::Nowhere }

@@ -162,7 +162,8 @@ mod tests {
         };
         let list = |list: &Vec<u16>| list.iter().map(|&at| place(before.nodes[usize::from(at)].id)).collect();
         let owners = before.owners.iter().map(list).collect();
-        let after = Layout { version: 2, policy: LayoutPolicy::default(), nodes: nodes.clone(), owners };
+        let after =
+            Layout { version: 2, policy: LayoutPolicy::default(), nodes: nodes.clone(), owners, copies: Vec::new() };
         after.check().expect("a sound layout");
         let change = compare(&before, &after, 3).expect("comparable");
         let had = shares(&before, 3)[2];

@@ -108,7 +108,8 @@ pub fn solve(demand: Demand<'_>) -> Result<Solution, Infeasible> {
         before: &before.map(|layout| kept(layout, &nodes)).unwrap_or_default(),
     };
     let owners = ring.lists();
-    let layout = Layout { version: before.map_or(1, |layout| layout.version + 1), policy, nodes, owners };
+    let copies = before.map(|layout| layout.copies.clone()).unwrap_or_default();
+    let layout = Layout { version: before.map_or(1, |layout| layout.version + 1), policy, nodes, owners, copies };
     layout.check()?;
     let uneven = uneven(&layout, n);
     Ok(Solution { layout, uneven })

@@ -4,9 +4,9 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use rejoin_proto::layout::LayoutNode;
-use rejoin_proto::ring::{MAX_LIVE, PastLayout, Role, Staged};
-use rejoin_proto::{ErrorCode, ErrorReply, LayoutPolicy, LayoutRef, Name, NodeId, Ring};
+use rejoin_proto::layout::{LayoutNode, MAX_OWNERS};
+use rejoin_proto::ring::{ChangedBucket, MAX_LIVE, PastLayout, Role, Staged};
+use rejoin_proto::{BucketCopies, BucketId, ErrorCode, ErrorReply, LayoutPolicy, LayoutRef, Name, NodeId, Ring};
 
 use super::{RingCommand, RingControl};
 use crate::placement::change::compare;
@@ -22,6 +22,21 @@ pub struct Staging {
     pub roles: Vec<(Name, Role)>,
     /// Another policy.
     pub policy: Option<LayoutPolicy>,
+}
+
+/// Other copies of a bucket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CopiesChange {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// Its name, for messages and the history.
+    pub name: Name,
+    /// The changes so far that the operator has seen ([`BucketCopies::change`]); 0 if there were none.
+    pub seen: u32,
+    /// Copies of each object from now on.
+    pub n: u8,
+    /// Whether other nodes stand in for owners from now on.
+    pub sloppy: bool,
 }
 
 /// Why there is no plan.
@@ -80,6 +95,7 @@ impl RingControl {
             RingCommand::Revert => self.revert(),
             RingCommand::Apply(name) => self.apply(wall_ms, name),
             RingCommand::Skip(name) => self.skip(&name),
+            RingCommand::SetCopies(change) => self.set_copies(wall_ms, change),
         }
     }
 
@@ -137,14 +153,20 @@ impl RingControl {
         self.ring.notes.policy = Some(Staged { base, number, what });
     }
 
-    fn apply(&mut self, wall_ms: u64, name: LayoutRef) -> Result<(), ErrorReply> {
-        if self.ring.live.len() >= MAX_LIVE {
-            let why = format!(
-                "{MAX_LIVE} layouts are live, and no more may be: wait until a change has ended; `rejoin layout show` \
-                    says what it waits for"
-            );
-            return Err(ErrorReply::new(ErrorCode::Overloaded, why));
+    /// Another layout may become live.
+    fn has_room(&self) -> Result<(), ErrorReply> {
+        if self.ring.live.len() < MAX_LIVE {
+            return Ok(());
         }
+        let why = format!(
+            "{MAX_LIVE} layouts are live, and no more may be: wait until a change has ended; `rejoin layout show` says \
+                what it waits for"
+        );
+        Err(ErrorReply::new(ErrorCode::Overloaded, why))
+    }
+
+    fn apply(&mut self, wall_ms: u64, name: LayoutRef) -> Result<(), ErrorReply> {
+        self.has_room()?;
         let solution = self.plan().map_err(|refused| bad(refused.to_string()))?;
         let planned = solution.layout.name();
         // Rule: only shown plans are applied.
@@ -162,10 +184,53 @@ impl RingControl {
             by: self.node,
             nodes: u32::try_from(solution.layout.nodes.len()).unwrap_or(u32::MAX),
             moved: moved.map_or(0, |change| change.moved()),
+            bucket: None,
         };
         self.ring.notes.past.insert(planned, past);
         self.ring.add(alloc::vec![solution.layout]);
         Ok(())
+    }
+
+    /// Makes a layout the newest that differs from the one before in the copies of one bucket. What is staged stays
+    /// staged.
+    fn set_copies(&mut self, wall_ms: u64, wanted: CopiesChange) -> Result<(), ErrorReply> {
+        let CopiesChange { bucket, name, seen, n, sloppy } = wanted;
+        if !(1..=MAX_OWNERS).contains(&usize::from(n)) {
+            return Err(bad(format!("n must be 1 to {MAX_OWNERS}")));
+        }
+        let before = self.ring.newest();
+        let change = before.copies_of(bucket).map_or(0, |copies| copies.change);
+        // Rule: changes of copies are compared first.
+        if change != seen {
+            let why = format!("bucket {name} was changed meanwhile: look at it again, then set it");
+            return Err(ErrorReply::new(ErrorCode::VersionConflict, why));
+        }
+        self.has_room()?;
+        let (base, mut layout) = (before.name(), before.clone());
+        let change = seen.checked_add(1).ok_or_else(|| bad(format!("bucket {name} was changed too often")))?;
+        let copies = BucketCopies { bucket, change, n, sloppy };
+        match layout.copies.binary_search_by_key(&bucket, |of| of.bucket) {
+            Ok(at) => layout.copies[at] = copies,
+            Err(at) => layout.copies.insert(at, copies),
+        }
+        layout.version += 1;
+        let nodes = u32::try_from(layout.nodes.len()).unwrap_or(u32::MAX);
+        let bucket = Some(ChangedBucket { name, n, sloppy });
+        let past = PastLayout { applied_ms: wall_ms, by: self.node, nodes, moved: 0, bucket };
+        let newest = layout.name();
+        self.ring.notes.past.insert(newest, past);
+        self.ring.add(alloc::vec![layout]);
+        self.stage_again(base, newest);
+        Ok(())
+    }
+
+    /// What was staged on a layout is staged on another one, with the same nodes.
+    fn stage_again(&mut self, base: LayoutRef, newest: LayoutRef) {
+        let notes = &mut self.ring.notes;
+        let staged = notes.staged.values_mut().filter(|staged| staged.base == base);
+        staged.for_each(|staged| staged.base = newest);
+        let policy = notes.policy.iter_mut().filter(|staged| staged.base == base);
+        policy.for_each(|staged| staged.base = newest);
     }
 
     fn skip(&mut self, name: &Name) -> Result<(), ErrorReply> {

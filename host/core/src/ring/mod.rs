@@ -19,6 +19,12 @@
 //! 4. *Retire.* When all read by the newest layout, the older ones are not live any more. Who owns nothing of a
 //!    partition any more hands over what it has left, as a fallback does.
 //!
+//! **Copies of a bucket.** Their number, and whether other nodes stand in for owners, are a part of each layout
+//! ([`BucketCopies`](rejoin_proto::BucketCopies)), so another n is another layout, and takes the same steps. All owners
+//! of the bucket in it take what the older ones have, also those that were owners before: a quorum of fewer owners need
+//! not meet one of more. Where nodes stood in and do not any more, a node has exchanged when it has also handed over
+//! what it holds.
+//!
 //! **Two administrators at once.** Of two layouts with one version, the one with the larger hash is the target. The
 //! other one is live, and is retired with the older ones. Each node names the newest layout it knows, so neither is
 //! completed by nodes that have not heard of the other: the one that took the command has.
@@ -45,7 +51,7 @@ use crate::Prng;
 use crate::placement::solver::Solution;
 
 pub use changes::staging;
-pub use commands::{MAX_CAPACITY, PlanRefused, Staging, plan};
+pub use commands::{CopiesChange, MAX_CAPACITY, PlanRefused, Staging, plan};
 pub use steps::{Awaited, RingView, Step};
 
 /// How often a node compares its ring with that of a peer, in microseconds.
@@ -65,6 +71,8 @@ pub enum RingCommand {
     /// Do not wait for a node in the changes that are under way. What only it has acknowledged is given up by reads of
     /// one quorum.
     Skip(Name),
+    /// Other copies of a bucket: another n, or other nodes that stand in for owners or do not any more.
+    SetCopies(CopiesChange),
 }
 
 /// What happens to the machine.
@@ -129,6 +137,8 @@ struct Parked {
 #[derive(Debug)]
 pub struct RingControl {
     node: NodeId,
+    /// This node's name and address.
+    own: (Name, rejoin_proto::Address),
     shards: u16,
     ring: Ring,
     /// What is saved, and so may be told.
@@ -155,14 +165,13 @@ impl RingControl {
     /// The machine of a node that starts with this ring. The caller saves [`RingControl::ring`] before anything else.
     #[must_use]
     pub fn new(node: NodeId, shards: u16, kept: Ring, own: (Name, rejoin_proto::Address), mut rng: Prng) -> Self {
-        let mut ring = kept;
-        announce(&mut ring, node, own);
         let next_gossip_us = rng.next_u64() % GOSSIP_US;
         let given = (LayoutRef::default(), false);
         let mut control = Self {
             node,
+            own,
             shards,
-            ring,
+            ring: kept,
             told: RingNotes::default(),
             told_live: Vec::new(),
             shown: None,
@@ -177,6 +186,7 @@ impl RingControl {
             next_gossip_us,
         };
         control.advance();
+        announce(&mut control.ring, node, &control.own);
         control
     }
 
@@ -242,6 +252,8 @@ impl RingControl {
     /// Takes the steps that are possible now, and saves what has changed.
     fn go_on(&mut self, effects: &mut Vec<RingEffect>) {
         self.advance();
+        // The others may have forgotten this node while it was down, or may know of an earlier address only.
+        announce(&mut self.ring, self.node, &self.own);
         let is_news = self.ring.notes != self.told || self.names() != self.told_live;
         // What could not be saved is tried again later, and is not shown before.
         match (is_news, self.save_again_us) {
@@ -397,11 +409,12 @@ impl RingControl {
 }
 
 /// Notes the node's own name and address.
-fn announce(ring: &mut Ring, node: NodeId, (name, address): (Name, rejoin_proto::Address)) {
+fn announce(ring: &mut Ring, node: NodeId, (name, address): &(Name, rejoin_proto::Address)) {
     let known = ring.notes.announced.get(&node);
-    if known.is_none_or(|known| (&known.name, &known.address) != (&name, &address)) {
+    if known.is_none_or(|known| (&known.name, &known.address) != (name, address)) {
         let number = known.map_or(1, |known| known.number + 1);
-        ring.notes.announced.insert(node, Announced { number, name, address });
+        let announced = Announced { number, name: name.clone(), address: address.clone() };
+        ring.notes.announced.insert(node, announced);
     }
 }
 

@@ -7,6 +7,7 @@ pub struct Counters {
     pub gets: u64,
     pub puts: u64,
     pub forwards: u64,
+    pub overtaken: u64,
     pub absorbs: u64,
     pub merges: u64,
     pub merge_faults: u64,

@@ -335,7 +335,7 @@ pub enum Effect {
     /// on such a directory.
     Rebuilt,
     /// A plugin is not deterministic, with the evidence: the catalog is to quarantine it.
-    Quarantine(PluginDigest, String),
+    Quarantine(TenantId, PluginDigest, String),
     /// The store has failed for good: the node must stop.
     Fatal(String),
 }
@@ -393,7 +393,7 @@ pub enum Alarm {
     /// One node makes another value of the same siblings than the other owners, and makes it again.
     #[error(
         "plugin {plugin}, bucket {bucket}: of {owners} owners that merged the same siblings, {node} got another result; \
-         that is not enough to quarantine the plugin, and the machine of {node} may compute wrongly"
+         that is not enough to quarantine the plugin, and {}", doubt(.node, *.owners)
     )]
     ViewsDiffer {
         /// The component.
@@ -413,4 +413,12 @@ pub enum Alarm {
         /// What the store said.
         what: String,
     },
+}
+
+/// Whom another result makes doubtful.
+fn doubt(node: &Name, owners: usize) -> String {
+    match owners {
+        ..=2 => "either node may compute wrongly: two cannot tell which, so test the plugin on both".into(),
+        _ => alloc::format!("the machine of {node} may compute wrongly"),
+    }
 }

@@ -19,7 +19,7 @@ use crate::exchange::pace::OBJECT_BYTES;
 use crate::exchange::state::{AGAIN_US, AskedRoots, ExchangeCommand, ExchangeStatus, Rounds};
 use crate::exchange::walk::{Pull, Push, Waits, Walk};
 use crate::port::{Space, StoreFault};
-use crate::view::shard_of;
+use crate::view::{Bucket, shard_of};
 
 /// The most roots of one question.
 const MAX_ROOTS: usize = 1024;
@@ -477,8 +477,7 @@ impl Shard {
                 for (id, ..) in &sums {
                     // One of which this node has no object.
                     let known = self.view.bucket(*id).filter(|_| !own.iter().any(|(known, ..)| known == id));
-                    if let Some(bucket) = known.filter(|bucket| self.shares(walk.partition, walk.peer, bucket.props.n))
-                    {
+                    if let Some(bucket) = known.filter(|bucket| self.shares_bucket(walk.partition, walk.peer, bucket)) {
                         own.push((*id, bucket.version, Some(Sum::default())));
                     }
                 }
@@ -555,7 +554,7 @@ impl Shard {
         if bucket.version != batch.bucket_version {
             return Err(ErrorCode::VersionConflict);
         }
-        if !self.view.owners(partition, bucket.props.n).contains(self.config.node) {
+        if !self.view.owners_of(partition, &bucket).contains(self.config.node) {
             return Err(ErrorCode::StaleLayout);
         }
         let sizes = batch.objects.iter().map(|(key, object)| key.len() + crate::causal::value_bytes(object));
@@ -704,7 +703,7 @@ impl Shard {
     /// Whether both nodes own a partition in some bucket. One that this node gains may be in buckets that it does not
     /// know yet.
     fn shares_any(&self, partition: PartitionId, peer: NodeId) -> bool {
-        let widest = self.view.buckets().map(|bucket| bucket.props.n).max().unwrap_or_default();
+        let widest = self.view.most_copies().unwrap_or_default();
         let widest = if self.gaps.gains.has(partition) { u8::MAX } else { widest };
         self.shares(partition, peer, widest)
     }
@@ -712,6 +711,12 @@ impl Shard {
     /// Whether both nodes own a partition in a bucket with `n` copies.
     pub(super) fn shares(&self, partition: PartitionId, peer: NodeId, n: u8) -> bool {
         let owners = self.view.owners(partition, n);
+        owners.contains(self.config.node) && owners.contains(peer)
+    }
+
+    /// Whether both nodes own what a bucket has in a partition.
+    fn shares_bucket(&self, partition: PartitionId, peer: NodeId, bucket: &Bucket) -> bool {
+        let owners = self.view.owners_of(partition, bucket);
         owners.contains(self.config.node) && owners.contains(peer)
     }
 
@@ -733,7 +738,7 @@ impl Shard {
         for (id, root) in self.trees.roots(partition) {
             // One that the catalog does not have, or not any more, is not exchanged.
             let Some(bucket) = self.view.bucket(id) else { continue };
-            if self.shares(partition, peer, bucket.props.n) {
+            if self.shares_bucket(partition, peer, bucket) {
                 let sum = (root.unknown == 0 && self.trees.is_discovered()).then_some(root.sum);
                 shared.push((id, bucket.version, sum));
             }

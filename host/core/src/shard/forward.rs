@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 
 use smallvec::SmallVec;
 
-use rejoin_proto::client::{Get, PutReply, Reply};
+use rejoin_proto::client::{Get, Put, PutReply, Reply};
 use rejoin_proto::peer::{DataRequest, Forward, PeerBody};
 use rejoin_proto::{ErrorCode, ErrorReply, NodeId};
 
@@ -27,15 +27,28 @@ pub(super) struct ForwardWork {
     pub(super) tally: Tally,
     /// What is asked of another owner; `None` for a write.
     get: Option<Get>,
+    /// A write, for an owner that has refused it because of the layout: it has not done it.
+    put: Option<Box<Put>>,
 }
 
 impl ForwardWork {
     fn new(request: &DataRequest) -> Self {
-        let get = match request {
-            DataRequest::Get(get) => Some(get.clone()),
-            DataRequest::Put(_) => None,
+        let (get, put) = match request {
+            DataRequest::Get(get) => (Some(get.clone()), None),
+            DataRequest::Put(put) => (None, Some(Box::new(put.clone()))),
         };
-        Self { asked: SmallVec::new(), tally: Tally::new(1, 0, []), get }
+        Self { asked: SmallVec::new(), tally: Tally::new(1, 0, []), get, put }
+    }
+
+    /// What was asked.
+    pub(super) fn request(&self) -> Option<DataRequest> {
+        let put = || self.put.as_deref().cloned().map(DataRequest::Put);
+        self.get.clone().map(DataRequest::Get).or_else(put)
+    }
+
+    /// The bytes of the value that it holds.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.put.as_ref().map_or(0, |put| put.content.len())
     }
 
     /// When a node was asked, in microseconds.
@@ -150,6 +163,9 @@ impl Shard {
         if !forward.tally.is_waiting_for(from) {
             return Step::Keep(op);
         }
+        if matches!(&reply, Reply::Error(error) if error.code == ErrorCode::StaleLayout) {
+            return self.forward_refused(turn, op, from, reply);
+        }
         forward.tally.good(from);
         if matches!(reply, Reply::Error(_)) && !forward.tally.is_complete() {
             return Step::Keep(op);
@@ -160,6 +176,23 @@ impl Shard {
         };
         self.stop_waiting(&op);
         self.finish(turn, &op, reply)
+    }
+
+    /// One that was taken for an owner is none, and has done nothing. The next one is asked, or the owners in a newer
+    /// layout.
+    fn forward_refused(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, from: NodeId, refusal: Reply) -> Step {
+        let Work::Forward(forward) = &mut op.work else { return Step::Keep(op) };
+        let request = forward.request();
+        forward.tally.bad(from, "its layout does not name it as an owner");
+        let is_complete = forward.tally.is_complete();
+        let Some(request) = request else { return self.finish(turn, &op, refusal) };
+        if self.is_overtaken(&op) {
+            return self.start_by_newer(turn, op, request);
+        }
+        if self.forward_to_next(turn, &mut op, request) || !is_complete {
+            return Step::Keep(op);
+        }
+        self.finish(turn, &op, refusal)
     }
 
     /// No owner has answered in time.

@@ -43,13 +43,14 @@ impl Shard {
     /// The other owners, in each live layout by itself, of each bucket of which this node is one; and the bucket's W.
     fn other_owners(&self, partition: PartitionId) -> Vec<(Owners, u8)> {
         let others = |bucket: &Arc<Bucket>| {
-            let owners = self.view.owners(partition, bucket.props.n);
+            let owners = self.view.owners_of(partition, bucket);
             let is_owner = owners.contains(self.config.node);
             let layouts = if is_owner { self.view.layouts().all() } else { LayoutSet::EMPTY };
-            let (w, node) = (bucket.props.w.of(bucket.props.n).max(1), self.config.node);
+            let (bucket, node) = (bucket.clone(), self.config.node);
+            let w = move |layout| bucket.props.w.of(bucket.live.in_layout(layout).n).max(1);
             layouts
                 .each()
-                .map(move |layout| (owners.others_in(layout, node), w))
+                .map(move |layout| (owners.others_in(layout, node), w(layout)))
                 .filter(|(others, _)| !others.is_empty())
         };
         self.view.buckets().flat_map(others).collect()
@@ -57,7 +58,7 @@ impl Shard {
 
     /// This replica may lack writes of a partition. Where there is no other owner nobody could bring them.
     pub(super) fn begin_gap(&mut self, partition: PartitionId, now_us: u64) {
-        let widest = self.view.buckets().map(|bucket| bucket.props.n).max().unwrap_or(u8::MAX);
+        let widest = self.view.most_copies().unwrap_or(u8::MAX);
         let owners = self.view.owners(partition, widest);
         if owners.contains(self.config.node) && owners.len() > 1 {
             self.gaps.begin(partition, now_us);

@@ -2,14 +2,16 @@
 //! partitions that this node gains. The steps themselves are decided by [`ring`](crate::ring).
 
 use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use rejoin_proto::{LayoutRef, NodeId, PartitionId};
+use rejoin_proto::{BucketId, LayoutRef, NodeId, PartitionId};
 
 use super::Shard;
 use super::event::{DurableTicket, Effect};
 use super::turn::Turn;
 use crate::port::Change;
+use crate::view::Bucket;
 
 /// What the ring is to be told.
 #[derive(Debug, Default)]
@@ -27,6 +29,11 @@ pub(super) struct RingSteps {
 }
 
 impl RingSteps {
+    /// An operation began anew.
+    pub(super) fn forget_earlier(&mut self, number: u64) {
+        self.earlier.remove(&number);
+    }
+
     pub(super) fn waits_for(&self, ticket: DurableTicket) -> bool {
         self.on_its_way.is_some_and(|(awaited, _)| awaited == ticket)
     }
@@ -55,6 +62,7 @@ impl Shard {
             self.ring.earlier = under_way.copied().collect();
             self.ring.generation = Some(self.view.generation());
         }
+        self.go_on_stale(turn);
         if self.view.layout_name() != before.1 {
             self.end_exchanges(turn.now.mono_us);
             // Rule: new owners know no retries. A first attempt may have been forwarded to an owner of that time.
@@ -80,8 +88,11 @@ impl Shard {
             turn.effects.push(Effect::OlderEnded(generation));
         }
         let newest = self.view.layout_name();
+        if self.ring.exchanged == newest || self.ring.on_its_way.is_some() {
+            return;
+        }
         let is_taken = self.is_gaining() && self.gaps.gains.are_closed();
-        if !is_taken || self.ring.exchanged == newest || self.ring.on_its_way.is_some() {
+        if !is_taken || !self.has_handed_over() {
             return;
         }
         self.gaps.gains.vouch(newest);
@@ -113,7 +124,7 @@ impl Shard {
             self.begin_gaps(now_us);
             self.gaps.gains.vouch(oldest);
         }
-        if !view.is_closed() {
+        if !view.is_closed() || !self.knows_changed_buckets() {
             return;
         }
         if !self.is_gaining() {
@@ -122,10 +133,19 @@ impl Shard {
             let is_done = self.gaps.gains.vouched() == newest;
             self.gaps.gains.begin(newest, gained.into_iter().filter(|_| !is_done));
             self.ring.gaining = Some(newest);
+            self.hand_over_anew();
         }
         self.gaps.gains.set_sources(view.sources(), self.exchanges.next_walk);
         self.end_gains();
         self.exchange_all_soon();
+    }
+
+    /// Whether this node knows every bucket whose copies change. Of one that it does not know it could take nothing.
+    fn knows_changed_buckets(&self) -> bool {
+        let layouts = self.view.layouts();
+        let oldest = layouts.get(layouts.oldest());
+        let changed = layouts.newest().copies.iter().filter(|copies| oldest.copies_of(copies.bucket) != Some(*copies));
+        changed.into_iter().all(|copies| self.view.bucket(copies.bucket).is_some())
     }
 
     /// Whether gains have begun for the newest layout in this run.
@@ -133,9 +153,18 @@ impl Shard {
         self.ring.gaining == Some(self.view.layout_name())
     }
 
-    /// Whether this node is a new owner of a partition in the newest layout, for any number of copies.
+    /// Whether this node is a new owner of a partition in the newest layout, for any number of copies; or an owner of
+    /// what a bucket has there whose copies change.
     fn gains_by_newest(&self, partition: PartitionId) -> bool {
         let layouts = self.view.layouts();
+        let owns = |bucket: &Bucket| {
+            let mut owners = layouts.newest().owners(partition, bucket.props.n);
+            owners.any(|owner| owner.id == self.config.node)
+        };
+        // Rule: changed copies meet. An older owner may be among fewer now, and not have what the others have.
+        if self.view.buckets().any(|bucket| bucket.live.are_to_meet() && owns(bucket)) {
+            return true;
+        }
         let place = |layout: &rejoin_proto::Layout| {
             let mut owners = layout.owners(partition, u8::MAX);
             owners.position(|owner| owner.id == self.config.node).unwrap_or(usize::MAX)
@@ -153,27 +182,72 @@ impl Shard {
     fn end_gains(&mut self) {
         let partitions: Vec<PartitionId> = self.gaps.gains.partitions().collect();
         let layouts = self.view.layouts();
+        let become_strict = self.view.buckets().any(|bucket| bucket.live.become_strict());
         for partition in partitions {
-            let owners = layouts.get(layouts.oldest()).owners(partition, u8::MAX).map(|owner| owner.id);
+            let owners = layouts.get(layouts.oldest()).owners(partition, u8::MAX);
+            // One that is an owner now may have stood in for others, and hands nothing over.
+            let stood_in = layouts.newest().owners(partition, u8::MAX).filter(|_| become_strict);
+            let owners = owners.chain(stood_in).map(|owner| owner.id);
             // Rule: dead owners are not waited for.
             let alive = owners.filter(|owner| *owner != self.config.node && !self.view.is_dead(*owner));
             self.gaps.gains.close(partition, alive);
         }
     }
 
-    /// Whether this replica has all that it has acknowledged of a partition; and as an owner of buckets with `n` copies
+    /// Whether this replica has all that it has acknowledged of a partition; and as an owner of what a bucket has there
     /// also what it gains.
-    pub(super) fn vouches(&self, partition: PartitionId, n: u8, as_fallback: bool) -> bool {
+    pub(super) fn vouches(&self, partition: PartitionId, bucket: Option<&Arc<Bucket>>, as_fallback: bool) -> bool {
         let is_whole = as_fallback || self.view.layouts().count() == 1;
-        self.gaps.is_complete(partition) && (is_whole || self.has_taken(partition, n))
+        self.gaps.is_complete(partition) && (is_whole || self.has_taken(partition, bucket))
     }
 
     /// Whether this replica has owned a partition for long, or has taken it.
-    fn has_taken(&self, partition: PartitionId, n: u8) -> bool {
-        let layouts = self.view.layouts();
-        let is_old = self.view.owners(partition, n).owns_in(self.config.node, layouts.oldest());
+    fn has_taken(&self, partition: PartitionId, bucket: Option<&Arc<Bucket>>) -> bool {
+        let (view, node) = (&self.view, self.config.node);
+        let owners = bucket.map_or_else(|| view.owners(partition, u8::MAX), |bucket| view.owners_of(partition, bucket));
+        // Those who have skipped this node may read by the newest layout, for which it has to take something.
+        // Rule: skipped owners take first.
+        let is_skipped = view.is_dead(node) && self.gains_by_newest(partition);
+        let is_old = owners.owns_in(node, view.layouts().oldest()) && !is_skipped;
         let newest = self.view.layout_name();
         let gains = &self.gaps.gains;
+        // Rule: gains count when taken.
         is_old || gains.vouched() == newest || self.is_gaining() && !gains.has(partition)
+    }
+
+    /// The buckets of which other nodes stand in for owners by an older layout, and not by the newest.
+    fn becoming_strict(&self) -> impl Iterator<Item = &Arc<Bucket>> {
+        self.view.buckets().filter(|bucket| bucket.live.become_strict())
+    }
+
+    /// The older layouts are closed: what this node holds now of buckets that become strict is all that it ever will by
+    /// them. It is offered anew: an owner that has confirmed it by an older layout may have handed it over since.
+    fn hand_over_anew(&mut self) {
+        if self.becoming_strict().next().is_some() {
+            self.drain.forget_taken();
+        }
+    }
+
+    /// Whether the owners of buckets that become strict have everything that this node holds of these. Reads of such a
+    /// bucket count owners only.
+    fn has_handed_over(&self) -> bool {
+        let has = |partition: PartitionId, bucket: BucketId| {
+            let mut roots = self.trees.roots(partition);
+            !self.trees.is_discovered()
+                || roots.any(|(of, root)| of == bucket && (root.sum.count > 0 || root.unknown > 0))
+        };
+        let is_with_owners = |partition: PartitionId, bucket: &Bucket| {
+            let owners = self.view.layout().owners(partition, bucket.props.n).map(|owner| owner.id);
+            let mut alive = owners.filter(|owner| !self.view.is_dead(*owner));
+            alive.all(|owner| self.drain.was_taken_by(partition, bucket.id, owner))
+        };
+        let holds = |partition: PartitionId, bucket: &Bucket| {
+            has(partition, bucket.id) && !self.view.owns(self.config.node, partition, bucket.id)
+        };
+        self.becoming_strict().all(|bucket| {
+            let mut held = self.holdings.partitions().filter(|partition| holds(*partition, bucket));
+            // Rule: fallbacks hand over first.
+            held.all(|partition| is_with_owners(partition, bucket))
+        })
     }
 }

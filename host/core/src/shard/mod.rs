@@ -4,11 +4,12 @@
 //! actors. [`Shard::handle`] is a function of the time, an event and the store, and returns effects. It never blocks,
 //! reads no clock and draws from the generator that it was given, so the same events give the same effects.
 //!
-//! In reading order: [`event`], `op` (an operation), `turn` (one call), `copy` (objects in the store), `replica`
-//! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts` (whom to ask first),
-//! `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node and others have begun), `pacing`
-//! (what they may do beside requests), `gaps` (what this replica lacks), `folding` (objects that meet in them), `views`
-//! (what owners make of equal objects), [`handoff`] (nodes that stand in for owners), `layouts` (changes of layouts).
+//! In reading order: [`event`], `op` (an operation), `turn` (one call), `room` (what they may hold), `copy` (objects in
+//! the store), `replica` (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts`
+//! (whom to ask first), `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node and others
+//! have begun), `pacing` (what they may do beside requests), `gaps` (what this replica lacks), `folding` (objects that
+//! meet in them), `views` (what owners make of equal objects), [`handoff`] (nodes that stand in for owners), `layouts`
+//! (changes of layouts), `stale` (requests that a change overtakes).
 
 mod contacts;
 mod copy;
@@ -27,7 +28,9 @@ mod pacing;
 mod peers;
 mod read;
 mod replica;
+mod room;
 mod serving;
+mod stale;
 mod trees;
 mod turn;
 mod validate;
@@ -341,6 +344,7 @@ impl Shard {
     /// Handles one event. Effects are added to `effects` in the order in which they are to happen.
     pub fn handle(&mut self, now: Now, event: Event, store: &mut dyn Store, effects: &mut Vec<Effect>) {
         let mut turn = Turn { now: self.corrected(now), store, effects };
+        self.gaps.date_loss(turn.now.wall_ms);
         match event {
             Event::View(view) => {
                 let before = (self.view.generation(), self.view.layout_name());
@@ -394,6 +398,12 @@ impl Shard {
             }
             Event::Validated(ticket, result) => {
                 self.with_op(&mut turn, ticket.0, |shard, turn, op| shard.validated(turn, op, result));
+            }
+            Event::Durable(ticket) if self.exchanges.pacer.is_timed(ticket.0) => {
+                self.exchanges.pacer.acknowledged(turn.now.mono_us, true);
+            }
+            Event::NotDurable(ticket) if self.exchanges.pacer.is_timed(ticket.0) => {
+                self.exchanges.pacer.acknowledged(turn.now.mono_us, false);
             }
             Event::Durable(ticket) if self.ring.waits_for(ticket) => self.taken_durably(&mut turn, true),
             Event::NotDurable(ticket) if self.ring.waits_for(ticket) => self.taken_durably(&mut turn, false),
@@ -466,7 +476,7 @@ impl Shard {
 
     fn peer_message(&mut self, turn: &mut Turn<'_>, from: NodeId, envelope: PeerEnvelope) {
         let trace = envelope.trace;
-        self.note_peer_message(turn.now, &envelope.body);
+        self.note_peer_message(turn, &envelope.body);
         if let PeerBody::ForwardReply { op, .. } | PeerBody::ReadReply { op, .. } | PeerBody::Replicated { op, .. } =
             &envelope.body
         {
@@ -487,7 +497,8 @@ impl Shard {
             }
             PeerBody::ReadReply { op, epoch, copy, complete } => {
                 let answer = CopyAnswer { from, epoch, copy, complete };
-                self.with_op(turn, op.number, |shard, turn, op| shard.read_answered(turn, op, answer));
+                let by = envelope.layout;
+                self.with_op(turn, op.number, |shard, turn, op| shard.read_replied(turn, op, answer, by));
             }
             PeerBody::Replicate(message) => self.serve_replicate(turn, (from, trace, envelope.layout), message),
             PeerBody::Replicated { op, layout, bucket_version, outcome, held } => {
@@ -503,7 +514,7 @@ impl Shard {
                     Ok(Absorbed::Stored) => shard.write_acked(turn, op, from),
                     Ok(Absorbed::Superseded(seen)) => shard.write_superseded(turn, op, from, &seen),
                     // Rule: refusals do not count.
-                    Err(code) => shard.node_failed(turn, op, from, &rejoin_proto::peer::refusal(code)),
+                    Err(code) => shard.write_refused(turn, op, (from, layout), code),
                 })
             }
             PeerBody::Observed { actor, counter } => self.objected(turn, actor, counter),
@@ -522,13 +533,15 @@ impl Shard {
             }
             PeerBody::ViewAsk(ask) => self.serve_view(turn, from, trace, ask),
             PeerBody::ViewAnswer { op, view } => self.view_answered(turn, from, op, view),
-            // The catalog, the ring and modules are other machines' and the shell's.
+            // The catalog, the ring, modules and sizes are other machines' and the shell's.
             PeerBody::CatalogSummary(_)
             | PeerBody::CatalogRecords { .. }
             | PeerBody::CatalogTaken { .. }
             | PeerBody::Ring(_)
             | PeerBody::ModuleWanted(_)
-            | PeerBody::Module { .. } => {}
+            | PeerBody::Module { .. }
+            | PeerBody::SizesWanted(_)
+            | PeerBody::Sizes { .. } => {}
         }
     }
 
@@ -600,16 +613,23 @@ impl Shard {
             target,
             work: Work::Starting,
             claim: None,
+            is_stale: false,
             bytes: 0,
         });
+        self.begin(turn, op, |shard, turn, op| shard.start_request(turn, op, request));
+    }
+
+    /// Starts a request here, or forwards it to an owner.
+    fn start_request(&mut self, turn: &mut Turn<'_>, op: Box<Op>, request: DataRequest) -> Step {
         let is_owner = op.target.owners.contains(self.config.node);
-        let stands_in = !is_owner && matches!(origin, Origin::Client(_)) && self.stands_in(&op.target);
+        let is_clients = op.origins.iter().all(|origin| matches!(origin, Origin::Client(_)));
+        let stands_in = !is_owner && is_clients && self.stands_in(&op.target);
         self.counters.stood_in += u64::from(stands_in);
-        self.begin(turn, op, |shard, turn, op| match (is_owner || stands_in, request) {
-            (true, DataRequest::Get(get)) => shard.start_get(turn, op, get),
-            (true, DataRequest::Put(put)) => shard.start_put(turn, op, put),
-            (false, request) => shard.forward(turn, op, request),
-        });
+        match (is_owner || stands_in, request) {
+            (true, DataRequest::Get(get)) => self.start_get(turn, op, get),
+            (true, DataRequest::Put(put)) => self.start_put(turn, op, put),
+            (false, request) => self.forward(turn, op, request),
+        }
     }
 
     /// A plugin has merged what an operation had asked for, or could not.
@@ -737,7 +757,13 @@ impl Shard {
         self.op_bytes -= op.bytes;
         let (deadline_us, claim) = (op.deadline_us, op.claim);
         match step(self, turn, op) {
-            Step::Keep(op) => self.keep(op),
+            Step::Keep(op) => {
+                // One that was forwarded may have become this node's own.
+                if let Some(claim) = op.claim.filter(|_| claim.is_none()) {
+                    self.writing.insert(claim, number);
+                }
+                self.keep(op);
+            }
             Step::Done => {
                 self.deadlines.remove(&(deadline_us, number));
                 self.lingering.remove(&number);
@@ -756,31 +782,5 @@ impl Shard {
         op.bytes = op.held_bytes();
         self.op_bytes += op.bytes;
         self.ops.insert(op.id.number, op);
-    }
-
-    /// Whether an operation may hold so many bytes beside all others. Answered reads that wait for late owners give way
-    /// to it.
-    fn has_room_for(&mut self, turn: &mut Turn<'_>, bytes: usize) -> bool {
-        let above =
-            |shard: &Self| shard.op_bytes > 0 && shard.op_bytes.saturating_add(bytes) > shard.config.max_op_bytes;
-        while above(self) && self.end_oldest_lingering(turn) {}
-        // Rule: bytes are bounded.
-        !above(self)
-    }
-
-    /// Ends the oldest of the answered reads that wait for late owners, if there are too many: with what has come,
-    /// those that are known are repaired.
-    fn bound_lingering(&mut self, turn: &mut Turn<'_>) {
-        while self.lingering.len() >= self.config.max_ops && self.end_oldest_lingering(turn) {}
-    }
-
-    /// Ends one of them, if there is any.
-    fn end_oldest_lingering(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Some(number) = self.lingering.pop_first() else { return false };
-        self.with_op(turn, number, |shard, turn, op| {
-            shard.repair(turn, &op);
-            Step::Done
-        });
-        true
     }
 }

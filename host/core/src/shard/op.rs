@@ -60,6 +60,8 @@ pub(super) struct Op {
     pub(super) work: Work,
     /// Set for a write before it is kept, so that its retries find it.
     pub(super) claim: Option<Claim>,
+    /// Whether a node has refused it because of the layout by which it was asked.
+    pub(super) is_stale: bool,
     /// The bytes that it was last counted with, see [`Op::held_bytes`].
     pub(super) bytes: usize,
 }
@@ -234,7 +236,8 @@ impl Op {
     pub(super) fn held_bytes(&self) -> usize {
         let folding = |inputs: &[Entry]| inputs.iter().map(|entry| entry.content.len()).sum::<usize>();
         let held = match &self.work {
-            Work::Starting | Work::Forward(_) => 0,
+            Work::Starting => 0,
+            Work::Forward(forward) => forward.held_bytes(),
             Work::Validate(validate) => validate.put.content.len(),
             Work::Read(read) => {
                 let put = match &read.purpose {

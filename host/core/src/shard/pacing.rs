@@ -4,12 +4,13 @@
 
 use alloc::vec::Vec;
 
+use rejoin_proto::catalog::Durability;
 use rejoin_proto::exchange::{Ask, ExchangeAnswer, ObjectBatch};
 use rejoin_proto::peer::{PeerBody, Replicate};
 use rejoin_proto::{ErrorCode, LayoutRef, NodeId};
 
 use super::Shard;
-use super::event::Now;
+use super::event::{DurableTicket, Effect, Now};
 use super::exchange::ANSWER_US;
 use super::op::{Op, Origin};
 use super::turn::Turn;
@@ -43,10 +44,19 @@ impl Shard {
 
     /// A message of a peer is about to be handled. Those that requests of its clients wait for are noted, and so is
     /// what a drain brings.
-    pub(super) fn note_peer_message(&mut self, now: Now, body: &PeerBody) {
+    pub(super) fn note_peer_message(&mut self, turn: &mut Turn<'_>, body: &PeerBody) {
+        let now = turn.now;
         match body {
             PeerBody::Read { .. } => self.exchanges.pacer.served(now.mono_us),
-            PeerBody::Replicate(message) if message.dot.is_some() => self.exchanges.pacer.served(now.mono_us),
+            PeerBody::Replicate(message) if message.dot.is_some() => {
+                self.exchanges.pacer.served(now.mono_us);
+                // The acknowledgement waits for the disk anyway: to learn when it is there costs no sync.
+                let waits = message.durability == Durability::Fsync;
+                if waits && self.exchanges.pacer.times(now.mono_us, self.next_op) {
+                    turn.effects.push(Effect::WhenDurable(DurableTicket(self.next_op)));
+                    self.next_op += 1;
+                }
+            }
             // Not a repair, which nobody waits for.
             PeerBody::Replicate(Replicate { op: Some(_), object, state, .. }) => {
                 let cost = cost_of(object.key.len() + causal::value_bytes(state));

@@ -33,9 +33,9 @@ const BUSY_RETRY_MS: u32 = 50;
 impl Shard {
     pub(super) fn start_get(&mut self, turn: &mut Turn<'_>, op: Box<Op>, get: Get) -> Step {
         self.counters.gets += 1;
-        let props = &op.target.bucket.props;
-        let r = get.r.unwrap_or(props.r).of(props.n).max(1);
-        let pr = get.pr.unwrap_or(props.pr).of(props.n);
+        let (props, n) = (&op.target.bucket.props, op.target.read_copies().n);
+        let r = get.r.unwrap_or(props.r).of(n).max(1);
+        let pr = get.pr.unwrap_or(props.pr).of(n);
         self.start_read(turn, op, ReadPurpose::Reply(get), (r, pr))
     }
 
@@ -55,13 +55,13 @@ impl Shard {
         // Nobody else could have what the only owner has lost.
         let owners = &op.target.owners;
         let is_owner = owners.reads_at(from);
-        let complete = self.vouches(op.target.partition, op.target.bucket.props.n, !is_owner)
+        let complete = self.vouches(op.target.partition, Some(&op.target.bucket), !is_owner)
             || (owners.len() == 1 && nobody_holds);
         if !is_owner {
             fallbacks.push(from);
         }
         // A strict bucket counts its owners only. What fallbacks hold from before it became strict is joined.
-        let counts = if op.target.bucket.props.sloppy { owners.reads() } else { LayoutSet::EMPTY };
+        let counts = if op.target.read_copies().sloppy { owners.reads() } else { LayoutSet::EMPTY };
         // Neither does an owner in another live layout stand in for one in the layout that is read.
         let counts_of = |node: &NodeId| if owners.contains(*node) { LayoutSet::EMPTY } else { counts };
         fallbacks.iter().for_each(|node| tally.add(*node, Seat::fallback(counts_of(node))));
@@ -166,6 +166,7 @@ impl Shard {
         match (&read.phase, read.tally.verdict()) {
             (ReadPhase::Collecting, Verdict::Enough) if read.awaits_fallbacks(turn.now.wall_ms) => Step::Keep(op),
             (ReadPhase::Collecting, Verdict::Enough) => self.read_quorum(turn, op),
+            (ReadPhase::Collecting, Verdict::Impossible) if op.is_stale => self.go_on_by_newer(turn, op),
             (ReadPhase::Collecting, Verdict::Impossible) => self.read_impossible(turn, op),
             (ReadPhase::Answered, _) if read.tally.is_complete() => {
                 self.repair(turn, &op);
@@ -287,7 +288,10 @@ impl Shard {
             shown: outcome.shown,
             siblings,
             context: self.config.contexts.seal(&op.target.object, &outcome.seen).into(),
-            merged_by: digest.map(|digest| MergedBy { name: self.view.plugin_name(&digest).cloned(), digest }),
+            merged_by: digest.map(|digest| {
+                let name = self.view.plugin_name(op.target.object.tenant, &digest).cloned();
+                MergedBy { name, digest }
+            }),
             merge_fault: outcome.fault.map(|fault| alloc::format!("{fault}")),
             answered: read.tally.answered().map(|node| self.view.node_name(node)).collect(),
             unreachable: read.unreachable.iter().map(|node| self.view.node_name(*node)).collect(),
@@ -312,8 +316,8 @@ impl Shard {
     /// Asks the other owners for their copies of an object whose copy here cannot be read, so that the write can go on.
     pub(super) fn recover(&mut self, turn: &mut Turn<'_>, mut op: Box<Op>, write: PendingWrite) -> Step {
         let others = op.target.owners.readers_besides(self.config.node);
-        let props = &op.target.bucket.props;
-        let needed = props.r.of(props.n).max(1).min(u8::try_from(others.len()).unwrap_or(u8::MAX));
+        let r = op.target.bucket.props.r.of(op.target.read_copies().n);
+        let needed = r.max(1).min(u8::try_from(others.len()).unwrap_or(u8::MAX));
         let tally = self.tally(&others, needed, 0);
         if others.is_empty() {
             return self.write_over_lost(turn, op, write, 0);

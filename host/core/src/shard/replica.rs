@@ -125,7 +125,9 @@ impl Shard {
         let partition = self.view.layout().partition_of(hash);
         // Rule: retired layouts are not read. By the newer ones others have what this node may lack.
         let is_asked_as_owner = self.view.layouts().oldest_name() <= layout;
-        let is_owner = is_asked_as_owner && self.view.owns(self.config.node, partition, id.bucket);
+        // Rule: unknown layouts are not read. A change has skipped this node, which did not take what others have.
+        let is_known = layout <= self.view.layout_name();
+        let is_owner = is_asked_as_owner && is_known && self.view.owns(self.config.node, partition, id.bucket);
         let copy = match as_fallback || is_owner {
             true => {
                 let store_key = Bytes::from(id.store_key_of(hash));
@@ -133,8 +135,7 @@ impl Shard {
             }
             false => Err(ErrorCode::StaleLayout),
         };
-        let n = self.view.bucket(id.bucket).map_or(u8::MAX, |bucket| bucket.props.n);
-        let complete = self.vouches(partition, n, as_fallback);
+        let complete = self.vouches(partition, self.view.bucket(id.bucket), as_fallback);
         let reply = PeerBody::ReadReply { op, epoch: self.epoch(), copy, complete };
         self.send(turn, from, trace, reply);
     }
@@ -177,10 +178,10 @@ impl Shard {
         self.send_behind(turn, barrier, from, trace, body);
     }
 
-    /// Whether this node takes an object that it does not own: a new write to a bucket that is sloppy in the newest
-    /// version known here. A repair, or an object of a drain, is for the owners and makes no copy elsewhere.
+    /// Whether this node takes an object that it does not own: a new write to a bucket that is sloppy in a live layout.
+    /// A repair, or an object of a drain, is for the owners and makes no copy elsewhere.
     fn takes_as_fallback(&self, message: &Replicate) -> bool {
-        let is_sloppy = self.view.bucket(message.object.bucket).is_some_and(|bucket| bucket.props.sloppy);
+        let is_sloppy = self.view.bucket(message.object.bucket).is_some_and(|bucket| !bucket.live.sloppy().is_empty());
         // Rule: strict buckets use no fallbacks.
         is_sloppy && message.dot.is_some()
     }

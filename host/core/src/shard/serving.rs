@@ -137,7 +137,7 @@ impl Shard {
         let range = range.checked().filter(|range| range.partition(self.trees.bits()) == Some(partition));
         let range = range.ok_or(ErrorCode::BadRequest)?;
         let bucket = self.view.bucket(range.bucket).ok_or(ErrorCode::VersionConflict)?;
-        let owners = self.view.owners(partition, bucket.props.n);
+        let owners = self.view.owners_of(partition, bucket);
         if owners.contains(self.config.node) && owners.contains(peer) { Ok(range) } else { Err(ErrorCode::StaleLayout) }
     }
 

@@ -1,5 +1,9 @@
 //! Upkeep of the hash trees: leaves that have to be counted anew are read off the shard's turn, one range at a time.
 
+use alloc::vec::Vec;
+
+use rejoin_proto::PartitionId;
+
 use super::Shard;
 use super::event::{Effect, ScanTicket, ScannedRows};
 use super::turn::Turn;
@@ -14,6 +18,21 @@ impl Shard {
     #[must_use]
     pub fn object_bytes(&self) -> u64 {
         self.trees.bytes()
+    }
+
+    /// The same for each of its partitions that has some.
+    #[must_use]
+    pub fn partition_bytes(&self) -> Vec<(PartitionId, u64)> {
+        let mut bytes: Vec<(PartitionId, u64)> = Vec::new();
+        for (partition, bucket) in self.trees.filled() {
+            let of_bucket = self.trees.roots(partition).filter(|(id, _)| *id == bucket);
+            let more: u64 = of_bucket.map(|(_, root)| root.sum.bytes).sum();
+            match bytes.last_mut().filter(|(last, _)| *last == partition) {
+                Some((_, sum)) => *sum += more,
+                None => bytes.push((partition, more)),
+            }
+        }
+        bytes
     }
 
     /// Asks for the next scan of a range that has to be counted anew.

@@ -96,6 +96,7 @@ impl Shard {
         self.observed.note(partition, seen, |_| false);
         // Rule: old disks begin gaps. All partitions are as old as this one.
         if !core::mem::replace(&mut self.disk_is_old, true) {
+            self.gaps.note_loss();
             self.begin_gaps(turn.now.mono_us);
         }
         self.end_tenure(turn, partition, EndCause::OldDisk, why);

@@ -119,7 +119,7 @@ impl Shard {
     pub(super) fn merger(&self, bucket: &Bucket) -> Result<Activation, PluginError> {
         let activation = bucket.props.plugin.ok_or(PluginError::NoPlugin)?;
         let plugin = activation.plugin;
-        match self.view.quarantine(&plugin) {
+        match self.view.quarantine(bucket.tenant, &plugin) {
             // Rule: quarantined plugins are not run.
             Some(why) => Err(PluginError::Quarantined { plugin, why: why.into() }),
             None => Ok(activation),
@@ -164,7 +164,7 @@ impl Shard {
                 let Some(bucket) = self.view.bucket(*id).filter(|bucket| self.merger(bucket).is_ok()) else {
                     return false;
                 };
-                let owners = self.view.owners(partition, bucket.props.n);
+                let owners = self.view.owners_of(partition, bucket);
                 owners.contains(self.config.node) && owners.len() > 1
             };
             let buckets = self.trees.roots(partition).map(|(id, _)| id).filter(is_compared);
@@ -196,7 +196,7 @@ impl Shard {
         let Some(siblings) = siblings_of(row) else { return };
         let id = ObjectId { tenant: bucket.tenant, bucket: bucket.id, key: key.slice(KEY_AT.min(key.len())..) };
         let partition = self.view.layout().partition(&id);
-        let others = self.view.owners(partition, bucket.props.n).without(self.config.node);
+        let others = self.view.owners_of(partition, &bucket).without(self.config.node);
         let mut left: Vec<NodeId> = others.iter().filter(|node| self.connections.can_ask(*node)).collect();
         let Some(first) = self.drawn(left.len()) else { return };
         left.rotate_left(first);
@@ -335,7 +335,7 @@ impl Shard {
         let why = alloc::format!("its merges are not deterministic: in bucket {bucket}, {found}");
         self.counters.quarantines += 1;
         turn.effects.push(Effect::Alarm(Alarm::NotDeterministic { plugin, why: why.clone() }));
-        turn.effects.push(Effect::Quarantine(plugin, why));
+        turn.effects.push(Effect::Quarantine(sample.bucket.tenant, plugin, why));
     }
 
     /// Another owner asks for the view of an object.

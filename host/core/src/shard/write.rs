@@ -23,9 +23,10 @@ use super::op::{Op, PendingWrite, ReadPurpose, Step, ValidateWork, Work, WritePh
 use super::turn::{Turn, fault_code};
 use crate::causal::{self, Write};
 use crate::port::Change;
-use crate::quorum::{Tally, Verdict};
+use crate::quorum::{Need, Tally, Verdict};
 use crate::retries::Retries;
 use crate::rows::RetryRow;
+use crate::view::Bucket;
 
 /// The most attempts at one write that wait for it.
 const MAX_ORIGINS: usize = 16;
@@ -80,8 +81,8 @@ impl Shard {
         match seen {
             Some(seen) => self.write_object(turn, op, PendingWrite { put, seen }, false),
             None => {
-                let props = &op.target.bucket.props;
-                let quorum = (props.r.of(props.n).max(1), props.pr.of(props.n));
+                let (props, n) = (&op.target.bucket.props, op.target.read_copies().n);
+                let quorum = (props.r.of(n).max(1), props.pr.of(n));
                 self.start_read(turn, op, ReadPurpose::Create(put), quorum)
             }
         }
@@ -296,10 +297,10 @@ impl Shard {
                 return self.finish(turn, &op, error);
             }
         }
-        let props = &op.target.bucket.props;
+        let (w, n) = (op.target.bucket.props.w, op.target.read_copies().n);
         // Where a fallback holds something, W owners need not have an acknowledged write.
         let held = self.holdings.others(partition).next().is_some();
-        let meets_all = !held && absent.saturating_add(props.w.of(props.n).max(1)) > props.n;
+        let meets_all = !held && absent.saturating_add(w.of(n).max(1)) > n;
         // Rule: lost copies are written over.
         let lost = lost_upto(turn, &store_key).is_some();
         // Rule: creates need proof.
@@ -338,20 +339,23 @@ impl Shard {
     /// A tally with the W and PW of the request, or else of its bucket: of the owners, and of a fallback for each that
     /// is not healthy.
     fn write_tally(&self, op: &Op, put: &Put) -> Tally {
-        let props = &op.target.bucket.props;
-        let w = put.w.unwrap_or(props.w).of(props.n).max(1);
-        let pw = put.pw.unwrap_or(props.pw).of(props.n);
-        let mut tally = self.tally(&op.target.owners, w, pw);
+        let Bucket { props, live, .. } = &*op.target.bucket;
+        let (w, pw) = (put.w.unwrap_or(props.w), put.pw.unwrap_or(props.pw));
+        let zones = |n: u8| if props.zones > 1 { props.zones.min(n) } else { 0 };
+        let need = |n: u8| Need { nodes: w.of(n).max(1), owners: pw.of(n), zones: zones(n) };
+        let newest = need(props.n);
+        let mut tally = self.tally(&op.target.owners, newest.nodes, newest.owners);
         if props.zones > 1 {
-            tally = tally.in_zones(props.zones, self.view.zones());
+            tally = tally.in_zones(newest.zones, self.view.zones());
         }
+        tally = live.each().fold(tally, |tally, (layout, copies)| tally.needing(layout, need(copies.n)));
         self.seat_fallbacks(&op.target, &mut tally);
         tally
     }
 
     /// A retry has met its first attempt's row: the write is done here, but its quorum may still be missing. So it is
     /// replicated once more, under the same dot, and counted anew.
-    fn replicate_again(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put, row: RetryRow) -> Step {
+    pub(super) fn replicate_again(&mut self, turn: &mut Turn<'_>, op: Box<Op>, put: Put, row: RetryRow) -> Step {
         let RetryRow { dot, context, .. } = row;
         let place = Place { partition: op.target.partition, store_key: &op.target.store_key };
         let object = match self.load(turn, place) {
@@ -477,6 +481,7 @@ impl Shard {
         };
         let outcome = match tally.verdict() {
             Verdict::Enough => PutOutcome::Stored,
+            Verdict::Impossible if op.is_stale => return self.go_on_by_newer(turn, op),
             Verdict::Impossible => {
                 self.counters.quorum_failures += 1;
                 PutOutcome::Unknown

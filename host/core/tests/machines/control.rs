@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use rejoin_core::control::{
-    CHANGE_WAIT_US, Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, MAX_RECORDS, SAVE_AGAIN_US, Wait,
-    plugin_record,
+    CHANGE_WAIT_US, Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, MAX_RECORDS, SAVE_AGAIN_US,
+    TokenChange, Wait, plugin_record,
 };
-use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::access::{Grant, Scope};
+use rejoin_proto::catalog::{Activation, BucketProps, Quorum, Record, RecordBody, RecordKey};
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
@@ -21,6 +22,25 @@ fn nobody() -> Wait {
 
 fn create(bucket: &str, siblings: u16) -> CatalogChange {
     CatalogChange::BucketCreate(tenant(), name(bucket), BucketProps { siblings, ..BucketProps::default() })
+}
+
+fn create_token(secret: u8) -> CatalogChange {
+    let change = TokenChange::Create(Grant::of(Scope::ReadWrite), [secret; 32]);
+    CatalogChange::Token(tenant(), name("app"), Scope::Operator, change)
+}
+
+fn revoke(token: &str) -> CatalogChange {
+    CatalogChange::Token(tenant(), name(token), Scope::Operator, TokenChange::Revoke)
+}
+
+fn token_body() -> RecordBody {
+    RecordBody::Token {
+        grant: Grant::of(Scope::ReadWrite),
+        secret_hash: [0; 32],
+        before: None,
+        revoked: false,
+        barred: false,
+    }
 }
 
 fn props(record: &Record) -> &BucketProps {
@@ -142,7 +162,11 @@ fn the_same_bucket_made_twice_at_once_is_one_bucket() {
     nodes.change(
         0,
         1,
-        CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, false, false)),
+        CatalogChange::PluginAdd(
+            tenant(),
+            PluginDigest([5; 32]),
+            plugin_record(name("cart"), "1".into(), 9, false, false),
+        ),
     );
     nodes.deliver();
     nodes.answer(1).expect("known");
@@ -203,9 +227,10 @@ fn changes_of_one_bucket_that_race_have_one_winner_and_one_who_hears_of_it() {
 
 #[test]
 fn a_token_or_plugin_that_loses_a_race_is_refused_loudly() {
-    let token = |secret| CatalogChange::TokenCreate(tenant(), name("app"), Scope::Data, [secret; 32]);
-    let push =
-        |text| CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name(text), "1".into(), 9, true, false));
+    let token = create_token;
+    let push = |text| {
+        CatalogChange::PluginAdd(tenant(), PluginDigest([5; 32]), plugin_record(name(text), "1".into(), 9, true, false))
+    };
     for (one, two) in [(token(1), token(2)), (push("cart"), push("basket"))] {
         let mut nodes = Nodes::connected(2);
         nodes.change(0, 1, one);
@@ -222,15 +247,15 @@ fn a_token_or_plugin_that_loses_a_race_is_refused_loudly() {
 #[test]
 fn a_withdrawal_outlives_a_race_with_a_token_of_its_name() {
     let mut nodes = Nodes::new(2);
-    let token = |secret| CatalogChange::TokenCreate(tenant(), name("app"), Scope::Data, [secret; 32]);
+    let token = create_token;
     nodes.change(0, 1, token(1));
     nodes.change(1, 2, token(2));
-    nodes.change(1, 3, CatalogChange::TokenRevoke(name("app")));
+    nodes.change(1, 3, revoke("app"));
     nodes.connect(0, 1);
-    let known = nodes.all[0].get(&RecordKey::Token(name("app"))).expect("the token").clone();
+    let known = nodes.all[0].get(&RecordKey::Token(tenant(), name("app"))).expect("the token").clone();
     assert!(nodes.agree() && matches!(known.body, RecordBody::Token { revoked: true, .. }));
     // Withdrawing what is withdrawn changes nothing, so that it cannot race with who makes it anew.
-    nodes.change(0, 4, CatalogChange::TokenRevoke(name("app")));
+    nodes.change(0, 4, revoke("app"));
     nodes.deliver();
     assert_eq!(nodes.published(4).expect("withdrawn").record, known);
 }
@@ -303,9 +328,18 @@ fn a_change_is_compare_and_set() {
     nodes.change(
         0,
         6,
-        CatalogChange::BucketSet(tenant(), name("cart"), 2, BucketProps { n: 1, ..BucketProps::default() }),
+        CatalogChange::BucketSet(
+            tenant(),
+            name("cart"),
+            2,
+            BucketProps { n: 5, sloppy: false, r: Quorum::Count(4), ..BucketProps::default() },
+        ),
     );
-    assert_eq!(code(nodes.answer(6)), ErrorCode::BadRequest);
+    nodes.deliver();
+    let Ok(Record { version: 3, body: RecordBody::Bucket { props, .. }, .. }) = nodes.answer(6) else {
+        panic!("a quorum of the copies that it has now is taken")
+    };
+    assert_eq!((props.n, props.sloppy, props.r), (3, true, Quorum::Count(4)), "its copies are changed in the ring");
     nodes.change(0, 7, CatalogChange::BucketSet(tenant(), name("none"), 1, BucketProps::default()));
     assert_eq!(code(nodes.answer(7)), ErrorCode::NotFound);
     assert!(nodes.agree());
@@ -354,12 +388,20 @@ fn a_plugin_is_known_before_a_bucket_takes_it_and_its_card_is_what_counts() {
     nodes.change(
         0,
         2,
-        CatalogChange::PluginAdd(PluginDigest([5; 32]), plugin_record(name("cart"), "1".into(), 9, true, true)),
+        CatalogChange::PluginAdd(
+            tenant(),
+            PluginDigest([5; 32]),
+            plugin_record(name("cart"), "1".into(), 9, true, true),
+        ),
     );
     nodes.change(
         0,
         3,
-        CatalogChange::PluginAdd(PluginDigest([6; 32]), plugin_record(name("cart"), "2".into(), 9, false, false)),
+        CatalogChange::PluginAdd(
+            tenant(),
+            PluginDigest([6; 32]),
+            plugin_record(name("cart"), "2".into(), 9, false, false),
+        ),
     );
     nodes.deliver();
     nodes.change(1, 4, CatalogChange::BucketCreate(tenant(), name("cart"), with.clone()));
@@ -381,12 +423,12 @@ fn a_plugin_is_known_before_a_bucket_takes_it_and_its_card_is_what_counts() {
 #[test]
 fn a_withdrawn_token_can_be_made_again_and_a_live_one_cannot() {
     let mut nodes = Nodes::connected(2);
-    let make = || CatalogChange::TokenCreate(tenant(), name("app"), Scope::Data, [1; 32]);
+    let make = || create_token(1);
     nodes.change(0, 1, make());
     nodes.deliver();
     nodes.change(1, 2, make());
     assert_eq!(code(nodes.answer(2)), ErrorCode::Exists);
-    nodes.change(1, 3, CatalogChange::TokenRevoke(name("app")));
+    nodes.change(1, 3, revoke("app"));
     nodes.deliver();
     assert!(matches!(nodes.answer(3).expect("withdrawn").body, RecordBody::Token { revoked: true, .. }));
     nodes.change(0, 4, make());
@@ -462,11 +504,11 @@ pub(crate) fn a_change_that_cannot_be_saved_is_refused_and_undone() {
 #[test]
 pub(crate) fn records_that_cannot_be_saved_hold_at_once_and_are_taken_when_they_are_saved() {
     let mut nodes = Nodes::connected(3);
-    nodes.change(0, 1, CatalogChange::TokenCreate(tenant(), name("app"), Scope::Data, [1; 32]));
+    nodes.change(0, 1, create_token(1));
     nodes.deliver();
     let before = nodes.kept[2].clone();
     nodes.full.insert(2);
-    nodes.change(0, 2, CatalogChange::TokenRevoke(name("app")));
+    nodes.change(0, 2, revoke("app"));
     nodes.deliver();
     assert!(nodes.agree(), "it holds on every node");
     assert_eq!(nodes.kept[2], before, "and one would forget it");
@@ -512,15 +554,20 @@ pub(crate) fn a_change_is_answered_without_a_node_that_cannot_save_it() {
 fn a_full_catalog_takes_nothing_new_and_still_withdraws_a_token() {
     let mut kept = Catalog::default();
     for at in 0..MAX_RECORDS {
-        let body = RecordBody::Token { tenant: tenant(), scope: Scope::Data, secret_hash: [0; 32], revoked: false };
-        kept.records.push(Record { key: RecordKey::Token(name(&format!("t{at}"))), version: 1, stamp: Hlc(1), body });
+        let body = token_body();
+        kept.records.push(Record {
+            key: RecordKey::Token(tenant(), name(&format!("t{at}"))),
+            version: 1,
+            stamp: Hlc(1),
+            body,
+        });
     }
     let mut control = Control::new(kept);
     let mut effects = Vec::new();
     control.handle(0, 1000, CatalogEvent::Change(1, create("cart", 10), nobody()), &mut effects);
     assert!(matches!(&effects[..], [CatalogEffect::Answer(1, Err(error))] if error.code == ErrorCode::TooLarge));
     effects.clear();
-    control.handle(0, 1000, CatalogEvent::Change(2, CatalogChange::TokenRevoke(name("t7")), nobody()), &mut effects);
+    control.handle(0, 1000, CatalogEvent::Change(2, revoke("t7"), nobody()), &mut effects);
     control.handle(0, 1000, CatalogEvent::Saved(Ok(())), &mut effects);
     assert!(matches!(effects.last(), Some(CatalogEffect::Answer(2, Ok(_)))), "{effects:?}");
 }
@@ -529,22 +576,30 @@ fn a_full_catalog_takes_nothing_new_and_still_withdraws_a_token() {
 fn a_quarantine_reaches_every_node_and_ends_with_its_release() {
     let mut nodes = Nodes::connected(3);
     let digest = PluginDigest([5; 32]);
-    nodes.change(0, 1, CatalogChange::PluginAdd(digest, plugin_record(name("cart"), "1".into(), 9, false, false)));
+    nodes.change(
+        0,
+        1,
+        CatalogChange::PluginAdd(tenant(), digest, plugin_record(name("cart"), "1".into(), 9, false, false)),
+    );
     nodes.deliver();
     let why = |nodes: &Nodes| -> Vec<Option<String>> {
-        let of = |control: &Control| match &control.get(&RecordKey::Plugin(digest)).expect("a plugin").body {
+        let of = |control: &Control| match &control.get(&RecordKey::Plugin(tenant(), digest)).expect("a plugin").body {
             RecordBody::Plugin { quarantined, .. } => quarantined.clone(),
             other => panic!("{other:?}"),
         };
         nodes.all.iter().map(of).collect()
     };
-    nodes.change(1, 2, CatalogChange::PluginQuarantine(digest, "ä".repeat(400)));
+    nodes.change(1, 2, CatalogChange::PluginQuarantine(tenant(), digest, "ä".repeat(400)));
     nodes.deliver();
     let reason = Some("ä".repeat(256));
     assert_eq!(why(&nodes), [reason.clone(), reason.clone(), reason.clone()], "as much as a record takes");
     // Who finds the same later changes nothing, and neither does a push of the same component.
-    nodes.change(2, 3, CatalogChange::PluginQuarantine(digest, "another reason".into()));
-    nodes.change(2, 4, CatalogChange::PluginAdd(digest, plugin_record(name("cart"), "1".into(), 9, false, false)));
+    nodes.change(2, 3, CatalogChange::PluginQuarantine(tenant(), digest, "another reason".into()));
+    nodes.change(
+        2,
+        4,
+        CatalogChange::PluginAdd(tenant(), digest, plugin_record(name("cart"), "1".into(), 9, false, false)),
+    );
     nodes.deliver();
     assert_eq!(why(&nodes), [reason.clone(), reason.clone(), reason]);
     let (since, plugin) = (Hlc::default(), digest);
@@ -553,12 +608,12 @@ fn a_quarantine_reaches_every_node_and_ends_with_its_release() {
     nodes.change(0, 5, CatalogChange::BucketCreate(tenant(), name("b"), props.clone()));
     let refused = nodes.answer(5).unwrap_err();
     assert!(refused.message.contains("is quarantined"), "{refused}");
-    nodes.change(0, 6, CatalogChange::PluginRelease(digest));
+    nodes.change(0, 6, CatalogChange::PluginRelease(tenant(), digest));
     nodes.deliver();
     assert_eq!(why(&nodes), [None, None, None]);
-    nodes.change(0, 7, CatalogChange::PluginRelease(digest));
+    nodes.change(0, 7, CatalogChange::PluginRelease(tenant(), digest));
     nodes.change(0, 8, CatalogChange::BucketCreate(tenant(), name("b"), props));
-    nodes.change(0, 9, CatalogChange::PluginRelease(PluginDigest([6; 32])));
+    nodes.change(0, 9, CatalogChange::PluginRelease(tenant(), PluginDigest([6; 32])));
     nodes.deliver();
     assert_eq!((nodes.answer(6).unwrap().version, nodes.answer(7).unwrap().version), (3, 3), "nothing is left to end");
     assert!(nodes.answer(8).is_ok());
@@ -581,7 +636,7 @@ fn largest_catalog() -> Catalog {
             validates: true,
             quarantined: Some("q".repeat(512)),
         };
-        Record { key: RecordKey::Plugin(PluginDigest(digest)), version: 1 << 48, stamp: Hlc(u64::MAX), body }
+        Record { key: RecordKey::Plugin(tenant(), PluginDigest(digest)), version: 1 << 48, stamp: Hlc(u64::MAX), body }
     };
     Catalog { records: (0..MAX_RECORDS).map(record).collect() }
 }
@@ -645,8 +700,8 @@ fn what_is_kept_comes_back_and_unsound_records_are_not_taken() {
         props: BucketProps { n: 9, ..BucketProps::default() },
     };
     let token = |version| {
-        let body = RecordBody::Token { tenant: tenant(), scope: Scope::Data, secret_hash: [0; 32], revoked: false };
-        Record { key: RecordKey::Token(name("t")), version, stamp: Hlc(1), body }
+        let body = token_body();
+        Record { key: RecordKey::Token(tenant(), name("t")), version, stamp: Hlc(1), body }
     };
     let records = vec![
         bad(out_of_bounds),
@@ -660,7 +715,7 @@ fn what_is_kept_comes_back_and_unsound_records_are_not_taken() {
     // The last version is taken, and then cannot be changed any more.
     nodes
         .event(0, CatalogEvent::Peer(NodeId(1), PeerBody::CatalogRecords { number: 0, records: vec![token(1 << 48)] }));
-    nodes.change(0, 2, CatalogChange::TokenRevoke(name("t")));
+    nodes.change(0, 2, revoke("t"));
     assert_eq!(code(nodes.answer(2)), ErrorCode::TooLarge);
 }
 

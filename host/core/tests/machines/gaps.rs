@@ -6,15 +6,15 @@ use rejoin_core::exchange::{ExchangeConfig, RebuildProgress};
 use rejoin_core::port::Space;
 use rejoin_core::shard::event::Event;
 use rejoin_core::view::ClusterView;
-use rejoin_proto::ErrorCode;
-use rejoin_proto::catalog::BucketProps;
+use rejoin_proto::catalog::{BucketProps, Quorum, Record, RecordBody, RecordKey};
 use rejoin_proto::client::PutOutcome;
 use rejoin_proto::exchange::{Ask, ExchangeAsk};
 use rejoin_proto::peer::PeerBody;
+use rejoin_proto::{BucketId, ErrorCode, Hlc};
 
 use crate::support::cluster::Cluster;
 use crate::support::store::{Memory, Writes};
-use crate::support::{get, object_id, put};
+use crate::support::{at, bucket, get, name, object_id, put, tenant};
 use crate::trees::problems;
 
 fn three() -> Cluster {
@@ -107,6 +107,44 @@ pub(crate) fn a_replaced_node_counts_in_no_bucket_that_it_learns_of_before_it_is
     cluster.heal(1);
     pass(&mut cluster);
     assert_eq!(reads(&mut cluster), [Ok(Some("a".into())), Ok(Some("a".into()))]);
+}
+
+/// A bucket with that many copies.
+fn record(of: &str, n: u8, stamp: Hlc) -> Record {
+    let props = BucketProps { n, w: Quorum::Majority, ..BucketProps::default() };
+    let body = RecordBody::Bucket { id: BucketId::derive(tenant(), &name(of), 0), props };
+    Record { key: RecordKey::Bucket(tenant(), name(of)), version: 1, stamp, body }
+}
+
+/// Its gaps have ended, because it has a catalog whose buckets need nobody else. One of an older time comes after that.
+#[test]
+pub(crate) fn a_replaced_node_counts_in_no_older_bucket_that_it_learns_of_after_it_is_rebuilt() {
+    let mut cluster = three();
+    with_a_write_of_two(&mut cluster);
+    let (full, layout) = (cluster.view.clone(), cluster.view.layout().clone());
+    let alone = record("alone", 1, Hlc::default());
+    cluster.view = Arc::new(ClusterView::new(layout.clone(), std::slice::from_ref(&alone)));
+    restart(&mut cluster, Memory::default(), true);
+    assert_eq!((incomplete(&cluster), cluster.rebuilt.as_slice()), (0, &[0][..]));
+    // A restart remembers when the loss was.
+    let store = cluster.nodes[0].store.clone();
+    cluster.nodes[0].config.replaced = false;
+    cluster.restart(0, false, store);
+    cluster.cut(1);
+    pass(&mut cluster);
+    assert_eq!(cluster.rebuilt, [0, 0], "it says so again");
+    cluster.view = full.clone();
+    cluster.event(0, Event::View(full));
+    assert_eq!(incomplete(&cluster), 8);
+    assert_eq!(reads(&mut cluster), [Err(ErrorCode::Unavailable), Err(ErrorCode::Unavailable)]);
+    cluster.heal(1);
+    pass(&mut cluster);
+    assert_eq!((incomplete(&cluster), reads(&mut cluster)[0].clone()), (0, Ok(Some("a".into()))));
+    // What is created since was not lost.
+    let later = record("later", 3, Hlc::from_ms(at(cluster.now_ms).wall_ms + 10 * 60_000));
+    let cart = bucket(BucketProps::default());
+    cluster.event(0, Event::View(Arc::new(ClusterView::new(layout, &[alone, cart, later]))));
+    assert_eq!(incomplete(&cluster), 0);
 }
 
 #[test]

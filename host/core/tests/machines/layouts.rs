@@ -18,7 +18,7 @@ use crate::support::{bucket, get, node, put};
 const NODES: usize = 5;
 
 /// A layout of five nodes in which every partition has these owners.
-fn owned(version: u64, owners: &[usize]) -> Layout {
+pub(crate) fn owned(version: u64, owners: &[usize]) -> Layout {
     let layout = crate::support::layout(NODES);
     let place = |at: &usize| layout.nodes.iter().position(|known| known.id == node(*at)).expect("a node") as u16;
     let list: Vec<u16> = owners.iter().map(place).collect();
@@ -38,7 +38,7 @@ fn beginning_with(layout: &Layout) -> Cluster {
 }
 
 /// A step of a change: the live layouts, of which reads use the oldest.
-fn step(generation: u64, live: &[&Layout], closed: &[usize]) -> RingView {
+pub(crate) fn step(generation: u64, live: &[&Layout], closed: &[usize]) -> RingView {
     let sources: BTreeSet<_> = closed.iter().map(|at| node(*at)).collect();
     let live: Vec<Layout> = live.iter().map(|layout| (*layout).clone()).collect();
     let reads = live[0].name();
@@ -53,11 +53,11 @@ fn show(cluster: &mut Cluster, nodes: &[usize], ring: &RingView) {
 
 const ALL: [usize; 5] = [0, 1, 2, 3, 4];
 
-fn pass(cluster: &mut Cluster) {
+pub(crate) fn pass(cluster: &mut Cluster) {
     (0..60).for_each(|_| cluster.pass(50));
 }
 
-fn r(count: u8, get: Get) -> Get {
+pub(crate) fn r(count: u8, get: Get) -> Get {
     Get { r: Some(Quorum::Count(count)), ..get }
 }
 
@@ -72,7 +72,7 @@ fn read(cluster: &mut Cluster, at: usize) -> Result<Option<bytes::Bytes>, ErrorC
 }
 
 /// The nodes that say that they have taken what they gain by a layout.
-fn exchanged(cluster: &Cluster, layout: &Layout) -> BTreeSet<usize> {
+pub(crate) fn exchanged(cluster: &Cluster, layout: &Layout) -> BTreeSet<usize> {
     let name: LayoutRef = layout.name();
     cluster.exchanged.iter().filter(|(_, of)| *of == name).map(|(at, _)| *at).collect()
 }
@@ -140,9 +140,14 @@ pub(crate) fn a_write_by_an_older_layout_is_refused_where_that_is_closed() {
     show(&mut cluster, &[1, 2, 3, 4], &step(2, &[&first, &second], &[]));
     assert_eq!(cluster.put(0, put("k", "a", 1)).outcome, PutOutcome::Stored, "they have not closed it yet");
     show(&mut cluster, &[1, 2, 3, 4], &step(2, &[&first, &second], &[1, 2, 3, 4]));
-    assert_eq!(cluster.put(0, put("other", "b", 2)).outcome, PutOutcome::Unknown);
+    let number = cluster.ask_put(0, put("other", "b", 2));
+    cluster.deliver();
+    assert!(!cluster.replies.contains_key(&number), "it waits for the newer layout");
     assert!([1, 2].iter().all(|at| cluster.stored(*at, "other").is_empty()));
     show(&mut cluster, &[0], &step(2, &[&first, &second], &ALL));
+    cluster.deliver();
+    assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored, "under the same dot, by both");
+    assert_eq!([1, 2, 3, 4].map(|at| cluster.stored(at, "other").entries.len()), [1; 4]);
     assert_eq!(cluster.put(0, put("k", "c", 3)).outcome, PutOutcome::Stored);
 }
 
@@ -168,8 +173,13 @@ pub(crate) fn a_read_by_a_retired_layout_is_refused_by_who_still_owns_the_key() 
     cluster.wire.retain(|(from, to, _)| !(*from == of_3 && *to == of_2));
     cluster.deliver();
     assert_eq!(cluster.put_reply(number).outcome, PutOutcome::Stored);
-    assert_eq!(read(&mut cluster, 0), Err(ErrorCode::Unavailable), "nodes 0 and 2 have not seen the write");
+    let number = cluster.ask_get(0, r(2, get("k")));
+    cluster.deliver();
+    assert!(!cluster.replies.contains_key(&number), "nodes 0 and 2 have not seen the write");
     assert_eq!(read(&mut cluster, 1), Ok(Some("b".into())));
+    show(&mut cluster, &[0], &step(3, &[&second], &ALL));
+    cluster.deliver();
+    assert_eq!(cluster.get_reply(number).value, Some("b".into()), "by the newer layout, through an owner of now");
 }
 
 #[test]
@@ -331,4 +341,22 @@ pub(crate) fn a_retry_at_a_new_owner_that_forwarded_the_first_attempt_is_unknown
     show(&mut cluster, &ALL, &step(2, &[&first, &second], &[]));
     assert_eq!(cluster.refused(3, Put { attempt: 1, ..attempt }), ErrorCode::Unknown);
     assert_eq!(cluster.stored(0, "k").entries.len(), 1, "once");
+}
+
+#[test]
+fn a_request_that_an_ex_owner_was_asked_to_do_goes_to_an_owner_of_now() {
+    let (first, second) = (owned(1, &[0, 1, 2]), owned(2, &[3, 1, 2]));
+    let mut cluster = beginning_with(&first);
+    show(&mut cluster, &[0, 1, 2, 3], &step(2, &[&first, &second], &[0, 1, 2, 3]));
+    pass(&mut cluster);
+    // Node 4 owns nothing, and is behind.
+    show(&mut cluster, &[0, 1, 2, 3], &step(3, &[&second], &ALL));
+    assert_eq!(cluster.put(4, put("k", "a", 1)).outcome, PutOutcome::Stored, "node 0 is no owner, and node 1 is");
+    assert_eq!(read(&mut cluster, 4), Ok(Some("a".into())));
+    assert_eq!(cluster.stored(1, "k").entries.len(), 1, "once");
+    // Both others are away: what node 0 refuses waits for nothing that could come.
+    [1, 2].iter().for_each(|away| cluster.cut(*away));
+    assert_eq!(cluster.refused(4, put("k", "b", 2)), ErrorCode::StaleLayout);
+    show(&mut cluster, &[4], &step(3, &[&second], &ALL));
+    assert_eq!(cluster.refused(4, put("k", "c", 3)), ErrorCode::Unavailable, "node 3 is one of three");
 }

@@ -1,9 +1,11 @@
 //! The shards and the control machine of the core, driven event by event.
 
+mod access;
 mod batches;
 mod bounds;
 mod contacts;
 mod control;
+mod copies;
 mod exchange;
 mod faults;
 mod former_owners;
@@ -14,6 +16,7 @@ mod layouts;
 mod limits;
 mod links;
 mod members;
+mod pace;
 mod plans;
 mod reads;
 mod replicas;

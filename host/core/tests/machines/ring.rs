@@ -9,15 +9,18 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::placement::bootstrap;
 use rejoin_core::ring::{
-    Awaited, GOSSIP_US, RingCommand, RingControl, RingEffect, RingEvent, RingView, SAVE_AGAIN_US, Staging, Step, plan,
+    Awaited, CopiesChange, GOSSIP_US, RingCommand, RingControl, RingEffect, RingEvent, RingView, SAVE_AGAIN_US,
+    Staging, Step, plan,
 };
 use rejoin_proto::ring::Role;
 use rejoin_proto::{
-    Address, ErrorCode, ErrorReply, Layout, LayoutNode, LayoutRef, Name, NodeId, PartitionId, Ring, RingMessage,
+    Address, BucketId, ErrorCode, ErrorReply, Layout, LayoutNode, LayoutRef, Name, NodeId, PartitionId, Ring,
+    RingMessage,
 };
 
+/// The copies of the only bucket, until they are changed.
 const N: u8 = 3;
-const QUORUM: usize = 2;
+const BUCKET: BucketId = BucketId(7);
 const PARTITIONS: u32 = 8;
 const SHARDS: u16 = 2;
 
@@ -64,8 +67,8 @@ struct Write {
     number: u32,
     generation: u64,
     by: LayoutRef,
-    /// The owners in each live layout, as the coordinator saw them.
-    owners: Vec<Vec<NodeId>>,
+    /// The owners in each live layout, as the coordinator saw them, and how many of them are needed.
+    owners: Vec<(Vec<NodeId>, usize)>,
     unasked: Vec<NodeId>,
     stored: BTreeSet<NodeId>,
 }
@@ -216,8 +219,9 @@ impl World {
         if view.live.iter().all(|layout| layout.node(coordinator).is_none()) {
             return;
         }
-        let owners: Vec<Vec<NodeId>> = view.live.iter().map(|layout| owners(layout, partition)).collect();
-        let unasked: BTreeSet<NodeId> = owners.iter().flatten().copied().collect();
+        let of = |layout: &Layout| (owners(layout, partition), quorum(layout));
+        let owners: Vec<(Vec<NodeId>, usize)> = view.live.iter().map(of).collect();
+        let unasked: BTreeSet<NodeId> = owners.iter().flat_map(|(owners, _)| owners).copied().collect();
         let by = view.live.last().expect("a layout").name();
         let generation = view.generation;
         self.next += 1;
@@ -255,8 +259,8 @@ impl World {
         }
         if write.unasked.is_empty() {
             let write = self.writes.swap_remove(at);
-            let enough = |owners: &Vec<NodeId>| owners.iter().filter(|node| write.stored.contains(node)).count();
-            if write.owners.iter().all(|owners| enough(owners) >= QUORUM) {
+            let stored = |owners: &Vec<NodeId>| owners.iter().filter(|node| write.stored.contains(node)).count();
+            if write.owners.iter().all(|(owners, needed)| stored(owners) >= *needed) {
                 self.acknowledged.entry(partition).or_default().insert(number);
             }
         }
@@ -309,15 +313,17 @@ impl World {
             return;
         }
         let mut asked = owners(&layout, partition);
-        while asked.len() > QUORUM {
+        while asked.len() > quorum(&layout) {
             let out = self.pick(asked.len());
             asked.swap_remove(out);
         }
         let mut found = BTreeSet::new();
         for owner in asked {
             let Some(node) = self.nodes.get(&owner) else { return };
-            // It has retired the layout: it answers "stale layout".
-            if node.view.live.first().expect("a layout").name() > layout.name() {
+            // It has retired the layout, or does not know it: it answers "stale layout".
+            let (oldest, newest) = (node.view.live.first(), node.view.live.last());
+            let name = |layout: Option<&Layout>| layout.expect("a layout").name();
+            if name(oldest) > layout.name() || name(newest) < layout.name() {
                 return;
             }
             found.extend(node.held.get(&partition).into_iter().flatten().copied());
@@ -375,6 +381,22 @@ impl World {
         matches!(self.answers.last(), Some((_, Ok(name))) if *name == solution.layout.name())
     }
 
+    /// Gives the bucket other copies at a node. Returns whether that was possible.
+    fn set_copies(&mut self, at: NodeId, n: u8) -> bool {
+        let seen = self.nodes[&at].control.ring().newest().copies_of(BUCKET).map_or(0, |copies| copies.change);
+        self.set_copies_seen(at, n, seen)
+    }
+
+    fn set_copies_seen(&mut self, at: NodeId, n: u8, seen: u32) -> bool {
+        let change = CopiesChange { bucket: BUCKET, name: name(0), seen, n, sloppy: false };
+        self.handle(at, RingEvent::Command(6, RingCommand::SetCopies(change)));
+        matches!(self.answers.last(), Some((_, Ok(_))))
+    }
+
+    fn newest(&self, at: NodeId) -> &Layout {
+        self.nodes[&at].control.ring().newest()
+    }
+
     fn run(&mut self, steps: u32) {
         (0..steps).for_each(|_| self.step());
     }
@@ -414,8 +436,16 @@ impl World {
     }
 }
 
+fn copies(layout: &Layout) -> u8 {
+    layout.copies_of(BUCKET).map_or(N, |copies| copies.n)
+}
+
+fn quorum(layout: &Layout) -> usize {
+    usize::from(copies(layout) / 2 + 1)
+}
+
 fn owners(layout: &Layout, partition: PartitionId) -> Vec<NodeId> {
-    layout.owners(partition, N).map(|node| node.id).collect()
+    layout.owners(partition, copies(layout)).map(|node| node.id).collect()
 }
 
 fn view_of(layout: &Layout) -> String {
@@ -425,10 +455,13 @@ fn view_of(layout: &Layout) -> String {
 /// What a node has to take for the newest layout, and from whom.
 fn wanted(at: NodeId, view: &RingView) -> impl Iterator<Item = (PartitionId, NodeId)> {
     let (oldest, newest) = (view.live.first().expect("a layout"), view.live.last().expect("a layout"));
-    let gains =
-        |partition: &PartitionId| owners(newest, *partition).contains(&at) && !owners(oldest, *partition).contains(&at);
+    let has_others = copies(oldest) != copies(newest);
+    let gains = |partition: &PartitionId| {
+        owners(newest, *partition).contains(&at) && (has_others || !owners(oldest, *partition).contains(&at))
+    };
     let gained: Vec<PartitionId> = (0..PARTITIONS as u16).map(PartitionId).filter(gains).collect();
-    gained.into_iter().flat_map(|partition| owners(oldest, partition).into_iter().map(move |from| (partition, from)))
+    let from = move |partition| owners(oldest, partition).into_iter().filter(move |from| *from != at);
+    gained.into_iter().flat_map(move |partition| from(partition).map(move |from| (partition, from)))
 }
 
 /// Changes by one or two operators, with everything that can go wrong.
@@ -440,6 +473,11 @@ fn changes_under_trouble(seeds: std::ops::Range<u64>) {
         for round in 0..4 {
             for _ in 0..1 + world.pick(2) {
                 let (at, node) = (world.any(), world.pick(6));
+                if world.pick(3) == 0 {
+                    let n = 1 + world.pick(5) as u8;
+                    applied += u32::from(world.set_copies(at, n));
+                    continue;
+                }
                 let role = if world.pick(3) == 0 { Role::Removed } else { member(1 + world.pick(3) as u32) };
                 world.stage(at, node, role);
                 applied += u32::from(world.apply(at));
@@ -595,4 +633,100 @@ fn commands_that_make_no_sense_are_refused() {
     world.stage(id(0), 1, Role::Removed);
     world.stage(id(0), 2, Role::Removed);
     assert!(world.nodes[&id(0)].control.plan().is_err(), "one node cannot have three copies");
+}
+
+#[test]
+pub(crate) fn a_change_of_copies_is_of_what_its_operator_has_seen() {
+    let mut world = World::new(5, 0, 13);
+    world.run(300);
+    assert!(world.set_copies_seen(id(0), 5, 0));
+    world.settle();
+    assert_eq!(world.newest(id(1)).copies_of(BUCKET).map(|copies| (copies.n, copies.change)), Some((5, 1)));
+    assert!(!world.set_copies_seen(id(1), 2, 0), "who has seen no change is refused");
+    assert!(matches!(world.answers.last(), Some((_, Err(error))) if error.code == ErrorCode::VersionConflict));
+    assert!(world.set_copies_seen(id(1), 2, 1));
+    world.settle();
+    let past = &world.nodes[&id(3)].control.ring().notes.past;
+    let changed: Vec<u8> = past.values().filter_map(|past| Some(past.bucket.as_ref()?.n)).collect();
+    assert_eq!(changed, [5, 2], "the history knows both");
+}
+
+#[test]
+fn of_two_changes_of_copies_at_once_one_wins_and_the_other_is_drained() {
+    let mut world = World::new(5, 0, 17);
+    world.run(300);
+    assert!(world.set_copies(id(0), 5) && world.set_copies(id(1), 2), "neither has heard of the other");
+    let names: Vec<LayoutRef> = [0, 1].map(|at| world.newest(id(at)).name()).into();
+    assert_eq!(names[0].version, names[1].version);
+    world.run(2_000);
+    world.settle();
+    assert_eq!(Some(&world.newest(id(4)).name()), names.iter().max());
+    world.run(500);
+}
+
+#[test]
+fn what_is_staged_stays_staged_when_copies_change_and_is_applied_with_them() {
+    let mut world = World::new(4, 1, 19);
+    world.run(200);
+    world.stage(id(0), 4, member(2));
+    let shown = world.nodes[&id(0)].control.plan().expect("a plan").layout.name();
+    assert!(world.set_copies(id(0), 5));
+    world.handle(id(0), RingEvent::Command(3, RingCommand::Apply(shown)));
+    assert!(matches!(world.answers.last(), Some((_, Err(error))) if error.code == ErrorCode::VersionConflict));
+    assert!(world.apply(id(0)), "by its new plan, while the copies still change");
+    world.run(500);
+    world.settle();
+    let newest = world.newest(id(2));
+    assert!(newest.node(id(4)).is_some() && copies(newest) == 5);
+}
+
+#[test]
+fn copies_are_within_their_bounds_and_no_more_layouts_are_live_than_may_be() {
+    let mut world = World::new(3, 0, 23);
+    assert!(!world.set_copies(id(0), 0) && !world.set_copies(id(0), 6));
+    assert!(world.set_copies(id(0), 1) && world.set_copies(id(0), 2) && world.set_copies(id(0), 3));
+    assert!(!world.set_copies(id(0), 2), "four layouts are live");
+    assert!(matches!(world.answers.last(), Some((_, Err(error))) if error.code == ErrorCode::Overloaded));
+    world.settle();
+    assert!(world.set_copies(id(0), 2));
+}
+
+/// The nodes whose address a node knows.
+fn addresses(world: &World, at: usize) -> Vec<NodeId> {
+    world.nodes[&id(at)].control.ring().notes.announced.keys().copied().collect()
+}
+
+#[test]
+fn nodes_that_have_left_are_forgotten_with_the_next_change_and_known_again_if_they_return() {
+    let mut world = World::new(4, 1, 13);
+    world.stage(id(0), 3, Role::Removed);
+    assert!(world.apply(id(0)));
+    // A change does not wait for n4, which is no member: until it has acknowledged it.
+    world.settle();
+    world.run(3_000);
+    world.settle();
+    assert_eq!(addresses(&world, 0).len(), 5, "n3 has left and still runs");
+    let mut gone = Vec::new();
+    for at in [3, 4] {
+        (0..5).for_each(|other| world.disconnect(id(at), id(other)));
+        gone.push(world.nodes.remove(&id(at)).expect("a node"));
+    }
+    world.stage(id(0), 2, member(2));
+    assert!(world.apply(id(0)));
+    world.settle();
+    for at in 0..3 {
+        let known: BTreeSet<NodeId> = addresses(&world, at).into_iter().collect();
+        assert_eq!(known, [0, 1, 2].map(id).into(), "n3 and n4 are down since before this change");
+        assert_eq!(world.nodes[&id(at)].control.ring().notes.progress.len(), 3);
+    }
+    // They come back with what they kept, and are known under their addresses as before.
+    for (at, node) in [3, 4].into_iter().zip(gone) {
+        world.nodes.insert(id(at), node);
+        world.restart(id(at));
+    }
+    world.settle();
+    assert!((0..5).all(|at| addresses(&world, at).len() == 5));
+    world.stage(id(1), 4, member(1));
+    assert!(world.apply(id(1)), "and can be assigned");
+    world.settle();
 }

@@ -13,7 +13,7 @@ use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{Hlc, PluginDigest, ProfileId};
 
 use crate::support::cluster::Cluster;
-use crate::support::{bucket, get, merge, name, put};
+use crate::support::{bucket, get, merge, name, put, tenant};
 
 const PLUGIN: PluginDigest = PluginDigest([1; 32]);
 /// The mean time between two comparisons of a node.
@@ -155,6 +155,10 @@ pub(crate) fn one_claim_of_one_peer_is_told_and_quarantines_nothing() {
     assert!(counters(&cluster).views_different > 5);
     assert!(cluster.quarantines.is_empty(), "{:?}", cluster.quarantines);
     assert_eq!(alone(&cluster), ["n0", "n1"], "each names the other");
+    let told: Vec<String> = cluster.alarms.iter().map(ToString::to_string).collect();
+    assert!(told.iter().all(|line| line.contains("of 2 owners") && line.contains("either node may")), "{told:?}");
+    // Nothing is lost, and reads go on with what each node merges.
+    assert_eq!([0, 1].map(|at| cluster.stored(at, "k").entries.len()), [2, 2]);
 }
 
 #[test]
@@ -199,7 +203,7 @@ fn record(quarantined: bool) -> Record {
     if let RecordBody::Plugin { quarantined: why, .. } = &mut body {
         *why = quarantined.then(|| "it was seen to vary".into());
     }
-    Record { key: RecordKey::Plugin(PLUGIN), version: 2, stamp: Hlc::default(), body }
+    Record { key: RecordKey::Plugin(tenant(), PLUGIN), version: 2, stamp: Hlc::default(), body }
 }
 
 #[test]

@@ -40,11 +40,11 @@ pub(crate) struct Node {
     pub(crate) syncing: bool,
     /// How far its wall clock is ahead of the others; wraps around for one that is behind.
     pub(crate) ahead_ms: u64,
-    behind: VecDeque<Behind>,
+    pub(crate) behind: VecDeque<Behind>,
 }
 
 /// What waits for the disk.
-enum Behind {
+pub(crate) enum Behind {
     Send(NodeId, Box<PeerEnvelope>),
     Durable(DurableTicket),
 }
@@ -244,7 +244,7 @@ impl Cluster {
             Effect::Exchanged(layout) => self.exchanged.push((from, layout)),
             Effect::Alarm(alarm) => self.alarms.push(alarm),
             Effect::Rebuilt => self.rebuilt.push(from),
-            Effect::Quarantine(plugin, why) => self.quarantines.push((from, plugin, why)),
+            Effect::Quarantine(_, plugin, why) => self.quarantines.push((from, plugin, why)),
             Effect::Fatal(why) => self.fatal.push(why),
         }
     }

@@ -2,32 +2,38 @@
 
 use bytes::Bytes;
 
-use rejoin_proto::catalog::{Quorum, Scope};
+use rejoin_proto::access::Scope;
+use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{
     AdminRequest, Basis, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply, Holdings,
-    Liveness, MemberView, MergedBy, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Rebuild, Receipt, RecordKind,
-    Reply, ReplyEnvelope, Request, RequestBody, ServerHello, Sibling, StartId, Status,
+    Liveness, MemberView, MergedBy, MovedNode, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Rebuild, Receipt,
+    RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes, ServerHello, Sibling, StartId, Status,
 };
 use rejoin_proto::layout_request::{
-    AwaitedNode, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest, LayoutStatus, LayoutStep,
-    MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
+    AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest,
+    LayoutStatus, LayoutStep, MemberStatus, NodeChange, PastLayoutStatus, PlannedNode,
 };
-use rejoin_proto::ring::{PastLayout, Role};
+use rejoin_proto::ring::{ChangedBucket, PastLayout, Role};
 use rejoin_proto::{
-    ClusterId, Content, ErrorCode, ErrorReply, LayoutPolicy, NodeFailure, NodeId, PartitionId, RequestId, Ring,
-    ZoneDemand,
+    BucketId, ClusterId, Content, ErrorCode, ErrorReply, LayoutPolicy, NodeFailure, NodeId, PartitionId, RequestId,
+    Ring, ZoneDemand,
 };
 
 use super::{
     Sample, bucket_record, digest, layout, layout_ref, name, plain_props, plugin_record, props, ring_notes, sample,
-    tenant, token_record,
+    token_record,
 };
 
 pub(crate) fn samples() -> Vec<Sample> {
     let mut all = vec![
         sample(
             "hello-client",
-            &ClientHello { protocol: PROTOCOL, token: "ops.c2VjcmV0".into(), client: "cart-service/1".into() },
+            &ClientHello {
+                protocol: PROTOCOL,
+                token: "shop/ops:c2VjcmV0".into(),
+                tenant: Some(name("shop")),
+                client: "cart-service/1".into(),
+            },
         ),
         sample("hello-welcome", &HelloReply::Welcome(welcome())),
         sample("hello-refused", &HelloReply::Refused(ErrorReply::new(ErrorCode::Denied, "the token is unknown"))),
@@ -48,11 +54,17 @@ fn welcome() -> ServerHello {
         protocol: PROTOCOL,
         cluster: ClusterId(0xfeed),
         node: name("n1"),
-        tenant: tenant(),
+        tenant: name("shop"),
         start: StartId(11),
         retry_window_ms: 60_000,
-        layout: layout(),
+        routes: routes(),
     }
+}
+
+fn routes() -> Routes {
+    let layout = layout();
+    let node = layout.nodes[0].id;
+    Routes { layout, moved: vec![MovedNode { node, number: 2, address: ([127, 0, 0, 1], 7777).into() }] }
 }
 
 pub(crate) fn get() -> Get {
@@ -111,9 +123,18 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
         ("bucket-set", admin(AdminRequest::BucketSet { name: name("cart"), version: 3, props: props() })),
         (
             "token-create",
-            admin(AdminRequest::TokenCreate { name: name("app"), scope: Scope::Data, secret_hash: [9; 32] }),
+            admin(AdminRequest::TokenCreate {
+                name: name("app"),
+                grant: Scope::ReadWrite.into(),
+                secret_hash: [9; 32],
+            }),
         ),
-        ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app") })),
+        (
+            "token-rotate",
+            admin(AdminRequest::TokenRotate { name: name("app"), secret_hash: [9; 32], overlap_ms: 86_400_000 }),
+        ),
+        ("tenant-create", admin(AdminRequest::TenantCreate { name: name("shop") })),
+        ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app"), certificates: true })),
         ("plugin-release", admin(AdminRequest::PluginRelease { digest: digest() })),
         ("plugin-push", admin(AdminRequest::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
     ]
@@ -215,7 +236,9 @@ fn layout_status() -> LayoutStatus {
     };
     let member = MemberStatus { zone: name("z1"), capacity: 2, owner_of: 192 };
     let staged = Role::Member { zone: name("z2"), capacity: 3 };
-    let past = PastLayout { applied_ms: 1_700_000_000_000, by: NodeId::from_name(&name("n1")), nodes: 3, moved: 64 };
+    let bucket = Some(ChangedBucket { name: name("cart"), n: 5, sloppy: true });
+    let by = NodeId::from_name(&name("n1"));
+    let past = PastLayout { applied_ms: 1_700_000_000_000, by, nodes: 3, moved: 64, bucket };
     LayoutStatus {
         node: name("n1"),
         live: vec![layout_ref()],
@@ -226,6 +249,12 @@ fn layout_status() -> LayoutStatus {
             step: LayoutStep::Exchange,
             waits_for: vec![AwaitedNode { name: name("n2"), up: false }],
         }),
+        buckets: vec![BucketChange {
+            bucket: BucketId(3),
+            name: name("cart"),
+            from: CopiesStatus { n: 3, sloppy: true },
+            to: CopiesStatus { n: 5, sloppy: false },
+        }],
         staged_policy: Some(policy),
         past: vec![PastLayoutStatus { name: layout_ref(), layout: past, by: name("n1") }],
     }
@@ -240,6 +269,7 @@ fn layout_plan() -> LayoutPlan {
         after: 192,
         gains: 193,
         loses: 2,
+        bytes: 193_000_000,
     };
     LayoutPlan {
         name: layout_ref(),
@@ -248,7 +278,6 @@ fn layout_plan() -> LayoutPlan {
         nodes: vec![node],
         moved: 192,
         least_moved: 191,
-        partition_bytes: Some(1_000_000),
         pace_bytes: 64 << 20,
         warnings: vec!["node n2 is down".into()],
     }
@@ -264,7 +293,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("get", Reply::Get(get_reply())),
         ("put-stored", put(PutOutcome::Stored)),
         ("put-unknown", put(PutOutcome::Unknown)),
-        ("layout", Reply::Layout(layout())),
+        ("layout", Reply::Layout(routes())),
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),
         ("exchange", Reply::Exchange(exchange())),

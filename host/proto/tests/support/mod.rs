@@ -6,13 +6,14 @@ pub(crate) mod peer;
 
 use bytes::Bytes;
 
-use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum, Record, RecordBody, RecordKey, Scope};
+use rejoin_proto::access::{Grant, Limits, Scope};
+use rejoin_proto::catalog::{Activation, BucketProps, Durability, OldSecret, Quorum, Record, RecordBody, RecordKey};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
 use rejoin_proto::ring::{Announced, PastLayout, Progress, RingNotes, Role, Staged};
 use rejoin_proto::{
-    ActorId, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutPolicy, LayoutRef, Name,
-    NodeId, Object, ObjectId, PluginDigest, ProfileId, Ring, TenantId, VersionVector, ZoneDemand,
+    ActorId, BucketCopies, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutPolicy,
+    LayoutRef, Name, NodeId, Object, ObjectId, PluginDigest, ProfileId, Ring, TenantId, VersionVector, ZoneDemand,
 };
 
 /// An encoded value, and how to decode and encode it again.
@@ -133,6 +134,7 @@ pub(crate) fn layout() -> Layout {
         policy: LayoutPolicy::default(),
         nodes,
         owners: vec![vec![0, 1, 2], vec![1, 2, 0], vec![2, 0], vec![1]],
+        copies: vec![BucketCopies { bucket: BucketId(3), change: 2, n: 5, sloppy: true }],
     }
 }
 
@@ -144,7 +146,7 @@ pub(crate) fn ring_notes() -> RingNotes {
     let role = Staged { base: layout, number: 2, what: Some(Role::Member { zone, capacity: 5 }) };
     let policy = LayoutPolicy { n: 2, zones: ZoneDemand::AtLeast(2) };
     let announced = Announced { number: 1, name: name("n4"), address: ([127, 0, 0, 1], 7104).into() };
-    let past = PastLayout { applied_ms: 1_700_000_000_000, by: node, nodes: 3, moved: 4 };
+    let past = PastLayout { applied_ms: 1_700_000_000_000, by: node, nodes: 3, moved: 4, bucket: None };
     RingNotes {
         oldest: layout,
         progress: [(node, steps)].into(),
@@ -221,10 +223,16 @@ pub(crate) fn plugin_record() -> Record {
         validates: true,
         quarantined: Some("n2 got another result".into()),
     };
-    record(RecordKey::Plugin(digest()), body)
+    record(RecordKey::Plugin(tenant(), digest()), body)
+}
+
+pub(crate) fn grant() -> Grant {
+    let limits = Limits { buckets: vec![name("cart")], prefix: Bytes::from_static(b"eu/") };
+    Grant { scope: Scope::ReadOnly, limits, expires_ms: Some(1_800_000_000_000) }
 }
 
 pub(crate) fn token_record() -> Record {
-    let body = RecordBody::Token { tenant: tenant(), scope: Scope::Admin, secret_hash: [7; 32], revoked: true };
-    record(RecordKey::Token(name("ops")), body)
+    let before = Some(OldSecret { hash: [6; 32], until_ms: 1_700_000_600_000 });
+    let body = RecordBody::Token { grant: grant(), secret_hash: [7; 32], before, revoked: true, barred: true };
+    record(RecordKey::Token(tenant(), name("ops")), body)
 }

@@ -138,7 +138,10 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
         ("observed", PeerBody::Observed { actor: actor(), counter: 400 }),
         (
             "catalog-summary",
-            PeerBody::CatalogSummary(vec![(RecordKey::Token(name("ops")), 2, 99), (RecordKey::Plugin(digest()), 1, 3)]),
+            PeerBody::CatalogSummary(vec![
+                (RecordKey::Token(tenant(), name("ops")), 2, 99),
+                (RecordKey::Plugin(tenant(), digest()), 1, 3),
+            ]),
         ),
         ("catalog-records", PeerBody::CatalogRecords { number: 6, records: vec![bucket_record()] }),
         ("catalog-taken", PeerBody::CatalogTaken { number: 6 }),
@@ -158,6 +161,8 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
         ),
         ("view-ask", view_ask()),
         ("view-answer", PeerBody::ViewAnswer { op: op(), view: Some([7; 16]) }),
+        ("sizes-wanted", PeerBody::SizesWanted(8)),
+        ("sizes", PeerBody::Sizes { number: 8, bytes: vec![(PartitionId(3), 4_096)] }),
         ("view-no-answer", PeerBody::ViewAnswer { op: op(), view: None }),
     ]
     .into_iter()

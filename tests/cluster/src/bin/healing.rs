@@ -8,16 +8,14 @@
 //! --map-root-user --net sh -c 'ip link set lo up; …'` gives a run an interface of its own.
 #![forbid(unsafe_code)]
 
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
 use rejoin_client::admin::{Admin, BucketProps, Durability, ExchangeStatus};
 use rejoin_client::{Bucket, Bytes};
-use rejoin_test_cluster::{Cluster, cli, http, within};
+use rejoin_test_cluster::figures::{Table, kilobytes, load, say, text};
+use rejoin_test_cluster::{Cluster, http, within};
 
 const PARTS: [&str; 4] = ["starts", "idle", "differences", "rebuilds"];
 /// The node that is killed and wiped.
@@ -26,8 +24,6 @@ const NODES: usize = 3;
 /// Writers that fill the bucket.
 const WRITERS: u64 = 64;
 const VALUE_BYTES: usize = 100;
-/// Operations per second of the clients beside a rebuild.
-const RATE: &str = "2000";
 /// How often each pair of loads is measured, and a killed node is started.
 const TURNS: usize = 3;
 /// The time for the cluster to become quiet, and for it to heal.
@@ -247,27 +243,6 @@ impl Run {
     }
 }
 
-/// What `rejoin bench mixed` measures. It has few keys, so that writing them first takes no time.
-fn load(dir: &Path, profile: &Path, seconds: u64) -> Vec<String> {
-    let seconds = seconds.to_string();
-    let of_bench = ["bench", "mixed", "--durability", "os", "--rate", RATE, "--seconds", &seconds];
-    let few = ["--keys", "1000", "--warm-up", "none", "--json"];
-    let report = cli::rejoin(dir, Some(profile), &[&of_bench[..], &few].concat(), b"").done().json();
-    let of = |latency: &str, quantile: &str| {
-        let us = report[latency][quantile].as_f64().unwrap_or(f64::NAN);
-        format!("{:.2} ms", us / 1e3)
-    };
-    let failed: u64 = report["errors"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
-    vec![
-        format!("{:.0}", report["rate"].as_f64().unwrap_or(f64::NAN)),
-        of("read_latency", "p50_us"),
-        of("read_latency", "p99_us"),
-        of("write_latency", "p50_us"),
-        of("write_latency", "p99_us"),
-        failed.to_string(),
-    ]
-}
-
 /// Partitions that are known to differ, and for a node that was just started those that it has not compared yet.
 fn open(status: &ExchangeStatus, started: bool) -> usize {
     let pairs = status.pairs.iter();
@@ -295,37 +270,4 @@ fn cpu(pid: u32) -> Duration {
     let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
     let ticks: u32 = fields.into_iter().flatten().filter_map(|field| field.parse::<u32>().ok()).sum();
     TICK * ticks
-}
-
-fn text(time: Duration) -> String {
-    format!("{:.2} s", time.as_secs_f64())
-}
-
-fn kilobytes(bytes: u64) -> String {
-    format!("{} kB", bytes.div_ceil(1000))
-}
-
-fn say(text: &str) {
-    writeln!(std::io::stdout(), "{text}").unwrap_or_else(|why| panic!("{why}"));
-}
-
-/// A table in Markdown.
-struct Table(String);
-
-impl Table {
-    fn new(columns: &[&str]) -> Self {
-        let mut table = Self(String::new());
-        table.row(columns);
-        table.row(&vec!["---"; columns.len()]);
-        table
-    }
-
-    fn row(&mut self, cells: &[impl AsRef<str>]) {
-        let cells: Vec<&str> = cells.iter().map(AsRef::as_ref).collect();
-        writeln!(self.0, "| {} |", cells.join(" | ")).unwrap_or_else(|why| panic!("{why}"));
-    }
-
-    fn print(self) {
-        say(&self.0);
-    }
 }

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use rejoin_core::control::{CHANGE_WAIT_US, Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, Wait};
-use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey, Scope};
+use rejoin_core::control::{
+    CHANGE_WAIT_US, Catalog, CatalogChange, CatalogEffect, CatalogEvent, Control, TokenChange, Wait,
+};
+use rejoin_proto::access::{Grant, Scope};
+use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
 use rejoin_proto::{Hlc, LayoutRef, Name, NodeId, TenantId, codec};
 use rejoin_test_fuzz::corpus;
@@ -117,11 +120,14 @@ fn change(line: &[u8]) -> CatalogChange {
     let name = Name::new(format!("x{}", which / 8 % 4)).unwrap();
     let tenant = TenantId::from_name(&name);
     let props = BucketProps { siblings: u16::from(line.get(2).copied().unwrap_or(9)), ..BucketProps::default() };
-    match which % 5 {
+    let token = |change| CatalogChange::Token(tenant, name.clone(), Scope::ALL[usize::from(which / 32) % 5], change);
+    match which % 7 {
         0 => CatalogChange::BucketCreate(tenant, name, props),
         1 => CatalogChange::BucketSet(tenant, name, version, props),
-        2 => CatalogChange::TokenCreate(tenant, name, Scope::Data, [which; 32]),
-        3 => CatalogChange::TokenRevoke(name),
+        2 => token(TokenChange::Create(Grant::of(Scope::ALL[version as usize % 5]), [which; 32])),
+        3 => token(TokenChange::Revoke),
+        5 => token(TokenChange::Bar),
+        4 => token(TokenChange::Rotate([which; 32], version)),
         _ => CatalogChange::TenantCreate(name),
     }
 }
@@ -136,10 +142,12 @@ fn is_sound(record: &Record) {
                 && (2..=256).contains(&props.siblings)
                 && (1..=16 << 20).contains(&props.value_bytes)
         }
-        (RecordKey::Plugin(_), RecordBody::Plugin { version, quarantined, .. }) => {
+        (RecordKey::Plugin(..), RecordBody::Plugin { version, quarantined, .. }) => {
             version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= 512)
         }
-        (RecordKey::Token(_), RecordBody::Token { .. }) => true,
+        (RecordKey::Token(..), RecordBody::Token { grant, revoked, barred, .. }) => {
+            grant.check().is_ok() && (*revoked || !barred)
+        }
         _ => false,
     };
     assert!(fits && record.version > 0 && record.version < u64::MAX / 2, "{record:?}");
@@ -163,8 +171,11 @@ fn catalogs() {
     seeds.push(changes.concat());
     seeds.push([changes.concat(), line(1, &said[0])].concat());
     // The name is one that changes are about, and the version the last there is.
-    let body = RecordBody::Token { tenant: TenantId(1), scope: Scope::Data, secret_hash: [0; 32], revoked: false };
-    let last = Record { key: RecordKey::Token(Name::new("x0").unwrap()), version: u64::MAX, stamp: Hlc(1), body };
+    let grant = Grant::of(Scope::ReadWrite);
+    let body = RecordBody::Token { grant, secret_hash: [0; 32], before: None, revoked: false, barred: false };
+    let name = Name::new("x0").unwrap();
+    let last =
+        Record { key: RecordKey::Token(TenantId::from_name(&name), name), version: u64::MAX, stamp: Hlc(1), body };
     let body = PeerBody::CatalogRecords { number: 0, records: vec![last] };
     let said = codec::encode(&PeerEnvelope { layout: LayoutRef::default(), trace: 0, body });
     seeds.push([line(0, &said), line(4, &[3])].concat());

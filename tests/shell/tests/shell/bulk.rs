@@ -37,7 +37,7 @@ async fn takes_no_bulk(world: World, node: &'static str) {
     impostor::play(world, node, |connection, layout, body| {
         if let PeerBody::CatalogRecords { records, .. } = body {
             for record in records {
-                if let RecordKey::Plugin(digest) = record.key {
+                if let RecordKey::Plugin(_, digest) = record.key {
                     tokio::task::spawn_local(want(connection.clone(), layout, digest));
                 }
             }

@@ -1,6 +1,7 @@
 //! The real node over simulated UDP, in virtual time.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod access;
 mod bulk;
 mod cuts;
 mod dashboard;

@@ -42,7 +42,7 @@ fn a_node_that_comes_back_takes_no_token_that_was_withdrawn_meanwhile() {
         simulate(&slow(seed), move |world| async move {
             world.plain().await;
             let admin = world.pinned(another(victim)).await.admin();
-            let token = admin.create_token("thief", Scope::Data).await.unwrap().text().to_owned();
+            let token = admin.create_token("thief", Scope::ReadWrite).await.unwrap().text().to_owned();
             world.kill(victim);
             tokio::time::sleep(Duration::from_secs(1)).await;
             admin.revoke_token("thief").await.unwrap();

@@ -80,7 +80,7 @@ fn a_client_that_stops_reading_is_answered_up_to_a_bound_and_holds_up_no_other()
         bucket.put("large", vec![1; VALUE]).blind().w(3).await.unwrap();
         let endpoint = world.endpoint(0, Identity::client(world.files.ca_pem(), None).unwrap());
         let deaf = endpoint.connect_client(world.address("n1")).await.unwrap();
-        let hello = ClientHello { protocol: PROTOCOL, token: world.files.token(), client: "deaf".into() };
+        let hello = ClientHello { protocol: PROTOCOL, token: world.files.token(), tenant: None, client: "deaf".into() };
         deaf.sender().try_send(Class::Control, 0, codec::encode(&hello).into()).unwrap();
         let HelloReply::Welcome(welcome) = codec::decode(&deaf.recv().await.unwrap().body).unwrap() else {
             panic!("not welcome")
@@ -93,8 +93,12 @@ fn a_client_that_stops_reading_is_answered_up_to_a_bound_and_holds_up_no_other()
             siblings: false,
             show: false,
         };
-        let request =
-            Request { deadline_ms: 60_000, trace: 1, layout: welcome.layout.name(), body: RequestBody::Get(get) };
+        let request = Request {
+            deadline_ms: 60_000,
+            trace: 1,
+            layout: welcome.routes.layout.name(),
+            body: RequestBody::Get(get),
+        };
         let limits = Limits::default();
         let bound =
             (limits.queue_bytes.request + limits.inbox_bytes.request + limits.stream_window as usize) / VALUE + 2;

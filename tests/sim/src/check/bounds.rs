@@ -22,7 +22,7 @@ pub(super) fn check(index: &Index<'_>, findings: &mut Vec<Finding>) {
         let actors: BTreeSet<ActorId> = by_key.minted.iter().map(|&at| index.run.minted[at].dot.actor).collect();
         // Each owner or fallback takes writes up to the limit of what it has itself; at worst none of them has what
         // the others took, nor what it took itself before its disk lost that.
-        let nodes = of.owners.len() + of.fallbacks;
+        let nodes = of.owners.len() + of.fallbacks + of.later_owners;
         let most = (nodes + Losses::of(index.run, key as KeyId).count()) * usize::from(of.siblings);
         for held in by_key.finals.iter().map(|&at| &index.run.finals[at]) {
             let Some(object) = &held.object else { continue };

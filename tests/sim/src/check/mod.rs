@@ -9,11 +9,12 @@
 //! | [`reads`] | 5: with quorums that meet, of owners where fallbacks count, a read shows what was acknowledged |
 //! | [`merges`] | 6: merges give the same bytes in every order, grouping and place |
 //! | [`handoff`] | 7: what a fallback drops is on the disks of all owners |
+//! | [`steps`] | 8: at each step of a change of layout, owners old and new hold every acknowledged write |
 //! | [`bounds`] | 10: every bounded value stays within its limit |
 //! | [`carts`] | 11: an acknowledged add that no observing remove covered is in the cart |
 //! | [`values`] | a value that its bucket's plugin must refuse is never written |
 //!
-//! The numbers name the promises in failures. 8 and 9 are reserved for changes of layout and tenants. Each checker
+//! The numbers name the promises in failures. 9 is reserved for tenants. Each checker
 //! takes time nearly linear in the record, and is tested with histories in which it must find a fault. None calls the
 //! code that it checks: what a write replaces is read from the record, and [`convergence`] has a model of the algebra
 //! of its own.
@@ -27,6 +28,7 @@ pub mod handoff;
 mod index;
 pub mod merges;
 pub mod reads;
+pub mod steps;
 #[cfg(test)]
 mod story;
 pub mod survival;
@@ -56,7 +58,7 @@ const MOST: usize = 5;
 type Check = fn(&Index<'_>, &mut Vec<Finding>);
 
 /// All of them, by name.
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 11] = [
     (survival::NAME, survival::check),
     (convergence::NAME, convergence::check),
     (deletions::NAME, deletions::check),
@@ -64,6 +66,7 @@ const CHECKS: [(&str, Check); 10] = [
     (reads::NAME, reads::check),
     (merges::NAME, merges::check),
     (handoff::NAME, handoff::check),
+    (steps::NAME, steps::check),
     (bounds::NAME, bounds::check),
     (carts::NAME, carts::check),
     (values::NAME, values::check),

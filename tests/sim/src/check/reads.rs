@@ -1,6 +1,7 @@
 //! Checker 5: with quorums that meet (R + W > N), a read shows every write acknowledged before it began.
 //!
-//! Where fallbacks count towards R and W, the owners must meet (PR + PW > N).
+//! Where fallbacks count towards R and W, the owners must meet (PR + PW > N). Once a bucket has turned strict, all
+//! reads must show what was written before: by then its owners have what fallbacks took.
 //!
 //! This holds for the writes of all sessions, because quorums meet whoever asks. The read's context must cover the
 //! contexts of those acknowledgements, and the read must show the elements that they added, unless a client that had
@@ -116,8 +117,11 @@ fn of_key(index: &Index<'_>, key: KeyId, by_key: &ByKey, findings: &mut Vec<Find
             Moment::Read(get) => {
                 let call = index.call(get);
                 let Asked::Get { r } = call.asked else { continue };
+                let strict_from_us = index.run.keys[key as usize].strict_from_us;
+                let is_strict = strict_from_us.is_some_and(|from_us| from_us <= call.invoked_us);
                 let knows = |asked_us: u64, acked_us: u64, w: Answers| {
-                    acked_us < call.invoked_us && meets(index.run, key, r, w) && losses.none_in(asked_us, call)
+                    let meets = is_strict || meets(index.run, key, r, w);
+                    acked_us < call.invoked_us && meets && losses.none_in(asked_us, call)
                 };
                 let shown = index.shown(get);
                 let missed = |due: &&Due| {
@@ -212,6 +216,18 @@ mod tests {
             story.write_quorum(write, owners(pw));
             assert_eq!(!story.findings(check).is_empty(), missed, "PR = {pr}, PW = {pw}");
         }
+    }
+
+    #[test]
+    fn a_bucket_that_has_turned_strict_shows_what_fallbacks_took() {
+        let mut story = Story::new(Kind::Set);
+        story.add(0, Basis::Blind, &[]);
+        story.get(1);
+        story.run.keys[0].fallbacks = 2;
+        story.run.keys[0].strict_from_us = Some(story.now_us() + 1);
+        assert_eq!(story.findings(check), [""; 0], "it was asked before");
+        story.get(1);
+        assert!(!story.findings(check).is_empty());
     }
 
     #[test]

@@ -37,9 +37,16 @@ impl Story {
             folds: kind != Kind::Set,
             fallbacks: 0,
             moves: false,
+            later_owners: 0,
+            strict_from_us: None,
         };
         let run = Run { keys: vec![key], ..Run::default() };
         Self { run, replicas: Default::default(), kind, now_us: 0, counters: [0; 3], adds: 0 }
+    }
+
+    /// The time of the next call at the earliest.
+    pub(super) fn now_us(&self) -> u64 {
+        self.now_us
     }
 
     /// The tag of an element, as it stands in a cart.

@@ -156,13 +156,16 @@ impl World {
             let disk = &self.nodes[usize::from(*owner)].disks[usize::from(index)];
             disk.durable_object(&copy.store_key).is_some_and(|held| decoded(held).covers(&context))
         };
-        let (object, n) = (&self.keys.place(key).object, self.keys.bucket_of(key).options.n);
+        let place = self.keys.place(key);
         let lacking_by = |layout: &Layout| -> Vec<NodeIndex> {
-            self.keys.owners(layout, object, n).into_iter().filter(|at| !covers(at)).collect()
+            self.keys.owners(layout, place.bucket, &place.object).into_iter().filter(|at| !covers(at)).collect()
         };
         let lacking = self.layouts_of(at).into_iter().map(lacking_by).min_by_key(Vec::len).unwrap_or_default();
         self.note(at, || format!("DROPS its copy of k{key}"));
         self.recorder.run.dropped.push(Dropped { key, node: at, at_us: self.now_us, lacking });
+        if self.has_changes() {
+            self.look_for(key, &format!("n{at} has dropped its copy"));
+        }
     }
 
     /// An unreadable copy was written over. Its content is lost there, and for good if no other disk has it.
@@ -209,8 +212,8 @@ impl World {
             Output::StartRenewed(start) => self.start_renewed(at, index, start),
             Output::Requests(told) => self.requests_told(at, index, told),
             Output::Rebuilt => self.link_event(at, LinkEvent::ShardRebuilt(index)),
-            Output::Quarantine(plugin, why) => {
-                let change = CatalogChange::PluginQuarantine(plugin, why);
+            Output::Quarantine(tenant, plugin, why) => {
+                let change = CatalogChange::PluginQuarantine(tenant, plugin, why);
                 self.tell_control(at, CatalogEvent::Change(0, change, nobody()), None);
             }
             Output::OlderEnded(generation) => {

@@ -215,7 +215,7 @@ impl World {
         let at_once = if self.options.max_ops < FEW_OPS { 1 } else { usize::from(READERS) };
         for some in keys.chunks(at_once) {
             for (reader, key) in (readers as u16..).zip(some) {
-                let n = self.keys.bucket_of(*key).options.n;
+                let n = self.keys.place(*key).owners.len() as u8;
                 let ask = workload::get(*key, Some(n), &self.keys);
                 let Some(node) = self.some_node() else { return vec!["no node takes requests".into()] };
                 self.ask(reader, node, ask);

@@ -551,9 +551,7 @@ impl World {
         let Some(record) = running.control.control.get(&key).cloned() else { return };
         let RecordBody::Bucket { props, .. } = record.body else { return };
         // Within what was promised of it.
-        // A bucket that turns strict keeps what its fallbacks hold, until they have handed it over.
-        let sloppy = props.sloppy && !self.faults.percent(30);
-        let props = BucketProps { siblings: siblings.clamp(2, most), sloppy, ..props };
+        let props = BucketProps { siblings: siblings.clamp(2, most), ..props };
         self.note(at, || format!("bucket b{bucket} is to take {siblings} siblings"));
         self.tell_control(
             at,

@@ -147,6 +147,9 @@ impl World {
             if !self.atlas.acknowledged(key, dot, || self.nodes.iter().filter_map(copy)) {
                 self.recorder.run.given_up.insert(dot);
             }
+            if self.has_changes() {
+                self.steps.acknowledged(key, self.now_us, dot);
+            }
         }
     }
 

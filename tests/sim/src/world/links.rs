@@ -108,7 +108,7 @@ impl World {
             Route::Shard(shard) => self.work(at, shard, Event::Peer(peer, envelope)),
             Route::Ahead(shard) => self.tell(at, shard, Event::Peer(peer, envelope)),
             Route::Control => self.tell_control(at, CatalogEvent::Peer(peer, envelope.body), None),
-            Route::Modules | Route::Nowhere => {}
+            Route::Modules | Route::Sizes | Route::Nowhere => {}
         }
     }
 

@@ -4,7 +4,7 @@
 //! Nothing else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node,
 //! control}`); only time, network, disk and chance are simulated. In reading order: this file (the queue), `node` (a
 //! process and its disk), `batch` (a shard's queues), `scans`, `links` (connections), `leaving` (graceful stops),
-//! `catalog` (the control task), `rings` (changes of layout), `lives` (starts and ends), `clients`, `chaos` (faults),
+//! `catalog` (the control task), `rings` (changes of layout), `steps` (what owners hold meanwhile), `lives` (starts and ends), `clients`, `chaos` (faults),
 //! `calm` (the liveness phase).
 
 mod batch;
@@ -19,15 +19,17 @@ mod members;
 mod node;
 mod rings;
 mod scans;
+mod steps;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chaos::{Class, Heal};
 use links::Dialling;
 use node::Node;
+use steps::Steps;
 
 use rejoin_core::control::Catalog;
 use rejoin_core::exchange::hash::CausalKey;
@@ -167,6 +169,7 @@ pub(crate) struct World {
     sessions: Vec<Session>,
     pub(crate) recorder: Recorder,
     atlas: Atlas,
+    steps: Steps,
     faults: Rng,
     clients: Rng,
     plugins: Rng,
@@ -177,6 +180,8 @@ pub(crate) struct World {
     latest_wall_ms: u64,
     /// Nodes with an old disk that have not met all peers yet.
     meeting: Vec<NodeIndex>,
+    /// From when on buckets are strict that were sloppy before.
+    strict_from_us: BTreeMap<usize, u64>,
     /// The catalog of a new cluster.
     catalog: Catalog,
     /// Whether sessions begin calls.
@@ -214,6 +219,7 @@ impl World {
             network,
             recorder,
             atlas: Atlas::default(),
+            steps: Steps::default(),
             faults: Rng::new(seed, Stream::Faults),
             clients: Rng::new(seed, Stream::Clients),
             plugins: Rng::new(seed, Stream::Plugins),
@@ -221,6 +227,7 @@ impl World {
             plugin_trouble: 0,
             latest_wall_ms: 0,
             meeting: Vec::new(),
+            strict_from_us: BTreeMap::new(),
             catalog,
             open: true,
             trace: Trace::new(filter),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rejoin_core::ring::{Awaited, RingCommand, RingControl, RingEffect, RingEvent, RingView, Staging};
+use rejoin_core::ring::{Awaited, CopiesChange, RingCommand, RingControl, RingEffect, RingEvent, RingView, Staging};
 use rejoin_core::shard::event::Event;
 use rejoin_core::view::ClusterView;
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
@@ -63,6 +63,7 @@ impl World {
                 }
             }
         }
+        self.look_at_steps(at);
         self.want_ring(at);
     }
 
@@ -107,6 +108,9 @@ impl World {
             let (reads, closed) = (ring.reads.version, ring.closed);
             format!("sees layouts {live:?}, reads {reads}, generation {}, closed: {closed}", ring.generation)
         });
+        if self.options.change_copies {
+            self.note_strict_buckets(&ring.live);
+        }
         let node = &mut self.nodes[usize::from(at)];
         let Some(running) = &mut node.running else { return };
         let view = Arc::new(ClusterView::new(ring, running.control.control.records()));
@@ -132,6 +136,9 @@ impl World {
         if waits.step.is_some() && self.faults.percent(40) {
             return self.skip(at, &waits.nodes);
         }
+        if self.options.change_copies && self.faults.percent(50) {
+            return self.set_copies(at, &newest);
+        }
         let mut roles = vec![self.a_change(&newest)];
         if self.faults.percent(40) {
             roles.push(self.a_change(&newest));
@@ -150,6 +157,38 @@ impl World {
         }
     }
 
+    /// An operator gives a bucket other copies: more, fewer, or none any more but at owners.
+    fn set_copies(&mut self, at: NodeIndex, newest: &Layout) {
+        let bucket = self.faults.index(self.keys.buckets.len());
+        let (now, id) = (self.keys.copies(newest, bucket), self.keys.bucket_id(bucket));
+        let most = weigh(newest).clamp(1, 5) as u64;
+        let turns_strict = now.sloppy && self.faults.percent(40);
+        let n = match turns_strict && self.faults.percent(50) {
+            true => now.n,
+            false => self.faults.between(1, most) as u8,
+        };
+        let (seen, name) = (newest.copies_of(id).map_or(0, |of| of.change), self.keys.buckets[bucket].name.clone());
+        let sloppy = now.sloppy && !turns_strict;
+        self.note(at, || format!("is asked for n = {n}, sloppy {sloppy} of b{bucket} instead of {now:?}"));
+        let mark = if turns_strict { "bucket turned strict" } else { "copies changed" };
+        self.recorder.mark(mark);
+        let change = CopiesChange { bucket: id, name, seen, n, sloppy };
+        self.ring_event(at, RingEvent::Command(0, RingCommand::SetCopies(change)));
+    }
+
+    /// Notes the buckets that have turned strict: where no older layout is live any more, all nodes read by the newest.
+    fn note_strict_buckets(&mut self, live: &[Layout]) {
+        for bucket in 0..self.keys.buckets.len() {
+            let strict = live.iter().all(|layout| !self.keys.copies(layout, bucket).sloppy);
+            if strict && live.len() == 1 {
+                self.strict_from_us.entry(bucket).or_insert(self.now_us);
+            } else if !strict {
+                // An operator who has raced may have made it sloppy again.
+                self.strict_from_us.remove(&bucket);
+            }
+        }
+    }
+
     /// The ring of a running node.
     fn kept_ring(&self, at: NodeIndex) -> Option<&rejoin_proto::Ring> {
         Some(self.nodes[usize::from(at)].running.as_ref()?.ring.as_ref()?.control.ring())
@@ -159,8 +198,8 @@ impl World {
     fn a_change(&mut self, newest: &Layout) -> (Name, Role) {
         let node = self.any_node();
         let of = self.keys.of(node).clone();
-        let holds_most = self.options.buckets.iter().map(|bucket| bucket.n).max().unwrap_or_default().max(3);
-        let weigh = |layout: &Layout| layout.nodes.iter().filter(|node| node.capacity > 0).count();
+        let copies = (0..self.keys.buckets.len()).map(|bucket| self.keys.copies(newest, bucket).n);
+        let holds_most = copies.max().unwrap_or_default().max(3);
         let known = newest.node(of.id).cloned();
         let (zone, capacity) = (self.faults.below(u64::from(self.options.zones)), self.faults.between(1, 3) as u32);
         let another = Name::new(format!("z{zone}")).expect("a good name");
@@ -216,6 +255,14 @@ impl World {
         if let Some(ring) = self.kept_ring(0) {
             let newest = ring.newest().clone();
             self.keys.settle(&newest);
+            for (place, key) in self.keys.places.iter().zip(&mut self.recorder.run.keys) {
+                key.strict_from_us = self.strict_from_us.get(&place.bucket).copied();
+            }
         }
     }
+}
+
+/// How many nodes may own something.
+fn weigh(layout: &Layout) -> usize {
+    layout.nodes.iter().filter(|node| node.capacity > 0).count()
 }

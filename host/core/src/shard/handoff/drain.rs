@@ -20,6 +20,7 @@ use rejoin_proto::peer::{MAX_OFFERED, Offer, OfferAnswer, OfferedObject, OpId, P
 use rejoin_proto::{BucketId, ErrorCode, LayoutRef, NodeId, Object, ObjectId, PartitionId, TenantId, codec};
 
 use crate::exchange::hash::CausalHash;
+use crate::layouts::Owners;
 use crate::port::{Change, Space, StoreFault};
 use crate::shard::Shard;
 use crate::shard::copy::{Place, StoredRow};
@@ -41,6 +42,8 @@ pub(in crate::shard) struct Drain {
 struct PastPass {
     /// The owners to which everything that is held was offered.
     offered_to: BTreeSet<NodeId>,
+    /// Of each bucket, the owners that have what was held.
+    taken_by: BTreeMap<BucketId, BTreeSet<NodeId>>,
     /// All owners of something that is held could be reached.
     reached_all: bool,
     /// Something was stored since the pass began.
@@ -63,6 +66,10 @@ struct Pass {
     within: Option<BucketId>,
     /// The owners that have answered every batch so far; `None` before the first.
     offered_to: Option<BTreeSet<NodeId>>,
+    /// The same of each bucket that was met.
+    taken_by: BTreeMap<BucketId, BTreeSet<NodeId>>,
+    /// Whether that does not count, because the pass began too early.
+    is_void: bool,
     /// All owners of some batch could be reached.
     reached_all: bool,
 }
@@ -107,6 +114,27 @@ impl Drain {
         past.offered_to.clear();
     }
 
+    /// What owners have taken until now does not count any more.
+    pub(in crate::shard) fn forget_taken(&mut self) {
+        for past in self.past.values_mut() {
+            past.touched = true;
+            past.offered_to.clear();
+            past.taken_by.clear();
+        }
+        if let Some(pass) = &mut self.pass {
+            pass.is_void = true;
+        }
+    }
+
+    /// Whether an owner has taken what was held of a bucket in a partition when that was last [forgotten]. What was
+    /// stored since need not be among it.
+    ///
+    /// [forgotten]: Self::forget_taken
+    pub(in crate::shard) fn was_taken_by(&self, partition: PartitionId, bucket: BucketId, owner: NodeId) -> bool {
+        let taken_by = self.past.get(&partition).and_then(|past| past.taken_by.get(&bucket));
+        taken_by.is_some_and(|owners| owners.contains(&owner))
+    }
+
     /// Whether a scan is the walk's.
     pub(in crate::shard) fn waits_for_scan(&self, ticket: ScanTicket) -> bool {
         matches!(&self.pass, Some(Pass { stage: Stage::Scanning(awaited, _), .. }) if *awaited == ticket)
@@ -137,7 +165,9 @@ impl Drain {
 
     /// An owner has not taken a batch as it was offered: it is offered everything again.
     fn not_offered(&mut self, owner: NodeId) {
-        if let Some(offered_to) = self.pass.as_mut().and_then(|pass| pass.offered_to.as_mut()) {
+        let Some(pass) = &mut self.pass else { return };
+        pass.taken_by.values_mut().for_each(|taken_by| taken_by.retain(|by| *by != owner));
+        if let Some(offered_to) = &mut pass.offered_to {
             offered_to.remove(&owner);
         }
     }
@@ -208,6 +238,8 @@ impl Shard {
             left: false,
             within: None,
             offered_to: None,
+            taken_by: BTreeMap::new(),
+            is_void: false,
             reached_all: false,
         };
         self.read_next(turn, pass);
@@ -315,6 +347,7 @@ impl Shard {
             Some(offered_to) => offered_to.retain(|node| reached.contains(node)),
             None => pass.offered_to = Some(reached.clone()),
         }
+        pass.taken_by.entry(bucket).or_insert_with(|| reached.clone()).retain(|node| reached.contains(node));
         if reached.is_empty() {
             pass.left = true;
             return self.read_next(turn, pass);
@@ -374,28 +407,23 @@ impl Shard {
         for (at, answer) in answers.iter().enumerate() {
             match answer {
                 OfferAnswer::Confirmed => batch.objects[at].confirmed.push(from),
-                OfferAnswer::Wanted => wanted.push((at, batch.objects[at].store_key.clone(), batch.objects[at].hash)),
+                OfferAnswer::Wanted => wanted.push((at, batch.objects[at].store_key.clone())),
             }
         }
-        for (at, store_key, hash) in wanted {
-            self.send_held(turn, from, (number, at), &store_key, hash);
+        for (at, store_key) in wanted {
+            self.send_held(turn, from, (number, at), &store_key);
         }
     }
 
-    /// Sends an owner what it was offered, unless it has changed since.
-    fn send_held(
-        &mut self,
-        turn: &mut Turn<'_>,
-        owner: NodeId,
-        (number, at): (u64, usize),
-        store_key: &Bytes,
-        hash: CausalHash,
-    ) {
-        let Ok(Some(row)) = turn.store.get(Space::Objects, store_key) else { return };
+    /// Sends an owner what it was offered. If that has changed since, the owner has what was offered by it too, and the
+    /// object stays here.
+    fn send_held(&mut self, turn: &mut Turn<'_>, owner: NodeId, (number, at): (u64, usize), store_key: &Bytes) {
+        let row = match turn.store.get(Space::Objects, store_key) {
+            Ok(Some(row)) => row,
+            Ok(None) => return,
+            Err(_) => return self.drain.not_offered(owner),
+        };
         let Ok(state) = codec::decode::<Object>(&row) else { return };
-        if self.config.causal_key.hash_row(store_key, &row) != hash {
-            return;
-        }
         let epoch = self.epoch();
         let known = self.view.bucket(bucket_of(store_key)).map(|bucket| (bucket.tenant, bucket.id, bucket.version));
         let Some((tenant, bucket, bucket_version)) = known else { return };
@@ -441,7 +469,8 @@ impl Shard {
     fn end_batch(&mut self, turn: &mut Turn<'_>, pass: &mut Pass, batch: Batch) {
         let is_silent =
             |owner: &NodeId| batch.unanswered.contains(owner) || batch.sent.iter().any(|(waiting, _)| waiting == owner);
-        pass.offered_to.iter_mut().for_each(|offered_to| offered_to.retain(|owner| !is_silent(owner)));
+        let answered = |owners: &mut BTreeSet<NodeId>| owners.retain(|owner| !is_silent(owner));
+        pass.offered_to.iter_mut().chain(pass.taken_by.values_mut()).for_each(answered);
         let known = self.view.bucket(batch.bucket).filter(|bucket| bucket.version == batch.bucket_version).cloned();
         let owned = self.view.owns(self.config.node, pass.partition, batch.bucket);
         let owners = known.iter().flat_map(|bucket| self.view.layout().owners(pass.partition, bucket.props.n));
@@ -472,7 +501,7 @@ impl Shard {
 
     /// A pass cannot go on. It begins anew later.
     fn abandon(&mut self, turn: &mut Turn<'_>, pass: Pass) {
-        self.end_pass(turn, Pass { left: true, offered_to: None, ..pass });
+        self.end_pass(turn, Pass { left: true, offered_to: None, taken_by: BTreeMap::new(), ..pass });
     }
 
     /// A pass is over: the partition is empty, or is walked again later.
@@ -484,6 +513,9 @@ impl Shard {
         let touched = past.touched;
         past.again_us = again_us;
         past.reached_all |= pass.reached_all;
+        if !pass.is_void {
+            past.taken_by = pass.taken_by;
+        }
         if !touched {
             past.offered_to = pass.offered_to.unwrap_or_default();
             past.reached_all = pass.reached_all;
@@ -497,8 +529,11 @@ impl Shard {
 
     /// Whether this node owns a partition, and is not asked by reads yet: they must go on to ask it as a fallback.
     fn is_read_elsewhere(&self, partition: PartitionId) -> bool {
-        let owners = self.view.owners(partition, u8::MAX);
-        owners.contains(self.config.node) && !owners.reads_at(self.config.node)
+        let is_read_elsewhere =
+            |owners: &Owners| owners.contains(self.config.node) && !owners.reads_at(self.config.node);
+        let mut of_buckets = self.view.buckets().map(|bucket| self.view.owners_of(partition, bucket));
+        is_read_elsewhere(&self.view.owners(partition, u8::MAX))
+            || self.view.layouts().count() > 1 && of_buckets.any(|owners| is_read_elsewhere(&owners))
     }
 
     /// The first key that a bucket can have in a partition.

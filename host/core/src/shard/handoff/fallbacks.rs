@@ -27,18 +27,19 @@ impl Shard {
     /// the bucket is sloppy, and no owner is healthy.
     pub(in crate::shard) fn stands_in(&self, target: &Target) -> bool {
         let is_member = self.view.is_member(self.config.node);
-        is_member && target.bucket.props.sloppy && !target.owners.iter().any(|owner| self.is_healthy(owner))
+        is_member
+            && !target.bucket.live.sloppy().is_empty()
+            && !target.owners.iter().any(|owner| self.is_healthy(owner))
     }
 
     /// Adds a fallback to a write's tally for each owner that is not healthy. An owner that is connected is asked all
     /// the same, and counts if it answers.
     pub(in crate::shard) fn seat_fallbacks(&self, target: &Target, tally: &mut Tally) {
         // Rule: strict buckets use no fallbacks.
-        if !target.bucket.props.sloppy {
-            return;
-        }
-        let missing: Vec<(NodeId, Seat)> =
-            target.owners.seats().filter(|(owner, _)| !self.is_healthy(*owner)).collect();
+        let sloppy = target.bucket.live.sloppy();
+        let lacks =
+            |(owner, seat): &(NodeId, Seat)| !self.is_healthy(*owner) && !seat.counts.intersection(sloppy).is_empty();
+        let missing: Vec<(NodeId, Seat)> = target.owners.seats().filter(lacks).collect();
         if missing.is_empty() {
             return;
         }
@@ -46,9 +47,12 @@ impl Shard {
         // A node that stands in has the write itself.
         let mut own = Some(self.config.node).filter(|node| !target.owners.contains(*node));
         for (owner, seat) in missing {
-            let Some(node) = own.take().or_else(|| self.next_fallback(&fallbacks, tally, seat)) else { break };
+            // Rule: fallbacks count where they may.
+            let counts = seat.counts.intersection(sloppy);
+            let stand_in = Seat::fallback(counts);
+            let Some(node) = own.take().or_else(|| self.next_fallback(&fallbacks, tally, stand_in)) else { break };
             // Rule: fallbacks are no owners.
-            tally.add(node, Seat::fallback(seat.counts));
+            tally.add(node, stand_in);
             tally.relieve(owner);
         }
     }
@@ -73,7 +77,8 @@ impl Shard {
     /// the write, and counts where that node did.
     pub(in crate::shard) fn stand_in(&mut self, turn: &mut Turn<'_>, op: &mut Op, seat: Seat) {
         let Work::Write(WriteWork { phase: WritePhase::Replicating { dot, tally, .. }, .. }) = &op.work else { return };
-        if !op.target.bucket.props.sloppy {
+        let seat = Seat::fallback(seat.counts.intersection(op.target.bucket.live.sloppy()));
+        if seat.counts.is_empty() {
             return;
         }
         let Some(node) = self.next_fallback(&self.fallbacks(&op.target), tally, seat) else { return };
@@ -88,7 +93,7 @@ impl Shard {
         self.send_for(turn, op, node, PeerBody::Replicate(message));
         op.relieved_us = turn.now.mono_us;
         if let Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) = &mut op.work {
-            tally.add(node, Seat::fallback(seat.counts));
+            tally.add(node, seat);
         }
         self.expect_relief(turn.now.mono_us, op);
     }
@@ -119,7 +124,8 @@ impl Shard {
             Work::Forward(forward) => Some(&forward.tally).filter(|_| forward.may_ask_others()),
             Work::Write(WriteWork { phase: WritePhase::Replicating { tally, .. }, .. }) => {
                 // Rule: strict buckets use no fallbacks.
-                Some(tally).filter(|tally| op.target.bucket.props.sloppy && tally.lacks_nodes())
+                let is_sloppy = !op.target.bucket.live.sloppy().is_empty();
+                Some(tally).filter(|tally| is_sloppy && tally.lacks_nodes())
             }
             _ => None,
         };

@@ -1,4 +1,4 @@
-//! Objects that change owners: in a new layout, or when the copies of their bucket become fewer.
+//! Objects that change owners: in a new layout, which may also have fewer copies of their bucket.
 //!
 //! The node that has them and does not own them any more *holds* them from then on. So reads that find nothing
 //! elsewhere ask it, and the walk of [`drain`](super::drain) hands them over to the owners. The hash trees say where
@@ -14,7 +14,7 @@ use super::holdings::put_row;
 use crate::port::Change;
 use crate::shard::Shard;
 use crate::shard::turn::Turn;
-use crate::view::ClusterView;
+use crate::view::{Bucket, ClusterView};
 
 /// What a bucket has in a partition.
 type Part = (PartitionId, BucketId);
@@ -22,18 +22,20 @@ type Part = (PartitionId, BucketId);
 impl Shard {
     /// Layout or catalog have changed. This node holds what it owned until now, and others do from now on.
     pub(in crate::shard) fn take_view(&mut self, turn: &mut Turn<'_>, view: Arc<ClusterView>) {
-        let is_known = |id| self.view.bucket(id).is_some();
-        let learns = self.gaps.is_rebuilding() && view.buckets().any(|bucket| !is_known(bucket.id));
+        let is_learnt = |bucket: &Bucket| self.view.bucket(bucket.id).is_none();
+        let had = |bucket: &Bucket| self.gaps.may_have_lost(bucket.created, self.config.max_skew_ms);
+        let learns = view.buckets().any(|bucket| is_learnt(bucket) && (self.gaps.is_rebuilding() || had(bucket)));
         let old = core::mem::replace(&mut self.view, view);
         if learns {
             // Rule: learnt buckets begin gaps. The old data directory had their objects, and its catalog is lost too.
+            // Also after the rebuild, which did not wait for their owners.
             self.begin_gaps(turn.now.mono_us);
         }
         let mut parts: Vec<Part> = Vec::new();
         if self.view.has_layouts_of(&old) {
             // Few changes of the catalog change an owner, and a node may have many buckets.
-            let copies = |view: &ClusterView, id| view.bucket(id).map(|bucket| bucket.props.n);
-            let changed = self.view.buckets().filter(|bucket| copies(&old, bucket.id) != Some(bucket.props.n));
+            let is_known = |bucket: &Bucket| old.bucket(bucket.id).is_some_and(|old| old.live == bucket.live);
+            let changed = self.view.buckets().filter(|bucket| !is_known(bucket));
             for id in changed.map(|bucket| bucket.id) {
                 parts.extend(self.trees.partitions(id).map(|partition| (partition, id)));
             }

@@ -1,0 +1,93 @@
+//! `tenant create|list|show`.
+
+use serde::Serialize;
+
+use rejoin_client::admin::TenantInfo;
+
+use crate::args::TenantCommand;
+use crate::commands::bucket::names;
+use crate::connect::{builder, connect};
+use crate::failure::{Exit, Failure};
+use crate::global::GlobalArgs;
+use crate::output::{Output, note};
+
+/// A tenant, as `--json` prints it.
+#[derive(Serialize, Debug)]
+struct Tenant {
+    name: String,
+    id: String,
+    version: u64,
+}
+
+impl From<&TenantInfo> for Tenant {
+    fn from(tenant: &TenantInfo) -> Self {
+        Self { name: tenant.name.to_string(), id: tenant.id.to_string(), version: tenant.version }
+    }
+}
+
+/// `tenant show`.
+#[derive(Serialize, Debug)]
+struct Shown {
+    #[serde(flatten)]
+    tenant: Tenant,
+    buckets: Vec<String>,
+    plugins: Vec<String>,
+    /// Those that are not revoked.
+    tokens: Vec<String>,
+}
+
+pub(crate) async fn run(global: &GlobalArgs, out: Output, command: TenantCommand) -> Result<(), Failure> {
+    match command {
+        TenantCommand::Create { name } => {
+            let tenant = connect(global).await?.admin().create_tenant(&name).await?;
+            if !tenant.behind.is_empty() {
+                note(format!("not yet known to {}: a node learns of it when it connects", names(&tenant.behind)));
+            }
+            if out.json {
+                return out.json(&Tenant::from(&tenant));
+            }
+            note(format!("tenant {name} made; it has nothing yet"));
+            note(format!(
+                "next: `rejoin token create NAME --scope tenant-admin --tenant {name}` for its administrator"
+            ));
+            Ok(())
+        }
+        TenantCommand::List => {
+            let tenants = connect(global).await?.admin().tenants().await?;
+            let rows: Vec<Tenant> = tenants.iter().map(Tenant::from).collect();
+            if out.json {
+                return out.json(&rows);
+            }
+            out.table(&["tenant", "id"], rows.into_iter().map(|tenant| vec![tenant.name, tenant.id]).collect())
+        }
+        TenantCommand::Show { name } => show(global, out, &name).await,
+    }
+}
+
+async fn show(global: &GlobalArgs, out: Output, name: &str) -> Result<(), Failure> {
+    let admin = builder(global)?.tenant(name).connect().await?.admin();
+    let tenant = admin.tenants().await?.into_iter().find(|tenant| tenant.name.as_str() == name);
+    let Some(tenant) = tenant else {
+        return Err(Failure::new(Exit::Negative, format!("there is no tenant {name}")));
+    };
+    let (buckets, plugins, tokens) = (admin.buckets().await?, admin.plugins().await?, admin.tokens().await?);
+    let valid = tokens.iter().filter(|token| !token.revoked);
+    let shown = Shown {
+        tenant: Tenant::from(&tenant),
+        buckets: buckets.iter().map(|bucket| bucket.name.to_string()).collect(),
+        plugins: plugins.iter().map(|plugin| plugin.name.to_string()).collect(),
+        tokens: valid.map(|token| token.name.to_string()).collect(),
+    };
+    if out.json {
+        return out.json(&shown);
+    }
+    let list = |names: Vec<String>| if names.is_empty() { "-".to_owned() } else { names.join(", ") };
+    let rows = [
+        ("name", shown.tenant.name),
+        ("id", shown.tenant.id),
+        ("buckets", list(shown.buckets)),
+        ("plugins", list(shown.plugins)),
+        ("tokens", list(shown.tokens)),
+    ];
+    out.table(&["tenant", ""], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect())
+}

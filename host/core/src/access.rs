@@ -1,0 +1,223 @@
+//! Who may do what: one table of scopes and verbs, [`allows`]. Nothing else decides about access.
+//!
+//! A node asks [`authorise`] for every request. The chapter of the book about tenants has the table, and a test compares
+//! the two; another one walks every cell through a node.
+
+use core::fmt;
+
+use rejoin_proto::access::{Grant, Limits, Scope};
+use rejoin_proto::client::{AdminRequest, RecordKind, RequestBody};
+use rejoin_proto::layout_request::LayoutRequest;
+
+/// What a request does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Verb {
+    /// Reads an object.
+    Read,
+    /// Writes or deletes an object.
+    Write,
+    /// Lists buckets, or shows one.
+    BucketShow,
+    /// Makes a bucket.
+    BucketCreate,
+    /// Changes a bucket.
+    BucketSet,
+    /// Lists plugins.
+    PluginShow,
+    /// Pushes a plugin.
+    PluginPush,
+    /// Ends a plugin's quarantine.
+    PluginRelease,
+    /// Lists tokens.
+    TokenShow,
+    /// Makes a token.
+    TokenCreate,
+    /// Gives a token another secret.
+    TokenRotate,
+    /// Revokes a token.
+    TokenRevoke,
+    /// Shows the tenant, to an operator all tenants.
+    TenantShow,
+    /// Makes a tenant.
+    TenantCreate,
+    /// Shows nodes, layouts and exchanges.
+    ClusterShow,
+    /// Changes layouts, pauses exchanges, lets nodes join.
+    ClusterChange,
+}
+
+impl Verb {
+    /// All of them, in the order of the book's table.
+    pub const ALL: [Self; 16] = [
+        Self::Read,
+        Self::Write,
+        Self::BucketShow,
+        Self::BucketCreate,
+        Self::BucketSet,
+        Self::PluginShow,
+        Self::PluginPush,
+        Self::PluginRelease,
+        Self::TokenShow,
+        Self::TokenCreate,
+        Self::TokenRotate,
+        Self::TokenRevoke,
+        Self::TenantShow,
+        Self::TenantCreate,
+        Self::ClusterShow,
+        Self::ClusterChange,
+    ];
+
+    /// What a request does. `None`: it concerns the connection only, and whoever has one may do it.
+    #[must_use]
+    pub fn of(request: &RequestBody) -> Option<Self> {
+        Some(match request {
+            RequestBody::Get(_) => Self::Read,
+            RequestBody::Put(_) => Self::Write,
+            // Clients route by the layout; a receipt names a write of its client.
+            RequestBody::Layout | RequestBody::Settled(_) => return None,
+            RequestBody::Admin(request) => match request {
+                AdminRequest::Status | AdminRequest::Members | AdminRequest::Exchange => Self::ClusterShow,
+                AdminRequest::Layout(LayoutRequest::Show | LayoutRequest::Plan) => Self::ClusterShow,
+                AdminRequest::Layout(_) | AdminRequest::ExchangePause(_) => Self::ClusterChange,
+                AdminRequest::List(RecordKind::Bucket) => Self::BucketShow,
+                AdminRequest::List(RecordKind::Plugin) => Self::PluginShow,
+                AdminRequest::List(RecordKind::Token) => Self::TokenShow,
+                AdminRequest::List(RecordKind::Tenant) => Self::TenantShow,
+                AdminRequest::BucketCreate { .. } => Self::BucketCreate,
+                AdminRequest::BucketSet { .. } => Self::BucketSet,
+                AdminRequest::PluginPush { .. } => Self::PluginPush,
+                AdminRequest::PluginRelease { .. } => Self::PluginRelease,
+                AdminRequest::TokenCreate { .. } => Self::TokenCreate,
+                AdminRequest::TokenRotate { .. } => Self::TokenRotate,
+                AdminRequest::TokenRevoke { .. } => Self::TokenRevoke,
+                AdminRequest::TenantCreate { .. } => Self::TenantCreate,
+            },
+        })
+    }
+
+    /// For a sentence: "may not …".
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::BucketShow => "show buckets",
+            Self::BucketCreate => "make buckets",
+            Self::BucketSet => "change buckets",
+            Self::PluginShow => "list plugins",
+            Self::PluginPush => "push plugins",
+            Self::PluginRelease => "release plugins",
+            Self::TokenShow => "list tokens",
+            Self::TokenCreate => "make tokens",
+            Self::TokenRotate => "rotate tokens",
+            Self::TokenRevoke => "revoke tokens",
+            Self::TenantShow => "show the tenant",
+            Self::TenantCreate => "make tenants",
+            Self::ClusterShow => "show nodes and layouts",
+            Self::ClusterChange => "change nodes and layouts",
+        }
+    }
+
+    /// Whether it concerns the whole cluster, whatever tenant a request names.
+    const fn is_of_the_cluster(self) -> bool {
+        matches!(self, Self::TenantCreate | Self::ClusterShow | Self::ClusterChange)
+    }
+}
+
+/// Whose tenant a request is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Whose {
+    /// That of the token.
+    Own,
+    /// Another one, which the client has named.
+    Other,
+}
+
+/// The table: whether a token of that scope may do that in its own tenant, or in another one.
+#[must_use]
+pub fn allows(scope: Scope, verb: Verb, whose: Whose) -> bool {
+    match (scope, whose) {
+        (Scope::Operator, _) => true,
+        // Rule: other tenants are closed.
+        (_, Whose::Other) => false,
+        (Scope::TenantAdmin, Whose::Own) => !verb.is_of_the_cluster(),
+        (Scope::PluginAuthor, Whose::Own) => {
+            matches!(verb, Verb::BucketShow | Verb::PluginShow | Verb::PluginPush | Verb::PluginRelease)
+        }
+        (Scope::ReadWrite, Whose::Own) => matches!(verb, Verb::Read | Verb::Write | Verb::BucketShow),
+        (Scope::ReadOnly, Whose::Own) => matches!(verb, Verb::Read | Verb::BucketShow),
+    }
+}
+
+/// The first scope that allows it.
+#[must_use]
+pub fn least_scope(verb: Verb, whose: Whose) -> Scope {
+    Scope::ALL.into_iter().find(|scope| allows(*scope, verb, whose)).unwrap_or(Scope::Operator)
+}
+
+/// Whether a token of one scope may make, rotate and revoke a token of the other: nobody gives what he has not.
+#[must_use]
+pub fn may_grant(by: Scope, granted: Scope) -> bool {
+    match by {
+        Scope::Operator => true,
+        // Rule: nobody grants what he lacks. Whoever could rotate an operator's token would have one.
+        Scope::TenantAdmin => !matches!(granted, Scope::Operator),
+        _ => false,
+    }
+}
+
+/// Why a request is denied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Denial {
+    /// Its scope does not allow it.
+    Scope {
+        /// What was asked for.
+        verb: Verb,
+        /// In whose tenant.
+        whose: Whose,
+    },
+    /// Its limits exclude that bucket or key.
+    Limits {
+        /// The scope that it takes, without the limits.
+        scope: Scope,
+        /// Them.
+        limits: Limits,
+    },
+}
+
+impl fmt::Display for Denial {
+    /// What follows the name of the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scope { verb, whose } => {
+                let place = if *whose == Whose::Other { " in another tenant" } else { "" };
+                let least = least_scope(*verb, *whose);
+                write!(f, "may not {}{place}: that takes a token of scope {least}", verb.as_str())
+            }
+            Self::Limits { scope, limits } => {
+                write!(f, "opens only {limits}: this takes a token of scope {scope} without that limit")
+            }
+        }
+    }
+}
+
+/// Decides about one request.
+///
+/// # Errors
+/// Why it is denied.
+pub fn authorise(grant: &Grant, whose: Whose, request: &RequestBody) -> Result<(), Denial> {
+    let Some(verb) = Verb::of(request) else { return Ok(()) };
+    if !allows(grant.scope, verb, whose) {
+        return Err(Denial::Scope { verb, whose });
+    }
+    // Rule: tokens keep their limits.
+    let is_admitted = match request {
+        RequestBody::Get(get) => grant.limits.admit(&get.bucket, &get.key),
+        RequestBody::Put(put) => grant.limits.admit(&put.bucket, &put.key),
+        _ => true,
+    };
+    match is_admitted {
+        true => Ok(()),
+        false => Err(Denial::Limits { scope: grant.scope, limits: grant.limits.clone() }),
+    }
+}

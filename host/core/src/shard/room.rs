@@ -1,0 +1,33 @@
+//! What operations under way may hold in memory. Answered reads that wait for late owners give way to others.
+
+use super::Shard;
+use super::op::Step;
+use super::turn::Turn;
+
+impl Shard {
+    /// Whether an operation may hold so many bytes beside all others. Answered reads that wait for late owners give way
+    /// to it.
+    pub(super) fn has_room_for(&mut self, turn: &mut Turn<'_>, bytes: usize) -> bool {
+        let above =
+            |shard: &Self| shard.op_bytes > 0 && shard.op_bytes.saturating_add(bytes) > shard.config.max_op_bytes;
+        while above(self) && self.end_oldest_lingering(turn) {}
+        // Rule: bytes are bounded.
+        !above(self)
+    }
+
+    /// Ends the oldest of the answered reads that wait for late owners, if there are too many: with what has come,
+    /// those that are known are repaired.
+    pub(super) fn bound_lingering(&mut self, turn: &mut Turn<'_>) {
+        while self.lingering.len() >= self.config.max_ops && self.end_oldest_lingering(turn) {}
+    }
+
+    /// Ends one of them, if there is any.
+    fn end_oldest_lingering(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(number) = self.lingering.pop_first() else { return false };
+        self.with_op(turn, number, |shard, turn, op| {
+            shard.repair(turn, &op);
+            Step::Done
+        });
+        true
+    }
+}

@@ -1,0 +1,83 @@
+//! Tenants and tokens at real processes.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::time::{Duration, Instant};
+
+use rejoin_client::admin::{BucketProps, Scope};
+use rejoin_client::{Bytes, ErrorKind};
+use rejoin_proto::client::{ClientHello, HelloReply, PROTOCOL};
+use rejoin_proto::codec;
+use rejoin_test_cluster::Cluster;
+use rejoin_wire::{Class, Connection, Endpoint, Identity, Limits};
+
+/// How long the end of a connection is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connects to a node with a token, and then says nothing.
+async fn idle(cluster: &Cluster, index: usize, token: &str) -> (Endpoint, Connection) {
+    let identity = Identity::client(cluster.files.ca.cert_pem(), None).unwrap();
+    let endpoint = Endpoint::for_dialling(identity, Limits::default()).unwrap();
+    let connection = endpoint.connect_client(cluster.address(index)).await.unwrap();
+    let hello = ClientHello { protocol: PROTOCOL, token: token.into(), tenant: None, client: "idle".into() };
+    connection.sender().send(Class::Control, 0, codec::encode(&hello).into()).await.unwrap();
+    let answer = codec::decode(&connection.recv().await.unwrap().body).unwrap();
+    assert!(matches!(answer, HelloReply::Welcome(_)), "{answer:?}");
+    (endpoint, connection)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_token_ends_its_idle_connections_at_every_node() {
+    let cluster = Cluster::start(3).await;
+    let admin = cluster.pinned(0).await.admin();
+    let (token, kept) = ("app", "kept");
+    let (token, kept) = (
+        admin.create_token(token, Scope::ReadWrite).await.unwrap(),
+        admin.create_token(kept, Scope::ReadWrite).await.unwrap(),
+    );
+    let (mut ending, mut staying) = (Vec::new(), Vec::new());
+    for index in 0..3 {
+        ending.push(idle(&cluster, index, token.text()).await);
+        staying.push(idle(&cluster, index, kept.text()).await);
+    }
+    let begun = Instant::now();
+    admin.revoke_token("app").await.unwrap();
+    for (_, connection) in &ending {
+        let why = tokio::time::timeout(PATIENCE, connection.closed()).await.expect("it ends").to_string();
+        assert!(why.contains("the token was revoked"), "{why}");
+    }
+    println!("the connections at three nodes ended within {} ms of the request to revoke", begun.elapsed().as_millis());
+    assert!(staying.iter().all(|(_, connection)| connection.close_reason().is_none()));
+    for index in 0..3 {
+        let error = cluster.builder(index).token(token.text()).connect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_share_a_cluster_and_restarts_keep_them_apart() {
+    let mut cluster = Cluster::start(3).await;
+    let operator = cluster.client().await.admin();
+    let mut tokens = Vec::new();
+    for tenant in ["red", "blue"] {
+        assert!(operator.create_tenant(tenant).await.unwrap().behind.is_empty());
+        let admin = cluster.builder(0).tenant(tenant).connect().await.unwrap().admin();
+        admin.create_bucket("notes", BucketProps::default()).await.unwrap();
+        let token = admin.create_token("app", Scope::ReadWrite).await.unwrap();
+        assert!(token.behind().is_empty(), "every node has it");
+        let client = cluster.builder(1).token(token.text()).connect().await.unwrap();
+        let bucket = client.bucket::<Bytes>("notes").unwrap();
+        bucket.put("k", tenant.as_bytes().to_vec()).create().await.unwrap();
+        tokens.push((tenant, token.text().to_owned()));
+    }
+    for index in 0..3 {
+        cluster.kill(index);
+        cluster.spawn(index);
+    }
+    cluster.together().await;
+    for (tenant, token) in tokens {
+        let client = cluster.builder(2).token(token).connect().await.unwrap();
+        assert_eq!(client.tenant(), tenant);
+        let read = client.bucket::<Bytes>("notes").unwrap().get("k").await.unwrap();
+        assert_eq!(read.value.as_deref(), Some(tenant.as_bytes()));
+    }
+}
