@@ -210,8 +210,11 @@ impl Fill<'_> {
                 return Some(cost);
             }
         }
-        let (cost, node) = best?;
-        self.apply(node, &gaps, &reached, width).then_some(cost)
+        // The cheapest path may be refused, and a dearer one not.
+        let has_room = |at: &usize| reached[*at].cost < FAR.cost && self.load[*at] < self.room[*at];
+        let mut ends: Vec<(i32, usize)> = (0..nodes).filter(has_room).map(|at| (reached[at].cost, at)).collect();
+        ends.sort_unstable();
+        ends.into_iter().find(|&(_, node)| self.apply(node, &gaps, &reached, width)).map(|(cost, _)| cost)
     }
 
     /// The partitions that each node holds and may give up.
@@ -223,8 +226,8 @@ impl Fill<'_> {
         held
     }
 
-    /// Walks a path back from its end and exchanges the copies on it. A path that meets a partition twice is refused:
-    /// a search that is not at its end yet may have found one.
+    /// Walks a path back from its end and exchanges the copies on it. A path that meets a partition twice is checked
+    /// once more: its steps were found one by one, and may not fit together.
     fn apply(&mut self, end: usize, gaps: &[Label], reached: &[Label], width: usize) -> bool {
         let (mut path, mut node) = (Vec::new(), end);
         loop {
@@ -239,18 +242,35 @@ impl Fill<'_> {
             }
             node = by as usize;
         }
-        let repeats = |(at, step): (usize, &(usize, u32, usize))| path[..at].iter().any(|other| other.0 == step.0);
-        if path.iter().enumerate().any(repeats) {
-            return false;
-        }
-        for (partition, by, node) in path {
+        let before: Vec<(usize, Vec<u16>)> = path.iter().map(|step| (step.0, self.sets[step.0].clone())).collect();
+        // From its beginning, as it was found.
+        for &(partition, by, node) in path.iter().rev() {
             let set = &mut self.sets[partition];
             match set.iter_mut().find(|other| u32::from(**other) == by) {
                 Some(place) => *place = node as u16,
                 None => set.push(node as u16),
             }
         }
+        let repeats = |(at, step): (usize, &(usize, u32, usize))| path[..at].iter().any(|other| other.0 == step.0);
+        let repeated = path.iter().enumerate().filter(|step| repeats(*step)).map(|(_, step)| step.0);
+        if !repeated.clone().all(|partition| self.is_sound(partition)) {
+            for (partition, set) in before {
+                self.sets[partition] = set;
+            }
+            return false;
+        }
         self.load[end] += 1;
         true
+    }
+
+    /// Whether the copies of a partition are on different nodes, no more than wanted, and leave room for the zones that
+    /// are missing.
+    fn is_sound(&self, partition: usize) -> bool {
+        let set = &self.sets[partition];
+        let is_new = |at: &usize| !set[..*at].contains(&set[*at]);
+        let zone = |at: usize| self.zone_of[usize::from(set[at])];
+        let opens_zone = |at: &usize| !(0..*at).any(|other| zone(other) == zone(*at));
+        let distinct = (0..set.len()).filter(opens_zone).count();
+        (0..set.len()).all(|at| is_new(&at)) && set.len() + self.spread.saturating_sub(distinct) <= self.want
     }
 }
