@@ -52,19 +52,8 @@ const MUTANTS: &[Mutant] = &[
     }),
     mutant(Rule::FormerOwnersHold, &[LIVENESS, survival::NAME], layouts),
     mutant(Rule::EachLayoutHasItsQuorum, &[reads::NAME, survival::NAME], copies),
-    mutant(Rule::ChangedCopiesMeet, &[reads::NAME], copies),
-    mutant(Rule::FallbacksHandOverFirst, &[reads::NAME], |options| {
-        options.buckets[0].sloppy = true;
-        copies(options);
-        (options.faults.kill, options.buckets[0].keys) = (SECOND, 8);
-    }),
-    mutant(Rule::EveryOlderOwnerIsMet, &[steps::NAME], rare_copies),
     behind(Rule::ReadsWaitForTheExchange, &[Rule::GainsCountWhenTaken], &[reads::NAME], hurried_layouts),
     mutant(Rule::LayoutsRetireUnread, &[reads::NAME, steps::NAME, survival::NAME], hurried_layouts),
-    mutant(Rule::SourcesHaveClosed, &[reads::NAME, steps::NAME], hurried_layouts),
-    mutant(Rule::OlderWritesAreRefused, &[reads::NAME, steps::NAME], hurried_layouts),
-    mutant(Rule::RetiredLayoutsAreNotRead, &[reads::NAME], hurried_layouts),
-    mutant(Rule::ConfirmsAreOfOneVersion, &[handoff::NAME, survival::NAME, steps::NAME], hurried_layouts),
     mutant(Rule::StrictBucketsUseNoFallbacks, &[reads::NAME, survival::NAME, LIVENESS], |options| {
         fallbacks(options);
         options.buckets[0].sloppy = false;
@@ -302,13 +291,6 @@ fn hurried_layouts(options: &mut Options) {
     (options.clients.sessions, options.clients.think_us) = (8, 5_000);
     (options.network.jitter_us, options.network.ordered) = (10_000, false);
     options.buckets[0].keys = 8;
-}
-
-/// Each write is acknowledged by one owner, which may be the only one that has it when the layout changes.
-fn rare_copies(options: &mut Options) {
-    hurried_layouts(options);
-    (options.buckets[0].r, options.buckets[0].w) = (3, 1);
-    (options.network.loss, options.clients.reads) = (share(20), share(0));
 }
 
 /// A small cluster with a busy bucket of sets, a network that loses a little, and no other fault.
