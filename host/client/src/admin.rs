@@ -83,8 +83,8 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] for a token whose scope does not allow it, and the errors of a node that cannot be reached or does not
-    /// answer.
+    /// [`ErrorKind::Denied`] for a token whose scope does not allow it, and the errors of a node that cannot be reached
+    /// or does not answer.
     pub async fn status(&self) -> Result<Status> {
         match self.ask(AdminRequest::Status).await? {
             Reply::Status(status) => Ok(status),

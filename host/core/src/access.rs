@@ -1,7 +1,7 @@
 //! Who may do what: one table of scopes and verbs, [`allows`]. Nothing else decides about access.
 //!
-//! A node asks [`authorise`] for every request. The chapter of the book about tenants has the table, and a test compares
-//! the two; another one walks every cell through a node.
+//! A node asks [`authorise`] for every request. The chapter of the book about tenants has the table, and a test
+//! compares the two; another one walks every cell through a node.
 
 use core::fmt;
 

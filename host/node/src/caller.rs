@@ -1,5 +1,5 @@
-//! Who asks: the token or certificate of a connection, and the tenant that its requests are about. The core's table decides what they
-//! may do.
+//! Who asks: the token or certificate of a connection, and the tenant that its requests are about. The core's table
+//! decides what they may do.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Tokens, by which clients authenticate.
 //!
-//! A token is `TENANT/NAME:SECRET`, or `NAME:SECRET` of the tenant `default`. The catalog has only the BLAKE3 hash of the
-//! secret part. The root token is derived from the cluster's secret file and is not in the catalog: the owner of that
-//! file is the operator. A client that shows a certificate of a tenant shows no token: the certificate says what a token
-//! would.
+//! A token is `TENANT/NAME:SECRET`, or `NAME:SECRET` of the tenant `default`. The catalog has only the BLAKE3 hash of
+//! the secret part. The root token is derived from the cluster's secret file and is not in the catalog: the owner of
+//! that file is the operator. A client that shows a certificate of a tenant shows no token: the certificate says what a
+//! token would.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -180,8 +180,8 @@ pub struct TokenText<'a> {
 }
 
 impl<'a> TokenText<'a> {
-    /// Reads `tenant/name:secret`, or `name:secret` of the tenant `default`. `None` for anything else, and for more than
-    /// [`MAX_TOKEN_BYTES`].
+    /// Reads `tenant/name:secret`, or `name:secret` of the tenant `default`. `None` for anything else, and for more
+    /// than [`MAX_TOKEN_BYTES`].
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         let (names, secret) = Some(text).filter(|text| text.len() <= MAX_TOKEN_BYTES)?.split_once(':')?;

@@ -55,7 +55,7 @@ async fn works_in_full(mut cluster: Cluster, host: Option<&str>) {
     })
     .await;
     let nodes = shown["nodes"].as_array().unwrap();
-    let of_n4 = nodes.iter().find(|node| node["name"] == "n4").unwrap();
+    let of_n4 = nodes.iter().find(|node| node["node"] == "n4").unwrap();
     assert_eq!(of_n4["address"], at(n4), "{shown}");
     // The client learns the new layout from a reply, and goes to the new owner.
     let client = cluster.client().await;

@@ -49,8 +49,8 @@ fn a_running_cluster_is_changed_as_the_book_says() {
         "n4 is unassigned",
         "n3 is declared dead",
         "layout 8 is applied",
-        "water the plants",
-        "bucket notes: n = 3, strict",
+        "water the roses",
+        "bucket plants: n = 3, strict",
     ] {
         assert!(ran.text().contains(shown), "{shown} is missing in\n{}", ran.text());
     }

@@ -108,8 +108,8 @@ impl Admin {
         self.revoke(AdminRequest::TokenRevoke { name, certificates: false }).await
     }
 
-    /// As [`Admin::revoke_token`], and every certificate of that name (`rejoin cert client --scope`) is refused for good,
-    /// whether or not there is a token of the name. The name cannot be used again.
+    /// As [`Admin::revoke_token`], and every certificate of that name (`rejoin cert client --scope`) is refused for
+    /// good, whether or not there is a token of the name. The name cannot be used again.
     ///
     /// ```no_run
     /// # async fn run(client: rejoin_client::Client) -> rejoin_client::Result<()> {
@@ -142,8 +142,8 @@ pub struct NewToken {
 }
 
 impl NewToken {
-    /// Draws a secret of 256 bits. The text is `tenant/name:secret`, without the tenant if that is `default`, the secret
-    /// as 64 hexadecimal digits; the cluster keeps the BLAKE3 hash of those digits.
+    /// Draws a secret of 256 bits. The text is `tenant/name:secret`, without the tenant if that is `default`, the
+    /// secret as 64 hexadecimal digits; the cluster keeps the BLAKE3 hash of those digits.
     ///
     /// ```
     /// use rejoin_client::admin::{Name, NewToken};

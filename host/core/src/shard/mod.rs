@@ -5,11 +5,11 @@
 //! reads no clock and draws from the generator that it was given, so the same events give the same effects.
 //!
 //! In reading order: [`event`], `op` (an operation), `turn` (one call), `room` (what they may hold), `copy` (objects in
-//! the store), `replica` (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts`
-//! (whom to ask first), `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node and others
-//! have begun), `pacing` (what they may do beside requests), `gaps` (what this replica lacks), `folding` (objects that
-//! meet in them), `views` (what owners make of equal objects), [`handoff`] (nodes that stand in for owners), `layouts`
-//! (changes of layouts), `stale` (requests that a change overtakes).
+//! the store), `replica` (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`,
+//! `contacts` (whom to ask first), `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node
+//! and others have begun), `pacing` (what they may do beside requests), `gaps` (what this replica lacks), `folding`
+//! (objects that meet in them), `views` (what owners make of equal objects), [`handoff`] (nodes that stand in for
+//! owners), `layouts` (changes of layouts), `stale` (requests that a change overtakes).
 
 mod contacts;
 mod copy;

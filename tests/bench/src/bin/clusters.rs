@@ -2,6 +2,7 @@
 //! CPU time of an operation. No disk and no network.
 //!
 //! `rejoin-bench-clusters [moves|solver|operations]`, all of them without an argument.
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the tables are what was asked for")]
 
 use std::process::ExitCode;

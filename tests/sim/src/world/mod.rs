@@ -4,8 +4,8 @@
 //! Nothing else decides, so a seed is a run. Nodes run the product's own machines (`rejoin_core::{shard, node,
 //! control}`); only time, network, disk and chance are simulated. In reading order: this file (the queue), `node` (a
 //! process and its disk), `batch` (a shard's queues), `scans`, `links` (connections), `leaving` (graceful stops),
-//! `catalog` (the control task), `rings` (changes of layout), `steps` (what owners hold meanwhile), `lives` (starts and ends), `clients`, `chaos` (faults),
-//! `calm` (the liveness phase).
+//! `catalog` (the control task), `rings` (changes of layout), `steps` (what owners hold meanwhile), `lives` (starts and
+//! ends), `clients`, `chaos` (faults), `calm` (the liveness phase).
 
 mod batch;
 mod calm;

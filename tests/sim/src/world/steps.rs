@@ -1,7 +1,8 @@
 //! What owners hold at each step of a change of layout, for the checker [`steps`](crate::check::steps).
 //!
 //! When the first node takes a step, all that was acknowledged is looked for on the disks of the owners in live
-//! layouts: those that no node has retired yet. So after the last step the former owners do not count, whatever they still hold.
+//! layouts: those that no node has retired yet. So after the last step the former owners do not count, whatever they
+//! still hold.
 
 use std::collections::BTreeMap;
 
