@@ -2,10 +2,10 @@
 //!
 //! A strict read may fail if fewer than R owners can answer it. So a failed one is counted only if there was a *healthy
 //! quorum*: at least R owners of the key, in every layout that was live or had just been retired, which were well
-//! during the whole request, and so were their links to each other and to the clients. If the client asks one node only, that
-//! node and its links to them must be well too. A node is well while no fault is done to it. After a fault it counts as
-//! well after some time (a killed node has to start, to connect, and to be known to be back), or once all nodes were
-//! seen to be connected; one that was wiped when it is rebuilt. What is not certain is not counted.
+//! during the whole request, and so were their links to each other and to the clients. If the client asks one node
+//! only, that node and its links to them must be well too. A node is well while no fault is done to it. After a fault
+//! it counts as well after some time (a killed node has to start, to connect, and to be known to be back), or once all
+//! nodes were seen to be connected; one that was wiped when it is rebuilt. What is not certain is not counted.
 
 use std::collections::BTreeMap;
 
