@@ -84,8 +84,8 @@ fn up(ctx: &NodeContext) -> BTreeSet<NodeId> {
 }
 
 fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
-    let (up, newest) = (up(ctx), ring.newest());
-    let owned = shares(newest, newest.policy.n);
+    let (up, newest, name) = (up(ctx), ring.newest().divided(ring.partitions()), ring.newest().name());
+    let owned = shares(&newest, newest.policy.n);
     let member = |id: NodeId| {
         let at = newest.nodes.iter().position(|node| node.id == id)?;
         let node = &newest.nodes[at];
@@ -93,7 +93,7 @@ fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
     };
     let older = &ring.live[..ring.live.len() - 1];
     let in_older = |id: NodeId| older.iter().any(|layout| layout.node(id).is_some());
-    let is_dead = |id: &NodeId| ring.notes.skipped.get(id).is_some_and(|until| *until >= newest.name());
+    let is_dead = |id: &NodeId| ring.notes.skipped.get(id).is_some_and(|until| *until >= name);
     let view = ctx.view.borrow().clone();
     let node = |(id, known): (&NodeId, &crate::view::KnownNode)| LayoutNodeStatus {
         name: known.name.clone(),
@@ -118,6 +118,7 @@ fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
         nodes,
         change: change(ctx, ring, &up),
         staged_policy: ring.staged_policy(),
+        staged_split: ring.staged_split(),
         past: ring
             .notes
             .past
@@ -153,17 +154,18 @@ async fn planned(ctx: &NodeContext, ring: Ring) -> Reply {
     match made.await {
         Ok(Ok((ring, solution))) => {
             let bytes = ctx.reports().await.iter().map(|report| report.object_bytes).sum();
-            Reply::LayoutPlan(describe(ctx, (ring.newest(), &solution), bytes))
+            Reply::LayoutPlan(describe(ctx, (&ring, &solution), bytes))
         }
         Ok(Err(why)) => Reply::Error(ErrorReply::new(ErrorCode::BadRequest, why)),
         Err(_) => stopping(),
     }
 }
 
-fn describe(ctx: &NodeContext, (before, solution): (&Layout, &Solution), own_bytes: u64) -> LayoutPlan {
+fn describe(ctx: &NodeContext, (ring, solution): (&Ring, &Solution), own_bytes: u64) -> LayoutPlan {
     let after = &solution.layout;
+    // The halves of a partition that is split stay where they are.
+    let before = &ring.newest().divided(after.partitions());
     let n = after.policy.n;
-    // The solver has refused other numbers of partitions.
     let change = compare(before, after, n).unwrap_or_default();
     let owned = before.nodes.iter().position(|node| node.id == ctx.node).map_or(0, |at| shares(before, n)[at]);
     let node = |(id, of): (&NodeId, &rejoin_core::placement::change::NodeChange)| PlannedNode {
@@ -181,6 +183,7 @@ fn describe(ctx: &NodeContext, (before, solution): (&Layout, &Solution), own_byt
     LayoutPlan {
         name: after.name(),
         policy: after.policy,
+        partitions_before: ring.partitions(),
         partitions: after.partitions(),
         moved: change.moved(),
         least_moved: change.least_moved(),

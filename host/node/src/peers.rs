@@ -179,13 +179,16 @@ pub(crate) async fn serve(ctx: &Arc<NodeContext>, connection: Connection, name: 
 
 /// Sends this node's hello, with the actors of all shards.
 async fn send_hello(ctx: &NodeContext, connection: &Connection, peer: NodeId) -> Result<(), String> {
+    // As they were at the latest: what is announced by another number is ended by the split.
+    let partition_bits = ctx.cluster_view().partition_bits();
     let mut actors = Vec::new();
     for shard in &ctx.shards {
         let (answer, answered) = oneshot::channel();
         let _ = shard.messages.send(ShardMessage::Actors(answer));
         actors.extend(answered.await.map_err(|_| "this node is stopping".to_owned())?);
     }
-    let hello = ctx.peers().links.hello(peer, ctx.clock.now(), ctx.catalog_digest.load(Relaxed), actors);
+    let announced = (partition_bits, actors);
+    let hello = ctx.peers().links.hello(peer, ctx.clock.now(), ctx.catalog_digest.load(Relaxed), announced);
     let sent = connection.sender().send(Class::Control, HELLO, codec::encode(&hello).into()).await;
     sent.map_err(|error| error.to_string())
 }

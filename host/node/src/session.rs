@@ -147,7 +147,7 @@ async fn authenticate<'a>(
         tenant: principal.tenant,
         start: *ctx.start.borrow(),
         retry_window_ms: ctx.config.retry_window_ms,
-        layout: view.cluster.layout().clone(),
+        layout: view.cluster.applied_layout().clone(),
     };
     let body = codec::encode(&HelloReply::Welcome(welcome));
     match connection.sender().send(Class::Control, 0, body.into()).await {
@@ -241,7 +241,7 @@ impl ClientSession {
             RequestBody::Get(get) => self.data(frame, head, DataRequest::Get(get)),
             RequestBody::Put(put) => self.data(frame, head, DataRequest::Put(put)),
             RequestBody::Layout => {
-                let layout = self.ctx.cluster_view().layout().clone();
+                let layout = self.ctx.cluster_view().applied_layout().clone();
                 self.answer(frame, Reply::Layout(layout));
             }
             RequestBody::Settled(receipts) => self.settled(receipts),

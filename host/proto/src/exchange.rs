@@ -13,9 +13,10 @@ use crate::error::ErrorCode;
 use crate::id::{BucketId, PartitionId};
 use crate::object::{Object, ReapEpoch};
 
-/// The bits by which a range is divided: into 16 parts.
+/// A range is divided at the next multiple of so many bits, whatever the number of partitions is. So all ranges below
+/// those of partitions stay what they are when partitions are split.
 pub const BRANCH_BITS: u8 = 4;
-/// The parts of a range.
+/// The most parts of a range.
 pub const BRANCHES: usize = 1 << BRANCH_BITS;
 /// The deepest range: that of one 64-bit prefix of the key hash.
 pub const MAX_DEPTH: u8 = 64;
@@ -126,24 +127,29 @@ impl HashRange {
         (self.depth >= bits).then(|| partition_of(self.start, bits))
     }
 
-    /// One of its 16 parts; the range itself if it cannot be divided.
+    /// The depth of its parts.
+    fn part_depth(&self) -> u8 {
+        ((self.depth / BRANCH_BITS + 1) * BRANCH_BITS).min(MAX_DEPTH)
+    }
+
+    /// The number of its parts: 16, or fewer in the range of a partition; 1 if it cannot be divided.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        1 << self.part_depth().saturating_sub(self.depth)
+    }
+
+    /// One of its parts; the range itself if it cannot be divided.
     #[must_use]
     pub fn part(&self, at: usize) -> Self {
-        let depth = self.depth + BRANCH_BITS;
-        if depth > MAX_DEPTH {
-            return *self;
-        }
-        Self { start: self.start | (at as u64) << (64 - u32::from(depth)), depth, ..*self }
+        let depth = self.part_depth();
+        let bits = (at as u64 % self.parts() as u64).checked_shl(64 - u32::from(depth)).unwrap_or(0);
+        Self { start: self.start | bits, depth, ..*self }
     }
 
     /// Which of its parts holds a prefix.
     #[must_use]
     pub fn part_of(&self, prefix: u64) -> usize {
-        let depth = u32::from(self.depth + BRANCH_BITS);
-        if depth > u32::from(MAX_DEPTH) {
-            return 0;
-        }
-        (prefix >> (64 - depth)) as usize % BRANCHES
+        (prefix >> (64 - u32::from(self.part_depth()))) as usize % self.parts()
     }
 
     /// The 32 bits of a prefix that follow those which all prefixes of the range have in common.
@@ -152,11 +158,11 @@ impl HashRange {
         (prefix.checked_shl(u32::from(self.depth)).unwrap_or(0) >> 32) as u32
     }
 
-    /// The range that it is a part of; `None` at a depth below `bits`.
+    /// The range that it is a part of; `None` for that of a partition, when the ring has 2^`bits` partitions.
     #[must_use]
     pub fn parent(&self, bits: u8) -> Option<Self> {
-        let depth = self.depth.checked_sub(BRANCH_BITS).filter(|depth| *depth >= bits)?;
-        Some(Self::around(self.bucket, self.start, depth))
+        let above = self.depth.checked_sub(1).filter(|depth| *depth >= bits)?;
+        Some(Self::around(self.bucket, self.start, (above - above % BRANCH_BITS).max(bits)))
     }
 
     /// The first key of the range in the store.
@@ -227,6 +233,8 @@ pub struct ExchangeAsk {
     pub walk: WalkId,
     /// The number of the question in the walk.
     pub number: u64,
+    /// The sender's ring has 2^this partitions. A receiver with others refuses the question.
+    pub partition_bits: u8,
     /// The partition that it is about; of several the first.
     pub partition: PartitionId,
     /// The partition's reap epoch at the sender. Another one is refused.

@@ -45,7 +45,8 @@ fn a_running_cluster_is_changed_as_the_book_says() {
     let ran = type_in(&[start, change].concat(), dir.path(), "");
     let log = |node: &str| std::fs::read_to_string(dir.path().join(format!("{node}.log"))).unwrap_or_default();
     assert_eq!(ran.code, Some(0), "{}\n{}\n{}\n{}\n{}", ran.text(), ran.talk, log("n1"), log("n4"), log("n5"));
-    for shown in ["n4 is unassigned", "n3 is declared dead", "layout 5 is applied"] {
+    let split = "256 partitions become 512";
+    for shown in ["n4 is unassigned", "n3 is declared dead", "layout 5 is applied", split, "layout 6: 512 partitions"] {
         assert!(ran.text().contains(shown), "{shown} is missing in\n{}", ran.text());
     }
 }

@@ -25,6 +25,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: LayoutCommand
             let nodes = members.into_iter().map(NodeChange::Remove).collect();
             stage(out, &admin, LayoutChanges { nodes, ..LayoutChanges::default() }).await
         }
+        LayoutCommand::Split => stage(out, &admin, LayoutChanges { split: true, ..LayoutChanges::default() }).await,
         LayoutCommand::Plan => {
             let plan = admin.plan_layout().await?;
             if out.json { out.json(&PlanJson::from(&plan)) } else { print_plan(out, &plan) }
@@ -49,7 +50,7 @@ pub(crate) async fn drain(global: &GlobalArgs, out: Output, node: rejoin_client:
 fn assigned(args: AssignArgs) -> LayoutChanges {
     let AssignArgs { members, zone, capacity, n, zones } = args;
     let assign = |node| NodeChange::Assign { node, zone: zone.clone(), capacity };
-    LayoutChanges { nodes: members.into_iter().map(assign).collect(), n, zones }
+    LayoutChanges { nodes: members.into_iter().map(assign).collect(), n, zones, split: false }
 }
 
 async fn stage(out: Output, admin: &Admin, changes: LayoutChanges) -> Result<(), Failure> {
@@ -182,7 +183,11 @@ fn remarks(status: &LayoutStatus) -> Vec<String> {
     if let Some(policy) = status.staged_policy {
         lines.push(format!("staged: {}", policy_text(policy)));
     }
-    if status.staged_policy.is_some() || status.nodes.iter().any(|node| node.staged.is_some()) {
+    if let Some(partitions) = status.staged_split {
+        lines.push(format!("staged: {partitions} partitions"));
+    }
+    let is_policy = status.staged_policy.is_some() || status.staged_split.is_some();
+    if is_policy || status.nodes.iter().any(|node| node.staged.is_some()) {
         lines
             .push("changes are staged: `rejoin layout plan` shows what they move, `revert` takes them back".to_owned());
     }
@@ -222,6 +227,10 @@ fn change_lines(change: &ChangeStatus) -> Vec<String> {
 fn print_plan(out: Output, plan: &LayoutPlan) -> Result<(), Failure> {
     let title = format!("layout {}: {} partitions, {}", plan.name.version, plan.partitions, policy_text(plan.policy));
     out.line(out.bold(&title))?;
+    if plan.partitions != plan.partitions_before {
+        let (before, after) = (plan.partitions_before, plan.partitions);
+        out.line(format!("{before} partitions become {after}: each part keeps the owners of the whole"))?;
+    }
     let total = u64::from(plan.partitions) * u64::from(plan.policy.n);
     let share = |owned: u32| format!("{owned} ({:.1} %)", f64::from(owned) * 100.0 / (total.max(1) as f64));
     let row = |node: &PlannedNode| {

@@ -48,6 +48,8 @@ pub(super) struct ShowJson {
     /// Null if no change is under way.
     change: Option<ChangeJson>,
     staged_policy: Option<PolicyJson>,
+    /// The number of partitions that is staged, or null.
+    staged_partitions: Option<u32>,
 }
 
 #[derive(Serialize, Debug)]
@@ -106,6 +108,7 @@ impl From<&LayoutStatus> for ShowJson {
                 waits_for: change.waits_for.iter().map(awaited).collect(),
             }),
             staged_policy: status.staged_policy.map(|policy| PolicyJson { n: policy.n, zones: zones(policy.zones) }),
+            staged_partitions: status.staged_split,
         }
     }
 }
@@ -140,6 +143,7 @@ pub(super) struct PlanJson {
     version: u64,
     /// What `apply --plan` has to be given.
     plan: String,
+    partitions_before: u32,
     partitions: u32,
     n: u8,
     zones: String,
@@ -181,6 +185,7 @@ impl From<&LayoutPlan> for PlanJson {
         Self {
             version: plan.name.version,
             plan: hash(plan.name),
+            partitions_before: plan.partitions_before,
             partitions: plan.partitions,
             n: plan.policy.n,
             zones: zones(plan.policy.zones),

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use rejoin_proto::exchange::{BRANCHES, Compared, HashRange, OtherCopy, RangeHashes, Sum, WalkId};
+use rejoin_proto::exchange::{Compared, HashRange, OtherCopy, RangeHashes, Sum, WalkId};
 use rejoin_proto::{BucketId, NodeId, PartitionId};
 
 use super::own::{Own, OwnRow, RangeScan, padded_hashes, part_width, shorten, shortened, sorted};
@@ -221,7 +221,7 @@ impl Walk {
     pub(crate) fn compared(&mut self, range: HashRange, own: Own, answer: Compared) {
         match (own, answer) {
             (Own::Parts(_), Compared::Parts(differ)) => {
-                self.todo.extend((0..BRANCHES).filter(|at| differ & 1 << at != 0).map(|at| range.part(at)));
+                self.todo.extend((0..range.parts()).filter(|at| differ & 1 << at != 0).map(|at| range.part(at)));
             }
             // They have few, and this node many.
             (Own::Parts(_), Compared::Objects(theirs)) => {

@@ -33,9 +33,9 @@ use rejoin_proto::{Name, NodeId};
 
 use super::clocks::{self, Clocks};
 use super::identity::Disks;
+use super::route::shard_of_named;
 use crate::Prng;
 use crate::shard::event::Now;
-use crate::view::shard_of;
 
 /// The configuration of a node's links.
 #[derive(Clone, Debug)]
@@ -46,8 +46,6 @@ pub struct Config {
     pub peers: Vec<(NodeId, Name)>,
     /// What must be equal on all nodes.
     pub params: ClusterParams,
-    /// The number of partitions of the ring.
-    pub partitions: u32,
     /// The number of shards of this node.
     pub shards: u16,
     /// How long a starting node waits for peers that it has not reached, in microseconds.
@@ -377,9 +375,15 @@ impl Links {
         Some(NotServing { why: format!("it is starting, and waits for {}", waiting.join(", ")), lasting: false })
     }
 
-    /// This node's hello to a peer.
+    /// This node's hello to a peer, with its actors in a ring of 2^`partition_bits` partitions.
     #[must_use]
-    pub fn hello(&self, peer: NodeId, now: Now, catalog: u64, actors: Vec<ActorNext>) -> PeerHello {
+    pub fn hello(
+        &self,
+        peer: NodeId,
+        now: Now,
+        catalog: u64,
+        (partition_bits, actors): (u8, Vec<ActorNext>),
+    ) -> PeerHello {
         PeerHello {
             params: self.config.params,
             node: self.config.node,
@@ -391,6 +395,7 @@ impl Links {
             known_disk: self.disks.peers.get(&peer).copied().filter(|_| self.standing(peer) == Standing::Member),
             wall_ms: now.wall_ms,
             catalog,
+            partition_bits,
             actors,
         }
     }
@@ -573,12 +578,7 @@ impl Links {
         }
         self.clocks.observe(peer, hello.wall_ms, now.wall_ms);
         self.judge_clocks(outputs);
-        outputs.push(LinkOutput::PeerUp {
-            peer,
-            connection,
-            actors: self.by_shard(&hello.actors),
-            catalog: hello.catalog,
-        });
+        outputs.push(LinkOutput::PeerUp { peer, connection, actors: self.by_shard(&hello), catalog: hello.catalog });
     }
 
     /// Tells the peers as soon as every shard has rebuilt what it had lost with the data directory.
@@ -645,10 +645,13 @@ impl Links {
     }
 
     /// The actors of a hello, by shard.
-    fn by_shard(&self, actors: &[ActorNext]) -> Vec<Vec<ActorNext>> {
+    fn by_shard(&self, hello: &PeerHello) -> Vec<Vec<ActorNext>> {
         let mut by_shard = vec![Vec::new(); usize::from(self.config.shards)];
-        for actor in actors.iter().filter(|actor| u32::from(actor.partition.0) < self.config.partitions) {
-            by_shard[usize::from(shard_of(actor.partition, self.config.partitions, self.config.shards))].push(*actor);
+        for actor in &hello.actors {
+            // The peer may not have heard of a split yet, or know of one that this node has not heard of.
+            if let Some(shard) = shard_of_named(hello.partition_bits, actor.partition, self.config.shards) {
+                by_shard[usize::from(shard)].push(*actor);
+            }
         }
         by_shard
     }

@@ -1,5 +1,7 @@
 //! Routes a peer's message to a shard, the catalog or the store of plugins.
 
+use rejoin_proto::PartitionId;
+use rejoin_proto::layout::MAX_PARTITIONS;
 use rejoin_proto::peer::PeerBody;
 
 use crate::view::{ClusterView, shard_of};
@@ -18,6 +20,14 @@ pub enum Route {
     Modules,
     /// None: it names a shard or a partition that this node does not have.
     Nowhere,
+}
+
+/// The shard of a partition that a peer names, whose ring has 2^`bits` partitions. `None` if it has no such one, or this
+/// node more shards.
+pub(crate) fn shard_of_named(bits: u8, partition: PartitionId, shards: u16) -> Option<u16> {
+    let partitions = 1_u32.checked_shl(bits.into()).filter(|partitions| *partitions <= MAX_PARTITIONS)?;
+    let is_there = u32::from(partition.0) < partitions && u32::from(shards) <= partitions;
+    is_there.then(|| shard_of(partition, partitions, shards))
 }
 
 /// The receiver of a peer's message in a node with so many shards.
@@ -52,19 +62,11 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
                 Route::Nowhere
             }
         }
-        PeerBody::Holdings { partition, .. } => {
-            if u32::from(partition.0) < layout.partitions() {
-                Route::Ahead(of_partition(*partition))
-            } else {
-                Route::Nowhere
-            }
+        PeerBody::Holdings { partition_bits, partition, .. } => {
+            shard_of_named(*partition_bits, *partition, shards).map_or(Route::Nowhere, Route::Ahead)
         }
         PeerBody::Offer(offer) => {
-            if u32::from(offer.partition.0) < layout.partitions() {
-                Route::Shard(of_partition(offer.partition))
-            } else {
-                Route::Nowhere
-            }
+            shard_of_named(offer.partition_bits, offer.partition, shards).map_or(Route::Nowhere, Route::Shard)
         }
         PeerBody::CatalogSummary(_)
         | PeerBody::CatalogRecords { .. }
@@ -72,8 +74,7 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
         | PeerBody::Ring(_) => Route::Control,
         PeerBody::ModuleWanted(_) | PeerBody::Module { .. } => Route::Modules,
         PeerBody::ExchangeAsk(asked) => {
-            let is_there = u32::from(asked.partition.0) < layout.partitions();
-            if is_there { Route::Shard(of_partition(asked.partition)) } else { Route::Nowhere }
+            shard_of_named(asked.partition_bits, asked.partition, shards).map_or(Route::Nowhere, Route::Shard)
         }
         PeerBody::ExchangeAnswer(answer) => {
             if answer.walk.shard < shards {

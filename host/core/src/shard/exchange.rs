@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use rand_core::Rng;
 
-use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, Sum, place_of};
+use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, Sum, WalkId, place_of};
 use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{BucketId, ErrorCode, NodeId, Object, ObjectId, PartitionId, ReapEpoch, codec};
 
@@ -284,8 +284,7 @@ impl Shard {
             partitions,
             left: left.into_iter().collect(),
         });
-        let asked = ExchangeAsk { walk: id, number: 0, partition: first, epoch: self.epoch(), ask: Ask::Roots(roots) };
-        self.send(turn, peer, 0, PeerBody::ExchangeAsk(asked));
+        self.send_ask(turn, peer, (id, 0, first), Ask::Roots(roots));
     }
 
     /// A peer has answered a question.
@@ -683,9 +682,13 @@ impl Shard {
 
     pub(super) fn ask(&self, turn: &mut Turn<'_>, walk: &mut Walk, ask: Ask) {
         walk.number += 1;
-        let (id, partition) = (walk.id, walk.partition);
-        let asked = ExchangeAsk { walk: id, number: walk.number, partition, epoch: self.epoch(), ask };
-        self.send(turn, walk.peer, 0, PeerBody::ExchangeAsk(asked));
+        self.send_ask(turn, walk.peer, (walk.id, walk.number, walk.partition), ask);
+    }
+
+    fn send_ask(&self, turn: &mut Turn<'_>, to: NodeId, of: (WalkId, u64, PartitionId), ask: Ask) {
+        let ((walk, number, partition), partition_bits) = (of, self.view.partition_bits());
+        let asked = ExchangeAsk { walk, number, partition_bits, partition, epoch: self.epoch(), ask };
+        self.send(turn, to, 0, PeerBody::ExchangeAsk(asked));
     }
 
     /// The partitions of this shard.

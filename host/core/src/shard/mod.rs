@@ -8,7 +8,8 @@
 //! (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`, `contacts` (whom to ask first),
 //! `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node and others have begun), `pacing`
 //! (what they may do beside requests), `gaps` (what this replica lacks), `folding` (objects that meet in them), `views`
-//! (what owners make of equal objects), [`handoff`] (nodes that stand in for owners), `layouts` (changes of layouts).
+//! (what owners make of equal objects), [`handoff`] (nodes that stand in for owners), `layouts` (changes of layouts),
+//! `split` (of partitions).
 
 mod contacts;
 mod copy;
@@ -28,6 +29,7 @@ mod peers;
 mod read;
 mod replica;
 mod serving;
+mod split;
 mod trees;
 mod turn;
 mod validate;
@@ -50,6 +52,7 @@ use layouts::RingSteps;
 use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
 use peers::PeerConnections;
 use rand_core::Rng;
+use split::Grid;
 use turn::Turn;
 use views::Views;
 
@@ -170,6 +173,7 @@ pub struct Shard {
     /// Per partition, the write number of the store up to which losses have ended the tenure.
     lost_upto: BTreeMap<PartitionId, u64>,
     holdings: Holdings,
+    grid: Grid,
     drain: Drain,
     ring: RingSteps,
     /// When a write may have waited long enough for a node to ask a fallback too, in microseconds.
@@ -198,10 +202,11 @@ impl Shard {
         let tenures = Tenures::open(store, ended, config.lost, &mut rng)?;
         // Rule: retries outlive restarts. The rows of the last run are the table of this one.
         let retries = Retries::open(store, config.max_retry_bytes, config.retry_window_ms)?;
-        let trees = Trees::open(store, config.causal_key.clone(), view.layout().partitions(), config.rows_lost)?;
+        let trees = Trees::open(store, config.causal_key.clone(), view.partitions(), config.rows_lost)?;
         let gaps = Gaps::open(store)?;
         let exchanges = Exchanges::new(config.exchange, rng.next_u64() >> 34);
         let holdings = Holdings::open(store)?;
+        let grid = Grid::open(store, view.partition_bits())?;
         // Rule: runs number apart. An answer to a request of the last run may still arrive, delayed by a slow disk.
         let next_op = rng.next_u64() >> 1;
         let mut shard = Self {
@@ -232,6 +237,7 @@ impl Shard {
             unreadable: BTreeSet::new(),
             lost_upto: BTreeMap::new(),
             holdings,
+            grid,
             drain: Drain::default(),
             ring: RingSteps::default(),
             next_relief_us: u64::MAX,
@@ -240,6 +246,7 @@ impl Shard {
             next_expiry_us: 0,
             counters: Counters::default(),
         };
+        shard.split_at_open();
         // Rule: losses begin gaps.
         let has_lost = shard.config.rows_lost || shard.trees.has_lost();
         let is_new = shard.config.replaced && shard.gaps.note_replaced();
@@ -253,18 +260,13 @@ impl Shard {
 
     /// Writes the ends that a start owes. A full disk must not keep the shard from serving reads.
     fn settle_at_open(&mut self, store: &mut dyn Store) -> Result<(), StoreFault> {
-        let mut change = Change::default();
-        self.tenures.settle(&mut change);
-        self.trees.settle(&mut change);
-        self.gaps.settle(&mut change);
+        let change = self.owed();
         if change.rows.is_empty() {
             return Ok(());
         }
         match store.write(change) {
             Ok(()) => {
-                self.tenures.settled();
-                self.trees.settled();
-                self.gaps.settled();
+                self.owes_nothing();
                 Ok(())
             }
             // Rule: ends are owed.
@@ -276,7 +278,7 @@ impl Shard {
     /// The actors that the node's handshakes announce for this shard.
     #[must_use]
     pub fn actors(&self) -> Vec<ActorNext> {
-        self.tenures.announce()
+        self.tenures.announce_all()
     }
 
     /// The shard's start id: a retry is recognised only while it has not changed.
@@ -329,7 +331,7 @@ impl Shard {
     /// a start must be told again that data may be gone.
     #[must_use]
     pub fn owes_ends(&self) -> bool {
-        self.tenures.owes() || self.trees.owes() || self.gaps.owes()
+        self.tenures.owes() || self.trees.owes() || self.gaps.owes() || self.grid.owes() || self.holdings.owes()
     }
 
     /// Whether a request to a peer is not answered yet.
@@ -512,7 +514,9 @@ impl Shard {
                 self.asked_by_peer(turn, held);
             }
             PeerBody::ExchangeAnswer(answer) => self.exchange_answered(turn, from, answer),
-            PeerBody::Holdings { partition, holders } => self.holdings_told(turn, from, partition, holders),
+            PeerBody::Holdings { partition_bits, partition, holders } => {
+                self.holdings_told_of(turn, from, (partition_bits, partition), holders)
+            }
             PeerBody::Offer(offer) => {
                 let held = Held::new(from, (envelope.layout, trace), HeldBody::Offer(offer));
                 self.asked_by_peer(turn, held);

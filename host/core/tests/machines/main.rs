@@ -21,6 +21,7 @@ mod retries;
 mod ring;
 mod scenarios;
 mod sloppy;
+mod splits;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenures;

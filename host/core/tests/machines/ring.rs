@@ -9,7 +9,8 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use rejoin_core::placement::bootstrap;
 use rejoin_core::ring::{
-    Awaited, GOSSIP_US, RingCommand, RingControl, RingEffect, RingEvent, RingView, SAVE_AGAIN_US, Staging, Step, plan,
+    Awaited, GOSSIP_US, MOST_PARTITIONS, RingCommand, RingControl, RingEffect, RingEvent, RingView, SAVE_AGAIN_US,
+    Staging, Step, plan,
 };
 use rejoin_proto::ring::Role;
 use rejoin_proto::{
@@ -19,6 +20,8 @@ use rejoin_proto::{
 const N: u8 = 3;
 const QUORUM: usize = 2;
 const PARTITIONS: u32 = 8;
+/// The parts of the ring in which there are writes: as many as the partitions can come to.
+const KEYS: u32 = 32;
 const SHARDS: u16 = 2;
 
 fn name(at: usize) -> Name {
@@ -211,7 +214,7 @@ impl World {
     }
 
     fn begin_write(&mut self) {
-        let (coordinator, partition) = (self.any(), PartitionId(self.pick(PARTITIONS as usize) as u16));
+        let (coordinator, partition) = (self.any(), PartitionId(self.pick(KEYS as usize) as u16));
         let view = &self.nodes[&coordinator].view;
         if view.live.iter().all(|layout| layout.node(coordinator).is_none()) {
             return;
@@ -302,7 +305,7 @@ impl World {
 
     /// A quorum of owners in the layout by which a node reads has everything that was acknowledged.
     fn read(&mut self) {
-        let (at, partition) = (self.any(), PartitionId(self.pick(PARTITIONS as usize) as u16));
+        let (at, partition) = (self.any(), PartitionId(self.pick(KEYS as usize) as u16));
         let view = &self.nodes[&at].view;
         let layout = view.live.iter().find(|layout| layout.name() == view.reads).expect("a live layout").clone();
         if view.live.iter().all(|layout| layout.node(at).is_none()) {
@@ -338,7 +341,8 @@ impl World {
         let Some(partition) = node.held.keys().copied().find(|partition| !owns(*partition)) else { return };
         let receivers = owners(newest, partition);
         let confirms = |to: &NodeId| {
-            let theirs = self.nodes[to].view.live.last().map(Layout::name);
+            // A dead node confirms nothing.
+            let theirs = self.nodes.get(to).and_then(|node| node.view.live.last()).map(Layout::name);
             theirs == Some(newest.name()) && self.links.contains(&(at.min(*to), at.max(*to)))
         };
         if receivers.iter().all(confirms) {
@@ -364,7 +368,12 @@ impl World {
     }
 
     fn stage(&mut self, at: NodeId, node: usize, role: Role) {
-        let staging = Staging { roles: vec![(name(node), role)], policy: None };
+        let staging = Staging { roles: vec![(name(node), role)], ..Staging::default() };
+        self.handle(at, RingEvent::Command(1, RingCommand::Stage(staging)));
+    }
+
+    fn stage_split(&mut self, at: NodeId) {
+        let staging = Staging { split: true, ..Staging::default() };
         self.handle(at, RingEvent::Command(1, RingCommand::Stage(staging)));
     }
 
@@ -415,7 +424,7 @@ impl World {
 }
 
 fn owners(layout: &Layout, partition: PartitionId) -> Vec<NodeId> {
-    layout.owners(partition, N).map(|node| node.id).collect()
+    layout.divided(KEYS).owners(partition, N).map(|node| node.id).collect()
 }
 
 fn view_of(layout: &Layout) -> String {
@@ -427,13 +436,13 @@ fn wanted(at: NodeId, view: &RingView) -> impl Iterator<Item = (PartitionId, Nod
     let (oldest, newest) = (view.live.first().expect("a layout"), view.live.last().expect("a layout"));
     let gains =
         |partition: &PartitionId| owners(newest, *partition).contains(&at) && !owners(oldest, *partition).contains(&at);
-    let gained: Vec<PartitionId> = (0..PARTITIONS as u16).map(PartitionId).filter(gains).collect();
+    let gained: Vec<PartitionId> = (0..KEYS as u16).map(PartitionId).filter(gains).collect();
     gained.into_iter().flat_map(|partition| owners(oldest, partition).into_iter().map(move |from| (partition, from)))
 }
 
 /// Changes by one or two operators, with everything that can go wrong.
 fn changes_under_trouble(seeds: std::ops::Range<u64>) {
-    let (mut reads, mut applied) = (0, 0);
+    let (mut reads, mut applied, mut split) = (0, 0, 0);
     for seed in seeds {
         let mut world = World::new(4, 2, seed);
         world.run(300);
@@ -441,7 +450,11 @@ fn changes_under_trouble(seeds: std::ops::Range<u64>) {
             for _ in 0..1 + world.pick(2) {
                 let (at, node) = (world.any(), world.pick(6));
                 let role = if world.pick(3) == 0 { Role::Removed } else { member(1 + world.pick(3) as u32) };
-                world.stage(at, node, role);
+                let splits = world.pick(4) == 0 && world.nodes[&at].control.ring().partitions() < KEYS;
+                match splits {
+                    true => world.stage_split(at),
+                    false => world.stage(at, node, role),
+                }
                 applied += u32::from(world.apply(at));
             }
             for _ in 0..40 {
@@ -456,9 +469,12 @@ fn changes_under_trouble(seeds: std::ops::Range<u64>) {
         }
         world.settle();
         world.run(500);
+        let partitions: BTreeSet<u32> = world.nodes.values().map(|node| node.control.ring().partitions()).collect();
+        assert_eq!(partitions.len(), 1, "seed {seed}");
+        split += u32::from(!partitions.contains(&PARTITIONS));
         reads += world.reads;
     }
-    assert!(reads > 1_000 && applied > 10, "{reads} reads, {applied} changes");
+    assert!(reads > 1_000 && applied > 10 && split > 3, "{reads} reads, {applied} changes, {split} rings are split");
 }
 
 #[test]
@@ -584,7 +600,8 @@ fn commands_that_make_no_sense_are_refused() {
             other => panic!("{other:?}"),
         }
     };
-    let stage = |node: usize, role| RingCommand::Stage(Staging { roles: vec![(name(node), role)], policy: None });
+    let stage =
+        |node: usize, role| RingCommand::Stage(Staging { roles: vec![(name(node), role)], ..Staging::default() });
     assert!(refusal(&mut world, RingCommand::Revert).contains("nothing is staged"));
     assert!(refusal(&mut world, RingCommand::Skip(name(1))).contains("no change"));
     assert!(refusal(&mut world, stage(8, member(1))).contains("no node n8 is known"));
@@ -595,4 +612,63 @@ fn commands_that_make_no_sense_are_refused() {
     world.stage(id(0), 1, Role::Removed);
     world.stage(id(0), 2, Role::Removed);
     assert!(world.nodes[&id(0)].control.plan().is_err(), "one node cannot have three copies");
+}
+
+#[test]
+pub(crate) fn partitions_are_split_alone_and_up_to_a_bound() {
+    let mut world = World::new(3, 2, 13);
+    let said = |world: &mut World, command| {
+        world.handle(id(0), RingEvent::Command(5, command));
+        world.answers.last().expect("an answer").1.clone().err().map(|error| error.message)
+    };
+    let split = || RingCommand::Stage(Staging { split: true, ..Staging::default() });
+    assert_eq!(said(&mut world, split()), None);
+    world.stage(id(0), 3, member(1));
+    let plan = |world: &World| world.nodes[&id(0)].control.plan();
+    assert!(plan(&world).is_err_and(|why| why.to_string().contains("a change by itself")));
+    assert_eq!(said(&mut world, RingCommand::Revert), None);
+    assert!(plan(&world).is_err_and(|why| why.to_string().contains("nothing is staged")));
+    // A node that joins is under way.
+    world.stage(id(0), 3, member(1));
+    assert!(world.apply(id(0)));
+    let refused = said(&mut world, split()).expect("it is refused");
+    assert!(refused.contains("a change of layout is under way"), "{refused}");
+    world.settle();
+    let mut partitions = PARTITIONS;
+    while partitions < MOST_PARTITIONS {
+        let before = world.nodes[&id(0)].control.ring().newest().clone();
+        world.stage_split(id(0));
+        assert!(world.apply(id(0)));
+        partitions *= 2;
+        world.settle();
+        let ring = world.nodes[&id(1)].control.ring();
+        assert_eq!((ring.partitions(), ring.newest().partitions()), (partitions, partitions));
+        assert_eq!(ring.newest().owners, before.divided(partitions).owners, "both halves have the owners of the whole");
+        assert_eq!(ring.notes.past[&ring.newest().name()].moved, 0);
+    }
+    let refused = said(&mut world, split()).expect("it is refused");
+    assert!(refused.contains("the ring has 4096 partitions"), "{refused}");
+}
+
+#[test]
+fn a_split_that_lost_a_race_is_a_split_all_the_same() {
+    let mut found = BTreeSet::new();
+    for seed in 0..20 {
+        let mut world = World::new(3, 2, 100 + seed);
+        [id(1), id(2), id(3), id(4)].iter().for_each(|other| world.disconnect(id(0), *other));
+        world.stage_split(id(0));
+        world.stage(id(1), 3, member(1 + seed as u32));
+        assert!(world.apply(id(0)) && world.apply(id(1)));
+        world.settle();
+        let ring = world.nodes[&id(2)].control.ring().clone();
+        assert!(world.nodes.values().all(|node| node.control.ring().digest() == ring.digest()));
+        assert_eq!((ring.partitions(), ring.newest().version), (2 * PARTITIONS, 2));
+        found.insert(ring.newest().partitions());
+        // The next layout has the partitions of the ring, whoever has won.
+        world.stage(id(2), 4, member(1));
+        assert!(world.apply(id(2)));
+        world.settle();
+        assert_eq!(world.nodes[&id(0)].control.ring().newest().partitions(), 2 * PARTITIONS);
+    }
+    assert_eq!(found.len(), 2, "either has won at times");
 }

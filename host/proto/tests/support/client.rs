@@ -199,7 +199,7 @@ fn exchange() -> ExchangeStatus {
 fn layout_changes() -> LayoutChanges {
     let (node, zone, capacity) = (name("n4"), Some(name("z2")), Some(2));
     let nodes = vec![NodeChange::Assign { node, zone, capacity }, NodeChange::Remove(name("n1"))];
-    LayoutChanges { nodes, n: Some(3), zones: Some(ZoneDemand::AtLeast(2)) }
+    LayoutChanges { nodes, n: Some(3), zones: Some(ZoneDemand::AtLeast(2)), split: true }
 }
 
 fn layout_status() -> LayoutStatus {
@@ -227,6 +227,7 @@ fn layout_status() -> LayoutStatus {
             waits_for: vec![AwaitedNode { name: name("n2"), up: false }],
         }),
         staged_policy: Some(policy),
+        staged_split: Some(512),
         past: vec![PastLayoutStatus { name: layout_ref(), layout: past, by: name("n1") }],
     }
 }
@@ -244,7 +245,8 @@ fn layout_plan() -> LayoutPlan {
     LayoutPlan {
         name: layout_ref(),
         policy: LayoutPolicy::default(),
-        partitions: 256,
+        partitions_before: 256,
+        partitions: 512,
         nodes: vec![node],
         moved: 192,
         least_moved: 191,

@@ -153,6 +153,8 @@ pub(crate) fn ring_notes() -> RingNotes {
         policy: Some(Staged { base: layout, number: 1, what: Some(policy) }),
         announced: [(node, announced)].into(),
         past: [(layout, past)].into(),
+        partitions: 512,
+        split: Some(Staged { base: layout, number: 1, what: Some(1024) }),
     }
 }
 

@@ -293,7 +293,8 @@ impl World {
         let connection_number = u64::from(connection);
         self.link_event(at, LinkEvent::Connected { peer: id, name, connection: connection_number, dialled });
         let Some(running) = &self.nodes[usize::from(at)].running else { return };
-        let hello = running.links.hello(id, now, running.control.control.digest(), actors);
+        let announced = (running.view.partition_bits(), actors);
+        let hello = running.links.hello(id, now, running.control.control.digest(), announced);
         self.post_parcel(at, peer, connection, Parcel::Hello(Box::new(hello)), true);
     }
 

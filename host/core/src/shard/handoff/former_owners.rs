@@ -25,6 +25,9 @@ impl Shard {
         let is_known = |id| self.view.bucket(id).is_some();
         let learns = self.gaps.is_rebuilding() && view.buckets().any(|bucket| !is_known(bucket.id));
         let old = core::mem::replace(&mut self.view, view);
+        let is_split = self.view.partitions() > old.partitions();
+        let old = if is_split { Arc::new(old.divided(self.view.partitions())) } else { old };
+        self.split(turn);
         if learns {
             // Rule: learnt buckets begin gaps. The old data directory had their objects, and its catalog is lost too.
             self.begin_gaps(turn.now.mono_us);
