@@ -12,7 +12,7 @@ use crate::bench::args::BenchArgs;
 use crate::global::GlobalArgs;
 use crate::layout_args::{LayoutCommand, name as node_name};
 use crate::token_args::{TokenCommand, scope};
-use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, ttl};
+use crate::values::{DurabilityArg, PluginChoice, Ttl, digest, duration, plugin, quorum, some_duration, ttl};
 
 /// A node's default for `module_bytes`.
 pub(crate) const DEFAULT_MODULE_BYTES: usize = 2 << 20;
@@ -282,6 +282,20 @@ pub(crate) enum BucketCommand {
     List,
     /// Show a bucket's properties
     Show { name: String },
+    /// Delete a bucket: nobody reads or writes it from now on, and its data is removed later
+    Delete {
+        name: String,
+        #[command(flatten)]
+        how: DeleteHow,
+    },
+    /// Bring a deleted bucket back
+    Restore { name: String },
+    /// Show what a bucket may use, or set it
+    Quota {
+        name: String,
+        #[command(flatten)]
+        limits: QuotaArgs,
+    },
     /// Change properties of a bucket; the others stay
     Set {
         name: String,
@@ -291,6 +305,40 @@ pub(crate) enum BucketCommand {
         #[command(flatten)]
         props: PropsArgs,
     },
+}
+
+/// A quota. All limits that are not given end.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct QuotaArgs {
+    /// Objects in the whole cluster
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) objects: Option<u64>,
+    /// Bytes in the whole cluster, each object counted once
+    #[arg(long)]
+    pub(crate) bytes: Option<u64>,
+    /// Requests a second at each node
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) requests_per_second: Option<u64>,
+    /// Bytes of requests a second at each node
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) bytes_per_second: Option<u64>,
+    /// End all limits
+    #[arg(long, conflicts_with_all = ["objects", "bytes", "requests_per_second", "bytes_per_second"])]
+    pub(crate) none: bool,
+}
+
+/// How something is deleted.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct DeleteHow {
+    /// For how long it can be restored; 0s removes its data at once
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = some_duration)]
+    pub(crate) after: Duration,
+    /// Only show what would be deleted
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+    /// Do it, without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// The properties of a bucket. Omitted ones keep their value, or get the default.
@@ -390,6 +438,15 @@ pub(crate) enum PluginCommand {
     },
     /// List the plugins that were pushed
     List,
+    /// Delete a plugin that no bucket uses
+    Delete {
+        /// The plugin's digest, as `plugin list` prints it
+        #[arg(value_name = "SHA256", value_parser = digest)]
+        digest: PluginDigest,
+        /// Do it, without asking
+        #[arg(long)]
+        yes: bool,
+    },
     /// End the quarantine of a plugin: its merges are run again
     Release {
         /// The plugin's digest, as `plugin list` and `status` print it
@@ -430,6 +487,23 @@ pub(crate) enum TenantCommand {
     List,
     /// Show a tenant: its buckets, plugins and tokens
     Show { name: String },
+    /// Delete a tenant with all that it has: its tokens are refused at once, its data is removed later
+    Delete {
+        name: String,
+        #[command(flatten)]
+        how: DeleteHow,
+    },
+    /// Bring a deleted tenant back
+    Restore { name: String },
+    /// Show what a tenant may use, or set it
+    Quota {
+        name: String,
+        #[command(flatten)]
+        limits: QuotaArgs,
+        /// Connections to each node
+        #[arg(long, value_name = "COUNT")]
+        connections: Option<u64>,
+    },
 }
 
 #[derive(Subcommand, Debug)]

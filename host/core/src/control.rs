@@ -17,6 +17,7 @@
 //! (records of others), `race` (what becomes of the loser).
 
 mod decide;
+mod deletions;
 mod race;
 mod tokens;
 
@@ -32,6 +33,7 @@ use rejoin_proto::catalog::{BucketProps, MAX_QUARANTINE_BYTES, Record, RecordBod
 use rejoin_proto::client::RecordKind;
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::PeerBody;
+use rejoin_proto::quota::Quota;
 use rejoin_proto::{ErrorReply, Name, NodeId, PluginDigest, TenantId};
 
 pub use tokens::TokenChange;
@@ -85,6 +87,18 @@ pub enum CatalogChange {
     PluginRelease(TenantId, PluginDigest),
     /// A tenant.
     TenantCreate(Name),
+    /// A tenant is disabled, and reaped after so many milliseconds.
+    TenantDelete(Name, u64),
+    /// A tenant that was deleted and is not reaped comes back.
+    TenantRestore(Name),
+    /// A bucket is disabled, and reaped after so many milliseconds.
+    BucketDelete(TenantId, Name, u64),
+    /// A bucket that was deleted and is not reaped comes back.
+    BucketRestore(TenantId, Name),
+    /// The quota of a tenant, or of one of its buckets.
+    QuotaSet(TenantId, Option<Name>, Quota),
+    /// A plugin that no bucket uses is removed.
+    PluginDelete(TenantId, PluginDigest),
 }
 
 /// The other nodes that the answer to a change waits for.
@@ -205,6 +219,8 @@ pub struct Control {
     /// Records of peers that this catalog does not take, with their ranks: it does not wait for them.
     refused: BTreeMap<RecordKey, (u64, u64)>,
     next_number: u64,
+    /// When to look whether something deleted is to be reaped.
+    reap_at_us: Option<u64>,
 }
 
 impl Control {
@@ -225,6 +241,7 @@ impl Control {
             failed_save: None,
             refused: BTreeMap::new(),
             next_number: 1,
+            reap_at_us: Some(0),
         }
     }
 
@@ -252,6 +269,7 @@ impl Control {
             (RecordKey::Tenant(_), RecordKind::Tenant) => true,
             (RecordKey::Plugin(owner, _), RecordKind::Plugin)
             | (RecordKey::Token(owner, _), RecordKind::Token)
+            | (RecordKey::Quota(owner, _), RecordKind::Quota)
             | (RecordKey::Bucket(owner, _), RecordKind::Bucket) => *owner == tenant,
             _ => false,
         };
@@ -275,7 +293,7 @@ impl Control {
     #[must_use]
     pub fn next_wake_us(&self) -> Option<u64> {
         let again = self.failed_save.as_ref().map(|save| save.again_at_us);
-        self.pending.values().map(|pending| pending.until_us).chain(again).min()
+        self.pending.values().map(|pending| pending.until_us).chain(again).chain(self.reap_at_us).min()
     }
 
     /// Handles one event at a time: `now_us` of a clock that never goes back, `wall_ms` for the stamps of records.
@@ -352,9 +370,15 @@ impl Control {
                 late.into_iter().for_each(|number| self.answer(number, effects));
                 if self.failed_save.as_ref().is_some_and(|save| save.again_at_us <= now_us) {
                     self.save(PendingSave::Again, effects);
+                } else if self.reap_at_us.is_some_and(|at_us| at_us <= now_us) {
+                    self.reap(now_us, wall_ms, effects);
                 }
             }
-            CatalogEvent::Saved(Ok(())) => self.saved(now_us, effects),
+            CatalogEvent::Saved(Ok(())) => {
+                // The records have changed: something may be to be reaped now, or not any more.
+                self.reap_at_us = Some(now_us);
+                self.saved(now_us, effects);
+            }
             CatalogEvent::Saved(Err(error)) => self.not_saved(now_us, error, effects),
         }
     }
@@ -675,7 +699,11 @@ fn moves_quorums(before: &Record, after: &Record) -> bool {
 fn is_sound(record: &Record) -> bool {
     let fits = match (&record.key, &record.body) {
         (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
-        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => props.check_record().is_ok(),
+        (RecordKey::Tenant(id), RecordBody::DeletedTenant { name, .. }) => *id == TenantId::from_name(name),
+        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. } | RecordBody::DeletedBucket { props, .. }) => {
+            props.check_record().is_ok()
+        }
+        (RecordKey::Plugin(..), RecordBody::DeletedPlugin) | (RecordKey::Quota(..), RecordBody::Quota(_)) => true,
         (RecordKey::Plugin(..), RecordBody::Plugin { version, quarantined, .. }) => {
             version.len() <= 64 && quarantined.as_ref().is_none_or(|why| why.len() <= MAX_QUARANTINE_BYTES)
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::hash::MAX_KEY_BYTES;
+use rejoin_proto::quota::Quota;
 use rejoin_proto::{
     BucketId, ErrorCode, ErrorReply, Hlc, Layout, LayoutRef, Name, NodeId, ObjectId, PartitionId, PluginDigest,
     TenantId,
@@ -49,6 +50,12 @@ pub struct ClusterView {
     buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>>,
     by_id: BTreeMap<BucketId, Arc<Bucket>>,
     tenants: BTreeMap<TenantId, Name>,
+    /// The tenants and buckets that are deleted: nobody reads or writes them. Until they are reaped the buckets are
+    /// kept equal all the same.
+    disabled: BTreeSet<(TenantId, Option<Name>)>,
+    /// The buckets whose objects are to be removed.
+    reaped: BTreeSet<BucketId>,
+    quotas: BTreeMap<(TenantId, Option<Name>), Quota>,
     plugins: BTreeMap<(TenantId, PluginDigest), Name>,
     /// The plugins whose merges are not run, with the reason.
     quarantines: BTreeMap<(TenantId, PluginDigest), String>,
@@ -91,11 +98,19 @@ impl ClusterView {
         let RingView { live, reads, generation, closed, sources, dead } = ring.into();
         let layouts = LiveLayouts::new(live, reads);
         let (mut by_id, mut plugins, mut quarantines) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut tenants = BTreeMap::new();
+        let (mut tenants, mut disabled, mut reaped) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut reaped_tenants, mut quotas) = (BTreeSet::new(), BTreeMap::new());
         let mut buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>> = BTreeMap::new();
         for record in records {
             match (&record.key, &record.body) {
-                (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, props }) => {
+                (
+                    RecordKey::Bucket(tenant, name),
+                    RecordBody::Bucket { id, props } | RecordBody::DeletedBucket { id, props, .. },
+                ) => {
+                    if let RecordBody::DeletedBucket { deleted, .. } = &record.body {
+                        disabled.insert((*tenant, Some(name.clone())));
+                        reaped.extend(deleted.reaped.then_some(*id));
+                    }
                     let live = LiveCopies::new(layouts.iter().map(|layout| Copies::of(layout, *id, props)));
                     let Copies { n, sloppy } = live.at(0);
                     let bucket = Arc::new(Bucket {
@@ -114,14 +129,39 @@ impl ClusterView {
                     plugins.insert((*tenant, *digest), name.clone());
                     quarantines.extend(quarantined.clone().map(|why| ((*tenant, *digest), why)));
                 }
+                (RecordKey::Quota(tenant, bucket), RecordBody::Quota(quota)) if !quota.is_none() => {
+                    quotas.insert((*tenant, bucket.clone()), *quota);
+                }
                 (RecordKey::Tenant(tenant), RecordBody::Tenant { name }) => {
                     tenants.insert(*tenant, name.clone());
+                }
+                (RecordKey::Tenant(tenant), RecordBody::DeletedTenant { name, deleted }) => {
+                    tenants.insert(*tenant, name.clone());
+                    disabled.insert((*tenant, None));
+                    reaped_tenants.extend(deleted.reaped.then_some(*tenant));
                 }
                 _ => {}
             }
         }
+        reaped.extend(by_id.values().filter(|known| reaped_tenants.contains(&known.tenant)).map(|known| known.id));
+        by_id.retain(|id, _| !reaped.contains(id));
         let zones = zones(&layouts);
-        Self { layouts, generation, closed, sources, dead, buckets, by_id, tenants, plugins, quarantines, zones }
+        Self {
+            layouts,
+            generation,
+            closed,
+            sources,
+            dead,
+            buckets,
+            by_id,
+            tenants,
+            disabled,
+            reaped,
+            quotas,
+            plugins,
+            quarantines,
+            zones,
+        }
     }
 
     /// The newest layout, by which requests are routed.
@@ -175,6 +215,31 @@ impl ClusterView {
     #[must_use]
     pub fn tenant_name(&self, tenant: TenantId) -> Option<&Name> {
         self.tenants.get(&tenant)
+    }
+
+    /// Whether a tenant is deleted.
+    #[must_use]
+    pub fn is_deleted(&self, tenant: TenantId) -> bool {
+        self.disabled.contains(&(tenant, None))
+    }
+
+    /// The quota of a tenant, or of one of its buckets, if there is one.
+    #[must_use]
+    pub fn quota(&self, tenant: TenantId, bucket: Option<&Name>) -> Option<&Quota> {
+        // Most clusters have none, and this is asked for each request.
+        if self.quotas.is_empty() { None } else { self.quotas.get(&(tenant, bucket.cloned())) }
+    }
+
+    /// Whether the objects of a bucket are to be removed.
+    #[must_use]
+    pub fn is_reaped(&self, bucket: BucketId) -> bool {
+        self.reaped.contains(&bucket)
+    }
+
+    /// Whether there are buckets whose objects are to be removed.
+    #[must_use]
+    pub fn reaps(&self) -> bool {
+        !self.reaped.is_empty()
     }
 
     /// The name of a tenant's plugin in the catalog.
@@ -312,7 +377,15 @@ impl ClusterView {
             let message = alloc::format!("there is no bucket {bucket}: make it with `rejoin bucket create {bucket}`");
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
-        Ok((found, ObjectId { tenant, bucket: found.id, key: key.clone() }))
+        // Rule: what is deleted is not served.
+        let deleted = match () {
+            () if self.is_deleted(tenant) => "the tenant was deleted; an operator can restore it".into(),
+            () if self.disabled.contains(&(tenant, Some(bucket.clone()))) => {
+                alloc::format!("bucket {bucket} was deleted; `rejoin bucket restore {bucket}` brings it back in time")
+            }
+            () => return Ok((found, ObjectId { tenant, bucket: found.id, key: key.clone() })),
+        };
+        Err(ErrorReply::new(ErrorCode::NotFound, deleted))
     }
 
     /// How many more nodes may fail before some key loses its read quorum, and its write quorum in some live layout.

@@ -83,6 +83,10 @@ impl Caller {
             // Whether there is such a tenant is not told.
             return Err(denied(&principal, &Denial::Scope { verb: Verb::Read, whose }));
         }
+        if view.is_deleted(tenant) && principal.grant.scope != Scope::Operator {
+            let message = "the tenant was deleted; until it is reaped an operator can restore it";
+            return Err(ErrorReply::new(ErrorCode::Denied, message));
+        }
         let Some(tenant_name) = view.tenant_name(tenant).cloned() else {
             let named = named.map_or_else(|| tenant.to_string(), |name| name.to_string());
             let message = format!("there is no tenant {named}: `rejoin tenant create {named}` makes it");

@@ -243,8 +243,8 @@ impl CatalogTask {
 
     /// Starts to compile the catalog's plugins, and to fetch those that are missing.
     fn want_modules(&self, ctx: &Arc<NodeContext>) {
-        let plugin = |record: &Record| match record.key {
-            RecordKey::Plugin(_, digest) => Some((digest, record.stamp)),
+        let plugin = |record: &Record| match (&record.key, &record.body) {
+            (RecordKey::Plugin(_, digest), RecordBody::Plugin { .. }) => Some((*digest, record.stamp)),
             _ => None,
         };
         // Tenants that have pushed the same component share it; the last one counts.
@@ -255,6 +255,9 @@ impl CatalogTask {
         }
         let active = self.control.records().filter_map(|record| match &record.body {
             RecordBody::Bucket { props, .. } => props.plugin.as_ref().map(|activation| activation.plugin),
+            RecordBody::DeletedBucket { props, deleted, .. } if !deleted.reaped => {
+                props.plugin.as_ref().map(|activation| activation.plugin)
+            }
             _ => None,
         });
         // Here and not in the spawned task, so that the list of the later of two changes stays.

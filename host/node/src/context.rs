@@ -28,6 +28,7 @@ use crate::peer_table::Peers;
 use crate::platform::SharedRng;
 use crate::plugins::PluginService;
 use crate::problems::Problems;
+use crate::quotas::RateLimits;
 use crate::sessions::Sessions;
 use crate::sizes::Sizes;
 use crate::view::NodeView;
@@ -58,6 +59,7 @@ pub(crate) struct NodeContext {
     /// The number of the last connection to a peer.
     pub(crate) connection_numbers: AtomicU64,
     pub(crate) sessions: Sessions,
+    pub(crate) rates: RateLimits,
     /// The number of the last session.
     pub(crate) session_numbers: AtomicU64,
     /// Set when the node is asked to stop. It takes no client requests from then on.

@@ -308,6 +308,7 @@ impl Driver {
                     (shard.in_flight(), shard.in_flight_bytes(), shard.retry_bytes());
                 let (core, store, held) = (shard.counters(), self.store.stats(), shard.held());
                 let exchange = shard.exchange_status();
+                let buckets = shard.usage();
                 let _ = answer.send(ShardReport {
                     core,
                     store,
@@ -317,6 +318,7 @@ impl Driver {
                     held,
                     waiting,
                     exchange,
+                    buckets,
                 });
                 return Ok(None);
             }

@@ -58,6 +58,7 @@ mod peers;
 pub mod platform;
 mod plugins;
 mod problems;
+mod quotas;
 mod renewal;
 mod ring;
 mod run;

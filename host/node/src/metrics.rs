@@ -134,6 +134,7 @@ impl Metrics {
             ("rejoin_holdings_offered_total", core.objects_offered),
             ("rejoin_holdings_sent_total", core.objects_handed_over),
             ("rejoin_holdings_dropped_total", core.objects_dropped),
+            ("rejoin_objects_reaped_total", core.objects_reaped),
             ("rejoin_views_compared_total", core.views_compared),
             ("rejoin_views_different_total", core.views_different),
             ("rejoin_quarantines_total", core.quarantines),

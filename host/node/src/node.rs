@@ -35,13 +35,14 @@ use crate::peer_table::Peers;
 use crate::platform::{Platform, SharedRng, Threads};
 use crate::plugins::PluginService;
 use crate::problems::Problems;
+use crate::quotas::RateLimits;
 use crate::ring::RingPart;
 use crate::scanning::Scans;
 use crate::sessions::Sessions;
 use crate::sizes::Sizes;
 use crate::token::Secret;
 use crate::view::NodeView;
-use crate::{drain, http, peers, renewal, run, syncing};
+use crate::{drain, http, peers, quotas, renewal, run, syncing};
 
 /// A connection between nodes that receives nothing for this long is closed.
 const PEER_IDLE: Duration = Duration::from_secs(4);
@@ -166,6 +167,7 @@ impl Node {
             failures: failures_in,
             connection_numbers: AtomicU64::new(0),
             sessions: Sessions::default(),
+            rates: RateLimits::default(),
             session_numbers: AtomicU64::new(0),
             stopping: SetOnce::new(),
             released_by: watch::Sender::default(),
@@ -275,6 +277,7 @@ impl Node {
         self.tasks.spawn(run::supervised("membership", ctx.failures.clone(), members));
         self.tasks.spawn(peers::reserve_handshakes(ctx.clone(), endpoint.clone()));
         self.tasks.spawn(run::upkeep(ctx.metrics.clone()));
+        self.tasks.spawn(run::supervised("the quotas", ctx.failures.clone(), quotas::watch(ctx.clone())));
         let certificates = renewal::watch(ctx.clone(), endpoint);
         self.tasks.spawn(run::supervised("the certificates", ctx.failures.clone(), certificates));
     }

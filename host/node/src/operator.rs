@@ -1,6 +1,6 @@
 //! Requests that are not about objects: status, and changes of tenants, buckets, tokens and plugins.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use rejoin_core::exchange::ExchangeCommand;
 use rejoin_core::placement::change::shares;
 use rejoin_core::shard::event::Event;
 use rejoin_merge::digest_of;
-use rejoin_proto::access::Scope;
+use rejoin_proto::access::{DEFAULT_TENANT, Scope};
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::client::{
-    AdminRequest, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status, TokenStatus,
+    AdminRequest, BucketUsage, ExchangePair, ExchangeStatus, NodeStatus, RecordKind, Reply, Status, TokenStatus,
 };
-use rejoin_proto::{ErrorCode, ErrorReply, Name, NodeId, TenantId};
+use rejoin_proto::exchange::Sum;
+use rejoin_proto::{BucketId, ErrorCode, ErrorReply, Name, NodeId, TenantId};
 
 use crate::caller::Caller;
 use crate::context::NodeContext;
@@ -70,6 +71,23 @@ pub(crate) async fn run(ctx: &Arc<NodeContext>, caller: &Caller, request: AdminR
         AdminRequest::PluginRelease { digest } => change(ctx, wait, CatalogChange::PluginRelease(tenant, digest)).await,
         AdminRequest::PluginPush { name, module } => push(ctx, wait, (tenant, name), module).await,
         AdminRequest::TenantCreate { name } => change(ctx, wait, CatalogChange::TenantCreate(name)).await,
+        AdminRequest::TenantDelete { name, .. } if name.as_str() == DEFAULT_TENANT => Reply::Error(ErrorReply::new(
+            ErrorCode::BadRequest,
+            "the tenant default is that of the cluster's operators, and cannot be deleted",
+        )),
+        AdminRequest::TenantDelete { name, after_ms } => {
+            change(ctx, wait, CatalogChange::TenantDelete(name, after_ms)).await
+        }
+        AdminRequest::TenantRestore { name } => change(ctx, wait, CatalogChange::TenantRestore(name)).await,
+        AdminRequest::BucketDelete { name, after_ms } => {
+            change(ctx, wait, CatalogChange::BucketDelete(tenant, name, after_ms)).await
+        }
+        AdminRequest::BucketRestore { name } => change(ctx, wait, CatalogChange::BucketRestore(tenant, name)).await,
+        AdminRequest::PluginDelete { digest } => change(ctx, wait, CatalogChange::PluginDelete(tenant, digest)).await,
+        AdminRequest::QuotaSet { bucket, quota } => {
+            change(ctx, wait, CatalogChange::QuotaSet(tenant, bucket, quota)).await
+        }
+        AdminRequest::Usage => return Reply::Usage(usage(ctx, tenant).await),
     };
     if let Reply::Error(error) = &result {
         tracing::info!(token = %caller.principal.name, tenant = %caller.tenant_name, %error, "a request was refused");
@@ -99,9 +117,10 @@ async fn list(ctx: &NodeContext, kind: RecordKind, caller: &Caller) -> Reply {
     let Some(mut records) = records(ctx, kind, caller.tenant).await else { return Reply::Error(stopping()) };
     let limits = &caller.principal.grant.limits;
     records.retain(|record| match &record.key {
-        RecordKey::Bucket(_, name) => limits.admit_bucket(name),
+        RecordKey::Bucket(_, name) => limits.admit_bucket(name) && !is_reaped(record),
         RecordKey::Tenant(tenant) => caller.scope() == Scope::Operator || *tenant == caller.tenant,
-        RecordKey::Plugin(..) | RecordKey::Token(..) => true,
+        RecordKey::Plugin(..) => record.body != RecordBody::DeletedPlugin,
+        RecordKey::Token(..) | RecordKey::Quota(..) => true,
     });
     match kind {
         RecordKind::Token => {
@@ -119,6 +138,26 @@ pub(crate) async fn records(ctx: &NodeContext, kind: RecordKind, tenant: TenantI
     let (answer, listed) = oneshot::channel();
     let _ = ctx.catalog.send(CatalogRequest::List(kind, tenant, answer));
     listed.await.ok()
+}
+
+/// Whether a record is of something that is gone.
+fn is_reaped(record: &Record) -> bool {
+    matches!(&record.body, RecordBody::DeletedBucket { deleted, .. } if deleted.reaped)
+}
+
+/// What this node has of the buckets of a tenant.
+async fn usage(ctx: &NodeContext, tenant: TenantId) -> Vec<BucketUsage> {
+    let mut sums: BTreeMap<BucketId, Sum> = BTreeMap::new();
+    for report in ctx.reports().await {
+        for (bucket, sum) in report.buckets {
+            let all = sums.entry(bucket).or_default();
+            *all = all.plus(sum);
+        }
+    }
+    let view = ctx.cluster_view();
+    sums.retain(|bucket, _| view.bucket(*bucket).is_some_and(|known| known.tenant == tenant));
+    let usage = |(bucket, sum): (BucketId, Sum)| BucketUsage { bucket, objects: sum.count, bytes: sum.bytes };
+    sums.into_iter().map(usage).collect()
 }
 
 fn token_status(ctx: &NodeContext, record: Record) -> Option<TokenStatus> {

@@ -112,7 +112,8 @@ impl PluginTable {
         let removed: BTreeSet<PluginDigest> = unused.iter().take(surplus).map(|(_, _, digest)| *digest).collect();
         self.wanted = self.named.keys().filter(|digest| !removed.contains(digest)).copied().collect();
         self.to_remove.extend(removed.difference(&self.removed));
-        self.to_remove.retain(|digest| removed.contains(digest));
+        let named = &self.named;
+        self.to_remove.retain(|digest| removed.contains(digest) || !named.contains_key(digest));
         self.removed = removed;
         let Self { wanted, active, refused, shelved, .. } = self;
         refused.retain(|digest, _| wanted.contains(digest));
@@ -123,6 +124,7 @@ impl PluginTable {
     /// Notes that a push begins. Its module is kept until enough others were pushed.
     fn note_push(&mut self, digest: PluginDigest) {
         *self.pushing.entry(digest).or_default() += 1;
+        self.to_remove.remove(&digest);
         let order = self.pushed.values().max().map_or(1, |last| last + 1);
         self.pushed.insert(digest, order);
         self.pushed.retain(|_, of| *of + MAX_UNUSED_MODULES as u64 > order);
@@ -236,7 +238,10 @@ impl PluginService {
     pub(crate) fn want(&self, named: BTreeMap<PluginDigest, Hlc>, active: BTreeSet<PluginDigest>) {
         self.0.engine.queue.keep_cached(active.clone());
         let mut table = self.table();
+        // Deleted: no record names them any more.
+        let gone: Vec<_> = table.named.keys().filter(|digest| !named.contains_key(*digest)).copied().collect();
         (table.named, table.active) = (named, active);
+        table.to_remove.extend(gone);
         table.update_wanted();
     }
 

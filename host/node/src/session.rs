@@ -22,8 +22,8 @@ use crate::caller::{Caller, Proof};
 use crate::context::NodeContext;
 use crate::frames::answer;
 use crate::messages::InboxItem;
-use crate::operator;
-use crate::sessions::SessionPermit;
+use crate::sessions::{AtLimit, SessionPermit};
+use crate::{operator, quotas};
 
 /// The most frames taken from a connection at once.
 const MAX_FRAMES: usize = 256;
@@ -31,6 +31,8 @@ const MAX_FRAMES: usize = 256;
 const MAX_ADMIN_REQUESTS: usize = 32;
 /// Retry delay for a client that is refused because of load, in milliseconds.
 const RETRY_AFTER_MS: u32 = 20;
+/// As [`RETRY_AFTER_MS`], for a tenant with as many connections as it may have.
+const CONNECT_AGAIN_MS: u32 = 1_000;
 /// How long a new client waits for a starting node to serve.
 const START_WAIT: Duration = Duration::from_millis(500);
 /// The answer of a node that is about to stop.
@@ -134,13 +136,21 @@ async fn authenticate<'a>(
         return refused(ErrorCode::Stopping, STOPPING);
     }
     let limit = ctx.config.clients_per_token;
-    let Some(permit) = ctx.sessions.try_admit(&caller.token_key(), limit) else {
-        let message = format!(
-            "token {} has {limit} connections to this node, which is the limit; close some, use more tokens, or raise \
-             clients_per_token",
-            caller.principal.name
-        );
-        return Err(ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS));
+    let tenant_limit = view.cluster.quota(caller.principal.tenant, None).and_then(|quota| quota.connections);
+    let permit = match ctx.sessions.try_admit(&caller.token_key(), limit, tenant_limit) {
+        Ok(permit) => permit,
+        Err(AtLimit::Tenant(limit)) => {
+            let tenant = caller.principal.tenant;
+            return Err(quotas::too_many_connections(&view.cluster, tenant, limit, CONNECT_AGAIN_MS));
+        }
+        Err(AtLimit::Token) => {
+            let message = format!(
+                "token {} has {limit} connections to this node, which is the limit; close some, use more tokens, or raise \
+                 clients_per_token",
+                caller.principal.name
+            );
+            return Err(ErrorReply::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS));
+        }
     };
     permit.used(now_ms);
     connection.admit();
@@ -294,6 +304,11 @@ impl ClientSession<'_> {
     fn data(&mut self, frame: &Frame, head: RequestHead, request: DataRequest) {
         let view = self.ctx.cluster_view();
         let (bucket, key) = request.bucket_and_key();
+        let arrived_us = self.ctx.clock.now().mono_us;
+        let owner = (self.caller.tenant, bucket);
+        if let Err(refusal) = self.ctx.rates.admit(&view, owner, frame.body.len(), arrived_us) {
+            return self.answer(frame, Reply::Error(refusal));
+        }
         let partition = match view.partition(self.caller.tenant, bucket, key) {
             Ok(partition) => partition,
             Err(error) => return self.answer(frame, Reply::Error(error)),
@@ -301,7 +316,6 @@ impl ClientSession<'_> {
         let config = &self.ctx.config;
         let wait_ms =
             if head.deadline_ms == 0 { config.timeout_ms } else { head.deadline_ms.min(config.max_timeout_ms) };
-        let arrived_us = self.ctx.clock.now().mono_us;
         let client = ClientRequest {
             reply_to: ReplyTo { connection: self.number, request: frame.id },
             tenant: self.caller.tenant,

@@ -31,6 +31,14 @@ pub(crate) struct SessionPermit<'a> {
     used_ms: Arc<AtomicU64>,
 }
 
+/// Who has as many sessions as it may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AtLimit {
+    Token,
+    /// By its quota.
+    Tenant(u64),
+}
+
 impl SessionPermit<'_> {
     /// Notes that the token is used at that time.
     pub(crate) fn used(&self, now_ms: u64) {
@@ -55,18 +63,32 @@ impl Sessions {
         let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
-    /// Admits another session of that token, or `None` if the token has `limit` sessions already.
-    pub(crate) fn try_admit(&self, token: &TokenKey, limit: usize) -> Option<SessionPermit<'_>> {
+    /// Admits another session of that token, unless the token or its tenant has as many sessions as it may.
+    ///
+    /// # Errors
+    /// Which of the two.
+    pub(crate) fn try_admit(
+        &self,
+        token: &TokenKey,
+        limit: usize,
+        tenant_limit: Option<u64>,
+    ) -> Result<SessionPermit<'_>, AtLimit> {
         let mut by_token = lock(&self.by_token);
+        let of_tenant = |(key, count): (&TokenKey, &usize)| if key.0 == token.0 { *count as u64 } else { 0 };
+        if let Some(most) = tenant_limit
+            && by_token.iter().map(of_tenant).sum::<u64>() >= most
+        {
+            return Err(AtLimit::Tenant(most));
+        }
         let count = by_token.entry(token.clone()).or_default();
         if *count >= limit {
-            return None;
+            return Err(AtLimit::Token);
         }
         *count += 1;
         drop(by_token);
         self.open.send_modify(|open| *open += 1);
         let used_ms = lock(&self.used_ms).entry(token.clone()).or_default().clone();
-        Some(SessionPermit { sessions: self, token: token.clone(), used_ms })
+        Ok(SessionPermit { sessions: self, token: token.clone(), used_ms })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::codec::Versioned;
 use crate::hlc::Hlc;
 use crate::id::{BucketId, Name, PluginDigest, TenantId};
 use crate::layout::MAX_OWNERS;
+use crate::quota::Quota;
 
 /// The default of [`BucketProps::value_bytes`].
 pub const DEFAULT_VALUE_BYTES: u32 = 1024 * 1024;
@@ -244,6 +245,8 @@ pub enum RecordKey {
     Plugin(TenantId, PluginDigest),
     /// A token, by tenant and name.
     Token(TenantId, Name),
+    /// The quota of a tenant, or of one of its buckets.
+    Quota(TenantId, Option<Name>),
 }
 
 /// The content of a record.
@@ -290,6 +293,35 @@ pub enum RecordBody {
         /// Certificates of this name are refused, for good.
         barred: bool,
     },
+    /// A bucket that was deleted. Its name is not used again.
+    DeletedBucket {
+        /// Its id.
+        id: BucketId,
+        /// What it is restored with.
+        props: BucketProps,
+        /// How far it is gone.
+        deleted: Deleted,
+    },
+    /// A tenant that was deleted, with all that it has. Its name is not used again.
+    DeletedTenant {
+        /// Its name.
+        name: Name,
+        /// How far it is gone.
+        deleted: Deleted,
+    },
+    /// A plugin that was deleted. It can be pushed again.
+    DeletedPlugin,
+    /// A quota.
+    Quota(Quota),
+}
+
+/// When what was deleted is reaped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Until then it can be restored, in milliseconds since 1970.
+    pub reap_ms: u64,
+    /// Its objects are removed, or being removed.
+    pub reaped: bool,
 }
 
 /// The secret that a token had before its rotation.

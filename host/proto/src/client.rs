@@ -12,10 +12,11 @@ use crate::address::Address;
 use crate::catalog::{BucketProps, Quorum, Record};
 use crate::codec::Versioned;
 use crate::error::ErrorReply;
-use crate::id::{ClusterId, Name, NodeId, PartitionId, PluginDigest, RequestId};
+use crate::id::{BucketId, ClusterId, Name, NodeId, PartitionId, PluginDigest, RequestId};
 use crate::layout::{Layout, LayoutRef};
 use crate::layout_request::{LayoutPlan, LayoutRequest, LayoutStatus};
 use crate::object::Content;
+use crate::quota::Quota;
 use crate::ring::Ring;
 
 /// The protocol version of this release.
@@ -339,6 +340,44 @@ pub enum AdminRequest {
         /// Unique within the cluster.
         name: Name,
     },
+    /// Disables a tenant, and reaps all that it has later.
+    TenantDelete {
+        /// Any but `default`.
+        name: Name,
+        /// For how long it can be restored, in milliseconds.
+        after_ms: u64,
+    },
+    /// Undoes the deletion of a tenant that is not reaped.
+    TenantRestore {
+        /// A deleted one.
+        name: Name,
+    },
+    /// Disables a bucket, and reaps its objects later.
+    BucketDelete {
+        /// A bucket of the tenant.
+        name: Name,
+        /// For how long it can be restored, in milliseconds.
+        after_ms: u64,
+    },
+    /// Undoes the deletion of a bucket that is not reaped.
+    BucketRestore {
+        /// A deleted one.
+        name: Name,
+    },
+    /// Deletes a plugin that no bucket of the tenant uses.
+    PluginDelete {
+        /// A plugin of the tenant.
+        digest: PluginDigest,
+    },
+    /// What the answering node has of each bucket of the tenant.
+    Usage,
+    /// Sets the quota of the tenant, or of one of its buckets.
+    QuotaSet {
+        /// A bucket of the tenant. `None`: all of them together.
+        bucket: Option<Name>,
+        /// The whole quota: what it does not name is not limited.
+        quota: Quota,
+    },
 }
 
 /// A kind of record.
@@ -352,6 +391,8 @@ pub enum RecordKind {
     Plugin,
     /// Tokens.
     Token,
+    /// Quotas.
+    Quota,
 }
 
 /// One token, as the answering node sees it. Neither its secret nor a hash of it is told.
@@ -367,6 +408,17 @@ pub struct TokenStatus {
     pub revoked: bool,
     /// When a client last used it at the answering node, in milliseconds since 1970, if one did since that started.
     pub last_used_ms: Option<u64>,
+}
+
+/// What a node has of a bucket: its own copies.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BucketUsage {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// Copies of objects, deleted ones with a tombstone among them.
+    pub objects: u64,
+    /// Bytes of their rows.
+    pub bytes: u64,
 }
 
 /// One node, as the answering node sees it.
@@ -575,6 +627,8 @@ pub enum Reply {
     Ring(Ring),
     /// To [`AdminRequest::List`] of tokens.
     Tokens(Vec<TokenStatus>),
+    /// To [`AdminRequest::Usage`].
+    Usage(Vec<BucketUsage>),
 }
 
 /// A reply, and what every reply carries.

@@ -18,7 +18,8 @@
 //! ```
 //!
 //! In reading order: [`id`], [`causal`], [`object`], [`hash`], [`address`], [`layout`], [`ring`], [`catalog`],
-//! [`access`], [`context`], [`client`], [`layout_request`], [`peer`], [`exchange`], [`error`], [`fault`], [`codec`].
+//! [`access`], [`quota`], [`context`], [`client`], [`layout_request`], [`peer`], [`exchange`], [`error`], [`fault`],
+//! [`codec`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -41,6 +42,7 @@ pub mod layout;
 pub mod layout_request;
 pub mod object;
 pub mod peer;
+pub mod quota;
 pub mod ring;
 
 pub use address::{Address, BadAddress};

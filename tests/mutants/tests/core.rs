@@ -17,6 +17,8 @@ mod contacts;
 mod control;
 #[path = "../../../host/core/tests/machines/copies.rs"]
 mod copies;
+#[path = "../../../host/core/tests/machines/deletions.rs"]
+mod deletions;
 #[path = "../../../host/core/tests/machines/exchange.rs"]
 mod exchange;
 #[path = "../../../host/core/tests/machines/faults.rs"]
@@ -37,6 +39,8 @@ mod limits;
 mod links;
 #[path = "../../../host/core/tests/machines/members.rs"]
 mod members;
+#[path = "../../../host/core/tests/machines/quotas.rs"]
+mod quotas;
 #[path = "../../../host/core/tests/machines/reads.rs"]
 mod reads;
 #[path = "../../../host/core/tests/machines/replicas.rs"]
@@ -123,6 +127,13 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::ContextsEndATenure => tenures::a_clients_context_that_has_seen_more_ends_the_tenure_before_the_mint,
         Rule::RacesRenumberNoBucket => control::a_race_changes_no_buckets_n_and_keeps_the_one_that_loses_its_name,
+        Rule::ReapingWaitsForItsTime => deletions::a_bucket_is_reaped_at_its_time_and_its_name_is_not_used_again,
+        Rule::WhatIsDeletedIsNotServed => {
+            deletions::a_deleted_bucket_and_all_buckets_of_a_deleted_tenant_are_not_served
+        }
+        Rule::RatesAreKept => quotas::a_rate_lets_through_what_it_says_and_tells_when_to_come_back,
+        Rule::QuotasComeBeforeTheMint => quotas::a_full_bucket_refuses_new_objects_and_siblings_and_nothing_is_written,
+        Rule::FullBucketsCanBeEmptied => quotas::a_full_bucket_takes_deletes_and_writes_that_replace_everything,
         Rule::OtherTenantsAreClosed => access::nothing_but_an_operator_reaches_another_tenant_or_the_cluster,
         Rule::NobodyGrantsWhatHeLacks => {
             access::a_tenants_administrator_neither_makes_nor_takes_over_an_operators_token

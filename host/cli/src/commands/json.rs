@@ -225,6 +225,11 @@ pub(crate) struct Bucket {
     pub(crate) fuel: u64,
     pub(crate) memory_bytes: u32,
     pub(crate) fold_delay_ms: u64,
+    /// Until when it can be restored, if it is deleted.
+    pub(crate) reap_ms: Option<u64>,
+    /// For people.
+    #[serde(skip)]
+    pub(crate) state: String,
 }
 
 /// A number, or the word `quorum`.
@@ -280,6 +285,8 @@ impl From<&BucketInfo> for Bucket {
             fuel: props.fuel,
             memory_bytes: props.memory_bytes,
             fold_delay_ms: props.fold_delay_ms,
+            reap_ms: bucket.deleted.map(|deleted| deleted.reap_ms),
+            state: super::delete::state(bucket.deleted),
         }
     }
 }

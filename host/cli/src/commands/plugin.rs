@@ -8,6 +8,7 @@ use rejoin_merge::{CancelToken, ChildCompiler, Compiler, Host, HostConfig, Modul
 
 use crate::args::PluginCommand;
 use crate::commands::component::{not_built, rejected, stem};
+use crate::commands::delete;
 use crate::commands::json::Plugin;
 use crate::commands::{laws, new};
 use crate::connect::connect;
@@ -26,6 +27,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: PluginCommand
         }
         PluginCommand::Test(args) => laws::run(out, &compiler(), &args),
         PluginCommand::Push { file, name } => push(global, out, &file, name).await,
+        PluginCommand::Delete { digest, yes } => delete::plugin(&connect(global).await?.admin(), digest, yes).await,
         PluginCommand::Release { digest } => release(global, out, digest).await,
         PluginCommand::List => {
             let plugins = connect(global).await?.admin().plugins().await?;

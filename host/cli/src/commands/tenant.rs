@@ -1,4 +1,4 @@
-//! `tenant create|list|show`.
+//! `tenant create|list|show|delete|restore`.
 
 use serde::Serialize;
 
@@ -6,6 +6,7 @@ use rejoin_client::admin::TenantInfo;
 
 use crate::args::TenantCommand;
 use crate::commands::bucket::names;
+use crate::commands::{delete, quota};
 use crate::connect::{builder, connect};
 use crate::failure::{Exit, Failure};
 use crate::global::GlobalArgs;
@@ -17,11 +18,22 @@ struct Tenant {
     name: String,
     id: String,
     version: u64,
+    /// Until when it can be restored, if it is deleted.
+    reap_ms: Option<u64>,
+    /// For people.
+    #[serde(skip)]
+    state: String,
 }
 
 impl From<&TenantInfo> for Tenant {
     fn from(tenant: &TenantInfo) -> Self {
-        Self { name: tenant.name.to_string(), id: tenant.id.to_string(), version: tenant.version }
+        Self {
+            name: tenant.name.to_string(),
+            id: tenant.id.to_string(),
+            version: tenant.version,
+            reap_ms: tenant.deleted.map(|deleted| deleted.reap_ms),
+            state: delete::state(tenant.deleted),
+        }
     }
 }
 
@@ -58,9 +70,20 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: TenantCommand
             if out.json {
                 return out.json(&rows);
             }
-            out.table(&["tenant", "id"], rows.into_iter().map(|tenant| vec![tenant.name, tenant.id]).collect())
+            let row = |tenant: Tenant| vec![tenant.name, tenant.id, tenant.state];
+            out.table(&["tenant", "id", "state"], rows.into_iter().map(row).collect())
         }
         TenantCommand::Show { name } => show(global, out, &name).await,
+        TenantCommand::Delete { name, how } => delete::tenant(global, out, &name, how).await,
+        TenantCommand::Quota { name, limits, connections } => {
+            let admin = builder(global)?.tenant(&name).connect().await?.admin();
+            quota::run(&admin, out, None, quota::of(limits, connections)).await
+        }
+        TenantCommand::Restore { name } => {
+            let tenant = connect(global).await?.admin().restore_tenant(&name).await?;
+            delete::restored("tenant", &name, &tenant.behind);
+            Ok(())
+        }
     }
 }
 
@@ -85,6 +108,7 @@ async fn show(global: &GlobalArgs, out: Output, name: &str) -> Result<(), Failur
     let rows = [
         ("name", shown.tenant.name),
         ("id", shown.tenant.id),
+        ("state", shown.tenant.state),
         ("buckets", list(shown.buckets)),
         ("plugins", list(shown.plugins)),
         ("tokens", list(shown.tokens)),

@@ -61,13 +61,27 @@ impl Control {
             CatalogChange::PluginAdd(tenant, digest, body) => {
                 let key = RecordKey::Plugin(tenant, digest);
                 // Pushing the same component again changes nothing and is no error.
-                let known = self.records.get(&key).cloned();
-                Ok(known.unwrap_or(Record { key, version: 1, stamp, body }))
+                let version = match self.records.get(&key) {
+                    Some(Record { version, body: RecordBody::DeletedPlugin, .. }) => version + 1,
+                    Some(known) => return Ok(known.clone()),
+                    None => 1,
+                };
+                Ok(Record { key, version, stamp, body })
             }
             CatalogChange::PluginQuarantine(tenant, digest, why) => {
                 self.quarantined((tenant, digest), stamp, Some(why))
             }
             CatalogChange::PluginRelease(tenant, digest) => self.quarantined((tenant, digest), stamp, None),
+            CatalogChange::QuotaSet(tenant, bucket, quota) => {
+                let key = RecordKey::Quota(tenant, bucket);
+                let version = self.records.get(&key).map_or(1, |known| known.version + 1);
+                Ok(Record { key, version, stamp, body: RecordBody::Quota(quota) })
+            }
+            CatalogChange::TenantDelete(name, after_ms) => self.tenant_deleted(stamp, name, after_ms),
+            CatalogChange::TenantRestore(name) => self.tenant_restored(stamp, name),
+            CatalogChange::BucketDelete(tenant, name, after_ms) => self.bucket_deleted(stamp, (tenant, name), after_ms),
+            CatalogChange::BucketRestore(tenant, name) => self.bucket_restored(stamp, (tenant, name)),
+            CatalogChange::PluginDelete(tenant, digest) => self.plugin_deleted(stamp, (tenant, digest)),
             CatalogChange::TenantCreate(name) => {
                 let key = RecordKey::Tenant(TenantId::from_name(&name));
                 self.is_free(&key, "tenant", &name)?;
@@ -85,7 +99,8 @@ impl Control {
         why: Option<String>,
     ) -> Result<Record, ErrorReply> {
         let key = RecordKey::Plugin(tenant, digest);
-        let Some(known) = self.records.get(&key) else {
+        let known = self.records.get(&key).filter(|known| matches!(known.body, RecordBody::Plugin { .. }));
+        let Some(known) = known else {
             return Err(ErrorReply::new(ErrorCode::NotFound, alloc::format!("there is no plugin {digest}")));
         };
         let mut record = known.clone();
@@ -99,10 +114,14 @@ impl Control {
     }
 
     fn is_free(&self, key: &RecordKey, kind: &str, name: &Name) -> Result<(), ErrorReply> {
-        match self.records.contains_key(key) {
-            true => Err(ErrorReply::new(ErrorCode::Exists, alloc::format!("there is a {kind} {name} already"))),
-            false => Ok(()),
-        }
+        let message = match self.records.get(key).map(|record| &record.body) {
+            None => return Ok(()),
+            Some(RecordBody::DeletedBucket { .. } | RecordBody::DeletedTenant { .. }) => {
+                alloc::format!("there was a {kind} {name}, and the name of what was deleted is not used again")
+            }
+            Some(_) => alloc::format!("there is a {kind} {name} already"),
+        };
+        Err(ErrorReply::new(ErrorCode::Exists, message))
     }
 
     /// Checks properties, and fills in of the plugin what the catalog knows and when it was activated.

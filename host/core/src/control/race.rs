@@ -13,7 +13,10 @@ const KEPT_NAME: usize = 40;
 /// Whether these are two buckets or two tokens of one name, and not two versions of one.
 pub(super) fn are_rivals(one: &Record, other: &Record) -> bool {
     match (&one.body, &other.body) {
-        (RecordBody::Bucket { id, .. }, RecordBody::Bucket { id: other, .. }) => id != other,
+        (
+            RecordBody::Bucket { id, .. } | RecordBody::DeletedBucket { id, .. },
+            RecordBody::Bucket { id: other, .. } | RecordBody::DeletedBucket { id: other, .. },
+        ) => id != other,
         // A token that was withdrawn and is made again has another secret, and a later version.
         (RecordBody::Token { secret_hash, .. }, RecordBody::Token { secret_hash: rival, .. }) => {
             one.version == other.version && secret_hash != rival
@@ -35,9 +38,8 @@ pub(super) fn renumbers(known: &Record, record: &Record) -> bool {
 
 /// The record that keeps a bucket which has lost its name, and its name now: the same on every node that makes it.
 pub(super) fn kept(loser: &Record) -> Option<(Name, Record)> {
-    let (RecordKey::Bucket(tenant, name), RecordBody::Bucket { id, .. }) = (&loser.key, &loser.body) else {
-        return None;
-    };
+    let RecordKey::Bucket(tenant, name) = &loser.key else { return None };
+    let (RecordBody::Bucket { id, .. } | RecordBody::DeletedBucket { id, .. }) = &loser.body else { return None };
     let short = name.as_str().get(..KEPT_NAME).unwrap_or(name.as_str());
     let name = Name::new(alloc::format!("{short}.lost-{id}")).ok()?;
     let key = RecordKey::Bucket(*tenant, name.clone());

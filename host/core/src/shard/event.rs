@@ -1,6 +1,7 @@
 //! The events that a shard handles, and the effects that it asks for.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,6 +16,7 @@ use rejoin_proto::{BucketId, LayoutRef, Name, NodeId, ObjectId, PartitionId, Plu
 use crate::exchange::ExchangeCommand;
 use crate::members::{Liveness, Requests};
 use crate::port::StoreFault;
+use crate::quota::Reached;
 use crate::view::ClusterView;
 
 /// The time, as the shell reads it once per batch.
@@ -40,6 +42,8 @@ pub struct ReplyTo {
 pub enum Event {
     /// Layout or catalog have changed.
     View(Arc<ClusterView>),
+    /// These buckets have as much as their quota, or their tenant's, allows; no others have.
+    Full(BTreeMap<BucketId, Reached>),
     /// Requests are taken from now on. Unless every peer could object to this node's actors, their tenures end first.
     Serving {
         /// Whether every peer could object.

@@ -171,6 +171,10 @@ impl Shard {
         self.check_claims(turn, partition, &write.seen, &object.context);
         causal::drop_expired(object, turn.now.wall_ms, self.config.max_skew_ms);
         let replaced = causal::bounded(object, write.seen.clone());
+        // Rule: quotas come before the mint.
+        if let Err(refusal) = self.check_quota(&op, object, &write.put, &replaced) {
+            return self.finish(turn, &op, Reply::Error(refusal));
+        }
         if is_above_limit(&op, object, &write.put, &replaced) {
             let inputs = causal::visible(object, turn.now.wall_ms);
             if inputs.len() == 1

@@ -5,9 +5,10 @@ use bytes::Bytes;
 use rejoin_proto::access::Scope;
 use rejoin_proto::catalog::Quorum;
 use rejoin_proto::client::{
-    AdminRequest, Basis, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply, Holdings,
-    Liveness, MemberView, MergedBy, MovedNode, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Rebuild, Receipt,
-    RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes, ServerHello, Sibling, StartId, Status,
+    AdminRequest, Basis, BucketUsage, ClientHello, Doubt, ExchangePair, ExchangeStatus, Get, GetReply, HelloReply,
+    Holdings, Liveness, MemberView, MergedBy, MovedNode, NodeStatus, PROTOCOL, Put, PutOutcome, PutReply, Rebuild,
+    Receipt, RecordKind, Reply, ReplyEnvelope, Request, RequestBody, Routes, ServerHello, Sibling, StartId, Status,
+    TokenStatus,
 };
 use rejoin_proto::layout_request::{
     AwaitedNode, BucketChange, ChangeStatus, CopiesStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutRequest,
@@ -134,6 +135,14 @@ fn requests() -> Vec<(&'static str, RequestBody)> {
             admin(AdminRequest::TokenRotate { name: name("app"), secret_hash: [9; 32], overlap_ms: 86_400_000 }),
         ),
         ("tenant-create", admin(AdminRequest::TenantCreate { name: name("shop") })),
+        ("tenant-delete", admin(AdminRequest::TenantDelete { name: name("shop"), after_ms: 86_400_000 })),
+        ("tenant-restore", admin(AdminRequest::TenantRestore { name: name("shop") })),
+        ("bucket-delete", admin(AdminRequest::BucketDelete { name: name("cart"), after_ms: 86_400_000 })),
+        ("bucket-restore", admin(AdminRequest::BucketRestore { name: name("cart") })),
+        ("plugin-delete", admin(AdminRequest::PluginDelete { digest: digest() })),
+        ("usage", admin(AdminRequest::Usage)),
+        ("list-quotas", admin(AdminRequest::List(RecordKind::Quota))),
+        ("quota-set", admin(AdminRequest::QuotaSet { bucket: Some(name("cart")), quota: super::quota() })),
         ("token-revoke", admin(AdminRequest::TokenRevoke { name: name("app"), certificates: true })),
         ("plugin-release", admin(AdminRequest::PluginRelease { digest: digest() })),
         ("plugin-push", admin(AdminRequest::PluginPush { name: name("cart"), module: Bytes::from_static(b"\0asm") })),
@@ -283,6 +292,11 @@ fn layout_plan() -> LayoutPlan {
     }
 }
 
+fn token_status() -> TokenStatus {
+    let (rotating_until_ms, last_used_ms) = (Some(1_700_000_600_000), Some(1_700_000_000_000));
+    TokenStatus { name: name("app"), grant: super::grant(), rotating_until_ms, revoked: true, last_used_ms }
+}
+
 fn replies() -> Vec<(&'static str, Reply)> {
     let context = Bytes::from_static(&[1, 2, 3]);
     let receipt = Some(Receipt { partition: PartitionId(3), id: 0x77 << 100 });
@@ -294,6 +308,8 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("put-stored", put(PutOutcome::Stored)),
         ("put-unknown", put(PutOutcome::Unknown)),
         ("layout", Reply::Layout(routes())),
+        ("tokens", Reply::Tokens(vec![token_status()])),
+        ("usage", Reply::Usage(vec![BucketUsage { bucket: super::object_id().bucket, objects: 3, bytes: 400 }])),
         ("status", Reply::Status(status())),
         ("members", Reply::Members(members())),
         ("exchange", Reply::Exchange(exchange())),

@@ -7,9 +7,12 @@ pub(crate) mod peer;
 use bytes::Bytes;
 
 use rejoin_proto::access::{Grant, Limits, Scope};
-use rejoin_proto::catalog::{Activation, BucketProps, Durability, OldSecret, Quorum, Record, RecordBody, RecordKey};
+use rejoin_proto::catalog::{
+    Activation, BucketProps, Deleted, Durability, OldSecret, Quorum, Record, RecordBody, RecordKey,
+};
 use rejoin_proto::codec::{self, DecodeError, Versioned};
 use rejoin_proto::layout::LayoutNode;
+use rejoin_proto::quota::Quota;
 use rejoin_proto::ring::{Announced, PastLayout, Progress, RingNotes, Role, Staged};
 use rejoin_proto::{
     ActorId, BucketCopies, BucketId, Content, Dot, DotSet, DotSpan, Entry, FoldedBy, Hlc, Layout, LayoutPolicy,
@@ -42,6 +45,10 @@ pub(crate) fn samples() -> Vec<Sample> {
         sample("record-bucket", &bucket_record()),
         sample("record-plugin", &plugin_record()),
         sample("record-token", &token_record()),
+        sample("record-quota", &record(RecordKey::Quota(tenant(), Some(name("cart"))), RecordBody::Quota(quota()))),
+        sample("record-bucket-deleted", &deleted_bucket_record()),
+        sample("record-tenant-deleted", &deleted_tenant_record()),
+        sample("record-plugin-deleted", &record(RecordKey::Plugin(tenant(), digest()), RecordBody::DeletedPlugin)),
     ];
     all.extend(client::samples());
     all.extend(peer::samples());
@@ -214,6 +221,17 @@ pub(crate) fn bucket_record() -> Record {
     record(RecordKey::Bucket(tenant(), name("cart")), RecordBody::Bucket { id: object_id().bucket, props: props() })
 }
 
+fn deleted_bucket_record() -> Record {
+    let deleted = Deleted { reap_ms: 1_700_000_600_000, reaped: false };
+    let body = RecordBody::DeletedBucket { id: object_id().bucket, props: props(), deleted };
+    record(RecordKey::Bucket(tenant(), name("cart")), body)
+}
+
+fn deleted_tenant_record() -> Record {
+    let deleted = Deleted { reap_ms: 1_700_000_600_000, reaped: true };
+    record(RecordKey::Tenant(tenant()), RecordBody::DeletedTenant { name: name("shop"), deleted })
+}
+
 pub(crate) fn plugin_record() -> Record {
     let body = RecordBody::Plugin {
         name: name("cart"),
@@ -229,6 +247,16 @@ pub(crate) fn plugin_record() -> Record {
 pub(crate) fn grant() -> Grant {
     let limits = Limits { buckets: vec![name("cart")], prefix: Bytes::from_static(b"eu/") };
     Grant { scope: Scope::ReadOnly, limits, expires_ms: Some(1_800_000_000_000) }
+}
+
+pub(crate) fn quota() -> Quota {
+    Quota {
+        objects: Some(1_000),
+        bytes: Some(1 << 30),
+        requests_per_second: Some(500),
+        bytes_per_second: Some(1 << 20),
+        connections: Some(64),
+    }
 }
 
 pub(crate) fn token_record() -> Record {

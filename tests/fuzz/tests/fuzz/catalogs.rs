@@ -8,7 +8,7 @@ use rejoin_core::control::{
 use rejoin_proto::access::{Grant, Scope};
 use rejoin_proto::catalog::{BucketProps, Record, RecordBody, RecordKey};
 use rejoin_proto::peer::{PeerBody, PeerEnvelope};
-use rejoin_proto::{Hlc, LayoutRef, Name, NodeId, TenantId, codec};
+use rejoin_proto::{Hlc, LayoutRef, Name, NodeId, PluginDigest, TenantId, codec};
 use rejoin_test_fuzz::corpus;
 
 use crate::fuzz;
@@ -121,12 +121,17 @@ fn change(line: &[u8]) -> CatalogChange {
     let tenant = TenantId::from_name(&name);
     let props = BucketProps { siblings: u16::from(line.get(2).copied().unwrap_or(9)), ..BucketProps::default() };
     let token = |change| CatalogChange::Token(tenant, name.clone(), Scope::ALL[usize::from(which / 32) % 5], change);
-    match which % 7 {
+    match which % 12 {
         0 => CatalogChange::BucketCreate(tenant, name, props),
         1 => CatalogChange::BucketSet(tenant, name, version, props),
         2 => token(TokenChange::Create(Grant::of(Scope::ALL[version as usize % 5]), [which; 32])),
         3 => token(TokenChange::Revoke),
         5 => token(TokenChange::Bar),
+        7 => CatalogChange::BucketDelete(tenant, name, version),
+        8 => CatalogChange::BucketRestore(tenant, name),
+        9 => CatalogChange::TenantDelete(name, version),
+        10 => CatalogChange::TenantRestore(name),
+        11 => CatalogChange::PluginDelete(tenant, PluginDigest([which; 32])),
         4 => token(TokenChange::Rotate([which; 32], version)),
         _ => CatalogChange::TenantCreate(name),
     }
@@ -137,7 +142,9 @@ fn change(line: &[u8]) -> CatalogChange {
 fn is_sound(record: &Record) {
     let fits = match (&record.key, &record.body) {
         (RecordKey::Tenant(id), RecordBody::Tenant { name }) => *id == TenantId::from_name(name),
-        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. }) => {
+        (RecordKey::Tenant(id), RecordBody::DeletedTenant { name, .. }) => *id == TenantId::from_name(name),
+        (RecordKey::Plugin(..), RecordBody::DeletedPlugin) => true,
+        (RecordKey::Bucket(..), RecordBody::Bucket { props, .. } | RecordBody::DeletedBucket { props, .. }) => {
             (1..=5).contains(&props.n)
                 && (2..=256).contains(&props.siblings)
                 && (1..=16 << 20).contains(&props.value_bytes)

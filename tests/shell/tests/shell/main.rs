@@ -13,6 +13,7 @@ mod impostor;
 mod members;
 mod overload;
 mod plain;
+mod quotas;
 mod restart;
 mod returns;
 mod seeds;
