@@ -9,6 +9,8 @@ use crate::cli;
 
 /// Operations per second of the clients beside something else.
 const RATE: &str = "2000";
+/// The length of a tick in `/proc/PID/stat`, whatever the kernel's own tick is.
+const TICK: Duration = Duration::from_millis(10);
 
 /// The columns of [`load`].
 pub const LOAD: [&str; 6] = ["rate /s", "reads p50", "reads p99", "writes p50", "writes p99", "failed"];
@@ -37,6 +39,19 @@ pub fn load(dir: &Path, profile: &Path, seconds: u64) -> Vec<String> {
         of("write_latency", "p99_us"),
         failed.to_string(),
     ]
+}
+
+/// CPU time of a process, user plus system: fields 14 and 15 of proc(5), counted after the name in parentheses.
+///
+/// # Panics
+/// If there is no such process.
+#[must_use]
+pub fn cpu(pid: u32) -> Duration {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|why| panic!("{path}: {why}"));
+    let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
+    let ticks: u32 = fields.into_iter().flatten().filter_map(|field| field.parse::<u32>().ok()).sum();
+    TICK * ticks
 }
 
 /// A time, for people.

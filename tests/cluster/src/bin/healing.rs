@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use rejoin_client::admin::{Admin, BucketProps, Durability, ExchangeStatus};
 use rejoin_client::{Bucket, Bytes};
-use rejoin_test_cluster::figures::{Table, kilobytes, load, say, text};
+use rejoin_test_cluster::figures::{Table, cpu, kilobytes, load, say, text};
 use rejoin_test_cluster::{Cluster, http, within};
 
 const PARTS: [&str; 4] = ["starts", "idle", "differences", "rebuilds"];
@@ -32,8 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(60);
 /// How often it is looked whether the cluster has healed.
 const GLANCE: Duration = Duration::from_millis(100);
-/// The length of a tick in `/proc/PID/stat`, whatever the kernel's own tick is.
-const TICK: Duration = Duration::from_millis(10);
 
 #[tokio::main]
 async fn main() {
@@ -261,13 +259,4 @@ fn loopback() -> u64 {
     // Eight fields of what was received come first.
     let sent = line.and_then(|line| line.split_whitespace().nth(8)?.parse().ok());
     sent.unwrap_or_else(|| panic!("/proc/net/dev has no loopback interface"))
-}
-
-/// CPU time of a process, user plus system: fields 14 and 15 of proc(5), counted after the name in parentheses.
-fn cpu(pid: u32) -> Duration {
-    let path = format!("/proc/{pid}/stat");
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|why| panic!("{path}: {why}"));
-    let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
-    let ticks: u32 = fields.into_iter().flatten().filter_map(|field| field.parse::<u32>().ok()).sum();
-    TICK * ticks
 }
