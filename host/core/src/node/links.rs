@@ -483,7 +483,14 @@ impl Links {
         let first_pause_us = self.config.timing.first_pause_us;
         for (peer, name, standing) in peers.into_iter().filter(|(peer, ..)| *peer != self.config.node) {
             match self.links.get_mut(&peer) {
-                Some(link) => link.standing = standing,
+                Some(link) => {
+                    let returns = link.standing == Standing::Dead && standing != Standing::Dead;
+                    link.standing = standing;
+                    if let Some(active) = link.active.as_ref().filter(|_| returns) {
+                        // It has come with an empty disk, and lacks nothing of the time before.
+                        self.disks.remember(peer, active.disk, true);
+                    }
+                }
                 None => drop(self.links.insert(peer, Link::new(name, standing, first_pause_us, now))),
             }
         }
@@ -558,9 +565,11 @@ impl Links {
             ready: false,
             caught_up: false,
         });
-        let is_member = link.is_member();
+        let (is_member, is_dead) = (link.is_member(), link.standing == Standing::Dead);
         let is_news = self.disks.remembered_by(&name, hello.known_disk);
-        if self.disks.remember(peer, hello.disk, hello.replaced || !is_member) || is_news {
+        // The dead disk stays known: the new one would be taken for it at the next connection.
+        let is_new = !is_dead && self.disks.remember(peer, hello.disk, hello.replaced || !is_member);
+        if is_new || is_news {
             outputs.push(LinkOutput::SaveDisks);
         }
         if is_news {
@@ -596,7 +605,7 @@ impl Links {
         active.replaced = false;
         let disk = active.disk;
         // It knows that its directory was replaced, so nobody has to tell it any more.
-        if self.disks.remember(peer, disk, true) {
+        if self.standing(peer) != Standing::Dead && self.disks.remember(peer, disk, true) {
             outputs.push(LinkOutput::SaveDisks);
         }
     }

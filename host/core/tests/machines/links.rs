@@ -588,4 +588,10 @@ pub(crate) fn a_node_that_was_declared_dead_and_removed_is_refused_until_it_come
     let replaced = |output: &LinkOutput| matches!(output, LinkOutput::Replaced(_));
     assert!(!nodes.outputs[2].iter().any(replaced), "it is no member, and has lost nothing");
     assert!(!nodes.links[0].as_ref().is_some_and(|links| links.is_replaced(node(2))));
+    // With that directory it may come again and again.
+    nodes.stop(2);
+    nodes.start(2);
+    nodes.ring(2, &[0, 1], &[]);
+    nodes.pass(3_000);
+    assert!(nodes.connected(0, 2) && nodes.connected(1, 2));
 }
