@@ -19,6 +19,8 @@ pub const BRANCH_BITS: u8 = 4;
 pub const BRANCHES: usize = 1 << BRANCH_BITS;
 /// The deepest range: that of one 64-bit prefix of the key hash.
 pub const MAX_DEPTH: u8 = 64;
+/// The bits by which objects within a range are told apart.
+pub const PLACE_BITS: u8 = 16;
 
 /// What a set of copies comes to. Sums are additive, so those of trees with different depths can be compared.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
@@ -29,13 +31,25 @@ pub struct Sum {
     pub bytes: u64,
     /// The wrapping sum of their causal hashes, which are over all that is stored of an object.
     pub hash: u128,
+    /// The wrapping sum of the lower halves of those hashes, each multiplied by the 64-bit prefix of the key hash,
+    /// backwards. Of two sums that differ in one key this names the key.
+    pub places: u64,
+    /// The wrapping sum of the [weights](crate::VersionVector::weight) of their contexts.
+    pub weights: u64,
 }
 
 impl Sum {
-    /// The sum of one row.
+    /// The sum of one row: its causal hash, the prefix of its key hash, its bytes, and the weight of its context.
     #[must_use]
-    pub fn of(hash: u128, row_bytes: usize) -> Self {
-        Self { count: 1, bytes: row_bytes as u64, hash }
+    pub fn of(hash: u128, prefix: u64, row_bytes: usize, weight: u64) -> Self {
+        let places = prefix.reverse_bits().wrapping_mul(hash as u64);
+        Self { count: 1, bytes: row_bytes as u64, hash, places, weights: weight }
+    }
+
+    /// What a message has of it, to find out which key differs.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest { hash: self.hash as u32, places: self.places as u32, weights: self.weights as u32 }
     }
 
     /// The sum of both.
@@ -45,6 +59,8 @@ impl Sum {
             count: self.count.wrapping_add(other.count),
             bytes: self.bytes.wrapping_add(other.bytes),
             hash: self.hash.wrapping_add(other.hash),
+            places: self.places.wrapping_add(other.places),
+            weights: self.weights.wrapping_add(other.weights),
         }
     }
 
@@ -55,6 +71,8 @@ impl Sum {
             count: self.count.checked_sub(other.count)?,
             bytes: self.bytes.checked_sub(other.bytes)?,
             hash: self.hash.wrapping_sub(other.hash),
+            places: self.places.wrapping_sub(other.places),
+            weights: self.weights.wrapping_sub(other.weights),
         })
     }
 
@@ -62,6 +80,35 @@ impl Sum {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         (self.count, self.hash) == (other.count, other.hash)
+    }
+}
+
+/// The trailing bits of a [`Sum`]'s hash, places and weights. The digest of a sum without objects is zero.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(into = "[u8; 12]", from = "[u8; 12]")]
+pub struct Digest {
+    /// Of [`Sum::hash`].
+    pub hash: u32,
+    /// Of [`Sum::places`].
+    pub places: u32,
+    /// Of [`Sum::weights`].
+    pub weights: u32,
+}
+
+impl From<Digest> for [u8; 12] {
+    fn from(Digest { hash, places, weights }: Digest) -> Self {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&hash.to_be_bytes());
+        bytes[4..8].copy_from_slice(&places.to_be_bytes());
+        bytes[8..].copy_from_slice(&weights.to_be_bytes());
+        bytes
+    }
+}
+
+impl From<[u8; 12]> for Digest {
+    fn from(bytes: [u8; 12]) -> Self {
+        let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Self { hash: word(0), places: word(4), weights: word(8) }
     }
 }
 
@@ -146,10 +193,18 @@ impl HashRange {
         (prefix >> (64 - depth)) as usize % BRANCHES
     }
 
-    /// The 32 bits of a prefix that follow those which all prefixes of the range have in common.
+    /// The [`PLACE_BITS`] bits of a prefix that follow those which all prefixes of the range have in common.
     #[must_use]
-    pub fn place(&self, prefix: u64) -> u32 {
-        (prefix.checked_shl(u32::from(self.depth)).unwrap_or(0) >> 32) as u32
+    pub fn place(&self, prefix: u64) -> u16 {
+        (prefix.checked_shl(u32::from(self.depth)).unwrap_or(0) >> (64 - PLACE_BITS)) as u16
+    }
+
+    /// The part of the range with that [place](Self::place).
+    #[must_use]
+    pub fn at_place(&self, place: u16) -> Self {
+        let start = u64::from(place).checked_shl(64 - u32::from(PLACE_BITS)).unwrap_or(0);
+        let start = self.start | start.checked_shr(u32::from(self.depth)).unwrap_or(0);
+        Self::around(self.bucket, start, (self.depth + PLACE_BITS).min(MAX_DEPTH))
     }
 
     /// The range that it is a part of; `None` at a depth below `bits`.
@@ -211,6 +266,31 @@ pub fn place_of(store_key: &[u8]) -> Option<(BucketId, u64)> {
     Some((BucketId(word(bucket)), word(prefix)))
 }
 
+/// A range of a bucket that is small enough to hold hardly more than one key. In a message the bits that its hashes
+/// have in common, backwards, with a one in front of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct KeyName(u64);
+
+impl KeyName {
+    /// The deepest range that has a name.
+    pub const MAX_DEPTH: u8 = 63;
+
+    /// The name of a range, or of the one around it with the depth that has a name.
+    #[must_use]
+    pub fn of(range: &HashRange) -> Self {
+        let depth = range.depth.min(Self::MAX_DEPTH);
+        let start = range.start & !HashRange::mask(depth);
+        Self(start.reverse_bits() | 1 << depth)
+    }
+
+    /// The range with that name; `None` if there is none.
+    #[must_use]
+    pub fn range(self, bucket: BucketId) -> Option<HashRange> {
+        let depth = self.0.checked_ilog2()?;
+        Some(HashRange { bucket, start: (self.0 ^ 1 << depth).reverse_bits(), depth: depth as u8 })
+    }
+}
+
 /// Names a walk, within the node that has begun it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct WalkId {
@@ -241,17 +321,15 @@ pub enum Ask {
     /// Which of these partitions differ? In ascending order, beginning with the message's. Each sum is over the buckets
     /// of which both nodes own the partition.
     Roots(Vec<(PartitionId, u128)>),
-    /// What are the sums of the partition in each bucket?
-    Buckets,
-    /// Where do these ranges differ?
+    /// What are the sums of these partitions in each bucket?
+    Buckets(Vec<PartitionId>),
+    /// Where do these ranges differ? Hashes are multiplied by a number that follows from the walk, before their leading
+    /// bits are compared, so that a difference which one walk does not show is found with the next.
     Compare {
-        /// By what hashes are multiplied before their leading bits are compared. Another one for each walk, so that a
-        /// difference which one does not show is found with the next. Odd.
-        salt: u128,
-        /// The bytes of each hash that are compared.
+        /// The bytes of each object's hash that are compared. With 16 of them sums are compared as a whole, too.
         width: u8,
-        /// The ranges, of that bucket and partition, with what the sender has in them.
-        ranges: Vec<(HashRange, RangeHashes)>,
+        /// The ranges, with what the sender has in them.
+        ranges: Vec<BucketRanges>,
     },
     /// The objects of a range whose hashes are not among these.
     Wanted {
@@ -260,24 +338,70 @@ pub enum Ask {
         /// The first key to be looked at, as in the store; empty for the first of the range.
         from: Bytes,
         /// As in [`Ask::Compare`].
-        salt: u128,
-        /// As in [`Ask::Compare`].
         width: u8,
         /// Hashes of objects that the sender has, `width` bytes each.
         except: Bytes,
         /// The bytes of objects after which the answer ends.
         max_bytes: u32,
     },
+    /// The objects with these names.
+    Named {
+        /// The bucket; `None` for the only one with objects in the message's partition.
+        bucket: Option<BucketId>,
+        /// The names.
+        names: Vec<KeyName>,
+        /// Whether the walk ends with the answer, as by [`Ask::Ended`], if that has everything.
+        last: bool,
+    },
     /// Objects that the receiver lacks.
-    Objects(ObjectBatch),
-    /// The walk of the partition has ended well: all that either had was compared, and is with both.
-    Ended,
+    Objects {
+        /// The objects.
+        batch: ObjectBatch,
+        /// Whether the walk ends with them, as by [`Ask::Ended`], if all are stored as they are.
+        last: bool,
+    },
+    /// The walk has ended well: all that either had was compared, and is with both.
+    Ended {
+        /// But for these partitions.
+        failed: Vec<PartitionId>,
+    },
+}
+
+/// Ranges of one bucket.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BucketRanges {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The start and depth of each [`HashRange`], with what the sender has in it.
+    pub ranges: Vec<(RangeBits, RangeHashes)>,
+}
+
+/// A [`HashRange`] without its bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RangeBits {
+    #[serde(with = "leading_bits")]
+    start: u64,
+    depth: u8,
+}
+
+impl RangeBits {
+    /// The range in a bucket, as it was sent: [`HashRange::checked`] says whether it is one.
+    #[must_use]
+    pub fn of(self, bucket: BucketId) -> HashRange {
+        HashRange { bucket, start: self.start, depth: self.depth }
+    }
+}
+
+impl From<HashRange> for RangeBits {
+    fn from(HashRange { start, depth, .. }: HashRange) -> Self {
+        Self { start, depth }
+    }
 }
 
 /// What a node has in a range.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum RangeHashes {
-    /// The sums of the 16 parts of the range, `width` bytes each.
+    /// The sums of the 16 parts of the range, two bytes each, or 16.
     Parts(Bytes),
     /// The hashes of all objects of the range, `width` bytes each.
     Objects(Bytes),
@@ -315,19 +439,15 @@ pub enum Answer {
         /// How many of the partitions were looked at. The others are to be asked for again.
         considered: u16,
         /// Those of them that differ.
-        partitions: Vec<PartitionId>,
+        partitions: Vec<Differing>,
         /// Those that cannot be compared, because sums are not known yet.
         refused: Vec<PartitionId>,
         /// Those of the others in which the answering node may lack something that it has acknowledged.
         incomplete: Vec<PartitionId>,
     },
-    /// To [`Ask::Buckets`].
-    Buckets {
-        /// Whether the answering node has everything that it has acknowledged in the partition.
-        complete: bool,
-        /// Each bucket with objects, its version, and its sum.
-        sums: Vec<(BucketId, u64, Sum)>,
-    },
+    /// To [`Ask::Buckets`], for each partition. `None` for one that is being walked with another node, or whose sums
+    /// are not known yet.
+    Buckets(Vec<Option<PartitionBuckets>>),
     /// To [`Ask::Compare`]: one for each range, or fewer. The others are to be asked for again.
     Compared(Vec<Compared>),
     /// To [`Ask::Wanted`].
@@ -339,6 +459,15 @@ pub enum Answer {
         /// Whether rows in front of that could not be read.
         unreadable: bool,
     },
+    /// To [`Ask::Named`].
+    Found {
+        /// The objects.
+        batch: ObjectBatch,
+        /// How many of the names were looked at. The others are to be asked for again.
+        considered: u16,
+        /// Whether rows of those could not be read, or not be looked at.
+        unreadable: bool,
+    },
     /// To [`Ask::Objects`]: all are absorbed.
     Taken {
         /// Whether each is here now exactly as it was sent. If not, the copies still differ.
@@ -346,11 +475,36 @@ pub enum Answer {
     },
 }
 
+/// A partition that differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Differing {
+    /// The partition.
+    pub partition: PartitionId,
+    /// In how many of the buckets that both own the answering node has objects; at most 255.
+    pub buckets: u8,
+    /// Of the sum over them.
+    pub digest: Digest,
+}
+
+/// What a node has in a partition.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PartitionBuckets {
+    /// Whether it has everything that it has acknowledged in the partition.
+    pub complete: bool,
+    /// Each bucket with objects, its version, and its sum.
+    pub sums: Vec<(BucketId, u64, Sum)>,
+}
+
 /// What comes of the comparison of one range.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Compared {
-    /// The parts that differ, a bit for each.
-    Parts(u16),
+    /// The sums of the parts differ, or some of them.
+    Parts {
+        /// A bit for each part that differs.
+        differ: u16,
+        /// The sums here of those parts, where hashes are shortened.
+        digests: Vec<Digest>,
+    },
     /// The hashes of all objects of the range, as they are few.
     Objects(Bytes),
     /// The given objects that are not here, a bit for each, and the objects here that were not given.
@@ -364,15 +518,15 @@ pub enum Compared {
     Many,
     /// The sum of the range is not known yet.
     Unknown,
+    /// The partition is being walked with another node.
+    Refused,
 }
 
 /// A copy that was not among those that were given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OtherCopy {
     /// [`HashRange::place`] of its key.
-    pub place: u32,
-    /// The leading bytes of its hash, as they are compared.
-    pub hash: u32,
+    pub place: u16,
     /// [`VersionVector::weight`](crate::VersionVector::weight) of its context.
     pub weight: u64,
 }
@@ -418,6 +572,28 @@ mod tests {
             }
         }
         assert_eq!(HashRange { bucket: BucketId(u64::MAX), start: 0, depth: 0 }.to(), None);
+    }
+
+    #[test]
+    fn a_name_is_that_of_its_range() {
+        for depth in [0, 8, 31, 32, 40, 63] {
+            let range = HashRange::around(BucketId(7), 0xa5b4_5678_9abc_def1, depth);
+            assert_eq!(KeyName::of(&range).range(BucketId(7)), Some(range));
+        }
+        let deepest = HashRange::around(BucketId(7), u64::MAX, 64);
+        assert!(KeyName::of(&deepest).range(BucketId(7)).is_some_and(|range| range.contains(&deepest)));
+        assert_eq!(KeyName(0).range(BucketId(7)), None);
+    }
+
+    #[test]
+    fn a_place_is_a_part_of_its_range() {
+        for depth in [0, 8, 20, 48, 60, 64] {
+            let prefix = 0x1234_5678_9abc_def0;
+            let range = HashRange::around(BucketId(7), prefix, depth);
+            let part = range.at_place(range.place(prefix));
+            assert!(range.contains(&part) && part.holds(prefix) && part.checked().is_some(), "{range:?} {part:?}");
+            assert_eq!(part.depth, (depth + PLACE_BITS).min(MAX_DEPTH));
+        }
     }
 
     #[test]

@@ -225,6 +225,9 @@ fn catcher(rule: Rule) -> fn() {
         }
         Rule::OneWalkAtATime => exchange::two_owners_that_both_have_what_a_third_one_lacks_bring_it_once,
         Rule::LargeRowsAreReadOffTheTurn => exchange::large_objects_are_compared_off_the_shards_turn,
+        Rule::WalksAreFew => exchange::a_shard_has_few_walks_under_way,
+        Rule::WrongNamesAreSearchedFor => exchange::names_that_several_differences_give_are_searched_for,
+        Rule::FruitlessWalksAreRepeatedInFull => exchange::a_walk_that_changes_nothing_is_repeated_in_full,
         Rule::NewerCopiesAreBrought => exchange::of_two_versions_only_the_newer_one_travels,
         Rule::ExchangesAreOfOneEpoch => exchange::an_exchange_of_another_epoch_is_refused,
         Rule::ExchangesAreOfOneLayout => exchange::an_exchange_of_another_layout_is_refused,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use rejoin_core::exchange::ExchangeLoad;
 use rejoin_core::shard::event::{Alarm, MergeJob};
 use rejoin_proto::catalog::{Record, RecordBody};
 use rejoin_proto::{BucketId, Dot, Object, VersionVector, codec};
@@ -33,6 +34,9 @@ pub(crate) struct Recorder {
     merges: u64,
     /// The most requests that were under way in one shard.
     pub(crate) most_under_way: u64,
+    /// The most walks of exchanges that one shard had under way, the most bytes of memory of one, and the most
+    /// questions of walks for which one read rows.
+    pub(crate) most_walking: ExchangeLoad,
     /// How often each fault took effect, and each alarm was raised.
     pub(crate) marks: BTreeMap<&'static str, u64>,
     /// The number of calls that have ended.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use rejoin_core::exchange::hash::CausalKey;
+use rejoin_proto::Object;
 use rejoin_proto::codec::{self, Versioned};
 
 /// A leaf as the core stores it: its frozen encoding, read here and not by the core's own code.
@@ -17,6 +18,8 @@ struct Leaf {
     count: u64,
     bytes: u64,
     hash: u128,
+    places: u64,
+    weights: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -53,14 +56,20 @@ impl StoredTrees<'_> {
             let (from, to) = range(place, leaf.depth);
             let inside = |key: &[u8]| key >= &from[..] && to.as_ref().is_none_or(|to| key < &to[..]);
             let rows = self.objects.range(from.clone()..).take_while(|(key, _)| inside(key));
-            let (mut count, mut bytes, mut hash) = (0, 0, 0_u128);
+            let (mut count, mut bytes, mut hash, mut places, mut weights) = (0, 0, 0_u128, 0_u64, 0_u64);
             for (key, row) in rows {
+                let of_row = self.key.hash_row(key, row).0;
                 count += 1;
                 bytes += row.len() as u64;
-                hash = hash.wrapping_add(self.key.hash_row(key, row).0);
+                hash = hash.wrapping_add(of_row);
+                let prefix = u64::from_be_bytes(key[8..16].try_into().expect("a key of the store"));
+                places = places.wrapping_add(prefix.reverse_bits().wrapping_mul(of_row as u64));
+                let weight = codec::decode::<Object>(row).map_or(0, |object| object.context.weight());
+                weights = weights.wrapping_add(weight);
             }
             counted += count;
-            let is_sum = (leaf.count, leaf.bytes, leaf.hash) == (count, bytes, hash);
+            let sum = (leaf.count, leaf.bytes, leaf.hash, leaf.places, leaf.weights);
+            let is_sum = sum == (count, bytes, hash, places, weights);
             if leaf.standing == Standing::Known && !is_sum && !in_doubt(&from, to.as_deref()) {
                 problems
                     .push(format!("leaf {place:?} is {leaf:?}, and its objects come to {count}, {bytes}, {hash:x}"));
@@ -108,11 +117,14 @@ mod tests {
         let object = |prefix: u64| Bytes::from([7_u64.to_be_bytes(), prefix.to_be_bytes(), [1; 8]].concat());
         let (inside, outside) = (object(5), object(u64::MAX));
         let hash = CausalKey::derive(b"k").hash_row(&inside, b"row").0;
-        let leaf = Leaf { depth: 4, standing: Standing::Known, count: 1, bytes: 3, hash };
+        let places = 5_u64.reverse_bits().wrapping_mul(hash as u64);
+        let leaf = Leaf { depth: 4, standing: Standing::Known, count: 1, bytes: 3, hash, places, weights: 0 };
         let one: BTreeMap<_, _> = [(inside.clone(), "row".into())].into();
         assert_eq!(problems(&leaf, &one), 0);
         assert_eq!(problems(&Leaf { hash: hash + 1, ..leaf }, &one), 1);
         assert_eq!(problems(&Leaf { bytes: 4, ..leaf }, &one), 1);
+        assert_eq!(problems(&Leaf { places: 4, ..leaf }, &one), 1);
+        assert_eq!(problems(&Leaf { weights: 4, ..leaf }, &one), 1);
         assert_eq!(problems(&Leaf { standing: Standing::Unknown, count: 0, ..leaf }, &one), 0);
         assert_eq!(problems(&leaf, &[(inside, "other".into())].into()), 1);
         let two: BTreeMap<_, _> = one.into_iter().chain([(outside, "row".into())]).collect();

@@ -6,16 +6,15 @@ use core::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use rejoin_proto::exchange::{BRANCHES, HashRange, Sum, place_of};
-use rejoin_proto::object::context_of;
+use rejoin_proto::exchange::{BRANCHES, HashRange, Sum, WalkId, place_of};
 
 use super::hash::CausalKey;
-use super::trees::{Leaf, Standing, Trees};
+use super::trees::{Leaf, Standing, Trees, sum_of};
 use crate::port::{Space, Store, StoreFault};
 use crate::shard::event::{ScanJob, ScannedRows};
 
 /// The most objects whose hashes are listed. Of more, the sums of the parts take fewer bytes.
-pub(crate) const FEW_OBJECTS: u64 = 10;
+pub(crate) const FEW_OBJECTS: u64 = BRANCHES as u64;
 /// The most rows that are read at once for one range. A leaf that is larger is about to be divided.
 const MAX_ROWS: usize = 2048;
 /// The most rows, and bytes of them, that one question or its answer makes a shard read on its turn.
@@ -57,7 +56,7 @@ pub(crate) struct ReadBudget {
 
 /// Whether rows can be read on this turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Readable {
+pub(super) enum Readable {
     Now,
     /// When nothing else was read on the turn.
     Later,
@@ -76,7 +75,7 @@ impl ReadBudget {
         (self.rows, self.bytes)
     }
 
-    fn judge(&self, bytes: u64) -> Readable {
+    pub(super) fn judge(&self, bytes: u64) -> Readable {
         // Rule: large rows are read off the turn.
         if bytes > READ_BYTES {
             return Readable::Never;
@@ -84,9 +83,11 @@ impl ReadBudget {
         if self.bytes + bytes > READ_BYTES { Readable::Later } else { Readable::Now }
     }
 
-    fn spend(&mut self, rows: &[OwnRow]) {
-        self.rows += rows.len();
-        self.bytes += rows.iter().map(|row| row.bytes as u64).sum::<u64>();
+    pub(super) fn spend<'a>(&mut self, rows: impl IntoIterator<Item = &'a OwnRow>) {
+        for row in rows {
+            self.rows += 1;
+            self.bytes += row.sum.bytes;
+        }
     }
 }
 
@@ -125,18 +126,22 @@ impl RangeScan {
 }
 
 impl Own {
+    /// The bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = match self {
+            Self::Rows(rows) => rows.iter().map(|row| size_of::<OwnRow>() + row.store_key.len()).sum(),
+            Self::Parts(parts) => size_of_val(&**parts),
+            Self::Unknown | Self::Spent | Self::Large => 0,
+        };
+        size_of::<Self>() + of
+    }
+
     /// What all rows of a range come to.
     pub(crate) fn of_rows(range: &HashRange, rows: Vec<OwnRow>) -> Self {
         if rows.len() as u64 <= FEW_OBJECTS {
             return Self::Rows(rows);
         }
-        let mut parts = [Sum::default(); BRANCHES];
-        for row in rows {
-            let prefix = place_of(&row.store_key).map_or(range.start, |(_, prefix)| prefix);
-            let part = &mut parts[range.part_of(prefix)];
-            *part = part.plus(Sum::of(row.hash, row.bytes));
-        }
-        Self::Parts(Box::new(parts))
+        Self::Parts(parts_of(range, &rows))
     }
 }
 
@@ -144,21 +149,23 @@ impl Own {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct OwnRow {
     pub(crate) store_key: Bytes,
-    pub(crate) hash: u128,
-    pub(crate) bytes: usize,
     /// Of two copies of a key, one that dominates the other weighs more.
-    pub(crate) weight: u64,
+    pub(crate) sum: Sum,
 }
 
 impl OwnRow {
-    fn of(key: &CausalKey, store_key: Bytes, row: &[u8]) -> Self {
-        let hash = key.hash_row(&store_key, row).0;
-        let weight = context_of(row).map_or(0, |context| context.weight());
-        Self { store_key, hash, bytes: row.len(), weight }
+    pub(super) fn of(key: &CausalKey, store_key: Bytes, row: &[u8]) -> Self {
+        let sum = sum_of(key, &store_key, row);
+        Self { store_key, sum }
+    }
+
+    /// Its causal hash.
+    pub(crate) fn hash(&self) -> u128 {
+        self.sum.hash
     }
 
     /// Where its key is in a range.
-    pub(crate) fn place(&self, range: &HashRange) -> u32 {
+    pub(crate) fn place(&self, range: &HashRange) -> u16 {
         place_of(&self.store_key).map_or(0, |(_, prefix)| range.place(prefix))
     }
 }
@@ -204,7 +211,7 @@ impl Trees {
         }
         let found = self.rows(store, range)?;
         budget.spend(&found.rows);
-        let rows_sum = found.rows.iter().fold(Sum::default(), |sum, row| sum.plus(Sum::of(row.hash, row.bytes)));
+        let rows_sum = found.rows.iter().fold(Sum::default(), |sum, row| sum.plus(row.sum));
         if whole && !found.partial && !rows_sum.is_same(&sum) {
             // Rule: wrong leaves are recounted.
             leaves.iter().for_each(|(leaf, _)| self.doubt(&leaf.from()));
@@ -269,9 +276,30 @@ pub(crate) fn shorten(hash: u128, salt: u128, width: u8) -> [u8; 16] {
     bytes
 }
 
-/// The first four bytes of a shortened hash, as a message has them.
-pub(crate) fn leading(short: &[u8; 16]) -> u32 {
-    u32::from_be_bytes([short[0], short[1], short[2], short[3]])
+/// By what hashes are multiplied in a walk. Odd; 64 bits are enough to move every bit of a hash.
+pub(crate) fn salt_of(walk: WalkId) -> u128 {
+    // The finaliser of SplitMix64, so that walks that follow each other have nothing in common.
+    let mut word = (walk.number ^ u64::from(walk.shard) << 48).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    u128::from(word ^ word >> 31 | 1)
+}
+
+/// The bytes of the sums of parts that are compared, where hashes of objects have `width` bytes. A list has a hash that
+/// is taken for another one more easily than a sum, since each is compared with all.
+pub(crate) fn part_width(width: u8) -> u8 {
+    if width >= 16 { 16 } else { 2 }
+}
+
+/// The sums of the parts of a range.
+pub(crate) fn parts_of(range: &HashRange, rows: &[OwnRow]) -> Box<[Sum; BRANCHES]> {
+    let mut parts = Box::new([Sum::default(); BRANCHES]);
+    for row in rows {
+        let prefix = place_of(&row.store_key).map_or(range.start, |(_, prefix)| prefix);
+        let part = &mut parts[range.part_of(prefix)];
+        *part = part.plus(row.sum);
+    }
+    parts
 }
 
 /// The leading bytes of many hashes, one behind the other.
@@ -282,11 +310,6 @@ pub(crate) fn shortened(hashes: impl IntoIterator<Item = u128>, salt: u128, widt
         bytes.extend_from_slice(&shorten(hash, salt, width)[..width_bytes]);
     }
     bytes.into()
-}
-
-/// The width to which the sums of parts are shortened, where hashes of objects have `width` bytes.
-pub(crate) fn part_width(width: u8) -> u8 {
-    if width >= 16 { 16 } else { (width / 2).max(1) }
 }
 
 /// Hashes as they were shortened, in order of their bytes, for look-ups.

@@ -12,8 +12,7 @@ use bytes::Bytes;
 use rejoin_proto::BucketId;
 use rejoin_proto::exchange::{BRANCH_BITS, BRANCHES, HashRange, MAX_DEPTH, Sum, place_of};
 
-use super::hash::CausalHash;
-use super::trees::{Leaf, MAX_LEAF_BYTES, MAX_LEAF_OBJECTS, Noted, Place, Standing, Trees, row_key, row_of};
+use super::trees::{Leaf, MAX_LEAF_BYTES, MAX_LEAF_OBJECTS, Noted, Place, Standing, Trees, row_key, row_of, sum_of};
 use crate::port::{Change, Space, StoreFault};
 use crate::shard::event::{ScanJob, ScanTicket, ScannedRows};
 
@@ -58,10 +57,10 @@ enum Task {
 #[derive(Debug)]
 struct Recount {
     range: HashRange,
-    /// Hash and length of each row that was read.
-    rows: BTreeMap<Bytes, (CausalHash, usize)>,
+    /// The sum of each row that was read.
+    rows: BTreeMap<Bytes, Sum>,
     /// The same of rows that were written meanwhile; `None` for those that were removed.
-    noted: BTreeMap<Bytes, Option<(CausalHash, usize)>>,
+    noted: BTreeMap<Bytes, Option<Sum>>,
     /// Whether rows of the range could not be read.
     partial: bool,
 }
@@ -179,8 +178,8 @@ impl Trees {
             Task::Recount(mut recount) => {
                 recount.partial |= found.damaged;
                 for (key, row) in found.rows {
-                    let hash = self.key.hash_row(&key, &row);
-                    recount.rows.insert(key, (hash, row.len()));
+                    let sum = sum_of(&self.key, &key, &row);
+                    recount.rows.insert(key, sum);
                 }
                 match found.next {
                     Some(next) if recount.rows.len() <= MAX_ROWS || !recount.divides() => {
@@ -280,10 +279,8 @@ impl Recount {
         let read = self.rows.iter().filter(|(key, _)| !self.noted.contains_key(*key));
         let read = read.map(|(key, row)| (key, *row));
         let written = self.noted.iter().filter_map(|(key, row)| Some((key, (*row)?)));
-        let mut rows: Vec<(u64, Sum)> = read
-            .chain(written)
-            .filter_map(|(key, (hash, bytes))| Some((place_of(key)?.1, Sum::of(hash.0, bytes))))
-            .collect();
+        let mut rows: Vec<(u64, Sum)> =
+            read.chain(written).filter_map(|(key, row)| Some((place_of(key)?.1, row))).collect();
         rows.sort_unstable_by_key(|(prefix, _)| *prefix);
         let standing = if self.partial { Standing::Partial } else { Standing::Known };
         divided(self.range, &rows, standing, &mut leaves);

@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use rejoin_proto::exchange::{ExchangeAsk, HashRange, RangeHashes, WalkId};
+use rejoin_proto::exchange::{Differing, ExchangeAsk, HashRange, RangeHashes, WalkId};
 use rejoin_proto::peer::Offer;
 use rejoin_proto::{LayoutRef, NodeId, PartitionId};
 
 use super::gaps::RebuildProgress;
 use super::own::RangeScan;
 use super::pace::Pacer;
-use super::walk::{Walk, WalkCounts};
+use super::walk::{PARTITIONS_AT_ONCE, Walk, WalkCounts};
 use crate::shard::event::ScanTicket;
 
 /// The pause after a walk that could not be ended, in microseconds.
@@ -98,13 +98,40 @@ pub struct ExchangeStatus {
     pub corrected_leaves: u64,
 }
 
+/// What the walks of a shard take now.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ExchangeLoad {
+    /// Walks that it has begun and that are under way.
+    pub walks: usize,
+    /// The bytes of memory of the largest one, at most [`MAX_WALK_BYTES`](super::MAX_WALK_BYTES).
+    pub walk_bytes: usize,
+    /// Questions of peers for which it reads rows.
+    pub serving: usize,
+}
+
 /// The comparison of roots with one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
     pub(crate) next_us: u64,
     pub(crate) asked: Option<AskedRoots>,
     /// Partitions that differ, and have to be walked.
-    pub(crate) differing: VecDeque<PartitionId>,
+    pub(crate) differing: VecDeque<ToWalk>,
+}
+
+/// A partition that differs, as the peer has told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ToWalk {
+    pub(crate) told: Differing,
+    /// The number of the comparison. What one shard of the peer has told in one is walked together.
+    pub(crate) round: u64,
+}
+
+/// A walk that a peer has begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WalkedBy {
+    pub(crate) walk: WalkId,
+    /// Until then nothing is done about the partition from here.
+    pub(crate) until_us: u64,
 }
 
 /// Roots that a peer has been asked to compare.
@@ -129,9 +156,8 @@ pub(crate) struct Serving {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Served {
     pub(crate) peer: NodeId,
-    /// The walk, the number of its question, and the partition.
-    pub(crate) of: (WalkId, u64, PartitionId),
-    pub(crate) salt: u128,
+    /// The walk, and the number of its question.
+    pub(crate) of: (WalkId, u64),
     pub(crate) width: u8,
 }
 
@@ -173,8 +199,10 @@ pub(crate) struct Exchanges {
     pub(crate) peers: BTreeMap<NodeId, Rounds>,
     pub(crate) pairs: BTreeMap<(PartitionId, NodeId), PairStatus>,
     pub(crate) serving: BTreeMap<ScanTicket, Serving>,
-    /// Partitions that peers walk with this node, and until when nothing is done about them from here.
-    pub(crate) walked: BTreeMap<(PartitionId, NodeId), u64>,
+    /// Partitions that peers walk with this node.
+    pub(crate) walked: BTreeMap<(PartitionId, NodeId), WalkedBy>,
+    /// What the sums differed by when a walk with shortened hashes began that has ended since.
+    pub(crate) fruitless: BTreeMap<(PartitionId, NodeId), u32>,
     /// Questions about objects that wait until this shard may work on them, in the order in which they came.
     pub(crate) held: VecDeque<Held>,
     pub(crate) pacer: Pacer,
@@ -193,6 +221,7 @@ impl Exchanges {
             pairs: BTreeMap::new(),
             serving: BTreeMap::new(),
             walked: BTreeMap::new(),
+            fruitless: BTreeMap::new(),
             held: VecDeque::new(),
             pacer: Pacer::new(&config),
             next_walk,
@@ -208,26 +237,49 @@ impl Exchanges {
 
     /// Whether a partition is being walked with some peer, whoever has begun.
     pub(crate) fn is_walked(&self, partition: PartitionId, now_us: u64) -> bool {
-        self.walks.values().any(|walk| walk.partition == partition) || self.is_walked_by(partition, now_us, |_| true)
+        self.walks.values().any(|walk| walk.parts.contains_key(&partition))
+            || self.is_walked_by(partition, now_us, |_| true)
     }
 
     /// Whether such a peer walks a partition with this node.
     pub(crate) fn is_walked_by(&self, partition: PartitionId, now_us: u64, which: impl Fn(NodeId) -> bool) -> bool {
         let of = (partition, NodeId(0))..=(partition, NodeId(u64::MAX));
-        self.walked.range(of).any(|((_, peer), until_us)| which(*peer) && *until_us > now_us)
+        self.walked.range(of).any(|((_, peer), walked)| which(*peer) && walked.until_us > now_us)
     }
 
-    /// The next partition to walk with a peer: one that nobody walks with this node.
-    pub(crate) fn next_differing(&mut self, peer: NodeId, now_us: u64) -> Option<PartitionId> {
-        let differing = &self.peers.get(&peer)?.differing;
-        let at = differing.iter().position(|partition| !self.is_walked(*partition, now_us))?;
-        self.peers.get_mut(&peer)?.differing.remove(at)
+    /// The next partitions to walk with a peer, which nobody walks with this node: one that is to be walked in full, or
+    /// several that are not.
+    pub(crate) fn next_to_walk(&mut self, peer: NodeId, now_us: u64, in_full: impl Fn(&ToWalk) -> bool) -> Vec<ToWalk> {
+        let Some(rounds) = self.peers.get(&peer) else { return Vec::new() };
+        let is_free = |to_walk: &&ToWalk| !self.is_walked(to_walk.told.partition, now_us);
+        let mut next: Vec<ToWalk> = Vec::new();
+        for to_walk in rounds.differing.iter().filter(is_free) {
+            let full = in_full(to_walk);
+            let fits = next.first().is_none_or(|first| first.round == to_walk.round && !full);
+            if fits {
+                next.push(*to_walk);
+            }
+            if full && next.len() == 1 || next.len() == PARTITIONS_AT_ONCE {
+                break;
+            }
+        }
+        if let Some(rounds) = self.peers.get_mut(&peer) {
+            let is_left = |to_walk: &ToWalk| next.iter().all(|next| next.told.partition != to_walk.told.partition);
+            rounds.differing.retain(is_left);
+        }
+        next
+    }
+
+    /// A peer's walk goes on: all of its partitions stay its own.
+    pub(crate) fn goes_on(&mut self, peer: NodeId, walk: WalkId, until_us: u64) {
+        let of_walk = |((_, of), walked): &(&(PartitionId, NodeId), &mut WalkedBy)| *of == peer && walked.walk == walk;
+        self.walked.iter_mut().filter(of_walk).for_each(|(_, walked)| walked.until_us = until_us);
     }
 
     /// When a partition that differs can be walked at the latest, unless a walk ends before.
     pub(crate) fn next_free_us(&self, now_us: u64) -> Option<u64> {
         let waits = self.peers.values().any(|rounds| !rounds.differing.is_empty());
-        self.walked.values().copied().filter(|until_us| waits && *until_us > now_us).min()
+        self.walked.values().map(|walked| walked.until_us).filter(|until_us| waits && *until_us > now_us).min()
     }
 
     /// A partition was walked to the end with a peer. What it lacked of others it may have by now: their roots are
@@ -236,10 +288,18 @@ impl Exchanges {
         self.equal(now_us, partition, peer);
         for (other, rounds) in &mut self.peers {
             let pair = self.pairs.get(&(partition, *other)).copied().unwrap_or_default();
-            rounds.differing.retain(|differing| *differing != partition);
+            rounds.differing.retain(|differing| differing.told.partition != partition);
             if !complete || pair.differs || pair.equal_us.is_none() {
                 rounds.next_us = rounds.next_us.min(now_us + AGAIN_US);
             }
+        }
+    }
+
+    /// A walk of a partition has ended that began with shortened hashes and that difference, or in full.
+    pub(crate) fn walked_off(&mut self, partition: PartitionId, peer: NodeId, difference: Option<u32>) {
+        match difference {
+            Some(difference) => drop(self.fruitless.insert((partition, peer), difference)),
+            None => drop(self.fruitless.remove(&(partition, peer))),
         }
     }
 

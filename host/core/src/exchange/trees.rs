@@ -21,9 +21,10 @@ use smallvec::SmallVec;
 
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::exchange::{BRANCH_BITS, BRANCHES, HashRange, MAX_DEPTH, Sum, partition_of, place_of};
+use rejoin_proto::object::context_of;
 use rejoin_proto::{BucketId, PartitionId};
 
-use super::hash::{CausalHash, CausalKey};
+use super::hash::CausalKey;
 use super::recount::Recounts;
 use crate::port::{Change, Space, Store, StoreFault};
 
@@ -133,8 +134,8 @@ pub(crate) struct Staged {
 pub(super) struct Noted {
     pub(super) place: Place,
     pub(super) store_key: Bytes,
-    /// The row's hash and length; `None` if it is removed.
-    pub(super) row: Option<(CausalHash, usize)>,
+    /// The sum of the row; `None` if it is removed.
+    pub(super) row: Option<Sum>,
 }
 
 /// The hash trees of one shard.
@@ -233,7 +234,7 @@ impl Trees {
     /// Prepares a change of one object's row: adds the row of its leaf to the change that writes the object.
     pub(crate) fn stage(&self, store_key: &Bytes, old: OldRow<'_>, new: Option<&[u8]>, change: &mut Change) -> Staged {
         let Some((bucket, prefix)) = place_of(store_key) else { return Staged::default() };
-        let new = new.map(|row| (self.key.hash_row(store_key, row), row.len()));
+        let new = new.map(|row| sum_of(&self.key, store_key, row));
         let (range, leaf) = match self.leaf_of(bucket, prefix) {
             Some((range, leaf)) => (range, *leaf),
             None => self.fresh_leaf(bucket, prefix),
@@ -265,18 +266,16 @@ impl Trees {
     }
 
     /// The leaf of a range after one of its rows has changed.
-    fn leaf_after(&self, leaf: &Leaf, store_key: &[u8], old: OldRow<'_>, new: Option<(CausalHash, usize)>) -> Leaf {
+    fn leaf_after(&self, leaf: &Leaf, store_key: &[u8], old: OldRow<'_>, new: Option<Sum>) -> Leaf {
         let without = match (old, leaf.standing) {
             (OldRow::Absent, _) => Some(leaf.sum),
-            (OldRow::Row(row), Standing::Known) => {
-                leaf.sum.minus(Sum::of(self.key.hash_row(store_key, row).0, row.len()))
-            }
+            (OldRow::Row(row), Standing::Known) => leaf.sum.minus(sum_of(&self.key, store_key, row)),
             // Nobody can tell whether the sum has it.
             (OldRow::Row(_) | OldRow::Unreadable, _) => None,
         };
         match without {
             Some(sum) => {
-                let sum = new.map_or(sum, |(hash, bytes)| sum.plus(Sum::of(hash.0, bytes)));
+                let sum = new.map_or(sum, |row| sum.plus(row));
                 Leaf { sum, stored: true, ..*leaf }
             }
             // Rule: unreadable rows are recounted.
@@ -498,6 +497,13 @@ impl From<LeafRow> for Leaf {
     fn from(LeafRow { depth, standing, sum }: LeafRow) -> Self {
         Self { depth, standing, stored: true, sum }
     }
+}
+
+/// The sum of one row.
+pub(super) fn sum_of(key: &CausalKey, store_key: &[u8], row: &[u8]) -> Sum {
+    let prefix = place_of(store_key).map_or(0, |(_, prefix)| prefix);
+    let weight = context_of(row).map_or(0, |context| context.weight());
+    Sum::of(key.hash_row(store_key, row).0, prefix, row.len(), weight)
 }
 
 /// The key of a leaf's row.

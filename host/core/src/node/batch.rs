@@ -285,10 +285,11 @@ fn value_bytes(effect: &Effect) -> usize {
             PeerBody::ReadReply { copy: Ok(object), .. } => causal::value_bytes(object),
             PeerBody::Replicate(message) => causal::value_bytes(&message.state),
             PeerBody::ForwardReply { reply, .. } => reply_bytes(reply),
-            PeerBody::ExchangeAsk(ExchangeAsk { ask: Ask::Objects(batch), .. })
-            | PeerBody::ExchangeAnswer(ExchangeAnswer { answer: Ok(Answer::Objects { batch, .. }), .. }) => {
-                batch.objects.iter().map(|(_, object)| causal::value_bytes(object)).sum()
-            }
+            PeerBody::ExchangeAsk(ExchangeAsk { ask: Ask::Objects { batch, .. }, .. })
+            | PeerBody::ExchangeAnswer(ExchangeAnswer {
+                answer: Ok(Answer::Objects { batch, .. } | Answer::Found { batch, .. }),
+                ..
+            }) => batch.objects.iter().map(|(_, object)| causal::value_bytes(object)).sum(),
             _ => 0,
         },
         Effect::Merge(_, job) => job.siblings.iter().map(|sibling| sibling.value.len()).sum(),

@@ -1,25 +1,23 @@
-//! The shard's side of exchanges that it begins: which partitions are compared with whom and when, and the steps of the
-//! walks. What it answers to others is [`serving`](super::serving).
+//! The shard's side of exchanges that it begins: which partitions are compared with whom and when. The steps of the
+//! walks are in [`walking`](super::walking), what it answers to others in [`serving`](super::serving).
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use bytes::Bytes;
 use rand_core::Rng;
 
-use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, Sum, place_of};
+use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk, Sum, WalkId};
 use rejoin_proto::peer::PeerBody;
-use rejoin_proto::{BucketId, ErrorCode, NodeId, Object, ObjectId, PartitionId, ReapEpoch, codec};
+use rejoin_proto::{BucketId, ErrorCode, NodeId, PartitionId};
 
 use super::Shard;
-use super::event::{Effect, ScanJob, ScanTicket, ScannedRows};
-use super::turn::{Turn, fault_code};
-use crate::exchange::own::{Own, ReadBudget};
-use crate::exchange::pace::OBJECT_BYTES;
-use crate::exchange::state::{AGAIN_US, AskedRoots, ExchangeCommand, ExchangeStatus, Rounds};
-use crate::exchange::walk::{Pull, Push, Waits, Walk};
-use crate::port::{Space, StoreFault};
-use crate::view::{Bucket, shard_of};
+use super::turn::Turn;
+use super::walking::Step;
+use crate::exchange::state::{
+    AGAIN_US, AskedRoots, ExchangeCommand, ExchangeLoad, ExchangeStatus, Rounds, ToWalk, WalkedBy,
+};
+use crate::exchange::walk::{Part, Walk};
+use crate::view::shard_of;
 
 /// The most roots of one question.
 const MAX_ROOTS: usize = 1024;
@@ -97,6 +95,17 @@ impl Shard {
         }
     }
 
+    /// What its walks take now.
+    #[must_use]
+    pub fn exchange_load(&self) -> ExchangeLoad {
+        let walks = self.exchanges.walks.values();
+        ExchangeLoad {
+            walks: walks.len(),
+            walk_bytes: walks.map(Walk::bytes).max().unwrap_or_default(),
+            serving: self.exchanges.serving.len(),
+        }
+    }
+
     /// A peer is connected: it may have missed something, and this node too.
     pub(super) fn exchange_with(&mut self, peer: NodeId, now_us: u64) {
         let rounds = self.exchanges.peers.entry(peer).or_default();
@@ -161,14 +170,14 @@ impl Shard {
     ///
     /// A partition that is walked with one peer is not walked with another one: both would bring the same objects. The
     /// other one is put off, and compares roots again. A walk that has found its peer is not given up for another.
-    pub(super) fn walked_by(&mut self, now_us: u64, partition: PartitionId, peer: NodeId) -> bool {
+    pub(super) fn walked_by(&mut self, now_us: u64, partition: PartitionId, peer: NodeId, walk: WalkId) -> bool {
         // Rule: one walk at a time.
         if self.exchanges.is_walked_by(partition, now_us, |other| other != peer) {
             return false;
         }
-        let own = self.exchanges.walks.iter().find(|(_, walk)| walk.partition == partition);
+        let own = self.exchanges.walks.iter().find(|(_, walk)| walk.parts.contains_key(&partition));
         if let Some((&number, walk)) = own {
-            let has_found_another = walk.peer != peer && !matches!(walk.waits, Waits::Buckets);
+            let has_found_another = walk.peer != peer && walk.is_met;
             if self.config.node < peer || has_found_another {
                 return false;
             }
@@ -177,10 +186,25 @@ impl Shard {
             }
         }
         if let Some(rounds) = self.exchanges.peers.get_mut(&peer) {
-            rounds.differing.retain(|differing| *differing != partition);
+            rounds.differing.retain(|differing| differing.told.partition != partition);
         }
-        self.exchanges.walked.insert((partition, peer), now_us + ANSWER_US);
+        self.exchanges.walked.insert((partition, peer), WalkedBy { walk, until_us: now_us + ANSWER_US });
         true
+    }
+
+    /// A peer's walk has ended well, but for the partitions that failed.
+    pub(super) fn walk_of_peer_ended(&mut self, now_us: u64, peer: NodeId, walk: WalkId, failed: &[PartitionId]) {
+        let walked = self.exchanges.walked.iter();
+        let is_of = |((_, of), walked): &(&(PartitionId, NodeId), &WalkedBy)| *of == peer && walked.walk == walk;
+        let partitions: Vec<PartitionId> = walked.filter(is_of).map(|((partition, _), _)| *partition).collect();
+        for partition in partitions {
+            self.exchanges.walked.remove(&(partition, peer));
+            if !failed.contains(&partition) {
+                let complete = self.gaps.is_complete(partition);
+                self.exchanges.walked_with(now_us, partition, peer, complete);
+            }
+        }
+        self.exchange_soon();
     }
 
     /// Drops walks and rounds whose peers do not answer.
@@ -209,23 +233,54 @@ impl Shard {
         let now_us = turn.now.mono_us;
         let peers: Vec<NodeId> = self.exchanges.peers.keys().copied().collect();
         for peer in peers {
-            while self.connections.can_ask(peer)
-                && self.exchanges.walks.len() < self.exchanges.config.max_walks
-                && let Some(partition) = self.exchanges.next_differing(peer, now_us)
-            {
-                let id = self.exchanges.name(self.config.shard);
-                // 64 bits are enough to move every bit of a hash, and take fewer bytes.
-                let salt = u128::from(self.rng.next_u64());
-                // Rule: gaps are walked in full. A difference that short sums hide would be taken for none.
-                let mut walk = Walk::new(id, peer, partition, salt, !self.has_all(partition));
-                walk.begun_us = now_us;
-                walk.deadline_us = now_us + ANSWER_US;
-                walk.waits = Waits::Buckets;
-                self.exchanges.pair(partition, peer).walking = true;
-                self.ask(turn, &mut walk, Ask::Buckets);
-                self.exchanges.walks.insert(id.number, walk);
+            // Rule: walks are few. Each of them takes memory, and moves a message of objects.
+            while self.connections.can_ask(peer) && self.exchanges.walks.len() < self.exchanges.config.max_walks {
+                let full = self.to_walk_in_full(peer);
+                let next = self.exchanges.next_to_walk(peer, now_us, |to| full.contains(&to.told.partition));
+                let Some(first) = next.first() else { break };
+                self.begin_walk(turn, peer, full.contains(&first.told.partition), &next);
             }
         }
+    }
+
+    /// The partitions that differ and are walked in full.
+    fn to_walk_in_full(&self, peer: NodeId) -> BTreeSet<PartitionId> {
+        let Some(rounds) = self.exchanges.peers.get(&peer) else { return BTreeSet::new() };
+        let in_full = |to_walk: &&ToWalk| self.walks_in_full(peer, to_walk);
+        rounds.differing.iter().filter(in_full).map(|to_walk| to_walk.told.partition).collect()
+    }
+
+    /// Whether a partition is walked by itself, and whole hashes are compared.
+    fn walks_in_full(&self, peer: NodeId, to_walk: &ToWalk) -> bool {
+        let partition = to_walk.told.partition;
+        // Rule: gaps are walked in full. A difference that short sums hide would be taken for none.
+        if !self.has_all(partition) {
+            return true;
+        }
+        let fruitless = self.exchanges.fruitless.get(&(partition, peer)).copied();
+        // Rule: fruitless walks are repeated in full. One that believed a wrong name would believe it again.
+        fruitless.is_some_and(|fruitless| self.difference(peer, to_walk) == Some(fruitless))
+    }
+
+    /// By how much the sums of a partition differ, if this node's is known.
+    fn difference(&self, peer: NodeId, to_walk: &ToWalk) -> Option<u32> {
+        let (_, own) = self.shared_sum(to_walk.told.partition, peer)?;
+        Some(to_walk.told.digest.hash.wrapping_sub(own.digest().hash))
+    }
+
+    fn begin_walk(&mut self, turn: &mut Turn<'_>, peer: NodeId, full: bool, partitions: &[ToWalk]) {
+        let now_us = turn.now.mono_us;
+        let id = self.exchanges.name(self.config.shard);
+        let mut walk = Walk::new(id, peer, self.trees.bits(), full);
+        (walk.begun_us, walk.deadline_us) = (now_us, now_us + ANSWER_US);
+        for to_walk in partitions {
+            let partition = to_walk.told.partition;
+            let difference = self.difference(peer, to_walk).filter(|_| !full);
+            walk.parts.insert(partition, Part { difference, ..Part::default() });
+            self.exchanges.pair(partition, peer).walking = true;
+        }
+        self.exchanges.walks.insert(id.number, walk);
+        self.with_walk(turn, id.number, |shard, turn, walk| shard.first_step(turn, walk, partitions));
     }
 
     /// Asks peers to compare roots: one message to each, about all partitions that are due.
@@ -262,19 +317,22 @@ impl Shard {
     fn ask_roots(&mut self, turn: &mut Turn<'_>, peer: NodeId, partitions: Vec<PartitionId>) {
         let now_us = turn.now.mono_us;
         let (mut roots, mut left) = (Vec::new(), VecDeque::from(partitions));
+        let mut is_urgent = false;
         while roots.len() < MAX_ROOTS
             && let Some(partition) = left.pop_front()
         {
             // One whose leaves are being counted is compared later.
-            if let Some(root) = self.shared_root(partition, peer) {
-                roots.push((partition, root));
+            match self.shared_sum(partition, peer) {
+                Some((_, sum)) => roots.push((partition, sum.hash)),
+                None => is_urgent |= !self.has_all(partition),
             }
         }
         let interval_us = self.exchanges.config.interval_us;
         let spread_us = self.rng.next_u64() % (interval_us / 8).max(1);
         let id = self.exchanges.name(self.config.shard);
         let rounds = self.exchanges.peers.entry(peer).or_default();
-        rounds.next_us = now_us + interval_us / 2 + spread_us;
+        // A replica that lacks something does not wait for the next round.
+        rounds.next_us = now_us + if is_urgent { AGAIN_US } else { interval_us / 2 + spread_us };
         let Some(&(first, _)) = roots.first() else { return };
         let partitions = roots.iter().map(|(partition, _)| *partition).collect();
         rounds.asked = Some(AskedRoots {
@@ -305,8 +363,11 @@ impl Shard {
             return;
         }
         self.with_walk(turn, number, |shard, turn, walk| match answer.answer {
-            Ok(good) => shard.walk_answered(turn, walk, answer.epoch, good),
-            Err(ErrorCode::Overloaded) if matches!(walk.waits, Waits::Buckets) => Step::PutOff,
+            Ok(good) => {
+                walk.is_met = true;
+                shard.walk_answered(turn, walk, answer.epoch, good)
+            }
+            Err(ErrorCode::Overloaded) if !walk.is_met => Step::PutOff,
             Err(_) => Step::Failed,
         });
     }
@@ -328,11 +389,13 @@ impl Shard {
             if refused.contains(&partition) {
                 continue;
             }
-            if partitions.contains(&partition) {
+            if let Some(&told) = partitions.iter().find(|differing| differing.partition == partition) {
                 self.exchanges.pair(partition, peer).differs = true;
-                self.exchanges.peers.entry(peer).or_default().differing.push_back(partition);
+                let to_walk = ToWalk { told, round: asked.walk.number };
+                self.exchanges.peers.entry(peer).or_default().differing.push_back(to_walk);
             } else {
                 self.exchanges.equal(now_us, partition, peer);
+                self.exchanges.fruitless.remove(&(partition, peer));
                 self.gain_met(partition, peer, asked.walk.number);
                 self.gap_met(turn, partition, peer, !incomplete.contains(&partition), asked.asked_us);
             }
@@ -343,348 +406,34 @@ impl Shard {
         }
     }
 
-    /// Runs a step of a walk.
-    fn with_walk(
-        &mut self,
-        turn: &mut Turn<'_>,
-        number: u64,
-        step: impl FnOnce(&mut Self, &mut Turn<'_>, &mut Walk) -> Step,
-    ) {
-        let Some(mut walk) = self.exchanges.walks.remove(&number) else { return };
-        let mut next = step(self, turn, &mut walk);
-        while matches!(next, Step::Next) {
-            next = self.next_step(turn, &mut walk);
-        }
-        match next {
-            Step::Waits | Step::Next => drop(self.exchanges.walks.insert(number, walk)),
-            Step::Ended => {
-                self.walk_ended(&walk, true, turn.now.mono_us);
-                self.gain_met(walk.partition, walk.peer, walk.id.number);
-                self.gap_met(turn, walk.partition, walk.peer, walk.peer_is_complete, walk.begun_us);
-            }
-            Step::Failed => self.walk_ended(&walk, false, turn.now.mono_us),
-            Step::PutOff => self.walk_put_off(&walk, turn.now.mono_us),
-        }
-        self.exchange_soon();
-    }
-
-    /// The peer does not take a walk now, because another one is under way there: roots are compared again later. Not
-    /// by all who wait at the same time.
-    fn walk_put_off(&mut self, walk: &Walk, now_us: u64) {
+    /// The peer does not take a walk of a partition now, because another one is under way there: roots are compared
+    /// again later. Not by all who wait at the same time.
+    pub(super) fn put_off(&mut self, walk: &mut Walk, partition: PartitionId, now_us: u64) {
         let later_us = AGAIN_US + self.rng.next_u64() % AGAIN_US;
-        self.exchanges.pair(walk.partition, walk.peer).walking = false;
+        self.exchanges.pair(partition, walk.peer).walking = false;
         if let Some(rounds) = self.exchanges.peers.get_mut(&walk.peer) {
             rounds.next_us = rounds.next_us.min(now_us + later_us);
         }
+        walk.leave_out(partition);
     }
 
-    fn walk_ended(&mut self, walk: &Walk, well: bool, now_us: u64) {
-        let (partition, peer) = (walk.partition, walk.peer);
-        if well {
-            let complete = self.has_all(partition);
-            self.exchanges.walked_with(now_us, partition, peer, complete);
-        } else if let Some(rounds) = self.exchanges.peers.get_mut(&peer) {
-            rounds.next_us = rounds.next_us.min(now_us + AGAIN_US);
-        }
-        let pair = self.exchanges.pair(partition, peer);
-        pair.walking = false;
-        pair.failures += u32::from(!well);
-        pair.counts = pair.counts.plus(&walk.counts);
-    }
-
-    /// The next question of a walk, or its end.
-    fn next_step(&mut self, turn: &mut Turn<'_>, walk: &mut Walk) -> Step {
-        walk.waits = Waits::Nothing;
-        walk.not_before_us = self.may_work_at(turn.now);
-        walk.deadline_us = walk.not_before_us + ANSWER_US;
-        if walk.not_before_us > turn.now.mono_us {
-            return Step::Waits;
-        }
-        if let Some(pull) = walk.pulls.pop_front() {
-            let (range, from, except) = (pull.range, pull.from.clone(), pull.except.clone());
-            walk.waits = Waits::Wanted(pull);
-            let piece_bytes = self.config.exchange.piece_bytes;
-            self.exchanges.pacer.spend(turn.now.mono_us, piece_bytes as u64);
-            let (salt, width, max_bytes) = (walk.salt, walk.width, u32::try_from(piece_bytes).unwrap_or(u32::MAX));
-            self.ask(turn, walk, Ask::Wanted { range, from, salt, width, except, max_bytes });
-            return Step::Waits;
-        }
-        // What both have is fetched first: often the join is what the peer has, and need not be brought.
-        if !walk.keys.is_empty() {
-            return self.bring_keys(turn, walk);
-        }
-        if let Some(push) = walk.pushes.pop_front() {
-            let ticket = self.scan_ticket();
-            let job = self.batch_scan(&push.range, &push.from);
-            walk.waits = Waits::Scan(ticket, push);
-            turn.effects.push(Effect::Scan(ticket, job));
-            return Step::Waits;
-        }
-        self.compare_next(turn, walk)
-    }
-
-    fn compare_next(&mut self, turn: &mut Turn<'_>, walk: &mut Walk) -> Step {
-        let (mut asked, mut ranges, mut budget) = (Vec::new(), Vec::new(), ReadBudget::default());
-        let mut todo = walk.next_ranges().into_iter();
-        for range in todo.by_ref() {
-            let own = match self.trees.look(turn.store, &range, &mut budget) {
-                Ok(own) => own,
-                Err(fault) => {
-                    fault_code(turn, fault);
-                    return Step::Failed;
-                }
-            };
-            match (walk.hashes_of(&own), own) {
-                (Some(hashes), own) => {
-                    ranges.push((range, hashes));
-                    asked.push((range, own));
-                }
-                (None, Own::Large) if ranges.is_empty() => {
-                    walk.compare_later(todo);
-                    return self.look_off_turn(turn, walk, range);
-                }
-                (None, Own::Large | Own::Spent) => {
-                    walk.compare_later([range]);
-                    break;
-                }
-                (None, _) => walk.failed = true,
+    /// A walk has ended, well or not.
+    pub(super) fn walk_ended(&mut self, walk: &Walk, well: bool, now_us: u64) {
+        let peer = walk.peer;
+        for (&partition, part) in &walk.parts {
+            let well = well && !part.failed;
+            if well {
+                let complete = self.has_all(partition);
+                self.exchanges.walked_with(now_us, partition, peer, complete);
+            } else if let Some(rounds) = self.exchanges.peers.get_mut(&peer) {
+                rounds.next_us = rounds.next_us.min(now_us + AGAIN_US);
             }
-            if budget.is_spent() {
-                break;
-            }
+            self.exchanges.walked_off(partition, peer, part.difference);
+            let pair = self.exchanges.pair(partition, peer);
+            pair.walking = false;
+            pair.failures += u32::from(!well);
+            pair.counts = pair.counts.plus(&part.counts);
         }
-        walk.compare_later(todo);
-        self.spend_reading(turn.now, budget.read());
-        if !ranges.is_empty() {
-            return self.ask_compare(turn, walk, asked, ranges);
-        }
-        match (walk.is_done(), walk.failed) {
-            (false, _) => Step::Next,
-            (true, true) => Step::Failed,
-            (true, false) => {
-                self.ask(turn, walk, Ask::Ended);
-                Step::Ended
-            }
-        }
-    }
-
-    /// An answer that a walk has waited for.
-    fn walk_answered(&mut self, turn: &mut Turn<'_>, walk: &mut Walk, epoch: ReapEpoch, answer: Answer) -> Step {
-        match (core::mem::replace(&mut walk.waits, Waits::Nothing), answer) {
-            (Waits::Buckets, Answer::Buckets { complete, sums }) => {
-                walk.peer_is_complete = complete;
-                let mut own = self.shared_buckets(walk.partition, walk.peer);
-                for (id, ..) in &sums {
-                    // One of which this node has no object.
-                    let known = self.view.bucket(*id).filter(|_| !own.iter().any(|(known, ..)| known == id));
-                    if let Some(bucket) = known.filter(|bucket| self.shares_bucket(walk.partition, walk.peer, bucket)) {
-                        own.push((*id, bucket.version, Some(Sum::default())));
-                    }
-                }
-                walk.compare_buckets(self.trees.bits(), &own, &sums);
-                Step::Next
-            }
-            (Waits::Compare(asked), Answer::Compared(answers)) if !answers.is_empty() => {
-                let mut answers = answers.into_iter();
-                for (range, own) in asked {
-                    match answers.next() {
-                        Some(answer) => walk.compared(range, own, answer),
-                        None => walk.compare_later([range]),
-                    }
-                }
-                Step::Next
-            }
-            (Waits::Wanted(pull), Answer::Objects { batch, next, unreadable }) => {
-                walk.failed |= unreadable;
-                self.take(turn, walk, epoch, pull, (batch, next))
-            }
-            (Waits::Taken, Answer::Taken { same }) => {
-                // What differs still is for the next walk, soon. A gap may end all the same: its walks fetch first.
-                walk.failed |= !same && walk.is_short();
-                Step::Next
-            }
-            // No answer to what was asked.
-            _ => Step::Failed,
-        }
-    }
-
-    /// Absorbs objects that the peer has sent, and goes on with the range.
-    fn take(
-        &mut self,
-        turn: &mut Turn<'_>,
-        walk: &mut Walk,
-        epoch: ReapEpoch,
-        pull: Pull,
-        (batch, next): (ObjectBatch, Option<Bytes>),
-    ) -> Step {
-        if batch.bucket != pull.range.bucket {
-            return Step::Failed;
-        }
-        walk.counts.received += batch.objects.len() as u64;
-        let bytes: usize =
-            batch.objects.iter().map(|(key, object)| key.len() + crate::causal::value_bytes(object)).sum();
-        walk.counts.received_bytes += bytes as u64;
-        self.exchanges.pacer.give_back(self.config.exchange.piece_bytes as u64);
-        let Ok(absorbed) = self.absorb_batch(turn, walk.partition, epoch, batch) else { return Step::Failed };
-        for same in &absorbed {
-            walk.keys.remove(same);
-        }
-        match next {
-            None => Step::Next,
-            // An answer that does not go on would be asked for for ever.
-            Some(next) if next > pull.from && next > pull.range.from() => {
-                walk.pulls.push_front(Pull { from: next, ..pull });
-                Step::Next
-            }
-            Some(_) => Step::Failed,
-        }
-    }
-
-    /// Absorbs a peer's objects. All must be of the partition, and of a bucket of which this node is an owner there.
-    /// Returns the keys in the store of those that are here now as the peer has them.
-    pub(super) fn absorb_batch(
-        &mut self,
-        turn: &mut Turn<'_>,
-        partition: PartitionId,
-        epoch: ReapEpoch,
-        batch: ObjectBatch,
-    ) -> Result<Vec<Bytes>, ErrorCode> {
-        let Some(bucket) = self.view.bucket(batch.bucket).cloned() else { return Err(ErrorCode::VersionConflict) };
-        // Rule: batches name their version.
-        if bucket.version != batch.bucket_version {
-            return Err(ErrorCode::VersionConflict);
-        }
-        if !self.view.owners_of(partition, &bucket).contains(self.config.node) {
-            return Err(ErrorCode::StaleLayout);
-        }
-        let sizes = batch.objects.iter().map(|(key, object)| key.len() + crate::causal::value_bytes(object));
-        self.spend_moved(turn.now, sizes);
-        let bytes = |(key, object): &(Bytes, Object)| (key.len() + crate::causal::value_bytes(object)) as u64;
-        self.gaps.took(partition, batch.objects.len() as u64, batch.objects.iter().map(bytes).sum());
-        let mut same = Vec::new();
-        for (key, object) in batch.objects {
-            let id = ObjectId { tenant: bucket.tenant, bucket: bucket.id, key };
-            if self.view.layout().partition(&id) != partition {
-                return Err(ErrorCode::StaleLayout);
-            }
-            let copy = self.absorb(turn, &id, epoch, &object)?;
-            if copy.object == object {
-                same.push(id.store_key().into());
-            } else {
-                self.fold_exchanged(turn, &bucket, &id, &copy.object);
-            }
-        }
-        Ok(same)
-    }
-
-    /// Brings single objects that the peer lacks.
-    fn bring_keys(&mut self, turn: &mut Turn<'_>, walk: &mut Walk) -> Step {
-        let (mut rows, mut bytes) = (Vec::new(), 0);
-        let mut of: Option<BucketId> = None;
-        while bytes < self.config.exchange.piece_bytes
-            && rows.len() < self.piece_rows()
-            && let Some(key) = walk.keys.first()
-        {
-            let Some((bucket, _)) = place_of(key) else { return Step::Failed };
-            if *of.get_or_insert(bucket) != bucket {
-                break;
-            }
-            match turn.store.get(Space::Objects, key) {
-                Ok(Some(row)) => {
-                    bytes += row.len();
-                    rows.push((key.clone(), row));
-                }
-                Ok(None) => {}
-                Err(StoreFault::Damaged(_) | StoreFault::Lost { .. }) => walk.failed = true,
-                Err(fault) => {
-                    fault_code(turn, fault);
-                    return Step::Failed;
-                }
-            }
-            walk.keys.pop_first();
-        }
-        self.bring(turn, walk, of, &rows)
-    }
-
-    /// The rows of a range that is to be brought.
-    pub(super) fn walk_scanned(
-        &mut self,
-        turn: &mut Turn<'_>,
-        ticket: ScanTicket,
-        scanned: Result<ScannedRows, StoreFault>,
-    ) {
-        let waits = |(_, walk): &(&u64, &Walk)| walk.awaits_scan(ticket);
-        let Some(number) = self.exchanges.walks.iter().find(waits).map(|(number, _)| *number) else { return };
-        self.with_walk(turn, number, |shard, turn, walk| {
-            let Ok(found) = scanned else { return Step::Failed };
-            let mut push = match core::mem::replace(&mut walk.waits, Waits::Nothing) {
-                Waits::Scan(_, push) => push,
-                Waits::Look(ticket, scan) => return shard.looked(turn, walk, (ticket, scan), found),
-                _ => return Step::Failed,
-            };
-            // What cannot be read here the peer may have or not.
-            walk.failed |= !found.unreadable.is_empty();
-            let hash = |(key, row): (Bytes, Bytes)| {
-                let hash = shard.config.causal_key.hash_row(&key, &row).0;
-                (key, row, hash)
-            };
-            let rows = found.rows.into_iter().map(hash).collect();
-            let lacking = walk.lacking(&mut push, rows);
-            let bucket = push.range.bucket;
-            match found.next {
-                Some(next) => walk.pushes.push_front(Push { from: next, ..push }),
-                None => walk.pushed(&push),
-            }
-            shard.bring(turn, walk, Some(bucket), &lacking)
-        });
-    }
-
-    /// A scan for the objects of one message.
-    pub(super) fn batch_scan(&self, range: &HashRange, from: &Bytes) -> ScanJob {
-        let from = if from.is_empty() { range.from() } else { from.clone() };
-        ScanJob { from, to: range.to(), max_rows: self.piece_rows(), max_bytes: self.config.exchange.piece_bytes }
-    }
-
-    /// The most rows that are looked at for one message.
-    fn piece_rows(&self) -> usize {
-        (self.config.exchange.piece_bytes / OBJECT_BYTES as usize).max(1)
-    }
-
-    /// Sends rows of one bucket to the peer.
-    fn bring(
-        &mut self,
-        turn: &mut Turn<'_>,
-        walk: &mut Walk,
-        bucket: Option<BucketId>,
-        rows: &[(Bytes, Bytes)],
-    ) -> Step {
-        let Some(bucket) = bucket.filter(|_| !rows.is_empty()) else { return Step::Next };
-        let Some(batch) = self.batch(bucket, rows) else { return Step::Failed };
-        walk.failed |= batch.objects.len() < rows.len();
-        let bytes: usize = rows.iter().map(|(_, row)| row.len()).sum();
-        walk.counts.sent += batch.objects.len() as u64;
-        walk.counts.sent_bytes += bytes as u64;
-        self.spend_moved(turn.now, rows.iter().map(|(_, row)| row.len()));
-        walk.waits = Waits::Taken;
-        self.ask(turn, walk, Ask::Objects(batch));
-        Step::Waits
-    }
-
-    /// Rows as a message has them; `None` if the bucket is not known. Rows that cannot be decoded are left out.
-    pub(super) fn batch(&self, bucket: BucketId, rows: &[(Bytes, Bytes)]) -> Option<ObjectBatch> {
-        let bucket_version = self.view.bucket(bucket)?.version;
-        let decoded = |(key, row): &(Bytes, Bytes)| {
-            let object: Object = codec::decode(row).ok()?;
-            Some((key.slice(KEY_AT.min(key.len())..), object))
-        };
-        Some(ObjectBatch { bucket, bucket_version, objects: rows.iter().filter_map(decoded).collect() })
-    }
-
-    pub(super) fn ask(&self, turn: &mut Turn<'_>, walk: &mut Walk, ask: Ask) {
-        walk.number += 1;
-        let (id, partition) = (walk.id, walk.partition);
-        let asked = ExchangeAsk { walk: id, number: walk.number, partition, epoch: self.epoch(), ask };
-        self.send(turn, walk.peer, 0, PeerBody::ExchangeAsk(asked));
     }
 
     /// The partitions of this shard.
@@ -715,21 +464,20 @@ impl Shard {
     }
 
     /// Whether both nodes own what a bucket has in a partition.
-    fn shares_bucket(&self, partition: PartitionId, peer: NodeId, bucket: &Bucket) -> bool {
+    pub(super) fn shares_bucket(&self, partition: PartitionId, peer: NodeId, bucket: &Bucket) -> bool {
         let owners = self.view.owners_of(partition, bucket);
         owners.contains(self.config.node) && owners.contains(peer)
     }
 
-    /// The sum of a partition over the buckets of which both own it; `None` while some leaf of them is unknown.
-    pub(super) fn shared_root(&self, partition: PartitionId, peer: NodeId) -> Option<u128> {
+    /// The sum of a partition over the buckets of which both own it, and how many of them have objects here; `None`
+    /// while some leaf of them is unknown.
+    pub(super) fn shared_sum(&self, partition: PartitionId, peer: NodeId) -> Option<(usize, Sum)> {
         if !self.trees.is_discovered() {
             return None;
         }
-        let mut sum = 0_u128;
-        for (_, _, root) in self.shared_buckets(partition, peer) {
-            sum = sum.wrapping_add(root?.hash);
-        }
-        Some(sum)
+        let shared = self.shared_buckets(partition, peer);
+        let plus = |sum: Sum, (_, _, root): &(BucketId, u64, Option<Sum>)| Some(sum.plus((*root)?));
+        Some((shared.len(), shared.iter().try_fold(Sum::default(), plus)?))
     }
 
     /// The buckets with objects in a partition that both own: version and sum of each, `None` for one that is unknown.
@@ -745,19 +493,6 @@ impl Shard {
         }
         shared
     }
-}
-
-/// What follows a step of a walk.
-pub(super) enum Step {
-    /// Its next question.
-    Next,
-    /// It waits for an answer, for rows, or until it may send.
-    Waits,
-    /// It has ended well.
-    Ended,
-    Failed,
-    /// Another time.
-    PutOff,
 }
 
 /// Where the key begins in a key of the store, behind bucket and hash.

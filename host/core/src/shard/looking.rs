@@ -2,15 +2,16 @@
 
 use alloc::vec::Vec;
 
-use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, HashRange, RangeHashes};
+use rejoin_proto::exchange::{Answer, Ask, BucketRanges, ExchangeAnswer, HashRange, RangeHashes};
 use rejoin_proto::peer::PeerBody;
 
 use super::Shard;
 use super::event::{Effect, ScanTicket, ScannedRows};
-use super::exchange::{ANSWER_US, Step};
+use super::exchange::ANSWER_US;
 use super::serving::{COMPARED_ROWS, compared};
 use super::turn::{Turn, fault_code};
-use crate::exchange::own::{Own, RangeScan};
+use super::walking::Step;
+use crate::exchange::own::{Own, RangeScan, salt_of};
 use crate::exchange::state::{Served, Serving, ServingWork};
 use crate::exchange::walk::{Waits, Walk};
 use crate::port::StoreFault;
@@ -36,8 +37,10 @@ impl Shard {
         found: ScannedRows,
     ) -> Step {
         self.spend_scanned(turn, &found);
-        // What cannot be read here the peer may have or not.
-        walk.failed |= !found.unreadable.is_empty();
+        if !found.unreadable.is_empty() {
+            // What cannot be read here the peer may have or not.
+            walk.fail_range(&scan.range);
+        }
         walk.deadline_us = turn.now.mono_us + ANSWER_US;
         if let Some(job) = scan.take(&self.config.causal_key, found, MOST_ROWS) {
             turn.effects.push(Effect::Scan(ticket, job));
@@ -64,8 +67,15 @@ impl Shard {
         ranges: Vec<(HashRange, RangeHashes)>,
     ) -> Step {
         walk.waits = Waits::Compare(asked);
-        let (salt, width) = (walk.salt, walk.width);
-        self.ask(turn, walk, Ask::Compare { salt, width, ranges });
+        let first = ranges.first().map(|(range, _)| walk.partition(range));
+        let mut groups: Vec<BucketRanges> = Vec::new();
+        for (range, hashes) in ranges {
+            match groups.last_mut().filter(|group| group.bucket == range.bucket) {
+                Some(group) => group.ranges.push((range.into(), hashes)),
+                None => groups.push(BucketRanges { bucket: range.bucket, ranges: alloc::vec![(range.into(), hashes)] }),
+            }
+        }
+        self.ask(turn, walk, first, Ask::Compare { width: walk.width, ranges: groups });
         Step::Waits
     }
 
@@ -77,7 +87,7 @@ impl Shard {
         (served, mut scan, theirs): (Served, RangeScan, RangeHashes),
         scanned: Result<ScannedRows, StoreFault>,
     ) {
-        let Served { peer, of: (walk, number, partition), salt, width } = served;
+        let Served { peer, of: (walk, number), width } = served;
         let answer = match scanned {
             Ok(found) => {
                 self.spend_scanned(turn, &found);
@@ -89,8 +99,8 @@ impl Shard {
                     return;
                 }
                 // The layout may have changed meanwhile.
-                self.check_range(peer, partition, scan.range)
-                    .map(|_| Answer::Compared(alloc::vec![compared(scan, (salt, width), &theirs)]))
+                self.check_range(peer, scan.range)
+                    .map(|_| Answer::Compared(alloc::vec![compared(scan, (salt_of(walk), width), &theirs)]))
             }
             Err(fault) => Err(fault_code(turn, fault)),
         };

@@ -6,10 +6,10 @@
 //!
 //! In reading order: [`event`], `op` (an operation), `turn` (one call), `room` (what they may hold), `copy` (objects in
 //! the store), `replica` (`absorb`, and the answers to coordinators), `forward`, `read`, `validate`, `write`,
-//! `contacts` (whom to ask first), `trees` (upkeep of the hash trees), `exchange` and `serving` (walks that this node
-//! and others have begun), `pacing` (what they may do beside requests), `gaps` (what this replica lacks), `folding`
-//! (objects that meet in them), `views` (what owners make of equal objects), [`handoff`] (nodes that stand in for
-//! owners), `layouts` (changes of layouts), `stale` (requests that a change overtakes).
+//! `contacts` (whom to ask first), `trees` (upkeep of the hash trees), `exchange`, `walking`, `naming` and `serving`
+//! (walks, of this node and others), `pacing` (what they may do beside requests), `gaps` (what this replica lacks),
+//! `folding` (objects that meet in them), `views` (what owners make of equal objects), [`handoff`] (nodes that stand
+//! in for owners), `layouts` (changes of layouts), `stale` (requests that a change overtakes).
 
 mod contacts;
 mod copy;
@@ -23,6 +23,7 @@ pub mod handoff;
 mod jobs;
 mod layouts;
 mod looking;
+mod naming;
 mod op;
 mod pacing;
 mod peers;
@@ -35,6 +36,7 @@ mod trees;
 mod turn;
 mod validate;
 mod views;
+mod walking;
 mod write;
 
 use alloc::boxed::Box;

@@ -77,9 +77,7 @@ impl Shard {
     /// A peer asks something for an exchange or a drain: it is answered now, or when this shard may work on it.
     pub(super) fn asked_by_peer(&mut self, turn: &mut Turn<'_>, held: Held) {
         let takes_work = match &held.body {
-            HeldBody::Exchange(asked) => {
-                matches!(asked.ask, Ask::Compare { .. } | Ask::Wanted { .. } | Ask::Objects(_))
-            }
+            HeldBody::Exchange(asked) => !matches!(asked.ask, Ask::Roots(_) | Ask::Buckets(_) | Ask::Ended { .. }),
             HeldBody::Offer(_) => true,
         };
         let may_begin = self.exchanges.held.is_empty() && self.may_work_at(turn.now) <= turn.now.mono_us;
@@ -134,7 +132,7 @@ impl Shard {
     fn held_bytes(&self, held: &Held) -> u64 {
         match &held.body {
             HeldBody::Exchange(asked) => match &asked.ask {
-                Ask::Objects(batch) => cost_of_batch(batch),
+                Ask::Objects { batch, .. } => cost_of_batch(batch),
                 _ => self.config.exchange.piece_bytes as u64,
             },
             HeldBody::Offer(_) => self.config.exchange.piece_bytes as u64,

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use rejoin_core::exchange::{ExchangeConfig, WalkCounts};
+use rejoin_core::exchange::hash::CausalKey;
+use rejoin_core::exchange::{ExchangeCommand, ExchangeConfig, MAX_WALK_BYTES, WalkCounts};
 use rejoin_core::port::Space;
 use rejoin_core::shard::event::Event;
 use rejoin_proto::catalog::{Activation, BucketProps, Durability, Quorum};
-use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, RangeHashes, WalkId};
+use rejoin_proto::exchange::{
+    Answer, Ask, BucketRanges, Differing, Digest, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, RangeHashes,
+    Sum, WalkId, place_of,
+};
 use rejoin_proto::peer::{DataRequest, PeerBody, PeerEnvelope, Replicate};
 use rejoin_proto::{
     BucketId, Content, ErrorCode, FoldedBy, Hlc, LayoutRef, Object, PartitionId, PluginDigest, ProfileId, ReapEpoch,
@@ -203,6 +207,161 @@ pub(crate) fn one_key_that_differs_is_found_every_time() {
     }
 }
 
+/// The bytes of a message of an exchange that carries no object, but for the roots.
+fn bytes_to_find(envelope: &PeerEnvelope) -> usize {
+    match &envelope.body {
+        PeerBody::ExchangeAsk(ExchangeAsk { ask: Ask::Roots(_) | Ask::Objects { .. }, .. }) => 0,
+        PeerBody::ExchangeAnswer(ExchangeAnswer { answer: Ok(Answer::Differ { partitions, .. }), .. }) => {
+            partitions.len() * 15
+        }
+        PeerBody::ExchangeAnswer(ExchangeAnswer { answer: Ok(Answer::Found { batch, .. }), .. })
+            if !batch.objects.is_empty() =>
+        {
+            0
+        }
+        PeerBody::ExchangeAsk(_) | PeerBody::ExchangeAnswer(_) => rejoin_proto::codec::encode(envelope).len(),
+        _ => 0,
+    }
+}
+
+#[test]
+fn a_lone_difference_is_found_with_64_bytes_whoever_has_it() {
+    let mut cluster = two();
+    for number in 0..2000 {
+        cluster.put(0, put(&format!("k{number}"), "the same", number + 1));
+    }
+    pass(&mut cluster, 3000);
+    assert!(are_equal(&cluster));
+    let mut named = 0;
+    for round in 0..24_usize {
+        // Old keys and new ones, at either node.
+        let (at, number) = (round % 2, if round % 4 < 2 { round } else { 9000 + round });
+        cluster.cut(1);
+        cluster.put(at, put(&format!("k{number}"), "new", 10_000 + round as u128));
+        cluster.wire.clear();
+        cluster.heal(1);
+        let (mut bytes, mut ms) = (0, 0);
+        while ms < 900 {
+            (cluster.now_ms, ms) = (cluster.now_ms + STEP_MS, ms + STEP_MS);
+            (0..2).for_each(|at| cluster.event(at, Event::Tick));
+            while let Some((_, _, envelope)) = cluster.wire.front() {
+                bytes += bytes_to_find(envelope);
+                cluster.deliver_one(|_, _, _| true);
+            }
+        }
+        assert!(are_equal(&cluster), "round {round}");
+        named += usize::from(bytes <= 64);
+    }
+    // One of 2^21 differences has no name.
+    assert_eq!(named, 24);
+    check(&cluster);
+}
+
+#[test]
+pub(crate) fn names_that_several_differences_give_are_searched_for() {
+    let mut cluster = two();
+    for number in 0..200 {
+        cluster.put(0, put(&format!("k{number}"), "the same", number + 1));
+    }
+    pass(&mut cluster, 3000);
+    assert!(are_equal(&cluster));
+    // The node with the lower id begins, and lacks what the other one has. With 8 partitions every eighth pair of
+    // differences names some place in its partition.
+    let at = usize::from(cluster.nodes[0].id < cluster.nodes[1].id);
+    for round in 0..25 {
+        cluster.cut(1);
+        for number in 0..16 {
+            let number = 1000 + round * 16 + number;
+            cluster.put(at, put(&format!("k{number}"), "new", 10_000 + number));
+        }
+        cluster.heal(1);
+        pass(&mut cluster, 900);
+        assert!(are_equal(&cluster), "round {round}");
+    }
+    check(&cluster);
+}
+
+/// What node 0 asks first in a walk of a partition, when it is told that the peer's sums differ so much from its own.
+fn first_question(cluster: &mut Cluster, partition: PartitionId, digest: Digest) -> Ask {
+    cluster.event(0, Event::Exchange(ExchangeCommand::Start));
+    for _ in 0..100 {
+        cluster.now_ms += STEP_MS;
+        cluster.event(0, Event::Tick);
+        let asks: Vec<PeerEnvelope> = cluster.wire.drain(..).map(|(_, _, envelope)| envelope).collect();
+        for envelope in asks {
+            let PeerBody::ExchangeAsk(ExchangeAsk { walk, number, epoch, ask, .. }) = envelope.body else { continue };
+            let differ = |roots: usize| Answer::Differ {
+                considered: roots as u16,
+                partitions: vec![Differing { partition, buckets: 1, digest }],
+                refused: Vec::new(),
+                incomplete: Vec::new(),
+            };
+            let (answer, asked) = match ask {
+                Ask::Roots(roots) => (differ(roots.len()), None),
+                // It has what it is brought.
+                ask => (Answer::Taken { same: true }, Some(ask)),
+            };
+            let body = PeerBody::ExchangeAnswer(ExchangeAnswer { walk, number, epoch, answer: Ok(answer) });
+            let from = cluster.nodes[1].id;
+            cluster.event(0, Event::Peer(from, PeerEnvelope { layout: envelope.layout, trace: 0, body }));
+            if let Some(asked) = asked {
+                return asked;
+            }
+        }
+    }
+    panic!("no walk has begun");
+}
+
+#[test]
+pub(crate) fn a_walk_that_changes_nothing_is_repeated_in_full() {
+    let mut cluster = two();
+    for number in 0..100 {
+        cluster.put(0, put(&format!("k{number}"), "the same", number + 1));
+    }
+    pass(&mut cluster, 3000);
+    assert!(are_equal(&cluster));
+    let id = object_id("k7");
+    let (partition, key) = (cluster.view.layout().partition(&id), CausalKey::derive(b"secret"));
+    let prefix = |key: &[u8]| place_of(key).expect("a key of the store").1;
+    let own = objects(&cluster, 0)
+        .iter()
+        .filter(|(key, _)| prefix(key) >> 61 == u64::from(partition.0))
+        .map(|(store_key, row)| Sum::of(key.hash_row(store_key, row).0, prefix(store_key), row.len(), 0))
+        .fold(Sum::default(), |sum, row| sum.plus(row));
+    // As if the peer had an older copy of a key that is equal: several differences may come to that.
+    let named = Sum { hash: 1, places: prefix(&id.store_key()).reverse_bits(), ..Sum::default() };
+    let lighter = Sum { weights: u64::MAX / 2, ..Sum::default() };
+    let digest = own.plus(named).plus(lighter).digest();
+    let first = first_question(&mut cluster, partition, digest);
+    assert!(matches!(first, Ask::Objects { .. }), "{first:?}");
+    let second = first_question(&mut cluster, partition, digest);
+    assert!(matches!(second, Ask::Buckets(_)), "{second:?}");
+}
+
+#[test]
+pub(crate) fn a_shard_has_few_walks_under_way() {
+    let mut cluster = two();
+    for number in 0..200 {
+        cluster.put(0, put(&format!("k{number}"), "v", number + 1));
+    }
+    pass(&mut cluster, 500);
+    // Each of the 8 partitions of the node that has lost them is walked by itself. The other one begins none.
+    cluster.event(1, Event::Exchange(ExchangeCommand::Pause));
+    cluster.nodes[0].store.lose_all();
+    let (mut most, limit) = (0, ExchangeConfig::default().max_walks);
+    for _ in 0..200 {
+        cluster.now_ms += STEP_MS;
+        (0..2).for_each(|at| cluster.event(at, Event::Tick));
+        while cluster.deliver_one(|_, _, _| true) {
+            let load = cluster.nodes[0].shard.exchange_load();
+            most = most.max(load.walks);
+            assert!(load.walk_bytes <= MAX_WALK_BYTES, "{load:?}");
+        }
+    }
+    assert_eq!(most, limit);
+    assert!(are_equal(&cluster));
+}
+
 /// A small generator, so that a failure repeats.
 struct Chance(u64);
 
@@ -275,6 +434,10 @@ fn answer(cluster: &mut Cluster, layout: LayoutRef, epoch: ReapEpoch, partition:
     answer.expect_err("it is refused")
 }
 
+fn brought(batch: ObjectBatch) -> Ask {
+    Ask::Objects { batch, last: false }
+}
+
 /// An object for node 0, in its partition.
 fn stray(cluster: &Cluster) -> (PartitionId, ObjectBatch) {
     let id = object_id("stray");
@@ -297,7 +460,7 @@ pub(crate) fn an_exchange_of_another_epoch_is_refused() {
     let mut cluster = two();
     let (partition, batch) = stray(&cluster);
     let (layout, other) = (cluster.view.layout_name(), ReapEpoch { number: 1, proposer: 0 });
-    assert_eq!(answer(&mut cluster, layout, other, partition, Ask::Objects(batch)), ErrorCode::VersionConflict);
+    assert_eq!(answer(&mut cluster, layout, other, partition, brought(batch)), ErrorCode::VersionConflict);
     assert!(objects(&cluster, 0).is_empty());
 }
 
@@ -307,7 +470,7 @@ pub(crate) fn an_exchange_of_another_layout_is_refused() {
     let (partition, batch) = stray(&cluster);
     let layout = cluster.view.layout_name();
     let other = LayoutRef { version: layout.version + 1, ..layout };
-    let refused = answer(&mut cluster, other, ReapEpoch::default(), partition, Ask::Objects(batch));
+    let refused = answer(&mut cluster, other, ReapEpoch::default(), partition, brought(batch));
     assert_eq!(refused, ErrorCode::StaleLayout);
     assert!(objects(&cluster, 0).is_empty());
 }
@@ -318,7 +481,7 @@ pub(crate) fn objects_under_another_version_of_their_bucket_are_refused() {
     let (partition, batch) = stray(&cluster);
     let layout = cluster.view.layout_name();
     let batch = ObjectBatch { bucket_version: 4, ..batch };
-    let refused = answer(&mut cluster, layout, ReapEpoch::default(), partition, Ask::Objects(batch));
+    let refused = answer(&mut cluster, layout, ReapEpoch::default(), partition, brought(batch));
     assert_eq!(refused, ErrorCode::VersionConflict);
     assert!(objects(&cluster, 0).is_empty());
 }
@@ -330,26 +493,28 @@ fn strange_questions_are_refused_and_change_nothing() {
     let bucket = batch.bucket;
     let other = PartitionId((partition.0 + 1) % 8);
     let range = |start, depth| HashRange { bucket, start, depth };
-    let compare = |range| Ask::Compare { salt: 1, width: 4, ranges: vec![(range, RangeHashes::Objects(Bytes::new()))] };
+    let compare = |range: HashRange| {
+        let ranges = vec![(range.into(), RangeHashes::Objects(Bytes::new()))];
+        Ask::Compare { width: 4, ranges: vec![BucketRanges { bucket: range.bucket, ranges }] }
+    };
     let wanted = |range: HashRange, except: usize| Ask::Wanted {
         range,
         from: Bytes::new(),
-        salt: 1,
         width: 4,
         except: vec![0; except].into(),
         max_bytes: u32::MAX,
     };
     let own = HashRange::of_partition(bucket, partition, 3);
     let strangers = [
-        (other, Ask::Objects(batch.clone())),
-        (partition, Ask::Objects(ObjectBatch { bucket: BucketId(9), ..batch })),
+        (other, brought(batch.clone())),
+        (partition, brought(ObjectBatch { bucket: BucketId(9), ..batch })),
         (partition, compare(range(0, 0))),
         (partition, compare(range(1, 3))),
         (partition, compare(range(0, 200))),
         (partition, compare(HashRange { bucket: BucketId(9), ..own })),
         (other, wanted(own, 0)),
         (partition, wanted(own, 10 << 20)),
-        (PartitionId(8), Ask::Buckets),
+        (PartitionId(8), Ask::Buckets(vec![partition])),
     ];
     let layout = cluster.view.layout_name();
     for (partition, ask) in strangers {
@@ -357,18 +522,19 @@ fn strange_questions_are_refused_and_change_nothing() {
         answer(&mut cluster, layout, ReapEpoch::default(), partition, ask);
         assert!(objects(&cluster, 0).is_empty(), "{said:.100}");
     }
-    // Widths and salts that no walk has.
-    for (salt, width) in [(0, 0), (2, 255), (1, 1)] {
+    // Widths that no walk has.
+    for width in [0, 255, 1] {
         let ranges = vec![
-            (own, RangeHashes::Objects(Bytes::from_static(b"a hash and a half"))),
-            (own, RangeHashes::Parts(Bytes::from_static(b"too short"))),
+            (own.into(), RangeHashes::Objects(Bytes::from_static(b"a hash and a half"))),
+            (own.into(), RangeHashes::Parts(Bytes::from_static(b"too short"))),
         ];
+        let ranges = vec![BucketRanges { bucket, ranges }];
         let asked = ExchangeAsk {
             walk: WalkId { shard: 0, number: 1 },
             number: 1,
             partition,
             epoch: ReapEpoch::default(),
-            ask: Ask::Compare { salt, width, ranges },
+            ask: Ask::Compare { width, ranges },
         };
         let from = cluster.nodes[1].id;
         let envelope = PeerEnvelope { layout, trace: 0, body: PeerBody::ExchangeAsk(asked) };
@@ -598,8 +764,8 @@ pub(crate) fn a_node_whose_requests_are_late_takes_few_objects_of_one_that_has_n
 fn paused_exchanges_begin_nothing_and_answer_others() {
     let mut cluster = two();
     let command = |pause| match pause {
-        true => rejoin_core::exchange::ExchangeCommand::Pause,
-        false => rejoin_core::exchange::ExchangeCommand::Start,
+        true => ExchangeCommand::Pause,
+        false => ExchangeCommand::Start,
     };
     (0..2).for_each(|at| cluster.event(at, Event::Exchange(command(true))));
     write_apart(&mut cluster, 0..50, 0);

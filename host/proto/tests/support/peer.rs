@@ -5,7 +5,8 @@ use bytes::Bytes;
 use rejoin_proto::catalog::{Durability, RecordKey};
 use rejoin_proto::client::{Basis, PROTOCOL, Reply};
 use rejoin_proto::exchange::{
-    Answer, Ask, Compared, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, OtherCopy, RangeHashes, Sum, WalkId,
+    Answer, Ask, BucketRanges, Compared, Differing, Digest, ExchangeAnswer, ExchangeAsk, HashRange, KeyName,
+    ObjectBatch, OtherCopy, PartitionBuckets, RangeHashes, Sum, WalkId,
 };
 use rejoin_proto::peer::{
     Absorbed, ActorNext, ClusterParams, DataRequest, DiskId, Forward, Holder, Offer, OfferAnswer, OfferedObject, OpId,
@@ -191,38 +192,41 @@ fn exchange() -> Vec<(&'static str, PeerBody)> {
     let hashes = Bytes::from_static(b"eight by");
     let batch = || ObjectBatch { bucket, bucket_version: 2, objects: vec![("alice".into(), object())] };
     let ranges = vec![
-        (range, RangeHashes::Parts(Bytes::from_static(&[7; 32]))),
-        (range.part(3), RangeHashes::Objects(hashes.clone())),
+        (range.into(), RangeHashes::Parts(Bytes::from_static(&[7; 32]))),
+        (range.part(3).into(), RangeHashes::Objects(hashes.clone())),
     ];
-    let wanted = Ask::Wanted { range, from: "key".into(), salt: 9, width: 4, except: hashes.clone(), max_bytes: 1000 };
+    let ranges = vec![BucketRanges { bucket, ranges }];
+    let wanted = Ask::Wanted { range, from: "key".into(), width: 4, except: hashes.clone(), max_bytes: 1000 };
+    let sum = Sum { count: 300, bytes: 70_000, hash: 1 << 100 | 5, places: 1 << 50 | 6, weights: 900 };
     let differ = Answer::Differ {
         considered: 2,
-        partitions: vec![PartitionId(7)],
+        partitions: vec![Differing { partition: PartitionId(7), buckets: 1, digest: sum.digest() }],
         refused: vec![PartitionId(8)],
         incomplete: vec![PartitionId(7)],
     };
     let compared = vec![
-        Compared::Parts(0x8001),
+        Compared::Parts { differ: 0x8001, digests: vec![sum.digest(), Digest::default()] },
         Compared::Objects(hashes),
-        Compared::Objections {
-            lacking: Bytes::from_static(&[5]),
-            others: vec![OtherCopy { place: 9, hash: 7, weight: 3 }],
-        },
+        Compared::Objections { lacking: Bytes::from_static(&[5]), others: vec![OtherCopy { place: 9, weight: 3 }] },
         Compared::Many,
         Compared::Unknown,
+        Compared::Refused,
     ];
-    let sum = Sum { count: 300, bytes: 70_000, hash: 1 << 100 };
+    let names = vec![KeyName::of(&range.part(3)), KeyName::of(&range.at_place(77))];
+    let buckets = vec![Some(PartitionBuckets { complete: true, sums: vec![(bucket, 2, sum)] }), None];
     vec![
         ("exchange-roots", ask(Ask::Roots(vec![(PartitionId(7), 1 << 99), (PartitionId(8), 0)]))),
-        ("exchange-buckets", ask(Ask::Buckets)),
-        ("exchange-compare", ask(Ask::Compare { salt: 9, width: 4, ranges })),
+        ("exchange-buckets", ask(Ask::Buckets(vec![PartitionId(7), PartitionId(8)]))),
+        ("exchange-compare", ask(Ask::Compare { width: 4, ranges })),
         ("exchange-wanted", ask(wanted)),
-        ("exchange-objects", ask(Ask::Objects(batch()))),
-        ("exchange-ended", ask(Ask::Ended)),
+        ("exchange-named", ask(Ask::Named { bucket: Some(bucket), names, last: true })),
+        ("exchange-objects", ask(Ask::Objects { batch: batch(), last: false })),
+        ("exchange-ended", ask(Ask::Ended { failed: vec![PartitionId(9)] })),
         ("exchange-differ", answer(Ok(differ))),
-        ("exchange-sums", answer(Ok(Answer::Buckets { complete: true, sums: vec![(bucket, 2, sum)] }))),
+        ("exchange-sums", answer(Ok(Answer::Buckets(buckets)))),
         ("exchange-compared", answer(Ok(Answer::Compared(compared)))),
         ("exchange-sent", answer(Ok(Answer::Objects { batch: batch(), next: Some("next".into()), unreadable: true }))),
+        ("exchange-found", answer(Ok(Answer::Found { batch: batch(), considered: 2, unreadable: false }))),
         ("exchange-taken", answer(Ok(Answer::Taken { same: true }))),
         ("exchange-refused", answer(Err(ErrorCode::StaleLayout))),
     ]

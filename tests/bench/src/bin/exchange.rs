@@ -85,7 +85,7 @@ fn main() -> ExitCode {
 /// What an exchange has cost.
 #[derive(Default)]
 struct Spent {
-    /// Bytes of messages without objects.
+    /// Bytes of messages without objects, and of questions for objects.
     found: u64,
     messages: u64,
     objects: u64,
@@ -186,7 +186,7 @@ impl Pair {
         self.event(at, Event::Peer(from, envelope));
     }
 
-    /// So many keys get a write that only one of the owners has.
+    /// So many keys get a write that only one of the owners has, or a newer one than the other.
     fn differ(&mut self, count: u64) {
         self.differed += 1;
         for number in 0..count {
@@ -268,10 +268,11 @@ impl Pair {
 /// The objects of a message that carries some.
 fn objects(body: &PeerBody) -> Option<u64> {
     match body {
-        PeerBody::ExchangeAsk(ExchangeAsk { ask: Ask::Objects(batch), .. })
-        | PeerBody::ExchangeAnswer(ExchangeAnswer { answer: Ok(Answer::Objects { batch, .. }), .. }) => {
-            Some(batch.objects.len() as u64)
-        }
+        PeerBody::ExchangeAsk(ExchangeAsk { ask: Ask::Objects { batch, .. }, .. })
+        | PeerBody::ExchangeAnswer(ExchangeAnswer {
+            answer: Ok(Answer::Objects { batch, .. } | Answer::Found { batch, .. }),
+            ..
+        }) => Some(batch.objects.len() as u64).filter(|objects| *objects > 0),
         _ => None,
     }
 }

@@ -6,7 +6,9 @@ use rejoin_core::members::Liveness;
 use rejoin_core::shard::event::{Event, Merged};
 use rejoin_proto::catalog::{Durability, Quorum};
 use rejoin_proto::client::{Basis, Get, GetReply, Put, PutOutcome, PutReply, Reply, StartId};
-use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk, HashRange, ObjectBatch, RangeHashes, WalkId};
+use rejoin_proto::exchange::{
+    Answer, Ask, BucketRanges, ExchangeAnswer, ExchangeAsk, HashRange, KeyName, ObjectBatch, RangeHashes, WalkId,
+};
 use rejoin_proto::fault::{MergeFault, Refusal};
 use rejoin_proto::peer::{
     Absorbed, ActorNext, DataRequest, Forward, Holder, Offer, OfferAnswer, OfferedObject, OpId, PeerBody, Replicate,
@@ -268,18 +270,30 @@ fn exchange(world: &World, number: u64, epoch: ReapEpoch, draw: &mut Draw<'_>) -
     let partition = if draw.flag() { world.partition(&id) } else { PartitionId(draw.byte().into()) };
     let range = HashRange { bucket: id.bucket, start: u64::from(draw.byte()) << 56, depth: draw.byte() % 70 };
     let range = if draw.flag() { range } else { HashRange::of_partition(id.bucket, partition, world.partition_bits()) };
-    let (salt, width) = (u128::from(draw.byte()), draw.byte());
+    let width = draw.byte();
     let hashes = Bytes::from(vec![draw.byte(); draw.below(70)]);
     let objects = vec![(id.key.clone(), object(world, draw))];
     let batch = ObjectBatch { bucket: id.bucket, bucket_version: 1, objects };
-    let ask = match draw.below(8) {
+    let compare = |hashes| {
+        let ranges = vec![BucketRanges { bucket: id.bucket, ranges: vec![(range.into(), hashes)] }];
+        Ask::Compare { width, ranges }
+    };
+    let ask = match draw.below(10) {
         0 => Ask::Roots(vec![(partition, u128::from(number)), (PartitionId(300), 0)]),
-        1 => Ask::Buckets,
-        2 => Ask::Compare { salt, width, ranges: vec![(range, RangeHashes::Parts(hashes))] },
-        3 => Ask::Compare { salt, width, ranges: vec![(range, RangeHashes::Objects(hashes))] },
-        4 => Ask::Wanted { range, from: hashes.clone(), salt, width, except: hashes, max_bytes: number as u32 },
-        5 => Ask::Objects(batch),
-        6 => Ask::Ended,
+        1 => Ask::Buckets(vec![partition, PartitionId(300)]),
+        2 => compare(RangeHashes::Parts(hashes)),
+        3 => compare(RangeHashes::Objects(hashes)),
+        4 => Ask::Wanted { range, from: hashes.clone(), width, except: hashes, max_bytes: number as u32 },
+        5 => Ask::Objects { batch, last: draw.flag() },
+        6 => Ask::Ended { failed: vec![partition] },
+        7 => {
+            let names = vec![KeyName::of(&range), KeyName::of(&range.at_place(draw.byte().into()))];
+            Ask::Named { bucket: draw.flag().then_some(id.bucket), names, last: draw.flag() }
+        }
+        8 => {
+            let answer = Ok(Answer::Found { batch, considered: draw.byte().into(), unreadable: draw.flag() });
+            return PeerBody::ExchangeAnswer(ExchangeAnswer { walk, number, epoch, answer });
+        }
         _ => {
             let answer = Ok(Answer::Objects { batch, next: Some(hashes), unreadable: false });
             return PeerBody::ExchangeAnswer(ExchangeAnswer { walk, number, epoch, answer });

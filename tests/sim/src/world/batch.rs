@@ -105,9 +105,14 @@ impl World {
         task.batch.commit(now, disk, &mut outputs);
         task.busy_until_us = self.now_us + node.service_us;
         let under_way = task.batch.shard().in_flight() as u64;
+        let load = task.batch.shard().exchange_load();
         let word = mix(events << 32 ^ outputs.len() as u64 ^ disk.written() << 8 ^ u64::from(index));
         let failed = task.batch.has_failed();
         self.recorder.most_under_way = self.recorder.most_under_way.max(under_way);
+        let most = &mut self.recorder.most_walking;
+        most.walks = most.walks.max(load.walks);
+        most.walk_bytes = most.walk_bytes.max(load.walk_bytes);
+        most.serving = most.serving.max(load.serving);
         self.trace.event(self.now_us, u64::from(at), word);
         if !failed {
             self.record_puts(at, index);

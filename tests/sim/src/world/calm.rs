@@ -4,6 +4,7 @@
 //! Then every key is read from all of its owners: each read must succeed, and what the reads fold the owners must agree
 //! about again. In runs without exchanges the reads alone bring them together.
 
+use rejoin_core::exchange::{ExchangeConfig, MAX_WALK_BYTES};
 use rejoin_proto::{Object, codec};
 
 use super::node::{SERVICE_US, SYNC_US};
@@ -12,6 +13,8 @@ use crate::history::{Bound, Final, KeyId, NodeIndex, Outcome, Run};
 use crate::options::SECOND;
 use crate::workload::{self, Session};
 
+/// The most questions of peers' walks for which a shard reads rows at once.
+const MOST_SERVED: usize = 16;
 /// The time after the last fault in which all nodes must serve and be connected, and all old calls and messages end.
 const SETTLED_US: u64 = 120 * SECOND;
 /// The time after that in which changes of layout must end.
@@ -268,6 +271,13 @@ impl World {
         }
         let limit = 2 * self.options.max_ops as u64;
         run.bounds.push(Bound { what: "requests under way in a shard", most: self.recorder.most_under_way, limit });
+        let (most, walks) = (self.recorder.most_walking, ExchangeConfig::default().max_walks);
+        let bound = |what, most: usize, limit: usize| Bound { what, most: most as u64, limit: limit as u64 };
+        run.bounds.extend([
+            bound("walks under way in a shard", most.walks, walks),
+            bound("bytes of memory of a walk", most.walk_bytes, MAX_WALK_BYTES),
+            bound("questions of walks that wait for rows in a shard", most.serving, MOST_SERVED),
+        ]);
         let walls = (0..self.options.nodes).map(|at| self.wall_ms(at));
         run.wall_ms = walls.fold((u64::MAX, self.latest_wall_ms), |(low, high), wall| (low.min(wall), high.max(wall)));
         run
