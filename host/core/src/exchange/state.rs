@@ -134,6 +134,16 @@ pub(crate) struct WalkedBy {
     pub(crate) until_us: u64,
 }
 
+/// A walk that did not end well, of which its peer is to be told.
+#[derive(Debug)]
+pub(crate) struct GivenUp {
+    pub(crate) peer: NodeId,
+    pub(crate) walk: WalkId,
+    /// The number of the message.
+    pub(crate) number: u64,
+    pub(crate) partitions: Vec<PartitionId>,
+}
+
 /// Roots that a peer has been asked to compare.
 #[derive(Debug)]
 pub(crate) struct AskedRoots {
@@ -201,6 +211,7 @@ pub(crate) struct Exchanges {
     pub(crate) serving: BTreeMap<ScanTicket, Serving>,
     /// Partitions that peers walk with this node.
     pub(crate) walked: BTreeMap<(PartitionId, NodeId), WalkedBy>,
+    pub(crate) given_up: Vec<GivenUp>,
     /// What the sums differed by when a walk with shortened hashes began that has ended since.
     pub(crate) fruitless: BTreeMap<(PartitionId, NodeId), u32>,
     /// Questions about objects that wait until this shard may work on them, in the order in which they came.
@@ -221,6 +232,7 @@ impl Exchanges {
             pairs: BTreeMap::new(),
             serving: BTreeMap::new(),
             walked: BTreeMap::new(),
+            given_up: Vec::new(),
             fruitless: BTreeMap::new(),
             held: VecDeque::new(),
             pacer: Pacer::new(&config),

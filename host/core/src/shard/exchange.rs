@@ -14,10 +14,10 @@ use super::Shard;
 use super::turn::Turn;
 use super::walking::Step;
 use crate::exchange::state::{
-    AGAIN_US, AskedRoots, ExchangeCommand, ExchangeLoad, ExchangeStatus, Rounds, ToWalk, WalkedBy,
+    AGAIN_US, AskedRoots, ExchangeCommand, ExchangeLoad, ExchangeStatus, GivenUp, Rounds, ToWalk, WalkedBy,
 };
 use crate::exchange::walk::{Part, Walk};
-use crate::view::shard_of;
+use crate::view::{Bucket, shard_of};
 
 /// The most roots of one question.
 const MAX_ROOTS: usize = 1024;
@@ -47,6 +47,7 @@ impl Shard {
             self.begin_walks(turn);
             self.begin_rounds(turn);
         }
+        self.tell_given_up(turn);
         let (held, free) = (self.next_held_us(turn.now), self.exchanges.next_free_us(now_us));
         let walks = self.exchanges.walks.values().map(Walk::wakes_us);
         let paused = self.begins_none();
@@ -126,6 +127,7 @@ impl Shard {
                 self.walk_ended(&walk, false, 0);
             }
         }
+        self.exchanges.given_up.retain(|given_up| given_up.peer != peer);
         self.exchanges.serving.retain(|_, serving| serving.served.peer != peer);
         self.exchanges.held.retain(|held| held.peer != peer);
         self.exchanges.walked.retain(|(_, of), _| *of != peer);
@@ -141,6 +143,7 @@ impl Shard {
             rounds.differing.clear();
         });
         self.exchanges.serving.clear();
+        self.exchanges.walked.clear();
         self.exchange_soon();
     }
 
@@ -417,9 +420,25 @@ impl Shard {
         walk.leave_out(partition);
     }
 
+    /// Tells peers of walks that were given up. Until then they do nothing about their partitions. One that cannot be
+    /// told now goes on after [`ANSWER_US`].
+    fn tell_given_up(&mut self, turn: &mut Turn<'_>) {
+        for GivenUp { peer, walk, number, partitions: failed } in core::mem::take(&mut self.exchanges.given_up) {
+            if let Some(&partition) = failed.first().filter(|_| self.connections.can_ask(peer)) {
+                let asked = ExchangeAsk { walk, number, partition, epoch: self.epoch(), ask: Ask::Ended { failed } };
+                self.send(turn, peer, 0, PeerBody::ExchangeAsk(asked));
+            }
+        }
+    }
+
     /// A walk has ended, well or not.
     pub(super) fn walk_ended(&mut self, walk: &Walk, well: bool, now_us: u64) {
         let peer = walk.peer;
+        if !well && walk.number > 0 {
+            let partitions = walk.parts.keys().copied().collect();
+            self.exchanges.given_up.push(GivenUp { peer, walk: walk.id, number: walk.number + 1, partitions });
+            self.exchange_soon();
+        }
         for (&partition, part) in &walk.parts {
             let well = well && !part.failed;
             if well {

@@ -175,9 +175,6 @@ impl Shard {
         if walk.parts.is_empty() {
             return Step::PutOff;
         }
-        if failed.len() == walk.parts.len() {
-            return Step::Failed;
-        }
         let first = walk.parts.keys().next().copied();
         self.ask(turn, walk, first, Ask::Ended { failed });
         Step::Ended
@@ -245,7 +242,7 @@ impl Shard {
         for (id, ..) in &theirs.sums {
             // One of which this node has no object.
             let known = self.view.bucket(*id).filter(|_| !own.iter().any(|(known, ..)| known == id));
-            if let Some(bucket) = known.filter(|bucket| self.shares(partition, walk.peer, bucket.props.n)) {
+            if let Some(bucket) = known.filter(|bucket| self.shares_bucket(partition, walk.peer, bucket)) {
                 own.push((*id, bucket.version, Some(Sum::default())));
             }
         }
