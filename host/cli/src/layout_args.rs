@@ -16,6 +16,8 @@ pub(crate) enum LayoutCommand {
         #[arg(id = "member", value_name = "NODE", required = true, value_parser = name)]
         members: Vec<Name>,
     },
+    /// Stage twice as many partitions: nothing moves, and nothing is rewritten
+    Split,
     /// Show what the staged changes would move, and the version and hash to apply
     Plan,
     /// Apply the staged changes, if they still give the layout that `plan` has shown

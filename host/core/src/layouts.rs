@@ -188,11 +188,17 @@ impl Owners {
 }
 
 /// The live layouts of a cluster.
+///
+/// All have the same partitions here, those of the ring: one that was made with fewer is seen as divided into so many
+/// ([`Layout::divided`]). So a partition is the same in all of them, and a split moves nothing.
 #[derive(Clone, Debug)]
 pub struct LiveLayouts {
     /// The newest first. Never empty.
     layouts: Vec<Layout>,
+    /// Of the layouts as they were applied.
     names: Vec<LayoutRef>,
+    /// The newest one as it was applied, if that has fewer partitions.
+    undivided: Option<Layout>,
     reads: LayoutSet,
 }
 
@@ -200,18 +206,36 @@ impl LiveLayouts {
     /// These layouts, the newest last, of which reads use the one with that name, or else the oldest.
     ///
     /// # Panics
-    /// If there are none, or they have different numbers of partitions: then a partition of one is none of the other.
+    /// If there are none.
     #[must_use]
     pub fn new(mut layouts: Vec<Layout>, reads: LayoutRef) -> Self {
+        assert!(!layouts.is_empty(), "a ring has a live layout");
         layouts.reverse();
-        let partitions = layouts.first().expect("a ring has a live layout").partitions();
-        assert!(
-            layouts.iter().all(|layout| layout.partitions() == partitions),
-            "layouts that are live together have the same partitions"
-        );
         let names: Vec<LayoutRef> = layouts.iter().map(Layout::name).collect();
         let place = names.iter().position(|name| *name == reads).unwrap_or(names.len() - 1);
-        Self { layouts, names, reads: LayoutSet::at(place) }
+        let partitions = layouts.iter().map(Layout::partitions).max().unwrap_or(1);
+        Self { layouts, names, undivided: None, reads: LayoutSet::at(place) }.divided(partitions)
+    }
+
+    /// The same layouts in a ring of so many partitions, if they have fewer.
+    #[must_use]
+    pub fn divided(mut self, partitions: u32) -> Self {
+        for (place, layout) in self.layouts.iter_mut().enumerate() {
+            if layout.partitions() < partitions {
+                let divided = layout.divided(partitions);
+                let undivided = core::mem::replace(layout, divided);
+                if place == 0 {
+                    self.undivided.get_or_insert(undivided);
+                }
+            }
+        }
+        self
+    }
+
+    /// The newest layout as it was applied, with its own number of partitions.
+    #[must_use]
+    pub fn applied(&self) -> &Layout {
+        self.undivided.as_ref().unwrap_or(&self.layouts[0])
     }
 
     /// The layout by which requests are routed.

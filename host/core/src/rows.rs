@@ -14,8 +14,10 @@ use crate::port::{Space, Store, StoreFault};
 #[repr(u8)]
 pub(crate) enum Kind {
     Actor = b'a',
+    Former = b'f',
     Gain = b'n',
     Gap = b'g',
+    Grid = b'q',
     Holding = b'h',
     Loss = b'c',
     HoldingVersion = b'v',

@@ -33,6 +33,11 @@ pub(crate) struct Tenures {
     owed: BTreeSet<PartitionId>,
     /// The last ended actor of each partition, if it ended without any sign that this disk is an old one.
     sound: BTreeMap<PartitionId, ActorRow>,
+    /// The actors that a split has ended, in both halves until one mints again. They are announced like the others: if
+    /// this disk is from before the split, the peers have seen more of them.
+    former: BTreeMap<PartitionId, ActorRow>,
+    /// Partitions whose row of a former actor the store has yet to take.
+    former_owed: BTreeSet<PartitionId>,
 }
 
 /// Why a tenure ends.
@@ -42,7 +47,7 @@ pub(crate) enum EndCause {
     OldDisk,
     /// Data of the actor may be lost, or could not be compared.
     Loss,
-    /// An object of its partition was dropped, because its owners have it.
+    /// An object of its partition was dropped, because its owners have it, or the partition was split.
     Drop,
 }
 
@@ -62,7 +67,10 @@ impl Tenures {
             .map(|(partition, _, row)| (partition, row))
             .collect();
         let starts = StartIds::open(store, lost, rng)?;
-        let mut tenures = Self { actors, starts, owed: BTreeSet::new(), sound: BTreeMap::new() };
+        let former =
+            rows::load::<ActorRow>(store, Kind::Former)?.into_iter().map(|(partition, _, row)| (partition, row));
+        let (former, owed, former_owed) = (former.collect(), BTreeSet::new(), BTreeSet::new());
+        let mut tenures = Self { actors, starts, owed, sound: BTreeMap::new(), former, former_owed };
         let outrun = |(partition, row): (&PartitionId, &ActorRow)| {
             (lost || observed(*partition, row.actor)).then_some(*partition)
         };
@@ -86,13 +94,26 @@ impl Tenures {
         let dot = Dot { actor: row.actor, counter: row.next };
         row.next += 1;
         change.put(Space::Pinned, rows::key(Kind::Actor, partition, &[]), codec::encode(row));
+        if self.former.contains_key(&partition) {
+            // It goes with the next change: until then its row does no harm.
+            self.former.remove(&partition);
+            self.former_owed.insert(partition);
+        }
         dot
     }
 
     /// Whether a context has seen a counter of this partition's actor that it has not used yet. Then this disk is an
     /// old or a cloned one.
     pub(crate) fn is_outrun(&self, partition: PartitionId, seen: &VersionVector) -> bool {
-        self.actors.get(&partition).is_some_and(|row| seen.highest(row.actor) >= row.next)
+        // Rule: former actors are judged too.
+        let rows = self.actors.get(&partition).into_iter().chain(self.former.get(&partition));
+        rows.into_iter().any(|row| seen.highest(row.actor) >= row.next)
+    }
+
+    /// The partitions whose actor that is, or was until they were split.
+    pub(crate) fn partitions_of(&self, actor: ActorId) -> Vec<PartitionId> {
+        let rows = self.actors.iter().chain(&self.former);
+        rows.filter(|(_, row)| row.actor == actor).map(|(partition, _)| *partition).collect()
     }
 
     /// This partition's actor, if it has one.
@@ -112,12 +133,30 @@ impl Tenures {
 
     /// Ends the tenure of a partition's actor, if there is one. The removal of its row is owed.
     pub(crate) fn end(&mut self, partition: PartitionId, cause: EndCause) {
+        if cause == EndCause::OldDisk {
+            self.sound.remove(&partition);
+            if self.former.remove(&partition).is_some() {
+                self.former_owed.insert(partition);
+            }
+        }
         let Some(row) = self.actors.remove(&partition) else { return };
         self.owed.insert(partition);
         match cause {
-            EndCause::OldDisk => drop(self.sound.remove(&partition)),
+            EndCause::OldDisk => {}
             EndCause::Loss | EndCause::Drop => drop(self.sound.insert(partition, row)),
         }
+    }
+
+    /// Partitions are split: all tenures end, and the ends are owed. What is known of the last actor of a partition is
+    /// known of both halves, for writes that are under way.
+    pub(crate) fn split(&mut self, more: u8) {
+        self.former_owed.extend(self.former.keys());
+        self.former.extend(self.actors.iter().map(|(partition, row)| (*partition, *row)));
+        self.former = halves(core::mem::take(&mut self.former), more);
+        self.former_owed.extend(self.former.keys());
+        let ended: Vec<PartitionId> = self.actors.keys().copied().collect();
+        ended.into_iter().for_each(|partition| self.end(partition, EndCause::Drop));
+        self.sound = halves(core::mem::take(&mut self.sound), more);
     }
 
     /// Whether an actor's writes still stand, after an answer with the context `seen`: it is the current actor, or the
@@ -135,7 +174,7 @@ impl Tenures {
 
     /// Whether the store has yet to take the end of a tenure, or a start id.
     pub(crate) fn owes(&self) -> bool {
-        self.starts.is_owed() || !self.owed.is_empty()
+        self.starts.is_owed() || !self.owed.is_empty() || !self.former_owed.is_empty()
     }
 
     /// Adds what is owed to a change. Call [`Tenures::settled`] once it is written.
@@ -143,19 +182,39 @@ impl Tenures {
         for partition in &self.owed {
             change.remove(Space::Pinned, rows::key(Kind::Actor, *partition, &[]));
         }
+        for partition in &self.former_owed {
+            let key = rows::key(Kind::Former, *partition, &[]);
+            match self.former.get(partition) {
+                Some(row) => change.put(Space::Pinned, key, codec::encode(row)),
+                None => change.remove(Space::Pinned, key),
+            };
+        }
         self.starts.settle(change);
     }
 
     /// The change that [`Tenures::settle`] filled is written.
     pub(crate) fn settled(&mut self) {
         self.owed.clear();
+        self.former_owed.clear();
         self.starts.settled();
     }
 
-    /// Every actor and its next counter, for the handshake.
+    /// The same, and what a split has ended: for the handshake.
+    pub(crate) fn announce_all(&self) -> Vec<ActorNext> {
+        let former = self.former.iter();
+        let former = former.map(|(&partition, row)| ActorNext { partition, actor: row.actor, next: row.next });
+        self.announce().into_iter().chain(former).collect()
+    }
+
+    /// Every actor and its next counter.
     pub(crate) fn announce(&self) -> Vec<ActorNext> {
         self.actors.iter().map(|(&partition, row)| ActorNext { partition, actor: row.actor, next: row.next }).collect()
     }
+}
+
+/// What is known of partitions, known of all their parts.
+fn halves(of: BTreeMap<PartitionId, ActorRow>, more: u8) -> BTreeMap<PartitionId, ActorRow> {
+    of.into_iter().flat_map(|(partition, row)| partition.parts(more).map(move |half| (half, row))).collect()
 }
 
 /// The most actors of others that are remembered per partition. A partition has as many writers as owners and
@@ -243,7 +302,29 @@ impl Observed {
     /// Takes in all actors that a node has announced: it mints with these only.
     pub(crate) fn announced(&mut self, node: NodeId, actors: &[ActorNext]) {
         self.seen.values_mut().flatten().filter(|seen| seen.minter == Some(node)).for_each(|seen| seen.minter = None);
-        actors.iter().for_each(|announced| self.set_minter(node, announced.partition, announced.actor));
+        for announced in actors {
+            for name in self.names(announced.partition) {
+                let known = self.seen.get_mut(&name).into_iter().flatten();
+                known.filter(|seen| seen.actor == announced.actor).for_each(|seen| seen.minter = Some(node));
+            }
+        }
+    }
+
+    /// All partitions under which the counters of a partition's actors may be noted: what was seen before a split is
+    /// noted under what is halved by now, and a node that does not know of the split yet announces that. Names of other
+    /// partitions may be among them, which does no harm: actors are random.
+    fn names(&self, partition: PartitionId) -> Vec<PartitionId> {
+        let whole = (1..16).map(|more| PartitionId(partition.0 >> more));
+        let mut names: Vec<PartitionId> = core::iter::once(partition).chain(whole).collect();
+        for more in 1..16 {
+            let first = u32::from(partition.0) << more;
+            let Ok(first) = u16::try_from(first) else { break };
+            let last = first.saturating_add((1 << more) - 1);
+            names.extend(self.seen.range(PartitionId(first)..=PartitionId(last)).map(|(name, _)| *name));
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     fn set_minter(&mut self, node: NodeId, partition: PartitionId, actor: ActorId) {
@@ -263,11 +344,10 @@ impl Observed {
 
     /// The counter seen of an announced actor, if the actor has not used it yet.
     pub(crate) fn outruns(&self, announced: &ActorNext) -> Option<u64> {
-        let known = self.seen.get(&announced.partition)?;
-        known
-            .iter()
-            .find(|seen| seen.actor == announced.actor && seen.counter >= announced.next)
-            .map(|seen| seen.counter)
+        // Rule: counters outlive splits.
+        let names = self.names(announced.partition);
+        let mut known = names.into_iter().filter_map(|name| self.seen.get(&name)).flatten();
+        known.find(|seen| seen.actor == announced.actor && seen.counter >= announced.next).map(|seen| seen.counter)
     }
 
     /// Adds what has changed since the last [`flushed`](Self::flushed) to a change.

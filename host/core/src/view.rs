@@ -88,8 +88,8 @@ impl ClusterView {
     /// Makes a snapshot of the ring, or of a single layout that does not change.
     #[must_use]
     pub fn new<'a>(ring: impl Into<RingView>, records: impl IntoIterator<Item = &'a Record>) -> Self {
-        let RingView { live, reads, generation, closed, sources, dead } = ring.into();
-        let layouts = LiveLayouts::new(live, reads);
+        let RingView { live, reads, partitions, generation, closed, sources, dead } = ring.into();
+        let layouts = LiveLayouts::new(live, reads).divided(partitions);
         let (mut by_id, mut plugins, mut quarantines) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut tenants = BTreeMap::new();
         let mut buckets: BTreeMap<TenantId, BTreeMap<Name, Arc<Bucket>>> = BTreeMap::new();
@@ -128,6 +128,30 @@ impl ClusterView {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         self.layouts.newest()
+    }
+
+    /// The same as it was applied: with fewer partitions, if these were split since.
+    #[must_use]
+    pub fn applied_layout(&self) -> &Layout {
+        self.layouts.applied()
+    }
+
+    /// The number of partitions of the ring.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        self.layout().partitions()
+    }
+
+    /// The ring has 2^this partitions.
+    #[must_use]
+    pub fn partition_bits(&self) -> u8 {
+        self.partitions().trailing_zeros() as u8
+    }
+
+    /// The same in a ring of so many partitions, if it has fewer.
+    #[must_use]
+    pub fn divided(&self, partitions: u32) -> Self {
+        Self { layouts: self.layouts.clone().divided(partitions), ..self.clone() }
     }
 
     /// Its version and hash.

@@ -91,7 +91,7 @@ struct DriverState {
     merging: BTreeMap<MergeTicket, u64>,
     start: StartId,
     /// Callers that want this shard's actors, as they are after the batch is written.
-    actors: Vec<oneshot::Sender<Vec<ActorNext>>>,
+    actors: Vec<oneshot::Sender<(u8, Vec<ActorNext>)>>,
 }
 
 /// Messages to a peer whose send queue was full, in order. A burst of large messages between healthy nodes loses none;
@@ -227,7 +227,8 @@ impl Driver {
             state.actors.clear();
         }
         for answer in state.actors.drain(..) {
-            let _ = answer.send(self.batch.shard().actors());
+            let shard = self.batch.shard();
+            let _ = answer.send((shard.partition_bits(), shard.actors()));
         }
         stop
     }
@@ -321,7 +322,8 @@ impl Driver {
                 return Ok(None);
             }
             ShardMessage::Sizes(answer) => {
-                let _ = answer.send(self.batch.shard().partition_bytes());
+                let shard = self.batch.shard();
+                let _ = answer.send((shard.partition_bits(), shard.partition_bytes()));
                 return Ok(None);
             }
             ShardMessage::Stop(answer) => return Err(answer),

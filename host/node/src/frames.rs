@@ -97,8 +97,16 @@ mod tests {
             assert_eq!(class(replicate(None, bytes)), Class::Bulk);
         }
         let (tenant, bucket, epoch) = (TenantId(1), BucketId(1), ReapEpoch::default());
-        let offer =
-            Offer { op: OP, partition: PartitionId(0), tenant, bucket, bucket_version: 1, epoch, objects: Vec::new() };
+        let offer = Offer {
+            op: OP,
+            partition_bits: 8,
+            partition: PartitionId(0),
+            tenant,
+            bucket,
+            bucket_version: 1,
+            epoch,
+            objects: Vec::new(),
+        };
         assert_eq!(class(PeerBody::Offer(offer)), Class::Bulk);
     }
 }

@@ -87,8 +87,8 @@ fn up(ctx: &NodeContext) -> BTreeSet<NodeId> {
 }
 
 fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
-    let (up, newest) = (up(ctx), ring.newest());
-    let owned = shares(newest, newest.policy.n);
+    let (up, newest, name) = (up(ctx), ring.newest().divided(ring.partitions()), ring.newest().name());
+    let owned = shares(&newest, newest.policy.n);
     let member = |id: NodeId| {
         let at = newest.nodes.iter().position(|node| node.id == id)?;
         let node = &newest.nodes[at];
@@ -96,7 +96,7 @@ fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
     };
     let older = &ring.live[..ring.live.len() - 1];
     let in_older = |id: NodeId| older.iter().any(|layout| layout.node(id).is_some());
-    let is_dead = |id: &NodeId| ring.notes.skipped.get(id).is_some_and(|until| *until >= newest.name());
+    let is_dead = |id: &NodeId| ring.notes.skipped.get(id).is_some_and(|until| *until >= name);
     let view = ctx.view.borrow().clone();
     let node = |(id, known): (&NodeId, &crate::view::KnownNode)| LayoutNodeStatus {
         name: known.name.clone(),
@@ -122,6 +122,7 @@ fn show(ctx: &NodeContext, ring: &Ring) -> LayoutStatus {
         change: change(ctx, ring, &up),
         buckets: changing(&view.cluster),
         staged_policy: ring.staged_policy(),
+        staged_split: ring.staged_split(),
         past: ring
             .notes
             .past
@@ -168,17 +169,18 @@ async fn planned(ctx: &NodeContext, ring: Ring) -> Reply {
     match made.await {
         Ok(Ok((ring, solution))) => {
             let sizes = sizes::of_partitions(ctx).await;
-            Reply::LayoutPlan(describe(ctx, (ring.newest(), &solution), &sizes))
+            Reply::LayoutPlan(describe(ctx, (&ring, &solution), &sizes))
         }
         Ok(Err(why)) => Reply::Error(ErrorReply::new(ErrorCode::BadRequest, why)),
         Err(_) => stopping(),
     }
 }
 
-fn describe(ctx: &NodeContext, (before, solution): (&Layout, &Solution), sizes: &sizes::Known) -> LayoutPlan {
+fn describe(ctx: &NodeContext, (ring, solution): (&Ring, &Solution), sizes: &sizes::Known) -> LayoutPlan {
     let after = &solution.layout;
+    // The halves of a partition that is split stay where they are.
+    let before = &ring.newest().divided(after.partitions());
     let n = after.policy.n;
-    // The solver has refused other numbers of partitions.
     let change = compare(before, after, n).unwrap_or_default();
     let (bytes, estimated) = bytes_to_take((before, after), n, sizes);
     let node = |(id, of): (&NodeId, &rejoin_core::placement::change::NodeChange)| PlannedNode {
@@ -202,6 +204,7 @@ fn describe(ctx: &NodeContext, (before, solution): (&Layout, &Solution), sizes: 
     LayoutPlan {
         name: after.name(),
         policy: after.policy,
+        partitions_before: ring.partitions(),
         partitions: after.partitions(),
         moved: change.moved(),
         least_moved: change.least_moved(),

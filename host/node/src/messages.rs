@@ -61,11 +61,11 @@ pub(crate) enum ShardMessage {
     Scanned(ScanTicket, Result<ScannedRows, StoreFault>),
     /// The send queue of that class to the peer has space again.
     QueueSpace(NodeId, Class),
-    /// Asks for the shard's actors, as they are after the next commit.
-    Actors(oneshot::Sender<Vec<ActorNext>>),
+    /// Asks for the shard's actors, as they are after the next commit, of a ring of 2^this partitions.
+    Actors(oneshot::Sender<(u8, Vec<ActorNext>)>),
     Report(oneshot::Sender<ShardReport>),
-    /// Asks for the bytes of each partition.
-    Sizes(oneshot::Sender<Vec<(PartitionId, u64)>>),
+    /// Asks for the bytes of each partition, of a ring of 2^this many.
+    Sizes(oneshot::Sender<(u8, Vec<(PartitionId, u64)>)>),
     Stop(oneshot::Sender<ShardStopped>),
 }
 

@@ -116,7 +116,7 @@ impl StartPlan {
             None if !config.join.is_empty() => joining::fetch_ring(config, platform, &identity, &secret).await?,
             None => Ring::new(first_layout(config, node)?),
         };
-        let partitions = ring.newest().partitions();
+        let partitions = ring.partitions();
         if u32::from(config.shards) > partitions {
             return Err(StartError::Unfit(format!(
                 "shards = {}: more than the ring's {partitions} partitions",
@@ -219,7 +219,6 @@ impl StartPlan {
             node: self.node,
             peers: self.others().into_iter().collect(),
             params,
-            partitions: self.ring.newest().partitions(),
             shards: config.shards,
             grace_us: config.start_grace_ms.saturating_mul(1000),
             minority_us: config.start_grace_ms.max(config.start_wait_ms.min(LONELY_MS)).saturating_mul(1000),

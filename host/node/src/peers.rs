@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use rejoin_core::control::SAVE_AGAIN_US;
+use rejoin_core::node::actors::announced;
 use rejoin_core::node::links::{CloseReason, LinkEvent, LinkOutput};
 use rejoin_core::node::route::{Route, route as route_of};
 use rejoin_core::ring::RingEvent;
@@ -180,13 +181,14 @@ pub(crate) async fn serve(ctx: &Arc<NodeContext>, connection: Connection, name: 
 
 /// Sends this node's hello, with the actors of all shards.
 async fn send_hello(ctx: &NodeContext, connection: &Connection, peer: NodeId) -> Result<(), String> {
-    let mut actors = Vec::new();
+    let mut of_shards = Vec::new();
     for shard in &ctx.shards {
         let (answer, answered) = oneshot::channel();
         let _ = shard.messages.send(ShardMessage::Actors(answer));
-        actors.extend(answered.await.map_err(|_| "this node is stopping".to_owned())?);
+        of_shards.push(answered.await.map_err(|_| "this node is stopping".to_owned())?);
     }
-    let hello = ctx.peers().links.hello(peer, ctx.clock.now(), ctx.catalog_digest.load(Relaxed), actors);
+    let (now, catalog) = (ctx.clock.now(), ctx.catalog_digest.load(Relaxed));
+    let hello = ctx.peers().links.hello(peer, now, catalog, announced(of_shards));
     let sent = connection.sender().send(Class::Control, HELLO, codec::encode(&hello).into()).await;
     sent.map_err(|error| error.to_string())
 }
@@ -415,6 +417,12 @@ async fn route(ctx: &Arc<NodeContext>, peer: NodeId, envelope: PeerEnvelope, fra
         Route::Ahead(shard) => {
             let _ =
                 ctx.shards[usize::from(shard)].messages.send(ShardMessage::Core(Box::new(Event::Peer(peer, envelope))));
+        }
+        Route::All => {
+            for shard in &ctx.shards {
+                let event = Event::Peer(peer, envelope.clone());
+                let _ = shard.messages.send(ShardMessage::Core(Box::new(event)));
+            }
         }
         Route::Control => {
             let request = match envelope.body {

@@ -38,7 +38,7 @@ impl NodeView {
 
     /// What clients route by.
     pub(crate) fn routes(&self) -> Routes {
-        let layout = self.cluster.layout().clone();
+        let layout = self.cluster.applied_layout().clone();
         let moved = layout.nodes.iter().filter_map(|node| {
             let known = self.nodes.get(&node.id)?;
             let has_moved = known.number > 1 || known.address != node.address;

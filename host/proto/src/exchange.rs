@@ -13,9 +13,10 @@ use crate::error::ErrorCode;
 use crate::id::{BucketId, PartitionId};
 use crate::object::{Object, ReapEpoch};
 
-/// The bits by which a range is divided: into 16 parts.
+/// A range is divided at the next multiple of so many bits, whatever the number of partitions is. So all ranges below
+/// those of partitions stay what they are when partitions are split.
 pub const BRANCH_BITS: u8 = 4;
-/// The parts of a range.
+/// The most parts of a range.
 pub const BRANCHES: usize = 1 << BRANCH_BITS;
 /// The deepest range: that of one 64-bit prefix of the key hash.
 pub const MAX_DEPTH: u8 = 64;
@@ -173,24 +174,29 @@ impl HashRange {
         (self.depth >= bits).then(|| partition_of(self.start, bits))
     }
 
-    /// One of its 16 parts; the range itself if it cannot be divided.
+    /// The depth of its parts.
+    fn part_depth(&self) -> u8 {
+        ((self.depth / BRANCH_BITS + 1) * BRANCH_BITS).min(MAX_DEPTH)
+    }
+
+    /// The number of its parts: 16, or fewer in the range of a partition; 1 if it cannot be divided.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        1 << self.part_depth().saturating_sub(self.depth)
+    }
+
+    /// One of its parts; the range itself if it cannot be divided.
     #[must_use]
     pub fn part(&self, at: usize) -> Self {
-        let depth = self.depth + BRANCH_BITS;
-        if depth > MAX_DEPTH {
-            return *self;
-        }
-        Self { start: self.start | (at as u64) << (64 - u32::from(depth)), depth, ..*self }
+        let depth = self.part_depth();
+        let bits = (at as u64 % self.parts() as u64).checked_shl(64 - u32::from(depth)).unwrap_or(0);
+        Self { start: self.start | bits, depth, ..*self }
     }
 
     /// Which of its parts holds a prefix.
     #[must_use]
     pub fn part_of(&self, prefix: u64) -> usize {
-        let depth = u32::from(self.depth + BRANCH_BITS);
-        if depth > u32::from(MAX_DEPTH) {
-            return 0;
-        }
-        (prefix >> (64 - depth)) as usize % BRANCHES
+        (prefix >> (64 - u32::from(self.part_depth()))) as usize % self.parts()
     }
 
     /// The [`PLACE_BITS`] bits of a prefix that follow those which all prefixes of the range have in common.
@@ -207,11 +213,11 @@ impl HashRange {
         Self::around(self.bucket, start, (self.depth + PLACE_BITS).min(MAX_DEPTH))
     }
 
-    /// The range that it is a part of; `None` at a depth below `bits`.
+    /// The range that it is a part of; `None` for that of a partition, when the ring has 2^`bits` partitions.
     #[must_use]
     pub fn parent(&self, bits: u8) -> Option<Self> {
-        let depth = self.depth.checked_sub(BRANCH_BITS).filter(|depth| *depth >= bits)?;
-        Some(Self::around(self.bucket, self.start, depth))
+        let above = self.depth.checked_sub(1).filter(|depth| *depth >= bits)?;
+        Some(Self::around(self.bucket, self.start, (above - above % BRANCH_BITS).max(bits)))
     }
 
     /// The first key of the range in the store.
@@ -307,6 +313,8 @@ pub struct ExchangeAsk {
     pub walk: WalkId,
     /// The number of the question in the walk.
     pub number: u64,
+    /// The sender's ring has 2^this partitions. A receiver with others refuses the question.
+    pub partition_bits: u8,
     /// The partition that it is about; of several the first.
     pub partition: PartitionId,
     /// The partition's reap epoch at the sender. Another one is refused.
@@ -540,18 +548,23 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_range_are_disjoint_and_come_to_the_range() {
-        for depth in (0..=MAX_DEPTH - BRANCH_BITS).step_by(4) {
+        for depth in 0..MAX_DEPTH {
             let range = HashRange::around(BucketId(7), 0x1234_5678_9abc_def0, depth);
             let mut next = Some(range.start);
-            for at in 0..BRANCHES {
+            assert_eq!(range.parts(), BRANCHES >> (depth % BRANCH_BITS));
+            for at in 0..range.parts() {
                 let part = range.part(at);
                 assert_eq!(Some(part.start), next);
-                assert!(range.contains(&part) && part.parent(0) == Some(range), "{range:?} {part:?}");
+                // The range is that of a partition, or as deep as it is in any ring of fewer.
+                assert!(range.contains(&part) && part.parent(depth) == Some(range), "{range:?} {part:?}");
+                assert!(depth % BRANCH_BITS > 0 || part.parent(0) == Some(range), "{range:?} {part:?}");
                 assert_eq!([part.start, part.last()].map(|prefix| range.part_of(prefix)), [at; 2]);
                 next = part.last().checked_add(1);
             }
             assert_eq!(next, range.last().checked_add(1));
         }
+        let deepest = HashRange::around(BucketId(7), 0x1234_5678_9abc_def0, MAX_DEPTH);
+        assert_eq!((deepest.parts(), deepest.part(0)), (1, deepest));
     }
 
     #[test]

@@ -72,6 +72,15 @@ pub struct Dot {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct PartitionId(pub u16);
 
+impl PartitionId {
+    /// The partitions that it becomes when there are 2^`more` times as many, in their order: the leading bits of a hash
+    /// are those of its partition, so each is a part of it.
+    pub fn parts(self, more: u8) -> impl Iterator<Item = Self> {
+        let first = u32::from(self.0) << more;
+        (first..first + (1 << more)).filter_map(|part| u16::try_from(part).ok()).map(Self)
+    }
+}
+
 impl fmt::Display for PartitionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

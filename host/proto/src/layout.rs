@@ -13,6 +13,8 @@ use crate::id::{BucketId, Name, NodeId, PartitionId};
 pub const MAX_OWNERS: usize = 5;
 /// The most nodes in a layout.
 pub const MAX_NODES: usize = 4096;
+/// The most partitions that a layout may have.
+pub const MAX_PARTITIONS: u32 = 1 << 16;
 
 /// Names a layout by its version and the hash of its content. Of two layouts the one with the larger name wins, on all
 /// nodes.
@@ -112,7 +114,7 @@ pub enum BadLayout {
     #[error("the nodes of a layout are ordered by id, each once, each under its own name's id")]
     Order,
     /// The number of partitions is invalid.
-    #[error("a layout has a power of two of partitions, 1 to 65536")]
+    #[error("a layout has a power of two of partitions, 1 to {MAX_PARTITIONS}")]
     Partitions,
     /// An owner list is empty, too long, repeats a node or names an unknown one.
     #[error("each partition has 1 to {MAX_OWNERS} different owners among the nodes")]
@@ -135,7 +137,7 @@ impl Layout {
         if !ordered || self.nodes.iter().any(|node| node.id != NodeId::from_name(&node.name)) {
             return Err(BadLayout::Order);
         }
-        if !self.owners.len().is_power_of_two() || self.owners.len() > 1 << 16 {
+        if !self.owners.len().is_power_of_two() || self.owners.len() > MAX_PARTITIONS as usize {
             return Err(BadLayout::Partitions);
         }
         let distinct = |list: &[u16]| list.iter().enumerate().all(|(at, node)| !list[..at].contains(node));
@@ -159,6 +161,15 @@ impl Layout {
     #[must_use]
     pub fn partitions(&self) -> u32 {
         self.owners.len() as u32
+    }
+
+    /// The same owners in a ring of so many partitions: each one is divided into equal parts, which keep its owners. No
+    /// key changes its owners by that, and no bucket its copies. The layout itself if it has that many, or more.
+    #[must_use]
+    pub fn divided(&self, partitions: u32) -> Self {
+        let parts = (partitions / self.partitions().max(1)).max(1) as usize;
+        let owners = self.owners.iter().flat_map(|list| core::iter::repeat_n(list, parts)).cloned().collect();
+        Self { owners, nodes: self.nodes.clone(), copies: self.copies.clone(), ..*self }
     }
 
     /// The partition of an object.

@@ -38,6 +38,8 @@ pub struct LayoutChanges {
     pub n: Option<u8>,
     /// Other zones.
     pub zones: Option<crate::layout::ZoneDemand>,
+    /// Twice as many partitions. Nothing else can be staged with it.
+    pub split: bool,
 }
 
 /// A change of one node.
@@ -96,6 +98,8 @@ pub struct LayoutStatus {
     pub buckets: Vec<BucketChange>,
     /// The policy that is staged.
     pub staged_policy: Option<LayoutPolicy>,
+    /// The number of partitions that is staged.
+    pub staged_split: Option<u32>,
     /// The layouts that were applied, the last one last.
     pub past: Vec<PastLayoutStatus>,
 }
@@ -188,7 +192,9 @@ pub struct LayoutPlan {
     pub name: LayoutRef,
     /// What it is made for.
     pub policy: LayoutPolicy,
-    /// The partitions of the ring.
+    /// The partitions of the ring now.
+    pub partitions_before: u32,
+    /// The partitions of the ring then.
     pub partitions: u32,
     /// The nodes of either layout.
     pub nodes: Vec<PlannedNode>,

@@ -40,6 +40,8 @@ pub struct PeerHello {
     pub wall_ms: u64,
     /// The digest of the catalog. If the digests differ, both sides send their summaries.
     pub catalog: u64,
+    /// The sender's ring has 2^this partitions, by which its actors are listed.
+    pub partition_bits: u8,
     /// The next counter of each actor of the sender. A peer that has seen a later one answers [`PeerBody::Observed`],
     /// and the actor ends.
     pub actors: Vec<ActorNext>,
@@ -191,6 +193,8 @@ pub enum PeerBody {
     /// Which nodes hold objects of a partition without owning them, as far as the sender knows. A node that learns
     /// something from it passes that on.
     Holdings {
+        /// The sender's ring has 2^this partitions.
+        partition_bits: u8,
         /// The partition.
         partition: PartitionId,
         /// The nodes, in any order. What is said of other nodes does not change.
@@ -228,6 +232,8 @@ pub enum PeerBody {
     Sizes {
         /// Of the question.
         number: u64,
+        /// The sender's ring has 2^this partitions.
+        partition_bits: u8,
         /// The partitions of which it has something.
         bytes: Vec<(PartitionId, u64)>,
     },
@@ -345,6 +351,8 @@ pub struct Holder {
 pub struct Offer {
     /// For the reply.
     pub op: OpId,
+    /// The sender's ring has 2^this partitions.
+    pub partition_bits: u8,
     /// The partition of all objects.
     pub partition: PartitionId,
     /// The tenant of the bucket.

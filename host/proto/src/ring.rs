@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Address;
 use crate::codec::Versioned;
 use crate::id::{Name, NodeId};
-use crate::layout::{Layout, LayoutPolicy, LayoutRef};
+use crate::layout::{Layout, LayoutPolicy, LayoutRef, MAX_PARTITIONS};
 
 /// The most layouts that are live at once. While there are so many, no further one is applied.
 pub const MAX_LIVE: usize = 4;
@@ -59,6 +59,10 @@ pub struct RingNotes {
     pub announced: BTreeMap<NodeId, Announced>,
     /// The layouts that were applied so far, the last [`MAX_PAST`].
     pub past: BTreeMap<LayoutRef, PastLayout>,
+    /// The most partitions that a layout had so far. The larger number wins.
+    pub partitions: u32,
+    /// The number of partitions that is staged. The larger entry wins.
+    pub split: Option<Staged<u32>>,
 }
 
 /// How far a node has come, as the newest layout for which each step is done. The steps are in this order.
@@ -122,8 +126,10 @@ pub struct PastLayout {
     pub nodes: u32,
     /// Copies of partitions that it moved, for the default n.
     pub moved: u32,
-    /// The bucket whose copies it changed, and nothing else; `None` if it changed nodes.
+    /// The bucket whose copies it changed, and nothing else; `None` if it changed something else.
     pub bucket: Option<ChangedBucket>,
+    /// The partitions into which it split the ring, and nothing else; `None` if it did not.
+    pub split: Option<u32>,
 }
 
 /// A bucket whose copies a layout changed, for the operator.
@@ -188,6 +194,12 @@ impl RingNotes {
         if other.policy > self.policy {
             self.policy.clone_from(&other.policy);
         }
+        if other.split > self.split {
+            self.split.clone_from(&other.split);
+        }
+        if is_count(other.partitions) {
+            self.partitions = self.partitions.max(other.partitions);
+        }
         while self.past.len() > MAX_PAST {
             self.past.pop_first();
         }
@@ -205,8 +217,15 @@ impl RingNotes {
             policy: self.policy.clone().filter(|_| self.policy != told.policy),
             announced: newer(&self.announced, &told.announced),
             past: newer(&self.past, &told.past),
+            partitions: self.partitions,
+            split: self.split.clone().filter(|_| self.split != told.split),
         }
     }
+}
+
+/// Whether a ring can have so many partitions.
+fn is_count(partitions: u32) -> bool {
+    partitions.is_power_of_two() && partitions <= MAX_PARTITIONS
 }
 
 /// Keeps the larger of two entries under a key.
@@ -229,7 +248,8 @@ impl Ring {
         let origin = first.name();
         let reached = Progress { acknowledged: origin, closed: origin, exchanged: origin, reads: origin };
         let progress = first.nodes.iter().map(|node| (node.id, reached)).collect();
-        let notes = RingNotes { oldest: origin, progress, ..RingNotes::default() };
+        let partitions = first.partitions();
+        let notes = RingNotes { oldest: origin, progress, partitions, ..RingNotes::default() };
         Self { origin, live: alloc::vec![first], notes }
     }
 
@@ -240,6 +260,14 @@ impl Ring {
     #[must_use]
     pub fn newest(&self) -> &Layout {
         self.live.last().expect("a ring has a live layout")
+    }
+
+    /// The partitions of the ring: the most that a layout ever had. A layout that has fewer is taken as
+    /// [divided](Layout::divided) into so many. It was made before a split, or by an administrator who did not know of
+    /// it and whose layout won; what was divided stays so.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        self.live.iter().map(Layout::partitions).fold(self.notes.partitions, u32::max)
     }
 
     /// Joins the notes of another node. The layouts that it has must be here already ([`Ring::lacks`]).
@@ -255,6 +283,7 @@ impl Ring {
             let name = layout.name();
             if self.lacks(name) {
                 let at = self.live.partition_point(|known| known.name() < name);
+                self.notes.partitions = self.notes.partitions.max(layout.partitions());
                 self.live.insert(at, layout);
             }
         }
@@ -312,6 +341,15 @@ impl Ring {
         self.notes.policy.as_ref().filter(|staged| staged.base == newest)?.what
     }
 
+    /// The number of partitions that is staged on top of the newest layout, if one is, and the ring has not got so many
+    /// by now.
+    #[must_use]
+    pub fn staged_split(&self) -> Option<u32> {
+        let newest = self.newest().name();
+        let staged = self.notes.split.as_ref().filter(|staged| staged.base == newest)?.what;
+        staged.filter(|partitions| is_count(*partitions) && *partitions > self.partitions())
+    }
+
     /// Checks a decoded ring.
     ///
     /// # Errors
@@ -322,6 +360,9 @@ impl Ring {
         }
         if self.live.windows(2).any(|pair| pair[0].name() >= pair[1].name()) {
             return Err("its layouts are not in their order".into());
+        }
+        if !is_count(self.notes.partitions) {
+            return Err("it has no possible number of partitions".into());
         }
         self.live.iter().try_for_each(|layout| layout.check().map_err(|bad| alloc::format!("{bad}")))
     }

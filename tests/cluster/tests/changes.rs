@@ -59,21 +59,27 @@ impl Load {
     }
 
     /// Stops the clients. None of their requests has failed, and each acknowledged write is found.
-    async fn end(&self, mut tasks: JoinSet<()>, cluster: &Cluster, asked: usize) {
-        self.over.store(true, Ordering::Relaxed);
-        while tasks.join_next().await.is_some() {}
-        let failures = self.failures.lock().unwrap().clone();
+    async fn end(&self, tasks: JoinSet<()>, cluster: &Cluster, asked: usize) {
+        let failures = self.end_with_failures(tasks, cluster, asked).await;
         assert!(
             failures.is_empty(),
             "{} requests have failed: {:?}",
             failures.len(),
             &failures[..failures.len().min(5)]
         );
+    }
+
+    /// Stops the clients, some of whose requests may have failed, because a node was killed. Each acknowledged write is
+    /// found.
+    async fn end_with_failures(&self, mut tasks: JoinSet<()>, cluster: &Cluster, asked: usize) -> Vec<String> {
+        self.over.store(true, Ordering::Relaxed);
+        while tasks.join_next().await.is_some() {}
         let bucket = cluster.pinned(asked).await.bucket::<Bytes>("plain").unwrap();
         let written = self.written.lock().unwrap().clone();
         for key in written {
             assert_eq!(bucket.get(key.to_be_bytes()).await.unwrap().value, Some(value(key)), "{key} is lost");
         }
+        self.failures.lock().unwrap().clone()
     }
 }
 
@@ -249,6 +255,83 @@ async fn a_drained_node_holds_nothing_any_more_frees_its_disk_and_nothing_is_los
         assert_eq!(read.value, Some(noise(key)));
     }
     drop(cluster.take(n4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_split_under_load_and_a_node_that_joins_afterwards_takes_its_share_of_them() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let (load, tasks) = Load::begin(&cluster).await;
+    cluster.rejoin(&["layout", "split"]).done();
+    cluster.rejoin(&["layout", "assign", "n1", "--capacity", "2"]).done();
+    cluster.rejoin(&["layout", "plan"]).said(2, "a split is a change by itself");
+    cluster.rejoin(&["layout", "revert"]).done();
+    cluster.rejoin(&["layout", "split"]).done();
+    let text = cluster.rejoin(&["layout", "plan"]).done().text().to_owned();
+    assert!(text.contains("256 partitions become 512: each part keeps the owners of the whole"), "{text}");
+    assert!(text.contains("0 copies of partitions move"), "{text}");
+    let plan = apply(&cluster, &[]);
+    assert_eq!(
+        (&plan["partitions_before"], &plan["partitions"], &plan["copies_moved"]),
+        (&256.into(), &512.into(), &0.into())
+    );
+    for index in 0..3 {
+        settled(&cluster, index).await;
+        let address = cluster.address(index).to_string();
+        let show = cluster.rejoin(&["layout", "show", "--json", "--node", &address]).done().json();
+        assert_eq!((&show["partitions"], show["live"].as_array().unwrap().len()), (&512.into(), 1), "{show}");
+    }
+    cluster.rejoin(&["layout", "history"]).done();
+    let history = cluster.rejoin(&["layout", "history", "--json"]).done().json();
+    assert_eq!((&history[0]["split"], &history[0]["copies_moved"]), (&512.into(), &0.into()), "{history}");
+    let n4 = cluster.join("n4").await;
+    cluster.rejoin(&["layout", "assign", "n4"]).done();
+    let plan = apply(&cluster, &[]);
+    assert_eq!((&plan["copies_moved"], &plan["partitions"]), (&384.into(), &512.into()), "{plan}");
+    settled(&cluster, 0).await;
+    settled(&cluster, n4).await;
+    load.end(tasks, &cluster, n4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_split_ends_after_nodes_were_killed_in_the_middle_of_it_and_nothing_is_lost() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.bucket("plain", BucketProps::default()).await;
+    let (load, tasks) = Load::begin(&cluster).await;
+    // It does not hear of the split before it is back.
+    cluster.kill(1);
+    cluster.rejoin(&["layout", "split"]).done();
+    apply(&cluster, &[]);
+    eventually("the split waits for n2", async || {
+        let ran = cluster.rejoin(&["layout", "show"]);
+        match ran.text().contains("n2 is down: start it") && ran.text().contains("step 1 of 4, acknowledge") {
+            true => Ok(()),
+            false => Err(ran),
+        }
+    })
+    .await;
+    cluster.rejoin(&["layout", "split"]).said(4, "a change of layout is under way");
+    // This one has heard of it, and the layout of before is live still.
+    cluster.kill(0);
+    cluster.spawn(1);
+    cluster.pinned(1).await;
+    cluster.kill(1);
+    cluster.spawn(0);
+    cluster.spawn(1);
+    for index in 0..3 {
+        cluster.pinned(index).await;
+        settled(&cluster, index).await;
+    }
+    cluster.together().await;
+    let before = load.written.lock().unwrap().len();
+    eventually("the clients go on", async || match load.written.lock().unwrap().len() {
+        count if count > before + 100 => Ok(()),
+        count => Err(count),
+    })
+    .await;
+    load.end_with_failures(tasks, &cluster, 1).await;
+    let show = cluster.rejoin(&["layout", "show", "--json"]).done().json();
+    assert_eq!(show["partitions"], 512, "{show}");
 }
 
 /// Bytes that a node without objects takes at most: 4.2 MB of ballast, and a first segment for each of its shards.

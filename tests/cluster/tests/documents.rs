@@ -51,6 +51,8 @@ fn a_running_cluster_is_changed_as_the_book_says() {
         "layout 8 is applied",
         "water the roses",
         "bucket plants: n = 3, strict",
+        "256 partitions become 512",
+        "layout 9: 512 partitions",
     ] {
         assert!(ran.text().contains(shown), "{shown} is missing in\n{}", ran.text());
     }

@@ -166,6 +166,7 @@ async fn a_node_with_another_secret_or_first_layout_is_turned_away() {
         known_disk: None,
         wall_ms: 0,
         catalog: 0,
+        partition_bits: 8,
         actors: Vec::new(),
     };
     connection.sender().send(Class::Control, 0, codec::encode(&hello).into()).await.unwrap();

@@ -45,10 +45,14 @@ mod replicas;
 mod retries;
 #[path = "../../../host/core/tests/machines/ring.rs"]
 mod ring;
+#[path = "../../../host/core/tests/machines/ring_splits.rs"]
+mod ring_splits;
 #[path = "../../../host/core/tests/machines/scenarios.rs"]
 mod scenarios;
 #[path = "../../../host/core/tests/machines/sloppy.rs"]
 mod sloppy;
+#[path = "../../../host/core/tests/machines/splits.rs"]
+mod splits;
 #[path = "../../../host/core/tests/support/mod.rs"]
 mod support;
 #[path = "../../../host/core/tests/machines/tenures.rs"]
@@ -160,6 +164,18 @@ fn catcher(rule: Rule) -> fn() {
             layouts::a_node_that_a_change_has_skipped_does_not_count_until_it_is_rebuilt
         }
         Rule::NewOwnersKnowNoRetries => layouts::a_retry_at_a_new_owner_that_forwarded_the_first_attempt_is_unknown,
+        Rule::SplitsEndTenures => splits::every_tenure_ends_with_a_split_and_none_comes_back,
+        Rule::OperationsFollowTheSplit => splits::a_write_that_is_under_way_mints_for_the_half_of_its_key,
+        Rule::CountersOutliveSplits => splits::an_old_disk_from_before_a_split_is_told_what_its_actor_has_done,
+        Rule::FormerActorsAreJudgedToo => splits::a_disk_from_before_a_split_is_found_out_when_it_has_ended_its_actors,
+        Rule::ObjectionsFindTheirActor => splits::an_objection_to_an_actor_of_before_a_split_is_heard_after_it,
+        Rule::GapsAreSplit => splits::a_gap_is_one_in_both_halves_until_both_are_rebuilt,
+        Rule::HoldingsAreSplit => splits::what_a_fallback_holds_is_held_in_both_halves_and_handed_over,
+        Rule::PartitionsAreToldApart => splits::a_question_about_partitions_of_another_number_is_refused,
+        Rule::HalvesAreUnknown | Rule::LeavesAreOfOnePartition => {
+            splits::leaves_stay_but_those_that_are_whole_partitions
+        }
+        Rule::SplitsComeAlone => ring_splits::partitions_are_split_alone_and_up_to_a_bound,
         Rule::OnlyOwnersCompare => layouts::an_ex_owner_is_not_taken_from,
         Rule::UnsavedChangesAreUndone => control::a_change_that_cannot_be_saved_is_refused_and_undone,
         Rule::UnsavedRecordsAreNotTaken => {

@@ -151,7 +151,7 @@ fn message(envelope: &PeerEnvelope) -> String {
                 actor.next
             )
         }
-        PeerBody::Holdings { partition, holders } => {
+        PeerBody::Holdings { partition, holders, .. } => {
             let holder = |holder: &Holder| format!("{} {} ({})", holder.node, holder.holds, holder.version);
             format!("holdings of p{partition}: {}", holders.iter().map(holder).collect::<Vec<_>>().join(", "))
         }

@@ -315,8 +315,8 @@ impl Disk {
     }
 
     /// The core's own row under a key.
-    pub(crate) fn pinned(&self, key: &[u8]) -> Option<&Bytes> {
-        self.pinned.get(key)
+    pub(crate) fn all_pinned(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        self.pinned.iter()
     }
 
     fn check(&self) -> Result<(), StoreFault> {

@@ -170,11 +170,6 @@ impl Keys {
         }
     }
 
-    /// The shard of a partition.
-    pub(crate) fn shard_of_partition(&self, partition: rejoin_proto::PartitionId) -> u16 {
-        shard_of(partition, self.layout.partitions(), self.shards)
-    }
-
     /// Makes a new key and puts it in that slot of its bucket, or in a new one.
     pub(crate) fn make(&mut self, bucket: usize, slot: Option<usize>) -> (KeyId, Key) {
         let id = self.places.len() as KeyId;

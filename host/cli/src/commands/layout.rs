@@ -2,7 +2,7 @@
 
 use rejoin_client::admin::{
     Admin, BucketChange, ChangeStatus, LayoutChanges, LayoutNodeStatus, LayoutPlan, LayoutPolicy, LayoutRef,
-    LayoutStatus, LayoutStep, NodeChange, PlannedNode, Role, ZoneDemand,
+    LayoutStatus, LayoutStep, NodeChange, PastLayoutStatus, PlannedNode, Role, ZoneDemand,
 };
 use rejoin_wire::utc_text;
 
@@ -25,6 +25,7 @@ pub(crate) async fn run(global: &GlobalArgs, out: Output, command: LayoutCommand
             let nodes = members.into_iter().map(NodeChange::Remove).collect();
             stage(out, &admin, LayoutChanges { nodes, ..LayoutChanges::default() }).await
         }
+        LayoutCommand::Split => stage(out, &admin, LayoutChanges { split: true, ..LayoutChanges::default() }).await,
         LayoutCommand::Plan => {
             let plan = admin.plan_layout().await?;
             if out.json { out.json(&PlanJson::from(&plan)) } else { print_plan(out, &plan) }
@@ -49,7 +50,7 @@ pub(crate) async fn drain(global: &GlobalArgs, out: Output, node: rejoin_client:
 fn assigned(args: AssignArgs) -> LayoutChanges {
     let AssignArgs { members, zone, capacity, n, zones } = args;
     let assign = |node| NodeChange::Assign { node, zone: zone.clone(), capacity };
-    LayoutChanges { nodes: members.into_iter().map(assign).collect(), n, zones }
+    LayoutChanges { nodes: members.into_iter().map(assign).collect(), n, zones, split: false }
 }
 
 async fn stage(out: Output, admin: &Admin, changes: LayoutChanges) -> Result<(), Failure> {
@@ -79,7 +80,7 @@ fn history(out: Output, status: &LayoutStatus) -> Result<(), Failure> {
     if out.json {
         return out.json(&status.past.iter().map(PastJson::from).collect::<Vec<_>>());
     }
-    let row = |past: &rejoin_client::admin::PastLayoutStatus| {
+    let row = |past: &PastLayoutStatus| {
         vec![
             past.name.version.to_string(),
             hash(past.name),
@@ -87,17 +88,23 @@ fn history(out: Output, status: &LayoutStatus) -> Result<(), Failure> {
             past.by.to_string(),
             past.layout.nodes.to_string(),
             past.layout.moved.to_string(),
-            past.layout.bucket.as_ref().map_or_else(
-                || "nodes".to_owned(),
-                |of| {
-                    let mode = if of.sloppy { "" } else { ", strict" };
-                    format!("bucket {}: n = {}{mode}", of.name, of.n)
-                },
-            ),
+            past_text(past),
         ]
     };
     let rows = status.past.iter().map(row).collect();
     out.table(&["version", "hash", "applied", "at node", "members", "copies moved", "of"], rows)
+}
+
+/// What a layout has changed.
+fn past_text(past: &PastLayoutStatus) -> String {
+    match (&past.layout.bucket, past.layout.split) {
+        (Some(of), _) => {
+            let mode = if of.sloppy { "" } else { ", strict" };
+            format!("bucket {}: n = {}{mode}", of.name, of.n)
+        }
+        (None, Some(partitions)) => format!("split into {partitions} partitions"),
+        (None, None) => "nodes".to_owned(),
+    }
 }
 
 pub(super) fn hash(layout: LayoutRef) -> String {
@@ -189,7 +196,11 @@ fn remarks(status: &LayoutStatus) -> Vec<String> {
     if let Some(policy) = status.staged_policy {
         lines.push(format!("staged: {}", policy_text(policy)));
     }
-    if status.staged_policy.is_some() || status.nodes.iter().any(|node| node.staged.is_some()) {
+    if let Some(partitions) = status.staged_split {
+        lines.push(format!("staged: {partitions} partitions"));
+    }
+    let is_policy = status.staged_policy.is_some() || status.staged_split.is_some();
+    if is_policy || status.nodes.iter().any(|node| node.staged.is_some()) {
         lines
             .push("changes are staged: `rejoin layout plan` shows what they move, `revert` takes them back".to_owned());
     }
@@ -244,6 +255,10 @@ pub(super) fn change_lines(change: &ChangeStatus) -> Vec<String> {
 fn print_plan(out: Output, plan: &LayoutPlan) -> Result<(), Failure> {
     let title = format!("layout {}: {} partitions, {}", plan.name.version, plan.partitions, policy_text(plan.policy));
     out.line(out.bold(&title))?;
+    if plan.partitions != plan.partitions_before {
+        let (before, after) = (plan.partitions_before, plan.partitions);
+        out.line(format!("{before} partitions become {after}: each part keeps the owners of the whole"))?;
+    }
     let total = u64::from(plan.partitions) * u64::from(plan.policy.n);
     let share = |owned: u32| format!("{owned} ({:.1} %)", f64::from(owned) * 100.0 / (total.max(1) as f64));
     let row = |node: &PlannedNode| {

@@ -52,6 +52,8 @@ pub(super) struct ShowJson {
     /// The buckets whose copies it changes.
     buckets: Vec<CopiesChangeJson>,
     staged_policy: Option<PolicyJson>,
+    /// The number of partitions that is staged, or null.
+    staged_partitions: Option<u32>,
 }
 
 #[derive(Serialize, Debug)]
@@ -159,6 +161,7 @@ impl From<&LayoutStatus> for ShowJson {
             change: status.change.as_ref().map(ChangeJson::from),
             buckets: status.buckets.iter().map(CopiesChangeJson::from).collect(),
             staged_policy: status.staged_policy.map(|policy| PolicyJson { n: policy.n, zones: zones(policy.zones) }),
+            staged_partitions: status.staged_split,
         }
     }
 }
@@ -193,6 +196,7 @@ pub(super) struct PlanJson {
     version: u64,
     /// What `apply --plan` has to be given.
     plan: String,
+    partitions_before: u32,
     partitions: u32,
     n: u8,
     zones: String,
@@ -232,6 +236,7 @@ impl From<&LayoutPlan> for PlanJson {
         Self {
             version: plan.name.version,
             plan: hash(plan.name),
+            partitions_before: plan.partitions_before,
             partitions: plan.partitions,
             n: plan.policy.n,
             zones: zones(plan.policy.zones),
@@ -254,8 +259,10 @@ pub(super) struct PastJson {
     by: String,
     members: u32,
     copies_moved: u32,
-    /// The bucket whose copies it changed; null if it changed nodes.
+    /// The bucket whose copies it changed; null if it changed something else.
     bucket: Option<String>,
+    /// The partitions into which it split the ring; null if it did not.
+    split: Option<u32>,
 }
 
 impl From<&PastLayoutStatus> for PastJson {
@@ -268,6 +275,7 @@ impl From<&PastLayoutStatus> for PastJson {
             members: past.layout.nodes,
             copies_moved: past.layout.moved,
             bucket: past.layout.bucket.as_ref().map(|of| of.name.to_string()),
+            split: past.layout.split,
         }
     }
 }

@@ -81,6 +81,17 @@ impl Gains {
         }
     }
 
+    /// Partitions are split: both halves are still being taken, and from the same owners.
+    pub(crate) fn split(&mut self, more: u8) {
+        let open = core::mem::take(&mut self.open);
+        self.owed.extend(open.keys());
+        let halves = |(partition, met): (PartitionId, BTreeSet<NodeId>)| {
+            partition.parts(more).map(move |half| (half, met.clone()))
+        };
+        self.open = open.into_iter().flat_map(halves).collect();
+        self.owed.extend(self.open.keys());
+    }
+
     /// The owners that have closed the older layouts by now. Walks that are known by numbers up to `last_walk` have
     /// begun before.
     pub(crate) fn set_sources(&mut self, sources: impl IntoIterator<Item = NodeId>, last_walk: u64) {

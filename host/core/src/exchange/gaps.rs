@@ -110,6 +110,18 @@ impl Gaps {
         Ok(gaps)
     }
 
+    /// Partitions are split: what may be lacking in one may be lacking in both halves.
+    pub(crate) fn split(&mut self, more: u8) {
+        let gaps = core::mem::take(&mut self.gaps);
+        self.owed.extend(gaps.keys());
+        let halves = |(partition, gap): (PartitionId, Gap)| partition.parts(more).map(move |half| (half, gap.clone()));
+        // Rule: gaps are split.
+        self.gaps = gaps.into_iter().flat_map(halves).collect();
+        self.owed.extend(self.gaps.keys());
+        self.progress.partitions <<= more;
+        self.gains.split(more);
+    }
+
     /// Whether a replica has everything of a partition that it has acknowledged.
     pub(crate) fn is_complete(&self, partition: PartitionId) -> bool {
         !self.gaps.contains_key(&partition)

@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use rejoin_proto::BucketId;
-use rejoin_proto::exchange::{BRANCH_BITS, BRANCHES, HashRange, MAX_DEPTH, Sum, place_of};
+use rejoin_proto::exchange::{HashRange, MAX_DEPTH, Sum, partition_of, place_of};
+use rejoin_proto::{BucketId, PartitionId};
 
 use super::trees::{Leaf, MAX_LEAF_BYTES, MAX_LEAF_OBJECTS, Noted, Place, Standing, Trees, row_key, row_of, sum_of};
 use crate::port::{Change, Space, StoreFault};
@@ -87,11 +87,12 @@ impl Recounts {
         }
     }
 
-    /// A leaf has changed: it may have to be recounted.
-    pub(super) fn consider(&mut self, place: Place, leaf: &Leaf) {
+    /// A leaf has changed: it may have to be recounted. The ring has 2^`bits` partitions.
+    pub(super) fn consider(&mut self, place: Place, leaf: &Leaf, bits: u8) {
         let large = leaf.sum.count > MAX_LEAF_OBJECTS || leaf.sum.bytes > MAX_LEAF_BYTES && leaf.sum.count > 1;
-        let divides = large && leaf.standing == Standing::Known && leaf.depth + BRANCH_BITS <= MAX_DEPTH;
-        match divides || leaf.standing == Standing::Unknown {
+        let divides = large && leaf.standing == Standing::Known && leaf.depth < MAX_DEPTH;
+        // Rule: leaves are of one partition.
+        match divides || leaf.standing == Standing::Unknown || leaf.depth < bits {
             true => drop(self.wanted.insert(place)),
             false => drop(self.wanted.remove(&place)),
         }
@@ -188,7 +189,10 @@ impl Trees {
                         self.recounts.running = Some(Running { ticket, void: false, task });
                         Scanned::Next(job)
                     }
-                    next => Scanned::Ended(Recounted { leaves: recount.leaves(next.is_some()), range: recount.range }),
+                    next => {
+                        let leaves = recount.leaves(next.is_some(), self.bits);
+                        Scanned::Ended(Recounted { leaves, range: recount.range })
+                    }
                 }
             }
         }
@@ -263,18 +267,17 @@ impl Recounted {
 
 impl Recount {
     fn divides(&self) -> bool {
-        self.range.depth + BRANCH_BITS <= MAX_DEPTH
+        self.range.depth < MAX_DEPTH
     }
 
     /// The leaves of the range: of what was read, and what was written meanwhile. If there is `more`, each of its parts
     /// is unknown.
-    fn leaves(&self, more: bool) -> Vec<(Place, Option<Leaf>)> {
+    fn leaves(&self, more: bool, bits: u8) -> Vec<(Place, Option<Leaf>)> {
         let place = (self.range.bucket, self.range.start);
         let mut leaves = Vec::new();
         if more {
-            let part = |at| self.range.part(at);
-            leaves.extend((0..BRANCHES).map(part).map(|part| (place_at(&part), Some(Leaf::unknown(part.depth)))));
-            return leaves;
+            let unknown = |part: HashRange| (place_at(&part), Some(Leaf::unknown(part.depth)));
+            return parts(self.range, bits).map(unknown).collect();
         }
         let read = self.rows.iter().filter(|(key, _)| !self.noted.contains_key(*key));
         let read = read.map(|(key, row)| (key, *row));
@@ -283,7 +286,7 @@ impl Recount {
             read.chain(written).filter_map(|(key, row)| Some((place_of(key)?.1, row))).collect();
         rows.sort_unstable_by_key(|(prefix, _)| *prefix);
         let standing = if self.partial { Standing::Partial } else { Standing::Known };
-        divided(self.range, &rows, standing, &mut leaves);
+        divided(self.range, bits, (&rows, standing), &mut leaves);
         if leaves.first().is_none_or(|(first, _)| *first != place) {
             leaves.insert(0, (place, None));
         }
@@ -291,22 +294,37 @@ impl Recount {
     }
 }
 
+/// The parts of a range; those that are partitions, if it reaches over several.
+fn parts(range: HashRange, bits: u8) -> impl Iterator<Item = HashRange> {
+    let whole = range.partition(bits).is_some();
+    let partition = move |at: u16| HashRange::of_partition(range.bucket, PartitionId(at), bits);
+    let first = partition_of(range.start, bits).0;
+    let partitions = (first..=partition_of(range.last(), bits).0).filter(move |_| !whole).map(partition);
+    partitions.chain((0..range.parts()).filter(move |_| whole).map(move |at| range.part(at)))
+}
+
 /// The leaves of the rows of a range, which are sorted.
-fn divided(range: HashRange, rows: &[(u64, Sum)], standing: Standing, leaves: &mut Vec<(Place, Option<Leaf>)>) {
+fn divided(
+    range: HashRange,
+    bits: u8,
+    (rows, standing): (&[(u64, Sum)], Standing),
+    leaves: &mut Vec<(Place, Option<Leaf>)>,
+) {
     let sum = rows.iter().fold(Sum::default(), |sum, (_, row)| sum.plus(*row));
     // A partial range stays, however empty: what could not be read may be read again.
     if sum.count == 0 && standing == Standing::Known {
         return;
     }
     let fits = sum.count <= MAX_LEAF_OBJECTS && (sum.bytes <= MAX_LEAF_BYTES || sum.count == 1);
-    if sum.count == 0 || fits || range.depth + BRANCH_BITS > MAX_DEPTH {
+    let is_undivided = sum.count == 0 || fits || range.depth >= MAX_DEPTH;
+    if is_undivided && range.partition(bits).is_some() {
         leaves.push((place_at(&range), Some(Leaf { depth: range.depth, standing, stored: true, sum })));
         return;
     }
     let mut rest = rows;
-    for part in (0..BRANCHES).map(|at| range.part(at)) {
+    for part in parts(range, bits) {
         let (mine, others) = rest.split_at(rest.partition_point(|(prefix, _)| *prefix <= part.last()));
-        divided(part, mine, standing, leaves);
+        divided(part, bits, (mine, standing), leaves);
         rest = others;
     }
 }

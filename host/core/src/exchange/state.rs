@@ -241,6 +241,18 @@ impl Exchanges {
         }
     }
 
+    /// Partitions are split. Both halves are compared anew; what was sent and received stays counted.
+    pub(crate) fn split(&mut self, more: u8) {
+        let pairs = core::mem::take(&mut self.pairs).into_iter();
+        let first = |partition: PartitionId| partition.parts(more).next().unwrap_or(partition);
+        let counted = |pair: PairStatus| PairStatus { counts: pair.counts, ..PairStatus::default() };
+        self.pairs = pairs.map(|((partition, peer), pair)| ((first(partition), peer), counted(pair))).collect();
+        self.walked.clear();
+        // What a peer has of them goes by the partitions of before.
+        self.given_up.clear();
+        self.fruitless.clear();
+    }
+
     /// A name for a walk.
     pub(crate) fn name(&mut self, shard: u16) -> WalkId {
         self.next_walk += 1;

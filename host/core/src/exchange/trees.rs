@@ -8,6 +8,10 @@
 //! A leaf with more than [`MAX_LEAF_OBJECTS`] is divided into 16, by a [`recount`](super::recount) of its range. Small
 //! leaves that shrink become one again.
 //!
+//! When partitions are split, leaves stay as they are: those below a partition's own are of one half each. A leaf that
+//! is a whole partition has objects of both halves. It is divided by a recount, and until then the halves' sums are not
+//! known.
+//!
 //! A leaf is *unknown* when its sum cannot be told from what was stored before: a copy in its range cannot be read, or
 //! rows were lost. Its row says so until a recount has read the range. A leaf that was recounted while some rows could
 //! not be read is *partial*: it is recounted before any of those can count again.
@@ -20,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use rejoin_proto::codec::{self, Versioned};
-use rejoin_proto::exchange::{BRANCH_BITS, BRANCHES, HashRange, MAX_DEPTH, Sum, partition_of, place_of};
+use rejoin_proto::exchange::{BRANCHES, HashRange, MAX_DEPTH, Sum, partition_of, place_of};
 use rejoin_proto::object::context_of;
 use rejoin_proto::{BucketId, PartitionId};
 
@@ -91,7 +95,7 @@ impl Versioned for LeafRow {
 struct HeadRow {
     /// [`CausalKey::check`] of the key.
     key: u64,
-    /// The ring has 2^this partitions.
+    /// The ring had 2^this partitions, or has by now.
     partition_bits: u8,
     /// [`Store::losses`] of which the leaves know.
     losses: u64,
@@ -162,7 +166,7 @@ pub(crate) struct Trees {
 
 impl Trees {
     /// Loads the leaves. They are void, and counted anew in the background, if `doubtful` (rows of the shard may be
-    /// lost), if the tree rows cannot all be read, or if they are of another key or number of partitions.
+    /// lost), if the tree rows cannot all be read, or if they are of another key or of more partitions.
     ///
     /// # Errors
     /// [`StoreFault::Failed`], or [`StoreFault::Busy`].
@@ -188,7 +192,8 @@ impl Trees {
             Err(fault) => return Err(fault),
         }
         let losses = store.losses();
-        let expected = HeadRow { key: key.check(), partition_bits: bits, losses };
+        let is_sound = |head: &HeadRow| (head.key, head.losses) == (key.check(), losses) && head.partition_bits <= bits;
+        let sound = sound && head.as_ref().is_some_and(is_sound);
         let mut trees = Self {
             key,
             bits,
@@ -203,7 +208,7 @@ impl Trees {
             recounts: Recounts::default(),
         };
         // Rule: doubtful trees are recounted.
-        if !sound || head != Some(expected) {
+        if !sound {
             trees.undiscovered = Some((BucketId(0), 0));
             trees.stale = leaves.into_keys().collect();
             (trees.headed, trees.belied) = (false, head.is_some());
@@ -414,7 +419,7 @@ impl Trees {
             return (root, Leaf { stored: false, ..Leaf::unknown(self.bits) });
         }
         let mut range = root;
-        while range.depth + BRANCH_BITS <= MAX_DEPTH && self.leaves_in(&range).next().is_some() {
+        while range.depth < MAX_DEPTH && self.leaves_in(&range).next().is_some() {
             range = range.part(range.part_of(prefix));
         }
         (range, Leaf::known(range.depth, Sum::default()))
@@ -429,21 +434,46 @@ impl Trees {
             Some(leaf) => self.leaves.insert(place, leaf),
             None => self.leaves.remove(&place),
         };
-        let name = (partition_of(place.1, self.bits), place.0);
-        let root = self.roots.entry(name).or_default();
         if let Some(old) = old {
-            root.sum = root.sum.minus(old.sum).unwrap_or_default();
-            root.unknown -= u32::from(old.standing == Standing::Unknown);
+            self.account(place, &old, false);
         }
         if let Some(leaf) = leaf {
-            root.sum = root.sum.plus(leaf.sum);
-            root.unknown += u32::from(leaf.standing == Standing::Unknown);
-            self.recounts.consider(place, &leaf);
+            self.account(place, &leaf, true);
+            self.recounts.consider(place, &leaf, self.bits);
         } else {
             self.recounts.forget(place);
         }
-        if *root == Root::default() {
-            self.roots.remove(&name);
+    }
+
+    /// Adds a leaf to the roots of its partition, or takes it away. One of several partitions says of none what it has.
+    fn account(&mut self, place: Place, leaf: &Leaf, is_added: bool) {
+        let range = HashRange { bucket: place.0, start: place.1, depth: leaf.depth };
+        let is_whole = range.partition(self.bits).is_some();
+        // Rule: halves are unknown.
+        let unknown = u32::from(leaf.standing == Standing::Unknown || !is_whole);
+        let sum = if is_whole { leaf.sum } else { Sum::default() };
+        let (first, last) = (partition_of(range.start, self.bits), partition_of(range.last(), self.bits));
+        for partition in (first.0..=last.0).map(PartitionId) {
+            let root = self.roots.entry((partition, place.0)).or_default();
+            if is_added {
+                (root.sum, root.unknown) = (root.sum.plus(sum), root.unknown + unknown);
+            } else {
+                (root.sum, root.unknown) = (root.sum.minus(sum).unwrap_or_default(), root.unknown - unknown);
+            }
+            if *root == Root::default() {
+                self.roots.remove(&(partition, place.0));
+            }
+        }
+    }
+
+    /// The partitions are split: the ring has 2^`bits` from now on.
+    pub(crate) fn split(&mut self, bits: u8) {
+        self.bits = bits;
+        self.roots.clear();
+        let leaves: Vec<(Place, Leaf)> = self.leaves.iter().map(|(place, leaf)| (*place, *leaf)).collect();
+        for (place, leaf) in leaves {
+            self.account(place, &leaf, true);
+            self.recounts.consider(place, &leaf, bits);
         }
     }
 

@@ -16,8 +16,7 @@ use core::cmp::Ordering;
 use bytes::Bytes;
 
 use rejoin_proto::exchange::{
-    BRANCHES, Compared, Digest, HashRange, OtherCopy, PartitionBuckets, RangeHashes, Sum, WalkId, partition_of,
-    place_of,
+    Compared, Digest, HashRange, OtherCopy, PartitionBuckets, RangeHashes, Sum, WalkId, partition_of, place_of,
 };
 use rejoin_proto::{BucketId, NodeId, PartitionId};
 
@@ -389,7 +388,7 @@ impl Walk {
     pub(crate) fn compared(&mut self, range: HashRange, own: Own, answer: Compared) -> Vec<Differs> {
         match (own, answer) {
             (Own::Parts(own), Compared::Parts { differ, digests }) => {
-                let parts = (0..BRANCHES).filter(|at| differ & 1 << at != 0).map(|at| (range.part(at), own[at]));
+                let parts = (0..range.parts()).filter(|at| differ & 1 << at != 0).map(|at| (range.part(at), own[at]));
                 if !self.is_short() {
                     self.todo.extend(parts.map(|(part, _)| part));
                 } else if range.part(0) == range || digests.len() != differ.count_ones() as usize {

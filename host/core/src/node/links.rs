@@ -23,7 +23,6 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec;
 use alloc::vec::Vec;
 
 use rand_core::Rng;
@@ -31,11 +30,11 @@ use rand_core::Rng;
 use rejoin_proto::peer::{ActorNext, ClusterParams, DiskId, PeerHello};
 use rejoin_proto::{Name, NodeId};
 
+use super::actors::by_shard;
 use super::clocks::{self, Clocks};
 use super::identity::Disks;
 use crate::Prng;
 use crate::shard::event::Now;
-use crate::view::shard_of;
 
 /// The configuration of a node's links.
 #[derive(Clone, Debug)]
@@ -46,8 +45,6 @@ pub struct Config {
     pub peers: Vec<(NodeId, Name)>,
     /// What must be equal on all nodes.
     pub params: ClusterParams,
-    /// The number of partitions of the ring.
-    pub partitions: u32,
     /// The number of shards of this node.
     pub shards: u16,
     /// How long a starting node waits for peers that it has not reached, in microseconds.
@@ -377,9 +374,15 @@ impl Links {
         Some(NotServing { why: format!("it is starting, and waits for {}", waiting.join(", ")), lasting: false })
     }
 
-    /// This node's hello to a peer.
+    /// This node's hello to a peer, with what [`announced`](super::actors::announced) gives.
     #[must_use]
-    pub fn hello(&self, peer: NodeId, now: Now, catalog: u64, actors: Vec<ActorNext>) -> PeerHello {
+    pub fn hello(
+        &self,
+        peer: NodeId,
+        now: Now,
+        catalog: u64,
+        (partition_bits, actors): (u8, Vec<ActorNext>),
+    ) -> PeerHello {
         PeerHello {
             params: self.config.params,
             node: self.config.node,
@@ -391,6 +394,7 @@ impl Links {
             known_disk: self.disks.peers.get(&peer).copied().filter(|_| self.standing(peer) == Standing::Member),
             wall_ms: now.wall_ms,
             catalog,
+            partition_bits,
             actors,
         }
     }
@@ -582,12 +586,8 @@ impl Links {
         }
         self.clocks.observe(peer, hello.wall_ms, now.wall_ms);
         self.judge_clocks(outputs);
-        outputs.push(LinkOutput::PeerUp {
-            peer,
-            connection,
-            actors: self.by_shard(&hello.actors),
-            catalog: hello.catalog,
-        });
+        let actors = by_shard(&hello, self.config.shards);
+        outputs.push(LinkOutput::PeerUp { peer, connection, actors, catalog: hello.catalog });
     }
 
     /// Tells the peers as soon as every shard has rebuilt what it had lost with the data directory.
@@ -651,15 +651,6 @@ impl Links {
             link.refused = Some(why.to_string());
         }
         outputs.push(LinkOutput::Refused(peer, why.to_string()));
-    }
-
-    /// The actors of a hello, by shard.
-    fn by_shard(&self, actors: &[ActorNext]) -> Vec<Vec<ActorNext>> {
-        let mut by_shard = vec![Vec::new(); usize::from(self.config.shards)];
-        for actor in actors.iter().filter(|actor| u32::from(actor.partition.0) < self.config.partitions) {
-            by_shard[usize::from(shard_of(actor.partition, self.config.partitions, self.config.shards))].push(*actor);
-        }
-        by_shard
     }
 
     fn active_mut(&mut self, connection: u64) -> Option<(NodeId, &mut ActiveConnection)> {

@@ -6,10 +6,12 @@
 //!
 //! - [`batch`]: group commit of one shard, and when its effects may leave the node.
 //! - [`links`]: the connections to the other nodes, and when a starting node begins to serve.
+//! - [`actors`]: the actors that nodes announce in their hellos.
 //! - [`clocks`]: wrong wall clocks.
 //! - [`identity`]: disk ids, by which a replaced data directory is noticed.
 //! - [`route`]: the receiver of a peer's message within the node.
 
+pub mod actors;
 pub mod batch;
 pub mod clocks;
 pub mod identity;

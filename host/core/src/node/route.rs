@@ -1,5 +1,7 @@
 //! Routes a peer's message to a shard, the catalog, the store of plugins, or whoever wants sizes of partitions.
 
+use rejoin_proto::PartitionId;
+use rejoin_proto::layout::MAX_PARTITIONS;
 use rejoin_proto::peer::PeerBody;
 
 use crate::view::{ClusterView, shard_of};
@@ -9,9 +11,11 @@ use crate::view::{ClusterView, shard_of};
 pub enum Route {
     /// That shard, behind the requests that wait there.
     Shard(u16),
-    /// That shard, ahead of its requests: an objection must be handled before the peer's *ready*, and which nodes hold
-    /// something before the next read.
+    /// That shard, ahead of its requests: which nodes hold something it must know before the next read.
     Ahead(u16),
+    /// Every shard, ahead of its requests: an objection must be handled before the peer's *ready*. It names an actor by
+    /// a partition that may have been split since.
+    All,
     /// The catalog.
     Control,
     /// The store of plugins.
@@ -20,6 +24,14 @@ pub enum Route {
     Sizes,
     /// None: it names a shard or a partition that this node does not have.
     Nowhere,
+}
+
+/// The shard of a partition that a peer names, whose ring has 2^`bits` partitions. `None` if it has no such one, or
+/// this node more shards.
+pub(crate) fn shard_of_named(bits: u8, partition: PartitionId, shards: u16) -> Option<u16> {
+    let partitions = 1_u32.checked_shl(bits.into()).filter(|partitions| *partitions <= MAX_PARTITIONS)?;
+    let is_there = u32::from(partition.0) < partitions && u32::from(shards) <= partitions;
+    is_there.then(|| shard_of(partition, partitions, shards))
 }
 
 /// The receiver of a peer's message in a node with so many shards.
@@ -47,26 +59,12 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
                 Route::Nowhere
             }
         }
-        PeerBody::Observed { actor, .. } => {
-            if u32::from(actor.partition.0) < layout.partitions() {
-                Route::Ahead(of_partition(actor.partition))
-            } else {
-                Route::Nowhere
-            }
-        }
-        PeerBody::Holdings { partition, .. } => {
-            if u32::from(partition.0) < layout.partitions() {
-                Route::Ahead(of_partition(*partition))
-            } else {
-                Route::Nowhere
-            }
+        PeerBody::Observed { .. } => Route::All,
+        PeerBody::Holdings { partition_bits, partition, .. } => {
+            shard_of_named(*partition_bits, *partition, shards).map_or(Route::Nowhere, Route::Ahead)
         }
         PeerBody::Offer(offer) => {
-            if u32::from(offer.partition.0) < layout.partitions() {
-                Route::Shard(of_partition(offer.partition))
-            } else {
-                Route::Nowhere
-            }
+            shard_of_named(offer.partition_bits, offer.partition, shards).map_or(Route::Nowhere, Route::Shard)
         }
         PeerBody::CatalogSummary(_)
         | PeerBody::CatalogRecords { .. }
@@ -75,8 +73,7 @@ pub fn route(body: &PeerBody, view: &ClusterView, shards: u16) -> Route {
         PeerBody::ModuleWanted(_) | PeerBody::Module { .. } => Route::Modules,
         PeerBody::SizesWanted(_) | PeerBody::Sizes { .. } => Route::Sizes,
         PeerBody::ExchangeAsk(asked) => {
-            let is_there = u32::from(asked.partition.0) < layout.partitions();
-            if is_there { Route::Shard(of_partition(asked.partition)) } else { Route::Nowhere }
+            shard_of_named(asked.partition_bits, asked.partition, shards).map_or(Route::Nowhere, Route::Shard)
         }
         PeerBody::ExchangeAnswer(answer) => {
             if answer.walk.shard < shards {

@@ -14,7 +14,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use rejoin_proto::layout::{BadLayout, LayoutNode, MAX_NODES, MAX_OWNERS};
+use rejoin_proto::layout::{BadLayout, LayoutNode, MAX_NODES, MAX_OWNERS, MAX_PARTITIONS};
 use rejoin_proto::{Layout, LayoutPolicy, Name, NodeId, PartitionId, ZoneDemand};
 
 use super::change::shares;
@@ -128,7 +128,7 @@ fn check(
     if nodes.windows(2).any(|pair| pair[0].id == pair[1].id) {
         return Err(BadLayout::Order.into());
     }
-    if !partitions.is_power_of_two() || partitions > 1 << 16 {
+    if !partitions.is_power_of_two() || partitions > MAX_PARTITIONS {
         return Err(BadLayout::Partitions.into());
     }
     if let Some(before) = before.map(Layout::partitions).filter(|before| *before != partitions) {
@@ -174,7 +174,7 @@ fn kept(layout: &Layout, nodes: &[LayoutNode]) -> Vec<Vec<u16>> {
 }
 
 /// How far the shares for each n are from those for the default n, in proportion.
-fn uneven(layout: &Layout, default: u8) -> [u32; MAX_OWNERS] {
+pub(crate) fn uneven(layout: &Layout, default: u8) -> [u32; MAX_OWNERS] {
     let base = shares(layout, default);
     let mut uneven = [0; MAX_OWNERS];
     for (copies, worst) in (1..).zip(&mut uneven) {

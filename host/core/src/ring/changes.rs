@@ -12,11 +12,12 @@ const DEFAULT_ZONE: &str = "default";
 /// The staging that comes of an operator's changes.
 #[must_use]
 pub fn staging(ring: &Ring, changes: LayoutChanges) -> Staging {
-    let LayoutChanges { nodes, n, zones } = changes;
+    let LayoutChanges { nodes, n, zones, split } = changes;
     let mut policy = super::policy(ring);
     let given = n.is_some() || zones.is_some();
     (policy.n, policy.zones) = (n.unwrap_or(policy.n), zones.unwrap_or(policy.zones));
-    Staging { roles: nodes.into_iter().map(|change| role(ring, change)).collect(), policy: given.then_some(policy) }
+    let roles = nodes.into_iter().map(|change| role(ring, change)).collect();
+    Staging { roles, policy: given.then_some(policy), split }
 }
 
 fn role(ring: &Ring, change: NodeChange) -> (Name, Role) {

@@ -6,14 +6,20 @@ use alloc::vec::Vec;
 
 use rejoin_proto::layout::{LayoutNode, MAX_OWNERS};
 use rejoin_proto::ring::{ChangedBucket, MAX_LIVE, PastLayout, Role, Staged};
-use rejoin_proto::{BucketCopies, BucketId, ErrorCode, ErrorReply, LayoutPolicy, LayoutRef, Name, NodeId, Ring};
+use rejoin_proto::{
+    BucketCopies, BucketId, ErrorCode, ErrorReply, Layout, LayoutPolicy, LayoutRef, Name, NodeId, Ring,
+};
 
-use super::{RingCommand, RingControl};
+use super::{Awaited, RingCommand, RingControl};
 use crate::placement::change::compare;
-use crate::placement::solver::{Demand, Infeasible, Solution, solve};
+use crate::placement::solver::{Demand, Infeasible, Solution, solve, uneven};
 
 /// The largest capacity of a node. Shares are products of capacities and partitions.
 pub const MAX_CAPACITY: u32 = 1_000_000;
+
+/// The most partitions that a split may come to. Every node compares each of its partitions with each other owner, and
+/// tells its peers of each that it holds for others.
+pub const MOST_PARTITIONS: u32 = 4096;
 
 /// What an operator stages.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -22,6 +28,8 @@ pub struct Staging {
     pub roles: Vec<(Name, Role)>,
     /// Another policy.
     pub policy: Option<LayoutPolicy>,
+    /// Twice as many partitions. Nothing else may be staged with it.
+    pub split: bool,
 }
 
 /// Other copies of a bucket.
@@ -44,8 +52,14 @@ pub struct CopiesChange {
 #[non_exhaustive]
 pub enum PlanRefused {
     /// Nothing is staged.
-    #[error("nothing is staged: stage a change with `rejoin layout assign NODE` or `rejoin layout remove NODE`")]
+    #[error("nothing is staged: stage a change with `rejoin layout assign NODE`, `remove NODE` or `split`")]
     NothingStaged,
+    /// A split is staged with something else.
+    #[error(
+        "a split is a change by itself, and other changes are staged too: take all back with `rejoin layout revert`, \
+            stage the split alone, and the others when it has ended"
+    )]
+    SplitWithOthers,
     /// The demands cannot be met.
     #[error(transparent)]
     Infeasible(#[from] Infeasible),
@@ -56,10 +70,14 @@ pub enum PlanRefused {
 /// # Errors
 /// [`PlanRefused`] says why there is none, and what to do.
 pub fn plan(ring: &Ring) -> Result<Solution, PlanRefused> {
-    let (newest, policy) = (ring.newest(), super::policy(ring));
+    let (newest, policy) = (ring.newest().divided(ring.partitions()), super::policy(ring));
     let staged: Vec<(NodeId, &Role)> = ring.staged().collect();
-    if staged.is_empty() && policy == newest.policy {
-        return Err(PlanRefused::NothingStaged);
+    let is_other = !staged.is_empty() || policy != newest.policy;
+    match (ring.staged_split(), is_other) {
+        (Some(_), true) => return Err(PlanRefused::SplitWithOthers),
+        (Some(partitions), false) => return Ok(split(newest, partitions)),
+        (None, false) => return Err(PlanRefused::NothingStaged),
+        (None, true) => {}
     }
     let role = |id: NodeId| staged.iter().find(|(node, _)| *node == id).map(|(_, role)| *role);
     let mut nodes: Vec<LayoutNode> =
@@ -70,7 +88,15 @@ pub fn plan(ring: &Ring) -> Result<Solution, PlanRefused> {
             nodes.push(LayoutNode { id: *id, name, zone: zone.clone(), capacity: *capacity, address });
         }
     }
-    Ok(solve(Demand { nodes, partitions: newest.partitions(), before: Some(newest), policy })?)
+    Ok(solve(Demand { nodes, partitions: newest.partitions(), before: Some(&newest), policy })?)
+}
+
+/// The layout after a split: the halves of each partition have its owners.
+fn split(before: Layout, partitions: u32) -> Solution {
+    let mut layout = before.divided(partitions);
+    layout.version += 1;
+    let uneven = uneven(&layout, layout.policy.n);
+    Solution { layout, uneven }
 }
 
 /// A member of the newest layout as it is to be, with the address that it has announced.
@@ -122,6 +148,10 @@ impl RingControl {
                 _ => roles.push((id, role)),
             }
         }
+        if staging.split {
+            let partitions = self.may_split()?;
+            self.set_split(Some(partitions));
+        }
         roles.into_iter().for_each(|(id, role)| self.set_staged(id, Some(role)));
         if let Some(policy) = staging.policy {
             self.set_policy(Some(policy));
@@ -129,13 +159,34 @@ impl RingControl {
         Ok(())
     }
 
+    /// The partitions after a split, if one is possible now.
+    fn may_split(&self) -> Result<u32, ErrorReply> {
+        let now = self.ring.partitions();
+        // Rule: splits come alone. What moves is told apart by the partitions of before.
+        if self.ring.live.len() > 1 || Awaited::of(&self.ring).step.is_some() {
+            let why = "a change of layout is under way: split the partitions when it has ended; `rejoin layout show` \
+                says what it waits for";
+            return Err(ErrorReply::new(ErrorCode::Overloaded, why));
+        }
+        if now >= MOST_PARTITIONS {
+            return Err(bad(format!(
+                "the ring has {now} partitions, and a split may come to {MOST_PARTITIONS} at most"
+            )));
+        }
+        Ok(now * 2)
+    }
+
     fn revert(&mut self) -> Result<(), ErrorReply> {
         let staged: Vec<NodeId> = self.ring.staged().map(|(node, _)| node).collect();
-        if staged.is_empty() && self.ring.staged_policy().is_none() {
+        let is_split = self.ring.staged_split().is_some();
+        if staged.is_empty() && self.ring.staged_policy().is_none() && !is_split {
             return Err(bad(PlanRefused::NothingStaged.to_string()));
         }
         staged.into_iter().for_each(|node| self.set_staged(node, None));
         self.set_policy(None);
+        if is_split {
+            self.set_split(None);
+        }
         Ok(())
     }
 
@@ -153,6 +204,13 @@ impl RingControl {
         self.ring.notes.policy = Some(Staged { base, number, what });
     }
 
+    fn set_split(&mut self, what: Option<u32>) {
+        let base = self.ring.newest().name();
+        let known = self.ring.notes.split.as_ref();
+        let number = number_after(known.map(|known| (known.base, known.number)), base);
+        self.ring.notes.split = Some(Staged { base, number, what });
+    }
+
     /// Another layout may become live.
     fn has_room(&self) -> Result<(), ErrorReply> {
         if self.ring.live.len() < MAX_LIVE {
@@ -168,6 +226,9 @@ impl RingControl {
     fn apply(&mut self, wall_ms: u64, name: LayoutRef) -> Result<(), ErrorReply> {
         self.has_room()?;
         let solution = self.plan().map_err(|refused| bad(refused.to_string()))?;
+        if self.ring.staged_split().is_some() {
+            self.may_split()?;
+        }
         let planned = solution.layout.name();
         // Rule: only shown plans are applied.
         if planned != name {
@@ -178,13 +239,15 @@ impl RingControl {
             );
             return Err(ErrorReply::new(ErrorCode::VersionConflict, why));
         }
-        let moved = compare(self.ring.newest(), &solution.layout, solution.layout.policy.n);
+        let before = self.ring.newest().divided(solution.layout.partitions());
+        let moved = compare(&before, &solution.layout, solution.layout.policy.n);
         let past = PastLayout {
             applied_ms: wall_ms,
             by: self.node,
             nodes: u32::try_from(solution.layout.nodes.len()).unwrap_or(u32::MAX),
             moved: moved.map_or(0, |change| change.moved()),
             bucket: None,
+            split: self.ring.staged_split(),
         };
         self.ring.notes.past.insert(planned, past);
         self.ring.add(alloc::vec![solution.layout]);
@@ -206,7 +269,7 @@ impl RingControl {
             return Err(ErrorReply::new(ErrorCode::VersionConflict, why));
         }
         self.has_room()?;
-        let (base, mut layout) = (before.name(), before.clone());
+        let (base, mut layout) = (before.name(), before.divided(self.ring.partitions()));
         let change = seen.checked_add(1).ok_or_else(|| bad(format!("bucket {name} was changed too often")))?;
         let copies = BucketCopies { bucket, change, n, sloppy };
         match layout.copies.binary_search_by_key(&bucket, |of| of.bucket) {
@@ -216,7 +279,7 @@ impl RingControl {
         layout.version += 1;
         let nodes = u32::try_from(layout.nodes.len()).unwrap_or(u32::MAX);
         let bucket = Some(ChangedBucket { name, n, sloppy });
-        let past = PastLayout { applied_ms: wall_ms, by: self.node, nodes, moved: 0, bucket };
+        let past = PastLayout { applied_ms: wall_ms, by: self.node, nodes, moved: 0, bucket, split: None };
         let newest = layout.name();
         self.ring.notes.past.insert(newest, past);
         self.ring.add(alloc::vec![layout]);
@@ -231,6 +294,8 @@ impl RingControl {
         staged.for_each(|staged| staged.base = newest);
         let policy = notes.policy.iter_mut().filter(|staged| staged.base == base);
         policy.for_each(|staged| staged.base = newest);
+        let split = notes.split.iter_mut().filter(|staged| staged.base == base);
+        split.for_each(|staged| staged.base = newest);
     }
 
     fn skip(&mut self, name: &Name) -> Result<(), ErrorReply> {

@@ -29,6 +29,10 @@
 //! other one is live, and is retired with the older ones. Each node names the newest layout it knows, so neither is
 //! completed by nodes that have not heard of the other: the one that took the command has.
 //!
+//! **Splits.** A layout may have twice the partitions of the one before. Both halves of a partition have its owners, so
+//! nothing moves, and the change runs the same steps. Shards see all live layouts with the partitions of the ring
+//! ([`Ring::partitions`](rejoin_proto::Ring::partitions)), which only ever grow.
+//!
 //! **What is told.** A node's own steps go to all connected peers at once. Everything else is passed on by a comparison
 //! with one peer after another each second, so that news also reaches the nodes that its maker does not.
 //!
@@ -51,7 +55,7 @@ use crate::Prng;
 use crate::placement::solver::Solution;
 
 pub use changes::staging;
-pub use commands::{CopiesChange, MAX_CAPACITY, PlanRefused, Staging, plan};
+pub use commands::{CopiesChange, MAX_CAPACITY, MOST_PARTITIONS, PlanRefused, Staging, plan};
 pub use steps::{Awaited, RingView, Step};
 
 /// How often a node compares its ring with that of a peer, in microseconds.
@@ -310,9 +314,10 @@ impl RingControl {
             let (mut progress, mut announced) = (news.progress, news.announced);
             progress.retain(|node, _| *node == self.node);
             announced.retain(|node, _| *node == self.node);
-            news = RingNotes { oldest: news.oldest, progress, announced, ..RingNotes::default() };
+            let (oldest, partitions) = (news.oldest, news.partitions);
+            news = RingNotes { oldest, partitions, progress, announced, ..RingNotes::default() };
         }
-        let nothing = RingNotes { oldest: news.oldest, ..RingNotes::default() };
+        let nothing = RingNotes { oldest: news.oldest, partitions: news.partitions, ..RingNotes::default() };
         if news != nothing {
             for &peer in self.up.keys() {
                 if !layouts.is_empty() {
@@ -367,8 +372,7 @@ impl RingControl {
                 effects.push(RingEffect::Send(from, self.everything(false)));
             }
             RingMessage::Layouts(layouts) => {
-                let partitions = self.ring.newest().partitions();
-                let sound = |layout: &Layout| layout.check().is_ok() && layout.partitions() == partitions;
+                let sound = |layout: &Layout| layout.check().is_ok();
                 self.ring.add(layouts.into_iter().filter(sound).collect());
                 self.join_parked();
             }

@@ -81,6 +81,8 @@ pub struct RingView {
     pub live: Vec<Layout>,
     /// The layout by which reads are answered, one of `live`.
     pub reads: LayoutRef,
+    /// The partitions of the ring, as many as a live layout has, or more.
+    pub partitions: u32,
     /// Grows whenever the layouts that a write or a read uses have changed. When a shard has ended all operations that
     /// began with views of an earlier generation, it reports [`RingEvent::Settled`](super::RingEvent::Settled).
     pub generation: u64,
@@ -112,7 +114,8 @@ impl RingView {
     #[must_use]
     pub fn settled(layout: Layout) -> Self {
         let (reads, sources) = (layout.name(), layout.nodes.iter().map(|node| node.id).collect());
-        Self { live: alloc::vec![layout], reads, generation: 0, closed: true, sources, dead: BTreeSet::new() }
+        let (partitions, dead) = (layout.partitions(), BTreeSet::new());
+        Self { live: alloc::vec![layout], reads, partitions, generation: 0, closed: true, sources, dead }
     }
 }
 
@@ -126,6 +129,7 @@ impl RingControl {
         RingView {
             live: self.ring.live.clone(),
             reads: self.reads(),
+            partitions: self.ring.partitions(),
             generation: self.generation,
             closed: self.own().closed >= newest,
             sources: self.ring.notes.progress.iter().filter(has_closed).map(|(node, _)| *node).collect(),

@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 use rand_core::Rng;
 
 use rejoin_proto::exchange::{Answer, Ask, ExchangeAnswer, ExchangeAsk, Sum, WalkId};
-use rejoin_proto::peer::PeerBody;
 use rejoin_proto::{BucketId, ErrorCode, NodeId, PartitionId};
 
 use super::Shard;
@@ -345,8 +344,7 @@ impl Shard {
             partitions,
             left: left.into_iter().collect(),
         });
-        let asked = ExchangeAsk { walk: id, number: 0, partition: first, epoch: self.epoch(), ask: Ask::Roots(roots) };
-        self.send(turn, peer, 0, PeerBody::ExchangeAsk(asked));
+        self.send_ask(turn, peer, (id, 0, first), Ask::Roots(roots));
     }
 
     /// A peer has answered a question.
@@ -425,8 +423,7 @@ impl Shard {
     fn tell_given_up(&mut self, turn: &mut Turn<'_>) {
         for GivenUp { peer, walk, number, partitions: failed } in core::mem::take(&mut self.exchanges.given_up) {
             if let Some(&partition) = failed.first().filter(|_| self.connections.can_ask(peer)) {
-                let asked = ExchangeAsk { walk, number, partition, epoch: self.epoch(), ask: Ask::Ended { failed } };
-                self.send(turn, peer, 0, PeerBody::ExchangeAsk(asked));
+                self.send_ask(turn, peer, (walk, number, partition), Ask::Ended { failed });
             }
         }
     }

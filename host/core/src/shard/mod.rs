@@ -9,7 +9,7 @@
 //! `contacts` (whom to ask first), `trees` (upkeep of the hash trees), `exchange`, `walking`, `naming` and `serving`
 //! (walks, of this node and others), `pacing` (what they may do beside requests), `gaps` (what this replica lacks),
 //! `folding` (objects that meet in them), `views` (what owners make of equal objects), [`handoff`] (nodes that stand
-//! in for owners), `layouts` (changes of layouts), `stale` (requests that a change overtakes).
+//! in for owners), `layouts` (changes of layouts), `stale` (requests that a change overtakes), `split` (of partitions).
 
 mod contacts;
 mod copy;
@@ -31,6 +31,7 @@ mod read;
 mod replica;
 mod room;
 mod serving;
+mod split;
 mod stale;
 mod trees;
 mod turn;
@@ -55,6 +56,7 @@ use layouts::RingSteps;
 use op::{Claim, CopyAnswer, OP_BYTES, Op, Origin, Step, Work};
 use peers::PeerConnections;
 use rand_core::Rng;
+use split::Grid;
 use turn::Turn;
 use views::Views;
 
@@ -175,6 +177,7 @@ pub struct Shard {
     /// Per partition, the write number of the store up to which losses have ended the tenure.
     lost_upto: BTreeMap<PartitionId, u64>,
     holdings: Holdings,
+    grid: Grid,
     drain: Drain,
     ring: RingSteps,
     /// When a write may have waited long enough for a node to ask a fallback too, in microseconds.
@@ -203,10 +206,11 @@ impl Shard {
         let tenures = Tenures::open(store, ended, config.lost, &mut rng)?;
         // Rule: retries outlive restarts. The rows of the last run are the table of this one.
         let retries = Retries::open(store, config.max_retry_bytes, config.retry_window_ms)?;
-        let trees = Trees::open(store, config.causal_key.clone(), view.layout().partitions(), config.rows_lost)?;
+        let trees = Trees::open(store, config.causal_key.clone(), view.partitions(), config.rows_lost)?;
         let gaps = Gaps::open(store)?;
         let exchanges = Exchanges::new(config.exchange, rng.next_u64() >> 34);
         let holdings = Holdings::open(store)?;
+        let grid = Grid::open(store, view.partition_bits())?;
         // Rule: runs number apart. An answer to a request of the last run may still arrive, delayed by a slow disk.
         let next_op = rng.next_u64() >> 1;
         let mut shard = Self {
@@ -237,6 +241,7 @@ impl Shard {
             unreadable: BTreeSet::new(),
             lost_upto: BTreeMap::new(),
             holdings,
+            grid,
             drain: Drain::default(),
             ring: RingSteps::default(),
             next_relief_us: u64::MAX,
@@ -245,6 +250,7 @@ impl Shard {
             next_expiry_us: 0,
             counters: Counters::default(),
         };
+        shard.split_at_open();
         // Rule: losses begin gaps.
         let has_lost = shard.config.rows_lost || shard.trees.has_lost();
         let is_new = shard.config.replaced && shard.gaps.note_replaced();
@@ -258,18 +264,13 @@ impl Shard {
 
     /// Writes the ends that a start owes. A full disk must not keep the shard from serving reads.
     fn settle_at_open(&mut self, store: &mut dyn Store) -> Result<(), StoreFault> {
-        let mut change = Change::default();
-        self.tenures.settle(&mut change);
-        self.trees.settle(&mut change);
-        self.gaps.settle(&mut change);
+        let change = self.owed();
         if change.rows.is_empty() {
             return Ok(());
         }
         match store.write(change) {
             Ok(()) => {
-                self.tenures.settled();
-                self.trees.settled();
-                self.gaps.settled();
+                self.owes_nothing();
                 Ok(())
             }
             // Rule: ends are owed.
@@ -278,10 +279,16 @@ impl Shard {
         }
     }
 
+    /// The ring has 2^this partitions, as far as the shard has heard.
+    #[must_use]
+    pub fn partition_bits(&self) -> u8 {
+        self.view.partition_bits()
+    }
+
     /// The actors that the node's handshakes announce for this shard.
     #[must_use]
     pub fn actors(&self) -> Vec<ActorNext> {
-        self.tenures.announce()
+        self.tenures.announce_all()
     }
 
     /// The shard's start id: a retry is recognised only while it has not changed.
@@ -334,7 +341,7 @@ impl Shard {
     /// a start must be told again that data may be gone.
     #[must_use]
     pub fn owes_ends(&self) -> bool {
-        self.tenures.owes() || self.trees.owes() || self.gaps.owes()
+        self.tenures.owes() || self.trees.owes() || self.gaps.owes() || self.grid.owes() || self.holdings.owes()
     }
 
     /// Whether a request to a peer is not answered yet.
@@ -525,7 +532,9 @@ impl Shard {
                 self.asked_by_peer(turn, held);
             }
             PeerBody::ExchangeAnswer(answer) => self.exchange_answered(turn, from, answer),
-            PeerBody::Holdings { partition, holders } => self.holdings_told(turn, from, partition, holders),
+            PeerBody::Holdings { partition_bits, partition, holders } => {
+                self.holdings_told_of(turn, from, (partition_bits, partition), holders)
+            }
             PeerBody::Offer(offer) => {
                 let held = Held::new(from, (envelope.layout, trace), HeldBody::Offer(offer));
                 self.asked_by_peer(turn, held);
@@ -550,18 +559,17 @@ impl Shard {
     /// A peer has seen a counter of an actor that this node had announced with a lower one. That may be news of a write
     /// which was made after the announcement: what counts is whether the actor has used the counter by now.
     fn objected(&mut self, turn: &mut Turn<'_>, announced: ActorNext, counter: u64) {
-        let ActorNext { partition, actor, .. } = announced;
+        let actor = announced.actor;
         let seen = [Dot { actor, counter }].into_iter().collect();
-        // Rule: objections are judged now.
-        let outrun = self.tenures.is_outrun(partition, &seen);
-        // Rule: objections end a tenure.
-        if outrun {
-            self.end_outrun(
-                turn,
-                partition,
-                &seen,
-                "a peer has seen later writes of the old one: this is an old or cloned disk",
-            );
+        // Rule: objections find their actor. Its partition may have been split since it was announced.
+        for partition in self.tenures.partitions_of(actor) {
+            // Rule: objections are judged now.
+            let outrun = self.tenures.is_outrun(partition, &seen);
+            // Rule: objections end a tenure.
+            if outrun {
+                let why = "a peer has seen later writes of the old one: this is an old or cloned disk";
+                self.end_outrun(turn, partition, &seen, why);
+            }
         }
     }
 

@@ -41,9 +41,10 @@ impl Shard {
         envelope: (LayoutRef, u64),
         asked: ExchangeAsk,
     ) {
-        let ExchangeAsk { walk, number, partition, epoch, ask } = asked;
+        let ExchangeAsk { walk, number, partition_bits, partition, epoch, ask } = asked;
         let (layout, trace) = envelope;
-        let answer = if layout != self.view.layout_name() || !self.is_own(partition) {
+        let is_same_ring = layout == self.view.layout_name() && partition_bits == self.view.partition_bits();
+        let answer = if !is_same_ring || !self.is_own(partition) {
             // Rule: exchanges are of one layout.
             Err(ErrorCode::StaleLayout)
         } else if !matches!(ask, Ask::Roots(_)) && !self.shares(partition, from, u8::MAX) {

@@ -72,15 +72,10 @@ impl Shard {
         if !self.owes_ends() {
             return turn.store.write(change).map_err(|fault| fault_code(turn, fault));
         }
-        let mut with_ends = Change::default();
-        self.tenures.settle(&mut with_ends);
-        self.trees.settle(&mut with_ends);
-        self.gaps.settle(&mut with_ends);
+        let mut with_ends = self.owed();
         with_ends.rows.extend(change.rows);
         turn.store.write(with_ends).map_err(|fault| fault_code(turn, fault))?;
-        self.tenures.settled();
-        self.trees.settled();
-        self.gaps.settled();
+        self.owes_nothing();
         Ok(())
     }
 

@@ -7,10 +7,10 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use rejoin_proto::exchange::{
-    Answer, Ask, Compared, ExchangeAsk, HashRange, ObjectBatch, PartitionBuckets, Sum, place_of,
+    Answer, Ask, Compared, ExchangeAsk, HashRange, ObjectBatch, PartitionBuckets, Sum, WalkId, place_of,
 };
 use rejoin_proto::peer::PeerBody;
-use rejoin_proto::{BucketId, ErrorCode, Object, ObjectId, PartitionId, ReapEpoch, codec};
+use rejoin_proto::{BucketId, ErrorCode, NodeId, Object, ObjectId, PartitionId, ReapEpoch, codec};
 
 use super::Shard;
 use super::event::{Effect, ScanJob, ScanTicket, ScannedRows};
@@ -446,8 +446,19 @@ impl Shard {
     /// Asks a question, which begins with something of that partition.
     pub(super) fn ask(&self, turn: &mut Turn<'_>, walk: &mut Walk, partition: Option<PartitionId>, ask: Ask) {
         walk.number += 1;
-        let partition = partition.unwrap_or(PartitionId(0));
-        let asked = ExchangeAsk { walk: walk.id, number: walk.number, partition, epoch: self.epoch(), ask };
-        self.send(turn, walk.peer, 0, PeerBody::ExchangeAsk(asked));
+        self.send_ask(turn, walk.peer, (walk.id, walk.number, partition.unwrap_or(PartitionId(0))), ask);
+    }
+
+    /// Sends a question of a walk by its number in that, which begins with something of that partition.
+    pub(super) fn send_ask(
+        &self,
+        turn: &mut Turn<'_>,
+        to: NodeId,
+        (walk, number, partition): (WalkId, u64, PartitionId),
+        ask: Ask,
+    ) {
+        let partition_bits = self.view.partition_bits();
+        let asked = ExchangeAsk { walk, number, partition_bits, partition, epoch: self.epoch(), ask };
+        self.send(turn, to, 0, PeerBody::ExchangeAsk(asked));
     }
 }

@@ -424,7 +424,8 @@ fn a_walk_whose_peer_is_gone_begins_anew_when_it_is_back() {
 
 /// The answer of node 0 to a question of node 1.
 fn answer(cluster: &mut Cluster, layout: LayoutRef, epoch: ReapEpoch, partition: PartitionId, ask: Ask) -> ErrorCode {
-    let asked = ExchangeAsk { walk: WalkId { shard: 0, number: 77 }, number: 1, partition, epoch, ask };
+    let (walk, partition_bits) = (WalkId { shard: 0, number: 77 }, cluster.view.partition_bits());
+    let asked = ExchangeAsk { walk, number: 1, partition_bits, partition, epoch, ask };
     let envelope = PeerEnvelope { layout, trace: 0, body: PeerBody::ExchangeAsk(asked) };
     let from = cluster.nodes[1].id;
     cluster.wire.clear();
@@ -532,6 +533,7 @@ fn strange_questions_are_refused_and_change_nothing() {
         let asked = ExchangeAsk {
             walk: WalkId { shard: 0, number: 1 },
             number: 1,
+            partition_bits: cluster.view.partition_bits(),
             partition,
             epoch: ReapEpoch::default(),
             ask: Ask::Compare { width, ranges },

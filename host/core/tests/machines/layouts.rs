@@ -42,7 +42,8 @@ pub(crate) fn step(generation: u64, live: &[&Layout], closed: &[usize]) -> RingV
     let sources: BTreeSet<_> = closed.iter().map(|at| node(*at)).collect();
     let live: Vec<Layout> = live.iter().map(|layout| (*layout).clone()).collect();
     let reads = live[0].name();
-    RingView { live, reads, generation, closed: !sources.is_empty(), sources, dead: BTreeSet::new() }
+    let partitions = live.iter().map(Layout::partitions).max().expect("a layout");
+    RingView { live, reads, partitions, generation, closed: !sources.is_empty(), sources, dead: BTreeSet::new() }
 }
 
 /// Some nodes are in a step.

@@ -66,7 +66,6 @@ impl Nodes {
             node: node(index),
             peers: others.map(|other| (node(other), name(&format!("n{other}")))).collect(),
             params: self.params[index],
-            partitions: 8,
             shards: 2,
             grace_us: GRACE_MS * 1000,
             minority_us: LONGEST_MS * 1000,
@@ -162,7 +161,8 @@ impl Nodes {
         for (index, peer, dialled) in [(from, to, true), (to, from, false)] {
             let name = name(&format!("n{peer}"));
             self.event(index, LinkEvent::Connected { peer: node(peer), name, connection, dialled });
-            let hello = self.links[index].as_ref().expect("it runs").hello(node(peer), at(self.now_ms), 0, Vec::new());
+            let hello =
+                self.links[index].as_ref().expect("it runs").hello(node(peer), at(self.now_ms), 0, (8, Vec::new()));
             self.wire.push_back((index, peer, Said::Hello(connection, hello)));
         }
     }
@@ -268,7 +268,7 @@ fn a_connection_that_was_replaced_is_closed_with_the_one_that_replaced_it() {
     let dead = first + 100;
     let name = name(&format!("n{low}"));
     nodes.event(high, LinkEvent::Connected { peer: node(low), name, connection: dead, dialled: false });
-    let hello = nodes.links[low].as_ref().expect("it runs").hello(node(high), at(nodes.now_ms), 0, Vec::new());
+    let hello = nodes.links[low].as_ref().expect("it runs").hello(node(high), at(nodes.now_ms), 0, (8, Vec::new()));
     nodes.event(high, LinkEvent::Hello(dead, hello));
     assert_eq!(held(&nodes, high, low), Some(dead), "the connection of the lower id is preferred");
     nodes.event(high, LinkEvent::Closed(dead, None));

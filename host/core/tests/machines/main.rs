@@ -22,8 +22,10 @@ mod reads;
 mod replicas;
 mod retries;
 mod ring;
+mod ring_splits;
 mod scenarios;
 mod sloppy;
+mod splits;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenures;

@@ -20,15 +20,17 @@ use rejoin_proto::{
 
 /// The copies of the only bucket, until they are changed.
 const N: u8 = 3;
-const BUCKET: BucketId = BucketId(7);
-const PARTITIONS: u32 = 8;
+pub(crate) const BUCKET: BucketId = BucketId(7);
+pub(crate) const PARTITIONS: u32 = 8;
+/// The parts of the ring in which there are writes: as many as the partitions can come to.
+const KEYS: u32 = 32;
 const SHARDS: u16 = 2;
 
 fn name(at: usize) -> Name {
     Name::new(format!("n{at}")).expect("a good name")
 }
 
-fn id(at: usize) -> NodeId {
+pub(crate) fn id(at: usize) -> NodeId {
     NodeId::from_name(&name(at))
 }
 
@@ -42,13 +44,13 @@ fn first_layout(nodes: usize) -> Layout {
     bootstrap((0..nodes).map(node).collect(), PARTITIONS).expect("a layout")
 }
 
-fn member(capacity: u32) -> Role {
+pub(crate) fn member(capacity: u32) -> Role {
     Role::Member { zone: Name::new("z").expect("a good name"), capacity }
 }
 
 /// One node: the machine, and what its shards have.
-struct Node {
-    control: RingControl,
+pub(crate) struct Node {
+    pub(crate) control: RingControl,
     /// As it was saved last.
     kept: Ring,
     view: RingView,
@@ -73,14 +75,14 @@ struct Write {
     stored: BTreeSet<NodeId>,
 }
 
-struct World {
-    nodes: BTreeMap<NodeId, Node>,
+pub(crate) struct World {
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
     wire: BTreeMap<(NodeId, NodeId), VecDeque<RingMessage>>,
     /// Links that are up, each in both directions.
     links: BTreeSet<(NodeId, NodeId)>,
     writes: Vec<Write>,
     acknowledged: BTreeMap<PartitionId, BTreeSet<u32>>,
-    answers: Vec<(NodeId, Result<LayoutRef, ErrorReply>)>,
+    pub(crate) answers: Vec<(NodeId, Result<LayoutRef, ErrorReply>)>,
     rng: Xoshiro256PlusPlus,
     now_us: u64,
     next: u32,
@@ -91,7 +93,7 @@ struct World {
 
 impl World {
     /// A cluster of so many members, and some more nodes that know it.
-    fn new(members: usize, others: usize, seed: u64) -> Self {
+    pub(crate) fn new(members: usize, others: usize, seed: u64) -> Self {
         let mut world = Self {
             nodes: BTreeMap::new(),
             wire: BTreeMap::new(),
@@ -140,7 +142,7 @@ impl World {
         }
     }
 
-    fn disconnect(&mut self, one: NodeId, other: NodeId) {
+    pub(crate) fn disconnect(&mut self, one: NodeId, other: NodeId) {
         if self.links.remove(&(one.min(other), one.max(other))) {
             self.wire.remove(&(one, other));
             self.wire.remove(&(other, one));
@@ -149,7 +151,7 @@ impl World {
         }
     }
 
-    fn handle(&mut self, at: NodeId, event: RingEvent) {
+    pub(crate) fn handle(&mut self, at: NodeId, event: RingEvent) {
         let (mut next, now_us) = (Some(event), self.now_us);
         while let Some(event) = next.take() {
             let node = self.nodes.get_mut(&at).expect("a node");
@@ -214,7 +216,7 @@ impl World {
     }
 
     fn begin_write(&mut self) {
-        let (coordinator, partition) = (self.any(), PartitionId(self.pick(PARTITIONS as usize) as u16));
+        let (coordinator, partition) = (self.any(), PartitionId(self.pick(KEYS as usize) as u16));
         let view = &self.nodes[&coordinator].view;
         if view.live.iter().all(|layout| layout.node(coordinator).is_none()) {
             return;
@@ -306,7 +308,7 @@ impl World {
 
     /// A quorum of owners in the layout by which a node reads has everything that was acknowledged.
     fn read(&mut self) {
-        let (at, partition) = (self.any(), PartitionId(self.pick(PARTITIONS as usize) as u16));
+        let (at, partition) = (self.any(), PartitionId(self.pick(KEYS as usize) as u16));
         let view = &self.nodes[&at].view;
         let layout = view.live.iter().find(|layout| layout.name() == view.reads).expect("a live layout").clone();
         if view.live.iter().all(|layout| layout.node(at).is_none()) {
@@ -344,7 +346,8 @@ impl World {
         let Some(partition) = node.held.keys().copied().find(|partition| !owns(*partition)) else { return };
         let receivers = owners(newest, partition);
         let confirms = |to: &NodeId| {
-            let theirs = self.nodes[to].view.live.last().map(Layout::name);
+            // A dead node confirms nothing.
+            let theirs = self.nodes.get(to).and_then(|node| node.view.live.last()).map(Layout::name);
             theirs == Some(newest.name()) && self.links.contains(&(at.min(*to), at.max(*to)))
         };
         if receivers.iter().all(confirms) {
@@ -369,20 +372,25 @@ impl World {
         others.iter().for_each(|other| self.connect(at, *other));
     }
 
-    fn stage(&mut self, at: NodeId, node: usize, role: Role) {
-        let staging = Staging { roles: vec![(name(node), role)], policy: None };
+    pub(crate) fn stage(&mut self, at: NodeId, node: usize, role: Role) {
+        let staging = Staging { roles: vec![(name(node), role)], ..Staging::default() };
+        self.handle(at, RingEvent::Command(1, RingCommand::Stage(staging)));
+    }
+
+    pub(crate) fn stage_split(&mut self, at: NodeId) {
+        let staging = Staging { split: true, ..Staging::default() };
         self.handle(at, RingEvent::Command(1, RingCommand::Stage(staging)));
     }
 
     /// Applies what is staged at a node. Returns whether that was possible.
-    fn apply(&mut self, at: NodeId) -> bool {
+    pub(crate) fn apply(&mut self, at: NodeId) -> bool {
         let Ok(solution) = self.nodes[&at].control.plan() else { return false };
         self.handle(at, RingEvent::Command(2, RingCommand::Apply(solution.layout.name())));
         matches!(self.answers.last(), Some((_, Ok(name))) if *name == solution.layout.name())
     }
 
     /// Gives the bucket other copies at a node. Returns whether that was possible.
-    fn set_copies(&mut self, at: NodeId, n: u8) -> bool {
+    pub(crate) fn set_copies(&mut self, at: NodeId, n: u8) -> bool {
         let seen = self.nodes[&at].control.ring().newest().copies_of(BUCKET).map_or(0, |copies| copies.change);
         self.set_copies_seen(at, n, seen)
     }
@@ -393,7 +401,7 @@ impl World {
         matches!(self.answers.last(), Some((_, Ok(_))))
     }
 
-    fn newest(&self, at: NodeId) -> &Layout {
+    pub(crate) fn newest(&self, at: NodeId) -> &Layout {
         self.nodes[&at].control.ring().newest()
     }
 
@@ -402,7 +410,7 @@ impl World {
     }
 
     /// Repairs everything and runs until no change is under way.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for &one in &ids {
             self.nodes.get_mut(&one).expect("a node").is_disk_full = false;
@@ -436,7 +444,7 @@ impl World {
     }
 }
 
-fn copies(layout: &Layout) -> u8 {
+pub(crate) fn copies(layout: &Layout) -> u8 {
     layout.copies_of(BUCKET).map_or(N, |copies| copies.n)
 }
 
@@ -445,7 +453,7 @@ fn quorum(layout: &Layout) -> usize {
 }
 
 fn owners(layout: &Layout, partition: PartitionId) -> Vec<NodeId> {
-    layout.owners(partition, copies(layout)).map(|node| node.id).collect()
+    layout.divided(KEYS).owners(partition, copies(layout)).map(|node| node.id).collect()
 }
 
 fn view_of(layout: &Layout) -> String {
@@ -459,14 +467,14 @@ fn wanted(at: NodeId, view: &RingView) -> impl Iterator<Item = (PartitionId, Nod
     let gains = |partition: &PartitionId| {
         owners(newest, *partition).contains(&at) && (has_others || !owners(oldest, *partition).contains(&at))
     };
-    let gained: Vec<PartitionId> = (0..PARTITIONS as u16).map(PartitionId).filter(gains).collect();
+    let gained: Vec<PartitionId> = (0..KEYS as u16).map(PartitionId).filter(gains).collect();
     let from = move |partition| owners(oldest, partition).into_iter().filter(move |from| *from != at);
     gained.into_iter().flat_map(move |partition| from(partition).map(move |from| (partition, from)))
 }
 
 /// Changes by one or two operators, with everything that can go wrong.
 fn changes_under_trouble(seeds: std::ops::Range<u64>) {
-    let (mut reads, mut applied) = (0, 0);
+    let (mut reads, mut applied, mut split) = (0, 0, 0);
     for seed in seeds {
         let mut world = World::new(4, 2, seed);
         world.run(300);
@@ -479,7 +487,11 @@ fn changes_under_trouble(seeds: std::ops::Range<u64>) {
                     continue;
                 }
                 let role = if world.pick(3) == 0 { Role::Removed } else { member(1 + world.pick(3) as u32) };
-                world.stage(at, node, role);
+                let splits = world.pick(4) == 0 && world.nodes[&at].control.ring().partitions() < KEYS;
+                match splits {
+                    true => world.stage_split(at),
+                    false => world.stage(at, node, role),
+                }
                 applied += u32::from(world.apply(at));
             }
             for _ in 0..40 {
@@ -494,9 +506,12 @@ fn changes_under_trouble(seeds: std::ops::Range<u64>) {
         }
         world.settle();
         world.run(500);
+        let partitions: BTreeSet<u32> = world.nodes.values().map(|node| node.control.ring().partitions()).collect();
+        assert_eq!(partitions.len(), 1, "seed {seed}");
+        split += u32::from(!partitions.contains(&PARTITIONS));
         reads += world.reads;
     }
-    assert!(reads > 1_000 && applied > 10, "{reads} reads, {applied} changes");
+    assert!(reads > 1_000 && applied > 10 && split > 3, "{reads} reads, {applied} changes, {split} rings are split");
 }
 
 #[test]
@@ -622,7 +637,8 @@ fn commands_that_make_no_sense_are_refused() {
             other => panic!("{other:?}"),
         }
     };
-    let stage = |node: usize, role| RingCommand::Stage(Staging { roles: vec![(name(node), role)], policy: None });
+    let stage =
+        |node: usize, role| RingCommand::Stage(Staging { roles: vec![(name(node), role)], ..Staging::default() });
     assert!(refusal(&mut world, RingCommand::Revert).contains("nothing is staged"));
     assert!(refusal(&mut world, RingCommand::Skip(name(1))).contains("no change"));
     assert!(refusal(&mut world, stage(8, member(1))).contains("no node n8 is known"));

@@ -14,7 +14,7 @@ use crate::support::trees::{StoredTrees, are_whole};
 use crate::support::{delete, get, object_id, put, with};
 
 /// Enough keys that the leaf of each of the 8 partitions is divided.
-const KEYS: u32 = 2000;
+const KEYS: u32 = 3000;
 
 fn one() -> Cluster {
     let mut cluster = Cluster::new(1, BucketProps { n: 1, w: Quorum::Count(1), ..BucketProps::default() });

@@ -72,7 +72,7 @@ impl Rings {
 
     pub(crate) fn stage(&mut self, at: usize, of: usize, capacity: Option<u32>) {
         let role = capacity.map_or(Role::Removed, |capacity| Role::Member { zone: name("z"), capacity });
-        let staging = Staging { roles: vec![(name(&format!("n{of}")), role)], policy: None };
+        let staging = Staging { roles: vec![(name(&format!("n{of}")), role)], ..Staging::default() };
         self.command(at, RingCommand::Stage(staging)).expect("staged");
     }
 

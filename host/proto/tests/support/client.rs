@@ -220,7 +220,7 @@ fn exchange() -> ExchangeStatus {
 fn layout_changes() -> LayoutChanges {
     let (node, zone, capacity) = (name("n4"), Some(name("z2")), Some(2));
     let nodes = vec![NodeChange::Assign { node, zone, capacity }, NodeChange::Remove(name("n1"))];
-    LayoutChanges { nodes, n: Some(3), zones: Some(ZoneDemand::AtLeast(2)) }
+    LayoutChanges { nodes, n: Some(3), zones: Some(ZoneDemand::AtLeast(2)), split: true }
 }
 
 fn layout_status() -> LayoutStatus {
@@ -238,7 +238,7 @@ fn layout_status() -> LayoutStatus {
     let staged = Role::Member { zone: name("z2"), capacity: 3 };
     let bucket = Some(ChangedBucket { name: name("cart"), n: 5, sloppy: true });
     let by = NodeId::from_name(&name("n1"));
-    let past = PastLayout { applied_ms: 1_700_000_000_000, by, nodes: 3, moved: 64, bucket };
+    let past = PastLayout { applied_ms: 1_700_000_000_000, by, nodes: 3, moved: 64, bucket, split: None };
     LayoutStatus {
         node: name("n1"),
         live: vec![layout_ref()],
@@ -256,6 +256,7 @@ fn layout_status() -> LayoutStatus {
             to: CopiesStatus { n: 5, sloppy: false },
         }],
         staged_policy: Some(policy),
+        staged_split: Some(512),
         past: vec![PastLayoutStatus { name: layout_ref(), layout: past, by: name("n1") }],
     }
 }
@@ -274,7 +275,8 @@ fn layout_plan() -> LayoutPlan {
     LayoutPlan {
         name: layout_ref(),
         policy: LayoutPolicy::default(),
-        partitions: 256,
+        partitions_before: 256,
+        partitions: 512,
         nodes: vec![node],
         moved: 192,
         least_moved: 191,

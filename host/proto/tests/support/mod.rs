@@ -146,7 +146,8 @@ pub(crate) fn ring_notes() -> RingNotes {
     let role = Staged { base: layout, number: 2, what: Some(Role::Member { zone, capacity: 5 }) };
     let policy = LayoutPolicy { n: 2, zones: ZoneDemand::AtLeast(2) };
     let announced = Announced { number: 1, name: name("n4"), address: ([127, 0, 0, 1], 7104).into() };
-    let past = PastLayout { applied_ms: 1_700_000_000_000, by: node, nodes: 3, moved: 4, bucket: None };
+    let past =
+        PastLayout { applied_ms: 1_700_000_000_000, by: node, nodes: 3, moved: 0, bucket: None, split: Some(512) };
     RingNotes {
         oldest: layout,
         progress: [(node, steps)].into(),
@@ -155,6 +156,8 @@ pub(crate) fn ring_notes() -> RingNotes {
         policy: Some(Staged { base: layout, number: 1, what: Some(policy) }),
         announced: [(node, announced)].into(),
         past: [(layout, past)].into(),
+        partitions: 512,
+        split: Some(Staged { base: layout, number: 1, what: Some(1024) }),
     }
 }
 

@@ -59,6 +59,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         known_disk: Some(DiskId(99)),
         wall_ms: 1_700_000_000_000,
         catalog: 0xdead_beef,
+        partition_bits: 8,
         actors: vec![actor(), ActorNext { partition: PartitionId(255), ..actor() }],
     };
     let mut all = vec![sample("peer-hello", &hello)];
@@ -95,13 +96,15 @@ fn replicate(op: Option<OpId>, dot: Option<Dot>, durability: Durability) -> Peer
 
 fn holdings() -> PeerBody {
     let holder = |at, holds| Holder { node: NodeId::from_name(&name(at)), version: 1_700_000_000_000, holds };
-    PeerBody::Holdings { partition: PartitionId(7), holders: vec![holder("n1", true), holder("n2", false)] }
+    let holders = vec![holder("n1", true), holder("n2", false)];
+    PeerBody::Holdings { partition_bits: 8, partition: PartitionId(7), holders }
 }
 
 fn offer() -> PeerBody {
     let object = |key: &'static str, byte| OfferedObject { key: key.into(), hash: [byte; 16] };
     PeerBody::Offer(Offer {
         op: op(),
+        partition_bits: 8,
         partition: PartitionId(7),
         tenant: tenant(),
         bucket: object_id().bucket,
@@ -163,7 +166,7 @@ fn bodies() -> Vec<(&'static str, PeerBody)> {
         ("view-ask", view_ask()),
         ("view-answer", PeerBody::ViewAnswer { op: op(), view: Some([7; 16]) }),
         ("sizes-wanted", PeerBody::SizesWanted(8)),
-        ("sizes", PeerBody::Sizes { number: 8, bytes: vec![(PartitionId(3), 4_096)] }),
+        ("sizes", PeerBody::Sizes { number: 8, partition_bits: 8, bytes: vec![(PartitionId(3), 4_096)] }),
         ("view-no-answer", PeerBody::ViewAnswer { op: op(), view: None }),
     ]
     .into_iter()
@@ -185,7 +188,10 @@ fn ring() -> Vec<(&'static str, PeerBody)> {
 /// Every question and answer of a walk.
 fn exchange() -> Vec<(&'static str, PeerBody)> {
     let (walk, epoch) = (WalkId { shard: 3, number: 12 }, ReapEpoch { number: 4, proposer: 5 });
-    let ask = |ask| PeerBody::ExchangeAsk(ExchangeAsk { walk, number: 2, partition: PartitionId(7), epoch, ask });
+    let ask = |ask| {
+        let partition = PartitionId(7);
+        PeerBody::ExchangeAsk(ExchangeAsk { walk, number: 2, partition_bits: 8, partition, epoch, ask })
+    };
     let answer = |answer| PeerBody::ExchangeAnswer(ExchangeAnswer { walk, number: 2, epoch, answer });
     let bucket = object_id().bucket;
     let range = HashRange::of_partition(bucket, PartitionId(7), 8);

@@ -2,8 +2,8 @@
 //!
 //! `cargo build --workspace --bins && target/debug/rejoin-bench-healing [KEYS [SECONDS [PART…]]]`, by default with
 //! 100 000 keys, 10 s for each load, and all parts. In this order: the start of a killed node (`starts`), the exchange
-//! of an idle cluster (`idle`), the time to heal differences of growing numbers of keys (`differences`), and the
-//! latency of clients with and without a rebuild beside them, in turns (`rebuilds`).
+//! of an idle cluster (`idle`), splits of its partitions (`splits`), the time to heal differences of growing numbers of
+//! keys (`differences`), and the latency of clients with and without a rebuild beside them, in turns (`rebuilds`).
 //! Bytes of the idle cluster are those of the loopback interface, so nothing else may use it meanwhile; `unshare
 //! --map-root-user --net sh -c 'ip link set lo up; …'` gives a run an interface of its own.
 #![forbid(unsafe_code)]
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use rejoin_client::admin::{Admin, BucketProps, Durability, ExchangeStatus};
+use rejoin_client::admin::{Admin, BucketProps, Durability, ExchangeStatus, LayoutChanges};
 use rejoin_client::{Bucket, Bytes};
 use rejoin_test_cluster::figures::{Table, kilobytes, load, say, text};
 use rejoin_test_cluster::{Cluster, http, within};
 
-const PARTS: [&str; 4] = ["starts", "idle", "differences", "rebuilds"];
+const PARTS: [&str; 5] = ["starts", "idle", "splits", "differences", "rebuilds"];
 /// The node that is killed and wiped.
 const VICTIM: usize = 2;
 const NODES: usize = 3;
@@ -60,6 +60,9 @@ async fn main() {
     }
     if wants("idle") {
         run.idle().await;
+    }
+    if wants("splits") {
+        run.splits().await;
     }
     if wants("differences") {
         run.differences().await;
@@ -193,6 +196,57 @@ impl Run {
             if still { Ok(()) } else { Err(now) }
         })
         .await;
+    }
+
+    /// Splits, and what the nodes write to files from the command on until the change has ended, and until all owners
+    /// have compared the halves.
+    async fn splits(&mut self) {
+        let columns = ["partitions", "split in", "bytes written", "halves compared in", "bytes written by then"];
+        let mut table = Table::new(&columns);
+        for _ in 0..TURNS {
+            self.healed().await;
+            self.quiet().await;
+            let (admin, before) = (self.admin(0).await, self.written());
+            let began = Instant::now();
+            let split = LayoutChanges { split: true, ..LayoutChanges::default() };
+            admin.stage_layout(split).await.unwrap_or_else(|why| panic!("{why}"));
+            let plan = admin.plan_layout().await.unwrap_or_else(|why| panic!("{why}"));
+            admin.apply_layout(plan.name).await.unwrap_or_else(|why| panic!("{why}"));
+            for node in 0..NODES {
+                let admin = self.admin(node).await;
+                within(PATIENCE, "the split ends", async || match admin.layout().await {
+                    Ok(status) if status.live == [plan.name] => Ok(()),
+                    other => Err(format!("{other:?}")),
+                })
+                .await;
+            }
+            let (split, written) = (began.elapsed(), self.written() - before);
+            let admin = self.admin(VICTIM).await;
+            within(PATIENCE, "the halves are compared", async || {
+                tokio::time::sleep(GLANCE).await;
+                let status = admin.exchange().await.map_err(|why| why.to_string())?;
+                let compared = status.pairs.iter().filter(|pair| pair.equal_ago_ms.is_some()).count();
+                // With both other nodes.
+                if compared >= 2 * plan.partitions as usize { Ok(()) } else { Err(format!("{compared} are")) }
+            })
+            .await;
+            let all = [kilobytes(written), text(began.elapsed()), kilobytes(self.written() - before)];
+            let mut row = vec![plan.partitions.to_string(), text(split)];
+            row.extend(all);
+            table.row(&row);
+        }
+        table.print();
+    }
+
+    /// The bytes that all nodes have written to files, by proc(5).
+    fn written(&self) -> u64 {
+        let of = |node| {
+            let path = format!("/proc/{}/io", self.cluster.pid(node));
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|why| panic!("{path}: {why}"));
+            let bytes = text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
+            bytes.unwrap_or_else(|| panic!("{path} has no wchar"))
+        };
+        (0..NODES).map(of).sum()
     }
 
     async fn differences(&mut self) {

@@ -232,13 +232,15 @@ fn says(world: &World, said: u8, draw: &mut Draw<'_>) -> PeerBody {
                 holds: draw.flag(),
             };
             let holders = (0..draw.below(3)).map(|_| holder(draw)).collect();
-            PeerBody::Holdings { partition: PartitionId(number as u16 % 8), holders }
+            let partition_bits = bits(world, draw);
+            PeerBody::Holdings { partition_bits, partition: PartitionId(number as u16 % 8), holders }
         }
         op::OFFER => {
             let id = world.object_id(draw.below(3), draw.below(8));
             let object = OfferedObject { key: id.key, hash: [draw.byte(); 16] };
             PeerBody::Offer(Offer {
                 op: foreign,
+                partition_bits: bits(world, draw),
                 partition: PartitionId(number as u16 % 8),
                 tenant: id.tenant,
                 bucket: id.bucket,
@@ -299,7 +301,13 @@ fn exchange(world: &World, number: u64, epoch: ReapEpoch, draw: &mut Draw<'_>) -
             return PeerBody::ExchangeAnswer(ExchangeAnswer { walk, number, epoch, answer });
         }
     };
-    PeerBody::ExchangeAsk(ExchangeAsk { walk, number, partition, epoch, ask })
+    let partition_bits = bits(world, draw);
+    PeerBody::ExchangeAsk(ExchangeAsk { walk, number, partition_bits, partition, epoch, ask })
+}
+
+/// The partitions of a sender's ring: mostly as many as there are.
+fn bits(world: &World, draw: &mut Draw<'_>) -> u8 {
+    if draw.below(8) == 0 { draw.byte() } else { world.partition_bits() }
 }
 
 fn reply(draw: &mut Draw<'_>) -> Reply {

@@ -180,8 +180,8 @@ impl World {
 
     /// Whether a replica may lack something of a key.
     fn has_gap(&self, place: &crate::keys::Place, owner: NodeIndex) -> bool {
-        let partition = self.keys.layout().partition(&place.object);
         self.nodes[usize::from(owner)].running.as_ref().is_some_and(|running| {
+            let partition = running.view.layout().partition(&place.object);
             let shard = running.shards[usize::from(place.shard)].batch.shard();
             shard.exchange_status().incomplete.contains(&partition)
         })

@@ -8,7 +8,7 @@ use rejoin_core::control::{Catalog, CatalogChange, CatalogEvent, Wait};
 use rejoin_proto::catalog::{BucketProps, RecordBody, RecordKey};
 use rejoin_proto::codec::{self, Versioned};
 use rejoin_proto::peer::ActorNext;
-use rejoin_proto::{ActorId, Name, PartitionId};
+use rejoin_proto::{ActorId, Name};
 
 use super::node::{Backup, SERVICE_US, SYNC_US};
 use super::{Occurrence, World};
@@ -498,22 +498,19 @@ impl World {
         };
         let mut outrun = backup.actors.iter().filter(gone_on).peekable();
         let idle = node.puts == backup.puts;
-        (idle || outrun.peek().is_some())
-            && outrun.all(|actor| self.is_observed(at, actor.partition, actor.actor, actor.next))
+        (idle || outrun.peek().is_some()) && outrun.all(|actor| self.is_observed(at, actor.actor, actor.next))
     }
 
     /// Whether a peer remembers, durably, that an actor has used a counter which it would use again: a start that meets
     /// it is told, and one that does not meet everybody takes new actors. If nobody remembers, no handshake could find
     /// an old disk, and neither could anything else.
-    fn is_observed(&self, at: NodeIndex, partition: PartitionId, actor: ActorId, next: u64) -> bool {
-        let mut key = vec![b'o'];
-        key.extend_from_slice(&partition.0.to_be_bytes());
-        key.extend_from_slice(&actor.0.to_be_bytes());
-        let shard = usize::from(self.keys.shard_of_partition(partition));
+    fn is_observed(&self, at: NodeIndex, actor: ActorId, next: u64) -> bool {
+        // Whatever the partition was called when it was noted.
+        let is_of = |key: &[u8]| key.first() == Some(&b'o') && key.ends_with(&actor.0.to_be_bytes());
         let knows = |peer: &NodeIndex| {
-            let node = &self.nodes[usize::from(*peer)];
-            let row = node.disks[shard].pinned(&key).and_then(|row| codec::decode::<ObservedRow>(row).ok());
-            row.is_some_and(|row| row.0 >= next)
+            let pinned = self.nodes[usize::from(*peer)].disks.iter().flat_map(Disk::all_pinned);
+            let mut rows = pinned.filter(|(key, _)| is_of(key)).map(|(_, row)| codec::decode::<ObservedRow>(row));
+            rows.any(|row| row.is_ok_and(|row| row.0 >= next))
         };
         (0..self.options.nodes).filter(|peer| *peer != at).any(|peer| knows(&peer))
     }

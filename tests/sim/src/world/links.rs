@@ -3,6 +3,7 @@
 
 use rejoin_core::control::CatalogEvent;
 use rejoin_core::members::MemberEvent;
+use rejoin_core::node::actors::announced;
 use rejoin_core::node::batch::Input;
 use rejoin_core::node::links::{CloseReason, LinkEvent, LinkOutput};
 use rejoin_core::node::route::{Route, route};
@@ -107,6 +108,7 @@ impl World {
         match route(&envelope.body, &running.view, self.options.shards) {
             Route::Shard(shard) => self.work(at, shard, Event::Peer(peer, envelope)),
             Route::Ahead(shard) => self.tell(at, shard, Event::Peer(peer, envelope)),
+            Route::All => self.tell_all(at, &Event::Peer(peer, envelope)),
             Route::Control => self.tell_control(at, CatalogEvent::Peer(peer, envelope.body), None),
             Route::Modules | Route::Sizes | Route::Nowhere => {}
         }
@@ -286,13 +288,15 @@ impl World {
             self.network.under_way += 1;
             self.plan_at(at_us, Occurrence::Connected { node: peer, life, peer: at, connection, dialled: false });
         }
-        let (id, now, now_us, actors) = (self.keys.node(peer), self.clock(at), self.now_us, self.actors(at));
+        let (id, now, now_us) = (self.keys.node(peer), self.clock(at), self.now_us);
         let Some(running) = &mut self.nodes[usize::from(at)].running else { return };
         running.open.insert(connection, Open { peer, heard_us: now_us });
         let name = self.keys.of(peer).name.clone();
         let connection_number = u64::from(connection);
         self.link_event(at, LinkEvent::Connected { peer: id, name, connection: connection_number, dialled });
         let Some(running) = &self.nodes[usize::from(at)].running else { return };
+        let shards = running.shards.iter().map(|task| task.batch.shard());
+        let actors = announced(shards.map(|shard| (shard.partition_bits(), shard.actors())).collect());
         let hello = running.links.hello(id, now, running.control.control.digest(), actors);
         self.post_parcel(at, peer, connection, Parcel::Hello(Box::new(hello)), true);
     }

@@ -94,7 +94,6 @@ impl World {
             node: node.id,
             peers: others.map(|of| (of.id, of.name.clone())).collect(),
             params,
-            partitions: options.partitions,
             shards: options.shards,
             grace_us: options.start_grace_us,
             // A node that is alone serves early: starts that have met nobody are to be tested.

@@ -132,19 +132,28 @@ impl World {
     /// An operator changes something of the ring at a node.
     pub(super) fn change_layout(&mut self, at: NodeIndex) {
         let Some(ring) = self.kept_ring(at) else { return };
-        let (waits, newest) = (Awaited::of(ring), ring.newest().clone());
+        let (waits, newest, partitions) = (Awaited::of(ring), ring.newest().clone(), ring.partitions());
         if waits.step.is_some() && self.faults.percent(40) {
             return self.skip(at, &waits.nodes);
         }
         if self.options.change_copies && self.faults.percent(50) {
             return self.set_copies(at, &newest);
         }
-        let mut roles = vec![self.a_change(&newest)];
-        if self.faults.percent(40) {
+        // Each split doubles what every shard has to look at.
+        let split = self.faults.percent(20) && partitions < self.options.partitions * 8;
+        let mut roles = Vec::new();
+        if !split {
             roles.push(self.a_change(&newest));
+            if self.faults.percent(40) {
+                roles.push(self.a_change(&newest));
+            }
         }
-        self.note(at, || format!("is asked to change the layout: {roles:?}"));
-        self.ring_event(at, RingEvent::Command(0, RingCommand::Stage(Staging { roles, policy: None })));
+        self.note(at, || match split {
+            true => format!("is asked to split {partitions} partitions"),
+            false => format!("is asked to change the layout: {roles:?}"),
+        });
+        let staging = Staging { roles, split, ..Staging::default() };
+        self.ring_event(at, RingEvent::Command(0, RingCommand::Stage(staging)));
         // An operator may think better of it, or be gone.
         if self.faults.percent(10) {
             return;
@@ -152,7 +161,11 @@ impl World {
         let running = self.nodes[usize::from(at)].running.as_ref();
         let plan = running.and_then(|running| running.ring.as_ref()).map(|task| task.control.plan());
         if let Some(Ok(solution)) = plan {
-            self.recorder.mark("layout applied");
+            self.recorder.mark(if solution.layout.partitions() > partitions {
+                "split applied"
+            } else {
+                "layout applied"
+            });
             self.ring_event(at, RingEvent::Command(0, RingCommand::Apply(solution.layout.name())));
         }
     }

@@ -148,6 +148,11 @@ impl Drain {
         }
     }
 
+    /// Partitions are split: a pass was over another one, and begins anew.
+    pub(in crate::shard) fn split(&mut self) {
+        *self = Self { next_us: self.next_us, ..Self::default() };
+    }
+
     fn batch(&mut self) -> Option<&mut Batch> {
         match &mut self.pass.as_mut()?.stage {
             Stage::Offering(batch) => Some(batch),
@@ -363,6 +368,7 @@ impl Shard {
         self.next_op += 1 + objects.len() as u64;
         let offer = Offer {
             op: OpId { shard: self.config.shard, number },
+            partition_bits: self.view.partition_bits(),
             partition: pass.partition,
             tenant: known.tenant,
             bucket,
@@ -538,7 +544,7 @@ impl Shard {
 
     /// The first key that a bucket can have in a partition.
     fn start_of(&self, bucket: BucketId, partition: PartitionId) -> Bytes {
-        let bits = self.view.layout().partitions().trailing_zeros();
+        let bits = self.view.partitions().trailing_zeros();
         let first = if bits == 0 { 0 } else { u128::from(partition.0) << (128 - bits) };
         store_key_of(bucket, first)
     }

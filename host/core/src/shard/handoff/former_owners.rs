@@ -26,6 +26,9 @@ impl Shard {
         let had = |bucket: &Bucket| self.gaps.may_have_lost(bucket.created, self.config.max_skew_ms);
         let learns = view.buckets().any(|bucket| is_learnt(bucket) && (self.gaps.is_rebuilding() || had(bucket)));
         let old = core::mem::replace(&mut self.view, view);
+        let is_split = self.view.partitions() > old.partitions();
+        let old = if is_split { Arc::new(old.divided(self.view.partitions())) } else { old };
+        self.split(turn);
         if learns {
             // Rule: learnt buckets begin gaps. The old data directory had their objects, and its catalog is lost too.
             // Also after the rebuild, which did not wait for their owners.

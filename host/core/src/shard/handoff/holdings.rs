@@ -5,9 +5,10 @@
 //! and corrects a peer that says something old. A node that hears something about itself that is not so goes on with a
 //! higher version: its disk may have been replaced.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+use rejoin_proto::layout::MAX_PARTITIONS;
 use rejoin_proto::peer::{Holder, PeerBody};
 use rejoin_proto::{NodeId, PartitionId, codec};
 
@@ -26,6 +27,8 @@ pub(in crate::shard) struct Holdings {
     version: u64,
     /// Whether the store did not take rows that say what this node holds.
     pub(super) owed: bool,
+    /// Partitions of before and after a split whose rows the store has yet to take.
+    renamed: BTreeSet<PartitionId>,
     /// What others have said, by partition and node.
     others: BTreeMap<PartitionId, BTreeMap<NodeId, Statement>>,
 }
@@ -43,7 +46,36 @@ impl Holdings {
         let own: BTreeMap<PartitionId, u64> = rows.map(|(partition, _, row)| (partition, row.0)).collect();
         let used = rows::load::<NumberRow>(store, Kind::HoldingVersion)?.into_iter().map(|(_, _, row)| row.0);
         let version = used.chain(own.values().copied()).max().unwrap_or_default();
-        Ok(Self { own, version, owed: false, others: BTreeMap::new() })
+        Ok(Self { own, version, owed: false, renamed: BTreeSet::new(), others: BTreeMap::new() })
+    }
+
+    /// Partitions are split: who holds something of one may hold something of both halves.
+    pub(in crate::shard) fn split(&mut self, more: u8) {
+        self.renamed.extend(self.own.keys());
+        self.own = halves(core::mem::take(&mut self.own), more);
+        // Rule: holdings are split.
+        self.others = halves(core::mem::take(&mut self.others), more);
+        self.renamed.extend(self.own.keys());
+    }
+
+    /// Whether the store has yet to take rows of a split.
+    pub(in crate::shard) fn owes(&self) -> bool {
+        !self.renamed.is_empty()
+    }
+
+    /// Adds what is owed of a split to a change. Call [`Holdings::settled`] once it is written.
+    pub(in crate::shard) fn settle(&self, change: &mut Change) {
+        for partition in &self.renamed {
+            match self.own.get(partition) {
+                Some(version) => put_row(change, *partition, *version),
+                None => drop(change.remove(Space::Pinned, rows::key(Kind::Holding, *partition, &[]))),
+            }
+        }
+    }
+
+    /// The change that [`Holdings::settle`] filled is written.
+    pub(in crate::shard) fn settled(&mut self) {
+        self.renamed.clear();
     }
 
     /// How many partitions this node holds something of.
@@ -154,7 +186,7 @@ impl Shard {
     fn advertise(&self, turn: &mut Turn<'_>, partition: PartitionId, version: u64, holds: bool) {
         let holder = Holder { node: self.config.node, version, holds };
         for peer in self.connections.connected() {
-            self.send(turn, peer, 0, PeerBody::Holdings { partition, holders: alloc::vec![holder] });
+            self.send_holdings(turn, peer, partition, alloc::vec![holder]);
         }
     }
 
@@ -171,8 +203,48 @@ impl Shard {
             told.entry(partition).or_default().extend(holders);
         }
         for (partition, holders) in told.into_iter().filter(|(_, holders)| !holders.is_empty()) {
-            self.send(turn, peer, 0, PeerBody::Holdings { partition, holders });
+            self.send_holdings(turn, peer, partition, holders);
         }
+    }
+
+    /// Tells all peers what this node knows to be held.
+    pub(in crate::shard) fn tell_all_holdings(&self, turn: &mut Turn<'_>) {
+        self.connections.connected().for_each(|peer| self.tell_holdings(turn, peer));
+    }
+
+    fn send_holdings(&self, turn: &mut Turn<'_>, to: NodeId, partition: PartitionId, holders: Vec<Holder>) {
+        let partition_bits = self.view.partition_bits();
+        self.send(turn, to, 0, PeerBody::Holdings { partition_bits, partition, holders });
+    }
+
+    /// A peer says which nodes hold something of one of its partitions. It may know of a split that this node has not
+    /// heard of, or the other way round.
+    pub(in crate::shard) fn holdings_told_of(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: NodeId,
+        (bits, partition): (u8, PartitionId),
+        mut holders: Vec<Holder>,
+    ) {
+        let own_bits = self.view.partition_bits();
+        // Rule: partitions are told apart.
+        if bits == own_bits {
+            return self.holdings_told(turn, from, partition, holders);
+        }
+        if bits > MAX_PARTITIONS.trailing_zeros() as u8 {
+            return;
+        }
+        if bits < own_bits {
+            for half in partition.parts(own_bits - bits) {
+                self.holdings_told(turn, from, half, holders.clone());
+            }
+            return;
+        }
+        // Who holds nothing of one half may hold something of the other one. What is said of this node itself it
+        // answers when both have as many partitions.
+        holders.retain(|holder| holder.holds && holder.node != self.config.node);
+        let whole = partition.0.checked_shr(u32::from(bits - own_bits)).unwrap_or(0);
+        self.holdings_told(turn, from, PartitionId(whole), holders);
     }
 
     /// A peer says which nodes hold something of a partition. News goes on to the other peers, and the peer is told
@@ -198,12 +270,12 @@ impl Shard {
             }
         }
         if !corrections.is_empty() {
-            self.send(turn, from, 0, PeerBody::Holdings { partition, holders: corrections });
+            self.send_holdings(turn, from, partition, corrections);
         }
         // Rule: holdings are passed on.
         if !news.is_empty() {
             for peer in self.connections.connected().filter(|peer| *peer != from) {
-                self.send(turn, peer, 0, PeerBody::Holdings { partition, holders: news.clone() });
+                self.send_holdings(turn, peer, partition, news.clone());
             }
         }
     }
@@ -255,6 +327,11 @@ impl Shard {
         let bucket = super::drain::bucket_of(place.store_key);
         self.view.owns(self.config.node, place.partition, bucket)
     }
+}
+
+/// What is known by partition, known of all parts of each.
+fn halves<T: Clone>(of: BTreeMap<PartitionId, T>, more: u8) -> BTreeMap<PartitionId, T> {
+    of.into_iter().flat_map(|(partition, known)| partition.parts(more).map(move |half| (half, known.clone()))).collect()
 }
 
 /// Adds the row that says of a partition that this node holds something of it.

@@ -33,7 +33,10 @@ impl Shard {
             bucket.tenant == offer.tenant && owners.any(|owner| owner.id == self.config.node)
         });
         // Rule: confirms are of one version.
-        let is_current = layout == own_layout && bucket_version == offer.bucket_version && offer.epoch >= self.epoch();
+        let is_current = layout == own_layout
+            && offer.partition_bits == self.view.partition_bits()
+            && bucket_version == offer.bucket_version
+            && offer.epoch >= self.epoch();
         let answers: Vec<OfferAnswer> = if fits && is_current {
             let offered = offer.objects.iter().take(MAX_OFFERED);
             offered.map(|object| self.judge_offered(turn, &offer, object)).collect()
